@@ -1,1 +1,39 @@
-//! Placeholder.
+//! The brain of Portcullis: decides what happens to one MCP request over HTTP.
+//!
+//! This crate is sans-IO. It knows no proxy, no clock, no socket, no randomness, no log. Whoever
+//! drives it ([`portcullis-filter`] inside Envoy, a scenario file in the tests) turns what happened
+//! into an [`event::Event`], calls [`exchange::Exchange::step`], and carries out the returned
+//! [`step::Step`]: effects in order, then one gate. Time, request ids and every reply of Redis,
+//! Vault or the upstream come in as arguments, so the same events give the same steps.
+//!
+//! [`portcullis-filter`]: ../portcullis_filter/index.html
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
+
+pub mod audit;
+pub mod auth;
+pub mod authz;
+pub mod call;
+pub mod config;
+pub mod decode;
+pub mod denial;
+pub mod event;
+pub mod exchange;
+pub mod id;
+pub mod json;
+pub mod limit;
+pub mod mcp;
+pub mod policy;
+pub mod redis;
+pub mod secret;
+pub mod step;
+pub mod time;
+pub mod vault;
+pub mod worker;

@@ -1,0 +1,64 @@
+//! The hash chain: each entry names the hash of the one before it.
+//!
+//! Owns sequence numbers and hashes. One chain belongs to one VM, so appending needs no lock; a new
+//! VM starts a new chain under a new name.
+
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::Entry;
+use crate::json;
+
+/// What stands before the first entry of a chain.
+pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The end of a chain.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    name: String,
+    seq: u64,
+    head: String,
+}
+
+impl Chain {
+    /// A chain without entries; `name` must be unique.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        Self {
+            name,
+            seq: 0,
+            head: GENESIS.to_owned(),
+        }
+    }
+
+    /// The chain's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Appends an entry; gives the line that records it, without line end.
+    pub fn append(&mut self, entry: &Entry) -> String {
+        self.seq = self.seq.saturating_add(1);
+        let mut members = entry.to_members();
+        members.insert("chain".to_owned(), self.name.clone().into());
+        members.insert("seq".to_owned(), self.seq.into());
+        members.insert("prev_hash".to_owned(), self.head.clone().into());
+        let canonical = json::canonical(&Value::Object(members));
+        self.head = hash_text(&canonical);
+        // The canonical text is an object, so its last byte closes it.
+        let open = canonical.strip_suffix('}').unwrap_or_default();
+        format!("{open},\"hash\":\"{}\"}}", self.head)
+    }
+}
+
+/// The hash of an entry: SHA-256, in hex, of its canonical JSON without the member `hash`.
+#[must_use]
+pub fn hash_of(mut members: Map<String, Value>) -> String {
+    members.remove("hash");
+    hash_text(&json::canonical(&Value::Object(members)))
+}
+
+fn hash_text(text: &str) -> String {
+    base16ct::lower::encode_string(&Sha256::digest(text.as_bytes()))
+}

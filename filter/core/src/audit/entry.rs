@@ -1,0 +1,170 @@
+//! One audit entry: what is known about a request by its end.
+//!
+//! Owns the field names, which people search for and script against. A field that is not known is
+//! absent, never null.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::redact::{Redaction, redact};
+use crate::auth::Principal;
+use crate::event::Head;
+use crate::json;
+
+/// The fields of an entry, filled as they become known.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Entry {
+    /// RFC 3339, UTC: when the request ended.
+    pub timestamp: String,
+    /// Equal to the header `x-portcullis-request-id`.
+    pub request_id: String,
+    /// From `traceparent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// Of the proven key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub org_id: Option<String>,
+    /// Of the proven key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key_id: Option<String>,
+    /// The name the key was issued under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
+    /// `api_key`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_method: Option<&'static str>,
+    /// The role that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// The connector that the path names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connector: Option<String>,
+    /// The HTTP method.
+    pub http_method: String,
+    /// The path, without query.
+    pub path: String,
+    /// The JSON-RPC method.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcp_method: Option<String>,
+    /// The tool that was called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_name: Option<String>,
+    /// Its arguments, redacted and capped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    /// SHA-256 of the canonical JSON of the arguments as they came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_sha256: Option<String>,
+    /// `success`, `tool_error`, `error`, `denied`, `limited` or `aborted`.
+    pub status: &'static str,
+    /// What the client got.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// The JSON-RPC error code, of the gateway or of the upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<i64>,
+    /// What the gateway decided, and by which rule.
+    pub decision: Decision,
+    /// From the first byte of the request to the last of the response.
+    pub latency_ms: u64,
+    /// The upstream's part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_ms: Option<u64>,
+    /// Rows in the result, when they can be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_returned: Option<u64>,
+    /// The policy that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_version: Option<String>,
+    /// The client's address, without port.
+    pub client_address: String,
+    /// The header, shortened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+}
+
+/// The gateway's verdict.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Decision {
+    /// `allow` or `deny`.
+    pub effect: &'static str,
+    /// The rule that was decisive.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub rule: String,
+}
+
+/// Free text from a client is cut here.
+const LONGEST_TEXT: usize = 256;
+
+impl Entry {
+    /// What is known from the headers.
+    #[must_use]
+    pub fn of(head: &Head) -> Self {
+        let user_agent = head.single("user-agent").map(shortened);
+        Self {
+            request_id: head.request_id.to_string(),
+            trace_id: head.single("traceparent").and_then(trace_id),
+            http_method: shortened(head.method()),
+            path: shortened(head.path().as_bytes()),
+            client_address: head.client_address.clone(),
+            user_agent,
+            ..Self::default()
+        }
+    }
+
+    /// Notes who called.
+    pub fn identify(&mut self, principal: &Principal) {
+        self.org_id = Some(principal.org.to_string());
+        self.api_key_id = Some(principal.key.to_string());
+        self.principal = Some(principal.name.clone());
+        self.auth_method = Some("api_key");
+        self.role = Some(principal.role.to_string());
+    }
+
+    /// Notes the arguments of a call: redacted and capped, and their digest.
+    pub fn note_input(
+        &mut self,
+        arguments: &Map<String, Value>,
+        names: &[String],
+        max_bytes: usize,
+    ) {
+        let canonical = json::canonical(&Value::Object(arguments.clone()));
+        let digest = Sha256::digest(canonical.as_bytes());
+        self.input_sha256 = Some(base16ct::lower::encode_string(&digest));
+        self.input = Some(redact(arguments, Redaction { names, max_bytes }));
+    }
+
+    /// The entry as JSON, without the fields of the chain.
+    #[must_use]
+    pub fn to_members(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(members)) => members,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// The trace id of a W3C `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>`.
+fn trace_id(value: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(value).ok()?;
+    let parts: Vec<&str> = text.split('-').collect();
+    let [_, trace, span, _] = parts.as_slice() else {
+        return None;
+    };
+    let hex = |text: &str, length| {
+        text.len() == length
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            && text.bytes().any(|b| b != b'0')
+    };
+    (hex(trace, 32) && hex(span, 16)).then(|| (*trace).to_owned())
+}
+
+fn shortened(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .take(LONGEST_TEXT)
+        .collect()
+}

@@ -1,0 +1,14 @@
+//! The audit log: entries, their chain, its verification.
+//!
+//! Owns what is written down and how it is made tamper-evident. Where lines go is the driver's
+//! business; an access-log sink takes them.
+
+mod chain;
+mod entry;
+mod redact;
+mod verify;
+
+pub use chain::{Chain, GENESIS, hash_of};
+pub use entry::{Decision, Entry};
+pub use redact::{Redaction, redact};
+pub use verify::{ChainSummary, LineFault, Start, Verifier};

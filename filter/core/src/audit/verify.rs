@@ -1,0 +1,288 @@
+//! Verification of audit logs, offline: no key, no server, only the lines.
+//!
+//! Owns the notion of an intact chain: sequence numbers without gap, each entry naming the hash of
+//! the one before, each hash right. Lines of several chains may be mixed; within one chain they
+//! stand in order, since one worker writes them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::chain::{GENESIS, hash_of};
+use crate::json;
+
+/// Whether a chain may start in the middle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Every chain starts with its first entry.
+    Genesis,
+    /// The log was rotated: the first entry that is there is taken as it is.
+    Anywhere,
+}
+
+/// What is wrong with a line. The first fault of a log is the first bad entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LineFault {
+    /// Not a JSON object with `chain`, `seq`, `prev_hash` and `hash`.
+    Unreadable(String),
+    /// The entry was changed: its content does not have the hash it names.
+    Edited {
+        /// The chain.
+        chain: String,
+        /// The entry.
+        seq: u64,
+    },
+    /// Entries are missing, repeated, or in another order.
+    OutOfSequence {
+        /// The chain.
+        chain: String,
+        /// The sequence number that should stand here.
+        expected: u64,
+        /// The one that does.
+        found: u64,
+    },
+    /// The entry before it was replaced: hashes are right, the link is not.
+    BrokenLink {
+        /// The chain.
+        chain: String,
+        /// The entry.
+        seq: u64,
+    },
+}
+
+impl fmt::Display for LineFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(detail) => write!(f, "not an audit entry: {detail}"),
+            Self::Edited { chain, seq } => {
+                write!(
+                    f,
+                    "entry {seq} of chain {chain} was changed after it was written"
+                )
+            }
+            Self::OutOfSequence {
+                chain,
+                expected,
+                found,
+            } if found > expected => write!(
+                f,
+                "chain {chain}: found entry {found}, expected {expected}: entries are missing"
+            ),
+            Self::OutOfSequence {
+                chain,
+                expected,
+                found,
+            } => write!(
+                f,
+                "chain {chain}: found entry {found}, expected {expected}: repeated or moved"
+            ),
+            Self::BrokenLink { chain, seq } => write!(
+                f,
+                "entry {seq} of chain {chain} does not follow the entry that stands before it"
+            ),
+        }
+    }
+}
+
+/// One chain of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainSummary {
+    /// Its name.
+    pub chain: String,
+    /// The sequence number of the first entry seen.
+    pub first: u64,
+    /// The sequence number of the last.
+    pub last: u64,
+    /// The hash of the last: what an anchor kept elsewhere is compared with.
+    pub head: String,
+}
+
+/// Reads a log line by line.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    start: Start,
+    chains: BTreeMap<String, ChainSummary>,
+}
+
+impl Verifier {
+    /// Nothing read yet.
+    #[must_use]
+    pub fn new(start: Start) -> Self {
+        Self {
+            start,
+            chains: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the next line.
+    ///
+    /// # Errors
+    /// What is wrong with it. Reading on is possible: the line then counts as the chain's last.
+    pub fn line(&mut self, line: &str) -> Result<(), LineFault> {
+        let link = Link::read(line).map_err(LineFault::Unreadable)?;
+        let fault = self.judge(&link);
+        let summary = self
+            .chains
+            .entry(link.chain.clone())
+            .or_insert_with(|| ChainSummary {
+                chain: link.chain,
+                first: link.seq,
+                last: link.seq,
+                head: String::new(),
+            });
+        summary.last = link.seq;
+        summary.head = link.hash;
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// The chains seen, by name.
+    pub fn chains(&self) -> impl Iterator<Item = &ChainSummary> {
+        self.chains.values()
+    }
+
+    fn judge(&self, link: &Link) -> Option<LineFault> {
+        let (chain, seq) = (link.chain.clone(), link.seq);
+        if link.hash != link.computed {
+            return Some(LineFault::Edited { chain, seq });
+        }
+        let (expected, before) = match (self.chains.get(&link.chain), self.start) {
+            (Some(summary), _) => (summary.last.saturating_add(1), summary.head.as_str()),
+            (None, Start::Genesis) => (1, GENESIS),
+            (None, Start::Anywhere) => return None,
+        };
+        if seq != expected {
+            return Some(LineFault::OutOfSequence {
+                chain,
+                expected,
+                found: seq,
+            });
+        }
+        (link.prev_hash != before).then_some(LineFault::BrokenLink { chain, seq })
+    }
+}
+
+struct Link {
+    chain: String,
+    seq: u64,
+    prev_hash: String,
+    hash: String,
+    computed: String,
+}
+
+impl Link {
+    fn read(line: &str) -> Result<Self, String> {
+        let value = json::parse_strict(line.as_bytes()).map_err(|error| error.to_string())?;
+        let Value::Object(members) = value else {
+            return Err("not an object".to_owned());
+        };
+        let text = |name: &str| text(&members, name);
+        let seq = members.get("seq").and_then(Value::as_u64);
+        Ok(Self {
+            chain: text("chain")?,
+            seq: seq.ok_or("no whole number in the member seq")?,
+            prev_hash: text("prev_hash")?,
+            hash: text("hash")?,
+            computed: hash_of(members),
+        })
+    }
+}
+
+fn text(members: &Map<String, Value>, name: &str) -> Result<String, String> {
+    let text = members.get(name).and_then(Value::as_str);
+    text.map(str::to_owned)
+        .ok_or_else(|| format!("no text in the member {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Chain, Entry};
+    use super::*;
+
+    fn log() -> Vec<String> {
+        let mut chains = [Chain::new("a".into()), Chain::new("b".into())];
+        (0..8)
+            .map(|index| {
+                let entry = Entry {
+                    latency_ms: index,
+                    ..Entry::default()
+                };
+                let [a, b] = &mut chains;
+                if index % 3 == 0 {
+                    b.append(&entry)
+                } else {
+                    a.append(&entry)
+                }
+            })
+            .collect()
+    }
+
+    fn first_fault(lines: &[String]) -> Option<(usize, LineFault)> {
+        let mut verifier = Verifier::new(Start::Genesis);
+        lines
+            .iter()
+            .enumerate()
+            .find_map(|(at, line)| Some((at, verifier.line(line).err()?)))
+    }
+
+    // Proves: A18, X1
+    #[test]
+    fn an_untouched_log_verifies_with_its_chains_mixed() {
+        assert_eq!(first_fault(&log()), None);
+        let rotated: Vec<_> = log().split_off(3);
+        let mut verifier = Verifier::new(Start::Anywhere);
+        assert!(rotated.iter().all(|line| verifier.line(line).is_ok()));
+        assert_eq!(
+            verifier
+                .chains()
+                .map(|chain| chain.last)
+                .collect::<Vec<_>>(),
+            [5, 3]
+        );
+    }
+
+    // Proves: A17, A18, X1
+    #[test]
+    fn every_single_edit_drop_swap_and_repeat_is_named() {
+        for at in 0..log().len() {
+            let mut edited = log();
+            edited[at] = edited[at].replace("\"latency_ms\":", "\"latency_ms\":1");
+            assert_eq!(first_fault(&edited).unwrap().0, at, "edit of {at}");
+
+            let mut repeated = log();
+            repeated.insert(at, repeated[at].clone());
+            assert_eq!(first_fault(&repeated).unwrap().0, at + 1, "repeat of {at}");
+
+            let mut dropped = log();
+            let gone = dropped.remove(at);
+            let chain_goes_on = dropped[at..]
+                .iter()
+                .any(|line| Link::read(line).unwrap().chain == Link::read(&gone).unwrap().chain);
+            assert_eq!(
+                first_fault(&dropped).is_some(),
+                chain_goes_on,
+                "drop of {at}"
+            );
+        }
+        let mut swapped = log();
+        swapped.swap(1, 2);
+        assert_eq!(first_fault(&swapped).unwrap().0, 1);
+    }
+
+    // Proves: X1
+    #[test]
+    fn a_replaced_entry_with_a_right_hash_breaks_the_link() {
+        let mut lines = log();
+        let Value::Object(mut forged) = json::parse_strict(lines[1].as_bytes()).unwrap() else {
+            panic!("not an object")
+        };
+        forged.insert("latency_ms".into(), 99.into());
+        forged.insert("hash".into(), hash_of(forged.clone()).into());
+        lines[1] = json::canonical(&forged.into());
+        let fault = LineFault::BrokenLink {
+            chain: "a".into(),
+            seq: 2,
+        };
+        assert_eq!(first_fault(&lines), Some((2, fault)));
+    }
+}

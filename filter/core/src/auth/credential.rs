@@ -1,0 +1,77 @@
+//! Finding the one credential of a request (RFC 6750 §2; never in the URL).
+//!
+//! Owns where credentials may stand. Proves nothing.
+
+use super::AuthFailure;
+use super::api_key::PresentedKey;
+use crate::event::Head;
+
+/// The single credential of a request.
+///
+/// # Errors
+/// None, several, one in the URL, or one that is not well-formed.
+pub fn extract(head: &Head) -> Result<PresentedKey, AuthFailure> {
+    if names_credential(head.query()) {
+        return Err(AuthFailure::InQuery);
+    }
+    let bearers = head.values("authorization");
+    let keys = head.values("x-api-key");
+    match (bearers.as_slice(), keys.as_slice()) {
+        ([], []) => Err(AuthFailure::NoCredential),
+        ([value], []) => PresentedKey::parse(bearer(value)?),
+        ([], [value]) => PresentedKey::parse(value.trim_ascii()),
+        _ => Err(AuthFailure::SeveralCredentials),
+    }
+}
+
+/// The token of `Bearer <token>`; the scheme is case-insensitive (RFC 9110 §11.1).
+fn bearer(value: &[u8]) -> Result<&[u8], AuthFailure> {
+    const SCHEME: &[u8] = b"bearer ";
+    let value = value.trim_ascii();
+    match value.split_at_checked(SCHEME.len()) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(SCHEME) => Ok(token.trim_ascii()),
+        _ => Err(AuthFailure::UnsupportedScheme),
+    }
+}
+
+fn names_credential(query: &[u8]) -> bool {
+    const NAMES: [&[u8]; 4] = [b"access_token", b"api_key", b"apikey", b"x-api-key"];
+    query.split(|b| *b == b'&').any(|pair| {
+        let name = pair.split(|b| *b == b'=').next().unwrap_or_default();
+        NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(path: &str, headers: &[(&str, &str)]) -> AuthFailure {
+        extract(&Head::for_tests("POST", path, headers)).unwrap_err()
+    }
+
+    // Proves: B4, B2
+    #[test]
+    fn exactly_one_well_placed_credential_is_taken() {
+        use AuthFailure as F;
+        assert_eq!(failure("/demo/mcp", &[]), F::NoCredential);
+        assert_eq!(
+            failure("/demo/mcp", &[("authorization", "Basic eDp5")]),
+            F::UnsupportedScheme
+        );
+        assert_eq!(
+            failure("/demo/mcp", &[("authorization", "Bearer")]),
+            F::UnsupportedScheme
+        );
+        assert_eq!(
+            failure("/demo/mcp", &[("authorization", "bearer x")]),
+            F::Malformed
+        );
+        assert_eq!(failure("/demo/mcp", &[("x-api-key", "")]), F::Malformed);
+        let two = [("authorization", "Bearer a"), ("x-api-key", "b")];
+        assert_eq!(failure("/demo/mcp", &two), F::SeveralCredentials);
+        let twice = [("authorization", "Bearer a"), ("authorization", "Bearer a")];
+        assert_eq!(failure("/demo/mcp", &twice), F::SeveralCredentials);
+        assert_eq!(failure("/demo/mcp?a=1&Access_Token=x", &two), F::InQuery);
+    }
+}

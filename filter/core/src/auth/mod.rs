@@ -1,0 +1,109 @@
+//! Who is calling: credentials as presented, records as stored, principals as proven.
+//!
+//! Owns the rules of each kind of credential. Fetches nothing; what a principal may do is
+//! [`crate::authz`]'s business.
+
+pub mod api_key;
+pub mod credential;
+pub mod record;
+
+use crate::id::{KeyId, OrgId, PolicyName};
+
+/// Somebody whose credential was proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// The organisation the credential belongs to.
+    pub org: OrgId,
+    /// The key that was presented.
+    pub key: KeyId,
+    /// The name the key was issued under; what the upstream and the audit log see.
+    pub name: String,
+    /// The role that decides about tools.
+    pub role: PolicyName,
+    /// The tier that decides about limits.
+    pub tier: PolicyName,
+}
+
+/// Why a credential was not accepted. The client hears [`AuthFailure::told`], no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthFailure {
+    /// Neither `Authorization` nor `X-API-Key`.
+    NoCredential,
+    /// More than one credential: two headers, or one repeated.
+    SeveralCredentials,
+    /// A credential in the query string (RFC 6750 §2.3 advises against, MCP forbids).
+    InQuery,
+    /// An `Authorization` scheme other than `Bearer`.
+    UnsupportedScheme,
+    /// Not of the form `pck_<org>_<id>_<secret><check>`.
+    Malformed,
+    /// The check digits do not fit: a typo or a scanner.
+    CheckDigits,
+    /// No such key.
+    UnknownKey,
+    /// The key exists, the secret is another.
+    WrongSecret,
+    /// Right once, replaced by a rotation whose overlap is over.
+    RotatedOut,
+    /// Revoked.
+    Revoked,
+    /// Past its expiry.
+    Expired,
+    /// Before its first valid moment.
+    NotYetValid,
+}
+
+impl AuthFailure {
+    /// The stable name for the audit log and metrics.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NoCredential => "no_credential",
+            Self::SeveralCredentials => "several_credentials",
+            Self::InQuery => "credential_in_query",
+            Self::UnsupportedScheme => "unsupported_scheme",
+            Self::Malformed => "malformed_key",
+            Self::CheckDigits => "check_digits",
+            Self::UnknownKey => "unknown_key",
+            Self::WrongSecret => "wrong_secret",
+            Self::RotatedOut => "rotated_out",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+        }
+    }
+
+    /// Whether the secret was right, so that the key's owner may be named in the audit log.
+    #[must_use]
+    pub const fn proves_holder(self) -> bool {
+        match self {
+            Self::RotatedOut | Self::Revoked | Self::Expired | Self::NotYetValid => true,
+            Self::NoCredential
+            | Self::SeveralCredentials
+            | Self::InQuery
+            | Self::UnsupportedScheme
+            | Self::Malformed
+            | Self::CheckDigits
+            | Self::UnknownKey
+            | Self::WrongSecret => false,
+        }
+    }
+
+    /// What the client is told. Whether a key exists is not told; that it expired is, because
+    /// only its holder can get that far.
+    #[must_use]
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::NoCredential => "A credential is required",
+            Self::SeveralCredentials => "More than one credential was presented",
+            Self::InQuery => "Credentials in the URL are not accepted",
+            Self::UnsupportedScheme => "Only the Bearer scheme is accepted",
+            Self::Malformed | Self::CheckDigits => "The credential is malformed",
+            Self::UnknownKey | Self::WrongSecret | Self::RotatedOut | Self::Revoked => {
+                "The credential is not valid"
+            }
+            Self::Expired => "The credential has expired",
+            Self::NotYetValid => "The credential is not valid yet",
+        }
+    }
+}

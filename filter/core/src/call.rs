@@ -1,0 +1,101 @@
+//! Calls to the systems that a decision depends on.
+//!
+//! Owns which calls exist and how they can fail. Knows nothing of the host's tokens or transports.
+
+use std::fmt;
+
+use portcullis_redis_lua::{ScriptCall, Value};
+
+use crate::id::PolicyVersion;
+use crate::vault::SecretRef;
+
+/// Names one call of one exchange; the exchange mints them, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(u32);
+
+impl CallId {
+    /// The first id of an exchange.
+    pub const FIRST: Self = Self(0);
+
+    /// The id after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// What to ask, and of whom.
+#[derive(Debug)]
+pub enum Call {
+    /// Redis: is what was decided on still current, and draw from every window.
+    Admit(ScriptCall),
+    /// Redis: the policy document of a version.
+    Policy(PolicyVersion),
+    /// Vault: a connector's credential.
+    Secret(SecretRef),
+}
+
+/// A reply that came back in time and was not an error of the transport.
+#[derive(Debug)]
+pub enum Reply {
+    /// Redis answered.
+    Redis(Value),
+    /// Vault answered with a 2xx status.
+    Vault {
+        /// The response body.
+        body: Vec<u8>,
+    },
+}
+
+/// A system that a decision depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dependency {
+    /// Key records, policies and windows.
+    Redis,
+    /// Connector credentials.
+    Vault,
+}
+
+impl Dependency {
+    /// The name in audit entries and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Vault => "vault",
+        }
+    }
+}
+
+/// Why a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallFailure {
+    /// It could not be started: no connection, no healthy host, too many waiting.
+    Refused,
+    /// No reply came in time.
+    TimedOut,
+    /// The connection was lost before the reply.
+    Disconnected,
+    /// An HTTP status outside 2xx.
+    Status(u16),
+    /// The reply cannot be read, or says something it must not.
+    Unreadable,
+}
+
+impl fmt::Display for CallFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("refused"),
+            Self::TimedOut => f.write_str("timed_out"),
+            Self::Disconnected => f.write_str("disconnected"),
+            Self::Status(status) => write!(f, "status_{status}"),
+            Self::Unreadable => f.write_str("unreadable"),
+        }
+    }
+}

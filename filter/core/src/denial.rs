@@ -1,0 +1,360 @@
+//! Refusals: what the client is told, and what the audit log says.
+//!
+//! Owns the table of statuses and codes. The two halves differ on purpose: a client learns how to
+//! do better, never which check a stranger failed.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::auth::AuthFailure;
+use crate::call::{CallFailure, Dependency};
+use crate::json::JsonError;
+use crate::mcp::{Era, SUPPORTED_VERSIONS, Sender};
+use crate::step::LocalReply;
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// No credential, or one that does not hold.
+    Unauthenticated(AuthFailure),
+    /// No connector has this path.
+    UnknownPath,
+    /// An HTTP method that MCP does not use.
+    MethodNotAllowed,
+    /// The body is not announced as plain JSON.
+    ContentType,
+    /// The body is larger than this many bytes.
+    BodyTooLarge(usize),
+    /// The body has no single meaning.
+    Unreadable(JsonError),
+    /// JSON, but not one JSON-RPC message.
+    NotOneMessage(&'static str),
+    /// A header disagrees with the body (MCP 2026-07-28).
+    HeaderMismatch(&'static str),
+    /// A protocol version nobody knows.
+    UnsupportedVersion(String),
+    /// A method that is not open on this connector.
+    UnknownMethod(String),
+    /// A tool that this caller cannot see, or that does not exist.
+    UnknownTool(String),
+    /// Visible to the caller, yet refused.
+    Forbidden {
+        /// The deciding rule of the policy.
+        rule: String,
+    },
+    /// A window is used up.
+    Limited {
+        /// The window's name.
+        limit: String,
+        /// How long until the same call would be admitted.
+        retry_after: Duration,
+    },
+    /// A system that the decision depends on did not answer.
+    Unavailable(Dependency, CallFailure),
+    /// Redis holds no policy for the organisation, or one that this filter cannot read.
+    PolicyUnusable,
+    /// The upstream's answer had to be read and could not be.
+    UpstreamUnreadable,
+    /// Something that cannot happen did; refusing is the only safe answer to it.
+    Internal(&'static str),
+}
+
+/// The `status` of an audit entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditStatus {
+    /// The call was made and succeeded.
+    Success,
+    /// The call was made and the tool reported an error.
+    ToolError,
+    /// The call was made, or could not be, and failed.
+    Error,
+    /// Refused.
+    Denied,
+    /// Refused because a limit was reached.
+    Limited,
+    /// The client went away.
+    Aborted,
+}
+
+impl AuditStatus {
+    /// The value in the entry.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::ToolError => "tool_error",
+            Self::Error => "error",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// How long a client waits before it tries a dependency's failure again.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
+
+impl Denial {
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self, era: Era) -> u16 {
+        match self {
+            Self::Unauthenticated(_) => 401,
+            Self::UnknownPath => 404,
+            Self::MethodNotAllowed => 405,
+            Self::ContentType => 415,
+            Self::BodyTooLarge(_) => 413,
+            Self::Unreadable(_)
+            | Self::NotOneMessage(_)
+            | Self::HeaderMismatch(_)
+            | Self::UnsupportedVersion(_) => 400,
+            // Clients of the legacy era take 404 for a lost session (MCP 2025-11-25 transports).
+            Self::UnknownMethod(_) => match era {
+                Era::Modern => 404,
+                Era::Legacy => 200,
+            },
+            Self::UnknownTool(_) => 200,
+            Self::Forbidden { .. } => 403,
+            Self::Limited { .. } => 429,
+            Self::Unavailable(..)
+            | Self::PolicyUnusable
+            | Self::UpstreamUnreadable
+            | Self::Internal(_) => 503,
+        }
+    }
+
+    /// The JSON-RPC error code.
+    #[must_use]
+    pub fn code(&self) -> i64 {
+        match self {
+            Self::Unauthenticated(_) => -31_401,
+            Self::Unreadable(JsonError::DuplicateMember(_))
+            | Self::UnknownPath
+            | Self::MethodNotAllowed
+            | Self::ContentType
+            | Self::BodyTooLarge(_)
+            | Self::NotOneMessage(_) => -32_600,
+            Self::Unreadable(_) => -32_700,
+            Self::HeaderMismatch(_) => -32_020,
+            Self::UnsupportedVersion(_) => -32_022,
+            Self::UnknownMethod(_) => -32_601,
+            Self::UnknownTool(_) => -32_602,
+            Self::Forbidden { .. } => -31_403,
+            Self::Limited { .. } => -31_429,
+            Self::Unavailable(..)
+            | Self::PolicyUnusable
+            | Self::UpstreamUnreadable
+            | Self::Internal(_) => -31_503,
+        }
+    }
+
+    /// What the client reads.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Unauthenticated(failure) => failure.told().to_owned(),
+            Self::UnknownPath => "There is no MCP endpoint at this path".to_owned(),
+            Self::MethodNotAllowed => "Use POST, GET or DELETE".to_owned(),
+            Self::ContentType => {
+                "The body must be application/json in UTF-8, without content coding".to_owned()
+            }
+            Self::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
+            Self::Unreadable(error) => capitalised(&error.to_string()),
+            Self::NotOneMessage(detail) | Self::HeaderMismatch(detail) => (*detail).to_owned(),
+            Self::UnsupportedVersion(_) => "Unsupported protocol version".to_owned(),
+            Self::UnknownMethod(method) => format!("Method not found: {method}"),
+            Self::UnknownTool(tool) => format!("Unknown tool: {tool}"),
+            Self::Forbidden { .. } => "This call is refused by policy".to_owned(),
+            Self::Limited { .. } => "Rate limit reached".to_owned(),
+            Self::Unavailable(..)
+            | Self::PolicyUnusable
+            | Self::UpstreamUnreadable
+            | Self::Internal(_) => "The gateway cannot serve this call right now".to_owned(),
+        }
+    }
+
+    /// The `data` member of the JSON-RPC error.
+    fn data(&self) -> Option<Value> {
+        match self {
+            Self::Forbidden { rule } => Some(json!({"rule": rule})),
+            Self::Limited { limit, retry_after } => {
+                Some(json!({"limit": limit, "retryAfterMs": ceil_ms(*retry_after)}))
+            }
+            Self::UnsupportedVersion(requested) => {
+                Some(json!({"supported": SUPPORTED_VERSIONS, "requested": requested}))
+            }
+            _ => None,
+        }
+    }
+
+    /// What `Retry-After` says, in whole seconds.
+    fn retry_after_seconds(&self) -> Option<u64> {
+        let wait = match self {
+            Self::Limited { retry_after, .. } => *retry_after,
+            Self::Unavailable(..)
+            | Self::PolicyUnusable
+            | Self::UpstreamUnreadable
+            | Self::Internal(_) => UNAVAILABLE_RETRY,
+            _ => return None,
+        };
+        Some(ceil_ms(wait).div_ceil(1_000).max(1))
+    }
+
+    /// The challenge of a 401 (RFC 6750 §3): without an error code when no credential was sent.
+    fn challenge(&self) -> Option<String> {
+        let Self::Unauthenticated(failure) = self else {
+            return None;
+        };
+        Some(match failure {
+            AuthFailure::NoCredential => r#"Bearer realm="portcullis""#.to_owned(),
+            failure => format!(
+                r#"Bearer realm="portcullis", error="invalid_token", error_description="{}""#,
+                failure.told()
+            ),
+        })
+    }
+
+    /// The `status` of the audit entry.
+    #[must_use]
+    pub fn audit_status(&self) -> AuditStatus {
+        match self {
+            Self::Limited { .. } => AuditStatus::Limited,
+            Self::UpstreamUnreadable => AuditStatus::Error,
+            _ => AuditStatus::Denied,
+        }
+    }
+
+    /// The `decision.rule` of the audit entry: what exactly was decisive.
+    #[must_use]
+    pub fn rule(&self) -> String {
+        match self {
+            Self::Unauthenticated(failure) => format!("auth.{}", failure.code()),
+            Self::UnknownPath => "request.path".to_owned(),
+            Self::MethodNotAllowed => "request.http_method".to_owned(),
+            Self::ContentType => "request.content_type".to_owned(),
+            Self::BodyTooLarge(_) => "request.max_body_bytes".to_owned(),
+            Self::Unreadable(_) => "request.json".to_owned(),
+            Self::NotOneMessage(_) => "request.message".to_owned(),
+            Self::HeaderMismatch(_) => "request.header_mismatch".to_owned(),
+            Self::UnsupportedVersion(_) => "request.protocol_version".to_owned(),
+            Self::UnknownMethod(_) => "request.mcp_method".to_owned(),
+            Self::UnknownTool(_) => "tool.not_visible".to_owned(),
+            Self::Forbidden { rule } => rule.clone(),
+            Self::Limited { limit, .. } => limit.clone(),
+            Self::Unavailable(dependency, why) => {
+                format!("unavailable.{}.{why}", dependency.name())
+            }
+            Self::PolicyUnusable => "policy.unusable".to_owned(),
+            Self::UpstreamUnreadable => "upstream.unreadable".to_owned(),
+            Self::Internal(place) => format!("internal.{place}"),
+        }
+    }
+
+    /// The JSON-RPC error object for `sender`.
+    #[must_use]
+    pub fn body(&self, sender: &Sender) -> Vec<u8> {
+        let mut error = Map::new();
+        error.insert("code".to_owned(), self.code().into());
+        error.insert("message".to_owned(), self.told().into());
+        if let Some(data) = self.data() {
+            error.insert("data".to_owned(), data);
+        }
+        let mut message = Map::new();
+        message.insert("jsonrpc".to_owned(), "2.0".into());
+        match sender {
+            Sender::Request(id) => message.insert("id".to_owned(), id.clone()),
+            // JSON-RPC 2.0 §5: null when the id could not be detected.
+            Sender::Unknown => message.insert("id".to_owned(), Value::Null),
+            Sender::NoReplyExpected => None,
+        };
+        message.insert("error".to_owned(), error.into());
+        Value::from(message).to_string().into_bytes()
+    }
+
+    /// The whole response.
+    #[must_use]
+    pub fn reply(&self, sender: &Sender, era: Era, request_id: &str) -> LocalReply {
+        let mut headers = vec![
+            ("content-type", "application/json".to_owned()),
+            ("cache-control", "no-store".to_owned()),
+            ("x-portcullis-request-id", request_id.to_owned()),
+        ];
+        headers.extend(self.challenge().map(|value| ("www-authenticate", value)));
+        let seconds = self.retry_after_seconds();
+        headers.extend(seconds.map(|seconds| ("retry-after", seconds.to_string())));
+        if *self == Self::MethodNotAllowed {
+            headers.push(("allow", "POST, GET, DELETE".to_owned()));
+        }
+        LocalReply {
+            status: self.status(era),
+            headers,
+            body: self.body(sender),
+        }
+    }
+}
+
+fn ceil_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Proves: A12, B12
+    #[test]
+    fn retry_after_never_sends_a_client_back_too_early() {
+        let limited = |micros| {
+            let limit = "tiers.free.calls".to_owned();
+            let denial = Denial::Limited {
+                limit,
+                retry_after: Duration::from_micros(micros),
+            };
+            (denial.retry_after_seconds(), denial.data())
+        };
+        assert_eq!(limited(1).0, Some(1));
+        assert_eq!(limited(1_000_000).0, Some(1));
+        assert_eq!(limited(1_000_001).0, Some(2));
+        let data = json!({"limit": "tiers.free.calls", "retryAfterMs": 1001});
+        assert_eq!(limited(1_000_001).1, Some(data));
+    }
+
+    #[test]
+    fn the_id_is_echoed_with_its_type_and_left_out_for_notifications() {
+        let denial = Denial::UnknownTool("x".into());
+        let text = |sender| String::from_utf8(denial.body(&sender)).unwrap();
+        let error = r#""error":{"code":-32602,"message":"Unknown tool: x"}"#;
+        for id in [json!(0), json!("a"), json!(-1)] {
+            let expected = format!(r#"{{"jsonrpc":"2.0","id":{id},{error}}}"#);
+            assert_eq!(text(Sender::Request(id)), expected);
+        }
+        assert_eq!(
+            text(Sender::NoReplyExpected),
+            format!(r#"{{"jsonrpc":"2.0",{error}}}"#)
+        );
+    }
+
+    // Proves: B7
+    #[test]
+    fn a_challenge_tells_expired_from_invalid_and_names_no_error_without_a_credential() {
+        let challenge = |failure| Denial::Unauthenticated(failure).challenge().unwrap();
+        assert_eq!(
+            challenge(AuthFailure::NoCredential),
+            r#"Bearer realm="portcullis""#
+        );
+        let expired = challenge(AuthFailure::Expired);
+        assert!(expired.contains("invalid_token") && expired.contains("expired"));
+        assert_eq!(
+            challenge(AuthFailure::UnknownKey),
+            challenge(AuthFailure::WrongSecret)
+        );
+        assert_ne!(challenge(AuthFailure::UnknownKey), expired);
+    }
+}

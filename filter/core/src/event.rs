@@ -1,0 +1,176 @@
+//! What happened to an exchange. Facts only; the time comes beside them.
+
+use crate::call::{CallFailure, CallId, Reply};
+use crate::id::RequestId;
+
+/// One thing that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The request's headers; `last` when no body follows.
+    Head {
+        /// The headers.
+        head: Head,
+        /// Whether the request ends here.
+        last: bool,
+    },
+    /// The whole request body.
+    Body(Vec<u8>),
+    /// The request body grew beyond the configured cap.
+    BodyTooLarge,
+    /// A call came back.
+    CallDone {
+        /// Which one.
+        id: CallId,
+        /// What it said.
+        reply: Reply,
+    },
+    /// A call could not be started, got no usable reply, or took too long.
+    CallFailed {
+        /// Which one.
+        id: CallId,
+        /// Why.
+        why: CallFailure,
+    },
+    /// The upstream's response headers.
+    ResponseHead {
+        /// The status code.
+        status: u16,
+        /// The value of `content-type`; empty when absent.
+        content_type: Vec<u8>,
+        /// The value of `content-encoding`; empty when absent.
+        content_encoding: Vec<u8>,
+        /// Whether the response ends here.
+        last: bool,
+    },
+    /// Bytes of the response: all of them after [`crate::step::Gate::Hold`], else a chunk.
+    ResponseBody {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// Whether the response ends here.
+        last: bool,
+    },
+    /// A response that was to be held grew beyond what is held.
+    ResponseTooLarge,
+    /// The exchange is over; nothing follows.
+    Closed(Closing),
+}
+
+/// How an exchange ended, as the proxy saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closing {
+    /// The status code that went to the client, when one did.
+    pub http_status: Option<u16>,
+    /// From the first byte of the request to the end, in milliseconds.
+    pub latency_ms: u64,
+    /// What the upstream took of it, when it was asked.
+    pub upstream_ms: Option<u64>,
+    /// Who ended it.
+    pub end: End,
+}
+
+/// Who ended an exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// The response was sent whole.
+    #[default]
+    Complete,
+    /// The client went away before that.
+    ClientGone,
+    /// The upstream broke off.
+    UpstreamGone,
+}
+
+/// The headers of a request and what the proxy knows about it.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The proxy's id of this request.
+    pub request_id: RequestId,
+    /// The client's address, without port.
+    pub client_address: String,
+    headers: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Head {
+    /// Takes all headers, pseudo-headers included, names in lower case.
+    #[must_use]
+    pub fn new(
+        request_id: RequestId,
+        client_address: String,
+        headers: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Self {
+        Self {
+            request_id,
+            client_address,
+            headers,
+        }
+    }
+
+    /// Every value of the header `name`, in order. A header that occurs twice has two: taking the
+    /// first of them is how gateways and servers come to disagree.
+    #[must_use]
+    pub fn values(&self, name: &str) -> Vec<&[u8]> {
+        let matching = self
+            .headers
+            .iter()
+            .filter(|(header, _)| header == name.as_bytes());
+        matching.map(|(_, value)| value.as_slice()).collect()
+    }
+
+    /// The value of the header `name` when there is exactly one.
+    #[must_use]
+    pub fn single(&self, name: &str) -> Option<&[u8]> {
+        match self.values(name).as_slice() {
+            [value] => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The names of all headers that start with `prefix`, once each.
+    pub fn names_with(&self, prefix: &str) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .headers
+            .iter()
+            .filter(|(name, _)| name.starts_with(prefix.as_bytes()))
+            .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+            .collect();
+        names.dedup();
+        names
+    }
+
+    /// The HTTP method.
+    #[must_use]
+    pub fn method(&self) -> &[u8] {
+        self.single(":method").unwrap_or_default()
+    }
+
+    /// The path without its query.
+    #[must_use]
+    pub fn path(&self) -> String {
+        String::from_utf8_lossy(self.target().0).into_owned()
+    }
+
+    /// The query without its question mark.
+    #[must_use]
+    pub fn query(&self) -> &[u8] {
+        self.target().1
+    }
+
+    fn target(&self) -> (&[u8], &[u8]) {
+        let target = self.single(":path").unwrap_or_default();
+        let mut parts = target.splitn(2, |b| *b == b'?');
+        (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        )
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(method: &str, path: &str, headers: &[(&str, &str)]) -> Self {
+        let pseudo = [(":method", method), (":path", path)];
+        let headers = pseudo.iter().chain(headers);
+        let headers =
+            headers.map(|(name, value)| (name.as_bytes().into(), value.as_bytes().into()));
+        let request_id = RequestId::new("r-1");
+        Self::new(request_id.unwrap(), "192.0.2.7".into(), headers.collect())
+    }
+}

@@ -1,0 +1,490 @@
+//! From a message to its passing: the verdict, confirmed by Redis, and the connector's credential.
+//!
+//! Owns the conversation with Redis and Vault. A verdict, for or against, stands only when Redis
+//! confirmed in this very request that the record and the policy are those it rests on. That is
+//! what makes revocation and rollback effective on the next request, without a cache window.
+
+use std::rc::Rc;
+
+use portcullis_redis_lua::{Admit, AdmitReply, Guard, GuardState, Key, Value};
+
+use super::response::Upstream;
+use super::verdict::{Basis, Grant, Verdict, judge};
+use super::{Next, Stage, Turn};
+use crate::auth::api_key::PresentedKey;
+use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
+use crate::denial::Denial;
+use crate::event::Event;
+use crate::id::PolicyVersion;
+use crate::json;
+use crate::mcp::Message;
+use crate::policy;
+use crate::secret::Secret;
+use crate::step::{Effect, Gate};
+use crate::vault::{CredentialTemplate, Lease, SecretRef};
+
+/// How often a record or policy may move under one request before it is refused.
+const MOST_ROUNDS: u8 = 4;
+
+/// A request as far as it can be understood without asking anybody.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) path: String,
+    /// Inbound headers that only the gateway may set.
+    pub(super) strip: Vec<String>,
+    pub(super) key: PresentedKey,
+    pub(super) message: Result<Message, Denial>,
+}
+
+/// Waits for Redis.
+#[derive(Debug)]
+pub(super) struct Admitting {
+    request: Box<Request>,
+    basis: Basis,
+    verdict: Verdict,
+    admit: Admit,
+    call: CallId,
+    credential: Credential,
+    rounds: u8,
+}
+
+/// Waits for a policy document.
+#[derive(Debug)]
+pub(super) struct Loading {
+    request: Box<Request>,
+    basis: Basis,
+    version: PolicyVersion,
+    call: CallId,
+    rounds: u8,
+}
+
+/// Admitted; waits for Vault.
+#[derive(Debug)]
+pub(super) struct Crediting {
+    request: Box<Request>,
+    grant: Box<Grant>,
+    secret: SecretRef,
+    call: CallId,
+}
+
+/// The credential's read, which runs beside the admission.
+#[derive(Clone, Debug)]
+enum Credential {
+    /// Not asked for, or in memory.
+    Settled,
+    /// Asked for.
+    Waiting(SecretRef, CallId),
+    /// Not to be had.
+    Failed(CallFailure),
+}
+
+/// Asks Redis, on what this worker remembers.
+pub(super) fn admit(request: Box<Request>, turn: &mut Turn<'_>) -> Next {
+    let basis = Basis::remembered(&request, turn.worker);
+    let verdict = judge(
+        &request,
+        &basis,
+        turn.worker,
+        turn.now,
+        &mut turn.context.entry,
+    );
+    ask(request, basis, verdict, Credential::Settled, 1, turn)
+}
+
+fn ask(
+    request: Box<Request>,
+    basis: Basis,
+    verdict: Verdict,
+    credential: Credential,
+    rounds: u8,
+    turn: &mut Turn<'_>,
+) -> Next {
+    let org = request.key.org.as_str();
+    let (record, policy) = basis.expected();
+    let guards = vec![
+        Guard {
+            key: Key::record(org, request.key.id.as_str()),
+            expected: record,
+        },
+        Guard {
+            key: Key::policy(org),
+            expected: policy,
+        },
+    ];
+    let (windows, template) = match &verdict {
+        Verdict::Allowed(grant) => (
+            grant
+                .windows
+                .iter()
+                .map(|(_, window)| window.clone())
+                .collect(),
+            grant.credential.clone(),
+        ),
+        // Refused requests ask too: the record or policy that refuses may be gone by now.
+        Verdict::Open | Verdict::NeedsPolicy(_) | Verdict::Refused(_) => (Vec::new(), None),
+    };
+    let admit = Admit { guards, windows };
+    let call = turn.start(Call::Admit(admit.call()));
+    let credential = match (credential, template) {
+        (Credential::Settled, Some(template)) => fetch(&template, turn),
+        (credential, _) => credential,
+    };
+    let stage = Admitting {
+        request,
+        basis,
+        verdict,
+        admit,
+        call,
+        credential,
+        rounds,
+    };
+    (Stage::Admitting(Box::new(stage)), Gate::Hold)
+}
+
+/// Starts the read of a credential that is not in memory.
+fn fetch(template: &CredentialTemplate, turn: &mut Turn<'_>) -> Credential {
+    let secret = template.secret();
+    if turn
+        .worker
+        .lease(secret)
+        .is_some_and(|lease| lease.is_live(turn.now))
+    {
+        return Credential::Settled;
+    }
+    let call = turn.start(Call::Secret(secret.clone()));
+    Credential::Waiting(secret.clone(), call)
+}
+
+impl Admitting {
+    pub(super) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+        match event {
+            Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
+            Event::CallFailed { id, why } if id == self.call => {
+                turn.refuse(Denial::Unavailable(Dependency::Redis, why))
+            }
+            Event::CallDone { .. } | Event::CallFailed { .. } => {
+                if let Credential::Waiting(secret, call) = &self.credential
+                    && let Some(outcome) = secret_outcome(event, *call, secret, turn)
+                {
+                    self.credential = match outcome {
+                        Ok(()) => Credential::Settled,
+                        Err(why) => Credential::Failed(why),
+                    };
+                }
+                (Stage::Admitting(self), Gate::Hold)
+            }
+            event => held(event, "admitting", turn, || Stage::Admitting(self)),
+        }
+    }
+
+    fn answered(self: Box<Self>, reply: Reply, turn: &mut Turn<'_>) -> Next {
+        let unreadable = Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable);
+        let Reply::Redis(value) = reply else {
+            return turn.refuse(unreadable);
+        };
+        match (self.admit.decode(value), self.verdict) {
+            (Ok(AdmitReply::Moved(states)), _) => {
+                let Ok([record, policy]) = <[GuardState; 2]>::try_from(states) else {
+                    return turn.refuse(unreadable);
+                };
+                let mut basis = self.basis;
+                basis.learn(&self.request, record, policy, turn.worker);
+                decide(self.request, basis, self.credential, self.rounds, turn)
+            }
+            (Ok(AdmitReply::Admitted(_)), Verdict::Allowed(grant)) => {
+                credit(self.request, grant, self.credential, turn)
+            }
+            (
+                Ok(AdmitReply::Limited {
+                    retry_after,
+                    window,
+                    ..
+                }),
+                Verdict::Allowed(grant),
+            ) => {
+                let limit = grant.windows.get(window).map(|(name, _)| name.clone());
+                // A call costs 1 and a limit is at least 1, so there is always a time to come back.
+                match (limit, retry_after) {
+                    (Some(limit), Some(retry_after)) => {
+                        turn.refuse(Denial::Limited { limit, retry_after })
+                    }
+                    _ => turn.refuse(unreadable),
+                }
+            }
+            (Ok(AdmitReply::Admitted(_)), Verdict::Refused(denial)) => turn.refuse(denial),
+            // What is unknown always counts as moved, and without windows nothing is limited.
+            (Ok(AdmitReply::Admitted(_) | AdmitReply::Limited { .. }), _) | (Err(_), _) => {
+                turn.refuse(unreadable)
+            }
+        }
+    }
+}
+
+/// Judges again, on what Redis just said.
+fn decide(
+    request: Box<Request>,
+    basis: Basis,
+    credential: Credential,
+    rounds: u8,
+    turn: &mut Turn<'_>,
+) -> Next {
+    if rounds >= MOST_ROUNDS {
+        return turn.refuse(Denial::Unavailable(
+            Dependency::Redis,
+            CallFailure::Unreadable,
+        ));
+    }
+    let rounds = rounds.saturating_add(1);
+    let verdict = judge(
+        &request,
+        &basis,
+        turn.worker,
+        turn.now,
+        &mut turn.context.entry,
+    );
+    match verdict {
+        // Redis confirmed this basis a moment ago, in this request: no need to ask again.
+        Verdict::Refused(denial) => turn.refuse(denial),
+        Verdict::Allowed(grant) if grant.windows.is_empty() => {
+            credit(request, grant, credential, turn)
+        }
+        Verdict::Allowed(_) => ask(request, basis, verdict, credential, rounds, turn),
+        Verdict::NeedsPolicy(version) => {
+            let call = turn.start(Call::Policy(version.clone()));
+            let loading = Loading {
+                request,
+                basis,
+                version,
+                call,
+                rounds,
+            };
+            (Stage::Loading(Box::new(loading)), Gate::Hold)
+        }
+        Verdict::Open => turn.refuse(Denial::Internal("verdict")),
+    }
+}
+
+impl Loading {
+    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+        match event {
+            Event::CallDone {
+                id,
+                reply: Reply::Redis(value),
+            } if id == self.call => {
+                if !self.compile(value, turn) {
+                    return turn.refuse(Denial::PolicyUnusable);
+                }
+                decide(
+                    self.request,
+                    self.basis,
+                    Credential::Settled,
+                    self.rounds,
+                    turn,
+                )
+            }
+            Event::CallDone {
+                id,
+                reply: Reply::Vault { .. },
+            } if id == self.call => turn.refuse(Denial::PolicyUnusable),
+            Event::CallFailed { id, why } if id == self.call => {
+                turn.refuse(Denial::Unavailable(Dependency::Redis, why))
+            }
+            event => held(event, "loading", turn, || Stage::Loading(self)),
+        }
+    }
+
+    /// Compiles the document, if it is the one that was asked for.
+    fn compile(&self, value: Value, turn: &mut Turn<'_>) -> bool {
+        let Value::Bulk(bytes) = value else {
+            return false;
+        };
+        let Ok(document) = json::parse_strict(&bytes) else {
+            return false;
+        };
+        if policy::version_of(&document).as_ref() != Some(&self.version) {
+            return false;
+        }
+        let Ok(policy) = policy::compile(&document) else {
+            return false;
+        };
+        turn.worker
+            .set_policy(self.version.clone(), Rc::new(policy));
+        true
+    }
+}
+
+/// Admitted: passes as soon as the credential is there.
+fn credit(
+    request: Box<Request>,
+    grant: Box<Grant>,
+    credential: Credential,
+    turn: &mut Turn<'_>,
+) -> Next {
+    let Some(template) = grant.credential.clone() else {
+        return pass(&request, grant, None, turn);
+    };
+    let secret = template.secret().clone();
+    let lease = turn
+        .worker
+        .lease(&secret)
+        .filter(|lease| lease.is_live(turn.now));
+    if let Some(header) = lease.map(|lease| template.render(&lease.secret)) {
+        return pass(
+            &request,
+            grant,
+            Some((template.header().to_owned(), header)),
+            turn,
+        );
+    }
+    let call = match credential {
+        Credential::Waiting(asked, call) if asked == secret => call,
+        Credential::Failed(why) => return turn.refuse(Denial::Unavailable(Dependency::Vault, why)),
+        Credential::Waiting(..) | Credential::Settled => turn.start(Call::Secret(secret.clone())),
+    };
+    (
+        Stage::Crediting(Box::new(Crediting {
+            request,
+            grant,
+            secret,
+            call,
+        })),
+        Gate::Hold,
+    )
+}
+
+impl Crediting {
+    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+        match event {
+            Event::CallDone { .. } | Event::CallFailed { .. } => {
+                match secret_outcome(event, self.call, &self.secret, turn) {
+                    None => (Stage::Crediting(self), Gate::Hold),
+                    Some(Err(why)) => turn.refuse(Denial::Unavailable(Dependency::Vault, why)),
+                    Some(Ok(())) => self.credited(turn),
+                }
+            }
+            event => held(event, "crediting", turn, || Stage::Crediting(self)),
+        }
+    }
+
+    /// Uses the value just read, also when it may not be kept at all (`cache_seconds: 0`).
+    fn credited(self: Box<Self>, turn: &mut Turn<'_>) -> Next {
+        let template = self.grant.credential.clone();
+        let lease = turn.worker.lease(&self.secret);
+        match template
+            .zip(lease)
+            .map(|(template, lease)| (template.header().to_owned(), template.render(&lease.secret)))
+        {
+            Some(credential) => pass(&self.request, self.grant, Some(credential), turn),
+            None => turn.refuse(Denial::Internal("credential")),
+        }
+    }
+}
+
+/// What became of the read of `secret`, once the event is about it; a value is remembered.
+fn secret_outcome(
+    event: Event,
+    call: CallId,
+    secret: &SecretRef,
+    turn: &mut Turn<'_>,
+) -> Option<Result<(), CallFailure>> {
+    match event {
+        Event::CallDone {
+            id,
+            reply: Reply::Vault { body },
+        } if id == call => Some(match secret.read(&body) {
+            Some(value) => {
+                let lease = Lease::new(value, turn.now, turn.worker.config.vault_cache);
+                turn.worker.set_lease(secret.clone(), lease);
+                Ok(())
+            }
+            None => Err(CallFailure::Unreadable),
+        }),
+        Event::CallDone {
+            id,
+            reply: Reply::Redis(_),
+        } if id == call => Some(Err(CallFailure::Unreadable)),
+        Event::CallFailed { id, why } if id == call => Some(Err(why)),
+        _ => None,
+    }
+}
+
+/// Lets the request go upstream: as the gateway's own, not as the client's.
+fn pass(
+    request: &Request,
+    grant: Box<Grant>,
+    credential: Option<(String, Secret)>,
+    turn: &mut Turn<'_>,
+) -> Next {
+    turn.context.entry.decision.effect = "allow";
+    // What has to be read on the way back must not come compressed.
+    let never = [
+        "authorization",
+        "proxy-authorization",
+        "x-api-key",
+        "accept-encoding",
+    ];
+    let strip = never
+        .into_iter()
+        .chain(request.strip.iter().map(String::as_str));
+    let credential_header = credential.as_ref().map(|(name, _)| name.as_str());
+    for name in strip.chain(credential_header) {
+        turn.effects
+            .push(Effect::RemoveRequestHeader(name.to_owned()));
+    }
+    let own = [
+        ("x-portcullis-org", grant.principal.org.to_string()),
+        ("x-portcullis-principal", header_safe(&grant.principal.name)),
+        (
+            "x-portcullis-request-id",
+            turn.context.entry.request_id.clone(),
+        ),
+    ];
+    let own = own
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Secret::new(value)));
+    for (name, value) in own.chain(credential) {
+        turn.effects.push(Effect::AddRequestHeader { name, value });
+    }
+    let operation = request
+        .message
+        .as_ref()
+        .ok()
+        .map(|message| message.operation.clone());
+    let Some(operation) = operation else {
+        return turn.refuse(Denial::Internal("message"));
+    };
+    (
+        Stage::Upstream(Box::new(Upstream::new(operation, *grant))),
+        Gate::Pass,
+    )
+}
+
+/// A name that a person chose, as a header can carry it: other bytes percent-encoded.
+fn header_safe(name: &str) -> String {
+    name.bytes()
+        .map(|byte| match byte {
+            b'%' | ..0x20 | 0x7f.. => format!("%{byte:02X}"),
+            plain => char::from(plain).to_string(),
+        })
+        .collect()
+}
+
+/// An event that decides nothing while a call is outstanding.
+fn held(
+    event: Event,
+    place: &'static str,
+    turn: &mut Turn<'_>,
+    stage: impl FnOnce() -> Stage,
+) -> Next {
+    match event {
+        Event::CallDone { .. } | Event::CallFailed { .. } | Event::Closed(_) => {
+            (stage(), Gate::Hold)
+        }
+        Event::ResponseHead { .. } | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
+            turn.proxy_answers(&event, "proxy.reply")
+        }
+        Event::Head { .. } | Event::Body(_) | Event::BodyTooLarge => {
+            turn.refuse(Denial::Internal(place))
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! From the headers to a message: what was asked for, and with which credential.
+//!
+//! Owns what can be told without asking anybody. A fault in the message is kept, not answered: only
+//! who proves an identity learns what is wrong with a body.
+
+use super::admission::{self, Request};
+use super::{Next, Stage, Turn};
+use crate::audit::Entry;
+use crate::auth::api_key::PresentedKey;
+use crate::auth::credential;
+use crate::denial::Denial;
+use crate::event::{Event, Head};
+use crate::mcp::{Message, Operation, headers};
+use crate::step::{Gate, LocalReply};
+
+/// Answered by the gateway, without credential.
+const HEALTH_PATH: &str = "/portcullis/health";
+
+/// Waits for the body.
+#[derive(Debug)]
+pub(super) struct Reading {
+    head: Head,
+    key: PresentedKey,
+    /// What the headers already rule out.
+    fault: Option<Denial>,
+}
+
+pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
+    let Event::Head { head, last } = event else {
+        // A response before any request header: the proxy refused what it read.
+        return turn.proxy_answers(&event, "proxy.reply");
+    };
+    turn.context.entry = Entry::of(&head);
+    if head.path() == HEALTH_PATH {
+        return health(turn);
+    }
+    let key = match credential::extract(&head) {
+        Ok(key) => key,
+        Err(failure) => return turn.refuse(Denial::Unauthenticated(failure)),
+    };
+    let fault = fault_of(&head, last);
+    let reading = Reading { head, key, fault };
+    if last {
+        reading.whole(None, turn)
+    } else {
+        (Stage::Reading(Box::new(reading)), Gate::Hold)
+    }
+}
+
+/// The worker answers, so it lives; readiness of dependencies is not looked into.
+fn health(turn: &mut Turn<'_>) -> Next {
+    let entry = &mut turn.context.entry;
+    entry.status = "success";
+    entry.decision.effect = "allow";
+    let reply = LocalReply {
+        status: 200,
+        headers: vec![
+            ("content-type", "application/json".to_owned()),
+            ("x-portcullis-request-id", entry.request_id.clone()),
+        ],
+        body: br#"{"status":"healthy"}"#.to_vec(),
+    };
+    (Stage::Ended, Gate::Answer(reply))
+}
+
+fn fault_of(head: &Head, last: bool) -> Option<Denial> {
+    match (head.method(), last) {
+        (b"POST", false) if is_plain_json(head) => None,
+        (b"POST", false) => Some(Denial::ContentType),
+        (b"POST", true) => Some(Denial::NotOneMessage("The body is empty")),
+        (b"GET" | b"DELETE", true) => None,
+        (b"GET" | b"DELETE", false) => Some(Denial::NotOneMessage("This method has no body")),
+        _ => Some(Denial::MethodNotAllowed),
+    }
+}
+
+/// One `content-type` of JSON in UTF-8, and no content coding: anything else may be read by the
+/// upstream in another way than here.
+fn is_plain_json(head: &Head) -> bool {
+    let plain = head
+        .values("content-encoding")
+        .iter()
+        .all(|coding| *coding == b"identity");
+    let media = head.single("content-type").map(|value| {
+        let text = String::from_utf8_lossy(value).to_ascii_lowercase();
+        text.split(';')
+            .map(|part| part.trim().to_owned())
+            .collect::<Vec<_>>()
+    });
+    let json = match media.as_deref() {
+        Some([media]) => media == "application/json",
+        Some([media, charset]) => {
+            media == "application/json"
+                && matches!(charset.as_str(), "charset=utf-8" | "charset=\"utf-8\"")
+        }
+        _ => false,
+    };
+    plain && json
+}
+
+impl Reading {
+    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+        match event {
+            Event::Body(body) => self.whole(Some(&body), turn),
+            Event::BodyTooLarge => {
+                let limit = turn.worker.config.max_body_bytes;
+                turn.refuse(Denial::BodyTooLarge(limit))
+            }
+            Event::ResponseHead { .. } | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
+                turn.proxy_answers(&event, "proxy.reply")
+            }
+            Event::CallDone { .. } | Event::CallFailed { .. } | Event::Closed(_) => {
+                (Stage::Reading(self), Gate::Hold)
+            }
+            Event::Head { .. } => turn.refuse(Denial::Internal("second_head")),
+        }
+    }
+
+    /// The request is here as a whole.
+    fn whole(self, body: Option<&[u8]>, turn: &mut Turn<'_>) -> Next {
+        let message = match (self.fault, body) {
+            (Some(fault), _) => Err(fault),
+            (None, Some(body)) => Message::parse(body),
+            (None, None) if self.head.method() == b"GET" => {
+                Ok(Message::bodiless(Operation::Listen))
+            }
+            (None, None) => Ok(Message::bodiless(Operation::EndSession)),
+        };
+        let message = message.and_then(|message| {
+            turn.context.sender = message.sender.clone();
+            note_message(&message, turn);
+            turn.context.era = headers::check(&self.head, &message)?;
+            Ok(message)
+        });
+        let request = Request {
+            path: self.head.path(),
+            strip: self.head.names_with("x-portcullis-"),
+            key: self.key,
+            message,
+        };
+        admission::admit(Box::new(request), turn)
+    }
+}
+
+fn note_message(message: &Message, turn: &mut Turn<'_>) {
+    let max_bytes = turn.worker.config.audit_input_max_bytes;
+    let entry = &mut turn.context.entry;
+    if !message.method.is_empty() {
+        entry.mcp_method = Some(message.method.chars().take(128).collect());
+    }
+    if let Operation::CallTool(call) = &message.operation {
+        entry.tool_name = Some(call.name.clone());
+        entry.note_input(&call.arguments, &[], max_bytes);
+    }
+}

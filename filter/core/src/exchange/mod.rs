@@ -1,0 +1,231 @@
+//! One MCP exchange over HTTP, from the request's headers to its audit entry.
+//!
+//! Owns the order in which things are decided. Each stage is a type that holds exactly what is
+//! known by then; an event moves the exchange to its next stage or leaves it where it is.
+//!
+//! ```text
+//! Head ─ headers ─▶ Reading ─ body ─▶ Admitting ⇄ Loading ─▶ Crediting ─▶ Upstream ─▶ Answering
+//!   └──────────────────┴──────────────────┴── refusal ──┴──────────────┴─▶ Ended ─▶ Closed
+//! ```
+
+mod admission;
+mod intake;
+mod response;
+mod verdict;
+
+use crate::audit::Entry;
+use crate::call::{Call, CallId};
+use crate::denial::{AuditStatus, Denial};
+use crate::event::{Closing, End, Event};
+use crate::id::RequestId;
+use crate::mcp::{Era, Sender};
+use crate::step::{Effect, Gate, LocalReply, Step};
+use crate::time::UnixTime;
+use crate::worker::Worker;
+
+use admission::{Admitting, Crediting, Loading};
+use intake::Reading;
+use response::{Answering, Upstream};
+
+/// One exchange.
+#[derive(Debug)]
+pub struct Exchange {
+    stage: Stage,
+    context: Context,
+}
+
+/// What the exchange waits for, and what is known by then.
+#[derive(Debug)]
+enum Stage {
+    /// The request's headers.
+    Head,
+    /// The request's body.
+    Reading(Box<Reading>),
+    /// Redis's word on the verdict.
+    Admitting(Box<Admitting>),
+    /// A policy that this worker has not seen.
+    Loading(Box<Loading>),
+    /// The connector's credential.
+    Crediting(Box<Crediting>),
+    /// The upstream's response headers.
+    Upstream(Box<Upstream>),
+    /// The rest of the upstream's response.
+    Answering(Box<Answering>),
+    /// The gateway or the proxy answered; only the end is awaited.
+    Ended,
+    /// Nothing.
+    Closed,
+}
+
+type Next = (Stage, Gate);
+
+/// What every stage adds to: the audit entry, and how to address the client.
+#[derive(Debug)]
+struct Context {
+    entry: Entry,
+    next_call: CallId,
+    sender: Sender,
+    era: Era,
+}
+
+/// One turn of the machine: the memory it may use, the time, and what it wants done.
+struct Turn<'a> {
+    worker: &'a mut Worker,
+    now: UnixTime,
+    context: &'a mut Context,
+    effects: Vec<Effect>,
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        let context = Context {
+            entry: Entry::default(),
+            next_call: CallId::FIRST,
+            sender: Sender::Unknown,
+            era: Era::Legacy,
+        };
+        Self {
+            stage: Stage::Head,
+            context,
+        }
+    }
+}
+
+impl Exchange {
+    /// Takes one event; says what to do.
+    ///
+    /// Late, duplicate and unknown call ids change nothing. After [`Event::Closed`] nothing does.
+    pub fn step(&mut self, worker: &mut Worker, now: UnixTime, event: Event) -> Step {
+        // Should a transition ever be cut short, what stands here lets nothing pass.
+        let stage = std::mem::replace(&mut self.stage, Stage::Ended);
+        let context = &mut self.context;
+        let mut turn = Turn {
+            worker,
+            now,
+            context,
+            effects: Vec::new(),
+        };
+        let (stage, gate) = match event {
+            Event::Closed(closing) => turn.close(stage, &closing),
+            event => stage.on(event, &mut turn),
+        };
+        let effects = turn.effects;
+        self.stage = stage;
+        Step { effects, gate }
+    }
+
+    /// The response that a refusal of this exchange is sent as.
+    #[must_use]
+    pub fn reply(&self, denial: &Denial) -> LocalReply {
+        // An exchange that never saw headers has no id to show.
+        let request_id = RequestId::new(&self.context.entry.request_id);
+        let request_id = request_id.as_ref().map_or("none", RequestId::as_str);
+        denial.reply(&self.context.sender, self.context.era, request_id)
+    }
+}
+
+impl Stage {
+    fn on(self, event: Event, turn: &mut Turn<'_>) -> Next {
+        match self {
+            Self::Head => intake::on_head(event, turn),
+            Self::Reading(stage) => stage.on(event, turn),
+            Self::Admitting(stage) => stage.on(event, turn),
+            Self::Loading(stage) => stage.on(event, turn),
+            Self::Crediting(stage) => stage.on(event, turn),
+            Self::Upstream(stage) => stage.on(event, turn),
+            Self::Answering(stage) => stage.on(event, turn),
+            // The refusal itself comes by as a response on its way to the client.
+            Self::Ended => (Self::Ended, on_ended(&event)),
+            Self::Closed => (Self::Closed, Gate::Hold),
+        }
+    }
+}
+
+/// A response passes; a request, of which more may come in, does not.
+fn on_ended(event: &Event) -> Gate {
+    match event {
+        Event::ResponseHead { .. } | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
+            Gate::Pass
+        }
+        Event::Head { .. }
+        | Event::Body(_)
+        | Event::BodyTooLarge
+        | Event::CallDone { .. }
+        | Event::CallFailed { .. }
+        | Event::Closed(_) => Gate::Hold,
+    }
+}
+
+impl Turn<'_> {
+    /// Asks for a call; its outcome comes back under the id.
+    fn start(&mut self, call: Call) -> CallId {
+        let id = self.context.next_call;
+        self.context.next_call = id.next();
+        self.effects.push(Effect::Start { id, call });
+        id
+    }
+
+    /// Ends the request with a refusal.
+    fn refuse(&mut self, denial: Denial) -> Next {
+        self.note(&denial);
+        (Stage::Ended, Gate::Refuse(denial))
+    }
+
+    /// Writes down why.
+    fn note(&mut self, denial: &Denial) {
+        let entry = &mut self.context.entry;
+        entry.status = denial.audit_status().name();
+        entry.error_code = Some(denial.code());
+        entry.decision.effect = "deny";
+        entry.decision.rule = denial.rule();
+    }
+
+    /// A response arrived although nothing was sent upstream: the proxy itself answers, say because
+    /// the body did not come in time. It passes; the request does not.
+    fn proxy_answers(&mut self, event: &Event, rule: &str) -> Next {
+        let entry = &mut self.context.entry;
+        entry.status = AuditStatus::Error.name();
+        entry.decision.effect = "deny";
+        entry.decision.rule = rule.to_owned();
+        self.show_request_id();
+        (Stage::Ended, on_ended(event))
+    }
+
+    fn show_request_id(&mut self) {
+        self.effects.push(Effect::SetResponseHeader {
+            name: "x-portcullis-request-id",
+            value: self.context.entry.request_id.clone(),
+        });
+    }
+
+    /// Writes the audit entry, once.
+    fn close(&mut self, stage: Stage, closing: &Closing) -> Next {
+        let entry = &mut self.context.entry;
+        match stage {
+            // Closed before: the entry is written. Never opened: there is nothing to tell.
+            Stage::Closed | Stage::Head => return (Stage::Closed, Gate::Hold),
+            Stage::Reading(_) | Stage::Admitting(_) | Stage::Loading(_) | Stage::Crediting(_) => {
+                entry.status = AuditStatus::Aborted.name();
+                entry.decision.effect = "deny";
+                "request.aborted".clone_into(&mut entry.decision.rule);
+            }
+            Stage::Upstream(_) => entry.status = unanswered(closing).name(),
+            Stage::Answering(stage) => stage.close(entry, closing),
+            Stage::Ended => {}
+        }
+        entry.timestamp = self.now.rfc3339();
+        entry.http_status = closing.http_status;
+        entry.latency_ms = closing.latency_ms;
+        entry.upstream_ms = closing.upstream_ms;
+        let line = self.worker.chain.append(entry);
+        self.effects.push(Effect::Audit(line));
+        (Stage::Closed, Gate::Hold)
+    }
+}
+
+fn unanswered(closing: &Closing) -> AuditStatus {
+    match closing.end {
+        End::ClientGone => AuditStatus::Aborted,
+        End::Complete | End::UpstreamGone => AuditStatus::Error,
+    }
+}

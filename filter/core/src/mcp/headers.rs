@@ -1,0 +1,167 @@
+//! The headers that mirror the body (MCP 2026-07-28, "HTTP headers"), and the era they imply.
+//!
+//! Owns the comparison. The body is what is judged; a header that says otherwise is refused, since
+//! whoever routes on it would have been misled.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{Era, MODERN_VERSION, Message, SUPPORTED_VERSIONS, Sender};
+use crate::denial::Denial;
+use crate::event::Head;
+
+/// Methods whose `Mcp-Name` must be present.
+const NAMED: [&str; 6] = [
+    "tools/call",
+    "prompts/get",
+    "resources/read",
+    "tasks/get",
+    "tasks/update",
+    "tasks/cancel",
+];
+
+/// Chooses the era and, in the modern one, checks that headers and body agree.
+///
+/// # Errors
+/// [`Denial::HeaderMismatch`], [`Denial::UnsupportedVersion`].
+pub fn check(head: &Head, message: &Message) -> Result<Era, Denial> {
+    match era(head, message)? {
+        Era::Legacy => Ok(Era::Legacy),
+        Era::Modern => mirrors(head, message).map(|()| Era::Modern),
+    }
+}
+
+fn era(head: &Head, message: &Message) -> Result<Era, Denial> {
+    let claimed = message.claimed_version.as_deref();
+    let header = match (head.values("mcp-protocol-version").as_slice(), claimed) {
+        ([], None) => return Ok(Era::Legacy),
+        ([], Some(_)) => {
+            return Err(Denial::HeaderMismatch("MCP-Protocol-Version is missing"));
+        }
+        ([value], _) => String::from_utf8_lossy(value.trim_ascii()).into_owned(),
+        _ => {
+            return Err(Denial::HeaderMismatch(
+                "MCP-Protocol-Version occurs more than once",
+            ));
+        }
+    };
+    match claimed {
+        Some(claimed) if claimed != header => Err(Denial::HeaderMismatch(
+            "MCP-Protocol-Version does not match params._meta",
+        )),
+        _ if !SUPPORTED_VERSIONS.contains(&header.as_str()) => {
+            Err(Denial::UnsupportedVersion(header))
+        }
+        None if header == MODERN_VERSION && matches!(message.sender, Sender::Request(_)) => Err(
+            Denial::HeaderMismatch("params._meta does not carry the protocol version"),
+        ),
+        _ if header == MODERN_VERSION => Ok(Era::Modern),
+        Some(_) => Err(Denial::HeaderMismatch(
+            "params._meta does not fit the protocol version",
+        )),
+        None => Ok(Era::Legacy),
+    }
+}
+
+fn mirrors(head: &Head, message: &Message) -> Result<(), Denial> {
+    let is_request = matches!(message.sender, Sender::Request(_));
+    match head.values("mcp-method").as_slice() {
+        [value] if value.trim_ascii() == message.method.as_bytes() => {}
+        [] if !is_request => {}
+        [] => return Err(Denial::HeaderMismatch("Mcp-Method is missing")),
+        _ => return Err(Denial::HeaderMismatch("Mcp-Method does not match method")),
+    }
+    let mismatch = Denial::HeaderMismatch("Mcp-Name does not match params.name");
+    match (head.values("mcp-name").as_slice(), message.object_name()) {
+        ([], None) => Ok(()),
+        ([], Some(_)) if is_request => Err(Denial::HeaderMismatch("Mcp-Name is missing")),
+        ([value], Some(name)) if decoded(value).as_deref() == Some(name.as_bytes()) => Ok(()),
+        // Methods that are not open here are refused as such, whatever they name.
+        ([_], None) if NAMED.contains(&message.method.as_str()) => Ok(()),
+        _ => Err(mismatch),
+    }
+}
+
+/// A header value, or what its base64 sentinel stands for; `None` when the sentinel is broken.
+fn decoded(value: &[u8]) -> Option<Vec<u8>> {
+    let value = value.trim_ascii();
+    match value
+        .strip_prefix(b"=?base64?")
+        .and_then(|rest| rest.strip_suffix(b"?="))
+    {
+        Some(body) => STANDARD.decode(body).ok(),
+        None => Some(value.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(name: &str, version: Option<&str>) -> Message {
+        let meta = version.map_or(String::new(), |version| {
+            format!(r#","_meta":{{"io.modelcontextprotocol/protocolVersion":"{version}"}}"#)
+        });
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}"{meta}}}}}"#
+        );
+        Message::parse(body.as_bytes()).unwrap()
+    }
+
+    fn verdict(headers: &[(&str, &str)], message: &Message) -> Result<Era, i64> {
+        check(&Head::for_tests("POST", "/x", headers), message).map_err(|denial| denial.code())
+    }
+
+    // Proves: X17
+    #[test]
+    fn the_era_follows_header_and_body_together() {
+        let modern = call("echo", Some("2026-07-28"));
+        let legacy = call("echo", None);
+        let version = |value| ("mcp-protocol-version", value);
+        assert_eq!(verdict(&[], &legacy), Ok(Era::Legacy));
+        assert_eq!(verdict(&[version("2025-11-25")], &legacy), Ok(Era::Legacy));
+        assert_eq!(verdict(&[version("2099-01-01")], &legacy), Err(-32_022));
+        assert_eq!(verdict(&[], &modern), Err(-32_020));
+        assert_eq!(verdict(&[version("2025-11-25")], &modern), Err(-32_020));
+        assert_eq!(verdict(&[version("2026-07-28")], &legacy), Err(-32_020));
+        let old = call("echo", Some("2025-11-25"));
+        assert_eq!(verdict(&[version("2025-11-25")], &old), Err(-32_020));
+    }
+
+    // Proves: X17, B2
+    #[test]
+    fn a_modern_header_that_differs_from_the_body_is_refused() {
+        let name = |value| {
+            [
+                ("mcp-protocol-version", "2026-07-28"),
+                ("mcp-method", "tools/call"),
+                ("mcp-name", value),
+            ]
+        };
+        let echo = call("echo", Some("2026-07-28"));
+        assert_eq!(verdict(&name(" echo "), &echo), Ok(Era::Modern));
+        assert_eq!(
+            verdict(&name("=?base64?ZWNobw==?="), &echo),
+            Ok(Era::Modern)
+        );
+        for bad in [
+            "Echo",
+            "other",
+            "=?base64?ZWNobw?=",
+            "=?base64?b3RoZXI=?=",
+            "",
+        ] {
+            assert_eq!(verdict(&name(bad), &echo), Err(-32_020), "{bad}");
+        }
+        let e = call("h\\u00e9", Some("2026-07-28"));
+        assert_eq!(verdict(&name("=?base64?aMOp?="), &e), Ok(Era::Modern));
+        let [version, method, name] = name("echo");
+        assert_eq!(verdict(&[version, name], &echo), Err(-32_020));
+        assert_eq!(verdict(&[version, method], &echo), Err(-32_020));
+        assert_eq!(
+            verdict(&[version, ("mcp-method", "tools/list"), name], &echo),
+            Err(-32_020)
+        );
+        assert_eq!(verdict(&[version, method, name, name], &echo), Err(-32_020));
+    }
+}

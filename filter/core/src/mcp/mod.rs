@@ -1,0 +1,32 @@
+//! MCP on the wire, as far as a gateway has to understand it.
+//!
+//! Owns the reading of messages, versions, lists and event streams. Decides nothing.
+
+pub mod headers;
+pub mod list;
+pub mod message;
+pub mod outcome;
+pub mod sse;
+
+pub use message::{Message, Operation, Sender, ToolCall};
+
+/// Every protocol revision that is understood, oldest first. Compared by equality, never by order.
+pub const SUPPORTED_VERSIONS: [&str; 5] = [
+    "2024-11-05",
+    "2025-03-26",
+    "2025-06-18",
+    "2025-11-25",
+    MODERN_VERSION,
+];
+/// The first revision without handshake and session.
+pub const MODERN_VERSION: &str = "2026-07-28";
+
+/// Which rules a request follows; chosen per request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Era {
+    /// Up to 2025-11-25: handshake, sessions.
+    #[default]
+    Legacy,
+    /// From 2026-07-28: stateless, headers mirror the body.
+    Modern,
+}

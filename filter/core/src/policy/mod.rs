@@ -1,0 +1,139 @@
+//! The policy: connectors, roles, tiers, limits; compiled once, then only looked up.
+//!
+//! Owns the document's meaning. [`document`] owns its form, and every fault in it. Decides nothing
+//! about a request: that is [`crate::authz`] and [`crate::limit`].
+
+mod document;
+mod glob;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+pub use crate::decode::{Fault as PolicyError, Faults as PolicyErrors};
+use crate::id::{OrgId, PolicyName, PolicyVersion};
+use crate::json;
+use crate::vault::CredentialTemplate;
+pub use glob::Globs;
+
+/// A compiled policy document.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The organisations it is for.
+    pub organisations: BTreeSet<OrgId>,
+    /// The MCP servers it opens.
+    pub connectors: BTreeMap<PolicyName, Connector>,
+    /// What each role may see and call.
+    pub roles: BTreeMap<PolicyName, Role>,
+    /// Windows per key, by tier.
+    pub tiers: BTreeMap<PolicyName, Vec<Limit>>,
+    /// Further windows.
+    pub limits: Vec<Limit>,
+    /// Argument names that the audit log redacts besides the built-in ones.
+    pub redact: Vec<String>,
+}
+
+/// One MCP server behind the gateway.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    /// The exact request path that reaches it.
+    pub path: String,
+    /// What the upstream gets instead of the client's credential.
+    pub credential: Option<CredentialTemplate>,
+}
+
+/// What one role may do, by connector. A connector that is not named is not there for it.
+#[derive(Clone, Debug, Default)]
+pub struct Role {
+    /// Grants by connector.
+    pub connectors: BTreeMap<PolicyName, ToolGrant>,
+}
+
+/// Tools of one connector for one role.
+#[derive(Clone, Debug, Default)]
+pub struct ToolGrant {
+    /// Visible and callable.
+    pub allow: Globs,
+    /// Visible, but refused when called.
+    pub show: Globs,
+}
+
+/// One exact sliding window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    /// Its name in refusals, headers and keys: `tiers.free.calls`, `limits.storm`.
+    pub name: String,
+    /// The most calls in any interval of `window`.
+    pub limit: u64,
+    /// The interval.
+    pub window: Duration,
+    /// What partitions the count.
+    pub per: Vec<Dimension>,
+    /// Which calls it counts.
+    pub only: LimitMatch,
+}
+
+/// What a window's count may be kept apart by. The organisation always is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dimension {
+    /// One count for the organisation.
+    Org,
+    /// A count per API key.
+    Key,
+    /// A count per role.
+    Role,
+    /// A count per tier.
+    Tier,
+    /// A count per connector.
+    Connector,
+    /// A count per tool.
+    Tool,
+}
+
+/// Which calls a window counts; an absent list counts all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LimitMatch {
+    /// Connectors.
+    pub connectors: Option<Globs>,
+    /// Tools.
+    pub tools: Option<Globs>,
+    /// Roles.
+    pub roles: Option<Globs>,
+}
+
+impl Policy {
+    /// The connector whose path is `path`, exactly.
+    #[must_use]
+    pub fn connector_at(&self, path: &str) -> Option<(&PolicyName, &Connector)> {
+        self.connectors
+            .iter()
+            .find(|(_, connector)| connector.path == path)
+    }
+
+    /// What `role` may do on `connector`.
+    #[must_use]
+    pub fn grant(&self, role: &PolicyName, connector: &PolicyName) -> Option<&ToolGrant> {
+        self.roles.get(role)?.connectors.get(connector)
+    }
+}
+
+/// Compiles a policy document.
+///
+/// # Errors
+/// Every fault of the document, in its order.
+pub fn compile(document: &Value) -> Result<Policy, PolicyErrors> {
+    document::read(document)
+}
+
+/// The content address of a policy document.
+#[must_use]
+pub fn version_of(document: &Value) -> Option<PolicyVersion> {
+    let digest = Sha256::digest(json::canonical(document).as_bytes());
+    base16ct::lower::encode_string(&digest)
+        .get(..16)
+        .and_then(PolicyVersion::new)
+}

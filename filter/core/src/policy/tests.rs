@@ -1,0 +1,80 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn document() -> Value {
+    json!({
+        "version": 1,
+        "organisations": ["acme"],
+        "connectors": {
+            "demo": {
+                "path": "/demo/mcp",
+                "credential": {
+                    "secret": "vault://secret/connectors/demo#api_key",
+                    "header": "authorization",
+                    "template": "Bearer {secret}"
+                }
+            },
+            "python": {"path": "/python/mcp"}
+        },
+        "roles": {"analyst": {"demo": {"allow": ["query_*"], "show": ["create_note"]}}},
+        "tiers": {"free": {"limits": {"calls": {"limit": 5, "window": "1s"}}}},
+        "limits": {"storm": {
+            "limit": 10, "window": "1m", "per": ["tool", "key", "tool"],
+            "match": {"tools": ["create_note"]}
+        }}
+    })
+}
+
+// Proves: B9, C3, A11
+#[test]
+fn a_policy_compiles_to_what_it_says() {
+    let policy = compile(&document()).unwrap();
+    let (name, connector) = policy.connector_at("/demo/mcp").unwrap();
+    assert!(connector.credential.is_some());
+    assert!(policy.connector_at("/demo/mcp/").is_none());
+    let grant = policy
+        .grant(&PolicyName::new("analyst").unwrap(), name)
+        .unwrap();
+    assert!(grant.allow.matches("query_users") && !grant.allow.matches("create_note"));
+    assert!(grant.show.matches("create_note"));
+    assert_eq!(policy.limits[0].per, [Dimension::Key, Dimension::Tool]);
+    assert_eq!(policy.limits[0].window, Duration::from_secs(60));
+    assert_eq!(
+        policy.tiers[&PolicyName::new("free").unwrap()][0].name,
+        "tiers.free.calls"
+    );
+}
+
+// Proves: X4
+#[test]
+fn a_version_is_the_content_not_the_spelling() {
+    let version = version_of(&document()).unwrap();
+    let reordered: Value = serde_json::from_str(&document().to_string()).unwrap();
+    assert_eq!(version_of(&reordered).unwrap(), version);
+    let mut other = document();
+    other["organisations"][0] = json!("other");
+    assert_ne!(version_of(&other).unwrap(), version);
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_its_path() {
+    let faults = compile(&json!({
+        "version": 2,
+        "organisations": ["Acme"],
+        "connectors": {
+            "demo": {"path": "demo"},
+            "twin": {"path": "/same"}, "twin2": {"path": "/same"},
+            "bad name": {"path": "/x"},
+            "keyed": {"path": "/k/../mcp", "credential": {
+                "secret": "secret/demo", "header": ":path", "template": "Bearer"}}
+        },
+        "roles": {"analyst": {"dmeo": {"alow": ["x"]}}},
+        "tiers": {"free": {"limits": {"calls": {"limit": 0, "window": "1 s"}}}},
+        "limits": {"storm": {"limit": 1, "window": "1s", "per": ["user"], "match": {"tool": []}}},
+        "color": "red"
+    }))
+    .unwrap_err();
+    let golden = include_str!("tests.golden.txt");
+    assert_eq!(format!("{faults}\n"), golden);
+}

@@ -1,0 +1,152 @@
+//! RESP2: commands to bytes, bytes to replies, whatever the chunks.
+//!
+//! Owns the bound on what is held for an unfinished reply. Parsing is `redis-protocol`'s.
+
+use portcullis_redis_lua::{Key, Script, ScriptCall, Value};
+use redis_protocol::resp2::decode::decode;
+use redis_protocol::resp2::types::OwnedFrame;
+
+/// An unfinished reply beyond this is not held: policies are the largest, far below it.
+pub const MAX_REPLY_BYTES: usize = 16 * 1_048_576;
+/// Replies of our scripts nest two deep; the parser recurses, so more is refused before it runs.
+const MAX_DEPTH: usize = 8;
+
+/// A command that may be sent on the shared stream.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// A script by its digest.
+    Script(ScriptCall),
+    /// A script by its source, which also loads it.
+    ScriptSource(ScriptCall),
+    /// Loads a script.
+    Load(&'static Script),
+    /// Reads a string.
+    Get(Key),
+}
+
+impl Command {
+    /// The command on the wire: an array of bulk strings.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Script(call) => array(&call.evalsha()),
+            Self::ScriptSource(call) => array(&call.eval()),
+            Self::Load(script) => {
+                array(&[b"SCRIPT".to_vec(), b"LOAD".to_vec(), script.source.into()])
+            }
+            Self::Get(key) => array(&[b"GET".to_vec(), key.as_str().into()]),
+        }
+    }
+}
+
+fn array(parts: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", parts.len()).into_bytes();
+    for part in parts {
+        out.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
+        out.extend_from_slice(part);
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+/// Replies, as bytes arrive.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    pending: Vec<u8>,
+}
+
+/// The stream does not carry RESP2, or more of it than is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProtocolError;
+
+impl Decoder {
+    /// Takes bytes; gives the replies that are complete.
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: the stream is of no further use.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Value>, ProtocolError> {
+        self.pending.extend_from_slice(bytes);
+        let mut replies = Vec::new();
+        while !self.pending.is_empty() {
+            if nests_too_deeply(&self.pending) {
+                return Err(ProtocolError);
+            }
+            let Some((frame, used)) = decode(&self.pending).map_err(|_| ProtocolError)? else {
+                break;
+            };
+            replies.push(value(frame));
+            self.pending.drain(..used.min(self.pending.len()));
+        }
+        if self.pending.len() > MAX_REPLY_BYTES {
+            return Err(ProtocolError);
+        }
+        Ok(replies)
+    }
+}
+
+/// Whether the reply opens with more arrays than any of ours, each the first item of the last.
+fn nests_too_deeply(bytes: &[u8]) -> bool {
+    let headers = bytes
+        .split(|b| *b == b'\n')
+        .take(MAX_DEPTH.saturating_add(1));
+    headers.filter(|line| line.starts_with(b"*")).count() > MAX_DEPTH
+}
+
+fn value(frame: OwnedFrame) -> Value {
+    match frame {
+        OwnedFrame::SimpleString(text) => {
+            Value::Status(String::from_utf8_lossy(&text).into_owned())
+        }
+        OwnedFrame::Error(text) => Value::Error(text),
+        OwnedFrame::Integer(integer) => Value::Int(integer),
+        OwnedFrame::BulkString(bytes) => Value::Bulk(bytes),
+        OwnedFrame::Array(items) => Value::Array(items.into_iter().map(value).collect()),
+        OwnedFrame::Null => Value::Nil,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLIES: &[u8] =
+        b"*3\r\n:1\r\n$3\r\na\r\n\r\n*1\r\n$-1\r\n+OK\r\n-NOSCRIPT no\r\n:-7\r\n";
+
+    #[test]
+    fn chunk_boundaries_change_nothing() {
+        let whole = Decoder::default().feed(REPLIES).unwrap();
+        assert_eq!(whole.len(), 4);
+        assert_eq!(whole[1], Value::Status("OK".into()));
+        for size in 1..REPLIES.len() {
+            let mut decoder = Decoder::default();
+            let replies: Vec<_> = REPLIES
+                .chunks(size)
+                .flat_map(|chunk| decoder.feed(chunk).unwrap())
+                .collect();
+            assert_eq!(replies, whole, "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_resp_ends_the_stream() {
+        assert_eq!(Decoder::default().feed(b"HTTP/1.1 200"), Err(ProtocolError));
+        assert_eq!(
+            Decoder::default().feed(&b"*1\r\n".repeat(100_000)),
+            Err(ProtocolError)
+        );
+        let mut decoder = Decoder::default();
+        let endless = format!("${}\r\n", usize::MAX >> 1).into_bytes();
+        assert!(decoder.feed(&endless).is_ok());
+        assert_eq!(
+            decoder.feed(&vec![b'x'; MAX_REPLY_BYTES]),
+            Err(ProtocolError)
+        );
+    }
+
+    #[test]
+    fn commands_are_arrays_of_bulk_strings() {
+        let get = Command::Get(Key::policy_document("0123456789abcdef"));
+        let text = String::from_utf8(get.encode()).unwrap();
+        assert!(text.starts_with("*2\r\n$3\r\nGET\r\n$"), "{text}");
+    }
+}

@@ -1,0 +1,77 @@
+//! What the driver must now do: effects in order, then the gate.
+
+use crate::call::{Call, CallId};
+use crate::denial::Denial;
+use crate::secret::Secret;
+
+/// The answer to one event. Dropping it loses a verdict.
+#[derive(Debug)]
+#[must_use]
+pub struct Step {
+    /// To be carried out first, in this order.
+    pub effects: Vec<Effect>,
+    /// Then this.
+    pub gate: Gate,
+}
+
+/// One thing to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Start a call; its outcome comes back as an event, also when it cannot be started.
+    Start {
+        /// The name under which it comes back.
+        id: CallId,
+        /// What to ask.
+        call: Call,
+    },
+    /// Remove every occurrence of a request header.
+    RemoveRequestHeader(String),
+    /// Add a request header; any present one was removed before.
+    AddRequestHeader {
+        /// In lower case.
+        name: String,
+        /// Possibly a credential.
+        value: Secret,
+    },
+    /// Set a response header, replacing any present one.
+    SetResponseHeader {
+        /// In lower case.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// Remove a response header.
+    RemoveResponseHeader(&'static str),
+    /// Put these bytes in the place of the bytes the event brought.
+    ReplaceResponseBody(Vec<u8>),
+    /// Hand this line to the access log.
+    Audit(String),
+}
+
+/// Whether the message goes on.
+#[derive(Debug)]
+pub enum Gate {
+    /// Not yet: of a request, more events decide; of a response, collect it whole.
+    Hold,
+    /// It goes on, and nobody needs to see more of it.
+    Pass,
+    /// It goes on; show each chunk first.
+    Watch,
+    /// It ends here. At most once per exchange, and never after [`Gate::Pass`] of the request.
+    Refuse(Denial),
+    /// The upstream's response is not fit to pass; this takes its place. At most once.
+    Replace(Denial),
+    /// The gateway answers by itself. At most once, like a refusal.
+    Answer(LocalReply),
+}
+
+/// A response that the gateway makes itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalReply {
+    /// The status code.
+    pub status: u16,
+    /// Headers, names in lower case.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}

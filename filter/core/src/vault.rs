@@ -1,0 +1,222 @@
+//! Credentials of connectors: where they are in Vault, how they become a header.
+//!
+//! Owns references, templates, the reply of a KV v2 read and how long its value is used. Fetches
+//! nothing. Values live in [`Secret`]s only.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::secret::Secret;
+use crate::time::UnixTime;
+
+/// `vault://mount/path#field`: one field of a KV v2 secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SecretRef {
+    mount: String,
+    path: String,
+    field: String,
+}
+
+impl SecretRef {
+    /// What a valid reference looks like.
+    pub const EXPECTED: &'static str =
+        "a reference vault://mount/path#field, such as vault://secret/connectors/demo#api_key";
+
+    /// Reads a reference.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (place, field) = text.strip_prefix("vault://")?.split_once('#')?;
+        let (mount, path) = place.split_once('/')?;
+        let plain = |text: &str| {
+            text.split('/').all(|segment| {
+                !matches!(segment, "" | "." | "..")
+                    && segment
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            })
+        };
+        (plain(mount) && plain(path) && plain(field)).then(|| Self {
+            mount: mount.to_owned(),
+            path: path.to_owned(),
+            field: field.to_owned(),
+        })
+    }
+
+    /// The path of the API read (KV v2, `GET /v1/:mount/data/:path`).
+    #[must_use]
+    pub fn api_path(&self) -> String {
+        format!("/v1/{}/data/{}", self.mount, self.path)
+    }
+
+    /// The value in the body of a successful read; `None` when it is not of that form or the
+    /// field is absent, empty, or not fit for a header.
+    #[must_use]
+    pub fn read(&self, body: &[u8]) -> Option<Secret> {
+        #[derive(Deserialize)]
+        struct Reply {
+            data: Version,
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            data: serde_json::Map<String, serde_json::Value>,
+        }
+        let reply: Reply = serde_json::from_slice(body).ok()?;
+        let mut fields = reply.data.data;
+        let serde_json::Value::String(value) = fields.remove(&self.field)? else {
+            return None;
+        };
+        let fit = !value.is_empty() && value.bytes().all(|b| (0x20..0x7f).contains(&b));
+        fit.then(|| Secret::new(value))
+    }
+}
+
+impl std::fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "vault://{}/{}#{}", self.mount, self.path, self.field)
+    }
+}
+
+/// How a secret becomes a request header of the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialTemplate {
+    secret: SecretRef,
+    header: String,
+    before: String,
+    after: String,
+}
+
+impl CredentialTemplate {
+    /// What a valid header name looks like.
+    pub const HEADER: &'static str =
+        "a header name in lower case that is not Envoy's or MCP's own, such as authorization";
+    /// What a valid template looks like.
+    pub const TEMPLATE: &'static str =
+        "a text with {secret} exactly once, such as \"Bearer {secret}\"";
+
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(secret: SecretRef, header: String, (before, after): (String, String)) -> Self {
+        Self {
+            secret,
+            header,
+            before,
+            after,
+        }
+    }
+
+    /// A header that a credential may be put into.
+    #[must_use]
+    pub fn header_name(text: &str) -> Option<String> {
+        let token = !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let reserved = [
+            "host",
+            "content-length",
+            "content-type",
+            "transfer-encoding",
+            "te",
+        ];
+        let taken = reserved.contains(&text)
+            || ["mcp-", "x-portcullis-", "x-envoy-"]
+                .iter()
+                .any(|prefix| text.starts_with(prefix));
+        (token && !taken).then(|| text.to_owned())
+    }
+
+    /// The text before and after `{secret}`.
+    #[must_use]
+    pub fn split(text: &str) -> Option<(String, String)> {
+        let (before, after) = text.split_once("{secret}")?;
+        let plain = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b));
+        let once = !after.contains("{secret}") && plain(before) && plain(after);
+        once.then(|| (before.to_owned(), after.to_owned()))
+    }
+
+    /// Where the secret is.
+    #[must_use]
+    pub fn secret(&self) -> &SecretRef {
+        &self.secret
+    }
+
+    /// The header it goes into.
+    #[must_use]
+    pub fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// The header's value.
+    #[must_use]
+    pub fn render(&self, secret: &Secret) -> Secret {
+        Secret::new([&self.before, secret.expose(), &self.after].concat())
+    }
+}
+
+/// A credential in memory, and until when it is used.
+#[derive(Debug)]
+pub struct Lease {
+    /// The value.
+    pub secret: Secret,
+    expires: UnixTime,
+}
+
+impl Lease {
+    /// Holds `secret` for `life` from `now`.
+    #[must_use]
+    pub fn new(secret: Secret, now: UnixTime, life: Duration) -> Self {
+        Self {
+            secret,
+            expires: now.after(life),
+        }
+    }
+
+    /// Whether it may still be used.
+    #[must_use]
+    pub fn is_live(&self, now: UnixTime) -> bool {
+        now < self.expires
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Proves: C1
+    #[test]
+    fn references_name_one_field_and_cannot_leave_their_mount() {
+        let secret = SecretRef::parse("vault://secret/connectors/demo#api_key").unwrap();
+        assert_eq!(secret.api_path(), "/v1/secret/data/connectors/demo");
+        for bad in [
+            "secret/demo#x",
+            "vault://secret#x",
+            "vault://secret/demo",
+            "vault://secret/../sys#x",
+            "vault://secret/a//b#x",
+            "vault://secret/a?version=1#x",
+        ] {
+            assert_eq!(SecretRef::parse(bad), None, "{bad}");
+        }
+    }
+
+    // Proves: A5
+    #[test]
+    fn a_value_is_taken_only_when_a_header_can_carry_it() {
+        let secret = SecretRef::parse("vault://secret/demo#api_key").unwrap();
+        let body = br#"{"data":{"data":{"api_key":"s3cret","n":1},"metadata":{}}}"#;
+        let value = secret.read(body).unwrap();
+        let template = CredentialTemplate::split("Bearer {secret}!").unwrap();
+        let template = CredentialTemplate::new(secret.clone(), "authorization".into(), template);
+        assert_eq!(template.render(&value).expose(), "Bearer s3cret!");
+        for bad in [
+            &br#"{"data":{"data":null}}"#[..],
+            br#"{"data":{"data":{"api_key":""}}}"#,
+            br#"{"data":{"data":{"api_key":"a\r\nhost: evil"}}}"#,
+            br#"{"data":{"data":{"api_key":7}}}"#,
+            b"upstream connect error",
+        ] {
+            assert!(secret.read(bad).is_none());
+        }
+    }
+}
