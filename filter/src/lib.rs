@@ -1,1 +1,23 @@
-//! Placeholder.
+//! The Envoy filter: a thin driver of [`portcullis_core`].
+//!
+//! Turns host callbacks into events, carries out steps, and nothing else: no decision is made here.
+//! Only [`host`] calls the host. The same module serves, under the root id `frame` and in a VM of
+//! its own, as the upstream filter that takes gRPC's framing off the Redis stream.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod calls;
+mod frame;
+mod host;
+mod root;
+mod stream;
+
+proxy_wasm::main! {{
+    proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);
+    proxy_wasm::set_root_context(|id| Box::new(root::Root::new(id)));
+}}

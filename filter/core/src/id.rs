@@ -95,6 +95,14 @@ name!(
     }
 );
 
+impl RequestId {
+    /// An id for a request that came without one: the `number`-th of whatever `prefix` names.
+    #[must_use]
+    pub fn numbered(prefix: u64, number: u32) -> Self {
+        Self(format!("{prefix:016x}-{number}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -177,7 +177,7 @@ impl Admitting {
         }
     }
 
-    fn answered(self: Box<Self>, reply: Reply, turn: &mut Turn<'_>) -> Next {
+    fn answered(self, reply: Reply, turn: &mut Turn<'_>) -> Next {
         let unreadable = Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable);
         let Reply::Redis(value) = reply else {
             return turn.refuse(unreadable);
@@ -321,7 +321,7 @@ fn credit(
     turn: &mut Turn<'_>,
 ) -> Next {
     let Some(template) = grant.credential.clone() else {
-        return pass(&request, grant, None, turn);
+        return pass(&request, *grant, None, turn);
     };
     let secret = template.secret().clone();
     let lease = turn
@@ -331,7 +331,7 @@ fn credit(
     if let Some(header) = lease.map(|lease| template.render(&lease.secret)) {
         return pass(
             &request,
-            grant,
+            *grant,
             Some((template.header().to_owned(), header)),
             turn,
         );
@@ -367,14 +367,14 @@ impl Crediting {
     }
 
     /// Uses the value just read, also when it may not be kept at all (`cache_seconds: 0`).
-    fn credited(self: Box<Self>, turn: &mut Turn<'_>) -> Next {
+    fn credited(self, turn: &mut Turn<'_>) -> Next {
         let template = self.grant.credential.clone();
         let lease = turn.worker.lease(&self.secret);
         match template
             .zip(lease)
             .map(|(template, lease)| (template.header().to_owned(), template.render(&lease.secret)))
         {
-            Some(credential) => pass(&self.request, self.grant, Some(credential), turn),
+            Some(credential) => pass(&self.request, *self.grant, Some(credential), turn),
             None => turn.refuse(Denial::Internal("credential")),
         }
     }
@@ -411,7 +411,7 @@ fn secret_outcome(
 /// Lets the request go upstream: as the gateway's own, not as the client's.
 fn pass(
     request: &Request,
-    grant: Box<Grant>,
+    grant: Grant,
     credential: Option<(String, Secret)>,
     turn: &mut Turn<'_>,
 ) -> Next {
@@ -454,7 +454,7 @@ fn pass(
         return turn.refuse(Denial::Internal("message"));
     };
     (
-        Stage::Upstream(Box::new(Upstream::new(operation, *grant))),
+        Stage::Upstream(Box::new(Upstream::new(operation, &grant))),
         Gate::Pass,
     )
 }

@@ -55,7 +55,7 @@ enum Plan {
 }
 
 impl Upstream {
-    pub(super) fn new(operation: Operation, grant: Grant) -> Self {
+    pub(super) fn new(operation: Operation, grant: &Grant) -> Self {
         let tools = grant
             .policy
             .grant(&grant.principal.role, &grant.connector)
@@ -91,7 +91,7 @@ impl Upstream {
     }
 
     fn answer(
-        self: Box<Self>,
+        self,
         status: u16,
         content_type: &[u8],
         coded: bool,
@@ -121,7 +121,7 @@ impl Upstream {
             }
         }
         let outcome = Outcome::Unseen;
-        let Self { operation, tools } = *self;
+        let Self { operation, tools } = self;
         (
             Stage::Answering(Box::new(Answering {
                 operation,

@@ -1,0 +1,72 @@
+//! The upstream filter of the Redis stream: gRPC messages to raw bytes and back.
+//!
+//! Owns the five-byte prefix (gRPC over HTTP/2: a flag, four bytes of length). Runs in a VM of its
+//! own, since Envoy creates it inside a host call of the filter's VM.
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType};
+
+use crate::host;
+
+const PREFIX: usize = 5;
+
+/// One connection to Redis.
+#[derive(Default)]
+pub(crate) struct Frame {
+    /// What has come of a message that is not whole yet.
+    pending: Vec<u8>,
+}
+
+impl Context for Frame {}
+
+impl HttpContext for Frame {
+    fn on_http_request_body(&mut self, size: usize, _end: bool) -> Action {
+        if size > 0 {
+            let bytes = host::buffer(BufferType::HttpRequestBody, size).unwrap_or_default();
+            let raw = self.unframe(&bytes);
+            // Without the replacement Redis would see framing and answer with an error, which ends
+            // the stream: nothing is admitted by it.
+            let _ = host::replace_buffer(BufferType::HttpRequestBody, size, &raw);
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, size: usize, _end: bool) -> Action {
+        if size > 0 {
+            let bytes = host::buffer(BufferType::HttpResponseBody, size).unwrap_or_default();
+            let _ = host::replace_buffer(BufferType::HttpResponseBody, size, &framed(&bytes));
+        }
+        Action::Continue
+    }
+}
+
+impl Frame {
+    /// The payloads of all messages that are whole now.
+    fn unframe(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.pending.extend_from_slice(bytes);
+        let mut raw = Vec::with_capacity(self.pending.len());
+        let mut rest = self.pending.as_slice();
+        while let Some((payload, tail)) = message(rest) {
+            raw.extend_from_slice(payload);
+            rest = tail;
+        }
+        let rest = rest.to_vec();
+        self.pending = rest;
+        raw
+    }
+}
+
+/// The payload of the first message, and what follows it.
+fn message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (prefix, rest) = bytes.split_first_chunk::<PREFIX>()?;
+    let [_, length @ ..] = prefix;
+    rest.split_at_checked(u32::from_be_bytes(*length) as usize)
+}
+
+/// Raw bytes as one message.
+fn framed(bytes: &[u8]) -> Vec<u8> {
+    let mut message = vec![0];
+    message.extend(u32::try_from(bytes.len()).unwrap_or(0).to_be_bytes());
+    message.extend_from_slice(bytes);
+    message
+}

@@ -1,0 +1,321 @@
+//! The only file that calls the host.
+//!
+//! Owns the ABI (proxy-wasm 0.2.1) and its traps. The SDK's wrappers panic on a header value that
+//! is not UTF-8, on a missing header map, on any status they did not expect; a panic ends the VM
+//! and with it every request of the worker. So maps and buffers are read here, as bytes, and every
+//! failure is a value. Where the SDK has to know of a call (it routes the reply), its wrapper is
+//! used: those return errors.
+#![allow(
+    unsafe_code,
+    reason = "calls into the host; each takes slices that outlive the call"
+)]
+
+use std::time::Duration;
+
+use portcullis_core::step::LocalReply;
+use portcullis_core::time::UnixTime;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, MapType};
+
+/// The host refused; nothing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HostError;
+
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        max_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_set_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        size: usize,
+        data: *const u8,
+        data_size: usize,
+    ) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_set_property(path: *const u8, path_size: usize, data: *const u8, size: usize) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+}
+
+const OK: u32 = 0;
+const REQUEST_STREAM: u32 = 0;
+
+/// The wall clock, in microseconds.
+pub(crate) fn now() -> UnixTime {
+    let since_epoch = hostcalls::get_current_time()
+        .ok()
+        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let micros = since_epoch.map_or(0, |time| time.as_micros());
+    UnixTime::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+}
+
+/// All pairs of a header map, in order; empty when there is no such map now.
+pub(crate) fn headers(map: MapType) -> Pairs {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: both pointers are valid for writes; on success the host has allocated `size` bytes.
+    let bytes = unsafe {
+        let status = proxy_get_header_map_pairs(map as u32, &raw mut data, &raw mut size);
+        taken(status, data, size)
+    };
+    bytes
+        .ok()
+        .and_then(|bytes| parse_pairs(&bytes))
+        .unwrap_or_default()
+}
+
+/// The value of the header `name`, the first if there are several.
+pub(crate) fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
+    let pairs = headers(map).into_iter();
+    pairs
+        .filter(|(found, _)| found == name.as_bytes())
+        .map(|(_, value)| value)
+        .next()
+}
+
+/// Adds a header value.
+pub(crate) fn add_header(map: MapType, name: &str, value: &str) -> Result<(), HostError> {
+    // SAFETY: all pointers come from live slices.
+    done(unsafe {
+        proxy_add_header_map_value(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    })
+}
+
+/// Sets a header to one value.
+pub(crate) fn set_header(map: MapType, name: &str, value: &str) -> Result<(), HostError> {
+    // SAFETY: all pointers come from live slices.
+    done(unsafe {
+        proxy_replace_header_map_value(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    })
+}
+
+/// Removes every value of a header.
+pub(crate) fn remove_header(map: MapType, name: &str) -> Result<(), HostError> {
+    // SAFETY: the pointer comes from a live slice.
+    done(unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
+}
+
+/// Empties a header map.
+pub(crate) fn clear_headers(map: MapType) -> Result<(), HostError> {
+    let none = 0_u32.to_le_bytes();
+    // SAFETY: the pointer comes from a live array.
+    done(unsafe { proxy_set_header_map_pairs(map as u32, none.as_ptr(), none.len()) })
+}
+
+/// The first `size` bytes of a buffer.
+pub(crate) fn buffer(buffer: BufferType, size: usize) -> Result<Vec<u8>, HostError> {
+    let (mut data, mut read) = (std::ptr::null_mut(), 0);
+    // SAFETY: both pointers are valid for writes; on success the host has allocated `read` bytes.
+    unsafe {
+        let status = proxy_get_buffer_bytes(buffer as u32, 0, size, &raw mut data, &raw mut read);
+        taken(status, data, read)
+    }
+}
+
+/// Puts `bytes` in the place of the first `size` bytes of a buffer.
+pub(crate) fn replace_buffer(
+    buffer: BufferType,
+    size: usize,
+    bytes: &[u8],
+) -> Result<(), HostError> {
+    // SAFETY: the pointer comes from a live slice.
+    done(unsafe { proxy_set_buffer_bytes(buffer as u32, 0, size, bytes.as_ptr(), bytes.len()) })
+}
+
+/// A property of the stream or the plugin, by its path.
+pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
+    let path = path.join("\0");
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: as for `buffer`.
+    unsafe {
+        let status = proxy_get_property(path.as_ptr(), path.len(), &raw mut data, &raw mut size);
+        taken(status, data, size).ok()
+    }
+}
+
+/// An integer property: eight bytes, little-endian.
+pub(crate) fn integer_property(path: &[&str]) -> Option<u64> {
+    property(path)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// Puts `value` into the stream's filter state, as `wasm.<name>`, for access loggers to read.
+pub(crate) fn set_filter_state(name: &str, value: &str) -> Result<(), HostError> {
+    // SAFETY: all pointers come from live slices.
+    done(unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
+}
+
+/// Answers the client in the upstream's place.
+pub(crate) fn send_reply(reply: &LocalReply) -> Result<(), HostError> {
+    let headers = serialize_pairs(&reply.headers);
+    // SAFETY: all pointers come from live slices.
+    done(unsafe {
+        proxy_send_local_response(
+            u32::from(reply.status),
+            std::ptr::null(),
+            0,
+            reply.body.as_ptr(),
+            reply.body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            -1,
+        )
+    })
+}
+
+/// Lets the held request go on.
+pub(crate) fn resume_request() -> Result<(), HostError> {
+    // SAFETY: takes no pointer.
+    done(unsafe { proxy_continue_stream(REQUEST_STREAM) })
+}
+
+/// Makes `context` the one that host calls are about; fails when it is gone.
+pub(crate) fn enter(context: u32) -> Result<(), HostError> {
+    // SAFETY: takes no pointer.
+    done(unsafe { proxy_set_effective_context(context) })
+}
+
+/// Starts a `GET`; the token names its reply.
+pub(crate) fn http_get(
+    cluster: &str,
+    path: &str,
+    request_id: &str,
+    timeout: Duration,
+) -> Result<u32, HostError> {
+    let headers = vec![
+        (":method", "GET"),
+        (":path", path),
+        (":authority", cluster),
+        ("accept", "application/json"),
+        ("x-request-id", request_id),
+    ];
+    hostcalls::dispatch_http_call(cluster, headers, None, vec![], timeout).map_err(|_| HostError)
+}
+
+/// Opens a stream; to be called from the root context, which then hears of it.
+pub(crate) fn open_stream(cluster: &str) -> Result<u32, HostError> {
+    hostcalls::open_grpc_stream(cluster, "portcullis", "redis", vec![]).map_err(|_| HostError)
+}
+
+/// Sends one message on a stream.
+pub(crate) fn send(stream: u32, bytes: &[u8]) -> Result<(), HostError> {
+    hostcalls::send_grpc_stream_message(stream, Some(bytes), false).map_err(|_| HostError)
+}
+
+/// Ends a stream at once; nothing more is heard of it.
+pub(crate) fn reset_stream(stream: u32) {
+    // An unknown token is a stream that ended by itself.
+    let _ = hostcalls::cancel_grpc_stream(stream);
+}
+
+/// Asks for ticks of the current root context.
+pub(crate) fn tick_every(period: Duration) {
+    // The host takes any period; without ticks nothing opens and every request is refused.
+    let _ = hostcalls::set_tick_period(period);
+}
+
+fn done(status: u32) -> Result<(), HostError> {
+    if status == OK { Ok(()) } else { Err(HostError) }
+}
+
+/// # Safety
+/// When `status` is [`OK`] and `data` is not null, the host has allocated `size` bytes at `data`
+/// through this module's allocator, and nobody else owns them.
+unsafe fn taken(status: u32, data: *mut u8, size: usize) -> Result<Vec<u8>, HostError> {
+    match status {
+        OK if data.is_null() => Ok(Vec::new()),
+        // SAFETY: the contract of this function.
+        OK => Ok(unsafe { Vec::from_raw_parts(data, size, size) }),
+        _ => Err(HostError),
+    }
+}
+
+/// Count, then the sizes of each name and value, then the bytes, each followed by a NUL.
+fn parse_pairs(bytes: &[u8]) -> Option<Pairs> {
+    let (count, rest) = bytes.split_first_chunk::<4>()?;
+    let count = u32::from_le_bytes(*count) as usize;
+    let (sizes, mut rest) = rest.split_at_checked(count.checked_mul(8)?)?;
+    let mut take = |size: &[u8]| {
+        let size = u32::from_le_bytes(size.try_into().ok()?) as usize;
+        let (text, tail) = rest.split_at_checked(size)?;
+        rest = tail.get(1..)?;
+        Some(text.to_vec())
+    };
+    sizes
+        .chunks_exact(8)
+        .map(|sizes| {
+            let (name, value) = sizes.split_at_checked(4)?;
+            Some((take(name)?, take(value)?))
+        })
+        .collect()
+}
+
+fn serialize_pairs(pairs: &[(&'static str, String)]) -> Vec<u8> {
+    let size = |text: &str| u32::try_from(text.len()).unwrap_or(0).to_le_bytes();
+    let mut bytes = u32::try_from(pairs.len())
+        .unwrap_or(0)
+        .to_le_bytes()
+        .to_vec();
+    for (name, value) in pairs {
+        bytes.extend(size(name));
+        bytes.extend(size(value));
+    }
+    for text in pairs
+        .iter()
+        .flat_map(|(name, value)| [*name, value.as_str()])
+    {
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}

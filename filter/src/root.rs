@@ -1,0 +1,133 @@
+//! The plugin on one thread: configuration, ticks, the Redis stream.
+//!
+//! Owns what a root id means. Envoy also makes a root context on its main thread; that one never
+//! sees a request, so it never opens a stream.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use log::{error, info};
+use portcullis_core::audit::Chain;
+use portcullis_core::config::Config;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{BufferType, ContextType};
+
+use crate::calls::Gateway;
+use crate::frame::Frame;
+use crate::host;
+use crate::stream::{Closed, Stream};
+
+/// How often deadlines are looked at and streams are opened.
+const TICK: Duration = Duration::from_millis(10);
+
+/// A root context.
+pub(crate) struct Root {
+    id: u32,
+    role: Role,
+}
+
+/// What this plugin instance is, by its root id.
+enum Role {
+    /// Not configured, or in vain: nothing passes.
+    Unconfigured,
+    /// The framing filter of the Redis stream.
+    Frame,
+    /// The gateway.
+    Gateway(Rc<Gateway>),
+}
+
+impl Root {
+    pub(crate) fn new(id: u32) -> Self {
+        Self {
+            id,
+            role: Role::Unconfigured,
+        }
+    }
+
+    /// Takes the configuration, or says all that is wrong with it.
+    fn configure(&mut self, size: usize) -> Result<(), String> {
+        let bytes = match size {
+            0 => Vec::new(),
+            size => host::buffer(BufferType::PluginConfiguration, size)
+                .map_err(|_| "the host does not show the plugin configuration".to_owned())?,
+        };
+        let document = serde_json::from_slice(&bytes)
+            .map_err(|error| format!("the plugin configuration is not JSON: {error}"))?;
+        let config = Config::parse(&document).map_err(|faults| faults.to_string())?;
+        match &self.role {
+            Role::Gateway(gateway) => gateway.reconfigure(config),
+            Role::Unconfigured | Role::Frame => {
+                let (name, seed) = chain_name()?;
+                info!("audit chain {name}");
+                let gateway = Gateway::new(self.id, config, Chain::new(name), seed);
+                self.role = Role::Gateway(Rc::new(gateway));
+                host::tick_every(TICK);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that no other VM has, and a seed for what need not be secret.
+fn chain_name() -> Result<(String, u64), String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| format!("the host has no randomness: {error}"))?;
+    let seed = u64::from_be_bytes(bytes);
+    Ok((format!("{seed:016x}"), seed))
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
+        if let Role::Gateway(gateway) = &self.role {
+            gateway.vault_answered(token, headers, body);
+        }
+    }
+
+    fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
+        if let Role::Gateway(gateway) = &self.role {
+            gateway.redis_sent(token, size);
+        }
+    }
+
+    fn on_grpc_stream_close(&mut self, token: u32, _status: u32) {
+        if let Role::Gateway(gateway) = &self.role {
+            gateway.redis_closed(token);
+        }
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        if host::property(&["plugin_root_id"]).as_deref() == Some(b"frame") {
+            self.role = Role::Frame;
+            return true;
+        }
+        match self.configure(size) {
+            Ok(()) => true,
+            Err(faults) => {
+                for fault in faults.lines() {
+                    error!("configuration refused: {fault}");
+                }
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Role::Gateway(gateway) = &self.role {
+            gateway.tick();
+        }
+    }
+
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(match &self.role {
+            Role::Unconfigured => Box::new(Closed),
+            Role::Frame => Box::new(Frame::default()),
+            Role::Gateway(gateway) => Box::new(Stream::new(id, gateway.clone())),
+        })
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}

@@ -1,0 +1,264 @@
+//! One HTTP stream: callbacks to events, gates to actions.
+//!
+//! Owns what "hold", "pass" and "watch" mean to the host in each callback. Decides nothing.
+
+use std::rc::Rc;
+
+use portcullis_core::event::{Closing, End, Event, Head};
+use portcullis_core::id::RequestId;
+use portcullis_core::step::Gate;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType, MapType};
+
+use crate::calls::Gateway;
+use crate::host;
+
+/// A response that is held whole may have this many bytes. The listener's
+/// `per_connection_buffer_limit_bytes` must be larger, or Envoy answers 500 before this is reached.
+const MAX_HELD_RESPONSE: usize = 1_048_576;
+
+/// The name under which access loggers find the audit entry: `wasm.portcullis.audit`.
+const AUDIT_STATE: &str = "portcullis.audit";
+
+/// One stream.
+pub(crate) struct Stream {
+    id: u32,
+    gateway: Rc<Gateway>,
+    request: Request,
+    response: Response,
+}
+
+/// How far the request got.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Request {
+    /// Body bytes are being collected.
+    Collecting,
+    /// The core has all of it.
+    Delivered,
+}
+
+/// What is done with response bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Response {
+    /// They pass.
+    Pass,
+    /// The host collects them.
+    Collect,
+    /// Each chunk is shown to the core.
+    Watch,
+}
+
+impl Stream {
+    pub(crate) fn new(id: u32, gateway: Rc<Gateway>) -> Self {
+        gateway.open(id);
+        Self {
+            id,
+            gateway,
+            request: Request::Collecting,
+            response: Response::Pass,
+        }
+    }
+
+    fn head(&self) -> Head {
+        let headers = host::headers(MapType::HttpRequestHeaders);
+        let given = headers.iter().find(|(name, _)| name == b"x-request-id");
+        let request_id = given
+            .and_then(|(_, value)| RequestId::new(std::str::from_utf8(value).ok()?))
+            .unwrap_or_else(|| self.gateway.request_id(self.id));
+        Head::new(request_id, client_address(), headers)
+    }
+
+    /// The request is whole: hands its body to the core.
+    fn deliver(&mut self, size: usize) -> Action {
+        self.request = Request::Delivered;
+        match host::buffer(BufferType::HttpRequestBody, size) {
+            Ok(body) => request_action(self.gateway.drive(self.id, Event::Body(body))),
+            // A body that cannot be read cannot be judged.
+            Err(_) => request_action(self.gateway.drive(self.id, Event::BodyTooLarge)),
+        }
+    }
+
+    fn respond(&mut self, gate: &Gate) -> Action {
+        self.response = match gate {
+            Gate::Hold => Response::Collect,
+            Gate::Watch => Response::Watch,
+            Gate::Pass | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => Response::Pass,
+        };
+        response_action(gate)
+    }
+
+    /// The response body is whole in the host's buffer.
+    fn deliver_response(&mut self, size: usize) -> Action {
+        self.response = Response::Pass;
+        let bytes = host::buffer(BufferType::HttpResponseBody, size).unwrap_or_default();
+        let event = Event::ResponseBody { bytes, last: true };
+        response_action(&self.gateway.drive_body(self.id, event, size))
+    }
+}
+
+/// The request waits for the core's word, or goes on. A refusal was sent by the gateway already.
+fn request_action(gate: Gate) -> Action {
+    match gate {
+        Gate::Pass => Action::Continue,
+        Gate::Hold | Gate::Watch | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => {
+            Action::Pause
+        }
+    }
+}
+
+fn response_action(gate: &Gate) -> Action {
+    match gate {
+        Gate::Pass | Gate::Watch => Action::Continue,
+        Gate::Hold | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => Action::Pause,
+    }
+}
+
+/// The peer's address without its port.
+fn client_address() -> String {
+    let address = host::property(&["source", "address"]).unwrap_or_default();
+    let address = String::from_utf8_lossy(&address).into_owned();
+    let host = address
+        .rsplit_once(':')
+        .map_or(address.as_str(), |(host, _)| host);
+    host.trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned()
+}
+
+impl Context for Stream {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
+        self.gateway.vault_answered(token, headers, body);
+    }
+}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, last: bool) -> Action {
+        if last {
+            self.request = Request::Delivered;
+        }
+        let head = self.head();
+        request_action(self.gateway.drive(self.id, Event::Head { head, last }))
+    }
+
+    fn on_http_request_body(&mut self, size: usize, last: bool) -> Action {
+        match self.request {
+            // Nothing goes upstream before the verdict, and all of it after.
+            Request::Delivered if self.gateway.passed(self.id) => Action::Continue,
+            Request::Delivered => Action::Pause,
+            Request::Collecting if size > self.gateway.max_body_bytes() => {
+                self.request = Request::Delivered;
+                request_action(self.gateway.drive(self.id, Event::BodyTooLarge))
+            }
+            Request::Collecting if last => self.deliver(size),
+            Request::Collecting => Action::Pause,
+        }
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        // Trailers were not judged, so they do not go upstream.
+        let _ = host::clear_headers(MapType::HttpRequestTrailers);
+        match self.request {
+            Request::Delivered if self.gateway.passed(self.id) => Action::Continue,
+            Request::Delivered => Action::Pause,
+            Request::Collecting => self.deliver(self.gateway.max_body_bytes()),
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, last: bool) -> Action {
+        let headers = host::headers(MapType::HttpResponseHeaders);
+        let value = |name: &str| {
+            let found = headers.iter().find(|(found, _)| found == name.as_bytes());
+            found.map(|(_, value)| value.clone()).unwrap_or_default()
+        };
+        let status = std::str::from_utf8(&value(":status"))
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let event = Event::ResponseHead {
+            status: status.unwrap_or(0),
+            content_type: value("content-type"),
+            content_encoding: value("content-encoding"),
+            last,
+        };
+        let gate = self.gateway.drive(self.id, event);
+        self.respond(&gate)
+    }
+
+    fn on_http_response_body(&mut self, size: usize, last: bool) -> Action {
+        match self.response {
+            Response::Pass => Action::Continue,
+            Response::Collect if size > MAX_HELD_RESPONSE => {
+                self.response = Response::Pass;
+                response_action(&self.gateway.drive(self.id, Event::ResponseTooLarge))
+            }
+            Response::Collect if last => self.deliver_response(size),
+            Response::Collect => Action::Pause,
+            Response::Watch => {
+                let bytes = host::buffer(BufferType::HttpResponseBody, size).unwrap_or_default();
+                let event = Event::ResponseBody { bytes, last };
+                let gate = self.gateway.drive_body(self.id, event, size);
+                self.respond(&gate)
+            }
+        }
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        match self.response {
+            Response::Collect => self.deliver_response(MAX_HELD_RESPONSE),
+            Response::Pass | Response::Watch => Action::Continue,
+        }
+    }
+
+    /// The last callback whose filter state access loggers still see.
+    fn on_log(&mut self) {
+        if let Some(line) = self.gateway.close(self.id, closing()) {
+            // No stream, no logger: there is nobody left to hand it to.
+            let _ = host::set_filter_state(AUDIT_STATE, &line);
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.gateway.forget(self.id);
+    }
+}
+
+fn closing() -> Closing {
+    const NANOS_PER_MILLI: u64 = 1_000_000;
+    let milliseconds = |path: &[&str]| {
+        host::integer_property(path).and_then(|nanos| nanos.checked_div(NANOS_PER_MILLI))
+    };
+    let status = host::integer_property(&["response", "code"]);
+    Closing {
+        http_status: status
+            .and_then(|status| u16::try_from(status).ok())
+            .filter(|code| *code > 0),
+        latency_ms: milliseconds(&["request", "duration"]).unwrap_or(0),
+        upstream_ms: milliseconds(&["response", "backend_latency"]),
+        end: end(&host::property(&["response", "code_details"]).unwrap_or_default()),
+    }
+}
+
+/// Envoy's response code details (RFC-less; `source/common/stream_info`) name who broke off.
+fn end(details: &[u8]) -> End {
+    let details = String::from_utf8_lossy(details);
+    if details.starts_with("downstream_") || details.contains("remote_reset") {
+        End::ClientGone
+    } else if details.starts_with("upstream_") || details == "response_timeout" {
+        End::UpstreamGone
+    } else {
+        End::Complete
+    }
+}
+
+/// What stands in for a stream when the plugin has no configuration: nothing passes.
+pub(crate) struct Closed;
+
+impl Context for Closed {}
+
+impl HttpContext for Closed {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        crate::calls::refuse_unconfigured();
+        Action::Pause
+    }
+}
