@@ -53,7 +53,7 @@ enum Stage {
     Answering(Box<Answering>),
     /// The gateway or the proxy answered; only the end is awaited.
     Ended,
-    /// Nothing.
+    /// Nothing: the audit entry is written, or none is due.
     Closed,
 }
 
@@ -136,7 +136,7 @@ impl Stage {
             Self::Answering(stage) => stage.on(event, turn),
             // The refusal itself comes by as a response on its way to the client.
             Self::Ended => (Self::Ended, on_ended(&event)),
-            Self::Closed => (Self::Closed, Gate::Hold),
+            Self::Closed => (Self::Closed, on_ended(&event)),
         }
     }
 }
@@ -202,7 +202,7 @@ impl Turn<'_> {
     fn close(&mut self, stage: Stage, closing: &Closing) -> Next {
         let entry = &mut self.context.entry;
         match stage {
-            // Closed before: the entry is written. Never opened: there is nothing to tell.
+            // Closed before, or no MCP exchange at all: there is nothing to tell.
             Stage::Closed | Stage::Head => return (Stage::Closed, Gate::Hold),
             Stage::Reading(_) | Stage::Admitting(_) | Stage::Loading(_) | Stage::Crediting(_) => {
                 entry.status = AuditStatus::Aborted.name();

@@ -1,0 +1,71 @@
+//! Runs every file of `tests/scenarios/`: events in, steps out.
+//!
+//! Lines that start with `>` are events, indented lines what the core answered. A file is a golden:
+//! `UPDATE_GOLDEN=1 cargo test -p portcullis-core --test scenarios` writes them anew, for review.
+
+mod world;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use world::World;
+
+fn scenarios() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The file with its answers written anew.
+fn replay(text: &str) -> String {
+    let mut world = World::default();
+    let mut out = String::new();
+    for line in text.lines() {
+        if let Some(event) = line.strip_prefix("> ") {
+            out += &format!("{line}\n");
+            for answer in world.event(event) {
+                out += &format!("    {answer}\n");
+            }
+        } else if !line.starts_with("    ") {
+            out += &format!("{line}\n");
+        }
+    }
+    out
+}
+
+#[test]
+fn every_scenario_steps_as_written() {
+    let files = scenarios();
+    assert!(files.len() >= 10, "scenarios are missing");
+    let mut differing = Vec::new();
+    for file in files {
+        let golden = fs::read_to_string(&file).unwrap();
+        let actual = replay(&golden);
+        if actual == golden {
+            continue;
+        }
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&file, actual).unwrap();
+            continue;
+        }
+        let at = actual
+            .lines()
+            .zip(golden.lines())
+            .position(|(a, b)| a != b)
+            .unwrap_or(0);
+        let line = |text: &str| text.lines().nth(at).unwrap_or("(end)").to_owned();
+        differing.push(format!(
+            "{}:{}\n  golden {}\n  actual {}",
+            file.display(),
+            at + 1,
+            line(&golden),
+            line(&actual)
+        ));
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}

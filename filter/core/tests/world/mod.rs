@@ -1,0 +1,365 @@
+//! The world of a scenario: one exchange, one worker, records and policies by name.
+//!
+//! Turns a line of text into an event and a step into lines of text. Secrets appear by name, hashes
+//! not at all, so that a scenario reads like a story.
+
+use std::time::Duration;
+
+use portcullis_core::audit::Chain;
+use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
+use portcullis_core::call::{Call, CallFailure, CallId, Reply};
+use portcullis_core::config::Config;
+use portcullis_core::event::{Closing, End, Event, Head};
+use portcullis_core::exchange::Exchange;
+use portcullis_core::id::{KeyId, OrgId, RequestId};
+use portcullis_core::json;
+use portcullis_core::policy;
+use portcullis_core::step::{Effect, Gate, Step};
+use portcullis_core::time::UnixTime;
+use portcullis_core::worker::Worker;
+use portcullis_redis_lua::Value;
+use serde_json::json;
+
+/// 2026-11-20T22:00:00Z.
+const START: u64 = 1_795_212_000;
+
+pub(crate) struct World {
+    worker: Worker,
+    exchange: Exchange,
+    now: UnixTime,
+    requests: u32,
+    calls: Vec<CallId>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let config = Config {
+            redis_cluster: "redis".into(),
+            redis_timeout: Duration::from_millis(250),
+            vault_cluster: "vault".into(),
+            vault_timeout: Duration::from_secs(2),
+            vault_cache: Duration::from_secs(60),
+            max_body_bytes: 1_024,
+            audit_input_max_bytes: 256,
+        };
+        Self {
+            worker: Worker::new(config, Chain::new("c".into())),
+            exchange: Exchange::default(),
+            now: UnixTime::from_micros(START * 1_000_000),
+            requests: 0,
+            calls: vec![CallId::FIRST],
+        }
+    }
+}
+
+/// The text of the key that the record `name` belongs to.
+fn key(name: &str) -> String {
+    let (org, id) = (
+        OrgId::new("acme").unwrap(),
+        KeyId::new(&format!("k{name}")).unwrap(),
+    );
+    let secret = name
+        .chars()
+        .next()
+        .unwrap()
+        .to_string()
+        .repeat(SECRET_LENGTH);
+    mint(&org, &id, &secret).unwrap().expose().to_owned()
+}
+
+/// A stored record: `<name>`, or `<name>-revoked`, `<name>-expired`, `<name>-unreadable`.
+fn record(name: &str) -> Vec<u8> {
+    let (name, state) = name.split_once('-').unwrap_or((name, ""));
+    let mut record = json!({
+        "id": format!("k{name}"), "org": "acme", "name": format!("{name} bot"), "role": name,
+        "tier": "free", "created_at": 1, "created_by": "ops",
+        "secrets": [{"sha256": KeyDigest::of(key(name).as_bytes()).to_hex()}]
+    });
+    match state {
+        "" => {}
+        "revoked" => record["revoked"] = json!({"at": 1, "by": "ops", "reason": "leak"}),
+        "expired" => record["expires_at"] = json!(START),
+        "unreadable" => record["cidrs"] = json!([]),
+        other => panic!("no such state of a record: {other}"),
+    }
+    record.to_string().into_bytes()
+}
+
+/// A policy document: `v1`, or `v2` in which analysts may also write notes.
+fn document(name: &str) -> serde_json::Value {
+    let allow = match name {
+        "v1" => json!(["query_users"]),
+        "v2" => json!(["query_users", "create_note"]),
+        other => panic!("no such policy: {other}"),
+    };
+    json!({
+        "version": 1, "organisations": ["acme"],
+        "connectors": {
+            "demo": {"path": "/demo/mcp", "credential": {
+                "secret": "vault://secret/connectors/demo#api_key",
+                "header": "authorization", "template": "Bearer {secret}"}},
+            "open": {"path": "/open/mcp"}
+        },
+        "roles": {"analyst": {
+            "demo": {"allow": allow, "show": ["create_*"]}, "open": {"allow": ["*"]}}},
+        "tiers": {"free": {"limits": {"calls": {"limit": 5, "window": "1s"}}}}
+    })
+}
+
+fn version(name: &str) -> String {
+    policy::version_of(&document(name)).unwrap().to_string()
+}
+
+/// Names in the place of secrets and hashes.
+fn readable(text: &str) -> String {
+    let mut text = text.to_owned();
+    for name in ["v1", "v2"] {
+        text = text.replace(&version(name), name);
+    }
+    for name in ["analyst", "stranger"] {
+        text = text.replace(&key(name), &format!("<key of {name}>"));
+    }
+    text
+}
+
+impl World {
+    /// Carries out one line; says what came of it.
+    pub(crate) fn event(&mut self, line: &str) -> Vec<String> {
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let event = match verb {
+            "request" => {
+                self.exchange = Exchange::default();
+                self.calls = vec![CallId::FIRST];
+                return Vec::new();
+            }
+            "after" => {
+                self.now = self.now.after(Duration::from_millis(rest.parse().unwrap()));
+                return Vec::new();
+            }
+            "head" | "head-only" => Event::Head {
+                head: self.head(rest),
+                last: verb == "head-only",
+            },
+            "body" => Event::Body(rest.as_bytes().to_vec()),
+            "body-too-large" => Event::BodyTooLarge,
+            "redis" => self.redis(rest),
+            "vault" => {
+                let (id, value) = rest.split_once(' ').unwrap();
+                let body = json!({"data": {"data": {"api_key": value}}})
+                    .to_string()
+                    .into_bytes();
+                Event::CallDone {
+                    id: self.call(id),
+                    reply: Reply::Vault { body },
+                }
+            }
+            "fail" => {
+                let (id, why) = rest.split_once(' ').unwrap();
+                let why = match why {
+                    "refused" => CallFailure::Refused,
+                    "timed_out" => CallFailure::TimedOut,
+                    "disconnected" => CallFailure::Disconnected,
+                    status => CallFailure::Status(status.parse().unwrap()),
+                };
+                Event::CallFailed {
+                    id: self.call(id),
+                    why,
+                }
+            }
+            "response" => {
+                let (status, content_type) = rest.split_once(' ').unwrap_or((rest, ""));
+                Event::ResponseHead {
+                    status: status.parse().unwrap(),
+                    content_type: content_type.into(),
+                    content_encoding: Vec::new(),
+                    last: content_type.is_empty(),
+                }
+            }
+            "chunk" | "last" => {
+                let bytes = rest.replace("\\n", "\n").into_bytes();
+                Event::ResponseBody {
+                    bytes,
+                    last: verb == "last",
+                }
+            }
+            "response-too-large" => Event::ResponseTooLarge,
+            "closed" => Event::Closed(closing(rest)),
+            other => panic!("no such event: {other}"),
+        };
+        let step = self.exchange.step(&mut self.worker, self.now, event);
+        self.describe(step)
+    }
+
+    /// `METHOD PATH [key of NAME] [header=value …]`
+    fn head(&mut self, line: &str) -> Head {
+        self.requests += 1;
+        let mut words = line.split(' ');
+        let mut header = |name: &str, value: &str| (name.into(), value.as_bytes().to_vec());
+        let mut headers: Vec<(Vec<u8>, Vec<u8>)> = vec![
+            header(":method", words.next().unwrap()),
+            header(":path", words.next().unwrap()),
+            header("content-type", "application/json"),
+        ];
+        for word in words {
+            let (name, value) = word.split_once('=').unwrap();
+            match name {
+                "key" => headers.push(header("x-api-key", &key(value))),
+                "content-type" => headers[2] = header(name, value),
+                name => headers.push(header(name, value)),
+            }
+        }
+        let request_id = RequestId::new(&format!("r-{}", self.requests)).unwrap();
+        Head::new(request_id, "192.0.2.7".into(), headers)
+    }
+
+    /// `#n moved RECORD POLICY`, `#n admitted`, `#n limited MICROS`, `#n document V`, `#n nil`
+    fn redis(&self, line: &str) -> Event {
+        let words: Vec<&str> = line.split(' ').collect();
+        let bulk = |bytes: Vec<u8>| Value::Bulk(bytes);
+        let value = match words[1..] {
+            ["moved", record_state, policy_state] => {
+                let mut items = vec![Value::Int(0)];
+                items.extend(match record_state.split_once('@') {
+                    Some((rev, name)) => [bulk(rev.into()), bulk(record(name))],
+                    None => [bulk(record_state.into()), Value::Nil],
+                });
+                items.extend(match policy_state.strip_prefix('+') {
+                    Some(name) => [bulk(version(name).into()), bulk(b"{}".to_vec())],
+                    None if policy_state == "-" => [bulk(b"-".to_vec()), Value::Nil],
+                    None => [bulk(version(policy_state).into()), Value::Nil],
+                });
+                Value::Array(items)
+            }
+            ["admitted"] => Value::Array(vec![Value::Int(1)]),
+            ["admitted", remaining] => {
+                let remaining = remaining.parse().unwrap();
+                Value::Array(vec![
+                    Value::Int(1),
+                    Value::Int(remaining),
+                    Value::Int(1_000),
+                ])
+            }
+            ["limited", micros] => {
+                let micros = micros.parse().unwrap();
+                let ints = [2, micros, 0, 0, micros];
+                Value::Array(ints.into_iter().map(Value::Int).collect())
+            }
+            ["document", name] => bulk(json::canonical(&document(name)).into_bytes()),
+            ["nil"] => Value::Nil,
+            ["error"] => Value::Error("ERR broken".into()),
+            _ => panic!("no such reply: {line}"),
+        };
+        Event::CallDone {
+            id: self.call(words[0]),
+            reply: Reply::Redis(value),
+        }
+    }
+
+    fn call(&self, name: &str) -> CallId {
+        let number: usize = name.strip_prefix('#').unwrap().parse().unwrap();
+        let mut id = CallId::FIRST;
+        for _ in 0..number {
+            id = id.next();
+        }
+        id
+    }
+
+    fn describe(&self, step: Step) -> Vec<String> {
+        let mut lines: Vec<_> = step.effects.into_iter().map(effect).collect();
+        match step.gate {
+            Gate::Hold => lines.push("hold".into()),
+            Gate::Pass => lines.push("PASS".into()),
+            Gate::Watch => lines.push("watch".into()),
+            Gate::Refuse(denial) | Gate::Replace(denial) => {
+                let reply = self.exchange.reply(&denial);
+                let shown = ["retry-after", "www-authenticate", "allow"];
+                let headers: String = reply
+                    .headers
+                    .iter()
+                    .filter(|(name, _)| shown.contains(name))
+                    .map(|(name, value)| format!(" [{name}: {value}]"))
+                    .collect();
+                let body = String::from_utf8_lossy(&reply.body).into_owned();
+                lines.push(format!(
+                    "REFUSE {}{headers} {}",
+                    reply.status,
+                    readable(&body)
+                ));
+            }
+            Gate::Answer(reply) => {
+                let body = String::from_utf8_lossy(&reply.body).into_owned();
+                lines.push(format!("ANSWER {} {body}", reply.status));
+            }
+        }
+        lines
+    }
+}
+
+fn effect(effect: Effect) -> String {
+    match effect {
+        Effect::Start { id, call } => format!("start {id} {}", self::call(call)),
+        Effect::RemoveRequestHeader(name) => format!("request header {name}: removed"),
+        Effect::AddRequestHeader { name, value } => {
+            format!("request header {name}: {}", readable(value.expose()))
+        }
+        Effect::SetResponseHeader { name, value } => format!("response header {name}: {value}"),
+        Effect::RemoveResponseHeader(name) => format!("response header {name}: removed"),
+        Effect::ReplaceResponseBody(bytes) => {
+            format!(
+                "body becomes {}",
+                String::from_utf8_lossy(&bytes).replace('\n', "\\n")
+            )
+        }
+        Effect::Audit(line) => {
+            let mut entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let members = entry.as_object_mut().unwrap();
+            for known in [
+                "chain",
+                "prev_hash",
+                "hash",
+                "input_sha256",
+                "client_address",
+            ] {
+                members.remove(known);
+            }
+            format!("audit {}", readable(&entry.to_string()))
+        }
+    }
+}
+
+fn call(call: Call) -> String {
+    match call {
+        Call::Admit(script) => {
+            let args: Vec<_> = script
+                .args
+                .iter()
+                .map(|arg| String::from_utf8_lossy(arg).into_owned())
+                .collect();
+            let keys: Vec<_> = script
+                .keys
+                .iter()
+                .map(portcullis_redis_lua::Key::as_str)
+                .collect();
+            readable(&format!("admit {} ({})", keys.join(" "), args.join(" ")))
+        }
+        Call::Policy(version) => readable(&format!("policy {version}")),
+        Call::Secret(secret) => format!("secret {secret}"),
+    }
+}
+
+/// `STATUS [gone]`
+fn closing(line: &str) -> Closing {
+    let (status, gone) = line.split_once(' ').unwrap_or((line, ""));
+    let end = match gone {
+        "client-gone" => End::ClientGone,
+        "upstream-gone" => End::UpstreamGone,
+        _ => End::Complete,
+    };
+    let upstream_ms = (end == End::Complete).then_some(3);
+    Closing {
+        http_status: status.parse().ok(),
+        latency_ms: 5,
+        upstream_ms,
+        end,
+    }
+}
