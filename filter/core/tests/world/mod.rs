@@ -194,7 +194,7 @@ impl World {
     fn head(&mut self, line: &str) -> Head {
         self.requests += 1;
         let mut words = line.split(' ');
-        let mut header = |name: &str, value: &str| (name.into(), value.as_bytes().to_vec());
+        let header = |name: &str, value: &str| (name.into(), value.as_bytes().to_vec());
         let mut headers: Vec<(Vec<u8>, Vec<u8>)> = vec![
             header(":method", words.next().unwrap()),
             header(":path", words.next().unwrap()),
