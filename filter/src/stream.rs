@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use portcullis_core::event::{Closing, End, Event, Head};
+use portcullis_core::event::{Closing, End, Event, Head, Origin};
 use portcullis_core::id::RequestId;
 use portcullis_core::step::Gate;
 use proxy_wasm::traits::{Context, HttpContext};
@@ -177,6 +177,7 @@ impl HttpContext for Stream {
             status: status.unwrap_or(0),
             content_type: value("content-type"),
             content_encoding: value("content-encoding"),
+            origin: origin(),
             last,
         };
         let gate = self.gateway.drive(self.id, event);
@@ -220,6 +221,14 @@ impl HttpContext for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.gateway.forget(self.id);
+    }
+}
+
+/// Envoy says of every response it did not make that it came through the upstream.
+fn origin() -> Origin {
+    match host::property(&["response", "code_details"]).as_deref() {
+        Some(b"via_upstream") => Origin::Upstream,
+        _ => Origin::Proxy,
     }
 }
 

@@ -54,6 +54,8 @@ pub enum Denial {
     Unavailable(Dependency, CallFailure),
     /// Redis holds no policy for the organisation, or one that this filter cannot read.
     PolicyUnusable,
+    /// The upstream could not be reached, or broke off before it answered.
+    UpstreamUnavailable,
     /// The upstream's answer had to be read and could not be.
     UpstreamUnreadable,
     /// Something that cannot happen did; refusing is the only safe answer to it.
@@ -119,6 +121,7 @@ impl Denial {
             Self::Limited { .. } => 429,
             Self::Unavailable(..)
             | Self::PolicyUnusable
+            | Self::UpstreamUnavailable
             | Self::UpstreamUnreadable
             | Self::Internal(_) => 503,
         }
@@ -144,6 +147,7 @@ impl Denial {
             Self::Limited { .. } => -31_429,
             Self::Unavailable(..)
             | Self::PolicyUnusable
+            | Self::UpstreamUnavailable
             | Self::UpstreamUnreadable
             | Self::Internal(_) => -31_503,
         }
@@ -169,6 +173,7 @@ impl Denial {
             Self::Limited { .. } => "Rate limit reached".to_owned(),
             Self::Unavailable(..)
             | Self::PolicyUnusable
+            | Self::UpstreamUnavailable
             | Self::UpstreamUnreadable
             | Self::Internal(_) => "The gateway cannot serve this call right now".to_owned(),
         }
@@ -194,6 +199,7 @@ impl Denial {
             Self::Limited { retry_after, .. } => *retry_after,
             Self::Unavailable(..)
             | Self::PolicyUnusable
+            | Self::UpstreamUnavailable
             | Self::UpstreamUnreadable
             | Self::Internal(_) => UNAVAILABLE_RETRY,
             _ => return None,
@@ -220,7 +226,7 @@ impl Denial {
     pub fn audit_status(&self) -> AuditStatus {
         match self {
             Self::Limited { .. } => AuditStatus::Limited,
-            Self::UpstreamUnreadable => AuditStatus::Error,
+            Self::UpstreamUnavailable | Self::UpstreamUnreadable => AuditStatus::Error,
             _ => AuditStatus::Denied,
         }
     }
@@ -246,6 +252,7 @@ impl Denial {
                 format!("unavailable.{}.{why}", dependency.name())
             }
             Self::PolicyUnusable => "policy.unusable".to_owned(),
+            Self::UpstreamUnavailable => "upstream.unavailable".to_owned(),
             Self::UpstreamUnreadable => "upstream.unreadable".to_owned(),
             Self::Internal(place) => format!("internal.{place}"),
         }

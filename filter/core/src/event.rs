@@ -39,6 +39,8 @@ pub enum Event {
         content_type: Vec<u8>,
         /// The value of `content-encoding`; empty when absent.
         content_encoding: Vec<u8>,
+        /// Who made it.
+        origin: Origin,
         /// Whether the response ends here.
         last: bool,
     },
@@ -53,6 +55,15 @@ pub enum Event {
     ResponseTooLarge,
     /// The exchange is over; nothing follows.
     Closed(Closing),
+}
+
+/// Who made a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The upstream.
+    Upstream,
+    /// The proxy, in its place: no connection, no route, a timeout.
+    Proxy,
 }
 
 /// How an exchange ended, as the proxy saw it.

@@ -10,7 +10,7 @@ use super::{Next, Stage, Turn};
 use crate::audit::Entry;
 use crate::authz;
 use crate::denial::{AuditStatus, Denial};
-use crate::event::{Closing, End, Event};
+use crate::event::{Closing, End, Event, Origin};
 use crate::json;
 use crate::mcp::list::filter_tools;
 use crate::mcp::outcome::{self, Outcome};
@@ -69,10 +69,15 @@ impl Upstream {
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             Event::ResponseHead {
+                origin: Origin::Proxy,
+                ..
+            } => replace(Denial::UpstreamUnavailable, turn),
+            Event::ResponseHead {
                 status,
                 content_type,
                 content_encoding,
                 last,
+                origin: Origin::Upstream,
             } => {
                 turn.show_request_id();
                 let coded = !matches!(content_encoding.as_slice(), b"" | b"identity");
@@ -100,7 +105,7 @@ impl Upstream {
     ) -> Next {
         let lists = matches!(self.operation, Operation::ListTools | Operation::Listen);
         if lists && coded && !last {
-            return replace(turn);
+            return replace(Denial::UpstreamUnreadable, turn);
         }
         let (plan, gate) = if last || coded {
             (Plan::Unseen, Gate::Pass)
@@ -146,8 +151,7 @@ fn is_media(content_type: &[u8], media: &[u8]) -> bool {
 }
 
 /// The response must not pass: a refusal takes its place.
-fn replace(turn: &mut Turn<'_>) -> Next {
-    let denial = Denial::UpstreamUnreadable;
+fn replace(denial: Denial, turn: &mut Turn<'_>) -> Next {
     turn.note(&denial);
     (Stage::Ended, Gate::Replace(denial))
 }
@@ -161,7 +165,7 @@ impl Answering {
                 Plan::Observe(_) => self.observe(&bytes, last, turn),
                 Plan::Events(_) | Plan::Swallow => self.events(&bytes, last, turn),
             },
-            Event::ResponseTooLarge => replace(turn),
+            Event::ResponseTooLarge => replace(Denial::UpstreamUnreadable, turn),
             Event::Head { .. }
             | Event::Body(_)
             | Event::BodyTooLarge
@@ -179,7 +183,7 @@ impl Answering {
             Ok(message) => message,
             // An error page is no list; whoever reads it finds no tools in it.
             Err(_) if failed => return (Stage::Answering(self), Gate::Pass),
-            Err(_) => return replace(turn),
+            Err(_) => return replace(Denial::UpstreamUnreadable, turn),
         };
         self.look_at(&message, turn);
         match filter_tools(&mut message, |name| authz::sees(&self.tools, name)) {
@@ -189,7 +193,7 @@ impl Answering {
                 (Stage::Answering(self), Gate::Pass)
             }
             Ok(false) => (Stage::Answering(self), Gate::Pass),
-            Err(_) => replace(turn),
+            Err(_) => replace(Denial::UpstreamUnreadable, turn),
         }
     }
 

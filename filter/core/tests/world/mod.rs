@@ -9,7 +9,7 @@ use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::call::{Call, CallFailure, CallId, Reply};
 use portcullis_core::config::Config;
-use portcullis_core::event::{Closing, End, Event, Head};
+use portcullis_core::event::{Closing, End, Event, Head, Origin};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::{KeyId, OrgId, RequestId};
 use portcullis_core::json;
@@ -166,12 +166,18 @@ impl World {
                     why,
                 }
             }
-            "response" => {
+            "response" | "proxy-response" => {
+                let origin = if verb == "response" {
+                    Origin::Upstream
+                } else {
+                    Origin::Proxy
+                };
                 let (status, content_type) = rest.split_once(' ').unwrap_or((rest, ""));
                 Event::ResponseHead {
                     status: status.parse().unwrap(),
                     content_type: content_type.into(),
                     content_encoding: Vec::new(),
+                    origin,
                     last: content_type.is_empty(),
                 }
             }
