@@ -231,6 +231,15 @@ impl Denial {
         }
     }
 
+    /// The `decision.effect` of the audit entry: whether the gateway let the request go upstream.
+    #[must_use]
+    pub fn effect(&self) -> &'static str {
+        match self {
+            Self::UpstreamUnavailable => "allow",
+            _ => "deny",
+        }
+    }
+
     /// The `decision.rule` of the audit entry: what exactly was decisive.
     #[must_use]
     pub fn rule(&self) -> String {

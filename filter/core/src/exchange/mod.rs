@@ -176,7 +176,7 @@ impl Turn<'_> {
         let entry = &mut self.context.entry;
         entry.status = denial.audit_status().name();
         entry.error_code = Some(denial.code());
-        entry.decision.effect = "deny";
+        entry.decision.effect = denial.effect();
         entry.decision.rule = denial.rule();
     }
 
