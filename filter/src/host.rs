@@ -5,10 +5,7 @@
 //! and with it every request of the worker. So maps and buffers are read here, as bytes, and every
 //! failure is a value. Where the SDK has to know of a call (it routes the reply), its wrapper is
 //! used: those return errors.
-#![allow(
-    unsafe_code,
-    reason = "calls into the host; each takes slices that outlive the call"
-)]
+#![allow(unsafe_code, reason = "calls into the host; each takes slices that outlive the call")]
 
 use std::time::Duration;
 
@@ -97,19 +94,13 @@ pub(crate) fn headers(map: MapType) -> Pairs {
         let status = proxy_get_header_map_pairs(map as u32, &raw mut data, &raw mut size);
         taken(status, data, size)
     };
-    bytes
-        .ok()
-        .and_then(|bytes| parse_pairs(&bytes))
-        .unwrap_or_default()
+    bytes.ok().and_then(|bytes| parse_pairs(&bytes)).unwrap_or_default()
 }
 
 /// The value of the header `name`, the first if there are several.
 pub(crate) fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
     let pairs = headers(map).into_iter();
-    pairs
-        .filter(|(found, _)| found == name.as_bytes())
-        .map(|(_, value)| value)
-        .next()
+    pairs.filter(|(found, _)| found == name.as_bytes()).map(|(_, value)| value).next()
 }
 
 /// Adds a header value.
@@ -302,18 +293,12 @@ fn parse_pairs(bytes: &[u8]) -> Option<Pairs> {
 
 fn serialize_pairs(pairs: &[(&'static str, String)]) -> Vec<u8> {
     let size = |text: &str| u32::try_from(text.len()).unwrap_or(0).to_le_bytes();
-    let mut bytes = u32::try_from(pairs.len())
-        .unwrap_or(0)
-        .to_le_bytes()
-        .to_vec();
+    let mut bytes = u32::try_from(pairs.len()).unwrap_or(0).to_le_bytes().to_vec();
     for (name, value) in pairs {
         bytes.extend(size(name));
         bytes.extend(size(value));
     }
-    for text in pairs
-        .iter()
-        .flat_map(|(name, value)| [*name, value.as_str()])
-    {
+    for text in pairs.iter().flat_map(|(name, value)| [*name, value.as_str()]) {
         bytes.extend_from_slice(text.as_bytes());
         bytes.push(0);
     }

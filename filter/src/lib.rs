@@ -13,6 +13,7 @@
 
 mod calls;
 mod frame;
+mod gateway;
 mod host;
 mod root;
 mod stream;

@@ -12,8 +12,8 @@ use portcullis_core::config::Config;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType};
 
-use crate::calls::Gateway;
 use crate::frame::Frame;
+use crate::gateway::Gateway;
 use crate::host;
 use crate::stream::{Closed, Stream};
 
@@ -38,10 +38,7 @@ enum Role {
 
 impl Root {
     pub(crate) fn new(id: u32) -> Self {
-        Self {
-            id,
-            role: Role::Unconfigured,
-        }
+        Self { id, role: Role::Unconfigured }
     }
 
     /// Takes the configuration, or says all that is wrong with it.

@@ -10,7 +10,7 @@ use portcullis_core::step::Gate;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use crate::calls::Gateway;
+use crate::gateway::Gateway;
 use crate::host;
 
 /// A response that is held whole may have this many bytes. The listener's
@@ -51,12 +51,7 @@ enum Response {
 impl Stream {
     pub(crate) fn new(id: u32, gateway: Rc<Gateway>) -> Self {
         gateway.open(id);
-        Self {
-            id,
-            gateway,
-            request: Request::Collecting,
-            response: Response::Pass,
-        }
+        Self { id, gateway, request: Request::Collecting, response: Response::Pass }
     }
 
     fn head(&self) -> Head {
@@ -117,12 +112,8 @@ fn response_action(gate: &Gate) -> Action {
 fn client_address() -> String {
     let address = host::property(&["source", "address"]).unwrap_or_default();
     let address = String::from_utf8_lossy(&address).into_owned();
-    let host = address
-        .rsplit_once(':')
-        .map_or(address.as_str(), |(host, _)| host);
-    host.trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned()
+    let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
 impl Context for Stream {
@@ -170,9 +161,7 @@ impl HttpContext for Stream {
             let found = headers.iter().find(|(found, _)| found == name.as_bytes());
             found.map(|(_, value)| value.clone()).unwrap_or_default()
         };
-        let status = std::str::from_utf8(&value(":status"))
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let status = std::str::from_utf8(&value(":status")).ok().and_then(|text| text.parse().ok());
         let event = Event::ResponseHead {
             status: status.unwrap_or(0),
             content_type: value("content-type"),
@@ -239,9 +228,7 @@ fn closing() -> Closing {
     };
     let status = host::integer_property(&["response", "code"]);
     Closing {
-        http_status: status
-            .and_then(|status| u16::try_from(status).ok())
-            .filter(|code| *code > 0),
+        http_status: status.and_then(|status| u16::try_from(status).ok()).filter(|code| *code > 0),
         latency_ms: milliseconds(&["request", "duration"]).unwrap_or(0),
         upstream_ms: milliseconds(&["response", "backend_latency"]),
         end: end(&host::property(&["response", "code_details"]).unwrap_or_default()),
@@ -267,7 +254,7 @@ impl Context for Closed {}
 
 impl HttpContext for Closed {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        crate::calls::refuse_unconfigured();
+        crate::gateway::refuse_unconfigured();
         Action::Pause
     }
 }

@@ -19,9 +19,7 @@ pub fn judge(
     message: &Message,
 ) -> Result<(), Denial> {
     let Some(grant) = policy.grant(&principal.role, connector) else {
-        return Err(Denial::Forbidden {
-            rule: format!("roles.{}.{connector}", principal.role),
-        });
+        return Err(Denial::Forbidden { rule: format!("roles.{}.{connector}", principal.role) });
     };
     match &message.operation {
         Operation::Housekeeping
@@ -31,9 +29,9 @@ pub fn judge(
         | Operation::EndSession => Ok(()),
         Operation::Unknown => Err(Denial::UnknownMethod(message.method.clone())),
         Operation::CallTool(call) if grant.allow.matches(&call.name) => Ok(()),
-        Operation::CallTool(call) if grant.show.matches(&call.name) => Err(Denial::Forbidden {
-            rule: format!("roles.{}.{connector}.show", principal.role),
-        }),
+        Operation::CallTool(call) if grant.show.matches(&call.name) => {
+            Err(Denial::Forbidden { rule: format!("roles.{}.{connector}.show", principal.role) })
+        }
         Operation::CallTool(call) => Err(Denial::UnknownTool(call.name.clone())),
     }
 }

@@ -45,24 +45,10 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
     let mut fields = Node::root(document).object(faults, "an object with `redis` and `vault`")?;
     let redis = dependency(&mut fields, "redis", 250, faults);
     let vault = dependency(&mut fields, "vault", 2_000, faults);
-    let max_body_bytes = section(
-        &mut fields,
-        "request",
-        "max_body_bytes",
-        "bytes",
-        1_048_576,
-        1_024,
-        faults,
-    );
-    let audit_input_max_bytes = section(
-        &mut fields,
-        "audit",
-        "input_max_bytes",
-        "bytes",
-        4_096,
-        0,
-        faults,
-    );
+    let max_body_bytes =
+        section(&mut fields, "request", "max_body_bytes", "bytes", 1_048_576, 1_024, faults);
+    let audit_input_max_bytes =
+        section(&mut fields, "audit", "input_max_bytes", "bytes", 4_096, 0, faults);
     fields.finish(faults);
     let (redis, vault) = (redis?, vault?);
     Some(Config {
@@ -91,13 +77,9 @@ fn dependency(
     const DAY: u64 = 86_400;
     let node = fields.required(name, faults, "an object with `cluster`")?;
     let mut fields = node.object(faults, "an object with `cluster`")?;
-    let cluster = fields
-        .required("cluster", faults, CLUSTER)
-        .and_then(|node| {
-            node.text(faults, CLUSTER, |text| {
-                (!text.is_empty()).then(|| text.to_owned())
-            })
-        });
+    let cluster = fields.required("cluster", faults, CLUSTER).and_then(|node| {
+        node.text(faults, CLUSTER, |text| (!text.is_empty()).then(|| text.to_owned()))
+    });
     let timeout = match fields.optional("timeout_ms") {
         Some(node) => node.integer(faults, 1..=60_000, "milliseconds"),
         None => Some(timeout_ms),
@@ -129,19 +111,13 @@ fn section(
     faults: &mut Faults,
 ) -> usize {
     const MOST: u64 = 16 * 1_048_576;
-    let Some(mut fields) = fields
-        .optional(name)
-        .and_then(|node| node.object(faults, "an object"))
+    let Some(mut fields) = fields.optional(name).and_then(|node| node.object(faults, "an object"))
     else {
         return default;
     };
-    let number = fields
-        .optional(field)
-        .and_then(|node| node.integer(faults, least..=MOST, unit));
+    let number = fields.optional(field).and_then(|node| node.integer(faults, least..=MOST, unit));
     fields.finish(faults);
-    number
-        .and_then(|number| usize::try_from(number).ok())
-        .unwrap_or(default)
+    number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
 }
 
 #[cfg(test)]

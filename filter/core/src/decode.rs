@@ -21,16 +21,8 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = if self.path.is_empty() {
-            "the document"
-        } else {
-            &self.path
-        };
-        write!(
-            f,
-            "{path}: found {}, expected {}",
-            self.found, self.expected
-        )
+        let path = if self.path.is_empty() { "the document" } else { &self.path };
+        write!(f, "{path}: found {}, expected {}", self.found, self.expected)
     }
 }
 
@@ -111,10 +103,7 @@ impl<'a> Node<'a> {
     /// The whole document.
     #[must_use]
     pub fn root(value: &'a Value) -> Self {
-        Self {
-            path: String::new(),
-            value,
-        }
+        Self { path: String::new(), value }
     }
 
     /// Where this value stands.
@@ -133,9 +122,7 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn names(&self) -> Vec<&'a str> {
         let members = self.value.as_object();
-        members
-            .map(|members| members.keys().map(String::as_str).collect())
-            .unwrap_or_default()
+        members.map(|members| members.keys().map(String::as_str).collect()).unwrap_or_default()
     }
 
     /// Records that this value is not what was `expected`.
@@ -146,11 +133,7 @@ impl<'a> Node<'a> {
     /// An object whose members are all to be named by the reader.
     pub fn object(self, faults: &mut Faults, expected: &str) -> Option<Fields<'a>> {
         match self.value {
-            Value::Object(members) => Some(Fields {
-                path: self.path,
-                members,
-                known: Vec::new(),
-            }),
+            Value::Object(members) => Some(Fields { path: self.path, members, known: Vec::new() }),
             _ => {
                 self.fault(faults, expected);
                 None
@@ -165,13 +148,7 @@ impl<'a> Node<'a> {
                 members
                     .iter()
                     .map(|(name, value)| {
-                        (
-                            name.as_str(),
-                            Node {
-                                path: join(&self.path, name),
-                                value,
-                            },
-                        )
+                        (name.as_str(), Node { path: join(&self.path, name), value })
                     })
                     .collect(),
             ),
@@ -189,10 +166,7 @@ impl<'a> Node<'a> {
                 items
                     .iter()
                     .enumerate()
-                    .map(|(index, value)| Node {
-                        path: format!("{}[{index}]", self.path),
-                        value,
-                    })
+                    .map(|(index, value)| Node { path: format!("{}[{index}]", self.path), value })
                     .collect(),
             ),
             _ => {
@@ -227,10 +201,7 @@ impl<'a> Node<'a> {
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
             let (low, high) = (range.start(), range.end());
-            self.fault(
-                faults,
-                format!("a whole number of {unit} from {low} to {high}"),
-            );
+            self.fault(faults, format!("a whole number of {unit} from {low} to {high}"));
         }
         number
     }
@@ -251,10 +222,7 @@ impl<'a> Fields<'a> {
             self.known.push(name);
         }
         let value = self.members.get(name)?;
-        Some(Node {
-            path: join(&self.path, name),
-            value,
-        })
+        Some(Node { path: join(&self.path, name), value })
     }
 
     /// The member `name`; its absence is a fault.
@@ -286,11 +254,7 @@ impl<'a> Fields<'a> {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 /// A value as a person would name it, never longer than a line.
@@ -309,10 +273,7 @@ fn describe(value: &Value) -> String {
     }
 }
 
-#[expect(
-    clippy::as_conversions,
-    reason = "exact: whole, not negative, below 2^53"
-)]
+#[expect(clippy::as_conversions, reason = "exact: whole, not negative, below 2^53")]
 fn whole(number: f64) -> Option<u64> {
     const LIMIT: f64 = 9_007_199_254_740_992.0;
     (number.fract() == 0.0 && (0.0..LIMIT).contains(&number)).then_some(number as u64)

@@ -302,11 +302,7 @@ impl Denial {
         if *self == Self::MethodNotAllowed {
             headers.push(("allow", "POST, GET, DELETE".to_owned()));
         }
-        LocalReply {
-            status: self.status(era),
-            headers,
-            body: self.body(sender),
-        }
+        LocalReply { status: self.status(era), headers, body: self.body(sender) }
     }
 }
 
@@ -329,10 +325,7 @@ mod tests {
     fn retry_after_never_sends_a_client_back_too_early() {
         let limited = |micros| {
             let limit = "tiers.free.calls".to_owned();
-            let denial = Denial::Limited {
-                limit,
-                retry_after: Duration::from_micros(micros),
-            };
+            let denial = Denial::Limited { limit, retry_after: Duration::from_micros(micros) };
             (denial.retry_after_seconds(), denial.data())
         };
         assert_eq!(limited(1).0, Some(1));
@@ -351,26 +344,17 @@ mod tests {
             let expected = format!(r#"{{"jsonrpc":"2.0","id":{id},{error}}}"#);
             assert_eq!(text(Sender::Request(id)), expected);
         }
-        assert_eq!(
-            text(Sender::NoReplyExpected),
-            format!(r#"{{"jsonrpc":"2.0",{error}}}"#)
-        );
+        assert_eq!(text(Sender::NoReplyExpected), format!(r#"{{"jsonrpc":"2.0",{error}}}"#));
     }
 
     // Proves: B7
     #[test]
     fn a_challenge_tells_expired_from_invalid_and_names_no_error_without_a_credential() {
         let challenge = |failure| Denial::Unauthenticated(failure).challenge().unwrap();
-        assert_eq!(
-            challenge(AuthFailure::NoCredential),
-            r#"Bearer realm="portcullis""#
-        );
+        assert_eq!(challenge(AuthFailure::NoCredential), r#"Bearer realm="portcullis""#);
         let expired = challenge(AuthFailure::Expired);
         assert!(expired.contains("invalid_token") && expired.contains("expired"));
-        assert_eq!(
-            challenge(AuthFailure::UnknownKey),
-            challenge(AuthFailure::WrongSecret)
-        );
+        assert_eq!(challenge(AuthFailure::UnknownKey), challenge(AuthFailure::WrongSecret));
         assert_ne!(challenge(AuthFailure::UnknownKey), expired);
     }
 }

@@ -109,21 +109,14 @@ impl Head {
         client_address: String,
         headers: Vec<(Vec<u8>, Vec<u8>)>,
     ) -> Self {
-        Self {
-            request_id,
-            client_address,
-            headers,
-        }
+        Self { request_id, client_address, headers }
     }
 
     /// Every value of the header `name`, in order. A header that occurs twice has two: taking the
     /// first of them is how gateways and servers come to disagree.
     #[must_use]
     pub fn values(&self, name: &str) -> Vec<&[u8]> {
-        let matching = self
-            .headers
-            .iter()
-            .filter(|(header, _)| header == name.as_bytes());
+        let matching = self.headers.iter().filter(|(header, _)| header == name.as_bytes());
         matching.map(|(_, value)| value.as_slice()).collect()
     }
 
@@ -169,10 +162,7 @@ impl Head {
     fn target(&self) -> (&[u8], &[u8]) {
         let target = self.single(":path").unwrap_or_default();
         let mut parts = target.splitn(2, |b| *b == b'?');
-        (
-            parts.next().unwrap_or_default(),
-            parts.next().unwrap_or_default(),
-        )
+        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
     }
 
     #[cfg(test)]

@@ -47,12 +47,9 @@ pub fn parse_strict(bytes: &[u8]) -> Result<Value, JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|_| JsonError::NotUtf8)?;
     let mut duplicate = None;
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Strict {
-        depth: MAX_DEPTH,
-        duplicate: &mut duplicate,
-    }
-    .deserialize(&mut reader)
-    .and_then(|value| reader.end().map(|()| value));
+    let value = Strict { depth: MAX_DEPTH, duplicate: &mut duplicate }
+        .deserialize(&mut reader)
+        .and_then(|value| reader.end().map(|()| value));
     match (value, duplicate) {
         (_, Some(name)) => Err(JsonError::DuplicateMember(name)),
         (Ok(value), None) => Ok(value),
@@ -82,14 +79,8 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
 
 impl Strict<'_> {
     fn inner<E: de::Error>(&mut self) -> Result<Strict<'_>, E> {
-        let depth = self
-            .depth
-            .checked_sub(1)
-            .ok_or_else(|| E::custom("nested too deeply"))?;
-        Ok(Strict {
-            depth,
-            duplicate: self.duplicate,
-        })
+        let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("nested too deeply"))?;
+        Ok(Strict { depth, duplicate: self.duplicate })
     }
 }
 
@@ -117,9 +108,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("number out of range"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -161,42 +150,21 @@ mod tests {
             r#"[{"name":1,"n\u0061me":2}]"#,
         ] {
             let error = parse_strict(text.as_bytes()).unwrap_err();
-            assert!(
-                matches!(error, JsonError::DuplicateMember(_)),
-                "{text}: {error}"
-            );
+            assert!(matches!(error, JsonError::DuplicateMember(_)), "{text}: {error}");
         }
     }
 
     // Proves: B2
     #[test]
     fn unreadable_bodies_are_named_for_what_is_wrong() {
-        assert_eq!(
-            parse_strict(b"\xef\xbb\xbf{}"),
-            Err(JsonError::ByteOrderMark)
-        );
+        assert_eq!(parse_strict(b"\xef\xbb\xbf{}"), Err(JsonError::ByteOrderMark));
         assert_eq!(parse_strict(b"{\"a\":\"\xff\"}"), Err(JsonError::NotUtf8));
-        for text in [
-            "",
-            "{",
-            "{} x",
-            "{}{}",
-            "nul",
-            "\"\\ud800\"",
-            "1e999",
-            "{\"a\":1,}",
-        ] {
+        for text in ["", "{", "{} x", "{}{}", "nul", "\"\\ud800\"", "1e999", "{\"a\":1,}"] {
             let error = parse_strict(text.as_bytes());
-            assert!(
-                matches!(error, Err(JsonError::Syntax(_))),
-                "{text}: {error:?}"
-            );
+            assert!(matches!(error, Err(JsonError::Syntax(_))), "{text}: {error:?}");
         }
         let deep = format!("{}{}", "[".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1));
-        assert!(matches!(
-            parse_strict(deep.as_bytes()),
-            Err(JsonError::Syntax(_))
-        ));
+        assert!(matches!(parse_strict(deep.as_bytes()), Err(JsonError::Syntax(_))));
         let fits = format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
         assert!(parse_strict(fits.as_bytes()).is_ok());
     }

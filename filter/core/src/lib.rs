@@ -8,16 +8,8 @@
 //!
 //! [`portcullis-filter`]: ../portcullis_filter/index.html
 #![forbid(unsafe_code)]
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-#![cfg_attr(
-    not(test),
-    deny(clippy::arithmetic_side_effects, clippy::as_conversions)
-)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::as_conversions))]
 
 pub mod audit;
 pub mod auth;

@@ -18,17 +18,10 @@ pub fn windows(
     tool: &str,
 ) -> Vec<(String, Window)> {
     let tier = policy.tiers.get(&principal.tier).into_iter().flatten();
-    let further = policy
-        .limits
-        .iter()
-        .filter(|limit| counts(&limit.only, principal, connector, tool));
+    let further =
+        policy.limits.iter().filter(|limit| counts(&limit.only, principal, connector, tool));
     tier.chain(further)
-        .map(|limit| {
-            (
-                limit.name.clone(),
-                window(limit, principal, connector, tool),
-            )
-        })
+        .map(|limit| (limit.name.clone(), window(limit, principal, connector, tool)))
         .collect()
 }
 

@@ -22,10 +22,7 @@ impl UnixTime {
     /// This point moved on by `by`; saturates.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
     }
 
     /// The time from `earlier` to this point; zero when the clock went backwards.

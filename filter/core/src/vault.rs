@@ -31,9 +31,7 @@ impl SecretRef {
         let plain = |text: &str| {
             text.split('/').all(|segment| {
                 !matches!(segment, "" | "." | "..")
-                    && segment
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+                    && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
             })
         };
         (plain(mount) && plain(path) && plain(field)).then(|| Self {
@@ -97,32 +95,17 @@ impl CredentialTemplate {
     /// Puts the parts together.
     #[must_use]
     pub fn new(secret: SecretRef, header: String, (before, after): (String, String)) -> Self {
-        Self {
-            secret,
-            header,
-            before,
-            after,
-        }
+        Self { secret, header, before, after }
     }
 
     /// A header that a credential may be put into.
     #[must_use]
     pub fn header_name(text: &str) -> Option<String> {
         let token = !text.is_empty()
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        let reserved = [
-            "host",
-            "content-length",
-            "content-type",
-            "transfer-encoding",
-            "te",
-        ];
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let reserved = ["host", "content-length", "content-type", "transfer-encoding", "te"];
         let taken = reserved.contains(&text)
-            || ["mcp-", "x-portcullis-", "x-envoy-"]
-                .iter()
-                .any(|prefix| text.starts_with(prefix));
+            || ["mcp-", "x-portcullis-", "x-envoy-"].iter().any(|prefix| text.starts_with(prefix));
         (token && !taken).then(|| text.to_owned())
     }
 
@@ -166,10 +149,7 @@ impl Lease {
     /// Holds `secret` for `life` from `now`.
     #[must_use]
     pub fn new(secret: Secret, now: UnixTime, life: Duration) -> Self {
-        Self {
-            secret,
-            expires: now.after(life),
-        }
+        Self { secret, expires: now.after(life) }
     }
 
     /// Whether it may still be used.

@@ -53,11 +53,7 @@ fn every_scenario_steps_as_written() {
             fs::write(&file, actual).unwrap();
             continue;
         }
-        let at = actual
-            .lines()
-            .zip(golden.lines())
-            .position(|(a, b)| a != b)
-            .unwrap_or(0);
+        let at = actual.lines().zip(golden.lines()).position(|(a, b)| a != b).unwrap_or(0);
         let line = |text: &str| text.lines().nth(at).unwrap_or("(end)").to_owned();
         differing.push(format!(
             "{}:{}\n  golden {}\n  actual {}",

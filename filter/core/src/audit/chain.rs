@@ -24,11 +24,7 @@ impl Chain {
     /// A chain without entries; `name` must be unique.
     #[must_use]
     pub fn new(name: String) -> Self {
-        Self {
-            name,
-            seq: 0,
-            head: GENESIS.to_owned(),
-        }
+        Self { name, seq: 0, head: GENESIS.to_owned() }
     }
 
     /// The chain's name.

@@ -154,17 +154,12 @@ fn trace_id(value: &[u8]) -> Option<String> {
     };
     let hex = |text: &str, length| {
         text.len() == length
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
             && text.bytes().any(|b| b != b'0')
     };
     (hex(trace, 32) && hex(span, 16)).then(|| (*trace).to_owned())
 }
 
 fn shortened(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes)
-        .chars()
-        .take(LONGEST_TEXT)
-        .collect()
+    String::from_utf8_lossy(bytes).chars().take(LONGEST_TEXT).collect()
 }

@@ -92,10 +92,7 @@ fn text(text: &str, left: &mut usize) -> Value {
     if text.len() <= most {
         return text.into();
     }
-    let end = (0..=most)
-        .rev()
-        .find(|end| text.is_char_boundary(*end))
-        .unwrap_or_default();
+    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
     let (kept, cut) = text.split_at_checked(end).unwrap_or_default();
     format!("{kept}…[{} bytes capped]", cut.len()).into()
 }
@@ -109,11 +106,7 @@ fn is_secret(name: &str, names: &[String]) -> bool {
     };
     let name = plain(name);
     let built_in = SECRET_NAMES.iter().any(|secret| {
-        if WHOLE_NAMES.contains(secret) {
-            name == *secret
-        } else {
-            name.contains(secret)
-        }
+        if WHOLE_NAMES.contains(secret) { name == *secret } else { name.contains(secret) }
     });
     built_in || names.iter().any(|secret| name == plain(secret))
 }
@@ -125,16 +118,8 @@ mod tests {
     use super::*;
 
     fn redacted(arguments: Value, max_bytes: usize) -> Value {
-        let Value::Object(arguments) = arguments else {
-            panic!("not an object")
-        };
-        redact(
-            &arguments,
-            Redaction {
-                names: &["ssn".to_owned()],
-                max_bytes,
-            },
-        )
+        let Value::Object(arguments) = arguments else { panic!("not an object") };
+        redact(&arguments, Redaction { names: &["ssn".to_owned()], max_bytes })
     }
 
     // Proves: C6, B14, A16
@@ -163,10 +148,7 @@ mod tests {
         let long = "ä".repeat(10_000);
         let seen = redacted(json!({"a": long, "b": long, "c": 1}), 600).to_string();
         assert!(seen.len() < 1_200, "{}", seen.len());
-        assert!(
-            seen.contains("bytes capped]") && seen.contains("[capped]"),
-            "{seen}"
-        );
+        assert!(seen.contains("bytes capped]") && seen.contains("[capped]"), "{seen}");
         let many = redacted(json!({"list": vec![1; 100_000]}), 600).to_string();
         assert!(many.len() < 1_200, "{}", many.len());
         assert_eq!(redacted(json!({"a": 1}), 0), json!({"…": "[capped]"}));

@@ -56,24 +56,13 @@ impl fmt::Display for LineFault {
         match self {
             Self::Unreadable(detail) => write!(f, "not an audit entry: {detail}"),
             Self::Edited { chain, seq } => {
-                write!(
-                    f,
-                    "entry {seq} of chain {chain} was changed after it was written"
-                )
+                write!(f, "entry {seq} of chain {chain} was changed after it was written")
             }
-            Self::OutOfSequence {
-                chain,
-                expected,
-                found,
-            } if found > expected => write!(
+            Self::OutOfSequence { chain, expected, found } if found > expected => write!(
                 f,
                 "chain {chain}: found entry {found}, expected {expected}: entries are missing"
             ),
-            Self::OutOfSequence {
-                chain,
-                expected,
-                found,
-            } => write!(
+            Self::OutOfSequence { chain, expected, found } => write!(
                 f,
                 "chain {chain}: found entry {found}, expected {expected}: repeated or moved"
             ),
@@ -109,10 +98,7 @@ impl Verifier {
     /// Nothing read yet.
     #[must_use]
     pub fn new(start: Start) -> Self {
-        Self {
-            start,
-            chains: BTreeMap::new(),
-        }
+        Self { start, chains: BTreeMap::new() }
     }
 
     /// Takes the next line.
@@ -122,15 +108,12 @@ impl Verifier {
     pub fn line(&mut self, line: &str) -> Result<(), LineFault> {
         let link = Link::read(line).map_err(LineFault::Unreadable)?;
         let fault = self.judge(&link);
-        let summary = self
-            .chains
-            .entry(link.chain.clone())
-            .or_insert_with(|| ChainSummary {
-                chain: link.chain,
-                first: link.seq,
-                last: link.seq,
-                head: String::new(),
-            });
+        let summary = self.chains.entry(link.chain.clone()).or_insert_with(|| ChainSummary {
+            chain: link.chain,
+            first: link.seq,
+            last: link.seq,
+            head: String::new(),
+        });
         summary.last = link.seq;
         summary.head = link.hash;
         fault.map_or(Ok(()), Err)
@@ -152,11 +135,7 @@ impl Verifier {
             (None, Start::Anywhere) => return None,
         };
         if seq != expected {
-            return Some(LineFault::OutOfSequence {
-                chain,
-                expected,
-                found: seq,
-            });
+            return Some(LineFault::OutOfSequence { chain, expected, found: seq });
         }
         (link.prev_hash != before).then_some(LineFault::BrokenLink { chain, seq })
     }
@@ -190,8 +169,7 @@ impl Link {
 
 fn text(members: &Map<String, Value>, name: &str) -> Result<String, String> {
     let text = members.get(name).and_then(Value::as_str);
-    text.map(str::to_owned)
-        .ok_or_else(|| format!("no text in the member {name}"))
+    text.map(str::to_owned).ok_or_else(|| format!("no text in the member {name}"))
 }
 
 #[cfg(test)]
@@ -203,26 +181,16 @@ mod tests {
         let mut chains = [Chain::new("a".into()), Chain::new("b".into())];
         (0..8)
             .map(|index| {
-                let entry = Entry {
-                    latency_ms: index,
-                    ..Entry::default()
-                };
+                let entry = Entry { latency_ms: index, ..Entry::default() };
                 let [a, b] = &mut chains;
-                if index % 3 == 0 {
-                    b.append(&entry)
-                } else {
-                    a.append(&entry)
-                }
+                if index % 3 == 0 { b.append(&entry) } else { a.append(&entry) }
             })
             .collect()
     }
 
     fn first_fault(lines: &[String]) -> Option<(usize, LineFault)> {
         let mut verifier = Verifier::new(Start::Genesis);
-        lines
-            .iter()
-            .enumerate()
-            .find_map(|(at, line)| Some((at, verifier.line(line).err()?)))
+        lines.iter().enumerate().find_map(|(at, line)| Some((at, verifier.line(line).err()?)))
     }
 
     // Proves: A18, X1
@@ -232,13 +200,7 @@ mod tests {
         let rotated: Vec<_> = log().split_off(3);
         let mut verifier = Verifier::new(Start::Anywhere);
         assert!(rotated.iter().all(|line| verifier.line(line).is_ok()));
-        assert_eq!(
-            verifier
-                .chains()
-                .map(|chain| chain.last)
-                .collect::<Vec<_>>(),
-            [5, 3]
-        );
+        assert_eq!(verifier.chains().map(|chain| chain.last).collect::<Vec<_>>(), [5, 3]);
     }
 
     // Proves: A17, A18, X1
@@ -258,11 +220,7 @@ mod tests {
             let chain_goes_on = dropped[at..]
                 .iter()
                 .any(|line| Link::read(line).unwrap().chain == Link::read(&gone).unwrap().chain);
-            assert_eq!(
-                first_fault(&dropped).is_some(),
-                chain_goes_on,
-                "drop of {at}"
-            );
+            assert_eq!(first_fault(&dropped).is_some(), chain_goes_on, "drop of {at}");
         }
         let mut swapped = log();
         swapped.swap(1, 2);
@@ -279,10 +237,7 @@ mod tests {
         forged.insert("latency_ms".into(), 99.into());
         forged.insert("hash".into(), hash_of(forged.clone()).into());
         lines[1] = json::canonical(&forged.into());
-        let fault = LineFault::BrokenLink {
-            chain: "a".into(),
-            seq: 2,
-        };
+        let fault = LineFault::BrokenLink { chain: "a".into(), seq: 2 };
         assert_eq!(first_fault(&lines), Some((2, fault)));
     }
 }

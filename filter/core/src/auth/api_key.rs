@@ -68,9 +68,7 @@ impl PresentedKey {
     /// [`AuthFailure::Malformed`] and [`AuthFailure::CheckDigits`].
     pub fn parse(text: &[u8]) -> Result<Self, AuthFailure> {
         let key = std::str::from_utf8(text).map_err(|_| AuthFailure::Malformed)?;
-        let parts = key
-            .strip_prefix(PREFIX)
-            .map(|rest| rest.split('_').collect::<Vec<_>>());
+        let parts = key.strip_prefix(PREFIX).map(|rest| rest.split('_').collect::<Vec<_>>());
         let Some([org, id, tail]) = parts.as_deref() else {
             return Err(AuthFailure::Malformed);
         };
@@ -79,22 +77,15 @@ impl PresentedKey {
         };
         let shaped = tail.len() == SECRET_LENGTH.saturating_add(CHECK_LENGTH)
             && tail.bytes().all(|b| b.is_ascii_alphanumeric());
-        let (true, Some((body, check))) = (
-            shaped,
-            key.len()
-                .checked_sub(CHECK_LENGTH)
-                .and_then(|at| key.split_at_checked(at)),
-        ) else {
+        let (true, Some((body, check))) =
+            (shaped, key.len().checked_sub(CHECK_LENGTH).and_then(|at| key.split_at_checked(at)))
+        else {
             return Err(AuthFailure::Malformed);
         };
         if check_digits(body) != check {
             return Err(AuthFailure::CheckDigits);
         }
-        Ok(Self {
-            org,
-            id,
-            digest: KeyDigest::of(text),
-        })
+        Ok(Self { org, id, digest: KeyDigest::of(text) })
     }
 }
 
@@ -124,14 +115,8 @@ mod tests {
     use super::*;
 
     fn key() -> String {
-        let (org, id) = (
-            OrgId::new("acme").unwrap(),
-            KeyId::new("k1a2b3c4d5").unwrap(),
-        );
-        mint(&org, &id, &"s".repeat(SECRET_LENGTH))
-            .unwrap()
-            .expose()
-            .to_owned()
+        let (org, id) = (OrgId::new("acme").unwrap(), KeyId::new("k1a2b3c4d5").unwrap());
+        mint(&org, &id, &"s".repeat(SECRET_LENGTH)).unwrap().expose().to_owned()
     }
 
     // Proves: A1
@@ -142,11 +127,7 @@ mod tests {
         assert_eq!(presented.id.as_str(), "k1a2b3c4d5");
         assert!(presented.digest.matches(&KeyDigest::of(key().as_bytes())));
         let hex = presented.digest.to_hex();
-        assert!(
-            KeyDigest::from_hex(&hex)
-                .unwrap()
-                .matches(&presented.digest)
-        );
+        assert!(KeyDigest::from_hex(&hex).unwrap().matches(&presented.digest));
     }
 
     // Proves: A1
@@ -159,10 +140,7 @@ mod tests {
             assert!(PresentedKey::parse(&typo).is_err(), "position {at}");
         }
         for cut in 0..key.len() {
-            assert!(
-                PresentedKey::parse(&key.as_bytes()[..cut]).is_err(),
-                "cut at {cut}"
-            );
+            assert!(PresentedKey::parse(&key.as_bytes()[..cut]).is_err(), "cut at {cut}");
         }
         assert!(PresentedKey::parse(b"pck_\xff").is_err());
     }

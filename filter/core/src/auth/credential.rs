@@ -55,18 +55,9 @@ mod tests {
     fn exactly_one_well_placed_credential_is_taken() {
         use AuthFailure as F;
         assert_eq!(failure("/demo/mcp", &[]), F::NoCredential);
-        assert_eq!(
-            failure("/demo/mcp", &[("authorization", "Basic eDp5")]),
-            F::UnsupportedScheme
-        );
-        assert_eq!(
-            failure("/demo/mcp", &[("authorization", "Bearer")]),
-            F::UnsupportedScheme
-        );
-        assert_eq!(
-            failure("/demo/mcp", &[("authorization", "bearer x")]),
-            F::Malformed
-        );
+        assert_eq!(failure("/demo/mcp", &[("authorization", "Basic eDp5")]), F::UnsupportedScheme);
+        assert_eq!(failure("/demo/mcp", &[("authorization", "Bearer")]), F::UnsupportedScheme);
+        assert_eq!(failure("/demo/mcp", &[("authorization", "bearer x")]), F::Malformed);
         assert_eq!(failure("/demo/mcp", &[("x-api-key", "")]), F::Malformed);
         let two = [("authorization", "Bearer a"), ("x-api-key", "b")];
         assert_eq!(failure("/demo/mcp", &two), F::SeveralCredentials);

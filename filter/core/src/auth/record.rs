@@ -93,11 +93,7 @@ impl KeyRecord {
                 .is_some_and(|digest| digest.matches(&key.digest));
             if matches {
                 let over = secret.not_after.is_some_and(|end| now >= end);
-                proven = if over {
-                    Err(AuthFailure::RotatedOut)
-                } else {
-                    Ok(())
-                };
+                proven = if over { Err(AuthFailure::RotatedOut) } else { Ok(()) };
             }
         }
         proven?;
@@ -166,43 +162,18 @@ mod tests {
     fn each_reason_to_refuse_is_its_own() {
         let record = record();
         let (new, old, foreign) = (presented("n"), presented("o"), presented("f"));
-        assert_eq!(
-            record.authenticate(&new, at(100)).unwrap().role.as_str(),
-            "analyst"
-        );
+        assert_eq!(record.authenticate(&new, at(100)).unwrap().role.as_str(), "analyst");
         assert!(record.authenticate(&old, at(149)).is_ok());
-        assert_eq!(
-            record.authenticate(&old, at(150)),
-            Err(AuthFailure::RotatedOut)
-        );
-        assert_eq!(
-            record.authenticate(&new, at(99)),
-            Err(AuthFailure::NotYetValid)
-        );
-        assert_eq!(
-            record.authenticate(&new, at(200)),
-            Err(AuthFailure::Expired)
-        );
-        assert_eq!(
-            record.authenticate(&foreign, at(100)),
-            Err(AuthFailure::WrongSecret)
-        );
-        assert_eq!(
-            record.authenticate(&foreign, at(999)),
-            Err(AuthFailure::WrongSecret)
-        );
+        assert_eq!(record.authenticate(&old, at(150)), Err(AuthFailure::RotatedOut));
+        assert_eq!(record.authenticate(&new, at(99)), Err(AuthFailure::NotYetValid));
+        assert_eq!(record.authenticate(&new, at(200)), Err(AuthFailure::Expired));
+        assert_eq!(record.authenticate(&foreign, at(100)), Err(AuthFailure::WrongSecret));
+        assert_eq!(record.authenticate(&foreign, at(999)), Err(AuthFailure::WrongSecret));
         let revoked = KeyRecord {
-            revoked: Some(Revocation {
-                at: 1,
-                by: "ops".into(),
-                reason: "leak".into(),
-            }),
+            revoked: Some(Revocation { at: 1, by: "ops".into(), reason: "leak".into() }),
             ..record
         };
-        assert_eq!(
-            revoked.authenticate(&new, at(100)),
-            Err(AuthFailure::Revoked)
-        );
+        assert_eq!(revoked.authenticate(&new, at(100)), Err(AuthFailure::Revoked));
     }
 
     #[test]

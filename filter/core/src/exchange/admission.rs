@@ -1,6 +1,6 @@
-//! From a message to its passing: the verdict, confirmed by Redis, and the connector's credential.
+//! From a message to a confirmed verdict.
 //!
-//! Owns the conversation with Redis and Vault. A verdict, for or against, stands only when Redis
+//! Owns the conversation with Redis. A verdict, for or against, stands only when Redis
 //! confirmed in this very request that the record and the policy are those it rests on. That is
 //! what makes revocation and rollback effective on the next request, without a cache window.
 
@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use portcullis_redis_lua::{Admit, AdmitReply, Guard, GuardState, Key, Value};
 
-use super::response::Upstream;
-use super::verdict::{Basis, Grant, Verdict, judge};
+use super::credit::{Credential, credit, fetch, secret_outcome};
+use super::verdict::{Basis, Verdict, judge};
 use super::{Next, Stage, Turn};
 use crate::auth::api_key::PresentedKey;
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
@@ -19,9 +19,7 @@ use crate::id::PolicyVersion;
 use crate::json;
 use crate::mcp::Message;
 use crate::policy;
-use crate::secret::Secret;
-use crate::step::{Effect, Gate};
-use crate::vault::{CredentialTemplate, Lease, SecretRef};
+use crate::step::Gate;
 
 /// How often a record or policy may move under one request before it is refused.
 const MOST_ROUNDS: u8 = 4;
@@ -58,36 +56,10 @@ pub(super) struct Loading {
     rounds: u8,
 }
 
-/// Admitted; waits for Vault.
-#[derive(Debug)]
-pub(super) struct Crediting {
-    request: Box<Request>,
-    grant: Box<Grant>,
-    secret: SecretRef,
-    call: CallId,
-}
-
-/// The credential's read, which runs beside the admission.
-#[derive(Clone, Debug)]
-enum Credential {
-    /// Not asked for, or in memory.
-    Settled,
-    /// Asked for.
-    Waiting(SecretRef, CallId),
-    /// Not to be had.
-    Failed(CallFailure),
-}
-
 /// Asks Redis, on what this worker remembers.
 pub(super) fn admit(request: Box<Request>, turn: &mut Turn<'_>) -> Next {
     let basis = Basis::remembered(&request, turn.worker);
-    let verdict = judge(
-        &request,
-        &basis,
-        turn.worker,
-        turn.now,
-        &mut turn.context.entry,
-    );
+    let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
     ask(request, basis, verdict, Credential::Settled, 1, turn)
 }
 
@@ -102,22 +74,12 @@ fn ask(
     let org = request.key.org.as_str();
     let (record, policy) = basis.expected();
     let guards = vec![
-        Guard {
-            key: Key::record(org, request.key.id.as_str()),
-            expected: record,
-        },
-        Guard {
-            key: Key::policy(org),
-            expected: policy,
-        },
+        Guard { key: Key::record(org, request.key.id.as_str()), expected: record },
+        Guard { key: Key::policy(org), expected: policy },
     ];
     let (windows, template) = match &verdict {
         Verdict::Allowed(grant) => (
-            grant
-                .windows
-                .iter()
-                .map(|(_, window)| window.clone())
-                .collect(),
+            grant.windows.iter().map(|(_, window)| window.clone()).collect(),
             grant.credential.clone(),
         ),
         // Refused requests ask too: the record or policy that refuses may be gone by now.
@@ -129,30 +91,8 @@ fn ask(
         (Credential::Settled, Some(template)) => fetch(&template, turn),
         (credential, _) => credential,
     };
-    let stage = Admitting {
-        request,
-        basis,
-        verdict,
-        admit,
-        call,
-        credential,
-        rounds,
-    };
+    let stage = Admitting { request, basis, verdict, admit, call, credential, rounds };
     (Stage::Admitting(Box::new(stage)), Gate::Hold)
-}
-
-/// Starts the read of a credential that is not in memory.
-fn fetch(template: &CredentialTemplate, turn: &mut Turn<'_>) -> Credential {
-    let secret = template.secret();
-    if turn
-        .worker
-        .lease(secret)
-        .is_some_and(|lease| lease.is_live(turn.now))
-    {
-        return Credential::Settled;
-    }
-    let call = turn.start(Call::Secret(secret.clone()));
-    Credential::Waiting(secret.clone(), call)
 }
 
 impl Admitting {
@@ -194,14 +134,7 @@ impl Admitting {
             (Ok(AdmitReply::Admitted(_)), Verdict::Allowed(grant)) => {
                 credit(self.request, grant, self.credential, turn)
             }
-            (
-                Ok(AdmitReply::Limited {
-                    retry_after,
-                    window,
-                    ..
-                }),
-                Verdict::Allowed(grant),
-            ) => {
+            (Ok(AdmitReply::Limited { retry_after, window, .. }), Verdict::Allowed(grant)) => {
                 let limit = grant.windows.get(window).map(|(name, _)| name.clone());
                 // A call costs 1 and a limit is at least 1, so there is always a time to come back.
                 match (limit, retry_after) {
@@ -229,19 +162,10 @@ fn decide(
     turn: &mut Turn<'_>,
 ) -> Next {
     if rounds >= MOST_ROUNDS {
-        return turn.refuse(Denial::Unavailable(
-            Dependency::Redis,
-            CallFailure::Unreadable,
-        ));
+        return turn.refuse(Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable));
     }
     let rounds = rounds.saturating_add(1);
-    let verdict = judge(
-        &request,
-        &basis,
-        turn.worker,
-        turn.now,
-        &mut turn.context.entry,
-    );
+    let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
     match verdict {
         // Redis confirmed this basis a moment ago, in this request: no need to ask again.
         Verdict::Refused(denial) => turn.refuse(denial),
@@ -251,13 +175,7 @@ fn decide(
         Verdict::Allowed(_) => ask(request, basis, verdict, credential, rounds, turn),
         Verdict::NeedsPolicy(version) => {
             let call = turn.start(Call::Policy(version.clone()));
-            let loading = Loading {
-                request,
-                basis,
-                version,
-                call,
-                rounds,
-            };
+            let loading = Loading { request, basis, version, call, rounds };
             (Stage::Loading(Box::new(loading)), Gate::Hold)
         }
         Verdict::Open => turn.refuse(Denial::Internal("verdict")),
@@ -267,25 +185,15 @@ fn decide(
 impl Loading {
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
-            Event::CallDone {
-                id,
-                reply: Reply::Redis(value),
-            } if id == self.call => {
+            Event::CallDone { id, reply: Reply::Redis(value) } if id == self.call => {
                 if !self.compile(value, turn) {
                     return turn.refuse(Denial::PolicyUnusable);
                 }
-                decide(
-                    self.request,
-                    self.basis,
-                    Credential::Settled,
-                    self.rounds,
-                    turn,
-                )
+                decide(self.request, self.basis, Credential::Settled, self.rounds, turn)
             }
-            Event::CallDone {
-                id,
-                reply: Reply::Vault { .. },
-            } if id == self.call => turn.refuse(Denial::PolicyUnusable),
+            Event::CallDone { id, reply: Reply::Vault { .. } } if id == self.call => {
+                turn.refuse(Denial::PolicyUnusable)
+            }
             Event::CallFailed { id, why } if id == self.call => {
                 turn.refuse(Denial::Unavailable(Dependency::Redis, why))
             }
@@ -307,170 +215,13 @@ impl Loading {
         let Ok(policy) = policy::compile(&document) else {
             return false;
         };
-        turn.worker
-            .set_policy(self.version.clone(), Rc::new(policy));
+        turn.worker.set_policy(self.version.clone(), Rc::new(policy));
         true
     }
 }
 
-/// Admitted: passes as soon as the credential is there.
-fn credit(
-    request: Box<Request>,
-    grant: Box<Grant>,
-    credential: Credential,
-    turn: &mut Turn<'_>,
-) -> Next {
-    let Some(template) = grant.credential.clone() else {
-        return pass(&request, *grant, None, turn);
-    };
-    let secret = template.secret().clone();
-    let lease = turn
-        .worker
-        .lease(&secret)
-        .filter(|lease| lease.is_live(turn.now));
-    if let Some(header) = lease.map(|lease| template.render(&lease.secret)) {
-        return pass(
-            &request,
-            *grant,
-            Some((template.header().to_owned(), header)),
-            turn,
-        );
-    }
-    let call = match credential {
-        Credential::Waiting(asked, call) if asked == secret => call,
-        Credential::Failed(why) => return turn.refuse(Denial::Unavailable(Dependency::Vault, why)),
-        Credential::Waiting(..) | Credential::Settled => turn.start(Call::Secret(secret.clone())),
-    };
-    (
-        Stage::Crediting(Box::new(Crediting {
-            request,
-            grant,
-            secret,
-            call,
-        })),
-        Gate::Hold,
-    )
-}
-
-impl Crediting {
-    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
-        match event {
-            Event::CallDone { .. } | Event::CallFailed { .. } => {
-                match secret_outcome(event, self.call, &self.secret, turn) {
-                    None => (Stage::Crediting(self), Gate::Hold),
-                    Some(Err(why)) => turn.refuse(Denial::Unavailable(Dependency::Vault, why)),
-                    Some(Ok(())) => self.credited(turn),
-                }
-            }
-            event => held(event, "crediting", turn, || Stage::Crediting(self)),
-        }
-    }
-
-    /// Uses the value just read, also when it may not be kept at all (`cache_seconds: 0`).
-    fn credited(self, turn: &mut Turn<'_>) -> Next {
-        let template = self.grant.credential.clone();
-        let lease = turn.worker.lease(&self.secret);
-        match template
-            .zip(lease)
-            .map(|(template, lease)| (template.header().to_owned(), template.render(&lease.secret)))
-        {
-            Some(credential) => pass(&self.request, *self.grant, Some(credential), turn),
-            None => turn.refuse(Denial::Internal("credential")),
-        }
-    }
-}
-
-/// What became of the read of `secret`, once the event is about it; a value is remembered.
-fn secret_outcome(
-    event: Event,
-    call: CallId,
-    secret: &SecretRef,
-    turn: &mut Turn<'_>,
-) -> Option<Result<(), CallFailure>> {
-    match event {
-        Event::CallDone {
-            id,
-            reply: Reply::Vault { body },
-        } if id == call => Some(match secret.read(&body) {
-            Some(value) => {
-                let lease = Lease::new(value, turn.now, turn.worker.config.vault_cache);
-                turn.worker.set_lease(secret.clone(), lease);
-                Ok(())
-            }
-            None => Err(CallFailure::Unreadable),
-        }),
-        Event::CallDone {
-            id,
-            reply: Reply::Redis(_),
-        } if id == call => Some(Err(CallFailure::Unreadable)),
-        Event::CallFailed { id, why } if id == call => Some(Err(why)),
-        _ => None,
-    }
-}
-
-/// Lets the request go upstream: as the gateway's own, not as the client's.
-fn pass(
-    request: &Request,
-    grant: Grant,
-    credential: Option<(String, Secret)>,
-    turn: &mut Turn<'_>,
-) -> Next {
-    turn.context.entry.decision.effect = "allow";
-    // What has to be read on the way back must not come compressed.
-    let never = [
-        "authorization",
-        "proxy-authorization",
-        "x-api-key",
-        "accept-encoding",
-    ];
-    let strip = never
-        .into_iter()
-        .chain(request.strip.iter().map(String::as_str));
-    let credential_header = credential.as_ref().map(|(name, _)| name.as_str());
-    for name in strip.chain(credential_header) {
-        turn.effects
-            .push(Effect::RemoveRequestHeader(name.to_owned()));
-    }
-    let own = [
-        ("x-portcullis-org", grant.principal.org.to_string()),
-        ("x-portcullis-principal", header_safe(&grant.principal.name)),
-        (
-            "x-portcullis-request-id",
-            turn.context.entry.request_id.clone(),
-        ),
-    ];
-    let own = own
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), Secret::new(value)));
-    for (name, value) in own.chain(credential) {
-        turn.effects.push(Effect::AddRequestHeader { name, value });
-    }
-    let operation = request
-        .message
-        .as_ref()
-        .ok()
-        .map(|message| message.operation.clone());
-    let Some(operation) = operation else {
-        return turn.refuse(Denial::Internal("message"));
-    };
-    (
-        Stage::Upstream(Box::new(Upstream::new(operation, &grant))),
-        Gate::Pass,
-    )
-}
-
-/// A name that a person chose, as a header can carry it: other bytes percent-encoded.
-fn header_safe(name: &str) -> String {
-    name.bytes()
-        .map(|byte| match byte {
-            b'%' | ..0x20 | 0x7f.. => format!("%{byte:02X}"),
-            plain => char::from(plain).to_string(),
-        })
-        .collect()
-}
-
 /// An event that decides nothing while a call is outstanding.
-fn held(
+pub(super) fn held(
     event: Event,
     place: &'static str,
     turn: &mut Turn<'_>,

@@ -40,11 +40,7 @@ pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
     };
     let fault = fault_of(&head, last);
     let reading = Reading { head, key, fault };
-    if last {
-        reading.whole(None, turn)
-    } else {
-        (Stage::Reading(Box::new(reading)), Gate::Hold)
-    }
+    if last { reading.whole(None, turn) } else { (Stage::Reading(Box::new(reading)), Gate::Hold) }
 }
 
 /// The worker answers, so it lives; dependencies are not looked into. Probes come every few seconds
@@ -54,10 +50,7 @@ fn health(turn: &Turn<'_>) -> Next {
         status: 200,
         headers: vec![
             ("content-type", "application/json".to_owned()),
-            (
-                "x-portcullis-request-id",
-                turn.context.entry.request_id.clone(),
-            ),
+            ("x-portcullis-request-id", turn.context.entry.request_id.clone()),
         ],
         body: br#"{"status":"healthy"}"#.to_vec(),
     };
@@ -78,15 +71,10 @@ fn fault_of(head: &Head, last: bool) -> Option<Denial> {
 /// One `content-type` of JSON in UTF-8, and no content coding: anything else may be read by the
 /// upstream in another way than here.
 fn is_plain_json(head: &Head) -> bool {
-    let plain = head
-        .values("content-encoding")
-        .iter()
-        .all(|coding| *coding == b"identity");
+    let plain = head.values("content-encoding").iter().all(|coding| *coding == b"identity");
     let media = head.single("content-type").map(|value| {
         let text = String::from_utf8_lossy(value).to_ascii_lowercase();
-        text.split(';')
-            .map(|part| part.trim().to_owned())
-            .collect::<Vec<_>>()
+        text.split(';').map(|part| part.trim().to_owned()).collect::<Vec<_>>()
     });
     let json = match media.as_deref() {
         Some([media]) => media == "application/json",

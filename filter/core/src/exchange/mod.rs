@@ -9,6 +9,7 @@
 //! ```
 
 mod admission;
+mod credit;
 mod intake;
 mod response;
 mod verdict;
@@ -23,7 +24,8 @@ use crate::step::{Effect, Gate, LocalReply, Step};
 use crate::time::UnixTime;
 use crate::worker::Worker;
 
-use admission::{Admitting, Crediting, Loading};
+use admission::{Admitting, Loading};
+use credit::Crediting;
 use intake::Reading;
 use response::{Answering, Upstream};
 
@@ -84,10 +86,7 @@ impl Default for Exchange {
             sender: Sender::Unknown,
             era: Era::Legacy,
         };
-        Self {
-            stage: Stage::Head,
-            context,
-        }
+        Self { stage: Stage::Head, context }
     }
 }
 
@@ -99,12 +98,7 @@ impl Exchange {
         // Should a transition ever be cut short, what stands here lets nothing pass.
         let stage = std::mem::replace(&mut self.stage, Stage::Ended);
         let context = &mut self.context;
-        let mut turn = Turn {
-            worker,
-            now,
-            context,
-            effects: Vec::new(),
-        };
+        let mut turn = Turn { worker, now, context, effects: Vec::new() };
         let (stage, gate) = match event {
             Event::Closed(closing) => turn.close(stage, &closing),
             event => stage.on(event, &mut turn),

@@ -56,22 +56,15 @@ enum Plan {
 
 impl Upstream {
     pub(super) fn new(operation: Operation, grant: &Grant) -> Self {
-        let tools = grant
-            .policy
-            .grant(&grant.principal.role, &grant.connector)
-            .cloned();
-        Self {
-            operation,
-            tools: tools.unwrap_or_default(),
-        }
+        let tools = grant.policy.grant(&grant.principal.role, &grant.connector).cloned();
+        Self { operation, tools: tools.unwrap_or_default() }
     }
 
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
-            Event::ResponseHead {
-                origin: Origin::Proxy,
-                ..
-            } => replace(Denial::UpstreamUnavailable, turn),
+            Event::ResponseHead { origin: Origin::Proxy, .. } => {
+                replace(Denial::UpstreamUnavailable, turn)
+            }
             Event::ResponseHead {
                 status,
                 content_type,
@@ -127,27 +120,13 @@ impl Upstream {
         }
         let outcome = Outcome::Unseen;
         let Self { operation, tools } = self;
-        (
-            Stage::Answering(Box::new(Answering {
-                operation,
-                tools,
-                plan,
-                outcome,
-                status,
-            })),
-            gate,
-        )
+        (Stage::Answering(Box::new(Answering { operation, tools, plan, outcome, status })), gate)
     }
 }
 
 fn is_media(content_type: &[u8], media: &[u8]) -> bool {
-    let end = content_type
-        .iter()
-        .position(|b| *b == b';')
-        .unwrap_or(content_type.len());
-    content_type
-        .get(..end)
-        .is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(media))
+    let end = content_type.iter().position(|b| *b == b';').unwrap_or(content_type.len());
+    content_type.get(..end).is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(media))
 }
 
 /// The response must not pass: a refusal takes its place.
@@ -233,10 +212,7 @@ impl Answering {
                     Err(_) => {
                         turn.note(&Denial::UpstreamUnreadable);
                         self.outcome = Outcome::ProtocolError(Denial::UpstreamUnreadable.code());
-                        (
-                            format!("data: {}\n\n", refusal(&sender)).into_bytes(),
-                            Plan::Swallow,
-                        )
+                        (format!("data: {}\n\n", refusal(&sender)).into_bytes(), Plan::Swallow)
                     }
                 }
             }

@@ -109,10 +109,7 @@ impl Basis {
                 worker.set_record(&key.org, &key.id, None);
             }
             GuardState::Present { rev, doc } => {
-                let record = Rc::new(CachedRecord {
-                    rev,
-                    record: KeyRecord::parse(&doc).ok(),
-                });
+                let record = Rc::new(CachedRecord { rev, record: KeyRecord::parse(&doc).ok() });
                 worker.set_record(&key.org, &key.id, Some(record.clone()));
                 self.record = Known::Present(record);
             }
@@ -190,9 +187,7 @@ fn grant(
     entry: &mut Entry,
 ) -> Result<Grant, Denial> {
     let message = request.message.as_ref().map_err(Denial::clone)?;
-    let (name, connector) = policy
-        .connector_at(&request.path)
-        .ok_or(Denial::UnknownPath)?;
+    let (name, connector) = policy.connector_at(&request.path).ok_or(Denial::UnknownPath)?;
     entry.connector = Some(name.to_string());
     if let (Operation::CallTool(call), false) = (&message.operation, policy.redact.is_empty()) {
         let max_bytes = worker.config.audit_input_max_bytes;
@@ -209,11 +204,5 @@ fn grant(
         | Operation::Unknown => Vec::new(),
     };
     let (connector, credential) = (name.clone(), connector.credential.clone());
-    Ok(Grant {
-        principal,
-        policy: policy.clone(),
-        connector,
-        credential,
-        windows,
-    })
+    Ok(Grant { principal, policy: policy.clone(), connector, credential, windows })
 }

@@ -11,14 +11,8 @@ use crate::denial::Denial;
 use crate::event::Head;
 
 /// Methods whose `Mcp-Name` must be present.
-const NAMED: [&str; 6] = [
-    "tools/call",
-    "prompts/get",
-    "resources/read",
-    "tasks/get",
-    "tasks/update",
-    "tasks/cancel",
-];
+const NAMED: [&str; 6] =
+    ["tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"];
 
 /// Chooses the era and, in the modern one, checks that headers and body agree.
 ///
@@ -40,25 +34,21 @@ fn era(head: &Head, message: &Message) -> Result<Era, Denial> {
         }
         ([value], _) => String::from_utf8_lossy(value.trim_ascii()).into_owned(),
         _ => {
-            return Err(Denial::HeaderMismatch(
-                "MCP-Protocol-Version occurs more than once",
-            ));
+            return Err(Denial::HeaderMismatch("MCP-Protocol-Version occurs more than once"));
         }
     };
     match claimed {
-        Some(claimed) if claimed != header => Err(Denial::HeaderMismatch(
-            "MCP-Protocol-Version does not match params._meta",
-        )),
+        Some(claimed) if claimed != header => {
+            Err(Denial::HeaderMismatch("MCP-Protocol-Version does not match params._meta"))
+        }
         _ if !SUPPORTED_VERSIONS.contains(&header.as_str()) => {
             Err(Denial::UnsupportedVersion(header))
         }
-        None if header == MODERN_VERSION && matches!(message.sender, Sender::Request(_)) => Err(
-            Denial::HeaderMismatch("params._meta does not carry the protocol version"),
-        ),
+        None if header == MODERN_VERSION && matches!(message.sender, Sender::Request(_)) => {
+            Err(Denial::HeaderMismatch("params._meta does not carry the protocol version"))
+        }
         _ if header == MODERN_VERSION => Ok(Era::Modern),
-        Some(_) => Err(Denial::HeaderMismatch(
-            "params._meta does not fit the protocol version",
-        )),
+        Some(_) => Err(Denial::HeaderMismatch("params._meta does not fit the protocol version")),
         None => Ok(Era::Legacy),
     }
 }
@@ -85,10 +75,7 @@ fn mirrors(head: &Head, message: &Message) -> Result<(), Denial> {
 /// A header value, or what its base64 sentinel stands for; `None` when the sentinel is broken.
 fn decoded(value: &[u8]) -> Option<Vec<u8>> {
     let value = value.trim_ascii();
-    match value
-        .strip_prefix(b"=?base64?")
-        .and_then(|rest| rest.strip_suffix(b"?="))
-    {
+    match value.strip_prefix(b"=?base64?").and_then(|rest| rest.strip_suffix(b"?=")) {
         Some(body) => STANDARD.decode(body).ok(),
         None => Some(value.to_vec()),
     }
@@ -140,17 +127,8 @@ mod tests {
         };
         let echo = call("echo", Some("2026-07-28"));
         assert_eq!(verdict(&name(" echo "), &echo), Ok(Era::Modern));
-        assert_eq!(
-            verdict(&name("=?base64?ZWNobw==?="), &echo),
-            Ok(Era::Modern)
-        );
-        for bad in [
-            "Echo",
-            "other",
-            "=?base64?ZWNobw?=",
-            "=?base64?b3RoZXI=?=",
-            "",
-        ] {
+        assert_eq!(verdict(&name("=?base64?ZWNobw==?="), &echo), Ok(Era::Modern));
+        for bad in ["Echo", "other", "=?base64?ZWNobw?=", "=?base64?b3RoZXI=?=", ""] {
             assert_eq!(verdict(&name(bad), &echo), Err(-32_020), "{bad}");
         }
         let e = call("h\\u00e9", Some("2026-07-28"));
@@ -158,10 +136,7 @@ mod tests {
         let [version, method, name] = name("echo");
         assert_eq!(verdict(&[version, name], &echo), Err(-32_020));
         assert_eq!(verdict(&[version, method], &echo), Err(-32_020));
-        assert_eq!(
-            verdict(&[version, ("mcp-method", "tools/list"), name], &echo),
-            Err(-32_020)
-        );
+        assert_eq!(verdict(&[version, ("mcp-method", "tools/list"), name], &echo), Err(-32_020));
         assert_eq!(verdict(&[version, method, name, name], &echo), Err(-32_020));
     }
 }

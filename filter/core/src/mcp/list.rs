@@ -37,10 +37,7 @@ pub fn filter_tools(
     }
     let mut changed = tools.len() != before;
     // What one principal sees must not be served to another (MCP 2026-07-28 caching).
-    if let Some(scope) = result
-        .get_mut("cacheScope")
-        .filter(|scope| *scope != "private")
-    {
+    if let Some(scope) = result.get_mut("cacheScope").filter(|scope| *scope != "private") {
         *scope = "private".into();
         changed = true;
     }
@@ -72,10 +69,7 @@ mod tests {
             "tools": [{"name": "b", "x": 1}, {"name": "hidden"}, {"name": "a"}],
             "nextCursor": "c", "cacheScope": "public", "ttlMs": 3_600_000
         }});
-        assert_eq!(
-            filter_tools(&mut message, |name| name != "hidden"),
-            Ok(true)
-        );
+        assert_eq!(filter_tools(&mut message, |name| name != "hidden"), Ok(true));
         assert_eq!(
             message["result"].to_string(),
             r#"{"tools":[{"name":"b","x":1},{"name":"a"}],"nextCursor":"c","cacheScope":"private","ttlMs":10000}"#
@@ -85,20 +79,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_list_passes_and_what_cannot_be_read_does_not() {
-        assert_eq!(
-            filter_tools(&mut json!({"error": {}}), |_| false),
-            Ok(false)
-        );
-        assert_eq!(
-            filter_tools(&mut json!({"result": {"content": []}}), |_| false),
-            Ok(false)
-        );
-        for tools in [
-            json!({}),
-            json!([{"title": "x"}]),
-            json!([{"name": 7}]),
-            json!(["x"]),
-        ] {
+        assert_eq!(filter_tools(&mut json!({"error": {}}), |_| false), Ok(false));
+        assert_eq!(filter_tools(&mut json!({"result": {"content": []}}), |_| false), Ok(false));
+        for tools in [json!({}), json!([{"title": "x"}]), json!([{"name": 7}]), json!(["x"])] {
             let mut message = json!({"result": {"tools": tools}});
             assert_eq!(filter_tools(&mut message, |_| true), Err(UnreadableList));
         }

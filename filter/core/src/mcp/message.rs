@@ -88,9 +88,7 @@ impl Message {
         match json::parse_strict(body).map_err(Denial::Unreadable)? {
             Value::Object(members) => Self::read(members),
             Value::Array(_) => Err(Denial::NotOneMessage("Batches are not accepted")),
-            _ => Err(Denial::NotOneMessage(
-                "The body must be one JSON-RPC object",
-            )),
+            _ => Err(Denial::NotOneMessage("The body must be one JSON-RPC object")),
         }
     }
 
@@ -98,12 +96,7 @@ impl Message {
     #[must_use]
     pub fn bodiless(operation: Operation) -> Self {
         let sender = Sender::NoReplyExpected;
-        Self {
-            sender,
-            method: String::new(),
-            operation,
-            claimed_version: None,
-        }
+        Self { sender, method: String::new(), operation, claimed_version: None }
     }
 
     fn read(mut members: Map<String, Value>) -> Result<Self, Denial> {
@@ -130,12 +123,7 @@ impl Message {
             (_, false) => return bad("The member method must be a string"),
         };
         let (method, operation) = (String::new(), Operation::Response);
-        Ok(Self {
-            sender,
-            method,
-            operation,
-            claimed_version: None,
-        })
+        Ok(Self { sender, method, operation, claimed_version: None })
     }
 
     fn of_method(sender: Sender, method: String, params: Option<Value>) -> Result<Self, Denial> {
@@ -168,12 +156,7 @@ impl Message {
             }
             _ => Operation::Unknown,
         };
-        Ok(Self {
-            sender,
-            method,
-            operation,
-            claimed_version,
-        })
+        Ok(Self { sender, method, operation, claimed_version })
     }
 
     /// The value that `Mcp-Name` must mirror (MCP 2026-07-28 headers).
@@ -188,20 +171,13 @@ impl Message {
 
 fn tool_call(params: &mut Map<String, Value>) -> Result<ToolCall, Denial> {
     let Some(Value::String(name)) = params.remove("name") else {
-        return Err(Denial::NotOneMessage(
-            "tools/call needs params.name, a string",
-        ));
+        return Err(Denial::NotOneMessage("tools/call needs params.name, a string"));
     };
     if name.is_empty() || name.len() > LONGEST_NAME {
-        return Err(Denial::NotOneMessage(
-            "params.name must have 1 to 256 bytes",
-        ));
+        return Err(Denial::NotOneMessage("params.name must have 1 to 256 bytes"));
     }
     match params.remove("arguments") {
-        None => Ok(ToolCall {
-            name,
-            arguments: Map::new(),
-        }),
+        None => Ok(ToolCall { name, arguments: Map::new() }),
         Some(Value::Object(arguments)) => Ok(ToolCall { name, arguments }),
         Some(_) => Err(Denial::NotOneMessage("params.arguments must be an object")),
     }
@@ -212,9 +188,9 @@ fn is_id(id: &Value) -> bool {
     const SAFE: u64 = 1 << 53;
     match id {
         Value::String(_) => true,
-        Value::Number(number) => number
-            .as_i64()
-            .is_some_and(|integer| integer.unsigned_abs() <= SAFE),
+        Value::Number(number) => {
+            number.as_i64().is_some_and(|integer| integer.unsigned_abs() <= SAFE)
+        }
         _ => false,
     }
 }
@@ -269,10 +245,7 @@ mod tests {
             operation(r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#),
             Operation::Housekeeping
         );
-        assert_eq!(
-            operation(r#"{"jsonrpc":"2.0","id":"a","result":{}}"#),
-            Operation::Response
-        );
+        assert_eq!(operation(r#"{"jsonrpc":"2.0","id":"a","result":{}}"#), Operation::Response);
         assert_eq!(
             operation(r#"{"jsonrpc":"2.0","id":1,"method":"resources/read"}"#),
             Operation::Unknown
@@ -282,9 +255,6 @@ mod tests {
             operation(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"x"}}"#),
             Operation::Unknown
         );
-        assert_eq!(
-            operation(r#"{"jsonrpc":"2.0","method":"initialize"}"#),
-            Operation::Unknown
-        );
+        assert_eq!(operation(r#"{"jsonrpc":"2.0","method":"initialize"}"#), Operation::Unknown);
     }
 }

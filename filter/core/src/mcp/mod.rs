@@ -11,13 +11,8 @@ pub mod sse;
 pub use message::{Message, Operation, Sender, ToolCall};
 
 /// Every protocol revision that is understood, oldest first. Compared by equality, never by order.
-pub const SUPPORTED_VERSIONS: [&str; 5] = [
-    "2024-11-05",
-    "2025-03-26",
-    "2025-06-18",
-    "2025-11-25",
-    MODERN_VERSION,
-];
+pub const SUPPORTED_VERSIONS: [&str; 5] =
+    ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", MODERN_VERSION];
 /// The first revision without handshake and session.
 pub const MODERN_VERSION: &str = "2026-07-28";
 

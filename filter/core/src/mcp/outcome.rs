@@ -29,10 +29,7 @@ pub fn of(message: &Value, id: &Value) -> Option<Outcome> {
         return None;
     }
     if let Some(error) = message.get("error") {
-        let code = error
-            .get("code")
-            .and_then(Value::as_i64)
-            .unwrap_or_default();
+        let code = error.get("code").and_then(Value::as_i64).unwrap_or_default();
         return Some(Outcome::ProtocolError(code));
     }
     let result = message.get("result")?;
@@ -60,9 +57,9 @@ fn rows(result: &Value) -> Option<u64> {
 fn listed(value: &Value) -> Option<u64> {
     let list = match value {
         Value::Array(list) => list,
-        Value::Object(members) => LISTS
-            .iter()
-            .find_map(|name| members.get(*name).and_then(Value::as_array))?,
+        Value::Object(members) => {
+            LISTS.iter().find_map(|name| members.get(*name).and_then(Value::as_array))?
+        }
         _ => return None,
     };
     u64::try_from(list.len()).ok()
@@ -79,20 +76,11 @@ mod tests {
     fn rows_are_counted_where_servers_put_them() {
         let rows = |result: Value| of(&json!({"id": 1, "result": result}), &json!(1));
         let some = |rows| Some(Outcome::Result { rows: Some(rows) });
-        assert_eq!(
-            rows(json!({"structuredContent": {"rows": [1, 2]}})),
-            some(2)
-        );
+        assert_eq!(rows(json!({"structuredContent": {"rows": [1, 2]}})), some(2));
         assert_eq!(rows(json!({"structuredContent": [1]})), some(1));
-        assert_eq!(
-            rows(json!({"content": [{"type": "text", "text": "[1,2,3]"}]})),
-            some(3)
-        );
+        assert_eq!(rows(json!({"content": [{"type": "text", "text": "[1,2,3]"}]})), some(3));
         let none = Some(Outcome::Result { rows: None });
-        assert_eq!(
-            rows(json!({"content": [{"type": "text", "text": "hello"}]})),
-            none
-        );
+        assert_eq!(rows(json!({"content": [{"type": "text", "text": "hello"}]})), none);
         assert_eq!(rows(json!({"content": []})), none);
     }
 

@@ -87,13 +87,10 @@ fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
         if rest.is_empty() {
             return None;
         }
-        let end = rest
-            .iter()
-            .position(|b| matches!(b, b'\r' | b'\n'))
-            .map_or(rest.len(), |at| {
-                let crlf = rest.get(at..).is_some_and(|tail| tail.starts_with(b"\r\n"));
-                at.saturating_add(if crlf { 2 } else { 1 })
-            });
+        let end = rest.iter().position(|b| matches!(b, b'\r' | b'\n')).map_or(rest.len(), |at| {
+            let crlf = rest.get(at..).is_some_and(|tail| tail.starts_with(b"\r\n"));
+            at.saturating_add(if crlf { 2 } else { 1 })
+        });
         let (line, tail) = rest.split_at_checked(end)?;
         rest = tail;
         Some(line)
@@ -104,10 +101,7 @@ fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn data_value(line: &[u8]) -> Option<&[u8]> {
     // A byte-order mark may stand before the first line of a stream.
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-    let end = line
-        .iter()
-        .position(|b| matches!(b, b'\r' | b'\n'))
-        .unwrap_or(line.len());
+    let end = line.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(line.len());
     let rest = line.get(..end)?.strip_prefix(b"data")?;
     match rest.strip_prefix(b":") {
         Some(value) => Some(value.strip_prefix(b" ").unwrap_or(value)),
@@ -165,22 +159,12 @@ mod tests {
     fn chunk_boundaries_change_nothing() {
         let whole = run(&[STREAM]);
         assert_eq!(whole.1, ["{\"a\":\n1}", "keep", "", "swap", "swap"]);
+        assert!(whole.0.ends_with("data: SWAPPED\r\n\r\ndata: SWAPPED\n"), "{:?}", whole.0);
         assert!(
-            whole.0.ends_with("data: SWAPPED\r\n\r\ndata: SWAPPED\n"),
-            "{:?}",
-            whole.0
-        );
-        assert!(
-            whole
-                .0
-                .starts_with(": hello\r\n\r\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}")
+            whole.0.starts_with(": hello\r\n\r\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}")
         );
         for size in 1..STREAM.len() {
-            assert_eq!(
-                run(&STREAM.chunks(size).collect::<Vec<_>>()),
-                whole,
-                "chunks of {size}"
-            );
+            assert_eq!(run(&STREAM.chunks(size).collect::<Vec<_>>()), whole, "chunks of {size}");
         }
         for at in 0..STREAM.len() {
             let (head, tail) = STREAM.split_at(at);

@@ -36,24 +36,16 @@ fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
         node.fault(faults, expected);
     }
     let organisations = fields
-        .required(
-            "organisations",
-            faults,
-            "a list of organisations, such as [acme]",
-        )
+        .required("organisations", faults, "a list of organisations, such as [acme]")
         .and_then(|node| organisations(node, faults));
     let connectors = named(&mut fields, "connectors", faults, connector);
     if let Some(connectors) = &connectors {
         distinct_paths(connectors, faults);
     }
     // Also those with a fault of their own: a role that names one is right.
-    let known: Vec<&str> = fields
-        .optional("connectors")
-        .map(|node| node.names())
-        .unwrap_or_default();
-    let roles = named(&mut fields, "roles", faults, |_, node, faults| {
-        role(node, faults, &known)
-    });
+    let known: Vec<&str> =
+        fields.optional("connectors").map(|node| node.names()).unwrap_or_default();
+    let roles = named(&mut fields, "roles", faults, |_, node, faults| role(node, faults, &known));
     let tiers = named(&mut fields, "tiers", faults, tier);
     let limits = match fields.optional("limits") {
         Some(node) => limits(node, faults),
@@ -75,16 +67,11 @@ fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
 }
 
 fn organisations(node: Node<'_>, faults: &mut Faults) -> Option<BTreeSet<OrgId>> {
-    let items = node
-        .clone()
-        .items(faults, "a list of organisations, such as [acme]")?;
+    let items = node.clone().items(faults, "a list of organisations, such as [acme]")?;
     if items.is_empty() {
         node.fault(faults, "at least one organisation");
     }
-    items
-        .into_iter()
-        .map(|item| item.text(faults, OrgId::EXPECTED, OrgId::new))
-        .collect()
+    items.into_iter().map(|item| item.text(faults, OrgId::EXPECTED, OrgId::new)).collect()
 }
 
 /// An object of named things, each read by `read`; nothing when the field is absent or not one.
@@ -95,9 +82,7 @@ fn named<T>(
     mut read: impl FnMut(&PolicyName, Node<'_>, &mut Faults) -> Option<T>,
 ) -> Option<BTreeMap<PolicyName, T>> {
     let expected = format!("an object: one member for each of the {field}");
-    let members = fields
-        .required(field, faults, &expected)?
-        .members(faults, &expected)?;
+    let members = fields.required(field, faults, &expected)?.members(faults, &expected)?;
     let mut things = BTreeMap::new();
     for (name, node) in members {
         let Some(name) = name_of(name, &node, faults) else {
@@ -113,11 +98,7 @@ fn named<T>(
 fn name_of(name: &str, node: &Node<'_>, faults: &mut Faults) -> Option<PolicyName> {
     let valid = PolicyName::new(name);
     if valid.is_none() {
-        faults.push(
-            node.path(),
-            format!("the name {name:?}"),
-            PolicyName::EXPECTED,
-        );
+        faults.push(node.path(), format!("the name {name:?}"), PolicyName::EXPECTED);
     }
     valid
 }
@@ -125,32 +106,24 @@ fn name_of(name: &str, node: &Node<'_>, faults: &mut Faults) -> Option<PolicyNam
 fn connector(_: &PolicyName, node: Node<'_>, faults: &mut Faults) -> Option<Connector> {
     const PATH: &str = "an absolute path without query, `//`, `.` or `..`, such as /demo/mcp";
     let mut fields = node.object(faults, "a connector: an object with `path`")?;
-    let path = fields.required("path", faults, PATH).and_then(|node| {
-        node.text(faults, PATH, |text| {
-            plain_path(text).then(|| text.to_owned())
-        })
-    });
+    let path = fields
+        .required("path", faults, PATH)
+        .and_then(|node| node.text(faults, PATH, |text| plain_path(text).then(|| text.to_owned())));
     let credential = match fields.optional("credential") {
         Some(node) => credential(node, faults).map(Some),
         None => Some(None),
     };
     fields.finish(faults);
-    Some(Connector {
-        path: path?,
-        credential: credential?,
-    })
+    Some(Connector { path: path?, credential: credential? })
 }
 
 /// Only paths that Envoy's normalisation leaves alone can be compared with what it routes.
 fn plain_path(text: &str) -> bool {
     text.len() > 1
-        && text.strip_prefix('/').is_some_and(|rest| {
-            rest.split('/')
-                .all(|segment| !matches!(segment, "" | "." | ".."))
-        })
         && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b))
+            .strip_prefix('/')
+            .is_some_and(|rest| rest.split('/').all(|segment| !matches!(segment, "" | "." | "..")))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b))
 }
 
 fn credential(node: Node<'_>, faults: &mut Faults) -> Option<CredentialTemplate> {
@@ -158,23 +131,12 @@ fn credential(node: Node<'_>, faults: &mut Faults) -> Option<CredentialTemplate>
     let secret = fields
         .required("secret", faults, SecretRef::EXPECTED)
         .and_then(|node| node.text(faults, SecretRef::EXPECTED, SecretRef::parse));
-    let header = fields
-        .required("header", faults, CredentialTemplate::HEADER)
-        .and_then(|node| {
-            node.text(
-                faults,
-                CredentialTemplate::HEADER,
-                CredentialTemplate::header_name,
-            )
-        });
-    let template = fields
-        .required("template", faults, CredentialTemplate::TEMPLATE)
-        .and_then(|node| {
-            node.text(
-                faults,
-                CredentialTemplate::TEMPLATE,
-                CredentialTemplate::split,
-            )
+    let header = fields.required("header", faults, CredentialTemplate::HEADER).and_then(|node| {
+        node.text(faults, CredentialTemplate::HEADER, CredentialTemplate::header_name)
+    });
+    let template =
+        fields.required("template", faults, CredentialTemplate::TEMPLATE).and_then(|node| {
+            node.text(faults, CredentialTemplate::TEMPLATE, CredentialTemplate::split)
         });
     fields.finish(faults);
     Some(CredentialTemplate::new(secret?, header?, template?))
@@ -194,10 +156,7 @@ fn distinct_paths(connectors: &BTreeMap<PolicyName, Connector>, faults: &mut Fau
 }
 
 fn role(node: Node<'_>, faults: &mut Faults, connectors: &[&str]) -> Option<Role> {
-    let members = node.members(
-        faults,
-        "a role: an object with one member for each connector",
-    )?;
+    let members = node.members(faults, "a role: an object with one member for each connector")?;
     let mut role = Role::default();
     for (name, node) in members {
         if !connectors.contains(&name) {
@@ -220,19 +179,11 @@ fn tool_grant(node: Node<'_>, faults: &mut Faults) -> Option<ToolGrant> {
     };
     let (allow, show) = (list("allow"), list("show"));
     fields.finish(faults);
-    Some(ToolGrant {
-        allow: allow?,
-        show: show?,
-    })
+    Some(ToolGrant { allow: allow?, show: show? })
 }
 
 fn globs(node: Node<'_>, faults: &mut Faults) -> Option<Globs> {
-    let texts = texts(
-        node,
-        faults,
-        "a list of tool names; * and ? are wildcards",
-        "a name",
-    )?;
+    let texts = texts(node, faults, "a list of tool names; * and ? are wildcards", "a name")?;
     let mut globs = Globs::default();
     for text in texts {
         globs.insert(&text);
@@ -246,9 +197,7 @@ fn texts(node: Node<'_>, faults: &mut Faults, list: &str, item: &str) -> Option<
         .into_iter()
         .map(|node| {
             node.text(faults, &expected, |text| {
-                (1..=LONGEST_GLOB)
-                    .contains(&text.len())
-                    .then(|| text.to_owned())
+                (1..=LONGEST_GLOB).contains(&text.len()).then(|| text.to_owned())
             })
         })
         .collect()
@@ -276,13 +225,7 @@ fn tier(tier: &PolicyName, node: Node<'_>, faults: &mut Faults) -> Option<Vec<Li
         };
         let name = format!("tiers.{tier}.{name}");
         let (per, only) = (vec![Dimension::Key], LimitMatch::default());
-        limits.push(Limit {
-            name,
-            limit,
-            window,
-            per,
-            only,
-        });
+        limits.push(Limit { name, limit, window, per, only });
     }
     Some(limits)
 }
@@ -297,9 +240,8 @@ fn limits(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> {
             continue;
         };
         let rate = rate(&mut fields, faults);
-        let per = fields
-            .required("per", faults, DIMENSIONS)
-            .and_then(|node| dimensions(node, faults));
+        let per =
+            fields.required("per", faults, DIMENSIONS).and_then(|node| dimensions(node, faults));
         let only = match fields.optional("match") {
             Some(node) => limit_match(node, faults),
             None => Some(LimitMatch::default()),
@@ -308,13 +250,7 @@ fn limits(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> {
         let (Some((limit, window)), Some(per), Some(only)) = (rate, per, only) else {
             continue;
         };
-        limits.push(Limit {
-            name: format!("limits.{name}"),
-            limit,
-            window,
-            per,
-            only,
-        });
+        limits.push(Limit { name: format!("limits.{name}"), limit, window, per, only });
     }
     Some(limits)
 }
@@ -352,29 +288,22 @@ fn duration(text: &str) -> Option<Duration> {
 fn dimensions(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Dimension>> {
     let items = node.clone().items(faults, DIMENSIONS)?;
     if items.is_empty() {
-        node.fault(
-            faults,
-            "at least one of: org, key, role, tier, connector, tool",
-        );
+        node.fault(faults, "at least one of: org, key, role, tier, connector, tool");
     }
     let mut per: Vec<_> = items
         .into_iter()
         .map(|node| {
-            node.text(
-                faults,
-                "one of: org, key, role, tier, connector, tool",
-                |text| {
-                    Some(match text {
-                        "org" => Dimension::Org,
-                        "key" => Dimension::Key,
-                        "role" => Dimension::Role,
-                        "tier" => Dimension::Tier,
-                        "connector" => Dimension::Connector,
-                        "tool" => Dimension::Tool,
-                        _ => return None,
-                    })
-                },
-            )
+            node.text(faults, "one of: org, key, role, tier, connector, tool", |text| {
+                Some(match text {
+                    "org" => Dimension::Org,
+                    "key" => Dimension::Key,
+                    "role" => Dimension::Role,
+                    "tier" => Dimension::Tier,
+                    "connector" => Dimension::Connector,
+                    "tool" => Dimension::Tool,
+                    _ => return None,
+                })
+            })
         })
         .collect::<Option<_>>()?;
     // The order in which a person lists them must not make another counter.
@@ -391,9 +320,5 @@ fn limit_match(node: Node<'_>, faults: &mut Faults) -> Option<LimitMatch> {
     };
     let (connectors, tools, roles) = (list("connectors"), list("tools"), list("roles"));
     fields.finish(faults);
-    Some(LimitMatch {
-        connectors: connectors?,
-        tools: tools?,
-        roles: roles?,
-    })
+    Some(LimitMatch { connectors: connectors?, tools: tools?, roles: roles? })
 }

@@ -109,9 +109,7 @@ impl Policy {
     /// The connector whose path is `path`, exactly.
     #[must_use]
     pub fn connector_at(&self, path: &str) -> Option<(&PolicyName, &Connector)> {
-        self.connectors
-            .iter()
-            .find(|(_, connector)| connector.path == path)
+        self.connectors.iter().find(|(_, connector)| connector.path == path)
     }
 
     /// What `role` may do on `connector`.
@@ -133,7 +131,5 @@ pub fn compile(document: &Value) -> Result<Policy, PolicyErrors> {
 #[must_use]
 pub fn version_of(document: &Value) -> Option<PolicyVersion> {
     let digest = Sha256::digest(json::canonical(document).as_bytes());
-    base16ct::lower::encode_string(&digest)
-        .get(..16)
-        .and_then(PolicyVersion::new)
+    base16ct::lower::encode_string(&digest).get(..16).and_then(PolicyVersion::new)
 }

@@ -111,11 +111,7 @@ impl<W> Connection<W> {
             }
         };
         let deadline = now.after(self.timeout);
-        self.pending.push_back(Pending {
-            waiter: Waiter::Caller(waiter),
-            command,
-            deadline,
-        });
+        self.pending.push_back(Pending { waiter: Waiter::Caller(waiter), command, deadline });
         send
     }
 
@@ -128,10 +124,7 @@ impl<W> Connection<W> {
             State::Down { until, .. } if now < until => Vec::new(),
             State::Down { .. } => vec![Output::Open],
             State::Opening { .. } | State::Up => {
-                let overdue = self
-                    .pending
-                    .front()
-                    .is_some_and(|head| head.deadline <= now);
+                let overdue = self.pending.front().is_some_and(|head| head.deadline <= now);
                 if !overdue {
                     return Vec::new();
                 }
@@ -160,10 +153,7 @@ impl<W> Connection<W> {
             deadline,
         });
         self.pending = preamble.chain(waiting).collect();
-        self.pending
-            .iter()
-            .map(|pending| Output::Send(pending.command.encode()))
-            .collect()
+        self.pending.iter().map(|pending| Output::Send(pending.command.encode())).collect()
     }
 
     /// The stream could not be opened, or ended.
@@ -196,11 +186,7 @@ impl<W> Connection<W> {
                     let (waiter, deadline) = (Waiter::Caller(waiter), pending.deadline);
                     let command = Command::ScriptSource(call);
                     out.push(Output::Send(command.encode()));
-                    self.pending.push_back(Pending {
-                        waiter,
-                        command,
-                        deadline,
-                    });
+                    self.pending.push_back(Pending { waiter, command, deadline });
                 }
                 (Waiter::Caller(waiter), _) => out.push(Output::Reply(waiter, reply)),
             }
@@ -240,11 +226,7 @@ impl<W> Connection<W> {
         self.jitter ^= self.jitter << 13;
         self.jitter ^= self.jitter >> 7;
         self.jitter ^= self.jitter << 17;
-        let half = u64::try_from(longest.as_micros())
-            .unwrap_or(u64::MAX)
-            .div_ceil(2);
-        longest.saturating_sub(Duration::from_micros(
-            self.jitter.checked_rem(half).unwrap_or(0),
-        ))
+        let half = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX).div_ceil(2);
+        longest.saturating_sub(Duration::from_micros(self.jitter.checked_rem(half).unwrap_or(0)))
     }
 }

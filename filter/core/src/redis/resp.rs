@@ -86,9 +86,7 @@ impl Decoder {
 
 /// Whether the reply opens with more arrays than any of ours, each the first item of the last.
 fn nests_too_deeply(bytes: &[u8]) -> bool {
-    let headers = bytes
-        .split(|b| *b == b'\n')
-        .take(MAX_DEPTH.saturating_add(1));
+    let headers = bytes.split(|b| *b == b'\n').take(MAX_DEPTH.saturating_add(1));
     headers.filter(|line| line.starts_with(b"*")).count() > MAX_DEPTH
 }
 
@@ -119,10 +117,8 @@ mod tests {
         assert_eq!(whole[1], Value::Status("OK".into()));
         for size in 1..REPLIES.len() {
             let mut decoder = Decoder::default();
-            let replies: Vec<_> = REPLIES
-                .chunks(size)
-                .flat_map(|chunk| decoder.feed(chunk).unwrap())
-                .collect();
+            let replies: Vec<_> =
+                REPLIES.chunks(size).flat_map(|chunk| decoder.feed(chunk).unwrap()).collect();
             assert_eq!(replies, whole, "chunks of {size}");
         }
     }
@@ -130,17 +126,11 @@ mod tests {
     #[test]
     fn what_is_not_resp_ends_the_stream() {
         assert_eq!(Decoder::default().feed(b"HTTP/1.1 200"), Err(ProtocolError));
-        assert_eq!(
-            Decoder::default().feed(&b"*1\r\n".repeat(100_000)),
-            Err(ProtocolError)
-        );
+        assert_eq!(Decoder::default().feed(&b"*1\r\n".repeat(100_000)), Err(ProtocolError));
         let mut decoder = Decoder::default();
         let endless = format!("${}\r\n", usize::MAX >> 1).into_bytes();
         assert!(decoder.feed(&endless).is_ok());
-        assert_eq!(
-            decoder.feed(&vec![b'x'; MAX_REPLY_BYTES]),
-            Err(ProtocolError)
-        );
+        assert_eq!(decoder.feed(&vec![b'x'; MAX_REPLY_BYTES]), Err(ProtocolError));
     }
 
     #[test]

@@ -54,16 +54,8 @@ impl Default for World {
 
 /// The text of the key that the record `name` belongs to.
 fn key(name: &str) -> String {
-    let (org, id) = (
-        OrgId::new("acme").unwrap(),
-        KeyId::new(&format!("k{name}")).unwrap(),
-    );
-    let secret = name
-        .chars()
-        .next()
-        .unwrap()
-        .to_string()
-        .repeat(SECRET_LENGTH);
+    let (org, id) = (OrgId::new("acme").unwrap(), KeyId::new(&format!("k{name}")).unwrap());
+    let secret = name.chars().next().unwrap().to_string().repeat(SECRET_LENGTH);
     mint(&org, &id, &secret).unwrap().expose().to_owned()
 }
 
@@ -136,22 +128,16 @@ impl World {
                 self.now = self.now.after(Duration::from_millis(rest.parse().unwrap()));
                 return Vec::new();
             }
-            "head" | "head-only" => Event::Head {
-                head: self.head(rest),
-                last: verb == "head-only",
-            },
+            "head" | "head-only" => {
+                Event::Head { head: self.head(rest), last: verb == "head-only" }
+            }
             "body" => Event::Body(rest.as_bytes().to_vec()),
             "body-too-large" => Event::BodyTooLarge,
             "redis" => self.redis(rest),
             "vault" => {
                 let (id, value) = rest.split_once(' ').unwrap();
-                let body = json!({"data": {"data": {"api_key": value}}})
-                    .to_string()
-                    .into_bytes();
-                Event::CallDone {
-                    id: self.call(id),
-                    reply: Reply::Vault { body },
-                }
+                let body = json!({"data": {"data": {"api_key": value}}}).to_string().into_bytes();
+                Event::CallDone { id: self.call(id), reply: Reply::Vault { body } }
             }
             "fail" => {
                 let (id, why) = rest.split_once(' ').unwrap();
@@ -161,17 +147,10 @@ impl World {
                     "disconnected" => CallFailure::Disconnected,
                     status => CallFailure::Status(status.parse().unwrap()),
                 };
-                Event::CallFailed {
-                    id: self.call(id),
-                    why,
-                }
+                Event::CallFailed { id: self.call(id), why }
             }
             "response" | "proxy-response" => {
-                let origin = if verb == "response" {
-                    Origin::Upstream
-                } else {
-                    Origin::Proxy
-                };
+                let origin = if verb == "response" { Origin::Upstream } else { Origin::Proxy };
                 let (status, content_type) = rest.split_once(' ').unwrap_or((rest, ""));
                 Event::ResponseHead {
                     status: status.parse().unwrap(),
@@ -183,10 +162,7 @@ impl World {
             }
             "chunk" | "last" => {
                 let bytes = rest.replace("\\n", "\n").into_bytes();
-                Event::ResponseBody {
-                    bytes,
-                    last: verb == "last",
-                }
+                Event::ResponseBody { bytes, last: verb == "last" }
             }
             "response-too-large" => Event::ResponseTooLarge,
             "closed" => Event::Closed(closing(rest)),
@@ -239,11 +215,7 @@ impl World {
             ["admitted"] => Value::Array(vec![Value::Int(1)]),
             ["admitted", remaining] => {
                 let remaining = remaining.parse().unwrap();
-                Value::Array(vec![
-                    Value::Int(1),
-                    Value::Int(remaining),
-                    Value::Int(1_000),
-                ])
+                Value::Array(vec![Value::Int(1), Value::Int(remaining), Value::Int(1_000)])
             }
             ["limited", micros] => {
                 let micros = micros.parse().unwrap();
@@ -255,10 +227,7 @@ impl World {
             ["error"] => Value::Error("ERR broken".into()),
             _ => panic!("no such reply: {line}"),
         };
-        Event::CallDone {
-            id: self.call(words[0]),
-            reply: Reply::Redis(value),
-        }
+        Event::CallDone { id: self.call(words[0]), reply: Reply::Redis(value) }
     }
 
     fn call(&self, name: &str) -> CallId {
@@ -286,11 +255,7 @@ impl World {
                     .map(|(name, value)| format!(" [{name}: {value}]"))
                     .collect();
                 let body = String::from_utf8_lossy(&reply.body).into_owned();
-                lines.push(format!(
-                    "REFUSE {}{headers} {}",
-                    reply.status,
-                    readable(&body)
-                ));
+                lines.push(format!("REFUSE {}{headers} {}", reply.status, readable(&body)));
             }
             Gate::Answer(reply) => {
                 let body = String::from_utf8_lossy(&reply.body).into_owned();
@@ -311,21 +276,12 @@ fn effect(effect: Effect) -> String {
         Effect::SetResponseHeader { name, value } => format!("response header {name}: {value}"),
         Effect::RemoveResponseHeader(name) => format!("response header {name}: removed"),
         Effect::ReplaceResponseBody(bytes) => {
-            format!(
-                "body becomes {}",
-                String::from_utf8_lossy(&bytes).replace('\n', "\\n")
-            )
+            format!("body becomes {}", String::from_utf8_lossy(&bytes).replace('\n', "\\n"))
         }
         Effect::Audit(line) => {
             let mut entry: serde_json::Value = serde_json::from_str(&line).unwrap();
             let members = entry.as_object_mut().unwrap();
-            for known in [
-                "chain",
-                "prev_hash",
-                "hash",
-                "input_sha256",
-                "client_address",
-            ] {
+            for known in ["chain", "prev_hash", "hash", "input_sha256", "client_address"] {
                 members.remove(known);
             }
             format!("audit {}", readable(&entry.to_string()))
@@ -336,16 +292,9 @@ fn effect(effect: Effect) -> String {
 fn call(call: Call) -> String {
     match call {
         Call::Admit(script) => {
-            let args: Vec<_> = script
-                .args
-                .iter()
-                .map(|arg| String::from_utf8_lossy(arg).into_owned())
-                .collect();
-            let keys: Vec<_> = script
-                .keys
-                .iter()
-                .map(portcullis_redis_lua::Key::as_str)
-                .collect();
+            let args: Vec<_> =
+                script.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
+            let keys: Vec<_> = script.keys.iter().map(portcullis_redis_lua::Key::as_str).collect();
             readable(&format!("admit {} ({})", keys.join(" "), args.join(" ")))
         }
         Call::Policy(version) => readable(&format!("policy {version}")),
@@ -362,10 +311,5 @@ fn closing(line: &str) -> Closing {
         _ => End::Complete,
     };
     let upstream_ms = (end == End::Complete).then_some(3);
-    Closing {
-        http_status: status.parse().ok(),
-        latency_ms: 5,
-        upstream_ms,
-        end,
-    }
+    Closing { http_status: status.parse().ok(), latency_ms: 5, upstream_ms, end }
 }

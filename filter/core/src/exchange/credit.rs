@@ -1,0 +1,163 @@
+//! From admission to the upstream: the connector's credential, and the request as it goes on.
+//!
+//! Owns what is taken off a request and what is put on it. The credential's read starts beside the
+//! admission, so that a cold cache costs no extra time.
+
+use super::admission::{Request, held};
+use super::response::Upstream;
+use super::verdict::Grant;
+use super::{Next, Stage, Turn};
+use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
+use crate::denial::Denial;
+use crate::event::Event;
+use crate::secret::Secret;
+use crate::step::{Effect, Gate};
+use crate::vault::{CredentialTemplate, Lease, SecretRef};
+
+/// Admitted; waits for Vault.
+#[derive(Debug)]
+pub(super) struct Crediting {
+    request: Box<Request>,
+    grant: Box<Grant>,
+    secret: SecretRef,
+    call: CallId,
+}
+
+/// The credential's read, which runs beside the admission.
+#[derive(Clone, Debug)]
+pub(super) enum Credential {
+    /// Not asked for, or in memory.
+    Settled,
+    /// Asked for.
+    Waiting(SecretRef, CallId),
+    /// Not to be had.
+    Failed(CallFailure),
+}
+
+/// Starts the read of a credential that is not in memory.
+pub(super) fn fetch(template: &CredentialTemplate, turn: &mut Turn<'_>) -> Credential {
+    let secret = template.secret();
+    if turn.worker.lease(secret).is_some_and(|lease| lease.is_live(turn.now)) {
+        return Credential::Settled;
+    }
+    let call = turn.start(Call::Secret(secret.clone()));
+    Credential::Waiting(secret.clone(), call)
+}
+
+/// Admitted: passes as soon as the credential is there.
+pub(super) fn credit(
+    request: Box<Request>,
+    grant: Box<Grant>,
+    credential: Credential,
+    turn: &mut Turn<'_>,
+) -> Next {
+    let Some(template) = grant.credential.clone() else {
+        return pass(&request, *grant, None, turn);
+    };
+    let secret = template.secret().clone();
+    let lease = turn.worker.lease(&secret).filter(|lease| lease.is_live(turn.now));
+    if let Some(header) = lease.map(|lease| template.render(&lease.secret)) {
+        return pass(&request, *grant, Some((template.header().to_owned(), header)), turn);
+    }
+    let call = match credential {
+        Credential::Waiting(asked, call) if asked == secret => call,
+        Credential::Failed(why) => return turn.refuse(Denial::Unavailable(Dependency::Vault, why)),
+        Credential::Waiting(..) | Credential::Settled => turn.start(Call::Secret(secret.clone())),
+    };
+    (Stage::Crediting(Box::new(Crediting { request, grant, secret, call })), Gate::Hold)
+}
+
+impl Crediting {
+    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+        match event {
+            Event::CallDone { .. } | Event::CallFailed { .. } => {
+                match secret_outcome(event, self.call, &self.secret, turn) {
+                    None => (Stage::Crediting(self), Gate::Hold),
+                    Some(Err(why)) => turn.refuse(Denial::Unavailable(Dependency::Vault, why)),
+                    Some(Ok(())) => self.credited(turn),
+                }
+            }
+            event => held(event, "crediting", turn, || Stage::Crediting(self)),
+        }
+    }
+
+    /// Uses the value just read, also when it may not be kept at all (`cache_seconds: 0`).
+    fn credited(self, turn: &mut Turn<'_>) -> Next {
+        let template = self.grant.credential.clone();
+        let lease = turn.worker.lease(&self.secret);
+        match template
+            .zip(lease)
+            .map(|(template, lease)| (template.header().to_owned(), template.render(&lease.secret)))
+        {
+            Some(credential) => pass(&self.request, *self.grant, Some(credential), turn),
+            None => turn.refuse(Denial::Internal("credential")),
+        }
+    }
+}
+
+/// What became of the read of `secret`, once the event is about it; a value is remembered.
+pub(super) fn secret_outcome(
+    event: Event,
+    call: CallId,
+    secret: &SecretRef,
+    turn: &mut Turn<'_>,
+) -> Option<Result<(), CallFailure>> {
+    match event {
+        Event::CallDone { id, reply: Reply::Vault { body } } if id == call => {
+            Some(match secret.read(&body) {
+                Some(value) => {
+                    let lease = Lease::new(value, turn.now, turn.worker.config.vault_cache);
+                    turn.worker.set_lease(secret.clone(), lease);
+                    Ok(())
+                }
+                None => Err(CallFailure::Unreadable),
+            })
+        }
+        Event::CallDone { id, reply: Reply::Redis(_) } if id == call => {
+            Some(Err(CallFailure::Unreadable))
+        }
+        Event::CallFailed { id, why } if id == call => Some(Err(why)),
+        _ => None,
+    }
+}
+
+/// Lets the request go upstream: as the gateway's own, not as the client's.
+fn pass(
+    request: &Request,
+    grant: Grant,
+    credential: Option<(String, Secret)>,
+    turn: &mut Turn<'_>,
+) -> Next {
+    turn.context.entry.decision.effect = "allow";
+    // What has to be read on the way back must not come compressed.
+    let never = ["authorization", "proxy-authorization", "x-api-key", "accept-encoding"];
+    let strip = never.into_iter().chain(request.strip.iter().map(String::as_str));
+    let credential_header = credential.as_ref().map(|(name, _)| name.as_str());
+    for name in strip.chain(credential_header) {
+        turn.effects.push(Effect::RemoveRequestHeader(name.to_owned()));
+    }
+    let own = [
+        ("x-portcullis-org", grant.principal.org.to_string()),
+        ("x-portcullis-principal", header_safe(&grant.principal.name)),
+        ("x-portcullis-request-id", turn.context.entry.request_id.clone()),
+    ];
+    let own = own.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value)));
+    for (name, value) in own.chain(credential) {
+        turn.effects.push(Effect::AddRequestHeader { name, value });
+    }
+    let operation = request.message.as_ref().ok().map(|message| message.operation.clone());
+    let Some(operation) = operation else {
+        return turn.refuse(Denial::Internal("message"));
+    };
+    (Stage::Upstream(Box::new(Upstream::new(operation, &grant))), Gate::Pass)
+}
+
+/// A name that a person chose, as a header can carry it: other bytes percent-encoded.
+fn header_safe(name: &str) -> String {
+    name.bytes()
+        .map(|byte| match byte {
+            b'%' | ..0x20 | 0x7f.. => format!("%{byte:02X}"),
+            plain => char::from(plain).to_string(),
+        })
+        .collect()
+}
