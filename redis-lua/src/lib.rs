@@ -1,1 +1,48 @@
-//! Placeholder.
+//! What Portcullis keeps in Redis, and the only code that changes it: Lua scripts as first-class
+//! files, the names of all keys, typed builders for script calls and decoders for their replies.
+//!
+//! It owns the layout of the data. It refuses to know a connection, a wire format, a clock or JSON:
+//! a call leaves as a list of byte strings, a reply comes in as a [`Value`], documents are bytes.
+//!
+//! ```
+//! use portcullis_redis_lua::{Admit, AdmitReply, Expected, Guard, Key, Value, Window};
+//! # fn main() -> Result<(), portcullis_redis_lua::ReplyError> {
+//! let admit = Admit {
+//!     guards: vec![Guard { key: Key::record("acme", "a1"), expected: Expected::Revision("7".into()) }],
+//!     windows: vec![Window {
+//!         key: Key::window("acme", "calls", &[("key", "a1")]),
+//!         limit: 5,
+//!         length_us: 1_000_000,
+//!         cost: 1,
+//!     }],
+//! };
+//! let command = admit.call().evalsha(); // send this; on a NOSCRIPT error, send `eval()` once
+//! assert_eq!(command.first().map(Vec::as_slice), Some(&b"EVALSHA"[..]));
+//!
+//! let reply = Value::Array(vec![Value::Int(1), Value::Int(4), Value::Int(1_000_000)]);
+//! assert!(matches!(admit.decode(reply)?, AdmitReply::Admitted(windows) if windows.len() == 1));
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
+#![warn(missing_docs)]
+
+mod admit;
+mod keys;
+mod record;
+mod script;
+mod value;
+
+pub use admit::{Admit, AdmitReply, Expected, Guard, GuardState, Window, WindowState};
+pub use keys::Key;
+pub use record::{PutRecord, PutRecordReply};
+pub use script::{ADMIT, PUT_RECORD, SCRIPTS, Script, ScriptCall};
+pub use value::{ReplyError, Value};

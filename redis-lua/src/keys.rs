@@ -1,0 +1,134 @@
+//! The names of all Redis keys. Owns the layout; refuses to know what the names stand for.
+//!
+//! Everything of one organisation carries the hash tag `{org}`, so a script that touches several of
+//! its keys works in Redis Cluster. Every variable part is percent-encoded: a tool called
+//! `x}:key:admin` stays inside its own segment and can forge neither another key nor another tag.
+
+use std::fmt::{self, Write as _};
+
+/// The name of a Redis key; can only be built by the constructors here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(String);
+
+impl Key {
+    /// HASH: one API key's record; `rev` (decimal, from 1) and `doc` (JSON).
+    pub fn record(org: &str, id: &str) -> Self {
+        Self(format!("portcullis:{{{}}}:key:{}", Encoded(org), Encoded(id)))
+    }
+
+    /// SET: the ids of an organisation's records.
+    pub fn record_index(org: &str) -> Self {
+        Self(format!("portcullis:{{{}}}:keys", Encoded(org)))
+    }
+
+    /// HASH: which policy is active for an organisation; `rev` (version) and `doc` (JSON).
+    pub fn policy(org: &str) -> Self {
+        Self(format!("portcullis:{{{}}}:policy", Encoded(org)))
+    }
+
+    /// STRING: a policy document by its version; immutable.
+    pub fn policy_document(version: &str) -> Self {
+        Self(format!("portcullis:policy:doc:{}", Encoded(version)))
+    }
+
+    /// LIST: what was activated when, by whom and why; newest first.
+    pub fn policy_history() -> Self {
+        Self("portcullis:policy:history".to_owned())
+    }
+
+    /// SET: the names of all organisations that a policy or a key was ever written for.
+    pub fn organisations() -> Self {
+        Self("portcullis:organisations".to_owned())
+    }
+
+    /// LIST: one sliding window of the limit called `limit`. `partition` says whose: the dimensions
+    /// it is kept per, each with its value, such as `[("key", "a1"), ("tool", "create_note")]`.
+    pub fn window(org: &str, limit: &str, partition: &[(&str, &str)]) -> Self {
+        let mut name = format!("portcullis:{{{}}}:window:{}:", Encoded(org), Encoded(limit));
+        for (nth, (dimension, value)) in partition.iter().enumerate() {
+            let comma = if nth == 0 { "" } else { "," };
+            let _ = write!(name, "{comma}{}={}", Encoded(dimension), Encoded(value));
+        }
+        Self(name)
+    }
+
+    /// The name as Redis sees it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Percent-encodes all but RFC 3986's unreserved characters, so that none of `{}:,=%*?` gets through.
+struct Encoded<'a>(&'a str);
+
+impl fmt::Display for Encoded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    f.write_char(char::from(byte))?;
+                }
+                _ => write!(f, "%{byte:02X}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_documented_ones() {
+        let names = [
+            Key::record("acme", "a1"),
+            Key::record_index("acme"),
+            Key::policy("acme"),
+            Key::policy_document("0123456789abcdef"),
+            Key::policy_history(),
+            Key::organisations(),
+            Key::window("acme", "calls", &[]),
+            Key::window("acme", "note-storm", &[("key", "a1"), ("tool", "create_note")]),
+        ];
+        let expected = [
+            "portcullis:{acme}:key:a1",
+            "portcullis:{acme}:keys",
+            "portcullis:{acme}:policy",
+            "portcullis:policy:doc:0123456789abcdef",
+            "portcullis:policy:history",
+            "portcullis:organisations",
+            "portcullis:{acme}:window:calls:",
+            "portcullis:{acme}:window:note-storm:key=a1,tool=create_note",
+        ];
+        assert_eq!(names.map(|key| key.to_string()), expected);
+    }
+
+    #[test]
+    fn hostile_values_stay_inside_their_segment() {
+        let forged = Key::window("a}{b", "c:d", &[("tool", "x,key=admin}:é%")]);
+        assert_eq!(
+            forged.as_str(),
+            "portcullis:{a%7D%7Bb}:window:c%3Ad:tool=x%2Ckey%3Dadmin%7D%3A%C3%A9%25"
+        );
+    }
+
+    #[test]
+    fn different_values_never_share_a_key() {
+        let one = Key::window("acme", "calls", &[("key", "a"), ("tool", "b")]);
+        for other in [
+            Key::window("acme", "calls", &[("key", "a,tool=b")]),
+            Key::window("acme", "calls", &[("key", "a%2Ctool%3Db")]),
+            Key::window("acme", "calls:key=a,tool=b", &[]),
+            Key::window("acme", "calls", &[("tool", "b"), ("key", "a")]),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A script as a value, and one invocation of it as the words of a Redis command.
+
+use crate::Key;
+
+/// Checks that a record is still the revision decided on, then draws from every window or none.
+pub static ADMIT: Script = Script {
+    name: "admit",
+    source: include_str!("../scripts/admit.lua"),
+    sha1: include_str!("../scripts/admit.lua.sha1").trim_ascii(),
+};
+
+/// Writes a key record if it is still the revision that the writer read.
+pub static PUT_RECORD: Script = Script {
+    name: "put_record",
+    source: include_str!("../scripts/put_record.lua"),
+    sha1: include_str!("../scripts/put_record.lua.sha1").trim_ascii(),
+};
+
+/// Every script of this crate.
+pub static SCRIPTS: [&Script; 2] = [&ADMIT, &PUT_RECORD];
+
+/// A Lua script and the digest by which Redis knows it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Script {
+    /// File name without the extension.
+    pub name: &'static str,
+    /// The Lua text, byte for byte what [`Script::sha1`] is the digest of.
+    pub source: &'static str,
+    /// Lower-hex SHA-1 of the source: a checked-in golden, so nothing has to hash at run time.
+    pub sha1: &'static str,
+}
+
+/// One invocation of a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct ScriptCall {
+    /// What to run.
+    pub script: &'static Script,
+    /// The keys it touches; all of one organisation, hence of one Redis Cluster slot.
+    pub keys: Vec<Key>,
+    /// Its arguments.
+    pub args: Vec<Vec<u8>>,
+}
+
+impl ScriptCall {
+    /// The command that runs the script by its digest: short, and what to send first.
+    pub fn evalsha(&self) -> Vec<Vec<u8>> {
+        self.command("EVALSHA", self.script.sha1)
+    }
+
+    /// The command that carries the source, which makes Redis remember the script. Send it once,
+    /// when [`ScriptCall::evalsha`] was answered with a `NOSCRIPT` error.
+    pub fn eval(&self) -> Vec<Vec<u8>> {
+        self.command("EVAL", self.script.source)
+    }
+
+    fn command(&self, verb: &str, script: &str) -> Vec<Vec<u8>> {
+        let count = self.keys.len().to_string();
+        [verb, script, &count]
+            .into_iter()
+            .chain(self.keys.iter().map(Key::as_str))
+            .map(|word| word.as_bytes().to_vec())
+            .chain(self.args.iter().cloned())
+            .collect()
+    }
+}

@@ -1,0 +1,11 @@
+//! The scripts on a real Valkey: what they answer, what they leave behind, and that many connections
+//! at once cannot get more out of a window than it holds.
+
+mod admit;
+mod concurrency;
+mod ledger;
+mod model;
+mod put_record;
+mod scripts;
+#[allow(dead_code, reason = "the CLI's tests use this file too, and more of it")]
+mod valkey;

@@ -1,0 +1,125 @@
+//! A Valkey of its own for each test: loopback, free port, nothing on disk, gone with the test.
+//! Also used by the tests of the CLI.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use portcullis_redis_lua::{ScriptCall, Value};
+
+pub(crate) struct Valkey {
+    process: Child,
+    url: String,
+}
+
+impl Valkey {
+    pub(crate) fn start() -> Self {
+        // A free port is only free until somebody else takes it: try again with another one.
+        for _ in 0..10 {
+            if let Some(valkey) = Self::start_on(free_port()) {
+                return valkey;
+            }
+        }
+        panic!("valkey-server did not start on any of ten free ports");
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn connect(&self) -> redis::Connection {
+        connect(&self.url).expect("Valkey answered a PING before")
+    }
+
+    fn start_on(port: u16) -> Option<Self> {
+        let process = Command::new(binary())
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("valkey-server is executable");
+        let mut valkey = Self { process, url: format!("redis://127.0.0.1:{port}/") };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            if valkey.process.try_wait().expect("own child").is_some() {
+                return None;
+            }
+            if valkey.serves_ours() {
+                return Some(valkey);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+
+    /// Whether our own child answers, not somebody who took the port before it.
+    fn serves_ours(&self) -> bool {
+        let Ok(mut connection) = connect(&self.url) else {
+            return false;
+        };
+        let info: redis::RedisResult<String> =
+            redis::cmd("INFO").arg("server").query(&mut connection);
+        info.is_ok_and(|info| info.contains(&format!("process_id:{}\r\n", self.process.id())))
+    }
+}
+
+impl Drop for Valkey {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Sends the script by digest, and once in full if Valkey does not know it.
+pub(crate) fn run(connection: &mut redis::Connection, call: &ScriptCall) -> Value {
+    let reply = send(connection, &call.evalsha());
+    if reply.is_noscript() { send(connection, &call.eval()) } else { reply }
+}
+
+/// Sends any command.
+pub(crate) fn send(connection: &mut redis::Connection, words: &[Vec<u8>]) -> Value {
+    let mut command = redis::Cmd::new();
+    for word in words {
+        command.arg(word.as_slice());
+    }
+    neutral(redis::ConnectionLike::req_command(connection, &command).expect("Valkey answers"))
+}
+
+fn neutral(reply: redis::Value) -> Value {
+    match reply {
+        redis::Value::Nil => Value::Nil,
+        redis::Value::Int(number) => Value::Int(number),
+        redis::Value::BulkString(bytes) => Value::Bulk(bytes),
+        redis::Value::SimpleString(text) => Value::Status(text),
+        redis::Value::Okay => Value::Status("OK".into()),
+        redis::Value::Array(elements) => Value::Array(elements.into_iter().map(neutral).collect()),
+        redis::Value::ServerError(error) => {
+            Value::Error(format!("{} {}", error.code(), error.details().unwrap_or_default()))
+        }
+        other => panic!("no script replies with {other:?}"),
+    }
+}
+
+fn connect(url: &str) -> redis::RedisResult<redis::Connection> {
+    redis::Client::open(url)?.get_connection()
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("bound").port()
+}
+
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("PORTCULLIS_VALKEY_SERVER") {
+        return path.into();
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin/valkey-server");
+    assert!(
+        path.exists(),
+        "no valkey-server at {}: run `cargo xtask tools`, or set PORTCULLIS_VALKEY_SERVER",
+        path.display()
+    );
+    path
+}
