@@ -1,2 +1,89 @@
-//! Placeholder.
-fn main() {}
+//! `portcullis`: keys, policy and audit log, for the people who run the gateway.
+//!
+//! Owns the conversation with a person or a script: arguments, tables, JSON, exit status. What a
+//! key, a policy or an intact log is, the core decides; how Redis holds them, `redis-lua` does.
+//!
+//! Exit status: 0 done, 1 refused or found wanting, 2 usage.
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod args;
+mod audit;
+mod document;
+mod key;
+mod moment;
+mod policy;
+mod report;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use args::{AuditCommand, Cli, Command, KeyCommand, Output, PolicyCommand};
+use report::{Refusal, Report};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error),
+    };
+    let output = cli.session.output;
+    match run(cli) {
+        Ok(report) => report.print(output),
+        Err(refusal) => refusal.print(output),
+    }
+}
+
+fn run(cli: Cli) -> Result<Report, Refusal> {
+    let session = &cli.session;
+    match cli.command {
+        Command::Key(command) => match command {
+            KeyCommand::Issue(args) => key::issue(session, args),
+            KeyCommand::List(args) => key::list(session, &args),
+            KeyCommand::Show(args) => key::show(session, &args),
+            KeyCommand::Revoke(args) => key::revoke(session, &args),
+        },
+        Command::Policy(command) => match command {
+            PolicyCommand::Check(args) => policy::check(&args),
+            PolicyCommand::Push(args) => policy::push(session, &args),
+            PolicyCommand::History(args) => policy::history(session, &args),
+            PolicyCommand::Show(args) => policy::show(session, &args),
+            PolicyCommand::Rollback(args) => policy::rollback(session, &args),
+        },
+        Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args),
+        Command::Completions { shell } => Ok(completions(shell)),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Report {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    let json = serde_json::json!({ "shell": shell.to_string(), "script": &script });
+    Report::done(script, json)
+}
+
+/// Clap found the arguments wrong, or was asked for help. Its text is for people, unless the
+/// arguments that it did not understand ask for JSON.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let arguments: Vec<_> = std::env::args().collect();
+    let wants_json = arguments.iter().any(|argument| argument == "--output=json")
+        || arguments.windows(2).any(|pair| pair == ["--output", "json"]);
+    if wants_json && error.use_stderr() {
+        let text = error.to_string();
+        let (found, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
+        let found = found.trim_start_matches("error: ").trim_end();
+        return Refusal::usage(found).expected(usage.unwrap_or_default()).print(Output::Json);
+    }
+    // Nothing is left to do if there is nobody to tell.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}

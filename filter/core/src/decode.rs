@@ -130,6 +130,20 @@ impl<'a> Node<'a> {
         faults.push(&self.path, describe(self.value), expected);
     }
 
+    /// [`Node::text`] where a person might have put a secret: the fault does not repeat what it found.
+    pub fn unseen_text<T>(
+        self,
+        faults: &mut Faults,
+        expected: &str,
+        read: impl FnOnce(&'a str) -> Option<T>,
+    ) -> Option<T> {
+        let read = self.value.as_str().and_then(read);
+        if read.is_none() {
+            faults.push(&self.path, "something else (not shown)", expected);
+        }
+        read
+    }
+
     /// An object whose members are all to be named by the reader.
     pub fn object(self, faults: &mut Faults, expected: &str) -> Option<Fields<'a>> {
         match self.value {

@@ -130,7 +130,7 @@ fn credential(node: Node<'_>, faults: &mut Faults) -> Option<CredentialTemplate>
     let mut fields = node.object(faults, "an object with `secret`, `header` and `template`")?;
     let secret = fields
         .required("secret", faults, SecretRef::EXPECTED)
-        .and_then(|node| node.text(faults, SecretRef::EXPECTED, SecretRef::parse));
+        .and_then(|node| node.unseen_text(faults, SecretRef::EXPECTED, SecretRef::parse));
     let header = fields.required("header", faults, CredentialTemplate::HEADER).and_then(|node| {
         node.text(faults, CredentialTemplate::HEADER, CredentialTemplate::header_name)
     });

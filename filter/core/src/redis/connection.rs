@@ -230,3 +230,6 @@ impl<W> Connection<W> {
         longest.saturating_sub(Duration::from_micros(self.jitter.checked_rem(half).unwrap_or(0)))
     }
 }
+
+#[cfg(test)]
+mod tests;

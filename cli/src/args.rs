@@ -1,0 +1,270 @@
+//! The command line: every command, option and help text.
+//!
+//! Owns the form of arguments. Whether what they name exists is for the commands to find out.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use portcullis_core::audit::Start;
+use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion};
+
+use crate::moment::Moment;
+use crate::report::Refusal;
+
+/// The operator's tool of Portcullis: API keys, policy, audit log.
+///
+/// Exit status: 0 done, 1 refused or found wanting, 2 usage.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) session: Session,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What all commands share.
+#[derive(Debug, Args)]
+pub(crate) struct Session {
+    /// Redis or Valkey, such as redis://127.0.0.1:6379/ or redis://user:password@host/.
+    #[arg(
+        long,
+        global = true,
+        env = "PORTCULLIS_REDIS",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(crate) redis: Option<String>,
+    /// Who is doing this; kept with every change. Default: the operating system's user.
+    #[arg(long, global = true, value_name = "NAME", value_parser = line)]
+    pub(crate) actor: Option<String>,
+    /// A table for people, or one JSON document for scripts.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+impl Session {
+    /// Who is to be named in what is written.
+    pub(crate) fn actor_name(&self) -> Result<String, Refusal> {
+        if let Some(actor) = &self.actor {
+            return Ok(actor.clone());
+        }
+        let user = whoami::username().ok();
+        user.and_then(|user| line(&user).ok()).ok_or_else(|| {
+            Refusal::usage("the operating system does not say who you are").expected("--actor NAME")
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Issue, list, show and revoke API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Check policy documents, activate them, go back to an earlier one.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Verify audit logs.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Print a completion script.
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Issue a new key. It is shown once; only its SHA-256 is stored.
+    Issue(IssueArgs),
+    /// List keys.
+    List(ListArgs),
+    /// Show one key's record.
+    Show(ShowKeyArgs),
+    /// Revoke a key for good: its very next request is refused.
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IssueArgs {
+    /// Organisation the key belongs to.
+    #[arg(long, value_parser = org)]
+    pub(crate) org: OrgId,
+    /// What the key is for, in a few words: one key per agent or integration.
+    #[arg(long, value_parser = line)]
+    pub(crate) name: String,
+    /// Role of its holder; the policy says what it may do.
+    #[arg(long, value_parser = policy_name)]
+    pub(crate) role: PolicyName,
+    /// Tier; the policy says which limits it has.
+    #[arg(long, value_parser = policy_name)]
+    pub(crate) tier: PolicyName,
+    /// Not valid from then on: a duration from now (90d, 12h, 30m) or a time (2027-01-31T00:00:00Z).
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) expires: Option<Moment>,
+    /// Not valid before: a duration from now or a time.
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) not_before: Option<Moment>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only this organisation's keys.
+    #[arg(long, value_parser = org)]
+    pub(crate) org: Option<OrgId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowKeyArgs {
+    /// Id of the key: the third part of pck_ORG_ID_….
+    #[arg(value_parser = key_id)]
+    pub(crate) id: KeyId,
+    /// Organisation of the key; looked for in all if not given.
+    #[arg(long, value_parser = org)]
+    pub(crate) org: Option<OrgId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RevokeArgs {
+    #[command(flatten)]
+    pub(crate) key: ShowKeyArgs,
+    /// Why; kept with the record.
+    #[arg(long, value_parser = line)]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Check a document without activating it; names every fault with its line.
+    Check(CheckArgs),
+    /// Activate a document for all organisations it names, from their next request on.
+    Push(PushArgs),
+    /// List what was activated when, by whom and why; newest first.
+    History(HistoryArgs),
+    /// Print a document as JSON; without VERSION the one activated last.
+    Show(ShowPolicyArgs),
+    /// Go back to an earlier version, from the next request on.
+    Rollback(RollbackArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Policy document, YAML or JSON; `-` for standard input.
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Policy document, YAML or JSON; `-` for standard input.
+    pub(crate) file: PathBuf,
+    /// Why; kept in the history.
+    #[arg(long, value_parser = line)]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// At most this many entries.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowPolicyArgs {
+    #[arg(value_parser = policy_version)]
+    pub(crate) version: Option<PolicyVersion>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// Version to go back to. Default: what was active before the last change, so that a second
+    /// rollback undoes the first.
+    #[arg(long, value_name = "VERSION", value_parser = policy_version)]
+    pub(crate) to: Option<PolicyVersion>,
+    /// Why; kept in the history.
+    #[arg(long, value_parser = line)]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Verify that no entry was edited, dropped, swapped or repeated; names the first bad one.
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Logs in the order in which they were written; `-` for standard input.
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Where chains may start: with their first entry, or anywhere (older files were rotated away).
+    #[arg(long, value_enum, default_value_t = ChainStart::Genesis)]
+    pub(crate) start: ChainStart,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChainStart {
+    Genesis,
+    Anywhere,
+}
+
+impl From<ChainStart> for Start {
+    fn from(start: ChainStart) -> Self {
+        match start {
+            ChainStart::Genesis => Start::Genesis,
+            ChainStart::Anywhere => Start::Anywhere,
+        }
+    }
+}
+
+fn org(text: &str) -> Result<OrgId, String> {
+    OrgId::new(text).ok_or_else(|| format!("expected {}", OrgId::EXPECTED))
+}
+
+fn key_id(text: &str) -> Result<KeyId, String> {
+    KeyId::new(text).ok_or_else(|| {
+        format!("expected the id of a key: {}; never the whole key", KeyId::EXPECTED)
+    })
+}
+
+fn policy_name(text: &str) -> Result<PolicyName, String> {
+    PolicyName::new(text).ok_or_else(|| format!("expected {}", PolicyName::EXPECTED))
+}
+
+fn policy_version(text: &str) -> Result<PolicyVersion, String> {
+    PolicyVersion::new(text).ok_or_else(|| format!("expected {}", PolicyVersion::EXPECTED))
+}
+
+/// One line of free text that is kept and shown again.
+fn line(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 200;
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > LONGEST || text.chars().any(char::is_control) {
+        return Err(format!("expected one line of 1 to {LONGEST} characters"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn free_text_is_one_line() {
+        assert_eq!(line("  key leaked "), Ok("key leaked".to_owned()));
+        for bad in ["", "  ", "two\nlines", "\u{1b}[31m", &"x".repeat(201)] {
+            assert!(line(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! A document that a person wrote, in YAML or JSON: its value, and which line each part stands on.
+//!
+//! Owns the subset of YAML that means exactly one JSON document: no anchors, aliases or tags, no
+//! key twice, only texts as keys, no infinity. Knows nothing of what the document says.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use portcullis_core::json;
+use portcullis_core::policy::PolicyErrors;
+use saphyr::Scalar;
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
+use serde_json::{Map, Number, Value};
+
+use crate::report::{LocatedFault, Refusal};
+
+pub(crate) struct Document {
+    pub(crate) value: Value,
+    /// The file's name as the user gave it.
+    pub(crate) place: String,
+    lines: Lines,
+}
+
+/// The line of each value by its path, such as `limits.storm.per[0]`.
+type Lines = BTreeMap<String, usize>;
+
+impl Document {
+    pub(crate) fn read(file: &Path) -> Result<Self, Refusal> {
+        let (place, text) = contents(file)?;
+        let parsed = if is_json(file, &text) { from_json(&text) } else { from_yaml(&text) };
+        match parsed {
+            Ok((value, lines)) => Ok(Self { value, place, lines }),
+            Err(fault) => Err(Refusal::new("the document cannot be read", place)
+                .expected("one YAML or JSON document")
+                .faults(vec![fault])),
+        }
+    }
+
+    /// The faults in the order of their lines.
+    pub(crate) fn located(&self, faults: &PolicyErrors) -> Vec<LocatedFault> {
+        let mut located: Vec<_> = faults
+            .iter()
+            .map(|fault| LocatedFault {
+                line: self.line_of(&fault.path),
+                path: fault.path.clone(),
+                found: fault.found.clone(),
+                expected: fault.expected.clone(),
+            })
+            .collect();
+        located.sort_by_key(|fault| fault.line);
+        located
+    }
+
+    /// The line of the value at `path`, or of what should contain it if it is missing.
+    fn line_of(&self, path: &str) -> Option<usize> {
+        let mut path = path;
+        loop {
+            if let Some(line) = self.lines.get(path) {
+                return Some(*line);
+            }
+            path = path.get(..path.rfind(['.', '['])?)?;
+        }
+    }
+}
+
+fn contents(file: &Path) -> Result<(String, String), Refusal> {
+    let (place, read) = if file == Path::new("-") {
+        let mut text = String::new();
+        let read = std::io::stdin().read_to_string(&mut text).map(|_| text);
+        ("standard input".to_owned(), read)
+    } else {
+        (file.display().to_string(), std::fs::read_to_string(file))
+    };
+    match read {
+        Ok(text) => Ok((place, text)),
+        Err(error) => Err(Refusal::new(format!("cannot be read: {error}"), place)
+            .expected("a file with a YAML or JSON document")),
+    }
+}
+
+fn is_json(file: &Path, text: &str) -> bool {
+    file.extension().is_some_and(|extension| extension == "json")
+        || text.trim_start().starts_with('{')
+}
+
+fn from_json(text: &str) -> Result<(Value, Lines), LocatedFault> {
+    let value = json::parse_strict(text.as_bytes()).map_err(|error| LocatedFault {
+        line: None,
+        path: String::new(),
+        found: error.to_string(),
+        expected: "JSON with one meaning".to_owned(),
+    })?;
+    // JSON is YAML but for a few escapes; then there are no line numbers.
+    let lines = from_yaml(text).map(|(_, lines)| lines).unwrap_or_default();
+    Ok((value, lines))
+}
+
+fn from_yaml(text: &str) -> Result<(Value, Lines), LocatedFault> {
+    let mut reader = Reader { events: Parser::new_from_str(text), lines: Lines::new() };
+    let value = reader.document()?;
+    Ok((value, reader.lines))
+}
+
+struct Reader<'a> {
+    events: Parser<'a, StrInput<'a>>,
+    lines: Lines,
+}
+
+impl<'a> Reader<'a> {
+    fn document(&mut self) -> Result<Value, LocatedFault> {
+        let mut document = None;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamEnd => return Ok(document.unwrap_or(Value::Null)),
+                Event::Nothing | Event::StreamStart | Event::DocumentEnd => {}
+                Event::DocumentStart(_) if document.is_some() => {
+                    return Err(fault(span, "", "a second document", "one document"));
+                }
+                Event::DocumentStart(_) => {
+                    let (event, span) = self.next()?;
+                    document = Some(self.value(event, span, "", 0)?);
+                }
+                _ => {
+                    return Err(fault(span, "", "a value outside a document", "one document"));
+                }
+            }
+        }
+    }
+
+    fn value(
+        &mut self,
+        event: Event<'a>,
+        span: Span,
+        path: &str,
+        depth: usize,
+    ) -> Result<Value, LocatedFault> {
+        if depth > json::MAX_DEPTH {
+            let expected = format!("at most {} levels", json::MAX_DEPTH);
+            return Err(fault(span, path, "more levels of nesting", &expected));
+        }
+        // The line of a member is that of its key, which was there before.
+        self.lines.entry(path.to_owned()).or_insert_with(|| span.start.line());
+        let plain = "a plain value: anchors, aliases and tags mean nothing in JSON";
+        match event {
+            Event::Scalar(text, style, 0, None) => scalar(&text, style)
+                .ok_or_else(|| fault(span, path, &text, "a number that JSON can express")),
+            Event::SequenceStart(0, None) => self.sequence(path, depth),
+            Event::MappingStart(0, None) => self.mapping(path, depth),
+            Event::Alias(_) => Err(fault(span, path, "an alias", plain)),
+            Event::Scalar(_, _, 0, _) | Event::SequenceStart(0, _) | Event::MappingStart(0, _) => {
+                Err(fault(span, path, "a tag", plain))
+            }
+            Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..) => {
+                Err(fault(span, path, "an anchor", plain))
+            }
+            _ => Err(fault(span, path, "nothing", "a value")),
+        }
+    }
+
+    fn sequence(&mut self, path: &str, depth: usize) -> Result<Value, LocatedFault> {
+        let mut items = Vec::new();
+        loop {
+            let (event, span) = self.next()?;
+            if event == Event::SequenceEnd {
+                return Ok(Value::Array(items));
+            }
+            let path = format!("{path}[{}]", items.len());
+            items.push(self.value(event, span, &path, depth.saturating_add(1))?);
+        }
+    }
+
+    fn mapping(&mut self, path: &str, depth: usize) -> Result<Value, LocatedFault> {
+        let mut members = Map::new();
+        loop {
+            let (event, span) = self.next()?;
+            if event == Event::MappingEnd {
+                return Ok(Value::Object(members));
+            }
+            let name = match self.value(event, span, path, depth.saturating_add(1))? {
+                Value::String(name) => name,
+                other => {
+                    let found = format!("the key {other}");
+                    return Err(fault(span, path, &found, "a text as key; put it in quotes"));
+                }
+            };
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            let line = span.start.line();
+            if members.contains_key(&name) {
+                let found = match self.lines.get(&path) {
+                    Some(first) => format!("a second {name:?}, the first is on line {first}"),
+                    None => format!("a second {name:?}"),
+                };
+                return Err(fault(span, &path, &found, "each key once"));
+            }
+            self.lines.insert(path.clone(), line);
+            let (event, span) = self.next()?;
+            members.insert(name, self.value(event, span, &path, depth.saturating_add(1))?);
+        }
+    }
+
+    fn next(&mut self) -> Result<(Event<'a>, Span), LocatedFault> {
+        match self.events.next() {
+            Some(Ok(next)) => Ok(next),
+            Some(Err(error)) => Err(LocatedFault {
+                line: Some(error.marker().line()),
+                path: String::new(),
+                found: error.info().to_owned(),
+                expected: "well-formed YAML".to_owned(),
+            }),
+            None => Ok((Event::StreamEnd, Span::default())),
+        }
+    }
+}
+
+/// What an unquoted word is, by the core schema of YAML 1.2; a quoted one is a text.
+/// Nothing for a number that JSON cannot express.
+fn scalar(text: &str, style: ScalarStyle) -> Option<Value> {
+    if style != ScalarStyle::Plain {
+        return Some(Value::String(text.to_owned()));
+    }
+    if text.is_empty() {
+        return Some(Value::Null);
+    }
+    match Scalar::parse_from_cow(text.into()) {
+        Scalar::Null => Some(Value::Null),
+        Scalar::Boolean(value) => Some(Value::Bool(value)),
+        Scalar::Integer(value) => Some(Value::from(value)),
+        Scalar::FloatingPoint(value) => Number::from_f64(value.into_inner()).map(Value::Number),
+        Scalar::String(value) => Some(Value::String(value.into_owned())),
+    }
+}
+
+fn fault(span: Span, path: &str, found: &str, expected: &str) -> LocatedFault {
+    LocatedFault {
+        line: Some(span.start.line()),
+        path: path.to_owned(),
+        found: found.to_owned(),
+        expected: expected.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const POLICY: &str = "\
+# a comment
+version: 1
+organisations: [acme,
+  globex]
+tiers:
+  free: {limits: {calls: {limit: 5, window: 1s}}}
+limits:
+  storm:
+    per:
+      - key
+      - tool
+text: |
+  two
+  lines
+words: [yes, no, 'true', \"5\", true, ~, null, 0x10, 1.5, 5m, 1e3, -7]
+empty:
+";
+
+    #[test]
+    fn reads_yaml_as_json_with_lines() {
+        let (value, lines) = from_yaml(POLICY).unwrap();
+        assert_eq!(
+            value,
+            json!({
+                "version": 1,
+                "organisations": ["acme", "globex"],
+                "tiers": {"free": {"limits": {"calls": {"limit": 5, "window": "1s"}}}},
+                "limits": {"storm": {"per": ["key", "tool"]}},
+                "text": "two\nlines\n",
+                "words": ["yes", "no", "true", "5", true, null, null, 16, 1.5, "5m", 1000.0, -7],
+                "empty": null,
+            })
+        );
+        for (path, line) in [
+            ("version", 2),
+            ("organisations[0]", 3),
+            ("organisations[1]", 4),
+            ("tiers.free.limits.calls.window", 6),
+            ("limits.storm.per", 9),
+            ("limits.storm.per[1]", 11),
+            ("words[3]", 15),
+        ] {
+            assert_eq!(lines.get(path), Some(&line), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_missing_part_is_on_the_line_of_what_should_contain_it() {
+        let (value, lines) = from_yaml(POLICY).unwrap();
+        let document = Document { value, place: "p.yaml".into(), lines };
+        assert_eq!(document.line_of("limits.storm.window"), Some(8));
+        assert_eq!(document.line_of("organisations[1]"), Some(4));
+        assert_eq!(document.line_of("organisations[9]"), Some(3));
+        assert_eq!(document.line_of("roles"), None);
+    }
+
+    #[test]
+    fn refuses_what_has_no_single_meaning() {
+        for (text, line, found) in [
+            ("a: 1\nb: 2\na: 3\n", 3, "a second \"a\", the first is on line 1"),
+            ("a: {b: 1,\n  b: 2}\n", 2, "a second \"b\", the first is on line 1"),
+            ("a: 1\n\"a\": 3\n", 2, "a second \"a\", the first is on line 1"),
+            ("a: &x 1\nb: *x\n", 1, "an anchor"),
+            ("a: !!str 1\n", 1, "a tag"),
+            ("a: !secret {}\n", 1, "a tag"),
+            ("1: a\n", 1, "the key 1"),
+            ("? [a]\n: b\n", 1, "the key [\"a\"]"),
+            ("a: .inf\n", 1, ".inf"),
+            ("a: 1\n---\nb: 2\n", 2, "a second document"),
+        ] {
+            let fault = from_yaml(text).unwrap_err();
+            assert_eq!((fault.line, fault.found.as_str()), (Some(line), found), "{text}");
+        }
+        assert!(from_yaml("a: [1\n").is_err());
+        assert!(from_yaml("a: *x\n").is_err());
+        assert!(from_yaml(&"[".repeat(100_000)).is_err());
+        assert!(from_yaml(&format!("{}1{}", "[".repeat(70), "]".repeat(70))).is_err());
+    }
+
+    #[test]
+    fn reads_json_with_lines() {
+        let (value, lines) = from_json("{\n\t\"a\": {\n\t\t\"b\": [1,\n2]}}").unwrap();
+        assert_eq!(value, json!({"a": {"b": [1, 2]}}));
+        assert_eq!(lines.get("a.b"), Some(&3));
+        assert!(from_json("{\"a\": 1, \"a\": 2}").is_err());
+        assert!(from_json("{\"a\": 1,}").is_err());
+    }
+}

@@ -1,0 +1,100 @@
+//! Times as people write and read them. Stored times are whole seconds since the Unix epoch.
+
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+
+/// Seconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Seconds(pub(crate) u64);
+
+impl Seconds {
+    pub(crate) fn now() -> Self {
+        // A clock before 1970 is as good as no clock.
+        Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+    }
+
+    /// RFC 3339 in UTC.
+    pub(crate) fn rfc3339(self) -> String {
+        i64::try_from(self.0)
+            .ok()
+            .and_then(|seconds| Timestamp::from_second(seconds).ok())
+            .unwrap_or(Timestamp::MAX)
+            .strftime("%Y-%m-%dT%H:%M:%SZ")
+            .to_string()
+    }
+}
+
+/// A time on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// So many seconds from now.
+    In(u64),
+    At(Seconds),
+}
+
+impl Moment {
+    pub(crate) fn seconds(self, now: Seconds) -> Seconds {
+        match self {
+            Moment::In(seconds) => Seconds(now.0.saturating_add(seconds)),
+            Moment::At(seconds) => seconds,
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        duration(text).map(Moment::In).or_else(|| time(text).map(Moment::At)).ok_or_else(|| {
+            "expected a duration from now, such as 90d, 12h, 30m or 45s, or a time with its \
+                 offset, such as 2027-01-31T00:00:00Z"
+                .to_owned()
+        })
+    }
+}
+
+fn duration(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return None,
+    };
+    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| number.parse::<u64>().ok()?.checked_mul(seconds)).flatten()
+}
+
+fn time(text: &str) -> Option<Seconds> {
+    let timestamp: Timestamp = text.parse().ok()?;
+    u64::try_from(timestamp.as_second()).ok().map(Seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_durations_and_times() {
+        for (text, moment) in [
+            ("45s", Moment::In(45)),
+            ("30m", Moment::In(1_800)),
+            ("12h", Moment::In(43_200)),
+            ("90d", Moment::In(7_776_000)),
+            ("2w", Moment::In(1_209_600)),
+            ("2026-11-20T22:00:00Z", Moment::At(Seconds(1_795_212_000))),
+            ("2026-11-20T23:00:00+01:00", Moment::At(Seconds(1_795_212_000))),
+        ] {
+            assert_eq!(text.parse(), Ok(moment), "{text}");
+        }
+        for bad in ["", "d", "-1d", "+1d", "1y", "1.5d", "2026-11-20", "99999999999999999999d", "ä"]
+        {
+            assert!(bad.parse::<Moment>().is_err(), "{bad}");
+        }
+        assert_eq!(Seconds(1_795_212_000).rfc3339(), "2026-11-20T22:00:00Z");
+    }
+}

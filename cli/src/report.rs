@@ -1,0 +1,208 @@
+//! What a command says in the end: a report, or a refusal. Owns both their forms (text and JSON),
+//! the streams they go to, and the exit status.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::args::Output;
+
+/// A command that ran to its end.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Report {
+    text: String,
+    json: Value,
+    verdict: Verdict,
+}
+
+/// Whether what was looked at is as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Good,
+    Wanting,
+}
+
+/// A command that did not do what it was asked for; nothing was changed.
+#[derive(Debug)]
+pub(crate) struct Refusal(Box<Reasons>);
+
+#[derive(Debug, Serialize)]
+struct Reasons {
+    found: String,
+    #[serde(rename = "where")]
+    place: String,
+    expected: String,
+    next: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<LocatedFault>,
+    #[serde(skip)]
+    status: u8,
+}
+
+/// A fault of a document, and the line it stands on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct LocatedFault {
+    pub(crate) line: Option<usize>,
+    pub(crate) path: String,
+    pub(crate) found: String,
+    pub(crate) expected: String,
+}
+
+impl Report {
+    pub(crate) fn done(text: impl Into<String>, json: Value) -> Self {
+        Self::judged(Verdict::Good, text, json)
+    }
+
+    pub(crate) fn judged(verdict: Verdict, text: impl Into<String>, json: Value) -> Self {
+        Self { text: text.into(), json, verdict }
+    }
+
+    pub(crate) fn print(&self, output: Output) -> ExitCode {
+        let text = match output {
+            Output::Table => printable(&self.text),
+            Output::Json => pretty(&self.json),
+        };
+        if let Err(error) = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n')) {
+            return unwritable(&error);
+        }
+        match self.verdict {
+            Verdict::Good => ExitCode::SUCCESS,
+            Verdict::Wanting => ExitCode::from(1),
+        }
+    }
+}
+
+impl Refusal {
+    pub(crate) fn new(found: impl Into<String>, place: impl Into<String>) -> Self {
+        Self(Box::new(Reasons {
+            found: found.into(),
+            place: place.into(),
+            expected: String::new(),
+            next: String::new(),
+            faults: Vec::new(),
+            status: 1,
+        }))
+    }
+
+    /// The command line itself is wrong.
+    pub(crate) fn usage(found: impl Into<String>) -> Self {
+        let mut refusal = Self::new(found, "the command line").next("portcullis --help");
+        refusal.0.status = 2;
+        refusal
+    }
+
+    pub(crate) fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.0.expected = expected.into();
+        self
+    }
+
+    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
+        self.0.next = next.into();
+        self
+    }
+
+    pub(crate) fn faults(mut self, faults: Vec<LocatedFault>) -> Self {
+        self.0.faults = faults;
+        self
+    }
+
+    pub(crate) fn print(&self, output: Output) -> ExitCode {
+        let text = match output {
+            Output::Table => printable(&self.0.text()),
+            Output::Json => pretty(&json!({ "error": self.0 })),
+        };
+        // Nothing is left to do if there is nobody to tell.
+        let _ = writeln!(std::io::stderr(), "{text}");
+        ExitCode::from(self.0.status)
+    }
+}
+
+impl Reasons {
+    fn text(&self) -> String {
+        let mut text = format!("error: {}", self.found);
+        for fault in &self.faults {
+            text.push_str(&format!("\n  {}", fault.text(&self.place)));
+        }
+        let parts = [("where", &self.place), ("expected", &self.expected), ("next", &self.next)];
+        for (label, part) in parts.into_iter().filter(|(_, part)| !part.is_empty()) {
+            text.push_str(&format!("\n  {label:<9} {part}"));
+        }
+        text
+    }
+}
+
+impl LocatedFault {
+    /// `policy.yaml:17: roles.analyst.dmeo: found …, expected …`, as editors and CI understand it.
+    pub(crate) fn text(&self, file: &str) -> String {
+        let Self { line, path, found, expected } = self;
+        let line = line.map(|line| format!(":{line}")).unwrap_or_default();
+        let path = if path.is_empty() { "the document" } else { path };
+        format!("{file}{line}: {path}: found {found}, expected {expected}")
+    }
+}
+
+/// A table without lines: easy to read, easy to cut.
+pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Names and reasons come from Redis and logs: none of them gets to control the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+fn pretty(json: &Value) -> String {
+    // A `Value` always serialises.
+    serde_json::to_string_pretty(json).unwrap_or_default()
+}
+
+/// Somebody closed the pipe (`| head`): not worth a word. Anything else is.
+fn unwritable(error: &std::io::Error) -> ExitCode {
+    if error.kind() != std::io::ErrorKind::BrokenPipe {
+        let _ = writeln!(std::io::stderr(), "error: standard output: {error}");
+    }
+    ExitCode::from(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminal_controls_do_not_get_through() {
+        assert_eq!(printable("a\u{1b}[2J\nb\r\u{9b}c"), "a\u{fffd}[2J\nb\u{fffd}\u{fffd}c");
+    }
+
+    #[test]
+    fn tables_have_no_lines_and_no_trailing_blanks() {
+        let rows = vec![["1".into(), "x".into()], ["200".into(), "".into()]];
+        assert_eq!(table(["ID", "NAME"], rows), "ID   NAME\n1    x\n200");
+    }
+
+    #[test]
+    fn a_refusal_says_what_where_and_what_next() {
+        let fault = LocatedFault {
+            line: Some(3),
+            path: "roles.a".into(),
+            found: "5".into(),
+            expected: "an object".into(),
+        };
+        let refusal = Refusal::new("1 fault", "p.yaml").expected("none").next("repair it");
+        assert_eq!(
+            refusal.faults(vec![fault]).0.text(),
+            "error: 1 fault\n  p.yaml:3: roles.a: found 5, expected an object\n  where     p.yaml\n  \
+             expected  none\n  next      repair it"
+        );
+    }
+}

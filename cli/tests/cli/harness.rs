@@ -1,0 +1,125 @@
+//! Runs `portcullis` and looks at all it says.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::valkey::Valkey;
+
+/// What one run said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Said {
+    /// The one JSON document on standard output of a run that went well.
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!((self.status, self.stderr.as_str()), (0, ""), "{self:?}");
+        serde_json::from_str(&self.stdout).expect("one JSON document")
+    }
+
+    /// The `error` on standard error of a run that was refused.
+    pub(crate) fn refusal(&self) -> Value {
+        assert_eq!((self.status, self.stdout.as_str()), (1, ""), "{self:?}");
+        let document: Value = serde_json::from_str(&self.stderr).expect("one JSON document");
+        document["error"].clone()
+    }
+}
+
+/// An operator at a terminal, with a Valkey of their own.
+pub(crate) struct Operator {
+    pub(crate) valkey: Valkey,
+}
+
+impl Operator {
+    pub(crate) fn new() -> Self {
+        Self { valkey: Valkey::start() }
+    }
+
+    /// An operator who pushed `policy.yaml`, which names `acme`.
+    pub(crate) fn with_policy() -> Self {
+        let operator = Self::new();
+        operator.says(&["policy", "push", &file("policy.yaml"), "--reason", "start"]).json();
+        operator
+    }
+
+    /// Runs a command with JSON output, as `tester`.
+    pub(crate) fn says(&self, arguments: &[&str]) -> Said {
+        self.plainly(&[arguments, &["--output", "json", "--actor", "tester"]].concat())
+    }
+
+    pub(crate) fn plainly(&self, arguments: &[&str]) -> Said {
+        run(arguments, &[("PORTCULLIS_REDIS", self.valkey.url())], "")
+    }
+
+    pub(crate) fn redis(&self) -> redis::Connection {
+        self.valkey.connect()
+    }
+}
+
+pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)], stdin: &str) -> Said {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(arguments)
+        .env_remove("PORTCULLIS_REDIS")
+        .envs(environment.iter().copied())
+        .current_dir(files())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("portcullis runs");
+    // It may end without having read what it was given.
+    let _ = process.stdin.take().expect("piped").write_all(stdin.as_bytes());
+    let output = process.wait_with_output().expect("portcullis ends");
+    Said {
+        status: output.status.code().expect("no signal"),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+/// One of the files beside the tests.
+pub(crate) fn file(name: &str) -> String {
+    files().join(name).display().to_string()
+}
+
+fn files() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/files")
+}
+
+/// A file that is gone when the test ends.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(name: &str, content: &str) -> Self {
+        let name = format!("{}-{name}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::write(&path, content).expect("the target directory is writable");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Compares with a golden file; `UPDATE_GOLDEN=1` writes it instead.
+pub(crate) fn golden(name: &str, text: &str) {
+    let path = files().join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).expect("the source directory is writable");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, expected, "{name} differs; if that is right, UPDATE_GOLDEN=1 cargo test");
+}

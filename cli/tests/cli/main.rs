@@ -1,0 +1,10 @@
+//! The command line as people and scripts meet it: the built `portcullis` against a real Valkey.
+
+mod audit;
+mod harness;
+mod keys;
+mod policy;
+mod usage;
+#[allow(dead_code, reason = "the tests of redis-lua use the rest")]
+#[path = "../../../redis-lua/tests/lua/valkey.rs"]
+mod valkey;

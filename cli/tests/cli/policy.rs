@@ -1,0 +1,233 @@
+//! `policy`: check, push, history, show, rollback.
+
+use portcullis_redis_lua::Key;
+use redis::Commands as _;
+use serde_json::{Value, json};
+
+use crate::harness::{Operator, Scratch, file, golden, run};
+
+fn policy_yaml() -> String {
+    std::fs::read_to_string(file("policy.yaml")).unwrap()
+}
+
+fn push(operator: &Operator, path: &str, reason: &str) -> Value {
+    operator.says(&["policy", "push", path, "--reason", reason]).json()
+}
+
+/// What the filter would find in Redis: the active version and who made it so.
+fn active(operator: &Operator, org: &str) -> (Option<String>, Value) {
+    let (rev, doc): (Option<String>, Option<String>) =
+        operator.redis().hmget(Key::policy(org).as_str(), &["rev", "doc"]).unwrap();
+    (rev, doc.map_or(Value::Null, |doc| serde_json::from_str(&doc).unwrap()))
+}
+
+#[test]
+fn check_names_every_fault_with_its_line() {
+    let said = run(&["policy", "check", "faulty.yaml"], &[], "");
+    assert_eq!((said.status, said.stderr.as_str()), (1, ""));
+    golden("faulty.expected", &said.stdout);
+
+    let said = run(&["policy", "check", "faulty.yaml", "--output", "json"], &[], "");
+    assert_eq!((said.status, said.stderr.as_str()), (1, ""));
+    let found: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((&found["valid"], &found["version"]), (&json!(false), &Value::Null));
+    let fault = &found["faults"][4];
+    assert_eq!((&fault["line"], &fault["path"]), (&json!(13), &json!("roles.analyst.dmeo")));
+    assert_eq!(fault["expected"], "one of the connectors: demo");
+}
+
+#[test]
+fn check_refuses_a_document_with_two_meanings() {
+    for (file, text) in [("twice.yaml", ""), ("-", "version: 1\nroles: &all {}\n")] {
+        let said = run(&["policy", "check", file], &[], text);
+        assert_eq!((said.status, said.stdout.as_str()), (1, ""));
+        golden(if file == "-" { "anchor.expected" } else { "twice.expected" }, &said.stderr);
+    }
+}
+
+#[test]
+fn yaml_and_json_of_the_same_policy_are_the_same_version() {
+    let yaml = run(&["policy", "check", "policy.yaml", "--output", "json"], &[], "").json();
+    let operator = Operator::with_policy();
+    let shown = operator.plainly(&["policy", "show"]).stdout;
+    let json = run(&["policy", "check", "-", "--output", "json"], &[], &shown).json();
+    assert_eq!((&yaml["valid"], &json["valid"]), (&json!(true), &json!(true)));
+    assert_eq!(yaml["version"], json["version"]);
+    assert_eq!(yaml["version"].as_str().unwrap().len(), 16);
+}
+
+// Proves: A25
+#[test]
+fn push_stores_the_version_and_makes_it_active() {
+    let operator = Operator::with_policy();
+    let (version, pointer) = active(&operator, "acme");
+    let version = version.unwrap();
+    assert_eq!(pointer["version"], version.as_str());
+    assert_eq!((&pointer["actor"], &pointer["reason"]), (&json!("tester"), &json!("start")));
+    assert!(pointer["activated_at"].is_u64());
+
+    let document: String = operator.redis().get(Key::policy_document(&version).as_str()).unwrap();
+    assert!(
+        document.starts_with(r#"{"connectors":{"demo":{"credential":{"header":"#),
+        "{document}"
+    );
+    let shown = operator.says(&["policy", "show"]).json();
+    assert_eq!(shown["document"], serde_json::from_str::<Value>(&document).unwrap());
+    assert_eq!(shown["active_for"], json!(["acme"]));
+    assert_eq!(operator.says(&["policy", "show", &version]).json(), shown);
+    let orgs: Vec<String> = operator.redis().smembers(Key::organisations().as_str()).unwrap();
+    assert_eq!(orgs, ["acme"]);
+}
+
+#[test]
+fn pushing_the_same_document_again_changes_nothing_and_says_so() {
+    let operator = Operator::with_policy();
+    let before = active(&operator, "acme");
+    let again = push(&operator, &file("policy.yaml"), "again");
+    assert_eq!(again["changed"], false);
+    assert_eq!(active(&operator, "acme"), before);
+    let history = operator.says(&["policy", "history"]).json();
+    assert_eq!(history["history"].as_array().unwrap().len(), 1);
+    let plainly = operator.plainly(&["policy", "push", &file("policy.yaml"), "--reason", "again"]);
+    assert!(plainly.stdout.contains("active already; nothing was changed"), "{plainly:?}");
+}
+
+#[test]
+fn push_refuses_a_faulty_document_and_changes_nothing() {
+    let operator = Operator::with_policy();
+    let before = active(&operator, "acme");
+    let said = operator.says(&["policy", "push", &file("faulty.yaml"), "--reason", "r"]);
+    let refusal = said.refusal();
+    assert_eq!(refusal["faults"][4]["line"], 13);
+    assert_eq!(active(&operator, "acme"), before);
+}
+
+// Proves: A25, A26, A27
+#[test]
+fn rollback_goes_back_one_step_and_history_tells_it_all() {
+    let operator = Operator::with_policy();
+    let refusal = operator.says(&["policy", "rollback"]).refusal();
+    assert_eq!(refusal["found"], "there is no earlier version to go back to");
+
+    let first = active(&operator, "acme").0.unwrap();
+    let more = Scratch::new("more.yaml", &policy_yaml().replace("limit: 5,", "limit: 6,"));
+    let second = push(&operator, more.path(), "more calls")["version"].as_str().unwrap().to_owned();
+    assert_eq!(active(&operator, "acme").0.as_ref(), Some(&second));
+
+    let back = operator.says(&["policy", "rollback", "--reason", "too many"]).json();
+    assert_eq!((&back["version"], &back["changed"]), (&json!(first), &json!(true)));
+    assert_eq!(back["organisations"], json!([{ "org": "acme", "from": second }]));
+    assert_eq!(active(&operator, "acme").0.as_ref(), Some(&first));
+
+    // A second rollback undoes the first; `--to` goes anywhere.
+    assert_eq!(operator.says(&["policy", "rollback"]).json()["version"], second.as_str());
+    let back = operator.says(&["policy", "rollback", "--to", &first]).json();
+    assert_eq!(back["version"], first.as_str());
+
+    let history = operator.says(&["policy", "history"]).json();
+    let told: Vec<_> = history["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| ["version", "verb", "reason"].map(|field| entry[field].as_str().unwrap()))
+        .collect();
+    let back_from_second = format!("back from {second}");
+    assert_eq!(
+        told,
+        [
+            [first.as_str(), "rollback", &back_from_second],
+            [&second, "rollback", &format!("back from {first}")],
+            [&first, "rollback", "too many"],
+            [&second, "push", "more calls"],
+            [&first, "push", "start"],
+        ]
+    );
+    assert_eq!(history["history"][0]["active_for"], json!(["acme"]));
+    assert_eq!(history["history"][2]["active_for"], json!([]));
+    assert_eq!(history["history"][0]["actor"], "tester");
+    let limited = operator.says(&["policy", "history", "--limit", "2"]).json();
+    assert_eq!(limited["history"].as_array().unwrap().len(), 2);
+}
+
+// Proves: A26
+#[test]
+fn rollback_touches_only_organisations_of_the_last_change() {
+    let operator = Operator::with_policy();
+    let first = active(&operator, "acme").0.unwrap();
+    let second = Scratch::new("second.yaml", &policy_yaml().replace("limit: 5,", "limit: 6,"));
+    let globex = Scratch::new("globex.yaml", &policy_yaml().replace("[acme]", "[globex]"));
+    let globex_2 = policy_yaml().replace("[acme]", "[globex]").replace("limit: 5,", "limit: 7,");
+    let globex_2 = Scratch::new("globex-2.yaml", &globex_2);
+
+    let of_globex = push(&operator, globex.path(), "globex")["version"].clone();
+    push(&operator, second.path(), "more");
+    let acme = active(&operator, "acme");
+    push(&operator, globex_2.path(), "more for globex");
+
+    let back = operator.says(&["policy", "rollback"]).json();
+    assert_eq!(back["version"], of_globex);
+    assert_eq!(active(&operator, "globex").0.as_deref(), of_globex.as_str());
+    assert_eq!(active(&operator, "acme"), acme);
+
+    let plainly = operator.plainly(&["policy", "rollback", "--to", &first]).stdout;
+    let stays =
+        format!("globex  not named by this policy, stays on {}", of_globex.as_str().unwrap());
+    assert!(plainly.contains(&stays), "{plainly}");
+}
+
+#[test]
+fn of_two_changes_at_the_same_moment_none_is_lost() {
+    let operator = Operator::with_policy();
+    let files: Vec<_> = (10..16)
+        .map(|limit| {
+            let text = policy_yaml().replace("limit: 5,", &format!("limit: {limit},"));
+            Scratch::new(&format!("race-{limit}.yaml"), &text)
+        })
+        .collect();
+    let done = std::thread::scope(|scope| {
+        let operator = &operator;
+        let push = |file: &'static str| {
+            move || operator.says(&["policy", "push", file, "--reason", "race"])
+        };
+        let runs: Vec<_> =
+            files.iter().map(|file| scope.spawn(push(file.path().to_owned().leak()))).collect();
+        let said = runs.into_iter().map(|run| run.join().unwrap());
+        said.filter(|said| match said.status {
+            0 => true,
+            _ => {
+                let refused = "somebody else changed the policy at the same moment";
+                assert_eq!(said.refusal()["found"], refused);
+                false
+            }
+        })
+        .count()
+    });
+    let history = operator.says(&["policy", "history"]).json();
+    assert_eq!(history["history"].as_array().unwrap().len(), 1 + done);
+    assert_eq!(active(&operator, "acme").0.as_deref(), history["history"][0]["version"].as_str());
+}
+
+#[test]
+fn a_stored_document_is_never_replaced() {
+    let operator = Operator::with_policy();
+    let (version, _) = active(&operator, "acme");
+    let key = Key::policy_document(&version.unwrap());
+    let _: () = operator.redis().set(key.as_str(), "{}").unwrap();
+    let said = operator.says(&["policy", "push", &file("policy.yaml"), "--reason", "r"]);
+    assert_eq!(said.refusal()["where"], key.as_str());
+    let stored: String = operator.redis().get(key.as_str()).unwrap();
+    assert_eq!(stored, "{}");
+}
+
+#[test]
+fn without_a_policy_every_command_says_how_to_get_one() {
+    let operator = Operator::new();
+    for arguments in [&["policy", "show"][..], &["policy", "rollback"]] {
+        let refusal = operator.says(arguments).refusal();
+        assert_eq!(refusal["found"], "there is no policy yet");
+        assert_eq!(refusal["next"], "portcullis policy push FILE --reason …");
+    }
+    assert_eq!(operator.says(&["policy", "history"]).json(), json!({ "history": [] }));
+    let refusal = operator.says(&["policy", "show", "0123456789abcdef"]).refusal();
+    assert_eq!(refusal["found"], "there is no policy 0123456789abcdef");
+}

@@ -1,0 +1,97 @@
+//! Exit status 2, help, completions, and how errors look.
+
+use crate::harness::{Operator, run};
+
+#[test]
+fn wrong_arguments_end_with_two_and_a_way_on() {
+    let unused = [("PORTCULLIS_REDIS", "redis://127.0.0.1:1/")];
+    for arguments in [
+        &["key", "lst"][..],
+        &["key", "revoke", "a1b2c3"],
+        &["key", "revoke", "a1b2c3", "--reason", " "],
+        &["key", "show", "pck_acme_a1b2c3_secret"],
+        &["key", "list", "--org", "{acme}"],
+        &[
+            "key",
+            "issue",
+            "--org",
+            "acme",
+            "--name",
+            "x",
+            "--role",
+            "r",
+            "--tier",
+            "t",
+            "--expires",
+            "soon",
+        ],
+        &[
+            "key",
+            "issue",
+            "--org",
+            "acme",
+            "--name",
+            "x",
+            "--role",
+            "r",
+            "--tier",
+            "t",
+            "--expires",
+            "0s",
+        ],
+        &["policy", "push", "policy.yaml"],
+        &["policy", "rollback", "--to", "1"],
+        &["audit", "verify"],
+        &["key", "list", "--redis", "nonsense"],
+    ] {
+        let said = run(arguments, &unused, "");
+        assert_eq!((said.status, said.stdout.as_str()), (2, ""), "{arguments:?}: {said:?}");
+        assert!(said.stderr.starts_with("error: "), "{arguments:?}: {said:?}");
+
+        let said = run(&[arguments, &["--output", "json"]].concat(), &unused, "");
+        let document: serde_json::Value = serde_json::from_str(&said.stderr).unwrap();
+        assert_eq!(said.status, 2, "{arguments:?}");
+        assert_ne!(document["error"]["found"], "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn without_redis_it_says_how_to_name_one() {
+    for environment in [&[][..], &[("PORTCULLIS_REDIS", "")]] {
+        let said = run(&["key", "list"], environment, "");
+        assert_eq!(said.status, 2);
+        assert!(said.stderr.contains("--redis URL or PORTCULLIS_REDIS"), "{said:?}");
+    }
+}
+
+#[test]
+fn an_unreachable_redis_is_named_without_its_password() {
+    let said = run(&["key", "list", "--redis", "redis://admin:hunter2@127.0.0.1:1/"], &[], "");
+    assert_eq!(said.status, 1);
+    assert!(said.stderr.contains("Redis at 127.0.0.1:1"), "{said:?}");
+    assert!(!said.stderr.contains("hunter2"), "{said:?}");
+    let help = run(&["key", "--help"], &[("PORTCULLIS_REDIS", "redis://:hunter2@h/")], "");
+    assert!(help.status == 0 && !help.stdout.contains("hunter2"), "{help:?}");
+}
+
+#[test]
+fn a_closed_pipe_is_not_an_accident() {
+    let operator = Operator::with_policy();
+    let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["policy", "show", "--redis", operator.valkey.url()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(process.stdout.take());
+    let output = process.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn completions_come_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let said = run(&["completions", shell], &[], "");
+        assert!(said.status == 0 && said.stdout.contains("portcullis"), "{shell}");
+    }
+}
