@@ -235,15 +235,14 @@ fn closing() -> Closing {
     }
 }
 
-/// Envoy's response code details (RFC-less; `source/common/stream_info`) name who broke off.
+/// Envoy's response code details (`source/common/stream_info`) name who broke off. What came through
+/// the upstream came whole; our own replies have no details; anything else cut the upstream short.
 fn end(details: &[u8]) -> End {
-    let details = String::from_utf8_lossy(details);
-    if details.starts_with("downstream_") || details.contains("remote_reset") {
-        End::ClientGone
-    } else if details.starts_with("upstream_") || details == "response_timeout" {
-        End::UpstreamGone
-    } else {
-        End::Complete
+    match details {
+        b"" | b"via_upstream" => End::Complete,
+        details if details.starts_with(b"downstream_") => End::ClientGone,
+        details if String::from_utf8_lossy(details).contains("remote_reset") => End::ClientGone,
+        _ => End::UpstreamGone,
     }
 }
 

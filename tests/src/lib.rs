@@ -1,1 +1,22 @@
-//! Placeholder.
+//! What the end-to-end tests stand on: a world of running stacks, a client that shows raw answers, and the two other
+//! places a test looks at, which are what the upstream saw and what the audit log says.
+//!
+//! Owns the mechanics and no opinion: what the gateway has to do is said in `e2e/`, one module per topic. Builds nothing
+//! and links no filter; the tests run what `cargo xtask build` made.
+
+pub mod audit;
+pub mod case;
+pub mod clients;
+pub mod fake;
+pub mod gateway;
+pub mod mcp;
+pub mod organisation;
+pub mod wire;
+pub mod world;
+
+pub use audit::AuditLog;
+pub use case::Case;
+pub use gateway::{Answer, Gateway};
+pub use organisation::Organisation;
+pub use wire::{Request, Wire};
+pub use world::World;

@@ -26,6 +26,8 @@ const SECRET_NAMES: [&str; 14] = [
 const WHOLE_NAMES: [&str; 2] = ["cvv", "pin"];
 const LONGEST_TEXT: usize = 512;
 const DEEPEST: usize = 16;
+/// Stands for what did not fit.
+const CAPPED: &str = "[capped]";
 
 /// What to take out, and how much may stay.
 #[derive(Clone, Copy, Debug)]
@@ -46,11 +48,10 @@ pub fn redact(arguments: &Map<String, Value>, redaction: Redaction<'_>) -> Value
 fn object(members: &Map<String, Value>, names: &[String], left: &mut usize, depth: usize) -> Value {
     let mut kept = Map::new();
     for (name, value) in members {
-        let Some(name_cost) = left.checked_sub(name.len().saturating_add(4)) else {
-            kept.insert("…".to_owned(), "[capped]".into());
+        if !spend(left, name.len().saturating_add(4)) {
+            kept.insert("…".to_owned(), CAPPED.into());
             break;
-        };
-        *left = name_cost;
+        }
         let value = if is_secret(name, names) {
             "[redacted]".into()
         } else {
@@ -62,8 +63,9 @@ fn object(members: &Map<String, Value>, names: &[String], left: &mut usize, dept
 }
 
 fn value(value: &Value, names: &[String], left: &mut usize, depth: usize) -> Value {
-    let Some(deeper) = depth.checked_sub(1) else {
-        return "[capped]".into();
+    // Whatever it is, it takes room: empty lists and marks add up too.
+    let (true, Some(deeper)) = (spend(left, 8), depth.checked_sub(1)) else {
+        return CAPPED.into();
     };
     match value {
         Value::Object(members) => object(members, names, left, deeper),
@@ -71,7 +73,7 @@ fn value(value: &Value, names: &[String], left: &mut usize, depth: usize) -> Val
             let mut kept = Vec::new();
             for item in items {
                 if *left == 0 {
-                    kept.push("[capped]".into());
+                    kept.push(CAPPED.into());
                     break;
                 }
                 kept.push(self::value(item, names, left, deeper));
@@ -79,16 +81,20 @@ fn value(value: &Value, names: &[String], left: &mut usize, depth: usize) -> Val
             Value::Array(kept)
         }
         Value::String(text) => self::text(text, left),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {
-            *left = left.saturating_sub(8);
-            value.clone()
-        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
+}
+
+/// Takes `cost` from what is left; whether it fits. After something did not, nothing does.
+fn spend(left: &mut usize, cost: usize) -> bool {
+    let rest = left.checked_sub(cost);
+    *left = rest.unwrap_or(0);
+    rest.is_some()
 }
 
 fn text(text: &str, left: &mut usize) -> Value {
     let most = LONGEST_TEXT.min(*left);
-    *left = left.saturating_sub(text.len().saturating_add(2));
+    spend(left, text.len());
     if text.len() <= most {
         return text.into();
     }
@@ -152,5 +158,13 @@ mod tests {
         let many = redacted(json!({"list": vec![1; 100_000]}), 600).to_string();
         assert!(many.len() < 1_200, "{}", many.len());
         assert_eq!(redacted(json!({"a": 1}), 0), json!({"…": "[capped]"}));
+        for item in [json!([]), json!({}), json!(""), json!({"far too long a name": 1})] {
+            let mut deep = Value::from(vec![item; 1_000]);
+            for _ in 0..DEEPEST {
+                deep = Value::Array(vec![deep]);
+                let seen = redacted(json!({"list": deep}), 600).to_string();
+                assert!(seen.len() < 1_200, "{}", seen.len());
+            }
+        }
     }
 }

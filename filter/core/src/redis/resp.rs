@@ -84,10 +84,46 @@ impl Decoder {
     }
 }
 
-/// Whether the reply opens with more arrays than any of ours, each the first item of the last.
+/// Whether the first reply nests more arrays than any of ours, wherever in it.
 fn nests_too_deeply(bytes: &[u8]) -> bool {
-    let headers = bytes.split(|b| *b == b'\n').take(MAX_DEPTH.saturating_add(1));
-    headers.filter(|line| line.starts_with(b"*")).count() > MAX_DEPTH
+    // How many items each open array still lacks.
+    let mut open: Vec<usize> = Vec::new();
+    let mut rest = bytes;
+    while let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
+        let (line, tail) = rest.split_at_checked(end).unwrap_or_default();
+        rest = tail.get(2..).unwrap_or_default();
+        match (line.first(), size(line)) {
+            (Some(b'*'), Some(items)) if items > 0 => {
+                open.push(items);
+                if open.len() > MAX_DEPTH {
+                    return true;
+                }
+                continue;
+            }
+            (Some(b'$'), Some(size)) => {
+                rest = rest.get(size.saturating_add(2)..).unwrap_or_default();
+            }
+            _ => {}
+        }
+        // An item is complete, and so is every array that it was the last of.
+        while let Some(lacking) = open.last_mut() {
+            *lacking = lacking.saturating_sub(1);
+            if *lacking > 0 {
+                break;
+            }
+            open.pop();
+        }
+        if open.is_empty() {
+            return false;
+        }
+    }
+    false
+}
+
+/// The number after a header's first byte; none for nil.
+fn size(line: &[u8]) -> Option<usize> {
+    let number: isize = std::str::from_utf8(line.get(1..)?).ok()?.parse().ok()?;
+    usize::try_from(number).ok()
 }
 
 fn value(frame: OwnedFrame) -> Value {
@@ -126,7 +162,11 @@ mod tests {
     #[test]
     fn what_is_not_resp_ends_the_stream() {
         assert_eq!(Decoder::default().feed(b"HTTP/1.1 200"), Err(ProtocolError));
-        assert_eq!(Decoder::default().feed(&b"*1\r\n".repeat(100_000)), Err(ProtocolError));
+        for level in ["*1\r\n", "*2\r\n:1\r\n", "*2\r\n$-0\r\n\r\n"] {
+            let deep = level.repeat(100_000).into_bytes();
+            assert_eq!(Decoder::default().feed(&deep), Err(ProtocolError), "{level:?}");
+        }
+        assert_eq!(Decoder::default().feed(&b"*0\r\n".repeat(99)).map(|all| all.len()), Ok(99));
         let mut decoder = Decoder::default();
         let endless = format!("${}\r\n", usize::MAX >> 1).into_bytes();
         assert!(decoder.feed(&endless).is_ok());

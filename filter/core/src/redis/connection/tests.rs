@@ -1,3 +1,5 @@
+//! The life of the stream, told by what the driver has to do. Knows no socket and no clock either.
+
 use portcullis_redis_lua::{Admit, Key, ScriptCall};
 
 use super::*;
@@ -22,6 +24,10 @@ fn send<W>(command: &Command) -> Output<W> {
 
 fn bulk(text: &str) -> Value {
     Value::Bulk(text.as_bytes().to_vec())
+}
+
+fn status(text: &str) -> Value {
+    Value::Status(text.into())
 }
 
 /// What opening sends first.
@@ -106,6 +112,16 @@ fn an_overdue_reply_closes_the_stream_and_fails_everything_that_waits() {
 }
 
 #[test]
+fn a_stream_that_never_answers_is_given_up() {
+    let mut connection = Connection::new(TIMEOUT, 7);
+    assert_eq!(connection.submit(at(0), 'a', get("a")), []);
+    assert_eq!(connection.opened(at(10)).len(), PREAMBLE.len() + 1);
+    assert_eq!(connection.tick(at(259)), []);
+    let failed = Output::Failed('a', CallFailure::TimedOut);
+    assert_eq!(connection.tick(at(260)), [Output::Close, failed]);
+}
+
+#[test]
 fn an_answered_command_leaves_its_deadline_behind() {
     let mut connection = up();
     assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
@@ -176,10 +192,6 @@ fn a_forgotten_script_is_sent_by_its_source_exactly_once() {
     let error = Value::Error("NOSCRIPT No matching script.".into());
     assert_eq!(connection.received(at(4), forgotten), [Output::Reply('a', error)]);
     assert!(connection.is_up());
-}
-
-fn status(text: &str) -> Value {
-    Value::Status(text.into())
 }
 
 #[test]

@@ -1,0 +1,248 @@
+//! The Redis stream under any sequence of what can happen to it.
+//!
+//! Owns a Redis that answers in order, lies or goes away, and the books on every waiter.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use portcullis_core::redis::{Command, Connection, Output};
+use portcullis_core::time::UnixTime;
+use portcullis_redis_lua::{Admit, Expected, Guard, Key, Value};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::{cases, resp};
+
+const TIMEOUT: Duration = Duration::from_millis(250);
+/// What the core states about its queue, and the scripts that it loads itself.
+const MOST_OUTSTANDING: usize = 1_024 + 1;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// So many commands, by script or not.
+    Submit { many: usize, script: bool },
+    /// Time passes; then the clock ticks.
+    Tick(u64),
+    /// Redis answers so many commands, in chunks of so many bytes.
+    Answer { many: usize, chunk: usize, answer: Answer },
+    /// Bytes that nobody asked for, or that are no reply at all.
+    Noise(Vec<u8>),
+    /// The stream ends.
+    Close,
+    /// From now on, opening works or does not.
+    Reachable(bool),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Good,
+    NoScript,
+    Error,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let answer = prop_oneof![
+        6 => Just(Answer::Good),
+        2 => Just(Answer::NoScript),
+        1 => Just(Answer::Error),
+    ];
+    let many = prop_oneof![20 => 1_usize..4, 1 => Just(1_100)];
+    prop_oneof![
+        8 => (many, any::<bool>()).prop_map(|(many, script)| Op::Submit { many, script }),
+        6 => prop_oneof![0_u64..20, 0_u64..3_000].prop_map(Op::Tick),
+        10 => (1_usize..6, 1_usize..64, answer)
+            .prop_map(|(many, chunk, answer)| Op::Answer { many, chunk, answer }),
+        1 => prop_oneof![resp::reply().prop_map(|reply| resp::encoded(&reply)), vec(any::<u8>(), 1..9)]
+            .prop_map(Op::Noise),
+        1 => Just(Op::Close),
+        1 => any::<bool>().prop_map(Op::Reachable),
+    ]
+}
+
+/// A command on the wire, as Redis reads it: a waiter's, or the preamble's.
+#[derive(Clone, Debug)]
+struct Sent {
+    waiter: Option<usize>,
+    verb: &'static str,
+    since: UnixTime,
+}
+
+/// The driver, Redis, and the books.
+struct Bench {
+    connection: Connection<usize>,
+    now: UnixTime,
+    reachable: bool,
+    /// What Redis has not answered; none while no stream is open.
+    server: Option<VecDeque<Sent>>,
+    /// When each waiter asked, and how often it heard back.
+    waiters: Vec<(UnixTime, usize)>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            connection: Connection::new(TIMEOUT, 7),
+            now: UnixTime::from_micros(1_000_000),
+            reachable: true,
+            server: None,
+            waiters: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, op: Op) {
+        match op {
+            Op::Submit { many, script } => (0..many).for_each(|_| self.submit(script)),
+            Op::Tick(millis) => {
+                self.now = self.now.after(Duration::from_millis(millis));
+                self.tick();
+            }
+            Op::Answer { many, chunk, answer } => self.answer(many, chunk, answer),
+            Op::Noise(bytes) => {
+                if self.server.is_some() {
+                    // It may be a reply by chance, to whoever is first.
+                    self.server = Some(VecDeque::new());
+                    let outputs = self.connection.received(self.now, &bytes);
+                    self.settle(outputs);
+                    self.close();
+                }
+            }
+            Op::Close => self.close(),
+            Op::Reachable(reachable) => self.reachable = reachable,
+        }
+    }
+
+    fn submit(&mut self, script: bool) {
+        let waiter = self.waiters.len();
+        self.waiters.push((self.now, 0));
+        let name = format!("{waiter:016x}");
+        let command = if script {
+            let guard = Guard { key: Key::policy_document(&name), expected: Expected::Unknown };
+            Command::Script(Admit { guards: vec![guard], windows: Vec::new() }.call())
+        } else {
+            Command::Get(Key::policy_document(&name))
+        };
+        let outputs = self.connection.submit(self.now, waiter, command);
+        self.carry_out(outputs, &mut VecDeque::new());
+    }
+
+    fn tick(&mut self) {
+        let outputs = self.connection.tick(self.now);
+        self.carry_out(outputs, &mut VecDeque::new());
+        if let Some(first) = self.server.as_ref().and_then(VecDeque::front) {
+            assert!(self.now < first.since.after(TIMEOUT), "overdue: {first:?}");
+        }
+    }
+
+    /// Redis answers the first `many` commands; the driver hears it in chunks.
+    fn answer(&mut self, many: usize, chunk: usize, answer: Answer) {
+        let (mut bytes, mut due) = (Vec::new(), VecDeque::new());
+        for sent in self.server.iter_mut().flat_map(|server| server.drain(..many.min(server.len())))
+        {
+            let reply = match (answer, sent.waiter) {
+                (Answer::NoScript, _) if sent.verb.starts_with("EVAL") => {
+                    Value::Error("NOSCRIPT No matching script.".into())
+                }
+                (Answer::Error, _) => Value::Error("ERR no".into()),
+                (_, waiter) => Value::Bulk(format!("{waiter:?}").into_bytes()),
+            };
+            bytes.extend(resp::encoded(&reply));
+            due.push_back((sent, reply));
+        }
+        for chunk in bytes.chunks(chunk) {
+            if self.server.is_none() {
+                return;
+            }
+            let outputs = self.connection.received(self.now, chunk);
+            self.carry_out(outputs, &mut due);
+        }
+    }
+
+    fn close(&mut self) {
+        if self.server.take().is_some() {
+            let outputs = self.connection.closed(self.now);
+            self.carry_out(outputs, &mut VecDeque::new());
+        }
+    }
+
+    /// Does as told; `due` is what Redis answered and nobody has heard yet, in order.
+    fn carry_out(&mut self, outputs: Vec<Output<usize>>, due: &mut VecDeque<(Sent, Value)>) {
+        for output in outputs {
+            match output {
+                Output::Open => self.open(),
+                Output::Send(bytes) => self.send(&bytes),
+                Output::Close => {
+                    assert!(self.server.take().is_some(), "closed what is not open");
+                }
+                Output::Reply(waiter, value) => {
+                    // Scripts that were loaded or sent again are nobody's.
+                    let mut heard = std::iter::from_fn(|| due.pop_front());
+                    let (sent, answer) =
+                        heard.find(|(sent, _)| sent.waiter == Some(waiter)).unwrap();
+                    assert_eq!(value, answer, "another's reply");
+                    let curable = value.is_noscript() && sent.verb == "EVALSHA";
+                    assert!(!curable, "a forgotten script was not sent again");
+                    self.waiters[waiter].1 += 1;
+                }
+                Output::Failed(waiter, _) => self.waiters[waiter].1 += 1,
+            }
+        }
+    }
+
+    /// Outputs after noise: outcomes count, whatever they are.
+    fn settle(&mut self, outputs: Vec<Output<usize>>) {
+        for output in outputs {
+            match output {
+                Output::Reply(waiter, _) | Output::Failed(waiter, _) => self.waiters[waiter].1 += 1,
+                Output::Close => self.server = None,
+                Output::Send(_) => assert!(self.server.is_some(), "sent while down"),
+                Output::Open => panic!("opened by noise"),
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        assert!(self.server.is_none(), "opened twice");
+        let outputs = if self.reachable {
+            self.server = Some(VecDeque::new());
+            self.connection.opened(self.now)
+        } else {
+            self.connection.closed(self.now)
+        };
+        self.carry_out(outputs, &mut VecDeque::new());
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        let verbs = ["EVALSHA", "EVAL", "GET", "SCRIPT"];
+        let verb =
+            verbs.into_iter().find(|verb| text.contains(&format!("\r\n{verb}\r\n"))).unwrap();
+        let waiter = text
+            .rsplit_once("portcullis:policy:doc:")
+            .and_then(|(_, rest)| usize::from_str_radix(rest.get(..16)?, 16).ok());
+        let since = waiter.map_or(self.now, |waiter| self.waiters[waiter].0);
+        let server = self.server.as_mut().expect("sent while down");
+        server.push_back(Sent { waiter, verb, since });
+        assert!(server.len() <= MOST_OUTSTANDING, "{} outstanding", server.len());
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(128))]
+
+    // Proves: B2
+    #[test]
+    fn every_command_gets_one_outcome_and_no_other_commands_reply(ops in vec(op(), 1..60)) {
+        let mut bench = Bench::new();
+        for op in ops {
+            bench.run(op);
+            let heard = bench.waiters.iter().filter(|(_, outcomes)| *outcomes > 1).count();
+            prop_assert_eq!(heard, 0, "a waiter heard twice");
+        }
+        bench.reachable = false;
+        bench.tick();
+        bench.close();
+        for (waiter, (_, outcomes)) in bench.waiters.iter().enumerate() {
+            prop_assert_eq!(*outcomes, 1, "outcomes of waiter {}", waiter);
+        }
+    }
+}

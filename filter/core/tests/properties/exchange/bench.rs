@@ -1,0 +1,234 @@
+//! The driver: operations to events, for several exchanges on one worker.
+//!
+//! Owns the messages that carry marked secrets, and the answers of Redis and Vault, honest or not.
+
+use std::time::Duration;
+
+use portcullis_core::call::Reply;
+use portcullis_core::event::{Closing, End, Event, Head};
+use portcullis_core::id::RequestId;
+use portcullis_core::time::UnixTime;
+use portcullis_core::worker::Worker;
+use portcullis_redis_lua::Value;
+use serde_json::json;
+
+use super::watch::{Books, Kind, Watch};
+use super::{Ask, BodyOp, HeadOp, Lie, Op, Turn, Which};
+use crate::trial::{self, CANARY, HOLDERS, Truth};
+
+/// How many calls an exchange surely never starts.
+const FAR: usize = 1_000;
+
+pub(super) struct Bench {
+    worker: Worker,
+    now: UnixTime,
+    truth: Truth,
+    books: Books,
+    slots: [Watch; 3],
+    requests: u32,
+}
+
+/// A request body: its arguments carry secrets by built-in and by policy names.
+pub(super) fn message(ask: &Ask, modern: bool) -> Vec<u8> {
+    let mut message = match ask {
+        Ask::Call(tool) => json!({
+            "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": tool, "arguments": {
+                "limit": 3, "Api-Key": CANARY, "who": [{"ssn": CANARY}], "half": 0.5
+            }}
+        }),
+        Ask::List => json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}),
+        Ask::Ping => json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {}}),
+        Ask::Other(bytes) => return bytes.clone(),
+    };
+    if modern {
+        let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
+        message["params"]["_meta"] = meta;
+    }
+    message.to_string().into_bytes()
+}
+
+/// Vault's answer to the read of a field.
+pub(super) fn vault(value: &str) -> Vec<u8> {
+    json!({"data": {"data": {"api_key": value}}}).to_string().into_bytes()
+}
+
+impl Bench {
+    pub(super) fn new(cache: Duration) -> Self {
+        let good = || Some("0g".to_owned());
+        Self {
+            worker: trial::worker(cache),
+            now: UnixTime::from_micros(trial::START * 1_000_000),
+            truth: Truth { records: [good(), good(), None], policy: Some("v1") },
+            books: Books::default(),
+            slots: Default::default(),
+            requests: 0,
+        }
+    }
+
+    pub(super) fn run(&mut self, turn: Turn) {
+        self.now = self.now.after(Duration::from_millis(turn.millis));
+        let slot = turn.slot;
+        match turn.op {
+            Op::Fresh => {
+                self.close(slot, End::Complete);
+                self.slots[slot] = Watch::default();
+            }
+            Op::Move { holder, record, policy } => {
+                self.truth.records[holder] = record;
+                self.truth.policy = policy;
+            }
+            Op::Head(op) => self.head(slot, op),
+            Op::Body(BodyOp { ask, modern }) => {
+                let body = message(&ask, modern);
+                self.slots[slot].asks(ask, modern);
+                self.step(slot, Event::Body(body));
+            }
+            Op::BodyTooLarge => self.step(slot, Event::BodyTooLarge),
+            Op::Honest => self.honest(slot),
+            Op::Redis(which, lie) => {
+                if let Some(id) = self.call(slot, &which) {
+                    let reply = Reply::Redis(self.lie(slot, id, lie));
+                    self.answer(slot, id, reply);
+                }
+            }
+            Op::Vault(which, body) => {
+                if let Some(id) = self.call(slot, &which) {
+                    self.answer(slot, id, Reply::Vault { body });
+                }
+            }
+            Op::Fail(which, why) => {
+                if let Some(at) = self.call(slot, &which) {
+                    let id = self.slots[slot].id(at);
+                    self.step(slot, Event::CallFailed { id, why });
+                }
+            }
+            Op::ResponseHead { status, media, coding, origin, last } => {
+                let (content_type, content_encoding) = (media.into(), coding.into());
+                let event =
+                    Event::ResponseHead { status, content_type, content_encoding, origin, last };
+                self.step(slot, event);
+            }
+            Op::Chunk { bytes, last } => self.step(slot, Event::ResponseBody { bytes, last }),
+            Op::ResponseTooLarge => self.step(slot, Event::ResponseTooLarge),
+            Op::Close(end) => self.close(slot, end),
+        }
+    }
+
+    /// Ends every exchange.
+    pub(super) fn end(&mut self) {
+        (0..self.slots.len()).for_each(|slot| self.close(slot, End::Complete));
+    }
+
+    fn close(&mut self, slot: usize, end: End) {
+        let closing = Closing { http_status: Some(200), latency_ms: 5, upstream_ms: None, end };
+        self.step(slot, Event::Closed(closing));
+    }
+
+    fn step(&mut self, slot: usize, event: Event) {
+        self.slots[slot].step(&mut self.worker, self.now, event, &mut self.books);
+    }
+
+    fn head(&mut self, slot: usize, op: HeadOp) {
+        self.requests += 1;
+        let request_id = RequestId::new(&format!("r-{}", self.requests)).unwrap();
+        let mut headers: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut header = |name: &str, value: &str| headers.push((name.into(), value.into()));
+        header(":method", op.method);
+        header(":path", op.path);
+        header("content-type", "application/json");
+        if let Some(holder) = HOLDERS.get(op.holder) {
+            header("x-api-key", trial::key(holder));
+        }
+        if let Some((name, value)) = op.further {
+            header(name, value);
+        }
+        let mirrored = match &op.mirrors {
+            Some(Ask::Call(tool)) => Some(("tools/call", Some(*tool))),
+            Some(Ask::List) => Some(("tools/list", None)),
+            Some(Ask::Ping) => Some(("ping", None)),
+            Some(Ask::Other(_)) | None => None,
+        };
+        if let Some((method, tool)) = mirrored {
+            header("mcp-protocol-version", "2026-07-28");
+            header("mcp-method", method);
+            tool.into_iter().for_each(|tool| header("mcp-name", tool));
+        }
+        let head = Head::new(request_id.clone(), "192.0.2.7".into(), headers);
+        let last = op.last;
+        self.slots[slot].heads(op, request_id);
+        self.step(slot, Event::Head { head, last });
+    }
+
+    /// The index of the call that an answer is for.
+    fn call(&self, slot: usize, which: &Which) -> Option<usize> {
+        let calls = &self.slots[slot].calls;
+        let pick = |answered: bool| -> Vec<usize> {
+            (0..calls.len()).filter(|at| calls[*at].answered == answered).collect()
+        };
+        match which {
+            Which::Out(index) => {
+                let out = pick(false);
+                (!out.is_empty()).then(|| *index.get(&out))
+            }
+            Which::Again(index) => {
+                let answered = pick(true);
+                (!answered.is_empty()).then(|| *index.get(&answered))
+            }
+            Which::Unknown => Some(FAR),
+        }
+    }
+
+    fn answer(&mut self, slot: usize, at: usize, reply: Reply) {
+        let id = self.slots[slot].id(at);
+        self.slots[slot].hears(at, &reply, &mut self.books);
+        self.step(slot, Event::CallDone { id, reply });
+    }
+
+    /// Answers the oldest call that is out with the truth.
+    fn honest(&mut self, slot: usize) {
+        let calls = &self.slots[slot].calls;
+        let Some(at) = calls.iter().position(|call| !call.answered) else {
+            return;
+        };
+        let reply = match &calls[at].kind {
+            Kind::Admit { expected, windows } => {
+                let [record, policy] = expected;
+                let holder = self.slots[slot].holder().unwrap();
+                Reply::Redis(self.truth.admit(holder, [record, policy], *windows))
+            }
+            Kind::Policy(version) => Reply::Redis(match trial::policy_of(version) {
+                Some(policy) => trial::bulk(&trial::document(policy).to_string()),
+                None => Value::Nil,
+            }),
+            Kind::Secret(_) => Reply::Vault { body: vault(CANARY) },
+        };
+        self.answer(slot, at, reply);
+    }
+
+    fn lie(&self, slot: usize, at: usize, lie: Lie) -> Value {
+        let watch = &self.slots[slot];
+        let (expected, drawn) = match watch.calls.get(at).map(|call| &call.kind) {
+            Some(Kind::Admit { expected: [record, policy], windows }) => {
+                ([record.as_str(), policy.as_str()], *windows)
+            }
+            _ => (["?", "?"], 1),
+        };
+        let states = |windows: Option<usize>| trial::states(windows.unwrap_or(drawn));
+        match lie {
+            Lie::Admitted { windows } => {
+                Value::Array([vec![Value::Int(1)], states(windows)].concat())
+            }
+            Lie::Moved { record, policy } => {
+                let holder = watch.holder().unwrap_or("analyst");
+                trial::moved(holder, expected, record.as_deref(), policy.map(trial::version))
+            }
+            Lie::Limited { micros, window, windows } => {
+                let head = [2, micros, window].map(Value::Int).to_vec();
+                Value::Array([head, states(windows)].concat())
+            }
+            Lie::Document(policy) => trial::bulk(&trial::document(policy).to_string()),
+            Lie::Value(value) => value,
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Exchanges under any sequence of events, several of them on one worker.
+//!
+//! Owns the operations and how likely they are: enough honest ones that requests pass, enough
+//! others that nothing is taken on trust. What must hold is `watch`'s business.
+
+mod bench;
+mod watch;
+
+use std::time::Duration;
+
+use portcullis_core::call::CallFailure;
+use portcullis_core::event::{End, Origin};
+use portcullis_redis_lua::Value;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use crate::{cases, json, resp, trial};
+use bench::Bench;
+
+/// One operation on one of the exchanges, after some time.
+#[derive(Clone, Debug)]
+struct Turn {
+    slot: usize,
+    millis: u64,
+    op: Op,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// The exchange ends, another begins in its place.
+    Fresh,
+    /// Somebody changes a record or the policy.
+    Move {
+        holder: usize,
+        record: Option<String>,
+        policy: Option<&'static str>,
+    },
+    Head(HeadOp),
+    Body(BodyOp),
+    BodyTooLarge,
+    /// The oldest call that is out is answered with the truth.
+    Honest,
+    /// A call is answered by Redis with this.
+    Redis(Which, Lie),
+    /// A call is answered by Vault with these bytes.
+    Vault(Which, Vec<u8>),
+    Fail(Which, CallFailure),
+    ResponseHead {
+        status: u16,
+        media: &'static str,
+        coding: &'static str,
+        origin: Origin,
+        last: bool,
+    },
+    Chunk {
+        bytes: Vec<u8>,
+        last: bool,
+    },
+    ResponseTooLarge,
+    Close(End),
+}
+
+/// Which call an answer is for.
+#[derive(Clone, Debug)]
+enum Which {
+    /// The oldest, or another, that is out.
+    Out(Index),
+    /// One that was answered before.
+    Again(Index),
+    /// One that was never started.
+    Unknown,
+}
+
+/// An answer of Redis that need not be true.
+#[derive(Clone, Debug)]
+enum Lie {
+    Admitted { windows: Option<usize> },
+    Moved { record: Option<String>, policy: Option<&'static str> },
+    Limited { micros: i64, window: i64, windows: Option<usize> },
+    Document(&'static str),
+    Value(Value),
+}
+
+#[derive(Clone, Debug)]
+struct HeadOp {
+    method: &'static str,
+    path: &'static str,
+    /// Whose key; nobody's when there is no such holder.
+    holder: usize,
+    /// A header besides the usual ones.
+    further: Option<(&'static str, &'static str)>,
+    /// The modern headers mirror this.
+    mirrors: Option<Ask>,
+    last: bool,
+}
+
+#[derive(Clone, Debug)]
+struct BodyOp {
+    ask: Ask,
+    modern: bool,
+}
+
+/// What a request wants.
+#[derive(Clone, Debug, PartialEq)]
+enum Ask {
+    Call(&'static str),
+    List,
+    Ping,
+    /// Anything else; never passes.
+    Other(Vec<u8>),
+}
+
+fn rev() -> impl Strategy<Value = Option<String>> {
+    let state = prop_oneof![6 => Just('g'), 3 => Just('m'), 4 => select(trial::STATES.to_vec())];
+    option::weighted(0.9, (0..2, state).prop_map(|(number, state)| format!("{number}{state}")))
+}
+
+fn policy() -> impl Strategy<Value = Option<&'static str>> {
+    let some = prop_oneof![
+        8 => select(trial::POLICIES[..3].to_vec()),
+        1 => Just("broken"),
+    ];
+    option::weighted(0.9, some)
+}
+
+fn holder() -> impl Strategy<Value = usize> {
+    prop_oneof![8 => Just(0), 4 => Just(1), 1 => Just(2)]
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let tool = prop_oneof![
+        4 => Just("query_users"),
+        2 => Just("create_note"),
+        1 => select(vec!["delete_user", "Query_users", "query_userſ"]),
+    ];
+    prop_oneof![8 => tool.prop_map(Ask::Call), 2 => Just(Ask::List), 1 => Just(Ask::Ping)]
+}
+
+fn head() -> impl Strategy<Value = Op> {
+    let usual = (select(vec!["/demo/mcp", "/demo/mcp", "/open/mcp"]), holder()).prop_map(
+        |(path, holder)| HeadOp {
+            method: "POST",
+            path,
+            holder,
+            further: None,
+            mirrors: None,
+            last: false,
+        },
+    );
+    let methods = vec!["POST", "GET", "DELETE", "PUT"];
+    let paths = vec!["/demo/mcp", "/open/mcp", "/nowhere", "/portcullis/health", "/open/mcp?a=1"];
+    let further = vec![
+        ("authorization", "Bearer x"),
+        ("content-encoding", "gzip"),
+        ("mcp-protocol-version", "2025-11-25"),
+        ("mcp-protocol-version", "2099-01-01"),
+        ("x-portcullis-org", "evil"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+    ];
+    let unusual = (
+        select(methods),
+        select(paths),
+        0..4_usize,
+        option::of(select(further)),
+        option::weighted(0.3, ask()),
+        any::<bool>(),
+    )
+        .prop_map(|(method, path, holder, further, mirrors, last)| HeadOp {
+            method,
+            path,
+            holder,
+            further,
+            mirrors,
+            last,
+        });
+    prop_oneof![3 => usual, 1 => unusual].prop_map(Op::Head)
+}
+
+fn body() -> impl Strategy<Value = Op> {
+    let other = prop_oneof![
+        json::document(),
+        json::mangled(ask().prop_map(|ask| bench::message(&ask, false))),
+        Just(br#"{"jsonrpc":"2.0","id":1,"method":"resources/read"}"#.to_vec()),
+    ];
+    let ask = prop_oneof![6 => ask(), 1 => other.prop_map(Ask::Other)];
+    (ask, prop::bool::weighted(0.1)).prop_map(|(ask, modern)| Op::Body(BodyOp { ask, modern }))
+}
+
+fn which() -> impl Strategy<Value = Which> {
+    prop_oneof![
+        8 => any::<Index>().prop_map(Which::Out),
+        2 => any::<Index>().prop_map(Which::Again),
+        1 => Just(Which::Unknown),
+    ]
+}
+
+fn lie() -> impl Strategy<Value = Lie> {
+    let windows = || prop_oneof![6 => Just(None), 1 => (0..3_usize).prop_map(Some)];
+    prop_oneof![
+        4 => windows().prop_map(|windows| Lie::Admitted { windows }),
+        4 => (rev(), policy()).prop_map(|(record, policy)| Lie::Moved { record, policy }),
+        1 => (-2..3_000_000_i64, 0..3_i64, windows())
+            .prop_map(|(micros, window, windows)| Lie::Limited { micros, window, windows }),
+        2 => select(trial::POLICIES.to_vec()).prop_map(Lie::Document),
+        2 => resp::reply().prop_map(Lie::Value),
+    ]
+}
+
+fn failure() -> impl Strategy<Value = CallFailure> {
+    select(vec![
+        CallFailure::Refused,
+        CallFailure::TimedOut,
+        CallFailure::Disconnected,
+        CallFailure::Status(503),
+        CallFailure::Unreadable,
+    ])
+}
+
+fn vault() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        3 => (0..3).prop_map(|number| bench::vault(&format!("{}-{number}", trial::CANARY))),
+        1 => json::mangled(Just(bench::vault(trial::CANARY))),
+        1 => json::document(),
+    ]
+}
+
+fn response() -> impl Strategy<Value = Op> {
+    let media = vec!["application/json", "text/event-stream", "text/html", ""];
+    let origin = prop_oneof![5 => Just(Origin::Upstream), 1 => Just(Origin::Proxy)];
+    let coding = prop_oneof![5 => Just(""), 1 => Just("gzip"), 1 => Just("identity")];
+    let status = select(vec![200, 202, 404, 500]);
+    (status, select(media), coding, origin, prop::bool::weighted(0.2)).prop_map(
+        |(status, media, coding, origin, last)| Op::ResponseHead {
+            status,
+            media,
+            coding,
+            origin,
+            last,
+        },
+    )
+}
+
+fn chunk() -> impl Strategy<Value = Op> {
+    let answers = vec![
+        r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"query_users"},{"name":"delete_user"}]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"structuredContent":[1,2],"isError":false}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"x"}}"#,
+    ];
+    let answer = select(answers).prop_map(|text| text.as_bytes().to_vec());
+    let event = answer.clone().prop_map(|data| [b"data: ", data.as_slice(), b"\n\n"].concat());
+    let bytes = prop_oneof![
+        2 => answer,
+        2 => event.clone(),
+        1 => json::mangled(event),
+        1 => vec(any::<u8>(), 0..16),
+    ];
+    (bytes, any::<bool>()).prop_map(|(bytes, last)| Op::Chunk { bytes, last })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => Just(Op::Fresh),
+        2 => (holder(), rev(), policy())
+            .prop_map(|(holder, record, policy)| Op::Move { holder, record, policy }),
+        14 => head(),
+        14 => body(),
+        1 => Just(Op::BodyTooLarge),
+        36 => Just(Op::Honest),
+        8 => (which(), lie()).prop_map(|(which, lie)| Op::Redis(which, lie)),
+        4 => (which(), vault()).prop_map(|(which, body)| Op::Vault(which, body)),
+        3 => (which(), failure()).prop_map(|(which, why)| Op::Fail(which, why)),
+        8 => response(),
+        8 => chunk(),
+        1 => Just(Op::ResponseTooLarge),
+        3 => select(vec![End::Complete, End::ClientGone, End::UpstreamGone]).prop_map(Op::Close),
+    ]
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let millis = prop_oneof![20 => 0..30_u64, 1 => 0..3_000_u64];
+    let slot = prop_oneof![4 => Just(0), 2 => Just(1), 1 => Just(2)];
+    (slot, millis, op()).prop_map(|(slot, millis, op)| Turn { slot, millis, op })
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    // Proves: A5, A18, A21, B2, C6, X1, X2
+    #[test]
+    fn nothing_passes_unconfirmed_and_everything_is_told_once(
+        cache in select(vec![0, 60]),
+        turns in vec(turn(), 1..80),
+    ) {
+        let mut bench = Bench::new(Duration::from_secs(cache));
+        for turn in turns {
+            bench.run(turn);
+        }
+        bench.end();
+    }
+}

@@ -1,0 +1,406 @@
+//! What must hold at every step of an exchange.
+//!
+//! Owns an opinion of its own: from what Redis said, it tells whether a request may pass, by
+//! looking revisions up instead of parsing records. Never asks the core why.
+
+use std::collections::BTreeSet;
+
+use portcullis_core::audit::{Start, Verifier};
+use portcullis_core::call::{Call, CallId, Reply};
+use portcullis_core::event::Event;
+use portcullis_core::exchange::Exchange;
+use portcullis_core::id::RequestId;
+use portcullis_core::step::{Effect, Gate, Step};
+use portcullis_core::time::UnixTime;
+use portcullis_core::worker::Worker;
+use portcullis_redis_lua::Value;
+
+use super::{Ask, HeadOp};
+use crate::trial::{self, CANARY, HOLDERS};
+
+const HEALTH: &str = "/portcullis/health";
+/// Input is capped at 256 bytes here; the rest of an entry is bounded text.
+const LONGEST_LINE: usize = 4_096;
+
+/// What concerns all exchanges of a worker.
+pub(super) struct Books {
+    audit: Verifier,
+    /// Every credential that Vault gave, by the field it was read from.
+    credentials: BTreeSet<(String, String)>,
+}
+
+impl Default for Books {
+    fn default() -> Self {
+        Self { audit: Verifier::new(Start::Genesis), credentials: BTreeSet::new() }
+    }
+}
+
+/// A call that was started.
+pub(super) struct Started {
+    id: CallId,
+    pub(super) kind: Kind,
+    pub(super) answered: bool,
+}
+
+pub(super) enum Kind {
+    Admit { expected: [String; 2], windows: usize },
+    Policy(String),
+    Secret(String),
+}
+
+/// What Redis last said about the basis of the verdict.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Word {
+    /// Nothing yet.
+    None,
+    /// It is as believed, and so many windows were drawn from.
+    Admitted(usize),
+    /// This is how it is now.
+    Moved,
+}
+
+/// One exchange, watched.
+pub(super) struct Watch {
+    exchange: Exchange,
+    pub(super) calls: Vec<Started>,
+    head: Option<(HeadOp, RequestId)>,
+    body: Option<(Ask, bool)>,
+    /// The revisions on which the core judges, when it last judged, and what Redis says of them.
+    belief: [String; 2],
+    judged: UnixTime,
+    word: Word,
+    verdicts: usize,
+    passed: bool,
+    replaced: bool,
+    /// The proxy answered in the place of the gateway and the upstream.
+    bypassed: bool,
+    closed: bool,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            exchange: Exchange::default(),
+            calls: Vec::new(),
+            head: None,
+            body: None,
+            belief: ["?".into(), "?".into()],
+            judged: UnixTime::from_micros(0),
+            word: Word::None,
+            verdicts: 0,
+            passed: false,
+            replaced: false,
+            bypassed: false,
+            closed: false,
+        }
+    }
+}
+
+/// What a step came of, as far as the rules differ.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Request,
+    Response,
+    End,
+}
+
+impl Watch {
+    pub(super) fn heads(&mut self, head: HeadOp, request_id: RequestId) {
+        // Only the first counts, and only when nothing happened before.
+        if self.head.is_none() && !self.bypassed && !self.closed {
+            self.head = Some((head, request_id));
+        }
+    }
+
+    pub(super) fn asks(&mut self, ask: Ask, modern: bool) {
+        let waits = self.head.as_ref().is_some_and(|(head, _)| !head.last);
+        if waits && self.body.is_none() {
+            self.body = Some((ask, modern));
+        }
+    }
+
+    pub(super) fn holder(&self) -> Option<&'static str> {
+        HOLDERS.get(self.head.as_ref()?.0.holder).copied()
+    }
+
+    /// The id of the call at an index, also of one that was never started.
+    pub(super) fn id(&self, at: usize) -> CallId {
+        (0..at).fold(CallId::FIRST, |id, _| id.next())
+    }
+
+    /// Takes note of a reply before the core hears it.
+    pub(super) fn hears(&mut self, at: usize, reply: &Reply, books: &mut Books) {
+        let newest = self.calls.iter().rposition(|call| matches!(call.kind, Kind::Admit { .. }));
+        let Some(call) = self.calls.get(at).filter(|call| !call.answered) else {
+            return;
+        };
+        match (&call.kind, reply) {
+            (Kind::Admit { windows, .. }, Reply::Redis(value)) if newest == Some(at) => {
+                self.word = understood(value, &mut self.belief, *windows);
+            }
+            (Kind::Secret(place), Reply::Vault { body }) => {
+                let reply: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+                let value = reply.pointer("/data/data/api_key").and_then(|value| value.as_str());
+                books.credentials.extend(value.map(|value| (place.clone(), value.to_owned())));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn step(
+        &mut self,
+        worker: &mut Worker,
+        now: UnixTime,
+        event: Event,
+        books: &mut Books,
+    ) {
+        let side = match event {
+            Event::ResponseHead { .. } | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
+                Side::Response
+            }
+            Event::Closed(_) => Side::End,
+            _ => Side::Request,
+        };
+        let quiet = match &event {
+            Event::CallDone { id, .. } | Event::CallFailed { id, .. } => !self.answered(*id),
+            _ => false,
+        };
+        let step = self.exchange.step(worker, now, event);
+        self.hides_secrets(&step);
+        if quiet || self.closed {
+            assert!(step.effects.is_empty(), "{step:?}");
+            let passing = side == Side::Response && matches!(step.gate, Gate::Pass);
+            assert!(passing || matches!(step.gate, Gate::Hold), "{step:?}");
+        }
+        self.note_calls(&step, now);
+        match side {
+            Side::Request => self.request(&step, books),
+            Side::Response => self.response(&step),
+            Side::End => self.end(step, books),
+        }
+    }
+
+    /// Marks a call as answered; whether it was out.
+    fn answered(&mut self, id: CallId) -> bool {
+        let call = self.calls.iter_mut().find(|call| call.id == id);
+        call.is_some_and(|call| !std::mem::replace(&mut call.answered, true))
+    }
+
+    fn note_calls(&mut self, step: &Step, now: UnixTime) {
+        if self.word != Word::None && !matches!(self.word, Word::Admitted(_)) {
+            self.judged = now;
+        }
+        for effect in &step.effects {
+            let Effect::Start { id, call } = effect else {
+                continue;
+            };
+            assert!(self.calls.iter().all(|call| call.id != *id), "{id} twice");
+            let kind = match call {
+                Call::Admit(script) => {
+                    let words = script.args.iter().map(|arg| String::from_utf8_lossy(arg).into());
+                    let [_, record, policy, ..] = &words.collect::<Vec<String>>()[..] else {
+                        panic!("{script:?}")
+                    };
+                    let expected = [record.clone(), policy.clone()];
+                    (self.belief, self.judged, self.word) = (expected.clone(), now, Word::None);
+                    Kind::Admit { expected, windows: script.keys.len() - 2 }
+                }
+                Call::Policy(version) => Kind::Policy(version.to_string()),
+                Call::Secret(secret) => Kind::Secret(secret.to_string()),
+            };
+            self.calls.push(Started { id: *id, kind, answered: false });
+        }
+    }
+
+    fn request(&mut self, step: &Step, books: &Books) {
+        match &step.gate {
+            Gate::Hold => {
+                let whole = self.body.is_some() || self.head.as_ref().is_some_and(|(h, _)| h.last);
+                let open = self.verdicts == 0 && !self.bypassed && !self.closed;
+                let waiting = self.calls.iter().any(|call| !call.answered);
+                assert!(!(whole && open) || waiting, "held, and nothing is outstanding");
+                return;
+            }
+            Gate::Pass => {
+                self.may_pass(step, books);
+                self.passed = true;
+            }
+            Gate::Refuse(denial) => self.refusal(&self.exchange.reply(denial)),
+            Gate::Answer(reply) => {
+                assert_eq!(self.head.as_ref().unwrap().0.path, HEALTH);
+                assert_eq!(reply.status, 200);
+            }
+            Gate::Watch | Gate::Replace(_) => panic!("no gate of a request: {step:?}"),
+        }
+        self.verdicts += 1;
+        assert_eq!(self.verdicts, 1, "{step:?}");
+        assert!(!self.bypassed, "{step:?}");
+    }
+
+    /// The heart of it: proven, allowed, and confirmed by Redis in this very exchange.
+    fn may_pass(&self, step: &Step, books: &Books) {
+        let (head, _) = self.head.as_ref().unwrap();
+        let path = head.path.split('?').next().unwrap();
+        let tool = match (&self.body, head.last) {
+            (Some((Ask::Call(tool), _)), false) => Some(*tool),
+            (Some((Ask::List | Ask::Ping, _)), false) => None,
+            (None, true) => {
+                assert!(["GET", "DELETE"].contains(&head.method));
+                None
+            }
+            (body, _) => panic!("passed with {body:?}"),
+        };
+        if let Some((ask, modern)) = &self.body {
+            let mirrored = modern.then(|| ask.clone());
+            assert_eq!(head.mirrors, mirrored, "headers and body disagree");
+        }
+        let [rev, version] = &self.belief;
+        assert!(trial::proves(rev, self.judged), "{rev} does not prove the key");
+        let policy = trial::policy_of(version).unwrap();
+        let holder = self.holder().unwrap();
+        assert!(trial::allows(policy, holder, path, tool), "{policy} {holder} {path} {tool:?}");
+        let due = trial::windows(policy, rev, tool);
+        let confirmed = match self.word {
+            Word::Admitted(drawn) => drawn == due,
+            Word::Moved => due == 0,
+            Word::None => false,
+        };
+        assert!(confirmed, "{:?}, {due} windows", self.word);
+        self.as_the_gateways_own(step, path, policy, books);
+    }
+
+    /// The request goes on without the client's credential, and with the connector's.
+    fn as_the_gateways_own(&self, step: &Step, path: &str, policy: &str, books: &Books) {
+        let removed = |header: &str| {
+            let mut effects = step.effects.iter();
+            effects.any(|e| matches!(e, Effect::RemoveRequestHeader(name) if name == header))
+        };
+        assert!(["authorization", "x-api-key"].into_iter().all(removed), "{step:?}");
+        assert!(
+            removed("x-portcullis-org")
+                || self
+                    .head
+                    .as_ref()
+                    .unwrap()
+                    .0
+                    .further
+                    .is_none_or(|(name, _)| name != "x-portcullis-org")
+        );
+        let added: Vec<(&str, &str)> = step
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::AddRequestHeader { name, value } => Some((name.as_str(), value.expose())),
+                _ => None,
+            })
+            .collect();
+        assert!(added.contains(&("x-portcullis-org", "acme")));
+        let given = added.iter().find(|(name, _)| *name == "authorization");
+        let field = trial::document(policy);
+        let field = &field["connectors"]["demo"]["credential"]["secret"];
+        match (path, given) {
+            ("/demo/mcp", Some((_, value))) => {
+                let value = value.strip_prefix("Bearer ").unwrap().to_owned();
+                let read = (field.as_str().unwrap().to_owned(), value);
+                assert!(books.credentials.contains(&read), "{read:?}");
+            }
+            (path, given) => assert!(path == "/open/mcp" && given.is_none(), "{path}"),
+        }
+    }
+
+    fn refusal(&self, reply: &portcullis_core::step::LocalReply) {
+        let body = String::from_utf8(reply.body.clone()).unwrap();
+        self.is_clean(&body);
+        let error: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert!(error["jsonrpc"] == "2.0" && error["error"]["code"].is_i64(), "{body}");
+        let has = |header: &str| reply.headers.iter().any(|(name, _)| *name == header);
+        assert_eq!(has("www-authenticate"), reply.status == 401);
+        assert_eq!(has("retry-after"), [429, 503].contains(&reply.status));
+        assert!((200..=503).contains(&reply.status) && reply.status != 500);
+    }
+
+    fn response(&mut self, step: &Step) {
+        match &step.gate {
+            Gate::Pass if !self.passed => self.bypassed = true,
+            Gate::Hold | Gate::Pass | Gate::Watch if self.passed => {}
+            Gate::Replace(denial) => {
+                assert!(self.passed && !self.replaced, "{step:?}");
+                self.replaced = true;
+                self.refusal(&self.exchange.reply(denial));
+            }
+            gate => panic!("no gate of a response here: {gate:?}"),
+        }
+    }
+
+    fn end(&mut self, step: Step, books: &mut Books) {
+        let lines: Vec<_> = step
+            .effects
+            .iter()
+            .map(|effect| match effect {
+                Effect::Audit(line) => line,
+                other => panic!("too late: {other:?}"),
+            })
+            .collect();
+        assert!(matches!(step.gate, Gate::Hold));
+        let head = self.head.as_ref();
+        let due = head.is_some_and(|(head, _)| head.path != HEALTH) || self.bypassed_before_head();
+        assert_eq!(lines.len(), usize::from(due && !self.closed), "{lines:?}");
+        self.closed = true;
+        for line in lines {
+            self.is_clean(line);
+            assert_eq!(books.audit.line(line), Ok(()), "{line}");
+            assert!(line.len() <= LONGEST_LINE, "{} bytes: {line}", line.len());
+            let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+            let effect = entry["decision"]["effect"].as_str().unwrap();
+            assert!(self.passed || effect == "deny", "{line}");
+            assert!(!self.passed || self.replaced || effect == "allow", "{line}");
+            if let Some((_, request_id)) = &self.head {
+                assert_eq!(entry["request_id"], request_id.as_str());
+            }
+        }
+    }
+
+    /// The proxy refused what it read before anything was a request.
+    fn bypassed_before_head(&self) -> bool {
+        self.bypassed && self.head.is_none()
+    }
+
+    /// Neither what is to be done nor what is remembered shows a secret to whoever prints it.
+    fn hides_secrets(&self, step: &Step) {
+        self.is_clean(&format!("{step:?}"));
+        self.is_clean(&format!("{:?}", self.exchange));
+    }
+
+    fn is_clean(&self, text: &str) {
+        let keys = HOLDERS.into_iter().map(trial::key);
+        for secret in keys.chain([CANARY]) {
+            // The end of it, as text and as the bytes that `Debug` shows.
+            let tail = &secret[secret.len() - 12..];
+            let bytes = format!("{:?}", tail.as_bytes());
+            let bytes = bytes.trim_matches(['[', ']']);
+            assert!(!text.contains(tail) && !text.contains(bytes), "{secret} is in {text}");
+        }
+    }
+}
+
+/// What a reply to an admission call means, and what is now believed.
+fn understood(reply: &Value, belief: &mut [String; 2], windows: usize) -> Word {
+    let Value::Array(items) = reply else {
+        return Word::None;
+    };
+    match items.as_slice() {
+        [Value::Int(1), states @ ..] => {
+            let plain = states.iter().all(|state| matches!(state, Value::Int(0..)));
+            if plain && states.len() == 2 * windows { Word::Admitted(windows) } else { Word::None }
+        }
+        [Value::Int(0), guards @ ..] if guards.len() == 4 => {
+            for (guard, belief) in guards.chunks(2).zip(belief.iter_mut()) {
+                if let Value::Bulk(rev) = &guard[0] {
+                    *belief = String::from_utf8_lossy(rev).into_owned();
+                }
+            }
+            Word::Moved
+        }
+        _ => Word::None,
+    }
+}

@@ -1,0 +1,78 @@
+//! API keys and references to secrets: texts that people paste.
+//!
+//! Owns what a typo may look like.
+
+use portcullis_core::auth::api_key::{KeyDigest, PresentedKey, SECRET_LENGTH, mint};
+use portcullis_core::id::{KeyId, OrgId};
+use portcullis_core::vault::SecretRef;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use crate::cases;
+
+prop_compose! {
+    fn key()(
+        org in "[a-z0-9][a-z0-9-]{0,31}",
+        id in "[A-Za-z0-9]{4,32}",
+        secret in "[A-Za-z0-9]{43}",
+    ) -> (OrgId, KeyId, String) {
+        assert_eq!(secret.len(), SECRET_LENGTH);
+        let (org, id) = (OrgId::new(&org).unwrap(), KeyId::new(&id).unwrap());
+        let text = mint(&org, &id, &secret).unwrap().expose().to_owned();
+        (org, id, text)
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(512))]
+
+    // Proves: A1
+    #[test]
+    fn every_minted_key_reads_back((org, id, text) in key()) {
+        let key = PresentedKey::parse(text.as_bytes()).unwrap();
+        prop_assert_eq!((key.org, key.id), (org, id));
+        prop_assert!(key.digest.matches(&KeyDigest::of(text.as_bytes())));
+    }
+
+    // Proves: A1
+    #[test]
+    fn any_single_wrong_character_is_caught(
+        (_, _, text) in key(),
+        at in any::<Index>(),
+        wrong in prop_oneof!["[A-Za-z0-9_-]", "."],
+    ) {
+        let mut letters: Vec<String> = text.chars().map(String::from).collect();
+        let at = at.index(letters.len());
+        prop_assume!(letters[at] != wrong);
+        letters[at] = wrong;
+        let typo = letters.concat();
+        prop_assert!(PresentedKey::parse(typo.as_bytes()).is_err(), "{text} as {typo}");
+    }
+
+    #[test]
+    fn any_bytes_are_a_key_or_a_refusal(
+        bytes in prop_oneof![vec(any::<u8>(), 0..80), "pck_[ -~]{0,99}".prop_map(String::into_bytes)],
+    ) {
+        let _ = PresentedKey::parse(&bytes);
+    }
+
+    // Proves: C1
+    #[test]
+    fn a_reference_that_is_accepted_stays_inside_its_mount(
+        text in prop_oneof![
+            any::<String>(),
+            "(vault:/{0,3})?[a-z./#?%-]{0,24}",
+            "vault://[a-z.]{1,6}(/[a-z._-]{0,4}){1,3}#[a-z./]{0,6}",
+        ],
+    ) {
+        if let Some(secret) = SecretRef::parse(&text) {
+            prop_assert_eq!(secret.to_string(), text);
+            let path = secret.api_path();
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
+            prop_assert!(path.starts_with("/v1/") && path.bytes().all(plain), "{path}");
+            let mut segments = path.split('/').skip(1);
+            prop_assert!(segments.all(|segment| !["", ".", ".."].contains(&segment)), "{path}");
+        }
+    }
+}

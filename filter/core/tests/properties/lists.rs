@@ -1,0 +1,186 @@
+//! Lists of tools on their way to a client, in every form in which servers send them.
+//!
+//! Owns a client that looks for tools wherever one might.
+
+use std::time::Duration;
+
+use portcullis_core::call::{Call, CallId, Reply};
+use portcullis_core::event::{Event, Head, Origin};
+use portcullis_core::exchange::Exchange;
+use portcullis_core::id::RequestId;
+use portcullis_core::step::{Effect, Gate, Step};
+use portcullis_core::time::UnixTime;
+use portcullis_core::worker::Worker;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde_json::{Value, json};
+
+use crate::{cases, json, trial};
+
+const NOW: UnixTime = UnixTime::from_micros(trial::START * 1_000_000);
+const BODY: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+
+/// What an analyst sees on `open`, in policy v1.
+fn is_visible(tool: &str) -> bool {
+    tool.starts_with("query_") || tool.starts_with("create_")
+}
+
+/// A message of a server, most of them lists of tools.
+fn message() -> impl Strategy<Value = Value> {
+    let name = select(vec!["query_users", "query_", "create_note", "delete_user", "Query_x", ""]);
+    let tool = prop_oneof![
+        9 => name.prop_map(|name| json!({"name": name, "inputSchema": {"type": "object"}})),
+        1 => json::value(),
+    ];
+    let list = (vec(tool, 0..5), any::<Option<u32>>()).prop_map(
+        |(tools, ttl)| json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": tools, "ttlMs": ttl}}),
+    );
+    prop_oneof![
+        6 => list,
+        1 => Just(json!({"jsonrpc": "2.0", "method": "notifications/message", "params": {}})),
+        1 => json::value(),
+    ]
+    .prop_recursive(1, 4, 3, |inner| vec(inner, 0..3).prop_map(Value::from))
+}
+
+fn step(exchange: &mut Exchange, worker: &mut Worker, event: Event) -> Step {
+    exchange.step(worker, NOW, event)
+}
+
+/// An exchange whose request for a list has passed.
+fn passed(worker: &mut Worker) -> Exchange {
+    let mut exchange = Exchange::default();
+    let header = |name: &str, value: &str| (name.into(), value.into());
+    let headers = vec![
+        header(":method", "POST"),
+        header(":path", "/open/mcp"),
+        header("content-type", "application/json"),
+        header("x-api-key", trial::key("analyst")),
+    ];
+    let head = Head::new(RequestId::new("r-1").unwrap(), "192.0.2.7".into(), headers);
+    let _ = step(&mut exchange, worker, Event::Head { head, last: false });
+    let mut last = step(&mut exchange, worker, Event::Body(BODY.to_vec()));
+    while let [Effect::Start { id, call }, ..] = last.effects.as_slice() {
+        let reply = match call {
+            Call::Admit(_) => {
+                let version = Some(trial::version("v1"));
+                trial::moved("analyst", ["?", "?"], Some("1g"), version)
+            }
+            _ => trial::bulk(&trial::document("v1").to_string()),
+        };
+        let (id, reply): (CallId, _) = (*id, Reply::Redis(reply));
+        last = step(&mut exchange, worker, Event::CallDone { id, reply });
+    }
+    assert!(matches!(last.gate, Gate::Pass), "{last:?}");
+    exchange
+}
+
+/// What the client gets of a response that comes in these chunks.
+fn received(media: &str, chunks: Vec<Vec<u8>>) -> Vec<u8> {
+    let worker = &mut trial::worker(Duration::ZERO);
+    let mut exchange = passed(worker);
+    let head = Event::ResponseHead {
+        status: 200,
+        content_type: media.into(),
+        content_encoding: Vec::new(),
+        origin: Origin::Upstream,
+        last: false,
+    };
+    let chunks = match step(&mut exchange, worker, head).gate {
+        Gate::Hold => vec![chunks.concat()],
+        Gate::Watch => chunks,
+        gate => panic!("a list that nobody looks at: {gate:?}"),
+    };
+    let (mut out, most) = (Vec::new(), chunks.len());
+    for (at, bytes) in chunks.into_iter().enumerate() {
+        let event = Event::ResponseBody { bytes: bytes.clone(), last: at + 1 == most };
+        let Step { effects, gate } = step(&mut exchange, worker, event);
+        if let Gate::Replace(denial) = gate {
+            return exchange.reply(&denial).body;
+        }
+        let replaced = effects.into_iter().find_map(|effect| match effect {
+            Effect::ReplaceResponseBody(bytes) => Some(bytes),
+            _ => None,
+        });
+        out.extend(replaced.unwrap_or(bytes));
+    }
+    out
+}
+
+/// The names of all tools that a lenient client would find in a message.
+fn tools(message: &Value) -> Vec<String> {
+    if let Value::Array(batch) = message {
+        return batch.iter().flat_map(tools).collect();
+    }
+    let list = message.pointer("/result/tools").and_then(Value::as_array);
+    let names = list.into_iter().flatten().filter_map(|tool| tool.get("name")?.as_str());
+    names.map(str::to_owned).collect()
+}
+
+fn visible(tools: Vec<String>) -> Vec<String> {
+    tools.into_iter().filter(|tool| is_visible(tool)).collect()
+}
+
+/// A list in which every tool has a name.
+fn is_readable(message: &Value) -> bool {
+    match (message, message.pointer("/result/tools")) {
+        (Value::Array(batch), _) => batch.iter().all(is_readable),
+        (_, None) => true,
+        (_, Some(tools)) => tools.as_array().is_some_and(|tools| {
+            tools.iter().all(|tool| tool.get("name").is_some_and(Value::is_string))
+        }),
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(192))]
+
+    // Proves: C3
+    #[test]
+    fn a_json_list_shows_what_the_caller_may_see_and_all_of_it(
+        message in message(),
+        media in select(vec!["application/json", "application/json; charset=utf-8", "text/plain", ""]),
+    ) {
+        let body = received(media, vec![message.to_string().into_bytes()]);
+        let seen: Value = serde_json::from_slice(&body).unwrap();
+        let expected = if is_readable(&message) { visible(tools(&message)) } else { Vec::new() };
+        prop_assert_eq!(tools(&seen), expected);
+    }
+
+    // Proves: C3, B3
+    #[test]
+    fn a_streamed_list_shows_no_more_whatever_the_chunks(
+        messages in vec((message(), select(vec!["\n", "\r\n", "\r"]), any::<bool>()), 1..4),
+        cuts in vec(any::<Index>(), 0..6),
+    ) {
+        let event = |(message, end, pretty): &(Value, &str, bool)| {
+            let text = if *pretty { format!("{message:#}") } else { message.to_string() };
+            let lines = text.lines().map(|line| format!("data: {line}{end}"));
+            format!("event: message{end}{}{end}", lines.collect::<String>())
+        };
+        let stream: String = messages.iter().map(event).collect();
+        let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+        ends.push(stream.len());
+        ends.sort_unstable();
+        let mut from = 0;
+        let chunks = ends.into_iter().map(|end| {
+            stream.as_bytes()[std::mem::replace(&mut from, end)..end].to_vec()
+        });
+        let out = String::from_utf8(received("text/event-stream", chunks.collect())).unwrap();
+        let out = out.replace("\r\n", "\n").replace('\r', "\n");
+        let seen = out.split("\n\n").filter(|event| !event.is_empty()).map(|event| {
+            let data: Vec<_> = event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+            serde_json::from_str::<Value>(&data.join("\n")).unwrap()
+        });
+        let seen: Vec<_> = seen.map(|message| tools(&message)).collect();
+        let expected: Vec<_> = messages
+            .iter()
+            .map(|(message, ..)| match is_readable(message) {
+                true => visible(tools(message)),
+                false => Vec::new(),
+            })
+            .collect();
+        prop_assert_eq!(seen, expected);
+    }
+}

@@ -1,0 +1,26 @@
+//! Properties: what holds for every input, tried on random ones that shrink to the smallest failure.
+//!
+//! Owns invariants, not examples; those are unit tests and scenarios. A case that once failed is
+//! kept beside its module in a file `*.regressions`, and tried first from then on.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod audit;
+mod connection;
+mod documents;
+mod exchange;
+mod json;
+mod keys;
+mod lists;
+mod policy;
+mod resp;
+mod sse;
+mod trial;
+
+use proptest::test_runner::{Config, FileFailurePersistence};
+
+/// `count` cases each time; a failing one is written down.
+fn cases(count: u32) -> Config {
+    let persistence = FileFailurePersistence::WithSource("regressions");
+    Config { cases: count, failure_persistence: Some(Box::new(persistence)), ..Config::default() }
+}

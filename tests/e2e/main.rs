@@ -1,0 +1,87 @@
+//! The end-to-end suite: real Envoy, real Valkey, real OpenBao, real MCP servers and clients.
+//!
+//! Each test looks at three places: what the client got, what the upstream saw, what the audit log says. Tests share
+//! one stack and own an organisation each; those that break something start a stack of their own. A test names the
+//! requirements it proves in a comment above it; `cargo xtask requirements` collects them.
+
+mod audit;
+mod calls;
+mod clients;
+mod credentials;
+mod hostile;
+mod limits;
+mod messages;
+mod outages;
+mod policy;
+mod tools;
+mod vault;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use libtest_mimic::Arguments;
+use portcullis_stack::{Workspace, process};
+use portcullis_tests::Case;
+use portcullis_tests::world::Shared;
+
+fn cases() -> Vec<Case> {
+    [
+        calls::cases(),
+        tools::cases(),
+        credentials::cases(),
+        policy::cases(),
+        limits::cases(),
+        vault::cases(),
+        messages::cases(),
+        hostile::cases(),
+        audit::cases(),
+        outages::cases(),
+        clients::cases(),
+    ]
+    .concat()
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let workspace = match Workspace::locate() {
+        Ok(workspace) => Arc::new(workspace),
+        Err(fault) => return refused(&fault.to_string()),
+    };
+    // Said once and plainly, instead of by every test.
+    if !arguments.list
+        && let Err(fault) = workspace.built_artifacts()
+    {
+        return refused(&fault.to_string());
+    }
+    let signals = stop_on_signals();
+    let shared = Arc::new(Shared::default());
+    let trials = cases().into_iter().map(|case| case.trial(&shared, &workspace)).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // The stack has to be stopped before the process ends: `exit` would run no destructor.
+    drop(shared);
+    if process::is_stopping() {
+        // The thread that was told to stop is still stopping things, and ends the process when it is done.
+        let _ = signals.join();
+    }
+    conclusion.exit_code()
+}
+
+fn refused(why: &str) -> ExitCode {
+    eprintln!("the end-to-end tests cannot run: {why}");
+    ExitCode::FAILURE
+}
+
+/// Ctrl-C and SIGTERM end what was started, then this process. (A SIGKILL is covered by the stack itself.)
+fn stop_on_signals() -> thread::JoinHandle<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    thread::spawn(|| {
+        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else {
+            return;
+        };
+        if let Some(signal) = signals.forever().next() {
+            process::stop_everything();
+            std::process::exit(128 + signal);
+        }
+    })
+}

@@ -1,0 +1,151 @@
+//! An upstream that is not there to serve: it counts what reaches it and answers as a test wants.
+//!
+//! Owns one listening socket. It counts connections and bytes, so that "nothing at all, not even headers" can be seen.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// The pieces of an answer to a request (head and body as they came); they are sent one by one. No piece is silence, an
+/// empty one hangs up.
+pub type Answerer = fn(&str) -> Vec<Vec<u8>>;
+
+/// Between two pieces: long enough for each to arrive alone.
+const BETWEEN_PIECES: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+pub struct FakeUpstream {
+    address: SocketAddr,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    connections: AtomicUsize,
+    bytes: AtomicUsize,
+    closing: AtomicBool,
+    answerer: Answerer,
+}
+
+impl FakeUpstream {
+    /// Listens on a free port of the loopback interface.
+    pub fn answering(answerer: Answerer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let state = Arc::new(State {
+            connections: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            answerer,
+        });
+        let serving = Arc::clone(&state);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if serving.closing.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                serving.connections.fetch_add(1, Ordering::SeqCst);
+                let state = Arc::clone(&serving);
+                thread::spawn(move || state.serve(stream));
+            }
+        });
+        Self { address, state }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many connections were made so far.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes arrived so far.
+    pub fn bytes(&self) -> usize {
+        self.state.bytes.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for FakeUpstream {
+    fn drop(&mut self) {
+        self.state.closing.store(true, Ordering::SeqCst);
+        // Wakes the accepting thread; if it is gone already, so much the better.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl State {
+    /// Until the peer leaves or breaks off: either is the end of this connection and of nothing else.
+    fn serve(&self, mut stream: TcpStream) {
+        let _ = self.answer_each(&mut stream);
+    }
+
+    fn answer_each(&self, stream: &mut TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut pending = Vec::new();
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            let read = stream.read(&mut chunk)?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.bytes.fetch_add(read, Ordering::SeqCst);
+            pending.extend_from_slice(&chunk[..read]);
+            let text = String::from_utf8_lossy(&pending).into_owned();
+            if !is_whole(&text) {
+                continue;
+            }
+            for piece in (self.answerer)(&text) {
+                if piece.is_empty() {
+                    return stream.shutdown(Shutdown::Both);
+                }
+                stream.write_all(&piece)?;
+                thread::sleep(BETWEEN_PIECES);
+            }
+            pending.clear();
+        }
+    }
+}
+
+/// Head and body are here. The gateway sends either a length or chunks.
+fn is_whole(request: &str) -> bool {
+    let Some((head, body)) = request.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let head = head.to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    match length.and_then(|value| value.trim().parse::<usize>().ok()) {
+        Some(length) => body.len() >= length,
+        None if head.contains("transfer-encoding: chunked") => body.ends_with("0\r\n\r\n"),
+        None => true,
+    }
+}
+
+/// An answer with a JSON body, in one piece.
+pub fn json_answer(body: &str) -> Vec<Vec<u8>> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    vec![(head + body).into_bytes()]
+}
+
+/// An event stream whose bytes come in pieces of `size`, each a chunk of its own.
+pub fn event_answer(events: &str, size: usize) -> Vec<Vec<u8>> {
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut pieces = vec![head.as_bytes().to_vec()];
+    for piece in events.as_bytes().chunks(size) {
+        let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
+        chunk.extend_from_slice(piece);
+        chunk.extend_from_slice(b"\r\n");
+        pieces.push(chunk);
+    }
+    pieces.push(b"0\r\n\r\n".to_vec());
+    pieces
+}

@@ -1,0 +1,169 @@
+//! One Envoy as a test sees it: a place to send requests to, and for each answer the two other places to look at.
+//!
+//! Owns the link between an answer, the requests recorded upstream and the audit entry: the request id.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use portcullis_stack::{Envoy, Stack};
+use serde_json::Value;
+
+use crate::audit::AuditLog;
+use crate::wire::{Reply, Request, Wire};
+
+/// A gateway and what is behind it.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    address: SocketAddr,
+    audit: AuditLog,
+    record: PathBuf,
+}
+
+impl Gateway {
+    /// The stack's own Envoy.
+    pub fn of(stack: &Stack) -> Self {
+        Self::at(&stack.envoy, stack.connector.record())
+    }
+
+    /// Any Envoy; `record` is where the demo connector notes what it was sent.
+    pub fn at(envoy: &Envoy, record: &Path) -> Self {
+        let audit = AuditLog::at(envoy.audit_log());
+        Self { address: envoy.address(), audit, record: record.to_owned() }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// One request on a connection of its own, so that either worker may get it.
+    pub fn send(&self, request: &Request) -> Answer {
+        let sent = Instant::now();
+        let mut wire = Wire::connect(self.address).expect("connect to the gateway");
+        let reply = wire.exchange(request).unwrap_or_else(|fault| {
+            panic!("no answer to {} {}: {fault}", request.method, request.path)
+        });
+        self.answer(reply, sent)
+    }
+
+    /// What came back on a connection that the test holds itself.
+    pub fn answer(&self, reply: Reply, sent: Instant) -> Answer {
+        Answer { reply, sent, received: Instant::now(), gateway: self.clone() }
+    }
+
+    /// The requests that reached the demo connector so far.
+    pub fn recorded(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.record).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
+
+/// An answer of the gateway.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub reply: Reply,
+    pub sent: Instant,
+    pub received: Instant,
+    gateway: Gateway,
+}
+
+impl Answer {
+    pub fn status(&self) -> u16 {
+        self.reply.status
+    }
+
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.reply.header(name)
+    }
+
+    pub fn took(&self) -> Duration {
+        self.received - self.sent
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.reply.body).into_owned()
+    }
+
+    /// The JSON-RPC message in the answer, be it JSON or the last event of a stream.
+    pub fn message(&self) -> Value {
+        let text = self.text();
+        let streamed =
+            self.header("content-type").is_some_and(|value| value.starts_with("text/event-stream"));
+        let last = match streamed {
+            true => text.lines().rev().filter_map(|line| line.strip_prefix("data:")).next(),
+            false => Some(text.as_str()),
+        };
+        last.and_then(|json| serde_json::from_str(json).ok())
+            .unwrap_or_else(|| panic!("no JSON-RPC message in {} {text:?}", self.status()))
+    }
+
+    /// The `result` of the message; an error is a failure.
+    pub fn result(&self) -> Value {
+        let mut message = self.message();
+        assert_eq!(self.status(), 200, "{message}");
+        assert!(message.get("error").is_none(), "{message}");
+        message["result"].take()
+    }
+
+    /// `structuredContent.rows` of a tool's result.
+    pub fn rows(&self) -> Vec<Value> {
+        let result = self.result();
+        result["structuredContent"]["rows"]
+            .as_array()
+            .cloned()
+            .unwrap_or_else(|| panic!("{result}"))
+    }
+
+    /// The names in the result of `tools/list`, in order.
+    pub fn tools(&self) -> Vec<String> {
+        let result = self.result();
+        let tools = result["tools"].as_array().unwrap_or_else(|| panic!("no tools in {result}"));
+        tools.iter().map(|tool| tool["name"].as_str().expect("a name").to_owned()).collect()
+    }
+
+    pub fn error_code(&self) -> Option<i64> {
+        self.message()["error"]["code"].as_i64()
+    }
+
+    /// What ties the three places together; every response has one.
+    pub fn request_id(&self) -> String {
+        self.header("x-portcullis-request-id")
+            .unwrap_or_else(|| panic!("no request id: {:?} {}", self.reply.headers, self.text()))
+    }
+
+    /// The requests that reached the demo connector for this answer.
+    pub fn upstream(&self) -> Vec<Value> {
+        let id = self.request_id();
+        let mut seen = self.gateway.recorded();
+        seen.retain(|request| sent_header(request, "x-portcullis-request-id") == [id.as_str()]);
+        seen
+    }
+
+    /// The audit entry; waits for it.
+    pub fn audit(&self) -> Value {
+        self.gateway.audit.entry(&self.request_id())
+    }
+
+    /// Refused with this status and code, audited as refused, and unknown to the upstream.
+    pub fn assert_refused(&self, status: u16, code: i64) {
+        assert_eq!((self.status(), self.error_code()), (status, Some(code)), "{}", self.text());
+        let entry = self.audit();
+        assert_eq!(entry["decision"]["effect"], "deny", "{entry}");
+        assert_eq!(entry["http_status"], status, "{entry}");
+        assert_eq!(self.upstream(), Vec::<Value>::new(), "the upstream got a refused request");
+    }
+}
+
+/// The values of a header in a line of the connector's record.
+pub fn sent_header<'a>(recorded: &'a Value, name: &str) -> Vec<&'a str> {
+    let pairs = recorded["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    pairs.iter().filter(|pair| pair[0] == name).filter_map(|pair| pair[1].as_str()).collect()
+}

@@ -1,0 +1,143 @@
+//! The stacks that tests run on: one that all of them share, and others for tests that break something.
+//!
+//! Owns when stacks start and where their files are. A shared stack starts with the first test that asks for it.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use portcullis_stack::{Envoy, EnvoyOptions, Stack, StackOptions, Workspace, ports};
+
+use crate::fake::FakeUpstream;
+use crate::gateway::Gateway;
+use crate::organisation::Organisation;
+
+/// The stack that is shared, once somebody wanted it.
+#[derive(Debug, Default)]
+pub struct Shared {
+    stack: OnceLock<Result<Stack, String>>,
+}
+
+/// What one test may use.
+#[derive(Debug)]
+pub struct World<'a> {
+    shared: &'a Shared,
+    workspace: &'a Workspace,
+    name: &'a str,
+}
+
+/// An Envoy of a test's own in front of another stack's Redis and OpenBao.
+#[derive(Debug)]
+pub struct OwnEnvoy {
+    pub envoy: Envoy,
+    pub gateway: Gateway,
+}
+
+impl<'a> World<'a> {
+    pub fn new(shared: &'a Shared, workspace: &'a Workspace, name: &'a str) -> Self {
+        Self { shared, workspace, name }
+    }
+
+    pub fn workspace(&self) -> &Workspace {
+        self.workspace
+    }
+
+    /// The shared stack. Nobody may break it, and everybody uses an organisation of their own.
+    pub fn stack(&self) -> &'a Stack {
+        let started = self.shared.stack.get_or_init(|| {
+            let dir = shared_dir(self.workspace);
+            let options = StackOptions::new(self.workspace, dir).map_err(|e| e.to_string())?;
+            Stack::start(options).map_err(|e| e.to_string())
+        });
+        match started {
+            Ok(stack) => stack,
+            Err(fault) => panic!("the shared stack did not start: {fault}"),
+        }
+    }
+
+    /// An organisation on the shared stack.
+    pub fn organisation(&self) -> Organisation {
+        Organisation::new(self.stack())
+    }
+
+    /// A stack to break. `adjust` sets placeholders of `envoy/envoy.yaml`.
+    pub fn own_stack(&self, adjust: impl FnOnce(StackOptions) -> StackOptions) -> Stack {
+        let options =
+            StackOptions::new(self.workspace, self.dir()).unwrap_or_else(|e| panic!("{e}"));
+        Stack::start(adjust(options)).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// A second replica of the shared stack's gateway: two workers, same Redis.
+    pub fn replica(&self) -> OwnEnvoy {
+        self.envoy(Workers::Two, |settings| settings)
+    }
+
+    /// One worker in front of the shared stack, so that every request meets the same VM.
+    pub fn single_worker(&self) -> OwnEnvoy {
+        self.envoy(Workers::One, |settings| settings.set("REQUEST_TIMEOUT", "2s"))
+    }
+
+    /// One worker whose connector `python` is a fake.
+    pub fn with_python_as(&self, fake: &FakeUpstream) -> OwnEnvoy {
+        let address = fake.address();
+        self.envoy(Workers::One, |settings| {
+            settings.python(address).set("ANSWER_IDLE_TIMEOUT", "2s")
+        })
+    }
+
+    /// An Envoy of the test's own on the shared Redis and OpenBao.
+    pub fn envoy(
+        &self,
+        workers: Workers,
+        adjust: impl FnOnce(portcullis_stack::Bootstrap) -> portcullis_stack::Bootstrap,
+    ) -> OwnEnvoy {
+        let stack = self.stack();
+        let options = stack.options();
+        let port = || ports::free_port().unwrap_or_else(|e| panic!("{e}"));
+        let name = "envoy-own";
+        let envoy = Envoy::start(EnvoyOptions {
+            program: options.tools.envoy.clone(),
+            template: options.root.join("envoy/envoy.yaml"),
+            bootstrap: adjust(options.settings.clone().set("NODE", name)),
+            dir: self.dir(),
+            logs: self.dir().join("logs"),
+            name: name.to_owned(),
+            port: port(),
+            admin_port: port(),
+            concurrency: match workers {
+                Workers::One => 1,
+                Workers::Two => 2,
+            },
+        })
+        .unwrap_or_else(|e| panic!("{e}"));
+        let gateway = Gateway::at(&envoy, stack.connector.record());
+        OwnEnvoy { envoy, gateway }
+    }
+
+    /// Files of this test's own stack or Envoy.
+    pub fn dir(&self) -> PathBuf {
+        self.workspace.target.join("tests").join(self.name.replace("::", "-"))
+    }
+
+    /// Where to look when this test failed.
+    pub fn evidence(&self) -> PathBuf {
+        let own = self.dir();
+        if own.exists() { own } else { shared_dir(self.workspace) }
+    }
+}
+
+/// How many workers an Envoy has.
+#[derive(Clone, Copy, Debug)]
+pub enum Workers {
+    One,
+    Two,
+}
+
+fn shared_dir(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("tests/shared")
+}
+
+/// Removes what tests that passed have left.
+pub fn tidy(dir: &Path) {
+    // Left-over files of a passed test are in nobody's way.
+    let _ = std::fs::remove_dir_all(dir);
+}
