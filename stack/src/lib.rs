@@ -1,1 +1,45 @@
-//! Placeholder.
+//! Starts the real processes that the gateway needs (Valkey, OpenBao, MCP servers, Envoy) and stops them for certain.
+//!
+//! Used by `cargo xtask` and by the end-to-end tests. Everything listens on loopback, needs no root, and ends with the
+//! process that started it, even if that is killed. Knows nothing about what the gateway decides.
+//!
+//! ```no_run
+//! # fn main() -> portcullis_stack::Result<()> {
+//! use portcullis_stack::{Stack, StackOptions, Workspace};
+//! let workspace = Workspace::locate()?;
+//! let dir = workspace.target.join("e2e/example");
+//! let stack = Stack::start(StackOptions::new(&workspace, dir)?.set("REDIS_TIMEOUT_MS", 100))?;
+//! println!("{} with {}", stack.mcp_url(), stack.analyst.key);
+//! # Ok(()) }
+//! ```
+
+mod bootstrap;
+mod connector;
+pub mod env_file;
+pub mod envoy;
+mod error;
+pub mod files;
+pub mod http;
+mod openbao;
+mod operator;
+pub mod ports;
+pub mod process;
+pub mod ready;
+mod spawner;
+mod stack;
+mod tools;
+mod valkey;
+mod workspace;
+
+pub use bootstrap::{Bootstrap, RenderError};
+pub use connector::{Connector, PythonServer};
+pub use envoy::{Envoy, EnvoyOptions};
+pub use error::{During, Result, StackError};
+pub use openbao::OpenBao;
+pub use operator::{IssuedKey, KeySpec, Operator};
+pub use ports::Ports;
+pub use process::Process;
+pub use stack::{CREDENTIAL_FIELD, CREDENTIAL_PATH, Stack, StackOptions};
+pub use tools::Tools;
+pub use valkey::Valkey;
+pub use workspace::{Artifacts, Workspace, cargo};

@@ -1,2 +1,110 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask …`: what a developer or a curious user types.
+//!
+//! Owns the command line. Each command is a module; what runs processes is the crate `portcullis_stack`.
+
+mod build;
+mod demo;
+mod failure;
+mod istio;
+mod progress;
+mod requirements;
+mod signals;
+mod source;
+mod test;
+mod tidy;
+mod up;
+mod validate;
+
+use crate::failure::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+use portcullis_stack::{Tools, Workspace};
+use std::process::ExitCode;
+
+/// Builds, runs, shows and checks Portcullis. Needs Rust and Python 3 with pip; nothing needs root.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Start everything, walk through a tour of what the gateway does, then stay up
+    Demo {
+        /// Stop after the tour; the exit status says whether every step passed
+        #[arg(long)]
+        exit: bool,
+        #[command(flatten)]
+        ports: PortBase,
+    },
+    /// Start the demo's stack without the tour, in the foreground, until Ctrl-C
+    Up {
+        #[command(flatten)]
+        ports: PortBase,
+    },
+    /// Every check: format, lints, unit and scenario tests, documentation, configurations, end to end
+    Test {
+        /// Leave out the end-to-end tests
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Build the filter (wasm32), the operator's tool and the demo connector
+    Build,
+    /// Install the pinned third-party programs into target/tools/
+    Tools,
+    /// Check the rules that neither the compiler nor clippy knows
+    Tidy,
+    /// List every requirement with the tests that prove it
+    Requirements {
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+#[derive(clap::Args)]
+struct PortBase {
+    /// Use the ports from N on instead of free ones: N is the gateway, N + 1 Envoy's admin interface
+    #[arg(long, value_name = "N")]
+    port_base: Option<u16>,
+}
+
+/// How a list is written.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let Arguments { verb } = Arguments::parse();
+    match signals::handle().and_then(|()| run(verb)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            signals::yield_to_stop();
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    let workspace = Workspace::locate()?;
+    match verb {
+        Verb::Demo { exit, ports } => {
+            let then = if exit { demo::Then::Exit } else { demo::Then::StayUp };
+            demo::demo(&workspace, ports.port_base, then)
+        }
+        Verb::Up { ports } => up::up(&workspace, ports.port_base),
+        Verb::Test { fast } => {
+            let extent = if fast { test::Extent::Fast } else { test::Extent::Full };
+            test::test(&workspace, extent)
+        }
+        Verb::Build => build::all(&workspace).map(drop),
+        Verb::Tools => {
+            Ok(progress::step("installing the tools", || Tools::install(&workspace)).map(drop)?)
+        }
+        Verb::Tidy => tidy::tidy(&workspace),
+        Verb::Requirements { output } => requirements::requirements(&workspace, output),
+    }
+}

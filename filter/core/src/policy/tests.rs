@@ -1,3 +1,5 @@
+//! The document form: what it says, and what each fault says.
+
 use serde_json::{Value, json};
 
 use super::*;

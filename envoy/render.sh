@@ -1,0 +1,9 @@
+#!/bin/sh
+# Fills the ${NAME:-default} placeholders of an Envoy configuration from the environment.
+#   sh render.sh envoy.yaml > /tmp/envoy.yaml
+# Needs nothing but a POSIX shell, so that it runs in Envoy's own image. The file is evaluated as a here-document: give
+# it only files that you trust as you trust a script.
+set -eu
+eval "cat <<PORTCULLIS_END
+$(cat "$1")
+PORTCULLIS_END"

@@ -1,0 +1,155 @@
+//! Fills the placeholders of `envoy/envoy.yaml`, the one Envoy configuration.
+//!
+//! Owns the placeholder syntax (`${NAME:-default}`, as in the shell; `envoy/render.sh` does the same there) and the
+//! names of the placeholders. Knows nothing about running Envoy.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// Values for the placeholders; what is not set keeps the default written in the file.
+#[derive(Debug, Clone, Default)]
+pub struct Bootstrap {
+    values: BTreeMap<String, String>,
+}
+
+/// Why a template could not be filled.
+#[derive(Debug, PartialEq, Eq)]
+pub enum RenderError {
+    /// `${` without its `}`, or with something else than a name in it.
+    Malformed { line: usize },
+    /// A placeholder without a default, for which there is no value.
+    Unset { line: usize, name: String },
+    /// A value that no placeholder uses: a misspelt name, most likely.
+    Unused { name: String },
+}
+
+impl fmt::Display for RenderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed { line } => {
+                write!(f, "line {line}: malformed placeholder, expected ${{NAME:-default}}")
+            }
+            Self::Unset { line, name } => {
+                write!(f, "line {line}: {name} has neither value nor default")
+            }
+            Self::Unused { name } => write!(f, "no placeholder is named {name}"),
+        }
+    }
+}
+
+impl std::error::Error for RenderError {}
+
+impl Bootstrap {
+    /// Sets a placeholder by name, without the `PORTCULLIS_` that all of them start with.
+    pub fn set(mut self, name: &str, value: impl fmt::Display) -> Self {
+        self.values.insert(format!("PORTCULLIS_{name}"), value.to_string());
+        self
+    }
+
+    /// Where clients connect.
+    pub fn listen(self, address: SocketAddr) -> Self {
+        self.set("LISTEN_ADDRESS", address.ip()).set("LISTEN_PORT", address.port())
+    }
+
+    /// Envoy's admin interface.
+    pub fn admin(self, address: SocketAddr) -> Self {
+        self.set("ADMIN_ADDRESS", address.ip()).set("ADMIN_PORT", address.port())
+    }
+
+    /// The demo connector.
+    pub fn demo(self, address: SocketAddr) -> Self {
+        self.set("DEMO_HOST", address.ip()).set("DEMO_PORT", address.port())
+    }
+
+    /// The Python MCP server.
+    pub fn python(self, address: SocketAddr) -> Self {
+        self.set("PYTHON_HOST", address.ip()).set("PYTHON_PORT", address.port())
+    }
+
+    /// Redis or Valkey.
+    pub fn redis(self, address: SocketAddr) -> Self {
+        self.set("REDIS_HOST", address.ip()).set("REDIS_PORT", address.port())
+    }
+
+    /// Vault or OpenBao, and the file with the token that Envoy adds to requests for it.
+    pub fn vault(self, address: SocketAddr, token_sds: &Path) -> Self {
+        self.set("VAULT_HOST", address.ip())
+            .set("VAULT_PORT", address.port())
+            .set("VAULT_TOKEN_SDS", token_sds.display())
+    }
+
+    /// The module.
+    pub fn wasm(self, module: &Path) -> Self {
+        self.set("WASM", module.display())
+    }
+
+    /// Where audit lines go.
+    pub fn audit_log(self, file: &Path) -> Self {
+        self.set("AUDIT_LOG", file.display())
+    }
+
+    /// The template with every placeholder filled.
+    pub fn render(&self, template: &str) -> Result<String, RenderError> {
+        let mut rendered = String::with_capacity(template.len());
+        let mut unused: Vec<&String> = self.values.keys().collect();
+        for (number, line) in (1..).zip(template.split_inclusive('\n')) {
+            let mut rest = line;
+            while let Some((before, placeholder)) = rest.split_once("${") {
+                let (inside, after) =
+                    placeholder.split_once('}').ok_or(RenderError::Malformed { line: number })?;
+                let (name, default) = match inside.split_once(":-") {
+                    Some((name, default)) => (name, Some(default)),
+                    None => (inside, None),
+                };
+                if name.is_empty()
+                    || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                {
+                    return Err(RenderError::Malformed { line: number });
+                }
+                unused.retain(|used| *used != name);
+                let value = self.values.get(name).map(String::as_str).or(default);
+                rendered.push_str(before);
+                rendered.push_str(
+                    value.ok_or(RenderError::Unset { line: number, name: name.to_owned() })?,
+                );
+                rest = after;
+            }
+            rendered.push_str(rest);
+        }
+        match unused.first() {
+            Some(name) => Err(RenderError::Unused { name: (*name).clone() }),
+            None => Ok(rendered),
+        }
+    }
+
+    /// The placeholders as environment variables, for `envoy/render.sh`.
+    pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_replace_defaults_and_defaults_stay() {
+        let bootstrap = Bootstrap::default().set("A", 7);
+        let rendered = bootstrap.render("a: ${PORTCULLIS_A:-1} b: ${PORTCULLIS_B:-x/y}\nc\n");
+        assert_eq!(rendered.as_deref(), Ok("a: 7 b: x/y\nc\n"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let render = |template: &str| Bootstrap::default().set("A", 7).render(template);
+        assert_eq!(render("x\n${PORTCULLIS_A"), Err(RenderError::Malformed { line: 2 }));
+        assert_eq!(render("${a b}"), Err(RenderError::Malformed { line: 1 }));
+        assert_eq!(
+            render("${PORTCULLIS_A}${PORTCULLIS_B}"),
+            Err(RenderError::Unset { line: 1, name: "PORTCULLIS_B".into() })
+        );
+        assert_eq!(render("nothing"), Err(RenderError::Unused { name: "PORTCULLIS_A".into() }));
+    }
+}

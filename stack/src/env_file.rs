@@ -1,0 +1,53 @@
+//! The file that people source to work with a running stack: `export NAME='value'` lines.
+//!
+//! Owns its names, which scripts rely on. It has keys in it, hence its mode 0600.
+
+use crate::error::Result;
+use crate::files::write_private;
+use crate::stack::Stack;
+use std::path::PathBuf;
+
+/// Writes `<dir>/env`, also when a process id in it has changed.
+pub fn write(stack: &Stack) -> Result<PathBuf> {
+    let file = stack.dir().join("env");
+    write_private(&file, &content(stack))?;
+    Ok(file)
+}
+
+fn content(stack: &Stack) -> String {
+    let variables = [
+        ("PORTCULLIS_URL", stack.envoy.url()),
+        ("PORTCULLIS_MCP_URL", stack.mcp_url()),
+        ("PORTCULLIS_PYTHON_MCP_URL", stack.python_mcp_url()),
+        ("PORTCULLIS_KEY", stack.analyst.key.clone()),
+        ("PORTCULLIS_ADMIN_KEY", stack.admin.key.clone()),
+        ("PORTCULLIS_REDIS", stack.valkey.url()),
+        ("VAULT_ADDR", stack.openbao.url()),
+        ("VAULT_TOKEN", stack.openbao.root_token().to_owned()),
+        ("PORTCULLIS_AUDIT_LOG", stack.envoy.audit_log().display().to_string()),
+        ("PORTCULLIS_ENVOY_ADMIN", stack.envoy.admin_url()),
+        ("PORTCULLIS_DEMO_DB", stack.connector.database().display().to_string()),
+        ("PORTCULLIS_ENVOY_PID", stack.envoy.process().pid().to_string()),
+        ("PORTCULLIS_REDIS_PID", stack.valkey.process().pid().to_string()),
+        ("PORTCULLIS_VAULT_PID", stack.openbao.process().pid().to_string()),
+    ];
+    let mut text =
+        String::from("# Written by a running stack; it is only true as long as that runs.\n");
+    // PORTCULLIS_JWT_PRIVATE_KEY, _ISSUER and _AUDIENCE follow when the gateway takes JWTs.
+    for (name, value) in variables {
+        text.push_str(&format!("export {name}={}\n", quoted(&value)));
+    }
+    let programs = stack
+        .options()
+        .artifacts
+        .cli
+        .parent()
+        .map(|dir| dir.display().to_string())
+        .unwrap_or_default();
+    text.push_str(&format!("export PATH={}:\"$PATH\"\n", quoted(&programs)));
+    text
+}
+
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}

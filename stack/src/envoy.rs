@@ -1,0 +1,142 @@
+//! Envoy: starts one with a given bootstrap, or only asks it whether a bootstrap is good.
+//!
+//! Knows nothing about what the bootstrap says, but where its admin interface is.
+
+use crate::bootstrap::Bootstrap;
+use crate::error::{During, Result, StackError};
+use crate::http::{self, Reply};
+use crate::ports::loopback;
+use crate::process::{self, Process};
+use crate::ready;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Compiling the module for every worker takes a while on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct EnvoyOptions {
+    /// The program.
+    pub program: PathBuf,
+    /// The configuration with placeholders; `envoy/envoy.yaml` of the project.
+    pub template: PathBuf,
+    /// What the placeholders become. Listener, admin and audit log are set by [`Envoy::start`].
+    pub bootstrap: Bootstrap,
+    /// Where the filled configuration and the audit log go.
+    pub dir: PathBuf,
+    /// Where Envoy's own log goes.
+    pub logs: PathBuf,
+    /// Tells several Envoys of one stack apart: `envoy`, `envoy-2`.
+    pub name: String,
+    /// Where clients connect.
+    pub port: u16,
+    /// The admin interface.
+    pub admin_port: u16,
+    /// Workers. Two, so that what is wrong between workers shows.
+    pub concurrency: u8,
+}
+
+/// A running Envoy.
+#[derive(Debug)]
+pub struct Envoy {
+    process: Process,
+    address: SocketAddr,
+    admin: SocketAddr,
+    audit_log: PathBuf,
+}
+
+impl Envoy {
+    /// Starts it and waits until it serves.
+    pub fn start(options: EnvoyOptions) -> Result<Self> {
+        let EnvoyOptions {
+            program,
+            template,
+            bootstrap,
+            dir,
+            logs,
+            name,
+            port,
+            admin_port,
+            concurrency,
+        } = options;
+        fs::create_dir_all(&dir).during(|| format!("create {}", dir.display()))?;
+        let (address, admin) = (loopback(port), loopback(admin_port));
+        let audit_log = dir.join(format!("{name}-audit.jsonl"));
+        let bootstrap = bootstrap.listen(address).admin(admin).audit_log(&audit_log);
+        let config = dir.join(format!("{name}.yaml"));
+        write_config(&bootstrap, &template, &config)?;
+        // Truncated, not removed later: the demo counts its lines.
+        fs::write(&audit_log, "").during(|| format!("create {}", audit_log.display()))?;
+        let mut command = Command::new(program);
+        command
+            .arg("--config-path")
+            .arg(&config)
+            .args(["--concurrency", &concurrency.to_string(), "--file-flush-interval-msec", "100"])
+            // Several may run at once, and none is ever hot-restarted here.
+            .arg("--disable-hot-restart");
+        let process = Process::spawn(&name, command, &logs.join(format!("{name}.log")))?;
+        let live = format!("http://{admin}/ready");
+        ready::process_is_ready(&process, READY_WITHIN, || {
+            ready::answers_200(&live) && ready::accepts(address)
+        })?;
+        Ok(Self { process, address, admin, audit_log })
+    }
+
+    /// The process, to watch or to kill.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The gateway's root URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The admin interface's root URL.
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.admin)
+    }
+
+    /// A page of the admin interface: `stats?filter=…`, `clusters`, `config_dump`.
+    pub fn admin(&self, page: &str) -> Result<Reply> {
+        http::get(&format!("{}/{page}", self.admin_url()))
+    }
+
+    /// The audit lines.
+    pub fn audit_log(&self) -> &Path {
+        &self.audit_log
+    }
+}
+
+/// Fills `template` into `config`.
+pub fn write_config(bootstrap: &Bootstrap, template: &Path, config: &Path) -> Result<()> {
+    let text = fs::read_to_string(template).during(|| format!("read {}", template.display()))?;
+    let filled = bootstrap.render(&text).map_err(|error| StackError::Refused {
+        attempted: format!("fill {}", template.display()),
+        answer: error.to_string(),
+    })?;
+    fs::write(config, filled).during(|| format!("write {}", config.display()))
+}
+
+/// `envoy --mode validate`: everything but listening, the modules' own opinion on their configuration included.
+pub fn validate(program: &Path, config: &Path) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(["--mode", "validate", "--log-level", "error", "--config-path"]).arg(config);
+    let output = process::output("envoy --mode validate", command)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(StackError::Refused {
+        attempted: format!("validate {}", config.display()),
+        answer: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}

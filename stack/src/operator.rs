@@ -1,0 +1,102 @@
+//! The operator's side: the real `portcullis` program against a stack's Redis.
+//!
+//! Everything that the demo and the tests set up goes through it, as it would in production. Knows nothing about what
+//! the program does inside.
+
+use crate::error::{Result, StackError};
+use crate::process;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The program, and the Redis it works on.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    program: PathBuf,
+    redis: String,
+}
+
+/// What a key is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct KeySpec<'a> {
+    pub org: &'a str,
+    pub name: &'a str,
+    pub role: &'a str,
+    pub tier: &'a str,
+}
+
+impl KeySpec<'static> {
+    /// A key of the demo's organisation whose tier's limits do not get in the way.
+    pub fn acme(role: &'static str) -> Self {
+        Self { org: "acme", name: role, role, tier: "enterprise" }
+    }
+}
+
+/// A key that was just made.
+#[derive(Debug, Clone)]
+pub struct IssuedKey {
+    /// Names it to `key revoke`.
+    pub id: String,
+    /// The whole key, shown only once.
+    pub key: String,
+}
+
+impl Operator {
+    /// `redis` is a `redis://` URL.
+    pub fn new(program: &Path, redis: &str) -> Self {
+        Self { program: program.to_owned(), redis: redis.to_owned() }
+    }
+
+    /// Runs `portcullis` with these arguments and returns what came of it, whatever that is.
+    pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env("PORTCULLIS_REDIS", &self.redis);
+        process::output("portcullis", command)
+    }
+
+    /// As [`Operator::run`] with `--output json`; refused unless it exits with 0 and writes JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let mut all = arguments.to_vec();
+        all.extend(["--output", "json"]);
+        let output = self.run(&all)?;
+        let refused = |answer: String| StackError::Refused {
+            attempted: format!("run `portcullis {}`", arguments.join(" ")),
+            answer,
+        };
+        if !output.status.success() {
+            return Err(refused(format!(
+                "{}: {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            )));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| refused(error.to_string()))
+    }
+
+    /// Makes a policy document the active one.
+    pub fn push_policy(&self, file: &Path, reason: &str) -> Result<Value> {
+        self.json(&["policy", "push", &file.to_string_lossy(), "--reason", reason])
+    }
+
+    /// Makes a key.
+    pub fn issue_key(&self, spec: &KeySpec<'_>) -> Result<IssuedKey> {
+        let KeySpec { org, name, role, tier } = spec;
+        let issued = self.json(&[
+            "key", "issue", "--org", org, "--name", name, "--role", role, "--tier", tier,
+        ])?;
+        let field = |pointer: &str| {
+            issued.pointer(pointer).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {
+                StackError::Refused {
+                    attempted: "read what `portcullis key issue` wrote".into(),
+                    answer: format!("there is no {pointer} in it"),
+                }
+            })
+        };
+        Ok(IssuedKey { id: field("/record/id")?, key: field("/key")? })
+    }
+
+    /// Ends a key, for the next request on.
+    pub fn revoke_key(&self, id: &str, reason: &str) -> Result<Value> {
+        self.json(&["key", "revoke", id, "--reason", reason])
+    }
+}

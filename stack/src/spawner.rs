@@ -1,0 +1,68 @@
+//! The one thread that starts child processes, and the one unsafe call that binds them to us.
+//!
+//! Linux can send a child a signal when its parent dies. "Parent" means the *thread* that forked it, so every child is
+//! started from a thread that lives as long as this process: nothing survives even a `kill -9` of the demo or a test.
+//! Knows nothing about what is started.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{LazyLock, Mutex};
+use std::thread;
+
+struct Job {
+    command: Command,
+    answer: Sender<io::Result<Child>>,
+}
+
+static SPAWNER: LazyLock<Mutex<Option<Sender<Job>>>> = LazyLock::new(|| Mutex::new(launch().ok()));
+
+fn launch() -> io::Result<Sender<Job>> {
+    let (sender, jobs) = channel::<Job>();
+    thread::Builder::new().name("spawner".into()).spawn(move || {
+        for mut job in jobs {
+            // A receiver that is gone had no use for the child; dropping it here leaves it to the death signal.
+            let _ = job.answer.send(job.command.spawn());
+        }
+    })?;
+    Ok(sender)
+}
+
+/// Starts `command` as the leader of its own process group, to be killed when this process dies.
+pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
+    command.process_group(0);
+    die_with_parent(&mut command);
+    let gone = || io::Error::other("the spawner thread is gone");
+    let (answer, child) = channel();
+    {
+        let spawner = SPAWNER.lock().map_err(|_| gone())?;
+        spawner.as_ref().ok_or_else(gone)?.send(Job { command, answer }).map_err(|_| gone())?;
+    }
+    child.recv().map_err(|_| gone())?
+}
+
+/// Asks the kernel to kill the child when the spawner thread, hence this process, ends.
+#[cfg(target_os = "linux")]
+fn die_with_parent(command: &mut Command) {
+    use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+    let parent = getpid();
+    let bind = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The parent may have died between fork and the line above; then no signal would ever come.
+        if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
+    };
+    // SAFETY: the closure runs in the forked child before exec. It makes two system calls, touches no lock and no heap
+    // (`io::Error` from an errno or a kind does not allocate), so it is async-signal-safe as `pre_exec` demands.
+    #[expect(
+        unsafe_code,
+        reason = "pre_exec is the only way to run prctl in the child, and it is unsafe to call"
+    )]
+    unsafe {
+        command.pre_exec(bind);
+    }
+}
+
+/// Other systems have no parent-death signal: `Drop` and the signal handler stop children, a `kill -9` of us leaves them.
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent(_command: &mut Command) {}

@@ -1,0 +1,100 @@
+//! Builds what a stack runs: the Wasm module, the operator's tool, the demo connector.
+//!
+//! Owns the nested calls of Cargo, the Wasm target and the size budget. Compiles into the same target directory as
+//! everything else.
+
+use crate::failure::{Failure, Result};
+use crate::progress::step;
+use portcullis_stack::{Artifacts, Workspace, cargo, process};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// The target that proxies load.
+const WASM_TARGET: &str = "wasm32-wasip1";
+/// Every worker of every Envoy compiles and holds the module.
+const SIZE_BUDGET: u64 = 2_000_000;
+
+/// Builds all three, and checks the module's size.
+pub(crate) fn all(workspace: &Workspace) -> Result<Artifacts> {
+    filter(workspace)?;
+    natives(workspace)?;
+    Ok(workspace.built_artifacts()?)
+}
+
+/// The module, as it is shipped.
+fn filter(workspace: &Workspace) -> Result<()> {
+    require_wasm_target()?;
+    let arguments =
+        ["build", "--release", "--target", WASM_TARGET, "--package", "portcullis-filter"];
+    step("building the filter (release, wasm32)", || cargo_quietly(workspace, &arguments))?;
+    within_budget(&workspace.artifacts().filter)
+}
+
+fn natives(workspace: &Workspace) -> Result<()> {
+    let arguments = ["build", "--package", "portcullis", "--package", "portcullis-demo-connector"];
+    step("building the operator's tool and the demo connector", || {
+        cargo_quietly(workspace, &arguments)
+    })
+}
+
+/// A nested Cargo with the lock file as it is and our target directory.
+pub(crate) fn cargo_command(workspace: &Workspace, arguments: &[&str]) -> Command {
+    let mut command = Command::new(cargo());
+    let (verb, rest) = arguments.split_first().unwrap_or((&"help", &[]));
+    command.arg(verb);
+    // `cargo fmt` resolves nothing and takes no such flag.
+    if *verb != "fmt" {
+        command.arg("--locked");
+    }
+    command.args(rest).current_dir(&workspace.root).env("CARGO_TARGET_DIR", &workspace.target);
+    command
+}
+
+fn cargo_quietly(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+    let output = process::output("cargo", cargo_command(workspace, arguments))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    Err(Failure::new(format!("`cargo {}` failed; its words are above", arguments.join(" "))))
+}
+
+/// Adds the target's standard library to the toolchain when it is not there.
+pub(crate) fn require_wasm_target() -> Result<()> {
+    if wasm_target_is_there()? {
+        return Ok(());
+    }
+    let mut command = Command::new("rustup");
+    command.args(["target", "add", WASM_TARGET]);
+    let added = step("adding the Rust target wasm32-wasip1", || process::output("rustup", command));
+    let reason = match added {
+        Ok(output) if output.status.success() && wasm_target_is_there()? => return Ok(()),
+        Ok(output) => {
+            String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    Err(Failure::new(format!(
+        "the Rust target {WASM_TARGET} is not installed and `rustup target add {WASM_TARGET}` did not install it \
+         ({reason}); check the network, or install the target for this toolchain by other means, then try again"
+    )))
+}
+
+fn wasm_target_is_there() -> Result<bool> {
+    let mut command = Command::new("rustc");
+    command.args(["--print", "target-libdir", "--target", WASM_TARGET]);
+    let output = process::output("rustc", command)?;
+    let directory = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    Ok(output.status.success() && Path::new(&directory).is_dir())
+}
+
+fn within_budget(module: &Path) -> Result<()> {
+    let size = fs::metadata(module)
+        .map_err(|error| Failure::new(format!("could not read {}: {error}", module.display())))?
+        .len();
+    if size < SIZE_BUDGET {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{} has {size} bytes, the budget is {SIZE_BUDGET}", module.display())))
+}

@@ -1,0 +1,93 @@
+//! What an operator changes: it counts from the next request on, on every worker.
+
+use super::guide::{Answer, Guide, abridged};
+use super::tour::{Group, Notes, Step};
+use crate::failure::{Failure, Result};
+use portcullis_stack::KeySpec;
+use serde_json::json;
+use std::fs;
+use std::path::PathBuf;
+
+pub(crate) const GROUP: Group = Group {
+    title: "What an operator changes",
+    steps: &[
+        Step { title: "A revoked key is refused on the next request", walk: revoked },
+        Step { title: "A new policy counts from the next request", walk: pushed },
+        Step { title: "And a rollback, too", walk: rolled_back },
+    ],
+};
+
+/// Enough requests, each on a connection of its own, to meet both workers.
+const ON_EVERY_WORKER: usize = 6;
+
+fn revoked(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
+    let issued = guide
+        .stack
+        .operator
+        .issue_key(&KeySpec { name: "tour-revoked", ..KeySpec::acme("analyst") })?;
+    let before = many(guide, &issued.key, "query_users", notes)?;
+    notes.expect("the key to work", before == [200; ON_EVERY_WORKER]);
+    let done = guide.operator(&["key", "revoke", &issued.id, "--reason", "the tour"], notes)?;
+    notes.expect("the operator's tool to succeed", done);
+    let answer = guide.call(&issued.key, "query_users", json!({"limit": 1}), notes)?;
+    notes.expect("status 401", answer.status() == 401);
+    let after = many(guide, &issued.key, "query_users", notes)?;
+    notes.expect("every further request to be refused", after == [401; ON_EVERY_WORKER]);
+    Ok(())
+}
+
+fn pushed(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
+    let file = policy_with_notes(guide)?;
+    let before = note(guide, notes)?;
+    notes.expect("create_note to be refused to an analyst", before.status() == 403);
+    let arguments =
+        ["policy", "push", &file.to_string_lossy(), "--reason", "analysts may write notes"];
+    let done = guide.operator(&arguments, notes)?;
+    notes.expect("the operator's tool to succeed", done);
+    let after = note(guide, notes)?;
+    notes.expect("the very next request to be admitted", after.status() == 200);
+    Ok(())
+}
+
+fn rolled_back(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
+    let arguments = ["policy", "rollback", "--reason", "the tour is over"];
+    let done = guide.operator(&arguments, notes)?;
+    notes.expect("the operator's tool to succeed", done);
+    let after = note(guide, notes)?;
+    notes.expect("the very next request to be refused again", after.status() == 403);
+    Ok(())
+}
+
+fn note(guide: &Guide<'_>, notes: &mut Notes) -> Result<Answer> {
+    guide.call(
+        &guide.stack.analyst.key,
+        "create_note",
+        json!({"title": "Tour", "body": "a note"}),
+        notes,
+    )
+}
+
+fn many(guide: &Guide<'_>, key: &str, tool: &str, notes: &mut Notes) -> Result<Vec<u16>> {
+    notes.sent(format!("{ON_EVERY_WORKER} calls of {tool}, key {}", abridged(key)));
+    let statuses = (0..ON_EVERY_WORKER)
+        .map(|_| Ok(guide.call_silently(key, tool, &json!({"limit": 1}))?.status()))
+        .collect::<Result<Vec<u16>>>()?;
+    notes.came(format!("{statuses:?}"));
+    Ok(statuses)
+}
+
+/// The demo policy with one line changed: what is only shown to analysts becomes allowed.
+fn policy_with_notes(guide: &Guide<'_>) -> Result<PathBuf> {
+    let unusable =
+        |reason: String| Failure::new(format!("a changed copy of the demo policy: {reason}"));
+    let policy = fs::read_to_string(&guide.stack.options().policy)
+        .map_err(|error| unusable(error.to_string()))?;
+    let changed = policy.replacen("show: [create_note]", "show: []", 1).replacen(
+        "allow: [query_users, search_contacts, get_dashboard_metrics]",
+        "allow: [query_users, search_contacts, get_dashboard_metrics, create_note]",
+        1,
+    );
+    let file = guide.stack.dir().join("policy-with-notes.yaml");
+    fs::write(&file, changed).map_err(|error| unusable(error.to_string()))?;
+    Ok(file)
+}

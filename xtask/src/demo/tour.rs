@@ -1,0 +1,92 @@
+//! How a tour is walked and shown: per step what was sent, what came back, and PASS or FAIL.
+//!
+//! Knows nothing about the gateway.
+
+use super::guide::Guide;
+use crate::failure::Result;
+use portcullis_stack::process;
+use std::io::{IsTerminal, stdout};
+
+/// Steps that belong together.
+pub(crate) struct Group {
+    pub(crate) title: &'static str,
+    pub(crate) steps: &'static [Step],
+}
+
+/// One step: what it shows, and the code that shows it.
+pub(crate) struct Step {
+    pub(crate) title: &'static str,
+    pub(crate) walk: fn(&Guide<'_>, &mut Notes) -> Result<()>,
+}
+
+/// How many steps went which way.
+#[derive(Default)]
+pub(crate) struct Score {
+    pub(crate) passed: u32,
+    pub(crate) failed: u32,
+}
+
+/// What a step has to say. Printed as it comes, so that a slow step is seen at work.
+#[derive(Default)]
+pub(crate) struct Notes {
+    unmet: Vec<String>,
+}
+
+impl Notes {
+    /// What goes to the gateway, or what is done.
+    pub(crate) fn sent(&mut self, text: impl AsRef<str>) {
+        println!("    > {}", text.as_ref());
+    }
+
+    /// What came back.
+    pub(crate) fn came(&mut self, text: impl AsRef<str>) {
+        for line in text.as_ref().lines() {
+            println!("    < {line}");
+        }
+    }
+
+    /// What has to be true for the step to pass.
+    pub(crate) fn expect(&mut self, expectation: impl Into<String>, met: bool) {
+        if !met {
+            self.unmet.push(expectation.into());
+        }
+    }
+}
+
+/// Walks all steps; one that fails does not keep the next ones from being shown.
+pub(crate) fn walk(groups: &[Group], guide: &Guide<'_>) -> Score {
+    let mut score = Score::default();
+    let mut number = 0;
+    for group in groups {
+        println!("\n{}", bold(group.title));
+        for step in group.steps {
+            if process::is_stopping() {
+                return score;
+            }
+            number += 1;
+            println!("{number:>3} {}", step.title);
+            let mut notes = Notes::default();
+            if let Err(failure) = (step.walk)(guide, &mut notes) {
+                notes.unmet.push(failure.to_string());
+            }
+            if notes.unmet.is_empty() {
+                println!("    {}", coloured("PASS", "32"));
+                score.passed += 1;
+            } else {
+                for unmet in &notes.unmet {
+                    println!("    {} expected {unmet}", coloured("FAIL", "31"));
+                }
+                score.failed += 1;
+            }
+        }
+    }
+    score
+}
+
+fn bold(text: &str) -> String {
+    coloured(text, "1")
+}
+
+fn coloured(text: &str, code: &str) -> String {
+    if stdout().is_terminal() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}

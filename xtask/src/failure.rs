@@ -1,0 +1,29 @@
+//! How a command ends when it does not end well: one sentence for the user.
+
+use portcullis_stack::StackError;
+use std::fmt;
+
+/// The sentence.
+#[derive(Debug)]
+pub(crate) struct Failure(String);
+
+/// The result of every command.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<StackError> for Failure {
+    fn from(error: StackError) -> Self {
+        Self(error.to_string())
+    }
+}

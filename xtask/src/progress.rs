@@ -1,0 +1,70 @@
+//! Says what takes time: a line for every step of more than two seconds, and nothing for the others.
+//!
+//! Writes to standard error, so that a command's own output stays clean. Knows nothing about the steps.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A step that is over by then needs no line.
+const QUIET: Duration = Duration::from_secs(2);
+/// How often the line is renewed on a terminal.
+const RENEW: Duration = Duration::from_secs(1);
+
+/// Does `work`, and says so as `name` if it takes long, with the time at the end.
+pub(crate) fn step<T>(name: &str, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let (result, shown) = watched(name, work);
+    if shown {
+        eprintln!("{name}: {}", seconds(started.elapsed()));
+    }
+    result
+}
+
+/// As [`step`], for a caller that reports the end itself.
+pub(crate) fn announced<T>(name: &str, work: impl FnOnce() -> T) -> T {
+    watched(name, work).0
+}
+
+fn watched<T>(name: &str, work: impl FnOnce() -> T) -> (T, bool) {
+    let started = Instant::now();
+    let (done, over) = channel::<()>();
+    let shown = name.to_owned();
+    let ticker = thread::spawn(move || tick(&shown, started, &over));
+    let result = work();
+    drop(done);
+    let shown = ticker.join().unwrap_or(false);
+    if shown && stderr().is_terminal() {
+        // The line that was renewed all the time makes room.
+        eprint!("\r\x1b[K");
+    }
+    (result, shown)
+}
+
+/// Seconds with one decimal.
+pub(crate) fn seconds(elapsed: Duration) -> String {
+    format!("{:.1} s", elapsed.as_secs_f64())
+}
+
+/// Returns whether anything was shown.
+fn tick(name: &str, started: Instant, over: &Receiver<()>) -> bool {
+    if over.recv_timeout(QUIET) != Err(RecvTimeoutError::Timeout) {
+        return false;
+    }
+    if !stderr().is_terminal() {
+        eprintln!("{name} …");
+        // The sender says nothing; it is dropped at the end.
+        let _ = over.recv();
+        return true;
+    }
+    loop {
+        let mut out = stderr();
+        // Progress that cannot be shown is no reason to stop.
+        let _ = write!(out, "\r\x1b[K\x1b[2m{name} … {} s\x1b[0m", started.elapsed().as_secs());
+        let _ = out.flush();
+        if over.recv_timeout(RENEW) != Err(RecvTimeoutError::Timeout) {
+            return true;
+        }
+    }
+}

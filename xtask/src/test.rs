@@ -1,0 +1,212 @@
+//! `cargo xtask test`: every check there is, in the order of what it costs, and one line for each.
+//!
+//! Owns the list of stages. A stage's output goes to a log and is shown only when the stage fails.
+
+use crate::build::{self, cargo_command};
+use crate::failure::{Failure, Result};
+use crate::progress::{announced, seconds};
+use crate::{tidy, validate};
+use portcullis_stack::{Tools, Workspace, process};
+use std::fs::{self, File};
+use std::io::{IsTerminal, stdout};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// How much is tested.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All but the end-to-end tests.
+    Fast,
+    Full,
+}
+
+/// One check.
+struct Stage {
+    name: &'static str,
+    check: Check,
+}
+
+enum Check {
+    /// Cargo with these arguments; further environment variables.
+    Cargo(&'static [&'static str], &'static [(&'static str, &'static str)]),
+    /// Code of ours.
+    Ours(fn(&Workspace) -> Result<()>),
+}
+
+/// Private items are documented too, so public documentation may link to them.
+const DENY_WARNINGS: &[(&str, &str)] =
+    &[("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")];
+/// How much of a failed stage's log is shown.
+const SHOWN_LINES: usize = 60;
+
+const STAGES: &[Stage] = &[
+    Stage {
+        name: "format",
+        check: Check::Cargo(&["fmt", "--all", "--check", "--", "--color", "never"], &[]),
+    },
+    Stage { name: "tidy", check: Check::Ours(tidy::tidy) },
+    Stage { name: "tools", check: Check::Ours(tools) },
+    Stage {
+        name: "clippy",
+        check: Check::Cargo(
+            &[
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--exclude",
+                "portcullis-filter",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ],
+            &[],
+        ),
+    },
+    Stage {
+        name: "clippy on wasm32",
+        check: Check::Cargo(
+            &[
+                "clippy",
+                "--quiet",
+                "--target",
+                "wasm32-wasip1",
+                "--package",
+                "portcullis-filter",
+                "--",
+                "-D",
+                "warnings",
+            ],
+            &[],
+        ),
+    },
+    Stage {
+        name: "unit, scenario and Lua tests",
+        check: Check::Cargo(
+            &[
+                "test",
+                "--no-fail-fast",
+                "--workspace",
+                "--exclude",
+                "portcullis-filter",
+                "--exclude",
+                "portcullis-tests",
+            ],
+            &[],
+        ),
+    },
+    Stage {
+        name: "documentation",
+        check: Check::Cargo(
+            &[
+                "doc",
+                "--quiet",
+                "--workspace",
+                "--exclude",
+                "portcullis-filter",
+                "--no-deps",
+                "--document-private-items",
+            ],
+            DENY_WARNINGS,
+        ),
+    },
+    Stage { name: "build", check: Check::Ours(|workspace| build::all(workspace).map(drop)) },
+    Stage { name: "Envoy bootstraps", check: Check::Ours(validate::bootstraps) },
+    Stage { name: "docker-compose.yml", check: Check::Ours(validate::compose) },
+];
+
+const END_TO_END: Stage = Stage {
+    name: "end to end",
+    check: Check::Cargo(&["test", "--package", "portcullis-tests"], &[]),
+};
+
+/// Runs the stages. Those that follow a failure run as well: one round shows everything that is wrong.
+pub(crate) fn test(workspace: &Workspace, extent: Extent) -> Result<()> {
+    let logs = workspace.root.join("target/test-logs");
+    fs::create_dir_all(&logs)
+        .map_err(|error| Failure::new(format!("could not create {}: {error}", logs.display())))?;
+    let started = Instant::now();
+    let last = match extent {
+        Extent::Fast => None,
+        Extent::Full => Some(&END_TO_END),
+    };
+    let (mut passed, mut failed) = (0_u32, 0_u32);
+    for stage in STAGES.iter().chain(last) {
+        match stage.run(workspace, &logs) {
+            Outcome::Passed => passed += 1,
+            Outcome::Failed => failed += 1,
+        }
+    }
+    println!("{passed} passed, {failed} failed in {}", seconds(started.elapsed()));
+    if failed == 0 { Ok(()) } else { Err(Failure::new("the logs are in target/test-logs/")) }
+}
+
+enum Outcome {
+    Passed,
+    Failed,
+}
+
+impl Stage {
+    fn run(&self, workspace: &Workspace, logs: &Path) -> Outcome {
+        let started = Instant::now();
+        let log = logs.join(format!("{}.log", self.name.replace([' ', ',', '.'], "-")));
+        let result = announced(self.name, || match self.check {
+            Check::Cargo(arguments, variables) => {
+                let mut command = cargo_command(workspace, arguments);
+                command.envs(variables.iter().copied());
+                logged(self.name, command, &log)
+            }
+            Check::Ours(check) => check(workspace),
+        });
+        let took = seconds(started.elapsed());
+        match result {
+            Ok(()) => {
+                println!("{} {:<30} {took:>8}{}", word("ok  ", "32"), self.name, counted(&log));
+                Outcome::Passed
+            }
+            Err(failure) => {
+                println!("{failure}");
+                println!("{} {:<30} {took:>8}", word("FAIL", "31"), self.name);
+                Outcome::Failed
+            }
+        }
+    }
+}
+
+/// Runs a program into a log; the failure is what it wrote.
+fn logged(name: &str, mut command: Command, log: &Path) -> Result<()> {
+    let open = || -> std::io::Result<(File, File)> {
+        let file = File::create(log)?;
+        Ok((file.try_clone()?, file))
+    };
+    let (out, err) = open()
+        .map_err(|error| Failure::new(format!("could not create {}: {error}", log.display())))?;
+    command.stdin(Stdio::null()).stdout(out).stderr(err);
+    if process::run(name, command)?.success() {
+        return Ok(());
+    }
+    let tail = process::log_tail(log, SHOWN_LINES);
+    Err(Failure::new(format!("{tail}\n(the end of {})", log.display())))
+}
+
+/// How many tests a log of `cargo test` speaks of.
+fn counted(log: &PathBuf) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let tests: u64 = text
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("test result: ok. ")?.split(' ').next()?.parse::<u64>().ok()
+        })
+        .sum();
+    if tests == 0 { String::new() } else { format!("   {tests} tests") }
+}
+
+fn word(word: &str, colour: &str) -> String {
+    if stdout().is_terminal() { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() }
+}
+
+fn tools(workspace: &Workspace) -> Result<()> {
+    Tools::install(workspace)?;
+    build::require_wasm_target()
+}

@@ -1,0 +1,51 @@
+//! The rules of the house that neither the compiler nor clippy knows.
+//!
+//! Owns the list of rules; each is a function from one file to what is wrong in it. Reads files, changes none.
+
+mod paths;
+mod rules;
+
+use crate::failure::{Failure, Result};
+use crate::source::{self, Source};
+use portcullis_stack::Workspace;
+
+/// What is wrong, in which line (0: the file as a whole).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    line: usize,
+    message: String,
+}
+
+impl Finding {
+    fn new(line: usize, message: impl Into<String>) -> Self {
+        Self { line, message: message.into() }
+    }
+}
+
+type Rule = fn(&Source) -> Vec<Finding>;
+
+const RULES: &[Rule] = &[
+    rules::whitespace,
+    rules::last_newline,
+    rules::tabs,
+    rules::machine_paths,
+    rules::length,
+    rules::module_docs,
+    rules::owned_todos,
+    rules::strict_shell,
+    rules::host_boundary,
+];
+
+/// `cargo xtask tidy`.
+pub(crate) fn tidy(workspace: &Workspace) -> Result<()> {
+    let sources = source::all(workspace)?;
+    let mut complaints = Vec::new();
+    for source in &sources {
+        let findings = RULES.iter().flat_map(|rule| rule(source));
+        for Finding { line, message } in findings.chain(paths::existing(source, &workspace.root)) {
+            complaints.push(format!("{}:{line}: {message}", source.path));
+        }
+    }
+    complaints.extend(rules::stale_allowances(&sources));
+    if complaints.is_empty() { Ok(()) } else { Err(Failure::new(complaints.join("\n"))) }
+}

@@ -1,0 +1,99 @@
+//! Asks the programs themselves whether the shipped configurations are good: Envoy, and a Compose parser.
+//!
+//! Owns which files there are to check. Starts no servers.
+
+use crate::failure::{Failure, Result};
+use crate::istio;
+use portcullis_stack::ports::loopback;
+use portcullis_stack::{Bootstrap, Tools, Workspace, envoy, files, process};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Every Envoy bootstrap in the tree, and those that the Istio manifests add up to.
+pub(crate) fn bootstraps(workspace: &Workspace) -> Result<()> {
+    let tools = Tools::install(workspace)?;
+    let bench = Bench::new(workspace)?;
+    let ours = bench.dir.join("envoy.yaml");
+    let template = workspace.root.join("envoy/envoy.yaml");
+    envoy::write_config(&bench.bootstrap(), &template, &ours)?;
+    envoy::validate(&tools.envoy, &ours)?;
+    shell_renders_the_same(&bench, &template, &ours)?;
+    for (name, bootstrap) in istio::bootstraps(&tools, workspace, &bench)? {
+        let file = bench.dir.join(format!("{name}.json"));
+        fs::write(&file, bootstrap.to_string()).map_err(|error| {
+            Failure::new(format!("could not write {}: {error}", file.display()))
+        })?;
+        envoy::validate(&tools.envoy, &file)?;
+    }
+    Ok(())
+}
+
+/// What a bootstrap refers to on the machine that checks it.
+pub(crate) struct Bench {
+    dir: PathBuf,
+    pub(crate) module: PathBuf,
+    pub(crate) token: PathBuf,
+    pub(crate) audit_log: PathBuf,
+}
+
+impl Bench {
+    fn new(workspace: &Workspace) -> Result<Self> {
+        let dir = workspace.root.join("target/validate");
+        fs::create_dir_all(&dir).map_err(|error| {
+            Failure::new(format!("could not create {}: {error}", dir.display()))
+        })?;
+        let token = dir.join("token.yaml");
+        let resource = "resources: [{\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret, \
+                        name: vault_token, generic_secret: {secret: {inline_string: none}}}]\n";
+        files::write_private(&token, resource)?;
+        let audit_log = dir.join("audit.jsonl");
+        Ok(Self { module: workspace.built_artifacts()?.filter, token, audit_log, dir })
+    }
+
+    fn bootstrap(&self) -> Bootstrap {
+        Bootstrap::default()
+            .wasm(&self.module)
+            .vault(loopback(8200), &self.token)
+            .audit_log(&self.audit_log)
+    }
+}
+
+/// `envoy/render.sh`, which the container runs, must agree with our own rendering.
+fn shell_renders_the_same(bench: &Bench, template: &Path, ours: &Path) -> Result<()> {
+    let bootstrap = bench.bootstrap();
+    let mut command = Command::new("sh");
+    command.arg(template.with_file_name("render.sh")).arg(template).envs(bootstrap.environment());
+    let output = process::output("envoy/render.sh", command)?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let expected = fs::read(ours).unwrap_or_default();
+    if output.status.success() && complaint.is_empty() && output.stdout == expected {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "envoy/render.sh and the stack fill envoy/envoy.yaml differently {complaint}"
+    )))
+}
+
+/// `docker-compose.yml`, by a Compose implementation (references, interpolation) and by the schema (misspelt names).
+pub(crate) fn compose(workspace: &Workspace) -> Result<()> {
+    let tools = Tools::install(workspace)?;
+    let file = workspace.root.join("docker-compose.yml");
+    let mut parse = tools.python_command();
+    // Only the parser is wanted: a dry run needs no podman.
+    parse.args(["-m", "podman_compose", "--dry-run", "--file"]).arg(&file).arg("config");
+    accepted("podman-compose config", parse)?;
+    let mut check = tools.python_command();
+    check.arg(workspace.root.join("tools/check_compose.py")).arg(&tools.compose_schema).arg(&file);
+    accepted("the Compose schema", check)
+}
+
+fn accepted(name: &str, command: Command) -> Result<()> {
+    let output = process::output(name, command)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Err(Failure::new(format!("{name} refuses docker-compose.yml:\n{out}{err}")))
+}
