@@ -40,7 +40,7 @@ struct Arguments {
     /// are written as they came, the credential included. For demos and tests only.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// A further `Host` to answer to, beside localhost, 127.0.0.1 and [::1]. May be repeated.
+    /// A further `Host` to answer to, beside localhost, 127.0.0.1 and `[::1]`. May be repeated.
     #[arg(long = "allowed-host", value_name = "HOST", default_value = "demo")]
     allowed_hosts: Vec<String>,
     /// How replies travel when the client takes both.

@@ -1,5 +1,7 @@
 //! What happened to an exchange. Facts only; the time comes beside them.
 
+use std::fmt;
+
 use crate::call::{CallFailure, CallId, Reply};
 use crate::id::RequestId;
 
@@ -92,13 +94,22 @@ pub enum End {
 }
 
 /// The headers of a request and what the proxy knows about it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Head {
     /// The proxy's id of this request.
     pub request_id: RequestId,
     /// The client's address, without port.
     pub client_address: String,
     headers: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Without the headers: one of them is the credential.
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut head = f.debug_struct("Head");
+        head.field("request_id", &self.request_id).field("client_address", &self.client_address);
+        head.finish_non_exhaustive()
+    }
 }
 
 impl Head {

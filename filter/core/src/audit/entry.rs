@@ -122,16 +122,21 @@ impl Entry {
         self.role = Some(principal.role.to_string());
     }
 
-    /// Notes the arguments of a call: redacted and capped, and their digest.
+    /// Notes that a call has these arguments, without showing any.
+    pub fn note_digest(&mut self, arguments: &Map<String, Value>) {
+        let canonical = json::canonical(&Value::Object(arguments.clone()));
+        let digest = Sha256::digest(canonical.as_bytes());
+        self.input_sha256 = Some(base16ct::lower::encode_string(&digest));
+    }
+
+    /// Notes the arguments of a call, redacted and capped. Which names are secret besides the
+    /// built-in ones only the policy tells: before it is known, nothing may be shown.
     pub fn note_input(
         &mut self,
         arguments: &Map<String, Value>,
         names: &[String],
         max_bytes: usize,
     ) {
-        let canonical = json::canonical(&Value::Object(arguments.clone()));
-        let digest = Sha256::digest(canonical.as_bytes());
-        self.input_sha256 = Some(base16ct::lower::encode_string(&digest));
         self.input = Some(redact(arguments, Redaction { names, max_bytes }));
     }
 

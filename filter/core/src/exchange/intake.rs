@@ -26,9 +26,18 @@ pub(super) struct Reading {
 }
 
 pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
-    let Event::Head { head, last } = event else {
+    let (head, last) = match event {
+        Event::Head { head, last } => (head, last),
         // A response before any request header: the proxy refused what it read.
-        return turn.proxy_answers(&event, "proxy.reply");
+        Event::ResponseHead { .. } | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
+            return turn.proxy_answers(&event, "proxy.reply");
+        }
+        Event::CallDone { .. } | Event::CallFailed { .. } | Event::Closed(_) => {
+            return (Stage::Head, Gate::Hold);
+        }
+        Event::Body(_) | Event::BodyTooLarge => {
+            return turn.refuse(Denial::Internal("body_before_head"));
+        }
     };
     turn.context.entry = Entry::of(&head);
     if head.path() == HEALTH_PATH {
@@ -117,7 +126,7 @@ impl Reading {
         };
         let message = message.and_then(|message| {
             turn.context.sender = message.sender.clone();
-            note_message(&message, turn);
+            note_message(&message, &mut turn.context.entry);
             turn.context.era = headers::check(&self.head, &message)?;
             Ok(message)
         });
@@ -131,14 +140,12 @@ impl Reading {
     }
 }
 
-fn note_message(message: &Message, turn: &mut Turn<'_>) {
-    let max_bytes = turn.worker.config.audit_input_max_bytes;
-    let entry = &mut turn.context.entry;
+fn note_message(message: &Message, entry: &mut Entry) {
     if !message.method.is_empty() {
         entry.mcp_method = Some(message.method.chars().take(128).collect());
     }
     if let Operation::CallTool(call) = &message.operation {
         entry.tool_name = Some(call.name.clone());
-        entry.note_input(&call.arguments, &[], max_bytes);
+        entry.note_digest(&call.arguments);
     }
 }

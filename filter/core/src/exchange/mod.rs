@@ -185,11 +185,13 @@ impl Turn<'_> {
         (Stage::Ended, on_ended(event))
     }
 
+    /// Ties the response to its audit entry. What was refused before it was a request has no id.
     fn show_request_id(&mut self) {
-        self.effects.push(Effect::SetResponseHeader {
-            name: "x-portcullis-request-id",
-            value: self.context.entry.request_id.clone(),
-        });
+        let value = self.context.entry.request_id.clone();
+        if !value.is_empty() {
+            let name = "x-portcullis-request-id";
+            self.effects.push(Effect::SetResponseHeader { name, value });
+        }
     }
 
     /// Writes the audit entry, once.

@@ -154,6 +154,8 @@ pub(super) fn judge(
     };
     entry.policy_version = Some(version.to_string());
     let Some(policy) = worker.policy(version) else {
+        // What another policy let the audit log show, this one may not.
+        entry.input = None;
         return Verdict::NeedsPolicy(version.clone());
     };
     match grant(request, principal, policy, worker, entry) {
@@ -187,12 +189,12 @@ fn grant(
     entry: &mut Entry,
 ) -> Result<Grant, Denial> {
     let message = request.message.as_ref().map_err(Denial::clone)?;
-    let (name, connector) = policy.connector_at(&request.path).ok_or(Denial::UnknownPath)?;
-    entry.connector = Some(name.to_string());
-    if let (Operation::CallTool(call), false) = (&message.operation, policy.redact.is_empty()) {
+    if let Operation::CallTool(call) = &message.operation {
         let max_bytes = worker.config.audit_input_max_bytes;
         entry.note_input(&call.arguments, &policy.redact, max_bytes);
     }
+    let (name, connector) = policy.connector_at(&request.path).ok_or(Denial::UnknownPath)?;
+    entry.connector = Some(name.to_string());
     authz::judge(&policy, &principal, name, message)?;
     let windows = match &message.operation {
         Operation::CallTool(call) => limit::windows(&policy, &principal, name, &call.name),

@@ -16,6 +16,16 @@ pub fn filter_tools(
     message: &mut Value,
     visible: impl Fn(&str) -> bool,
 ) -> Result<bool, UnreadableList> {
+    filter(message, &visible)
+}
+
+fn filter(message: &mut Value, visible: &dyn Fn(&str) -> bool) -> Result<bool, UnreadableList> {
+    if let Value::Array(batch) = message {
+        // Several messages at once: part of MCP 2025-03-26, and some servers never stopped.
+        return batch.iter_mut().try_fold(false, |changed, message| {
+            filter(message, visible).map(|also| changed || also)
+        });
+    }
     let Some(result) = message.get_mut("result").and_then(Value::as_object_mut) else {
         return Ok(false);
     };
@@ -75,6 +85,17 @@ mod tests {
             r#"{"tools":[{"name":"b","x":1},{"name":"a"}],"nextCursor":"c","cacheScope":"private","ttlMs":10000}"#
         );
         assert_eq!(filter_tools(&mut message, |_| true), Ok(false));
+    }
+
+    // Proves: C3, X17
+    #[test]
+    fn a_list_in_a_batch_is_filtered_too() {
+        let list = json!({"id": 1, "result": {"tools": [{"name": "hidden"}, {"name": "a"}]}});
+        let mut batch = json!([{"method": "ping"}, list]);
+        assert_eq!(filter_tools(&mut batch, |name| name != "hidden"), Ok(true));
+        assert_eq!(batch[1]["result"]["tools"], json!([{"name": "a"}]));
+        let mut batch = json!([{"result": {"tools": [7]}}, {"method": "ping"}]);
+        assert_eq!(filter_tools(&mut batch, |_| true), Err(UnreadableList));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Owns what a well-formed message is (JSON-RPC 2.0; MCP: one object, no batch). What stays open is
 //! whether the caller may send it.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 use crate::denial::Denial;
@@ -52,12 +54,19 @@ pub enum Operation {
 }
 
 /// A call of a tool.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ToolCall {
     /// The tool's name, byte for byte.
     pub name: String,
     /// Its arguments; absent means none.
     pub arguments: Map<String, Value>,
+}
+
+/// Without the arguments: what is secret among them, only [`crate::audit`] can tell.
+impl fmt::Debug for ToolCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToolCall").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Methods that name no object: which of them a server understands is between it and the client.

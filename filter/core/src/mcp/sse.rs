@@ -3,6 +3,7 @@
 //! Owns event boundaries, whatever the chunks: lines end in CRLF, LF or CR. An event whose data is
 //! not replaced passes byte for byte. Holds at most one event.
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// One event beyond this many bytes is not held.
 pub const MAX_EVENT_BYTES: usize = 1_048_576;
 
@@ -15,6 +16,8 @@ pub struct Rewriter {
     line: usize,
     /// The last byte seen was a CR: an LF that follows belongs to it.
     after_cr: bool,
+    /// The first event is behind us, and with it the one place where a byte-order mark means nothing.
+    started: bool,
 }
 
 /// An event grew beyond [`MAX_EVENT_BYTES`].
@@ -72,10 +75,17 @@ impl Rewriter {
     fn end_event(&mut self, out: &mut Vec<u8>, rewrite: &mut dyn FnMut(&str) -> Option<String>) {
         let event = std::mem::take(&mut self.event);
         self.line = 0;
-        let replaced = data(&event).and_then(|data| rewrite(&data));
-        match replaced {
-            Some(text) => replace_data(&event, &text, out),
-            None => out.extend_from_slice(&event),
+        let first = !std::mem::replace(&mut self.started, true);
+        let fields = match event.strip_prefix(BYTE_ORDER_MARK).filter(|_| first) {
+            Some(fields) => {
+                out.extend_from_slice(BYTE_ORDER_MARK);
+                fields
+            }
+            None => event.as_slice(),
+        };
+        match data(fields).and_then(|data| rewrite(&data)) {
+            Some(text) => replace_data(fields, &text, out),
+            None => out.extend_from_slice(fields),
         }
     }
 }
@@ -99,8 +109,6 @@ fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The value of a `data` line.
 fn data_value(line: &[u8]) -> Option<&[u8]> {
-    // A byte-order mark may stand before the first line of a stream.
-    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     let end = line.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(line.len());
     let rest = line.get(..end)?.strip_prefix(b"data")?;
     match rest.strip_prefix(b":") {
@@ -124,6 +132,10 @@ fn replace_data(event: &[u8], text: &str, out: &mut Vec<u8>) {
     let mut text = Some(text);
     for line in lines(event) {
         if data_value(line).is_none() {
+            if line == b"\n" && out.ends_with(b"\r") {
+                // What stood between is gone: without another LF, the two would be one line end.
+                out.push(b'\n');
+            }
             out.extend_from_slice(line);
         } else if let Some(text) = text.take() {
             out.extend_from_slice(b"data: ");
@@ -170,6 +182,19 @@ mod tests {
             let (head, tail) = STREAM.split_at(at);
             assert_eq!(run(&[head, tail]), whole, "cut at {at}");
         }
+    }
+
+    #[test]
+    fn an_event_still_ends_when_the_line_before_its_end_is_dropped() {
+        let (out, _) = run(&[b"data: swap\rdata: x\n\ndata: y\n\n"]);
+        assert_eq!(out, "data: SWAPPED\r\n\ndata: y\n\n");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_field_name_only_where_a_stream_starts() {
+        let (out, seen) = run(&[b"\xef\xbb\xbfdata: swap\n\n\xef\xbb\xbfdata: a\ndata: b\n\n"]);
+        assert_eq!(seen, ["swap", "b"]);
+        assert_eq!(out, "\u{feff}data: SWAPPED\n\n\u{feff}data: a\ndata: b\n\n");
     }
 
     #[test]

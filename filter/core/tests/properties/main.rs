@@ -19,8 +19,14 @@ mod trial;
 
 use proptest::test_runner::{Config, FileFailurePersistence};
 
-/// `count` cases each time; a failing one is written down.
+/// `count` cases each time, or as many as `PROPTEST_CASES` says; a failing one is written down.
 fn cases(count: u32) -> Config {
+    let config = Config::default();
+    let asked = std::env::var_os("PROPTEST_CASES").map(|_| config.cases);
     let persistence = FileFailurePersistence::WithSource("regressions");
-    Config { cases: count, failure_persistence: Some(Box::new(persistence)), ..Config::default() }
+    Config {
+        cases: asked.unwrap_or(count),
+        failure_persistence: Some(Box::new(persistence)),
+        ..config
+    }
 }

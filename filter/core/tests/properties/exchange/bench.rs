@@ -39,7 +39,7 @@ pub(super) fn message(ask: &Ask, modern: bool) -> Vec<u8> {
         }),
         Ask::List => json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}),
         Ask::Ping => json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {}}),
-        Ask::Other(bytes) => return bytes.clone(),
+        Ask::Other(bytes) => return bytes.0.clone(),
     };
     if modern {
         let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
@@ -70,22 +70,23 @@ impl Bench {
         self.now = self.now.after(Duration::from_millis(turn.millis));
         let slot = turn.slot;
         match turn.op {
-            Op::Fresh => {
-                self.close(slot, End::Complete);
-                self.slots[slot] = Watch::default();
+            Op::Request(head, body) => {
+                let whole = head.last;
+                self.fresh(slot);
+                self.head(slot, head);
+                if !whole {
+                    self.body(slot, body);
+                }
             }
+            Op::Fresh => self.fresh(slot),
             Op::Move { holder, record, policy } => {
                 self.truth.records[holder] = record;
                 self.truth.policy = policy;
             }
             Op::Head(op) => self.head(slot, op),
-            Op::Body(BodyOp { ask, modern }) => {
-                let body = message(&ask, modern);
-                self.slots[slot].asks(ask, modern);
-                self.step(slot, Event::Body(body));
-            }
+            Op::Body(op) => self.body(slot, op),
             Op::BodyTooLarge => self.step(slot, Event::BodyTooLarge),
-            Op::Honest => self.honest(slot),
+            Op::Honest(many) => (0..many).for_each(|_| self.honest(slot)),
             Op::Redis(which, lie) => {
                 if let Some(id) = self.call(slot, &which) {
                     let reply = Reply::Redis(self.lie(slot, id, lie));
@@ -118,6 +119,11 @@ impl Bench {
     /// Ends every exchange.
     pub(super) fn end(&mut self) {
         (0..self.slots.len()).for_each(|slot| self.close(slot, End::Complete));
+    }
+
+    fn fresh(&mut self, slot: usize) {
+        self.close(slot, End::Complete);
+        self.slots[slot] = Watch::default();
     }
 
     fn close(&mut self, slot: usize, end: End) {
@@ -158,6 +164,12 @@ impl Bench {
         let last = op.last;
         self.slots[slot].heads(op, request_id);
         self.step(slot, Event::Head { head, last });
+    }
+
+    fn body(&mut self, slot: usize, BodyOp { ask, modern }: BodyOp) {
+        let body = message(&ask, modern);
+        self.slots[slot].asks(ask, modern);
+        self.step(slot, Event::Body(body));
     }
 
     /// The index of the call that an answer is for.

@@ -6,6 +6,7 @@
 mod bench;
 mod watch;
 
+use std::fmt;
 use std::time::Duration;
 
 use portcullis_core::call::CallFailure;
@@ -29,7 +30,9 @@ struct Turn {
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// The exchange ends, another begins in its place.
+    /// The exchange ends; another begins in its place, and its request arrives whole.
+    Request(HeadOp, BodyOp),
+    /// The exchange ends; nothing has happened yet to the one in its place.
     Fresh,
     /// Somebody changes a record or the policy.
     Move {
@@ -40,8 +43,8 @@ enum Op {
     Head(HeadOp),
     Body(BodyOp),
     BodyTooLarge,
-    /// The oldest call that is out is answered with the truth.
-    Honest,
+    /// So many calls, the oldest first, are answered with the truth.
+    Honest(usize),
     /// A call is answered by Redis with this.
     Redis(Which, Lie),
     /// A call is answered by Vault with these bytes.
@@ -109,7 +112,17 @@ enum Ask {
     List,
     Ping,
     /// Anything else; never passes.
-    Other(Vec<u8>),
+    Other(Bytes),
+}
+
+/// Bytes that are readable when a case fails.
+#[derive(Clone, PartialEq)]
+struct Bytes(Vec<u8>);
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
 }
 
 fn rev() -> impl Strategy<Value = Option<String>> {
@@ -138,7 +151,7 @@ fn ask() -> impl Strategy<Value = Ask> {
     prop_oneof![8 => tool.prop_map(Ask::Call), 2 => Just(Ask::List), 1 => Just(Ask::Ping)]
 }
 
-fn head() -> impl Strategy<Value = Op> {
+fn head() -> impl Strategy<Value = HeadOp> {
     let usual = (select(vec!["/demo/mcp", "/demo/mcp", "/open/mcp"]), holder()).prop_map(
         |(path, holder)| HeadOp {
             method: "POST",
@@ -175,17 +188,33 @@ fn head() -> impl Strategy<Value = Op> {
             mirrors,
             last,
         });
-    prop_oneof![3 => usual, 1 => unusual].prop_map(Op::Head)
+    prop_oneof![4 => usual, 1 => unusual]
 }
 
-fn body() -> impl Strategy<Value = Op> {
+fn body() -> impl Strategy<Value = BodyOp> {
+    let whole = || ask().prop_map(|ask| bench::message(&ask, false));
     let other = prop_oneof![
         json::document(),
-        json::mangled(ask().prop_map(|ask| bench::message(&ask, false))),
+        (whole(), any::<Index>()).prop_map(|(mut bytes, cut)| {
+            bytes.truncate(cut.index(bytes.len()));
+            bytes
+        }),
+        whole().prop_map(|bytes| bytes.repeat(2)),
         Just(br#"{"jsonrpc":"2.0","id":1,"method":"resources/read"}"#.to_vec()),
     ];
-    let ask = prop_oneof![6 => ask(), 1 => other.prop_map(Ask::Other)];
-    (ask, prop::bool::weighted(0.1)).prop_map(|(ask, modern)| Op::Body(BodyOp { ask, modern }))
+    let ask = prop_oneof![6 => ask(), 1 => other.prop_map(|bytes| Ask::Other(Bytes(bytes)))];
+    (ask, prop::bool::weighted(0.1)).prop_map(|(ask, modern)| BodyOp { ask, modern })
+}
+
+/// A whole request; some are modern, with headers that say what the body says.
+fn request() -> impl Strategy<Value = Op> {
+    (head(), body(), prop::bool::weighted(0.2)).prop_map(|(mut head, mut body, modern)| {
+        if modern {
+            (head.mirrors, head.further) = (Some(body.ask.clone()), None);
+            body.modern = true;
+        }
+        Op::Request(head, body)
+    })
 }
 
 fn which() -> impl Strategy<Value = Which> {
@@ -201,7 +230,7 @@ fn lie() -> impl Strategy<Value = Lie> {
     prop_oneof![
         4 => windows().prop_map(|windows| Lie::Admitted { windows }),
         4 => (rev(), policy()).prop_map(|(record, policy)| Lie::Moved { record, policy }),
-        1 => (-2..3_000_000_i64, 0..3_i64, windows())
+        3 => (-2..3_000_000_i64, 0..3_i64, windows())
             .prop_map(|(micros, window, windows)| Lie::Limited { micros, window, windows }),
         2 => select(trial::POLICIES.to_vec()).prop_map(Lie::Document),
         2 => resp::reply().prop_map(Lie::Value),
@@ -261,20 +290,21 @@ fn chunk() -> impl Strategy<Value = Op> {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        4 => Just(Op::Fresh),
-        2 => (holder(), rev(), policy())
+        14 => request(),
+        1 => Just(Op::Fresh),
+        3 => (holder(), rev(), policy())
             .prop_map(|(holder, record, policy)| Op::Move { holder, record, policy }),
-        14 => head(),
-        14 => body(),
+        1 => head().prop_map(Op::Head),
+        1 => body().prop_map(Op::Body),
         1 => Just(Op::BodyTooLarge),
-        36 => Just(Op::Honest),
-        8 => (which(), lie()).prop_map(|(which, lie)| Op::Redis(which, lie)),
-        4 => (which(), vault()).prop_map(|(which, body)| Op::Vault(which, body)),
-        3 => (which(), failure()).prop_map(|(which, why)| Op::Fail(which, why)),
+        30 => (1_usize..6).prop_map(Op::Honest),
+        6 => (which(), lie()).prop_map(|(which, lie)| Op::Redis(which, lie)),
+        3 => (which(), vault()).prop_map(|(which, body)| Op::Vault(which, body)),
+        2 => (which(), failure()).prop_map(|(which, why)| Op::Fail(which, why)),
         8 => response(),
         8 => chunk(),
         1 => Just(Op::ResponseTooLarge),
-        3 => select(vec![End::Complete, End::ClientGone, End::UpstreamGone]).prop_map(Op::Close),
+        2 => select(vec![End::Complete, End::ClientGone, End::UpstreamGone]).prop_map(Op::Close),
     ]
 }
 
