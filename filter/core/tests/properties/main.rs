@@ -2,8 +2,6 @@
 //!
 //! Owns invariants, not examples; those are unit tests and scenarios. A case that once failed is
 //! kept beside its module in a file `*.regressions`, and tried first from then on.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod audit;
 mod connection;

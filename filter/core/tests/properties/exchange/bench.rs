@@ -193,7 +193,7 @@ impl Bench {
 
     fn answer(&mut self, slot: usize, at: usize, reply: Reply) {
         let id = self.slots[slot].id(at);
-        self.slots[slot].hears(at, &reply, &mut self.books);
+        self.slots[slot].hears(at, &reply, self.now, &mut self.books);
         self.step(slot, Event::CallDone { id, reply });
     }
 

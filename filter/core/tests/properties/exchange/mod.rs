@@ -4,7 +4,9 @@
 //! others that nothing is taken on trust. What must hold is `watch`'s business.
 
 mod bench;
+mod secrets;
 mod watch;
+mod word;
 
 use std::fmt;
 use std::time::Duration;

@@ -13,10 +13,11 @@ use portcullis_core::id::RequestId;
 use portcullis_core::step::{Effect, Gate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
-use portcullis_redis_lua::Value;
 
+use super::secrets::is_clean;
+use super::word::{Word, understood};
 use super::{Ask, HeadOp};
-use crate::trial::{self, CANARY, HOLDERS};
+use crate::trial::{self, HOLDERS};
 
 const HEALTH: &str = "/portcullis/health";
 /// Input is capped at 256 bytes here; the rest of an entry is bounded text.
@@ -46,17 +47,6 @@ pub(super) enum Kind {
     Admit { expected: [String; 2], windows: usize },
     Policy(String),
     Secret(String),
-}
-
-/// What Redis last said about the basis of the verdict.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Word {
-    /// Nothing yet.
-    None,
-    /// It is as believed, and so many windows were drawn from.
-    Admitted(usize),
-    /// This is how it is now.
-    Moved,
 }
 
 /// One exchange, watched.
@@ -129,7 +119,7 @@ impl Watch {
     }
 
     /// Takes note of a reply before the core hears it.
-    pub(super) fn hears(&mut self, at: usize, reply: &Reply, books: &mut Books) {
+    pub(super) fn hears(&mut self, at: usize, reply: &Reply, now: UnixTime, books: &mut Books) {
         let newest = self.calls.iter().rposition(|call| matches!(call.kind, Kind::Admit { .. }));
         let Some(call) = self.calls.get(at).filter(|call| !call.answered) else {
             return;
@@ -137,7 +127,12 @@ impl Watch {
         match (&call.kind, reply) {
             (Kind::Admit { windows, .. }, Reply::Redis(value)) if newest == Some(at) => {
                 self.word = understood(value, &mut self.belief, *windows);
+                // What was admitted was judged when the call started.
+                if self.word == Word::Moved {
+                    self.judged = now;
+                }
             }
+            (Kind::Policy(_), _) => self.judged = now,
             (Kind::Secret(place), Reply::Vault { body }) => {
                 let reply: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
                 let value = reply.pointer("/data/data/api_key").and_then(|value| value.as_str());
@@ -187,9 +182,6 @@ impl Watch {
     }
 
     fn note_calls(&mut self, step: &Step, now: UnixTime) {
-        if self.word != Word::None && !matches!(self.word, Word::Admitted(_)) {
-            self.judged = now;
-        }
         for effect in &step.effects {
             let Effect::Start { id, call } = effect else {
                 continue;
@@ -310,7 +302,7 @@ impl Watch {
 
     fn refusal(&self, reply: &portcullis_core::step::LocalReply) {
         let body = String::from_utf8(reply.body.clone()).unwrap();
-        self.is_clean(&body);
+        is_clean(&body);
         let error: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert!(error["jsonrpc"] == "2.0" && error["error"]["code"].is_i64(), "{body}");
         let has = |header: &str| reply.headers.iter().any(|(name, _)| *name == header);
@@ -350,7 +342,7 @@ impl Watch {
         assert_eq!(lines.len(), usize::from(due && !self.closed), "{lines:?}");
         self.closed = true;
         for line in lines {
-            self.is_clean(line);
+            is_clean(line);
             assert_eq!(books.audit.line(line), Ok(()), "{line}");
             assert!(line.len() <= LONGEST_LINE, "{} bytes: {line}", line.len());
             let entry: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -365,43 +357,7 @@ impl Watch {
 
     /// Neither what is to be done nor what is remembered shows a secret to whoever prints it.
     fn hides_secrets(&self, step: &Step) {
-        self.is_clean(&format!("{step:?}"));
-        self.is_clean(&format!("{:?}", self.exchange));
-    }
-
-    fn is_clean(&self, text: &str) {
-        let keys = HOLDERS.into_iter().map(trial::key);
-        for secret in keys.chain([CANARY]) {
-            // The end of it, as text and as the bytes that `Debug` shows.
-            let tail = &secret[secret.len() - 12..];
-            let bytes = format!("{:?}", tail.as_bytes());
-            let bytes = bytes.trim_matches(['[', ']']);
-            if let Some(at) = text.find(tail).or_else(|| text.find(bytes)) {
-                let before: String = text[..at].chars().rev().take(80).collect();
-                panic!("{secret} stands after: {}", before.chars().rev().collect::<String>());
-            }
-        }
-    }
-}
-
-/// What a reply to an admission call means, and what is now believed.
-fn understood(reply: &Value, belief: &mut [String; 2], windows: usize) -> Word {
-    let Value::Array(items) = reply else {
-        return Word::None;
-    };
-    match items.as_slice() {
-        [Value::Int(1), states @ ..] => {
-            let plain = states.iter().all(|state| matches!(state, Value::Int(0..)));
-            if plain && states.len() == 2 * windows { Word::Admitted(windows) } else { Word::None }
-        }
-        [Value::Int(0), guards @ ..] if guards.len() == 4 => {
-            for (guard, belief) in guards.chunks(2).zip(belief.iter_mut()) {
-                if let Value::Bulk(rev) = &guard[0] {
-                    *belief = String::from_utf8_lossy(rev).into_owned();
-                }
-            }
-            Word::Moved
-        }
-        _ => Word::None,
+        is_clean(&format!("{step:?}"));
+        is_clean(&format!("{:?}", self.exchange));
     }
 }

@@ -1,0 +1,38 @@
+//! What Redis said, read apart from the core's own reader.
+//!
+//! Owns the meaning of admission replies. What follows from one is `watch`'s business.
+
+use portcullis_redis_lua::Value;
+
+/// What Redis last said about the basis of the verdict.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Word {
+    /// Nothing yet.
+    None,
+    /// It is as believed, and so many windows were drawn from.
+    Admitted(usize),
+    /// This is how it is now.
+    Moved,
+}
+
+/// What a reply to an admission call means, and what is now believed.
+pub(super) fn understood(reply: &Value, belief: &mut [String; 2], windows: usize) -> Word {
+    let Value::Array(items) = reply else {
+        return Word::None;
+    };
+    match items.as_slice() {
+        [Value::Int(1), states @ ..] => {
+            let plain = states.iter().all(|state| matches!(state, Value::Int(0..)));
+            if plain && states.len() == 2 * windows { Word::Admitted(windows) } else { Word::None }
+        }
+        [Value::Int(0), guards @ ..] if guards.len() == 4 => {
+            for (guard, belief) in guards.chunks(2).zip(belief.iter_mut()) {
+                if let Value::Bulk(rev) = &guard[0] {
+                    *belief = String::from_utf8_lossy(rev).into_owned();
+                }
+            }
+            Word::Moved
+        }
+        _ => Word::None,
+    }
+}
