@@ -108,7 +108,7 @@ impl Admitting {
                 {
                     self.credential = match outcome {
                         Ok(()) => Credential::Settled,
-                        Err(why) => Credential::Failed(why),
+                        Err(why) => Credential::Failed(secret.clone(), why),
                     };
                 }
                 (Stage::Admitting(self), Gate::Hold)

@@ -31,7 +31,7 @@ pub(super) enum Credential {
     /// Asked for.
     Waiting(SecretRef, CallId),
     /// Not to be had.
-    Failed(CallFailure),
+    Failed(SecretRef, CallFailure),
 }
 
 /// Starts the read of a credential that is not in memory.
@@ -61,8 +61,13 @@ pub(super) fn credit(
     }
     let call = match credential {
         Credential::Waiting(asked, call) if asked == secret => call,
-        Credential::Failed(why) => return turn.refuse(Denial::Unavailable(Dependency::Vault, why)),
-        Credential::Waiting(..) | Credential::Settled => turn.start(Call::Secret(secret.clone())),
+        Credential::Failed(asked, why) if asked == secret => {
+            return turn.refuse(Denial::Unavailable(Dependency::Vault, why));
+        }
+        // Also when another was asked for: the policy moved meanwhile.
+        Credential::Waiting(..) | Credential::Failed(..) | Credential::Settled => {
+            turn.start(Call::Secret(secret.clone()))
+        }
     };
     (Stage::Crediting(Box::new(Crediting { request, grant, secret, call })), Gate::Hold)
 }

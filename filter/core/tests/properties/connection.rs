@@ -155,6 +155,13 @@ impl Bench {
             let outputs = self.connection.received(self.now, chunk);
             self.carry_out(outputs, &mut due);
         }
+        if self.server.is_some() {
+            // What is left was the connection's own, or was cured by sending the script itself.
+            let own = |(sent, reply): &(Sent, Value)| {
+                sent.waiter.is_none() || (reply.is_noscript() && sent.verb == "EVALSHA")
+            };
+            assert!(due.iter().all(own), "unheard: {due:?}");
+        }
     }
 
     fn close(&mut self) {

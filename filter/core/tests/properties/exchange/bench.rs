@@ -13,7 +13,7 @@ use portcullis_redis_lua::Value;
 use serde_json::json;
 
 use super::watch::{Books, Kind, Watch};
-use super::{Ask, BodyOp, HeadOp, Lie, Op, Turn, Which};
+use super::{Admission, Ask, BodyOp, HeadOp, Lie, Op, Turn, Which};
 use crate::trial::{self, CANARY, HOLDERS, Truth};
 
 /// How many calls an exchange surely never starts.
@@ -70,13 +70,14 @@ impl Bench {
         self.now = self.now.after(Duration::from_millis(turn.millis));
         let slot = turn.slot;
         match turn.op {
-            Op::Request(head, body) => {
+            Op::Request(head, body, honest) => {
                 let whole = head.last;
                 self.fresh(slot);
                 self.head(slot, head);
                 if !whole {
                     self.body(slot, body);
                 }
+                (0..honest).for_each(|_| self.honest(slot));
             }
             Op::Fresh => self.fresh(slot),
             Op::Move { holder, record, policy } => {
@@ -87,15 +88,10 @@ impl Bench {
             Op::Body(op) => self.body(slot, op),
             Op::BodyTooLarge => self.step(slot, Event::BodyTooLarge),
             Op::Honest(many) => (0..many).for_each(|_| self.honest(slot)),
-            Op::Redis(which, lie) => {
-                if let Some(id) = self.call(slot, &which) {
-                    let reply = Reply::Redis(self.lie(slot, id, lie));
-                    self.answer(slot, id, reply);
-                }
-            }
-            Op::Vault(which, body) => {
-                if let Some(id) = self.call(slot, &which) {
-                    self.answer(slot, id, Reply::Vault { body });
+            Op::Answer(which, lie) => {
+                if let Some(at) = self.call(slot, &which) {
+                    let reply = self.lie(slot, at, lie);
+                    self.answer(slot, at, reply);
                 }
             }
             Op::Fail(which, why) => {
@@ -114,6 +110,10 @@ impl Bench {
             Op::ResponseTooLarge => self.step(slot, Event::ResponseTooLarge),
             Op::Close(end) => self.close(slot, end),
         }
+    }
+
+    pub(super) fn has_passed(&self, slot: usize) -> bool {
+        self.slots[slot].passed
     }
 
     /// Ends every exchange.
@@ -178,15 +178,10 @@ impl Bench {
         let pick = |answered: bool| -> Vec<usize> {
             (0..calls.len()).filter(|at| calls[*at].answered == answered).collect()
         };
+        let nth = |of: Vec<usize>, number: usize| of.get(number.checked_rem(of.len())?).copied();
         match which {
-            Which::Out(index) => {
-                let out = pick(false);
-                (!out.is_empty()).then(|| *index.get(&out))
-            }
-            Which::Again(index) => {
-                let answered = pick(true);
-                (!answered.is_empty()).then(|| *index.get(&answered))
-            }
+            Which::Out(number) => nth(pick(false), *number),
+            Which::Again(number) => nth(pick(true), *number),
             Which::Unknown => Some(FAR),
         }
     }
@@ -213,34 +208,46 @@ impl Bench {
                 Some(policy) => trial::bulk(&trial::document(policy).to_string()),
                 None => Value::Nil,
             }),
-            Kind::Secret(_) => Reply::Vault { body: vault(CANARY) },
+            Kind::Secret(place) => Reply::Vault { body: vault(&format!("{place} {CANARY}")) },
         };
         self.answer(slot, at, reply);
     }
 
-    fn lie(&self, slot: usize, at: usize, lie: Lie) -> Value {
+    fn lie(&self, slot: usize, at: usize, lie: Lie) -> Reply {
         let watch = &self.slots[slot];
-        let (expected, drawn) = match watch.calls.get(at).map(|call| &call.kind) {
-            Some(Kind::Admit { expected: [record, policy], windows }) => {
-                ([record.as_str(), policy.as_str()], *windows)
+        let kind = watch.calls.get(at).map(|call| &call.kind);
+        match (kind, lie.crossed) {
+            (Some(Kind::Admit { expected: [record, policy], windows }), false) => {
+                let holder = watch.holder().unwrap();
+                let expected = [record.as_str(), policy.as_str()];
+                Reply::Redis(admission(lie.admission, holder, expected, *windows))
             }
-            _ => (["?", "?"], 1),
-        };
-        let states = |windows: Option<usize>| trial::states(windows.unwrap_or(drawn));
-        match lie {
-            Lie::Admitted { windows } => {
-                Value::Array([vec![Value::Int(1)], states(windows)].concat())
+            (Some(Kind::Policy(_)), false) | (Some(Kind::Secret(_)), true) => {
+                Reply::Redis(trial::bulk(&trial::document(lie.document).to_string()))
             }
-            Lie::Moved { record, policy } => {
-                let holder = watch.holder().unwrap_or("analyst");
-                trial::moved(holder, expected, record.as_deref(), policy.map(trial::version))
+            (Some(Kind::Policy(_)), true) => {
+                Reply::Redis(admission(lie.admission, "analyst", ["?", "?"], 1))
             }
-            Lie::Limited { micros, window, windows } => {
-                let head = [2, micros, window].map(Value::Int).to_vec();
-                Value::Array([head, states(windows)].concat())
+            (Some(Kind::Secret(_)), false) | (Some(Kind::Admit { .. }), true) | (None, _) => {
+                Reply::Vault { body: lie.vault }
             }
-            Lie::Document(policy) => trial::bulk(&trial::document(policy).to_string()),
-            Lie::Value(value) => value,
         }
+    }
+}
+
+fn admission(lie: Admission, holder: &str, expected: [&str; 2], drawn: usize) -> Value {
+    let states = |windows: Option<usize>| trial::states(windows.unwrap_or(drawn));
+    match lie {
+        Admission::Admitted { windows } => {
+            Value::Array([vec![Value::Int(1)], states(windows)].concat())
+        }
+        Admission::Moved { record, policy } => {
+            trial::moved(holder, expected, record.as_deref(), policy.map(trial::version))
+        }
+        Admission::Limited { micros, window, windows } => {
+            let head = [2, micros, window].map(Value::Int).to_vec();
+            Value::Array([head, states(windows)].concat())
+        }
+        Admission::Value(value) => value,
     }
 }

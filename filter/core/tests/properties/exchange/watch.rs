@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use portcullis_core::audit::{Start, Verifier};
-use portcullis_core::call::{Call, CallId, Reply};
+use portcullis_core::call::{Call, CallId, Dependency, Reply};
+use portcullis_core::denial::Denial;
 use portcullis_core::event::Event;
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
@@ -60,7 +61,7 @@ pub(super) struct Watch {
     judged: UnixTime,
     word: Word,
     verdicts: usize,
-    passed: bool,
+    pub(super) passed: bool,
     replaced: bool,
     /// The proxy answered in the place of the gateway and the upstream.
     bypassed: bool,
@@ -217,7 +218,12 @@ impl Watch {
                 self.may_pass(step, books);
                 self.passed = true;
             }
-            Gate::Refuse(denial) => self.refusal(&self.exchange.reply(denial)),
+            Gate::Refuse(denial) => {
+                self.refusal(&self.exchange.reply(denial));
+                if matches!(denial, Denial::Unavailable(Dependency::Vault, _)) {
+                    self.vault_failed();
+                }
+            }
             Gate::Answer(reply) => {
                 assert_eq!(self.head.as_ref().unwrap().0.path, HEALTH);
                 assert_eq!(reply.status, 200);
@@ -298,6 +304,17 @@ impl Watch {
             }
             (path, given) => assert!(path == "/open/mcp" && given.is_none(), "{path}"),
         }
+    }
+
+    /// Only the credential that this request needs may be missed.
+    fn vault_failed(&self) {
+        let needed = trial::document(trial::policy_of(&self.belief[1]).unwrap());
+        let needed = needed["connectors"]["demo"]["credential"]["secret"].as_str().unwrap();
+        let mut asked = self.calls.iter().filter(|call| call.answered);
+        assert!(
+            asked.any(|call| matches!(&call.kind, Kind::Secret(place) if place == needed)),
+            "{needed} was not asked for"
+        );
     }
 
     fn refusal(&self, reply: &portcullis_core::step::LocalReply) {
