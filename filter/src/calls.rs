@@ -76,7 +76,7 @@ impl Gateway {
 
     pub(crate) fn start(&self, waiter: Waiter, call: Call, mail: &mut VecDeque<Mail>) {
         let command = match call {
-            Call::Admit(script) => Command::Script(script),
+            Call::Admit(script) | Call::Bind(script) => Command::Script(script),
             Call::Policy(version) => Command::Get(Key::policy_document(version.as_str())),
             Call::Secret(secret) => {
                 if let Err(why) = self.ask_vault(waiter, &secret.api_path()) {
@@ -111,10 +111,9 @@ impl Gateway {
             match output {
                 Output::Open => outputs.extend(self.open_stream()),
                 Output::Send(bytes) => {
-                    let stream = self.with(|state| state.stream).flatten();
-                    let sent =
-                        stream.ok_or(host::HostError).and_then(|stream| host::send(stream, &bytes));
-                    if sent.is_err() {
+                    // Lost a moment ago, and so was the command.
+                    let Some(stream) = self.with(|state| state.stream).flatten() else { continue };
+                    if host::send(stream, &bytes).is_err() {
                         outputs.extend(self.lost());
                     }
                 }

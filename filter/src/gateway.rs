@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use log::error;
 use portcullis_core::audit::Chain;
 use portcullis_core::call::{CallFailure, CallId, Dependency};
-use portcullis_core::config::Config;
+use portcullis_core::config::{Config, Mode};
 use portcullis_core::denial::Denial;
 use portcullis_core::event::{Closing, Event};
 use portcullis_core::exchange::Exchange;
@@ -41,7 +41,18 @@ pub(crate) struct State {
 
 struct Entry {
     exchange: Exchange,
-    passed: bool,
+    held: Held,
+}
+
+/// What of a stream the host holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// The request: nothing went upstream.
+    Request,
+    /// The response: its headers wait for a call.
+    Response,
+    /// Nothing.
+    Nothing,
 }
 
 /// Which call of which exchange.
@@ -92,7 +103,7 @@ impl Gateway {
     }
 
     pub(crate) fn open(&self, context: u32) {
-        let entry = Entry { exchange: Exchange::default(), passed: false };
+        let entry = Entry { exchange: Exchange::default(), held: Held::Request };
         self.with(|state| state.exchanges.insert(context, entry));
     }
 
@@ -105,8 +116,36 @@ impl Gateway {
 
     /// Whether the request of `context` was let go.
     pub(crate) fn passed(&self, context: u32) -> bool {
-        self.with(|state| state.exchanges.get(&context).is_some_and(|entry| entry.passed))
-            .unwrap_or(false)
+        matches!(self.held(context), Held::Response | Held::Nothing)
+    }
+
+    /// Whether the response of `context` waits for a call.
+    pub(crate) fn suspended(&self, context: u32) -> bool {
+        self.held(context) == Held::Response
+    }
+
+    /// An exchange that is not known holds its request.
+    fn held(&self, context: u32) -> Held {
+        let held = self.with(|state| state.exchanges.get(&context).map(|entry| entry.held));
+        held.flatten().unwrap_or(Held::Request)
+    }
+
+    /// The body of `context` is to be judged, whether its headers went upstream before or not.
+    pub(crate) fn hold_request(&self, context: u32) {
+        self.set_held(context, Held::Request);
+    }
+
+    fn set_held(&self, context: u32, held: Held) {
+        self.with(|state| {
+            if let Some(entry) = state.exchanges.get_mut(&context) {
+                entry.held = held;
+            }
+        });
+    }
+
+    /// When requests are held.
+    pub(crate) fn mode(&self) -> Mode {
+        self.with(|state| state.worker.config.mode).unwrap_or_default()
     }
 
     pub(crate) fn max_body_bytes(&self) -> usize {
@@ -141,8 +180,33 @@ impl Gateway {
                 verdict = gate;
             }
         }
+        match verdict {
+            Gate::Pass => self.set_held(context, Held::Nothing),
+            Gate::Suspend => self.set_held(context, Held::Response),
+            Gate::Hold | Gate::Watch | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => {}
+        }
+        if let (Gate::Replace(denial), Mode::Split, 1..) = (&verdict, self.mode(), size) {
+            return self.replace_body(context, denial, size);
+        }
         self.answer(context, &verdict);
         verdict
+    }
+
+    /// The response's headers are on their way: the refusal takes the place of its body.
+    fn replace_body(&self, context: u32, denial: &Denial, size: usize) -> Gate {
+        let body = self.reply(context, denial).map(|reply| reply.body).unwrap_or_default();
+        match host::replace_buffer(BufferType::HttpResponseBody, size, &body) {
+            Ok(()) => Gate::Pass,
+            Err(_) => Gate::Hold,
+        }
+    }
+
+    fn reply(&self, context: u32, denial: &Denial) -> Option<LocalReply> {
+        let reply = self.with(|state| {
+            let entry = state.exchanges.get(&context)?;
+            Some(entry.exchange.reply(denial))
+        });
+        reply.flatten()
     }
 
     /// Ends the exchange; the audit line, once.
@@ -168,11 +232,22 @@ impl Gateway {
             }
             let gate = self.turn(context, event, 0, &mut mail);
             self.answer(context, &gate);
-            if matches!(gate, Gate::Pass) && host::resume_request().is_err() {
-                error!("a request that passed could not be resumed");
+            if matches!(gate, Gate::Pass) && self.resume(context).is_err() {
+                error!("what passed could not be resumed");
             }
         }
         let _ = host::enter(self.root);
+    }
+
+    /// Lets go of what the host holds.
+    fn resume(&self, context: u32) -> Result<(), host::HostError> {
+        let held = self.held(context);
+        self.set_held(context, Held::Nothing);
+        match held {
+            Held::Request => host::resume_request(),
+            Held::Response => host::resume_response(),
+            Held::Nothing => Ok(()),
+        }
     }
 
     /// One step of one exchange; its effects are carried out. New events go to `mail`.
@@ -181,7 +256,6 @@ impl Gateway {
         let step = self.with(|state| {
             let entry = state.exchanges.get_mut(&context)?;
             let step = entry.exchange.step(&mut state.worker, now, event);
-            entry.passed |= matches!(step.gate, Gate::Pass);
             Some(step)
         });
         let Some(step) = step.flatten() else {
@@ -190,7 +264,6 @@ impl Gateway {
         for effect in step.effects {
             if self.apply(context, effect, size, mail).is_err() {
                 error!("an effect could not be carried out: the request is refused");
-                self.with(|state| state.exchanges.get_mut(&context).map(|e| e.passed = false));
                 return Gate::Refuse(Denial::Internal("effect"));
             }
         }
@@ -232,15 +305,9 @@ impl Gateway {
     /// Sends what the gateway itself answers; the current context is the exchange's.
     fn answer(&self, context: u32, gate: &Gate) {
         let reply = match gate {
-            Gate::Refuse(denial) | Gate::Replace(denial) => {
-                let reply = self.with(|state| {
-                    let entry = state.exchanges.get(&context)?;
-                    Some(entry.exchange.reply(denial))
-                });
-                reply.flatten()
-            }
+            Gate::Refuse(denial) | Gate::Replace(denial) => self.reply(context, denial),
             Gate::Answer(reply) => Some(reply.clone()),
-            Gate::Hold | Gate::Pass | Gate::Watch => None,
+            Gate::Hold | Gate::Pass | Gate::Watch | Gate::Suspend => None,
         };
         if let Some(reply) = reply {
             send(&reply);

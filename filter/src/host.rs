@@ -76,6 +76,7 @@ unsafe extern "C" {
 
 const OK: u32 = 0;
 const REQUEST_STREAM: u32 = 0;
+const RESPONSE_STREAM: u32 = 1;
 
 /// The wall clock, in microseconds.
 pub(crate) fn now() -> UnixTime {
@@ -208,6 +209,12 @@ pub(crate) fn send_reply(reply: &LocalReply) -> Result<(), HostError> {
 pub(crate) fn resume_request() -> Result<(), HostError> {
     // SAFETY: takes no pointer.
     done(unsafe { proxy_continue_stream(REQUEST_STREAM) })
+}
+
+/// Lets the held response go on.
+pub(crate) fn resume_response() -> Result<(), HostError> {
+    // SAFETY: takes no pointer.
+    done(unsafe { proxy_continue_stream(RESPONSE_STREAM) })
 }
 
 /// Makes `context` the one that host calls are about; fails when it is gone.

@@ -4,7 +4,8 @@
 
 use std::rc::Rc;
 
-use portcullis_core::event::{Closing, End, Event, Head, Origin};
+use portcullis_core::config::Mode;
+use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::id::RequestId;
 use portcullis_core::step::Gate;
 use proxy_wasm::traits::{Context, HttpContext};
@@ -44,6 +45,10 @@ enum Response {
     Pass,
     /// The host collects them.
     Collect,
+    /// They wait for a call's outcome, then pass.
+    Suspend,
+    /// They are not fit to pass, and what takes their place went out.
+    Drop,
     /// Each chunk is shown to the core.
     Watch,
 }
@@ -66,6 +71,7 @@ impl Stream {
     /// The request is whole: hands its body to the core.
     fn deliver(&mut self, size: usize) -> Action {
         self.request = Request::Delivered;
+        self.gateway.hold_request(self.id);
         match host::buffer(BufferType::HttpRequestBody, size) {
             Ok(body) => request_action(self.gateway.drive(self.id, Event::Body(body))),
             // A body that cannot be read cannot be judged.
@@ -73,10 +79,20 @@ impl Stream {
         }
     }
 
+    /// What becomes of the response's headers. A host that keeps the body away while headers are held
+    /// gets them on their way: then only the body can still be replaced.
+    fn respond_head(&mut self, gate: &Gate) -> Action {
+        match (self.respond(gate), self.gateway.mode()) {
+            (Action::Pause, Mode::Split) if self.response == Response::Collect => Action::Continue,
+            (action, _) => action,
+        }
+    }
+
     fn respond(&mut self, gate: &Gate) -> Action {
         self.response = match gate {
             Gate::Hold => Response::Collect,
             Gate::Watch => Response::Watch,
+            Gate::Suspend => Response::Suspend,
             Gate::Pass | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => Response::Pass,
         };
         response_action(gate)
@@ -95,16 +111,21 @@ impl Stream {
 fn request_action(gate: Gate) -> Action {
     match gate {
         Gate::Pass => Action::Continue,
-        Gate::Hold | Gate::Watch | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => {
-            Action::Pause
-        }
+        Gate::Hold
+        | Gate::Watch
+        | Gate::Suspend
+        | Gate::Refuse(_)
+        | Gate::Replace(_)
+        | Gate::Answer(_) => Action::Pause,
     }
 }
 
 fn response_action(gate: &Gate) -> Action {
     match gate {
         Gate::Pass | Gate::Watch => Action::Continue,
-        Gate::Hold | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => Action::Pause,
+        Gate::Hold | Gate::Suspend | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => {
+            Action::Pause
+        }
     }
 }
 
@@ -162,26 +183,34 @@ impl HttpContext for Stream {
             found.map(|(_, value)| value.clone()).unwrap_or_default()
         };
         let status = std::str::from_utf8(&value(":status")).ok().and_then(|text| text.parse().ok());
-        let event = Event::ResponseHead {
+        let head = ResponseHead {
             status: status.unwrap_or(0),
             content_type: value("content-type"),
             content_encoding: value("content-encoding"),
+            session_id: value("mcp-session-id"),
             origin: origin(),
             last,
         };
-        let gate = self.gateway.drive(self.id, event);
-        self.respond(&gate)
+        let gate = self.gateway.drive(self.id, Event::ResponseHead(head));
+        self.respond_head(&gate)
     }
 
     fn on_http_response_body(&mut self, size: usize, last: bool) -> Action {
         match self.response {
             Response::Pass => Action::Continue,
             Response::Collect if size > MAX_HELD_RESPONSE => {
-                self.response = Response::Pass;
-                response_action(&self.gateway.drive(self.id, Event::ResponseTooLarge))
+                self.response = Response::Drop;
+                let event = Event::ResponseTooLarge;
+                response_action(&self.gateway.drive_body(self.id, event, size))
+            }
+            Response::Drop => {
+                let _ = host::replace_buffer(BufferType::HttpResponseBody, size, &[]);
+                Action::Continue
             }
             Response::Collect if last => self.deliver_response(size),
             Response::Collect => Action::Pause,
+            Response::Suspend if self.gateway.suspended(self.id) => Action::Pause,
+            Response::Suspend => Action::Continue,
             Response::Watch => {
                 let bytes = host::buffer(BufferType::HttpResponseBody, size).unwrap_or_default();
                 let event = Event::ResponseBody { bytes, last };
@@ -194,7 +223,10 @@ impl HttpContext for Stream {
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         match self.response {
             Response::Collect => self.deliver_response(MAX_HELD_RESPONSE),
-            Response::Pass | Response::Watch => Action::Continue,
+            Response::Suspend if self.gateway.suspended(self.id) => Action::Pause,
+            Response::Pass | Response::Watch | Response::Suspend | Response::Drop => {
+                Action::Continue
+            }
         }
     }
 

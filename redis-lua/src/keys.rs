@@ -52,6 +52,12 @@ impl Key {
         Self(name)
     }
 
+    /// HASH: whose session or task it is; `rev` (holder) and an empty `doc`. `kind` says which of
+    /// them, `digest` which one: ids that servers choose are not put into key names.
+    pub fn binding(org: &str, kind: &str, digest: &str) -> Self {
+        Self(format!("portcullis:{{{}}}:bound:{}:{}", Encoded(org), Encoded(kind), Encoded(digest)))
+    }
+
     /// The name as Redis sees it.
     pub fn as_str(&self) -> &str {
         &self.0

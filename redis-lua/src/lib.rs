@@ -36,13 +36,15 @@
 #![warn(missing_docs)]
 
 mod admit;
+mod bind;
 mod keys;
 mod record;
 mod script;
 mod value;
 
 pub use admit::{Admit, AdmitReply, Expected, Guard, GuardState, Window, WindowState};
+pub use bind::{Bind, BindReply};
 pub use keys::Key;
 pub use record::{PutRecord, PutRecordReply};
-pub use script::{ADMIT, PUT_RECORD, SCRIPTS, Script, ScriptCall};
+pub use script::{ADMIT, BIND, PUT_RECORD, SCRIPTS, Script, ScriptCall};
 pub use value::{ReplyError, Value};

@@ -16,8 +16,15 @@ pub static PUT_RECORD: Script = Script {
     sha1: include_str!("../scripts/put_record.lua.sha1").trim_ascii(),
 };
 
+/// Binds a session or a task to its holder.
+pub static BIND: Script = Script {
+    name: "bind",
+    source: include_str!("../scripts/bind.lua"),
+    sha1: include_str!("../scripts/bind.lua.sha1").trim_ascii(),
+};
+
 /// Every script of this crate.
-pub static SCRIPTS: [&Script; 2] = [&ADMIT, &PUT_RECORD];
+pub static SCRIPTS: [&Script; 3] = [&ADMIT, &BIND, &PUT_RECORD];
 
 /// A Lua script and the digest by which Redis knows it.
 #[derive(Debug, PartialEq, Eq)]

@@ -173,11 +173,11 @@ fn modern_call_passes_when_headers_and_body_agree(world: &World<'_>) {
     for (what, request) in [
         (
             "another tool in the header",
-            good.clone().without("mcp-name").header("mcp-name", "create_note"),
+            good.clone().without("mcp-name").header("mcp-name", "search_contacts"),
         ),
         ("no tool in the header", good.clone().without("mcp-name")),
         ("no method in the header", good.clone().without("mcp-method")),
-        ("two tools in the header", good.clone().header("mcp-name", "create_note")),
+        ("two tools in the header", good.clone().header("mcp-name", "search_contacts")),
         (
             "a broken sentinel",
             good.clone().without("mcp-name").header("mcp-name", "=?base64?%%%?="),

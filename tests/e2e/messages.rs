@@ -143,9 +143,8 @@ fn refused_notification_gets_no_id_back(world: &World<'_>) {
 fn unknown_method_is_refused_in_the_way_of_its_era(world: &World<'_>) {
     let org = world.organisation();
     let key = org.key("admin").key;
-    for method in ["resources/read", "prompts/get", "completion/complete", "tools/CALL", "made/up"]
-    {
-        let message = mcp::request(5, method, json!({"uri": "file:///etc/passwd"}));
+    for method in ["tasks/list", "sampling/createMessage", "tools/CALL", "made/up"] {
+        let message = mcp::request(5, method, json!({}));
         let legacy = org.post(&key, &message);
         legacy.assert_refused(200, -32_601);
         assert_eq!(legacy.message()["id"], 5);

@@ -2,6 +2,7 @@
 
 use portcullis_tests::fake::{FakeUpstream, event_answer, json_answer};
 use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
+use portcullis_tests::world::Mode;
 use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
 use serde_json::{Value, json};
 
@@ -140,7 +141,9 @@ fn list_that_cannot_be_read_does_not_pass(world: &World<'_>) {
             Request::post(PYTHON, mcp::list().to_string()).bearer(&key).header("x-case", case);
         let answer = org.gateway.send(&request);
         assert!(!answer.text().contains("secrets"), "{case}: {}", answer.text());
-        assert_eq!((answer.status(), answer.error_code()), (503, Some(-31_503)), "{case}");
+        // In split mode the headers are on their way when the list is read.
+        let status = if Mode::of_this_run() == Mode::Split && case != "gzip" { 200 } else { 503 };
+        assert_eq!((answer.status(), answer.error_code()), (status, Some(-31_503)), "{case}");
         assert_eq!(answer.message()["id"], 1, "{case}");
         assert_eq!(answer.audit()["status"], "error", "{case}");
     }
@@ -251,19 +254,22 @@ fn refused_call_sends_the_upstream_nothing_at_all(world: &World<'_>) {
             415,
             good.clone().without("content-type").header("content-type", "text/plain"),
         ),
-        (
-            "unknown method",
-            200,
-            body(&mcp::request(1, "resources/read", json!({"uri": "x"})).to_string()),
-        ),
+        ("unknown method", 200, body(&mcp::request(1, "made/up", json!({})).to_string())),
     ] {
         let answer = org.gateway.send(&request);
         assert_eq!(answer.status(), status, "{what}: {}", answer.text());
         assert_eq!(answer.audit()["http_status"], status, "{what}");
-        assert_eq!((fake.connections(), fake.bytes()), (0, 0), "{what} reached the upstream");
+        match Mode::of_this_run() {
+            Mode::Hold => {
+                let reached = (fake.connections(), fake.bytes());
+                assert_eq!(reached, (0, 0), "{what} reached the upstream");
+            }
+            // Headers may, a body may not: the smallest of these bodies is larger.
+            Mode::Split => assert!(fake.bytes() < 20_000, "{what} reached the upstream: {fake:?}"),
+        }
     }
     // The same way in does lead there.
     let answer = org.gateway.send(&good);
     assert_eq!(answer.result()["isError"], false);
-    assert!(fake.connections() == 1 && fake.bytes() > 20_000, "{fake:?}");
+    assert!(fake.bytes() > 20_000, "{fake:?}");
 }

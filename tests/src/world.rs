@@ -32,6 +32,33 @@ pub struct OwnEnvoy {
     pub gateway: Gateway,
 }
 
+/// The suite runs once in each mode of the filter: `PORTCULLIS_TEST_MODE=split` for the second.
+fn in_mode(options: StackOptions) -> StackOptions {
+    match Mode::of_this_run() {
+        Mode::Hold => options,
+        Mode::Split => options.set("MODE", "split").set("HOLD_HEADERS", false),
+    }
+}
+
+/// When the filter holds a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// From its headers on.
+    Hold,
+    /// Headers and body apart.
+    Split,
+}
+
+impl Mode {
+    /// The mode of all gateways of this run.
+    pub fn of_this_run() -> Self {
+        match std::env::var("PORTCULLIS_TEST_MODE").as_deref() {
+            Ok("split") => Self::Split,
+            _ => Self::Hold,
+        }
+    }
+}
+
 impl<'a> World<'a> {
     pub fn new(shared: &'a Shared, workspace: &'a Workspace, name: &'a str) -> Self {
         Self { shared, workspace, name }
@@ -46,7 +73,7 @@ impl<'a> World<'a> {
         let started = self.shared.stack.get_or_init(|| {
             let dir = shared_dir(self.workspace);
             let options = StackOptions::new(self.workspace, dir).map_err(|e| e.to_string())?;
-            Stack::start(options).map_err(|e| e.to_string())
+            Stack::start(in_mode(options)).map_err(|e| e.to_string())
         });
         match started {
             Ok(stack) => stack,
@@ -63,7 +90,7 @@ impl<'a> World<'a> {
     pub fn own_stack(&self, adjust: impl FnOnce(StackOptions) -> StackOptions) -> Stack {
         let options =
             StackOptions::new(self.workspace, self.dir()).unwrap_or_else(|e| panic!("{e}"));
-        Stack::start(adjust(options)).unwrap_or_else(|e| panic!("{e}"))
+        Stack::start(adjust(in_mode(options))).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// A second replica of the shared stack's gateway: two workers, same Redis.

@@ -116,10 +116,20 @@ const STAGES: &[Stage] = &[
     Stage { name: "docker-compose.yml", check: Check::Ours(validate::compose) },
 ];
 
-const END_TO_END: Stage = Stage {
-    name: "end to end",
-    check: Check::Cargo(&["test", "--package", "portcullis-tests"], &[]),
-};
+/// The same suite in each mode of the filter.
+const END_TO_END: [Stage; 2] = [
+    Stage {
+        name: "end to end, hold mode",
+        check: Check::Cargo(&["test", "--package", "portcullis-tests"], &[]),
+    },
+    Stage {
+        name: "end to end, split mode",
+        check: Check::Cargo(
+            &["test", "--package", "portcullis-tests"],
+            &[("PORTCULLIS_TEST_MODE", "split")],
+        ),
+    },
+];
 
 /// Runs the stages. Those that follow a failure run as well: one round shows everything that is wrong.
 pub(crate) fn test(workspace: &Workspace, extent: Extent) -> Result<()> {
@@ -127,9 +137,9 @@ pub(crate) fn test(workspace: &Workspace, extent: Extent) -> Result<()> {
     fs::create_dir_all(&logs)
         .map_err(|error| Failure::new(format!("could not create {}: {error}", logs.display())))?;
     let started = Instant::now();
-    let last = match extent {
-        Extent::Fast => None,
-        Extent::Full => Some(&END_TO_END),
+    let last: &[Stage] = match extent {
+        Extent::Fast => &[],
+        Extent::Full => &END_TO_END,
     };
     let (mut passed, mut failed) = (0_u32, 0_u32);
     for stage in STAGES.iter().chain(last) {

@@ -2,42 +2,71 @@
 //!
 //! Owns the verdict and the rule it names. Knows nothing of credentials, limits or transport.
 
+use serde_json::Value;
+
 use crate::auth::Principal;
 use crate::denial::Denial;
 use crate::id::PolicyName;
-use crate::mcp::{Message, Operation};
-use crate::policy::{Policy, ToolGrant};
+use crate::mcp::{Listing, Message, Operation};
+use crate::policy::{Access, Connector, Policy};
 
-/// Judges `message` on `connector`.
+/// Judges `message` on the connector `name`.
 ///
 /// # Errors
-/// The refusal, with its rule.
+/// The refusal, with its rule. What the caller cannot see is refused like what does not exist.
 pub fn judge(
     policy: &Policy,
     principal: &Principal,
-    connector: &PolicyName,
+    (name, connector): (&PolicyName, &Connector),
     message: &Message,
 ) -> Result<(), Denial> {
-    let Some(grant) = policy.grant(&principal.role, connector) else {
-        return Err(Denial::Forbidden { rule: format!("roles.{}.{connector}", principal.role) });
+    let Some(access) = policy.access(&principal.role, name) else {
+        return Err(Denial::Forbidden { rule: format!("roles.{}.{name}", principal.role) });
     };
     match &message.operation {
-        Operation::Housekeeping
-        | Operation::ListTools
+        // Tasks and sessions are bound to who opened them; the admission checks that.
+        Operation::Initialize
+        | Operation::Housekeeping
+        | Operation::List(_)
+        | Operation::Task(_)
         | Operation::Response
         | Operation::Listen
         | Operation::EndSession => Ok(()),
-        Operation::Unknown => Err(Denial::UnknownMethod(message.method.clone())),
-        Operation::CallTool(call) if grant.allow.matches(&call.name) => Ok(()),
-        Operation::CallTool(call) if grant.show.matches(&call.name) => {
-            Err(Denial::Forbidden { rule: format!("roles.{}.{connector}.show", principal.role) })
+        Operation::CallTool(call) if access.allow.matches(&call.name) => Ok(()),
+        Operation::CallTool(call) if access.show.matches(&call.name) => {
+            Err(Denial::Forbidden { rule: format!("roles.{}.{name}.show", principal.role) })
         }
         Operation::CallTool(call) => Err(Denial::UnknownTool(call.name.clone())),
+        Operation::Prompt(prompt) if access.prompts.matches(prompt) => Ok(()),
+        Operation::Prompt(prompt) => Err(Denial::UnknownPrompt(prompt.clone())),
+        Operation::Resource(uri) => resource(access, uri),
+        Operation::Subscriptions { resources, .. } => {
+            resources.iter().try_for_each(|uri| resource(access, uri))
+        }
+        Operation::Unknown if connector.methods.matches(&message.method) => Ok(()),
+        Operation::Unknown => Err(Denial::UnknownMethod(message.method.clone())),
     }
 }
 
-/// Whether the holder of `grant` sees the tool `name` in a list.
+fn resource(access: &Access, uri: &str) -> Result<(), Denial> {
+    if access.resources.matches(uri) {
+        Ok(())
+    } else {
+        Err(Denial::UnknownResource(uri.to_owned()))
+    }
+}
+
+/// Whether the holder of `access` sees the item of a list; `None` when it has no name to judge by.
 #[must_use]
-pub fn sees(grant: &ToolGrant, name: &str) -> bool {
-    grant.allow.matches(name) || grant.show.matches(name)
+pub fn sees(access: &Access, listing: Listing, item: &Value) -> Option<bool> {
+    let name = |member: &str| item.get(member).and_then(Value::as_str);
+    Some(match listing {
+        Listing::Tools => {
+            let tool = name("name")?;
+            access.allow.matches(tool) || access.show.matches(tool)
+        }
+        Listing::Prompts => access.prompts.matches(name("name")?),
+        Listing::Resources => access.resources.matches(name("uri")?),
+        Listing::Templates => access.resources.matches(name("uriTemplate")?),
+    })
 }

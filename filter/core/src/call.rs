@@ -35,6 +35,8 @@ impl fmt::Display for CallId {
 pub enum Call {
     /// Redis: is what was decided on still current, and draw from every window.
     Admit(ScriptCall),
+    /// Redis: a session or a task belongs to the caller.
+    Bind(ScriptCall),
     /// Redis: the policy document of a version.
     Policy(PolicyVersion),
     /// Vault: a connector's credential.

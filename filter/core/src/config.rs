@@ -21,10 +21,28 @@ pub struct Config {
     pub vault_timeout: Duration,
     /// How long a credential read from Vault is used before it is read again.
     pub vault_cache: Duration,
+    /// When a request is held.
+    pub mode: Mode,
+    /// Values of `Host` that are served, in lower case; all of them when there are none.
+    pub hosts: Vec<String>,
+    /// Origins whose pages may call (scheme, host, port; in lower case). Requests without an origin
+    /// do not come from a page.
+    pub origins: Vec<String>,
     /// The largest request body that is judged; anything above is refused with 413.
     pub max_body_bytes: usize,
     /// The most bytes of redacted input that one audit entry carries.
     pub audit_input_max_bytes: usize,
+}
+
+/// When a request is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// From its headers on, until its body is judged. Needs `allow_on_headers_stop_iteration`.
+    #[default]
+    Hold,
+    /// Twice: the headers until the identity is proven, then the body until it is judged. For hosts
+    /// that cannot set the flag; costs a second round trip to Redis.
+    Split,
 }
 
 impl Config {
@@ -45,10 +63,8 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
     let mut fields = Node::root(document).object(faults, "an object with `redis` and `vault`")?;
     let redis = dependency(&mut fields, "redis", 250, faults);
     let vault = dependency(&mut fields, "vault", 2_000, faults);
-    let max_body_bytes =
-        section(&mut fields, "request", "max_body_bytes", "bytes", 1_048_576, 1_024, faults);
-    let audit_input_max_bytes =
-        section(&mut fields, "audit", "input_max_bytes", "bytes", 4_096, 0, faults);
+    let request = request(&mut fields, faults);
+    let audit_input_max_bytes = audit(&mut fields, faults);
     fields.finish(faults);
     let (redis, vault) = (redis?, vault?);
     Some(Config {
@@ -57,7 +73,10 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         vault_cluster: vault.cluster,
         vault_timeout: vault.timeout,
         vault_cache: vault.cache,
-        max_body_bytes,
+        mode: request.mode,
+        hosts: request.hosts,
+        origins: request.origins,
+        max_body_bytes: request.max_body_bytes,
         audit_input_max_bytes,
     })
 }
@@ -99,25 +118,71 @@ fn dependency(
     })
 }
 
-/// A section of one numeric field: absent means the default, also when it is faulty, since a
-/// faulty configuration is refused as a whole.
-fn section(
-    fields: &mut Fields<'_>,
-    name: &'static str,
-    field: &'static str,
-    unit: &str,
-    default: usize,
-    least: u64,
-    faults: &mut Faults,
-) -> usize {
-    const MOST: u64 = 16 * 1_048_576;
-    let Some(mut fields) = fields.optional(name).and_then(|node| node.object(faults, "an object"))
-    else {
-        return default;
-    };
-    let number = fields.optional(field).and_then(|node| node.integer(faults, least..=MOST, unit));
+/// The most bytes that anything may be allowed to have.
+const MOST_BYTES: u64 = 16 * 1_048_576;
+
+/// What requests are served. A faulty field has its default here, and the whole is refused.
+struct Request {
+    mode: Mode,
+    hosts: Vec<String>,
+    origins: Vec<String>,
+    max_body_bytes: usize,
+}
+
+fn request(fields: &mut Fields<'_>, faults: &mut Faults) -> Request {
+    const MODE: &str = "hold or split";
+    const ORIGIN: &str =
+        "an origin without path, such as https://app.example or http://localhost:6274";
+    const HOST: &str =
+        "a host, with its port if it has one, such as mcp.example or localhost:10000";
+    let mut request =
+        Request { mode: Mode::Hold, hosts: vec![], origins: vec![], max_body_bytes: 1_048_576 };
+    let node = fields.optional("request").and_then(|node| node.object(faults, "an object"));
+    let Some(mut fields) = node else { return request };
+    let mode = fields.optional("mode").and_then(|node| {
+        node.text(faults, MODE, |text| match text {
+            "hold" => Some(Mode::Hold),
+            "split" => Some(Mode::Split),
+            _ => None,
+        })
+    });
+    request.mode = mode.unwrap_or_default();
+    if let Some(node) = fields.optional("hosts") {
+        request.hosts = texts(node, faults, HOST, |text| !text.contains(['/', ' ', '@']));
+    }
+    if let Some(node) = fields.optional("origins") {
+        request.origins = texts(node, faults, ORIGIN, |text| {
+            text.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'))
+        });
+    }
+    let most = fields.optional("max_body_bytes");
+    let most = most.and_then(|node| node.integer(faults, 1_024..=MOST_BYTES, "bytes"));
     fields.finish(faults);
-    number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
+    let most = most.and_then(|most| usize::try_from(most).ok());
+    request.max_body_bytes = most.unwrap_or(request.max_body_bytes);
+    request
+}
+
+/// A list of texts, in lower case.
+fn texts(
+    node: Node<'_>,
+    faults: &mut Faults,
+    expected: &str,
+    valid: fn(&str) -> bool,
+) -> Vec<String> {
+    let items = node.items(faults, "a list").unwrap_or_default().into_iter();
+    let read = |text: &str| (!text.is_empty() && valid(text)).then(|| text.to_ascii_lowercase());
+    items.filter_map(|item| item.text(faults, expected, read)).collect()
+}
+
+fn audit(fields: &mut Fields<'_>, faults: &mut Faults) -> usize {
+    const DEFAULT: usize = 4_096;
+    let node = fields.optional("audit").and_then(|node| node.object(faults, "an object"));
+    let Some(mut fields) = node else { return DEFAULT };
+    let most = fields.optional("input_max_bytes");
+    let most = most.and_then(|node| node.integer(faults, 0..=MOST_BYTES, "bytes"));
+    fields.finish(faults);
+    most.and_then(|most| usize::try_from(most).ok()).unwrap_or(DEFAULT)
 }
 
 #[cfg(test)]
@@ -140,7 +205,7 @@ mod tests {
         let faults = Config::parse(&json!({
             "redis": {"cluster": "", "timeout": 5},
             "vault": 7,
-            "request": {"max_body_bytes": 1.5},
+            "request": {"max_body_bytes": 1.5, "mode": "fast", "origins": ["https://a/b"]},
             "failure": "open"
         }))
         .unwrap_err();
@@ -149,6 +214,8 @@ mod tests {
             "redis.cluster: found \"\", expected the name of an Envoy cluster\n\
              redis.timeout: found an unknown field, expected one of cluster, timeout_ms\n\
              vault: found 7, expected an object with `cluster`\n\
+             request.mode: found \"fast\", expected hold or split\n\
+             request.origins[0]: found \"https://a/b\", expected an origin without path, such as https://app.example or http://localhost:6274\n\
              request.max_body_bytes: found 1.5, expected a whole number of bytes from 1024 to 16777216\n\
              failure: found an unknown field, expected one of redis, vault, request, audit"
         );

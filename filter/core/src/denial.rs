@@ -18,6 +18,8 @@ use crate::step::LocalReply;
 pub enum Denial {
     /// No credential, or one that does not hold.
     Unauthenticated(AuthFailure),
+    /// A page of another origin, or a host name that is not served (DNS rebinding).
+    ForeignOrigin,
     /// No connector has this path.
     UnknownPath,
     /// An HTTP method that MCP does not use.
@@ -38,6 +40,14 @@ pub enum Denial {
     UnknownMethod(String),
     /// A tool that this caller cannot see, or that does not exist.
     UnknownTool(String),
+    /// A prompt that this caller cannot see, or that does not exist.
+    UnknownPrompt(String),
+    /// A resource that this caller cannot see, or that does not exist.
+    UnknownResource(String),
+    /// A session that is not the caller's, or that does not exist.
+    UnknownSession,
+    /// A task that is not the caller's, or that does not exist.
+    UnknownTask(String),
     /// Visible to the caller, yet refused.
     Forbidden {
         /// The deciding rule of the policy.
@@ -54,6 +64,9 @@ pub enum Denial {
     Unavailable(Dependency, CallFailure),
     /// Redis holds no policy for the organisation, or one that this filter cannot read.
     PolicyUnusable,
+    /// The upstream did not accept the connector's credential. That is not the client's fault, and a
+    /// 401 would send it to look for another credential of its own.
+    UpstreamRefused,
     /// The upstream could not be reached, or broke off before it answered.
     UpstreamUnavailable,
     /// The upstream's answer had to be read and could not be.
@@ -103,7 +116,9 @@ impl Denial {
     pub fn status(&self, era: Era) -> u16 {
         match self {
             Self::Unauthenticated(_) => 401,
-            Self::UnknownPath => 404,
+            // On a request with a session, 404 has one meaning: open a new one.
+            Self::UnknownPath | Self::UnknownSession => 404,
+            Self::ForeignOrigin => 403,
             Self::MethodNotAllowed => 405,
             Self::ContentType => 415,
             Self::BodyTooLarge(_) => 413,
@@ -116,11 +131,15 @@ impl Denial {
                 Era::Modern => 404,
                 Era::Legacy => 200,
             },
-            Self::UnknownTool(_) => 200,
+            Self::UnknownTool(_)
+            | Self::UnknownPrompt(_)
+            | Self::UnknownResource(_)
+            | Self::UnknownTask(_) => 200,
             Self::Forbidden { .. } => 403,
             Self::Limited { .. } => 429,
             Self::Unavailable(..)
             | Self::PolicyUnusable
+            | Self::UpstreamRefused
             | Self::UpstreamUnavailable
             | Self::UpstreamUnreadable
             | Self::Internal(_) => 503,
@@ -129,11 +148,13 @@ impl Denial {
 
     /// The JSON-RPC error code.
     #[must_use]
-    pub fn code(&self) -> i64 {
+    pub fn code(&self, era: Era) -> i64 {
         match self {
             Self::Unauthenticated(_) => -31_401,
             Self::Unreadable(JsonError::DuplicateMember(_))
+            | Self::ForeignOrigin
             | Self::UnknownPath
+            | Self::UnknownSession
             | Self::MethodNotAllowed
             | Self::ContentType
             | Self::BodyTooLarge(_)
@@ -142,11 +163,16 @@ impl Denial {
             Self::HeaderMismatch(_) => -32_020,
             Self::UnsupportedVersion(_) => -32_022,
             Self::UnknownMethod(_) => -32_601,
-            Self::UnknownTool(_) => -32_602,
+            Self::UnknownTool(_) | Self::UnknownPrompt(_) | Self::UnknownTask(_) => -32_602,
+            Self::UnknownResource(_) => match era {
+                Era::Modern => -32_602,
+                Era::Legacy => -32_002,
+            },
             Self::Forbidden { .. } => -31_403,
             Self::Limited { .. } => -31_429,
             Self::Unavailable(..)
             | Self::PolicyUnusable
+            | Self::UpstreamRefused
             | Self::UpstreamUnavailable
             | Self::UpstreamUnreadable
             | Self::Internal(_) => -31_503,
@@ -158,6 +184,7 @@ impl Denial {
     pub fn told(&self) -> String {
         match self {
             Self::Unauthenticated(failure) => failure.told().to_owned(),
+            Self::ForeignOrigin => "This origin or host is not served".to_owned(),
             Self::UnknownPath => "There is no MCP endpoint at this path".to_owned(),
             Self::MethodNotAllowed => "Use POST, GET or DELETE".to_owned(),
             Self::ContentType => {
@@ -169,10 +196,15 @@ impl Denial {
             Self::UnsupportedVersion(_) => "Unsupported protocol version".to_owned(),
             Self::UnknownMethod(method) => format!("Method not found: {method}"),
             Self::UnknownTool(tool) => format!("Unknown tool: {tool}"),
+            Self::UnknownSession => "Session not found".to_owned(),
+            Self::UnknownTask(task) => format!("Unknown task: {task}"),
+            Self::UnknownPrompt(prompt) => format!("Unknown prompt: {prompt}"),
+            Self::UnknownResource(uri) => format!("Resource not found: {uri}"),
             Self::Forbidden { .. } => "This call is refused by policy".to_owned(),
             Self::Limited { .. } => "Rate limit reached".to_owned(),
             Self::Unavailable(..)
             | Self::PolicyUnusable
+            | Self::UpstreamRefused
             | Self::UpstreamUnavailable
             | Self::UpstreamUnreadable
             | Self::Internal(_) => "The gateway cannot serve this call right now".to_owned(),
@@ -199,6 +231,7 @@ impl Denial {
             Self::Limited { retry_after, .. } => *retry_after,
             Self::Unavailable(..)
             | Self::PolicyUnusable
+            | Self::UpstreamRefused
             | Self::UpstreamUnavailable
             | Self::UpstreamUnreadable
             | Self::Internal(_) => UNAVAILABLE_RETRY,
@@ -226,7 +259,9 @@ impl Denial {
     pub fn audit_status(&self) -> AuditStatus {
         match self {
             Self::Limited { .. } => AuditStatus::Limited,
-            Self::UpstreamUnavailable | Self::UpstreamUnreadable => AuditStatus::Error,
+            Self::UpstreamRefused | Self::UpstreamUnavailable | Self::UpstreamUnreadable => {
+                AuditStatus::Error
+            }
             _ => AuditStatus::Denied,
         }
     }
@@ -235,7 +270,7 @@ impl Denial {
     #[must_use]
     pub fn effect(&self) -> &'static str {
         match self {
-            Self::UpstreamUnavailable => "allow",
+            Self::UpstreamRefused | Self::UpstreamUnavailable => "allow",
             _ => "deny",
         }
     }
@@ -245,6 +280,7 @@ impl Denial {
     pub fn rule(&self) -> String {
         match self {
             Self::Unauthenticated(failure) => format!("auth.{}", failure.code()),
+            Self::ForeignOrigin => "request.origin".to_owned(),
             Self::UnknownPath => "request.path".to_owned(),
             Self::MethodNotAllowed => "request.http_method".to_owned(),
             Self::ContentType => "request.content_type".to_owned(),
@@ -255,12 +291,17 @@ impl Denial {
             Self::UnsupportedVersion(_) => "request.protocol_version".to_owned(),
             Self::UnknownMethod(_) => "request.mcp_method".to_owned(),
             Self::UnknownTool(_) => "tool.not_visible".to_owned(),
+            Self::UnknownSession => "session.not_bound".to_owned(),
+            Self::UnknownTask(_) => "task.not_bound".to_owned(),
+            Self::UnknownPrompt(_) => "prompt.not_visible".to_owned(),
+            Self::UnknownResource(_) => "resource.not_visible".to_owned(),
             Self::Forbidden { rule } => rule.clone(),
             Self::Limited { limit, .. } => limit.clone(),
             Self::Unavailable(dependency, why) => {
                 format!("unavailable.{}.{why}", dependency.name())
             }
             Self::PolicyUnusable => "policy.unusable".to_owned(),
+            Self::UpstreamRefused => "upstream.credential_refused".to_owned(),
             Self::UpstreamUnavailable => "upstream.unavailable".to_owned(),
             Self::UpstreamUnreadable => "upstream.unreadable".to_owned(),
             Self::Internal(place) => format!("internal.{place}"),
@@ -269,9 +310,9 @@ impl Denial {
 
     /// The JSON-RPC error object for `sender`.
     #[must_use]
-    pub fn body(&self, sender: &Sender) -> Vec<u8> {
+    pub fn body(&self, sender: &Sender, era: Era) -> Vec<u8> {
         let mut error = Map::new();
-        error.insert("code".to_owned(), self.code().into());
+        error.insert("code".to_owned(), self.code(era).into());
         error.insert("message".to_owned(), self.told().into());
         if let Some(data) = self.data() {
             error.insert("data".to_owned(), data);
@@ -302,7 +343,7 @@ impl Denial {
         if *self == Self::MethodNotAllowed {
             headers.push(("allow", "POST, GET, DELETE".to_owned()));
         }
-        LocalReply { status: self.status(era), headers, body: self.body(sender) }
+        LocalReply { status: self.status(era), headers, body: self.body(sender, era) }
     }
 }
 
@@ -338,7 +379,7 @@ mod tests {
     #[test]
     fn the_id_is_echoed_with_its_type_and_left_out_for_notifications() {
         let denial = Denial::UnknownTool("x".into());
-        let text = |sender| String::from_utf8(denial.body(&sender)).unwrap();
+        let text = |sender| String::from_utf8(denial.body(&sender, Era::Legacy)).unwrap();
         let error = r#""error":{"code":-32602,"message":"Unknown tool: x"}"#;
         for id in [json!(0), json!("a"), json!(-1)] {
             let expected = format!(r#"{{"jsonrpc":"2.0","id":{id},{error}}}"#);

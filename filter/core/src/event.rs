@@ -33,19 +33,8 @@ pub enum Event {
         /// Why.
         why: CallFailure,
     },
-    /// The upstream's response headers.
-    ResponseHead {
-        /// The status code.
-        status: u16,
-        /// The value of `content-type`; empty when absent.
-        content_type: Vec<u8>,
-        /// The value of `content-encoding`; empty when absent.
-        content_encoding: Vec<u8>,
-        /// Who made it.
-        origin: Origin,
-        /// Whether the response ends here.
-        last: bool,
-    },
+    /// A response's headers.
+    ResponseHead(ResponseHead),
     /// Bytes of the response: all of them after [`crate::step::Gate::Hold`], else a chunk.
     ResponseBody {
         /// The bytes.
@@ -57,6 +46,23 @@ pub enum Event {
     ResponseTooLarge,
     /// The exchange is over; nothing follows.
     Closed(Closing),
+}
+
+/// The headers of a response, as far as they matter; absent ones are empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// The status code.
+    pub status: u16,
+    /// The value of `content-type`.
+    pub content_type: Vec<u8>,
+    /// The value of `content-encoding`.
+    pub content_encoding: Vec<u8>,
+    /// The value of `mcp-session-id`.
+    pub session_id: Vec<u8>,
+    /// Who made it.
+    pub origin: Origin,
+    /// Whether the response ends here.
+    pub last: bool,
 }
 
 /// Who made a response.

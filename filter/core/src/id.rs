@@ -68,11 +68,11 @@ name!(
 name!(
     /// A name chosen by the policy's author: a connector, role, tier or limit.
     PolicyName,
-    "1 to 64 letters, digits, `_`, `.` or `-`, starting with a letter or digit",
+    "1 to 64 letters, digits, `_` or `-`, starting with a letter or digit",
     |text| {
         (1..=64).contains(&text.len())
             && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
     }
 );
 

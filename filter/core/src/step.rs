@@ -57,6 +57,8 @@ pub enum Gate {
     Pass,
     /// It goes on; show each chunk first.
     Watch,
+    /// Of a response: not yet, a call decides. What comes of it meanwhile waits unseen.
+    Suspend,
     /// It ends here. At most once per exchange, and never after [`Gate::Pass`] of the request.
     Refuse(Denial),
     /// The upstream's response is not fit to pass; this takes its place. At most once.

@@ -100,6 +100,11 @@ impl Worker {
         self.leases.get(secret)
     }
 
+    /// Forgets a credential that was not accepted.
+    pub fn forget_lease(&mut self, secret: &SecretRef) {
+        self.leases.pop(secret);
+    }
+
     /// Remembers a credential.
     pub fn set_lease(&mut self, secret: SecretRef, lease: Lease) {
         self.leases.put(secret, lease);

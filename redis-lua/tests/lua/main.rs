@@ -2,6 +2,7 @@
 //! at once cannot get more out of a window than it holds.
 
 mod admit;
+mod bind;
 mod concurrency;
 mod ledger;
 mod model;

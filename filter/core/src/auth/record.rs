@@ -97,6 +97,10 @@ impl KeyRecord {
             }
         }
         proven?;
+        // A record stored under another's name vouches for nobody.
+        if self.org != key.org || self.id != key.id {
+            return Err(AuthFailure::UnknownKey);
+        }
         if self.revoked.is_some() {
             return Err(AuthFailure::Revoked);
         }

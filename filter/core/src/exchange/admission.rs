@@ -8,7 +8,9 @@ use std::rc::Rc;
 
 use portcullis_redis_lua::{Admit, AdmitReply, Guard, GuardState, Key, Value};
 
+use super::binding::Bound;
 use super::credit::{Credential, credit, fetch, secret_outcome};
+use super::intake::Reading;
 use super::verdict::{Basis, Verdict, judge};
 use super::{Next, Stage, Turn};
 use crate::auth::api_key::PresentedKey;
@@ -32,6 +34,20 @@ pub(super) struct Request {
     pub(super) strip: Vec<String>,
     pub(super) key: PresentedKey,
     pub(super) message: Result<Message, Denial>,
+    /// Sessions and tasks that it refers to.
+    pub(super) bound: Vec<Bound>,
+    pub(super) leg: Leg,
+}
+
+/// Which part of a request is judged.
+#[derive(Debug)]
+pub(super) enum Leg {
+    /// All of it.
+    Whole,
+    /// The headers (`split` mode); the body is read once they went upstream.
+    Head(Box<Reading>),
+    /// The body, whose headers went upstream before.
+    Body,
 }
 
 /// Waits for Redis.
@@ -73,10 +89,12 @@ fn ask(
 ) -> Next {
     let org = request.key.org.as_str();
     let (record, policy) = basis.expected();
-    let guards = vec![
+    let own = [
         Guard { key: Key::record(org, request.key.id.as_str()), expected: record },
         Guard { key: Key::policy(org), expected: policy },
     ];
+    let bound = request.bound.iter().map(|bound| bound.guard(&request.key.org, &request.key.id));
+    let guards = own.into_iter().chain(bound).collect();
     let (windows, template) = match &verdict {
         Verdict::Allowed(grant) => (
             grant.windows.iter().map(|(_, window)| window.clone()).collect(),
@@ -124,12 +142,16 @@ impl Admitting {
         };
         match (self.admit.decode(value), self.verdict) {
             (Ok(AdmitReply::Moved(states)), _) => {
-                let Ok([record, policy]) = <[GuardState; 2]>::try_from(states) else {
+                let mut states = states.into_iter();
+                let (Some(record), Some(policy)) = (states.next(), states.next()) else {
                     return turn.refuse(unreadable);
                 };
                 let mut basis = self.basis;
                 basis.learn(&self.request, record, policy, turn.worker);
-                decide(self.request, basis, self.credential, self.rounds, turn)
+                let foreign = self.request.bound.iter().zip(states);
+                let foreign = foreign.filter(|(_, state)| *state != GuardState::Unmoved);
+                let foreign = foreign.map(|(bound, _)| bound.unknown()).next();
+                decide(self.request, basis, foreign, self.credential, self.rounds, turn)
             }
             (Ok(AdmitReply::Admitted(_)), Verdict::Allowed(grant)) => {
                 credit(self.request, grant, self.credential, turn)
@@ -153,10 +175,12 @@ impl Admitting {
     }
 }
 
-/// Judges again, on what Redis just said.
+/// Judges again, on what Redis just said. Something foreign is refused as unknown, once the caller
+/// proved who it is.
 fn decide(
     request: Box<Request>,
     basis: Basis,
+    foreign: Option<Denial>,
     credential: Credential,
     rounds: u8,
     turn: &mut Turn<'_>,
@@ -166,8 +190,24 @@ fn decide(
     }
     let rounds = rounds.saturating_add(1);
     let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
+    match (verdict, foreign) {
+        (Verdict::Refused(denial @ Denial::Unauthenticated(_)), _) | (_, Some(denial)) => {
+            turn.refuse(denial)
+        }
+        (verdict, None) => proceed(request, basis, verdict, credential, rounds, turn),
+    }
+}
+
+/// Goes on with a verdict whose basis Redis confirmed a moment ago, in this request.
+fn proceed(
+    request: Box<Request>,
+    basis: Basis,
+    verdict: Verdict,
+    credential: Credential,
+    rounds: u8,
+    turn: &mut Turn<'_>,
+) -> Next {
     match verdict {
-        // Redis confirmed this basis a moment ago, in this request: no need to ask again.
         Verdict::Refused(denial) => turn.refuse(denial),
         Verdict::Allowed(grant) if grant.windows.is_empty() => {
             credit(request, grant, credential, turn)
@@ -189,7 +229,7 @@ impl Loading {
                 if !self.compile(value, turn) {
                     return turn.refuse(Denial::PolicyUnusable);
                 }
-                decide(self.request, self.basis, Credential::Settled, self.rounds, turn)
+                decide(self.request, self.basis, None, Credential::Settled, self.rounds, turn)
             }
             Event::CallDone { id, reply: Reply::Vault { .. } } if id == self.call => {
                 turn.refuse(Denial::PolicyUnusable)
@@ -231,7 +271,7 @@ pub(super) fn held(
         Event::CallDone { .. } | Event::CallFailed { .. } | Event::Closed(_) => {
             (stage(), Gate::Hold)
         }
-        Event::ResponseHead { .. } | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
+        Event::ResponseHead(_) | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
             turn.proxy_answers(&event, "proxy.reply")
         }
         Event::Head { .. } | Event::Body(_) | Event::BodyTooLarge => {

@@ -3,13 +3,14 @@
 //! Owns what is taken off a request and what is put on it. The credential's read starts beside the
 //! admission, so that a cold cache costs no extra time.
 
-use super::admission::{Request, held};
+use super::admission::{Leg, Request, held};
 use super::response::Upstream;
 use super::verdict::Grant;
-use super::{Next, Stage, Turn};
+use super::{Next, Sent, Stage, Turn};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
+use crate::mcp::Message;
 use crate::secret::Secret;
 use crate::step::{Effect, Gate};
 use crate::vault::{CredentialTemplate, Lease, SecretRef};
@@ -51,13 +52,16 @@ pub(super) fn credit(
     credential: Credential,
     turn: &mut Turn<'_>,
 ) -> Next {
-    let Some(template) = grant.credential.clone() else {
-        return pass(&request, *grant, None, turn);
+    let template = match request.leg {
+        // The credential went upstream with the headers.
+        Leg::Body => None,
+        Leg::Whole | Leg::Head(_) => grant.credential.clone(),
     };
+    let Some(template) = template else { return pass(*request, *grant, None, turn) };
     let secret = template.secret().clone();
     let lease = turn.worker.lease(&secret).filter(|lease| lease.is_live(turn.now));
     if let Some(header) = lease.map(|lease| template.render(&lease.secret)) {
-        return pass(&request, *grant, Some((template.header().to_owned(), header)), turn);
+        return pass(*request, *grant, Some((template.header().to_owned(), header)), turn);
     }
     let call = match credential {
         Credential::Waiting(asked, call) if asked == secret => call,
@@ -94,7 +98,7 @@ impl Crediting {
             .zip(lease)
             .map(|(template, lease)| (template.header().to_owned(), template.render(&lease.secret)))
         {
-            Some(credential) => pass(&self.request, *self.grant, Some(credential), turn),
+            Some(credential) => pass(*self.request, *self.grant, Some(credential), turn),
             None => turn.refuse(Denial::Internal("credential")),
         }
     }
@@ -126,17 +130,58 @@ pub(super) fn secret_outcome(
     }
 }
 
-/// Lets the request go upstream: as the gateway's own, not as the client's.
+/// Lets the request go upstream, or the part of it that was judged.
 fn pass(
-    request: &Request,
+    request: Request,
     grant: Grant,
     credential: Option<(String, Secret)>,
     turn: &mut Turn<'_>,
 ) -> Next {
     turn.context.entry.decision.effect = "allow";
-    // What has to be read on the way back must not come compressed.
-    let never = ["authorization", "proxy-authorization", "x-api-key", "accept-encoding"];
-    let strip = never.into_iter().chain(request.strip.iter().map(String::as_str));
+    match request.leg {
+        Leg::Whole => {
+            rewrite(&request.strip, &grant, credential, turn);
+            sent(request.message, &grant, turn)
+        }
+        Leg::Head(reading) => {
+            rewrite(&request.strip, &grant, credential, turn);
+            turn.context.sent = Sent::Headers;
+            (Stage::Reading(reading), Gate::Pass)
+        }
+        Leg::Body => sent(request.message, &grant, turn),
+    }
+}
+
+fn sent(message: Result<Message, Denial>, grant: &Grant, turn: &mut Turn<'_>) -> Next {
+    match message {
+        Ok(message) => {
+            let upstream = Upstream::new(message.operation, grant);
+            (Stage::Upstream(Box::new(upstream)), Gate::Pass)
+        }
+        Err(_) => turn.refuse(Denial::Internal("message")),
+    }
+}
+
+/// Headers that never go upstream: the client's credentials, what would compress an answer that has
+/// to be read, and what would make an upstream see another method than was judged.
+const STRIPPED: [&str; 7] = [
+    "authorization",
+    "proxy-authorization",
+    "x-api-key",
+    "accept-encoding",
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+];
+
+/// Makes the headers the gateway's own.
+fn rewrite(
+    strip: &[String],
+    grant: &Grant,
+    credential: Option<(String, Secret)>,
+    turn: &mut Turn<'_>,
+) {
+    let strip = STRIPPED.into_iter().chain(strip.iter().map(String::as_str));
     let credential_header = credential.as_ref().map(|(name, _)| name.as_str());
     for name in strip.chain(credential_header) {
         turn.effects.push(Effect::RemoveRequestHeader(name.to_owned()));
@@ -150,11 +195,6 @@ fn pass(
     for (name, value) in own.chain(credential) {
         turn.effects.push(Effect::AddRequestHeader { name, value });
     }
-    let operation = request.message.as_ref().ok().map(|message| message.operation.clone());
-    let Some(operation) = operation else {
-        return turn.refuse(Denial::Internal("message"));
-    };
-    (Stage::Upstream(Box::new(Upstream::new(operation, &grant))), Gate::Pass)
 }
 
 /// A name that a person chose, as a header can carry it: other bytes percent-encoded.

@@ -3,11 +3,14 @@
 //! Owns what can be told without asking anybody. A fault in the message is kept, not answered: only
 //! who proves an identity learns what is wrong with a body.
 
-use super::admission::{self, Request};
+use super::admission::{self, Leg, Request};
+use super::binding::Bound;
+use super::origin;
 use super::{Next, Stage, Turn};
 use crate::audit::Entry;
 use crate::auth::api_key::PresentedKey;
 use crate::auth::credential;
+use crate::config::Mode;
 use crate::denial::Denial;
 use crate::event::{Event, Head};
 use crate::mcp::{Message, Operation, headers};
@@ -23,6 +26,7 @@ pub(super) struct Reading {
     key: PresentedKey,
     /// What the headers already rule out.
     fault: Option<Denial>,
+    leg: Leg,
 }
 
 pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
@@ -43,13 +47,24 @@ pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
     if head.path() == HEALTH_PATH {
         return health(turn);
     }
+    match origin::check(&head, &turn.worker.config) {
+        Err(denial) => return turn.refuse(denial),
+        Ok(Some(page)) if origin::is_preflight(&head) => {
+            return (Stage::Closed, Gate::Answer(origin::preflight(&head, &page)));
+        }
+        Ok(page) => turn.context.origin = page,
+    }
     let key = match credential::extract(&head) {
         Ok(key) => key,
         Err(failure) => return turn.refuse(Denial::Unauthenticated(failure)),
     };
     let fault = fault_of(&head, last);
-    let reading = Reading { head, key, fault };
-    if last { reading.whole(None, turn) } else { (Stage::Reading(Box::new(reading)), Gate::Hold) }
+    let reading = Reading { head, key, fault, leg: Leg::Whole };
+    match (last, turn.worker.config.mode) {
+        (true, _) => reading.whole(None, turn),
+        (false, Mode::Hold) => (Stage::Reading(Box::new(reading)), Gate::Hold),
+        (false, Mode::Split) => reading.opening(turn),
+    }
 }
 
 /// The worker answers, so it lives; dependencies are not looked into. Probes come every few seconds
@@ -104,7 +119,7 @@ impl Reading {
                 let limit = turn.worker.config.max_body_bytes;
                 turn.refuse(Denial::BodyTooLarge(limit))
             }
-            Event::ResponseHead { .. } | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
+            Event::ResponseHead(_) | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
                 turn.proxy_answers(&event, "proxy.reply")
             }
             Event::CallDone { .. } | Event::CallFailed { .. } | Event::Closed(_) => {
@@ -112,6 +127,20 @@ impl Reading {
             }
             Event::Head { .. } => turn.refuse(Denial::Internal("second_head")),
         }
+    }
+
+    /// `split` mode: the headers are judged first, as far as they go, and the body after them.
+    fn opening(mut self, turn: &mut Turn<'_>) -> Next {
+        let message = match self.fault.take() {
+            Some(fault) => Err(fault),
+            None => Ok(headers::announced(&self.head)),
+        };
+        let (path, strip) = (self.head.path(), self.head.names_with("x-portcullis-"));
+        let (message, bound) = referring(&self.head, message);
+        let key = self.key.clone();
+        self.leg = Leg::Body;
+        let request = Request { path, bound, strip, key, message, leg: Leg::Head(Box::new(self)) };
+        admission::admit(Box::new(request), turn)
     }
 
     /// The request is here as a whole.
@@ -130,13 +159,31 @@ impl Reading {
             turn.context.era = headers::check(&self.head, &message)?;
             Ok(message)
         });
+        let (message, bound) = referring(&self.head, message);
         let request = Request {
             path: self.head.path(),
+            bound,
             strip: self.head.names_with("x-portcullis-"),
             key: self.key,
             message,
+            leg: self.leg,
         };
         admission::admit(Box::new(request), turn)
+    }
+}
+
+/// The message, and the sessions and tasks that it refers to.
+fn referring(
+    head: &Head,
+    message: Result<Message, Denial>,
+) -> (Result<Message, Denial>, Vec<Bound>) {
+    let referred = message.and_then(|message| {
+        let bound = Bound::named_by(head, &message)?;
+        Ok((message, bound))
+    });
+    match referred {
+        Ok((message, bound)) => (Ok(message), bound),
+        Err(denial) => (Err(denial), Vec::new()),
     }
 }
 

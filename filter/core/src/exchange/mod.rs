@@ -4,20 +4,22 @@
 //! known by then; an event moves the exchange to its next stage or leaves it where it is.
 //!
 //! ```text
-//! Head ─ headers ─▶ Reading ─ body ─▶ Admitting ⇄ Loading ─▶ Crediting ─▶ Upstream ─▶ Answering
+//! Head ─ headers ─▶ Reading ─ body ─▶ Admitting ⇄ Loading ─▶ Crediting ─▶ Upstream ─▶ (Claiming ─▶) Answering
 //!   └──────────────────┴──────────────────┴── refusal ──┴──────────────┴─▶ Ended ─▶ Closed
 //! ```
 
 mod admission;
+mod binding;
 mod credit;
 mod intake;
+mod origin;
 mod response;
 mod verdict;
 
 use crate::audit::Entry;
 use crate::call::{Call, CallId};
 use crate::denial::{AuditStatus, Denial};
-use crate::event::{Closing, End, Event};
+use crate::event::{Closing, End, Event, Origin};
 use crate::id::RequestId;
 use crate::mcp::{Era, Sender};
 use crate::step::{Effect, Gate, LocalReply, Step};
@@ -25,6 +27,7 @@ use crate::time::UnixTime;
 use crate::worker::Worker;
 
 use admission::{Admitting, Loading};
+use binding::Claiming;
 use credit::Crediting;
 use intake::Reading;
 use response::{Answering, Upstream};
@@ -51,6 +54,8 @@ enum Stage {
     Crediting(Box<Crediting>),
     /// The upstream's response headers.
     Upstream(Box<Upstream>),
+    /// Redis's word on a session that the upstream opened.
+    Claiming(Box<Claiming>),
     /// The rest of the upstream's response.
     Answering(Box<Answering>),
     /// The gateway or the proxy answered; only the end is awaited.
@@ -68,6 +73,17 @@ struct Context {
     next_call: CallId,
     sender: Sender,
     era: Era,
+    /// The page that asked, when it may.
+    origin: Option<String>,
+    sent: Sent,
+}
+
+/// What of the request went upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Nothing,
+    /// The headers (`split` mode); the body is not judged yet.
+    Headers,
 }
 
 /// One turn of the machine: the memory it may use, the time, and what it wants done.
@@ -85,6 +101,8 @@ impl Default for Exchange {
             next_call: CallId::FIRST,
             sender: Sender::Unknown,
             era: Era::Legacy,
+            origin: None,
+            sent: Sent::Nothing,
         };
         Self { stage: Stage::Head, context }
     }
@@ -114,7 +132,9 @@ impl Exchange {
         // An exchange that never saw headers has no id to show.
         let request_id = RequestId::new(&self.context.entry.request_id);
         let request_id = request_id.as_ref().map_or("none", RequestId::as_str);
-        denial.reply(&self.context.sender, self.context.era, request_id)
+        let mut reply = denial.reply(&self.context.sender, self.context.era, request_id);
+        reply.headers.extend(self.context.origin.iter().flat_map(|origin| origin::headers(origin)));
+        reply
     }
 }
 
@@ -127,6 +147,7 @@ impl Stage {
             Self::Loading(stage) => stage.on(event, turn),
             Self::Crediting(stage) => stage.on(event, turn),
             Self::Upstream(stage) => stage.on(event, turn),
+            Self::Claiming(stage) => stage.on(event, turn),
             Self::Answering(stage) => stage.on(event, turn),
             // The refusal itself comes by as a response on its way to the client.
             Self::Ended => (Self::Ended, on_ended(&event)),
@@ -138,9 +159,7 @@ impl Stage {
 /// A response passes; a request, of which more may come in, does not.
 fn on_ended(event: &Event) -> Gate {
     match event {
-        Event::ResponseHead { .. } | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
-            Gate::Pass
-        }
+        Event::ResponseHead(_) | Event::ResponseBody { .. } | Event::ResponseTooLarge => Gate::Pass,
         Event::Head { .. }
         | Event::Body(_)
         | Event::BodyTooLarge
@@ -167,26 +186,37 @@ impl Turn<'_> {
 
     /// Writes down why.
     fn note(&mut self, denial: &Denial) {
+        let era = self.context.era;
         let entry = &mut self.context.entry;
         entry.status = denial.audit_status().name();
-        entry.error_code = Some(denial.code());
+        entry.error_code = Some(denial.code(era));
         entry.decision.effect = denial.effect();
         entry.decision.rule = denial.rule();
     }
 
-    /// A response arrived although nothing was sent upstream: the proxy itself answers, say because
-    /// the body did not come in time. It passes; the request does not.
+    /// A response arrived although the request did not pass: the proxy itself answers, say because the
+    /// body did not come in time, and that goes on. In `split` mode the upstream may be the reason.
     fn proxy_answers(&mut self, event: &Event, rule: &str) -> Next {
+        if let (Event::ResponseHead(head), Sent::Headers) = (event, self.context.sent)
+            && head.origin == Origin::Proxy
+            && head.status >= 500
+        {
+            return response::replace(Denial::UpstreamUnavailable, self);
+        }
         let entry = &mut self.context.entry;
         entry.status = AuditStatus::Error.name();
         entry.decision.effect = "deny";
         entry.decision.rule = rule.to_owned();
-        self.show_request_id();
+        self.mark_response();
         (Stage::Ended, on_ended(event))
     }
 
-    /// Ties the response to its audit entry. What was refused before it was a request has no id.
-    fn show_request_id(&mut self) {
+    /// What every response carries: the request's id, which ties it to its audit entry, and leave for
+    /// the page to read it. What was refused before it was a request has no id.
+    fn mark_response(&mut self) {
+        let cors = self.context.origin.iter().flat_map(|origin| origin::headers(origin));
+        let cors = cors.map(|(name, value)| Effect::SetResponseHeader { name, value });
+        self.effects.extend(cors.collect::<Vec<_>>());
         let value = self.context.entry.request_id.clone();
         if !value.is_empty() {
             let name = "x-portcullis-request-id";
@@ -205,7 +235,7 @@ impl Turn<'_> {
                 entry.decision.effect = "deny";
                 "request.aborted".clone_into(&mut entry.decision.rule);
             }
-            Stage::Upstream(_) => entry.status = unanswered(closing).name(),
+            Stage::Upstream(_) | Stage::Claiming(_) => entry.status = unanswered(closing).name(),
             Stage::Answering(stage) => stage.close(entry, closing),
             Stage::Ended => {}
         }

@@ -5,19 +5,21 @@
 
 use serde_json::Value;
 
+use super::binding::{Bound, Claiming, Holder, session_of};
 use super::verdict::Grant;
 use super::{Next, Stage, Turn};
 use crate::audit::Entry;
 use crate::authz;
 use crate::denial::{AuditStatus, Denial};
-use crate::event::{Closing, End, Event, Origin};
+use crate::event::{Closing, End, Event, Origin, ResponseHead};
 use crate::json;
-use crate::mcp::list::filter_tools;
+use crate::mcp::list;
 use crate::mcp::outcome::{self, Outcome};
 use crate::mcp::sse::Rewriter;
-use crate::mcp::{Operation, Sender};
-use crate::policy::ToolGrant;
+use crate::mcp::{Era, Operation, Sender};
+use crate::policy::Access;
 use crate::step::{Effect, Gate};
+use crate::vault::SecretRef;
 
 /// A JSON answer beyond this is not looked into for its outcome; it passes all the same.
 const MAX_OBSERVED_BYTES: usize = 262_144;
@@ -25,18 +27,30 @@ const MAX_OBSERVED_BYTES: usize = 262_144;
 /// Waits for the response headers.
 #[derive(Debug)]
 pub(super) struct Upstream {
+    asked: Asked,
+}
+
+/// What was asked for, by whom, and what of the answer they may see.
+#[derive(Debug)]
+struct Asked {
     operation: Operation,
-    tools: ToolGrant,
+    access: Access,
+    holder: Holder,
+    /// Where a client of HTTP+SSE posts to.
+    messages: Option<String>,
+    /// The credential that the upstream was given.
+    secret: Option<SecretRef>,
 }
 
 /// The response is on its way to the client.
 #[derive(Debug)]
 pub(super) struct Answering {
-    operation: Operation,
-    tools: ToolGrant,
+    asked: Asked,
     plan: Plan,
     outcome: Outcome,
     status: u16,
+    /// Sessions and tasks that the answer opened, yet to be bound.
+    opened: Vec<Bound>,
 }
 
 /// What is done with the body.
@@ -56,25 +70,43 @@ enum Plan {
 
 impl Upstream {
     pub(super) fn new(operation: Operation, grant: &Grant) -> Self {
-        let tools = grant.policy.grant(&grant.principal.role, &grant.connector).cloned();
-        Self { operation, tools: tools.unwrap_or_default() }
+        let access = grant.policy.access(&grant.principal.role, &grant.connector).cloned();
+        let connector = grant.policy.connectors.get(&grant.connector);
+        let asked = Asked {
+            operation,
+            access: access.unwrap_or_default(),
+            holder: Holder { org: grant.principal.org.clone(), key: grant.principal.key.clone() },
+            messages: connector.and_then(|connector| connector.messages.clone()),
+            secret: grant.credential.as_ref().map(|template| template.secret().clone()),
+        };
+        Self { asked }
+    }
+
+    pub(super) fn holder(&self) -> &Holder {
+        &self.asked.holder
     }
 
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
-            Event::ResponseHead { origin: Origin::Proxy, .. } => {
+            Event::ResponseHead(ResponseHead { origin: Origin::Proxy, .. }) => {
                 replace(Denial::UpstreamUnavailable, turn)
             }
-            Event::ResponseHead {
-                status,
-                content_type,
-                content_encoding,
-                last,
-                origin: Origin::Upstream,
-            } => {
-                turn.show_request_id();
-                let coded = !matches!(content_encoding.as_slice(), b"" | b"identity");
-                self.answer(status, &content_type, coded, last, turn)
+            Event::ResponseHead(ResponseHead { status: 401, .. })
+                if self.asked.secret.is_some() =>
+            {
+                // It may have been rotated: the next call reads it anew.
+                if let Some(secret) = &self.asked.secret {
+                    turn.worker.forget_lease(secret);
+                }
+                replace(Denial::UpstreamRefused, turn)
+            }
+            Event::ResponseHead(head) => {
+                turn.mark_response();
+                let opens = self.asked.operation == Operation::Initialize;
+                if opens && !head.session_id.is_empty() {
+                    return Claiming::start(self, head, turn);
+                }
+                self.answer(&head, turn)
             }
             // The request passed: what is late about it changes nothing.
             Event::Head { .. }
@@ -88,39 +120,59 @@ impl Upstream {
         }
     }
 
-    fn answer(
-        self,
-        status: u16,
-        content_type: &[u8],
-        coded: bool,
-        last: bool,
-        turn: &mut Turn<'_>,
-    ) -> Next {
-        let lists = matches!(self.operation, Operation::ListTools | Operation::Listen);
-        if lists && coded && !last {
+    /// Chooses what of the body is read.
+    pub(super) fn answer(self, head: &ResponseHead, turn: &mut Turn<'_>) -> Next {
+        let Self { asked } = self;
+        let coded = !matches!(head.content_encoding.as_slice(), b"" | b"identity");
+        if asked.may_list() && coded && !head.last {
             return replace(Denial::UpstreamUnreadable, turn);
         }
-        let (plan, gate) = if last || coded {
-            (Plan::Unseen, Gate::Pass)
-        } else if is_media(content_type, b"text/event-stream") {
-            (Plan::Events(Rewriter::default()), Gate::Watch)
-        } else if self.operation == Operation::ListTools {
-            (Plan::List, Gate::Hold)
-        } else if matches!(self.operation, Operation::CallTool(_))
-            && is_media(content_type, b"application/json")
-        {
-            (Plan::Observe(Some(Vec::new())), Gate::Watch)
-        } else {
-            (Plan::Unseen, Gate::Pass)
-        };
+        let (plan, gate) = asked.plan(head, coded);
         if matches!(plan, Plan::List | Plan::Events(_)) {
             for name in ["content-length", "etag", "content-md5"] {
                 turn.effects.push(Effect::RemoveResponseHeader(name));
             }
         }
-        let outcome = Outcome::Unseen;
-        let Self { operation, tools } = self;
-        (Stage::Answering(Box::new(Answering { operation, tools, plan, outcome, status })), gate)
+        let (outcome, status) = (Outcome::Unseen, head.status);
+        (
+            Stage::Answering(Box::new(Answering {
+                asked,
+                plan,
+                outcome,
+                status,
+                opened: Vec::new(),
+            })),
+            gate,
+        )
+    }
+}
+
+impl Asked {
+    /// Whether lists may come in the answer: of a stream, nobody remembers what was asked for.
+    fn may_list(&self) -> bool {
+        matches!(self.operation, Operation::List(_) | Operation::Listen)
+    }
+
+    fn plan(&self, head: &ResponseHead, coded: bool) -> (Plan, Gate) {
+        let calls = matches!(self.operation, Operation::CallTool(_));
+        // 202 only says that an answer comes elsewhere.
+        let unseen = head.status == 202 || self.operation == Operation::Initialize;
+        if head.last || coded || unseen {
+            (Plan::Unseen, Gate::Pass)
+        } else if is_media(&head.content_type, b"text/event-stream") {
+            (Plan::Events(Rewriter::default()), Gate::Watch)
+        } else if matches!(self.operation, Operation::List(_)) {
+            (Plan::List, Gate::Hold)
+        } else if calls && is_media(&head.content_type, b"application/json") {
+            (Plan::Observe(Some(Vec::new())), Gate::Watch)
+        } else {
+            (Plan::Unseen, Gate::Pass)
+        }
+    }
+
+    /// Cuts the lists in a message; whether there was something to cut.
+    fn filter(&self, message: &mut Value) -> Result<bool, list::UnreadableList> {
+        list::filter(message, &|listing, item| authz::sees(&self.access, listing, item))
     }
 }
 
@@ -130,7 +182,7 @@ fn is_media(content_type: &[u8], media: &[u8]) -> bool {
 }
 
 /// The response must not pass: a refusal takes its place.
-fn replace(denial: Denial, turn: &mut Turn<'_>) -> Next {
+pub(super) fn replace(denial: Denial, turn: &mut Turn<'_>) -> Next {
     turn.note(&denial);
     (Stage::Ended, Gate::Replace(denial))
 }
@@ -150,7 +202,7 @@ impl Answering {
             | Event::BodyTooLarge
             | Event::CallDone { .. }
             | Event::CallFailed { .. }
-            | Event::ResponseHead { .. }
+            | Event::ResponseHead(_)
             | Event::Closed(_) => (Stage::Answering(self), Gate::Hold),
         }
     }
@@ -165,7 +217,7 @@ impl Answering {
             Err(_) => return replace(Denial::UpstreamUnreadable, turn),
         };
         self.look_at(&message, turn);
-        match filter_tools(&mut message, |name| authz::sees(&self.tools, name)) {
+        match self.asked.filter(&mut message) {
             Ok(true) => {
                 let body = message.to_string().into_bytes();
                 turn.effects.push(Effect::ReplaceResponseBody(body));
@@ -191,6 +243,7 @@ impl Answering {
             && let Ok(message) = serde_json::from_slice(body)
         {
             self.look_at(&message, turn);
+            self.bind(turn);
         }
         (Stage::Answering(self), Gate::Watch)
     }
@@ -201,7 +254,7 @@ impl Answering {
         let sender = turn.context.sender.clone();
         let (bytes, plan) = match plan {
             Plan::Events(mut rewriter) => {
-                let mut rewrite = |data: &str| self.event(data, &sender);
+                let mut rewrite = |name: &str, data: &str| self.event(name, data, &sender);
                 match rewriter.feed(chunk, &mut rewrite) {
                     Ok(mut out) => {
                         if last {
@@ -211,7 +264,9 @@ impl Answering {
                     }
                     Err(_) => {
                         turn.note(&Denial::UpstreamUnreadable);
-                        self.outcome = Outcome::ProtocolError(Denial::UpstreamUnreadable.code());
+                        self.outcome = Outcome::ProtocolError(
+                            Denial::UpstreamUnreadable.code(turn.context.era),
+                        );
                         (format!("data: {}\n\n", refusal(&sender)).into_bytes(), Plan::Swallow)
                     }
                 }
@@ -219,6 +274,7 @@ impl Answering {
             plan => (Vec::new(), plan),
         };
         self.plan = plan;
+        self.bind(turn);
         if bytes != chunk {
             turn.effects.push(Effect::ReplaceResponseBody(bytes));
         }
@@ -226,10 +282,13 @@ impl Answering {
     }
 
     /// One event's data: what takes its place, if anything does.
-    fn event(&mut self, data: &str, sender: &Sender) -> Option<String> {
-        let lists = matches!(self.operation, Operation::ListTools | Operation::Listen);
+    fn event(&mut self, name: &str, data: &str, sender: &Sender) -> Option<String> {
+        let lists = self.asked.may_list();
         if data.is_empty() {
             return None;
+        }
+        if name == "endpoint" && self.asked.operation == Operation::Listen {
+            return Some(self.endpoint(data).unwrap_or_else(|| refusal(sender)));
         }
         match json::parse_strict(data.as_bytes()) {
             Ok(mut message) => {
@@ -237,13 +296,22 @@ impl Answering {
                 if !lists {
                     return None;
                 }
-                match filter_tools(&mut message, |name| authz::sees(&self.tools, name)) {
+                match self.asked.filter(&mut message) {
                     Ok(changed) => changed.then(|| message.to_string()),
                     Err(_) => Some(refusal(sender)),
                 }
             }
             Err(_) => lists.then(|| refusal(sender)),
         }
+    }
+
+    /// Where a client of HTTP+SSE is to post to: the gateway's path, with the server's query. The
+    /// session in it is the caller's from now on.
+    fn endpoint(&mut self, data: &str) -> Option<String> {
+        let messages = self.asked.messages.as_ref()?;
+        let (_, query) = data.split_once('?')?;
+        self.opened.push(Bound::Session(session_of(query.as_bytes())?));
+        Some(format!("{messages}?{query}"))
     }
 
     fn look_at(&mut self, message: &Value, turn: &Turn<'_>) {
@@ -256,6 +324,15 @@ impl Answering {
         {
             self.outcome = outcome;
         }
+        self.opened.extend(outcome::task(message).map(|id| Bound::Task(id.to_owned())));
+    }
+
+    /// Binds what the answer opened. The bytes that tell of it are still here, and whoever reads
+    /// them has to come back through an admission, which follows this on its way to Redis.
+    fn bind(&mut self, turn: &mut Turn<'_>) {
+        for bound in std::mem::take(&mut self.opened) {
+            bound.claim(&self.asked.holder, turn);
+        }
     }
 
     /// The audit entry's last fields.
@@ -264,7 +341,7 @@ impl Answering {
         let status = match (self.outcome, closing.end) {
             (Outcome::Result { rows }, _) => {
                 // Only a tool returns rows; a list of tools is not one of them.
-                if matches!(self.operation, Operation::CallTool(_)) {
+                if matches!(self.asked.operation, Operation::CallTool(_)) {
                     entry.rows_returned = rows;
                 }
                 AuditStatus::Success
@@ -275,7 +352,7 @@ impl Answering {
                 AuditStatus::Error
             }
             (Outcome::Unseen, End::UpstreamGone) => AuditStatus::Error,
-            (Outcome::Unseen, End::ClientGone) if self.operation != Operation::Listen => {
+            (Outcome::Unseen, End::ClientGone) if self.asked.operation != Operation::Listen => {
                 AuditStatus::Aborted
             }
             // A listening client leaves when it has heard enough.
@@ -287,5 +364,5 @@ impl Answering {
 }
 
 fn refusal(sender: &Sender) -> String {
-    String::from_utf8_lossy(&Denial::UpstreamUnreadable.body(sender)).into_owned()
+    String::from_utf8_lossy(&Denial::UpstreamUnreadable.body(sender, Era::default())).into_owned()
 }

@@ -7,14 +7,15 @@ use std::rc::Rc;
 
 use portcullis_redis_lua::{Expected, GuardState, Window};
 
-use super::admission::Request;
+use super::admission::{Leg, Request};
+use super::binding::Bound;
 use crate::audit::Entry;
 use crate::auth::record::KeyRecord;
 use crate::auth::{AuthFailure, Principal};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
 use crate::id::{PolicyName, PolicyVersion};
-use crate::mcp::Operation;
+use crate::mcp::{Era, Operation};
 use crate::policy::Policy;
 use crate::time::UnixTime;
 use crate::vault::CredentialTemplate;
@@ -195,11 +196,28 @@ fn grant(
     }
     let (name, connector) = policy.connector_at(&request.path).ok_or(Denial::UnknownPath)?;
     entry.connector = Some(name.to_string());
-    authz::judge(&policy, &principal, name, message)?;
+    let posts_to_stream = connector.messages.as_ref() == Some(&request.path);
+    if posts_to_stream && !request.bound.iter().any(|bound| matches!(bound, Bound::Session(_))) {
+        return Err(Denial::UnknownSession);
+    }
+    match authz::judge(&policy, &principal, (name, connector), message) {
+        // A client knows an answer with status 200 by its id only, and that comes with the body.
+        Err(denial) if matches!(request.leg, Leg::Head(_)) && denial.status(Era::Modern) == 200 => {
+        }
+        verdict => verdict?,
+    }
     let windows = match &message.operation {
+        // Of a call that is only announced, nothing is drawn yet.
+        _ if matches!(request.leg, Leg::Head(_)) => Vec::new(),
         Operation::CallTool(call) => limit::windows(&policy, &principal, name, &call.name),
-        Operation::Housekeeping
-        | Operation::ListTools
+        // Only calls are counted.
+        Operation::Initialize
+        | Operation::Housekeeping
+        | Operation::List(_)
+        | Operation::Prompt(_)
+        | Operation::Resource(_)
+        | Operation::Subscriptions { .. }
+        | Operation::Task(_)
         | Operation::Response
         | Operation::Listen
         | Operation::EndSession

@@ -6,13 +6,33 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Era, MODERN_VERSION, Message, SUPPORTED_VERSIONS, Sender};
+use super::{Era, MODERN_VERSION, Message, Operation, SUPPORTED_VERSIONS, Sender, ToolCall};
 use crate::denial::Denial;
 use crate::event::Head;
 
 /// Methods whose `Mcp-Name` must be present.
 const NAMED: [&str; 6] =
     ["tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"];
+
+/// What the headers of a modern request announce, before its body is there. Only a first word: the
+/// body is judged as well, and must say the same.
+#[must_use]
+pub fn announced(head: &Head) -> Message {
+    let modern = head.single("mcp-protocol-version") == Some(MODERN_VERSION.as_bytes());
+    let text = |name: &str| {
+        let value = decoded(head.single(name).filter(|_| modern)?)?;
+        String::from_utf8(value).ok()
+    };
+    let operation = match (text("mcp-method").as_deref(), text("mcp-name")) {
+        (Some("tools/call"), Some(name)) => {
+            Operation::CallTool(ToolCall { name, arguments: serde_json::Map::new() })
+        }
+        (Some("prompts/get"), Some(name)) => Operation::Prompt(name),
+        (Some("resources/read"), Some(uri)) => Operation::Resource(uri),
+        _ => Operation::Housekeeping,
+    };
+    Message::bodiless(operation)
+}
 
 /// Chooses the era and, in the modern one, checks that headers and body agree.
 ///
@@ -96,7 +116,8 @@ mod tests {
     }
 
     fn verdict(headers: &[(&str, &str)], message: &Message) -> Result<Era, i64> {
-        check(&Head::for_tests("POST", "/x", headers), message).map_err(|denial| denial.code())
+        check(&Head::for_tests("POST", "/x", headers), message)
+            .map_err(|denial| denial.code(Era::Modern))
     }
 
     // Proves: X17

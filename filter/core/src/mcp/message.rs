@@ -3,10 +3,9 @@
 //! Owns what a well-formed message is (JSON-RPC 2.0; MCP: one object, no batch). What stays open is
 //! whether the caller may send it.
 
-use std::fmt;
-
 use serde_json::{Map, Value};
 
+use super::operation::Operation;
 use crate::denial::Denial;
 use crate::json;
 
@@ -34,60 +33,10 @@ pub struct Message {
     pub claimed_version: Option<String>,
 }
 
-/// What a message asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Everything that names no object and is open to every caller: handshake, ping, log level.
-    Housekeeping,
-    /// `tools/list`.
-    ListTools,
-    /// `tools/call`.
-    CallTool(ToolCall),
-    /// The client's answer to a request of the server (legacy only).
-    Response,
-    /// `GET`: a stream of the server's messages.
-    Listen,
-    /// `DELETE`: the end of a session.
-    EndSession,
-    /// A method that is not open.
-    Unknown,
-}
-
-/// A call of a tool.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ToolCall {
-    /// The tool's name, byte for byte.
-    pub name: String,
-    /// Its arguments; absent means none.
-    pub arguments: Map<String, Value>,
-}
-
-/// Without the arguments: what is secret among them, only [`crate::audit`] can tell.
-impl fmt::Debug for ToolCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ToolCall").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// Methods that name no object: which of them a server understands is between it and the client.
-const HOUSEKEEPING: [&str; 9] = [
-    "initialize",
-    "ping",
-    "server/discover",
-    "logging/setLevel",
-    "notifications/initialized",
-    "notifications/cancelled",
-    "notifications/progress",
-    "notifications/roots/list_changed",
-    "notifications/tasks/status",
-];
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// Members whose meaning must not hang on a reader that ignores case, as some do.
 const ENVELOPE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
-const PARAMS: [&str; 4] = ["name", "arguments", "uri", "_meta"];
-/// MCP advises at most 128 characters; longer names exist in no known server.
-const LONGEST_NAME: usize = 256;
-
+const PARAMS: [&str; 7] = ["name", "arguments", "uri", "ref", "taskId", "notifications", "_meta"];
 impl Message {
     /// Reads a request body.
     ///
@@ -154,16 +103,9 @@ impl Message {
             },
             Some(_) => return bad("The member _meta must be an object"),
         };
-        let is_request = matches!(sender, Sender::Request(_));
-        let operation = match method.as_str() {
-            "tools/list" if is_request => Operation::ListTools,
-            "tools/call" if is_request => Operation::CallTool(tool_call(&mut params)?),
-            name if HOUSEKEEPING.contains(&name)
-                && is_request != name.starts_with("notifications/") =>
-            {
-                Operation::Housekeeping
-            }
-            _ => Operation::Unknown,
+        let operation = match &sender {
+            Sender::Request(_) => Operation::of_request(&method, &mut params)?,
+            Sender::NoReplyExpected | Sender::Unknown => Operation::of_notification(&method),
         };
         Ok(Self { sender, method, operation, claimed_version })
     }
@@ -171,24 +113,13 @@ impl Message {
     /// The value that `Mcp-Name` must mirror (MCP 2026-07-28 headers).
     #[must_use]
     pub fn object_name(&self) -> Option<&str> {
-        match &self.operation {
-            Operation::CallTool(call) => Some(&call.name),
+        match (&self.operation, self.method.as_str()) {
+            (Operation::CallTool(call), _) => Some(&call.name),
+            (Operation::Prompt(name), "prompts/get") => Some(name),
+            (Operation::Resource(uri), "resources/read") => Some(uri),
+            (Operation::Task(id), "tasks/get" | "tasks/update" | "tasks/cancel") => Some(id),
             _ => None,
         }
-    }
-}
-
-fn tool_call(params: &mut Map<String, Value>) -> Result<ToolCall, Denial> {
-    let Some(Value::String(name)) = params.remove("name") else {
-        return Err(Denial::NotOneMessage("tools/call needs params.name, a string"));
-    };
-    if name.is_empty() || name.len() > LONGEST_NAME {
-        return Err(Denial::NotOneMessage("params.name must have 1 to 256 bytes"));
-    }
-    match params.remove("arguments") {
-        None => Ok(ToolCall { name, arguments: Map::new() }),
-        Some(Value::Object(arguments)) => Ok(ToolCall { name, arguments }),
-        Some(_) => Err(Denial::NotOneMessage("params.arguments must be an object")),
     }
 }
 
@@ -216,7 +147,7 @@ mod tests {
     use super::*;
 
     fn code(body: &str) -> i64 {
-        Message::parse(body.as_bytes()).unwrap_err().code()
+        Message::parse(body.as_bytes()).unwrap_err().code(crate::mcp::Era::Legacy)
     }
 
     fn operation(body: &str) -> Operation {
@@ -255,10 +186,18 @@ mod tests {
             Operation::Housekeeping
         );
         assert_eq!(operation(r#"{"jsonrpc":"2.0","id":"a","result":{}}"#), Operation::Response);
-        assert_eq!(
-            operation(r#"{"jsonrpc":"2.0","id":1,"method":"resources/read"}"#),
-            Operation::Unknown
-        );
+        let skills = r#"{"jsonrpc":"2.0","id":1,"method":"skills/run"}"#;
+        assert_eq!(operation(skills), Operation::Unknown);
+        let read = r#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"a:b"}}"#;
+        assert_eq!(operation(read), Operation::Resource("a:b".into()));
+        // A completion tells values of a prompt, so it is a use of the prompt.
+        let complete = r#"{"jsonrpc":"2.0","id":1,"method":"completion/complete",
+            "params":{"ref":{"type":"ref/prompt","name":"p"},"argument":{"name":"a","value":""}}}"#;
+        assert_eq!(operation(complete), Operation::Prompt("p".into()));
+        let listen = r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen",
+            "params":{"notifications":{"resourceSubscriptions":["a:b"],"toolsListChanged":true}}}"#;
+        let resources = vec!["a:b".to_owned()];
+        assert_eq!(operation(listen), Operation::Subscriptions { resources, tasks: vec![] });
         // A notification cannot call a tool: nobody would learn what became of it.
         assert_eq!(
             operation(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"x"}}"#),

@@ -5,10 +5,12 @@
 pub mod headers;
 pub mod list;
 pub mod message;
+pub mod operation;
 pub mod outcome;
 pub mod sse;
 
-pub use message::{Message, Operation, Sender, ToolCall};
+pub use message::{Message, Sender};
+pub use operation::{Listing, Operation, ToolCall};
 
 /// Every protocol revision that is understood, oldest first. Compared by equality, never by order.
 pub const SUPPORTED_VERSIONS: [&str; 5] =

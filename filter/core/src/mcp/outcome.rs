@@ -39,6 +39,16 @@ pub fn of(message: &Value, id: &Value) -> Option<Outcome> {
     Some(Outcome::Result { rows: rows(result) })
 }
 
+/// The task that a message says was created: MCP 2025-11-25 (`result.task`), or the extension of
+/// 2026-07-28 (`resultType: "task"`).
+#[must_use]
+pub fn task(message: &Value) -> Option<&str> {
+    let result = message.get("result")?;
+    let flat = result.get("resultType").and_then(Value::as_str) == Some("task");
+    let task = if flat { result } else { result.get("task")? };
+    task.get("taskId")?.as_str()
+}
+
 /// Members under which servers return lists.
 const LISTS: [&str; 6] = ["rows", "items", "results", "records", "data", "result"];
 
@@ -82,6 +92,14 @@ mod tests {
         let none = Some(Outcome::Result { rows: None });
         assert_eq!(rows(json!({"content": [{"type": "text", "text": "hello"}]})), none);
         assert_eq!(rows(json!({"content": []})), none);
+    }
+
+    #[test]
+    fn a_created_task_is_recognised_in_both_forms() {
+        let legacy = json!({"id": 1, "result": {"task": {"taskId": "t"}}});
+        let modern = json!({"id": 1, "result": {"resultType": "task", "taskId": "t"}});
+        assert_eq!((task(&legacy), task(&modern)), (Some("t"), Some("t")));
+        assert_eq!(task(&json!({"id": 1, "result": {"taskId": "t"}})), None);
     }
 
     // Proves: A29

@@ -7,6 +7,9 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// One event beyond this many bytes is not held.
 pub const MAX_EVENT_BYTES: usize = 1_048_576;
 
+/// Sees the name and the data of an event; may replace the data by one line.
+pub type Rewrite<'a> = dyn FnMut(&str, &str) -> Option<String> + 'a;
+
 /// An event stream in passing.
 #[derive(Debug, Default)]
 pub struct Rewriter {
@@ -33,7 +36,7 @@ impl Rewriter {
     pub fn feed(
         &mut self,
         chunk: &[u8],
-        rewrite: &mut dyn FnMut(&str) -> Option<String>,
+        rewrite: &mut Rewrite<'_>,
     ) -> Result<Vec<u8>, EventTooLarge> {
         let mut out = Vec::with_capacity(chunk.len());
         for byte in chunk {
@@ -66,13 +69,13 @@ impl Rewriter {
 
     /// The stream is over: what is left of an event that never ended. Clients discard it, but not
     /// all of them do, so it is rewritten like any other.
-    pub fn finish(&mut self, rewrite: &mut dyn FnMut(&str) -> Option<String>) -> Vec<u8> {
+    pub fn finish(&mut self, rewrite: &mut Rewrite<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         self.end_event(&mut out, rewrite);
         out
     }
 
-    fn end_event(&mut self, out: &mut Vec<u8>, rewrite: &mut dyn FnMut(&str) -> Option<String>) {
+    fn end_event(&mut self, out: &mut Vec<u8>, rewrite: &mut Rewrite<'_>) {
         let event = std::mem::take(&mut self.event);
         self.line = 0;
         let first = !std::mem::replace(&mut self.started, true);
@@ -83,7 +86,7 @@ impl Rewriter {
             }
             None => event.as_slice(),
         };
-        match data(fields).and_then(|data| rewrite(&data)) {
+        match data(fields).and_then(|data| rewrite(&name(fields), &data)) {
             Some(text) => replace_data(fields, &text, out),
             None => out.extend_from_slice(fields),
         }
@@ -107,15 +110,25 @@ fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The value of a `data` line.
-fn data_value(line: &[u8]) -> Option<&[u8]> {
+/// The value of a line of the field `field`.
+fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
     let end = line.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(line.len());
-    let rest = line.get(..end)?.strip_prefix(b"data")?;
+    let rest = line.get(..end)?.strip_prefix(field)?;
     match rest.strip_prefix(b":") {
         Some(value) => Some(value.strip_prefix(b" ").unwrap_or(value)),
         None if rest.is_empty() => Some(rest),
         None => None,
     }
+}
+
+fn data_value(line: &[u8]) -> Option<&[u8]> {
+    value(line, b"data")
+}
+
+/// The name of an event: its last `event` line, `message` without one.
+fn name(event: &[u8]) -> String {
+    let named = lines(event).filter_map(|line| value(line, b"event")).last();
+    named.map_or("message".to_owned(), |name| String::from_utf8_lossy(name).into_owned())
 }
 
 /// All data of an event, joined by LF; `None` when it has none.
@@ -151,12 +164,12 @@ mod tests {
     use super::*;
 
     const STREAM: &[u8] = b": hello\r\n\r\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}\n\n\
-        data: keep\r\rid: 2\rdata\r\rretry: 5\n\ndata:swap\r\n\r\ndata: swap";
+        data: keep\r\rid: 2\rdata\r\rretry: 5\n\ndata:swap\r\n\r\nevent:x\ndata: swap";
 
     fn run(chunks: &[&[u8]]) -> (String, Vec<String>) {
         let (mut rewriter, mut seen, mut out) = (Rewriter::default(), Vec::new(), Vec::new());
-        let mut rewrite = |data: &str| {
-            seen.push(data.to_owned());
+        let mut rewrite = |name: &str, data: &str| {
+            seen.push(format!("{name}={data}"));
             data.contains("swap").then(|| "SWAPPED".to_owned())
         };
         for chunk in chunks {
@@ -170,8 +183,15 @@ mod tests {
     #[test]
     fn chunk_boundaries_change_nothing() {
         let whole = run(&[STREAM]);
-        assert_eq!(whole.1, ["{\"a\":\n1}", "keep", "", "swap", "swap"]);
-        assert!(whole.0.ends_with("data: SWAPPED\r\n\r\ndata: SWAPPED\n"), "{:?}", whole.0);
+        assert_eq!(
+            whole.1,
+            ["message={\"a\":\n1}", "message=keep", "message=", "message=swap", "x=swap"]
+        );
+        assert!(
+            whole.0.ends_with("data: SWAPPED\r\n\r\nevent:x\ndata: SWAPPED\n"),
+            "{:?}",
+            whole.0
+        );
         assert!(
             whole.0.starts_with(": hello\r\n\r\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}")
         );
@@ -193,7 +213,7 @@ mod tests {
     #[test]
     fn a_byte_order_mark_is_no_part_of_a_field_name_only_where_a_stream_starts() {
         let (out, seen) = run(&[b"\xef\xbb\xbfdata: swap\n\n\xef\xbb\xbfdata: a\ndata: b\n\n"]);
-        assert_eq!(seen, ["swap", "b"]);
+        assert_eq!(seen, ["message=swap", "message=b"]);
         assert_eq!(out, "\u{feff}data: SWAPPED\n\n\u{feff}data: a\ndata: b\n\n");
     }
 
@@ -201,7 +221,7 @@ mod tests {
     fn an_endless_event_is_not_held() {
         let mut rewriter = Rewriter::default();
         let chunk = vec![b'x'; MAX_EVENT_BYTES];
-        assert!(rewriter.feed(&chunk, &mut |_| None).is_ok());
-        assert_eq!(rewriter.feed(b"x", &mut |_| None), Err(EventTooLarge));
+        assert!(rewriter.feed(&chunk, &mut |_, _| None).is_ok());
+        assert_eq!(rewriter.feed(b"x", &mut |_, _| None), Err(EventTooLarge));
     }
 }

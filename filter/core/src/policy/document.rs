@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{
-    Connector, Dimension, Globs, Limit, LimitMatch, Policy, PolicyErrors, Role, ToolGrant,
-};
+use super::{Access, Connector, Dimension, Globs, Limit, LimitMatch, Policy, PolicyErrors, Role};
 use crate::decode::{Faults, Fields, Node};
 use crate::id::{OrgId, PolicyName};
 use crate::vault::{CredentialTemplate, SecretRef};
@@ -109,12 +107,22 @@ fn connector(_: &PolicyName, node: Node<'_>, faults: &mut Faults) -> Option<Conn
     let path = fields
         .required("path", faults, PATH)
         .and_then(|node| node.text(faults, PATH, |text| plain_path(text).then(|| text.to_owned())));
+    let messages = match fields.optional("messages") {
+        Some(node) => {
+            node.text(faults, PATH, |text| plain_path(text).then(|| text.to_owned())).map(Some)
+        }
+        None => Some(None),
+    };
     let credential = match fields.optional("credential") {
         Some(node) => credential(node, faults).map(Some),
         None => Some(None),
     };
+    let methods = match fields.optional("methods") {
+        Some(node) => globs(node, faults, "a list of JSON-RPC methods; * and ? are wildcards"),
+        None => Some(Globs::default()),
+    };
     fields.finish(faults);
-    Some(Connector { path: path?, credential: credential? })
+    Some(Connector { path: path?, messages: messages?, credential: credential?, methods: methods? })
 }
 
 /// Only paths that Envoy's normalisation leaves alone can be compared with what it routes.
@@ -145,12 +153,14 @@ fn credential(node: Node<'_>, faults: &mut Faults) -> Option<CredentialTemplate>
 fn distinct_paths(connectors: &BTreeMap<PolicyName, Connector>, faults: &mut Faults) {
     let mut owners = BTreeMap::new();
     for (name, connector) in connectors {
-        if let Some(first) = owners.insert(connector.path.as_str(), name) {
-            faults.push(
-                &format!("connectors.{name}.path"),
-                format!("{:?}, the path of {first}", connector.path),
-                "a path that no other connector has",
-            );
+        for (field, path) in ["path", "messages"].into_iter().zip(connector.paths()) {
+            if let Some(first) = owners.insert(path, name) {
+                faults.push(
+                    &format!("connectors.{name}.{field}"),
+                    format!("{path:?}, the path of {first}"),
+                    "a path that no other connector has",
+                );
+            }
         }
     }
 }
@@ -163,27 +173,31 @@ fn role(node: Node<'_>, faults: &mut Faults, connectors: &[&str]) -> Option<Role
             let expected = format!("one of the connectors: {}", connectors.join(", "));
             faults.push(node.path(), format!("{name:?}"), expected);
         }
-        let grant = tool_grant(node, faults);
-        if let (Some(name), Some(grant)) = (PolicyName::new(name), grant) {
-            role.connectors.insert(name, grant);
+        let access = access(node, faults);
+        if let (Some(name), Some(access)) = (PolicyName::new(name), access) {
+            role.connectors.insert(name, access);
         }
     }
     Some(role)
 }
 
-fn tool_grant(node: Node<'_>, faults: &mut Faults) -> Option<ToolGrant> {
-    let mut fields = node.object(faults, "an object with `allow` or `show`")?;
-    let mut list = |name| match fields.optional(name) {
-        Some(node) => globs(node, faults),
+fn access(node: Node<'_>, faults: &mut Faults) -> Option<Access> {
+    const TOOLS: &str = "a list of tool names; * and ? are wildcards";
+    let expected = "an object with `allow`, `show`, `prompts` or `resources`";
+    let mut fields = node.object(faults, expected)?;
+    let mut list = |name, expected| match fields.optional(name) {
+        Some(node) => globs(node, faults, expected),
         None => Some(Globs::default()),
     };
-    let (allow, show) = (list("allow"), list("show"));
+    let (allow, show) = (list("allow", TOOLS), list("show", TOOLS));
+    let prompts = list("prompts", "a list of prompt names; * and ? are wildcards");
+    let resources = list("resources", "a list of resource URIs; * and ? are wildcards");
     fields.finish(faults);
-    Some(ToolGrant { allow: allow?, show: show? })
+    Some(Access { allow: allow?, show: show?, prompts: prompts?, resources: resources? })
 }
 
-fn globs(node: Node<'_>, faults: &mut Faults) -> Option<Globs> {
-    let texts = texts(node, faults, "a list of tool names; * and ? are wildcards", "a name")?;
+fn globs(node: Node<'_>, faults: &mut Faults, expected: &str) -> Option<Globs> {
+    let texts = texts(node, faults, expected, "a name")?;
     let mut globs = Globs::default();
     for text in texts {
         globs.insert(&text);
@@ -315,7 +329,7 @@ fn dimensions(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Dimension>> {
 fn limit_match(node: Node<'_>, faults: &mut Faults) -> Option<LimitMatch> {
     let mut fields = node.object(faults, "an object with `connectors`, `tools` or `roles`")?;
     let mut list = |name| match fields.optional(name) {
-        Some(node) => globs(node, faults).map(Some),
+        Some(node) => globs(node, faults, "a list of names; * and ? are wildcards").map(Some),
         None => Some(None),
     };
     let (connectors, tools, roles) = (list("connectors"), list("tools"), list("roles"));

@@ -42,24 +42,39 @@ pub struct Policy {
 pub struct Connector {
     /// The exact request path that reaches it.
     pub path: String,
+    /// Where clients of HTTP+SSE (2024-11-05) post to; `path` is then their stream.
+    pub messages: Option<String>,
     /// What the upstream gets instead of the client's credential.
     pub credential: Option<CredentialTemplate>,
+    /// Methods beyond MCP's own that are open on it.
+    pub methods: Globs,
+}
+
+impl Connector {
+    /// Every path that reaches it.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.path.as_str()).chain(self.messages.as_deref())
+    }
 }
 
 /// What one role may do, by connector. A connector that is not named is not there for it.
 #[derive(Clone, Debug, Default)]
 pub struct Role {
     /// Grants by connector.
-    pub connectors: BTreeMap<PolicyName, ToolGrant>,
+    pub connectors: BTreeMap<PolicyName, Access>,
 }
 
-/// Tools of one connector for one role.
+/// What of one connector is open to one role.
 #[derive(Clone, Debug, Default)]
-pub struct ToolGrant {
-    /// Visible and callable.
+pub struct Access {
+    /// Tools that are visible and callable.
     pub allow: Globs,
-    /// Visible, but refused when called.
+    /// Tools that are visible, but refused when called.
     pub show: Globs,
+    /// Prompts, by name.
+    pub prompts: Globs,
+    /// Resources and templates, by URI.
+    pub resources: Globs,
 }
 
 /// One exact sliding window.
@@ -106,15 +121,15 @@ pub struct LimitMatch {
 }
 
 impl Policy {
-    /// The connector whose path is `path`, exactly.
+    /// The connector with the path `path`, exactly.
     #[must_use]
     pub fn connector_at(&self, path: &str) -> Option<(&PolicyName, &Connector)> {
-        self.connectors.iter().find(|(_, connector)| connector.path == path)
+        self.connectors.iter().find(|(_, connector)| connector.paths().any(|own| own == path))
     }
 
     /// What `role` may do on `connector`.
     #[must_use]
-    pub fn grant(&self, role: &PolicyName, connector: &PolicyName) -> Option<&ToolGrant> {
+    pub fn access(&self, role: &PolicyName, connector: &PolicyName) -> Option<&Access> {
         self.roles.get(role)?.connectors.get(connector)
     }
 }

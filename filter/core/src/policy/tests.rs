@@ -35,7 +35,7 @@ fn a_policy_compiles_to_what_it_says() {
     let (name, connector) = policy.connector_at("/demo/mcp").unwrap();
     assert!(connector.credential.is_some());
     assert!(policy.connector_at("/demo/mcp/").is_none());
-    let grant = policy.grant(&PolicyName::new("analyst").unwrap(), name).unwrap();
+    let grant = policy.access(&PolicyName::new("analyst").unwrap(), name).unwrap();
     assert!(grant.allow.matches("query_users") && !grant.allow.matches("create_note"));
     assert!(grant.show.matches("create_note"));
     assert_eq!(policy.limits[0].per, [Dimension::Key, Dimension::Tool]);

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use portcullis_redis_lua::{ADMIT, Script, Value};
+use portcullis_redis_lua::{ADMIT, BIND, Script, Value};
 
 use super::resp::{Command, Decoder};
 use crate::call::CallFailure;
@@ -16,7 +16,7 @@ use crate::time::UnixTime;
 /// Commands whose replies are outstanding; beyond it a new one fails at once rather than wait.
 const MAX_PENDING: usize = 1_024;
 /// The scripts that the filter runs, loaded whenever the stream opens.
-const PREAMBLE: [&Script; 1] = [&ADMIT];
+const PREAMBLE: [&Script; 2] = [&ADMIT, &BIND];
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 

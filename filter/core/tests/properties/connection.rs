@@ -15,7 +15,7 @@ use crate::{cases, resp};
 
 const TIMEOUT: Duration = Duration::from_millis(250);
 /// What the core states about its queue, and the scripts that it loads itself.
-const MOST_OUTSTANDING: usize = 1_024 + 1;
+const MOST_OUTSTANDING: usize = 1_024 + 2;
 
 #[derive(Clone, Debug)]
 enum Op {

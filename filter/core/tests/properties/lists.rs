@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use portcullis_core::call::{Call, CallId, Reply};
-use portcullis_core::event::{Event, Head, Origin};
+use portcullis_core::event::{Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
 use portcullis_core::step::{Effect, Gate, Step};
@@ -80,13 +80,14 @@ fn passed(worker: &mut Worker) -> Exchange {
 fn received(media: &str, chunks: Vec<Vec<u8>>) -> Vec<u8> {
     let worker = &mut trial::worker(Duration::ZERO);
     let mut exchange = passed(worker);
-    let head = Event::ResponseHead {
+    let head = Event::ResponseHead(ResponseHead {
         status: 200,
         content_type: media.into(),
         content_encoding: Vec::new(),
+        session_id: Vec::new(),
         origin: Origin::Upstream,
         last: false,
-    };
+    });
     let chunks = match step(&mut exchange, worker, head).gate {
         Gate::Hold => vec![chunks.concat()],
         Gate::Watch => chunks,

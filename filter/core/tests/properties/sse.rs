@@ -2,7 +2,7 @@
 //!
 //! Owns a plain reading of WHATWG HTML §9.2.6, whole stream at once.
 
-use portcullis_core::mcp::sse::Rewriter;
+use portcullis_core::mcp::sse::{Rewrite, Rewriter};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -21,16 +21,12 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
     vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
-fn swap(data: &str) -> Option<String> {
+fn swap(_: &str, data: &str) -> Option<String> {
     data.contains("swap").then(|| "SWAPPED".to_owned())
 }
 
 /// The stream after rewriting, fed in chunks that end at `cuts`.
-fn rewritten(
-    stream: &[u8],
-    cuts: &[Index],
-    rewrite: &mut dyn FnMut(&str) -> Option<String>,
-) -> Vec<u8> {
+fn rewritten(stream: &[u8], cuts: &[Index], rewrite: &mut Rewrite<'_>) -> Vec<u8> {
     let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
     ends.push(stream.len());
     ends.sort_unstable();
@@ -72,9 +68,9 @@ proptest! {
     #[test]
     fn chunks_change_nothing(stream in stream(), cuts in vec(any::<Index>(), 0..8)) {
         let (mut seen, mut seen_whole) = (Vec::new(), Vec::new());
-        let mut note = |data: &str| { seen.push(data.to_owned()); swap(data) };
+        let mut note = |name: &str, data: &str| { seen.push(data.to_owned()); swap(name, data) };
         let chunked = rewritten(&stream, &cuts, &mut note);
-        let mut note = |data: &str| { seen_whole.push(data.to_owned()); swap(data) };
+        let mut note = |name: &str, data: &str| { seen_whole.push(data.to_owned()); swap(name, data) };
         let whole = rewritten(&stream, &[], &mut note);
         prop_assert_eq!(chunked, whole);
         prop_assert_eq!(seen, seen_whole);
@@ -85,7 +81,7 @@ proptest! {
         stream in stream(),
         cuts in vec(any::<Index>(), 0..8),
     ) {
-        prop_assert_eq!(rewritten(&stream, &cuts, &mut |_| None), stream);
+        prop_assert_eq!(rewritten(&stream, &cuts, &mut |_, _| None), stream);
     }
 
     // Proves: B3, X17
@@ -93,7 +89,7 @@ proptest! {
     fn a_client_reads_each_event_as_rewritten_and_no_other(stream in stream()) {
         let expected: Vec<_> = dispatched(&stream)
             .into_iter()
-            .map(|data| swap(&data).unwrap_or(data))
+            .map(|data| swap("", &data).unwrap_or(data))
             .collect();
         prop_assert_eq!(dispatched(&rewritten(&stream, &[], &mut swap)), expected);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
-use portcullis_core::config::Config;
+use portcullis_core::config::{Config, Mode};
 use portcullis_core::id::{KeyId, OrgId};
 use portcullis_core::policy::version_of;
 use portcullis_core::time::UnixTime;
@@ -50,6 +50,9 @@ pub(crate) fn worker(cache: Duration) -> Worker {
         vault_cluster: "vault".into(),
         vault_timeout: Duration::from_secs(2),
         vault_cache: cache,
+        mode: Mode::Hold,
+        hosts: Vec::new(),
+        origins: Vec::new(),
         max_body_bytes: 4_096,
         audit_input_max_bytes: 256,
     };

@@ -8,8 +8,8 @@ use std::time::Duration;
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::call::{Call, CallFailure, CallId, Reply};
-use portcullis_core::config::Config;
-use portcullis_core::event::{Closing, End, Event, Head, Origin};
+use portcullis_core::config::{Config, Mode};
+use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::{KeyId, OrgId, RequestId};
 use portcullis_core::json;
@@ -39,6 +39,9 @@ impl Default for World {
             vault_cluster: "vault".into(),
             vault_timeout: Duration::from_secs(2),
             vault_cache: Duration::from_secs(60),
+            mode: Mode::Hold,
+            hosts: Vec::new(),
+            origins: vec!["https://app.example".into()],
             max_body_bytes: 1_024,
             audit_input_max_bytes: 256,
         };
@@ -90,10 +93,13 @@ fn document(name: &str) -> serde_json::Value {
             "demo": {"path": "/demo/mcp", "credential": {
                 "secret": "vault://secret/connectors/demo#api_key",
                 "header": "authorization", "template": "Bearer {secret}"}},
-            "open": {"path": "/open/mcp"}
+            "open": {"path": "/open/mcp", "methods": ["skills/*"]},
+            "old": {"path": "/old/sse", "messages": "/old/messages"}
         },
         "roles": {"analyst": {
-            "demo": {"allow": allow, "show": ["create_*"]}, "open": {"allow": ["*"]}}},
+            "demo": {"allow": allow, "show": ["create_*"],
+                "prompts": ["weekly_*"], "resources": ["note://*"]},
+            "open": {"allow": ["*"]}, "old": {"allow": ["query_users"]}}},
         "tiers": {"free": {"limits": {"calls": {"limit": 5, "window": "1s"}}}}
     })
 }
@@ -124,6 +130,14 @@ impl World {
                 self.calls = vec![CallId::FIRST];
                 return Vec::new();
             }
+            "mode" => {
+                self.worker.config.mode = if rest == "split" { Mode::Split } else { Mode::Hold };
+                return Vec::new();
+            }
+            "hosts" => {
+                self.worker.config.hosts = vec![rest.to_owned()];
+                return Vec::new();
+            }
             "after" => {
                 self.now = self.now.after(Duration::from_millis(rest.parse().unwrap()));
                 return Vec::new();
@@ -151,14 +165,17 @@ impl World {
             }
             "response" | "proxy-response" => {
                 let origin = if verb == "response" { Origin::Upstream } else { Origin::Proxy };
-                let (status, content_type) = rest.split_once(' ').unwrap_or((rest, ""));
-                Event::ResponseHead {
-                    status: status.parse().unwrap(),
+                let mut words = rest.split(' ');
+                let status = words.next().unwrap().parse().unwrap();
+                let content_type = words.next().unwrap_or_default();
+                Event::ResponseHead(ResponseHead {
+                    status,
                     content_type: content_type.into(),
                     content_encoding: Vec::new(),
+                    session_id: words.next().unwrap_or_default().into(),
                     origin,
                     last: content_type.is_empty(),
-                }
+                })
             }
             "chunk" | "last" => {
                 let bytes = rest.replace("\\n", "\n").into_bytes();
@@ -199,7 +216,7 @@ impl World {
         let words: Vec<&str> = line.split(' ').collect();
         let bulk = |bytes: Vec<u8>| Value::Bulk(bytes);
         let value = match words[1..] {
-            ["moved", record_state, policy_state] => {
+            ["moved", record_state, policy_state, ref bound @ ..] => {
                 let mut items = vec![Value::Int(0)];
                 items.extend(match record_state.split_once('@') {
                     Some((rev, name)) => [bulk(rev.into()), bulk(record(name))],
@@ -210,6 +227,13 @@ impl World {
                     None if policy_state == "-" => [bulk(b"-".to_vec()), Value::Nil],
                     None => [bulk(version(policy_state).into()), Value::Nil],
                 });
+                // `-` was never bound, `+name` is somebody else's, a name is as expected.
+                for holder in bound {
+                    items.extend(match holder.strip_prefix('+') {
+                        Some(other) => [bulk(other.into()), bulk(Vec::new())],
+                        None => [bulk((*holder).into()), Value::Nil],
+                    });
+                }
                 Value::Array(items)
             }
             ["admitted"] => Value::Array(vec![Value::Int(1)]),
@@ -223,6 +247,8 @@ impl World {
                 Value::Array(ints.into_iter().map(Value::Int).collect())
             }
             ["document", name] => bulk(json::canonical(&document(name)).into_bytes()),
+            ["bound"] => Value::Array(vec![Value::Int(1)]),
+            ["foreign"] => Value::Array(vec![Value::Int(0)]),
             ["nil"] => Value::Nil,
             ["error"] => Value::Error("ERR broken".into()),
             _ => panic!("no such reply: {line}"),
@@ -245,9 +271,11 @@ impl World {
             Gate::Hold => lines.push("hold".into()),
             Gate::Pass => lines.push("PASS".into()),
             Gate::Watch => lines.push("watch".into()),
+            Gate::Suspend => lines.push("suspend".into()),
             Gate::Refuse(denial) | Gate::Replace(denial) => {
                 let reply = self.exchange.reply(&denial);
-                let shown = ["retry-after", "www-authenticate", "allow"];
+                let shown =
+                    ["retry-after", "www-authenticate", "allow", "access-control-allow-origin"];
                 let headers: String = reply
                     .headers
                     .iter()
@@ -259,6 +287,8 @@ impl World {
             }
             Gate::Answer(reply) => {
                 let body = String::from_utf8_lossy(&reply.body).into_owned();
+                let cors = reply.headers.iter().filter(|(name, _)| name.starts_with("access-"));
+                lines.extend(cors.map(|(name, value)| format!("{name}: {value}")));
                 lines.push(format!("ANSWER {} {body}", reply.status));
             }
         }
@@ -294,11 +324,27 @@ fn call(call: Call) -> String {
         Call::Admit(script) => {
             let args: Vec<_> =
                 script.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
-            let keys: Vec<_> = script.keys.iter().map(portcullis_redis_lua::Key::as_str).collect();
+            let keys: Vec<_> = script.keys.iter().map(|key| undigested(key.as_str())).collect();
             readable(&format!("admit {} ({})", keys.join(" "), args.join(" ")))
+        }
+        Call::Bind(script) => {
+            let key = script.keys[0].as_str();
+            let (kind, _) = key.rsplit_once(':').unwrap();
+            format!("bind {kind}:<digest> to {}", String::from_utf8_lossy(&script.args[0]))
         }
         Call::Policy(version) => readable(&format!("policy {version}")),
         Call::Secret(secret) => format!("secret {secret}"),
+    }
+}
+
+/// A binding's key without the digest of what is bound.
+fn undigested(key: &str) -> String {
+    match key.split_once(":bound:") {
+        Some((org, rest)) => {
+            let (kind, _) = rest.split_once(':').unwrap();
+            format!("{org}:bound:{kind}:<digest>")
+        }
+        None => key.to_owned(),
     }
 }
 

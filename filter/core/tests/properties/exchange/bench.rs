@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use portcullis_core::call::Reply;
-use portcullis_core::event::{Closing, End, Event, Head};
+use portcullis_core::event::{Closing, End, Event, Head, ResponseHead};
 use portcullis_core::id::RequestId;
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
@@ -102,9 +102,16 @@ impl Bench {
             }
             Op::ResponseHead { status, media, coding, origin, last } => {
                 let (content_type, content_encoding) = (media.into(), coding.into());
-                let event =
-                    Event::ResponseHead { status, content_type, content_encoding, origin, last };
-                self.step(slot, event);
+                let session_id = Vec::new();
+                let head = ResponseHead {
+                    status,
+                    content_type,
+                    content_encoding,
+                    session_id,
+                    origin,
+                    last,
+                };
+                self.step(slot, Event::ResponseHead(head));
             }
             Op::Chunk { bytes, last } => self.step(slot, Event::ResponseBody { bytes, last }),
             Op::ResponseTooLarge => self.step(slot, Event::ResponseTooLarge),

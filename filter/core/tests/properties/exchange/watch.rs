@@ -151,7 +151,7 @@ impl Watch {
         books: &mut Books,
     ) {
         let side = match event {
-            Event::ResponseHead { .. } | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
+            Event::ResponseHead(_) | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
                 Side::Response
             }
             Event::Closed(_) => Side::End,
@@ -198,6 +198,7 @@ impl Watch {
                     (self.belief, self.judged, self.word) = (expected.clone(), now, Word::None);
                     Kind::Admit { expected, windows: script.keys.len() - 2 }
                 }
+                Call::Bind(_) => panic!("nothing was opened"),
                 Call::Policy(version) => Kind::Policy(version.to_string()),
                 Call::Secret(secret) => Kind::Secret(secret.to_string()),
             };
@@ -228,7 +229,9 @@ impl Watch {
                 assert_eq!(self.head.as_ref().unwrap().0.path, HEALTH);
                 assert_eq!(reply.status, 200);
             }
-            Gate::Watch | Gate::Replace(_) => panic!("no gate of a request: {step:?}"),
+            Gate::Watch | Gate::Suspend | Gate::Replace(_) => {
+                panic!("no gate of a request: {step:?}")
+            }
         }
         self.verdicts += 1;
         assert_eq!(self.verdicts, 1, "{step:?}");

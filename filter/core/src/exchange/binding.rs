@@ -1,0 +1,147 @@
+//! Sessions and tasks belong to who opened them (MCP: a session is not an authentication).
+//!
+//! Owns what is bound, to whom, and for how long. A binding is a guard of the admission, so that
+//! checking it costs no round trip; making one costs one, when a session or a task is opened.
+
+use std::time::Duration;
+
+use portcullis_redis_lua::{Bind, BindReply, Expected, Guard, Key};
+use sha2::{Digest as _, Sha256};
+
+use super::response::Upstream;
+use super::{Next, Stage, Turn};
+use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
+use crate::denial::Denial;
+use crate::event::{Event, Head, ResponseHead};
+use crate::id::{KeyId, OrgId};
+use crate::mcp::{Message, Operation};
+use crate::step::Gate;
+
+/// A session or task is answered as unknown this long after it was opened; clients open a new one.
+const LIFE: Duration = Duration::from_secs(7 * 86_400);
+
+/// Something that a server handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// A session of the legacy era, by `Mcp-Session-Id` or by the query of HTTP+SSE.
+    Session(String),
+    /// A task.
+    Task(String),
+}
+
+/// Whose it is.
+#[derive(Clone, Debug)]
+pub(super) struct Holder {
+    pub(super) org: OrgId,
+    pub(super) key: KeyId,
+}
+
+impl Bound {
+    /// Everything bound that a request refers to.
+    pub(super) fn named_by(head: &Head, message: &Message) -> Result<Vec<Self>, Denial> {
+        let mut bound = Vec::new();
+        // Era by era: a modern request has no session, so the header means nothing there.
+        if message.claimed_version.is_none() {
+            match head.values("mcp-session-id").as_slice() {
+                [] => {}
+                [id] => bound.push(Self::Session(String::from_utf8_lossy(id).into_owned())),
+                _ => return Err(Denial::NotOneMessage("Mcp-Session-Id occurs more than once")),
+            }
+            bound.extend(session_of(head.query()).map(Self::Session));
+        }
+        match &message.operation {
+            Operation::Task(id) => bound.push(Self::Task(id.clone())),
+            Operation::Subscriptions { tasks, .. } => {
+                bound.extend(tasks.iter().cloned().map(Self::Task));
+            }
+            _ => {}
+        }
+        Ok(bound)
+    }
+
+    /// What the admission must find for `key` to be the holder.
+    pub(super) fn guard(&self, org: &OrgId, key: &KeyId) -> Guard {
+        Guard { key: self.key(org), expected: Expected::Revision(key.to_string()) }
+    }
+
+    /// How it is told that somebody is not the holder: as if it did not exist.
+    pub(super) fn unknown(&self) -> Denial {
+        match self {
+            Self::Session(_) => Denial::UnknownSession,
+            Self::Task(id) => Denial::UnknownTask(id.clone()),
+        }
+    }
+
+    /// Asks Redis to bind it.
+    pub(super) fn claim(&self, holder: &Holder, turn: &mut Turn<'_>) -> CallId {
+        let key = self.key(&holder.org);
+        let bind = Bind { key, holder: holder.key.to_string(), life: LIFE };
+        turn.start(Call::Bind(bind.call()))
+    }
+
+    fn key(&self, org: &OrgId) -> Key {
+        let (kind, id) = match self {
+            Self::Session(id) => ("session", id),
+            Self::Task(id) => ("task", id),
+        };
+        let digest = Sha256::digest(id.as_bytes());
+        Key::binding(org.as_str(), kind, &base16ct::lower::encode_string(&digest))
+    }
+}
+
+/// The session id in the query of a POST to an HTTP+SSE server; SDKs use either name.
+pub(super) fn session_of(query: &[u8]) -> Option<String> {
+    query.split(|b| *b == b'&').find_map(|pair| {
+        let mut parts = pair.splitn(2, |b| *b == b'=');
+        let name = parts.next()?;
+        let value = parts.next()?;
+        let names: [&[u8]; 2] = [b"sessionId", b"session_id"];
+        names.contains(&name).then(|| String::from_utf8_lossy(value).into_owned())
+    })
+}
+
+/// A session was opened; its id waits until it is bound.
+#[derive(Debug)]
+pub(super) struct Claiming {
+    upstream: Box<Upstream>,
+    head: ResponseHead,
+    call: CallId,
+}
+
+impl Claiming {
+    /// Holds the response that opens a session.
+    pub(super) fn start(upstream: Box<Upstream>, head: ResponseHead, turn: &mut Turn<'_>) -> Next {
+        let id = String::from_utf8_lossy(&head.session_id).into_owned();
+        let call = Bound::Session(id).claim(upstream.holder(), turn);
+        (Stage::Claiming(Box::new(Self { upstream, head, call })), Gate::Suspend)
+    }
+
+    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+        match event {
+            Event::CallDone { id, reply: Reply::Redis(value) } if id == self.call => {
+                match Bind::decode(value) {
+                    Ok(BindReply::Bound) => self.upstream.answer(&self.head, turn),
+                    // Two clients cannot have one session: this one gets none.
+                    Ok(BindReply::Foreign) | Err(_) => unbound(CallFailure::Unreadable, turn),
+                }
+            }
+            Event::CallDone { id, .. } if id == self.call => unbound(CallFailure::Unreadable, turn),
+            Event::CallFailed { id, why } if id == self.call => unbound(why, turn),
+            Event::Head { .. }
+            | Event::Body(_)
+            | Event::BodyTooLarge
+            | Event::CallDone { .. }
+            | Event::CallFailed { .. }
+            | Event::ResponseHead(_)
+            | Event::ResponseBody { .. }
+            | Event::ResponseTooLarge
+            | Event::Closed(_) => (Stage::Claiming(self), Gate::Suspend),
+        }
+    }
+}
+
+fn unbound(why: CallFailure, turn: &mut Turn<'_>) -> Next {
+    let denial = Denial::Unavailable(Dependency::Redis, why);
+    turn.note(&denial);
+    (Stage::Ended, Gate::Replace(denial))
+}

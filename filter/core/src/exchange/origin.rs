@@ -1,0 +1,80 @@
+//! Pages and host names: who may call from a browser (MCP: servers MUST validate `Origin`).
+//!
+//! Owns the comparison with what the operator allows, and the answers of CORS. Comes before the
+//! credential: a page that may not call is not told whether its user could.
+
+use crate::config::Config;
+use crate::denial::Denial;
+use crate::event::Head;
+use crate::step::LocalReply;
+
+/// Request headers that MCP clients send.
+const ALLOWED_HEADERS: [&str; 10] = [
+    "accept",
+    "authorization",
+    "content-type",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "traceparent",
+    "x-api-key",
+];
+/// Response headers that MCP clients read.
+const EXPOSED_HEADERS: &str =
+    "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, x-portcullis-request-id";
+
+/// The origin of the page that a request comes from, if it comes from one that may call.
+///
+/// # Errors
+/// [`Denial::ForeignOrigin`], also for more than one origin or host.
+pub(super) fn check(head: &Head, config: &Config) -> Result<Option<String>, Denial> {
+    let listed = |value: &[u8], allowed: &[String]| {
+        let value = String::from_utf8_lossy(value).to_ascii_lowercase();
+        allowed.contains(&value)
+    };
+    if !config.hosts.is_empty()
+        && !listed(head.single(":authority").unwrap_or_default(), &config.hosts)
+    {
+        return Err(Denial::ForeignOrigin);
+    }
+    match head.values("origin").as_slice() {
+        [] => Ok(None),
+        [origin] if listed(origin, &config.origins) => {
+            Ok(Some(String::from_utf8_lossy(origin).into_owned()))
+        }
+        _ => Err(Denial::ForeignOrigin),
+    }
+}
+
+/// The headers by which a browser lets its page read a response.
+pub(super) fn headers(origin: &str) -> [(&'static str, String); 3] {
+    [
+        ("access-control-allow-origin", origin.to_owned()),
+        ("access-control-expose-headers", EXPOSED_HEADERS.to_owned()),
+        ("vary", "origin".to_owned()),
+    ]
+}
+
+/// Whether a request only asks what a page may send (Fetch, CORS-preflight request).
+pub(super) fn is_preflight(head: &Head) -> bool {
+    head.method() == b"OPTIONS" && head.single("access-control-request-method").is_some()
+}
+
+/// What a page may send. `Mcp-Param-*` has no wildcard, so those that were asked for are named.
+pub(super) fn preflight(head: &Head, origin: &str) -> LocalReply {
+    let asked = head.single("access-control-request-headers").unwrap_or_default();
+    let asked = String::from_utf8_lossy(asked).to_ascii_lowercase();
+    let token = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let parameters = asked.split(',').map(str::trim);
+    let parameters = parameters.filter(|name| name.starts_with("mcp-param-") && token(name));
+    let allowed: Vec<&str> = ALLOWED_HEADERS.into_iter().chain(parameters).collect();
+    let mut reply = LocalReply { status: 204, headers: headers(origin).to_vec(), body: Vec::new() };
+    reply.headers.extend([
+        ("access-control-allow-methods", "GET, POST, DELETE".to_owned()),
+        ("access-control-allow-headers", allowed.join(", ")),
+        ("access-control-max-age", "600".to_owned()),
+    ]);
+    reply
+}

@@ -1,0 +1,188 @@
+//! What a message asks for: the method, and the object that it names.
+//!
+//! Owns the list of methods and where each names its object. Whether the caller may use the object
+//! is [`crate::authz`]'s business.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::denial::Denial;
+
+/// Requests that name no object: which of them a server understands is between it and the client.
+const HOUSEKEEPING: [&str; 3] = ["ping", "server/discover", "logging/setLevel"];
+const NOTIFICATIONS: [&str; 5] = [
+    "notifications/initialized",
+    "notifications/cancelled",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+    "notifications/tasks/status",
+];
+/// MCP advises at most 128 characters; longer names exist in no known server.
+const LONGEST_NAME: usize = 256;
+/// URIs, prompt names and task ids.
+const LONGEST_URI: usize = 4_096;
+
+/// What a message asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// The legacy handshake; its answer may open a session.
+    Initialize,
+    /// Everything else that names no object and is open to every caller: ping, log level.
+    Housekeeping,
+    /// A list, of which the caller sees a part.
+    List(Listing),
+    /// `tools/call`.
+    CallTool(ToolCall),
+    /// `prompts/get`, or a completion of a prompt's argument.
+    Prompt(String),
+    /// `resources/read`, `subscribe`, `unsubscribe`, or a completion of a template's parameter.
+    Resource(String),
+    /// `subscriptions/listen`: every resource and task that it names.
+    Subscriptions {
+        /// `resourceSubscriptions`.
+        resources: Vec<String>,
+        /// `taskIds`, of the tasks extension.
+        tasks: Vec<String>,
+    },
+    /// `tasks/get`, `result`, `update`, `cancel`.
+    Task(String),
+    /// The client's answer to a request of the server (legacy only).
+    Response,
+    /// `GET`: a stream of the server's messages.
+    Listen,
+    /// `DELETE`: the end of a session.
+    EndSession,
+    /// A method that is open only where the policy says so.
+    Unknown,
+}
+
+/// What a list lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// `tools/list`.
+    Tools,
+    /// `prompts/list`.
+    Prompts,
+    /// `resources/list`.
+    Resources,
+    /// `resources/templates/list`.
+    Templates,
+}
+
+/// A call of a tool.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// The tool's name, byte for byte.
+    pub name: String,
+    /// Its arguments; absent means none.
+    pub arguments: Map<String, Value>,
+}
+
+/// Without the arguments: what is secret among them, only [`crate::audit`] can tell.
+impl fmt::Debug for ToolCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToolCall").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Operation {
+    /// What a notification asks for. None of them names an object, and none may call a tool: nobody
+    /// would learn what became of it.
+    #[must_use]
+    pub(super) fn of_notification(method: &str) -> Self {
+        if NOTIFICATIONS.contains(&method) { Self::Housekeeping } else { Self::Unknown }
+    }
+
+    /// What a request asks for, by its method; takes what it needs from `params`.
+    ///
+    /// # Errors
+    /// [`Denial::NotOneMessage`] when the object that the method names is missing.
+    pub(super) fn of_request(
+        method: &str,
+        params: &mut Map<String, Value>,
+    ) -> Result<Self, Denial> {
+        Ok(match method {
+            "initialize" => Operation::Initialize,
+            "tools/list" => Operation::List(Listing::Tools),
+            "prompts/list" => Operation::List(Listing::Prompts),
+            "resources/list" => Operation::List(Listing::Resources),
+            "resources/templates/list" => Operation::List(Listing::Templates),
+            "tools/call" => Operation::CallTool(tool_call(params)?),
+            "prompts/get" => {
+                Operation::Prompt(named(params, "name", "params.name must be a string")?)
+            }
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
+                Operation::Resource(named(params, "uri", "params.uri must be a string")?)
+            }
+            "completion/complete" => completion(params)?,
+            "subscriptions/listen" => subscriptions(params)?,
+            "tasks/get" | "tasks/result" | "tasks/update" | "tasks/cancel" => {
+                Operation::Task(named(params, "taskId", "params.taskId must be a string")?)
+            }
+            name if HOUSEKEEPING.contains(&name) => Operation::Housekeeping,
+            _ => Operation::Unknown,
+        })
+    }
+}
+
+/// The name of an object.
+fn named(
+    members: &mut Map<String, Value>,
+    member: &str,
+    fault: &'static str,
+) -> Result<String, Denial> {
+    match members.remove(member) {
+        Some(Value::String(name)) if (1..=LONGEST_URI).contains(&name.len()) => Ok(name),
+        _ => Err(Denial::NotOneMessage(fault)),
+    }
+}
+
+/// A completion tells values of what it refers to, so it is judged like a use of it.
+fn completion(params: &mut Map<String, Value>) -> Result<Operation, Denial> {
+    const FAULT: &str = "params.ref must be a ref/prompt with name or a ref/resource with uri";
+    let Some(Value::Object(mut reference)) = params.remove("ref") else {
+        return Err(Denial::NotOneMessage(FAULT));
+    };
+    match reference.get("type").and_then(Value::as_str) {
+        Some("ref/prompt") => Ok(Operation::Prompt(named(&mut reference, "name", FAULT)?)),
+        Some("ref/resource") => Ok(Operation::Resource(named(&mut reference, "uri", FAULT)?)),
+        _ => Err(Denial::NotOneMessage(FAULT)),
+    }
+}
+
+fn subscriptions(params: &mut Map<String, Value>) -> Result<Operation, Denial> {
+    const FAULT: &str = "params.notifications must be an object; what it names, lists of strings";
+    let mut wanted = match params.remove("notifications") {
+        None => Map::new(),
+        Some(Value::Object(wanted)) => wanted,
+        Some(_) => return Err(Denial::NotOneMessage(FAULT)),
+    };
+    let mut names = |member: &str| match wanted.remove(member) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(items)) => items
+            .into_iter()
+            .map(|item| match item {
+                Value::String(name) if name.len() <= LONGEST_URI => Ok(name),
+                _ => Err(Denial::NotOneMessage(FAULT)),
+            })
+            .collect(),
+        Some(_) => Err(Denial::NotOneMessage(FAULT)),
+    };
+    let (resources, tasks) = (names("resourceSubscriptions")?, names("taskIds")?);
+    Ok(Operation::Subscriptions { resources, tasks })
+}
+
+fn tool_call(params: &mut Map<String, Value>) -> Result<ToolCall, Denial> {
+    let Some(Value::String(name)) = params.remove("name") else {
+        return Err(Denial::NotOneMessage("tools/call needs params.name, a string"));
+    };
+    if name.is_empty() || name.len() > LONGEST_NAME {
+        return Err(Denial::NotOneMessage("params.name must have 1 to 256 bytes"));
+    }
+    match params.remove("arguments") {
+        None => Ok(ToolCall { name, arguments: Map::new() }),
+        Some(Value::Object(arguments)) => Ok(ToolCall { name, arguments }),
+        Some(_) => Err(Denial::NotOneMessage("params.arguments must be an object")),
+    }
+}

@@ -1,0 +1,52 @@
+//! The call that binds a session or a task to its holder. Refuses to know what either is.
+
+use std::time::Duration;
+
+use crate::value::{Elements, malformed};
+use crate::{BIND, Key, ReplyError, ScriptCall, Value};
+
+/// Binds what `key` names to `holder`, unless it is bound to somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// Where the binding is.
+    pub key: Key,
+    /// Whose it is: the revision that an admission's guard expects.
+    pub holder: String,
+    /// How long.
+    pub life: Duration,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BindReply {
+    /// It is this holder's.
+    Bound,
+    /// It is somebody else's.
+    Foreign,
+}
+
+impl Bind {
+    /// The script call.
+    pub fn call(&self) -> ScriptCall {
+        ScriptCall {
+            script: &BIND,
+            keys: vec![self.key.clone()],
+            args: vec![
+                self.holder.clone().into_bytes(),
+                self.life.as_millis().max(1).to_string().into_bytes(),
+            ],
+        }
+    }
+
+    /// Reads its reply.
+    pub fn decode(reply: Value) -> Result<BindReply, ReplyError> {
+        let mut elements = Elements::of(reply)?;
+        let tag = elements.int("0 or 1")?;
+        elements.end()?;
+        match tag {
+            0 => Ok(BindReply::Foreign),
+            1 => Ok(BindReply::Bound),
+            _ => Err(malformed("0 or 1")),
+        }
+    }
+}
