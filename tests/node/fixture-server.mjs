@@ -20,6 +20,8 @@ import {
     isLegacyRequest,
     McpServer,
     MissingRequiredClientCapabilityError,
+    ProtocolError,
+    ProtocolErrorCode,
     ResourceTemplate,
     WebStandardStreamableHTTPServerTransport,
 } from '@modelcontextprotocol/server';
@@ -117,13 +119,17 @@ const plainTools = {
     },
 };
 
+// On the stream of the call: the SDK's own shorthands use the session's GET stream, which may not be open yet.
+const sample = (ctx, params) => ctx.mcpReq.send({ method: 'sampling/createMessage', params });
+const elicit = (ctx, params) => ctx.mcpReq.send({ method: 'elicitation/create', params: { mode: 'form', ...params } });
+
 /** Tools that ask the client something while they run, as servers did before 2026-07-28. */
 const askingTools = {
     test_sampling: [
         object({ prompt: string() }),
         async ({ prompt }, ctx) => {
             const messages = [{ role: 'user', content: { type: 'text', text: prompt } }];
-            const answer = await ctx.mcpReq.requestSampling({ messages, maxTokens: 100 });
+            const answer = await sample(ctx, { messages, maxTokens: 100 });
             return text(`LLM response: ${answer.content.text}`);
         },
     ],
@@ -134,7 +140,7 @@ const askingTools = {
                 username: string({ description: "User's response" }),
                 email: string({ description: "User's email address" }),
             });
-            const { action, content } = await ctx.mcpReq.elicitInput({ message, requestedSchema });
+            const { action, content } = await elicit(ctx, { message, requestedSchema });
             return text(`User response: action: ${action}, content: ${JSON.stringify(content)}`);
         },
     ],
@@ -151,7 +157,7 @@ const askingTools = {
                 },
                 [],
             );
-            return elicited(await ctx.mcpReq.elicitInput({ message: 'Please check the defaults', requestedSchema }));
+            return elicited(await elicit(ctx, { message: 'Please check the defaults', requestedSchema }));
         },
     ],
     test_elicitation_sep1330_enums: [
@@ -174,7 +180,7 @@ const askingTools = {
                 },
                 [],
             );
-            return elicited(await ctx.mcpReq.elicitInput({ message: 'Please choose', requestedSchema }));
+            return elicited(await elicit(ctx, { message: 'Please choose', requestedSchema }));
         },
     ],
 };
@@ -309,18 +315,27 @@ const schemaTools = {
 };
 
 function addTools(server) {
-    const add = (name, inputSchema, run) =>
-        server.registerTool(
-            name,
-            { description: `The fixture ${name}`, inputSchema: fromJsonSchema(inputSchema) },
-            (args, ctx) => {
-                process.stdout.write(`call ${name}\n`);
-                return run(args, ctx);
-            },
-        );
+    const tools = new Map();
+    const add = (name, inputSchema, run) => {
+        tools.set(name, run);
+        const config = { description: `The fixture ${name}`, inputSchema: fromJsonSchema(inputSchema) };
+        server.registerTool(name, config, run);
+    };
     for (const [name, run] of Object.entries({ ...plainTools, ...questioningTools })) add(name, object(), run);
     for (const [name, [inputSchema, run]] of Object.entries(askingTools)) add(name, inputSchema, run);
     for (const [name, run] of Object.entries(schemaTools)) add(name, schemas[name], run);
+    // The SDK's own handler makes a tool's result of every error, also of the protocol's.
+    server.server.setRequestHandler('tools/call', async ({ params }, ctx) => {
+        const run = tools.get(params.name);
+        if (!run) throw new ProtocolError(ProtocolErrorCode.InvalidParams, `Unknown tool: ${params.name}`);
+        process.stdout.write(`call ${params.name}\n`);
+        try {
+            return await run(params.arguments ?? {}, ctx);
+        } catch (error) {
+            if (error instanceof ProtocolError) throw error;
+            return { ...text(error.message), isError: true };
+        }
+    });
 }
 
 // ----------------------------------------------------------------------------------------- resources and prompts
