@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::auth::AuthFailure;
 use crate::call::{CallFailure, Dependency};
 use crate::json::JsonError;
-use crate::mcp::{Era, SUPPORTED_VERSIONS, Sender};
+use crate::mcp::{Era, MODERN_VERSION, SUPPORTED_VERSIONS, Sender};
 use crate::step::LocalReply;
 
 /// Why a request was refused.
@@ -34,6 +34,8 @@ pub enum Denial {
     NotOneMessage(&'static str),
     /// A header disagrees with the body (MCP 2026-07-28).
     HeaderMismatch(&'static str),
+    /// `params._meta` is not what the protocol asks for (MCP 2026-07-28).
+    BadMeta(&'static str),
     /// A protocol version nobody knows.
     UnsupportedVersion(String),
     /// A method that is not open on this connector.
@@ -125,6 +127,7 @@ impl Denial {
             Self::Unreadable(_)
             | Self::NotOneMessage(_)
             | Self::HeaderMismatch(_)
+            | Self::BadMeta(_)
             | Self::UnsupportedVersion(_) => 400,
             // Clients of the legacy era take 404 for a lost session (MCP 2025-11-25 transports).
             Self::UnknownMethod(_) => match era {
@@ -163,7 +166,10 @@ impl Denial {
             Self::HeaderMismatch(_) => -32_020,
             Self::UnsupportedVersion(_) => -32_022,
             Self::UnknownMethod(_) => -32_601,
-            Self::UnknownTool(_) | Self::UnknownPrompt(_) | Self::UnknownTask(_) => -32_602,
+            Self::BadMeta(_)
+            | Self::UnknownTool(_)
+            | Self::UnknownPrompt(_)
+            | Self::UnknownTask(_) => -32_602,
             Self::UnknownResource(_) => match era {
                 Era::Modern => -32_602,
                 Era::Legacy => -32_002,
@@ -192,7 +198,9 @@ impl Denial {
             }
             Self::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
             Self::Unreadable(error) => capitalised(&error.to_string()),
-            Self::NotOneMessage(detail) | Self::HeaderMismatch(detail) => (*detail).to_owned(),
+            Self::NotOneMessage(detail) | Self::HeaderMismatch(detail) | Self::BadMeta(detail) => {
+                (*detail).to_owned()
+            }
             Self::UnsupportedVersion(_) => "Unsupported protocol version".to_owned(),
             Self::UnknownMethod(method) => format!("Method not found: {method}"),
             Self::UnknownTool(tool) => format!("Unknown tool: {tool}"),
@@ -212,14 +220,20 @@ impl Denial {
     }
 
     /// The `data` member of the JSON-RPC error.
-    fn data(&self) -> Option<Value> {
+    fn data(&self, era: Era) -> Option<Value> {
         match self {
             Self::Forbidden { rule } => Some(json!({"rule": rule})),
             Self::Limited { limit, retry_after } => {
                 Some(json!({"limit": limit, "retryAfterMs": ceil_ms(*retry_after)}))
             }
+            // Only the versions that may stand where the faulty one stood: a legacy one in `_meta`
+            // would be refused as well.
             Self::UnsupportedVersion(requested) => {
-                Some(json!({"supported": SUPPORTED_VERSIONS, "requested": requested}))
+                let supported = match era {
+                    Era::Modern => &[MODERN_VERSION],
+                    Era::Legacy => SUPPORTED_VERSIONS.as_slice(),
+                };
+                Some(json!({"supported": supported, "requested": requested}))
             }
             _ => None,
         }
@@ -288,6 +302,7 @@ impl Denial {
             Self::Unreadable(_) => "request.json".to_owned(),
             Self::NotOneMessage(_) => "request.message".to_owned(),
             Self::HeaderMismatch(_) => "request.header_mismatch".to_owned(),
+            Self::BadMeta(_) => "request.meta".to_owned(),
             Self::UnsupportedVersion(_) => "request.protocol_version".to_owned(),
             Self::UnknownMethod(_) => "request.mcp_method".to_owned(),
             Self::UnknownTool(_) => "tool.not_visible".to_owned(),
@@ -314,7 +329,7 @@ impl Denial {
         let mut error = Map::new();
         error.insert("code".to_owned(), self.code(era).into());
         error.insert("message".to_owned(), self.told().into());
-        if let Some(data) = self.data() {
+        if let Some(data) = self.data(era) {
             error.insert("data".to_owned(), data);
         }
         let mut message = Map::new();
@@ -367,7 +382,7 @@ mod tests {
         let limited = |micros| {
             let limit = "tiers.free.calls".to_owned();
             let denial = Denial::Limited { limit, retry_after: Duration::from_micros(micros) };
-            (denial.retry_after_seconds(), denial.data())
+            (denial.retry_after_seconds(), denial.data(Era::Legacy))
         };
         assert_eq!(limited(1).0, Some(1));
         assert_eq!(limited(1_000_000).0, Some(1));

@@ -147,7 +147,10 @@ impl Reading {
     fn whole(self, body: Option<&[u8]>, turn: &mut Turn<'_>) -> Next {
         let message = match (self.fault, body) {
             (Some(fault), _) => Err(fault),
-            (None, Some(body)) => Message::parse(body),
+            (None, Some(body)) => Message::parse(body).map_err(|malformed| {
+                turn.context.sender = malformed.sender;
+                malformed.denial
+            }),
             (None, None) if self.head.method() == b"GET" => {
                 Ok(Message::bodiless(Operation::Listen))
             }
@@ -156,6 +159,7 @@ impl Reading {
         let message = message.and_then(|message| {
             turn.context.sender = message.sender.clone();
             note_message(&message, &mut turn.context.entry);
+            turn.context.era = message.claimed_era();
             turn.context.era = headers::check(&self.head, &message)?;
             Ok(message)
         });

@@ -6,6 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::operation::is_removed;
 use super::{Era, MODERN_VERSION, Message, Operation, SUPPORTED_VERSIONS, Sender, ToolCall};
 use crate::denial::Denial;
 use crate::event::Head;
@@ -37,12 +38,17 @@ pub fn announced(head: &Head) -> Message {
 /// Chooses the era and, in the modern one, checks that headers and body agree.
 ///
 /// # Errors
-/// [`Denial::HeaderMismatch`], [`Denial::UnsupportedVersion`].
+/// [`Denial::HeaderMismatch`], [`Denial::BadMeta`], [`Denial::UnsupportedVersion`], and
+/// [`Denial::UnknownMethod`] for what the modern era no longer has, whatever a policy opens.
 pub fn check(head: &Head, message: &Message) -> Result<Era, Denial> {
     match era(head, message)? {
-        Era::Legacy => Ok(Era::Legacy),
-        Era::Modern => mirrors(head, message).map(|()| Era::Modern),
+        Era::Legacy => return Ok(Era::Legacy),
+        Era::Modern => mirrors(head, message)?,
     }
+    if is_removed(&message.method) {
+        return Err(Denial::UnknownMethod(message.method.clone()));
+    }
+    Ok(Era::Modern)
 }
 
 fn era(head: &Head, message: &Message) -> Result<Era, Denial> {
@@ -65,7 +71,7 @@ fn era(head: &Head, message: &Message) -> Result<Era, Denial> {
             Err(Denial::UnsupportedVersion(header))
         }
         None if header == MODERN_VERSION && matches!(message.sender, Sender::Request(_)) => {
-            Err(Denial::HeaderMismatch("params._meta does not carry the protocol version"))
+            Err(Denial::BadMeta("params._meta does not carry the protocol version"))
         }
         _ if header == MODERN_VERSION => Ok(Era::Modern),
         Some(_) => Err(Denial::HeaderMismatch("params._meta does not fit the protocol version")),
@@ -131,7 +137,7 @@ mod tests {
         assert_eq!(verdict(&[version("2099-01-01")], &legacy), Err(-32_022));
         assert_eq!(verdict(&[], &modern), Err(-32_020));
         assert_eq!(verdict(&[version("2025-11-25")], &modern), Err(-32_020));
-        assert_eq!(verdict(&[version("2026-07-28")], &legacy), Err(-32_020));
+        assert_eq!(verdict(&[version("2026-07-28")], &legacy), Err(-32_602));
         let old = call("echo", Some("2025-11-25"));
         assert_eq!(verdict(&[version("2025-11-25")], &old), Err(-32_020));
     }

@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::operation::Operation;
+use super::Era;
+use super::operation::{Operation, is_removed};
 use crate::denial::Denial;
 use crate::json;
 
@@ -33,21 +34,44 @@ pub struct Message {
     pub claimed_version: Option<String>,
 }
 
+/// A body that is no message, and what of it an error reply has to know all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Who expects an answer.
+    pub sender: Sender,
+    /// What is wrong.
+    pub denial: Denial,
+}
+
+impl From<Denial> for Malformed {
+    /// A fault found before there was an id.
+    fn from(denial: Denial) -> Self {
+        Self { sender: Sender::Unknown, denial }
+    }
+}
+
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// Members whose meaning must not hang on a reader that ignores case, as some do.
 const ENVELOPE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 const PARAMS: [&str; 7] = ["name", "arguments", "uri", "ref", "taskId", "notifications", "_meta"];
+
 impl Message {
     /// Reads a request body.
     ///
     /// # Errors
-    /// [`Denial::Unreadable`] and [`Denial::NotOneMessage`].
-    pub fn parse(body: &[u8]) -> Result<Self, Denial> {
+    /// [`Denial::Unreadable`], [`Denial::NotOneMessage`] and [`Denial::BadMeta`].
+    pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
         match json::parse_strict(body).map_err(Denial::Unreadable)? {
             Value::Object(members) => Self::read(members),
-            Value::Array(_) => Err(Denial::NotOneMessage("Batches are not accepted")),
-            _ => Err(Denial::NotOneMessage("The body must be one JSON-RPC object")),
+            Value::Array(_) => Err(Denial::NotOneMessage("Batches are not accepted").into()),
+            _ => Err(Denial::NotOneMessage("The body must be one JSON-RPC object").into()),
         }
+    }
+
+    /// The era that the message itself speaks of. [`super::headers`] has the last word.
+    #[must_use]
+    pub fn claimed_era(&self) -> Era {
+        if self.claimed_version.is_some() { Era::Modern } else { Era::Legacy }
     }
 
     /// A request that carries no message.
@@ -57,8 +81,8 @@ impl Message {
         Self { sender, method: String::new(), operation, claimed_version: None }
     }
 
-    fn read(mut members: Map<String, Value>) -> Result<Self, Denial> {
-        let bad = |detail| Err(Denial::NotOneMessage(detail));
+    fn read(mut members: Map<String, Value>) -> Result<Self, Malformed> {
+        let bad = |detail| Err(Denial::NotOneMessage(detail).into());
         if members.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
             return bad("The member jsonrpc must be \"2.0\"");
         }
@@ -72,38 +96,37 @@ impl Message {
             (Some(_), false) => return bad("The id must be a string or an integer"),
             (None, true) => return bad("A response needs an id"),
         };
-        let sender = match (members.remove("method"), answers) {
+        let told = sender.clone();
+        let read = match (members.remove("method"), answers) {
             (Some(Value::String(method)), false) => {
-                return Self::of_method(sender, method, members.remove("params"));
+                Self::of_method(sender, method, members.remove("params"))
             }
-            (None, true) => sender,
-            (Some(_), true) => return bad("A message cannot be a request and a response"),
-            (_, false) => return bad("The member method must be a string"),
+            (None, true) => Ok(Self::response()),
+            (Some(_), true) => bad_message("A message cannot be a request and a response"),
+            (_, false) => bad_message("The member method must be a string"),
         };
-        let (method, operation) = (String::new(), Operation::Response);
-        Ok(Self { sender, method, operation, claimed_version: None })
+        read.map_err(|denial| Malformed { sender: told, denial })
+    }
+
+    /// The client's answer to a request of the server.
+    fn response() -> Self {
+        Self::bodiless(Operation::Response)
     }
 
     fn of_method(sender: Sender, method: String, params: Option<Value>) -> Result<Self, Denial> {
-        let bad = |detail| Err(Denial::NotOneMessage(detail));
         let mut params = match params {
             None => Map::new(),
             Some(Value::Object(params)) => params,
-            Some(_) => return bad("The member params must be an object"),
+            Some(_) => return bad_message("The member params must be an object"),
         };
         if !spelled_exactly(&params, &PARAMS) {
-            return bad("A member of params differs from a known one only by case");
+            return bad_message("A member of params differs from a known one only by case");
         }
-        let claimed_version = match params.get("_meta") {
-            None => None,
-            Some(Value::Object(meta)) => match meta.get(META_VERSION) {
-                None => None,
-                Some(Value::String(version)) => Some(version.clone()),
-                Some(_) => return bad("The protocol version in _meta must be a string"),
-            },
-            Some(_) => return bad("The member _meta must be an object"),
-        };
+        let claimed_version = claimed_version(&params)?;
         let operation = match &sender {
+            Sender::Request(_) if claimed_version.is_some() && is_removed(&method) => {
+                Operation::Unknown
+            }
             Sender::Request(_) => Operation::of_request(&method, &mut params)?,
             Sender::NoReplyExpected | Sender::Unknown => Operation::of_notification(&method),
         };
@@ -120,6 +143,23 @@ impl Message {
             (Operation::Task(id), "tasks/get" | "tasks/update" | "tasks/cancel") => Some(id),
             _ => None,
         }
+    }
+}
+
+fn bad_message(detail: &'static str) -> Result<Message, Denial> {
+    Err(Denial::NotOneMessage(detail))
+}
+
+fn claimed_version(params: &Map<String, Value>) -> Result<Option<String>, Denial> {
+    let bad = |detail| Err(Denial::BadMeta(detail));
+    match params.get("_meta") {
+        None => Ok(None),
+        Some(Value::Object(meta)) => match meta.get(META_VERSION) {
+            None => Ok(None),
+            Some(Value::String(version)) => Ok(Some(version.clone())),
+            Some(_) => bad("The protocol version in params._meta must be a string"),
+        },
+        Some(_) => bad("The member params._meta must be an object"),
     }
 }
 
@@ -147,7 +187,7 @@ mod tests {
     use super::*;
 
     fn code(body: &str) -> i64 {
-        Message::parse(body.as_bytes()).unwrap_err().code(crate::mcp::Era::Legacy)
+        Message::parse(body.as_bytes()).unwrap_err().denial.code(Era::Legacy)
     }
 
     fn operation(body: &str) -> Operation {

@@ -11,6 +11,16 @@ use crate::denial::Denial;
 
 /// Requests that name no object: which of them a server understands is between it and the client.
 const HOUSEKEEPING: [&str; 3] = ["ping", "server/discover", "logging/setLevel"];
+/// Requests of the legacy era that 2026-07-28 took out.
+const REMOVED: [&str; 7] = [
+    "initialize",
+    "ping",
+    "logging/setLevel",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "tasks/result",
+    "tasks/list",
+];
 const NOTIFICATIONS: [&str; 5] = [
     "notifications/initialized",
     "notifications/cancelled",
@@ -124,6 +134,12 @@ impl Operation {
             _ => Operation::Unknown,
         })
     }
+}
+
+/// Whether the modern era has no such request any more.
+#[must_use]
+pub fn is_removed(method: &str) -> bool {
+    REMOVED.contains(&method)
 }
 
 /// The name of an object.
