@@ -36,7 +36,7 @@ pub struct Tools {
 }
 
 /// The user's Python.
-struct Python {
+pub(crate) struct Python {
     interpreter: PathBuf,
     version: (u32, u32),
     platform: String,
@@ -102,7 +102,7 @@ impl Tools {
 }
 
 impl Python {
-    fn find() -> Result<Self> {
+    pub(crate) fn find() -> Result<Self> {
         let missing = |what: String| StackError::Missing {
             what,
             next_step: format!(
@@ -162,7 +162,7 @@ impl Python {
     }
 
     /// Installs one requirement file into a directory that then takes the place of `dir/target` at once.
-    fn install(&self, requirements: &Path, dir: &Path, target: &str) -> Result<()> {
+    pub(crate) fn install(&self, requirements: &Path, dir: &Path, target: &str) -> Result<()> {
         let staged = dir.join(format!("{target}.staged"));
         let attempted = || format!("replace {}", dir.join(target).display());
         remove(&staged).during(attempted)?;
@@ -258,6 +258,6 @@ fn remove(directory: &Path) -> std::io::Result<()> {
     }
 }
 
-fn last_line(text: &[u8]) -> String {
+pub(crate) fn last_line(text: &[u8]) -> String {
     String::from_utf8_lossy(text).lines().last().unwrap_or_default().to_owned()
 }

@@ -7,6 +7,7 @@
 mod audit;
 mod calls;
 mod clients;
+mod conformance;
 mod credentials;
 mod hostile;
 mod limits;
@@ -38,6 +39,7 @@ fn cases() -> Vec<Case> {
         audit::cases(),
         outages::cases(),
         clients::cases(),
+        conformance::cases(),
     ]
     .concat()
 }

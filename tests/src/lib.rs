@@ -10,6 +10,7 @@ pub mod clients;
 pub mod fake;
 pub mod gateway;
 pub mod mcp;
+pub mod node;
 pub mod organisation;
 pub mod wire;
 pub mod world;

@@ -2,10 +2,11 @@
 //!
 //! Owns when stacks start and where their files are. A shared stack starts with the first test that asks for it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use portcullis_stack::{Envoy, EnvoyOptions, Stack, StackOptions, Workspace, ports};
+use portcullis_stack::{Bootstrap, Envoy, EnvoyOptions, Stack, StackOptions, Workspace, ports};
 
 use crate::fake::FakeUpstream;
 use crate::gateway::Gateway;
@@ -112,18 +113,28 @@ impl<'a> World<'a> {
     }
 
     /// An Envoy of the test's own on the shared Redis and OpenBao.
-    pub fn envoy(
+    pub fn envoy(&self, workers: Workers, adjust: impl FnOnce(Bootstrap) -> Bootstrap) -> OwnEnvoy {
+        self.envoy_changed(workers, adjust, |template| template)
+    }
+
+    /// As [`World::envoy`], with a change to `envoy/envoy.yaml` that it has no placeholder for.
+    pub fn envoy_changed(
         &self,
         workers: Workers,
-        adjust: impl FnOnce(portcullis_stack::Bootstrap) -> portcullis_stack::Bootstrap,
+        adjust: impl FnOnce(Bootstrap) -> Bootstrap,
+        change: impl FnOnce(String) -> String,
     ) -> OwnEnvoy {
         let stack = self.stack();
         let options = stack.options();
+        let shipped = fs::read_to_string(options.root.join("envoy/envoy.yaml"));
+        fs::create_dir_all(self.dir()).expect("a directory of the test's own");
+        let template = self.dir().join("envoy-template.yaml");
+        fs::write(&template, change(shipped.expect("envoy/envoy.yaml"))).expect("write a template");
         let port = || ports::free_port().unwrap_or_else(|e| panic!("{e}"));
         let name = "envoy-own";
         let envoy = Envoy::start(EnvoyOptions {
             program: options.tools.envoy.clone(),
-            template: options.root.join("envoy/envoy.yaml"),
+            template,
             bootstrap: adjust(options.settings.clone().set("NODE", name)),
             dir: self.dir(),
             logs: self.dir().join("logs"),
@@ -167,4 +178,10 @@ fn shared_dir(workspace: &Workspace) -> PathBuf {
 pub fn tidy(dir: &Path) {
     // Left-over files of a passed test are in nobody's way.
     let _ = std::fs::remove_dir_all(dir);
+}
+
+/// `text` with `old` replaced where it first stands; it has to be there.
+pub fn replaced(text: &str, old: &str, new: &str) -> String {
+    assert!(text.contains(old), "no {old:?} to replace");
+    text.replacen(old, new, 1)
 }

@@ -6,7 +6,7 @@ use crate::build::{self, cargo_command};
 use crate::failure::{Failure, Result};
 use crate::progress::{announced, seconds};
 use crate::{tidy, validate};
-use portcullis_stack::{Tools, Workspace, process};
+use portcullis_stack::{Node, Tools, Workspace, process};
 use std::fs::{self, File};
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
@@ -220,5 +220,6 @@ fn word(word: &str, colour: &str) -> String {
 
 fn tools(workspace: &Workspace) -> Result<()> {
     Tools::install(workspace)?;
+    Node::install(workspace)?;
     build::require_wasm_target()
 }
