@@ -10,6 +10,7 @@ mod clients;
 mod conformance;
 mod credentials;
 mod hostile;
+mod interop;
 mod limits;
 mod messages;
 mod outages;
@@ -39,6 +40,7 @@ fn cases() -> Vec<Case> {
         audit::cases(),
         outages::cases(),
         clients::cases(),
+        interop::cases(),
         conformance::cases(),
     ]
     .concat()

@@ -106,10 +106,11 @@ impl Program {
     }
 }
 
-/// What a client that prints one JSON document says; `name` is for messages.
+/// What a client that prints one JSON document says; some print a fault where faults go. `name` is for messages.
 pub fn said(name: &str, command: Command) -> Value {
     let output = process::output(name, command).unwrap_or_else(|fault| panic!("{name}: {fault}"));
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|fault| {
+    let document = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
+    serde_json::from_slice(document).unwrap_or_else(|fault| {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         panic!("{name}: {fault}\n{}\n{}", text(&output.stdout), text(&output.stderr))
     })

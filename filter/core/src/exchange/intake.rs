@@ -4,7 +4,7 @@
 //! who proves an identity learns what is wrong with a body.
 
 use super::admission::{self, Leg, Request};
-use super::binding::Bound;
+use super::binding::{Bound, session_of};
 use super::origin;
 use super::{Next, Stage, Turn};
 use crate::audit::Entry;
@@ -160,6 +160,7 @@ impl Reading {
             turn.context.sender = message.sender.clone();
             note_message(&message, &mut turn.context.entry);
             turn.context.era = message.claimed_era();
+            turn.context.listens_elsewhere = session_of(self.head.query()).is_some();
             turn.context.era = headers::check(&self.head, &message)?;
             Ok(message)
         });

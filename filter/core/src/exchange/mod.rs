@@ -73,6 +73,8 @@ struct Context {
     next_call: CallId,
     sender: Sender,
     era: Era,
+    /// Whether the client waits for answers on another stream (HTTP+SSE) and takes from this one its status alone.
+    listens_elsewhere: bool,
     /// The page that asked, when it may.
     origin: Option<String>,
     sent: Sent,
@@ -101,6 +103,7 @@ impl Default for Exchange {
             next_call: CallId::FIRST,
             sender: Sender::Unknown,
             era: Era::Legacy,
+            listens_elsewhere: false,
             origin: None,
             sent: Sent::Nothing,
         };
@@ -133,6 +136,10 @@ impl Exchange {
         let request_id = RequestId::new(&self.context.entry.request_id);
         let request_id = request_id.as_ref().map_or("none", RequestId::as_str);
         let mut reply = denial.reply(&self.context.sender, self.context.era, request_id);
+        // A 200 would be news to nobody: the client would wait for an answer that never comes.
+        if self.context.listens_elsewhere && reply.status == 200 {
+            reply.status = 400;
+        }
         reply.headers.extend(self.context.origin.iter().flat_map(|origin| origin::headers(origin)));
         reply
     }
