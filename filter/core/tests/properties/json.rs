@@ -113,7 +113,10 @@ proptest! {
                 prop_assert!(id.is_string() || id.is_i64(), "{id}");
             }
             Ok(_) => {}
-            Err(denial) => prop_assert!([-32_600, -32_700].contains(&denial.code(portcullis_core::mcp::Era::Legacy))),
+            Err(malformed) => {
+                let code = malformed.denial.code(portcullis_core::mcp::Era::Legacy);
+                prop_assert!([-32_600, -32_602, -32_700].contains(&code), "{code}");
+            }
         }
     }
 }
