@@ -152,11 +152,6 @@ impl Gateway {
         self.with(|state| state.worker.config.max_body_bytes).unwrap_or(0)
     }
 
-    /// Whether the host cannot hold headers without their body.
-    pub(crate) fn splits(&self) -> bool {
-        self.with(|state| state.worker.config.mode == Mode::Split).unwrap_or(false)
-    }
-
     /// An id for a request that came without one.
     pub(crate) fn request_id(&self, context: u32) -> RequestId {
         let seed = self.with(|state| state.seed);

@@ -289,7 +289,7 @@ impl World {
                 let body = String::from_utf8_lossy(&reply.body).into_owned();
                 let cors = reply.headers.iter().filter(|(name, _)| name.starts_with("access-"));
                 lines.extend(cors.map(|(name, value)| format!("{name}: {value}")));
-                lines.push(format!("ANSWER {} {body}", reply.status));
+                lines.push(format!("ANSWER {} {body}", reply.status).trim_end().to_owned());
             }
         }
         lines
