@@ -1,20 +1,15 @@
 //! The conformance suite of the MCP project, run twice: against a server directly, and through the gateway. Whatever
 //! passes directly passes through the gateway, check by check.
 
-use std::sync::OnceLock;
-
 use portcullis_stack::ports;
 use portcullis_tests::node::{Checks, Program, Suite, node};
 use portcullis_tests::organisation::{DEMO, Organisation};
-use portcullis_tests::world::{Workers, replaced};
+use portcullis_tests::world::Workers;
 use portcullis_tests::{Case, World, cases};
 use serde_json::{Value, json};
 
 pub(crate) fn cases() -> Vec<Case> {
-    cases!["conformance":
-        every_scenario_passes_as_it_does_directly_in_hold_mode,
-        every_scenario_passes_as_it_does_directly_in_split_mode,
-    ]
+    cases!["conformance": every_scenario_passes_as_it_does_directly]
 }
 
 const SUITES: [Suite; 3] = [Suite::Released, Suite::NextFor2025, Suite::NextFor2026];
@@ -23,24 +18,16 @@ const SUITES: [Suite; 3] = [Suite::Released, Suite::NextFor2025, Suite::NextFor2
 const LEAST: [(usize, usize); 3] = [(32, 50), (33, 90), (50, 190)];
 
 // Proves: B1, B2, X17
-fn every_scenario_passes_as_it_does_directly_in_hold_mode(world: &World<'_>) {
-    compare(world, "hold");
-}
-
-// Proves: B1, B2, X17
-fn every_scenario_passes_as_it_does_directly_in_split_mode(world: &World<'_>) {
-    compare(world, "split");
-}
-
-fn compare(world: &World<'_>, mode: &str) {
+fn every_scenario_passes_as_it_does_directly(world: &World<'_>) {
     let (node, dir) = (node(world.workspace()), world.dir());
     let fixture = Program::fixture(node, &dir.join("logs"));
     let port = ports::free_port().expect("a free port");
-    let own = world.envoy_changed(
-        Workers::Two,
-        |settings| settings.demo(fixture.address()),
-        |template| serving_pages_of(port, mode, template),
-    );
+    // The suite checks that a page of another origin is refused, and one of this host is not.
+    let hosts = ["127.0.0.1", "localhost"].map(|host| format!("{host}:{port}"));
+    let origins = hosts.each_ref().map(|host| format!("http://{host}"));
+    let own = world.envoy(Workers::Two, |settings| {
+        settings.demo(fixture.address()).set("HOSTS", json!(hosts)).set("ORIGINS", json!(origins))
+    });
     let org = Organisation::with_policy(world.stack(), open_to_everything).through(&own.gateway);
     let key = org.key("suite").key;
     let hop = Program::hop(node, port, own.gateway.address(), &key, &dir.join("logs"));
@@ -48,23 +35,19 @@ fn compare(world: &World<'_>, mode: &str) {
     for ((suite, direct), least) in SUITES.iter().zip(direct_results(&fixture, world)).zip(LEAST) {
         let count = direct.values().map(Vec::len).sum::<usize>();
         assert!(direct.len() >= least.0 && count >= least.1, "{suite:?}: {} {count}", direct.len());
-        assert_eq!(failed(direct), Vec::<&str>::new(), "{suite:?}: the fixture itself");
+        assert_eq!(failed(&direct), Vec::<&str>::new(), "{suite:?}: the fixture itself");
         let results = suite.run(node, &through, &dir.join(format!("{suite:?}")));
-        assert_eq!(worse(direct, &results), Vec::<String>::new(), "{suite:?} in {mode} mode");
+        assert_eq!(worse(&direct, &results), Vec::<String>::new(), "{suite:?}");
     }
 }
 
-/// The results without the gateway, the same for every mode. The first mode that asks has them made.
-fn direct_results(fixture: &Program, world: &World<'_>) -> &'static [Checks] {
-    static DIRECT: OnceLock<Vec<Checks>> = OnceLock::new();
-    DIRECT.get_or_init(|| {
-        let url = format!("http://{}/mcp", fixture.address());
-        let dir = world.dir().join("direct");
-        let run = |suite: &Suite| {
-            suite.run(node(world.workspace()), &url, &dir.join(format!("{suite:?}")))
-        };
-        SUITES.iter().map(run).collect()
-    })
+/// The results without the gateway.
+fn direct_results(fixture: &Program, world: &World<'_>) -> Vec<Checks> {
+    let url = format!("http://{}/mcp", fixture.address());
+    let dir = world.dir().join("direct");
+    let run =
+        |suite: &Suite| suite.run(node(world.workspace()), &url, &dir.join(format!("{suite:?}")));
+    SUITES.iter().map(run).collect()
 }
 
 /// Scenarios that fail without the gateway. The fixture has no tasks extension, which is optional in MCP.
@@ -91,21 +74,6 @@ fn worse(direct: &Checks, through: &Checks) -> Vec<String> {
         }
     }
     found
-}
-
-/// The suite checks that a page of another origin is refused, and one of this host is not.
-fn serving_pages_of(port: u16, mode: &str, template: String) -> String {
-    let hosts: Vec<String> =
-        ["127.0.0.1", "localhost"].iter().map(|host| format!("{host}:{port}")).collect();
-    let origins: Vec<String> = hosts.iter().map(|host| format!("http://{host}")).collect();
-    let request = format!(
-        r#""request": {{"mode": "{mode}", "hosts": {}, "origins": {}, "#,
-        json!(hosts),
-        json!(origins)
-    );
-    let flag = format!("allow_on_headers_stop_iteration: {}", mode == "hold");
-    let template = replaced(&template, r#""request": {"#, &request);
-    replaced(&template, "allow_on_headers_stop_iteration: true", &flag)
 }
 
 fn open_to_everything(policy: &mut Value) {
