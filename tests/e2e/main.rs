@@ -5,6 +5,8 @@
 //! requirements it proves in a comment above it; `cargo xtask requirements` collects them.
 
 mod audit;
+mod bypass;
+mod bypass_objects;
 mod calls;
 mod clients;
 mod conformance;
@@ -15,6 +17,7 @@ mod limits;
 mod messages;
 mod outages;
 mod policy;
+mod streams;
 mod tools;
 mod vault;
 
@@ -37,6 +40,9 @@ fn cases() -> Vec<Case> {
         vault::cases(),
         messages::cases(),
         hostile::cases(),
+        bypass::cases(),
+        bypass_objects::cases(),
+        streams::cases(),
         audit::cases(),
         outages::cases(),
         clients::cases(),

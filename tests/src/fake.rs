@@ -4,8 +4,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub struct FakeUpstream {
 struct State {
     connections: AtomicUsize,
     bytes: AtomicUsize,
+    requests: Mutex<Vec<String>>,
     closing: AtomicBool,
     answerer: Answerer,
 }
@@ -38,6 +39,7 @@ impl FakeUpstream {
         let state = Arc::new(State {
             connections: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            requests: Mutex::default(),
             closing: AtomicBool::new(false),
             answerer,
         });
@@ -68,6 +70,11 @@ impl FakeUpstream {
     /// How many bytes arrived so far.
     pub fn bytes(&self) -> usize {
         self.state.bytes.load(Ordering::SeqCst)
+    }
+
+    /// The requests that arrived whole so far. In `split` mode the head of a refused one may have come, but no more.
+    pub fn requests(&self) -> Vec<String> {
+        self.state.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -100,6 +107,7 @@ impl State {
             if !is_whole(&text) {
                 continue;
             }
+            self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(text.clone());
             for piece in (self.answerer)(&text) {
                 if piece.is_empty() {
                     return stream.shutdown(Shutdown::Both);

@@ -49,11 +49,32 @@ pub fn judge(
 }
 
 fn resource(access: &Access, uri: &str) -> Result<(), Denial> {
-    if access.resources.matches(uri) {
+    if access.resources.matches(uri) && !climbs(uri) {
         Ok(())
     } else {
         Err(Denial::UnknownResource(uri.to_owned()))
     }
+}
+
+/// Whether `uri` has a `..` segment: a server that resolves it opens another resource than a pattern matched.
+fn climbs(uri: &str) -> bool {
+    let uri = uri.to_ascii_lowercase();
+    let (mut plain, mut rest) = (String::with_capacity(uri.len()), uri.as_str());
+    while let Some((before, escaped)) = rest.split_once('%') {
+        // Escaped once or more often: who knows how many times it is unescaped.
+        rest = escaped.trim_start_matches("25");
+        let (character, length) = match rest.get(..2) {
+            Some("2e") => ('.', 2),
+            Some("2f") => ('/', 2),
+            Some("5c") => ('\\', 2),
+            _ => ('%', 0),
+        };
+        plain.push_str(before);
+        plain.push(character);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    plain.push_str(rest);
+    plain.split(['/', '\\', '?', '#']).any(|segment| segment == "..")
 }
 
 /// Whether the holder of `access` sees the item of a list; `None` when it has no name to judge by.
@@ -69,4 +90,40 @@ pub fn sees(access: &Access, listing: Listing, item: &Value) -> Option<bool> {
         Listing::Resources => access.resources.matches(name("uri")?),
         Listing::Templates => access.resources.matches(name("uriTemplate")?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::climbs;
+
+    // Proves: C3
+    #[test]
+    fn uris_that_climb_are_told_from_those_that_only_have_dots() {
+        for uri in [
+            "file:///a/../b",
+            "file:///a/..",
+            "..",
+            "file:///a/%2E./b",
+            "file:///a/.%252e/b",
+            "file:///a%2f..%2Fb",
+            "file:///a/..\\b",
+            "file:///a/%25252e%2e%255cb",
+            "note://../b",
+            "file:///a/..?x",
+            "file:///a/..#x",
+        ] {
+            assert!(climbs(uri), "{uri}");
+        }
+        for uri in [
+            "file:///a/...",
+            "file:///a..b/c",
+            "file:///.a/./b",
+            "note://a%2520..",
+            "a%",
+            "a%2",
+            "%e9/%25",
+        ] {
+            assert!(!climbs(uri), "{uri}");
+        }
+    }
 }

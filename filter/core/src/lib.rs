@@ -25,6 +25,7 @@ pub mod json;
 pub mod limit;
 pub mod mcp;
 pub mod policy;
+mod query;
 pub mod redis;
 pub mod secret;
 pub mod step;

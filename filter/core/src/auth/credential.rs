@@ -5,6 +5,7 @@
 use super::AuthFailure;
 use super::api_key::PresentedKey;
 use crate::event::Head;
+use crate::query;
 
 /// The single credential of a request.
 ///
@@ -35,11 +36,8 @@ fn bearer(value: &[u8]) -> Result<&[u8], AuthFailure> {
 }
 
 fn names_credential(query: &[u8]) -> bool {
-    const NAMES: [&[u8]; 4] = [b"access_token", b"api_key", b"apikey", b"x-api-key"];
-    query.split(|b| *b == b'&').any(|pair| {
-        let name = pair.split(|b| *b == b'=').next().unwrap_or_default();
-        NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
-    })
+    const NAMES: [&[u8]; 3] = [b"accesstoken", b"apikey", b"xapikey"];
+    query::pairs(query).any(|pair| NAMES.contains(&pair.letters.as_slice()))
 }
 
 #[cfg(test)]
@@ -63,6 +61,8 @@ mod tests {
         assert_eq!(failure("/demo/mcp", &two), F::SeveralCredentials);
         let twice = [("authorization", "Bearer a"), ("authorization", "Bearer a")];
         assert_eq!(failure("/demo/mcp", &twice), F::SeveralCredentials);
-        assert_eq!(failure("/demo/mcp?a=1&Access_Token=x", &two), F::InQuery);
+        for query in ["a=1&Access_Token=x", "access%5Ftoken=x", "a;api-key=x"] {
+            assert_eq!(failure(&format!("/demo/mcp?{query}"), &two), F::InQuery, "{query}");
+        }
     }
 }

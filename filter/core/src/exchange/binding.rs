@@ -14,7 +14,8 @@ use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
 use crate::event::{Event, Head, ResponseHead};
 use crate::id::{KeyId, OrgId};
-use crate::mcp::{Message, Operation};
+use crate::mcp::{Message, Operation, headers};
+use crate::query;
 use crate::step::Gate;
 
 /// A session or task is answered as unknown this long after it was opened; clients open a new one.
@@ -40,15 +41,15 @@ impl Bound {
     /// Everything bound that a request refers to.
     pub(super) fn named_by(head: &Head, message: &Message) -> Result<Vec<Self>, Denial> {
         let mut bound = Vec::new();
-        // Era by era: a modern request has no session, so the header means nothing there.
-        if message.claimed_version.is_none() {
+        // A modern request has no session: the header means nothing there and does not go upstream.
+        if !headers::is_modern(head) {
             match head.values("mcp-session-id").as_slice() {
                 [] => {}
                 [id] => bound.push(Self::Session(String::from_utf8_lossy(id).into_owned())),
                 _ => return Err(Denial::NotOneMessage("Mcp-Session-Id occurs more than once")),
             }
-            bound.extend(session_of(head.query()).map(Self::Session));
         }
+        bound.extend(session_of(head.query())?.map(Self::Session));
         match &message.operation {
             Operation::Task(id) => bound.push(Self::Task(id.clone())),
             Operation::Subscriptions { tasks, .. } => {
@@ -90,14 +91,20 @@ impl Bound {
 }
 
 /// The session id in the query of a POST to an HTTP+SSE server; SDKs use either name.
-pub(super) fn session_of(query: &[u8]) -> Option<String> {
-    query.split(|b| *b == b'&').find_map(|pair| {
-        let mut parts = pair.splitn(2, |b| *b == b'=');
-        let name = parts.next()?;
-        let value = parts.next()?;
-        let names: [&[u8]; 2] = [b"sessionId", b"session_id"];
-        names.contains(&name).then(|| String::from_utf8_lossy(value).into_owned())
-    })
+///
+/// # Errors
+/// [`Denial::NotOneMessage`] for a second one, and for a name that only some servers would read as one of these: what
+/// is checked must be what the upstream finds.
+pub(super) fn session_of(query: &[u8]) -> Result<Option<String>, Denial> {
+    const FAULT: Denial = Denial::NotOneMessage("The query must name a session plainly and once");
+    const NAMES: [&[u8]; 2] = [b"sessionId", b"session_id"];
+    let mut session = None;
+    for pair in query::pairs(query).filter(|pair| pair.letters == b"sessionid") {
+        let plain = NAMES.contains(&pair.name) && session.is_none();
+        let value = pair.value.filter(|_| plain).ok_or(FAULT)?;
+        session = Some(String::from_utf8_lossy(value).into_owned());
+    }
+    Ok(session)
 }
 
 /// A session was opened; its id waits until it is bound.

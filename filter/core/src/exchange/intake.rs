@@ -135,7 +135,7 @@ impl Reading {
             Some(fault) => Err(fault),
             None => Ok(headers::announced(&self.head)),
         };
-        let (path, strip) = (self.head.path(), self.head.names_with("x-portcullis-"));
+        let (path, strip) = (self.head.path(), not_the_clients(&self.head));
         let (message, bound) = referring(&self.head, message);
         let key = self.key.clone();
         self.leg = Leg::Body;
@@ -160,7 +160,7 @@ impl Reading {
             turn.context.sender = message.sender.clone();
             note_message(&message, &mut turn.context.entry);
             turn.context.era = message.claimed_era();
-            turn.context.listens_elsewhere = session_of(self.head.query()).is_some();
+            turn.context.listens_elsewhere = !matches!(session_of(self.head.query()), Ok(None));
             turn.context.era = headers::check(&self.head, &message)?;
             Ok(message)
         });
@@ -168,13 +168,23 @@ impl Reading {
         let request = Request {
             path: self.head.path(),
             bound,
-            strip: self.head.names_with("x-portcullis-"),
+            strip: not_the_clients(&self.head),
             key: self.key,
             message,
             leg: self.leg,
         };
         admission::admit(Box::new(request), turn)
     }
+}
+
+/// Headers of this request that mean nothing from a client, and might to an upstream. The modern era has no sessions:
+/// nobody checks whose it is, so a server that knows both eras must not see the name of one.
+fn not_the_clients(head: &Head) -> Vec<String> {
+    let mut names = head.names_with("x-portcullis-");
+    if headers::is_modern(head) {
+        names.extend(head.names_with("mcp-session-id"));
+    }
+    names
 }
 
 /// The message, and the sessions and tasks that it refers to.

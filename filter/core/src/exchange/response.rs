@@ -310,7 +310,7 @@ impl Answering {
     fn endpoint(&mut self, data: &str) -> Option<String> {
         let messages = self.asked.messages.as_ref()?;
         let (_, query) = data.split_once('?')?;
-        self.opened.push(Bound::Session(session_of(query.as_bytes())?));
+        self.opened.push(Bound::Session(session_of(query.as_bytes()).ok()??));
         Some(format!("{messages}?{query}"))
     }
 

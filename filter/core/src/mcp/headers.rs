@@ -19,7 +19,7 @@ const NAMED: [&str; 6] =
 /// body is judged as well, and must say the same.
 #[must_use]
 pub fn announced(head: &Head) -> Message {
-    let modern = head.single("mcp-protocol-version") == Some(MODERN_VERSION.as_bytes());
+    let modern = is_modern(head);
     let text = |name: &str| {
         let value = decoded(head.single(name).filter(|_| modern)?)?;
         String::from_utf8(value).ok()
@@ -33,6 +33,13 @@ pub fn announced(head: &Head) -> Message {
         _ => Operation::Housekeeping,
     };
     Message::bodiless(operation)
+}
+
+/// Whether the headers say that the request is of the modern era; [`check`] refuses a body that says otherwise.
+#[must_use]
+pub fn is_modern(head: &Head) -> bool {
+    let version = head.single("mcp-protocol-version").map(<[u8]>::trim_ascii);
+    version == Some(MODERN_VERSION.as_bytes())
 }
 
 /// Chooses the era and, in the modern one, checks that headers and body agree.

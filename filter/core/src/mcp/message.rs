@@ -178,8 +178,13 @@ fn is_id(id: &Value) -> bool {
 fn spelled_exactly(members: &Map<String, Value>, known: &[&str]) -> bool {
     members.keys().all(|name| {
         known.contains(&name.as_str())
-            || !known.iter().any(|known| name.eq_ignore_ascii_case(known))
+            || !known.iter().any(|known| folded(name).eq_ignore_ascii_case(known))
     })
+}
+
+/// Two letters beyond ASCII have the same other case as one within it: to some parsers `paramſ` is `params`.
+fn folded(name: &str) -> String {
+    name.replace('\u{17f}', "s").replace('\u{212a}', "k")
 }
 
 #[cfg(test)]

@@ -1,0 +1,70 @@
+//! The query of a URL as the most lenient server reads it: what is looked for in it must not hide behind a spelling.
+//!
+//! Owns the reading of names. What a name means is its reader's business.
+
+/// One `name=value`.
+#[derive(Debug)]
+pub(crate) struct Pair<'a> {
+    /// As it is written.
+    pub(crate) name: &'a [u8],
+    /// As it may be read: unescaped, letters and digits alone, in lower case, one of an array like the array.
+    pub(crate) letters: Vec<u8>,
+    pub(crate) value: Option<&'a [u8]>,
+}
+
+/// All pairs, in order.
+pub(crate) fn pairs(query: &[u8]) -> impl Iterator<Item = Pair<'_>> {
+    query.split(|b| matches!(b, b'&' | b';')).map(|pair| {
+        let mut parts = pair.splitn(2, |b| *b == b'=');
+        let name = parts.next().unwrap_or_default();
+        Pair { name, letters: letters(name), value: parts.next() }
+    })
+}
+
+fn letters(name: &[u8]) -> Vec<u8> {
+    let mut letters = Vec::new();
+    let mut rest = name;
+    while let Some((byte, after)) = rest.split_first() {
+        let (byte, after) = match (byte, after.split_at_checked(2)) {
+            (b'%', Some((digits, behind))) => match std::str::from_utf8(digits) {
+                Ok(digits) => (u8::from_str_radix(digits, 16).unwrap_or(b'%'), behind),
+                Err(_) => (b'%', after),
+            },
+            _ => (*byte, after),
+        };
+        match byte {
+            b'[' => break,
+            byte if byte.is_ascii_alphanumeric() => letters.push(byte.to_ascii_lowercase()),
+            _ => {}
+        }
+        rest = after;
+    }
+    letters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Proves: B2
+    #[test]
+    fn names_are_read_as_leniently_as_by_anyone() {
+        let read = |query: &str| {
+            let pairs = pairs(query.as_bytes());
+            let named = pairs.map(|pair| String::from_utf8(pair.letters).unwrap());
+            named.collect::<Vec<_>>()
+        };
+        assert_eq!(read("a=1&b;c=2"), ["a", "b", "c"]);
+        for name in [
+            "sessionId",
+            "session_id",
+            "session%49d",
+            "%73ESSION-id",
+            "sessionId[]",
+            "sessionId%5B0%5d",
+        ] {
+            assert_eq!(read(&format!("{name}=x")), ["sessionid"], "{name}");
+        }
+        assert_eq!(read("100%=x&%4=y&%zz=z"), ["100", "4", ""]);
+    }
+}
