@@ -285,7 +285,7 @@ fn sessions_and_tasks_of_somebody_else_are_unknown(world: &World<'_>) {
         assert_eq!(fake.requests().len(), before, "{what} reached the upstream");
     };
     refused(404, "a session by header", theirs(PYTHON).header("mcp-session-id", "s-victim"));
-    refused(404, "in a stream", get.clone().bearer(&thief).header("mcp-session-id", "s-victim"));
+    refused(404, "in a stream", get.bearer(&thief).header("mcp-session-id", "s-victim"));
     refused(404, "to end it", delete.header("mcp-session-id", "s-victim"));
     refused(404, "one that never was", theirs(PYTHON).header("mcp-session-id", "s-none"));
     let two =

@@ -6,6 +6,7 @@
 
 mod audit;
 mod bypass;
+mod bypass_http;
 mod bypass_objects;
 mod calls;
 mod clients;
@@ -41,6 +42,7 @@ fn cases() -> Vec<Case> {
         messages::cases(),
         hostile::cases(),
         bypass::cases(),
+        bypass_http::cases(),
         bypass_objects::cases(),
         streams::cases(),
         audit::cases(),
