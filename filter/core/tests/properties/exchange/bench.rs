@@ -12,8 +12,8 @@ use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
 use serde_json::json;
 
+use super::op::{Admission, Ask, BodyOp, HeadOp, Lie, Op, Turn, Which};
 use super::watch::{Books, Kind, Watch};
-use super::{Admission, Ask, BodyOp, HeadOp, Lie, Op, Turn, Which};
 use crate::trial::{self, CANARY, HOLDERS, Truth};
 
 /// How many calls an exchange surely never starts.

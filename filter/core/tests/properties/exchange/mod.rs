@@ -1,19 +1,18 @@
 //! Exchanges under any sequence of events, several of them on one worker.
 //!
-//! Owns the operations and how likely they are: enough honest ones that requests pass, enough
+//! Owns how likely each operation is: enough honest ones that requests pass, enough
 //! others that nothing is taken on trust. What must hold is `watch`'s business.
 
 mod bench;
+mod op;
 mod secrets;
 mod watch;
 mod word;
 
-use std::fmt;
 use std::time::Duration;
 
 use portcullis_core::call::CallFailure;
 use portcullis_core::event::{End, Origin};
-use portcullis_redis_lua::Value;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -21,119 +20,7 @@ use proptest::sample::{Index, select};
 
 use crate::{cases, json, resp, trial};
 use bench::Bench;
-
-/// One operation on one of the exchanges, after some time.
-#[derive(Clone, Debug)]
-struct Turn {
-    slot: usize,
-    millis: u64,
-    op: Op,
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    /// The exchange ends; another begins in its place: its request arrives whole, and so many
-    /// calls are answered with the truth.
-    Request(HeadOp, BodyOp, usize),
-    /// The exchange ends; nothing has happened yet to the one in its place.
-    Fresh,
-    /// Somebody changes a record or the policy.
-    Move {
-        holder: usize,
-        record: Option<String>,
-        policy: Option<&'static str>,
-    },
-    Head(HeadOp),
-    Body(BodyOp),
-    BodyTooLarge,
-    /// So many calls, the oldest first, are answered with the truth.
-    Honest(usize),
-    /// A call is answered with this, true or not.
-    Answer(Which, Lie),
-    Fail(Which, CallFailure),
-    ResponseHead {
-        status: u16,
-        media: &'static str,
-        coding: &'static str,
-        origin: Origin,
-        last: bool,
-    },
-    Chunk {
-        bytes: Vec<u8>,
-        last: bool,
-    },
-    ResponseTooLarge,
-    Close(End),
-}
-
-/// Which call an answer is for.
-#[derive(Clone, Debug)]
-enum Which {
-    /// One that is out, the oldest for 0.
-    Out(usize),
-    /// One that was answered before, the oldest for 0.
-    Again(usize),
-    /// One that was never started.
-    Unknown,
-}
-
-/// What a call may be answered with, by what it asked for.
-#[derive(Clone, Debug)]
-struct Lie {
-    admission: Admission,
-    document: &'static str,
-    vault: Vec<u8>,
-    /// The answer is one to another kind of call.
-    crossed: bool,
-}
-
-/// An answer to an admission call.
-#[derive(Clone, Debug)]
-enum Admission {
-    Admitted { windows: Option<usize> },
-    Moved { record: Option<String>, policy: Option<&'static str> },
-    Limited { micros: i64, window: i64, windows: Option<usize> },
-    Value(Value),
-}
-
-#[derive(Clone, Debug)]
-struct HeadOp {
-    method: &'static str,
-    path: &'static str,
-    /// Whose key; nobody's when there is no such holder.
-    holder: usize,
-    /// A header besides the usual ones.
-    further: Option<(&'static str, &'static str)>,
-    /// The modern headers mirror this.
-    mirrors: Option<Ask>,
-    last: bool,
-}
-
-#[derive(Clone, Debug)]
-struct BodyOp {
-    ask: Ask,
-    modern: bool,
-}
-
-/// What a request wants.
-#[derive(Clone, Debug, PartialEq)]
-enum Ask {
-    Call(&'static str),
-    List,
-    Ping,
-    /// Anything else; never passes.
-    Other(Bytes),
-}
-
-/// Bytes that are readable when a case fails.
-#[derive(Clone, PartialEq)]
-struct Bytes(Vec<u8>);
-
-impl fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
-    }
-}
+use op::{Admission, Ask, BodyOp, Bytes, HeadOp, Lie, Op, Turn, Which};
 
 fn rev() -> impl Strategy<Value = Option<String>> {
     let state = prop_oneof![5 => Just('g'), 3 => Just('m'), 6 => select(trial::STATES.to_vec())];

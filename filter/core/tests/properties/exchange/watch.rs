@@ -15,9 +15,9 @@ use portcullis_core::step::{Effect, Gate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 
+use super::op::{Ask, HeadOp};
 use super::secrets::is_clean;
 use super::word::{Word, understood};
-use super::{Ask, HeadOp};
 use crate::trial::{self, HOLDERS};
 
 const HEALTH: &str = "/portcullis/health";

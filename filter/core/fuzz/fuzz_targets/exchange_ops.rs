@@ -1,0 +1,10 @@
+//! Whole exchanges: what must hold stands in `portcullis_fuzz::exchange_ops`.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portcullis_fuzz::exchange_ops::check(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::process::ExitCode {
+    portcullis_fuzz::replay::main(portcullis_fuzz::exchange_ops::check)
+}

@@ -1,0 +1,10 @@
+//! Event streams in chunks: what must hold stands in `portcullis_fuzz::sse_chunks`.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portcullis_fuzz::sse_chunks::check(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::process::ExitCode {
+    portcullis_fuzz::replay::main(portcullis_fuzz::sse_chunks::check)
+}

@@ -1,0 +1,12 @@
+//! What the fuzz targets check, apart from the engine that makes up inputs.
+//!
+//! Owns one `check` per target, which panics when an invariant does not hold. Libraries and tests link no fuzzer: the
+//! seeds are replayed by `cargo test`, and a found input by `cargo run --bin <target> <input>`.
+
+pub mod exchange_ops;
+pub mod headers;
+pub mod jsonrpc_body;
+pub mod replay;
+pub mod sse_chunks;
+#[path = "../../tests/properties/trial.rs"]
+mod trial;

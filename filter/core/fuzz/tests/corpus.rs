@@ -1,0 +1,43 @@
+//! The committed seeds, once each: what a fuzzer starts from holds, and so does what one ever found.
+
+use std::path::Path;
+
+use portcullis_fuzz::{exchange_ops, headers, jsonrpc_body, replay, sse_chunks};
+
+fn every_seed_holds(target: &str, check: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    assert!(replay::directory(&corpus, check).expect("the corpus can be read") > 0);
+}
+
+// Proves: B2
+#[test]
+fn bodies() {
+    every_seed_holds("jsonrpc_body", jsonrpc_body::check);
+}
+
+// Proves: B3
+#[test]
+fn event_streams() {
+    every_seed_holds("sse_chunks", sse_chunks::check);
+}
+
+/// Line ends that no text file keeps.
+// Proves: B3
+#[test]
+fn event_streams_with_all_line_ends() {
+    for stream in ["3data: swap\r\n\r\ndata: a\r\rdata: b\n\n", "0\u{feff}data: swap\r\r\n\n"] {
+        sse_chunks::check(stream.as_bytes());
+    }
+}
+
+// Proves: B2, B4
+#[test]
+fn request_headers() {
+    every_seed_holds("headers", headers::check);
+}
+
+// Proves: A21, C6
+#[test]
+fn exchanges() {
+    every_seed_holds("exchange_ops", exchange_ops::check);
+}
