@@ -5,6 +5,7 @@
 mod build;
 mod demo;
 mod failure;
+mod fuzz;
 mod istio;
 mod progress;
 mod requirements;
@@ -48,6 +49,15 @@ enum Verb {
         /// Leave out the end-to-end tests
         #[arg(long)]
         fast: bool,
+    },
+    /// Run the fuzz targets of the core with libFuzzer; needs a C++ compiler
+    Fuzz {
+        /// How long each target runs
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        seconds: u32,
+        /// Which to run; all when none is named
+        #[arg(value_name = "TARGET", value_parser = fuzz::TARGETS)]
+        targets: Vec<String>,
     },
     /// Build the filter (wasm32), the operator's tool and the demo connector
     Build,
@@ -100,6 +110,7 @@ fn run(verb: Verb) -> Result<()> {
             let extent = if fast { test::Extent::Fast } else { test::Extent::Full };
             test::test(&workspace, extent)
         }
+        Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),
         Verb::Build => build::all(&workspace).map(drop),
         Verb::Tools => {
             Ok(progress::step("installing the tools", || Tools::install(&workspace)).map(drop)?)
