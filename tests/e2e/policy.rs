@@ -23,7 +23,6 @@ fn without_metrics(policy: &Value) -> Value {
     changed
 }
 
-// Proves: A25
 fn change_takes_effect_on_the_next_request_of_every_worker(world: &World<'_>) {
     let org = world.organisation();
     let key = org.key("analyst").key;
@@ -70,7 +69,6 @@ fn rollback_takes_effect_on_the_next_request(world: &World<'_>) {
     }
 }
 
-// Proves: A25
 fn refused_policy_changes_nothing_and_names_every_mistake(world: &World<'_>) {
     let org = world.organisation();
     let key = org.key("analyst").key;

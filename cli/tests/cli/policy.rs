@@ -56,7 +56,6 @@ fn yaml_and_json_of_the_same_policy_are_the_same_version() {
     assert_eq!(yaml["version"].as_str().unwrap().len(), 16);
 }
 
-// Proves: A25
 #[test]
 fn push_stores_the_version_and_makes_it_active() {
     let operator = Operator::with_policy();
@@ -102,7 +101,7 @@ fn push_refuses_a_faulty_document_and_changes_nothing() {
     assert_eq!(active(&operator, "acme"), before);
 }
 
-// Proves: A25, A26, A27
+// Proves: A26, A27
 #[test]
 fn rollback_goes_back_one_step_and_history_tells_it_all() {
     let operator = Operator::with_policy();

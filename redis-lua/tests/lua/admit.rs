@@ -284,7 +284,6 @@ fn a_jump_of_the_clock_back_admits_no_more_than_the_limit() {
     }
 }
 
-// Proves: X11
 #[test]
 fn several_windows_are_drawn_from_all_or_none() {
     let valkey = Valkey::start();

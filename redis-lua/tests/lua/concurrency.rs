@@ -15,7 +15,7 @@ const RUN_FOR: Duration = Duration::from_millis(1_500);
 const WINDOWS: [(&str, u64, u64); 4] =
     [("a", 3, 5_000), ("b", 25, 50_000), ("c", 100, 400_000), ("d", 60, 250_000)];
 
-// Proves: A8, A9, A10, B1, X11
+// Proves: A8, A9, A10, B1
 #[test]
 fn no_interval_ever_holds_more_than_the_limit() {
     let valkey = Valkey::start();

@@ -31,7 +31,7 @@ impl Model {
     }
 }
 
-// Proves: A9, X11
+// Proves: A9
 #[test]
 fn agrees_with_the_model() {
     let valkey = Valkey::start();

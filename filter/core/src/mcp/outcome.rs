@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    // Proves: A15, X8
+    // Proves: A15
     #[test]
     fn rows_are_counted_where_servers_put_them() {
         let rows = |result: Value| of(&json!({"id": 1, "result": result}), &json!(1));

@@ -28,7 +28,7 @@ fn document() -> Value {
     })
 }
 
-// Proves: B9, C3, A11
+// Proves: C3, A11
 #[test]
 fn a_policy_compiles_to_what_it_says() {
     let policy = compile(&document()).unwrap();
@@ -43,7 +43,6 @@ fn a_policy_compiles_to_what_it_says() {
     assert_eq!(policy.tiers[&PolicyName::new("free").unwrap()][0].name, "tiers.free.calls");
 }
 
-// Proves: X4
 #[test]
 fn a_version_is_the_content_not_the_spelling() {
     let version = version_of(&document()).unwrap();

@@ -96,7 +96,7 @@ proptest! {
         prop_assert_eq!(parse_strict(value.to_string().as_bytes()), Ok(value));
     }
 
-    // Proves: A18, X1
+    // Proves: A18
     #[test]
     fn the_canonical_form_reads_back_to_itself(value in value()) {
         let once = canonical(&value);

@@ -216,7 +216,7 @@ fn turn() -> impl Strategy<Value = Turn> {
 proptest! {
     #![proptest_config(cases(192))]
 
-    // Proves: A5, A18, A21, B2, C6, X1, X2
+    // Proves: A5, A18, A21, B2, C6, X2
     #[test]
     fn nothing_passes_unconfirmed_and_everything_is_told_once(
         cache in select(vec![0, 60]),
