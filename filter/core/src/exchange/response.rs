@@ -155,8 +155,9 @@ impl Asked {
 
     fn plan(&self, head: &ResponseHead, coded: bool) -> (Plan, Gate) {
         let calls = matches!(self.operation, Operation::CallTool(_));
-        // 202 only says that an answer comes elsewhere.
-        let unseen = head.status == 202 || self.operation == Operation::Initialize;
+        // To a message, 202 only says that an answer comes elsewhere.
+        let elsewhere = head.status == 202 && self.operation != Operation::Listen;
+        let unseen = elsewhere || self.operation == Operation::Initialize;
         if head.last || coded || unseen {
             (Plan::Unseen, Gate::Pass)
         } else if is_media(&head.content_type, b"text/event-stream") {
