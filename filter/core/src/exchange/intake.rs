@@ -6,7 +6,7 @@
 use super::admission::{self, Leg, Request};
 use super::binding::{Bound, session_of};
 use super::origin;
-use super::{Next, Stage, Turn};
+use super::{Answers, Next, Stage, Turn};
 use crate::audit::Entry;
 use crate::auth::api_key::PresentedKey;
 use crate::auth::credential;
@@ -160,7 +160,9 @@ impl Reading {
             turn.context.sender = message.sender.clone();
             note_message(&message, &mut turn.context.entry);
             turn.context.era = message.claimed_era();
-            turn.context.listens_elsewhere = !matches!(session_of(self.head.query()), Ok(None));
+            if !matches!(session_of(self.head.query()), Ok(None)) {
+                turn.context.answers = Answers::Elsewhere;
+            }
             turn.context.era = headers::check(&self.head, &message)?;
             Ok(message)
         });

@@ -73,11 +73,19 @@ struct Context {
     next_call: CallId,
     sender: Sender,
     era: Era,
-    /// Whether the client waits for answers on another stream (HTTP+SSE) and takes from this one its status alone.
-    listens_elsewhere: bool,
+    answers: Answers,
     /// The page that asked, when it may.
     origin: Option<String>,
     sent: Sent,
+}
+
+/// Where the client looks for the answer to its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answers {
+    /// In the response to the request.
+    Here,
+    /// On another stream (HTTP+SSE): of this response it takes the status alone.
+    Elsewhere,
 }
 
 /// What of the request went upstream.
@@ -103,7 +111,7 @@ impl Default for Exchange {
             next_call: CallId::FIRST,
             sender: Sender::Unknown,
             era: Era::Legacy,
-            listens_elsewhere: false,
+            answers: Answers::Here,
             origin: None,
             sent: Sent::Nothing,
         };
@@ -137,7 +145,7 @@ impl Exchange {
         let request_id = request_id.as_ref().map_or("none", RequestId::as_str);
         let mut reply = denial.reply(&self.context.sender, self.context.era, request_id);
         // A 200 would be news to nobody: the client would wait for an answer that never comes.
-        if self.context.listens_elsewhere && reply.status == 200 {
+        if self.context.answers == Answers::Elsewhere && reply.status == 200 {
             reply.status = 400;
         }
         reply.headers.extend(self.context.origin.iter().flat_map(|origin| origin::headers(origin)));
