@@ -1,0 +1,75 @@
+//! The form of a connector.
+//!
+//! Owns what may stand where a connector is described. Reaches none of them.
+
+use std::collections::BTreeMap;
+
+use super::globs;
+use crate::decode::{Faults, Node};
+use crate::id::PolicyName;
+use crate::policy::{Connector, Globs};
+use crate::vault::{CredentialTemplate, SecretRef};
+
+pub(super) fn connector(_: &PolicyName, node: Node<'_>, faults: &mut Faults) -> Option<Connector> {
+    const PATH: &str = "an absolute path without query, `//`, `.` or `..`, such as /demo/mcp";
+    let mut fields = node.object(faults, "a connector: an object with `path`")?;
+    let path = fields
+        .required("path", faults, PATH)
+        .and_then(|node| node.text(faults, PATH, |text| plain_path(text).then(|| text.to_owned())));
+    let messages = match fields.optional("messages") {
+        Some(node) => {
+            node.text(faults, PATH, |text| plain_path(text).then(|| text.to_owned())).map(Some)
+        }
+        None => Some(None),
+    };
+    let credential = match fields.optional("credential") {
+        Some(node) => credential(node, faults).map(Some),
+        None => Some(None),
+    };
+    let methods = match fields.optional("methods") {
+        Some(node) => globs(node, faults, "a list of JSON-RPC methods; * and ? are wildcards"),
+        None => Some(Globs::default()),
+    };
+    fields.finish(faults);
+    Some(Connector { path: path?, messages: messages?, credential: credential?, methods: methods? })
+}
+
+/// Only paths that Envoy's normalisation leaves alone can be compared with what it routes.
+fn plain_path(text: &str) -> bool {
+    text.len() > 1
+        && text
+            .strip_prefix('/')
+            .is_some_and(|rest| rest.split('/').all(|segment| !matches!(segment, "" | "." | "..")))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b))
+}
+
+fn credential(node: Node<'_>, faults: &mut Faults) -> Option<CredentialTemplate> {
+    let mut fields = node.object(faults, "an object with `secret`, `header` and `template`")?;
+    let secret = fields
+        .required("secret", faults, SecretRef::EXPECTED)
+        .and_then(|node| node.unseen_text(faults, SecretRef::EXPECTED, SecretRef::parse));
+    let header = fields.required("header", faults, CredentialTemplate::HEADER).and_then(|node| {
+        node.text(faults, CredentialTemplate::HEADER, CredentialTemplate::header_name)
+    });
+    let template =
+        fields.required("template", faults, CredentialTemplate::TEMPLATE).and_then(|node| {
+            node.text(faults, CredentialTemplate::TEMPLATE, CredentialTemplate::split)
+        });
+    fields.finish(faults);
+    Some(CredentialTemplate::new(secret?, header?, template?))
+}
+
+pub(super) fn distinct_paths(connectors: &BTreeMap<PolicyName, Connector>, faults: &mut Faults) {
+    let mut owners = BTreeMap::new();
+    for (name, connector) in connectors {
+        for (field, path) in ["path", "messages"].into_iter().zip(connector.paths()) {
+            if let Some(first) = owners.insert(path, name) {
+                faults.push(
+                    &format!("connectors.{name}.{field}"),
+                    format!("{path:?}, the path of {first}"),
+                    "a path that no other connector has",
+                );
+            }
+        }
+    }
+}

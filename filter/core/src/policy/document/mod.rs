@@ -1,0 +1,124 @@
+//! The form of a policy document, version 1.
+//!
+//! Owns reading it field by field, and what each fault says. Unknown fields are faults; so is a
+//! reference to something the document does not define.
+
+mod connector;
+mod limit;
+mod role;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{Globs, Policy, PolicyErrors};
+use crate::decode::{Faults, Fields, Node};
+use crate::id::{OrgId, PolicyName};
+use connector::{connector, distinct_paths};
+use limit::{limits, tier};
+use role::role;
+
+/// Longest glob and longest tool name: MCP advises 128 characters.
+const LONGEST_GLOB: usize = 256;
+
+pub(super) fn read(document: &Value) -> Result<Policy, PolicyErrors> {
+    let mut faults = Faults::default();
+    let policy = policy(document, &mut faults);
+    faults.unless(policy)
+}
+
+fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
+    let mut fields = Node::root(document).object(faults, "a policy document: an object")?;
+    let expected = "1, the version of this document format";
+    if let Some(node) = fields.required("version", faults, expected)
+        && !node.is_integer(1)
+    {
+        node.fault(faults, expected);
+    }
+    let organisations = fields
+        .required("organisations", faults, "a list of organisations, such as [acme]")
+        .and_then(|node| organisations(node, faults));
+    let connectors = named(&mut fields, "connectors", faults, connector);
+    if let Some(connectors) = &connectors {
+        distinct_paths(connectors, faults);
+    }
+    // Also those with a fault of their own: a role that names one is right.
+    let known: Vec<&str> =
+        fields.optional("connectors").map(|node| node.names()).unwrap_or_default();
+    let roles = named(&mut fields, "roles", faults, |_, node, faults| role(node, faults, &known));
+    let tiers = named(&mut fields, "tiers", faults, tier);
+    let limits = match fields.optional("limits") {
+        Some(node) => limits(node, faults),
+        None => Some(Vec::new()),
+    };
+    let redact = match fields.optional("redact") {
+        Some(node) => texts(node, faults, "a list of argument names", "an argument name"),
+        None => Some(Vec::new()),
+    };
+    fields.finish(faults);
+    Some(Policy {
+        organisations: organisations?,
+        connectors: connectors?,
+        roles: roles?,
+        tiers: tiers?,
+        limits: limits?,
+        redact: redact?,
+    })
+}
+
+fn organisations(node: Node<'_>, faults: &mut Faults) -> Option<BTreeSet<OrgId>> {
+    let items = node.clone().items(faults, "a list of organisations, such as [acme]")?;
+    if items.is_empty() {
+        node.fault(faults, "at least one organisation");
+    }
+    items.into_iter().map(|item| item.text(faults, OrgId::EXPECTED, OrgId::new)).collect()
+}
+
+/// An object of named things, each read by `read`; nothing when the field is absent or not one.
+fn named<T>(
+    fields: &mut Fields<'_>,
+    field: &'static str,
+    faults: &mut Faults,
+    mut read: impl FnMut(&PolicyName, Node<'_>, &mut Faults) -> Option<T>,
+) -> Option<BTreeMap<PolicyName, T>> {
+    let expected = format!("an object: one member for each of the {field}");
+    let members = fields.required(field, faults, &expected)?.members(faults, &expected)?;
+    let mut things = BTreeMap::new();
+    for (name, node) in members {
+        let Some(name) = name_of(name, &node, faults) else {
+            continue;
+        };
+        if let Some(thing) = read(&name, node, faults) {
+            things.insert(name, thing);
+        }
+    }
+    Some(things)
+}
+
+fn name_of(name: &str, node: &Node<'_>, faults: &mut Faults) -> Option<PolicyName> {
+    let valid = PolicyName::new(name);
+    if valid.is_none() {
+        faults.push(node.path(), format!("the name {name:?}"), PolicyName::EXPECTED);
+    }
+    valid
+}
+fn globs(node: Node<'_>, faults: &mut Faults, expected: &str) -> Option<Globs> {
+    let texts = texts(node, faults, expected, "a name")?;
+    let mut globs = Globs::default();
+    for text in texts {
+        globs.insert(&text);
+    }
+    Some(globs)
+}
+
+fn texts(node: Node<'_>, faults: &mut Faults, list: &str, item: &str) -> Option<Vec<String>> {
+    let expected = format!("{item} of 1 to {LONGEST_GLOB} bytes");
+    node.items(faults, list)?
+        .into_iter()
+        .map(|node| {
+            node.text(faults, &expected, |text| {
+                (1..=LONGEST_GLOB).contains(&text.len()).then(|| text.to_owned())
+            })
+        })
+        .collect()
+}
