@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use log::warn;
 use portcullis_core::call::{Call, CallFailure, Reply};
+use portcullis_core::config::Vault;
 use portcullis_core::event::Event;
 use portcullis_core::redis::{Command, Output};
 use portcullis_redis_lua::Key;
@@ -91,10 +92,8 @@ impl Gateway {
     }
 
     fn ask_vault(&self, waiter: Waiter, path: &str) -> Result<(), CallFailure> {
-        let place = self.with(|state| {
-            (state.worker.config.vault_cluster.clone(), state.worker.config.vault_timeout)
-        });
-        let (cluster, timeout) = place.ok_or(CallFailure::Refused)?;
+        let vault = self.with(|state| state.worker.config.vault.clone()).flatten();
+        let Vault { cluster, timeout, .. } = vault.ok_or(CallFailure::Refused)?;
         let request_id = host::header(MapType::HttpRequestHeaders, "x-request-id");
         let request_id = request_id.and_then(|id| String::from_utf8(id).ok()).unwrap_or_default();
         let token = host::http_get(&cluster, path, &request_id, timeout)
@@ -136,8 +135,8 @@ impl Gateway {
     }
 
     fn open_stream(&self) -> Vec<Output<Waiter>> {
-        let cluster = self.with(|state| state.worker.config.redis_cluster.clone());
-        match cluster.ok_or(host::HostError).and_then(|cluster| host::open_stream(&cluster)) {
+        let redis = self.with(|state| state.worker.config.redis.clone()).flatten();
+        match redis.ok_or(host::HostError).and_then(|redis| host::open_stream(&redis.cluster)) {
             Ok(stream) => {
                 let now = host::now();
                 let outputs = self.with(|state| {

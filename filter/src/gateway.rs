@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use log::error;
 use portcullis_core::audit::Chain;
@@ -62,12 +63,17 @@ pub(crate) struct Waiter {
     pub(crate) call: CallId,
 }
 
+/// Without Redis nothing is ever submitted, so nothing waits.
+fn redis_timeout(config: &Config) -> Duration {
+    config.redis.as_ref().map(|redis| redis.timeout).unwrap_or_default()
+}
+
 /// An event and whom it is for.
 pub(crate) type Mail = (u32, Event);
 
 impl Gateway {
     pub(crate) fn new(root: u32, config: Config, chain: Chain, seed: u64) -> Self {
-        let redis = Connection::new(config.redis_timeout, seed);
+        let redis = Connection::new(redis_timeout(&config), seed);
         let state = State {
             worker: Worker::new(config, chain),
             exchanges: HashMap::new(),
@@ -82,9 +88,8 @@ impl Gateway {
     /// Takes a new plugin configuration; the chain and the caches go on.
     pub(crate) fn reconfigure(&self, config: Config) {
         let orphaned = self.with(|state| {
-            let same = state.worker.config.redis_cluster == config.redis_cluster
-                && state.worker.config.redis_timeout == config.redis_timeout;
-            let timeout = config.redis_timeout;
+            let same = state.worker.config.redis == config.redis;
+            let timeout = redis_timeout(&config);
             state.worker.config = config;
             if same {
                 return (Vec::new(), None);

@@ -58,6 +58,17 @@ impl Key {
         Self(format!("portcullis:{{{}}}:bound:{}:{}", Encoded(org), Encoded(kind), Encoded(digest)))
     }
 
+    /// HASH: a token, a subject or a certificate that is denied although it proves itself; `rev` and
+    /// `doc` (JSON). `digest` is of what is denied, and of who issued it.
+    pub fn denied(org: &str, kind: &str, digest: &str) -> Self {
+        Self(format!(
+            "portcullis:{{{}}}:denied:{}:{}",
+            Encoded(org),
+            Encoded(kind),
+            Encoded(digest)
+        ))
+    }
+
     /// The name as Redis sees it.
     pub fn as_str(&self) -> &str {
         &self.0

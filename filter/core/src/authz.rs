@@ -2,9 +2,11 @@
 //!
 //! Owns the verdict and the rule it names. Knows nothing of credentials, limits or transport.
 
+use std::rc::Rc;
+
 use serde_json::Value;
 
-use crate::auth::Principal;
+use crate::auth::{Narrowing, Principal, Writes};
 use crate::denial::Denial;
 use crate::id::PolicyName;
 use crate::mcp::{Listing, Message, Operation};
@@ -23,6 +25,11 @@ pub fn judge(
     let Some(access) = policy.access(&principal.role, name) else {
         return Err(Denial::Forbidden { rule: format!("roles.{}.{name}", principal.role) });
     };
+    let narrowing = &principal.narrowing;
+    if narrowing.connectors.as_ref().is_some_and(|only| !only.matches(name.as_str())) {
+        return Err(Denial::Forbidden { rule: "credential.connectors".to_owned() });
+    }
+    let open = |tool: &str| is_open(narrowing, connector, tool);
     match &message.operation {
         // Tasks and sessions are bound to who opened them; the admission checks that.
         Operation::Initialize
@@ -32,6 +39,9 @@ pub fn judge(
         | Operation::Response
         | Operation::Listen
         | Operation::EndSession => Ok(()),
+        Operation::CallTool(call) if !open(&call.name) => {
+            Err(Denial::UnknownTool(call.name.clone()))
+        }
         Operation::CallTool(call) if access.allow.matches(&call.name) => Ok(()),
         Operation::CallTool(call) if access.show.matches(&call.name) => {
             Err(Denial::Forbidden { rule: format!("roles.{}.{name}.show", principal.role) })
@@ -77,19 +87,57 @@ fn climbs(uri: &str) -> bool {
     plain.split(['/', '\\', '?', '#']).any(|segment| segment == "..")
 }
 
-/// Whether the holder of `access` sees the item of a list; `None` when it has no name to judge by.
-#[must_use]
-pub fn sees(access: &Access, listing: Listing, item: &Value) -> Option<bool> {
-    let name = |member: &str| item.get(member).and_then(Value::as_str);
-    Some(match listing {
-        Listing::Tools => {
-            let tool = name("name")?;
-            access.allow.matches(tool) || access.show.matches(tool)
+/// Whether the credential is open to a tool that its role may be open to.
+fn is_open(narrowing: &Narrowing, connector: &Connector, tool: &str) -> bool {
+    let named = narrowing.tools.as_ref().is_none_or(|only| only.matches(tool));
+    let harmless = match narrowing.writes {
+        Writes::Open => true,
+        Writes::Closed => connector.tools.get(tool).is_some_and(|tool| tool.read_only),
+    };
+    named && harmless
+}
+
+/// What of one connector one principal sees.
+#[derive(Clone, Debug)]
+pub struct View {
+    policy: Rc<Policy>,
+    connector: PolicyName,
+    role: PolicyName,
+    narrowing: Narrowing,
+}
+
+impl View {
+    /// The view of `principal` on `connector`.
+    #[must_use]
+    pub fn new(policy: &Rc<Policy>, principal: &Principal, connector: &PolicyName) -> Self {
+        Self {
+            policy: policy.clone(),
+            connector: connector.clone(),
+            role: principal.role.clone(),
+            narrowing: principal.narrowing.clone(),
         }
-        Listing::Prompts => access.prompts.matches(name("name")?),
-        Listing::Resources => access.resources.matches(name("uri")?),
-        Listing::Templates => access.resources.matches(name("uriTemplate")?),
-    })
+    }
+
+    /// Whether the item of a list is seen; `None` when it has no name to judge by.
+    #[must_use]
+    pub fn sees(&self, listing: Listing, item: &Value) -> Option<bool> {
+        let name = |member: &str| item.get(member).and_then(Value::as_str);
+        let access = self.policy.access(&self.role, &self.connector);
+        let connector = self.policy.connectors.get(&self.connector);
+        let (Some(access), Some(connector)) = (access, connector) else {
+            return Some(false);
+        };
+        Some(match listing {
+            Listing::Tools => {
+                let tool = name("name")?;
+                (access.allow.matches(tool) || access.show.matches(tool))
+                    && is_open(&self.narrowing, connector, tool)
+            }
+            Listing::Prompts => access.prompts.matches(name("name")?),
+            Listing::Resources => access.resources.matches(name("uri")?),
+            Listing::Templates => access.resources.matches(name("uriTemplate")?),
+        })
+    }
 }
 
 #[cfg(test)]

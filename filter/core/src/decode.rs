@@ -204,6 +204,15 @@ impl<'a> Node<'a> {
         read
     }
 
+    /// `true` or `false`.
+    pub fn boolean(self, faults: &mut Faults) -> Option<bool> {
+        let value = self.value.as_bool();
+        if value.is_none() {
+            self.fault(faults, "true or false");
+        }
+        value
+    }
+
     /// A whole number within `range`; `5.0` is one too, since protobuf's `Struct` knows no other.
     pub fn integer(
         self,

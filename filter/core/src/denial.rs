@@ -362,7 +362,8 @@ impl Denial {
     }
 }
 
-fn ceil_ms(duration: Duration) -> u64 {
+/// Whole milliseconds, none of them too early.
+pub(crate) fn ceil_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 

@@ -35,12 +35,13 @@ fn counts(only: &LimitMatch, principal: &Principal, connector: &PolicyName, tool
 }
 
 fn window(limit: &Limit, principal: &Principal, connector: &PolicyName, tool: &str) -> Window {
+    let holder = principal.identity.holder();
     let partition: Vec<(&str, &str)> = limit
         .per
         .iter()
         .map(|dimension| match dimension {
             Dimension::Org => ("org", principal.org.as_str()),
-            Dimension::Key => ("key", principal.key.as_str()),
+            Dimension::Key => ("key", holder.as_str()),
             Dimension::Role => ("role", principal.role.as_str()),
             Dimension::Tier => ("tier", principal.tier.as_str()),
             Dimension::Connector => ("connector", connector.as_str()),

@@ -8,8 +8,10 @@ use std::num::NonZeroUsize;
 use std::rc::Rc;
 
 use lru::LruCache;
+use portcullis_redis_lua::Key;
 
 use crate::audit::Chain;
+use crate::auth::denied::DeniedRecord;
 use crate::auth::record::KeyRecord;
 use crate::config::Config;
 use crate::id::{KeyId, OrgId, PolicyVersion};
@@ -20,14 +22,17 @@ const MAX_RECORDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 const MAX_POLICIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 const MAX_LEASES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
 
-/// A record and the revision it was read at; `None` when this filter cannot read it.
+/// A record and the revision it was read at.
 #[derive(Debug)]
-pub struct CachedRecord {
+pub struct Cached<T> {
     /// The revision.
     pub rev: String,
-    /// The record.
-    pub record: Option<KeyRecord>,
+    /// The record; `None` when this filter cannot read it.
+    pub record: Option<T>,
 }
+
+/// The record of an API key.
+pub type CachedRecord = Cached<KeyRecord>;
 
 /// The memory of one worker.
 #[derive(Debug)]
@@ -37,6 +42,7 @@ pub struct Worker {
     /// The audit chain of this VM.
     pub chain: Chain,
     records: LruCache<(OrgId, KeyId), Rc<CachedRecord>>,
+    denials: LruCache<Key, Rc<Cached<DeniedRecord>>>,
     /// The active version of each organisation; only those that Redis named, so it is bounded.
     active: BTreeMap<OrgId, PolicyVersion>,
     policies: LruCache<PolicyVersion, Rc<Policy>>,
@@ -51,6 +57,7 @@ impl Worker {
             config,
             chain,
             records: LruCache::new(MAX_RECORDS),
+            denials: LruCache::new(MAX_RECORDS),
             active: BTreeMap::new(),
             policies: LruCache::new(MAX_POLICIES),
             leases: LruCache::new(MAX_LEASES),
@@ -71,6 +78,19 @@ impl Worker {
         }
     }
 
+    /// The last seen denial at `key`.
+    pub fn denial(&mut self, key: &Key) -> Option<Rc<Cached<DeniedRecord>>> {
+        self.denials.get(key).cloned()
+    }
+
+    /// Remembers a denial, or that there is none.
+    pub fn set_denial(&mut self, key: Key, denial: Option<Rc<Cached<DeniedRecord>>>) {
+        match denial {
+            Some(denial) => _ = self.denials.put(key, denial),
+            None => _ = self.denials.pop(&key),
+        }
+    }
+
     /// The last seen active policy version of an organisation.
     #[must_use]
     pub fn active(&self, org: &OrgId) -> Option<&PolicyVersion> {
@@ -85,9 +105,17 @@ impl Worker {
         }
     }
 
+    /// The version of the policy in the plugin configuration, if it is for `org`.
+    #[must_use]
+    pub fn inline_version(&self, org: &OrgId) -> Option<&PolicyVersion> {
+        let inline = self.config.policy.as_ref()?;
+        inline.policy.organisations.contains(org).then_some(&inline.version)
+    }
+
     /// A compiled policy.
     pub fn policy(&mut self, version: &PolicyVersion) -> Option<Rc<Policy>> {
-        self.policies.get(version).cloned()
+        let inline = self.config.policy.as_ref().filter(|inline| inline.version == *version);
+        inline.map(|inline| inline.policy.clone()).or_else(|| self.policies.get(version).cloned())
     }
 
     /// Remembers a compiled policy. Versions are content addresses, so this never goes stale.

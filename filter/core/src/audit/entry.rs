@@ -7,8 +7,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use super::event::AuditEvent;
 use super::redact::{Redaction, redact};
-use crate::auth::Principal;
+use crate::auth::{Identity, Principal};
+use crate::denial::{Denial, ceil_ms};
 use crate::event::Head;
 use crate::json;
 
@@ -22,16 +24,19 @@ pub struct Entry {
     /// From `traceparent`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// Of the proven key.
+    /// Of the proven credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub org_id: Option<String>,
     /// Of the proven key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_id: Option<String>,
-    /// The name the key was issued under.
+    /// The subject of the proven token or certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// The name the credential was issued under.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// `api_key`.
+    /// `api_key`, `jwt` or `mtls`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_method: Option<&'static str>,
     /// The role that decided.
@@ -77,6 +82,9 @@ pub struct Entry {
     /// The policy that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_version: Option<String>,
+    /// What else happened on the way; people alert on these by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<AuditEvent>,
     /// The client's address, without port.
     pub client_address: String,
     /// The header, shortened.
@@ -116,10 +124,42 @@ impl Entry {
     /// Notes who called.
     pub fn identify(&mut self, principal: &Principal) {
         self.org_id = Some(principal.org.to_string());
-        self.api_key_id = Some(principal.key.to_string());
+        match &principal.identity {
+            Identity::Key(id) => self.api_key_id = Some(id.to_string()),
+            Identity::Token { subject: client, .. } | Identity::Certificate(client) => {
+                self.client_id = Some(client.chars().take(LONGEST_TEXT).collect());
+            }
+        }
         self.principal = Some(principal.name.clone());
-        self.auth_method = Some("api_key");
+        self.auth_method = Some(principal.identity.method());
         self.role = Some(principal.role.to_string());
+    }
+
+    /// Notes what a refusal has to be known for by itself.
+    pub fn note_denial(&mut self, denial: &Denial) {
+        match denial {
+            Denial::Unauthenticated(failure) => self.events.push(AuditEvent::AuthFailed {
+                reason: failure.code(),
+                address: self.client_address.clone(),
+                path: self.path.clone(),
+            }),
+            Denial::Limited { limit, retry_after } => {
+                self.events.push(AuditEvent::RateLimitExceeded {
+                    limit: limit.clone(),
+                    retry_after_ms: ceil_ms(*retry_after),
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes that the credential held, if it did.
+    pub fn note_success(&mut self) {
+        let failed = |event: &AuditEvent| matches!(event, AuditEvent::AuthFailed { .. });
+        let client_id = self.api_key_id.as_ref().or(self.client_id.as_ref());
+        if let Some(client_id) = client_id.filter(|_| !self.events.iter().any(failed)) {
+            self.events.push(AuditEvent::AuthSuccess { client_id: client_id.clone() });
+        }
     }
 
     /// Notes that a call has these arguments, without showing any.

@@ -5,10 +5,12 @@
 
 mod chain;
 mod entry;
+mod event;
 mod redact;
 mod verify;
 
 pub use chain::{Chain, GENESIS, hash_of};
 pub use entry::{Decision, Entry};
+pub use event::AuditEvent;
 pub use redact::{Redaction, redact};
 pub use verify::{ChainSummary, LineFault, Start, Verifier};

@@ -6,12 +6,23 @@ use super::AuthFailure;
 use super::api_key::PresentedKey;
 use crate::event::Head;
 use crate::query;
+use crate::secret::Secret;
 
-/// The single credential of a request.
+/// A credential as a client presented it: well-formed as far as its kind is told by its form, not
+/// yet proven.
+#[derive(Debug)]
+pub enum Presented {
+    /// An API key.
+    Key(PresentedKey),
+    /// Three parts between dots: a JSON Web Token (RFC 7519 §3.1), unread.
+    Token(Secret),
+}
+
+/// The single credential in the headers of a request.
 ///
 /// # Errors
 /// None, several, one in the URL, or one that is not well-formed.
-pub fn extract(head: &Head) -> Result<PresentedKey, AuthFailure> {
+pub fn extract(head: &Head) -> Result<Presented, AuthFailure> {
     if names_credential(head.query()) {
         return Err(AuthFailure::InQuery);
     }
@@ -19,9 +30,19 @@ pub fn extract(head: &Head) -> Result<PresentedKey, AuthFailure> {
     let keys = head.values("x-api-key");
     match (bearers.as_slice(), keys.as_slice()) {
         ([], []) => Err(AuthFailure::NoCredential),
-        ([value], []) => PresentedKey::parse(bearer(value)?),
-        ([], [value]) => PresentedKey::parse(value.trim_ascii()),
+        ([value], []) => presented(bearer(value)?),
+        ([], [value]) => PresentedKey::parse(value.trim_ascii()).map(Presented::Key),
         _ => Err(AuthFailure::SeveralCredentials),
+    }
+}
+
+/// What follows `Bearer`. An API key has no dot in it, a token exactly two.
+fn presented(text: &[u8]) -> Result<Presented, AuthFailure> {
+    match std::str::from_utf8(text) {
+        Ok(token) if token.matches('.').count() == 2 => {
+            Ok(Presented::Token(Secret::new(token.to_owned())))
+        }
+        _ => PresentedKey::parse(text).map(Presented::Key),
     }
 }
 

@@ -4,25 +4,14 @@
 //! [`crate::authz`]'s business.
 
 pub mod api_key;
+mod claimant;
 pub mod credential;
+pub mod denied;
+mod principal;
 pub mod record;
 
-use crate::id::{KeyId, OrgId, PolicyName};
-
-/// Somebody whose credential was proven.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal {
-    /// The organisation the credential belongs to.
-    pub org: OrgId,
-    /// The key that was presented.
-    pub key: KeyId,
-    /// The name the key was issued under; what the upstream and the audit log see.
-    pub name: String,
-    /// The role that decides about tools.
-    pub role: PolicyName,
-    /// The tier that decides about limits.
-    pub tier: PolicyName,
-}
+pub use claimant::{Claimant, Proven};
+pub use principal::{Identity, Narrowing, Principal, Scopes, Writes};
 
 /// Why a credential was not accepted. The client hears [`AuthFailure::told`], no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +40,8 @@ pub enum AuthFailure {
     Expired,
     /// Before its first valid moment.
     NotYetValid,
+    /// It proves itself, and somebody denied it.
+    Denied,
 }
 
 impl AuthFailure {
@@ -70,6 +61,7 @@ impl AuthFailure {
             Self::Revoked => "revoked",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
+            Self::Denied => "denied",
         }
     }
 
@@ -77,7 +69,9 @@ impl AuthFailure {
     #[must_use]
     pub const fn proves_holder(self) -> bool {
         match self {
-            Self::RotatedOut | Self::Revoked | Self::Expired | Self::NotYetValid => true,
+            Self::RotatedOut | Self::Revoked | Self::Expired | Self::NotYetValid | Self::Denied => {
+                true
+            }
             Self::NoCredential
             | Self::SeveralCredentials
             | Self::InQuery
@@ -99,9 +93,11 @@ impl AuthFailure {
             Self::InQuery => "Credentials in the URL are not accepted",
             Self::UnsupportedScheme => "Only the Bearer scheme is accepted",
             Self::Malformed | Self::CheckDigits => "The credential is malformed",
-            Self::UnknownKey | Self::WrongSecret | Self::RotatedOut | Self::Revoked => {
-                "The credential is not valid"
-            }
+            Self::UnknownKey
+            | Self::WrongSecret
+            | Self::RotatedOut
+            | Self::Revoked
+            | Self::Denied => "The credential is not valid",
             Self::Expired => "The credential has expired",
             Self::NotYetValid => "The credential is not valid yet",
         }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::api_key::{KeyDigest, PresentedKey};
-use super::{AuthFailure, Principal};
+use super::{AuthFailure, Identity, Narrowing, Principal, Scopes};
 use crate::id::{KeyId, OrgId, PolicyName};
 use crate::time::UnixTime;
 
@@ -118,10 +118,12 @@ impl KeyRecord {
     pub fn principal(&self) -> Principal {
         Principal {
             org: self.org.clone(),
-            key: self.id.clone(),
+            identity: Identity::Key(self.id.clone()),
             name: self.name.clone(),
             role: self.role.clone(),
             tier: self.tier.clone(),
+            scopes: Scopes::Unknown,
+            narrowing: Narrowing::default(),
         }
     }
 }

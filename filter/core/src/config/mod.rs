@@ -1,26 +1,32 @@
 //! The plugin configuration: how to reach Redis and Vault, and what this deployment allows.
 //!
-//! Owns defaults and bounds. Holds no policy and no secret: those live in Redis and in Vault.
+//! Owns defaults and bounds. Holds no secret: those live in Vault.
 
+mod auth;
+mod inline;
+
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::decode::{Faults, Fields, Node};
+use crate::id::PolicyVersion;
+use crate::policy::Policy;
+pub use auth::AuthConfig;
 
 /// What the operator of this Envoy decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
-    /// The Envoy cluster of the Redis stream.
-    pub redis_cluster: String,
-    /// How long one Redis command may take before the call counts as failed.
-    pub redis_timeout: Duration,
-    /// The Envoy cluster of the Vault API.
-    pub vault_cluster: String,
-    /// How long one Vault read may take.
-    pub vault_timeout: Duration,
-    /// How long a credential read from Vault is used before it is read again.
-    pub vault_cache: Duration,
+    /// Where keys, policies and windows are. Without it there are none of them, and `policy` decides
+    /// about tokens and certificates.
+    pub redis: Option<Redis>,
+    /// Where credentials of connectors are.
+    pub vault: Option<Vault>,
+    /// The policy of organisations for which Redis has none.
+    pub policy: Option<InlinePolicy>,
+    /// Who may prove who they are, beside the holders of API keys.
+    pub auth: AuthConfig,
     /// When a request is held.
     pub mode: Mode,
     /// Values of `Host` that are served, in lower case; all of them when there are none.
@@ -32,6 +38,35 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// The most bytes of redacted input that one audit entry carries.
     pub audit_input_max_bytes: usize,
+}
+
+/// How to reach Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redis {
+    /// The Envoy cluster of the stream.
+    pub cluster: String,
+    /// How long one command may take before the call counts as failed.
+    pub timeout: Duration,
+}
+
+/// How to reach Vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vault {
+    /// The Envoy cluster of the API.
+    pub cluster: String,
+    /// How long one read may take.
+    pub timeout: Duration,
+    /// How long a credential is used before it is read again.
+    pub cache: Duration,
+}
+
+/// A policy that came with the configuration.
+#[derive(Clone, Debug)]
+pub struct InlinePolicy {
+    /// Its content address, as if it had been pushed.
+    pub version: PolicyVersion,
+    /// What it says.
+    pub policy: Rc<Policy>,
 }
 
 /// When a request is held.
@@ -60,19 +95,22 @@ impl Config {
 const CLUSTER: &str = "the name of an Envoy cluster";
 
 fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
-    let mut fields = Node::root(document).object(faults, "an object with `redis` and `vault`")?;
-    let redis = dependency(&mut fields, "redis", 250, faults);
-    let vault = dependency(&mut fields, "vault", 2_000, faults);
+    let mut fields = Node::root(document).object(faults, "an object with `redis` or `policy`")?;
+    let redis = fields.optional("redis").map(|node| redis(node, faults));
+    let vault = fields.optional("vault").map(|node| vault(node, faults));
+    let policy = inline::policy(&mut fields, document.get("policy"), faults);
+    if redis.is_none() {
+        inline::without_redis(policy.as_ref(), faults);
+    }
+    let auth = auth::read(&mut fields, faults);
     let request = request(&mut fields, faults);
     let audit_input_max_bytes = audit(&mut fields, faults);
     fields.finish(faults);
-    let (redis, vault) = (redis?, vault?);
     Some(Config {
-        redis_cluster: redis.cluster,
-        redis_timeout: redis.timeout,
-        vault_cluster: vault.cluster,
-        vault_timeout: vault.timeout,
-        vault_cache: vault.cache,
+        redis: redis.map_or(Some(None), |redis| redis.map(Some))?,
+        vault: vault.map_or(Some(None), |vault| vault.map(Some))?,
+        policy,
+        auth,
         mode: request.mode,
         hosts: request.hosts,
         origins: request.origins,
@@ -81,41 +119,46 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
     })
 }
 
-struct Dependency {
-    cluster: String,
-    timeout: Duration,
-    cache: Duration,
+fn redis(node: Node<'_>, faults: &mut Faults) -> Option<Redis> {
+    let mut fields = node.object(faults, "an object with `cluster`")?;
+    let cluster = cluster(&mut fields, faults);
+    let timeout = milliseconds(&mut fields, "timeout_ms", 250, faults);
+    fields.finish(faults);
+    Some(Redis { cluster: cluster?, timeout: timeout? })
 }
 
-fn dependency(
-    fields: &mut Fields<'_>,
-    name: &'static str,
-    timeout_ms: u64,
-    faults: &mut Faults,
-) -> Option<Dependency> {
+fn vault(node: Node<'_>, faults: &mut Faults) -> Option<Vault> {
     const DAY: u64 = 86_400;
-    let node = fields.required(name, faults, "an object with `cluster`")?;
     let mut fields = node.object(faults, "an object with `cluster`")?;
-    let cluster = fields.required("cluster", faults, CLUSTER).and_then(|node| {
-        node.text(faults, CLUSTER, |text| (!text.is_empty()).then(|| text.to_owned()))
-    });
-    let timeout = match fields.optional("timeout_ms") {
-        Some(node) => node.integer(faults, 1..=60_000, "milliseconds"),
-        None => Some(timeout_ms),
-    };
-    let cache = match name {
-        "vault" => match fields.optional("cache_seconds") {
-            Some(node) => node.integer(faults, 0..=DAY, "seconds"),
-            None => Some(60),
-        },
-        _ => Some(0),
+    let cluster = cluster(&mut fields, faults);
+    let timeout = milliseconds(&mut fields, "timeout_ms", 2_000, faults);
+    let cache = match fields.optional("cache_seconds") {
+        Some(node) => node.integer(faults, 0..=DAY, "seconds"),
+        None => Some(60),
     };
     fields.finish(faults);
-    Some(Dependency {
-        cluster: cluster?,
-        timeout: Duration::from_millis(timeout?),
-        cache: Duration::from_secs(cache?),
-    })
+    Some(Vault { cluster: cluster?, timeout: timeout?, cache: Duration::from_secs(cache?) })
+}
+
+/// The name of an Envoy cluster, in the field `cluster`.
+pub(crate) fn cluster(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<String> {
+    fields
+        .required("cluster", faults, CLUSTER)?
+        .text(faults, CLUSTER, |text| (!text.is_empty()).then(|| text.to_owned()))
+}
+
+/// A time limit of up to a minute.
+pub(crate) fn milliseconds(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    default: u64,
+    faults: &mut Faults,
+) -> Option<Duration> {
+    let milliseconds = match fields.optional(name) {
+        Some(node) => node.integer(faults, 1..=60_000, "milliseconds"),
+        None => Some(default),
+    };
+    milliseconds.map(Duration::from_millis)
 }
 
 /// The most bytes that anything may be allowed to have.
@@ -195,8 +238,8 @@ mod tests {
     fn defaults_are_stated() {
         let config =
             Config::parse(&json!({"redis": {"cluster": "r"}, "vault": {"cluster": "v"}})).unwrap();
-        assert_eq!(config.redis_timeout, Duration::from_millis(250));
-        assert_eq!(config.vault_cache, Duration::from_secs(60));
+        assert_eq!(config.redis.unwrap().timeout, Duration::from_millis(250));
+        assert_eq!(config.vault.unwrap().cache, Duration::from_secs(60));
         assert_eq!(config.max_body_bytes, 1_048_576);
     }
 
@@ -217,7 +260,7 @@ mod tests {
              request.mode: found \"fast\", expected hold or split\n\
              request.origins[0]: found \"https://a/b\", expected an origin without path, such as https://app.example or http://localhost:6274\n\
              request.max_body_bytes: found 1.5, expected a whole number of bytes from 1024 to 16777216\n\
-             failure: found an unknown field, expected one of redis, vault, request, audit"
+             failure: found an unknown field, expected one of redis, vault, policy, auth, request, audit"
         );
     }
 }

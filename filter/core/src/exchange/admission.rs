@@ -6,14 +6,15 @@
 
 use std::rc::Rc;
 
-use portcullis_redis_lua::{Admit, AdmitReply, Guard, GuardState, Key, Value};
+use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Value};
 
+use super::basis::Basis;
 use super::binding::Bound;
 use super::credit::{Credential, credit, fetch, secret_outcome};
 use super::intake::Reading;
-use super::verdict::{Basis, Verdict, judge};
+use super::verdict::{Verdict, judge};
 use super::{Next, Stage, Turn};
-use crate::auth::api_key::PresentedKey;
+use crate::auth::Claimant;
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
@@ -32,7 +33,7 @@ pub(super) struct Request {
     pub(super) path: String,
     /// Inbound headers that only the gateway may set.
     pub(super) strip: Vec<String>,
-    pub(super) key: PresentedKey,
+    pub(super) claimant: Claimant,
     pub(super) message: Result<Message, Denial>,
     /// Sessions and tasks that it refers to.
     pub(super) bound: Vec<Bound>,
@@ -76,7 +77,24 @@ pub(super) struct Loading {
 pub(super) fn admit(request: Box<Request>, turn: &mut Turn<'_>) -> Next {
     let basis = Basis::remembered(&request, turn.worker);
     let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
-    ask(request, basis, verdict, Credential::Settled, 1, turn)
+    match turn.worker.config.redis {
+        Some(_) => ask(request, basis, verdict, Credential::Settled, 1, turn),
+        None => unconfirmed(request, verdict, turn),
+    }
+}
+
+/// Without Redis, tokens and certificates are judged by the policy in the configuration alone.
+/// There are no keys then, no windows, and nothing that belongs to somebody.
+fn unconfirmed(request: Box<Request>, verdict: Verdict, turn: &mut Turn<'_>) -> Next {
+    match (verdict, request.bound.first()) {
+        (Verdict::Refused(denial), _) => turn.refuse(denial),
+        (Verdict::Open | Verdict::NeedsPolicy(_), _) => turn.refuse(Denial::PolicyUnusable),
+        (Verdict::Allowed(_), Some(bound)) => turn.refuse(bound.unknown()),
+        (Verdict::Allowed(grant), None) if grant.windows.is_empty() => {
+            credit(request, grant, Credential::Settled, turn)
+        }
+        (Verdict::Allowed(_), None) => turn.refuse(Denial::PolicyUnusable),
+    }
 }
 
 fn ask(
@@ -87,14 +105,10 @@ fn ask(
     rounds: u8,
     turn: &mut Turn<'_>,
 ) -> Next {
-    let org = request.key.org.as_str();
-    let (record, policy) = basis.expected();
-    let own = [
-        Guard { key: Key::record(org, request.key.id.as_str()), expected: record },
-        Guard { key: Key::policy(org), expected: policy },
-    ];
-    let bound = request.bound.iter().map(|bound| bound.guard(&request.key.org, &request.key.id));
-    let guards = own.into_iter().chain(bound).collect();
+    let claimant = &request.claimant;
+    let mut guards = basis.guards(claimant);
+    let bound = request.bound.iter();
+    guards.extend(bound.map(|bound| bound.guard(claimant.org(), claimant.holder())));
     let (windows, template) = match &verdict {
         Verdict::Allowed(grant) => (
             grant.windows.iter().map(|(_, window)| window.clone()).collect(),
@@ -142,12 +156,11 @@ impl Admitting {
         };
         match (self.admit.decode(value), self.verdict) {
             (Ok(AdmitReply::Moved(states)), _) => {
-                let mut states = states.into_iter();
-                let (Some(record), Some(policy)) = (states.next(), states.next()) else {
+                let (mut states, mut basis) = (states.into_iter(), self.basis);
+                let claimant = &self.request.claimant;
+                if basis.learn(claimant, &mut states, turn.worker).is_none() {
                     return turn.refuse(unreadable);
-                };
-                let mut basis = self.basis;
-                basis.learn(&self.request, record, policy, turn.worker);
+                }
                 let foreign = self.request.bound.iter().zip(states);
                 let foreign = foreign.filter(|(_, state)| *state != GuardState::Unmoved);
                 let foreign = foreign.map(|(bound, _)| bound.unknown()).next();

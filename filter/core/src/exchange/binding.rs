@@ -13,7 +13,7 @@ use super::{Next, Stage, Turn};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
 use crate::event::{Event, Head, ResponseHead};
-use crate::id::{KeyId, OrgId};
+use crate::id::OrgId;
 use crate::mcp::{Message, Operation, headers};
 use crate::query;
 use crate::step::Gate;
@@ -34,7 +34,8 @@ pub(super) enum Bound {
 #[derive(Clone, Debug)]
 pub(super) struct Holder {
     pub(super) org: OrgId,
-    pub(super) key: KeyId,
+    /// [`crate::auth::Identity::holder`].
+    pub(super) name: String,
 }
 
 impl Bound {
@@ -60,9 +61,9 @@ impl Bound {
         Ok(bound)
     }
 
-    /// What the admission must find for `key` to be the holder.
-    pub(super) fn guard(&self, org: &OrgId, key: &KeyId) -> Guard {
-        Guard { key: self.key(org), expected: Expected::Revision(key.to_string()) }
+    /// What the admission must find for `holder` to be the holder.
+    pub(super) fn guard(&self, org: &OrgId, holder: String) -> Guard {
+        Guard { key: self.key(org), expected: Expected::Revision(holder) }
     }
 
     /// How it is told that somebody is not the holder: as if it did not exist.
@@ -76,7 +77,7 @@ impl Bound {
     /// Asks Redis to bind it.
     pub(super) fn claim(&self, holder: &Holder, turn: &mut Turn<'_>) -> CallId {
         let key = self.key(&holder.org);
-        let bind = Bind { key, holder: holder.key.to_string(), life: LIFE };
+        let bind = Bind { key, holder: holder.name.clone(), life: LIFE };
         turn.start(Call::Bind(bind.call()))
     }
 

@@ -115,7 +115,9 @@ pub(super) fn secret_outcome(
         Event::CallDone { id, reply: Reply::Vault { body } } if id == call => {
             Some(match secret.read(&body) {
                 Some(value) => {
-                    let lease = Lease::new(value, turn.now, turn.worker.config.vault_cache);
+                    let vault = turn.worker.config.vault.as_ref();
+                    let cache = vault.map(|vault| vault.cache).unwrap_or_default();
+                    let lease = Lease::new(value, turn.now, cache);
                     turn.worker.set_lease(secret.clone(), lease);
                     Ok(())
                 }

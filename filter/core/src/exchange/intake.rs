@@ -8,8 +8,8 @@ use super::binding::{Bound, session_of};
 use super::origin;
 use super::{Answers, Next, Stage, Turn};
 use crate::audit::Entry;
-use crate::auth::api_key::PresentedKey;
-use crate::auth::credential;
+use crate::auth::credential::{self, Presented};
+use crate::auth::{AuthFailure, Claimant};
 use crate::config::Mode;
 use crate::denial::Denial;
 use crate::event::{Event, Head};
@@ -23,7 +23,7 @@ const HEALTH_PATH: &str = "/portcullis/health";
 #[derive(Debug)]
 pub(super) struct Reading {
     head: Head,
-    key: PresentedKey,
+    claimant: Claimant,
     /// What the headers already rule out.
     fault: Option<Denial>,
     leg: Leg,
@@ -54,16 +54,25 @@ pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
         }
         Ok(page) => turn.context.origin = page,
     }
-    let key = match credential::extract(&head) {
-        Ok(key) => key,
+    let claimant = match claimant(&head) {
+        Ok(claimant) => claimant,
         Err(failure) => return turn.refuse(Denial::Unauthenticated(failure)),
     };
     let fault = fault_of(&head, last);
-    let reading = Reading { head, key, fault, leg: Leg::Whole };
+    let reading = Reading { head, claimant, fault, leg: Leg::Whole };
     match (last, turn.worker.config.mode) {
         (true, _) => reading.whole(None, turn),
         (false, Mode::Hold) => (Stage::Reading(Box::new(reading)), Gate::Hold),
         (false, Mode::Split) => reading.opening(turn),
+    }
+}
+
+/// Who the headers claim to be.
+fn claimant(head: &Head) -> Result<Claimant, AuthFailure> {
+    match credential::extract(head)? {
+        Presented::Key(key) => Ok(Claimant::Key(key)),
+        // No issuer is configured that could have signed it.
+        Presented::Token(_) => Err(AuthFailure::Malformed),
     }
 }
 
@@ -137,9 +146,10 @@ impl Reading {
         };
         let (path, strip) = (self.head.path(), not_the_clients(&self.head));
         let (message, bound) = referring(&self.head, message);
-        let key = self.key.clone();
+        let claimant = self.claimant.clone();
         self.leg = Leg::Body;
-        let request = Request { path, bound, strip, key, message, leg: Leg::Head(Box::new(self)) };
+        let leg = Leg::Head(Box::new(self));
+        let request = Request { path, bound, strip, claimant, message, leg };
         admission::admit(Box::new(request), turn)
     }
 
@@ -171,7 +181,7 @@ impl Reading {
             path: self.head.path(),
             bound,
             strip: not_the_clients(&self.head),
-            key: self.key,
+            claimant: self.claimant,
             message,
             leg: self.leg,
         };

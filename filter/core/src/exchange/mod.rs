@@ -9,6 +9,7 @@
 //! ```
 
 mod admission;
+mod basis;
 mod binding;
 mod credit;
 mod intake;
@@ -207,6 +208,7 @@ impl Turn<'_> {
         entry.error_code = Some(denial.code(era));
         entry.decision.effect = denial.effect();
         entry.decision.rule = denial.rule();
+        entry.note_denial(denial);
     }
 
     /// A response arrived although the request did not pass: the proxy itself answers, say because the
@@ -254,6 +256,7 @@ impl Turn<'_> {
             Stage::Answering(stage) => stage.close(entry, closing),
             Stage::Ended => {}
         }
+        entry.note_success();
         entry.timestamp = self.now.rfc3339();
         entry.http_status = closing.http_status;
         entry.latency_ms = closing.latency_ms;

@@ -9,7 +9,7 @@ use super::binding::{Bound, Claiming, Holder, session_of};
 use super::verdict::Grant;
 use super::{Next, Stage, Turn};
 use crate::audit::Entry;
-use crate::authz;
+use crate::authz::View;
 use crate::denial::{AuditStatus, Denial};
 use crate::event::{Closing, End, Event, Origin, ResponseHead};
 use crate::json;
@@ -17,7 +17,6 @@ use crate::mcp::list;
 use crate::mcp::outcome::{self, Outcome};
 use crate::mcp::sse::Rewriter;
 use crate::mcp::{Era, Operation, Sender};
-use crate::policy::Access;
 use crate::step::{Effect, Gate};
 use crate::vault::SecretRef;
 
@@ -34,7 +33,7 @@ pub(super) struct Upstream {
 #[derive(Debug)]
 struct Asked {
     operation: Operation,
-    access: Access,
+    view: View,
     holder: Holder,
     /// Where a client of HTTP+SSE posts to.
     messages: Option<String>,
@@ -70,12 +69,12 @@ enum Plan {
 
 impl Upstream {
     pub(super) fn new(operation: Operation, grant: &Grant) -> Self {
-        let access = grant.policy.access(&grant.principal.role, &grant.connector).cloned();
         let connector = grant.policy.connectors.get(&grant.connector);
+        let principal = &grant.principal;
         let asked = Asked {
             operation,
-            access: access.unwrap_or_default(),
-            holder: Holder { org: grant.principal.org.clone(), key: grant.principal.key.clone() },
+            view: View::new(&grant.policy, &grant.principal, &grant.connector),
+            holder: Holder { org: principal.org.clone(), name: principal.identity.holder() },
             messages: connector.and_then(|connector| connector.messages.clone()),
             secret: grant.credential.as_ref().map(|template| template.secret().clone()),
         };
@@ -173,7 +172,7 @@ impl Asked {
 
     /// Cuts the lists in a message; whether there was something to cut.
     fn filter(&self, message: &mut Value) -> Result<bool, list::UnreadableList> {
-        list::filter(message, &|listing, item| authz::sees(&self.access, listing, item))
+        list::filter(message, &|listing, item| self.view.sees(listing, item))
     }
 }
 

@@ -1,17 +1,19 @@
-//! The verdict on a request, given a record and a policy.
+//! The verdict on a request, given what Redis holds of the caller, and a policy.
 //!
 //! Owns the order of checks: identity first, so that a stranger learns nothing else; then the
 //! message, the path, the tool. Asks nobody; says what it would have to know.
 
 use std::rc::Rc;
 
-use portcullis_redis_lua::{Expected, GuardState, Window};
+use portcullis_redis_lua::Window;
 
 use super::admission::{Leg, Request};
+use super::basis::{Basis, Known, Standing};
 use super::binding::Bound;
 use crate::audit::Entry;
-use crate::auth::record::KeyRecord;
-use crate::auth::{AuthFailure, Principal};
+use crate::auth::api_key::PresentedKey;
+use crate::auth::denied::DeniedRecord;
+use crate::auth::{AuthFailure, Claimant, Principal, Proven};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
 use crate::id::{PolicyName, PolicyVersion};
@@ -19,26 +21,8 @@ use crate::mcp::{Era, Operation};
 use crate::policy::Policy;
 use crate::time::UnixTime;
 use crate::vault::CredentialTemplate;
-use crate::worker::{CachedRecord, Worker};
+use crate::worker::{Cached, CachedRecord, Worker};
 use crate::{authz, limit};
-
-/// What is known of something that Redis holds.
-#[derive(Clone, Debug)]
-pub(super) enum Known<T> {
-    /// Nothing yet.
-    Unknown,
-    /// It is not there.
-    Absent,
-    /// This.
-    Present(T),
-}
-
-/// What a verdict rests on.
-#[derive(Clone, Debug)]
-pub(super) struct Basis {
-    pub(super) record: Known<Rc<CachedRecord>>,
-    pub(super) policy: Known<PolicyVersion>,
-}
 
 /// What may happen if the basis still holds.
 #[derive(Debug)]
@@ -64,72 +48,6 @@ pub(super) struct Grant {
     pub(super) windows: Vec<(String, Window)>,
 }
 
-impl Basis {
-    /// What this worker remembers; a policy that it would have to fetch counts as unknown.
-    pub(super) fn remembered(request: &Request, worker: &mut Worker) -> Self {
-        let key = &request.key;
-        let record = match worker.record(&key.org, &key.id) {
-            Some(record) => Known::Present(record),
-            None => Known::Unknown,
-        };
-        let policy = match worker.active(&key.org).cloned() {
-            Some(version) if worker.policy(&version).is_some() => Known::Present(version),
-            _ => Known::Unknown,
-        };
-        Self { record, policy }
-    }
-
-    /// The guards of the admission call: the record's, then the policy's.
-    pub(super) fn expected(&self) -> (Expected, Expected) {
-        let record = match &self.record {
-            Known::Unknown => Expected::Unknown,
-            Known::Absent => Expected::Absent,
-            Known::Present(record) => Expected::Revision(record.rev.clone()),
-        };
-        let policy = match &self.policy {
-            Known::Unknown => Expected::Unknown,
-            Known::Absent => Expected::Absent,
-            Known::Present(version) => Expected::Revision(version.to_string()),
-        };
-        (record, policy)
-    }
-
-    /// Takes over what Redis said, and has the worker remember it.
-    pub(super) fn learn(
-        &mut self,
-        request: &Request,
-        record: GuardState,
-        policy: GuardState,
-        worker: &mut Worker,
-    ) {
-        let key = &request.key;
-        match record {
-            GuardState::Unmoved => {}
-            GuardState::Absent => {
-                self.record = Known::Absent;
-                worker.set_record(&key.org, &key.id, None);
-            }
-            GuardState::Present { rev, doc } => {
-                let record = Rc::new(CachedRecord { rev, record: KeyRecord::parse(&doc).ok() });
-                worker.set_record(&key.org, &key.id, Some(record.clone()));
-                self.record = Known::Present(record);
-            }
-        }
-        match policy {
-            GuardState::Unmoved => {}
-            GuardState::Absent => {
-                self.policy = Known::Absent;
-                worker.set_active(&key.org, None);
-            }
-            GuardState::Present { rev, .. } => {
-                let version = PolicyVersion::new(&rev);
-                worker.set_active(&key.org, version.clone());
-                self.policy = version.map_or(Known::Absent, Known::Present);
-            }
-        }
-    }
-}
-
 /// Judges `request` on `basis`; writes into `entry` what becomes known on the way.
 pub(super) fn judge(
     request: &Request,
@@ -138,26 +56,24 @@ pub(super) fn judge(
     now: UnixTime,
     entry: &mut Entry,
 ) -> Verdict {
-    let principal = match &basis.record {
-        Known::Unknown => return Verdict::Open,
-        Known::Absent => {
-            return Verdict::Refused(Denial::Unauthenticated(AuthFailure::UnknownKey));
-        }
-        Known::Present(cached) => match identify(request, cached, now, entry) {
-            Ok(principal) => principal,
-            Err(denial) => return Verdict::Refused(denial),
-        },
+    let principal = match identify(&request.claimant, &basis.standing, now, entry) {
+        Some(Ok(principal)) => principal,
+        Some(Err(denial)) => return Verdict::Refused(denial),
+        None => return Verdict::Open,
     };
     let version = match &basis.policy {
         Known::Unknown => return Verdict::Open,
-        Known::Absent => return Verdict::Refused(Denial::PolicyUnusable),
-        Known::Present(version) => version,
+        Known::Present(version) => version.clone(),
+        Known::Absent => match worker.inline_version(&principal.org) {
+            Some(version) => version.clone(),
+            None => return Verdict::Refused(no_policy(&request.claimant)),
+        },
     };
     entry.policy_version = Some(version.to_string());
-    let Some(policy) = worker.policy(version) else {
+    let Some(policy) = worker.policy(&version) else {
         // What another policy let the audit log show, this one may not.
         entry.input = None;
-        return Verdict::NeedsPolicy(version.clone());
+        return Verdict::NeedsPolicy(version);
     };
     match grant(request, principal, policy, worker, entry) {
         Ok(grant) => Verdict::Allowed(Box::new(grant)),
@@ -165,21 +81,70 @@ pub(super) fn judge(
     }
 }
 
+/// Who is calling; `None` while Redis has to say more.
 fn identify(
-    request: &Request,
+    claimant: &Claimant,
+    standing: &Standing,
+    now: UnixTime,
+    entry: &mut Entry,
+) -> Option<Result<Principal, Denial>> {
+    match (claimant, standing) {
+        (Claimant::Key(key), Standing::Record(record)) => match record {
+            Known::Unknown => None,
+            Known::Absent => Some(Err(Denial::Unauthenticated(AuthFailure::UnknownKey))),
+            Known::Present(cached) => Some(holder(key, cached, now, entry)),
+        },
+        (Claimant::Proven(proven), Standing::Denials(denials)) => {
+            entry.identify(&proven.principal);
+            Some(undenied(proven, denials).map(|()| proven.principal.clone()))
+        }
+        (Claimant::Key(_), Standing::Denials(_)) | (Claimant::Proven(_), Standing::Record(_)) => {
+            Some(Err(Denial::Internal("standing")))
+        }
+    }
+}
+
+/// The holder of a key, if its record vouches for it.
+fn holder(
+    key: &PresentedKey,
     cached: &CachedRecord,
     now: UnixTime,
     entry: &mut Entry,
 ) -> Result<Principal, Denial> {
-    let unreadable = Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable);
-    let record = cached.record.as_ref().ok_or(unreadable)?;
-    let principal = record.authenticate(&request.key, now);
+    let record = cached.record.as_ref().ok_or(UNREADABLE)?;
+    let principal = record.authenticate(key, now);
     match &principal {
         Ok(principal) => entry.identify(principal),
         Err(failure) if failure.proves_holder() => entry.identify(&record.principal()),
         Err(_) => {}
     }
     principal.map_err(Denial::Unauthenticated)
+}
+
+/// A denial that cannot be read may be about this very credential.
+fn undenied(proven: &Proven, denials: &[Known<Rc<Cached<DeniedRecord>>>]) -> Result<(), Denial> {
+    denials.iter().try_for_each(|denial| match denial {
+        // What is unknown counts as moved: Redis tells before anything is admitted.
+        Known::Unknown | Known::Absent => Ok(()),
+        Known::Present(cached) => match &cached.record {
+            Some(record) if proven.is_denied_by(record) => {
+                Err(Denial::Unauthenticated(AuthFailure::Denied))
+            }
+            Some(_) => Ok(()),
+            None => Err(UNREADABLE),
+        },
+    })
+}
+
+const UNREADABLE: Denial = Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable);
+
+/// A key's organisation was there when it was issued, so its policy is missing. That of a token is what
+/// its issuer wrote: whoever comes from elsewhere has nothing here.
+fn no_policy(claimant: &Claimant) -> Denial {
+    match claimant {
+        Claimant::Key(_) => Denial::PolicyUnusable,
+        Claimant::Proven(_) => Denial::Forbidden { rule: "organisations".to_owned() },
+    }
 }
 
 fn grant(
@@ -199,6 +164,9 @@ fn grant(
     let posts_to_stream = connector.messages.as_ref() == Some(&request.path);
     if posts_to_stream && !request.bound.iter().any(|bound| matches!(bound, Bound::Session(_))) {
         return Err(Denial::UnknownSession);
+    }
+    if !policy.tiers.contains_key(&principal.tier) {
+        return Err(Denial::Forbidden { rule: format!("tiers.{}", principal.tier) });
     }
     match authz::judge(&policy, &principal, (name, connector), message) {
         // A client knows an answer with status 200 by its id only, and that comes with the body.

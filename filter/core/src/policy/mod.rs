@@ -48,6 +48,15 @@ pub struct Connector {
     pub credential: Option<CredentialTemplate>,
     /// Methods beyond MCP's own that are open on it.
     pub methods: Globs,
+    /// What is stated about single tools.
+    pub tools: BTreeMap<String, Tool>,
+}
+
+/// What the policy states about one tool. Of a tool that it does not name nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tool {
+    /// Whether calling it changes nothing.
+    pub read_only: bool,
 }
 
 impl Connector {

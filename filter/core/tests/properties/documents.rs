@@ -119,10 +119,16 @@ proptest! {
             Err(faults) => prop_assert!(is_told(&faults), "{document}: {faults:?}"),
             Ok(config) => {
                 let minute = 1..=60_000;
-                prop_assert!(minute.contains(&config.redis_timeout.as_millis()));
-                prop_assert!(minute.contains(&config.vault_timeout.as_millis()));
                 prop_assert!((1_024..=16 << 20).contains(&config.max_body_bytes));
-                prop_assert!(!config.redis_cluster.is_empty() && !config.vault_cluster.is_empty());
+                prop_assert!(config.redis.is_some() || config.policy.is_some());
+                if let Some(redis) = config.redis {
+                    prop_assert!(minute.contains(&redis.timeout.as_millis()));
+                    prop_assert!(!redis.cluster.is_empty());
+                }
+                if let Some(vault) = config.vault {
+                    prop_assert!(minute.contains(&vault.timeout.as_millis()));
+                    prop_assert!(!vault.cluster.is_empty());
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::auth::Principal;
+use portcullis_core::auth::{Identity, Narrowing, Principal, Scopes};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 use portcullis_core::limit::windows;
 use portcullis_core::policy::{Dimension, Globs, Limit, LimitMatch, Policy};
@@ -39,6 +39,7 @@ const DIMENSIONS: [Dimension; 6] = [
 #[derive(Clone, Debug)]
 struct Caller {
     principal: Principal,
+    holder: String,
     connector: PolicyName,
     tool: String,
 }
@@ -47,7 +48,7 @@ impl Caller {
     fn along(&self, dimension: Dimension) -> &str {
         match dimension {
             Dimension::Org => self.principal.org.as_str(),
-            Dimension::Key => self.principal.key.as_str(),
+            Dimension::Key => self.holder.as_str(),
             Dimension::Role => self.principal.role.as_str(),
             Dimension::Tier => self.principal.tier.as_str(),
             Dimension::Connector => self.connector.as_str(),
@@ -64,8 +65,17 @@ prop_compose! {
     ) -> Caller {
         let name = |at: usize| PolicyName::new(names[at]).unwrap();
         let (org, key) = (OrgId::new(names[0]).unwrap(), KeyId::new(key).unwrap());
-        let principal = Principal { org, key, name: "x".into(), role: name(1), tier: name(2) };
-        Caller { principal, connector: name(3), tool }
+        let principal = Principal {
+            org,
+            identity: Identity::Key(key),
+            name: "x".into(),
+            role: name(1),
+            tier: name(2),
+            scopes: Scopes::Unknown,
+            narrowing: Narrowing::default(),
+        };
+        let holder = principal.identity.holder();
+        Caller { principal, holder, connector: name(3), tool }
     }
 }
 

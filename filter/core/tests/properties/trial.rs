@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
-use portcullis_core::config::{Config, Mode};
+use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Vault};
 use portcullis_core::id::{KeyId, OrgId};
 use portcullis_core::policy::version_of;
 use portcullis_core::time::UnixTime;
@@ -45,11 +45,10 @@ static VERSIONS: LazyLock<[String; 4]> =
 
 pub(crate) fn worker(cache: Duration) -> Worker {
     let config = Config {
-        redis_cluster: "redis".into(),
-        redis_timeout: Duration::from_millis(250),
-        vault_cluster: "vault".into(),
-        vault_timeout: Duration::from_secs(2),
-        vault_cache: cache,
+        redis: Some(Redis { cluster: "redis".into(), timeout: Duration::from_millis(250) }),
+        vault: Some(Vault { cluster: "vault".into(), timeout: Duration::from_secs(2), cache }),
+        policy: None,
+        auth: AuthConfig::default(),
         mode: Mode::Hold,
         hosts: Vec::new(),
         origins: Vec::new(),

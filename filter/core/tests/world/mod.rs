@@ -8,7 +8,7 @@ use std::time::Duration;
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::call::{Call, CallFailure, CallId, Reply};
-use portcullis_core::config::{Config, Mode};
+use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Vault};
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::{KeyId, OrgId, RequestId};
@@ -34,11 +34,14 @@ pub(crate) struct World {
 impl Default for World {
     fn default() -> Self {
         let config = Config {
-            redis_cluster: "redis".into(),
-            redis_timeout: Duration::from_millis(250),
-            vault_cluster: "vault".into(),
-            vault_timeout: Duration::from_secs(2),
-            vault_cache: Duration::from_secs(60),
+            redis: Some(Redis { cluster: "redis".into(), timeout: Duration::from_millis(250) }),
+            vault: Some(Vault {
+                cluster: "vault".into(),
+                timeout: Duration::from_secs(2),
+                cache: Duration::from_secs(60),
+            }),
+            policy: None,
+            auth: AuthConfig::default(),
             mode: Mode::Hold,
             hosts: Vec::new(),
             origins: vec!["https://app.example".into()],

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::globs;
+use super::tool::tools;
 use crate::decode::{Faults, Node};
 use crate::id::PolicyName;
 use crate::policy::{Connector, Globs};
@@ -30,8 +31,18 @@ pub(super) fn connector(_: &PolicyName, node: Node<'_>, faults: &mut Faults) -> 
         Some(node) => globs(node, faults, "a list of JSON-RPC methods; * and ? are wildcards"),
         None => Some(Globs::default()),
     };
+    let tools = match fields.optional("tools") {
+        Some(node) => tools(node, faults),
+        None => Some(BTreeMap::new()),
+    };
     fields.finish(faults);
-    Some(Connector { path: path?, messages: messages?, credential: credential?, methods: methods? })
+    Some(Connector {
+        path: path?,
+        messages: messages?,
+        credential: credential?,
+        methods: methods?,
+        tools: tools?,
+    })
 }
 
 /// Only paths that Envoy's normalisation leaves alone can be compared with what it routes.

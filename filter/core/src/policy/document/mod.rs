@@ -6,6 +6,7 @@
 mod connector;
 mod limit;
 mod role;
+mod tool;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,0 +1,33 @@
+//! Events: what people alert on, by name, inside the audit entry of the request that met them.
+//!
+//! Owns their names and fields. An event is in one entry only; how often something happened is a
+//! metric's business.
+
+use serde::Serialize;
+
+/// One event of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum AuditEvent {
+    /// A credential was missing or did not hold.
+    AuthFailed {
+        /// [`crate::auth::AuthFailure::code`].
+        reason: &'static str,
+        /// The client's address.
+        address: String,
+        /// The path that was asked for.
+        path: String,
+    },
+    /// A credential held.
+    AuthSuccess {
+        /// The id of the key, or the subject of the token or certificate.
+        client_id: String,
+    },
+    /// A window was used up.
+    RateLimitExceeded {
+        /// The window's name.
+        limit: String,
+        /// How long until the same call would be admitted.
+        retry_after_ms: u64,
+    },
+}

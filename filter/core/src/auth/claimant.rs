@@ -1,0 +1,65 @@
+//! Who a request claims to be, as far as that is known before Redis has spoken.
+//!
+//! Owns which records in Redis have a say about a credential: an API key is proven by its record, a
+//! token or a certificate by itself, unless somebody denied it since. Reads none of them.
+
+use portcullis_redis_lua::Key;
+
+use super::Principal;
+use super::api_key::PresentedKey;
+use super::denied::{Deniable, DeniedRecord};
+use crate::id::OrgId;
+
+/// Who a request claims to be.
+#[derive(Clone, Debug)]
+pub enum Claimant {
+    /// The holder of an API key, if its record says so.
+    Key(PresentedKey),
+    /// Somebody proven by signature or handshake.
+    Proven(Box<Proven>),
+}
+
+/// Proven without Redis, which may still hold a denial.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    /// Who it is.
+    pub principal: Principal,
+    /// What of the credential may be denied.
+    pub deniable: Vec<Deniable>,
+    /// When the credential was issued, in seconds since the Unix epoch, if it says so.
+    pub issued_at: Option<u64>,
+}
+
+impl Claimant {
+    /// The organisation it claims to belong to.
+    #[must_use]
+    pub fn org(&self) -> &OrgId {
+        match self {
+            Self::Key(key) => &key.org,
+            Self::Proven(proven) => &proven.principal.org,
+        }
+    }
+
+    /// Names it in bindings and counters.
+    #[must_use]
+    pub fn holder(&self) -> String {
+        match self {
+            Self::Key(key) => key.id.to_string(),
+            Self::Proven(proven) => proven.principal.identity.holder(),
+        }
+    }
+}
+
+impl Proven {
+    /// Where denials of this credential would be, in the order of `deniable`.
+    #[must_use]
+    pub fn denial_keys(&self) -> Vec<Key> {
+        self.deniable.iter().map(|deniable| deniable.key(&self.principal.org)).collect()
+    }
+
+    /// Whether `record` is about this credential.
+    #[must_use]
+    pub fn is_denied_by(&self, record: &DeniedRecord) -> bool {
+        record.covers(self.issued_at)
+    }
+}

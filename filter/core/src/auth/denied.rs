@@ -1,0 +1,106 @@
+//! Credentials that somebody denied although they prove themselves: a token, a subject, a certificate.
+//!
+//! Owns the form of a denial in Redis, and what it covers. It is a guard of the admission, so that a
+//! denial holds from the next request on and checking it costs no round trip.
+
+use portcullis_redis_lua::Key;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::id::OrgId;
+
+/// Something about a credential that can be denied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deniable {
+    /// One token: `jti` (RFC 7519 §4.1.7), with its issuer.
+    Token {
+        /// `iss`.
+        issuer: String,
+        /// `jti`.
+        id: String,
+    },
+    /// Every token of a subject, with its issuer.
+    Subject {
+        /// `iss`.
+        issuer: String,
+        /// `sub`.
+        subject: String,
+    },
+    /// One certificate, by the SHA-256 of its DER form in lower-case hex.
+    Certificate(String),
+}
+
+impl Deniable {
+    /// Where its denial is kept.
+    #[must_use]
+    pub fn key(&self, org: &OrgId) -> Key {
+        let (kind, parts) = match self {
+            Self::Token { issuer, id } => ("token", [issuer.as_str(), id.as_str()]),
+            Self::Subject { issuer, subject } => ("subject", [issuer.as_str(), subject.as_str()]),
+            Self::Certificate(sha256) => ("certificate", [sha256.as_str(), ""]),
+        };
+        let mut hasher = Sha256::new();
+        for part in parts {
+            hasher.update(part.len().to_be_bytes());
+            hasher.update(part);
+        }
+        Key::denied(org.as_str(), kind, &base16ct::lower::encode_string(&hasher.finalize()))
+    }
+}
+
+/// What Redis holds of a denial, as JSON. Times are seconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeniedRecord {
+    /// What is denied, in words that a person typed: a `jti`, a subject, a fingerprint.
+    pub what: String,
+    /// When.
+    pub at: u64,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Only credentials issued before this second; all of them when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_before: Option<u64>,
+}
+
+impl DeniedRecord {
+    /// Reads a denial.
+    ///
+    /// # Errors
+    /// What `serde_json` says of it.
+    pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(json)
+    }
+
+    /// Whether a credential issued at `issued_at` is denied. One that does not say when it was
+    /// issued cannot show that it is new enough.
+    #[must_use]
+    pub fn covers(&self, issued_at: Option<u64>) -> bool {
+        match (self.issued_before, issued_at) {
+            (None, _) | (Some(_), None) => true,
+            (Some(before), Some(issued)) => issued < before,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_with_a_date_spares_what_was_issued_later() {
+        let mut record = DeniedRecord {
+            what: "agent-1".into(),
+            at: 100,
+            by: "ops".into(),
+            reason: "laptop lost".into(),
+            issued_before: Some(100),
+        };
+        assert!(record.covers(Some(99)) && record.covers(None));
+        assert!(!record.covers(Some(100)));
+        record.issued_before = None;
+        assert!(record.covers(Some(100)));
+    }
+}

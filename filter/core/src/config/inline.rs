@@ -1,0 +1,45 @@
+//! A policy inside the plugin configuration.
+//!
+//! Owns what such a policy may not ask for when there is no Redis.
+
+use std::rc::Rc;
+
+use serde_json::Value;
+
+use super::InlinePolicy;
+use crate::decode::{Faults, Fields};
+use crate::policy;
+
+/// Reads the field `policy`, whose value is `document`.
+pub(super) fn policy(
+    fields: &mut Fields<'_>,
+    document: Option<&Value>,
+    faults: &mut Faults,
+) -> Option<InlinePolicy> {
+    let (_, document) = fields.optional("policy").zip(document)?;
+    match policy::compile(document) {
+        Err(wrong) => {
+            for fault in &wrong {
+                faults.push(&format!("policy.{}", fault.path), &fault.found, &fault.expected);
+            }
+            None
+        }
+        Ok(policy) => {
+            let version = policy::version_of(document)?;
+            Some(InlinePolicy { version, policy: Rc::new(policy) })
+        }
+    }
+}
+
+/// What is missing, or asked for in vain, when there is no Redis.
+pub(super) fn without_redis(policy: Option<&InlinePolicy>, faults: &mut Faults) {
+    let Some(InlinePolicy { policy, .. }) = policy else {
+        let expected = "an object with `cluster`; only a `policy` here works without Redis";
+        return faults.push("redis", "nothing", expected);
+    };
+    let mut limits = policy.tiers.values().flatten().chain(&policy.limits);
+    if let Some(limit) = limits.next() {
+        let expected = "no limits without Redis, which counts them";
+        faults.push("policy", format!("the limit {}", limit.name), expected);
+    }
+}

@@ -1,0 +1,185 @@
+//! What a verdict rests on: the records in Redis that it was told of.
+//!
+//! Owns which guards an admission has, and what their states teach. Judges nothing.
+
+use std::rc::Rc;
+
+use portcullis_redis_lua::{Expected, Guard, GuardState, Key};
+
+use super::admission::Request;
+use crate::auth::api_key::PresentedKey;
+use crate::auth::denied::DeniedRecord;
+use crate::auth::record::KeyRecord;
+use crate::auth::{Claimant, Proven};
+use crate::id::{OrgId, PolicyVersion};
+use crate::worker::{Cached, CachedRecord, Worker};
+
+/// What is known of something that Redis holds.
+#[derive(Clone, Debug)]
+pub(super) enum Known<T> {
+    /// Nothing yet.
+    Unknown,
+    /// It is not there.
+    Absent,
+    /// This.
+    Present(T),
+}
+
+/// What a verdict rests on.
+#[derive(Clone, Debug)]
+pub(super) struct Basis {
+    pub(super) standing: Standing,
+    pub(super) policy: Known<PolicyVersion>,
+}
+
+/// What Redis has to say of the claimant.
+#[derive(Clone, Debug)]
+pub(super) enum Standing {
+    /// The record of an API key.
+    Record(Known<Rc<CachedRecord>>),
+    /// The denials of a credential that proves itself, in the order of [`Proven::deniable`].
+    Denials(Vec<Known<Rc<Cached<DeniedRecord>>>>),
+}
+
+impl Basis {
+    /// What this worker remembers; a policy that it would have to fetch counts as unknown.
+    pub(super) fn remembered(request: &Request, worker: &mut Worker) -> Self {
+        let org = request.claimant.org();
+        let standing = match &request.claimant {
+            Claimant::Key(key) => Standing::Record(match worker.record(&key.org, &key.id) {
+                Some(record) => Known::Present(record),
+                None => Known::Unknown,
+            }),
+            // Hardly anything is ever denied, and Redis says when it is.
+            Claimant::Proven(proven) => {
+                let remembered = proven.denial_keys().into_iter().map(|key| worker.denial(&key));
+                let known = remembered.map(|denial| denial.map_or(Known::Absent, Known::Present));
+                Standing::Denials(known.collect())
+            }
+        };
+        let policy = match worker.active(org).cloned() {
+            Some(version) if worker.policy(&version).is_some() => Known::Present(version),
+            _ => Known::Unknown,
+        };
+        Self { standing, policy }
+    }
+
+    /// The guards of the admission: the claimant's, then the policy's.
+    pub(super) fn guards(&self, claimant: &Claimant) -> Vec<Guard> {
+        let mut guards = match (&self.standing, claimant) {
+            (Standing::Record(record), Claimant::Key(key)) => vec![Guard {
+                key: Key::record(key.org.as_str(), key.id.as_str()),
+                expected: expected(record, |record| record.rev.clone()),
+            }],
+            (Standing::Denials(denials), Claimant::Proven(proven)) => {
+                let keys = proven.denial_keys().into_iter();
+                keys.zip(denials)
+                    .map(|(key, denial)| Guard {
+                        key,
+                        expected: expected(denial, |denial| denial.rev.clone()),
+                    })
+                    .collect()
+            }
+            (Standing::Record(_), Claimant::Proven(_))
+            | (Standing::Denials(_), Claimant::Key(_)) => Vec::new(),
+        };
+        guards.push(Guard {
+            key: Key::policy(claimant.org().as_str()),
+            expected: expected(&self.policy, PolicyVersion::to_string),
+        });
+        guards
+    }
+
+    /// Takes over what Redis said of [`Basis::guards`], and has the worker remember it. The states
+    /// of whatever else was guarded are left in `states`; `None` when some are missing.
+    pub(super) fn learn(
+        &mut self,
+        claimant: &Claimant,
+        states: &mut impl Iterator<Item = GuardState>,
+        worker: &mut Worker,
+    ) -> Option<()> {
+        match (&mut self.standing, claimant) {
+            (Standing::Record(record), Claimant::Key(key)) => {
+                learn_record(record, key, states.next()?, worker);
+            }
+            (Standing::Denials(denials), Claimant::Proven(proven)) => {
+                learn_denials(denials, proven, states, worker)?;
+            }
+            (Standing::Record(_), Claimant::Proven(_))
+            | (Standing::Denials(_), Claimant::Key(_)) => return None,
+        }
+        learn_policy(&mut self.policy, claimant.org(), states.next()?, worker);
+        Some(())
+    }
+}
+
+fn expected<T>(known: &Known<T>, revision: impl Fn(&T) -> String) -> Expected {
+    match known {
+        Known::Unknown => Expected::Unknown,
+        Known::Absent => Expected::Absent,
+        Known::Present(value) => Expected::Revision(revision(value)),
+    }
+}
+
+fn learn_record(
+    known: &mut Known<Rc<CachedRecord>>,
+    key: &PresentedKey,
+    state: GuardState,
+    worker: &mut Worker,
+) {
+    match state {
+        GuardState::Unmoved => {}
+        GuardState::Absent => {
+            *known = Known::Absent;
+            worker.set_record(&key.org, &key.id, None);
+        }
+        GuardState::Present { rev, doc } => {
+            let record = Rc::new(Cached { rev, record: KeyRecord::parse(&doc).ok() });
+            worker.set_record(&key.org, &key.id, Some(record.clone()));
+            *known = Known::Present(record);
+        }
+    }
+}
+
+fn learn_denials(
+    known: &mut [Known<Rc<Cached<DeniedRecord>>>],
+    proven: &Proven,
+    states: &mut impl Iterator<Item = GuardState>,
+    worker: &mut Worker,
+) -> Option<()> {
+    for (known, key) in known.iter_mut().zip(proven.denial_keys()) {
+        match states.next()? {
+            GuardState::Unmoved => {}
+            GuardState::Absent => {
+                *known = Known::Absent;
+                worker.set_denial(key, None);
+            }
+            GuardState::Present { rev, doc } => {
+                let denial = Rc::new(Cached { rev, record: DeniedRecord::parse(&doc).ok() });
+                worker.set_denial(key, Some(denial.clone()));
+                *known = Known::Present(denial);
+            }
+        }
+    }
+    Some(())
+}
+
+fn learn_policy(
+    known: &mut Known<PolicyVersion>,
+    org: &OrgId,
+    state: GuardState,
+    worker: &mut Worker,
+) {
+    match state {
+        GuardState::Unmoved => {}
+        GuardState::Absent => {
+            *known = Known::Absent;
+            worker.set_active(org, None);
+        }
+        GuardState::Present { rev, .. } => {
+            let version = PolicyVersion::new(&rev);
+            worker.set_active(org, version.clone());
+            *known = version.map_or(Known::Absent, Known::Present);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The form of what a policy states about single tools of a connector.
+//!
+//! Owns what may stand where a tool is described. What a server says of its tools is not asked here.
+
+use std::collections::BTreeMap;
+
+use super::LONGEST_GLOB;
+use crate::decode::{Faults, Node};
+use crate::policy::Tool;
+
+pub(super) fn tools(node: Node<'_>, faults: &mut Faults) -> Option<BTreeMap<String, Tool>> {
+    let mut tools = BTreeMap::new();
+    for (name, node) in node.members(faults, "an object: one member for each tool")? {
+        if !(1..=LONGEST_GLOB).contains(&name.len()) {
+            let expected = format!("a tool's name of 1 to {LONGEST_GLOB} bytes");
+            faults.push(node.path(), format!("a name of {} bytes", name.len()), expected);
+        }
+        if let Some(tool) = tool(node, faults) {
+            tools.insert(name.to_owned(), tool);
+        }
+    }
+    Some(tools)
+}
+
+fn tool(node: Node<'_>, faults: &mut Faults) -> Option<Tool> {
+    let mut fields = node.object(faults, "a tool: an object such as {read_only: true}")?;
+    let read_only = match fields.optional("read_only") {
+        Some(node) => node.boolean(faults),
+        None => Some(false),
+    };
+    fields.finish(faults);
+    Some(Tool { read_only: read_only? })
+}
