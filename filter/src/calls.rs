@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use log::warn;
-use portcullis_core::call::{Call, CallFailure, Reply};
+use portcullis_core::call::{Call, CallFailure, Dependency, Reply};
 use portcullis_core::config::Vault;
 use portcullis_core::event::Event;
 use portcullis_core::redis::{Command, Output};
@@ -23,10 +23,12 @@ impl Gateway {
     /// Vault's reply to the call `token`.
     pub(crate) fn vault_answered(&self, token: u32, headers: usize, size: usize) {
         let waiter = self.with(|state| state.vault.remove(&token)).flatten();
-        let Some(Waiter { context, call: id }) = waiter else {
+        let Some(Waiter { context, call: id, since }) = waiter else {
             return;
         };
-        let event = match vault_reply(headers, size) {
+        let reply = vault_reply(headers, size);
+        self.measure_call(Dependency::Vault, reply.is_ok().then_some(since));
+        let event = match reply {
             Ok(body) => Event::CallDone { id, reply: Reply::Vault { body } },
             Err(why) => Event::CallFailed { id, why },
         };
@@ -122,11 +124,13 @@ impl Gateway {
                         host::reset_stream(stream);
                     }
                 }
-                Output::Reply(Waiter { context, call: id }, value) => {
+                Output::Reply(Waiter { context, call: id, since }, value) => {
+                    self.measure_call(Dependency::Redis, Some(since));
                     let reply = Reply::Redis(value);
                     mail.push_back((context, Event::CallDone { id, reply }));
                 }
-                Output::Failed(Waiter { context, call: id }, why) => {
+                Output::Failed(Waiter { context, call: id, .. }, why) => {
+                    self.measure_call(Dependency::Redis, None);
                     mail.push_back((context, Event::CallFailed { id, why }));
                 }
             }

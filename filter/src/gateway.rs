@@ -17,8 +17,10 @@ use portcullis_core::event::{Closing, Event};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
 use portcullis_core::mcp::{Era, Sender};
+use portcullis_core::metric::Metric;
 use portcullis_core::redis::Connection;
 use portcullis_core::step::{Effect, Gate, LocalReply};
+use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use proxy_wasm::types::{BufferType, MapType};
 
@@ -37,6 +39,10 @@ pub(crate) struct State {
     pub(crate) stream: Option<u32>,
     /// By the host's token.
     pub(crate) vault: HashMap<u32, Waiter>,
+    /// By the host's id.
+    pub(crate) metrics: HashMap<Metric, u32>,
+    /// Whether each dependency answered last time.
+    pub(crate) answers: HashMap<Dependency, bool>,
     seed: u64,
 }
 
@@ -61,6 +67,7 @@ enum Held {
 pub(crate) struct Waiter {
     pub(crate) context: u32,
     pub(crate) call: CallId,
+    pub(crate) since: UnixTime,
 }
 
 /// Without Redis nothing is ever submitted, so nothing waits.
@@ -80,6 +87,8 @@ impl Gateway {
             redis,
             stream: None,
             vault: HashMap::new(),
+            metrics: HashMap::new(),
+            answers: HashMap::new(),
             seed,
         };
         Self { root, state: RefCell::new(state) }
@@ -221,11 +230,21 @@ impl Gateway {
             let entry = state.exchanges.get_mut(&context)?;
             Some(entry.exchange.step(&mut state.worker, now, Event::Closed(closing)))
         });
-        let effects = step.flatten()?.effects;
-        effects.into_iter().find_map(|effect| match effect {
-            Effect::Audit(line) => Some(line),
-            _ => None,
-        })
+        let mut audit = None;
+        for effect in step.flatten()?.effects {
+            match effect {
+                Effect::Audit(line) => audit = Some(line),
+                Effect::Measure(metric, value) => self.measure(metric, value),
+                // The stream is over: there is nothing left to change.
+                Effect::Start { .. }
+                | Effect::RemoveRequestHeader(_)
+                | Effect::AddRequestHeader { .. }
+                | Effect::SetResponseHeader { .. }
+                | Effect::RemoveResponseHeader(_)
+                | Effect::ReplaceResponseBody(_) => {}
+            }
+        }
+        audit
     }
 
     /// Applies events from outside their streams, each in its own context.
@@ -284,7 +303,7 @@ impl Gateway {
     ) -> Result<(), host::HostError> {
         match effect {
             Effect::Start { id, call } => {
-                self.start(Waiter { context, call: id }, call, mail);
+                self.start(Waiter { context, call: id, since: host::now() }, call, mail);
                 Ok(())
             }
             Effect::RemoveRequestHeader(name) => {
@@ -301,6 +320,10 @@ impl Gateway {
             }
             Effect::ReplaceResponseBody(bytes) => {
                 host::replace_buffer(BufferType::HttpResponseBody, size, &bytes)
+            }
+            Effect::Measure(metric, value) => {
+                self.measure(metric, value);
+                Ok(())
             }
             // Only a closing exchange has one, and `close` takes it.
             Effect::Audit(_) => Ok(()),

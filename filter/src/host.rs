@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use portcullis_core::metric::Kind;
 use portcullis_core::step::LocalReply;
 use portcullis_core::time::UnixTime;
 use proxy_wasm::hostcalls;
@@ -70,6 +71,9 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
+    fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
 }
@@ -260,6 +264,32 @@ pub(crate) fn reset_stream(stream: u32) {
 pub(crate) fn tick_every(period: Duration) {
     // The host takes any period; without ticks nothing opens and every request is refused.
     let _ = hostcalls::set_tick_period(period);
+}
+
+/// Defines a metric, or finds the one of that name: ids are the VM's, values the process's.
+pub(crate) fn define_metric(kind: Kind, name: &str) -> Result<u32, HostError> {
+    let kind = match kind {
+        Kind::Counter => 0,
+        Kind::Gauge => 1,
+        Kind::Histogram => 2,
+    };
+    let mut id = 0;
+    // SAFETY: the host writes one id and keeps no pointer.
+    done(unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &raw mut id) })?;
+    Ok(id)
+}
+
+/// Adds to a counter.
+pub(crate) fn increment_metric(id: u32, value: u64) -> Result<(), HostError> {
+    let value = i64::try_from(value).map_err(|_| HostError)?;
+    // SAFETY: takes no pointer.
+    done(unsafe { proxy_increment_metric(id, value) })
+}
+
+/// Sets a gauge, or adds a value to a histogram.
+pub(crate) fn record_metric(id: u32, value: u64) -> Result<(), HostError> {
+    // SAFETY: takes no pointer.
+    done(unsafe { proxy_record_metric(id, value) })
 }
 
 fn done(status: u32) -> Result<(), HostError> {

@@ -16,6 +16,7 @@ mod hostile;
 mod interop;
 mod limits;
 mod messages;
+mod metrics;
 mod outages;
 mod policy;
 mod streams;
@@ -46,6 +47,7 @@ fn cases() -> Vec<Case> {
         bypass_objects::cases(),
         streams::cases(),
         audit::cases(),
+        metrics::cases(),
         outages::cases(),
         clients::cases(),
         interop::cases(),

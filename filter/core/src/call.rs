@@ -65,7 +65,7 @@ impl fmt::Debug for Reply {
 }
 
 /// A system that a decision depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dependency {
     /// Key records, policies and windows.
     Redis,

@@ -24,6 +24,7 @@ pub mod id;
 pub mod json;
 pub mod limit;
 pub mod mcp;
+pub mod metric;
 pub mod policy;
 mod query;
 pub mod redis;

@@ -2,6 +2,7 @@
 
 use crate::call::{Call, CallId};
 use crate::denial::Denial;
+use crate::metric::Metric;
 use crate::secret::Secret;
 
 /// The answer to one event. Dropping it loses a verdict.
@@ -46,6 +47,8 @@ pub enum Effect {
     ReplaceResponseBody(Vec<u8>),
     /// Hand this line to the access log.
     Audit(String),
+    /// Add this much to a metric.
+    Measure(Metric, u64),
 }
 
 /// Whether the message goes on.

@@ -15,6 +15,7 @@ use crate::auth::denied::DeniedRecord;
 use crate::auth::record::KeyRecord;
 use crate::config::Config;
 use crate::id::{KeyId, OrgId, PolicyVersion};
+use crate::metric::Labels;
 use crate::policy::Policy;
 use crate::vault::{Lease, SecretRef};
 
@@ -47,6 +48,8 @@ pub struct Worker {
     active: BTreeMap<OrgId, PolicyVersion>,
     policies: LruCache<PolicyVersion, Rc<Policy>>,
     leases: LruCache<SecretRef, Lease>,
+    /// What metrics may be labelled with.
+    pub labels: Labels,
 }
 
 impl Worker {
@@ -61,6 +64,7 @@ impl Worker {
             active: BTreeMap::new(),
             policies: LruCache::new(MAX_POLICIES),
             leases: LruCache::new(MAX_LEASES),
+            labels: Labels::default(),
         }
     }
 

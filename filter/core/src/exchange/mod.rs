@@ -263,6 +263,8 @@ impl Turn<'_> {
         entry.upstream_ms = closing.upstream_ms;
         let line = self.worker.chain.append(entry);
         self.effects.push(Effect::Audit(line));
+        let measures = self.worker.labels.measures(entry).into_iter();
+        self.effects.extend(measures.map(|(metric, value)| Effect::Measure(metric, value)));
         (Stage::Closed, Gate::Hold)
     }
 }

@@ -269,7 +269,8 @@ impl World {
     }
 
     fn describe(&self, step: Step) -> Vec<String> {
-        let mut lines: Vec<_> = step.effects.into_iter().map(effect).collect();
+        let told = step.effects.into_iter().filter(|effect| !matches!(effect, Effect::Measure(..)));
+        let mut lines: Vec<_> = told.map(effect).collect();
         match step.gate {
             Gate::Hold => lines.push("hold".into()),
             Gate::Pass => lines.push("PASS".into()),
@@ -311,6 +312,7 @@ fn effect(effect: Effect) -> String {
         Effect::ReplaceResponseBody(bytes) => {
             format!("body becomes {}", String::from_utf8_lossy(&bytes).replace('\n', "\\n"))
         }
+        Effect::Measure(metric, value) => format!("{} +{value}", metric.name()),
         Effect::Audit(line) => {
             let mut entry: serde_json::Value = serde_json::from_str(&line).unwrap();
             let members = entry.as_object_mut().unwrap();

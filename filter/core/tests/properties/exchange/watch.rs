@@ -348,8 +348,9 @@ impl Watch {
         let lines: Vec<_> = step
             .effects
             .iter()
-            .map(|effect| match effect {
-                Effect::Audit(line) => line,
+            .filter_map(|effect| match effect {
+                Effect::Audit(line) => Some(line),
+                Effect::Measure(..) => None,
                 other => panic!("too late: {other:?}"),
             })
             .collect();

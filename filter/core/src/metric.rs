@@ -1,0 +1,257 @@
+//! What is counted, and under which labels.
+//!
+//! Owns the names of metrics and keeps their labels bounded: a proxy never forgets a metric that was
+//! once defined, so a caller must not be able to make one up. Counts nothing itself.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+
+use crate::audit::{AuditEvent, Entry};
+use crate::call::Dependency;
+use crate::denial::AuditStatus;
+
+/// Labels that one worker learns; what comes later is `other`.
+const MOST_LABELS: usize = 2_000;
+
+/// One metric with its labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// Requests, by outcome.
+    Requests {
+        /// The connector, or `none`.
+        connector: String,
+        /// The JSON-RPC method, `none` or `other`.
+        method: String,
+        /// The tool, `none` or `other`.
+        tool: String,
+        /// The audit entry's `status`.
+        outcome: &'static str,
+    },
+    /// How long requests took, in milliseconds.
+    RequestDuration {
+        /// The connector, or `none`.
+        connector: String,
+        /// The tool, `none` or `other`.
+        tool: String,
+    },
+    /// Calls whose tool reported an error.
+    ToolErrors {
+        /// The connector.
+        connector: String,
+        /// The tool.
+        tool: String,
+    },
+    /// Credentials that were missing or did not hold.
+    AuthFailures {
+        /// [`crate::auth::AuthFailure::code`].
+        reason: &'static str,
+    },
+    /// Calls that found a window used up.
+    RateLimited {
+        /// The window's name.
+        limit: String,
+    },
+    /// 1 while a dependency answers, else 0.
+    DependencyUp(Dependency),
+    /// How long a dependency took to answer, in milliseconds.
+    DependencyDuration(Dependency),
+    /// Audit entries written.
+    AuditEntries,
+    /// 1 for the policy that an organisation's calls are decided on, else 0.
+    PolicyVersion {
+        /// The organisation.
+        org: String,
+        /// The version.
+        version: String,
+    },
+}
+
+/// How the values of a metric add up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// They add up.
+    Counter,
+    /// The last one counts.
+    Gauge,
+    /// Their distribution counts.
+    Histogram,
+}
+
+impl Metric {
+    /// How its values add up.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Requests { .. }
+            | Self::ToolErrors { .. }
+            | Self::AuthFailures { .. }
+            | Self::RateLimited { .. }
+            | Self::AuditEntries => Kind::Counter,
+            Self::DependencyUp(_) | Self::PolicyVersion { .. } => Kind::Gauge,
+            Self::RequestDuration { .. } | Self::DependencyDuration(_) => Kind::Histogram,
+        }
+    }
+
+    /// The name in the proxy's stats, with each label as `.label.=.value;`, which its `stats_tags`
+    /// take out again.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Requests { connector, method, tool, outcome } => named(
+                "requests_total",
+                &[
+                    ("connector", connector),
+                    ("method", method),
+                    ("tool", tool),
+                    ("outcome", outcome),
+                ],
+            ),
+            Self::RequestDuration { connector, tool } => {
+                named("request_duration_ms", &[("connector", connector), ("tool", tool)])
+            }
+            Self::ToolErrors { connector, tool } => {
+                named("tool_errors_total", &[("connector", connector), ("tool", tool)])
+            }
+            Self::AuthFailures { reason } => named("auth_failures_total", &[("reason", reason)]),
+            Self::RateLimited { limit } => named("rate_limited_total", &[("limit", limit)]),
+            Self::DependencyUp(dependency) => {
+                named("dependency_up", &[("dependency", dependency.name())])
+            }
+            Self::DependencyDuration(dependency) => {
+                named("dependency_duration_ms", &[("dependency", dependency.name())])
+            }
+            Self::AuditEntries => named("audit_entries_total", &[]),
+            Self::PolicyVersion { org, version } => {
+                named("policy_version", &[("org", org), ("version", version)])
+            }
+        }
+    }
+}
+
+fn named(name: &str, labels: &[(&str, &str)]) -> String {
+    let mut text = format!("portcullis_{name}");
+    for (label, value) in labels {
+        // The semicolon ends a value.
+        let _ = write!(text, ".{label}.=.{};", value.replace(';', "_"));
+    }
+    text
+}
+
+/// The labels that this worker has met on requests that the policy let pass.
+#[derive(Debug, Default)]
+pub struct Labels {
+    known: HashSet<String>,
+    /// The policy that each organisation's calls were last decided on.
+    policies: BTreeMap<String, String>,
+}
+
+impl Labels {
+    /// `value`, if it may be a label; a refused request names what its sender liked to.
+    fn bounded(&mut self, value: Option<&str>, status: &str, effect: &str) -> String {
+        let Some(value) = value else {
+            return "none".to_owned();
+        };
+        if !self.known.contains(value) {
+            let answered = status != AuditStatus::Error.name();
+            if effect != "allow" || !answered || self.known.len() >= MOST_LABELS {
+                return "other".to_owned();
+            }
+            self.known.insert(value.to_owned());
+        }
+        value.to_owned()
+    }
+
+    /// What a finished request counts as, each with how much.
+    pub fn measures(&mut self, entry: &Entry) -> Vec<(Metric, u64)> {
+        let (status, effect) = (entry.status, entry.decision.effect);
+        let connector = entry.connector.clone().unwrap_or_else(|| "none".to_owned());
+        let method = self.bounded(entry.mcp_method.as_deref(), status, effect);
+        let tool = self.bounded(entry.tool_name.as_deref(), status, effect);
+        let mut measures = vec![(Metric::AuditEntries, 1)];
+        let duration = Metric::RequestDuration { connector: connector.clone(), tool: tool.clone() };
+        measures.push((duration, entry.latency_ms));
+        if status == AuditStatus::ToolError.name() {
+            let (connector, tool) = (connector.clone(), tool.clone());
+            measures.push((Metric::ToolErrors { connector, tool }, 1));
+        }
+        measures.push((Metric::Requests { connector, method, tool, outcome: status }, 1));
+        measures.extend(self.policy(entry));
+        measures.extend(entry.events.iter().filter_map(counted).map(|metric| (metric, 1)));
+        measures
+    }
+
+    /// The switch to another policy, when there was one.
+    fn policy(&mut self, entry: &Entry) -> Vec<(Metric, u64)> {
+        let (Some(org), Some(version)) = (&entry.org_id, &entry.policy_version) else {
+            return Vec::new();
+        };
+        if self.policies.get(org) == Some(version) {
+            return Vec::new();
+        }
+        let metric = |version| Metric::PolicyVersion { org: org.clone(), version };
+        let before = self.policies.insert(org.clone(), version.clone());
+        let before = before.map(|before| (metric(before), 0));
+        before.into_iter().chain([(metric(version.clone()), 1)]).collect()
+    }
+}
+
+/// The metric that counts an event.
+fn counted(event: &AuditEvent) -> Option<Metric> {
+    match event {
+        AuditEvent::AuthFailed { reason, .. } => Some(Metric::AuthFailures { reason }),
+        AuditEvent::RateLimitExceeded { limit, .. } => {
+            Some(Metric::RateLimited { limit: limit.clone() })
+        }
+        AuditEvent::AuthSuccess { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(effect: &'static str, tool: &str) -> Entry {
+        let mut entry = Entry { status: "success", ..Entry::default() };
+        entry.decision.effect = effect;
+        entry.tool_name = Some(tool.to_owned());
+        entry
+    }
+
+    #[test]
+    fn names_carry_their_labels_where_the_proxy_finds_them() {
+        let requests = Metric::Requests {
+            connector: "demo".into(),
+            method: "tools/call".into(),
+            tool: "a;b".into(),
+            outcome: "success",
+        };
+        assert_eq!(
+            requests.name(),
+            "portcullis_requests_total.connector.=.demo;.method.=.tools/call;.tool.=.a_b;.outcome.=.success;"
+        );
+        assert_eq!(Metric::AuditEntries.name(), "portcullis_audit_entries_total");
+        assert_eq!(
+            Metric::DependencyUp(Dependency::Redis).name(),
+            "portcullis_dependency_up.dependency.=.redis;"
+        );
+    }
+
+    #[test]
+    fn a_caller_cannot_make_up_labels() {
+        let mut labels = Labels::default();
+        let tool_of = |labels: &mut Labels, entry: &Entry| {
+            let measures = labels.measures(entry);
+            measures.into_iter().find_map(|(metric, _)| match metric {
+                Metric::Requests { tool, .. } => Some(tool),
+                _ => None,
+            })
+        };
+        assert_eq!(tool_of(&mut labels, &entry("deny", "made up")).unwrap(), "other");
+        assert_eq!(tool_of(&mut labels, &entry("allow", "real")).unwrap(), "real");
+        assert_eq!(tool_of(&mut labels, &entry("deny", "real")).unwrap(), "real");
+        for number in 0..MOST_LABELS {
+            tool_of(&mut labels, &entry("allow", &number.to_string()));
+        }
+        assert_eq!(tool_of(&mut labels, &entry("allow", "one more")).unwrap(), "other");
+    }
+}
