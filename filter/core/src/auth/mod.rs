@@ -9,6 +9,7 @@ pub mod credential;
 pub mod denied;
 mod principal;
 pub mod record;
+pub mod source;
 
 pub use claimant::{Claimant, Proven};
 pub use principal::{Identity, Narrowing, Principal, Scopes, Writes};
