@@ -2,9 +2,11 @@
 -- admit: is the record still the one the filter decided on, and does the call fit every window?
 -- If both, draws from every window; if not, from none. One atomic step, one round trip.
 --
--- KEYS    guard_1 .. guard_g, window_1 .. window_w; all different, all with one hash tag.
---         A guard is a HASH with the fields `rev` and `doc`. A window is a LIST only this script writes.
--- ARGV    g, expected_1 .. expected_g, then for each window: limit, length_us, cost.
+-- KEYS    guard_1 .. guard_g, window_1 .. window_w, and the use if one is to be noted; all different, all
+--         with one hash tag. A guard is a HASH with the fields `rev` and `doc`. A window is a LIST and a
+--         use is a HASH that only this script writes.
+-- ARGV    g, expected_1 .. expected_g, then for each window: limit, length_us, cost; then, if a use is to
+--         be noted, the field of it that gets the time in whole seconds.
 --         expected: a revision; `-` for a guard that should be absent; `?` for one not known yet
 --         (which always counts as moved). Numbers are decimal integers, not negative; length_us above 0.
 -- RETURNS a guard moved: {0, rev_1, doc_1 .. rev_g, doc_g}. `rev` is `-` for an absent guard; `doc`
@@ -13,6 +15,7 @@
 --           exactly when the call would fit if nobody else drew, or -1 if it never can (cost above
 --           limit); index, from 0, is the window that has to be waited for longest.
 --         drawn: {1, remaining_1, reset_us_1 .. }.
+--         A use is noted in the latter two cases: whoever holds a key uses it, admitted or not.
 --         remaining: units left after this call. reset_us: when the oldest drawn units come back; 0 if
 --         none are drawn.
 --
@@ -27,14 +30,15 @@
 -- ATOMIC  Redis runs a script alone. Everything that can fail (wrong types, bad arguments) is read before
 --         the first draw, and the `#!lua` line makes Redis refuse the whole script up front when memory is
 --         full, so a draw is never left half done.
--- EXPIRY  Every draw sets the key to expire when that draw leaves the window.
+-- EXPIRY  Every draw sets the key to expire when that draw leaves the window. A use is kept for 90 days.
 -- MEMORY  Two integers for each admitted call still inside the window: at most `limit` calls, some 15 bytes each.
 -- TIME    Redis's own, read once, so all gateways share one clock. If it jumps back (a failover), new draws
 --         are dated like the newest one and stay longer; more than `limit` is never admitted.
--- ACL     +time +hget +lindex +lrange +ltrim +rpush +pexpireat on the keys given.
+-- ACL     +time +hget +hset +lindex +lrange +ltrim +rpush +pexpireat on the keys given.
 
 local GUARD_MOVED, DRAWN, FULL = 0, 1, 2
 local NEVER = -1
+local USE_KEPT_MS = 90 * 86400000
 
 local function integer(number)
   return string.format('%.0f', number) -- Lua would write 1.7e+15
@@ -88,15 +92,23 @@ local function wait_for(window, excess, now)
   return time_of(window.key, too_few + 1) + window.length - now
 end
 
+local function note_use(key, field, now)
+  redis.call('HSET', key, field, integer(math.floor(now / 1000000)))
+  redis.call('PEXPIREAT', key, integer(math.ceil(now / 1000) + USE_KEPT_MS))
+end
+
 local guards = tonumber(ARGV[1])
+local windows_given = math.floor((#ARGV - 1 - guards) / 3)
 local moved = guards_moved(guards)
 if moved then return moved end
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
+if #KEYS > guards + windows_given then note_use(KEYS[#KEYS], ARGV[#ARGV], now) end
+
 local windows, retry_after, index = {}, 0, nil
-for i = 1, #KEYS - guards do
+for i = 1, windows_given do
   local at = guards + 3 * i - 1
   local window = {key = KEYS[guards + i]}
   window.limit, window.length, window.cost = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])

@@ -15,6 +15,17 @@ pub struct Admit {
     pub guards: Vec<Guard>,
     /// The windows to draw from, all or none.
     pub windows: Vec<Window>,
+    /// What to note besides, unless a guard moved. `None` costs nothing.
+    pub used: Option<Use>,
+}
+
+/// Notes that something was used just now, by the clock of Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    /// Where it is kept, for 90 days: [`Key::used`].
+    pub key: Key,
+    /// Which of the things that the key is about, such as a secret of an API key; not empty.
+    pub field: String,
 }
 
 /// A record, and what the decision took it to be.
@@ -114,12 +125,14 @@ impl Admit {
             let length_us = window.length_us.max(1);
             [window.limit, length_us, window.cost].map(|n| n.min(LARGEST_EXACT).to_string())
         });
+        let used = self.used.as_ref().filter(|used| !used.field.is_empty());
         ScriptCall {
             script: &ADMIT,
-            keys: guards.chain(windows).cloned().collect(),
+            keys: guards.chain(windows).chain(used.map(|used| &used.key)).cloned().collect(),
             args: std::iter::once(self.guards.len().to_string())
                 .chain(expected)
                 .chain(numbers)
+                .chain(used.map(|used| used.field.clone()))
                 .map(String::into_bytes)
                 .collect(),
         }
@@ -209,6 +222,7 @@ mod tests {
                 guard("c", Expected::Unknown),
             ],
             windows: vec![window("calls", 1), window("credits", u64::MAX)],
+            used: None,
         }
     }
 
@@ -233,6 +247,18 @@ mod tests {
                 ADMIT.sha1
             )
         );
+    }
+
+    #[test]
+    fn a_use_is_the_last_key() {
+        let used = |field: &str| Admit {
+            used: Some(Use { key: Key::used("acme", "a"), field: field.into() }),
+            ..admit()
+        };
+        let call = used("s1").call();
+        assert_eq!(call.keys.last(), Some(&Key::used("acme", "a")));
+        assert_eq!(call.args.last(), Some(&b"s1".to_vec()));
+        assert_eq!(used("").call(), admit().call(), "a use without a name is none");
     }
 
     #[test]
@@ -307,7 +333,7 @@ mod tests {
 
     #[test]
     fn refuses_a_move_in_which_nothing_moved() {
-        let admit = Admit { guards: admit().guards[..1].to_vec(), windows: vec![] };
+        let admit = Admit { guards: admit().guards[..1].to_vec(), windows: vec![], used: None };
         let reply = Value::Array(vec![Value::Int(0), bulk("7"), Value::Nil]);
         assert_eq!(
             admit.decode(reply),

@@ -21,6 +21,11 @@ impl Key {
         Self(format!("portcullis:{{{}}}:keys", Encoded(org)))
     }
 
+    /// HASH: when each secret of an API key was last used; seconds since 1970, by the secret's name.
+    pub fn used(org: &str, id: &str) -> Self {
+        Self(format!("portcullis:{{{}}}:used:{}", Encoded(org), Encoded(id)))
+    }
+
     /// HASH: which policy is active for an organisation; `rev` (version) and `doc` (JSON).
     pub fn policy(org: &str) -> Self {
         Self(format!("portcullis:{{{}}}:policy", Encoded(org)))
@@ -107,6 +112,7 @@ mod tests {
         let names = [
             Key::record("acme", "a1"),
             Key::record_index("acme"),
+            Key::used("acme", "a1"),
             Key::policy("acme"),
             Key::policy_document("0123456789abcdef"),
             Key::policy_history(),
@@ -117,6 +123,7 @@ mod tests {
         let expected = [
             "portcullis:{acme}:key:a1",
             "portcullis:{acme}:keys",
+            "portcullis:{acme}:used:a1",
             "portcullis:{acme}:policy",
             "portcullis:policy:doc:0123456789abcdef",
             "portcullis:policy:history",

@@ -15,6 +15,7 @@
 //!         length_us: 1_000_000,
 //!         cost: 1,
 //!     }],
+//!     used: None,
 //! };
 //! let command = admit.call().evalsha(); // send this; on a NOSCRIPT error, send `eval()` once
 //! assert_eq!(command.first().map(Vec::as_slice), Some(&b"EVALSHA"[..]));
@@ -42,7 +43,7 @@ mod record;
 mod script;
 mod value;
 
-pub use admit::{Admit, AdmitReply, Expected, Guard, GuardState, Window, WindowState};
+pub use admit::{Admit, AdmitReply, Expected, Guard, GuardState, Use, Window, WindowState};
 pub use bind::{Bind, BindReply};
 pub use keys::Key;
 pub use record::{PutRecord, PutRecordReply};

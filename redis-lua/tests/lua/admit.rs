@@ -362,6 +362,7 @@ fn a_moved_guard_comes_back_and_nothing_is_drawn() {
         let admit = Admit {
             guards: guards.map(|(key, expected)| Guard { key, expected }).collect(),
             windows: vec![calls.clone()],
+            used: None,
         };
         let reply = admit.decode(run(&mut connection, &admit.call())).unwrap();
         drawn += usize::from(states.is_none());
@@ -378,7 +379,7 @@ fn without_windows_the_guards_decide_alone() {
     let valkey = Valkey::start();
     let mut connection = valkey.connect();
     let guard = Guard { key: Key::record("acme", "a1"), expected: Expected::Absent };
-    let admit = Admit { guards: vec![guard], windows: vec![] };
+    let admit = Admit { guards: vec![guard], windows: vec![], used: None };
     let reply = run(&mut connection, &admit.call());
     assert_eq!(reply, Value::Array(vec![Value::Int(1)]));
     assert_eq!(admit.decode(reply), Ok(AdmitReply::Admitted(vec![])));

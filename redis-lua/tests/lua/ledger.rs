@@ -42,5 +42,5 @@ pub(crate) fn window(name: &str, limit: u64, length_us: u64, cost: u64) -> Windo
 }
 
 pub(crate) fn draw_from(windows: Vec<Window>) -> Admit {
-    Admit { guards: vec![], windows }
+    Admit { guards: vec![], windows, used: None }
 }

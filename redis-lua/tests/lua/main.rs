@@ -8,5 +8,6 @@ mod ledger;
 mod model;
 mod put_record;
 mod scripts;
+mod used;
 #[allow(dead_code, reason = "the CLI's tests use this file too, and more of it")]
 mod valkey;

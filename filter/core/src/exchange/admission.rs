@@ -117,7 +117,7 @@ fn ask(
         // Refused requests ask too: the record or policy that refuses may be gone by now.
         Verdict::Open | Verdict::NeedsPolicy(_) | Verdict::Refused(_) => (Vec::new(), None),
     };
-    let admit = Admit { guards, windows };
+    let admit = Admit { guards, windows, used: None };
     let call = turn.start(Call::Admit(admit.call()));
     let credential = match (credential, template) {
         (Credential::Settled, Some(template)) => fetch(&template, turn),

@@ -117,7 +117,7 @@ impl Bench {
         let name = format!("{waiter:016x}");
         let command = if script {
             let guard = Guard { key: Key::policy_document(&name), expected: Expected::Unknown };
-            Command::Script(Admit { guards: vec![guard], windows: Vec::new() }.call())
+            Command::Script(Admit { guards: vec![guard], windows: Vec::new(), used: None }.call())
         } else {
             Command::Get(Key::policy_document(&name))
         };

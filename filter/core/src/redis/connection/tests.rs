@@ -15,7 +15,7 @@ fn get(name: &str) -> Command {
 }
 
 fn admit() -> ScriptCall {
-    Admit { guards: Vec::new(), windows: Vec::new() }.call()
+    Admit { guards: Vec::new(), windows: Vec::new(), used: None }.call()
 }
 
 fn send<W>(command: &Command) -> Output<W> {
