@@ -20,7 +20,7 @@ pub struct Admit {
 }
 
 /// Notes that something was used just now, by the clock of Redis.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Use {
     /// Where it is kept, for 90 days: [`Key::used`].
     pub key: Key,

@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::rc::Rc;
 
 use lru::LruCache;
-use portcullis_redis_lua::Key;
+use portcullis_redis_lua::{Key, Use};
 
 use crate::audit::Chain;
 use crate::auth::denied::DeniedRecord;
@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::id::{KeyId, OrgId, PolicyVersion};
 use crate::metric::Labels;
 use crate::policy::Policy;
+use crate::time::UnixTime;
 use crate::vault::{Lease, SecretRef};
 
 const MAX_RECORDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
@@ -44,6 +45,7 @@ pub struct Worker {
     pub chain: Chain,
     records: LruCache<(OrgId, KeyId), Rc<CachedRecord>>,
     denials: LruCache<Key, Rc<Cached<DeniedRecord>>>,
+    uses: LruCache<Use, UnixTime>,
     /// The active version of each organisation; only those that Redis named, so it is bounded.
     active: BTreeMap<OrgId, PolicyVersion>,
     policies: LruCache<PolicyVersion, Rc<Policy>>,
@@ -61,6 +63,7 @@ impl Worker {
             chain,
             records: LruCache::new(MAX_RECORDS),
             denials: LruCache::new(MAX_RECORDS),
+            uses: LruCache::new(MAX_RECORDS),
             active: BTreeMap::new(),
             policies: LruCache::new(MAX_POLICIES),
             leases: LruCache::new(MAX_LEASES),
@@ -93,6 +96,16 @@ impl Worker {
             Some(denial) => _ = self.denials.put(key, denial),
             None => _ = self.denials.pop(&key),
         }
+    }
+
+    /// When the use of a secret was last written down.
+    pub fn use_noted(&mut self, used: &Use) -> Option<UnixTime> {
+        self.uses.get(used).copied()
+    }
+
+    /// The use of a secret was written down at `now`.
+    pub fn note_use(&mut self, used: Use, now: UnixTime) {
+        self.uses.put(used, now);
     }
 
     /// The last seen active policy version of an organisation.

@@ -43,6 +43,12 @@ impl KeyDigest {
         base16ct::lower::encode_string(&self.0)
     }
 
+    /// Names the secret where its last use is kept: the first 12 hex digits, which prove nothing.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.to_hex().chars().take(12).collect()
+    }
+
     /// Equality in constant time.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {

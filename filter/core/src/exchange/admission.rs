@@ -5,8 +5,9 @@
 //! what makes revocation and rollback effective on the next request, without a cache window.
 
 use std::rc::Rc;
+use std::time::Duration;
 
-use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Value};
+use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use, Value};
 
 use super::basis::Basis;
 use super::binding::Bound;
@@ -117,7 +118,8 @@ fn ask(
         // Refused requests ask too: the record or policy that refuses may be gone by now.
         Verdict::Open | Verdict::NeedsPolicy(_) | Verdict::Refused(_) => (Vec::new(), None),
     };
-    let admit = Admit { guards, windows, used: None };
+    let used = use_of(claimant, &verdict, turn);
+    let admit = Admit { guards, windows, used };
     let call = turn.start(Call::Admit(admit.call()));
     let credential = match (credential, template) {
         (Credential::Settled, Some(template)) => fetch(&template, turn),
@@ -125,6 +127,19 @@ fn ask(
     };
     let stage = Admitting { request, basis, verdict, admit, call, credential, rounds };
     (Stage::Admitting(Box::new(stage)), Gate::Hold)
+}
+
+/// How often the use of one secret is written down by one worker.
+const USE_NOTED_EVERY: Duration = Duration::from_secs(60);
+
+/// The use of a key that is about to be admitted, unless it was written down a moment ago.
+fn use_of(claimant: &Claimant, verdict: &Verdict, turn: &mut Turn<'_>) -> Option<Use> {
+    let (Claimant::Key(key), Verdict::Allowed(_)) = (claimant, verdict) else {
+        return None;
+    };
+    let used = Use { key: Key::used(key.org.as_str(), key.id.as_str()), field: key.digest.name() };
+    let noted = turn.worker.use_noted(&used);
+    noted.is_none_or(|noted| turn.now.since(noted) >= USE_NOTED_EVERY).then_some(used)
 }
 
 impl Admitting {
@@ -154,7 +169,11 @@ impl Admitting {
         let Reply::Redis(value) = reply else {
             return turn.refuse(unreadable);
         };
-        match (self.admit.decode(value), self.verdict) {
+        let reply = self.admit.decode(value);
+        if let (Ok(AdmitReply::Admitted(_)), Some(used)) = (&reply, self.admit.used) {
+            turn.worker.note_use(used, turn.now);
+        }
+        match (reply, self.verdict) {
             (Ok(AdmitReply::Moved(states)), _) => {
                 let (mut states, mut basis) = (states.into_iter(), self.basis);
                 let claimant = &self.request.claimant;
