@@ -196,7 +196,9 @@ impl Watch {
                     };
                     let expected = [record.clone(), policy.clone()];
                     (self.belief, self.judged, self.word) = (expected.clone(), now, Word::None);
-                    Kind::Admit { expected, windows: script.keys.len() - 2 }
+                    let windows =
+                        script.keys.iter().filter(|key| key.as_str().contains(":window:"));
+                    Kind::Admit { expected, windows: windows.count() }
                 }
                 Call::Bind(_) => panic!("nothing was opened"),
                 Call::Policy(version) => Kind::Policy(version.to_string()),
