@@ -11,6 +11,7 @@ mod bypass_objects;
 mod calls;
 mod clients;
 mod conformance;
+mod cool_off;
 mod credentials;
 mod hostile;
 mod interop;
@@ -39,6 +40,7 @@ fn cases() -> Vec<Case> {
         credentials::cases(),
         policy::cases(),
         limits::cases(),
+        cool_off::cases(),
         vault::cases(),
         messages::cases(),
         hostile::cases(),

@@ -16,6 +16,7 @@ pub mod auth;
 pub mod authz;
 pub mod call;
 pub mod config;
+pub mod cool_off;
 pub mod decode;
 pub mod denial;
 pub mod event;

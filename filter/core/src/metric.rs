@@ -202,7 +202,10 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
         AuditEvent::RateLimitExceeded { limit, .. } => {
             Some(Metric::RateLimited { limit: limit.clone() })
         }
-        AuditEvent::AuthSuccess { .. } => None,
+        // What is refused meanwhile is counted where it is refused.
+        AuditEvent::AuthSuccess { .. }
+        | AuditEvent::CoolOffStarted { .. }
+        | AuditEvent::CoolOffEnded { .. } => None,
     }
 }
 

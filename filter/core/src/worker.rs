@@ -14,6 +14,7 @@ use crate::audit::Chain;
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::KeyRecord;
 use crate::config::Config;
+use crate::cool_off::Callers;
 use crate::id::{KeyId, OrgId, PolicyVersion};
 use crate::metric::Labels;
 use crate::policy::Policy;
@@ -50,6 +51,8 @@ pub struct Worker {
     active: BTreeMap<OrgId, PolicyVersion>,
     policies: LruCache<PolicyVersion, Rc<Policy>>,
     leases: LruCache<SecretRef, Lease>,
+    /// Callers that do not back off.
+    pub callers: Callers,
     /// What metrics may be labelled with.
     pub labels: Labels,
 }
@@ -67,6 +70,7 @@ impl Worker {
             active: BTreeMap::new(),
             policies: LruCache::new(MAX_POLICIES),
             leases: LruCache::new(MAX_LEASES),
+            callers: Callers::default(),
             labels: Labels::default(),
         }
     }

@@ -23,6 +23,19 @@ pub enum AuditEvent {
         /// The id of the key, or the subject of the token or certificate.
         client_id: String,
     },
+    /// The caller does not back off, and is refused for a while. Further refusals until then are counted, and
+    /// told by [`AuditEvent::CoolOffEnded`].
+    CoolOffStarted {
+        /// [`crate::cool_off::Reason::rule`].
+        rule: &'static str,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// The first call after that.
+    CoolOffEnded {
+        /// How many calls were refused meanwhile without an entry of their own.
+        refused: u64,
+    },
     /// A window was used up.
     RateLimitExceeded {
         /// The window's name.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use, Value};
 
+use super::backing_off;
 use super::basis::Basis;
 use super::binding::Bound;
 use super::credit::{Credential, credit, fetch, secret_outcome};
@@ -78,6 +79,11 @@ pub(super) struct Loading {
 pub(super) fn admit(request: Box<Request>, turn: &mut Turn<'_>) -> Next {
     let basis = Basis::remembered(&request, turn.worker);
     let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
+    if let Verdict::Allowed(grant) = &verdict
+        && let Some(refused) = backing_off::refusal(&request, grant, turn)
+    {
+        return refused;
+    }
     match turn.worker.config.redis {
         Some(_) => ask(request, basis, verdict, Credential::Settled, 1, turn),
         None => unconfirmed(request, verdict, turn),
@@ -193,7 +199,7 @@ impl Admitting {
                 // A call costs 1 and a limit is at least 1, so there is always a time to come back.
                 match (limit, retry_after) {
                     (Some(limit), Some(retry_after)) => {
-                        turn.refuse(Denial::Limited { limit, retry_after })
+                        backing_off::limited(&self.request, &grant, limit, retry_after, turn)
                     }
                     _ => turn.refuse(unreadable),
                 }

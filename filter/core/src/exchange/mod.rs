@@ -9,6 +9,7 @@
 //! ```
 
 mod admission;
+mod backing_off;
 mod basis;
 mod binding;
 mod credit;

@@ -33,6 +33,8 @@ pub struct Policy {
     pub tiers: BTreeMap<PolicyName, Vec<Limit>>,
     /// Further windows.
     pub limits: Vec<Limit>,
+    /// What is done about callers that do not back off.
+    pub cool_off: Option<CoolOff>,
     /// Argument names that the audit log redacts besides the built-in ones.
     pub redact: Vec<String>,
 }
@@ -116,6 +118,21 @@ pub enum Dimension {
     Connector,
     /// A count per tool.
     Tool,
+}
+
+/// When a caller that does not back off is sent to cool off, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoolOff {
+    /// After this many refusals in a row that came before the time told by the one before.
+    pub refusals: Option<u32>,
+    /// After the same call more often than this `within` the time below.
+    pub repeats: Option<u32>,
+    /// The time in which repetitions are counted.
+    pub within: Duration,
+    /// How long the first time. Each further one is twice as long.
+    pub first: Duration,
+    /// At most this long; and so long a caller has to behave to start anew.
+    pub longest: Duration,
 }
 
 /// Which calls a window counts; an absent list counts all.

@@ -86,6 +86,7 @@ fn policy(limit: Limit) -> Policy {
         roles: Default::default(),
         tiers: Default::default(),
         limits: vec![limit],
+        cool_off: None,
         redact: Vec::new(),
     }
 }

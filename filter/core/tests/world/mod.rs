@@ -83,14 +83,14 @@ fn record(name: &str) -> Vec<u8> {
     record.to_string().into_bytes()
 }
 
-/// A policy document: `v1`, or `v2` in which analysts may also write notes.
+/// A policy document: `v1`, or `v2` in which analysts may also write notes, or `v3` without patience.
 fn document(name: &str) -> serde_json::Value {
     let allow = match name {
-        "v1" => json!(["query_users"]),
+        "v1" | "v3" => json!(["query_users"]),
         "v2" => json!(["query_users", "create_note"]),
         other => panic!("no such policy: {other}"),
     };
-    json!({
+    let mut document = json!({
         "version": 1, "organisations": ["acme"],
         "connectors": {
             "demo": {"path": "/demo/mcp", "credential": {
@@ -104,7 +104,11 @@ fn document(name: &str) -> serde_json::Value {
                 "prompts": ["weekly_*"], "resources": ["note://*"]},
             "open": {"allow": ["*"]}, "old": {"allow": ["query_users"]}}},
         "tiers": {"free": {"limits": {"calls": {"limit": 5, "window": "1s"}}}}
-    })
+    });
+    if name == "v3" {
+        document["cool_off"] = json!({"refusals": 1, "repeats": 2, "first": "2s", "longest": "8s"});
+    }
+    document
 }
 
 fn version(name: &str) -> String {
@@ -114,7 +118,7 @@ fn version(name: &str) -> String {
 /// Names in the place of secrets and hashes.
 fn readable(text: &str) -> String {
     let mut text = text.to_owned();
-    for name in ["v1", "v2"] {
+    for name in ["v1", "v2", "v3"] {
         text = text.replace(&version(name), name);
     }
     for name in ["analyst", "stranger"] {

@@ -68,8 +68,9 @@ pub(super) fn limits(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> 
 const WINDOW: &str = "a limit: an object with `limit` and `window`";
 const DIMENSIONS: &str = "a list of: org, key, role, tier, connector, tool";
 
+pub(super) const DURATION: &str = "a duration from 1ms to 31d, such as 500ms, 1s, 5m, 1h, 30d";
+
 fn rate(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<(u64, Duration)> {
-    const DURATION: &str = "a duration from 1ms to 31d, such as 500ms, 1s, 5m, 1h, 30d";
     let limit = fields
         .required("limit", faults, "how many calls the window admits")
         .and_then(|node| node.integer(faults, 1..=MOST_CALLS, "calls"));
@@ -79,7 +80,7 @@ fn rate(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<(u64, Duration)>
     Some((limit?, window?))
 }
 
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u64 = number.parse().ok()?;

@@ -4,6 +4,7 @@
 //! reference to something the document does not define.
 
 mod connector;
+mod cool_off;
 mod limit;
 mod role;
 mod tool;
@@ -16,6 +17,7 @@ use super::{Globs, Policy, PolicyErrors};
 use crate::decode::{Faults, Fields, Node};
 use crate::id::{OrgId, PolicyName};
 use connector::{connector, distinct_paths};
+use cool_off::cool_off;
 use limit::{limits, tier};
 use role::role;
 
@@ -52,6 +54,10 @@ fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
         Some(node) => limits(node, faults),
         None => Some(Vec::new()),
     };
+    let cool_off = match fields.optional("cool_off") {
+        Some(node) => cool_off(node, faults).map(Some),
+        None => Some(None),
+    };
     let redact = match fields.optional("redact") {
         Some(node) => texts(node, faults, "a list of argument names", "an argument name"),
         None => Some(Vec::new()),
@@ -63,6 +69,7 @@ fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
         roles: roles?,
         tiers: tiers?,
         limits: limits?,
+        cool_off: cool_off?,
         redact: redact?,
     })
 }

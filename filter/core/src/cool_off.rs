@@ -1,0 +1,248 @@
+//! Callers that do not back off: they call on although they were told when to come back, or repeat one call
+//! again and again.
+//!
+//! Owns when a caller is sent to cool off, and for how long: each time longer, until it has behaved for
+//! a while. Knows callers by name only; what a call is allowed to do was decided before.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use lru::LruCache;
+
+use crate::id::OrgId;
+use crate::policy::CoolOff;
+use crate::time::UnixTime;
+
+const MAX_CALLERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
+/// Different calls of one caller that are counted side by side: an agent's loop is short.
+const MAX_CALLS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
+
+/// Why a caller cools off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It came back too early, again and again.
+    Refusals,
+    /// It made the same call again and again.
+    Repeats,
+}
+
+impl Reason {
+    /// The rule's name in refusals, audit entries and metrics.
+    #[must_use]
+    pub const fn rule(self) -> &'static str {
+        match self {
+            Self::Refusals => "cool_off.refusals",
+            Self::Repeats => "cool_off.repeats",
+        }
+    }
+}
+
+/// A caller is cooling off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cooling {
+    /// Why.
+    pub reason: Reason,
+    /// How much longer.
+    pub rest: Duration,
+}
+
+/// The callers of one worker, as far as they are remembered: the ones that called last.
+#[derive(Debug)]
+pub struct Callers(LruCache<(OrgId, String), Caller>);
+
+#[derive(Debug)]
+struct Caller {
+    /// Refused, and told not to come back before this.
+    told: Option<UnixTime>,
+    /// Refusals in a row that came before the time told by the one before.
+    early: u32,
+    /// Its latest different calls: since when, and how often.
+    calls: LruCache<String, (UnixTime, u32)>,
+    episode: Option<Episode>,
+    /// Episodes without a calm time between them.
+    episodes: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Episode {
+    reason: Reason,
+    until: UnixTime,
+    refused: u64,
+    over: bool,
+}
+
+impl Default for Callers {
+    fn default() -> Self {
+        Self(LruCache::new(MAX_CALLERS))
+    }
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Self { told: None, early: 0, calls: LruCache::new(MAX_CALLS), episode: None, episodes: 0 }
+    }
+}
+
+impl Callers {
+    /// Whether the caller still cools off; counts that it was told so.
+    pub fn refuse(&mut self, org: &OrgId, caller: &str, now: UnixTime) -> Option<Cooling> {
+        let episode = self.0.get_mut(&(org.clone(), caller.to_owned()))?.episode.as_mut()?;
+        let rest = episode.until.since(now);
+        if rest.is_zero() {
+            return None;
+        }
+        episode.refused = episode.refused.saturating_add(1);
+        Some(Cooling { reason: episode.reason, rest })
+    }
+
+    /// How many calls were refused in an episode that ended; told once.
+    pub fn ended(&mut self, org: &OrgId, caller: &str, now: UnixTime) -> Option<u64> {
+        let episode = self.0.get_mut(&(org.clone(), caller.to_owned()))?.episode.as_mut()?;
+        if episode.over || now < episode.until {
+            return None;
+        }
+        episode.over = true;
+        Some(episode.refused)
+    }
+
+    /// The caller makes `call`, which names a tool and its arguments; whether that is once too often.
+    pub fn called(
+        &mut self,
+        rule: &CoolOff,
+        (org, caller): (&OrgId, &str),
+        call: &str,
+        now: UnixTime,
+    ) -> Option<Cooling> {
+        let most = rule.repeats?;
+        let caller = self.caller(org, caller);
+        let (since, count) = caller.calls.get_or_insert_mut(call.to_owned(), || (now, 0));
+        if now.since(*since) >= rule.within {
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(1);
+        if *count <= most {
+            return None;
+        }
+        Some(caller.cool_off(rule, Reason::Repeats, now))
+    }
+
+    /// The caller found a window used up, and is told to come back after `wait`; whether it was told so often
+    /// enough.
+    pub fn limited(
+        &mut self,
+        rule: &CoolOff,
+        (org, caller): (&OrgId, &str),
+        wait: Duration,
+        now: UnixTime,
+    ) -> Option<Cooling> {
+        let most = rule.refusals?;
+        let caller = self.caller(org, caller);
+        let early = caller.told.is_some_and(|told| now < told);
+        caller.early = if early { caller.early.saturating_add(1) } else { 0 };
+        caller.told = Some(now.after(wait));
+        (caller.early >= most).then(|| caller.cool_off(rule, Reason::Refusals, now))
+    }
+
+    fn caller(&mut self, org: &OrgId, caller: &str) -> &mut Caller {
+        self.0.get_or_insert_mut((org.clone(), caller.to_owned()), Caller::default)
+    }
+}
+
+impl Caller {
+    fn cool_off(&mut self, rule: &CoolOff, reason: Reason, now: UnixTime) -> Cooling {
+        let before = self.episode.map(|episode| episode.until);
+        let calm = before.is_none_or(|until| now.since(until) > rule.longest);
+        self.episodes = if calm { 0 } else { self.episodes.saturating_add(1) };
+        let factor = 2_u32.saturating_pow(self.episodes);
+        let rest = rule.first.saturating_mul(factor).min(rule.longest);
+        self.episode = Some(Episode { reason, until: now.after(rest), refused: 0, over: false });
+        (self.told, self.early) = (None, 0);
+        self.calls.clear();
+        Cooling { reason, rest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: CoolOff = CoolOff {
+        refusals: Some(3),
+        repeats: Some(5),
+        within: Duration::from_secs(60),
+        first: Duration::from_secs(2),
+        longest: Duration::from_secs(10),
+    };
+
+    fn at(millis: u64) -> UnixTime {
+        UnixTime::from_micros(1_000_000_000 + millis * 1_000)
+    }
+
+    fn org() -> OrgId {
+        OrgId::new("acme").unwrap()
+    }
+
+    fn seconds(cooling: Option<Cooling>) -> Option<u64> {
+        cooling.map(|cooling| cooling.rest.as_secs())
+    }
+
+    // Proves: A13
+    #[test]
+    fn whoever_ignores_the_told_time_cools_off_longer_each_time() {
+        let (mut callers, org) = (Callers::default(), org());
+        let second = Duration::from_secs(1);
+        let mut clock = 0;
+        for rest in [2, 4, 8, 10, 10] {
+            for early in 0..3 {
+                assert_eq!(callers.limited(&RULE, (&org, "k"), second, at(clock + early)), None);
+            }
+            let cooling = callers.limited(&RULE, (&org, "k"), second, at(clock + 3));
+            assert_eq!(seconds(cooling), Some(rest));
+            let inside = callers.refuse(&org, "k", at(clock + 4)).unwrap();
+            assert_eq!(inside.reason.rule(), "cool_off.refusals");
+            assert_eq!(callers.ended(&org, "k", at(clock + 4)), None);
+            assert_eq!(callers.refuse(&org, "other", at(clock + 4)), None, "of its own");
+            clock += 3 + rest * 1_000;
+            assert_eq!(callers.refuse(&org, "k", at(clock)), None, "ends by itself");
+            assert_eq!(callers.ended(&org, "k", at(clock)), Some(1));
+            assert_eq!(callers.ended(&org, "k", at(clock)), None, "told once");
+        }
+        // After a calm time it starts anew.
+        clock += 10_001;
+        for early in 0..3 {
+            assert_eq!(callers.limited(&RULE, (&org, "k"), second, at(clock + early)), None);
+        }
+        assert_eq!(seconds(callers.limited(&RULE, (&org, "k"), second, at(clock + 3))), Some(2));
+    }
+
+    // Proves: A13
+    #[test]
+    fn whoever_waits_as_told_never_cools_off() {
+        let (mut callers, org) = (Callers::default(), org());
+        let wait = Duration::from_millis(50);
+        for turn in 0..100 {
+            assert_eq!(callers.limited(&RULE, (&org, "k"), wait, at(turn * 50)), None);
+        }
+    }
+
+    // Proves: X10
+    #[test]
+    fn the_same_call_again_and_again_is_a_loop_also_with_others_between() {
+        let (mut callers, org) = (Callers::default(), org());
+        for turn in 0..5 {
+            for call in ["a", "b", "c"] {
+                assert_eq!(callers.called(&RULE, (&org, "k"), call, at(turn)), None);
+            }
+        }
+        let cooling = callers.called(&RULE, (&org, "k"), "b", at(9)).unwrap();
+        assert_eq!(cooling.reason.rule(), "cool_off.repeats");
+        // Spread over time it is none.
+        for turn in 0..50 {
+            assert_eq!(callers.called(&RULE, (&org, "slow"), "a", at(turn * 15_000)), None);
+        }
+        // Nor are many different calls.
+        for turn in 0..50 {
+            assert_eq!(callers.called(&RULE, (&org, "busy"), &turn.to_string(), at(turn)), None);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Calls of callers that do not back off: answered here, without Redis.
+//!
+//! Owns what is still written down about them: the call that starts an episode and the first one after it, which
+//! says how many were refused between. All of them are counted. Who does not back off is
+//! [`crate::cool_off`]'s business.
+
+use std::time::Duration;
+
+use super::admission::{Leg, Request};
+use super::verdict::Grant;
+use super::{Next, Sent, Stage, Turn};
+use crate::audit::AuditEvent;
+use crate::cool_off::Cooling;
+use crate::denial::{Denial, ceil_ms};
+use crate::mcp::Operation;
+use crate::metric::Metric;
+use crate::step::{Effect, Gate};
+
+/// The refusal of a call that would be allowed, if its caller has to cool off.
+pub(super) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Option<Next> {
+    let rule = grant.policy.cool_off.as_ref()?;
+    let Ok(Operation::CallTool(call)) = request.message.as_ref().map(|message| &message.operation)
+    else {
+        return None;
+    };
+    let (org, holder, now) = (request.claimant.org(), request.claimant.holder(), turn.now);
+    if let Some(refused) = turn.worker.callers.ended(org, &holder, now) {
+        turn.context.entry.events.push(AuditEvent::CoolOffEnded { refused });
+    }
+    if let Some(cooling) = turn.worker.callers.refuse(org, &holder, now) {
+        return Some(refuse_unwritten(&cooling, turn));
+    }
+    if matches!(request.leg, Leg::Head(_)) {
+        return None;
+    }
+    let digest = turn.context.entry.input_sha256.clone().unwrap_or_default();
+    let call = format!("{} {} {digest}", grant.connector, call.name);
+    let cooling = turn.worker.callers.called(rule, (org, &holder), &call, now)?;
+    Some(start(&cooling, Duration::ZERO, turn))
+}
+
+/// A call found a window used up: the refusal that it gets.
+pub(super) fn limited(
+    request: &Request,
+    grant: &Grant,
+    limit: String,
+    retry_after: Duration,
+    turn: &mut Turn<'_>,
+) -> Next {
+    let (org, holder) = (request.claimant.org(), request.claimant.holder());
+    let cooling =
+        grant.policy.cool_off.as_ref().and_then(|rule| {
+            turn.worker.callers.limited(rule, (org, &holder), retry_after, turn.now)
+        });
+    match cooling {
+        Some(cooling) => start(&cooling, retry_after, turn),
+        None => turn.refuse(Denial::Limited { limit, retry_after }),
+    }
+}
+
+/// An episode starts; `least` is how long the call would have to wait anyway.
+fn start(cooling: &Cooling, least: Duration, turn: &mut Turn<'_>) -> Next {
+    let rule = cooling.reason.rule();
+    let for_ms = ceil_ms(cooling.rest);
+    turn.context.entry.events.push(AuditEvent::CoolOffStarted { rule, for_ms });
+    turn.refuse(Denial::Limited { limit: rule.to_owned(), retry_after: cooling.rest.max(least) })
+}
+
+/// Refuses without an audit entry, unless something of the request went upstream before.
+fn refuse_unwritten(cooling: &Cooling, turn: &mut Turn<'_>) -> Next {
+    let limit = cooling.reason.rule().to_owned();
+    let denial = Denial::Limited { limit, retry_after: cooling.rest };
+    if turn.context.sent == Sent::Headers {
+        return turn.refuse(denial);
+    }
+    turn.note(&denial);
+    let measures = turn.worker.labels.measures(&turn.context.entry);
+    let counted = measures.into_iter().filter(|(metric, _)| *metric != Metric::AuditEntries);
+    turn.effects.extend(counted.map(|(metric, value)| Effect::Measure(metric, value)));
+    (Stage::Closed, Gate::Refuse(denial))
+}
