@@ -205,7 +205,8 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
         // What is refused meanwhile is counted where it is refused.
         AuditEvent::AuthSuccess { .. }
         | AuditEvent::CoolOffStarted { .. }
-        | AuditEvent::CoolOffEnded { .. } => None,
+        | AuditEvent::CoolOffEnded { .. }
+        | AuditEvent::PolicyUnusable { .. } => None,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
+use std::time::Duration;
 
 use lru::LruCache;
 use portcullis_redis_lua::{Key, Use};
@@ -17,7 +18,7 @@ use crate::config::Config;
 use crate::cool_off::Callers;
 use crate::id::{KeyId, OrgId, PolicyVersion};
 use crate::metric::Labels;
-use crate::policy::Policy;
+use crate::policy::{Activation, Policy};
 use crate::time::UnixTime;
 use crate::vault::{Lease, SecretRef};
 
@@ -34,6 +35,9 @@ pub struct Cached<T> {
     pub record: Option<T>,
 }
 
+/// How long a policy that could not be used is not read again.
+pub const UNUSABLE_FOR: Duration = Duration::from_secs(10);
+
 /// The record of an API key.
 pub type CachedRecord = Cached<KeyRecord>;
 
@@ -48,7 +52,11 @@ pub struct Worker {
     denials: LruCache<Key, Rc<Cached<DeniedRecord>>>,
     uses: LruCache<Use, UnixTime>,
     /// The active version of each organisation; only those that Redis named, so it is bounded.
-    active: BTreeMap<OrgId, PolicyVersion>,
+    active: BTreeMap<OrgId, Rc<Activation>>,
+    /// The policy that an organisation's calls were last decided on.
+    good: BTreeMap<OrgId, PolicyVersion>,
+    /// When a policy turned out to be missing or unreadable.
+    unusable: LruCache<PolicyVersion, UnixTime>,
     policies: LruCache<PolicyVersion, Rc<Policy>>,
     leases: LruCache<SecretRef, Lease>,
     /// Callers that do not back off.
@@ -68,6 +76,8 @@ impl Worker {
             denials: LruCache::new(MAX_RECORDS),
             uses: LruCache::new(MAX_RECORDS),
             active: BTreeMap::new(),
+            good: BTreeMap::new(),
+            unusable: LruCache::new(MAX_POLICIES),
             policies: LruCache::new(MAX_POLICIES),
             leases: LruCache::new(MAX_LEASES),
             callers: Callers::default(),
@@ -112,18 +122,50 @@ impl Worker {
         self.uses.put(used, now);
     }
 
-    /// The last seen active policy version of an organisation.
+    /// What was last seen to be active for an organisation.
     #[must_use]
-    pub fn active(&self, org: &OrgId) -> Option<&PolicyVersion> {
+    pub fn active(&self, org: &OrgId) -> Option<&Rc<Activation>> {
         self.active.get(org)
     }
 
-    /// Remembers the active version, or that there is none.
-    pub fn set_active(&mut self, org: &OrgId, version: Option<PolicyVersion>) {
-        match version {
-            Some(version) => _ = self.active.insert(org.clone(), version),
+    /// Remembers what is active, or that nothing is.
+    pub fn set_active(&mut self, org: &OrgId, active: Option<Rc<Activation>>) {
+        match active {
+            Some(active) => _ = self.active.insert(org.clone(), active),
             None => _ = self.active.remove(org),
         }
+    }
+
+    /// The policy that decides when `wanted` should: that one, or while it is known to be unusable, the
+    /// last good one. `None` when it has to be read first, or there is no good one.
+    pub fn decides(
+        &mut self,
+        org: &OrgId,
+        wanted: &PolicyVersion,
+        now: UnixTime,
+    ) -> Option<(PolicyVersion, Rc<Policy>)> {
+        if let Some(policy) = self.policy(wanted) {
+            return Some((wanted.clone(), policy));
+        }
+        let good = self.good.get(org).cloned().filter(|_| self.is_unusable(wanted, now))?;
+        self.policy(&good).map(|policy| (good, policy))
+    }
+
+    /// The calls of `org` are decided on `version`.
+    pub fn set_good(&mut self, org: &OrgId, version: &PolicyVersion) {
+        if self.good.get(org) != Some(version) {
+            self.good.insert(org.clone(), version.clone());
+        }
+    }
+
+    /// Whether `version` could not be used a moment ago; it is not read again before [`UNUSABLE_FOR`].
+    pub fn is_unusable(&mut self, version: &PolicyVersion, now: UnixTime) -> bool {
+        self.unusable.get(version).is_some_and(|since| now.since(*since) < UNUSABLE_FOR)
+    }
+
+    /// `version` is missing, or this filter cannot read it.
+    pub fn set_unusable(&mut self, version: PolicyVersion, now: UnixTime) {
+        self.unusable.put(version, now);
     }
 
     /// The version of the policy in the plugin configuration, if it is for `org`.

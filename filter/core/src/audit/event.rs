@@ -36,6 +36,11 @@ pub enum AuditEvent {
         /// How many calls were refused meanwhile without an entry of their own.
         refused: u64,
     },
+    /// The active policy is missing, or this filter cannot read it: the last good one goes on deciding.
+    PolicyUnusable {
+        /// The one that cannot be used.
+        version: String,
+    },
     /// A window was used up.
     RateLimitExceeded {
         /// The window's name.

@@ -16,6 +16,7 @@ use super::credit::{Credential, credit, fetch, secret_outcome};
 use super::intake::Reading;
 use super::verdict::{Verdict, judge};
 use super::{Next, Stage, Turn};
+use crate::audit::AuditEvent;
 use crate::auth::Claimant;
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
@@ -77,7 +78,7 @@ pub(super) struct Loading {
 
 /// Asks Redis, on what this worker remembers.
 pub(super) fn admit(request: Box<Request>, turn: &mut Turn<'_>) -> Next {
-    let basis = Basis::remembered(&request, turn.worker);
+    let basis = Basis::remembered(&request, turn.worker, turn.now);
     let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
     if let Verdict::Allowed(grant) = &verdict
         && let Some(refused) = backing_off::refusal(&request, grant, turn)
@@ -265,7 +266,7 @@ impl Loading {
         match event {
             Event::CallDone { id, reply: Reply::Redis(value) } if id == self.call => {
                 if !self.compile(value, turn) {
-                    return turn.refuse(Denial::PolicyUnusable);
+                    self.unusable(turn);
                 }
                 decide(self.request, self.basis, None, Credential::Settled, self.rounds, turn)
             }
@@ -277,6 +278,13 @@ impl Loading {
             }
             event => held(event, "loading", turn, || Stage::Loading(self)),
         }
+    }
+
+    /// The last good policy goes on deciding, and this is told.
+    fn unusable(&self, turn: &mut Turn<'_>) {
+        turn.worker.set_unusable(self.version.clone(), turn.now);
+        let version = self.version.to_string();
+        turn.context.entry.events.push(AuditEvent::PolicyUnusable { version });
     }
 
     /// Compiles the document, if it is the one that was asked for.

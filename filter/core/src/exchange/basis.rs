@@ -11,7 +11,9 @@ use crate::auth::api_key::PresentedKey;
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::KeyRecord;
 use crate::auth::{Claimant, Proven};
-use crate::id::{OrgId, PolicyVersion};
+use crate::id::OrgId;
+use crate::policy::Activation;
+use crate::time::UnixTime;
 use crate::worker::{Cached, CachedRecord, Worker};
 
 /// What is known of something that Redis holds.
@@ -29,7 +31,7 @@ pub(super) enum Known<T> {
 #[derive(Clone, Debug)]
 pub(super) struct Basis {
     pub(super) standing: Standing,
-    pub(super) policy: Known<PolicyVersion>,
+    pub(super) policy: Known<Rc<Activation>>,
 }
 
 /// What Redis has to say of the claimant.
@@ -43,7 +45,7 @@ pub(super) enum Standing {
 
 impl Basis {
     /// What this worker remembers; a policy that it would have to fetch counts as unknown.
-    pub(super) fn remembered(request: &Request, worker: &mut Worker) -> Self {
+    pub(super) fn remembered(request: &Request, worker: &mut Worker, now: UnixTime) -> Self {
         let org = request.claimant.org();
         let standing = match &request.claimant {
             Claimant::Key(key) => Standing::Record(match worker.record(&key.org, &key.id) {
@@ -57,8 +59,11 @@ impl Basis {
                 Standing::Denials(known.collect())
             }
         };
+        let holder = request.claimant.holder();
         let policy = match worker.active(org).cloned() {
-            Some(version) if worker.policy(&version).is_some() => Known::Present(version),
+            Some(active) if worker.decides(org, active.version_for(&holder), now).is_some() => {
+                Known::Present(active)
+            }
             _ => Known::Unknown,
         };
         Self { standing, policy }
@@ -85,7 +90,7 @@ impl Basis {
         };
         guards.push(Guard {
             key: Key::policy(claimant.org().as_str()),
-            expected: expected(&self.policy, PolicyVersion::to_string),
+            expected: expected(&self.policy, |active| active.rev.clone()),
         });
         guards
     }
@@ -165,7 +170,7 @@ fn learn_denials(
 }
 
 fn learn_policy(
-    known: &mut Known<PolicyVersion>,
+    known: &mut Known<Rc<Activation>>,
     org: &OrgId,
     state: GuardState,
     worker: &mut Worker,
@@ -176,10 +181,10 @@ fn learn_policy(
             *known = Known::Absent;
             worker.set_active(org, None);
         }
-        GuardState::Present { rev, .. } => {
-            let version = PolicyVersion::new(&rev);
-            worker.set_active(org, version.clone());
-            *known = version.map_or(Known::Absent, Known::Present);
+        GuardState::Present { rev, doc } => {
+            let active = Activation::parse(&rev, &doc).map(Rc::new);
+            worker.set_active(org, active.clone());
+            *known = active.map_or(Known::Absent, Known::Present);
         }
     }
 }

@@ -63,18 +63,24 @@ pub(super) fn judge(
     };
     let version = match &basis.policy {
         Known::Unknown => return Verdict::Open,
-        Known::Present(version) => version.clone(),
+        Known::Present(active) => active.version_for(&request.claimant.holder()).clone(),
         Known::Absent => match worker.inline_version(&principal.org) {
             Some(version) => version.clone(),
             None => return Verdict::Refused(no_policy(&request.claimant)),
         },
     };
     entry.policy_version = Some(version.to_string());
-    let Some(policy) = worker.policy(&version) else {
+    let unusable = worker.is_unusable(&version, now);
+    let Some((version, policy)) = worker.decides(&principal.org, &version, now) else {
         // What another policy let the audit log show, this one may not.
         entry.input = None;
-        return Verdict::NeedsPolicy(version);
+        return match unusable {
+            true => Verdict::Refused(Denial::PolicyUnusable),
+            false => Verdict::NeedsPolicy(version),
+        };
     };
+    worker.set_good(&principal.org, &version);
+    entry.policy_version = Some(version.to_string());
     match grant(request, principal, policy, worker, entry) {
         Ok(grant) => Verdict::Allowed(Box::new(grant)),
         Err(denial) => Verdict::Refused(denial),

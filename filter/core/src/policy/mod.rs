@@ -3,12 +3,13 @@
 //! Owns the document's meaning. [`document`] owns its form, and every fault in it. Decides nothing
 //! about a request: that is [`crate::authz`] and [`crate::limit`].
 
+mod activation;
 mod document;
 mod glob;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,6 +19,7 @@ pub use crate::decode::{Fault as PolicyError, Faults as PolicyErrors};
 use crate::id::{OrgId, PolicyName, PolicyVersion};
 use crate::json;
 use crate::vault::CredentialTemplate;
+pub use activation::{Activation, Canary};
 pub use glob::Globs;
 
 /// A compiled policy document.
@@ -27,6 +29,8 @@ pub struct Policy {
     pub organisations: BTreeSet<OrgId>,
     /// The MCP servers it opens.
     pub connectors: BTreeMap<PolicyName, Connector>,
+    /// Their names by each path that reaches them.
+    pub paths: HashMap<String, PolicyName>,
     /// What each role may see and call.
     pub roles: BTreeMap<PolicyName, Role>,
     /// Windows per key, by tier.
@@ -150,7 +154,7 @@ impl Policy {
     /// The connector with the path `path`, exactly.
     #[must_use]
     pub fn connector_at(&self, path: &str) -> Option<(&PolicyName, &Connector)> {
-        self.connectors.iter().find(|(_, connector)| connector.paths().any(|own| own == path))
+        self.connectors.get_key_value(self.paths.get(path)?)
     }
 
     /// What `role` may do on `connector`.

@@ -83,6 +83,7 @@ fn policy(limit: Limit) -> Policy {
     Policy {
         organisations: Default::default(),
         connectors: Default::default(),
+        paths: Default::default(),
         roles: Default::default(),
         tiers: Default::default(),
         limits: vec![limit],

@@ -141,6 +141,14 @@ pub(crate) fn policy_of(version: &str) -> Option<&'static str> {
     Some(POLICIES[at])
 }
 
+/// Whether `bytes` are the document of the policy `version`, and one that can be used.
+pub(crate) fn is_policy(bytes: &[u8], version: &str) -> bool {
+    let document = portcullis_core::json::parse_strict(bytes).ok();
+    let document = document.filter(|document| portcullis_core::policy::compile(document).is_ok());
+    let found = document.as_ref().and_then(portcullis_core::policy::version_of);
+    found.is_some_and(|found| found.as_str() == version)
+}
+
 /// Whether a policy lets a role reach a connector, and call `tool` there when one is named.
 pub(crate) fn allows(policy: &str, role: &str, path: &str, tool: Option<&str>) -> bool {
     let tools: &[&str] = match (policy, role, path) {

@@ -11,9 +11,9 @@ use portcullis_core::call::{Call, CallFailure, CallId, Reply};
 use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Vault};
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
-use portcullis_core::id::{KeyId, OrgId, RequestId};
+use portcullis_core::id::{KeyId, OrgId, PolicyVersion, RequestId};
 use portcullis_core::json;
-use portcullis_core::policy;
+use portcullis_core::policy::{self, Activation, Canary};
 use portcullis_core::step::{Effect, Gate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
@@ -109,6 +109,16 @@ fn document(name: &str) -> serde_json::Value {
         document["cool_off"] = json!({"refusals": 1, "repeats": 2, "first": "2s", "longest": "8s"});
     }
     document
+}
+
+/// `v1~v2`: `v1` is active, `v2` is tried on the analyst's key.
+fn canary(names: &str) -> [Vec<u8>; 2] {
+    let (active, tried) = names.split_once('~').unwrap();
+    let (active, version) =
+        [active, tried].map(version).map(|v| PolicyVersion::new(&v).unwrap()).into();
+    let canary = Canary { version, percent: 0, callers: ["kanalyst".to_owned()].into() };
+    let doc = json!({"canary": canary});
+    [Activation::revision(&active, Some(&canary)).into_bytes(), doc.to_string().into_bytes()]
 }
 
 fn version(name: &str) -> String {
@@ -230,6 +240,7 @@ impl World {
                     None => [bulk(record_state.into()), Value::Nil],
                 });
                 items.extend(match policy_state.strip_prefix('+') {
+                    Some(names) if names.contains('~') => canary(names).map(bulk),
                     Some(name) => [bulk(version(name).into()), bulk(b"{}".to_vec())],
                     None if policy_state == "-" => [bulk(b"-".to_vec()), Value::Nil],
                     None => [bulk(version(policy_state).into()), Value::Nil],

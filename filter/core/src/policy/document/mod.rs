@@ -63,9 +63,14 @@ fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
         None => Some(Vec::new()),
     };
     fields.finish(faults);
+    let (organisations, connectors) = (organisations?, connectors?);
+    let paths = connectors.iter().flat_map(|(name, connector)| {
+        connector.paths().map(|path| (path.to_owned(), name.clone()))
+    });
     Some(Policy {
-        organisations: organisations?,
-        connectors: connectors?,
+        organisations,
+        paths: paths.collect(),
+        connectors,
         roles: roles?,
         tiers: tiers?,
         limits: limits?,

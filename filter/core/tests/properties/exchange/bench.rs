@@ -12,8 +12,9 @@ use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
 use serde_json::json;
 
+use super::books::Books;
 use super::op::{Admission, Ask, BodyOp, HeadOp, Lie, Op, Turn, Which};
-use super::watch::{Books, Kind, Watch};
+use super::watch::{Kind, Watch};
 use crate::trial::{self, CANARY, HOLDERS, Truth};
 
 /// How many calls an exchange surely never starts.

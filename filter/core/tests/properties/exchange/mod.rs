@@ -4,6 +4,7 @@
 //! others that nothing is taken on trust. What must hold is `watch`'s business.
 
 mod bench;
+mod books;
 mod op;
 mod secrets;
 mod watch;

@@ -3,9 +3,6 @@
 //! Owns an opinion of its own: from what Redis said, it tells whether a request may pass, by
 //! looking revisions up instead of parsing records. Never asks the core why.
 
-use std::collections::BTreeSet;
-
-use portcullis_core::audit::{Start, Verifier};
 use portcullis_core::call::{Call, CallId, Dependency, Reply};
 use portcullis_core::denial::Denial;
 use portcullis_core::event::Event;
@@ -14,7 +11,9 @@ use portcullis_core::id::RequestId;
 use portcullis_core::step::{Effect, Gate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
+use portcullis_redis_lua::Value;
 
+use super::books::Books;
 use super::op::{Ask, HeadOp};
 use super::secrets::is_clean;
 use super::word::{Word, understood};
@@ -23,19 +22,6 @@ use crate::trial::{self, HOLDERS};
 const HEALTH: &str = "/portcullis/health";
 /// Input is capped at 256 bytes here; the rest of an entry is bounded text.
 const LONGEST_LINE: usize = 4_096;
-
-/// What concerns all exchanges of a worker.
-pub(super) struct Books {
-    audit: Verifier,
-    /// Every credential that Vault gave, by the field it was read from.
-    credentials: BTreeSet<(String, String)>,
-}
-
-impl Default for Books {
-    fn default() -> Self {
-        Self { audit: Verifier::new(Start::Genesis), credentials: BTreeSet::new() }
-    }
-}
 
 /// A call that was started.
 pub(super) struct Started {
@@ -133,7 +119,16 @@ impl Watch {
                     self.judged = now;
                 }
             }
-            (Kind::Policy(_), _) => self.judged = now,
+            (Kind::Policy(version), reply) => {
+                self.judged = now;
+                let versions = match reply {
+                    Reply::Redis(Value::Bulk(bytes)) if trial::is_policy(bytes, version) => {
+                        &mut books.read
+                    }
+                    _ => &mut books.spoilt,
+                };
+                versions.insert(version.clone());
+            }
             (Kind::Secret(place), Reply::Vault { body }) => {
                 let reply: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
                 let value = reply.pointer("/data/data/api_key").and_then(|value| value.as_str());
@@ -259,17 +254,22 @@ impl Watch {
         }
         let [rev, version] = &self.belief;
         assert!(trial::proves(rev, self.judged), "{rev} does not prove the key");
-        let policy = trial::policy_of(version).unwrap();
         let holder = self.holder().unwrap();
-        assert!(trial::allows(policy, holder, path, tool), "{policy} {holder} {path} {tool:?}");
-        let due = trial::windows(policy, rev, tool);
-        let confirmed = match self.word {
-            Word::Admitted(drawn) => drawn == due,
-            Word::Moved => due == 0,
-            Word::None => false,
-        };
-        assert!(confirmed, "{:?}, {due} windows", self.word);
-        self.as_the_gateways_own(step, path, policy, books);
+        let deciding = books.deciding(version);
+        let passes = deciding.iter().filter(|policy| {
+            let due = trial::windows(policy, rev, tool);
+            trial::allows(policy, holder, path, tool)
+                && match self.word {
+                    Word::Admitted(drawn) => drawn == due,
+                    Word::Moved => due == 0,
+                    Word::None => false,
+                }
+        });
+        let passes: Vec<_> = passes.collect();
+        assert!(!passes.is_empty(), "{deciding:?} {holder} {path} {tool:?} {:?}", self.word);
+        if let ([policy], [_]) = (passes.as_slice(), deciding.as_slice()) {
+            self.as_the_gateways_own(step, path, policy, books);
+        }
     }
 
     /// The request goes on without the client's credential, and with the connector's.
