@@ -10,6 +10,7 @@ use serde_json::json;
 pub(crate) fn cases() -> Vec<Case> {
     cases!["metrics":
         calls_and_refusals_are_counted_by_their_labels,
+        latency_tool_errors_and_limits_are_counted,
         callers_cannot_make_up_labels,
     ]
 }
@@ -35,7 +36,7 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-// Proves: B6
+// Proves: A31, B6
 fn calls_and_refusals_are_counted_by_their_labels(world: &World<'_>) {
     let org = Organisation::new(world.stack());
     let key = org.key("analyst");
@@ -77,8 +78,27 @@ fn calls_and_refusals_are_counted_by_their_labels(world: &World<'_>) {
     eventually("Redis is timed", || {
         at_least(1.0, "portcullis_dependency_duration_ms_count", &timed)
     });
-    let calls = [("connector", "demo"), ("tool", "get_dashboard_metrics")];
-    eventually("calls are timed", || at_least(3.0, "portcullis_request_duration_ms_count", &calls));
+}
+
+// Proves: A28, A29, A30
+fn latency_tool_errors_and_limits_are_counted(world: &World<'_>) {
+    let org = Organisation::new(world.stack());
+    let key = org.key_in("admin", "narrow");
+    let tool = [("connector", "demo"), ("tool", "delete_user")];
+    let value = |name: &str, labels: &[(&str, &str)]| sample(world, name, labels).unwrap_or(0.0);
+    let errors = || value("portcullis_tool_errors_total", &tool);
+    let timed = || value("portcullis_request_duration_ms_count", &tool);
+    let limited = || value("portcullis_rate_limited_total", &[("limit", "tiers.narrow.calls")]);
+    let (errors_before, timed_before, limited_before) = (errors(), timed(), limited());
+    let call = || org.call(&key.key, "delete_user", json!({"id": 999_999}));
+    (0..3).for_each(|_| assert_eq!(call().audit()["status"], "tool_error"));
+    call().assert_refused(429, -31_429);
+    eventually("the tool's errors are counted", || errors() >= errors_before + 3.0);
+    eventually("calls are timed by tool", || timed() >= timed_before + 3.0);
+    eventually("the full window is counted", || limited() > limited_before);
+    // Percentiles come from the buckets.
+    let bucket = [tool[0], tool[1], ("le", "+Inf")];
+    assert!(value("portcullis_request_duration_ms_bucket", &bucket) >= 3.0);
 }
 
 fn callers_cannot_make_up_labels(world: &World<'_>) {

@@ -204,6 +204,7 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
         }
         // What is refused meanwhile is counted where it is refused.
         AuditEvent::AuthSuccess { .. }
+        | AuditEvent::ToolAccessDenied { .. }
         | AuditEvent::CoolOffStarted { .. }
         | AuditEvent::CoolOffEnded { .. }
         | AuditEvent::PolicyUnusable { .. } => None,

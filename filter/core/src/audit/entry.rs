@@ -143,6 +143,13 @@ impl Entry {
                 address: self.client_address.clone(),
                 path: self.path.clone(),
             }),
+            Denial::UnknownTool(_) | Denial::Forbidden { .. } => {
+                let client_id = self.api_key_id.as_ref().or(self.client_id.as_ref());
+                if let (Some(client_id), Some(tool)) = (client_id, &self.tool_name) {
+                    let (client_id, tool) = (client_id.clone(), tool.clone());
+                    self.events.push(AuditEvent::ToolAccessDenied { client_id, tool });
+                }
+            }
             Denial::Limited { limit, retry_after } => {
                 self.events.push(AuditEvent::RateLimitExceeded {
                     limit: limit.clone(),

@@ -23,6 +23,13 @@ pub enum AuditEvent {
         /// The id of the key, or the subject of the token or certificate.
         client_id: String,
     },
+    /// A call of a tool that the caller may not call, whether it sees it or not.
+    ToolAccessDenied {
+        /// The id of the key, or the subject of the token or certificate.
+        client_id: String,
+        /// The tool.
+        tool: String,
+    },
     /// The caller does not back off, and is refused for a while. Further refusals until then are counted, and
     /// told by [`AuditEvent::CoolOffEnded`].
     CoolOffStarted {
