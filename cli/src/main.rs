@@ -19,7 +19,9 @@ mod document;
 mod key;
 mod moment;
 mod policy;
+mod random;
 mod report;
+mod scribe;
 mod store;
 
 use std::process::ExitCode;
@@ -44,10 +46,12 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Report, Refusal> {
     let session = &cli.session;
     match cli.command {
-        Command::Key(command) => match command {
+        Command::Key(command) => match *command {
             KeyCommand::Issue(args) => key::issue(session, args),
             KeyCommand::List(args) => key::list(session, &args),
             KeyCommand::Show(args) => key::show(session, &args),
+            KeyCommand::Set(args) => key::set(session, &args),
+            KeyCommand::Rotate(args) => key::rotate(session, args),
             KeyCommand::Revoke(args) => key::revoke(session, &args),
         },
         Command::Policy(command) => match command {
@@ -57,7 +61,10 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
             PolicyCommand::Show(args) => policy::show(session, &args),
             PolicyCommand::Rollback(args) => policy::rollback(session, &args),
         },
-        Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args),
+        Command::Audit(command) => match command {
+            AuditCommand::Verify(args) => audit::verify(session, &args),
+            AuditCommand::Show(args) => audit::show(session, &args),
+        },
         Command::Completions { shell } => Ok(completions(shell)),
     }
 }

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use portcullis_core::time::UnixTime;
 
 /// Seconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +27,26 @@ impl Seconds {
     }
 }
 
+/// This moment as audit entries have it: RFC 3339 with microseconds.
+pub(crate) fn timestamp() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX)).rfc3339()
+}
+
+/// A length of time on the command line, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span(pub(crate) u64);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        duration(text)
+            .map(Span)
+            .ok_or_else(|| "expected a duration, such as 30d, 24h, 30m or 45s".to_owned())
+    }
+}
+
 /// A time on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
@@ -38,6 +59,14 @@ impl Moment {
     pub(crate) fn seconds(self, now: Seconds) -> Seconds {
         match self {
             Moment::In(seconds) => Seconds(now.0.saturating_add(seconds)),
+            Moment::At(seconds) => seconds,
+        }
+    }
+
+    /// Where a duration means one that is over.
+    pub(crate) fn ago(self, now: Seconds) -> Seconds {
+        match self {
+            Moment::In(seconds) => Seconds(now.0.saturating_sub(seconds)),
             Moment::At(seconds) => seconds,
         }
     }

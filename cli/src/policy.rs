@@ -11,10 +11,12 @@ use crate::args::{CheckArgs, HistoryArgs, PushArgs, RollbackArgs, Session, ShowP
 use crate::document::Document;
 use crate::moment::Seconds;
 use crate::report::{LocatedFault, Refusal, Report, Verdict, table};
+use crate::scribe::Scribe;
 use crate::store::{Activation, Store, Verb};
 
 /// How far back a rollback without `--to` looks.
 const REMEMBERED: u32 = 1_000;
+const NOT_ACTIVATED: &str = "no policy was activated";
 
 pub(crate) fn check(args: &CheckArgs) -> Result<Report, Refusal> {
     let document = Document::read(&args.file)?;
@@ -41,23 +43,17 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
             .next(format!("repair them, then portcullis policy check {}", document.place))
             .faults(faults)
     })?;
-    let actor = session.actor_name()?;
+    let scribe = Scribe::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
-    store.watch_history(1)?;
     store.put_policy(&version, &document.value)?;
-    let change = Change {
-        version,
-        actor,
-        reason: args.reason.clone(),
-        verb: Verb::Push,
-        organisations: policy.organisations.iter().cloned().collect(),
-    };
-    change.carry_out(&mut store)
+    let organisations = policy.organisations.iter().cloned().collect();
+    let change = Change { version, scribe, verb: Verb::Push, organisations };
+    store.until_done(NOT_ACTIVATED, |store| change.carry_out(store))
 }
 
 pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, Refusal> {
     let mut store = Store::open(session)?;
-    let entries = store.watch_history(args.limit)?;
+    let entries = store.history(args.limit)?;
     let active = active_versions(&mut store)?;
     let header = ["ACTIVATED", "VERSION", "VERB", "ORGANISATIONS", "BY", "REASON", "ACTIVE FOR"];
     // Only the newest entry of a version is the one that made it active.
@@ -95,7 +91,7 @@ pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, R
     let mut store = Store::open(session)?;
     let version = match &args.version {
         Some(version) => version.clone(),
-        None => match store.watch_history(1)?.pop() {
+        None => match store.history(1)?.pop() {
             Some(newest) => newest.version,
             None => return Err(no_policy()),
         },
@@ -110,74 +106,90 @@ pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, R
 }
 
 pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report, Refusal> {
-    let actor = session.actor_name()?;
+    let mut scribe = Scribe::new(session, args.reason.as_deref())?;
     let mut store = Store::open(session)?;
-    let entries = store.watch_history(REMEMBERED)?;
-    let current = entries.first().ok_or_else(no_policy)?;
-    let version = match &args.to {
-        Some(version) => version.clone(),
-        None => before(&entries).ok_or_else(|| {
-            Refusal::new("there is no earlier version to go back to", "the policy history")
-                .expected("at least two versions for the same organisation")
-                .next("portcullis policy history, then --to VERSION")
-        })?,
-    };
-    let place = format!("policy {version}");
-    let document = stored_document(&mut store, &version)?;
-    let policy = policy::compile(&document).map_err(|faults| {
+    // Decided anew each time: what was active before depends on who was faster.
+    store.until_done(NOT_ACTIVATED, |store| {
+        let entries = store.watch_history(REMEMBERED)?;
+        let current = entries.first().ok_or_else(no_policy)?;
+        let version = match &args.to {
+            Some(version) => version.clone(),
+            None => before(&entries).ok_or_else(|| {
+                Refusal::new("there is no earlier version to go back to", "the policy history")
+                    .expected("at least two versions for the same organisation")
+                    .next("portcullis policy history, then --to VERSION")
+            })?,
+        };
+        let policy = compiled(&version, store)?;
+        if args.reason.is_none() {
+            scribe.reason = format!("back from {}", current.version);
+        }
+        let organisations = policy.organisations.into_iter().collect();
+        Change { version, scribe: scribe.clone(), verb: Verb::Rollback, organisations }
+            .carry_out(store)
+    })
+}
+
+/// A stored version, as far as this program still accepts it.
+fn compiled(version: &PolicyVersion, store: &mut Store) -> Result<Policy, Refusal> {
+    let document = stored_document(store, version)?;
+    policy::compile(&document).map_err(|faults| {
         let faults = faults.iter().map(|fault| LocatedFault {
             line: None,
             path: fault.path.clone(),
             found: fault.found.clone(),
             expected: fault.expected.clone(),
         });
-        Refusal::new("this version of portcullis does not accept that document any more", &place)
+        let place = format!("policy {version}");
+        Refusal::new("this version of portcullis does not accept that document any more", place)
             .next("portcullis policy show VERSION, repair it, and push it")
             .faults(faults.collect())
-    })?;
-    let reason = args.reason.clone();
-    let change = Change {
-        reason: reason.unwrap_or_else(|| format!("back from {}", current.version)),
-        version,
-        actor,
-        verb: Verb::Rollback,
-        organisations: policy.organisations.into_iter().collect(),
-    };
-    change.carry_out(&mut store)
+    })
 }
 
 /// A stored version that is to become active.
 struct Change {
     version: PolicyVersion,
-    actor: String,
-    reason: String,
+    scribe: Scribe,
     verb: Verb,
     organisations: Vec<OrgId>,
 }
 
 impl Change {
-    /// The history must be watched since before anything was decided.
-    fn carry_out(self, store: &mut Store) -> Result<Report, Refusal> {
-        let mut moves = Vec::new();
+    /// Nothing when somebody else was faster. What was decided on beyond the organisations' state must
+    /// be watched already.
+    fn carry_out(&self, store: &mut Store) -> Result<Option<Report>, Refusal> {
+        store.watch_organisations(&self.organisations)?;
+        let (mut moves, mut entries) = (Vec::new(), Vec::new());
+        let mut changed = false;
         for org in &self.organisations {
-            moves.push((org.clone(), store.active(org)?));
+            changed |= store.active_rev(org)?.as_deref() != Some(self.version.as_str());
+            let (from, last) = (store.active(org)?, store.last_entry(org)?);
+            let step = (from.as_ref(), &self.version);
+            entries.push(self.scribe.of_policy(self.verb.deed(), org, step, last.as_deref()));
+            moves.push((org.clone(), from));
         }
-        let changed = moves.iter().any(|(_, from)| from.as_ref() != Some(&self.version));
-        if changed {
-            store.activate(&Activation {
-                version: self.version.clone(),
-                activated_at: Seconds::now().0,
-                actor: self.actor.clone(),
-                reason: self.reason.clone(),
-                organisations: self.organisations.clone(),
-                verb: self.verb,
-            })?;
+        if !changed {
+            store.unwatch()?;
+        } else if store.activate(&self.activation(), &entries)?.is_none() {
+            return Ok(None);
         }
         let elsewhere: Vec<(OrgId, PolicyVersion)> = active_versions(store)?
             .into_iter()
             .filter(|(org, _)| !self.organisations.contains(org))
             .collect();
-        Ok(self.report(changed, &moves, &elsewhere))
+        Ok(Some(self.report(changed, &moves, &elsewhere)))
+    }
+
+    fn activation(&self) -> Activation {
+        Activation {
+            version: self.version.clone(),
+            activated_at: Seconds::now().0,
+            actor: self.scribe.actor.clone(),
+            reason: self.scribe.reason.clone(),
+            organisations: self.organisations.clone(),
+            verb: self.verb,
+        }
     }
 
     fn report(

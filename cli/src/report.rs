@@ -26,7 +26,7 @@ pub(crate) enum Verdict {
     Wanting,
 }
 
-/// A command that did not do what it was asked for; nothing was changed.
+/// A command that did not do what it was asked for; see [`Outcome`].
 #[derive(Debug)]
 pub(crate) struct Refusal(Box<Reasons>);
 
@@ -41,6 +41,16 @@ struct Reasons {
     faults: Vec<LocatedFault>,
     #[serde(skip)]
     status: u8,
+    #[serde(skip)]
+    outcome: Outcome,
+}
+
+/// What a refusal means for what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    NotDone,
+    /// Nobody answered: it may have been done all the same.
+    Unknown,
 }
 
 /// A fault of a document, and the line it stands on.
@@ -85,6 +95,7 @@ impl Refusal {
             next: String::new(),
             faults: Vec::new(),
             status: 1,
+            outcome: Outcome::NotDone,
         }))
     }
 
@@ -108,6 +119,26 @@ impl Refusal {
     pub(crate) fn faults(mut self, faults: Vec<LocatedFault>) -> Self {
         self.0.faults = faults;
         self
+    }
+
+    /// Nobody answered.
+    pub(crate) fn unanswered(mut self) -> Self {
+        self.0.outcome = Outcome::Unknown;
+        self
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+
+    /// What was found, in a few words.
+    pub(crate) fn found(&self) -> &str {
+        &self.0.found
+    }
+
+    /// The refusal for scripts.
+    pub(crate) fn view(&self) -> Value {
+        json!(self.0)
     }
 
     pub(crate) fn print(&self, output: Output) -> ExitCode {
@@ -143,6 +174,12 @@ impl LocatedFault {
         let path = if path.is_empty() { "the document" } else { path };
         format!("{file}{line}: {path}: found {found}, expected {expected}")
     }
+}
+
+/// One line about what a long command is at; on standard error, beside whatever it reports in the end.
+pub(crate) fn progress(line: &str) {
+    // Nothing is left to do if there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{}", printable(line));
 }
 
 /// A table without lines: easy to read, easy to cut.

@@ -26,6 +26,12 @@ impl Key {
         Self(format!("portcullis:{{{}}}:used:{}", Encoded(org), Encoded(id)))
     }
 
+    /// LIST: the admin chain of an organisation: who changed a key or the policy, when and why; one
+    /// audit entry (JSON) each, oldest first.
+    pub fn admin(org: &str) -> Self {
+        Self(format!("portcullis:{{{}}}:admin", Encoded(org)))
+    }
+
     /// HASH: which policy is active for an organisation; `rev` (version) and `doc` (JSON).
     pub fn policy(org: &str) -> Self {
         Self(format!("portcullis:{{{}}}:policy", Encoded(org)))
@@ -113,6 +119,7 @@ mod tests {
             Key::record("acme", "a1"),
             Key::record_index("acme"),
             Key::used("acme", "a1"),
+            Key::admin("acme"),
             Key::policy("acme"),
             Key::policy_document("0123456789abcdef"),
             Key::policy_history(),
@@ -124,6 +131,7 @@ mod tests {
             "portcullis:{acme}:key:a1",
             "portcullis:{acme}:keys",
             "portcullis:{acme}:used:a1",
+            "portcullis:{acme}:admin",
             "portcullis:{acme}:policy",
             "portcullis:policy:doc:0123456789abcdef",
             "portcullis:policy:history",

@@ -1,9 +1,10 @@
-//! The call that changes a key record. Refuses to know what the document says.
+//! The call that changes a key record, and notes in the admin chain who did it. Refuses to know what
+//! the document and the entry say.
 
 use crate::value::{Elements, malformed};
 use crate::{Expected, Key, PUT_RECORD, ReplyError, ScriptCall, Value};
 
-/// Writes `doc` if the record is still what the writer read.
+/// Writes `doc` and `entry` if the record and the chain are still what the writer read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PutRecord<'a> {
     /// The organisation.
@@ -15,6 +16,10 @@ pub struct PutRecord<'a> {
     pub expected: Expected,
     /// The new document.
     pub doc: &'a str,
+    /// The last entry of the organisation's admin chain, as the writer read it.
+    pub last_entry: Option<&'a [u8]>,
+    /// The entry that follows it and tells of this change; never empty.
+    pub entry: &'a str,
 }
 
 /// What became of it.
@@ -25,7 +30,7 @@ pub enum PutRecordReply {
         /// The new revision.
         rev: String,
     },
-    /// Nothing was written: the record is another revision now.
+    /// Nothing was written: the record is another revision now, or the chain has another end.
     Conflict {
         /// The revision it has, if there is such a record.
         rev: Option<String>,
@@ -37,10 +42,20 @@ impl PutRecord<'_> {
     pub fn call(&self) -> ScriptCall {
         ScriptCall {
             script: &PUT_RECORD,
-            keys: vec![Key::record(self.org, self.id), Key::record_index(self.org)],
-            args: [self.expected.as_argument(), self.doc, self.id]
-                .map(|argument| argument.as_bytes().to_vec())
-                .to_vec(),
+            keys: vec![
+                Key::record(self.org, self.id),
+                Key::record_index(self.org),
+                Key::admin(self.org),
+            ],
+            args: [
+                self.expected.as_argument().as_bytes(),
+                self.doc.as_bytes(),
+                self.id.as_bytes(),
+                self.last_entry.unwrap_or_default(),
+                self.entry.as_bytes(),
+            ]
+            .map(<[u8]>::to_vec)
+            .to_vec(),
         }
     }
 

@@ -9,7 +9,7 @@ pub static ADMIT: Script = Script {
     sha1: include_str!("../scripts/admit.lua.sha1").trim_ascii(),
 };
 
-/// Writes a key record if it is still the revision that the writer read.
+/// Writes a key record and its entry in the admin chain if both are still what the writer read.
 pub static PUT_RECORD: Script = Script {
     name: "put_record",
     source: include_str!("../scripts/put_record.lua"),

@@ -4,6 +4,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use portcullis_core::auth::api_key::PresentedKey;
+use portcullis_core::auth::record::{KeyRecord, Peer};
+use portcullis_core::auth::{AuthFailure, Principal};
+use portcullis_core::time::UnixTime;
+use portcullis_redis_lua::Key;
+use redis::Commands as _;
 use serde_json::Value;
 
 use crate::valkey::Valkey;
@@ -62,6 +68,30 @@ impl Operator {
     }
 }
 
+/// Issues a key of role `analyst` in `acme`.
+pub(crate) fn issue(operator: &Operator, more: &[&str]) -> Said {
+    let arguments = [
+        "key", "issue", "--org", "acme", "--name", "cursor", "--role", "analyst", "--tier", "free",
+    ];
+    operator.says(&[&arguments, more].concat())
+}
+
+/// What the filter would find in Redis.
+pub(crate) fn record(operator: &Operator, org: &str, id: &str) -> (String, KeyRecord) {
+    let key = Key::record(org, id);
+    let (rev, doc): (String, Vec<u8>) =
+        operator.redis().hmget(key.as_str(), &["rev", "doc"]).expect("a record");
+    (rev, KeyRecord::parse(&doc).expect("as the filter reads it"))
+}
+
+/// What the filter would say now to `key` from 192.0.2.1.
+pub(crate) fn authenticate(record: &KeyRecord, key: &str) -> Result<Principal, AuthFailure> {
+    let presented = PresentedKey::parse(key.as_bytes()).expect("well-formed");
+    let since = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
+    let now = UnixTime::from_micros(u64::try_from(since.as_micros()).expect("before 586524"));
+    record.authenticate(&presented, now, Peer { address: "192.0.2.1", certificate: None })
+}
+
 pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)], stdin: &str) -> Said {
     let mut process = Command::new(env!("CARGO_BIN_EXE_portcullis"))
         .args(arguments)
@@ -97,10 +127,15 @@ pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(crate) fn new(name: &str, content: &str) -> Self {
+        let scratch = Self::nowhere(name);
+        std::fs::write(&scratch.0, content).expect("the target directory is writable");
+        scratch
+    }
+
+    /// Only its name: the file is yet to be made.
+    pub(crate) fn nowhere(name: &str) -> Self {
         let name = format!("{}-{name}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::write(&path, content).expect("the target directory is writable");
-        Self(path)
+        Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name))
     }
 
     pub(crate) fn path(&self) -> &str {

@@ -2,33 +2,11 @@
 
 use portcullis_core::auth::AuthFailure;
 use portcullis_core::auth::api_key::PresentedKey;
-use portcullis_core::auth::record::KeyRecord;
-use portcullis_core::time::UnixTime;
 use portcullis_redis_lua::Key;
 use redis::Commands as _;
 use serde_json::{Value, json};
 
-use crate::harness::{Operator, Said, file};
-
-fn issue(operator: &Operator, more: &[&str]) -> Said {
-    let arguments = [
-        "key", "issue", "--org", "acme", "--name", "cursor", "--role", "analyst", "--tier", "free",
-    ];
-    operator.says(&[&arguments, more].concat())
-}
-
-/// What the filter would find in Redis.
-fn record(operator: &Operator, org: &str, id: &str) -> (String, KeyRecord) {
-    let key = Key::record(org, id);
-    let (rev, doc): (String, Vec<u8>) =
-        operator.redis().hmget(key.as_str(), &["rev", "doc"]).expect("a record");
-    (rev, KeyRecord::parse(&doc).expect("as the filter reads it"))
-}
-
-fn now() -> UnixTime {
-    let since = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
-    UnixTime::from_micros(u64::try_from(since.as_micros()).expect("before 586524"))
-}
+use crate::harness::{Operator, authenticate, file, issue, record};
 
 // Proves: A1
 #[test]
@@ -41,7 +19,7 @@ fn an_issued_key_is_what_the_filter_accepts() {
 
     let (rev, record) = record(&operator, "acme", presented.id.as_str());
     assert_eq!(rev, "1");
-    let principal = record.authenticate(&presented, now()).unwrap();
+    let principal = authenticate(&record, issued["key"].as_str().unwrap()).unwrap();
     assert_eq!((principal.role.as_str(), principal.tier.as_str()), ("analyst", "free"));
     assert_eq!(record.expires_at, Some(record.created_at + 90 * 86_400));
     assert_eq!(record.created_by, "tester");
@@ -146,7 +124,8 @@ fn a_revoked_key_is_refused_and_no_other() {
         let presented = PresentedKey::parse(issued["key"].as_str().unwrap().as_bytes()).unwrap();
         let (now_rev, record) = record(&operator, "acme", presented.id.as_str());
         assert_eq!(now_rev, rev);
-        assert_eq!(record.authenticate(&presented, now()).map(|_| ()), verdict);
+        let judged = authenticate(&record, issued["key"].as_str().unwrap());
+        assert_eq!(judged.map(|_| ()), verdict);
     }
 
     // A second time changes nothing, and is no error: the key is revoked, as asked.
@@ -185,7 +164,7 @@ fn an_unknown_key_is_refused() {
 }
 
 #[test]
-fn a_record_of_a_newer_version_is_left_alone() {
+fn a_record_of_a_newer_version_is_left_alone_and_hides_no_other() {
     let operator = Operator::with_policy();
     let issued = issue(&operator, &[]).json();
     let id = issued["record"]["id"].as_str().unwrap();
@@ -199,4 +178,16 @@ fn a_record_of_a_newer_version_is_left_alone() {
     assert!(refusal["found"].as_str().unwrap().contains("unknown field `cidrs`"), "{refusal}");
     let doc: String = operator.redis().hget(name.as_str(), "doc").unwrap();
     assert_eq!(doc, newer);
+
+    let other = issue(&operator, &[]).json();
+    let listed = operator.says(&["key", "list"]).json();
+    let of = |status: &str| {
+        let keys = listed["keys"].as_array().unwrap().iter();
+        keys.filter(|key| key["status"] == status).map(|key| key["id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("active"), [other["record"]["id"].clone()]);
+    assert_eq!(of("unreadable"), [json!(id)]);
+    let plainly = operator.plainly(&["key", "list"]);
+    assert_eq!(plainly.status, 0);
+    assert!(plainly.stdout.contains("unknown field `cidrs`"), "{plainly:?}");
 }

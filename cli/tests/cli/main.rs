@@ -1,8 +1,12 @@
 //! The command line as people and scripts meet it: the built `portcullis` against a real Valkey.
 
+mod admin;
 mod audit;
 mod harness;
 mod keys;
+mod keys_bulk;
+mod keys_life;
+mod keys_lost;
 mod policy;
 mod usage;
 #[allow(dead_code, reason = "the tests of redis-lua use the rest")]

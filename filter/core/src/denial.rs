@@ -117,6 +117,8 @@ impl Denial {
     #[must_use]
     pub fn status(&self, era: Era) -> u16 {
         match self {
+            // The credential is right; another one would not help from there.
+            Self::Unauthenticated(AuthFailure::SourceNotAllowed) => 403,
             Self::Unauthenticated(_) => 401,
             // On a request with a session, 404 has one meaning: open a new one.
             Self::UnknownPath | Self::UnknownSession => 404,
@@ -153,6 +155,7 @@ impl Denial {
     #[must_use]
     pub fn code(&self, era: Era) -> i64 {
         match self {
+            Self::Unauthenticated(AuthFailure::SourceNotAllowed) => -31_403,
             Self::Unauthenticated(_) => -31_401,
             Self::Unreadable(JsonError::DuplicateMember(_))
             | Self::ForeignOrigin
@@ -223,6 +226,9 @@ impl Denial {
     fn data(&self, era: Era) -> Option<Value> {
         match self {
             Self::Forbidden { rule } => Some(json!({"rule": rule})),
+            Self::Unauthenticated(AuthFailure::SourceNotAllowed) => {
+                Some(json!({"rule": self.rule()}))
+            }
             Self::Limited { limit, retry_after } => {
                 Some(json!({"limit": limit, "retryAfterMs": ceil_ms(*retry_after)}))
             }
@@ -260,6 +266,7 @@ impl Denial {
             return None;
         };
         Some(match failure {
+            AuthFailure::SourceNotAllowed => return None,
             AuthFailure::NoCredential => r#"Bearer realm="portcullis""#.to_owned(),
             failure => format!(
                 r#"Bearer realm="portcullis", error="invalid_token", error_description="{}""#,

@@ -54,7 +54,14 @@ fn runs_under_an_acl_with_just_the_documented_rights() {
     }
     assert!(refused > 0, "no call took the refusing path");
 
-    let put = PutRecord { org: "acme", id: "a1", expected: Expected::Absent, doc: "{}" };
+    let put = PutRecord {
+        org: "acme",
+        id: "a1",
+        expected: Expected::Absent,
+        doc: "{}",
+        last_entry: None,
+        entry: "{}",
+    };
     put.decode(run(&mut connection, &put.call())).expect("allowed by the ACL");
 }
 

@@ -1,12 +1,14 @@
 //! The hash chain: each entry names the hash of the one before it.
 //!
 //! Owns sequence numbers and hashes. One chain belongs to one VM, so appending needs no lock; a new
-//! VM starts a new chain under a new name.
+//! VM starts a new chain under a new name. The admin chain of an organisation is the other kind: it
+//! goes on after a line that is kept in Redis, and whoever keeps it sees to it that nobody is faster.
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::Entry;
+use super::verify::Link;
+use super::{AdminEntry, Entry};
 use crate::json;
 
 /// What stands before the first entry of a chain.
@@ -27,6 +29,16 @@ impl Chain {
         Self { name, seq: 0, head: GENESIS.to_owned() }
     }
 
+    /// The chain that `line` is the last one of, to go on with; `None` if it is no audit entry.
+    ///
+    /// Whether `line` has the hash that it names is not asked: that is for the verification to find,
+    /// and no reason not to write down what happens next.
+    #[must_use]
+    pub fn after(line: &str) -> Option<Self> {
+        let Link { chain, seq, hash, .. } = Link::read(line).ok()?;
+        Some(Self { name: chain, seq, head: hash })
+    }
+
     /// The chain's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -35,8 +47,16 @@ impl Chain {
 
     /// Appends an entry; gives the line that records it, without line end.
     pub fn append(&mut self, entry: &Entry) -> String {
+        self.append_members(entry.to_members())
+    }
+
+    /// As [`Chain::append`], for the entry of an administrator's deed.
+    pub fn append_deed(&mut self, entry: &AdminEntry) -> String {
+        self.append_members(entry.to_members())
+    }
+
+    fn append_members(&mut self, mut members: Map<String, Value>) -> String {
         self.seq = self.seq.saturating_add(1);
-        let mut members = entry.to_members();
         members.insert("chain".to_owned(), self.name.clone().into());
         members.insert("seq".to_owned(), self.seq.into());
         members.insert("prev_hash".to_owned(), self.head.clone().into());

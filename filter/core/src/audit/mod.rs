@@ -3,12 +3,14 @@
 //! Owns what is written down and how it is made tamper-evident. Where lines go is the driver's
 //! business; an access-log sink takes them.
 
+mod admin;
 mod chain;
 mod entry;
 mod event;
 mod redact;
 mod verify;
 
+pub use admin::{AdminEntry, Deed};
 pub use chain::{Chain, GENESIS, hash_of};
 pub use entry::{Decision, Entry};
 pub use event::AuditEvent;

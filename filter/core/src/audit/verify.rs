@@ -141,16 +141,17 @@ impl Verifier {
     }
 }
 
-struct Link {
-    chain: String,
-    seq: u64,
-    prev_hash: String,
-    hash: String,
-    computed: String,
+/// What ties an entry to its chain.
+pub(super) struct Link {
+    pub(super) chain: String,
+    pub(super) seq: u64,
+    pub(super) prev_hash: String,
+    pub(super) hash: String,
+    pub(super) computed: String,
 }
 
 impl Link {
-    fn read(line: &str) -> Result<Self, String> {
+    pub(super) fn read(line: &str) -> Result<Self, String> {
         let value = json::parse_strict(line.as_bytes()).map_err(|error| error.to_string())?;
         let Value::Object(members) = value else {
             return Err("not an object".to_owned());

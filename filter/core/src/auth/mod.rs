@@ -43,6 +43,10 @@ pub enum AuthFailure {
     NotYetValid,
     /// It proves itself, and somebody denied it.
     Denied,
+    /// Bound to a client certificate that was not presented.
+    WrongCertificate,
+    /// Right, and presented from an address that it may not be used from.
+    SourceNotAllowed,
 }
 
 impl AuthFailure {
@@ -63,6 +67,8 @@ impl AuthFailure {
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::Denied => "denied",
+            Self::WrongCertificate => "wrong_certificate",
+            Self::SourceNotAllowed => "source_not_allowed",
         }
     }
 
@@ -70,9 +76,13 @@ impl AuthFailure {
     #[must_use]
     pub const fn proves_holder(self) -> bool {
         match self {
-            Self::RotatedOut | Self::Revoked | Self::Expired | Self::NotYetValid | Self::Denied => {
-                true
-            }
+            Self::RotatedOut
+            | Self::Revoked
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::Denied
+            | Self::WrongCertificate
+            | Self::SourceNotAllowed => true,
             Self::NoCredential
             | Self::SeveralCredentials
             | Self::InQuery
@@ -98,9 +108,11 @@ impl AuthFailure {
             | Self::WrongSecret
             | Self::RotatedOut
             | Self::Revoked
-            | Self::Denied => "The credential is not valid",
+            | Self::Denied
+            | Self::WrongCertificate => "The credential is not valid",
             Self::Expired => "The credential has expired",
             Self::NotYetValid => "The credential is not valid yet",
+            Self::SourceNotAllowed => "The credential is not accepted from here",
         }
     }
 }

@@ -39,3 +39,15 @@ fn a_challenge_tells_expired_from_invalid_and_names_no_error_without_a_credentia
     assert_eq!(challenge(AuthFailure::UnknownKey), challenge(AuthFailure::WrongSecret));
     assert_ne!(challenge(AuthFailure::UnknownKey), expired);
 }
+
+#[test]
+fn a_right_credential_from_the_wrong_address_is_refused_without_a_challenge() {
+    let denial = Denial::Unauthenticated(AuthFailure::SourceNotAllowed);
+    assert_eq!((denial.status(Era::Legacy), denial.code(Era::Legacy)), (403, -31_403));
+    assert_eq!(denial.challenge(), None);
+    assert_eq!(denial.data(Era::Modern), Some(json!({"rule": "auth.source_not_allowed"})));
+    // A key bound to a certificate is no credential without it (RFC 8705 section 3).
+    let denial = Denial::Unauthenticated(AuthFailure::WrongCertificate);
+    assert_eq!(denial.status(Era::Legacy), 401);
+    assert_eq!(denial.challenge(), Denial::Unauthenticated(AuthFailure::Revoked).challenge());
+}

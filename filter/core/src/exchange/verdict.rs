@@ -13,6 +13,7 @@ use super::binding::Bound;
 use crate::audit::Entry;
 use crate::auth::api_key::PresentedKey;
 use crate::auth::denied::DeniedRecord;
+use crate::auth::record::Peer;
 use crate::auth::{AuthFailure, Claimant, Principal, Proven};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
@@ -118,7 +119,8 @@ fn holder(
     entry: &mut Entry,
 ) -> Result<Principal, Denial> {
     let record = cached.record.as_ref().ok_or(UNREADABLE)?;
-    let principal = record.authenticate(key, now);
+    let peer = Peer { address: &entry.client_address, certificate: None };
+    let principal = record.authenticate(key, now, peer);
     match &principal {
         Ok(principal) => entry.identify(principal),
         Err(failure) if failure.proves_holder() => entry.identify(&record.principal()),

@@ -2,13 +2,19 @@
 //!
 //! Owns the form of arguments. Whether what they name exists is for the commands to find out.
 
+mod audit;
+mod key;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use portcullis_core::audit::Start;
 use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 
-use crate::moment::Moment;
+pub(crate) use audit::{AuditCommand, ShowAuditArgs, VerifyArgs};
+pub(crate) use key::{
+    IssueArgs, KeyCommand, ListArgs, RevokeArgs, RotateArgs, SetArgs, ShowKeyArgs, Switch, Terms,
+};
+
 use crate::report::Refusal;
 
 /// The operator's tool of Portcullis: API keys, policy, audit log.
@@ -64,77 +70,17 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Issue, list, show and revoke API keys.
+    /// Issue, list, show, change, rotate and revoke API keys.
     #[command(subcommand)]
-    Key(KeyCommand),
+    Key(Box<KeyCommand>),
     /// Check policy documents, activate them, go back to an earlier one.
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Verify audit logs.
+    /// Verify audit logs; read who changed keys and policies.
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Print a completion script.
     Completions { shell: clap_complete::Shell },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeyCommand {
-    /// Issue a new key. It is shown once; only its SHA-256 is stored.
-    Issue(IssueArgs),
-    /// List keys.
-    List(ListArgs),
-    /// Show one key's record.
-    Show(ShowKeyArgs),
-    /// Revoke a key for good: its very next request is refused.
-    Revoke(RevokeArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct IssueArgs {
-    /// Organisation the key belongs to.
-    #[arg(long, value_parser = org)]
-    pub(crate) org: OrgId,
-    /// What the key is for, in a few words: one key per agent or integration.
-    #[arg(long, value_parser = line)]
-    pub(crate) name: String,
-    /// Role of its holder; the policy says what it may do.
-    #[arg(long, value_parser = policy_name)]
-    pub(crate) role: PolicyName,
-    /// Tier; the policy says which limits it has.
-    #[arg(long, value_parser = policy_name)]
-    pub(crate) tier: PolicyName,
-    /// Not valid from then on: a duration from now (90d, 12h, 30m) or a time (2027-01-31T00:00:00Z).
-    #[arg(long, value_name = "WHEN")]
-    pub(crate) expires: Option<Moment>,
-    /// Not valid before: a duration from now or a time.
-    #[arg(long, value_name = "WHEN")]
-    pub(crate) not_before: Option<Moment>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ListArgs {
-    /// Only this organisation's keys.
-    #[arg(long, value_parser = org)]
-    pub(crate) org: Option<OrgId>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ShowKeyArgs {
-    /// Id of the key: the third part of pck_ORG_ID_….
-    #[arg(value_parser = key_id)]
-    pub(crate) id: KeyId,
-    /// Organisation of the key; looked for in all if not given.
-    #[arg(long, value_parser = org)]
-    pub(crate) org: Option<OrgId>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RevokeArgs {
-    #[command(flatten)]
-    pub(crate) key: ShowKeyArgs,
-    /// Why; kept with the record.
-    #[arg(long, value_parser = line)]
-    pub(crate) reason: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,37 +134,6 @@ pub(crate) struct RollbackArgs {
     /// Why; kept in the history.
     #[arg(long, value_parser = line)]
     pub(crate) reason: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum AuditCommand {
-    /// Verify that no entry was edited, dropped, swapped or repeated; names the first bad one.
-    Verify(VerifyArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct VerifyArgs {
-    /// Logs in the order in which they were written; `-` for standard input.
-    #[arg(required = true)]
-    pub(crate) files: Vec<PathBuf>,
-    /// Where chains may start: with their first entry, or anywhere (older files were rotated away).
-    #[arg(long, value_enum, default_value_t = ChainStart::Genesis)]
-    pub(crate) start: ChainStart,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ChainStart {
-    Genesis,
-    Anywhere,
-}
-
-impl From<ChainStart> for Start {
-    fn from(start: ChainStart) -> Self {
-        match start {
-            ChainStart::Genesis => Start::Genesis,
-            ChainStart::Anywhere => Start::Anywhere,
-        }
-    }
 }
 
 fn org(text: &str) -> Result<OrgId, String> {

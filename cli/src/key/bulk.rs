@@ -1,0 +1,165 @@
+//! `key rotate --older-than`: one key after the other, each on its own.
+//!
+//! Owns which keys these are, and that one that cannot be rotated holds up no other.
+
+use portcullis_core::auth::record::KeyRecord;
+use portcullis_core::id::{KeyId, OrgId};
+use portcullis_core::secret::Secret;
+use serde_json::{Map, Value, json};
+
+use super::out::KeyFile;
+use super::rotate::{Terms, renew};
+use super::view::{ONCE, rfc3339};
+use crate::args::{RotateArgs, Session, ShowKeyArgs};
+use crate::moment::Seconds;
+use crate::report::{Refusal, Report, Verdict, progress, table};
+use crate::scribe::Scribe;
+use crate::store::{Store, Stored};
+
+/// A key that is due.
+struct Due {
+    org: OrgId,
+    id: KeyId,
+    name: String,
+    since: u64,
+}
+
+/// What became of it.
+enum Fate {
+    Rotated { key: Secret, overlap_until: u64 },
+    Failed(Refusal),
+}
+
+pub(super) fn rotate(session: &Session, args: &RotateArgs) -> Result<Report, Refusal> {
+    let now = Seconds::now();
+    let scribe = Scribe::new(session, args.reason.as_deref())?;
+    let mut store = Store::open(session)?;
+    let due = due(&mut store, args, now)?;
+    if args.dry_run || due.is_empty() {
+        return Ok(announced(&due, args));
+    }
+    let mut file = args.out.as_deref().map(KeyFile::create).transpose()?;
+    let terms = Terms::of(args);
+    let (mut fates, total) = (Vec::new(), due.len());
+    for (number, due) in (1_usize..).zip(&due) {
+        let fate = fate(&mut store, &scribe, due, terms, file.as_mut());
+        progress(&format!("{number}/{total}  {}", line(due, &fate)));
+        fates.push((due, fate));
+    }
+    Ok(report(&fates, file.as_ref()))
+}
+
+/// Living keys whose secret is old enough.
+fn due(store: &mut Store, args: &RotateArgs, now: Seconds) -> Result<Vec<Due>, Refusal> {
+    let age = args.older_than.map_or(0, |span| span.0);
+    let organisations = match &args.org {
+        Some(org) => vec![org.clone()],
+        None => store.organisations()?,
+    };
+    let is_due = |record: &KeyRecord| {
+        record.is_alive(now.0).is_ok()
+            && record.current_since().saturating_add(age) <= now.0
+            && args.role.as_ref().is_none_or(|role| *role == record.role)
+    };
+    let mut due = Vec::new();
+    for org in organisations {
+        for id in store.record_ids(&org)? {
+            match store.record_or_fault(&org, &id)? {
+                Some(Ok(Stored { record, .. })) if is_due(&record) => due.push(Due {
+                    org: record.org.clone(),
+                    since: record.current_since(),
+                    id: record.id,
+                    name: record.name,
+                }),
+                // `key list` names those that cannot be read.
+                _ => {}
+            }
+        }
+    }
+    Ok(due)
+}
+
+fn fate(
+    store: &mut Store,
+    scribe: &Scribe,
+    due: &Due,
+    terms: Terms,
+    file: Option<&mut KeyFile>,
+) -> Fate {
+    let args = ShowKeyArgs { id: due.id.clone(), org: Some(due.org.clone()) };
+    match renew(store, scribe, &args, terms, file) {
+        Ok((stored, key)) => Fate::Rotated {
+            key,
+            overlap_until: stored.record.rotated.map_or(0, |rotation| rotation.overlap_until),
+        },
+        Err(refusal) => Fate::Failed(refusal),
+    }
+}
+
+fn line(due: &Due, fate: &Fate) -> String {
+    format!("{}/{}  {}  {}", due.org, due.id, due.name, told(fate))
+}
+
+fn told(fate: &Fate) -> String {
+    match fate {
+        Fate::Rotated { overlap_until, .. } => {
+            format!("rotated, the old secret works until {}", rfc3339(*overlap_until))
+        }
+        Fate::Failed(refusal) => format!("NOT rotated: {}", refusal.found()),
+    }
+}
+
+fn announced(due: &[Due], args: &RotateArgs) -> Report {
+    let header = ["ID", "ORG", "NAME", "SECRET SINCE"];
+    let rows = due
+        .iter()
+        .map(|due| [due.id.to_string(), due.org.to_string(), due.name.clone(), rfc3339(due.since)]);
+    let text = match due.is_empty() {
+        true => "no key is that old; nothing was changed".to_owned(),
+        false => format!("{}\n\nNothing was changed.", table(header, rows.collect())),
+    };
+    let views: Vec<Map<String, Value>> = due.iter().map(named).collect();
+    Report::done(
+        text,
+        json!({ "dry_run": args.dry_run, "due": views, "rotated": [], "failed": [] }),
+    )
+}
+
+fn report(fates: &[(&Due, Fate)], file: Option<&KeyFile>) -> Report {
+    let (mut rows, mut rotated, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    for (due, fate) in fates {
+        let mut view = named(due);
+        let (until, outcome) = match fate {
+            Fate::Rotated { key, overlap_until } => {
+                let shown = file.is_none().then(|| key.expose());
+                view.insert("overlap_until".to_owned(), json!(rfc3339(*overlap_until)));
+                view.insert("key".to_owned(), json!(shown));
+                rotated.push(view);
+                let shown = shown.map(str::to_owned);
+                (rfc3339(*overlap_until), shown.unwrap_or_else(|| "in the file".to_owned()))
+            }
+            Fate::Failed(refusal) => {
+                view.insert("error".to_owned(), refusal.view());
+                failed.push(view);
+                ("-".to_owned(), format!("NOT rotated: {}", refusal.found()))
+            }
+        };
+        rows.push([due.id.to_string(), due.org.to_string(), due.name.clone(), until, outcome]);
+    }
+    let header = ["ID", "ORG", "NAME", "OLD KEY UNTIL", "NEW KEY"];
+    let counted = format!("{} rotated, {} not", rotated.len(), failed.len());
+    let text = format!("{}\n\n{counted}. {ONCE}", table(header, rows));
+    let verdict = if failed.is_empty() { Verdict::Good } else { Verdict::Wanting };
+    let out = file.map(KeyFile::place);
+    let json = json!({ "dry_run": false, "rotated": rotated, "failed": failed, "out": out });
+    Report::judged(verdict, text, json)
+}
+
+fn named(due: &Due) -> Map<String, Value> {
+    Map::from_iter([
+        ("org".to_owned(), json!(due.org)),
+        ("id".to_owned(), json!(due.id)),
+        ("name".to_owned(), json!(due.name)),
+        ("secret_since".to_owned(), json!(rfc3339(due.since))),
+    ])
+}

@@ -1,0 +1,143 @@
+//! Where a new key goes: to standard output once, or into a file that only its owner may read.
+//!
+//! Owns that a key is on disk before it becomes the one that counts, and that the file has no line of
+//! a key of which it is certain that it never did.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use portcullis_core::auth::api_key::KeyDigest;
+use portcullis_core::auth::record::KeyRecord;
+use portcullis_core::secret::Secret;
+use serde_json::json;
+
+use super::view::{ONCE, details, view};
+use crate::moment::Seconds;
+use crate::report::{Outcome, Refusal, Report};
+use crate::store::{Stored, Used};
+
+/// A key with a new secret, and where that is.
+pub(super) struct New<'a> {
+    pub(super) stored: &'a Stored,
+    pub(super) key: &'a Secret,
+    /// `None`: the report shows it.
+    pub(super) file: Option<&'a KeyFile>,
+}
+
+impl New<'_> {
+    /// What the command says in the end, with `more` after it.
+    pub(super) fn report(&self, used: &Used, now: Seconds, more: &str) -> Report {
+        let Self { stored, key, file } = self;
+        let shown = match file {
+            Some(file) => format!("The key is in {}.", file.place),
+            None => format!("  {}\n", key.expose()),
+        };
+        let text = format!("{}\n\n{shown}\n{ONCE}{more}", details(stored, used, now));
+        let json = json!({
+            "key": file.is_none().then(|| key.expose()),
+            "out": file.map(|file| file.place.as_str()),
+            "record": view(stored, used, now),
+        });
+        Report::done(text, json)
+    }
+}
+
+/// A file of new keys, one JSON object a line; gone again when no key came to count.
+pub(super) struct KeyFile {
+    path: PathBuf,
+    file: File,
+    place: String,
+    /// What is in it for good.
+    length: u64,
+}
+
+impl KeyFile {
+    /// Makes the file; there must be none of that name.
+    pub(super) fn create(path: &Path) -> Result<Self, Refusal> {
+        let place = path.display().to_string();
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let file = file.map_err(|error| {
+            Refusal::new(format!("cannot be made: {error}"), &place)
+                .expected("the name of a file that does not exist yet, in a directory that does")
+        })?;
+        Ok(Self { path: path.to_owned(), file, place, length: 0 })
+    }
+
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Adds a key and waits until it is on disk.
+    fn add(&mut self, record: &KeyRecord, key: &Secret) -> Result<(), Refusal> {
+        let digest = KeyDigest::of(key.expose().as_bytes());
+        let line = json!({
+            "org": record.org,
+            "id": record.id,
+            "name": record.name,
+            "secret": digest.name(),
+            "key": key.expose(),
+        });
+        let written = writeln!(self.file, "{line}").and_then(|()| self.file.sync_all());
+        written.map_err(|error| self.unwritable(&error))
+    }
+
+    /// What was added counts.
+    fn keep(&mut self) -> Result<(), Refusal> {
+        self.length = self.file.stream_position().map_err(|error| self.unwritable(&error))?;
+        Ok(())
+    }
+
+    /// What was added since [`KeyFile::keep`] never came to count.
+    fn take_back(&mut self) -> Result<(), Refusal> {
+        let shortened = self.file.set_len(self.length);
+        let back = shortened.and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+        back.map(|_| ()).map_err(|error| self.unwritable(&error))
+    }
+
+    /// Runs `count`, which makes `key` the one that counts, with the key safely in `file`.
+    pub(super) fn around<T>(
+        file: Option<&mut Self>,
+        (record, key): (&KeyRecord, &Secret),
+        count: impl FnOnce() -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let Some(file) = file else {
+            return count();
+        };
+        file.add(record, key)?;
+        let counted = count();
+        match counted {
+            Ok(counted) => {
+                file.keep()?;
+                Ok(counted)
+            }
+            Err(refusal) if refusal.outcome() == Outcome::Unknown => {
+                file.keep()?;
+                let id = &record.id;
+                Err(refusal.next(format!(
+                    "portcullis key show {id}: whether its current secret is the one in {}",
+                    file.place
+                )))
+            }
+            Err(refusal) => {
+                file.take_back()?;
+                Err(refusal)
+            }
+        }
+    }
+
+    fn unwritable(&self, error: &std::io::Error) -> Refusal {
+        Refusal::new(format!("cannot be written: {error}"), &self.place)
+            .expected("a file on a disk with room")
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        if self.length == 0 {
+            // An empty file is in nobody's way but the next attempt's.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Whether the active policy knows what a key is to have. Owns how a refusal says what it does know.
+
+use portcullis_core::auth::record::NameList;
+use portcullis_core::id::{OrgId, PolicyName, PolicyVersion};
+use portcullis_core::policy::{self, Policy};
+
+use crate::report::Refusal;
+use crate::store::Store;
+
+const PUSH: &str = "portcullis policy push FILE --reason …";
+
+/// The policy that is active for an organisation.
+pub(super) struct Active {
+    version: PolicyVersion,
+    org: OrgId,
+    policy: Policy,
+}
+
+impl Active {
+    pub(super) fn of(org: &OrgId, store: &mut Store) -> Result<Self, Refusal> {
+        let Some(version) = store.active(org)? else {
+            return Err(unknown_organisation(org, store)?.next(PUSH));
+        };
+        let place = format!("policy {version}, active for {org}");
+        let document = store.policy(&version)?.ok_or_else(|| {
+            Refusal::new("the active policy document is missing", &place).next(PUSH)
+        })?;
+        let policy = policy::compile(&document).map_err(|faults| {
+            Refusal::new(format!("the active policy has {} faults", faults.len()), &place)
+                .next(PUSH)
+        })?;
+        Ok(Self { version, org: org.clone(), policy })
+    }
+
+    pub(super) fn knows_role(&self, role: &PolicyName) -> Result<(), Refusal> {
+        self.knows("role", role, self.policy.roles.keys())
+    }
+
+    pub(super) fn knows_tier(&self, tier: &PolicyName) -> Result<(), Refusal> {
+        self.knows("tier", tier, self.policy.tiers.keys())
+    }
+
+    /// Refuses a name that no connector has: with it the key could do nothing. (Which tools there are
+    /// no policy says.)
+    pub(super) fn knows_connectors(&self, names: &NameList) -> Result<(), Refusal> {
+        let connectors = || self.policy.connectors.keys();
+        for name in names {
+            let list = NameList::from(vec![name.clone()]);
+            if !connectors().any(|connector| list.globs().matches(connector.as_str())) {
+                let found = format!("no connector of the policy is called {name}");
+                return Err(self.unknown(found, "connectors", connectors()));
+            }
+        }
+        Ok(())
+    }
+
+    fn knows<'a>(
+        &self,
+        what: &str,
+        name: &PolicyName,
+        mut known: impl Iterator<Item = &'a PolicyName> + Clone,
+    ) -> Result<(), Refusal> {
+        if known.clone().any(|one| one == name) {
+            return Ok(());
+        }
+        Err(self.unknown(format!("the policy has no {what} {name}"), what, &mut known))
+    }
+
+    fn unknown<'a>(
+        &self,
+        found: String,
+        option: &str,
+        known: impl Iterator<Item = &'a PolicyName>,
+    ) -> Refusal {
+        let place = format!("policy {}, active for {}", self.version, self.org);
+        Refusal::new(found, place)
+            .expected(one_of(&known.collect::<Vec<_>>()))
+            .next(format!("--{option} with one of these, or {PUSH}"))
+    }
+}
+
+fn unknown_organisation(org: &OrgId, store: &mut Store) -> Result<Refusal, Refusal> {
+    let mut known = Vec::new();
+    for org in store.organisations()? {
+        if store.active(&org)?.is_some() {
+            known.push(org);
+        }
+    }
+    if known.is_empty() {
+        return Ok(Refusal::new("there is no policy yet", "the active policy")
+            .expected(format!("a policy that names the organisation {org}")));
+    }
+    let found = format!("no active policy knows the organisation {org}");
+    Ok(Refusal::new(found, "the active policies").expected(one_of(&known)))
+}
+
+pub(super) fn one_of(names: &[impl ToString]) -> String {
+    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+    format!("one of {}", names.join(", "))
+}

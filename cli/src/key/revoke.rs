@@ -1,0 +1,38 @@
+//! `key revoke`.
+
+use portcullis_core::audit::Deed;
+use portcullis_core::auth::record::Revocation;
+use serde_json::json;
+
+use super::view::{details, view};
+use super::{Change, change};
+use crate::args::{RevokeArgs, Session};
+use crate::moment::Seconds;
+use crate::report::{Refusal, Report};
+use crate::scribe::Scribe;
+use crate::store::Store;
+
+pub(crate) fn revoke(session: &Session, args: &RevokeArgs) -> Result<Report, Refusal> {
+    let now = Seconds::now();
+    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let mut store = Store::open(session)?;
+    let changed = change(&mut store, &scribe, Deed::KeyRevoke, &args.key, |_, record| {
+        let revocation =
+            Revocation { at: now.0, by: scribe.actor.clone(), reason: args.reason.clone() };
+        // The first one counts.
+        record.revoked.get_or_insert(revocation);
+        Ok(())
+    })?;
+    let (stored, changed) = match changed {
+        Change::Made(stored) => (stored, true),
+        Change::Needless(stored) => (stored, false),
+    };
+    let used = store.used(&stored.record.org, &stored.record.id)?;
+    let end = if changed {
+        "Revoked: the next request with this key is refused, at every gateway."
+    } else {
+        "It was revoked before; nothing was changed."
+    };
+    let text = format!("{}\n\n{end}", details(&stored, &used, now));
+    Ok(Report::done(text, json!({ "changed": changed, "record": view(&stored, &used, now) })))
+}

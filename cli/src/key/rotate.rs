@@ -1,0 +1,118 @@
+//! `key rotate`: a new secret, and for how long the old one goes on.
+//!
+//! Owns the wording of a rotation of one key; what happens to the secrets is the core's business, many
+//! keys are `bulk`'s.
+
+use portcullis_core::audit::Deed;
+use portcullis_core::auth::AuthFailure;
+use portcullis_core::auth::record::{
+    Insistence, KeyRecord, MOST_SECRETS, Rotation, RotationRefused,
+};
+use portcullis_core::secret::Secret;
+
+use super::out::{KeyFile, New};
+use super::view::rfc3339;
+use super::{Change, bulk, change, find, minted};
+use crate::args::{RotateArgs, Session, ShowKeyArgs};
+use crate::moment::Seconds;
+use crate::report::{Refusal, Report};
+use crate::scribe::Scribe;
+use crate::store::{Store, Stored};
+
+pub(crate) fn rotate(session: &Session, args: RotateArgs) -> Result<Report, Refusal> {
+    let Some(id) = args.id.clone() else {
+        return bulk::rotate(session, &args);
+    };
+    // Clap waives a requirement that conflicts with something else that was given.
+    if args.dry_run || args.role.is_some() {
+        return Err(Refusal::usage(
+            "--dry-run and --role are about several keys, and one was named",
+        )
+        .expected("--older-than DURATION instead of an ID"));
+    }
+    let scribe = Scribe::new(session, args.reason.as_deref())?;
+    let mut store = Store::open(session)?;
+    let mut file = args.out.as_deref().map(KeyFile::create).transpose()?;
+    let wanted = ShowKeyArgs { id, org: args.org.clone() };
+    let (stored, key) = renew(&mut store, &scribe, &wanted, Terms::of(&args), file.as_mut())?;
+    let now = Seconds::now();
+    let used = store.used(&stored.record.org, &stored.record.id)?;
+    let end = stored.record.rotated.as_ref().map_or(now.0, |rotation| rotation.overlap_until);
+    let until = match end > now.0 {
+        true => format!("\nThe old one works until {}.", rfc3339(end)),
+        false => "\nThe old one no longer works.".to_owned(),
+    };
+    let new = New { stored: &stored, key: &key, file: file.as_ref() };
+    Ok(new.report(&used, now, &until))
+}
+
+/// How to rotate.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) overlap: u64,
+    pub(super) insistence: Insistence,
+}
+
+impl Terms {
+    pub(super) fn of(args: &RotateArgs) -> Self {
+        let insistence = if args.force { Insistence::Force } else { Insistence::Refuse };
+        Self { overlap: args.overlap.0, insistence }
+    }
+}
+
+/// Gives the key a new secret, which is in `file` before it counts.
+pub(super) fn renew(
+    store: &mut Store,
+    scribe: &Scribe,
+    args: &ShowKeyArgs,
+    terms: Terms,
+    file: Option<&mut KeyFile>,
+) -> Result<(Stored, Secret), Refusal> {
+    let Stored { record, .. } = find(store, args)?;
+    let (key, sha256) = minted(&record.org, &record.id)?;
+    let changed = KeyFile::around(file, (&record, &key), || {
+        change(store, scribe, Deed::KeyRotate, args, |_, record| {
+            let now = Seconds::now().0;
+            let rotation = Rotation {
+                at: now,
+                by: scribe.actor.clone(),
+                reason: scribe.reason.clone(),
+                overlap_until: now.saturating_add(terms.overlap),
+            };
+            let rotated = record.rotate(sha256.clone(), rotation, terms.insistence);
+            rotated.map_err(|refused| why_not(record, refused))
+        })
+    })?;
+    match changed {
+        Change::Made(stored) | Change::Needless(stored) => Ok((stored, key)),
+    }
+}
+
+fn why_not(record: &KeyRecord, refused: RotationRefused) -> Refusal {
+    let id = &record.id;
+    let place = "key rotate";
+    match refused {
+        RotationRefused::Dead(AuthFailure::Expired) => {
+            Refusal::new(format!("key {id} has expired"), place)
+                .expected("a key that can be used")
+                .next(format!("portcullis key set {id} --expires 90d, then rotate it"))
+        }
+        RotationRefused::Dead(_) => Refusal::new(format!("key {id} is revoked"), place)
+            .expected("a key that can be used; a revocation is for good")
+            .next("portcullis key issue"),
+        RotationRefused::InOverlap(end) => Refusal::new(
+            format!(
+                "key {id} was rotated before, and the secret before works until {}",
+                rfc3339(end)
+            ),
+            place,
+        )
+        .expected("the end of that overlap: a client may not have taken over the last new key yet")
+        .next(format!("portcullis key show {id}, then wait, or --force")),
+        RotationRefused::TooMany => {
+            Refusal::new(format!("{MOST_SECRETS} secrets of key {id} work at the same time"), place)
+                .expected("fewer secrets, so that one can be added")
+                .next("--overlap 0s ends all of them but the new one, once one has ended")
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `key list` and `key show`.
+
+use serde_json::{Value, json};
+
+use super::find;
+use super::view::{details, last_used, rfc3339, status, view, warnings};
+use crate::args::{ListArgs, Session, ShowKeyArgs};
+use crate::moment::Seconds;
+use crate::report::{Refusal, Report, table};
+use crate::store::{Store, Stored, Used};
+
+const HEADER: [&str; 10] =
+    ["ID", "ORG", "NAME", "ROLE", "TIER", "STATUS", "EXPIRES", "ISSUED", "BY", "LAST USED"];
+
+pub(crate) fn list(session: &Session, args: &ListArgs) -> Result<Report, Refusal> {
+    let now = Seconds::now();
+    let mut store = Store::open(session)?;
+    let organisations = match &args.org {
+        Some(org) => vec![org.clone()],
+        None => store.organisations()?,
+    };
+    let mut keys = Vec::new();
+    // A record that cannot be read hides nobody else's.
+    let mut unreadable = Vec::new();
+    for org in &organisations {
+        for id in store.record_ids(org)? {
+            match store.record_or_fault(org, &id)? {
+                None => {}
+                Some(Ok(stored)) => keys.push((stored, store.used(org, &id)?)),
+                Some(Err(fault)) => unreadable.push((org.clone(), id, fault)),
+            }
+        }
+    }
+    keys.sort_by(|(a, _), (b, _)| {
+        let order = |key: &Stored| (key.record.org.clone(), key.record.created_at);
+        order(a).cmp(&order(b)).then_with(|| a.record.id.cmp(&b.record.id))
+    });
+
+    let mut rows: Vec<_> = keys.iter().map(|(stored, used)| row(stored, used, now)).collect();
+    let mut views: Vec<Value> = keys.iter().map(|(stored, used)| view(stored, used, now)).collect();
+    let mut faults = String::new();
+    for (org, id, fault) in unreadable {
+        let row = [&id.to_string(), org.as_str(), "?", "?", "?", "unreadable", "?", "?", "?", "?"];
+        let row = row.map(str::to_owned);
+        rows.push(row);
+        views.push(json!({ "id": id, "org": org, "status": "unreadable", "fault": fault.fault }));
+        faults.push_str(&format!("\nunreadable: {}: {}", fault.place, fault.fault));
+    }
+    for (Stored { record, .. }, used) in &keys {
+        for warning in warnings(record, used, now) {
+            faults.push_str(&format!("\nwarning: {}/{}: {warning}", record.org, record.id));
+        }
+    }
+    let text = match rows.is_empty() {
+        true => "no keys".to_owned(),
+        false => table(HEADER, rows) + &faults,
+    };
+    Ok(Report::done(text, json!({ "keys": views })))
+}
+
+fn row(Stored { record, .. }: &Stored, used: &Used, now: Seconds) -> [String; 10] {
+    [
+        record.id.to_string(),
+        record.org.to_string(),
+        record.name.clone(),
+        record.role.to_string(),
+        record.tier.to_string(),
+        status(record, now).to_owned(),
+        record.expires_at.map_or_else(|| "never".to_owned(), rfc3339),
+        rfc3339(record.created_at),
+        record.created_by.clone(),
+        last_used(used).map_or_else(|| "never".to_owned(), rfc3339),
+    ]
+}
+
+pub(crate) fn show(session: &Session, args: &ShowKeyArgs) -> Result<Report, Refusal> {
+    let now = Seconds::now();
+    let mut store = Store::open(session)?;
+    let stored = find(&mut store, args)?;
+    let used = store.used(&stored.record.org, &stored.record.id)?;
+    let record = view(&stored, &used, now);
+    Ok(Report::done(details(&stored, &used, now), json!({ "record": record })))
+}

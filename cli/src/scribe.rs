@@ -1,0 +1,151 @@
+//! What is written down of a change: an entry of the organisation's admin chain.
+//!
+//! Owns who did it, why, and which facts of a key or policy changed. The form of an entry and the
+//! chain are the core's; that an entry is written together with its change is the store's.
+
+use portcullis_core::audit::{AdminEntry, Chain, Deed};
+use portcullis_core::auth::record::KeyRecord;
+use portcullis_core::id::{OrgId, PolicyVersion};
+use serde_json::{Map, Value, json};
+
+use crate::args::Session;
+use crate::moment::{Seconds, timestamp};
+use crate::random::base62;
+use crate::report::Refusal;
+
+/// Writes the entries of one command.
+#[derive(Clone)]
+pub(crate) struct Scribe {
+    pub(crate) actor: String,
+    pub(crate) reason: String,
+    request_id: String,
+}
+
+impl Scribe {
+    pub(crate) fn new(session: &Session, reason: Option<&str>) -> Result<Self, Refusal> {
+        Ok(Self {
+            actor: session.actor_name()?,
+            reason: reason.unwrap_or_default().to_owned(),
+            request_id: format!("cli-{}", base62(16)?),
+        })
+    }
+
+    /// The line that follows `last` and tells how `before` became `after`.
+    pub(crate) fn of_key(
+        &self,
+        deed: Deed,
+        before: Option<&KeyRecord>,
+        after: &KeyRecord,
+        last: Option<&[u8]>,
+    ) -> String {
+        let mut entry = self.entry(deed, &after.org);
+        entry.api_key_id = Some(after.id.to_string());
+        entry.principal = Some(after.name.clone());
+        entry.changes = changes(&before.map(facts).unwrap_or_default(), &facts(after));
+        chain(&after.org, last).append_deed(&entry)
+    }
+
+    /// The line that follows `last` and tells that the active policy is `version` now.
+    pub(crate) fn of_policy(
+        &self,
+        deed: Deed,
+        org: &OrgId,
+        (from, to): (Option<&PolicyVersion>, &PolicyVersion),
+        last: Option<&[u8]>,
+    ) -> String {
+        let mut entry = self.entry(deed, org);
+        entry.policy_version = Some(to.to_string());
+        let version = |version: &PolicyVersion| {
+            Map::from_iter([("policy_version".to_owned(), json!(version))])
+        };
+        entry.changes = changes(&from.map(version).unwrap_or_default(), &version(to));
+        chain(org, last).append_deed(&entry)
+    }
+
+    fn entry(&self, deed: Deed, org: &OrgId) -> AdminEntry {
+        let mut entry = AdminEntry::of(deed, timestamp(), org.to_string());
+        entry.request_id.clone_from(&self.request_id);
+        entry.actor.clone_from(&self.actor);
+        entry.reason.clone_from(&self.reason);
+        entry
+    }
+}
+
+/// The chain to go on with. After something that is no entry a new one starts, under a name of its
+/// own: nobody can keep a key from being revoked by spoiling the log, and verifying finds the spot.
+fn chain(org: &OrgId, last: Option<&[u8]>) -> Chain {
+    let Some(last) = last else {
+        return Chain::new(format!("admin:{org}"));
+    };
+    let going_on = std::str::from_utf8(last).ok().and_then(Chain::after);
+    going_on.unwrap_or_else(|| Chain::new(format!("admin:{org}:{}", Seconds::now().0)))
+}
+
+/// What a record says, without anything that proves a key.
+pub(crate) fn facts(record: &KeyRecord) -> Map<String, Value> {
+    let time = |seconds: Option<u64>| seconds.map(|seconds| Seconds(seconds).rfc3339());
+    let replaced = record.rotated.as_ref().map(|rotation| rotation.overlap_until);
+    let facts = json!({
+        "name": record.name,
+        "role": record.role,
+        "tier": record.tier,
+        "connectors": record.connectors,
+        "tools": record.tools,
+        "read_only": record.read_only,
+        "sources": record.sources,
+        "certificate": record.certificate,
+        "not_before": time(record.not_before),
+        "expires_at": time(record.expires_at),
+        "secret": record.current().map(|secret| secret.label()),
+        "overlap_until": time(replaced),
+        "revoked": record.revoked.is_some(),
+    });
+    match facts {
+        Value::Object(facts) => facts,
+        _ => Map::new(),
+    }
+}
+
+/// The members that differ; what is null or false on a side is left out there.
+fn changes(before: &Map<String, Value>, after: &Map<String, Value>) -> Map<String, Value> {
+    let said = |facts: &Map<String, Value>, name: &str| {
+        facts.get(name).filter(|value| !matches!(value, Value::Null)).cloned()
+    };
+    let mut changes = Map::new();
+    for name in after.keys() {
+        let (from, to) = (said(before, name), said(after, name));
+        let unsaid = from.is_none() && (to.is_none() || to == Some(Value::Bool(false)));
+        if from == to || unsaid {
+            continue;
+        }
+        let sides = [("from", from), ("to", to)];
+        let sides = sides.into_iter().filter_map(|(side, value)| Some((side.to_owned(), value?)));
+        changes.insert(name.clone(), Value::Object(sides.collect()));
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changed_is_told() {
+        let object = |value: Value| value.as_object().unwrap().clone();
+        let before = object(json!({"role": "admin", "tools": null, "read_only": false, "x": [1]}));
+        let after =
+            object(json!({"role": "analyst", "tools": ["a"], "read_only": true, "x": null}));
+        assert_eq!(
+            Value::Object(changes(&before, &after)),
+            json!({
+                "role": {"from": "admin", "to": "analyst"},
+                "tools": {"to": ["a"]},
+                "read_only": {"from": false, "to": true},
+                "x": {"from": [1]},
+            })
+        );
+        let issued = changes(&Map::new(), &before);
+        assert_eq!(issued.keys().collect::<Vec<_>>(), ["role", "x"]);
+        assert!(changes(&after, &after).is_empty());
+    }
+}
