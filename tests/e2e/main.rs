@@ -15,6 +15,7 @@ mod cool_off;
 mod credentials;
 mod hostile;
 mod interop;
+mod keys_now;
 mod limits;
 mod messages;
 mod metrics;
@@ -38,6 +39,7 @@ fn cases() -> Vec<Case> {
         calls::cases(),
         tools::cases(),
         credentials::cases(),
+        keys_now::cases(),
         policy::cases(),
         limits::cases(),
         cool_off::cases(),

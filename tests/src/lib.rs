@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod case;
 pub mod clients;
+pub mod crowd;
 pub mod fake;
 pub mod gateway;
 pub mod mcp;

@@ -9,6 +9,7 @@ mod guide;
 mod limits;
 mod operations;
 mod outage;
+mod rotation;
 mod tools;
 mod tour;
 

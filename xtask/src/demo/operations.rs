@@ -1,6 +1,7 @@
 //! What an operator changes: it counts from the next request on, on every worker.
 
 use super::guide::{Answer, Guide, abridged};
+use super::rotation::rotated;
 use super::tour::{Group, Notes, Step};
 use crate::failure::{Failure, Result};
 use portcullis_stack::KeySpec;
@@ -11,6 +12,10 @@ use std::path::PathBuf;
 pub(crate) const GROUP: Group = Group {
     title: "What an operator changes",
     steps: &[
+        Step {
+            title: "A key is rotated under a client that calls without a pause: nothing fails",
+            walk: rotated,
+        },
         Step { title: "A revoked key is refused on the next request", walk: revoked },
         Step { title: "A new policy counts from the next request", walk: pushed },
         Step { title: "And a rollback, too", walk: rolled_back },

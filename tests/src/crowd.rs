@@ -1,0 +1,106 @@
+//! Many clients that call without a pause, and what each call met.
+//!
+//! Owns the connections and the moments: when a call was sent and when its answer was there. Judges
+//! nothing.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use crate::gateway::Gateway;
+use crate::wire::{Reply, Request, Wire};
+
+/// A crowd that gets nowhere is a failure, not a hang.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One call.
+#[derive(Clone, Debug)]
+pub struct Met {
+    /// Which of the gateways it went to.
+    pub gateway: usize,
+    pub sent: SystemTime,
+    pub received: SystemTime,
+    pub reply: Reply,
+}
+
+/// Clients at work.
+#[derive(Debug)]
+pub struct Crowd {
+    calls: Vec<AtomicU64>,
+    over: AtomicBool,
+}
+
+impl Crowd {
+    /// Has `clients` clients call without a pause while `during` runs, each on one connection, in turn
+    /// to each of `gateways`; `request` is asked anew for every call. What every call met, in the
+    /// order of each client, and what `during` came to.
+    pub fn calls_during<R>(
+        gateways: &[&Gateway],
+        clients: usize,
+        request: impl Fn() -> Request + Sync,
+        during: impl FnOnce(&Self) -> R,
+    ) -> (Vec<Met>, R) {
+        let crowd = Self {
+            calls: (0..clients).map(|_| AtomicU64::new(0)).collect(),
+            over: AtomicBool::new(false),
+        };
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..clients)
+                .map(|client| {
+                    let (crowd, request) = (&crowd, &request);
+                    scope.spawn(move || {
+                        let gateway = client % gateways.len();
+                        crowd.call(client, gateway, gateways[gateway], request)
+                    })
+                })
+                .collect();
+            // Whatever becomes of `during`, nobody may wait for the clients for ever.
+            let _over = Over(&crowd.over);
+            let result = during(&crowd);
+            drop(_over);
+            let met = clients.into_iter().flat_map(|client| client.join().expect("a client"));
+            (met.collect(), result)
+        })
+    }
+
+    fn call(
+        &self,
+        client: usize,
+        gateway: usize,
+        to: &Gateway,
+        request: impl Fn() -> Request,
+    ) -> Vec<Met> {
+        let mut wire = Wire::connect(to.address()).expect("connect to the gateway");
+        let mut met = Vec::new();
+        while !self.over.load(Ordering::Relaxed) {
+            let request = request();
+            let sent = SystemTime::now();
+            let reply = wire.exchange(&request).expect("every call is answered");
+            met.push(Met { gateway, sent, received: SystemTime::now(), reply });
+            self.calls[client].fetch_add(1, Ordering::Relaxed);
+        }
+        met
+    }
+
+    /// Waits until every client has made `more` further calls.
+    pub fn each_makes(&self, more: u64) {
+        let count = |calls: &AtomicU64| calls.load(Ordering::Relaxed);
+        // The call that is under way does not count.
+        let goals: Vec<u64> = self.calls.iter().map(|calls| count(calls) + more + 1).collect();
+        let what = format!("{more} further calls of each client");
+        let done = portcullis_stack::ready::eventually(&what, PATIENCE, || {
+            let reached = self.calls.iter().zip(&goals).all(|(calls, goal)| count(calls) >= *goal);
+            reached.then_some(())
+        });
+        done.unwrap_or_else(|fault| panic!("{fault}"));
+    }
+}
+
+/// Ends the crowd's work, also when the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
