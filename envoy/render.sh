@@ -4,6 +4,9 @@
 # Needs nothing but a POSIX shell, so that it runs in Envoy's own image. The file is evaluated as a here-document: give
 # it only files that you trust as you trust a script.
 set -eu
+# With a port for TLS, its listener is part of the file.
+parts='s/^//'
+[ -z "${PORTCULLIS_TLS_PORT:-}" ] || parts='s/^#tls //'
 eval "cat <<PORTCULLIS_END
-$(cat "$1")
+$(sed "$parts" "$1")
 PORTCULLIS_END"

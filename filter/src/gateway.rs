@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use log::error;
 use portcullis_core::audit::Chain;
+use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::call::{CallFailure, CallId, Dependency};
 use portcullis_core::config::{Config, Mode};
 use portcullis_core::denial::Denial;
@@ -99,7 +100,7 @@ impl Gateway {
         let orphaned = self.with(|state| {
             let same = state.worker.config.redis == config.redis;
             let timeout = redis_timeout(&config);
-            state.worker.config = config;
+            state.worker.reconfigure(config);
             if same {
                 return (Vec::new(), None);
             }
@@ -160,6 +161,11 @@ impl Gateway {
     /// When requests are held.
     pub(crate) fn mode(&self) -> Mode {
         self.with(|state| state.worker.config.mode).unwrap_or_default()
+    }
+
+    /// Whether client certificates count.
+    pub(crate) fn certificates(&self) -> CertificateMode {
+        self.with(|state| state.worker.config.auth.certificates.mode).unwrap_or_default()
     }
 
     pub(crate) fn max_body_bytes(&self) -> usize {

@@ -4,6 +4,8 @@
 
 use std::rc::Rc;
 
+use portcullis_core::auth::certificate::mapping::CertificateMode;
+use portcullis_core::auth::certificate::{CertificateFailure, PeerCertificate};
 use portcullis_core::config::Mode;
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::id::RequestId;
@@ -65,7 +67,14 @@ impl Stream {
         let request_id = given
             .and_then(|(_, value)| RequestId::new(std::str::from_utf8(value).ok()?))
             .unwrap_or_else(|| self.gateway.request_id(self.id));
-        Head::new(request_id, client_address(), headers)
+        let head = Head::new(request_id, client_address(), headers);
+        match self.gateway.certificates() {
+            CertificateMode::Off => head,
+            CertificateMode::Optional | CertificateMode::Required => match certificate() {
+                Some(certificate) => head.with_certificate(certificate),
+                None => head,
+            },
+        }
     }
 
     /// The request is whole: hands its body to the core.
@@ -135,6 +144,20 @@ fn client_address() -> String {
     let address = String::from_utf8_lossy(&address).into_owned();
     let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+/// The peer's certificate. `connection.mtls` says that one was presented; that it was verified is up to
+/// the listener: with a `validation_context`, an invalid one ends the handshake (docs/certificates.md).
+fn certificate() -> Option<Result<PeerCertificate, CertificateFailure>> {
+    if host::property(&["connection", "mtls"]).as_deref() != Some(&[1]) {
+        return None;
+    }
+    let told = |name| host::property(&["connection", name]).unwrap_or_default();
+    let uri = told("uri_san_peer_certificate");
+    let dns = told("dns_san_peer_certificate");
+    let subject = told("subject_peer_certificate");
+    let sha256 = told("sha256_peer_certificate_digest");
+    Some(PeerCertificate::told(&[&uri], &[&dns], &subject, &sha256))
 }
 
 impl Context for Stream {

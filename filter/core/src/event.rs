@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::auth::certificate::{CertificateFailure, PeerCertificate};
 use crate::call::{CallFailure, CallId, Reply};
 use crate::id::RequestId;
 
@@ -106,6 +107,8 @@ pub struct Head {
     pub request_id: RequestId,
     /// The client's address, without port.
     pub client_address: String,
+    /// The client's certificate, as the proxy verified and described it.
+    pub certificate: Option<Result<PeerCertificate, CertificateFailure>>,
     headers: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -126,7 +129,16 @@ impl Head {
         client_address: String,
         headers: Vec<(Vec<u8>, Vec<u8>)>,
     ) -> Self {
-        Self { request_id, client_address, headers }
+        Self { request_id, client_address, certificate: None, headers }
+    }
+
+    /// The same, on a connection whose client presented a certificate.
+    #[must_use]
+    pub fn with_certificate(
+        self,
+        certificate: Result<PeerCertificate, CertificateFailure>,
+    ) -> Self {
+        Self { certificate: Some(certificate), ..self }
     }
 
     /// Every value of the header `name`, in order. A header that occurs twice has two: taking the

@@ -14,6 +14,7 @@ use portcullis_redis_lua::{Key, Use};
 use crate::audit::Chain;
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::KeyRecord;
+use crate::auth::slowdown::Slowdown;
 use crate::config::Config;
 use crate::cool_off::Callers;
 use crate::id::{KeyId, OrgId, PolicyVersion};
@@ -48,6 +49,8 @@ pub struct Worker {
     pub config: Config,
     /// The audit chain of this VM.
     pub chain: Chain,
+    /// Addresses that guess.
+    pub slowdown: Slowdown,
     records: LruCache<(OrgId, KeyId), Rc<CachedRecord>>,
     denials: LruCache<Key, Rc<Cached<DeniedRecord>>>,
     uses: LruCache<Use, UnixTime>,
@@ -70,6 +73,7 @@ impl Worker {
     #[must_use]
     pub fn new(config: Config, chain: Chain) -> Self {
         Self {
+            slowdown: Slowdown::new(config.auth.slowdown),
             config,
             chain,
             records: LruCache::new(MAX_RECORDS),
@@ -83,6 +87,12 @@ impl Worker {
             callers: Callers::default(),
             labels: Labels::default(),
         }
+    }
+
+    /// Takes a new plugin configuration; what was learnt stays.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.slowdown.reconfigure(config.auth.slowdown);
+        self.config = config;
     }
 
     /// The last seen record of a key.

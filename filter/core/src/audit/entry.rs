@@ -39,6 +39,9 @@ pub struct Entry {
     /// `api_key`, `jwt` or `mtls`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_method: Option<&'static str>,
+    /// SHA-256 of the client certificate that was presented, in hex, when certificates count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_sha256: Option<String>,
     /// The role that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,

@@ -49,6 +49,12 @@ impl KeyDigest {
         self.to_hex().chars().take(12).collect()
     }
 
+    /// The bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Equality in constant time.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {

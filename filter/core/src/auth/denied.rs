@@ -41,7 +41,9 @@ impl Deniable {
         };
         let mut hasher = Sha256::new();
         for part in parts {
-            hasher.update(part.len().to_be_bytes());
+            // Not as `usize`: the filter has 32 bits of it, the tool that writes denials has 64.
+            let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+            hasher.update(length.to_be_bytes());
             hasher.update(part);
         }
         Key::denied(org.as_str(), kind, &base16ct::lower::encode_string(&hasher.finalize()))

@@ -4,13 +4,16 @@
 //! [`crate::authz`]'s business.
 
 pub mod api_key;
+pub mod certificate;
 mod claimant;
 pub mod credential;
 pub mod denied;
 mod principal;
 pub mod record;
+pub mod slowdown;
 pub mod source;
 
+pub use certificate::CertificateFailure;
 pub use claimant::{Claimant, Proven};
 pub use principal::{Identity, Narrowing, Principal, Scopes, Writes};
 
@@ -47,6 +50,8 @@ pub enum AuthFailure {
     WrongCertificate,
     /// Right, and presented from an address that it may not be used from.
     SourceNotAllowed,
+    /// The client certificate is missing, or does not hold.
+    Certificate(CertificateFailure),
 }
 
 impl AuthFailure {
@@ -69,6 +74,7 @@ impl AuthFailure {
             Self::Denied => "denied",
             Self::WrongCertificate => "wrong_certificate",
             Self::SourceNotAllowed => "source_not_allowed",
+            Self::Certificate(failure) => failure.code(),
         }
     }
 
@@ -91,6 +97,7 @@ impl AuthFailure {
             | Self::CheckDigits
             | Self::UnknownKey
             | Self::WrongSecret => false,
+            Self::Certificate(failure) => failure.proves_holder(),
         }
     }
 
@@ -113,6 +120,7 @@ impl AuthFailure {
             Self::Expired => "The credential has expired",
             Self::NotYetValid => "The credential is not valid yet",
             Self::SourceNotAllowed => "The credential is not accepted from here",
+            Self::Certificate(failure) => failure.told(),
         }
     }
 }

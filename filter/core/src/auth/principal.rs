@@ -64,7 +64,9 @@ impl Identity {
         let digest = |parts: [&str; 2]| {
             let mut hasher = Sha256::new();
             for part in parts {
-                hasher.update(part.len().to_be_bytes());
+                // The same in the filter (32 bits) and in tools (64).
+                let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+                hasher.update(length.to_be_bytes());
                 hasher.update(part);
             }
             base16ct::lower::encode_string(&hasher.finalize())

@@ -1,7 +1,9 @@
-//! Credentials other than API keys: who may vouch for whom.
+//! Credentials other than API keys, who may vouch for whom, and how guessing is slowed down.
 //!
 //! Owns the section `auth`. What each part of it means is [`crate::auth`]'s business.
 
+use crate::auth::certificate::mapping::{self, CertificateConfig};
+use crate::auth::slowdown::SlowdownConfig;
 use crate::decode::{Faults, Fields};
 
 /// The section `auth`.
@@ -10,6 +12,10 @@ pub struct AuthConfig {
     /// The gateway as clients reach it, without a slash at the end: `https://mcp.example`. With an
     /// endpoint's path it makes the endpoint's canonical URI (RFC 8707 §2).
     pub external_url: Option<String>,
+    /// Client certificates.
+    pub certificates: CertificateConfig,
+    /// How guessing is slowed down.
+    pub slowdown: SlowdownConfig,
 }
 
 const URL: &str = "an https URL without path, such as https://mcp.example; http only on loopback";
@@ -21,6 +27,12 @@ pub(super) fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> AuthConfig {
     if let Some(node) = fields.optional("external_url") {
         config.external_url =
             node.text(faults, URL, |text| is_origin(text).then(|| text.to_owned()));
+    }
+    if let Some(node) = fields.optional("certificates") {
+        config.certificates = mapping::read(node, faults).unwrap_or_default();
+    }
+    if let Some(node) = fields.optional("slowdown") {
+        config.slowdown = SlowdownConfig::read(node, faults);
     }
     fields.finish(faults);
     config

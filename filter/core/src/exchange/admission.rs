@@ -18,6 +18,7 @@ use super::verdict::{Verdict, judge};
 use super::{Next, Stage, Turn};
 use crate::audit::AuditEvent;
 use crate::auth::Claimant;
+use crate::auth::certificate::PeerCertificate;
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
@@ -37,6 +38,8 @@ pub(super) struct Request {
     /// Inbound headers that only the gateway may set.
     pub(super) strip: Vec<String>,
     pub(super) claimant: Claimant,
+    /// The client certificate that came with the claim, when certificates count.
+    pub(super) certificate: Option<PeerCertificate>,
     pub(super) message: Result<Message, Denial>,
     /// Sessions and tasks that it refers to.
     pub(super) bound: Vec<Bound>,

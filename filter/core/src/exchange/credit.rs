@@ -45,13 +45,16 @@ pub(super) fn fetch(template: &CredentialTemplate, turn: &mut Turn<'_>) -> Crede
     Credential::Waiting(secret.clone(), call)
 }
 
-/// Admitted: passes as soon as the credential is there.
+/// Admitted, so the caller is proven: passes as soon as the credential is there.
 pub(super) fn credit(
     request: Box<Request>,
     grant: Box<Grant>,
     credential: Credential,
     turn: &mut Turn<'_>,
 ) -> Next {
+    if let Some(proof) = turn.context.proof {
+        turn.worker.slowdown.succeeded(proof, turn.now);
+    }
     let template = match request.leg {
         // The credential went upstream with the headers.
         Leg::Body => None,

@@ -5,11 +5,10 @@
 
 use super::admission::{self, Leg, Request};
 use super::binding::{Bound, session_of};
+use super::caller::{Caller, FORWARDED, caller};
 use super::origin;
 use super::{Answers, Next, Stage, Turn};
 use crate::audit::Entry;
-use crate::auth::credential::{self, Presented};
-use crate::auth::{AuthFailure, Claimant};
 use crate::config::Mode;
 use crate::denial::Denial;
 use crate::event::{Event, Head};
@@ -23,7 +22,7 @@ const HEALTH_PATH: &str = "/portcullis/health";
 #[derive(Debug)]
 pub(super) struct Reading {
     head: Head,
-    claimant: Claimant,
+    caller: Caller,
     /// What the headers already rule out.
     fault: Option<Denial>,
     leg: Leg,
@@ -54,25 +53,16 @@ pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
         }
         Ok(page) => turn.context.origin = page,
     }
-    let claimant = match claimant(&head) {
-        Ok(claimant) => claimant,
-        Err(failure) => return turn.refuse(Denial::Unauthenticated(failure)),
+    let caller = match caller(&head, turn) {
+        Ok(caller) => caller,
+        Err(denial) => return turn.refuse(denial),
     };
     let fault = fault_of(&head, last);
-    let reading = Reading { head, claimant, fault, leg: Leg::Whole };
+    let reading = Reading { head, caller, fault, leg: Leg::Whole };
     match (last, turn.worker.config.mode) {
         (true, _) => reading.whole(None, turn),
         (false, Mode::Hold) => (Stage::Reading(Box::new(reading)), Gate::Hold),
         (false, Mode::Split) => reading.opening(turn),
-    }
-}
-
-/// Who the headers claim to be.
-fn claimant(head: &Head) -> Result<Claimant, AuthFailure> {
-    match credential::extract(head)? {
-        Presented::Key(key) => Ok(Claimant::Key(key)),
-        // No issuer is configured that could have signed it.
-        Presented::Token(_) => Err(AuthFailure::Malformed),
     }
 }
 
@@ -146,10 +136,10 @@ impl Reading {
         };
         let (path, strip) = (self.head.path(), not_the_clients(&self.head));
         let (message, bound) = referring(&self.head, message);
-        let claimant = self.claimant.clone();
+        let Caller { claimant, certificate } = self.caller.clone();
         self.leg = Leg::Body;
         let leg = Leg::Head(Box::new(self));
-        let request = Request { path, bound, strip, claimant, message, leg };
+        let request = Request { path, bound, strip, claimant, certificate, message, leg };
         admission::admit(Box::new(request), turn)
     }
 
@@ -181,7 +171,8 @@ impl Reading {
             path: self.head.path(),
             bound,
             strip: not_the_clients(&self.head),
-            claimant: self.claimant,
+            claimant: self.caller.claimant,
+            certificate: self.caller.certificate,
             message,
             leg: self.leg,
         };
@@ -193,6 +184,7 @@ impl Reading {
 /// nobody checks whose it is, so a server that knows both eras must not see the name of one.
 fn not_the_clients(head: &Head) -> Vec<String> {
     let mut names = head.names_with("x-portcullis-");
+    names.extend(head.names_with(FORWARDED));
     if headers::is_modern(head) {
         names.extend(head.names_with("mcp-session-id"));
     }

@@ -12,6 +12,7 @@ mod admission;
 mod backing_off;
 mod basis;
 mod binding;
+mod caller;
 mod credit;
 mod intake;
 mod origin;
@@ -19,6 +20,7 @@ mod response;
 mod verdict;
 
 use crate::audit::Entry;
+use crate::auth::slowdown::Proof;
 use crate::call::{Call, CallId};
 use crate::denial::{AuditStatus, Denial};
 use crate::event::{Closing, End, Event, Origin};
@@ -72,6 +74,8 @@ type Next = (Stage, Gate);
 #[derive(Debug)]
 struct Context {
     entry: Entry,
+    /// What the credential is remembered by, when there is one.
+    proof: Option<Proof>,
     next_call: CallId,
     sender: Sender,
     era: Era,
@@ -110,6 +114,7 @@ impl Default for Exchange {
     fn default() -> Self {
         let context = Context {
             entry: Entry::default(),
+            proof: None,
             next_call: CallId::FIRST,
             sender: Sender::Unknown,
             era: Era::Legacy,
@@ -210,6 +215,10 @@ impl Turn<'_> {
         entry.decision.effect = denial.effect();
         entry.decision.rule = denial.rule();
         entry.note_denial(denial);
+        if let (Denial::Unauthenticated(_), Some(proof)) = (denial, &self.context.proof) {
+            let address = &self.context.entry.client_address;
+            self.worker.slowdown.failed(address, proof, self.now);
+        }
     }
 
     /// A response arrived although the request did not pass: the proxy itself answers, say because the

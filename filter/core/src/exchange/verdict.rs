@@ -14,7 +14,7 @@ use crate::audit::Entry;
 use crate::auth::api_key::PresentedKey;
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::Peer;
-use crate::auth::{AuthFailure, Claimant, Principal, Proven};
+use crate::auth::{AuthFailure, Claimant, Identity, Principal, Proven};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
 use crate::id::{PolicyName, PolicyVersion};
@@ -62,6 +62,9 @@ pub(super) fn judge(
         Some(Err(denial)) => return Verdict::Refused(denial),
         None => return Verdict::Open,
     };
+    if let Err(denial) = second_factor(&principal, request, worker) {
+        return Verdict::Refused(denial);
+    }
     let version = match &basis.policy {
         Known::Unknown => return Verdict::Open,
         Known::Present(active) => active.version_for(&request.claimant.holder()).clone(),
@@ -127,6 +130,19 @@ fn holder(
         Err(_) => {}
     }
     principal.map_err(Denial::Unauthenticated)
+}
+
+/// Whether the certificate beside a key or a token is one that may stand there.
+fn second_factor(principal: &Principal, request: &Request, worker: &Worker) -> Result<(), Denial> {
+    match &principal.identity {
+        Identity::Certificate(_) => Ok(()),
+        Identity::Key(_) | Identity::Token { .. } => {
+            let (rules, certificate) = (&worker.config.auth.certificates, &request.certificate);
+            rules
+                .beside(&principal.org, None, certificate.as_ref())
+                .map_err(|failure| Denial::Unauthenticated(AuthFailure::Certificate(failure)))
+        }
+    }
 }
 
 /// A denial that cannot be read may be about this very credential.

@@ -4,6 +4,7 @@
 //! kept beside its module in a file `*.regressions`, and tried first from then on.
 
 mod audit;
+mod certificates;
 mod connection;
 mod documents;
 mod exchange;
@@ -12,6 +13,7 @@ mod keys;
 mod lists;
 mod policy;
 mod resp;
+mod slowdown;
 mod sse;
 mod trial;
 

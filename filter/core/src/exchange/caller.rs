@@ -1,0 +1,131 @@
+//! Who calls, as far as the headers and the connection tell.
+//!
+//! Owns which credential counts when there are several kinds, and that an address which guesses is
+//! slowed down before anybody is asked. Whether a key holds is for Redis to say.
+
+use sha2::{Digest as _, Sha256};
+
+use super::Turn;
+use crate::auth::certificate::mapping::{CertificateMode, Peer};
+use crate::auth::certificate::{CertificateFailure, PeerCertificate};
+use crate::auth::credential::{self, Presented};
+use crate::auth::denied::Deniable;
+use crate::auth::slowdown::Proof;
+use crate::auth::{AuthFailure, Claimant, Identity, Narrowing, Principal, Proven, Scopes};
+use crate::config::AuthConfig;
+use crate::denial::Denial;
+use crate::event::Head;
+
+/// A header in which a proxy speaks of its client's certificate. It ends here: it is no upstream's.
+pub(super) const FORWARDED: &str = "x-forwarded-client-cert";
+
+/// What a credential that cannot be read is remembered by: nothing, so it is never proven.
+const UNREADABLE: Proof = [0; 32];
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) claimant: Claimant,
+    /// The certificate that came with the claim, when certificates count.
+    pub(super) certificate: Option<PeerCertificate>,
+}
+
+/// The caller of a request, unless its address has to wait.
+pub(super) fn caller(head: &Head, turn: &mut Turn<'_>) -> Result<Caller, Denial> {
+    let auth = &turn.worker.config.auth;
+    let certificate = certificate(head, auth);
+    let presented = credential::extract(head);
+    if let Ok(Some(certificate)) = &certificate {
+        turn.context.entry.certificate_sha256 = Some(certificate.sha256.to_string());
+    }
+    turn.context.proof = proof(&presented, &certificate);
+    if let Some(proof) = &turn.context.proof {
+        let waits = turn.worker.slowdown.check(&head.client_address, proof, turn.now);
+        waits.map_err(|retry_after| Denial::Limited { limit: SLOWDOWN.to_owned(), retry_after })?;
+    }
+    let auth = &turn.worker.config.auth;
+    let claim = certificate.map_err(AuthFailure::Certificate).and_then(|certificate| {
+        let claimant = claimant(presented, certificate.as_ref(), auth)?;
+        Ok(Caller { claimant, certificate })
+    });
+    claim.map_err(Denial::Unauthenticated)
+}
+
+/// No limit of a policy can have this name: it has a dot.
+const SLOWDOWN: &str = "auth.slowdown";
+
+/// The certificate that counts.
+fn certificate(
+    head: &Head,
+    auth: &AuthConfig,
+) -> Result<Option<PeerCertificate>, CertificateFailure> {
+    if auth.certificates.mode == CertificateMode::Off {
+        return Ok(None);
+    }
+    let own = head.certificate.clone().transpose()?;
+    let peer = Peer { certificate: own.as_ref(), address: &head.client_address };
+    auth.certificates.presented(peer, &head.values(FORWARDED))
+}
+
+/// What the credential is remembered by; `None` when there is none. A certificate beside a key is part
+/// of it: the key alone does not hold.
+fn proof(
+    presented: &Result<Presented, AuthFailure>,
+    certificate: &Result<Option<PeerCertificate>, CertificateFailure>,
+) -> Option<Proof> {
+    let credential = match presented {
+        Ok(Presented::Key(key)) => *key.digest.bytes(),
+        Ok(Presented::Token(token)) => Sha256::digest(token.expose()).into(),
+        Err(AuthFailure::NoCredential) => match certificate {
+            Ok(certificate) => return certificate.as_ref().map(|found| *found.sha256.bytes()),
+            Err(_) => return Some(UNREADABLE),
+        },
+        Err(_) => return Some(UNREADABLE),
+    };
+    Some(match certificate {
+        Ok(None) => credential,
+        Ok(Some(certificate)) => Sha256::new()
+            .chain_update(credential)
+            .chain_update(certificate.sha256.bytes())
+            .finalize()
+            .into(),
+        Err(_) => UNREADABLE,
+    })
+}
+
+/// A key or a token is who calls; without one, the certificate is.
+fn claimant(
+    presented: Result<Presented, AuthFailure>,
+    certificate: Option<&PeerCertificate>,
+    auth: &AuthConfig,
+) -> Result<Claimant, AuthFailure> {
+    let missing = certificate.is_none() && auth.certificates.mode == CertificateMode::Required;
+    match (presented, certificate) {
+        (Ok(_) | Err(AuthFailure::NoCredential), None) if missing => {
+            Err(AuthFailure::Certificate(CertificateFailure::Missing))
+        }
+        (Ok(Presented::Key(key)), _) => Ok(Claimant::Key(key)),
+        // No issuer is configured that could have signed it.
+        (Ok(Presented::Token(_)), _) => Err(AuthFailure::Malformed),
+        (Err(AuthFailure::NoCredential), Some(certificate)) => identified(certificate, auth),
+        (Err(failure), _) => Err(failure),
+    }
+}
+
+/// Whoever the certificate was issued to.
+fn identified(certificate: &PeerCertificate, auth: &AuthConfig) -> Result<Claimant, AuthFailure> {
+    let identity = auth.certificates.identify(certificate).map_err(AuthFailure::Certificate)?;
+    Ok(Claimant::Proven(Box::new(Proven {
+        principal: Principal {
+            org: identity.org,
+            identity: Identity::Certificate(identity.name.clone()),
+            name: identity.name,
+            role: identity.role,
+            tier: identity.tier,
+            scopes: Scopes::Unknown,
+            narrowing: Narrowing::default(),
+        },
+        deniable: vec![Deniable::Certificate(certificate.sha256.to_string())],
+        issued_at: None,
+    })))
+}
