@@ -3,10 +3,14 @@
 //! Owns the placeholder syntax (`${NAME:-default}`, as in the shell; `envoy/render.sh` does the same there) and the
 //! names of the placeholders. Knows nothing about running Envoy.
 
+use crate::certificates::Certificates;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+
+/// What lines begin with that are a part of the template only where there is a port for TLS.
+const TLS: &str = "#tls ";
 
 /// Values for the placeholders; what is not set keeps the default written in the file.
 #[derive(Debug, Clone, Default)]
@@ -90,12 +94,21 @@ impl Bootstrap {
         self.set("AUDIT_LOG", file.display())
     }
 
+    /// A listener with TLS beside the plain one.
+    pub fn tls(self, port: u16, certificates: &Certificates) -> Self {
+        self.set("TLS_PORT", port)
+            .set("TLS_CERTIFICATE", certificates.server.certificate.display())
+            .set("TLS_PRIVATE_KEY", certificates.server.private_key.display())
+            .set("TLS_CLIENT_CA", certificates.authority.certificate().display())
+    }
+
     /// The template with every placeholder filled.
     pub fn render(&self, template: &str) -> Result<String, RenderError> {
         let mut rendered = String::with_capacity(template.len());
         let mut unused: Vec<&String> = self.values.keys().collect();
+        let tls = self.values.contains_key("PORTCULLIS_TLS_PORT");
         for (number, line) in (1..).zip(template.split_inclusive('\n')) {
-            let mut rest = line;
+            let mut rest = if tls { line.strip_prefix(TLS).unwrap_or(line) } else { line };
             while let Some((before, placeholder)) = rest.split_once("${") {
                 let (inside, after) =
                     placeholder.split_once('}').ok_or(RenderError::Malformed { line: number })?;
@@ -139,6 +152,15 @@ mod tests {
         let bootstrap = Bootstrap::default().set("A", 7);
         let rendered = bootstrap.render("a: ${PORTCULLIS_A:-1} b: ${PORTCULLIS_B:-x/y}\nc\n");
         assert_eq!(rendered.as_deref(), Ok("a: 7 b: x/y\nc\n"));
+    }
+
+    #[test]
+    fn lines_for_tls_are_there_when_it_has_a_port() {
+        let template = "a\n#tls b: ${PORTCULLIS_TLS_PORT:-1}\n";
+        let without = Bootstrap::default().render(template);
+        assert_eq!(without.as_deref(), Ok("a\n#tls b: 1\n"));
+        let with = Bootstrap::default().set("TLS_PORT", 7).render(template);
+        assert_eq!(with.as_deref(), Ok("a\nb: 7\n"));
     }
 
     #[test]

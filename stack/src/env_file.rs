@@ -18,6 +18,16 @@ fn content(stack: &Stack) -> String {
     let variables = [
         ("PORTCULLIS_URL", stack.envoy.url()),
         ("PORTCULLIS_MCP_URL", stack.mcp_url()),
+        ("PORTCULLIS_TLS_URL", stack.tls_url()),
+        ("PORTCULLIS_CA", stack.certificates.authority.certificate().display().to_string()),
+        (
+            "PORTCULLIS_CLIENT_CERTIFICATE",
+            stack.certificates.agent.certificate.display().to_string(),
+        ),
+        (
+            "PORTCULLIS_CLIENT_PRIVATE_KEY",
+            stack.certificates.agent.private_key.display().to_string(),
+        ),
         ("PORTCULLIS_PYTHON_MCP_URL", stack.python_mcp_url()),
         ("PORTCULLIS_KEY", stack.analyst.key.clone()),
         ("PORTCULLIS_ADMIN_KEY", stack.admin.key.clone()),

@@ -14,6 +14,7 @@
 //! ```
 
 mod bootstrap;
+mod certificates;
 mod connector;
 pub mod env_file;
 pub mod envoy;
@@ -33,6 +34,7 @@ mod valkey;
 mod workspace;
 
 pub use bootstrap::{Bootstrap, RenderError};
+pub use certificates::{Authority, Certificates, DEMO_AGENT, Identity, Names, Validity};
 pub use connector::{Connector, PythonServer};
 pub use envoy::{Envoy, EnvoyOptions};
 pub use error::{During, Result, StackError};

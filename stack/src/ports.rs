@@ -8,6 +8,7 @@
 //! | OpenBao             | N + 3                |
 //! | demo connector      | N + 4                |
 //! | Python MCP server   | N + 5                |
+//! | gateway with TLS    | N + 6                |
 //!
 //! Without a base every port is a free one. Knows nothing about the parts themselves.
 
@@ -32,6 +33,7 @@ pub struct Ports {
     pub openbao: u16,
     pub connector: u16,
     pub python: u16,
+    pub gateway_tls: u16,
 }
 
 impl Ports {
@@ -44,10 +46,11 @@ impl Ports {
             openbao: free_port()?,
             connector: free_port()?,
             python: free_port()?,
+            gateway_tls: free_port()?,
         })
     }
 
-    /// `base` and the five after it, as in the table above; refused when one of them is taken.
+    /// `base` and the six after it, as in the table above; refused when one of them is taken.
     pub fn consecutive(base: u16) -> Result<Self> {
         let missing = |what: String| StackError::Missing {
             what,
@@ -66,6 +69,7 @@ impl Ports {
             openbao: port(3)?,
             connector: port(4)?,
             python: port(5)?,
+            gateway_tls: port(6)?,
         })
     }
 }

@@ -4,6 +4,7 @@
 //! a further Envoy on the same Redis is [`Stack::start_replica`].
 
 use crate::bootstrap::Bootstrap;
+use crate::certificates::Certificates;
 use crate::connector::{Connector, PythonServer};
 use crate::envoy::{Envoy, EnvoyOptions};
 use crate::error::{During, Result, StackError};
@@ -21,6 +22,9 @@ use std::thread;
 /// Where the connector's credential lies in OpenBao, below the mount `secret`, and in which field.
 pub const CREDENTIAL_PATH: &str = "connectors/demo";
 pub const CREDENTIAL_FIELD: &str = "api_key";
+
+/// Whose certificate the demo's agent has, until somebody sets another list.
+const DEMO_IDENTITIES: &str = r#"[{"match": {"uri": "spiffe://acme.example/agent/*"}, "org": "acme", "role": "analyst", "tier": "enterprise"}]"#;
 
 /// What to start, where.
 #[derive(Debug, Clone)]
@@ -51,7 +55,9 @@ impl StackOptions {
             dir,
             ports: Ports::free()?,
             policy: workspace.root.join("demo/policy.yaml"),
-            settings: Bootstrap::default(),
+            settings: Bootstrap::default()
+                .set("CERTIFICATES", "optional")
+                .set("CERTIFICATE_IDENTITIES", DEMO_IDENTITIES),
         })
     }
 
@@ -72,6 +78,8 @@ pub struct Stack {
     pub openbao: OpenBao,
     pub valkey: Valkey,
     pub operator: Operator,
+    /// Of the gateway, of the demo's agent, and of who issued them.
+    pub certificates: Certificates,
     /// Key of role `analyst`, tier `enterprise`.
     pub analyst: IssuedKey,
     /// Key of role `support`, tier `enterprise`.
@@ -87,6 +95,7 @@ impl Stack {
     pub fn start(options: StackOptions) -> Result<Self> {
         let lock = claim(&options.dir)?;
         let credential = format!("demo-{}", random_hex(16)?);
+        let certificates = Certificates::make(&options.dir.join("certificates"))?;
         let StackOptions { tools, artifacts, root, dir, ports, .. } = &options;
         let logs = &options.logs();
         // Nothing in these four depends on another one; OpenBao and Python take a second each.
@@ -116,8 +125,9 @@ impl Stack {
             .demo(connector.address())
             .python(python.address());
         let options = StackOptions { settings: bootstrap, ..options };
-        let envoy =
-            Envoy::start(options.envoy("envoy", options.ports.gateway, options.ports.envoy_admin))?;
+        let mut first = options.envoy("envoy", options.ports.gateway, options.ports.envoy_admin);
+        first.bootstrap = first.bootstrap.tls(options.ports.gateway_tls, &certificates);
+        let envoy = Envoy::start(first)?;
         Ok(Self {
             envoy,
             connector,
@@ -125,6 +135,7 @@ impl Stack {
             openbao,
             valkey,
             operator,
+            certificates,
             analyst,
             support,
             admin,
@@ -146,6 +157,11 @@ impl Stack {
     /// Data, configuration, logs and the `env` file.
     pub fn dir(&self) -> &Path {
         &self.options.dir
+    }
+
+    /// The gateway's root URL with TLS.
+    pub fn tls_url(&self) -> String {
+        format!("https://localhost:{}", self.options.ports.gateway_tls)
     }
 
     /// The demo connector's endpoint through the gateway.

@@ -48,7 +48,7 @@ fn no_credential_is_a_401_with_a_challenge(world: &World<'_>) {
 
 /// A key with right check digits that nobody issued. Written out here and not taken from the gateway's own crates: the
 /// form of a key is something that others rely on.
-fn forged(org: &str, id: &str) -> String {
+pub(crate) fn forged(org: &str, id: &str) -> String {
     const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let body = format!("pck_{org}_{id}_{}", "0".repeat(43));
     let mut rest = crc32fast::hash(body.as_bytes()) as usize;

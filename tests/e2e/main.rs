@@ -9,6 +9,7 @@ mod bypass;
 mod bypass_http;
 mod bypass_objects;
 mod calls;
+mod certificates;
 mod clients;
 mod conformance;
 mod cool_off;
@@ -21,6 +22,7 @@ mod messages;
 mod metrics;
 mod outages;
 mod policy;
+mod slowdown;
 mod streams;
 mod tools;
 mod vault;
@@ -40,6 +42,8 @@ fn cases() -> Vec<Case> {
         tools::cases(),
         credentials::cases(),
         keys_now::cases(),
+        certificates::cases(),
+        slowdown::cases(),
         policy::cases(),
         limits::cases(),
         cool_off::cases(),

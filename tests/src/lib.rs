@@ -9,10 +9,12 @@ pub mod case;
 pub mod clients;
 pub mod crowd;
 pub mod fake;
+pub mod front;
 pub mod gateway;
 pub mod mcp;
 pub mod node;
 pub mod organisation;
+pub mod tls;
 pub mod wire;
 pub mod world;
 

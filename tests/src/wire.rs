@@ -2,6 +2,7 @@
 //!
 //! Owns framing. Knows nothing of MCP or of the gateway.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -96,20 +97,42 @@ impl Reply {
     }
 }
 
+/// A connection on which nothing waits for ever.
+pub(crate) fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// One connection, kept open between requests: all of them are served by the same worker.
 #[derive(Debug)]
 pub struct Wire {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Box<dyn Stream>>,
+}
+
+/// What a connection is made of: TCP, or TLS on top of it.
+pub trait Stream: Read + Write + fmt::Debug + Send {
+    /// The connection below.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
 }
 
 impl Wire {
     /// Connects.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        Ok(Self { reader: BufReader::new(stream) })
+        Ok(Self::over(tcp(address)?))
+    }
+
+    /// Goes on with a connection that was made elsewhere.
+    pub fn over(stream: impl Stream + 'static) -> Self {
+        Self { reader: BufReader::new(Box::new(stream)) }
     }
 
     /// Sends bytes, whatever they are.
@@ -119,7 +142,7 @@ impl Wire {
 
     /// No more will be sent; what is still to be answered can be.
     pub fn half_close(&mut self) -> io::Result<()> {
-        self.reader.get_ref().shutdown(Shutdown::Write)
+        self.reader.get_ref().tcp().shutdown(Shutdown::Write)
     }
 
     /// One request and its answer.

@@ -5,7 +5,7 @@
 use crate::failure::{Failure, Result};
 use crate::istio;
 use portcullis_stack::ports::loopback;
-use portcullis_stack::{Bootstrap, Tools, Workspace, envoy, files, process};
+use portcullis_stack::{Bootstrap, Certificates, Tools, Workspace, envoy, files, process};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,11 @@ pub(crate) fn bootstraps(workspace: &Workspace) -> Result<()> {
     let template = workspace.root.join("envoy/envoy.yaml");
     envoy::write_config(&bench.bootstrap(), &template, &ours)?;
     envoy::validate(&tools.envoy, &ours)?;
-    shell_renders_the_same(&bench, &template, &ours)?;
+    shell_renders_the_same(bench.bootstrap(), &template, &ours)?;
+    let (with_tls, ours) = (bench.with_tls()?, bench.dir.join("envoy-tls.yaml"));
+    envoy::write_config(&with_tls, &template, &ours)?;
+    envoy::validate(&tools.envoy, &ours)?;
+    shell_renders_the_same(with_tls, &template, &ours)?;
     for (name, bootstrap) in istio::bootstraps(&tools, workspace, &bench)? {
         let file = bench.dir.join(format!("{name}.json"));
         fs::write(&file, bootstrap.to_string()).map_err(|error| {
@@ -57,11 +61,15 @@ impl Bench {
             .vault(loopback(8200), &self.token)
             .audit_log(&self.audit_log)
     }
+
+    fn with_tls(&self) -> Result<Bootstrap> {
+        let certificates = Certificates::make(&self.dir.join("certificates"))?;
+        Ok(self.bootstrap().tls(10443, &certificates))
+    }
 }
 
 /// `envoy/render.sh`, which the container runs, must agree with our own rendering.
-fn shell_renders_the_same(bench: &Bench, template: &Path, ours: &Path) -> Result<()> {
-    let bootstrap = bench.bootstrap();
+fn shell_renders_the_same(bootstrap: Bootstrap, template: &Path, ours: &Path) -> Result<()> {
     let mut command = Command::new("sh");
     command.arg(template.with_file_name("render.sh")).arg(template).envs(bootstrap.environment());
     let output = process::output("envoy/render.sh", command)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::auth::AuthFailure;
+use crate::auth::{AuthFailure, CertificateFailure};
 use crate::call::{CallFailure, Dependency};
 use crate::json::JsonError;
 use crate::mcp::{Era, MODERN_VERSION, SUPPORTED_VERSIONS, Sender};
@@ -267,7 +267,9 @@ impl Denial {
         };
         Some(match failure {
             AuthFailure::SourceNotAllowed => return None,
-            AuthFailure::NoCredential => r#"Bearer realm="portcullis""#.to_owned(),
+            AuthFailure::NoCredential | AuthFailure::Certificate(CertificateFailure::Missing) => {
+                r#"Bearer realm="portcullis""#.to_owned()
+            }
             failure => format!(
                 r#"Bearer realm="portcullis", error="invalid_token", error_description="{}""#,
                 failure.told()

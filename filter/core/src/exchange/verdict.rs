@@ -57,7 +57,7 @@ pub(super) fn judge(
     now: UnixTime,
     entry: &mut Entry,
 ) -> Verdict {
-    let principal = match identify(&request.claimant, &basis.standing, now, entry) {
+    let principal = match identify(request, &basis.standing, now, entry) {
         Some(Ok(principal)) => principal,
         Some(Err(denial)) => return Verdict::Refused(denial),
         None => return Verdict::Open,
@@ -93,16 +93,20 @@ pub(super) fn judge(
 
 /// Who is calling; `None` while Redis has to say more.
 fn identify(
-    claimant: &Claimant,
+    request: &Request,
     standing: &Standing,
     now: UnixTime,
     entry: &mut Entry,
 ) -> Option<Result<Principal, Denial>> {
-    match (claimant, standing) {
+    match (&request.claimant, standing) {
         (Claimant::Key(key), Standing::Record(record)) => match record {
             Known::Unknown => None,
             Known::Absent => Some(Err(Denial::Unauthenticated(AuthFailure::UnknownKey))),
-            Known::Present(cached) => Some(holder(key, cached, now, entry)),
+            Known::Present(cached) => {
+                let certificate = request.certificate.as_ref();
+                let certificate = certificate.map(|certificate| certificate.sha256.to_string());
+                Some(holder((key, certificate.as_deref()), cached, now, entry))
+            }
         },
         (Claimant::Proven(proven), Standing::Denials(denials)) => {
             entry.identify(&proven.principal);
@@ -116,13 +120,13 @@ fn identify(
 
 /// The holder of a key, if its record vouches for it.
 fn holder(
-    key: &PresentedKey,
+    (key, certificate): (&PresentedKey, Option<&str>),
     cached: &CachedRecord,
     now: UnixTime,
     entry: &mut Entry,
 ) -> Result<Principal, Denial> {
     let record = cached.record.as_ref().ok_or(UNREADABLE)?;
-    let peer = Peer { address: &entry.client_address, certificate: None };
+    let peer = Peer { address: &entry.client_address, certificate };
     let principal = record.authenticate(key, now, peer);
     match &principal {
         Ok(principal) => entry.identify(principal),

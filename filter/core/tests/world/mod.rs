@@ -3,10 +3,13 @@
 //! Turns a line of text into an event and a step into lines of text. Secrets appear by name, hashes
 //! not at all, so that a scenario reads like a story.
 
+mod certificates;
+
 use std::time::Duration;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
+use portcullis_core::auth::slowdown::SlowdownConfig;
 use portcullis_core::call::{Call, CallFailure, CallId, Reply};
 use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Vault};
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
@@ -151,6 +154,16 @@ impl World {
                 self.worker.config.mode = if rest == "split" { Mode::Split } else { Mode::Hold };
                 return Vec::new();
             }
+            "certificates" => {
+                self.worker.config.auth.certificates = certificates::config(rest);
+                return Vec::new();
+            }
+            "slowdown" => {
+                let failures = rest.parse().unwrap();
+                let config = SlowdownConfig { failures, ..SlowdownConfig::default() };
+                self.worker.slowdown.reconfigure(config);
+                return Vec::new();
+            }
             "hosts" => {
                 self.worker.config.hosts = vec![rest.to_owned()];
                 return Vec::new();
@@ -206,7 +219,7 @@ impl World {
         self.describe(step)
     }
 
-    /// `METHOD PATH [key of NAME] [header=value …]`
+    /// `METHOD PATH [key=NAME] [certificate=NAME] [header=value …]`
     fn head(&mut self, line: &str) -> Head {
         self.requests += 1;
         let mut words = line.split(' ');
@@ -216,16 +229,22 @@ impl World {
             header(":path", words.next().unwrap()),
             header("content-type", "application/json"),
         ];
+        let mut certificate = None;
         for word in words {
             let (name, value) = word.split_once('=').unwrap();
             match name {
+                "certificate" => certificate = Some(value),
                 "key" => headers.push(header("x-api-key", &key(value))),
                 "content-type" => headers[2] = header(name, value),
                 name => headers.push(header(name, value)),
             }
         }
         let request_id = RequestId::new(&format!("r-{}", self.requests)).unwrap();
-        Head::new(request_id, "192.0.2.7".into(), headers)
+        let head = Head::new(request_id, "192.0.2.7".into(), headers);
+        match certificate {
+            Some(name) => certificates::presented(head, name),
+            None => head,
+        }
     }
 
     /// `#n moved RECORD POLICY`, `#n admitted`, `#n limited MICROS`, `#n document V`, `#n nil`
