@@ -52,6 +52,14 @@ pub struct Envoy {
 impl Envoy {
     /// Starts it and waits until it serves.
     pub fn start(options: EnvoyOptions) -> Result<Self> {
+        Self::start_edited(options, |_| Ok(()))
+    }
+
+    /// As [`Envoy::start`], after `edit` has changed the filled configuration, a file, as it needs it.
+    pub fn start_edited(
+        options: EnvoyOptions,
+        edit: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let EnvoyOptions {
             program,
             template,
@@ -69,6 +77,7 @@ impl Envoy {
         let bootstrap = bootstrap.listen(address).admin(admin).audit_log(&audit_log);
         let config = dir.join(format!("{name}.yaml"));
         write_config(&bootstrap, &template, &config)?;
+        edit(&config)?;
         // Truncated, not removed later: the demo counts its lines.
         fs::write(&audit_log, "").during(|| format!("create {}", audit_log.display()))?;
         let mut command = Command::new(program);

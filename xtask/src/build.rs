@@ -51,7 +51,8 @@ pub(crate) fn cargo_command(workspace: &Workspace, arguments: &[&str]) -> Comman
     command
 }
 
-fn cargo_quietly(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+/// As [`cargo_command`], run to its end; shows what Cargo wrote only when it failed.
+pub(crate) fn cargo_quietly(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     let output = process::output("cargo", cargo_command(workspace, arguments))?;
     if output.status.success() {
         return Ok(());

@@ -5,7 +5,8 @@
 
 use crate::failure::{Failure, Result};
 use crate::validate::Bench;
-use portcullis_stack::{Tools, Workspace, process};
+use crate::yaml;
+use portcullis_stack::{Tools, Workspace};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -36,19 +37,12 @@ pub(crate) fn bootstraps(
 
 /// Reads a YAML file with several documents, with the paths of this machine in it.
 fn documents(tools: &Tools, file: &Path, bench: &Bench) -> Result<Vec<Value>> {
-    const TO_JSON: &str = "import json, sys, yaml; print(json.dumps([d for d in yaml.safe_load_all(open(sys.argv[1])) if d]))";
-    let mut command = tools.python_command();
-    command.args(["-c", TO_JSON]).arg(file);
-    let output = process::output("python3", command)?;
-    let unreadable =
-        |reason: String| Failure::new(format!("{} is not readable YAML: {reason}", file.display()));
-    if !output.status.success() {
-        return Err(unreadable(String::from_utf8_lossy(&output.stderr).into_owned()));
-    }
-    let here = String::from_utf8_lossy(&output.stdout)
+    let text = yaml::to_json(tools, file)?;
+    let here = text
         .replace(MODULE, &bench.module.to_string_lossy())
         .replace(TOKEN, &bench.token.to_string_lossy());
-    serde_json::from_str(&here).map_err(|error| unreadable(error.to_string()))
+    serde_json::from_str(&here)
+        .map_err(|error| Failure::new(format!("{} is not JSON: {error}", file.display())))
 }
 
 /// What the patches find: one inbound listener with an HTTP connection manager and a router.

@@ -2,6 +2,7 @@
 //!
 //! Owns the command line. Each command is a module; what runs processes is the crate `portcullis_stack`.
 
+mod bench;
 mod build;
 mod demo;
 mod failure;
@@ -15,6 +16,7 @@ mod test;
 mod tidy;
 mod up;
 mod validate;
+mod yaml;
 
 use crate::failure::Result;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -58,6 +60,11 @@ enum Verb {
         /// Which to run; all when none is named
         #[arg(value_name = "TARGET", value_parser = fuzz::TARGETS)]
         targets: Vec<String>,
+    },
+    /// Compare the gateway with plain Envoy and with Envoy's own filters; writes target/bench/report.json
+    Bench {
+        #[command(flatten)]
+        options: bench::Options,
     },
     /// Build the filter (wasm32), the operator's tool and the demo connector
     Build,
@@ -111,6 +118,7 @@ fn run(verb: Verb) -> Result<()> {
             test::test(&workspace, extent)
         }
         Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),
+        Verb::Bench { options } => bench::bench(&workspace, &options),
         Verb::Build => build::all(&workspace).map(drop),
         Verb::Tools => {
             Ok(progress::step("installing the tools", || Tools::install(&workspace)).map(drop)?)

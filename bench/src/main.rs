@@ -1,0 +1,42 @@
+//! `portcullis-load`: one program for what a benchmark needs beside the gateway. Its words are in `portcullis_load`.
+//!
+//! Owns the command line. Built by `cargo xtask bench` with optimisation; not meant to be typed.
+
+mod drive;
+mod mint;
+mod serve;
+mod wire;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::process::ExitCode;
+
+/// What every part of the program fails with: a sentence.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["drive", plan] => told(plan, drive::drive),
+        ["serve", upstream] => told(upstream, |upstream| serve::serve(&upstream)),
+        ["mint", claims] => told(claims, mint::mint),
+        _ => Err("expected `drive PLAN`, `serve UPSTREAM` or `mint CLAIMS`, each with JSON".into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("portcullis-load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn told<I: DeserializeOwned, O: Serialize>(
+    json: &str,
+    act: impl FnOnce(I) -> Result<O>,
+) -> Result<()> {
+    let input = serde_json::from_str(json)?;
+    println!("{}", serde_json::to_string(&act(input)?)?);
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! HTTP/1.1 messages over a blocking socket: whole ones, and no more than the two ends of the benchmark need.
+//!
+//! Owns where a message ends. Knows nothing about what is in it.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Nothing in a benchmark takes longer; what does is a fault.
+const BOUND: Duration = Duration::from_secs(10);
+const MOST_HEADERS: usize = 64;
+const CHUNK: usize = 16 * 1024;
+
+/// One end of a connection.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    /// What has arrived and was not used yet.
+    buffer: Vec<u8>,
+}
+
+/// Where in the buffer a message lies.
+struct Extent {
+    head: usize,
+    body: Framing,
+    first_line: FirstLine,
+}
+
+/// How the end of a body is known.
+enum Framing {
+    Length(usize),
+    Chunked,
+}
+
+/// What the first line says, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstLine {
+    Status(u16),
+    Post,
+    Other,
+}
+
+impl Wire {
+    pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, BOUND)?;
+        stream.set_read_timeout(Some(BOUND))?;
+        Self::accepted(stream)
+    }
+
+    /// The server's end: waits for the next request for as long as it takes.
+    pub(crate) fn accepted(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(BOUND))?;
+        Ok(Self { stream, buffer: Vec::with_capacity(CHUNK) })
+    }
+
+    pub(crate) fn send(&mut self, message: &[u8]) -> io::Result<()> {
+        self.stream.write_all(message)
+    }
+
+    /// The next response, its body shown to `look`.
+    pub(crate) fn response<T>(
+        &mut self,
+        look: impl FnOnce(FirstLine, &[u8]) -> T,
+    ) -> io::Result<T> {
+        self.message(response_extent, look)?.ok_or_else(|| closed("before a response"))
+    }
+
+    /// The next request; none when the client has gone.
+    pub(crate) fn request(&mut self) -> io::Result<Option<FirstLine>> {
+        self.message(request_extent, |first_line, _| first_line)
+    }
+
+    fn message<T>(
+        &mut self,
+        parse: impl Fn(&[u8]) -> io::Result<Option<Extent>>,
+        look: impl FnOnce(FirstLine, &[u8]) -> T,
+    ) -> io::Result<Option<T>> {
+        let Extent { head, body, first_line } = loop {
+            if let Some(extent) = parse(&self.buffer)? {
+                break extent;
+            }
+            if !self.more()? {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(closed("in a head")) };
+            }
+        };
+        let end = loop {
+            if let Some(end) = body.end(&self.buffer, head) {
+                break end;
+            }
+            if !self.more()? {
+                return Err(closed("in a body"));
+            }
+        };
+        let seen = look(first_line, &self.buffer[head..end]);
+        self.buffer.drain(..end);
+        Ok(Some(seen))
+    }
+
+    fn more(&mut self) -> io::Result<bool> {
+        let used = self.buffer.len();
+        self.buffer.resize(used + CHUNK, 0);
+        let read = self.stream.read(&mut self.buffer[used..]);
+        self.buffer.truncate(used + *read.as_ref().unwrap_or(&0));
+        Ok(read? > 0)
+    }
+}
+
+impl Framing {
+    /// Chunks are not decoded: neither end sends a body in which the last chunk's bytes could occur, nor pipelines.
+    fn end(&self, buffer: &[u8], head: usize) -> Option<usize> {
+        match self {
+            Self::Length(length) => (buffer.len() >= head + length).then_some(head + length),
+            Self::Chunked => buffer.ends_with(b"0\r\n\r\n").then_some(buffer.len()),
+        }
+    }
+
+    fn of(headers: &[httparse::Header<'_>]) -> io::Result<Self> {
+        for header in headers {
+            if header.name.eq_ignore_ascii_case("content-length") {
+                let length =
+                    std::str::from_utf8(header.value).ok().and_then(|text| text.parse().ok());
+                return length.map(Self::Length).ok_or_else(|| malformed("content-length"));
+            }
+            if header.name.eq_ignore_ascii_case("transfer-encoding") {
+                return Ok(Self::Chunked);
+            }
+        }
+        Ok(Self::Length(0))
+    }
+}
+
+fn response_extent(buffer: &[u8]) -> io::Result<Option<Extent>> {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    match response.parse(buffer).map_err(|_| malformed("response"))? {
+        httparse::Status::Partial => Ok(None),
+        httparse::Status::Complete(head) => {
+            let first_line = FirstLine::Status(response.code.unwrap_or_default());
+            Ok(Some(Extent { head, body: Framing::of(response.headers)?, first_line }))
+        }
+    }
+}
+
+fn request_extent(buffer: &[u8]) -> io::Result<Option<Extent>> {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(buffer).map_err(|_| malformed("request"))? {
+        httparse::Status::Partial => Ok(None),
+        httparse::Status::Complete(head) => {
+            let first_line =
+                if request.method == Some("POST") { FirstLine::Post } else { FirstLine::Other };
+            Ok(Some(Extent { head, body: Framing::of(request.headers)?, first_line }))
+        }
+    }
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a malformed {what}"))
+}
+
+fn closed(place: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("the connection was closed {place}"))
+}

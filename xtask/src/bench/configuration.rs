@@ -1,0 +1,161 @@
+//! The bootstrap of each variant: `envoy/envoy.yaml` with parts taken out or exchanged, so that nothing else can differ.
+//!
+//! Owns which parts. What stands in Envoy's own chain is in `envoy/bench/native.yaml`.
+
+use super::variant::Chain;
+use crate::failure::{Failure, Result};
+use crate::yaml;
+use portcullis_stack::Tools;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+const ROUTER: &str = "envoy.filters.http.router";
+/// The filter's second log: one file is what everybody writes.
+const STDOUT_LOG: &str = "audit_stdout";
+/// Clusters that only the filter uses start with it.
+const OWN_CLUSTERS: &str = "portcullis_";
+
+/// Turns a filled `envoy/envoy.yaml` into the variant's. `parts`: for Envoy's own chain the filled `envoy/bench/native.yaml`; for a policy
+/// in the configuration, the members `policy` and `auth` of the filter's.
+pub(crate) fn edit(tools: &Tools, config: &Path, chain: Chain, parts: &Value) -> Result<()> {
+    let mut bootstrap = document(tools, config)?;
+    match chain {
+        Chain::Filter { .. } => keep_one_log(&mut bootstrap)?,
+        Chain::Inline => {
+            keep_one_log(&mut bootstrap)?;
+            configure_inline(&mut bootstrap, parts)?;
+        }
+        Chain::RouterOnly | Chain::Native => replace(&mut bootstrap, parts)?,
+    }
+    // JSON is YAML.
+    fs::write(config, bootstrap.to_string())
+        .map_err(|error| Failure::new(format!("could not write {}: {error}", config.display())))
+}
+
+/// A YAML file with one document.
+pub(crate) fn document(tools: &Tools, file: &Path) -> Result<Value> {
+    let documents: Vec<Value> = serde_json::from_str(&yaml::to_json(tools, file)?)
+        .map_err(|error| Failure::new(format!("{} is not JSON: {error}", file.display())))?;
+    documents.into_iter().next().ok_or_else(|| Failure::new(format!("{} is empty", file.display())))
+}
+
+/// The filter without Redis and Vault: what they would tell it stands in its configuration, JSON in a string.
+fn configure_inline(bootstrap: &mut Value, parts: &Value) -> Result<()> {
+    let filters = list(bootstrap, &format!("{MANAGER}/http_filters"))?;
+    let text = filters
+        .iter_mut()
+        .find_map(|filter| filter.pointer_mut("/typed_config/config/configuration/value"))
+        .ok_or_else(|| drifted("the filter's configuration"))?;
+    let mut configuration: Value =
+        serde_json::from_str(text.as_str().unwrap_or_default()).unwrap_or_default();
+    let Some(members) = configuration.as_object_mut() else {
+        return Err(drifted("the filter's configuration in JSON"));
+    };
+    for dependency in ["redis", "vault"] {
+        members.remove(dependency);
+    }
+    for member in ["policy", "auth"] {
+        members.insert(member.to_owned(), parts[member].clone());
+    }
+    *text = configuration.to_string().into();
+    Ok(())
+}
+
+fn keep_one_log(bootstrap: &mut Value) -> Result<()> {
+    let logs = list(bootstrap, &format!("{MANAGER}/access_log"))?;
+    let all = logs.len();
+    logs.retain(|log| log["name"] != STDOUT_LOG);
+    if logs.len() == 1 && all == 2 { Ok(()) } else { Err(drifted(STDOUT_LOG)) }
+}
+
+/// Filters and logs from `parts`, in the place of ours; the router stays.
+fn replace(bootstrap: &mut Value, parts: &Value) -> Result<()> {
+    let part = |name: &str| parts[name].as_array().cloned().unwrap_or_default();
+    *list(bootstrap, &format!("{MANAGER}/access_log"))? = part("access_log");
+    let filters = list(bootstrap, &format!("{MANAGER}/http_filters"))?;
+    filters.retain(|filter| filter["name"] == ROUTER);
+    if filters.len() != 1 {
+        return Err(drifted(ROUTER));
+    }
+    filters.splice(0..0, part("http_filters"));
+    let clusters = list(bootstrap, "/static_resources/clusters")?;
+    clusters.retain(|cluster| !cluster["name"].as_str().unwrap_or("").starts_with(OWN_CLUSTERS));
+    Ok(())
+}
+
+fn list<'a>(value: &'a mut Value, pointer: &str) -> Result<&'a mut Vec<Value>> {
+    value.pointer_mut(pointer).and_then(Value::as_array_mut).ok_or_else(|| drifted(pointer))
+}
+
+fn drifted(what: &str) -> Failure {
+    Failure::new(format!(
+        "envoy/envoy.yaml no longer has {what} where the benchmark looks for it; adapt xtask/src/bench/configuration.rs"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn shipped() -> Value {
+        json!({"static_resources": {
+            "listeners": [{"filter_chains": [{"filters": [{"typed_config": {
+                "access_log": [{"name": "audit_file"}, {"name": "audit_stdout"}],
+                "http_filters": [
+                    {"name": "portcullis", "typed_config": {"config": {"configuration": {
+                        "value": r#"{"redis": {}, "vault": {}, "audit": {"input_max_bytes": 1}}"#
+                    }}}},
+                    {"name": ROUTER},
+                ],
+            }}]}]}],
+            "clusters": [{"name": "demo"}, {"name": "portcullis_redis"}],
+        }})
+    }
+
+    fn names(bootstrap: &Value, pointer: &str) -> Vec<String> {
+        let list = bootstrap.pointer(pointer).and_then(Value::as_array).unwrap();
+        list.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn without_parts_only_the_router_is_left() {
+        let mut bootstrap = shipped();
+        replace(&mut bootstrap, &Value::Null).unwrap();
+        assert_eq!(names(&bootstrap, &format!("{MANAGER}/http_filters")), [ROUTER]);
+        assert!(names(&bootstrap, &format!("{MANAGER}/access_log")).is_empty());
+        assert_eq!(names(&bootstrap, "/static_resources/clusters"), ["demo"]);
+    }
+
+    #[test]
+    fn parts_come_before_the_router() {
+        let mut bootstrap = shipped();
+        let parts =
+            json!({"http_filters": [{"name": "x"}, {"name": "y"}], "access_log": [{"name": "z"}]});
+        replace(&mut bootstrap, &parts).unwrap();
+        assert_eq!(names(&bootstrap, &format!("{MANAGER}/http_filters")), ["x", "y", ROUTER]);
+        assert_eq!(names(&bootstrap, &format!("{MANAGER}/access_log")), ["z"]);
+    }
+
+    #[test]
+    fn an_inline_policy_takes_the_place_of_redis() {
+        let mut bootstrap = shipped();
+        configure_inline(&mut bootstrap, &json!({"policy": {"version": 1}, "auth": {}})).unwrap();
+        let place = format!("{MANAGER}/http_filters/0/typed_config/config/configuration/value");
+        let text = bootstrap.pointer(&place).and_then(Value::as_str).unwrap();
+        let expected =
+            json!({"audit": {"input_max_bytes": 1}, "policy": {"version": 1}, "auth": {}});
+        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_configuration_that_has_changed_is_refused() {
+        let mut bootstrap = shipped();
+        keep_one_log(&mut bootstrap).unwrap();
+        assert_eq!(names(&bootstrap, &format!("{MANAGER}/access_log")), ["audit_file"]);
+        assert!(keep_one_log(&mut bootstrap).is_err());
+        assert!(replace(&mut json!({}), &Value::Null).is_err());
+    }
+}

@@ -1,0 +1,292 @@
+//! A variant that runs: its Envoy, the request that it is sent, and the proof that it does what it claims.
+//!
+//! Owns the checks before and after each load. A figure of a gateway that judges nothing is worth nothing.
+
+use super::configuration;
+use super::counts::Counts;
+use super::log;
+use super::machine::{self, Memory};
+use super::rig::{AUDIENCE, ISSUER, Rig, bind};
+use super::traffic::{self, ANSWER, HEADERS, PATH};
+use super::variant::{Chain, Credential, Variant};
+use crate::failure::{Failure, Result};
+use portcullis_stack::http::{self, Reply};
+use portcullis_stack::ports::free_port;
+use portcullis_stack::{Bootstrap, Envoy, EnvoyOptions, StackError, envoy, files};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+
+/// How often the tight caller may call, by the policy and by `envoy/bench/native.yaml`.
+const TIGHT_LIMIT: usize = 3;
+const WINDOWS: usize = 3;
+/// A disk that others keep busy holds Valkey up for longer than what is shipped; that is not what is measured.
+const REDIS_TIMEOUT_MS: u32 = 5_000;
+/// The windows of the check last a second; a stalled machine gets another try.
+const TRIES: u32 = 20;
+
+/// A running variant.
+pub(crate) struct Contender {
+    pub(crate) variant: Variant,
+    pub(crate) envoy: Envoy,
+    /// For the loader.
+    pub(crate) request: String,
+    credential: Option<String>,
+}
+
+impl Contender {
+    pub(crate) fn start(rig: &Rig, variant: Variant) -> Result<Self> {
+        let name = variant.letter().to_owned();
+        let options = EnvoyOptions {
+            program: rig.tools.envoy.clone(),
+            template: rig.root.join("envoy/envoy.yaml"),
+            bootstrap: bootstrap(rig, variant.chain())?,
+            dir: rig.dir.clone(),
+            logs: rig.dir.join("logs"),
+            port: free_port()?,
+            admin_port: free_port()?,
+            concurrency: 1,
+            name,
+        };
+        let parts = parts(rig, variant)?;
+        let envoy = Envoy::start_edited(options, |config| {
+            configuration::edit(&rig.tools, config, variant.chain(), &parts).map_err(|failure| {
+                StackError::Refused {
+                    attempted: "edit envoy.yaml".into(),
+                    answer: failure.to_string(),
+                }
+            })
+        })?;
+        bind(envoy.process().pid(), &rig.cpus.envoy)?;
+        let credential = match variant.credential() {
+            Credential::Nothing => None,
+            Credential::Token => Some(format!("Bearer {}", rig.minted.token)),
+            Credential::Key => Some(format!("Bearer {}", rig.key)),
+        };
+        let request = traffic::request(credential.as_deref());
+        Ok(Self { variant, envoy, request, credential })
+    }
+
+    /// Whether it judges as it says, before anything is measured.
+    pub(crate) fn judges(&self, rig: &Rig) -> Result<()> {
+        let credential = self.credential.as_deref();
+        self.right(&self.call(credential, &allowed_call(rig))?, "a call that is allowed")?;
+        if self.variant.chain() == Chain::RouterOnly {
+            return log::forget(self.envoy.audit_log());
+        }
+        let served = rig.served()?;
+        for bad in [None, Some(self.stranger(rig)).as_deref()] {
+            let reply = self.call(bad, &allowed_call(rig))?;
+            if reply.status != 401 {
+                return Err(self.lax("a bad credential", "401", &reply));
+            }
+        }
+        let reply = self.call(credential, &traffic::hidden_call())?;
+        if reply.body == ANSWER.as_bytes() {
+            return Err(self.lax(
+                "a call of a tool that the policy does not name",
+                "a refusal",
+                &reply,
+            ));
+        }
+        if rig.served()? != served {
+            return Err(Failure::new(format!(
+                "{}: a refused call reached the upstream",
+                self.name()
+            )));
+        }
+        if self.variant.asks_redis() {
+            self.windows_count(rig)?;
+        }
+        if self.variant.limits() {
+            self.limits_stop(rig)?;
+        }
+        log::forget(self.envoy.audit_log())
+    }
+
+    /// A call draws from three windows.
+    fn windows_count(&self, rig: &Rig) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for _ in 0..TRIES {
+            self.call(self.credential.as_deref(), &allowed_call(rig))?;
+            seen = rig.limits_in_use()?;
+            // That of the tight key stays for an hour; it is not what is looked for.
+            seen.retain(|limit| !limit.contains("tight"));
+            if seen.len() >= WINDOWS {
+                break;
+            }
+        }
+        if seen.len() < WINDOWS {
+            return Err(Failure::new(format!(
+                "{}: a call draws from {seen:?}, expected {WINDOWS} windows",
+                self.name()
+            )));
+        }
+        Ok(())
+    }
+
+    /// A small limit is a limit.
+    fn limits_stop(&self, rig: &Rig) -> Result<()> {
+        let tight = match self.variant.credential() {
+            Credential::Nothing => return Ok(()),
+            Credential::Token => format!("Bearer {}", rig.minted.tight),
+            Credential::Key => format!("Bearer {}", rig.tight_key),
+        };
+        // Another variant may have used the limit up already.
+        for _ in 0..TIGHT_LIMIT {
+            self.call(Some(&tight), &allowed_call(rig))?;
+        }
+        let reply = self.call(Some(&tight), &allowed_call(rig))?;
+        if reply.status == 429 { Ok(()) } else { Err(self.lax("one call too many", "429", &reply)) }
+    }
+
+    /// Well formed, but not ours.
+    fn stranger(&self, rig: &Rig) -> String {
+        match self.variant.credential() {
+            Credential::Nothing | Credential::Token => format!("Bearer {}", rig.minted.forged),
+            Credential::Key => format!("Bearer {}", rig.revoked_key),
+        }
+    }
+
+    fn call(&self, credential: Option<&str>, body: &str) -> Result<Reply> {
+        let mut headers = HEADERS.to_vec();
+        headers.extend(credential.map(|credential| ("authorization", credential)));
+        let url = format!("{}{PATH}", self.envoy.url());
+        Ok(http::send("POST", &url, &headers, body.as_bytes())?)
+    }
+
+    fn right(&self, reply: &Reply, what: &str) -> Result<()> {
+        if reply.status == 200 && reply.body == ANSWER.as_bytes() {
+            return Ok(());
+        }
+        Err(self.lax(what, "200 and the upstream's answer", reply))
+    }
+
+    fn lax(&self, what: &str, expected: &str, reply: &Reply) -> Failure {
+        Failure::new(format!(
+            "{}: {what} was answered with {} {}, expected {expected}",
+            self.name(),
+            reply.status,
+            reply.text()
+        ))
+    }
+
+    pub(crate) fn name(&self) -> String {
+        format!("({}) {}", self.variant.letter(), self.variant.title())
+    }
+
+    /// What upstream and Redis have counted by now; the client's and the log's part is what a load adds.
+    pub(crate) fn counts(&self, rig: &Rig) -> Result<Counts> {
+        let admissions = self.variant.asks_redis().then(|| rig.admissions()).transpose()?;
+        Ok(Counts { client: 0, upstream: rig.served()?, log_lines: None, admissions })
+    }
+
+    /// What a load of `client` right answers has added to every count since `before`; refused when they disagree.
+    pub(crate) fn reconciled(&self, rig: &Rig, before: Counts, client: u64) -> Result<Counts> {
+        let log_lines = self
+            .variant
+            .logs()
+            .then(|| log::drained(self.envoy.audit_log(), client))
+            .transpose()?;
+        let now = self.counts(rig)?;
+        let since = |now: u64, before: u64| now.saturating_sub(before);
+        let grown = Counts {
+            client,
+            upstream: since(now.upstream, before.upstream),
+            log_lines,
+            admissions: now.admissions.map(|now| since(now, before.admissions.unwrap_or(0))),
+        };
+        if grown.agree(self.variant) {
+            return Ok(grown);
+        }
+        Err(Failure::new(format!("{}: the counts disagree: {grown:?}", self.name())))
+    }
+
+    /// CPU time so far, microseconds.
+    pub(crate) fn cpu_us(&self) -> Result<f64> {
+        machine::cpu_us(self.envoy.process().pid())
+    }
+
+    pub(crate) fn memory(&self) -> Result<Memory> {
+        machine::memory(self.envoy.process().pid())
+    }
+
+    /// All of Envoy's own figures, for who wants to know more, beside its log.
+    pub(crate) fn keep_stats(&self, rig: &Rig) -> Result<()> {
+        let file = rig.dir.join(format!("logs/{}-stats.txt", self.variant.letter()));
+        fs::write(&file, self.envoy.admin("stats")?.body)
+            .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
+    }
+
+    /// A figure of Envoy's own.
+    pub(crate) fn stat(&self, name: &str) -> Result<Option<u64>> {
+        let page = self.envoy.admin(&format!("stats?filter=^{name}$"))?.text();
+        Ok(page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.trim().parse().ok()))
+    }
+}
+
+/// One that was never made before.
+fn allowed_call(rig: &Rig) -> String {
+    traffic::allowed_call(rig.serials(1))
+}
+
+fn bootstrap(rig: &Rig, chain: Chain) -> Result<Bootstrap> {
+    let token = rig.dir.join("vault-token.yaml");
+    // No connector of the benchmark has a credential, so nobody asks Vault; Envoy only wants the file to be there.
+    let resource = "resources: [{\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret, \
+                    name: vault_token, generic_secret: {secret: {inline_string: none}}}]\n";
+    files::write_private(&token, resource)?;
+    let bootstrap = Bootstrap::default()
+        .wasm(&rig.artifacts.filter)
+        .redis(rig.valkey.address())
+        .vault(rig.upstream_address, &token)
+        .demo(rig.upstream_address);
+    Ok(match chain {
+        Chain::Filter { mode } => bootstrap
+            .set("REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS)
+            .set("MODE", mode)
+            .set("HOLD_HEADERS", mode == "hold"),
+        Chain::RouterOnly | Chain::Native | Chain::Inline => bootstrap,
+    })
+}
+
+/// What the variant has that `envoy/envoy.yaml` has not.
+fn parts(rig: &Rig, variant: Variant) -> Result<Value> {
+    match variant.chain() {
+        Chain::RouterOnly | Chain::Filter { .. } => Ok(Value::Null),
+        Chain::Native => native(rig, variant),
+        Chain::Inline => inline(rig),
+    }
+}
+
+/// Fills `envoy/bench/native.yaml`.
+fn native(rig: &Rig, variant: Variant) -> Result<Value> {
+    let file = rig.dir.join("native.yaml");
+    let values = Bootstrap::default()
+        .audit_log(&rig.dir.join(format!("{}-audit.jsonl", variant.letter())))
+        .set("BENCH_ISSUER", ISSUER)
+        .set("BENCH_AUDIENCE", AUDIENCE)
+        .set("BENCH_JWKS", &rig.minted.jwks);
+    envoy::write_config(&values, &rig.root.join("envoy/bench/native.yaml"), &file)?;
+    configuration::document(&rig.tools, &file)
+}
+
+/// The same policy less its limits, which only Redis counts, and the same issuer as Envoy's own chain has.
+fn inline(rig: &Rig) -> Result<Value> {
+    let mut policy =
+        configuration::document(&rig.tools, &rig.root.join("envoy/bench/policy.yaml"))?;
+    if let Some(members) = policy.as_object_mut() {
+        members.remove("limits");
+        let tiers = members.get_mut("tiers").and_then(Value::as_object_mut);
+        for tier in tiers.into_iter().flat_map(serde_json::Map::values_mut) {
+            *tier = json!({"limits": {}});
+        }
+    }
+    let jwks: Value = serde_json::from_str(&rig.minted.jwks).unwrap_or_default();
+    let issuer = json!({
+        "issuer": ISSUER, "audiences": [AUDIENCE], "algorithms": ["ES256"], "jwks_inline": jwks,
+    });
+    Ok(json!({"policy": policy, "auth": {"issuers": [issuer]}}))
+}

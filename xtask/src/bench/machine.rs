@@ -1,0 +1,189 @@
+//! What the kernel says: how busy the machine is, what a process has used, what hardware this is.
+//!
+//! Owns reading `/proc`. Knows nothing about the processes.
+
+use crate::failure::{Failure, Result};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+/// The hardware and the kernel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cpus: usize,
+    pub(crate) memory_bytes: u64,
+    pub(crate) kernel: String,
+}
+
+/// What others did with the machine while we did nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Noise {
+    /// Of all CPUs' time, the share that was used.
+    pub(crate) busy: f64,
+    /// The share that the hypervisor gave to others.
+    pub(crate) steal: f64,
+    pub(crate) load_1m: f64,
+}
+
+/// CPU time of the whole machine since it started, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    busy: f64,
+    steal: f64,
+    all: f64,
+}
+
+/// What a process holds, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
+    pub(crate) resident_peak: u64,
+}
+
+/// Linux counts in ticks of 10 ms there, on every architecture.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+impl Machine {
+    pub(crate) fn read() -> Result<Self> {
+        let cpuinfo = read("/proc/cpuinfo")?;
+        let cpu = cpuinfo.lines().find_map(|line| {
+            line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned())
+        });
+        Ok(Self {
+            cpu: cpu.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            cpus: thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: kilobytes("/proc/meminfo", "MemTotal")?,
+            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        })
+    }
+}
+
+impl Noise {
+    /// Looks on for `duration`.
+    pub(crate) fn listen(duration: Duration) -> Result<Self> {
+        let before = Clock::read()?;
+        thread::sleep(duration);
+        let after = Clock::read()?;
+        let load = read("/proc/loadavg")?;
+        let all = after.all_since(before);
+        Ok(Self {
+            busy: after.busy_since(before) / all,
+            steal: (after.steal - before.steal) / all,
+            load_1m: load.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN),
+        })
+    }
+}
+
+impl Clock {
+    pub(crate) fn read() -> Result<Self> {
+        Self::parse(&read("/proc/stat")?).ok_or_else(|| unreadable("/proc/stat"))
+    }
+
+    /// Seconds of CPU time that all processes used between two readings.
+    pub(crate) fn busy_since(self, earlier: Self) -> f64 {
+        self.busy - earlier.busy
+    }
+
+    /// Seconds of all CPUs between two readings, used or not.
+    pub(crate) fn all_since(self, earlier: Self) -> f64 {
+        self.all - earlier.all
+    }
+
+    /// `cpu user nice system idle iowait irq softirq steal …`
+    fn parse(stat: &str) -> Option<Self> {
+        let fields: Vec<f64> = stat
+            .lines()
+            .next()?
+            .split_whitespace()
+            .skip(1)
+            .map_while(|field| field.parse::<f64>().ok().map(|ticks| ticks / TICKS_PER_SECOND))
+            .collect();
+        let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = fields.as_slice() else {
+            return None;
+        };
+        let busy = user + nice + system + irq + softirq;
+        Some(Self { busy, steal: *steal, all: busy + idle + iowait + steal })
+    }
+}
+
+/// CPU time of all threads of a process, user and system, in microseconds.
+pub(crate) fn cpu_us(pid: u32) -> Result<f64> {
+    let tasks = format!("/proc/{pid}/task");
+    let entries = fs::read_dir(&tasks).map_err(|_| unreadable(&tasks))?;
+    let mut total = 0.0;
+    for entry in entries {
+        let file = entry.map_err(|_| unreadable(&tasks))?.path().join("schedstat");
+        // A thread that has ended meanwhile takes its time with it; those of a server do not end.
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        let nanos = text.split(' ').next().and_then(|field| field.parse::<f64>().ok());
+        total += nanos.unwrap_or_default() / 1_000.0;
+    }
+    if total > 0.0 {
+        return Ok(total);
+    }
+    ticks_us(pid)
+}
+
+/// For kernels without `schedstat`: as `cpu_us`, to 10 ms.
+fn ticks_us(pid: u32) -> Result<f64> {
+    let file = format!("/proc/{pid}/stat");
+    // The second field is a name in parentheses with anything in it; after it come state, …, utime (14th), stime (15th).
+    let text = read(&file)?;
+    let fields: Vec<&str> =
+        text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+    let ticks = |nth: usize| fields.get(nth).and_then(|field| field.parse::<f64>().ok());
+    match (ticks(11), ticks(12)) {
+        (Some(user), Some(system)) => Ok((user + system) / TICKS_PER_SECOND * 1_000_000.0),
+        _ => Err(unreadable(&file)),
+    }
+}
+
+/// What a process holds now, and held at most.
+pub(crate) fn memory(pid: u32) -> Result<Memory> {
+    let file = format!("/proc/{pid}/status");
+    Ok(Memory { resident: kilobytes(&file, "VmRSS")?, resident_peak: kilobytes(&file, "VmHWM")? })
+}
+
+/// A line `Name:   123 kB`, in bytes.
+fn kilobytes(file: &str, name: &str) -> Result<u64> {
+    let text = read(file)?;
+    let value = text.lines().find_map(|line| {
+        line.strip_prefix(name)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    });
+    value.map(|kilobytes| kilobytes * 1_024).ok_or_else(|| unreadable(file))
+}
+
+fn read(file: &str) -> Result<String> {
+    fs::read_to_string(file).map_err(|_| unreadable(file))
+}
+
+fn unreadable(file: &str) -> Failure {
+    Failure::new(format!(
+        "{file} does not say what the benchmark has to know; it runs on Linux only"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_and_stolen_time_is_not_busy() {
+        let clock = Clock::parse("cpu  100 10 50 800 40 3 7 20 0 0\ncpu0 1 2\n").unwrap();
+        let near = |found: f64, right: f64| (found - right).abs() < 1e-9;
+        assert!(near(clock.busy, 1.7) && near(clock.steal, 0.2) && near(clock.all, 10.3));
+        assert!(Clock::parse("cpu  1 2 3\n").is_none());
+    }
+
+    #[test]
+    fn this_process_has_used_time_and_memory() {
+        let pid = std::process::id();
+        let memory = memory(pid).unwrap();
+        assert!(memory.resident > 0 && memory.resident_peak >= memory.resident);
+        assert!(cpu_us(pid).unwrap() > 0.0);
+        assert!(ticks_us(pid).unwrap() >= 0.0);
+        assert!(Machine::read().unwrap().memory_bytes > memory.resident);
+    }
+}

@@ -1,0 +1,230 @@
+//! `cargo xtask bench`: what the gateway costs, as ratios to plain Envoy and to Envoy's own filters in the same run.
+//!
+//! Owns the course of a run. `variant` says who is compared, `contender` proves that each does what it claims, `rounds` loads,
+//! `report` and `table` tell. What the figures mean is in `docs/benchmarks.md`.
+
+mod baseline;
+mod configuration;
+mod contender;
+mod counts;
+mod log;
+mod machine;
+mod report;
+mod rig;
+mod rounds;
+mod stats;
+mod table;
+mod traffic;
+mod variant;
+
+use crate::failure::{Failure, Result};
+use crate::progress::step;
+use contender::Contender;
+use machine::{Machine, Noise};
+use portcullis_load::Shape;
+use portcullis_stack::{Workspace, process};
+use report::{Figures, Measured, Report, Row, SCHEMA, Versions};
+use rig::{Cpus, Rig};
+use rounds::{Parameters, Series, rounds};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use variant::Variant;
+
+/// How long the machine, and then the idle Envoys, are listened to.
+const LISTEN: Duration = Duration::from_secs(2);
+/// The fixed rate, as a share of what the slowest variant can do.
+const SHARE_OF_SLOWEST: f64 = 0.5;
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How long one load lasts
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=300))]
+    seconds: u32,
+    /// How often every variant has its turn, for each shape of load
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// How many connections send requests
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=512))]
+    connections: u32,
+    /// One short round with four connections: whether everything works, without figures to trust
+    #[arg(long, conflicts_with_all = ["seconds", "rounds", "connections", "check"])]
+    smoke: bool,
+    /// Fail if a ratio is more than 15 % worse than in this report
+    #[arg(long, value_name = "REPORT")]
+    check: Option<PathBuf>,
+}
+
+impl Options {
+    fn parameters(&self) -> Parameters {
+        if self.smoke {
+            return Parameters { seconds: 0.7, warm_up_seconds: 0.2, rounds: 1, connections: 4 };
+        }
+        Parameters {
+            seconds: f64::from(self.seconds),
+            warm_up_seconds: 0.5,
+            rounds: self.rounds,
+            connections: self.connections,
+        }
+    }
+}
+
+/// Runs it all, writes the report and the table.
+pub(crate) fn bench(workspace: &Workspace, options: &Options) -> Result<()> {
+    // First what may be refused.
+    let baseline = options.check.as_deref().map(baseline::read).transpose()?;
+    let machine = Machine::read()?;
+    let rig = Rig::start(workspace, Cpus::split(machine.cpus))?;
+    let report = measured(&rig, machine, options.parameters())?;
+    let file = rig.dir.join("report.json");
+    write(&report, &file)?;
+    println!("{}\n", table::table(&report));
+    for warning in &report.warnings {
+        println!("warning: {warning}");
+    }
+    println!("{}", file.display());
+    match baseline {
+        Some(baseline) => judged(&report, &baseline),
+        None => Ok(()),
+    }
+}
+
+fn measured(rig: &Rig, machine: Machine, parameters: Parameters) -> Result<Report> {
+    let noise = Noise::listen(LISTEN)?;
+    let runnable = Variant::ALL.into_iter().filter(|variant| variant.missing().is_none());
+    let contenders = step("starting an Envoy for every variant", || {
+        runnable.map(|variant| Contender::start(rig, variant)).collect::<Result<Vec<_>>>()
+    })?;
+    for contender in &contenders {
+        contender.judges(rig)?;
+    }
+    let idle = idle(&contenders)?;
+    let saturation = step("loading every variant to its limit", || {
+        rounds(rig, &contenders, &parameters, Shape::Saturation)
+    })?;
+    let per_second = fixed_rate(&saturation)?;
+    let fixed = step("loading every variant at a fixed rate", || {
+        rounds(rig, &contenders, &parameters, Shape::FixedRate { per_second })
+    })?;
+    let mut variants: Vec<Row> = Variant::ALL.into_iter().filter_map(absent).collect();
+    for (((contender, idle), saturation), fixed) in
+        contenders.iter().zip(idle).zip(&saturation).zip(&fixed)
+    {
+        let variant = contender.variant;
+        let result = Some(result(rig, contender, idle, saturation, fixed)?);
+        variants.push(Row { variant, title: variant.title().to_owned(), not_yet: None, result });
+    }
+    variants.sort_by_key(|row| row.variant.letter());
+    let mut report = Report {
+        schema: SCHEMA,
+        unix_time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        machine,
+        envoy_cpus: rig.cpus.envoy.clone(),
+        other_cpus: rig.cpus.others.clone(),
+        noise,
+        versions: versions(rig)?,
+        parameters,
+        fixed_rate: per_second,
+        warnings: Vec::new(),
+        variants,
+    };
+    report.compare();
+    report.warnings = table::warnings(&report);
+    Ok(report)
+}
+
+fn absent(variant: Variant) -> Option<Row> {
+    variant.missing().map(|reason| Row {
+        variant,
+        title: variant.title().to_owned(),
+        not_yet: Some(reason.to_owned()),
+        result: None,
+    })
+}
+
+/// CPU time that each Envoy uses without requests, microseconds per second.
+fn idle(contenders: &[Contender]) -> Result<Vec<f64>> {
+    let used = || contenders.iter().map(Contender::cpu_us).collect::<Result<Vec<_>>>();
+    let (started, before) = (Instant::now(), used()?);
+    std::thread::sleep(LISTEN);
+    let (after, seconds) = (used()?, started.elapsed().as_secs_f64());
+    Ok(after.iter().zip(&before).map(|(after, before)| (after - before) / seconds).collect())
+}
+
+/// Half of what the slowest can do, so that all are measured at one rate and none of them queues.
+fn fixed_rate(saturation: &[Series]) -> Result<f64> {
+    let slowest = saturation
+        .iter()
+        .filter_map(|series| Figures::of(series).map(|figures| figures.per_second.median))
+        .min_by(f64::total_cmp);
+    match slowest {
+        Some(slowest) if slowest >= 2.0 => Ok((slowest * SHARE_OF_SLOWEST).floor()),
+        _ => Err(Failure::new("no variant has answered more than a request per second")),
+    }
+}
+
+fn result(
+    rig: &Rig,
+    contender: &Contender,
+    idle_us_per_second: f64,
+    saturation: &Series,
+    fixed: &Series,
+) -> Result<Measured> {
+    let figures = |series| {
+        Figures::of(series)
+            .ok_or_else(|| Failure::new(format!("{}: a load has no figures", contender.name())))
+    };
+    contender.keep_stats(rig)?;
+    Ok(Measured {
+        saturation: figures(saturation)?,
+        fixed_rate: figures(fixed)?,
+        memory: contender.memory()?,
+        envoy_allocated: contender.stat("server.memory_allocated")?,
+        wasm_vms: contender.stat("wasm.envoy.wasm.runtime.v8.active")?,
+        idle_us_per_second,
+        counts: saturation.counts.plus(fixed.counts),
+        to_plain: None,
+        to_native: None,
+    })
+}
+
+fn versions(rig: &Rig) -> Result<Versions> {
+    let module = fs::metadata(&rig.artifacts.filter);
+    let said = |name: &str, mut command: Command, arguments: &[&str]| -> Result<String> {
+        let output = process::output(name, {
+            command.args(arguments);
+            command
+        })?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let mut git = Command::new("git");
+    git.current_dir(&rig.root);
+    let envoy = said("envoy", Command::new(&rig.tools.envoy), &["--version"])?;
+    Ok(Versions {
+        portcullis: said("git", git, &["describe", "--always", "--dirty"])?,
+        module_bytes: module.map_or(0, |metadata| metadata.len()),
+        envoy: envoy.split('/').nth(1).unwrap_or(&envoy).to_owned(),
+        valkey: rig.valkey_version()?,
+    })
+}
+
+fn write(report: &Report, file: &std::path::Path) -> Result<()> {
+    let text =
+        serde_json::to_string_pretty(report).map_err(|error| Failure::new(error.to_string()))?;
+    fs::write(file, text + "\n")
+        .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
+}
+
+fn judged(report: &Report, baseline: &Report) -> Result<()> {
+    for difference in baseline::differences(report, baseline) {
+        println!("warning: {difference}");
+    }
+    let regressions = baseline::regressions(report, baseline);
+    if regressions.is_empty() {
+        println!("no ratio is worse than in the baseline");
+        return Ok(());
+    }
+    Err(Failure::new(regressions.join("\n")))
+}

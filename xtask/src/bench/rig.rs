@@ -1,0 +1,219 @@
+//! What stands around the measured Envoys: the loader's program, the upstream, Valkey with the policy and keys, tokens, CPUs.
+//!
+//! Owns starting them and asking them what they have counted. Everything is on loopback, on free ports, and ends with us.
+
+use super::traffic::ANSWER;
+use crate::build::{self, cargo_quietly};
+use crate::failure::{Failure, Result};
+use crate::progress::step;
+use portcullis_load::{Claims, Minted, Outcome, Plan, SERVED_PATH, Upstream, affinity};
+use portcullis_stack::ports::{free_port, loopback};
+use portcullis_stack::{
+    Artifacts, KeySpec, Operator, Process, Tools, Valkey, Workspace, http, process, ready,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub(crate) const ORGANISATION: &str = "bench";
+pub(crate) const ISSUER: &str = "https://issuer.bench.example";
+pub(crate) const AUDIENCE: &str = "https://gateway.bench.example";
+const ROLE: &str = "analyst";
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// Who runs where: the measured Envoy has a CPU for itself. Both empty on a machine with one CPU.
+#[derive(Debug, Clone)]
+pub(crate) struct Cpus {
+    pub(crate) envoy: Vec<usize>,
+    pub(crate) others: Vec<usize>,
+}
+
+/// Everything but the Envoys.
+pub(crate) struct Rig {
+    // In this order, because fields are dropped in it.
+    pub(crate) upstream: Process,
+    pub(crate) valkey: Valkey,
+    pub(crate) upstream_address: SocketAddr,
+    pub(crate) tools: Tools,
+    pub(crate) artifacts: Artifacts,
+    pub(crate) root: PathBuf,
+    pub(crate) dir: PathBuf,
+    pub(crate) cpus: Cpus,
+    pub(crate) minted: Minted,
+    /// A key whose windows never fill, one of three calls an hour, and one that is no good any more.
+    pub(crate) key: String,
+    pub(crate) tight_key: String,
+    pub(crate) revoked_key: String,
+    loader: PathBuf,
+    /// How many serial numbers have been given out.
+    serials: AtomicU64,
+    _lock: File,
+}
+
+impl Cpus {
+    pub(crate) fn split(count: usize) -> Self {
+        if count < 2 {
+            return Self { envoy: Vec::new(), others: Vec::new() };
+        }
+        Self { envoy: vec![0], others: (1..count).collect() }
+    }
+}
+
+impl Rig {
+    pub(crate) fn start(workspace: &Workspace, cpus: Cpus) -> Result<Self> {
+        let tools = step("installing Envoy and Valkey", || Tools::install(workspace))?;
+        let artifacts = build::all(workspace)?;
+        let loader = loader(workspace)?;
+        let dir = workspace.root.join("target/bench");
+        let logs = dir.join("logs");
+        let lock = claim(&dir, &logs)?;
+        let valkey = Valkey::start(&tools.valkey_server, &dir, &logs, free_port()?)?;
+        bind(valkey.process().pid(), &cpus.others)?;
+        let operator = Operator::new(&artifacts.cli, &valkey.url());
+        operator.push_policy(&workspace.root.join("envoy/bench/policy.yaml"), "benchmark")?;
+        let key = |tier| {
+            let spec = KeySpec { org: ORGANISATION, name: tier, role: ROLE, tier };
+            operator.issue_key(&spec)
+        };
+        let (wide, tight, revoked) = (key("wide")?, key("tight")?, key("wide")?);
+        operator.revoke_key(&revoked.id, "benchmark")?;
+        let upstream_address = loopback(free_port()?);
+        let upstream = upstream(&loader, &logs, upstream_address, &cpus)?;
+        let claims = Claims {
+            issuer: ISSUER.to_owned(),
+            audience: AUDIENCE.to_owned(),
+            subject: "bench".to_owned(),
+            tight_subject: "tight".to_owned(),
+            org: ORGANISATION.to_owned(),
+            role: ROLE.to_owned(),
+            tier: "wide".to_owned(),
+        };
+        let minted = told(&loader, "mint", &claims)?;
+        let root = workspace.root.clone();
+        Ok(Self {
+            upstream,
+            valkey,
+            upstream_address,
+            tools,
+            artifacts,
+            root,
+            dir,
+            cpus,
+            minted,
+            key: wide.key,
+            tight_key: tight.key,
+            revoked_key: revoked.key,
+            loader,
+            serials: AtomicU64::new(0),
+            _lock: lock,
+        })
+    }
+
+    /// Runs one load to its end.
+    pub(crate) fn drive(&self, plan: &Plan) -> Result<Outcome> {
+        told(&self.loader, "drive", plan)
+    }
+
+    /// The first of `count` serial numbers that no call has had.
+    pub(crate) fn serials(&self, count: u64) -> u64 {
+        self.serials.fetch_add(count, Ordering::Relaxed)
+    }
+
+    /// How many requests the upstream has answered.
+    pub(crate) fn served(&self) -> Result<u64> {
+        let reply = http::get(&format!("http://{}{SERVED_PATH}", self.upstream_address))?;
+        reply.text().parse().map_err(|_| Failure::new("the upstream does not tell its count"))
+    }
+
+    /// How often Valkey was asked to admit a call.
+    pub(crate) fn admissions(&self) -> Result<u64> {
+        let info: String = self.ask(redis::cmd("INFO").arg("commandstats"))?;
+        let calls = info.lines().find_map(|line| {
+            line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse().ok()
+        });
+        Ok(calls.unwrap_or(0))
+    }
+
+    /// The limits of which some window is in use now.
+    pub(crate) fn limits_in_use(&self) -> Result<BTreeSet<String>> {
+        let prefix = format!("portcullis:{{{ORGANISATION}}}:window:");
+        let keys: Vec<String> = self.ask(redis::cmd("KEYS").arg(format!("{prefix}*")))?;
+        let limit = |key: &String| Some(key.strip_prefix(&prefix)?.split(':').next()?.to_owned());
+        Ok(keys.iter().filter_map(limit).collect())
+    }
+
+    pub(crate) fn valkey_version(&self) -> Result<String> {
+        let info: String = self.ask(redis::cmd("INFO").arg("server"))?;
+        let version = info.lines().find_map(|line| line.strip_prefix("valkey_version:"));
+        Ok(version.unwrap_or("unknown").to_owned())
+    }
+
+    fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T> {
+        let answer = redis::Client::open(self.valkey.url())
+            .and_then(|client| client.get_connection_with_timeout(READY_WITHIN))
+            .and_then(|mut connection| command.query(&mut connection));
+        answer.map_err(|error| Failure::new(format!("Valkey does not answer: {error}")))
+    }
+}
+
+/// Keeps a second run off the directory as long as the lock lives, and the logs of the last one out of this one's.
+fn claim(dir: &Path, logs: &Path) -> Result<File> {
+    let unusable = |error: std::io::Error| {
+        Failure::new(format!("could not prepare {}: {error}", dir.display()))
+    };
+    fs::create_dir_all(logs).map_err(unusable)?;
+    let lock = File::create(dir.join(".lock")).map_err(unusable)?;
+    if lock.try_lock().is_err() {
+        let what = format!("another benchmark is running in {}", dir.display());
+        return Err(Failure::new(format!("{what}; wait for its end")));
+    }
+    for log in fs::read_dir(logs).map_err(unusable)? {
+        fs::remove_file(log.map_err(unusable)?.path()).map_err(unusable)?;
+    }
+    Ok(lock)
+}
+
+/// The program with optimisation: the loader must not be what is measured.
+fn loader(workspace: &Workspace) -> Result<PathBuf> {
+    let arguments = ["build", "--profile", "load", "--package", "portcullis-load"];
+    step("building the load generator", || cargo_quietly(workspace, &arguments))?;
+    Ok(workspace.target.join("load/portcullis-load"))
+}
+
+fn upstream(loader: &Path, logs: &Path, listen: SocketAddr, cpus: &Cpus) -> Result<Process> {
+    let upstream = Upstream { listen, body: ANSWER.to_owned(), cpus: cpus.others.clone() };
+    let mut command = Command::new(loader);
+    command.arg("serve").arg(json(&upstream)?);
+    let process = Process::spawn("upstream", command, &logs.join("upstream.log"))?;
+    ready::process_is_ready(&process, READY_WITHIN, || ready::accepts(listen))?;
+    Ok(process)
+}
+
+/// One call of the loader's program.
+fn told<I: Serialize, O: DeserializeOwned>(loader: &Path, verb: &str, input: &I) -> Result<O> {
+    let mut command = Command::new(loader);
+    command.arg(verb).arg(json(input)?);
+    let output = process::output("portcullis-load", command)?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Failure::new(format!("portcullis-load {verb} failed: {words}")));
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| Failure::new(format!("portcullis-load {verb} answered badly: {error}")))
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Binds a process to CPUs.
+pub(crate) fn bind(pid: u32, cpus: &[usize]) -> Result<()> {
+    affinity::bind(pid, cpus)
+        .map_err(|error| Failure::new(format!("could not bind process {pid} to {cpus:?}: {error}")))
+}

@@ -1,0 +1,146 @@
+//! The loads themselves: every variant once in each round, so that whatever disturbs the machine disturbs all.
+//!
+//! Owns the order, and what is read before and after each load. What the figures mean is `report`'s.
+
+use super::contender::Contender;
+use super::counts::Counts;
+use super::machine::{self, Clock};
+use super::rig::Rig;
+use super::traffic::ANSWER;
+use crate::failure::{Failure, Result};
+use portcullis_load::{Outcome, Plan, Shape};
+use serde::{Deserialize, Serialize};
+
+/// A load never sends more than that.
+const MOST_REQUESTS: u64 = 2_000_000;
+
+/// How long, how often, how wide.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Parameters {
+    pub(crate) seconds: f64,
+    pub(crate) warm_up_seconds: f64,
+    pub(crate) rounds: u32,
+    pub(crate) connections: u32,
+}
+
+/// One load of one variant.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    pub(crate) outcome: Outcome,
+    /// CPU time of Envoy, microseconds.
+    pub(crate) envoy_us: f64,
+    /// CPU time of Valkey, microseconds.
+    pub(crate) redis_us: f64,
+    /// CPU time of everybody who is no part of the benchmark, as a share of the machine.
+    pub(crate) foreign: f64,
+}
+
+/// CPU time by now.
+struct Reading {
+    clock: Clock,
+    envoys: Vec<f64>,
+    redis: f64,
+    /// Of the upstream and of this process.
+    others: f64,
+}
+
+/// What a variant has shown in one shape of load, round by round.
+pub(crate) struct Series {
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) counts: Counts,
+}
+
+/// Loads all contenders, round by round.
+pub(crate) fn rounds(
+    rig: &Rig,
+    contenders: &[Contender],
+    parameters: &Parameters,
+    shape: Shape,
+) -> Result<Vec<Series>> {
+    let mut all: Vec<Series> = contenders
+        .iter()
+        .map(|_| Series { samples: Vec::new(), counts: Counts::default() })
+        .collect();
+    for _ in 0..parameters.rounds {
+        for (nth, series) in all.iter_mut().enumerate() {
+            let (sample, counts) = load(rig, contenders, nth, parameters, shape)?;
+            series.counts =
+                if series.samples.is_empty() { counts } else { series.counts.plus(counts) };
+            series.samples.push(sample);
+        }
+    }
+    Ok(all)
+}
+
+/// One load, its answers counted at every side.
+fn load(
+    rig: &Rig,
+    contenders: &[Contender],
+    nth: usize,
+    parameters: &Parameters,
+    shape: Shape,
+) -> Result<(Sample, Counts)> {
+    let contender = contenders.get(nth).ok_or_else(|| Failure::new("no such contender"))?;
+    let counted = contender.counts(rig)?;
+    let plan = |seconds| Plan {
+        address: contender.envoy.address(),
+        request: contender.request.clone(),
+        first_serial: rig.serials(MOST_REQUESTS),
+        expected: ANSWER.to_owned(),
+        connections: parameters.connections,
+        shape,
+        seconds,
+        most: MOST_REQUESTS,
+        cpus: rig.cpus.others.clone(),
+    };
+    let warm_up = right(contender, rig.drive(&plan(parameters.warm_up_seconds))?)?;
+    let before = Reading::now(rig, contenders)?;
+    let outcome = right(contender, rig.drive(&plan(parameters.seconds))?)?;
+    let after = Reading::now(rig, contenders)?;
+    let counts = contender.reconciled(rig, counted, warm_up.requests + outcome.requests)?;
+    Ok((after.since(&before, nth, outcome), counts))
+}
+
+/// A single wrong answer makes every figure suspect.
+fn right(contender: &Contender, outcome: Outcome) -> Result<Outcome> {
+    if outcome.faults == 0 && outcome.requests > 0 {
+        return Ok(outcome);
+    }
+    Err(Failure::new(format!(
+        "{}: {} of {} answers were wrong, the first: {}",
+        contender.name(),
+        outcome.faults,
+        outcome.faults + outcome.requests,
+        outcome.first_fault.unwrap_or_default()
+    )))
+}
+
+impl Reading {
+    fn now(rig: &Rig, contenders: &[Contender]) -> Result<Self> {
+        Ok(Self {
+            clock: Clock::read()?,
+            envoys: contenders.iter().map(Contender::cpu_us).collect::<Result<_>>()?,
+            redis: machine::cpu_us(rig.valkey.process().pid())?,
+            others: machine::cpu_us(rig.upstream.pid())? + machine::cpu_us(std::process::id())?,
+        })
+    }
+
+    fn since(&self, before: &Self, nth: usize, outcome: Outcome) -> Sample {
+        let envoys: Vec<f64> =
+            self.envoys.iter().zip(&before.envoys).map(|(now, then)| now - then).collect();
+        let redis_us = self.redis - before.redis;
+        #[expect(clippy::cast_precision_loss, reason = "microseconds of one load")]
+        let ours_us = envoys.iter().sum::<f64>()
+            + redis_us
+            + (self.others - before.others)
+            + outcome.cpu_us as f64;
+        let busy = self.clock.busy_since(before.clock);
+        let all = self.clock.all_since(before.clock);
+        Sample {
+            envoy_us: envoys.get(nth).copied().unwrap_or(f64::NAN),
+            redis_us,
+            foreign: ((busy - ours_us / 1_000_000.0) / all).max(0.0),
+            outcome,
+        }
+    }
+}

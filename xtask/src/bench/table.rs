@@ -1,0 +1,193 @@
+//! The report for people: a table, and the reasons to distrust it.
+//!
+//! Owns thresholds and wording. Measures nothing.
+
+use super::report::{Measured, Ratios, Report, Row};
+use super::stats::Spread;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+/// Above it, somebody else used the machine.
+const BUSY: f64 = 0.05;
+const STEAL: f64 = 0.01;
+const FOREIGN: f64 = 0.05;
+/// Below it, not Envoy was the limit.
+pub(crate) const SATURATED: f64 = 0.9;
+/// The rounds of one figure should be nearer to each other.
+const WIDTH: f64 = 0.15;
+/// A loader that is later than that by itself blurs the latencies.
+const LATENESS_US: f64 = 1_000.0;
+
+/// Everything that speaks against the figures of this run.
+pub(crate) fn warnings(report: &Report) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let noise = &report.noise;
+    if noise.busy > BUSY || noise.steal > STEAL {
+        warnings.push(format!(
+            "the machine was busy before anything was loaded: {} used, {} stolen, load {:.2}",
+            percent(noise.busy),
+            percent(noise.steal),
+            noise.load_1m
+        ));
+    }
+    if report.envoy_cpus.is_empty() {
+        warnings.push(
+            "one CPU only: Envoy, loader, upstream and Valkey take it from each other".into(),
+        );
+    }
+    warnings.extend(disturbed(report));
+    for row in &report.variants {
+        let Some(result) = &row.result else { continue };
+        let about = |sentence: String| format!("({}) {sentence}", row.variant.letter());
+        warnings.extend(doubts(result).into_iter().map(about));
+    }
+    warnings
+}
+
+/// What hit all variants, by the one that it hit hardest.
+fn disturbed(report: &Report) -> impl Iterator<Item = String> {
+    let worst = |figure: fn(&Measured) -> f64| {
+        let results = report.variants.iter().filter_map(|row| row.result.as_ref());
+        results.map(figure).fold(0.0, f64::max)
+    };
+    let foreign =
+        worst(|result| result.saturation.foreign.median.max(result.fixed_rate.foreign.median));
+    let late = worst(|result| result.fixed_rate.lateness_p99_us.median);
+    let used = format!("others used up to {} of the machine meanwhile", percent(foreign));
+    let lateness = format!(
+        "the loader itself was late by up to {} in one of a hundred requests: p99 is not the gateway's alone",
+        milliseconds(late)
+    );
+    let used = (foreign > FOREIGN).then_some(used);
+    used.into_iter().chain((late > LATENESS_US).then_some(lateness))
+}
+
+fn doubts(result: &Measured) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let (full, fixed) = (&result.saturation, &result.fixed_rate);
+    if full.envoy_busy.median < SATURATED {
+        doubts.push(format!(
+            "Envoy was busy for {} only: its throughput is not its limit; CPU time still is its own",
+            percent(full.envoy_busy.median)
+        ));
+    }
+    if full.envoy_us_per_request.width() > WIDTH {
+        doubts.push(format!(
+            "CPU time per request differs by {} between rounds",
+            percent(full.envoy_us_per_request.width())
+        ));
+    }
+    if fixed.unsent > 0 {
+        doubts.push(format!("{} requests of the fixed rate were never sent", fixed.unsent));
+    }
+    doubts
+}
+
+/// The table, with what its columns mean below it.
+pub(crate) fn table(report: &Report) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header([
+        "",
+        "variant",
+        "CPU/req",
+        "over plain",
+        "x plain",
+        "x native",
+        "req/s",
+        "p50",
+        "p99",
+        "RSS",
+    ]);
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for row in &report.variants {
+        table.add_row(cells(row));
+    }
+    let missing: String = report
+        .variants
+        .iter()
+        .filter_map(|row| {
+            Some(format!("({}) not yet: {}\n", row.variant.letter(), row.not_yet.as_ref()?))
+        })
+        .collect();
+    let parameters = &report.parameters;
+    format!(
+        "{}\n\n{missing}medians of {} rounds of {} s, {} connections, one worker; ratios are medians of the rounds' ratios.\n\
+         CPU/req: CPU time of Envoy per request at saturation, all threads. req/s: at saturation.\n\
+         p50, p99: at a fixed {:.0} requests/s, counted from when each was due.",
+        table.trim_fmt(),
+        parameters.rounds,
+        parameters.seconds,
+        parameters.connections,
+        report.fixed_rate
+    )
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let name = [row.variant.letter().to_owned(), row.title.clone()];
+    let Some(result) = &row.result else {
+        return name.into_iter().chain(["not yet".to_owned()]).collect();
+    };
+    let (full, fixed) = (&result.saturation, &result.fixed_rate);
+    let over = |ratios: &Option<Ratios>, figure: fn(&Ratios) -> String| {
+        ratios.as_ref().map_or_else(String::new, figure)
+    };
+    let times = |ratios: &Ratios| format!("{:.2}", ratios.envoy_us_per_request.median);
+    let figures = [
+        format!("{:.1} µs", full.envoy_us_per_request.median),
+        over(&result.to_plain, |ratios| range(&ratios.envoy_us_added)),
+        over(&result.to_plain, times),
+        over(&result.to_native, times),
+        format!("{:.0}", full.per_second.median),
+        milliseconds(fixed.p50_us.median),
+        milliseconds(fixed.p99_us.median),
+        format!("{} MB", result.memory.resident / 1_000_000),
+    ];
+    name.into_iter().chain(figures).collect()
+}
+
+/// `+57.1 µs [54.9..60.2]`
+fn range(spread: &Spread) -> String {
+    format!("{:+.1} µs [{:.1}..{:.1}]", spread.median, spread.min, spread.max)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+fn milliseconds(micros: f64) -> String {
+    format!("{:.2} ms", micros / 1_000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::sample;
+    use super::*;
+
+    #[test]
+    fn every_row_has_its_line_and_what_is_missing_says_why() {
+        let text = table(&sample(4.0));
+        assert!(text.contains("not yet: later"), "{text}");
+        assert!(text.contains("+120.0 µs [108.0..132.0]"), "{text}");
+        assert_eq!(text.lines().take_while(|line| !line.is_empty()).count(), 5, "{text}");
+    }
+
+    #[test]
+    fn a_quiet_run_has_only_the_doubts_that_it_deserves() {
+        let mut report = sample(4.0);
+        // Rounds of the sample are ±10 % apart.
+        assert!(warnings(&report).iter().all(|warning| warning.contains("differs by 20 %")));
+        report.noise.steal = 0.2;
+        for row in &mut report.variants {
+            if let Some(result) = &mut row.result {
+                result.saturation.envoy_busy.median = 0.5;
+                result.fixed_rate.unsent = 3;
+            }
+        }
+        let text = warnings(&report).join("\n");
+        assert!(text.contains("20 % stolen"), "{text}");
+        assert!(text.contains("(d) Envoy was busy for 50 % only"), "{text}");
+        assert!(text.contains("(a) 3 requests of the fixed rate"), "{text}");
+    }
+}

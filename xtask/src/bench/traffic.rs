@@ -1,0 +1,71 @@
+//! The one `tools/call` that everything is measured with, and what is sent to see whether a gateway judges at all.
+//!
+//! Owns the bytes. Every variant gets the same request, but for its credential.
+
+use portcullis_load::SERIAL;
+
+pub(crate) const PATH: &str = "/demo/mcp";
+/// The tool that is called, and one that the policy does not name.
+const TOOL: &str = "search_contacts";
+const HIDDEN_TOOL: &str = "delete_everything";
+
+pub(crate) const HEADERS: [(&str, &str); 4] = [
+    ("accept", "application/json, text/event-stream"),
+    ("content-type", "application/json"),
+    ("mcp-protocol-version", "2025-11-25"),
+    ("user-agent", "portcullis-bench/1"),
+];
+
+/// What the upstream answers, always.
+pub(crate) const ANSWER: &str = concat!(
+    r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":""#,
+    r#"[{\"id\":4711,\"name\":\"Ada Lovelace\",\"city\":\"London\",\"since\":\"1835-06-01\"},"#,
+    r#"{\"id\":4712,\"name\":\"Grace Hopper\",\"city\":\"Arlington\",\"since\":\"1944-07-02\"},"#,
+    r#"{\"id\":4713,\"name\":\"Mary Shelley\",\"city\":\"Geneva\",\"since\":\"1816-06-16\"}]"#,
+    r#""}],"isError":false}}"#
+);
+
+/// Arguments differ from call to call: whoever counts repetitions must not see any.
+fn body(tool: &str, serial: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}","arguments":{{"query":"customer {serial}","fields":["name","city","since"],"limit":25,"include_archived":false}}}}}}"#
+    )
+}
+
+/// The request for the loader, with a place for a serial number.
+pub(crate) fn request(credential: Option<&str>) -> String {
+    let body = body(TOOL, SERIAL);
+    let mut head = format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\n");
+    let credential = credential.map(|credential| ("authorization", credential));
+    for (name, value) in HEADERS.into_iter().chain(credential) {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    format!("{head}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A call that everybody lets through.
+pub(crate) fn allowed_call(serial: u64) -> String {
+    body(TOOL, &format!("{serial:010}"))
+}
+
+/// A call that whoever authorises refuses.
+pub(crate) fn hidden_call() -> String {
+    body(HIDDEN_TOOL, SERIAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_messages_are_json_and_the_length_is_right() {
+        let request = request(Some("Bearer x"));
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert!(head.contains("authorization: Bearer x\r\n"), "{head}");
+        assert_eq!(body.matches(SERIAL).count(), 1);
+        for text in [body, &allowed_call(7), &hidden_call(), ANSWER] {
+            serde_json::from_str::<serde_json::Value>(text).unwrap();
+        }
+    }
+}
