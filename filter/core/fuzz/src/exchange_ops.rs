@@ -7,6 +7,8 @@
 #[path = "../../tests/properties/exchange/bench.rs"]
 #[expect(dead_code, reason = "the property looks at more of it")]
 mod bench;
+#[path = "../../tests/properties/exchange/books.rs"]
+mod books;
 #[path = "../../tests/properties/exchange/op.rs"]
 mod op;
 #[path = "../../tests/properties/exchange/secrets.rs"]
