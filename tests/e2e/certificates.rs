@@ -17,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
         certificate_names_its_holder_and_without_one_nobody_gets_in,
         certificate_that_does_not_hold_gets_nobody_in,
         certificate_beside_a_key_is_a_second_factor,
+        key_bound_to_a_certificate_is_nothing_without_it,
         certificate_where_it_is_optional_stands_for_who_has_no_key,
         denied_certificate_is_refused_on_the_next_request,
         forwarded_certificate_counts_only_from_a_trusted_proxy,
@@ -204,6 +205,30 @@ fn certificate_beside_a_key_is_a_second_factor(world: &World<'_>) {
     assert_unauthenticated(&with(Some(&mine), &typo), "malformed_key");
     gateway.org.operator.revoke_key(&key.id, "a test").unwrap();
     assert_unauthenticated(&with(Some(&mine), &key.key), "revoked");
+}
+
+fn key_bound_to_a_certificate_is_nothing_without_it(world: &World<'_>) {
+    let gateway = TlsGateway::start(world, identities, |set| set.set("CERTIFICATES", "optional"));
+    let (mine, mesh) = (client(world, "mine", named("agent-1")), client(world, "mesh", named("m")));
+    let key = gateway.org.key("analyst");
+    let bind = |print: &str| {
+        let arguments = ["key", "set", &key.id, "--certificate", print];
+        gateway.org.operator.json(&arguments).unwrap();
+    };
+    let with = |identity| gateway.send(identity, &list().bearer(&key.key)).unwrap();
+    assert_eq!(with(None).status(), 200);
+    bind(&mine.sha256);
+    assert_eq!(with(Some(&mine)).status(), 200);
+    for identity in [None, Some(&mesh)] {
+        let answer = with(identity);
+        assert_unauthenticated(&answer, "certificate_mismatch");
+        assert_eq!(answer.audit()["api_key_id"], key.id, "the secret was right");
+    }
+    // Also where certificates do not count.
+    let elsewhere = world.organisation().post(&key.key, &mcp::list());
+    assert_unauthenticated(&elsewhere, "certificate_mismatch");
+    bind("none");
+    assert_eq!(with(None).status(), 200);
 }
 
 // Proves: B8

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use portcullis_core::auth::certificate::Fingerprint;
 use portcullis_core::auth::record::NameList;
 use portcullis_core::auth::source::{SourceRange, SourceRanges};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
@@ -79,7 +80,7 @@ pub(crate) struct Terms {
     /// Only together with the client certificate that has this SHA-256 (64 hex digits, with or
     /// without colons); `none` for without.
     #[arg(long, value_name = "SHA256", value_parser = fingerprint)]
-    pub(crate) certificate: Option<Bound<String>>,
+    pub(crate) certificate: Option<Bound<Fingerprint>>,
     /// Not valid from then on: a duration from now (90d, 12h, 30m), a time (2027-01-31T00:00:00Z),
     /// or `never`.
     #[arg(long, value_name = "WHEN", value_parser = moment)]
@@ -218,17 +219,12 @@ fn sources(text: &str) -> Result<Bound<SourceRanges>, String> {
     Ok(Bound::To(SourceRanges::new(ranges)))
 }
 
-fn fingerprint(text: &str) -> Result<Bound<String>, String> {
+fn fingerprint(text: &str) -> Result<Bound<Fingerprint>, String> {
     if text == "none" {
         return Ok(Bound::Free);
     }
-    let digits: String = text.chars().filter(|c| *c != ':').collect();
-    if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err("expected the 64 hex digits that `openssl x509 -noout -fingerprint -sha256` \
-                    prints, or `none`"
-            .into());
-    }
-    Ok(Bound::To(digits.to_ascii_lowercase()))
+    let print = Fingerprint::from_hex(text).map(Bound::To);
+    print.ok_or_else(|| format!("expected {}, or `none`", Fingerprint::EXPECTED))
 }
 
 fn moment(text: &str) -> Result<Bound<Moment>, String> {
@@ -258,7 +254,8 @@ mod tests {
             assert!(sources(bad).is_err(), "{bad:?}");
         }
         let colons = ["Ab"; 32].join(":");
-        assert_eq!(fingerprint(&colons), Ok(Bound::To("ab".repeat(32))));
+        let print = Fingerprint::from_hex(&"ab".repeat(32)).unwrap();
+        assert_eq!(fingerprint(&colons), Ok(Bound::To(print)));
         assert!(fingerprint("ab").is_err() && fingerprint(&"g".repeat(64)).is_err());
         assert_eq!(moment("never"), Ok(Bound::Free));
         assert_eq!(moment("90d"), Ok(Bound::To(Moment::In(7_776_000))));

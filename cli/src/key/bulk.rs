@@ -26,7 +26,7 @@ struct Due {
 
 /// What became of it.
 enum Fate {
-    Rotated { key: Secret, overlap_until: u64 },
+    Rotated { key: Secret, old_works_until: Option<u64> },
     Failed(Refusal),
 }
 
@@ -88,10 +88,9 @@ fn fate(
 ) -> Fate {
     let args = ShowKeyArgs { id: due.id.clone(), org: Some(due.org.clone()) };
     match renew(store, scribe, &args, terms, file) {
-        Ok((stored, key)) => Fate::Rotated {
-            key,
-            overlap_until: stored.record.rotated.map_or(0, |rotation| rotation.overlap_until),
-        },
+        Ok((stored, key)) => {
+            Fate::Rotated { key, old_works_until: stored.record.overlap_until(Seconds::now().0) }
+        }
         Err(refusal) => Fate::Failed(refusal),
     }
 }
@@ -102,8 +101,11 @@ fn line(due: &Due, fate: &Fate) -> String {
 
 fn told(fate: &Fate) -> String {
     match fate {
-        Fate::Rotated { overlap_until, .. } => {
-            format!("rotated, the old secret works until {}", rfc3339(*overlap_until))
+        Fate::Rotated { old_works_until: Some(end), .. } => {
+            format!("rotated, the old secret works until {}", rfc3339(*end))
+        }
+        Fate::Rotated { old_works_until: None, .. } => {
+            "rotated, the old secret no longer works".to_owned()
         }
         Fate::Failed(refusal) => format!("NOT rotated: {}", refusal.found()),
     }
@@ -130,13 +132,15 @@ fn report(fates: &[(&Due, Fate)], file: Option<&KeyFile>) -> Report {
     for (due, fate) in fates {
         let mut view = named(due);
         let (until, outcome) = match fate {
-            Fate::Rotated { key, overlap_until } => {
+            Fate::Rotated { key, old_works_until } => {
+                let until = old_works_until.map(rfc3339);
                 let shown = file.is_none().then(|| key.expose());
-                view.insert("overlap_until".to_owned(), json!(rfc3339(*overlap_until)));
+                view.insert("overlap_until".to_owned(), json!(until));
                 view.insert("key".to_owned(), json!(shown));
                 rotated.push(view);
                 let shown = shown.map(str::to_owned);
-                (rfc3339(*overlap_until), shown.unwrap_or_else(|| "in the file".to_owned()))
+                let shown = shown.unwrap_or_else(|| "in the file".to_owned());
+                (until.unwrap_or_else(|| "-".to_owned()), shown)
             }
             Fate::Failed(refusal) => {
                 view.insert("error".to_owned(), refusal.view());

@@ -95,7 +95,7 @@ pub(super) fn details(Stored { rev, record }: &Stored, used: &Used, now: Seconds
     lines.extend(record.tools.as_ref().map(|list| ("tools", names(list))));
     lines.extend(record.read_only.then(|| ("read-only", "yes".to_owned())));
     lines.extend(record.sources.as_ref().map(|ranges| ("sources", ranges.to_string())));
-    lines.extend(record.certificate.as_ref().map(|sha256| ("cert", sha256.clone())));
+    lines.extend(record.certificate.as_ref().map(|print| ("cert", print.to_string())));
     lines.push(("status", status(record, now).to_owned()));
     lines.push(("issued", by(record.created_at, &record.created_by, "")));
     lines.extend(record.not_before.map(|start| ("valid from", rfc3339(start))));

@@ -1,6 +1,6 @@
 //! `key set` and `key rotate` of one key, and what `key show` tells of its secrets.
 
-use portcullis_core::auth::{AuthFailure, Writes};
+use portcullis_core::auth::{AuthFailure, CertificateFailure, Writes};
 use portcullis_redis_lua::Key;
 use redis::Commands as _;
 use serde_json::{Value, json};
@@ -65,7 +65,8 @@ fn a_key_is_narrower_than_its_role_from_issue_on() {
     let failure = judged(&operator, id(&elsewhere), key(&elsewhere));
     assert_eq!(failure, Err(AuthFailure::SourceNotAllowed));
     let bound = issue(&operator, &["--certificate", &["Ab"; 32].join(":")]).json();
-    assert_eq!(judged(&operator, id(&bound), key(&bound)), Err(AuthFailure::WrongCertificate));
+    let mismatch = AuthFailure::Certificate(CertificateFailure::OtherCertificate);
+    assert_eq!(judged(&operator, id(&bound), key(&bound)), Err(mismatch));
     assert_eq!(bound["record"]["certificate"], "ab".repeat(32));
 
     let refusal = issue(&operator, &["--connectors", "demo,dmeo"]).refusal();

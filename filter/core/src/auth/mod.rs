@@ -46,8 +46,6 @@ pub enum AuthFailure {
     NotYetValid,
     /// It proves itself, and somebody denied it.
     Denied,
-    /// Bound to a client certificate that was not presented.
-    WrongCertificate,
     /// Right, and presented from an address that it may not be used from.
     SourceNotAllowed,
     /// The client certificate is missing, or does not hold.
@@ -72,7 +70,6 @@ impl AuthFailure {
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::Denied => "denied",
-            Self::WrongCertificate => "wrong_certificate",
             Self::SourceNotAllowed => "source_not_allowed",
             Self::Certificate(failure) => failure.code(),
         }
@@ -87,7 +84,6 @@ impl AuthFailure {
             | Self::Expired
             | Self::NotYetValid
             | Self::Denied
-            | Self::WrongCertificate
             | Self::SourceNotAllowed => true,
             Self::NoCredential
             | Self::SeveralCredentials
@@ -115,8 +111,7 @@ impl AuthFailure {
             | Self::WrongSecret
             | Self::RotatedOut
             | Self::Revoked
-            | Self::Denied
-            | Self::WrongCertificate => "The credential is not valid",
+            | Self::Denied => "The credential is not valid",
             Self::Expired => "The credential has expired",
             Self::NotYetValid => "The credential is not valid yet",
             Self::SourceNotAllowed => "The credential is not accepted from here",

@@ -12,6 +12,7 @@ use super::basis::{Basis, Known, Standing};
 use super::binding::Bound;
 use crate::audit::Entry;
 use crate::auth::api_key::PresentedKey;
+use crate::auth::certificate::Fingerprint;
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::Peer;
 use crate::auth::{AuthFailure, Claimant, Identity, Principal, Proven};
@@ -104,8 +105,8 @@ fn identify(
             Known::Absent => Some(Err(Denial::Unauthenticated(AuthFailure::UnknownKey))),
             Known::Present(cached) => {
                 let certificate = request.certificate.as_ref();
-                let certificate = certificate.map(|certificate| certificate.sha256.to_string());
-                Some(holder((key, certificate.as_deref()), cached, now, entry))
+                let certificate = certificate.map(|certificate| &certificate.sha256);
+                Some(holder((key, certificate), cached, now, entry))
             }
         },
         (Claimant::Proven(proven), Standing::Denials(denials)) => {
@@ -120,7 +121,7 @@ fn identify(
 
 /// The holder of a key, if its record vouches for it.
 fn holder(
-    (key, certificate): (&PresentedKey, Option<&str>),
+    (key, certificate): (&PresentedKey, Option<&Fingerprint>),
     cached: &CachedRecord,
     now: UnixTime,
     entry: &mut Entry,

@@ -12,6 +12,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use super::api_key::{KeyDigest, PresentedKey};
+use super::certificate::{CertificateFailure, Fingerprint};
 use super::source::SourceRanges;
 use super::{AuthFailure, Identity, Narrowing, Principal, Scopes, Writes};
 use crate::id::{KeyId, OrgId, PolicyName};
@@ -46,10 +47,9 @@ pub struct KeyRecord {
     /// Only from these addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sources: Option<SourceRanges>,
-    /// Only together with the client certificate that has this SHA-256 of its DER form, in 64
-    /// lower-case hex digits (as RFC 8705 §3 binds a token).
+    /// Only together with this client certificate (as RFC 8705 §3 binds a token).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<String>,
+    pub certificate: Option<Fingerprint>,
     /// Digests that prove it: the current one first, then replaced ones, newest first.
     pub secrets: Vec<StoredSecret>,
     /// When it was issued.
@@ -102,8 +102,8 @@ pub struct Revocation {
 pub struct Peer<'a> {
     /// The client's address, without a port.
     pub address: &'a str,
-    /// The SHA-256 of the verified client certificate's DER form, in lower-case hex.
-    pub certificate: Option<&'a str>,
+    /// The client certificate, verified; none where certificates do not count.
+    pub certificate: Option<&'a Fingerprint>,
 }
 
 impl StoredSecret {
@@ -159,8 +159,8 @@ impl KeyRecord {
             return Err(AuthFailure::UnknownKey);
         }
         self.is_alive(now)?;
-        if self.certificate.as_deref().is_some_and(|bound| peer.certificate != Some(bound)) {
-            return Err(AuthFailure::WrongCertificate);
+        if self.certificate.as_ref().is_some_and(|bound| peer.certificate != Some(bound)) {
+            return Err(AuthFailure::Certificate(CertificateFailure::OtherCertificate));
         }
         if self.sources.as_ref().is_some_and(|sources| !sources.contains(peer.address)) {
             return Err(AuthFailure::SourceNotAllowed);
