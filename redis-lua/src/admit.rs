@@ -67,8 +67,22 @@ pub struct Window {
     pub limit: u64,
     /// Length in microseconds; 0 is taken as 1.
     pub length_us: u64,
+    /// To what multiple of microseconds draws are dated; 1 is exact, 0 is taken as 1. A draw counts
+    /// less than this longer than `length_us`, and never shorter.
+    pub grain_us: u64,
     /// Units this call draws; 0 draws nothing.
     pub cost: u64,
+    /// When to say that the window is nearly used up.
+    pub alert: Option<Alert>,
+}
+
+/// An alert, raised at most once in any `length_us` of its window, in one reply of all there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// What keeps it from being raised again: [`Key::mark`].
+    pub mark: Key,
+    /// From how many units in use on; 0 is taken as 1.
+    pub from: u64,
 }
 
 /// What came of it.
@@ -113,6 +127,8 @@ pub struct WindowState {
     pub remaining: u64,
     /// When the oldest drawn units come back; zero if none are drawn.
     pub reset: Duration,
+    /// Whether this reply carries the window's alert.
+    pub raised: bool,
 }
 
 impl Admit {
@@ -121,14 +137,17 @@ impl Admit {
         let guards = self.guards.iter().map(|guard| &guard.key);
         let windows = self.windows.iter().map(|window| &window.key);
         let expected = self.guards.iter().map(|guard| guard.expected.as_argument().to_owned());
-        let numbers = self.windows.iter().flat_map(|window| {
-            let length_us = window.length_us.max(1);
-            [window.limit, length_us, window.cost].map(|n| n.min(LARGEST_EXACT).to_string())
-        });
+        let numbers = self.windows.iter().flat_map(Window::numbers);
+        let marks = self.windows.iter().flat_map(|window| &window.alert).map(|alert| &alert.mark);
         let used = self.used.as_ref().filter(|used| !used.field.is_empty());
         ScriptCall {
             script: &ADMIT,
-            keys: guards.chain(windows).chain(used.map(|used| &used.key)).cloned().collect(),
+            keys: guards
+                .chain(windows)
+                .chain(marks)
+                .chain(used.map(|used| &used.key))
+                .cloned()
+                .collect(),
             args: std::iter::once(self.guards.len().to_string())
                 .chain(expected)
                 .chain(numbers)
@@ -177,9 +196,30 @@ impl Admit {
         let mut state = || {
             let remaining = elements.natural("remaining units")?;
             let reset = micros(elements.int("reset_us")?, "reset_us of at least 0")?;
-            Ok(WindowState { remaining, reset })
+            let raised = match elements.int("whether the alert is raised")? {
+                0 => false,
+                1 => true,
+                _ => return Err(malformed("0 or 1 for the alert")),
+            };
+            Ok(WindowState { remaining, reset, raised })
         };
         self.windows.iter().map(|_| state()).collect()
+    }
+}
+
+impl Window {
+    fn numbers(&self) -> [String; 5] {
+        let alert = self.alert.as_ref().map_or(0, |alert| alert.from.max(1));
+        [self.limit, self.length_us.max(1), self.grain_us.max(1), self.cost, alert]
+            .map(|number| number.min(LARGEST_EXACT).to_string())
+    }
+
+    /// The call that draws the cost although it may not fit: what became due after the admission.
+    /// The window is overdrawn then, and admits nothing until it has recovered.
+    pub fn overdraw(windows: Vec<Self>) -> ScriptCall {
+        let unlimited = |window| Self { limit: LARGEST_EXACT, alert: None, ..window };
+        let windows = windows.into_iter().map(unlimited).collect();
+        Admit { guards: Vec::new(), windows, used: None }.call()
     }
 }
 
@@ -204,150 +244,4 @@ fn micros(us: i64, expected: &'static str) -> Result<Duration, ReplyError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn admit() -> Admit {
-        let guard = |id: &str, expected| Guard { key: Key::record("acme", id), expected };
-        let window = |limit: &str, cost| Window {
-            key: Key::window("acme", limit, &[]),
-            limit: 5,
-            length_us: 1_000_000,
-            cost,
-        };
-        Admit {
-            guards: vec![
-                guard("a", Expected::Revision("7".into())),
-                guard("b", Expected::Absent),
-                guard("c", Expected::Unknown),
-            ],
-            windows: vec![window("calls", 1), window("credits", u64::MAX)],
-            used: None,
-        }
-    }
-
-    fn bulk(text: &str) -> Value {
-        Value::Bulk(text.as_bytes().to_vec())
-    }
-
-    fn ints(numbers: &[i64]) -> Value {
-        Value::Array(numbers.iter().copied().map(Value::Int).collect())
-    }
-
-    #[test]
-    fn command_lists_guards_then_windows() {
-        let words = admit().call().evalsha();
-        let words: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word)).collect();
-        assert_eq!(
-            words.join(" "),
-            format!(
-                "EVALSHA {} 5 portcullis:{{acme}}:key:a portcullis:{{acme}}:key:b \
-                 portcullis:{{acme}}:key:c portcullis:{{acme}}:window:calls: \
-                 portcullis:{{acme}}:window:credits: 3 7 - ? 5 1000000 1 5 1000000 9007199254740991",
-                ADMIT.sha1
-            )
-        );
-    }
-
-    #[test]
-    fn a_use_is_the_last_key() {
-        let used = |field: &str| Admit {
-            used: Some(Use { key: Key::used("acme", "a"), field: field.into() }),
-            ..admit()
-        };
-        let call = used("s1").call();
-        assert_eq!(call.keys.last(), Some(&Key::used("acme", "a")));
-        assert_eq!(call.args.last(), Some(&b"s1".to_vec()));
-        assert_eq!(used("").call(), admit().call(), "a use without a name is none");
-    }
-
-    #[test]
-    fn eval_carries_the_source() {
-        let words = admit().call().eval();
-        assert_eq!(words[..2], [b"EVAL".to_vec(), ADMIT.source.as_bytes().to_vec()]);
-    }
-
-    #[test]
-    fn decodes_moved_guards() {
-        let reply = Value::Array(vec![
-            Value::Int(0),
-            bulk("8"),
-            bulk("{}"),
-            bulk("-"),
-            Value::Nil,
-            bulk("-"),
-            Value::Nil,
-        ]);
-        assert_eq!(
-            admit().decode(reply),
-            Ok(AdmitReply::Moved(vec![
-                GuardState::Present { rev: "8".into(), doc: b"{}".to_vec() },
-                GuardState::Unmoved,
-                GuardState::Absent,
-            ]))
-        );
-    }
-
-    #[test]
-    fn decodes_windows() {
-        let half = WindowState { remaining: 4, reset: Duration::from_micros(500_000) };
-        let full = WindowState { remaining: 0, reset: Duration::from_micros(9) };
-        assert_eq!(
-            admit().decode(ints(&[1, 4, 500_000, 0, 9])),
-            Ok(AdmitReply::Admitted(vec![half, full]))
-        );
-        for (retry_us, retry_after) in [(-1, None), (9, Some(Duration::from_micros(9)))] {
-            assert_eq!(
-                admit().decode(ints(&[2, retry_us, 1, 4, 500_000, 0, 9])),
-                Ok(AdmitReply::Limited { retry_after, window: 1, windows: vec![half, full] })
-            );
-        }
-    }
-
-    #[test]
-    fn refuses_every_other_form() {
-        let moved = |pairs: &[Value]| {
-            Value::Array(std::iter::once(Value::Int(0)).chain(pairs.iter().cloned()).collect())
-        };
-        let unmoved = [bulk("7"), Value::Nil, bulk("-"), Value::Nil];
-        for (reply, expected) in [
-            (Value::Nil, "an array"),
-            (ints(&[]), "0, 1 or 2"),
-            (ints(&[3]), "0, 1 or 2"),
-            (ints(&[1, 4, 500_000]), "remaining units"),
-            (ints(&[1, 4, 500_000, -1, 9]), "remaining units"),
-            (ints(&[1, 4, 500_000, 0, -9]), "reset_us of at least 0"),
-            (ints(&[1, 4, 500_000, 0, 9, 9]), "the end of the array"),
-            (ints(&[2, -2, 0, 4, 500_000, 0, 9]), "retry_after_us of at least -1"),
-            (ints(&[2, 5, 2, 4, 500_000, 0, 9]), "the index of a window of the call"),
-            (moved(&unmoved), "a revision or `-`"),
-            (moved(&[bulk("8"), Value::Nil]), "a document with each record that moved"),
-            (
-                moved(&[bulk("7"), bulk("{}")]),
-                "a document only for a record that is there and moved",
-            ),
-        ] {
-            assert_eq!(admit().decode(reply), Err(ReplyError::Malformed { expected }));
-        }
-    }
-
-    #[test]
-    fn refuses_a_move_in_which_nothing_moved() {
-        let admit = Admit { guards: admit().guards[..1].to_vec(), windows: vec![], used: None };
-        let reply = Value::Array(vec![Value::Int(0), bulk("7"), Value::Nil]);
-        assert_eq!(
-            admit.decode(reply),
-            Err(ReplyError::Malformed { expected: "a guard that moved" })
-        );
-    }
-
-    #[test]
-    fn passes_on_the_error_of_redis() {
-        let error = Value::Error("NOSCRIPT No matching script.".into());
-        assert!(error.is_noscript());
-        assert_eq!(
-            admit().decode(error),
-            Err(ReplyError::Redis("NOSCRIPT No matching script.".into()))
-        );
-    }
-}
+mod tests;

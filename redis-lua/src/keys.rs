@@ -10,6 +10,16 @@ use std::fmt::{self, Write as _};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
+/// Whose calls a window counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope<'a> {
+    /// Those of one organisation.
+    Org(&'a str),
+    /// Those of all organisations together. Such a key has no hash tag: in Redis Cluster, no script
+    /// can touch it together with an organisation's.
+    Global,
+}
+
 impl Key {
     /// HASH: one API key's record; `rev` (decimal, from 1) and `doc` (JSON).
     pub fn record(org: &str, id: &str) -> Self {
@@ -54,8 +64,22 @@ impl Key {
 
     /// LIST: one sliding window of the limit called `limit`. `partition` says whose: the dimensions
     /// it is kept per, each with its value, such as `[("key", "a1"), ("tool", "create_note")]`.
-    pub fn window(org: &str, limit: &str, partition: &[(&str, &str)]) -> Self {
-        let mut name = format!("portcullis:{{{}}}:window:{}:", Encoded(org), Encoded(limit));
+    pub fn window(scope: Scope<'_>, limit: &str, partition: &[(&str, &str)]) -> Self {
+        Self::partitioned(scope, "window", limit, partition)
+    }
+
+    /// STRING: the alert of the window of the same name was raised not long ago.
+    pub fn mark(scope: Scope<'_>, limit: &str, partition: &[(&str, &str)]) -> Self {
+        Self::partitioned(scope, "mark", limit, partition)
+    }
+
+    fn partitioned(scope: Scope<'_>, kind: &str, limit: &str, partition: &[(&str, &str)]) -> Self {
+        let mut name = match scope {
+            Scope::Org(org) => {
+                format!("portcullis:{{{}}}:{kind}:{}:", Encoded(org), Encoded(limit))
+            }
+            Scope::Global => format!("portcullis:global:{kind}:{}:", Encoded(limit)),
+        };
         for (nth, (dimension, value)) in partition.iter().enumerate() {
             let comma = if nth == 0 { "" } else { "," };
             let _ = write!(name, "{comma}{}={}", Encoded(dimension), Encoded(value));
@@ -124,8 +148,14 @@ mod tests {
             Key::policy_document("0123456789abcdef"),
             Key::policy_history(),
             Key::organisations(),
-            Key::window("acme", "calls", &[]),
-            Key::window("acme", "note-storm", &[("key", "a1"), ("tool", "create_note")]),
+            Key::window(Scope::Org("acme"), "calls", &[]),
+            Key::window(
+                Scope::Org("acme"),
+                "note-storm",
+                &[("key", "a1"), ("tool", "create_note")],
+            ),
+            Key::mark(Scope::Org("acme"), "calls", &[("key", "a1")]),
+            Key::window(Scope::Global, "calls", &[]),
         ];
         let expected = [
             "portcullis:{acme}:key:a1",
@@ -138,13 +168,15 @@ mod tests {
             "portcullis:organisations",
             "portcullis:{acme}:window:calls:",
             "portcullis:{acme}:window:note-storm:key=a1,tool=create_note",
+            "portcullis:{acme}:mark:calls:key=a1",
+            "portcullis:global:window:calls:",
         ];
         assert_eq!(names.map(|key| key.to_string()), expected);
     }
 
     #[test]
     fn hostile_values_stay_inside_their_segment() {
-        let forged = Key::window("a}{b", "c:d", &[("tool", "x,key=admin}:é%")]);
+        let forged = Key::window(Scope::Org("a}{b"), "c:d", &[("tool", "x,key=admin}:é%")]);
         assert_eq!(
             forged.as_str(),
             "portcullis:{a%7D%7Bb}:window:c%3Ad:tool=x%2Ckey%3Dadmin%7D%3A%C3%A9%25"
@@ -153,12 +185,12 @@ mod tests {
 
     #[test]
     fn different_values_never_share_a_key() {
-        let one = Key::window("acme", "calls", &[("key", "a"), ("tool", "b")]);
+        let one = Key::window(Scope::Org("acme"), "calls", &[("key", "a"), ("tool", "b")]);
         for other in [
-            Key::window("acme", "calls", &[("key", "a,tool=b")]),
-            Key::window("acme", "calls", &[("key", "a%2Ctool%3Db")]),
-            Key::window("acme", "calls:key=a,tool=b", &[]),
-            Key::window("acme", "calls", &[("tool", "b"), ("key", "a")]),
+            Key::window(Scope::Org("acme"), "calls", &[("key", "a,tool=b")]),
+            Key::window(Scope::Org("acme"), "calls", &[("key", "a%2Ctool%3Db")]),
+            Key::window(Scope::Org("acme"), "calls:key=a,tool=b", &[]),
+            Key::window(Scope::Org("acme"), "calls", &[("tool", "b"), ("key", "a")]),
         ] {
             assert_ne!(one, other);
         }

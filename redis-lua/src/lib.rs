@@ -5,22 +5,24 @@
 //! a call leaves as a list of byte strings, a reply comes in as a [`Value`], documents are bytes.
 //!
 //! ```
-//! use portcullis_redis_lua::{Admit, AdmitReply, Expected, Guard, Key, Value, Window};
+//! use portcullis_redis_lua::{Admit, AdmitReply, Expected, Guard, Key, Scope, Value, Window};
 //! # fn main() -> Result<(), portcullis_redis_lua::ReplyError> {
 //! let admit = Admit {
 //!     guards: vec![Guard { key: Key::record("acme", "a1"), expected: Expected::Revision("7".into()) }],
 //!     windows: vec![Window {
-//!         key: Key::window("acme", "calls", &[("key", "a1")]),
+//!         key: Key::window(Scope::Org("acme"), "calls", &[("key", "a1")]),
 //!         limit: 5,
 //!         length_us: 1_000_000,
+//!         grain_us: 1,
 //!         cost: 1,
+//!         alert: None,
 //!     }],
 //!     used: None,
 //! };
 //! let command = admit.call().evalsha(); // send this; on a NOSCRIPT error, send `eval()` once
 //! assert_eq!(command.first().map(Vec::as_slice), Some(&b"EVALSHA"[..]));
 //!
-//! let reply = Value::Array(vec![Value::Int(1), Value::Int(4), Value::Int(1_000_000)]);
+//! let reply = Value::Array([1, 4, 1_000_000, 0].map(Value::Int).into());
 //! assert!(matches!(admit.decode(reply)?, AdmitReply::Admitted(windows) if windows.len() == 1));
 //! # Ok(())
 //! # }
@@ -43,9 +45,9 @@ mod record;
 mod script;
 mod value;
 
-pub use admit::{Admit, AdmitReply, Expected, Guard, GuardState, Use, Window, WindowState};
+pub use admit::{Admit, AdmitReply, Alert, Expected, Guard, GuardState, Use, Window, WindowState};
 pub use bind::{Bind, BindReply};
-pub use keys::Key;
+pub use keys::{Key, Scope};
 pub use record::{PutRecord, PutRecordReply};
 pub use script::{ADMIT, BIND, PUT_RECORD, SCRIPTS, Script, ScriptCall};
 pub use value::{ReplyError, Value};

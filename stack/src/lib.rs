@@ -27,6 +27,7 @@ mod operator;
 pub mod ports;
 pub mod process;
 pub mod ready;
+mod redis7;
 mod spawner;
 mod stack;
 mod tools;

@@ -6,6 +6,7 @@
 
 use crate::error::{During, Result, StackError};
 use crate::process;
+use crate::redis7;
 use crate::workspace::Workspace;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -68,6 +69,7 @@ impl Tools {
             link_programs(&dir)?;
             fs::write(&stamp_file, stamp).during(attempted)?;
         }
+        redis7::install(&dir)?;
         Ok(tools)
     }
 

@@ -1,6 +1,6 @@
 //! A window's list as the tests read and write it: `total_0, time_1, total_1, ..`.
 
-use portcullis_redis_lua::{Admit, Key, Window};
+use portcullis_redis_lua::{Admit, Alert, Key, Scope, Window};
 use redis::Commands as _;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,22 @@ pub(crate) fn seed(connection: &mut redis::Connection, key: &Key, first: u64, dr
     let _: () = connection.pexpire(key.as_str(), 3_600_000).expect("Valkey takes it");
 }
 
+/// Adds draws to a list that may be there already.
+pub(crate) fn append(connection: &mut redis::Connection, key: &Key, draws: &[Draw]) {
+    let last: Option<u64> = connection.lindex(key.as_str(), -1).expect("a list of integers");
+    match last {
+        None => seed(connection, key, 0, draws),
+        Some(mut total) => {
+            let mut list = Vec::new();
+            for draw in draws {
+                total += draw.cost;
+                list.extend([draw.at_us, total]);
+            }
+            let _: () = connection.rpush(key.as_str(), list).expect("Valkey takes it");
+        }
+    }
+}
+
 /// Redis's clock.
 pub(crate) fn now_us(connection: &mut redis::Connection) -> u64 {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query(connection).expect("a time");
@@ -38,7 +54,14 @@ pub(crate) fn now_us(connection: &mut redis::Connection) -> u64 {
 }
 
 pub(crate) fn window(name: &str, limit: u64, length_us: u64, cost: u64) -> Window {
-    Window { key: Key::window("acme", name, &[("key", "a1")]), limit, length_us, cost }
+    let key = Key::window(Scope::Org("acme"), name, &[("key", "a1")]);
+    Window { key, limit, length_us, grain_us: 1, cost, alert: None }
+}
+
+/// The same with an alert from `from` units on.
+pub(crate) fn alerting(name: &str, limit: u64, length_us: u64, cost: u64, from: u64) -> Window {
+    let mark = Key::mark(Scope::Org("acme"), name, &[("key", "a1")]);
+    Window { alert: Some(Alert { mark, from }), ..window(name, limit, length_us, cost) }
 }
 
 pub(crate) fn draw_from(windows: Vec<Window>) -> Admit {

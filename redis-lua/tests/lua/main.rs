@@ -3,7 +3,9 @@
 
 mod admit;
 mod bind;
+mod budget;
 mod concurrency;
+mod cost;
 mod ledger;
 mod model;
 mod put_record;

@@ -11,43 +11,83 @@ use crate::valkey::{Valkey, run};
 
 /// Every draw ever made, and no cleverness.
 #[derive(Default)]
-struct Model(Vec<Draw>);
+struct Model {
+    /// When they were made, whatever the window dates them with.
+    made: Vec<Draw>,
+    /// As they are dated.
+    dated: Vec<Draw>,
+}
+
+fn used(draws: &[Draw], length_us: u64, now: u64) -> u64 {
+    draws.iter().filter(|draw| draw.at_us + length_us > now).map(|draw| draw.cost).sum()
+}
 
 impl Model {
     fn inside(&self, length_us: u64, now: u64) -> impl Iterator<Item = &Draw> {
-        self.0.iter().filter(move |draw| draw.at_us + length_us > now)
+        self.dated.iter().filter(move |draw| draw.at_us + length_us > now)
     }
 
-    fn used(&self, length_us: u64, now: u64) -> u64 {
-        self.inside(length_us, now).map(|draw| draw.cost).sum()
+    fn used(&self, asked: &Window, now: u64) -> u64 {
+        used(&self.dated, asked.length_us, now)
     }
 
-    /// The first moment, from `now` on, at which `cost` fits.
+    /// The first moment, from `now` on, at which the cost fits.
     fn fits_at(&self, asked: &Window, now: u64) -> Option<u64> {
         let leaving = self.inside(asked.length_us, now).map(|draw| draw.at_us + asked.length_us);
         std::iter::once(now)
             .chain(leaving)
-            .find(|moment| self.used(asked.length_us, *moment) + asked.cost <= asked.limit)
+            .find(|moment| self.used(asked, *moment) + asked.cost <= asked.limit)
+    }
+
+    fn record(&mut self, asked: &Window, now: u64) {
+        if asked.cost > 0 {
+            let at_us = now.next_multiple_of(asked.grain_us);
+            self.made.push(Draw { at_us: now, cost: asked.cost });
+            self.dated.push(Draw { at_us, cost: asked.cost });
+        }
+    }
+
+    /// Never over the limit, and strict for no longer than a grain: what was promised, not how.
+    fn keeps_the_bound(&self, asked: &Window, now: u64, full: bool) {
+        let (length, grain) = (asked.length_us, asked.grain_us);
+        assert!(used(&self.made, length, now) <= asked.limit, "{asked:?}");
+        let longer = used(&self.made, length + grain - 1, now);
+        assert!(!full || longer + asked.cost > asked.limit, "{asked:?}: {longer}");
     }
 }
+
+/// Name, limit, length, grain, and what costs are below.
+const WINDOWS: [(&str, u64, u64, u64, u64); 5] = [
+    ("a", 5, 2_000, 1, 3),
+    ("b", 40, 9_000, 1, 42),
+    ("c", 7, 700, 1, 3),
+    ("d", 30, 8_000, 800, 4),
+    ("e", 9, 3_000, 3_000, 3),
+];
 
 // Proves: A9
 #[test]
 fn agrees_with_the_model() {
-    let valkey = Valkey::start();
-    let mut connection = valkey.connect();
+    for server in Valkey::each() {
+        agrees(&server);
+    }
+}
+
+fn agrees(server: &Valkey) {
+    let mut connection = server.connect();
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     // A window nothing is refused by; it brings the time with every reply.
     let clock = window("clock", 1 << 50, 3_600_000_000, 1);
     let mut clock_oldest = None;
-    let mut models: [Model; 3] = Default::default();
+    let mut models: [Model; 5] = Default::default();
     let (mut admitted, mut refused, mut never) = (0, 0, 0);
 
     for _ in 0..6_000 {
-        let asked: Vec<Window> = [("a", 5, 2_000), ("b", 40, 9_000), ("c", 7, 700)]
+        let asked: Vec<Window> = WINDOWS
             .into_iter()
-            .map(|(name, limit, length_us)| {
-                window(name, limit, length_us, random.below(if name == "b" { 42 } else { 3 }))
+            .map(|(name, limit, length_us, grain_us, costs)| Window {
+                grain_us,
+                ..window(name, limit, length_us, random.below(costs))
             })
             .collect();
         let mut windows = asked.clone();
@@ -64,13 +104,16 @@ fn agrees_with_the_model() {
         };
         let Some(oldest) = clock_oldest else {
             if verdict.is_none() {
-                let key = &clock.key;
-                clock_oldest = Some(crate::ledger::read(&mut connection, key)[0].at_us);
-                record(&mut models, &asked, clock_oldest.unwrap());
+                let oldest = crate::ledger::read(&mut connection, &clock.key)[0].at_us;
+                models
+                    .iter_mut()
+                    .zip(&asked)
+                    .for_each(|(model, asked)| model.record(asked, oldest));
+                clock_oldest = Some(oldest);
             }
             continue;
         };
-        let now = oldest + clock.length_us - states[3].reset.as_micros() as u64;
+        let now = oldest + clock.length_us - states[5].reset.as_micros() as u64;
 
         let fits: Vec<Option<u64>> =
             models.iter().zip(&asked).map(|(model, asked)| model.fits_at(asked, now)).collect();
@@ -78,7 +121,7 @@ fn agrees_with_the_model() {
             None => {
                 admitted += 1;
                 assert!(fits.iter().all(|moment| *moment == Some(now)), "{asked:?}: {fits:?}");
-                record(&mut models, &asked, now);
+                models.iter_mut().zip(&asked).for_each(|(model, asked)| model.record(asked, now));
             }
             Some((None, index)) => {
                 never += 1;
@@ -92,22 +135,15 @@ fn agrees_with_the_model() {
                 assert!(wait > Duration::ZERO);
             }
         }
-        for ((model, asked), state) in models.iter().zip(&asked).zip(states) {
+        for (((model, asked), state), fits) in models.iter().zip(&asked).zip(states).zip(&fits) {
             let oldest = model.inside(asked.length_us, now).next();
             let reset = oldest.map_or(0, |draw| draw.at_us + asked.length_us - now);
-            assert_eq!(state.remaining, asked.limit - model.used(asked.length_us, now));
+            assert_eq!(state.remaining, asked.limit - model.used(asked, now));
             assert_eq!(state.reset, Duration::from_micros(reset));
+            model.keeps_the_bound(asked, now, *fits != Some(now));
         }
     }
     assert!(admitted > 100 && refused > 100 && never > 20, "{admitted}, {refused}, {never}");
-}
-
-fn record(models: &mut [Model], asked: &[Window], at_us: u64) {
-    for (model, asked) in models.iter_mut().zip(asked) {
-        if asked.cost > 0 {
-            model.0.push(Draw { at_us, cost: asked.cost });
-        }
-    }
 }
 
 /// Xorshift: the same calls in every run.

@@ -7,7 +7,10 @@ use crate::valkey::{Valkey, run, send};
 
 #[test]
 fn digests_are_what_script_load_says() {
-    let valkey = Valkey::start();
+    Valkey::each().for_each(|server| check_digests(&server));
+}
+
+fn check_digests(valkey: &Valkey) {
     let mut connection = valkey.connect();
     for script in SCRIPTS {
         let words = ["SCRIPT", "LOAD", script.source].map(|word| word.as_bytes().to_vec());
@@ -32,10 +35,13 @@ fn unknown_script_says_noscript_and_eval_cures_it() {
 
 #[test]
 fn runs_under_an_acl_with_just_the_documented_rights() {
-    let valkey = Valkey::start();
+    Valkey::each().for_each(|server| run_with_few_rights(&server));
+}
+
+fn run_with_few_rights(valkey: &Valkey) {
     let mut connection = valkey.connect();
     let rules = "on >secret ~portcullis:* resetchannels -@all +eval +evalsha +time +hget +lindex \
-                 +lrange +ltrim +rpush +pexpireat +hset +sadd";
+                 +lrange +lset +ltrim +rpush +pexpireat +set +hset +sadd";
     let _: () = redis::cmd("ACL")
         .arg("SETUSER")
         .arg("gateway")
@@ -67,7 +73,10 @@ fn runs_under_an_acl_with_just_the_documented_rights() {
 
 #[test]
 fn full_memory_refuses_the_whole_script_up_front() {
-    let valkey = Valkey::start();
+    Valkey::each().for_each(|server| fill_memory(&server));
+}
+
+fn fill_memory(valkey: &Valkey) {
     let mut connection = valkey.connect();
     let admit = draw_from(vec![window("a", 5, 1_000, 1), window("b", 5, 60_000_000, 1)]);
     // A draw that left the window: trimming it is allowed when memory is full, appending is not.

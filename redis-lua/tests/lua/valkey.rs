@@ -11,17 +11,37 @@ use portcullis_redis_lua::{ScriptCall, Value};
 pub(crate) struct Valkey {
     process: Child,
     url: String,
+    name: &'static str,
 }
 
 impl Valkey {
     pub(crate) fn start() -> Self {
+        Self::run("Valkey", &valkey_server())
+    }
+
+    /// One of each server there is, one after the other: Valkey, and Redis 7 where it is installed.
+    pub(crate) fn each() -> impl Iterator<Item = Self> {
+        let redis = redis_server();
+        if redis.is_none() {
+            eprintln!("no Redis 7 here (`cargo xtask tools` installs it on Debian): Valkey only");
+        }
+        let valkey = std::iter::once_with(Self::start);
+        valkey.chain(redis.into_iter().map(|binary| Self::run("Redis 7", &binary)))
+    }
+
+    /// What it is, for messages.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn run(name: &'static str, binary: &Path) -> Self {
         // A free port is only free until somebody else takes it: try again with another one.
         for _ in 0..10 {
-            if let Some(valkey) = Self::start_on(free_port()) {
-                return valkey;
+            if let Some(server) = Self::start_on(free_port(), name, binary) {
+                return server;
             }
         }
-        panic!("valkey-server did not start on any of ten free ports");
+        panic!("{name} did not start on any of ten free ports");
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -32,15 +52,15 @@ impl Valkey {
         connect(&self.url).expect("Valkey answered a PING before")
     }
 
-    fn start_on(port: u16) -> Option<Self> {
-        let process = Command::new(binary())
+    fn start_on(port: u16, name: &'static str, binary: &Path) -> Option<Self> {
+        let process = Command::new(binary)
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("valkey-server is executable");
-        let mut valkey = Self { process, url: format!("redis://127.0.0.1:{port}/") };
+            .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+        let mut valkey = Self { process, url: format!("redis://127.0.0.1:{port}/"), name };
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
             if valkey.process.try_wait().expect("own child").is_some() {
@@ -111,7 +131,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("bound").port()
 }
 
-fn binary() -> PathBuf {
+fn valkey_server() -> PathBuf {
     if let Some(path) = std::env::var_os("PORTCULLIS_VALKEY_SERVER") {
         return path.into();
     }
@@ -122,4 +142,12 @@ fn binary() -> PathBuf {
         path.display()
     );
     path
+}
+
+fn redis_server() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("PORTCULLIS_REDIS_SERVER") {
+        return Some(path.into());
+    }
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
+    Some(tools.join("redis7/redis-server")).filter(|path| path.exists())
 }
