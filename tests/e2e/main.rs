@@ -19,6 +19,8 @@ mod hostile;
 mod interop;
 mod keys_now;
 mod limits;
+mod limits_budget;
+mod limits_load;
 mod messages;
 mod metrics;
 mod outages;
@@ -49,6 +51,8 @@ fn cases() -> Vec<Case> {
         policy::cases(),
         limits::cases(),
         cool_off::cases(),
+        limits_budget::cases(),
+        limits_load::cases(),
         vault::cases(),
         messages::cases(),
         hostile::cases(),

@@ -37,6 +37,8 @@ pub enum Call {
     Admit(ScriptCall),
     /// Redis: a session or a task belongs to the caller.
     Bind(ScriptCall),
+    /// Redis: what became due after the admission is drawn. Nobody waits for it.
+    Charge(ScriptCall),
     /// Redis: the policy document of a version.
     Policy(PolicyVersion),
     /// Vault: a connector's credential.

@@ -51,6 +51,11 @@ pub enum Metric {
         /// The window's name.
         limit: String,
     },
+    /// Windows that near their end.
+    BudgetAlerts {
+        /// The window's name.
+        limit: String,
+    },
     /// 1 while a dependency answers, else 0.
     DependencyUp(Dependency),
     /// How long a dependency took to answer, in milliseconds.
@@ -86,6 +91,7 @@ impl Metric {
             | Self::ToolErrors { .. }
             | Self::AuthFailures { .. }
             | Self::RateLimited { .. }
+            | Self::BudgetAlerts { .. }
             | Self::AuditEntries => Kind::Counter,
             Self::DependencyUp(_) | Self::PolicyVersion { .. } => Kind::Gauge,
             Self::RequestDuration { .. } | Self::DependencyDuration(_) => Kind::Histogram,
@@ -114,6 +120,7 @@ impl Metric {
             }
             Self::AuthFailures { reason } => named("auth_failures_total", &[("reason", reason)]),
             Self::RateLimited { limit } => named("rate_limited_total", &[("limit", limit)]),
+            Self::BudgetAlerts { limit } => named("budget_alerts_total", &[("limit", limit)]),
             Self::DependencyUp(dependency) => {
                 named("dependency_up", &[("dependency", dependency.name())])
             }
@@ -201,6 +208,9 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
         AuditEvent::AuthFailed { reason, .. } => Some(Metric::AuthFailures { reason }),
         AuditEvent::RateLimitExceeded { limit, .. } => {
             Some(Metric::RateLimited { limit: limit.clone() })
+        }
+        AuditEvent::BudgetAlert { limit, .. } => {
+            Some(Metric::BudgetAlerts { limit: limit.clone() })
         }
         // What is refused meanwhile is counted where it is refused.
         AuditEvent::AuthSuccess { .. }

@@ -85,6 +85,9 @@ pub struct Entry {
     /// The policy that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_version: Option<String>,
+    /// What the call cost, when it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credits: Option<u64>,
     /// What else happened on the way; people alert on these by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<AuditEvent>,

@@ -55,4 +55,14 @@ pub enum AuditEvent {
         /// How long until the same call would be admitted.
         retry_after_ms: u64,
     },
+    /// A window nears its end, or the first call did not fit it. Once for each window and length of
+    /// it, over all gateways.
+    BudgetAlert {
+        /// The window's name.
+        limit: String,
+        /// Units in use, this call included.
+        used: u64,
+        /// Units that there are.
+        of: u64,
+    },
 }

@@ -37,9 +37,17 @@ pub(super) fn without_redis(policy: Option<&InlinePolicy>, faults: &mut Faults) 
         let expected = "an object with `cluster`; only a `policy` here works without Redis";
         return faults.push("redis", "nothing", expected);
     };
-    let mut limits = policy.tiers.values().flatten().chain(&policy.limits);
-    if let Some(limit) = limits.next() {
+    if let Some(limit) = policy.every_limit().next() {
         let expected = "no limits without Redis, which counts them";
+        faults.push("policy", format!("the limit {}", limit.name), expected);
+    }
+}
+
+/// What is asked for in vain when Redis is sharded.
+pub(super) fn sharded(policy: Option<&InlinePolicy>, faults: &mut Faults) {
+    if let Some(limit) = policy.and_then(|inline| inline.policy.global_limit()) {
+        let expected =
+            "no global limits with Redis Cluster: one script cannot count them beside others";
         faults.push("policy", format!("the limit {}", limit.name), expected);
     }
 }

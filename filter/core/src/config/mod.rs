@@ -45,6 +45,8 @@ pub struct Config {
 pub struct Redis {
     /// The Envoy cluster of the stream.
     pub cluster: String,
+    /// Whether Redis Cluster is behind it, where no script can touch keys of several organisations.
+    pub sharded: bool,
     /// How long one command may take before the call counts as failed.
     pub timeout: Duration,
 }
@@ -99,8 +101,10 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
     let redis = fields.optional("redis").map(|node| redis(node, faults));
     let vault = fields.optional("vault").map(|node| vault(node, faults));
     let policy = inline::policy(&mut fields, document.get("policy"), faults);
-    if redis.is_none() {
-        inline::without_redis(policy.as_ref(), faults);
+    match &redis {
+        None => inline::without_redis(policy.as_ref(), faults),
+        Some(Some(Redis { sharded: true, .. })) => inline::sharded(policy.as_ref(), faults),
+        Some(_) => {}
     }
     let auth = auth::read(&mut fields, faults);
     let request = request(&mut fields, faults);
@@ -122,9 +126,13 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
 fn redis(node: Node<'_>, faults: &mut Faults) -> Option<Redis> {
     let mut fields = node.object(faults, "an object with `cluster`")?;
     let cluster = cluster(&mut fields, faults);
+    let sharded = match fields.optional("sharded") {
+        Some(node) => node.boolean(faults),
+        None => Some(false),
+    };
     let timeout = milliseconds(&mut fields, "timeout_ms", 250, faults);
     fields.finish(faults);
-    Some(Redis { cluster: cluster?, timeout: timeout? })
+    Some(Redis { cluster: cluster?, sharded: sharded?, timeout: timeout? })
 }
 
 fn vault(node: Node<'_>, faults: &mut Faults) -> Option<Vault> {
@@ -255,12 +263,31 @@ mod tests {
         assert_eq!(
             faults.to_string(),
             "redis.cluster: found \"\", expected the name of an Envoy cluster\n\
-             redis.timeout: found an unknown field, expected one of cluster, timeout_ms\n\
+             redis.timeout: found an unknown field, expected one of cluster, sharded, timeout_ms\n\
              vault: found 7, expected an object with `cluster`\n\
              request.mode: found \"fast\", expected hold or split\n\
              request.origins[0]: found \"https://a/b\", expected an origin without path, such as https://app.example or http://localhost:6274\n\
              request.max_body_bytes: found 1.5, expected a whole number of bytes from 1024 to 16777216\n\
              failure: found an unknown field, expected one of redis, vault, policy, auth, request, audit"
+        );
+    }
+
+    #[test]
+    fn a_global_limit_and_redis_cluster_do_not_go_together() {
+        let config = |sharded| {
+            Config::parse(&json!({
+                "redis": {"cluster": "r", "sharded": sharded},
+                "policy": {
+                    "version": 1, "organisations": ["acme"], "connectors": {}, "roles": {}, "tiers": {},
+                    "limits": {"all": {"limit": 9, "window": "1s", "per": ["global"]}},
+                },
+            }))
+        };
+        assert!(config(false).is_ok());
+        assert_eq!(
+            config(true).unwrap_err().to_string(),
+            "policy: found the limit limits.all, expected no global limits with Redis Cluster: one script \
+             cannot count them beside others"
         );
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Request {
     /// The client certificate that came with the claim, when certificates count.
     pub(super) certificate: Option<PeerCertificate>,
     pub(super) message: Result<Message, Denial>,
+    /// How long its body is.
+    pub(super) bytes: u64,
     /// Sessions and tasks that it refers to.
     pub(super) bound: Vec<Bound>,
     pub(super) leg: Leg,
@@ -101,7 +103,7 @@ fn unconfirmed(request: Box<Request>, verdict: Verdict, turn: &mut Turn<'_>) -> 
         (Verdict::Refused(denial), _) => turn.refuse(denial),
         (Verdict::Open | Verdict::NeedsPolicy(_), _) => turn.refuse(Denial::PolicyUnusable),
         (Verdict::Allowed(_), Some(bound)) => turn.refuse(bound.unknown()),
-        (Verdict::Allowed(grant), None) if grant.windows.is_empty() => {
+        (Verdict::Allowed(grant), None) if grant.quotas.is_empty() => {
             credit(request, grant, Credential::Settled, turn)
         }
         (Verdict::Allowed(_), None) => turn.refuse(Denial::PolicyUnusable),
@@ -122,7 +124,7 @@ fn ask(
     guards.extend(bound.map(|bound| bound.guard(claimant.org(), claimant.holder())));
     let (windows, template) = match &verdict {
         Verdict::Allowed(grant) => (
-            grant.windows.iter().map(|(_, window)| window.clone()).collect(),
+            grant.quotas.iter().map(|quota| quota.window.clone()).collect(),
             grant.credential.clone(),
         ),
         // Refused requests ask too: the record or policy that refuses may be gone by now.
@@ -195,17 +197,19 @@ impl Admitting {
                 let foreign = foreign.map(|(bound, _)| bound.unknown()).next();
                 decide(self.request, basis, foreign, self.credential, self.rounds, turn)
             }
-            (Ok(AdmitReply::Admitted(_)), Verdict::Allowed(grant)) => {
+            (Ok(AdmitReply::Admitted(states)), Verdict::Allowed(grant)) => {
+                turn.tell(&grant.quotas, &states);
                 credit(self.request, grant, self.credential, turn)
             }
-            (Ok(AdmitReply::Limited { retry_after, window, .. }), Verdict::Allowed(grant)) => {
-                let limit = grant.windows.get(window).map(|(name, _)| name.clone());
-                // A call costs 1 and a limit is at least 1, so there is always a time to come back.
-                match (limit, retry_after) {
+            (Ok(AdmitReply::Limited { retry_after, window, windows }), Verdict::Allowed(grant)) => {
+                turn.tell(&grant.quotas, &windows);
+                match (grant.quotas.get(window).map(|quota| quota.name.clone()), retry_after) {
                     (Some(limit), Some(retry_after)) => {
                         backing_off::limited(&self.request, &grant, limit, retry_after, turn)
                     }
-                    _ => turn.refuse(unreadable),
+                    // It costs more than there ever is: to wait would be in vain.
+                    (Some(rule), None) => turn.refuse(Denial::Forbidden { rule }),
+                    (None, _) => turn.refuse(unreadable),
                 }
             }
             (Ok(AdmitReply::Admitted(_)), Verdict::Refused(denial)) => turn.refuse(denial),
@@ -251,7 +255,7 @@ fn proceed(
 ) -> Next {
     match verdict {
         Verdict::Refused(denial) => turn.refuse(denial),
-        Verdict::Allowed(grant) if grant.windows.is_empty() => {
+        Verdict::Allowed(grant) if grant.quotas.is_empty() => {
             credit(request, grant, credential, turn)
         }
         Verdict::Allowed(_) => ask(request, basis, verdict, credential, rounds, turn),
@@ -304,6 +308,11 @@ impl Loading {
         let Ok(policy) = policy::compile(&document) else {
             return false;
         };
+        // Redis Cluster would turn the whole admission down, and leave the reason to be guessed.
+        let sharded = turn.worker.config.redis.as_ref().is_some_and(|redis| redis.sharded);
+        if sharded && policy.global_limit().is_some() {
+            return false;
+        }
         turn.worker.set_policy(self.version.clone(), Rc::new(policy));
         true
     }

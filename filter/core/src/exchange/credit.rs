@@ -143,6 +143,7 @@ fn pass(
     turn: &mut Turn<'_>,
 ) -> Next {
     turn.context.entry.decision.effect = "allow";
+    turn.context.entry.credits = grant.price.map(|price| price.call);
     match request.leg {
         Leg::Whole => {
             rewrite(&request.strip, &grant, credential, turn);

@@ -7,11 +7,12 @@ use super::admission::{self, Leg, Request};
 use super::binding::{Bound, session_of};
 use super::caller::{Caller, FORWARDED, caller};
 use super::origin;
-use super::{Answers, Next, Stage, Turn};
+use super::{Answers, Form, Next, Stage, Turn};
 use crate::audit::Entry;
 use crate::config::Mode;
 use crate::denial::Denial;
 use crate::event::{Event, Head};
+use crate::limit;
 use crate::mcp::{Message, Operation, headers};
 use crate::step::{Gate, LocalReply};
 
@@ -43,6 +44,9 @@ pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
         }
     };
     turn.context.entry = Entry::of(&head);
+    if limit::fields::accepts_problem(&head.values("accept")) {
+        turn.context.form = Form::Problem;
+    }
     if head.path() == HEALTH_PATH {
         return health(turn);
     }
@@ -139,7 +143,7 @@ impl Reading {
         let Caller { claimant, certificate } = self.caller.clone();
         self.leg = Leg::Body;
         let leg = Leg::Head(Box::new(self));
-        let request = Request { path, bound, strip, claimant, certificate, message, leg };
+        let request = Request { path, bound, strip, claimant, certificate, message, bytes: 0, leg };
         admission::admit(Box::new(request), turn)
     }
 
@@ -174,6 +178,7 @@ impl Reading {
             claimant: self.caller.claimant,
             certificate: self.caller.certificate,
             message,
+            bytes: body.and_then(|body| u64::try_from(body.len()).ok()).unwrap_or_default(),
             leg: self.leg,
         };
         admission::admit(Box::new(request), turn)

@@ -13,18 +13,23 @@ mod backing_off;
 mod basis;
 mod binding;
 mod caller;
+mod charge;
 mod credit;
 mod intake;
 mod origin;
 mod response;
 mod verdict;
 
-use crate::audit::Entry;
+use portcullis_redis_lua::WindowState;
+
+use crate::audit::{AuditEvent, Entry};
 use crate::auth::slowdown::Proof;
 use crate::call::{Call, CallId};
 use crate::denial::{AuditStatus, Denial};
 use crate::event::{Closing, End, Event, Origin};
 use crate::id::RequestId;
+use crate::limit::Quota;
+use crate::limit::fields::Told;
 use crate::mcp::{Era, Sender};
 use crate::step::{Effect, Gate, LocalReply, Step};
 use crate::time::UnixTime;
@@ -83,6 +88,19 @@ struct Context {
     /// The page that asked, when it may.
     origin: Option<String>,
     sent: Sent,
+    /// What a refused client reads.
+    form: Form,
+    /// What it is told of its windows, once Redis has spoken.
+    told: Told,
+}
+
+/// In which form a refusal for a limit is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// As a JSON-RPC error.
+    JsonRpc,
+    /// As problem details (RFC 9457), which the client asked for by name.
+    Problem,
 }
 
 /// Where the client looks for the answer to its message.
@@ -121,6 +139,8 @@ impl Default for Exchange {
             answers: Answers::Here,
             origin: None,
             sent: Sent::Nothing,
+            form: Form::JsonRpc,
+            told: Told::default(),
         };
         Self { stage: Stage::Head, context }
     }
@@ -151,6 +171,11 @@ impl Exchange {
         let request_id = RequestId::new(&self.context.entry.request_id);
         let request_id = request_id.as_ref().map_or("none", RequestId::as_str);
         let mut reply = denial.reply(&self.context.sender, self.context.era, request_id);
+        if let (Denial::Limited { limit, retry_after }, Form::Problem) = (denial, self.context.form)
+        {
+            self.context.told.problem(limit, *retry_after, &mut reply);
+        }
+        reply.headers.extend(self.context.told.headers.iter().cloned());
         // A 200 would be news to nobody: the client would wait for an answer that never comes.
         if self.context.answers == Answers::Elsewhere && reply.status == 200 {
             reply.status = 400;
@@ -206,6 +231,18 @@ impl Turn<'_> {
         (Stage::Ended, Gate::Refuse(denial))
     }
 
+    /// Notes what Redis said of the windows: for the client, and what people alert on.
+    fn tell(&mut self, quotas: &[Quota], states: &[WindowState]) {
+        let raised = quotas.iter().zip(states).filter(|(_, state)| state.raised);
+        let alerts = raised.map(|(quota, state)| AuditEvent::BudgetAlert {
+            limit: quota.name.clone(),
+            used: quota.window.limit.saturating_sub(state.remaining),
+            of: quota.window.limit,
+        });
+        self.context.entry.events.extend(alerts);
+        self.context.told = Told::of(quotas, states);
+    }
+
     /// Writes down why.
     fn note(&mut self, denial: &Denial) {
         let era = self.context.era;
@@ -244,6 +281,8 @@ impl Turn<'_> {
         let cors = self.context.origin.iter().flat_map(|origin| origin::headers(origin));
         let cors = cors.map(|(name, value)| Effect::SetResponseHeader { name, value });
         self.effects.extend(cors.collect::<Vec<_>>());
+        let told = self.context.told.headers.iter().cloned();
+        self.effects.extend(told.map(|(name, value)| Effect::SetResponseHeader { name, value }));
         let value = self.context.entry.request_id.clone();
         if !value.is_empty() {
             let name = "x-portcullis-request-id";

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::binding::{Bound, Claiming, Holder, session_of};
+use super::charge::Tab;
 use super::verdict::Grant;
 use super::{Next, Stage, Turn};
 use crate::audit::Entry;
@@ -39,6 +40,7 @@ struct Asked {
     messages: Option<String>,
     /// The credential that the upstream was given.
     secret: Option<SecretRef>,
+    tab: Tab,
 }
 
 /// The response is on its way to the client.
@@ -77,6 +79,7 @@ impl Upstream {
             holder: Holder { org: principal.org.clone(), name: principal.identity.holder() },
             messages: connector.and_then(|connector| connector.messages.clone()),
             secret: grant.credential.as_ref().map(|template| template.secret().clone()),
+            tab: Tab::of(grant),
         };
         Self { asked }
     }
@@ -244,6 +247,7 @@ impl Answering {
         {
             self.look_at(&message, turn);
             self.bind(turn);
+            self.asked.tab.charge(self.outcome, turn);
         }
         (Stage::Answering(self), Gate::Watch)
     }
@@ -275,6 +279,7 @@ impl Answering {
         };
         self.plan = plan;
         self.bind(turn);
+        self.asked.tab.charge(self.outcome, turn);
         if bytes != chunk {
             turn.effects.push(Effect::ReplaceResponseBody(bytes));
         }

@@ -5,8 +5,6 @@
 
 use std::rc::Rc;
 
-use portcullis_redis_lua::Window;
-
 use super::admission::{Leg, Request};
 use super::basis::{Basis, Known, Standing};
 use super::binding::Bound;
@@ -16,15 +14,16 @@ use crate::auth::certificate::Fingerprint;
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::Peer;
 use crate::auth::{AuthFailure, Claimant, Identity, Principal, Proven};
+use crate::authz;
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
 use crate::id::{PolicyName, PolicyVersion};
+use crate::limit::{Called, Quota};
 use crate::mcp::{Era, Operation};
-use crate::policy::Policy;
+use crate::policy::{Policy, Price};
 use crate::time::UnixTime;
 use crate::vault::CredentialTemplate;
 use crate::worker::{Cached, CachedRecord, Worker};
-use crate::{authz, limit};
 
 /// What may happen if the basis still holds.
 #[derive(Debug)]
@@ -46,8 +45,10 @@ pub(super) struct Grant {
     pub(super) policy: Rc<Policy>,
     pub(super) connector: PolicyName,
     pub(super) credential: Option<CredentialTemplate>,
-    /// By name, in the order of the admission call.
-    pub(super) windows: Vec<(String, Window)>,
+    /// What it draws from, in the order of the admission call.
+    pub(super) quotas: Vec<Quota>,
+    /// What it costs, if it is a call.
+    pub(super) price: Option<Price>,
 }
 
 /// Judges `request` on `basis`; writes into `entry` what becomes known on the way.
@@ -203,10 +204,12 @@ fn grant(
         }
         verdict => verdict?,
     }
-    let windows = match &message.operation {
+    let called = match &message.operation {
         // Of a call that is only announced, nothing is drawn yet.
-        _ if matches!(request.leg, Leg::Head(_)) => Vec::new(),
-        Operation::CallTool(call) => limit::windows(&policy, &principal, name, &call.name),
+        _ if matches!(request.leg, Leg::Head(_)) => None,
+        Operation::CallTool(call) => {
+            Some(Called { connector: name, tool: &call.name, bytes: request.bytes })
+        }
         // Only calls are counted.
         Operation::Initialize
         | Operation::Housekeeping
@@ -218,8 +221,10 @@ fn grant(
         | Operation::Response
         | Operation::Listen
         | Operation::EndSession
-        | Operation::Unknown => Vec::new(),
+        | Operation::Unknown => None,
     };
+    let quotas = called.map(|called| called.quotas(&policy, &principal)).unwrap_or_default();
+    let price = called.map(|called| called.price(&policy));
     let (connector, credential) = (name.clone(), connector.credential.clone());
-    Ok(Grant { principal, policy: policy.clone(), connector, credential, windows })
+    Ok(Grant { principal, policy: policy.clone(), connector, credential, quotas, price })
 }

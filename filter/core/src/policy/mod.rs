@@ -16,7 +16,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 pub use crate::decode::{Fault as PolicyError, Faults as PolicyErrors};
-use crate::id::{OrgId, PolicyName, PolicyVersion};
+use crate::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 use crate::json;
 use crate::vault::CredentialTemplate;
 pub use activation::{Activation, Canary};
@@ -39,6 +39,8 @@ pub struct Policy {
     pub limits: Vec<Limit>,
     /// What is done about callers that do not back off.
     pub cool_off: Option<CoolOff>,
+    /// What single keys have in the place of their tier's windows of the same name, and beside them.
+    pub keys: BTreeMap<KeyId, Vec<Limit>>,
     /// Argument names that the audit log redacts besides the built-in ones.
     pub redact: Vec<String>,
 }
@@ -54,6 +56,8 @@ pub struct Connector {
     pub credential: Option<CredentialTemplate>,
     /// Methods beyond MCP's own that are open on it.
     pub methods: Globs,
+    /// What a call of a tool without a price of its own costs, in credits.
+    pub price: u64,
     /// What is stated about single tools.
     pub tools: BTreeMap<String, Tool>,
 }
@@ -63,6 +67,19 @@ pub struct Connector {
 pub struct Tool {
     /// Whether calling it changes nothing.
     pub read_only: bool,
+    /// What a call costs, in credits.
+    pub price: Option<u64>,
+    /// What each row of the answer costs besides, in credits.
+    pub row_price: u64,
+}
+
+/// What one call costs, in credits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Price {
+    /// Drawn with the admission.
+    pub call: u64,
+    /// Per row of the answer; drawn once they are counted.
+    pub row: u64,
 }
 
 impl Connector {
@@ -92,24 +109,43 @@ pub struct Access {
     pub resources: Globs,
 }
 
-/// One exact sliding window.
+/// One sliding window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
     /// Its name in refusals, headers and keys: `tiers.free.calls`, `limits.storm`.
     pub name: String,
-    /// The most calls in any interval of `window`.
+    /// The most units in any interval of `window`.
     pub limit: u64,
     /// The interval.
     pub window: Duration,
+    /// For how much longer than `window` a unit may count. Zero: the window is exact.
+    pub precision: Duration,
+    /// What its units are.
+    pub cost: Cost,
+    /// From how many units in use on it says that it nears its end.
+    pub alert: Option<u64>,
     /// What partitions the count.
     pub per: Vec<Dimension>,
     /// Which calls it counts.
     pub only: LimitMatch,
 }
 
-/// What a window's count may be kept apart by. The organisation always is.
+/// What a window counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// One unit per call.
+    Calls,
+    /// The price of the tool.
+    Credits,
+    /// The bytes of the request's body.
+    Bytes,
+}
+
+/// What a window's count may be kept apart by. The organisation always is, unless it is global.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dimension {
+    /// One count over all organisations.
+    Global,
     /// One count for the organisation.
     Org,
     /// A count per API key.
@@ -150,11 +186,35 @@ pub struct LimitMatch {
     pub roles: Option<Globs>,
 }
 
+impl Connector {
+    /// What a call of `tool` costs. Where rows cost something the call does too: an empty budget
+    /// stops only what is not free.
+    #[must_use]
+    pub fn price(&self, tool: &str) -> Price {
+        let tool = self.tools.get(tool);
+        let row = tool.map_or(0, |tool| tool.row_price);
+        let call = tool.and_then(|tool| tool.price).unwrap_or(self.price);
+        Price { call: call.max(row.min(1)), row }
+    }
+}
+
 impl Policy {
     /// The connector with the path `path`, exactly.
     #[must_use]
     pub fn connector_at(&self, path: &str) -> Option<(&PolicyName, &Connector)> {
         self.connectors.get_key_value(self.paths.get(path)?)
+    }
+
+    /// Every limit there is.
+    pub fn every_limit(&self) -> impl Iterator<Item = &Limit> {
+        let of_keys = self.tiers.values().chain(self.keys.values()).flatten();
+        of_keys.chain(&self.limits)
+    }
+
+    /// A limit that counts over all organisations.
+    #[must_use]
+    pub fn global_limit(&self) -> Option<&Limit> {
+        self.limits.iter().find(|limit| limit.per.contains(&Dimension::Global))
     }
 
     /// What `role` may do on `connector`.

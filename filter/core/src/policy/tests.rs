@@ -59,7 +59,7 @@ fn every_fault_is_told_at_once_with_its_path() {
         "version": 2,
         "organisations": ["Acme"],
         "connectors": {
-            "demo": {"path": "demo"},
+            "demo": {"path": "demo", "price": -1, "tools": {"query": {"row_price": 0.5}}},
             "twin": {"path": "/same"}, "twin2": {"path": "/same"},
             "bad name": {"path": "/x"},
             "keyed": {"path": "/k/../mcp", "credential": {
@@ -67,7 +67,13 @@ fn every_fault_is_told_at_once_with_its_path() {
         },
         "roles": {"analyst": {"dmeo": {"alow": ["x"]}}},
         "tiers": {"free": {"limits": {"calls": {"limit": 0, "window": "1 s"}}}},
-        "limits": {"storm": {"limit": 1, "window": "1s", "per": ["user"], "match": {"tool": []}}},
+        "limits": {
+            "storm": {"limit": 1, "window": "1s", "per": ["user"], "match": {"tool": []}},
+            "fast": {"limit": 1_000_000_000_000_u64, "window": "1s", "per": ["org"]},
+            "fine": {"limit": 5, "window": "1m", "per": ["org"], "precision": "2m"},
+            "odd": {"limit": 5, "window": "1m", "per": ["global", "key"], "cost": "money", "alert": 101}
+        },
+        "keys": {"k1": {"limits": {}}, "k1a2": {"limit": 5}},
         "color": "red"
     }))
     .unwrap_err();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use portcullis_core::auth::{Identity, Narrowing, Principal, Scopes};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
-use portcullis_core::limit::windows;
-use portcullis_core::policy::{Dimension, Globs, Limit, LimitMatch, Policy};
+use portcullis_core::limit::Called;
+use portcullis_core::policy::{Cost, Dimension, Globs, Limit, LimitMatch, Policy};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -26,7 +26,8 @@ fn matches(glob: &[char], name: &[char]) -> bool {
     }
 }
 
-const DIMENSIONS: [Dimension; 6] = [
+const DIMENSIONS: [Dimension; 7] = [
+    Dimension::Global,
     Dimension::Org,
     Dimension::Key,
     Dimension::Role,
@@ -47,6 +48,8 @@ struct Caller {
 impl Caller {
     fn along(&self, dimension: Dimension) -> &str {
         match dimension {
+            // The same for everybody.
+            Dimension::Global => "",
             Dimension::Org => self.principal.org.as_str(),
             Dimension::Key => self.holder.as_str(),
             Dimension::Role => self.principal.role.as_str(),
@@ -88,6 +91,7 @@ fn policy(limit: Limit) -> Policy {
         tiers: Default::default(),
         limits: vec![limit],
         cool_off: None,
+        keys: Default::default(),
         redact: Vec::new(),
     }
 }
@@ -111,7 +115,7 @@ proptest! {
     // Proves: A8, A14, B11
     #[test]
     fn two_calls_share_a_window_exactly_when_its_dimensions_agree(
-        per in subsequence(DIMENSIONS.to_vec(), 1..=6),
+        per in subsequence(DIMENSIONS.to_vec(), 1..=7),
         one in caller(),
         other in caller(),
     ) {
@@ -119,16 +123,23 @@ proptest! {
             name: "limits.x".into(),
             limit: 1,
             window: Duration::from_secs(1),
+            precision: Duration::ZERO,
+            cost: Cost::Calls,
+            alert: None,
             per: per.clone(),
             only: LimitMatch::default(),
         });
         let key = |caller: &Caller| {
-            let drawn = windows(&policy, &caller.principal, &caller.connector, &caller.tool);
+            let called = Called { connector: &caller.connector, tool: &caller.tool, bytes: 1 };
+            let drawn = called.quotas(&policy, &caller.principal);
             assert_eq!(drawn.len(), 1);
-            drawn[0].1.key.clone()
+            drawn[0].window.key.clone()
         };
         let mut per = per;
-        per.push(Dimension::Org);
+        // An organisation's own, unless it says otherwise.
+        if !per.contains(&Dimension::Global) {
+            per.push(Dimension::Org);
+        }
         let agree = per.iter().all(|dimension| one.along(*dimension) == other.along(*dimension));
         prop_assert_eq!(key(&one) == key(&other), agree);
     }

@@ -45,7 +45,11 @@ static VERSIONS: LazyLock<[String; 4]> =
 
 pub(crate) fn worker(cache: Duration) -> Worker {
     let config = Config {
-        redis: Some(Redis { cluster: "redis".into(), timeout: Duration::from_millis(250) }),
+        redis: Some(Redis {
+            cluster: "redis".into(),
+            sharded: false,
+            timeout: Duration::from_millis(250),
+        }),
         vault: Some(Vault { cluster: "vault".into(), timeout: Duration::from_secs(2), cache }),
         policy: None,
         auth: AuthConfig::default(),
@@ -198,7 +202,7 @@ impl Truth {
 
 /// What is left of so many windows, and until when.
 pub(crate) fn states(windows: usize) -> Vec<Value> {
-    (0..windows).flat_map(|_| [Value::Int(4), Value::Int(1_000)]).collect()
+    (0..windows).flat_map(|_| [4, 1_000, 0].map(Value::Int)).collect()
 }
 
 /// A reply that says that the record is now at `rev` and the policy at `version`.

@@ -4,6 +4,7 @@
 //! not at all, so that a scenario reads like a story.
 
 mod certificates;
+mod limits;
 
 use std::time::Duration;
 
@@ -37,7 +38,11 @@ pub(crate) struct World {
 impl Default for World {
     fn default() -> Self {
         let config = Config {
-            redis: Some(Redis { cluster: "redis".into(), timeout: Duration::from_millis(250) }),
+            redis: Some(Redis {
+                cluster: "redis".into(),
+                sharded: false,
+                timeout: Duration::from_millis(250),
+            }),
             vault: Some(Vault {
                 cluster: "vault".into(),
                 timeout: Duration::from_secs(2),
@@ -91,6 +96,8 @@ fn document(name: &str) -> serde_json::Value {
     let allow = match name {
         "v1" | "v3" => json!(["query_users"]),
         "v2" => json!(["query_users", "create_note"]),
+        "v4" => return limits::priced(document("v1")),
+        "v5" => return limits::global(document("v1")),
         other => panic!("no such policy: {other}"),
     };
     let mut document = json!({
@@ -131,7 +138,7 @@ fn version(name: &str) -> String {
 /// Names in the place of secrets and hashes.
 fn readable(text: &str) -> String {
     let mut text = text.to_owned();
-    for name in ["v1", "v2", "v3"] {
+    for name in ["v1", "v2", "v3", "v4", "v5"] {
         text = text.replace(&version(name), name);
     }
     for name in ["analyst", "stranger"] {
@@ -162,6 +169,10 @@ impl World {
                 let failures = rest.parse().unwrap();
                 let config = SlowdownConfig { failures, ..SlowdownConfig::default() };
                 self.worker.slowdown.reconfigure(config);
+                return Vec::new();
+            }
+            "sharded" => {
+                self.worker.config.redis.as_mut().unwrap().sharded = rest == "yes";
                 return Vec::new();
             }
             "hosts" => {
@@ -247,7 +258,9 @@ impl World {
         }
     }
 
-    /// `#n moved RECORD POLICY`, `#n admitted`, `#n limited MICROS`, `#n document V`, `#n nil`
+    /// `#n moved RECORD POLICY`, `#n admitted`, `#n limited MICROS`, `#n limited MICROS INDEX STATE ..`,
+    /// `#n drawn STATE ..`, `#n document V`, `#n nil`. A state is `remaining/reset_us`, with `!` if it
+    /// raises the alert.
     fn redis(&self, line: &str) -> Event {
         let words: Vec<&str> = line.split(' ').collect();
         let bulk = |bytes: Vec<u8>| Value::Bulk(bytes);
@@ -273,16 +286,7 @@ impl World {
                 }
                 Value::Array(items)
             }
-            ["admitted"] => Value::Array(vec![Value::Int(1)]),
-            ["admitted", remaining] => {
-                let remaining = remaining.parse().unwrap();
-                Value::Array(vec![Value::Int(1), Value::Int(remaining), Value::Int(1_000)])
-            }
-            ["limited", micros] => {
-                let micros = micros.parse().unwrap();
-                let ints = [2, micros, 0, 0, micros];
-                Value::Array(ints.into_iter().map(Value::Int).collect())
-            }
+            ["admitted" | "drawn" | "limited", ..] => limits::reply(&words[1..]),
             ["document", name] => bulk(json::canonical(&document(name)).into_bytes()),
             ["bound"] => Value::Array(vec![Value::Int(1)]),
             ["foreign"] => Value::Array(vec![Value::Int(0)]),
@@ -365,6 +369,10 @@ fn call(call: Call) -> String {
                 script.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
             let keys: Vec<_> = script.keys.iter().map(|key| undigested(key.as_str())).collect();
             readable(&format!("admit {} ({})", keys.join(" "), args.join(" ")))
+        }
+        Call::Charge(script) => {
+            let arg = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
+            format!("charge {} {}", script.keys[0], arg(4))
         }
         Call::Bind(script) => {
             let key = script.keys[0].as_str();

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::globs;
-use super::tool::tools;
+use super::tool::{credits, tools};
 use crate::decode::{Faults, Node};
 use crate::id::PolicyName;
 use crate::policy::{Connector, Globs};
@@ -31,6 +31,10 @@ pub(super) fn connector(_: &PolicyName, node: Node<'_>, faults: &mut Faults) -> 
         Some(node) => globs(node, faults, "a list of JSON-RPC methods; * and ? are wildcards"),
         None => Some(Globs::default()),
     };
+    let price = match fields.optional("price") {
+        Some(node) => credits(node, faults),
+        None => Some(1),
+    };
     let tools = match fields.optional("tools") {
         Some(node) => tools(node, faults),
         None => Some(BTreeMap::new()),
@@ -41,6 +45,7 @@ pub(super) fn connector(_: &PolicyName, node: Node<'_>, faults: &mut Faults) -> 
         messages: messages?,
         credential: credential?,
         methods: methods?,
+        price: price?,
         tools: tools?,
     })
 }

@@ -1,4 +1,4 @@
-//! The form of limits and tiers.
+//! The form of limits, tiers and single keys' limits.
 //!
 //! Owns what may stand where a window is described. Counts nothing.
 
@@ -6,50 +6,79 @@ use std::time::Duration;
 
 use super::{globs, name_of};
 use crate::decode::{Faults, Fields, Node};
-use crate::id::PolicyName;
-use crate::policy::{Dimension, Limit, LimitMatch};
+use crate::id::{KeyId, PolicyName};
+use crate::policy::{Cost, Dimension, Limit, LimitMatch};
 
-/// An exact window keeps one entry per call that is inside it, so its limit bounds its memory.
-const MOST_CALLS: u64 = 100_000;
+/// An exact window keeps one entry per draw that is inside it, so its limit bounds its memory.
+/// Larger ones are dated coarsely; a precision may not ask for more entries than this either.
+const MOST_EXACT: u64 = 100_000;
+/// What large windows are divided by when no precision is given.
+const DEFAULT_GRAINS: u32 = 1_000;
+/// A trillion: bytes of a day, say.
+const MOST_UNITS: u64 = 1_000_000_000_000;
+/// Running totals are exact up to 2^53: at this rate, for three years without one idle window.
+const MOST_UNITS_A_SECOND: u128 = 100_000_000;
 const LONGEST_WINDOW: Duration = Duration::from_secs(31 * 86_400);
+/// Budgets say at this share that they near their end.
+const DEFAULT_ALERT_PERCENT: u64 = 80;
+
+const LIMIT: &str = "a limit: an object with `limit` and `window`";
+pub(super) const DURATION: &str = "a duration from 1ms to 31d, such as 500ms, 1s, 5m, 1h, 30d";
+const DIMENSIONS: &str = "a list of: global, org, key, role, tier, connector, tool";
+const DIMENSION: &str = "one of: global, org, key, role, tier, connector, tool";
+const MEMBERS: &str = "an object: one member for each limit";
 
 pub(super) fn tier(tier: &PolicyName, node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> {
+    per_key(&format!("tiers.{tier}"), node, faults)
+}
+
+/// What single keys have in the place of their tier's windows of the same name, and beside them.
+pub(super) fn keys(node: Node<'_>, faults: &mut Faults) -> Option<Vec<(KeyId, Vec<Limit>)>> {
+    let mut keys = Vec::new();
+    for (id, node) in node.members(faults, "an object: one member for each key's id")? {
+        let key = KeyId::new(id);
+        if key.is_none() {
+            faults.push(node.path(), format!("the key id {id:?}"), KeyId::EXPECTED);
+        }
+        let limits = per_key(&format!("keys.{id}"), node, faults);
+        keys.extend(key.zip(limits));
+    }
+    Some(keys)
+}
+
+/// Windows that every key has for itself.
+fn per_key(owner: &str, node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> {
     let expected = "an object with `limits`";
     let mut fields = node.object(faults, expected)?;
-    let members = fields
-        .required("limits", faults, expected)
-        .and_then(|node| node.members(faults, "an object: one member for each limit"));
+    let members =
+        fields.required("limits", faults, expected).and_then(|node| node.members(faults, MEMBERS));
     fields.finish(faults);
     let mut limits = Vec::new();
     for (name, node) in members? {
-        let Some(name) = name_of(name, &node, faults) else {
+        let (Some(name), Some(mut fields)) =
+            (name_of(name, &node, faults), node.object(faults, LIMIT))
+        else {
             continue;
         };
-        let Some(mut fields) = node.object(faults, WINDOW) else {
-            continue;
-        };
-        let rate = rate(&mut fields, faults);
+        let size = Size::read(&mut fields, faults);
         fields.finish(faults);
-        let Some((limit, window)) = rate else {
-            continue;
+        let own = |size: Size| {
+            size.limit(format!("{owner}.{name}"), vec![Dimension::Key], LimitMatch::default())
         };
-        let name = format!("tiers.{tier}.{name}");
-        let (per, only) = (vec![Dimension::Key], LimitMatch::default());
-        limits.push(Limit { name, limit, window, per, only });
+        limits.extend(size.map(own));
     }
     Some(limits)
 }
 
 pub(super) fn limits(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> {
     let mut limits = Vec::new();
-    for (name, node) in node.members(faults, "an object: one member for each limit")? {
-        let Some(name) = name_of(name, &node, faults) else {
+    for (name, node) in node.members(faults, MEMBERS)? {
+        let (Some(name), Some(mut fields)) =
+            (name_of(name, &node, faults), node.object(faults, LIMIT))
+        else {
             continue;
         };
-        let Some(mut fields) = node.object(faults, WINDOW) else {
-            continue;
-        };
-        let rate = rate(&mut fields, faults);
+        let size = Size::read(&mut fields, faults);
         let per =
             fields.required("per", faults, DIMENSIONS).and_then(|node| dimensions(node, faults));
         let only = match fields.optional("match") {
@@ -57,27 +86,81 @@ pub(super) fn limits(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> 
             None => Some(LimitMatch::default()),
         };
         fields.finish(faults);
-        let (Some((limit, window)), Some(per), Some(only)) = (rate, per, only) else {
+        let (Some(size), Some(per), Some(only)) = (size, per, only) else {
             continue;
         };
-        limits.push(Limit { name: format!("limits.{name}"), limit, window, per, only });
+        limits.push(size.limit(format!("limits.{name}"), per, only));
     }
     Some(limits)
 }
 
-const WINDOW: &str = "a limit: an object with `limit` and `window`";
-const DIMENSIONS: &str = "a list of: org, key, role, tier, connector, tool";
+/// How much, in how long, counted in what, and how exactly.
+struct Size {
+    limit: u64,
+    window: Duration,
+    precision: Duration,
+    cost: Cost,
+    alert_percent: u64,
+}
 
-pub(super) const DURATION: &str = "a duration from 1ms to 31d, such as 500ms, 1s, 5m, 1h, 30d";
+impl Size {
+    fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Self> {
+        const COST: &str = "one of: calls, credits, bytes";
+        let limit_node = fields.required("limit", faults, "how many units the window admits");
+        let limit =
+            limit_node.clone().and_then(|node| node.integer(faults, 1..=MOST_UNITS, "units"));
+        let window = fields
+            .required("window", faults, DURATION)
+            .and_then(|node| node.text(faults, DURATION, duration));
+        let precision_node = fields.optional("precision");
+        let precision = precision_node.clone().map(|node| node.text(faults, DURATION, duration));
+        let cost = fields.optional("cost").map_or(Some(Cost::Calls), |node| {
+            node.text(faults, COST, |text| match text {
+                "calls" => Some(Cost::Calls),
+                "credits" => Some(Cost::Credits),
+                "bytes" => Some(Cost::Bytes),
+                _ => None,
+            })
+        });
+        let alert = fields.optional("alert").map(|node| node.integer(faults, 0..=100, "percent"));
+        let (limit, window, cost) = (limit?, window?, cost?);
+        if u128::from(limit).saturating_mul(1_000)
+            > window.as_millis().saturating_mul(MOST_UNITS_A_SECOND)
+            && limit > MOST_EXACT
+        {
+            limit_node?.fault(faults, format!("at most {MOST_UNITS_A_SECOND} units a second"));
+            return None;
+        }
+        let precision = match precision {
+            Some(given) => given?,
+            None if limit > MOST_EXACT => coarse(window),
+            None => Duration::ZERO,
+        };
+        let grains = window.as_micros().checked_div(precision.as_micros());
+        if precision > window || grains.is_some_and(|grains| grains > u128::from(MOST_EXACT)) {
+            let expected = format!("from a {MOST_EXACT}th of the window to all of it");
+            precision_node?.fault(faults, expected);
+            return None;
+        }
+        let alert_percent = match (alert, cost) {
+            (Some(given), _) => given?,
+            (None, Cost::Credits) => DEFAULT_ALERT_PERCENT,
+            (None, Cost::Calls | Cost::Bytes) => 0,
+        };
+        Some(Self { limit, window, precision, cost, alert_percent })
+    }
 
-fn rate(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<(u64, Duration)> {
-    let limit = fields
-        .required("limit", faults, "how many calls the window admits")
-        .and_then(|node| node.integer(faults, 1..=MOST_CALLS, "calls"));
-    let window = fields
-        .required("window", faults, DURATION)
-        .and_then(|node| node.text(faults, DURATION, duration));
-    Some((limit?, window?))
+    fn limit(self, name: String, per: Vec<Dimension>, only: LimitMatch) -> Limit {
+        let Self { limit, window, precision, cost, alert_percent } = self;
+        let alert = (alert_percent > 0).then(|| limit.saturating_mul(alert_percent).div_ceil(100));
+        Limit { name, limit, window, precision, cost, alert, per, only }
+    }
+}
+
+/// A whole number of microseconds, or the window would keep more dates than it should.
+fn coarse(window: Duration) -> Duration {
+    let micros = window.as_micros().div_ceil(u128::from(DEFAULT_GRAINS));
+    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -99,28 +182,34 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 fn dimensions(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Dimension>> {
     let items = node.clone().items(faults, DIMENSIONS)?;
     if items.is_empty() {
-        node.fault(faults, "at least one of: org, key, role, tier, connector, tool");
+        node.fault(faults, DIMENSION.replacen("one", "at least one", 1));
     }
-    let mut per: Vec<_> = items
-        .into_iter()
-        .map(|node| {
-            node.text(faults, "one of: org, key, role, tier, connector, tool", |text| {
-                Some(match text {
-                    "org" => Dimension::Org,
-                    "key" => Dimension::Key,
-                    "role" => Dimension::Role,
-                    "tier" => Dimension::Tier,
-                    "connector" => Dimension::Connector,
-                    "tool" => Dimension::Tool,
-                    _ => return None,
-                })
-            })
-        })
-        .collect::<Option<_>>()?;
+    let read = |node: Node<'_>| node.text(faults, DIMENSION, dimension);
+    let mut per: Vec<_> = items.into_iter().map(read).collect::<Option<_>>()?;
     // The order in which a person lists them must not make another counter.
     per.sort_unstable();
     per.dedup();
+    // An organisation is nowhere but in itself, and so are its keys.
+    if per.contains(&Dimension::Global)
+        && (per.contains(&Dimension::Org) || per.contains(&Dimension::Key))
+    {
+        node.fault(faults, "global without org and key: those are never shared");
+        return None;
+    }
     Some(per)
+}
+
+fn dimension(text: &str) -> Option<Dimension> {
+    Some(match text {
+        "global" => Dimension::Global,
+        "org" => Dimension::Org,
+        "key" => Dimension::Key,
+        "role" => Dimension::Role,
+        "tier" => Dimension::Tier,
+        "connector" => Dimension::Connector,
+        "tool" => Dimension::Tool,
+        _ => return None,
+    })
 }
 
 fn limit_match(node: Node<'_>, faults: &mut Faults) -> Option<LimitMatch> {

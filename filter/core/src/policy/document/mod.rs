@@ -18,7 +18,7 @@ use crate::decode::{Faults, Fields, Node};
 use crate::id::{OrgId, PolicyName};
 use connector::{connector, distinct_paths};
 use cool_off::cool_off;
-use limit::{limits, tier};
+use limit::{keys, limits, tier};
 use role::role;
 
 /// Longest glob and longest tool name: MCP advises 128 characters.
@@ -54,6 +54,10 @@ fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
         Some(node) => limits(node, faults),
         None => Some(Vec::new()),
     };
+    let keys = match fields.optional("keys") {
+        Some(node) => keys(node, faults),
+        None => Some(Vec::new()),
+    };
     let cool_off = match fields.optional("cool_off") {
         Some(node) => cool_off(node, faults).map(Some),
         None => Some(None),
@@ -74,6 +78,7 @@ fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
         roles: roles?,
         tiers: tiers?,
         limits: limits?,
+        keys: keys?.into_iter().collect(),
         cool_off: cool_off?,
         redact: redact?,
     })

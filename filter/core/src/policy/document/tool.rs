@@ -28,6 +28,19 @@ fn tool(node: Node<'_>, faults: &mut Faults) -> Option<Tool> {
         Some(node) => node.boolean(faults),
         None => Some(false),
     };
+    let price = match fields.optional("price") {
+        Some(node) => credits(node, faults).map(Some),
+        None => Some(None),
+    };
+    let row_price = match fields.optional("row_price") {
+        Some(node) => credits(node, faults),
+        None => Some(0),
+    };
     fields.finish(faults);
-    Some(Tool { read_only: read_only? })
+    Some(Tool { read_only: read_only?, price: price?, row_price: row_price? })
+}
+
+pub(super) fn credits(node: Node<'_>, faults: &mut Faults) -> Option<u64> {
+    const MOST: u64 = 1_000_000_000;
+    node.integer(faults, 0..=MOST, "credits")
 }

@@ -195,6 +195,7 @@ impl Watch {
                         script.keys.iter().filter(|key| key.as_str().contains(":window:"));
                     Kind::Admit { expected, windows: windows.count() }
                 }
+                Call::Charge(_) => panic!("nothing costs by the row"),
                 Call::Bind(_) => panic!("nothing was opened"),
                 Call::Policy(version) => Kind::Policy(version.to_string()),
                 Call::Secret(secret) => Kind::Secret(secret.to_string()),

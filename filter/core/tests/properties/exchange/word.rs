@@ -23,7 +23,7 @@ pub(super) fn understood(reply: &Value, belief: &mut [String; 2], windows: usize
     match items.as_slice() {
         [Value::Int(1), states @ ..] => {
             let plain = states.iter().all(|state| matches!(state, Value::Int(0..)));
-            if plain && states.len() == 2 * windows { Word::Admitted(windows) } else { Word::None }
+            if plain && states.len() == 3 * windows { Word::Admitted(windows) } else { Word::None }
         }
         [Value::Int(0), guards @ ..] if guards.len() == 4 => {
             for (guard, belief) in guards.chunks(2).zip(belief.iter_mut()) {

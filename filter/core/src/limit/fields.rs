@@ -1,0 +1,121 @@
+//! What a client is told of its windows: draft-ietf-httpapi-ratelimit-headers-11, as structured
+//! fields (RFC 9651), and problem details (RFC 9457).
+//!
+//! Owns the spelling. Decides nothing.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use portcullis_redis_lua::WindowState;
+use serde_json::json;
+
+use super::Quota;
+use crate::denial::ceil_ms;
+use crate::policy::Cost;
+use crate::step::LocalReply;
+
+const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What is told of one admission.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Response headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The names of the windows that a refused call did not fit.
+    pub violated: Vec<String>,
+}
+
+impl Told {
+    /// What Redis said of `quotas`; nothing when there are none.
+    #[must_use]
+    pub fn of(quotas: &[Quota], states: &[WindowState]) -> Self {
+        let both = || quotas.iter().zip(states);
+        let full = both().filter(|(quota, state)| quota.window.cost > state.remaining);
+        let violated = full.map(|(quota, _)| quota.name.clone()).collect();
+        if quotas.is_empty() {
+            return Self { headers: Vec::new(), violated };
+        }
+        let credits = both().filter(|(quota, _)| quota.cost == Cost::Credits);
+        let credits = credits.map(|(_, state)| state.remaining).min();
+        let policies: Vec<String> = quotas.iter().map(policy).collect();
+        let limits: Vec<String> = both().map(|(quota, state)| limit(quota, state)).collect();
+        let mut headers =
+            vec![("ratelimit-policy", policies.join(", ")), ("ratelimit", limits.join(", "))];
+        headers.extend(credits.map(|left| ("x-portcullis-credits-remaining", left.to_string())));
+        Self { headers, violated }
+    }
+
+    /// Makes `reply` a problem: the call did not fit `limit`, which may be the rule about callers that
+    /// do not back off.
+    pub fn problem(&self, limit: &str, retry_after: Duration, reply: &mut LocalReply) {
+        let only = [limit.to_owned()];
+        let (kind, title, violated) = match self.violated.iter().any(|name| name == limit) {
+            true => (
+                "quota-exceeded",
+                "Request cannot be satisfied as assigned quota has been exceeded",
+                self.violated.as_slice(),
+            ),
+            false => (
+                "abnormal-usage-detected",
+                "Request not satisfied due to detection of abnormal request pattern",
+                &only[..],
+            ),
+        };
+        let problem = json!({
+            "type": format!("https://iana.org/assignments/http-problem-types#{kind}"),
+            "title": title,
+            "status": reply.status,
+            "violated-policies": violated,
+            "retryAfterMs": ceil_ms(retry_after),
+        });
+        reply.body = problem.to_string().into_bytes();
+        for (name, value) in &mut reply.headers {
+            if *name == "content-type" {
+                PROBLEM_JSON.clone_into(value);
+            }
+        }
+    }
+}
+
+/// One item of `RateLimit-Policy`: quota, its unit unless it is requests, and the window.
+fn policy(quota: &Quota) -> String {
+    let mut item = format!("\"{}\";q={}", quota.name, quota.window.limit);
+    match quota.cost {
+        Cost::Calls => {}
+        Cost::Credits => item.push_str(";qu=\"credits\""),
+        Cost::Bytes => item.push_str(";qu=\"content-bytes\""),
+    }
+    // `w` is in whole seconds; of another window it would say what is not so.
+    let window = Duration::from_micros(quota.window.length_us);
+    if window.subsec_nanos() == 0 {
+        let _ = write!(item, ";w={}", window.as_secs());
+    }
+    item
+}
+
+/// One item of `RateLimit`: what is left, and when more comes back.
+fn limit(quota: &Quota, state: &WindowState) -> String {
+    let seconds = state.reset.as_micros().div_ceil(1_000_000);
+    format!("\"{}\";r={};t={seconds}", quota.name, state.remaining)
+}
+
+/// Whether a client that sent these `Accept` values takes a problem by name. `*/*` is no name: every
+/// client of MCP sends it or could, and expects JSON-RPC.
+#[must_use]
+pub fn accepts_problem(accept: &[&[u8]]) -> bool {
+    let ranges = accept.iter().flat_map(|value| value.split(|byte| *byte == b','));
+    ranges.into_iter().any(|range| {
+        let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let named =
+            parts.next().is_some_and(|media| media.eq_ignore_ascii_case(PROBLEM_JSON.as_bytes()));
+        named && !parts.any(refuses)
+    })
+}
+
+/// `q=0`: not acceptable (RFC 9110 §12.4.2).
+fn refuses(parameter: &[u8]) -> bool {
+    let Some((name, value)) = parameter.split_at_checked(2) else { return false };
+    name.eq_ignore_ascii_case(b"q=")
+        && value.first() == Some(&b'0')
+        && value.iter().all(|byte| matches!(byte, b'0' | b'.'))
+}

@@ -1,0 +1,125 @@
+//! Which windows a call draws from, and what is said of them.
+//!
+//! Owns the mapping from limits of the policy to keys in Redis, and what a call costs in each.
+//! Counts nothing: the admission script does, atomically.
+
+pub mod fields;
+#[cfg(test)]
+mod tests;
+
+use portcullis_redis_lua::{Alert, Key, Scope, Window};
+
+use crate::auth::{Identity, Principal};
+use crate::id::PolicyName;
+use crate::policy::{Cost, Dimension, Globs, Limit, LimitMatch, Policy, Price};
+
+/// A call, as far as limits care.
+#[derive(Clone, Copy, Debug)]
+pub struct Called<'a> {
+    /// On which connector.
+    pub connector: &'a PolicyName,
+    /// Which tool.
+    pub tool: &'a str,
+    /// How long the request's body is.
+    pub bytes: u64,
+}
+
+/// A window that a call draws from, under the name that people know it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// The limit's name: `tiers.free.calls`.
+    pub name: String,
+    /// What is counted.
+    pub cost: Cost,
+    /// What Redis is asked.
+    pub window: Window,
+}
+
+impl Called<'_> {
+    /// What it costs in credits.
+    #[must_use]
+    pub fn price(&self, policy: &Policy) -> Price {
+        let connector = policy.connectors.get(self.connector);
+        connector.map(|connector| connector.price(self.tool)).unwrap_or_default()
+    }
+
+    /// Every window that it draws from: the key's own first, then its tier's, then the others.
+    #[must_use]
+    pub fn quotas(&self, policy: &Policy, principal: &Principal) -> Vec<Quota> {
+        let further = policy.limits.iter().filter(|limit| self.counts(&limit.only, principal));
+        let price = self.price(policy);
+        of_key(policy, principal)
+            .chain(further)
+            .map(|limit| {
+                let cost = match limit.cost {
+                    Cost::Calls => 1,
+                    Cost::Credits => price.call,
+                    Cost::Bytes => self.bytes,
+                };
+                limit.quota(principal, self, cost)
+            })
+            .collect()
+    }
+
+    fn counts(&self, only: &LimitMatch, principal: &Principal) -> bool {
+        let matches = |globs: &Option<Globs>, name: &str| {
+            globs.as_ref().is_none_or(|globs| globs.matches(name))
+        };
+        matches(&only.connectors, self.connector.as_str())
+            && matches(&only.tools, self.tool)
+            && matches(&only.roles, principal.role.as_str())
+    }
+}
+
+/// The windows that a key has for itself: its own, and its tier's unless it has one of that name.
+pub fn of_key<'a>(
+    policy: &'a Policy,
+    principal: &Principal,
+) -> impl Iterator<Item = &'a Limit> + use<'a> {
+    let own = match &principal.identity {
+        Identity::Key(id) => policy.keys.get(id).map(Vec::as_slice).unwrap_or_default(),
+        Identity::Token { .. } | Identity::Certificate(_) => &[],
+    };
+    let tier = policy.tiers.get(&principal.tier).into_iter().flatten();
+    let replaced = |limit: &Limit| own.iter().any(|own| own.last_name() == limit.last_name());
+    own.iter().chain(tier.filter(move |limit| !replaced(limit)))
+}
+
+impl Limit {
+    /// Its name without what it belongs to: `calls` of `tiers.free.calls`.
+    fn last_name(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// Its window for a call of `principal` that costs `cost` there.
+    #[must_use]
+    pub fn quota(&self, principal: &Principal, called: &Called<'_>, cost: u64) -> Quota {
+        let holder = principal.identity.holder();
+        let value = |dimension: &Dimension| match dimension {
+            Dimension::Global => None,
+            Dimension::Org => Some(("org", principal.org.as_str())),
+            Dimension::Key => Some(("key", holder.as_str())),
+            Dimension::Role => Some(("role", principal.role.as_str())),
+            Dimension::Tier => Some(("tier", principal.tier.as_str())),
+            Dimension::Connector => Some(("connector", called.connector.as_str())),
+            Dimension::Tool => Some(("tool", called.tool)),
+        };
+        let partition: Vec<(&str, &str)> = self.per.iter().filter_map(value).collect();
+        let scope = match self.per.first() {
+            Some(Dimension::Global) => Scope::Global,
+            _ => Scope::Org(principal.org.as_str()),
+        };
+        let micros =
+            |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let mark = || Key::mark(scope, &self.name, &partition);
+        let window = Window {
+            key: Key::window(scope, &self.name, &partition),
+            limit: self.limit,
+            length_us: micros(self.window),
+            grain_us: micros(self.precision),
+            cost,
+            alert: self.alert.map(|from| Alert { mark: mark(), from }),
+        };
+        Quota { name: self.name.clone(), cost: self.cost, window }
+    }
+}

@@ -1,0 +1,211 @@
+//! Which windows, at what cost, and how they are told.
+
+use std::time::Duration;
+
+use portcullis_redis_lua::WindowState;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::auth::{Narrowing, Scopes};
+use crate::id::{KeyId, OrgId};
+use crate::policy::{Policy, compile};
+
+fn policy(limits: Value, keys: Value) -> Policy {
+    let mut document = json!({
+        "version": 1,
+        "organisations": ["acme"],
+        "connectors": {"demo": {
+            "path": "/demo/mcp",
+            "price": 2,
+            "tools": {"query": {"price": 10, "row_price": 3}, "free": {"price": 0}},
+        }},
+        "roles": {},
+        "tiers": {"free": {"limits": {
+            "calls": {"limit": 5, "window": "1s"},
+            "credits": {"limit": 100, "window": "1h", "cost": "credits"},
+        }}},
+    });
+    document["limits"] = limits;
+    document["keys"] = keys;
+    compile(&document).unwrap()
+}
+
+fn principal(key: &str, tier: &str) -> Principal {
+    Principal {
+        org: OrgId::new("acme").unwrap(),
+        identity: Identity::Key(KeyId::new(key).unwrap()),
+        name: "cursor".into(),
+        role: PolicyName::new("analyst").unwrap(),
+        tier: PolicyName::new(tier).unwrap(),
+        scopes: Scopes::default(),
+        narrowing: Narrowing::default(),
+    }
+}
+
+fn quotas(policy: &Policy, principal: &Principal, tool: &str) -> Vec<Quota> {
+    let connector = PolicyName::new("demo").unwrap();
+    Called { connector: &connector, tool, bytes: 700 }.quotas(policy, principal)
+}
+
+fn shown(quotas: &[Quota]) -> Vec<String> {
+    let show = |quota: &Quota| {
+        let window = &quota.window;
+        let alert = window.alert.as_ref().map_or(0, |alert| alert.from);
+        format!(
+            "{} {}/{} cost {} alert {alert}",
+            window.key, window.limit, window.length_us, window.cost
+        )
+    };
+    quotas.iter().map(show).collect()
+}
+
+// Proves: A8, A14, B11, C4
+#[test]
+fn every_dimension_has_its_own_count() {
+    let one = |per: Value| json!({"limit": 9, "window": "1m", "per": per});
+    let policy = policy(
+        json!({
+            "a": one(json!(["global"])),
+            "b": one(json!(["org"])),
+            "c": one(json!(["key"])),
+            "d": one(json!(["role"])),
+            "e": one(json!(["tier"])),
+            "f": one(json!(["tool"])),
+            "g": one(json!(["tool", "key"])),
+            "h": one(json!(["connector"])),
+            "i": one(json!(["tool", "global"])),
+        }),
+        json!({}),
+    );
+    let quotas = quotas(&policy, &principal("k1a2", "none"), "query");
+    let keys: Vec<String> = quotas.iter().map(|quota| quota.window.key.to_string()).collect();
+    let expected = [
+        "portcullis:global:window:limits.a:",
+        "portcullis:{acme}:window:limits.b:org=acme",
+        "portcullis:{acme}:window:limits.c:key=k1a2",
+        "portcullis:{acme}:window:limits.d:role=analyst",
+        "portcullis:{acme}:window:limits.e:tier=none",
+        "portcullis:{acme}:window:limits.f:tool=query",
+        "portcullis:{acme}:window:limits.g:key=k1a2,tool=query",
+        "portcullis:{acme}:window:limits.h:connector=demo",
+        "portcullis:global:window:limits.i:tool=query",
+    ];
+    assert_eq!(keys, expected);
+}
+
+// Proves: X9
+#[test]
+fn a_call_costs_one_its_price_or_its_bytes() {
+    let one = |cost: &str| json!({"limit": 9, "window": "1m", "per": ["org"], "cost": cost});
+    let limits = json!({"a": one("calls"), "b": one("credits"), "c": one("bytes")});
+    let policy = policy(limits, json!({}));
+    let costs = |tool| {
+        let quotas = quotas(&policy, &principal("k1a2", "none"), tool);
+        quotas.iter().map(|quota| quota.window.cost).collect::<Vec<_>>()
+    };
+    assert_eq!(costs("query"), [1, 10, 700]);
+    assert_eq!(costs("free"), [1, 0, 700]);
+    assert_eq!(costs("other"), [1, 2, 700]);
+}
+
+// Proves: A11
+#[test]
+fn a_key_may_have_windows_in_the_place_of_its_tiers() {
+    let keys = json!({"k1a2": {"limits": {
+        "calls": {"limit": 1_000, "window": "1s"},
+        "day": {"limit": 1_000_000, "window": "1d", "cost": "credits", "alert": 50},
+    }}});
+    let policy = policy(json!({}), keys);
+    let credits = "portcullis:{acme}:window:tiers.free.credits:key=";
+    assert_eq!(
+        shown(&quotas(&policy, &principal("k1a2", "free"), "query")),
+        [
+            "portcullis:{acme}:window:keys.k1a2.calls:key=k1a2 1000/1000000 cost 1 alert 0".to_owned(),
+            "portcullis:{acme}:window:keys.k1a2.day:key=k1a2 1000000/86400000000 cost 10 alert 500000".to_owned(),
+            format!("{credits}k1a2 100/3600000000 cost 10 alert 80"),
+        ]
+    );
+    assert_eq!(
+        shown(&quotas(&policy, &principal("k9z9", "free"), "query")),
+        [
+            "portcullis:{acme}:window:tiers.free.calls:key=k9z9 5/1000000 cost 1 alert 0"
+                .to_owned(),
+            format!("{credits}k9z9 100/3600000000 cost 10 alert 80"),
+        ]
+    );
+}
+
+#[test]
+fn only_large_windows_are_dated_coarsely_unless_asked() {
+    let grain = |limit: u64, precision: Option<&str>| {
+        let mut storm = json!({"limit": limit, "window": "1h", "per": ["org"]});
+        if let Some(precision) = precision {
+            storm["precision"] = precision.into();
+        }
+        let policy = policy(json!({"storm": storm}), json!({}));
+        quotas(&policy, &principal("k1a2", "none"), "query")[0].window.grain_us
+    };
+    assert_eq!(grain(100_000, None), 0);
+    assert_eq!(grain(100_001, None), 3_600_000);
+    assert_eq!(grain(10, Some("1m")), 60_000_000);
+    assert_eq!(grain(1_000_000, Some("1s")), 1_000_000);
+}
+
+// Proves: X11
+#[test]
+fn windows_are_told_as_structured_fields() {
+    let limits = json!({
+        "burst": {"limit": 9, "window": "500ms", "per": ["org"]},
+        "upload": {"limit": 1_000_000, "window": "1m", "per": ["key"], "cost": "bytes"},
+        "month": {"limit": 5_000, "window": "30d", "per": ["org"], "cost": "credits"},
+    });
+    let policy = policy(limits, json!({}));
+    let quotas = quotas(&policy, &principal("k1a2", "free"), "query");
+    let state = |remaining, reset_ms| WindowState {
+        remaining,
+        reset: Duration::from_millis(reset_ms),
+        raised: false,
+    };
+    let states =
+        [state(0, 1), state(90, 3_600_000), state(8, 499), state(999_300, 0), state(4_990, 1_000)];
+    let told = fields::Told::of(&quotas, &states);
+    assert_eq!(
+        told.headers,
+        [
+            (
+                "ratelimit-policy",
+                "\"tiers.free.calls\";q=5;w=1, \"tiers.free.credits\";q=100;qu=\"credits\";w=3600, \
+                 \"limits.burst\";q=9, \"limits.upload\";q=1000000;qu=\"content-bytes\";w=60, \
+                 \"limits.month\";q=5000;qu=\"credits\";w=2592000"
+                    .to_owned()
+            ),
+            (
+                "ratelimit",
+                "\"tiers.free.calls\";r=0;t=1, \"tiers.free.credits\";r=90;t=3600, \
+                 \"limits.burst\";r=8;t=1, \"limits.upload\";r=999300;t=0, \"limits.month\";r=4990;t=1"
+                    .to_owned()
+            ),
+            ("x-portcullis-credits-remaining", "90".to_owned()),
+        ]
+    );
+    assert_eq!(told.violated, ["tiers.free.calls"]);
+    assert_eq!(fields::Told::of(&[], &[]), fields::Told::default());
+}
+
+#[test]
+fn a_problem_is_sent_only_to_whom_asks_for_it_by_name() {
+    for (accept, expected) in [
+        ("application/problem+json", true),
+        ("application/json, text/event-stream, Application/Problem+JSON;q=0.5", true),
+        ("application/problem+json;q=0", false),
+        ("application/problem+json ; q=0.000", false),
+        ("application/problem+json;q=0.001", true),
+        ("*/*", false),
+        ("application/json, text/event-stream", false),
+        ("application/problem+jsonx", false),
+        ("", false),
+    ] {
+        assert_eq!(fields::accepts_problem(&[accept.as_bytes()]), expected, "{accept}");
+    }
+    assert!(fields::accepts_problem(&[b"text/html", b"application/problem+json"]));
+}
