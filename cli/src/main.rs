@@ -17,6 +17,7 @@ mod args;
 mod audit;
 mod document;
 mod key;
+mod limits;
 mod moment;
 mod policy;
 mod random;
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use args::{AuditCommand, Cli, Command, KeyCommand, Output, PolicyCommand};
+use args::{AuditCommand, Cli, Command, KeyCommand, LimitsCommand, Output, PolicyCommand};
 use report::{Refusal, Report};
 
 fn main() -> ExitCode {
@@ -60,6 +61,10 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
             PolicyCommand::History(args) => policy::history(session, &args),
             PolicyCommand::Show(args) => policy::show(session, &args),
             PolicyCommand::Rollback(args) => policy::rollback(session, &args),
+        },
+        Command::Limits(command) => match command {
+            LimitsCommand::Show(args) => limits::show(session, &args),
+            LimitsCommand::Reset(args) => limits::reset(session, &args),
         },
         Command::Audit(command) => match command {
             AuditCommand::Verify(args) => audit::verify(session, &args),

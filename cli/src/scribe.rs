@@ -62,6 +62,21 @@ impl Scribe {
         chain(org, last).append_deed(&entry)
     }
 
+    /// The line that follows `last` and tells what of the windows of `record`'s key was changed.
+    pub(crate) fn of_limits(
+        &self,
+        deed: Deed,
+        record: &KeyRecord,
+        changes: Map<String, Value>,
+        last: Option<&[u8]>,
+    ) -> String {
+        let mut entry = self.entry(deed, &record.org);
+        entry.api_key_id = Some(record.id.to_string());
+        entry.principal = Some(record.name.clone());
+        entry.changes = changes;
+        chain(&record.org, last).append_deed(&entry)
+    }
+
     fn entry(&self, deed: Deed, org: &OrgId) -> AdminEntry {
         let mut entry = AdminEntry::of(deed, timestamp(), org.to_string());
         entry.request_id.clone_from(&self.request_id);

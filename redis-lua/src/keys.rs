@@ -73,6 +73,18 @@ impl Key {
         Self::partitioned(scope, "mark", limit, partition)
     }
 
+    /// What the window or mark called `name` is kept per: the reverse of what its constructor took.
+    pub fn partition(name: &str) -> Option<Vec<(String, String)>> {
+        let (_, text) = name.rsplit_once(':')?;
+        let pairs = text.split(',').filter(|pair| !pair.is_empty());
+        pairs
+            .map(|pair| {
+                let (dimension, value) = pair.split_once('=')?;
+                Some((decoded(dimension)?, decoded(value)?))
+            })
+            .collect()
+    }
+
     fn partitioned(scope: Scope<'_>, kind: &str, limit: &str, partition: &[(&str, &str)]) -> Self {
         let mut name = match scope {
             Scope::Org(org) => {
@@ -133,6 +145,20 @@ impl fmt::Display for Encoded<'_> {
     }
 }
 
+/// The reverse of [`Encoded`]; nothing for what it did not write.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escaped)) = rest.split_once('%') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let (digits, tail) = escaped.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = tail;
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +207,18 @@ mod tests {
             forged.as_str(),
             "portcullis:{a%7D%7Bb}:window:c%3Ad:tool=x%2Ckey%3Dadmin%7D%3A%C3%A9%25"
         );
+    }
+
+    #[test]
+    fn a_name_tells_what_the_window_is_kept_per() {
+        let partition = [("key", "a1"), ("tool", "x,key=admin}:é%")];
+        let window = Key::window(Scope::Org("acme"), "calls", &partition);
+        let expected = partition.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(Key::partition(window.as_str()), Some(expected.into()));
+        assert_eq!(Key::partition("portcullis:global:window:calls:"), Some(vec![]));
+        for other in ["x", "a:key", "a:key=%4", "a:key=%GG"] {
+            assert_eq!(Key::partition(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod audit;
 mod key;
+mod limits;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,8 @@ pub(crate) use audit::{AuditCommand, ShowAuditArgs, VerifyArgs};
 pub(crate) use key::{
     IssueArgs, KeyCommand, ListArgs, RevokeArgs, RotateArgs, SetArgs, ShowKeyArgs, Switch, Terms,
 };
+
+pub(crate) use limits::{LimitsCommand, ResetArgs};
 
 use crate::report::Refusal;
 
@@ -76,6 +79,9 @@ pub(crate) enum Command {
     /// Check policy documents, activate them, go back to an earlier one.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// What keys have drawn from their windows; forgetting it.
+    #[command(subcommand)]
+    Limits(LimitsCommand),
     /// Verify audit logs; read who changed keys and policies.
     #[command(subcommand)]
     Audit(AuditCommand),

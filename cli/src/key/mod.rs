@@ -23,6 +23,7 @@ use portcullis_core::secret::Secret;
 use portcullis_redis_lua::Expected;
 
 pub(crate) use issue::issue;
+pub(crate) use policy::Active;
 pub(crate) use revoke::revoke;
 pub(crate) use rotate::rotate;
 pub(crate) use set::set;
@@ -67,7 +68,7 @@ fn change(
 }
 
 /// The one record with this id, in the organisation given or in any.
-fn find(store: &mut Store, args: &ShowKeyArgs) -> Result<Stored, Refusal> {
+pub(crate) fn find(store: &mut Store, args: &ShowKeyArgs) -> Result<Stored, Refusal> {
     let organisations = match &args.org {
         Some(org) => vec![org.clone()],
         None => store.organisations()?,

@@ -10,14 +10,14 @@ use crate::store::Store;
 const PUSH: &str = "portcullis policy push FILE --reason …";
 
 /// The policy that is active for an organisation.
-pub(super) struct Active {
+pub(crate) struct Active {
     version: PolicyVersion,
     org: OrgId,
     policy: Policy,
 }
 
 impl Active {
-    pub(super) fn of(org: &OrgId, store: &mut Store) -> Result<Self, Refusal> {
+    pub(crate) fn of(org: &OrgId, store: &mut Store) -> Result<Self, Refusal> {
         let Some(version) = store.active(org)? else {
             return Err(unknown_organisation(org, store)?.next(PUSH));
         };
@@ -30,6 +30,10 @@ impl Active {
                 .next(PUSH)
         })?;
         Ok(Self { version, org: org.clone(), policy })
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     pub(super) fn knows_role(&self, role: &PolicyName) -> Result<(), Refusal> {

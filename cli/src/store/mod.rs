@@ -9,6 +9,7 @@
 mod admin;
 mod keys;
 mod policies;
+mod windows;
 
 use std::time::Duration;
 

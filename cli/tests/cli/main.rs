@@ -7,6 +7,7 @@ mod keys;
 mod keys_bulk;
 mod keys_life;
 mod keys_lost;
+mod limits;
 mod policy;
 mod usage;
 #[allow(dead_code, reason = "the tests of redis-lua use the rest")]

@@ -24,6 +24,8 @@ pub enum Deed {
     PolicyPush,
     /// An earlier policy was made the active one again.
     PolicyRollback,
+    /// What a key had drawn from windows was forgotten.
+    LimitsReset,
 }
 
 impl Deed {
@@ -37,6 +39,7 @@ impl Deed {
             Self::KeyRevoke => "key.revoke",
             Self::PolicyPush => "policy.push",
             Self::PolicyRollback => "policy.rollback",
+            Self::LimitsReset => "limits.reset",
         }
     }
 }

@@ -11,7 +11,7 @@ use portcullis_redis_lua::{Alert, Key, Scope, Window};
 
 use crate::auth::{Identity, Principal};
 use crate::id::PolicyName;
-use crate::policy::{Cost, Dimension, Globs, Limit, LimitMatch, Policy, Price};
+use crate::policy::{Cost, Dimension, Globs, Limit, Policy, Price};
 
 /// A call, as far as limits care.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ impl Called<'_> {
     /// Every window that it draws from: the key's own first, then its tier's, then the others.
     #[must_use]
     pub fn quotas(&self, policy: &Policy, principal: &Principal) -> Vec<Quota> {
-        let further = policy.limits.iter().filter(|limit| self.counts(&limit.only, principal));
+        let further = policy.limits.iter().filter(|limit| self.counts(limit, principal));
         let price = self.price(policy);
         of_key(policy, principal)
             .chain(further)
@@ -61,13 +61,14 @@ impl Called<'_> {
             .collect()
     }
 
-    fn counts(&self, only: &LimitMatch, principal: &Principal) -> bool {
+    fn counts(&self, limit: &Limit, principal: &Principal) -> bool {
+        let only = &limit.only;
         let matches = |globs: &Option<Globs>, name: &str| {
             globs.as_ref().is_none_or(|globs| globs.matches(name))
         };
         matches(&only.connectors, self.connector.as_str())
             && matches(&only.tools, self.tool)
-            && matches(&only.roles, principal.role.as_str())
+            && limit.counts_role(&principal.role)
     }
 }
 
@@ -89,6 +90,28 @@ impl Limit {
     /// Its name without what it belongs to: `calls` of `tiers.free.calls`.
     fn last_name(&self) -> &str {
         self.name.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// Whether it counts calls of this role at all.
+    #[must_use]
+    pub fn counts_role(&self, role: &PolicyName) -> bool {
+        self.only.roles.as_ref().is_none_or(|roles| roles.matches(role.as_str()))
+    }
+
+    /// Whether one caller has several windows of it: per connector or tool.
+    #[must_use]
+    pub fn is_per_target(&self) -> bool {
+        self.per.iter().any(|dimension| matches!(dimension, Dimension::Connector | Dimension::Tool))
+    }
+
+    /// What the names of its windows start with for every call of `principal`; the whole name, unless
+    /// [`Limit::is_per_target`].
+    #[must_use]
+    pub fn prefix(&self, principal: &Principal) -> Key {
+        let known = self.per.iter().copied();
+        let known = known.filter(|one| !matches!(one, Dimension::Connector | Dimension::Tool));
+        let nowhere = Called { connector: &principal.role, tool: "", bytes: 0 };
+        Self { per: known.collect(), ..self.clone() }.quota(principal, &nowhere, 0).window.key
     }
 
     /// Its window for a call of `principal` that costs `cost` there.

@@ -1,0 +1,241 @@
+//! `portcullis limits`: show, reset.
+//!
+//! Owns which windows belong to a key, and how they are shown. What a call draws from the core says;
+//! how much is in use, Redis.
+
+use std::time::Duration;
+
+use portcullis_core::audit::Deed;
+use portcullis_core::auth::Principal;
+use portcullis_core::id::PolicyName;
+use portcullis_core::limit::{self, Called, Quota};
+use portcullis_core::policy::{Cost, Dimension, Limit, Policy};
+use portcullis_redis_lua::{Key, Window, WindowState};
+use serde_json::{Map, Value, json};
+
+use crate::args::{ResetArgs, Session, ShowKeyArgs};
+use crate::key::{Active, find};
+use crate::report::{Refusal, Report, table};
+use crate::scribe::Scribe;
+use crate::store::Store;
+
+/// A window of a key, as it stands.
+struct Standing {
+    quota: Quota,
+    of: Partition,
+    own: Whose,
+    state: WindowState,
+}
+
+/// The dimensions that a window is kept per, with their values.
+type Partition = Vec<(String, String)>;
+
+/// Whose calls a window counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// This key's alone.
+    Own,
+    /// Others' as well.
+    Shared,
+}
+
+pub(crate) fn show(session: &Session, args: &ShowKeyArgs) -> Result<Report, Refusal> {
+    let mut store = Store::open(session)?;
+    let record = find(&mut store, args)?.record;
+    let standings = standings(&mut store, &record.principal())?;
+    let text = match standings.is_empty() {
+        true => format!("no limit counts calls of key {}", record.id),
+        false => rows(&standings),
+    };
+    let views: Vec<Value> = standings.iter().map(Standing::view).collect();
+    Ok(Report::done(text, json!({ "org": record.org, "key": record.id, "windows": views })))
+}
+
+pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, Refusal> {
+    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let mut store = Store::open(session)?;
+    store.until_done("nothing was reset", |store| {
+        let record = find(store, &args.key)?.record;
+        store.watch_chain(&record.org)?;
+        let mut chosen = standings(store, &record.principal())?;
+        if let Some(limit) = &args.limit {
+            unknown(limit, &chosen)?;
+        }
+        chosen.retain(|standing| match &args.limit {
+            Some(limit) => standing.quota.name == *limit,
+            None => standing.own == Whose::Own,
+        });
+        chosen.retain(|standing| standing.used() > 0);
+        if !chosen.is_empty() {
+            let changes = chosen
+                .iter()
+                .map(|standing| (standing.label(), json!({ "from": standing.used(), "to": 0 })));
+            let last = store.last_entry(&record.org)?;
+            let entry = scribe.of_limits(
+                Deed::LimitsReset,
+                &record,
+                changes.collect::<Map<_, _>>(),
+                last.as_deref(),
+            );
+            let keys: Vec<&Key> = chosen.iter().flat_map(Standing::keys).collect();
+            if store.forget(&keys, &record.org, &entry)?.is_none() {
+                return Ok(None);
+            }
+        } else {
+            store.unwatch()?;
+        }
+        let text = match chosen.is_empty() {
+            true => "nothing is drawn there; nothing was changed".to_owned(),
+            false => format!("{}\n\nReset: what is shown as used is forgotten.", rows(&chosen)),
+        };
+        let views: Vec<Value> = chosen.iter().map(Standing::view).collect();
+        let changed = !chosen.is_empty();
+        let json = json!({ "changed": changed, "key": record.id, "reset": views });
+        Ok(Some(Report::done(text, json)))
+    })
+}
+
+/// Refuses the name of a limit that does not count calls of this key.
+fn unknown(limit: &str, standings: &[Standing]) -> Result<(), Refusal> {
+    let mut known: Vec<&str> =
+        standings.iter().map(|standing| standing.quota.name.as_str()).collect();
+    known.dedup();
+    if known.contains(&limit) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        format!("nothing is drawn from a limit {limit} by this key"),
+        "the active policy",
+    )
+    .expected(format!("one of {}", known.join(", ")))
+    .next("portcullis limits show ID"))
+}
+
+/// Every window that calls of `principal` draw from; of those kept per connector or tool, the ones that
+/// were drawn from.
+fn standings(store: &mut Store, principal: &Principal) -> Result<Vec<Standing>, Refusal> {
+    let active = Active::of(&principal.org, store)?;
+    let policy: &Policy = active.policy();
+    let further = policy.limits.iter().filter(|limit| limit.counts_role(&principal.role));
+    let mut quotas = Vec::new();
+    for limit in limit::of_key(policy, principal).chain(further) {
+        for (quota, of) in windows(store, limit, principal)? {
+            let own = match limit.per.contains(&Dimension::Key) {
+                true => Whose::Own,
+                false => Whose::Shared,
+            };
+            quotas.push((quota, of, own));
+        }
+    }
+    let windows: Vec<Window> = quotas.iter().map(|(quota, ..)| quota.window.clone()).collect();
+    let states = store.look_at(&windows)?;
+    let standings = quotas.into_iter().zip(states);
+    Ok(standings.map(|((quota, of, own), state)| Standing { quota, of, own, state }).collect())
+}
+
+/// The windows of one limit, each with what it is kept per.
+fn windows(
+    store: &mut Store,
+    limit: &Limit,
+    principal: &Principal,
+) -> Result<Vec<(Quota, Partition)>, Refusal> {
+    let prefix = limit.prefix(principal);
+    let names = match limit.is_per_target() {
+        true => store.names_with(prefix.as_str())?,
+        false => vec![prefix.to_string()],
+    };
+    let windows = names.iter().filter_map(|name| {
+        let of = Key::partition(name)?;
+        let value = |dimension: &str| {
+            of.iter().find(|(name, _)| name == dimension).map(|(_, value)| value.as_str())
+        };
+        let connector = PolicyName::new(value("connector").unwrap_or("none"))?;
+        let called =
+            Called { connector: &connector, tool: value("tool").unwrap_or_default(), bytes: 0 };
+        let quota = limit.quota(principal, &called, 0);
+        // Another key's, whose id starts like this one's.
+        (quota.window.key.as_str() == name).then_some((quota, of))
+    });
+    Ok(windows.collect())
+}
+
+impl Standing {
+    fn used(&self) -> u64 {
+        self.quota.window.limit.saturating_sub(self.state.remaining)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        let mark = self.quota.window.alert.as_ref().map(|alert| &alert.mark);
+        std::iter::once(&self.quota.window.key).chain(mark)
+    }
+
+    /// `limits.storm`, or `limits.storm tool=x` where a limit has several windows.
+    fn label(&self) -> String {
+        let targets = self.of.iter().filter(|(name, _)| name == "connector" || name == "tool");
+        let targets = targets.map(|(name, value)| format!(" {name}={value}"));
+        std::iter::once(self.quota.name.clone()).chain(targets).collect()
+    }
+
+    fn unit(&self) -> &'static str {
+        match self.quota.cost {
+            Cost::Calls => "calls",
+            Cost::Credits => "credits",
+            Cost::Bytes => "bytes",
+        }
+    }
+
+    fn view(&self) -> Value {
+        let Window { limit, length_us, grain_us, alert, .. } = &self.quota.window;
+        let of: Map<String, Value> =
+            self.of.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        json!({
+            "limit": self.quota.name,
+            "of": of,
+            "shared": self.own == Whose::Shared,
+            "unit": self.unit(),
+            "used": self.used(),
+            "max": limit,
+            "remaining": self.state.remaining,
+            "window_ms": length_us / 1_000,
+            "precision_ms": grain_us / 1_000,
+            "alert_at": alert.as_ref().map(|alert| alert.from),
+            "next_back_ms": self.state.reset.as_millis(),
+        })
+    }
+}
+
+fn rows(standings: &[Standing]) -> String {
+    let header = ["LIMIT", "OF", "UNIT", "USED", "MAX", "LEFT", "WINDOW", "NEXT BACK"];
+    let rows = standings.iter().map(|standing| {
+        let of: Vec<_> =
+            standing.of.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let of = if of.is_empty() { "everybody".to_owned() } else { of.join(", ") };
+        [
+            standing.quota.name.clone(),
+            of,
+            standing.unit().to_owned(),
+            standing.used().to_string(),
+            standing.quota.window.limit.to_string(),
+            standing.state.remaining.to_string(),
+            span(standing.quota.window.length_us / 1_000),
+            match standing.state.reset.as_millis() {
+                0 => "-".to_owned(),
+                millis => span(u64::try_from(millis).unwrap_or(u64::MAX)),
+            },
+        ]
+    });
+    table(header, rows.collect())
+}
+
+/// A duration in the largest unit that divides it, as a policy writes it; rounded to seconds above a minute.
+fn span(millis: u64) -> String {
+    const MINUTE: u64 = 60_000;
+    let seconds = Duration::from_millis(millis).as_secs();
+    let millis = if millis > MINUTE { seconds.saturating_mul(1_000) } else { millis };
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (MINUTE, "m"), (1_000, "s"), (1, "ms")];
+    let whole = |(unit, name)| {
+        let exact = millis >= unit && millis.is_multiple_of(unit);
+        exact.then(|| millis.checked_div(unit).map(|count| format!("{count}{name}")))
+    };
+    units.into_iter().find_map(whole).flatten().unwrap_or_else(|| "0ms".to_owned())
+}

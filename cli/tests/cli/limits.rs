@@ -1,0 +1,157 @@
+//! `limits`: what a key has drawn, and forgetting it. Draws are made as the filter makes them: by the
+//! admission script, from the windows that the core says.
+
+use portcullis_core::id::PolicyName;
+use portcullis_core::json;
+use portcullis_core::limit::Called;
+use portcullis_core::policy;
+use portcullis_redis_lua::{Admit, AdmitReply, Key};
+use redis::Commands as _;
+use serde_json::{Value, json};
+
+use crate::harness::{Operator, Scratch, issue, record};
+use crate::valkey;
+
+const POLICY: &str = r#"{
+    "version": 1, "organisations": ["acme"],
+    "connectors": {"demo": {"path": "/demo/mcp", "tools": {"query_users": {"price": 30}}}},
+    "roles": {"analyst": {"demo": {"allow": ["*"]}}, "admin": {"demo": {"allow": ["*"]}}},
+    "tiers": {"free": {"limits": {
+        "calls": {"limit": 50, "window": "1h"},
+        "day": {"limit": 100, "window": "1d", "cost": "credits"}}}},
+    "limits": {
+        "all": {"limit": 1000000, "window": "1h", "per": ["global"]},
+        "company": {"limit": 70, "window": "30d", "per": ["org"], "cost": "credits", "alert": 40},
+        "storm": {"limit": 9, "window": "1h", "per": ["key", "tool"]},
+        "admins": {"limit": 3, "window": "1h", "per": ["role"], "match": {"roles": ["admin"]}}}}"#;
+
+/// An operator, and two keys in their order.
+fn operator() -> (Operator, [String; 2]) {
+    let operator = Operator::new();
+    let policy = Scratch::new("limits.json", POLICY);
+    operator.says(&["policy", "push", policy.path(), "--reason", "start"]).json();
+    let id = || issue(&operator, &[]).json()["record"]["id"].as_str().unwrap().to_owned();
+    let ids = [id(), id()];
+    (operator, ids)
+}
+
+/// A call of `tool` with the key `id`, as far as Redis sees it; whether it was admitted.
+fn call(operator: &Operator, id: &str, tool: &str) -> bool {
+    let policy = policy::compile(&json::parse_strict(POLICY.as_bytes()).unwrap()).unwrap();
+    let connector = PolicyName::new("demo").unwrap();
+    let principal = record(operator, "acme", id).1.principal();
+    let quotas = Called { connector: &connector, tool, bytes: 1 }.quotas(&policy, &principal);
+    let windows = quotas.into_iter().map(|quota| quota.window).collect();
+    let admit = Admit { guards: vec![], windows, used: None };
+    let reply = valkey::run(&mut operator.redis(), &admit.call());
+    matches!(admit.decode(reply).unwrap(), AdmitReply::Admitted(_))
+}
+
+fn used(shown: &Value) -> Vec<(String, u64)> {
+    let windows = shown["windows"].as_array().unwrap().iter();
+    windows
+        .map(|window| {
+            let tool = window["of"].get("tool").and_then(Value::as_str);
+            let name = window["limit"].as_str().unwrap();
+            let name = tool.map_or(name.to_owned(), |tool| format!("{name} {tool}"));
+            (name, window["used"].as_u64().unwrap())
+        })
+        .collect()
+}
+
+fn named(pairs: &[(&str, u64)]) -> Vec<(String, u64)> {
+    pairs.iter().map(|(name, used)| ((*name).to_owned(), *used)).collect()
+}
+
+// Proves: X9
+#[test]
+fn show_tells_every_window_that_a_key_draws_from() {
+    let (operator, [id, other]) = operator();
+    let show = |id: &str| operator.says(&["limits", "show", id]).json();
+    let untouched =
+        [("tiers.free.calls", 0), ("tiers.free.day", 0), ("limits.all", 0), ("limits.company", 0)];
+    assert_eq!(used(&show(&id)), named(&untouched));
+
+    assert!(call(&operator, &id, "query_users") && call(&operator, &id, "echo"));
+    assert!(call(&operator, &other, "query_users"));
+    let shown = show(&id);
+    assert_eq!(
+        used(&shown),
+        named(&[
+            ("tiers.free.calls", 2),
+            ("tiers.free.day", 31),
+            ("limits.all", 3),
+            ("limits.company", 61),
+            ("limits.storm echo", 1),
+            ("limits.storm query_users", 1),
+        ])
+    );
+    let company = &shown["windows"][3];
+    assert_eq!((&company["remaining"], &company["max"]), (&json!(9), &json!(70)));
+    assert_eq!((&company["unit"], &company["alert_at"]), (&json!("credits"), &json!(28)));
+    assert_eq!((&company["of"], &company["shared"]), (&json!({"org": "acme"}), &json!(true)));
+    assert_eq!(company["window_ms"], 30 * 86_400_000_u64);
+    let next_back = company["next_back_ms"].as_u64().unwrap();
+    assert!(next_back > 30 * 86_400_000 - 60_000 && next_back <= 30 * 86_400_000, "{next_back}");
+
+    let table = operator.plainly(&["limits", "show", &id]).stdout;
+    for cell in ["tiers.free.day", "everybody", "org acme", "tool query_users", "30d", "NEXT BACK"]
+    {
+        assert!(table.contains(cell), "{cell} in\n{table}");
+    }
+    let refusal = operator.says(&["limits", "show", "nosuchkey1"]).refusal();
+    assert_eq!(refusal["found"], "there is no key nosuchkey1");
+}
+
+// Proves: C7
+#[test]
+fn reset_forgets_what_is_the_keys_own_and_says_so_in_the_admin_chain() {
+    let (operator, [id, other]) = operator();
+    let reset = |more: &[&str]| {
+        operator.says(&[&["limits", "reset", &id, "--reason", "paid"], more].concat())
+    };
+    assert_eq!(reset(&[]).json()["changed"], false);
+
+    assert!(call(&operator, &id, "query_users") && call(&operator, &other, "query_users"));
+    assert!(!call(&operator, &id, "query_users"), "the company has 10 credits left");
+    let done = reset(&[]).json();
+    assert_eq!(done["changed"], true);
+    let windows = |id: &str| used(&operator.says(&["limits", "show", id]).json());
+    assert_eq!(
+        windows(&id),
+        named(&[
+            ("tiers.free.calls", 0),
+            ("tiers.free.day", 0),
+            ("limits.all", 2),
+            ("limits.company", 60),
+        ])
+    );
+    assert_eq!(windows(&other)[1], ("tiers.free.day".to_owned(), 30), "another key's is left");
+    assert!(!call(&operator, &id, "query_users"), "and what everybody shares");
+
+    assert_eq!(reset(&["--limit", "limits.company"]).json()["changed"], true);
+    assert_eq!(windows(&other)[3], ("limits.company".to_owned(), 0));
+    assert!(call(&operator, &id, "query_users"));
+    let keys: Vec<String> = operator.redis().keys("*:mark:limits.company*").unwrap();
+    assert_eq!(keys.len(), 1, "the alert of the new count was raised");
+
+    let refusal = reset(&["--limit", "limits.admins"]).refusal();
+    assert_eq!(refusal["found"], "nothing is drawn from a limit limits.admins by this key");
+
+    let lines: Vec<String> = operator.redis().lrange(Key::admin("acme").as_str(), 0, -1).unwrap();
+    let entries = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let resets: Vec<Value> = entries.filter(|entry| entry["action"] == "limits.reset").collect();
+    assert_eq!(resets.len(), 2, "{resets:?}");
+    assert_eq!(
+        resets[0]["changes"],
+        json!({
+            "tiers.free.calls": {"from": 1, "to": 0},
+            "tiers.free.day": {"from": 30, "to": 0},
+            "limits.storm tool=query_users": {"from": 1, "to": 0},
+        })
+    );
+    assert_eq!((&resets[0]["api_key_id"], &resets[0]["reason"]), (&json!(id), &json!("paid")));
+    assert_eq!(resets[1]["changes"], json!({"limits.company": {"from": 60, "to": 0}}));
+    let verified = operator.says(&["audit", "verify", "--admin"]).json();
+    assert_eq!(verified["intact"], true);
+}
