@@ -185,7 +185,7 @@ impl Standing {
     }
 
     fn view(&self) -> Value {
-        let Window { limit, length_us, grain_us, alert, .. } = &self.quota.window;
+        let Window { limit, grain_us, alert, .. } = &self.quota.window;
         let of: Map<String, Value> =
             self.of.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         json!({
@@ -196,7 +196,8 @@ impl Standing {
             "used": self.used(),
             "max": limit,
             "remaining": self.state.remaining,
-            "window_ms": length_us / 1_000,
+            "window_ms": self.quota.length.as_millis(),
+            "lease": self.quota.lease,
             "precision_ms": grain_us / 1_000,
             "alert_at": alert.as_ref().map(|alert| alert.from),
             "next_back_ms": self.state.reset.as_millis(),
@@ -217,7 +218,7 @@ fn rows(standings: &[Standing]) -> String {
             standing.used().to_string(),
             standing.quota.window.limit.to_string(),
             standing.state.remaining.to_string(),
-            span(standing.quota.window.length_us / 1_000),
+            span(u64::try_from(standing.quota.length.as_millis()).unwrap_or(u64::MAX)),
             match standing.state.reset.as_millis() {
                 0 => "-".to_owned(),
                 millis => span(u64::try_from(millis).unwrap_or(u64::MAX)),

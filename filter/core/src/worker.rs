@@ -18,6 +18,7 @@ use crate::auth::slowdown::Slowdown;
 use crate::config::Config;
 use crate::cool_off::Callers;
 use crate::id::{KeyId, OrgId, PolicyVersion};
+use crate::limit::slices::Slices;
 use crate::metric::Labels;
 use crate::policy::{Activation, Policy};
 use crate::time::UnixTime;
@@ -64,6 +65,8 @@ pub struct Worker {
     leases: LruCache<SecretRef, Lease>,
     /// Callers that do not back off.
     pub callers: Callers,
+    /// Units of windows that were drawn in advance.
+    pub slices: Slices,
     /// What metrics may be labelled with.
     pub labels: Labels,
 }
@@ -85,6 +88,7 @@ impl Worker {
             policies: LruCache::new(MAX_POLICIES),
             leases: LruCache::new(MAX_LEASES),
             callers: Callers::default(),
+            slices: Slices::default(),
             labels: Labels::default(),
         }
     }

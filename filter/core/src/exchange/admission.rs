@@ -24,6 +24,7 @@ use crate::denial::Denial;
 use crate::event::Event;
 use crate::id::PolicyVersion;
 use crate::json;
+use crate::limit::slices::{Draws, Settled};
 use crate::mcp::Message;
 use crate::policy;
 use crate::step::Gate;
@@ -66,6 +67,7 @@ pub(super) struct Admitting {
     basis: Basis,
     verdict: Verdict,
     admit: Admit,
+    draws: Draws,
     call: CallId,
     credential: Credential,
     rounds: u8,
@@ -122,14 +124,12 @@ fn ask(
     let mut guards = basis.guards(claimant);
     let bound = request.bound.iter();
     guards.extend(bound.map(|bound| bound.guard(claimant.org(), claimant.holder())));
-    let (windows, template) = match &verdict {
-        Verdict::Allowed(grant) => (
-            grant.quotas.iter().map(|quota| quota.window.clone()).collect(),
-            grant.credential.clone(),
-        ),
+    let (quotas, template) = match &verdict {
+        Verdict::Allowed(grant) => (grant.quotas.as_slice(), grant.credential.clone()),
         // Refused requests ask too: the record or policy that refuses may be gone by now.
-        Verdict::Open | Verdict::NeedsPolicy(_) | Verdict::Refused(_) => (Vec::new(), None),
+        Verdict::Open | Verdict::NeedsPolicy(_) | Verdict::Refused(_) => (&[][..], None),
     };
+    let (draws, windows) = turn.worker.slices.draw(quotas, turn.now);
     let used = use_of(claimant, &verdict, turn);
     let admit = Admit { guards, windows, used };
     let call = turn.start(Call::Admit(admit.call()));
@@ -137,7 +137,7 @@ fn ask(
         (Credential::Settled, Some(template)) => fetch(&template, turn),
         (credential, _) => credential,
     };
-    let stage = Admitting { request, basis, verdict, admit, call, credential, rounds };
+    let stage = Admitting { request, basis, verdict, admit, draws, call, credential, rounds };
     (Stage::Admitting(Box::new(stage)), Gate::Hold)
 }
 
@@ -186,7 +186,10 @@ impl Admitting {
             turn.worker.note_use(used, turn.now);
         }
         match (reply, self.verdict) {
-            (Ok(AdmitReply::Moved(states)), _) => {
+            (Ok(AdmitReply::Moved(states)), verdict) => {
+                if let Verdict::Allowed(grant) = verdict {
+                    turn.worker.slices.give_back(self.draws, &grant.quotas);
+                }
                 let (mut states, mut basis) = (states.into_iter(), self.basis);
                 let claimant = &self.request.claimant;
                 if basis.learn(claimant, &mut states, turn.worker).is_none() {
@@ -198,12 +201,29 @@ impl Admitting {
                 decide(self.request, basis, foreign, self.credential, self.rounds, turn)
             }
             (Ok(AdmitReply::Admitted(states)), Verdict::Allowed(grant)) => {
-                turn.tell(&grant.quotas, &states);
-                credit(self.request, grant, self.credential, turn)
+                let slices = &mut turn.worker.slices;
+                match slices.admitted(self.draws, &grant.quotas, states, turn.now) {
+                    Settled::For(states) => {
+                        turn.tell(&grant.quotas, &states);
+                        credit(self.request, grant, self.credential, turn)
+                    }
+                    Settled::Again => {
+                        decide(self.request, self.basis, None, self.credential, self.rounds, turn)
+                    }
+                }
             }
             (Ok(AdmitReply::Limited { retry_after, window, windows }), Verdict::Allowed(grant)) => {
-                turn.tell(&grant.quotas, &windows);
-                match (grant.quotas.get(window).map(|quota| quota.name.clone()), retry_after) {
+                let limit = self.draws.asked(window).and_then(|at| grant.quotas.get(at));
+                let limit = limit.map(|quota| quota.name.clone());
+                let slices = &mut turn.worker.slices;
+                match slices.limited(self.draws, &grant.quotas, windows, turn.now) {
+                    Settled::For(states) => turn.tell(&grant.quotas, &states),
+                    Settled::Again => {
+                        let Self { request, basis, credential, rounds, .. } = self;
+                        return decide(request, basis, None, credential, rounds, turn);
+                    }
+                }
+                match (limit, retry_after) {
                     (Some(limit), Some(retry_after)) => {
                         backing_off::limited(&self.request, &grant, limit, retry_after, turn)
                     }

@@ -86,9 +86,8 @@ fn policy(quota: &Quota) -> String {
         Cost::Bytes => item.push_str(";qu=\"content-bytes\""),
     }
     // `w` is in whole seconds; of another window it would say what is not so.
-    let window = Duration::from_micros(quota.window.length_us);
-    if window.subsec_nanos() == 0 {
-        let _ = write!(item, ";w={}", window.as_secs());
+    if quota.length.subsec_nanos() == 0 {
+        let _ = write!(item, ";w={}", quota.length.as_secs());
     }
     item
 }

@@ -4,8 +4,11 @@
 //! Counts nothing: the admission script does, atomically.
 
 pub mod fields;
+pub mod slices;
 #[cfg(test)]
 mod tests;
+
+use std::time::Duration;
 
 use portcullis_redis_lua::{Alert, Key, Scope, Window};
 
@@ -31,9 +34,18 @@ pub struct Quota {
     pub name: String,
     /// What is counted.
     pub cost: Cost,
+    /// The interval that the limit is for.
+    pub length: Duration,
+    /// How many units a worker draws in advance.
+    pub lease: Option<u64>,
+    /// For how long it may use them, and for how much longer every unit of this window counts.
+    pub lasts: Duration,
     /// What Redis is asked.
     pub window: Window,
 }
+
+/// A slice lasts for a tenth of its window, and not for longer than this.
+const LONGEST_LEASE: Duration = Duration::from_secs(1);
 
 impl Called<'_> {
     /// What it costs in credits.
@@ -132,17 +144,19 @@ impl Limit {
             Some(Dimension::Global) => Scope::Global,
             _ => Scope::Org(principal.org.as_str()),
         };
-        let micros =
-            |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let tenth = self.window.checked_div(10).unwrap_or_default();
+        let lasts = self.lease.map_or(Duration::ZERO, |_| tenth.min(LONGEST_LEASE));
         let mark = || Key::mark(scope, &self.name, &partition);
         let window = Window {
             key: Key::window(scope, &self.name, &partition),
             limit: self.limit,
-            length_us: micros(self.window),
+            length_us: micros(self.window.saturating_add(lasts)),
             grain_us: micros(self.precision),
             cost,
             alert: self.alert.map(|from| Alert { mark: mark(), from }),
         };
-        Quota { name: self.name.clone(), cost: self.cost, window }
+        let (name, length, lease) = (self.name.clone(), self.window, self.lease);
+        Quota { name, cost: self.cost, length, lease, lasts, window }
     }
 }

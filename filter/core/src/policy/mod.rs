@@ -122,6 +122,8 @@ pub struct Limit {
     pub precision: Duration,
     /// What its units are.
     pub cost: Cost,
+    /// How many units a worker draws in advance, if it may.
+    pub lease: Option<u64>,
     /// From how many units in use on it says that it nears its end.
     pub alert: Option<u64>,
     /// What partitions the count.

@@ -71,6 +71,7 @@ fn every_fault_is_told_at_once_with_its_path() {
             "storm": {"limit": 1, "window": "1s", "per": ["user"], "match": {"tool": []}},
             "fast": {"limit": 1_000_000_000_000_u64, "window": "1s", "per": ["org"]},
             "fine": {"limit": 5, "window": "1m", "per": ["org"], "precision": "2m"},
+            "leased": {"limit": 5, "window": "1m", "per": ["org"], "lease": 6},
             "odd": {"limit": 5, "window": "1m", "per": ["global", "key"], "cost": "money", "alert": 101}
         },
         "keys": {"k1": {"limits": {}}, "k1a2": {"limit": 5}},

@@ -125,6 +125,7 @@ proptest! {
             window: Duration::from_secs(1),
             precision: Duration::ZERO,
             cost: Cost::Calls,
+            lease: None,
             alert: None,
             per: per.clone(),
             only: LimitMatch::default(),

@@ -19,6 +19,12 @@ pub(super) fn global(mut document: serde_json::Value) -> serde_json::Value {
     document
 }
 
+/// `v6`: workers draw three units at once.
+pub(super) fn leased(mut document: serde_json::Value) -> serde_json::Value {
+    document["tiers"]["free"]["limits"]["calls"]["lease"] = json!(3);
+    document
+}
+
 /// What an admission is answered, but for one that moved.
 pub(super) fn reply(words: &[&str]) -> Value {
     let int = |text: &str| text.parse().unwrap();

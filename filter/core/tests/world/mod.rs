@@ -5,13 +5,14 @@
 
 mod certificates;
 mod limits;
+mod shown;
 
 use std::time::Duration;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::auth::slowdown::SlowdownConfig;
-use portcullis_core::call::{Call, CallFailure, CallId, Reply};
+use portcullis_core::call::{CallFailure, CallId, Reply};
 use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Vault};
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
@@ -97,6 +98,7 @@ fn document(name: &str) -> serde_json::Value {
         "v1" | "v3" => json!(["query_users"]),
         "v2" => json!(["query_users", "create_note"]),
         "v4" => return limits::priced(document("v1")),
+        "v6" => return limits::leased(document("v1")),
         "v5" => return limits::global(document("v1")),
         other => panic!("no such policy: {other}"),
     };
@@ -138,7 +140,7 @@ fn version(name: &str) -> String {
 /// Names in the place of secrets and hashes.
 fn readable(text: &str) -> String {
     let mut text = text.to_owned();
-    for name in ["v1", "v2", "v3", "v4", "v5"] {
+    for name in ["v1", "v2", "v3", "v4", "v5", "v6"] {
         text = text.replace(&version(name), name);
     }
     for name in ["analyst", "stranger"] {
@@ -340,7 +342,7 @@ impl World {
 
 fn effect(effect: Effect) -> String {
     match effect {
-        Effect::Start { id, call } => format!("start {id} {}", self::call(call)),
+        Effect::Start { id, call } => format!("start {id} {}", shown::call(call)),
         Effect::RemoveRequestHeader(name) => format!("request header {name}: removed"),
         Effect::AddRequestHeader { name, value } => {
             format!("request header {name}: {}", readable(value.expose()))
@@ -359,39 +361,6 @@ fn effect(effect: Effect) -> String {
             }
             format!("audit {}", readable(&entry.to_string()))
         }
-    }
-}
-
-fn call(call: Call) -> String {
-    match call {
-        Call::Admit(script) => {
-            let args: Vec<_> =
-                script.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
-            let keys: Vec<_> = script.keys.iter().map(|key| undigested(key.as_str())).collect();
-            readable(&format!("admit {} ({})", keys.join(" "), args.join(" ")))
-        }
-        Call::Charge(script) => {
-            let arg = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
-            format!("charge {} {}", script.keys[0], arg(4))
-        }
-        Call::Bind(script) => {
-            let key = script.keys[0].as_str();
-            let (kind, _) = key.rsplit_once(':').unwrap();
-            format!("bind {kind}:<digest> to {}", String::from_utf8_lossy(&script.args[0]))
-        }
-        Call::Policy(version) => readable(&format!("policy {version}")),
-        Call::Secret(secret) => format!("secret {secret}"),
-    }
-}
-
-/// A binding's key without the digest of what is bound.
-fn undigested(key: &str) -> String {
-    match key.split_once(":bound:") {
-        Some((org, rest)) => {
-            let (kind, _) = rest.split_once(':').unwrap();
-            format!("{org}:bound:{kind}:<digest>")
-        }
-        None => key.to_owned(),
     }
 }
 

@@ -19,6 +19,8 @@ const MOST_UNITS: u64 = 1_000_000_000_000;
 /// Running totals are exact up to 2^53: at this rate, for three years without one idle window.
 const MOST_UNITS_A_SECOND: u128 = 100_000_000;
 const LONGEST_WINDOW: Duration = Duration::from_secs(31 * 86_400);
+/// More would be a limit of its own.
+const MOST_LEASED: u64 = 10_000;
 /// Budgets say at this share that they near their end.
 const DEFAULT_ALERT_PERCENT: u64 = 80;
 
@@ -100,6 +102,7 @@ struct Size {
     window: Duration,
     precision: Duration,
     cost: Cost,
+    lease: Option<u64>,
     alert_percent: u64,
 }
 
@@ -122,6 +125,8 @@ impl Size {
                 _ => None,
             })
         });
+        let lease_node = fields.optional("lease");
+        let lease = lease_node.clone().map(|node| node.integer(faults, 2..=MOST_LEASED, "units"));
         let alert = fields.optional("alert").map(|node| node.integer(faults, 0..=100, "percent"));
         let (limit, window, cost) = (limit?, window?, cost?);
         if u128::from(limit).saturating_mul(1_000)
@@ -142,18 +147,26 @@ impl Size {
             precision_node?.fault(faults, expected);
             return None;
         }
+        let lease = match lease {
+            Some(given) => Some(given?),
+            None => None,
+        };
+        if lease.is_some_and(|units| units > limit || cost != Cost::Calls) {
+            lease_node?.fault(faults, "at most the limit, and only where `cost` is calls");
+            return None;
+        }
         let alert_percent = match (alert, cost) {
             (Some(given), _) => given?,
             (None, Cost::Credits) => DEFAULT_ALERT_PERCENT,
             (None, Cost::Calls | Cost::Bytes) => 0,
         };
-        Some(Self { limit, window, precision, cost, alert_percent })
+        Some(Self { limit, window, precision, cost, lease, alert_percent })
     }
 
     fn limit(self, name: String, per: Vec<Dimension>, only: LimitMatch) -> Limit {
-        let Self { limit, window, precision, cost, alert_percent } = self;
+        let Self { limit, window, precision, cost, lease, alert_percent } = self;
         let alert = (alert_percent > 0).then(|| limit.saturating_mul(alert_percent).div_ceil(100));
-        Limit { name, limit, window, precision, cost, alert, per, only }
+        Limit { name, limit, window, precision, cost, lease, alert, per, only }
     }
 }
 

@@ -1,0 +1,184 @@
+//! Several workers and one window, with calls on their way: at no moment too much, and not much too little.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::policy::Cost;
+use portcullis_redis_lua::Scope;
+use std::time::Duration;
+
+const LIMIT: u64 = 20;
+const LENGTH: u64 = 10_000;
+const LASTS: u64 = 1_000;
+
+fn quota(lease: u64) -> Quota {
+    let lasts = if lease > 0 { LASTS } else { 0 };
+    Quota {
+        name: "limits.hot".into(),
+        cost: Cost::Calls,
+        length: Duration::from_micros(LENGTH),
+        lease: (lease > 0).then_some(lease),
+        lasts: Duration::from_micros(lasts),
+        window: Window {
+            key: Key::window(Scope::Org("acme"), "hot", &[]),
+            limit: LIMIT,
+            length_us: LENGTH + lasts,
+            grain_us: 1,
+            cost: 1,
+            alert: None,
+        },
+    }
+}
+
+/// The window as Redis keeps it: when how much was drawn.
+#[derive(Default)]
+struct Redis(Vec<(u64, u64)>);
+
+impl Redis {
+    /// Draws, if everything fits; how the window stands.
+    fn draw(&mut self, asked: &[Window], now: u64) -> (bool, Vec<WindowState>) {
+        let Some(window) = asked.first() else {
+            return (true, Vec::new());
+        };
+        let inside = self.0.iter().filter(|(at, _)| at + window.length_us > now);
+        let used: u64 = inside.map(|(_, cost)| cost).sum();
+        let fits = used + window.cost <= window.limit;
+        if fits {
+            self.0.push((now, window.cost));
+        }
+        let used = used + if fits { window.cost } else { 0 };
+        let remaining = window.limit - used;
+        (fits, vec![WindowState { remaining, reset: Duration::ZERO, raised: false }])
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+enum Event {
+    /// A worker asks for a call.
+    Ask(usize, u8),
+    /// Redis reads it.
+    Reach(usize, u8, Draws, Vec<Window>),
+    /// The worker reads the answer, given then.
+    Answer(usize, u8, Draws, (bool, Vec<WindowState>), u64),
+}
+
+/// When calls were admitted, with three workers and `lease` units a slice, under more demand than there is.
+fn admitted(lease: u64, seed: u64) -> Vec<u64> {
+    let (quotas, mut random) = ([quota(lease)], Random(seed));
+    let mut workers: [Slices; 3] = Default::default();
+    let (mut redis, mut admitted) = (Redis::default(), Vec::new());
+    let mut events: BTreeMap<(u64, u64), Event> = BTreeMap::new();
+    for call in 0..4_000 {
+        let at = call * 50 + random.below(200);
+        events.insert((at, call), Event::Ask(random.below(3) as usize, 0));
+    }
+    let moment = |now| UnixTime::from_micros(now);
+    while let Some(((now, call), event)) = events.pop_first() {
+        let later = now + 1 + random.below(150);
+        match event {
+            Event::Ask(worker, round) => {
+                let (draws, windows) = workers[worker].draw(&quotas, moment(now));
+                events.insert((later, call), Event::Reach(worker, round, draws, windows));
+            }
+            Event::Reach(worker, round, draws, windows) => {
+                let reply = redis.draw(&windows, now);
+                // Now and then an answer takes longer than a slice lasts.
+                let later = later + if random.below(40) == 0 { 2 * LASTS } else { 0 };
+                events.insert((later, call), Event::Answer(worker, round, draws, reply, now));
+            }
+            Event::Answer(worker, round, draws, (drawn, states), at) => {
+                let slices = &mut workers[worker];
+                let settled = match drawn {
+                    true => slices.admitted(draws, &quotas, states, moment(now)),
+                    false => slices.limited(draws, &quotas, states, moment(now)),
+                };
+                match settled {
+                    Settled::For(states) => {
+                        assert_eq!(states.len(), 1);
+                        admitted.extend(drawn.then_some(at));
+                    }
+                    Settled::Again if round < 3 => {
+                        events.insert((later, call), Event::Ask(worker, round + 1));
+                    }
+                    Settled::Again => {}
+                }
+            }
+        }
+    }
+    admitted.sort_unstable();
+    admitted
+}
+
+// Proves: A9
+#[test]
+fn slices_never_admit_more_than_the_limit_and_not_much_less() {
+    for seed in 1..=15 {
+        let exact = admitted(0, seed).len() as f64;
+        for lease in [2, 5, 20] {
+            let times = admitted(lease, seed);
+            for (first, start) in times.iter().enumerate() {
+                let inside = times[first..].iter().take_while(|time| **time < start + LENGTH);
+                let count = inside.count() as u64;
+                assert!(count <= LIMIT, "lease {lease}, seed {seed}: {count} from {start}");
+            }
+            let share = times.len() as f64 / exact;
+            // Every unit counts a tenth longer, and what three workers leave of their slices is lost.
+            let least = if lease == 20 { 0.3 } else { 0.6 };
+            assert!(
+                share > least,
+                "lease {lease}, seed {seed}: {share} of what exact windows admit"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_slice_is_used_up_before_another_is_drawn_and_expires() {
+    let (quotas, mut slices) = ([quota(3)], Slices::default());
+    let at = |micros| UnixTime::from_micros(1_000_000 + micros);
+    let state = |remaining| vec![WindowState { remaining, reset: Duration::ZERO, raised: false }];
+    let cost = |slices: &mut Slices, now| {
+        let (draws, windows) = slices.draw(&quotas, now);
+        (windows.first().map(|window| window.cost), draws)
+    };
+    let (first, draws) = cost(&mut slices, at(0));
+    assert_eq!(first, Some(3));
+    // While that is on its way, others draw for themselves.
+    assert_eq!(cost(&mut slices, at(1)).0, Some(1));
+    assert!(matches!(slices.admitted(draws, &quotas, state(17), at(9)), Settled::For(_)));
+    let (second, draws) = cost(&mut slices, at(10));
+    assert_eq!(second, None);
+    slices.give_back(draws, &quotas);
+    assert_eq!(cost(&mut slices, at(11)).0, None);
+    let (third, draws) = cost(&mut slices, at(12));
+    assert_eq!(third, None);
+    let Settled::For(states) = slices.admitted(draws, &quotas, vec![], at(20)) else { panic!() };
+    assert_eq!(states[0].remaining, 17);
+    let (fourth, draws) = cost(&mut slices, at(30));
+    assert_eq!(fourth, Some(3));
+    // Only two are left: singly from now on.
+    assert!(matches!(slices.limited(draws, &quotas, state(2), at(40)), Settled::Again));
+    assert_eq!(cost(&mut slices, at(41)).0, Some(1));
+    let (later, draws) = cost(&mut slices, at(40 + LASTS));
+    assert_eq!(later, Some(3));
+    slices.admitted(draws, &quotas, state(5), at(41 + LASTS));
+    let (held, draws) = cost(&mut slices, at(42 + LASTS));
+    assert_eq!(held, None);
+    // The answer came after the unit was over.
+    assert!(matches!(slices.admitted(draws, &quotas, vec![], at(40 + 2 * LASTS)), Settled::Again));
+    assert_eq!(cost(&mut slices, at(40 + 2 * LASTS)).0, Some(3), "the last one was over, too");
+    // Somebody set the clock back.
+    let (_, draws) = cost(&mut slices, at(41 + 3 * LASTS));
+    slices.admitted(draws, &quotas, state(9), at(42 + 3 * LASTS));
+    assert_eq!(cost(&mut slices, at(0)).0, Some(3));
+}

@@ -1,0 +1,38 @@
+//! Calls as scenarios show them.
+
+use portcullis_core::call::Call;
+
+use super::readable;
+
+pub(super) fn call(call: Call) -> String {
+    match call {
+        Call::Admit(script) => {
+            let args: Vec<_> =
+                script.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
+            let keys: Vec<_> = script.keys.iter().map(|key| undigested(key.as_str())).collect();
+            readable(&format!("admit {} ({})", keys.join(" "), args.join(" ")))
+        }
+        Call::Charge(script) => {
+            let arg = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
+            format!("charge {} {}", script.keys[0], arg(4))
+        }
+        Call::Bind(script) => {
+            let key = script.keys[0].as_str();
+            let (kind, _) = key.rsplit_once(':').unwrap();
+            format!("bind {kind}:<digest> to {}", String::from_utf8_lossy(&script.args[0]))
+        }
+        Call::Policy(version) => readable(&format!("policy {version}")),
+        Call::Secret(secret) => format!("secret {secret}"),
+    }
+}
+
+/// A binding's key without the digest of what is bound.
+fn undigested(key: &str) -> String {
+    match key.split_once(":bound:") {
+        Some((org, rest)) => {
+            let (kind, _) = rest.split_once(':').unwrap();
+            format!("{org}:bound:{kind}:<digest>")
+        }
+        None => key.to_owned(),
+    }
+}
