@@ -16,17 +16,20 @@ use proxy_wasm::types::{BufferType, MapType};
 use crate::gateway::{Gateway, Mail, Waiter};
 use crate::host;
 
-/// A Vault reply beyond this is no secret.
-const MAX_VAULT_REPLY: usize = 1_048_576;
+/// A reply beyond this is neither a secret nor a key set.
+const MAX_REPLY: usize = 1_048_576;
 
 impl Gateway {
-    /// Vault's reply to the call `token`.
-    pub(crate) fn vault_answered(&self, token: u32, headers: usize, size: usize) {
+    /// The reply to the HTTP call `token`.
+    pub(crate) fn http_answered(&self, token: u32, headers: usize, size: usize) {
+        if self.keys_answered(token, headers, size) {
+            return;
+        }
         let waiter = self.with(|state| state.vault.remove(&token)).flatten();
         let Some(Waiter { context, call: id, since }) = waiter else {
             return;
         };
-        let reply = vault_reply(headers, size);
+        let reply = http_reply(headers, size);
         self.measure_call(Dependency::Vault, reply.is_ok().then_some(since));
         let event = match reply {
             Ok(body) => Event::CallDone { id, reply: Reply::Vault { body } },
@@ -69,6 +72,7 @@ impl Gateway {
         if !outputs.is_empty() {
             self.deliver(outputs);
         }
+        self.fetch_keys(now);
     }
 
     /// Carries out what the connection says, then delivers what it brought.
@@ -89,6 +93,7 @@ impl Gateway {
                 }
                 return;
             }
+            Call::Keys(issuer) => return self.await_keys(waiter, issuer),
         };
         let now = host::now();
         let outputs = self.with(|state| state.redis.submit(now, waiter, command));
@@ -100,7 +105,7 @@ impl Gateway {
         let Vault { cluster, timeout, .. } = vault.ok_or(CallFailure::Refused)?;
         let request_id = host::header(MapType::HttpRequestHeaders, "x-request-id");
         let request_id = request_id.and_then(|id| String::from_utf8(id).ok()).unwrap_or_default();
-        let token = host::http_get(&cluster, path, &request_id, timeout)
+        let token = host::http_get((&cluster, &cluster), path, Some(&request_id), timeout)
             .map_err(|_| CallFailure::Refused)?;
         self.with(|state| state.vault.insert(token, waiter));
         Ok(())
@@ -165,19 +170,17 @@ impl Gateway {
     }
 }
 
-/// The body of a good reply. Envoy answers for an unreachable Vault with a status of its own, or
+/// The body of a good reply. Envoy answers for an unreachable server with a status of its own, or
 /// with no headers at all.
-fn vault_reply(headers: usize, size: usize) -> Result<Vec<u8>, CallFailure> {
+pub(crate) fn http_reply(headers: usize, size: usize) -> Result<Vec<u8>, CallFailure> {
     if headers == 0 {
         return Err(CallFailure::TimedOut);
     }
     let status = host::header(MapType::HttpCallResponseHeaders, ":status");
     let status = status.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<u16>().ok());
     match status {
-        Some(200..300) if size <= MAX_VAULT_REPLY => {
-            host::buffer(BufferType::HttpCallResponseBody, size)
-                .map_err(|_| CallFailure::Unreadable)
-        }
+        Some(200..300) if size <= MAX_REPLY => host::buffer(BufferType::HttpCallResponseBody, size)
+            .map_err(|_| CallFailure::Unreadable),
         Some(200..300) => Err(CallFailure::Unreadable),
         Some(504) => Err(CallFailure::TimedOut),
         Some(status) => Err(CallFailure::Status(status)),

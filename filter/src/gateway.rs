@@ -5,12 +5,14 @@
 //! context. No borrow is held across a call into the host.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use log::error;
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::certificate::mapping::CertificateMode;
+use portcullis_core::auth::token::issuer::IssuerId;
+use portcullis_core::auth::token::keyring::Keyring;
 use portcullis_core::call::{CallFailure, CallId, Dependency};
 use portcullis_core::config::{Config, Mode};
 use portcullis_core::denial::Denial;
@@ -26,6 +28,7 @@ use portcullis_core::worker::Worker;
 use proxy_wasm::types::{BufferType, MapType};
 
 use crate::host;
+use crate::keys::Fetch;
 
 /// The gateway on one worker.
 pub(crate) struct Gateway {
@@ -40,6 +43,10 @@ pub(crate) struct State {
     pub(crate) stream: Option<u32>,
     /// By the host's token.
     pub(crate) vault: HashMap<u32, Waiter>,
+    /// Keys that are being fetched.
+    pub(crate) fetches: BTreeMap<IssuerId, Fetch>,
+    /// When the keyring is asked next what is due.
+    pub(crate) look_at: UnixTime,
     /// By the host's id.
     pub(crate) metrics: HashMap<Metric, u32>,
     /// Whether each dependency answered last time.
@@ -82,12 +89,16 @@ pub(crate) type Mail = (u32, Event);
 impl Gateway {
     pub(crate) fn new(root: u32, config: Config, chain: Chain, seed: u64) -> Self {
         let redis = Connection::new(redis_timeout(&config), seed);
+        let mut worker = Worker::new(config, chain);
+        worker.keyring = Keyring::new(seed);
         let state = State {
-            worker: Worker::new(config, chain),
+            worker,
             exchanges: HashMap::new(),
             redis,
             stream: None,
             vault: HashMap::new(),
+            fetches: BTreeMap::new(),
+            look_at: UnixTime::from_micros(0),
             metrics: HashMap::new(),
             answers: HashMap::new(),
             seed,
@@ -100,6 +111,9 @@ impl Gateway {
         let orphaned = self.with(|state| {
             let same = state.worker.config.redis == config.redis;
             let timeout = redis_timeout(&config);
+            if state.worker.config.auth.issuers != config.auth.issuers {
+                state.worker.keyring.reset();
+            }
             state.worker.reconfigure(config);
             if same {
                 return (Vec::new(), None);

@@ -227,20 +227,20 @@ pub(crate) fn enter(context: u32) -> Result<(), HostError> {
     done(unsafe { proxy_set_effective_context(context) })
 }
 
-/// Starts a `GET`; the token names its reply.
+/// Starts a `GET` to a cluster, of a host; the token names its reply.
 pub(crate) fn http_get(
-    cluster: &str,
+    (cluster, authority): (&str, &str),
     path: &str,
-    request_id: &str,
+    request_id: Option<&str>,
     timeout: Duration,
 ) -> Result<u32, HostError> {
-    let headers = vec![
+    let mut headers = vec![
         (":method", "GET"),
         (":path", path),
-        (":authority", cluster),
+        (":authority", authority),
         ("accept", "application/json"),
-        ("x-request-id", request_id),
     ];
+    headers.extend(request_id.map(|id| ("x-request-id", id)));
     hostcalls::dispatch_http_call(cluster, headers, None, vec![], timeout).map_err(|_| HostError)
 }
 

@@ -15,6 +15,7 @@ mod calls;
 mod frame;
 mod gateway;
 mod host;
+mod keys;
 mod metrics;
 mod root;
 mod stream;

@@ -76,7 +76,7 @@ fn chain_name() -> Result<(String, u64), String> {
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
         if let Role::Gateway(gateway) = &self.role {
-            gateway.vault_answered(token, headers, body);
+            gateway.http_answered(token, headers, body);
         }
     }
 

@@ -162,7 +162,7 @@ fn certificate() -> Option<Result<PeerCertificate, CertificateFailure>> {
 
 impl Context for Stream {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
-        self.gateway.vault_answered(token, headers, body);
+        self.gateway.http_answered(token, headers, body);
     }
 }
 

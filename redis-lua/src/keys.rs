@@ -116,6 +116,11 @@ impl Key {
         ))
     }
 
+    /// SET: the names of an organisation's denials.
+    pub fn denied_index(org: &str) -> Self {
+        Self(format!("portcullis:{{{}}}:denied", Encoded(org)))
+    }
+
     /// The name as Redis sees it.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -10,7 +10,7 @@ use crate::auth::{Narrowing, Principal, Writes};
 use crate::denial::Denial;
 use crate::id::PolicyName;
 use crate::mcp::{Listing, Message, Operation};
-use crate::policy::{Access, Connector, Policy};
+use crate::policy::{Access, Connector, Policy, Tool};
 
 /// Judges `message` on the connector `name`.
 ///
@@ -29,6 +29,9 @@ pub fn judge(
     if narrowing.connectors.as_ref().is_some_and(|only| !only.matches(name.as_str())) {
         return Err(Denial::Forbidden { rule: "credential.connectors".to_owned() });
     }
+    if !matches!(message.operation, Operation::CallTool(_)) {
+        granted(principal, connector, None)?;
+    }
     let open = |tool: &str| is_open(narrowing, connector, tool);
     match &message.operation {
         // Tasks and sessions are bound to who opened them; the admission checks that.
@@ -42,7 +45,9 @@ pub fn judge(
         Operation::CallTool(call) if !open(&call.name) => {
             Err(Denial::UnknownTool(call.name.clone()))
         }
-        Operation::CallTool(call) if access.allow.matches(&call.name) => Ok(()),
+        Operation::CallTool(call) if access.allow.matches(&call.name) => {
+            granted(principal, connector, connector.tools.get(&call.name))
+        }
         Operation::CallTool(call) if access.show.matches(&call.name) => {
             Err(Denial::Forbidden { rule: format!("roles.{}.{name}.show", principal.role) })
         }
@@ -55,6 +60,26 @@ pub fn judge(
         }
         Operation::Unknown if connector.methods.matches(&message.method) => Ok(()),
         Operation::Unknown => Err(Denial::UnknownMethod(message.method.clone())),
+    }
+}
+
+/// Whether the credential has the scopes that an operation takes. All of them are named, so that a
+/// client asks once (MCP 2025-11-25, step-up authorization).
+fn granted(
+    principal: &Principal,
+    connector: &Connector,
+    tool: Option<&Tool>,
+) -> Result<(), Denial> {
+    let mut needed = connector.scopes.clone();
+    for scope in tool.into_iter().flat_map(|tool| &tool.scopes) {
+        if !needed.contains(scope) {
+            needed.push(scope.clone());
+        }
+    }
+    if principal.scopes.missing(&needed).is_empty() {
+        Ok(())
+    } else {
+        Err(Denial::InsufficientScope(needed))
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 
 use portcullis_redis_lua::{ScriptCall, Value};
 
+use crate::auth::token::issuer::IssuerId;
 use crate::id::PolicyVersion;
 use crate::vault::SecretRef;
 
@@ -43,6 +44,8 @@ pub enum Call {
     Policy(PolicyVersion),
     /// Vault: a connector's credential.
     Secret(SecretRef),
+    /// An issuer of tokens: its keys. The worker's keyring takes them before the call is done.
+    Keys(IssuerId),
 }
 
 /// A reply that came back in time and was not an error of the transport.
@@ -54,6 +57,8 @@ pub enum Reply {
         /// The response body.
         body: Vec<u8>,
     },
+    /// The worker's keyring knows more than before, if only that nothing came.
+    Keys,
 }
 
 /// Only whose it is: one of Vault is a credential.
@@ -62,6 +67,7 @@ impl fmt::Debug for Reply {
         match self {
             Self::Redis(_) => f.write_str("Redis(..)"),
             Self::Vault { .. } => f.write_str("Vault { .. }"),
+            Self::Keys => f.write_str("Keys"),
         }
     }
 }
@@ -73,6 +79,8 @@ pub enum Dependency {
     Redis,
     /// Connector credentials.
     Vault,
+    /// Keys of an issuer of tokens.
+    Issuer,
 }
 
 impl Dependency {
@@ -82,6 +90,7 @@ impl Dependency {
         match self {
             Self::Redis => "redis",
             Self::Vault => "vault",
+            Self::Issuer => "issuer",
         }
     }
 }

@@ -144,6 +144,11 @@ impl<'a> Node<'a> {
         read
     }
 
+    /// A part of the document that has a form of its own, as `read` takes it.
+    pub fn json<T>(&self, read: impl FnOnce(&'a Value) -> Option<T>) -> Option<T> {
+        read(self.value)
+    }
+
     /// An object whose members are all to be named by the reader.
     pub fn object(self, faults: &mut Faults, expected: &str) -> Option<Fields<'a>> {
         match self.value {
@@ -260,6 +265,17 @@ impl<'a> Fields<'a> {
             faults.push(&join(&self.path, name), "nothing", expected);
         }
         node
+    }
+
+    /// Records that the object as a whole is not what was `expected`.
+    pub fn fault(&self, faults: &mut Faults, expected: &str) {
+        let found = format!("an object of {}", self.members.len());
+        faults.push(&self.path, found, expected);
+    }
+
+    /// Records that the member `name` is not what was `expected`.
+    pub fn fault_at(&self, name: &str, found: &str, expected: &str, faults: &mut Faults) {
+        faults.push(&join(&self.path, name), found, expected);
     }
 
     /// Ends the reading: a member nobody asked for is a fault.

@@ -50,6 +50,8 @@ pub enum Denial {
     UnknownSession,
     /// A task that is not the caller's, or that does not exist.
     UnknownTask(String),
+    /// The credential lacks some of these scopes, all of which the operation takes.
+    InsufficientScope(Vec<String>),
     /// Visible to the caller, yet refused.
     Forbidden {
         /// The deciding rule of the policy.
@@ -109,6 +111,9 @@ impl AuditStatus {
     }
 }
 
+/// The rule of a refusal for want of scopes.
+const INSUFFICIENT_SCOPE: &str = "credential.scopes";
+
 /// How long a client waits before it tries a dependency's failure again.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
 
@@ -140,7 +145,7 @@ impl Denial {
             | Self::UnknownPrompt(_)
             | Self::UnknownResource(_)
             | Self::UnknownTask(_) => 200,
-            Self::Forbidden { .. } => 403,
+            Self::Forbidden { .. } | Self::InsufficientScope(_) => 403,
             Self::Limited { .. } => 429,
             Self::Unavailable(..)
             | Self::PolicyUnusable
@@ -177,7 +182,7 @@ impl Denial {
                 Era::Modern => -32_602,
                 Era::Legacy => -32_002,
             },
-            Self::Forbidden { .. } => -31_403,
+            Self::Forbidden { .. } | Self::InsufficientScope(_) => -31_403,
             Self::Limited { .. } => -31_429,
             Self::Unavailable(..)
             | Self::PolicyUnusable
@@ -212,6 +217,9 @@ impl Denial {
             Self::UnknownPrompt(prompt) => format!("Unknown prompt: {prompt}"),
             Self::UnknownResource(uri) => format!("Resource not found: {uri}"),
             Self::Forbidden { .. } => "This call is refused by policy".to_owned(),
+            Self::InsufficientScope(scopes) => {
+                format!("This takes the scopes {}", scopes.join(" "))
+            }
             Self::Limited { .. } => "Rate limit reached".to_owned(),
             Self::Unavailable(..)
             | Self::PolicyUnusable
@@ -228,6 +236,9 @@ impl Denial {
             Self::Forbidden { rule } => Some(json!({"rule": rule})),
             Self::Unauthenticated(AuthFailure::SourceNotAllowed) => {
                 Some(json!({"rule": self.rule()}))
+            }
+            Self::InsufficientScope(scopes) => {
+                Some(json!({"rule": INSUFFICIENT_SCOPE, "scopes": scopes}))
             }
             Self::Limited { limit, retry_after } => {
                 Some(json!({"limit": limit, "retryAfterMs": ceil_ms(*retry_after)}))
@@ -260,21 +271,23 @@ impl Denial {
         Some(ceil_ms(wait).div_ceil(1_000).max(1))
     }
 
-    /// The challenge of a 401 (RFC 6750 §3): without an error code when no credential was sent.
+    /// The challenge of a 401 (RFC 6750 §3), without an error code when none was sent; of a 403 for scopes.
     fn challenge(&self) -> Option<String> {
-        let Self::Unauthenticated(failure) = self else {
-            return None;
-        };
-        Some(match failure {
-            AuthFailure::SourceNotAllowed => return None,
-            AuthFailure::NoCredential | AuthFailure::Certificate(CertificateFailure::Missing) => {
-                r#"Bearer realm="portcullis""#.to_owned()
-            }
-            failure => format!(
+        match self {
+            Self::Unauthenticated(AuthFailure::SourceNotAllowed) => None,
+            Self::Unauthenticated(
+                AuthFailure::NoCredential | AuthFailure::Certificate(CertificateFailure::Missing),
+            ) => Some(r#"Bearer realm="portcullis""#.to_owned()),
+            Self::Unauthenticated(failure) => Some(format!(
                 r#"Bearer realm="portcullis", error="invalid_token", error_description="{}""#,
                 failure.told()
-            ),
-        })
+            )),
+            Self::InsufficientScope(scopes) => Some(format!(
+                r#"Bearer realm="portcullis", error="insufficient_scope", scope="{}""#,
+                scopes.join(" ")
+            )),
+            _ => None,
+        }
     }
 
     /// The `status` of the audit entry.
@@ -320,6 +333,7 @@ impl Denial {
             Self::UnknownPrompt(_) => "prompt.not_visible".to_owned(),
             Self::UnknownResource(_) => "resource.not_visible".to_owned(),
             Self::Forbidden { rule } => rule.clone(),
+            Self::InsufficientScope(_) => INSUFFICIENT_SCOPE.to_owned(),
             Self::Limited { limit, .. } => limit.clone(),
             Self::Unavailable(dependency, why) => {
                 format!("unavailable.{}.{why}", dependency.name())

@@ -15,6 +15,7 @@ use crate::audit::Chain;
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::KeyRecord;
 use crate::auth::slowdown::Slowdown;
+use crate::auth::token::keyring::Keyring;
 use crate::config::Config;
 use crate::cool_off::Callers;
 use crate::id::{KeyId, OrgId, PolicyVersion};
@@ -52,6 +53,8 @@ pub struct Worker {
     pub chain: Chain,
     /// Addresses that guess.
     pub slowdown: Slowdown,
+    /// Keys of issuers, and tokens that they proved.
+    pub keyring: Keyring,
     records: LruCache<(OrgId, KeyId), Rc<CachedRecord>>,
     denials: LruCache<Key, Rc<Cached<DeniedRecord>>>,
     uses: LruCache<Use, UnixTime>,
@@ -79,6 +82,7 @@ impl Worker {
             slowdown: Slowdown::new(config.auth.slowdown),
             config,
             chain,
+            keyring: Keyring::new(0),
             records: LruCache::new(MAX_RECORDS),
             denials: LruCache::new(MAX_RECORDS),
             uses: LruCache::new(MAX_RECORDS),

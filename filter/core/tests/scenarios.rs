@@ -3,6 +3,9 @@
 //! Lines that start with `>` are events, indented lines what the core answered. A file is a golden:
 //! `UPDATE_GOLDEN=1 cargo test -p portcullis-core --test scenarios` writes them anew, for review.
 
+#[expect(dead_code, reason = "the tests of tokens make other ones, too")]
+#[path = "tokens/mint.rs"]
+mod mint;
 mod world;
 
 use std::fs;

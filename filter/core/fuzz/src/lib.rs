@@ -6,7 +6,11 @@
 pub mod exchange_ops;
 pub mod headers;
 pub mod jsonrpc_body;
+#[expect(dead_code, reason = "the tests of tokens make other ones, too")]
+#[path = "../../tests/tokens/mint.rs"]
+mod mint;
 pub mod replay;
 pub mod sse_chunks;
+pub mod token;
 #[path = "../../tests/properties/trial.rs"]
 mod trial;

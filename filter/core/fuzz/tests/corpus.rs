@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use portcullis_fuzz::{exchange_ops, headers, jsonrpc_body, replay, sse_chunks};
+use portcullis_fuzz::{exchange_ops, headers, jsonrpc_body, replay, sse_chunks, token};
 
 fn every_seed_holds(target: &str, check: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
@@ -40,4 +40,10 @@ fn request_headers() {
 #[test]
 fn exchanges() {
     every_seed_holds("exchange_ops", exchange_ops::check);
+}
+
+// Proves: B18
+#[test]
+fn access_tokens() {
+    every_seed_holds("token", token::check);
 }

@@ -26,6 +26,10 @@ pub enum Deed {
     PolicyRollback,
     /// What a key had drawn from windows was forgotten.
     LimitsReset,
+    /// A token, or a subject's, was denied.
+    TokenDeny,
+    /// A denial was taken back.
+    TokenAllow,
 }
 
 impl Deed {
@@ -40,6 +44,8 @@ impl Deed {
             Self::PolicyPush => "policy.push",
             Self::PolicyRollback => "policy.rollback",
             Self::LimitsReset => "limits.reset",
+            Self::TokenDeny => "token.deny",
+            Self::TokenAllow => "token.allow",
         }
     }
 }

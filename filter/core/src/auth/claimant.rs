@@ -7,6 +7,7 @@ use portcullis_redis_lua::Key;
 
 use super::Principal;
 use super::api_key::PresentedKey;
+use super::certificate::Fingerprint;
 use super::denied::{Deniable, DeniedRecord};
 use crate::id::OrgId;
 
@@ -28,6 +29,8 @@ pub struct Proven {
     pub deniable: Vec<Deniable>,
     /// When the credential was issued, in seconds since the Unix epoch, if it says so.
     pub issued_at: Option<u64>,
+    /// The SHA-256 of the client certificate that it is bound to (RFC 8705 §3.1).
+    pub bound: Option<Fingerprint>,
 }
 
 impl Claimant {

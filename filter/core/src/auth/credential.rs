@@ -4,9 +4,9 @@
 
 use super::AuthFailure;
 use super::api_key::PresentedKey;
+use super::token::jws::PresentedToken;
 use crate::event::Head;
 use crate::query;
-use crate::secret::Secret;
 
 /// A credential as a client presented it: well-formed as far as its kind is told by its form, not
 /// yet proven.
@@ -15,7 +15,7 @@ pub enum Presented {
     /// An API key.
     Key(PresentedKey),
     /// Three parts between dots: a JSON Web Token (RFC 7519 §3.1), unread.
-    Token(Secret),
+    Token(PresentedToken),
 }
 
 /// The single credential in the headers of a request.
@@ -40,7 +40,7 @@ pub fn extract(head: &Head) -> Result<Presented, AuthFailure> {
 fn presented(text: &[u8]) -> Result<Presented, AuthFailure> {
     match std::str::from_utf8(text) {
         Ok(token) if token.matches('.').count() == 2 => {
-            Ok(Presented::Token(Secret::new(token.to_owned())))
+            PresentedToken::parse(token.as_bytes()).map(Presented::Token)
         }
         _ => PresentedKey::parse(text).map(Presented::Key),
     }

@@ -39,15 +39,19 @@ impl Deniable {
             Self::Subject { issuer, subject } => ("subject", [issuer.as_str(), subject.as_str()]),
             Self::Certificate(sha256) => ("certificate", [sha256.as_str(), ""]),
         };
-        let mut hasher = Sha256::new();
-        for part in parts {
-            // Not as `usize`: the filter has 32 bits of it, the tool that writes denials has 64.
-            let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
-            hasher.update(length.to_be_bytes());
-            hasher.update(part);
-        }
-        Key::denied(org.as_str(), kind, &base16ct::lower::encode_string(&hasher.finalize()))
+        Key::denied(org.as_str(), kind, &digest_of(parts))
     }
+}
+
+/// Of several names together, none running into the next. The filter and the CLI must come to the same,
+/// and their `usize` differs.
+pub(super) fn digest_of<const N: usize>(parts: [&str; N]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hasher.update(part);
+    }
+    base16ct::lower::encode_string(&hasher.finalize())
 }
 
 /// What Redis holds of a denial, as JSON. Times are seconds since the Unix epoch.
@@ -90,6 +94,17 @@ impl DeniedRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The same on every machine: the CLI writes what the filter looks for.
+    #[test]
+    fn a_denial_is_kept_where_it_always_was() {
+        let denied = Deniable::Token { issuer: "https://idp.example".into(), id: "t-1".into() };
+        let key = denied.key(&OrgId::new("acme").unwrap());
+        assert_eq!(
+            key.as_str(),
+            "portcullis:{acme}:denied:token:b770101a67914272c461b64d4cfab628f52b9732c40c8fe13ed71cc01831e30b"
+        );
+    }
 
     #[test]
     fn a_denial_with_a_date_spares_what_was_issued_later() {

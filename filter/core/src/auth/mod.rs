@@ -12,6 +12,7 @@ mod principal;
 pub mod record;
 pub mod slowdown;
 pub mod source;
+pub mod token;
 
 pub use certificate::CertificateFailure;
 pub use claimant::{Claimant, Proven};
@@ -50,6 +51,28 @@ pub enum AuthFailure {
     SourceNotAllowed,
     /// The client certificate is missing, or does not hold.
     Certificate(CertificateFailure),
+    /// A token that is not three segments of base64url with a JSON object in the first two.
+    TokenMalformed,
+    /// A token, or its header, beyond what is read.
+    TokenTooLarge,
+    /// Unsigned, or signed in a way that its issuer or its key is not allowed.
+    TokenAlgorithm,
+    /// A header that asks for an extension, brings a key, or says that it is no access token.
+    TokenHeader,
+    /// No issuer of this name is configured.
+    UnknownIssuer,
+    /// The issuer publishes no key of this name.
+    UnknownSigner,
+    /// The signature is not the key's.
+    BadSignature,
+    /// A claim is missing, or of another type than it must be.
+    TokenClaims,
+    /// Issued for longer than the configuration allows.
+    TokenLifetime,
+    /// Meant for somebody else.
+    WrongAudience,
+    /// Its claims name no organisation, role or tier that the configuration knows of.
+    TokenUnmapped,
 }
 
 impl AuthFailure {
@@ -72,6 +95,17 @@ impl AuthFailure {
             Self::Denied => "denied",
             Self::SourceNotAllowed => "source_not_allowed",
             Self::Certificate(failure) => failure.code(),
+            Self::TokenMalformed => "malformed_token",
+            Self::TokenTooLarge => "token_too_large",
+            Self::TokenAlgorithm => "token_algorithm",
+            Self::TokenHeader => "token_header",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::UnknownSigner => "unknown_signing_key",
+            Self::BadSignature => "bad_signature",
+            Self::TokenClaims => "token_claims",
+            Self::TokenLifetime => "token_lifetime",
+            Self::WrongAudience => "wrong_audience",
+            Self::TokenUnmapped => "token_not_mapped",
         }
     }
 
@@ -84,7 +118,10 @@ impl AuthFailure {
             | Self::Expired
             | Self::NotYetValid
             | Self::Denied
-            | Self::SourceNotAllowed => true,
+            | Self::SourceNotAllowed
+            | Self::TokenLifetime
+            | Self::WrongAudience
+            | Self::TokenUnmapped => true,
             Self::NoCredential
             | Self::SeveralCredentials
             | Self::InQuery
@@ -92,7 +129,15 @@ impl AuthFailure {
             | Self::Malformed
             | Self::CheckDigits
             | Self::UnknownKey
-            | Self::WrongSecret => false,
+            | Self::WrongSecret
+            | Self::TokenMalformed
+            | Self::TokenTooLarge
+            | Self::TokenAlgorithm
+            | Self::TokenHeader
+            | Self::UnknownIssuer
+            | Self::UnknownSigner
+            | Self::BadSignature
+            | Self::TokenClaims => false,
             Self::Certificate(failure) => failure.proves_holder(),
         }
     }
@@ -111,7 +156,18 @@ impl AuthFailure {
             | Self::WrongSecret
             | Self::RotatedOut
             | Self::Revoked
-            | Self::Denied => "The credential is not valid",
+            | Self::Denied
+            | Self::UnknownIssuer
+            | Self::UnknownSigner
+            | Self::BadSignature
+            | Self::TokenAlgorithm
+            | Self::TokenHeader
+            | Self::TokenClaims => "The credential is not valid",
+            Self::TokenMalformed => "The token is malformed",
+            Self::TokenTooLarge => "The token is too large",
+            Self::TokenLifetime => "The token is issued for longer than is accepted here",
+            Self::WrongAudience => "The token is meant for another resource",
+            Self::TokenUnmapped => "The token names no organisation, role or tier known here",
             Self::Expired => "The credential has expired",
             Self::NotYetValid => "The credential is not valid yet",
             Self::SourceNotAllowed => "The credential is not accepted from here",

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use sha2::{Digest as _, Sha256};
-
+use super::denied::digest_of;
 use crate::id::{KeyId, OrgId, PolicyName};
 use crate::policy::Globs;
 
@@ -61,21 +60,11 @@ impl Identity {
     /// that others chose are hashed, so that they are short and carry no separators.
     #[must_use]
     pub fn holder(&self) -> String {
-        let digest = |parts: [&str; 2]| {
-            let mut hasher = Sha256::new();
-            for part in parts {
-                // The same in the filter (32 bits) and in tools (64).
-                let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
-                hasher.update(length.to_be_bytes());
-                hasher.update(part);
-            }
-            base16ct::lower::encode_string(&hasher.finalize())
-        };
         match self {
             Self::Key(id) => id.to_string(),
             // No key id has a colon.
-            Self::Token { issuer, subject } => format!("jwt:{}", digest([issuer, subject])),
-            Self::Certificate(name) => format!("mtls:{}", digest([name, ""])),
+            Self::Token { issuer, subject } => format!("jwt:{}", digest_of([issuer, subject])),
+            Self::Certificate(name) => format!("mtls:{}", digest_of([name, ""])),
         }
     }
 }

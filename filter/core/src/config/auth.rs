@@ -4,7 +4,8 @@
 
 use crate::auth::certificate::mapping::{self, CertificateConfig};
 use crate::auth::slowdown::SlowdownConfig;
-use crate::decode::{Faults, Fields};
+use crate::auth::token::issuer::{self, Issuer};
+use crate::decode::{Faults, Fields, Node};
 
 /// The section `auth`.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,10 @@ pub struct AuthConfig {
     pub certificates: CertificateConfig,
     /// How guessing is slowed down.
     pub slowdown: SlowdownConfig,
+    /// Whose tokens are accepted.
+    pub issuers: Vec<Issuer>,
+    /// The scopes that a client is told to ask for at first (RFC 9728 §2, `scopes_supported`).
+    pub scopes: Vec<String>,
 }
 
 const URL: &str = "an https URL without path, such as https://mcp.example; http only on loopback";
@@ -34,8 +39,31 @@ pub(super) fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> AuthConfig {
     if let Some(node) = fields.optional("slowdown") {
         config.slowdown = SlowdownConfig::read(node, faults);
     }
+    if let Some(node) = fields.optional("issuers") {
+        config.issuers = issuer::read(node, faults).unwrap_or_default();
+    }
+    if let Some(node) = fields.optional("scopes_supported") {
+        config.scopes = scopes(node, faults).unwrap_or_default();
+    }
     fields.finish(faults);
     config
+}
+
+/// A list of scopes.
+pub(crate) fn scopes(node: Node<'_>, faults: &mut Faults) -> Option<Vec<String>> {
+    let items = node.items(faults, "a list of scopes")?.into_iter();
+    items
+        .map(|item| item.text(faults, SCOPE, |text| is_scope(text).then(|| text.to_owned())))
+        .collect()
+}
+
+const SCOPE: &str =
+    "a scope of 1 to 128 visible characters, no quote and no backslash, such as tools:read";
+
+/// A `scope-token` (RFC 6749 §3.3).
+fn is_scope(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+    (1..=128).contains(&text.len()) && text.bytes().all(plain)
 }
 
 /// Whether `text` is a scheme and a host, with a port or without one, and nothing else.

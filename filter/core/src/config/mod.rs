@@ -14,6 +14,7 @@ use crate::decode::{Faults, Fields, Node};
 use crate::id::PolicyVersion;
 use crate::policy::Policy;
 pub use auth::AuthConfig;
+pub(crate) use auth::scopes;
 
 /// What the operator of this Envoy decided.
 #[derive(Clone, Debug)]

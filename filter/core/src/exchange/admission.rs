@@ -297,7 +297,7 @@ impl Loading {
                 }
                 decide(self.request, self.basis, None, Credential::Settled, self.rounds, turn)
             }
-            Event::CallDone { id, reply: Reply::Vault { .. } } if id == self.call => {
+            Event::CallDone { id, reply: Reply::Vault { .. } | Reply::Keys } if id == self.call => {
                 turn.refuse(Denial::PolicyUnusable)
             }
             Event::CallFailed { id, why } if id == self.call => {

@@ -5,12 +5,13 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::Turn;
+use super::{Turn, resource};
 use crate::auth::certificate::mapping::{CertificateMode, Peer};
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
 use crate::auth::credential::{self, Presented};
 use crate::auth::denied::Deniable;
 use crate::auth::slowdown::Proof;
+use crate::auth::token::jws::PresentedToken;
 use crate::auth::{AuthFailure, Claimant, Identity, Narrowing, Principal, Proven, Scopes};
 use crate::config::AuthConfig;
 use crate::denial::Denial;
@@ -30,11 +31,28 @@ pub(super) struct Caller {
     pub(super) certificate: Option<PeerCertificate>,
 }
 
-/// The caller of a request, unless its address has to wait.
-pub(super) fn caller(head: &Head, turn: &mut Turn<'_>) -> Result<Caller, Denial> {
+/// Who somebody claims to be.
+#[derive(Debug)]
+pub(super) enum Claim {
+    /// This one, as far as it can be told without Redis.
+    Made(Claimant),
+    /// The subject of this token, which is not judged yet.
+    Token(PresentedToken),
+}
+
+/// The claim of a request and the certificate beside it, unless its address has to wait.
+pub(super) fn caller(
+    head: &Head,
+    turn: &mut Turn<'_>,
+) -> Result<(Claim, Option<PeerCertificate>), Denial> {
     let auth = &turn.worker.config.auth;
     let certificate = certificate(head, auth);
     let presented = credential::extract(head);
+    turn.context.hint = match &presented {
+        // Whoever has a key is not to look for a token.
+        Ok(Presented::Key(_)) | Err(AuthFailure::Malformed | AuthFailure::CheckDigits) => None,
+        Ok(Presented::Token(_)) | Err(_) => resource::hint(head, auth),
+    };
     if let Ok(Some(certificate)) = &certificate {
         turn.context.entry.certificate_sha256 = Some(certificate.sha256.to_string());
     }
@@ -45,13 +63,13 @@ pub(super) fn caller(head: &Head, turn: &mut Turn<'_>) -> Result<Caller, Denial>
     }
     let auth = &turn.worker.config.auth;
     let claim = certificate.map_err(AuthFailure::Certificate).and_then(|certificate| {
-        let claimant = claimant(presented, certificate.as_ref(), auth)?;
-        Ok(Caller { claimant, certificate })
+        let claim = claim(presented, certificate.as_ref(), auth)?;
+        Ok((claim, certificate))
     });
     claim.map_err(Denial::Unauthenticated)
 }
 
-/// Limits of a policy have names that begin with `tiers.` or `limits.`.
+/// No limit of a policy can have this name: it has a dot.
 const SLOWDOWN: &str = "auth.slowdown";
 
 /// The certificate that counts.
@@ -75,7 +93,7 @@ fn proof(
 ) -> Option<Proof> {
     let credential = match presented {
         Ok(Presented::Key(key)) => *key.digest.bytes(),
-        Ok(Presented::Token(token)) => Sha256::digest(token.expose()).into(),
+        Ok(Presented::Token(token)) => *token.digest.bytes(),
         Err(AuthFailure::NoCredential) => match certificate {
             Ok(certificate) => return certificate.as_ref().map(|found| *found.sha256.bytes()),
             Err(_) => return Some(UNREADABLE),
@@ -94,20 +112,21 @@ fn proof(
 }
 
 /// A key or a token is who calls; without one, the certificate is.
-fn claimant(
+fn claim(
     presented: Result<Presented, AuthFailure>,
     certificate: Option<&PeerCertificate>,
     auth: &AuthConfig,
-) -> Result<Claimant, AuthFailure> {
+) -> Result<Claim, AuthFailure> {
     let missing = certificate.is_none() && auth.certificates.mode == CertificateMode::Required;
     match (presented, certificate) {
         (Ok(_) | Err(AuthFailure::NoCredential), None) if missing => {
             Err(AuthFailure::Certificate(CertificateFailure::Missing))
         }
-        (Ok(Presented::Key(key)), _) => Ok(Claimant::Key(key)),
-        // No issuer is configured that could have signed it.
-        (Ok(Presented::Token(_)), _) => Err(AuthFailure::Malformed),
-        (Err(AuthFailure::NoCredential), Some(certificate)) => identified(certificate, auth),
+        (Ok(Presented::Key(key)), _) => Ok(Claim::Made(Claimant::Key(key))),
+        (Ok(Presented::Token(token)), _) => Ok(Claim::Token(token)),
+        (Err(AuthFailure::NoCredential), Some(certificate)) => {
+            identified(certificate, auth).map(Claim::Made)
+        }
         (Err(failure), _) => Err(failure),
     }
 }
@@ -127,5 +146,6 @@ fn identified(certificate: &PeerCertificate, auth: &AuthConfig) -> Result<Claima
         },
         deniable: vec![Deniable::Certificate(certificate.sha256.to_string())],
         issued_at: None,
+        bound: None,
     })))
 }

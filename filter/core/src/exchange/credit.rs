@@ -127,7 +127,7 @@ pub(super) fn secret_outcome(
                 None => Err(CallFailure::Unreadable),
             })
         }
-        Event::CallDone { id, reply: Reply::Redis(_) } if id == call => {
+        Event::CallDone { id, reply: Reply::Redis(_) | Reply::Keys } if id == call => {
             Some(Err(CallFailure::Unreadable))
         }
         Event::CallFailed { id, why } if id == call => Some(Err(why)),

@@ -5,9 +5,10 @@
 
 use super::admission::{self, Leg, Request};
 use super::binding::{Bound, session_of};
-use super::caller::{Caller, FORWARDED, caller};
-use super::origin;
+use super::caller::{Caller, Claim, FORWARDED, caller};
+use super::proving::{Outcome, Proving, judged};
 use super::{Answers, Form, Next, Stage, Turn};
+use super::{origin, resource};
 use crate::audit::Entry;
 use crate::config::Mode;
 use crate::denial::Denial;
@@ -57,10 +58,33 @@ pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
         }
         Ok(page) => turn.context.origin = page,
     }
-    let caller = match caller(&head, turn) {
-        Ok(caller) => caller,
+    let page = turn.context.origin.as_deref();
+    if let Some(reply) = resource::document(&head, &turn.worker.config.auth, page) {
+        return (Stage::Closed, Gate::Answer(reply));
+    }
+    let (claim, certificate) = match caller(&head, turn) {
+        Ok(called) => called,
         Err(denial) => return turn.refuse(denial),
     };
+    let token = match claim {
+        Claim::Made(claimant) => {
+            return claimed(head, last, Caller { claimant, certificate }, turn);
+        }
+        Claim::Token(token) => token,
+    };
+    match judged(&token, &head, turn) {
+        Ok(Outcome::Proven(claimant)) => {
+            claimed(head, last, Caller { claimant, certificate }, turn)
+        }
+        Ok(Outcome::Waits(issuer)) => {
+            Proving::start((head, last), (token, certificate), issuer, turn)
+        }
+        Err(denial) => turn.refuse(denial),
+    }
+}
+
+/// Reads the request of somebody whose credential is as good as it can be told without Redis.
+pub(super) fn claimed(head: Head, last: bool, caller: Caller, turn: &mut Turn<'_>) -> Next {
     let fault = fault_of(&head, last);
     let reading = Reading { head, caller, fault, leg: Leg::Whole };
     match (last, turn.worker.config.mode) {

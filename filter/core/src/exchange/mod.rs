@@ -4,8 +4,8 @@
 //! known by then; an event moves the exchange to its next stage or leaves it where it is.
 //!
 //! ```text
-//! Head ─ headers ─▶ Reading ─ body ─▶ Admitting ⇄ Loading ─▶ Crediting ─▶ Upstream ─▶ (Claiming ─▶) Answering
-//!   └──────────────────┴──────────────────┴── refusal ──┴──────────────┴─▶ Ended ─▶ Closed
+//! Head ─ headers ─▶ (Proving ─▶) Reading ─ body ─▶ Admitting ⇄ Loading ─▶ Crediting ─▶ Upstream ─▶ (Claiming ─▶) Answering
+//!   └──────────────────────┴───────────┴──────────────────┴── refusal ──┴──────────────┴─▶ Ended ─▶ Closed
 //! ```
 
 mod admission;
@@ -17,6 +17,8 @@ mod charge;
 mod credit;
 mod intake;
 mod origin;
+mod proving;
+mod resource;
 mod response;
 mod verdict;
 
@@ -39,6 +41,8 @@ use admission::{Admitting, Loading};
 use binding::Claiming;
 use credit::Crediting;
 use intake::Reading;
+use proving::Proving;
+use resource::Hint;
 use response::{Answering, Upstream};
 
 /// One exchange.
@@ -55,6 +59,8 @@ enum Stage {
     Head,
     /// The request's body.
     Reading(Box<Reading>),
+    /// The keys that could prove the request's token.
+    Proving(Box<Proving>),
     /// Redis's word on the verdict.
     Admitting(Box<Admitting>),
     /// A policy that this worker has not seen.
@@ -87,6 +93,8 @@ struct Context {
     answers: Answers,
     /// The page that asked, when it may.
     origin: Option<String>,
+    /// Where a client that has no token learns how to get one.
+    hint: Option<Hint>,
     sent: Sent,
     /// What a refused client reads.
     form: Form,
@@ -138,6 +146,7 @@ impl Default for Exchange {
             era: Era::Legacy,
             answers: Answers::Here,
             origin: None,
+            hint: None,
             sent: Sent::Nothing,
             form: Form::JsonRpc,
             told: Told::default(),
@@ -180,6 +189,9 @@ impl Exchange {
         if self.context.answers == Answers::Elsewhere && reply.status == 200 {
             reply.status = 400;
         }
+        if let Some(hint) = &self.context.hint {
+            hint.complete(denial, &mut reply);
+        }
         reply.headers.extend(self.context.origin.iter().flat_map(|origin| origin::headers(origin)));
         reply
     }
@@ -190,6 +202,7 @@ impl Stage {
         match self {
             Self::Head => intake::on_head(event, turn),
             Self::Reading(stage) => stage.on(event, turn),
+            Self::Proving(stage) => stage.on(event, turn),
             Self::Admitting(stage) => stage.on(event, turn),
             Self::Loading(stage) => stage.on(event, turn),
             Self::Crediting(stage) => stage.on(event, turn),
@@ -296,7 +309,11 @@ impl Turn<'_> {
         match stage {
             // Closed before, or no MCP exchange at all: there is nothing to tell.
             Stage::Closed | Stage::Head => return (Stage::Closed, Gate::Hold),
-            Stage::Reading(_) | Stage::Admitting(_) | Stage::Loading(_) | Stage::Crediting(_) => {
+            Stage::Proving(_)
+            | Stage::Reading(_)
+            | Stage::Admitting(_)
+            | Stage::Loading(_)
+            | Stage::Crediting(_) => {
                 entry.status = AuditStatus::Aborted.name();
                 entry.decision.effect = "deny";
                 "request.aborted".clone_into(&mut entry.decision.rule);

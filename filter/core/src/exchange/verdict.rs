@@ -143,9 +143,13 @@ fn second_factor(principal: &Principal, request: &Request, worker: &Worker) -> R
     match &principal.identity {
         Identity::Certificate(_) => Ok(()),
         Identity::Key(_) | Identity::Token { .. } => {
+            let bound = match &request.claimant {
+                Claimant::Key(_) => None,
+                Claimant::Proven(proven) => proven.bound.as_ref(),
+            };
             let (rules, certificate) = (&worker.config.auth.certificates, &request.certificate);
             rules
-                .beside(&principal.org, None, certificate.as_ref())
+                .beside(&principal.org, bound, certificate.as_ref())
                 .map_err(|failure| Denial::Unauthenticated(AuthFailure::Certificate(failure)))
         }
     }

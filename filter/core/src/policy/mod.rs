@@ -58,6 +58,8 @@ pub struct Connector {
     pub methods: Globs,
     /// What a call of a tool without a price of its own costs, in credits.
     pub price: u64,
+    /// Scopes that a credential which knows scopes must have for anything on it.
+    pub scopes: Vec<String>,
     /// What is stated about single tools.
     pub tools: BTreeMap<String, Tool>,
 }
@@ -71,6 +73,8 @@ pub struct Tool {
     pub price: Option<u64>,
     /// What each row of the answer costs besides, in credits.
     pub row_price: u64,
+    /// Scopes that a credential which knows scopes must have to call it, besides the connector's.
+    pub scopes: Vec<String>,
 }
 
 /// What one call costs, in credits.

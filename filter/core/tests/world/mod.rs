@@ -6,6 +6,8 @@
 mod certificates;
 mod limits;
 mod shown;
+mod tokens;
+mod words;
 
 use std::time::Duration;
 
@@ -14,16 +16,18 @@ use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::auth::slowdown::SlowdownConfig;
 use portcullis_core::call::{CallFailure, CallId, Reply};
 use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Vault};
-use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
+use portcullis_core::event::{Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
-use portcullis_core::id::{KeyId, OrgId, PolicyVersion, RequestId};
+use portcullis_core::id::{KeyId, OrgId, RequestId};
 use portcullis_core::json;
-use portcullis_core::policy::{self, Activation, Canary};
+use portcullis_core::policy;
 use portcullis_core::step::{Effect, Gate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
 use serde_json::json;
+
+use words::{canary, closing};
 
 /// 2026-11-20T22:00:00Z.
 const START: u64 = 1_795_212_000;
@@ -92,10 +96,11 @@ fn record(name: &str) -> Vec<u8> {
     record.to_string().into_bytes()
 }
 
-/// A policy document: `v1`, or `v2` in which analysts may also write notes, or `v3` without patience.
+/// A policy document: `v1`, or `v2` in which analysts may also write notes, `v3` without
+/// patience, or `v7` with scopes.
 fn document(name: &str) -> serde_json::Value {
     let allow = match name {
-        "v1" | "v3" => json!(["query_users"]),
+        "v1" | "v3" | "v7" => json!(["query_users"]),
         "v2" => json!(["query_users", "create_note"]),
         "v4" => return limits::priced(document("v1")),
         "v6" => return limits::leased(document("v1")),
@@ -120,17 +125,12 @@ fn document(name: &str) -> serde_json::Value {
     if name == "v3" {
         document["cool_off"] = json!({"refusals": 1, "repeats": 2, "first": "2s", "longest": "8s"});
     }
+    if name == "v7" {
+        document["connectors"]["demo"]["scopes"] = json!(["demo:use"]);
+        document["connectors"]["demo"]["tools"] =
+            json!({"query_users": {"scopes": ["users:read", "demo:use"]}});
+    }
     document
-}
-
-/// `v1~v2`: `v1` is active, `v2` is tried on the analyst's key.
-fn canary(names: &str) -> [Vec<u8>; 2] {
-    let (active, tried) = names.split_once('~').unwrap();
-    let (active, version) =
-        [active, tried].map(version).map(|v| PolicyVersion::new(&v).unwrap()).into();
-    let canary = Canary { version, percent: 0, callers: ["kanalyst".to_owned()].into() };
-    let doc = json!({"canary": canary});
-    [Activation::revision(&active, Some(&canary)).into_bytes(), doc.to_string().into_bytes()]
 }
 
 fn version(name: &str) -> String {
@@ -140,7 +140,7 @@ fn version(name: &str) -> String {
 /// Names in the place of secrets and hashes.
 fn readable(text: &str) -> String {
     let mut text = text.to_owned();
-    for name in ["v1", "v2", "v3", "v4", "v5", "v6"] {
+    for name in ["v1", "v2", "v3", "v4", "v5", "v6", "v7"] {
         text = text.replace(&version(name), name);
     }
     for name in ["analyst", "stranger"] {
@@ -153,37 +153,14 @@ impl World {
     /// Carries out one line; says what came of it.
     pub(crate) fn event(&mut self, line: &str) -> Vec<String> {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if self.is_set(verb, rest) {
+            return Vec::new();
+        }
         let event = match verb {
-            "request" => {
-                self.exchange = Exchange::default();
-                self.calls = vec![CallId::FIRST];
-                return Vec::new();
-            }
-            "mode" => {
-                self.worker.config.mode = if rest == "split" { Mode::Split } else { Mode::Hold };
-                return Vec::new();
-            }
-            "certificates" => {
-                self.worker.config.auth.certificates = certificates::config(rest);
-                return Vec::new();
-            }
-            "slowdown" => {
-                let failures = rest.parse().unwrap();
-                let config = SlowdownConfig { failures, ..SlowdownConfig::default() };
-                self.worker.slowdown.reconfigure(config);
-                return Vec::new();
-            }
-            "sharded" => {
-                self.worker.config.redis.as_mut().unwrap().sharded = rest == "yes";
-                return Vec::new();
-            }
-            "hosts" => {
-                self.worker.config.hosts = vec![rest.to_owned()];
-                return Vec::new();
-            }
-            "after" => {
-                self.now = self.now.after(Duration::from_millis(rest.parse().unwrap()));
-                return Vec::new();
+            "keys" => {
+                let (id, state) = rest.split_once(' ').unwrap();
+                tokens::fetched(&mut self.worker, self.now, state);
+                Event::CallDone { id: self.call(id), reply: Reply::Keys }
             }
             "head" | "head-only" => {
                 Event::Head { head: self.head(rest), last: verb == "head-only" }
@@ -232,6 +209,41 @@ impl World {
         self.describe(step)
     }
 
+    /// Whether the line says what the world is like, and not what happens.
+    fn is_set(&mut self, verb: &str, rest: &str) -> bool {
+        match verb {
+            "request" => {
+                self.exchange = Exchange::default();
+                self.calls = vec![CallId::FIRST];
+            }
+            "mode" => {
+                self.worker.config.mode = if rest == "split" { Mode::Split } else { Mode::Hold };
+            }
+            "certificates" => {
+                self.worker.config.auth.certificates = certificates::config(rest);
+            }
+            "slowdown" => {
+                let failures = rest.parse().unwrap();
+                let config = SlowdownConfig { failures, ..SlowdownConfig::default() };
+                self.worker.slowdown.reconfigure(config);
+            }
+            "issuer" => {
+                tokens::configure(&mut self.worker, rest);
+            }
+            "sharded" => {
+                self.worker.config.redis.as_mut().unwrap().sharded = rest == "yes";
+            }
+            "hosts" => {
+                self.worker.config.hosts = vec![rest.to_owned()];
+            }
+            "after" => {
+                self.now = self.now.after(Duration::from_millis(rest.parse().unwrap()));
+            }
+            _ => return false,
+        }
+        true
+    }
+
     /// `METHOD PATH [key=NAME] [certificate=NAME] [header=value …]`
     fn head(&mut self, line: &str) -> Head {
         self.requests += 1;
@@ -248,6 +260,7 @@ impl World {
             match name {
                 "certificate" => certificate = Some(value),
                 "key" => headers.push(header("x-api-key", &key(value))),
+                "token" => headers.push(header("authorization", &tokens::bearer(value))),
                 "content-type" => headers[2] = header(name, value),
                 name => headers.push(header(name, value)),
             }
@@ -269,10 +282,14 @@ impl World {
         let value = match words[1..] {
             ["moved", record_state, policy_state, ref bound @ ..] => {
                 let mut items = vec![Value::Int(0)];
-                items.extend(match record_state.split_once('@') {
-                    Some((rev, name)) => [bulk(rev.into()), bulk(record(name))],
-                    None => [bulk(record_state.into()), Value::Nil],
-                });
+                // A token has two: whether it was denied, and whether its subject was.
+                for state in record_state.split(',') {
+                    items.extend(match state.split_once('@') {
+                        Some((rev, "denied")) => [bulk(rev.into()), bulk(tokens::denial())],
+                        Some((rev, name)) => [bulk(rev.into()), bulk(record(name))],
+                        None => [bulk(state.into()), Value::Nil],
+                    });
+                }
                 items.extend(match policy_state.strip_prefix('+') {
                     Some(names) if names.contains('~') => canary(names).map(bulk),
                     Some(name) => [bulk(version(name).into()), bulk(b"{}".to_vec())],
@@ -362,16 +379,4 @@ fn effect(effect: Effect) -> String {
             format!("audit {}", readable(&entry.to_string()))
         }
     }
-}
-
-/// `STATUS [gone]`
-fn closing(line: &str) -> Closing {
-    let (status, gone) = line.split_once(' ').unwrap_or((line, ""));
-    let end = match gone {
-        "client-gone" => End::ClientGone,
-        "upstream-gone" => End::UpstreamGone,
-        _ => End::Complete,
-    };
-    let upstream_ms = (end == End::Complete).then_some(3);
-    Closing { http_status: status.parse().ok(), latency_ms: 5, upstream_ms, end }
 }

@@ -3,6 +3,7 @@
 use portcullis_core::call::Call;
 
 use super::readable;
+use super::words::undigested;
 
 pub(super) fn call(call: Call) -> String {
     match call {
@@ -23,16 +24,6 @@ pub(super) fn call(call: Call) -> String {
         }
         Call::Policy(version) => readable(&format!("policy {version}")),
         Call::Secret(secret) => format!("secret {secret}"),
-    }
-}
-
-/// A binding's key without the digest of what is bound.
-fn undigested(key: &str) -> String {
-    match key.split_once(":bound:") {
-        Some((org, rest)) => {
-            let (kind, _) = rest.split_once(':').unwrap();
-            format!("{org}:bound:{kind}:<digest>")
-        }
-        None => key.to_owned(),
+        Call::Keys(issuer) => format!("keys {issuer}"),
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::globs;
 use super::tool::{credits, tools};
+use crate::config::scopes;
 use crate::decode::{Faults, Node};
 use crate::id::PolicyName;
 use crate::policy::{Connector, Globs};
@@ -39,6 +40,10 @@ pub(super) fn connector(_: &PolicyName, node: Node<'_>, faults: &mut Faults) -> 
         Some(node) => tools(node, faults),
         None => Some(BTreeMap::new()),
     };
+    let scopes = match fields.optional("scopes") {
+        Some(node) => scopes(node, faults),
+        None => Some(Vec::new()),
+    };
     fields.finish(faults);
     Some(Connector {
         path: path?,
@@ -46,6 +51,7 @@ pub(super) fn connector(_: &PolicyName, node: Node<'_>, faults: &mut Faults) -> 
         credential: credential?,
         methods: methods?,
         price: price?,
+        scopes: scopes?,
         tools: tools?,
     })
 }

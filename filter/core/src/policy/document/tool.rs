@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::LONGEST_GLOB;
+use crate::config::scopes;
 use crate::decode::{Faults, Node};
 use crate::policy::Tool;
 
@@ -36,8 +37,13 @@ fn tool(node: Node<'_>, faults: &mut Faults) -> Option<Tool> {
         Some(node) => credits(node, faults),
         None => Some(0),
     };
+    let scopes = match fields.optional("scopes") {
+        Some(node) => scopes(node, faults),
+        None => Some(Vec::new()),
+    };
     fields.finish(faults);
-    Some(Tool { read_only: read_only?, price: price?, row_price: row_price? })
+    let (price, row_price) = (price?, row_price?);
+    Some(Tool { read_only: read_only?, price, row_price, scopes: scopes? })
 }
 
 pub(super) fn credits(node: Node<'_>, faults: &mut Faults) -> Option<u64> {

@@ -197,6 +197,7 @@ impl Watch {
                 }
                 Call::Charge(_) => panic!("nothing costs by the row"),
                 Call::Bind(_) => panic!("nothing was opened"),
+                Call::Keys(_) => panic!("nobody has a token"),
                 Call::Policy(version) => Kind::Policy(version.to_string()),
                 Call::Secret(secret) => Kind::Secret(secret.to_string()),
             };

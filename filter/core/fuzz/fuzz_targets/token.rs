@@ -1,0 +1,10 @@
+//! Access tokens: what must hold stands in `portcullis_fuzz::token`.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portcullis_fuzz::token::check(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::process::ExitCode {
+    portcullis_fuzz::replay::main(portcullis_fuzz::token::check)
+}

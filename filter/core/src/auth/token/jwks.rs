@@ -1,0 +1,247 @@
+//! Verifying keys: sets of them (RFC 7517), and shared secrets.
+//!
+//! Owns which key is fit for which algorithm: a key that names one does that one and no other, so a
+//! public key never becomes the secret of an HMAC. A key that is not fit is left out; a set that
+//! holds it is not thereby unreadable.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use jwt_simple::prelude::{
+    Duration, ECDSAP256PublicKeyLike as _, ECDSAP384PublicKeyLike as _, ES256PublicKey,
+    ES384PublicKey, Ed25519PublicKey, EdDSAPublicKeyLike as _, HS256Key, JWTClaims, MACLike as _,
+    NoCustomClaims, PS256PublicKey, RS256PublicKey, RSAPublicKeyLike as _, UnixTimeStamp,
+    VerificationOptions,
+};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::jws::{Algorithm, Jws, MAX_TOKEN_BYTES, PresentedToken};
+use crate::auth::AuthFailure;
+use crate::json;
+use crate::secret::Secret;
+
+/// The most bytes of a key set.
+pub const MAX_SET_BYTES: usize = 262_144;
+/// The most keys of a set that are used; a rotation needs two.
+pub const MAX_KEYS: usize = 32;
+/// The most signatures that one token is worth, when it names no key.
+const MAX_TRIES: usize = 4;
+/// An HMAC secret is as long as the hash (RFC 7518 §3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+/// Names a key by what it is, not by what it is called: the same under another `kid` is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Thumbprint([u8; 32]);
+
+/// A key for one algorithm.
+#[derive(Clone)]
+enum Material {
+    Es256(ES256PublicKey),
+    Es384(ES384PublicKey),
+    Rs256(RS256PublicKey),
+    Ps256(PS256PublicKey),
+    EdDsa(Ed25519PublicKey),
+    Hs256(HS256Key),
+}
+
+/// A key that may prove tokens.
+#[derive(Clone)]
+pub struct VerifyingKey {
+    kid: Option<String>,
+    algorithm: Algorithm,
+    thumbprint: Thumbprint,
+    material: Material,
+}
+
+/// Without its material, which may be a secret.
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.algorithm.name(), self.kid)
+    }
+}
+
+/// Equal when they prove the same tokens.
+impl PartialEq for VerifyingKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.kid == other.kid && self.thumbprint == other.thumbprint
+    }
+}
+
+impl Eq for VerifyingKey {}
+
+/// The keys of one issuer at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeySet {
+    keys: Vec<VerifyingKey>,
+}
+
+/// What a key set says of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// This key signed it.
+    Signed(Thumbprint),
+    /// No key that it may have been signed with is in the set: one may be published by now.
+    NoSuchKey(AuthFailure),
+    /// It was not signed by the key that it names, or not in the way of that key.
+    Refused(AuthFailure),
+}
+
+impl KeySet {
+    /// Reads a set; `allowed` are the algorithms that its issuer may use. `None` when it is not a
+    /// key set at all: then whoever sent it had something else to say.
+    #[must_use]
+    pub fn parse(bytes: &[u8], allowed: &[Algorithm]) -> Option<Self> {
+        let document = json::parse_strict(bytes).ok().filter(|_| bytes.len() <= MAX_SET_BYTES)?;
+        Self::read(&document, allowed)
+    }
+
+    /// [`KeySet::parse`] of a document that was read before, strictly.
+    #[must_use]
+    pub fn read(document: &Value, allowed: &[Algorithm]) -> Option<Self> {
+        let keys = document.get("keys")?.as_array()?;
+        let keys = keys.iter().flat_map(|jwk| fit(jwk, allowed)).take(MAX_KEYS).collect();
+        Some(Self { keys })
+    }
+
+    /// The set of one shared secret; `None` when it is too short to be one.
+    #[must_use]
+    pub fn of_secret(secret: &Secret) -> Option<Self> {
+        let bytes = secret.expose().as_bytes();
+        let material = Material::Hs256(HS256Key::from_bytes(bytes));
+        let thumbprint = thumbprint(Algorithm::Hs256, bytes);
+        let key = VerifyingKey { kid: None, algorithm: Algorithm::Hs256, thumbprint, material };
+        (bytes.len() >= MIN_SECRET_BYTES).then(|| Self { keys: vec![key] })
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether nothing can be proven with it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Whether a key is still among these.
+    #[must_use]
+    pub fn holds(&self, thumbprint: Thumbprint) -> bool {
+        self.keys.iter().any(|key| key.thumbprint == thumbprint)
+    }
+
+    /// Whether one of these keys signed `token`, of which `jws` was read.
+    #[must_use]
+    pub fn prove(&self, token: &PresentedToken, jws: &Jws) -> Proof {
+        let named = |kid: Option<&str>| {
+            self.keys.iter().filter(|key| key.kid.as_deref() == kid).collect::<Vec<_>>()
+        };
+        let (candidates, sure) = match jws.kid.as_deref() {
+            None => (self.keys.iter().collect(), false),
+            Some(kid) => match named(Some(kid)) {
+                // Keys without a name may have any.
+                keys if keys.is_empty() => (named(None), false),
+                keys => (keys, true),
+            },
+        };
+        let fit = candidates.iter().filter(|key| key.algorithm == jws.algorithm).take(MAX_TRIES);
+        let mut failure = match (candidates.is_empty(), sure) {
+            (true, _) => AuthFailure::UnknownSigner,
+            (false, _) => AuthFailure::TokenAlgorithm,
+        };
+        for key in fit {
+            match key.verify(token) {
+                Ok(()) => return Proof::Signed(key.thumbprint),
+                Err(why) => failure = why,
+            }
+        }
+        if sure { Proof::Refused(failure) } else { Proof::NoSuchKey(failure) }
+    }
+}
+
+impl VerifyingKey {
+    fn verify(&self, token: &PresentedToken) -> Result<(), AuthFailure> {
+        let (text, options) = (token.text(), signature_only());
+        let verified: Result<JWTClaims<NoCustomClaims>, jwt_simple::Error> = match &self.material {
+            Material::Es256(key) => key.verify_token(text, options),
+            Material::Es384(key) => key.verify_token(text, options),
+            Material::Rs256(key) => key.verify_token(text, options),
+            Material::Ps256(key) => key.verify_token(text, options),
+            Material::EdDsa(key) => key.verify_token(text, options),
+            Material::Hs256(key) => key.verify_token(text, options),
+        };
+        match verified {
+            Ok(_) => Ok(()),
+            // Signed, but `sub` is a number or the like.
+            Err(error) if error.is::<serde_json::Error>() => Err(AuthFailure::TokenClaims),
+            Err(_) => Err(AuthFailure::BadSignature),
+        }
+    }
+}
+
+/// The library would judge times by a clock; they are judged in [`super::claims`], each with its own
+/// reason.
+fn signature_only() -> Option<VerificationOptions> {
+    Some(VerificationOptions {
+        accept_future: true,
+        time_tolerance: Some(Duration::from_secs(0)),
+        artificial_time: Some(UnixTimeStamp::from_secs(0)),
+        max_token_length: Some(MAX_TOKEN_BYTES),
+        ..VerificationOptions::default()
+    })
+}
+
+/// A JWK as a key for each allowed algorithm that it is fit for: none when its `use`, `key_ops` or
+/// `alg` speak against it, when it is weak, and when it brings its private half.
+fn fit(jwk: &Value, allowed: &[Algorithm]) -> Vec<VerifyingKey> {
+    let kid = match jwk.get("kid") {
+        None => None,
+        Some(Value::String(kid)) => Some(kid.clone()),
+        Some(_) => return Vec::new(),
+    };
+    if !verifies(jwk) {
+        return Vec::new();
+    }
+    let text = json::canonical(jwk);
+    let parts = ["kty", "crv", "x", "y", "n", "e"].map(|name| jwk.get(name));
+    let parts: String = parts.into_iter().map(|part| format!("{part:?},")).collect();
+    let distinct: HashSet<Algorithm> = allowed.iter().copied().collect();
+    let mut keys: Vec<VerifyingKey> = distinct
+        .into_iter()
+        .filter_map(|algorithm| {
+            let material = material(algorithm, &text)?;
+            let thumbprint = thumbprint(algorithm, parts.as_bytes());
+            Some(VerifyingKey { kid: kid.clone(), algorithm, thumbprint, material })
+        })
+        .collect();
+    keys.sort_by_key(|key| key.algorithm);
+    keys
+}
+
+/// Whether a JWK's `key_ops`, when there are any, name verification (RFC 7517 §4.3).
+fn verifies(jwk: &Value) -> bool {
+    jwk.get("key_ops").is_none_or(|operations| {
+        operations.as_array().is_some_and(|list| list.iter().any(|item| item == "verify"))
+    })
+}
+
+/// The library reads a key only as the type and for the algorithm that it says, and refuses RSA
+/// below 2048 bits, points that are not on the curve, and weak Edwards points.
+fn material(algorithm: Algorithm, jwk: &str) -> Option<Material> {
+    match algorithm {
+        Algorithm::Es256 => ES256PublicKey::from_jwk(jwk).ok().map(Material::Es256),
+        Algorithm::Es384 => ES384PublicKey::from_jwk(jwk).ok().map(Material::Es384),
+        Algorithm::Rs256 => RS256PublicKey::from_jwk(jwk).ok().map(Material::Rs256),
+        Algorithm::Ps256 => PS256PublicKey::from_jwk(jwk).ok().map(Material::Ps256),
+        Algorithm::EdDsa => Ed25519PublicKey::from_jwk(jwk).ok().map(Material::EdDsa),
+        // A secret that is published is none.
+        Algorithm::Hs256 => None,
+    }
+}
+
+fn thumbprint(algorithm: Algorithm, material: &[u8]) -> Thumbprint {
+    let name = Sha256::new_with_prefix(algorithm.name());
+    Thumbprint(name.chain_update([0]).chain_update(material).finalize().into())
+}

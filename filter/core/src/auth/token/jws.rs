@@ -1,0 +1,211 @@
+//! A compact JWS (RFC 7515) as a client presented it.
+//!
+//! Owns the form: three base64url segments, a header and claims with one meaning each. Nothing in
+//! it is believed yet; a header may name a key that this worker knows, never bring one.
+
+use std::fmt;
+use std::rc::Rc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::auth::AuthFailure;
+use crate::json;
+use crate::secret::Secret;
+
+/// The most bytes of a token; identity providers with many groups stay below this.
+pub const MAX_TOKEN_BYTES: usize = 8_192;
+/// The most bytes of an encoded header.
+const MAX_HEADER_BYTES: usize = 2_048;
+/// The longest `kid`.
+const MAX_KID_BYTES: usize = 256;
+
+/// How a token is signed (RFC 7518 §3.1, RFC 8037).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    /// ECDSA on P-256.
+    Es256,
+    /// ECDSA on P-384.
+    Es384,
+    /// RSA, PKCS #1 v1.5.
+    Rs256,
+    /// RSA, PSS.
+    Ps256,
+    /// Ed25519.
+    EdDsa,
+    /// HMAC with a shared secret; never with a key of a JWKS.
+    Hs256,
+}
+
+impl Algorithm {
+    /// Those whose keys may be published.
+    pub const PUBLIC: [Self; 5] = [Self::Es256, Self::Es384, Self::Rs256, Self::Ps256, Self::EdDsa];
+
+    /// The name in a header.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::Rs256 => "RS256",
+            Self::Ps256 => "PS256",
+            Self::EdDsa => "EdDSA",
+            Self::Hs256 => "HS256",
+        }
+    }
+
+    /// Reads a name. RFC 9864 calls EdDSA on this curve `Ed25519`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "ES256" => Some(Self::Es256),
+            "ES384" => Some(Self::Es384),
+            "RS256" => Some(Self::Rs256),
+            "PS256" => Some(Self::Ps256),
+            "EdDSA" | "Ed25519" => Some(Self::EdDsa),
+            "HS256" => Some(Self::Hs256),
+            _ => None,
+        }
+    }
+}
+
+/// The SHA-256 of a whole token: what it is remembered by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// The bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// 64 lower-case hex digits.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        base16ct::lower::encode_string(&self.0)
+    }
+}
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+/// A token of the right shape; not yet read, not yet proven.
+#[derive(Clone, Debug)]
+pub struct PresentedToken {
+    text: Rc<Secret>,
+    /// Its digest.
+    pub digest: TokenDigest,
+}
+
+impl PresentedToken {
+    /// Takes three segments of base64url.
+    ///
+    /// # Errors
+    /// [`AuthFailure::TokenTooLarge`] and [`AuthFailure::TokenMalformed`].
+    pub fn parse(text: &[u8]) -> Result<Self, AuthFailure> {
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(AuthFailure::TokenTooLarge);
+        }
+        let segments: Vec<&[u8]> = text.split(|byte| *byte == b'.').collect();
+        let [header, claims, _] = segments.as_slice() else {
+            return Err(AuthFailure::TokenMalformed);
+        };
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        let shaped = !header.is_empty() && !claims.is_empty() && text.iter().all(plain);
+        let token = std::str::from_utf8(text).ok().filter(|_| shaped);
+        let token = token.ok_or(AuthFailure::TokenMalformed)?;
+        let digest = TokenDigest(Sha256::digest(text).into());
+        Ok(Self { text: Rc::new(Secret::new(token.to_owned())), digest })
+    }
+
+    /// The token's text. Whoever has it is its subject.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.text.expose()
+    }
+}
+
+/// What a token says, without proof.
+#[derive(Clone, Debug)]
+pub struct Jws {
+    /// How it claims to be signed.
+    pub algorithm: Algorithm,
+    /// The key that it names.
+    pub kid: Option<String>,
+    /// Its claims.
+    pub claims: Map<String, Value>,
+}
+
+impl Jws {
+    /// Reads a token's header and claims.
+    ///
+    /// # Errors
+    /// Segments that are no strict base64url or no strict JSON object are malformed; then an
+    /// algorithm that is not known, and a header that asks for what is not done here.
+    pub fn read(token: &PresentedToken) -> Result<Self, AuthFailure> {
+        let mut segments = token.text().split('.');
+        let (Some(header), Some(claims), Some(signature)) =
+            (segments.next(), segments.next(), segments.next())
+        else {
+            return Err(AuthFailure::TokenMalformed);
+        };
+        if header.len() > MAX_HEADER_BYTES {
+            return Err(AuthFailure::TokenTooLarge);
+        }
+        let (header, claims) = (object(header)?, object(claims)?);
+        bytes(signature)?;
+        let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::named);
+        let algorithm = algorithm.ok_or(AuthFailure::TokenAlgorithm)?;
+        if !is_plain(&header) {
+            return Err(AuthFailure::TokenHeader);
+        }
+        let kid = match header.get("kid") {
+            None => None,
+            Some(Value::String(kid)) if (1..=MAX_KID_BYTES).contains(&kid.len()) => {
+                Some(kid.clone())
+            }
+            Some(_) => return Err(AuthFailure::TokenHeader),
+        };
+        Ok(Self { algorithm, kid, claims })
+    }
+
+    /// Who claims to have issued it.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&str> {
+        self.claims.get("iss").and_then(Value::as_str)
+    }
+}
+
+/// Whether a header asks for nothing beyond a signature. Extensions that must be understood (RFC
+/// 7515 §4.1.11) are not; a key inside a token proves nothing (RFC 8725 §3.5); `jku`, `x5u` and the
+/// like are not followed (§3.10).
+fn is_plain(header: &Map<String, Value>) -> bool {
+    const REFUSED: [&str; 5] = ["crit", "jwk", "b64", "zip", "enc"];
+    let nested = header.get("cty").is_some_and(|cty| is_text(cty, &["jwt", "application/jwt"]));
+    let typed =
+        header.get("typ").is_none_or(|typ| is_text(typ, &["jwt", "at+jwt", "application/at+jwt"]));
+    typed && !nested && !REFUSED.iter().any(|name| header.contains_key(*name))
+}
+
+fn is_text(value: &Value, choices: &[&str]) -> bool {
+    value
+        .as_str()
+        .is_some_and(|text| choices.iter().any(|choice| text.eq_ignore_ascii_case(choice)))
+}
+
+fn bytes(segment: &str) -> Result<Vec<u8>, AuthFailure> {
+    URL_SAFE_NO_PAD.decode(segment).map_err(|_| AuthFailure::TokenMalformed)
+}
+
+fn object(segment: &str) -> Result<Map<String, Value>, AuthFailure> {
+    match json::parse_strict(&bytes(segment)?) {
+        Ok(Value::Object(members)) => Ok(members),
+        Ok(_) | Err(_) => Err(AuthFailure::TokenMalformed),
+    }
+}

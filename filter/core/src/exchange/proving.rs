@@ -1,0 +1,138 @@
+//! A token waits for the keys that could prove it.
+//!
+//! Owns that wait. It costs a request nothing while its worker has the keys; when it has not, many
+//! requests wait for one fetch. What came of the token's request meanwhile is kept, unread.
+
+use super::admission::held;
+use super::caller::Caller;
+use super::intake::{self, Reading};
+use super::{Next, Stage, Turn};
+use crate::auth::Claimant;
+use crate::auth::certificate::PeerCertificate;
+use crate::auth::token::issuer::IssuerId;
+use crate::auth::token::jws::PresentedToken;
+use crate::auth::token::keyring::Verification;
+use crate::call::{Call, CallFailure, CallId, Dependency};
+use crate::denial::Denial;
+use crate::event::{Event, Head};
+use crate::step::Gate;
+
+/// A fetch or two: a set that was fetched for somebody else may lack what this token needs.
+const MOST_FETCHES: u8 = 2;
+
+/// What a token comes to.
+pub(super) enum Outcome {
+    /// This claimant.
+    Proven(Claimant),
+    /// Nothing, until this issuer's keys are here.
+    Waits(IssuerId),
+}
+
+/// Waits for keys.
+#[derive(Debug)]
+pub(super) struct Proving {
+    head: Head,
+    last: bool,
+    token: PresentedToken,
+    certificate: Option<PeerCertificate>,
+    body: Body,
+    call: CallId,
+    fetches: u8,
+}
+
+/// The body of the request, as far as it is here.
+#[derive(Debug)]
+enum Body {
+    Awaited,
+    Whole(Vec<u8>),
+    TooLarge,
+}
+
+/// Judges a token by the keys that the worker has.
+///
+/// # Errors
+/// Why it does not hold, or that nobody can tell.
+pub(super) fn judged(
+    token: &PresentedToken,
+    head: &Head,
+    turn: &mut Turn<'_>,
+) -> Result<Outcome, Denial> {
+    let auth = &turn.worker.config.auth;
+    let resource = auth.external_url.as_ref().map(|url| format!("{url}{}", head.path()));
+    let keyring = &mut turn.worker.keyring;
+    match keyring.verify(token, &auth.issuers, resource.as_deref(), turn.now) {
+        Verification::Verified(token) => {
+            Ok(Outcome::Proven(Claimant::Proven(Box::new(token.proven.clone()))))
+        }
+        Verification::Refused(failure, owner) => {
+            if let Some(owner) = owner.filter(|_| failure.proves_holder()) {
+                turn.context.entry.identify(&owner.proven.principal);
+            }
+            Err(Denial::Unauthenticated(failure))
+        }
+        Verification::Fetch(issuer) => Ok(Outcome::Waits(issuer)),
+        Verification::Unavailable(why) => Err(Denial::Unavailable(Dependency::Issuer, why)),
+    }
+}
+
+impl Proving {
+    /// Asks for the keys of `issuer`.
+    pub(super) fn start(
+        (head, last): (Head, bool),
+        (token, certificate): (PresentedToken, Option<PeerCertificate>),
+        issuer: IssuerId,
+        turn: &mut Turn<'_>,
+    ) -> Next {
+        let call = turn.start(Call::Keys(issuer));
+        let stage = Self { head, last, token, certificate, body: Body::Awaited, call, fetches: 1 };
+        (Stage::Proving(Box::new(stage)), Gate::Hold)
+    }
+
+    pub(super) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+        match event {
+            // Whether keys came or not, the keyring knows.
+            Event::CallDone { id, .. } | Event::CallFailed { id, .. } if id == self.call => {
+                self.judge(turn)
+            }
+            Event::Body(body) => {
+                self.body = Body::Whole(body);
+                (Stage::Proving(self), Gate::Hold)
+            }
+            Event::BodyTooLarge => {
+                self.body = Body::TooLarge;
+                (Stage::Proving(self), Gate::Hold)
+            }
+            event => held(event, "proving", turn, || Stage::Proving(self)),
+        }
+    }
+
+    fn judge(mut self: Box<Self>, turn: &mut Turn<'_>) -> Next {
+        match judged(&self.token, &self.head, turn) {
+            Ok(Outcome::Proven(claimant)) => self.proceed(claimant, turn),
+            Ok(Outcome::Waits(issuer)) if self.fetches < MOST_FETCHES => {
+                self.fetches = self.fetches.saturating_add(1);
+                self.call = turn.start(Call::Keys(issuer));
+                (Stage::Proving(self), Gate::Hold)
+            }
+            Ok(Outcome::Waits(_)) => {
+                turn.refuse(Denial::Unavailable(Dependency::Issuer, CallFailure::Unreadable))
+            }
+            Err(denial) => turn.refuse(denial),
+        }
+    }
+
+    /// Goes on as if the keys had been here from the start.
+    fn proceed(self, claimant: Claimant, turn: &mut Turn<'_>) -> Next {
+        let caller = Caller { claimant, certificate: self.certificate };
+        let (stage, gate) = intake::claimed(self.head, self.last, caller, turn);
+        let event = match self.body {
+            Body::Awaited => return (stage, gate),
+            Body::Whole(body) => Event::Body(body),
+            Body::TooLarge => Event::BodyTooLarge,
+        };
+        match stage {
+            Stage::Reading(reading) => Reading::on(reading, event, turn),
+            stage => (stage, gate),
+        }
+    }
+}

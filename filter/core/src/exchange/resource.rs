@@ -1,0 +1,84 @@
+//! The gateway as a protected resource (RFC 9728), for clients that have no token yet.
+//!
+//! Owns the metadata documents and where a challenge points to. The documents are the same for
+//! everybody, so they say nothing of any organisation's policy.
+
+use serde_json::{Map, Value, json};
+
+use super::origin;
+use crate::config::AuthConfig;
+use crate::denial::Denial;
+use crate::event::Head;
+use crate::step::LocalReply;
+
+/// Where the documents are (RFC 9728 §3); the path of an endpoint follows.
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+
+/// Whether `head` asks for a document that there is: only when tokens can be had, or a client that has
+/// an API key would look for one in vain.
+pub(super) fn document(head: &Head, auth: &AuthConfig, page: Option<&str>) -> Option<LocalReply> {
+    if !matches!(head.method(), b"GET" | b"HEAD") {
+        return None;
+    }
+    let (url, path) = (external(auth)?, head.path());
+    let endpoint = path.strip_prefix(WELL_KNOWN)?;
+    let endpoint = match endpoint {
+        "" | "/" => "",
+        path if is_plain(path) => path,
+        _ => return None,
+    };
+    let issuers: Vec<&str> = auth.issuers.iter().map(|issuer| issuer.id.as_str()).collect();
+    let mut document = Map::from_iter([
+        ("resource".to_owned(), json!(format!("{url}{endpoint}"))),
+        ("authorization_servers".to_owned(), json!(issuers)),
+        ("bearer_methods_supported".to_owned(), json!(["header"])),
+    ]);
+    if !auth.scopes.is_empty() {
+        document.insert("scopes_supported".to_owned(), json!(auth.scopes));
+    }
+    let mut headers = vec![
+        ("content-type", "application/json".to_owned()),
+        ("cache-control", "max-age=300".to_owned()),
+    ];
+    headers.extend(page.into_iter().flat_map(origin::headers));
+    Some(LocalReply { status: 200, headers, body: Value::from(document).to_string().into_bytes() })
+}
+
+/// What a challenge adds for a client that knows OAuth (RFC 9728 §5.1, RFC 6750 §3).
+pub(super) fn hint(head: &Head, auth: &AuthConfig) -> Option<Hint> {
+    let (url, path) = (external(auth)?, head.path());
+    let path = if is_plain(&path) { path } else { String::new() };
+    let metadata = format!("{url}{WELL_KNOWN}{path}");
+    Some(Hint { metadata, scopes: auth.scopes.join(" ") })
+}
+
+/// Where a client learns how to get a token.
+#[derive(Clone, Debug)]
+pub(super) struct Hint {
+    metadata: String,
+    scopes: String,
+}
+
+impl Hint {
+    /// Completes the challenge of `denial`.
+    pub(super) fn complete(&self, denial: &Denial, reply: &mut LocalReply) {
+        let challenges = reply.headers.iter_mut().filter(|(name, _)| *name == "www-authenticate");
+        for (_, challenge) in challenges {
+            // A refusal for want of scopes names those itself.
+            if matches!(denial, Denial::Unauthenticated(_)) && !self.scopes.is_empty() {
+                challenge.push_str(&format!(r#", scope="{}""#, self.scopes));
+            }
+            challenge.push_str(&format!(r#", resource_metadata="{}""#, self.metadata));
+        }
+    }
+}
+
+fn external(auth: &AuthConfig) -> Option<&str> {
+    auth.external_url.as_deref().filter(|_| !auth.issuers.is_empty())
+}
+
+/// A path that means the same in a URL, in JSON and between quotes.
+fn is_plain(path: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+    path.starts_with('/') && path.bytes().all(plain) && !path.contains("..") && path.len() <= 256
+}

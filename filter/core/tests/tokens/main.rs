@@ -1,0 +1,32 @@
+//! Access tokens: which are good, which are not and why, and how often an issuer is asked.
+//!
+//! Owns the table of bad tokens. Everything goes through [`Keyring::verify`], as in the filter.
+
+mod bad;
+mod config;
+mod good;
+mod keyring;
+mod mint;
+
+use portcullis_core::auth::AuthFailure;
+use portcullis_core::auth::token::issuer::Issuer;
+use portcullis_core::auth::token::jws::PresentedToken;
+use portcullis_core::auth::token::keyring::{Keyring, Verification};
+
+use mint::{RESOURCE, START, at};
+
+/// Judges `token` at [`START`] with a keyring that knows nothing but `issuers`.
+fn verify(token: &str, issuers: &[Issuer]) -> Verification {
+    match PresentedToken::parse(token.as_bytes()) {
+        Ok(token) => Keyring::new(0).verify(&token, issuers, Some(RESOURCE), at(START)),
+        Err(failure) => Verification::Refused(failure, None),
+    }
+}
+
+/// Why `token` is refused.
+fn refusal(token: &str, issuers: &[Issuer]) -> AuthFailure {
+    match verify(token, issuers) {
+        Verification::Refused(failure, _) => failure,
+        other => panic!("not refused: {other:?}\n{token}"),
+    }
+}
