@@ -24,6 +24,7 @@ mod random;
 mod report;
 mod scribe;
 mod store;
+mod token;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,7 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
             LimitsCommand::Show(args) => limits::show(session, &args),
             LimitsCommand::Reset(args) => limits::reset(session, &args),
         },
+        Command::Token(command) => token::run(session, command),
         Command::Audit(command) => match command {
             AuditCommand::Verify(args) => audit::verify(session, &args),
             AuditCommand::Show(args) => audit::show(session, &args),

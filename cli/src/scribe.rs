@@ -77,6 +77,26 @@ impl Scribe {
         chain(&record.org, last).append_deed(&entry)
     }
 
+    /// The line that follows `last` and tells what is denied now, or no longer.
+    pub(crate) fn of_denial(
+        &self,
+        deed: Deed,
+        org: &OrgId,
+        (what, issued_before): (&str, Option<u64>),
+        last: Option<&[u8]>,
+    ) -> String {
+        let mut entry = self.entry(deed, org);
+        let said = |side: &str, value: &str| json!({ side: value });
+        let side = if deed == Deed::TokenDeny { "to" } else { "from" };
+        entry.changes.insert("denied".to_owned(), said(side, what));
+        if let Some(seconds) = issued_before {
+            entry
+                .changes
+                .insert("issued_before".to_owned(), said(side, &Seconds(seconds).rfc3339()));
+        }
+        chain(org, last).append_deed(&entry)
+    }
+
     fn entry(&self, deed: Deed, org: &OrgId) -> AdminEntry {
         let mut entry = AdminEntry::of(deed, timestamp(), org.to_string());
         entry.request_id.clone_from(&self.request_id);

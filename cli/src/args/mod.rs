@@ -19,6 +19,7 @@ pub(crate) use key::{
 pub(crate) use limits::{LimitsCommand, ResetArgs};
 
 use crate::report::Refusal;
+use crate::token::TokenCommand;
 
 /// The operator's tool of Portcullis: API keys, policy, audit log.
 ///
@@ -82,6 +83,9 @@ pub(crate) enum Command {
     /// What keys have drawn from their windows; forgetting it.
     #[command(subcommand)]
     Limits(LimitsCommand),
+    /// Deny access tokens, or all of a subject; allow them again.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Verify audit logs; read who changed keys and policies.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -142,7 +146,7 @@ pub(crate) struct RollbackArgs {
     pub(crate) reason: Option<String>,
 }
 
-fn org(text: &str) -> Result<OrgId, String> {
+pub(crate) fn org(text: &str) -> Result<OrgId, String> {
     OrgId::new(text).ok_or_else(|| format!("expected {}", OrgId::EXPECTED))
 }
 
@@ -161,7 +165,7 @@ fn policy_version(text: &str) -> Result<PolicyVersion, String> {
 }
 
 /// One line of free text that is kept and shown again.
-fn line(text: &str) -> Result<String, String> {
+pub(crate) fn line(text: &str) -> Result<String, String> {
     const LONGEST: usize = 200;
     let text = text.trim();
     if text.is_empty() || text.chars().count() > LONGEST || text.chars().any(char::is_control) {

@@ -7,6 +7,7 @@
 //! several organisations would have to be split.
 
 mod admin;
+mod denials;
 mod keys;
 mod policies;
 mod windows;

@@ -9,6 +9,7 @@ mod keys_life;
 mod keys_lost;
 mod limits;
 mod policy;
+mod tokens;
 mod usage;
 #[allow(dead_code, reason = "the tests of redis-lua use the rest")]
 #[path = "../../../redis-lua/tests/lua/valkey.rs"]

@@ -1,0 +1,192 @@
+//! `portcullis token`: deny tokens although they prove themselves, allow them again, list what is denied.
+//!
+//! Owns what an operator may ask of denials. Where one is kept, and what it covers, the core decides.
+
+use clap::{Args, Subcommand};
+use portcullis_core::audit::Deed;
+use portcullis_core::auth::denied::{Deniable, DeniedRecord};
+use portcullis_core::id::OrgId;
+use serde_json::{Value, json};
+
+use crate::args::{self, Session};
+use crate::moment::{Moment, Seconds};
+use crate::report::{Refusal, Report, table};
+use crate::scribe::Scribe;
+use crate::store::Store;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Deny one token, or every token of a subject: the very next request with it is refused.
+    Deny(DenyArgs),
+    /// Take a denial back.
+    Allow(AllowArgs),
+    /// List what is denied.
+    List(ListArgs),
+}
+
+/// What is denied.
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = false)]
+pub(crate) struct What {
+    /// One token, by its `jti`.
+    #[arg(long, value_name = "ID", value_parser = args::line, group = "what")]
+    jti: Option<String>,
+    /// Every token of this subject, by its `sub`.
+    #[arg(long, value_name = "SUB", value_parser = args::line, group = "what")]
+    subject: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    #[command(flatten)]
+    what: What,
+    /// Issuer of the token: its exact `iss`.
+    #[arg(long, value_name = "ISS", value_parser = args::line)]
+    issuer: String,
+    /// Organisation that the token belongs to.
+    #[arg(long, value_parser = args::org)]
+    org: OrgId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DenyArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Only tokens issued before: a time (2027-01-31T00:00:00Z) or `now`. Whatever is issued later stays good.
+    #[arg(long, value_name = "WHEN", value_parser = before)]
+    issued_before: Option<Moment>,
+    /// Why; kept with the denial.
+    #[arg(long, value_parser = args::line)]
+    reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AllowArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Why; kept in the admin chain.
+    #[arg(long, value_parser = args::line)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only this organisation's denials.
+    #[arg(long, value_parser = args::org)]
+    org: Option<OrgId>,
+}
+
+/// A time, or now.
+fn before(text: &str) -> Result<Moment, String> {
+    if text == "now" { Ok(Moment::In(0)) } else { text.parse() }
+}
+
+impl Place {
+    fn deniable(&self) -> Result<Deniable, Refusal> {
+        let issuer = self.issuer.clone();
+        match (&self.what.jti, &self.what.subject) {
+            (Some(id), None) => Ok(Deniable::Token { issuer, id: id.clone() }),
+            (None, Some(subject)) => Ok(Deniable::Subject { issuer, subject: subject.clone() }),
+            (Some(_), Some(_)) | (None, None) => {
+                Err(Refusal::usage("nothing to deny").expected("--jti ID or --subject SUB"))
+            }
+        }
+    }
+}
+
+/// The denial in words that a person typed.
+fn named(deniable: &Deniable) -> String {
+    match deniable {
+        Deniable::Token { issuer, id } => format!("token {id} of {issuer}"),
+        Deniable::Subject { issuer, subject } => format!("subject {subject} of {issuer}"),
+        Deniable::Certificate(sha256) => format!("certificate {sha256}"),
+    }
+}
+
+pub(crate) fn run(session: &Session, command: TokenCommand) -> Result<Report, Refusal> {
+    match command {
+        TokenCommand::Deny(args) => deny(session, args),
+        TokenCommand::Allow(args) => allow(session, &args),
+        TokenCommand::List(args) => list(session, &args),
+    }
+}
+
+fn deny(session: &Session, args: DenyArgs) -> Result<Report, Refusal> {
+    let now = Seconds::now();
+    let deniable = args.place.deniable()?;
+    let what = named(&deniable);
+    let record = DeniedRecord {
+        what: what.clone(),
+        at: now.0,
+        by: session.actor_name()?,
+        reason: args.reason,
+        issued_before: args.issued_before.map(|moment| moment.seconds(now).0),
+    };
+    let mut store = Store::open(session)?;
+    store.add_organisation(&args.place.org)?;
+    let scribe = Scribe::new(session, Some(&record.reason))?;
+    let said = (what.as_str(), record.issued_before);
+    store.deny(&args.place.org, &deniable.key(&args.place.org), &record, |last| {
+        scribe.of_denial(Deed::TokenDeny, &args.place.org, said, last)
+    })?;
+    let text = format!("{what} is denied in {}, from its next request on", args.place.org);
+    Ok(Report::done(text, json!({ "denied": view(&args.place.org, &record) })))
+}
+
+fn allow(session: &Session, args: &AllowArgs) -> Result<Report, Refusal> {
+    let deniable = args.place.deniable()?;
+    let (what, org) = (named(&deniable), &args.place.org);
+    let mut store = Store::open(session)?;
+    let scribe = Scribe::new(session, args.reason.as_deref())?;
+    let entry =
+        |last: Option<&[u8]>| scribe.of_denial(Deed::TokenAllow, org, (what.as_str(), None), last);
+    if store.undeny(org, &deniable.key(org), entry)? {
+        Ok(Report::done(format!("{what} is no longer denied in {org}"), json!({ "allowed": what })))
+    } else {
+        Err(Refusal::new(format!("{what} is not denied"), format!("organisation {org}"))
+            .next("portcullis token list"))
+    }
+}
+
+fn list(session: &Session, args: &ListArgs) -> Result<Report, Refusal> {
+    let mut store = Store::open(session)?;
+    let organisations = match &args.org {
+        Some(org) => vec![org.clone()],
+        None => store.organisations()?,
+    };
+    let mut denied = Vec::new();
+    for org in organisations {
+        for record in store.denials(&org)? {
+            denied.push((org.clone(), record));
+        }
+    }
+    let header = ["ORG", "DENIED", "ISSUED BEFORE", "SINCE", "BY", "REASON"];
+    let rows = denied.iter().map(|(org, record)| {
+        [
+            org.to_string(),
+            record.what.clone(),
+            record.issued_before.map_or_else(|| "ever".to_owned(), |end| Seconds(end).rfc3339()),
+            Seconds(record.at).rfc3339(),
+            record.by.clone(),
+            record.reason.clone(),
+        ]
+    });
+    let text = if denied.is_empty() {
+        "nothing is denied".to_owned()
+    } else {
+        table(header, rows.collect())
+    };
+    let views: Vec<Value> = denied.iter().map(|(org, record)| view(org, record)).collect();
+    Ok(Report::done(text, json!({ "denied": views })))
+}
+
+fn view(org: &OrgId, record: &DeniedRecord) -> Value {
+    json!({
+        "org": org,
+        "what": record.what,
+        "at": Seconds(record.at).rfc3339(),
+        "by": record.by,
+        "reason": record.reason,
+        "issued_before": record.issued_before.map(|end| Seconds(end).rfc3339()),
+    })
+}
