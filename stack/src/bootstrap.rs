@@ -52,6 +52,20 @@ impl Bootstrap {
         self
     }
 
+    /// Sets a placeholder that has no value yet.
+    pub fn set_default(self, name: &str, value: impl fmt::Display) -> Self {
+        if self.values.contains_key(&format!("PORTCULLIS_{name}")) {
+            self
+        } else {
+            self.set(name, value)
+        }
+    }
+
+    /// An identity provider whose key sets the gateway fetches.
+    pub fn idp(self, address: SocketAddr) -> Self {
+        self.set("IDP_HOST", address.ip()).set("IDP_PORT", address.port())
+    }
+
     /// Where clients connect.
     pub fn listen(self, address: SocketAddr) -> Self {
         self.set("LISTEN_ADDRESS", address.ip()).set("LISTEN_PORT", address.port())

@@ -31,6 +31,9 @@ fn content(stack: &Stack) -> String {
         ("PORTCULLIS_PYTHON_MCP_URL", stack.python_mcp_url()),
         ("PORTCULLIS_KEY", stack.analyst.key.clone()),
         ("PORTCULLIS_ADMIN_KEY", stack.admin.key.clone()),
+        ("PORTCULLIS_JWT_PRIVATE_KEY", stack.issuer.private_key().display().to_string()),
+        ("PORTCULLIS_JWT_ISSUER", stack.issuer.name().to_owned()),
+        ("PORTCULLIS_JWT_AUDIENCE", stack.mcp_url()),
         ("PORTCULLIS_REDIS", stack.valkey.url()),
         ("VAULT_ADDR", stack.openbao.url()),
         ("VAULT_TOKEN", stack.openbao.root_token().to_owned()),
@@ -43,7 +46,6 @@ fn content(stack: &Stack) -> String {
     ];
     let mut text =
         String::from("# Written by a running stack; it is only true as long as that runs.\n");
-    // PORTCULLIS_JWT_PRIVATE_KEY, _ISSUER and _AUDIENCE follow when the gateway takes JWTs.
     for (name, value) in variables {
         text.push_str(&format!("export {name}={}\n", quoted(&value)));
     }

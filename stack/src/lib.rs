@@ -21,6 +21,7 @@ pub mod envoy;
 mod error;
 pub mod files;
 pub mod http;
+mod issuer;
 mod node;
 mod openbao;
 mod operator;
@@ -39,6 +40,7 @@ pub use certificates::{Authority, Certificates, DEMO_AGENT, Identity, Names, Val
 pub use connector::{Connector, PythonServer};
 pub use envoy::{Envoy, EnvoyOptions};
 pub use error::{During, Result, StackError};
+pub use issuer::DemoIssuer;
 pub use node::Node;
 pub use openbao::OpenBao;
 pub use operator::{IssuedKey, KeySpec, Operator};

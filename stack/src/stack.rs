@@ -9,9 +9,10 @@ use crate::connector::{Connector, PythonServer};
 use crate::envoy::{Envoy, EnvoyOptions};
 use crate::error::{During, Result, StackError};
 use crate::files::random_hex;
+use crate::issuer::DemoIssuer;
 use crate::openbao::OpenBao;
 use crate::operator::{IssuedKey, KeySpec, Operator};
-use crate::ports::{Ports, free_port};
+use crate::ports::{Ports, free_port, loopback};
 use crate::tools::Tools;
 use crate::valkey::Valkey;
 use crate::workspace::{Artifacts, Workspace};
@@ -80,6 +81,8 @@ pub struct Stack {
     pub operator: Operator,
     /// Of the gateway, of the demo's agent, and of who issued them.
     pub certificates: Certificates,
+    /// Mints tokens that the gateway takes.
+    pub issuer: DemoIssuer,
     /// Key of role `analyst`, tier `enterprise`.
     pub analyst: IssuedKey,
     /// Key of role `support`, tier `enterprise`.
@@ -116,9 +119,13 @@ impl Stack {
         });
         let (valkey, operator, [analyst, support, admin]) = seeded?;
         let (openbao, connector, python) = (openbao?, connector?, python?);
+        let issuer = DemoIssuer::create(dir)?;
+        let external_url = format!("http://{}", loopback(ports.gateway));
         let bootstrap = options
             .settings
             .clone()
+            .set_default("ISSUERS", serde_json::json!([issuer.configuration()]))
+            .set_default("EXTERNAL_URL", external_url)
             .wasm(&artifacts.filter)
             .redis(valkey.address())
             .vault(openbao.address(), openbao.token_sds())
@@ -136,6 +143,7 @@ impl Stack {
             valkey,
             operator,
             certificates,
+            issuer,
             analyst,
             support,
             admin,

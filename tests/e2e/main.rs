@@ -5,7 +5,6 @@
 //! requirements it proves in a comment above it; `cargo xtask requirements` collects them.
 
 mod audit;
-mod bad_credentials;
 mod bypass;
 mod bypass_http;
 mod bypass_objects;
@@ -27,6 +26,8 @@ mod outages;
 mod policy;
 mod slowdown;
 mod streams;
+mod tokens;
+mod tokens_idp;
 mod tools;
 mod vault;
 
@@ -44,7 +45,6 @@ fn cases() -> Vec<Case> {
         calls::cases(),
         tools::cases(),
         credentials::cases(),
-        bad_credentials::cases(),
         keys_now::cases(),
         certificates::cases(),
         slowdown::cases(),
@@ -66,6 +66,8 @@ fn cases() -> Vec<Case> {
         clients::cases(),
         interop::cases(),
         conformance::cases(),
+        tokens::cases(),
+        tokens_idp::cases(),
     ]
     .concat()
 }

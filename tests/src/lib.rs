@@ -15,6 +15,7 @@ pub mod mcp;
 pub mod node;
 pub mod organisation;
 pub mod tls;
+pub mod tokens;
 pub mod wire;
 pub mod world;
 

@@ -85,7 +85,12 @@ impl Program {
         })
     }
 
-    fn start(name: &str, logs: &Path, port: u16, command: impl FnOnce(&str) -> Command) -> Self {
+    pub(crate) fn start(
+        name: &str,
+        logs: &Path,
+        port: u16,
+        command: impl FnOnce(&str) -> Command,
+    ) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let log = logs.join(format!("{name}.log"));
         let process = Process::spawn(name, command(&port.to_string()), &log)

@@ -120,9 +120,32 @@ impl<'a> World<'a> {
         self.envoy_changed(workers, adjust, |template| template)
     }
 
+    /// As [`World::envoy`], whose clients know it by its own address, and not by that of the shared one.
+    pub fn envoy_named_by_itself(
+        &self,
+        workers: Workers,
+        adjust: impl FnOnce(Bootstrap) -> Bootstrap,
+    ) -> OwnEnvoy {
+        let port = ports::free_port().unwrap_or_else(|e| panic!("{e}"));
+        let url = format!("http://{}", ports::loopback(port));
+        let adjust = |settings: Bootstrap| adjust(settings.set("EXTERNAL_URL", url));
+        self.envoy_on(port, workers, adjust, |template| template)
+    }
+
     /// As [`World::envoy`], with a change to `envoy/envoy.yaml` that it has no placeholder for.
     pub fn envoy_changed(
         &self,
+        workers: Workers,
+        adjust: impl FnOnce(Bootstrap) -> Bootstrap,
+        change: impl FnOnce(String) -> String,
+    ) -> OwnEnvoy {
+        let port = ports::free_port().unwrap_or_else(|e| panic!("{e}"));
+        self.envoy_on(port, workers, adjust, change)
+    }
+
+    fn envoy_on(
+        &self,
+        port: u16,
         workers: Workers,
         adjust: impl FnOnce(Bootstrap) -> Bootstrap,
         change: impl FnOnce(String) -> String,
@@ -133,7 +156,6 @@ impl<'a> World<'a> {
         fs::create_dir_all(self.dir()).expect("a directory of the test's own");
         let template = self.dir().join("envoy-template.yaml");
         fs::write(&template, change(shipped.expect("envoy/envoy.yaml"))).expect("write a template");
-        let port = || ports::free_port().unwrap_or_else(|e| panic!("{e}"));
         let name = "envoy-own";
         let envoy = Envoy::start(EnvoyOptions {
             program: options.tools.envoy.clone(),
@@ -142,8 +164,8 @@ impl<'a> World<'a> {
             dir: self.dir(),
             logs: self.dir().join("logs"),
             name: name.to_owned(),
-            port: port(),
-            admin_port: port(),
+            port,
+            admin_port: ports::free_port().unwrap_or_else(|e| panic!("{e}")),
             concurrency: match workers {
                 Workers::One => 1,
                 Workers::Two => 2,
