@@ -5,6 +5,7 @@
 //! requirements it proves in a comment above it; `cargo xtask requirements` collects them.
 
 mod audit;
+mod bad_credentials;
 mod bypass;
 mod bypass_http;
 mod bypass_objects;
@@ -45,6 +46,7 @@ fn cases() -> Vec<Case> {
         calls::cases(),
         tools::cases(),
         credentials::cases(),
+        bad_credentials::cases(),
         keys_now::cases(),
         certificates::cases(),
         slowdown::cases(),
