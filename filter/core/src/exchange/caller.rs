@@ -69,7 +69,7 @@ pub(super) fn caller(
     claim.map_err(Denial::Unauthenticated)
 }
 
-/// No limit of a policy can have this name: it has a dot.
+/// Limits of a policy have names that begin with `tiers.` or `limits.`.
 const SLOWDOWN: &str = "auth.slowdown";
 
 /// The certificate that counts.
