@@ -6,10 +6,12 @@
 
 use portcullis_stack::IssuedKey;
 use portcullis_tests::organisation::{DEMO, Organisation};
+use portcullis_tests::tokens::Mint;
 use portcullis_tests::{Case, Request, World, cases, mcp};
 use serde_json::Value;
 
 use crate::credentials::forged;
+use crate::tokens::bad_tokens;
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!["bad_credentials":
@@ -161,6 +163,9 @@ fn every_bad_credential_is_refused_as_stated_and_reaches_nobody(world: &World<'_
     let mut table = misplaced_and_malformed(&key.key);
     table.extend(mistyped_and_made_up(&org, &key));
     table.extend(ended_and_restricted(&org));
+    let tokens = bad_tokens(&Mint::of(world.stack()), &org.name);
+    let token = |(rule, token): (_, String)| bad("a token", rule, list().bearer(&token));
+    table.extend(tokens.into_iter().map(token));
     for Bad { what, status, rule, request } in &table {
         let answer = org.gateway.send(request);
         assert_eq!(answer.status(), *status, "{what}: {}", answer.text());

@@ -49,7 +49,7 @@ fn token_calls_a_tool_and_never_goes_upstream(world: &World<'_>) {
 }
 
 /// Tokens that must not be taken, by the rule that refuses each. The core has more of them in its own table.
-fn bad_tokens(mint: &Mint, org: &str) -> Vec<(&'static str, String)> {
+pub(crate) fn bad_tokens(mint: &Mint, org: &str) -> Vec<(&'static str, String)> {
     let good = mint.token(org, json!({}));
     let with = |more: Value| mint.token(org, more);
     let parts: Vec<&str> = good.split('.').collect();

@@ -88,7 +88,6 @@ fn client_credentials_from_the_challenge_to_the_call(world: &World<'_>) {
     assert!(upstream.iter().all(|request| !request.to_string().contains("eyJ")), "a token went up");
 }
 
-// Proves: C12
 fn keys_rotate_without_a_refused_call(world: &World<'_>) {
     let mut setting = Setting::new(world, Workers::Two, |_| {});
     let old = setting.token();
