@@ -18,6 +18,7 @@ mod audit;
 mod document;
 mod key;
 mod limits;
+mod link;
 mod moment;
 mod policy;
 mod random;

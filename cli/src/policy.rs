@@ -12,7 +12,7 @@ use crate::document::Document;
 use crate::moment::Seconds;
 use crate::report::{LocatedFault, Refusal, Report, Verdict, table};
 use crate::scribe::Scribe;
-use crate::store::{Activation, Store, Verb};
+use crate::store::{Activation, Move, Store, Verb};
 
 /// How far back a rollback without `--to` looks.
 const REMEMBERED: u32 = 1_000;
@@ -160,18 +160,20 @@ impl Change {
     /// be watched already.
     fn carry_out(&self, store: &mut Store) -> Result<Option<Report>, Refusal> {
         store.watch_organisations(&self.organisations)?;
-        let (mut moves, mut entries) = (Vec::new(), Vec::new());
+        let (mut moves, mut steps) = (Vec::new(), Vec::new());
         let mut changed = false;
         for org in &self.organisations {
-            changed |= store.active_rev(org)?.as_deref() != Some(self.version.as_str());
+            let rev = store.active_rev(org)?;
+            changed |= rev.as_deref() != Some(self.version.as_str());
             let (from, last) = (store.active(org)?, store.last_entry(org)?);
             let step = (from.as_ref(), &self.version);
-            entries.push(self.scribe.of_policy(self.verb.deed(), org, step, last.as_deref()));
+            let entry = self.scribe.of_policy(self.verb.deed(), org, step, last.as_deref());
+            steps.push(Move { org: org.clone(), from: rev, last, entry });
             moves.push((org.clone(), from));
         }
         if !changed {
             store.unwatch()?;
-        } else if store.activate(&self.activation(), &entries)?.is_none() {
+        } else if store.activate(&self.activation(), &steps)?.is_none() {
             return Ok(None);
         }
         let elsewhere: Vec<(OrgId, PolicyVersion)> = active_versions(store)?

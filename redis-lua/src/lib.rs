@@ -41,6 +41,7 @@
 mod admit;
 mod bind;
 mod keys;
+mod put_policy;
 mod record;
 mod script;
 mod value;
@@ -48,6 +49,7 @@ mod value;
 pub use admit::{Admit, AdmitReply, Alert, Expected, Guard, GuardState, Use, Window, WindowState};
 pub use bind::{Bind, BindReply};
 pub use keys::{Key, Scope};
+pub use put_policy::{PutPolicy, PutPolicyReply};
 pub use record::{PutRecord, PutRecordReply};
-pub use script::{ADMIT, BIND, PUT_RECORD, SCRIPTS, Script, ScriptCall};
+pub use script::{ADMIT, BIND, PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall};
 pub use value::{ReplyError, Value};

@@ -23,8 +23,15 @@ pub static BIND: Script = Script {
     sha1: include_str!("../scripts/bind.lua.sha1").trim_ascii(),
 };
 
+/// Moves one organisation to a policy if nobody else did something meanwhile.
+pub static PUT_POLICY: Script = Script {
+    name: "put_policy",
+    source: include_str!("../scripts/put_policy.lua"),
+    sha1: include_str!("../scripts/put_policy.lua.sha1").trim_ascii(),
+};
+
 /// Every script of this crate.
-pub static SCRIPTS: [&Script; 3] = [&ADMIT, &BIND, &PUT_RECORD];
+pub static SCRIPTS: [&Script; 4] = [&ADMIT, &BIND, &PUT_RECORD, &PUT_POLICY];
 
 /// A Lua script and the digest by which Redis knows it.
 #[derive(Debug, PartialEq, Eq)]

@@ -36,7 +36,7 @@ pub(crate) struct Cli {
 /// What all commands share.
 #[derive(Debug, Args)]
 pub(crate) struct Session {
-    /// Redis or Valkey, such as redis://127.0.0.1:6379/ or redis://user:password@host/.
+    /// Redis, Valkey or a Cluster of them, such as redis://127.0.0.1:6379/ or rediss://user:password@host/.
     #[arg(
         long,
         global = true,

@@ -92,7 +92,7 @@ impl Store {
         match put.decode(reply) {
             Ok(PutRecordReply::Written { rev }) => Ok(Written::As { rev }),
             Ok(PutRecordReply::Conflict { rev }) => Ok(Written::Conflict { rev }),
-            Err(error) => Err(Refusal::new(error.to_string(), &self.place)
+            Err(error) => Err(Refusal::new(error.to_string(), self.link.place())
                 .expected("Redis 7 or Valkey, and a user who may run scripts")),
         }
     }

@@ -3,10 +3,11 @@
 use portcullis_core::audit::Deed;
 use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::json;
-use portcullis_redis_lua::Key;
+use portcullis_redis_lua::{Key, PutPolicy, PutPolicyReply};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use crate::link::Topology;
 use crate::report::Refusal;
 
 /// One line of the policy history.
@@ -26,6 +27,17 @@ pub(crate) struct Activation {
 pub(crate) enum Verb {
     Push,
     Rollback,
+}
+
+/// One organisation's part of an activation.
+pub(crate) struct Move {
+    pub(crate) org: OrgId,
+    /// The revision of what was active.
+    pub(crate) from: Option<String>,
+    /// The end of its admin chain.
+    pub(crate) last: Option<Vec<u8>>,
+    /// The entry that follows it.
+    pub(crate) entry: String,
 }
 
 impl Verb {
@@ -84,10 +96,9 @@ impl Store {
     ) -> Result<(), Refusal> {
         let key = Key::policy_document(version.as_str());
         let canonical = json::canonical(document);
-        let mut write = redis::pipe();
-        write.cmd("SET").arg(key.as_str()).arg(&canonical).arg("NX").ignore();
-        write.cmd("GET").arg(key.as_str());
-        let (stored,): (String,) = self.pipeline(&write)?;
+        let mut write = redis::cmd("SET");
+        self.query::<Option<()>>(write.arg(key.as_str()).arg(&canonical).arg("NX"))?;
+        let stored: String = self.query(redis::cmd("GET").arg(key.as_str()))?;
         if stored == canonical {
             return Ok(());
         }
@@ -127,43 +138,96 @@ impl Store {
     }
 
     fn watch(&mut self, keys: &[Key]) -> Result<(), Refusal> {
+        if self.topology() == Topology::Cluster {
+            // What was decided on is compared when it is changed.
+            return Ok(());
+        }
         let names: Vec<&str> = keys.iter().map(Key::as_str).collect();
         self.query(redis::cmd("WATCH").arg(names))
     }
 
     /// Whatever was watched may change.
     pub(crate) fn unwatch(&mut self) -> Result<(), Refusal> {
-        self.query(&redis::cmd("UNWATCH"))
+        match self.topology() {
+            Topology::Server => self.query(&redis::cmd("UNWATCH")),
+            Topology::Cluster => Ok(()),
+        }
     }
 
     /// Makes a stored version the active one of all its organisations, and notes it in the history and
-    /// in each admin chain (`entries`, in the order of the organisations), in one step. Nothing is
-    /// done, and nothing returned, when something that is watched was changed by somebody else.
+    /// in each admin chain, in one step; in a Cluster, one organisation after the other. Nothing is
+    /// returned when somebody else changed what it was decided on: then it is to be decided anew.
     pub(crate) fn activate(
         &mut self,
         activation: &Activation,
-        entries: &[String],
+        moves: &[Move],
     ) -> Result<Option<()>, Refusal> {
-        let Activation { version, activated_at, actor, reason, organisations, .. } = activation;
+        let Activation { version, activated_at, actor, reason, .. } = activation;
         let pointer = serde_json::json!({
             "version": version,
             "activated_at": activated_at,
             "actor": actor,
             "reason": reason,
         });
+        let pointer = pointer.to_string();
         let noted = serde_json::to_string(activation)
             .map_err(|error| Refusal::new(error.to_string(), "the new history entry"))?;
-
-        let mut change = redis::pipe();
-        change.atomic();
-        for (org, entry) in organisations.iter().zip(entries) {
-            let key = Key::policy(org.as_str());
-            change.cmd("HSET").arg(key.as_str());
-            change.arg("rev").arg(version.as_str()).arg("doc").arg(pointer.to_string()).ignore();
-            change.cmd("SADD").arg(Key::organisations().as_str()).arg(org.as_str()).ignore();
-            change.cmd("RPUSH").arg(Key::admin(org.as_str()).as_str()).arg(entry).ignore();
+        let history = Key::policy_history();
+        match self.topology() {
+            Topology::Server => {
+                let mut change = redis::pipe();
+                change.atomic();
+                for Move { org, entry, .. } in moves {
+                    let key = Key::policy(org.as_str());
+                    change.cmd("HSET").arg(key.as_str());
+                    change.arg("rev").arg(version.as_str()).arg("doc").arg(&pointer).ignore();
+                    let all = Key::organisations();
+                    change.cmd("SADD").arg(all.as_str()).arg(org.as_str()).ignore();
+                    change.cmd("RPUSH").arg(Key::admin(org.as_str()).as_str()).arg(entry).ignore();
+                }
+                change.cmd("LPUSH").arg(history.as_str()).arg(noted).ignore();
+                self.pipeline(&change)
+            }
+            Topology::Cluster => {
+                for one in moves {
+                    if !self.move_one(one, version, &pointer)? {
+                        return Ok(None);
+                    }
+                }
+                self.query::<()>(redis::cmd("LPUSH").arg(history.as_str()).arg(noted))?;
+                Ok(Some(()))
+            }
         }
-        change.cmd("LPUSH").arg(Key::policy_history().as_str()).arg(noted).ignore();
-        self.pipeline(&change)
+    }
+
+    /// Moves one organisation; false when somebody else was faster.
+    fn move_one(
+        &mut self,
+        one: &Move,
+        version: &PolicyVersion,
+        pointer: &str,
+    ) -> Result<bool, Refusal> {
+        let Move { org, from, last, entry } = one;
+        // Known before it has a policy, so that one cut off in between is listed.
+        self.add_organisation(org)?;
+        if from.as_deref() == Some(version.as_str()) {
+            return Ok(true);
+        }
+        let put = PutPolicy {
+            org: org.as_str(),
+            expected: from.as_deref(),
+            rev: version.as_str(),
+            doc: pointer,
+            last_entry: last.as_deref(),
+            entry,
+        };
+        let reply = self.run(&put.call())?;
+        match PutPolicy::decode(reply) {
+            Ok(PutPolicyReply::Moved) => Ok(true),
+            Ok(PutPolicyReply::Conflict) => Ok(false),
+            Err(error) => Err(Refusal::new(error.to_string(), self.link.place())
+                .expected("Redis 7 or Valkey, and a user who may run scripts")
+                .next(format!("{org} and those after it are where they were: try again"))),
+        }
     }
 }

@@ -37,9 +37,9 @@ impl Store {
                 Ok(states)
             }
             Ok(AdmitReply::Moved(_)) => {
-                Err(Refusal::new("an admission without guards moved", &self.place))
+                Err(Refusal::new("an admission without guards moved", self.link.place()))
             }
-            Err(error) => Err(Refusal::new(error.to_string(), &self.place)
+            Err(error) => Err(Refusal::new(error.to_string(), self.link.place())
                 .expected("Redis 7 or Valkey, and a user who may run scripts")),
         }
     }

@@ -8,6 +8,7 @@ mod concurrency;
 mod cost;
 mod ledger;
 mod model;
+mod put_policy;
 mod put_record;
 mod scripts;
 mod used;

@@ -1,0 +1,165 @@
+//! The way to Redis: one server or a Cluster, in the clear or over TLS, with or without a user.
+//!
+//! Owns the URL and what a failure to connect is called. Whether a server belongs to a Cluster is asked of the server
+//! itself, so that one URL means the same to a person in front of either. Knows nothing about what is stored.
+
+use std::time::Duration;
+
+use portcullis_redis_lua::Value;
+use redis::cluster::{ClusterClient, ClusterConnection};
+use redis::{Client, ConnectionLike, FromRedisValue};
+// Linked for its cryptography provider: the Redis client takes the only one there is.
+use rustls as _;
+
+use crate::report::Refusal;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const EXPECTED: &str = "a URL such as redis://127.0.0.1:6379/ or rediss://user:password@host:6379/, or several with commas between them";
+
+/// An open connection.
+pub(crate) struct Link {
+    channel: Channel,
+    /// Hosts and ports; never a password.
+    place: String,
+}
+
+enum Channel {
+    Server(Box<redis::Connection>),
+    Cluster(Box<ClusterConnection>),
+}
+
+/// What several commands may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Topology {
+    /// All keys are in one place: a transaction may span any of them.
+    Server,
+    /// Every hash tag is a place of its own: a transaction spans one.
+    Cluster,
+}
+
+impl Link {
+    /// Connects to the first of the comma-separated `urls` that answers; to all its nodes, if it is one of a Cluster.
+    pub(crate) fn open(urls: &str) -> Result<Self, Refusal> {
+        let clients = urls.split(',').map(str::trim).map(client).collect::<Result<Vec<_>, _>>()?;
+        let places: Vec<_> =
+            clients.iter().map(|client| client.get_connection_info().addr().to_string()).collect();
+        let place = format!("Redis at {}", places.join(", "));
+        let mut failure = None;
+        for client in &clients {
+            match connect(client).and_then(|server| joined(server, &clients)) {
+                Ok(channel) => return Ok(Self { channel, place }),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let error = failure.map_or_else(|| "no URL".to_owned(), |error| error.to_string());
+        Err(refusal(&place, error))
+    }
+
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    pub(crate) fn topology(&self) -> Topology {
+        match self.channel {
+            Channel::Server(_) => Topology::Server,
+            Channel::Cluster(_) => Topology::Cluster,
+        }
+    }
+
+    /// One command, and its reply as the type that is wanted.
+    pub(crate) fn query<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, Refusal> {
+        let reply = command.query(self.channel());
+        reply.map_err(|error| self.unavailable(&error))
+    }
+
+    /// Several commands in one go. In a Cluster all their keys must have one hash tag.
+    pub(crate) fn pipeline<T: FromRedisValue>(
+        &mut self,
+        pipeline: &redis::Pipeline,
+    ) -> Result<T, Refusal> {
+        let reply = pipeline.query(self.channel());
+        reply.map_err(|error| self.unavailable(&error))
+    }
+
+    /// One command as words, and its reply whatever it is, an error of the script included.
+    pub(crate) fn words(&mut self, words: &[Vec<u8>]) -> Result<Value, Refusal> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word.as_slice());
+        }
+        match self.channel().req_command(&command) {
+            Ok(reply) => Ok(neutral(reply)),
+            // A Cluster connection makes an error of what a plain one returns as a reply.
+            Err(error) if error.code().is_some() && !error.is_io_error() => {
+                let code = error.code().unwrap_or_default();
+                Ok(Value::Error(format!("{code} {}", error.detail().unwrap_or_default())))
+            }
+            Err(error) => Err(self.unavailable(&error)),
+        }
+    }
+
+    fn channel(&mut self) -> &mut dyn ConnectionLike {
+        match &mut self.channel {
+            Channel::Server(server) => server.as_mut(),
+            Channel::Cluster(cluster) => cluster.as_mut(),
+        }
+    }
+
+    fn unavailable(&self, error: &redis::RedisError) -> Refusal {
+        refusal(&self.place, error.to_string())
+    }
+}
+
+fn client(url: &str) -> Result<Client, Refusal> {
+    Client::open(url).map_err(|error| {
+        Refusal::usage(format!("the Redis URL cannot be read: {error}")).expected(EXPECTED)
+    })
+}
+
+fn connect(client: &Client) -> redis::RedisResult<redis::Connection> {
+    let connection = client.get_connection_with_timeout(PATIENCE)?;
+    connection.set_read_timeout(Some(PATIENCE))?;
+    connection.set_write_timeout(Some(PATIENCE))?;
+    Ok(connection)
+}
+
+/// The server itself, or the Cluster that it belongs to.
+fn joined(mut server: redis::Connection, clients: &[Client]) -> redis::RedisResult<Channel> {
+    // Refused by a server on its own, and to a user who has no business with Clusters.
+    let slots: redis::RedisResult<redis::Value> =
+        redis::cmd("CLUSTER").arg("SLOTS").query(&mut server);
+    if slots.is_err() {
+        return Ok(Channel::Server(Box::new(server)));
+    }
+    let nodes = clients.iter().map(|client| client.get_connection_info().clone());
+    let cluster = ClusterClient::builder(nodes)
+        .connection_timeout(PATIENCE)
+        .response_timeout(PATIENCE)
+        .build()?
+        .get_connection()?;
+    Ok(Channel::Cluster(Box::new(cluster)))
+}
+
+fn refusal(place: &str, error: String) -> Refusal {
+    Refusal::new(error, place)
+        .expected(
+            "a Redis 7 or Valkey server that answers, and a user who may do what docs/redis.md lists",
+        )
+        .next("check --redis or PORTCULLIS_REDIS; for rediss://, SSL_CERT_FILE names the CA")
+        .unanswered()
+}
+
+fn neutral(reply: redis::Value) -> Value {
+    match reply {
+        redis::Value::Nil => Value::Nil,
+        redis::Value::Int(number) => Value::Int(number),
+        redis::Value::BulkString(bytes) => Value::Bulk(bytes),
+        redis::Value::SimpleString(text) => Value::Status(text),
+        redis::Value::Okay => Value::Status("OK".to_owned()),
+        redis::Value::Array(elements) => Value::Array(elements.into_iter().map(neutral).collect()),
+        redis::Value::ServerError(error) => {
+            Value::Error(format!("{} {}", error.code(), error.details().unwrap_or_default()))
+        }
+        other => Value::Error(format!("a reply that RESP2 does not have: {other:?}")),
+    }
+}

@@ -1,0 +1,60 @@
+//! The call that makes a policy the active one of an organisation. Refuses to know what it says.
+
+use crate::value::{Elements, malformed};
+use crate::{Key, PUT_POLICY, ReplyError, ScriptCall, Value};
+
+/// Moves one organisation to a policy, if nothing changed since the writer looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PutPolicy<'a> {
+    /// The organisation.
+    pub org: &'a str,
+    /// The revision of what was active, if anything was.
+    pub expected: Option<&'a str>,
+    /// The new revision: the policy's version.
+    pub rev: &'a str,
+    /// Who activated it, when and why.
+    pub doc: &'a str,
+    /// The last entry of the admin chain, byte for byte as it was read, if there was one.
+    pub last_entry: Option<&'a [u8]>,
+    /// The entry that tells of this.
+    pub entry: &'a str,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutPolicyReply {
+    /// It is active.
+    Moved,
+    /// Nothing was written: somebody else changed the policy or the chain since.
+    Conflict,
+}
+
+impl PutPolicy<'_> {
+    /// The script call.
+    pub fn call(&self) -> ScriptCall {
+        let args = [
+            self.expected.unwrap_or("-").as_bytes(),
+            self.rev.as_bytes(),
+            self.doc.as_bytes(),
+            self.last_entry.unwrap_or_default(),
+            self.entry.as_bytes(),
+        ];
+        ScriptCall {
+            script: &PUT_POLICY,
+            keys: vec![Key::policy(self.org), Key::admin(self.org)],
+            args: args.map(<[u8]>::to_vec).to_vec(),
+        }
+    }
+
+    /// Reads its reply.
+    pub fn decode(reply: Value) -> Result<PutPolicyReply, ReplyError> {
+        let mut elements = Elements::of(reply)?;
+        let tag = elements.int("0 or 1")?;
+        elements.end()?;
+        match tag {
+            0 => Ok(PutPolicyReply::Conflict),
+            1 => Ok(PutPolicyReply::Moved),
+            _ => Err(malformed("0 or 1")),
+        }
+    }
+}
