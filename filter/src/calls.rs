@@ -125,9 +125,9 @@ impl Gateway {
                         outputs.extend(self.lost());
                     }
                 }
-                Output::Close => {
+                Output::Close(cause) => {
                     if let Some(stream) = self.with(|state| state.stream.take()).flatten() {
-                        warn!("the Redis stream is given up");
+                        warn!("the Redis stream is given up: {cause}");
                         host::reset_stream(stream);
                     }
                 }

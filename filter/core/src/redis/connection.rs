@@ -1,24 +1,41 @@
 //! The life of the one Redis stream of a worker.
 //!
 //! Owns the queue of commands whose replies are outstanding (Redis answers in order), a deadline
-//! for each, the reopening with back-off and jitter, and the reload of a script that Redis forgot.
-//! Has no socket and no clock: the driver opens, sends and closes as told, and says what happened.
+//! for each, the breaker, the reopening with back-off and jitter, and the reload of a script that
+//! Redis forgot. Has no socket and no clock: the driver opens, sends and closes as told, and says
+//! what happened.
+//!
+//! A command that is overdue fails alone. Its reply is read and dropped when it comes, so that one
+//! slow script costs those behind it what is left of their own deadlines, and not the stream.
+//!
+//! ```text
+//!                 ┌──────────── an answer ◀───────────┐
+//! Wanted ─▶ Opening ─ an answer ─▶ Up ─ silent for 2 deadlines ─▶ Up, stalled ─ silent for long ─▶ Down ─┐
+//!             ▲ └──────────────── lost, or silent for long ──────────────────────────────────────▶ │     │
+//!             └──────────────────────────── after a wait that doubles, with jitter ◀──────────────┘─────┘
+//! ```
+//! Commands wait in `Wanted`, in `Up` and in the very first `Opening`. Everywhere else they fail at once.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
-use portcullis_redis_lua::{ADMIT, BIND, Script, Value};
+use portcullis_redis_lua::{ScriptCall, Value};
 
+use super::backoff::Backoff;
 use super::resp::{Command, Decoder};
 use crate::call::CallFailure;
 use crate::time::UnixTime;
 
 /// Commands whose replies are outstanding; beyond it a new one fails at once rather than wait.
 const MAX_PENDING: usize = 1_024;
-/// The scripts that the filter runs, loaded whenever the stream opens.
-const PREAMBLE: [&Script; 2] = [&ADMIT, &BIND];
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// Silent for so many deadlines, Redis counts as hung: nobody else waits for it.
+const STALLED_AFTER: u32 = 2;
+/// Silent for so long (or for four deadlines, if that is longer), the stream itself is in doubt: a
+/// peer that is gone without a word answers only on a new one.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);
+/// A stream without traffic is tried this often, so that its loss is known before a call needs it.
+const IDLE_PROBE: Duration = Duration::from_secs(5);
 
 /// What the driver must do, in order.
 #[derive(Debug, PartialEq)]
@@ -28,11 +45,32 @@ pub enum Output<W> {
     /// Send these bytes on the stream.
     Send(Vec<u8>),
     /// Close the stream; nothing more will be heard of it.
-    Close,
+    Close(Cause),
     /// A command's reply.
     Reply(W, Value),
     /// A command's failure.
     Failed(W, CallFailure),
+}
+
+/// Why a stream is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// No byte came for too long.
+    Silent,
+    /// The first command on it was answered with this error: no right to use it, or still loading.
+    Unusable(String),
+    /// What came is not an answer to what was asked.
+    Unreadable,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("it does not answer"),
+            Self::Unusable(error) => write!(f, "it answered {error:?} to PING"),
+            Self::Unreadable => f.write_str("what it sends is not RESP2, or answers nothing"),
+        }
+    }
 }
 
 /// The stream of a worker; `W` names who waits for a reply.
@@ -42,7 +80,9 @@ pub struct Connection<W> {
     pending: VecDeque<Pending<W>>,
     decoder: Decoder,
     timeout: Duration,
-    jitter: u64,
+    /// When the last byte came.
+    heard: UnixTime,
+    backoff: Backoff,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,29 +93,32 @@ enum State {
     Wanted,
     /// Open, and not yet heard from. `after` counts the failures that came before.
     Opening { after: u32 },
-    /// Open and answering.
+    /// Open and answering, or stalled since a moment ago.
     Up,
     /// Lost; to be reopened at `until`. `failures` in a row.
     Down { until: UnixTime, failures: u32 },
 }
 
+/// A command on the wire, or about to be.
 #[derive(Debug)]
 struct Pending<W> {
-    waiter: Waiter<W>,
-    command: Command,
-    deadline: UnixTime,
+    sent: UnixTime,
+    awaited: Awaited<W>,
 }
 
 #[derive(Debug)]
-enum Waiter<W> {
-    /// A request of the exchange.
-    Caller(W),
-    /// The connection itself: scripts that it loads when it opens.
-    Preamble,
+enum Awaited<W> {
+    /// By a request of an exchange.
+    Caller { waiter: W, command: Command, deadline: UnixTime },
+    /// By nobody any more: the caller was told that it took too long.
+    Late,
+    /// By the connection itself, to know whether anybody is there.
+    Probe,
 }
 
 impl<W> Connection<W> {
-    /// A stream that opens when it is first wanted. `seed` spreads the reopening of many workers.
+    /// A stream that opens when it is first wanted; each command may take `timeout`. `seed` spreads
+    /// the reopening of many workers.
     #[must_use]
     pub fn new(timeout: Duration, seed: u64) -> Self {
         Self {
@@ -83,7 +126,8 @@ impl<W> Connection<W> {
             pending: VecDeque::new(),
             decoder: Decoder::default(),
             timeout,
-            jitter: seed | 1,
+            heard: UnixTime::from_micros(0),
+            backoff: Backoff::new(seed),
         }
     }
 
@@ -104,14 +148,16 @@ impl<W> Connection<W> {
                 self.state = State::Wanted;
                 Vec::new()
             }
-            State::Opening { after: 0 } | State::Up => vec![Output::Send(command.encode())],
-            // Nobody waits for a Redis that was just seen dead.
-            State::Opening { .. } | State::Down { .. } => {
+            State::Opening { after: 0 } | State::Up if !self.stalled(now) => {
+                vec![Output::Send(command.encode())]
+            }
+            // Nobody waits for a Redis that was just seen dead or hung.
+            State::Opening { .. } | State::Up | State::Down { .. } => {
                 return vec![Output::Failed(waiter, CallFailure::Refused)];
             }
         };
         let deadline = now.after(self.timeout);
-        self.pending.push_back(Pending { waiter: Waiter::Caller(waiter), command, deadline });
+        self.expect(now, Awaited::Caller { waiter, command, deadline });
         send
     }
 
@@ -120,23 +166,19 @@ impl<W> Connection<W> {
     pub fn tick(&mut self, now: UnixTime) -> Vec<Output<W>> {
         match self.state {
             State::Idle => Vec::new(),
-            State::Wanted => vec![Output::Open],
-            State::Down { until, .. } if now < until => Vec::new(),
-            State::Down { .. } => vec![Output::Open],
-            State::Opening { .. } | State::Up => {
-                let overdue = self.pending.front().is_some_and(|head| head.deadline <= now);
-                if !overdue {
-                    return Vec::new();
-                }
-                // Replies come in order: without the first, none of them can be told apart.
-                let mut out = vec![Output::Close];
-                out.extend(self.lose(now, CallFailure::TimedOut));
+            State::Wanted => {
+                let mut out = self.give_up(|deadline| deadline <= now);
+                self.pending.retain(|pending| matches!(pending.awaited, Awaited::Caller { .. }));
+                out.push(Output::Open);
                 out
             }
+            State::Down { until, .. } if now < until => Vec::new(),
+            State::Down { .. } => vec![Output::Open],
+            State::Opening { .. } | State::Up => self.watch(now),
         }
     }
 
-    /// The stream that [`Output::Open`] asked for is there: sends scripts, then what waited.
+    /// The stream that [`Output::Open`] asked for is there: tries it, then sends what waited.
     #[must_use]
     pub fn opened(&mut self, now: UnixTime) -> Vec<Output<W>> {
         let after = match self.state {
@@ -145,15 +187,15 @@ impl<W> Connection<W> {
         };
         self.state = State::Opening { after };
         self.decoder = Decoder::default();
-        let deadline = now.after(self.timeout);
         let waiting = std::mem::take(&mut self.pending);
-        let preamble = PREAMBLE.iter().map(|script| Pending {
-            waiter: Waiter::Preamble,
-            command: Command::Load(script),
-            deadline,
-        });
-        self.pending = preamble.chain(waiting).collect();
-        self.pending.iter().map(|pending| Output::Send(pending.command.encode())).collect()
+        let mut out = self.probe(now);
+        for Pending { awaited, .. } in waiting {
+            if let Awaited::Caller { command, .. } = &awaited {
+                out.push(Output::Send(command.encode()));
+                self.expect(now, awaited);
+            }
+        }
+        out
     }
 
     /// The stream could not be opened, or ended.
@@ -165,38 +207,107 @@ impl<W> Connection<W> {
     /// Bytes came.
     #[must_use]
     pub fn received(&mut self, now: UnixTime, bytes: &[u8]) -> Vec<Output<W>> {
-        let replies = match self.decoder.feed(bytes) {
-            Ok(replies) => replies,
-            Err(_) => return self.abandon(now),
+        self.heard = now;
+        let Ok(replies) = self.decoder.feed(bytes) else {
+            return self.abandon(now, Cause::Unreadable, CallFailure::Unreadable);
         };
         let mut out = Vec::new();
         for reply in replies {
-            let Some(pending) = self.pending.pop_front() else {
-                out.extend(self.abandon(now));
-                return out;
-            };
-            match (pending.waiter, pending.command) {
+            let awaited = self.pending.pop_front().map(|pending| pending.awaited);
+            match (awaited, reply) {
+                (
+                    Some(Awaited::Caller { waiter, command: Command::Script(call), deadline }),
+                    reply,
+                ) if reply.is_noscript() => {
+                    out.push(self.resend(now, waiter, call, deadline));
+                }
+                (Some(Awaited::Caller { waiter, .. }), reply) => out.push(told(waiter, reply)),
+                (Some(Awaited::Late), _) => {}
                 // A Redis that is loading its data, or a user who may not, answers with an error.
-                (Waiter::Preamble, _) if matches!(reply, Value::Error(_)) => {
-                    out.extend(self.abandon(now));
+                (Some(Awaited::Probe), Value::Error(error)) => {
+                    let cause = Cause::Unusable(error);
+                    out.extend(self.abandon(now, cause, CallFailure::Unreadable));
                     return out;
                 }
-                (Waiter::Preamble, _) => self.state = State::Up,
-                (Waiter::Caller(waiter), Command::Script(call)) if reply.is_noscript() => {
-                    let (waiter, deadline) = (Waiter::Caller(waiter), pending.deadline);
-                    let command = Command::ScriptSource(call);
-                    out.push(Output::Send(command.encode()));
-                    self.pending.push_back(Pending { waiter, command, deadline });
+                (Some(Awaited::Probe), _) => self.state = State::Up,
+                (None, _) => {
+                    out.extend(self.abandon(now, Cause::Unreadable, CallFailure::Unreadable));
+                    return out;
                 }
-                (Waiter::Caller(waiter), _) => out.push(Output::Reply(waiter, reply)),
             }
         }
         out
     }
 
-    fn abandon(&mut self, now: UnixTime) -> Vec<Output<W>> {
-        let mut out = vec![Output::Close];
-        out.extend(self.lose(now, CallFailure::Unreadable));
+    /// Sends a script by its source; it stands behind what was sent in the meantime.
+    fn resend(
+        &mut self,
+        now: UnixTime,
+        waiter: W,
+        call: ScriptCall,
+        deadline: UnixTime,
+    ) -> Output<W> {
+        let command = Command::ScriptSource(call);
+        let send = Output::Send(command.encode());
+        self.expect(now, Awaited::Caller { waiter, command, deadline });
+        send
+    }
+
+    fn expect(&mut self, sent: UnixTime, awaited: Awaited<W>) {
+        self.pending.push_back(Pending { sent, awaited });
+    }
+
+    fn probe(&mut self, now: UnixTime) -> Vec<Output<W>> {
+        self.expect(now, Awaited::Probe);
+        vec![Output::Send(Command::Ping.encode())]
+    }
+
+    /// How long Redis has owed an answer without a word.
+    fn silence(&self, now: UnixTime) -> Duration {
+        let first = self.pending.front();
+        first.map_or(Duration::ZERO, |first| now.since(first.sent.max(self.heard)))
+    }
+
+    fn stalled(&self, now: UnixTime) -> bool {
+        self.silence(now) >= self.timeout.saturating_mul(STALLED_AFTER)
+    }
+
+    /// Looks after an open stream.
+    fn watch(&mut self, now: UnixTime) -> Vec<Output<W>> {
+        let patience = GIVEN_UP_AFTER.max(self.timeout.saturating_mul(4));
+        if self.silence(now) >= patience {
+            return self.abandon(now, Cause::Silent, CallFailure::TimedOut);
+        }
+        if self.stalled(now) {
+            return self.give_up(|_| true);
+        }
+        if self.pending.is_empty() && now.since(self.heard) >= IDLE_PROBE {
+            return self.probe(now);
+        }
+        self.give_up(|deadline| deadline <= now)
+    }
+
+    /// Tells the callers whose deadline is `hopeless` that it took too long.
+    fn give_up(&mut self, hopeless: impl Fn(UnixTime) -> bool) -> Vec<Output<W>> {
+        let mut out = Vec::new();
+        for pending in &mut self.pending {
+            let due = match &pending.awaited {
+                Awaited::Caller { deadline, .. } => hopeless(*deadline),
+                Awaited::Late | Awaited::Probe => false,
+            };
+            if due
+                && let Awaited::Caller { waiter, .. } =
+                    std::mem::replace(&mut pending.awaited, Awaited::Late)
+            {
+                out.push(Output::Failed(waiter, CallFailure::TimedOut));
+            }
+        }
+        out
+    }
+
+    fn abandon(&mut self, now: UnixTime, cause: Cause, why: CallFailure) -> Vec<Output<W>> {
+        let mut out = vec![Output::Close(cause)];
+        out.extend(self.lose(now, why));
         out
     }
 
@@ -206,28 +317,37 @@ impl<W> Connection<W> {
             State::Down { failures, .. } => failures.saturating_add(1),
             State::Idle | State::Wanted | State::Up => 1,
         };
-        let until = now.after(self.backoff(failures));
+        let until = now.after(self.backoff.wait(failures));
         self.state = State::Down { until, failures };
         self.decoder = Decoder::default();
         std::mem::take(&mut self.pending)
             .into_iter()
-            .filter_map(|pending| match pending.waiter {
-                Waiter::Caller(waiter) => Some(Output::Failed(waiter, why)),
-                Waiter::Preamble => None,
+            .filter_map(|pending| match pending.awaited {
+                Awaited::Caller { waiter, .. } => Some(Output::Failed(waiter, why)),
+                Awaited::Late | Awaited::Probe => None,
             })
             .collect()
     }
+}
 
-    /// Doubles from [`FIRST_BACKOFF`] to [`LONGEST_BACKOFF`]; up to half of it less, by chance.
-    fn backoff(&mut self, failures: u32) -> Duration {
-        let factor = 2_u32.saturating_pow(failures.saturating_sub(1));
-        let longest = FIRST_BACKOFF.saturating_mul(factor).min(LONGEST_BACKOFF);
-        // xorshift64: not for secrets, only so that workers do not knock all at once.
-        self.jitter ^= self.jitter << 13;
-        self.jitter ^= self.jitter >> 7;
-        self.jitter ^= self.jitter << 17;
-        let half = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX).div_ceil(2);
-        longest.saturating_sub(Duration::from_micros(self.jitter.checked_rem(half).unwrap_or(0)))
+/// A reply as the caller gets it: what only says that Redis cannot be asked now is a failure.
+fn told<W>(waiter: W, reply: Value) -> Output<W> {
+    /// Of a server that is starting, failing over or busy, and of a Cluster that lacks a part.
+    const NOT_NOW: [&str; 6] =
+        ["LOADING ", "MASTERDOWN ", "READONLY ", "BUSY ", "CLUSTERDOWN ", "TRYAGAIN "];
+    let why = match &reply {
+        Value::Error(text) => match text.as_str() {
+            // Envoy's redis_proxy: the server behind it did not answer in time, or hung up.
+            "upstream failure" => Some(CallFailure::Disconnected),
+            "no upstream host" => Some(CallFailure::Refused),
+            text if NOT_NOW.iter().any(|code| text.starts_with(code)) => Some(CallFailure::Refused),
+            _ => None,
+        },
+        Value::Nil | Value::Int(_) | Value::Bulk(_) | Value::Status(_) | Value::Array(_) => None,
+    };
+    match why {
+        Some(why) => Output::Failed(waiter, why),
+        None => Output::Reply(waiter, reply),
     }
 }
 

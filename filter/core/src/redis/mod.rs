@@ -2,8 +2,9 @@
 //!
 //! Owns no socket: bytes and stream events come in, bytes and verdicts on commands go out.
 
+mod backoff;
 pub mod connection;
 pub mod resp;
 
-pub use connection::{Connection, Output};
+pub use connection::{Cause, Connection, Output};
 pub use resp::Command;

@@ -2,7 +2,7 @@
 //!
 //! Owns the bound on what is held for an unfinished reply. Parsing is `redis-protocol`'s.
 
-use portcullis_redis_lua::{Key, Script, ScriptCall, Value};
+use portcullis_redis_lua::{Key, ScriptCall, Value};
 use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::types::OwnedFrame;
 
@@ -18,8 +18,8 @@ pub enum Command {
     Script(ScriptCall),
     /// A script by its source, which also loads it.
     ScriptSource(ScriptCall),
-    /// Loads a script.
-    Load(&'static Script),
+    /// Asks whether anybody is there.
+    Ping,
     /// Reads a string.
     Get(Key),
 }
@@ -31,9 +31,7 @@ impl Command {
         match self {
             Self::Script(call) => array(&call.evalsha()),
             Self::ScriptSource(call) => array(&call.eval()),
-            Self::Load(script) => {
-                array(&[b"SCRIPT".to_vec(), b"LOAD".to_vec(), script.source.into()])
-            }
+            Self::Ping => array(&[b"PING".to_vec()]),
             Self::Get(key) => array(&[b"GET".to_vec(), key.as_str().into()]),
         }
     }

@@ -1,11 +1,12 @@
 //! The Redis stream under any sequence of what can happen to it.
 //!
-//! Owns a Redis that answers in order, lies or goes away, and the books on every waiter.
+//! Owns a Redis that answers in order, late, lies, hangs or goes away, and the books on every waiter.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use portcullis_core::redis::{Command, Connection, Output};
+use portcullis_core::call::CallFailure;
+use portcullis_core::redis::{Cause, Command, Connection, Output};
 use portcullis_core::time::UnixTime;
 use portcullis_redis_lua::{Admit, Expected, Guard, Key, Value};
 use proptest::collection::vec;
@@ -14,8 +15,11 @@ use proptest::prelude::*;
 use crate::{cases, resp};
 
 const TIMEOUT: Duration = Duration::from_millis(250);
-/// What the core states about its queue, and the scripts that it loads itself.
-const MOST_OUTSTANDING: usize = 1_024 + 2;
+/// What the core states about its queue, and the ping that it sends itself.
+const MOST_OUTSTANDING: usize = 1_024 + 1;
+/// What it states about a Redis that says nothing.
+const STALLED_AFTER: Duration = Duration::from_millis(500);
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -38,6 +42,7 @@ enum Answer {
     Good,
     NoScript,
     Error,
+    NotNow,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -45,11 +50,12 @@ fn op() -> impl Strategy<Value = Op> {
         6 => Just(Answer::Good),
         2 => Just(Answer::NoScript),
         1 => Just(Answer::Error),
+        1 => Just(Answer::NotNow),
     ];
     let many = prop_oneof![20 => 1_usize..4, 1 => Just(1_100)];
     prop_oneof![
         8 => (many, any::<bool>()).prop_map(|(many, script)| Op::Submit { many, script }),
-        6 => prop_oneof![0_u64..20, 0_u64..3_000].prop_map(Op::Tick),
+        6 => prop_oneof![0_u64..20, 0_u64..600, 0_u64..6_000].prop_map(Op::Tick),
         10 => (1_usize..6, 1_usize..64, answer)
             .prop_map(|(many, chunk, answer)| Op::Answer { many, chunk, answer }),
         1 => prop_oneof![resp::reply().prop_map(|reply| resp::encoded(&reply)), vec(any::<u8>(), 1..9)]
@@ -59,12 +65,12 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A command on the wire, as Redis reads it: a waiter's, or the preamble's.
+/// A command on the wire, as Redis reads it: a waiter's, or the connection's own.
 #[derive(Clone, Debug)]
 struct Sent {
     waiter: Option<usize>,
     verb: &'static str,
-    since: UnixTime,
+    at: UnixTime,
 }
 
 /// The driver, Redis, and the books.
@@ -74,6 +80,8 @@ struct Bench {
     reachable: bool,
     /// What Redis has not answered; none while no stream is open.
     server: Option<VecDeque<Sent>>,
+    /// When Redis last said something.
+    heard: UnixTime,
     /// When each waiter asked, and how often it heard back.
     waiters: Vec<(UnixTime, usize)>,
 }
@@ -85,6 +93,7 @@ impl Bench {
             now: UnixTime::from_micros(1_000_000),
             reachable: true,
             server: None,
+            heard: UnixTime::from_micros(0),
             waiters: Vec::new(),
         }
     }
@@ -101,6 +110,7 @@ impl Bench {
                 if self.server.is_some() {
                     // It may be a reply by chance, to whoever is first.
                     self.server = Some(VecDeque::new());
+                    self.heard = self.now;
                     let outputs = self.connection.received(self.now, &bytes);
                     self.settle(outputs);
                     self.close();
@@ -121,16 +131,28 @@ impl Bench {
         } else {
             Command::Get(Key::policy_document(&name))
         };
+        let hung = self.silence() >= STALLED_AFTER;
         let outputs = self.connection.submit(self.now, waiter, command);
+        if hung {
+            let refused = [Output::Failed(waiter, CallFailure::Refused)];
+            assert_eq!(outputs, refused, "nobody waits for a Redis that hangs");
+        }
         self.carry_out(outputs, &mut VecDeque::new());
     }
 
     fn tick(&mut self) {
         let outputs = self.connection.tick(self.now);
         self.carry_out(outputs, &mut VecDeque::new());
-        if let Some(first) = self.server.as_ref().and_then(VecDeque::front) {
-            assert!(self.now < first.since.after(TIMEOUT), "overdue: {first:?}");
-        }
+        let overdue = |(asked, outcomes): &&(UnixTime, usize)| {
+            *outcomes == 0 && self.now >= asked.after(TIMEOUT)
+        };
+        assert_eq!(self.waiters.iter().find(overdue), None, "nobody waits beyond the deadline");
+    }
+
+    /// How long Redis has owed an answer without a word.
+    fn silence(&self) -> Duration {
+        let first = self.server.as_ref().and_then(VecDeque::front);
+        first.map_or(Duration::ZERO, |first| self.now.since(first.at.max(self.heard)))
     }
 
     /// Redis answers the first `many` commands; the driver hears it in chunks.
@@ -143,6 +165,7 @@ impl Bench {
                     Value::Error("NOSCRIPT No matching script.".into())
                 }
                 (Answer::Error, _) => Value::Error("ERR no".into()),
+                (Answer::NotNow, _) => Value::Error("LOADING not now".into()),
                 (_, waiter) => Value::Bulk(format!("{waiter:?}").into_bytes()),
             };
             bytes.extend(resp::encoded(&reply));
@@ -152,16 +175,20 @@ impl Bench {
             if self.server.is_none() {
                 return;
             }
+            self.heard = self.now;
             let outputs = self.connection.received(self.now, chunk);
             self.carry_out(outputs, &mut due);
         }
         if self.server.is_some() {
-            // What is left was the connection's own, or was cured by sending the script itself.
-            let own = |(sent, reply): &(Sent, Value)| {
-                sent.waiter.is_none() || (reply.is_noscript() && sent.verb == "EVALSHA")
-            };
-            assert!(due.iter().all(own), "unheard: {due:?}");
+            assert!(due.iter().all(|answered| self.needs_no_ear(answered)), "unheard: {due:?}");
         }
+    }
+
+    /// Whether an answer may go unheard: the connection asked itself, or sends the script again, or
+    /// its waiter was told something else before.
+    fn needs_no_ear(&self, (sent, reply): &(Sent, Value)) -> bool {
+        let cured = reply.is_noscript() && sent.verb == "EVALSHA";
+        cured || sent.waiter.is_none_or(|waiter| self.waiters[waiter].1 > 0)
     }
 
     fn close(&mut self) {
@@ -177,14 +204,19 @@ impl Bench {
             match output {
                 Output::Open => self.open(),
                 Output::Send(bytes) => self.send(&bytes),
-                Output::Close => {
+                Output::Close(cause) => {
+                    let silent = self.silence() >= GIVEN_UP_AFTER;
+                    assert_eq!(cause == Cause::Silent, silent, "{cause}");
                     assert!(self.server.take().is_some(), "closed what is not open");
                 }
                 Output::Reply(waiter, value) => {
-                    // Scripts that were loaded or sent again are nobody's.
-                    let mut heard = std::iter::from_fn(|| due.pop_front());
-                    let (sent, answer) =
-                        heard.find(|(sent, _)| sent.waiter == Some(waiter)).unwrap();
+                    let (sent, answer) = loop {
+                        let answered = due.pop_front().expect("an answer to hear");
+                        if answered.0.waiter == Some(waiter) {
+                            break answered;
+                        }
+                        assert!(self.needs_no_ear(&answered), "passed over: {answered:?}");
+                    };
                     assert_eq!(value, answer, "another's reply");
                     let curable = value.is_noscript() && sent.verb == "EVALSHA";
                     assert!(!curable, "a forgotten script was not sent again");
@@ -200,7 +232,7 @@ impl Bench {
         for output in outputs {
             match output {
                 Output::Reply(waiter, _) | Output::Failed(waiter, _) => self.waiters[waiter].1 += 1,
-                Output::Close => self.server = None,
+                Output::Close(_) => self.server = None,
                 Output::Send(_) => assert!(self.server.is_some(), "sent while down"),
                 Output::Open => panic!("opened by noise"),
             }
@@ -220,15 +252,14 @@ impl Bench {
 
     fn send(&mut self, bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes);
-        let verbs = ["EVALSHA", "EVAL", "GET", "SCRIPT"];
+        let verbs = ["EVALSHA", "EVAL", "GET", "PING"];
         let verb =
             verbs.into_iter().find(|verb| text.contains(&format!("\r\n{verb}\r\n"))).unwrap();
         let waiter = text
             .rsplit_once("portcullis:policy:doc:")
             .and_then(|(_, rest)| usize::from_str_radix(rest.get(..16)?, 16).ok());
-        let since = waiter.map_or(self.now, |waiter| self.waiters[waiter].0);
         let server = self.server.as_mut().expect("sent while down");
-        server.push_back(Sent { waiter, verb, since });
+        server.push_back(Sent { waiter, verb, at: self.now });
         assert!(server.len() <= MOST_OUTSTANDING, "{} outstanding", server.len());
     }
 }
@@ -245,9 +276,8 @@ proptest! {
             let heard = bench.waiters.iter().filter(|(_, outcomes)| *outcomes > 1).count();
             prop_assert_eq!(heard, 0, "a waiter heard twice");
         }
-        bench.reachable = false;
-        bench.tick();
-        bench.close();
+        // In the end nobody is left waiting, whatever Redis does.
+        bench.run(Op::Tick(6_000));
         for (waiter, (_, outcomes)) in bench.waiters.iter().enumerate() {
             prop_assert_eq!(*outcomes, 1, "outcomes of waiter {}", waiter);
         }

@@ -30,21 +30,18 @@ fn status(text: &str) -> Value {
     Value::Status(text.into())
 }
 
-/// What opening sends first.
-fn preamble() -> Vec<Output<char>> {
-    PREAMBLE.iter().map(|script| send(&Command::Load(script))).collect()
+/// What opening sends first, and what a stream without traffic is tried with.
+fn ping() -> Vec<Output<char>> {
+    vec![send(&Command::Ping)]
 }
 
-/// The replies to the preamble.
-fn loaded() -> Vec<u8> {
-    PREAMBLE.iter().flat_map(|script| format!("$40\r\n{}\r\n", script.sha1).into_bytes()).collect()
-}
+const PONG: &[u8] = b"+PONG\r\n";
 
 /// A connection that Redis answered at time zero.
 fn up() -> Connection<char> {
     let mut connection = Connection::new(TIMEOUT, 7);
-    assert_eq!(connection.opened(at(0)), preamble());
-    assert_eq!(connection.received(at(0), &loaded()), []);
+    assert_eq!(connection.opened(at(0)), ping());
+    assert_eq!(connection.received(at(0), PONG), []);
     assert!(connection.is_up());
     connection
 }
@@ -65,16 +62,16 @@ fn opens_only_once_somebody_asks() {
 }
 
 #[test]
-fn what_waited_for_the_first_opening_is_sent_after_the_scripts() {
+fn what_waited_for_the_first_opening_is_sent_after_a_ping() {
     let mut connection = Connection::new(TIMEOUT, 7);
     assert_eq!(connection.submit(at(1), 'a', get("a")), []);
     assert_eq!(connection.submit(at(2), 'b', get("b")), []);
-    let mut sent = preamble();
+    let mut sent = ping();
     sent.extend([send(&get("a")), send(&get("b"))]);
     assert_eq!(connection.opened(at(3)), sent);
-    // The first stream is trusted: nobody waits for the scripts to be loaded.
+    // The first stream is trusted: nobody waits for the answer to the ping.
     assert_eq!(connection.submit(at(4), 'c', get("c")), [send(&get("c"))]);
-    let replies = [loaded(), b"$1\r\nA\r\n$1\r\nB\r\n".to_vec()].concat();
+    let replies = [PONG, b"$1\r\nA\r\n$1\r\nB\r\n"].concat();
     let expected = [Output::Reply('a', bulk("A")), Output::Reply('b', bulk("B"))];
     assert_eq!(connection.received(at(5), &replies), expected);
 }
@@ -99,26 +96,130 @@ fn replies_go_to_their_waiters_in_order_whatever_the_chunks() {
     assert_eq!(connection.received(at(4), b"\n-ERR no\r\n"), rest);
 }
 
+fn timed_out<W>(waiter: W) -> Output<W> {
+    Output::Failed(waiter, CallFailure::TimedOut)
+}
+
+fn refused<W>(waiter: W) -> [Output<W>; 1] {
+    [Output::Failed(waiter, CallFailure::Refused)]
+}
+
 // Proves: B2
 #[test]
-fn an_overdue_reply_closes_the_stream_and_fails_everything_that_waits() {
+fn an_overdue_command_fails_alone_and_its_late_reply_is_dropped() {
     let mut connection = up();
     assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
     assert_eq!(connection.submit(at(200), 'b', get("b")).len(), 1);
     assert_eq!(connection.tick(at(250)), []);
-    let failed = |waiter| Output::Failed(waiter, CallFailure::TimedOut);
-    assert_eq!(connection.tick(at(251)), [Output::Close, failed('a'), failed('b')]);
-    assert!(!connection.is_up());
+    assert_eq!(connection.tick(at(251)), [timed_out('a')]);
+    assert_eq!(connection.tick(at(261)), [], "told once");
+    assert_eq!(connection.submit(at(262), 'c', get("c")), [send(&get("c"))]);
+    let replies = b"$1\r\nA\r\n$1\r\nB\r\n$1\r\nC\r\n";
+    let heard = [Output::Reply('b', bulk("B")), Output::Reply('c', bulk("C"))];
+    assert_eq!(connection.received(at(300), replies), heard);
+    assert!(connection.is_up());
+}
+
+#[test]
+fn a_late_script_that_redis_does_not_know_is_not_sent_again() {
+    let mut connection = up();
+    assert_eq!(connection.submit(at(1), 'a', Command::Script(admit())).len(), 1);
+    assert_eq!(connection.tick(at(251)), [timed_out('a')]);
+    assert_eq!(connection.received(at(252), b"-NOSCRIPT No matching script.\r\n"), []);
+    assert_eq!(connection.submit(at(253), 'b', get("b")), [send(&get("b"))]);
+    assert_eq!(connection.received(at(254), b"+B\r\n"), [Output::Reply('b', status("B"))]);
+}
+
+// Proves: B2, C10
+#[test]
+fn nobody_waits_for_a_hung_redis_until_it_speaks_again() {
+    let mut connection = up();
+    assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
+    assert_eq!(connection.submit(at(450), 'b', get("b")).len(), 1);
+    assert_eq!(connection.tick(at(300)), [timed_out('a')]);
+    assert_eq!(connection.submit(at(500), 'c', get("c")), [send(&get("c"))]);
+    // Silent for two deadlines: those that wait are told at once, and nobody joins them.
+    assert_eq!(connection.submit(at(501), 'd', get("d")), refused('d'));
+    assert_eq!(connection.tick(at(501)), [timed_out('b'), timed_out('c')]);
+    assert_eq!(connection.submit(at(900), 'e', get("e")), refused('e'));
+    // One word is enough: what it still owes comes first, and is dropped.
+    assert_eq!(connection.received(at(901), b"$1\r\nA\r\n"), []);
+    assert_eq!(connection.submit(at(902), 'f', get("f")), [send(&get("f"))]);
+    let rest = b"$1\r\nB\r\n$1\r\nC\r\n$1\r\nF\r\n";
+    assert_eq!(connection.received(at(903), rest), [Output::Reply('f', bulk("F"))]);
+}
+
+#[test]
+fn a_stream_that_stays_silent_is_given_up() {
+    for timeout in [50, 250, 400] {
+        let mut connection = Connection::new(Duration::from_millis(timeout), 7);
+        assert_eq!(connection.opened(at(0)), ping());
+        assert_eq!(connection.received(at(0), PONG), []);
+        assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
+        assert_eq!(connection.tick(at(1 + timeout)), [timed_out('a')]);
+        let patience = 1_000.max(4 * timeout);
+        assert_eq!(connection.tick(at(patience)), []);
+        assert_eq!(connection.tick(at(1 + patience)), [Output::Close(Cause::Silent)]);
+        assert!(wait(&mut connection, 1 + patience) <= 50);
+    }
 }
 
 #[test]
 fn a_stream_that_never_answers_is_given_up() {
     let mut connection = Connection::new(TIMEOUT, 7);
     assert_eq!(connection.submit(at(0), 'a', get("a")), []);
-    assert_eq!(connection.opened(at(10)).len(), PREAMBLE.len() + 1);
-    assert_eq!(connection.tick(at(259)), []);
-    let failed = Output::Failed('a', CallFailure::TimedOut);
-    assert_eq!(connection.tick(at(260)), [Output::Close, failed]);
+    assert_eq!(connection.opened(at(10)).len(), 2);
+    assert_eq!(connection.tick(at(249)), []);
+    assert_eq!(connection.tick(at(250)), [timed_out('a')]);
+    assert_eq!(connection.submit(at(510), 'b', get("b")), refused('b'));
+    assert_eq!(connection.tick(at(1_009)), []);
+    assert_eq!(connection.tick(at(1_010)), [Output::Close(Cause::Silent)]);
+}
+
+#[test]
+fn who_waited_too_long_for_the_first_opening_is_not_sent() {
+    let mut connection = Connection::new(TIMEOUT, 7);
+    assert_eq!(connection.submit(at(0), 'a', get("a")), []);
+    assert_eq!(connection.submit(at(100), 'b', get("b")), []);
+    assert_eq!(connection.tick(at(250)), [timed_out('a'), Output::Open]);
+    assert_eq!(connection.opened(at(250)), [send(&Command::Ping), send(&get("b"))]);
+}
+
+#[test]
+fn a_stream_without_traffic_is_tried_from_time_to_time() {
+    let mut connection = up();
+    assert_eq!(connection.tick(at(4_999)), []);
+    assert_eq!(connection.tick(at(5_000)), ping());
+    assert_eq!(connection.tick(at(5_010)), [], "once at a time");
+    assert_eq!(connection.received(at(5_020), PONG), []);
+    assert_eq!(connection.tick(at(10_000)), []);
+    assert_eq!(connection.tick(at(10_020)), ping());
+    // A peer that is gone without a word is found out before a call needs it.
+    assert_eq!(connection.tick(at(11_020)), [Output::Close(Cause::Silent)]);
+}
+
+#[test]
+fn what_only_says_not_now_is_a_failure_and_no_reply() {
+    let mut connection = up();
+    for (error, why) in [
+        ("upstream failure", CallFailure::Disconnected),
+        ("no upstream host", CallFailure::Refused),
+        ("LOADING Valkey is loading the dataset in memory", CallFailure::Refused),
+        ("CLUSTERDOWN The cluster is down", CallFailure::Refused),
+        ("READONLY You can't write against a read only replica.", CallFailure::Refused),
+    ] {
+        assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
+        let reply = format!("-{error}\r\n");
+        assert_eq!(connection.received(at(2), reply.as_bytes()), [Output::Failed('a', why)]);
+    }
+    // What waiting does not cure is told as it is: nothing may degrade because of it.
+    for error in ["NOPERM no", "OOM command not allowed", "WRONGTYPE no", "MOVED 7 h:1"] {
+        assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
+        let reply = format!("-{error}\r\n");
+        let heard = [Output::Reply('a', Value::Error(error.into()))];
+        assert_eq!(connection.received(at(2), reply.as_bytes()), heard);
+    }
+    assert!(connection.is_up());
 }
 
 #[test]
@@ -126,7 +227,7 @@ fn an_answered_command_leaves_its_deadline_behind() {
     let mut connection = up();
     assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
     assert_eq!(connection.received(at(2), b"+OK\r\n").len(), 1);
-    assert_eq!(connection.tick(at(9_999)), []);
+    assert_eq!(connection.tick(at(4_999)), []);
     assert!(connection.is_up());
 }
 
@@ -137,13 +238,12 @@ fn while_down_commands_fail_at_once_until_a_new_stream_answers() {
     assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
     let lost = Output::Failed('a', CallFailure::Disconnected);
     assert_eq!(connection.closed(at(2)), [lost]);
-    let refused = |waiter| [Output::Failed(waiter, CallFailure::Refused)];
     assert_eq!(connection.submit(at(3), 'b', get("b")), refused('b'));
     let opens = 2 + wait(&mut connection, 2);
     assert_eq!(connection.submit(at(opens), 'c', get("c")), refused('c'));
-    assert_eq!(connection.opened(at(opens)), preamble());
+    assert_eq!(connection.opened(at(opens)), ping());
     assert_eq!(connection.submit(at(opens), 'd', get("d")), refused('d'));
-    assert_eq!(connection.received(at(opens), &loaded()), []);
+    assert_eq!(connection.received(at(opens), PONG), []);
     assert_eq!(connection.submit(at(opens), 'e', get("e")), [send(&get("e"))]);
 }
 
@@ -151,15 +251,15 @@ fn while_down_commands_fail_at_once_until_a_new_stream_answers() {
 fn the_wait_doubles_to_a_bound_and_never_falls_below_half_of_it() {
     let mut connection = up();
     let mut now = 0;
-    for bound in [50, 100, 200, 400, 800, 1_600, 2_000, 2_000, 2_000] {
+    for bound in [50, 100, 200, 400, 800, 1_000, 1_000, 1_000] {
         assert_eq!(connection.closed(at(now)), []);
         let wait = wait(&mut connection, now);
         assert!((bound / 2..=bound).contains(&wait), "{wait} ms, bound {bound}");
         now += wait;
-        assert_eq!(connection.opened(at(now)), preamble());
+        assert_eq!(connection.opened(at(now)), ping());
     }
     // A stream that answered starts anew.
-    assert_eq!(connection.received(at(now), &loaded()), []);
+    assert_eq!(connection.received(at(now), PONG), []);
     assert_eq!(connection.closed(at(now)), []);
     assert!(wait(&mut connection, now) <= 50);
 }
@@ -200,8 +300,7 @@ fn the_queue_is_bounded() {
     for _ in 0..MAX_PENDING {
         assert_eq!(connection.submit(at(1), 'a', get("a")), [send(&get("a"))]);
     }
-    let refused = Output::Failed('b', CallFailure::Refused);
-    assert_eq!(connection.submit(at(1), 'b', get("b")), [refused]);
+    assert_eq!(connection.submit(at(1), 'b', get("b")), refused('b'));
     assert_eq!(connection.received(at(2), b"+A\r\n"), [Output::Reply('a', status("A"))]);
     assert_eq!(connection.submit(at(3), 'c', get("c")), [send(&get("c"))]);
 }
@@ -211,7 +310,8 @@ fn a_reply_that_nobody_asked_for_gives_the_stream_up() {
     let mut connection = up();
     assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
     let outputs = connection.received(at(2), b"+A\r\n+B\r\n");
-    assert_eq!(outputs, [Output::Reply('a', status("A")), Output::Close]);
+    let close = Output::Close(Cause::Unreadable);
+    assert_eq!(outputs, [Output::Reply('a', status("A")), close]);
     assert!(!connection.is_up());
 }
 
@@ -220,9 +320,11 @@ fn bytes_that_are_not_redis_give_the_stream_up() {
     let mut connection = up();
     assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
     let failed = Output::Failed('a', CallFailure::Unreadable);
-    assert_eq!(connection.received(at(2), b"HTTP/1.1 400 Bad Request"), [Output::Close, failed]);
-    let refused = Output::Failed('b', CallFailure::Refused);
-    assert_eq!(connection.submit(at(3), 'b', get("b")), [refused]);
+    assert_eq!(
+        connection.received(at(2), b"HTTP/1.1 400 Bad Request"),
+        [Output::Close(Cause::Unreadable), failed]
+    );
+    assert_eq!(connection.submit(at(3), 'b', get("b")), refused('b'));
 }
 
 #[test]
@@ -231,25 +333,26 @@ fn half_a_reply_of_a_lost_stream_is_not_the_start_of_the_next() {
     assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
     assert_eq!(connection.received(at(2), b"$100\r\nhalf"), []);
     assert_eq!(connection.closed(at(3)).len(), 1);
-    assert_eq!(connection.opened(at(100)), preamble());
-    assert_eq!(connection.received(at(101), &loaded()), []);
+    assert_eq!(connection.opened(at(100)), ping());
+    assert_eq!(connection.received(at(101), PONG), []);
     assert!(connection.is_up());
 }
 
 // Proves: B2
 #[test]
-fn a_redis_that_cannot_load_the_scripts_stays_down() {
+fn a_redis_that_refuses_a_ping_stays_down() {
     let mut connection = Connection::new(TIMEOUT, 7);
     assert_eq!(connection.submit(at(0), 'a', get("a")), []);
-    assert_eq!(connection.opened(at(0)).len(), PREAMBLE.len() + 1);
+    assert_eq!(connection.opened(at(0)).len(), 2);
     let loading = b"-LOADING Redis is loading the dataset in memory\r\n";
+    let error = "LOADING Redis is loading the dataset in memory";
+    let close = || Output::Close(Cause::Unusable(error.into()));
     let failed = Output::Failed('a', CallFailure::Unreadable);
-    assert_eq!(connection.received(at(1), loading), [Output::Close, failed]);
-    let refused = Output::Failed('b', CallFailure::Refused);
-    assert_eq!(connection.submit(at(2), 'b', get("b")), [refused]);
+    assert_eq!(connection.received(at(1), loading), [close(), failed]);
+    assert_eq!(connection.submit(at(2), 'b', get("b")), refused('b'));
     let opens = 1 + wait(&mut connection, 1);
-    assert_eq!(connection.opened(at(opens)), preamble());
-    assert_eq!(connection.received(at(opens), loading), [Output::Close]);
+    assert_eq!(connection.opened(at(opens)), ping());
+    assert_eq!(connection.received(at(opens), loading), [close()]);
     // Opening is not answering: the wait goes on growing.
     assert!(wait(&mut connection, opens) >= 50);
 }
