@@ -218,6 +218,20 @@ impl<'a> Node<'a> {
         value
     }
 
+    /// A number from 0 to 1 in millionths; what is less than one of them is cut off.
+    #[must_use]
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and 1,000,000"
+    )]
+    pub fn millionths(&self) -> Option<u32> {
+        let number = self.value.as_f64().filter(|number| (0.0..=1.0).contains(number))?;
+        // A thousandth of one more, so that 0.1, which binary numbers only come near to, is 100,000.
+        Some((number * 1_000_000.0 + 0.001) as u32)
+    }
+
     /// A whole number within `range`; `5.0` is one too, since protobuf's `Struct` knows no other.
     pub fn integer(
         self,

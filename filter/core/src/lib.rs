@@ -21,6 +21,7 @@ pub mod decode;
 pub mod denial;
 pub mod event;
 pub mod exchange;
+pub mod failure;
 pub mod id;
 pub mod json;
 pub mod limit;

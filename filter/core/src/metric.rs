@@ -60,6 +60,13 @@ pub enum Metric {
     DependencyUp(Dependency),
     /// How long a dependency took to answer, in milliseconds.
     DependencyDuration(Dependency),
+    /// Requests that were decided without a dependency.
+    Degraded {
+        /// Its name.
+        dependency: &'static str,
+        /// The audit entry's `status`.
+        outcome: &'static str,
+    },
     /// Audit entries written.
     AuditEntries,
     /// 1 for the policy that an organisation's calls are decided on, else 0.
@@ -92,6 +99,7 @@ impl Metric {
             | Self::AuthFailures { .. }
             | Self::RateLimited { .. }
             | Self::BudgetAlerts { .. }
+            | Self::Degraded { .. }
             | Self::AuditEntries => Kind::Counter,
             Self::DependencyUp(_) | Self::PolicyVersion { .. } => Kind::Gauge,
             Self::RequestDuration { .. } | Self::DependencyDuration(_) => Kind::Histogram,
@@ -121,6 +129,9 @@ impl Metric {
             Self::AuthFailures { reason } => named("auth_failures_total", &[("reason", reason)]),
             Self::RateLimited { limit } => named("rate_limited_total", &[("limit", limit)]),
             Self::BudgetAlerts { limit } => named("budget_alerts_total", &[("limit", limit)]),
+            Self::Degraded { dependency, outcome } => {
+                named("degraded_total", &[("dependency", dependency), ("outcome", outcome)])
+            }
             Self::DependencyUp(dependency) => {
                 named("dependency_up", &[("dependency", dependency.name())])
             }
@@ -183,6 +194,10 @@ impl Labels {
         }
         measures.push((Metric::Requests { connector, method, tool, outcome: status }, 1));
         measures.extend(self.policy(entry));
+        let degraded = entry.degraded.iter();
+        measures.extend(
+            degraded.map(|name| (Metric::Degraded { dependency: name, outcome: status }, 1)),
+        );
         measures.extend(entry.events.iter().filter_map(counted).map(|metric| (metric, 1)));
         measures
     }
@@ -212,12 +227,14 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
         AuditEvent::BudgetAlert { limit, .. } => {
             Some(Metric::BudgetAlerts { limit: limit.clone() })
         }
-        // What is refused meanwhile is counted where it is refused.
+        // What is refused or decided meanwhile is counted there, request by request.
         AuditEvent::AuthSuccess { .. }
         | AuditEvent::ToolAccessDenied { .. }
         | AuditEvent::CoolOffStarted { .. }
         | AuditEvent::CoolOffEnded { .. }
-        | AuditEvent::PolicyUnusable { .. } => None,
+        | AuditEvent::PolicyUnusable { .. }
+        | AuditEvent::DegradedEntered { .. }
+        | AuditEvent::DegradedLeft { .. } => None,
     }
 }
 
@@ -249,6 +266,13 @@ mod tests {
             Metric::DependencyUp(Dependency::Redis).name(),
             "portcullis_dependency_up.dependency.=.redis;"
         );
+    }
+
+    #[test]
+    fn what_is_decided_without_a_dependency_counts_as_that() {
+        let entry = Entry { degraded: vec!["redis"], ..entry("allow", "real") };
+        let degraded = Metric::Degraded { dependency: "redis", outcome: "success" };
+        assert!(Labels::default().measures(&entry).contains(&(degraded, 1)));
     }
 
     #[test]

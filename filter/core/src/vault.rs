@@ -157,6 +157,12 @@ impl Lease {
     pub fn is_live(&self, now: UnixTime) -> bool {
         now < self.expires
     }
+
+    /// Whether it may be used when it cannot be read again: for `stale` beyond its life.
+    #[must_use]
+    pub fn is_usable(&self, now: UnixTime, stale: Duration) -> bool {
+        now < self.expires.after(stale)
+    }
 }
 
 #[cfg(test)]

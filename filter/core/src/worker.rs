@@ -1,7 +1,8 @@
 //! What a worker remembers between exchanges.
 //!
 //! Owns the caches and the audit chain. Nothing here is trusted on its own: every verdict that
-//! rests on a cached record or policy is confirmed by Redis in the same request.
+//! rests on a cached record or policy is confirmed by Redis in the same request, unless the operator
+//! has it degrade when Redis cannot be asked.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -18,6 +19,7 @@ use crate::auth::slowdown::Slowdown;
 use crate::auth::token::keyring::Keyring;
 use crate::config::Config;
 use crate::cool_off::Callers;
+use crate::failure::Failover;
 use crate::id::{KeyId, OrgId, PolicyVersion};
 use crate::limit::slices::Slices;
 use crate::metric::Labels;
@@ -55,6 +57,8 @@ pub struct Worker {
     pub slowdown: Slowdown,
     /// Keys of issuers, and tokens that they proved.
     pub keyring: Keyring,
+    /// What serves when Redis or Vault cannot be asked.
+    pub failover: Failover,
     records: LruCache<(OrgId, KeyId), Rc<CachedRecord>>,
     denials: LruCache<Key, Rc<Cached<DeniedRecord>>>,
     uses: LruCache<Use, UnixTime>,
@@ -83,6 +87,7 @@ impl Worker {
             config,
             chain,
             keyring: Keyring::new(0),
+            failover: Failover::default(),
             records: LruCache::new(MAX_RECORDS),
             denials: LruCache::new(MAX_RECORDS),
             uses: LruCache::new(MAX_RECORDS),

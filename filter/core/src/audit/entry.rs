@@ -88,6 +88,9 @@ pub struct Entry {
     /// What the call cost, when it was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credits: Option<u64>,
+    /// The dependencies that this was decided without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<&'static str>,
     /// What else happened on the way; people alert on these by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<AuditEvent>,

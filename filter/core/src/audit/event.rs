@@ -65,4 +65,16 @@ pub enum AuditEvent {
         /// Units that there are.
         of: u64,
     },
+    /// This worker went on without a dependency, for the first time since it had it.
+    DegradedEntered {
+        /// Its name.
+        dependency: &'static str,
+    },
+    /// It has the dependency again.
+    DegradedLeft {
+        /// Its name.
+        dependency: &'static str,
+        /// How long after the event above.
+        after_ms: u64,
+    },
 }

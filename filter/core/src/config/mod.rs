@@ -3,6 +3,7 @@
 //! Owns defaults and bounds. Holds no secret: those live in Vault.
 
 mod auth;
+mod failure;
 mod inline;
 
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::decode::{Faults, Fields, Node};
+use crate::failure::OnFailure;
 use crate::id::PolicyVersion;
 use crate::policy::Policy;
 pub use auth::AuthConfig;
@@ -50,6 +52,8 @@ pub struct Redis {
     pub sharded: bool,
     /// How long one command may take before the call counts as failed.
     pub timeout: Duration,
+    /// What becomes of calls then.
+    pub on_failure: OnFailure,
 }
 
 /// How to reach Vault.
@@ -61,6 +65,8 @@ pub struct Vault {
     pub timeout: Duration,
     /// How long a credential is used before it is read again.
     pub cache: Duration,
+    /// For how long beyond that, when it cannot be read again.
+    pub stale: Option<Duration>,
 }
 
 /// A policy that came with the configuration.
@@ -131,9 +137,10 @@ fn redis(node: Node<'_>, faults: &mut Faults) -> Option<Redis> {
         Some(node) => node.boolean(faults),
         None => Some(false),
     };
-    let timeout = milliseconds(&mut fields, "timeout_ms", 250, faults);
+    let timeout = milliseconds(&mut fields, "timeout_ms", 50, faults);
+    let on_failure = failure::redis(&mut fields, faults);
     fields.finish(faults);
-    Some(Redis { cluster: cluster?, sharded: sharded?, timeout: timeout? })
+    Some(Redis { cluster: cluster?, sharded: sharded?, timeout: timeout?, on_failure })
 }
 
 fn vault(node: Node<'_>, faults: &mut Faults) -> Option<Vault> {
@@ -145,8 +152,9 @@ fn vault(node: Node<'_>, faults: &mut Faults) -> Option<Vault> {
         Some(node) => node.integer(faults, 0..=DAY, "seconds"),
         None => Some(60),
     };
+    let stale = failure::vault(&mut fields, faults);
     fields.finish(faults);
-    Some(Vault { cluster: cluster?, timeout: timeout?, cache: Duration::from_secs(cache?) })
+    Some(Vault { cluster: cluster?, timeout: timeout?, cache: Duration::from_secs(cache?), stale })
 }
 
 /// The name of an Envoy cluster, in the field `cluster`.
@@ -247,7 +255,7 @@ mod tests {
     fn defaults_are_stated() {
         let config =
             Config::parse(&json!({"redis": {"cluster": "r"}, "vault": {"cluster": "v"}})).unwrap();
-        assert_eq!(config.redis.unwrap().timeout, Duration::from_millis(250));
+        assert_eq!(config.redis.unwrap().timeout, Duration::from_millis(50));
         assert_eq!(config.vault.unwrap().cache, Duration::from_secs(60));
         assert_eq!(config.max_body_bytes, 1_048_576);
     }
@@ -264,7 +272,7 @@ mod tests {
         assert_eq!(
             faults.to_string(),
             "redis.cluster: found \"\", expected the name of an Envoy cluster\n\
-             redis.timeout: found an unknown field, expected one of cluster, sharded, timeout_ms\n\
+             redis.timeout: found an unknown field, expected one of cluster, sharded, timeout_ms, on_failure, stale_seconds, local_share\n\
              vault: found 7, expected an object with `cluster`\n\
              request.mode: found \"fast\", expected hold or split\n\
              request.origins[0]: found \"https://a/b\", expected an origin without path, such as https://app.example or http://localhost:6274\n\

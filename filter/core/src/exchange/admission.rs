@@ -2,7 +2,8 @@
 //!
 //! Owns the conversation with Redis. A verdict, for or against, stands only when Redis
 //! confirmed in this very request that the record and the policy are those it rests on. That is
-//! what makes revocation and rollback effective on the next request, without a cache window.
+//! what makes revocation and rollback effective on the next request, without a cache window. Where the
+//! operator had rather go on when Redis cannot be asked, `degraded` says how far.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::backing_off;
 use super::basis::Basis;
 use super::binding::Bound;
 use super::credit::{Credential, credit, fetch, secret_outcome};
+use super::degraded::without_redis;
 use super::intake::Reading;
 use super::verdict::{Verdict, judge};
 use super::{Next, Stage, Turn};
@@ -158,9 +160,7 @@ impl Admitting {
     pub(super) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
-            Event::CallFailed { id, why } if id == self.call => {
-                turn.refuse(Denial::Unavailable(Dependency::Redis, why))
-            }
+            Event::CallFailed { id, why } if id == self.call => self.unanswered(why, turn),
             Event::CallDone { .. } | Event::CallFailed { .. } => {
                 if let Credential::Waiting(secret, call) = &self.credential
                     && let Some(outcome) = secret_outcome(event, *call, secret, turn)
@@ -182,6 +182,9 @@ impl Admitting {
             return turn.refuse(unreadable);
         };
         let reply = self.admit.decode(value);
+        if let Ok(reply) = &reply {
+            turn.confirm(&self.admit, reply);
+        }
         if let (Ok(AdmitReply::Admitted(_)), Some(used)) = (&reply, self.admit.used) {
             turn.worker.note_use(used, turn.now);
         }
@@ -237,6 +240,17 @@ impl Admitting {
             (Ok(AdmitReply::Admitted(_) | AdmitReply::Limited { .. }), _) | (Err(_), _) => {
                 turn.refuse(unreadable)
             }
+        }
+    }
+}
+
+impl Admitting {
+    /// Redis cannot be asked.
+    fn unanswered(self, why: CallFailure, turn: &mut Turn<'_>) -> Next {
+        match without_redis(&self.admit, self.verdict, turn) {
+            Some(Ok(grant)) => credit(self.request, grant, self.credential, turn),
+            Some(Err(denial)) => turn.refuse(denial),
+            None => turn.refuse(Denial::Unavailable(Dependency::Redis, why)),
         }
     }
 }

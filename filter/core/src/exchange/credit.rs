@@ -4,6 +4,7 @@
 //! admission, so that a cold cache costs no extra time.
 
 use super::admission::{Leg, Request, held};
+use super::degraded::without_vault;
 use super::response::Upstream;
 use super::verdict::Grant;
 use super::{Next, Sent, Stage, Turn};
@@ -69,7 +70,7 @@ pub(super) fn credit(
     let call = match credential {
         Credential::Waiting(asked, call) if asked == secret => call,
         Credential::Failed(asked, why) if asked == secret => {
-            return turn.refuse(Denial::Unavailable(Dependency::Vault, why));
+            return uncredited(request, grant, why, turn);
         }
         // Also when another was asked for: the policy moved meanwhile.
         Credential::Waiting(..) | Credential::Failed(..) | Credential::Settled => {
@@ -85,7 +86,7 @@ impl Crediting {
             Event::CallDone { .. } | Event::CallFailed { .. } => {
                 match secret_outcome(event, self.call, &self.secret, turn) {
                     None => (Stage::Crediting(self), Gate::Hold),
-                    Some(Err(why)) => turn.refuse(Denial::Unavailable(Dependency::Vault, why)),
+                    Some(Err(why)) => uncredited(self.request, self.grant, why, turn),
                     Some(Ok(())) => self.credited(turn),
                 }
             }
@@ -107,6 +108,20 @@ impl Crediting {
     }
 }
 
+/// The credential is not to be had; an old one may do.
+fn uncredited(
+    request: Box<Request>,
+    grant: Box<Grant>,
+    why: CallFailure,
+    turn: &mut Turn<'_>,
+) -> Next {
+    let template = grant.credential.clone();
+    match template.and_then(|template| without_vault(&template, why, turn)) {
+        Some(credential) => pass(*request, *grant, Some(credential), turn),
+        None => turn.refuse(Denial::Unavailable(Dependency::Vault, why)),
+    }
+}
+
 /// What became of the read of `secret`, once the event is about it; a value is remembered.
 pub(super) fn secret_outcome(
     event: Event,
@@ -122,6 +137,7 @@ pub(super) fn secret_outcome(
                     let cache = vault.map(|vault| vault.cache).unwrap_or_default();
                     let lease = Lease::new(value, turn.now, cache);
                     turn.worker.set_lease(secret.clone(), lease);
+                    turn.note_recovered(Dependency::Vault);
                     Ok(())
                 }
                 None => Err(CallFailure::Unreadable),

@@ -15,6 +15,7 @@ mod binding;
 mod caller;
 mod charge;
 mod credit;
+mod degraded;
 mod intake;
 mod origin;
 mod proving;

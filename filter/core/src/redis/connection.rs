@@ -1,8 +1,7 @@
 //! The life of the one Redis stream of a worker.
 //!
 //! Owns the queue of commands whose replies are outstanding (Redis answers in order), a deadline
-//! for each, the breaker, the reopening with back-off and jitter, and the reload of a script that
-//! Redis forgot. Has no socket and no clock: the driver opens, sends and closes as told, and says
+//! for each, the reopening with back-off and jitter, and the reload of a script that Redis forgot. Has no socket and no clock: the driver opens, sends and closes as told, and says
 //! what happened.
 //!
 //! A command that is overdue fails alone. Its reply is read and dropped when it comes, so that one
@@ -23,6 +22,7 @@ use std::time::Duration;
 use portcullis_redis_lua::{ScriptCall, Value};
 
 use super::backoff::Backoff;
+use super::breaker::Breakers;
 use super::resp::{Command, Decoder};
 use crate::call::CallFailure;
 use crate::time::UnixTime;
@@ -83,6 +83,7 @@ pub struct Connection<W> {
     /// When the last byte came.
     heard: UnixTime,
     backoff: Backoff,
+    breakers: Breakers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +129,7 @@ impl<W> Connection<W> {
             timeout,
             heard: UnixTime::from_micros(0),
             backoff: Backoff::new(seed),
+            breakers: Breakers::new(timeout.saturating_mul(STALLED_AFTER), seed),
         }
     }
 
@@ -143,15 +145,16 @@ impl<W> Connection<W> {
         if self.pending.len() >= MAX_PENDING {
             return vec![Output::Failed(waiter, CallFailure::Refused)];
         }
+        let passes = !self.stalled(now) && self.lets_pass(now, &command);
         let send = match self.state {
             State::Idle | State::Wanted => {
                 self.state = State::Wanted;
                 Vec::new()
             }
-            State::Opening { after: 0 } | State::Up if !self.stalled(now) => {
+            State::Opening { after: 0 } | State::Up if passes => {
                 vec![Output::Send(command.encode())]
             }
-            // Nobody waits for a Redis that was just seen dead or hung.
+            // Nobody waits for a Redis that was just seen dead or hung, or a part of it.
             State::Opening { .. } | State::Up | State::Down { .. } => {
                 return vec![Output::Failed(waiter, CallFailure::Refused)];
             }
@@ -167,7 +170,7 @@ impl<W> Connection<W> {
         match self.state {
             State::Idle => Vec::new(),
             State::Wanted => {
-                let mut out = self.give_up(|deadline| deadline <= now);
+                let mut out = self.give_up(now, |deadline| deadline <= now);
                 self.pending.retain(|pending| matches!(pending.awaited, Awaited::Caller { .. }));
                 out.push(Output::Open);
                 out
@@ -221,7 +224,9 @@ impl<W> Connection<W> {
                 ) if reply.is_noscript() => {
                     out.push(self.resend(now, waiter, call, deadline));
                 }
-                (Some(Awaited::Caller { waiter, .. }), reply) => out.push(told(waiter, reply)),
+                (Some(Awaited::Caller { waiter, command, .. }), reply) => {
+                    out.push(self.settled(now, waiter, &command, reply));
+                }
                 (Some(Awaited::Late), _) => {}
                 // A Redis that is loading its data, or a user who may not, answers with an error.
                 (Some(Awaited::Probe), Value::Error(error)) => {
@@ -253,6 +258,24 @@ impl<W> Connection<W> {
         send
     }
 
+    fn lets_pass(&mut self, now: UnixTime, command: &Command) -> bool {
+        command.key().is_none_or(|key| self.breakers.lets_pass(now, key))
+    }
+
+    /// A reply as the caller gets it: what only says that Redis cannot be asked now is a failure.
+    fn settled(&mut self, now: UnixTime, waiter: W, command: &Command, reply: Value) -> Output<W> {
+        match not_now(&reply) {
+            Some(why) => {
+                command.key().inspect(|key| self.breakers.failed(now, key));
+                Output::Failed(waiter, why)
+            }
+            None => {
+                command.key().inspect(|key| self.breakers.answered(key));
+                Output::Reply(waiter, reply)
+            }
+        }
+    }
+
     fn expect(&mut self, sent: UnixTime, awaited: Awaited<W>) {
         self.pending.push_back(Pending { sent, awaited });
     }
@@ -279,16 +302,16 @@ impl<W> Connection<W> {
             return self.abandon(now, Cause::Silent, CallFailure::TimedOut);
         }
         if self.stalled(now) {
-            return self.give_up(|_| true);
+            return self.give_up(now, |_| true);
         }
         if self.pending.is_empty() && now.since(self.heard) >= IDLE_PROBE {
             return self.probe(now);
         }
-        self.give_up(|deadline| deadline <= now)
+        self.give_up(now, |deadline| deadline <= now)
     }
 
     /// Tells the callers whose deadline is `hopeless` that it took too long.
-    fn give_up(&mut self, hopeless: impl Fn(UnixTime) -> bool) -> Vec<Output<W>> {
+    fn give_up(&mut self, now: UnixTime, hopeless: impl Fn(UnixTime) -> bool) -> Vec<Output<W>> {
         let mut out = Vec::new();
         for pending in &mut self.pending {
             let due = match &pending.awaited {
@@ -296,9 +319,10 @@ impl<W> Connection<W> {
                 Awaited::Late | Awaited::Probe => false,
             };
             if due
-                && let Awaited::Caller { waiter, .. } =
+                && let Awaited::Caller { waiter, command, .. } =
                     std::mem::replace(&mut pending.awaited, Awaited::Late)
             {
+                command.key().inspect(|key| self.breakers.failed(now, key));
                 out.push(Output::Failed(waiter, CallFailure::TimedOut));
             }
         }
@@ -330,24 +354,18 @@ impl<W> Connection<W> {
     }
 }
 
-/// A reply as the caller gets it: what only says that Redis cannot be asked now is a failure.
-fn told<W>(waiter: W, reply: Value) -> Output<W> {
+/// Whether a reply only says that Redis cannot be asked now, and why.
+fn not_now(reply: &Value) -> Option<CallFailure> {
     /// Of a server that is starting, failing over or busy, and of a Cluster that lacks a part.
     const NOT_NOW: [&str; 6] =
         ["LOADING ", "MASTERDOWN ", "READONLY ", "BUSY ", "CLUSTERDOWN ", "TRYAGAIN "];
-    let why = match &reply {
-        Value::Error(text) => match text.as_str() {
-            // Envoy's redis_proxy: the server behind it did not answer in time, or hung up.
-            "upstream failure" => Some(CallFailure::Disconnected),
-            "no upstream host" => Some(CallFailure::Refused),
-            text if NOT_NOW.iter().any(|code| text.starts_with(code)) => Some(CallFailure::Refused),
-            _ => None,
-        },
-        Value::Nil | Value::Int(_) | Value::Bulk(_) | Value::Status(_) | Value::Array(_) => None,
-    };
-    match why {
-        Some(why) => Output::Failed(waiter, why),
-        None => Output::Reply(waiter, reply),
+    let Value::Error(text) = reply else { return None };
+    match text.as_str() {
+        // Envoy's redis_proxy: the server behind it did not answer in time, or hung up.
+        "upstream failure" => Some(CallFailure::Disconnected),
+        "no upstream host" => Some(CallFailure::Refused),
+        text if NOT_NOW.iter().any(|code| text.starts_with(code)) => Some(CallFailure::Refused),
+        _ => None,
     }
 }
 

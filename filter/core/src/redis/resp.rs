@@ -25,6 +25,16 @@ pub enum Command {
 }
 
 impl Command {
+    /// A key that it is about, if it is about any.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Script(call) | Self::ScriptSource(call) => call.keys.first().map(Key::as_str),
+            Self::Get(key) => Some(key.as_str()),
+            Self::Ping => None,
+        }
+    }
+
     /// The command on the wire: an array of bulk strings.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

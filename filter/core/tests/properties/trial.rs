@@ -10,6 +10,7 @@ use std::time::Duration;
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Vault};
+use portcullis_core::failure::OnFailure;
 use portcullis_core::id::{KeyId, OrgId};
 use portcullis_core::policy::version_of;
 use portcullis_core::time::UnixTime;
@@ -49,8 +50,14 @@ pub(crate) fn worker(cache: Duration) -> Worker {
             cluster: "redis".into(),
             sharded: false,
             timeout: Duration::from_millis(250),
+            on_failure: OnFailure::Deny,
         }),
-        vault: Some(Vault { cluster: "vault".into(), timeout: Duration::from_secs(2), cache }),
+        vault: Some(Vault {
+            cluster: "vault".into(),
+            timeout: Duration::from_secs(2),
+            cache,
+            stale: None,
+        }),
         policy: None,
         auth: AuthConfig::default(),
         mode: Mode::Hold,

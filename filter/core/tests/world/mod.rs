@@ -18,6 +18,7 @@ use portcullis_core::call::{CallFailure, CallId, Reply};
 use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Vault};
 use portcullis_core::event::{Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
+use portcullis_core::failure::OnFailure;
 use portcullis_core::id::{KeyId, OrgId, RequestId};
 use portcullis_core::json;
 use portcullis_core::policy;
@@ -47,11 +48,13 @@ impl Default for World {
                 cluster: "redis".into(),
                 sharded: false,
                 timeout: Duration::from_millis(250),
+                on_failure: OnFailure::Deny,
             }),
             vault: Some(Vault {
                 cluster: "vault".into(),
                 timeout: Duration::from_secs(2),
                 cache: Duration::from_secs(60),
+                stale: None,
             }),
             policy: None,
             auth: AuthConfig::default(),
@@ -229,6 +232,11 @@ impl World {
             }
             "issuer" => {
                 tokens::configure(&mut self.worker, rest);
+            }
+            "dependencies" => {
+                let document = serde_json::from_str(rest).unwrap();
+                let config = Config::parse(&document).unwrap();
+                (self.worker.config.redis, self.worker.config.vault) = (config.redis, config.vault);
             }
             "sharded" => {
                 self.worker.config.redis.as_mut().unwrap().sharded = rest == "yes";

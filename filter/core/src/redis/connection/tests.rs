@@ -198,6 +198,26 @@ fn a_stream_without_traffic_is_tried_from_time_to_time() {
     assert_eq!(connection.tick(at(11_020)), [Output::Close(Cause::Silent)]);
 }
 
+// Proves: C10
+#[test]
+fn a_dead_part_of_redis_costs_nobody_any_waiting() {
+    let mut connection = up();
+    let failure = b"-upstream failure\r\n";
+    for _ in 0..3 {
+        assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
+        let failed = [Output::Failed('a', CallFailure::Disconnected)];
+        assert_eq!(connection.received(at(2), failure), failed);
+    }
+    assert_eq!(connection.submit(at(3), 'a', get("a")), refused('a'));
+    // What lives elsewhere is asked as ever, and after a while one asks whether it is back.
+    assert_eq!(connection.submit(at(3), 'b', get("b")), [send(&get("b"))]);
+    assert_eq!(connection.submit(at(53), 'c', get("a")), [send(&get("a"))]);
+    assert_eq!(connection.submit(at(53), 'd', get("a")), refused('d'));
+    let heard = [Output::Reply('b', status("B")), Output::Reply('c', status("C"))];
+    assert_eq!(connection.received(at(54), b"+B\r\n+C\r\n"), heard);
+    assert_eq!(connection.submit(at(55), 'e', get("a")), [send(&get("a"))]);
+}
+
 #[test]
 fn what_only_says_not_now_is_a_failure_and_no_reply() {
     let mut connection = up();
@@ -208,13 +228,13 @@ fn what_only_says_not_now_is_a_failure_and_no_reply() {
         ("CLUSTERDOWN The cluster is down", CallFailure::Refused),
         ("READONLY You can't write against a read only replica.", CallFailure::Refused),
     ] {
-        assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
+        assert_eq!(connection.submit(at(1), 'a', get(error)).len(), 1);
         let reply = format!("-{error}\r\n");
         assert_eq!(connection.received(at(2), reply.as_bytes()), [Output::Failed('a', why)]);
     }
     // What waiting does not cure is told as it is: nothing may degrade because of it.
     for error in ["NOPERM no", "OOM command not allowed", "WRONGTYPE no", "MOVED 7 h:1"] {
-        assert_eq!(connection.submit(at(1), 'a', get("a")).len(), 1);
+        assert_eq!(connection.submit(at(1), 'a', get(error)).len(), 1);
         let reply = format!("-{error}\r\n");
         let heard = [Output::Reply('a', Value::Error(error.into()))];
         assert_eq!(connection.received(at(2), reply.as_bytes()), heard);

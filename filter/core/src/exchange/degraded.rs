@@ -1,0 +1,104 @@
+//! Going on without a dependency, where the operator said so.
+//!
+//! Owns which verdicts may stand without it, and that every entry decided so says it. How far a
+//! worker may go is [`crate::failure`]'s business.
+
+use portcullis_redis_lua::{Admit, AdmitReply};
+
+use super::Turn;
+use super::verdict::{Grant, Verdict};
+use crate::audit::AuditEvent;
+use crate::call::{CallFailure, Dependency};
+use crate::denial::Denial;
+use crate::failure::{Degraded, OnFailure, WithoutRedis};
+use crate::vault::{CredentialTemplate, Lease};
+
+/// What becomes of a verdict that Redis did not confirm; `None` where it must.
+pub(super) fn without_redis(
+    admit: &Admit,
+    verdict: Verdict,
+    turn: &mut Turn<'_>,
+) -> Option<Result<Box<Grant>, Denial>> {
+    let degraded = turn.degraded_redis()?;
+    let decided = match verdict {
+        Verdict::Open | Verdict::NeedsPolicy(_) => return None,
+        // The record that does not vouch for the caller may have been replaced since.
+        Verdict::Refused(Denial::Unauthenticated(failure)) if !failure.proves_holder() => {
+            return None;
+        }
+        Verdict::Refused(denial) => Err(denial),
+        Verdict::Allowed(grant) => Ok(grant),
+    };
+    let (now, failover) = (turn.now, &mut turn.worker.failover);
+    let decided = match (failover.decide(now, admit, degraded), decided) {
+        (WithoutRedis::Unconfirmed, _) => return None,
+        (WithoutRedis::Limited(full), Ok(grant)) => {
+            let limit = grant.quotas.get(full.window)?.name.clone();
+            // Of a share so small that the call never fits, no time is told.
+            Err(Denial::Limited { limit, retry_after: full.retry_after? })
+        }
+        (WithoutRedis::Stands | WithoutRedis::Limited(_), decided) => decided,
+    };
+    turn.note_degraded(Dependency::Redis);
+    Some(decided)
+}
+
+/// The credential that could not be read again, if it may still be used.
+pub(super) fn without_vault(
+    template: &CredentialTemplate,
+    why: CallFailure,
+    turn: &mut Turn<'_>,
+) -> Option<(String, crate::secret::Secret)> {
+    match why {
+        CallFailure::Refused
+        | CallFailure::TimedOut
+        | CallFailure::Disconnected
+        | CallFailure::Status(500..) => {}
+        // Vault is there and does not give it: it was taken away.
+        CallFailure::Status(_) | CallFailure::Unreadable => return None,
+    }
+    let stale = turn.worker.config.vault.as_ref()?.stale?;
+    let now = turn.now;
+    let usable = |lease: &&Lease| lease.is_usable(now, stale);
+    let lease = turn.worker.lease(template.secret()).filter(usable)?;
+    let credential = (template.header().to_owned(), template.render(&lease.secret));
+    turn.note_degraded(Dependency::Vault);
+    Some(credential)
+}
+
+impl Turn<'_> {
+    fn degraded_redis(&self) -> Option<Degraded> {
+        match self.worker.config.redis.as_ref()?.on_failure {
+            OnFailure::Deny => None,
+            OnFailure::Degrade(degraded) => Some(degraded),
+        }
+    }
+
+    /// Redis answered an admission: what it confirmed may serve when it cannot.
+    pub(super) fn confirm(&mut self, admit: &Admit, reply: &AdmitReply) {
+        if self.degraded_redis().is_some() {
+            self.worker.failover.confirm(self.now, admit, reply);
+            self.note_recovered(Dependency::Redis);
+        }
+    }
+
+    fn note_degraded(&mut self, dependency: Dependency) {
+        let entry = &mut self.context.entry;
+        let name = dependency.name();
+        if !entry.degraded.contains(&name) {
+            entry.degraded.push(name);
+        }
+        if self.worker.failover.degraded(dependency, self.now).is_some() {
+            entry.events.push(AuditEvent::DegradedEntered { dependency: name });
+        }
+    }
+
+    /// A dependency answered again.
+    pub(super) fn note_recovered(&mut self, dependency: Dependency) {
+        if let Some(length) = self.worker.failover.recovered(dependency, self.now) {
+            let after_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+            let event = AuditEvent::DegradedLeft { dependency: dependency.name(), after_ms };
+            self.context.entry.events.push(event);
+        }
+    }
+}

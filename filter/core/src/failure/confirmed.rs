@@ -1,0 +1,57 @@
+//! What Redis confirmed to this worker, and when.
+//!
+//! Owns the memory of it, bounded. A guard is confirmed at the revision that it was expected to
+//! have, its absence included; so a verdict can go without Redis exactly when every guard it rests
+//! on, of the identity, the policy, a session, was found like that not long ago.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use lru::LruCache;
+use portcullis_redis_lua::{Admit, AdmitReply, Expected, Guard, GuardState, Key};
+
+use crate::time::UnixTime;
+
+const MAX_GUARDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(29_999);
+
+#[derive(Debug)]
+pub(super) struct Confirmed(LruCache<Key, (Expected, UnixTime)>);
+
+impl Default for Confirmed {
+    fn default() -> Self {
+        Self(LruCache::new(MAX_GUARDS))
+    }
+}
+
+impl Confirmed {
+    pub(super) fn note(&mut self, now: UnixTime, admit: &Admit, reply: &AdmitReply) {
+        let unmoved = |guard: &Guard| (guard.key.clone(), guard.expected.clone());
+        let found: Vec<_> = match reply {
+            AdmitReply::Admitted(_) | AdmitReply::Limited { .. } => {
+                admit.guards.iter().map(unmoved).collect()
+            }
+            AdmitReply::Moved(states) => {
+                let pairs = admit.guards.iter().zip(states);
+                let now = pairs.map(|(guard, state)| match state {
+                    GuardState::Unmoved => unmoved(guard),
+                    GuardState::Absent => (guard.key.clone(), Expected::Absent),
+                    GuardState::Present { rev, .. } => {
+                        (guard.key.clone(), Expected::Revision(rev.clone()))
+                    }
+                });
+                now.collect()
+            }
+        };
+        for (key, state) in found {
+            self.0.put(key, (state, now));
+        }
+    }
+
+    /// Whether all of them were found as expected, none of them longer ago than `stale`.
+    pub(super) fn covers(&mut self, now: UnixTime, guards: &[Guard], stale: Duration) -> bool {
+        guards.iter().all(|guard| {
+            let found = self.0.get(&guard.key);
+            found.is_some_and(|(state, at)| *state == guard.expected && now.since(*at) <= stale)
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! Exact sliding windows in the memory of one worker, for the time that Redis does not count.
+//!
+//! Owns the arithmetic of a share, and the bound on memory. Like the script in Redis: in no
+//! half-open interval of a window's length are more units admitted than its limit, and all windows
+//! of a call are drawn from, or none. Knows nothing of what the windows are for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use portcullis_redis_lua::{Key, Window};
+
+use crate::time::UnixTime;
+
+/// Windows in use at one time; beyond it calls are refused rather than forgotten.
+const MAX_WINDOWS: usize = 10_000;
+/// Draws kept apart in one window. Beyond it those next to each other are dated like the later one:
+/// they count a little longer, never shorter.
+const MAX_DRAWS: u64 = 1_024;
+/// When there is no room for another window, how long until there may be.
+const CROWDED: Duration = Duration::from_secs(1);
+
+/// A part of the whole, in millionths; more than none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u32);
+
+impl Share {
+    const WHOLE: u32 = 1_000_000;
+
+    /// The share `millionths`, from 1 to 1,000,000.
+    #[must_use]
+    pub fn new(millionths: u32) -> Option<Self> {
+        (1..=Self::WHOLE).contains(&millionths).then_some(Self(millionths))
+    }
+}
+
+/// A local window that is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalLimit {
+    /// Which one, as an index into the call's windows.
+    pub window: usize,
+    /// When the call would fit if nobody else drew; `None`: never.
+    pub retry_after: Option<Duration>,
+}
+
+/// All windows of one worker.
+#[derive(Debug, Default)]
+pub(super) struct LocalWindows {
+    ledgers: BTreeMap<Key, Ledger>,
+    /// The latest time so far: a clock that goes back stands still here, so draws stay longer.
+    clock: Option<UnixTime>,
+    swept: Option<UnixTime>,
+}
+
+/// The draws of one window, oldest first: when, and how many units.
+#[derive(Debug, Default)]
+struct Ledger {
+    draws: VecDeque<(UnixTime, u64)>,
+    used: u64,
+    /// When the last of them leaves.
+    empty_at: Option<UnixTime>,
+}
+
+/// What a worker admits of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    limit: u64,
+    length: Duration,
+}
+
+impl Part {
+    /// The share of `window`. Where that is less than one unit, it is one unit in as much more time.
+    fn of(window: &Window, share: Share) -> Self {
+        let whole = u128::from(Share::WHOLE);
+        let millionths = u128::from(window.limit).saturating_mul(u128::from(share.0)).max(1);
+        let length = u128::from(window.length_us.max(1));
+        let (limit, length) = match millionths.checked_div(whole).unwrap_or(0) {
+            0 => (1, length.saturating_mul(whole).div_ceil(millionths)),
+            limit => (limit, length),
+        };
+        Self {
+            limit: u64::try_from(limit).unwrap_or(u64::MAX),
+            length: Duration::from_micros(u64::try_from(length).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// Draws closer than this to the one before are dated alike.
+    fn grain(self) -> Duration {
+        let apart = if self.limit > MAX_DRAWS { MAX_DRAWS } else { u64::MAX };
+        let micros = u64::try_from(self.length.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(micros.checked_div(apart).unwrap_or(0))
+    }
+}
+
+impl LocalWindows {
+    /// Draws `cost` units from every window, or from none.
+    pub(super) fn draw(
+        &mut self,
+        now: UnixTime,
+        windows: &[Window],
+        share: Share,
+    ) -> Result<(), LocalLimit> {
+        let now = self.clock.map_or(now, |latest| latest.max(now));
+        self.clock = Some(now);
+        let mut longest: Option<LocalLimit> = None;
+        for (index, window) in windows.iter().enumerate() {
+            let wait = match self.ledgers.get_mut(&window.key) {
+                Some(ledger) => ledger.wait(now, Part::of(window, share), window.cost),
+                None if Part::of(window, share).limit < window.cost => Wait::Never,
+                None => Wait::None,
+            };
+            let retry_after = match wait {
+                Wait::None => continue,
+                Wait::For(time) => Some(time),
+                Wait::Never => None,
+            };
+            let limit = LocalLimit { window: index, retry_after };
+            // A window that the call never fits is the one to name; then the longest to wait for.
+            let rank = |limit: &LocalLimit| limit.retry_after.unwrap_or(Duration::MAX);
+            if longest.is_none_or(|found| rank(&limit) > rank(&found)) {
+                longest = Some(limit);
+            }
+        }
+        match longest {
+            Some(limit) => Err(limit),
+            None => self.settle(now, windows, share),
+        }
+    }
+
+    /// Every window has room: draws.
+    fn settle(
+        &mut self,
+        now: UnixTime,
+        windows: &[Window],
+        share: Share,
+    ) -> Result<(), LocalLimit> {
+        let drawn = || windows.iter().enumerate().filter(|(_, window)| window.cost > 0);
+        let new = drawn().filter(|(_, window)| !self.ledgers.contains_key(&window.key));
+        let new: Vec<_> = new.map(|(index, _)| index).collect();
+        if let Some(first) = new.first()
+            && !self.make_room(now, new.len())
+        {
+            return Err(LocalLimit { window: *first, retry_after: Some(CROWDED) });
+        }
+        for (_, window) in drawn() {
+            let ledger = self.ledgers.entry(window.key.clone()).or_default();
+            ledger.draw(now, Part::of(window, share), window.cost);
+        }
+        Ok(())
+    }
+
+    /// Forgets windows that are empty, if there is no room; at most once in a while.
+    fn make_room(&mut self, now: UnixTime, wanted: usize) -> bool {
+        let room = |ledgers: &BTreeMap<_, _>| ledgers.len().saturating_add(wanted) <= MAX_WINDOWS;
+        let due = self.swept.is_none_or(|swept| now.since(swept) >= CROWDED);
+        if !room(&self.ledgers) && due {
+            self.swept = Some(now);
+            self.ledgers.retain(|_, ledger| ledger.empty_at.is_some_and(|empty| empty > now));
+        }
+        room(&self.ledgers)
+    }
+}
+
+enum Wait {
+    None,
+    For(Duration),
+    Never,
+}
+
+impl Ledger {
+    fn wait(&mut self, now: UnixTime, part: Part, cost: u64) -> Wait {
+        while let Some((at, units)) = self.draws.front()
+            && at.after(part.length) <= now
+        {
+            self.used = self.used.saturating_sub(*units);
+            self.draws.pop_front();
+        }
+        if cost > part.limit {
+            return Wait::Never;
+        }
+        let mut excess = self.used.saturating_add(cost).saturating_sub(part.limit);
+        for (at, units) in &self.draws {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(*units);
+            if excess == 0 {
+                return Wait::For(at.after(part.length).since(now));
+            }
+        }
+        Wait::None
+    }
+
+    fn draw(&mut self, now: UnixTime, part: Part, cost: u64) {
+        self.used = self.used.saturating_add(cost);
+        self.empty_at = Some(now.after(part.length));
+        match self.draws.len().checked_sub(2).and_then(|before| self.draws.get(before)) {
+            // The newest draw and this one lie within a grain of the one before: they become one.
+            Some((before, _)) if now.since(*before) < part.grain() => {
+                if let Some(last) = self.draws.back_mut() {
+                    *last = (now, last.1.saturating_add(cost));
+                }
+            }
+            _ => self.draws.push_back((now, cost)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
