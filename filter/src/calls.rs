@@ -4,13 +4,14 @@
 //! stream's; they are handed on as events for the exchange that waits.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use log::warn;
+use log::{error, warn};
 use portcullis_core::call::{Call, CallFailure, Dependency, Reply};
 use portcullis_core::config::Vault;
 use portcullis_core::event::Event;
 use portcullis_core::redis::{Command, Output};
-use portcullis_redis_lua::Key;
+use portcullis_redis_lua::{Key, Value};
 use proxy_wasm::types::{BufferType, MapType};
 
 use crate::gateway::{Gateway, Mail, Waiter};
@@ -18,6 +19,8 @@ use crate::host;
 
 /// A reply beyond this is neither a secret nor a key set.
 const MAX_REPLY: usize = 1_048_576;
+/// One line tells as much as thousands.
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
 
 impl Gateway {
     /// The reply to the HTTP call `token`.
@@ -133,6 +136,9 @@ impl Gateway {
                 }
                 Output::Reply(Waiter { context, call: id, since }, value) => {
                     self.measure_call(Dependency::Redis, Some(since));
+                    if let Value::Error(error) = &value {
+                        self.complain(error);
+                    }
                     let reply = Reply::Redis(value);
                     mail.push_back((context, Event::CallDone { id, reply }));
                 }
@@ -143,6 +149,21 @@ impl Gateway {
             }
         }
         mail
+    }
+
+    /// Tells the operator of an error that waiting does not cure: no rights, no memory, the wrong node.
+    fn complain(&self, error: &str) {
+        let now = host::now();
+        let due = self.with(|state| {
+            let due = state.complained.is_none_or(|last| now.since(last) >= BETWEEN_COMPLAINTS);
+            if due {
+                state.complained = Some(now);
+            }
+            due
+        });
+        if due == Some(true) {
+            error!("Redis answered with an error, see docs/redis.md: {error}");
+        }
     }
 
     fn open_stream(&self) -> Vec<Output<Waiter>> {

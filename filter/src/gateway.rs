@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) metrics: HashMap<Metric, u32>,
     /// Whether each dependency answered last time.
     pub(crate) answers: HashMap<Dependency, bool>,
+    /// When an error of Redis was last logged.
+    pub(crate) complained: Option<UnixTime>,
     seed: u64,
 }
 
@@ -101,6 +103,7 @@ impl Gateway {
             look_at: UnixTime::from_micros(0),
             metrics: HashMap::new(),
             answers: HashMap::new(),
+            complained: None,
             seed,
         };
         Self { root, state: RefCell::new(state) }

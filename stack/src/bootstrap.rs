@@ -7,7 +7,7 @@ use crate::certificates::Certificates;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What lines begin with that are a part of the template only where there is a port for TLS.
 const TLS: &str = "#tls ";
@@ -16,6 +16,7 @@ const TLS: &str = "#tls ";
 #[derive(Debug, Clone, Default)]
 pub struct Bootstrap {
     values: BTreeMap<String, String>,
+    addition: Option<PathBuf>,
 }
 
 /// Why a template could not be filled.
@@ -64,6 +65,17 @@ impl Bootstrap {
     /// An identity provider whose key sets the gateway fetches.
     pub fn idp(self, address: SocketAddr) -> Self {
         self.set("IDP_HOST", address.ip()).set("IDP_PORT", address.port())
+    }
+
+    /// A further template with placeholders, which Envoy merges into the first: one of `envoy/redis/`.
+    pub fn merge(mut self, template: PathBuf) -> Self {
+        self.addition = Some(template);
+        self
+    }
+
+    /// What [`Bootstrap::merge`] was given.
+    pub fn addition(&self) -> Option<&Path> {
+        self.addition.as_deref()
     }
 
     /// Where clients connect.
@@ -118,8 +130,29 @@ impl Bootstrap {
 
     /// The template with every placeholder filled.
     pub fn render(&self, template: &str) -> Result<String, RenderError> {
-        let mut rendered = String::with_capacity(template.len());
+        let [rendered] = self.render_together([template])?;
+        Ok(rendered)
+    }
+
+    /// Several templates, each with every placeholder filled. A value may be for any of them.
+    pub fn render_together<const N: usize>(
+        &self,
+        templates: [&str; N],
+    ) -> Result<[String; N], RenderError> {
         let mut unused: Vec<&String> = self.values.keys().collect();
+        let mut rendered = [const { String::new() }; N];
+        for (template, rendered) in templates.iter().zip(&mut rendered) {
+            *rendered = self.filled(template, &mut unused)?;
+        }
+        match unused.first() {
+            Some(name) => Err(RenderError::Unused { name: (*name).clone() }),
+            None => Ok(rendered),
+        }
+    }
+
+    /// One template; the names that it uses are taken off `unused`.
+    fn filled(&self, template: &str, unused: &mut Vec<&String>) -> Result<String, RenderError> {
+        let mut rendered = String::with_capacity(template.len());
         let tls = self.values.contains_key("PORTCULLIS_TLS_PORT");
         for (number, line) in (1..).zip(template.split_inclusive('\n')) {
             let mut rest = if tls { line.strip_prefix(TLS).unwrap_or(line) } else { line };
@@ -145,10 +178,7 @@ impl Bootstrap {
             }
             rendered.push_str(rest);
         }
-        match unused.first() {
-            Some(name) => Err(RenderError::Unused { name: (*name).clone() }),
-            None => Ok(rendered),
-        }
+        Ok(rendered)
     }
 
     /// The placeholders as environment variables, for `envoy/render.sh`.
@@ -175,6 +205,13 @@ mod tests {
         assert_eq!(without.as_deref(), Ok("a\n#tls b: 1\n"));
         let with = Bootstrap::default().set("TLS_PORT", 7).render(template);
         assert_eq!(with.as_deref(), Ok("a\nb: 7\n"));
+    }
+
+    #[test]
+    fn a_value_is_for_one_of_several_templates() {
+        let bootstrap = Bootstrap::default().set("A", 7);
+        let both = bootstrap.render_together(["${PORTCULLIS_B:-b}", "${PORTCULLIS_A}"]);
+        assert_eq!(both, Ok(["b".to_owned(), "7".to_owned()]));
     }
 
     #[test]

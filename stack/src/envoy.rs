@@ -2,7 +2,7 @@
 //!
 //! Knows nothing about what the bootstrap says, but where its admin interface is.
 
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::{Bootstrap, RenderError};
 use crate::error::{During, Result, StackError};
 use crate::http::{self, Reply};
 use crate::ports::loopback;
@@ -76,7 +76,7 @@ impl Envoy {
         let audit_log = dir.join(format!("{name}-audit.jsonl"));
         let bootstrap = bootstrap.listen(address).admin(admin).audit_log(&audit_log);
         let config = dir.join(format!("{name}.yaml"));
-        write_config(&bootstrap, &template, &config)?;
+        let addition = write_configs(&bootstrap, &template, &config)?;
         edit(&config)?;
         // Truncated, not removed later: the demo counts its lines.
         fs::write(&audit_log, "").during(|| format!("create {}", audit_log.display()))?;
@@ -87,6 +87,9 @@ impl Envoy {
             .args(["--concurrency", &concurrency.to_string(), "--file-flush-interval-msec", "100"])
             // Several may run at once, and none is ever hot-restarted here.
             .arg("--disable-hot-restart");
+        if let Some(addition) = addition {
+            command.arg("--config-yaml").arg(addition);
+        }
         let process = Process::spawn(&name, command, &logs.join(format!("{name}.log")))?;
         let live = format!("http://{admin}/ready");
         ready::process_is_ready(&process, READY_WITHIN, || {
@@ -128,12 +131,27 @@ impl Envoy {
 
 /// Fills `template` into `config`.
 pub fn write_config(bootstrap: &Bootstrap, template: &Path, config: &Path) -> Result<()> {
-    let text = fs::read_to_string(template).during(|| format!("read {}", template.display()))?;
-    let filled = bootstrap.render(&text).map_err(|error| StackError::Refused {
+    write_configs(bootstrap, template, config).map(drop)
+}
+
+/// Fills `template` into `config`; gives what is to be merged into it.
+fn write_configs(bootstrap: &Bootstrap, template: &Path, config: &Path) -> Result<Option<String>> {
+    let read = |path: &Path| fs::read_to_string(path).during(|| format!("read {}", path.display()));
+    let text = read(template)?;
+    let unfilled = |error: RenderError| StackError::Refused {
         attempted: format!("fill {}", template.display()),
         answer: error.to_string(),
-    })?;
-    fs::write(config, filled).during(|| format!("write {}", config.display()))
+    };
+    let (filled, addition) = match bootstrap.addition() {
+        None => (bootstrap.render(&text).map_err(unfilled)?, None),
+        Some(addition) => {
+            let templates = [text.as_str(), &read(addition)?];
+            let [filled, addition] = bootstrap.render_together(templates).map_err(unfilled)?;
+            (filled, Some(addition))
+        }
+    };
+    fs::write(config, filled).during(|| format!("write {}", config.display()))?;
+    Ok(addition)
 }
 
 /// `envoy --mode validate`: everything but listening, the modules' own opinion on their configuration included.

@@ -14,6 +14,8 @@ use std::process::{Command, Output};
 pub struct Operator {
     program: PathBuf,
     redis: String,
+    /// The certificate authority of a `rediss://` URL.
+    authority: Option<PathBuf>,
 }
 
 /// What a key is to be.
@@ -42,15 +44,24 @@ pub struct IssuedKey {
 }
 
 impl Operator {
-    /// `redis` is a `redis://` URL.
+    /// `redis` is a `redis://` or `rediss://` URL.
     pub fn new(program: &Path, redis: &str) -> Self {
-        Self { program: program.to_owned(), redis: redis.to_owned() }
+        Self { program: program.to_owned(), redis: redis.to_owned(), authority: None }
+    }
+
+    /// Trusts this authority, and no other.
+    pub fn trusting(mut self, authority: &Path) -> Self {
+        self.authority = Some(authority.to_owned());
+        self
     }
 
     /// Runs `portcullis` with these arguments and returns what came of it, whatever that is.
     pub fn run(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(&self.program);
         command.args(arguments).env("PORTCULLIS_REDIS", &self.redis);
+        if let Some(authority) = &self.authority {
+            command.env("SSL_CERT_FILE", authority);
+        }
         process::output("portcullis", command)
     }
 

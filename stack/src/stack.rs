@@ -13,8 +13,11 @@ use crate::issuer::DemoIssuer;
 use crate::openbao::OpenBao;
 use crate::operator::{IssuedKey, KeySpec, Operator};
 use crate::ports::{Ports, free_port, loopback};
+use crate::redis_tls::{REDIS_TLS_NAME, RedisTls};
+use crate::redis_users::RedisUsers;
 use crate::tools::Tools;
-use crate::valkey::Valkey;
+use crate::valkey::{Valkey, ValkeyOptions};
+use crate::valkey_cluster;
 use crate::workspace::{Artifacts, Workspace};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -42,6 +45,8 @@ pub struct StackOptions {
     pub ports: Ports,
     /// The policy to push.
     pub policy: PathBuf,
+    /// What Redis is.
+    pub topology: Topology,
     /// Placeholders of `envoy/envoy.yaml` beyond the addresses: timeouts and caps.
     pub settings: Bootstrap,
 }
@@ -56,6 +61,7 @@ impl StackOptions {
             dir,
             ports: Ports::free()?,
             policy: workspace.root.join("demo/policy.yaml"),
+            topology: Topology::Server,
             settings: Bootstrap::default()
                 .set("CERTIFICATES", "optional")
                 .set("CERTIFICATE_IDENTITIES", DEMO_IDENTITIES),
@@ -69,6 +75,17 @@ impl StackOptions {
     }
 }
 
+/// What Redis is in a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    /// One server, which asks nobody who they are.
+    Server,
+    /// One server with users, behind TLS, reached through `envoy/redis/server.yaml`.
+    Secured,
+    /// A Cluster of three nodes with users, reached through `envoy/redis/cluster.yaml`.
+    Cluster,
+}
+
 /// A running stack. Dropping it stops everything; its directory stays.
 #[derive(Debug)]
 pub struct Stack {
@@ -78,6 +95,10 @@ pub struct Stack {
     pub python: PythonServer,
     pub openbao: OpenBao,
     pub valkey: Valkey,
+    /// The other nodes of a Cluster.
+    pub further_valkeys: Vec<Valkey>,
+    /// What ends TLS in front of it.
+    pub redis_tls: Option<RedisTls>,
     pub operator: Operator,
     /// Of the gateway, of the demo's agent, and of who issued them.
     pub certificates: Certificates,
@@ -117,17 +138,16 @@ impl Stack {
                 scope.spawn(move || PythonServer::start(tools, &script, logs, ports.python));
             (joined(seeded), joined(openbao), joined(connector), joined(python))
         });
-        let (valkey, operator, [analyst, support, admin]) = seeded?;
+        let Seeded { valkey, further_valkeys, redis_tls, settings, operator, keys } = seeded?;
+        let [analyst, support, admin] = keys;
         let (openbao, connector, python) = (openbao?, connector?, python?);
         let issuer = DemoIssuer::create(dir)?;
         let external_url = format!("http://{}", loopback(ports.gateway));
-        let bootstrap = options
-            .settings
-            .clone()
+        let bootstrap = settings
             .set_default("ISSUERS", serde_json::json!([issuer.configuration()]))
             .set_default("EXTERNAL_URL", external_url)
             .wasm(&artifacts.filter)
-            .redis(valkey.address())
+            .redis(redis_tls.as_ref().map_or(valkey.address(), RedisTls::address))
             .vault(openbao.address(), openbao.token_sds())
             .demo(connector.address())
             .python(python.address());
@@ -141,6 +161,8 @@ impl Stack {
             python,
             openbao,
             valkey,
+            further_valkeys,
+            redis_tls,
             operator,
             certificates,
             issuer,
@@ -150,6 +172,16 @@ impl Stack {
             options,
             _lock: lock,
         })
+    }
+
+    /// All of Redis.
+    pub fn valkeys(&self) -> impl Iterator<Item = &Valkey> {
+        std::iter::once(&self.valkey).chain(&self.further_valkeys)
+    }
+
+    /// The part of Redis that has an organisation's keys.
+    pub fn valkey_of(&self, org: &str) -> &Valkey {
+        self.valkeys().find(|valkey| valkey.has(org)).unwrap_or(&self.valkey)
     }
 
     /// One more Envoy with the same configuration on ports of its own, as a second replica of the gateway.
@@ -204,18 +236,63 @@ impl StackOptions {
     }
 }
 
-fn seeded_valkey(options: &StackOptions) -> Result<(Valkey, Operator, [IssuedKey; 3])> {
-    let valkey = Valkey::start(
-        &options.tools.valkey_server,
-        &options.dir,
-        &options.logs(),
-        options.ports.valkey,
-    )?;
-    let operator = Operator::new(&options.artifacts.cli, &valkey.url());
+/// Redis with a policy and keys in it.
+struct Seeded {
+    valkey: Valkey,
+    further_valkeys: Vec<Valkey>,
+    redis_tls: Option<RedisTls>,
+    /// The stack's, and what Envoy has to know of this Redis.
+    settings: Bootstrap,
+    operator: Operator,
+    keys: [IssuedKey; 3],
+}
+
+fn seeded_valkey(options: &StackOptions) -> Result<Seeded> {
+    let StackOptions { tools, artifacts, root, dir, ports, .. } = options;
+    let (program, logs) = (&tools.valkey_server, &options.logs());
+    let settings = options.settings.clone();
+    let through_proxy = |addition: &str, users: &RedisUsers| {
+        settings
+            .clone()
+            .merge(root.join("envoy/redis").join(addition))
+            .set("REDIS_CLUSTER", "portcullis_redis_stream")
+            .set("REDIS_PASSWORD_FILE", users.gateway_file.display())
+    };
+    let (mut further_valkeys, mut redis_tls) = (Vec::new(), None);
+    let (valkey, settings, operator) = match options.topology {
+        Topology::Server => {
+            let valkey = Valkey::start(program, dir, logs, ports.valkey)?;
+            let operator = Operator::new(&artifacts.cli, &valkey.url());
+            (valkey, settings, operator)
+        }
+        Topology::Secured => {
+            let users = RedisUsers::create(root, dir)?;
+            let valkey = Valkey::with(ValkeyOptions {
+                users: Some(users.clone()),
+                ..ValkeyOptions::new(program, dir, logs, ports.valkey)
+            })?;
+            let tls = RedisTls::start(&tools.envoy, dir, logs, valkey.address())?;
+            let url = format!("rediss://operator:{}@{}", users.operator, tls.address());
+            let operator = Operator::new(&artifacts.cli, &url).trusting(tls.authority());
+            let settings = through_proxy("server.yaml", &users)
+                .set("REDIS_TLS_NAME", REDIS_TLS_NAME)
+                .set("REDIS_CA", tls.authority().display());
+            redis_tls = Some(tls);
+            (valkey, settings, operator)
+        }
+        Topology::Cluster => {
+            let users = RedisUsers::create(root, dir)?;
+            let nodes = valkey_cluster::start(program, dir, logs, ports.valkey, &users)?;
+            let [first, further @ ..] = nodes;
+            further_valkeys.extend(further);
+            let operator = Operator::new(&artifacts.cli, &first.url());
+            (first, through_proxy("cluster.yaml", &users), operator)
+        }
+    };
     operator.push_policy(&options.policy, "the first policy of this stack")?;
     let key = |role| operator.issue_key(&KeySpec::acme(role));
     let keys = [key("analyst")?, key("support")?, key("admin")?];
-    Ok((valkey, operator, keys))
+    Ok(Seeded { valkey, further_valkeys, redis_tls, settings, operator, keys })
 }
 
 fn joined<T>(handle: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {

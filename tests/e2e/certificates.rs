@@ -1,7 +1,6 @@
 //! Client certificates over real TLS: who is let in by one, and what it is worth beside a key or from a proxy.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 
 use portcullis_core::auth::denied::Deniable;
 use portcullis_core::id::OrgId;
@@ -279,7 +278,7 @@ fn deny(world: &World<'_>, org: &Organisation, identity: &Identity) {
     for word in ["HSET", key.as_str(), "rev", "1", "doc", &record.to_string()] {
         command.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
     }
-    let mut redis = TcpStream::connect(world.stack().valkey.address()).unwrap();
+    let mut redis = world.stack().valkey_of(&org.name).connect().unwrap();
     redis.write_all(&command).unwrap();
     let mut reply = [0; 4];
     redis.read_exact(&mut reply).unwrap();

@@ -13,6 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!["outages":
         killed_redis_refuses_fast_recovers_by_itself_and_loses_no_audit_entry,
         hung_redis_refuses_within_its_deadline,
+        slow_answer_fails_its_own_call_and_keeps_the_stream,
         absent_vault_refuses_what_needs_it_and_nothing_else,
         absent_upstream_is_a_503_that_is_audited,
         silent_upstream_is_given_up,
@@ -57,7 +58,7 @@ fn killed_redis_refuses_fast_recovers_by_itself_and_loses_no_audit_entry(world: 
     let mut answers: Vec<Answer> = (0..6).map(|_| call()).collect();
     assert!(answers.iter().all(|answer| answer.status() == 200));
 
-    stack.valkey.process().kill_9();
+    stack.valkeys().for_each(|valkey| valkey.process().kill_9());
     for _ in 0..6 {
         let answer = call();
         assert_unavailable(&answer);
@@ -65,7 +66,7 @@ fn killed_redis_refuses_fast_recovers_by_itself_and_loses_no_audit_entry(world: 
         assert!(rule.as_str().is_some_and(|rule| rule.contains("redis")), "{rule}");
         answers.push(answer);
     }
-    stack.valkey.restart().unwrap();
+    stack.valkeys().for_each(|valkey| valkey.restart().unwrap());
     answers.extend(recovers(call));
 
     for answer in &answers {
@@ -76,8 +77,10 @@ fn killed_redis_refuses_fast_recovers_by_itself_and_loses_no_audit_entry(world: 
 }
 
 fn signal(stack: &Stack, name: &str) {
-    let pid = stack.valkey.process().pid().to_string();
-    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    for valkey in stack.valkeys() {
+        let pid = valkey.process().pid().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
 }
 
 // Proves: B2, B18
@@ -97,6 +100,36 @@ fn hung_redis_refuses_within_its_deadline(world: &World<'_>) {
     signal(&stack, "-CONT");
     recovers(call);
     assert_log_verifies(&stack, &org.gateway);
+}
+
+/// How many connections to Redis the gateway made so far.
+fn connections(stack: &Stack) -> u64 {
+    let page = "stats?filter=^cluster.portcullis_redis(_stream)?.upstream_cx_total$";
+    let text = stack.envoy.admin(page).unwrap().text();
+    text.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok()).sum()
+}
+
+// Proves: B2
+fn slow_answer_fails_its_own_call_and_keeps_the_stream(world: &World<'_>) {
+    let stack = world.own_stack(|options| options.set("REDIS_TIMEOUT_MS", 300));
+    let org = Organisation::new(&stack);
+    let key = org.key("analyst").key;
+    let call = || org.call(&key, "query_users", json!({"limit": 1}));
+    for _ in 0..12 {
+        assert_eq!(call().status(), 200);
+    }
+    let before = connections(&stack);
+    signal(&stack, "-STOP");
+    let slow = call();
+    signal(&stack, "-CONT");
+    assert_unavailable(&slow);
+    assert_eq!(slow.audit()["decision"]["rule"], "unavailable.redis.timed_out");
+    assert!(slow.took() >= Duration::from_millis(300), "{:?}", slow.took());
+    // The answer that came too late is nobody's: those after it get their own, on the same connection.
+    for _ in 0..12 {
+        assert_eq!(call().status(), 200);
+    }
+    assert_eq!(connections(&stack), before);
 }
 
 // Proves: B2, A5

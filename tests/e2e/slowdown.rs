@@ -42,7 +42,7 @@ fn burst_of_failures_is_slowed_without_redis_and_spares_a_proven_key(world: &Wor
     for number in 0..5 {
         assert_eq!(list(&org, &guess(number)).status(), 401, "failure {number}");
     }
-    let mut redis = Monitor::start(world);
+    let mut redis = Monitor::start(world, &org.name);
     let mut waits = Vec::new();
     for number in 5..20 {
         let answer = list(&org, &guess(number));
@@ -70,14 +70,14 @@ fn burst_of_failures_is_slowed_without_redis_and_spares_a_proven_key(world: &Wor
     assert_eq!(list(&org, &fresh.key).status(), 200);
 }
 
-/// What Redis is asked, by everybody.
+/// What Redis is asked about an organisation, by everybody.
 struct Monitor {
     lines: BufReader<TcpStream>,
 }
 
 impl Monitor {
-    fn start(world: &World<'_>) -> Self {
-        let stream = TcpStream::connect(world.stack().valkey.address()).unwrap();
+    fn start(world: &World<'_>, org: &str) -> Self {
+        let stream = world.stack().valkey_of(org).connect().unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         (&stream).write_all(b"MONITOR\r\n").unwrap();
         let mut monitor = Self { lines: BufReader::new(stream) };

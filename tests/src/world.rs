@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use portcullis_stack::{Bootstrap, Envoy, EnvoyOptions, Stack, StackOptions, Workspace, ports};
+use portcullis_stack::{
+    Bootstrap, Envoy, EnvoyOptions, Stack, StackOptions, Topology, Workspace, ports,
+};
 
 use crate::fake::FakeUpstream;
 use crate::gateway::Gateway;
@@ -33,14 +35,43 @@ pub struct OwnEnvoy {
     pub gateway: Gateway,
 }
 
-/// The suite runs once in each mode of the filter: `PORTCULLIS_TEST_MODE=split` for the second.
+/// The suite runs once in each mode of the filter: `PORTCULLIS_TEST_MODE=split` for the second. It also runs on a Redis
+/// Cluster of three nodes, `PORTCULLIS_TEST_REDIS=cluster`, and on one server behind TLS, `PORTCULLIS_TEST_REDIS=secured`.
 ///
 /// All tests come from one address, and many with bad credentials: none is to pay for another.
-fn in_mode(options: StackOptions) -> StackOptions {
-    let options = options.set("SLOWDOWN_FAILURES", 0);
+fn in_mode(mut options: StackOptions) -> StackOptions {
+    options = options.set("SLOWDOWN_FAILURES", 0);
+    // On few cores that are busy with a whole test suite an answer may take much longer than the 50 ms of a deployment.
+    options = options.set("REDIS_TIMEOUT_MS", 1_000);
+    options.topology = topology_of_this_run();
+    options = through_proxy(options);
     match Mode::of_this_run() {
         Mode::Hold => options,
         Mode::Split => options.set("MODE", "split").set("HOLD_HEADERS", false),
+    }
+}
+
+/// A stack's own topology; one beyond a plain server has Envoy in between.
+pub fn on(topology: Topology) -> impl FnOnce(StackOptions) -> StackOptions {
+    move |mut options| {
+        options.topology = topology;
+        through_proxy(options)
+    }
+}
+
+fn through_proxy(options: StackOptions) -> StackOptions {
+    match options.topology {
+        Topology::Server => options,
+        Topology::Secured | Topology::Cluster => options.set("REDIS_OP_TIMEOUT", "0.8s"),
+    }
+}
+
+/// What Redis is in all stacks of this run.
+pub fn topology_of_this_run() -> Topology {
+    match std::env::var("PORTCULLIS_TEST_REDIS").as_deref() {
+        Ok("cluster") => Topology::Cluster,
+        Ok("secured") => Topology::Secured,
+        _ => Topology::Server,
     }
 }
 
@@ -151,11 +182,32 @@ impl<'a> World<'a> {
         change: impl FnOnce(String) -> String,
     ) -> OwnEnvoy {
         let stack = self.stack();
-        let options = stack.options();
-        let shipped = fs::read_to_string(options.root.join("envoy/envoy.yaml"));
+        let shipped = fs::read_to_string(stack.options().root.join("envoy/envoy.yaml"));
         fs::create_dir_all(self.dir()).expect("a directory of the test's own");
         let template = self.dir().join("envoy-template.yaml");
         fs::write(&template, change(shipped.expect("envoy/envoy.yaml"))).expect("write a template");
+        self.envoy_from(stack, template, port, (workers, adjust))
+    }
+
+    /// Two workers of the test's own in front of a stack of its own.
+    pub fn envoy_before(
+        &self,
+        stack: &Stack,
+        template: &Path,
+        adjust: impl FnOnce(Bootstrap) -> Bootstrap,
+    ) -> OwnEnvoy {
+        let port = ports::free_port().unwrap_or_else(|e| panic!("{e}"));
+        self.envoy_from(stack, template.to_owned(), port, (Workers::Two, adjust))
+    }
+
+    fn envoy_from(
+        &self,
+        stack: &Stack,
+        template: PathBuf,
+        port: u16,
+        (workers, adjust): (Workers, impl FnOnce(Bootstrap) -> Bootstrap),
+    ) -> OwnEnvoy {
+        let options = stack.options();
         let name = "envoy-own";
         let envoy = Envoy::start(EnvoyOptions {
             program: options.tools.envoy.clone(),

@@ -51,6 +51,9 @@ enum Verb {
         /// Leave out the end-to-end tests
         #[arg(long)]
         fast: bool,
+        /// Run all end-to-end tests on a Redis Cluster too, and on a Redis behind TLS, instead of some of them
+        #[arg(long, conflicts_with = "fast")]
+        everywhere: bool,
     },
     /// Run the fuzz targets of the core with libFuzzer; needs a C++ compiler
     Fuzz {
@@ -113,8 +116,12 @@ fn run(verb: Verb) -> Result<()> {
             demo::demo(&workspace, ports.port_base, then)
         }
         Verb::Up { ports } => up::up(&workspace, ports.port_base),
-        Verb::Test { fast } => {
-            let extent = if fast { test::Extent::Fast } else { test::Extent::Full };
+        Verb::Test { fast, everywhere } => {
+            let extent = match (fast, everywhere) {
+                (true, _) => test::Extent::Fast,
+                (false, false) => test::Extent::Full,
+                (false, true) => test::Extent::Everywhere,
+            };
             test::test(&workspace, extent)
         }
         Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),

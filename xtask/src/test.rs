@@ -19,6 +19,8 @@ pub(crate) enum Extent {
     /// All but the end-to-end tests.
     Fast,
     Full,
+    /// With all of them on every kind of Redis.
+    Everywhere,
 }
 
 /// One check.
@@ -116,8 +118,8 @@ const STAGES: &[Stage] = &[
     Stage { name: "docker-compose.yml", check: Check::Ours(validate::compose) },
 ];
 
-/// The same suite in each mode of the filter.
-const END_TO_END: [Stage; 2] = [
+/// The same suite in each mode of the filter, and on a Redis Cluster what decides and counts there.
+const END_TO_END: [Stage; 3] = [
     Stage {
         name: "end to end, hold mode",
         check: Check::Cargo(&["test", "--package", "portcullis-tests"], &[]),
@@ -129,6 +131,31 @@ const END_TO_END: [Stage; 2] = [
             &[("PORTCULLIS_TEST_MODE", "split")],
         ),
     },
+    Stage {
+        name: "on a Redis Cluster, in part",
+        check: Check::Cargo(
+            &["test", "--package", "portcullis-tests"],
+            &[("PORTCULLIS_TEST_REDIS", "cluster"), ("PORTCULLIS_TEST_PART", "redis")],
+        ),
+    },
+];
+
+/// The whole suite on every other kind of Redis.
+const ELSEWHERE: [Stage; 2] = [
+    Stage {
+        name: "end to end, Redis Cluster",
+        check: Check::Cargo(
+            &["test", "--package", "portcullis-tests"],
+            &[("PORTCULLIS_TEST_REDIS", "cluster")],
+        ),
+    },
+    Stage {
+        name: "end to end, Redis behind TLS",
+        check: Check::Cargo(
+            &["test", "--package", "portcullis-tests"],
+            &[("PORTCULLIS_TEST_REDIS", "secured")],
+        ),
+    },
 ];
 
 /// Runs the stages. Those that follow a failure run as well: one round shows everything that is wrong.
@@ -137,12 +164,13 @@ pub(crate) fn test(workspace: &Workspace, extent: Extent) -> Result<()> {
     fs::create_dir_all(&logs)
         .map_err(|error| Failure::new(format!("could not create {}: {error}", logs.display())))?;
     let started = Instant::now();
-    let last: &[Stage] = match extent {
-        Extent::Fast => &[],
-        Extent::Full => &END_TO_END,
+    let (modes, elsewhere): (&[Stage], &[Stage]) = match extent {
+        Extent::Fast => (&[], &[]),
+        Extent::Full => (&END_TO_END, &[]),
+        Extent::Everywhere => (&END_TO_END[..2], &ELSEWHERE),
     };
     let (mut passed, mut failed) = (0_u32, 0_u32);
-    for stage in STAGES.iter().chain(last) {
+    for stage in STAGES.iter().chain(modes).chain(elsewhere) {
         match stage.run(workspace, &logs) {
             Outcome::Passed => passed += 1,
             Outcome::Failed => failed += 1,

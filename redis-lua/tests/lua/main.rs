@@ -1,6 +1,7 @@
 //! The scripts on a real Valkey: what they answer, what they leave behind, and that many connections
 //! at once cannot get more out of a window than it holds.
 
+mod acl;
 mod admit;
 mod bind;
 mod budget;

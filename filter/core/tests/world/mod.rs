@@ -5,6 +5,7 @@
 
 mod certificates;
 mod limits;
+mod settings;
 mod shown;
 mod tokens;
 mod words;
@@ -15,10 +16,9 @@ use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::auth::slowdown::SlowdownConfig;
 use portcullis_core::call::{CallFailure, CallId, Reply};
-use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Vault};
+use portcullis_core::config::{Config, Mode};
 use portcullis_core::event::{Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
-use portcullis_core::failure::OnFailure;
 use portcullis_core::id::{KeyId, OrgId, RequestId};
 use portcullis_core::json;
 use portcullis_core::policy;
@@ -43,29 +43,8 @@ pub(crate) struct World {
 
 impl Default for World {
     fn default() -> Self {
-        let config = Config {
-            redis: Some(Redis {
-                cluster: "redis".into(),
-                sharded: false,
-                timeout: Duration::from_millis(250),
-                on_failure: OnFailure::Deny,
-            }),
-            vault: Some(Vault {
-                cluster: "vault".into(),
-                timeout: Duration::from_secs(2),
-                cache: Duration::from_secs(60),
-                stale: None,
-            }),
-            policy: None,
-            auth: AuthConfig::default(),
-            mode: Mode::Hold,
-            hosts: Vec::new(),
-            origins: vec!["https://app.example".into()],
-            max_body_bytes: 1_024,
-            audit_input_max_bytes: 256,
-        };
         Self {
-            worker: Worker::new(config, Chain::new("c".into())),
+            worker: Worker::new(settings::config(), Chain::new("c".into())),
             exchange: Exchange::default(),
             now: UnixTime::from_micros(START * 1_000_000),
             requests: 0,

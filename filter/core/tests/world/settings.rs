@@ -1,0 +1,30 @@
+//! The plugin configuration that scenarios start from.
+
+use std::time::Duration;
+
+use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Vault};
+use portcullis_core::failure::OnFailure;
+
+pub(super) fn config() -> Config {
+    Config {
+        redis: Some(Redis {
+            cluster: "redis".into(),
+            sharded: false,
+            timeout: Duration::from_millis(250),
+            on_failure: OnFailure::Deny,
+        }),
+        vault: Some(Vault {
+            cluster: "vault".into(),
+            timeout: Duration::from_secs(2),
+            cache: Duration::from_secs(60),
+            stale: None,
+        }),
+        policy: None,
+        auth: AuthConfig::default(),
+        mode: Mode::Hold,
+        hosts: Vec::new(),
+        origins: vec!["https://app.example".into()],
+        max_body_bytes: 1_024,
+        audit_input_max_bytes: 256,
+    }
+}

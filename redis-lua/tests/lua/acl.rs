@@ -1,0 +1,129 @@
+//! The shipped users (`envoy/redis/users.acl`) may do what they need, and the gateway nothing else.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use portcullis_redis_lua::{
+    ADMIT, BIND, Bind, BindReply, Expected, Guard, Key, PUT_POLICY, PUT_RECORD, Script, Value,
+};
+
+use crate::ledger::{draw_from, window};
+use crate::valkey::{Valkey, run, send};
+
+/// What the gateway sends itself, and what Envoy sends to a Cluster on its behalf.
+const SENT: [&str; 6] = ["ping", "get", "eval", "evalsha", "cluster|slots", "asking"];
+
+fn users() -> Vec<Vec<String>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/redis/users.acl");
+    let text = std::fs::read_to_string(path).expect("the shipped users");
+    let text = text.replace("${PORTCULLIS_REDIS_PASSWORD}", "secret");
+    let text = text.replace("${PORTCULLIS_OPERATOR_PASSWORD}", "secret");
+    text.lines().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+}
+
+/// Sets the users up and becomes `name`.
+fn log_in(valkey: &Valkey, name: &str) -> redis::Connection {
+    let mut connection = valkey.connect();
+    for user in users().iter().rev() {
+        let _: () = redis::cmd("ACL")
+            .arg("SETUSER")
+            .arg(user.get(1..).expect("a name"))
+            .query(&mut connection)
+            .expect("rules are well-formed");
+    }
+    let _: () = redis::cmd("AUTH").arg(name).arg("secret").query(&mut connection).expect("user");
+    connection
+}
+
+/// The commands in the `ACL` line of a script's header.
+fn commands(script: &Script) -> impl Iterator<Item = String> {
+    let line = script.source.lines().find_map(|line| line.strip_prefix("-- ACL ")).unwrap();
+    line.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_owned)
+}
+
+fn words(line: &str) -> Vec<Vec<u8>> {
+    line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+}
+
+/// What a user of the file was granted.
+fn granted(name: &str) -> BTreeSet<String> {
+    let user = users().into_iter().find(|user| user[1] == name).expect("a user");
+    for rule in ["~portcullis:*", "resetchannels", "-@all"] {
+        assert!(user.iter().any(|found| found == rule), "{name}: {rule}");
+    }
+    user.iter().filter_map(|rule| rule.strip_prefix('+')).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_gateway_has_the_commands_of_its_scripts_and_no_others() {
+    let scripts = [&ADMIT, &BIND].into_iter().flat_map(commands);
+    let needed: BTreeSet<String> = SENT.map(str::to_owned).into_iter().chain(scripts).collect();
+    let why = "envoy/redis/users.acl and the ACL lines of the scripts differ";
+    assert_eq!(granted("portcullis"), needed, "{why}");
+}
+
+#[test]
+fn the_operator_has_the_commands_of_the_other_scripts() {
+    let granted = granted("operator");
+    for command in [&PUT_RECORD, &PUT_POLICY].into_iter().flat_map(commands) {
+        assert!(granted.contains(&command), "{command}");
+    }
+}
+
+#[test]
+fn the_gateway_can_do_its_work() {
+    let valkey = Valkey::start();
+    let mut connection = log_in(&valkey, "portcullis");
+    let mut admit = draw_from(vec![window("calls", 1, 2_000, 1)]);
+    admit.guards = vec![Guard { key: Key::record("acme", "a1"), expected: Expected::Absent }];
+    for _ in 0..200 {
+        admit.decode(run(&mut connection, &admit.call())).expect("allowed, full or not");
+    }
+    let key = Key::binding("acme", "session", "0a1b");
+    let bind = Bind { key, holder: "a1".into(), life: Duration::from_secs(1) };
+    assert_eq!(Bind::decode(run(&mut connection, &bind.call())), Ok(BindReply::Bound));
+    assert_eq!(send(&mut connection, &words("PING")), Value::Status("PONG".into()));
+    assert_eq!(send(&mut connection, &words("GET portcullis:policy:doc:1")), Value::Nil);
+}
+
+#[test]
+fn the_gateway_can_do_nothing_else() {
+    let valkey = Valkey::start();
+    let mut connection = log_in(&valkey, "portcullis");
+    for command in [
+        "GET other:key",
+        "SET portcullis:policy:doc:1 x",
+        "DEL portcullis:{acme}:policy",
+        "KEYS *",
+        "SCAN 0",
+        "FLUSHALL",
+        "CONFIG GET *",
+        "ACL LIST",
+        "MONITOR",
+        "SUBSCRIBE x",
+        "SCRIPT FLUSH",
+        "FUNCTION LIST",
+    ] {
+        let reply = send(&mut connection, &words(command));
+        assert!(
+            matches!(&reply, Value::Error(text) if text.starts_with("NOPERM")),
+            "{command}: {reply:?}"
+        );
+    }
+    // Nor from within a script of somebody who stole its password.
+    for call in ["redis.call('FLUSHALL')", "redis.call('SET', KEYS[1], 'x')"] {
+        let eval = ["EVAL", call, "1", "portcullis:{acme}:policy"];
+        let reply = send(&mut connection, &eval.map(|word| word.as_bytes().to_vec()));
+        assert!(matches!(reply, Value::Error(_)), "{call}");
+    }
+}
+
+#[test]
+fn nobody_else_gets_in() {
+    let valkey = Valkey::start();
+    drop(log_in(&valkey, "operator"));
+    let mut anybody = valkey.connect();
+    let reply = send(&mut anybody, &words("PING"));
+    assert!(matches!(&reply, Value::Error(text) if text.starts_with("NOAUTH")), "{reply:?}");
+}

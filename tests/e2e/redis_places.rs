@@ -1,0 +1,112 @@
+//! Redis in other places than next door: behind TLS with a password, and as a Cluster.
+//!
+//! The whole suite runs there too (`PORTCULLIS_TEST_REDIS`); here is what only such a Redis can show.
+
+use std::time::Duration;
+
+use portcullis_stack::{Topology, ready};
+use portcullis_tests::organisation::Organisation;
+use portcullis_tests::world::on;
+use portcullis_tests::{Answer, Case, World, cases};
+use serde_json::json;
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!["redis_places":
+        users_and_tls_serve_and_envoy_keeps_the_password,
+        server_that_cannot_prove_its_name_is_not_spoken_to,
+        hung_node_takes_its_organisations_with_it_and_nobody_elses,
+    ]
+}
+
+fn call(org: &Organisation, key: &str) -> Answer {
+    org.call(key, "get_dashboard_metrics", json!({}))
+}
+
+// Proves: C1
+fn users_and_tls_serve_and_envoy_keeps_the_password(world: &World<'_>) {
+    let stack = world.own_stack(on(Topology::Secured));
+    let org = Organisation::new(&stack);
+    let key = org.key_in("analyst", "narrow");
+    for _ in 0..3 {
+        let answer = call(&org, &key.key);
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        assert_eq!(answer.upstream().len(), 1);
+    }
+    assert_eq!(call(&org, &key.key).status(), 429, "windows are counted there");
+    let output = org.operator.run(&["key", "revoke", &key.id, "--reason", "a test"]).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    call(&org, &key.key).assert_refused(401, -31_401);
+
+    let file = stack.dir().join("redis-password");
+    let password = std::fs::read_to_string(file).unwrap();
+    let dump = stack.envoy.admin("config_dump").unwrap().text();
+    assert!(dump.contains("portcullis_redis_server") && !dump.contains(&password));
+    // Without a password nothing is told.
+    let mut anybody = std::net::TcpStream::connect(stack.valkey.address()).unwrap();
+    std::io::Write::write_all(&mut anybody, b"GET portcullis:organisations\r\n").unwrap();
+    let mut reply = [0; 7];
+    std::io::Read::read_exact(&mut anybody, &mut reply).unwrap();
+    assert_eq!(&reply, b"-NOAUTH");
+}
+
+// Proves: B2
+fn server_that_cannot_prove_its_name_is_not_spoken_to(world: &World<'_>) {
+    let stack = world.own_stack(on(Topology::Secured));
+    let org = Organisation::new(&stack);
+    let key = org.key("analyst").key;
+    assert_eq!(call(&org, &key).status(), 200);
+    // The same server, the same authority; another name is expected.
+    let template = stack.options().root.join("envoy/envoy.yaml");
+    let other = world.envoy_before(&stack, &template, |settings| {
+        settings.set("REDIS_TLS_NAME", "elsewhere.internal")
+    });
+    let there = org.through(&other.gateway);
+    let answer = call(&there, &key);
+    answer.assert_refused(503, -31_503);
+    let failed = other.envoy.admin("stats?filter=portcullis_redis_server.ssl.fail_verify_san");
+    let failed = failed.unwrap().text();
+    assert!(!failed.trim().ends_with(": 0"), "{failed}");
+}
+
+// Proves: B2, C10
+fn hung_node_takes_its_organisations_with_it_and_nobody_elses(world: &World<'_>) {
+    let stack = world.own_stack(|options| {
+        // As short as they are shipped, so that what waits shows.
+        on(Topology::Cluster)(options).set("REDIS_TIMEOUT_MS", 300).set("REDIS_OP_TIMEOUT", "0.25s")
+    });
+    let calm = Organisation::new(&stack);
+    let home = stack.valkey_of(&calm.name).address();
+    let struck = std::iter::repeat_with(|| Organisation::new(&stack));
+    let struck = struck
+        .take(20)
+        .find(|org| stack.valkey_of(&org.name).address() != home)
+        .expect("three nodes");
+    let (calm_key, struck_key) = (calm.key("analyst").key, struck.key("analyst").key);
+    for _ in 0..8 {
+        assert_eq!(call(&calm, &calm_key).status(), 200);
+        assert_eq!(call(&struck, &struck_key).status(), 200);
+    }
+
+    let node = stack.valkey_of(&struck.name).process();
+    let signal = |name: &str| {
+        let pid = node.pid().to_string();
+        let kill = std::process::Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(kill.success());
+    };
+    signal("-STOP");
+    let mut waits = Vec::new();
+    for _ in 0..24 {
+        let answer = call(&struck, &struck_key);
+        answer.assert_refused(503, -31_503);
+        waits.push(answer.took());
+        assert_eq!(call(&calm, &calm_key).status(), 200, "the others are served");
+    }
+    // The first on each worker find it out; then few wait, of whom one at a time tries.
+    let waited = waits.iter().filter(|wait| **wait > Duration::from_millis(200)).count();
+    assert!(waited <= 16, "{waits:?}");
+    signal("-CONT");
+    ready::eventually("the node's organisations again", Duration::from_secs(20), || {
+        (0..8).all(|_| call(&struck, &struck_key).status() == 200).then_some(())
+    })
+    .unwrap();
+}
