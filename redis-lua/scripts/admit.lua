@@ -4,7 +4,7 @@
 --
 -- KEYS    guard_1 .. guard_g, window_1 .. window_w, a mark for each window that has an alert (in their
 --         order), and the use if one is to be noted; all different, in Redis Cluster all with one hash tag.
---         A guard is a HASH with the fields `rev` and `doc`. A window is a LIST, a mark a STRING and a use
+--         A guard is a HASH with the fields `rev` and `doc`. A window is a LIST, a mark a HASH and a use
 --         a HASH that only this script writes.
 -- ARGV    g, expected_1 .. expected_g, then for each window: limit, length_us, grain_us, cost, alert; then,
 --         if a use is to be noted, the field of it that gets the time in whole seconds.
@@ -42,7 +42,7 @@
 --         at most one more than length_us / grain_us, rounded up.
 -- TIME    Redis's own, read once, so all gateways share one clock. If it jumps back (a failover), new draws
 --         are dated like the newest one and stay longer; more than `limit` is never admitted.
--- ACL     +time +hget +hset +lindex +lrange +lset +ltrim +rpush +pexpireat +set on the keys given.
+-- ACL     +time +hget +hset +lindex +lrange +lset +ltrim +rpush +pexpireat on the keys given.
 
 local GUARD_MOVED, DRAWN, FULL = 0, 1, 2
 local NEVER = -1
@@ -133,7 +133,10 @@ end
 local function raises(window)
   local reached = window.alert > 0 and (window.full or window.last - window.first >= window.alert)
   local lasts = integer(math.ceil(window.length / 1000))
-  return reached and redis.call('SET', window.mark, '1', 'NX', 'PX', lasts) and 1 or 0
+  if not reached or redis.call('HGET', window.mark, 'raised') then return 0 end
+  redis.call('HSET', window.mark, 'raised', 1)
+  redis.call('PEXPIRE', window.mark, lasts)
+  return 1
 end
 
 local guards = tonumber(ARGV[1])

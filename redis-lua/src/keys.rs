@@ -68,7 +68,7 @@ impl Key {
         Self::partitioned(scope, "window", limit, partition)
     }
 
-    /// STRING: the alert of the window of the same name was raised not long ago.
+    /// HASH: the alert of the window of the same name was raised not long ago.
     pub fn mark(scope: Scope<'_>, limit: &str, partition: &[(&str, &str)]) -> Self {
         Self::partitioned(scope, "mark", limit, partition)
     }
