@@ -30,7 +30,9 @@ impl Client {
     fn call_without_pause(&self, guide: &Guide<'_>) {
         while !self.over.load(Ordering::Relaxed) {
             let key = self.mounted.lock().map(|key| key.clone()).unwrap_or_default();
-            let answer = guide.call_silently(&key, "query_users", &json!({"limit": 1}));
+            // One call again and again would be a loop, and the demo's policy stops those.
+            let limit = self.calls.load(Ordering::Relaxed) % 50 + 1;
+            let answer = guide.call_silently(&key, "query_users", &json!({"limit": limit}));
             let served = answer.is_ok_and(|answer| answer.status() == 200);
             self.failed.fetch_add(usize::from(!served), Ordering::Relaxed);
             self.calls.fetch_add(1, Ordering::Relaxed);
