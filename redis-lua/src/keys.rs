@@ -121,6 +121,17 @@ impl Key {
         Self(format!("portcullis:{{{}}}:denied", Encoded(org)))
     }
 
+    /// HASH: a call that waits for a person, or was decided on and not made yet; `rev` (`pending`,
+    /// `granted` or `denied`) and `doc` (JSON). `digest` is of the caller, the tool and the arguments.
+    pub fn approval(org: &str, digest: &str) -> Self {
+        Self(format!("portcullis:{{{}}}:approval:{}", Encoded(org), Encoded(digest)))
+    }
+
+    /// ZSET: the digests of an organisation's approvals, by when they expire.
+    pub fn approvals(org: &str) -> Self {
+        Self(format!("portcullis:{{{}}}:approvals", Encoded(org)))
+    }
+
     /// The name as Redis sees it.
     pub fn as_str(&self) -> &str {
         &self.0

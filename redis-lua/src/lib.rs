@@ -39,6 +39,7 @@
 #![warn(missing_docs)]
 
 mod admit;
+mod approval;
 mod bind;
 mod keys;
 mod put_policy;
@@ -47,9 +48,13 @@ mod script;
 mod value;
 
 pub use admit::{Admit, AdmitReply, Alert, Expected, Guard, GuardState, Use, Window, WindowState};
+pub use approval::{ApprovalKey, ApprovalReply, Decide, DecideReply, Decision, GRANTED};
 pub use bind::{Bind, BindReply};
 pub use keys::{Key, Scope};
 pub use put_policy::{PutPolicy, PutPolicyReply};
 pub use record::{PutRecord, PutRecordReply};
-pub use script::{ADMIT, BIND, PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall};
+pub use script::{
+    ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall,
+    USE_APPROVAL,
+};
 pub use value::{ReplyError, Value};

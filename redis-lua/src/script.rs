@@ -30,8 +30,30 @@ pub static PUT_POLICY: Script = Script {
     sha1: include_str!("../scripts/put_policy.lua.sha1").trim_ascii(),
 };
 
+/// Notes that a call waits for a person.
+pub static ASK_APPROVAL: Script = Script {
+    name: "ask_approval",
+    source: include_str!("../scripts/ask_approval.lua"),
+    sha1: include_str!("../scripts/ask_approval.lua.sha1").trim_ascii(),
+};
+
+/// Takes a granted approval, once.
+pub static USE_APPROVAL: Script = Script {
+    name: "use_approval",
+    source: include_str!("../scripts/use_approval.lua"),
+    sha1: include_str!("../scripts/use_approval.lua.sha1").trim_ascii(),
+};
+
+/// A person's word on a call that waits.
+pub static DECIDE_APPROVAL: Script = Script {
+    name: "decide_approval",
+    source: include_str!("../scripts/decide_approval.lua"),
+    sha1: include_str!("../scripts/decide_approval.lua.sha1").trim_ascii(),
+};
+
 /// Every script of this crate.
-pub static SCRIPTS: [&Script; 4] = [&ADMIT, &BIND, &PUT_RECORD, &PUT_POLICY];
+pub static SCRIPTS: [&Script; 7] =
+    [&ADMIT, &BIND, &PUT_RECORD, &PUT_POLICY, &ASK_APPROVAL, &USE_APPROVAL, &DECIDE_APPROVAL];
 
 /// A Lua script and the digest by which Redis knows it.
 #[derive(Debug, PartialEq, Eq)]

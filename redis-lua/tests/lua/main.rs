@@ -3,6 +3,7 @@
 
 mod acl;
 mod admit;
+mod approval;
 mod bind;
 mod budget;
 mod concurrency;

@@ -1,0 +1,223 @@
+//! What an expression may contain.
+//!
+//! Owns the list of names and functions. A mistake in a name is found when the policy is compiled,
+//! not when the first call is refused for it.
+
+use std::collections::BTreeSet;
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, operators};
+use cel::common::types::{CelBool, CelString, STRING_TYPE};
+use cel::common::value::CowVal;
+use cel::{Env, ExecutionError};
+
+use super::{Cost, DEEPEST, MOST_NODES, Unusable, Variable};
+use crate::auth::source::{SourceRange, SourceRanges};
+
+/// What a checked expression uses.
+pub(super) struct Checked {
+    pub(super) variables: BTreeSet<Variable>,
+    pub(super) cost: Cost,
+}
+
+/// Whether an address lies in a range: `inRange(source.address, "10.0.0.0/8")`.
+const IN_RANGE: &str = "inRange";
+const LOWER: &str = "lowerAscii";
+
+/// Functions that people may call; each costs what reading its operands does.
+const FUNCTIONS: [&str; 9] =
+    ["size", "contains", "startsWith", "endsWith", "int", "double", "string", LOWER, IN_RANGE];
+
+const OPERATORS: [&str; 18] = [
+    operators::CONDITIONAL,
+    operators::LOGICAL_AND,
+    operators::LOGICAL_OR,
+    operators::LOGICAL_NOT,
+    operators::SUBSTRACT,
+    operators::ADD,
+    operators::MULTIPLY,
+    operators::DIVIDE,
+    operators::MODULO,
+    operators::EQUALS,
+    operators::NOT_EQUALS,
+    operators::GREATER_EQUALS,
+    operators::LESS_EQUALS,
+    operators::GREATER,
+    operators::LESS,
+    operators::NEGATE,
+    operators::INDEX,
+    operators::IN,
+];
+
+pub(super) fn environment() -> Env {
+    let mut env = Env::default().with_optional_support(false).with_stdlib();
+    // Neither name is in the standard library, so neither can clash.
+    let _ = env.add_overload(
+        IN_RANGE,
+        "in_range_string_string",
+        vec![STRING_TYPE, STRING_TYPE],
+        in_range,
+    );
+    let _ = env.add_member_overload(LOWER, "lower_ascii_string", STRING_TYPE, vec![], lower_ascii);
+    env
+}
+
+fn in_range<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let mut texts = args.iter().map(|arg| arg.downcast_ref::<CelString<'_>>());
+    let (Some(Some(address)), Some(Some(range))) = (texts.next(), texts.next()) else {
+        return Err(ExecutionError::missing_argument_or_target());
+    };
+    let range = SourceRange::new(range.inner())
+        .ok_or_else(|| ExecutionError::function_error(IN_RANGE, "not a range of addresses"))?;
+    let inside = SourceRanges::new(vec![range]).contains(address.inner());
+    Ok(CowVal::owned(CelBool::from(inside)))
+}
+
+fn lower_ascii<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let text = args.first().and_then(|arg| arg.downcast_ref::<CelString<'_>>());
+    let text = text.ok_or_else(ExecutionError::missing_argument_or_target)?;
+    Ok(CowVal::owned(CelString::from(text.inner().to_ascii_lowercase())))
+}
+
+/// Whether `text` nests brackets no deeper than a parser may recurse; brackets in texts count too.
+pub(super) fn is_flat(text: &str) -> bool {
+    let mut open = 0_u16;
+    text.bytes().all(|byte| {
+        match byte {
+            b'(' | b'[' | b'{' => open = open.saturating_add(1),
+            b')' | b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        open <= DEEPEST
+    })
+}
+
+/// Checks a parsed expression.
+pub(super) fn check(text: &str, expression: &IdedExpr) -> Result<Checked, Unusable> {
+    let checked = Checked { variables: BTreeSet::new(), cost: Cost::Linear };
+    let mut walk = Walk { text, checked, bound: Vec::new(), nodes: 0, depth: 0 };
+    walk.visit(expression)?;
+    Ok(walk.checked)
+}
+
+struct Walk<'a> {
+    text: &'a str,
+    checked: Checked,
+    /// Names that a walk of a list binds.
+    bound: Vec<String>,
+    nodes: usize,
+    depth: u16,
+}
+
+impl Walk<'_> {
+    /// An evaluation recurses as deeply as this does, on the stack of a VM.
+    fn visit(&mut self, node: &IdedExpr) -> Result<(), Unusable> {
+        self.nodes = self.nodes.saturating_add(1);
+        self.depth = self.depth.saturating_add(1);
+        if self.nodes > MOST_NODES || self.depth > DEEPEST {
+            let expected = format!("at most {MOST_NODES} nodes, {DEEPEST} deep");
+            return Err(unusable("a larger expression", expected));
+        }
+        self.parts(node)?;
+        self.depth = self.depth.saturating_sub(1);
+        Ok(())
+    }
+
+    fn parts(&mut self, node: &IdedExpr) -> Result<(), Unusable> {
+        match &node.expr {
+            Expr::Literal(_) => Ok(()),
+            Expr::Ident(name) => self.name(name),
+            Expr::Select(select) => self.visit(&select.operand),
+            Expr::List(list) => list.elements.iter().try_for_each(|item| self.visit(item)),
+            Expr::Call(call) => {
+                self.function(&call.func_name)?;
+                let target = call.target.iter().map(|target| &**target);
+                if call.func_name == IN_RANGE {
+                    self.range(call.args.get(1))?;
+                }
+                target.chain(&call.args).try_for_each(|part| self.visit(part))
+            }
+            Expr::Comprehension(walk) => {
+                self.visit(&walk.iter_range)?;
+                if !self.bound.is_empty() {
+                    let expected = "one walk of a list, not one inside another";
+                    return Err(unusable("all, exists, map or filter inside another", expected));
+                }
+                self.checked.cost = Cost::Walks;
+                self.bound.extend([walk.iter_var.clone(), walk.accu_var.clone()]);
+                self.bound.extend(walk.iter_var2.clone());
+                let parts = [&walk.accu_init, &walk.loop_cond, &walk.loop_step, &walk.result];
+                parts.into_iter().try_for_each(|part| self.visit(part))?;
+                self.bound.clear();
+                Ok(())
+            }
+            Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => {
+                    self.visit(&entry.key)?;
+                    self.visit(&entry.value)
+                }
+                EntryExpr::StructField(_) => Err(self.nothing_to_build()),
+            }),
+            Expr::Struct(_) | Expr::Unspecified => Err(self.nothing_to_build()),
+        }
+    }
+
+    fn nothing_to_build(&self) -> Unusable {
+        unusable("a message literal", "true or false, from names, literals and operators")
+    }
+
+    fn name(&mut self, name: &str) -> Result<(), Unusable> {
+        if self.bound.iter().any(|bound| bound == name) {
+            return Ok(());
+        }
+        let known = Variable::ALL.into_iter().find(|variable| variable.name() == name);
+        let Some(variable) = known else {
+            let names = Variable::ALL.map(Variable::name).join(", ");
+            return Err(self.unknown("the unknown name", name, &names));
+        };
+        self.checked.variables.insert(variable);
+        Ok(())
+    }
+
+    fn function(&mut self, name: &str) -> Result<(), Unusable> {
+        if name == operators::ADD {
+            self.checked.cost = Cost::Walks;
+        }
+        // What macros are expanded to starts with `@`, which nobody can write.
+        if OPERATORS.contains(&name) || FUNCTIONS.contains(&name) || name.starts_with('@') {
+            return Ok(());
+        }
+        let names = format!("{}, has, all, exists, exists_one, map, filter", FUNCTIONS.join(", "));
+        Err(self.unknown("the unknown function", name, &names))
+    }
+
+    /// A range that is written down is read now.
+    fn range(&self, argument: Option<&IdedExpr>) -> Result<(), Unusable> {
+        let Some(Expr::Literal(cel::common::ast::LiteralValue::String(range))) =
+            argument.map(|argument| &argument.expr)
+        else {
+            return Ok(());
+        };
+        match SourceRange::new(range.inner()) {
+            Some(_) => Ok(()),
+            None => Err(unusable(format!("{:?}", range.inner()), SourceRange::EXPECTED)),
+        }
+    }
+
+    fn unknown(&self, what: &str, name: &str, known: &str) -> Unusable {
+        let place = self.text.find(name).map(|at| place(self.text, at));
+        let place = place.map(|(line, column)| format!(" at {line}:{column}")).unwrap_or_default();
+        unusable(format!("{what} {name}{place}"), format!("one of {known}"))
+    }
+}
+
+fn unusable(found: impl Into<String>, expected: impl Into<String>) -> Unusable {
+    Unusable { found: found.into(), expected: expected.into() }
+}
+
+/// Line and column of a byte, from 1.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count().saturating_add(1);
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count().saturating_add(1);
+    (line, column)
+}

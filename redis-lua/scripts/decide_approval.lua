@@ -1,0 +1,29 @@
+#!lua
+-- decide_approval: a person's word on a call that waits, and the entry that tells whose word it was.
+--
+-- KEYS    approval (HASH with `rev` and `doc`), index (ZSET scored by expiry in milliseconds), admin (LIST of
+--         entries, oldest first); one hash tag.
+-- ARGV    name in the index, `granted` or `denied`, life_ms, last entry of the admin chain as it was read (empty if
+--         there was none), new entry.
+-- RETURNS decided: {1, rev}. Nothing waits under this name any more: {0, rev now, or `-`}. The admin chain has
+--         another end: {2, rev now}. In both, nothing is written.
+-- ATOMIC  Redis runs a script alone. There is no decision without its entry.
+-- EXPIRY  life_ms after the decision.
+-- MEMORY  The entry.
+-- ACL     +time +hget +hset +pexpire +pttl +zadd +lindex +rpush on the keys given.
+
+local approval, index, admin = KEYS[1], KEYS[2], KEYS[3]
+local name, verdict, life_ms, last, entry = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+
+local rev = redis.call('HGET', approval, 'rev') or '-'
+if rev ~= 'pending' then return {0, rev} end
+if (redis.call('LINDEX', admin, -1) or '') ~= last then return {2, rev} end
+
+local clock = redis.call('TIME')
+local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
+redis.call('HSET', approval, 'rev', verdict)
+redis.call('PEXPIRE', approval, life_ms)
+redis.call('ZADD', index, string.format('%.0f', now_ms + life_ms), name)
+if redis.call('PTTL', index) < life_ms then redis.call('PEXPIRE', index, life_ms) end
+redis.call('RPUSH', admin, entry)
+return {1, verdict}

@@ -1,0 +1,17 @@
+#!lua
+-- use_approval: takes a granted approval, so that no other call can use it.
+--
+-- KEYS    approval (HASH with `rev` and `doc`), index (ZSET); one hash tag.
+-- ARGV    name in the index.
+-- RETURNS taken: {1}. Not granted, or taken by another call: {0}; nothing is written.
+-- ATOMIC  Redis runs a script alone: of two calls at the same moment one takes it.
+-- EXPIRY  None: it only deletes.
+-- MEMORY  None.
+-- ACL     +hget +del +zrem on the keys given.
+
+local approval, index, name = KEYS[1], KEYS[2], ARGV[1]
+
+if redis.call('HGET', approval, 'rev') ~= 'granted' then return {0} end
+redis.call('DEL', approval)
+redis.call('ZREM', index, name)
+return {1}

@@ -1,0 +1,190 @@
+//! The calls about approvals: a call of a tool waits, a person decides, the call is made once. Refuses to
+//! know what the call is: its document is bytes.
+
+use std::time::Duration;
+
+use crate::value::{Elements, malformed};
+use crate::{ASK_APPROVAL, DECIDE_APPROVAL, Key, ReplyError, ScriptCall, USE_APPROVAL, Value};
+
+/// The revision of an approval that a person granted: what an admission's guard expects.
+pub const GRANTED: &str = "granted";
+
+/// How many calls of one organisation may wait, or be decided and not made yet.
+const MOST_WAITING: u64 = 1_000;
+
+/// What is known of an approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApprovalReply {
+    /// It waits, since now.
+    Asked,
+    /// It waits, and did before.
+    Pending,
+    /// Somebody agreed.
+    Granted,
+    /// Somebody did not.
+    Denied,
+    /// Too many wait; it does not.
+    Full,
+}
+
+/// One approval: of an organisation, named by the digest of what is to be approved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApprovalKey {
+    key: Key,
+    index: Key,
+    digest: String,
+}
+
+impl ApprovalKey {
+    /// The approval `digest` of `org`.
+    pub fn new(org: &str, digest: &str) -> Self {
+        Self {
+            key: Key::approval(org, digest),
+            index: Key::approvals(org),
+            digest: digest.to_owned(),
+        }
+    }
+
+    /// Where it is.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// What it is about.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Notes that `doc` waits for a person, for as long as `life`.
+    pub fn ask(&self, doc: &str, life: Duration) -> ScriptCall {
+        let numbers = [milliseconds(life), MOST_WAITING].map(|number| number.to_string());
+        let args =
+            [self.digest.as_str(), doc].into_iter().chain(numbers.iter().map(String::as_str));
+        ScriptCall {
+            script: &ASK_APPROVAL,
+            keys: vec![self.key.clone(), self.index.clone()],
+            args: args.map(|arg| arg.as_bytes().to_vec()).collect(),
+        }
+    }
+
+    /// Reads the reply to [`ApprovalKey::ask`].
+    pub fn asked(reply: Value) -> Result<ApprovalReply, ReplyError> {
+        let mut elements = Elements::of(reply)?;
+        let (tag, state) = (elements.int("0 or 1")?, elements.text("a state")?);
+        elements.end()?;
+        match (tag, state.as_str()) {
+            (1, "pending") => Ok(ApprovalReply::Asked),
+            (0, "pending") => Ok(ApprovalReply::Pending),
+            (0, GRANTED) => Ok(ApprovalReply::Granted),
+            (0, "denied") => Ok(ApprovalReply::Denied),
+            (0, "full") => Ok(ApprovalReply::Full),
+            _ => Err(malformed("pending, granted, denied or full")),
+        }
+    }
+
+    /// Takes it, if it is granted.
+    pub fn take(&self) -> ScriptCall {
+        ScriptCall {
+            script: &USE_APPROVAL,
+            keys: vec![self.key.clone(), self.index.clone()],
+            args: vec![self.digest.clone().into_bytes()],
+        }
+    }
+
+    /// Reads the reply to [`ApprovalKey::take`]: whether it was granted, and nobody else took it.
+    pub fn taken(reply: Value) -> Result<bool, ReplyError> {
+        let mut elements = Elements::of(reply)?;
+        let tag = elements.int("0 or 1")?;
+        elements.end()?;
+        match tag {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(malformed("0 or 1")),
+        }
+    }
+}
+
+/// A person's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// The call may be made, once.
+    Grant,
+    /// It may not.
+    Deny,
+}
+
+/// A person's word on a call that waits, and the entry that tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decide<'a> {
+    /// The organisation.
+    pub org: &'a str,
+    /// The approval.
+    pub digest: &'a str,
+    /// Which word.
+    pub decision: Decision,
+    /// How long it holds.
+    pub life: Duration,
+    /// The last entry of the organisation's admin chain, as the writer read it.
+    pub last_entry: Option<&'a [u8]>,
+    /// The entry that follows it.
+    pub entry: &'a str,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DecideReply {
+    /// It holds.
+    Decided,
+    /// Nothing waits under this name: it expired, was decided, or was never asked for.
+    NotPending {
+        /// What it is, if it is there.
+        state: Option<String>,
+    },
+    /// Somebody else wrote to the admin chain at the same moment; nothing was written.
+    Conflict,
+}
+
+impl Decide<'_> {
+    /// The script call.
+    pub fn call(&self) -> ScriptCall {
+        let verdict = match self.decision {
+            Decision::Grant => GRANTED,
+            Decision::Deny => "denied",
+        };
+        let life = milliseconds(self.life).to_string();
+        ScriptCall {
+            script: &DECIDE_APPROVAL,
+            keys: vec![
+                Key::approval(self.org, self.digest),
+                Key::approvals(self.org),
+                Key::admin(self.org),
+            ],
+            args: [
+                self.digest.as_bytes(),
+                verdict.as_bytes(),
+                life.as_bytes(),
+                self.last_entry.unwrap_or_default(),
+                self.entry.as_bytes(),
+            ]
+            .map(<[u8]>::to_vec)
+            .to_vec(),
+        }
+    }
+
+    /// Reads its reply.
+    pub fn decode(reply: Value) -> Result<DecideReply, ReplyError> {
+        let mut elements = Elements::of(reply)?;
+        let (tag, state) = (elements.int("0, 1 or 2")?, elements.text("a state or `-`")?);
+        elements.end()?;
+        match tag {
+            0 => Ok(DecideReply::NotPending { state: (state != "-").then_some(state) }),
+            1 => Ok(DecideReply::Decided),
+            2 => Ok(DecideReply::Conflict),
+            _ => Err(malformed("0, 1 or 2")),
+        }
+    }
+}
+
+fn milliseconds(life: Duration) -> u64 {
+    u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1)
+}

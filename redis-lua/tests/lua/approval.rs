@@ -1,0 +1,87 @@
+//! A call waits for a person, and is made once.
+
+use std::time::Duration;
+
+use portcullis_redis_lua::{
+    Admit, AdmitReply, ApprovalKey, ApprovalReply, Decide, DecideReply, Decision, Expected,
+    GRANTED, Guard, GuardState, Key, ScriptCall,
+};
+use redis::Commands as _;
+
+use crate::valkey::{Valkey, run};
+
+const LIFE: Duration = Duration::from_secs(60);
+
+fn decide<'a>(decision: Decision, last: Option<&'a [u8]>, entry: &'a str) -> Decide<'a> {
+    Decide { org: "acme", digest: "0a1b", decision, life: LIFE, last_entry: last, entry }
+}
+
+#[test]
+fn what_a_person_granted_is_taken_once() {
+    let valkey = Valkey::start();
+    let mut connection = valkey.connect();
+    let approval = ApprovalKey::new("acme", "0a1b");
+    let mut ask = |call: &ScriptCall| run(&mut connection, call);
+    let guard =
+        Guard { key: approval.key().clone(), expected: Expected::Revision(GRANTED.to_owned()) };
+    let admit = Admit { guards: vec![guard], windows: vec![], used: None };
+
+    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(false), "nobody asked");
+    assert_eq!(admit.decode(ask(&admit.call())), Ok(AdmitReply::Moved(vec![GuardState::Absent])));
+    assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Asked));
+    assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Pending));
+    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(false), "nobody agreed");
+
+    let grant = decide(Decision::Grant, None, "first");
+    assert_eq!(Decide::decode(ask(&grant.call())), Ok(DecideReply::Decided));
+    let state = Some("granted".to_owned());
+    assert_eq!(Decide::decode(ask(&grant.call())), Ok(DecideReply::NotPending { state }));
+    assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Granted));
+    assert_eq!(admit.decode(ask(&admit.call())), Ok(AdmitReply::Admitted(vec![])));
+    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(true));
+    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(false), "once");
+
+    let left: usize = connection.zcard(Key::approvals("acme").as_str()).unwrap();
+    assert_eq!(left, 0);
+    let entries: Vec<String> = connection.lrange(Key::admin("acme").as_str(), 0, -1).unwrap();
+    assert_eq!(entries, ["first"]);
+}
+
+#[test]
+fn a_decision_is_written_only_behind_the_entry_that_was_read() {
+    let valkey = Valkey::start();
+    let mut connection = valkey.connect();
+    let approval = ApprovalKey::new("acme", "0a1b");
+    let mut ask = |call: &ScriptCall| run(&mut connection, call);
+    let deny = |last| decide(Decision::Deny, last, "second").call();
+
+    let nothing = DecideReply::NotPending { state: None };
+    assert_eq!(Decide::decode(ask(&deny(None))), Ok(nothing));
+    assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Asked));
+    assert_eq!(Decide::decode(ask(&deny(Some(b"first")))), Ok(DecideReply::Conflict));
+    assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Pending));
+    assert_eq!(Decide::decode(ask(&deny(None))), Ok(DecideReply::Decided));
+    assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Denied));
+    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(false));
+
+    for key in [Key::approval("acme", "0a1b"), Key::approvals("acme")] {
+        let life: i64 = connection.pttl(key.as_str()).unwrap();
+        assert!((1..=60_000).contains(&life), "{key}: {life}");
+    }
+}
+
+#[test]
+fn only_so_many_calls_wait_and_those_that_expired_do_not_count() {
+    let valkey = Valkey::start();
+    let mut connection = valkey.connect();
+    let mut waiting = |number: usize, life: Duration| {
+        let approval = ApprovalKey::new("acme", &format!("{number}"));
+        ApprovalKey::asked(run(&mut connection, &approval.ask("{}", life))).unwrap()
+    };
+    for number in 0..1_000 {
+        assert_eq!(waiting(number, Duration::from_millis(1_500)), ApprovalReply::Asked);
+    }
+    assert_eq!(waiting(1_000, LIFE), ApprovalReply::Full);
+    std::thread::sleep(Duration::from_millis(1_600));
+    assert_eq!(waiting(1_000, LIFE), ApprovalReply::Asked);
+}
