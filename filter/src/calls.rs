@@ -86,9 +86,10 @@ impl Gateway {
 
     pub(crate) fn start(&self, waiter: Waiter, call: Call, mail: &mut VecDeque<Mail>) {
         let command = match call {
-            Call::Admit(script) | Call::Bind(script) | Call::Charge(script) => {
-                Command::Script(script)
-            }
+            Call::Admit(script)
+            | Call::Bind(script)
+            | Call::Charge(script)
+            | Call::Approval(script) => Command::Script(script),
             Call::Policy(version) => Command::Get(Key::policy_document(version.as_str())),
             Call::Secret(secret) => {
                 if let Err(why) = self.ask_vault(waiter, &secret.api_path()) {

@@ -262,6 +262,7 @@ impl Gateway {
                 Effect::Start { .. }
                 | Effect::RemoveRequestHeader(_)
                 | Effect::AddRequestHeader { .. }
+                | Effect::ReplaceRequestBody(_)
                 | Effect::SetResponseHeader { .. }
                 | Effect::RemoveResponseHeader(_)
                 | Effect::ReplaceResponseBody(_) => {}
@@ -334,6 +335,9 @@ impl Gateway {
             }
             Effect::AddRequestHeader { name, value } => {
                 host::add_header(MapType::HttpRequestHeaders, &name, value.expose())
+            }
+            Effect::ReplaceRequestBody(body) => {
+                host::replace_buffer(BufferType::HttpRequestBody, usize::MAX, body.bytes())
             }
             Effect::SetResponseHeader { name, value } => {
                 host::set_header(MapType::HttpResponseHeaders, name, &value)

@@ -54,7 +54,7 @@ pub use keys::{Key, Scope};
 pub use put_policy::{PutPolicy, PutPolicyReply};
 pub use record::{PutRecord, PutRecordReply};
 pub use script::{
-    ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall,
-    USE_APPROVAL,
+    ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, PUT_POLICY, PUT_RECORD, SCRIPTS, Script,
+    ScriptCall, USE_APPROVAL,
 };
 pub use value::{ReplyError, Value};

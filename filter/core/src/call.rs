@@ -40,6 +40,8 @@ pub enum Call {
     Bind(ScriptCall),
     /// Redis: what became due after the admission is drawn. Nobody waits for it.
     Charge(ScriptCall),
+    /// Redis: a call waits for a person, or takes what one granted.
+    Approval(ScriptCall),
     /// Redis: the policy document of a version.
     Policy(PolicyVersion),
     /// Vault: a connector's credential.

@@ -118,6 +118,18 @@ impl<'a> Node<'a> {
         self.value.as_u64().or_else(|| whole(self.value.as_f64()?)) == Some(number)
     }
 
+    /// Whether this is the text `text`.
+    #[must_use]
+    pub fn is_text(&self, text: &str) -> bool {
+        self.value.as_str() == Some(text)
+    }
+
+    /// Whether this is a list.
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        self.value.is_array()
+    }
+
     /// The names of an object's members; none when it is not an object.
     #[must_use]
     pub fn names(&self) -> Vec<&'a str> {

@@ -3,6 +3,8 @@
 //! Owns the table of statuses and codes. The two halves differ on purpose: a client learns how to
 //! do better, never which check a stranger failed.
 
+mod audit;
+
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -12,6 +14,7 @@ use crate::call::{CallFailure, Dependency};
 use crate::json::JsonError;
 use crate::mcp::{Era, MODERN_VERSION, SUPPORTED_VERSIONS, Sender};
 use crate::step::LocalReply;
+pub use audit::AuditStatus;
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,29 @@ pub enum Denial {
         /// The deciding rule of the policy.
         rule: String,
     },
+    /// Visible to the caller, yet refused by a condition on the circumstances.
+    Condition {
+        /// The condition.
+        rule: String,
+        /// What the policy wants the caller to be told.
+        message: Option<Box<str>>,
+    },
+    /// Refused for its arguments; another call of the same tool may be fine.
+    Arguments {
+        /// The deciding rule of the policy.
+        rule: String,
+        /// What is wrong with which argument, or what the policy wants the caller to be told.
+        detail: Box<str>,
+    },
+    /// A person has to agree first.
+    Approval {
+        /// The rule that says so.
+        rule: Box<str>,
+        /// Under which id it can be granted.
+        id: Box<str>,
+        /// What was decided so far.
+        state: ApprovalState,
+    },
     /// A window is used up.
     Limited {
         /// The window's name.
@@ -79,40 +105,41 @@ pub enum Denial {
     Internal(&'static str),
 }
 
-/// The `status` of an audit entry.
+/// What was decided about a call that needs approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuditStatus {
-    /// The call was made and succeeded.
-    Success,
-    /// The call was made and the tool reported an error.
-    ToolError,
-    /// The call was made, or could not be, and failed.
-    Error,
-    /// Refused.
+pub enum ApprovalState {
+    /// Nothing yet.
+    Pending,
+    /// No.
     Denied,
-    /// Refused because a limit was reached.
-    Limited,
-    /// The client went away.
-    Aborted,
+    /// Nothing, and nobody was asked: too many calls wait already.
+    Full,
 }
 
-impl AuditStatus {
-    /// The value in the entry.
+impl ApprovalState {
+    /// The name in refusals.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Success => "success",
-            Self::ToolError => "tool_error",
-            Self::Error => "error",
+            Self::Pending => "pending",
             Self::Denied => "denied",
-            Self::Limited => "limited",
-            Self::Aborted => "aborted",
+            Self::Full => "full",
+        }
+    }
+
+    const fn told(self) -> &'static str {
+        match self {
+            Self::Pending => {
+                "This call waits for a person to approve it; repeat it unchanged once that is done"
+            }
+            Self::Denied => "A person decided against this call",
+            Self::Full => "This call needs a person's approval, and too many calls wait for one",
         }
     }
 }
 
 /// The rule of a refusal for want of scopes.
-const INSUFFICIENT_SCOPE: &str = "credential.scopes";
+pub(crate) const INSUFFICIENT_SCOPE: &str = "credential.scopes";
 
 /// How long a client waits before it tries a dependency's failure again.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
@@ -145,7 +172,12 @@ impl Denial {
             | Self::UnknownPrompt(_)
             | Self::UnknownResource(_)
             | Self::UnknownTask(_) => 200,
-            Self::Forbidden { .. } | Self::InsufficientScope(_) => 403,
+            // The model reads it, and may repair its call (MCP 2025-11-25 tools, error handling).
+            Self::Arguments { .. } => 200,
+            Self::Forbidden { .. }
+            | Self::InsufficientScope(_)
+            | Self::Condition { .. }
+            | Self::Approval { .. } => 403,
             Self::Limited { .. } => 429,
             Self::Unavailable(..)
             | Self::PolicyUnusable
@@ -182,7 +214,11 @@ impl Denial {
                 Era::Modern => -32_602,
                 Era::Legacy => -32_002,
             },
-            Self::Forbidden { .. } | Self::InsufficientScope(_) => -31_403,
+            Self::Forbidden { .. }
+            | Self::InsufficientScope(_)
+            | Self::Condition { .. }
+            | Self::Arguments { .. }
+            | Self::Approval { .. } => -31_403,
             Self::Limited { .. } => -31_429,
             Self::Unavailable(..)
             | Self::PolicyUnusable
@@ -216,10 +252,15 @@ impl Denial {
             Self::UnknownTask(task) => format!("Unknown task: {task}"),
             Self::UnknownPrompt(prompt) => format!("Unknown prompt: {prompt}"),
             Self::UnknownResource(uri) => format!("Resource not found: {uri}"),
-            Self::Forbidden { .. } => "This call is refused by policy".to_owned(),
             Self::InsufficientScope(scopes) => {
                 format!("This takes the scopes {}", scopes.join(" "))
             }
+            Self::Condition { message: Some(message), .. } => message.to_string(),
+            Self::Forbidden { .. } | Self::Condition { message: None, .. } => {
+                "This call is refused by policy".to_owned()
+            }
+            Self::Arguments { rule, detail } => format!("{detail} (rule {rule})"),
+            Self::Approval { state, .. } => state.told().to_owned(),
             Self::Limited { .. } => "Rate limit reached".to_owned(),
             Self::Unavailable(..)
             | Self::PolicyUnusable
@@ -233,12 +274,15 @@ impl Denial {
     /// The `data` member of the JSON-RPC error.
     fn data(&self, era: Era) -> Option<Value> {
         match self {
-            Self::Forbidden { rule } => Some(json!({"rule": rule})),
+            Self::Forbidden { rule } | Self::Condition { rule, .. } => Some(json!({"rule": rule})),
             Self::Unauthenticated(AuthFailure::SourceNotAllowed) => {
                 Some(json!({"rule": self.rule()}))
             }
             Self::InsufficientScope(scopes) => {
                 Some(json!({"rule": INSUFFICIENT_SCOPE, "scopes": scopes}))
+            }
+            Self::Approval { rule, id, state } => {
+                Some(json!({"rule": rule, "approval": id, "state": state.name()}))
             }
             Self::Limited { limit, retry_after } => {
                 Some(json!({"limit": limit, "retryAfterMs": ceil_ms(*retry_after)}))
@@ -290,71 +334,9 @@ impl Denial {
         }
     }
 
-    /// The `status` of the audit entry.
-    #[must_use]
-    pub fn audit_status(&self) -> AuditStatus {
-        match self {
-            Self::Limited { .. } => AuditStatus::Limited,
-            Self::UpstreamRefused | Self::UpstreamUnavailable | Self::UpstreamUnreadable => {
-                AuditStatus::Error
-            }
-            _ => AuditStatus::Denied,
-        }
-    }
-
-    /// The `decision.effect` of the audit entry: whether the gateway let the request go upstream.
-    #[must_use]
-    pub fn effect(&self) -> &'static str {
-        match self {
-            Self::UpstreamRefused | Self::UpstreamUnavailable => "allow",
-            _ => "deny",
-        }
-    }
-
-    /// The `decision.rule` of the audit entry: what exactly was decisive.
-    #[must_use]
-    pub fn rule(&self) -> String {
-        match self {
-            Self::Unauthenticated(failure) => format!("auth.{}", failure.code()),
-            Self::ForeignOrigin => "request.origin".to_owned(),
-            Self::UnknownPath => "request.path".to_owned(),
-            Self::MethodNotAllowed => "request.http_method".to_owned(),
-            Self::ContentType => "request.content_type".to_owned(),
-            Self::BodyTooLarge(_) => "request.max_body_bytes".to_owned(),
-            Self::Unreadable(_) => "request.json".to_owned(),
-            Self::NotOneMessage(_) => "request.message".to_owned(),
-            Self::HeaderMismatch(_) => "request.header_mismatch".to_owned(),
-            Self::BadMeta(_) => "request.meta".to_owned(),
-            Self::UnsupportedVersion(_) => "request.protocol_version".to_owned(),
-            Self::UnknownMethod(_) => "request.mcp_method".to_owned(),
-            Self::UnknownTool(_) => "tool.not_visible".to_owned(),
-            Self::UnknownSession => "session.not_bound".to_owned(),
-            Self::UnknownTask(_) => "task.not_bound".to_owned(),
-            Self::UnknownPrompt(_) => "prompt.not_visible".to_owned(),
-            Self::UnknownResource(_) => "resource.not_visible".to_owned(),
-            Self::Forbidden { rule } => rule.clone(),
-            Self::InsufficientScope(_) => INSUFFICIENT_SCOPE.to_owned(),
-            Self::Limited { limit, .. } => limit.clone(),
-            Self::Unavailable(dependency, why) => {
-                format!("unavailable.{}.{why}", dependency.name())
-            }
-            Self::PolicyUnusable => "policy.unusable".to_owned(),
-            Self::UpstreamRefused => "upstream.credential_refused".to_owned(),
-            Self::UpstreamUnavailable => "upstream.unavailable".to_owned(),
-            Self::UpstreamUnreadable => "upstream.unreadable".to_owned(),
-            Self::Internal(place) => format!("internal.{place}"),
-        }
-    }
-
-    /// The JSON-RPC error object for `sender`.
+    /// The JSON-RPC message for `sender`: an error, or what a tool would answer about its arguments.
     #[must_use]
     pub fn body(&self, sender: &Sender, era: Era) -> Vec<u8> {
-        let mut error = Map::new();
-        error.insert("code".to_owned(), self.code(era).into());
-        error.insert("message".to_owned(), self.told().into());
-        if let Some(data) = self.data(era) {
-            error.insert("data".to_owned(), data);
-        }
         let mut message = Map::new();
         message.insert("jsonrpc".to_owned(), "2.0".into());
         match sender {
@@ -363,8 +345,29 @@ impl Denial {
             Sender::Unknown => message.insert("id".to_owned(), Value::Null),
             Sender::NoReplyExpected => None,
         };
-        message.insert("error".to_owned(), error.into());
+        match self {
+            Self::Arguments { .. } => message.insert("result".to_owned(), self.result(era)),
+            _ => message.insert("error".to_owned(), self.error(era)),
+        };
         Value::from(message).to_string().into_bytes()
+    }
+
+    fn error(&self, era: Era) -> Value {
+        let mut error = Map::new();
+        error.insert("code".to_owned(), self.code(era).into());
+        error.insert("message".to_owned(), self.told().into());
+        if let Some(data) = self.data(era) {
+            error.insert("data".to_owned(), data);
+        }
+        error.into()
+    }
+
+    fn result(&self, era: Era) -> Value {
+        let content = json!([{"type": "text", "text": self.told()}]);
+        match era {
+            Era::Modern => json!({"resultType": "complete", "content": content, "isError": true}),
+            Era::Legacy => json!({"content": content, "isError": true}),
+        }
     }
 
     /// The whole response.

@@ -11,16 +11,19 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::as_conversions))]
 
+pub mod approval;
 pub mod audit;
 pub mod auth;
 pub mod authz;
 pub mod call;
+pub mod condition;
 pub mod config;
 pub mod cool_off;
 pub mod decode;
 pub mod denial;
 pub mod event;
 pub mod exchange;
+pub mod explain;
 pub mod failure;
 pub mod id;
 pub mod json;

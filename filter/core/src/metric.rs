@@ -56,6 +56,11 @@ pub enum Metric {
         /// The window's name.
         limit: String,
     },
+    /// Requests that a rule on trial would have refused.
+    ShadowDenied {
+        /// The kind of check.
+        check: &'static str,
+    },
     /// 1 while a dependency answers, else 0.
     DependencyUp(Dependency),
     /// How long a dependency took to answer, in milliseconds.
@@ -100,6 +105,7 @@ impl Metric {
             | Self::RateLimited { .. }
             | Self::BudgetAlerts { .. }
             | Self::Degraded { .. }
+            | Self::ShadowDenied { .. }
             | Self::AuditEntries => Kind::Counter,
             Self::DependencyUp(_) | Self::PolicyVersion { .. } => Kind::Gauge,
             Self::RequestDuration { .. } | Self::DependencyDuration(_) => Kind::Histogram,
@@ -132,6 +138,7 @@ impl Metric {
             Self::Degraded { dependency, outcome } => {
                 named("degraded_total", &[("dependency", dependency), ("outcome", outcome)])
             }
+            Self::ShadowDenied { check } => named("shadow_denied_total", &[("check", check)]),
             Self::DependencyUp(dependency) => {
                 named("dependency_up", &[("dependency", dependency.name())])
             }
@@ -227,9 +234,13 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
         AuditEvent::BudgetAlert { limit, .. } => {
             Some(Metric::BudgetAlerts { limit: limit.clone() })
         }
+        AuditEvent::ShadowDenied { check, .. } => Some(Metric::ShadowDenied { check }),
         // What is refused or decided meanwhile is counted there, request by request.
         AuditEvent::AuthSuccess { .. }
         | AuditEvent::ToolAccessDenied { .. }
+        | AuditEvent::RecordsCapped { .. }
+        | AuditEvent::ApprovalRequested { .. }
+        | AuditEvent::ApprovalUsed { .. }
         | AuditEvent::CoolOffStarted { .. }
         | AuditEvent::CoolOffEnded { .. }
         | AuditEvent::PolicyUnusable { .. }

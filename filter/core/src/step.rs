@@ -2,6 +2,7 @@
 
 use crate::call::{Call, CallId};
 use crate::denial::Denial;
+use crate::mcp::Body;
 use crate::metric::Metric;
 use crate::secret::Secret;
 
@@ -34,6 +35,8 @@ pub enum Effect {
         /// Possibly a credential.
         value: Secret,
     },
+    /// Put these bytes in the place of the whole request body, which is held.
+    ReplaceRequestBody(Body),
     /// Set a response header, replacing any present one.
     SetResponseHeader {
         /// In lower case.

@@ -20,6 +20,10 @@ pub enum Deed {
     KeyRotate,
     /// A key was revoked.
     KeyRevoke,
+    /// A call that waited for a person was granted.
+    CallGrant,
+    /// A call that waited for a person was denied.
+    CallDeny,
     /// A policy was pushed.
     PolicyPush,
     /// An earlier policy was made the active one again.
@@ -41,6 +45,8 @@ impl Deed {
             Self::KeySet => "key.set",
             Self::KeyRotate => "key.rotate",
             Self::KeyRevoke => "key.revoke",
+            Self::CallGrant => "call.grant",
+            Self::CallDeny => "call.deny",
             Self::PolicyPush => "policy.push",
             Self::PolicyRollback => "policy.rollback",
             Self::LimitsReset => "limits.reset",

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::event::AuditEvent;
 use super::redact::{Redaction, redact};
 use crate::auth::{Identity, Principal};
+use crate::authz::Shadowed;
 use crate::denial::{Denial, ceil_ms};
 use crate::event::Head;
 use crate::json;
@@ -104,7 +105,7 @@ pub struct Entry {
 /// The gateway's verdict.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Decision {
-    /// `allow` or `deny`.
+    /// `allow`, `deny` or `shadow_deny`: let go, although a rule on trial says no.
     pub effect: &'static str,
     /// The rule that was decisive.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -152,7 +153,11 @@ impl Entry {
                 address: self.client_address.clone(),
                 path: self.path.clone(),
             }),
-            Denial::UnknownTool(_) | Denial::Forbidden { .. } => {
+            Denial::UnknownTool(_)
+            | Denial::Forbidden { .. }
+            | Denial::Condition { .. }
+            | Denial::Arguments { .. }
+            | Denial::Approval { .. } => {
                 let client_id = self.api_key_id.as_ref().or(self.client_id.as_ref());
                 if let (Some(client_id), Some(tool)) = (client_id, &self.tool_name) {
                     let (client_id, tool) = (client_id.clone(), tool.clone());
@@ -166,6 +171,17 @@ impl Entry {
                 });
             }
             _ => {}
+        }
+    }
+
+    /// Notes that the request goes on, and what would have kept it from doing so.
+    pub fn pass(&mut self, shadowed: &[Shadowed]) {
+        match shadowed.first() {
+            Some(first) => {
+                self.decision.effect = "shadow_deny";
+                self.decision.rule.clone_from(&first.rule);
+            }
+            None => self.decision.effect = "allow",
         }
     }
 

@@ -4,6 +4,7 @@
 //! metric's business.
 
 use serde::Serialize;
+use serde_json::Value;
 
 /// One event of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +30,33 @@ pub enum AuditEvent {
         client_id: String,
         /// The tool.
         tool: String,
+    },
+    /// A rule on trial would have refused the request.
+    ShadowDenied {
+        /// The kind of check.
+        check: &'static str,
+        /// The rule.
+        rule: String,
+    },
+    /// An argument went on as the most that its rule allows.
+    RecordsCapped {
+        /// The argument.
+        argument: String,
+        /// What was asked for, if it was there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        asked: Option<Value>,
+        /// What went on.
+        max: u64,
+    },
+    /// A person is asked to agree to the call.
+    ApprovalRequested {
+        /// Under which id it can be granted.
+        id: String,
+    },
+    /// The call was made because a person had agreed to it.
+    ApprovalUsed {
+        /// Under which id it was granted.
+        id: String,
     },
     /// The caller does not back off, and is refused for a while. Further refusals until then are counted, and
     /// told by [`AuditEvent::CoolOffEnded`].

@@ -41,6 +41,12 @@ pub(super) fn without_redis(policy: Option<&InlinePolicy>, faults: &mut Faults) 
         let expected = "no limits without Redis, which counts them";
         faults.push("policy", format!("the limit {}", limit.name), expected);
     }
+    for (name, connector) in &policy.connectors {
+        for (tool, _) in connector.tools.iter().filter(|(_, tool)| tool.approval.is_some()) {
+            let found = format!("the approval of {name}'s tool {tool:?}");
+            faults.push("policy", found, "no approvals without Redis, which keeps them");
+        }
+    }
 }
 
 /// What is asked for in vain when Redis is sharded.

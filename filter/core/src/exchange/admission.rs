@@ -10,25 +10,27 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use, Value};
 
+use super::approving::{self, Sought};
 use super::backing_off;
 use super::basis::Basis;
 use super::binding::Bound;
-use super::credit::{Credential, credit, fetch, secret_outcome};
+use super::credit::{Credential, credit, fetch};
 use super::degraded::without_redis;
 use super::intake::Reading;
-use super::verdict::{Verdict, judge};
+use super::verdict::{Grant, Verdict, judge};
 use super::{Next, Stage, Turn};
 use crate::audit::AuditEvent;
 use crate::auth::Claimant;
 use crate::auth::certificate::PeerCertificate;
+use crate::authz::Shadowed;
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
 use crate::id::PolicyVersion;
 use crate::json;
 use crate::limit::slices::{Draws, Settled};
-use crate::mcp::Message;
-use crate::policy;
+use crate::mcp::{Body, Message};
+use crate::policy::{self, Check};
 use crate::step::Gate;
 
 /// How often a record or policy may move under one request before it is refused.
@@ -44,8 +46,8 @@ pub(super) struct Request {
     /// The client certificate that came with the claim, when certificates count.
     pub(super) certificate: Option<PeerCertificate>,
     pub(super) message: Result<Message, Denial>,
-    /// How long its body is.
-    pub(super) bytes: u64,
+    /// The body that it came in; empty if there is none.
+    pub(super) body: Body,
     /// Sessions and tasks that it refers to.
     pub(super) bound: Vec<Bound>,
     pub(super) leg: Leg,
@@ -107,7 +109,7 @@ fn unconfirmed(request: Box<Request>, verdict: Verdict, turn: &mut Turn<'_>) -> 
         (Verdict::Refused(denial), _) => turn.refuse(denial),
         (Verdict::Open | Verdict::NeedsPolicy(_), _) => turn.refuse(Denial::PolicyUnusable),
         (Verdict::Allowed(_), Some(bound)) => turn.refuse(bound.unknown()),
-        (Verdict::Allowed(grant), None) if grant.quotas.is_empty() => {
+        (Verdict::Allowed(grant), None) if grant.quotas.is_empty() && grant.sought.is_none() => {
             credit(request, grant, Credential::Settled, turn)
         }
         (Verdict::Allowed(_), None) => turn.refuse(Denial::PolicyUnusable),
@@ -126,6 +128,7 @@ fn ask(
     let mut guards = basis.guards(claimant);
     let bound = request.bound.iter();
     guards.extend(bound.map(|bound| bound.guard(claimant.org(), claimant.holder())));
+    guards.extend(sought(&verdict).map(Sought::guard));
     let (quotas, template) = match &verdict {
         Verdict::Allowed(grant) => (grant.quotas.as_slice(), grant.credential.clone()),
         // Refused requests ask too: the record or policy that refuses may be gone by now.
@@ -141,6 +144,14 @@ fn ask(
     };
     let stage = Admitting { request, basis, verdict, admit, draws, call, credential, rounds };
     (Stage::Admitting(Box::new(stage)), Gate::Hold)
+}
+
+/// The approval that a verdict hangs on besides.
+fn sought(verdict: &Verdict) -> Option<&Sought> {
+    match verdict {
+        Verdict::Allowed(grant) => grant.sought.as_ref(),
+        Verdict::Open | Verdict::NeedsPolicy(_) | Verdict::Refused(_) => None,
+    }
 }
 
 /// How often the use of one secret is written down by one worker.
@@ -162,14 +173,7 @@ impl Admitting {
             Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
             Event::CallFailed { id, why } if id == self.call => self.unanswered(why, turn),
             Event::CallDone { .. } | Event::CallFailed { .. } => {
-                if let Credential::Waiting(secret, call) = &self.credential
-                    && let Some(outcome) = secret_outcome(event, *call, secret, turn)
-                {
-                    self.credential = match outcome {
-                        Ok(()) => Credential::Settled,
-                        Err(why) => Credential::Failed(secret.clone(), why),
-                    };
-                }
+                self.credential = self.credential.settled(event, turn);
                 (Stage::Admitting(self), Gate::Hold)
             }
             event => held(event, "admitting", turn, || Stage::Admitting(self)),
@@ -190,6 +194,7 @@ impl Admitting {
         }
         match (reply, self.verdict) {
             (Ok(AdmitReply::Moved(states)), verdict) => {
+                let unapproved = sought(&verdict).cloned();
                 if let Verdict::Allowed(grant) = verdict {
                     turn.worker.slices.give_back(self.draws, &grant.quotas);
                 }
@@ -198,24 +203,33 @@ impl Admitting {
                 if basis.learn(claimant, &mut states, turn.worker).is_none() {
                     return turn.refuse(unreadable);
                 }
-                let foreign = self.request.bound.iter().zip(states);
+                let bound = &self.request.bound;
+                let of_bound: Vec<_> = states.by_ref().take(bound.len()).collect();
+                let foreign = bound.iter().zip(of_bound);
                 let foreign = foreign.filter(|(_, state)| *state != GuardState::Unmoved);
                 let foreign = foreign.map(|(bound, _)| bound.unknown()).next();
-                decide(self.request, basis, foreign, self.credential, self.rounds, turn)
+                let moved = states.next().filter(|state| *state != GuardState::Unmoved);
+                let unapproved = unapproved.filter(|_| moved.is_some());
+                let (request, credential) = (self.request, self.credential);
+                decide(request, basis, foreign, unapproved, credential, self.rounds, turn)
             }
             (Ok(AdmitReply::Admitted(states)), Verdict::Allowed(grant)) => {
                 let slices = &mut turn.worker.slices;
                 match slices.admitted(self.draws, &grant.quotas, states, turn.now) {
                     Settled::For(states) => {
                         turn.tell(&grant.quotas, &states);
-                        credit(self.request, grant, self.credential, turn)
+                        admitted(self.request, grant, self.credential, turn)
                     }
                     Settled::Again => {
-                        decide(self.request, self.basis, None, self.credential, self.rounds, turn)
+                        let Self { request, basis, credential, rounds, .. } = self;
+                        decide(request, basis, None, None, credential, rounds, turn)
                     }
                 }
             }
-            (Ok(AdmitReply::Limited { retry_after, window, windows }), Verdict::Allowed(grant)) => {
+            (
+                Ok(AdmitReply::Limited { retry_after, window, windows }),
+                Verdict::Allowed(mut grant),
+            ) => {
                 let limit = self.draws.asked(window).and_then(|at| grant.quotas.get(at));
                 let limit = limit.map(|quota| quota.name.clone());
                 let slices = &mut turn.worker.slices;
@@ -223,8 +237,12 @@ impl Admitting {
                     Settled::For(states) => turn.tell(&grant.quotas, &states),
                     Settled::Again => {
                         let Self { request, basis, credential, rounds, .. } = self;
-                        return decide(request, basis, None, credential, rounds, turn);
+                        return decide(request, basis, None, None, credential, rounds, turn);
                     }
+                }
+                if let Some(rule) = limit.clone().filter(|_| grant.limits_are_on_trial()) {
+                    grant.shadowed.push(Shadowed { check: Check::Limits, rule });
+                    return admitted(self.request, grant, self.credential, turn);
                 }
                 match (limit, retry_after) {
                     (Some(limit), Some(retry_after)) => {
@@ -255,12 +273,26 @@ impl Admitting {
     }
 }
 
+/// Goes on with a call that Redis admitted.
+fn admitted(
+    request: Box<Request>,
+    grant: Box<Grant>,
+    credential: Credential,
+    turn: &mut Turn<'_>,
+) -> Next {
+    match grant.sought.clone() {
+        Some(sought) => approving::take(request, grant, credential, sought, turn),
+        None => credit(request, grant, credential, turn),
+    }
+}
+
 /// Judges again, on what Redis just said. Something foreign is refused as unknown, once the caller
 /// proved who it is.
 fn decide(
     request: Box<Request>,
     basis: Basis,
     foreign: Option<Denial>,
+    unapproved: Option<Sought>,
     credential: Credential,
     rounds: u8,
     turn: &mut Turn<'_>,
@@ -274,7 +306,7 @@ fn decide(
         (Verdict::Refused(denial @ Denial::Unauthenticated(_)), _) | (_, Some(denial)) => {
             turn.refuse(denial)
         }
-        (verdict, None) => proceed(request, basis, verdict, credential, rounds, turn),
+        (verdict, None) => proceed(request, basis, verdict, unapproved, credential, rounds, turn),
     }
 }
 
@@ -283,14 +315,18 @@ fn proceed(
     request: Box<Request>,
     basis: Basis,
     verdict: Verdict,
+    unapproved: Option<Sought>,
     credential: Credential,
     rounds: u8,
     turn: &mut Turn<'_>,
 ) -> Next {
     match verdict {
         Verdict::Refused(denial) => turn.refuse(denial),
-        Verdict::Allowed(grant) if grant.quotas.is_empty() => {
+        Verdict::Allowed(grant) if grant.quotas.is_empty() && grant.sought.is_none() => {
             credit(request, grant, credential, turn)
+        }
+        Verdict::Allowed(grant) if unapproved.is_some() && grant.sought == unapproved => {
+            approving::ask(request, grant, turn)
         }
         Verdict::Allowed(_) => ask(request, basis, verdict, credential, rounds, turn),
         Verdict::NeedsPolicy(version) => {
@@ -309,7 +345,8 @@ impl Loading {
                 if !self.compile(value, turn) {
                     self.unusable(turn);
                 }
-                decide(self.request, self.basis, None, Credential::Settled, self.rounds, turn)
+                let (request, basis) = (self.request, self.basis);
+                decide(request, basis, None, None, Credential::Settled, self.rounds, turn)
             }
             Event::CallDone { id, reply: Reply::Vault { .. } | Reply::Keys } if id == self.call => {
                 turn.refuse(Denial::PolicyUnusable)

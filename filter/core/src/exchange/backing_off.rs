@@ -18,7 +18,7 @@ use crate::step::{Effect, Gate};
 
 /// The refusal of a call that would be allowed, if its caller has to cool off.
 pub(super) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Option<Next> {
-    let rule = grant.policy.cool_off.as_ref()?;
+    let rule = grant.policy.cool_off.as_ref().filter(|_| !grant.limits_are_on_trial())?;
     let Ok(Operation::CallTool(call)) = request.message.as_ref().map(|message| &message.operation)
     else {
         return None;
@@ -70,7 +70,7 @@ fn start(cooling: &Cooling, least: Duration, turn: &mut Turn<'_>) -> Next {
 fn refuse_unwritten(cooling: &Cooling, turn: &mut Turn<'_>) -> Next {
     let limit = cooling.reason.rule().to_owned();
     let denial = Denial::Limited { limit, retry_after: cooling.rest };
-    if turn.context.sent == Sent::Headers {
+    if turn.context.sent != Sent::Nothing {
         return turn.refuse(denial);
     }
     turn.note(&denial);

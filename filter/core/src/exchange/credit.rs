@@ -8,10 +8,14 @@ use super::degraded::without_vault;
 use super::response::Upstream;
 use super::verdict::Grant;
 use super::{Next, Sent, Stage, Turn};
+use crate::audit::AuditEvent;
+use crate::authz::{Amendment, Shadowed};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
-use crate::mcp::Message;
+use crate::mcp::Body;
+use crate::mcp::amend::amend;
+use crate::policy::Connector;
 use crate::secret::Secret;
 use crate::step::{Effect, Gate};
 use crate::vault::{CredentialTemplate, Lease, SecretRef};
@@ -78,6 +82,18 @@ pub(super) fn credit(
         }
     };
     (Stage::Crediting(Box::new(Crediting { request, grant, secret, call })), Gate::Hold)
+}
+
+impl Credential {
+    /// The same, once `event` is about its read.
+    pub(super) fn settled(&self, event: Event, turn: &mut Turn<'_>) -> Self {
+        let Self::Waiting(secret, call) = self else { return self.clone() };
+        match secret_outcome(event, *call, secret, turn) {
+            Some(Ok(())) => Self::Settled,
+            Some(Err(why)) => Self::Failed(secret.clone(), why),
+            None => self.clone(),
+        }
+    }
 }
 
 impl Crediting {
@@ -158,30 +174,74 @@ fn pass(
     credential: Option<(String, Secret)>,
     turn: &mut Turn<'_>,
 ) -> Next {
-    turn.context.entry.decision.effect = "allow";
+    turn.context.entry.pass(&grant.shadowed);
     turn.context.entry.credits = grant.price.map(|price| price.call);
     match request.leg {
         Leg::Whole => {
             rewrite(&request.strip, &grant, credential, turn);
-            sent(request.message, &grant, turn)
+            sent(request, &grant, turn)
         }
         Leg::Head(reading) => {
             rewrite(&request.strip, &grant, credential, turn);
             turn.context.sent = Sent::Headers;
+            let connector = grant.policy.connectors.get(&grant.connector);
+            if connector.is_some_and(Connector::amends) {
+                turn.effects.push(Effect::RemoveRequestHeader("content-length".to_owned()));
+                turn.context.sent = Sent::HeadersWithoutLength;
+            }
             (Stage::Reading(reading), Gate::Pass)
         }
-        Leg::Body => sent(request.message, &grant, turn),
+        Leg::Body => sent(request, &grant, turn),
     }
 }
 
-fn sent(message: Result<Message, Denial>, grant: &Grant, turn: &mut Turn<'_>) -> Next {
-    match message {
+fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Next {
+    let shadowed = grant.shadowed.iter().map(|Shadowed { check, rule }| AuditEvent::ShadowDenied {
+        check: check.name(),
+        rule: rule.clone(),
+    });
+    turn.context.entry.events.extend(shadowed);
+    if let Some(amendment) = &grant.ruling.amendment
+        && let Err(denial) = replace_body(&request, amendment, turn)
+    {
+        return turn.refuse(denial);
+    }
+    match request.message {
         Ok(message) => {
             let upstream = Upstream::new(message.operation, grant);
             (Stage::Upstream(Box::new(upstream)), Gate::Pass)
         }
         Err(_) => turn.refuse(Denial::Internal("message")),
     }
+}
+
+/// Puts an argument that goes on in the place of the one that came.
+fn replace_body(
+    request: &Request,
+    amendment: &Amendment,
+    turn: &mut Turn<'_>,
+) -> Result<(), Denial> {
+    let Amendment { argument, asked, value } = amendment;
+    let body =
+        amend(request.body.bytes(), argument, *value).ok_or(Denial::Internal("amendment"))?;
+    match turn.context.sent {
+        Sent::HeadersWithoutLength => {}
+        Sent::Nothing => {
+            let name = "content-length".to_owned();
+            turn.effects.push(Effect::RemoveRequestHeader(name.clone()));
+            let value = Secret::new(body.len().to_string());
+            turn.effects.push(Effect::AddRequestHeader { name, value });
+        }
+        // The cap is younger than the verdict on the headers: they promise a length, and an upstream
+        // would take what exceeds it for another request.
+        Sent::Headers if body.len() == request.body.bytes().len() => {}
+        Sent::Headers => return Err(Denial::PolicyUnusable),
+    }
+    let (argument, asked) = (argument.clone(), asked.clone());
+    let capped = AuditEvent::RecordsCapped { argument, asked, max: *value };
+    turn.context.entry.events.push(capped);
+    turn.effects.push(Effect::ReplaceRequestBody(Body::new(body)));
+    Ok(())
 }
 
 /// Headers that never go upstream: the client's credentials, what would compress an answer that has

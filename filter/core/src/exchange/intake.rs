@@ -14,7 +14,7 @@ use crate::config::Mode;
 use crate::denial::Denial;
 use crate::event::{Event, Head};
 use crate::limit;
-use crate::mcp::{Message, Operation, headers};
+use crate::mcp::{Body, Message, Operation, headers};
 use crate::step::{Gate, LocalReply};
 
 /// Answered by the gateway, without credential.
@@ -141,7 +141,7 @@ fn is_plain_json(head: &Head) -> bool {
 impl Reading {
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
-            Event::Body(body) => self.whole(Some(&body), turn),
+            Event::Body(body) => self.whole(Some(body), turn),
             Event::BodyTooLarge => {
                 let limit = turn.worker.config.max_body_bytes;
                 turn.refuse(Denial::BodyTooLarge(limit))
@@ -167,13 +167,14 @@ impl Reading {
         let Caller { claimant, certificate } = self.caller.clone();
         self.leg = Leg::Body;
         let leg = Leg::Head(Box::new(self));
-        let request = Request { path, bound, strip, claimant, certificate, message, bytes: 0, leg };
+        let body = Body::default();
+        let request = Request { path, bound, strip, claimant, certificate, message, body, leg };
         admission::admit(Box::new(request), turn)
     }
 
     /// The request is here as a whole.
-    fn whole(self, body: Option<&[u8]>, turn: &mut Turn<'_>) -> Next {
-        let message = match (self.fault, body) {
+    fn whole(self, body: Option<Vec<u8>>, turn: &mut Turn<'_>) -> Next {
+        let message = match (self.fault, &body) {
             (Some(fault), _) => Err(fault),
             (None, Some(body)) => Message::parse(body).map_err(|malformed| {
                 turn.context.sender = malformed.sender;
@@ -202,7 +203,7 @@ impl Reading {
             claimant: self.caller.claimant,
             certificate: self.caller.certificate,
             message,
-            bytes: body.and_then(|body| u64::try_from(body.len()).ok()).unwrap_or_default(),
+            body: body.map(Body::new).unwrap_or_default(),
             leg: self.leg,
         };
         admission::admit(Box::new(request), turn)

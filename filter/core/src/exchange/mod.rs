@@ -4,11 +4,12 @@
 //! known by then; an event moves the exchange to its next stage or leaves it where it is.
 //!
 //! ```text
-//! Head ─ headers ─▶ (Proving ─▶) Reading ─ body ─▶ Admitting ⇄ Loading ─▶ Crediting ─▶ Upstream ─▶ (Claiming ─▶) Answering
+//! Head ─ headers ─▶ (Proving ─▶) Reading ─ body ─▶ Admitting ⇄ Loading ─▶ (Approving ─▶) Crediting ─▶ Upstream ─▶ (Claiming ─▶) Answering
 //!   └──────────────────────┴───────────┴──────────────────┴── refusal ──┴──────────────┴─▶ Ended ─▶ Closed
 //! ```
 
 mod admission;
+mod approving;
 mod backing_off;
 mod basis;
 mod binding;
@@ -39,6 +40,7 @@ use crate::time::UnixTime;
 use crate::worker::Worker;
 
 use admission::{Admitting, Loading};
+use approving::Approving;
 use binding::Claiming;
 use credit::Crediting;
 use intake::Reading;
@@ -66,6 +68,8 @@ enum Stage {
     Admitting(Box<Admitting>),
     /// A policy that this worker has not seen.
     Loading(Box<Loading>),
+    /// Redis's word on a call that a person has to agree to.
+    Approving(Box<Approving>),
     /// The connector's credential.
     Crediting(Box<Crediting>),
     /// The upstream's response headers.
@@ -125,8 +129,10 @@ enum Answers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
     Nothing,
-    /// The headers (`split` mode); the body is not judged yet.
+    /// The headers (`split` mode); the body is not judged yet, and has to stay as long as they say.
     Headers,
+    /// The same, without a length: the body may become another one.
+    HeadersWithoutLength,
 }
 
 /// One turn of the machine: the memory it may use, the time, and what it wants done.
@@ -206,6 +212,7 @@ impl Stage {
             Self::Proving(stage) => stage.on(event, turn),
             Self::Admitting(stage) => stage.on(event, turn),
             Self::Loading(stage) => stage.on(event, turn),
+            Self::Approving(stage) => stage.on(event, turn),
             Self::Crediting(stage) => stage.on(event, turn),
             Self::Upstream(stage) => stage.on(event, turn),
             Self::Claiming(stage) => stage.on(event, turn),
@@ -262,7 +269,7 @@ impl Turn<'_> {
         let era = self.context.era;
         let entry = &mut self.context.entry;
         entry.status = denial.audit_status().name();
-        entry.error_code = Some(denial.code(era));
+        entry.error_code = denial.error_code(era);
         entry.decision.effect = denial.effect();
         entry.decision.rule = denial.rule();
         entry.note_denial(denial);
@@ -275,7 +282,8 @@ impl Turn<'_> {
     /// A response arrived although the request did not pass: the proxy itself answers, say because the
     /// body did not come in time, and that goes on. In `split` mode the upstream may be the reason.
     fn proxy_answers(&mut self, event: &Event, rule: &str) -> Next {
-        if let (Event::ResponseHead(head), Sent::Headers) = (event, self.context.sent)
+        if let (Event::ResponseHead(head), Sent::Headers | Sent::HeadersWithoutLength) =
+            (event, self.context.sent)
             && head.origin == Origin::Proxy
             && head.status >= 500
         {
@@ -314,6 +322,7 @@ impl Turn<'_> {
             | Stage::Reading(_)
             | Stage::Admitting(_)
             | Stage::Loading(_)
+            | Stage::Approving(_)
             | Stage::Crediting(_) => {
                 entry.status = AuditStatus::Aborted.name();
                 entry.decision.effect = "deny";

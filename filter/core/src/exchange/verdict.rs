@@ -5,7 +5,10 @@
 
 use std::rc::Rc;
 
+use serde_json::Map;
+
 use super::admission::{Leg, Request};
+use super::approving::Sought;
 use super::basis::{Basis, Known, Standing};
 use super::binding::Bound;
 use crate::audit::Entry;
@@ -14,13 +17,13 @@ use crate::auth::certificate::Fingerprint;
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::Peer;
 use crate::auth::{AuthFailure, Claimant, Identity, Principal, Proven};
-use crate::authz;
+use crate::authz::{self, Case, Ruling, Seen, Shadowed, Trail};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
 use crate::id::{PolicyName, PolicyVersion};
 use crate::limit::{Called, Quota};
 use crate::mcp::{Era, Operation};
-use crate::policy::{Policy, Price};
+use crate::policy::{Check, Enforcement, Policy, Price};
 use crate::time::UnixTime;
 use crate::vault::CredentialTemplate;
 use crate::worker::{Cached, CachedRecord, Worker};
@@ -49,6 +52,22 @@ pub(super) struct Grant {
     pub(super) quotas: Vec<Quota>,
     /// What it costs, if it is a call.
     pub(super) price: Option<Price>,
+    /// How it goes on.
+    pub(super) ruling: Ruling,
+    /// The approval that it hangs on.
+    pub(super) sought: Option<Sought>,
+    /// What would have been refused, were it not on trial.
+    pub(super) shadowed: Vec<Shadowed>,
+}
+
+impl Grant {
+    /// Whether a window that is used up refuses nothing.
+    pub(super) fn limits_are_on_trial(&self) -> bool {
+        match self.policy.enforcement(Check::Limits, Enforcement::Enforce) {
+            Enforcement::Enforce => false,
+            Enforcement::Shadow => true,
+        }
+    }
 }
 
 /// Judges `request` on `basis`; writes into `entry` what becomes known on the way.
@@ -87,7 +106,7 @@ pub(super) fn judge(
     };
     worker.set_good(&principal.org, &version);
     entry.policy_version = Some(version.to_string());
-    match grant(request, principal, policy, worker, entry) {
+    match grant(request, (principal, now), policy, worker, entry) {
         Ok(grant) => Verdict::Allowed(Box::new(grant)),
         Err(denial) => Verdict::Refused(denial),
     }
@@ -183,7 +202,7 @@ fn no_policy(claimant: &Claimant) -> Denial {
 
 fn grant(
     request: &Request,
-    principal: Principal,
+    (principal, now): (Principal, UnixTime),
     policy: Rc<Policy>,
     worker: &Worker,
     entry: &mut Entry,
@@ -199,20 +218,34 @@ fn grant(
     if posts_to_stream && !request.bound.iter().any(|bound| matches!(bound, Bound::Session(_))) {
         return Err(Denial::UnknownSession);
     }
-    if !policy.tiers.contains_key(&principal.tier) {
-        return Err(Denial::Forbidden { rule: format!("tiers.{}", principal.tier) });
-    }
-    match authz::judge(&policy, &principal, (name, connector), message) {
+    let case = Case {
+        policy: &policy,
+        principal: &principal,
+        claims: &Map::new(),
+        name,
+        connector,
+        message,
+        seen: match request.leg {
+            Leg::Head(_) => Seen::Head,
+            Leg::Whole | Leg::Body => Seen::Whole,
+        },
+        now,
+        source: &entry.client_address,
+    };
+    let mut trail = Trail::default();
+    let ruling = match authz::judge(&case, &mut trail) {
         // A client knows an answer with status 200 by its id only, and that comes with the body.
         Err(denial) if matches!(request.leg, Leg::Head(_)) && denial.status(Era::Modern) == 200 => {
+            Ruling::default()
         }
-        verdict => verdict?,
-    }
+        ruling => ruling?,
+    };
+    let shadowed = trail.shadowed;
     let called = match &message.operation {
         // Of a call that is only announced, nothing is drawn yet.
         _ if matches!(request.leg, Leg::Head(_)) => None,
         Operation::CallTool(call) => {
-            Some(Called { connector: name, tool: &call.name, bytes: request.bytes })
+            Some(Called { connector: name, tool: &call.name, bytes: request.body.length() })
         }
         // Only calls are counted.
         Operation::Initialize
@@ -230,5 +263,7 @@ fn grant(
     let quotas = called.map(|called| called.quotas(&policy, &principal)).unwrap_or_default();
     let price = called.map(|called| called.price(&policy));
     let (connector, credential) = (name.clone(), connector.credential.clone());
-    Ok(Grant { principal, policy: policy.clone(), connector, credential, quotas, price })
+    let policy = policy.clone();
+    let sought = Sought::of(&ruling, &principal, &connector, &message.operation);
+    Ok(Grant { principal, policy, connector, credential, quotas, price, ruling, sought, shadowed })
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns the reading of messages, versions, lists and event streams. Decides nothing.
 
+pub mod amend;
 pub mod headers;
 pub mod list;
 pub mod message;
@@ -9,6 +10,7 @@ pub mod operation;
 pub mod outcome;
 pub mod sse;
 
+pub use amend::Body;
 pub use message::{Message, Sender};
 pub use operation::{Listing, Operation, ToolCall};
 

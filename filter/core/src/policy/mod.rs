@@ -6,6 +6,7 @@
 mod activation;
 mod document;
 mod glob;
+mod rule;
 #[cfg(test)]
 mod tests;
 
@@ -15,15 +16,17 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::auth::Writes;
 pub use crate::decode::{Fault as PolicyError, Faults as PolicyErrors};
 use crate::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 use crate::json;
 use crate::vault::CredentialTemplate;
 pub use activation::{Activation, Canary};
 pub use glob::Globs;
+pub use rule::{Approval, Cap, Check, Enforcement, Names, OnExcess, Requirement};
 
 /// A compiled policy document.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// The organisations it is for.
     pub organisations: BTreeSet<OrgId>,
@@ -43,6 +46,10 @@ pub struct Policy {
     pub keys: BTreeMap<KeyId, Vec<Limit>>,
     /// Argument names that the audit log redacts besides the built-in ones.
     pub redact: Vec<String>,
+    /// Whether all of it is on trial.
+    pub enforcement: Enforcement,
+    /// Checks that are on trial.
+    pub shadow: BTreeSet<Check>,
 }
 
 /// One MCP server behind the gateway.
@@ -62,10 +69,12 @@ pub struct Connector {
     pub scopes: Vec<String>,
     /// What is stated about single tools.
     pub tools: BTreeMap<String, Tool>,
+    /// What every call of its tools must meet.
+    pub conditions: Vec<Requirement>,
 }
 
 /// What the policy states about one tool. Of a tool that it does not name nothing is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tool {
     /// Whether calling it changes nothing.
     pub read_only: bool,
@@ -75,6 +84,12 @@ pub struct Tool {
     pub row_price: u64,
     /// Scopes that a credential which knows scopes must have to call it, besides the connector's.
     pub scopes: Vec<String>,
+    /// The most records that a call may ask for.
+    pub max_records: Option<Cap>,
+    /// Whether a person has to agree to each call.
+    pub approval: Option<Approval>,
+    /// What every call of it must meet.
+    pub conditions: Vec<Requirement>,
 }
 
 /// What one call costs, in credits.
@@ -86,7 +101,28 @@ pub struct Price {
     pub row: u64,
 }
 
+impl Tool {
+    /// Whether the policy vouches that calling it changes nothing. What a server says now of itself does not count.
+    #[must_use]
+    pub fn reads_only(&self) -> bool {
+        self.read_only
+    }
+}
+
 impl Connector {
+    /// Whether the policy vouches that calling `tool` changes nothing; of an unknown tool it does not.
+    #[must_use]
+    pub fn reads_only(&self, tool: &str) -> bool {
+        self.tools.get(tool).is_some_and(Tool::reads_only)
+    }
+
+    /// Whether a call of one of its tools may go on with another argument than it came with.
+    #[must_use]
+    pub fn amends(&self) -> bool {
+        let mut caps = self.tools.values().filter_map(|tool| tool.max_records.as_ref());
+        caps.any(|cap| cap.on_excess == OnExcess::Clamp)
+    }
+
     /// Every path that reaches it.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.path.as_str()).chain(self.messages.as_deref())
@@ -98,6 +134,10 @@ impl Connector {
 pub struct Role {
     /// Grants by connector.
     pub connectors: BTreeMap<PolicyName, Access>,
+    /// Whether it may call tools that change something.
+    pub writes: Writes,
+    /// What every call must meet.
+    pub conditions: Vec<Requirement>,
 }
 
 /// What of one connector is open to one role.
@@ -107,10 +147,18 @@ pub struct Access {
     pub allow: Globs,
     /// Tools that are visible, but refused when called.
     pub show: Globs,
+    /// Tools that are not there, whatever else is said.
+    pub deny: Globs,
     /// Prompts, by name.
-    pub prompts: Globs,
+    pub prompts: Names,
     /// Resources and templates, by URI.
-    pub resources: Globs,
+    pub resources: Names,
+    /// Whether tools that change something may be called.
+    pub writes: Writes,
+    /// What every call must meet.
+    pub conditions: Vec<Requirement>,
+    /// Whether what it does not open is on trial.
+    pub enforcement: Enforcement,
 }
 
 /// One sliding window.
@@ -221,6 +269,15 @@ impl Policy {
     #[must_use]
     pub fn global_limit(&self) -> Option<&Limit> {
         self.limits.iter().find(|limit| limit.per.contains(&Dimension::Global))
+    }
+
+    /// Whether a rule of a check is enforced.
+    #[must_use]
+    pub fn enforcement(&self, check: Check, rule: Enforcement) -> Enforcement {
+        if self.shadow.contains(&check) {
+            return Enforcement::Shadow;
+        }
+        self.enforcement.and(rule)
     }
 
     /// What `role` may do on `connector`.

@@ -81,3 +81,65 @@ fn every_fault_is_told_at_once_with_its_path() {
     let golden = include_str!("tests.golden.txt");
     assert_eq!(format!("{faults}\n"), golden);
 }
+
+// Proves: C9
+#[test]
+fn every_fault_of_a_rule_is_told_with_its_place() {
+    let faults = compile(&json!({
+        "version": 1,
+        "organisations": ["acme"],
+        "connectors": {
+            "demo": {
+                "path": "/demo/mcp",
+                "tools": {"pay": {
+                    "conditions": [
+                        {"when": "arguments.amount <= "},
+                        {"when": "argument.amount < 1", "tools": ["x"]},
+                        {"message": "no"}
+                    ],
+                    "max_records": {"argument": "", "max": 0, "on_excess": "drop"},
+                    "approval": "maybe"
+                }},
+                "conditions": [{"when": "now() > 1", "enforcement": "trial", "message": ""}]
+            },
+            "allow_write": {"path": "/w"}
+        },
+        "roles": {"analyst": {
+            "demo": {"deny": "x", "prompts": {"alow": []}, "resources": 7, "allow_write": "no"},
+            "allow_write": 0, "conditions": {}
+        }},
+        "tiers": {},
+        "enforcement": "off",
+        "shadow": ["limits", "auth"]
+    }))
+    .unwrap_err();
+    let golden = include_str!("tests.rules.golden.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/policy/tests.rules.golden.txt");
+        std::fs::write(file, format!("{faults}\n")).unwrap();
+    } else {
+        assert_eq!(format!("{faults}\n"), golden);
+    }
+}
+
+#[test]
+fn rules_compile_to_what_they_say() {
+    let mut document = document();
+    document["connectors"]["demo"]["tools"] = json!({
+        "pay": {"approval": "required", "conditions": [{"when": "true", "enforcement": "shadow"}]},
+        "query_users": {"read_only": true, "max_records": {"argument": "limit", "max": 50}},
+    });
+    document["roles"]["analyst"]["demo"]["prompts"] = json!(["weekly_*"]);
+    document["shadow"] = json!(["caps"]);
+    let policy = compile(&document).unwrap();
+    let tools = &policy.connectors[&PolicyName::new("demo").unwrap()].tools;
+    let pay = &tools["pay"];
+    assert_eq!(pay.approval.unwrap().expires, Duration::from_secs(900));
+    assert_eq!(pay.conditions[0].name, "connectors.demo.tools.pay.conditions[0]");
+    assert_eq!(pay.conditions[0].enforcement, Enforcement::Shadow);
+    let cap = tools["query_users"].max_records.as_ref().unwrap();
+    assert_eq!((cap.max, cap.on_excess), (50, OnExcess::Clamp));
+    let enforced = |check| policy.enforcement(check, Enforcement::Enforce);
+    assert_eq!(enforced(Check::Caps), Enforcement::Shadow);
+    assert_eq!(enforced(Check::Conditions), Enforcement::Enforce);
+}

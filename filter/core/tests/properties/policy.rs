@@ -83,17 +83,7 @@ prop_compose! {
 }
 
 fn policy(limit: Limit) -> Policy {
-    Policy {
-        organisations: Default::default(),
-        connectors: Default::default(),
-        paths: Default::default(),
-        roles: Default::default(),
-        tiers: Default::default(),
-        limits: vec![limit],
-        cool_off: None,
-        keys: Default::default(),
-        redact: Vec::new(),
-    }
+    Policy { limits: vec![limit], ..Policy::default() }
 }
 
 proptest! {

@@ -5,6 +5,7 @@
 
 mod certificates;
 mod limits;
+mod rules;
 mod settings;
 mod shown;
 mod tokens;
@@ -81,6 +82,9 @@ fn record(name: &str) -> Vec<u8> {
 /// A policy document: `v1`, or `v2` in which analysts may also write notes, `v3` without
 /// patience, or `v7` with scopes.
 fn document(name: &str) -> serde_json::Value {
+    if let Some(document) = rules::document(name) {
+        return document;
+    }
     let allow = match name {
         "v1" | "v3" | "v7" => json!(["query_users"]),
         "v2" => json!(["query_users", "create_note"]),
@@ -122,7 +126,7 @@ fn version(name: &str) -> String {
 /// Names in the place of secrets and hashes.
 fn readable(text: &str) -> String {
     let mut text = text.to_owned();
-    for name in ["v1", "v2", "v3", "v4", "v5", "v6", "v7"] {
+    for name in ["v1", "v2", "v3", "v4", "v5", "v6", "v7", "rules", "reader", "trial"] {
         text = text.replace(&version(name), name);
     }
     for name in ["analyst", "stranger"] {
@@ -294,7 +298,9 @@ impl World {
             }
             ["admitted" | "drawn" | "limited", ..] => limits::reply(&words[1..]),
             ["document", name] => bulk(json::canonical(&document(name)).into_bytes()),
-            ["bound"] => Value::Array(vec![Value::Int(1)]),
+            ["asked", state] => Value::Array(vec![Value::Int(1), bulk(state.into())]),
+            ["known", state] => Value::Array(vec![Value::Int(0), bulk(state.into())]),
+            ["bound"] | ["taken"] => Value::Array(vec![Value::Int(1)]),
             ["foreign"] => Value::Array(vec![Value::Int(0)]),
             ["nil"] => Value::Nil,
             ["error"] => Value::Error("ERR broken".into()),
@@ -350,6 +356,9 @@ fn effect(effect: Effect) -> String {
         Effect::RemoveRequestHeader(name) => format!("request header {name}: removed"),
         Effect::AddRequestHeader { name, value } => {
             format!("request header {name}: {}", readable(value.expose()))
+        }
+        Effect::ReplaceRequestBody(body) => {
+            format!("request body becomes {}", String::from_utf8_lossy(body.bytes()))
         }
         Effect::SetResponseHeader { name, value } => format!("response header {name}: {value}"),
         Effect::RemoveResponseHeader(name) => format!("response header {name}: removed"),

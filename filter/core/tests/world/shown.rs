@@ -3,6 +3,7 @@
 use portcullis_core::call::Call;
 
 use super::readable;
+use super::rules::approval;
 use super::words::undigested;
 
 pub(super) fn call(call: Call) -> String {
@@ -22,6 +23,7 @@ pub(super) fn call(call: Call) -> String {
             let (kind, _) = key.rsplit_once(':').unwrap();
             format!("bind {kind}:<digest> to {}", String::from_utf8_lossy(&script.args[0]))
         }
+        Call::Approval(script) => approval(&script),
         Call::Policy(version) => readable(&format!("policy {version}")),
         Call::Secret(secret) => format!("secret {secret}"),
         Call::Keys(issuer) => format!("keys {issuer}"),

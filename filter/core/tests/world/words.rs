@@ -9,6 +9,9 @@ use super::version;
 
 /// A binding's key without the digest of what is bound.
 pub(super) fn undigested(key: &str) -> String {
+    if let Some((org, _)) = key.split_once(":approval:") {
+        return format!("{org}:approval:<digest>");
+    }
     match key.split_once(":bound:") {
         Some((org, rest)) => {
             let (kind, _) = rest.split_once(':').unwrap();

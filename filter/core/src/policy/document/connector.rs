@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::globs;
+use super::role::RESERVED;
+use super::rule::{About, conditions};
 use super::tool::{credits, tools};
 use crate::config::scopes;
 use crate::decode::{Faults, Node};
@@ -12,8 +14,16 @@ use crate::id::PolicyName;
 use crate::policy::{Connector, Globs};
 use crate::vault::{CredentialTemplate, SecretRef};
 
-pub(super) fn connector(_: &PolicyName, node: Node<'_>, faults: &mut Faults) -> Option<Connector> {
+pub(super) fn connector(
+    name: &PolicyName,
+    node: Node<'_>,
+    faults: &mut Faults,
+) -> Option<Connector> {
     const PATH: &str = "an absolute path without query, `//`, `.` or `..`, such as /demo/mcp";
+    if RESERVED.contains(&name.as_str()) {
+        let expected = "a name that roles do not use themselves";
+        faults.push(node.path(), format!("the name {:?}", name.as_str()), expected);
+    }
     let mut fields = node.object(faults, "a connector: an object with `path`")?;
     let path = fields
         .required("path", faults, PATH)
@@ -44,6 +54,7 @@ pub(super) fn connector(_: &PolicyName, node: Node<'_>, faults: &mut Faults) -> 
         Some(node) => scopes(node, faults),
         None => Some(Vec::new()),
     };
+    let conditions = conditions(&mut fields, About::Tools, faults);
     fields.finish(faults);
     Some(Connector {
         path: path?,
@@ -53,6 +64,7 @@ pub(super) fn connector(_: &PolicyName, node: Node<'_>, faults: &mut Faults) -> 
         price: price?,
         scopes: scopes?,
         tools: tools?,
+        conditions: conditions?,
     })
 }
 

@@ -7,6 +7,7 @@ mod connector;
 mod cool_off;
 mod limit;
 mod role;
+mod rule;
 mod tool;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use connector::{connector, distinct_paths};
 use cool_off::cool_off;
 use limit::{keys, limits, tier};
 use role::role;
+use rule::{enforcement, shadow};
 
 /// Longest glob and longest tool name: MCP advises 128 characters.
 const LONGEST_GLOB: usize = 256;
@@ -66,6 +68,7 @@ fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
         Some(node) => texts(node, faults, "a list of argument names", "an argument name"),
         None => Some(Vec::new()),
     };
+    let (enforcement, shadow) = (enforcement(&mut fields, faults), shadow(&mut fields, faults));
     fields.finish(faults);
     let (organisations, connectors) = (organisations?, connectors?);
     let paths = connectors.iter().flat_map(|(name, connector)| {
@@ -81,6 +84,8 @@ fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
         keys: keys?.into_iter().collect(),
         cool_off: cool_off?,
         redact: redact?,
+        enforcement: enforcement?,
+        shadow: shadow?,
     })
 }
 

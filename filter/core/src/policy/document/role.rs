@@ -3,14 +3,23 @@
 //! Owns what may stand where a role is described. Decides nothing about a caller.
 
 use super::globs;
-use crate::decode::{Faults, Node};
+use super::rule::{About, conditions, enforcement, names};
+use crate::auth::Writes;
+use crate::decode::{Faults, Fields, Node};
 use crate::id::PolicyName;
 use crate::policy::{Access, Globs, Role};
 
+/// Members of a role that are no connectors, so no connector may have these names.
+pub(super) const RESERVED: [&str; 2] = ["allow_write", "conditions"];
+
 pub(super) fn role(node: Node<'_>, faults: &mut Faults, connectors: &[&str]) -> Option<Role> {
-    let members = node.members(faults, "a role: an object with one member for each connector")?;
+    let expected = "a role: an object with one member for each connector";
+    let members = node.clone().members(faults, expected)?;
+    let mut own = node.object(faults, expected)?;
+    let writes = writes(&mut own, faults);
+    let conditions = conditions(&mut own, About::Tools, faults);
     let mut role = Role::default();
-    for (name, node) in members {
+    for (name, node) in members.into_iter().filter(|(name, _)| !RESERVED.contains(name)) {
         if !connectors.contains(&name) {
             let expected = format!("one of the connectors: {}", connectors.join(", "));
             faults.push(node.path(), format!("{name:?}"), expected);
@@ -20,20 +29,48 @@ pub(super) fn role(node: Node<'_>, faults: &mut Faults, connectors: &[&str]) -> 
             role.connectors.insert(name, access);
         }
     }
+    (role.writes, role.conditions) = (writes?, conditions?);
     Some(role)
 }
 
 fn access(node: Node<'_>, faults: &mut Faults) -> Option<Access> {
     const TOOLS: &str = "a list of tool names; * and ? are wildcards";
-    let expected = "an object with `allow`, `show`, `prompts` or `resources`";
+    const PROMPTS: &str = "a list of prompt names; * and ? are wildcards";
+    const RESOURCES: &str = "a list of resource URIs; * and ? are wildcards";
+    let expected = "an object with `allow`, `show`, `deny`, `prompts` or `resources`";
     let mut fields = node.object(faults, expected)?;
-    let mut list = |name, expected| match fields.optional(name) {
-        Some(node) => globs(node, faults, expected),
+    let mut list = |name| match fields.optional(name) {
+        Some(node) => globs(node, faults, TOOLS),
         None => Some(Globs::default()),
     };
-    let (allow, show) = (list("allow", TOOLS), list("show", TOOLS));
-    let prompts = list("prompts", "a list of prompt names; * and ? are wildcards");
-    let resources = list("resources", "a list of resource URIs; * and ? are wildcards");
+    let (allow, show, deny) = (list("allow"), list("show"), list("deny"));
+    let mut objects = |name, list| match fields.optional(name) {
+        Some(node) => names(node, list, faults),
+        None => Some(Default::default()),
+    };
+    let (prompts, resources) = (objects("prompts", PROMPTS), objects("resources", RESOURCES));
+    let writes = writes(&mut fields, faults);
+    let conditions = conditions(&mut fields, About::Tools, faults);
+    let enforcement = enforcement(&mut fields, faults);
     fields.finish(faults);
-    Some(Access { allow: allow?, show: show?, prompts: prompts?, resources: resources? })
+    Some(Access {
+        allow: allow?,
+        show: show?,
+        deny: deny?,
+        prompts: prompts?,
+        resources: resources?,
+        writes: writes?,
+        conditions: conditions?,
+        enforcement: enforcement?,
+    })
+}
+
+/// The field `allow_write`, open unless it says no.
+fn writes(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Writes> {
+    match fields.optional("allow_write") {
+        Some(node) => {
+            node.boolean(faults).map(|allow| if allow { Writes::Open } else { Writes::Closed })
+        }
+        None => Some(Writes::Open),
+    }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::LONGEST_GLOB;
+use super::rule::{About, approval, cap, conditions};
 use crate::config::scopes;
 use crate::decode::{Faults, Node};
 use crate::policy::Tool;
@@ -41,9 +42,25 @@ fn tool(node: Node<'_>, faults: &mut Faults) -> Option<Tool> {
         Some(node) => scopes(node, faults),
         None => Some(Vec::new()),
     };
+    let max_records = match fields.optional("max_records") {
+        Some(node) => cap(node, faults).map(Some),
+        None => Some(None),
+    };
+    let approval = match fields.optional("approval") {
+        Some(node) => approval(node, faults).map(Some),
+        None => Some(None),
+    };
+    let conditions = conditions(&mut fields, About::Own, faults);
     fields.finish(faults);
-    let (price, row_price) = (price?, row_price?);
-    Some(Tool { read_only: read_only?, price, row_price, scopes: scopes? })
+    Some(Tool {
+        read_only: read_only?,
+        price: price?,
+        row_price: row_price?,
+        scopes: scopes?,
+        max_records: max_records?,
+        approval: approval?,
+        conditions: conditions?,
+    })
 }
 
 pub(super) fn credits(node: Node<'_>, faults: &mut Faults) -> Option<u64> {

@@ -198,6 +198,7 @@ impl Watch {
                 Call::Charge(_) => panic!("nothing costs by the row"),
                 Call::Bind(_) => panic!("nothing was opened"),
                 Call::Keys(_) => panic!("nobody has a token"),
+                Call::Approval(_) => panic!("no policy here wants one"),
                 Call::Policy(version) => Kind::Policy(version.to_string()),
                 Call::Secret(secret) => Kind::Secret(secret.to_string()),
             };

@@ -1,0 +1,125 @@
+//! A call that waits for a person: what it is, and what the person reads about it.
+//!
+//! Owns its identity. An approval is for exactly one caller, tool and set of arguments; whoever changes
+//! any of them asks for another one.
+
+use portcullis_redis_lua::ApprovalKey;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::auth::Principal;
+use crate::id::{OrgId, PolicyName};
+
+/// What Redis holds of a call that waits, as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// SHA-256 of caller, connector, tool and arguments.
+    pub digest: String,
+    /// The organisation.
+    pub org: OrgId,
+    /// The caller, as audit entries name it: the id of a key, the subject of a token or certificate.
+    pub client_id: String,
+    /// The name of the caller's credential.
+    pub principal: String,
+    /// The caller's role.
+    pub role: PolicyName,
+    /// The connector.
+    pub connector: PolicyName,
+    /// The tool.
+    pub tool: String,
+    /// The arguments, redacted and cut like those in the audit log.
+    pub arguments: Value,
+    /// The rule that wants a person to agree.
+    pub rule: String,
+    /// The request that asked first.
+    pub request_id: String,
+    /// When that was: RFC 3339, UTC.
+    pub asked_at: String,
+}
+
+/// How much of a digest names an approval to people. Redis knows it by the whole.
+const SHOWN: usize = 16;
+
+/// What people call the approval `digest`.
+#[must_use]
+pub fn id(digest: &str) -> &str {
+    digest.get(..SHOWN).unwrap_or(digest)
+}
+
+/// The approval that a call of `tool` with these arguments needs.
+#[must_use]
+pub fn key(
+    principal: &Principal,
+    connector: &PolicyName,
+    tool: &str,
+    arguments: &Map<String, Value>,
+) -> ApprovalKey {
+    let arguments = exact(Value::Object(arguments.clone())).to_string();
+    let holder = principal.identity.holder();
+    let mut hasher = Sha256::new();
+    for part in [holder.as_str(), connector.as_str(), tool, &arguments] {
+        hasher.update(part.len().to_be_bytes());
+        hasher.update(part);
+    }
+    let digest = base16ct::lower::encode_string(&hasher.finalize());
+    ApprovalKey::new(principal.org.as_str(), &digest)
+}
+
+/// The value with its members in order. Not RFC 8785, which rounds numbers: what an approval is for must not
+/// differ from what was approved in the last digit.
+fn exact(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.into_iter().collect();
+            members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            members.into_iter().map(|(name, value)| (name, exact(value))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(exact).collect(),
+        scalar => scalar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::auth::{Identity, Narrowing, Scopes};
+    use crate::id::KeyId;
+
+    #[test]
+    fn another_caller_tool_or_argument_needs_another_approval() {
+        let name = |name: &str| PolicyName::new(name).unwrap();
+        let digest = |key: &str, connector: &str, tool: &str, arguments: Value| {
+            let principal = Principal {
+                org: OrgId::new("acme").unwrap(),
+                identity: Identity::Key(KeyId::new(key).unwrap()),
+                name: "cursor".into(),
+                role: name("analyst"),
+                tier: name("free"),
+                scopes: Scopes::Unknown,
+                narrowing: Narrowing::default(),
+            };
+            let arguments = arguments.as_object().unwrap();
+            super::key(&principal, &name(connector), tool, arguments).digest().to_owned()
+        };
+        let one = digest("k1a2", "demo", "pay", json!({"to": "a", "amount": 1}));
+        assert_eq!(digest("k1a2", "demo", "pay", json!({"amount": 1, "to": "a"})), one);
+        assert_eq!(id(&one), &one[..16]);
+        let others = [
+            digest("k1a3", "demo", "pay", json!({"to": "a", "amount": 1})),
+            digest("k1a2", "demo2", "pay", json!({"to": "a", "amount": 1})),
+            digest("k1a2", "demo", "2pay", json!({"to": "a", "amount": 1})),
+            digest("k1a2", "demo", "pay", json!({"to": "a", "amount": 2})),
+            digest("k1a2", "demo", "pay", json!({"to": "a", "amount": "1"})),
+            digest("k1a2", "demo", "pay", json!({"to": "a"})),
+            digest("k1a2", "demo", "pay", json!({"to": "a", "amount": 9_007_199_254_740_993_u64})),
+            digest("k1a2", "demo", "pay", json!({"to": "a", "amount": 9_007_199_254_740_992_u64})),
+        ];
+        let all: BTreeSet<_> = others.into_iter().chain([one]).collect();
+        assert_eq!(all.len(), 9);
+    }
+}

@@ -1,0 +1,153 @@
+//! Whether a principal may do what a message asks for.
+//!
+//! Owns the order of checks, the ruling, and the rule it names. Knows nothing of credentials, limits or
+//! transport. What decides here decides in `portcullis explain` too.
+//!
+//! In order: the tier, the connector, the credential's own narrowing, what the role opens, scopes, conditions on
+//! the circumstances, conditions on the arguments, caps on records, approval.
+
+mod call;
+mod trail;
+mod uri;
+mod view;
+
+use serde_json::{Map, Value};
+
+use crate::auth::Principal;
+use crate::denial::Denial;
+use crate::id::PolicyName;
+use crate::mcp::{Message, Operation};
+use crate::policy::{Check, Connector, Enforcement, Policy};
+use crate::time::UnixTime;
+use call::{About, approval, are_seen, cap, conditions, scopes};
+use trail::Broken;
+use view::{Grant, grant, narrowed, prompt, resource};
+
+pub use call::{Amendment, Needed, amended};
+pub use trail::{Outcome, Shadowed, Step, Trail};
+pub use view::View;
+
+/// A request that is to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// By this policy.
+    pub policy: &'a Policy,
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// What the caller's token says besides.
+    pub claims: &'a Map<String, Value>,
+    /// The name of the connector.
+    pub name: &'a PolicyName,
+    /// The connector.
+    pub connector: &'a Connector,
+    /// What is asked for.
+    pub message: &'a Message,
+    /// How much of the request is there.
+    pub seen: Seen,
+    /// When.
+    pub now: UnixTime,
+    /// From which address, without port.
+    pub source: &'a str,
+}
+
+/// How much of a request is there to be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Its headers.
+    Head,
+    /// All of it.
+    Whole,
+}
+
+/// How a request that may go on goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruling {
+    /// With another argument than it came with.
+    pub amendment: Option<Amendment>,
+    /// Once a person agrees.
+    pub approval: Option<Needed>,
+}
+
+/// Judges `case`; what is considered goes into `trail`.
+///
+/// # Errors
+/// The refusal, with its rule. What the caller cannot see is refused like what does not exist.
+pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
+    let Case { policy, principal, name, .. } = *case;
+    let place = format!("roles.{}.{name}", principal.role);
+    let tier = format!("tiers.{}", principal.tier);
+    if !policy.tiers.contains_key(&principal.tier) {
+        let broken = Broken::forbidden(tier).because("the policy has no such tier");
+        return Err(trail.refuse(broken));
+    }
+    trail.passed(|| tier);
+    let grant = grant(policy, &principal.role, name);
+    if grant.is_none() {
+        let broken = Broken::forbidden(place.clone()).because("the role has no such connector");
+        trail.enforce(policy, (Check::Authorisation, Enforcement::Enforce), broken)?;
+    }
+    let narrowing = &principal.narrowing;
+    if narrowing.connectors.as_ref().is_some_and(|only| !only.matches(name.as_str())) {
+        return Err(trail.refuse(Broken::forbidden("credential.connectors")));
+    }
+    // A tool's own come with what the role says of the tool.
+    if !matches!(case.message.operation, Operation::CallTool(_)) {
+        scopes(case, None, trail)?;
+    }
+    let mut access = |broken: Result<(), Broken>, rule: &str| match (broken, grant) {
+        (Err(broken), Some(grant)) => {
+            trail.enforce(policy, (Check::Authorisation, grant.access.enforcement), broken)
+        }
+        (Ok(()), _) | (Err(_), None) => {
+            trail.passed(|| format!("{place}{rule}"));
+            Ok(())
+        }
+    };
+    let of = |judge: &dyn Fn(Grant<'_>) -> Result<(), Broken>| grant.map_or(Ok(()), judge);
+    match &case.message.operation {
+        // Tasks and sessions are bound to who opened them; the admission checks that.
+        Operation::Initialize
+        | Operation::Housekeeping
+        | Operation::List(_)
+        | Operation::Task(_)
+        | Operation::Response
+        | Operation::Listen
+        | Operation::EndSession => Ok(Ruling::default()),
+        Operation::CallTool(call) => {
+            if let Err(rule) = narrowed(narrowing, case.connector, &call.name) {
+                let denial = Denial::UnknownTool(call.name.clone());
+                return Err(trail.refuse(Broken::new(rule, denial)));
+            }
+            access(of(&|grant| grant.tool(&place, &principal.role, &call.name)), ".allow")?;
+            scopes(case, case.connector.tools.get(&call.name), trail)?;
+            conditions(case, call, About::Circumstances, trail)?;
+            if !are_seen(case.seen) {
+                return Ok(Ruling::default());
+            }
+            conditions(case, call, About::Arguments, trail)?;
+            let amendment = cap(case, call, trail)?;
+            Ok(Ruling { amendment, approval: approval(case, call, trail)? })
+        }
+        Operation::Prompt(name) => {
+            access(of(&|grant| prompt(&place, &grant.access.prompts, name)), ".prompts")?;
+            Ok(Ruling::default())
+        }
+        Operation::Resource(uri) => {
+            access(of(&|grant| resource(&place, &grant.access.resources, uri)), ".resources")?;
+            Ok(Ruling::default())
+        }
+        Operation::Subscriptions { resources, .. } => {
+            for uri in resources {
+                access(of(&|grant| resource(&place, &grant.access.resources, uri)), ".resources")?;
+            }
+            Ok(Ruling::default())
+        }
+        Operation::Unknown if case.connector.methods.matches(&case.message.method) => {
+            Ok(Ruling::default())
+        }
+        Operation::Unknown => {
+            let denial = Denial::UnknownMethod(case.message.method.clone());
+            Err(trail.refuse(Broken::new(format!("connectors.{name}.methods"), denial)))
+        }
+    }
+}

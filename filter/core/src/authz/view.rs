@@ -1,0 +1,178 @@
+//! What of a connector one principal sees.
+//!
+//! Owns which tools, prompts and resources are open to whom. What a call of one may carry is judged
+//! elsewhere.
+
+use std::rc::Rc;
+
+use serde_json::Value;
+
+use super::trail::Broken;
+use super::uri::{climbs, plain};
+use crate::auth::{Narrowing, Principal, Writes};
+use crate::denial::Denial;
+use crate::id::PolicyName;
+use crate::mcp::Listing;
+use crate::policy::{Access, Check, Connector, Enforcement, Names, Policy, Role};
+
+/// What a role may do on a connector.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grant<'a> {
+    pub(super) role: &'a Role,
+    pub(super) access: &'a Access,
+    pub(super) connector: &'a Connector,
+}
+
+impl Grant<'_> {
+    /// What keeps the role from calling `tool`. `place` is where its grant stands in the policy.
+    pub(super) fn tool(&self, place: &str, role: &PolicyName, tool: &str) -> Result<(), Broken> {
+        let unknown = || Denial::UnknownTool(tool.to_owned());
+        let (allowed, shown) = (self.access.allow.matches(tool), self.access.show.matches(tool));
+        if self.access.deny.matches(tool) {
+            return Err(Broken::new(format!("{place}.deny"), unknown()));
+        }
+        match (allowed, shown) {
+            (false, false) => Err(Broken::new(format!("{place}.allow"), unknown())
+                .because("no pattern of `allow` or `show` matches the tool")),
+            (false, true) => Err(Broken::forbidden(format!("{place}.show"))),
+            (true, _) if self.may_change(tool) => Ok(()),
+            (true, shown) => {
+                let rule = match self.access.writes {
+                    Writes::Closed => format!("{place}.allow_write"),
+                    Writes::Open => format!("roles.{role}.allow_write"),
+                };
+                let broken = match shown {
+                    true => Broken::forbidden(rule),
+                    false => Broken::new(rule, unknown()),
+                };
+                Err(broken.because("the policy does not state that the tool only reads"))
+            }
+        }
+    }
+
+    /// Whether calling `tool` changes nothing that the role may not change.
+    fn may_change(&self, tool: &str) -> bool {
+        match (self.role.writes, self.access.writes) {
+            (Writes::Open, Writes::Open) => true,
+            (Writes::Closed, _) | (_, Writes::Closed) => self.connector.reads_only(tool),
+        }
+    }
+
+    fn sees(&self, tool: &str) -> bool {
+        let callable = self.access.allow.matches(tool) && self.may_change(tool);
+        !self.access.deny.matches(tool) && (callable || self.access.show.matches(tool))
+    }
+}
+
+/// What keeps a prompt from being used.
+pub(super) fn prompt(place: &str, names: &Names, prompt: &str) -> Result<(), Broken> {
+    open(&format!("{place}.prompts"), names, prompt)
+        .map_err(|rule| Broken::new(rule, Denial::UnknownPrompt(prompt.to_owned())))
+}
+
+/// What keeps a resource from being read.
+pub(super) fn resource(place: &str, names: &Names, uri: &str) -> Result<(), Broken> {
+    let unknown = || Denial::UnknownResource(uri.to_owned());
+    let rule = format!("{place}.resources");
+    if climbs(uri) {
+        return Err(Broken::new(rule, unknown()).because("the URI climbs with `..`"));
+    }
+    open(&rule, names, uri).map_err(|rule| Broken::new(rule, unknown()))?;
+    match names.deny.matches(&plain(uri)) {
+        true => Err(Broken::new(format!("{rule}.deny"), unknown())),
+        false => Ok(()),
+    }
+}
+
+fn open(place: &str, names: &Names, name: &str) -> Result<(), String> {
+    match (names.deny.matches(name), names.allow.matches(name)) {
+        (true, _) => Err(format!("{place}.deny")),
+        (false, false) => Err(place.to_owned()),
+        (false, true) => Ok(()),
+    }
+}
+
+/// What keeps the credential itself from calling a tool that its role may be open to.
+pub(super) fn narrowed(
+    narrowing: &Narrowing,
+    connector: &Connector,
+    tool: &str,
+) -> Result<(), &'static str> {
+    if narrowing.tools.as_ref().is_some_and(|only| !only.matches(tool)) {
+        return Err("credential.tools");
+    }
+    match narrowing.writes {
+        Writes::Closed if !connector.reads_only(tool) => Err("credential.allow_write"),
+        Writes::Closed | Writes::Open => Ok(()),
+    }
+}
+
+/// What of one connector one principal sees.
+#[derive(Clone, Debug)]
+pub struct View {
+    policy: Rc<Policy>,
+    connector: PolicyName,
+    role: PolicyName,
+    narrowing: Narrowing,
+}
+
+impl View {
+    /// The view of `principal` on `connector`.
+    #[must_use]
+    pub fn new(policy: &Rc<Policy>, principal: &Principal, connector: &PolicyName) -> Self {
+        Self {
+            policy: policy.clone(),
+            connector: connector.clone(),
+            role: principal.role.clone(),
+            narrowing: principal.narrowing.clone(),
+        }
+    }
+
+    /// Whether the item of a list is seen; `None` when it has no name to judge by.
+    #[must_use]
+    pub fn sees(&self, listing: Listing, item: &Value) -> Option<bool> {
+        let name = |member: &str| item.get(member).and_then(Value::as_str);
+        let Some(connector) = self.policy.connectors.get(&self.connector) else {
+            return Some(false);
+        };
+        let grant = grant(&self.policy, &self.role, &self.connector);
+        let rule = grant.map_or(Enforcement::Enforce, |grant| grant.access.enforcement);
+        // Who may call everything on trial has to see it first.
+        let trial = match self.policy.enforcement(Check::Authorisation, rule) {
+            Enforcement::Shadow => true,
+            Enforcement::Enforce => false,
+        };
+        let judged = |seen: &dyn Fn(Grant<'_>) -> bool| trial || grant.is_some_and(seen);
+        Some(match listing {
+            Listing::Tools => {
+                let tool = name("name")?;
+                narrowed(&self.narrowing, connector, tool).is_ok()
+                    && judged(&|grant| grant.sees(tool))
+            }
+            Listing::Prompts => {
+                let name = name("name")?;
+                judged(&|grant| grant.access.prompts.opens(name))
+            }
+            Listing::Resources => {
+                let uri = name("uri")?;
+                judged(&|grant| grant.access.resources.opens(uri))
+            }
+            Listing::Templates => {
+                let template = name("uriTemplate")?;
+                judged(&|grant| grant.access.resources.opens(template))
+            }
+        })
+    }
+}
+
+/// What `role` may do on `connector`, if it is there for it.
+pub(super) fn grant<'a>(
+    policy: &'a Policy,
+    role: &PolicyName,
+    connector: &PolicyName,
+) -> Option<Grant<'a>> {
+    let (role, connector_name) = (policy.roles.get(role)?, connector);
+    let access = role.connectors.get(connector_name)?;
+    let connector = policy.connectors.get(connector_name)?;
+    Some(Grant { role, access, connector })
+}

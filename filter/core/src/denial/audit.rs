@@ -1,0 +1,108 @@
+//! The half of a refusal that the audit log reads.
+//!
+//! Owns its status, effect and rule. What the client is told says less.
+
+use super::{Denial, INSUFFICIENT_SCOPE};
+use crate::mcp::Era;
+
+/// The `status` of an audit entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditStatus {
+    /// The call was made and succeeded.
+    Success,
+    /// The call was made and the tool reported an error.
+    ToolError,
+    /// The call was made, or could not be, and failed.
+    Error,
+    /// Refused.
+    Denied,
+    /// Refused because a limit was reached.
+    Limited,
+    /// The client went away.
+    Aborted,
+}
+
+impl AuditStatus {
+    /// The value in the entry.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::ToolError => "tool_error",
+            Self::Error => "error",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+impl Denial {
+    /// The `status` of the audit entry.
+    #[must_use]
+    pub fn audit_status(&self) -> AuditStatus {
+        match self {
+            Self::Limited { .. } => AuditStatus::Limited,
+            Self::UpstreamRefused | Self::UpstreamUnavailable | Self::UpstreamUnreadable => {
+                AuditStatus::Error
+            }
+            _ => AuditStatus::Denied,
+        }
+    }
+
+    /// The `decision.effect` of the audit entry: whether the gateway let the request go upstream.
+    #[must_use]
+    pub fn effect(&self) -> &'static str {
+        match self {
+            Self::UpstreamRefused | Self::UpstreamUnavailable => "allow",
+            _ => "deny",
+        }
+    }
+
+    /// The `decision.rule` of the audit entry: what exactly was decisive.
+    #[must_use]
+    pub fn rule(&self) -> String {
+        match self {
+            Self::Unauthenticated(failure) => format!("auth.{}", failure.code()),
+            Self::ForeignOrigin => "request.origin".to_owned(),
+            Self::UnknownPath => "request.path".to_owned(),
+            Self::MethodNotAllowed => "request.http_method".to_owned(),
+            Self::ContentType => "request.content_type".to_owned(),
+            Self::BodyTooLarge(_) => "request.max_body_bytes".to_owned(),
+            Self::Unreadable(_) => "request.json".to_owned(),
+            Self::NotOneMessage(_) => "request.message".to_owned(),
+            Self::HeaderMismatch(_) => "request.header_mismatch".to_owned(),
+            Self::BadMeta(_) => "request.meta".to_owned(),
+            Self::UnsupportedVersion(_) => "request.protocol_version".to_owned(),
+            Self::UnknownMethod(_) => "request.mcp_method".to_owned(),
+            Self::UnknownTool(_) => "tool.not_visible".to_owned(),
+            Self::UnknownSession => "session.not_bound".to_owned(),
+            Self::UnknownTask(_) => "task.not_bound".to_owned(),
+            Self::UnknownPrompt(_) => "prompt.not_visible".to_owned(),
+            Self::UnknownResource(_) => "resource.not_visible".to_owned(),
+            Self::Forbidden { rule }
+            | Self::Condition { rule, .. }
+            | Self::Arguments { rule, .. } => rule.clone(),
+            Self::Approval { rule, .. } => rule.to_string(),
+            Self::InsufficientScope(_) => INSUFFICIENT_SCOPE.to_owned(),
+            Self::Limited { limit, .. } => limit.clone(),
+            Self::Unavailable(dependency, why) => {
+                format!("unavailable.{}.{why}", dependency.name())
+            }
+            Self::PolicyUnusable => "policy.unusable".to_owned(),
+            Self::UpstreamRefused => "upstream.credential_refused".to_owned(),
+            Self::UpstreamUnavailable => "upstream.unavailable".to_owned(),
+            Self::UpstreamUnreadable => "upstream.unreadable".to_owned(),
+            Self::Internal(place) => format!("internal.{place}"),
+        }
+    }
+
+    /// The `error_code` of the audit entry: that of the JSON-RPC error, where the client gets one.
+    #[must_use]
+    pub fn error_code(&self, era: Era) -> Option<i64> {
+        match self {
+            Self::Arguments { .. } => None,
+            denial => Some(denial.code(era)),
+        }
+    }
+}

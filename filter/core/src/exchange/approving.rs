@@ -1,0 +1,178 @@
+//! Calls that a person has to agree to.
+//!
+//! Owns the two conversations with Redis about them. Before the admission: a call that is not granted is
+//! noted, and refused. Behind it: a granted one is taken, so that it is made once. What was drawn from
+//! windows for a call that another one overtook stays drawn.
+
+use std::time::Duration;
+
+use portcullis_redis_lua::{ApprovalKey, ApprovalReply, Expected, GRANTED, Guard};
+
+use super::admission::{Request, held};
+use super::credit::{Credential, credit};
+use super::verdict::Grant;
+use super::{Next, Stage, Turn};
+use crate::approval::{self, Waiting};
+use crate::audit::AuditEvent;
+use crate::auth::Principal;
+use crate::authz::{Ruling, amended};
+use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
+use crate::denial::{ApprovalState, Denial};
+use crate::event::Event;
+use crate::id::PolicyName;
+use crate::mcp::{Operation, ToolCall};
+use crate::step::Gate;
+
+/// The approval that a call needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sought {
+    key: ApprovalKey,
+    rule: String,
+    expires: Duration,
+}
+
+/// Waits for Redis's word on an approval.
+#[derive(Debug)]
+pub(super) struct Approving {
+    request: Box<Request>,
+    grant: Box<Grant>,
+    credential: Credential,
+    sought: Sought,
+    call: CallId,
+    asked: Asked,
+}
+
+/// What Redis was asked.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// To note that the call waits.
+    Note,
+    /// To let the call take what was granted.
+    Take,
+}
+
+impl Sought {
+    /// What `call` needs, as it would go on.
+    pub(super) fn of(
+        ruling: &Ruling,
+        principal: &Principal,
+        connector: &PolicyName,
+        operation: &Operation,
+    ) -> Option<Self> {
+        let (Some(needed), Operation::CallTool(call)) = (&ruling.approval, operation) else {
+            return None;
+        };
+        let arguments = amended(&call.arguments, ruling.amendment.as_ref());
+        let key = approval::key(principal, connector, &call.name, &arguments);
+        Some(Self { key, rule: needed.rule.clone(), expires: needed.expires })
+    }
+
+    /// What the admission must find.
+    pub(super) fn guard(&self) -> Guard {
+        let expected = Expected::Revision(GRANTED.to_owned());
+        Guard { key: self.key.key().clone(), expected }
+    }
+
+    fn refusal(&self, state: ApprovalState) -> Denial {
+        let id = approval::id(self.key.digest()).into();
+        Denial::Approval { rule: self.rule.as_str().into(), id, state }
+    }
+}
+
+/// Not granted: notes that the call waits.
+pub(super) fn ask(request: Box<Request>, grant: Box<Grant>, turn: &mut Turn<'_>) -> Next {
+    let operation = request.message.as_ref().map(|message| &message.operation);
+    let (Ok(Operation::CallTool(call)), Some(sought)) = (operation, grant.sought.clone()) else {
+        return turn.refuse(Denial::Internal("approval"));
+    };
+    let document = serde_json::to_string(&waiting(&sought, &grant, call, turn));
+    let Ok(document) = document else {
+        return turn.refuse(Denial::Internal("approval"));
+    };
+    let script = sought.key.ask(&document, sought.expires);
+    let call = turn.start(Call::Approval(script));
+    let (credential, asked) = (Credential::Settled, Asked::Note);
+    let stage = Approving { request, grant, credential, sought, call, asked };
+    (Stage::Approving(Box::new(stage)), Gate::Hold)
+}
+
+fn waiting(sought: &Sought, grant: &Grant, call: &ToolCall, turn: &Turn<'_>) -> Waiting {
+    let entry = &turn.context.entry;
+    let client_id = entry.api_key_id.as_ref().or(entry.client_id.as_ref());
+    Waiting {
+        digest: sought.key.digest().to_owned(),
+        org: grant.principal.org.clone(),
+        client_id: client_id.cloned().unwrap_or_default(),
+        principal: grant.principal.name.clone(),
+        role: grant.principal.role.clone(),
+        connector: grant.connector.clone(),
+        tool: call.name.clone(),
+        arguments: entry.input.clone().unwrap_or_default(),
+        rule: sought.rule.clone(),
+        request_id: entry.request_id.clone(),
+        asked_at: turn.now.rfc3339(),
+    }
+}
+
+/// Admitted on what was granted: takes it.
+pub(super) fn take(
+    request: Box<Request>,
+    grant: Box<Grant>,
+    credential: Credential,
+    sought: Sought,
+    turn: &mut Turn<'_>,
+) -> Next {
+    let call = turn.start(Call::Approval(sought.key.take()));
+    let stage = Approving { request, grant, credential, sought, call, asked: Asked::Take };
+    (Stage::Approving(Box::new(stage)), Gate::Hold)
+}
+
+impl Approving {
+    pub(super) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+        match event {
+            Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
+            Event::CallFailed { id, why } if id == self.call => {
+                turn.refuse(Denial::Unavailable(Dependency::Redis, why))
+            }
+            Event::CallDone { .. } | Event::CallFailed { .. } => {
+                self.credential = self.credential.settled(event, turn);
+                (Stage::Approving(self), Gate::Hold)
+            }
+            event => held(event, "approving", turn, || Stage::Approving(self)),
+        }
+    }
+
+    fn answered(self, reply: Reply, turn: &mut Turn<'_>) -> Next {
+        let unreadable = Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable);
+        let Reply::Redis(value) = reply else {
+            return turn.refuse(unreadable);
+        };
+        let id = approval::id(self.sought.key.digest()).to_owned();
+        let events = &mut turn.context.entry.events;
+        match self.asked {
+            Asked::Note => match ApprovalKey::asked(value) {
+                Ok(ApprovalReply::Asked) => {
+                    events.push(AuditEvent::ApprovalRequested { id });
+                    turn.refuse(self.sought.refusal(ApprovalState::Pending))
+                }
+                // Granted a moment ago: the next call finds it so.
+                Ok(ApprovalReply::Pending | ApprovalReply::Granted) => {
+                    turn.refuse(self.sought.refusal(ApprovalState::Pending))
+                }
+                Ok(ApprovalReply::Denied) => {
+                    turn.refuse(self.sought.refusal(ApprovalState::Denied))
+                }
+                Ok(ApprovalReply::Full) => turn.refuse(self.sought.refusal(ApprovalState::Full)),
+                Err(_) => turn.refuse(unreadable),
+            },
+            Asked::Take => match ApprovalKey::taken(value) {
+                Ok(true) => {
+                    events.push(AuditEvent::ApprovalUsed { id });
+                    credit(self.request, self.grant, self.credential, turn)
+                }
+                Ok(false) => turn.refuse(self.sought.refusal(ApprovalState::Pending)),
+                Err(_) => turn.refuse(unreadable),
+            },
+        }
+    }
+}

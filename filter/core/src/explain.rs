@@ -1,0 +1,177 @@
+//! Would this call be allowed, and why: the same judgement as in the data path, with every step told.
+//!
+//! Owns the answer's form. Judges nothing itself, draws from no window, and asks nobody.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::approval;
+use crate::auth::Principal;
+use crate::authz::{self, Case, Seen, Shadowed, Step, Trail, amended};
+use crate::denial::Denial;
+use crate::id::PolicyName;
+use crate::limit::Called;
+use crate::mcp::{Era, Message, Operation, ToolCall};
+use crate::policy::Policy;
+use crate::time::UnixTime;
+
+/// A call that somebody might make.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// By which policy.
+    pub policy: &'a Policy,
+    /// Who.
+    pub principal: &'a Principal,
+    /// What the caller's token says besides.
+    pub claims: &'a Map<String, Value>,
+    /// On which connector.
+    pub connector: &'a PolicyName,
+    /// Which tool.
+    pub tool: &'a str,
+    /// With which arguments.
+    pub arguments: &'a Map<String, Value>,
+    /// When.
+    pub now: UnixTime,
+    /// From which address, without port.
+    pub source: &'a str,
+}
+
+/// What would become of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answer {
+    /// The decision.
+    pub decision: Decision,
+    /// The deciding rule; absent when nothing stands against the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// What the client would get, where it is a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+    /// Everything that was considered, in order.
+    pub steps: Vec<Step>,
+    /// The arguments as they would go on, where a rule changes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amended: Option<Map<String, Value>>,
+    /// The digest of the approval that it needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
+    /// Rules on trial that would have refused it.
+    pub shadowed: Vec<String>,
+    /// The windows that it would draw from, by name.
+    pub windows: Vec<String>,
+}
+
+/// The decision on a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// It goes on, if no window is used up.
+    Allow,
+    /// It goes on, although a rule on trial says no.
+    ShadowDeny,
+    /// It waits for a person.
+    NeedsApproval,
+    /// It is refused.
+    Deny,
+}
+
+impl Decision {
+    /// Whether the call would go on as it is.
+    #[must_use]
+    pub const fn lets_pass(self) -> bool {
+        match self {
+            Self::Allow | Self::ShadowDeny => true,
+            Self::NeedsApproval | Self::Deny => false,
+        }
+    }
+
+    /// The name in the answer.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::ShadowDeny => "shadow_deny",
+            Self::NeedsApproval => "needs_approval",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// What a refused client gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// What it reads.
+    pub message: String,
+}
+
+/// Answers `question`; `None` when the policy has no such connector.
+#[must_use]
+pub fn explain(question: &Question<'_>) -> Option<Answer> {
+    let Question { policy, principal, connector: name, .. } = *question;
+    let connector = policy.connectors.get(name)?;
+    let call = ToolCall { name: question.tool.to_owned(), arguments: question.arguments.clone() };
+    let message =
+        Message { method: "tools/call".to_owned(), ..Message::bodiless(Operation::CallTool(call)) };
+    let case = Case {
+        policy,
+        principal,
+        claims: question.claims,
+        name,
+        connector,
+        message: &message,
+        seen: Seen::Whole,
+        now: question.now,
+        source: question.source,
+    };
+    let mut trail = Trail::kept();
+    let judged = authz::judge(&case, &mut trail);
+    let shadowed: Vec<_> =
+        trail.shadowed.iter().map(|Shadowed { rule, .. }| rule.clone()).collect();
+    let steps = trail.steps().to_vec();
+    Some(match judged {
+        Err(denial) => refused(&denial, steps, shadowed),
+        Ok(ruling) => {
+            let arguments = amended(question.arguments, ruling.amendment.as_ref());
+            let waits = ruling.approval.map(|needed| {
+                let key = approval::key(principal, name, question.tool, &arguments);
+                (needed.rule, key.digest().to_owned())
+            });
+            let called = Called { connector: name, tool: question.tool, bytes: 0 };
+            let windows = called.quotas(policy, principal);
+            let decision = match (&waits, shadowed.is_empty()) {
+                (Some(_), _) => Decision::NeedsApproval,
+                (None, false) => Decision::ShadowDeny,
+                (None, true) => Decision::Allow,
+            };
+            let (waits_by, approval) = waits.unzip();
+            Answer {
+                decision,
+                rule: waits_by.or_else(|| shadowed.first().cloned()),
+                refusal: None,
+                steps,
+                amended: ruling.amendment.map(|_| arguments),
+                approval,
+                shadowed,
+                windows: windows.into_iter().map(|quota| quota.name).collect(),
+            }
+        }
+    })
+}
+
+fn refused(denial: &Denial, steps: Vec<Step>, shadowed: Vec<String>) -> Answer {
+    let refusal = Refusal { status: denial.status(Era::Legacy), message: denial.told() };
+    // The rule of the policy, which the client of a hidden tool is not told.
+    let rule = steps.last().map(|step| step.rule.clone()).or_else(|| Some(denial.rule()));
+    Answer {
+        decision: Decision::Deny,
+        rule,
+        refusal: Some(refusal),
+        steps,
+        amended: None,
+        approval: None,
+        shadowed,
+        windows: Vec::new(),
+    }
+}

@@ -1,0 +1,147 @@
+//! Rules about single calls: conditions, caps, approvals, and whether what they refuse is refused.
+//!
+//! Owns their meaning. Judges nothing: that is [`crate::authz`].
+
+use std::time::Duration;
+
+use super::Globs;
+use crate::condition::Condition;
+
+/// Whether what a rule refuses is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enforcement {
+    /// It is.
+    #[default]
+    Enforce,
+    /// It passes, and that it would have been refused is written down and counted.
+    Shadow,
+}
+
+impl Enforcement {
+    /// Shadow, if either is: a rule on trial stays one under a policy that is enforced.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Enforce, Self::Enforce) => Self::Enforce,
+            (Self::Shadow, _) | (_, Self::Shadow) => Self::Shadow,
+        }
+    }
+}
+
+/// A kind of check that may be in shadow. Who a caller is, and what its own credential was narrowed to,
+/// is none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// What the role may see and call.
+    Authorisation,
+    /// What scopes a tool needs.
+    Scopes,
+    /// Arguments against the tool's schema.
+    Schema,
+    /// Conditions.
+    Conditions,
+    /// Caps on records.
+    Caps,
+    /// Approval by a person.
+    Approval,
+    /// Windows and budgets.
+    Limits,
+}
+
+impl Check {
+    /// All of them, in the order in which they are made.
+    pub const ALL: [Self; 7] = [
+        Self::Authorisation,
+        Self::Scopes,
+        Self::Schema,
+        Self::Conditions,
+        Self::Caps,
+        Self::Approval,
+        Self::Limits,
+    ];
+
+    /// The name in policies, events and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Authorisation => "authorisation",
+            Self::Scopes => "scopes",
+            Self::Schema => "schema",
+            Self::Conditions => "conditions",
+            Self::Caps => "caps",
+            Self::Approval => "approval",
+            Self::Limits => "limits",
+        }
+    }
+}
+
+/// A condition that calls must meet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requirement {
+    /// Where it stands in the document: `roles.analyst.demo.conditions[0]`.
+    pub name: String,
+    /// The tools whose calls it is about; absent means all.
+    pub tools: Option<Globs>,
+    /// What must be true.
+    pub when: Condition,
+    /// What a refused caller is told.
+    pub message: Option<String>,
+    /// Whether it is on trial.
+    pub enforcement: Enforcement,
+}
+
+impl Requirement {
+    /// Whether it is about calls of `tool`.
+    #[must_use]
+    pub fn is_about(&self, tool: &str) -> bool {
+        self.tools.as_ref().is_none_or(|tools| tools.matches(tool))
+    }
+}
+
+/// The most records that a call may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// The argument that says how many.
+    pub argument: String,
+    /// The largest value that it may have.
+    pub max: u64,
+    /// What happens to a larger one.
+    pub on_excess: OnExcess,
+    /// Whether it is on trial.
+    pub enforcement: Enforcement,
+}
+
+/// What happens to a call that asks for too many records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExcess {
+    /// The argument becomes the largest value that it may have.
+    Clamp,
+    /// It is refused.
+    Refuse,
+}
+
+/// A person has to agree to each call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// How long a call waits to be decided on; and, once it is granted, to be made.
+    pub expires: Duration,
+    /// Whether it is on trial.
+    pub enforcement: Enforcement,
+}
+
+/// Names that are open.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Names {
+    /// These are.
+    pub allow: Globs,
+    /// These are not, whatever is allowed.
+    pub deny: Globs,
+}
+
+impl Names {
+    /// Whether `name` is open.
+    #[must_use]
+    pub fn opens(&self, name: &str) -> bool {
+        self.allow.matches(name) && !self.deny.matches(name)
+    }
+}
