@@ -13,9 +13,11 @@
     clippy::arithmetic_side_effects
 )]
 
+mod approve;
 mod args;
 mod audit;
 mod document;
+mod explain;
 mod key;
 mod limits;
 mod link;
@@ -31,7 +33,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use args::{AuditCommand, Cli, Command, KeyCommand, LimitsCommand, Output, PolicyCommand};
+use args::{
+    ApproveCommand, AuditCommand, Cli, Command, KeyCommand, LimitsCommand, Output, PolicyCommand,
+};
 use report::{Refusal, Report};
 
 fn main() -> ExitCode {
@@ -73,6 +77,12 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
             AuditCommand::Verify(args) => audit::verify(session, &args),
             AuditCommand::Show(args) => audit::show(session, &args),
         },
+        Command::Approve(command) => match command {
+            ApproveCommand::List(args) => approve::list(session, &args),
+            ApproveCommand::Grant(args) => approve::grant(session, &args),
+            ApproveCommand::Deny(args) => approve::deny(session, &args),
+        },
+        Command::Explain(args) => explain::run(session, &args),
         Command::Completions { shell } => Ok(completions(shell)),
     }
 }

@@ -3,6 +3,7 @@
 //! Owns who did it, why, and which facts of a key or policy changed. The form of an entry and the
 //! chain are the core's; that an entry is written together with its change is the store's.
 
+use portcullis_core::approval::{self, Waiting};
 use portcullis_core::audit::{AdminEntry, Chain, Deed};
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::id::{OrgId, PolicyVersion};
@@ -95,6 +96,18 @@ impl Scribe {
                 .insert("issued_before".to_owned(), said(side, &Seconds(seconds).rfc3339()));
         }
         chain(org, last).append_deed(&entry)
+    }
+
+    /// The line that follows `last` and tells what was decided about a call that waited.
+    pub(crate) fn of_call(&self, deed: Deed, waiting: &Waiting, last: Option<&[u8]>) -> String {
+        let mut entry = self.entry(deed, &waiting.org);
+        entry.principal = Some(waiting.principal.clone());
+        entry.changes = Map::from_iter([
+            ("approval".to_owned(), json!({ "to": approval::id(&waiting.digest) })),
+            ("client_id".to_owned(), json!({ "to": waiting.client_id })),
+            ("tool".to_owned(), json!({ "to": format!("{}/{}", waiting.connector, waiting.tool) })),
+        ]);
+        chain(&waiting.org, last).append_deed(&entry)
     }
 
     fn entry(&self, deed: Deed, org: &OrgId) -> AdminEntry {

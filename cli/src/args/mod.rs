@@ -5,6 +5,7 @@
 mod audit;
 mod key;
 mod limits;
+mod rules;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub(crate) use audit::{AuditCommand, ShowAuditArgs, VerifyArgs};
 pub(crate) use key::{
     IssueArgs, KeyCommand, ListArgs, RevokeArgs, RotateArgs, SetArgs, ShowKeyArgs, Switch, Terms,
 };
+pub(crate) use rules::{ApproveCommand, ApproveListArgs, DecideArgs, ExplainArgs};
 
 pub(crate) use limits::{LimitsCommand, ResetArgs};
 
@@ -89,6 +91,11 @@ pub(crate) enum Command {
     /// Verify audit logs; read who changed keys and policies.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Decide on calls that wait for a person.
+    #[command(subcommand)]
+    Approve(ApproveCommand),
+    /// Tell whether a call would be allowed, and why. Exit status: 0 allowed, 1 refused.
+    Explain(Box<ExplainArgs>),
     /// Print a completion script.
     Completions { shell: clap_complete::Shell },
 }

@@ -6,6 +6,7 @@
 //! Cluster, where no transaction spans organisations, each of them is moved by `put_policy.lua`.
 
 mod admin;
+mod approvals;
 mod denials;
 mod keys;
 mod policies;
@@ -17,6 +18,7 @@ use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{Key, ScriptCall, Value};
 use redis::{FromRedisValue, Pipeline};
 
+pub(crate) use approvals::Approval;
 pub(crate) use keys::{Stored, Used, Written};
 pub(crate) use policies::{Activation, Move, Verb};
 

@@ -3,6 +3,7 @@
 use portcullis_core::audit::Deed;
 use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::json;
+use portcullis_core::policy::Activation as Activated;
 use portcullis_redis_lua::{Key, PutPolicy, PutPolicyReply};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +71,14 @@ impl Store {
     pub(crate) fn active_rev(&mut self, org: &OrgId) -> Result<Option<String>, Refusal> {
         let key = Key::policy(org.as_str());
         self.query(redis::cmd("HGET").arg(key.as_str()).arg("rev"))
+    }
+
+    /// What is active for an organisation, and for whom of it another policy is tried.
+    pub(crate) fn activation(&mut self, org: &OrgId) -> Result<Option<Activated>, Refusal> {
+        let key = Key::policy(org.as_str());
+        let (rev, doc): (Option<String>, Option<Vec<u8>>) =
+            self.query(redis::cmd("HMGET").arg(key.as_str()).arg(&["rev", "doc"]))?;
+        Ok(rev.zip(doc).and_then(|(rev, doc)| Activated::parse(&rev, &doc)))
     }
 
     /// A policy document.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod audit;
+mod explain;
 mod harness;
 mod keys;
 mod keys_bulk;

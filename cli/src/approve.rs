@@ -1,0 +1,149 @@
+//! `portcullis approve`: what waits for a person, and the person's word.
+//!
+//! Owns how an id is resolved and what is shown. That a granted call is made once is Redis's and the
+//! filter's business.
+
+use std::time::Duration;
+
+use portcullis_core::approval;
+use portcullis_core::audit::Deed;
+use portcullis_core::id::OrgId;
+use portcullis_redis_lua::{Decide, DecideReply, Decision};
+use serde_json::{Value, json};
+
+use crate::args::{ApproveListArgs, DecideArgs, Session};
+use crate::moment::Seconds;
+use crate::report::{Refusal, Report, table};
+use crate::scribe::Scribe;
+use crate::store::{Approval, Store};
+
+pub(crate) fn list(session: &Session, args: &ApproveListArgs) -> Result<Report, Refusal> {
+    let mut store = Store::open(session)?;
+    let mut approvals = Vec::new();
+    for org in organisations(&mut store, args.org.as_ref())? {
+        for digest in store.approval_digests(&org, "")? {
+            approvals.extend(store.approval(&org, &digest)?);
+        }
+    }
+    let header = ["ID", "STATE", "FOR", "ORG", "CALLER", "TOOL", "ARGUMENTS", "ASKED"];
+    let rows: Vec<_> = approvals.iter().map(row).collect();
+    let text = if rows.is_empty() { "no call waits".to_owned() } else { table(header, rows) };
+    let views: Vec<_> = approvals.iter().map(view).collect();
+    Ok(Report::done(text, json!({ "approvals": views })))
+}
+
+pub(crate) fn grant(session: &Session, args: &DecideArgs) -> Result<Report, Refusal> {
+    decide(session, args, Decision::Grant)
+}
+
+pub(crate) fn deny(session: &Session, args: &DecideArgs) -> Result<Report, Refusal> {
+    decide(session, args, Decision::Deny)
+}
+
+fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Report, Refusal> {
+    let now = Seconds::now();
+    let left = args.expires.seconds(now).0.saturating_sub(now.0);
+    if left == 0 {
+        return Err(Refusal::usage("--expires is in the past").expected("a duration, such as 15m"));
+    }
+    let life = Duration::from_secs(left);
+    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let mut store = Store::open(session)?;
+    let (org, approval) = find(&mut store, args)?;
+    let digest = approval.waiting.digest.clone();
+    let (deed, end) = match decision {
+        Decision::Grant => (Deed::CallGrant, "Granted: the same call is let through, once."),
+        Decision::Deny => (Deed::CallDeny, "Denied: the same call is refused until this expires."),
+    };
+    let reply = store.until_done("the call was not decided on", |store| {
+        let last = store.last_entry(&org)?;
+        let entry = scribe.of_call(deed, &approval.waiting, last.as_deref());
+        let last_entry = last.as_deref();
+        let (org, digest, entry) = (org.as_str(), digest.as_str(), entry.as_str());
+        match store.decide(&Decide { org, digest, decision, life, last_entry, entry })? {
+            DecideReply::Conflict => Ok(None),
+            reply => Ok(Some(reply)),
+        }
+    })?;
+    if let DecideReply::NotPending { state } = reply {
+        let found = match state {
+            Some(state) => format!("the call {} is {state} already", args.id),
+            None => format!("the call {} does not wait any more", args.id),
+        };
+        return Err(Refusal::new(found, format!("the calls of {org}"))
+            .expected("a call that waits; nothing was changed")
+            .next("portcullis approve list"));
+    }
+    let state = match decision {
+        Decision::Grant => "granted",
+        Decision::Deny => "denied",
+    };
+    let approval =
+        Approval { state: state.to_owned(), left_ms: left.saturating_mul(1_000), ..approval };
+    let text = format!("{}\n\n{end}", details(&approval));
+    Ok(Report::done(text, json!({ "approval": view(&approval) })))
+}
+
+fn organisations(store: &mut Store, only: Option<&OrgId>) -> Result<Vec<OrgId>, Refusal> {
+    match only {
+        Some(org) => Ok(vec![org.clone()]),
+        None => store.organisations(),
+    }
+}
+
+/// The one call with this id. An id is the start of a digest: two calls may share it, and then neither is meant.
+fn find(store: &mut Store, args: &DecideArgs) -> Result<(OrgId, Approval), Refusal> {
+    let mut found = Vec::new();
+    for org in organisations(store, args.org.as_ref())? {
+        for digest in store.approval_digests(&org, &args.id)? {
+            found.extend(store.approval(&org, &digest)?.map(|approval| (org.clone(), approval)));
+        }
+    }
+    let place = "the calls that wait";
+    match (found.pop(), found.is_empty()) {
+        (Some(found), true) => Ok(found),
+        (None, _) => Err(Refusal::new(format!("no call {} waits", args.id), place)
+            .expected("the id of a call that was refused for want of approval, and has not expired")
+            .next("portcullis approve list")),
+        (Some(_), false) => {
+            Err(Refusal::new(format!("several calls start with {}", args.id), place).expected(
+                "more digits of the digest that portcullis approve list --output json shows",
+            ))
+        }
+    }
+}
+
+fn row(approval: &Approval) -> [String; 8] {
+    let Approval { state, left_ms, waiting } = approval;
+    [
+        approval::id(&waiting.digest).to_owned(),
+        state.clone(),
+        format!("{}s", left_ms.div_ceil(1_000)),
+        waiting.org.to_string(),
+        format!("{} ({})", waiting.principal, waiting.client_id),
+        format!("{}/{}", waiting.connector, waiting.tool),
+        waiting.arguments.to_string(),
+        waiting.asked_at.clone(),
+    ]
+}
+
+fn details(approval: &Approval) -> String {
+    let labels =
+        ["id", "state", "holds for", "organisation", "caller", "tool", "arguments", "asked"];
+    let rows = labels.into_iter().zip(row(approval));
+    let rows = rows.map(|(label, value)| format!("{label:<13} {value}"));
+    rows.collect::<Vec<_>>().join("\n")
+}
+
+fn view(approval: &Approval) -> Value {
+    let Approval { state, left_ms, waiting } = approval;
+    let mut view = json!({
+        "id": approval::id(&waiting.digest), "state": state, "expires_in_ms": left_ms,
+    });
+    if let (Value::Object(view), Ok(Value::Object(waiting))) =
+        (&mut view, serde_json::to_value(waiting))
+    {
+        view.extend(waiting);
+    }
+    view
+}

@@ -1,0 +1,104 @@
+//! The arguments of `explain` and `approve`.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand};
+use portcullis_core::id::{KeyId, OrgId, PolicyName};
+use serde_json::{Map, Value};
+
+use super::{key_id, line, org, policy_name};
+use crate::moment::Moment;
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("who").required(true).args(["key", "role"])))]
+pub(crate) struct ExplainArgs {
+    /// Id of the key whose holder calls.
+    #[arg(long, value_name = "ID", value_parser = key_id)]
+    pub(crate) key: Option<KeyId>,
+    /// Role of a caller that no key is needed for.
+    #[arg(long, value_parser = policy_name, requires = "org")]
+    pub(crate) role: Option<PolicyName>,
+    /// Organisation of the key or the role.
+    #[arg(long, value_parser = org)]
+    pub(crate) org: Option<OrgId>,
+    /// Tier of a caller given by --role. Default: the policy's first.
+    #[arg(long, value_parser = policy_name, requires = "role")]
+    pub(crate) tier: Option<PolicyName>,
+    /// Scopes of a caller given by --role, whose token then has no others.
+    #[arg(long, value_delimiter = ',', requires = "role")]
+    pub(crate) scopes: Option<Vec<String>>,
+    /// Claims of a caller given by --role: a JSON object.
+    #[arg(long, value_name = "JSON", value_parser = object, requires = "role")]
+    pub(crate) claims: Option<Object>,
+    /// Tool that is called.
+    #[arg(long)]
+    pub(crate) tool: String,
+    /// Its arguments: a JSON object.
+    #[arg(long, value_name = "JSON", value_parser = object, default_value = "{}")]
+    pub(crate) arguments: Object,
+    /// Connector of the tool. Default: the only one of the role.
+    #[arg(long, value_parser = policy_name)]
+    pub(crate) connector: Option<PolicyName>,
+    /// When: a time (2027-01-31T00:00:00Z), or a duration from now. Default: now.
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) at: Option<Moment>,
+    /// Address that the call comes from.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) source: String,
+    /// Policy document to judge by, in the place of the active one; then --role needs no Redis.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
+/// A JSON object on the command line.
+#[derive(Debug, Clone)]
+pub(crate) struct Object(pub(crate) Map<String, Value>);
+
+fn object(text: &str) -> Result<Object, String> {
+    match portcullis_core::json::parse_strict(text.as_bytes()) {
+        Ok(Value::Object(members)) => Ok(Object(members)),
+        Ok(_) => Err("expected a JSON object, such as {\"limit\": 10}".to_owned()),
+        Err(fault) => Err(format!("{fault}; expected a JSON object, such as {{\"limit\": 10}}")),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApproveCommand {
+    /// List the calls that wait for a person, and those decided on but not made yet.
+    List(ApproveListArgs),
+    /// Let a call be made, once.
+    Grant(DecideArgs),
+    /// Refuse a call.
+    Deny(DecideArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApproveListArgs {
+    /// Only this organisation's calls.
+    #[arg(long, value_parser = org)]
+    pub(crate) org: Option<OrgId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DecideArgs {
+    /// Id of the call, as the refused client was told it.
+    #[arg(value_parser = approval_id)]
+    pub(crate) id: String,
+    /// Organisation of the call; looked for in all if not given.
+    #[arg(long, value_parser = org)]
+    pub(crate) org: Option<OrgId>,
+    /// Why; kept in the admin chain.
+    #[arg(long, value_parser = line)]
+    pub(crate) reason: String,
+    /// For how long the decision holds: a duration (10m, 1h) or a time.
+    #[arg(long, value_name = "WHEN", default_value = "15m")]
+    pub(crate) expires: Moment,
+}
+
+fn approval_id(text: &str) -> Result<String, String> {
+    let hex = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    match (16..=64).contains(&text.len()) && hex {
+        true => Ok(text.to_owned()),
+        false => Err("expected 16 to 64 lower-case hex digits".to_owned()),
+    }
+}

@@ -1,0 +1,61 @@
+//! Calls that wait for a person. What they are is the core's business; they are decided on together with
+//! the entry that tells of it, by `decide_approval.lua`.
+
+use portcullis_core::approval::Waiting;
+use portcullis_core::id::OrgId;
+use portcullis_redis_lua::{Decide, DecideReply, Key};
+
+use super::Store;
+use crate::report::Refusal;
+
+/// A call that waits, or was decided on and not made yet.
+pub(crate) struct Approval {
+    /// `pending`, `granted` or `denied`.
+    pub(crate) state: String,
+    /// For so many milliseconds more.
+    pub(crate) left_ms: u64,
+    pub(crate) waiting: Waiting,
+}
+
+impl Store {
+    /// The digests of an organisation's approvals whose id starts with `prefix`, those that expire first first.
+    pub(crate) fn approval_digests(
+        &mut self,
+        org: &OrgId,
+        prefix: &str,
+    ) -> Result<Vec<String>, Refusal> {
+        let index = Key::approvals(org.as_str());
+        let digests: Vec<String> =
+            self.query(redis::cmd("ZRANGE").arg(index.as_str()).arg(0).arg(-1))?;
+        Ok(digests.into_iter().filter(|digest| digest.starts_with(prefix)).collect())
+    }
+
+    /// One approval, unless it expired meanwhile.
+    pub(crate) fn approval(
+        &mut self,
+        org: &OrgId,
+        digest: &str,
+    ) -> Result<Option<Approval>, Refusal> {
+        let key = Key::approval(org.as_str(), digest);
+        let (state, doc): (Option<String>, Option<Vec<u8>>) =
+            self.query(redis::cmd("HMGET").arg(key.as_str()).arg(&["rev", "doc"]))?;
+        let (Some(state), Some(doc)) = (state, doc) else {
+            return Ok(None);
+        };
+        let left: i64 = self.query(redis::cmd("PTTL").arg(key.as_str()))?;
+        let waiting = serde_json::from_slice(&doc).map_err(|fault| {
+            Refusal::new(format!("a call that waits cannot be read: {fault}"), key.as_str())
+                .expected("one written by a filter of this version")
+        })?;
+        Ok(Some(Approval { state, left_ms: u64::try_from(left).unwrap_or(0), waiting }))
+    }
+
+    /// Writes a decision and the entry that tells of it, or neither.
+    pub(crate) fn decide(&mut self, decide: &Decide<'_>) -> Result<DecideReply, Refusal> {
+        let reply = self.run(&decide.call())?;
+        Decide::decode(reply).map_err(|error| {
+            Refusal::new(error.to_string(), self.link.place())
+                .expected("Redis 7 or Valkey, and a user who may run scripts")
+        })
+    }
+}

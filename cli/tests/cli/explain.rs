@@ -1,0 +1,127 @@
+//! `explain`: the decision, the deciding rule, every step, the exit status. `approve` without anything that waits.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Operator, Said, file, run};
+
+/// What `explain` says of a call of role `role` by the policy in a file: no Redis is asked.
+fn explain(role: &str, tool: &str, arguments: &Value, more: &[&str]) -> Said {
+    let (policy, arguments) = (file("rules.yaml"), arguments.to_string());
+    let command = ["explain", "--org", "acme", "--policy", &policy, "--role", role, "--tool", tool];
+    let command = [&command[..], &["--arguments", &arguments], more].concat();
+    run(&command, &[("PORTCULLIS_REDIS", "redis://127.0.0.1:1/")], "")
+}
+
+const NOON: [&str; 2] = ["--at", "2027-01-04T12:00:00Z"];
+
+#[test]
+fn every_decision_has_its_rule_and_its_exit_status() {
+    let cases: [(&str, &str, Value, i32, &str, &str); 7] = [
+        ("agent", "balance", json!({"days": 7}), 0, "allow", ""),
+        ("agent", "balance", json!({"days": 90}), 0, "allow", ""),
+        (
+            "agent",
+            "transfer",
+            json!({"amount": 5}),
+            1,
+            "needs_approval",
+            "connectors.bank.tools.transfer.approval",
+        ),
+        (
+            "agent",
+            "transfer",
+            json!({"amount": 500}),
+            1,
+            "deny",
+            "connectors.bank.tools.transfer.conditions[0]",
+        ),
+        ("agent", "close_account", json!({}), 1, "deny", "roles.agent.bank.deny"),
+        ("reader", "transfer", json!({"amount": 5}), 1, "deny", "roles.reader.allow_write"),
+        ("nobody", "balance", json!({}), 1, "deny", "roles.nobody.bank"),
+    ];
+    for (role, tool, arguments, status, decision, rule) in cases {
+        let more = [&NOON[..], &["--connector", "bank", "--output", "json"]].concat();
+        let said = explain(role, tool, &arguments, &more);
+        assert_eq!((said.status, said.stderr.as_str()), (status, ""), "{said:?}");
+        let told: Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!(told["decision"], decision, "{told}");
+        assert_eq!(told["rule"].as_str().unwrap_or_default(), rule, "{told}");
+        assert_eq!(told["allowed"], status == 0);
+    }
+}
+
+#[test]
+fn people_read_each_step_and_what_would_be_drawn() {
+    let told = explain("agent", "balance", &json!({"days": 90}), &NOON);
+    let lines: Vec<_> = told.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    let lines: Vec<String> = lines.iter().map(|words: &Vec<&str>| words.join(" ")).collect();
+    let (first, rest) = lines.split_first().unwrap();
+    assert_eq!(first, "allow");
+    assert!(rest[0].starts_with("somebody (agent) calls bank/balance under policy "), "{told:?}");
+    assert_eq!(
+        rest[1..],
+        [
+            "considered",
+            "passed tiers.free",
+            "passed roles.agent.bank.allow",
+            "passed connectors.bank.conditions[0]",
+            "changed connectors.bank.tools.balance.max_records days becomes 30",
+            "goes on with {\"days\":30}",
+            "would draw from tiers.free.calls",
+        ]
+    );
+    // By night a condition that is on trial does not hold.
+    let night = explain("agent", "balance", &json!({"days": 9}), &["--at", "2027-01-04T20:00:00Z"]);
+    assert_eq!(night.status, 0, "{night:?}");
+    assert!(
+        night.stdout.starts_with("shadow_deny by connectors.bank.conditions[0]\n"),
+        "{night:?}"
+    );
+    let undecided = explain("agent", "transfer", &json!({"amount": "5"}), &NOON);
+    assert!(undecided.stdout.contains("cannot be decided"), "{undecided:?}");
+}
+
+#[test]
+fn a_question_that_makes_no_sense_is_usage() {
+    for command in [
+        &["explain", "--tool", "x"][..],
+        &["explain", "--role", "agent", "--tool", "x"],
+        &["explain", "--key", "k1a2b3", "--role", "agent", "--tool", "x"],
+        &["explain", "--key", "k1a2b3", "--tool", "x", "--arguments", "[1]"],
+        &["explain", "--key", "k1a2b3", "--tool", "x", "--arguments", "{\"a\":1,\"a\":2}"],
+        &["approve", "grant", "0123456789abcdef"],
+        &["approve", "grant", "xyz", "--reason", "r"],
+    ] {
+        let said = run(command, &[], "");
+        assert_eq!(said.status, 2, "{command:?}: {said:?}");
+    }
+    let other = explain("agent", "balance", &json!({}), &["--connector", "shop"]);
+    assert_eq!(other.status, 2, "{other:?}");
+}
+
+#[test]
+fn a_key_is_judged_by_the_active_policy_and_its_own_record() {
+    let operator = Operator::new();
+    operator.says(&["policy", "push", &file("rules.yaml"), "--reason", "start"]).json();
+    let issue =
+        ["key", "issue", "--org", "acme", "--name", "n", "--role", "agent", "--tier", "free"];
+    let issued = operator.says(&[&issue[..], &["--tools", "balance"]].concat()).json();
+    let id = issued["record"]["id"].as_str().expect("an id").to_owned();
+    let ask = |tool| operator.says(&["explain", "--key", &id, "--tool", tool, "--at", NOON[1]]);
+    assert_eq!(ask("balance").json()["allowed"], true);
+    let refused = ask("transfer");
+    assert_eq!(refused.status, 1);
+    let told: Value = serde_json::from_str(&refused.stdout).unwrap();
+    assert_eq!(told["rule"], "credential.tools");
+    operator.says(&["key", "revoke", &id, "--reason", "r"]).json();
+    assert!(ask("balance").refusal()["found"].as_str().unwrap().contains("revoked"));
+}
+
+#[test]
+fn what_does_not_wait_cannot_be_decided_on() {
+    let operator = Operator::with_policy();
+    assert_eq!(operator.says(&["approve", "list"]).json()["approvals"], json!([]));
+    let refusal =
+        operator.says(&["approve", "grant", "0123456789abcdef", "--reason", "r"]).refusal();
+    assert_eq!(refusal["found"], "no call 0123456789abcdef waits");
+}
