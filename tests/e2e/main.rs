@@ -5,6 +5,8 @@
 //! requirements it proves in a comment above it; `cargo xtask requirements` collects them.
 
 mod audit;
+mod authz;
+mod authz_trial;
 mod bad_credentials;
 mod bypass;
 mod bypass_http;
@@ -59,6 +61,8 @@ fn all_cases() -> Vec<Case> {
     [
         calls::cases(),
         tools::cases(),
+        authz::cases(),
+        authz_trial::cases(),
         credentials::cases(),
         bad_credentials::cases(),
         keys_now::cases(),

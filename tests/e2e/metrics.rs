@@ -16,7 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// The samples of `name` whose labels contain all of `labels`, added up.
-fn sample(world: &World<'_>, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub(crate) fn sample(world: &World<'_>, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let page = world.stack().envoy.admin("stats/prometheus").expect("Envoy's metrics").body;
     let page = String::from_utf8_lossy(&page).into_owned();
     let labelled = |line: &&str| {
@@ -28,7 +28,7 @@ fn sample(world: &World<'_>, name: &str, labels: &[(&str, &str)]) -> Option<f64>
 }
 
 /// Workers hand their counts to the main thread every few seconds.
-fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(15);
     while !holds() {
         assert!(Instant::now() < end, "{what}");
