@@ -7,11 +7,11 @@
 -- ATOMIC  Redis runs a script alone: of two calls at the same moment one takes it.
 -- EXPIRY  None: it only deletes.
 -- MEMORY  None.
--- ACL     +hget +del +zrem on the keys given.
+-- ACL     +hget +pexpire +zrem on the keys given.
 
 local approval, index, name = KEYS[1], KEYS[2], ARGV[1]
 
 if redis.call('HGET', approval, 'rev') ~= 'granted' then return {0} end
-redis.call('DEL', approval)
+redis.call('PEXPIRE', approval, 0) -- gone at once, without a right to DEL
 redis.call('ZREM', index, name)
 return {1}

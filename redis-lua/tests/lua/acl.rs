@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis_redis_lua::{
-    ADMIT, BIND, Bind, BindReply, Expected, Guard, Key, PUT_POLICY, PUT_RECORD, Script, Value,
+    ADMIT, ASK_APPROVAL, BIND, Bind, BindReply, DECIDE_APPROVAL, Expected, Guard, Key, PUT_POLICY,
+    PUT_RECORD, Script, USE_APPROVAL, Value,
 };
 
 use crate::ledger::{draw_from, window};
@@ -57,7 +58,7 @@ fn granted(name: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_gateway_has_the_commands_of_its_scripts_and_no_others() {
-    let scripts = [&ADMIT, &BIND].into_iter().flat_map(commands);
+    let scripts = [&ADMIT, &BIND, &ASK_APPROVAL, &USE_APPROVAL].into_iter().flat_map(commands);
     let needed: BTreeSet<String> = SENT.map(str::to_owned).into_iter().chain(scripts).collect();
     let why = "envoy/redis/users.acl and the ACL lines of the scripts differ";
     assert_eq!(granted("portcullis"), needed, "{why}");
@@ -66,7 +67,7 @@ fn the_gateway_has_the_commands_of_its_scripts_and_no_others() {
 #[test]
 fn the_operator_has_the_commands_of_the_other_scripts() {
     let granted = granted("operator");
-    for command in [&PUT_RECORD, &PUT_POLICY].into_iter().flat_map(commands) {
+    for command in [&PUT_RECORD, &PUT_POLICY, &DECIDE_APPROVAL].into_iter().flat_map(commands) {
         assert!(granted.contains(&command), "{command}");
     }
 }

@@ -27,6 +27,8 @@ pub(super) fn without_redis(
             return None;
         }
         Verdict::Refused(denial) => Err(denial),
+        // A person's word is taken once, and only Redis knows whether it was.
+        Verdict::Allowed(grant) if grant.sought.is_some() => return None,
         Verdict::Allowed(grant) => Ok(grant),
     };
     let (now, failover) = (turn.now, &mut turn.worker.failover);
