@@ -13,7 +13,7 @@ use std::process::Command;
 /// The target that proxies load.
 const WASM_TARGET: &str = "wasm32-wasip1";
 /// Every worker of every Envoy compiles and holds the module.
-const SIZE_BUDGET: u64 = 2_000_000;
+const SIZE_BUDGET: u64 = 4_000_000;
 
 /// Builds all three, and checks the module's size.
 pub(crate) fn all(workspace: &Workspace) -> Result<Artifacts> {

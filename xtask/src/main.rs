@@ -10,6 +10,7 @@ mod fuzz;
 mod istio;
 mod progress;
 mod requirements;
+mod schema_suite;
 mod signals;
 mod source;
 mod test;
@@ -55,6 +56,8 @@ enum Verb {
         #[arg(long, conflicts_with = "fast")]
         everywhere: bool,
     },
+    /// Run the official JSON Schema test suite against the validator of arguments
+    SchemaSuite,
     /// Run the fuzz targets of the core with libFuzzer; needs a C++ compiler
     Fuzz {
         /// How long each target runs
@@ -124,6 +127,7 @@ fn run(verb: Verb) -> Result<()> {
             };
             test::test(&workspace, extent)
         }
+        Verb::SchemaSuite => schema_suite::run(&workspace),
         Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),
         Verb::Bench { options } => bench::bench(&workspace, &options),
         Verb::Build => build::all(&workspace).map(drop),

@@ -112,6 +112,12 @@ impl<'a> Node<'a> {
         &self.path
     }
 
+    /// The value as it stands.
+    #[must_use]
+    pub fn value(&self) -> &'a Value {
+        self.value
+    }
+
     /// Whether this is the whole number `number`.
     #[must_use]
     pub fn is_integer(&self, number: u64) -> bool {

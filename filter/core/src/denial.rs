@@ -4,6 +4,7 @@
 //! do better, never which check a stranger failed.
 
 mod audit;
+mod repair;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::json::JsonError;
 use crate::mcp::{Era, MODERN_VERSION, SUPPORTED_VERSIONS, Sender};
 use crate::step::LocalReply;
 pub use audit::AuditStatus;
+pub use repair::Unfit;
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +85,8 @@ pub enum Denial {
         /// What was decided so far.
         state: ApprovalState,
     },
+    /// The arguments break the pinned input schema: a result, for the model to repair its call by.
+    BadArguments(Unfit),
     /// A window is used up.
     Limited {
         /// The window's name.
@@ -173,7 +177,7 @@ impl Denial {
             | Self::UnknownResource(_)
             | Self::UnknownTask(_) => 200,
             // The model reads it, and may repair its call (MCP 2025-11-25 tools, error handling).
-            Self::Arguments { .. } => 200,
+            Self::Arguments { .. } | Self::BadArguments(_) => 200,
             Self::Forbidden { .. }
             | Self::InsufficientScope(_)
             | Self::Condition { .. }
@@ -209,7 +213,9 @@ impl Denial {
             Self::BadMeta(_)
             | Self::UnknownTool(_)
             | Self::UnknownPrompt(_)
-            | Self::UnknownTask(_) => -32_602,
+            | Self::UnknownTask(_)
+            // Not in the reply, which is a result; for the audit log.
+            | Self::BadArguments(_) => -32_602,
             Self::UnknownResource(_) => match era {
                 Era::Modern => -32_602,
                 Era::Legacy => -32_002,
@@ -252,6 +258,7 @@ impl Denial {
             Self::UnknownTask(task) => format!("Unknown task: {task}"),
             Self::UnknownPrompt(prompt) => format!("Unknown prompt: {prompt}"),
             Self::UnknownResource(uri) => format!("Resource not found: {uri}"),
+            Self::BadArguments(unfit) => unfit.text.clone(),
             Self::InsufficientScope(scopes) => {
                 format!("This takes the scopes {}", scopes.join(" "))
             }
@@ -337,6 +344,9 @@ impl Denial {
     /// The JSON-RPC message for `sender`: an error, or what a tool would answer about its arguments.
     #[must_use]
     pub fn body(&self, sender: &Sender, era: Era) -> Vec<u8> {
+        if let (Self::BadArguments(unfit), Sender::Request(id)) = (self, sender) {
+            return unfit.result(id, era);
+        }
         let mut message = Map::new();
         message.insert("jsonrpc".to_owned(), "2.0".into());
         match sender {

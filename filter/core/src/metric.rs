@@ -61,6 +61,13 @@ pub enum Metric {
         /// The kind of check.
         check: &'static str,
     },
+    /// Tools in lists that were not as they were pinned.
+    SchemaDrift {
+        /// The connector.
+        connector: String,
+        /// [`crate::pin::Drift::name`].
+        kind: &'static str,
+    },
     /// 1 while a dependency answers, else 0.
     DependencyUp(Dependency),
     /// How long a dependency took to answer, in milliseconds.
@@ -106,6 +113,7 @@ impl Metric {
             | Self::BudgetAlerts { .. }
             | Self::Degraded { .. }
             | Self::ShadowDenied { .. }
+            | Self::SchemaDrift { .. }
             | Self::AuditEntries => Kind::Counter,
             Self::DependencyUp(_) | Self::PolicyVersion { .. } => Kind::Gauge,
             Self::RequestDuration { .. } | Self::DependencyDuration(_) => Kind::Histogram,
@@ -139,6 +147,9 @@ impl Metric {
                 named("degraded_total", &[("dependency", dependency), ("outcome", outcome)])
             }
             Self::ShadowDenied { check } => named("shadow_denied_total", &[("check", check)]),
+            Self::SchemaDrift { connector, kind } => {
+                named("schema_drift_total", &[("connector", connector), ("kind", kind)])
+            }
             Self::DependencyUp(dependency) => {
                 named("dependency_up", &[("dependency", dependency.name())])
             }
@@ -228,6 +239,9 @@ impl Labels {
 fn counted(event: &AuditEvent) -> Option<Metric> {
     match event {
         AuditEvent::AuthFailed { reason, .. } => Some(Metric::AuthFailures { reason }),
+        AuditEvent::SchemaDrift { connector, kind, .. } => {
+            Some(Metric::SchemaDrift { connector: connector.clone(), kind })
+        }
         AuditEvent::RateLimitExceeded { limit, .. } => {
             Some(Metric::RateLimited { limit: limit.clone() })
         }

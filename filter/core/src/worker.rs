@@ -24,6 +24,7 @@ use crate::id::{KeyId, OrgId, PolicyVersion};
 use crate::limit::slices::Slices;
 use crate::metric::Labels;
 use crate::policy::{Activation, Policy};
+use crate::reviewed::{Drifts, Schemas};
 use crate::time::UnixTime;
 use crate::vault::{Lease, SecretRef};
 
@@ -74,6 +75,10 @@ pub struct Worker {
     pub callers: Callers,
     /// Units of windows that were drawn in advance.
     pub slices: Slices,
+    /// Schemas of pinned tools.
+    pub schemas: Schemas,
+    /// Pinned tools that changed.
+    pub drifts: Drifts,
     /// What metrics may be labelled with.
     pub labels: Labels,
 }
@@ -98,6 +103,8 @@ impl Worker {
             leases: LruCache::new(MAX_LEASES),
             callers: Callers::default(),
             slices: Slices::default(),
+            schemas: Schemas::default(),
+            drifts: Drifts::default(),
             labels: Labels::default(),
         }
     }

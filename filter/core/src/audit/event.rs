@@ -76,6 +76,17 @@ pub enum AuditEvent {
         /// The one that cannot be used.
         version: String,
     },
+    /// A tool in a list is not as it was pinned.
+    SchemaDrift {
+        /// The connector.
+        connector: String,
+        /// The tool.
+        tool: String,
+        /// [`crate::pin::Drift::name`].
+        kind: &'static str,
+        /// [`crate::pin::Action::name`]: what was done about it.
+        action: &'static str,
+    },
     /// A window was used up.
     RateLimitExceeded {
         /// The window's name.

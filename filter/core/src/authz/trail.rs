@@ -125,6 +125,15 @@ impl Trail {
         denial
     }
 
+    /// Refuses with `denial`, of a check that is made elsewhere, unless that check is on trial.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn judged(&mut self, policy: &Policy, check: Check, denial: Denial) -> Result<(), Denial> {
+        let broken = Broken::new(denial.rule(), denial);
+        self.enforce(policy, (check, Enforcement::Enforce), broken)
+    }
+
     /// Refuses what a check found broken, unless that is on trial.
     pub(super) fn enforce(
         &mut self,

@@ -92,7 +92,8 @@ fn open(place: &str, names: &Names, name: &str) -> Result<(), String> {
     }
 }
 
-/// What keeps the credential itself from calling a tool that its role may be open to.
+/// What keeps a tool closed that the role may be open to: the credential's own narrowing, or that nobody
+/// reviewed it.
 pub(super) fn narrowed(
     narrowing: &Narrowing,
     connector: &Connector,
@@ -100,6 +101,9 @@ pub(super) fn narrowed(
 ) -> Result<(), &'static str> {
     if narrowing.tools.as_ref().is_some_and(|only| !only.matches(tool)) {
         return Err("credential.tools");
+    }
+    if connector.hides_unpinned(tool) {
+        return Err("connectors.unpinned");
     }
     match narrowing.writes {
         Writes::Closed if !connector.reads_only(tool) => Err("credential.allow_write"),

@@ -84,6 +84,7 @@ impl Denial {
             | Self::Condition { rule, .. }
             | Self::Arguments { rule, .. } => rule.clone(),
             Self::Approval { rule, .. } => rule.to_string(),
+            Self::BadArguments(unfit) => format!("tools.{}.input_schema", unfit.tool),
             Self::InsufficientScope(_) => INSUFFICIENT_SCOPE.to_owned(),
             Self::Limited { limit, .. } => limit.clone(),
             Self::Unavailable(dependency, why) => {
@@ -101,7 +102,7 @@ impl Denial {
     #[must_use]
     pub fn error_code(&self, era: Era) -> Option<i64> {
         match self {
-            Self::Arguments { .. } => None,
+            Self::Arguments { .. } | Self::BadArguments(_) => None,
             denial => Some(denial.code(era)),
         }
     }

@@ -5,6 +5,7 @@
 //! what makes revocation and rollback effective on the next request, without a cache window. Where the
 //! operator had rather go on when Redis cannot be asked, `degraded` says how far.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -48,10 +49,15 @@ pub(super) struct Request {
     pub(super) message: Result<Message, Denial>,
     /// The body that it came in; empty if there is none.
     pub(super) body: Body,
+    /// What headers say of single arguments, where the era has such headers.
+    pub(super) parameters: Parameters,
     /// Sessions and tasks that it refers to.
     pub(super) bound: Vec<Bound>,
     pub(super) leg: Leg,
 }
+
+/// By header name; `None` where a header says nothing that can be read.
+pub(super) type Parameters = Option<BTreeMap<String, Option<Vec<u8>>>>;
 
 /// Which part of a request is judged.
 #[derive(Debug)]

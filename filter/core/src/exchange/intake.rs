@@ -167,8 +167,9 @@ impl Reading {
         let Caller { claimant, certificate } = self.caller.clone();
         self.leg = Leg::Body;
         let leg = Leg::Head(Box::new(self));
-        let body = Body::default();
-        let request = Request { path, bound, strip, claimant, certificate, message, body, leg };
+        let (body, parameters) = (Body::default(), None);
+        let request =
+            Request { path, bound, strip, claimant, certificate, message, parameters, body, leg };
         admission::admit(Box::new(request), turn)
     }
 
@@ -204,6 +205,7 @@ impl Reading {
             certificate: self.caller.certificate,
             message,
             body: body.map(Body::new).unwrap_or_default(),
+            parameters: headers::parameters(&self.head),
             leg: self.leg,
         };
         admission::admit(Box::new(request), turn)

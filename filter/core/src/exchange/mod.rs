@@ -22,6 +22,7 @@ mod origin;
 mod proving;
 mod resource;
 mod response;
+mod reviewed;
 mod verdict;
 
 use portcullis_redis_lua::WindowState;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::binding::{Bound, Claiming, Holder, session_of};
 use super::charge::Tab;
+use super::reviewed::Watch;
 use super::verdict::Grant;
 use super::{Next, Stage, Turn};
 use crate::audit::Entry;
@@ -35,6 +36,7 @@ pub(super) struct Upstream {
 struct Asked {
     operation: Operation,
     view: View,
+    watch: Watch,
     holder: Holder,
     /// Where a client of HTTP+SSE posts to.
     messages: Option<String>,
@@ -76,6 +78,7 @@ impl Upstream {
         let asked = Asked {
             operation,
             view: View::new(&grant.policy, &grant.principal, &grant.connector),
+            watch: Watch::new(&grant.policy, &grant.connector),
             holder: Holder { org: principal.org.clone(), name: principal.identity.holder() },
             messages: connector.and_then(|connector| connector.messages.clone()),
             secret: grant.credential.as_ref().map(|template| template.secret().clone()),
@@ -175,7 +178,10 @@ impl Asked {
 
     /// Cuts the lists in a message; whether there was something to cut.
     fn filter(&self, message: &mut Value) -> Result<bool, list::UnreadableList> {
-        list::filter(message, &|listing, item| self.view.sees(listing, item))
+        list::filter(message, &|listing, item| {
+            let seen = self.view.sees(listing, item)?;
+            Some(seen && self.watch.passes(listing, item))
+        })
     }
 }
 
@@ -220,7 +226,9 @@ impl Answering {
             Err(_) => return replace(Denial::UpstreamUnreadable, turn),
         };
         self.look_at(&message, turn);
-        match self.asked.filter(&mut message) {
+        let filtered = self.asked.filter(&mut message);
+        self.asked.watch.settle(turn);
+        match filtered {
             Ok(true) => {
                 let body = message.to_string().into_bytes();
                 turn.effects.push(Effect::ReplaceResponseBody(body));
@@ -278,6 +286,7 @@ impl Answering {
             plan => (Vec::new(), plan),
         };
         self.plan = plan;
+        self.asked.watch.settle(turn);
         self.bind(turn);
         self.asked.tab.charge(self.outcome, turn);
         if bytes != chunk {

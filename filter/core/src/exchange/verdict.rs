@@ -11,6 +11,7 @@ use super::admission::{Leg, Request};
 use super::approving::Sought;
 use super::basis::{Basis, Known, Standing};
 use super::binding::Bound;
+use super::reviewed;
 use crate::audit::Entry;
 use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::Fingerprint;
@@ -204,7 +205,7 @@ fn grant(
     request: &Request,
     (principal, now): (Principal, UnixTime),
     policy: Rc<Policy>,
-    worker: &Worker,
+    worker: &mut Worker,
     entry: &mut Entry,
 ) -> Result<Grant, Denial> {
     let message = request.message.as_ref().map_err(Denial::clone)?;
@@ -240,6 +241,17 @@ fn grant(
         }
         ruling => ruling?,
     };
+    if let (Operation::CallTool(call), false) =
+        (&message.operation, matches!(request.leg, Leg::Head(_)))
+    {
+        let parameters = request.parameters.as_ref();
+        match reviewed::check(call, parameters, (name, connector), worker) {
+            Err(denial @ Denial::BadArguments(_)) => {
+                trail.judged(&policy, Check::Schema, denial)?;
+            }
+            checked => checked?,
+        }
+    }
     let shadowed = trail.shadowed;
     let called = match &message.operation {
         // Of a call that is only announced, nothing is drawn yet.

@@ -3,6 +3,8 @@
 //! Owns the comparison. The body is what is judged; a header that says otherwise is refused, since
 //! whoever routes on it would have been misled.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -40,6 +42,18 @@ pub fn announced(head: &Head) -> Message {
 pub fn is_modern(head: &Head) -> bool {
     let version = head.single("mcp-protocol-version").map(<[u8]>::trim_ascii);
     version == Some(MODERN_VERSION.as_bytes())
+}
+
+/// What the `Mcp-Param-*` headers of a modern request say, by lower-case name; `None` for a header that
+/// occurs twice or cannot be decoded. Nothing for other eras, which have no such headers.
+#[must_use]
+pub fn parameters(head: &Head) -> Option<BTreeMap<String, Option<Vec<u8>>>> {
+    let names = is_modern(head).then(|| head.names_with("mcp-param-"))?;
+    let said = names.into_iter().map(|name| {
+        let value = head.single(&name).and_then(decoded);
+        (name, value)
+    });
+    Some(said.collect())
 }
 
 /// Chooses the era and, in the modern one, checks that headers and body agree.

@@ -6,11 +6,13 @@
 mod activation;
 mod document;
 mod glob;
+mod pins;
 mod rule;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -20,9 +22,11 @@ use crate::auth::Writes;
 pub use crate::decode::{Fault as PolicyError, Faults as PolicyErrors};
 use crate::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 use crate::json;
+use crate::pin::Definition;
 use crate::vault::CredentialTemplate;
 pub use activation::{Activation, Canary};
 pub use glob::Globs;
+pub use pins::{Pins, Unpinned};
 pub use rule::{Approval, Cap, Check, Enforcement, Names, OnExcess, Requirement};
 
 /// A compiled policy document.
@@ -71,12 +75,14 @@ pub struct Connector {
     pub tools: BTreeMap<String, Tool>,
     /// What every call of its tools must meet.
     pub conditions: Vec<Requirement>,
+    /// What becomes of tools that are not as they were pinned.
+    pub pins: Pins,
 }
 
 /// What the policy states about one tool. Of a tool that it does not name nothing is known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tool {
-    /// Whether calling it changes nothing.
+    /// Whether calling it changes nothing; by its pinned hint where the policy does not say.
     pub read_only: bool,
     /// What a call costs, in credits.
     pub price: Option<u64>,
@@ -90,6 +96,8 @@ pub struct Tool {
     pub approval: Option<Approval>,
     /// What every call of it must meet.
     pub conditions: Vec<Requirement>,
+    /// The definition that was reviewed.
+    pub pin: Option<Rc<Definition>>,
 }
 
 /// What one call costs, in credits.

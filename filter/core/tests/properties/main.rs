@@ -13,6 +13,7 @@ mod keys;
 mod lists;
 mod policy;
 mod resp;
+mod schema;
 mod slowdown;
 mod sse;
 mod trial;

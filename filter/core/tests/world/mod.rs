@@ -11,6 +11,8 @@ mod shown;
 mod tokens;
 mod words;
 
+mod document;
+
 use std::time::Duration;
 
 use portcullis_core::audit::Chain;
@@ -29,6 +31,7 @@ use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
 use serde_json::json;
 
+use document::document;
 use words::{canary, closing};
 
 /// 2026-11-20T22:00:00Z.
@@ -79,46 +82,6 @@ fn record(name: &str) -> Vec<u8> {
     record.to_string().into_bytes()
 }
 
-/// A policy document: `v1`, or `v2` in which analysts may also write notes, `v3` without
-/// patience, or `v7` with scopes.
-fn document(name: &str) -> serde_json::Value {
-    if let Some(document) = rules::document(name) {
-        return document;
-    }
-    let allow = match name {
-        "v1" | "v3" | "v7" => json!(["query_users"]),
-        "v2" => json!(["query_users", "create_note"]),
-        "v4" => return limits::priced(document("v1")),
-        "v6" => return limits::leased(document("v1")),
-        "v5" => return limits::global(document("v1")),
-        other => panic!("no such policy: {other}"),
-    };
-    let mut document = json!({
-        "version": 1, "organisations": ["acme"],
-        "connectors": {
-            "demo": {"path": "/demo/mcp", "credential": {
-                "secret": "vault://secret/connectors/demo#api_key",
-                "header": "authorization", "template": "Bearer {secret}"}},
-            "open": {"path": "/open/mcp", "methods": ["skills/*"]},
-            "old": {"path": "/old/sse", "messages": "/old/messages"}
-        },
-        "roles": {"analyst": {
-            "demo": {"allow": allow, "show": ["create_*"],
-                "prompts": ["weekly_*"], "resources": ["note://*"]},
-            "open": {"allow": ["*"]}, "old": {"allow": ["query_users"]}}},
-        "tiers": {"free": {"limits": {"calls": {"limit": 5, "window": "1s"}}}}
-    });
-    if name == "v3" {
-        document["cool_off"] = json!({"refusals": 1, "repeats": 2, "first": "2s", "longest": "8s"});
-    }
-    if name == "v7" {
-        document["connectors"]["demo"]["scopes"] = json!(["demo:use"]);
-        document["connectors"]["demo"]["tools"] =
-            json!({"query_users": {"scopes": ["users:read", "demo:use"]}});
-    }
-    document
-}
-
 fn version(name: &str) -> String {
     policy::version_of(&document(name)).unwrap().to_string()
 }
@@ -126,7 +89,7 @@ fn version(name: &str) -> String {
 /// Names in the place of secrets and hashes.
 fn readable(text: &str) -> String {
     let mut text = text.to_owned();
-    for name in ["v1", "v2", "v3", "v4", "v5", "v6", "v7", "rules", "reader", "trial"] {
+    for name in ["v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "rules", "reader", "trial"] {
         text = text.replace(&version(name), name);
     }
     for name in ["analyst", "stranger"] {

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use super::globs;
 use super::role::RESERVED;
 use super::rule::{About, conditions};
-use super::tool::{credits, tools};
+use super::tool::{credits, pins, tools};
 use crate::config::scopes;
 use crate::decode::{Faults, Node};
 use crate::id::PolicyName;
-use crate::policy::{Connector, Globs};
+use crate::policy::{Connector, Globs, Unpinned};
 use crate::vault::{CredentialTemplate, SecretRef};
 
 pub(super) fn connector(
@@ -55,6 +55,8 @@ pub(super) fn connector(
         None => Some(Vec::new()),
     };
     let conditions = conditions(&mut fields, About::Tools, faults);
+    let pinned = tools.iter().flat_map(BTreeMap::values).any(|tool| tool.pin.is_some());
+    let pins = pins(&mut fields, faults, if pinned { Unpinned::Hide } else { Unpinned::Allow });
     fields.finish(faults);
     Some(Connector {
         path: path?,
@@ -65,6 +67,7 @@ pub(super) fn connector(
         scopes: scopes?,
         tools: tools?,
         conditions: conditions?,
+        pins: pins?,
     })
 }
 

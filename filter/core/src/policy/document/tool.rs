@@ -3,12 +3,14 @@
 //! Owns what may stand where a tool is described. What a server says of its tools is not asked here.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::LONGEST_GLOB;
 use super::rule::{About, approval, cap, conditions};
 use crate::config::scopes;
-use crate::decode::{Faults, Node};
-use crate::policy::Tool;
+use crate::decode::{Faults, Fields, Node};
+use crate::pin::{Action, Definition, Drift};
+use crate::policy::{Pins, Tool, Unpinned};
 
 pub(super) fn tools(node: Node<'_>, faults: &mut Faults) -> Option<BTreeMap<String, Tool>> {
     let mut tools = BTreeMap::new();
@@ -27,8 +29,8 @@ pub(super) fn tools(node: Node<'_>, faults: &mut Faults) -> Option<BTreeMap<Stri
 fn tool(node: Node<'_>, faults: &mut Faults) -> Option<Tool> {
     let mut fields = node.object(faults, "a tool: an object such as {read_only: true}")?;
     let read_only = match fields.optional("read_only") {
-        Some(node) => node.boolean(faults),
-        None => Some(false),
+        Some(node) => node.boolean(faults).map(Some),
+        None => Some(None),
     };
     let price = match fields.optional("price") {
         Some(node) => credits(node, faults).map(Some),
@@ -51,19 +53,103 @@ fn tool(node: Node<'_>, faults: &mut Faults) -> Option<Tool> {
         None => Some(None),
     };
     let conditions = conditions(&mut fields, About::Own, faults);
+    let pin = pin(&mut fields, faults);
     fields.finish(faults);
+    let (read_only, pin) = (read_only?, pin?);
+    let hinted = pin.as_ref().is_some_and(|pin| pin.is_read_only());
     Some(Tool {
-        read_only: read_only?,
+        read_only: read_only.unwrap_or(hinted),
         price: price?,
         row_price: row_price?,
         scopes: scopes?,
         max_records: max_records?,
         approval: approval?,
         conditions: conditions?,
+        pin,
     })
 }
 
 pub(super) fn credits(node: Node<'_>, faults: &mut Faults) -> Option<u64> {
     const MOST: u64 = 1_000_000_000;
     node.integer(faults, 0..=MOST, "credits")
+}
+
+/// The definition that was reviewed; all of it or nothing.
+fn pin(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Option<Rc<Definition>>> {
+    let mut members = Vec::new();
+    let mut whole = true;
+    for (field, member, form) in PINNED {
+        let Some(node) = fields.optional(field) else {
+            continue;
+        };
+        let value = node.value();
+        let (fits, expected) = match form {
+            Form::Text => (value.is_string(), "a text"),
+            Form::Object => (value.is_object(), "an object, as the server lists it"),
+        };
+        if !fits {
+            node.fault(faults, expected);
+        }
+        whole &= fits;
+        members.push((member.to_owned(), value.clone()));
+    }
+    if !members.is_empty() && !members.iter().any(|(member, _)| member == "inputSchema") {
+        let expected = "the pinned input schema, as `portcullis discover` writes it";
+        fields.required("input_schema", faults, expected);
+        return None;
+    }
+    let pinned = (!members.is_empty()).then(|| Rc::new(members.into_iter().collect()));
+    whole.then_some(pinned)
+}
+
+enum Form {
+    Text,
+    Object,
+}
+
+/// Fields of a pin, and MCP's names of them.
+const PINNED: [(&str, &str, Form); 5] = [
+    ("title", "title", Form::Text),
+    ("description", "description", Form::Text),
+    ("input_schema", "inputSchema", Form::Object),
+    ("output_schema", "outputSchema", Form::Object),
+    ("annotations", "annotations", Form::Object),
+];
+
+/// `unpinned` and `on_drift` of a connector.
+pub(super) fn pins(
+    fields: &mut Fields<'_>,
+    faults: &mut Faults,
+    default: Unpinned,
+) -> Option<Pins> {
+    let unpinned = match fields.optional("unpinned") {
+        Some(node) => node.text(faults, "hide or allow", |text| match text {
+            "hide" => Some(Unpinned::Hide),
+            "allow" => Some(Unpinned::Allow),
+            _ => None,
+        }),
+        None => Some(default),
+    };
+    let on_drift = match fields.optional("on_drift") {
+        Some(node) => on_drift(node, faults),
+        None => Some(Vec::new()),
+    };
+    Some(Pins { unpinned: unpinned?, on_drift: on_drift? })
+}
+
+fn on_drift(node: Node<'_>, faults: &mut Faults) -> Option<Vec<(Drift, Action)>> {
+    let mut fields =
+        node.object(faults, "an object with text, widening, breaking or suspicious")?;
+    let mut actions = Vec::new();
+    for drift in Drift::ALL {
+        let Some(node) = fields.optional(drift.name()) else {
+            continue;
+        };
+        let action = node.text(faults, "allow, warn, hide or block", |text| {
+            Action::ALL.into_iter().find(|action| action.name() == text)
+        });
+        actions.push(action.map(|action| (drift, action)));
+    }
+    fields.finish(faults);
+    actions.into_iter().collect()
 }

@@ -1,0 +1,165 @@
+//! Pinned definitions of tools, and how far a live one has drifted from its pin.
+//!
+//! Owns the comparison and the classes of change. A server may change a tool at any time, and a
+//! model does what the new text says; so what was reviewed is pinned, and what differs is told by
+//! kind. What is done about it, the policy says. Asks no server.
+
+mod shape;
+mod suspicion;
+#[cfg(test)]
+mod tests;
+
+use serde_json::{Map, Value};
+
+use crate::schema;
+pub use suspicion::{Suspicion, suspicions};
+
+/// What of a tool is pinned: the members that a model or a policy goes by.
+const MEMBERS: [&str; 5] = ["title", "description", "inputSchema", "outputSchema", "annotations"];
+
+/// A tool's definition, by MCP's names of its members; absent ones are absent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition(Map<String, Value>);
+
+/// How a definition differs from its pin; the worse, the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Drift {
+    /// Only texts for people and models.
+    Text,
+    /// It accepts, returns or may do more than before; old calls still hold.
+    Widening,
+    /// Calls that held may no longer hold, or answers may look different.
+    Breaking,
+    /// A new text hides characters, or speaks to the model behind the user's back.
+    Suspicious,
+}
+
+/// What is done about a tool that drifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Nothing.
+    Allow,
+    /// It is told: an event, a metric.
+    Warn,
+    /// And left out of lists.
+    Hide,
+    /// And not called, as long as the last list that was seen shows the drift.
+    Block,
+}
+
+impl Definition {
+    /// The pinned members of a tool as a server lists it.
+    #[must_use]
+    pub fn of(tool: &Value) -> Self {
+        let member = |name: &str| {
+            let value = tool.get(name).filter(|value| !value.is_null())?;
+            Some((name.to_owned(), value.clone()))
+        };
+        Self(MEMBERS.iter().filter_map(|name| member(name)).collect())
+    }
+
+    /// A pinned member.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// The members in their order.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &Value)> {
+        MEMBERS.iter().filter_map(|name| Some((*name, self.0.get(*name)?)))
+    }
+
+    /// Whether the tool says of itself that calling it changes nothing.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.hint("readOnlyHint", false)
+    }
+
+    /// How `live`, a tool as a server lists it, differs. Equality is looked at first: nearly always
+    /// there is nothing more to do.
+    #[must_use]
+    pub fn drift(&self, live: &Value) -> Option<Drift> {
+        let unchanged = MEMBERS.iter().all(|name| {
+            match (self.0.get(*name), live.get(*name).filter(|value| !value.is_null())) {
+                (None, None) => true,
+                (Some(pinned), Some(live)) => schema::same(pinned, live),
+                _ => false,
+            }
+        });
+        if unchanged { None } else { Some(self.class(&Self::of(live))) }
+    }
+
+    fn class(&self, live: &Self) -> Drift {
+        let before = suspicions(self);
+        if suspicions(live).iter().any(|new| !before.contains(new)) {
+            return Drift::Suspicious;
+        }
+        let input = shape::change(self.member("inputSchema"), live.member("inputSchema"));
+        let output = shape::change(self.member("outputSchema"), live.member("outputSchema"));
+        input.max(output).max(self.power(live))
+    }
+
+    /// Hints are of no worth to a caller, but a policy that went by the pinned ones relies on them.
+    fn power(&self, live: &Self) -> Drift {
+        let more = [("readOnlyHint", false, false), ("idempotentHint", false, false)]
+            .into_iter()
+            .chain([("destructiveHint", true, true), ("openWorldHint", true, true)])
+            .any(|(hint, default, power)| {
+                self.hint(hint, default) != power && live.hint(hint, default) == power
+            });
+        if more { Drift::Widening } else { Drift::Text }
+    }
+
+    fn hint(&self, name: &str, default: bool) -> bool {
+        let hint = self.0.get("annotations").and_then(|annotations| annotations.get(name));
+        hint.and_then(Value::as_bool).unwrap_or(default)
+    }
+}
+
+impl FromIterator<(String, Value)> for Definition {
+    fn from_iter<T: IntoIterator<Item = (String, Value)>>(members: T) -> Self {
+        Self(members.into_iter().collect())
+    }
+}
+
+impl Drift {
+    /// From the mildest to the worst.
+    pub const ALL: [Self; 4] = [Self::Text, Self::Widening, Self::Breaking, Self::Suspicious];
+
+    /// Its name in policies, events and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Widening => "widening",
+            Self::Breaking => "breaking",
+            Self::Suspicious => "suspicious",
+        }
+    }
+
+    /// What is done about it where the policy does not say.
+    #[must_use]
+    pub const fn default_action(self) -> Action {
+        match self {
+            Self::Text | Self::Widening => Action::Warn,
+            Self::Breaking => Action::Hide,
+            Self::Suspicious => Action::Block,
+        }
+    }
+}
+
+impl Action {
+    /// From the mildest to the strictest.
+    pub const ALL: [Self; 4] = [Self::Allow, Self::Warn, Self::Hide, Self::Block];
+
+    /// Its name in policies and events.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Warn => "warn",
+            Self::Hide => "hide",
+            Self::Block => "block",
+        }
+    }
+}

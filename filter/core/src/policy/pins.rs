@@ -1,0 +1,69 @@
+//! What becomes of tools that are not pinned, or not as they were pinned.
+//!
+//! Owns the defaults, and the check that every pinned schema can be used. What a change is, `pin` says.
+
+use super::{Connector, Policy, PolicyErrors};
+use crate::pin::{Action, Drift};
+use crate::schema;
+
+/// What a connector does about tools that differ from the policy.
+#[derive(Clone, Debug, Default)]
+pub struct Pins {
+    /// What becomes of tools that nobody reviewed.
+    pub unpinned: Unpinned,
+    /// By class, where the policy says something else than [`Drift::default_action`].
+    pub on_drift: Vec<(Drift, Action)>,
+}
+
+/// What becomes of a tool without a pin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unpinned {
+    /// It is there like any other. The default of a connector without any pin, so that one can start.
+    #[default]
+    Allow,
+    /// It does not exist. The default of a connector with a pin.
+    Hide,
+}
+
+impl Pins {
+    /// What is done about a drift.
+    #[must_use]
+    pub fn action(&self, drift: Drift) -> Action {
+        let stated = self.on_drift.iter().find(|(class, _)| *class == drift);
+        stated.map_or(drift.default_action(), |(_, action)| *action)
+    }
+}
+
+impl Connector {
+    /// Whether `tool` is not there because nobody reviewed it.
+    #[must_use]
+    pub fn hides_unpinned(&self, tool: &str) -> bool {
+        let pinned = || self.tools.get(tool).is_some_and(|tool| tool.pin.is_some());
+        match self.pins.unpinned {
+            Unpinned::Allow => false,
+            Unpinned::Hide => !pinned(),
+        }
+    }
+}
+
+impl Policy {
+    /// What keeps pinned input schemas from being used. Not part of compiling: a worker compiles a
+    /// schema when the first call comes, and this is asked once, before a policy is pushed.
+    #[must_use]
+    pub fn schema_faults(&self) -> PolicyErrors {
+        let mut faults = PolicyErrors::default();
+        for (connector, tool, pin) in self.connectors.iter().flat_map(|(name, connector)| {
+            connector
+                .tools
+                .iter()
+                .filter_map(move |(tool, it)| Some((name, tool, it.pin.as_ref()?)))
+        }) {
+            if let Some(Err(fault)) = pin.member("inputSchema").map(schema::compile) {
+                let place = fault.place.replace('/', ".");
+                let path = format!("connectors.{connector}.tools.{tool}.input_schema{place}");
+                faults.push(&path, fault.found, fault.expected);
+            }
+        }
+        faults
+    }
+}

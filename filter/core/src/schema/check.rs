@@ -1,0 +1,398 @@
+//! Checks a value against a schema, on a budget.
+//!
+//! Owns the evaluation. Inside of alternatives it stops at the first fault; elsewhere it goes on, so
+//! that a model can repair a call in one go. Never repeats a value: it may be a secret.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use super::number::{compare, is_multiple, key, same};
+use super::rule::{Body, Demand, Evaluated, Id, Node, Rule};
+use super::words::listed;
+use super::{MAX_NESTING, MAX_STEPS, MAX_VIOLATIONS, Schema, Violation};
+
+/// The most of an expectation that is told.
+const MAX_TEXT: usize = 300;
+
+pub(super) fn check(schema: &Schema, value: &Value) -> Result<(), Vec<Violation>> {
+    let mut check = Check {
+        schema,
+        steps: MAX_STEPS,
+        nesting: 0,
+        scope: Vec::new(),
+        path: Vec::new(),
+        found: Vec::new(),
+        quiet: false,
+    };
+    match check.node(0, value, &mut Evaluated::default()) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            check.found.truncate(MAX_VIOLATIONS);
+            Err(check.found)
+        }
+        Err(Exhausted) => Err(vec![Violation {
+            path: String::new(),
+            rule: "budget".to_owned(),
+            expected: "something simpler: this cannot be checked in reasonable time".to_owned(),
+        }]),
+    }
+}
+
+/// The budget is used up.
+pub(super) struct Exhausted;
+
+pub(super) type Held = Result<bool, Exhausted>;
+
+/// How the place that is being checked is reached.
+#[derive(Clone)]
+pub(super) enum Segment<'v> {
+    Member(&'v str),
+    Item(usize),
+}
+
+pub(super) struct Check<'s, 'v> {
+    pub(super) schema: &'s Schema,
+    pub(super) steps: u32,
+    pub(super) nesting: u32,
+    /// Resources on the way here, outermost first: what `$dynamicRef` goes by.
+    pub(super) scope: Vec<usize>,
+    pub(super) path: Vec<Segment<'v>>,
+    pub(super) found: Vec<Violation>,
+    /// Whether only the first fault matters.
+    pub(super) quiet: bool,
+}
+
+impl<'s, 'v> Check<'s, 'v> {
+    pub(super) fn node(&mut self, id: Id, value: &'v Value, seen: &mut Evaluated<'v>) -> Held {
+        let schema = self.schema;
+        let node = schema.nodes.get(id).ok_or(Exhausted)?;
+        self.spend(1)?;
+        self.nesting = self.nesting.saturating_add(1);
+        if self.nesting > MAX_NESTING {
+            return Err(Exhausted);
+        }
+        let enters = self.scope.last() != Some(&node.resource);
+        if enters {
+            self.scope.push(node.resource);
+        }
+        let held = match &node.body {
+            Body::Constant(true) => true,
+            Body::Constant(false) => {
+                self.report(node, "false", "nothing here: it is not allowed");
+                false
+            }
+            Body::Rules(rules) => self.rules(node, rules, value, seen)?,
+        };
+        if enters {
+            self.scope.pop();
+        }
+        self.nesting = self.nesting.saturating_sub(1);
+        Ok(held)
+    }
+
+    fn rules(
+        &mut self,
+        node: &'s Node,
+        rules: &'s [Rule],
+        value: &'v Value,
+        seen: &mut Evaluated<'v>,
+    ) -> Held {
+        let mut own = Evaluated::default();
+        let mut held = true;
+        for rule in rules {
+            self.spend(1)?;
+            held &= self.demand(node, rule, value, &mut own)?;
+            if !held && (self.quiet || self.found.len() >= MAX_VIOLATIONS) {
+                return Ok(false);
+            }
+        }
+        if held {
+            seen.merge(own);
+        }
+        Ok(held)
+    }
+
+    fn demand(
+        &mut self,
+        node: &'s Node,
+        rule: &'s Rule,
+        value: &'v Value,
+        seen: &mut Evaluated<'v>,
+    ) -> Held {
+        Ok(match (&rule.demand, value) {
+            (Demand::Type(kinds), _) => {
+                let held = kinds.iter().any(|kind| kind.is_of(value));
+                self.told(held, node, rule, || {
+                    let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+                    names.join(" or ")
+                })
+            }
+            (Demand::Enum(values), _) => {
+                self.spend_on(values)?;
+                let held = values.iter().any(|one| same(one, value));
+                self.told(held, node, rule, || format!("one of {}", listed(values)))
+            }
+            (Demand::Const(only), _) => {
+                self.told(same(only, value), node, rule, || only.to_string())
+            }
+            (Demand::MultipleOf(of), Value::Number(number)) => {
+                let held = is_multiple(number, of);
+                self.told(held, node, rule, || format!("a multiple of {of}"))
+            }
+            (Demand::Bound(bound, limit), Value::Number(number)) => {
+                let held = compare(number, limit).is_some_and(|order| bound.holds(order));
+                self.told(held, node, rule, || format!("{} {limit}", bound.words()))
+            }
+            (Demand::Length(range), Value::String(text)) => {
+                self.spend_bytes(text.len())?;
+                let held = range.has(text.chars().count());
+                self.told(held, node, rule, || format!("{} characters", range.words()))
+            }
+            (Demand::Pattern(pattern), Value::String(text)) => {
+                self.spend_bytes(text.len())?;
+                let held = pattern.matches(text).map_err(|_| Exhausted)?;
+                self.told(held, node, rule, || format!("a text that matches {}", pattern.source))
+            }
+            (Demand::ItemCount(range), Value::Array(items)) => {
+                self.told(range.has(items.len()), node, rule, || format!("{} items", range.words()))
+            }
+            (Demand::Unique, Value::Array(items)) => {
+                let held = self.unique(items)?;
+                self.told(held, node, rule, || "items that all differ".to_owned())
+            }
+            (Demand::MemberCount(range), Value::Object(members)) => {
+                let held = range.has(members.len());
+                self.told(held, node, rule, || format!("{} members", range.words()))
+            }
+            (Demand::Required(names), Value::Object(members)) => {
+                self.required(names, members, node, rule)
+            }
+            (Demand::DependentRequired(dependent), Value::Object(members)) => {
+                let present = dependent.iter().filter(|(name, _)| members.contains_key(name));
+                let mut held = true;
+                for (_, names) in present {
+                    held &= self.required(names, members, node, rule);
+                }
+                held
+            }
+            (Demand::Members { .. } | Demand::MemberNames(_), Value::Object(members)) => {
+                self.members(&rule.demand, node, members, seen)?
+            }
+            (Demand::Items { .. } | Demand::Contains { .. }, Value::Array(items)) => {
+                self.items(node, rule, items, seen)?
+            }
+            (Demand::UnevaluatedMembers(id), Value::Object(members)) => {
+                let mut held = true;
+                for (name, value) in members {
+                    if !seen.all_members && !seen.members.contains(name.as_str()) {
+                        held &= self.inside(Segment::Member(name), *id, value)?;
+                    }
+                }
+                seen.all_members = true;
+                held
+            }
+            (Demand::UnevaluatedItems(id), Value::Array(items)) => {
+                let mut held = true;
+                for (index, value) in items.iter().enumerate() {
+                    if !seen.all_items && !seen.items.contains(&index) {
+                        held &= self.inside(Segment::Item(index), *id, value)?;
+                    }
+                }
+                seen.all_items = true;
+                held
+            }
+            (
+                Demand::AllOf(_)
+                | Demand::AnyOf(_)
+                | Demand::OneOf(_)
+                | Demand::Not(_)
+                | Demand::If { .. }
+                | Demand::DependentSchemas(_)
+                | Demand::Ref(_)
+                | Demand::DynamicRef { .. },
+                _,
+            ) => self.in_place(node, rule, value, seen)?,
+            // Of a value of another kind, the rule says nothing.
+            _ => true,
+        })
+    }
+
+    /// Rules that apply other schemas to the same value.
+    fn in_place(
+        &mut self,
+        node: &'s Node,
+        rule: &'s Rule,
+        value: &'v Value,
+        seen: &mut Evaluated<'v>,
+    ) -> Held {
+        match &rule.demand {
+            Demand::AllOf(ids) => {
+                let mut held = true;
+                for id in ids {
+                    held &= self.node(*id, value, seen)?;
+                }
+                Ok(held)
+            }
+            Demand::AnyOf(ids) => self.alternatives(ids, 1, node, rule, value, seen),
+            Demand::OneOf(ids) => self.alternatives(ids, 2, node, rule, value, seen),
+            Demand::Not(id) => {
+                let held = !self.silently(*id, value, &mut Evaluated::default())?;
+                Ok(self.told(held, node, rule, || "something else".to_owned()))
+            }
+            Demand::If { condition, then, otherwise } => {
+                let branch = if self.silently(*condition, value, seen)? { then } else { otherwise };
+                branch.map_or(Ok(true), |id| self.node(id, value, seen))
+            }
+            Demand::DependentSchemas(dependent) => {
+                let mut held = true;
+                for (name, id) in dependent {
+                    if value.get(name).is_some() && value.is_object() {
+                        held &= self.node(*id, value, seen)?;
+                    }
+                }
+                Ok(held)
+            }
+            Demand::Ref(id) => self.node(*id, value, seen),
+            Demand::DynamicRef { fallback, anchor } => {
+                let outermost = anchor.as_ref().and_then(|anchor| {
+                    let resources =
+                        self.scope.iter().filter_map(|it| self.schema.resources.get(*it));
+                    let mut known = resources.filter_map(|own| own.dynamic.get(anchor)?.1);
+                    known.next()
+                });
+                self.node(outermost.unwrap_or(*fallback), value, seen)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// At least one of several, and fewer than `enough` ... `oneOf` looks for a second one.
+    fn alternatives(
+        &mut self,
+        ids: &[Id],
+        enough: usize,
+        node: &'s Node,
+        rule: &'s Rule,
+        value: &'v Value,
+        seen: &mut Evaluated<'v>,
+    ) -> Held {
+        let mut fitting: usize = 0;
+        let mut why = Vec::new();
+        for id in ids {
+            let start = self.found.len();
+            let mut own = Evaluated::default();
+            if self.quietly(*id, value, &mut own)? {
+                fitting = fitting.saturating_add(1);
+                seen.merge(own);
+            } else if !self.quiet && why.len() < 3 {
+                why.extend(self.found.get(start).map(|it| format!("({it})")));
+            }
+            self.found.truncate(start);
+            // What was evaluated has to be known of every alternative.
+            if fitting >= enough && (enough > 1 || !self.schema.tracks) {
+                break;
+            }
+        }
+        let held = if enough == 1 { fitting >= 1 } else { fitting == 1 };
+        Ok(self.told(held, node, rule, || match fitting {
+            0 => format!("one of {} alternatives, none fits: {}", ids.len(), why.join(" ")),
+            _ => "exactly one of the alternatives; more than one fits".to_owned(),
+        }))
+    }
+
+    /// Whether it holds, with its first fault if not.
+    fn quietly(&mut self, id: Id, value: &'v Value, seen: &mut Evaluated<'v>) -> Held {
+        let quiet = std::mem::replace(&mut self.quiet, true);
+        let held = self.node(id, value, seen)?;
+        self.quiet = quiet;
+        Ok(held)
+    }
+
+    /// Whether it holds.
+    pub(super) fn silently(&mut self, id: Id, value: &'v Value, seen: &mut Evaluated<'v>) -> Held {
+        let start = self.found.len();
+        let held = self.quietly(id, value, seen)?;
+        self.found.truncate(start);
+        Ok(held)
+    }
+
+    pub(super) fn inside(&mut self, segment: Segment<'v>, id: Id, value: &'v Value) -> Held {
+        self.path.push(segment);
+        let held = self.node(id, value, &mut Evaluated::default())?;
+        self.path.pop();
+        Ok(held)
+    }
+
+    fn unique(&mut self, items: &[Value]) -> Held {
+        let mut known = HashSet::new();
+        for item in items {
+            let mut text = String::new();
+            key(item, &mut text);
+            self.spend_bytes(text.len())?;
+            if !known.insert(text) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn required(
+        &mut self,
+        names: &[String],
+        members: &Map<String, Value>,
+        node: &'s Node,
+        rule: &'s Rule,
+    ) -> bool {
+        let missing: Vec<_> =
+            names.iter().filter(|name| !members.contains_key(*name)).map(String::as_str).collect();
+        self.told(missing.is_empty(), node, rule, || {
+            format!("the required members {}", missing.join(", "))
+        })
+    }
+
+    pub(super) fn told(
+        &mut self,
+        held: bool,
+        node: &Node,
+        rule: &Rule,
+        expected: impl FnOnce() -> String,
+    ) -> bool {
+        if !held {
+            self.report(node, rule.keyword, &expected());
+        }
+        held
+    }
+
+    pub(super) fn report(&mut self, node: &Node, keyword: &str, expected: &str) {
+        if self.found.len() >= MAX_VIOLATIONS.saturating_mul(2) {
+            return;
+        }
+        let mut path = String::new();
+        for segment in &self.path {
+            path = match segment {
+                Segment::Member(name) => super::locate::join(&path, name),
+                Segment::Item(index) => format!("{path}/{index}"),
+            };
+        }
+        let cut = |text: &str, most| text.chars().take(most).collect::<String>();
+        self.found.push(Violation {
+            path: cut(&path, MAX_TEXT),
+            rule: cut(&format!("{}/{keyword}", node.place), MAX_TEXT),
+            expected: cut(expected, MAX_TEXT),
+        });
+    }
+
+    fn spend(&mut self, steps: u32) -> Result<(), Exhausted> {
+        self.steps = self.steps.checked_sub(steps).ok_or(Exhausted)?;
+        Ok(())
+    }
+
+    pub(super) fn spend_bytes(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        self.spend(u32::try_from(bytes / 64).map_err(|_| Exhausted)?)
+    }
+
+    fn spend_on(&mut self, values: &[Value]) -> Result<(), Exhausted> {
+        self.spend(u32::try_from(values.len() / 8).map_err(|_| Exhausted)?)
+    }
+}

@@ -1,0 +1,172 @@
+//! Patterns: regular expressions of ECMA-262, as JSON Schema has them, with bounded cost.
+//!
+//! Owns the translation into the engine's dialect: `\d` and `\w` are ASCII, a bracket inside a class
+//! is a bracket. Look-around is there, `\p{…}` is not: the tables would take more room than all else.
+
+use fancy_regex::{Regex, RegexBuilder};
+
+const MAX_PATTERN_BYTES: usize = 1_000;
+const MAX_COMPILED_BYTES: usize = 262_144;
+const MAX_BACKTRACKS: usize = 10_000;
+/// Texts beyond this are not matched with a pattern that looks around or back: each step may read on
+/// to the end.
+const MAX_LOOKED_AROUND: usize = 4_096;
+const SPACE: &str = r"\t\n\x0B\x0C\r \u{A0}\u{1680}\u{2000}-\u{200A}\u{2028}\u{2029}\u{202F}\u{205F}\u{3000}\u{FEFF}";
+const WORD: &str = "0-9A-Za-z_";
+
+/// A compiled pattern.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    regex: Regex,
+    pub(super) source: String,
+    looks_around: bool,
+}
+
+/// Matching would cost too much.
+#[derive(Debug)]
+pub(super) struct TooCostly;
+
+impl Pattern {
+    /// `None` when it cannot be used, and why.
+    pub(super) fn new(source: &str) -> Result<Self, String> {
+        if source.len() > MAX_PATTERN_BYTES {
+            return Err(format!("a pattern of {} bytes", source.len()));
+        }
+        let translated = translate(source)?;
+        let regex = RegexBuilder::new(&translated)
+            .backtrack_limit(MAX_BACKTRACKS)
+            .delegate_size_limit(MAX_COMPILED_BYTES)
+            .build()
+            .map_err(|_| format!("the pattern {source:?}"))?;
+        let backward = source
+            .as_bytes()
+            .windows(2)
+            .any(|pair| matches!(pair, [b'\\', digit] if digit.is_ascii_digit()) || pair == b"\\k");
+        let around = ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|group| source.contains(group));
+        Ok(Self { regex, source: source.to_owned(), looks_around: backward || around })
+    }
+
+    pub(super) fn matches(&self, text: &str) -> Result<bool, TooCostly> {
+        if self.looks_around && text.len() > MAX_LOOKED_AROUND {
+            return Err(TooCostly);
+        }
+        self.regex.is_match(text).map_err(|_| TooCostly)
+    }
+}
+
+/// The pattern in the engine's dialect.
+fn translate(source: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(source.len());
+    let mut letters = source.chars().peekable();
+    let mut class = false;
+    while let Some(letter) = letters.next() {
+        match (letter, class) {
+            ('\\', _) => {
+                let escaped = letters.next().ok_or("a pattern that ends in a backslash")?;
+                escape(escaped, class, &mut letters, &mut out)?;
+            }
+            ('[', false) => {
+                class = true;
+                out.push('[');
+                if letters.next_if_eq(&'^').is_some() {
+                    out.push('^');
+                }
+                // ECMA-262: `[]` matches nothing, `[^]` everything; the engine reads on.
+                if letters.next_if_eq(&']').is_some() {
+                    class = false;
+                    let any = out.ends_with('^');
+                    out.truncate(out.trim_end_matches(['[', '^']).len());
+                    out.push_str(if any { r"[\x00-\u{10FFFF}]" } else { r"[^\x00-\u{10FFFF}]" });
+                }
+            }
+            (']', true) => {
+                class = false;
+                out.push(']');
+            }
+            // Operators of classes that ECMA-262 does not have without its flag `v`.
+            ('[' | '&' | '~', true) => out.extend(['\\', letter]),
+            _ => out.push(letter),
+        }
+    }
+    Ok(out)
+}
+
+fn escape(
+    escaped: char,
+    class: bool,
+    letters: &mut std::iter::Peekable<std::str::Chars<'_>>,
+    out: &mut String,
+) -> Result<(), String> {
+    let set = |positive: &str, negated: bool| match (class, negated) {
+        (true, false) => positive.to_owned(),
+        (_, true) => format!("[^{positive}]"),
+        (false, false) => format!("[{positive}]"),
+    };
+    match escaped {
+        'd' => out.push_str(&set("0-9", false)),
+        'D' => out.push_str(&set("0-9", true)),
+        'w' => out.push_str(&set(WORD, false)),
+        'W' => out.push_str(&set(WORD, true)),
+        's' => out.push_str(&set(SPACE, false)),
+        'S' => out.push_str(&set(SPACE, true)),
+        'b' if class => out.push_str(r"\x08"),
+        'b' => out.push_str(&format!("(?:(?<=[{WORD}])(?![{WORD}])|(?<![{WORD}])(?=[{WORD}]))")),
+        'B' => out.push_str(&format!("(?:(?<=[{WORD}])(?=[{WORD}])|(?<![{WORD}])(?![{WORD}]))")),
+        '0' => out.push_str(r"\x00"),
+        'c' => {
+            let control = letters.next().filter(char::is_ascii_alphabetic);
+            let control = control.ok_or(r"a \c without a letter")?;
+            let code = u32::from(control.to_ascii_uppercase()).saturating_sub(64);
+            out.push_str(&format!("\\x{code:02X}"));
+        }
+        'p' | 'P' => return Err(r"a pattern with \p{…}".to_owned()),
+        'u' | 'x' | 'n' | 'r' | 't' | 'f' | 'v' | 'k' | '1'..='9' => out.extend(['\\', escaped]),
+        letter if letter.is_ascii_alphabetic() => {
+            return Err(format!("a pattern with the unknown escape \\{letter}"));
+        }
+        letter if letter.is_ascii_punctuation() => out.extend(['\\', letter]),
+        letter => out.push(letter),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, text: &str) -> bool {
+        Pattern::new(pattern).unwrap().matches(text).unwrap()
+    }
+
+    #[test]
+    fn patterns_mean_what_ecma_262_says() {
+        assert!(matches(r"^\d+$", "42") && !matches(r"^\d+$", "٤٢"));
+        assert!(!matches(r"^\w$", "é") && matches(r"^\W$", "é"));
+        assert!(matches(r"^\s$", "\u{a0}") && matches(r"^\s$", "\u{feff}"));
+        assert!(matches(r"^[\d-]+$", "1-2") && matches(r"[[]", "[") && matches(r"^[&&a]$", "&"));
+        assert!(matches(r"^\/a\.b\-c$", "/a.b-c") && matches(r"^\cA$", "\u{1}"));
+        assert!(matches("a.c", "xxabcxx") && !matches("^a$", "a\n"));
+        assert!(matches(r"^[^]$", "x") && !matches("[]", "x"));
+        assert!(matches(r"^\u00e9$", "é") && matches(r"\bfoo\b", "a foo b"));
+        let email = r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$";
+        assert!(matches(email, "a.b@example.com") && !matches(email, "a..b@example.com"));
+    }
+
+    #[test]
+    fn costly_patterns_are_refused_or_cut_short() {
+        assert!(Pattern::new(r"^\p{Letter}+$").is_err() && Pattern::new("(").is_err());
+        assert!(Pattern::new(&"a".repeat(1_001)).is_err());
+        assert!(Pattern::new("((a{100}){100}){100}").is_err());
+        let backtracking = Pattern::new(r"^(a|a)*\1b$").unwrap();
+        let started = std::time::Instant::now();
+        assert!(backtracking.matches(&"a".repeat(3_000)).is_err());
+        assert!(backtracking.matches(&"a".repeat(5_000)).is_err());
+        assert!(started.elapsed().as_millis() < 2_000);
+        assert!(
+            !Pattern::new("^(a+)+$")
+                .unwrap()
+                .matches(&format!("{}!", "a".repeat(100_000)))
+                .unwrap()
+        );
+    }
+}

@@ -1,0 +1,131 @@
+//! A schema as the checker sees it: nodes with rules, tied together by numbers.
+//!
+//! Owns the list of rules. What they mean is in `check`, how they are written in `compile`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Number, Value};
+
+use super::pattern::Pattern;
+
+/// A subschema's place in [`super::Schema::nodes`]; the schema itself is 0.
+pub(super) type Id = usize;
+
+/// One subschema.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// Where it stands, as a JSON pointer.
+    pub(super) place: String,
+    /// The resource it belongs to.
+    pub(super) resource: usize,
+    pub(super) body: Body,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    /// `true` or `false`.
+    Constant(bool),
+    /// What asks for what was evaluated comes last.
+    Rules(Vec<Rule>),
+}
+
+#[derive(Debug)]
+pub(super) struct Rule {
+    /// The keyword, as it is reported.
+    pub(super) keyword: &'static str,
+    pub(super) demand: Demand,
+}
+
+/// What a rule asks for.
+#[derive(Debug)]
+pub(super) enum Demand {
+    Type(Vec<Kind>),
+    Enum(Vec<Value>),
+    Const(Value),
+    MultipleOf(Number),
+    Bound(Bound, Number),
+    Length(Range),
+    Pattern(Pattern),
+    ItemCount(Range),
+    Unique,
+    MemberCount(Range),
+    Required(Vec<String>),
+    DependentRequired(Vec<(String, Vec<String>)>),
+    AllOf(Vec<Id>),
+    AnyOf(Vec<Id>),
+    OneOf(Vec<Id>),
+    Not(Id),
+    If {
+        condition: Id,
+        then: Option<Id>,
+        otherwise: Option<Id>,
+    },
+    DependentSchemas(Vec<(String, Id)>),
+    Ref(Id),
+    /// The outermost `$dynamicAnchor` of this name wins, else `fallback`.
+    DynamicRef {
+        fallback: Id,
+        anchor: Option<String>,
+    },
+    Members {
+        named: BTreeMap<String, Id>,
+        patterns: Vec<(Pattern, Id)>,
+        others: Option<Id>,
+    },
+    MemberNames(Id),
+    Items {
+        prefix: Vec<Id>,
+        rest: Option<Id>,
+    },
+    Contains {
+        item: Id,
+        range: Range,
+        evaluates: bool,
+    },
+    UnevaluatedMembers(Id),
+    UnevaluatedItems(Id),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Null,
+    Boolean,
+    Integer,
+    Number,
+    String,
+    Array,
+    Object,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Bound {
+    Least,
+    Most,
+    Above,
+    Below,
+}
+
+/// How many there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    pub(super) least: u64,
+    pub(super) most: u64,
+}
+
+/// What of a value was looked at by rules that held.
+#[derive(Debug, Default)]
+pub(super) struct Evaluated<'v> {
+    pub(super) members: BTreeSet<&'v str>,
+    pub(super) all_members: bool,
+    pub(super) items: BTreeSet<usize>,
+    pub(super) all_items: bool,
+}
+
+impl<'v> Evaluated<'v> {
+    pub(super) fn merge(&mut self, other: Evaluated<'v>) {
+        self.members.extend(other.members);
+        self.items.extend(other.items);
+        self.all_members |= other.all_members;
+        self.all_items |= other.all_items;
+    }
+}

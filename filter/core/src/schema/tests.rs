@@ -1,0 +1,123 @@
+//! What the official suite does not ask: bounds, texts, references out of the document.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn told(schema: &Value, value: &Value) -> Vec<String> {
+    let violations = compile(schema).unwrap().check(value).err().unwrap_or_default();
+    violations.iter().map(ToString::to_string).collect()
+}
+
+// Proves: X6
+#[test]
+fn violations_name_path_and_rule_and_never_the_value() {
+    let schema = json!({"type": "object", "additionalProperties": false, "required": ["limit"], "properties": {
+        "limit": {"type": "integer", "maximum": 50},
+        "plan": {"enum": ["free", "pro"]},
+        "who": {"anyOf": [{"type": "string", "maxLength": 3}, {"type": "null"}]},
+    }});
+    assert_eq!(
+        told(&schema, &json!({"limit": 5000, "plan": "hunter2", "who": "secret", "x/y": 1})),
+        [
+            "/limit: expected at most 50 (rule /properties/limit/maximum)",
+            "/plan: expected one of \"free\", \"pro\" (rule /properties/plan/enum)",
+            "/who: expected one of 2 alternatives, none fits: (/who: expected at most 3 characters (rule /properties/who/anyOf/0/maxLength)) (/who: expected null (rule /properties/who/anyOf/1/type)) (rule /properties/who/anyOf)",
+            "/x~1y: expected no such member; known are limit, plan, who (rule /additionalProperties)",
+        ]
+    );
+    assert_eq!(
+        told(&schema, &json!({"plan": null})),
+        [
+            "the arguments: expected the required members limit (rule /required)",
+            "/plan: expected one of \"free\", \"pro\" (rule /properties/plan/enum)",
+        ]
+    );
+    assert!(told(&schema, &json!({"limit": 50.0, "who": null})).is_empty());
+}
+
+/// What a server might well publish; `boon` 0.6 takes 31 s for 20 levels of this, each level twice the last.
+fn conditions() -> Value {
+    let of = |kind: &str| json!({"type": "object", "properties": {"kind": {"const": kind}, "of": {"$ref": "#/$defs/t"}}, "required": ["kind", "of"]});
+    json!({"$ref": "#/$defs/t", "$defs": {"t": {"anyOf": [of("and"), of("or"), {"type": "string"}]}}})
+}
+
+// Proves: X6
+#[test]
+fn a_crafted_value_is_refused_in_time() {
+    let schema = compile(&conditions()).unwrap();
+    let nested =
+        |depth, leaf: Value| (0..depth).fold(leaf, |inner, _| json!({"kind": "or", "of": inner}));
+    assert_eq!(schema.check(&nested(20, json!("leaf"))), Ok(()));
+    let started = Instant::now();
+    assert!(schema.check(&nested(60, json!(7))).is_err());
+    let twins = json!({"$defs": {"t": {"oneOf": [
+        {"properties": {"a": {"$ref": "#/$defs/t"}}}, {"properties": {"a": {"$ref": "#/$defs/t"}}}
+    ]}}, "$ref": "#/$defs/t"});
+    let deep = (0..60).fold(json!(7), |inner, _| json!({"a": inner}));
+    let violations = compile(&twins).unwrap().check(&deep).unwrap_err();
+    assert_eq!(violations[0].rule, "budget");
+    let loops = json!({"$ref": "#"});
+    assert_eq!(compile(&loops).unwrap().check(&json!(1)).unwrap_err()[0].rule, "budget");
+    let wide = json!({"type": "array", "uniqueItems": true});
+    let items: Vec<_> = (0..20_000).collect();
+    assert_eq!(compile(&wide).unwrap().check(&json!(items)), Ok(()));
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_is_no_usable_schema_is_named() {
+    for (schema, place, found) in [
+        (json!(7), "", "7"),
+        (json!({"type": "strin"}), "/type", "\"strin\""),
+        (json!({"properties": {"a": {"minLength": -1}}}), "/properties/a/minLength", "-1"),
+        (json!({"properties": []}), "/properties", "a list of 0"),
+        (
+            json!({"properties": {"a": {"pattern": "("}}}),
+            "/properties/a/pattern",
+            "the pattern \"(\"",
+        ),
+        (
+            json!({"$ref": "https://example.com/x"}),
+            "/$ref",
+            "a reference to \"https://example.com/x\"",
+        ),
+        (json!({"$ref": "#/$defs/missing"}), "/$defs/missing", "a reference to nothing"),
+        (
+            json!({"$schema": "http://json-schema.org/draft-04/schema#"}),
+            "/$schema",
+            "\"http://json-schema.org/draft-04/schema#\"",
+        ),
+        (json!({"multipleOf": 0}), "/multipleOf", "0"),
+        (json!({"allOf": {}}), "/allOf", "an object of 0"),
+    ] {
+        let fault = compile(&schema).err().map(|fault| (fault.place, fault.found));
+        assert_eq!(fault, Some((place.to_owned(), found.to_owned())), "{schema}");
+    }
+    assert!(compile(&json!({"description": "x".repeat(MAX_SCHEMA_BYTES)})).is_err());
+}
+
+#[test]
+fn headers_repeat_only_what_the_specification_lets_them() {
+    let schema = json!({"properties": {
+        "region": {"type": "string", "x-mcp-header": "Region"},
+        "inner": {"type": "object", "properties": {"on": {"type": "boolean", "x-mcp-header": "On"}}},
+        "number": {"type": "number", "x-mcp-header": "Number"},
+        "blank": {"type": "string", "x-mcp-header": "a b"},
+        "one": {"type": "string", "x-mcp-header": "Twice"}, "two": {"type": "string", "x-mcp-header": "twice"},
+        "list": {"type": "array", "items": {"type": "string", "x-mcp-header": "Item"}},
+    }});
+    let found = mirrors(&schema);
+    let headers: Vec<_> = found.iter().map(|mirror| mirror.header.as_str()).collect();
+    assert_eq!(headers, ["mcp-param-region", "mcp-param-on"]);
+    let arguments = json!({"region": "eu", "inner": {"on": true}});
+    let argument = |index: usize| found[index].argument(arguments.as_object().unwrap());
+    assert!(
+        Mirror::agrees(argument(0).unwrap(), b"eu") && !Mirror::agrees(argument(0).unwrap(), b"EU")
+    );
+    assert!(Mirror::agrees(argument(1).unwrap(), b"true"));
+    assert!(Mirror::agrees(&json!(42), b"42.0") && !Mirror::agrees(&json!(42), b"43"));
+    assert_eq!(found[0].argument(json!({"region": null}).as_object().unwrap()), None);
+}
