@@ -16,6 +16,7 @@
 mod approve;
 mod args;
 mod audit;
+mod discover;
 mod document;
 mod explain;
 mod key;
@@ -73,6 +74,7 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
             LimitsCommand::Reset(args) => limits::reset(session, &args),
         },
         Command::Token(command) => token::run(session, command),
+        Command::Discover(args) => discover::discover(&args),
         Command::Audit(command) => match command {
             AuditCommand::Verify(args) => audit::verify(session, &args),
             AuditCommand::Show(args) => audit::show(session, &args),

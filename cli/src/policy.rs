@@ -230,6 +230,10 @@ impl Change {
 
 fn compile(document: &Document) -> Result<(Policy, PolicyVersion), Vec<LocatedFault>> {
     let policy = policy::compile(&document.value).map_err(|faults| document.located(&faults))?;
+    let unusable = policy.schema_faults();
+    if !unusable.is_empty() {
+        return Err(document.located(&unusable));
+    }
     let version = policy::version_of(&document.value).ok_or_else(Vec::new)?;
     Ok((policy, version))
 }

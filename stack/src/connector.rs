@@ -24,6 +24,7 @@ pub struct Connector {
     database: PathBuf,
     credential_file: PathBuf,
     record: PathBuf,
+    texts: PathBuf,
 }
 
 impl Connector {
@@ -40,7 +41,8 @@ impl Connector {
         let database = dir.join("demo.db");
         let credential_file = dir.join("credential");
         let record = dir.join("record.jsonl");
-        for stale in [&database, &record] {
+        let texts = dir.join("texts.json");
+        for stale in [&database, &record, &texts] {
             match fs::remove_file(stale) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error).during(|| format!("remove {}", stale.display()));
@@ -53,10 +55,11 @@ impl Connector {
         let mut command = Command::new(program);
         command.arg("--listen").arg(address.to_string()).arg("--database").arg(&database);
         command.arg("--credential-file").arg(&credential_file).arg("--record").arg(&record);
+        command.arg("--texts").arg(&texts);
         let process = Process::spawn("demo connector", command, &logs.join("connector.log"))?;
         let health = format!("http://{address}/healthz");
         ready::process_is_ready(&process, READY_WITHIN, || ready::answers_200(&health))?;
-        Ok(Self { process, address, database, credential_file, record })
+        Ok(Self { process, address, database, credential_file, record, texts })
     }
 
     /// The process, to watch or to kill.
@@ -77,6 +80,11 @@ impl Connector {
     /// The file that holds the credential it demands.
     pub fn credential_file(&self) -> &Path {
         &self.credential_file
+    }
+
+    /// Descriptions that it shows in the place of its own: JSON, by tool. Absent at first.
+    pub fn texts(&self) -> &Path {
+        &self.texts
     }
 
     /// One JSON line per HTTP request that reached it: method, path, headers, body.

@@ -57,11 +57,17 @@ impl Operator {
 
     /// Runs `portcullis` with these arguments and returns what came of it, whatever that is.
     pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+        self.run_with(arguments, &[])
+    }
+
+    /// As [`Operator::run`], with more in the environment: secrets do not belong on a command line.
+    pub fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Output> {
         let mut command = Command::new(&self.program);
         command.args(arguments).env("PORTCULLIS_REDIS", &self.redis);
         if let Some(authority) = &self.authority {
             command.env("SSL_CERT_FILE", authority);
         }
+        command.envs(environment.iter().copied());
         process::output("portcullis", command)
     }
 

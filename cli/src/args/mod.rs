@@ -3,6 +3,7 @@
 //! Owns the form of arguments. Whether what they name exists is for the commands to find out.
 
 mod audit;
+mod discover;
 mod key;
 mod limits;
 mod rules;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 
 pub(crate) use audit::{AuditCommand, ShowAuditArgs, VerifyArgs};
+pub(crate) use discover::{Class, DiscoverArgs};
 pub(crate) use key::{
     IssueArgs, KeyCommand, ListArgs, RevokeArgs, RotateArgs, SetArgs, ShowKeyArgs, Switch, Terms,
 };
@@ -88,6 +90,8 @@ pub(crate) enum Command {
     /// Deny access tokens, or all of a subject; allow them again.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Compare the tools of live servers with the definitions that a policy pins.
+    Discover(DiscoverArgs),
     /// Verify audit logs; read who changed keys and policies.
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod audit;
+mod discover;
 mod explain;
 mod harness;
 mod keys;

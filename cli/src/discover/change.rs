@@ -1,0 +1,205 @@
+//! What is different between pins and live definitions, for people and for scripts.
+//!
+//! Owns the list of differing parts and how they are shown. Their classes are the core's.
+
+use std::collections::BTreeSet;
+
+use portcullis_core::id::PolicyName;
+use portcullis_core::pin::{Definition, Suspicion, suspicions};
+use portcullis_core::policy::Connector;
+use portcullis_core::schema;
+use serde_json::{Map, Value, json};
+
+use crate::args::Class;
+
+/// One tool that is not as the policy has it.
+pub(crate) struct Change {
+    pub(crate) connector: PolicyName,
+    pub(crate) tool: String,
+    kind: Kind,
+    pub(crate) class: Class,
+    /// The live definition; none if the tool is gone.
+    pub(crate) live: Option<Definition>,
+    parts: Vec<Part>,
+    new_marks: Vec<Suspicion>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    New,
+    Changed,
+    Gone,
+}
+
+/// One place in a definition.
+struct Part {
+    place: String,
+    old: Option<Value>,
+    new: Option<Value>,
+}
+
+/// Every tool of a connector that differs, in the order of the live list; those that are gone last.
+pub(crate) fn changes(name: &PolicyName, connector: &Connector, live: &[Value]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut present = BTreeSet::new();
+    for tool in live {
+        let Some(tool_name) = tool.get("name").and_then(Value::as_str) else {
+            continue;
+        };
+        present.insert(tool_name);
+        let pin = connector.tools.get(tool_name).and_then(|tool| tool.pin.as_deref());
+        changes.extend(change(name, tool_name, pin, tool));
+    }
+    for (tool, pin) in
+        connector.tools.iter().filter_map(|(name, it)| Some((name, it.pin.as_ref()?)))
+    {
+        if !present.contains(tool.as_str()) {
+            changes.push(Change {
+                connector: name.clone(),
+                tool: tool.clone(),
+                kind: Kind::Gone,
+                class: Class::Breaking,
+                live: None,
+                parts: parts(Some(pin), None),
+                new_marks: Vec::new(),
+            });
+        }
+    }
+    changes
+}
+
+fn change(name: &PolicyName, tool: &str, pin: Option<&Definition>, live: &Value) -> Option<Change> {
+    let definition = Definition::of(live);
+    let known = pin.map(suspicions).unwrap_or_default();
+    let new_marks: Vec<_> = suspicions(&definition).difference(&known).copied().collect();
+    let (kind, class) = match pin {
+        Some(pin) => (Kind::Changed, Class::from(pin.drift(live)?)),
+        None if new_marks.is_empty() => (Kind::New, Class::Widening),
+        None => (Kind::New, Class::Suspicious),
+    };
+    Some(Change {
+        connector: name.clone(),
+        tool: tool.to_owned(),
+        kind,
+        class,
+        parts: parts(pin, Some(&definition)),
+        live: Some(definition),
+        new_marks,
+    })
+}
+
+fn parts(old: Option<&Definition>, new: Option<&Definition>) -> Vec<Part> {
+    let members = |definition: Option<&Definition>| {
+        let members = definition.into_iter().flat_map(Definition::members);
+        members.map(|(name, value)| (name.to_owned(), value.clone())).collect::<Map<_, _>>()
+    };
+    let mut parts = Vec::new();
+    differences("", &members(old), &members(new), &mut parts);
+    parts
+}
+
+fn differences(
+    place: &str,
+    old: &Map<String, Value>,
+    new: &Map<String, Value>,
+    parts: &mut Vec<Part>,
+) {
+    let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
+    for name in names {
+        let place = if place.is_empty() { name.clone() } else { format!("{place}/{name}") };
+        match (old.get(name), new.get(name)) {
+            (Some(Value::Object(old)), Some(Value::Object(new))) => {
+                differences(&place, old, new, parts);
+            }
+            (Some(old), Some(new)) if schema::same(old, new) => {}
+            (old, new) => parts.push(Part { place, old: old.cloned(), new: new.cloned() }),
+        }
+    }
+}
+
+impl Change {
+    /// For people: what changed, old and new.
+    pub(crate) fn text(&self) -> String {
+        let marks: Vec<_> = self.new_marks.iter().map(|mark| mark.words()).collect();
+        let marks =
+            if marks.is_empty() { String::new() } else { format!(": {}", marks.join("; ")) };
+        let mut text = format!(
+            "{} {}  {}, {}{marks}",
+            self.connector,
+            shown(&self.tool),
+            self.kind.name(),
+            self.class.name()
+        );
+        for part in &self.parts {
+            text.push_str(&format!("\n    {}", shown(&part.place)));
+            for (sign, value) in [('-', &part.old), ('+', &part.new)] {
+                if let Some(value) = value {
+                    text.push_str(&format!("\n      {sign} {}", told(value)));
+                }
+            }
+        }
+        text
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let parts: Vec<_> = self
+            .parts
+            .iter()
+            .map(|part| json!({"place": part.place, "old": part.old, "new": part.new}))
+            .collect();
+        let marks: Vec<_> = self.new_marks.iter().map(|mark| mark.words()).collect();
+        json!({
+            "connector": self.connector, "tool": self.tool, "kind": self.kind.name(),
+            "class": self.class.name(), "suspicions": marks, "parts": parts,
+        })
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Changed => "changed",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+impl Class {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Widening => "widening",
+            Self::Breaking => "breaking",
+            Self::Suspicious => "suspicious",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// Texts whole, since they are what a model reads; of schemas the beginning, the rest is in the JSON.
+fn told(value: &Value) -> String {
+    const LONGEST: usize = 160;
+    match value {
+        Value::String(text) => shown(text),
+        value => {
+            let text = value.to_string();
+            match text.char_indices().nth(LONGEST) {
+                Some((end, _)) => format!("{} …", shown(text.get(..end).unwrap_or_default())),
+                None => shown(&text),
+            }
+        }
+    }
+}
+
+/// With everything that cannot be seen made visible, line ends included.
+fn shown(text: &str) -> String {
+    let mut out = String::new();
+    for letter in text.chars() {
+        match letter {
+            '"' | '\'' | '\\' => out.push(letter),
+            letter => out.extend(letter.escape_debug()),
+        }
+    }
+    out
+}

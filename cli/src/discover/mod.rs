@@ -1,0 +1,119 @@
+//! `portcullis discover`: live definitions of tools against the policy's pins.
+//!
+//! Owns the way from a policy and a server to a difference, and back into the file. What a change is
+//! worth, the core decides.
+
+mod change;
+mod server;
+mod splice;
+
+use portcullis_core::id::PolicyName;
+use portcullis_core::policy::{self, Connector, Policy};
+use serde_json::{Value, json};
+
+use crate::args::{Class, DiscoverArgs};
+use crate::document::Document;
+use crate::report::{Refusal, Report, Verdict};
+use change::{Change, changes};
+use server::Server;
+
+pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, Refusal> {
+    let document = Document::read(&args.policy)?;
+    let policy = policy::compile(&document.value).map_err(|faults| {
+        Refusal::new("the policy has faults", &document.place)
+            .next(format!("portcullis policy check {}", document.place))
+            .faults(document.located(&faults))
+    })?;
+    let mut found = Vec::new();
+    let mut seen = 0_usize;
+    for (name, connector) in chosen(args, &policy, &document.place)? {
+        let live = live_tools(args, connector)?;
+        seen = seen.saturating_add(live.len());
+        found.extend(changes(name, connector, &live));
+    }
+    let fails_on = args.fails_on();
+    let (failing, passing): (Vec<_>, Vec<_>) =
+        found.iter().partition(|change| change.class >= fails_on);
+    let written = if args.write { passing } else { Vec::new() };
+    if !written.is_empty() {
+        splice::write(&args.policy, &document, &written)?;
+    }
+    Ok(report(&document.place, seen, &found, written.len(), failing.len(), fails_on))
+}
+
+fn report(
+    place: &str,
+    seen: usize,
+    found: &[Change],
+    written: usize,
+    failing: usize,
+    fails_on: Class,
+) -> Report {
+    let mut text: Vec<String> = found.iter().map(Change::text).collect();
+    text.push(match found.len() {
+        0 => format!("{seen} tools, all as {place} has them"),
+        changed => format!("{seen} tools, {changed} not as {place} has them"),
+    });
+    if written > 0 {
+        text.push(format!(
+            "{written} written; review {place}, then portcullis policy push {place} --reason …"
+        ));
+    }
+    if failing > 0 {
+        text.push(format!("{failing} at or above {}", fails_on.name()));
+    }
+    let json = json!({
+        "policy": place, "tools": seen, "written": written, "failing": failing,
+        "fail_on": fails_on.name(), "changes": found.iter().map(Change::json).collect::<Vec<_>>(),
+    });
+    let verdict = if failing > 0 { Verdict::Wanting } else { Verdict::Good };
+    Report::judged(verdict, text.join("\n"), json)
+}
+
+fn chosen<'p>(
+    args: &DiscoverArgs,
+    policy: &'p Policy,
+    place: &str,
+) -> Result<Vec<(&'p PolicyName, &'p Connector)>, Refusal> {
+    let named = |name: &PolicyName| args.connector.as_ref().is_none_or(|only| only == name);
+    let chosen: Vec<_> = policy.connectors.iter().filter(|(name, _)| named(name)).collect();
+    match (&args.connector, chosen.is_empty()) {
+        (Some(name), true) => {
+            let known: Vec<_> = policy.connectors.keys().map(PolicyName::as_str).collect();
+            Err(Refusal::new(format!("no connector {name}"), place)
+                .expected(format!("one of {}", known.join(", "))))
+        }
+        _ => Ok(chosen),
+    }
+}
+
+fn live_tools(args: &DiscoverArgs, connector: &Connector) -> Result<Vec<Value>, Refusal> {
+    if let Some(file) = &args.from {
+        let document = Document::read(file)?;
+        let answer = document.value;
+        let list = answer.pointer("/result/tools").or_else(|| answer.get("tools"));
+        return list.and_then(Value::as_array).cloned().ok_or_else(|| {
+            Refusal::new("no list of tools", &document.place)
+                .expected("the result of tools/list, or the whole answer")
+        });
+    }
+    if let Some(url) = &args.direct {
+        let mut headers = Vec::new();
+        for (name, variable) in &args.header_env {
+            let value = std::env::var(variable).map_err(|_| {
+                Refusal::new(format!("no variable {variable}"), "the environment")
+                    .expected(format!("the value of the header {name}"))
+            })?;
+            headers.push((name.clone(), value));
+        }
+        return Server::new(url, headers)?.tools();
+    }
+    let Some(gateway) = &args.gateway else {
+        return Err(Refusal::usage("no server to ask").expected("--gateway, --direct or --from"));
+    };
+    let Some(key) = &args.key else {
+        return Err(Refusal::usage("no key for the gateway").expected("--key or PORTCULLIS_KEY"));
+    };
+    let url = format!("{}{}", gateway.trim_end_matches('/'), connector.path);
+    Server::new(&url, vec![("authorization".to_owned(), format!("Bearer {key}"))])?.tools()
+}
