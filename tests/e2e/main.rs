@@ -27,6 +27,7 @@ mod limits_load;
 mod messages;
 mod metrics;
 mod outages;
+mod pins;
 mod policy;
 mod redis_places;
 mod slowdown;
@@ -69,6 +70,7 @@ fn all_cases() -> Vec<Case> {
         certificates::cases(),
         slowdown::cases(),
         policy::cases(),
+        pins::cases(),
         limits::cases(),
         cool_off::cases(),
         limits_budget::cases(),

@@ -26,6 +26,7 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 pub(crate) struct McpOptions {
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) json_replies: bool,
+    pub(crate) texts: Option<PathBuf>,
 }
 
 pub(crate) fn service(
@@ -55,7 +56,7 @@ fn mcp(
         .with_legacy_session_mode(false)
         .with_json_response(options.json_replies)
         .with_allowed_hosts(hosts.chain(options.allowed_hosts));
-    let connector = Connector::new(database);
+    let connector = Connector::new(database, options.texts);
     StreamableHttpService::new(move || Ok(connector.clone()), Arc::default(), config)
 }
 

@@ -40,6 +40,10 @@ struct Arguments {
     /// are written as they came, the credential included. For demos and tests only.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Descriptions in the place of the tools' own: a JSON object of texts by tool. Read at each
+    /// list, so that a demo can change what a running server says of itself. May be absent.
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
     /// A further `Host` to answer to, beside localhost, 127.0.0.1 and `[::1]`. May be repeated.
     #[arg(long = "allowed-host", value_name = "HOST", default_value = "demo")]
     allowed_hosts: Vec<String>,
@@ -78,6 +82,7 @@ async fn serve(arguments: Arguments) -> Result<(), String> {
         recorder,
         McpOptions {
             allowed_hosts: arguments.allowed_hosts,
+            texts: arguments.texts,
             json_replies: arguments.replies == Replies::Json,
         },
     );

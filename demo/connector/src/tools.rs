@@ -2,8 +2,11 @@
 //!
 //! Knows nothing of SQL or HTTP. A refusal that the model can act on is a tool error, not a fault.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::{Json, Parameters};
 use rmcp::model::{Implementation, ServerCapabilities, ServerConfig};
 use rmcp::{ServerHandler, tool, tool_handler, tool_router};
@@ -62,12 +65,28 @@ struct DeleteUser {
 #[derive(Clone)]
 pub(crate) struct Connector {
     database: Arc<Database>,
+    texts: Option<Arc<PathBuf>>,
 }
 
 #[tool_router]
 impl Connector {
-    pub(crate) fn new(database: Arc<Database>) -> Self {
-        Self { database }
+    pub(crate) fn new(database: Arc<Database>, texts: Option<PathBuf>) -> Self {
+        Self { database, texts: texts.map(Arc::new) }
+    }
+
+    /// The tools, with the descriptions that the file of texts has for them: how a server that was
+    /// taken over, or only updated, changes under its users.
+    fn tools(&self) -> ToolRouter<Self> {
+        let mut router = Self::tool_router();
+        let file = self.texts.as_ref().and_then(|file| std::fs::read(&**file).ok());
+        let texts: BTreeMap<String, String> =
+            file.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        for (name, text) in texts {
+            if let Some(route) = router.map.get_mut(name.as_str()) {
+                route.attr.description = Some(text.into());
+            }
+        }
+        router
     }
 
     /// List users, oldest id first.
@@ -155,7 +174,7 @@ impl Connector {
     }
 }
 
-#[tool_handler]
+#[tool_handler(router = self.tools())]
 impl ServerHandler for Connector {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())

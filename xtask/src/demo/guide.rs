@@ -58,6 +58,11 @@ impl<'a> Guide<'a> {
         self.post(Some(key), "tools/list", json!({}), notes)
     }
 
+    /// As [`Guide::list`], without showing anything.
+    pub(crate) fn list_silently(&self, key: &str) -> Result<Answer> {
+        self.send(Some(key), "tools/list", &json!({}))
+    }
+
     /// Calls a tool of the demo connector over plain HTTP.
     pub(crate) fn call(
         &self,
@@ -133,8 +138,18 @@ impl<'a> Guide<'a> {
 
     /// The operator's tool, shown as a person would type it.
     pub(crate) fn operator(&self, arguments: &[&str], notes: &mut Notes) -> Result<bool> {
+        self.operator_with(arguments, &[], notes)
+    }
+
+    /// As [`Guide::operator`], with secrets in the environment, which are not shown.
+    pub(crate) fn operator_with(
+        &self,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        notes: &mut Notes,
+    ) -> Result<bool> {
         notes.sent(format!("portcullis {}", arguments.join(" ")));
-        let output = self.stack.operator.run(arguments)?;
+        let output = self.stack.operator.run_with(arguments, environment)?;
         notes.came(String::from_utf8_lossy(&output.stdout).trim());
         notes.came(String::from_utf8_lossy(&output.stderr).trim());
         Ok(output.status.success())

@@ -4,6 +4,7 @@
 //! shown is in `tour`.
 
 mod access;
+mod drift;
 mod evidence;
 mod guide;
 mod limits;
@@ -30,6 +31,7 @@ pub(crate) enum Then {
 const GROUPS: &[Group] = &[
     access::GROUP,
     tools::GROUP,
+    drift::GROUP,
     limits::GROUP,
     operations::GROUP,
     outage::GROUP,
