@@ -62,8 +62,14 @@ impl Gateway {
 
     /// The requests that reached the demo connector so far.
     pub fn recorded(&self) -> Vec<Value> {
+        self.recorded_with("")
+    }
+
+    /// Those that have `part` somewhere. The record is long: only these lines are read as JSON.
+    fn recorded_with(&self, part: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.record).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        let lines = text.lines().filter(|line| line.contains(part));
+        lines.filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }
 
@@ -143,7 +149,7 @@ impl Answer {
     /// The requests that reached the demo connector for this answer.
     pub fn upstream(&self) -> Vec<Value> {
         let id = self.request_id();
-        let mut seen = self.gateway.recorded();
+        let mut seen = self.gateway.recorded_with(&id);
         seen.retain(|request| sent_header(request, "x-portcullis-request-id") == [id.as_str()]);
         if Mode::of_this_run() == Mode::Split {
             // There the headers of a call go before the verdict on its body; without one, nothing was asked.
