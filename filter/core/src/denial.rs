@@ -3,6 +3,7 @@
 //! Owns the table of statuses and codes. The two halves differ on purpose: a client learns how to
 //! do better, never which check a stranger failed.
 
+mod approval;
 mod audit;
 mod repair;
 
@@ -15,6 +16,7 @@ use crate::call::{CallFailure, Dependency};
 use crate::json::JsonError;
 use crate::mcp::{Era, MODERN_VERSION, SUPPORTED_VERSIONS, Sender};
 use crate::step::LocalReply;
+pub use approval::ApprovalState;
 pub use audit::AuditStatus;
 pub use repair::Unfit;
 
@@ -107,39 +109,6 @@ pub enum Denial {
     UpstreamUnreadable,
     /// Something that cannot happen did; refusing is the only safe answer to it.
     Internal(&'static str),
-}
-
-/// What was decided about a call that needs approval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApprovalState {
-    /// Nothing yet.
-    Pending,
-    /// No.
-    Denied,
-    /// Nothing, and nobody was asked: too many calls wait already.
-    Full,
-}
-
-impl ApprovalState {
-    /// The name in refusals.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Denied => "denied",
-            Self::Full => "full",
-        }
-    }
-
-    const fn told(self) -> &'static str {
-        match self {
-            Self::Pending => {
-                "This call waits for a person to approve it; repeat it unchanged once that is done"
-            }
-            Self::Denied => "A person decided against this call",
-            Self::Full => "This call needs a person's approval, and too many calls wait for one",
-        }
-    }
 }
 
 /// The rule of a refusal for want of scopes.

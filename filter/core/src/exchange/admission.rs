@@ -16,7 +16,7 @@ use super::backing_off;
 use super::basis::Basis;
 use super::binding::Bound;
 use super::credit::{Credential, credit, fetch};
-use super::degraded::without_redis;
+use super::degraded::{unconfirmed, without_redis};
 use super::intake::Reading;
 use super::verdict::{Grant, Verdict, judge};
 use super::{Next, Stage, Turn};
@@ -105,20 +105,6 @@ pub(super) fn admit(request: Box<Request>, turn: &mut Turn<'_>) -> Next {
     match turn.worker.config.redis {
         Some(_) => ask(request, basis, verdict, Credential::Settled, 1, turn),
         None => unconfirmed(request, verdict, turn),
-    }
-}
-
-/// Without Redis, tokens and certificates are judged by the policy in the configuration alone.
-/// There are no keys then, no windows, and nothing that belongs to somebody.
-fn unconfirmed(request: Box<Request>, verdict: Verdict, turn: &mut Turn<'_>) -> Next {
-    match (verdict, request.bound.first()) {
-        (Verdict::Refused(denial), _) => turn.refuse(denial),
-        (Verdict::Open | Verdict::NeedsPolicy(_), _) => turn.refuse(Denial::PolicyUnusable),
-        (Verdict::Allowed(_), Some(bound)) => turn.refuse(bound.unknown()),
-        (Verdict::Allowed(grant), None) if grant.quotas.is_empty() && grant.sought.is_none() => {
-            credit(request, grant, Credential::Settled, turn)
-        }
-        (Verdict::Allowed(_), None) => turn.refuse(Denial::PolicyUnusable),
     }
 }
 
@@ -266,9 +252,7 @@ impl Admitting {
             }
         }
     }
-}
 
-impl Admitting {
     /// Redis cannot be asked.
     fn unanswered(self, why: CallFailure, turn: &mut Turn<'_>) -> Next {
         match without_redis(&self.admit, self.verdict, turn) {

@@ -5,13 +5,29 @@
 
 use portcullis_redis_lua::{Admit, AdmitReply};
 
-use super::Turn;
+use super::admission::Request;
+use super::credit::{Credential, credit};
 use super::verdict::{Grant, Verdict};
+use super::{Next, Turn};
 use crate::audit::AuditEvent;
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
 use crate::failure::{Degraded, OnFailure, WithoutRedis};
 use crate::vault::{CredentialTemplate, Lease};
+
+/// Without Redis, tokens and certificates are judged by the policy in the configuration alone.
+/// There are no keys then, no windows, and nothing that belongs to somebody.
+pub(super) fn unconfirmed(request: Box<Request>, verdict: Verdict, turn: &mut Turn<'_>) -> Next {
+    match (verdict, request.bound.first()) {
+        (Verdict::Refused(denial), _) => turn.refuse(denial),
+        (Verdict::Open | Verdict::NeedsPolicy(_), _) => turn.refuse(Denial::PolicyUnusable),
+        (Verdict::Allowed(_), Some(bound)) => turn.refuse(bound.unknown()),
+        (Verdict::Allowed(grant), None) if grant.quotas.is_empty() && grant.sought.is_none() => {
+            credit(request, grant, Credential::Settled, turn)
+        }
+        (Verdict::Allowed(_), None) => turn.refuse(Denial::PolicyUnusable),
+    }
+}
 
 /// What becomes of a verdict that Redis did not confirm; `None` where it must.
 pub(super) fn without_redis(
