@@ -68,7 +68,7 @@ fn server_that_cannot_prove_its_name_is_not_spoken_to(world: &World<'_>) {
     assert!(!failed.trim().ends_with(": 0"), "{failed}");
 }
 
-// Proves: B2, C10
+// Proves: B2
 fn hung_node_takes_its_organisations_with_it_and_nobody_elses(world: &World<'_>) {
     let stack = world.own_stack(|options| {
         // As short as they are shipped, so that what waits shows.

@@ -23,7 +23,6 @@ struct Score {
     refused: BTreeMap<&'static str, usize>,
 }
 
-// Proves: X6
 #[test]
 fn required_parts_of_the_official_suite() {
     let Some(suite) = std::env::var_os("PORTCULLIS_SCHEMA_SUITE") else {

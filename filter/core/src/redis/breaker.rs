@@ -100,7 +100,6 @@ mod tests {
         assert_eq!(part_of("a{b"), "a{b");
     }
 
-    // Proves: C10
     #[test]
     fn a_dead_part_is_left_alone_and_no_other_is() {
         let mut breakers = Breakers::new(TRIAL, 7);

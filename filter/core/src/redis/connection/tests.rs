@@ -130,7 +130,7 @@ fn a_late_script_that_redis_does_not_know_is_not_sent_again() {
     assert_eq!(connection.received(at(254), b"+B\r\n"), [Output::Reply('b', status("B"))]);
 }
 
-// Proves: B2, C10
+// Proves: B2
 #[test]
 fn nobody_waits_for_a_hung_redis_until_it_speaks_again() {
     let mut connection = up();
@@ -198,7 +198,6 @@ fn a_stream_without_traffic_is_tried_from_time_to_time() {
     assert_eq!(connection.tick(at(11_020)), [Output::Close(Cause::Silent)]);
 }
 
-// Proves: C10
 #[test]
 fn a_dead_part_of_redis_costs_nobody_any_waiting() {
     let mut connection = up();
@@ -251,7 +250,7 @@ fn an_answered_command_leaves_its_deadline_behind() {
     assert!(connection.is_up());
 }
 
-// Proves: B2, C10
+// Proves: B2
 #[test]
 fn while_down_commands_fail_at_once_until_a_new_stream_answers() {
     let mut connection = up();
