@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use portcullis_core::auth::api_key::PresentedKey;
 use portcullis_core::auth::record::{KeyRecord, Peer};
@@ -134,7 +135,10 @@ impl Scratch {
 
     /// Only its name: the file is yet to be made.
     pub(crate) fn nowhere(name: &str) -> Self {
-        let name = format!("{}-{name}", std::process::id());
+        // Tests run side by side in one process, and two may like the same name.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let nth = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{nth}-{name}", std::process::id());
         Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name))
     }
 
