@@ -78,7 +78,7 @@ impl Upstream {
         let asked = Asked {
             operation,
             view: View::new(&grant.policy, &grant.principal, &grant.connector),
-            watch: Watch::new(&grant.policy, &grant.connector),
+            watch: Watch::new(&grant.policy, &principal.org, &grant.connector),
             holder: Holder { org: principal.org.clone(), name: principal.identity.holder() },
             messages: connector.and_then(|connector| connector.messages.clone()),
             secret: grant.credential.as_ref().map(|template| template.secret().clone()),

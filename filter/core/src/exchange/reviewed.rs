@@ -12,10 +12,11 @@ use serde_json::Value;
 use super::Turn;
 use crate::audit::AuditEvent;
 use crate::denial::{Denial, Unfit};
-use crate::id::PolicyName;
+use crate::id::{OrgId, PolicyName};
 use crate::mcp::{Listing, ToolCall};
 use crate::pin::{Action, Drift};
 use crate::policy::{Connector, Policy};
+use crate::reviewed::Listed;
 use crate::schema::{Mirror, Violation};
 use crate::worker::Worker;
 
@@ -30,13 +31,13 @@ const MAX_TOLD: usize = 20;
 pub(super) fn check(
     call: &ToolCall,
     parameters: Option<&BTreeMap<String, Option<Vec<u8>>>>,
-    (name, connector): (&PolicyName, &Connector),
+    (org, name, connector): (&OrgId, &PolicyName, &Connector),
     worker: &mut Worker,
 ) -> Result<(), Denial> {
     let Some(pin) = connector.tools.get(&call.name).and_then(|tool| tool.pin.as_ref()) else {
         return Ok(());
     };
-    if let Some(drift) = worker.drifts.seen(name, &call.name, pin)
+    if let Some(drift) = worker.drifts.seen(|| connector.listed(org, &call.name), pin)
         && connector.pins.action(drift) == Action::Block
     {
         let rule = format!("connectors.{name}.on_drift.{}", drift.name());
@@ -81,18 +82,26 @@ fn told(tool: &str, violations: &[Violation]) -> String {
     format!("The arguments of {tool} do not fit its input schema:{}", lines.collect::<String>())
 }
 
+impl Connector {
+    fn listed(&self, org: &OrgId, tool: &str) -> Listed {
+        Listed { org: org.clone(), path: self.path.clone(), tool: tool.to_owned() }
+    }
+}
+
 /// Compares the tools of passing lists with their pins.
 #[derive(Debug)]
 pub(super) struct Watch {
     policy: Rc<Policy>,
+    org: OrgId,
     connector: PolicyName,
     /// What was seen and is not told yet.
     seen: RefCell<Vec<(String, Option<Drift>)>>,
 }
 
 impl Watch {
-    pub(super) fn new(policy: &Rc<Policy>, connector: &PolicyName) -> Self {
-        Self { policy: policy.clone(), connector: connector.clone(), seen: RefCell::default() }
+    pub(super) fn new(policy: &Rc<Policy>, org: &OrgId, connector: &PolicyName) -> Self {
+        let (policy, org, connector) = (policy.clone(), org.clone(), connector.clone());
+        Self { policy, org, connector, seen: RefCell::default() }
     }
 
     fn connector(&self) -> Option<&Connector> {
@@ -124,7 +133,7 @@ impl Watch {
             let Some(pin) = connector.tools.get(&tool).and_then(|tool| tool.pin.as_ref()) else {
                 continue;
             };
-            turn.worker.drifts.note(&self.connector, &tool, pin, drift);
+            turn.worker.drifts.note(connector.listed(&self.org, &tool), pin, drift);
             let Some((drift, action)) = drift.map(|drift| (drift, connector.pins.action(drift)))
             else {
                 continue;

@@ -245,7 +245,7 @@ fn grant(
         (&message.operation, matches!(request.leg, Leg::Head(_)))
     {
         let parameters = request.parameters.as_ref();
-        match reviewed::check(call, parameters, (name, connector), worker) {
+        match reviewed::check(call, parameters, (&principal.org, name, connector), worker) {
             Err(denial @ Denial::BadArguments(_)) => {
                 trail.judged(&policy, Check::Schema, denial)?;
             }
