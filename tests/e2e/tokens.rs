@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         denial_with_a_date_spares_new_tokens,
         metadata_tells_where_tokens_are,
         scopes_are_asked_for_all_at_once,
+        conditions_see_the_claims_of_the_token,
     ]
 }
 
@@ -269,4 +270,25 @@ fn scopes_are_asked_for_all_at_once(world: &World<'_>) {
     assert_eq!(query(&org, &token("tools:use users:read")).rows().len(), 2);
     // A key has a role, and no scopes to lack.
     assert_eq!(query(&org, &org.key("analyst").key).rows().len(), 2);
+}
+
+fn conditions_see_the_claims_of_the_token(world: &World<'_>) {
+    let org = Organisation::with_policy(world.stack(), |policy| {
+        policy["roles"]["analyst"]["demo"]["conditions"] =
+            json!([{"when": "claims.team == 'sales' && claims.clearance.level >= 3"}]);
+    });
+    let mint = Mint::of(world.stack());
+    let query = |claims: Value| query(&org, &mint.token(&org.name, claims));
+    let sales = |level: u32| json!({"team": "sales", "clearance": {"level": level}});
+    for _ in 0..2 {
+        assert_eq!(query(sales(3)).rows().len(), 2);
+    }
+    // What one token says counts for nobody else, with or without claims of the kind.
+    for other in [sales(2), json!({"team": "ops", "clearance": {"level": 9}}), json!({})] {
+        let answer = query(other);
+        answer.assert_refused(403, -31_403);
+        assert_eq!(answer.audit()["decision"]["rule"], "roles.analyst.demo.conditions[0]");
+    }
+    let key = org.call(&org.key("analyst").key, "query_users", json!({"limit": 2}));
+    key.assert_refused(403, -31_403);
 }

@@ -3,7 +3,10 @@
 //! Owns which records in Redis have a say about a credential: an API key is proven by its record, a
 //! token or a certificate by itself, unless somebody denied it since. Reads none of them.
 
+use std::rc::Rc;
+
 use portcullis_redis_lua::Key;
+use serde_json::{Map, Value};
 
 use super::Principal;
 use super::api_key::PresentedKey;
@@ -31,6 +34,8 @@ pub struct Proven {
     pub issued_at: Option<u64>,
     /// The SHA-256 of the client certificate that it is bound to (RFC 8705 §3.1).
     pub bound: Option<Fingerprint>,
+    /// What a token says of its holder, for the conditions of policies; empty for a certificate.
+    pub claims: Rc<Map<String, Value>>,
 }
 
 impl Claimant {
@@ -40,6 +45,15 @@ impl Claimant {
         match self {
             Self::Key(key) => &key.org,
             Self::Proven(proven) => &proven.principal.org,
+        }
+    }
+
+    /// What its token says; empty for other credentials.
+    #[must_use]
+    pub fn claims(&self) -> Rc<Map<String, Value>> {
+        match self {
+            Self::Key(_) => Rc::default(),
+            Self::Proven(proven) => proven.claims.clone(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! Owns which credential counts when there are several kinds, and that an address which guesses is
 //! slowed down before anybody is asked. Whether a key holds is for Redis to say.
 
+use std::rc::Rc;
+
 use sha2::{Digest as _, Sha256};
 
 use super::{Turn, resource};
@@ -147,5 +149,6 @@ fn identified(certificate: &PeerCertificate, auth: &AuthConfig) -> Result<Claima
         deniable: vec![Deniable::Certificate(certificate.sha256.to_string())],
         issued_at: None,
         bound: None,
+        claims: Rc::default(),
     })))
 }

@@ -5,8 +5,6 @@
 
 use std::rc::Rc;
 
-use serde_json::Map;
-
 use super::admission::{Leg, Request};
 use super::approving::Sought;
 use super::basis::{Basis, Known, Standing};
@@ -222,7 +220,7 @@ fn grant(
     let case = Case {
         policy: &policy,
         principal: &principal,
-        claims: &Map::new(),
+        claims: &request.claimant.claims(),
         name,
         connector,
         message,

@@ -4,6 +4,7 @@
 //! configured with. Believes every claim: whether the token is signed is [`super::jwks`]'s business.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -77,7 +78,8 @@ impl VerifiedToken {
         let token = token_id.map(|id| Deniable::Token { issuer: name(), id });
         let deniable = token.into_iter().chain([Deniable::Subject { issuer: name(), subject }]);
         let deniable = deniable.collect();
-        let proven = Proven { principal, deniable, issued_at: times.issued_at, bound };
+        let (issued_at, claims) = (times.issued_at, Rc::new(claims.clone()));
+        let proven = Proven { principal, deniable, issued_at, bound, claims };
         let issuer = issuer.id.clone();
         Ok(Self { issuer, digest, key, proven, times, audiences })
     }
