@@ -28,6 +28,14 @@ enum Channel {
     Cluster(Box<ClusterConnection>),
 }
 
+/// What a server tells of itself.
+pub(crate) struct Node {
+    /// Which one of a Cluster.
+    pub(crate) address: Option<String>,
+    /// The reply to `INFO`.
+    pub(crate) info: String,
+}
+
 /// What several commands may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Topology {
@@ -64,6 +72,19 @@ impl Link {
             Channel::Server(_) => Topology::Server,
             Channel::Cluster(_) => Topology::Cluster,
         }
+    }
+
+    /// What each server tells of itself.
+    pub(crate) fn nodes(&mut self) -> Result<Vec<Node>, Refusal> {
+        let info = redis::cmd("INFO");
+        Ok(match self.topology() {
+            Topology::Server => vec![Node { address: None, info: self.query(&info)? }],
+            Topology::Cluster => {
+                let nodes: Vec<(String, String)> = self.query(&info)?;
+                let node = |(address, info)| Node { address: Some(address), info };
+                nodes.into_iter().map(node).collect()
+            }
+        })
     }
 
     /// One command, and its reply as the type that is wanted.

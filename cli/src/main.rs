@@ -17,8 +17,10 @@ mod approve;
 mod args;
 mod audit;
 mod discover;
+mod doctor;
 mod document;
 mod explain;
+mod http;
 mod key;
 mod limits;
 mod link;
@@ -85,6 +87,7 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
             ApproveCommand::Deny(args) => approve::deny(session, &args),
         },
         Command::Explain(args) => explain::run(session, &args),
+        Command::Doctor(args) => doctor::run(session, &args),
         Command::Completions { shell } => Ok(completions(shell)),
     }
 }

@@ -136,6 +136,11 @@ impl Refusal {
         &self.0.found
     }
 
+    /// What to do now, if anything is known.
+    pub(crate) fn next_step(&self) -> &str {
+        &self.0.next
+    }
+
     /// The refusal for scripts.
     pub(crate) fn view(&self) -> Value {
         json!(self.0)

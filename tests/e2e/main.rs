@@ -18,6 +18,7 @@ mod conformance;
 mod cool_off;
 mod credentials;
 mod degraded;
+mod doctor;
 mod hostile;
 mod interop;
 mod keys_now;
@@ -70,6 +71,7 @@ fn all_cases() -> Vec<Case> {
         certificates::cases(),
         slowdown::cases(),
         policy::cases(),
+        doctor::cases(),
         pins::cases(),
         limits::cases(),
         cool_off::cases(),

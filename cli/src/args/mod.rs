@@ -4,6 +4,7 @@
 
 mod audit;
 mod discover;
+mod doctor;
 mod key;
 mod limits;
 mod rules;
@@ -15,6 +16,7 @@ use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 
 pub(crate) use audit::{AuditCommand, ShowAuditArgs, VerifyArgs};
 pub(crate) use discover::{Class, DiscoverArgs};
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use key::{
     IssueArgs, KeyCommand, ListArgs, RevokeArgs, RotateArgs, SetArgs, ShowKeyArgs, Switch, Terms,
 };
@@ -100,6 +102,8 @@ pub(crate) enum Command {
     Approve(ApproveCommand),
     /// Tell whether a call would be allowed, and why. Exit status: 0 allowed, 1 refused.
     Explain(Box<ExplainArgs>),
+    /// Look at Redis, Vault and Envoy: what is wrong, what will be, what to do. Exit status: 1 if anything is bad.
+    Doctor(DoctorArgs),
     /// Print a completion script.
     Completions { shell: clap_complete::Shell },
 }

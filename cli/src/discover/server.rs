@@ -1,6 +1,6 @@
 //! A live MCP server, asked for its tools: the era of 2026-07-28 first, then the handshake before it.
 //!
-//! Owns just so much of MCP's client side. Plain HTTP only: for the rest there is `--from`.
+//! Owns just so much of MCP's client side.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use ureq::Agent;
 use ureq::http::Request;
 
+use crate::http;
 use crate::report::Refusal;
 
 const MODERN: &str = "2026-07-28";
@@ -34,21 +35,11 @@ type Era<'a> = &'a [(&'a str, &'a str)];
 
 impl Server {
     pub(crate) fn new(url: &str, headers: Vec<(String, String)>) -> Result<Self, Refusal> {
-        if !url.starts_with("http://") {
+        if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(Refusal::new(format!("the URL {url:?}"), "the command line")
-                .expected("a URL that starts with http://")
-                .next(
-                    "save the result of tools/list with another client, then discover --from FILE",
-                ));
+                .expected("a URL that starts with https:// or http://"));
         }
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .timeout_global(Some(BOUND))
-            .build()
-            .new_agent();
-        Ok(Self { url: url.to_owned(), headers, agent })
+        Ok(Self { url: url.to_owned(), headers, agent: http::agent(BOUND) })
     }
 
     /// Every tool, page by page, as the server lists them.

@@ -23,7 +23,7 @@ pub(crate) use keys::{Stored, Used, Written};
 pub(crate) use policies::{Activation, Move, Verb};
 
 use crate::args::Session;
-use crate::link::{Link, Topology};
+use crate::link::{Link, Node, Topology};
 use crate::random::below;
 use crate::report::Refusal;
 
@@ -42,6 +42,26 @@ impl Store {
                 .expected("--redis URL or PORTCULLIS_REDIS, such as redis://127.0.0.1:6379/")
         })?;
         Ok(Self { link: Link::open(url)? })
+    }
+
+    /// Hosts and ports; never a password.
+    pub(crate) fn place(&self) -> &str {
+        self.link.place()
+    }
+
+    pub(crate) fn ping(&mut self) -> Result<(), Refusal> {
+        self.query::<String>(&redis::cmd("PING")).map(drop)
+    }
+
+    /// The server's clock, since the Unix epoch.
+    pub(crate) fn time(&mut self) -> Result<Duration, Refusal> {
+        let (seconds, micros): (u64, u32) = self.query(&redis::cmd("TIME"))?;
+        Ok(Duration::new(seconds, micros.saturating_mul(1_000)))
+    }
+
+    /// What each server tells of itself.
+    pub(crate) fn nodes(&mut self) -> Result<Vec<Node>, Refusal> {
+        self.link.nodes()
     }
 
     fn topology(&self) -> Topology {

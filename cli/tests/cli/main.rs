@@ -3,6 +3,7 @@
 mod admin;
 mod audit;
 mod discover;
+mod doctor;
 mod explain;
 mod harness;
 mod keys;

@@ -1,0 +1,390 @@
+//! One Envoy, through its admin interface: the module it runs, how it is configured, and what it has met.
+//!
+//! Owns where Envoy says what. What a configuration of the filter means is the core's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::fmt::rfc2822;
+use portcullis_core::config::{Config, Mode};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::{Finding, clock};
+use crate::http;
+use crate::report::Refusal;
+
+const BOUND: Duration = Duration::from_secs(10);
+/// What the filter is tested with.
+const OLDEST: [u64; 2] = [1, 40];
+const MAX_PAGE: u64 = 64 * 1_024 * 1_024;
+/// The name that a plugin goes by (`root_id`): the gateway itself.
+const ROOT: &str = "portcullis";
+
+/// Envoy's admin interface.
+struct Admin<'a> {
+    url: &'a str,
+    agent: ureq::Agent,
+}
+
+/// A plugin as Envoy runs it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Plugin {
+    root: String,
+    /// A file, or the digest of what was fetched.
+    code: Code,
+    on_failure: String,
+    holds_headers: bool,
+    configuration: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Code {
+    File(String),
+    Digest(String),
+    Unknown,
+}
+
+/// The SHA-256 of a module, in lower-case hex.
+pub(super) fn file_digest(path: &Path) -> Result<String, Refusal> {
+    let module = std::fs::read(path).map_err(|error| {
+        Refusal::new(error.to_string(), path.display().to_string())
+            .expected("the module that every Envoy should run")
+            .next("cargo xtask dist makes it; or leave --module out")
+    })?;
+    Ok(base16ct::lower::encode_string(&Sha256::digest(&module)))
+}
+
+/// Looks at the Envoy behind `url`; `module` is the digest of what it should run.
+pub(super) fn look(url: &str, module: Option<&str>) -> Vec<Finding> {
+    let admin = Admin { url: url.trim_end_matches('/'), agent: http::agent(BOUND) };
+    let mut findings = match admin.server() {
+        Ok(findings) => findings,
+        Err(found) => {
+            let next = "check --envoy-admin, and that Envoy runs";
+            return vec![Finding::bad("envoy", found, next)];
+        }
+    };
+    let pages = [
+        admin.page("clusters?format=json").map(|page| clusters(&page)),
+        admin.page("config_dump").map(|page| plugins(&page, module)),
+        admin.page("stats?format=json").map(|page| stats(&page)),
+    ];
+    for page in pages {
+        findings.extend(page.unwrap_or_else(|found| {
+            vec![Finding::unknown("envoy", found, "open this page of the admin interface")]
+        }));
+    }
+    findings
+}
+
+impl Admin<'_> {
+    fn page(&self, page: &str) -> Result<Value, String> {
+        let url = format!("{}/{page}", self.url);
+        let failed = |error: String| format!("{url}: {error}");
+        let mut answer = self.agent.get(&url).call().map_err(|error| failed(error.to_string()))?;
+        let status = answer.status();
+        if status != 200 {
+            return Err(failed(status.to_string()));
+        }
+        let body = answer.body_mut().with_config().limit(MAX_PAGE).read_to_vec();
+        let body = body.map_err(|error| failed(error.to_string()))?;
+        serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Its version, state and clock.
+    fn server(&self) -> Result<Vec<Finding>, String> {
+        let before = clock::now();
+        let ready = self.agent.get(format!("{}/ready", self.url)).call();
+        let ready = ready.map_err(|error| error.to_string())?;
+        let date = ready.headers().get("date").and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| rfc2822::parse(date).ok());
+        let seconds = date.and_then(|date| u64::try_from(date.timestamp().as_second()).ok());
+        let mut findings = vec![version(&self.page("server_info")?)];
+        if let Some(seconds) = seconds {
+            let (theirs, grain) = (Duration::from_secs(seconds), Duration::from_secs(1));
+            findings.push(clock::finding("envoy.clock", theirs, before, grain));
+        }
+        Ok(findings)
+    }
+}
+
+/// `<commit>/1.40.0/Clean/RELEASE/BoringSSL`, and `LIVE`.
+fn version(info: &Value) -> Finding {
+    let version = info["version"].as_str().unwrap_or_default();
+    let version = version.split('/').nth(1).unwrap_or(version);
+    let state = info["state"].as_str().unwrap_or("of unknown state");
+    let found = format!("Envoy {version}, {state}");
+    let numbers: Vec<u64> =
+        version.split('.').take(2).filter_map(|number| number.parse().ok()).collect();
+    if state != "LIVE" {
+        Finding::bad("envoy", found, "wait until it serves, or look into its log")
+    } else if numbers.as_slice() < OLDEST.as_slice() {
+        Finding::warning("envoy", found, "the module is tested with Envoy 1.40 and later")
+    } else {
+        Finding::good("envoy", found)
+    }
+}
+
+/// Whether somebody is behind each cluster that the filter itself calls.
+fn clusters(page: &Value) -> Vec<Finding> {
+    let none = Vec::new();
+    let clusters = page["cluster_statuses"].as_array().unwrap_or(&none);
+    let ours = clusters.iter().filter_map(|cluster| {
+        let name = cluster["name"].as_str().filter(|name| name.starts_with("portcullis"))?;
+        let hosts = cluster["host_statuses"].as_array().unwrap_or(&none);
+        let healthy = hosts.iter().filter(|host| is_healthy(&host["health_status"])).count();
+        let (check, found) = (
+            format!("envoy.cluster {name}"),
+            format!("{healthy} of {} hosts healthy", hosts.len()),
+        );
+        Some(if healthy == 0 {
+            Finding::bad(&check, found, "check the address in this cluster, and its health checks")
+        } else {
+            Finding::good(check, found)
+        })
+    });
+    ours.collect()
+}
+
+/// Discovered as healthy, and by no check of Envoy's own otherwise.
+fn is_healthy(status: &Value) -> bool {
+    let Some(status) = status.as_object() else {
+        return false;
+    };
+    status.iter().all(|(name, value)| match name.as_str() {
+        "eds_health_status" => value == "HEALTHY",
+        _ => !name.starts_with("failed_") || value != &Value::Bool(true),
+    })
+}
+
+/// The module, how it fails, and whether its configuration has a meaning.
+fn plugins(dump: &Value, module: Option<&str>) -> Vec<Finding> {
+    let mut plugins = BTreeSet::new();
+    collect(dump, &mut plugins);
+    let Some(gateway) = plugins.iter().find(|plugin| plugin.root == ROOT) else {
+        let next = "add the filter to the listener, as in envoy/envoy.yaml";
+        return vec![Finding::bad("envoy.module", "no listener runs the filter", next)];
+    };
+    let mut findings = vec![code(&plugins, module), on_failure(gateway)];
+    let configurations: BTreeSet<_> = plugins.iter().filter(|plugin| plugin.root == ROOT).collect();
+    findings.extend(configurations.into_iter().map(configuration));
+    findings
+}
+
+/// Every plugin of this module, wherever it stands in the dump.
+fn collect(node: &Value, plugins: &mut BTreeSet<Plugin>) {
+    match node {
+        Value::Object(members) => {
+            plugins.extend(plugin(node));
+            members.values().for_each(|member| collect(member, plugins));
+        }
+        Value::Array(elements) => elements.iter().for_each(|element| collect(element, plugins)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn plugin(node: &Value) -> Option<Plugin> {
+    let root = node["root_id"].as_str().filter(|root| [ROOT, "frame"].contains(root))?;
+    let text = |pointer: &str| node.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let code = text("/vm_config/code/local/filename").map(Code::File);
+    let code = code.or_else(|| text("/vm_config/code/remote/sha256").map(Code::Digest));
+    Some(Plugin {
+        root: root.to_owned(),
+        code: code.unwrap_or(Code::Unknown),
+        on_failure: text("/failure_policy").unwrap_or_default(),
+        holds_headers: node["allow_on_headers_stop_iteration"] == true,
+        configuration: text("/configuration/value").unwrap_or_default(),
+    })
+}
+
+fn code(plugins: &BTreeSet<Plugin>, expected: Option<&str>) -> Finding {
+    const CHECK: &str = "envoy.module";
+    let mut digests = BTreeMap::new();
+    for plugin in plugins {
+        let digest = match &plugin.code {
+            Code::Digest(digest) => Some(digest.clone()),
+            Code::File(file) => file_digest(Path::new(file)).ok(),
+            Code::Unknown => None,
+        };
+        let Some(digest) = digest else {
+            let found = match &plugin.code {
+                Code::File(file) => format!("{file}, which cannot be read from here"),
+                Code::Digest(_) | Code::Unknown => "code that the dump does not name".to_owned(),
+            };
+            return Finding::unknown(CHECK, found, "run doctor beside Envoy, or sha256sum there");
+        };
+        digests.insert(digest, plugin.root.clone());
+    }
+    let found = digests.keys().map(|digest| format!("sha256 {digest}")).collect::<Vec<_>>();
+    let found = found.join(", and ");
+    match expected {
+        Some(expected) if digests.keys().any(|digest| digest != expected) => {
+            Finding::bad(CHECK, format!("{found}; --module is {expected}"), "deploy that module")
+        }
+        Some(_) => Finding::good(CHECK, found),
+        None if digests.len() > 1 => {
+            Finding::warning(CHECK, found, "run one version of the module in one Envoy")
+        }
+        None => Finding::good(CHECK, found),
+    }
+}
+
+/// What becomes of calls when a VM falls over.
+fn on_failure(plugin: &Plugin) -> Finding {
+    const CHECK: &str = "envoy.failure_policy";
+    match plugin.on_failure.as_str() {
+        "FAIL_RELOAD" => Finding::good(CHECK, "FAIL_RELOAD"),
+        "FAIL_OPEN" => Finding::bad(
+            CHECK,
+            "FAIL_OPEN: without the filter, every call passes",
+            "failure_policy: FAIL_RELOAD",
+        ),
+        other => {
+            let other = if other.is_empty() { "unset" } else { other };
+            let found =
+                format!("{other}: a VM that fell over answers 503 until Envoy is restarted");
+            Finding::warning(CHECK, found, "failure_policy: FAIL_RELOAD")
+        }
+    }
+}
+
+fn configuration(plugin: &Plugin) -> Finding {
+    const CHECK: &str = "envoy.configuration";
+    let document: Value = match serde_json::from_str(&plugin.configuration) {
+        Ok(document) => document,
+        Err(error) => {
+            let next = "JSON in a google.protobuf.StringValue, as in docs/configuration.md";
+            return Finding::bad(CHECK, format!("no JSON: {error}"), next);
+        }
+    };
+    let config = match Config::parse(&document) {
+        Ok(config) => config,
+        Err(faults) => {
+            let faults: Vec<_> = faults
+                .iter()
+                .map(|fault| {
+                    format!("{}: {}, expected {}", fault.path, fault.found, fault.expected)
+                })
+                .collect();
+            return Finding::bad(CHECK, faults.join("; "), "see docs/configuration.md");
+        }
+    };
+    if config.mode == Mode::Hold && !plugin.holds_headers {
+        let next = "allow_on_headers_stop_iteration: true, or \"mode\": \"split\"";
+        return Finding::bad(CHECK, "mode hold, and Envoy does not hold headers: calls hang", next);
+    }
+    Finding::good(CHECK, format!("good: {}", in_short(&config)))
+}
+
+fn in_short(config: &Config) -> String {
+    let named = [
+        (config.redis.is_some(), "Redis"),
+        (config.vault.is_some(), "Vault"),
+        (config.policy.is_some(), "an inline policy"),
+        (!config.auth.issuers.is_empty(), "issuers"),
+    ];
+    let named = named.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| *name);
+    named.collect::<Vec<_>>().join(", ")
+}
+
+/// What it has met since it started.
+fn stats(page: &Value) -> Vec<Finding> {
+    let none = Vec::new();
+    let stats = page["stats"].as_array().unwrap_or(&none).iter();
+    let stats: Vec<(&str, u64)> =
+        stats.filter_map(|stat| Some((stat["name"].as_str()?, stat["value"].as_u64()?))).collect();
+    let failed: u64 = stats
+        .iter()
+        .filter(|(name, _)| name.starts_with("wasm.") && name.ends_with(".vm_reload"))
+        .map(|(_, value)| value)
+        .sum();
+    let mut findings = vec![if failed == 0 {
+        Finding::good("envoy.vm", "no VM fell over")
+    } else {
+        let found = format!("VMs fell over {failed} times");
+        Finding::warning("envoy.vm", found, "look for \"wasm\" in Envoy's log, and report it")
+    }];
+    findings.extend(stats.iter().filter_map(|(name, value)| {
+        let dependency = name.split_once("portcullis_dependency_up")?.1;
+        let dependency = dependency.split(".=.").nth(1)?.split(';').next()?;
+        let check = format!("envoy.dependency {dependency}");
+        Some(match value {
+            0 => {
+                let next = "see the checks above, and call again";
+                Finding::warning(&check, "failed the filter's last call", next)
+            }
+            _ => Finding::good(check, "answered the filter's last call"),
+        })
+    }));
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::State;
+    use super::*;
+
+    fn dump(on_failure: &str, configuration: &str) -> Value {
+        json!({"configs": [{"http_filters": [{"typed_config": {"config": {
+            "root_id": "portcullis",
+            "failure_policy": on_failure,
+            "allow_on_headers_stop_iteration": true,
+            "vm_config": {"code": {"remote": {"sha256": "ab12"}}},
+            "configuration": {"value": configuration},
+        }}}]}]})
+    }
+
+    fn states(dump: &Value, module: Option<&str>) -> Vec<State> {
+        plugins(dump, module).iter().map(|finding| finding.state).collect()
+    }
+
+    #[test]
+    fn a_filter_that_opens_or_has_no_meaning_is_bad() {
+        let good = r#"{"redis": {"cluster": "redis"}}"#;
+        let all = |module, on_failure, configuration| [module, on_failure, configuration];
+        use State::{Bad, Good, Warning};
+        assert_eq!(states(&dump("FAIL_RELOAD", good), None), all(Good, Good, Good));
+        assert_eq!(states(&dump("FAIL_OPEN", good), None), all(Good, Bad, Good));
+        assert_eq!(states(&dump("", good), Some("ab12")), all(Good, Warning, Good));
+        assert_eq!(states(&dump("FAIL_RELOAD", "{}}"), Some("cd34")), all(Bad, Good, Bad));
+        let faulty = r#"{"redis": {"cluster": "redis", "timeout": 5}}"#;
+        assert_eq!(states(&dump("FAIL_RELOAD", faulty), None), all(Good, Good, Bad));
+        assert_eq!(states(&json!({"configs": []}), None), [Bad]);
+    }
+
+    #[test]
+    fn a_cluster_without_a_healthy_host_is_bad() {
+        let cluster = |name: &str, hosts: Value| json!({"name": name, "host_statuses": hosts});
+        let page = json!({"cluster_statuses": [
+            cluster("portcullis_redis", json!([{"health_status": {"eds_health_status": "HEALTHY"}}])),
+            cluster("portcullis_vault", json!([{"health_status":
+                {"eds_health_status": "HEALTHY", "failed_active_health_check": true}}])),
+            cluster("portcullis_idp", json!([])),
+            cluster("demo", json!([])),
+        ]});
+        let states: Vec<_> = clusters(&page).iter().map(|finding| finding.state).collect();
+        assert_eq!(states, [State::Good, State::Bad, State::Bad]);
+    }
+
+    #[test]
+    fn what_the_filter_met_is_told() {
+        let stat = |name: &str, value: u64| json!({"name": name, "value": value});
+        let page = json!({"stats": [
+            stat("wasm.portcullis.vm_reload", 2),
+            stat("wasmcustom.portcullis_dependency_up.dependency.=.redis;", 1),
+            stat("wasmcustom.portcullis_dependency_up.dependency.=.vault;", 0),
+        ]});
+        let findings = stats(&page);
+        let told: Vec<_> = findings.iter().map(|one| (one.check.as_str(), one.state)).collect();
+        let expected = [
+            ("envoy.vm", State::Warning),
+            ("envoy.dependency redis", State::Good),
+            ("envoy.dependency vault", State::Warning),
+        ];
+        assert_eq!(told, expected);
+    }
+}

@@ -1,0 +1,113 @@
+//! `portcullis doctor`: whether everything that the gateway leans on is as it should be.
+//!
+//! Owns the form of findings and the verdict. Only looks: nothing is changed anywhere, and nothing that
+//! is found keeps the rest from being looked at.
+
+mod clock;
+mod envoy;
+mod redis;
+mod vault;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::{DoctorArgs, Session};
+use crate::report::{Refusal, Report, Verdict, progress, table};
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: String,
+    state: State,
+    found: String,
+    /// What to do about it; empty when nothing is.
+    next: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// As it should be.
+    Good,
+    /// It works, and will hurt some day.
+    Warning,
+    /// Calls are refused now, or guarantees do not hold.
+    Bad,
+    /// Not looked at, or it could not be seen from here.
+    Unknown,
+}
+
+impl Finding {
+    fn good(check: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { check: check.into(), state: State::Good, found: found.into(), next: String::new() }
+    }
+
+    fn warning(check: &str, found: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { state: State::Warning, next: next.into(), ..Self::good(check, found) }
+    }
+
+    fn bad(check: &str, found: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { state: State::Bad, next: next.into(), ..Self::good(check, found) }
+    }
+
+    fn unknown(check: &str, found: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { state: State::Unknown, next: next.into(), ..Self::good(check, found) }
+    }
+
+    /// What kept a check from being made.
+    fn refused(check: &str, refusal: &Refusal) -> Self {
+        Self::bad(check, refusal.found(), refusal.next_step())
+    }
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Warning => "warning",
+            Self::Bad => "bad",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Looks at everything that was named.
+pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, Refusal> {
+    let module = args.module.as_deref().map(envoy::file_digest).transpose()?;
+    progress("Redis …");
+    let mut findings = redis::look(session);
+    progress("Vault …");
+    match &args.vault {
+        Some(url) => findings.extend(vault::look(url)),
+        None => findings.push(not_named("vault", "--vault or VAULT_ADDR")),
+    }
+    for url in &args.envoy_admin {
+        progress(&format!("Envoy at {url} …"));
+        findings.extend(envoy::look(url, module.as_deref()));
+    }
+    if args.envoy_admin.is_empty() {
+        findings.push(not_named("envoy", "--envoy-admin or PORTCULLIS_ENVOY_ADMIN"));
+    }
+    Ok(report(&findings))
+}
+
+fn not_named(check: &str, option: &str) -> Finding {
+    Finding::unknown(check, "not looked at", format!("name it with {option}"))
+}
+
+fn report(findings: &[Finding]) -> Report {
+    let count = |state| findings.iter().filter(|finding| finding.state == state).count();
+    let rows = findings.iter().map(|finding| {
+        let Finding { check, state, found, next } = finding;
+        [state.as_str().to_owned(), check.clone(), found.clone(), next.clone()]
+    });
+    let rows = table(["STATE", "CHECK", "FOUND", "NEXT"], rows.collect());
+    let (bad, warnings) = (count(State::Bad), count(State::Warning));
+    let text = format!(
+        "{rows}\n\n{} good, {warnings} to look at, {bad} bad, {} unknown",
+        count(State::Good),
+        count(State::Unknown)
+    );
+    let verdict = if bad == 0 { Verdict::Good } else { Verdict::Wanting };
+    Report::judged(verdict, text, json!({ "healthy": bad == 0, "checks": findings }))
+}
