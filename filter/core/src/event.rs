@@ -145,17 +145,25 @@ impl Head {
     /// first of them is how gateways and servers come to disagree.
     #[must_use]
     pub fn values(&self, name: &str) -> Vec<&[u8]> {
-        let matching = self.headers.iter().filter(|(header, _)| header == name.as_bytes());
-        matching.map(|(_, value)| value.as_slice()).collect()
+        self.each(name).collect()
+    }
+
+    fn each(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let matching = self.headers.iter().filter(move |(header, _)| header == name.as_bytes());
+        matching.map(|(_, value)| value.as_slice())
+    }
+
+    /// Whether there is a header `name`.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.each(name).next().is_some()
     }
 
     /// The value of the header `name` when there is exactly one.
     #[must_use]
     pub fn single(&self, name: &str) -> Option<&[u8]> {
-        match self.values(name).as_slice() {
-            [value] => Some(value),
-            _ => None,
-        }
+        let mut values = self.each(name);
+        values.next().filter(|_| values.next().is_none())
     }
 
     /// The names of all headers that start with `prefix`, once each.

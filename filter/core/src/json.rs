@@ -4,10 +4,14 @@
 //! (after unescaping), bounded depth, valid UTF-8, nothing after the value. Two parsers that
 //! disagree about a document are how a gateway is bypassed; such documents are refused here.
 
+mod canonical;
+
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+
+pub use canonical::canonical;
 
 /// Nesting beyond this is refused; far above what MCP messages need, far below the stack.
 pub const MAX_DEPTH: usize = 64;
@@ -55,13 +59,6 @@ pub fn parse_strict(bytes: &[u8]) -> Result<Value, JsonError> {
         (Ok(value), None) => Ok(value),
         (Err(error), None) => Err(JsonError::Syntax(error.to_string())),
     }
-}
-
-/// Canonical JSON (RFC 8785), the form that is hashed.
-#[must_use]
-pub fn canonical(value: &Value) -> String {
-    // Serialising a `Value` fails only for non-finite numbers, which `Value` cannot hold.
-    serde_json_canonicalizer::to_string(value).unwrap_or_default()
 }
 
 struct Strict<'a> {

@@ -109,15 +109,6 @@ impl AdminEntry {
             decision: Decision { effect: "allow", rule: "admin".to_owned() },
         }
     }
-
-    /// The entry as JSON, without the fields of the chain.
-    #[must_use]
-    pub fn to_members(&self) -> Map<String, Value> {
-        match serde_json::to_value(self) {
-            Ok(Value::Object(members)) => members,
-            _ => Map::new(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! VM starts a new chain under a new name. The admin chain of an organisation is the other kind: it
 //! goes on after a line that is kept in Redis, and whoever keeps it sees to it that nobody is faster.
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
@@ -47,32 +48,41 @@ impl Chain {
 
     /// Appends an entry; gives the line that records it, without line end.
     pub fn append(&mut self, entry: &Entry) -> String {
-        self.append_members(entry.to_members())
+        self.link(entry)
     }
 
     /// As [`Chain::append`], for the entry of an administrator's deed.
     pub fn append_deed(&mut self, entry: &AdminEntry) -> String {
-        self.append_members(entry.to_members())
+        self.link(entry)
     }
 
-    fn append_members(&mut self, mut members: Map<String, Value>) -> String {
+    fn link(&mut self, entry: &impl Serialize) -> String {
         self.seq = self.seq.saturating_add(1);
-        members.insert("chain".to_owned(), self.name.clone().into());
-        members.insert("seq".to_owned(), self.seq.into());
-        members.insert("prev_hash".to_owned(), self.head.clone().into());
-        let canonical = json::canonical(&Value::Object(members));
-        self.head = hash_text(&canonical);
+        let linked = Linked { entry, chain: &self.name, seq: self.seq, prev_hash: &self.head };
+        let mut line = json::canonical(&linked);
+        self.head = hash_text(&line);
         // The canonical text is an object, so its last byte closes it.
-        let open = canonical.strip_suffix('}').unwrap_or_default();
-        format!("{open},\"hash\":\"{}\"}}", self.head)
+        line.pop();
+        line.extend([",\"hash\":\"", &self.head, "\"}"]);
+        line
     }
+}
+
+/// An entry in its place.
+#[derive(Serialize)]
+struct Linked<'a, T> {
+    #[serde(flatten)]
+    entry: &'a T,
+    chain: &'a str,
+    seq: u64,
+    prev_hash: &'a str,
 }
 
 /// The hash of an entry: SHA-256, in hex, of its canonical JSON without the member `hash`.
 #[must_use]
 pub fn hash_of(mut members: Map<String, Value>) -> String {
     members.remove("hash");
-    hash_text(&json::canonical(&Value::Object(members)))
+    hash_text(&json::canonical(&members))
 }
 
 fn hash_text(text: &str) -> String {

@@ -196,7 +196,7 @@ impl Entry {
 
     /// Notes that a call has these arguments, without showing any.
     pub fn note_digest(&mut self, arguments: &Map<String, Value>) {
-        let canonical = json::canonical(&Value::Object(arguments.clone()));
+        let canonical = json::canonical(arguments);
         let digest = Sha256::digest(canonical.as_bytes());
         self.input_sha256 = Some(base16ct::lower::encode_string(&digest));
     }
@@ -210,15 +210,6 @@ impl Entry {
         max_bytes: usize,
     ) {
         self.input = Some(redact(arguments, Redaction { names, max_bytes }));
-    }
-
-    /// The entry as JSON, without the fields of the chain.
-    #[must_use]
-    pub fn to_members(&self) -> Map<String, Value> {
-        match serde_json::to_value(self) {
-            Ok(Value::Object(members)) => members,
-            _ => Map::new(),
-        }
     }
 }
 

@@ -236,7 +236,7 @@ mod tests {
         };
         forged.insert("latency_ms".into(), 99.into());
         forged.insert("hash".into(), hash_of(forged.clone()).into());
-        lines[1] = json::canonical(&forged.into());
+        lines[1] = json::canonical(&forged);
         let fault = LineFault::BrokenLink { chain: "a".into(), seq: 2 };
         assert_eq!(first_fault(&lines), Some((2, fault)));
     }

@@ -41,7 +41,7 @@ const MOST_ROUNDS: u8 = 4;
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) path: String,
-    /// Inbound headers that only the gateway may set.
+    /// Headers that it has and the upstream must not see.
     pub(super) strip: Vec<String>,
     pub(super) claimant: Claimant,
     /// The client certificate that came with the claim, when certificates count.

@@ -245,8 +245,9 @@ fn replace_body(
 }
 
 /// Headers that never go upstream: the client's credentials, what would compress an answer that has
-/// to be read, and what would make an upstream see another method than was judged.
-const STRIPPED: [&str; 7] = [
+/// to be read, and what would make an upstream see another method than was judged. Those that a request
+/// has are in its [`Request::strip`]: telling the proxy to remove nothing has its price too.
+pub(super) const STRIPPED: [&str; 7] = [
     "authorization",
     "proxy-authorization",
     "x-api-key",
@@ -263,9 +264,9 @@ fn rewrite(
     credential: Option<(String, Secret)>,
     turn: &mut Turn<'_>,
 ) {
-    let strip = STRIPPED.into_iter().chain(strip.iter().map(String::as_str));
     let credential_header = credential.as_ref().map(|(name, _)| name.as_str());
-    for name in strip.chain(credential_header) {
+    let credential_header = credential_header.filter(|name| !STRIPPED.contains(name));
+    for name in strip.iter().map(String::as_str).chain(credential_header) {
         turn.effects.push(Effect::RemoveRequestHeader(name.to_owned()));
     }
     let own = [

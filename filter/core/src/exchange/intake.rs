@@ -6,6 +6,7 @@
 use super::admission::{self, Leg, Request};
 use super::binding::{Bound, session_of};
 use super::caller::{Caller, Claim, FORWARDED, caller};
+use super::credit::STRIPPED;
 use super::proving::{Outcome, Proving, judged};
 use super::{Answers, Form, Next, Stage, Turn};
 use super::{origin, resource};
@@ -212,10 +213,13 @@ impl Reading {
     }
 }
 
-/// Headers of this request that mean nothing from a client, and might to an upstream. The modern era has no sessions:
-/// nobody checks whose it is, so a server that knows both eras must not see the name of one.
+/// Headers of this request that are not for the upstream, or that mean nothing from a client, and
+/// might to an upstream. The modern era has no sessions: nobody checks whose it is, so a server that
+/// knows both eras must not see the name of one.
 fn not_the_clients(head: &Head) -> Vec<String> {
-    let mut names = head.names_with("x-portcullis-");
+    let stripped = STRIPPED.into_iter().filter(|name| head.has(name));
+    let mut names: Vec<String> = stripped.map(str::to_owned).collect();
+    names.extend(head.names_with("x-portcullis-"));
     names.extend(head.names_with(FORWARDED));
     if headers::is_modern(head) {
         names.extend(head.names_with("mcp-session-id"));

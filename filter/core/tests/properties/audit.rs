@@ -114,6 +114,11 @@ proptest! {
             let line = chain.append(&entry);
             prop_assert_eq!(verifier.line(&line), Ok(()), "{}", line);
             prop_assert!(!line.contains('\n'));
+            let mut members = parse_strict(line.as_bytes()).unwrap();
+            members.as_object_mut().unwrap().remove("hash");
+            let text = serde_json_canonicalizer::to_string(&members).unwrap();
+            let text = text.strip_suffix('}').unwrap();
+            prop_assert!(line.strip_prefix(text).is_some_and(|end| end.starts_with(",\"hash\":")));
         }
     }
 

@@ -16,6 +16,7 @@ pub(crate) fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "[a-z_]{0,8}",
         2 => any::<String>(),
+        1 => "[ !\"#~a\\\\\u{7f}\u{e9}\u{e000}\u{ffff}\u{1f600}]{1,3}",
         1 => "[\u{0}-\u{1f}\"\\\\/\u{7f}\u{e9}\u{2028}\u{fb33}\u{1f600}]{0,6}",
     ]
 }
@@ -27,6 +28,7 @@ fn scalar() -> impl Strategy<Value = Value> {
         any::<u64>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         (-9_i64..9).prop_map(Value::from),
+        ((1_u64 << 53) - 3..(1 << 53) + 3).prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         (-1e6..1e6).prop_map(Value::from),
         text().prop_map(Value::from),
@@ -103,6 +105,12 @@ proptest! {
         let again = parse_strict(once.as_bytes());
         prop_assert!(again.is_ok(), "{once:?}: {again:?}");
         prop_assert_eq!(canonical(&again.unwrap()), once);
+    }
+
+    // Proves: A18
+    #[test]
+    fn the_canonical_form_is_that_of_another_writer(value in value()) {
+        prop_assert_eq!(canonical(&value), serde_json_canonicalizer::to_string(&value).unwrap());
     }
 
     // Proves: B2

@@ -1,0 +1,206 @@
+//! Canonical JSON (RFC 8785), the form that is hashed.
+//!
+//! Owns the order of members. Whatever serialises itself is written once, into one buffer, and the
+//! members of each object are put in order there when it ends: no tree is built to be sorted.
+
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
+
+/// Canonical JSON (RFC 8785), the form that is hashed.
+#[must_use]
+pub fn canonical<T: Serialize + ?Sized>(value: &T) -> String {
+    let mut text = Canonical::default();
+    // Fails for what has no JSON: an object whose names are not texts, and nothing here has one.
+    match value.serialize(&mut Serializer::with_formatter(Nowhere, &mut text)) {
+        Ok(()) => String::from_utf8(text.out).unwrap_or_default(),
+        Err(_) => String::new(),
+    }
+}
+
+/// Up to here every integer is a double of its own; beyond, it is the nearest double that is written
+/// (RFC 8785 §3.2.2.3, which leaves numbers to ECMAScript).
+const EXACT: u64 = 1 << 53;
+
+#[derive(Default)]
+struct Canonical {
+    out: Vec<u8>,
+    /// The members of all open objects, those of the innermost last.
+    members: Vec<Member>,
+    /// Where in `members` each open object begins.
+    open: Vec<usize>,
+    /// What is being put in order.
+    mixed: Vec<u8>,
+}
+
+/// Where in the text a member stands.
+#[derive(Clone, Copy)]
+struct Member {
+    start: usize,
+    /// Behind the name's closing quote.
+    colon: usize,
+    end: usize,
+}
+
+impl Member {
+    fn name(self, text: &[u8]) -> &[u8] {
+        text.get(self.start..self.colon).unwrap_or_default()
+    }
+
+    /// In their quotes, such names sort as RFC 8785 §3.2.3 says: by UTF-16 code units. The quote that
+    /// ends one is less than whatever another goes on with, but for a space and an exclamation mark.
+    fn is_plain(self, text: &[u8]) -> bool {
+        let name = self.name(text);
+        let name = name.get(1..name.len().saturating_sub(1)).unwrap_or_default();
+        name.iter().all(|byte| matches!(byte, b'#'..=b'[' | b']'..=b'~'))
+    }
+
+    fn units(self, text: &[u8]) -> Vec<u16> {
+        let name: String = serde_json::from_slice(self.name(text)).unwrap_or_default();
+        name.encode_utf16().collect()
+    }
+}
+
+impl Canonical {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn double(&mut self, value: f64) -> io::Result<()> {
+        // What is not finite, serde_json writes as null.
+        self.put(ryu_js::Buffer::new().format(value).as_bytes())
+    }
+
+    fn natural(&mut self, value: u64) -> io::Result<()> {
+        match value {
+            ..=EXACT => CompactFormatter.write_u64(&mut self.out, value),
+            _ => self.nearest(&value.to_string()),
+        }
+    }
+
+    fn integer(&mut self, value: i64) -> io::Result<()> {
+        match value.unsigned_abs() {
+            ..=EXACT => CompactFormatter.write_i64(&mut self.out, value),
+            _ => self.nearest(&value.to_string()),
+        }
+    }
+
+    fn nearest(&mut self, digits: &str) -> io::Result<()> {
+        let value = digits.parse().map_err(|_| io::ErrorKind::InvalidData)?;
+        self.double(value)
+    }
+
+    /// Puts the members of the innermost object in order.
+    fn arrange(&mut self) {
+        let from = self.open.pop().unwrap_or_default();
+        let members = self.members.get_mut(from..).unwrap_or_default();
+        let Some(start) = members.first().map(|member| member.start) else { return };
+        let text = &self.out;
+        if members.iter().all(|member| member.is_plain(text)) {
+            if members.is_sorted_by(|a, b| a.name(text) <= b.name(text)) {
+                self.members.truncate(from);
+                return;
+            }
+            members.sort_unstable_by(|a, b| a.name(text).cmp(b.name(text)));
+        } else {
+            members.sort_by_cached_key(|member| member.units(text));
+        }
+        self.mixed.clear();
+        self.mixed.extend(self.out.drain(start..));
+        for (nth, member) in members.iter().enumerate() {
+            if nth > 0 {
+                self.out.push(b',');
+            }
+            let span = member.start.saturating_sub(start)..member.end.saturating_sub(start);
+            self.out.extend_from_slice(self.mixed.get(span).unwrap_or_default());
+        }
+        self.members.truncate(from);
+    }
+}
+
+/// Everything goes to [`Canonical::out`]; what would not is an error.
+struct Nowhere;
+
+impl io::Write for Nowhere {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One method of the trait that writes, to another place.
+macro_rules! written {
+    ($($method:ident($($name:ident: $type:ty),*) => |$text:ident| $act:expr;)*) => {$(
+        #[inline]
+        fn $method<W: ?Sized + io::Write>(&mut self, _: &mut W, $($name: $type),*) -> io::Result<()> {
+            let $text = &mut **self;
+            $act
+        }
+    )*};
+}
+
+impl Formatter for &mut Canonical {
+    written! {
+        write_null() => |text| text.put(b"null");
+        write_bool(value: bool) => |text| text.put(if value { b"true" } else { b"false" });
+        write_i8(value: i8) => |text| text.integer(value.into());
+        write_i16(value: i16) => |text| text.integer(value.into());
+        write_i32(value: i32) => |text| text.integer(value.into());
+        write_i64(value: i64) => |text| text.integer(value);
+        write_u8(value: u8) => |text| text.natural(value.into());
+        write_u16(value: u16) => |text| text.natural(value.into());
+        write_u32(value: u32) => |text| text.natural(value.into());
+        write_u64(value: u64) => |text| text.natural(value);
+        write_f32(value: f32) => |text| text.double(value.into());
+        write_f64(value: f64) => |text| text.double(value);
+        begin_string() => |text| text.put(b"\"");
+        end_string() => |text| text.put(b"\"");
+        write_string_fragment(fragment: &str) => |text| text.put(fragment.as_bytes());
+        write_char_escape(escape: CharEscape) =>
+            |text| CompactFormatter.write_char_escape(&mut text.out, escape);
+        begin_array() => |text| text.put(b"[");
+        end_array() => |text| text.put(b"]");
+        begin_array_value(first: bool) => |text| if first { Ok(()) } else { text.put(b",") };
+        begin_object_value() => |text| text.put(b":");
+    }
+
+    fn begin_object<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.open.push(self.members.len());
+        self.put(b"{")
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(
+        &mut self,
+        _: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        if !first {
+            self.put(b",")?;
+        }
+        let start = self.out.len();
+        self.members.push(Member { start, colon: start, end: start });
+        Ok(())
+    }
+
+    fn end_object_key<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
+        let colon = self.out.len();
+        self.members.last_mut().into_iter().for_each(|member| member.colon = colon);
+        Ok(())
+    }
+
+    fn end_object_value<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
+        let end = self.out.len();
+        self.members.last_mut().into_iter().for_each(|member| member.end = end);
+        Ok(())
+    }
+
+    fn end_object<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.arrange();
+        self.put(b"}")
+    }
+}
