@@ -11,6 +11,7 @@ use portcullis_core::call::{Call, CallFailure, Dependency, Reply};
 use portcullis_core::config::Vault;
 use portcullis_core::event::Event;
 use portcullis_core::redis::{Command, Output};
+use portcullis_core::time::UnixTime;
 use portcullis_redis_lua::{Key, Value};
 use proxy_wasm::types::{BufferType, MapType};
 
@@ -33,12 +34,13 @@ impl Gateway {
             return;
         };
         let reply = http_reply(headers, size);
-        self.measure_call(Dependency::Vault, reply.is_ok().then_some(since));
+        let now = host::now();
+        self.measure_call(Dependency::Vault, reply.is_ok().then(|| now.since(since)));
         let event = match reply {
             Ok(body) => Event::CallDone { id, reply: Reply::Vault { body } },
             Err(why) => Event::CallFailed { id, why },
         };
-        self.post(VecDeque::from([(context, event)]));
+        self.post(now, VecDeque::from([(context, event)]));
     }
 
     /// Bytes from Redis.
@@ -51,7 +53,7 @@ impl Gateway {
             Ok(bytes) => self.with(|state| state.redis.received(now, &bytes)),
             Err(_) => self.with(|state| state.redis.closed(now)),
         };
-        self.deliver(outputs.unwrap_or_default());
+        self.deliver(now, outputs.unwrap_or_default());
     }
 
     /// The Redis stream ended.
@@ -65,7 +67,7 @@ impl Gateway {
             state.stream = None;
             state.redis.closed(now)
         });
-        self.deliver(outputs.unwrap_or_default());
+        self.deliver(now, outputs.unwrap_or_default());
     }
 
     /// Time has passed.
@@ -73,15 +75,16 @@ impl Gateway {
         let now = host::now();
         let outputs = self.with(|state| state.redis.tick(now)).unwrap_or_default();
         if !outputs.is_empty() {
-            self.deliver(outputs);
+            self.deliver(now, outputs);
         }
         self.fetch_keys(now);
+        self.slow_down();
     }
 
     /// Carries out what the connection says, then delivers what it brought.
-    pub(crate) fn deliver(&self, outputs: Vec<Output<Waiter>>) {
-        let mail = self.carry_out(outputs);
-        self.post(mail);
+    pub(crate) fn deliver(&self, now: UnixTime, outputs: Vec<Output<Waiter>>) {
+        let mail = self.carry_out(now, outputs);
+        self.post(now, mail);
     }
 
     pub(crate) fn start(&self, waiter: Waiter, call: Call, mail: &mut VecDeque<Mail>) {
@@ -99,16 +102,16 @@ impl Gateway {
             }
             Call::Keys(issuer) => return self.await_keys(waiter, issuer),
         };
-        let now = host::now();
+        let now = waiter.since;
         let outputs = self.with(|state| state.redis.submit(now, waiter, command));
-        mail.extend(self.carry_out(outputs.unwrap_or_default()));
+        mail.extend(self.carry_out(now, outputs.unwrap_or_default()));
     }
 
     fn ask_vault(&self, waiter: Waiter, path: &str) -> Result<(), CallFailure> {
         let vault = self.with(|state| state.worker.config.vault.clone()).flatten();
         let Vault { cluster, timeout, .. } = vault.ok_or(CallFailure::Refused)?;
-        let request_id = host::header(MapType::HttpRequestHeaders, "x-request-id");
-        let request_id = request_id.and_then(|id| String::from_utf8(id).ok()).unwrap_or_default();
+        let [request_id] = host::values(MapType::HttpRequestHeaders, ["x-request-id"]);
+        let request_id = String::from_utf8(request_id).unwrap_or_default();
         let token = host::http_get((&cluster, &cluster), path, Some(&request_id), timeout)
             .map_err(|_| CallFailure::Refused)?;
         self.with(|state| state.vault.insert(token, waiter));
@@ -116,17 +119,17 @@ impl Gateway {
     }
 
     /// Opens, sends and closes as the connection says; gives the events that come of it.
-    fn carry_out(&self, outputs: Vec<Output<Waiter>>) -> VecDeque<Mail> {
+    fn carry_out(&self, now: UnixTime, outputs: Vec<Output<Waiter>>) -> VecDeque<Mail> {
         let mut mail = VecDeque::new();
         let mut outputs = VecDeque::from(outputs);
         while let Some(output) = outputs.pop_front() {
             match output {
-                Output::Open => outputs.extend(self.open_stream()),
+                Output::Open => outputs.extend(self.open_stream(now)),
                 Output::Send(bytes) => {
                     // Lost a moment ago, and so was the command.
                     let Some(stream) = self.with(|state| state.stream).flatten() else { continue };
                     if host::send(stream, &bytes).is_err() {
-                        outputs.extend(self.lost());
+                        outputs.extend(self.lost(now));
                     }
                 }
                 Output::Close(cause) => {
@@ -136,9 +139,9 @@ impl Gateway {
                     }
                 }
                 Output::Reply(Waiter { context, call: id, since }, value) => {
-                    self.measure_call(Dependency::Redis, Some(since));
+                    self.measure_call(Dependency::Redis, Some(now.since(since)));
                     if let Value::Error(error) = &value {
-                        self.complain(error);
+                        self.complain(now, error);
                     }
                     let reply = Reply::Redis(value);
                     mail.push_back((context, Event::CallDone { id, reply }));
@@ -149,12 +152,12 @@ impl Gateway {
                 }
             }
         }
+        self.hurry();
         mail
     }
 
     /// Tells the operator of an error that waiting does not cure: no rights, no memory, the wrong node.
-    fn complain(&self, error: &str) {
-        let now = host::now();
+    fn complain(&self, now: UnixTime, error: &str) {
         let due = self.with(|state| {
             let due = state.complained.is_none_or(|last| now.since(last) >= BETWEEN_COMPLAINTS);
             if due {
@@ -167,23 +170,21 @@ impl Gateway {
         }
     }
 
-    fn open_stream(&self) -> Vec<Output<Waiter>> {
+    fn open_stream(&self, now: UnixTime) -> Vec<Output<Waiter>> {
         let redis = self.with(|state| state.worker.config.redis.clone()).flatten();
         match redis.ok_or(host::HostError).and_then(|redis| host::open_stream(&redis.cluster)) {
             Ok(stream) => {
-                let now = host::now();
                 let outputs = self.with(|state| {
                     state.stream = Some(stream);
                     state.redis.opened(now)
                 });
                 outputs.unwrap_or_default()
             }
-            Err(_) => self.lost(),
+            Err(_) => self.lost(now),
         }
     }
 
-    fn lost(&self) -> Vec<Output<Waiter>> {
-        let now = host::now();
+    fn lost(&self, now: UnixTime) -> Vec<Output<Waiter>> {
         let outputs = self.with(|state| {
             state.stream = None;
             state.redis.closed(now)
@@ -198,8 +199,8 @@ pub(crate) fn http_reply(headers: usize, size: usize) -> Result<Vec<u8>, CallFai
     if headers == 0 {
         return Err(CallFailure::TimedOut);
     }
-    let status = host::header(MapType::HttpCallResponseHeaders, ":status");
-    let status = status.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<u16>().ok());
+    let [status] = host::values(MapType::HttpCallResponseHeaders, [":status"]);
+    let status = std::str::from_utf8(&status).ok().and_then(|text| text.parse::<u16>().ok());
     match status {
         Some(200..300) if size <= MAX_REPLY => host::buffer(BufferType::HttpCallResponseBody, size)
             .map_err(|_| CallFailure::Unreadable),

@@ -2,7 +2,7 @@
 //!
 //! Owns the table of exchanges by context id, and the carrying out of steps. Events reach an exchange
 //! from its own callbacks or, with replies, from elsewhere; either way they are applied in its own
-//! context. No borrow is held across a call into the host.
+//! context. No borrow is held across a call into the host. The clock is read once per callback.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -13,13 +13,12 @@ use portcullis_core::audit::Chain;
 use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::auth::token::issuer::IssuerId;
 use portcullis_core::auth::token::keyring::Keyring;
-use portcullis_core::call::{CallFailure, CallId, Dependency};
+use portcullis_core::call::{CallId, Dependency};
 use portcullis_core::config::{Config, Mode};
 use portcullis_core::denial::Denial;
 use portcullis_core::event::{Closing, Event};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
-use portcullis_core::mcp::{Era, Sender};
 use portcullis_core::metric::Metric;
 use portcullis_core::redis::Connection;
 use portcullis_core::step::{Effect, Gate, LocalReply};
@@ -29,6 +28,7 @@ use proxy_wasm::types::{BufferType, MapType};
 
 use crate::host;
 use crate::keys::Fetch;
+use crate::pace::Pace;
 
 /// The gateway on one worker.
 pub(crate) struct Gateway {
@@ -41,6 +41,7 @@ pub(crate) struct State {
     exchanges: HashMap<u32, Entry>,
     pub(crate) redis: Connection<Waiter>,
     pub(crate) stream: Option<u32>,
+    pub(crate) pace: Pace,
     /// By the host's token.
     pub(crate) vault: HashMap<u32, Waiter>,
     /// Keys that are being fetched.
@@ -98,6 +99,7 @@ impl Gateway {
             exchanges: HashMap::new(),
             redis,
             stream: None,
+            pace: Pace::default(),
             vault: HashMap::new(),
             fetches: BTreeMap::new(),
             look_at: UnixTime::from_micros(0),
@@ -111,6 +113,7 @@ impl Gateway {
 
     /// Takes a new plugin configuration; the chain and the caches go on.
     pub(crate) fn reconfigure(&self, config: Config) {
+        let now = host::now();
         let orphaned = self.with(|state| {
             let same = state.worker.config.redis == config.redis;
             let timeout = redis_timeout(&config);
@@ -121,7 +124,7 @@ impl Gateway {
             if same {
                 return (Vec::new(), None);
             }
-            let lost = state.redis.closed(host::now());
+            let lost = state.redis.closed(now);
             state.redis = Connection::new(timeout, state.seed);
             (lost, state.stream.take())
         });
@@ -131,7 +134,7 @@ impl Gateway {
         if let Some(stream) = stream {
             host::reset_stream(stream);
         }
-        self.deliver(lost);
+        self.deliver(now, lost);
     }
 
     pub(crate) fn open(&self, context: u32) {
@@ -203,16 +206,17 @@ impl Gateway {
 
     /// [`Gateway::drive`] for an event that brings `size` bytes of the response buffer.
     pub(crate) fn drive_body(&self, context: u32, event: Event, size: usize) -> Gate {
+        let now = host::now();
         let mut mail = VecDeque::from([(context, event)]);
         let mut verdict = Gate::Hold;
         // Each turn starts at most two calls, and a call that fails at once ends the request.
         while let Some((recipient, event)) = mail.pop_front() {
             if recipient != context {
-                self.post(VecDeque::from([(recipient, event)]));
+                self.post(now, VecDeque::from([(recipient, event)]));
                 let _ = host::enter(context);
                 continue;
             }
-            let gate = self.turn(context, event, size, &mut mail);
+            let gate = self.turn((context, now), event, size, &mut mail);
             if matches!(verdict, Gate::Hold) {
                 verdict = gate;
             }
@@ -272,13 +276,13 @@ impl Gateway {
     }
 
     /// Applies events from outside their streams, each in its own context.
-    pub(crate) fn post(&self, mut mail: VecDeque<Mail>) {
+    pub(crate) fn post(&self, now: UnixTime, mut mail: VecDeque<Mail>) {
         while let Some((context, event)) = mail.pop_front() {
             // A stream that is gone has no context to enter; its reply was consumed all the same.
             if host::enter(context).is_err() {
                 continue;
             }
-            let gate = self.turn(context, event, 0, &mut mail);
+            let gate = self.turn((context, now), event, 0, &mut mail);
             self.answer(context, &gate);
             if matches!(gate, Gate::Pass) && self.resume(context).is_err() {
                 error!("what passed could not be resumed");
@@ -299,8 +303,13 @@ impl Gateway {
     }
 
     /// One step of one exchange; its effects are carried out. New events go to `mail`.
-    fn turn(&self, context: u32, event: Event, size: usize, mail: &mut VecDeque<Mail>) -> Gate {
-        let now = host::now();
+    fn turn(
+        &self,
+        (context, now): (u32, UnixTime),
+        event: Event,
+        size: usize,
+        mail: &mut VecDeque<Mail>,
+    ) -> Gate {
         let step = self.with(|state| {
             let entry = state.exchanges.get_mut(&context)?;
             let step = entry.exchange.step(&mut state.worker, now, event);
@@ -310,7 +319,7 @@ impl Gateway {
             return Gate::Hold;
         };
         for effect in step.effects {
-            if self.apply(context, effect, size, mail).is_err() {
+            if self.apply((context, now), effect, size, mail).is_err() {
                 error!("an effect could not be carried out: the request is refused");
                 return Gate::Refuse(Denial::Internal("effect"));
             }
@@ -320,14 +329,14 @@ impl Gateway {
 
     fn apply(
         &self,
-        context: u32,
+        (context, now): (u32, UnixTime),
         effect: Effect,
         size: usize,
         mail: &mut VecDeque<Mail>,
     ) -> Result<(), host::HostError> {
         match effect {
             Effect::Start { id, call } => {
-                self.start(Waiter { context, call: id, since: host::now() }, call, mail);
+                self.start(Waiter { context, call: id, since: now }, call, mail);
                 Ok(())
             }
             Effect::RemoveRequestHeader(name) => {
@@ -381,14 +390,9 @@ impl Gateway {
     }
 }
 
-fn send(reply: &LocalReply) {
+/// Answers the request of the current context.
+pub(crate) fn send(reply: &LocalReply) {
     if host::send_reply(reply).is_err() {
         error!("a reply of the gateway could not be sent");
     }
-}
-
-/// Refuses a request of a plugin without configuration.
-pub(crate) fn refuse_unconfigured() {
-    let denial = Denial::Unavailable(Dependency::Redis, CallFailure::Refused);
-    send(&denial.reply(&Sender::Unknown, Era::Legacy, "none"));
 }

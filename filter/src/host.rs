@@ -91,21 +91,32 @@ pub(crate) fn now() -> UnixTime {
     UnixTime::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 
-/// All pairs of a header map, in order; empty when there is no such map now.
-pub(crate) fn headers(map: MapType) -> Pairs {
+/// A header map as the host writes it; empty when there is no such map now.
+fn serialized(map: MapType) -> Vec<u8> {
     let (mut data, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: both pointers are valid for writes; on success the host has allocated `size` bytes.
     let bytes = unsafe {
         let status = proxy_get_header_map_pairs(map as u32, &raw mut data, &raw mut size);
         taken(status, data, size)
     };
-    bytes.ok().and_then(|bytes| parse_pairs(&bytes)).unwrap_or_default()
+    bytes.unwrap_or_default()
 }
 
-/// The value of the header `name`, the first if there are several.
-pub(crate) fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
-    let pairs = headers(map).into_iter();
-    pairs.filter(|(found, _)| found == name.as_bytes()).map(|(_, value)| value).next()
+/// All pairs of a header map, in order; empty when there is no such map now.
+pub(crate) fn headers(map: MapType) -> Pairs {
+    let bytes = serialized(map);
+    let pairs = parse_pairs(&bytes).unwrap_or_default().into_iter();
+    pairs.map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
+}
+
+/// The values of the headers `names`, of each the first; empty where there is none.
+pub(crate) fn values<const N: usize>(map: MapType, names: [&str; N]) -> [Vec<u8>; N] {
+    let bytes = serialized(map);
+    let pairs = parse_pairs(&bytes).unwrap_or_default();
+    names.map(|name| {
+        let found = pairs.iter().find(|(found, _)| *found == name.as_bytes());
+        found.map(|(_, value)| value.to_vec()).unwrap_or_default()
+    })
 }
 
 /// Adds a header value.
@@ -149,8 +160,11 @@ pub(crate) fn clear_headers(map: MapType) -> Result<(), HostError> {
     done(unsafe { proxy_set_header_map_pairs(map as u32, none.as_ptr(), none.len()) })
 }
 
-/// The first `size` bytes of a buffer.
+/// The first `size` bytes of a buffer. The host is not asked for none.
 pub(crate) fn buffer(buffer: BufferType, size: usize) -> Result<Vec<u8>, HostError> {
+    if size == 0 {
+        return Ok(Vec::new());
+    }
     let (mut data, mut read) = (std::ptr::null_mut(), 0);
     // SAFETY: both pointers are valid for writes; on success the host has allocated `read` bytes.
     unsafe {
@@ -309,7 +323,7 @@ unsafe fn taken(status: u32, data: *mut u8, size: usize) -> Result<Vec<u8>, Host
 }
 
 /// Count, then the sizes of each name and value, then the bytes, each followed by a NUL.
-fn parse_pairs(bytes: &[u8]) -> Option<Pairs> {
+fn parse_pairs(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let (count, rest) = bytes.split_first_chunk::<4>()?;
     let count = u32::from_le_bytes(*count) as usize;
     let (sizes, mut rest) = rest.split_at_checked(count.checked_mul(8)?)?;
@@ -317,7 +331,7 @@ fn parse_pairs(bytes: &[u8]) -> Option<Pairs> {
         let size = u32::from_le_bytes(size.try_into().ok()?) as usize;
         let (text, tail) = rest.split_at_checked(size)?;
         rest = tail.get(1..)?;
-        Some(text.to_vec())
+        Some(text)
     };
     sizes
         .chunks_exact(8)

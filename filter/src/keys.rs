@@ -17,13 +17,21 @@ use crate::calls::http_reply;
 use crate::gateway::{Gateway, State, Waiter};
 use crate::host;
 
-/// How often the keyring is asked what is due.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the keyring is asked what is due: a little less than the slowest ticks, so that none of them
+/// comes just too early and leaves it to the next.
+const LOOK: Duration = Duration::from_millis(900);
 
 /// One fetch.
 pub(crate) struct Fetch {
     waiters: Vec<Waiter>,
     started: Option<Started>,
+}
+
+impl Fetch {
+    /// Whether it hangs on the next tick.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.started.is_none()
+    }
 }
 
 /// A fetch that is on its way.
@@ -47,6 +55,7 @@ impl Gateway {
     /// `waiter` waits for the keys of `issuer`.
     pub(crate) fn await_keys(&self, waiter: Waiter, issuer: IssuerId) {
         self.with(|state| queued(state, issuer).waiters.push(waiter));
+        self.hurry();
     }
 
     /// Time has passed: starts what is due and what is waited for.
@@ -58,12 +67,12 @@ impl Gateway {
                     queued(state, issuer);
                 }
             }
-            let waiting = state.fetches.iter().filter(|(_, fetch)| fetch.started.is_none());
+            let waiting = state.fetches.iter().filter(|(_, fetch)| fetch.is_waiting());
             waiting.map(|(issuer, _)| issuer.clone()).collect::<Vec<_>>()
         });
         for issuer in waiting.unwrap_or_default() {
             if let Err(why) = self.start_fetch(&issuer, now) {
-                self.fetched(&issuer, Err(why));
+                self.fetched(&issuer, now, Err(why));
             }
         }
     }
@@ -94,18 +103,18 @@ impl Gateway {
             return false;
         };
         let reply = http_reply(headers, size);
-        self.measure_call(Dependency::Issuer, reply.is_ok().then_some(since));
-        self.fetched(&issuer, reply.and_then(|body| if current { Ok(body) } else { STALE }));
+        let now = host::now();
+        self.measure_call(Dependency::Issuer, reply.is_ok().then(|| now.since(since)));
+        self.fetched(&issuer, now, reply.and_then(|body| if current { Ok(body) } else { STALE }));
         true
     }
 
     /// Hands over what came, and wakes whoever waits.
-    fn fetched(&self, issuer: &IssuerId, outcome: Result<Vec<u8>, CallFailure>) {
+    fn fetched(&self, issuer: &IssuerId, now: UnixTime, outcome: Result<Vec<u8>, CallFailure>) {
         match &outcome {
             Ok(body) => info!("keys of {issuer}: {} bytes", body.len()),
             Err(why) => warn!("keys of {issuer} could not be fetched: {why}"),
         }
-        let now = host::now();
         let waiters = self.with(|state| {
             let issuers = &state.worker.config.auth.issuers;
             let outcome = outcome.as_deref().map_err(|why| *why);
@@ -116,7 +125,7 @@ impl Gateway {
         let mail = waiters.map(|Waiter { context, call: id, .. }| {
             (context, Event::CallDone { id, reply: Reply::Keys })
         });
-        self.post(mail.collect::<VecDeque<_>>());
+        self.post(now, mail.collect::<VecDeque<_>>());
     }
 }
 

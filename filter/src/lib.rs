@@ -17,6 +17,7 @@ mod gateway;
 mod host;
 mod keys;
 mod metrics;
+mod pace;
 mod root;
 mod stream;
 

@@ -3,9 +3,10 @@
 //! Owns the host's ids of metrics, each defined once. What is counted is the core's business; one that
 //! the host refuses is not counted, and nothing else depends on it.
 
+use std::time::Duration;
+
 use portcullis_core::call::Dependency;
 use portcullis_core::metric::{Kind, Metric};
-use portcullis_core::time::UnixTime;
 
 use crate::gateway::Gateway;
 use crate::host;
@@ -22,16 +23,15 @@ impl Gateway {
         };
     }
 
-    /// Notes that a dependency answered a question asked at `since`, or did not answer.
-    pub(crate) fn measure_call(&self, dependency: Dependency, since: Option<UnixTime>) {
-        let answers = since.is_some();
+    /// Notes that a dependency took so long to answer a question, or did not answer.
+    pub(crate) fn measure_call(&self, dependency: Dependency, elapsed: Option<Duration>) {
+        let answers = elapsed.is_some();
         let before = self.with(|state| state.answers.insert(dependency, answers)).flatten();
         if before != Some(answers) {
             self.measure(Metric::DependencyUp(dependency), u64::from(answers));
         }
-        if let Some(since) = since {
-            let elapsed = host::now().since(since).as_millis();
-            let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        if let Some(elapsed) = elapsed {
+            let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             self.measure(Metric::DependencyDuration(dependency), elapsed);
         }
     }

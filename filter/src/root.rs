@@ -4,7 +4,6 @@
 //! sees a request, so it never opens a stream.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use log::{error, info};
 use portcullis_core::audit::Chain;
@@ -16,9 +15,6 @@ use crate::frame::Frame;
 use crate::gateway::Gateway;
 use crate::host;
 use crate::stream::{Closed, Stream};
-
-/// How often deadlines are looked at and streams are opened.
-const TICK: Duration = Duration::from_millis(10);
 
 /// A root context.
 pub(crate) struct Root {
@@ -57,8 +53,8 @@ impl Root {
                 let (name, seed) = chain_name()?;
                 info!("audit chain {name}");
                 let gateway = Gateway::new(self.id, config, Chain::new(name), seed);
+                gateway.start_ticking();
                 self.role = Role::Gateway(Rc::new(gateway));
-                host::tick_every(TICK);
             }
         }
         Ok(())

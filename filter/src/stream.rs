@@ -6,14 +6,17 @@ use std::rc::Rc;
 
 use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::auth::certificate::{CertificateFailure, PeerCertificate};
+use portcullis_core::call::{CallFailure, Dependency};
 use portcullis_core::config::Mode;
+use portcullis_core::denial::Denial;
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::id::RequestId;
+use portcullis_core::mcp::{Era, Sender};
 use portcullis_core::step::Gate;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, send};
 use crate::host;
 
 /// A response that is held whole may have this many bytes. The listener's
@@ -200,17 +203,15 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _: usize, last: bool) -> Action {
-        let headers = host::headers(MapType::HttpResponseHeaders);
-        let value = |name: &str| {
-            let found = headers.iter().find(|(found, _)| found == name.as_bytes());
-            found.map(|(_, value)| value.clone()).unwrap_or_default()
-        };
-        let status = std::str::from_utf8(&value(":status")).ok().and_then(|text| text.parse().ok());
+        let names = [":status", "content-type", "content-encoding", "mcp-session-id"];
+        let [status, content_type, content_encoding, session_id] =
+            host::values(MapType::HttpResponseHeaders, names);
+        let status = std::str::from_utf8(&status).ok().and_then(|text| text.parse().ok());
         let head = ResponseHead {
             status: status.unwrap_or(0),
-            content_type: value("content-type"),
-            content_encoding: value("content-encoding"),
-            session_id: value("mcp-session-id"),
+            content_type,
+            content_encoding,
+            session_id,
             origin: origin(),
             last,
         };
@@ -308,7 +309,8 @@ impl Context for Closed {}
 
 impl HttpContext for Closed {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        crate::gateway::refuse_unconfigured();
+        let denial = Denial::Unavailable(Dependency::Redis, CallFailure::Refused);
+        send(&denial.reply(&Sender::Unknown, Era::Legacy, "none"));
         Action::Pause
     }
 }

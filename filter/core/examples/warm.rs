@@ -49,10 +49,10 @@ fn document() -> serde_json::Value {
         "version": 1, "organisations": ["acme"],
         "connectors": {"demo": {"path": "/demo/mcp"}},
         "roles": {"analyst": {"demo": {"allow": ["query_users", "create_note"]}}},
-        "tiers": {"free": {"limits": {
-            "minute": {"limit": 600_000, "window": "1m"},
-            "hour": {"limit": 10_000_000, "window": "1h", "per": ["org"]},
-            "tool": {"limit": 600_000, "window": "1m", "per": ["key", "tool"]}}}}
+        "tiers": {"free": {"limits": {"minute": {"limit": 100_000, "window": "1m"}}}},
+        "limits": {
+            "hour": {"limit": 100_000, "window": "1h", "per": ["org"]},
+            "tool": {"limit": 100_000, "window": "1m", "per": ["key", "tool"]}}
     })
 }
 
@@ -198,6 +198,9 @@ fn at_response(
 }
 
 fn main() {
+    if let Err(faults) = policy::compile(&document()) {
+        panic!("{faults}");
+    }
     let mut world = World::new();
     let (rounds, each) = (40, 500);
     let mut best = [Duration::MAX; 5];

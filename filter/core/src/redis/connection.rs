@@ -139,6 +139,16 @@ impl<W> Connection<W> {
         self.state == State::Up
     }
 
+    /// Whether anything hangs on the next [`Connection::tick`]: an opening, or somebody's deadline.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        match self.state {
+            State::Idle => false,
+            State::Wanted | State::Down { .. } => true,
+            State::Opening { .. } | State::Up => !self.pending.is_empty(),
+        }
+    }
+
     /// Sends a command, or fails it at once when that is already certain.
     #[must_use]
     pub fn submit(&mut self, now: UnixTime, waiter: W, command: Command) -> Vec<Output<W>> {
