@@ -149,12 +149,15 @@ struct Encoded<'a>(&'a str);
 
 impl fmt::Display for Encoded<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        // Of nearly every name, nothing has to be encoded.
+        if self.0.bytes().all(plain) {
+            return f.write_str(self.0);
+        }
         for byte in self.0.bytes() {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                    f.write_char(char::from(byte))?;
-                }
-                _ => write!(f, "%{byte:02X}")?,
+            match plain(byte) {
+                true => f.write_char(char::from(byte))?,
+                false => write!(f, "%{byte:02X}")?,
             }
         }
         Ok(())

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use crate::audit::{AuditEvent, Entry};
 use crate::call::Dependency;
@@ -19,27 +20,27 @@ pub enum Metric {
     /// Requests, by outcome.
     Requests {
         /// The connector, or `none`.
-        connector: String,
+        connector: Rc<str>,
         /// The JSON-RPC method, `none` or `other`.
-        method: String,
+        method: Rc<str>,
         /// The tool, `none` or `other`.
-        tool: String,
+        tool: Rc<str>,
         /// The audit entry's `status`.
         outcome: &'static str,
     },
     /// How long requests took, in milliseconds.
     RequestDuration {
         /// The connector, or `none`.
-        connector: String,
+        connector: Rc<str>,
         /// The tool, `none` or `other`.
-        tool: String,
+        tool: Rc<str>,
     },
     /// Calls whose tool reported an error.
     ToolErrors {
         /// The connector.
-        connector: String,
+        connector: Rc<str>,
         /// The tool.
-        tool: String,
+        tool: Rc<str>,
     },
     /// Credentials that were missing or did not hold.
     AuthFailures {
@@ -173,34 +174,67 @@ fn named(name: &str, labels: &[(&str, &str)]) -> String {
     text
 }
 
-/// The labels that this worker has met on requests that the policy let pass.
-#[derive(Debug, Default)]
+/// The labels that this worker has met on requests that the policy let pass, each in memory once.
+#[derive(Debug)]
 pub struct Labels {
-    known: HashSet<String>,
+    known: HashSet<Rc<str>>,
+    /// Of the policies' connectors; nobody else names one.
+    connectors: HashSet<Rc<str>>,
+    none: Rc<str>,
+    other: Rc<str>,
     /// The policy that each organisation's calls were last decided on.
     policies: BTreeMap<String, String>,
 }
 
+impl Default for Labels {
+    fn default() -> Self {
+        Self {
+            known: HashSet::new(),
+            connectors: HashSet::new(),
+            none: "none".into(),
+            other: "other".into(),
+            policies: BTreeMap::new(),
+        }
+    }
+}
+
 impl Labels {
     /// `value`, if it may be a label; a refused request names what its sender liked to.
-    fn bounded(&mut self, value: Option<&str>, status: &str, effect: &str) -> String {
+    fn bounded(&mut self, value: Option<&str>, status: &str, effect: &str) -> Rc<str> {
         let Some(value) = value else {
-            return "none".to_owned();
+            return self.none.clone();
         };
-        if !self.known.contains(value) {
-            let answered = status != AuditStatus::Error.name();
-            if effect != "allow" || !answered || self.known.len() >= MOST_LABELS {
-                return "other".to_owned();
-            }
-            self.known.insert(value.to_owned());
+        if let Some(known) = self.known.get(value) {
+            return known.clone();
         }
-        value.to_owned()
+        let answered = status != AuditStatus::Error.name();
+        if effect != "allow" || !answered || self.known.len() >= MOST_LABELS {
+            return self.other.clone();
+        }
+        let value: Rc<str> = value.into();
+        self.known.insert(value.clone());
+        value
+    }
+
+    /// The connector's name; those that come after very many are not remembered.
+    fn connector(&mut self, name: Option<&str>) -> Rc<str> {
+        let Some(name) = name else {
+            return self.none.clone();
+        };
+        if let Some(known) = self.connectors.get(name) {
+            return known.clone();
+        }
+        let name: Rc<str> = name.into();
+        if self.connectors.len() < MOST_LABELS {
+            self.connectors.insert(name.clone());
+        }
+        name
     }
 
     /// What a finished request counts as, each with how much.
     pub fn measures(&mut self, entry: &Entry) -> Vec<(Metric, u64)> {
         let (status, effect) = (entry.status, entry.decision.effect);
-        let connector = entry.connector.clone().unwrap_or_else(|| "none".to_owned());
+        let connector = self.connector(entry.connector.as_deref());
         let method = self.bounded(entry.mcp_method.as_deref(), status, effect);
         let tool = self.bounded(entry.tool_name.as_deref(), status, effect);
         let mut measures = vec![(Metric::AuditEntries, 1)];
@@ -306,7 +340,7 @@ mod tests {
         let tool_of = |labels: &mut Labels, entry: &Entry| {
             let measures = labels.measures(entry);
             measures.into_iter().find_map(|(metric, _)| match metric {
-                Metric::Requests { tool, .. } => Some(tool),
+                Metric::Requests { tool, .. } => Some(tool.to_string()),
                 _ => None,
             })
         };

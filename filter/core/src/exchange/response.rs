@@ -17,6 +17,7 @@ use crate::event::{Closing, End, Event, Origin, ResponseHead};
 use crate::json;
 use crate::mcp::list;
 use crate::mcp::outcome::{self, Outcome};
+use crate::mcp::skim;
 use crate::mcp::sse::Rewriter;
 use crate::mcp::{Era, Operation, Sender};
 use crate::step::{Effect, Gate};
@@ -251,7 +252,7 @@ impl Answering {
             *seen = Some(body);
         }
         if let (Plan::Observe(Some(body)), true) = (&self.plan, last)
-            && let Ok(message) = serde_json::from_slice(body)
+            && let Some(message) = skim::message(body)
         {
             self.look_at(&message, turn);
             self.bind(turn);

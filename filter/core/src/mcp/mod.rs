@@ -8,6 +8,7 @@ pub mod list;
 pub mod message;
 pub mod operation;
 pub mod outcome;
+pub mod skim;
 pub mod sse;
 
 pub use amend::Body;

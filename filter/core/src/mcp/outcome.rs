@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use super::skim;
+
 /// What an answer says about its call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
@@ -50,7 +52,7 @@ pub fn task(message: &Value) -> Option<&str> {
 }
 
 /// Members under which servers return lists.
-const LISTS: [&str; 6] = ["rows", "items", "results", "records", "data", "result"];
+pub(super) const LISTS: [&str; 6] = ["rows", "items", "results", "records", "data", "result"];
 
 /// Rows of a tool result: a list in `structuredContent`, there under a usual name, or the same in
 /// the JSON of a single text content.
@@ -58,7 +60,7 @@ fn rows(result: &Value) -> Option<u64> {
     match result.get("structuredContent") {
         Some(structured) => listed(structured),
         None => match result.get("content")?.as_array()?.as_slice() {
-            [only] => listed(&serde_json::from_str(only.get("text")?.as_str()?).ok()?),
+            [only] => listed(&skim::lists(only.get("text")?.as_str()?)?),
             _ => None,
         },
     }

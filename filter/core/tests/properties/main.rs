@@ -11,6 +11,7 @@ mod exchange;
 mod json;
 mod keys;
 mod lists;
+mod outcomes;
 mod policy;
 mod resp;
 mod schema;
