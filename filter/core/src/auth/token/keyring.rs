@@ -4,6 +4,8 @@
 //! among them, never more often than configured, whatever tokens come in. Fetches nothing itself;
 //! the driver starts one fetch per issuer at a time and hands in what came of it.
 
+mod ring;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -19,12 +21,10 @@ use super::jws::{Jws, PresentedToken, TokenDigest};
 use crate::auth::AuthFailure;
 use crate::call::CallFailure;
 use crate::time::UnixTime;
+use ring::{Remedy, Ring};
 
 /// The most proven tokens that are remembered; the least recently used make room.
 const MAX_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
-/// How long after a first failed fetch the next may start; doubles up to [`MOST_PATIENCE`].
-const PATIENCE: Duration = Duration::from_secs(1);
-const MOST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What became of a token.
 #[derive(Debug)]
@@ -46,22 +46,6 @@ pub struct Keyring {
     tokens: LruCache<TokenDigest, Rc<VerifiedToken>>,
     /// Spreads the fetches of workers that started together.
     seed: u64,
-}
-
-/// The keys of one issuer.
-#[derive(Debug, Default)]
-struct Ring {
-    keys: Option<Rc<KeySet>>,
-    /// When these keys came.
-    fetched: Option<UnixTime>,
-    /// When the last fetch ended, well or not.
-    ended: Option<UnixTime>,
-    failure: Option<CallFailure>,
-    failures: u32,
-    /// Whether the driver was told to refresh and has not said what came of it.
-    refreshing: bool,
-    /// Whether a token asked for these keys since they came.
-    used: bool,
 }
 
 impl Keyring {
@@ -105,8 +89,8 @@ impl Keyring {
             return Verification::Refused(AuthFailure::UnknownIssuer, None);
         };
         let ring = self.rings.entry(issuer.id.clone()).or_default();
-        let Some(keys) = ring.keys(issuer, now) else {
-            return ring.wanting(issuer, now);
+        let Some(keys) = keys(ring, issuer, now) else {
+            return wanting(ring, issuer, now);
         };
         let verified = match (known.filter(|it| keys.holds(it.key)), jws) {
             (Some(verified), _) => Ok(verified),
@@ -127,7 +111,7 @@ impl Keyring {
             }
             Err(Unproven::NoSuchKey(failure)) => {
                 self.tokens.pop(&token.digest);
-                ring.lacking(failure, issuer, now)
+                lacking(ring, failure, issuer, now)
             }
         }
     }
@@ -145,20 +129,9 @@ impl Keyring {
         };
         let ring = self.rings.entry(id.clone()).or_default();
         let keys = outcome.and_then(|body| read(issuer, body).ok_or(CallFailure::Unreadable));
-        ring.refreshing = false;
-        ring.ended = Some(now);
         match keys {
-            Ok(keys) => {
-                ring.keys = Some(Rc::new(keys));
-                ring.fetched = Some(now);
-                ring.failure = None;
-                ring.failures = 0;
-                ring.used = false;
-            }
-            Err(why) => {
-                ring.failure = Some(why);
-                ring.failures = ring.failures.saturating_add(1);
-            }
+            Ok(keys) => ring.brought(keys, now),
+            Err(why) => ring.failed(why, now),
         }
     }
 
@@ -171,8 +144,7 @@ impl Keyring {
             let Some(refresh) = by_id(issuers, id.as_str()).and_then(|it| it.keys.refresh()) else {
                 continue;
             };
-            if ring.is_due(early(refresh.every, seed, id), now) {
-                ring.refreshing = true;
+            if ring.refresh(early(refresh.every, seed, id), now) {
                 due.push(id.clone());
             }
         }
@@ -181,58 +153,36 @@ impl Keyring {
 
     /// How the last fetch of each issuer's keys went; `None` for one that worked.
     pub fn health(&self) -> impl Iterator<Item = (&IssuerId, Option<CallFailure>)> {
-        self.rings.iter().map(|(id, ring)| (id, ring.failure))
+        self.rings.iter().map(|(id, ring)| (id, ring.failure()))
     }
 }
 
-impl Ring {
-    /// The keys, when they may be used.
-    fn keys(&mut self, issuer: &Issuer, now: UnixTime) -> Option<Rc<KeySet>> {
-        self.used = true;
-        match issuer.keys.refresh() {
-            None => issuer.keys.inline(),
-            Some(refresh) => {
-                let age = now.since(self.fetched?);
-                self.keys.clone().filter(|_| age < refresh.stale)
-            }
-        }
+/// The keys of `issuer`, when they may be used: its own, or those that were fetched.
+fn keys(ring: &mut Ring, issuer: &Issuer, now: UnixTime) -> Option<Rc<KeySet>> {
+    match issuer.keys.refresh() {
+        None => issuer.keys.inline(),
+        Some(refresh) => ring.used(refresh.stale, now),
     }
+}
 
-    /// There are no keys to judge by.
-    fn wanting(&self, issuer: &Issuer, now: UnixTime) -> Verification {
-        match self.failure {
-            Some(why) if !self.may_retry(now) => Verification::Unavailable(why),
-            Some(_) | None => Verification::Fetch(issuer.id.clone()),
-        }
+/// There are no keys to judge by.
+fn wanting(ring: &Ring, issuer: &Issuer, now: UnixTime) -> Verification {
+    match ring.wanting(now) {
+        Some(why) => Verification::Unavailable(why),
+        None => Verification::Fetch(issuer.id.clone()),
     }
+}
 
-    /// The keys are not those of the token. There may be another by now; asking for it is limited,
-    /// or names that anybody can make up would have this worker ask without end.
-    fn lacking(&self, failure: AuthFailure, issuer: &Issuer, now: UnixTime) -> Verification {
-        let Some(refresh) = issuer.keys.refresh() else {
-            return Verification::Refused(failure, None);
-        };
-        let rested = self.ended.is_none_or(|ended| now.since(ended) >= refresh.unknown);
-        match self.failure {
-            _ if rested => Verification::Fetch(issuer.id.clone()),
-            // It might be good, and nobody can tell.
-            Some(why) => Verification::Unavailable(why),
-            None => Verification::Refused(failure, None),
-        }
-    }
-
-    fn is_due(&self, every: Duration, now: UnixTime) -> bool {
-        let Some(fetched) = self.fetched else {
-            // Whoever needs keys fetches them.
-            return false;
-        };
-        self.used && !self.refreshing && now.since(fetched) >= every && self.may_retry(now)
-    }
-
-    fn may_retry(&self, now: UnixTime) -> bool {
-        let doubled = 1_u32.checked_shl(self.failures.saturating_sub(1)).unwrap_or(u32::MAX);
-        let patience = PATIENCE.saturating_mul(doubled).min(MOST_PATIENCE);
-        self.failures == 0 || self.ended.is_none_or(|ended| now.since(ended) >= patience)
+/// The keys are not those of the token.
+fn lacking(ring: &Ring, failure: AuthFailure, issuer: &Issuer, now: UnixTime) -> Verification {
+    let Some(refresh) = issuer.keys.refresh() else {
+        return Verification::Refused(failure, None);
+    };
+    match ring.lacking(refresh.unknown, now) {
+        Remedy::Fetch => Verification::Fetch(issuer.id.clone()),
+        // It might be good, and nobody can tell.
+        Remedy::Unavailable(why) => Verification::Unavailable(why),
+        Remedy::Fresh => Verification::Refused(failure, None),
     }
 }
 
