@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_core::auth::{Identity, Narrowing, Principal, Scopes};
+use portcullis_core::auth::{IdentityKind, Narrowing, Principal, Scopes};
 use portcullis_core::explain::{Answer, Question, explain};
 use portcullis_core::id::{KeyId, PolicyName, PolicyVersion};
 use portcullis_core::policy::{self, Policy};
@@ -103,12 +103,12 @@ fn caller(
     let (Some(role), Some(org)) = (&args.role, &args.org) else {
         return Err(Refusal::usage("nobody calls").expected("--key ID, or --role ROLE --org ORG"));
     };
-    let identity = KeyId::new("nokey").map(Identity::Key);
+    let identity = KeyId::new("nokey").map(IdentityKind::Key);
     let scopes = args.scopes.clone().map(BTreeSet::from_iter);
     Ok((
         Principal {
             org: org.clone(),
-            identity: identity.unwrap_or_else(|| Identity::Certificate(String::new())),
+            identity: identity.unwrap_or_else(|| IdentityKind::Certificate(String::new())).into(),
             name: "somebody".to_owned(),
             role: role.clone(),
             tier: args.tier.clone().unwrap_or_else(|| role.clone()),

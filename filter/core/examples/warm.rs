@@ -1,7 +1,12 @@
 //! What a warm, allowed call costs the core: `cargo run --release -p portcullis-core --example warm`.
 //!
-//! Owns one caller with a key, three windows and an answer of a few hundred bytes, and tells the time
-//! of each event. A figure to compare with the one before a change, on the same machine; no test.
+//! Owns one caller with a key and three windows, the same with a token, and with a token where there is
+//! no Redis; an answer of a few hundred bytes; and tells the time of each event. A figure to compare
+//! with the one before a change, on the same machine; no test.
+
+#[expect(dead_code, reason = "the tests make more of it")]
+#[path = "../tests/tokens/mint.rs"]
+mod mint;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -9,10 +14,9 @@ use std::time::{Duration, Instant};
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::call::{CallId, Reply};
-use portcullis_core::config::{AuthConfig, Config, Mode, Redis};
+use portcullis_core::config::Config;
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
-use portcullis_core::failure::OnFailure;
 use portcullis_core::id::{KeyId, OrgId, RequestId};
 use portcullis_core::step::{Effect, Gate};
 use portcullis_core::time::UnixTime;
@@ -24,24 +28,37 @@ use serde_json::json;
 const START: u64 = 1_795_212_000;
 const STEPS: [&str; 5] = ["head", "body", "admitted", "response", "close"];
 
-fn worker() -> Worker {
-    let config = Config {
-        redis: Some(Redis {
-            cluster: "redis".into(),
-            timeout: Duration::from_millis(250),
-            sharded: false,
-            on_failure: OnFailure::Deny,
-        }),
-        vault: None,
-        policy: None,
-        auth: AuthConfig::default(),
-        mode: Mode::Hold,
-        hosts: Vec::new(),
-        origins: Vec::new(),
-        max_body_bytes: 65_536,
-        audit_input_max_bytes: 2_048,
-    };
-    Worker::new(config, Chain::new("0123456789abcdef".into()))
+/// What a caller shows, and whether Redis is asked about it.
+#[derive(Clone, Copy)]
+enum Case {
+    Key,
+    Token,
+    TokenAlone,
+}
+
+impl Case {
+    const ALL: [(Self, &str); 3] = [
+        (Self::Key, "API key, three windows"),
+        (Self::Token, "token, three windows"),
+        (Self::TokenAlone, "token, no Redis"),
+    ];
+
+    fn worker(self) -> Worker {
+        let auth = json!({
+            "issuers": [mint::inline(json!({"tier": "free"}))],
+            "external_url": "https://mcp.example"});
+        let config = match self {
+            Self::Key | Self::Token => json!({"redis": {"cluster": "redis"}, "auth": auth}),
+            Self::TokenAlone => {
+                let mut policy = document();
+                policy["tiers"] = json!({"free": {"limits": {}}});
+                policy["limits"] = json!({});
+                json!({"policy": policy, "auth": auth})
+            }
+        };
+        let config = Config::parse(&config).unwrap_or_else(|faults| panic!("{faults}"));
+        Worker::new(config, Chain::new("0123456789abcdef".into()))
+    }
 }
 
 fn document() -> serde_json::Value {
@@ -58,14 +75,14 @@ fn document() -> serde_json::Value {
 
 struct World {
     worker: Worker,
-    key: String,
+    credential: (&'static str, String),
     record: String,
     body: Vec<u8>,
     answer: Vec<u8>,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(case: Case) -> Self {
         let (org, id) = (OrgId::new("acme").unwrap(), KeyId::new("k1a2b3c4").unwrap());
         let key = mint(&org, &id, &"s".repeat(SECRET_LENGTH)).unwrap().expose().to_owned();
         let record = json!({
@@ -87,8 +104,13 @@ impl World {
                 "structuredContent": {"rows": users}, "isError": false}
         });
         Self {
-            worker: worker(),
-            key,
+            worker: case.worker(),
+            credential: match case {
+                Case::Key => ("x-api-key", key),
+                Case::Token | Case::TokenAlone => {
+                    ("authorization", format!("Bearer {}", mint::signed("ES256")))
+                }
+            },
             record: record.to_string(),
             body: body.to_string().into_bytes(),
             answer: answer.to_string().into_bytes(),
@@ -104,7 +126,7 @@ impl World {
             header(":scheme", "http"),
             header("content-type", "application/json"),
             header("accept", "application/json, text/event-stream"),
-            header("x-api-key", &self.key),
+            header(self.credential.0, &self.credential.1),
             header("mcp-protocol-version", "2025-11-25"),
             header("user-agent", "portcullis-bench"),
             header("content-length", "150"),
@@ -165,7 +187,13 @@ impl World {
             return Value::Array([Value::Int(1)].into_iter().chain(states).collect());
         }
         let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
-        Value::Array(vec![Value::Int(0), bulk("1"), bulk(&self.record), bulk(&version), bulk("{}")])
+        let activation = [bulk(&version), bulk("{}")];
+        let standing = match self.credential.0 {
+            "x-api-key" => vec![bulk("1"), bulk(&self.record)],
+            // Neither the token nor its subject is denied.
+            _ => vec![Value::Nil, Value::Nil, Value::Nil, Value::Nil],
+        };
+        Value::Array([Value::Int(0)].into_iter().chain(standing).chain(activation).collect())
     }
 }
 
@@ -201,7 +229,13 @@ fn main() {
     if let Err(faults) = policy::compile(&document()) {
         panic!("{faults}");
     }
-    let mut world = World::new();
+    for (case, name) in Case::ALL {
+        println!("{name}");
+        measure(&mut World::new(case));
+    }
+}
+
+fn measure(world: &mut World) {
     let (rounds, each) = (40, 500);
     let mut best = [Duration::MAX; 5];
     for round in 0..rounds {

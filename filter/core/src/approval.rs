@@ -58,7 +58,7 @@ pub fn key(
     let arguments = exact(Value::Object(arguments.clone())).to_string();
     let holder = principal.identity.holder();
     let mut hasher = Sha256::new();
-    for part in [holder.as_str(), connector.as_str(), tool, &arguments] {
+    for part in [holder, connector.as_str(), tool, &arguments] {
         hasher.update(part.len().to_be_bytes());
         hasher.update(part);
     }
@@ -87,7 +87,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::auth::{Identity, Narrowing, Scopes};
+    use crate::auth::{IdentityKind, Narrowing, Scopes};
     use crate::id::KeyId;
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
         let digest = |key: &str, connector: &str, tool: &str, arguments: Value| {
             let principal = Principal {
                 org: OrgId::new("acme").unwrap(),
-                identity: Identity::Key(KeyId::new(key).unwrap()),
+                identity: IdentityKind::Key(KeyId::new(key).unwrap()).into(),
                 name: "cursor".into(),
                 role: name("analyst"),
                 tier: name("free"),

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::event::AuditEvent;
 use super::redact::{Redaction, redact};
-use crate::auth::{Identity, Principal};
+use crate::auth::{IdentityKind, Principal};
 use crate::authz::Shadowed;
 use crate::denial::{Denial, ceil_ms};
 use crate::event::Head;
@@ -134,9 +134,9 @@ impl Entry {
     /// Notes who called.
     pub fn identify(&mut self, principal: &Principal) {
         self.org_id = Some(principal.org.to_string());
-        match &principal.identity {
-            Identity::Key(id) => self.api_key_id = Some(id.to_string()),
-            Identity::Token { subject: client, .. } | Identity::Certificate(client) => {
+        match principal.identity.kind() {
+            IdentityKind::Key(id) => self.api_key_id = Some(id.to_string()),
+            IdentityKind::Token { subject: client, .. } | IdentityKind::Certificate(client) => {
                 self.client_id = Some(client.chars().take(LONGEST_TEXT).collect());
             }
         }

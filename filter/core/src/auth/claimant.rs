@@ -20,7 +20,7 @@ pub enum Claimant {
     /// The holder of an API key, if its record says so.
     Key(PresentedKey),
     /// Somebody proven by signature or handshake.
-    Proven(Box<Proven>),
+    Proven(Rc<Proven>),
 }
 
 /// Proven without Redis, which may still hold a denial.
@@ -28,14 +28,13 @@ pub enum Claimant {
 pub struct Proven {
     /// Who it is.
     pub principal: Principal,
-    /// What of the credential may be denied.
-    pub deniable: Vec<Deniable>,
     /// When the credential was issued, in seconds since the Unix epoch, if it says so.
     pub issued_at: Option<u64>,
     /// The SHA-256 of the client certificate that it is bound to (RFC 8705 §3.1).
     pub bound: Option<Fingerprint>,
     /// What a token says of its holder, for the conditions of policies; empty for a certificate.
-    pub claims: Rc<Map<String, Value>>,
+    pub claims: Map<String, Value>,
+    denial_keys: Vec<Key>,
 }
 
 impl Claimant {
@@ -48,30 +47,48 @@ impl Claimant {
         }
     }
 
-    /// What its token says; empty for other credentials.
+    /// What its token says of its holder, if it is one.
     #[must_use]
-    pub fn claims(&self) -> Rc<Map<String, Value>> {
+    pub fn claims(&self) -> Option<&Map<String, Value>> {
         match self {
-            Self::Key(_) => Rc::default(),
-            Self::Proven(proven) => proven.claims.clone(),
+            Self::Key(_) => None,
+            Self::Proven(proven) => Some(&proven.claims),
         }
     }
 
     /// Names it in bindings and counters.
     #[must_use]
-    pub fn holder(&self) -> String {
+    pub fn holder(&self) -> &str {
         match self {
-            Self::Key(key) => key.id.to_string(),
+            Self::Key(key) => key.id.as_str(),
             Self::Proven(proven) => proven.principal.identity.holder(),
         }
     }
 }
 
 impl Proven {
-    /// Where denials of this credential would be, in the order of `deniable`.
+    /// Somebody whose credential may be denied as all of `deniable`; the rest as in the fields.
     #[must_use]
-    pub fn denial_keys(&self) -> Vec<Key> {
-        self.deniable.iter().map(|deniable| deniable.key(&self.principal.org)).collect()
+    pub fn new(
+        principal: Principal,
+        deniable: &[Deniable],
+        issued_at: Option<u64>,
+        bound: Option<Fingerprint>,
+    ) -> Self {
+        let denial_keys = deniable.iter().map(|deniable| deniable.key(&principal.org)).collect();
+        Self { principal, issued_at, bound, claims: Map::new(), denial_keys }
+    }
+
+    /// The same, of whom a token says this.
+    #[must_use]
+    pub fn with_claims(self, claims: Map<String, Value>) -> Self {
+        Self { claims, ..self }
+    }
+
+    /// Where denials of this credential would be.
+    #[must_use]
+    pub fn denial_keys(&self) -> &[Key] {
+        &self.denial_keys
     }
 
     /// Whether `record` is about this credential.

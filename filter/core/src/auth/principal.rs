@@ -4,6 +4,7 @@
 //! may do is [`crate::authz`]'s business.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use super::denied::digest_of;
 use crate::id::{KeyId, OrgId, PolicyName};
@@ -28,10 +29,16 @@ pub struct Principal {
     pub narrowing: Narrowing,
 }
 
-/// What makes a caller the same one, by the kind of credential. A token or a certificate may be
-/// renewed; its subject stays.
+/// What makes a caller the same one. A token or a certificate may be renewed; its subject stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
+pub struct Identity {
+    kind: IdentityKind,
+    holder: Rc<str>,
+}
+
+/// What makes a caller the same one, by the kind of credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentityKind {
     /// An API key.
     Key(KeyId),
     /// The subject of a token, as its issuer calls it (RFC 7519 §4.1.2).
@@ -46,26 +53,41 @@ pub enum Identity {
 }
 
 impl Identity {
+    /// By which credential, and whom it names.
+    #[must_use]
+    pub const fn kind(&self) -> &IdentityKind {
+        &self.kind
+    }
+
     /// `auth_method` in the audit log.
     #[must_use]
     pub const fn method(&self) -> &'static str {
-        match self {
-            Self::Key(_) => "api_key",
-            Self::Token { .. } => "jwt",
-            Self::Certificate(_) => "mtls",
+        match &self.kind {
+            IdentityKind::Key(_) => "api_key",
+            IdentityKind::Token { .. } => "jwt",
+            IdentityKind::Certificate(_) => "mtls",
         }
     }
 
     /// Names this caller in counters and bindings: within its organisation nobody else has it. Names
     /// that others chose are hashed, so that they are short and carry no separators.
     #[must_use]
-    pub fn holder(&self) -> String {
-        match self {
-            Self::Key(id) => id.to_string(),
+    pub fn holder(&self) -> &str {
+        &self.holder
+    }
+}
+
+impl From<IdentityKind> for Identity {
+    fn from(kind: IdentityKind) -> Self {
+        let holder = match &kind {
+            IdentityKind::Key(id) => id.as_str().into(),
             // No key id has a colon.
-            Self::Token { issuer, subject } => format!("jwt:{}", digest_of([issuer, subject])),
-            Self::Certificate(name) => format!("mtls:{}", digest_of([name, ""])),
-        }
+            IdentityKind::Token { issuer, subject } => {
+                format!("jwt:{}", digest_of([issuer, subject])).into()
+            }
+            IdentityKind::Certificate(name) => format!("mtls:{}", digest_of([name, ""])).into(),
+        };
+        Self { kind, holder }
     }
 }
 
@@ -117,17 +139,18 @@ mod tests {
 
     #[test]
     fn callers_of_different_kinds_and_issuers_never_share_a_name() {
-        let token = |issuer: &str, subject: &str| Identity::Token {
+        let token = |issuer: &str, subject: &str| IdentityKind::Token {
             issuer: issuer.into(),
             subject: subject.into(),
         };
         let all = [
-            Identity::Key(KeyId::new("k1a2").unwrap()),
+            IdentityKind::Key(KeyId::new("k1a2").unwrap()),
             token("https://a", "k1a2"),
             token("https://ak", "1a2"),
             token("k1a2", ""),
-            Identity::Certificate("k1a2".into()),
-        ];
+            IdentityKind::Certificate("k1a2".into()),
+        ]
+        .map(Identity::from);
         let names: BTreeSet<_> = all.iter().map(Identity::holder).collect();
         assert_eq!(names.len(), all.len());
     }

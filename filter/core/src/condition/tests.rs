@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::auth::{Identity, Narrowing, Principal, Scopes};
+use crate::auth::{IdentityKind, Narrowing, Principal, Scopes};
 use crate::id::{KeyId, OrgId, PolicyName};
 use crate::time::UnixTime;
 
 fn principal() -> Principal {
     Principal {
         org: OrgId::new("acme").unwrap(),
-        identity: Identity::Key(KeyId::new("k1a2").unwrap()),
+        identity: IdentityKind::Key(KeyId::new("k1a2").unwrap()).into(),
         name: "cursor".into(),
         role: PolicyName::new("analyst").unwrap(),
         tier: PolicyName::new("free").unwrap(),

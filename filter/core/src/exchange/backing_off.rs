@@ -24,10 +24,10 @@ pub(super) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> 
         return None;
     };
     let (org, holder, now) = (request.claimant.org(), request.claimant.holder(), turn.now);
-    if let Some(refused) = turn.worker.callers.ended(org, &holder, now) {
+    if let Some(refused) = turn.worker.callers.ended(org, holder, now) {
         turn.context.entry.events.push(AuditEvent::CoolOffEnded { refused });
     }
-    if let Some(cooling) = turn.worker.callers.refuse(org, &holder, now) {
+    if let Some(cooling) = turn.worker.callers.refuse(org, holder, now) {
         return Some(refuse_unwritten(&cooling, turn));
     }
     if matches!(request.leg, Leg::Head(_)) {
@@ -35,7 +35,7 @@ pub(super) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> 
     }
     let digest = turn.context.entry.input_sha256.clone().unwrap_or_default();
     let call = format!("{} {} {digest}", grant.connector, call.name);
-    let cooling = turn.worker.callers.called(rule, (org, &holder), &call, now)?;
+    let cooling = turn.worker.callers.called(rule, (org, holder), &call, now)?;
     Some(start(&cooling, Duration::ZERO, turn))
 }
 
@@ -50,7 +50,7 @@ pub(super) fn limited(
     let (org, holder) = (request.claimant.org(), request.claimant.holder());
     let cooling =
         grant.policy.cool_off.as_ref().and_then(|rule| {
-            turn.worker.callers.limited(rule, (org, &holder), retry_after, turn.now)
+            turn.worker.callers.limited(rule, (org, holder), retry_after, turn.now)
         });
     match cooling {
         Some(cooling) => start(&cooling, retry_after, turn),

@@ -39,7 +39,7 @@ pub(super) struct Basis {
 pub(super) enum Standing {
     /// The record of an API key.
     Record(Known<Rc<CachedRecord>>),
-    /// The denials of a credential that proves itself, in the order of [`Proven::deniable`].
+    /// The denials of a credential that proves itself, in the order of [`Proven::denial_keys`].
     Denials(Vec<Known<Rc<Cached<DeniedRecord>>>>),
 }
 
@@ -54,14 +54,14 @@ impl Basis {
             }),
             // Hardly anything is ever denied, and Redis says when it is.
             Claimant::Proven(proven) => {
-                let remembered = proven.denial_keys().into_iter().map(|key| worker.denial(&key));
+                let remembered = proven.denial_keys().iter().map(|key| worker.denial(key));
                 let known = remembered.map(|denial| denial.map_or(Known::Absent, Known::Present));
                 Standing::Denials(known.collect())
             }
         };
         let holder = request.claimant.holder();
         let policy = match worker.active(org).cloned() {
-            Some(active) if worker.decides(org, active.version_for(&holder), now).is_some() => {
+            Some(active) if worker.decides(org, active.version_for(holder), now).is_some() => {
                 Known::Present(active)
             }
             _ => Known::Unknown,
@@ -77,10 +77,10 @@ impl Basis {
                 expected: expected(record, |record| record.rev.clone()),
             }],
             (Standing::Denials(denials), Claimant::Proven(proven)) => {
-                let keys = proven.denial_keys().into_iter();
+                let keys = proven.denial_keys().iter();
                 keys.zip(denials)
                     .map(|(key, denial)| Guard {
-                        key,
+                        key: key.clone(),
                         expected: expected(denial, |denial| denial.rev.clone()),
                     })
                     .collect()
@@ -157,11 +157,11 @@ fn learn_denials(
             GuardState::Unmoved => {}
             GuardState::Absent => {
                 *known = Known::Absent;
-                worker.set_denial(key, None);
+                worker.set_denial(key.clone(), None);
             }
             GuardState::Present { rev, doc } => {
                 let denial = Rc::new(Cached { rev, record: DeniedRecord::parse(&doc).ok() });
-                worker.set_denial(key, Some(denial.clone()));
+                worker.set_denial(key.clone(), Some(denial.clone()));
                 *known = Known::Present(denial);
             }
         }

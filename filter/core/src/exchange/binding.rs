@@ -62,8 +62,8 @@ impl Bound {
     }
 
     /// What the admission must find for `holder` to be the holder.
-    pub(super) fn guard(&self, org: &OrgId, holder: String) -> Guard {
-        Guard { key: self.key(org), expected: Expected::Revision(holder) }
+    pub(super) fn guard(&self, org: &OrgId, holder: &str) -> Guard {
+        Guard { key: self.key(org), expected: Expected::Revision(holder.to_owned()) }
     }
 
     /// How it is told that somebody is not the holder: as if it did not exist.

@@ -14,7 +14,7 @@ use crate::auth::credential::{self, Presented};
 use crate::auth::denied::Deniable;
 use crate::auth::slowdown::Proof;
 use crate::auth::token::jws::PresentedToken;
-use crate::auth::{AuthFailure, Claimant, Identity, Narrowing, Principal, Proven, Scopes};
+use crate::auth::{AuthFailure, Claimant, IdentityKind, Narrowing, Principal, Proven, Scopes};
 use crate::config::AuthConfig;
 use crate::denial::Denial;
 use crate::event::Head;
@@ -136,19 +136,15 @@ fn claim(
 /// Whoever the certificate was issued to.
 fn identified(certificate: &PeerCertificate, auth: &AuthConfig) -> Result<Claimant, AuthFailure> {
     let identity = auth.certificates.identify(certificate).map_err(AuthFailure::Certificate)?;
-    Ok(Claimant::Proven(Box::new(Proven {
-        principal: Principal {
-            org: identity.org,
-            identity: Identity::Certificate(identity.name.clone()),
-            name: identity.name,
-            role: identity.role,
-            tier: identity.tier,
-            scopes: Scopes::Unknown,
-            narrowing: Narrowing::default(),
-        },
-        deniable: vec![Deniable::Certificate(certificate.sha256.to_string())],
-        issued_at: None,
-        bound: None,
-        claims: Rc::default(),
-    })))
+    let principal = Principal {
+        org: identity.org,
+        identity: IdentityKind::Certificate(identity.name.clone()).into(),
+        name: identity.name,
+        role: identity.role,
+        tier: identity.tier,
+        scopes: Scopes::Unknown,
+        narrowing: Narrowing::default(),
+    };
+    let deniable = Deniable::Certificate(certificate.sha256.to_string());
+    Ok(Claimant::Proven(Rc::new(Proven::new(principal, &[deniable], None, None))))
 }

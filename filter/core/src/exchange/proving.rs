@@ -62,7 +62,7 @@ pub(super) fn judged(
     let keyring = &mut turn.worker.keyring;
     match keyring.verify(token, &auth.issuers, resource.as_deref(), turn.now) {
         Verification::Verified(token) => {
-            Ok(Outcome::Proven(Claimant::Proven(Box::new(token.proven.clone()))))
+            Ok(Outcome::Proven(Claimant::Proven(token.proven.clone())))
         }
         Verification::Refused(failure, owner) => {
             if let Some(owner) = owner.filter(|_| failure.proves_holder()) {

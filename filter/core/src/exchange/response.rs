@@ -80,7 +80,10 @@ impl Upstream {
             operation,
             view: View::new(&grant.policy, &grant.principal, &grant.connector),
             watch: Watch::new(&grant.policy, &principal.org, &grant.connector),
-            holder: Holder { org: principal.org.clone(), name: principal.identity.holder() },
+            holder: Holder {
+                org: principal.org.clone(),
+                name: principal.identity.holder().to_owned(),
+            },
             messages: connector.and_then(|connector| connector.messages.clone()),
             secret: grant.credential.as_ref().map(|template| template.secret().clone()),
             tab: Tab::of(grant),

@@ -5,6 +5,8 @@
 
 use std::rc::Rc;
 
+use serde_json::Map;
+
 use super::admission::{Leg, Request};
 use super::approving::Sought;
 use super::basis::{Basis, Known, Standing};
@@ -15,7 +17,7 @@ use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::Fingerprint;
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::Peer;
-use crate::auth::{AuthFailure, Claimant, Identity, Principal, Proven};
+use crate::auth::{AuthFailure, Claimant, IdentityKind, Principal, Proven};
 use crate::authz::{self, Case, Ruling, Seen, Shadowed, Trail};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
@@ -87,7 +89,7 @@ pub(super) fn judge(
     }
     let version = match &basis.policy {
         Known::Unknown => return Verdict::Open,
-        Known::Present(active) => active.version_for(&request.claimant.holder()).clone(),
+        Known::Present(active) => active.version_for(request.claimant.holder()).clone(),
         Known::Absent => match worker.inline_version(&principal.org) {
             Some(version) => version.clone(),
             None => return Verdict::Refused(no_policy(&request.claimant)),
@@ -158,9 +160,9 @@ fn holder(
 
 /// Whether the certificate beside a key or a token is one that may stand there.
 fn second_factor(principal: &Principal, request: &Request, worker: &Worker) -> Result<(), Denial> {
-    match &principal.identity {
-        Identity::Certificate(_) => Ok(()),
-        Identity::Key(_) | Identity::Token { .. } => {
+    match principal.identity.kind() {
+        IdentityKind::Certificate(_) => Ok(()),
+        IdentityKind::Key(_) | IdentityKind::Token { .. } => {
             let bound = match &request.claimant {
                 Claimant::Key(_) => None,
                 Claimant::Proven(proven) => proven.bound.as_ref(),
@@ -217,10 +219,11 @@ fn grant(
     if posts_to_stream && !request.bound.iter().any(|bound| matches!(bound, Bound::Session(_))) {
         return Err(Denial::UnknownSession);
     }
+    let unclaimed = Map::new();
     let case = Case {
         policy: &policy,
         principal: &principal,
-        claims: &request.claimant.claims(),
+        claims: request.claimant.claims().unwrap_or(&unclaimed),
         name,
         connector,
         message,

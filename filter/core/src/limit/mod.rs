@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{Alert, Key, Scope, Window};
 
-use crate::auth::{Identity, Principal};
+use crate::auth::{IdentityKind, Principal};
 use crate::id::PolicyName;
 use crate::policy::{Cost, Dimension, Globs, Limit, Policy, Price};
 
@@ -89,9 +89,9 @@ pub fn of_key<'a>(
     policy: &'a Policy,
     principal: &Principal,
 ) -> impl Iterator<Item = &'a Limit> + use<'a> {
-    let own = match &principal.identity {
-        Identity::Key(id) => policy.keys.get(id).map(Vec::as_slice).unwrap_or_default(),
-        Identity::Token { .. } | Identity::Certificate(_) => &[],
+    let own = match principal.identity.kind() {
+        IdentityKind::Key(id) => policy.keys.get(id).map(Vec::as_slice).unwrap_or_default(),
+        IdentityKind::Token { .. } | IdentityKind::Certificate(_) => &[],
     };
     let tier = policy.tiers.get(&principal.tier).into_iter().flatten();
     let replaced = |limit: &Limit| own.iter().any(|own| own.last_name() == limit.last_name());
@@ -133,7 +133,7 @@ impl Limit {
         let value = |dimension: &Dimension| match dimension {
             Dimension::Global => None,
             Dimension::Org => Some(("org", principal.org.as_str())),
-            Dimension::Key => Some(("key", holder.as_str())),
+            Dimension::Key => Some(("key", holder)),
             Dimension::Role => Some(("role", principal.role.as_str())),
             Dimension::Tier => Some(("tier", principal.tier.as_str())),
             Dimension::Connector => Some(("connector", called.connector.as_str())),

@@ -33,7 +33,7 @@ fn policy(limits: Value, keys: Value) -> Policy {
 fn principal(key: &str, tier: &str) -> Principal {
     Principal {
         org: OrgId::new("acme").unwrap(),
-        identity: Identity::Key(KeyId::new(key).unwrap()),
+        identity: IdentityKind::Key(KeyId::new(key).unwrap()).into(),
         name: "cursor".into(),
         role: PolicyName::new("analyst").unwrap(),
         tier: PolicyName::new(tier).unwrap(),

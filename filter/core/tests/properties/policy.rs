@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::auth::{Identity, Narrowing, Principal, Scopes};
+use portcullis_core::auth::{IdentityKind, Narrowing, Principal, Scopes};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 use portcullis_core::limit::Called;
 use portcullis_core::policy::{Cost, Dimension, Globs, Limit, LimitMatch, Policy};
@@ -70,14 +70,14 @@ prop_compose! {
         let (org, key) = (OrgId::new(names[0]).unwrap(), KeyId::new(key).unwrap());
         let principal = Principal {
             org,
-            identity: Identity::Key(key),
+            identity: IdentityKind::Key(key).into(),
             name: "x".into(),
             role: name(1),
             tier: name(2),
             scopes: Scopes::Unknown,
             narrowing: Narrowing::default(),
         };
-        let holder = principal.identity.holder();
+        let holder = principal.identity.holder().to_owned();
         Caller { principal, holder, connector: name(3), tool }
     }
 }

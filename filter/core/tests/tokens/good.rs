@@ -6,7 +6,7 @@ use portcullis_core::auth::denied::Deniable;
 use portcullis_core::auth::token::claims::VerifiedToken;
 use portcullis_core::auth::token::issuer::Issuer;
 use portcullis_core::auth::token::keyring::Verification;
-use portcullis_core::auth::{Identity, Scopes};
+use portcullis_core::auth::{IdentityKind, Scopes};
 use serde_json::{Value, json};
 
 use crate::mint::{
@@ -49,15 +49,16 @@ fn claims_become_a_principal() {
     assert_eq!(principal.org.as_str(), "acme");
     assert_eq!(principal.role.as_str(), "analyst");
     assert_eq!(principal.tier.as_str(), "pro");
-    let identity = Identity::Token { issuer: ISS.into(), subject: "agent-1".into() };
-    assert_eq!(principal.identity, identity);
+    let identity = IdentityKind::Token { issuer: ISS.into(), subject: "agent-1".into() };
+    assert_eq!(*principal.identity.kind(), identity);
     let scopes = ["tools:read".to_owned(), "tools:write".to_owned()];
     assert_eq!(principal.scopes, Scopes::Granted(scopes.into()));
     let deniable = [
         Deniable::Token { issuer: ISS.into(), id: "t-1".into() },
         Deniable::Subject { issuer: ISS.into(), subject: "agent-1".into() },
     ];
-    assert_eq!(verified.proven.deniable, deniable);
+    let denials = deniable.map(|deniable| deniable.key(&principal.org));
+    assert_eq!(verified.proven.denial_keys(), denials);
     assert_eq!(verified.proven.issued_at, Some(START - 10));
     assert_eq!(verified.expires_at(), START + 300);
     assert_eq!(verified.proven.bound, None);
@@ -86,11 +87,11 @@ fn issuers_say_it_in_other_ways() {
     let principal = &verified.proven.principal;
     assert_eq!((principal.org.as_str(), principal.role.as_str()), ("acme", "analyst"));
     assert_eq!(principal.name, "Agent 7");
-    let identity = Identity::Token { issuer: ISS.into(), subject: "client-7".into() };
-    assert_eq!(principal.identity, identity);
+    let identity = IdentityKind::Token { issuer: ISS.into(), subject: "client-7".into() };
+    assert_eq!(*principal.identity.kind(), identity);
     assert_eq!(principal.scopes, Scopes::Granted(["a".to_owned(), "b".to_owned()].into()));
     let subject = Deniable::Subject { issuer: ISS.into(), subject: "client-7".into() };
-    assert_eq!(verified.proven.deniable, [subject]);
+    assert_eq!(verified.proven.denial_keys(), [subject.key(&principal.org)]);
     assert_eq!(verified.proven.bound.as_ref().unwrap().bytes()[..3], [0x6f, 0x07, 0x0a]);
     assert_eq!(verified.expires_at(), START + 300);
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::api_key::{KeyDigest, PresentedKey};
 use super::certificate::{CertificateFailure, Fingerprint};
 use super::source::SourceRanges;
-use super::{AuthFailure, Identity, Narrowing, Principal, Scopes, Writes};
+use super::{AuthFailure, IdentityKind, Narrowing, Principal, Scopes, Writes};
 use crate::id::{KeyId, OrgId, PolicyName};
 use crate::time::UnixTime;
 
@@ -190,7 +190,7 @@ impl KeyRecord {
     pub fn principal(&self) -> Principal {
         Principal {
             org: self.org.clone(),
-            identity: Identity::Key(self.id.clone()),
+            identity: IdentityKind::Key(self.id.clone()).into(),
             name: self.name.clone(),
             role: self.role.clone(),
             tier: self.tier.clone(),

@@ -14,7 +14,7 @@ use super::jwks::Thumbprint;
 use super::jws::TokenDigest;
 use crate::auth::certificate::Fingerprint;
 use crate::auth::denied::Deniable;
-use crate::auth::{AuthFailure, Identity, Narrowing, Principal, Proven, Scopes};
+use crate::auth::{AuthFailure, IdentityKind, Narrowing, Principal, Proven, Scopes};
 use crate::id::{OrgId, PolicyName};
 use crate::time::UnixTime;
 
@@ -36,7 +36,7 @@ pub struct VerifiedToken {
     /// The key that proved it.
     pub key: Thumbprint,
     /// Whom it makes of its holder.
-    pub proven: Proven,
+    pub proven: Rc<Proven>,
     times: Times,
     audiences: Vec<String>,
 }
@@ -77,9 +77,9 @@ impl VerifiedToken {
         let name = || issuer.id.to_string();
         let token = token_id.map(|id| Deniable::Token { issuer: name(), id });
         let deniable = token.into_iter().chain([Deniable::Subject { issuer: name(), subject }]);
-        let deniable = deniable.collect();
-        let (issued_at, claims) = (times.issued_at, Rc::new(claims.clone()));
-        let proven = Proven { principal, deniable, issued_at, bound, claims };
+        let deniable: Vec<_> = deniable.collect();
+        let proven = Proven::new(principal, &deniable, times.issued_at, bound);
+        let proven = Rc::new(proven.with_claims(claims.clone()));
         let issuer = issuer.id.clone();
         Ok(Self { issuer, digest, key, proven, times, audiences })
     }
@@ -241,7 +241,8 @@ fn principal(
         Some(path) => lookup(claims, path)?.as_str().filter(|name| is_identifier(name))?.to_owned(),
     };
     let tier = PolicyName::new(&only(claims, &mapping.tier)?)?;
-    let identity = Identity::Token { issuer: issuer.id.to_string(), subject: subject.to_owned() };
+    let (issuer_id, subject) = (issuer.id.to_string(), subject.to_owned());
+    let identity = IdentityKind::Token { issuer: issuer_id, subject }.into();
     let (scopes, narrowing) = (Scopes::Granted(scopes), Narrowing::default());
     speaks.then_some(Principal { org, identity, name, role, tier, scopes, narrowing })
 }
