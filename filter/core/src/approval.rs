@@ -6,9 +6,9 @@
 use portcullis_redis_lua::ApprovalKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
 use crate::auth::Principal;
+use crate::auth::denied::digest_of;
 use crate::id::{OrgId, PolicyName};
 
 /// What Redis holds of a call that waits, as JSON.
@@ -57,12 +57,7 @@ pub fn key(
 ) -> ApprovalKey {
     let arguments = exact(Value::Object(arguments.clone())).to_string();
     let holder = principal.identity.holder();
-    let mut hasher = Sha256::new();
-    for part in [holder, connector.as_str(), tool, &arguments] {
-        hasher.update(part.len().to_be_bytes());
-        hasher.update(part);
-    }
-    let digest = base16ct::lower::encode_string(&hasher.finalize());
+    let digest = digest_of([holder, connector.as_str(), tool, &arguments]);
     ApprovalKey::new(principal.org.as_str(), &digest)
 }
 

@@ -45,7 +45,7 @@ impl Deniable {
 
 /// Of several names together, none running into the next. The filter and the CLI must come to the same,
 /// and their `usize` differs.
-pub(super) fn digest_of<const N: usize>(parts: [&str; N]) -> String {
+pub(crate) fn digest_of<const N: usize>(parts: [&str; N]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
