@@ -149,7 +149,7 @@ fn active(store: &mut Store, principal: &Principal) -> Result<(Policy, PolicyVer
             .expected("a policy that was pushed for the organisation, or --policy FILE")
             .next("portcullis policy push FILE --reason …")
     })?;
-    let version = active.version_for(&principal.identity.holder()).clone();
+    let version = active.version_for(principal.identity.holder()).clone();
     let document = store.policy(&version)?.ok_or_else(|| {
         Refusal::new(format!("there is no policy {version}"), &place)
             .next("portcullis policy push FILE --reason …")

@@ -1,25 +1,26 @@
 //! `portcullis limits`: show, reset.
 //!
-//! Owns which windows belong to a key, and how they are shown. What a call draws from the core says;
-//! how much is in use, Redis.
+//! Owns which windows belong to a caller, and how they are shown. What a call draws from the core says;
+//! how much is in use, Redis. Nearly all names of windows follow from the policy and the caller; only which
+//! tools were called nobody knows beforehand, so these Redis is asked for.
 
 use std::time::Duration;
 
 use portcullis_core::audit::Deed;
-use portcullis_core::auth::Principal;
+use portcullis_core::auth::{IdentityKind, Narrowing, Principal, Scopes};
 use portcullis_core::id::PolicyName;
 use portcullis_core::limit::{self, Called, Quota};
 use portcullis_core::policy::{Cost, Dimension, Limit, Policy};
 use portcullis_redis_lua::{Key, Window, WindowState};
 use serde_json::{Map, Value, json};
 
-use crate::args::{ResetArgs, Session, ShowKeyArgs};
+use crate::args::{CallerArgs, ResetArgs, Session, ShowKeyArgs};
 use crate::key::{Active, find};
 use crate::report::{Refusal, Report, table};
 use crate::scribe::Scribe;
 use crate::store::Store;
 
-/// A window of a key, as it stands.
+/// A window of a caller, as it stands.
 struct Standing {
     quota: Quota,
     of: Partition,
@@ -33,70 +34,128 @@ type Partition = Vec<(String, String)>;
 /// Whose calls a window counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
-    /// This key's alone.
+    /// This caller's alone.
     Own,
     /// Others' as well.
     Shared,
 }
 
-pub(crate) fn show(session: &Session, args: &ShowKeyArgs) -> Result<Report, Refusal> {
+pub(crate) fn show(session: &Session, args: &CallerArgs) -> Result<Report, Refusal> {
     let mut store = Store::open(session)?;
-    let record = find(&mut store, args)?.record;
-    let standings = standings(&mut store, &record.principal())?;
+    let caller = caller(&mut store, args)?;
+    let standings = standings(&mut store, &caller)?;
     let text = match standings.is_empty() {
-        true => format!("no limit counts calls of key {}", record.id),
+        true => format!("no limit counts calls of {}", named(&caller)),
         false => rows(&standings),
     };
     let views: Vec<Value> = standings.iter().map(Standing::view).collect();
-    Ok(Report::done(text, json!({ "org": record.org, "key": record.id, "windows": views })))
+    Ok(Report::done(text, of(&caller, [("windows", json!(views))])))
 }
 
 pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, Refusal> {
     let scribe = Scribe::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     store.until_done("nothing was reset", |store| {
-        let record = find(store, &args.key)?.record;
-        store.watch_chain(&record.org)?;
-        let mut chosen = standings(store, &record.principal())?;
+        let caller = caller(store, &args.caller)?;
+        let last = store.last_entry(&caller.org)?;
+        let mut chosen = standings(store, &caller)?;
         if let Some(limit) = &args.limit {
-            unknown(limit, &chosen)?;
+            unknown(limit, &caller, &chosen)?;
         }
         chosen.retain(|standing| match &args.limit {
             Some(limit) => standing.quota.name == *limit,
             None => standing.own == Whose::Own,
         });
         chosen.retain(|standing| standing.used() > 0);
-        if !chosen.is_empty() {
+        let changed = !chosen.is_empty();
+        if changed {
             let changes = chosen
                 .iter()
                 .map(|standing| (standing.label(), json!({ "from": standing.used(), "to": 0 })));
-            let last = store.last_entry(&record.org)?;
-            let entry = scribe.of_limits(
-                Deed::LimitsReset,
-                &record,
-                changes.collect::<Map<_, _>>(),
-                last.as_deref(),
-            );
+            let changes = changes.collect::<Map<_, _>>();
+            let entry = scribe.of_limits(Deed::LimitsReset, &caller, changes, last.as_deref());
             let keys: Vec<&Key> = chosen.iter().flat_map(Standing::keys).collect();
-            if store.forget(&keys, &record.org, &entry)?.is_none() {
+            if store.forget(&keys, &caller.org, (last.as_deref(), &entry))?.is_none() {
                 return Ok(None);
             }
-        } else {
-            store.unwatch()?;
         }
-        let text = match chosen.is_empty() {
-            true => "nothing is drawn there; nothing was changed".to_owned(),
-            false => format!("{}\n\nReset: what is shown as used is forgotten.", rows(&chosen)),
+        let text = match changed {
+            false => "nothing is drawn there; nothing was changed".to_owned(),
+            true => format!("{}\n\nReset: what is shown as used is forgotten.", rows(&chosen)),
         };
         let views: Vec<Value> = chosen.iter().map(Standing::view).collect();
-        let changed = !chosen.is_empty();
-        let json = json!({ "changed": changed, "key": record.id, "reset": views });
-        Ok(Some(Report::done(text, json)))
+        let members = [("changed", json!(changed)), ("reset", json!(views))];
+        Ok(Some(Report::done(text, of(&caller, members))))
     })
 }
 
-/// Refuses the name of a limit that does not count calls of this key.
-fn unknown(limit: &str, standings: &[Standing]) -> Result<(), Refusal> {
+/// Who is meant: the holder of a key as its record has it, or somebody who has none, as the operator says.
+fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, Refusal> {
+    if let Some(id) = args.id.clone() {
+        let args = ShowKeyArgs { id, org: args.org.clone() };
+        return Ok(find(store, &args)?.record.principal());
+    }
+    let identity = match (&args.subject, &args.issuer, &args.certificate) {
+        (Some(subject), Some(issuer), None) => {
+            Some(IdentityKind::Token { issuer: issuer.clone(), subject: subject.clone() })
+        }
+        (None, None, Some(name)) => Some(IdentityKind::Certificate(name.clone())),
+        (_, _, _) => None,
+    };
+    let (Some(identity), Some(org), Some(role), Some(tier)) =
+        (identity, &args.org, &args.role, &args.tier)
+    else {
+        let expected =
+            "ID, or --subject SUB --issuer ISS or --certificate NAME with --org, --role and --tier";
+        return Err(Refusal::usage("nobody is named").expected(expected));
+    };
+    let active = Active::of(org, store)?;
+    active.knows_role(role)?;
+    active.knows_tier(tier)?;
+    Ok(Principal {
+        org: org.clone(),
+        name: client_id(&identity).to_owned(),
+        identity: identity.into(),
+        role: role.clone(),
+        tier: tier.clone(),
+        scopes: Scopes::Unknown,
+        narrowing: Narrowing::default(),
+    })
+}
+
+/// What audit entries call somebody.
+fn client_id(identity: &IdentityKind) -> &str {
+    match identity {
+        IdentityKind::Key(id) => id.as_str(),
+        IdentityKind::Token { subject, .. } => subject,
+        IdentityKind::Certificate(name) => name,
+    }
+}
+
+fn named(caller: &Principal) -> String {
+    let name = client_id(caller.identity.kind());
+    match caller.identity.kind() {
+        IdentityKind::Key(_) => format!("key {name}"),
+        IdentityKind::Token { issuer, .. } => format!("subject {name} of {issuer}"),
+        IdentityKind::Certificate(_) => format!("certificate {name}"),
+    }
+}
+
+/// The caller for scripts, and what else there is to say.
+fn of<const N: usize>(caller: &Principal, more: [(&str, Value); N]) -> Value {
+    let (kind, issuer) = match caller.identity.kind() {
+        IdentityKind::Key(_) => ("key", None),
+        IdentityKind::Token { issuer, .. } => ("subject", Some(issuer)),
+        IdentityKind::Certificate(_) => ("certificate", None),
+    };
+    let name = (kind, json!(client_id(caller.identity.kind())));
+    let issuer = issuer.map(|issuer| ("issuer", json!(issuer)));
+    let members = [("org", json!(caller.org)), name].into_iter().chain(issuer).chain(more);
+    members.map(|(member, value)| (member.to_owned(), value)).collect::<Map<_, _>>().into()
+}
+
+/// Refuses the name of a limit that does not count calls of this caller.
+fn unknown(limit: &str, caller: &Principal, standings: &[Standing]) -> Result<(), Refusal> {
     let mut known: Vec<&str> =
         standings.iter().map(|standing| standing.quota.name.as_str()).collect();
     known.dedup();
@@ -104,11 +163,11 @@ fn unknown(limit: &str, standings: &[Standing]) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::new(
-        format!("nothing is drawn from a limit {limit} by this key"),
+        format!("nothing is drawn from a limit {limit} by {}", named(caller)),
         "the active policy",
     )
     .expected(format!("one of {}", known.join(", ")))
-    .next("portcullis limits show ID"))
+    .next("portcullis limits show, with the same caller"))
 }
 
 /// Every window that calls of `principal` draw from; of those kept per connector or tool, the ones that
@@ -141,7 +200,7 @@ fn windows(
 ) -> Result<Vec<(Quota, Partition)>, Refusal> {
     let prefix = limit.prefix(principal);
     let names = match limit.is_per_target() {
-        true => store.names_with(prefix.as_str())?,
+        true => store.names_with(&prefix)?,
         false => vec![prefix.to_string()],
     };
     let windows = names.iter().filter_map(|name| {
@@ -153,7 +212,7 @@ fn windows(
         let called =
             Called { connector: &connector, tool: value("tool").unwrap_or_default(), bytes: 0 };
         let quota = limit.quota(principal, &called, 0);
-        // Another key's, whose id starts like this one's.
+        // Another caller's, whose name starts like this one's.
         (quota.window.key.as_str() == name).then_some((quota, of))
     });
     Ok(windows.collect())

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use portcullis_redis_lua::Value;
-use redis::cluster::{ClusterClient, ClusterConnection};
-use redis::{Client, ConnectionLike, FromRedisValue};
+use redis::cluster::{ClusterClient, ClusterConnection, ClusterPipeline};
+use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::{Client, Cmd, ConnectionLike, FromRedisValue, Pipeline};
 // Linked for its cryptography provider: the Redis client takes the only one there is.
 use rustls as _;
 
@@ -41,7 +42,7 @@ pub(crate) struct Node {
 pub(crate) enum Topology {
     /// All keys are in one place: a transaction may span any of them.
     Server,
-    /// Every hash tag is a place of its own: a transaction spans one.
+    /// Every hash tag is a place of its own: there are no transactions, and a script spans one tag.
     Cluster,
 }
 
@@ -88,23 +89,65 @@ impl Link {
     }
 
     /// One command, and its reply as the type that is wanted.
-    pub(crate) fn query<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, Refusal> {
+    pub(crate) fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Refusal> {
         let reply = command.query(self.channel());
         reply.map_err(|error| self.unavailable(&error))
     }
 
-    /// Several commands in one go. In a Cluster all their keys must have one hash tag.
-    pub(crate) fn pipeline<T: FromRedisValue>(
+    /// A transaction. Only on a server of its own: the client library knows none in a Cluster, where scripts do its work.
+    pub(crate) fn transaction<T: FromRedisValue>(
         &mut self,
-        pipeline: &redis::Pipeline,
+        transaction: &Pipeline,
     ) -> Result<T, Refusal> {
-        let reply = pipeline.query(self.channel());
+        let reply = transaction.query(self.channel());
+        reply.map_err(|error| self.unavailable(&error))
+    }
+
+    /// Several commands in one go, each with a key of its own, wherever that is; their replies in the same order.
+    pub(crate) fn all<T: FromRedisValue>(&mut self, commands: Vec<Cmd>) -> Result<Vec<T>, Refusal> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let replies = match &mut self.channel {
+            Channel::Server(server) => {
+                let mut pipeline = Pipeline::with_capacity(commands.len());
+                for command in commands {
+                    pipeline.add_command(command);
+                }
+                pipeline.query(server.as_mut())
+            }
+            Channel::Cluster(cluster) => {
+                let mut pipeline = ClusterPipeline::with_capacity(commands.len());
+                for command in commands {
+                    pipeline.add_command(command);
+                }
+                pipeline.query(cluster)
+            }
+        };
+        replies.map_err(|error| self.unavailable(&error))
+    }
+
+    /// One command that names no key, to whichever server has `key`.
+    pub(crate) fn query_beside<T: FromRedisValue>(
+        &mut self,
+        key: &str,
+        command: &Cmd,
+    ) -> Result<T, Refusal> {
+        let reply = match &mut self.channel {
+            Channel::Server(server) => command.query(server.as_mut()),
+            Channel::Cluster(cluster) => {
+                let place = Route::with_key(key, SlotAddr::Master);
+                let place = SingleNodeRoutingInfo::SpecificNode(place);
+                let reply = cluster.route_command(command, RoutingInfo::SingleNode(place));
+                reply.and_then(|reply| Ok(redis::from_redis_value(reply)?))
+            }
+        };
         reply.map_err(|error| self.unavailable(&error))
     }
 
     /// One command as words, and its reply whatever it is, an error of the script included.
     pub(crate) fn words(&mut self, words: &[Vec<u8>]) -> Result<Value, Refusal> {
-        let mut command = redis::Cmd::new();
+        let mut command = Cmd::new();
         for word in words {
             command.arg(word.as_slice());
         }

@@ -12,7 +12,7 @@ use crate::document::Document;
 use crate::moment::Seconds;
 use crate::report::{LocatedFault, Refusal, Report, Verdict, table};
 use crate::scribe::Scribe;
-use crate::store::{Activation, Move, Store, Verb};
+use crate::store::{Activation, Move, Store, Topology, Verb};
 
 /// How far back a rollback without `--to` looks.
 const REMEMBERED: u32 = 1_000;
@@ -45,6 +45,7 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
     })?;
     let scribe = Scribe::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
+    fits(&policy, &document.place, &store)?;
     store.put_policy(&version, &document.value)?;
     let organisations = policy.organisations.iter().cloned().collect();
     let change = Change { version, scribe, verb: Verb::Push, organisations };
@@ -121,12 +122,30 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
             })?,
         };
         let policy = compiled(&version, store)?;
+        fits(&policy, &format!("policy {version}"), store)?;
         if args.reason.is_none() {
             scribe.reason = format!("back from {}", current.version);
         }
         let organisations = policy.organisations.into_iter().collect();
         Change { version, scribe: scribe.clone(), verb: Verb::Rollback, organisations }
             .carry_out(store)
+    })
+}
+
+/// Refuses what the gateways could not use with this Redis: they would go on with the policy before, or serve nobody.
+fn fits(policy: &Policy, place: &str, store: &Store) -> Result<(), Refusal> {
+    let global = match store.topology() {
+        Topology::Server => None,
+        Topology::Cluster => policy.global_limit(),
+    };
+    global.map_or(Ok(()), |limit| {
+        let found = format!("{} counts over all organisations", limit.name);
+        Err(Refusal::new(found, place)
+            .expected(
+                "no limit per global in a Redis Cluster: what organisations share is in another place than what is \
+                 theirs, and no step can draw from both or neither; nothing was changed",
+            )
+            .next("per: [org], with a share for each; or one Redis server for all. docs/limits.md says why"))
     })
 }
 

@@ -6,6 +6,7 @@
 use portcullis_core::approval::{self, Waiting};
 use portcullis_core::audit::{AdminEntry, Chain, Deed};
 use portcullis_core::auth::record::KeyRecord;
+use portcullis_core::auth::{IdentityKind, Principal};
 use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Map, Value, json};
 
@@ -63,19 +64,24 @@ impl Scribe {
         chain(org, last).append_deed(&entry)
     }
 
-    /// The line that follows `last` and tells what of the windows of `record`'s key was changed.
+    /// The line that follows `last` and tells what of the windows of `caller` was changed.
     pub(crate) fn of_limits(
         &self,
         deed: Deed,
-        record: &KeyRecord,
+        caller: &Principal,
         changes: Map<String, Value>,
         last: Option<&[u8]>,
     ) -> String {
-        let mut entry = self.entry(deed, &record.org);
-        entry.api_key_id = Some(record.id.to_string());
-        entry.principal = Some(record.name.clone());
+        let mut entry = self.entry(deed, &caller.org);
+        match caller.identity.kind() {
+            IdentityKind::Key(id) => entry.api_key_id = Some(id.to_string()),
+            IdentityKind::Token { subject: name, .. } | IdentityKind::Certificate(name) => {
+                entry.client_id = Some(name.clone());
+            }
+        }
+        entry.principal = Some(caller.name.clone());
         entry.changes = changes;
-        chain(&record.org, last).append_deed(&entry)
+        chain(&caller.org, last).append_deed(&entry)
     }
 
     /// The line that follows `last` and tells what is denied now, or no longer.

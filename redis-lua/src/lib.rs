@@ -42,6 +42,7 @@ mod admit;
 mod approval;
 mod bind;
 mod keys;
+mod noted;
 mod put_policy;
 mod record;
 mod script;
@@ -51,10 +52,11 @@ pub use admit::{Admit, AdmitReply, Alert, Expected, Guard, GuardState, Use, Wind
 pub use approval::{ApprovalKey, ApprovalReply, Decide, DecideReply, Decision, GRANTED};
 pub use bind::{Bind, BindReply};
 pub use keys::{Key, Scope};
+pub use noted::{DenialState, Forget, Note, NotedReply, PutDenial};
 pub use put_policy::{PutPolicy, PutPolicyReply};
 pub use record::{PutRecord, PutRecordReply};
 pub use script::{
-    ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, PUT_POLICY, PUT_RECORD, SCRIPTS, Script,
-    ScriptCall, USE_APPROVAL,
+    ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, FORGET, PUT_DENIAL, PUT_POLICY, PUT_RECORD,
+    SCRIPTS, Script, ScriptCall, USE_APPROVAL,
 };
 pub use value::{ReplyError, Value};

@@ -51,9 +51,32 @@ pub static DECIDE_APPROVAL: Script = Script {
     sha1: include_str!("../scripts/decide_approval.lua.sha1").trim_ascii(),
 };
 
+/// Denies something, or takes a denial back, and its entry in the admin chain.
+pub static PUT_DENIAL: Script = Script {
+    name: "put_denial",
+    source: include_str!("../scripts/put_denial.lua"),
+    sha1: include_str!("../scripts/put_denial.lua.sha1").trim_ascii(),
+};
+
+/// Removes windows, and writes the entry in the admin chain that tells of it.
+pub static FORGET: Script = Script {
+    name: "forget",
+    source: include_str!("../scripts/forget.lua"),
+    sha1: include_str!("../scripts/forget.lua.sha1").trim_ascii(),
+};
+
 /// Every script of this crate.
-pub static SCRIPTS: [&Script; 7] =
-    [&ADMIT, &BIND, &PUT_RECORD, &PUT_POLICY, &ASK_APPROVAL, &USE_APPROVAL, &DECIDE_APPROVAL];
+pub static SCRIPTS: [&Script; 9] = [
+    &ADMIT,
+    &BIND,
+    &PUT_RECORD,
+    &PUT_POLICY,
+    &PUT_DENIAL,
+    &FORGET,
+    &ASK_APPROVAL,
+    &USE_APPROVAL,
+    &DECIDE_APPROVAL,
+];
 
 /// A Lua script and the digest by which Redis knows it.
 #[derive(Debug, PartialEq, Eq)]

@@ -286,7 +286,8 @@ fn seeded_valkey(options: &StackOptions) -> Result<Seeded> {
             let [first, further @ ..] = nodes;
             further_valkeys.extend(further);
             let operator = Operator::new(&artifacts.cli, &first.url());
-            (first, through_proxy("cluster.yaml", &users), operator)
+            let settings = through_proxy("cluster.yaml", &users).set("REDIS_SHARDED", true);
+            (first, settings, operator)
         }
     };
     operator.push_policy(&options.policy, "the first policy of this stack")?;

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use portcullis_stack::Topology;
 use portcullis_tests::organisation::{DEMO, Organisation};
+use portcullis_tests::tokens::Mint;
+use portcullis_tests::world::topology_of_this_run;
 use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
 use serde_json::{Value, json};
 
@@ -16,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         single_key_may_have_a_limit_of_its_own,
         bytes_of_requests_are_counted,
         global_window_is_shared_by_organisations,
+        operator_sees_what_a_caller_has_drawn_and_forgets_it,
     ]
 }
 
@@ -214,6 +218,12 @@ fn global_window_is_shared_by_organisations(world: &World<'_>) {
     };
     let mut policy = first.standard_policy();
     limit(&mut policy);
+    if topology_of_this_run() == Topology::Cluster {
+        // There is no such window there; redis_places has what happens then.
+        let refusal = first.push_refused(&policy);
+        assert_eq!(refusal["found"], format!("limits.{name} counts over all organisations"));
+        return;
+    }
     first.push(&policy);
     let second = Organisation::with_policy(world.stack(), limit);
     let keys = [first.key("analyst").key, second.key("analyst").key];
@@ -222,4 +232,44 @@ fn global_window_is_shared_by_organisations(world: &World<'_>) {
     assert_eq!(statuses, [200, 200, 200, 200, 200, 429, 429]);
     let refused = metrics(&first, &keys[0]);
     assert_eq!(refused.message()["error"]["data"]["limit"], format!("limits.{name}"));
+}
+
+// Proves: X9, C7
+fn operator_sees_what_a_caller_has_drawn_and_forgets_it(world: &World<'_>) {
+    let mint = Mint::of(world.stack());
+    // Several organisations: in a Cluster they are on different nodes.
+    for _ in 0..4 {
+        let org = Organisation::with_policy(world.stack(), |policy| {
+            policy["limits"] = json!({
+                "storm": {"limit": 2, "window": "1h", "per": ["key", "tool"]},
+                "company": {"limit": 100, "window": "1h", "per": ["org"]},
+            });
+        });
+        let key = org.key("analyst");
+        let token = mint.token(&org.name, json!({"sub": "agent-7"}));
+        let mapped = ["--org", &org.name, "--role", "analyst", "--tier", "wide"];
+        let subject = [&["--subject", "agent-7", "--issuer", mint.issuer()], &mapped[..]].concat();
+        for (credential, caller) in [(&key.key, vec![key.id.as_str()]), (&token, subject)] {
+            let limits = |verb: &str, more: &[&str]| {
+                let all = [&["limits", verb], more, caller.as_slice()].concat();
+                org.operator.json(&all).unwrap()
+            };
+            let used = |limit: &str| {
+                let shown = limits("show", &[]);
+                let windows = shown["windows"].as_array().unwrap().clone();
+                windows.iter().find(|one| one["limit"] == limit).map(|one| one["used"].clone())
+            };
+            assert_eq!(used("limits.storm"), None, "no tool was called");
+            let statuses = || [(); 3].map(|()| metrics(&org, credential).status());
+            assert_eq!(statuses(), [200, 200, 429]);
+            assert_eq!(used("limits.storm"), Some(json!(2)));
+            let company = used("limits.company");
+            assert_eq!(limits("reset", &["--reason", "a test"])["changed"], true);
+            assert_eq!(used("limits.storm"), None);
+            assert_eq!(used("limits.company"), company, "others share it");
+            assert_eq!(statuses(), [200, 200, 429], "from the next request on");
+        }
+        let verified = ["audit", "verify", "--admin", "--org", &org.name];
+        assert_eq!(org.operator.json(&verified).unwrap()["intact"], true);
+    }
 }

@@ -167,7 +167,7 @@ fn now() -> u64 {
 
 /// When calls were admitted, in Valkey's own microseconds.
 fn admissions(world: &World<'_>, org: &Organisation) -> Vec<u64> {
-    let client = redis::Client::open(world.stack().valkey.url()).expect("its URL");
+    let client = redis::Client::open(world.stack().valkey_of(&org.name).url()).expect("its URL");
     let mut connection = client.get_connection().expect("Valkey");
     let key = format!("portcullis:{{{0}}}:window:limits.history:org={0}", org.name);
     let list: Vec<u64> =

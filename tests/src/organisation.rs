@@ -84,11 +84,26 @@ impl Organisation {
 
     /// Makes `policy` the active one, for the next request on; what the CLI says about it.
     pub fn push(&self, policy: &Value) -> Value {
-        let file = self.dir.join(format!("policy-{}.json", self.name));
-        fs::write(&file, policy.to_string()).expect("write the policy");
+        let file = self.file(policy);
         self.operator
             .push_policy(&file, "a test wants it")
             .unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// What the CLI says about a policy that it does not take.
+    pub fn push_refused(&self, policy: &Value) -> Value {
+        let file = self.file(policy);
+        let push = ["policy", "push", &file.to_string_lossy(), "--reason", "r", "--output", "json"];
+        let output = self.operator.run(&push).unwrap_or_else(|fault| panic!("{fault}"));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let refusal: Value = serde_json::from_slice(&output.stderr).expect("one JSON document");
+        refusal["error"].clone()
+    }
+
+    fn file(&self, policy: &Value) -> PathBuf {
+        let file = self.dir.join(format!("policy-{}.json", self.name));
+        fs::write(&file, policy.to_string()).expect("write the policy");
+        file
     }
 
     /// A key of that role in tier `wide`.

@@ -1,21 +1,51 @@
 //! `portcullis limits`: its arguments.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
+use portcullis_core::id::{KeyId, OrgId, PolicyName};
 
-use super::{ShowKeyArgs, line};
+use super::{key_id, line, org, policy_name};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LimitsCommand {
-    /// What calls of a key draw from, what of it is used, and when it comes back.
-    Show(ShowKeyArgs),
-    /// Forget what a key has drawn: from its own windows, or from those of one limit.
+    /// What calls of somebody draw from, what of it is used, and when it comes back.
+    Show(CallerArgs),
+    /// Forget what somebody has drawn: from their own windows, or from those of one limit.
     Reset(ResetArgs),
+}
+
+/// Whose windows: a key's, or those of somebody who has none. What a token or certificate is mapped to,
+/// no record says.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("caller").required(true).args(["id", "subject", "certificate"])))]
+pub(crate) struct CallerArgs {
+    /// Id of a key: the third part of pck_ORG_ID_….
+    #[arg(value_parser = key_id)]
+    pub(crate) id: Option<KeyId>,
+    /// Subject of tokens, by its `sub`: the `client_id` of audit entries.
+    #[arg(long, value_name = "SUB", value_parser = line)]
+    #[arg(requires_all = ["issuer", "org", "role", "tier"])]
+    pub(crate) subject: Option<String>,
+    /// Issuer of the tokens: their exact `iss`.
+    #[arg(long, value_name = "ISS", value_parser = line, requires = "subject")]
+    pub(crate) issuer: Option<String>,
+    /// Holder of a client certificate, by the name that it was mapped to: the `client_id` of audit entries.
+    #[arg(long, value_name = "NAME", value_parser = line, requires_all = ["org", "role", "tier"])]
+    pub(crate) certificate: Option<String>,
+    /// Organisation; that of a key is looked for if not given.
+    #[arg(long, value_parser = org)]
+    pub(crate) org: Option<OrgId>,
+    /// Role of who has no key, as audit entries have it.
+    #[arg(long, value_parser = policy_name, conflicts_with = "id")]
+    pub(crate) role: Option<PolicyName>,
+    /// Tier of who has no key: the second part of names such as tiers.free.calls in `RateLimit-Policy`.
+    #[arg(long, value_parser = policy_name, conflicts_with = "id")]
+    pub(crate) tier: Option<PolicyName>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ResetArgs {
     #[command(flatten)]
-    pub(crate) key: ShowKeyArgs,
+    pub(crate) caller: CallerArgs,
     /// Only this limit, such as limits.month. Windows that other callers share are reset only by name.
     #[arg(long, value_name = "NAME", value_parser = line)]
     pub(crate) limit: Option<String>,

@@ -22,7 +22,7 @@ pub(crate) use key::{
 };
 pub(crate) use rules::{ApproveCommand, ApproveListArgs, DecideArgs, ExplainArgs};
 
-pub(crate) use limits::{LimitsCommand, ResetArgs};
+pub(crate) use limits::{CallerArgs, LimitsCommand, ResetArgs};
 
 use crate::report::Refusal;
 use crate::token::TokenCommand;
@@ -86,7 +86,7 @@ pub(crate) enum Command {
     /// Check policy documents, activate them, go back to an earlier one.
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// What keys have drawn from their windows; forgetting it.
+    /// What callers have drawn from their windows; forgetting it.
     #[command(subcommand)]
     Limits(LimitsCommand),
     /// Deny access tokens, or all of a subject; allow them again.

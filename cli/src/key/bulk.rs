@@ -14,7 +14,7 @@ use crate::args::{RotateArgs, Session, ShowKeyArgs};
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report, Verdict, progress, table};
 use crate::scribe::Scribe;
-use crate::store::{Store, Stored};
+use crate::store::Store;
 
 /// A key that is due.
 struct Due {
@@ -63,18 +63,15 @@ fn due(store: &mut Store, args: &RotateArgs, now: Seconds) -> Result<Vec<Due>, R
     };
     let mut due = Vec::new();
     for org in organisations {
-        for id in store.record_ids(&org)? {
-            match store.record_or_fault(&org, &id)? {
-                Some(Ok(Stored { record, .. })) if is_due(&record) => due.push(Due {
-                    org: record.org.clone(),
-                    since: record.current_since(),
-                    id: record.id,
-                    name: record.name,
-                }),
-                // `key list` names those that cannot be read.
-                _ => {}
-            }
-        }
+        // `key list` names those that cannot be read.
+        let records = store.records(&org)?.into_iter().filter_map(|listed| listed.stored.ok());
+        let records = records.map(|stored| stored.record).filter(is_due);
+        due.extend(records.map(|record| Due {
+            org: record.org.clone(),
+            since: record.current_since(),
+            id: record.id,
+            name: record.name,
+        }));
     }
     Ok(due)
 }

@@ -36,11 +36,11 @@ impl Active {
         &self.policy
     }
 
-    pub(super) fn knows_role(&self, role: &PolicyName) -> Result<(), Refusal> {
+    pub(crate) fn knows_role(&self, role: &PolicyName) -> Result<(), Refusal> {
         self.knows("role", role, self.policy.roles.keys())
     }
 
-    pub(super) fn knows_tier(&self, tier: &PolicyName) -> Result<(), Refusal> {
+    pub(crate) fn knows_tier(&self, tier: &PolicyName) -> Result<(), Refusal> {
         self.knows("tier", tier, self.policy.tiers.keys())
     }
 

@@ -7,7 +7,7 @@ use super::view::{details, last_used, rfc3339, status, view, warnings};
 use crate::args::{ListArgs, Session, ShowKeyArgs};
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report, table};
-use crate::store::{Store, Stored, Used};
+use crate::store::{Listed, Store, Stored, Used};
 
 const HEADER: [&str; 10] =
     ["ID", "ORG", "NAME", "ROLE", "TIER", "STATUS", "EXPIRES", "ISSUED", "BY", "LAST USED"];
@@ -23,11 +23,10 @@ pub(crate) fn list(session: &Session, args: &ListArgs) -> Result<Report, Refusal
     // A record that cannot be read hides nobody else's.
     let mut unreadable = Vec::new();
     for org in &organisations {
-        for id in store.record_ids(org)? {
-            match store.record_or_fault(org, &id)? {
-                None => {}
-                Some(Ok(stored)) => keys.push((stored, store.used(org, &id)?)),
-                Some(Err(fault)) => unreadable.push((org.clone(), id, fault)),
+        for Listed { id, stored, used } in store.records(org)? {
+            match stored {
+                Ok(stored) => keys.push((stored, used)),
+                Err(fault) => unreadable.push((org.clone(), id, fault)),
             }
         }
     }

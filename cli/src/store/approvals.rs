@@ -53,9 +53,6 @@ impl Store {
     /// Writes a decision and the entry that tells of it, or neither.
     pub(crate) fn decide(&mut self, decide: &Decide<'_>) -> Result<DecideReply, Refusal> {
         let reply = self.run(&decide.call())?;
-        Decide::decode(reply).map_err(|error| {
-            Refusal::new(error.to_string(), self.link.place())
-                .expected("Redis 7 or Valkey, and a user who may run scripts")
-        })
+        Decide::decode(reply).map_err(|error| self.unscripted(&error))
     }
 }

@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::id::{KeyId, OrgId};
 use portcullis_redis_lua::{Expected, Key, PutRecord, PutRecordReply};
+use redis::Cmd;
 
 use super::Store;
 use crate::report::Refusal;
+
+/// So many records are asked for at once.
+const PAGE: usize = 500;
 
 /// A record and the revision it was read at.
 #[derive(Clone)]
@@ -21,6 +25,13 @@ pub(crate) struct Unreadable {
     /// The name of the Redis key.
     pub(crate) place: String,
     pub(crate) fault: String,
+}
+
+/// One of all records of an organisation.
+pub(crate) struct Listed {
+    pub(crate) id: KeyId,
+    pub(crate) stored: Result<Stored, Unreadable>,
+    pub(crate) used: Used,
 }
 
 /// What became of a record that was to be written.
@@ -50,25 +61,33 @@ impl Store {
     }
 
     /// The record, if there is one, or what is wrong with it.
-    pub(crate) fn record_or_fault(
+    fn record_or_fault(
         &mut self,
         org: &OrgId,
         id: &KeyId,
     ) -> Result<Option<Result<Stored, Unreadable>>, Refusal> {
-        let key = Key::record(org.as_str(), id.as_str());
-        let (rev, doc): (Option<String>, Option<Vec<u8>>) =
-            self.query(redis::cmd("HMGET").arg(key.as_str()).arg(&["rev", "doc"]))?;
-        let (Some(rev), Some(doc)) = (rev, doc) else {
-            return Ok(None);
-        };
-        Ok(Some(match KeyRecord::parse(&doc) {
-            Ok(record) => Ok(Stored { rev, record }),
-            Err(fault) => Err(Unreadable { place: key.to_string(), fault: fault.to_string() }),
-        }))
+        let fields = self.query(&record_fields(org, id))?;
+        Ok(read(org, id, fields))
+    }
+
+    /// Every record of an organisation by its id, and when its secrets were last used.
+    pub(crate) fn records(&mut self, org: &OrgId) -> Result<Vec<Listed>, Refusal> {
+        let mut listed = Vec::new();
+        for ids in self.record_ids(org)?.chunks(PAGE) {
+            let records = ids.iter().map(|id| record_fields(org, id)).collect();
+            let records: Vec<Fields> = self.link.all(records)?;
+            let used = ids.iter().map(|id| used_fields(org, id)).collect();
+            let used: Vec<Used> = self.link.all(used)?;
+            let both = ids.iter().zip(records).zip(used);
+            listed.extend(both.filter_map(|((id, fields), used)| {
+                Some(Listed { id: id.clone(), stored: read(org, id, fields)?, used })
+            }));
+        }
+        Ok(listed)
     }
 
     /// The ids of an organisation's records, sorted.
-    pub(crate) fn record_ids(&mut self, org: &OrgId) -> Result<Vec<KeyId>, Refusal> {
+    fn record_ids(&mut self, org: &OrgId) -> Result<Vec<KeyId>, Refusal> {
         let key = Key::record_index(org.as_str());
         let ids: Vec<String> = self.query(redis::cmd("SMEMBERS").arg(key.as_str()))?;
         let mut ids: Vec<_> = ids.iter().filter_map(|id| KeyId::new(id)).collect();
@@ -92,14 +111,35 @@ impl Store {
         match put.decode(reply) {
             Ok(PutRecordReply::Written { rev }) => Ok(Written::As { rev }),
             Ok(PutRecordReply::Conflict { rev }) => Ok(Written::Conflict { rev }),
-            Err(error) => Err(Refusal::new(error.to_string(), self.link.place())
-                .expected("Redis 7 or Valkey, and a user who may run scripts")),
+            Err(error) => Err(self.unscripted(&error)),
         }
     }
 
     /// When each secret of a key was last used, a minute late at most.
     pub(crate) fn used(&mut self, org: &OrgId, id: &KeyId) -> Result<Used, Refusal> {
-        let key = Key::used(org.as_str(), id.as_str());
-        self.query(redis::cmd("HGETALL").arg(key.as_str()))
+        self.query(&used_fields(org, id))
     }
+}
+
+/// `rev` and `doc`, as far as they are there.
+type Fields = (Option<String>, Option<Vec<u8>>);
+
+fn record_fields(org: &OrgId, id: &KeyId) -> Cmd {
+    let mut command = redis::cmd("HMGET");
+    command.arg(Key::record(org.as_str(), id.as_str()).as_str()).arg(&["rev", "doc"]);
+    command
+}
+
+fn used_fields(org: &OrgId, id: &KeyId) -> Cmd {
+    let mut command = redis::cmd("HGETALL");
+    command.arg(Key::used(org.as_str(), id.as_str()).as_str());
+    command
+}
+
+fn read(org: &OrgId, id: &KeyId, (rev, doc): Fields) -> Option<Result<Stored, Unreadable>> {
+    let (rev, doc) = rev.zip(doc)?;
+    Some(KeyRecord::parse(&doc).map(|record| Stored { rev, record }).map_err(|fault| Unreadable {
+        place: Key::record(org.as_str(), id.as_str()).to_string(),
+        fault: fault.to_string(),
+    }))
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns the commands sent over [`Link`]. Key names and scripts are `redis-lua`'s; what a record says
 //! is the core's. Each change is atomic together with the entry that tells of it: a record by
-//! `put_record.lua`, the active policy by one `MULTI` under a `WATCH` of what it was decided on. In a
-//! Cluster, where no transaction spans organisations, each of them is moved by `put_policy.lua`.
+//! `put_record.lua` and the scripts beside it, the active policy by one `MULTI` under a `WATCH` of what it was
+//! decided on. In a Cluster, where no transaction spans organisations, each of them is moved by `put_policy.lua`.
 
 mod admin;
 mod approvals;
@@ -15,15 +15,16 @@ mod windows;
 use std::time::Duration;
 
 use portcullis_core::id::OrgId;
-use portcullis_redis_lua::{Key, ScriptCall, Value};
-use redis::{FromRedisValue, Pipeline};
+use portcullis_redis_lua::{Key, NotedReply, ReplyError, ScriptCall, Value};
+use redis::FromRedisValue;
 
 pub(crate) use approvals::Approval;
-pub(crate) use keys::{Stored, Used, Written};
+pub(crate) use keys::{Listed, Stored, Used, Written};
 pub(crate) use policies::{Activation, Move, Verb};
 
 use crate::args::Session;
-use crate::link::{Link, Node, Topology};
+pub(crate) use crate::link::Topology;
+use crate::link::{Link, Node};
 use crate::random::below;
 use crate::report::Refusal;
 
@@ -64,7 +65,8 @@ impl Store {
         self.link.nodes()
     }
 
-    fn topology(&self) -> Topology {
+    /// One server, or a Cluster.
+    pub(crate) fn topology(&self) -> Topology {
         self.link.topology()
     }
 
@@ -117,7 +119,18 @@ impl Store {
         self.link.query(command)
     }
 
-    fn pipeline<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> Result<T, Refusal> {
-        self.link.pipeline(pipeline)
+    /// Runs a script that makes a change and notes it; whether nobody else was faster.
+    fn noted(&mut self, call: &ScriptCall) -> Result<bool, Refusal> {
+        let reply = self.run(call)?;
+        match NotedReply::decode(reply) {
+            Ok(NotedReply::Done) => Ok(true),
+            Ok(NotedReply::Conflict) => Ok(false),
+            Err(error) => Err(self.unscripted(&error)),
+        }
+    }
+
+    fn unscripted(&self, error: &ReplyError) -> Refusal {
+        Refusal::new(error.to_string(), self.link.place())
+            .expected("Redis 7 or Valkey, and a user who may run scripts")
     }
 }

@@ -7,8 +7,7 @@ use portcullis_core::policy::Activation as Activated;
 use portcullis_redis_lua::{Key, PutPolicy, PutPolicyReply};
 use serde::{Deserialize, Serialize};
 
-use super::Store;
-use crate::link::Topology;
+use super::{Store, Topology};
 use crate::report::Refusal;
 
 /// One line of the policy history.
@@ -195,7 +194,7 @@ impl Store {
                     change.cmd("RPUSH").arg(Key::admin(org.as_str()).as_str()).arg(entry).ignore();
                 }
                 change.cmd("LPUSH").arg(history.as_str()).arg(noted).ignore();
-                self.pipeline(&change)
+                self.link.transaction(&change)
             }
             Topology::Cluster => {
                 for one in moves {

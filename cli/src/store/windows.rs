@@ -1,20 +1,22 @@
 //! Windows: what is drawn, and forgetting it.
 
 use portcullis_core::id::OrgId;
-use portcullis_redis_lua::{Admit, AdmitReply, Key, Window, WindowState};
+use portcullis_redis_lua::{Admit, AdmitReply, Forget, Key, Note, Window, WindowState};
 
 use super::Store;
 use crate::report::Refusal;
 
 impl Store {
-    /// The names of keys that start with `prefix`, sorted. Reads through all keys there are.
-    pub(crate) fn names_with(&mut self, prefix: &str) -> Result<Vec<String>, Refusal> {
+    /// The names of keys that start with `prefix`, sorted. Reads through all keys of the server that has
+    /// them; a prefix with a hash tag is in one place in a Cluster, too.
+    pub(crate) fn names_with(&mut self, prefix: &Key) -> Result<Vec<String>, Refusal> {
         let (mut names, mut cursor) = (Vec::new(), 0_u64);
         loop {
             // No part of a key's name can hold a `*` or what else would be a pattern.
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(1_000);
-            let (next, mut found): (u64, Vec<String>) = self.query(&scan)?;
+            let (next, mut found): (u64, Vec<String>) =
+                self.link.query_beside(prefix.as_str(), &scan)?;
             names.append(&mut found);
             cursor = next;
             if cursor == 0 {
@@ -39,30 +41,20 @@ impl Store {
             Ok(AdmitReply::Moved(_)) => {
                 Err(Refusal::new("an admission without guards moved", self.link.place()))
             }
-            Err(error) => Err(Refusal::new(error.to_string(), self.link.place())
-                .expected("Redis 7 or Valkey, and a user who may run scripts")),
+            Err(error) => Err(self.unscripted(&error)),
         }
     }
 
-    /// From here on, another entry in the organisation's admin chain makes [`Store::forget`] come to
-    /// nothing.
-    pub(crate) fn watch_chain(&mut self, org: &OrgId) -> Result<(), Refusal> {
-        self.query(redis::cmd("WATCH").arg(Key::admin(org.as_str()).as_str()))
-    }
-
-    /// Removes `keys` and writes the entry that tells of it, in one step; nothing, if somebody else
-    /// wrote an entry meanwhile.
+    /// Removes `keys` and writes the entry that tells of it and follows `last_entry`, in one step; nothing, if
+    /// somebody else wrote an entry meanwhile.
     pub(crate) fn forget(
         &mut self,
         keys: &[&Key],
         org: &OrgId,
-        entry: &str,
+        (last_entry, entry): (Option<&[u8]>, &str),
     ) -> Result<Option<()>, Refusal> {
-        let mut change = redis::pipe();
-        change.atomic();
-        let names: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
-        change.cmd("DEL").arg(names).ignore();
-        change.cmd("RPUSH").arg(Key::admin(org.as_str()).as_str()).arg(entry).ignore();
-        self.pipeline(&change)
+        let note = Note { last_entry, entry };
+        let forget = Forget { org: org.as_str(), keys, note };
+        Ok(self.noted(&forget.call())?.then_some(()))
     }
 }

@@ -1,7 +1,8 @@
 //! `limits`: what a key has drawn, and forgetting it. Draws are made as the filter makes them: by the
 //! admission script, from the windows that the core says.
 
-use portcullis_core::id::PolicyName;
+use portcullis_core::auth::{IdentityKind, Narrowing, Principal, Scopes};
+use portcullis_core::id::{OrgId, PolicyName};
 use portcullis_core::json;
 use portcullis_core::limit::Called;
 use portcullis_core::policy;
@@ -37,10 +38,13 @@ fn operator() -> (Operator, [String; 2]) {
 
 /// A call of `tool` with the key `id`, as far as Redis sees it; whether it was admitted.
 fn call(operator: &Operator, id: &str, tool: &str) -> bool {
+    call_of(operator, &record(operator, "acme", id).1.principal(), tool)
+}
+
+fn call_of(operator: &Operator, principal: &Principal, tool: &str) -> bool {
     let policy = policy::compile(&json::parse_strict(POLICY.as_bytes()).unwrap()).unwrap();
     let connector = PolicyName::new("demo").unwrap();
-    let principal = record(operator, "acme", id).1.principal();
-    let quotas = Called { connector: &connector, tool, bytes: 1 }.quotas(&policy, &principal);
+    let quotas = Called { connector: &connector, tool, bytes: 1 }.quotas(&policy, principal);
     let windows = quotas.into_iter().map(|quota| quota.window).collect();
     let admit = Admit { guards: vec![], windows, used: None };
     let reply = valkey::run(&mut operator.redis(), &admit.call());
@@ -136,7 +140,10 @@ fn reset_forgets_what_is_the_keys_own_and_says_so_in_the_admin_chain() {
     assert_eq!(keys.len(), 1, "the alert of the new count was raised");
 
     let refusal = reset(&["--limit", "limits.admins"]).refusal();
-    assert_eq!(refusal["found"], "nothing is drawn from a limit limits.admins by this key");
+    assert_eq!(
+        refusal["found"],
+        format!("nothing is drawn from a limit limits.admins by key {id}")
+    );
 
     let lines: Vec<String> = operator.redis().lrange(Key::admin("acme").as_str(), 0, -1).unwrap();
     let entries = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -154,4 +161,87 @@ fn reset_forgets_what_is_the_keys_own_and_says_so_in_the_admin_chain() {
     assert_eq!(resets[1]["changes"], json!({"limits.company": {"from": 60, "to": 0}}));
     let verified = operator.says(&["audit", "verify", "--admin"]).json();
     assert_eq!(verified["intact"], true);
+}
+
+/// Somebody with a token or a certificate.
+fn caller(identity: IdentityKind) -> Principal {
+    Principal {
+        org: OrgId::new("acme").unwrap(),
+        identity: identity.into(),
+        name: "agent".to_owned(),
+        role: PolicyName::new("analyst").unwrap(),
+        tier: PolicyName::new("free").unwrap(),
+        scopes: Scopes::Unknown,
+        narrowing: Narrowing::default(),
+    }
+}
+
+// Proves: X9, C7
+#[test]
+fn callers_without_a_key_are_named_as_in_the_audit_log() {
+    let (operator, _) = operator();
+    let issuer = "https://idp.example".to_owned();
+    let token = caller(IdentityKind::Token { issuer, subject: "agent-1".into() });
+    let certificate = caller(IdentityKind::Certificate("agent-1".into()));
+    assert!(call_of(&operator, &token, "query_users") && call_of(&operator, &token, "echo"));
+    assert!(call_of(&operator, &certificate, "echo"));
+
+    let mapped = ["--org", "acme", "--role", "analyst", "--tier", "free"];
+    let subject = ["--subject", "agent-1", "--issuer", "https://idp.example"];
+    let shown = |who: &[&str]| {
+        operator.says(&[&["limits", "show"], who, mapped.as_slice()].concat()).json()
+    };
+    let of_subject = shown(&subject);
+    assert_eq!(
+        (&of_subject["subject"], &of_subject["issuer"]),
+        (&json!("agent-1"), &json!("https://idp.example"))
+    );
+    assert_eq!(
+        used(&of_subject),
+        named(&[
+            ("tiers.free.calls", 2),
+            ("tiers.free.day", 31),
+            ("limits.all", 3),
+            ("limits.company", 32),
+            ("limits.storm echo", 1),
+            ("limits.storm query_users", 1),
+        ])
+    );
+    let of_certificate = shown(&["--certificate", "agent-1"]);
+    assert_eq!(of_certificate["certificate"], "agent-1");
+    assert_eq!(used(&of_certificate)[0], ("tiers.free.calls".to_owned(), 1), "another caller");
+
+    let reset = [&["limits", "reset", "--reason", "paid"], subject.as_slice(), &mapped].concat();
+    assert_eq!(operator.says(&reset).json()["changed"], true);
+    assert_eq!(used(&shown(&subject))[0], ("tiers.free.calls".to_owned(), 0));
+    assert_eq!(used(&shown(&["--certificate", "agent-1"]))[0].1, 1, "theirs is left");
+    let chain = Key::admin("acme");
+    let last: String = operator.redis().lindex(chain.as_str(), -1).unwrap();
+    let entry: Value = serde_json::from_str(&last).unwrap();
+    assert_eq!(
+        (&entry["action"], &entry["client_id"]),
+        (&json!("limits.reset"), &json!("agent-1"))
+    );
+    assert_eq!(entry.get("api_key_id"), None);
+    assert_eq!(operator.says(&["audit", "verify", "--admin"]).json()["intact"], true);
+}
+
+#[test]
+fn a_caller_without_a_key_needs_a_role_and_a_tier_of_the_policy() {
+    let (operator, [id, _]) = operator();
+    let show = |more: &[&str]| operator.says(&[&["limits", "show"], more].concat());
+    for incomplete in [
+        &[][..],
+        &["--subject", "a"],
+        &["--subject", "a", "--issuer", "i", "--org", "acme", "--role", "analyst"],
+        &["--certificate", "a", "--org", "acme"],
+        &[&id, "--tier", "free"],
+        &[&id, "--certificate", "a", "--org", "acme", "--role", "analyst", "--tier", "free"],
+    ] {
+        assert_eq!(show(incomplete).status, 2, "{incomplete:?}");
+    }
+    let mapped =
+        |role, tier| show(&["--certificate", "a", "--org", "acme", "--role", role, "--tier", tier]);
+    assert_eq!(mapped("analyst", "gold").refusal()["found"], "the policy has no tier gold");
+    assert_eq!(mapped("nobody", "free").refusal()["expected"], "one of admin, analyst");
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis_redis_lua::{
-    ADMIT, ASK_APPROVAL, BIND, Bind, BindReply, DECIDE_APPROVAL, Expected, Guard, Key, PUT_POLICY,
-    PUT_RECORD, Script, USE_APPROVAL, Value,
+    ADMIT, ASK_APPROVAL, BIND, Bind, BindReply, DECIDE_APPROVAL, Expected, FORGET, Guard, Key,
+    PUT_DENIAL, PUT_POLICY, PUT_RECORD, Script, USE_APPROVAL, Value,
 };
 
 use crate::ledger::{draw_from, window};
@@ -14,6 +14,9 @@ use crate::valkey::{Valkey, run, send};
 
 /// What the gateway sends itself, and what Envoy sends to a Cluster on its behalf.
 const SENT: [&str; 6] = ["ping", "get", "eval", "evalsha", "cluster|slots", "asking"];
+
+/// What the operator's tool runs.
+static OPERATORS: [&Script; 5] = [&PUT_RECORD, &PUT_POLICY, &PUT_DENIAL, &FORGET, &DECIDE_APPROVAL];
 
 fn users() -> Vec<Vec<String>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/redis/users.acl");
@@ -67,7 +70,7 @@ fn the_gateway_has_the_commands_of_its_scripts_and_no_others() {
 #[test]
 fn the_operator_has_the_commands_of_the_other_scripts() {
     let granted = granted("operator");
-    for command in [&PUT_RECORD, &PUT_POLICY, &DECIDE_APPROVAL].into_iter().flat_map(commands) {
+    for command in OPERATORS.into_iter().flat_map(commands) {
         assert!(granted.contains(&command), "{command}");
     }
 }

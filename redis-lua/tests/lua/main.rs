@@ -10,6 +10,7 @@ mod concurrency;
 mod cost;
 mod ledger;
 mod model;
+mod noted;
 mod put_policy;
 mod put_record;
 mod scripts;

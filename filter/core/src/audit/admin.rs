@@ -68,6 +68,9 @@ pub struct AdminEntry {
     /// Which key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_id: Option<String>,
+    /// Who is concerned and has no key: the subject of a token, the name in a certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
     /// The key's name after the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
@@ -99,6 +102,7 @@ impl AdminEntry {
             request_id: String::new(),
             org_id: org,
             api_key_id: None,
+            client_id: None,
             principal: None,
             actor: String::new(),
             action: deed.as_str(),
