@@ -183,6 +183,7 @@ impl World {
                 let document = serde_json::from_str(rest).unwrap();
                 let config = Config::parse(&document).unwrap();
                 (self.worker.config.redis, self.worker.config.vault) = (config.redis, config.vault);
+                self.worker.config.policy = config.policy;
             }
             "sharded" => {
                 self.worker.config.redis.as_mut().unwrap().sharded = rest == "yes";
