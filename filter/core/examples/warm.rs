@@ -191,7 +191,7 @@ impl World {
         let standing = match self.credential.0 {
             "x-api-key" => vec![bulk("1"), bulk(&self.record)],
             // Neither the token nor its subject is denied.
-            _ => vec![Value::Nil, Value::Nil, Value::Nil, Value::Nil],
+            _ => vec![bulk("-"), Value::Nil, bulk("-"), Value::Nil],
         };
         Value::Array([Value::Int(0)].into_iter().chain(standing).chain(activation).collect())
     }
