@@ -13,6 +13,7 @@ use portcullis_core::audit::Chain;
 use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::auth::token::issuer::IssuerId;
 use portcullis_core::auth::token::keyring::Keyring;
+use portcullis_core::breaker::Breakers;
 use portcullis_core::call::{CallId, Dependency};
 use portcullis_core::config::{Config, Mode};
 use portcullis_core::denial::Denial;
@@ -94,6 +95,7 @@ impl Gateway {
         let redis = Connection::new(redis_timeout(&config), seed);
         let mut worker = Worker::new(config, chain);
         worker.keyring = Keyring::new(seed);
+        worker.vault = Breakers::new(seed);
         let state = State {
             worker,
             exchanges: HashMap::new(),

@@ -1,11 +1,13 @@
 //! When something that a decision needs is not there: refused fast, audited, and over when it is back.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use portcullis_stack::{Stack, ready};
-use portcullis_tests::fake::FakeUpstream;
+use portcullis_stack::{CREDENTIAL_FIELD, Stack, ready};
+use portcullis_tests::fake::{FakeUpstream, json_answer};
 use portcullis_tests::organisation::{Organisation, PYTHON};
+use portcullis_tests::world::Workers;
 use portcullis_tests::{Answer, Case, Gateway, Request, Wire, World, cases, mcp};
 use serde_json::{Value, json};
 
@@ -15,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
         hung_redis_refuses_within_its_deadline,
         slow_answer_fails_its_own_call_and_keeps_the_stream,
         absent_vault_refuses_what_needs_it_and_nothing_else,
+        hung_vault_is_waited_for_by_few_and_found_again,
         absent_upstream_is_a_503_that_is_audited,
         silent_upstream_is_given_up,
         upstream_that_breaks_off_is_audited_as_an_error,
@@ -155,6 +158,62 @@ fn absent_vault_refuses_what_needs_it_and_nothing_else(world: &World<'_>) {
     assert_eq!(call().status(), 200);
     let python = mcp::modern(PYTHON, mcp::call("add", json!({"a": 1, "b": 1}))).bearer(&other_key);
     assert_eq!(other.gateway.send(&python).status(), 200);
+}
+
+/// Whether the fake Vault has come to itself.
+static VAULT_ANSWERS: AtomicBool = AtomicBool::new(false);
+
+// Proves: B2
+fn hung_vault_is_waited_for_by_few_and_found_again(world: &World<'_>) {
+    // A fake, since the fault has to be forced: it accepts connections and reads, and says nothing.
+    let vault = FakeUpstream::answering(|_| match VAULT_ANSWERS.load(Ordering::SeqCst) {
+        true => json_answer(&json!({"data": {"data": {CREDENTIAL_FIELD: "s3cret"}}}).to_string()),
+        false => Vec::new(),
+    });
+    let fake = FakeUpstream::answering(|_| {
+        let result = json!({"content": [{"type": "text", "text": "hello"}]});
+        json_answer(&json!({"jsonrpc": "2.0", "id": 1, "result": result}).to_string())
+    });
+    let (address, python) = (vault.address(), fake.address());
+    let own = world.envoy(Workers::One, |settings| {
+        let settings = settings.set("VAULT_HOST", address.ip()).set("VAULT_PORT", address.port());
+        settings.set("VAULT_TIMEOUT_MS", 500).python(python)
+    });
+    let org = Organisation::with_policy(world.stack(), |policy| {
+        let credential = policy["connectors"]["demo"]["credential"].clone();
+        policy["connectors"]["python"]["credential"] = credential;
+        policy["connectors"]["demo"].as_object_mut().unwrap().remove("credential");
+    });
+    let org = org.through(&own.gateway);
+    let key = org.key("analyst").key;
+    let call = || {
+        let message = mcp::call("echo", json!({"message": "hello"})).to_string();
+        org.gateway.send(&Request::post(PYTHON, message).bearer(&key))
+    };
+    let rules: Vec<(String, bool)> = (0..24)
+        .map(|_| {
+            let answer = call();
+            assert_unavailable(&answer);
+            let rule = answer.audit()["decision"]["rule"].as_str().unwrap().to_owned();
+            (rule, answer.took() >= Duration::from_millis(450))
+        })
+        .collect();
+    let waited = rules.iter().filter(|(_, waited)| *waited).count();
+    assert!((3..=14).contains(&waited), "{rules:?}");
+    assert!(rules[..3].iter().all(|(rule, waited)| rule.contains("timed_out") && *waited));
+    let not_asked = rules.iter().filter(|(rule, _)| rule.contains("not_asked")).count();
+    assert_eq!(not_asked, rules.len() - waited, "who does not wait did not ask: {rules:?}");
+    assert_eq!(vault.requests().len(), waited);
+    let stats = own.envoy.admin("stats?filter=portcullis_not_asked_total").unwrap().text();
+    assert!(stats.trim().ends_with(&format!(": {not_asked}")), "{stats}");
+    // Who needs no credential is served all the while.
+    let other = org.call(&key, "get_dashboard_metrics", json!({}));
+    assert_ne!(other.status(), 503, "{}", other.text());
+    assert_eq!(fake.requests().len(), 0, "nothing went on without a credential");
+
+    VAULT_ANSWERS.store(true, Ordering::SeqCst);
+    recovers(call);
+    assert!(fake.requests().iter().all(|request| request.contains("Bearer s3cret")));
 }
 
 // Proves: B2, B18

@@ -102,6 +102,8 @@ impl Dependency {
 pub enum CallFailure {
     /// It could not be started: no connection, no healthy host, too many waiting.
     Refused,
+    /// It was not started: the last ones failed, and the next trial is not due.
+    NotAsked,
     /// No reply came in time.
     TimedOut,
     /// The connection was lost before the reply.
@@ -112,10 +114,26 @@ pub enum CallFailure {
     Unreadable,
 }
 
+impl CallFailure {
+    /// Whether it only says that the dependency cannot be asked now. Else it is there, and this is its answer.
+    #[must_use]
+    pub const fn is_outage(self) -> bool {
+        match self {
+            Self::Refused
+            | Self::NotAsked
+            | Self::TimedOut
+            | Self::Disconnected
+            | Self::Status(500..) => true,
+            Self::Status(_) | Self::Unreadable => false,
+        }
+    }
+}
+
 impl fmt::Display for CallFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused => f.write_str("refused"),
+            Self::NotAsked => f.write_str("not_asked"),
             Self::TimedOut => f.write_str("timed_out"),
             Self::Disconnected => f.write_str("disconnected"),
             Self::Status(status) => write!(f, "status_{status}"),

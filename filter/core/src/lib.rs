@@ -15,6 +15,8 @@ pub mod approval;
 pub mod audit;
 pub mod auth;
 pub mod authz;
+mod backoff;
+pub mod breaker;
 pub mod call;
 pub mod condition;
 pub mod config;

@@ -73,6 +73,8 @@ pub enum Metric {
     DependencyUp(Dependency),
     /// How long a dependency took to answer, in milliseconds.
     DependencyDuration(Dependency),
+    /// Calls to a dependency that were not made, since the last ones failed.
+    NotAsked(Dependency),
     /// Requests that were decided without a dependency.
     Degraded {
         /// Its name.
@@ -113,6 +115,7 @@ impl Metric {
             | Self::RateLimited { .. }
             | Self::BudgetAlerts { .. }
             | Self::Degraded { .. }
+            | Self::NotAsked(_)
             | Self::ShadowDenied { .. }
             | Self::SchemaDrift { .. }
             | Self::AuditEntries => Kind::Counter,
@@ -156,6 +159,9 @@ impl Metric {
             }
             Self::DependencyDuration(dependency) => {
                 named("dependency_duration_ms", &[("dependency", dependency.name())])
+            }
+            Self::NotAsked(dependency) => {
+                named("not_asked_total", &[("dependency", dependency.name())])
             }
             Self::AuditEntries => named("audit_entries_total", &[]),
             Self::PolicyVersion { org, version } => {

@@ -17,6 +17,7 @@ use crate::auth::denied::DeniedRecord;
 use crate::auth::record::KeyRecord;
 use crate::auth::slowdown::Slowdown;
 use crate::auth::token::keyring::Keyring;
+use crate::breaker::Breakers;
 use crate::config::Config;
 use crate::cool_off::Callers;
 use crate::failure::Failover;
@@ -58,6 +59,8 @@ pub struct Worker {
     pub slowdown: Slowdown,
     /// Keys of issuers, and tokens that they proved.
     pub keyring: Keyring,
+    /// Which credentials are worth asking Vault for.
+    pub vault: Breakers<SecretRef>,
     /// What serves when Redis or Vault cannot be asked.
     pub failover: Failover,
     records: LruCache<(OrgId, KeyId), Rc<CachedRecord>>,
@@ -92,6 +95,7 @@ impl Worker {
             config,
             chain,
             keyring: Keyring::new(0),
+            vault: Breakers::new(0),
             failover: Failover::default(),
             records: LruCache::new(MAX_RECORDS),
             denials: LruCache::new(MAX_RECORDS),

@@ -15,6 +15,7 @@ use crate::denial::Denial;
 use crate::event::Event;
 use crate::mcp::Body;
 use crate::mcp::amend::amend;
+use crate::metric::Metric;
 use crate::policy::Connector;
 use crate::secret::Secret;
 use crate::step::{Effect, Gate};
@@ -46,8 +47,23 @@ pub(super) fn fetch(template: &CredentialTemplate, turn: &mut Turn<'_>) -> Crede
     if turn.worker.lease(secret).is_some_and(|lease| lease.is_live(turn.now)) {
         return Credential::Settled;
     }
-    let call = turn.start(Call::Secret(secret.clone()));
-    Credential::Waiting(secret.clone(), call)
+    match read(secret, turn) {
+        Ok(call) => Credential::Waiting(secret.clone(), call),
+        Err(why) => Credential::Failed(secret.clone(), why),
+    }
+}
+
+/// Starts the read of a credential, unless the last ones failed: of a Vault that hangs, not every caller
+/// is to wait for the end of its time.
+fn read(secret: &SecretRef, turn: &mut Turn<'_>) -> Result<CallId, CallFailure> {
+    let timeout = turn.worker.config.vault.as_ref().map(|vault| vault.timeout).unwrap_or_default();
+    // A trial that is never heard of again (its client left) is not waited for much longer.
+    let trial = timeout.saturating_mul(2);
+    if turn.worker.vault.lets_pass(turn.now, secret, trial) {
+        return Ok(turn.start(Call::Secret(secret.clone())));
+    }
+    turn.effects.push(Effect::Measure(Metric::NotAsked(Dependency::Vault), 1));
+    Err(CallFailure::NotAsked)
 }
 
 /// Admitted, so the caller is proven: passes as soon as the credential is there.
@@ -78,7 +94,10 @@ pub(super) fn credit(
         }
         // Also when another was asked for: the policy moved meanwhile.
         Credential::Waiting(..) | Credential::Failed(..) | Credential::Settled => {
-            turn.start(Call::Secret(secret.clone()))
+            match read(&secret, turn) {
+                Ok(call) => call,
+                Err(why) => return uncredited(request, grant, why, turn),
+            }
         }
     };
     (Stage::Crediting(Box::new(Crediting { request, grant, secret, call })), Gate::Hold)
@@ -145,26 +164,26 @@ pub(super) fn secret_outcome(
     secret: &SecretRef,
     turn: &mut Turn<'_>,
 ) -> Option<Result<(), CallFailure>> {
-    match event {
+    let outcome = match event {
         Event::CallDone { id, reply: Reply::Vault { body } } if id == call => {
-            Some(match secret.read(&body) {
-                Some(value) => {
-                    let vault = turn.worker.config.vault.as_ref();
-                    let cache = vault.map(|vault| vault.cache).unwrap_or_default();
-                    let lease = Lease::new(value, turn.now, cache);
-                    turn.worker.set_lease(secret.clone(), lease);
-                    turn.note_recovered(Dependency::Vault);
-                    Ok(())
-                }
-                None => Err(CallFailure::Unreadable),
-            })
+            secret.read(&body).ok_or(CallFailure::Unreadable)
         }
         Event::CallDone { id, reply: Reply::Redis(_) | Reply::Keys } if id == call => {
-            Some(Err(CallFailure::Unreadable))
+            Err(CallFailure::Unreadable)
         }
-        Event::CallFailed { id, why } if id == call => Some(Err(why)),
-        _ => None,
+        Event::CallFailed { id, why } if id == call => Err(why),
+        _ => return None,
+    };
+    match &outcome {
+        Err(why) if why.is_outage() => turn.worker.vault.failed(turn.now, secret),
+        Ok(_) | Err(_) => turn.worker.vault.answered(secret),
     }
+    Some(outcome.map(|value| {
+        let vault = turn.worker.config.vault.as_ref();
+        let cache = vault.map(|vault| vault.cache).unwrap_or_default();
+        turn.worker.set_lease(secret.clone(), Lease::new(value, turn.now, cache));
+        turn.note_recovered(Dependency::Vault);
+    }))
 }
 
 /// Lets the request go upstream, or the part of it that was judged.

@@ -67,13 +67,9 @@ pub(super) fn without_vault(
     why: CallFailure,
     turn: &mut Turn<'_>,
 ) -> Option<(String, crate::secret::Secret)> {
-    match why {
-        CallFailure::Refused
-        | CallFailure::TimedOut
-        | CallFailure::Disconnected
-        | CallFailure::Status(500..) => {}
-        // Vault is there and does not give it: it was taken away.
-        CallFailure::Status(_) | CallFailure::Unreadable => return None,
+    // Otherwise Vault is there and does not give it: it was taken away.
+    if !why.is_outage() {
+        return None;
     }
     let stale = turn.worker.config.vault.as_ref()?.stale?;
     let now = turn.now;

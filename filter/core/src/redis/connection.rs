@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{ScriptCall, Value};
 
-use super::backoff::Backoff;
-use super::breaker::Breakers;
 use super::resp::{Command, Decoder};
+use crate::backoff::Backoff;
+use crate::breaker::Breakers;
 use crate::call::CallFailure;
 use crate::time::UnixTime;
 
@@ -83,7 +83,7 @@ pub struct Connection<W> {
     /// When the last byte came.
     heard: UnixTime,
     backoff: Backoff,
-    breakers: Breakers,
+    breakers: Breakers<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl<W> Connection<W> {
             timeout,
             heard: UnixTime::from_micros(0),
             backoff: Backoff::new(seed),
-            breakers: Breakers::new(timeout.saturating_mul(STALLED_AFTER), seed),
+            breakers: Breakers::new(seed),
         }
     }
 
@@ -269,18 +269,19 @@ impl<W> Connection<W> {
     }
 
     fn lets_pass(&mut self, now: UnixTime, command: &Command) -> bool {
-        command.key().is_none_or(|key| self.breakers.lets_pass(now, key))
+        let trial = self.timeout.saturating_mul(STALLED_AFTER);
+        command.part().is_none_or(|part| self.breakers.lets_pass(now, part, trial))
     }
 
     /// A reply as the caller gets it: what only says that Redis cannot be asked now is a failure.
     fn settled(&mut self, now: UnixTime, waiter: W, command: &Command, reply: Value) -> Output<W> {
         match not_now(&reply) {
             Some(why) => {
-                command.key().inspect(|key| self.breakers.failed(now, key));
+                command.part().inspect(|part| self.breakers.failed(now, *part));
                 Output::Failed(waiter, why)
             }
             None => {
-                command.key().inspect(|key| self.breakers.answered(key));
+                command.part().inspect(|part| self.breakers.answered(*part));
                 Output::Reply(waiter, reply)
             }
         }
@@ -332,7 +333,7 @@ impl<W> Connection<W> {
                 && let Awaited::Caller { waiter, command, .. } =
                     std::mem::replace(&mut pending.awaited, Awaited::Late)
             {
-                command.key().inspect(|key| self.breakers.failed(now, key));
+                command.part().inspect(|part| self.breakers.failed(now, *part));
                 out.push(Output::Failed(waiter, CallFailure::TimedOut));
             }
         }

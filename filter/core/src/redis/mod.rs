@@ -2,8 +2,6 @@
 //!
 //! Owns no socket: bytes and stream events come in, bytes and verdicts on commands go out.
 
-mod backoff;
-mod breaker;
 pub mod connection;
 pub mod resp;
 

@@ -35,6 +35,14 @@ impl Command {
         }
     }
 
+    /// The part of Redis that has to answer: everything with one hash tag is in one place, in a Cluster
+    /// too. Of a Cluster one node may hang while the others answer; through Envoy each command to it
+    /// would wait for its time to run out, and hold up the replies behind it.
+    #[must_use]
+    pub fn part(&self) -> Option<&str> {
+        self.key().map(part_of)
+    }
+
     /// The command on the wire: an array of bulk strings.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -147,9 +155,23 @@ fn value(frame: OwnedFrame) -> Value {
     }
 }
 
+/// What Redis Cluster hashes of a key: its tag if it has one (the text in the first braces), else all.
+fn part_of(key: &str) -> &str {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    tag.map(|(tag, _)| tag).filter(|tag| !tag.is_empty()).unwrap_or(key)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_is_what_a_cluster_keeps_in_one_place() {
+        assert_eq!(part_of("portcullis:{acme}:window:{x}"), "acme");
+        assert_eq!(part_of("portcullis:policy:doc:v1"), "portcullis:policy:doc:v1");
+        assert_eq!(part_of("a{}b"), "a{}b", "an empty tag is none");
+        assert_eq!(part_of("a{b"), "a{b");
+    }
 
     const REPLIES: &[u8] =
         b"*3\r\n:1\r\n$3\r\na\r\n\r\n*1\r\n$-1\r\n+OK\r\n-NOSCRIPT no\r\n:-7\r\n";

@@ -1,7 +1,7 @@
-//! How long to wait before a lost stream is opened again.
+//! How long to wait before something that failed is tried again.
 //!
-//! Owns the bounds and the jitter. Many workers lose Redis at the same moment; they must not all
-//! come back at the same moment.
+//! Owns the bounds and the jitter. Many workers lose Redis or Vault at the same moment; they must not
+//! all come back at the same moment.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// The waits of one worker.
 #[derive(Clone, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     jitter: u64,
 }
 
 impl Backoff {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { jitter: seed | 1 }
     }
 
     /// The wait after so many `failures` in a row, from 1. It doubles from [`FIRST`] to [`LONGEST`];
     /// up to half of it less, by chance.
-    pub(super) fn wait(&mut self, failures: u32) -> Duration {
+    pub(crate) fn wait(&mut self, failures: u32) -> Duration {
         let factor = 2_u32.saturating_pow(failures.saturating_sub(1));
         let longest = FIRST.saturating_mul(factor).min(LONGEST);
         // xorshift64: not for secrets, only so that workers do not knock all at once.
