@@ -1,0 +1,99 @@
+//! `portcullis policy`: check, push, history, show, rollback.
+//!
+//! Owns the life of a version: written once under its digest, made active by flipping one pointer
+//! per organisation, noted in the history. What a document means is the core's business.
+
+mod change;
+mod check;
+mod history;
+mod push;
+mod rollback;
+
+use portcullis_core::id::{OrgId, PolicyVersion};
+use portcullis_core::policy::{self, Policy};
+use serde_json::Value;
+
+pub(crate) use check::check;
+pub(crate) use history::{history, show};
+pub(crate) use push::push;
+pub(crate) use rollback::rollback;
+
+use crate::document::Document;
+use crate::report::{LocatedFault, Refusal};
+use crate::store::{Store, Topology};
+
+const NOT_ACTIVATED: &str = "no policy was activated";
+
+fn compile(document: &Document) -> Result<(Policy, PolicyVersion), Vec<LocatedFault>> {
+    let policy = policy::compile(&document.value).map_err(|faults| document.located(&faults))?;
+    let unusable = policy.schema_faults();
+    if !unusable.is_empty() {
+        return Err(document.located(&unusable));
+    }
+    let version = policy::version_of(&document.value).ok_or_else(Vec::new)?;
+    Ok((policy, version))
+}
+
+/// Refuses what the gateways could not use with this Redis: they would go on with the policy before, or serve nobody.
+fn fits(policy: &Policy, place: &str, store: &Store) -> Result<(), Refusal> {
+    let global = match store.topology() {
+        Topology::Server => None,
+        Topology::Cluster => policy.global_limit(),
+    };
+    global.map_or(Ok(()), |limit| {
+        let found = format!("{} counts over all organisations", limit.name);
+        Err(Refusal::new(found, place)
+            .expected(
+                "no limit per global in a Redis Cluster: what organisations share is in another place than what is \
+                 theirs, and no step can draw from both or neither; nothing was changed",
+            )
+            .next("per: [org], with a share for each; or one Redis server for all. docs/limits.md says why"))
+    })
+}
+
+/// A stored version, as far as this program still accepts it.
+fn compiled(version: &PolicyVersion, store: &mut Store) -> Result<Policy, Refusal> {
+    let document = stored_document(store, version)?;
+    policy::compile(&document).map_err(|faults| {
+        let faults = faults.iter().map(|fault| LocatedFault {
+            line: None,
+            path: fault.path.clone(),
+            found: fault.found.clone(),
+            expected: fault.expected.clone(),
+        });
+        let place = format!("policy {version}");
+        Refusal::new("this version of portcullis does not accept that document any more", place)
+            .next("portcullis policy show VERSION, repair it, and push it")
+            .faults(faults.collect())
+    })
+}
+
+fn stored_document(store: &mut Store, version: &PolicyVersion) -> Result<Value, Refusal> {
+    store.policy(version)?.ok_or_else(|| {
+        Refusal::new(format!("there is no policy {version}"), "the stored policies")
+            .expected("a version that was pushed")
+            .next("portcullis policy history")
+    })
+}
+
+fn active_versions(store: &mut Store) -> Result<Vec<(OrgId, PolicyVersion)>, Refusal> {
+    let mut active = Vec::new();
+    for org in store.organisations()? {
+        active.extend(store.active(&org)?.map(|version| (org, version)));
+    }
+    Ok(active)
+}
+
+fn active_for(active: &[(OrgId, PolicyVersion)], version: &PolicyVersion) -> Vec<OrgId> {
+    active.iter().filter(|(_, of)| of == version).map(|(org, _)| org.clone()).collect()
+}
+
+fn no_policy() -> Refusal {
+    Refusal::new("there is no policy yet", "the policy history")
+        .expected("a policy that was pushed")
+        .next("portcullis policy push FILE --reason …")
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
