@@ -25,7 +25,7 @@ pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, Refus
     let (principal, mut store) = caller(session, args, now)?;
     let (policy, version) = match &args.policy {
         Some(file) => from_file(file)?,
-        None => active(opened(session, &mut store)?, &principal)?,
+        None => active(opened(session, &mut store)?, &principal, args)?,
     };
     let principal = with_tier(principal, &policy, args);
     let connector = connector(&policy, &principal, args)?;
@@ -141,15 +141,23 @@ fn from_file(file: &std::path::Path) -> Result<(Policy, PolicyVersion), Refusal>
 }
 
 /// The policy that decides about this caller now, a canary included.
-fn active(store: &mut Store, principal: &Principal) -> Result<(Policy, PolicyVersion), Refusal> {
+fn active(
+    store: &mut Store,
+    principal: &Principal,
+    args: &ExplainArgs,
+) -> Result<(Policy, PolicyVersion), Refusal> {
     let place = format!("the policy of {}", principal.org);
-    let active = store.activation(&principal.org)?;
+    let active = store.standing(&principal.org)?.target;
     let active = active.ok_or_else(|| {
         Refusal::new("there is no active policy", &place)
             .expected("a policy that was pushed for the organisation, or --policy FILE")
             .next("portcullis policy push FILE --reason …")
     })?;
-    let version = active.version_for(principal.identity.holder()).clone();
+    let version = match args.key {
+        Some(_) => active.activation().version_for(principal.identity.holder()).clone(),
+        // Nobody in particular is nobody whom another policy is tried on.
+        None => active.version,
+    };
     let document = store.policy(&version)?.ok_or_else(|| {
         Refusal::new(format!("there is no policy {version}"), &place)
             .next("portcullis policy push FILE --reason …")

@@ -67,6 +67,8 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
         Command::Policy(command) => match command {
             PolicyCommand::Check(args) => policy::check(&args),
             PolicyCommand::Push(args) => policy::push(session, &args),
+            PolicyCommand::Promote(args) => policy::promote(session, &args),
+            PolicyCommand::Diff(args) => policy::diff(session, &args),
             PolicyCommand::History(args) => policy::history(session, &args),
             PolicyCommand::Show(args) => policy::show(session, &args),
             PolicyCommand::Rollback(args) => policy::rollback(session, &args),

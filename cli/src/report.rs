@@ -204,6 +204,18 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
+/// With everything that cannot be seen made visible, line ends included.
+pub(crate) fn visible(text: &str) -> String {
+    let mut out = String::new();
+    for letter in text.chars() {
+        match letter {
+            '"' | '\'' | '\\' => out.push(letter),
+            letter => out.extend(letter.escape_debug()),
+        }
+    }
+    out
+}
+
 fn pretty(json: &Value) -> String {
     // A `Value` always serialises.
     serde_json::to_string_pretty(json).unwrap_or_default()

@@ -7,13 +7,14 @@ use portcullis_core::approval::{self, Waiting};
 use portcullis_core::audit::{AdminEntry, Chain, Deed};
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::auth::{IdentityKind, Principal};
-use portcullis_core::id::{OrgId, PolicyVersion};
+use portcullis_core::id::OrgId;
 use serde_json::{Map, Value, json};
 
 use crate::args::Session;
 use crate::moment::{Seconds, timestamp};
 use crate::random::base62;
 use crate::report::Refusal;
+use crate::store::{Target, Trial};
 
 /// Writes the entries of one command.
 #[derive(Clone)]
@@ -47,20 +48,24 @@ impl Scribe {
         chain(&after.org, last).append_deed(&entry)
     }
 
-    /// The line that follows `last` and tells that the active policy is `version` now.
+    /// The line that follows `last` and tells what is active now, and what is tried.
     pub(crate) fn of_policy(
         &self,
         deed: Deed,
         org: &OrgId,
-        (from, to): (Option<&PolicyVersion>, &PolicyVersion),
+        (from, to): (Option<&Target>, &Target),
         last: Option<&[u8]>,
     ) -> String {
         let mut entry = self.entry(deed, org);
-        entry.policy_version = Some(to.to_string());
-        let version = |version: &PolicyVersion| {
-            Map::from_iter([("policy_version".to_owned(), json!(version))])
+        entry.policy_version = Some(to.version.to_string());
+        let facts = |target: &Target| {
+            let canary = target.trial.as_ref().map(Trial::view);
+            Map::from_iter([
+                ("policy_version".to_owned(), json!(target.version)),
+                ("canary".to_owned(), json!(canary)),
+            ])
         };
-        entry.changes = changes(&from.map(version).unwrap_or_default(), &version(to));
+        entry.changes = changes(&from.map(facts).unwrap_or_default(), &facts(to));
         chain(org, last).append_deed(&entry)
     }
 

@@ -10,9 +10,9 @@ pub struct PutPolicy<'a> {
     pub org: &'a str,
     /// The revision of what was active, if anything was.
     pub expected: Option<&'a str>,
-    /// The new revision: the policy's version.
+    /// The new revision: the policy's version, and more when another one is tried on some callers.
     pub rev: &'a str,
-    /// Who activated it, when and why.
+    /// Who activated it, when and why, and the policy that is tried.
     pub doc: &'a str,
     /// The last entry of the admin chain, byte for byte as it was read, if there was one.
     pub last_entry: Option<&'a [u8]>,

@@ -23,7 +23,8 @@ pub(crate) use rules::{ApproveCommand, ApproveListArgs, DecideArgs, ExplainArgs}
 
 pub(crate) use limits::{CallerArgs, LimitsCommand, ResetArgs};
 pub(crate) use policy::{
-    CheckArgs, HistoryArgs, PolicyCommand, PushArgs, RollbackArgs, ShowPolicyArgs,
+    CanaryArgs, CheckArgs, DiffArgs, HistoryArgs, PolicyCommand, PromoteArgs, PushArgs,
+    RollbackArgs, ShowPolicyArgs, Side,
 };
 
 use crate::report::Refusal;
@@ -85,7 +86,7 @@ pub(crate) enum Command {
     /// Issue, list, show, change, rotate and revoke API keys.
     #[command(subcommand)]
     Key(Box<KeyCommand>),
-    /// Check policy documents, activate them, go back to an earlier one.
+    /// Check policy documents, activate them or try them on some callers, go back to an earlier one.
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// What callers have drawn from their windows; forgetting it.

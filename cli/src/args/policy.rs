@@ -3,21 +3,28 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use portcullis_core::id::PolicyVersion;
+use portcullis_core::id::{KeyId, OrgId, PolicyVersion};
 
-use super::line;
+use super::{key_id, line, org};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Check a document without activating it; names every fault with its line.
     Check(CheckArgs),
-    /// Activate a document for all organisations it names, from their next request on.
+    /// Activate a document for all organisations it names, from their next request on; or, with --canary,
+    /// try it on some of their callers.
     Push(PushArgs),
-    /// List what was activated when, by whom and why; newest first.
+    /// Make the version that is tried on some callers (push --canary) the active one, for everybody.
+    Promote(PromoteArgs),
+    /// Show what differs between two documents, place by place. Without arguments: the active version and
+    /// its canary. With one: the active version and that one.
+    Diff(DiffArgs),
+    /// List what was activated or tried when, by whom and why; newest first.
     History(HistoryArgs),
     /// Print a document as JSON; without VERSION the one activated last.
     Show(ShowPolicyArgs),
-    /// Go back to an earlier version, from the next request on.
+    /// Go back to an earlier version, from the next request on. While a canary is tried, only the canary
+    /// ends: the active version decides about everybody again.
     Rollback(RollbackArgs),
 }
 
@@ -32,8 +39,83 @@ pub(crate) struct PushArgs {
     /// Policy document, YAML or JSON; `-` for standard input.
     pub(crate) file: PathBuf,
     /// Why; kept in the history.
+    #[arg(long, value_parser = line, required_unless_present = "dry_run")]
+    pub(crate) reason: Option<String>,
+    /// Change nothing; show what would differ.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) canary: CanaryArgs,
+}
+
+/// On whom a document is tried.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Trying it on some callers first")]
+pub(crate) struct CanaryArgs {
+    /// Try the document on this share of callers, such as 10%; the active version stays for the others.
+    /// Who is among them stays so when the share grows.
+    #[arg(long = "canary", value_name = "PERCENT", value_parser = percent)]
+    pub(crate) percent: Option<u8>,
+    /// Try it on the holder of this key: its id, as in `portcullis key list` and as `api_key_id` in the
+    /// audit log. May be given several times, also without --canary.
+    #[arg(long = "canary-caller", value_name = "ID", value_parser = key_id)]
+    pub(crate) keys: Vec<KeyId>,
+    /// Try it on the subject of access tokens: their `sub`, as `client_id` in audit entries whose
+    /// `auth_method` is `jwt`.
+    #[arg(
+        long = "canary-subject",
+        value_name = "SUB",
+        value_parser = line,
+        requires = "issuer"
+    )]
+    pub(crate) subjects: Vec<String>,
+    /// Issuer of those subjects: its exact `iss`.
+    #[arg(long = "canary-issuer", value_name = "ISS", value_parser = line, requires = "subjects")]
+    pub(crate) issuer: Option<String>,
+    /// Try it on who calls with a client certificate: the name, as `client_id` in audit entries whose
+    /// `auth_method` is `mtls`.
+    #[arg(long = "canary-certificate", value_name = "NAME", value_parser = line)]
+    pub(crate) certificates: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PromoteArgs {
+    /// Only this organisation's canary; may be given several times. Default: all that have one.
+    #[arg(long, value_parser = org)]
+    pub(crate) org: Vec<OrgId>,
+    /// Why; kept in the history.
     #[arg(long, value_parser = line)]
     pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// A stored version, or a policy document: YAML or JSON, `-` for standard input.
+    #[arg(value_name = "A")]
+    pub(crate) first: Option<Side>,
+    /// What A is compared with: the new side.
+    #[arg(value_name = "B")]
+    pub(crate) second: Option<Side>,
+    /// The organisation whose active version is meant. Default: those that the document names.
+    #[arg(long, value_parser = org, conflicts_with = "second")]
+    pub(crate) org: Option<OrgId>,
+    /// Exit with 1 when they differ.
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+/// One side of a comparison.
+#[derive(Clone, Debug)]
+pub(crate) enum Side {
+    Version(PolicyVersion),
+    File(PathBuf),
+}
+
+impl From<&str> for Side {
+    /// What looks like a version is one; a file of such a name is `./` and that.
+    fn from(text: &str) -> Self {
+        PolicyVersion::new(text).map_or_else(|| Self::File(text.into()), Self::Version)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -51,10 +133,13 @@ pub(crate) struct ShowPolicyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
-    /// Version to go back to. Default: what was active before the last change, so that a second
-    /// rollback undoes the first.
+    /// Version to go back to. Default: what was active before the last change, for the organisations of
+    /// that change, so that a second rollback undoes the first.
     #[arg(long, value_name = "VERSION", value_parser = policy_version)]
     pub(crate) to: Option<PolicyVersion>,
+    /// Only this organisation, whatever was changed for others since; may be given several times.
+    #[arg(long, value_parser = org)]
+    pub(crate) org: Vec<OrgId>,
     /// Why; kept in the history.
     #[arg(long, value_parser = line)]
     pub(crate) reason: Option<String>,
@@ -62,4 +147,27 @@ pub(crate) struct RollbackArgs {
 
 fn policy_version(text: &str) -> Result<PolicyVersion, String> {
     PolicyVersion::new(text).ok_or_else(|| format!("expected {}", PolicyVersion::EXPECTED))
+}
+
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.trim_end_matches('%').trim_end();
+    match number.parse() {
+        Ok(percent @ 0..=99) => Ok(percent),
+        Ok(100) => Err("expected at most 99%; everybody is a push without --canary".to_owned()),
+        Ok(_) | Err(_) => Err("expected a whole number from 1% to 99%".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_leaves_some_on_either_side() {
+        assert_eq!([percent("10%"), percent("1 %"), percent("99")], [Ok(10), Ok(1), Ok(99)]);
+        assert_eq!(percent("0%"), Ok(0), "with callers that are named");
+        for bad in ["100%", "256", "-1", "10.5%", "%", "ten", ""] {
+            assert!(percent(bad).is_err(), "{bad:?}");
+        }
+    }
 }

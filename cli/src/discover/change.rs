@@ -11,6 +11,7 @@ use portcullis_core::schema;
 use serde_json::{Map, Value, json};
 
 use crate::args::Class;
+use crate::report::visible;
 
 /// One tool that is not as the policy has it.
 pub(crate) struct Change {
@@ -126,12 +127,12 @@ impl Change {
         let mut text = format!(
             "{} {}  {}, {}{marks}",
             self.connector,
-            shown(&self.tool),
+            visible(&self.tool),
             self.kind.name(),
             self.class.name()
         );
         for part in &self.parts {
-            text.push_str(&format!("\n    {}", shown(&part.place)));
+            text.push_str(&format!("\n    {}", visible(&part.place)));
             for (sign, value) in [('-', &part.old), ('+', &part.new)] {
                 if let Some(value) = value {
                     text.push_str(&format!("\n      {sign} {}", told(value)));
@@ -181,25 +182,13 @@ impl Class {
 fn told(value: &Value) -> String {
     const LONGEST: usize = 160;
     match value {
-        Value::String(text) => shown(text),
+        Value::String(text) => visible(text),
         value => {
             let text = value.to_string();
             match text.char_indices().nth(LONGEST) {
-                Some((end, _)) => format!("{} …", shown(text.get(..end).unwrap_or_default())),
-                None => shown(&text),
+                Some((end, _)) => format!("{} …", visible(text.get(..end).unwrap_or_default())),
+                None => visible(&text),
             }
         }
     }
-}
-
-/// With everything that cannot be seen made visible, line ends included.
-fn shown(text: &str) -> String {
-    let mut out = String::new();
-    for letter in text.chars() {
-        match letter {
-            '"' | '\'' | '\\' => out.push(letter),
-            letter => out.extend(letter.escape_debug()),
-        }
-    }
-    out
 }

@@ -3,89 +3,193 @@
 use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Value, json};
 
-use super::active_versions;
+use super::standings;
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report};
 use crate::scribe::Scribe;
-use crate::store::{Activation, Move, Store, Verb};
+use crate::store::{Activation, Move, Share, Standing, Store, Target, Verb};
 
-/// A stored version that is to become active.
+/// What is to become of some organisations.
 pub(super) struct Change {
-    pub(super) version: PolicyVersion,
-    pub(super) scribe: Scribe,
     pub(super) verb: Verb,
-    pub(super) organisations: Vec<OrgId>,
+    pub(super) scribe: Scribe,
+    pub(super) steps: Vec<Step>,
+    /// Why other organisations stay where they are, if that has to be said.
+    pub(super) untouched: Option<&'static str>,
+}
+
+/// One organisation's part.
+pub(super) struct Step {
+    pub(super) org: OrgId,
+    /// Read under a watch.
+    pub(super) before: Standing,
+    pub(super) after: Target,
+}
+
+impl Step {
+    fn is_change(&self) -> bool {
+        self.before.rev.as_ref() != Some(&self.after.rev())
+    }
+
+    /// The version that the history says this is about.
+    fn subject(&self) -> &PolicyVersion {
+        match &self.after.trial {
+            Some(trial) => &trial.canary.version,
+            None => &self.after.version,
+        }
+    }
+
+    fn share(&self) -> Option<Share> {
+        self.after.trial.as_ref().map(|trial| trial.share())
+    }
+
+    /// The canary that nobody is decided on any more.
+    fn ended_canary(&self) -> Option<&PolicyVersion> {
+        let ended = self.before.trial().map(|trial| &trial.canary.version)?;
+        let goes_on = self.after.trial.as_ref().is_some_and(|trial| trial.canary.version == *ended);
+        (!goes_on && self.after.version != *ended).then_some(ended)
+    }
+
+    pub(super) fn view(&self) -> Value {
+        let (canary, before) = (self.after.trial.as_ref(), self.before.trial());
+        let canaries = [("canary", canary), ("canary_before", before)];
+        let canaries = canaries.into_iter().filter_map(|(name, trial)| Some((name, trial?.view())));
+        let versions = [
+            ("org", json!(self.org)),
+            ("from", json!(self.before.version())),
+            ("to", json!(self.after.version)),
+        ];
+        versions.into_iter().chain(canaries).collect()
+    }
+
+    /// What was before, for people.
+    pub(super) fn told(&self) -> String {
+        let version = match self.before.version() {
+            _ if self.after.trial.is_some() => format!("{} stays active", self.after.version),
+            Some(version) if *version == self.after.version => "as before".to_owned(),
+            Some(version) => format!("before: {version}"),
+            None => "before: no policy".to_owned(),
+        };
+        let Some(before) = self.before.trial() else {
+            return version;
+        };
+        let (canary, share) = (&before.canary.version, before.share());
+        match &self.after.trial {
+            Some(trial) if trial == before => version,
+            Some(trial) if trial.canary.version == *canary => {
+                format!("{version}; the canary was on {share}")
+            }
+            Some(_) => format!("{version}; replaces the canary {canary} ({share})"),
+            None if self.after.version == *canary => format!("{version}; was tried on {share}"),
+            None => format!("{version}; the canary {canary} ({share}) is over"),
+        }
+    }
 }
 
 impl Change {
-    /// Nothing when somebody else was faster. What was decided on beyond the organisations' state must
-    /// be watched already.
+    /// Nothing when somebody else was faster.
     pub(super) fn carry_out(&self, store: &mut Store) -> Result<Option<Report>, Refusal> {
-        store.watch_organisations(&self.organisations)?;
-        let (mut moves, mut steps) = (Vec::new(), Vec::new());
-        let mut changed = false;
-        for org in &self.organisations {
-            let rev = store.active_rev(org)?;
-            changed |= rev.as_deref() != Some(self.version.as_str());
-            let (from, last) = (store.active(org)?, store.last_entry(org)?);
-            let step = (from.as_ref(), &self.version);
-            let entry = self.scribe.of_policy(self.verb.deed(), org, step, last.as_deref());
-            steps.push(Move { org: org.clone(), from: rev, last, entry });
-            moves.push((org.clone(), from));
-        }
-        if !changed {
-            store.unwatch()?;
-        } else if store.activate(&self.activation(), &steps)?.is_none() {
-            return Ok(None);
-        }
-        let elsewhere: Vec<(OrgId, PolicyVersion)> = active_versions(store)?
-            .into_iter()
-            .filter(|(org, _)| !self.organisations.contains(org))
-            .collect();
-        Ok(Some(self.report(changed, &moves, &elsewhere)))
-    }
-
-    fn activation(&self) -> Activation {
-        Activation {
-            version: self.version.clone(),
-            activated_at: Seconds::now().0,
-            actor: self.scribe.actor.clone(),
-            reason: self.scribe.reason.clone(),
-            organisations: self.organisations.clone(),
-            verb: self.verb,
-        }
-    }
-
-    fn report(
-        &self,
-        changed: bool,
-        moves: &[(OrgId, Option<PolicyVersion>)],
-        elsewhere: &[(OrgId, PolicyVersion)],
-    ) -> Report {
-        let mut text = if changed {
-            format!("policy {} is active, from the next request on", self.version)
+        let changed = self.steps.iter().any(Step::is_change);
+        if changed {
+            let noted = self.noted();
+            let mut moves = Vec::new();
+            for step in &self.steps {
+                let last = store.last_entry(&step.org)?;
+                moves.push(self.moved(step, last));
+            }
+            if store.activate(&noted, &moves)?.is_none() {
+                return Ok(None);
+            }
         } else {
-            format!("policy {} is active already; nothing was changed", self.version)
-        };
-        for (org, from) in moves {
-            let from = match from {
-                Some(version) if *version == self.version => "as before".to_owned(),
-                Some(version) => format!("before: {version}"),
-                None => "before: no policy".to_owned(),
+            store.unwatch()?;
+        }
+        let text = format!("{}{}", self.headline(changed), self.details(store)?);
+        Ok(Some(Report::done(text, self.view(changed))))
+    }
+
+    fn moved(&self, step: &Step, last: Option<Vec<u8>>) -> Move {
+        let Step { org, before, after } = step;
+        let doc = after.document([
+            ("activated_at", json!(Seconds::now().0)),
+            ("actor", json!(self.scribe.actor)),
+            ("reason", json!(self.scribe.reason)),
+        ]);
+        let sides = (before.target.as_ref(), after);
+        let entry = self.scribe.of_policy(self.verb.deed(), org, sides, last.as_deref());
+        let (from, rev) = (before.rev.clone(), after.rev());
+        Move { org: org.clone(), from, last, entry, rev, doc }
+    }
+
+    /// One line of the history for all organisations that come to the same.
+    fn noted(&self) -> Vec<Activation> {
+        let mut noted: Vec<Activation> = Vec::new();
+        for step in &self.steps {
+            let (version, canary, ended) = (step.subject(), step.share(), step.ended_canary());
+            let same = |entry: &&mut Activation| {
+                (&entry.version, &entry.canary, entry.ended_canary.as_ref())
+                    == (version, &canary, ended)
             };
-            text.push_str(&format!("\n  {org}  {from}"));
+            if let Some(entry) = noted.iter_mut().find(same) {
+                entry.organisations.push(step.org.clone());
+                continue;
+            }
+            noted.push(Activation {
+                version: version.clone(),
+                activated_at: Seconds::now().0,
+                actor: self.scribe.actor.clone(),
+                reason: self.scribe.reason.clone(),
+                organisations: vec![step.org.clone()],
+                verb: self.verb,
+                ended_canary: ended.cloned(),
+                canary,
+            });
         }
-        for (org, version) in elsewhere {
-            text.push_str(&format!("\n  {org}  not named by this policy, stays on {version}"));
+        noted
+    }
+
+    /// The version that this is about, if there is only one.
+    fn version(&self) -> Option<&PolicyVersion> {
+        let (first, rest) = self.steps.split_first()?;
+        rest.iter().all(|step| step.subject() == first.subject()).then(|| first.subject())
+    }
+
+    fn headline(&self, changed: bool) -> String {
+        let end = match changed {
+            true => ", from the next request on",
+            false => " already; nothing was changed",
+        };
+        match (self.version(), self.steps.first().and_then(Step::share)) {
+            (Some(version), Some(share)) => format!("policy {version} is tried on {share}{end}"),
+            (Some(version), None) => format!("policy {version} is active{end}"),
+            (None, _) => format!("each organisation has another policy active{end}"),
         }
-        let moves: Vec<Value> =
-            moves.iter().map(|(org, from)| json!({ "org": org, "from": from })).collect();
-        let json = json!({
-            "version": self.version,
+    }
+
+    fn details(&self, store: &mut Store) -> Result<String, Refusal> {
+        let several = self.version().is_none();
+        let mut text = String::new();
+        for step in &self.steps {
+            let version = if several { format!("{}, ", step.after.version) } else { String::new() };
+            text.push_str(&format!("\n  {}  {version}{}", step.org, step.told()));
+        }
+        let Some(why) = self.untouched else {
+            return Ok(text);
+        };
+        for (org, standing) in standings(store)? {
+            let touched = self.steps.iter().any(|step| step.org == org);
+            if let (false, Some(version)) = (touched, standing.version()) {
+                text.push_str(&format!("\n  {org}  {why}, stays on {version}"));
+            }
+        }
+        Ok(text)
+    }
+
+    fn view(&self, changed: bool) -> Value {
+        json!({
+            "version": self.version(),
             "verb": self.verb,
             "changed": changed,
-            "organisations": moves,
-        });
-        Report::done(text, json)
+            "organisations": self.steps.iter().map(Step::view).collect::<Vec<_>>(),
+        })
     }
 }

@@ -1,19 +1,20 @@
-//! What was activated when, by whom and why; and what a version says.
+//! What was activated or tried when, by whom and why; and what a version says.
 
 use portcullis_core::id::{OrgId, PolicyVersion};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{active_for, active_versions, no_policy, stored_document};
-use crate::args::{HistoryArgs, Session, ShowPolicyArgs};
+use super::{listed, no_policy, standings, stored_document};
+use crate::args::{HistoryArgs, Output, Session, ShowPolicyArgs};
 use crate::moment::Seconds;
-use crate::report::{Refusal, Report, table};
-use crate::store::Store;
+use crate::report::{Refusal, Report, progress, table};
+use crate::store::{Activation, Share, Standing, Store, Verb};
 
 pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, Refusal> {
     let mut store = Store::open(session)?;
     let entries = store.history(args.limit)?;
-    let active = active_versions(&mut store)?;
-    let header = ["ACTIVATED", "VERSION", "VERB", "ORGANISATIONS", "BY", "REASON", "ACTIVE FOR"];
+    let standings = standings(&mut store)?;
+    let header =
+        ["ACTIVATED", "VERSION", "VERB", "CANARY", "ORGANISATIONS", "BY", "REASON", "ACTIVE FOR"];
     // Only the newest entry of a version is the one that made it active.
     let mut seen: Vec<&PolicyVersion> = Vec::new();
     let mut rows = Vec::new();
@@ -21,48 +22,112 @@ pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, R
     for entry in &entries {
         let newest = !seen.contains(&&entry.version);
         seen.push(&entry.version);
-        let active_for = if newest { active_for(&active, &entry.version) } else { Vec::new() };
-        rows.push([
-            Seconds(entry.activated_at).rfc3339(),
-            entry.version.to_string(),
-            entry.verb.as_str().to_owned(),
-            comma_separated(&entry.organisations),
-            entry.actor.clone(),
-            entry.reason.clone(),
-            comma_separated(&active_for),
-        ]);
-        views.push(json!({
-            "activated_at": Seconds(entry.activated_at).rfc3339(),
-            "version": entry.version,
-            "verb": entry.verb,
-            "organisations": entry.organisations,
-            "actor": entry.actor,
-            "reason": entry.reason,
-            "active_for": active_for,
-        }));
+        let part = match newest {
+            true => Part::of(&entry.version, &standings),
+            false => Part::default(),
+        };
+        rows.push(row(entry, &part));
+        views.push(view(entry, &part));
     }
     let text = if rows.is_empty() { "no policy yet".to_owned() } else { table(header, rows) };
     Ok(Report::done(text, json!({ "history": views })))
+}
+
+/// For whom a version is in force now.
+#[derive(Default)]
+struct Part {
+    active_for: Vec<OrgId>,
+    canary_for: Vec<(OrgId, Share)>,
+}
+
+impl Part {
+    fn of(version: &PolicyVersion, standings: &[(OrgId, Standing)]) -> Self {
+        let mut part = Self::default();
+        for (org, standing) in standings {
+            if standing.version() == Some(version) {
+                part.active_for.push(org.clone());
+            }
+            if let Some(trial) = standing.trial().filter(|trial| trial.canary.version == *version) {
+                part.canary_for.push((org.clone(), trial.share()));
+            }
+        }
+        part
+    }
+
+    fn text(&self) -> String {
+        let tried = self.canary_for.iter().map(|(org, share)| format!("{org} ({share})"));
+        self.active_for.iter().map(OrgId::to_string).chain(tried).collect::<Vec<_>>().join(", ")
+    }
+
+    fn canary_view(&self) -> Vec<Value> {
+        let view = |(org, share): &(OrgId, Share)| json!({ "org": org, "percent": share.percent, "callers": share.callers });
+        self.canary_for.iter().map(view).collect()
+    }
+}
+
+fn row(entry: &Activation, part: &Part) -> [String; 8] {
+    let canary = match (&entry.canary, &entry.ended_canary) {
+        (Some(share), None) => share.to_string(),
+        (Some(share), Some(ended)) => format!("{share}; ended {ended}"),
+        (None, Some(ended)) => format!("ended {ended}"),
+        (None, None) => String::new(),
+    };
+    [
+        Seconds(entry.activated_at).rfc3339(),
+        entry.version.to_string(),
+        entry.verb.as_str().to_owned(),
+        canary,
+        listed(&entry.organisations),
+        entry.actor.clone(),
+        entry.reason.clone(),
+        part.text(),
+    ]
+}
+
+fn view(entry: &Activation, part: &Part) -> Value {
+    json!({
+        "activated_at": Seconds(entry.activated_at).rfc3339(),
+        "version": entry.version,
+        "verb": entry.verb,
+        "canary": entry.canary,
+        "ended_canary": entry.ended_canary,
+        "organisations": entry.organisations,
+        "actor": entry.actor,
+        "reason": entry.reason,
+        "active_for": part.active_for,
+        "canary_for": part.canary_view(),
+    })
 }
 
 pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, Refusal> {
     let mut store = Store::open(session)?;
     let version = match &args.version {
         Some(version) => version.clone(),
-        None => match store.history(1)?.pop() {
-            Some(newest) => newest.version,
-            None => return Err(no_policy()),
-        },
+        None => activated_last(&mut store)?,
     };
     let document = stored_document(&mut store, &version)?;
-    let active = active_versions(&mut store)?;
+    let part = Part::of(&version, &standings(&mut store)?);
     let text = serde_json::to_string_pretty(&document)
         .map_err(|error| Refusal::new(error.to_string(), format!("policy {version}")))?;
-    let active_for = active_for(&active, &version);
-    let json = json!({ "version": version, "active_for": active_for, "document": document });
+    if session.output == Output::Table {
+        // Beside the document, which people save.
+        for (org, share) in &part.canary_for {
+            progress(&format!("{org} only tries this version: {share}"));
+        }
+    }
+    let json = json!({
+        "version": version,
+        "active_for": part.active_for,
+        "canary_for": part.canary_view(),
+        "document": document,
+    });
     Ok(Report::done(text, json))
 }
 
-fn comma_separated(organisations: &[OrgId]) -> String {
-    organisations.iter().map(OrgId::as_str).collect::<Vec<_>>().join(", ")
+/// What is only tried was not activated.
+fn activated_last(store: &mut Store) -> Result<PolicyVersion, Refusal> {
+    const REMEMBERED: u32 = 1_000;
+    let entries = store.history(REMEMBERED)?;
+    let activated = entries.into_iter().find(|entry| entry.verb != Verb::Canary);
+    activated.map(|entry| entry.version).ok_or_else(no_policy)
 }

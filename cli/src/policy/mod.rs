@@ -1,10 +1,12 @@
-//! `portcullis policy`: check, push, history, show, rollback.
+//! `portcullis policy`: check, push, promote, diff, history, show, rollback.
 //!
-//! Owns the life of a version: written once under its digest, made active by flipping one pointer
-//! per organisation, noted in the history. What a document means is the core's business.
+//! Owns the life of a version: written once under its digest, tried on some callers or made active by
+//! flipping one pointer per organisation, noted in the history. What a document means is the core's business.
 
 mod change;
 mod check;
+mod diff;
+mod difference;
 mod history;
 mod push;
 mod rollback;
@@ -14,13 +16,14 @@ use portcullis_core::policy::{self, Policy};
 use serde_json::Value;
 
 pub(crate) use check::check;
+pub(crate) use diff::diff;
 pub(crate) use history::{history, show};
 pub(crate) use push::push;
-pub(crate) use rollback::rollback;
+pub(crate) use rollback::{promote, rollback};
 
 use crate::document::Document;
 use crate::report::{LocatedFault, Refusal};
-use crate::store::{Store, Topology};
+use crate::store::{Standing, Store, Topology};
 
 const NOT_ACTIVATED: &str = "no policy was activated";
 
@@ -51,21 +54,23 @@ fn fits(policy: &Policy, place: &str, store: &Store) -> Result<(), Refusal> {
     })
 }
 
-/// A stored version, as far as this program still accepts it.
+/// A stored version, as far as this program still accepts it, and the gateways could use it.
 fn compiled(version: &PolicyVersion, store: &mut Store) -> Result<Policy, Refusal> {
     let document = stored_document(store, version)?;
-    policy::compile(&document).map_err(|faults| {
+    let place = format!("policy {version}");
+    let policy = policy::compile(&document).map_err(|faults| {
         let faults = faults.iter().map(|fault| LocatedFault {
             line: None,
             path: fault.path.clone(),
             found: fault.found.clone(),
             expected: fault.expected.clone(),
         });
-        let place = format!("policy {version}");
-        Refusal::new("this version of portcullis does not accept that document any more", place)
+        Refusal::new("this version of portcullis does not accept that document any more", &place)
             .next("portcullis policy show VERSION, repair it, and push it")
             .faults(faults.collect())
-    })
+    })?;
+    fits(&policy, &place, store)?;
+    Ok(policy)
 }
 
 fn stored_document(store: &mut Store, version: &PolicyVersion) -> Result<Value, Refusal> {
@@ -76,16 +81,10 @@ fn stored_document(store: &mut Store, version: &PolicyVersion) -> Result<Value, 
     })
 }
 
-fn active_versions(store: &mut Store) -> Result<Vec<(OrgId, PolicyVersion)>, Refusal> {
-    let mut active = Vec::new();
-    for org in store.organisations()? {
-        active.extend(store.active(&org)?.map(|version| (org, version)));
-    }
-    Ok(active)
-}
-
-fn active_for(active: &[(OrgId, PolicyVersion)], version: &PolicyVersion) -> Vec<OrgId> {
-    active.iter().filter(|(_, of)| of == version).map(|(org, _)| org.clone()).collect()
+/// What is active for every organisation that is known.
+fn standings(store: &mut Store) -> Result<Vec<(OrgId, Standing)>, Refusal> {
+    let organisations = store.organisations()?;
+    organisations.into_iter().map(|org| Ok((org.clone(), store.standing(&org)?))).collect()
 }
 
 fn no_policy() -> Refusal {
@@ -96,4 +95,8 @@ fn no_policy() -> Refusal {
 
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn listed(organisations: &[OrgId]) -> String {
+    organisations.iter().map(OrgId::as_str).collect::<Vec<_>>().join(", ")
 }

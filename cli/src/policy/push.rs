@@ -1,12 +1,17 @@
-//! Storing a document under its digest and making it active.
+//! Storing a document under its digest, and making it active or trying it on some callers.
 
-use super::change::Change;
-use super::{NOT_ACTIVATED, compile, count, fits};
-use crate::args::{PushArgs, Session};
+use std::collections::BTreeMap;
+
+use portcullis_core::auth::{Identity, IdentityKind};
+use portcullis_core::id::{OrgId, PolicyVersion};
+
+use super::change::{Change, Step};
+use super::{NOT_ACTIVATED, compile, count, diff, fits, listed};
+use crate::args::{CanaryArgs, PushArgs, Session};
 use crate::document::Document;
 use crate::report::{Refusal, Report};
 use crate::scribe::Scribe;
-use crate::store::{Store, Verb};
+use crate::store::{Standing, Store, Target, Trial, Verb};
 
 pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal> {
     let document = Document::read(&args.file)?;
@@ -16,11 +21,115 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
             .next(format!("repair them, then portcullis policy check {}", document.place))
             .faults(faults)
     })?;
-    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let scribe = Scribe::new(session, args.reason.as_deref())?;
+    let trial = trial(&args.canary, &version)?;
     let mut store = Store::open(session)?;
     fits(&policy, &document.place, &store)?;
-    store.put_policy(&version, &document.value)?;
-    let organisations = policy.organisations.iter().cloned().collect();
-    let change = Change { version, scribe, verb: Verb::Push, organisations };
-    store.until_done(NOT_ACTIVATED, |store| change.carry_out(store))
+    let organisations: Vec<OrgId> = policy.organisations.iter().cloned().collect();
+    knows_keys(&mut store, &args.canary, &organisations)?;
+    store.until_done(NOT_ACTIVATED, |store| {
+        store.watch_organisations(&organisations)?;
+        let standings = organisations
+            .iter()
+            .map(|org| Ok((org.clone(), store.standing(org)?)))
+            .collect::<Result<Vec<_>, Refusal>>()?;
+        let (verb, steps) = match &trial {
+            Some(trial) => (Verb::Canary, tried(trial, standings)?),
+            None => (Verb::Push, pushed(&version, standings)),
+        };
+        if args.dry_run {
+            store.unwatch()?;
+            return diff::preview(store, &document, &version, &steps).map(Some);
+        }
+        store.put_policy(&version, &document.value)?;
+        let untouched = (verb == Verb::Push).then_some("not named by this policy");
+        Change { verb, scribe: scribe.clone(), steps, untouched }.carry_out(store)
+    })
+}
+
+fn pushed(version: &PolicyVersion, standings: Vec<(OrgId, Standing)>) -> Vec<Step> {
+    let after = Target::alone(version.clone());
+    let step = |(org, before)| Step { org, before, after: after.clone() };
+    standings.into_iter().map(step).collect()
+}
+
+/// The active version stays; it has to be there, and to be another one.
+fn tried(trial: &Trial, standings: Vec<(OrgId, Standing)>) -> Result<Vec<Step>, Refusal> {
+    let version = &trial.canary.version;
+    let (mut steps, mut without, mut same) = (Vec::new(), Vec::new(), Vec::new());
+    for (org, before) in standings {
+        match before.version().cloned() {
+            None => without.push(org),
+            Some(active) if active == *version => same.push(org),
+            Some(active) => {
+                let after = Target { version: active, trial: Some(trial.clone()) };
+                steps.push(Step { org, before, after });
+            }
+        }
+    }
+    if !without.is_empty() {
+        return Err(Refusal::new(
+            format!("{} without an active policy", listed(&without)),
+            "the organisations of the document",
+        )
+        .expected("an active version that decides about the other callers; nothing was changed")
+        .next("portcullis policy push FILE --reason … without --canary"));
+    }
+    if !same.is_empty() {
+        return Err(Refusal::new(
+            format!("policy {version} is the active one of {}", listed(&same)),
+            "the document",
+        )
+        .expected("another version than the active one; nothing was changed")
+        .next("portcullis policy diff FILE"));
+    }
+    Ok(steps)
+}
+
+/// The canary that the arguments ask for, if they do.
+fn trial(args: &CanaryArgs, version: &PolicyVersion) -> Result<Option<Trial>, Refusal> {
+    let callers = callers(args);
+    match args.percent {
+        None if callers.is_empty() => Ok(None),
+        Some(0) if callers.is_empty() => Err(Refusal::usage("a canary of nobody")
+            .expected("--canary 1% to 99%, or callers by name, such as --canary-caller ID")),
+        percent => Ok(Some(Trial::new(version.clone(), percent.unwrap_or_default(), callers))),
+    }
+}
+
+/// Those named, as the gateway tells them apart, and as people do.
+fn callers(args: &CanaryArgs) -> BTreeMap<String, String> {
+    let keys = args.keys.iter().map(|id| (IdentityKind::Key(id.clone()), format!("key {id}")));
+    let subjects = args.subjects.iter().zip(args.issuer.iter().cycle()).map(|(subject, issuer)| {
+        let (issuer, subject) = (issuer.clone(), subject.clone());
+        let name = format!("subject {subject} of {issuer}");
+        (IdentityKind::Token { issuer, subject }, name)
+    });
+    let certificates = args
+        .certificates
+        .iter()
+        .map(|name| (IdentityKind::Certificate(name.clone()), format!("certificate {name}")));
+    let all = keys.chain(subjects).chain(certificates);
+    all.map(|(kind, name)| (Identity::from(kind).holder().to_owned(), name)).collect()
+}
+
+/// A key that nobody has would be tried on nobody. (Who has tokens or certificates is written nowhere.)
+fn knows_keys(
+    store: &mut Store,
+    args: &CanaryArgs,
+    organisations: &[OrgId],
+) -> Result<(), Refusal> {
+    for id in &args.keys {
+        let mut known = false;
+        for org in organisations {
+            known |= store.record(org, id)?.is_some();
+        }
+        if !known {
+            let place = format!("the keys of {}", listed(organisations));
+            return Err(Refusal::new(format!("there is no key {id}"), place)
+                .expected("the id of a key of the document's organisations; nothing was changed")
+                .next("portcullis key list"));
+        }
+    }
+    Ok(())
 }

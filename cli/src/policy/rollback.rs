@@ -1,13 +1,14 @@
-//! Going back to an earlier version.
+//! Going back: from a canary to the active version alone, or to an earlier version. And forth: from a
+//! canary to its version for everybody.
 
-use portcullis_core::id::PolicyVersion;
+use portcullis_core::id::{OrgId, PolicyVersion};
 
-use super::change::Change;
-use super::{NOT_ACTIVATED, compiled, fits, no_policy};
-use crate::args::{RollbackArgs, Session};
+use super::change::{Change, Step};
+use super::{NOT_ACTIVATED, compiled, listed, no_policy};
+use crate::args::{PromoteArgs, RollbackArgs, Session};
 use crate::report::{Refusal, Report};
 use crate::scribe::Scribe;
-use crate::store::{Activation, Store, Verb};
+use crate::store::{Activation, Store, Target, Verb};
 
 /// How far back a rollback without `--to` looks.
 const REMEMBERED: u32 = 1_000;
@@ -17,35 +18,126 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
     let mut store = Store::open(session)?;
     // Decided anew each time: what was active before depends on who was faster.
     store.until_done(NOT_ACTIVATED, |store| {
-        let entries = store.watch_history(REMEMBERED)?;
-        let current = entries.first().ok_or_else(no_policy)?;
-        let version = match &args.to {
-            Some(version) => version.clone(),
-            None => before(&entries).ok_or_else(|| {
-                Refusal::new("there is no earlier version to go back to", "the policy history")
-                    .expected("at least two versions for the same organisation")
-                    .next("portcullis policy history, then --to VERSION")
-            })?,
+        let mut entries = store.watch_history(REMEMBERED)?;
+        entries.retain(|entry| concerns(entry, &args.org));
+        let last = entries.first().ok_or_else(no_policy)?;
+        let (steps, untouched) = match &args.to {
+            Some(version) => (named(version, &args.org, store)?, "not named by this policy"),
+            None => (undone(&entries, &args.org, store)?, "untouched"),
         };
-        let policy = compiled(&version, store)?;
-        fits(&policy, &format!("policy {version}"), store)?;
         if args.reason.is_none() {
-            scribe.reason = format!("back from {}", current.version);
+            scribe.reason = format!("back from {}", last.version);
         }
-        let organisations = policy.organisations.into_iter().collect();
-        Change { version, scribe: scribe.clone(), verb: Verb::Rollback, organisations }
+        let untouched = args.org.is_empty().then_some(untouched);
+        Change { verb: Verb::Rollback, scribe: scribe.clone(), steps, untouched }.carry_out(store)
+    })
+}
+
+/// Everybody whom that version names, on it alone.
+fn named(version: &PolicyVersion, only: &[OrgId], store: &mut Store) -> Result<Vec<Step>, Refusal> {
+    let policy = compiled(version, store)?;
+    let unnamed: Vec<OrgId> =
+        only.iter().filter(|org| !policy.organisations.contains(*org)).cloned().collect();
+    if !unnamed.is_empty() {
+        let found = format!("policy {version} does not name {}", listed(&unnamed));
+        return Err(Refusal::new(found, "--org").expected("organisations that it names"));
+    }
+    let organisations: Vec<OrgId> =
+        policy.organisations.into_iter().filter(|org| is_meant(org, only)).collect();
+    store.watch_organisations(&organisations)?;
+    let step = |org: OrgId| {
+        let before = store.standing(&org)?;
+        Ok(Step { org, before, after: Target::alone(version.clone()) })
+    };
+    organisations.into_iter().map(step).collect()
+}
+
+/// The organisations of the last change: without the canary that is tried on some of their callers, or
+/// else on what they had before.
+fn undone(entries: &[Activation], only: &[OrgId], store: &mut Store) -> Result<Vec<Step>, Refusal> {
+    let last = entries.first().ok_or_else(no_policy)?;
+    let organisations: Vec<OrgId> =
+        last.organisations.iter().filter(|org| is_meant(org, only)).cloned().collect();
+    store.watch_organisations(&organisations)?;
+    let (mut canaries, mut others) = (Vec::new(), Vec::new());
+    for org in organisations {
+        let before = store.standing(&org)?;
+        let active = before.target.as_ref().map(|target| target.version.clone());
+        match (active, before.trial()) {
+            (Some(active), Some(_)) => {
+                canaries.push(Step { org, before, after: Target::alone(active) });
+            }
+            (_, _) => {
+                let earlier = earlier(entries, &org, &last.version);
+                others.extend(earlier.map(|to| Step { org, before, after: Target::alone(to) }));
+            }
+        }
+    }
+    if !canaries.is_empty() {
+        return Ok(canaries);
+    }
+    if others.is_empty() {
+        return Err(Refusal::new(
+            "there is no earlier version to go back to",
+            "the policy history",
+        )
+        .expected("at least two versions for the same organisation")
+        .next("portcullis policy history, then --to VERSION"));
+    }
+    for step in &others {
+        compiled(&step.after.version, store)?;
+    }
+    Ok(others)
+}
+
+/// What was last active for `org` before `active` was. (The history tells, and not what is active now:
+/// in a Cluster this may be the second attempt.)
+fn earlier(entries: &[Activation], org: &OrgId, active: &PolicyVersion) -> Option<PolicyVersion> {
+    let mut activated = entries
+        .iter()
+        .filter(|entry| entry.organisations.contains(org) && entry.verb != Verb::Canary);
+    activated.find(|entry| entry.version != *active).map(|entry| entry.version.clone())
+}
+
+pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, Refusal> {
+    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let mut store = Store::open(session)?;
+    store.until_done(NOT_ACTIVATED, |store| {
+        let organisations =
+            if args.org.is_empty() { store.organisations()? } else { args.org.clone() };
+        store.watch_organisations(&organisations)?;
+        let (mut steps, mut without) = (Vec::new(), Vec::new());
+        for org in organisations {
+            let before = store.standing(&org)?;
+            match before.trial().map(|trial| trial.canary.version.clone()) {
+                Some(to) => steps.push(Step { org, before, after: Target::alone(to) }),
+                None => without.push(org),
+            }
+        }
+        if steps.is_empty() || !(args.org.is_empty() || without.is_empty()) {
+            let of = if args.org.is_empty() { String::new() } else { listed(&without) };
+            return Err(no_canary(&of));
+        }
+        for step in &steps {
+            compiled(&step.after.version, store)?;
+        }
+        Change { verb: Verb::Promote, scribe: scribe.clone(), steps, untouched: None }
             .carry_out(store)
     })
 }
 
-/// What was active before the newest change, for one of the same organisations.
-fn before(entries: &[Activation]) -> Option<PolicyVersion> {
-    let (current, earlier) = entries.split_first()?;
-    let shared = |entry: &Activation| {
-        entry.organisations.iter().any(|org| current.organisations.contains(org))
-    };
-    earlier
-        .iter()
-        .find(|entry| entry.version != current.version && shared(entry))
-        .map(|entry| entry.version.clone())
+fn no_canary(of: &str) -> Refusal {
+    let of = if of.is_empty() { String::new() } else { format!(" in {of}") };
+    Refusal::new(format!("no policy is tried on some callers{of}"), "the active policies")
+        .expected("a canary; nothing was changed")
+        .next("portcullis policy push FILE --canary 10% --reason …")
+}
+
+fn concerns(entry: &Activation, only: &[OrgId]) -> bool {
+    entry.organisations.iter().any(|org| is_meant(org, only))
+}
+
+/// Nobody in particular means everybody.
+fn is_meant(org: &OrgId, only: &[OrgId]) -> bool {
+    only.is_empty() || only.contains(org)
 }

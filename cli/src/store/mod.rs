@@ -10,6 +10,7 @@ mod approvals;
 mod denials;
 mod keys;
 mod policies;
+mod standing;
 mod windows;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use redis::FromRedisValue;
 pub(crate) use approvals::Approval;
 pub(crate) use keys::{Listed, Stored, Used, Written};
 pub(crate) use policies::{Activation, Move, Verb};
+pub(crate) use standing::{Share, Standing, Target, Trial};
 
 use crate::args::Session;
 pub(crate) use crate::link::Topology;

@@ -3,16 +3,17 @@
 use portcullis_core::audit::Deed;
 use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::json;
-use portcullis_core::policy::Activation as Activated;
 use portcullis_redis_lua::{Key, PutPolicy, PutPolicyReply};
 use serde::{Deserialize, Serialize};
 
+use super::standing::{Share, Standing};
 use super::{Store, Topology};
 use crate::report::Refusal;
 
 /// One line of the policy history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Activation {
+    /// The version that it is about: activated, gone back to, or tried.
     pub(crate) version: PolicyVersion,
     /// Seconds since the Unix epoch.
     pub(crate) activated_at: u64,
@@ -20,12 +21,22 @@ pub(crate) struct Activation {
     pub(crate) reason: String,
     pub(crate) organisations: Vec<OrgId>,
     pub(crate) verb: Verb,
+    /// On whom it is tried, if it was not made the active one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) canary: Option<Share>,
+    /// The canary that is over with this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ended_canary: Option<PolicyVersion>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verb {
     Push,
+    /// Another version is tried on some callers.
+    Canary,
+    /// The version that was tried becomes the active one.
+    Promote,
     Rollback,
 }
 
@@ -38,12 +49,18 @@ pub(crate) struct Move {
     pub(crate) last: Option<Vec<u8>>,
     /// The entry that follows it.
     pub(crate) entry: String,
+    /// The new revision.
+    pub(crate) rev: String,
+    /// The new record.
+    pub(crate) doc: String,
 }
 
 impl Verb {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Verb::Push => "push",
+            Verb::Canary => "canary",
+            Verb::Promote => "promote",
             Verb::Rollback => "rollback",
         }
     }
@@ -52,6 +69,8 @@ impl Verb {
     pub(crate) fn deed(self) -> Deed {
         match self {
             Verb::Push => Deed::PolicyPush,
+            Verb::Canary => Deed::PolicyCanary,
+            Verb::Promote => Deed::PolicyPromote,
             Verb::Rollback => Deed::PolicyRollback,
         }
     }
@@ -60,24 +79,15 @@ impl Verb {
 impl Store {
     /// The version that is active for an organisation.
     pub(crate) fn active(&mut self, org: &OrgId) -> Result<Option<PolicyVersion>, Refusal> {
-        let rev = self.active_rev(org)?;
-        let version = rev.as_deref().and_then(|rev| rev.split('+').next());
-        Ok(version.and_then(PolicyVersion::new))
-    }
-
-    /// The revision of what is active for an organisation: the version, and more when another one is
-    /// tried on some callers.
-    pub(crate) fn active_rev(&mut self, org: &OrgId) -> Result<Option<String>, Refusal> {
-        let key = Key::policy(org.as_str());
-        self.query(redis::cmd("HGET").arg(key.as_str()).arg("rev"))
+        Ok(self.standing(org)?.target.map(|target| target.version))
     }
 
     /// What is active for an organisation, and for whom of it another policy is tried.
-    pub(crate) fn activation(&mut self, org: &OrgId) -> Result<Option<Activated>, Refusal> {
+    pub(crate) fn standing(&mut self, org: &OrgId) -> Result<Standing, Refusal> {
         let key = Key::policy(org.as_str());
         let (rev, doc): (Option<String>, Option<Vec<u8>>) =
             self.query(redis::cmd("HMGET").arg(key.as_str()).arg(&["rev", "doc"]))?;
-        Ok(rev.zip(doc).and_then(|(rev, doc)| Activated::parse(&rev, &doc)))
+        Ok(Standing::read(rev, doc.as_deref()))
     }
 
     /// A policy document.
@@ -162,33 +172,28 @@ impl Store {
         }
     }
 
-    /// Makes a stored version the active one of all its organisations, and notes it in the history and
-    /// in each admin chain, in one step; in a Cluster, one organisation after the other. Nothing is
-    /// returned when somebody else changed what it was decided on: then it is to be decided anew.
+    /// Moves organisations to what is to be active, and notes it in the history and in each admin chain,
+    /// in one step; in a Cluster, one organisation after the other. Nothing is returned when somebody
+    /// else changed what it was decided on: then it is to be decided anew.
     pub(crate) fn activate(
         &mut self,
-        activation: &Activation,
+        noted: &[Activation],
         moves: &[Move],
     ) -> Result<Option<()>, Refusal> {
-        let Activation { version, activated_at, actor, reason, .. } = activation;
-        let pointer = serde_json::json!({
-            "version": version,
-            "activated_at": activated_at,
-            "actor": actor,
-            "reason": reason,
-        });
-        let pointer = pointer.to_string();
-        let noted = serde_json::to_string(activation)
+        let noted = noted
+            .iter()
+            .map(serde_json::to_string)
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Refusal::new(error.to_string(), "the new history entry"))?;
         let history = Key::policy_history();
         match self.topology() {
             Topology::Server => {
                 let mut change = redis::pipe();
                 change.atomic();
-                for Move { org, entry, .. } in moves {
+                for Move { org, entry, rev, doc, .. } in moves {
                     let key = Key::policy(org.as_str());
                     change.cmd("HSET").arg(key.as_str());
-                    change.arg("rev").arg(version.as_str()).arg("doc").arg(&pointer).ignore();
+                    change.arg("rev").arg(rev).arg("doc").arg(doc).ignore();
                     let all = Key::organisations();
                     change.cmd("SADD").arg(all.as_str()).arg(org.as_str()).ignore();
                     change.cmd("RPUSH").arg(Key::admin(org.as_str()).as_str()).arg(entry).ignore();
@@ -198,7 +203,7 @@ impl Store {
             }
             Topology::Cluster => {
                 for one in moves {
-                    if !self.move_one(one, version, &pointer)? {
+                    if !self.move_one(one)? {
                         return Ok(None);
                     }
                 }
@@ -209,23 +214,18 @@ impl Store {
     }
 
     /// Moves one organisation; false when somebody else was faster.
-    fn move_one(
-        &mut self,
-        one: &Move,
-        version: &PolicyVersion,
-        pointer: &str,
-    ) -> Result<bool, Refusal> {
-        let Move { org, from, last, entry } = one;
+    fn move_one(&mut self, one: &Move) -> Result<bool, Refusal> {
+        let Move { org, from, last, entry, rev, doc } = one;
         // Known before it has a policy, so that one cut off in between is listed.
         self.add_organisation(org)?;
-        if from.as_deref() == Some(version.as_str()) {
+        if from.as_ref() == Some(rev) {
             return Ok(true);
         }
         let put = PutPolicy {
             org: org.as_str(),
             expected: from.as_deref(),
-            rev: version.as_str(),
-            doc: pointer,
+            rev,
+            doc,
             last_entry: last.as_deref(),
             entry,
         };

@@ -12,6 +12,8 @@ mod keys_life;
 mod keys_lost;
 mod limits;
 mod policy;
+mod policy_canary;
+mod policy_diff;
 mod tokens;
 mod usage;
 #[allow(dead_code, reason = "the tests of redis-lua use the rest")]

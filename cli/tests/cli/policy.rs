@@ -115,7 +115,7 @@ fn rollback_goes_back_one_step_and_history_tells_it_all() {
 
     let back = operator.says(&["policy", "rollback", "--reason", "too many"]).json();
     assert_eq!((&back["version"], &back["changed"]), (&json!(first), &json!(true)));
-    assert_eq!(back["organisations"], json!([{ "org": "acme", "from": second }]));
+    assert_eq!(back["organisations"], json!([{ "org": "acme", "from": second, "to": first }]));
     assert_eq!(active(&operator, "acme").0.as_ref(), Some(&first));
 
     // A second rollback undoes the first; `--to` goes anywhere.

@@ -26,7 +26,11 @@ pub enum Deed {
     CallDeny,
     /// A policy was pushed.
     PolicyPush,
-    /// An earlier policy was made the active one again.
+    /// A policy is tried on some callers.
+    PolicyCanary,
+    /// A policy that was tried on some callers was made the active one.
+    PolicyPromote,
+    /// An earlier policy was made the active one again, or a policy is no longer tried.
     PolicyRollback,
     /// What a key had drawn from windows was forgotten.
     LimitsReset,
@@ -48,6 +52,8 @@ impl Deed {
             Self::CallGrant => "call.grant",
             Self::CallDeny => "call.deny",
             Self::PolicyPush => "policy.push",
+            Self::PolicyCanary => "policy.canary",
+            Self::PolicyPromote => "policy.promote",
             Self::PolicyRollback => "policy.rollback",
             Self::LimitsReset => "limits.reset",
             Self::TokenDeny => "token.deny",

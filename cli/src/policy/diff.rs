@@ -1,0 +1,221 @@
+//! What would change, or has: two documents side by side.
+//!
+//! Owns which documents are meant. How they are compared is in `difference`.
+
+use portcullis_core::id::{OrgId, PolicyVersion};
+use portcullis_core::policy;
+use serde_json::{Value, json};
+
+use super::change::Step;
+use super::difference::{Difference, differences, summary};
+use super::{listed, no_policy, standings, stored_document};
+use crate::args::{DiffArgs, Session, Side};
+use crate::document::Document;
+use crate::report::{Refusal, Report, Verdict};
+use crate::store::{Standing, Store};
+
+/// A document, and what it is called.
+#[derive(Clone)]
+struct Named {
+    version: Option<PolicyVersion>,
+    /// What it is, for people.
+    name: String,
+    document: Value,
+}
+
+struct Comparison {
+    from: Named,
+    to: Named,
+    differences: Vec<Difference>,
+}
+
+pub(crate) fn diff(session: &Session, args: &DiffArgs) -> Result<Report, Refusal> {
+    let comparisons = match (&args.first, &args.second) {
+        (Some(first), Some(second)) => {
+            let mut store = None;
+            let from = side(first, session, &mut store)?;
+            vec![Comparison::of(from, side(second, session, &mut store)?)]
+        }
+        (Some(new), None) => {
+            let mut store = None;
+            let to = side(new, session, &mut store)?;
+            let store = opened(session, &mut store)?;
+            let organisations = match &args.org {
+                Some(org) => vec![org.clone()],
+                None => organisations(&to)?,
+            };
+            let standings = organisations.into_iter().map(|org| {
+                let standing = store.standing(&org)?;
+                Ok((org, standing.target.map(|target| target.version)))
+            });
+            with_active(standings.collect::<Result<Vec<_>, Refusal>>()?, &to, store)?
+        }
+        (None, _) => with_canaries(args.org.as_ref(), &mut Store::open(session)?)?,
+    };
+    let different = comparisons.iter().any(Comparison::is_different);
+    let json = json!({
+        "different": different,
+        "comparisons": comparisons.iter().map(Comparison::view).collect::<Vec<_>>(),
+    });
+    let verdict = if different && args.exit_code { Verdict::Wanting } else { Verdict::Good };
+    Ok(Report::judged(verdict, text(&comparisons), json))
+}
+
+/// What a push would do.
+pub(super) fn preview(
+    store: &mut Store,
+    document: &Document,
+    version: &PolicyVersion,
+    steps: &[Step],
+) -> Result<Report, Refusal> {
+    let active = |step: &Step| (step.org.clone(), step.before.version().cloned());
+    let to = Named::of_file(document);
+    let comparisons = with_active(steps.iter().map(active).collect(), &to, store)?;
+    let mut told = format!("policy {version}: a dry run, nothing was changed");
+    for step in steps {
+        told.push_str(&format!("\n  {}  {}", step.org, step.told()));
+    }
+    let json = json!({
+        "dry_run": true,
+        "version": version,
+        "organisations": steps.iter().map(Step::view).collect::<Vec<_>>(),
+        "different": comparisons.iter().any(Comparison::is_different),
+        "comparisons": comparisons.iter().map(Comparison::view).collect::<Vec<_>>(),
+    });
+    Ok(Report::done(format!("{told}\n{}", text(&comparisons)), json))
+}
+
+/// What the named organisations have active, each version once, and `to`.
+fn with_active(
+    mut active: Vec<(OrgId, Option<PolicyVersion>)>,
+    to: &Named,
+    store: &mut Store,
+) -> Result<Vec<Comparison>, Refusal> {
+    let mut comparisons = Vec::new();
+    while let Some((_, version)) = active.first().cloned() {
+        let same: Vec<OrgId> =
+            active.extract_if(.., |(_, other)| *other == version).map(|(org, _)| org).collect();
+        let from = match version {
+            Some(version) => {
+                let name = format!("policy {version}, active for {}", listed(&same));
+                Named { document: stored_document(store, &version)?, version: Some(version), name }
+            }
+            None => {
+                let name = format!("nothing: {} without a policy", listed(&same));
+                Named { version: None, name, document: json!({}) }
+            }
+        };
+        comparisons.push(Comparison::of(from, to.clone()));
+    }
+    Ok(comparisons)
+}
+
+/// Each canary and the active version beside it.
+fn with_canaries(only: Option<&OrgId>, store: &mut Store) -> Result<Vec<Comparison>, Refusal> {
+    let mut standings = standings(store)?;
+    standings.retain(|(org, _)| only.is_none_or(|only| only == org));
+    if standings.iter().all(|(_, standing)| standing.target.is_none()) {
+        return Err(no_policy());
+    }
+    let pair = |standing: &Standing| {
+        let target = standing.target.as_ref()?;
+        Some((target.version.clone(), target.trial.as_ref()?.canary.version.clone()))
+    };
+    let mut pairs: Vec<_> = standings.iter().filter_map(|(_, standing)| pair(standing)).collect();
+    pairs.sort();
+    pairs.dedup();
+    if pairs.is_empty() {
+        return Err(Refusal::new("no policy is tried on some callers", "the active policies")
+            .expected("a canary; or a version or file to compare with the active version")
+            .next("portcullis policy diff FILE; portcullis policy history lists versions"));
+    }
+    let compare = |(active, canary): (PolicyVersion, PolicyVersion)| {
+        let of = |standing: &Standing| pair(standing) == Some((active.clone(), canary.clone()));
+        let of: Vec<OrgId> =
+            standings.iter().filter(|(_, it)| of(it)).map(|(org, _)| org.clone()).collect();
+        let mut named = |version: &PolicyVersion, what: &str| -> Result<Named, Refusal> {
+            let name = format!("policy {version}, {what} {}", listed(&of));
+            let document = stored_document(store, version)?;
+            Ok(Named { version: Some(version.clone()), name, document })
+        };
+        let from = named(&active, "active for")?;
+        Ok(Comparison::of(from, named(&canary, "the canary of")?))
+    };
+    pairs.into_iter().map(compare).collect()
+}
+
+fn side(side: &Side, session: &Session, store: &mut Option<Store>) -> Result<Named, Refusal> {
+    match side {
+        Side::Version(version) => {
+            let document = stored_document(opened(session, store)?, version)?;
+            let name = format!("policy {version}");
+            Ok(Named { version: Some(version.clone()), name, document })
+        }
+        Side::File(file) => Ok(Named::of_file(&Document::read(file)?)),
+    }
+}
+
+/// Two files need no Redis.
+fn opened<'a>(session: &Session, store: &'a mut Option<Store>) -> Result<&'a mut Store, Refusal> {
+    match store {
+        Some(store) => Ok(store),
+        None => Ok(store.insert(Store::open(session)?)),
+    }
+}
+
+/// Whom a document is for, be the rest of it good or not.
+fn organisations(named: &Named) -> Result<Vec<OrgId>, Refusal> {
+    let names = named.document.get("organisations").and_then(Value::as_array);
+    let names = names.into_iter().flatten().filter_map(Value::as_str);
+    let organisations: Vec<OrgId> = names.filter_map(OrgId::new).collect();
+    match organisations.is_empty() {
+        false => Ok(organisations),
+        true => Err(Refusal::new("the document names no organisation", &named.name)
+            .expected("organisations, whose active version is compared; or --org ORG")
+            .next("portcullis policy check FILE")),
+    }
+}
+
+fn text(comparisons: &[Comparison]) -> String {
+    comparisons.iter().map(Comparison::text).collect::<Vec<_>>().join("\n\n")
+}
+
+impl Named {
+    fn of_file(document: &Document) -> Self {
+        let version = policy::version_of(&document.value);
+        let told = version.as_ref().map(|version| format!(", version {version}"));
+        let name = format!("{}{}", document.place, told.unwrap_or_default());
+        Self { version, name, document: document.value.clone() }
+    }
+}
+
+impl Comparison {
+    fn of(from: Named, to: Named) -> Self {
+        let differences = differences(&from.document, &to.document);
+        Self { from, to, differences }
+    }
+
+    fn is_different(&self) -> bool {
+        !self.differences.is_empty()
+    }
+
+    fn text(&self) -> String {
+        let mut lines =
+            vec![format!("from  {}", self.from.name), format!("to    {}", self.to.name)];
+        lines.extend(self.differences.iter().map(Difference::text));
+        lines.push(match self.is_different() {
+            true => summary(&self.differences),
+            false => "no difference".to_owned(),
+        });
+        lines.join("\n")
+    }
+
+    fn view(&self) -> Value {
+        let side = |named: &Named| json!({ "version": named.version, "name": named.name });
+        json!({
+            "from": side(&self.from),
+            "to": side(&self.to),
+            "changes": self.differences.iter().map(Difference::view).collect::<Vec<_>>(),
+        })
+    }
+}

@@ -1,0 +1,151 @@
+//! What is active for an organisation, as people speak of it. Who decides on which policy is the
+//! core's business; this adds the names that callers were given by.
+
+use std::collections::BTreeMap;
+
+use portcullis_core::id::PolicyVersion;
+use portcullis_core::policy::{Activation, Canary};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// What is in Redis.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// The revision of the record, if there is one.
+    pub(crate) rev: Option<String>,
+    /// What it says, as far as it can be read.
+    pub(crate) target: Option<Target>,
+}
+
+/// What is to be in Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The active version.
+    pub(crate) version: PolicyVersion,
+    /// Another one that is tried on some callers.
+    pub(crate) trial: Option<Trial>,
+}
+
+/// A canary, and what people call the callers that it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trial {
+    pub(crate) canary: Canary,
+    names: BTreeMap<String, String>,
+}
+
+/// On whom a canary is tried, in the history.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Share {
+    pub(crate) percent: u8,
+    pub(crate) callers: Vec<String>,
+}
+
+/// What people read of an activation record.
+#[derive(Default, Deserialize)]
+struct Told {
+    #[serde(default)]
+    callers: BTreeMap<String, String>,
+}
+
+impl Standing {
+    pub(crate) fn read(rev: Option<String>, doc: Option<&[u8]>) -> Self {
+        let doc = doc.unwrap_or_default();
+        let active = rev.as_deref().and_then(|rev| Activation::parse(rev, doc));
+        let told: Told = serde_json::from_slice(doc).unwrap_or_default();
+        let target = active.map(|Activation { version, canary, .. }| Target {
+            version,
+            trial: canary.map(|canary| Trial { canary, names: told.callers }),
+        });
+        Self { rev, target }
+    }
+
+    pub(crate) fn version(&self) -> Option<&PolicyVersion> {
+        self.target.as_ref().map(|target| &target.version)
+    }
+
+    pub(crate) fn trial(&self) -> Option<&Trial> {
+        self.target.as_ref().and_then(|target| target.trial.as_ref())
+    }
+}
+
+impl Target {
+    /// `version`, for everybody.
+    pub(crate) fn alone(version: PolicyVersion) -> Self {
+        Self { version, trial: None }
+    }
+
+    pub(crate) fn rev(&self) -> String {
+        Activation::revision(&self.version, self.trial.as_ref().map(|trial| &trial.canary))
+    }
+
+    /// As the gateway reads it.
+    pub(crate) fn activation(&self) -> Activation {
+        let canary = self.trial.as_ref().map(|trial| trial.canary.clone());
+        Activation { rev: self.rev(), version: self.version.clone(), canary }
+    }
+
+    /// The record; `signed` is who writes it, when and why.
+    pub(crate) fn document<const N: usize>(&self, signed: [(&str, Value); N]) -> String {
+        let trial = self.trial.iter().flat_map(|Trial { canary, names }| {
+            [("canary", json!(canary)), ("callers", json!(names))]
+        });
+        let members = [("version", json!(self.version))].into_iter().chain(trial).chain(signed);
+        members.collect::<Value>().to_string()
+    }
+}
+
+impl Trial {
+    /// `callers` are those named besides the share, and what people call them.
+    pub(crate) fn new(
+        version: PolicyVersion,
+        percent: u8,
+        callers: BTreeMap<String, String>,
+    ) -> Self {
+        let canary = Canary { version, percent, callers: callers.keys().cloned().collect() };
+        Self { canary, names: callers }
+    }
+
+    pub(crate) fn share(&self) -> Share {
+        let name = |holder: &String| self.names.get(holder).unwrap_or(holder).clone();
+        Share {
+            percent: self.canary.percent,
+            callers: self.canary.callers.iter().map(name).collect(),
+        }
+    }
+
+    /// For scripts.
+    pub(crate) fn view(&self) -> Value {
+        let Share { percent, callers } = self.share();
+        json!({ "version": self.canary.version, "percent": percent, "callers": callers })
+    }
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let share = (self.percent > 0).then(|| format!("{} %", self.percent));
+        let parts: Vec<_> = share.iter().chain(&self.callers).map(String::as_str).collect();
+        f.write_str(&parts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back_with_the_names_that_people_gave() {
+        let version = |digit: &str| PolicyVersion::new(&digit.repeat(16)).unwrap();
+        let callers = BTreeMap::from([("jwt:12".to_owned(), "subject a of i".to_owned())]);
+        let target =
+            Target { version: version("a"), trial: Some(Trial::new(version("b"), 10, callers)) };
+        let document = target.document([("actor", json!("ops"))]);
+        let read = Standing::read(Some(target.rev()), Some(document.as_bytes()));
+        assert_eq!(read.target.as_ref(), Some(&target));
+        assert_eq!(read.trial().unwrap().share().to_string(), "10 %, subject a of i");
+        let plain = Target::alone(version("a"));
+        let document = plain.document([]);
+        assert_eq!(document, format!(r#"{{"version":"{}"}}"#, version("a")));
+        assert_eq!(Standing::read(Some(plain.rev()), Some(b"{}")).target, Some(plain));
+        assert_eq!(Standing::read(Some(target.rev()), None).target, None);
+    }
+}

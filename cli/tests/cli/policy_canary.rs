@@ -1,0 +1,295 @@
+//! `policy push --canary`, `promote`, and what the other verbs make of a canary.
+
+use std::collections::BTreeSet;
+
+use portcullis_core::policy::{Activation, Canary};
+use portcullis_redis_lua::Key;
+use redis::Commands as _;
+use serde_json::{Value, json};
+
+use crate::harness::{Operator, Scratch, file, issue};
+
+/// `policy.yaml` with another limit, for these organisations.
+fn variant(organisations: &str, limit: u32) -> Scratch {
+    let text = std::fs::read_to_string(file("policy.yaml")).unwrap();
+    let text =
+        text.replace("[acme]", organisations).replace("limit: 5,", &format!("limit: {limit},"));
+    Scratch::new("variant.yaml", &text)
+}
+
+fn push(operator: &Operator, file: &Scratch, more: &[&str]) -> Value {
+    operator.says(&[&["policy", "push", file.path(), "--reason", "r"], more].concat()).json()
+}
+
+/// What the filter reads.
+fn active(operator: &Operator, org: &str) -> Activation {
+    let (rev, doc): (String, Vec<u8>) =
+        operator.redis().hmget(Key::policy(org).as_str(), &["rev", "doc"]).unwrap();
+    Activation::parse(&rev, &doc).unwrap()
+}
+
+fn version(said: &Value) -> String {
+    said["version"].as_str().unwrap().to_owned()
+}
+
+fn history(operator: &Operator) -> Vec<Value> {
+    operator.says(&["policy", "history"]).json()["history"].as_array().unwrap().clone()
+}
+
+/// An operator with `policy.yaml` active, its version, and another document.
+fn with_candidate() -> (Operator, String, Scratch) {
+    let operator = Operator::with_policy();
+    let first = active(&operator, "acme").version.to_string();
+    (operator, first, variant("[acme]", 6))
+}
+
+#[test]
+fn a_canary_leaves_the_active_version_where_it_is() {
+    let (operator, first, candidate) = with_candidate();
+    let key = issue(&operator, &[]).json()["record"]["id"].as_str().unwrap().to_owned();
+    let pushed = push(
+        &operator,
+        &candidate,
+        &[
+            "--canary",
+            "10%",
+            "--canary-caller",
+            &key,
+            "--canary-subject",
+            "agent-7",
+            "--canary-issuer",
+            "https://idp.example",
+            "--canary-certificate",
+            "nightly",
+        ],
+    );
+    let second = version(&pushed);
+    let callers = |view: &Value| -> BTreeSet<String> {
+        serde_json::from_value(view["callers"].clone()).unwrap()
+    };
+    let named = BTreeSet::from([
+        format!("key {key}"),
+        "subject agent-7 of https://idp.example".to_owned(),
+        "certificate nightly".to_owned(),
+    ]);
+    let said = &pushed["organisations"][0];
+    assert_eq!((&pushed["verb"], &pushed["changed"]), (&json!("canary"), &json!(true)));
+    assert_eq!((&said["from"], &said["to"]), (&json!(first), &json!(first)));
+    assert_eq!(
+        (&said["canary"]["version"], &said["canary"]["percent"]),
+        (&json!(second), &json!(10))
+    );
+    assert_eq!(callers(&said["canary"]), named);
+
+    // As the filter tells callers apart.
+    let there = active(&operator, "acme");
+    assert_eq!(there.version.as_str(), first);
+    let Canary { version, percent, callers: holders } = there.canary.clone().unwrap();
+    assert_eq!((version.as_str(), percent, holders.len()), (second.as_str(), 10, 3));
+    assert_eq!(there.version_for(&key).as_str(), second);
+    let subject = portcullis_core::auth::Identity::Token {
+        issuer: "https://idp.example".to_owned(),
+        subject: "agent-7".to_owned(),
+    };
+    let certificate = portcullis_core::auth::Identity::Certificate("nightly".to_owned());
+    for identity in [subject, certificate] {
+        assert_eq!(there.version_for(&identity.holder()).as_str(), second);
+    }
+
+    let entry = &history(&operator)[0];
+    assert_eq!((&entry["verb"], &entry["version"]), (&json!("canary"), &json!(second)));
+    assert_eq!(entry["canary"]["percent"], 10);
+    assert_eq!(callers(&entry["canary"]), named);
+    assert_eq!(
+        (&entry["active_for"], &entry["canary_for"][0]["org"]),
+        (&json!([]), &json!("acme"))
+    );
+    assert_eq!(operator.says(&["policy", "show"]).json()["version"], json!(first));
+    let shown = operator.says(&["policy", "show", &second]).json();
+    assert_eq!(callers(&shown["canary_for"][0]), named);
+    let plainly = operator.plainly(&["policy", "show", &second]);
+    assert!(plainly.stderr.starts_with("acme only tries this version: 10 %, "), "{plainly:?}");
+    serde_json::from_str::<Value>(&plainly.stdout).unwrap();
+    let listed = operator.plainly(&["policy", "history"]).stdout;
+    assert!(listed.lines().nth(1).unwrap().contains("acme (10 %, "), "{listed}");
+
+    let chain = operator.says(&["audit", "show", "--admin"]).json();
+    let entry = &chain["entries"][0];
+    assert_eq!(
+        (&entry["action"], &entry["policy_version"]),
+        (&json!("policy.canary"), &json!(first))
+    );
+    assert_eq!(entry["changes"]["canary"]["to"]["version"], json!(second));
+    operator.says(&["audit", "verify", "--admin"]).json();
+
+    let explained = |more: &[&str]| {
+        let question = ["explain", "--tool", "query_users", "--connector", "demo"];
+        version_of(&operator.says(&[&question, more].concat()).json())
+    };
+    assert_eq!(explained(&["--key", &key]), second);
+    assert_eq!(explained(&["--role", "analyst", "--org", "acme"]), first);
+}
+
+fn version_of(explained: &Value) -> String {
+    explained["policy_version"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_share_grows_and_another_canary_replaces_the_first() {
+    let (operator, _, candidate) = with_candidate();
+    push(&operator, &candidate, &["--canary", "10%"]);
+    let again = push(&operator, &candidate, &["--canary", "10%"]);
+    assert_eq!(again["changed"], false);
+    let plainly = |file: &Scratch, share: &str| {
+        let arguments = ["policy", "push", file.path(), "--reason", "r", "--canary", share];
+        operator.plainly(&arguments).stdout
+    };
+    let grown = plainly(&candidate, "30%");
+    assert!(grown.contains("is tried on 30 %, from the next request on"), "{grown}");
+    assert!(grown.contains("stays active; the canary was on 10 %"), "{grown}");
+    let first = active(&operator, "acme").canary.unwrap().version;
+    let replaced = plainly(&variant("[acme]", 7), "5%");
+    assert!(replaced.contains(&format!("replaces the canary {first} (30 %)")), "{replaced}");
+    assert_eq!(active(&operator, "acme").canary.unwrap().percent, 5);
+    assert_eq!(history(&operator)[0]["ended_canary"], json!(first));
+}
+
+#[test]
+fn what_cannot_be_a_canary_is_refused_and_nothing_changes() {
+    let operator = Operator::new();
+    let candidate = variant("[acme]", 6);
+    let with = |file: &str, more: &[&str]| {
+        operator.says(&[&["policy", "push", file, "--reason", "r"], more].concat())
+    };
+    let refusal = with(candidate.path(), &["--canary", "10%"]).refusal();
+    assert_eq!(refusal["found"], "acme without an active policy");
+    with(&file("policy.yaml"), &[]).json();
+    let before = active(&operator, "acme");
+    for share in ["100%", "101", "-5%", "ten"] {
+        assert_eq!(with(candidate.path(), &["--canary", share]).status, 2, "{share}");
+    }
+    let nobody = with(candidate.path(), &["--canary", "0%"]);
+    assert_eq!(nobody.status, 2);
+    assert!(nobody.stderr.contains("a canary of nobody"), "{nobody:?}");
+    assert_eq!(with(candidate.path(), &["--canary-subject", "agent-7"]).status, 2);
+    let refusal = with(candidate.path(), &["--canary-caller", "knobody"]).refusal();
+    assert_eq!(refusal["found"], "there is no key knobody");
+    let refusal = with(&file("policy.yaml"), &["--canary", "10%"]).refusal();
+    let found = format!("policy {} is the active one of acme", before.version);
+    assert_eq!(refusal["found"], found);
+    let refusal = operator.says(&["policy", "promote", "--reason", "r"]).refusal();
+    assert_eq!(refusal["found"], "no policy is tried on some callers");
+    assert_eq!(active(&operator, "acme"), before);
+    assert_eq!(history(&operator).len(), 1);
+}
+
+#[test]
+fn promote_makes_the_canary_active_and_rollback_goes_back_behind_it() {
+    let (operator, first, candidate) = with_candidate();
+    let second = version(&push(&operator, &candidate, &["--canary", "10%"]));
+    let promoted = operator.says(&["policy", "promote", "--reason", "it holds"]).json();
+    assert_eq!((&promoted["version"], &promoted["verb"]), (&json!(second), &json!("promote")));
+    let there = active(&operator, "acme");
+    assert_eq!((there.version.as_str(), &there.canary), (second.as_str(), &None));
+    let entry = &history(&operator)[0];
+    assert_eq!((&entry["verb"], &entry["active_for"]), (&json!("promote"), &json!(["acme"])));
+    assert_eq!(entry["ended_canary"], Value::Null);
+    let chain = operator.says(&["audit", "show", "--admin"]).json();
+    assert_eq!(chain["entries"][0]["action"], "policy.promote");
+    let back = operator.says(&["policy", "rollback"]).json();
+    assert_eq!(back["version"], json!(first));
+}
+
+// Proves: A26
+#[test]
+fn rollback_ends_a_canary_before_it_goes_back_to_an_earlier_version() {
+    let (operator, first, candidate) = with_candidate();
+    push(&operator, &candidate, &[]);
+    let third = version(&push(&operator, &variant("[acme]", 7), &["--canary", "50%"]));
+    let second = active(&operator, "acme").version.to_string();
+    let text = operator.plainly(&["policy", "rollback"]).stdout;
+    let told = format!("policy {second} is active, from the next request on");
+    assert!(text.starts_with(&told), "{text}");
+    assert!(text.contains(&format!("as before; the canary {third} (50 %) is over")), "{text}");
+    let there = active(&operator, "acme");
+    assert_eq!((there.version.as_str(), &there.canary), (second.as_str(), &None));
+    let entry = &history(&operator)[0];
+    assert_eq!((&entry["verb"], &entry["ended_canary"]), (&json!("rollback"), &json!(third)));
+    assert_eq!(operator.says(&["policy", "rollback"]).json()["version"], json!(first));
+}
+
+#[test]
+fn a_push_over_a_canary_ends_it_and_says_so() {
+    let (operator, _, candidate) = with_candidate();
+    let second = version(&push(&operator, &candidate, &["--canary", "20%"]));
+    let other = variant("[acme]", 7);
+    let text = operator.plainly(&["policy", "push", other.path(), "--reason", "r"]).stdout;
+    assert!(text.contains(&format!("the canary {second} (20 %) is over")), "{text}");
+    assert_eq!(active(&operator, "acme").canary, None);
+    assert_eq!(history(&operator)[0]["ended_canary"], json!(second));
+    // What was active, and not what was only tried, is what a rollback goes back to.
+    let back = operator.says(&["policy", "rollback"]).json();
+    assert_ne!(back["version"], json!(second));
+    assert_eq!(history(&operator)[0]["canary"], Value::Null);
+}
+
+#[test]
+fn organisations_go_their_own_ways() {
+    let operator = Operator::with_policy();
+    push(&operator, &variant("[globex]", 5), &[]);
+    let both = variant("[acme, globex]", 8);
+    let third = version(&push(&operator, &both, &["--canary", "10%"]));
+    let of = |org: &str| active(&operator, org);
+    let (acme, globex) = (of("acme").version, of("globex").version);
+    assert_ne!(acme, globex);
+    let promoted = operator.says(&["policy", "promote", "--org", "acme", "--reason", "r"]).json();
+    assert_eq!(promoted["organisations"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (of("acme").version.as_str(), of("globex").version),
+        (third.as_str(), globex.clone())
+    );
+    assert!(of("globex").canary.is_some());
+    let refusal = operator.says(&["policy", "promote", "--org", "acme", "--reason", "r"]).refusal();
+    assert_eq!(refusal["found"], "no policy is tried on some callers in acme");
+    // The last change was acme's; globex's canary is not part of it.
+    let back = operator.says(&["policy", "rollback", "--org", "globex"]).json();
+    assert_eq!(back["organisations"][0]["org"], "globex");
+    assert_eq!((of("globex").version, of("globex").canary), (globex.clone(), None));
+    assert_eq!(of("acme").version.as_str(), third);
+    let back = operator.says(&["policy", "rollback", "--org", "acme"]).json();
+    assert_eq!(back["version"], json!(acme));
+    // A document for both is undone for both, each to what it had.
+    push(&operator, &both, &[]);
+    let text = operator.plainly(&["policy", "rollback"]).stdout;
+    assert!(text.starts_with("each organisation has another policy active"), "{text}");
+    assert_eq!((of("acme").version, of("globex").version), (acme, globex));
+}
+
+#[test]
+fn of_a_promotion_and_a_push_at_the_same_moment_none_is_lost() {
+    let (operator, _, candidate) = with_candidate();
+    for round in 0..4 {
+        push(&operator, &candidate, &["--canary", "20%"]);
+        let other = variant("[acme]", 20 + round);
+        std::thread::scope(|scope| {
+            let promoted =
+                scope.spawn(|| operator.says(&["policy", "promote", "--reason", "race"]));
+            push(&operator, &other, &[]);
+            // Whoever comes second finds no canary any more.
+            let promoted = promoted.join().unwrap();
+            assert!(promoted.status == 0 || promoted.stderr.contains("no policy is tried"));
+        });
+        let entries = operator.says(&["audit", "show", "--admin"]).json()["entries"].clone();
+        let actions: Vec<_> =
+            entries.as_array().unwrap().iter().map(|entry| entry["action"].clone()).collect();
+        let newest = history(&operator)[0].clone();
+        assert_eq!(actions[0], format!("policy.{}", newest["verb"].as_str().unwrap()));
+        assert_eq!(json!(active(&operator, "acme").version), newest["version"]);
+        operator.says(&["policy", "rollback", "--to", &first_of(&operator)]).json();
+    }
+    operator.says(&["audit", "verify", "--admin"]).json();
+}
+
+fn first_of(operator: &Operator) -> String {
+    version(history(operator).last().unwrap())
+}
