@@ -170,6 +170,20 @@ impl Worker {
         }
     }
 
+    /// The policy that should decide about `caller`. A canary that cannot be used is tried on nobody.
+    pub fn chosen<'a>(
+        &mut self,
+        active: &'a Activation,
+        caller: &str,
+        now: UnixTime,
+    ) -> &'a PolicyVersion {
+        let version = active.version_for(caller);
+        let usable = |worker: &mut Self| {
+            worker.policy(version).is_some() || !worker.is_unusable(version, now)
+        };
+        if *version == active.version || usable(self) { version } else { &active.version }
+    }
+
     /// The policy that decides when `wanted` should: that one, or while it is known to be unusable, the
     /// last good one. `None` when it has to be read first, or there is no good one.
     pub fn decides(

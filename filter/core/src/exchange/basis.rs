@@ -63,10 +63,12 @@ impl Basis {
         let policy = match worker.active(org).cloned() {
             // Nobody activates anything: the policy in the configuration is all there is.
             _ if worker.config.redis.is_none() => Known::Absent,
-            Some(active) if worker.decides(org, active.version_for(holder), now).is_some() => {
-                Known::Present(active)
+            Some(active) => {
+                let version = worker.chosen(&active, holder, now);
+                let decides = worker.decides(org, version, now).is_some();
+                if decides { Known::Present(active) } else { Known::Unknown }
             }
-            _ => Known::Unknown,
+            None => Known::Unknown,
         };
         Self { standing, policy }
     }

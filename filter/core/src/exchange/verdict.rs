@@ -89,7 +89,7 @@ pub(super) fn judge(
     }
     let version = match &basis.policy {
         Known::Unknown => return Verdict::Open,
-        Known::Present(active) => active.version_for(request.claimant.holder()).clone(),
+        Known::Present(active) => worker.chosen(active, request.claimant.holder(), now).clone(),
         Known::Absent => match worker.inline_version(&principal.org) {
             Some(version) => version.clone(),
             None => return Verdict::Refused(no_policy(&request.claimant)),
@@ -105,7 +105,10 @@ pub(super) fn judge(
             false => Verdict::NeedsPolicy(version),
         };
     };
-    worker.set_good(&principal.org, &version);
+    // What is only tried on some is not what all of them would go back to.
+    if !matches!(&basis.policy, Known::Present(active) if active.version != version) {
+        worker.set_good(&principal.org, &version);
+    }
     entry.policy_version = Some(version.to_string());
     match grant(request, (principal, now), policy, worker, entry) {
         Ok(grant) => Verdict::Allowed(Box::new(grant)),
