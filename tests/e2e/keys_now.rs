@@ -4,14 +4,14 @@
 //! that counts is the one at which the operator's command has returned.
 
 use std::cell::Cell;
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use portcullis_stack::{IssuedKey, OpenBao, Stack, ready};
+use portcullis_stack::{IssuedKey, OpenBao, Stack};
 use portcullis_tests::crowd::{Crowd, Met};
 use portcullis_tests::organisation::{DEMO, Organisation};
-use portcullis_tests::{Case, Gateway, Request, World, cases, mcp};
+use portcullis_tests::pair::Pair;
+use portcullis_tests::{Case, Request, World, cases, mcp};
 use serde_json::{Value, json};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -27,66 +27,21 @@ const CLIENTS: usize = 16;
 /// Enough to meet both workers of both gateways, before and after.
 const CALLS_OF_EACH: u64 = 12;
 
-/// Two gateways on one Redis.
-struct Pair {
-    stack: Stack,
-    gateways: [Gateway; 2],
-    _replica: portcullis_stack::Envoy,
-}
-
-impl Pair {
-    fn start(world: &World<'_>) -> Self {
-        let stack = world.own_stack(|options| options);
-        let replica = stack.start_replica("envoy-2").unwrap_or_else(|fault| panic!("{fault}"));
-        let second = Gateway::at(&replica, stack.connector.record());
-        Self { gateways: [Gateway::of(&stack), second], stack, _replica: replica }
-    }
-
-    /// Every call of the crowd with that key, and when `command` had returned.
-    fn while_called(
-        &self,
-        key: &IssuedKey,
-        tool: &str,
-        command: impl FnOnce(),
-    ) -> (Vec<Met>, SystemTime) {
-        let request = || call(&key.key, tool);
-        let [one, other] = &self.gateways;
-        Crowd::calls_during(&[one, other], CLIENTS, request, |crowd| {
-            crowd.each_makes(CALLS_OF_EACH);
-            command();
-            let returned = SystemTime::now();
-            crowd.each_makes(CALLS_OF_EACH);
-            returned
-        })
-    }
-
-    /// What the upstream got and what both audit logs say of a key.
-    fn assert_evidence(&self, id: &str, met: &[Met]) {
-        let admitted = met.iter().filter(|met| is_admitted(met)).count();
-        let entries = || -> Vec<Value> {
-            self.gateways
-                .iter()
-                .flat_map(|gateway| gateway.audit().entries_where("api_key_id", id))
-                .collect()
-        };
-        let all = ready::eventually("an entry of every call", Duration::from_secs(10), || {
-            Some(entries()).filter(|entries| entries.len() >= met.len())
-        });
-        let entries = all.unwrap_or_else(|fault| panic!("{fault}"));
-        assert_eq!(entries.len(), met.len(), "one entry per call");
-        let allowed: Vec<&Value> =
-            entries.iter().filter(|entry| entry["decision"]["effect"] == "allow").collect();
-        assert_eq!(allowed.len(), admitted, "admitted as often as allowed");
-        let ids: HashSet<&str> =
-            allowed.iter().filter_map(|entry| entry["request_id"].as_str()).collect();
-        let recorded = self.gateways[0].recorded();
-        let name = "x-portcullis-request-id";
-        let reached = recorded.iter().filter(|request| {
-            let sent = portcullis_tests::gateway::sent_header(request, name);
-            request["body"] != "" && sent.iter().any(|id| ids.contains(id))
-        });
-        assert_eq!(reached.count(), admitted, "the upstream was reached as often");
-    }
+/// Every call of the crowd with that key, and when `command` had returned.
+fn while_called(
+    pair: &Pair,
+    key: &IssuedKey,
+    tool: &str,
+    command: impl FnOnce(),
+) -> (Vec<Met>, SystemTime) {
+    let request = || call(&key.key, tool);
+    Crowd::calls_during(&pair.gateways.each_ref(), CLIENTS, request, |crowd| {
+        crowd.each_makes(CALLS_OF_EACH);
+        command();
+        let returned = SystemTime::now();
+        crowd.each_makes(CALLS_OF_EACH);
+        returned
+    })
 }
 
 fn call(key: &str, tool: &str) -> Request {
@@ -97,34 +52,21 @@ fn call(key: &str, tool: &str) -> Request {
     Request::post(DEMO, mcp::call(tool, arguments).to_string()).bearer(key)
 }
 
-/// A result came back, not an error of any kind.
-fn is_admitted(met: &Met) -> bool {
-    met.reply.status == 200 && code(met) == 0
-}
-
-fn code(met: &Met) -> i64 {
-    let body = String::from_utf8_lossy(&met.reply.body);
-    // The demo connector streams its answers; the gateway's refusals are plain JSON.
-    let json = body.lines().rev().find_map(|line| line.strip_prefix("data:")).unwrap_or(&body);
-    let message: Value = serde_json::from_str(json).unwrap_or_else(|_| panic!("{body:?}"));
-    message["error"]["code"].as_i64().unwrap_or_default()
-}
-
 /// All calls were admitted until the change, and none that was sent from `moment` on.
 fn assert_nothing_after(met: &[Met], moment: SystemTime, refusal: (u16, i64)) {
     for gateway in 0..2 {
         let of_gateway: Vec<&Met> = met.iter().filter(|met| met.gateway == gateway).collect();
-        let before = of_gateway.iter().filter(|met| met.received < moment && is_admitted(met));
+        let before = of_gateway.iter().filter(|met| met.received < moment && met.is_admitted());
         assert!(before.count() > CLIENTS, "the key worked at gateway {gateway} before");
         let after: Vec<_> = of_gateway.iter().filter(|met| met.sent >= moment).collect();
         assert!(after.len() > CLIENTS, "gateway {gateway} was called afterwards");
         for met in after {
-            assert!(!is_admitted(met), "gateway {gateway} admitted a call afterwards: {met:?}");
-            assert_eq!((met.reply.status, code(met)), refusal, "{met:?}");
+            assert!(!met.is_admitted(), "gateway {gateway} admitted a call afterwards: {met:?}");
+            assert_eq!((met.reply.status, met.code()), refusal, "{met:?}");
         }
     }
-    for met in met.iter().filter(|met| !is_admitted(met)) {
-        assert_eq!((met.reply.status, code(met)), refusal, "refused for another reason: {met:?}");
+    for met in met.iter().filter(|met| !met.is_admitted()) {
+        assert_eq!((met.reply.status, met.code()), refusal, "refused for another reason: {met:?}");
     }
 }
 
@@ -149,7 +91,7 @@ fn no_call_is_admitted_anywhere_once_the_command_has_returned(world: &World<'_>)
     ] {
         let key = org.key(role);
         let arguments = [&["key", command[0], &key.id][..], &command[1..]].concat();
-        let (met, returned) = pair.while_called(&key, tool, || drop(operate(&org, &arguments)));
+        let (met, returned) = while_called(&pair, &key, tool, || drop(operate(&org, &arguments)));
         assert_nothing_after(&met, returned, refusal);
         pair.assert_evidence(&key.id, &met);
     }
@@ -160,14 +102,14 @@ fn no_call_is_admitted_anywhere_once_the_command_has_returned(world: &World<'_>)
     ] {
         let key = org.key("analyst");
         let end = Cell::new(UNIX_EPOCH);
-        let (met, _) = pair.while_called(&key, metrics, || {
+        let (met, _) = while_called(&pair, &key, metrics, || {
             let said = operate(&org, &["key", verb, &key.id, option, "2s"]);
             end.set(second(said.pointer(told).expect("an end")));
             until(end.get());
         });
         assert_nothing_after(&met, end.get(), (401, -31_401));
         for met in met.iter().filter(|met| met.received < end.get()) {
-            assert!(is_admitted(met), "{verb}: refused before its end: {met:?}");
+            assert!(met.is_admitted(), "{verb}: refused before its end: {met:?}");
         }
         pair.assert_evidence(&key.id, &met);
     }
@@ -181,8 +123,8 @@ fn a_key_is_rotated_and_redeployed_under_load_without_one_failed_call(world: &Wo
     let mounted = Mounted::new(&pair.stack);
     mounted.deploy(&old.key);
     let request = || call(&mounted.key(), "get_dashboard_metrics");
-    let [one, other] = &pair.gateways;
-    let (met, (new, end)) = Crowd::calls_during(&[one, other], CLIENTS, request, |crowd| {
+    let gateways = pair.gateways.each_ref();
+    let (met, (new, end)) = Crowd::calls_during(&gateways, CLIENTS, request, |crowd| {
         crowd.each_makes(CALLS_OF_EACH);
         let arguments = ["key", "rotate", &old.id, "--overlap", "6s", "--reason", "monthly"];
         let rotated = operate(&org, &arguments);
@@ -197,7 +139,7 @@ fn a_key_is_rotated_and_redeployed_under_load_without_one_failed_call(world: &Wo
         crowd.each_makes(CALLS_OF_EACH);
         (new, end)
     });
-    let failed: Vec<&Met> = met.iter().filter(|met| !is_admitted(met)).collect();
+    let failed: Vec<&Met> = met.iter().filter(|met| !met.is_admitted()).collect();
     assert!(failed.is_empty(), "{} of {} calls failed: {:?}", failed.len(), met.len(), failed[0]);
     let after = met.iter().filter(|met| met.sent >= end).count();
     assert!(after > CLIENTS, "only {after} calls after the overlap");

@@ -30,6 +30,8 @@ mod metrics;
 mod outages;
 mod pins;
 mod policy;
+mod policy_canary;
+mod policy_now;
 mod redis_places;
 mod slowdown;
 mod streams;
@@ -72,6 +74,8 @@ fn all_cases() -> Vec<Case> {
         slowdown::cases(),
         policy::cases(),
         doctor::cases(),
+        policy_canary::cases(),
+        policy_now::cases(),
         pins::cases(),
         limits::cases(),
         cool_off::cases(),

@@ -1,5 +1,8 @@
 //! Policies change under running gateways, from one request to the next, without a restart.
 
+use std::time::Duration;
+
+use portcullis_stack::ready;
 use portcullis_tests::organisation::{DEMO, Organisation};
 use portcullis_tests::{Case, Request, World, cases, mcp};
 use serde_json::{Value, json};
@@ -10,6 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         rollback_takes_effect_on_the_next_request,
         refused_policy_changes_nothing_and_names_every_mistake,
         organisation_without_a_policy_is_refused,
+        a_policy_that_cannot_be_read_leaves_the_last_good_one_in_force,
         unknown_path_is_told_only_to_who_has_a_key,
     ]
 }
@@ -104,6 +108,45 @@ fn organisation_without_a_policy_is_refused(world: &World<'_>) {
     answer.assert_refused(503, -31_503);
     assert!(answer.header("retry-after").is_some());
     assert_eq!(answer.audit()["decision"]["rule"], "policy.unusable");
+}
+
+fn a_policy_that_cannot_be_read_leaves_the_last_good_one_in_force(world: &World<'_>) {
+    let org = world.organisation();
+    let key = org.key("analyst").key;
+    // A worker that knows a good policy; the shared gateway was never asked by this organisation.
+    let worker = world.single_worker();
+    let there = org.through(&worker.gateway);
+    let metrics = |org: &Organisation| org.call(&key, "get_dashboard_metrics", json!({}));
+    let good = metrics(&there).audit()["policy_version"].clone();
+    let mut policy = without_metrics(&org.standard_policy());
+    // No command leaves such a version; somebody with access to Redis can.
+    for (name, verb, rest, done) in [("a", "SET", " rubbish", "+OK"), ("b", "DEL", "", ":1")] {
+        policy["redact"] = json!([name]);
+        let version = org.push(&policy)["version"].clone();
+        let key = format!("portcullis:policy:doc:{}", version.as_str().unwrap());
+        let command = [format!("{verb} {key}{rest}")];
+        // In a Cluster one node has it.
+        let mut valkeys = world.stack().valkeys();
+        assert!(valkeys.any(|valkey| valkey.administer(&command).unwrap() == [done]));
+
+        let answer = metrics(&there);
+        assert_eq!(answer.rows().len(), 6);
+        let entry = answer.audit();
+        assert_eq!(entry["policy_version"], good, "{entry}");
+        let told = json!({"event": "policy_unusable", "version": version});
+        assert!(entry["events"].as_array().unwrap().contains(&told), "{entry}");
+        let answer = metrics(&org);
+        answer.assert_refused(503, -31_503);
+        assert_eq!(answer.audit()["decision"]["rule"], "policy.unusable");
+    }
+    // Pushing the document again brings it back; it is looked for again after ten seconds.
+    let version = org.push(&policy)["version"].clone();
+    let refused = ready::eventually("the new policy", Duration::from_secs(30), || {
+        Some(metrics(&there)).filter(|answer| answer.error_code().is_some())
+    });
+    let refused = refused.unwrap_or_else(|fault| panic!("{fault}"));
+    refused.assert_refused(200, -32_602);
+    assert_eq!(refused.audit()["policy_version"], version);
 }
 
 // Proves: B2

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use serde_json::Value;
+
 use crate::gateway::Gateway;
 use crate::wire::{Reply, Request, Wire};
 
@@ -21,6 +23,22 @@ pub struct Met {
     pub sent: SystemTime,
     pub received: SystemTime,
     pub reply: Reply,
+}
+
+impl Met {
+    /// A result came back, not an error of any kind.
+    pub fn is_admitted(&self) -> bool {
+        self.reply.status == 200 && self.code() == 0
+    }
+
+    /// The code of the JSON-RPC error; 0 if there is none.
+    pub fn code(&self) -> i64 {
+        let body = String::from_utf8_lossy(&self.reply.body);
+        // The demo connector streams its answers; the gateway's refusals are plain JSON.
+        let json = body.lines().rev().find_map(|line| line.strip_prefix("data:")).unwrap_or(&body);
+        let message: Value = serde_json::from_str(json).unwrap_or_else(|_| panic!("{body:?}"));
+        message["error"]["code"].as_i64().unwrap_or_default()
+    }
 }
 
 /// Clients at work.

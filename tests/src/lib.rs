@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod mcp;
 pub mod node;
 pub mod organisation;
+pub mod pair;
 pub mod tls;
 pub mod tokens;
 pub mod wire;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use portcullis_core::auth::{Identity, IdentityKind};
 use portcullis_core::policy::{Activation, Canary};
 use portcullis_redis_lua::Key;
 use redis::Commands as _;
@@ -87,13 +88,13 @@ fn a_canary_leaves_the_active_version_where_it_is() {
     let Canary { version, percent, callers: holders } = there.canary.clone().unwrap();
     assert_eq!((version.as_str(), percent, holders.len()), (second.as_str(), 10, 3));
     assert_eq!(there.version_for(&key).as_str(), second);
-    let subject = portcullis_core::auth::Identity::Token {
+    let subject = IdentityKind::Token {
         issuer: "https://idp.example".to_owned(),
         subject: "agent-7".to_owned(),
     };
-    let certificate = portcullis_core::auth::Identity::Certificate("nightly".to_owned());
-    for identity in [subject, certificate] {
-        assert_eq!(there.version_for(&identity.holder()).as_str(), second);
+    let certificate = IdentityKind::Certificate("nightly".to_owned());
+    for identity in [subject, certificate].map(Identity::from) {
+        assert_eq!(there.version_for(identity.holder()).as_str(), second);
     }
 
     let entry = &history(&operator)[0];
@@ -200,7 +201,6 @@ fn promote_makes_the_canary_active_and_rollback_goes_back_behind_it() {
     assert_eq!(back["version"], json!(first));
 }
 
-// Proves: A26
 #[test]
 fn rollback_ends_a_canary_before_it_goes_back_to_an_earlier_version() {
     let (operator, first, candidate) = with_candidate();

@@ -21,7 +21,7 @@ const LINES: &str = "  \
 1 added, 1 removed, 2 changed
 ";
 
-// Proves: A25
+// Proves: A25, X4
 #[test]
 fn a_file_is_compared_with_what_is_active_place_by_place() {
     let operator = Operator::with_policy();
