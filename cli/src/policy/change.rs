@@ -39,7 +39,7 @@ impl Step {
         }
     }
 
-    fn share(&self) -> Option<Share> {
+    pub(super) fn share(&self) -> Option<Share> {
         self.after.trial.as_ref().map(|trial| trial.share())
     }
 

@@ -71,7 +71,9 @@ pub(super) fn preview(
     let active = |step: &Step| (step.org.clone(), step.before.version().cloned());
     let to = Named::of_file(document);
     let comparisons = with_active(steps.iter().map(active).collect(), &to, store)?;
-    let mut told = format!("policy {version}: a dry run, nothing was changed");
+    let share = steps.first().and_then(Step::share);
+    let what = share.map_or_else(|| "active".to_owned(), |share| format!("tried on {share}"));
+    let mut told = format!("a dry run, nothing was changed: policy {version} would be {what}");
     for step in steps {
         told.push_str(&format!("\n  {}  {}", step.org, step.told()));
     }
