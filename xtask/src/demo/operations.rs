@@ -4,7 +4,7 @@ use super::guide::{Answer, Guide, abridged};
 use super::rotation::rotated;
 use super::tour::{Group, Notes, Step};
 use crate::failure::{Failure, Result};
-use portcullis_stack::KeySpec;
+use portcullis_stack::{IssuedKey, KeySpec};
 use serde_json::json;
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,8 @@ pub(crate) const GROUP: Group = Group {
             walk: rotated,
         },
         Step { title: "A revoked key is refused on the next request", walk: revoked },
-        Step { title: "A new policy counts from the next request", walk: pushed },
+        Step { title: "A new policy: what it changes, and a trial on one caller", walk: tried },
+        Step { title: "Promoted, it counts for everybody from the next request", walk: promoted },
         Step { title: "And a rollback, too", walk: rolled_back },
     ],
 };
@@ -41,35 +42,50 @@ fn revoked(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
     Ok(())
 }
 
-fn pushed(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
-    let file = policy_with_notes(guide)?;
-    let before = note(guide, notes)?;
+fn tried(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
+    let file = policy_with_notes(guide)?.display().to_string();
+    let compared = guide.operator(&["policy", "diff", &file], notes)?;
+    notes.expect("the operator's tool to tell what differs", compared);
+    let analyst = &guide.stack.analyst;
+    let before = note(guide, &analyst.key, notes)?;
     notes.expect("create_note to be refused to an analyst", before.status() == 403);
-    let arguments =
-        ["policy", "push", &file.to_string_lossy(), "--reason", "analysts may write notes"];
+    let reason = "analysts may write notes";
+    let arguments = ["policy", "push", &file, "--canary-caller", &analyst.id, "--reason", reason];
     let done = guide.operator(&arguments, notes)?;
     notes.expect("the operator's tool to succeed", done);
-    let after = note(guide, notes)?;
-    notes.expect("the very next request to be admitted", after.status() == 200);
+    let after = note(guide, &analyst.key, notes)?;
+    notes.expect("the very next request of that caller to be admitted", after.status() == 200);
+    let other = note(guide, &other_analyst(guide)?.key, notes)?;
+    notes.expect("another analyst to be refused as before", other.status() == 403);
     Ok(())
+}
+
+fn promoted(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
+    let other = other_analyst(guide)?;
+    let done = guide.operator(&["policy", "promote", "--reason", "no complaints"], notes)?;
+    notes.expect("the operator's tool to succeed", done);
+    let after = note(guide, &other.key, notes)?;
+    notes
+        .expect("the very next request of the other analyst to be admitted", after.status() == 200);
+    Ok(())
+}
+
+fn other_analyst(guide: &Guide<'_>) -> Result<IssuedKey> {
+    let spec = KeySpec { name: "tour-other", ..KeySpec::acme("analyst") };
+    Ok(guide.stack.operator.issue_key(&spec)?)
 }
 
 fn rolled_back(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
     let arguments = ["policy", "rollback", "--reason", "the tour is over"];
     let done = guide.operator(&arguments, notes)?;
     notes.expect("the operator's tool to succeed", done);
-    let after = note(guide, notes)?;
+    let after = note(guide, &guide.stack.analyst.key, notes)?;
     notes.expect("the very next request to be refused again", after.status() == 403);
     Ok(())
 }
 
-fn note(guide: &Guide<'_>, notes: &mut Notes) -> Result<Answer> {
-    guide.call(
-        &guide.stack.analyst.key,
-        "create_note",
-        json!({"title": "Tour", "body": "a note"}),
-        notes,
-    )
+fn note(guide: &Guide<'_>, key: &str, notes: &mut Notes) -> Result<Answer> {
+    guide.call(key, "create_note", json!({"title": "Tour", "body": "a note"}), notes)
 }
 
 fn many(guide: &Guide<'_>, key: &str, tool: &str, notes: &mut Notes) -> Result<Vec<u16>> {
