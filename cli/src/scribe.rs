@@ -144,25 +144,30 @@ fn chain(org: &OrgId, last: Option<&[u8]>) -> Chain {
 pub(crate) fn facts(record: &KeyRecord) -> Map<String, Value> {
     let time = |seconds: Option<u64>| seconds.map(|seconds| Seconds(seconds).rfc3339());
     let replaced = record.rotated.as_ref().map(|rotation| rotation.overlap_until);
-    let facts = json!({
-        "name": record.name,
-        "role": record.role,
-        "tier": record.tier,
-        "connectors": record.connectors,
-        "tools": record.tools,
-        "read_only": record.read_only,
-        "sources": record.sources,
-        "certificate": record.certificate,
-        "not_before": time(record.not_before),
-        "expires_at": time(record.expires_at),
-        "secret": record.current().map(|secret| secret.label()),
-        "overlap_until": time(replaced),
-        "revoked": record.revoked.is_some(),
-    });
-    match facts {
-        Value::Object(facts) => facts,
-        _ => Map::new(),
-    }
+    let facts = [
+        ("not_before", json!(time(record.not_before))),
+        ("expires_at", json!(time(record.expires_at))),
+        ("secret", json!(record.current().map(|secret| secret.label()))),
+        ("overlap_until", json!(time(replaced))),
+        ("revoked", json!(record.revoked.is_some())),
+    ];
+    let facts = facts.map(|(name, value)| (name.to_owned(), value));
+    terms(record).into_iter().chain(facts).collect()
+}
+
+/// What a key is for and what it may do.
+pub(crate) fn terms(record: &KeyRecord) -> Map<String, Value> {
+    let terms = [
+        ("name", json!(record.name)),
+        ("role", json!(record.role)),
+        ("tier", json!(record.tier)),
+        ("connectors", json!(record.connectors)),
+        ("tools", json!(record.tools)),
+        ("read_only", json!(record.read_only)),
+        ("sources", json!(record.sources)),
+        ("certificate", json!(record.certificate)),
+    ];
+    terms.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
 }
 
 /// The members that differ; what is null or false on a side is left out there.

@@ -218,10 +218,7 @@ impl Gateway {
                 let _ = host::enter(context);
                 continue;
             }
-            let gate = self.turn((context, now), event, size, &mut mail);
-            if matches!(verdict, Gate::Hold) {
-                verdict = gate;
-            }
+            verdict = verdict.followed_by(self.turn((context, now), event, size, &mut mail));
         }
         match verdict {
             Gate::Pass => self.set_held(context, Held::Nothing),

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use portcullis_stack::ready;
-use portcullis_tests::organisation::Organisation;
-use portcullis_tests::{Answer, Case, World, cases};
+use portcullis_tests::organisation::{Organisation, PYTHON};
+use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
 use serde_json::{Value, json};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!["degraded":
         local_serves_whom_it_knows_a_share_and_says_so,
         allow_waives_limits_and_nothing_else,
+        session_cannot_be_opened_and_its_client_is_told,
     ]
 }
 
@@ -95,4 +96,45 @@ fn allow_waives_limits_and_nothing_else(world: &World<'_>) {
     }
     call(&org, &revoked.key).assert_refused(401, -31_401);
     org.call(&key, "delete_user", json!({"id": 1})).assert_refused(200, -32_602);
+}
+
+// Proves: B2
+fn session_cannot_be_opened_and_its_client_is_told(world: &World<'_>) {
+    let stack = world.own_stack(|options| options.set("REDIS_ON_FAILURE", "allow"));
+    let org = Organisation::new(&stack);
+    let key = org.key("analyst").key;
+    let post = |message: &Value| Request::post(PYTHON, message.to_string()).bearer(&key);
+    let client = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+    let open = mcp::request(1, "initialize", client);
+    let opened = org.gateway.send(&post(&open));
+    let session = opened.header("mcp-session-id").expect("a session");
+    let in_session = |message: &Value| {
+        let request = post(message).header("mcp-session-id", &session);
+        org.gateway.send(&request.header("mcp-protocol-version", "2025-06-18"))
+    };
+    let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    // Until both workers have confirmed the session; connections go to either.
+    for _ in 0..24 {
+        assert_eq!(in_session(&ready).status(), 202);
+    }
+
+    stack.valkeys().for_each(|valkey| valkey.process().kill_9());
+    for _ in 0..4 {
+        let refused = org.gateway.send(&post(&open));
+        refused.assert_refused(503, -31_503);
+        assert!(refused.text().contains("No session can be opened"), "{}", refused.text());
+        assert_eq!(refused.header("mcp-session-id"), None, "nobody is told whose id it is");
+        assert!(refused.header("retry-after").is_some());
+        assert_eq!(refused.audit()["degraded"], json!(["redis"]));
+        assert_eq!(in_session(&mcp::list()).tools(), ["echo", "add"], "what is open goes on");
+    }
+    // The era without sessions notices nothing.
+    let modern = mcp::modern(PYTHON, mcp::call("add", json!({"a": 1, "b": 1}))).bearer(&key);
+    assert_eq!(org.gateway.send(&modern).status(), 200);
+
+    stack.valkeys().for_each(|valkey| valkey.restart().unwrap());
+    ready::eventually("sessions again", Duration::from_secs(20), || {
+        org.gateway.send(&post(&open)).header("mcp-session-id")
+    })
+    .unwrap();
 }

@@ -8,6 +8,7 @@ use portcullis_core::auth::record::{KeyRecord, NameList, Revocation, Rotation, S
 use serde_json::{Value, json};
 
 use crate::moment::Seconds;
+use crate::scribe;
 use crate::store::{Stored, Used};
 
 /// Said beside a new key.
@@ -47,17 +48,9 @@ pub(super) fn view(Stored { rev, record }: &Stored, used: &Used, now: Seconds) -
             })
         })
         .collect();
-    json!({
+    let mut view = json!({
         "id": record.id,
         "org": record.org,
-        "name": record.name,
-        "role": record.role,
-        "tier": record.tier,
-        "connectors": record.connectors,
-        "tools": record.tools,
-        "read_only": record.read_only,
-        "sources": record.sources,
-        "certificate": record.certificate,
         "status": status(record, now),
         "rev": rev,
         "secrets": secrets,
@@ -78,7 +71,9 @@ pub(super) fn view(Stored { rev, record }: &Stored, used: &Used, now: Seconds) -
             "reason": reason,
         })),
         "warnings": warnings(record, used, now),
-    })
+    });
+    view.as_object_mut().into_iter().for_each(|members| members.extend(scribe::terms(record)));
+    view
 }
 
 /// The record for people.

@@ -98,6 +98,8 @@ pub enum Denial {
     },
     /// A system that the decision depends on did not answer.
     Unavailable(Dependency, CallFailure),
+    /// The upstream opened a session, and Redis could not note whose it is: nobody is told its id.
+    NoSession(CallFailure),
     /// Redis holds no policy for the organisation, or one that this filter cannot read.
     PolicyUnusable,
     /// The upstream did not accept the connector's credential. That is not the client's fault, and a
@@ -153,6 +155,7 @@ impl Denial {
             | Self::Approval { .. } => 403,
             Self::Limited { .. } => 429,
             Self::Unavailable(..)
+            | Self::NoSession(_)
             | Self::PolicyUnusable
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable
@@ -196,6 +199,7 @@ impl Denial {
             | Self::Approval { .. } => -31_403,
             Self::Limited { .. } => -31_429,
             Self::Unavailable(..)
+            | Self::NoSession(_)
             | Self::PolicyUnusable
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable
@@ -238,6 +242,9 @@ impl Denial {
             Self::Arguments { rule, detail } => format!("{detail} (rule {rule})"),
             Self::Approval { state, .. } => state.told().to_owned(),
             Self::Limited { .. } => "Rate limit reached".to_owned(),
+            Self::NoSession(_) => {
+                "No session can be opened right now: try again in a moment".to_owned()
+            }
             Self::Unavailable(..)
             | Self::PolicyUnusable
             | Self::UpstreamRefused
@@ -281,6 +288,7 @@ impl Denial {
         let wait = match self {
             Self::Limited { retry_after, .. } => *retry_after,
             Self::Unavailable(..)
+            | Self::NoSession(_)
             | Self::PolicyUnusable
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable

@@ -73,6 +73,20 @@ pub enum Gate {
     Answer(LocalReply),
 }
 
+impl Gate {
+    /// What holds when another decision follows before this one took effect: a call that fails at once
+    /// ends the wait for it; what was let go or ended stays so.
+    #[must_use]
+    pub fn followed_by(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Hold, later) => later,
+            (Self::Suspend, Self::Hold) => Self::Suspend,
+            (Self::Suspend, later) => later,
+            (decided, _) => decided,
+        }
+    }
+}
+
 /// A response that the gateway makes itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalReply {
@@ -82,4 +96,21 @@ pub struct LocalReply {
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::CallFailure;
+
+    #[test]
+    fn waiting_ends_with_what_follows_and_a_decision_stands() {
+        let denial = || Gate::Replace(Denial::NoSession(CallFailure::Refused));
+        let after = |first: Gate, later: Gate| first.followed_by(later);
+        assert!(matches!(after(Gate::Hold, Gate::Pass), Gate::Pass));
+        assert!(matches!(after(Gate::Suspend, denial()), Gate::Replace(_)));
+        assert!(matches!(after(Gate::Suspend, Gate::Hold), Gate::Suspend));
+        assert!(matches!(after(denial(), Gate::Pass), Gate::Replace(_)));
+        assert!(matches!(after(Gate::Pass, Gate::Hold), Gate::Pass));
+    }
 }

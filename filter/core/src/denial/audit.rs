@@ -90,6 +90,7 @@ impl Denial {
             Self::Unavailable(dependency, why) => {
                 format!("unavailable.{}.{why}", dependency.name())
             }
+            Self::NoSession(why) => format!("unavailable.redis.{why}"),
             Self::PolicyUnusable => "policy.unusable".to_owned(),
             Self::UpstreamRefused => "upstream.credential_refused".to_owned(),
             Self::UpstreamUnavailable => "upstream.unavailable".to_owned(),

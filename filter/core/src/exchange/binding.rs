@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::response::Upstream;
 use super::{Next, Stage, Turn};
-use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
+use crate::call::{Call, CallFailure, CallId, Reply};
 use crate::denial::Denial;
 use crate::event::{Event, Head, ResponseHead};
 use crate::id::OrgId;
@@ -149,7 +149,7 @@ impl Claiming {
 }
 
 fn unbound(why: CallFailure, turn: &mut Turn<'_>) -> Next {
-    let denial = Denial::Unavailable(Dependency::Redis, why);
+    let denial = Denial::NoSession(why);
     turn.note(&denial);
     (Stage::Ended, Gate::Replace(denial))
 }

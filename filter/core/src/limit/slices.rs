@@ -122,22 +122,12 @@ impl Slices {
         states: Vec<WindowState>,
         now: UnixTime,
     ) -> Settled {
-        let mut states = states.into_iter();
-        let mut settled = Vec::with_capacity(quotas.len());
-        let mut late = false;
-        for (quota, part) in quotas.iter().zip(draws.parts) {
-            settled.extend(match part {
-                Part::Cost => states.next(),
-                Part::Slice(units) => states.next().map(|state| {
-                    let left = self.put(quota, units, state, draws.at);
-                    WindowState { remaining: state.remaining.saturating_add(left), ..state }
-                }),
-                Part::Held(state, until) => {
-                    late |= now >= until;
-                    Some(state)
-                }
-            });
-        }
+        let late =
+            draws.parts.iter().any(|part| matches!(part, Part::Held(_, until) if now >= *until));
+        let settled = standing(quotas, &draws.parts, states, |quota, units, state| {
+            let left = self.put(quota, units, state, draws.at);
+            WindowState { remaining: state.remaining.saturating_add(left), ..state }
+        });
         if late { Settled::Again } else { Settled::For(settled) }
     }
 
@@ -163,21 +153,14 @@ impl Slices {
         states: Vec<WindowState>,
         now: UnixTime,
     ) -> Settled {
-        let mut states = states.into_iter();
-        let mut settled = Vec::with_capacity(quotas.len());
         let mut too_much = false;
-        for (quota, part) in quotas.iter().zip(&draws.parts) {
-            settled.extend(match part {
-                Part::Cost => states.next(),
-                Part::Slice(units) => states.next().inspect(|state| {
-                    if *units > state.remaining {
-                        too_much = true;
-                        self.singly(quota, now);
-                    }
-                }),
-                Part::Held(state, _) => Some(*state),
-            });
-        }
+        let settled = standing(quotas, &draws.parts, states, |quota, units, state| {
+            if units > state.remaining {
+                too_much = true;
+                self.singly(quota, now);
+            }
+            state
+        });
         self.give_back(draws, quotas);
         if too_much { Settled::Again } else { Settled::For(settled) }
     }
@@ -201,6 +184,23 @@ impl Slices {
             }
         }
     }
+}
+
+/// How the windows of a call stand, in its order: those that Redis was asked for as it says, with slices
+/// as `sliced` sees them; the others as they did when their units were drawn.
+fn standing(
+    quotas: &[Quota],
+    parts: &[Part],
+    states: Vec<WindowState>,
+    mut sliced: impl FnMut(&Quota, u64, WindowState) -> WindowState,
+) -> Vec<WindowState> {
+    let mut states = states.into_iter();
+    let stands = |(quota, part): (&Quota, &Part)| match part {
+        Part::Cost => states.next(),
+        Part::Slice(units) => states.next().map(|state| sliced(quota, *units, state)),
+        Part::Held(state, _) => Some(*state),
+    };
+    quotas.iter().zip(parts).filter_map(stands).collect()
 }
 
 impl Draws {
