@@ -2,7 +2,7 @@
 //!
 //! Owns the tolerance. Compares ratios within a run, never figures of two runs: machines differ, and so do moments.
 
-use super::report::{Ratios, Report, SCHEMA};
+use super::report::{Ratios, Report, Row, SCHEMA};
 use super::stats::Spread;
 use super::table::SATURATED;
 use crate::failure::{Failure, Result};
@@ -32,8 +32,7 @@ pub(crate) fn read(file: &Path) -> Result<Report> {
 
 /// Whether Envoy was the limit of every row; if it was not, throughput says something about the machine only.
 fn is_saturated(report: &Report) -> bool {
-    let mut results = report.variants.iter().filter_map(|row| row.result.as_ref());
-    results.all(|result| result.saturation.envoy_busy.median >= SATURATED)
+    report.variants.iter().all(|row| row.result.saturation.envoy_busy.median >= SATURATED)
 }
 
 /// Every ratio that is worse, as a sentence; of rows that both reports have.
@@ -41,8 +40,8 @@ pub(crate) fn regressions(now: &Report, baseline: &Report) -> Vec<String> {
     let mut worse = Vec::new();
     let with_throughput = is_saturated(now) && is_saturated(baseline);
     for row in &now.variants {
-        let before = baseline.row(row.variant).and_then(|row| row.result.as_ref());
-        let (Some(result), Some(before)) = (&row.result, before) else { continue };
+        let Some(Row { result: before, .. }) = baseline.row(row.variant) else { continue };
+        let result = &row.result;
         let pairs = [
             ("plain Envoy", &result.to_plain, &before.to_plain),
             ("Envoy's own filters", &result.to_native, &before.to_native),
@@ -131,9 +130,7 @@ mod tests {
     #[test]
     fn throughput_counts_only_where_envoy_was_the_limit() {
         let mut now = sample(5.0);
-        if let Some(result) = now.variants.last_mut().and_then(|row| row.result.as_mut()) {
-            result.saturation.envoy_busy.median = 0.4;
-        }
+        now.variants.last_mut().unwrap().result.saturation.envoy_busy.median = 0.4;
         let worse = regressions(&now, &sample(4.0));
         assert!(worse.len() == 2 && worse.iter().all(|line| line.contains("CPU")), "{worse:?}");
         assert_eq!(differences(&now, &sample(4.0)).len(), 1);

@@ -12,6 +12,7 @@ use std::path::Path;
 
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 const ROUTER: &str = "envoy.filters.http.router";
+const LIMITER: &str = "envoy.filters.http.local_ratelimit";
 /// The filter's second log: one file is what everybody writes.
 const STDOUT_LOG: &str = "audit_stdout";
 /// Clusters that only the filter uses start with it.
@@ -27,7 +28,9 @@ pub(crate) fn edit(tools: &Tools, config: &Path, chain: Chain, parts: &Value) ->
             keep_one_log(&mut bootstrap)?;
             configure_inline(&mut bootstrap, parts)?;
         }
-        Chain::RouterOnly | Chain::Native => replace(&mut bootstrap, parts)?,
+        Chain::RouterOnly | Chain::Native | Chain::NativeUnlimited => {
+            replace(&mut bootstrap, parts)?;
+        }
     }
     // JSON is YAML.
     fs::write(config, bootstrap.to_string())
@@ -61,6 +64,17 @@ fn configure_inline(bootstrap: &mut Value, parts: &Value) -> Result<()> {
     }
     *text = configuration.to_string().into();
     Ok(())
+}
+
+/// Envoy's own chain without the filter that limits.
+pub(crate) fn unlimited(mut parts: Value) -> Result<Value> {
+    let filters = list(&mut parts, "/http_filters")?;
+    let all = filters.len();
+    filters.retain(|filter| filter["name"] != LIMITER);
+    if filters.len() + 1 == all {
+        return Ok(parts);
+    }
+    Err(Failure::new(format!("envoy/bench/native.yaml has not exactly one {LIMITER}")))
 }
 
 fn keep_one_log(bootstrap: &mut Value) -> Result<()> {
@@ -137,6 +151,14 @@ mod tests {
         replace(&mut bootstrap, &parts).unwrap();
         assert_eq!(names(&bootstrap, &format!("{MANAGER}/http_filters")), ["x", "y", ROUTER]);
         assert_eq!(names(&bootstrap, &format!("{MANAGER}/access_log")), ["z"]);
+    }
+
+    #[test]
+    fn only_the_filter_that_limits_is_left_out() {
+        let parts = json!({"http_filters": [{"name": "x"}, {"name": LIMITER}], "access_log": []});
+        let left = unlimited(parts).unwrap();
+        assert_eq!(left, json!({"http_filters": [{"name": "x"}], "access_log": []}));
+        assert!(unlimited(left).is_err());
     }
 
     #[test]

@@ -248,7 +248,7 @@ fn bootstrap(rig: &Rig, chain: Chain) -> Result<Bootstrap> {
             .set("REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS)
             .set("MODE", mode)
             .set("HOLD_HEADERS", mode == "hold"),
-        Chain::RouterOnly | Chain::Native | Chain::Inline => bootstrap,
+        Chain::RouterOnly | Chain::Native | Chain::NativeUnlimited | Chain::Inline => bootstrap,
     })
 }
 
@@ -257,6 +257,7 @@ fn parts(rig: &Rig, variant: Variant) -> Result<Value> {
     match variant.chain() {
         Chain::RouterOnly | Chain::Filter { .. } => Ok(Value::Null),
         Chain::Native => native(rig, variant),
+        Chain::NativeUnlimited => configuration::unlimited(native(rig, variant)?),
         Chain::Inline => inline(rig),
     }
 }

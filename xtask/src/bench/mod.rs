@@ -41,7 +41,7 @@ const SHARE_OF_SLOWEST: f64 = 0.5;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How long one load lasts
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=300))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=300))]
     seconds: u32,
     /// How often every variant has its turn, for each shape of load
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -78,13 +78,12 @@ pub(crate) fn bench(workspace: &Workspace, options: &Options) -> Result<()> {
     let machine = Machine::read()?;
     let rig = Rig::start(workspace, Cpus::split(machine.cpus))?;
     let report = measured(&rig, machine, options.parameters())?;
-    let file = rig.dir.join("report.json");
-    write(&report, &file)?;
-    println!("{}\n", table::table(&report));
-    for warning in &report.warnings {
-        println!("warning: {warning}");
-    }
-    println!("{}", file.display());
+    let page = table::page(&report);
+    let (file, shown) = (rig.dir.join("report.json"), rig.dir.join("report.md"));
+    let json = serde_json::to_string_pretty(&report);
+    write(&file, json.map_err(|error| Failure::new(error.to_string()))? + "\n")?;
+    write(&shown, page.clone())?;
+    println!("{page}\n{}\n{}", file.display(), shown.display());
     match baseline {
         Some(baseline) => judged(&report, &baseline),
         None => Ok(()),
@@ -93,9 +92,9 @@ pub(crate) fn bench(workspace: &Workspace, options: &Options) -> Result<()> {
 
 fn measured(rig: &Rig, machine: Machine, parameters: Parameters) -> Result<Report> {
     let noise = Noise::listen(LISTEN)?;
-    let runnable = Variant::ALL.into_iter().filter(|variant| variant.missing().is_none());
     let contenders = step("starting an Envoy for every variant", || {
-        runnable.map(|variant| Contender::start(rig, variant)).collect::<Result<Vec<_>>>()
+        let variants = Variant::ALL.into_iter();
+        variants.map(|variant| Contender::start(rig, variant)).collect::<Result<Vec<_>>>()
     })?;
     for contender in &contenders {
         contender.judges(rig)?;
@@ -108,15 +107,14 @@ fn measured(rig: &Rig, machine: Machine, parameters: Parameters) -> Result<Repor
     let fixed = step("loading every variant at a fixed rate", || {
         rounds(rig, &contenders, &parameters, Shape::FixedRate { per_second })
     })?;
-    let mut variants: Vec<Row> = Variant::ALL.into_iter().filter_map(absent).collect();
+    let mut variants = Vec::new();
     for (((contender, idle), saturation), fixed) in
         contenders.iter().zip(idle).zip(&saturation).zip(&fixed)
     {
         let variant = contender.variant;
-        let result = Some(result(rig, contender, idle, saturation, fixed)?);
-        variants.push(Row { variant, title: variant.title().to_owned(), not_yet: None, result });
+        let result = result(rig, contender, idle, saturation, fixed)?;
+        variants.push(Row { variant, title: variant.title().to_owned(), result });
     }
-    variants.sort_by_key(|row| row.variant.letter());
     let mut report = Report {
         schema: SCHEMA,
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
@@ -133,15 +131,6 @@ fn measured(rig: &Rig, machine: Machine, parameters: Parameters) -> Result<Repor
     report.compare();
     report.warnings = table::warnings(&report);
     Ok(report)
-}
-
-fn absent(variant: Variant) -> Option<Row> {
-    variant.missing().map(|reason| Row {
-        variant,
-        title: variant.title().to_owned(),
-        not_yet: Some(reason.to_owned()),
-        result: None,
-    })
 }
 
 /// CPU time that each Envoy uses without requests, microseconds per second.
@@ -205,15 +194,19 @@ fn versions(rig: &Rig) -> Result<Versions> {
     Ok(Versions {
         portcullis: said("git", git, &["describe", "--always", "--dirty"])?,
         module_bytes: module.map_or(0, |metadata| metadata.len()),
-        envoy: envoy.split('/').nth(1).unwrap_or(&envoy).to_owned(),
+        envoy: envoy_version(&envoy).to_owned(),
         valkey: rig.valkey_version()?,
     })
 }
 
-fn write(report: &Report, file: &std::path::Path) -> Result<()> {
-    let text =
-        serde_json::to_string_pretty(report).map_err(|error| Failure::new(error.to_string()))?;
-    fs::write(file, text + "\n")
+/// Of `PROGRAM  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`; the program's path has slashes of its own.
+fn envoy_version(said: &str) -> &str {
+    let version = said.split_once("version: ").and_then(|(_, version)| version.split('/').nth(1));
+    version.unwrap_or(said)
+}
+
+fn write(file: &std::path::Path, text: String) -> Result<()> {
+    fs::write(file, text)
         .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
 }
 
@@ -227,4 +220,16 @@ fn judged(report: &Report, baseline: &Report) -> Result<()> {
         return Ok(());
     }
     Err(Failure::new(regressions.join("\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_not_a_part_of_the_path() {
+        let said = "/opt/a/b/envoy  version: 9e55/1.40.0/Clean/RELEASE/BoringSSL";
+        assert_eq!(envoy_version(said), "1.40.0");
+        assert_eq!(envoy_version("who knows"), "who knows");
+    }
 }

@@ -11,7 +11,7 @@ use super::variant::Variant;
 use serde::{Deserialize, Serialize};
 
 /// The version of this form.
-pub(crate) const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
@@ -46,11 +46,7 @@ pub(crate) struct Versions {
 pub(crate) struct Row {
     pub(crate) variant: Variant,
     pub(crate) title: String,
-    /// Why it was not measured; then all else is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) not_yet: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) result: Option<Measured>,
+    pub(crate) result: Measured,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,7 +63,7 @@ pub(crate) struct Measured {
     pub(crate) idle_us_per_second: f64,
     /// What client, upstream, log and Redis have counted over all loads; they had to agree.
     pub(crate) counts: Counts,
-    /// Compared with plain Envoy, and with Envoy's own filters, round by round.
+    /// Compared with plain Envoy, and with [`Variant::native`], round by round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) to_plain: Option<Ratios>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,17 +108,15 @@ impl Report {
 
     /// Fills in what compares rows with each other.
     pub(crate) fn compare(&mut self) {
-        let base = |variant| self.row(variant).and_then(|row| row.result.clone());
-        let (plain, native) = (base(Variant::Plain), base(Variant::Native));
-        for row in &mut self.variants {
-            let Some(result) = &mut row.result else { continue };
-            if row.variant == Variant::Plain {
-                continue;
+        let bases = self.variants.clone();
+        let base = |variant| bases.iter().find(|row| row.variant == variant);
+        for Row { variant, result, .. } in &mut self.variants {
+            let to = |base: Option<&Row>| Ratios::of(result, &base?.result);
+            let to_native = to(variant.native().and_then(base));
+            if *variant != Variant::Plain {
+                result.to_plain = to(base(Variant::Plain));
             }
-            result.to_plain = plain.as_ref().and_then(|plain| Ratios::of(result, plain));
-            if row.variant != Variant::Native {
-                result.to_native = native.as_ref().and_then(|native| Ratios::of(result, native));
-            }
+            result.to_native = to_native;
         }
     }
 }
@@ -201,18 +195,11 @@ pub(super) mod tests {
             to_plain: None,
             to_native: None,
         };
-        Row { variant, title: variant.title().to_owned(), not_yet: None, result: Some(result) }
+        Row { variant, title: variant.title().to_owned(), result }
     }
 
-    /// Three measured rows and one that is not; `scale` is the cost of the third.
+    /// Four rows; `scale` is the cost of the last.
     pub(in super::super) fn sample(scale: f64) -> Report {
-        let token = Variant::Token;
-        let not_yet = Row {
-            variant: token,
-            title: token.title().to_owned(),
-            not_yet: Some("later".to_owned()),
-            result: None,
-        };
         let mut report = Report {
             schema: SCHEMA,
             unix_time: 1,
@@ -237,7 +224,7 @@ pub(super) mod tests {
             variants: vec![
                 row(Variant::Plain, 1.0),
                 row(Variant::Native, 2.0),
-                not_yet,
+                row(Variant::NativeUnlimited, 1.6),
                 row(Variant::Key, scale),
             ],
         };
@@ -247,8 +234,10 @@ pub(super) mod tests {
 
     #[test]
     fn rows_are_compared_with_plain_and_native() {
-        let report = sample(4.0);
-        let result = |variant| report.row(variant).unwrap().result.as_ref().unwrap();
+        let mut report = sample(4.0);
+        report.variants.push(row(Variant::Token, 3.2));
+        report.compare();
+        let result = |variant| &report.row(variant).unwrap().result;
         assert_eq!(result(Variant::Plain).to_plain, None);
         assert_eq!(result(Variant::Native).to_native, None);
         let ours = result(Variant::Key);
@@ -257,19 +246,17 @@ pub(super) mod tests {
         assert!(near(&plain.envoy_us_per_request, 4.0) && near(&native.envoy_us_per_request, 2.0));
         assert!(near(&plain.envoy_us_added, 120.0), "{plain:?}");
         assert!(near(&plain.per_second, 0.25) && near(&plain.p99, 4.0));
+        // Without limits it is compared with who has none either.
+        let native = result(Variant::Token).to_native.as_ref().unwrap();
+        assert!(near(&native.envoy_us_per_request, 2.0), "{native:?}");
     }
 
     #[test]
     fn the_form_is_the_documented_one_and_reads_back() {
         let report = sample(4.0);
         let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(json["schema"], 1);
-        assert_eq!(
-            json["variants"][2],
-            serde_json::json!({
-                "variant": "token", "title": Variant::Token.title(), "not_yet": "later"
-            })
-        );
+        assert_eq!(json["schema"], 2);
+        assert_eq!(json["variants"][2]["variant"], "native_unlimited");
         for pointer in [
             "/machine/cpu",
             "/noise/steal",

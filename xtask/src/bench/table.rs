@@ -1,4 +1,4 @@
-//! The report for people: a table, and the reasons to distrust it.
+//! The report for people, as a page that can stand in `docs/benchmarks.md`: on what, a table, and the reasons to distrust it.
 //!
 //! Owns thresholds and wording. Measures nothing.
 
@@ -36,9 +36,8 @@ pub(crate) fn warnings(report: &Report) -> Vec<String> {
     }
     warnings.extend(disturbed(report));
     for row in &report.variants {
-        let Some(result) = &row.result else { continue };
         let about = |sentence: String| format!("({}) {sentence}", row.variant.letter());
-        warnings.extend(doubts(result).into_iter().map(about));
+        warnings.extend(doubts(&row.result).into_iter().map(about));
     }
     warnings
 }
@@ -46,8 +45,7 @@ pub(crate) fn warnings(report: &Report) -> Vec<String> {
 /// What hit all variants, by the one that it hit hardest.
 fn disturbed(report: &Report) -> impl Iterator<Item = String> {
     let worst = |figure: fn(&Measured) -> f64| {
-        let results = report.variants.iter().filter_map(|row| row.result.as_ref());
-        results.map(figure).fold(0.0, f64::max)
+        report.variants.iter().map(|row| figure(&row.result)).fold(0.0, f64::max)
     };
     let foreign =
         worst(|result| result.saturation.foreign.median.max(result.fixed_rate.foreign.median));
@@ -82,21 +80,51 @@ fn doubts(result: &Measured) -> Vec<String> {
     doubts
 }
 
-/// The table, with what its columns mean below it.
-pub(crate) fn table(report: &Report) -> String {
+/// All of it, in Markdown.
+pub(crate) fn page(report: &Report) -> String {
+    let (versions, machine, parameters) = (&report.versions, &report.machine, &report.parameters);
+    let mut page = format!(
+        "{}, {} CPUs, Linux {}; Envoy {}, Valkey {}; Portcullis {}, module {:.2} MB.\n\n{}\n\n\
+         Medians of {} rounds of {} s, {} connections, one worker; p50 and p99 at {:.0} requests/s.\n",
+        machine.cpu,
+        machine.cpus,
+        machine.kernel,
+        versions.envoy,
+        versions.valkey,
+        versions.portcullis,
+        megabytes(versions.module_bytes),
+        table(report),
+        parameters.rounds,
+        parameters.seconds,
+        parameters.connections,
+        report.fixed_rate
+    );
+    match report.warnings.as_slice() {
+        [] => page.push_str("Nothing that the command watches for speaks against these figures.\n"),
+        warnings => {
+            page.push_str("What speaks against these figures:\n\n");
+            page.extend(warnings.iter().map(|warning| format!("- {warning}\n")));
+        }
+    }
+    page
+}
+
+fn table(report: &Report) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header([
         "",
         "variant",
         "CPU/req",
         "over plain",
-        "x plain",
-        "x native",
+        "× plain",
+        "× native",
+        "Valkey/req",
         "req/s",
         "p50",
         "p99",
         "RSS",
+        "idle",
     ]);
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -104,47 +132,36 @@ pub(crate) fn table(report: &Report) -> String {
     for row in &report.variants {
         table.add_row(cells(row));
     }
-    let missing: String = report
-        .variants
-        .iter()
-        .filter_map(|row| {
-            Some(format!("({}) not yet: {}\n", row.variant.letter(), row.not_yet.as_ref()?))
-        })
-        .collect();
-    let parameters = &report.parameters;
-    format!(
-        "{}\n\n{missing}medians of {} rounds of {} s, {} connections, one worker; ratios are medians of the rounds' ratios.\n\
-         CPU/req: CPU time of Envoy per request at saturation, all threads. req/s: at saturation.\n\
-         p50, p99: at a fixed {:.0} requests/s, counted from when each was due.",
-        table.trim_fmt(),
-        parameters.rounds,
-        parameters.seconds,
-        parameters.connections,
-        report.fixed_rate
-    )
+    table.trim_fmt()
 }
 
 fn cells(row: &Row) -> Vec<String> {
-    let name = [row.variant.letter().to_owned(), row.title.clone()];
-    let Some(result) = &row.result else {
-        return name.into_iter().chain(["not yet".to_owned()]).collect();
-    };
+    let result = &row.result;
     let (full, fixed) = (&result.saturation, &result.fixed_rate);
     let over = |ratios: &Option<Ratios>, figure: fn(&Ratios) -> String| {
         ratios.as_ref().map_or_else(String::new, figure)
     };
     let times = |ratios: &Ratios| format!("{:.2}", ratios.envoy_us_per_request.median);
-    let figures = [
+    let redis = format!("{:.1} µs", full.redis_us_per_request.median);
+    vec![
+        row.variant.letter().to_owned(),
+        row.title.clone(),
         format!("{:.1} µs", full.envoy_us_per_request.median),
         over(&result.to_plain, |ratios| range(&ratios.envoy_us_added)),
         over(&result.to_plain, times),
         over(&result.to_native, times),
+        if row.variant.asks_redis() { redis } else { String::new() },
         format!("{:.0}", full.per_second.median),
         milliseconds(fixed.p50_us.median),
         milliseconds(fixed.p99_us.median),
-        format!("{} MB", result.memory.resident / 1_000_000),
-    ];
-    name.into_iter().chain(figures).collect()
+        format!("{:.0} MB", megabytes(result.memory.resident)),
+        format!("{:.1} ms/s", result.idle_us_per_second / 1_000.0),
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1_000_000.0
 }
 
 /// `+57.1 µs [54.9..60.2]`
@@ -166,11 +183,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_has_its_line_and_what_is_missing_says_why() {
-        let text = table(&sample(4.0));
-        assert!(text.contains("not yet: later"), "{text}");
+    fn a_page_is_markdown_with_a_line_for_every_row() {
+        let text = page(&sample(4.0));
         assert!(text.contains("+120.0 µs [108.0..132.0]"), "{text}");
-        assert_eq!(text.lines().take_while(|line| !line.is_empty()).count(), 5, "{text}");
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with('|')).collect();
+        assert_eq!(lines.len(), 2 + 4, "{text}");
+        assert!(lines.iter().all(|line| line.matches('|').count() == 13), "{text}");
+        assert!(lines.get(1).is_some_and(|line| line.starts_with("|--")), "{text}");
+        assert!(
+            text.ends_with("Nothing that the command watches for speaks against these figures.\n")
+        );
     }
 
     #[test]
@@ -180,10 +202,8 @@ mod tests {
         assert!(warnings(&report).iter().all(|warning| warning.contains("differs by 20 %")));
         report.noise.steal = 0.2;
         for row in &mut report.variants {
-            if let Some(result) = &mut row.result {
-                result.saturation.envoy_busy.median = 0.5;
-                result.fixed_rate.unsent = 3;
-            }
+            row.result.saturation.envoy_busy.median = 0.5;
+            row.result.fixed_rate.unsent = 3;
         }
         let text = warnings(&report).join("\n");
         assert!(text.contains("20 % stolen"), "{text}");
