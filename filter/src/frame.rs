@@ -3,6 +3,8 @@
 //! Owns the five-byte prefix (gRPC over HTTP/2: a flag, four bytes of length). Runs in a VM of its
 //! own, since Envoy creates it inside a host call of the filter's VM.
 
+use std::borrow::Cow;
+
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType};
 
@@ -33,8 +35,8 @@ impl HttpContext for Frame {
 
     fn on_http_response_body(&mut self, size: usize, _end: bool) -> Action {
         if size > 0 {
-            let bytes = host::buffer(BufferType::HttpResponseBody, size).unwrap_or_default();
-            let _ = host::replace_buffer(BufferType::HttpResponseBody, size, &framed(&bytes));
+            // Without it the reply is no message, which ends the stream.
+            let _ = host::replace_buffer(BufferType::HttpResponseBody, 0, &prefix(size));
         }
         Action::Continue
     }
@@ -42,7 +44,13 @@ impl HttpContext for Frame {
 
 impl Frame {
     /// The payloads of all messages that are whole now.
-    fn unframe(&mut self, bytes: &[u8]) -> Vec<u8> {
+    fn unframe<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        // As it nearly always is: one message at a time.
+        if self.pending.is_empty()
+            && let Some((payload, [])) = message(bytes)
+        {
+            return payload.into();
+        }
         self.pending.extend_from_slice(bytes);
         let mut raw = Vec::with_capacity(self.pending.len());
         let mut rest = self.pending.as_slice();
@@ -52,7 +60,7 @@ impl Frame {
         }
         let rest = rest.to_vec();
         self.pending = rest;
-        raw
+        raw.into()
     }
 }
 
@@ -63,10 +71,8 @@ fn message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(u32::from_be_bytes(*length) as usize)
 }
 
-/// Raw bytes as one message.
-fn framed(bytes: &[u8]) -> Vec<u8> {
-    let mut message = vec![0];
-    message.extend(u32::try_from(bytes.len()).unwrap_or(0).to_be_bytes());
-    message.extend_from_slice(bytes);
-    message
+/// What stands before a message of `size` raw bytes.
+fn prefix(size: usize) -> [u8; PREFIX] {
+    let [a, b, c, d] = u32::try_from(size).unwrap_or(0).to_be_bytes();
+    [0, a, b, c, d]
 }

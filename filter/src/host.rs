@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use portcullis_core::event::Headers;
 use portcullis_core::metric::Kind;
 use portcullis_core::step::LocalReply;
 use portcullis_core::time::UnixTime;
@@ -18,8 +19,6 @@ use proxy_wasm::types::{BufferType, MapType};
 /// The host refused; nothing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HostError;
-
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -103,10 +102,9 @@ fn serialized(map: MapType) -> Vec<u8> {
 }
 
 /// All pairs of a header map, in order; empty when there is no such map now.
-pub(crate) fn headers(map: MapType) -> Pairs {
+pub(crate) fn headers(map: MapType) -> Headers {
     let bytes = serialized(map);
-    let pairs = parse_pairs(&bytes).unwrap_or_default().into_iter();
-    pairs.map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
+    parse_pairs(&bytes).unwrap_or_default().into_iter().collect()
 }
 
 /// The values of the headers `names`, of each the first; empty where there is none.
@@ -173,7 +171,7 @@ pub(crate) fn buffer(buffer: BufferType, size: usize) -> Result<Vec<u8>, HostErr
     }
 }
 
-/// Puts `bytes` in the place of the first `size` bytes of a buffer.
+/// Puts `bytes` in the place of the first `size` bytes of a buffer: before them all when that is none.
 pub(crate) fn replace_buffer(
     buffer: BufferType,
     size: usize,

@@ -66,7 +66,7 @@ impl Stream {
 
     fn head(&self) -> Head {
         let headers = host::headers(MapType::HttpRequestHeaders);
-        let given = headers.iter().find(|(name, _)| name == b"x-request-id");
+        let given = headers.iter().find(|(name, _)| *name == b"x-request-id");
         let request_id = given
             .and_then(|(_, value)| RequestId::new(std::str::from_utf8(value).ok()?))
             .unwrap_or_else(|| self.gateway.request_id(self.id));

@@ -1,10 +1,14 @@
 //! What happened to an exchange. Facts only; the time comes beside them.
 
+mod headers;
+
 use std::fmt;
 
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
 use crate::call::{CallFailure, CallId, Reply};
 use crate::id::RequestId;
+
+pub use headers::Headers;
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -109,7 +113,7 @@ pub struct Head {
     pub client_address: String,
     /// The client's certificate, as the proxy verified and described it.
     pub certificate: Option<Result<PeerCertificate, CertificateFailure>>,
-    headers: Vec<(Vec<u8>, Vec<u8>)>,
+    headers: Headers,
 }
 
 /// Without the headers: one of them is the credential.
@@ -124,12 +128,8 @@ impl fmt::Debug for Head {
 impl Head {
     /// Takes all headers, pseudo-headers included, names in lower case.
     #[must_use]
-    pub fn new(
-        request_id: RequestId,
-        client_address: String,
-        headers: Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Self {
-        Self { request_id, client_address, certificate: None, headers }
+    pub fn new(request_id: RequestId, client_address: String, headers: impl Into<Headers>) -> Self {
+        Self { request_id, client_address, certificate: None, headers: headers.into() }
     }
 
     /// The same, on a connection whose client presented a certificate.
@@ -149,8 +149,8 @@ impl Head {
     }
 
     fn each(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        let matching = self.headers.iter().filter(move |(header, _)| header == name.as_bytes());
-        matching.map(|(_, value)| value.as_slice())
+        let matching = self.headers.iter().filter(move |(header, _)| *header == name.as_bytes());
+        matching.map(|(_, value)| value)
     }
 
     /// Whether there is a header `name`.
@@ -206,9 +206,8 @@ impl Head {
     pub(crate) fn for_tests(method: &str, path: &str, headers: &[(&str, &str)]) -> Self {
         let pseudo = [(":method", method), (":path", path)];
         let headers = pseudo.iter().chain(headers);
-        let headers =
-            headers.map(|(name, value)| (name.as_bytes().into(), value.as_bytes().into()));
+        let headers: Headers = headers.copied().collect();
         let request_id = RequestId::new("r-1");
-        Self::new(request_id.unwrap(), "192.0.2.7".into(), headers.collect())
+        Self::new(request_id.unwrap(), "192.0.2.7".into(), headers)
     }
 }

@@ -104,11 +104,11 @@ fn text(text: &str, left: &mut usize) -> Value {
 }
 
 fn is_secret(name: &str, names: &[String]) -> bool {
-    let plain = |text: &str| -> String {
-        text.chars()
-            .filter(|letter| !matches!(letter, '_' | '-' | ' ' | '.'))
-            .flat_map(char::to_lowercase)
-            .collect()
+    let plain = |text: &str| {
+        let letters = text.chars().filter(|letter| !matches!(letter, '_' | '-' | ' ' | '.'));
+        let mut plain = String::with_capacity(text.len());
+        plain.extend(letters.flat_map(char::to_lowercase));
+        plain
     };
     let name = plain(name);
     let built_in = SECRET_NAMES.iter().any(|secret| {

@@ -3,6 +3,8 @@
 //! Owns what is taken off a request and what is put on it. The credential's read starts beside the
 //! admission, so that a cold cache costs no extra time.
 
+use std::fmt::Write as _;
+
 use super::admission::{Leg, Request, held};
 use super::degraded::without_vault;
 use super::response::Upstream;
@@ -301,10 +303,12 @@ fn rewrite(
 
 /// A name that a person chose, as a header can carry it: other bytes percent-encoded.
 fn header_safe(name: &str) -> String {
-    name.bytes()
-        .map(|byte| match byte {
-            b'%' | ..0x20 | 0x7f.. => format!("%{byte:02X}"),
-            plain => char::from(plain).to_string(),
-        })
-        .collect()
+    let mut safe = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'%' | ..0x20 | 0x7f.. => _ = write!(safe, "%{byte:02X}"),
+            plain => safe.push(char::from(plain)),
+        }
+    }
+    safe
 }

@@ -37,10 +37,9 @@ impl Told {
         }
         let credits = both().filter(|(quota, _)| quota.cost == Cost::Credits);
         let credits = credits.map(|(_, state)| state.remaining).min();
-        let policies: Vec<String> = quotas.iter().map(policy).collect();
-        let limits: Vec<String> = both().map(|(quota, state)| limit(quota, state)).collect();
-        let mut headers =
-            vec![("ratelimit-policy", policies.join(", ")), ("ratelimit", limits.join(", "))];
+        let policies = list(quotas.iter(), policy);
+        let limits = list(both(), limit);
+        let mut headers = vec![("ratelimit-policy", policies), ("ratelimit", limits)];
         headers.extend(credits.map(|left| ("x-portcullis-credits-remaining", left.to_string())));
         Self { headers, violated }
     }
@@ -77,25 +76,36 @@ impl Told {
     }
 }
 
+/// A list (RFC 9651 §3.1) of what `write` makes of each item.
+fn list<T>(items: impl Iterator<Item = T>, write: impl Fn(&mut String, T)) -> String {
+    let mut list = String::new();
+    for item in items {
+        if !list.is_empty() {
+            list.push_str(", ");
+        }
+        write(&mut list, item);
+    }
+    list
+}
+
 /// One item of `RateLimit-Policy`: quota, its unit unless it is requests, and the window.
-fn policy(quota: &Quota) -> String {
-    let mut item = format!("\"{}\";q={}", quota.name, quota.window.limit);
+fn policy(list: &mut String, quota: &Quota) {
+    let _ = write!(list, "\"{}\";q={}", quota.name, quota.window.limit);
     match quota.cost {
         Cost::Calls => {}
-        Cost::Credits => item.push_str(";qu=\"credits\""),
-        Cost::Bytes => item.push_str(";qu=\"content-bytes\""),
+        Cost::Credits => list.push_str(";qu=\"credits\""),
+        Cost::Bytes => list.push_str(";qu=\"content-bytes\""),
     }
     // `w` is in whole seconds; of another window it would say what is not so.
     if quota.length.subsec_nanos() == 0 {
-        let _ = write!(item, ";w={}", quota.length.as_secs());
+        let _ = write!(list, ";w={}", quota.length.as_secs());
     }
-    item
 }
 
 /// One item of `RateLimit`: what is left, and when more comes back.
-fn limit(quota: &Quota, state: &WindowState) -> String {
+fn limit(list: &mut String, (quota, state): (&Quota, &WindowState)) {
     let seconds = state.reset.as_micros().div_ceil(1_000_000);
-    format!("\"{}\";r={};t={seconds}", quota.name, state.remaining)
+    let _ = write!(list, "\"{}\";r={};t={seconds}", quota.name, state.remaining);
 }
 
 /// Whether a client that sent these `Accept` values takes a problem by name. `*/*` is no name: every
