@@ -50,7 +50,8 @@ use portcullis_tests::Case;
 use portcullis_tests::world::Shared;
 
 /// What decides and counts in Redis: the part that a round on another kind of Redis makes do with.
-const REDIS_PART: [&str; 6] = ["calls", "credentials", "policy", "limits", "cool_off", "outages"];
+const REDIS_PART: [&str; 8] =
+    ["calls", "credentials", "tokens", "policy", "limits", "limits_budget", "cool_off", "outages"];
 
 /// All tests; a part of them with `PORTCULLIS_TEST_PART=redis`.
 fn cases() -> Vec<Case> {
