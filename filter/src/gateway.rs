@@ -311,12 +311,12 @@ impl Gateway {
     ) -> Gate {
         let step = self.with(|state| {
             let entry = state.exchanges.get_mut(&context)?;
-            let step = entry.exchange.step(&mut state.worker, now, event);
-            Some(step)
+            Some(entry.exchange.step(&mut state.worker, now, event))
         });
         let Some(step) = step.flatten() else {
             return Gate::Hold;
         };
+        self.measure_load(now);
         for effect in step.effects {
             if self.apply((context, now), effect, size, mail).is_err() {
                 error!("an effect could not be carried out: the request is refused");

@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+use log::info;
 use portcullis_core::call::Dependency;
 use portcullis_core::metric::{Kind, Metric};
+use portcullis_core::time::UnixTime;
 
 use crate::gateway::Gateway;
 use crate::host;
@@ -34,6 +36,15 @@ impl Gateway {
             let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             self.measure(Metric::DependencyDuration(dependency), elapsed);
         }
+    }
+
+    /// Notes how long a policy took if one was compiled since `since`, when the callback began.
+    pub(crate) fn measure_load(&self, since: UnixTime) {
+        let compiled = self.with(|state| state.worker.take_compiled()).flatten();
+        let Some(version) = compiled else { return };
+        let elapsed = host::now().since(since).as_millis();
+        info!("policy {version} compiled in {elapsed} ms");
+        self.measure(Metric::PolicyLoad, u64::try_from(elapsed).unwrap_or(u64::MAX));
     }
 
     fn metric_id(&self, metric: Metric) -> Option<u32> {

@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::nearest::one_of;
+
 /// One thing wrong with a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -317,7 +319,7 @@ impl<'a> Fields<'a> {
                 faults.push(
                     &join(&self.path, name),
                     "an unknown field",
-                    format!("one of {}", self.known.join(", ")),
+                    one_of("one of ", name, &self.known),
                 );
             }
         }
@@ -334,6 +336,7 @@ fn describe(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("a list of {}", items.len()),
         Value::Object(members) => format!("an object of {}", members.len()),
+        Value::Null => "an empty value".to_owned(),
         other => {
             let text = other.to_string();
             match text.char_indices().nth(LONGEST) {

@@ -61,9 +61,12 @@ pub fn parse_strict(bytes: &[u8]) -> Result<Value, JsonError> {
     }
 }
 
-struct Strict<'a> {
-    depth: usize,
-    duplicate: &'a mut Option<String>,
+/// One value, read strictly, as a part of something that is read otherwise.
+pub(crate) struct Strict<'a> {
+    /// How many levels may still open.
+    pub(crate) depth: usize,
+    /// The member that occurs twice, if one does.
+    pub(crate) duplicate: &'a mut Option<String>,
 }
 
 impl<'de> DeserializeSeed<'de> for Strict<'_> {

@@ -32,6 +32,7 @@ pub mod json;
 pub mod limit;
 pub mod mcp;
 pub mod metric;
+mod nearest;
 pub mod pin;
 pub mod policy;
 mod query;

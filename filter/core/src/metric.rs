@@ -82,6 +82,8 @@ pub enum Metric {
         /// The audit entry's `status`.
         outcome: &'static str,
     },
+    /// How long a policy took to compile, in milliseconds. The worker does nothing else meanwhile.
+    PolicyLoad,
     /// Audit entries written.
     AuditEntries,
     /// 1 for the policy that an organisation's calls are decided on, else 0.
@@ -120,7 +122,9 @@ impl Metric {
             | Self::SchemaDrift { .. }
             | Self::AuditEntries => Kind::Counter,
             Self::DependencyUp(_) | Self::PolicyVersion { .. } => Kind::Gauge,
-            Self::RequestDuration { .. } | Self::DependencyDuration(_) => Kind::Histogram,
+            Self::RequestDuration { .. } | Self::DependencyDuration(_) | Self::PolicyLoad => {
+                Kind::Histogram
+            }
         }
     }
 
@@ -163,6 +167,7 @@ impl Metric {
             Self::NotAsked(dependency) => {
                 named("not_asked_total", &[("dependency", dependency.name())])
             }
+            Self::PolicyLoad => named("policy_load_ms", &[]),
             Self::AuditEntries => named("audit_entries_total", &[]),
             Self::PolicyVersion { org, version } => {
                 named("policy_version", &[("org", org), ("version", version)])

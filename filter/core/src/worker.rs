@@ -73,6 +73,8 @@ pub struct Worker {
     /// When a policy turned out to be missing or unreadable.
     unusable: LruCache<PolicyVersion, UnixTime>,
     policies: LruCache<PolicyVersion, Rc<Policy>>,
+    /// What was compiled since somebody last looked.
+    compiled: Option<PolicyVersion>,
     leases: LruCache<SecretRef, Lease>,
     /// Callers that do not back off.
     pub callers: Callers,
@@ -104,6 +106,7 @@ impl Worker {
             good: BTreeMap::new(),
             unusable: LruCache::new(MAX_POLICIES),
             policies: LruCache::new(MAX_POLICIES),
+            compiled: None,
             leases: LruCache::new(MAX_LEASES),
             callers: Callers::default(),
             slices: Slices::default(),
@@ -231,7 +234,13 @@ impl Worker {
 
     /// Remembers a compiled policy. Versions are content addresses, so this never goes stale.
     pub fn set_policy(&mut self, version: PolicyVersion, policy: Rc<Policy>) {
+        self.compiled = Some(version.clone());
         self.policies.put(version, policy);
+    }
+
+    /// The policy that was compiled in the last step, if one was: who has a clock may tell how long it took.
+    pub fn take_compiled(&mut self) -> Option<PolicyVersion> {
+        self.compiled.take()
     }
 
     /// A credential in memory.

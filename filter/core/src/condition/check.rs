@@ -12,6 +12,7 @@ use cel::{Env, ExecutionError};
 
 use super::{Cost, DEEPEST, MOST_NODES, Unusable, Variable};
 use crate::auth::source::{SourceRange, SourceRanges};
+use crate::nearest::one_of;
 
 /// What a checked expression uses.
 pub(super) struct Checked {
@@ -26,6 +27,9 @@ const LOWER: &str = "lowerAscii";
 /// Functions that people may call; each costs what reading its operands does.
 const FUNCTIONS: [&str; 9] =
     ["size", "contains", "startsWith", "endsWith", "int", "double", "string", LOWER, IN_RANGE];
+
+/// What the parser makes loops of.
+const MACROS: [&str; 6] = ["has", "all", "exists", "exists_one", "map", "filter"];
 
 const OPERATORS: [&str; 18] = [
     operators::CONDITIONAL,
@@ -171,8 +175,7 @@ impl Walk<'_> {
         }
         let known = Variable::ALL.into_iter().find(|variable| variable.name() == name);
         let Some(variable) = known else {
-            let names = Variable::ALL.map(Variable::name).join(", ");
-            return Err(self.unknown("the unknown name", name, &names));
+            return Err(self.unknown("the unknown name", name, &Variable::ALL.map(Variable::name)));
         };
         self.checked.variables.insert(variable);
         Ok(())
@@ -186,8 +189,7 @@ impl Walk<'_> {
         if OPERATORS.contains(&name) || FUNCTIONS.contains(&name) || name.starts_with('@') {
             return Ok(());
         }
-        let names = format!("{}, has, all, exists, exists_one, map, filter", FUNCTIONS.join(", "));
-        Err(self.unknown("the unknown function", name, &names))
+        Err(self.unknown("the unknown function", name, &[&FUNCTIONS[..], &MACROS].concat()))
     }
 
     /// A range that is written down is read now.
@@ -203,10 +205,10 @@ impl Walk<'_> {
         }
     }
 
-    fn unknown(&self, what: &str, name: &str, known: &str) -> Unusable {
+    fn unknown(&self, what: &str, name: &str, known: &[&str]) -> Unusable {
         let place = self.text.find(name).map(|at| place(self.text, at));
         let place = place.map(|(line, column)| format!(" at {line}:{column}")).unwrap_or_default();
-        unusable(format!("{what} {name}{place}"), format!("one of {known}"))
+        unusable(format!("{what} {name}{place}"), one_of("one of ", name, known))
     }
 }
 

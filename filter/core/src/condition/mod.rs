@@ -175,7 +175,9 @@ impl Condition {
                 || "something unreadable".to_owned(),
                 |error| format!("{} at {}:{}", told(&error.msg), error.pos.0, error.pos.1),
             ),
-            expected: "an expression in CEL, such as arguments.amount <= 100".to_owned(),
+            expected:
+                "an expression in CEL, such as arguments.amount <= 100; == compares, && and || join"
+                    .to_owned(),
         })?;
         let checked = check::check(text, &expression)?;
         Ok(Self {

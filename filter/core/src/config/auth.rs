@@ -51,7 +51,7 @@ pub(super) fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> AuthConfig {
 
 /// A list of scopes.
 pub(crate) fn scopes(node: Node<'_>, faults: &mut Faults) -> Option<Vec<String>> {
-    let items = node.items(faults, "a list of scopes")?.into_iter();
+    let items = node.items(faults, "a list of scopes, such as [tools:read]")?.into_iter();
     items
         .map(|item| item.text(faults, SCOPE, |text| is_scope(text).then(|| text.to_owned())))
         .collect()

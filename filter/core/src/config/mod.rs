@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(
             faults.to_string(),
             "redis.cluster: found \"\", expected the name of an Envoy cluster\n\
-             redis.timeout: found an unknown field, expected one of cluster, sharded, timeout_ms, on_failure, stale_seconds, local_share\n\
+             redis.timeout: found an unknown field, expected one of cluster, sharded, timeout_ms, on_failure, stale_seconds, local_share; did you mean timeout_ms?\n\
              vault: found 7, expected an object with `cluster`\n\
              request.mode: found \"fast\", expected hold or split\n\
              request.origins[0]: found \"https://a/b\", expected an origin without path, such as https://app.example or http://localhost:6274\n\

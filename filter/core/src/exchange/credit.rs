@@ -18,7 +18,6 @@ use crate::event::Event;
 use crate::mcp::Body;
 use crate::mcp::amend::amend;
 use crate::metric::Metric;
-use crate::policy::Connector;
 use crate::secret::Secret;
 use crate::step::{Effect, Gate};
 use crate::vault::{CredentialTemplate, Lease, SecretRef};
@@ -206,7 +205,7 @@ fn pass(
             rewrite(&request.strip, &grant, credential, turn);
             turn.context.sent = Sent::Headers;
             let connector = grant.policy.connectors.get(&grant.connector);
-            if connector.is_some_and(Connector::amends) {
+            if connector.is_some_and(|connector| connector.amends) {
                 turn.effects.push(Effect::RemoveRequestHeader("content-length".to_owned()));
                 turn.context.sent = Sent::HeadersWithoutLength;
             }

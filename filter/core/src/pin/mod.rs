@@ -4,14 +4,18 @@
 //! model does what the new text says; so what was reviewed is pinned, and what differs is told by
 //! kind. What is done about it, the policy says. Asks no server.
 
+mod member;
 mod shape;
 mod suspicion;
 #[cfg(test)]
 mod tests;
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 
 use crate::schema;
+pub use member::Member;
 pub use suspicion::{Suspicion, suspicions};
 
 /// What of a tool is pinned: the members that a model or a policy goes by.
@@ -19,7 +23,7 @@ const MEMBERS: [&str; 5] = ["title", "description", "inputSchema", "outputSchema
 
 /// A tool's definition, by MCP's names of its members; absent ones are absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Definition(Map<String, Value>);
+pub struct Definition(BTreeMap<String, Member>);
 
 /// How a definition differs from its pin; the worse, the greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,7 +57,7 @@ impl Definition {
     pub fn of(tool: &Value) -> Self {
         let member = |name: &str| {
             let value = tool.get(name).filter(|value| !value.is_null())?;
-            Some((name.to_owned(), value.clone()))
+            Some((name.to_owned(), Member::from(value.clone())))
         };
         Self(MEMBERS.iter().filter_map(|name| member(name)).collect())
     }
@@ -61,12 +65,12 @@ impl Definition {
     /// A pinned member.
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        self.0.get(name).map(Member::value)
     }
 
     /// The members in their order.
     pub fn members(&self) -> impl Iterator<Item = (&str, &Value)> {
-        MEMBERS.iter().filter_map(|name| Some((*name, self.0.get(*name)?)))
+        MEMBERS.iter().filter_map(|name| Some((*name, self.member(name)?)))
     }
 
     /// Whether the tool says of itself that calling it changes nothing.
@@ -80,7 +84,7 @@ impl Definition {
     #[must_use]
     pub fn drift(&self, live: &Value) -> Option<Drift> {
         let unchanged = MEMBERS.iter().all(|name| {
-            match (self.0.get(*name), live.get(*name).filter(|value| !value.is_null())) {
+            match (self.member(name), live.get(*name).filter(|value| !value.is_null())) {
                 (None, None) => true,
                 (Some(pinned), Some(live)) => schema::same(pinned, live),
                 _ => false,
@@ -111,13 +115,13 @@ impl Definition {
     }
 
     fn hint(&self, name: &str, default: bool) -> bool {
-        let hint = self.0.get("annotations").and_then(|annotations| annotations.get(name));
+        let hint = self.member("annotations").and_then(|annotations| annotations.get(name));
         hint.and_then(Value::as_bool).unwrap_or(default)
     }
 }
 
-impl FromIterator<(String, Value)> for Definition {
-    fn from_iter<T: IntoIterator<Item = (String, Value)>>(members: T) -> Self {
+impl FromIterator<(String, Member)> for Definition {
+    fn from_iter<T: IntoIterator<Item = (String, Member)>>(members: T) -> Self {
         Self(members.into_iter().collect())
     }
 }

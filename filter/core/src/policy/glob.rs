@@ -29,4 +29,24 @@ impl Globs {
     pub fn matches(&self, name: &str) -> bool {
         self.exact.contains(name) || self.patterns.iter().any(|pattern| pattern.matches(name))
     }
+
+    /// Whether nothing can match.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.patterns.is_empty()
+    }
+
+    /// What matches by its whole name, in order.
+    #[must_use]
+    pub fn exact(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.exact.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// What has wildcards, as it was written but for repeated ones.
+    #[must_use]
+    pub fn patterns(&self) -> Vec<String> {
+        self.patterns.iter().map(WildMatch::pattern).collect()
+    }
 }

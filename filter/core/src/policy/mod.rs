@@ -7,6 +7,7 @@ mod activation;
 mod document;
 mod glob;
 mod pins;
+mod review;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -77,6 +78,8 @@ pub struct Connector {
     pub conditions: Vec<Requirement>,
     /// What becomes of tools that are not as they were pinned.
     pub pins: Pins,
+    /// Whether a call of one of its tools may go on with another argument than it came with.
+    pub amends: bool,
 }
 
 /// What the policy states about one tool. Of a tool that it does not name nothing is known.
@@ -122,13 +125,6 @@ impl Connector {
     #[must_use]
     pub fn reads_only(&self, tool: &str) -> bool {
         self.tools.get(tool).is_some_and(Tool::reads_only)
-    }
-
-    /// Whether a call of one of its tools may go on with another argument than it came with.
-    #[must_use]
-    pub fn amends(&self) -> bool {
-        let mut caps = self.tools.values().filter_map(|tool| tool.max_records.as_ref());
-        caps.any(|cap| cap.on_excess == OnExcess::Clamp)
     }
 
     /// Every path that reaches it.
@@ -303,9 +299,34 @@ pub fn compile(document: &Value) -> Result<Policy, PolicyErrors> {
     document::read(document)
 }
 
+/// The longest document, in bytes of its canonical form: well below what a worker holds of an unfinished reply of
+/// Redis ([`crate::redis::resp::MAX_REPLY_BYTES`]).
+pub const LONGEST: usize = 12 * 1_048_576;
+
+/// Reads the document that is stored under `version`; `None` when it is not that one, or cannot be used.
+///
+/// What is stored is the canonical form, so its digest is that of its bytes. Pinned schemas are not looked
+/// into before a call needs them: whoever pushed the document had them checked.
+#[must_use]
+pub fn load(stored: &[u8], version: &PolicyVersion) -> Option<Policy> {
+    if version_of_canonical(stored).as_ref() == Some(version) {
+        return document::read_stored(stored);
+    }
+    let document = json::parse_strict(stored).ok()?;
+    (version_of(&document).as_ref() == Some(version)).then(|| compile(&document).ok())?
+}
+
 /// The content address of a policy document.
 #[must_use]
 pub fn version_of(document: &Value) -> Option<PolicyVersion> {
-    let digest = Sha256::digest(json::canonical(document).as_bytes());
+    version_of_canonical(json::canonical(document).as_bytes())
+}
+
+fn version_of_canonical(text: &[u8]) -> Option<PolicyVersion> {
+    /// In one piece a large document would be hashed by code that the host has not optimised yet.
+    const PIECE: usize = 16_384;
+    let mut hasher = Sha256::new();
+    text.chunks(PIECE).for_each(|piece| hasher.update(piece));
+    let digest = hasher.finalize();
     base16ct::lower::encode_string(&digest).get(..16).and_then(PolicyVersion::new)
 }

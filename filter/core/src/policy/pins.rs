@@ -1,10 +1,9 @@
 //! What becomes of tools that are not pinned, or not as they were pinned.
 //!
-//! Owns the defaults, and the check that every pinned schema can be used. What a change is, `pin` says.
+//! Owns the defaults. What a change is, `pin` says.
 
-use super::{Connector, Policy, PolicyErrors};
+use super::Connector;
 use crate::pin::{Action, Drift};
-use crate::schema;
 
 /// What a connector does about tools that differ from the policy.
 #[derive(Clone, Debug, Default)]
@@ -43,27 +42,5 @@ impl Connector {
             Unpinned::Allow => false,
             Unpinned::Hide => !pinned(),
         }
-    }
-}
-
-impl Policy {
-    /// What keeps pinned input schemas from being used. Not part of compiling: a worker compiles a
-    /// schema when the first call comes, and this is asked once, before a policy is pushed.
-    #[must_use]
-    pub fn schema_faults(&self) -> PolicyErrors {
-        let mut faults = PolicyErrors::default();
-        for (connector, tool, pin) in self.connectors.iter().flat_map(|(name, connector)| {
-            connector
-                .tools
-                .iter()
-                .filter_map(move |(tool, it)| Some((name, tool, it.pin.as_ref()?)))
-        }) {
-            if let Some(Err(fault)) = pin.member("inputSchema").map(schema::compile) {
-                let place = fault.place.replace('/', ".");
-                let path = format!("connectors.{connector}.tools.{tool}.input_schema{place}");
-                faults.push(&path, fault.found, fault.expected);
-            }
-        }
-        faults
     }
 }

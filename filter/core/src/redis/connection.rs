@@ -16,11 +16,12 @@
 //! Commands wait in `Wanted`, in `Up` and in the very first `Opening`. Everywhere else they fail at once.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::Duration;
 
 use portcullis_redis_lua::{ScriptCall, Value};
 
+use super::cause::Cause;
+use super::not_now::not_now;
 use super::resp::{Command, Decoder};
 use crate::backoff::Backoff;
 use crate::breaker::Breakers;
@@ -46,31 +47,11 @@ pub enum Output<W> {
     Send(Vec<u8>),
     /// Close the stream; nothing more will be heard of it.
     Close(Cause),
-    /// A command's reply.
+    /// A command's reply. Of several that asked for the same string, the first gets it; the others are
+    /// told afterwards, with nil, that it has it.
     Reply(W, Value),
     /// A command's failure.
     Failed(W, CallFailure),
-}
-
-/// Why a stream is given up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// No byte came for too long.
-    Silent,
-    /// The first command on it was answered with this error: no right to use it, or still loading.
-    Unusable(String),
-    /// What came is not an answer to what was asked.
-    Unreadable,
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Silent => f.write_str("it does not answer"),
-            Self::Unusable(error) => write!(f, "it answered {error:?} to PING"),
-            Self::Unreadable => f.write_str("what it sends is not RESP2, or answers nothing"),
-        }
-    }
 }
 
 /// The stream of a worker; `W` names who waits for a reply.
@@ -110,7 +91,8 @@ struct Pending<W> {
 #[derive(Debug)]
 enum Awaited<W> {
     /// By a request of an exchange.
-    Caller { waiter: W, command: Command, deadline: UnixTime },
+    /// `others` asked for the same string after it, and are answered after it.
+    Caller { waiter: W, command: Command, deadline: UnixTime, others: Vec<W> },
     /// By nobody any more: the caller was told that it took too long.
     Late,
     /// By the connection itself, to know whether anybody is there.
@@ -170,8 +152,26 @@ impl<W> Connection<W> {
             }
         };
         let deadline = now.after(self.timeout);
-        self.expect(now, Awaited::Caller { waiter, command, deadline });
+        if let Some(first) = self.same_string(&command) {
+            if first.len() >= MAX_PENDING {
+                return vec![Output::Failed(waiter, CallFailure::Refused)];
+            }
+            first.push(waiter);
+            return Vec::new();
+        }
+        self.expect(now, Awaited::Caller { waiter, command, deadline, others: Vec::new() });
         send
+    }
+
+    /// Who else waits for what `command` would read; a policy is megabytes, and all need it at once.
+    fn same_string(&mut self, command: &Command) -> Option<&mut Vec<W>> {
+        let Command::Get(wanted) = command else { return None };
+        self.pending.iter_mut().find_map(|pending| match &mut pending.awaited {
+            Awaited::Caller { command: Command::Get(key), others, .. } if key == wanted => {
+                Some(others)
+            }
+            Awaited::Caller { .. } | Awaited::Late | Awaited::Probe => None,
+        })
     }
 
     /// Time has passed: opens what is wanted, gives up what is overdue.
@@ -229,13 +229,20 @@ impl<W> Connection<W> {
             let awaited = self.pending.pop_front().map(|pending| pending.awaited);
             match (awaited, reply) {
                 (
-                    Some(Awaited::Caller { waiter, command: Command::Script(call), deadline }),
+                    Some(Awaited::Caller {
+                        waiter, command: Command::Script(call), deadline, ..
+                    }),
                     reply,
                 ) if reply.is_noscript() => {
                     out.push(self.resend(now, waiter, call, deadline));
                 }
-                (Some(Awaited::Caller { waiter, command, .. }), reply) => {
+                (Some(Awaited::Caller { waiter, command, others, .. }), reply) => {
+                    let why = not_now(&reply);
                     out.push(self.settled(now, waiter, &command, reply));
+                    out.extend(others.into_iter().map(|other| match why {
+                        Some(why) => Output::Failed(other, why),
+                        None => Output::Reply(other, Value::Nil),
+                    }));
                 }
                 (Some(Awaited::Late), _) => {}
                 // A Redis that is loading its data, or a user who may not, answers with an error.
@@ -264,7 +271,7 @@ impl<W> Connection<W> {
     ) -> Output<W> {
         let command = Command::ScriptSource(call);
         let send = Output::Send(command.encode());
-        self.expect(now, Awaited::Caller { waiter, command, deadline });
+        self.expect(now, Awaited::Caller { waiter, command, deadline, others: Vec::new() });
         send
     }
 
@@ -318,6 +325,10 @@ impl<W> Connection<W> {
         if self.pending.is_empty() && now.since(self.heard) >= IDLE_PROBE {
             return self.probe(now);
         }
+        if self.decoder.is_within_a_reply() && now.since(self.heard) < self.timeout {
+            // A large policy is on its way: Redis answers, and what waits behind it is next.
+            return Vec::new();
+        }
         self.give_up(now, |deadline| deadline <= now)
     }
 
@@ -330,11 +341,12 @@ impl<W> Connection<W> {
                 Awaited::Late | Awaited::Probe => false,
             };
             if due
-                && let Awaited::Caller { waiter, command, .. } =
+                && let Awaited::Caller { waiter, command, others, .. } =
                     std::mem::replace(&mut pending.awaited, Awaited::Late)
             {
                 command.part().inspect(|part| self.breakers.failed(now, *part));
-                out.push(Output::Failed(waiter, CallFailure::TimedOut));
+                let all = std::iter::once(waiter).chain(others);
+                out.extend(all.map(|waiter| Output::Failed(waiter, CallFailure::TimedOut)));
             }
         }
         out
@@ -357,26 +369,15 @@ impl<W> Connection<W> {
         self.decoder = Decoder::default();
         std::mem::take(&mut self.pending)
             .into_iter()
-            .filter_map(|pending| match pending.awaited {
-                Awaited::Caller { waiter, .. } => Some(Output::Failed(waiter, why)),
-                Awaited::Late | Awaited::Probe => None,
+            .flat_map(|pending| match pending.awaited {
+                Awaited::Caller { waiter, mut others, .. } => {
+                    others.insert(0, waiter);
+                    others
+                }
+                Awaited::Late | Awaited::Probe => Vec::new(),
             })
+            .map(|waiter| Output::Failed(waiter, why))
             .collect()
-    }
-}
-
-/// Whether a reply only says that Redis cannot be asked now, and why.
-fn not_now(reply: &Value) -> Option<CallFailure> {
-    /// Of a server that is starting, failing over or busy, and of a Cluster that lacks a part.
-    const NOT_NOW: [&str; 6] =
-        ["LOADING ", "MASTERDOWN ", "READONLY ", "BUSY ", "CLUSTERDOWN ", "TRYAGAIN "];
-    let Value::Error(text) = reply else { return None };
-    match text.as_str() {
-        // Envoy's redis_proxy: the server behind it did not answer in time, or hung up.
-        "upstream failure" => Some(CallFailure::Disconnected),
-        "no upstream host" => Some(CallFailure::Refused),
-        text if NOT_NOW.iter().any(|code| text.starts_with(code)) => Some(CallFailure::Refused),
-        _ => None,
     }
 }
 

@@ -2,8 +2,11 @@
 //!
 //! Owns no socket: bytes and stream events come in, bytes and verdicts on commands go out.
 
+mod cause;
 pub mod connection;
+mod not_now;
 pub mod resp;
 
-pub use connection::{Cause, Connection, Output};
+pub use cause::Cause;
+pub use connection::{Connection, Output};
 pub use resp::Command;

@@ -76,6 +76,12 @@ pub struct Decoder {
 pub struct ProtocolError;
 
 impl Decoder {
+    /// Whether a reply has begun to come and is not there yet.
+    #[must_use]
+    pub fn is_within_a_reply(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Takes bytes; gives the replies that are complete.
     ///
     /// # Errors

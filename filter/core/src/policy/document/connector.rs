@@ -7,24 +7,27 @@ use std::collections::BTreeMap;
 use super::globs;
 use super::role::RESERVED;
 use super::rule::{About, conditions};
-use super::tool::{credits, pins, tools};
+use super::tool::{Schemas, credits, pins, tools};
 use crate::config::scopes;
 use crate::decode::{Faults, Node};
 use crate::id::PolicyName;
-use crate::policy::{Connector, Globs, Unpinned};
+use crate::policy::{Connector, Globs, OnExcess, Unpinned};
 use crate::vault::{CredentialTemplate, SecretRef};
 
 pub(super) fn connector(
     name: &PolicyName,
     node: Node<'_>,
+    schemas: Schemas,
     faults: &mut Faults,
 ) -> Option<Connector> {
-    const PATH: &str = "an absolute path without query, `//`, `.` or `..`, such as /demo/mcp";
+    const PATH: &str = "a path of letters, digits, `-`, `.`, `_` and `~`, without host, query, `//`, `..` or a slash \
+         at its end, such as /demo/mcp";
     if RESERVED.contains(&name.as_str()) {
-        let expected = "a name that roles do not use themselves";
+        let expected = "another name: a role has a field of this one";
         faults.push(node.path(), format!("the name {:?}", name.as_str()), expected);
     }
-    let mut fields = node.object(faults, "a connector: an object with `path`")?;
+    let mut fields =
+        node.object(faults, "a connector: an object with `path`, such as {path: /demo/mcp}")?;
     let path = fields
         .required("path", faults, PATH)
         .and_then(|node| node.text(faults, PATH, |text| plain_path(text).then(|| text.to_owned())));
@@ -39,7 +42,11 @@ pub(super) fn connector(
         None => Some(None),
     };
     let methods = match fields.optional("methods") {
-        Some(node) => globs(node, faults, "a list of JSON-RPC methods; * and ? are wildcards"),
+        Some(node) => globs(
+            node,
+            faults,
+            "a list of JSON-RPC methods, such as [vendor/*]; * and ? are wildcards",
+        ),
         None => Some(Globs::default()),
     };
     let price = match fields.optional("price") {
@@ -47,7 +54,7 @@ pub(super) fn connector(
         None => Some(1),
     };
     let tools = match fields.optional("tools") {
-        Some(node) => tools(node, faults),
+        Some(node) => tools(node, schemas, faults),
         None => Some(BTreeMap::new()),
     };
     let scopes = match fields.optional("scopes") {
@@ -55,6 +62,8 @@ pub(super) fn connector(
         None => Some(Vec::new()),
     };
     let conditions = conditions(&mut fields, About::Tools, faults);
+    let caps = tools.iter().flat_map(BTreeMap::values).filter_map(|tool| tool.max_records.as_ref());
+    let amends = caps.into_iter().any(|cap| cap.on_excess == OnExcess::Clamp);
     let pinned = tools.iter().flat_map(BTreeMap::values).any(|tool| tool.pin.is_some());
     let pins = pins(&mut fields, faults, if pinned { Unpinned::Hide } else { Unpinned::Allow });
     fields.finish(faults);
@@ -68,6 +77,7 @@ pub(super) fn connector(
         tools: tools?,
         conditions: conditions?,
         pins: pins?,
+        amends,
     })
 }
 

@@ -24,11 +24,12 @@ const MOST_LEASED: u64 = 10_000;
 /// Budgets say at this share that they near their end.
 const DEFAULT_ALERT_PERCENT: u64 = 80;
 
-const LIMIT: &str = "a limit: an object with `limit` and `window`";
+const LIMIT: &str = "a limit: an object with `limit` and `window`, such as {limit: 5, window: 1s}";
 pub(super) const DURATION: &str = "a duration from 1ms to 31d, such as 500ms, 1s, 5m, 1h, 30d";
-const DIMENSIONS: &str = "a list of: global, org, key, role, tier, connector, tool";
+const DIMENSIONS: &str =
+    "a list such as [key, tool], of: global, org, key, role, tier, connector, tool";
 const DIMENSION: &str = "one of: global, org, key, role, tier, connector, tool";
-const MEMBERS: &str = "an object: one member for each limit";
+const MEMBERS: &str = "one member for each limit, such as {calls: {limit: 5, window: 1s}}";
 
 pub(super) fn tier(tier: &PolicyName, node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> {
     per_key(&format!("tiers.{tier}"), node, faults)
@@ -38,22 +39,28 @@ pub(super) fn tier(tier: &PolicyName, node: Node<'_>, faults: &mut Faults) -> Op
 pub(super) fn keys(node: Node<'_>, faults: &mut Faults) -> Option<Vec<(KeyId, Vec<Limit>)>> {
     let mut keys = Vec::new();
     for (id, node) in node.members(faults, "an object: one member for each key's id")? {
-        let key = KeyId::new(id);
-        if key.is_none() {
-            faults.push(node.path(), format!("the key id {id:?}"), KeyId::EXPECTED);
-        }
+        let Some(key) = KeyId::new(id) else {
+            // Somebody may have put the whole key there: neither it nor a path through it is shown.
+            let expected = format!("the id of a key, never the key: {}", KeyId::EXPECTED);
+            faults.push("keys", "a name that is no key's id (not shown)", expected);
+            continue;
+        };
         let limits = per_key(&format!("keys.{id}"), node, faults);
-        keys.extend(key.zip(limits));
+        keys.extend(limits.map(|limits| (key, limits)));
     }
     Some(keys)
 }
 
 /// Windows that every key has for itself.
 fn per_key(owner: &str, node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> {
-    let expected = "an object with `limits`";
-    let mut fields = node.object(faults, expected)?;
-    let members =
-        fields.required("limits", faults, expected).and_then(|node| node.members(faults, MEMBERS));
+    let expected = "an object with `limits`, such as {limits: {calls: {limit: 5, window: 1s}}}";
+    let mut fields = node.clone().object(faults, expected)?;
+    let Some(limits) = fields.optional("limits") else {
+        // What stands there in its place was meant to be in it.
+        node.fault(faults, expected);
+        return None;
+    };
+    let members = limits.members(faults, MEMBERS);
     fields.finish(faults);
     let mut limits = Vec::new();
     for (name, node) in members? {
@@ -228,7 +235,9 @@ fn dimension(text: &str) -> Option<Dimension> {
 fn limit_match(node: Node<'_>, faults: &mut Faults) -> Option<LimitMatch> {
     let mut fields = node.object(faults, "an object with `connectors`, `tools` or `roles`")?;
     let mut list = |name| match fields.optional(name) {
-        Some(node) => globs(node, faults, "a list of names; * and ? are wildcards").map(Some),
+        Some(node) => {
+            globs(node, faults, "a list of names, such as [a, b*]; * and ? are wildcards").map(Some)
+        }
         None => Some(None),
     };
     let (connectors, tools, roles) = (list("connectors"), list("tools"), list("roles"));

@@ -8,6 +8,7 @@ mod cool_off;
 mod limit;
 mod role;
 mod rule;
+mod stored;
 mod tool;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,17 +23,26 @@ use cool_off::cool_off;
 use limit::{keys, limits, tier};
 use role::role;
 use rule::{enforcement, shadow};
+use tool::Schemas;
 
 /// Longest glob and longest tool name: MCP advises 128 characters.
 const LONGEST_GLOB: usize = 256;
 
+/// Reads a document as a person wrote it.
 pub(super) fn read(document: &Value) -> Result<Policy, PolicyErrors> {
     let mut faults = Faults::default();
-    let policy = policy(document, &mut faults);
+    let policy = policy(document, Schemas::Values, &mut faults);
     faults.unless(policy)
 }
 
-fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
+/// Reads a document in which the pinned schemas are texts; see [`stored`].
+pub(super) fn read_stored(text: &[u8]) -> Option<Policy> {
+    let mut faults = Faults::default();
+    let policy = policy(&stored::read(text)?, Schemas::Texts, &mut faults);
+    faults.unless(policy).ok()
+}
+
+fn policy(document: &Value, schemas: Schemas, faults: &mut Faults) -> Option<Policy> {
     let mut fields = Node::root(document).object(faults, "a policy document: an object")?;
     let expected = "1, the version of this document format";
     if let Some(node) = fields.required("version", faults, expected)
@@ -43,7 +53,9 @@ fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
     let organisations = fields
         .required("organisations", faults, "a list of organisations, such as [acme]")
         .and_then(|node| organisations(node, faults));
-    let connectors = named(&mut fields, "connectors", faults, connector);
+    let connectors = named(&mut fields, "connectors", faults, |name, node, faults| {
+        connector(name, node, schemas, faults)
+    });
     if let Some(connectors) = &connectors {
         distinct_paths(connectors, faults);
     }
@@ -65,7 +77,9 @@ fn policy(document: &Value, faults: &mut Faults) -> Option<Policy> {
         None => Some(None),
     };
     let redact = match fields.optional("redact") {
-        Some(node) => texts(node, faults, "a list of argument names", "an argument name"),
+        Some(node) => {
+            texts(node, faults, "a list of argument names, such as [ssn]", "an argument name")
+        }
         None => Some(Vec::new()),
     };
     let (enforcement, shadow) = (enforcement(&mut fields, faults), shadow(&mut fields, faults));
@@ -97,6 +111,15 @@ fn organisations(node: Node<'_>, faults: &mut Faults) -> Option<BTreeSet<OrgId>>
     items.into_iter().map(|item| item.text(faults, OrgId::EXPECTED, OrgId::new)).collect()
 }
 
+/// The shortest good value of a field with named things.
+fn example(field: &str) -> &'static str {
+    match field {
+        "connectors" => "{crm: {path: /crm/mcp}}",
+        "roles" => "{analyst: {crm: {allow: [query_*]}}}",
+        _ => "{free: {limits: {calls: {limit: 5, window: 1s}}}}",
+    }
+}
+
 /// An object of named things, each read by `read`; nothing when the field is absent or not one.
 fn named<T>(
     fields: &mut Fields<'_>,
@@ -104,7 +127,7 @@ fn named<T>(
     faults: &mut Faults,
     mut read: impl FnMut(&PolicyName, Node<'_>, &mut Faults) -> Option<T>,
 ) -> Option<BTreeMap<PolicyName, T>> {
-    let expected = format!("an object: one member for each of the {field}");
+    let expected = format!("one member for each of the {field}, such as {}", example(field));
     let members = fields.required(field, faults, &expected)?.members(faults, &expected)?;
     let mut things = BTreeMap::new();
     for (name, node) in members {

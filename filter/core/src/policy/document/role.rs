@@ -7,13 +7,14 @@ use super::rule::{About, conditions, enforcement, names};
 use crate::auth::Writes;
 use crate::decode::{Faults, Fields, Node};
 use crate::id::PolicyName;
+use crate::nearest::one_of;
 use crate::policy::{Access, Globs, Role};
 
 /// Members of a role that are no connectors, so no connector may have these names.
 pub(super) const RESERVED: [&str; 2] = ["allow_write", "conditions"];
 
 pub(super) fn role(node: Node<'_>, faults: &mut Faults, connectors: &[&str]) -> Option<Role> {
-    let expected = "a role: an object with one member for each connector";
+    let expected = "a role: one member for each connector, such as {crm: {allow: [query_*]}}";
     let members = node.clone().members(faults, expected)?;
     let mut own = node.object(faults, expected)?;
     let writes = writes(&mut own, faults);
@@ -21,7 +22,7 @@ pub(super) fn role(node: Node<'_>, faults: &mut Faults, connectors: &[&str]) -> 
     let mut role = Role::default();
     for (name, node) in members.into_iter().filter(|(name, _)| !RESERVED.contains(name)) {
         if !connectors.contains(&name) {
-            let expected = format!("one of the connectors: {}", connectors.join(", "));
+            let expected = one_of("one of the connectors: ", name, connectors);
             faults.push(node.path(), format!("{name:?}"), expected);
         }
         let access = access(node, faults);
@@ -34,10 +35,10 @@ pub(super) fn role(node: Node<'_>, faults: &mut Faults, connectors: &[&str]) -> 
 }
 
 fn access(node: Node<'_>, faults: &mut Faults) -> Option<Access> {
-    const TOOLS: &str = "a list of tool names; * and ? are wildcards";
-    const PROMPTS: &str = "a list of prompt names; * and ? are wildcards";
-    const RESOURCES: &str = "a list of resource URIs; * and ? are wildcards";
-    let expected = "an object with `allow`, `show`, `deny`, `prompts` or `resources`";
+    const TOOLS: &str = "a list of tool names, such as [query_*]; * and ? are wildcards";
+    const PROMPTS: &str = "a list of prompt names, such as [weekly_*]; * and ? are wildcards";
+    const RESOURCES: &str = "a list of resource URIs, such as [note://*]; * and ? are wildcards";
+    let expected = "an object with `allow`, `show`, `deny`, `prompts` or `resources`, such as {allow: [query_*]}";
     let mut fields = node.object(faults, expected)?;
     let mut list = |name| match fields.optional(name) {
         Some(node) => globs(node, faults, TOOLS),

@@ -45,13 +45,17 @@ pub(super) fn conditions(
 
 fn requirement(node: Node<'_>, about: About, faults: &mut Faults) -> Option<Requirement> {
     let name = node.path().to_owned();
-    let mut fields = node.object(faults, "an object with `when`")?;
+    let mut fields =
+        node.object(faults, "an object with `when`, such as {when: arguments.amount <= 100}")?;
     let tools = match about {
         About::Tools => fields.optional("tools"),
         About::Own => None,
     };
     let tools = match tools {
-        Some(node) => globs(node, faults, "a list of tool names; * and ? are wildcards").map(Some),
+        Some(node) => {
+            globs(node, faults, "a list of tool names, such as [query_*]; * and ? are wildcards")
+                .map(Some)
+        }
         None => Some(None),
     };
     let when = fields.required("when", faults, WHEN).and_then(|node| condition(&node, faults));
@@ -65,7 +69,7 @@ fn requirement(node: Node<'_>, about: About, faults: &mut Faults) -> Option<Requ
     Some(Requirement { name, tools, when, message, enforcement: enforcement? })
 }
 
-const WHEN: &str = "what must be true, in CEL, such as arguments.amount <= 100";
+const WHEN: &str = "a text: what must be true, in CEL, such as arguments.amount <= 100";
 
 fn condition(node: &Node<'_>, faults: &mut Faults) -> Option<Condition> {
     let text = node.clone().text(faults, WHEN, Some)?;
@@ -118,7 +122,10 @@ fn all<T>(read: Vec<Option<T>>) -> Option<Vec<T>> {
 pub(super) fn cap(node: Node<'_>, faults: &mut Faults) -> Option<Cap> {
     const ARGUMENT: &str = "the name of the argument that says how many, such as limit";
     const MOST: u64 = 1_000_000_000;
-    let mut fields = node.object(faults, "an object with `argument` and `max`")?;
+    let mut fields = node.object(
+        faults,
+        "an object with `argument` and `max`, such as {argument: limit, max: 50}",
+    )?;
     let argument = fields.required("argument", faults, ARGUMENT).and_then(|node| {
         node.text(faults, ARGUMENT, |text| {
             (1..=LONGEST_GLOB).contains(&text.len()).then(|| text.to_owned())

@@ -5,28 +5,45 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use serde_json::Value;
+
 use super::LONGEST_GLOB;
 use super::rule::{About, approval, cap, conditions};
 use crate::config::scopes;
 use crate::decode::{Faults, Fields, Node};
-use crate::pin::{Action, Definition, Drift};
+use crate::pin::{Action, Definition, Drift, Member};
 use crate::policy::{Pins, Tool, Unpinned};
 
-pub(super) fn tools(node: Node<'_>, faults: &mut Faults) -> Option<BTreeMap<String, Tool>> {
+/// How pinned schemas stand in the value that is read.
+#[derive(Clone, Copy)]
+pub(super) enum Schemas {
+    /// As what they are.
+    Values,
+    /// As their JSON, in a text.
+    Texts,
+}
+
+pub(super) fn tools(
+    node: Node<'_>,
+    schemas: Schemas,
+    faults: &mut Faults,
+) -> Option<BTreeMap<String, Tool>> {
     let mut tools = BTreeMap::new();
-    for (name, node) in node.members(faults, "an object: one member for each tool")? {
+    for (name, node) in
+        node.members(faults, "one member for each tool, such as {query_users: {read_only: true}}")?
+    {
         if !(1..=LONGEST_GLOB).contains(&name.len()) {
             let expected = format!("a tool's name of 1 to {LONGEST_GLOB} bytes");
             faults.push(node.path(), format!("a name of {} bytes", name.len()), expected);
         }
-        if let Some(tool) = tool(node, faults) {
+        if let Some(tool) = tool(node, schemas, faults) {
             tools.insert(name.to_owned(), tool);
         }
     }
     Some(tools)
 }
 
-fn tool(node: Node<'_>, faults: &mut Faults) -> Option<Tool> {
+fn tool(node: Node<'_>, schemas: Schemas, faults: &mut Faults) -> Option<Tool> {
     let mut fields = node.object(faults, "a tool: an object such as {read_only: true}")?;
     let read_only = match fields.optional("read_only") {
         Some(node) => node.boolean(faults).map(Some),
@@ -53,7 +70,7 @@ fn tool(node: Node<'_>, faults: &mut Faults) -> Option<Tool> {
         None => Some(None),
     };
     let conditions = conditions(&mut fields, About::Own, faults);
-    let pin = pin(&mut fields, faults);
+    let pin = pin(&mut fields, schemas, faults);
     fields.finish(faults);
     let (read_only, pin) = (read_only?, pin?);
     let hinted = pin.as_ref().is_some_and(|pin| pin.is_read_only());
@@ -75,44 +92,58 @@ pub(super) fn credits(node: Node<'_>, faults: &mut Faults) -> Option<u64> {
 }
 
 /// The definition that was reviewed; all of it or nothing.
-fn pin(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Option<Rc<Definition>>> {
-    let mut members = Vec::new();
-    let mut whole = true;
+fn pin(
+    fields: &mut Fields<'_>,
+    schemas: Schemas,
+    faults: &mut Faults,
+) -> Option<Option<Rc<Definition>>> {
+    let (mut members, mut whole, mut any) = (Vec::new(), true, false);
     for (field, member, form) in PINNED {
         let Some(node) = fields.optional(field) else {
             continue;
         };
+        any = true;
         let value = node.value();
-        let (fits, expected) = match form {
-            Form::Text => (value.is_string(), "a text"),
-            Form::Object => (value.is_object(), "an object, as the server lists it"),
+        let (pinned, expected) = match (form, schemas, value) {
+            (Form::Text, _, Value::String(_)) => (Some(Member::from(value.clone())), ""),
+            (Form::Text, ..) => (None, "a text"),
+            (Form::Schema, Schemas::Texts, Value::String(text)) if text.starts_with('{') => {
+                (Some(Member::unread(text)), "")
+            }
+            (Form::Object, _, Value::Object(_))
+            | (Form::Schema, Schemas::Values, Value::Object(_)) => {
+                (Some(Member::from(value.clone())), "")
+            }
+            (Form::Object | Form::Schema, ..) => (None, "an object, as the server lists it"),
         };
-        if !fits {
+        let Some(pinned) = pinned else {
             node.fault(faults, expected);
-        }
-        whole &= fits;
-        members.push((member.to_owned(), value.clone()));
+            whole = false;
+            continue;
+        };
+        members.push((member.to_owned(), pinned));
     }
-    if !members.is_empty() && !members.iter().any(|(member, _)| member == "inputSchema") {
+    if any {
         let expected = "the pinned input schema, as `portcullis discover` writes it";
-        fields.required("input_schema", faults, expected);
-        return None;
+        fields.required("input_schema", faults, expected)?;
     }
-    let pinned = (!members.is_empty()).then(|| Rc::new(members.into_iter().collect()));
+    let pinned = any.then(|| Rc::new(members.into_iter().collect()));
     whole.then_some(pinned)
 }
 
 enum Form {
     Text,
     Object,
+    /// An object that may stand as its JSON.
+    Schema,
 }
 
 /// Fields of a pin, and MCP's names of them.
 const PINNED: [(&str, &str, Form); 5] = [
     ("title", "title", Form::Text),
     ("description", "description", Form::Text),
-    ("input_schema", "inputSchema", Form::Object),
-    ("output_schema", "outputSchema", Form::Object),
+    ("input_schema", "inputSchema", Form::Schema),
+    ("output_schema", "outputSchema", Form::Schema),
     ("annotations", "annotations", Form::Object),
 ];
 

@@ -1,5 +1,7 @@
 //! The life of the stream, told by what the driver has to do. Knows no socket and no clock either.
 
+mod large;
+
 use portcullis_redis_lua::{Admit, Key, ScriptCall};
 
 use super::*;
@@ -88,7 +90,8 @@ fn a_first_opening_that_fails_fails_what_waited_for_it() {
 fn replies_go_to_their_waiters_in_order_whatever_the_chunks() {
     let mut connection = up();
     for waiter in ['a', 'b', 'c'] {
-        assert_eq!(connection.submit(at(1), waiter, get("x")), [send(&get("x"))]);
+        let command = get(&waiter.to_string());
+        assert_eq!(connection.submit(at(1), waiter, command.clone()), [send(&command)]);
     }
     assert_eq!(connection.received(at(2), b"$1\r\nA\r\n$1\r"), [Output::Reply('a', bulk("A"))]);
     assert_eq!(connection.received(at(3), b"\nB\r"), []);
@@ -316,8 +319,9 @@ fn a_forgotten_script_is_sent_by_its_source_exactly_once() {
 #[test]
 fn the_queue_is_bounded() {
     let mut connection = up();
-    for _ in 0..MAX_PENDING {
-        assert_eq!(connection.submit(at(1), 'a', get("a")), [send(&get("a"))]);
+    for number in 0..MAX_PENDING {
+        let command = get(&number.to_string());
+        assert_eq!(connection.submit(at(1), 'a', command.clone()), [send(&command)]);
     }
     assert_eq!(connection.submit(at(1), 'b', get("b")), refused('b'));
     assert_eq!(connection.received(at(2), b"+A\r\n"), [Output::Reply('a', status("A"))]);

@@ -1,0 +1,73 @@
+//! Which of some names a person probably meant.
+//!
+//! Owns how near is near. Knows nothing of what the names are for.
+
+/// More than so many names are not listed.
+const MOST_LISTED: usize = 30;
+
+/// `expected`, the names, and of them the one that `found` is probably a slip of.
+#[must_use]
+pub(crate) fn one_of(expected: &str, found: &str, known: &[&str]) -> String {
+    let mut text = format!("{expected}{}", known.get(..MOST_LISTED).unwrap_or(known).join(", "));
+    if known.is_empty() {
+        text.push_str("there is none");
+    }
+    if known.len() > MOST_LISTED {
+        text.push_str(", …");
+    }
+    text + &hint(found, known)
+}
+
+/// `; did you mean x?`, or nothing.
+#[must_use]
+pub(crate) fn hint(found: &str, known: &[&str]) -> String {
+    nearest(found, known).map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+}
+
+fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+    const SHORTEST_PART: usize = 4;
+    let plain = |name: &str| name.to_lowercase().replace(['-', ' '], "_");
+    let found = plain(found);
+    let slips = |name: &str| match name.chars().count() {
+        0..=3 => 1,
+        4..=8 => 2,
+        _ => 3,
+    };
+    let near = known.iter().copied().filter_map(|name| {
+        let distance = strsim::osa_distance(&found, &plain(name));
+        (distance <= slips(name) && distance < found.chars().count()).then_some((distance, name))
+    });
+    let contains = |long: &str, short: &str| short.len() >= SHORTEST_PART && long.contains(short);
+    near.min().map(|(_, name)| name).or_else(|| {
+        let part = |name: &&str| contains(&found, &plain(name)) || contains(&plain(name), &found);
+        known.iter().copied().find(part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_recognised_and_another_word_is_not() {
+        let known = ["allow", "show", "deny", "prompts", "allow_write", "organisations", "limit"];
+        for (found, meant) in [
+            ("alow", "allow"),
+            ("Allow", "allow"),
+            ("allow-write", "allow_write"),
+            ("organizations", "organisations"),
+            ("promts", "prompts"),
+            ("rate_limit", "limit"),
+            ("hsow", "show"),
+        ] {
+            assert_eq!(nearest(found, &known), Some(meant), "{found}");
+        }
+        for found in ["colour", "x", "", "resources", "zzz"] {
+            assert_eq!(nearest(found, &known), None, "{found}");
+        }
+        assert_eq!(
+            one_of("one of ", "alow", &known[..2]),
+            "one of allow, show; did you mean allow?"
+        );
+    }
+}

@@ -1,0 +1,215 @@
+//! What a document says that cannot be meant.
+//!
+//! Owns the faults of a policy that compiles: names that nothing has, rules that nothing reaches, schemas that
+//! cannot be used. Asked once, before a policy is pushed; workers read what was pushed as it is.
+
+use super::{
+    Connector, Globs, LimitMatch, Policy, PolicyErrors, Requirement, Role, Tool, Unpinned,
+};
+use crate::id::PolicyName;
+use crate::nearest::{hint, one_of};
+use crate::schema;
+
+impl Policy {
+    /// Everything that cannot be meant, or cannot be used.
+    #[must_use]
+    pub fn review(&self) -> PolicyErrors {
+        let mut faults = self.schema_faults();
+        for (name, connector) in &self.connectors {
+            self.connector(name, connector, &mut faults);
+        }
+        for (name, role) in &self.roles {
+            self.role(name, role, &mut faults);
+        }
+        for limit in &self.limits {
+            self.limit_match(&format!("{}.match", limit.name), &limit.only, &mut faults);
+        }
+        faults
+    }
+
+    /// What keeps pinned input schemas from being used. A worker compiles one when the first call comes;
+    /// an output schema, which nobody checks anything against, may be any.
+    #[must_use]
+    pub fn schema_faults(&self) -> PolicyErrors {
+        let mut faults = PolicyErrors::default();
+        for (connector, tool, pin) in self.connectors.iter().flat_map(|(name, connector)| {
+            let pinned = connector.tools.iter();
+            pinned.filter_map(move |(tool, it)| Some((name, tool, it.pin.as_ref()?)))
+        }) {
+            if let Some(Err(fault)) = pin.member("inputSchema").map(schema::compile) {
+                let inside = fault.place.replace('/', ".");
+                let path = format!("connectors.{connector}.tools.{tool}.input_schema{inside}");
+                faults.push(&path, fault.found, fault.expected);
+            }
+        }
+        faults
+    }
+
+    fn connector(&self, name: &PolicyName, connector: &Connector, faults: &mut PolicyErrors) {
+        let place = format!("connectors.{name}");
+        conditions(&connector.conditions, faults);
+        let opens: Vec<&Role> =
+            self.roles.values().filter(|role| role.connectors.contains_key(name)).collect();
+        for (tool, stated) in &connector.tools {
+            let place = format!("{place}.tools.{tool}");
+            if tool.contains(['*', '?']) {
+                let expected = "a tool's own name: patterns stand in roles, limits and conditions";
+                faults.push(&place, format!("the name {tool:?}"), expected);
+            }
+            pinned(&place, stated, faults);
+            let open = |role: &&Role| {
+                let access = role.connectors.get(name);
+                access.is_some_and(|it| it.allow.matches(tool) || it.show.matches(tool))
+            };
+            if has_rules(stated) && !opens.is_empty() && !opens.iter().any(open) {
+                let named = opens.iter().filter_map(|role| role.connectors.get(name));
+                let named: Vec<&str> = named
+                    .flat_map(|access| [access.allow.exact(), access.show.exact()].concat())
+                    .collect();
+                let expected = "a tool that some role allows or shows: nobody reaches these rules";
+                faults.push(
+                    &place,
+                    format!("the tool {tool:?}"),
+                    expected.to_owned() + &hint(tool, &named),
+                );
+            }
+        }
+    }
+
+    fn role(&self, name: &PolicyName, role: &Role, faults: &mut PolicyErrors) {
+        conditions(&role.conditions, faults);
+        for (connector, access) in &role.connectors {
+            let place = format!("roles.{name}.{connector}");
+            conditions(&access.conditions, faults);
+            for (list, globs) in
+                [("allow", &access.allow), ("show", &access.show), ("deny", &access.deny)]
+            {
+                tools(&format!("{place}.{list}"), globs, faults);
+            }
+            let not_both = |list: &str,
+                            one: &Globs,
+                            other: (&str, &Globs),
+                            faults: &mut PolicyErrors| {
+                for name in one.exact().into_iter().filter(|name| other.1.exact().contains(name)) {
+                    let expected = format!(
+                        "a name in `{list}` or in `{}`, not in both: `deny` wins over `allow`, `allow` over `show`",
+                        other.0
+                    );
+                    faults.push(&format!("{place}.{list}"), format!("{name:?}"), expected);
+                }
+            };
+            not_both("show", &access.show, ("allow", &access.allow), faults);
+            not_both("deny", &access.deny, ("allow", &access.allow), faults);
+            not_both("deny", &access.deny, ("show", &access.show), faults);
+            for (list, names) in [("prompts", &access.prompts), ("resources", &access.resources)] {
+                let list = format!("{list}.deny");
+                not_both(&list, &names.deny, ("allow", &names.allow), faults);
+            }
+            if let Some(connector) = self.connectors.get(connector) {
+                for (list, globs) in [("allow", &access.allow), ("show", &access.show)] {
+                    reviewed(&format!("{place}.{list}"), globs, connector, faults);
+                }
+            }
+        }
+    }
+
+    fn limit_match(&self, place: &str, only: &LimitMatch, faults: &mut PolicyErrors) {
+        let connectors: Vec<&str> = self.connectors.keys().map(PolicyName::as_str).collect();
+        let roles: Vec<&str> = self.roles.keys().map(PolicyName::as_str).collect();
+        let known = [("connectors", &only.connectors, connectors), ("roles", &only.roles, roles)];
+        for (list, globs, known) in known {
+            let Some(globs) = globs else { continue };
+            let place = format!("{place}.{list}");
+            some(&place, globs, faults);
+            for name in globs.exact().into_iter().filter(|name| !known.contains(name)) {
+                let expected = one_of(&format!("one of the {list}: "), name, &known);
+                faults.push(&place, format!("{name:?}"), expected);
+            }
+            for pattern in globs.patterns() {
+                let mut alone = Globs::default();
+                alone.insert(&pattern);
+                if !known.iter().any(|name| alone.matches(name)) {
+                    let expected = format!("a pattern that one of the {list} matches");
+                    faults.push(&place, format!("{pattern:?}"), expected);
+                }
+            }
+        }
+        if let Some(globs) = &only.tools {
+            some(&format!("{place}.tools"), globs, faults);
+            tools(&format!("{place}.tools"), globs, faults);
+        }
+    }
+}
+
+/// Whether more is stated of a tool than what it is.
+fn has_rules(tool: &Tool) -> bool {
+    let Tool { price, row_price, scopes, max_records, approval, conditions, read_only: _, pin: _ } =
+        tool;
+    price.is_some()
+        || *row_price > 0
+        || !scopes.is_empty()
+        || max_records.is_some()
+        || approval.is_some()
+        || !conditions.is_empty()
+}
+
+fn pinned(place: &str, tool: &Tool, faults: &mut PolicyErrors) {
+    let Some(pin) = &tool.pin else { return };
+    let arguments =
+        pin.member("inputSchema").and_then(|schema| schema.get("properties")?.as_object());
+    if let (Some(cap), Some(arguments)) = (&tool.max_records, arguments)
+        && !arguments.contains_key(&cap.argument)
+    {
+        let known: Vec<&str> = arguments.keys().map(String::as_str).collect();
+        let expected = one_of("an argument of the pinned schema: ", &cap.argument, &known);
+        faults.push(
+            &format!("{place}.max_records.argument"),
+            format!("{:?}", cap.argument),
+            expected,
+        );
+    }
+}
+
+fn conditions(conditions: &[Requirement], faults: &mut PolicyErrors) {
+    for condition in conditions {
+        if let Some(globs) = &condition.tools {
+            let place = format!("{}.tools", condition.name);
+            some(&place, globs, faults);
+            tools(&place, globs, faults);
+        }
+    }
+}
+
+/// A list that leaves something out by naming what it is about must name something.
+fn some(place: &str, globs: &Globs, faults: &mut PolicyErrors) {
+    if globs.is_empty() {
+        faults.push(place, "an empty list", "at least one name; without the list it is about all");
+    }
+}
+
+/// People write what they know from elsewhere; nothing would ever match it.
+fn tools(place: &str, globs: &Globs, faults: &mut PolicyErrors) {
+    const ELSEWHERE: [char; 9] = ['[', ']', '{', '}', '(', ')', '|', '^', '$'];
+    let exact = globs.exact().into_iter().map(str::to_owned);
+    for text in exact.chain(globs.patterns()) {
+        if text.contains(ELSEWHERE) {
+            let expected =
+                "a tool name; only * (any number of characters) and ? (one) are wildcards";
+            faults.push(place, format!("{text:?}"), expected);
+        }
+    }
+}
+
+/// What is not pinned does not exist where unpinned tools are hidden.
+fn reviewed(place: &str, globs: &Globs, connector: &Connector, faults: &mut PolicyErrors) {
+    match connector.pins.unpinned {
+        Unpinned::Allow => return,
+        Unpinned::Hide => {}
+    }
+    let pinned = connector.tools.iter().filter(|(_, tool)| tool.pin.is_some());
+    let pinned: Vec<&str> = pinned.map(|(name, _)| name.as_str()).collect();
+    for name in globs.exact().into_iter().filter(|name| !pinned.contains(name)) {
+        let expected = "a tool that is pinned: `unpinned` is hide, so no other one exists";
+        faults.push(place, format!("{name:?}"), expected.to_owned() + &hint(name, &pinned));
+    }
+}
