@@ -85,15 +85,22 @@ fn is_json(file: &Path, text: &str) -> bool {
 }
 
 fn from_json(text: &str) -> Result<(Value, Lines), LocatedFault> {
-    let value = json::parse_strict(text.as_bytes()).map_err(|error| LocatedFault {
-        line: None,
-        path: String::new(),
-        found: error.to_string(),
-        expected: "JSON with one meaning".to_owned(),
-    })?;
     // JSON is YAML but for a few escapes; then there are no line numbers.
-    let lines = from_yaml(text).map(|(_, lines)| lines).unwrap_or_default();
-    Ok((value, lines))
+    let as_yaml = from_yaml(text);
+    match (json::parse_strict(text.as_bytes()), as_yaml) {
+        (Ok(value), as_yaml) => Ok((value, as_yaml.map(|(_, lines)| lines).unwrap_or_default())),
+        // A member twice: the other reader knows where both are.
+        (Err(json::JsonError::DuplicateMember(_)), Err(fault)) => Err(fault),
+        (Err(error), _) => {
+            let found = error.to_string();
+            // `… at line 3 column 7`, as serde_json ends.
+            let line = found.rsplit_once(" at line ").and_then(|(_, rest)| rest.split(' ').next());
+            let line = line.and_then(|line| line.parse().ok());
+            let found = found.replacen("the body is not readable JSON: ", "", 1);
+            let expected = "JSON with one meaning".to_owned();
+            Err(LocatedFault { line, path: String::new(), found, expected })
+        }
+    }
 }
 
 fn from_yaml(text: &str) -> Result<(Value, Lines), LocatedFault> {
@@ -113,7 +120,10 @@ impl<'a> Reader<'a> {
         loop {
             let (event, span) = self.next()?;
             match event {
-                Event::StreamEnd => return Ok(document.unwrap_or(Value::Null)),
+                Event::StreamEnd => {
+                    self.lines.entry(String::new()).or_insert(1);
+                    return Ok(document.unwrap_or(Value::Null));
+                }
                 Event::Nothing | Event::StreamStart | Event::DocumentEnd => {}
                 Event::DocumentStart(_) if document.is_some() => {
                     return Err(fault(span, "", "a second document", "one document"));
@@ -142,7 +152,7 @@ impl<'a> Reader<'a> {
         }
         // The line of a member is that of its key, which was there before.
         self.lines.entry(path.to_owned()).or_insert_with(|| span.start.line());
-        let plain = "a plain value: anchors, aliases and tags mean nothing in JSON";
+        let plain = PLAIN;
         match event {
             Event::Scalar(text, style, 0, None) => scalar(&text, style)
                 .ok_or_else(|| fault(span, path, &text, "a number that JSON can express")),
@@ -207,7 +217,7 @@ impl<'a> Reader<'a> {
                 line: Some(error.marker().line()),
                 path: String::new(),
                 found: error.info().to_owned(),
-                expected: "well-formed YAML".to_owned(),
+                expected: well_formed(error.info()).to_owned(),
             }),
             None => Ok((Event::StreamEnd, Span::default())),
         }
@@ -229,6 +239,20 @@ fn scalar(text: &str, style: ScalarStyle) -> Option<Value> {
         Scalar::Integer(value) => Some(Value::from(value)),
         Scalar::FloatingPoint(value) => Number::from_f64(value.into_inner()).map(Value::Number),
         Scalar::String(value) => Some(Value::String(value.into_owned())),
+    }
+}
+
+const PLAIN: &str = "a plain value: anchors, aliases and tags mean nothing in JSON";
+
+/// What to look for, given what the parser stumbled over.
+fn well_formed(info: &str) -> &'static str {
+    match info {
+        info if info.contains("anchor") => PLAIN,
+        info if info.contains("tab") => "well-formed YAML: spaces for indentation, not tabs",
+        info if info.contains("quoted") => "well-formed YAML: a quote that ends the text",
+        _ => {
+            "well-formed YAML: see indentation, colons, quotes and brackets, here and on the lines before"
+        }
     }
 }
 

@@ -26,6 +26,7 @@ mod limits;
 mod link;
 mod moment;
 mod policy;
+mod policy_schema;
 mod random;
 mod report;
 mod scribe;
@@ -66,6 +67,7 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
         },
         Command::Policy(command) => match command {
             PolicyCommand::Check(args) => policy::check(&args),
+            PolicyCommand::Schema => policy_schema::schema(),
             PolicyCommand::Push(args) => policy::push(session, &args),
             PolicyCommand::Promote(args) => policy::promote(session, &args),
             PolicyCommand::Diff(args) => policy::diff(session, &args),

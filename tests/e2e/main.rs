@@ -32,6 +32,7 @@ mod pins;
 mod policy;
 mod policy_canary;
 mod policy_now;
+mod policy_size;
 mod redis_places;
 mod slowdown;
 mod streams;
@@ -74,6 +75,7 @@ fn all_cases() -> Vec<Case> {
         certificates::cases(),
         slowdown::cases(),
         policy::cases(),
+        policy_size::cases(),
         doctor::cases(),
         policy_canary::cases(),
         policy_now::cases(),

@@ -11,6 +11,8 @@ use super::{key_id, line, org};
 pub(crate) enum PolicyCommand {
     /// Check a document without activating it; names every fault with its line.
     Check(CheckArgs),
+    /// Print the JSON Schema of policy documents, for editors.
+    Schema,
     /// Activate a document for all organisations it names, from their next request on; or, with --canary,
     /// try it on some of their callers.
     Push(PushArgs),

@@ -12,6 +12,7 @@ mod push;
 mod rollback;
 
 use portcullis_core::id::{OrgId, PolicyVersion};
+use portcullis_core::json;
 use portcullis_core::policy::{self, Policy};
 use serde_json::Value;
 
@@ -29,12 +30,26 @@ const NOT_ACTIVATED: &str = "no policy was activated";
 
 fn compile(document: &Document) -> Result<(Policy, PolicyVersion), Vec<LocatedFault>> {
     let policy = policy::compile(&document.value).map_err(|faults| document.located(&faults))?;
-    let unusable = policy.schema_faults();
-    if !unusable.is_empty() {
-        return Err(document.located(&unusable));
+    let unmeant = policy.review();
+    if !unmeant.is_empty() {
+        return Err(document.located(&unmeant));
+    }
+    let bytes = json::canonical(&document.value).len();
+    if bytes > policy::LONGEST {
+        return Err(vec![too_long(bytes)]);
     }
     let version = policy::version_of(&document.value).ok_or_else(Vec::new)?;
     Ok((policy, version))
+}
+
+fn too_long(bytes: usize) -> LocatedFault {
+    let expected = format!(
+        "at most {} bytes as JSON, which every worker reads in one piece: leave out output schemas, or give each \
+         organisation a policy with the connectors that it uses",
+        policy::LONGEST
+    );
+    let found = format!("a document of {bytes} bytes");
+    LocatedFault { line: Some(1), path: String::new(), found, expected }
 }
 
 /// Refuses what the gateways could not use with this Redis: they would go on with the policy before, or serve nobody.
@@ -99,4 +114,18 @@ fn count(number: usize, what: &str) -> String {
 
 fn listed(organisations: &[OrgId]) -> String {
     organisations.iter().map(OrgId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_that_no_worker_could_hold_is_refused_with_what_to_do() {
+        let text = too_long(policy::LONGEST + 1).text("p.yaml");
+        assert!(text.starts_with("p.yaml:1: the document: found a document of 12582913 bytes, "));
+        assert!(text.contains("leave out output schemas"), "{text}");
+        // Room for what else is in the reply, and on its way behind it.
+        const { assert!(policy::LONGEST < portcullis_core::redis::resp::MAX_REPLY_BYTES / 4 * 3 + 1) };
+    }
 }

@@ -153,6 +153,11 @@ impl Drop for Scratch {
     }
 }
 
+/// A golden file as it is.
+pub(crate) fn golden_file(name: &str) -> String {
+    std::fs::read_to_string(files().join(name)).expect("a file beside the tests")
+}
+
 /// Compares with a golden file; `UPDATE_GOLDEN=1` writes it instead.
 pub(crate) fn golden(name: &str, text: &str) {
     let path = files().join(name);

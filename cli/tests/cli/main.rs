@@ -2,6 +2,7 @@
 
 mod admin;
 mod audit;
+mod bad;
 mod discover;
 mod doctor;
 mod explain;
@@ -14,6 +15,7 @@ mod limits;
 mod policy;
 mod policy_canary;
 mod policy_diff;
+mod schema;
 mod tokens;
 mod usage;
 #[allow(dead_code, reason = "the tests of redis-lua use the rest")]

@@ -33,7 +33,7 @@ fn check_names_every_fault_with_its_line() {
     assert_eq!((&found["valid"], &found["version"]), (&json!(false), &Value::Null));
     let fault = &found["faults"][4];
     assert_eq!((&fault["line"], &fault["path"]), (&json!(13), &json!("roles.analyst.dmeo")));
-    assert_eq!(fault["expected"], "one of the connectors: demo");
+    assert_eq!(fault["expected"], "one of the connectors: demo; did you mean demo?");
 }
 
 #[test]

@@ -1,0 +1,15 @@
+//! `portcullis policy schema`: the JSON Schema of policy documents, for editors.
+//!
+//! Owns nothing but that it is printed as it is published. The tests hold it against the decoder.
+
+use crate::report::{Refusal, Report};
+
+const SCHEMA: &str = include_str!("../../docs/policy.schema.json");
+
+pub(crate) fn schema() -> Result<Report, Refusal> {
+    let json = serde_json::from_str(SCHEMA).map_err(|error| {
+        Refusal::new(format!("it is no JSON: {error}"), "the schema in this program")
+            .expected("docs/policy.schema.json as the repository has it")
+    })?;
+    Ok(Report::done(SCHEMA, json))
+}
