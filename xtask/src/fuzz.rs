@@ -10,8 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub(crate) const TARGETS: [&str; 5] =
-    ["jsonrpc_body", "sse_chunks", "headers", "exchange_ops", "token"];
+pub(crate) const TARGETS: [&str; 7] =
+    ["jsonrpc_body", "sse_chunks", "headers", "exchange_ops", "token", "condition", "schema"];
 
 /// What cargo-fuzz passes, less the sanitizers that only nightly has.
 const INSTRUMENTED: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -72,6 +72,11 @@ enum Verb {
         #[command(flatten)]
         options: bench::Options,
     },
+    /// Measure policies of up to 5,000 tools and 500 roles: reading one in the VM, calls and lists by it
+    Scale {
+        #[command(flatten)]
+        options: bench::scale::Options,
+    },
     /// Build the filter (wasm32), the operator's tool and the demo connector
     Build,
     /// Install the pinned third-party programs into target/tools/
@@ -130,6 +135,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::SchemaSuite => schema_suite::run(&workspace),
         Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),
         Verb::Bench { options } => bench::bench(&workspace, &options),
+        Verb::Scale { options } => bench::scale::scale(&workspace, &options),
         Verb::Build => build::all(&workspace).map(drop),
         Verb::Tools => {
             Ok(progress::step("installing the tools", || Tools::install(&workspace)).map(drop)?)

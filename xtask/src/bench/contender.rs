@@ -16,6 +16,7 @@ use portcullis_stack::{Bootstrap, Envoy, EnvoyOptions, StackError, envoy, files}
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 
 /// How often the tight caller may call, by the policy and by `envoy/bench/native.yaml`.
 const TIGHT_LIMIT: usize = 3;
@@ -36,11 +37,16 @@ pub(crate) struct Contender {
 
 impl Contender {
     pub(crate) fn start(rig: &Rig, variant: Variant) -> Result<Self> {
+        Self::before(rig, variant, rig.upstream_address)
+    }
+
+    /// One before another upstream.
+    pub(crate) fn before(rig: &Rig, variant: Variant, upstream: SocketAddr) -> Result<Self> {
         let name = variant.letter().to_owned();
         let options = EnvoyOptions {
             program: rig.tools.envoy.clone(),
             template: rig.root.join("envoy/envoy.yaml"),
-            bootstrap: bootstrap(rig, variant.chain())?,
+            bootstrap: bootstrap(rig, variant.chain())?.demo(upstream),
             dir: rig.dir.clone(),
             logs: rig.dir.join("logs"),
             port: free_port()?,
@@ -65,6 +71,11 @@ impl Contender {
         };
         let request = traffic::request(credential.as_deref());
         Ok(Self { variant, envoy, request, credential })
+    }
+
+    /// One call that is let through and answered.
+    pub(crate) fn right_call(&self, rig: &Rig) -> Result<()> {
+        self.right(&self.call(self.credential.as_deref(), &allowed_call(rig))?, "a call")
     }
 
     /// Whether it judges as it says, before anything is measured.
@@ -241,8 +252,7 @@ fn bootstrap(rig: &Rig, chain: Chain) -> Result<Bootstrap> {
     let bootstrap = Bootstrap::default()
         .wasm(&rig.artifacts.filter)
         .redis(rig.valkey.address())
-        .vault(rig.upstream_address, &token)
-        .demo(rig.upstream_address);
+        .vault(rig.upstream_address, &token);
     Ok(match chain {
         Chain::Filter { mode } => bootstrap
             .set("REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS)

@@ -12,6 +12,7 @@ mod machine;
 mod report;
 mod rig;
 mod rounds;
+pub(crate) mod scale;
 mod stats;
 mod table;
 mod traffic;

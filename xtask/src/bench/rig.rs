@@ -84,7 +84,7 @@ impl Rig {
         let (wide, tight, revoked) = (key("wide")?, key("tight")?, key("wide")?);
         operator.revoke_key(&revoked.id, "benchmark")?;
         let upstream_address = loopback(free_port()?);
-        let upstream = upstream(&loader, &logs, upstream_address, &cpus)?;
+        let upstream = upstream(&loader, &logs, (upstream_address, ANSWER), &cpus)?;
         let claims = Claims {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
@@ -118,6 +118,11 @@ impl Rig {
     /// Runs one load to its end.
     pub(crate) fn drive(&self, plan: &Plan) -> Result<Outcome> {
         told(&self.loader, "drive", plan)
+    }
+
+    /// Another upstream, which answers everything with `body`.
+    pub(crate) fn serve(&self, listen: SocketAddr, body: &str) -> Result<Process> {
+        upstream(&self.loader, &self.dir.join("logs"), (listen, body), &self.cpus)
     }
 
     /// The first of `count` serial numbers that no call has had.
@@ -186,8 +191,13 @@ fn loader(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target.join("load/portcullis-load"))
 }
 
-fn upstream(loader: &Path, logs: &Path, listen: SocketAddr, cpus: &Cpus) -> Result<Process> {
-    let upstream = Upstream { listen, body: ANSWER.to_owned(), cpus: cpus.others.clone() };
+fn upstream(
+    loader: &Path,
+    logs: &Path,
+    (listen, body): (SocketAddr, &str),
+    cpus: &Cpus,
+) -> Result<Process> {
+    let upstream = Upstream { listen, body: body.to_owned(), cpus: cpus.others.clone() };
     let mut command = Command::new(loader);
     command.arg("serve").arg(json(&upstream)?);
     let process = Process::spawn("upstream", command, &logs.join("upstream.log"))?;
