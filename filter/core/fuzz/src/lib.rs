@@ -3,6 +3,7 @@
 //! Owns one `check` per target, which panics when an invariant does not hold. Libraries and tests link no fuzzer: the
 //! seeds are replayed by `cargo test`, and a found input by `cargo run --bin <target> <input>`.
 
+pub mod condition;
 pub mod exchange_ops;
 pub mod headers;
 pub mod jsonrpc_body;
@@ -10,6 +11,7 @@ pub mod jsonrpc_body;
 #[path = "../../tests/tokens/mint.rs"]
 mod mint;
 pub mod replay;
+pub mod schema;
 pub mod sse_chunks;
 pub mod token;
 #[path = "../../tests/properties/trial.rs"]

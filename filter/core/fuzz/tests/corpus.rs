@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use portcullis_fuzz::{exchange_ops, headers, jsonrpc_body, replay, sse_chunks, token};
+use portcullis_fuzz::{
+    condition, exchange_ops, headers, jsonrpc_body, replay, schema, sse_chunks, token,
+};
 
 fn every_seed_holds(target: &str, check: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
@@ -46,4 +48,16 @@ fn exchanges() {
 #[test]
 fn access_tokens() {
     every_seed_holds("token", token::check);
+}
+
+// Proves: C9
+#[test]
+fn conditions() {
+    every_seed_holds("condition", condition::check);
+}
+
+// Proves: X6
+#[test]
+fn schemas() {
+    every_seed_holds("schema", schema::check);
 }

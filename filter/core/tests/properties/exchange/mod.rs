@@ -3,6 +3,7 @@
 //! Owns how likely each operation is: enough honest ones that requests pass, enough
 //! others that nothing is taken on trust. What must hold is `watch`'s business.
 
+mod approval;
 mod bench;
 mod books;
 mod op;

@@ -1,0 +1,10 @@
+//! Conditions: what must hold stands in `portcullis_fuzz::condition`.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portcullis_fuzz::condition::check(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::process::ExitCode {
+    portcullis_fuzz::replay::main(portcullis_fuzz::condition::check)
+}

@@ -1,0 +1,10 @@
+//! Schemas: what must hold stands in `portcullis_fuzz::schema`.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portcullis_fuzz::schema::check(data));
+
+#[cfg(not(fuzzing))]
+fn main() -> std::process::ExitCode {
+    portcullis_fuzz::replay::main(portcullis_fuzz::schema::check)
+}

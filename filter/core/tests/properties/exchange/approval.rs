@@ -1,0 +1,322 @@
+//! Calls that a person has to agree to, several at once, before a Redis that is honest, lies or fails.
+//!
+//! Owns a model of the approvals in Redis. What must hold: nothing passes that was not taken, nobody takes more
+//! than was granted for just this call, and an honest Redis lets what was granted pass, once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use portcullis_core::call::{Call, CallFailure, CallId, Reply};
+use portcullis_core::event::{Closing, End, Event, Head};
+use portcullis_core::exchange::Exchange;
+use portcullis_core::id::RequestId;
+use portcullis_core::policy::version_of;
+use portcullis_core::step::{Effect, Gate};
+use portcullis_core::time::UnixTime;
+use portcullis_core::worker::Worker;
+use portcullis_redis_lua::{GRANTED, ScriptCall, Value};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::json;
+
+use super::secrets::is_clean;
+use crate::trial::{self, CANARY, HOLDERS, bulk};
+use crate::{cases, resp};
+
+const SLOTS: usize = 3;
+/// A record that draws from no window.
+const RECORD: &str = "0m";
+
+fn document() -> serde_json::Value {
+    json!({
+        "version": 1, "organisations": ["acme"],
+        "connectors": {"open": {"path": "/open/mcp", "tools": {"pay": {"approval": "required"}}}},
+        "roles": {"analyst": {"open": {"allow": ["*"]}}, "support": {"open": {"allow": ["pay"]}}},
+        "tiers": {"open": {"limits": {}}}
+    })
+}
+
+/// A call that is made; one of another caller or amount is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Made {
+    holder: usize,
+    amount: u8,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// The exchange ends, and another begins in its place with this call.
+    Begin(usize, Made),
+    /// The oldest call that is out is answered with the truth.
+    Honest(usize),
+    Lie(usize, Value),
+    Fail(usize, CallFailure),
+    /// A person decides on one of the calls that wait.
+    Decide(usize, &'static str),
+    /// What Redis knows of one of them expires.
+    Expire(usize),
+}
+
+#[derive(Default)]
+struct Slot {
+    exchange: Exchange,
+    made: Option<Made>,
+    out: Vec<(CallId, Call)>,
+    /// What Redis said to the last attempt to take the approval.
+    taken: bool,
+    /// Redis lied to it, or failed.
+    fooled: bool,
+    /// The gate that was the last word: passed, or the status of the refusal.
+    verdict: Option<Result<(), u16>>,
+}
+
+struct Model {
+    worker: Worker,
+    now: UnixTime,
+    slots: [Slot; SLOTS],
+    version: String,
+    /// By the key in Redis: `pending`, `granted` or `denied`.
+    approvals: BTreeMap<String, &'static str>,
+    /// How many honest exchanges passed, and how often a person agreed, by key.
+    passed: BTreeMap<String, usize>,
+    granted: BTreeMap<String, usize>,
+    requests: u32,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            worker: trial::worker(Duration::ZERO),
+            now: UnixTime::from_micros(trial::START * 1_000_000),
+            slots: Default::default(),
+            version: version_of(&document()).unwrap().to_string(),
+            approvals: BTreeMap::new(),
+            passed: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            requests: 0,
+        }
+    }
+
+    fn run(&mut self, op: Op) {
+        self.now = self.now.after(Duration::from_millis(1));
+        match op {
+            Op::Begin(slot, made) => self.begin(slot, made),
+            Op::Honest(slot) => self.honest(slot),
+            Op::Lie(slot, value) => self.fool(slot, |id| {
+                let taken = value == Value::Array(vec![Value::Int(1)]);
+                (Event::CallDone { id, reply: Reply::Redis(value) }, taken)
+            }),
+            Op::Fail(slot, why) => self.fool(slot, |id| (Event::CallFailed { id, why }, false)),
+            Op::Decide(nth, word) => {
+                let mut waiting = self.approvals.iter_mut().filter(|(_, it)| **it == "pending");
+                if let Some((key, state)) = waiting.nth(nth) {
+                    *state = word;
+                    if word == GRANTED {
+                        *self.granted.entry(key.clone()).or_default() += 1;
+                    }
+                }
+            }
+            Op::Expire(nth) => {
+                if let Some(key) = self.approvals.keys().nth(nth).cloned() {
+                    self.approvals.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, slot: usize, made: Made) {
+        self.close(slot);
+        self.slots[slot] = Slot { made: Some(made), ..Slot::default() };
+        self.requests += 1;
+        let id = RequestId::new(&format!("r-{}", self.requests)).unwrap();
+        let headers = [
+            (":method", "POST"),
+            (":path", "/open/mcp"),
+            ("content-type", "application/json"),
+            ("x-api-key", trial::key(HOLDERS[made.holder])),
+        ];
+        let headers = headers.map(|(name, value)| (name.into(), value.into())).to_vec();
+        let head = Head::new(id, "192.0.2.7".into(), headers);
+        self.step(slot, Event::Head { head, last: false });
+        let body = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": {"name": "pay", "arguments": {"amount": made.amount, "token": CANARY}}
+        });
+        self.step(slot, Event::Body(body.to_string().into_bytes()));
+    }
+
+    fn close(&mut self, slot: usize) {
+        if self.slots[slot].made.is_some() {
+            let closing = Closing {
+                http_status: Some(200),
+                latency_ms: 5,
+                upstream_ms: None,
+                end: End::Complete,
+            };
+            self.step(slot, Event::Closed(closing));
+        }
+    }
+
+    fn fool(&mut self, slot: usize, answer: impl FnOnce(CallId) -> (Event, bool)) {
+        // A policy that cannot be read is nobody's any more for a while; that is tried elsewhere.
+        if matches!(self.slots[slot].out.first(), None | Some((_, Call::Policy(_)))) {
+            return;
+        }
+        let (id, call) = self.slots[slot].out.remove(0);
+        let (event, taken) = answer(id);
+        self.slots[slot].fooled = true;
+        self.slots[slot].taken |= taken && is_take(&call);
+        self.step(slot, event);
+    }
+
+    fn honest(&mut self, slot: usize) {
+        if self.slots[slot].out.is_empty() {
+            return;
+        }
+        let (id, call) = self.slots[slot].out.remove(0);
+        let value = match &call {
+            Call::Admit(script) => {
+                self.admit(script, HOLDERS[self.slots[slot].made.unwrap().holder])
+            }
+            Call::Policy(version) => {
+                assert_eq!(version.as_str(), self.version);
+                bulk(&document().to_string())
+            }
+            Call::Approval(script) => {
+                let key = script.keys[0].as_str().to_owned();
+                if is_take(&call) {
+                    let taken = self.approvals.get(&key) == Some(&GRANTED);
+                    if taken {
+                        self.approvals.remove(&key);
+                        *self.passed.entry(key).or_default() += 1;
+                    }
+                    self.slots[slot].taken |= taken;
+                    Value::Array(vec![Value::Int(taken.into())])
+                } else {
+                    let new = !self.approvals.contains_key(&key);
+                    let state = *self.approvals.entry(key).or_insert("pending");
+                    Value::Array(vec![Value::Int(new.into()), bulk(state)])
+                }
+            }
+            other => panic!("nothing here needs {other:?}"),
+        };
+        self.step(slot, Event::CallDone { id, reply: Reply::Redis(value) });
+    }
+
+    /// What `admit.lua` would say.
+    fn admit(&self, script: &ScriptCall, holder: &str) -> Value {
+        let word = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
+        let guards: usize = word(0).parse().unwrap();
+        let now = |at: usize| match at {
+            0 => Some((RECORD.to_owned(), trial::record(holder, RECORD).to_string())),
+            1 => Some((self.version.clone(), "{}".to_owned())),
+            _ => {
+                let state = self.approvals.get(script.keys[at].as_str())?;
+                Some(((*state).to_owned(), "{}".to_owned()))
+            }
+        };
+        let found: Vec<_> = (0..guards).map(now).collect();
+        let rev = |at: usize| found[at].as_ref().map_or("-", |(rev, _)| rev).to_owned();
+        if (0..guards).all(|at| rev(at) == word(at + 1)) {
+            return Value::Array(vec![Value::Int(1)]);
+        }
+        let mut items = vec![Value::Int(0)];
+        for (at, found) in found.iter().enumerate() {
+            items.push(bulk(&rev(at)));
+            items.push(match found {
+                Some((rev, doc)) if *rev != word(at + 1) => bulk(doc),
+                Some(_) | None => Value::Nil,
+            });
+        }
+        Value::Array(items)
+    }
+
+    fn step(&mut self, slot: usize, event: Event) {
+        let it = &mut self.slots[slot];
+        let closing = matches!(event, Event::Closed(_));
+        let step = it.exchange.step(&mut self.worker, self.now, event);
+        let told = format!("{step:?}");
+        is_clean(&told);
+        for effect in step.effects {
+            if let Effect::Start { id, call } = effect {
+                it.out.push((id, call));
+            }
+        }
+        let verdict = match &step.gate {
+            Gate::Hold => {
+                let waits = closing || it.verdict.is_some() || !it.out.is_empty();
+                assert!(waits || it.made.is_some(), "held, and nothing is outstanding");
+                return;
+            }
+            Gate::Pass => {
+                assert!(it.taken, "passed, and nothing was taken");
+                Ok(())
+            }
+            Gate::Refuse(denial) => Err(it.exchange.reply(denial).status),
+            gate => panic!("no gate of a request: {gate:?}"),
+        };
+        assert!(it.verdict.replace(verdict).is_none(), "{told}");
+        if !it.fooled {
+            assert!(matches!(verdict, Ok(()) | Err(403)), "{verdict:?}");
+        }
+    }
+
+    /// Makes a call before an honest Redis.
+    fn whole(&mut self, made: Made) -> Result<(), u16> {
+        self.begin(0, made);
+        while self.slots[0].verdict.is_none() {
+            assert!(!self.slots[0].out.is_empty(), "held, and nothing is outstanding");
+            self.honest(0);
+        }
+        self.slots[0].verdict.unwrap()
+    }
+}
+
+fn is_take(call: &Call) -> bool {
+    matches!(call, Call::Approval(script) if script.script.name == "use_approval")
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let slot = || 0..SLOTS;
+    let made = (0..2_usize, 0..2_u8).prop_map(|(holder, amount)| Made { holder, amount });
+    let yes = || Just(Value::Array(vec![Value::Int(1)]));
+    let granted = Just(Value::Array(vec![Value::Int(0), bulk(GRANTED)]));
+    let lie = prop_oneof![2 => yes(), 1 => granted, 3 => resp::reply()];
+    let why = select(vec![CallFailure::TimedOut, CallFailure::Disconnected, CallFailure::Refused]);
+    let word = prop_oneof![4 => Just(GRANTED), 1 => Just("denied")];
+    prop_oneof![
+        6 => (slot(), made).prop_map(|(slot, made)| Op::Begin(slot, made)),
+        20 => slot().prop_map(Op::Honest),
+        2 => (slot(), lie).prop_map(|(slot, value)| Op::Lie(slot, value)),
+        1 => (slot(), why).prop_map(|(slot, why)| Op::Fail(slot, why)),
+        5 => (0..3_usize, word).prop_map(|(nth, word)| Op::Decide(nth, word)),
+        1 => (0..3_usize).prop_map(Op::Expire),
+    ]
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    #[test]
+    fn what_a_person_agreed_to_passes_once_and_nothing_else_does(
+        ops in vec(op(), 1..120),
+        holder in 0..2_usize,
+    ) {
+        let mut model = Model::new();
+        ops.into_iter().for_each(|op| model.run(op));
+        for (key, passed) in &model.passed {
+            let granted = model.granted.get(key).copied().unwrap_or(0);
+            prop_assert!(*passed <= granted, "{key}: {passed} of {granted}");
+        }
+        // Whatever was said before: who asks anew is told to wait, and passes once when it is granted.
+        model.approvals.clear();
+        let made = Made { holder, amount: 0 };
+        prop_assert_eq!(model.whole(made), Err(403));
+        model.run(Op::Decide(0, GRANTED));
+        let other = Made { amount: 1, ..made };
+        prop_assert_eq!(model.whole(other), Err(403), "it is not for another amount");
+        prop_assert_eq!(model.whole(made), Ok(()));
+        prop_assert_eq!(model.whole(made), Err(403), "it was taken");
+    }
+}
