@@ -124,7 +124,7 @@ impl Walk<'_> {
                 let closed = self.members(&places, at);
                 for (name, member) in members {
                     let inner = self.member(&places, name);
-                    assert_eq!(closed && inner.is_empty(), false, "{at:?} {name}");
+                    assert!(!closed || !inner.is_empty(), "{at:?} {name}");
                     at.push(Step::Member(name.clone()));
                     // What nothing is said of is a schema or annotations, in their own form.
                     if !inner.is_empty() {

@@ -16,6 +16,7 @@ pub(crate) const GROUP: Group = Group {
             walk: credential,
         },
         Step { title: "OpenBao's own audit knows who read the credential", walk: fetches },
+        Step { title: "One command looks at everything", walk: healthy },
         Step { title: "Every request has its audit line", walk: complete },
         Step { title: "The chain of audit lines is whole", walk: chained },
     ],
@@ -74,6 +75,13 @@ fn fetches(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
     ));
     notes
         .expect("at least one read, and far fewer than there were calls", (1..=8).contains(&reads));
+    Ok(())
+}
+
+fn healthy(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
+    let (envoy, vault) = (guide.stack.envoy.admin_url(), guide.stack.openbao.url());
+    let healthy = guide.operator(&["doctor", "--envoy-admin", &envoy, "--vault", &vault], notes)?;
+    notes.expect("portcullis doctor to find nothing bad", healthy);
     Ok(())
 }
 
