@@ -3,9 +3,7 @@
 //! Owns the faults of a policy that compiles: names that nothing has, rules that nothing reaches, schemas that
 //! cannot be used. Asked once, before a policy is pushed; workers read what was pushed as it is.
 
-use super::{
-    Connector, Globs, LimitMatch, Policy, PolicyErrors, Requirement, Role, Tool, Unpinned,
-};
+use super::{Connector, Globs, LimitMatch, Policy, PolicyErrors, Requirement, Role, Tool};
 use crate::id::PolicyName;
 use crate::nearest::{hint, one_of};
 use crate::schema;
@@ -91,24 +89,16 @@ impl Policy {
                             other: (&str, &Globs),
                             faults: &mut PolicyErrors| {
                 for name in one.exact().into_iter().filter(|name| other.1.exact().contains(name)) {
-                    let expected = format!(
-                        "a name in `{list}` or in `{}`, not in both: `deny` wins over `allow`, `allow` over `show`",
-                        other.0
-                    );
+                    let expected =
+                        format!("a name in `{list}` or in `{}`, not in both: `deny` wins", other.0);
                     faults.push(&format!("{place}.{list}"), format!("{name:?}"), expected);
                 }
             };
-            not_both("show", &access.show, ("allow", &access.allow), faults);
             not_both("deny", &access.deny, ("allow", &access.allow), faults);
             not_both("deny", &access.deny, ("show", &access.show), faults);
             for (list, names) in [("prompts", &access.prompts), ("resources", &access.resources)] {
                 let list = format!("{list}.deny");
                 not_both(&list, &names.deny, ("allow", &names.allow), faults);
-            }
-            if let Some(connector) = self.connectors.get(connector) {
-                for (list, globs) in [("allow", &access.allow), ("show", &access.show)] {
-                    reviewed(&format!("{place}.{list}"), globs, connector, faults);
-                }
             }
         }
     }
@@ -197,19 +187,5 @@ fn tools(place: &str, globs: &Globs, faults: &mut PolicyErrors) {
                 "a tool name; only * (any number of characters) and ? (one) are wildcards";
             faults.push(place, format!("{text:?}"), expected);
         }
-    }
-}
-
-/// What is not pinned does not exist where unpinned tools are hidden.
-fn reviewed(place: &str, globs: &Globs, connector: &Connector, faults: &mut PolicyErrors) {
-    match connector.pins.unpinned {
-        Unpinned::Allow => return,
-        Unpinned::Hide => {}
-    }
-    let pinned = connector.tools.iter().filter(|(_, tool)| tool.pin.is_some());
-    let pinned: Vec<&str> = pinned.map(|(name, _)| name.as_str()).collect();
-    for name in globs.exact().into_iter().filter(|name| !pinned.contains(name)) {
-        let expected = "a tool that is pinned: `unpinned` is hide, so no other one exists";
-        faults.push(place, format!("{name:?}"), expected.to_owned() + &hint(name, &pinned));
     }
 }
