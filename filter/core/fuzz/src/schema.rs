@@ -44,7 +44,12 @@ fn checked(document: &Value, value: &Value) {
     }
 }
 
-/// A rule is named by where it stands, unless it is the budget.
+/// A rule is named by where it stands, with `/false` where that is a schema of this one word, unless it is the budget.
 fn placed(document: &Value, rule: &str) -> bool {
-    rule == "budget" || rule.is_empty() || document.pointer(rule).is_some()
+    const CUT: usize = 100;
+    let place = rule.strip_suffix("/false").unwrap_or(rule);
+    // Long ones are cut.
+    rule == "budget"
+        || rule.len() > CUT
+        || document.pointer(rule).or(document.pointer(place)).is_some()
 }
