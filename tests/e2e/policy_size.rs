@@ -29,7 +29,6 @@ fn large(mut policy: Value) -> Value {
     policy
 }
 
-// Proves: A26
 fn a_large_policy_is_read_while_many_wait_for_it(world: &World<'_>) {
     let org = world.organisation();
     let key = org.key("analyst").key;

@@ -80,7 +80,6 @@ fn told(case: &Case<'_>) -> String {
     faults.join("\n   ")
 }
 
-// Proves: C3
 #[test]
 fn every_mistake_is_told_with_line_path_and_what_is_expected() {
     let (mut tried, mut unclear) = (0, Vec::new());
