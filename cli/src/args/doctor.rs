@@ -12,7 +12,7 @@ pub(crate) struct DoctorArgs {
     /// An Envoy's admin interface, such as http://127.0.0.1:9901; repeat it for several.
     #[arg(long, env = "PORTCULLIS_ENVOY_ADMIN", value_name = "URL", value_delimiter = ',')]
     pub(crate) envoy_admin: Vec<String>,
-    /// Vault or OpenBao, such as https://vault.example.com:8200.
+    /// Vault or OpenBao, such as https://vault:8200.
     #[arg(long, env = "VAULT_ADDR", value_name = "URL")]
     pub(crate) vault: Option<String>,
     /// The module that every Envoy should run; its SHA-256 is compared.
