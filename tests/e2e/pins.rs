@@ -11,6 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
         arguments_that_break_the_pinned_schema_come_back_for_repair,
         tool_that_nobody_reviewed_does_not_exist,
         drift_is_acted_upon_by_class,
+        read_only_is_what_was_pinned_and_not_what_the_server_says_now,
         drifted_tool_in_an_event_stream_is_hidden_too,
         header_that_contradicts_its_argument_is_refused,
         discover_asks_live_servers_and_pins_what_they_say,
@@ -45,6 +46,32 @@ fn pinned(world: &World<'_>, only: &[&str]) -> Organisation {
     policy["connectors"]["demo"]["tools"] = pins(&org, &admin, only);
     org.push(&policy);
     org
+}
+
+// Proves: X7
+fn read_only_is_what_was_pinned_and_not_what_the_server_says_now(world: &World<'_>) {
+    let org = world.organisation();
+    let mut policy = org.standard_policy();
+    let mut tools =
+        pins(&org, &org.key("admin").key, &["query_users", "search_contacts", "create_note"]);
+    // When it was reviewed this tool wrote. Now its server says that it only reads.
+    assert_eq!(tools["search_contacts"]["annotations"]["readOnlyHint"], true);
+    tools["search_contacts"]["annotations"]["readOnlyHint"] = json!(false);
+    policy["connectors"]["demo"]["tools"] = tools;
+    policy["connectors"]["demo"]["on_drift"] = json!({"widening": "allow", "breaking": "allow"});
+    policy["roles"]["analyst"] = json!({"allow_write": false, "demo": {"allow": ["*"]}});
+    org.push(&policy);
+    let key = org.key("analyst").key;
+    for _ in 0..2 {
+        assert_eq!(org.post(&key, &mcp::list()).tools(), ["query_users"]);
+        assert_eq!(org.call(&key, "query_users", json!({"limit": 1})).rows().len(), 1);
+        for (tool, arguments) in [
+            ("search_contacts", json!({"query": "a"})),
+            ("create_note", json!({"title": "a", "body": "b"})),
+        ] {
+            org.call(&key, tool, arguments).assert_refused(200, -32_602);
+        }
+    }
 }
 
 // Proves: C9, X6
