@@ -40,6 +40,7 @@ mod tokens;
 mod tokens_idp;
 mod tools;
 mod vault;
+mod work_before_proof;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -101,6 +102,7 @@ fn all_cases() -> Vec<Case> {
         conformance::cases(),
         tokens::cases(),
         tokens_idp::cases(),
+        work_before_proof::cases(),
     ]
     .concat()
 }

@@ -1,7 +1,5 @@
 //! A burst of bad credentials from one address: it is slowed down, costs Redis nothing, and nobody else pays for it.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +9,7 @@ use portcullis_tests::{Answer, Case, World, cases, mcp};
 use serde_json::json;
 
 use crate::credentials::forged;
+use crate::work_before_proof::Monitor;
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!["slowdown":
@@ -68,43 +67,4 @@ fn burst_of_failures_is_slowed_without_redis_and_spares_a_proven_key(world: &Wor
     let wait = assert_slowed(&list(&org, &fresh.key));
     thread::sleep(Duration::from_secs(wait));
     assert_eq!(list(&org, &fresh.key).status(), 200);
-}
-
-/// What Redis is asked about an organisation, by everybody.
-struct Monitor {
-    lines: BufReader<TcpStream>,
-}
-
-impl Monitor {
-    fn start(world: &World<'_>, org: &str) -> Self {
-        let stream = world.stack().valkey_of(org).connect().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        (&stream).write_all(b"MONITOR\r\n").unwrap();
-        let mut monitor = Self { lines: BufReader::new(stream) };
-        assert_eq!(monitor.line(), "+OK");
-        monitor
-    }
-
-    /// The lines about `org` so far: up to the window that `marker` draws from.
-    fn until(&mut self, org: &str, marker: impl FnOnce()) -> Vec<String> {
-        marker();
-        let mut seen = Vec::new();
-        loop {
-            let line = self.line();
-            // What a script does is told line by line, too.
-            if line.contains(" lua]") || !line.contains(&format!("{{{org}}}")) {
-                continue;
-            }
-            if line.contains(":window:") {
-                return seen;
-            }
-            seen.push(line);
-        }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
 }

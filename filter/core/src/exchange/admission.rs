@@ -52,7 +52,25 @@ pub(super) struct Request {
     pub(super) parameters: Parameters,
     /// Sessions and tasks that it refers to.
     pub(super) bound: Vec<Bound>,
+    pub(super) holds: Holds,
     pub(super) leg: Leg,
+}
+
+/// Whether Redis confirmed in this request that the caller holds what the request refers to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Redis was not asked.
+    #[default]
+    Unasked,
+    /// It confirmed all of it.
+    Confirmed,
+}
+
+impl Request {
+    /// Whether nothing that it refers to is left to ask for.
+    fn holds_all(&self) -> bool {
+        self.bound.is_empty() || self.holds == Holds::Confirmed
+    }
 }
 
 /// By header name; `None` where a header says nothing that can be read.
@@ -117,8 +135,12 @@ fn ask(
 ) -> Next {
     let claimant = &request.claimant;
     let mut guards = basis.guards(claimant);
-    let bound = request.bound.iter();
-    guards.extend(bound.map(|bound| bound.guard(claimant.org(), claimant.holder())));
+    // How many objects a request names is up to its sender: before the identity is proven, Redis
+    // looks at the claimant's records and at the policy only.
+    if verdict.proves_identity() {
+        let bound = request.bound.iter();
+        guards.extend(bound.map(|bound| bound.guard(claimant.org(), claimant.holder())));
+    }
     guards.extend(sought(&verdict).map(Sought::guard));
     let (quotas, template) = match &verdict {
         Verdict::Allowed(grant) => (grant.quotas.as_slice(), grant.credential.clone()),
@@ -171,7 +193,7 @@ impl Admitting {
         }
     }
 
-    fn answered(self, reply: Reply, turn: &mut Turn<'_>) -> Next {
+    fn answered(mut self, reply: Reply, turn: &mut Turn<'_>) -> Next {
         let unreadable = Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable);
         let Reply::Redis(value) = reply else {
             return turn.refuse(unreadable);
@@ -183,6 +205,7 @@ impl Admitting {
         if let (Ok(AdmitReply::Admitted(_)), Some(used)) = (&reply, self.admit.used) {
             turn.worker.note_use(used, turn.now);
         }
+        let asked_of_bound = self.verdict.proves_identity();
         match (reply, self.verdict) {
             (Ok(AdmitReply::Moved(states)), verdict) => {
                 let unapproved = sought(&verdict).cloned();
@@ -194,11 +217,15 @@ impl Admitting {
                 if basis.learn(claimant, &mut states, turn.worker).is_none() {
                     return turn.refuse(unreadable);
                 }
-                let bound = &self.request.bound;
-                let of_bound: Vec<_> = states.by_ref().take(bound.len()).collect();
-                let foreign = bound.iter().zip(of_bound);
-                let foreign = foreign.filter(|(_, state)| *state != GuardState::Unmoved);
-                let foreign = foreign.map(|(bound, _)| bound.unknown()).next();
+                let mut foreign = None;
+                if asked_of_bound {
+                    let bound = &self.request.bound;
+                    let of_bound: Vec<_> = states.by_ref().take(bound.len()).collect();
+                    let mut pairs = bound.iter().zip(of_bound);
+                    let moved = pairs.find(|(_, state)| *state != GuardState::Unmoved);
+                    foreign = moved.map(|(bound, _)| bound.unknown());
+                    self.request.holds = Holds::Confirmed;
+                }
                 let moved = states.next().filter(|state| *state != GuardState::Unmoved);
                 let unapproved = unapproved.filter(|_| moved.is_some());
                 let (request, credential) = (self.request, self.credential);
@@ -310,14 +337,21 @@ fn proceed(
     turn: &mut Turn<'_>,
 ) -> Next {
     match verdict {
-        Verdict::Refused(denial) => turn.refuse(denial),
-        Verdict::Allowed(grant) if grant.quotas.is_empty() && grant.sought.is_none() => {
+        Verdict::Refused(denial) if request.holds_all() => turn.refuse(denial),
+        Verdict::Allowed(grant)
+            if request.holds_all() && grant.quotas.is_empty() && grant.sought.is_none() =>
+        {
             credit(request, grant, credential, turn)
         }
         Verdict::Allowed(grant) if unapproved.is_some() && grant.sought == unapproved => {
             approving::ask(request, grant, turn)
         }
         Verdict::Allowed(_) => ask(request, basis, verdict, credential, rounds, turn),
+        // Who does not hold what the request refers to learns that first.
+        Verdict::Refused(_) if verdict.proves_identity() => {
+            ask(request, basis, verdict, credential, rounds, turn)
+        }
+        Verdict::Refused(denial) => turn.refuse(denial),
         Verdict::NeedsPolicy(version) => {
             let call = turn.start(Call::Policy(version.clone()));
             let loading = Loading { request, basis, version, call, rounds };

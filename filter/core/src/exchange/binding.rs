@@ -50,7 +50,8 @@ impl Bound {
                 _ => return Err(Denial::NotOneMessage("Mcp-Session-Id occurs more than once")),
             }
         }
-        bound.extend(session_of(head.query())?.map(Self::Session));
+        let asked = session_of(head.query())?.map(Self::Session);
+        bound.extend(asked.filter(|session| !bound.contains(session)));
         match &message.operation {
             Operation::Task(id) => bound.push(Self::Task(id.clone())),
             Operation::Subscriptions { tasks, .. } => {

@@ -3,7 +3,7 @@
 //! Owns what can be told without asking anybody. A fault in the message is kept, not answered: only
 //! who proves an identity learns what is wrong with a body.
 
-use super::admission::{self, Leg, Request};
+use super::admission::{self, Holds, Leg, Request};
 use super::binding::{Bound, session_of};
 use super::caller::{Caller, Claim, FORWARDED, caller};
 use super::credit::STRIPPED;
@@ -169,8 +169,19 @@ impl Reading {
         self.leg = Leg::Body;
         let leg = Leg::Head(Box::new(self));
         let (body, parameters) = (Body::default(), None);
-        let request =
-            Request { path, bound, strip, claimant, certificate, message, parameters, body, leg };
+        let holds = Holds::Unasked;
+        let request = Request {
+            path,
+            bound,
+            holds,
+            strip,
+            claimant,
+            certificate,
+            message,
+            parameters,
+            body,
+            leg,
+        };
         admission::admit(Box::new(request), turn)
     }
 
@@ -201,6 +212,7 @@ impl Reading {
         let request = Request {
             path: self.head.path(),
             bound,
+            holds: Holds::Unasked,
             strip: not_the_clients(&self.head),
             claimant: self.caller.claimant,
             certificate: self.caller.certificate,

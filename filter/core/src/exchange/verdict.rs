@@ -42,6 +42,22 @@ pub(super) enum Verdict {
     Allowed(Box<Grant>),
 }
 
+impl Verdict {
+    /// Whether the caller is who it claims to be, as far as this worker remembers its records. What
+    /// Redis is asked for anybody else has a constant size.
+    pub(super) fn proves_identity(&self) -> bool {
+        match self {
+            Self::Allowed(_) => true,
+            // The policy is read for callers that are proven, and again asked about once it is here.
+            Self::Open | Self::NeedsPolicy(_) => false,
+            Self::Refused(denial) => !matches!(
+                denial,
+                Denial::Unauthenticated(_) | Denial::Unavailable(..) | Denial::Internal(_)
+            ),
+        }
+    }
+}
+
 /// Everything that passing a request takes.
 #[derive(Debug)]
 pub(super) struct Grant {

@@ -32,6 +32,8 @@ const NOTIFICATIONS: [&str; 5] = [
 const LONGEST_NAME: usize = 256;
 /// URIs, prompt names and task ids.
 const LONGEST_URI: usize = 4_096;
+/// Different resources, and different tasks, that one `subscriptions/listen` may name.
+const MOST_NAMED: usize = 64;
 
 /// What a message asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,6 +171,8 @@ fn completion(params: &mut Map<String, Value>) -> Result<Operation, Denial> {
 
 fn subscriptions(params: &mut Map<String, Value>) -> Result<Operation, Denial> {
     const FAULT: &str = "params.notifications must be an object; what it names, lists of strings";
+    const TOO_MANY: &str = "params.notifications names more than 64 resources or 64 tasks: listen \
+         to fewer of them, or on several streams";
     let mut wanted = match params.remove("notifications") {
         None => Map::new(),
         Some(Value::Object(wanted)) => wanted,
@@ -176,13 +180,20 @@ fn subscriptions(params: &mut Map<String, Value>) -> Result<Operation, Denial> {
     };
     let mut names = |member: &str| match wanted.remove(member) {
         None => Ok(Vec::new()),
-        Some(Value::Array(items)) => items
-            .into_iter()
-            .map(|item| match item {
-                Value::String(name) if name.len() <= LONGEST_URI => Ok(name),
-                _ => Err(Denial::NotOneMessage(FAULT)),
-            })
-            .collect(),
+        Some(Value::Array(items)) => {
+            let mut named: Vec<String> = Vec::new();
+            for item in items {
+                match item {
+                    Value::String(name) if named.contains(&name) => {}
+                    Value::String(_) if named.len() >= MOST_NAMED => {
+                        return Err(Denial::NotOneMessage(TOO_MANY));
+                    }
+                    Value::String(name) if name.len() <= LONGEST_URI => named.push(name),
+                    _ => return Err(Denial::NotOneMessage(FAULT)),
+                }
+            }
+            Ok(named)
+        }
         Some(_) => Err(Denial::NotOneMessage(FAULT)),
     };
     let (resources, tasks) = (names("resourceSubscriptions")?, names("taskIds")?);
