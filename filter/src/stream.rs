@@ -8,7 +8,7 @@ use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::auth::certificate::{CertificateFailure, PeerCertificate};
 use portcullis_core::call::{CallFailure, Dependency};
 use portcullis_core::config::Mode;
-use portcullis_core::denial::Denial;
+use portcullis_core::denial::{Denial, Requested};
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::id::RequestId;
 use portcullis_core::mcp::{Era, Sender};
@@ -310,7 +310,7 @@ impl Context for Closed {}
 impl HttpContext for Closed {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         let denial = Denial::Unavailable(Dependency::Redis, CallFailure::Refused);
-        send(&denial.reply(&Sender::Unknown, Era::Legacy, "none"));
+        send(&denial.reply(&Sender::Unknown, Era::Legacy, Requested::Unread, "none"));
         Action::Pause
     }
 }

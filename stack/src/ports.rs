@@ -14,6 +14,7 @@
 
 use crate::error::{Result, StackError};
 use std::collections::HashSet;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,6 +22,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Below the range from which systems give ports to outgoing connections, so that none of those takes one of ours
 /// between the moment it was found free and the moment the server binds it.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
+
+/// How many ports a stack has.
+const COUNT: u16 = 7;
 
 static HANDED_OUT: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 
@@ -50,6 +54,13 @@ impl Ports {
         })
     }
 
+    /// A warning, when the kernel gives some of the ports from `base` on to outgoing connections: one of those may take
+    /// a port between the moment it was found free and the moment its server binds it.
+    pub fn risk_of(base: u16) -> Option<String> {
+        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+        risk_within(base, &range)
+    }
+
     /// `base` and the six after it, as in the table above; refused when one of them is taken.
     pub fn consecutive(base: u16) -> Result<Self> {
         let missing = |what: String| StackError::Missing {
@@ -72,6 +83,20 @@ impl Ports {
             gateway_tls: port(6)?,
         })
     }
+}
+
+/// What `base` risks, where the kernel's range for outgoing connections is `range`: two numbers.
+fn risk_within(base: u16, range: &str) -> Option<String> {
+    let mut bounds = range.split_ascii_whitespace().map(str::parse::<u16>);
+    let (first, last) = (bounds.next()?.ok()?, bounds.next()?.ok()?);
+    let inside = base.saturating_add(COUNT - 1) >= first && base <= last;
+    inside.then(|| {
+        format!(
+            "--port-base {base} is inside {first} to {last}, from which this system gives ports to outgoing connections: a \
+             start may fail with \"Address already in use\"; choose a base below {}",
+            first.saturating_sub(COUNT - 1)
+        )
+    })
 }
 
 /// An address on the loopback interface; nothing here ever listens elsewhere.
@@ -105,4 +130,20 @@ fn start() -> usize {
     let mixed = u64::from(std::process::id()).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23)
         ^ u64::from(nanos);
     usize::try_from(mixed % 100_000).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Finding 8.7: "Address already in use", now and then.
+    #[test]
+    fn a_base_among_the_ports_of_outgoing_connections_is_warned_of() {
+        const RANGE: &str = "32768\t60999\n";
+        assert_eq!(risk_within(10_000, RANGE), None);
+        assert_eq!(risk_within(32_761, RANGE), None);
+        assert!(risk_within(32_762, RANGE).is_some_and(|risk| risk.contains("below 32762")));
+        assert!(risk_within(60_999, RANGE).is_some());
+        assert_eq!(risk_within(61_000, RANGE), None);
+    }
 }

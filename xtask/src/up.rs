@@ -30,6 +30,9 @@ pub(crate) fn start(workspace: &Workspace, port_base: Option<u16>) -> Result<Sta
     build::all(workspace)?;
     let mut options = StackOptions::new(workspace, workspace.stack_dir())?;
     if let Some(base) = port_base {
+        if let Some(risk) = Ports::risk_of(base) {
+            eprintln!("warning: {risk}");
+        }
         options.ports = Ports::consecutive(base)?;
     }
     let stack = step("starting the stack", || Stack::start(options))?;

@@ -6,6 +6,7 @@
 mod approval;
 mod audit;
 mod repair;
+mod text;
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::step::LocalReply;
 pub use approval::ApprovalState;
 pub use audit::AuditStatus;
 pub use repair::Unfit;
+pub use text::{LimitCause, Requested};
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +94,9 @@ pub enum Denial {
     /// A window is used up.
     Limited {
         /// The window's name.
-        limit: String,
+        limit: Box<str>,
+        /// What it allows.
+        cause: Box<LimitCause>,
         /// How long until the same call would be admitted.
         retry_after: Duration,
     },
@@ -208,52 +212,6 @@ impl Denial {
         }
     }
 
-    /// What the client reads.
-    #[must_use]
-    pub fn told(&self) -> String {
-        match self {
-            Self::Unauthenticated(failure) => failure.told().to_owned(),
-            Self::ForeignOrigin => "This origin or host is not served".to_owned(),
-            Self::UnknownPath => "There is no MCP endpoint at this path".to_owned(),
-            Self::MethodNotAllowed => "Use POST, GET or DELETE".to_owned(),
-            Self::ContentType => {
-                "The body must be application/json in UTF-8, without content coding".to_owned()
-            }
-            Self::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
-            Self::Unreadable(error) => capitalised(&error.to_string()),
-            Self::NotOneMessage(detail) | Self::HeaderMismatch(detail) | Self::BadMeta(detail) => {
-                (*detail).to_owned()
-            }
-            Self::UnsupportedVersion(_) => "Unsupported protocol version".to_owned(),
-            Self::UnknownMethod(method) => format!("Method not found: {method}"),
-            Self::UnknownTool(tool) => format!("Unknown tool: {tool}"),
-            Self::UnknownSession => "Session not found".to_owned(),
-            Self::UnknownTask(task) => format!("Unknown task: {task}"),
-            Self::UnknownPrompt(prompt) => format!("Unknown prompt: {prompt}"),
-            Self::UnknownResource(uri) => format!("Resource not found: {uri}"),
-            Self::BadArguments(unfit) => unfit.text.clone(),
-            Self::InsufficientScope(scopes) => {
-                format!("This takes the scopes {}", scopes.join(" "))
-            }
-            Self::Condition { message: Some(message), .. } => message.to_string(),
-            Self::Forbidden { .. } | Self::Condition { message: None, .. } => {
-                "This call is refused by policy".to_owned()
-            }
-            Self::Arguments { rule, detail } => format!("{detail} (rule {rule})"),
-            Self::Approval { state, .. } => state.told().to_owned(),
-            Self::Limited { .. } => "Rate limit reached".to_owned(),
-            Self::NoSession(_) => {
-                "No session can be opened right now: try again in a moment".to_owned()
-            }
-            Self::Unavailable(..)
-            | Self::PolicyUnusable
-            | Self::UpstreamRefused
-            | Self::UpstreamUnavailable
-            | Self::UpstreamUnreadable
-            | Self::Internal(_) => "The gateway cannot serve this call right now".to_owned(),
-        }
-    }
-
     /// The `data` member of the JSON-RPC error.
     fn data(&self, era: Era) -> Option<Value> {
         match self {
@@ -267,7 +225,7 @@ impl Denial {
             Self::Approval { rule, id, state } => {
                 Some(json!({"rule": rule, "approval": id, "state": state.name()}))
             }
-            Self::Limited { limit, retry_after } => {
+            Self::Limited { limit, retry_after, .. } => {
                 Some(json!({"limit": limit, "retryAfterMs": ceil_ms(*retry_after)}))
             }
             // Only the versions that may stand where the faulty one stood: a legacy one in `_meta`
@@ -320,7 +278,7 @@ impl Denial {
 
     /// The JSON-RPC message for `sender`: an error, or what a tool would answer about its arguments.
     #[must_use]
-    pub fn body(&self, sender: &Sender, era: Era) -> Vec<u8> {
+    pub fn body(&self, sender: &Sender, era: Era, requested: Requested<'_>) -> Vec<u8> {
         if let (Self::BadArguments(unfit), Sender::Request(id)) = (self, sender) {
             return unfit.result(id, era);
         }
@@ -333,24 +291,26 @@ impl Denial {
             Sender::NoReplyExpected => None,
         };
         match self {
-            Self::Arguments { .. } => message.insert("result".to_owned(), self.result(era)),
-            _ => message.insert("error".to_owned(), self.error(era)),
+            Self::Arguments { .. } => {
+                message.insert("result".to_owned(), self.result(era, requested))
+            }
+            _ => message.insert("error".to_owned(), self.error(era, requested)),
         };
         Value::from(message).to_string().into_bytes()
     }
 
-    fn error(&self, era: Era) -> Value {
+    fn error(&self, era: Era, requested: Requested<'_>) -> Value {
         let mut error = Map::new();
         error.insert("code".to_owned(), self.code(era).into());
-        error.insert("message".to_owned(), self.told().into());
+        error.insert("message".to_owned(), self.client_message(requested).into());
         if let Some(data) = self.data(era) {
             error.insert("data".to_owned(), data);
         }
         error.into()
     }
 
-    fn result(&self, era: Era) -> Value {
-        let content = json!([{"type": "text", "text": self.told()}]);
+    fn result(&self, era: Era, requested: Requested<'_>) -> Value {
+        let content = json!([{"type": "text", "text": self.client_message(requested)}]);
         match era {
             Era::Modern => json!({"resultType": "complete", "content": content, "isError": true}),
             Era::Legacy => json!({"content": content, "isError": true}),
@@ -359,7 +319,13 @@ impl Denial {
 
     /// The whole response.
     #[must_use]
-    pub fn reply(&self, sender: &Sender, era: Era, request_id: &str) -> LocalReply {
+    pub fn reply(
+        &self,
+        sender: &Sender,
+        era: Era,
+        requested: Requested<'_>,
+        request_id: &str,
+    ) -> LocalReply {
         let mut headers = vec![
             ("content-type", "application/json".to_owned()),
             ("cache-control", "no-store".to_owned()),
@@ -371,19 +337,19 @@ impl Denial {
         if *self == Self::MethodNotAllowed {
             headers.push(("allow", "POST, GET, DELETE".to_owned()));
         }
-        LocalReply { status: self.status(era), headers, body: self.body(sender, era) }
+        // Nobody reads a body that answers a notification: only an error status says that it was not
+        // accepted (MCP 2025-11-25, Streamable HTTP, "Sending Messages to the Server").
+        let status = match (self.status(era), sender) {
+            (200, Sender::NoReplyExpected) => 400,
+            (status, _) => status,
+        };
+        LocalReply { status, headers, body: self.body(sender, era, requested) }
     }
 }
 
 /// Whole milliseconds, none of them too early.
 pub(crate) fn ceil_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
-}
-
-fn capitalised(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
-    first.into_iter().chain(letters).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::approval;
 use crate::auth::Principal;
 use crate::authz::{self, Case, Seen, Shadowed, Step, Trail, amended};
-use crate::denial::Denial;
+use crate::denial::{Denial, Requested};
 use crate::id::PolicyName;
 use crate::limit::Called;
 use crate::mcp::{Era, Message, Operation, ToolCall};
@@ -131,7 +131,7 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
         trail.shadowed.iter().map(|Shadowed { rule, .. }| rule.clone()).collect();
     let steps = trail.steps().to_vec();
     Some(match judged {
-        Err(denial) => refused(&denial, steps, shadowed),
+        Err(denial) => refused(&denial, question.tool, steps, shadowed),
         Ok(ruling) => {
             let arguments = amended(question.arguments, ruling.amendment.as_ref());
             let waits = ruling.approval.map(|needed| {
@@ -160,8 +160,11 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
     })
 }
 
-fn refused(denial: &Denial, steps: Vec<Step>, shadowed: Vec<String>) -> Answer {
-    let refusal = Refusal { status: denial.status(Era::Legacy), message: denial.told() };
+fn refused(denial: &Denial, tool: &str, steps: Vec<Step>, shadowed: Vec<String>) -> Answer {
+    let refusal = Refusal {
+        status: denial.status(Era::Legacy),
+        message: denial.client_message(Requested::Tool(tool)),
+    };
     // The rule of the policy, which the client of a hidden tool is not told.
     let rule = steps.last().map(|step| step.rule.clone()).or_else(|| Some(denial.rule()));
     Answer {

@@ -29,7 +29,7 @@ pub fn check(input: &[u8]) {
 }
 
 fn verify(text: &[u8]) -> Result<Verification, AuthFailure> {
-    let token = PresentedToken::parse(text)?;
+    let token = PresentedToken::parse(text, 16_384)?;
     let mut keyring = Keyring::new(0);
     let mut judge =
         || ISSUERS.with(|issuers| keyring.verify(&token, issuers, Some(RESOURCE), at(START)));

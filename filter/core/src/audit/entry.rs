@@ -164,9 +164,9 @@ impl Entry {
                     self.events.push(AuditEvent::ToolAccessDenied { client_id, tool });
                 }
             }
-            Denial::Limited { limit, retry_after } => {
+            Denial::Limited { limit, retry_after, .. } => {
                 self.events.push(AuditEvent::RateLimitExceeded {
-                    limit: limit.clone(),
+                    limit: limit.to_string(),
                     retry_after_ms: ceil_ms(*retry_after),
                 });
             }

@@ -18,11 +18,11 @@ pub enum Presented {
     Token(PresentedToken),
 }
 
-/// The single credential in the headers of a request.
+/// The single credential in the headers of a request; a token has at most `token_max_bytes`.
 ///
 /// # Errors
 /// None, several, one in the URL, or one that is not well-formed.
-pub fn extract(head: &Head) -> Result<Presented, AuthFailure> {
+pub fn extract(head: &Head, token_max_bytes: usize) -> Result<Presented, AuthFailure> {
     if names_credential(head.query()) {
         return Err(AuthFailure::InQuery);
     }
@@ -30,17 +30,17 @@ pub fn extract(head: &Head) -> Result<Presented, AuthFailure> {
     let keys = head.values("x-api-key");
     match (bearers.as_slice(), keys.as_slice()) {
         ([], []) => Err(AuthFailure::NoCredential),
-        ([value], []) => presented(bearer(value)?),
+        ([value], []) => presented(bearer(value)?, token_max_bytes),
         ([], [value]) => PresentedKey::parse(value.trim_ascii()).map(Presented::Key),
         _ => Err(AuthFailure::SeveralCredentials),
     }
 }
 
 /// What follows `Bearer`. An API key has no dot in it, a token exactly two.
-fn presented(text: &[u8]) -> Result<Presented, AuthFailure> {
+fn presented(text: &[u8], token_max_bytes: usize) -> Result<Presented, AuthFailure> {
     match std::str::from_utf8(text) {
         Ok(token) if token.matches('.').count() == 2 => {
-            PresentedToken::parse(token.as_bytes()).map(Presented::Token)
+            PresentedToken::parse(token.as_bytes(), token_max_bytes).map(Presented::Token)
         }
         _ => PresentedKey::parse(text).map(Presented::Key),
     }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     fn failure(path: &str, headers: &[(&str, &str)]) -> AuthFailure {
-        extract(&Head::for_tests("POST", path, headers)).unwrap_err()
+        extract(&Head::for_tests("POST", path, headers), 1_024).unwrap_err()
     }
 
     // Proves: B4, B2

@@ -4,11 +4,12 @@
 
 use crate::auth::certificate::mapping::{self, CertificateConfig};
 use crate::auth::slowdown::SlowdownConfig;
-use crate::auth::token::issuer::{self, Issuer};
+use crate::auth::token::issuer::{self, Issuer, IssuerId};
+use crate::auth::token::jws::MOST_TOKEN_BYTES;
 use crate::decode::{Faults, Fields, Node};
 
 /// The section `auth`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AuthConfig {
     /// The gateway as clients reach it, without a slash at the end: `https://mcp.example`. With an
     /// endpoint's path it makes the endpoint's canonical URI (RFC 8707 §2).
@@ -21,7 +22,44 @@ pub struct AuthConfig {
     pub issuers: Vec<Issuer>,
     /// The scopes that a client is told to ask for at first (RFC 9728 §2, `scopes_supported`).
     pub scopes: Vec<String>,
+    /// The most bytes of a token.
+    pub token_max_bytes: usize,
 }
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            external_url: None,
+            certificates: CertificateConfig::default(),
+            slowdown: SlowdownConfig::default(),
+            issuers: Vec::new(),
+            scopes: Vec::new(),
+            token_max_bytes: DEFAULT_TOKEN_BYTES,
+        }
+    }
+}
+
+impl AuthConfig {
+    /// The canonical URI of the endpoint at `path` (RFC 8707 §2), when this gateway knows how clients call it.
+    #[must_use]
+    pub fn resource(&self, path: &str) -> Option<String> {
+        self.external_url.as_ref().map(|url| format!("{url}{path}"))
+    }
+
+    /// The issuer that calls itself `id`.
+    #[must_use]
+    pub fn issuer(&self, id: &IssuerId) -> Option<&Issuer> {
+        self.issuers.iter().find(|issuer| issuer.id == *id)
+    }
+
+    /// The issuers whose tokens are accepted at `path`.
+    pub fn issuers_at(&self, path: &str) -> impl Iterator<Item = &Issuer> {
+        self.issuers.iter().filter(move |issuer| issuer.serves(path))
+    }
+}
+
+/// Tokens with the groups of their subject grow beyond 8 KiB.
+const DEFAULT_TOKEN_BYTES: usize = 16_384;
 
 const URL: &str = "an https URL without path, such as https://mcp.example; http only on loopback";
 
@@ -44,6 +82,12 @@ pub(super) fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> AuthConfig {
     }
     if let Some(node) = fields.optional("scopes_supported") {
         config.scopes = scopes(node, faults).unwrap_or_default();
+    }
+    if let Some(node) = fields.optional("token_max_bytes") {
+        let most = u64::try_from(MOST_TOKEN_BYTES).unwrap_or(u64::MAX);
+        let bytes = node.integer(faults, 1_024..=most, "bytes");
+        let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+        config.token_max_bytes = bytes.unwrap_or(DEFAULT_TOKEN_BYTES);
     }
     fields.finish(faults);
     config
@@ -81,6 +125,23 @@ fn is_origin(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::is_origin;
+    use crate::config::Config;
+
+    // Finding 7.4: tokens with many groups.
+    // Proves: B18
+    #[test]
+    fn tokens_have_16_kib_unless_the_operator_says_otherwise() {
+        let read = |auth: serde_json::Value| {
+            let document = serde_json::json!({"redis": {"cluster": "r"}, "auth": auth});
+            Config::parse(&document).map(|config| config.auth.token_max_bytes)
+        };
+        assert_eq!(read(serde_json::json!({})).unwrap(), 16_384);
+        assert_eq!(read(serde_json::json!({"token_max_bytes": 40_000})).unwrap(), 40_000);
+        assert_eq!(
+            read(serde_json::json!({"token_max_bytes": 70_000})).unwrap_err().to_string(),
+            "auth.token_max_bytes: found 70000, expected a whole number of bytes from 1024 to 61440"
+        );
+    }
 
     #[test]
     fn only_what_clients_can_trust_is_an_external_url() {

@@ -1,6 +1,6 @@
-//! What a caller is told of a call that a person has to agree to.
+//! What was decided about a call that a person has to agree to.
 //!
-//! Owns the states and their words. Who agrees, and how, is [`crate::approval`]'s business.
+//! Owns the states and their names. Who agrees, and how, is [`crate::approval`]'s business.
 
 /// What was decided about a call that needs approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,16 +21,6 @@ impl ApprovalState {
             Self::Pending => "pending",
             Self::Denied => "denied",
             Self::Full => "full",
-        }
-    }
-
-    pub(super) const fn told(self) -> &'static str {
-        match self {
-            Self::Pending => {
-                "This call waits for a person to approve it; repeat it unchanged once that is done"
-            }
-            Self::Denied => "A person decided against this call",
-            Self::Full => "This call needs a person's approval, and too many calls wait for one",
         }
     }
 }

@@ -86,7 +86,7 @@ impl Denial {
             Self::Approval { rule, .. } => rule.to_string(),
             Self::BadArguments(unfit) => format!("tools.{}.input_schema", unfit.tool),
             Self::InsufficientScope(_) => INSUFFICIENT_SCOPE.to_owned(),
-            Self::Limited { limit, .. } => limit.clone(),
+            Self::Limited { limit, .. } => limit.to_string(),
             Self::Unavailable(dependency, why) => {
                 format!("unavailable.{}.{why}", dependency.name())
             }

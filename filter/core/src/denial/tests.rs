@@ -6,8 +6,12 @@ use super::*;
 #[test]
 fn retry_after_never_sends_a_client_back_too_early() {
     let limited = |micros| {
-        let limit = "tiers.free.calls".to_owned();
-        let denial = Denial::Limited { limit, retry_after: Duration::from_micros(micros) };
+        let limit = "tiers.free.calls".into();
+        let denial = Denial::Limited {
+            limit,
+            cause: Box::new(LimitCause::Slowdown),
+            retry_after: Duration::from_micros(micros),
+        };
         (denial.retry_after_seconds(), denial.data(Era::Legacy))
     };
     assert_eq!(limited(1).0, Some(1));
@@ -20,7 +24,8 @@ fn retry_after_never_sends_a_client_back_too_early() {
 #[test]
 fn the_id_is_echoed_with_its_type_and_left_out_for_notifications() {
     let denial = Denial::UnknownTool("x".into());
-    let text = |sender| String::from_utf8(denial.body(&sender, Era::Legacy)).unwrap();
+    let text =
+        |sender| String::from_utf8(denial.body(&sender, Era::Legacy, Requested::Unread)).unwrap();
     let error = r#""error":{"code":-32602,"message":"Unknown tool: x"}"#;
     for id in [json!(0), json!("a"), json!(-1)] {
         let expected = format!(r#"{{"jsonrpc":"2.0","id":{id},{error}}}"#);
@@ -51,4 +56,54 @@ fn a_right_credential_from_the_wrong_address_is_refused_without_a_challenge() {
     let denial = Denial::Unauthenticated(mismatch);
     assert_eq!(denial.status(Era::Legacy), 401);
     assert!(denial.challenge().is_some_and(|challenge| challenge.contains("invalid_token")));
+}
+
+// Finding 4.5: the transport asks for an HTTP error status (MCP 2025-11-25, Streamable HTTP).
+// Proves: B2
+#[test]
+fn a_notification_that_is_not_accepted_has_an_error_status() {
+    let status =
+        |denial: &Denial, sender| denial.reply(&sender, Era::Legacy, Requested::Unread, "r").status;
+    for denial in [Denial::UnknownMethod("a/b".into()), Denial::UnknownTool("x".into())] {
+        assert_eq!(status(&denial, Sender::Request(json!(1))), 200);
+        assert_eq!(status(&denial, Sender::NoReplyExpected), 400);
+    }
+    let forbidden = Denial::Forbidden { rule: "r".into() };
+    assert_eq!(status(&forbidden, Sender::NoReplyExpected), 403);
+}
+
+// Finding 8.6: clients show nothing but the message.
+// Proves: A12, B12
+#[test]
+fn a_message_says_what_refuses_and_when_to_come_back() {
+    let limited = |cause, millis| {
+        let retry_after = Duration::from_millis(millis);
+        let (limit, cause) = ("tiers.free.calls".into(), Box::new(cause));
+        let denial = Denial::Limited { limit, cause, retry_after };
+        denial.client_message(Requested::Tool("query_users"))
+    };
+    let window = || LimitCause::Window("5 calls a second".into());
+    assert_eq!(
+        limited(window(), 731),
+        "Rate limit `tiers.free.calls` reached: 5 calls a second. Try again in 0.8 s."
+    );
+    for (millis, said) in [
+        (1, "0.1 s"),
+        (1_000, "1 s"),
+        (1_001, "1.1 s"),
+        (9_950, "10 s"),
+        (90_000, "90 s"),
+        (120_001, "3 min"),
+        (7_200_001, "3 h"),
+    ] {
+        assert!(limited(window(), millis).ends_with(&format!("in {said}.")), "{millis}");
+    }
+    let refused = Denial::Forbidden { rule: "roles.analyst.demo.show".into() };
+    let text = refused.client_message(Requested::Tool("create_note"));
+    assert!(text.starts_with("Policy rule `roles.analyst.demo.show` refuses tool `create_note`"));
+    assert!(text.contains("Do not repeat it"), "{text}");
+    let condition = Denial::Condition { rule: "r".into(), message: Some("Ask Ann.".into()) };
+    assert_eq!(condition.client_message(Requested::Unread), "Ask Ann. (policy rule `r`)");
+    let long = refused.client_message(Requested::Method(&"m".repeat(1_000)));
+    assert!(long.len() < 500, "{}", long.len());
 }

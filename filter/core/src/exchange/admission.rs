@@ -15,6 +15,7 @@ use super::approving::{self, Sought};
 use super::backing_off;
 use super::basis::Basis;
 use super::binding::Bound;
+use super::caller::Audience;
 use super::credit::{Credential, credit, fetch};
 use super::degraded::{unconfirmed, without_redis};
 use super::intake::Reading;
@@ -45,11 +46,15 @@ pub(super) struct Request {
     pub(super) claimant: Claimant,
     /// The client certificate that came with the claim, when certificates count.
     pub(super) certificate: Option<PeerCertificate>,
+    /// Whether the credential is meant for this endpoint.
+    pub(super) audience: Audience,
     pub(super) message: Result<Message, Denial>,
     /// The body that it came in; empty if there is none.
     pub(super) body: Body,
     /// What headers say of single arguments, where the era has such headers.
     pub(super) parameters: Parameters,
+    /// A header that the era asks for and that is missing; HTTP+SSE needs none.
+    pub(super) unmirrored: Option<Denial>,
     /// Sessions and tasks that it refers to.
     pub(super) bound: Vec<Bound>,
     pub(super) holds: Holds,
@@ -249,7 +254,7 @@ impl Admitting {
                 Verdict::Allowed(mut grant),
             ) => {
                 let limit = self.draws.asked(window).and_then(|at| grant.quotas.get(at));
-                let limit = limit.map(|quota| quota.name.clone());
+                let limit = limit.cloned();
                 let slices = &mut turn.worker.slices;
                 match slices.limited(self.draws, &grant.quotas, windows, turn.now) {
                     Settled::For(states) => turn.tell(&grant.quotas, &states),
@@ -258,16 +263,17 @@ impl Admitting {
                         return decide(request, basis, None, None, credential, rounds, turn);
                     }
                 }
-                if let Some(rule) = limit.clone().filter(|_| grant.limits_are_on_trial()) {
+                if let (Some(quota), true) = (&limit, grant.limits_are_on_trial()) {
+                    let rule = quota.name.clone();
                     grant.shadowed.push(Shadowed { check: Check::Limits, rule });
                     return admitted(self.request, grant, self.credential, turn);
                 }
                 match (limit, retry_after) {
-                    (Some(limit), Some(retry_after)) => {
-                        backing_off::limited(&self.request, &grant, limit, retry_after, turn)
+                    (Some(quota), Some(retry_after)) => {
+                        backing_off::limited(&self.request, &grant, &quota, retry_after, turn)
                     }
                     // It costs more than there ever is: to wait would be in vain.
-                    (Some(rule), None) => turn.refuse(Denial::Forbidden { rule }),
+                    (Some(quota), None) => turn.refuse(Denial::Forbidden { rule: quota.name }),
                     (None, _) => turn.refuse(unreadable),
                 }
             }

@@ -11,7 +11,8 @@ use super::verdict::Grant;
 use super::{Next, Sent, Stage, Turn};
 use crate::audit::AuditEvent;
 use crate::cool_off::Cooling;
-use crate::denial::{Denial, ceil_ms};
+use crate::denial::{Denial, LimitCause, ceil_ms};
+use crate::limit::Quota;
 use crate::mcp::Operation;
 use crate::metric::Metric;
 use crate::step::{Effect, Gate};
@@ -43,7 +44,7 @@ pub(super) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> 
 pub(super) fn limited(
     request: &Request,
     grant: &Grant,
-    limit: String,
+    quota: &Quota,
     retry_after: Duration,
     turn: &mut Turn<'_>,
 ) -> Next {
@@ -54,7 +55,10 @@ pub(super) fn limited(
         });
     match cooling {
         Some(cooling) => start(&cooling, retry_after, turn),
-        None => turn.refuse(Denial::Limited { limit, retry_after }),
+        None => {
+            let (limit, cause) = (quota.name.as_str().into(), Box::new(LimitCause::window(quota)));
+            turn.refuse(Denial::Limited { limit, cause, retry_after })
+        }
     }
 }
 
@@ -63,13 +67,15 @@ fn start(cooling: &Cooling, least: Duration, turn: &mut Turn<'_>) -> Next {
     let rule = cooling.reason.rule();
     let for_ms = ceil_ms(cooling.rest);
     turn.context.entry.events.push(AuditEvent::CoolOffStarted { rule, for_ms });
-    turn.refuse(Denial::Limited { limit: rule.to_owned(), retry_after: cooling.rest.max(least) })
+    let (limit, cause) = (rule.into(), Box::new(LimitCause::CoolOff));
+    turn.refuse(Denial::Limited { limit, cause, retry_after: cooling.rest.max(least) })
 }
 
 /// Refuses without an audit entry, unless something of the request went upstream before.
 fn refuse_unwritten(cooling: &Cooling, turn: &mut Turn<'_>) -> Next {
-    let limit = cooling.reason.rule().to_owned();
-    let denial = Denial::Limited { limit, retry_after: cooling.rest };
+    let limit = cooling.reason.rule().into();
+    let denial =
+        Denial::Limited { limit, cause: Box::new(LimitCause::CoolOff), retry_after: cooling.rest };
     if turn.context.sent != Sent::Nothing {
         return turn.refuse(denial);
     }

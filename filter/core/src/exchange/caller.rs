@@ -13,10 +13,11 @@ use crate::auth::certificate::{CertificateFailure, PeerCertificate};
 use crate::auth::credential::{self, Presented};
 use crate::auth::denied::Deniable;
 use crate::auth::slowdown::Proof;
+use crate::auth::token::claims::VerifiedToken;
 use crate::auth::token::jws::PresentedToken;
 use crate::auth::{AuthFailure, Claimant, IdentityKind, Narrowing, Principal, Proven, Scopes};
 use crate::config::AuthConfig;
-use crate::denial::Denial;
+use crate::denial::{Denial, LimitCause};
 use crate::event::Head;
 
 /// A header in which a proxy speaks of its client's certificate. It ends here: it is no upstream's.
@@ -31,6 +32,17 @@ pub(super) struct Caller {
     pub(super) claimant: Claimant,
     /// The certificate that came with the claim, when certificates count.
     pub(super) certificate: Option<PeerCertificate>,
+    pub(super) audience: Audience,
+}
+
+/// Whether a credential is meant for the endpoint.
+#[derive(Clone, Debug)]
+pub(super) enum Audience {
+    /// It is, or its kind names none.
+    Fits,
+    /// This token is not meant for the path of the request. A client of HTTP+SSE posts to another path than the one
+    /// that its token is for; the policy says which two belong together.
+    Elsewhere(Rc<VerifiedToken>),
 }
 
 /// Who somebody claims to be.
@@ -49,7 +61,7 @@ pub(super) fn caller(
 ) -> Result<(Claim, Option<PeerCertificate>), Denial> {
     let auth = &turn.worker.config.auth;
     let certificate = certificate(head, auth);
-    let presented = credential::extract(head);
+    let presented = credential::extract(head, auth.token_max_bytes);
     turn.context.hint = match &presented {
         // Whoever has a key is not to look for a token.
         Ok(Presented::Key(_)) | Err(AuthFailure::Malformed | AuthFailure::CheckDigits) => None,
@@ -61,7 +73,11 @@ pub(super) fn caller(
     turn.context.proof = proof(&presented, &certificate);
     if let Some(proof) = &turn.context.proof {
         let waits = turn.worker.slowdown.check(&head.client_address, proof, turn.now);
-        waits.map_err(|retry_after| Denial::Limited { limit: SLOWDOWN.to_owned(), retry_after })?;
+        waits.map_err(|retry_after| Denial::Limited {
+            limit: SLOWDOWN.into(),
+            cause: Box::new(LimitCause::Slowdown),
+            retry_after,
+        })?;
     }
     let auth = &turn.worker.config.auth;
     let claim = certificate.map_err(AuthFailure::Certificate).and_then(|certificate| {

@@ -11,7 +11,7 @@ use super::verdict::{Grant, Verdict};
 use super::{Next, Turn};
 use crate::audit::AuditEvent;
 use crate::call::{CallFailure, Dependency};
-use crate::denial::Denial;
+use crate::denial::{Denial, LimitCause};
 use crate::failure::{Degraded, OnFailure, WithoutRedis};
 use crate::vault::{CredentialTemplate, Lease};
 
@@ -51,9 +51,10 @@ pub(super) fn without_redis(
     let decided = match (failover.decide(now, admit, degraded), decided) {
         (WithoutRedis::Unconfirmed, _) => return None,
         (WithoutRedis::Limited(full), Ok(grant)) => {
-            let limit = grant.quotas.get(full.window)?.name.clone();
+            let quota = grant.quotas.get(full.window)?;
+            let (limit, cause) = (quota.name.as_str().into(), Box::new(LimitCause::window(quota)));
             // Of a share so small that the call never fits, no time is told.
-            Err(Denial::Limited { limit, retry_after: full.retry_after? })
+            Err(Denial::Limited { limit, cause, retry_after: full.retry_after? })
         }
         (WithoutRedis::Stands | WithoutRedis::Limited(_), decided) => decided,
     };

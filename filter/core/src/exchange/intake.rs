@@ -5,7 +5,7 @@
 
 use super::admission::{self, Holds, Leg, Request};
 use super::binding::{Bound, session_of};
-use super::caller::{Caller, Claim, FORWARDED, caller};
+use super::caller::{Audience, Caller, Claim, FORWARDED, caller};
 use super::credit::STRIPPED;
 use super::proving::{Outcome, Proving, judged};
 use super::{Answers, Form, Next, Stage, Turn};
@@ -69,13 +69,14 @@ pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
     };
     let token = match claim {
         Claim::Made(claimant) => {
-            return claimed(head, last, Caller { claimant, certificate }, turn);
+            let audience = Audience::Fits;
+            return claimed(head, last, Caller { claimant, certificate, audience }, turn);
         }
         Claim::Token(token) => token,
     };
     match judged(&token, &head, turn) {
-        Ok(Outcome::Proven(claimant)) => {
-            claimed(head, last, Caller { claimant, certificate }, turn)
+        Ok(Outcome::Proven(claimant, audience)) => {
+            claimed(head, last, Caller { claimant, certificate, audience }, turn)
         }
         Ok(Outcome::Waits(issuer)) => {
             Proving::start((head, last), (token, certificate), issuer, turn)
@@ -165,11 +166,11 @@ impl Reading {
         };
         let (path, strip) = (self.head.path(), not_the_clients(&self.head));
         let (message, bound) = referring(&self.head, message);
-        let Caller { claimant, certificate } = self.caller.clone();
+        let Caller { claimant, certificate, audience } = self.caller.clone();
         self.leg = Leg::Body;
         let leg = Leg::Head(Box::new(self));
         let (body, parameters) = (Body::default(), None);
-        let holds = Holds::Unasked;
+        let (holds, unmirrored) = (Holds::Unasked, None);
         let request = Request {
             path,
             bound,
@@ -177,8 +178,10 @@ impl Reading {
             strip,
             claimant,
             certificate,
+            audience,
             message,
             parameters,
+            unmirrored,
             body,
             leg,
         };
@@ -198,6 +201,7 @@ impl Reading {
             }
             (None, None) => Ok(Message::bodiless(Operation::EndSession)),
         };
+        let mut unmirrored = None;
         let message = message.and_then(|message| {
             turn.context.sender = message.sender.clone();
             note_message(&message, &mut turn.context.entry);
@@ -205,8 +209,13 @@ impl Reading {
             if !matches!(session_of(self.head.query()), Ok(None)) {
                 turn.context.answers = Answers::Elsewhere;
             }
-            turn.context.era = headers::check(&self.head, &message)?;
-            Ok(message)
+            let agreed = headers::agreement(&self.head, &message)?;
+            turn.context.era = agreed.era;
+            unmirrored = agreed.missing;
+            match (turn.context.answers, &unmirrored) {
+                (Answers::Here, Some(missing)) => Err(missing.clone()),
+                (Answers::Here | Answers::Elsewhere, _) => Ok(message),
+            }
         });
         let (message, bound) = referring(&self.head, message);
         let request = Request {
@@ -216,9 +225,11 @@ impl Reading {
             strip: not_the_clients(&self.head),
             claimant: self.caller.claimant,
             certificate: self.caller.certificate,
+            audience: self.caller.audience,
             message,
             body: body.map(Body::new).unwrap_or_default(),
             parameters: headers::parameters(&self.head),
+            unmirrored,
             leg: self.leg,
         };
         admission::admit(Box::new(request), turn)

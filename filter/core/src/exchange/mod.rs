@@ -30,7 +30,7 @@ use portcullis_redis_lua::WindowState;
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::slowdown::Proof;
 use crate::call::{Call, CallId};
-use crate::denial::{AuditStatus, Denial};
+use crate::denial::{AuditStatus, Denial, Requested};
 use crate::event::{Closing, End, Event, Origin};
 use crate::id::RequestId;
 use crate::limit::Quota;
@@ -187,8 +187,10 @@ impl Exchange {
         // An exchange that never saw headers has no id to show.
         let request_id = RequestId::new(&self.context.entry.request_id);
         let request_id = request_id.as_ref().map_or("none", RequestId::as_str);
-        let mut reply = denial.reply(&self.context.sender, self.context.era, request_id);
-        if let (Denial::Limited { limit, retry_after }, Form::Problem) = (denial, self.context.form)
+        let Context { entry, sender, era, .. } = &self.context;
+        let mut reply = denial.reply(sender, *era, requested(entry), request_id);
+        if let (Denial::Limited { limit, retry_after, .. }, Form::Problem) =
+            (denial, self.context.form)
         {
             self.context.told.problem(limit, *retry_after, &mut reply);
         }
@@ -222,6 +224,15 @@ impl Stage {
             Self::Ended => (Self::Ended, on_ended(&event)),
             Self::Closed => (Self::Closed, on_ended(&event)),
         }
+    }
+}
+
+/// What a message to the client calls the request.
+fn requested(entry: &Entry) -> Requested<'_> {
+    match (entry.tool_name.as_deref(), entry.mcp_method.as_deref()) {
+        (Some(tool), _) => Requested::Tool(tool),
+        (None, Some(method)) => Requested::Method(method),
+        (None, None) => Requested::Unread,
     }
 }
 

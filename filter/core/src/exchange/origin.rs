@@ -9,9 +9,10 @@ use crate::event::Head;
 use crate::step::LocalReply;
 
 /// Request headers that MCP clients send.
-const ALLOWED_HEADERS: [&str; 10] = [
+const ALLOWED_HEADERS: [&str; 13] = [
     "accept",
     "authorization",
+    "baggage",
     "content-type",
     "last-event-id",
     "mcp-method",
@@ -19,11 +20,13 @@ const ALLOWED_HEADERS: [&str; 10] = [
     "mcp-protocol-version",
     "mcp-session-id",
     "traceparent",
+    "tracestate",
+    "user-agent",
     "x-api-key",
 ];
 /// Response headers that MCP clients read.
-const EXPOSED_HEADERS: &str =
-    "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, x-portcullis-request-id";
+const EXPOSED_HEADERS: &str = "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, ratelimit, \
+     ratelimit-policy, x-portcullis-request-id";
 
 /// The origin of the page that a request comes from, if it comes from one that may call.
 ///

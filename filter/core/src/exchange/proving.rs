@@ -4,14 +4,15 @@
 //! requests wait for one fetch. What came of the token's request meanwhile is kept, unread.
 
 use super::admission::held;
-use super::caller::Caller;
+use super::caller::{Audience, Caller};
 use super::intake::{self, Reading};
+use super::resource::posts_elsewhere;
 use super::{Next, Stage, Turn};
-use crate::auth::Claimant;
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::PresentedToken;
 use crate::auth::token::keyring::Verification;
+use crate::auth::{AuthFailure, Claimant};
 use crate::call::{Call, CallFailure, CallId, Dependency};
 use crate::denial::Denial;
 use crate::event::{Event, Head};
@@ -22,8 +23,8 @@ const MOST_FETCHES: u8 = 2;
 
 /// What a token comes to.
 pub(super) enum Outcome {
-    /// This claimant.
-    Proven(Claimant),
+    /// This claimant, whose token may be meant for another endpoint.
+    Proven(Claimant, Audience),
     /// Nothing, until this issuer's keys are here.
     Waits(IssuerId),
 }
@@ -58,11 +59,23 @@ pub(super) fn judged(
     turn: &mut Turn<'_>,
 ) -> Result<Outcome, Denial> {
     let auth = &turn.worker.config.auth;
-    let resource = auth.external_url.as_ref().map(|url| format!("{url}{}", head.path()));
+    let resource = auth.resource(&head.path());
     let keyring = &mut turn.worker.keyring;
-    match keyring.verify(token, &auth.issuers, resource.as_deref(), turn.now) {
+    let verification = keyring.verify(token, &auth.issuers, resource.as_deref(), turn.now);
+    if let Verification::Verified(token) | Verification::Refused(_, Some(token)) = &verification
+        && !auth.issuer(&token.issuer).is_some_and(|issuer| issuer.serves(&head.path()))
+    {
+        // What it proves counts elsewhere; here nobody knows its issuer.
+        return Err(Denial::Unauthenticated(AuthFailure::UnknownIssuer));
+    }
+    match verification {
         Verification::Verified(token) => {
-            Ok(Outcome::Proven(Claimant::Proven(token.proven.clone())))
+            Ok(Outcome::Proven(Claimant::Proven(token.proven.clone()), Audience::Fits))
+        }
+        // Whether the path belongs to what the token is for is in the policy.
+        Verification::Refused(AuthFailure::WrongAudience, Some(token)) if posts_elsewhere(head) => {
+            let claimant = Claimant::Proven(token.proven.clone());
+            Ok(Outcome::Proven(claimant, Audience::Elsewhere(token)))
         }
         Verification::Refused(failure, owner) => {
             if let Some(owner) = owner.filter(|_| failure.proves_holder()) {
@@ -108,7 +121,7 @@ impl Proving {
 
     fn judge(mut self: Box<Self>, turn: &mut Turn<'_>) -> Next {
         match judged(&self.token, &self.head, turn) {
-            Ok(Outcome::Proven(claimant)) => self.proceed(claimant, turn),
+            Ok(Outcome::Proven(claimant, audience)) => self.proceed(claimant, audience, turn),
             Ok(Outcome::Waits(issuer)) if self.fetches < MOST_FETCHES => {
                 self.fetches = self.fetches.saturating_add(1);
                 self.call = turn.start(Call::Keys(issuer));
@@ -122,8 +135,8 @@ impl Proving {
     }
 
     /// Goes on as if the keys had been here from the start.
-    fn proceed(self, claimant: Claimant, turn: &mut Turn<'_>) -> Next {
-        let caller = Caller { claimant, certificate: self.certificate };
+    fn proceed(self, claimant: Claimant, audience: Audience, turn: &mut Turn<'_>) -> Next {
+        let caller = Caller { claimant, certificate: self.certificate, audience };
         let (stage, gate) = intake::claimed(self.head, self.last, caller, turn);
         let event = match self.body {
             Body::Awaited => return (stage, gate),

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::binding::session_of;
 use super::origin;
 use crate::config::AuthConfig;
 use crate::denial::Denial;
@@ -20,14 +21,17 @@ pub(super) fn document(head: &Head, auth: &AuthConfig, page: Option<&str>) -> Op
     if !matches!(head.method(), b"GET" | b"HEAD") {
         return None;
     }
-    let (url, path) = (external(auth)?, head.path());
+    let (url, path) = (auth.external_url.as_deref()?, head.path());
     let endpoint = path.strip_prefix(WELL_KNOWN)?;
     let endpoint = match endpoint {
         "" | "/" => "",
         path if is_plain(path) => path,
         _ => return None,
     };
-    let issuers: Vec<&str> = auth.issuers.iter().map(|issuer| issuer.id.as_str()).collect();
+    let issuers: Vec<&str> = auth.issuers_at(endpoint).map(|issuer| issuer.id.as_str()).collect();
+    if issuers.is_empty() {
+        return None;
+    }
     let mut document = Map::from_iter([
         ("resource".to_owned(), json!(format!("{url}{endpoint}"))),
         ("authorization_servers".to_owned(), json!(issuers)),
@@ -44,18 +48,27 @@ pub(super) fn document(head: &Head, auth: &AuthConfig, page: Option<&str>) -> Op
     Some(LocalReply { status: 200, headers, body: Value::from(document).to_string().into_bytes() })
 }
 
-/// What a challenge adds for a client that knows OAuth (RFC 9728 §5.1, RFC 6750 §3).
+/// What a challenge adds for a client that knows OAuth (RFC 9728 §5.1, RFC 6750 §3); nothing where no issuer's tokens
+/// are accepted, or the client would look for a login in vain.
 pub(super) fn hint(head: &Head, auth: &AuthConfig) -> Option<Hint> {
-    let (url, path) = (external(auth)?, head.path());
+    let (url, path) = (auth.external_url.as_deref()?, head.path());
+    auth.issuers_at(&path).next()?;
     let path = if is_plain(&path) { path } else { String::new() };
-    let metadata = format!("{url}{WELL_KNOWN}{path}");
+    // What HTTP+SSE posts to is no resource. Its client knows the one of its stream, and looks there when it is not
+    // sent elsewhere; which path that is, is in a policy, and a stranger has none.
+    let metadata = (!posts_elsewhere(head)).then(|| format!("{url}{WELL_KNOWN}{path}"));
     Some(Hint { metadata, scopes: auth.scopes.join(" ") })
+}
+
+/// Whether the request looks like one of HTTP+SSE, whose answer comes on a stream of another path.
+pub(super) fn posts_elsewhere(head: &Head) -> bool {
+    matches!(session_of(head.query()), Ok(Some(_)))
 }
 
 /// Where a client learns how to get a token.
 #[derive(Clone, Debug)]
 pub(super) struct Hint {
-    metadata: String,
+    metadata: Option<String>,
     scopes: String,
 }
 
@@ -68,13 +81,11 @@ impl Hint {
             if matches!(denial, Denial::Unauthenticated(_)) && !self.scopes.is_empty() {
                 challenge.push_str(&format!(r#", scope="{}""#, self.scopes));
             }
-            challenge.push_str(&format!(r#", resource_metadata="{}""#, self.metadata));
+            if let Some(metadata) = &self.metadata {
+                challenge.push_str(&format!(r#", resource_metadata="{metadata}""#));
+            }
         }
     }
-}
-
-fn external(auth: &AuthConfig) -> Option<&str> {
-    auth.external_url.as_deref().filter(|_| !auth.issuers.is_empty())
 }
 
 /// A path that means the same in a URL, in JSON and between quotes.

@@ -12,7 +12,7 @@ use super::verdict::Grant;
 use super::{Next, Stage, Turn};
 use crate::audit::Entry;
 use crate::authz::View;
-use crate::denial::{AuditStatus, Denial};
+use crate::denial::{AuditStatus, Denial, Requested};
 use crate::event::{Closing, End, Event, Origin, ResponseHead};
 use crate::json;
 use crate::mcp::list;
@@ -382,5 +382,10 @@ impl Answering {
 }
 
 fn refusal(sender: &Sender) -> String {
-    String::from_utf8_lossy(&Denial::UpstreamUnreadable.body(sender, Era::default())).into_owned()
+    String::from_utf8_lossy(&Denial::UpstreamUnreadable.body(
+        sender,
+        Era::default(),
+        Requested::Unread,
+    ))
+    .into_owned()
 }

@@ -11,6 +11,7 @@ use super::admission::{Leg, Request};
 use super::approving::Sought;
 use super::basis::{Basis, Known, Standing};
 use super::binding::Bound;
+use super::caller::Audience;
 use super::reviewed;
 use crate::audit::Entry;
 use crate::auth::api_key::PresentedKey;
@@ -126,6 +127,9 @@ pub(super) fn judge(
         worker.set_good(&principal.org, &version);
     }
     entry.policy_version = Some(version.to_string());
+    if let Err(denial) = meant_for(&request.audience, &request.path, &policy, worker, now) {
+        return Verdict::Refused(denial);
+    }
     match grant(request, (principal, now), policy, worker, entry) {
         Ok(grant) => Verdict::Allowed(Box::new(grant)),
         Err(denial) => Verdict::Refused(denial),
@@ -194,6 +198,30 @@ fn second_factor(principal: &Principal, request: &Request, worker: &Worker) -> R
     }
 }
 
+/// Whether a token that is not for the path of the request is for the connector that the path belongs to: what
+/// HTTP+SSE posts to is no resource of its own.
+fn meant_for(
+    audience: &Audience,
+    path: &str,
+    policy: &Policy,
+    worker: &Worker,
+    now: UnixTime,
+) -> Result<(), Denial> {
+    let token = match audience {
+        Audience::Fits => return Ok(()),
+        Audience::Elsewhere(token) => token,
+    };
+    let connector = policy.connector_at(path).map(|(_, connector)| connector);
+    let connector = connector.filter(|connector| connector.messages.as_deref() == Some(path));
+    let auth = &worker.config.auth;
+    let resource = connector.and_then(|connector| auth.resource(&connector.path));
+    let meant = auth
+        .issuer(&token.issuer)
+        .zip(resource)
+        .is_some_and(|(issuer, resource)| token.check(issuer, Some(&resource), now).is_ok());
+    if meant { Ok(()) } else { Err(Denial::Unauthenticated(AuthFailure::WrongAudience)) }
+}
+
 /// A denial that cannot be read may be about this very credential.
 fn undenied(proven: &Proven, denials: &[Known<Rc<Cached<DeniedRecord>>>]) -> Result<(), Denial> {
     denials.iter().try_for_each(|denial| match denial {
@@ -235,6 +263,9 @@ fn grant(
     let (name, connector) = policy.connector_at(&request.path).ok_or(Denial::UnknownPath)?;
     entry.connector = Some(name.to_string());
     let posts_to_stream = connector.messages.as_ref() == Some(&request.path);
+    if let (false, Some(missing)) = (posts_to_stream, &request.unmirrored) {
+        return Err(missing.clone());
+    }
     if posts_to_stream && !request.bound.iter().any(|bound| matches!(bound, Bound::Session(_))) {
         return Err(Denial::UnknownSession);
     }

@@ -62,22 +62,44 @@ pub fn parameters(head: &Head) -> Option<BTreeMap<String, Option<Vec<u8>>>> {
 /// [`Denial::HeaderMismatch`], [`Denial::BadMeta`], [`Denial::UnsupportedVersion`], and
 /// [`Denial::UnknownMethod`] for what the modern era no longer has, whatever a policy opens.
 pub fn check(head: &Head, message: &Message) -> Result<Era, Denial> {
-    match era(head, message)? {
-        Era::Legacy => return Ok(Era::Legacy),
-        Era::Modern => mirrors(head, message)?,
-    }
-    if is_removed(&message.method) {
-        return Err(Denial::UnknownMethod(message.method.clone()));
-    }
-    Ok(Era::Modern)
+    let Agreement { era, missing } = agreement(head, message)?;
+    missing.map_or(Ok(era), Err)
 }
 
-fn era(head: &Head, message: &Message) -> Result<Era, Denial> {
+/// What headers and body say together.
+#[derive(Debug)]
+pub struct Agreement {
+    /// The era.
+    pub era: Era,
+    /// A mirror of the body that the modern era asks for and that is not there. HTTP+SSE has no mirrors: on its
+    /// endpoint for messages the body alone speaks, as far as headers do not contradict it.
+    pub missing: Option<Denial>,
+}
+
+/// As [`check`], where the caller decides whether a mirror may be missing.
+///
+/// # Errors
+/// As [`check`].
+pub fn agreement(head: &Head, message: &Message) -> Result<Agreement, Denial> {
+    let mut missing = None;
+    let era = era(head, message, &mut missing)?;
+    if era == Era::Legacy {
+        return Ok(Agreement { era, missing });
+    }
+    mirrors(head, message, &mut missing)?;
+    if is_removed(&message.method) {
+        return Err(missing.unwrap_or_else(|| Denial::UnknownMethod(message.method.clone())));
+    }
+    Ok(Agreement { era, missing })
+}
+
+fn era(head: &Head, message: &Message, missing: &mut Option<Denial>) -> Result<Era, Denial> {
     let claimed = message.claimed_version.as_deref();
     let header = match (head.values("mcp-protocol-version").as_slice(), claimed) {
         ([], None) => return Ok(Era::Legacy),
-        ([], Some(_)) => {
-            return Err(Denial::HeaderMismatch("MCP-Protocol-Version is missing"));
+        ([], Some(claimed)) => {
+            missing.get_or_insert(Denial::HeaderMismatch("MCP-Protocol-Version is missing"));
+            claimed.to_owned()
         }
         ([value], _) => String::from_utf8_lossy(value.trim_ascii()).into_owned(),
         _ => {
@@ -100,18 +122,23 @@ fn era(head: &Head, message: &Message) -> Result<Era, Denial> {
     }
 }
 
-fn mirrors(head: &Head, message: &Message) -> Result<(), Denial> {
+fn mirrors(head: &Head, message: &Message, missing: &mut Option<Denial>) -> Result<(), Denial> {
     let is_request = matches!(message.sender, Sender::Request(_));
     match head.values("mcp-method").as_slice() {
         [value] if value.trim_ascii() == message.method.as_bytes() => {}
         [] if !is_request => {}
-        [] => return Err(Denial::HeaderMismatch("Mcp-Method is missing")),
+        [] => {
+            missing.get_or_insert(Denial::HeaderMismatch("Mcp-Method is missing"));
+        }
         _ => return Err(Denial::HeaderMismatch("Mcp-Method does not match method")),
     }
     let mismatch = Denial::HeaderMismatch("Mcp-Name does not match params.name");
     match (head.values("mcp-name").as_slice(), message.object_name()) {
         ([], None) => Ok(()),
-        ([], Some(_)) if is_request => Err(Denial::HeaderMismatch("Mcp-Name is missing")),
+        ([], Some(_)) if is_request => {
+            missing.get_or_insert(Denial::HeaderMismatch("Mcp-Name is missing"));
+            Ok(())
+        }
         ([value], Some(name)) if decoded(value).as_deref() == Some(name.as_bytes()) => Ok(()),
         // Methods that are not open here are refused as such, whatever they name.
         ([_], None) if NAMED.contains(&message.method.as_str()) => Ok(()),
@@ -161,6 +188,25 @@ mod tests {
         assert_eq!(verdict(&[version("2026-07-28")], &legacy), Err(-32_602));
         let old = call("echo", Some("2025-11-25"));
         assert_eq!(verdict(&[version("2025-11-25")], &old), Err(-32_020));
+    }
+
+    // Finding 8.2: clients that try both eras post to HTTP+SSE without any mirror.
+    // Proves: X17
+    #[test]
+    fn a_mirror_that_is_missing_is_told_apart_from_one_that_contradicts() {
+        let modern = call("echo", Some("2026-07-28"));
+        let told = |headers: &[(&str, &str)], message| {
+            agreement(&Head::for_tests("POST", "/x", headers), message)
+                .map(|agreed| (agreed.era, agreed.missing.map(|denial| denial.code(agreed.era))))
+                .map_err(|denial| denial.code(Era::Modern))
+        };
+        assert_eq!(told(&[], &modern), Ok((Era::Modern, Some(-32_020))));
+        let version = ("mcp-protocol-version", "2026-07-28");
+        assert_eq!(told(&[version], &modern), Ok((Era::Modern, Some(-32_020))));
+        assert_eq!(told(&[("mcp-method", "tools/list")], &modern), Err(-32_020));
+        assert_eq!(told(&[("mcp-name", "other")], &modern), Err(-32_020));
+        assert_eq!(told(&[("mcp-protocol-version", "2025-11-25")], &modern), Err(-32_020));
+        assert_eq!(told(&[], &call("echo", Some("2099-01-01"))), Err(-32_022));
     }
 
     // Proves: X17, B2

@@ -42,7 +42,7 @@ fn altered(token: &str, at: usize) -> String {
 fn what_is_no_token_is_malformed() {
     let good = token(&claims());
     let [header, body, signature] = parts(&good);
-    let big = claims_with(json!({"pad": "x".repeat(8_192)}));
+    let big = claims_with(json!({"pad": "x".repeat(16_384)}));
     let long = headed(json!({"pad": "x".repeat(2_048)}));
     let twice = |member: &str| claims().to_string().replacen('{', &format!("{{{member},"), 1);
     let head = r#"{"alg":"EdDSA","kid":"ed"}"#;

@@ -10,6 +10,7 @@ use portcullis_core::call::CallFailure;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::MOST;
 use crate::mint::{
     ISS, RESOURCE, SECRET, START, at, claims, claims_with, headed, issuers, jwks, remote, shared,
     signed, token,
@@ -29,7 +30,7 @@ impl Bench {
     }
 
     fn verify(&mut self, token: &str) -> Verification {
-        let token = PresentedToken::parse(token.as_bytes()).unwrap();
+        let token = PresentedToken::parse(token.as_bytes(), MOST).unwrap();
         self.keyring.verify(&token, &self.issuers, Some(RESOURCE), at(self.now))
     }
 
@@ -125,7 +126,7 @@ fn a_remembered_token_is_still_judged_each_time() {
     let mut bench = Bench::new(remote(json!({})));
     let good = token(&claims());
     assert!(is_good(&bench.request(&good, Ok(&jwks()))));
-    let presented = PresentedToken::parse(good.as_bytes()).unwrap();
+    let presented = PresentedToken::parse(good.as_bytes(), MOST).unwrap();
     let elsewhere =
         bench.keyring.verify(&presented, &bench.issuers, Some("https://mcp.example/b"), at(START));
     let Verification::Refused(AuthFailure::WrongAudience, Some(owner)) = elsewhere else {

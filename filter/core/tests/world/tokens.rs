@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 
 use crate::mint::{ISS, START, claims_with, headed, inline, issuers, jwks, remote, token};
 
-/// `inline` or `remote`: where its keys are.
+/// `inline` or `remote`: where its keys are; `elsewhere`: inline, and accepted at other paths only.
 pub(super) fn configure(worker: &mut Worker, keys: &str) {
-    let fixed = json!({"org": "acme", "tier": "free"});
-    let issuer = if keys == "inline" { inline(fixed) } else { remote(fixed) };
+    let mut fixed = json!({"org": "acme", "tier": "free"});
+    if keys == "elsewhere" {
+        fixed["paths"] = json!(["/open/*"]);
+    }
+    let issuer = if keys == "remote" { remote(fixed) } else { inline(fixed) };
     worker.config.auth.issuers = issuers(&[issuer]);
     worker.config.auth.external_url = Some("https://mcp.example".into());
     worker.config.auth.scopes = vec!["demo:use".into()];
@@ -46,6 +49,7 @@ pub(super) fn bearer(name: &str) -> String {
         "scoped" => with(json!({"scope": "demo:use users:read"})),
         "expired" => with(json!({"exp": START - 60})),
         "elsewhere" => with(json!({"aud": "https://other.example/mcp"})),
+        "sse" => with(json!({"aud": "https://mcp.example/old/sse", "scope": "demo:use"})),
         "bound" => with(json!({"cnf": {"x5t#S256": "A".repeat(43)}})),
         "unknown-kid" => headed(json!({"kid": "other"})),
         other => panic!("no such token: {other}"),

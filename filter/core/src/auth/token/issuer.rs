@@ -12,6 +12,7 @@ use super::jws::Algorithm;
 use crate::config;
 use crate::decode::{Faults, Fields, Node};
 use crate::id::{OrgId, PolicyName};
+use crate::policy::Globs;
 use crate::vault::SecretRef;
 
 /// Names an issuer: its exact `iss`.
@@ -39,7 +40,7 @@ impl fmt::Display for IssuerId {
 }
 
 /// Somebody whose tokens are accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Issuer {
     /// The exact `iss`.
     pub id: IssuerId,
@@ -51,12 +52,22 @@ pub struct Issuer {
     pub audiences: Vec<String>,
     /// The organisations that it may speak for; any when there are none.
     pub organisations: Vec<OrgId>,
+    /// The paths of the endpoints at which its tokens are accepted; all when there are none.
+    pub paths: Option<Globs>,
     /// How far clocks may differ.
     pub leeway: Duration,
     /// The longest a token may live.
     pub max_lifetime: Duration,
     /// What its claims mean.
     pub mapping: Mapping,
+}
+
+impl Issuer {
+    /// Whether its tokens are accepted at `path`, and clients of that endpoint are sent to it.
+    #[must_use]
+    pub fn serves(&self, path: &str) -> bool {
+        self.paths.as_ref().is_none_or(|paths| paths.matches(path))
+    }
 }
 
 /// Where keys come from.
@@ -179,6 +190,7 @@ fn one(mut fields: Fields<'_>, others: &[Issuer], faults: &mut Faults) -> Option
     let keys = keys(&mut fields, secret, algorithms.as_deref().unwrap_or_default(), faults);
     let audiences = texts(&mut fields, "audiences", "an audience", faults);
     let organisations = organisations(&mut fields, faults);
+    let paths = paths(&mut fields, faults);
     let leeway = seconds(&mut fields, "leeway_seconds", 0..=600, 30, faults);
     let max_lifetime =
         seconds(&mut fields, "max_lifetime_seconds", 60..=31_622_400, 86_400, faults);
@@ -190,6 +202,7 @@ fn one(mut fields: Fields<'_>, others: &[Issuer], faults: &mut Faults) -> Option
         algorithms: algorithms?,
         audiences: audiences?,
         organisations: organisations?,
+        paths: paths?,
         leeway: leeway?,
         max_lifetime: max_lifetime?,
         mapping: mapping?,
@@ -347,6 +360,19 @@ fn fixed(
 ) -> Option<String> {
     let node = fields.optional(name)?;
     node.text(faults, expected, |text| valid(text).then(|| text.to_owned()))
+}
+
+fn paths(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Option<Globs>> {
+    const PATH: &str = "a path or a pattern of paths, such as /acme/*";
+    let Some(node) = fields.optional("paths") else {
+        return Some(None);
+    };
+    let mut globs = Globs::default();
+    for item in node.items(faults, "a list of paths")? {
+        let path = |text: &str| text.starts_with(['/', '*']).then(|| text.to_owned());
+        globs.insert(&item.text(faults, PATH, path)?);
+    }
+    Some(Some(globs))
 }
 
 fn organisations(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Vec<OrgId>> {

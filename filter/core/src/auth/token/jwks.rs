@@ -16,7 +16,7 @@ use jwt_simple::prelude::{
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::jws::{Algorithm, Jws, MAX_TOKEN_BYTES, PresentedToken};
+use super::jws::{Algorithm, Jws, MOST_TOKEN_BYTES, PresentedToken};
 use crate::auth::AuthFailure;
 use crate::json;
 use crate::secret::Secret;
@@ -188,7 +188,7 @@ fn signature_only() -> Option<VerificationOptions> {
         accept_future: true,
         time_tolerance: Some(Duration::from_secs(0)),
         artificial_time: Some(UnixTimeStamp::from_secs(0)),
-        max_token_length: Some(MAX_TOKEN_BYTES),
+        max_token_length: Some(MOST_TOKEN_BYTES),
         ..VerificationOptions::default()
     })
 }

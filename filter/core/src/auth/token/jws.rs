@@ -15,8 +15,9 @@ use crate::auth::AuthFailure;
 use crate::json;
 use crate::secret::Secret;
 
-/// The most bytes of a token; identity providers with many groups stay below this.
-pub const MAX_TOKEN_BYTES: usize = 8_192;
+/// The most bytes that a token may be allowed to have: all headers together have no more in the shipped Envoy
+/// configuration (`max_request_headers_kb: 60`).
+pub const MOST_TOKEN_BYTES: usize = 61_440;
 /// The most bytes of an encoded header.
 const MAX_HEADER_BYTES: usize = 2_048;
 /// The longest `kid`.
@@ -104,12 +105,12 @@ pub struct PresentedToken {
 }
 
 impl PresentedToken {
-    /// Takes three segments of base64url.
+    /// Takes three segments of base64url, of at most `max_bytes` together.
     ///
     /// # Errors
     /// [`AuthFailure::TokenTooLarge`] and [`AuthFailure::TokenMalformed`].
-    pub fn parse(text: &[u8]) -> Result<Self, AuthFailure> {
-        if text.len() > MAX_TOKEN_BYTES {
+    pub fn parse(text: &[u8], max_bytes: usize) -> Result<Self, AuthFailure> {
+        if text.len() > max_bytes.min(MOST_TOKEN_BYTES) {
             return Err(AuthFailure::TokenTooLarge);
         }
         let segments: Vec<&[u8]> = text.split(|byte| *byte == b'.').collect();

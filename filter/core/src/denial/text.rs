@@ -1,0 +1,190 @@
+//! The message of a refusal: the one part that every client shows, so it says what refused and what to do.
+//!
+//! Owns the words. A model reads them and acts upon them: each names the rule or the limit, and says whether and when
+//! the call may be repeated. What is hidden reads like what does not exist.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::{ApprovalState, Denial};
+use crate::limit::Quota;
+use crate::policy::Cost;
+
+/// What a refused request asked for, as far as its message can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Requested<'a> {
+    /// A call of this tool.
+    Tool(&'a str),
+    /// This method.
+    Method(&'a str),
+    /// Something that could not be read.
+    #[default]
+    Unread,
+}
+
+/// Why a limit refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LimitCause {
+    /// A window is used up; it allows this: `5 calls a second`.
+    Window(Box<str>),
+    /// The caller does not back off.
+    CoolOff,
+    /// Too many credentials from this address were refused.
+    Slowdown,
+}
+
+/// Longer names are cut in messages.
+const MOST_NAME_CHARS: usize = 128;
+
+impl LimitCause {
+    /// What `quota` allows.
+    #[must_use]
+    pub fn window(quota: &Quota) -> Self {
+        let (limit, unit) = (quota.window.limit, unit(quota.cost));
+        let plural = if limit == 1 { "" } else { "s" };
+        Self::Window(format!("{limit} {unit}{plural} {}", per(quota.length)).into())
+    }
+}
+
+const fn unit(cost: Cost) -> &'static str {
+    match cost {
+        Cost::Calls => "call",
+        Cost::Credits => "credit",
+        Cost::Bytes => "byte",
+    }
+}
+
+/// `a second`, `in 90 s`.
+fn per(length: Duration) -> String {
+    match (length.as_secs(), length.subsec_nanos()) {
+        (1, 0) => "a second".to_owned(),
+        (60, 0) => "a minute".to_owned(),
+        (3_600, 0) => "an hour".to_owned(),
+        (86_400, 0) => "a day".to_owned(),
+        _ => format!("in {}", wait(length)),
+    }
+}
+
+/// A time to wait, never too short: `0.8 s`, `90 s`, `3 min`, `2 h`.
+pub(super) fn wait(duration: Duration) -> String {
+    let tenths = duration.as_millis().div_ceil(100);
+    let seconds = duration.as_millis().div_ceil(1_000);
+    let minutes = seconds.div_ceil(60);
+    match seconds {
+        ..10 if tenths.checked_rem(10) == Some(0) => format!("{seconds} s"),
+        ..10 => {
+            let (whole, tenth) = (tenths.div_euclid(10), tenths.rem_euclid(10));
+            format!("{whole}.{tenth} s")
+        }
+        10..=120 => format!("{seconds} s"),
+        121..=7_200 => format!("{minutes} min"),
+        _ => format!("{} h", minutes.div_ceil(60)),
+    }
+}
+
+impl Requested<'_> {
+    /// With what it is: `tool `create_note``.
+    fn described(self) -> String {
+        let (kind, name) = match self {
+            Self::Tool(name) => ("tool", name),
+            Self::Method(name) => ("method", name),
+            Self::Unread => return "this request".to_owned(),
+        };
+        let name: String = name.chars().take(MOST_NAME_CHARS).collect();
+        format!("{kind} `{name}`")
+    }
+}
+
+impl Denial {
+    /// What the client reads.
+    #[must_use]
+    pub fn client_message(&self, requested: Requested<'_>) -> String {
+        match self {
+            Self::Unauthenticated(failure) => failure.told().to_owned(),
+            Self::ForeignOrigin => "This origin or host is not served".to_owned(),
+            Self::UnknownPath => "There is no MCP endpoint at this path".to_owned(),
+            Self::MethodNotAllowed => "Use POST, GET or DELETE".to_owned(),
+            Self::ContentType => {
+                "The body must be application/json in UTF-8, without content coding".to_owned()
+            }
+            Self::BodyTooLarge(limit) => format!("The body is larger than {limit} bytes"),
+            Self::Unreadable(error) => capitalised(&error.to_string()),
+            Self::NotOneMessage(detail) | Self::HeaderMismatch(detail) | Self::BadMeta(detail) => {
+                (*detail).to_owned()
+            }
+            Self::UnsupportedVersion(_) => "Unsupported protocol version".to_owned(),
+            Self::UnknownMethod(method) => format!("Method not found: {method}"),
+            Self::UnknownTool(tool) => format!("Unknown tool: {tool}"),
+            Self::UnknownSession => "Session not found".to_owned(),
+            Self::UnknownTask(task) => format!("Unknown task: {task}"),
+            Self::UnknownPrompt(prompt) => format!("Unknown prompt: {prompt}"),
+            Self::UnknownResource(uri) => format!("Resource not found: {uri}"),
+            Self::BadArguments(unfit) => unfit.text.clone(),
+            Self::InsufficientScope(scopes) => {
+                format!("This takes the scopes {}", scopes.join(" "))
+            }
+            Self::Forbidden { rule } => format!(
+                "Policy rule `{rule}` refuses {} for this caller. Do not repeat it: it will be refused again. Ask the \
+                 operator of this gateway if you need it.",
+                requested.described()
+            ),
+            Self::Condition { rule, message: None } => format!(
+                "Policy rule `{rule}` refuses {} under the present conditions. Ask the operator of this gateway if you \
+                 need it.",
+                requested.described()
+            ),
+            Self::Condition { rule, message: Some(message) } => {
+                format!("{message} (policy rule `{rule}`)")
+            }
+            Self::Arguments { rule, detail } => format!("{detail} (rule {rule})"),
+            Self::Approval { rule, id, state } => approval(rule, id, *state, requested),
+            Self::Limited { limit, cause, retry_after } => limited(limit, cause, *retry_after),
+            Self::NoSession(_) => {
+                "No session can be opened right now: try again in a moment".to_owned()
+            }
+            Self::Unavailable(..)
+            | Self::PolicyUnusable
+            | Self::UpstreamRefused
+            | Self::UpstreamUnavailable
+            | Self::UpstreamUnreadable
+            | Self::Internal(_) => "The gateway cannot serve this call right now".to_owned(),
+        }
+    }
+}
+
+fn limited(limit: &str, cause: &LimitCause, retry_after: Duration) -> String {
+    let mut text = match cause {
+        LimitCause::Window(allowed) => format!("Rate limit `{limit}` reached: {allowed}."),
+        LimitCause::CoolOff => format!(
+            "This caller is paused by rule `{limit}`, because it repeated calls without waiting."
+        ),
+        LimitCause::Slowdown => {
+            format!("Too many refused credentials from this address (rule `{limit}`).")
+        }
+    };
+    let _ = write!(text, " Try again in {}.", wait(retry_after));
+    text
+}
+
+fn approval(rule: &str, id: &str, state: ApprovalState, requested: Requested<'_>) -> String {
+    let call = requested.described();
+    match state {
+        ApprovalState::Pending => format!(
+            "Policy rule `{rule}` needs a person to approve this call of {call}. Approval `{id}` is pending: repeat the \
+             call unchanged once it is granted."
+        ),
+        ApprovalState::Denied => format!(
+            "A person denied this call of {call} (approval `{id}`, policy rule `{rule}`). Do not repeat it."
+        ),
+        ApprovalState::Full => format!(
+            "Policy rule `{rule}` needs a person to approve this call of {call}, and too many calls wait for one. Try \
+             again later."
+        ),
+    }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
