@@ -237,7 +237,14 @@ fn scalar(text: &str, style: ScalarStyle) -> Option<Value> {
         Scalar::Null => Some(Value::Null),
         Scalar::Boolean(value) => Some(Value::Bool(value)),
         Scalar::Integer(value) => Some(Value::from(value)),
-        Scalar::FloatingPoint(value) => Number::from_f64(value.into_inner()).map(Value::Number),
+        Scalar::FloatingPoint(value) => {
+            let value = Number::from_f64(value.into_inner());
+            // Of a number that a double does not hold, all digits count: a pin has to be what was reviewed.
+            let written = text.parse::<Number>().ok().filter(|written| {
+                value.as_ref().is_some_and(|value| !json::is_same_number(value, written))
+            });
+            written.or(value).map(Value::Number)
+        }
         Scalar::String(value) => Some(Value::String(value.into_owned())),
     }
 }

@@ -183,7 +183,7 @@ fn window_over_all_organisations_is_refused_on_a_cluster(world: &World<'_>) {
 
     // Somebody has a tool that does not ask. The gateways do: they go on with the last good policy.
     let version = portcullis_core::policy::version_of(&policy).expect("a version");
-    let document = portcullis_core::json::canonical(&policy);
+    let document = portcullis_core::json::canonical_exact(&policy);
     let pointer = json!({"version": version, "activated_at": 1, "actor": "x", "reason": "x"});
     somewhere(&stack, &["SET", &format!("portcullis:policy:doc:{version}"), &document]);
     let active = format!("portcullis:{{{}}}:policy", org.name);

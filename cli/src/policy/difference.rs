@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portcullis_core::json::canonical;
+use portcullis_core::json::canonical_exact as canonical;
 use serde_json::{Map, Value, json};
 
 use crate::report::visible;

@@ -34,7 +34,7 @@ fn compile(document: &Document) -> Result<(Policy, PolicyVersion), Vec<LocatedFa
     if !unmeant.is_empty() {
         return Err(document.located(&unmeant));
     }
-    let bytes = json::canonical(&document.value).len();
+    let bytes = json::canonical_exact(&document.value).len();
     if bytes > policy::LONGEST {
         return Err(vec![too_long(bytes)]);
     }

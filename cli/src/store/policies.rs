@@ -113,7 +113,7 @@ impl Store {
         document: &serde_json::Value,
     ) -> Result<(), Refusal> {
         let key = Key::policy_document(version.as_str());
-        let canonical = json::canonical(document);
+        let canonical = json::canonical_exact(document);
         let mut write = redis::cmd("SET");
         self.query::<Option<()>>(write.arg(key.as_str()).arg(&canonical).arg("NX"))?;
         let stored: String = self.query(redis::cmd("GET").arg(key.as_str()))?;

@@ -165,7 +165,7 @@ impl World {
                 }
                 Some((asked, _)) => {
                     id = asked;
-                    Value::Bulk(json::canonical(&document()).into_bytes())
+                    Value::Bulk(json::canonical_exact(&document()).into_bytes())
                 }
                 None => panic!("{gate:?}"),
             };

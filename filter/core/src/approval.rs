@@ -116,5 +116,19 @@ mod tests {
         ];
         let all: BTreeSet<_> = others.into_iter().chain([one]).collect();
         assert_eq!(all.len(), 9);
+        // Finding 4.3: what was granted for …001 let …002 and …009 through.
+        let written = |amount: &str| {
+            let arguments =
+                crate::json::parse_strict(format!(r#"{{"amount":{amount}}}"#).as_bytes());
+            digest("k1a2", "demo", "pay", arguments.unwrap())
+        };
+        let amounts = [
+            "100000000000000000000001",
+            "100000000000000000000002",
+            "100000000000000000000009",
+            "0.10000000000000000001",
+            "0.1",
+        ];
+        assert_eq!(amounts.map(written).into_iter().collect::<BTreeSet<_>>().len(), amounts.len());
     }
 }

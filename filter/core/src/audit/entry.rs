@@ -196,7 +196,7 @@ impl Entry {
 
     /// Notes that a call has these arguments, without showing any.
     pub fn note_digest(&mut self, arguments: &Map<String, Value>) {
-        let canonical = json::canonical(arguments);
+        let canonical = json::canonical_exact(arguments);
         let digest = Sha256::digest(canonical.as_bytes());
         self.input_sha256 = Some(base16ct::lower::encode_string(&digest));
     }

@@ -3,7 +3,9 @@
 //! Owns which names are secret and how a cut is marked. Values are not inspected: a name is a
 //! promise of what is in it, a value is a guess.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
+
+use crate::json;
 
 /// Fragments of argument names whose values are never logged; compared without case, `-` and `_`.
 const SECRET_NAMES: [&str; 14] = [
@@ -81,7 +83,19 @@ fn value(value: &Value, names: &[String], left: &mut usize, depth: usize) -> Val
             Value::Array(kept)
         }
         Value::String(text) => self::text(text, left),
-        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+        Value::Number(number) => shown(number),
+        Value::Null | Value::Bool(_) => value.clone(),
+    }
+}
+
+/// A number as readers of a log find it: as a text where a double would be another number, as RFC 8785
+/// (appendix D) and RFC 7493 (§2.2) advise. So it is seen as it was written, and the chain verifies
+/// with any implementation.
+#[must_use]
+pub fn shown(number: &Number) -> Value {
+    match json::in_double(number.as_str()) {
+        Some(_) => Value::Number(number.clone()),
+        None => number.as_str().into(),
     }
 }
 

@@ -11,6 +11,7 @@ use super::trail::{Broken, Outcome, Trail};
 use super::{Case, Seen};
 use crate::condition::{Facts, Undecided};
 use crate::denial::{Denial, INSUFFICIENT_SCOPE};
+use crate::json::{Decimal, misspelt};
 use crate::mcp::ToolCall;
 use crate::policy::{Cap, Check, Enforcement, OnExcess, Requirement, Tool};
 
@@ -148,6 +149,12 @@ pub(super) fn cap(
         return Ok(None);
     };
     let rule = || format!("connectors.{}.tools.{}.max_records", case.name, call.name);
+    if let Some(twin) = misspelt(&call.arguments, &[&cap.argument]) {
+        let detail = format!("{} must be spelled exactly so; found {twin:?}", cap.argument);
+        let denial = Denial::Arguments { rule: rule(), detail: detail.into() };
+        let broken = Broken::new(rule(), denial);
+        trail.enforce(case.policy, (Check::Caps, cap.enforcement), broken)?;
+    }
     let asked = call.arguments.get(&cap.argument);
     let excess = match asked_for(asked) {
         Asked::Records(number) if number <= cap.max => {
@@ -186,12 +193,14 @@ enum Asked {
 fn asked_for(value: Option<&Value>) -> Asked {
     match value {
         None | Some(Value::Null) => Asked::Everything,
-        Some(Value::Number(number)) => match (number.as_u64(), number.as_f64()) {
-            (Some(0), _) => Asked::Everything,
-            (Some(number), _) => Asked::Records(number),
+        Some(Value::Number(number)) => match number.as_u64() {
+            Some(0) => Asked::Everything,
+            Some(number) => Asked::Records(number),
             // `-1` is how many servers are told that there is no limit.
-            (None, Some(number)) if number.fract() == 0.0 => Asked::Everything,
-            (None, _) => Asked::Nonsense,
+            None if Decimal::of(number.as_str()).is_some_and(|it| it.is_whole()) => {
+                Asked::Everything
+            }
+            None => Asked::Nonsense,
         },
         Some(Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_)) => {
             Asked::Nonsense

@@ -8,7 +8,6 @@
 
 mod call;
 mod trail;
-mod uri;
 mod view;
 
 use serde_json::{Map, Value};

@@ -8,12 +8,11 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::trail::Broken;
-use super::uri::{climbs, plain};
 use crate::auth::{Narrowing, Principal, Writes};
 use crate::denial::Denial;
 use crate::id::PolicyName;
 use crate::mcp::Listing;
-use crate::policy::{Access, Check, Connector, Enforcement, Names, Policy, Role};
+use crate::policy::{Access, Check, Closed, Connector, Enforcement, Names, Policy, Role, Uris};
 
 /// What a role may do on a connector.
 #[derive(Clone, Copy, Debug)]
@@ -71,17 +70,16 @@ pub(super) fn prompt(place: &str, names: &Names, prompt: &str) -> Result<(), Bro
 }
 
 /// What keeps a resource from being read.
-pub(super) fn resource(place: &str, names: &Names, uri: &str) -> Result<(), Broken> {
-    let unknown = || Denial::UnknownResource(uri.to_owned());
-    let rule = format!("{place}.resources");
-    if climbs(uri) {
-        return Err(Broken::new(rule, unknown()).because("the URI climbs with `..`"));
-    }
-    open(&rule, names, uri).map_err(|rule| Broken::new(rule, unknown()))?;
-    match names.deny.matches(&plain(uri)) {
-        true => Err(Broken::new(format!("{rule}.deny"), unknown())),
-        false => Ok(()),
-    }
+pub(super) fn resource(place: &str, rules: &Uris, uri: &str) -> Result<(), Broken> {
+    rules.judge(uri).map_err(|closed| {
+        let (list, why) = match closed {
+            Closed::NotAllowed => ("", ""),
+            Closed::Denied => (".deny", ""),
+            Closed::Ambiguous(why) => ("", why),
+        };
+        let rule = format!("{place}.resources{list}");
+        Broken::new(rule, Denial::UnknownResource(uri.to_owned())).because(why)
+    })
 }
 
 fn open(place: &str, names: &Names, name: &str) -> Result<(), String> {

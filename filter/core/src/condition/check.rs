@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, operators};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use cel::common::types::{CelBool, CelString, STRING_TYPE};
 use cel::common::value::CowVal;
 use cel::{Env, ExecutionError};
@@ -18,6 +18,8 @@ use crate::nearest::one_of;
 pub(super) struct Checked {
     pub(super) variables: BTreeSet<Variable>,
     pub(super) cost: Cost,
+    /// Members of the arguments that it names.
+    pub(super) members: BTreeSet<String>,
 }
 
 /// Whether an address lies in a range: `inRange(source.address, "10.0.0.0/8")`.
@@ -97,7 +99,8 @@ pub(super) fn is_flat(text: &str) -> bool {
 
 /// Checks a parsed expression.
 pub(super) fn check(text: &str, expression: &IdedExpr) -> Result<Checked, Unusable> {
-    let checked = Checked { variables: BTreeSet::new(), cost: Cost::Linear };
+    let (variables, members) = (BTreeSet::new(), BTreeSet::new());
+    let checked = Checked { variables, cost: Cost::Linear, members };
     let mut walk = Walk { text, checked, bound: Vec::new(), nodes: 0, depth: 0 };
     walk.visit(expression)?;
     Ok(walk.checked)
@@ -130,13 +133,26 @@ impl Walk<'_> {
         match &node.expr {
             Expr::Literal(_) => Ok(()),
             Expr::Ident(name) => self.name(name),
-            Expr::Select(select) => self.visit(&select.operand),
+            Expr::Select(select) => {
+                self.member(&select.operand, &select.field);
+                self.visit(&select.operand)
+            }
             Expr::List(list) => list.elements.iter().try_for_each(|item| self.visit(item)),
             Expr::Call(call) => {
                 self.function(&call.func_name)?;
                 let target = call.target.iter().map(|target| &**target);
                 if call.func_name == IN_RANGE {
                     self.range(call.args.get(1))?;
+                }
+                let of = match call.func_name.as_str() {
+                    operators::INDEX => Some((call.args.first(), call.args.get(1))),
+                    operators::IN => Some((call.args.get(1), call.args.first())),
+                    _ => None,
+                };
+                if let Some((Some(of), Some(Expr::Literal(LiteralValue::String(name))))) =
+                    of.map(|(of, name)| (of, name.map(|name| &name.expr)))
+                {
+                    self.member(of, name.inner());
                 }
                 target.chain(&call.args).try_for_each(|part| self.visit(part))
             }
@@ -162,6 +178,29 @@ impl Walk<'_> {
                 EntryExpr::StructField(_) => Err(self.nothing_to_build()),
             }),
             Expr::Struct(_) | Expr::Unspecified => Err(self.nothing_to_build()),
+        }
+    }
+
+    /// Notes a name that is looked for in `of`, unless that is one of our own objects.
+    fn member(&mut self, of: &IdedExpr, name: &str) {
+        let mut root = of;
+        loop {
+            root = match &root.expr {
+                Expr::Select(select) => &select.operand,
+                Expr::Call(call) if call.func_name == operators::INDEX => match call.args.first() {
+                    Some(of) => of,
+                    None => break,
+                },
+                _ => break,
+            };
+        }
+        let ours = |known: &str| {
+            let variable = Variable::ALL.into_iter().find(|variable| variable.name() == known);
+            variable.is_some_and(|variable| variable != Variable::Arguments)
+                && !self.bound.iter().any(|bound| bound == known)
+        };
+        if !matches!(&root.expr, Expr::Ident(known) if ours(known)) {
+            self.checked.members.insert(name.to_owned());
         }
     }
 
@@ -194,7 +233,7 @@ impl Walk<'_> {
 
     /// A range that is written down is read now.
     fn range(&self, argument: Option<&IdedExpr>) -> Result<(), Unusable> {
-        let Some(Expr::Literal(cel::common::ast::LiteralValue::String(range))) =
+        let Some(Expr::Literal(LiteralValue::String(range))) =
             argument.map(|argument| &argument.expr)
         else {
             return Ok(());

@@ -2,17 +2,18 @@
 //!
 //! Owns how JSON and a principal look from within an expression. Texts are borrowed, never copied.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cel::common::types::{
     CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt,
 };
 use cel::common::value::Val;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
-use super::{MOST_TEXT, MOST_VALUES, Variable};
+use super::{MOST_TEXT, MOST_VALUES, Undecided, Variable};
 use crate::auth::{Principal, Scopes};
 use crate::id::PolicyName;
+use crate::json;
 use crate::time::UnixTime;
 
 /// The circumstances of one call.
@@ -48,6 +49,34 @@ impl<'a> Facts<'a> {
             Variable::Time => time(self.now),
             Variable::Source => members([("address", text(self.source))]),
         }
+    }
+
+    /// Whether every reader finds in the arguments what an evaluation finds: each of the `named` members under
+    /// that name alone, and no number that is rounded.
+    pub(super) fn have_one_meaning(
+        &self,
+        named: &BTreeMap<String, BTreeSet<String>>,
+    ) -> Result<(), Undecided> {
+        let spelled = |members: &Map<String, Value>| {
+            members.keys().all(|name| match named.get(&json::folded(name)) {
+                Some(exact) => exact.contains(name),
+                None => true,
+            })
+        };
+        let mut waiting: Vec<&Value> = self.arguments.values().collect();
+        if !spelled(self.arguments) {
+            return Err(Undecided::Misspelt);
+        }
+        while let Some(value) = waiting.pop() {
+            match value {
+                Value::Array(items) => waiting.extend(items),
+                Value::Object(members) if !spelled(members) => return Err(Undecided::Misspelt),
+                Value::Object(members) => waiting.extend(members.values()),
+                Value::Number(number) if !is_exact(number) => return Err(Undecided::Inexact),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether the arguments are small enough to be walked.
@@ -119,6 +148,11 @@ fn members<'a, const N: usize>(members: [(&'static str, Boxed<'a>); N]) -> Boxed
 fn object(object: &Map<String, Value>) -> Boxed<'_> {
     let members = object.iter().map(|(name, value)| (CelMapKey::from(name.as_str()), of(value)));
     Box::new(CelMap::from(members.collect::<HashMap<_, _>>()))
+}
+
+/// Whether [`of`] keeps the number as it is.
+fn is_exact(number: &Number) -> bool {
+    number.is_i64() || number.is_u64() || json::in_double(number.as_str()).is_some()
 }
 
 /// A JSON value. Numbers keep their kind: comparisons are across kinds, arithmetic is not.

@@ -14,7 +14,7 @@ mod facts;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
@@ -22,6 +22,7 @@ use std::sync::{Arc, LazyLock};
 use cel::parser::{Expression, PrattParser};
 use cel::{Context, Env, Value};
 
+use crate::json;
 pub use facts::Facts;
 
 /// The longest expression, in bytes.
@@ -94,6 +95,8 @@ pub struct Condition {
     expression: Rc<Expression>,
     variables: BTreeSet<Variable>,
     cost: Cost,
+    /// The members of the arguments that it names, by how they are folded.
+    members: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Why a text is no condition.
@@ -112,6 +115,10 @@ pub enum Undecided {
     TooLarge,
     /// It is neither true nor false.
     NoBoolean,
+    /// A member of the arguments differs from one that the condition names only by case.
+    Misspelt,
+    /// A number in the arguments has more digits than an evaluation keeps.
+    Inexact,
     /// CEL's own word: a member that is not there, types that do not fit.
     Failed(String),
 }
@@ -124,6 +131,10 @@ impl fmt::Display for Undecided {
                 "the arguments have more than {MOST_VALUES} values or {MOST_TEXT} bytes of text"
             ),
             Self::NoBoolean => f.write_str("it is neither true nor false"),
+            Self::Misspelt => {
+                f.write_str("a member of the arguments differs from one that it names only by case")
+            }
+            Self::Inexact => f.write_str("a number in the arguments has too many digits"),
             Self::Failed(detail) => f.write_str(detail),
         }
     }
@@ -180,11 +191,16 @@ impl Condition {
                     .to_owned(),
         })?;
         let checked = check::check(text, &expression)?;
+        let mut members: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for name in checked.members {
+            members.entry(json::folded(&name)).or_default().insert(name);
+        }
         Ok(Self {
             text: text.to_owned(),
             expression: Rc::new(expression),
             variables: checked.variables,
             cost: checked.cost,
+            members,
         })
     }
 
@@ -207,6 +223,9 @@ impl Condition {
     pub fn holds(&self, facts: &Facts<'_>) -> Result<bool, Undecided> {
         if self.cost == Cost::Walks && self.asks_for_arguments() && !facts.arguments_fit() {
             return Err(Undecided::TooLarge);
+        }
+        if self.asks_for_arguments() {
+            facts.have_one_meaning(&self.members)?;
         }
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         for variable in &self.variables {

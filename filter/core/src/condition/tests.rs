@@ -44,6 +44,56 @@ fn decide(text: &str) -> Result<bool, Undecided> {
     decide_with(text, &arguments)
 }
 
+// Finding 4.2: Go and .NET take `Amount` for `amount`, and what they read was not decided upon.
+// Proves: C9
+#[test]
+fn a_member_in_another_case_decides_nothing() {
+    for (text, arguments) in [
+        ("arguments.amount <= 100", json!({"amount": 5, "Amount": 5000})),
+        ("!has(arguments.amount) || arguments.amount <= 100", json!({"AMOUNT": 5000})),
+        ("arguments['amount'] <= 100", json!({"amount": 5, "amOunt": 5000})),
+        ("!('limit' in arguments)", json!({"Limit": 1})),
+        ("arguments.to.iban == 'x'", json!({"to": {"iban": "x", "IBAN": "y"}})),
+        ("arguments.lines.all(l, l.n < 4)", json!({"lines": [{"n": 1, "N": 9}]})),
+        ("arguments.task == 1", json!({"task": 1, "tas\u{212a}": 2})),
+    ] {
+        assert_eq!(decide_with(text, &arguments), Err(Undecided::Misspelt), "{text}");
+    }
+    for (text, arguments) in [
+        ("principal.role == 'analyst' && arguments.a == 1", json!({"a": 1, "Role": 2})),
+        ("arguments.a == 1 && arguments.A == 2", json!({"a": 1, "A": 2})),
+        ("arguments.a == 'Key'", json!({"a": "Key", "key": 1, "KEY": 2})),
+    ] {
+        assert_eq!(decide_with(text, &arguments), Ok(true), "{text}");
+    }
+}
+
+// Finding 4.3: what was compared was a rounded number.
+// Proves: C9
+#[test]
+fn a_number_that_is_rounded_decides_nothing() {
+    let read = |text: &str| crate::json::parse_strict(text.as_bytes()).unwrap();
+    for amount in ["100000000000000000000001", "0.10000000000000000001", "-9223372036854775809"] {
+        let arguments = read(&format!(r#"{{"amount":{amount}}}"#));
+        for text in
+            ["arguments.amount > 0", "arguments.amount <= 1e23 || true", "arguments.amount != null"]
+        {
+            assert_eq!(decide_with(text, &arguments), Err(Undecided::Inexact), "{text} {amount}");
+        }
+    }
+    for (text, amount) in [
+        ("arguments.amount == 9007199254740993", "9007199254740993"),
+        ("arguments.amount == 1e21", "1000000000000000000000"),
+        ("arguments.amount == 0.1", "1.0e-1"),
+    ] {
+        assert_eq!(
+            decide_with(text, &read(&format!(r#"{{"amount":{amount}}}"#))),
+            Ok(true),
+            "{text}"
+        );
+    }
+}
+
 // Proves: C9
 #[test]
 fn conditions_speak_of_everything_that_is_known_of_a_call() {

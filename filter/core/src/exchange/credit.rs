@@ -5,12 +5,14 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::admission::{Leg, Request, held};
 use super::degraded::without_vault;
 use super::response::Upstream;
 use super::verdict::Grant;
 use super::{Next, Sent, Stage, Turn};
-use crate::audit::AuditEvent;
+use crate::audit::{AuditEvent, shown};
 use crate::authz::{Amendment, Shadowed};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
@@ -257,7 +259,11 @@ fn replace_body(
         Sent::Headers if body.len() == request.body.bytes().len() => {}
         Sent::Headers => return Err(Denial::PolicyUnusable),
     }
-    let (argument, asked) = (argument.clone(), asked.clone());
+    let asked = asked.as_ref().map(|asked| match asked {
+        Value::Number(number) => shown(number),
+        other => other.clone(),
+    });
+    let argument = argument.clone();
     let capped = AuditEvent::RecordsCapped { argument, asked, max: *value };
     turn.context.entry.events.push(capped);
     turn.effects.push(Effect::ReplaceRequestBody(Body::new(body)));

@@ -9,7 +9,7 @@ use super::caller::{Audience, Caller, Claim, FORWARDED, caller};
 use super::credit::STRIPPED;
 use super::proving::{Outcome, Proving, judged};
 use super::{Answers, Form, Next, Stage, Turn};
-use super::{origin, resource};
+use super::{media, origin, resource};
 use crate::audit::Entry;
 use crate::config::Mode;
 use crate::denial::Denial;
@@ -115,8 +115,8 @@ fn fault_of(head: &Head, last: bool) -> Option<Denial> {
         (b"POST", false) if is_plain_json(head) => None,
         (b"POST", false) => Some(Denial::ContentType),
         (b"POST", true) => Some(Denial::NotOneMessage("The body is empty")),
-        (b"GET" | b"DELETE", true) => None,
-        (b"GET" | b"DELETE", false) => Some(Denial::NotOneMessage("This method has no body")),
+        // Whether a body that is announced has anything in it shows when it is there.
+        (b"GET" | b"DELETE", _) => None,
         _ => Some(Denial::MethodNotAllowed),
     }
 }
@@ -125,19 +125,7 @@ fn fault_of(head: &Head, last: bool) -> Option<Denial> {
 /// upstream in another way than here.
 fn is_plain_json(head: &Head) -> bool {
     let plain = head.values("content-encoding").iter().all(|coding| *coding == b"identity");
-    let media = head.single("content-type").map(|value| {
-        let text = String::from_utf8_lossy(value).to_ascii_lowercase();
-        text.split(';').map(|part| part.trim().to_owned()).collect::<Vec<_>>()
-    });
-    let json = match media.as_deref() {
-        Some([media]) => media == "application/json",
-        Some([media, charset]) => {
-            media == "application/json"
-                && matches!(charset.as_str(), "charset=utf-8" | "charset=\"utf-8\"")
-        }
-        _ => false,
-    };
-    plain && json
+    plain && head.single("content-type").is_some_and(media::is_json)
 }
 
 impl Reading {
@@ -162,7 +150,10 @@ impl Reading {
     fn opening(mut self, turn: &mut Turn<'_>) -> Next {
         let message = match self.fault.take() {
             Some(fault) => Err(fault),
-            None => Ok(headers::announced(&self.head)),
+            None => match self.head.method() {
+                b"POST" => Ok(headers::announced(&self.head)),
+                _ => Ok(bodiless(&self.head)),
+            },
         };
         let (path, strip) = (self.head.path(), not_the_clients(&self.head));
         let (message, bound) = referring(&self.head, message);
@@ -190,16 +181,17 @@ impl Reading {
 
     /// The request is here as a whole.
     fn whole(self, body: Option<Vec<u8>>, turn: &mut Turn<'_>) -> Next {
+        let posts = self.head.method() == b"POST";
+        // An empty chunked body, or an empty frame of HTTP/2, is none.
+        let body = body.filter(|body| posts || !body.is_empty());
         let message = match (self.fault, &body) {
             (Some(fault), _) => Err(fault),
+            (None, Some(_)) if !posts => Err(Denial::NotOneMessage("This method has no body")),
             (None, Some(body)) => Message::parse(body).map_err(|malformed| {
                 turn.context.sender = malformed.sender;
                 malformed.denial
             }),
-            (None, None) if self.head.method() == b"GET" => {
-                Ok(Message::bodiless(Operation::Listen))
-            }
-            (None, None) => Ok(Message::bodiless(Operation::EndSession)),
+            (None, None) => Ok(bodiless(&self.head)),
         };
         let mut unmirrored = None;
         let message = message.and_then(|message| {
@@ -234,6 +226,14 @@ impl Reading {
         };
         admission::admit(Box::new(request), turn)
     }
+}
+
+/// What a request without a body asks for.
+fn bodiless(head: &Head) -> Message {
+    Message::bodiless(match head.method() {
+        b"GET" => Operation::Listen,
+        _ => Operation::EndSession,
+    })
 }
 
 /// Headers of this request that are not for the upstream, or that mean nothing from a client, and

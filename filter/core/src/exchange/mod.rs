@@ -18,6 +18,7 @@ mod charge;
 mod credit;
 mod degraded;
 mod intake;
+mod media;
 mod origin;
 mod proving;
 mod resource;

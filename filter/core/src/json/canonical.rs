@@ -1,5 +1,9 @@
 //! Canonical JSON (RFC 8785), the form that is hashed.
 //!
+//! In two forms. RFC 8785 itself rounds numbers to doubles; it is for the audit chain, which anybody may
+//! verify. What others wrote (policies, arguments) must not have one hash for two numbers: there, a
+//! number that a double does not hold stays as it is written.
+//!
 //! Owns the order of members. Whatever serialises itself is written once, into one buffer, and the
 //! members of each object are put in order there when it ends: no tree is built to be sorted.
 
@@ -8,10 +12,22 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
 
-/// Canonical JSON (RFC 8785), the form that is hashed.
+use super::number::{in_double, is_plain_integer};
+
+/// Canonical JSON (RFC 8785), the form of the audit chain.
 #[must_use]
 pub fn canonical<T: Serialize + ?Sized>(value: &T) -> String {
-    let mut text = Canonical::default();
+    written(value, Inexact::Rounded)
+}
+
+/// Canonical JSON, but for numbers that a double does not hold: those stay as they are written.
+#[must_use]
+pub fn canonical_exact<T: Serialize + ?Sized>(value: &T) -> String {
+    written(value, Inexact::AsWritten)
+}
+
+fn written<T: Serialize + ?Sized>(value: &T, inexact: Inexact) -> String {
+    let mut text = Canonical { inexact, ..Canonical::default() };
     // Fails for what has no JSON: an object whose names are not texts, and nothing here has one.
     match value.serialize(&mut Serializer::with_formatter(Nowhere, &mut text)) {
         Ok(()) => String::from_utf8(text.out).unwrap_or_default(),
@@ -19,12 +35,21 @@ pub fn canonical<T: Serialize + ?Sized>(value: &T) -> String {
     }
 }
 
-/// Up to here every integer is a double of its own; beyond, it is the nearest double that is written
-/// (RFC 8785 §3.2.2.3, which leaves numbers to ECMAScript).
+/// Up to here every integer is a double of its own.
 const EXACT: u64 = 1 << 53;
+
+/// How a number is written that a double does not hold.
+#[derive(Clone, Copy, Default)]
+enum Inexact {
+    /// As the nearest one that a double holds.
+    #[default]
+    Rounded,
+    AsWritten,
+}
 
 #[derive(Default)]
 struct Canonical {
+    inexact: Inexact,
     out: Vec<u8>,
     /// The members of all open objects, those of the innermost last.
     members: Vec<Member>,
@@ -76,20 +101,29 @@ impl Canonical {
     fn natural(&mut self, value: u64) -> io::Result<()> {
         match value {
             ..=EXACT => CompactFormatter.write_u64(&mut self.out, value),
-            _ => self.nearest(&value.to_string()),
+            _ => self.number(&value.to_string()),
         }
     }
 
     fn integer(&mut self, value: i64) -> io::Result<()> {
         match value.unsigned_abs() {
             ..=EXACT => CompactFormatter.write_i64(&mut self.out, value),
-            _ => self.nearest(&value.to_string()),
+            _ => self.number(&value.to_string()),
         }
     }
 
-    fn nearest(&mut self, digits: &str) -> io::Result<()> {
-        let value = digits.parse().map_err(|_| io::ErrorKind::InvalidData)?;
-        self.double(value)
+    /// As ECMAScript writes it (RFC 8785 §3.2.2.3).
+    fn number(&mut self, text: &str) -> io::Result<()> {
+        if is_plain_integer(text) {
+            return self.put(text.as_bytes());
+        }
+        match (in_double(text), self.inexact) {
+            (Some(written), _) => self.put(written.as_bytes()),
+            (None, Inexact::AsWritten) => self.put(text.as_bytes()),
+            (None, Inexact::Rounded) => {
+                self.double(text.parse().map_err(|_| io::ErrorKind::InvalidData)?)
+            }
+        }
     }
 
     /// Puts the members of the innermost object in order.
@@ -134,7 +168,7 @@ impl io::Write for Nowhere {
 }
 
 /// One method of the trait that writes, to another place.
-macro_rules! written {
+macro_rules! methods {
     ($($method:ident($($name:ident: $type:ty),*) => |$text:ident| $act:expr;)*) => {$(
         #[inline]
         fn $method<W: ?Sized + io::Write>(&mut self, _: &mut W, $($name: $type),*) -> io::Result<()> {
@@ -145,7 +179,7 @@ macro_rules! written {
 }
 
 impl Formatter for &mut Canonical {
-    written! {
+    methods! {
         write_null() => |text| text.put(b"null");
         write_bool(value: bool) => |text| text.put(if value { b"true" } else { b"false" });
         write_i8(value: i8) => |text| text.integer(value.into());
@@ -158,6 +192,7 @@ impl Formatter for &mut Canonical {
         write_u64(value: u64) => |text| text.natural(value);
         write_f32(value: f32) => |text| text.double(value.into());
         write_f64(value: f64) => |text| text.double(value);
+        write_number_str(value: &str) => |text| text.number(value);
         begin_string() => |text| text.put(b"\"");
         end_string() => |text| text.put(b"\"");
         write_string_fragment(fragment: &str) => |text| text.put(fragment.as_bytes());

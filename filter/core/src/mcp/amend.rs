@@ -49,6 +49,9 @@ pub fn amend(body: &[u8], name: &str, value: u64) -> Option<Vec<u8>> {
     };
     let argument = format!("{}:{value}", Value::from(name));
     match member(body, params.start, "arguments")? {
+        Found::At(arguments) if body.get(arguments.clone())? == b"null" => {
+            splice(body, arguments, &format!("{{{argument}}}"))
+        }
         Found::At(arguments) => match member(body, arguments.start, name)? {
             Found::At(old) => splice(body, old, &value.to_string()),
             Found::Absent(members) => members.put(body, &argument),
@@ -154,6 +157,7 @@ mod tests {
             (r#"{"arguments":{ }}"#, r#"{"arguments":{"limit":50 }}"#),
             (r#"{"arguments":{"a":1}}"#, r#"{"arguments":{"limit":50,"a":1}}"#),
             (r#"{}"#, r#"{"arguments":{"limit":50}}"#),
+            (r#"{"arguments": null ,"name":"t"}"#, r#"{"arguments": {"limit":50} ,"name":"t"}"#),
         ] {
             let body = format!(r#"{{"params":{params}}}"#);
             assert_eq!(amended(&body).unwrap(), format!(r#"{{"params":{expected}}}"#));

@@ -6,9 +6,9 @@
 use serde_json::{Map, Value};
 
 use super::Era;
-use super::operation::{Operation, is_removed};
+use super::operation::{self, Operation, is_removed};
 use crate::denial::Denial;
-use crate::json;
+use crate::json::{self, misspelt};
 
 /// Who sent a message, as far as an error reply has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Message {
     pub operation: Operation,
     /// `params._meta["io.modelcontextprotocol/protocolVersion"]`, the mark of a modern request.
     pub claimed_version: Option<String>,
+    /// What it says to a prompt or a completion; the arguments of a call are in its operation.
+    pub input: Map<String, Value>,
 }
 
 /// A body that is no message, and what of it an error reply has to know all the same.
@@ -51,9 +53,10 @@ impl From<Denial> for Malformed {
 }
 
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-/// Members whose meaning must not hang on a reader that ignores case, as some do.
+/// Members whose meaning must not depend on whether a reader ignores case, as Go's and .NET's do.
 const ENVELOPE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
-const PARAMS: [&str; 7] = ["name", "arguments", "uri", "ref", "taskId", "notifications", "_meta"];
+const PARAMS: [&str; 9] =
+    ["name", "arguments", "uri", "ref", "taskId", "notifications", "_meta", "argument", "context"];
 
 impl Message {
     /// Reads a request body.
@@ -61,7 +64,7 @@ impl Message {
     /// # Errors
     /// [`Denial::Unreadable`], [`Denial::NotOneMessage`] and [`Denial::BadMeta`].
     pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
-        match json::parse_strict(body).map_err(Denial::Unreadable)? {
+        match json::parse_request(body).map_err(Denial::Unreadable)? {
             Value::Object(members) => Self::read(members),
             Value::Array(_) => Err(Denial::NotOneMessage("Batches are not accepted").into()),
             _ => Err(Denial::NotOneMessage("The body must be one JSON-RPC object").into()),
@@ -78,7 +81,8 @@ impl Message {
     #[must_use]
     pub fn bodiless(operation: Operation) -> Self {
         let sender = Sender::NoReplyExpected;
-        Self { sender, method: String::new(), operation, claimed_version: None }
+        let (method, input) = (String::new(), Map::new());
+        Self { sender, method, operation, claimed_version: None, input }
     }
 
     fn read(mut members: Map<String, Value>) -> Result<Self, Malformed> {
@@ -86,7 +90,7 @@ impl Message {
         if members.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
             return bad("The member jsonrpc must be \"2.0\"");
         }
-        if !spelled_exactly(&members, &ENVELOPE) {
+        if misspelt(&members, &ENVELOPE).is_some() {
             return bad("A member differs from a JSON-RPC member only by case");
         }
         let answers = members.contains_key("result") || members.contains_key("error");
@@ -115,22 +119,27 @@ impl Message {
 
     fn of_method(sender: Sender, method: String, params: Option<Value>) -> Result<Self, Denial> {
         let mut params = match params {
-            None => Map::new(),
+            None | Some(Value::Null) => Map::new(),
             Some(Value::Object(params)) => params,
             Some(_) => return bad_message("The member params must be an object"),
         };
-        if !spelled_exactly(&params, &PARAMS) {
+        if misspelt(&params, &PARAMS).is_some() {
             return bad_message("A member of params differs from a known one only by case");
         }
         let claimed_version = claimed_version(&params)?;
-        let operation = match &sender {
+        let (operation, input) = match &sender {
             Sender::Request(_) if claimed_version.is_some() && is_removed(&method) => {
-                Operation::Unknown
+                (Operation::Unknown, Map::new())
             }
-            Sender::Request(_) => Operation::of_request(&method, &mut params)?,
-            Sender::NoReplyExpected | Sender::Unknown => Operation::of_notification(&method),
+            Sender::Request(_) => {
+                let operation = Operation::of_request(&method, &mut params)?;
+                (operation, operation::input(&method, &mut params)?)
+            }
+            Sender::NoReplyExpected | Sender::Unknown => {
+                (Operation::of_notification(&method), Map::new())
+            }
         };
-        Ok(Self { sender, method, operation, claimed_version })
+        Ok(Self { sender, method, operation, claimed_version, input })
     }
 
     /// The value that `Mcp-Name` must mirror (MCP 2026-07-28 headers).
@@ -153,7 +162,10 @@ fn bad_message(detail: &'static str) -> Result<Message, Denial> {
 fn claimed_version(params: &Map<String, Value>) -> Result<Option<String>, Denial> {
     let bad = |detail| Err(Denial::BadMeta(detail));
     match params.get("_meta") {
-        None => Ok(None),
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(meta)) if misspelt(meta, &[META_VERSION]).is_some() => {
+            bad("A member of params._meta differs from the protocol version's name only by case")
+        }
         Some(Value::Object(meta)) => match meta.get(META_VERSION) {
             None => Ok(None),
             Some(Value::String(version)) => Ok(Some(version.clone())),
@@ -169,22 +181,12 @@ fn is_id(id: &Value) -> bool {
     match id {
         Value::String(_) => true,
         Value::Number(number) => {
-            number.as_i64().is_some_and(|integer| integer.unsigned_abs() <= SAFE)
+            let integer = number.as_i64().filter(|integer| integer.unsigned_abs() <= SAFE);
+            // `-0` is 0 to most readers, and an answer could not be told to be its.
+            integer.is_some() && number.as_str() != "-0"
         }
         _ => false,
     }
-}
-
-fn spelled_exactly(members: &Map<String, Value>, known: &[&str]) -> bool {
-    members.keys().all(|name| {
-        known.contains(&name.as_str())
-            || !known.iter().any(|known| folded(name).eq_ignore_ascii_case(known))
-    })
-}
-
-/// Two letters beyond ASCII have the same other case as one within it: to some parsers `paramſ` is `params`.
-fn folded(name: &str) -> String {
-    name.replace('\u{17f}', "s").replace('\u{212a}', "k")
 }
 
 #[cfg(test)]
@@ -202,7 +204,7 @@ mod tests {
     // Proves: B2, X17
     #[test]
     fn only_one_well_formed_message_is_a_message() {
-        for id in ["null", "1.5", "1e3", "9007199254740993", "{}", "[]", "true"] {
+        for id in ["null", "1.5", "1e3", "-0", "1.0", "9007199254740993", "{}", "[]", "true"] {
             let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
             assert_eq!(code(&body), -32_600, "{id}");
         }
@@ -222,6 +224,47 @@ mod tests {
             assert_eq!(code(body), -32_600, "{body}");
         }
         assert_eq!(code("{"), -32_700);
+    }
+
+    // Finding 4.2: only the outer two levels were looked at.
+    // Proves: B2
+    #[test]
+    fn a_member_that_a_decision_reads_is_spelled_as_mcp_spells_it_at_every_level() {
+        let body = |method: &str, params: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#)
+        };
+        let meta = "io.modelcontextprotocol/protocolversion";
+        for (method, params) in [
+            ("completion/complete", r#"{"ref":{"type":"ref/prompt","name":"a","Name":"b"}}"#),
+            ("completion/complete", r#"{"ref":{"type":"ref/prompt","name":"a","URI":"b:c"}}"#),
+            (
+                "completion/complete",
+                r#"{"ref":{"type":"ref/prompt","Type":"ref/resource","name":"a"}}"#,
+            ),
+            ("subscriptions/listen", r#"{"notifications":{"taskIds":[],"TaskIds":["x"]}}"#),
+            ("subscriptions/listen", r#"{"notifications":{"taskIdſ":["x"]}}"#),
+            ("subscriptions/listen", r#"{"notifications":{"ResourceSubscriptions":["x:y"]}}"#),
+            ("ping", &format!(r#"{{"_meta":{{"{meta}":"2026-07-28"}}}}"#)),
+            ("tasks/get", r#"{"taskId":"a","tasKId":"b"}"#),
+            ("prompts/get", r#"{"name":"a","Arguments":{}}"#),
+        ] {
+            let code = code(&body(method, params));
+            assert!([-32_600, -32_602].contains(&code), "{method} {params}: {code}");
+        }
+    }
+
+    // Finding 4.4: to a Python server null is as good as absent.
+    #[test]
+    fn null_is_as_good_as_absent() {
+        for body in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":null}}"#,
+        ] {
+            assert_eq!(operation(body), Operation::Housekeeping);
+        }
+        let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":null}}"#;
+        let Operation::CallTool(call) = operation(call) else { panic!("not a call") };
+        assert!(call.arguments.is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use crate::denial::Denial;
+use crate::json::misspelt;
 
 /// Requests that name no object: which of them a server understands is between it and the client.
 const HOUSEKEEPING: [&str; 3] = ["ping", "server/discover", "logging/setLevel"];
@@ -162,6 +163,11 @@ fn completion(params: &mut Map<String, Value>) -> Result<Operation, Denial> {
     let Some(Value::Object(mut reference)) = params.remove("ref") else {
         return Err(Denial::NotOneMessage(FAULT));
     };
+    if misspelt(&reference, &["type", "name", "uri"]).is_some() {
+        return Err(Denial::NotOneMessage(
+            "A member of params.ref differs from a known one only by case",
+        ));
+    }
     match reference.get("type").and_then(Value::as_str) {
         Some("ref/prompt") => Ok(Operation::Prompt(named(&mut reference, "name", FAULT)?)),
         Some("ref/resource") => Ok(Operation::Resource(named(&mut reference, "uri", FAULT)?)),
@@ -178,6 +184,10 @@ fn subscriptions(params: &mut Map<String, Value>) -> Result<Operation, Denial> {
         Some(Value::Object(wanted)) => wanted,
         Some(_) => return Err(Denial::NotOneMessage(FAULT)),
     };
+    if misspelt(&wanted, &["resourceSubscriptions", "taskIds"]).is_some() {
+        let fault = "A member of params.notifications differs from a known one only by case";
+        return Err(Denial::NotOneMessage(fault));
+    }
     let mut names = |member: &str| match wanted.remove(member) {
         None => Ok(Vec::new()),
         Some(Value::Array(items)) => {
@@ -207,9 +217,36 @@ fn tool_call(params: &mut Map<String, Value>) -> Result<ToolCall, Denial> {
     if name.is_empty() || name.len() > LONGEST_NAME {
         return Err(Denial::NotOneMessage("params.name must have 1 to 256 bytes"));
     }
-    match params.remove("arguments") {
-        None => Ok(ToolCall { name, arguments: Map::new() }),
-        Some(Value::Object(arguments)) => Ok(ToolCall { name, arguments }),
-        Some(_) => Err(Denial::NotOneMessage("params.arguments must be an object")),
+    Ok(ToolCall {
+        name,
+        arguments: object(params, "arguments", "params.arguments must be an object")?,
+    })
+}
+
+/// What a request says to the prompt that it names, or to the reference that it completes.
+pub(super) fn input(
+    method: &str,
+    params: &mut Map<String, Value>,
+) -> Result<Map<String, Value>, Denial> {
+    match method {
+        "prompts/get" => object(params, "arguments", "params.arguments must be an object"),
+        "completion/complete" => {
+            let parts = ["argument", "context"].into_iter();
+            Ok(parts.filter_map(|name| params.remove_entry(name)).collect())
+        }
+        _ => Ok(Map::new()),
+    }
+}
+
+/// An object, or nothing: `null` is as good as absent to every server that takes it at all.
+fn object(
+    params: &mut Map<String, Value>,
+    member: &str,
+    fault: &'static str,
+) -> Result<Map<String, Value>, Denial> {
+    match params.remove(member) {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(members)) => Ok(members),
+        Some(_) => Err(Denial::NotOneMessage(fault)),
     }
 }

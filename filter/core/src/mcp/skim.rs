@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::{Map, Value};
 
 use super::outcome::LISTS;
+use crate::json::{Digits, is_number};
 
 /// The message in `bytes`; `None` when it is no JSON. Lists keep their length, and not their items.
 #[must_use]
@@ -97,10 +98,6 @@ impl<'de> Visitor<'de> for &'static Shape {
         Ok(value.into())
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
         Ok(value.into())
     }
@@ -127,10 +124,11 @@ impl<'de> Visitor<'de> for &'static Shape {
         while let Some(known) = members.next_key_seed(Name(self))? {
             match known {
                 // The last of several counts, as for `Value`.
-                Some((name, shape)) => {
+                Known::Member(name, shape) => {
                     map.insert(name.to_owned(), members.next_value_seed(shape)?);
                 }
-                None => _ = members.next_value::<IgnoredAny>()?,
+                Known::Number => return members.next_value_seed(Digits).map(Value::Number),
+                Known::Other => _ = members.next_value::<IgnoredAny>()?,
             }
         }
         Ok(map.into())
@@ -140,7 +138,12 @@ impl<'de> Visitor<'de> for &'static Shape {
 /// A member's name: which of the shape's it is.
 struct Name(&'static Shape);
 
-type Known = Option<(&'static str, &'static Shape)>;
+enum Known {
+    Member(&'static str, &'static Shape),
+    /// What follows are the digits of a number.
+    Number,
+    Other,
+}
 
 impl<'de> DeserializeSeed<'de> for Name {
     type Value = Known;
@@ -158,6 +161,10 @@ impl Visitor<'_> for Name {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Known, E> {
-        Ok(self.0.members.iter().find(|(known, _)| *known == name).copied())
+        Ok(match self.0.members.iter().find(|(known, _)| *known == name) {
+            Some((known, shape)) => Known::Member(known, shape),
+            None if is_number(name) => Known::Number,
+            None => Known::Other,
+        })
     }
 }

@@ -3,9 +3,12 @@
 //! Owns a few changes that are known to widen; every other difference counts as breaking. Whether a
 //! schema accepts all that another one does cannot be told in general.
 
+use std::cmp::Ordering;
+
 use serde_json::{Map, Value};
 
 use super::Drift;
+use crate::json::compare;
 use crate::schema::same;
 
 /// Keywords that say something to readers and nothing to a validator.
@@ -76,10 +79,10 @@ fn keyword(name: &str, old: Option<&Value>, new: Option<&Value>, depth: u8) -> D
             if kept { Drift::Widening } else { Drift::Breaking }
         }
         ("maximum" | "exclusiveMaximum" | "maxLength" | "maxItems" | "maxProperties", old, new) => {
-            limit(old, new, |old, new| new > old)
+            limit(old, new, Ordering::Greater)
         }
         ("minimum" | "exclusiveMinimum" | "minLength" | "minItems" | "minProperties", old, new) => {
-            limit(old, new, |old, new| new < old)
+            limit(old, new, Ordering::Less)
         }
         ("additionalProperties" | "items" | "unevaluatedProperties", Some(old), Some(new)) => {
             between(old, new, deeper)
@@ -138,10 +141,11 @@ fn subset(part: &[&Value], whole: &[&Value], differs: bool) -> Drift {
     }
 }
 
-fn limit(old: Option<&Value>, new: Option<&Value>, wider: impl Fn(f64, f64) -> bool) -> Drift {
-    match (old.and_then(Value::as_f64), new.map(Value::as_f64)) {
+/// `wider` is how a new limit that widens compares with the old one.
+fn limit(old: Option<&Value>, new: Option<&Value>, wider: Ordering) -> Drift {
+    match (old.and_then(Value::as_number), new.map(Value::as_number)) {
         (Some(_), None) => Drift::Widening,
-        (Some(old), Some(Some(new))) if wider(old, new) => Drift::Widening,
+        (Some(old), Some(Some(new))) if compare(new, old) == Some(wider) => Drift::Widening,
         _ => Drift::Breaking,
     }
 }

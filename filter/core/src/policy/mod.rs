@@ -11,6 +11,7 @@ mod review;
 mod rule;
 #[cfg(test)]
 mod tests;
+mod uri;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -29,6 +30,7 @@ pub use activation::{Activation, Canary};
 pub use glob::Globs;
 pub use pins::{Pins, Unpinned};
 pub use rule::{Approval, Cap, Check, Enforcement, Names, OnExcess, Requirement};
+pub use uri::{Closed, Uris};
 
 /// A compiled policy document.
 #[derive(Clone, Debug, Default)]
@@ -156,7 +158,7 @@ pub struct Access {
     /// Prompts, by name.
     pub prompts: Names,
     /// Resources and templates, by URI.
-    pub resources: Names,
+    pub resources: Uris,
     /// Whether tools that change something may be called.
     pub writes: Writes,
     /// What every call must meet.
@@ -319,7 +321,7 @@ pub fn load(stored: &[u8], version: &PolicyVersion) -> Option<Policy> {
 /// The content address of a policy document.
 #[must_use]
 pub fn version_of(document: &Value) -> Option<PolicyVersion> {
-    version_of_canonical(json::canonical(document).as_bytes())
+    version_of_canonical(json::canonical_exact(document).as_bytes())
 }
 
 fn version_of_canonical(text: &[u8]) -> Option<PolicyVersion> {

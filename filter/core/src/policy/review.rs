@@ -96,7 +96,9 @@ impl Policy {
             };
             not_both("deny", &access.deny, ("allow", &access.allow), faults);
             not_both("deny", &access.deny, ("show", &access.show), faults);
-            for (list, names) in [("prompts", &access.prompts), ("resources", &access.resources)] {
+            for (list, names) in
+                [("prompts", &access.prompts), ("resources", &access.resources.names)]
+            {
                 let list = format!("{list}.deny");
                 not_both(&list, &names.deny, ("allow", &names.allow), faults);
             }

@@ -155,7 +155,7 @@ fn a_stored_policy_is_what_was_pushed_with_its_schemas_unread() {
         "annotations": {"readOnlyHint": true},
     }});
     let version = version_of(&document).unwrap();
-    let (pushed, canonical) = (compile(&document).unwrap(), json::canonical(&document));
+    let (pushed, canonical) = (compile(&document).unwrap(), json::canonical_exact(&document));
     // However it is spelt; only the canonical form is read without looking into the schemas.
     for stored in [canonical.clone(), serde_json::to_string_pretty(&document).unwrap()] {
         let loaded = load(stored.as_bytes(), &version).unwrap();

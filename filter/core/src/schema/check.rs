@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::number::{compare, is_multiple, key, same};
+use super::pattern::{Effort, Pattern, TooCostly};
 use super::rule::{Body, Demand, Evaluated, Id, Node, Rule};
 use super::words::listed;
 use super::{MAX_NESTING, MAX_STEPS, MAX_VIOLATIONS, Schema, Violation};
@@ -24,8 +25,11 @@ pub(super) fn check(schema: &Schema, value: &Value) -> Result<(), Vec<Violation>
         path: Vec::new(),
         found: Vec::new(),
         quiet: false,
+        misspelt: Vec::new(),
     };
-    match check.node(0, value, &mut Evaluated::default()) {
+    let held = check.node(0, value, &mut Evaluated::default());
+    match held {
+        Ok(_) if !check.misspelt.is_empty() => Err(check.misspelt),
         Ok(true) => Ok(()),
         Ok(false) => {
             check.found.truncate(MAX_VIOLATIONS);
@@ -61,6 +65,9 @@ pub(super) struct Check<'s, 'v> {
     pub(super) found: Vec<Violation>,
     /// Whether only the first fault matters.
     pub(super) quiet: bool,
+    /// Members that are no property, and to a reader that ignores case are one. Faults whatever else
+    /// holds: what stands under `not` must not turn them into merits.
+    pub(super) misspelt: Vec<Violation>,
 }
 
 impl<'s, 'v> Check<'s, 'v> {
@@ -150,8 +157,7 @@ impl<'s, 'v> Check<'s, 'v> {
                 self.told(held, node, rule, || format!("{} characters", range.words()))
             }
             (Demand::Pattern(pattern), Value::String(text)) => {
-                self.spend_bytes(text.len())?;
-                let held = pattern.matches(text).map_err(|_| Exhausted)?;
+                let held = self.matches(pattern, text)?;
                 self.told(held, node, rule, || format!("a text that matches {}", pattern.source))
             }
             (Demand::ItemCount(range), Value::Array(items)) => {
@@ -175,6 +181,11 @@ impl<'s, 'v> Check<'s, 'v> {
                     held &= self.required(names, members, node, rule);
                 }
                 held
+            }
+            (Demand::Spelling(names), Value::Object(members)) => {
+                self.spend(u32::try_from(members.len() / 8).map_err(|_| Exhausted)?)?;
+                self.spelling(names, members, node);
+                true
             }
             (Demand::Members { .. } | Demand::MemberNames(_), Value::Object(members)) => {
                 self.members(&rule.demand, node, members, seen)?
@@ -368,6 +379,20 @@ impl<'s, 'v> Check<'s, 'v> {
         if self.found.len() >= MAX_VIOLATIONS.saturating_mul(2) {
             return;
         }
+        let violation = self.violation(node, keyword, expected);
+        self.found.push(violation);
+    }
+
+    /// A member that is to be spelled as the schema has it.
+    pub(super) fn report_spelling(&mut self, node: &Node, name: &str) {
+        if self.misspelt.len() < MAX_VIOLATIONS {
+            let expected = format!("{name}, spelled exactly so");
+            let violation = self.violation(node, "properties", &expected);
+            self.misspelt.push(violation);
+        }
+    }
+
+    fn violation(&self, node: &Node, keyword: &str, expected: &str) -> Violation {
         let mut path = String::new();
         for segment in &self.path {
             path = match segment {
@@ -376,11 +401,23 @@ impl<'s, 'v> Check<'s, 'v> {
             };
         }
         let cut = |text: &str, most| text.chars().take(most).collect::<String>();
-        self.found.push(Violation {
+        Violation {
             path: cut(&path, MAX_TEXT),
             rule: cut(&format!("{}/{keyword}", node.place), MAX_TEXT),
             expected: cut(expected, MAX_TEXT),
-        });
+        }
+    }
+
+    /// Whether `text` matches; what that takes comes off the one budget of this check.
+    pub(super) fn matches(&mut self, pattern: &Pattern, text: &str) -> Held {
+        self.spend(pattern.cost(text))?;
+        match pattern.matches(text, Effort::Little) {
+            Ok(held) => Ok(held),
+            Err(TooCostly) => {
+                self.spend(Effort::Much.cost())?;
+                pattern.matches(text, Effort::Much).map_err(|TooCostly| Exhausted)
+            }
+        }
     }
 
     fn spend(&mut self, steps: u32) -> Result<(), Exhausted> {

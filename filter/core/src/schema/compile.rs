@@ -3,7 +3,7 @@
 //! Owns the form of each keyword. Unknown keywords are annotations, as the specification has it.
 //! No recursion: a reference is a number whose node is compiled when its turn comes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value};
 
@@ -11,6 +11,7 @@ use super::locate::{Draft, Located, join};
 use super::read::{fault, kind_of, texts};
 use super::rule::{Body, Bound, Demand, Id, Node, Range, Rule};
 use super::{MAX_NODES, MAX_SCHEMA_BYTES, Schema, SchemaFault};
+use crate::json;
 
 pub(super) fn compile(document: &Value) -> Result<Schema, SchemaFault> {
     let bytes = document.to_string().len();
@@ -105,6 +106,7 @@ impl<'d> Reader<'_, 'd> {
         if self.draft() == Draft::V2020 {
             rules.extend(self.reference("$dynamicRef")?);
         }
+        rules.extend(self.spelling());
         self.assertions(&mut rules)?;
         self.applicators(&mut rules)?;
         self.members_and_items(&mut rules)?;
@@ -130,6 +132,21 @@ impl<'d> Reader<'_, 'd> {
             _ => Demand::Ref(fallback),
         };
         Ok(Some(Rule { keyword, demand }))
+    }
+
+    /// Every name of a member that a rule here speaks of.
+    fn spelling(&self) -> Option<Rule> {
+        let object = |keyword: &str| self.members.get(keyword).and_then(Value::as_object);
+        let keywords = ["properties", "dependentRequired", "dependentSchemas", "dependencies"];
+        let keys = keywords.into_iter().filter_map(object).flat_map(Map::keys);
+        let required = self.members.get("required").and_then(Value::as_array);
+        let required = required.into_iter().flatten().filter_map(Value::as_str);
+        let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for name in keys.map(String::as_str).chain(required) {
+            names.entry(json::folded(name)).or_default().insert(name.to_owned());
+        }
+        let rule = |names| Rule { keyword: "properties", demand: Demand::Spelling(names) };
+        (!names.is_empty()).then(|| rule(names))
     }
 
     fn assertions(&mut self, rules: &mut Vec<Rule>) -> Result<(), SchemaFault> {

@@ -2,10 +2,13 @@
 //!
 //! Owns which subschema is for which part, and what of the value they looked at.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 
-use super::check::{Check, Exhausted, Held, Segment};
+use super::check::{Check, Held, Segment};
 use super::rule::{Body, Demand, Evaluated, Id, Node, Rule};
+use crate::json;
 
 impl<'s, 'v> Check<'s, 'v> {
     pub(super) fn members(
@@ -25,8 +28,7 @@ impl<'s, 'v> Check<'s, 'v> {
                         held &= self.inside(Segment::Member(name), *id, value)?;
                     }
                     for (pattern, id) in patterns {
-                        self.spend_bytes(name.len())?;
-                        if pattern.matches(name).map_err(|_| Exhausted)? {
+                        if self.matches(pattern, name)? {
                             known = true;
                             held &= self.inside(Segment::Member(name), *id, value)?;
                         }
@@ -47,6 +49,23 @@ impl<'s, 'v> Check<'s, 'v> {
             }
         }
         Ok(held)
+    }
+
+    /// Notes members that differ from a name of the schema only by case.
+    pub(super) fn spelling(
+        &mut self,
+        names: &'s BTreeMap<String, BTreeSet<String>>,
+        members: &'v Map<String, Value>,
+        node: &'s Node,
+    ) {
+        for name in members.keys() {
+            let known = names.get(&json::folded(name)).filter(|known| !known.contains(name));
+            if let Some(known) = known.and_then(BTreeSet::first) {
+                self.path.push(Segment::Member(name));
+                self.report_spelling(node, known);
+                self.path.pop();
+            }
+        }
     }
 
     /// A member that is neither named nor matched; when none may be there, says which are known.
@@ -81,6 +100,7 @@ impl<'s, 'v> Check<'s, 'v> {
             path: Vec::new(),
             found: Vec::new(),
             quiet: true,
+            misspelt: Vec::new(),
         };
         let held = check.node(id, &value, &mut Evaluated::default())?;
         let why = check.found.first().map(|it| it.expected.clone());

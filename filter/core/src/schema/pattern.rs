@@ -3,10 +3,14 @@
 //! Owns the translation into the engine's dialect: `\d` and `\w` are ASCII, a bracket inside a class
 //! is a bracket. Look-around is there, `\p{…}` is not: the tables would take more room than all else.
 
+use std::cell::OnceCell;
+
 use fancy_regex::{Regex, RegexBuilder};
 
 const MAX_PATTERN_BYTES: usize = 1_000;
 const MAX_COMPILED_BYTES: usize = 262_144;
+/// Enough for nearly every text that people send.
+const FEW_BACKTRACKS: usize = 200;
 const MAX_BACKTRACKS: usize = 10_000;
 /// Texts beyond this are not matched with a pattern that looks around or back: each step may read on
 /// to the end.
@@ -18,8 +22,30 @@ const WORD: &str = "0-9A-Za-z_";
 #[derive(Debug)]
 pub(super) struct Pattern {
     regex: Regex,
+    /// The same with [`Effort::Much`], once a text has taken it.
+    thorough: OnceCell<Option<Regex>>,
+    translated: String,
     pub(super) source: String,
     looks_around: bool,
+}
+
+/// How long a text is tried. Only patterns that look around or back take more than a reading of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// [`FEW_BACKTRACKS`].
+    Little,
+    /// [`MAX_BACKTRACKS`].
+    Much,
+}
+
+impl Effort {
+    /// In steps of a check: all of [`MAX_BACKTRACKS`] may be used some ten times in one.
+    pub(super) fn cost(self) -> u32 {
+        match self {
+            Self::Little => 0,
+            Self::Much => 8_000,
+        }
+    }
 }
 
 /// Matching would cost too much.
@@ -33,25 +59,44 @@ impl Pattern {
             return Err(format!("a pattern of {} bytes", source.len()));
         }
         let translated = translate(source)?;
-        let regex = RegexBuilder::new(&translated)
-            .backtrack_limit(MAX_BACKTRACKS)
-            .delegate_size_limit(MAX_COMPILED_BYTES)
-            .build()
-            .map_err(|_| format!("the pattern {source:?}"))?;
+        let regex = built(&translated, FEW_BACKTRACKS);
+        let regex = regex.ok_or_else(|| format!("the pattern {source:?}"))?;
         let backward = source
             .as_bytes()
             .windows(2)
             .any(|pair| matches!(pair, [b'\\', digit] if digit.is_ascii_digit()) || pair == b"\\k");
-        let around = ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|group| source.contains(group));
-        Ok(Self { regex, source: source.to_owned(), looks_around: backward || around })
+        // `\b` is translated into look-around, too.
+        let around = ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|group| translated.contains(group));
+        let (thorough, source) = (OnceCell::new(), source.to_owned());
+        Ok(Self { regex, thorough, translated, source, looks_around: backward || around })
     }
 
-    pub(super) fn matches(&self, text: &str) -> Result<bool, TooCostly> {
+    /// What a match with little effort costs, in steps of a check.
+    pub(super) fn cost(&self, text: &str) -> u32 {
+        // From each place where it looks around it may read on.
+        let bytes_per_step = if self.looks_around { 2 } else { 64 };
+        u32::try_from(text.len() / bytes_per_step).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn matches(&self, text: &str, effort: Effort) -> Result<bool, TooCostly> {
         if self.looks_around && text.len() > MAX_LOOKED_AROUND {
             return Err(TooCostly);
         }
-        self.regex.is_match(text).map_err(|_| TooCostly)
+        let regex = match effort {
+            Effort::Little => &self.regex,
+            Effort::Much => {
+                let thorough =
+                    self.thorough.get_or_init(|| built(&self.translated, MAX_BACKTRACKS));
+                thorough.as_ref().ok_or(TooCostly)?
+            }
+        };
+        regex.is_match(text).map_err(|_| TooCostly)
     }
+}
+
+fn built(translated: &str, backtracks: usize) -> Option<Regex> {
+    let mut builder = RegexBuilder::new(translated);
+    builder.backtrack_limit(backtracks).delegate_size_limit(MAX_COMPILED_BYTES).build().ok()
 }
 
 /// The pattern in the engine's dialect.
@@ -135,7 +180,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, text: &str) -> bool {
-        Pattern::new(pattern).unwrap().matches(text).unwrap()
+        Pattern::new(pattern).unwrap().matches(text, Effort::Much).unwrap()
     }
 
     #[test]
@@ -158,12 +203,14 @@ mod tests {
         assert!(Pattern::new(&"a".repeat(1_001)).is_err());
         assert!(Pattern::new("((a{100}){100}){100}").is_err());
         let backtracking = Pattern::new(r"^(a|a)*\1b$").unwrap();
-        assert!(backtracking.matches(&"a".repeat(3_000)).is_err());
-        assert!(backtracking.matches(&"a".repeat(5_000)).is_err());
+        for effort in [Effort::Little, Effort::Much] {
+            assert!(backtracking.matches(&"a".repeat(3_000), effort).is_err());
+            assert!(backtracking.matches(&"a".repeat(5_000), effort).is_err());
+        }
         assert!(
             !Pattern::new("^(a+)+$")
                 .unwrap()
-                .matches(&format!("{}!", "a".repeat(100_000)))
+                .matches(&format!("{}!", "a".repeat(100_000)), Effort::Little)
                 .unwrap()
         );
     }

@@ -67,6 +67,8 @@ pub(super) enum Demand {
         fallback: Id,
         anchor: Option<String>,
     },
+    /// The names that the rules speak of, by how they are folded; comes first.
+    Spelling(BTreeMap<String, BTreeSet<String>>),
     Members {
         named: BTreeMap<String, Id>,
         patterns: Vec<(Pattern, Id)>,

@@ -64,6 +64,71 @@ fn a_crafted_value_is_refused_within_the_budget() {
     assert_eq!(compile(&wide).unwrap().check(&json!(items)), Ok(()));
 }
 
+// Finding 3.3: each match had a budget of its own, and 20,000 of them took 1.9 s.
+// Proves: X6
+#[test]
+fn one_budget_is_for_all_patterns_of_a_check() {
+    let texts = |count: usize, text: &str| json!(vec![text; count]);
+    let of =
+        |pattern: &str| compile(&json!({"items": {"type": "string", "pattern": pattern}})).unwrap();
+    let costly = of(r"^(a|a)*\1b$");
+    let violations = costly.check(&texts(20_000, &"a".repeat(40))).unwrap_err();
+    assert_eq!(violations[0].rule, "budget");
+    assert_eq!(costly.check(&texts(1, &"a".repeat(9))).unwrap_err()[0].rule, "/items/pattern");
+    let email = of(
+        r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$",
+    );
+    assert_eq!(email.check(&texts(3_000, "somebody.else@mail.example.com")), Ok(()));
+    assert_eq!(of("^[a-z ]+$").check(&texts(20_000, "plain words")), Ok(()));
+}
+
+// Finding 4.3: numbers were compared as doubles.
+// Proves: X6
+#[test]
+fn numbers_are_checked_by_every_digit() {
+    let read = |text: &str| crate::json::parse_strict(text.as_bytes()).unwrap();
+    for (schema, good, bad) in [
+        (r#"{"const":9007199254740993}"#, "9007199254740993.0", "9007199254740992"),
+        (r#"{"maximum":9223372036854775807}"#, "9223372036854775807", "9223372036854775808"),
+        (r#"{"maximum":0.3}"#, "0.3", "0.30000000000000000001"),
+        (
+            r#"{"exclusiveMinimum":100000000000000000000001}"#,
+            "100000000000000000000002",
+            "1.00000000000000000000001e23",
+        ),
+        (
+            r#"{"enum":[100000000000000000000001]}"#,
+            "100000000000000000000001",
+            "100000000000000000000009",
+        ),
+        (r#"{"type":"integer"}"#, "100000000000000000000001.0", "100000000000000000000001.5"),
+        (r#"{"multipleOf":2}"#, "100000000000000000000002", "100000000000000000000001"),
+        (r#"{"uniqueItems":true}"#, "[9007199254740992,9007199254740993]", "[1,1.0]"),
+    ] {
+        let compiled = compile(&read(schema)).unwrap();
+        assert_eq!(compiled.check(&read(good)), Ok(()), "{schema} {good}");
+        assert!(compiled.check(&read(bad)).is_err(), "{schema} {bad}");
+    }
+}
+
+// Finding 4.2: Go and .NET take `Limit` for `limit`, and what they read was not checked.
+// Proves: X6
+#[test]
+fn a_property_in_another_case_is_a_violation_whatever_else_holds() {
+    let schema = json!({"properties": {"limit": {"maximum": 50}, "A": {}, "a": {}}});
+    for twin in ["Limit", "LIMIT"] {
+        assert_eq!(
+            told(&schema, &json!({"limit": 5, twin: 5000})),
+            [format!("/{twin}: expected limit, spelled exactly so (rule /properties)")]
+        );
+    }
+    assert!(told(&schema, &json!({"limit": 5, "A": 1, "a": 2, "other": 3, "Other": 4})).is_empty());
+    let inside = json!({"items": {"anyOf": [{"properties": {"limit": {"maximum": 50}}}, true]}});
+    assert!(!told(&inside, &json!([{"Limit": 5000}])).is_empty());
+    let negated = json!({"not": {"required": ["limit"], "properties": {"limit": {"const": 1}}}});
+    assert!(!told(&negated, &json!({"Limit": 1})).is_empty());
+}
+
 #[test]
 fn what_is_no_usable_schema_is_named() {
     for (schema, place, found) in [

@@ -2,7 +2,7 @@
 //!
 //! Owns the strategies for JSON. What any document means is its module's business.
 
-use portcullis_core::json::{MAX_DEPTH, canonical, parse_strict};
+use portcullis_core::json::{MAX_DEPTH, canonical, canonical_exact, parse_strict};
 use portcullis_core::mcp::{Message, Sender};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -105,12 +105,22 @@ proptest! {
         let again = parse_strict(once.as_bytes());
         prop_assert!(again.is_ok(), "{once:?}: {again:?}");
         prop_assert_eq!(canonical(&again.unwrap()), once);
+        let once = canonical_exact(&value);
+        prop_assert_eq!(canonical_exact(&parse_strict(once.as_bytes()).unwrap()), once);
     }
 
     // Proves: A18
     #[test]
     fn the_canonical_form_is_that_of_another_writer(value in value()) {
+        let value = in_doubles(value);
         prop_assert_eq!(canonical(&value), serde_json_canonicalizer::to_string(&value).unwrap());
+    }
+
+    // Proves: A18
+    #[test]
+    fn numbers_that_differ_are_written_differently(one in any::<u64>(), other in 1_u64..4) {
+        let text = |number: u64| canonical_exact(&Value::from(number));
+        prop_assert_ne!(text(one), text(one.wrapping_add(other)));
     }
 
     // Proves: B2
@@ -126,6 +136,18 @@ proptest! {
                 prop_assert!([-32_600, -32_602, -32_700].contains(&code), "{code}");
             }
         }
+    }
+}
+
+/// The value with its numbers rounded: of others RFC 8785 makes what they are not.
+fn in_doubles(value: Value) -> Value {
+    match value {
+        Value::Number(number) => number.as_f64().into(),
+        Value::Array(items) => items.into_iter().map(in_doubles).collect(),
+        Value::Object(members) => {
+            members.into_iter().map(|(name, value)| (name, in_doubles(value))).collect()
+        }
+        other => other,
     }
 }
 

@@ -261,7 +261,7 @@ impl World {
                 Value::Array(items)
             }
             ["admitted" | "drawn" | "limited", ..] => limits::reply(&words[1..]),
-            ["document", name] => bulk(json::canonical(&document(name)).into_bytes()),
+            ["document", name] => bulk(json::canonical_exact(&document(name)).into_bytes()),
             ["asked", state] => Value::Array(vec![Value::Int(1), bulk(state.into())]),
             ["known", state] => Value::Array(vec![Value::Int(0), bulk(state.into())]),
             ["bound"] | ["taken"] => Value::Array(vec![Value::Int(1)]),

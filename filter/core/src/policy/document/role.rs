@@ -59,7 +59,7 @@ fn access(node: Node<'_>, faults: &mut Faults) -> Option<Access> {
         show: show?,
         deny: deny?,
         prompts: prompts?,
-        resources: resources?,
+        resources: resources?.into(),
         writes: writes?,
         conditions: conditions?,
         enforcement: enforcement?,

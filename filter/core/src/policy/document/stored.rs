@@ -8,7 +8,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::json::{MAX_DEPTH, Strict};
+use crate::json::{MAX_DEPTH, Reading, Strict};
 
 /// Reads `text` strictly; in the place of each pinned schema stands its JSON as a text.
 pub(super) fn read(text: &[u8]) -> Option<Value> {
@@ -60,7 +60,8 @@ impl<'de> DeserializeSeed<'de> for Part {
                 Ok(Value::String(raw.get().to_owned()))
             }
             Place::Elsewhere => {
-                Strict { depth: self.depth, duplicate: &mut None }.deserialize(deserializer)
+                let reading = &mut Reading::of_any_size();
+                Strict { depth: self.depth, reading }.deserialize(deserializer)
             }
             Place::Document | Place::Connectors | Place::Connector | Place::Tools | Place::Tool => {
                 deserializer.deserialize_map(self)

@@ -1,0 +1,241 @@
+//! Numbers as they are written.
+//!
+//! Owns their value: decimals of any length, compared digit by digit. Readers of JSON disagree about
+//! numbers that a double does not hold (RFC 8259 §6); what is decided here must not depend on which
+//! reader comes next.
+
+use std::cmp::Ordering;
+
+use serde_json::Number;
+
+/// Longer ones are refused: a double has at most 309 digits before its point.
+pub(super) const LONGEST: usize = 400;
+/// Every integer of so many digits is a double.
+const EXACT_DIGITS: usize = 15;
+
+/// A number's value: 0.`digits` × 10^`point`, without zeros at either end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Decimal {
+    negative: bool,
+    digits: Vec<u8>,
+    point: i64,
+}
+
+impl Decimal {
+    /// The value of a JSON number; `None` when its exponent is beyond all readers.
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        let (negative, text) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
+            None => (text, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
+        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+        digits.drain(..zeros);
+        while digits.last() == Some(&b'0') {
+            digits.pop();
+        }
+        if digits.is_empty() {
+            return Some(Self { negative: false, digits, point: 0 });
+        }
+        let point = i64::try_from(whole.len()).ok()?.checked_add(exponent)?;
+        let point = point.checked_sub(i64::try_from(zeros).ok()?)?;
+        Some(Self { negative, digits, point })
+    }
+
+    /// Whether it has no fraction.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.places().is_some_and(|places| places <= 0)
+    }
+
+    /// A text that is the same for every spelling.
+    pub(crate) fn text(&self) -> String {
+        let sign = if self.negative { "-" } else { "" };
+        format!("{sign}0.{}e{}", String::from_utf8_lossy(&self.digits), self.point)
+    }
+
+    /// How many digits stand behind the point; negative when zeros stand before it.
+    fn places(&self) -> Option<i64> {
+        i64::try_from(self.digits.len()).ok()?.checked_sub(self.point)
+    }
+
+    /// Whether it is a multiple of `of`. Says no for an `of` of more than 36 digits.
+    pub(crate) fn is_multiple(&self, of: &Self) -> bool {
+        self.remainder(of) == Some(0)
+    }
+
+    /// Modulo `of`, both as whole numbers under the exponent of `of`.
+    fn remainder(&self, of: &Self) -> Option<u128> {
+        const MOST_DIGITS: usize = 36;
+        if self.digits.is_empty() {
+            return Some(0);
+        }
+        let digits = of.digits.as_slice();
+        let divisor =
+            if digits.len() <= MOST_DIGITS { std::str::from_utf8(digits).ok()? } else { "" };
+        let divisor: u128 = divisor.parse().ok()?;
+        // Its last digit is no zero, so it is no multiple of ten.
+        let zeros = of.places()?.checked_sub(self.places()?).filter(|zeros| *zeros >= 0)?;
+        let digits = self.digits.iter().map(|digit| u128::from(digit.saturating_sub(b'0')));
+        let zeros = std::iter::repeat_n(0_u128, usize::try_from(zeros.min(1_000)).ok()?);
+        digits.chain(zeros).try_fold(0_u128, |rest, digit| {
+            rest.checked_mul(10)?.checked_add(digit)?.checked_rem(divisor)
+        })
+    }
+}
+
+impl Ord for Decimal {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let size = || match (self.digits.is_empty(), other.digits.is_empty()) {
+            (false, false) => {
+                self.point.cmp(&other.point).then_with(|| self.digits.cmp(&other.digits))
+            }
+            (one, other) => other.cmp(&one),
+        };
+        match (self.negative, other.negative) {
+            (false, false) => size(),
+            (true, true) => size().reverse(),
+            (negative, _) if negative => Ordering::Less,
+            _ => Ordering::Greater,
+        }
+    }
+}
+
+impl PartialOrd for Decimal {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The order of two numbers, whatever their spelling.
+pub(crate) fn compare(one: &Number, other: &Number) -> Option<Ordering> {
+    match (one.as_i64(), other.as_i64()) {
+        (Some(one), Some(other)) => Some(one.cmp(&other)),
+        _ => Some(Decimal::of(one.as_str())?.cmp(&Decimal::of(other.as_str())?)),
+    }
+}
+
+/// The number as ECMAScript writes it (RFC 8785 §3.2.2.3), if that is the same number; `None` for one
+/// that a double does not hold.
+pub(crate) fn in_double(text: &str) -> Option<String> {
+    let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
+    let mut buffer = ryu_js::Buffer::new();
+    let shortest = buffer.format_finite(value);
+    (shortest == text || Decimal::of(shortest)? == Decimal::of(text)?).then(|| shortest.to_owned())
+}
+
+/// Whether `text` is an integer that every reader reads and writes alike.
+pub(crate) fn is_plain_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.len() <= EXACT_DIGITS
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && (!digits.starts_with('0') || text == "0")
+}
+
+/// Whether every reader finds a number here: none finds infinity, none a zero that is none.
+pub(super) fn is_readable(text: &str) -> bool {
+    if is_plain_integer(text) {
+        return true;
+    }
+    let exponent = text.split_once(['e', 'E']).map_or("", |(_, exponent)| exponent);
+    let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+    match text.parse::<f64>() {
+        Ok(0.0) => exponent.len() <= 4 && !mantissa.bytes().any(|b| (b'1'..=b'9').contains(&b)),
+        Ok(value) => value.is_finite() && exponent.len() <= 4 && text.len() <= LONGEST,
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(one: &str, other: &str) -> Ordering {
+        compare(&one.parse().unwrap(), &other.parse().unwrap()).unwrap()
+    }
+
+    // Finding 4.3: numbers were compared as doubles.
+    #[test]
+    fn numbers_are_compared_by_every_digit() {
+        let ascending = [
+            "-100000000000000000000002",
+            "-100000000000000000000001",
+            "-9007199254740993",
+            "-1.5",
+            "-1",
+            "-1e-3",
+            "0",
+            "1e-300",
+            "0.1",
+            "0.10000000000000000001",
+            "1",
+            "9007199254740992",
+            "9007199254740993",
+            "9007199254740993.5",
+            "18446744073709551616",
+            "100000000000000000000001",
+            "1.00000000000000000000002e23",
+            "1e300",
+        ];
+        for (at, one) in ascending.iter().enumerate() {
+            for (other_at, other) in ascending.iter().enumerate() {
+                assert_eq!(order(one, other), at.cmp(&other_at), "{one} {other}");
+            }
+        }
+        for (one, other) in
+            [("1", "1.0"), ("100", "1e2"), ("0", "-0.0"), ("0.5", "5E-1"), ("12000", "1.2e+4")]
+        {
+            assert_eq!(order(one, other), Ordering::Equal, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn multiples_are_exact() {
+        let multiple =
+            |one: &str, of: &str| Decimal::of(one).unwrap().is_multiple(&Decimal::of(of).unwrap());
+        for (one, of) in [
+            ("0.3", "0.1"),
+            ("0", "7"),
+            ("1e20", "3.2"),
+            ("9007199254740993", "3"),
+            ("-9", "4.5"),
+            ("100000000000000000000000000000000000000002", "2"),
+            ("1.10", "0.01"),
+        ] {
+            assert!(multiple(one, of), "{one} {of}");
+        }
+        for (one, of) in [
+            ("0.35", "0.1"),
+            ("9007199254740993", "2"),
+            ("1", "3"),
+            ("1", "2"),
+            ("5", "10"),
+            ("100000000000000000000000000000000000000001", "2"),
+        ] {
+            assert!(!multiple(one, of), "{one} {of}");
+        }
+    }
+
+    #[test]
+    fn what_a_double_holds_is_written_as_ecmascript_does() {
+        for (text, written) in [
+            ("1.0", Some("1")),
+            ("1e2", Some("100")),
+            ("-0", Some("0")),
+            ("0.1", Some("0.1")),
+            ("1e21", Some("1e+21")),
+            ("9007199254740994", Some("9007199254740994")),
+            ("9007199254740993", None),
+            ("2574604874062343600", None),
+            ("0.10000000000000000001", None),
+            ("100000000000000000000001", None),
+            ("1e400", None),
+        ] {
+            assert_eq!(in_double(text).as_deref(), written, "{text}");
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Resource URIs against the rules of a role.
+//!
+//! Owns what a URI means. The literal text is one reading, what a WHATWG URL parser makes of it is
+//! another (JavaScript and pydantic read so), and a server may decode it and open a file. Where the
+//! readings name different resources, no rule can be right about it, so it is refused. Opens nothing.
+
+use url::{ParseError, Url};
+
+use super::{Globs, Names};
+
+/// Rules about resource URIs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Uris {
+    /// As they are written.
+    pub names: Names,
+    /// `names.allow`, decoded.
+    decoded_allow: Globs,
+    /// `names.deny`, decoded and in lower case.
+    folded_deny: Globs,
+    /// Whether anything is asked of a URI at all.
+    decides: bool,
+}
+
+/// Why a URI is not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Nothing allows it.
+    NotAllowed,
+    /// It is denied.
+    Denied,
+    /// It has no single meaning; says why.
+    Ambiguous(&'static str),
+}
+
+impl From<Names> for Uris {
+    fn from(names: Names) -> Self {
+        let each = |globs: &Globs, spelled: fn(&str) -> String| {
+            let mut others = Globs::default();
+            let all = globs.exact().into_iter().map(str::to_owned).chain(globs.patterns());
+            all.for_each(|glob| others.insert(&spelled(&glob)));
+            others
+        };
+        let decoded_allow = each(&names.allow, decoded);
+        let folded_deny = each(&names.deny, |glob| decoded(glob).to_lowercase());
+        let everything = names.allow.patterns().iter().any(|pattern| pattern == "*");
+        let decides = !everything || !names.deny.is_empty();
+        Self { names, decoded_allow, folded_deny, decides }
+    }
+}
+
+impl Uris {
+    /// Whether `uri` is open.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn judge(&self, uri: &str) -> Result<(), Closed> {
+        let decoded = decoded(uri);
+        if uri.contains(char::is_control) {
+            return Err(Closed::Ambiguous("the URI has a control character"));
+        }
+        if decoded.split(['/', '\\', '?', '#']).any(|segment| segment == "..") {
+            return Err(Closed::Ambiguous("the URI climbs with `..`"));
+        }
+        if !self.decides {
+            return Ok(());
+        }
+        if self.is_denied(uri, &decoded) {
+            return Err(Closed::Denied);
+        }
+        if let Some(why) = ambiguity(uri, &decoded) {
+            return Err(Closed::Ambiguous(why));
+        }
+        match self.names.allow.matches(uri) && self.decoded_allow.matches(&decoded) {
+            true => Ok(()),
+            false => Err(Closed::NotAllowed),
+        }
+    }
+
+    /// Whether `uri` is open.
+    #[must_use]
+    pub fn opens(&self, uri: &str) -> bool {
+        self.judge(uri).is_ok()
+    }
+
+    /// Whether any reading is denied: file systems and hosts ignore case, a server may drop what a
+    /// resource is not named by.
+    fn is_denied(&self, uri: &str, decoded: &str) -> bool {
+        let deny = &self.names.deny;
+        if deny.is_empty() {
+            return false;
+        }
+        let folded = decoded.to_lowercase();
+        let denied = |reading: &str| self.folded_deny.matches(reading);
+        deny.matches(uri)
+            || denied(&folded)
+            || [Port::Kept, Port::Dropped].into_iter().any(|port| {
+                let reduced = reduced(&folded, port);
+                let named = reduced.split(['?', '#']).next().unwrap_or_default();
+                denied(&reduced) || denied(named) || denied(named.trim_end_matches('/'))
+            })
+    }
+}
+
+/// What keeps `uri` from having one meaning.
+fn ambiguity(uri: &str, decoded: &str) -> Option<&'static str> {
+    if uri.starts_with(' ') || uri.ends_with(' ') {
+        return Some("the URI begins or ends with a space");
+    }
+    if decoded.contains(char::is_control) {
+        return Some("the URI has an escaped control character");
+    }
+    match Url::parse(uri) {
+        Ok(url) => {
+            let (mut literal, read) = (unescaped(uri), unescaped(url.as_str()));
+            let mut differs = literal != read;
+            if differs && url.path() == "/" {
+                // The one change that means nothing: an empty path is written as `/`.
+                literal.push(b'/');
+                differs = literal != read;
+            }
+            differs.then_some("a URL reader makes another URI of it")
+        }
+        // No URI to such a reader: the text is the only reading.
+        Err(ParseError::RelativeUrlWithoutBase) => None,
+        Err(_) if is_special(uri) => Some("a URL reader cannot read it"),
+        Err(_) => None,
+    }
+}
+
+/// Schemes that the URL standard has rules of its own for.
+fn is_special(uri: &str) -> bool {
+    let scheme = uri.split(':').next().unwrap_or_default();
+    ["file", "http", "https", "ws", "wss", "ftp"].iter().any(|it| it.eq_ignore_ascii_case(scheme))
+}
+
+/// `uri` without its escapes, decoded once.
+fn unescaped(uri: &str) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(uri.len()), uri.as_bytes());
+    while let Some((first, behind)) = rest.split_first() {
+        let byte;
+        (byte, rest) = match (*first, behind) {
+            (b'%', [high, low, after @ ..]) => match (digit(*high), digit(*low)) {
+                (Some(high), Some(low)) => ((high << 4) | low, after),
+                _ => (b'%', behind),
+            },
+            (byte, behind) => (byte, behind),
+        };
+        bytes.push(byte);
+    }
+    bytes
+}
+
+fn digit(digit: u8) -> Option<u8> {
+    u8::try_from(char::from(digit).to_digit(16)?).ok()
+}
+
+/// `uri` without its escapes, however many times it is escaped: who knows how often it is decoded.
+fn decoded(uri: &str) -> String {
+    let (mut plain, mut rest) = (Vec::with_capacity(uri.len()), uri);
+    while let Some((before, escaped)) = rest.split_once('%') {
+        plain.extend_from_slice(before.as_bytes());
+        // `%2525 2e` is `2e` behind a percent sign that is not escaped any more.
+        let code = escaped.trim_start_matches("25");
+        match code.split_at_checked(2).map(|(digits, behind)| (digits.as_bytes(), behind)) {
+            Some((&[high, low], behind)) if digit(high).is_some() && digit(low).is_some() => {
+                let byte = digit(high).zip(digit(low)).map(|(high, low)| (high << 4) | low);
+                plain.extend(byte);
+                rest = behind;
+            }
+            _ => {
+                plain.push(b'%');
+                rest = code;
+            }
+        }
+    }
+    plain.extend_from_slice(rest.as_bytes());
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
+#[derive(Clone, Copy)]
+enum Port {
+    Kept,
+    Dropped,
+}
+
+/// A decoded URI without what does not name a resource to every server: user information, a port, a
+/// slash or a `.` too many, backslashes.
+fn reduced(uri: &str, port: Port) -> String {
+    let uri = uri.replace('\\', "/");
+    let (scheme, rest) = uri.split_once(':').unwrap_or(("", &uri));
+    let (authority, path) = match rest.strip_prefix("//") {
+        Some(rest) => {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let (authority, path) = rest.split_at_checked(end).unwrap_or_default();
+            (Some(host(authority, port)), path)
+        }
+        None => (None, rest),
+    };
+    let mut reduced = scheme.to_owned();
+    if rest.len() < uri.len() {
+        reduced.push(':');
+    }
+    reduced.extend(authority.into_iter().flat_map(|host| ["//", host]));
+    let mut last = None;
+    for segment in path.split('/').filter(|segment| *segment != ".") {
+        match last {
+            Some("") if segment.is_empty() => continue,
+            Some(_) => reduced.push('/'),
+            None => {}
+        }
+        reduced.push_str(segment);
+        last = Some(segment);
+    }
+    reduced
+}
+
+fn host(authority: &str, port: Port) -> &str {
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    match (port, host.rsplit_once(':')) {
+        (Port::Dropped, Some((host, port))) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(allow: &[&str], deny: &[&str]) -> Uris {
+        let mut names = Names::default();
+        allow.iter().for_each(|glob| names.allow.insert(glob));
+        deny.iter().for_each(|glob| names.deny.insert(glob));
+        names.into()
+    }
+
+    // Finding 4.1: the official TypeScript server reads /srv/secret/plan.
+    // Proves: C3
+    #[test]
+    fn what_a_url_parser_reads_otherwise_is_not_inside_an_allowed_folder() {
+        let rules = rules(&["file:///srv/public/*"], &[]);
+        for uri in [
+            "file:///srv/public/.\t./secret/plan",
+            "file:///srv/public/.\n./secret/plan",
+            "file:///srv/public/.\r./secret/plan",
+            "file:///srv/public/%2e\t%2e/secret/plan",
+            "file:///srv/public/%2e%2e/secret/plan",
+            "file:///srv/public/..\\secret",
+            "file:///srv/public/a\0b",
+            "file:///srv/public/a%00b",
+            "file:///srv/public/a%2500b",
+            "file:///srv/public/./a",
+            "file:///srv/public/a\\b",
+            "file:///srv/public/a ",
+        ] {
+            assert!(matches!(rules.judge(uri), Err(Closed::Ambiguous(_))), "{uri:?}");
+        }
+        for uri in [
+            " file:///srv/public/a",
+            "FILE:///srv/public/a",
+            "file:/srv/public/a",
+            "file:///srv/publi%63",
+            "note://x",
+        ] {
+            assert!(rules.judge(uri).is_err(), "{uri:?}");
+        }
+        for uri in [
+            "file:///srv/public/plan",
+            "file:///srv/public/a b/über.txt",
+            "file:///srv/public/a%20b/%C3%BCber.txt",
+            "file:///srv/public/a%2Fb?x=1#y",
+            "file:///srv/public/{id}",
+            "file:///srv/public/...",
+        ] {
+            assert_eq!(rules.judge(uri), Ok(()), "{uri:?}");
+        }
+    }
+
+    // Finding 4.1.
+    // Proves: C3
+    #[test]
+    fn what_is_denied_is_denied_under_every_spelling() {
+        let rules = rules(&["*"], &["file:///srv/secret/*", "note://secret/*", "note://one/plan"]);
+        for uri in [
+            "file:///srv/secret/plan",
+            "file:///srv/s\tecret/plan",
+            " file:///srv/secret/plan",
+            "file:/srv/secret/plan",
+            "file:srv/secret/plan",
+            "file://localhost/srv/secret/plan",
+            "file:\\\\\\srv\\secret\\plan",
+            "FILE:///srv/secret/plan",
+            "file:///SRV/Secret/plan",
+            "file:////srv//secret/plan",
+            "file:///srv/./secret/plan",
+            "file:///srv/%2573e%63ret%2Fplan",
+            "file:///srv/secret%00/plan",
+            "note://me@secret/a",
+            "note://me:pw@secret:80/a",
+            "note://secret:/a",
+            "note://Secret/a",
+            "NOTE://secret/a",
+            "note://%73ecret/a",
+            "note://one/plan?x",
+            "note://one/plan#x",
+            "note://one/plan/",
+        ] {
+            assert!(rules.judge(uri).is_err(), "{uri:?}");
+        }
+        for uri in [
+            "file:///srv/secrets",
+            "note://one/plans",
+            "note://public/a",
+            "memo://insights",
+            "plain",
+        ] {
+            assert_eq!(rules.judge(uri), Ok(()), "{uri:?}");
+        }
+    }
+
+    // Proves: C3
+    #[test]
+    fn uris_of_ordinary_servers_mean_what_they_say() {
+        for uri in [
+            "demo://resource/static/document/a.md",
+            "demo://resource/dynamic/text/1",
+            "memo://insights",
+            "postgres://user@db.example:5432/table/schema",
+            "ui://widget/a.html",
+            "ui://widget/{id}",
+            "slack://C0123456/messages",
+            "note:///a",
+            "urn:isbn:0451450523",
+            "repo://owner/name/contents/src%2Fmain.rs",
+            "https://example.com",
+            "https://example.com/a/b?q=ü&x=%20",
+            "config.json",
+            "file:///C:/x y.txt",
+            "a://b:c/d",
+            "mailto:a@b.example",
+        ] {
+            assert_eq!(rules(&[uri], &["other:*"]).judge(uri), Ok(()), "{uri:?}");
+        }
+        // Without a rule nothing is asked but what no server means.
+        let open = rules(&["*"], &[]);
+        for uri in ["FILE:/x", "file:///a/./b", "a b", " x"] {
+            assert_eq!(open.judge(uri), Ok(()), "{uri:?}");
+        }
+        for uri in ["file:///a/../b", "note://a/%252e%252e/b", "a\tb", ".."] {
+            assert!(matches!(open.judge(uri), Err(Closed::Ambiguous(_))), "{uri:?}");
+        }
+    }
+}
