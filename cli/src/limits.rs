@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis_core::audit::Deed;
 use portcullis_core::auth::{IdentityKind, Narrowing, Principal, Scopes};
 use portcullis_core::id::PolicyName;
-use portcullis_core::limit::{self, Called, Quota};
+use portcullis_core::limit::{self, CALL, Called, Quota};
 use portcullis_core::policy::{Cost, Dimension, Limit, Policy};
 use portcullis_redis_lua::{Key, Window, WindowState};
 use serde_json::{Map, Value, json};
@@ -209,8 +209,12 @@ fn windows(
             of.iter().find(|(name, _)| name == dimension).map(|(_, value)| value.as_str())
         };
         let connector = PolicyName::new(value("connector").unwrap_or("none"))?;
-        let called =
-            Called { connector: &connector, tool: value("tool").unwrap_or_default(), bytes: 0 };
+        let called = Called {
+            connector: &connector,
+            method: CALL,
+            tool: value("tool").unwrap_or_default(),
+            bytes: 0,
+        };
         let quota = limit.quota(principal, &called, 0);
         // Another caller's, whose name starts like this one's.
         (quota.window.key.as_str() == name).then_some((quota, of))

@@ -19,7 +19,8 @@
 --         drawn: {1, remaining_1, reset_us_1, raised_1 .. }.
 --         A use is noted in the latter two cases: whoever holds a key uses it, admitted or not.
 --         remaining: units left after this call. reset_us: when the oldest drawn units come back; 0 if
---         none are drawn. raised: 1 if this very reply carries the window's alert.
+--         none are drawn. raised: 1 if this very reply carries the window's alert, and 2 more if draws of the
+--         window were dated anew (TIME).
 --
 -- LEDGER  A window's list reads  total_0, time_1, total_1, time_2, total_2 ..: each draw appends its
 --         time and the running total after it, or adds to the last total if the time is the same; the head
@@ -41,7 +42,9 @@
 -- MEMORY  Two integers for each different date inside the window, some 15 bytes: at most `limit` of them, and
 --         at most one more than length_us / grain_us, rounded up.
 -- TIME    Redis's own, read once, so all gateways share one clock. If it jumps back (a failover), new draws
---         are dated like the newest one and stay longer; more than `limit` is never admitted.
+--         are dated like the newest one and stay longer; more than `limit` is never admitted. If that one lies
+--         further ahead than a whole window, all draws are dated now, as one: each stays for at most length_us from
+--         now on, and never shorter than it should.
 -- ACL     +time +hget +hset +lindex +lrange +lset +ltrim +rpush +pexpireat on the keys given.
 
 local GUARD_MOVED, DRAWN, FULL = 0, 1, 2
@@ -107,6 +110,18 @@ local function drop_draws_that_left(window, now)
   read_head(window)
 end
 
+-- After a jump of the clock back, draws would count for as long as it was ahead.
+local function date_draws_anew(window, now)
+  if not window.newest or window.newest <= now + window.length + window.grain then return end
+  local used = window.last - window.first
+  local time = math.ceil(now / window.grain) * window.grain
+  redis.call('LTRIM', window.key, 1, 0)
+  redis.call('RPUSH', window.key, 0, integer(time), integer(used))
+  redis.call('PEXPIREAT', window.key, integer(math.ceil((time + window.length) / 1000)))
+  window.first, window.last, window.oldest, window.newest = 0, used, time, time
+  window.redated = true
+end
+
 -- How long until `excess` units have left the window.
 local function wait_for(window, excess, now)
   local too_few = count_while(function(draw)
@@ -164,6 +179,7 @@ for i = 1, count do
   read_head(window)
   drop_draws_that_left(window, now)
   read_tail(window)
+  date_draws_anew(window, now)
   windows[i] = window
 
   local excess = window.last - window.first + window.cost - window.limit
@@ -181,6 +197,6 @@ for _, window in ipairs(windows) do
   if not index and window.cost > 0 then draw(window, now) end
   reply[#reply + 1] = math.max(0, window.limit - (window.last - window.first))
   reply[#reply + 1] = window.oldest and window.oldest + window.length - now or 0
-  reply[#reply + 1] = raises(window)
+  reply[#reply + 1] = raises(window) + (window.redated and 2 or 0)
 end
 return reply

@@ -129,6 +129,8 @@ pub struct WindowState {
     pub reset: Duration,
     /// Whether this reply carries the window's alert.
     pub raised: bool,
+    /// Whether the draws in it were dated anew: the clock of Redis went back by more than the window's length.
+    pub redated: bool,
 }
 
 impl Admit {
@@ -196,12 +198,14 @@ impl Admit {
         let mut state = || {
             let remaining = elements.natural("remaining units")?;
             let reset = micros(elements.int("reset_us")?, "reset_us of at least 0")?;
-            let raised = match elements.int("whether the alert is raised")? {
-                0 => false,
-                1 => true,
-                _ => return Err(malformed("0 or 1 for the alert")),
+            let (raised, redated) = match elements.int("whether the alert is raised")? {
+                0 => (false, false),
+                1 => (true, false),
+                2 => (false, true),
+                3 => (true, true),
+                _ => return Err(malformed("0 to 3 for the alert and the clock")),
             };
-            Ok(WindowState { remaining, reset, raised })
+            Ok(WindowState { remaining, reset, raised, redated })
         };
         self.windows.iter().map(|_| state()).collect()
     }

@@ -12,6 +12,9 @@ pub const GRANTED: &str = "granted";
 /// How many calls of one organisation may wait, or be decided and not made yet.
 const MOST_WAITING: u64 = 1_000;
 
+/// How many of them may be one caller's.
+const MOST_OF_CALLER: u64 = 50;
+
 /// What is known of an approval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApprovalReply {
@@ -25,6 +28,8 @@ pub enum ApprovalReply {
     Denied,
     /// Too many wait; it does not.
     Full,
+    /// Too many of this caller wait; it does not.
+    CallerFull,
 }
 
 /// One approval: of an organisation, named by the digest of what is to be approved.
@@ -32,15 +37,17 @@ pub enum ApprovalReply {
 pub struct ApprovalKey {
     key: Key,
     index: Key,
+    own: Key,
     digest: String,
 }
 
 impl ApprovalKey {
-    /// The approval `digest` of `org`.
-    pub fn new(org: &str, digest: &str) -> Self {
+    /// The approval `digest` that `holder` of `org` needs.
+    pub fn new(org: &str, holder: &str, digest: &str) -> Self {
         Self {
             key: Key::approval(org, digest),
             index: Key::approvals(org),
+            own: Key::approvals_of(org, holder),
             digest: digest.to_owned(),
         }
     }
@@ -57,12 +64,13 @@ impl ApprovalKey {
 
     /// Notes that `doc` waits for a person, for as long as `life`.
     pub fn ask(&self, doc: &str, life: Duration) -> ScriptCall {
-        let numbers = [milliseconds(life), MOST_WAITING].map(|number| number.to_string());
+        let numbers = [milliseconds(life), MOST_WAITING, MOST_OF_CALLER];
+        let numbers = numbers.map(|number| number.to_string());
         let args =
             [self.digest.as_str(), doc].into_iter().chain(numbers.iter().map(String::as_str));
         ScriptCall {
             script: &ASK_APPROVAL,
-            keys: vec![self.key.clone(), self.index.clone()],
+            keys: vec![self.key.clone(), self.index.clone(), self.own.clone()],
             args: args.map(|arg| arg.as_bytes().to_vec()).collect(),
         }
     }
@@ -78,7 +86,8 @@ impl ApprovalKey {
             (0, GRANTED) => Ok(ApprovalReply::Granted),
             (0, "denied") => Ok(ApprovalReply::Denied),
             (0, "full") => Ok(ApprovalReply::Full),
-            _ => Err(malformed("pending, granted, denied or full")),
+            (0, "caller_full") => Ok(ApprovalReply::CallerFull),
+            _ => Err(malformed("pending, granted, denied, full or caller_full")),
         }
     }
 
@@ -86,7 +95,7 @@ impl ApprovalKey {
     pub fn take(&self) -> ScriptCall {
         ScriptCall {
             script: &USE_APPROVAL,
-            keys: vec![self.key.clone(), self.index.clone()],
+            keys: vec![self.key.clone(), self.index.clone(), self.own.clone()],
             args: vec![self.digest.clone().into_bytes()],
         }
     }

@@ -132,6 +132,11 @@ impl Key {
         Self(format!("portcullis:{{{}}}:approvals", Encoded(org)))
     }
 
+    /// ZSET: the digests of one caller's approvals, by when they expire.
+    pub fn approvals_of(org: &str, holder: &str) -> Self {
+        Self(format!("portcullis:{{{}}}:approvals:{}", Encoded(org), Encoded(holder)))
+    }
+
     /// The name as Redis sees it.
     pub fn as_str(&self) -> &str {
         &self.0

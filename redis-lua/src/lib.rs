@@ -41,6 +41,7 @@
 mod admit;
 mod approval;
 mod bind;
+mod keep;
 mod keys;
 mod noted;
 mod put_policy;
@@ -51,12 +52,13 @@ mod value;
 pub use admit::{Admit, AdmitReply, Alert, Expected, Guard, GuardState, Use, Window, WindowState};
 pub use approval::{ApprovalKey, ApprovalReply, Decide, DecideReply, Decision, GRANTED};
 pub use bind::{Bind, BindReply};
+pub use keep::Keep;
 pub use keys::{Key, Scope};
 pub use noted::{DenialState, Forget, Note, NotedReply, PutDenial};
 pub use put_policy::{PutPolicy, PutPolicyReply};
 pub use record::{PutRecord, PutRecordReply};
 pub use script::{
-    ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, FORGET, PUT_DENIAL, PUT_POLICY, PUT_RECORD,
+    ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, FORGET, KEEP, PUT_DENIAL, PUT_POLICY, PUT_RECORD,
     SCRIPTS, Script, ScriptCall, USE_APPROVAL,
 };
 pub use value::{ReplyError, Value};

@@ -23,6 +23,13 @@ pub static BIND: Script = Script {
     sha1: include_str!("../scripts/bind.lua.sha1").trim_ascii(),
 };
 
+/// Keeps what is bound to a holder for longer, or ends it.
+pub static KEEP: Script = Script {
+    name: "keep",
+    source: include_str!("../scripts/keep.lua"),
+    sha1: include_str!("../scripts/keep.lua.sha1").trim_ascii(),
+};
+
 /// Moves one organisation to a policy if nobody else did something meanwhile.
 pub static PUT_POLICY: Script = Script {
     name: "put_policy",
@@ -66,9 +73,10 @@ pub static FORGET: Script = Script {
 };
 
 /// Every script of this crate.
-pub static SCRIPTS: [&Script; 9] = [
+pub static SCRIPTS: [&Script; 10] = [
     &ADMIT,
     &BIND,
+    &KEEP,
     &PUT_RECORD,
     &PUT_POLICY,
     &PUT_DENIAL,

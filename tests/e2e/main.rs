@@ -27,6 +27,7 @@ mod limits_budget;
 mod limits_load;
 mod messages;
 mod metrics;
+mod organisations;
 mod outages;
 mod pins;
 mod policy;
@@ -103,6 +104,7 @@ fn all_cases() -> Vec<Case> {
         tokens::cases(),
         tokens_idp::cases(),
         work_before_proof::cases(),
+        organisations::cases(),
     ]
     .concat()
 }

@@ -35,13 +35,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const MOST_GROWTH_PER_EVENT: [u64; 2] = [8, 200];
 
 /// An upstream that opens an event stream for each request and hands it to the test.
-struct Source {
-    address: SocketAddr,
+pub(crate) struct Source {
+    pub(crate) address: SocketAddr,
     opened: Receiver<TcpStream>,
 }
 
 impl Source {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let (opened_by, opened) = mpsc::channel();
@@ -97,20 +97,24 @@ fn send(mut stream: &TcpStream, number: usize) {
 }
 
 /// The client's end.
-struct Listener {
+pub(crate) struct Listener {
     stream: TcpStream,
     unread: String,
 }
 
 impl Listener {
-    fn open(gateway: SocketAddr, request: &Request) -> Self {
+    pub(crate) fn open(gateway: SocketAddr, request: &Request) -> Self {
+        Self::try_open(gateway, request).unwrap_or_else(|head| panic!("{head}"))
+    }
+
+    /// The head of the answer, if it is not 200.
+    pub(crate) fn try_open(gateway: SocketAddr, request: &Request) -> Result<Self, String> {
         let stream = TcpStream::connect(gateway).expect("connect to the gateway");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
         (&stream).write_all(&request.bytes()).expect("send the request");
         let mut listener = Self { stream, unread: String::new() };
         let head = listener.until("\r\n\r\n");
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        listener
+        if head.starts_with("HTTP/1.1 200") { Ok(listener) } else { Err(head) }
     }
 
     /// What comes up to and with `end`.
@@ -165,7 +169,11 @@ fn behind(world: &World<'_>, source: &Source, idle: &str) -> (OwnEnvoy, Organisa
         assert!(template.contains(shipped), "routes for GET have an idle limit");
         template.replace(shipped, &shorter)
     });
-    let org = world.organisation().through(&own.gateway);
+    let many = STREAMS.saturating_mul(2);
+    let org = Organisation::with_policy(world.stack(), |policy| {
+        policy["streams"] = json!({"per_caller": many, "per_organisation": many});
+    });
+    let org = org.through(&own.gateway);
     let key = org.key("analyst").key;
     (own, org, key)
 }

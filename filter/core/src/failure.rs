@@ -12,6 +12,7 @@ use std::time::Duration;
 use portcullis_redis_lua::{Admit, AdmitReply, Window};
 
 use crate::call::Dependency;
+use crate::id::OrgId;
 use crate::time::UnixTime;
 use confirmed::Confirmed;
 use local_window::LocalWindows;
@@ -80,20 +81,25 @@ impl Failover {
         self.confirmed.note(now, admit, reply);
     }
 
-    /// What becomes of an admission that Redis did not answer. A request that stands draws from the
-    /// windows.
-    pub fn decide(&mut self, now: UnixTime, admit: &Admit, degraded: Degraded) -> WithoutRedis {
+    /// What becomes of an admission of a caller of `org` that Redis did not answer. A request that stands
+    /// draws from the windows.
+    pub fn decide(
+        &mut self,
+        (org, now): (&OrgId, UnixTime),
+        admit: &Admit,
+        degraded: Degraded,
+    ) -> WithoutRedis {
         if !self.confirmed.covers(now, &admit.guards, degraded.stale) {
             return WithoutRedis::Unconfirmed;
         }
         match degraded.limits {
             Limits::Waived => WithoutRedis::Stands,
-            Limits::Local(share) => self.draw(now, &admit.windows, share),
+            Limits::Local(share) => self.draw((org, now), &admit.windows, share),
         }
     }
 
-    fn draw(&mut self, now: UnixTime, windows: &[Window], share: Share) -> WithoutRedis {
-        match self.windows.draw(now, windows, share) {
+    fn draw(&mut self, by: (&OrgId, UnixTime), windows: &[Window], share: Share) -> WithoutRedis {
+        match self.windows.draw(by, windows, share) {
             Ok(()) => WithoutRedis::Stands,
             Err(limit) => WithoutRedis::Limited(limit),
         }

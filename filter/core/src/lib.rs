@@ -41,6 +41,7 @@ pub mod reviewed;
 pub mod schema;
 pub mod secret;
 pub mod step;
+pub mod streams;
 pub mod time;
 pub mod vault;
 pub mod worker;

@@ -10,9 +10,41 @@ use std::rc::Rc;
 use crate::audit::{AuditEvent, Entry};
 use crate::call::Dependency;
 use crate::denial::AuditStatus;
+use crate::id::OrgId;
 
 /// Labels that one worker learns; what comes later is `other`.
 const MOST_LABELS: usize = 2_000;
+/// How many of them one organisation may bring.
+const MOST_OF_ORG: usize = 400;
+/// Methods that are labels; every other one is `other`.
+const METHODS: [&str; 26] = [
+    "initialize",
+    "ping",
+    "server/discover",
+    "logging/setLevel",
+    "tools/list",
+    "tools/call",
+    "prompts/list",
+    "prompts/get",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "completion/complete",
+    "subscriptions/listen",
+    "tasks/get",
+    "tasks/result",
+    "tasks/update",
+    "tasks/cancel",
+    "tasks/list",
+    "notifications/initialized",
+    "notifications/cancelled",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+    "notifications/tasks/status",
+    "response",
+];
 
 /// One metric with its labels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -185,10 +217,13 @@ fn named(name: &str, labels: &[(&str, &str)]) -> String {
     text
 }
 
-/// The labels that this worker has met on requests that the policy let pass, each in memory once.
+/// The labels that this worker knows, each in memory once. A caller brings none: tools are named by a policy or by
+/// an upstream's list.
 #[derive(Debug)]
 pub struct Labels {
     known: HashSet<Rc<str>>,
+    /// How many of them each organisation brought.
+    brought: BTreeMap<OrgId, usize>,
     /// Of the policies' connectors; nobody else names one.
     connectors: HashSet<Rc<str>>,
     none: Rc<str>,
@@ -200,7 +235,8 @@ pub struct Labels {
 impl Default for Labels {
     fn default() -> Self {
         Self {
-            known: HashSet::new(),
+            known: METHODS.into_iter().map(Rc::from).collect(),
+            brought: BTreeMap::new(),
             connectors: HashSet::new(),
             none: "none".into(),
             other: "other".into(),
@@ -210,21 +246,24 @@ impl Default for Labels {
 }
 
 impl Labels {
-    /// `value`, if it may be a label; a refused request names what its sender liked to.
-    fn bounded(&mut self, value: Option<&str>, status: &str, effect: &str) -> Rc<str> {
-        let Some(value) = value else {
-            return self.none.clone();
-        };
-        if let Some(known) = self.known.get(value) {
-            return known.clone();
+    /// A tool that the policy of `org` names, or that one of its upstreams lists, becomes a label.
+    pub fn learn(&mut self, org: &OrgId, tool: &str) {
+        if self.known.contains(tool) || self.known.len() >= MOST_LABELS {
+            return;
         }
-        let answered = status != AuditStatus::Error.name();
-        if effect != "allow" || !answered || self.known.len() >= MOST_LABELS {
-            return self.other.clone();
+        let brought = self.brought.entry(org.clone()).or_default();
+        if *brought < MOST_OF_ORG {
+            *brought = brought.saturating_add(1);
+            self.known.insert(tool.into());
         }
-        let value: Rc<str> = value.into();
-        self.known.insert(value.clone());
-        value
+    }
+
+    /// `value`, if it is known.
+    fn known(&self, value: Option<&str>) -> Rc<str> {
+        match value {
+            Some(value) => self.known.get(value).unwrap_or(&self.other).clone(),
+            None => self.none.clone(),
+        }
     }
 
     /// The connector's name; those that come after very many are not remembered.
@@ -244,10 +283,10 @@ impl Labels {
 
     /// What a finished request counts as, each with how much.
     pub fn measures(&mut self, entry: &Entry) -> Vec<(Metric, u64)> {
-        let (status, effect) = (entry.status, entry.decision.effect);
+        let status = entry.status;
         let connector = self.connector(entry.connector.as_deref());
-        let method = self.bounded(entry.mcp_method.as_deref(), status, effect);
-        let tool = self.bounded(entry.tool_name.as_deref(), status, effect);
+        let method = self.known(entry.mcp_method.as_deref());
+        let tool = self.known(entry.tool_name.as_deref());
         let mut measures = vec![(Metric::AuditEntries, 1)];
         let duration = Metric::RequestDuration { connector: connector.clone(), tool: tool.clone() };
         measures.push((duration, entry.latency_ms));
@@ -303,6 +342,7 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
         | AuditEvent::CoolOffStarted { .. }
         | AuditEvent::CoolOffEnded { .. }
         | AuditEvent::PolicyUnusable { .. }
+        | AuditEvent::RedisClockWentBack { .. }
         | AuditEvent::DegradedEntered { .. }
         | AuditEvent::DegradedLeft { .. } => None,
     }
@@ -345,22 +385,32 @@ mod tests {
         assert!(Labels::default().measures(&entry).contains(&(degraded, 1)));
     }
 
+    // Finding 2.7: a caller that may call any tool filled all labels, and real tools counted as `other`.
     #[test]
     fn a_caller_cannot_make_up_labels() {
         let mut labels = Labels::default();
-        let tool_of = |labels: &mut Labels, entry: &Entry| {
-            let measures = labels.measures(entry);
+        let org = |number: usize| OrgId::new(&format!("org{number}")).unwrap();
+        let tool_of = |labels: &mut Labels, tool: &str| {
+            let measures = labels.measures(&entry("allow", tool));
             measures.into_iter().find_map(|(metric, _)| match metric {
                 Metric::Requests { tool, .. } => Some(tool.to_string()),
                 _ => None,
             })
         };
-        assert_eq!(tool_of(&mut labels, &entry("deny", "made up")).unwrap(), "other");
-        assert_eq!(tool_of(&mut labels, &entry("allow", "real")).unwrap(), "real");
-        assert_eq!(tool_of(&mut labels, &entry("deny", "real")).unwrap(), "real");
-        for number in 0..MOST_LABELS {
-            tool_of(&mut labels, &entry("allow", &number.to_string()));
+        for number in 0..3_000 {
+            assert_eq!(tool_of(&mut labels, &number.to_string()).unwrap(), "other");
         }
-        assert_eq!(tool_of(&mut labels, &entry("allow", "one more")).unwrap(), "other");
+        labels.learn(&org(0), "real");
+        assert_eq!(tool_of(&mut labels, "real").unwrap(), "real");
+        // An organisation whose upstream lists very many leaves room for the others.
+        for number in 0..3_000 {
+            labels.learn(&org(1), &format!("many{number}"));
+        }
+        labels.learn(&org(2), "late");
+        assert_eq!(tool_of(&mut labels, "late").unwrap(), "late");
+        for number in 3..20 {
+            (0..400).for_each(|tool| labels.learn(&org(number), &format!("{number}-{tool}")));
+        }
+        assert_eq!(labels.known.len(), MOST_LABELS);
     }
 }

@@ -25,6 +25,12 @@ impl UnixTime {
         Self(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
     }
 
+    /// This point moved back by `by`; not beyond the epoch.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+    }
+
     /// The time from `earlier` to this point; zero when the clock went backwards.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -26,6 +26,7 @@ use crate::limit::slices::Slices;
 use crate::metric::Labels;
 use crate::policy::{Activation, Policy};
 use crate::reviewed::{Drifts, Schemas};
+use crate::streams::OpenStreams;
 use crate::time::UnixTime;
 use crate::vault::{Lease, SecretRef};
 
@@ -86,6 +87,10 @@ pub struct Worker {
     pub drifts: Drifts,
     /// What metrics may be labelled with.
     pub labels: Labels,
+    /// Streams that are open.
+    pub streams: OpenStreams,
+    /// When bindings were last kept for longer.
+    kept: LruCache<Key, UnixTime>,
 }
 
 impl Worker {
@@ -113,6 +118,8 @@ impl Worker {
             schemas: Schemas::default(),
             drifts: Drifts::default(),
             labels: Labels::default(),
+            streams: OpenStreams::default(),
+            kept: LruCache::new(MAX_RECORDS),
         }
     }
 
@@ -157,6 +164,20 @@ impl Worker {
     /// The use of a secret was written down at `now`.
     pub fn note_use(&mut self, used: Use, now: UnixTime) {
         self.uses.put(used, now);
+    }
+
+    /// Whether the binding at `key` is to be kept for longer: nobody did within `every`.
+    pub fn keeps(&mut self, key: &Key, every: Duration, now: UnixTime) -> bool {
+        if self.kept.get(key).is_some_and(|kept| now.since(*kept) < every) {
+            return false;
+        }
+        self.kept.put(key.clone(), now);
+        true
+    }
+
+    /// The binding at `key` was made, or kept, at `now`.
+    pub fn note_kept(&mut self, key: Key, now: UnixTime) {
+        self.kept.put(key, now);
     }
 
     /// What was last seen to be active for an organisation.

@@ -107,8 +107,14 @@ fn decodes_moved_guards() {
 
 #[test]
 fn decodes_windows() {
-    let half = WindowState { remaining: 4, reset: Duration::from_micros(500_000), raised: false };
-    let full = WindowState { remaining: 0, reset: Duration::from_micros(9), raised: true };
+    let half = WindowState {
+        remaining: 4,
+        reset: Duration::from_micros(500_000),
+        raised: false,
+        redated: false,
+    };
+    let full =
+        WindowState { remaining: 0, reset: Duration::from_micros(9), raised: true, redated: false };
     assert_eq!(
         admit().decode(ints(&[1, 4, 500_000, 0, 0, 9, 1])),
         Ok(AdmitReply::Admitted(vec![half, full]))
@@ -135,7 +141,7 @@ fn refuses_every_other_form() {
         (ints(&[1, 4, 500_000, 0, -1, 9, 0]), "remaining units"),
         (ints(&[1, 4, 500_000, 0, 0, -9, 0]), "reset_us of at least 0"),
         (ints(&[1, 4, 500_000, 0, 0, 9, 1, 9]), "the end of the array"),
-        (ints(&[1, 4, 500_000, 2, 0, 9, 1]), "0 or 1 for the alert"),
+        (ints(&[1, 4, 500_000, 4, 0, 9, 1]), "0 to 3 for the alert and the clock"),
         (ints(&[2, -2, 0, 4, 500_000, 0, 9]), "retry_after_us of at least -1"),
         (ints(&[2, 5, 2, 4, 500_000, 0, 9]), "the index of a window of the call"),
         (moved(&unmoved), "a revision or `-`"),

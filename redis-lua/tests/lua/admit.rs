@@ -264,13 +264,13 @@ fn a_jump_of_the_clock_back_admits_no_more_than_the_limit() {
     let mut connection = valkey.connect();
     let asked = window("calls", 3, SECOND, 1);
     let admit = draw_from(vec![asked.clone()]);
-    // The clock was two seconds ahead when these were drawn.
-    let ahead = Draw { at_us: now_us(&mut connection) + 2 * SECOND, cost: 1 };
+    // The clock was half a second ahead when these were drawn.
+    let ahead = Draw { at_us: now_us(&mut connection) + SECOND / 2, cost: 1 };
     ledger::seed(&mut connection, &asked.key, 0, &[ahead, ahead]);
 
     let reply = admit.decode(run(&mut connection, &admit.call())).unwrap();
     assert!(
-        matches!(&reply, AdmitReply::Admitted(windows) if windows[0].remaining == 0),
+        matches!(&reply, AdmitReply::Admitted(windows) if windows[0].remaining == 0 && !windows[0].redated),
         "{reply:?}"
     );
     assert_eq!(
@@ -282,9 +282,41 @@ fn a_jump_of_the_clock_back_admits_no_more_than_the_limit() {
 
     match admit.decode(run(&mut connection, &admit.call())).unwrap() {
         AdmitReply::Limited { retry_after: Some(wait), .. } => {
-            assert!(wait > Duration::from_secs(2) && wait <= Duration::from_secs(3), "{wait:?}");
+            assert!(wait > SECOND_LONG && wait <= SECOND_LONG * 3 / 2, "{wait:?}");
         }
         reply => panic!("{reply:?}"),
+    }
+}
+
+const SECOND_LONG: Duration = Duration::from_secs(1);
+
+// Proves: A9
+// Finding 10.6: Redis's clock went back by an hour, and a limit of some calls a second was used up for an hour.
+#[test]
+fn draws_from_a_far_future_are_dated_now_and_still_count() {
+    for server in Valkey::each() {
+        let mut connection = server.connect();
+        let asked = window("calls", 3, SECOND, 1);
+        let admit = draw_from(vec![asked.clone()]);
+        let hour = now_us(&mut connection) + 3_600 * SECOND;
+        let drawn = [hour, hour + 1].map(|at_us| Draw { at_us, cost: 1 });
+        ledger::seed(&mut connection, &asked.key, 40, &drawn);
+
+        let reply = admit.decode(run(&mut connection, &admit.call())).unwrap();
+        assert!(
+            matches!(&reply, AdmitReply::Admitted(windows) if windows[0].remaining == 0 && windows[0].redated),
+            "{reply:?}"
+        );
+        let kept = ledger::read(&mut connection, &asked.key);
+        assert_eq!(kept.iter().map(|draw| draw.cost).sum::<u64>(), 3, "{kept:?}");
+        expires_with_the_last_draw(&mut connection, &asked, kept.last().unwrap().at_us);
+        match admit.decode(run(&mut connection, &admit.call())).unwrap() {
+            AdmitReply::Limited { retry_after: Some(wait), windows, .. } => {
+                assert!(wait <= SECOND_LONG, "{wait:?}");
+                assert!(!windows[0].redated, "said once");
+            }
+            reply => panic!("{reply:?}"),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ fn decide<'a>(decision: Decision, last: Option<&'a [u8]>, entry: &'a str) -> Dec
 fn what_a_person_granted_is_taken_once() {
     let valkey = Valkey::start();
     let mut connection = valkey.connect();
-    let approval = ApprovalKey::new("acme", "0a1b");
+    let approval = ApprovalKey::new("acme", "k1a2", "0a1b");
     let mut ask = |call: &ScriptCall| run(&mut connection, call);
     let guard =
         Guard { key: approval.key().clone(), expected: Expected::Revision(GRANTED.to_owned()) };
@@ -51,7 +51,7 @@ fn what_a_person_granted_is_taken_once() {
 fn a_decision_is_written_only_behind_the_entry_that_was_read() {
     let valkey = Valkey::start();
     let mut connection = valkey.connect();
-    let approval = ApprovalKey::new("acme", "0a1b");
+    let approval = ApprovalKey::new("acme", "k1a2", "0a1b");
     let mut ask = |call: &ScriptCall| run(&mut connection, call);
     let deny = |last| decide(Decision::Deny, last, "second").call();
 
@@ -75,7 +75,9 @@ fn only_so_many_calls_wait_and_those_that_expired_do_not_count() {
     let valkey = Valkey::start();
     let mut connection = valkey.connect();
     let mut waiting = |number: usize, life: Duration| {
-        let approval = ApprovalKey::new("acme", &format!("{number}"));
+        // No caller asks for more than it may.
+        let caller = format!("k{}", number / 50);
+        let approval = ApprovalKey::new("acme", &caller, &format!("{number}"));
         ApprovalKey::asked(run(&mut connection, &approval.ask("{}", life))).unwrap()
     };
     for number in 0..1_000 {
@@ -84,4 +86,31 @@ fn only_so_many_calls_wait_and_those_that_expired_do_not_count() {
     assert_eq!(waiting(1_000, LIFE), ApprovalReply::Full);
     std::thread::sleep(Duration::from_millis(1_600));
     assert_eq!(waiting(1_000, LIFE), ApprovalReply::Asked);
+}
+
+// Finding 2.4: one caller filled what all of an organisation have.
+#[test]
+fn one_caller_fills_only_its_own_part() {
+    let valkey = Valkey::start();
+    let mut connection = valkey.connect();
+    let approval = |caller: &str, number: usize| {
+        ApprovalKey::new("acme", caller, &format!("{caller}-{number}"))
+    };
+    let mut ask = |call: &ScriptCall| run(&mut connection, call);
+    for number in 0..50 {
+        let asked = ask(&approval("eager", number).ask("{}", LIFE));
+        assert_eq!(ApprovalKey::asked(asked), Ok(ApprovalReply::Asked), "{number}");
+    }
+    let full = ask(&approval("eager", 50).ask("{}", LIFE));
+    assert_eq!(ApprovalKey::asked(full), Ok(ApprovalReply::CallerFull));
+    let again = ask(&approval("eager", 7).ask("{}", LIFE));
+    assert_eq!(ApprovalKey::asked(again), Ok(ApprovalReply::Pending));
+    let other = ask(&approval("other", 0).ask("{}", LIFE));
+    assert_eq!(ApprovalKey::asked(other), Ok(ApprovalReply::Asked));
+    // What was made is out of the way.
+    let grant = Decide { digest: "eager-7", ..decide(Decision::Grant, None, "first") };
+    assert_eq!(Decide::decode(ask(&grant.call())), Ok(DecideReply::Decided));
+    assert_eq!(ApprovalKey::taken(ask(&approval("eager", 7).take())), Ok(true));
+    let room = ask(&approval("eager", 50).ask("{}", LIFE));
+    assert_eq!(ApprovalKey::asked(room), Ok(ApprovalReply::Asked));
 }

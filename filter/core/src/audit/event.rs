@@ -104,6 +104,11 @@ pub enum AuditEvent {
         /// Units that there are.
         of: u64,
     },
+    /// The clock of Redis went back by more than the length of a window: what was drawn from it counts from now on.
+    RedisClockWentBack {
+        /// The window's name.
+        limit: String,
+    },
     /// This worker went on without a dependency, for the first time since it had it.
     DegradedEntered {
         /// Its name.

@@ -11,6 +11,8 @@ pub enum ApprovalState {
     Denied,
     /// Nothing, and nobody was asked: too many calls wait already.
     Full,
+    /// Nothing, and nobody was asked: too many calls of this caller wait already.
+    CallerFull,
 }
 
 impl ApprovalState {
@@ -21,6 +23,7 @@ impl ApprovalState {
             Self::Pending => "pending",
             Self::Denied => "denied",
             Self::Full => "full",
+            Self::CallerFull => "caller_full",
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum LimitCause {
     CoolOff,
     /// Too many credentials from this address were refused.
     Slowdown,
+    /// Too many streams are open.
+    Streams,
 }
 
 /// Longer names are cut in messages.
@@ -158,6 +160,9 @@ fn limited(limit: &str, cause: &LimitCause, retry_after: Duration) -> String {
         LimitCause::CoolOff => format!(
             "This caller is paused by rule `{limit}`, because it repeated calls without waiting."
         ),
+        LimitCause::Streams => {
+            format!("Too many streams are open (rule `{limit}`).")
+        }
         LimitCause::Slowdown => {
             format!("Too many refused credentials from this address (rule `{limit}`).")
         }
@@ -175,6 +180,10 @@ fn approval(rule: &str, id: &str, state: ApprovalState, requested: Requested<'_>
         ),
         ApprovalState::Denied => format!(
             "A person denied this call of {call} (approval `{id}`, policy rule `{rule}`). Do not repeat it."
+        ),
+        ApprovalState::CallerFull => format!(
+            "Policy rule `{rule}` needs a person to approve this call of {call}, and too many of your calls wait for one. \
+             Wait until some are decided, then try again."
         ),
         ApprovalState::Full => format!(
             "Policy rule `{rule}` needs a person to approve this call of {call}, and too many calls wait for one. Try \

@@ -31,7 +31,7 @@ use crate::event::Event;
 use crate::id::PolicyVersion;
 use crate::limit::slices::{Draws, Settled};
 use crate::mcp::{Body, Message};
-use crate::policy::{self, Check};
+use crate::policy::{self, Check, Cost};
 use crate::step::Gate;
 
 /// How often a record or policy may move under one request before it is refused.
@@ -98,11 +98,21 @@ pub(super) struct Admitting {
     request: Box<Request>,
     basis: Basis,
     verdict: Verdict,
+    aim: Aim,
     admit: Admit,
     draws: Draws,
     call: CallId,
     credential: Credential,
     rounds: u8,
+}
+
+/// What a call is to be admitted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    /// To go on.
+    Pass,
+    /// To wait for a person: asking draws from the same windows, or nothing would bound it.
+    AskPerson,
 }
 
 /// Waits for a policy document.
@@ -125,15 +135,14 @@ pub(super) fn admit(request: Box<Request>, turn: &mut Turn<'_>) -> Next {
         return refused;
     }
     match turn.worker.config.redis {
-        Some(_) => ask(request, basis, verdict, Credential::Settled, 1, turn),
+        Some(_) => ask((request, basis), (verdict, Aim::Pass), Credential::Settled, 1, turn),
         None => unconfirmed(request, verdict, turn),
     }
 }
 
 fn ask(
-    request: Box<Request>,
-    basis: Basis,
-    verdict: Verdict,
+    (request, basis): (Box<Request>, Basis),
+    (verdict, aim): (Verdict, Aim),
     credential: Credential,
     rounds: u8,
     turn: &mut Turn<'_>,
@@ -146,9 +155,12 @@ fn ask(
         let bound = request.bound.iter();
         guards.extend(bound.map(|bound| bound.guard(claimant.org(), claimant.holder())));
     }
-    guards.extend(sought(&verdict).map(Sought::guard));
+    guards.extend(sought(&verdict).filter(|_| aim == Aim::Pass).map(Sought::guard));
     let (quotas, template) = match &verdict {
-        Verdict::Allowed(grant) => (grant.quotas.as_slice(), grant.credential.clone()),
+        Verdict::Allowed(grant) => {
+            let template = grant.credential.clone().filter(|_| aim == Aim::Pass);
+            (grant.quotas.as_slice(), template)
+        }
         // Refused requests ask too: the record or policy that refuses may be gone by now.
         Verdict::Open | Verdict::NeedsPolicy(_) | Verdict::Refused(_) => (&[][..], None),
     };
@@ -160,7 +172,7 @@ fn ask(
         (Credential::Settled, Some(template)) => fetch(&template, turn),
         (credential, _) => credential,
     };
-    let stage = Admitting { request, basis, verdict, admit, draws, call, credential, rounds };
+    let stage = Admitting { request, basis, verdict, aim, admit, draws, call, credential, rounds };
     (Stage::Admitting(Box::new(stage)), Gate::Hold)
 }
 
@@ -241,7 +253,7 @@ impl Admitting {
                 match slices.admitted(self.draws, &grant.quotas, states, turn.now) {
                     Settled::For(states) => {
                         turn.tell(&grant.quotas, &states);
-                        admitted(self.request, grant, self.credential, turn)
+                        admitted(self.request, (grant, self.aim), self.credential, turn)
                     }
                     Settled::Again => {
                         let Self { request, basis, credential, rounds, .. } = self;
@@ -266,7 +278,7 @@ impl Admitting {
                 if let (Some(quota), true) = (&limit, grant.limits_are_on_trial()) {
                     let rule = quota.name.clone();
                     grant.shadowed.push(Shadowed { check: Check::Limits, rule });
-                    return admitted(self.request, grant, self.credential, turn);
+                    return admitted(self.request, (grant, self.aim), self.credential, turn);
                 }
                 match (limit, retry_after) {
                     (Some(quota), Some(retry_after)) => {
@@ -287,7 +299,8 @@ impl Admitting {
 
     /// Redis cannot be asked.
     fn unanswered(self, why: CallFailure, turn: &mut Turn<'_>) -> Next {
-        match without_redis(&self.admit, self.verdict, turn) {
+        let admission = (self.request.claimant.org(), &self.admit);
+        match without_redis(admission, self.verdict, turn) {
             Some(Ok(grant)) => credit(self.request, grant, self.credential, turn),
             Some(Err(denial)) => turn.refuse(denial),
             None => turn.refuse(Denial::Unavailable(Dependency::Redis, why)),
@@ -298,13 +311,14 @@ impl Admitting {
 /// Goes on with a call that Redis admitted.
 fn admitted(
     request: Box<Request>,
-    grant: Box<Grant>,
+    (grant, aim): (Box<Grant>, Aim),
     credential: Credential,
     turn: &mut Turn<'_>,
 ) -> Next {
-    match grant.sought.clone() {
-        Some(sought) => approving::take(request, grant, credential, sought, turn),
-        None => credit(request, grant, credential, turn),
+    match (grant.sought.clone(), aim) {
+        (Some(_), Aim::AskPerson) => approving::ask(request, grant, turn),
+        (Some(sought), Aim::Pass) => approving::take(request, grant, credential, sought, turn),
+        (None, _) => credit(request, grant, credential, turn),
     }
 }
 
@@ -349,13 +363,22 @@ fn proceed(
         {
             credit(request, grant, credential, turn)
         }
-        Verdict::Allowed(grant) if unapproved.is_some() && grant.sought == unapproved => {
-            approving::ask(request, grant, turn)
+        Verdict::Allowed(mut grant) if unapproved.is_some() && grant.sought == unapproved => {
+            // The price of the call is due when it is made.
+            let credits = grant.quotas.iter_mut().filter(|quota| quota.cost == Cost::Credits);
+            credits.for_each(|quota| quota.window.cost = 0);
+            if grant.quotas.is_empty() {
+                return approving::ask(request, grant, turn);
+            }
+            let asking = (Verdict::Allowed(grant), Aim::AskPerson);
+            ask((request, basis), asking, credential, rounds, turn)
         }
-        Verdict::Allowed(_) => ask(request, basis, verdict, credential, rounds, turn),
+        Verdict::Allowed(_) => {
+            ask((request, basis), (verdict, Aim::Pass), credential, rounds, turn)
+        }
         // Who does not hold what the request refers to learns that first.
         Verdict::Refused(_) if verdict.proves_identity() => {
-            ask(request, basis, verdict, credential, rounds, turn)
+            ask((request, basis), (verdict, Aim::Pass), credential, rounds, turn)
         }
         Verdict::Refused(denial) => turn.refuse(denial),
         Verdict::NeedsPolicy(version) => {

@@ -1,7 +1,7 @@
 //! Calls that a person has to agree to.
 //!
-//! Owns the two conversations with Redis about them. Before the admission: a call that is not granted is
-//! noted, and refused. Behind it: a granted one is taken, so that it is made once. What was drawn from
+//! Owns the two conversations with Redis about them. A call that is not granted draws from its windows, is
+//! noted, and refused. A granted one is admitted, then taken, so that it is made once. What was drawn from
 //! windows for a call that another one overtook stays drawn.
 
 use std::time::Duration;
@@ -163,6 +163,9 @@ impl Approving {
                     turn.refuse(self.sought.refusal(ApprovalState::Denied))
                 }
                 Ok(ApprovalReply::Full) => turn.refuse(self.sought.refusal(ApprovalState::Full)),
+                Ok(ApprovalReply::CallerFull) => {
+                    turn.refuse(self.sought.refusal(ApprovalState::CallerFull))
+                }
                 Err(_) => turn.refuse(unreadable),
             },
             Asked::Take => match ApprovalKey::taken(value) {

@@ -1,14 +1,16 @@
 //! Sessions and tasks belong to who opened them (MCP: a session is not an authentication).
 //!
 //! Owns what is bound, to whom, and for how long. A binding is a guard of the admission, so that
-//! checking it costs no round trip; making one costs one, when a session or a task is opened.
+//! checking it costs no round trip; making one costs one, when a session or a task is opened. Nobody waits
+//! for one that is kept for longer, or ended.
 
 use std::time::Duration;
 
-use portcullis_redis_lua::{Bind, BindReply, Expected, Guard, Key};
+use portcullis_redis_lua::{Bind, BindReply, Expected, Guard, Keep, Key};
 use sha2::{Digest as _, Sha256};
 
 use super::response::Upstream;
+use super::verdict::Grant;
 use super::{Next, Stage, Turn};
 use crate::call::{Call, CallFailure, CallId, Reply};
 use crate::denial::Denial;
@@ -18,8 +20,11 @@ use crate::mcp::{Message, Operation, headers};
 use crate::query;
 use crate::step::Gate;
 
-/// A session or task is answered as unknown this long after it was opened; clients open a new one.
-const LIFE: Duration = Duration::from_secs(7 * 86_400);
+/// A task is answered as unknown when nobody used it for so long. Of a session, the policy says how long that is:
+/// clients open a new one.
+const TASK_IDLE: Duration = Duration::from_secs(7 * 86_400);
+/// Each worker keeps what is used for longer once in this part of the time that it would be forgotten after.
+const KEPT_IN: u32 = 12;
 
 /// Something that a server handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +41,18 @@ pub(super) struct Holder {
     pub(super) org: OrgId,
     /// [`crate::auth::Identity::holder`].
     pub(super) name: String,
+    /// After which time without use its sessions are forgotten.
+    pub(super) idle: Duration,
+}
+
+impl Holder {
+    pub(super) fn of(grant: &Grant) -> Self {
+        Self {
+            org: grant.principal.org.clone(),
+            name: grant.principal.identity.holder().to_owned(),
+            idle: grant.policy.sessions.idle,
+        }
+    }
 }
 
 impl Bound {
@@ -78,8 +95,22 @@ impl Bound {
     /// Asks Redis to bind it.
     pub(super) fn claim(&self, holder: &Holder, turn: &mut Turn<'_>) -> CallId {
         let key = self.key(&holder.org);
-        let bind = Bind { key, holder: holder.name.clone(), life: LIFE };
+        turn.worker.note_kept(key.clone(), turn.now);
+        let bind = Bind { key, holder: holder.name.clone(), life: self.idle(holder) };
         turn.start(Call::Bind(bind.call()))
+    }
+
+    /// The server ended it: asks Redis to forget it.
+    pub(super) fn end(&self, holder: &Holder, turn: &mut Turn<'_>) {
+        let (keys, holder) = (vec![self.key(&holder.org)], holder.name.clone());
+        turn.start(Call::Bind(Keep { keys, holder, life: Duration::ZERO }.call()));
+    }
+
+    fn idle(&self, holder: &Holder) -> Duration {
+        match self {
+            Self::Session(_) => holder.idle,
+            Self::Task(_) => TASK_IDLE,
+        }
     }
 
     fn key(&self, org: &OrgId) -> Key {
@@ -89,6 +120,25 @@ impl Bound {
         };
         let digest = Sha256::digest(id.as_bytes());
         Key::binding(org.as_str(), kind, &base16ct::lower::encode_string(&digest))
+    }
+}
+
+/// What a request that passes refers to is used: asks Redis to keep it for longer, unless this worker did a while
+/// ago.
+pub(super) fn keep(bound: &[Bound], grant: &Grant, turn: &mut Turn<'_>) {
+    if bound.is_empty() || turn.worker.config.redis.is_none() {
+        return;
+    }
+    let holder = Holder::of(grant);
+    for life in [holder.idle, TASK_IDLE] {
+        let every = life.checked_div(KEPT_IN).unwrap_or_default();
+        let alike = bound.iter().filter(|bound| bound.idle(&holder) == life);
+        let keys = alike.map(|bound| bound.key(&holder.org));
+        let keys: Vec<_> = keys.filter(|key| turn.worker.keeps(key, every, turn.now)).collect();
+        if !keys.is_empty() {
+            let keep = Keep { keys, holder: holder.name.clone(), life };
+            turn.start(Call::Bind(keep.call()));
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Who calls, as far as the headers and the connection tell.
 //!
-//! Owns which credential counts when there are several kinds, and that an address which guesses is
-//! slowed down before anybody is asked. Whether a key holds is for Redis to say.
+//! Owns which credential counts when there are several kinds, and that guessing is slowed down before
+//! Redis is asked. Whether a key holds is for Redis to say.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,7 +13,7 @@ use crate::auth::certificate::mapping::{CertificateMode, Peer};
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
 use crate::auth::credential::{self, Presented};
 use crate::auth::denied::Deniable;
-use crate::auth::slowdown::Proof;
+use crate::auth::slowdown::{Proof, Trial};
 use crate::auth::token::claims::VerifiedToken;
 use crate::auth::token::jws::PresentedToken;
 use crate::auth::{AuthFailure, Claimant, IdentityKind, Narrowing, Principal, Proven, Scopes};
@@ -54,7 +55,7 @@ pub(super) enum Claim {
     Token(PresentedToken),
 }
 
-/// The claim of a request and the certificate beside it, unless its address has to wait.
+/// The claim of a request and the certificate beside it, unless they have to wait.
 pub(super) fn caller(
     head: &Head,
     turn: &mut Turn<'_>,
@@ -71,20 +72,34 @@ pub(super) fn caller(
         turn.context.entry.certificate_sha256 = Some(certificate.sha256.to_string());
     }
     turn.context.proof = proof(&presented, &certificate);
-    if let Some(proof) = &turn.context.proof {
-        let waits = turn.worker.slowdown.check(&head.client_address, proof, turn.now);
-        waits.map_err(|retry_after| Denial::Limited {
-            limit: SLOWDOWN.into(),
-            cause: Box::new(LimitCause::Slowdown),
-            retry_after,
-        })?;
-    }
     let auth = &turn.worker.config.auth;
     let claim = certificate.map_err(AuthFailure::Certificate).and_then(|certificate| {
         let claim = claim(presented, certificate.as_ref(), auth)?;
         Ok((claim, certificate))
     });
+    turn.context.trial = trial(&claim, turn).map_err(|retry_after| Denial::Limited {
+        limit: SLOWDOWN.into(),
+        cause: Box::new(LimitCause::Slowdown),
+        retry_after,
+    })?;
     claim.map_err(Denial::Unauthenticated)
+}
+
+/// Whether the claim is looked into now, and what that is paid with.
+fn trial(
+    claim: &Result<(Claim, Option<PeerCertificate>), AuthFailure>,
+    turn: &mut Turn<'_>,
+) -> Result<Trial, Duration> {
+    let Some(proof) = &turn.context.proof else { return Ok(Trial::Free) };
+    let (address, slowdown) = (&turn.context.entry.client_address, &mut turn.worker.slowdown);
+    match claim {
+        // The handshake proved the certificate.
+        Ok((Claim::Made(Claimant::Proven(_)), _)) => Ok(Trial::Free),
+        Ok((Claim::Made(Claimant::Key(_)) | Claim::Token(_), _)) => {
+            slowdown.check(address, proof, turn.now)
+        }
+        Err(_) => slowdown.hopeless(address, turn.now).map(|()| Trial::Free),
+    }
 }
 
 /// Limits of a policy have names that begin with `tiers.` or `limits.`.

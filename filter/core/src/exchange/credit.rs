@@ -4,10 +4,12 @@
 //! admission, so that a cold cache costs no extra time.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::admission::{Leg, Request, held};
+use super::binding;
 use super::degraded::without_vault;
 use super::response::Upstream;
 use super::verdict::Grant;
@@ -15,10 +17,10 @@ use super::{Next, Sent, Stage, Turn};
 use crate::audit::{AuditEvent, shown};
 use crate::authz::{Amendment, Shadowed};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
-use crate::denial::Denial;
+use crate::denial::{Denial, LimitCause};
 use crate::event::Event;
-use crate::mcp::Body;
 use crate::mcp::amend::amend;
+use crate::mcp::{Body, Operation};
 use crate::metric::Metric;
 use crate::secret::Secret;
 use crate::step::{Effect, Gate};
@@ -76,8 +78,9 @@ pub(super) fn credit(
     credential: Credential,
     turn: &mut Turn<'_>,
 ) -> Next {
-    if let Some(proof) = turn.context.proof {
-        turn.worker.slowdown.succeeded(proof, turn.now);
+    turn.proven();
+    if let Err(denial) = open_stream(&request, &grant, turn) {
+        return turn.refuse(denial);
     }
     let template = match request.leg {
         // The credential went upstream with the headers.
@@ -104,6 +107,30 @@ pub(super) fn credit(
         }
     };
     (Stage::Crediting(Box::new(Crediting { request, grant, secret, call })), Gate::Hold)
+}
+
+/// When a caller with too many streams may look whether one has ended.
+const STREAMS_RETRY: Duration = Duration::from_secs(5);
+
+/// Counts a request whose answer is a stream that stays open.
+fn open_stream(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Result<(), Denial> {
+    let operation = request.message.as_ref().map(|message| &message.operation);
+    let (Ok(Operation::Listen | Operation::Subscriptions { .. }), Leg::Whole | Leg::Body, None) =
+        (operation, &request.leg, &turn.context.slot)
+    else {
+        return Ok(());
+    };
+    let caller = (&grant.principal.org, grant.principal.identity.holder());
+    match turn.worker.streams.open(caller, &grant.policy.streams) {
+        Ok(slot) => {
+            turn.context.slot = Some(slot);
+            Ok(())
+        }
+        Err(limit) => {
+            let (limit, cause) = (limit.into(), Box::new(LimitCause::Streams));
+            Err(Denial::Limited { limit, cause, retry_after: STREAMS_RETRY })
+        }
+    }
 }
 
 impl Credential {
@@ -230,7 +257,8 @@ fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Next {
     }
     match request.message {
         Ok(message) => {
-            let upstream = Upstream::new(message.operation, grant);
+            binding::keep(&request.bound, grant, turn);
+            let upstream = Upstream::new(message.operation, grant).ending(request.bound);
             (Stage::Upstream(Box::new(upstream)), Gate::Pass)
         }
         Err(_) => turn.refuse(Denial::Internal("message")),

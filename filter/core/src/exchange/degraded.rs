@@ -13,6 +13,7 @@ use crate::audit::AuditEvent;
 use crate::call::{CallFailure, Dependency};
 use crate::denial::{Denial, LimitCause};
 use crate::failure::{Degraded, OnFailure, WithoutRedis};
+use crate::id::OrgId;
 use crate::vault::{CredentialTemplate, Lease};
 
 /// Without Redis, tokens and certificates are judged by the policy in the configuration alone.
@@ -31,7 +32,7 @@ pub(super) fn unconfirmed(request: Box<Request>, verdict: Verdict, turn: &mut Tu
 
 /// What becomes of a verdict that Redis did not confirm; `None` where it must.
 pub(super) fn without_redis(
-    admit: &Admit,
+    (org, admit): (&OrgId, &Admit),
     verdict: Verdict,
     turn: &mut Turn<'_>,
 ) -> Option<Result<Box<Grant>, Denial>> {
@@ -48,7 +49,7 @@ pub(super) fn without_redis(
         Verdict::Allowed(grant) => Ok(grant),
     };
     let (now, failover) = (turn.now, &mut turn.worker.failover);
-    let decided = match (failover.decide(now, admit, degraded), decided) {
+    let decided = match (failover.decide((org, now), admit, degraded), decided) {
         (WithoutRedis::Unconfirmed, _) => return None,
         (WithoutRedis::Limited(full), Ok(grant)) => {
             let quota = grant.quotas.get(full.window)?;

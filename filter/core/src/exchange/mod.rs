@@ -29,8 +29,8 @@ mod verdict;
 use portcullis_redis_lua::WindowState;
 
 use crate::audit::{AuditEvent, Entry};
-use crate::auth::slowdown::Proof;
-use crate::call::{Call, CallId};
+use crate::auth::slowdown::{self, Proof, Trial};
+use crate::call::{Call, CallFailure, CallId};
 use crate::denial::{AuditStatus, Denial, Requested};
 use crate::event::{Closing, End, Event, Origin};
 use crate::id::RequestId;
@@ -38,6 +38,7 @@ use crate::limit::Quota;
 use crate::limit::fields::Told;
 use crate::mcp::{Era, Sender};
 use crate::step::{Effect, Gate, LocalReply, Step};
+use crate::streams::Slot;
 use crate::time::UnixTime;
 use crate::worker::Worker;
 
@@ -94,6 +95,10 @@ struct Context {
     entry: Entry,
     /// What the credential is remembered by, when there is one.
     proof: Option<Proof>,
+    /// What its trial was paid with, until that is settled.
+    trial: Trial,
+    /// The stream that this exchange is counted as.
+    slot: Option<Slot>,
     next_call: CallId,
     sender: Sender,
     era: Era,
@@ -150,6 +155,8 @@ impl Default for Exchange {
         let context = Context {
             entry: Entry::default(),
             proof: None,
+            trial: Trial::Free,
+            slot: None,
             next_call: CallId::FIRST,
             sender: Sender::Unknown,
             era: Era::Legacy,
@@ -274,6 +281,10 @@ impl Turn<'_> {
             of: quota.window.limit,
         });
         self.context.entry.events.extend(alerts);
+        let redated = quotas.iter().zip(states).filter(|(_, state)| state.redated);
+        let jumps =
+            redated.map(|(quota, _)| AuditEvent::RedisClockWentBack { limit: quota.name.clone() });
+        self.context.entry.events.extend(jumps);
         self.context.told = Told::of(quotas, states);
     }
 
@@ -286,9 +297,38 @@ impl Turn<'_> {
         entry.decision.effect = denial.effect();
         entry.decision.rule = denial.rule();
         entry.note_denial(denial);
-        if let (Denial::Unauthenticated(_), Some(proof)) = (denial, &self.context.proof) {
+        self.settle_trial(denial);
+    }
+
+    /// A refusal settles what the trial of the credential was paid with: work that was done stays paid.
+    fn settle_trial(&mut self, denial: &Denial) {
+        let trial = std::mem::take(&mut self.context.trial);
+        let address = &self.context.entry.client_address;
+        let slowdown = &mut self.worker.slowdown;
+        match denial {
+            Denial::Unauthenticated(failure) => {
+                if let Some(proof) = &self.context.proof {
+                    slowdown.failed(address, proof, self.now);
+                }
+                if slowdown::costs_nothing(*failure) {
+                    slowdown.untried(address, trial);
+                }
+            }
+            // Whether the credential holds is open, and the dependency had work with it.
+            Denial::Unavailable(
+                _,
+                CallFailure::TimedOut | CallFailure::Disconnected | CallFailure::Unreadable,
+            ) => {}
+            _ => slowdown.untried(address, trial),
+        }
+    }
+
+    /// The credential holds.
+    fn proven(&mut self) {
+        let trial = std::mem::take(&mut self.context.trial);
+        if let Some(proof) = self.context.proof {
             let address = &self.context.entry.client_address;
-            self.worker.slowdown.failed(address, proof, self.now);
+            self.worker.slowdown.succeeded(address, proof, trial, self.now);
         }
     }
 
@@ -327,6 +367,9 @@ impl Turn<'_> {
 
     /// Writes the audit entry, once.
     fn close(&mut self, stage: Stage, closing: &Closing) -> Next {
+        if let Some(slot) = self.context.slot.take() {
+            self.worker.streams.close(slot);
+        }
         let entry = &mut self.context.entry;
         match stage {
             // Closed before, or no MCP exchange at all: there is nothing to tell.

@@ -70,7 +70,10 @@ pub(super) fn judged(
     }
     match verification {
         Verification::Verified(token) => {
-            Ok(Outcome::Proven(Claimant::Proven(token.proven.clone()), Audience::Fits))
+            let claimant = Claimant::Proven(token.proven.clone());
+            // Its signature holds, whatever Redis says of it next.
+            turn.proven();
+            Ok(Outcome::Proven(claimant, Audience::Fits))
         }
         // Whether the path belongs to what the token is for is in the policy.
         Verification::Refused(AuthFailure::WrongAudience, Some(token)) if posts_elsewhere(head) => {

@@ -39,6 +39,8 @@ struct Asked {
     view: View,
     watch: Watch,
     holder: Holder,
+    /// The sessions that end if the server agrees.
+    ends: Vec<Bound>,
     /// Where a client of HTTP+SSE posts to.
     messages: Option<String>,
     /// The credential that the upstream was given.
@@ -80,15 +82,21 @@ impl Upstream {
             operation,
             view: View::new(&grant.policy, &grant.principal, &grant.connector),
             watch: Watch::new(&grant.policy, &principal.org, &grant.connector),
-            holder: Holder {
-                org: principal.org.clone(),
-                name: principal.identity.holder().to_owned(),
-            },
+            holder: Holder::of(grant),
+            ends: Vec::new(),
             messages: connector.and_then(|connector| connector.messages.clone()),
             secret: grant.credential.as_ref().map(|template| template.secret().clone()),
             tab: Tab::of(grant),
         };
         Self { asked }
+    }
+
+    /// The same, of a request that refers to these; one that ends a session ends them.
+    pub(super) fn ending(mut self, bound: Vec<Bound>) -> Self {
+        if self.asked.operation == Operation::EndSession {
+            self.asked.ends = bound;
+        }
+        self
     }
 
     pub(super) fn holder(&self) -> &Holder {
@@ -111,6 +119,9 @@ impl Upstream {
             }
             Event::ResponseHead(head) => {
                 turn.mark_response();
+                if (200..300).contains(&head.status) {
+                    self.asked.ends.iter().for_each(|bound| bound.end(&self.asked.holder, turn));
+                }
                 let opens = self.asked.operation == Operation::Initialize;
                 if opens && !head.session_id.is_empty() {
                     return Claiming::start(self, head, turn);

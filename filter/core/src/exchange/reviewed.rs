@@ -23,6 +23,9 @@ use crate::worker::Worker;
 /// The most drifts that one audit entry tells; a metric counts these, and lists come often.
 const MAX_TOLD: usize = 20;
 
+/// The most tools without a pin that one list makes known as labels of metrics.
+const MAX_UNPINNED: usize = 400;
+
 /// Judges a call by the pin of its tool, if it has one.
 ///
 /// # Errors
@@ -117,6 +120,10 @@ impl Watch {
             return false;
         };
         let Some(pin) = connector.tools.get(name).and_then(|tool| tool.pin.as_ref()) else {
+            let mut seen = self.seen.borrow_mut();
+            if seen.len() < MAX_UNPINNED {
+                seen.push((name.to_owned(), None));
+            }
             return true;
         };
         let drift = pin.drift(item);
@@ -130,6 +137,7 @@ impl Watch {
             return;
         };
         for (tool, drift) in self.seen.take() {
+            turn.worker.labels.learn(&self.org, &tool);
             let Some(pin) = connector.tools.get(&tool).and_then(|tool| tool.pin.as_ref()) else {
                 continue;
             };

@@ -23,9 +23,9 @@ use crate::authz::{self, Case, Ruling, Seen, Shadowed, Trail};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
 use crate::id::{PolicyName, PolicyVersion};
-use crate::limit::{Called, Quota};
-use crate::mcp::{Era, Operation};
-use crate::policy::{Check, Enforcement, Policy, Price};
+use crate::limit::{CALL, Called, Quota};
+use crate::mcp::{Era, Message, Operation};
+use crate::policy::{Check, Connector, Enforcement, Policy, Price};
 use crate::time::UnixTime;
 use crate::vault::CredentialTemplate;
 use crate::worker::{Cached, CachedRecord, Worker};
@@ -304,13 +304,37 @@ fn grant(
         }
     }
     let shadowed = trail.shadowed;
-    let called = match &message.operation {
-        // Of a call that is only announced, nothing is drawn yet.
-        _ if matches!(request.leg, Leg::Head(_)) => None,
-        Operation::CallTool(call) => {
-            Some(Called { connector: name, tool: &call.name, bytes: request.body.length() })
-        }
-        // Only calls are counted.
+    // Of a call that is only announced, nothing is drawn yet.
+    let called = match request.leg {
+        Leg::Head(_) => None,
+        Leg::Whole | Leg::Body => Some(called(message, name, request.body.length())),
+    };
+    let price = called.filter(|called| called.method == CALL).map(|called| called.price(&policy));
+    let mut quotas = called.map(|called| called.quotas(&policy, &principal)).unwrap_or_default();
+    // Without Redis nothing is bound, and nothing could count it.
+    if let Some(called) = called
+        && opens_session(message, request, connector)
+        && worker.config.redis.is_some()
+    {
+        quotas.extend(called.opening(&policy, &principal));
+    }
+    if let Operation::CallTool(call) = &message.operation
+        && policy.names_tool(name, &call.name)
+    {
+        worker.labels.learn(&principal.org, &call.name);
+    }
+    let (connector, credential) = (name.clone(), connector.credential.clone());
+    let policy = policy.clone();
+    let sought = Sought::of(&ruling, &principal, &connector, &message.operation);
+    Ok(Grant { principal, policy, connector, credential, quotas, price, ruling, sought, shadowed })
+}
+
+/// A request, as far as limits care.
+fn called<'a>(message: &'a Message, connector: &'a PolicyName, bytes: u64) -> Called<'a> {
+    let (method, tool) = match &message.operation {
+        Operation::CallTool(call) => (CALL, call.name.as_str()),
+        Operation::Listen => ("GET", ""),
+        Operation::EndSession => ("DELETE", ""),
         Operation::Initialize
         | Operation::Housekeeping
         | Operation::List(_)
@@ -319,14 +343,26 @@ fn grant(
         | Operation::Subscriptions { .. }
         | Operation::Task(_)
         | Operation::Response
-        | Operation::Listen
-        | Operation::EndSession
-        | Operation::Unknown => None,
+        | Operation::Unknown => (message.method.as_str(), ""),
     };
-    let quotas = called.map(|called| called.quotas(&policy, &principal)).unwrap_or_default();
-    let price = called.map(|called| called.price(&policy));
-    let (connector, credential) = (name.clone(), connector.credential.clone());
-    let policy = policy.clone();
-    let sought = Sought::of(&ruling, &principal, &connector, &message.operation);
-    Ok(Grant { principal, policy, connector, credential, quotas, price, ruling, sought, shadowed })
+    Called { connector, method, tool, bytes }
+}
+
+/// Whether its answer is to open a session or a task, which Redis then remembers. Of the modern era's tasks,
+/// which the server chooses to open, nobody can tell before.
+fn opens_session(message: &Message, request: &Request, connector: &Connector) -> bool {
+    match &message.operation {
+        Operation::Initialize => true,
+        Operation::Listen => connector.messages.is_some() && connector.path == request.path,
+        Operation::CallTool(call) => call.as_task,
+        Operation::Housekeeping
+        | Operation::List(_)
+        | Operation::Prompt(_)
+        | Operation::Resource(_)
+        | Operation::Subscriptions { .. }
+        | Operation::Task(_)
+        | Operation::Response
+        | Operation::EndSession
+        | Operation::Unknown => false,
+    }
 }

@@ -9,10 +9,15 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{Key, Window};
 
+use crate::id::OrgId;
 use crate::time::UnixTime;
 
 /// Windows in use at one time; beyond it calls are refused rather than forgotten.
 const MAX_WINDOWS: usize = 10_000;
+/// Of them, one organisation's; what its callers fill is full for them alone.
+const MAX_OF_ORG: usize = 2_000;
+/// What every organisation has, however many the others use.
+const FLOOR_OF_ORG: usize = 200;
 /// Draws kept apart in one window. Beyond it those next to each other are dated like the later one:
 /// they count a little longer, never shorter.
 const MAX_DRAWS: u64 = 1_024;
@@ -46,14 +51,18 @@ pub struct LocalLimit {
 #[derive(Debug, Default)]
 pub(super) struct LocalWindows {
     ledgers: BTreeMap<Key, Ledger>,
+    /// How many of them the callers of each organisation began.
+    of_org: BTreeMap<OrgId, usize>,
     /// The latest time so far: a clock that goes back stands still here, so draws stay longer.
     clock: Option<UnixTime>,
-    swept: Option<UnixTime>,
+    swept: BTreeMap<OrgId, UnixTime>,
 }
 
 /// The draws of one window, oldest first: when, and how many units.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ledger {
+    /// Whose caller began it.
+    org: OrgId,
     draws: VecDeque<(UnixTime, u64)>,
     used: u64,
     /// When the last of them leaves.
@@ -95,7 +104,7 @@ impl LocalWindows {
     /// Draws `cost` units from every window, or from none.
     pub(super) fn draw(
         &mut self,
-        now: UnixTime,
+        (org, now): (&OrgId, UnixTime),
         windows: &[Window],
         share: Share,
     ) -> Result<(), LocalLimit> {
@@ -122,14 +131,14 @@ impl LocalWindows {
         }
         match longest {
             Some(limit) => Err(limit),
-            None => self.settle(now, windows, share),
+            None => self.settle((org, now), windows, share),
         }
     }
 
     /// Every window has room: draws.
     fn settle(
         &mut self,
-        now: UnixTime,
+        (org, now): (&OrgId, UnixTime),
         windows: &[Window],
         share: Share,
     ) -> Result<(), LocalLimit> {
@@ -137,26 +146,45 @@ impl LocalWindows {
         let new = drawn().filter(|(_, window)| !self.ledgers.contains_key(&window.key));
         let new: Vec<_> = new.map(|(index, _)| index).collect();
         if let Some(first) = new.first()
-            && !self.make_room(now, new.len())
+            && !self.make_room((org, now), new.len())
         {
             return Err(LocalLimit { window: *first, retry_after: Some(CROWDED) });
         }
         for (_, window) in drawn() {
-            let ledger = self.ledgers.entry(window.key.clone()).or_default();
-            ledger.draw(now, Part::of(window, share), window.cost);
+            if !self.ledgers.contains_key(&window.key) {
+                let begun = self.of_org.entry(org.clone()).or_default();
+                *begun = begun.saturating_add(1);
+                self.ledgers.insert(window.key.clone(), Ledger::of(org.clone()));
+            }
+            if let Some(ledger) = self.ledgers.get_mut(&window.key) {
+                ledger.draw(now, Part::of(window, share), window.cost);
+            }
         }
         Ok(())
     }
 
-    /// Forgets windows that are empty, if there is no room; at most once in a while.
-    fn make_room(&mut self, now: UnixTime, wanted: usize) -> bool {
-        let room = |ledgers: &BTreeMap<_, _>| ledgers.len().saturating_add(wanted) <= MAX_WINDOWS;
-        let due = self.swept.is_none_or(|swept| now.since(swept) >= CROWDED);
-        if !room(&self.ledgers) && due {
-            self.swept = Some(now);
+    /// Whether `org` may begin so many more windows. Forgets those that are empty, if not; at most once
+    /// in a while for each organisation.
+    fn make_room(&mut self, (org, now): (&OrgId, UnixTime), wanted: usize) -> bool {
+        let swept = self.swept.get(org).copied();
+        if !self.has_room(org, wanted) && swept.is_none_or(|swept| now.since(swept) >= CROWDED) {
+            self.swept.insert(org.clone(), now);
             self.ledgers.retain(|_, ledger| ledger.empty_at.is_some_and(|empty| empty > now));
+            self.of_org.clear();
+            for ledger in self.ledgers.values() {
+                let begun = self.of_org.entry(ledger.org.clone()).or_default();
+                *begun = begun.saturating_add(1);
+            }
+            let of_org = &self.of_org;
+            self.swept.retain(|org, _| of_org.contains_key(org));
         }
-        room(&self.ledgers)
+        self.has_room(org, wanted)
+    }
+
+    fn has_room(&self, org: &OrgId, wanted: usize) -> bool {
+        let own = self.of_org.get(org).copied().unwrap_or(0).saturating_add(wanted);
+        let all = self.ledgers.len().saturating_add(wanted);
+        own <= FLOOR_OF_ORG || (own <= MAX_OF_ORG && all <= MAX_WINDOWS)
     }
 }
 
@@ -167,6 +195,10 @@ enum Wait {
 }
 
 impl Ledger {
+    fn of(org: OrgId) -> Self {
+        Self { org, draws: VecDeque::new(), used: 0, empty_at: None }
+    }
+
     fn wait(&mut self, now: UnixTime, part: Part, cost: u64) -> Wait {
         while let Some((at, units)) = self.draws.front()
             && at.after(part.length) <= now

@@ -10,6 +10,10 @@ fn at(second: u64) -> UnixTime {
     UnixTime::from_micros(second * 1_000_000)
 }
 
+fn acme() -> OrgId {
+    OrgId::new("acme").unwrap()
+}
+
 fn admit(record: Expected, policy: Expected) -> Admit {
     let guards = vec![
         Guard { key: Key::record("acme", "k1"), expected: record },
@@ -35,25 +39,37 @@ const WAIVED: Degraded = Degraded { stale: STALE, limits: Limits::Waived };
 fn only_what_redis_confirmed_here_not_long_ago_stands_without_it() {
     let mut failover = Failover::default();
     let warm = admit(rev("7"), rev("v1"));
-    assert_eq!(failover.decide(at(0), &warm, WAIVED), WithoutRedis::Unconfirmed, "never seen");
+    assert_eq!(
+        failover.decide((&acme(), at(0)), &warm, WAIVED),
+        WithoutRedis::Unconfirmed,
+        "never seen"
+    );
 
     failover.confirm(at(10), &warm, &AdmitReply::Admitted(Vec::new()));
-    assert_eq!(failover.decide(at(70), &warm, WAIVED), WithoutRedis::Stands);
-    assert_eq!(failover.decide(at(71), &warm, WAIVED), WithoutRedis::Unconfirmed, "too old");
+    assert_eq!(failover.decide((&acme(), at(70)), &warm, WAIVED), WithoutRedis::Stands);
+    assert_eq!(
+        failover.decide((&acme(), at(71)), &warm, WAIVED),
+        WithoutRedis::Unconfirmed,
+        "too old"
+    );
 
     // What is confirmed is a revision, not a name.
     for other in [rev("6"), Expected::Absent, Expected::Unknown] {
         let other = admit(other, rev("v1"));
-        assert_eq!(failover.decide(at(11), &other, WAIVED), WithoutRedis::Unconfirmed);
+        assert_eq!(failover.decide((&acme(), at(11)), &other, WAIVED), WithoutRedis::Unconfirmed);
     }
     failover.confirm(at(12), &warm, &AdmitReply::Moved(vec![present("8"), GuardState::Unmoved]));
-    assert_eq!(failover.decide(at(13), &warm, WAIVED), WithoutRedis::Unconfirmed, "revoked since");
+    assert_eq!(
+        failover.decide((&acme(), at(13)), &warm, WAIVED),
+        WithoutRedis::Unconfirmed,
+        "revoked since"
+    );
     let moved = admit(rev("8"), rev("v1"));
-    assert_eq!(failover.decide(at(72), &moved, WAIVED), WithoutRedis::Stands);
+    assert_eq!(failover.decide((&acme(), at(72)), &moved, WAIVED), WithoutRedis::Stands);
 
     failover.confirm(at(80), &moved, &AdmitReply::Moved(vec![GuardState::Absent, present("v2")]));
     let gone = admit(Expected::Absent, rev("v2"));
-    assert_eq!(failover.decide(at(81), &gone, WAIVED), WithoutRedis::Stands);
+    assert_eq!(failover.decide((&acme(), at(81)), &gone, WAIVED), WithoutRedis::Stands);
 }
 
 // Proves: A9
@@ -65,13 +81,13 @@ fn each_worker_admits_its_share() {
     let warm = admit(rev("7"), rev("v1"));
     failover.confirm(at(0), &warm, &AdmitReply::Admitted(Vec::new()));
     for _ in 0..3 {
-        assert_eq!(failover.decide(at(1), &warm, local), WithoutRedis::Stands);
+        assert_eq!(failover.decide((&acme(), at(1)), &warm, local), WithoutRedis::Stands);
     }
     let second = Duration::from_secs(1);
     let full = WithoutRedis::Limited(LocalLimit { window: 0, retry_after: Some(second) });
-    assert_eq!(failover.decide(at(1), &warm, local), full);
-    assert_eq!(failover.decide(at(1), &warm, WAIVED), WithoutRedis::Stands);
-    assert_eq!(failover.decide(at(2), &warm, local), WithoutRedis::Stands);
+    assert_eq!(failover.decide((&acme(), at(1)), &warm, local), full);
+    assert_eq!(failover.decide((&acme(), at(1)), &warm, WAIVED), WithoutRedis::Stands);
+    assert_eq!(failover.decide((&acme(), at(2)), &warm, local), WithoutRedis::Stands);
 }
 
 #[test]

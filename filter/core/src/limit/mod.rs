@@ -1,4 +1,4 @@
-//! Which windows a call draws from, and what is said of them.
+//! Which windows a request draws from, and what is said of them.
 //!
 //! Owns the mapping from limits of the policy to keys in Redis, and what a call costs in each.
 //! Counts nothing: the admission script does, atomically.
@@ -8,6 +8,7 @@ pub mod slices;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use portcullis_redis_lua::{Alert, Key, Scope, Window};
@@ -16,12 +17,14 @@ use crate::auth::{IdentityKind, Principal};
 use crate::id::PolicyName;
 use crate::policy::{Cost, Dimension, Globs, Limit, Policy, Price};
 
-/// A call, as far as limits care.
+/// A request, as far as limits care.
 #[derive(Clone, Copy, Debug)]
 pub struct Called<'a> {
     /// On which connector.
     pub connector: &'a PolicyName,
-    /// Which tool.
+    /// The JSON-RPC method, or the HTTP method of a request without a body.
+    pub method: &'a str,
+    /// Which tool, if it is a call of one; else empty.
     pub tool: &'a str,
     /// How long the request's body is.
     pub bytes: u64,
@@ -44,6 +47,13 @@ pub struct Quota {
     pub window: Window,
 }
 
+/// The method that limits count unless they say otherwise.
+pub const CALL: &str = "tools/call";
+
+/// Tools that the policy does not name share so many windows of a limit that is kept per tool. A caller that makes up
+/// names gets no more than these.
+const UNNAMED: u32 = 256;
+
 /// A slice lasts for a tenth of its window, and not for longer than this.
 const LONGEST_LEASE: Duration = Duration::from_secs(1);
 
@@ -55,22 +65,36 @@ impl Called<'_> {
         connector.map(|connector| connector.price(self.tool)).unwrap_or_default()
     }
 
-    /// Every window that it draws from: the key's own first, then its tier's, then the others.
+    /// Every window that it draws from: the key's own first, then its tier's, then the others. The former two
+    /// count calls of tools.
     #[must_use]
     pub fn quotas(&self, policy: &Policy, principal: &Principal) -> Vec<Quota> {
+        let own = of_key(policy, principal).filter(|_| self.method == CALL);
         let further = policy.limits.iter().filter(|limit| self.counts(limit, principal));
         let price = self.price(policy);
-        of_key(policy, principal)
-            .chain(further)
+        own.chain(further)
             .map(|limit| {
                 let cost = match limit.cost {
                     Cost::Calls => 1,
                     Cost::Credits => price.call,
                     Cost::Bytes => self.bytes,
                 };
-                limit.quota(principal, self, cost)
+                match limit.per.contains(&Dimension::Tool) {
+                    true => {
+                        let tool = &shared_name(policy, self.connector, self.tool);
+                        limit.quota(principal, &Called { tool, ..*self }, cost)
+                    }
+                    false => limit.quota(principal, self, cost),
+                }
             })
             .collect()
+    }
+
+    /// The window of a request that opens a session.
+    #[must_use]
+    pub fn opening(&self, policy: &Policy, principal: &Principal) -> Option<Quota> {
+        let opened = policy.sessions.opened.as_ref();
+        opened.map(|limit| limit.quota(principal, self, 1))
     }
 
     fn counts(&self, limit: &Limit, principal: &Principal) -> bool {
@@ -78,10 +102,25 @@ impl Called<'_> {
         let matches = |globs: &Option<Globs>, name: &str| {
             globs.as_ref().is_none_or(|globs| globs.matches(name))
         };
-        matches(&only.connectors, self.connector.as_str())
+        let counted = match &only.methods {
+            Some(methods) => methods.matches(self.method),
+            None => self.method == CALL,
+        };
+        counted
+            && matches(&only.connectors, self.connector.as_str())
             && matches(&only.tools, self.tool)
             && limit.counts_role(&principal.role)
     }
+}
+
+/// What a tool is called in windows that are kept per tool: by its name, if the policy names it. Any other name may be
+/// one that the caller made up; what it is called depends on the name alone, so that all gateways agree.
+fn shared_name<'a>(policy: &Policy, connector: &PolicyName, tool: &'a str) -> Cow<'a, str> {
+    if tool.is_empty() || policy.names_tool(connector, tool) {
+        return Cow::Borrowed(tool);
+    }
+    let number = crc32fast::hash(tool.as_bytes()) % UNNAMED;
+    Cow::Owned(format!("~{number:02x}"))
 }
 
 /// The windows that a key has for itself: its own, and its tier's unless it has one of that name.
@@ -122,7 +161,7 @@ impl Limit {
     pub fn prefix(&self, principal: &Principal) -> Key {
         let known = self.per.iter().copied();
         let known = known.filter(|one| !matches!(one, Dimension::Connector | Dimension::Tool));
-        let nowhere = Called { connector: &principal.role, tool: "", bytes: 0 };
+        let nowhere = Called { connector: &principal.role, method: CALL, tool: "", bytes: 0 };
         Self { per: known.collect(), ..self.clone() }.quota(principal, &nowhere, 0).window.key
     }
 
@@ -147,12 +186,23 @@ impl Limit {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let tenth = self.window.checked_div(10).unwrap_or_default();
         let lasts = self.lease.map_or(Duration::ZERO, |_| tenth.min(LONGEST_LEASE));
-        let mark = || Key::mark(scope, &self.name, &partition);
+        let (length_us, grain_us) =
+            (micros(self.window.saturating_add(lasts)), micros(self.precision));
+        // Policies of several organisations may mean different things by one name: each definition has a
+        // window of its own, which no other one can empty or fill.
+        let name = match scope {
+            Scope::Org(_) => Cow::Borrowed(self.name.as_str()),
+            Scope::Global => {
+                let (limit, cost) = (self.limit, self.cost.name());
+                Cow::Owned(format!("{}~{limit}-{length_us}-{grain_us}-{cost}", self.name))
+            }
+        };
+        let mark = || Key::mark(scope, &name, &partition);
         let window = Window {
-            key: Key::window(scope, &self.name, &partition),
+            key: Key::window(scope, &name, &partition),
             limit: self.limit,
-            length_us: micros(self.window.saturating_add(lasts)),
-            grain_us: micros(self.precision),
+            length_us,
+            grain_us,
             cost,
             alert: self.alert.map(|from| Alert { mark: mark(), from }),
         };

@@ -96,7 +96,12 @@ impl Slices {
             taken_until: now,
             until: now,
             single_until: now,
-            state: WindowState { remaining: 0, reset: std::time::Duration::ZERO, raised: false },
+            state: WindowState {
+                remaining: 0,
+                reset: std::time::Duration::ZERO,
+                raised: false,
+                redated: false,
+            },
         };
         let slice = self.held.get_or_insert_mut(quota.window.key.clone(), || nothing);
         match slice.left.checked_sub(1) {
@@ -139,7 +144,7 @@ impl Slices {
             taken_until: at.after(quota.lasts.checked_div(2).unwrap_or_default()),
             until: at.after(quota.lasts),
             single_until: at,
-            state: WindowState { raised: false, ..state },
+            state: WindowState { raised: false, redated: false, ..state },
         };
         self.held.put(quota.window.key.clone(), slice);
         left

@@ -44,7 +44,7 @@ fn principal(key: &str, tier: &str) -> Principal {
 
 fn quotas(policy: &Policy, principal: &Principal, tool: &str) -> Vec<Quota> {
     let connector = PolicyName::new("demo").unwrap();
-    Called { connector: &connector, tool, bytes: 700 }.quotas(policy, principal)
+    Called { connector: &connector, method: CALL, tool, bytes: 700 }.quotas(policy, principal)
 }
 
 fn shown(quotas: &[Quota]) -> Vec<String> {
@@ -80,7 +80,7 @@ fn every_dimension_has_its_own_count() {
     let quotas = quotas(&policy, &principal("k1a2", "none"), "query");
     let keys: Vec<String> = quotas.iter().map(|quota| quota.window.key.to_string()).collect();
     let expected = [
-        "portcullis:global:window:limits.a:",
+        "portcullis:global:window:limits.a~9-60000000-0-calls:",
         "portcullis:{acme}:window:limits.b:org=acme",
         "portcullis:{acme}:window:limits.c:key=k1a2",
         "portcullis:{acme}:window:limits.d:role=analyst",
@@ -88,7 +88,7 @@ fn every_dimension_has_its_own_count() {
         "portcullis:{acme}:window:limits.f:tool=query",
         "portcullis:{acme}:window:limits.g:key=k1a2,tool=query",
         "portcullis:{acme}:window:limits.h:connector=demo",
-        "portcullis:global:window:limits.i:tool=query",
+        "portcullis:global:window:limits.i~9-60000000-0-calls:tool=query",
     ];
     assert_eq!(keys, expected);
 }
@@ -165,6 +165,7 @@ fn windows_are_told_as_structured_fields() {
         remaining,
         reset: Duration::from_millis(reset_ms),
         raised: false,
+        redated: false,
     };
     let states =
         [state(0, 1), state(90, 3_600_000), state(8, 499), state(999_300, 0), state(4_990, 1_000)];
@@ -208,4 +209,65 @@ fn a_problem_is_sent_only_to_whom_asks_for_it_by_name() {
         assert_eq!(fields::accepts_problem(&[accept.as_bytes()]), expected, "{accept}");
     }
     assert!(fields::accepts_problem(&[b"text/html", b"application/problem+json"]));
+}
+
+// Finding 12.6: a global window meant what the last caller's policy said of its name.
+#[test]
+fn another_definition_of_a_global_window_is_another_window() {
+    let defined = |limit: Value| {
+        let policy = policy(json!({"shared": limit}), json!({}));
+        let key = quotas(&policy, &principal("k1a2", "free"), "query").pop().unwrap().window.key;
+        key.to_string()
+    };
+    let one = defined(json!({"limit": 5, "window": "1m", "per": ["global"]}));
+    assert_eq!(one, defined(json!({"window": "60s", "limit": 5, "per": ["global"]})));
+    for other in [
+        json!({"limit": 6, "window": "1m", "per": ["global"]}),
+        json!({"limit": 5, "window": "1ms", "per": ["global"]}),
+        json!({"limit": 5, "window": "1m", "per": ["global"], "cost": "bytes"}),
+        json!({"limit": 5, "window": "1m", "per": ["global"], "precision": "1s"}),
+    ] {
+        assert_ne!(one, defined(other));
+    }
+}
+
+// Finding 2.7: each made-up tool name had a key of its own in Redis.
+#[test]
+fn names_that_the_policy_does_not_name_share_a_fixed_number_of_windows() {
+    let policy = policy(json!({"storm": {"limit": 5, "window": "1m", "per": ["tool"]}}), json!({}));
+    let key = |tool: &str| {
+        quotas(&policy, &principal("k1a2", "free"), tool).pop().unwrap().window.key.to_string()
+    };
+    assert_eq!(key("query"), "portcullis:{acme}:window:limits.storm:tool=query");
+    let made_up: std::collections::BTreeSet<_> =
+        (0..10_000).map(|number| key(&format!("made-up-{number}"))).collect();
+    assert_eq!(made_up.len(), usize::try_from(UNNAMED).unwrap());
+    assert_eq!(key("made-up-1"), key("made-up-1"));
+}
+
+// Findings 2.3 and 12.4: nothing but calls of tools drew from a window.
+#[test]
+fn a_limit_counts_the_methods_that_it_names() {
+    let limits = json!({
+        "reads": {"limit": 5, "window": "1m", "per": ["key"], "match": {"methods": ["resources/*", "GET"]}},
+        "all": {"limit": 9, "window": "1m", "per": ["key"], "match": {"methods": ["*"]}},
+        "calls": {"limit": 7, "window": "1m", "per": ["key"]},
+    });
+    let policy = policy(limits, json!({}));
+    let connector = PolicyName::new("demo").unwrap();
+    let drawn = |method: &str, tool: &str| {
+        let called = Called { connector: &connector, method, tool, bytes: 1 };
+        let quotas = called.quotas(&policy, &principal("k1a2", "none"));
+        quotas.into_iter().map(|quota| quota.name).collect::<Vec<_>>()
+    };
+    assert_eq!(drawn("resources/read", ""), ["limits.reads", "limits.all"]);
+    assert_eq!(drawn("GET", ""), ["limits.reads", "limits.all"]);
+    assert_eq!(drawn("initialize", ""), ["limits.all"]);
+    assert_eq!(drawn(CALL, "query"), ["limits.all", "limits.calls"]);
+    let called = Called { connector: &connector, method: "initialize", tool: "", bytes: 1 };
+    let opening = called.opening(&policy, &principal("k1a2", "none")).unwrap();
+    assert_eq!(
+        opening.window.key.to_string(),
+        "portcullis:{acme}:window:sessions.per_caller:key=k1a2"
+    );
 }

@@ -27,9 +27,11 @@ pub fn announced(head: &Head) -> Message {
         String::from_utf8(value).ok()
     };
     let operation = match (text("mcp-method").as_deref(), text("mcp-name")) {
-        (Some("tools/call"), Some(name)) => {
-            Operation::CallTool(ToolCall { name, arguments: serde_json::Map::new() })
-        }
+        (Some("tools/call"), Some(name)) => Operation::CallTool(ToolCall {
+            name,
+            arguments: serde_json::Map::new(),
+            as_task: false,
+        }),
         (Some("prompts/get"), Some(name)) => Operation::Prompt(name),
         (Some("resources/read"), Some(uri)) => Operation::Resource(uri),
         _ => Operation::Housekeeping,

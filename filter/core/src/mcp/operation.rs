@@ -90,6 +90,8 @@ pub struct ToolCall {
     pub name: String,
     /// Its arguments; absent means none.
     pub arguments: Map<String, Value>,
+    /// Whether it asks for a task in the place of a result (MCP 2025-11-25).
+    pub as_task: bool,
 }
 
 /// Without the arguments: what is secret among them, only [`crate::audit`] can tell.
@@ -220,6 +222,7 @@ fn tool_call(params: &mut Map<String, Value>) -> Result<ToolCall, Denial> {
     Ok(ToolCall {
         name,
         arguments: object(params, "arguments", "params.arguments must be an object")?,
+        as_task: params.get("task").is_some_and(|task| !task.is_null()),
     })
 }
 

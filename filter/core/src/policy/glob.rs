@@ -30,6 +30,12 @@ impl Globs {
         self.exact.contains(name) || self.patterns.iter().any(|pattern| pattern.matches(name))
     }
 
+    /// Whether `name` itself is one of them, and no pattern.
+    #[must_use]
+    pub fn names(&self, name: &str) -> bool {
+        self.exact.contains(name)
+    }
+
     /// Whether nothing can match.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -49,6 +49,10 @@ pub struct Policy {
     pub limits: Vec<Limit>,
     /// What is done about callers that do not back off.
     pub cool_off: Option<CoolOff>,
+    /// What bounds sessions.
+    pub sessions: Sessions,
+    /// What bounds streams.
+    pub streams: Streams,
     /// What single keys have in the place of their tier's windows of the same name, and beside them.
     pub keys: BTreeMap<KeyId, Vec<Limit>>,
     /// Argument names that the audit log redacts besides the built-in ones.
@@ -201,6 +205,18 @@ pub enum Cost {
     Bytes,
 }
 
+impl Cost {
+    /// The name in policies.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Calls => "calls",
+            Self::Credits => "credits",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
 /// What a window's count may be kept apart by. The organisation always is, unless it is global.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dimension {
@@ -235,9 +251,63 @@ pub struct CoolOff {
     pub longest: Duration,
 }
 
+/// What bounds sessions of the legacy era.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sessions {
+    /// How many one caller may open in which time.
+    pub opened: Option<Limit>,
+    /// How long one that nobody uses is remembered.
+    pub idle: Duration,
+}
+
+/// What bounds streams that stay open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// How many one caller may have open on one worker.
+    pub per_caller: u32,
+    /// How many all callers of an organisation may.
+    pub per_organisation: u32,
+    /// How often it is checked again whether the caller may still listen.
+    pub recheck: Duration,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        let (limit, window) = (6_000, Duration::from_secs(3_600));
+        let opened = Some(Self::opened(limit, window));
+        Self { opened, idle: Duration::from_secs(86_400) }
+    }
+}
+
+impl Sessions {
+    /// The window that the sessions of each caller draw from.
+    #[must_use]
+    pub fn opened(limit: u64, window: Duration) -> Limit {
+        Limit {
+            name: "sessions.per_caller".to_owned(),
+            limit,
+            window,
+            precision: Duration::ZERO,
+            cost: Cost::Calls,
+            lease: None,
+            alert: None,
+            per: vec![Dimension::Key],
+            only: LimitMatch::default(),
+        }
+    }
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { per_caller: 64, per_organisation: 1_000, recheck: Duration::from_secs(30) }
+    }
+}
+
 /// Which calls a window counts; an absent list counts all.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitMatch {
+    /// Methods; calls of tools only, if it is absent.
+    pub methods: Option<Globs>,
     /// Connectors.
     pub connectors: Option<Globs>,
     /// Tools.
@@ -269,6 +339,20 @@ impl Policy {
     pub fn every_limit(&self) -> impl Iterator<Item = &Limit> {
         let of_keys = self.tiers.values().chain(self.keys.values()).flatten();
         of_keys.chain(&self.limits)
+    }
+
+    /// Whether a tool of `connector` is named without wildcards: what it is, who may call it, or what counts it.
+    #[must_use]
+    pub fn names_tool(&self, connector: &PolicyName, tool: &str) -> bool {
+        let stated =
+            self.connectors.get(connector).is_some_and(|stated| stated.tools.contains_key(tool));
+        let granted = |role: &Role| {
+            let access = role.connectors.get(connector);
+            access.is_some_and(|access| access.allow.names(tool) || access.show.names(tool))
+        };
+        let counted =
+            |limit: &Limit| limit.only.tools.as_ref().is_some_and(|tools| tools.names(tool));
+        stated || self.roles.values().any(granted) || self.limits.iter().any(counted)
     }
 
     /// A limit that counts over all organisations.

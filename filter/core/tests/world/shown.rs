@@ -18,6 +18,11 @@ pub(super) fn call(call: Call) -> String {
             let arg = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
             format!("charge {} {}", script.keys[0], arg(4))
         }
+        Call::Bind(script) if script.script.name == "keep" => {
+            let keys: Vec<_> = script.keys.iter().map(|key| undigested(key.as_str())).collect();
+            let arg = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
+            format!("keep {} of {} for {} ms", keys.join(" "), arg(0), arg(1))
+        }
         Call::Bind(script) => {
             let key = script.keys[0].as_str();
             let (kind, _) = key.rsplit_once(':').unwrap();

@@ -13,6 +13,16 @@ fn at(micros: u64) -> UnixTime {
     UnixTime::from_micros(micros)
 }
 
+fn org(name: &str) -> &'static OrgId {
+    static ORGS: std::sync::OnceLock<[OrgId; 2]> = std::sync::OnceLock::new();
+    let orgs = ORGS.get_or_init(|| ["acme", "globex"].map(|name| OrgId::new(name).unwrap()));
+    orgs.iter().find(|org| org.as_str() == name).unwrap()
+}
+
+fn acme(micros: u64) -> (&'static OrgId, UnixTime) {
+    (org("acme"), at(micros))
+}
+
 fn window(name: &str, limit: u64, length_us: u64, cost: u64) -> Window {
     let key = Key::window(Scope::Org("acme"), name, &[]);
     Window { key, limit, length_us, grain_us: 1, cost, alert: None }
@@ -37,42 +47,63 @@ fn a_share_of_less_than_one_unit_is_one_unit_in_more_time() {
 fn all_windows_of_a_call_are_drawn_from_or_none() {
     let mut windows = LocalWindows::default();
     let call = [window("wide", 8, 1_000, 1), window("narrow", 2, 1_000, 1)];
-    assert_eq!(windows.draw(at(0), &call, HALF), Ok(()));
+    assert_eq!(windows.draw(acme(0), &call, HALF), Ok(()));
     let full = LocalLimit { window: 1, retry_after: Some(Duration::from_micros(900)) };
     for _ in 0..5 {
-        assert_eq!(windows.draw(at(100), &call, HALF), Err(full));
+        assert_eq!(windows.draw(acme(100), &call, HALF), Err(full));
     }
     for _ in 0..3 {
         assert_eq!(
-            windows.draw(at(200), &call[..1], HALF),
+            windows.draw(acme(200), &call[..1], HALF),
             Ok(()),
             "the refused ones cost nothing"
         );
     }
-    assert!(windows.draw(at(200), &call[..1], HALF).is_err());
+    assert!(windows.draw(acme(200), &call[..1], HALF).is_err());
 }
 
 #[test]
 fn a_call_that_costs_more_than_the_share_never_fits() {
     let mut windows = LocalWindows::default();
     let never = Err(LocalLimit { window: 0, retry_after: None });
-    assert_eq!(windows.draw(at(0), &[window("w", 10, 1_000, 6)], HALF), never);
-    assert_eq!(windows.draw(at(0), &[window("w", 10, 1_000, 5)], HALF), Ok(()));
-    assert_eq!(windows.draw(at(0), &[window("w", 10, 1_000, 6)], HALF), never);
+    assert_eq!(windows.draw(acme(0), &[window("w", 10, 1_000, 6)], HALF), never);
+    assert_eq!(windows.draw(acme(0), &[window("w", 10, 1_000, 5)], HALF), Ok(()));
+    assert_eq!(windows.draw(acme(0), &[window("w", 10, 1_000, 6)], HALF), never);
 }
 
 #[test]
 fn windows_are_bounded_and_live_ones_are_never_forgotten() {
     let mut windows = LocalWindows::default();
     let name = |n: usize| [window(&n.to_string(), 2, 10_000_000, 1)];
-    for n in 0..MAX_WINDOWS {
-        assert_eq!(windows.draw(at(0), &name(n), HALF), Ok(()));
+    for n in 0..MAX_OF_ORG {
+        assert_eq!(windows.draw(acme(0), &name(n), HALF), Ok(()));
     }
     let crowded = Err(LocalLimit { window: 0, retry_after: Some(CROWDED) });
-    assert_eq!(windows.draw(at(5_000_000), &name(MAX_WINDOWS), HALF), crowded);
-    assert!(windows.draw(at(5_000_000), &name(7), HALF).is_err(), "still full");
-    assert_eq!(windows.draw(at(10_000_000), &name(MAX_WINDOWS), HALF), Ok(()));
+    assert_eq!(windows.draw(acme(5_000_000), &name(MAX_OF_ORG), HALF), crowded);
+    assert!(windows.draw(acme(5_000_000), &name(7), HALF).is_err(), "still full");
+    assert_eq!(windows.draw(acme(10_000_000), &name(MAX_OF_ORG), HALF), Ok(()));
     assert_eq!(windows.ledgers.len(), 1);
+}
+
+// Finding 12.7: one key with made-up tool names took all local windows, and another organisation's first call was 429.
+#[test]
+fn what_one_organisation_fills_is_full_for_it_alone() {
+    let mut windows = LocalWindows::default();
+    let name = |n: usize| [window(&n.to_string(), 2, 10_000_000, 1)];
+    let own = |n: usize| {
+        let key = Key::window(Scope::Org("globex"), &n.to_string(), &[]);
+        [Window { key, ..window("w", 2, 10_000_000, 1) }]
+    };
+    let mut begun = 0;
+    for n in 0..MAX_WINDOWS {
+        begun += usize::from(windows.draw(acme(0), &name(n), HALF).is_ok());
+    }
+    assert_eq!(begun, MAX_OF_ORG);
+    for n in 0..FLOOR_OF_ORG {
+        assert_eq!(windows.draw((org("globex"), at(1)), &own(n), HALF), Ok(()), "{n}");
+    }
+    // Once they are empty, there is room again.
+    assert_eq!(windows.draw(acme(10_000_001), &name(MAX_OF_ORG), HALF), Ok(()));
 }
 
 #[test]
@@ -80,7 +111,7 @@ fn a_large_window_keeps_few_draws() {
     let mut windows = LocalWindows::default();
     let call = [window("w", 1_000_000, 1_000_000, 1)];
     let admitted =
-        (0..600_000).filter(|micros| windows.draw(at(*micros), &call, HALF).is_ok()).count();
+        (0..600_000).filter(|micros| windows.draw(acme(*micros), &call, HALF).is_ok()).count();
     assert_eq!(admitted, 500_000);
     let kept = windows.ledgers[&call[0].key].draws.len();
     assert!(kept <= 2 * 1_024 + 2, "{kept}");
@@ -111,7 +142,7 @@ proptest! {
             let used = |from: u64| -> u64 {
                 draws.iter().filter(|(time, _)| time + span > from).map(|(_, units)| units).sum()
             };
-            match windows.draw(at(told), &call, HALF) {
+            match windows.draw(acme(told), &call, HALF) {
                 Ok(()) => draws.push((now, cost)),
                 Err(LocalLimit { retry_after: None, .. }) => prop_assert!(cost > part.limit),
                 Err(LocalLimit { retry_after: Some(wait), .. }) => {

@@ -48,7 +48,10 @@ impl Redis {
         }
         let used = used + if fits { window.cost } else { 0 };
         let remaining = window.limit - used;
-        (fits, vec![WindowState { remaining, reset: Duration::ZERO, raised: false }])
+        (
+            fits,
+            vec![WindowState { remaining, reset: Duration::ZERO, raised: false, redated: false }],
+        )
     }
 }
 
@@ -146,7 +149,9 @@ fn slices_never_admit_more_than_the_limit_and_not_much_less() {
 fn a_slice_is_used_up_before_another_is_drawn_and_expires() {
     let (quotas, mut slices) = ([quota(3)], Slices::default());
     let at = |micros| UnixTime::from_micros(1_000_000 + micros);
-    let state = |remaining| vec![WindowState { remaining, reset: Duration::ZERO, raised: false }];
+    let state = |remaining| {
+        vec![WindowState { remaining, reset: Duration::ZERO, raised: false, redated: false }]
+    };
     let cost = |slices: &mut Slices, now| {
         let (draws, windows) = slices.draw(&quotas, now);
         (windows.first().map(|window| window.cost), draws)

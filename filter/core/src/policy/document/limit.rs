@@ -83,7 +83,7 @@ pub(super) fn limits(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> 
     let mut limits = Vec::new();
     for (name, node) in node.members(faults, MEMBERS)? {
         let (Some(name), Some(mut fields)) =
-            (name_of(name, &node, faults), node.object(faults, LIMIT))
+            (name_of(name, &node, faults), node.clone().object(faults, LIMIT))
         else {
             continue;
         };
@@ -98,6 +98,13 @@ pub(super) fn limits(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> 
         let (Some(size), Some(per), Some(only)) = (size, per, only) else {
             continue;
         };
+        if only.methods.is_some() && size.cost == Cost::Credits {
+            node.fault(
+                faults,
+                "calls or bytes as `cost` where `match` has `methods`: only tools have a price",
+            );
+            continue;
+        }
         limits.push(size.limit(format!("limits.{name}"), per, only));
     }
     Some(limits)
@@ -233,7 +240,13 @@ fn dimension(text: &str) -> Option<Dimension> {
 }
 
 fn limit_match(node: Node<'_>, faults: &mut Faults) -> Option<LimitMatch> {
-    let mut fields = node.object(faults, "an object with `connectors`, `tools` or `roles`")?;
+    const METHODS: &str = "a list of methods, such as [initialize, resources/read]; * and ? are wildcards; GET for streams";
+    let mut fields =
+        node.object(faults, "an object with `methods`, `connectors`, `tools` or `roles`")?;
+    let methods = match fields.optional("methods") {
+        Some(node) => globs(node, faults, METHODS).map(Some),
+        None => Some(None),
+    };
     let mut list = |name| match fields.optional(name) {
         Some(node) => {
             globs(node, faults, "a list of names, such as [a, b*]; * and ? are wildcards").map(Some)
@@ -242,5 +255,5 @@ fn limit_match(node: Node<'_>, faults: &mut Faults) -> Option<LimitMatch> {
     };
     let (connectors, tools, roles) = (list("connectors"), list("tools"), list("roles"));
     fields.finish(faults);
-    Some(LimitMatch { connectors: connectors?, tools: tools?, roles: roles? })
+    Some(LimitMatch { methods: methods?, connectors: connectors?, tools: tools?, roles: roles? })
 }

@@ -6,6 +6,7 @@
 mod connector;
 mod cool_off;
 mod limit;
+mod open;
 mod role;
 mod rule;
 mod stored;
@@ -15,12 +16,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Globs, Policy, PolicyErrors};
+use super::{Globs, Policy, PolicyErrors, Sessions, Streams};
 use crate::decode::{Faults, Fields, Node};
 use crate::id::{OrgId, PolicyName};
 use connector::{connector, distinct_paths};
 use cool_off::cool_off;
 use limit::{keys, limits, tier};
+use open::{sessions, streams};
 use role::role;
 use rule::{enforcement, shadow};
 use tool::Schemas;
@@ -76,6 +78,14 @@ fn policy(document: &Value, schemas: Schemas, faults: &mut Faults) -> Option<Pol
         Some(node) => cool_off(node, faults).map(Some),
         None => Some(None),
     };
+    let sessions = match fields.optional("sessions") {
+        Some(node) => sessions(node, faults),
+        None => Some(Sessions::default()),
+    };
+    let streams = match fields.optional("streams") {
+        Some(node) => streams(node, faults),
+        None => Some(Streams::default()),
+    };
     let redact = match fields.optional("redact") {
         Some(node) => {
             texts(node, faults, "a list of argument names, such as [ssn]", "an argument name")
@@ -97,6 +107,8 @@ fn policy(document: &Value, schemas: Schemas, faults: &mut Faults) -> Option<Pol
         limits: limits?,
         keys: keys?.into_iter().collect(),
         cool_off: cool_off?,
+        sessions: sessions?,
+        streams: streams?,
         redact: redact?,
         enforcement: enforcement?,
         shadow: shadow?,
