@@ -1,7 +1,10 @@
 //! The calls that exchanges wait for.
 //!
-//! Owns the host's tokens and the one Redis stream. Replies arrive in the root context or in a
-//! stream's; they are handed on as events for the exchange that waits.
+//! Owns the host's tokens and the one Redis stream. Replies arrive in the root context; they are handed
+//! on as events for the exchange that waits.
+//!
+//! A command may be sent in any callback, also in one that Envoy runs inside a callback of the stream
+//! itself: when the peer has closed, Envoy reports the end of the stream once that callback is over.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,10 +15,11 @@ use portcullis_core::config::Vault;
 use portcullis_core::event::Event;
 use portcullis_core::redis::{Command, Output};
 use portcullis_core::time::UnixTime;
-use portcullis_redis_lua::{Key, Value};
-use proxy_wasm::types::{BufferType, MapType};
+use portcullis_redis_lua::Value;
 
-use crate::gateway::{Gateway, Mail, Waiter};
+use crate::abi::{BufferType, MapType};
+use crate::documents::Asker;
+use crate::gateway::{Gateway, Waiter};
 use crate::host;
 
 /// A reply beyond this is neither a secret nor a key set.
@@ -40,7 +44,8 @@ impl Gateway {
             Ok(body) => Event::CallDone { id, reply: Reply::Vault { body } },
             Err(why) => Event::CallFailed { id, why },
         };
-        self.post(now, VecDeque::from([(context, event)]));
+        self.queue([(context, event)]);
+        self.work_off(now);
     }
 
     /// Bytes from Redis.
@@ -60,6 +65,8 @@ impl Gateway {
     pub(crate) fn redis_closed(&self, token: u32) {
         let now = host::now();
         let outputs = self.with(|state| {
+            // There is nothing left to reset, and Envoy must not be asked to.
+            state.given_up.retain(|given_up| *given_up != token);
             if state.stream != Some(token) {
                 return Vec::new();
             }
@@ -73,38 +80,44 @@ impl Gateway {
     /// Time has passed.
     pub(crate) fn tick(&self) {
         let now = host::now();
+        self.measure_lateness(now);
+        for stream in self.with(|state| std::mem::take(&mut state.given_up)).unwrap_or_default() {
+            host::reset_stream(stream);
+        }
         let outputs = self.with(|state| state.redis.tick(now)).unwrap_or_default();
-        if !outputs.is_empty() {
+        let overdue = self.overdue_for_documents(now);
+        if !outputs.is_empty() || overdue || self.has_mail() {
             self.deliver(now, outputs);
         }
         self.fetch_keys(now);
-        self.slow_down();
+        self.slow_down(now);
     }
 
     /// Carries out what the connection says, then delivers what it brought.
-    pub(crate) fn deliver(&self, now: UnixTime, outputs: Vec<Output<Waiter>>) {
-        let mail = self.carry_out(now, outputs);
-        self.post(now, mail);
+    pub(crate) fn deliver(&self, now: UnixTime, outputs: Vec<Output<Asker>>) {
+        self.carry_out(now, outputs);
+        self.work_off(now);
     }
 
-    pub(crate) fn start(&self, waiter: Waiter, call: Call, mail: &mut VecDeque<Mail>) {
+    pub(crate) fn start(&self, waiter: Waiter, call: Call) {
         let command = match call {
             Call::Admit(script)
             | Call::Bind(script)
             | Call::Charge(script)
             | Call::Approval(script) => Command::Script(script),
-            Call::Policy(version) => Command::Get(Key::policy_document(version.as_str())),
+            Call::Policy(version) => return self.await_document(waiter, &version),
             Call::Secret(secret) => {
                 if let Err(why) = self.ask_vault(waiter, &secret.api_path()) {
-                    mail.push_back((waiter.context, Event::CallFailed { id: waiter.call, why }));
+                    self.queue([(waiter.context, Event::CallFailed { id: waiter.call, why })]);
                 }
                 return;
             }
             Call::Keys(issuer) => return self.await_keys(waiter, issuer),
         };
         let now = waiter.since;
-        let outputs = self.with(|state| state.redis.submit(now, waiter, command));
-        mail.extend(self.carry_out(now, outputs.unwrap_or_default()));
+        let asker = Asker::Call(waiter);
+        let outputs = self.with(|state| state.redis.submit(now, asker, command));
+        self.carry_out(now, outputs.unwrap_or_default());
     }
 
     fn ask_vault(&self, waiter: Waiter, path: &str) -> Result<(), CallFailure> {
@@ -118,42 +131,65 @@ impl Gateway {
         Ok(())
     }
 
-    /// Opens, sends and closes as the connection says; gives the events that come of it.
-    fn carry_out(&self, now: UnixTime, outputs: Vec<Output<Waiter>>) -> VecDeque<Mail> {
-        let mut mail = VecDeque::new();
+    /// Opens, sends and closes as the connection says; the events that come of it are mail.
+    pub(crate) fn carry_out(&self, now: UnixTime, outputs: Vec<Output<Asker>>) {
         let mut outputs = VecDeque::from(outputs);
+        let mut unsent = Vec::new();
         while let Some(output) = outputs.pop_front() {
             match output {
                 Output::Open => outputs.extend(self.open_stream(now)),
-                Output::Send(bytes) => {
-                    // Lost a moment ago, and so was the command.
-                    let Some(stream) = self.with(|state| state.stream).flatten() else { continue };
-                    if host::send(stream, &bytes).is_err() {
-                        outputs.extend(self.lost(now));
-                    }
-                }
+                Output::Send(bytes) => unsent.extend(bytes),
                 Output::Close(cause) => {
-                    if let Some(stream) = self.with(|state| state.stream.take()).flatten() {
-                        warn!("the Redis stream is given up: {cause}");
-                        host::reset_stream(stream);
-                    }
+                    warn!("the Redis stream is given up: {cause}");
+                    self.with(|state| state.given_up.extend(state.stream.take()));
                 }
-                Output::Reply(Waiter { context, call: id, since }, value) => {
-                    self.measure_call(Dependency::Redis, Some(now.since(since)));
+                Output::Reply(asker, value) => {
+                    self.measure_call(Dependency::Redis, Some(now.since(asker.since())));
                     if let Value::Error(error) = &value {
                         self.complain(now, error);
                     }
-                    let reply = Reply::Redis(value);
-                    mail.push_back((context, Event::CallDone { id, reply }));
+                    outputs.extend(self.answered(now, asker, value));
                 }
-                Output::Failed(Waiter { context, call: id, .. }, why) => {
+                Output::Failed(asker, why) => {
                     self.measure_call(Dependency::Redis, None);
-                    mail.push_back((context, Event::CallFailed { id, why }));
+                    self.failed(asker, why);
                 }
+            }
+            if outputs.is_empty() && !unsent.is_empty() {
+                outputs.extend(self.send(now, &std::mem::take(&mut unsent)));
             }
         }
         self.hurry();
-        mail
+    }
+
+    /// All that is sent in one callback goes to the host as one message.
+    fn send(&self, now: UnixTime, bytes: &[u8]) -> Vec<Output<Asker>> {
+        // Lost a moment ago, and so were the commands.
+        let Some(stream) = self.with(|state| state.stream).flatten() else { return Vec::new() };
+        match host::send(stream, bytes) {
+            Ok(()) => Vec::new(),
+            Err(_) => self.lost(now),
+        }
+    }
+
+    fn answered(&self, now: UnixTime, asker: Asker, value: Value) -> Vec<Output<Asker>> {
+        match asker {
+            Asker::Call(Waiter { context, call: id, .. }) => {
+                let reply = Reply::Redis(value);
+                self.queue([(context, Event::CallDone { id, reply })]);
+                Vec::new()
+            }
+            Asker::Document { version, .. } => self.document_answered(now, &version, value),
+        }
+    }
+
+    fn failed(&self, asker: Asker, why: CallFailure) {
+        match asker {
+            Asker::Call(Waiter { context, call: id, .. }) => {
+                self.queue([(context, Event::CallFailed { id, why })]);
+            }
+            Asker::Document { version, .. } => self.document_failed(&version, why),
+        }
     }
 
     /// Tells the operator of an error that waiting does not cure: no rights, no memory, the wrong node.
@@ -170,7 +206,7 @@ impl Gateway {
         }
     }
 
-    fn open_stream(&self, now: UnixTime) -> Vec<Output<Waiter>> {
+    fn open_stream(&self, now: UnixTime) -> Vec<Output<Asker>> {
         let redis = self.with(|state| state.worker.config.redis.clone()).flatten();
         match redis.ok_or(host::HostError).and_then(|redis| host::open_stream(&redis.cluster)) {
             Ok(stream) => {
@@ -184,7 +220,7 @@ impl Gateway {
         }
     }
 
-    fn lost(&self, now: UnixTime) -> Vec<Output<Waiter>> {
+    fn lost(&self, now: UnixTime) -> Vec<Output<Asker>> {
         let outputs = self.with(|state| {
             state.stream = None;
             state.redis.closed(now)

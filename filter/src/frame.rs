@@ -5,9 +5,7 @@
 
 use std::borrow::Cow;
 
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::{Action, BufferType};
-
+use crate::abi::{Action, BufferType, HttpContext};
 use crate::host;
 
 const PREFIX: usize = 5;
@@ -18,8 +16,6 @@ pub(crate) struct Frame {
     /// What has come of a message that is not whole yet.
     pending: Vec<u8>,
 }
-
-impl Context for Frame {}
 
 impl HttpContext for Frame {
     fn on_http_request_body(&mut self, size: usize, _end: bool) -> Action {

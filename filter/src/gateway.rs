@@ -2,7 +2,12 @@
 //!
 //! Owns the table of exchanges by context id, and the carrying out of steps. Events reach an exchange
 //! from its own callbacks or, with replies, from elsewhere; either way they are applied in its own
-//! context. No borrow is held across a call into the host. The clock is read once per callback.
+//! context. No borrow is held across a call into the host.
+//!
+//! At most one stream is let go in a callback. What lets a stream go (resuming it, answering it) takes
+//! effect when the callback returns, and so does whatever waits behind it: with two, Envoy runs all of
+//! the second inside `on_log` of the first, whose audit line then leaves last. What is left for other
+//! streams waits in `mail`, and the gateway wakes itself for it through a queue of the host.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -21,12 +26,13 @@ use portcullis_core::event::{Closing, Event};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
 use portcullis_core::metric::Metric;
-use portcullis_core::redis::Connection;
+use portcullis_core::redis::{Connection, Documents};
 use portcullis_core::step::{Effect, Gate, LocalReply};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
-use proxy_wasm::types::{BufferType, MapType};
 
+use crate::abi::{BufferType, MapType};
+use crate::documents::Asker;
 use crate::host;
 use crate::keys::Fetch;
 use crate::pace::Pace;
@@ -40,9 +46,18 @@ pub(crate) struct Gateway {
 pub(crate) struct State {
     pub(crate) worker: Worker,
     exchanges: HashMap<u32, Entry>,
-    pub(crate) redis: Connection<Waiter>,
+    pub(crate) redis: Connection<Asker>,
     pub(crate) stream: Option<u32>,
+    /// Streams that were given up. They are reset in a tick: Envoy still uses one whose callback runs.
+    pub(crate) given_up: Vec<u32>,
+    /// Policy documents that are being read.
+    pub(crate) documents: Documents<Waiter>,
     pub(crate) pace: Pace,
+    /// When the next tick is due.
+    pub(crate) tick_due: UnixTime,
+    /// Events of streams that have not had their turn.
+    mail: VecDeque<Mail>,
+    wake: Wake,
     /// By the host's token.
     pub(crate) vault: HashMap<u32, Waiter>,
     /// Keys that are being fetched.
@@ -61,6 +76,17 @@ pub(crate) struct State {
 struct Entry {
     exchange: Exchange,
     held: Held,
+}
+
+/// How the gateway calls itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wake {
+    /// The host has no queue for it: what waits is worked off at once, in whatever order lines then leave.
+    Unable,
+    /// Through this queue.
+    Through(u32),
+    /// It has done so, and not been called yet.
+    Called(u32),
 }
 
 /// What of a stream the host holds.
@@ -92,7 +118,8 @@ pub(crate) type Mail = (u32, Event);
 
 impl Gateway {
     pub(crate) fn new(root: u32, config: Config, chain: Chain, seed: u64) -> Self {
-        let redis = Connection::new(redis_timeout(&config), seed);
+        let timeout = redis_timeout(&config);
+        let redis = Connection::new(timeout, seed);
         let mut worker = Worker::new(config, chain);
         worker.keyring = Keyring::new(seed);
         worker.vault = Breakers::new(seed);
@@ -101,7 +128,12 @@ impl Gateway {
             exchanges: HashMap::new(),
             redis,
             stream: None,
+            given_up: Vec::new(),
+            documents: Documents::new(timeout),
             pace: Pace::default(),
+            tick_due: host::now(),
+            mail: VecDeque::new(),
+            wake: wake(seed),
             vault: HashMap::new(),
             fetches: BTreeMap::new(),
             look_at: UnixTime::from_micros(0),
@@ -116,7 +148,7 @@ impl Gateway {
     /// Takes a new plugin configuration; the chain and the caches go on.
     pub(crate) fn reconfigure(&self, config: Config) {
         let now = host::now();
-        let orphaned = self.with(|state| {
+        let lost = self.with(|state| {
             let same = state.worker.config.redis == config.redis;
             let timeout = redis_timeout(&config);
             if state.worker.config.auth.issuers != config.auth.issuers {
@@ -124,19 +156,16 @@ impl Gateway {
             }
             state.worker.reconfigure(config);
             if same {
-                return (Vec::new(), None);
+                return Vec::new();
             }
             let lost = state.redis.closed(now);
             state.redis = Connection::new(timeout, state.seed);
-            (lost, state.stream.take())
+            state.given_up.extend(state.stream.take());
+            lost
         });
-        let Some((lost, stream)) = orphaned else {
-            return;
-        };
-        if let Some(stream) = stream {
-            host::reset_stream(stream);
-        }
-        self.deliver(now, lost);
+        // Who waits for a document is among them, since the ranges of documents are commands, too.
+        self.deliver(now, lost.unwrap_or_default());
+        self.with(|state| state.documents = Documents::new(redis_timeout(&state.worker.config)));
     }
 
     pub(crate) fn open(&self, context: u32) {
@@ -209,17 +238,14 @@ impl Gateway {
     /// [`Gateway::drive`] for an event that brings `size` bytes of the response buffer.
     pub(crate) fn drive_body(&self, context: u32, event: Event, size: usize) -> Gate {
         let now = host::now();
-        let mut mail = VecDeque::from([(context, event)]);
+        let mut own = VecDeque::from([event]);
         let mut verdict = Gate::Hold;
         // Each turn starts at most two calls, and a call that fails at once ends the request.
-        while let Some((recipient, event)) = mail.pop_front() {
-            if recipient != context {
-                self.post(now, VecDeque::from([(recipient, event)]));
-                let _ = host::enter(context);
-                continue;
-            }
-            verdict = verdict.followed_by(self.turn((context, now), event, size, &mut mail));
+        while let Some(event) = own.pop_front() {
+            verdict = verdict.followed_by(self.turn((context, now), event, size));
+            own.extend(self.mail_of(context));
         }
+        self.wake();
         match verdict {
             Gate::Pass => self.set_held(context, Held::Nothing),
             Gate::Suspend => self.set_held(context, Held::Response),
@@ -230,6 +256,20 @@ impl Gateway {
         }
         self.answer(context, &verdict);
         verdict
+    }
+
+    /// Takes the mail of `context`.
+    fn mail_of(&self, context: u32) -> VecDeque<Event> {
+        let own = self.with(|state| {
+            if state.mail.is_empty() {
+                return VecDeque::new();
+            }
+            let (own, others): (VecDeque<_>, _) =
+                std::mem::take(&mut state.mail).into_iter().partition(|(to, _)| *to == context);
+            state.mail = others;
+            own
+        });
+        own.unwrap_or_default().into_iter().map(|(_, event)| event).collect()
     }
 
     /// The response's headers are on their way: the refusal takes the place of its body.
@@ -274,20 +314,69 @@ impl Gateway {
         audit
     }
 
-    /// Applies events from outside their streams, each in its own context.
-    pub(crate) fn post(&self, now: UnixTime, mut mail: VecDeque<Mail>) {
-        while let Some((context, event)) = mail.pop_front() {
+    /// Puts events aside for their streams.
+    pub(crate) fn queue(&self, mail: impl IntoIterator<Item = Mail>) {
+        self.with(|state| state.mail.extend(mail));
+    }
+
+    /// Applies events from outside their streams, each in its own context, until one stream is let go.
+    pub(crate) fn work_off(&self, now: UnixTime) {
+        let in_turn = self.with(|state| state.wake != Wake::Unable).unwrap_or_default();
+        while let Some((context, event)) = self.with(|state| state.mail.pop_front()).flatten() {
             // A stream that is gone has no context to enter; its reply was consumed all the same.
             if host::enter(context).is_err() {
                 continue;
             }
-            let gate = self.turn((context, now), event, 0, &mut mail);
+            let gate = self.turn((context, now), event, 0);
             self.answer(context, &gate);
             if matches!(gate, Gate::Pass) && self.resume(context).is_err() {
                 error!("what passed could not be resumed");
             }
+            let let_go = match gate {
+                Gate::Pass | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => true,
+                Gate::Hold | Gate::Watch | Gate::Suspend => false,
+            };
+            if let_go && in_turn {
+                break;
+            }
         }
         let _ = host::enter(self.root);
+        self.wake();
+    }
+
+    /// Sees to it that [`Gateway::woken`] is called if there is mail left.
+    fn wake(&self) {
+        let queue = self.with(|state| match state.wake {
+            Wake::Through(queue) if !state.mail.is_empty() => {
+                state.wake = Wake::Called(queue);
+                Some(queue)
+            }
+            Wake::Through(_) | Wake::Called(_) | Wake::Unable => None,
+        });
+        if let Some(queue) = queue.flatten()
+            && host::enqueue(queue).is_err()
+        {
+            error!("the host does not take what wakes this worker: mail waits for ticks");
+            self.with(|state| state.wake = Wake::Unable);
+        }
+        self.hurry();
+    }
+
+    /// The host calls, as it was asked to.
+    pub(crate) fn woken(&self, queue: u32) {
+        // Somebody else may have been first; the queue is empty then.
+        let _ = host::dequeue(queue);
+        self.with(|state| {
+            if state.wake == Wake::Called(queue) {
+                state.wake = Wake::Through(queue);
+            }
+        });
+        self.work_off(host::now());
+    }
+
+    /// Whether mail waits for a tick.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.with(|state| !state.mail.is_empty()).unwrap_or_default()
     }
 
     /// Lets go of what the host holds.
@@ -301,14 +390,8 @@ impl Gateway {
         }
     }
 
-    /// One step of one exchange; its effects are carried out. New events go to `mail`.
-    fn turn(
-        &self,
-        (context, now): (u32, UnixTime),
-        event: Event,
-        size: usize,
-        mail: &mut VecDeque<Mail>,
-    ) -> Gate {
+    /// One step of one exchange; its effects are carried out. New events are mail.
+    fn turn(&self, (context, now): (u32, UnixTime), event: Event, size: usize) -> Gate {
         let step = self.with(|state| {
             let entry = state.exchanges.get_mut(&context)?;
             Some(entry.exchange.step(&mut state.worker, now, event))
@@ -318,7 +401,7 @@ impl Gateway {
         };
         self.measure_load(now);
         for effect in step.effects {
-            if self.apply((context, now), effect, size, mail).is_err() {
+            if self.apply(context, effect, size).is_err() {
                 error!("an effect could not be carried out: the request is refused");
                 return Gate::Refuse(Denial::Internal("effect"));
             }
@@ -326,16 +409,11 @@ impl Gateway {
         step.gate
     }
 
-    fn apply(
-        &self,
-        (context, now): (u32, UnixTime),
-        effect: Effect,
-        size: usize,
-        mail: &mut VecDeque<Mail>,
-    ) -> Result<(), host::HostError> {
+    fn apply(&self, context: u32, effect: Effect, size: usize) -> Result<(), host::HostError> {
         match effect {
             Effect::Start { id, call } => {
-                self.start(Waiter { context, call: id, since: now }, call, mail);
+                // What a call may take begins now: the worker may have been busy with this event.
+                self.start(Waiter { context, call: id, since: host::now() }, call);
                 Ok(())
             }
             Effect::RemoveRequestHeader(name) => {
@@ -386,6 +464,14 @@ impl Gateway {
                 None
             }
         }
+    }
+}
+
+/// A queue of this VM's own: the host calls whoever registered its name last.
+fn wake(seed: u64) -> Wake {
+    match host::register_queue(&format!("portcullis.{seed:016x}")) {
+        Ok(queue) => Wake::Through(queue),
+        Err(_) => Wake::Unable,
     }
 }
 

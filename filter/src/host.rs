@@ -1,10 +1,7 @@
 //! The only file that calls the host.
 //!
-//! Owns the ABI (proxy-wasm 0.2.1) and its traps. The SDK's wrappers panic on a header value that
-//! is not UTF-8, on a missing header map, on any status they did not expect; a panic ends the VM
-//! and with it every request of the worker. So maps and buffers are read here, as bytes, and every
-//! failure is a value. Where the SDK has to know of a call (it routes the reply), its wrapper is
-//! used: those return errors.
+//! Owns the imports of proxy-wasm 0.2.1. Maps and buffers are read as bytes, and every failure is a
+//! value: a panic ends the VM and with it every request of the worker.
 #![allow(unsafe_code, reason = "calls into the host; each takes slices that outlive the call")]
 
 use std::time::Duration;
@@ -13,8 +10,8 @@ use portcullis_core::event::Headers;
 use portcullis_core::metric::Kind;
 use portcullis_core::step::LocalReply;
 use portcullis_core::time::UnixTime;
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType};
+
+use crate::abi::{BufferType, MapType};
 
 /// The host refused; nothing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +19,37 @@ pub(crate) struct HostError;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
+    fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
+    fn proxy_get_current_time_nanoseconds(nanos: *mut u64) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout: u32,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_grpc_stream(
+        cluster: *const u8,
+        cluster_size: usize,
+        service: *const u8,
+        service_size: usize,
+        method: *const u8,
+        method_size: usize,
+        metadata: *const u8,
+        metadata_size: usize,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_grpc_send(token: u32, message: *const u8, size: usize, last: u32) -> u32;
+    fn proxy_grpc_cancel(token: u32) -> u32;
+    fn proxy_register_shared_queue(name: *const u8, size: usize, id: *mut u32) -> u32;
+    fn proxy_enqueue_shared_queue(id: u32, data: *const u8, size: usize) -> u32;
+    fn proxy_dequeue_shared_queue(id: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
     fn proxy_add_header_map_value(
@@ -81,13 +109,29 @@ const OK: u32 = 0;
 const REQUEST_STREAM: u32 = 0;
 const RESPONSE_STREAM: u32 = 1;
 
+/// The severity of a line of the host's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Trace = 0,
+    Debug = 1,
+    Info = 2,
+    Warn = 3,
+    Error = 4,
+    Critical = 5,
+}
+
+/// Writes a line to the host's log.
+pub(crate) fn log(level: Level, line: &str) {
+    // SAFETY: the pointer comes from a live slice. A line that cannot be written has no other place.
+    let _ = unsafe { proxy_log(level as u32, line.as_ptr(), line.len()) };
+}
+
 /// The wall clock, in microseconds.
 pub(crate) fn now() -> UnixTime {
-    let since_epoch = hostcalls::get_current_time()
-        .ok()
-        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    let micros = since_epoch.map_or(0, |time| time.as_micros());
-    UnixTime::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    let mut nanos = 0;
+    // SAFETY: the host writes one integer and keeps no pointer.
+    let _ = unsafe { proxy_get_current_time_nanoseconds(&raw mut nanos) };
+    UnixTime::from_micros(nanos / 1_000)
 }
 
 /// A header map as the host writes it; empty when there is no such map now.
@@ -253,29 +297,95 @@ pub(crate) fn http_get(
         ("accept", "application/json"),
     ];
     headers.extend(request_id.map(|id| ("x-request-id", id)));
-    hostcalls::dispatch_http_call(cluster, headers, None, vec![], timeout).map_err(|_| HostError)
+    let headers: Vec<_> =
+        headers.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+    let headers = serialize_pairs(&headers);
+    let trailers = serialize_pairs(&[]);
+    let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut token = 0;
+    // SAFETY: all pointers come from live slices; the host writes one token.
+    done(unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            std::ptr::null(),
+            0,
+            trailers.as_ptr(),
+            trailers.len(),
+            timeout,
+            &raw mut token,
+        )
+    })?;
+    Ok(token)
 }
 
-/// Opens a stream; to be called from the root context, which then hears of it.
+/// Opens a stream; the root context hears of it.
 pub(crate) fn open_stream(cluster: &str) -> Result<u32, HostError> {
-    hostcalls::open_grpc_stream(cluster, "portcullis", "redis", vec![]).map_err(|_| HostError)
+    let (service, method) = ("portcullis", "redis");
+    let metadata = serialize_pairs(&[]);
+    let mut token = 0;
+    // SAFETY: all pointers come from live slices; the host writes one token.
+    done(unsafe {
+        proxy_grpc_stream(
+            cluster.as_ptr(),
+            cluster.len(),
+            service.as_ptr(),
+            service.len(),
+            method.as_ptr(),
+            method.len(),
+            metadata.as_ptr(),
+            metadata.len(),
+            &raw mut token,
+        )
+    })?;
+    Ok(token)
 }
 
-/// Sends one message on a stream.
+/// Sends one message on a stream that has not ended.
 pub(crate) fn send(stream: u32, bytes: &[u8]) -> Result<(), HostError> {
-    hostcalls::send_grpc_stream_message(stream, Some(bytes), false).map_err(|_| HostError)
+    // SAFETY: the pointer comes from a live slice.
+    done(unsafe { proxy_grpc_send(stream, bytes.as_ptr(), bytes.len(), 0) })
 }
 
-/// Ends a stream at once; nothing more is heard of it.
+/// Ends a stream at once; nothing more is heard of it. Not for a stream that has ended, and not from
+/// inside its callbacks: Envoy frees what it still uses.
 pub(crate) fn reset_stream(stream: u32) {
-    // An unknown token is a stream that ended by itself.
-    let _ = hostcalls::cancel_grpc_stream(stream);
+    // SAFETY: takes no pointer. There is nothing to do about a stream that the host does not know.
+    let _ = unsafe { proxy_grpc_cancel(stream) };
 }
 
 /// Asks for ticks of the current root context.
 pub(crate) fn tick_every(period: Duration) {
-    // The host takes any period; without ticks nothing opens and every request is refused.
-    let _ = hostcalls::set_tick_period(period);
+    let period = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+    // SAFETY: takes no pointer. The host takes any period.
+    let _ = unsafe { proxy_set_tick_period_milliseconds(period) };
+}
+
+/// A queue that wakes the current root context, on its own thread, when something is put in.
+pub(crate) fn register_queue(name: &str) -> Result<u32, HostError> {
+    let mut id = 0;
+    // SAFETY: the pointer comes from a live slice; the host writes one id.
+    done(unsafe { proxy_register_shared_queue(name.as_ptr(), name.len(), &raw mut id) })?;
+    Ok(id)
+}
+
+/// Puts one empty item into a queue.
+pub(crate) fn enqueue(queue: u32) -> Result<(), HostError> {
+    // SAFETY: the host reads no bytes.
+    done(unsafe { proxy_enqueue_shared_queue(queue, [].as_ptr(), 0) })
+}
+
+/// Takes one item out of a queue.
+pub(crate) fn dequeue(queue: u32) -> Result<(), HostError> {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: as for `buffer`.
+    let taken = unsafe {
+        let status = proxy_dequeue_shared_queue(queue, &raw mut data, &raw mut size);
+        taken(status, data, size)
+    };
+    taken.map(drop)
 }
 
 /// Defines a metric, or finds the one of that name: ids are the VM's, values the process's.

@@ -4,7 +4,6 @@
 //! start from the root context, in its tick: the host forgets the calls of a stream that ends, and
 //! others may wait for them.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use log::{info, warn};
@@ -125,7 +124,8 @@ impl Gateway {
         let mail = waiters.map(|Waiter { context, call: id, .. }| {
             (context, Event::CallDone { id, reply: Reply::Keys })
         });
-        self.post(now, mail.collect::<VecDeque<_>>());
+        self.queue(mail.collect::<Vec<_>>());
+        self.work_off(now);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The Envoy filter: a thin driver of [`portcullis_core`].
 //!
 //! Turns host callbacks into events, carries out steps, and nothing else: no decision is made here.
-//! Only [`host`] calls the host. The same module serves, under the root id `frame` and in a VM of
+//! The host calls only [`abi`], and only [`host`] calls the host. The same module serves, under the root id `frame` and in a VM of
 //! its own, as the upstream filter that takes gRPC's framing off the Redis stream.
 #![deny(
     clippy::unwrap_used,
@@ -11,7 +11,9 @@
     clippy::arithmetic_side_effects
 )]
 
+mod abi;
 mod calls;
+mod documents;
 mod frame;
 mod gateway;
 mod host;
@@ -20,8 +22,3 @@ mod metrics;
 mod pace;
 mod root;
 mod stream;
-
-proxy_wasm::main! {{
-    proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Info);
-    proxy_wasm::set_root_context(|id| Box::new(root::Root::new(id)));
-}}

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use portcullis_core::time::UnixTime;
+
 use crate::gateway::{Gateway, State};
 use crate::host;
 use crate::keys::Fetch;
@@ -20,6 +22,9 @@ const SOON: Duration = Duration::from_millis(1);
 /// costs more than a tick.
 const CALM: u8 = 50;
 
+/// Later than this, a tick says that the worker was busy, and not only that timers are coarse.
+const LATE: Duration = Duration::from_millis(5);
+
 /// The ticks that were asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Pace {
@@ -32,18 +37,36 @@ pub(crate) enum Pace {
     Fast { calm: u8 },
 }
 
+impl Pace {
+    const fn period(self) -> Duration {
+        match self {
+            Self::Slow => SLOW,
+            Self::Soon => SOON,
+            Self::Fast { .. } => FAST,
+        }
+    }
+}
+
 impl State {
-    /// Whether anything hangs on the next tick: a deadline or an opening of Redis, or keys that somebody
-    /// wants and nobody fetches yet.
+    /// Whether anything hangs on the next tick: a deadline or an opening of Redis, a stream to reset,
+    /// a document, or keys that somebody wants and nobody fetches yet.
     fn is_waiting(&self) -> bool {
-        self.redis.is_waiting() || self.fetches.values().any(Fetch::is_waiting)
+        self.redis.is_waiting()
+            || !self.given_up.is_empty()
+            || self.documents.is_waiting()
+            || self.fetches.values().any(Fetch::is_waiting)
+    }
+
+    fn tick_every(&mut self, period: Duration) {
+        self.tick_due = host::now().after(period);
+        host::tick_every(period);
     }
 }
 
 impl Gateway {
     /// Asks for the first ticks of the current root context.
     pub(crate) fn start_ticking(&self) {
-        host::tick_every(SLOW);
+        self.with(|state| state.tick_every(SLOW));
     }
 
     /// Something may have begun to wait.
@@ -59,12 +82,12 @@ impl Gateway {
             }
             (true, Pace::Soon) | (false, _) => None,
         });
-        period.flatten().into_iter().for_each(host::tick_every);
+        self.with(|state| period.flatten().into_iter().for_each(|period| state.tick_every(period)));
     }
 
     /// A tick is over.
-    pub(crate) fn slow_down(&self) {
-        let period = self.with(|state| {
+    pub(crate) fn slow_down(&self, now: UnixTime) {
+        self.with(|state| {
             let (pace, period) = match (state.is_waiting(), state.pace) {
                 (_, Pace::Soon) => (Pace::Fast { calm: 0 }, Some(FAST)),
                 (true, Pace::Fast { .. }) => (Pace::Fast { calm: 0 }, None),
@@ -75,8 +98,20 @@ impl Gateway {
                 (_, Pace::Slow) => (Pace::Slow, None),
             };
             state.pace = pace;
-            period
+            match period {
+                Some(period) => state.tick_every(period),
+                None => state.tick_due = now.after(pace.period()),
+            }
         });
-        period.flatten().into_iter().for_each(host::tick_every);
+    }
+
+    /// A tick begins: how late it is is how long the worker was too busy to hear Redis.
+    pub(crate) fn measure_lateness(&self, now: UnixTime) {
+        self.with(|state| {
+            let busy = now.since(state.tick_due);
+            if busy >= LATE {
+                state.redis.excuse(now, busy);
+            }
+        });
     }
 }

@@ -3,14 +3,14 @@
 //! Owns what a root id means. Envoy also makes a root context on its main thread; that one never
 //! sees a request, so it never opens a stream.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use log::{error, info};
 use portcullis_core::audit::Chain;
 use portcullis_core::config::Config;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType};
 
+use crate::abi::{BufferType, HttpContext};
 use crate::frame::Frame;
 use crate::gateway::Gateway;
 use crate::host;
@@ -19,10 +19,11 @@ use crate::stream::{Closed, Stream};
 /// A root context.
 pub(crate) struct Root {
     id: u32,
-    role: Role,
+    role: RefCell<Role>,
 }
 
 /// What this plugin instance is, by its root id.
+#[derive(Clone)]
 enum Role {
     /// Not configured, or in vain: nothing passes.
     Unconfigured,
@@ -34,11 +35,22 @@ enum Role {
 
 impl Root {
     pub(crate) fn new(id: u32) -> Self {
-        Self { id, role: Role::Unconfigured }
+        Self { id, role: RefCell::new(Role::Unconfigured) }
+    }
+
+    fn role(&self) -> Role {
+        self.role.borrow().clone()
+    }
+
+    fn gateway(&self) -> Option<Rc<Gateway>> {
+        match self.role() {
+            Role::Gateway(gateway) => Some(gateway),
+            Role::Unconfigured | Role::Frame => None,
+        }
     }
 
     /// Takes the configuration, or says all that is wrong with it.
-    fn configure(&mut self, size: usize) -> Result<(), String> {
+    fn configure(&self, size: usize) -> Result<(), String> {
         let bytes = match size {
             0 => Vec::new(),
             size => host::buffer(BufferType::PluginConfiguration, size)
@@ -47,52 +59,22 @@ impl Root {
         let document = serde_json::from_slice(&bytes)
             .map_err(|error| format!("the plugin configuration is not JSON: {error}"))?;
         let config = Config::parse(&document).map_err(|faults| faults.to_string())?;
-        match &self.role {
+        match self.role() {
             Role::Gateway(gateway) => gateway.reconfigure(config),
             Role::Unconfigured | Role::Frame => {
                 let (name, seed) = chain_name()?;
                 info!("audit chain {name}");
                 let gateway = Gateway::new(self.id, config, Chain::new(name), seed);
                 gateway.start_ticking();
-                self.role = Role::Gateway(Rc::new(gateway));
+                self.role.replace(Role::Gateway(Rc::new(gateway)));
             }
         }
         Ok(())
     }
-}
 
-/// A name that no other VM has, and a seed for what need not be secret.
-fn chain_name() -> Result<(String, u64), String> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| format!("the host has no randomness: {error}"))?;
-    let seed = u64::from_be_bytes(bytes);
-    Ok((format!("{seed:016x}"), seed))
-}
-
-impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
-        if let Role::Gateway(gateway) = &self.role {
-            gateway.http_answered(token, headers, body);
-        }
-    }
-
-    fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
-        if let Role::Gateway(gateway) = &self.role {
-            gateway.redis_sent(token, size);
-        }
-    }
-
-    fn on_grpc_stream_close(&mut self, token: u32, _status: u32) {
-        if let Role::Gateway(gateway) = &self.role {
-            gateway.redis_closed(token);
-        }
-    }
-}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, size: usize) -> bool {
+    pub(crate) fn on_configure(&self, size: usize) -> bool {
         if host::property(&["plugin_root_id"]).as_deref() == Some(b"frame") {
-            self.role = Role::Frame;
+            self.role.replace(Role::Frame);
             return true;
         }
         match self.configure(size) {
@@ -106,21 +88,49 @@ impl RootContext for Root {
         }
     }
 
-    fn on_tick(&mut self) {
-        if let Role::Gateway(gateway) = &self.role {
+    pub(crate) fn on_tick(&self) {
+        if let Some(gateway) = self.gateway() {
             gateway.tick();
         }
     }
 
-    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(match &self.role {
-            Role::Unconfigured => Box::new(Closed),
-            Role::Frame => Box::new(Frame::default()),
-            Role::Gateway(gateway) => Box::new(Stream::new(id, gateway.clone())),
-        })
+    pub(crate) fn on_queue_ready(&self, queue: u32) {
+        if let Some(gateway) = self.gateway() {
+            gateway.woken(queue);
+        }
     }
 
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+    pub(crate) fn on_http_call_response(&self, token: u32, headers: usize, size: usize) {
+        if let Some(gateway) = self.gateway() {
+            gateway.http_answered(token, headers, size);
+        }
     }
+
+    pub(crate) fn on_grpc_stream_message(&self, token: u32, size: usize) {
+        if let Some(gateway) = self.gateway() {
+            gateway.redis_sent(token, size);
+        }
+    }
+
+    pub(crate) fn on_grpc_stream_close(&self, token: u32) {
+        if let Some(gateway) = self.gateway() {
+            gateway.redis_closed(token);
+        }
+    }
+
+    pub(crate) fn create_http_context(&self, id: u32) -> Box<dyn HttpContext> {
+        match self.role() {
+            Role::Unconfigured => Box::new(Closed),
+            Role::Frame => Box::new(Frame::default()),
+            Role::Gateway(gateway) => Box::new(Stream::new(id, gateway)),
+        }
+    }
+}
+
+/// A name that no other VM has, and a seed for what need not be secret.
+fn chain_name() -> Result<(String, u64), String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| format!("the host has no randomness: {error}"))?;
+    let seed = u64::from_be_bytes(bytes);
+    Ok((format!("{seed:016x}"), seed))
 }

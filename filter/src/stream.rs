@@ -13,9 +13,8 @@ use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::id::RequestId;
 use portcullis_core::mcp::{Era, Sender};
 use portcullis_core::step::Gate;
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::{Action, BufferType, MapType};
 
+use crate::abi::{Action, BufferType, HttpContext, MapType};
 use crate::gateway::{Gateway, send};
 use crate::host;
 
@@ -163,12 +162,6 @@ fn certificate() -> Option<Result<PeerCertificate, CertificateFailure>> {
     Some(PeerCertificate::told(&[&uri], &[&dns], &subject, &sha256))
 }
 
-impl Context for Stream {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
-        self.gateway.http_answered(token, headers, body);
-    }
-}
-
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, last: bool) -> Action {
         if last {
@@ -304,8 +297,6 @@ fn end(details: &[u8]) -> End {
 
 /// What stands in for a stream when the plugin has no configuration: nothing passes.
 pub(crate) struct Closed;
-
-impl Context for Closed {}
 
 impl HttpContext for Closed {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {

@@ -19,6 +19,7 @@ mod cool_off;
 mod credentials;
 mod degraded;
 mod doctor;
+mod faulty_redis;
 mod hostile;
 mod interop;
 mod keys_now;
@@ -96,6 +97,7 @@ fn all_cases() -> Vec<Case> {
         audit::cases(),
         metrics::cases(),
         outages::cases(),
+        faulty_redis::cases(),
         degraded::cases(),
         redis_places::cases(),
         clients::cases(),

@@ -11,7 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Tools of a kilobyte and a half each, on servers that nobody calls.
-fn large(mut policy: Value) -> Value {
+pub(crate) fn large(mut policy: Value) -> Value {
     for server in 0..10 {
         let tool = |nth: usize| {
             let text = format!("What the caller looks for in records of kind {nth}. ").repeat(5);

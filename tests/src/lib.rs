@@ -9,6 +9,7 @@ pub mod case;
 pub mod clients;
 pub mod crowd;
 pub mod fake;
+pub mod faulty_redis;
 pub mod front;
 pub mod gateway;
 pub mod mcp;

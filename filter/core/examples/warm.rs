@@ -163,11 +163,14 @@ impl World {
                     id = asked;
                     self.admit(script)
                 }
-                Some((asked, _)) => {
-                    id = asked;
-                    Value::Bulk(json::canonical_exact(&document()).into_bytes())
+                Some((asked, portcullis_core::call::Call::Policy(version))) => {
+                    let document = json::canonical_exact(&document());
+                    self.worker.policy_read(version, Some(document.as_bytes()), self.now);
+                    let done = Event::CallDone { id: asked, reply: Reply::Policy };
+                    gate = step(&mut self.worker, done, false);
+                    continue;
                 }
-                None => panic!("{gate:?}"),
+                other => panic!("{other:?}"),
             };
             gate =
                 step(&mut self.worker, Event::CallDone { id, reply: Reply::Redis(value) }, false);

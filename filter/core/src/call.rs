@@ -42,7 +42,7 @@ pub enum Call {
     Charge(ScriptCall),
     /// Redis: a call waits for a person, or takes what one granted.
     Approval(ScriptCall),
-    /// Redis: the policy document of a version.
+    /// Redis: the policy document of a version. The worker takes it before the call is done.
     Policy(PolicyVersion),
     /// Vault: a connector's credential.
     Secret(SecretRef),
@@ -61,6 +61,8 @@ pub enum Reply {
     },
     /// The worker's keyring knows more than before, if only that nothing came.
     Keys,
+    /// The worker has the policy document that was asked for, or knows that it cannot be used.
+    Policy,
 }
 
 /// Only whose it is: one of Vault is a credential.
@@ -70,6 +72,7 @@ impl fmt::Debug for Reply {
             Self::Redis(_) => f.write_str("Redis(..)"),
             Self::Vault { .. } => f.write_str("Vault { .. }"),
             Self::Keys => f.write_str("Keys"),
+            Self::Policy => f.write_str("Policy"),
         }
     }
 }

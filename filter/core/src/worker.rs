@@ -24,7 +24,7 @@ use crate::failure::Failover;
 use crate::id::{KeyId, OrgId, PolicyVersion};
 use crate::limit::slices::Slices;
 use crate::metric::Labels;
-use crate::policy::{Activation, Policy};
+use crate::policy::{self, Activation, Policy};
 use crate::reviewed::{Drifts, Schemas};
 use crate::streams::OpenStreams;
 use crate::time::UnixTime;
@@ -49,6 +49,14 @@ pub const UNUSABLE_FOR: Duration = Duration::from_secs(10);
 /// The record of an API key.
 pub type CachedRecord = Cached<KeyRecord>;
 
+/// A policy that was read and refused, or that Redis does not have.
+#[derive(Clone, Copy, Debug)]
+struct Unusable {
+    since: UnixTime,
+    /// Whether an audit entry says so.
+    audited: bool,
+}
+
 /// The memory of one worker.
 #[derive(Debug)]
 pub struct Worker {
@@ -71,8 +79,8 @@ pub struct Worker {
     active: BTreeMap<OrgId, Rc<Activation>>,
     /// The policy that an organisation's calls were last decided on.
     good: BTreeMap<OrgId, PolicyVersion>,
-    /// When a policy turned out to be missing or unreadable.
-    unusable: LruCache<PolicyVersion, UnixTime>,
+    /// Policies that turned out to be missing or unreadable.
+    unusable: LruCache<PolicyVersion, Unusable>,
     policies: LruCache<PolicyVersion, Rc<Policy>>,
     /// What was compiled since somebody last looked.
     compiled: Option<PolicyVersion>,
@@ -232,12 +240,32 @@ impl Worker {
 
     /// Whether `version` could not be used a moment ago; it is not read again before [`UNUSABLE_FOR`].
     pub fn is_unusable(&mut self, version: &PolicyVersion, now: UnixTime) -> bool {
-        self.unusable.get(version).is_some_and(|since| now.since(*since) < UNUSABLE_FOR)
+        let unusable = self.unusable.get(version);
+        unusable.is_some_and(|unusable| now.since(unusable.since) < UNUSABLE_FOR)
     }
 
-    /// `version` is missing, or this filter cannot read it.
-    pub fn set_unusable(&mut self, version: PolicyVersion, now: UnixTime) {
-        self.unusable.put(version, now);
+    /// Whether `version` cannot be used and no audit entry says so yet; one does from now on.
+    pub fn audits_unusable(&mut self, version: &PolicyVersion) -> bool {
+        let unusable = self.unusable.get_mut(version);
+        unusable.is_some_and(|unusable| !std::mem::replace(&mut unusable.audited, true))
+    }
+
+    /// Takes the document of `version` as Redis has it, or that Redis has none. Whoever asked for it,
+    /// it is the worker's; only these bytes or their absence make a policy unusable.
+    pub fn policy_read(&mut self, version: &PolicyVersion, document: Option<&[u8]>, now: UnixTime) {
+        if self.policy(version).is_some() {
+            return;
+        }
+        // Redis Cluster would turn the whole admission down, and leave the reason to be guessed.
+        let sharded = self.config.redis.as_ref().is_some_and(|redis| redis.sharded);
+        let policy = document.and_then(|bytes| policy::load(bytes, version));
+        match policy.filter(|policy| !sharded || policy.global_limit().is_none()) {
+            Some(policy) => self.set_policy(version.clone(), Rc::new(policy)),
+            None => {
+                let unusable = Unusable { since: now, audited: false };
+                self.unusable.put(version.clone(), unusable);
+            }
+        }
     }
 
     /// The version of the policy in the plugin configuration, if it is for `org`.

@@ -13,7 +13,7 @@ use crate::ledger::{draw_from, window};
 use crate::valkey::{Valkey, run, send};
 
 /// What the gateway sends itself, and what Envoy sends to a Cluster on its behalf.
-const SENT: [&str; 6] = ["ping", "get", "eval", "evalsha", "cluster|slots", "asking"];
+const SENT: [&str; 7] = ["ping", "get", "getrange", "eval", "evalsha", "cluster|slots", "asking"];
 
 /// What the operator's tool runs.
 static OPERATORS: [&Script; 5] = [&PUT_RECORD, &PUT_POLICY, &PUT_DENIAL, &FORGET, &DECIDE_APPROVAL];

@@ -6,10 +6,9 @@
 //! operator had rather go on when Redis cannot be asked, `degraded` says how far.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
-use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use, Value};
+use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use};
 
 use super::approving::{self, Sought};
 use super::backing_off;
@@ -31,7 +30,7 @@ use crate::event::Event;
 use crate::id::PolicyVersion;
 use crate::limit::slices::{Draws, Settled};
 use crate::mcp::{Body, Message};
-use crate::policy::{self, Check, Cost};
+use crate::policy::{Check, Cost};
 use crate::step::Gate;
 
 /// How often a record or policy may move under one request before it is refused.
@@ -393,14 +392,18 @@ fn proceed(
 impl Loading {
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
-            Event::CallDone { id, reply: Reply::Redis(value) } if id == self.call => {
-                if !self.compile(value, turn) {
-                    self.unusable(turn);
+            // The worker has it, or knows that it cannot be used; if neither, it is asked for again.
+            Event::CallDone { id, reply: Reply::Policy } if id == self.call => {
+                if turn.worker.audits_unusable(&self.version) {
+                    let version = self.version.to_string();
+                    turn.context.entry.events.push(AuditEvent::PolicyUnusable { version });
                 }
                 let (request, basis) = (self.request, self.basis);
                 decide(request, basis, None, None, Credential::Settled, self.rounds, turn)
             }
-            Event::CallDone { id, reply: Reply::Vault { .. } | Reply::Keys } if id == self.call => {
+            Event::CallDone { id, reply: Reply::Redis(_) | Reply::Vault { .. } | Reply::Keys }
+                if id == self.call =>
+            {
                 turn.refuse(Denial::PolicyUnusable)
             }
             Event::CallFailed { id, why } if id == self.call => {
@@ -408,34 +411,6 @@ impl Loading {
             }
             event => held(event, "loading", turn, || Stage::Loading(self)),
         }
-    }
-
-    /// The last good policy goes on deciding, and this is told.
-    fn unusable(&self, turn: &mut Turn<'_>) {
-        turn.worker.set_unusable(self.version.clone(), turn.now);
-        let version = self.version.to_string();
-        turn.context.entry.events.push(AuditEvent::PolicyUnusable { version });
-    }
-
-    /// Compiles the document, if it is the one that was asked for.
-    fn compile(&self, value: Value, turn: &mut Turn<'_>) -> bool {
-        // Somebody else who waited for it may have been first.
-        if turn.worker.policy(&self.version).is_some() {
-            return true;
-        }
-        let Value::Bulk(bytes) = value else {
-            return false;
-        };
-        let Some(policy) = policy::load(&bytes, &self.version) else {
-            return false;
-        };
-        // Redis Cluster would turn the whole admission down, and leave the reason to be guessed.
-        let sharded = turn.worker.config.redis.as_ref().is_some_and(|redis| redis.sharded);
-        if sharded && policy.global_limit().is_some() {
-            return false;
-        }
-        turn.worker.set_policy(self.version.clone(), Rc::new(policy));
-        true
     }
 }
 

@@ -198,7 +198,9 @@ pub(super) fn secret_outcome(
         Event::CallDone { id, reply: Reply::Vault { body } } if id == call => {
             secret.read(&body).ok_or(CallFailure::Unreadable)
         }
-        Event::CallDone { id, reply: Reply::Redis(_) | Reply::Keys } if id == call => {
+        Event::CallDone { id, reply: Reply::Redis(_) | Reply::Keys | Reply::Policy }
+            if id == call =>
+        {
             Err(CallFailure::Unreadable)
         }
         Event::CallFailed { id, why } if id == call => Err(why),

@@ -1,11 +1,16 @@
 //! The life of the one Redis stream of a worker.
 //!
 //! Owns the queue of commands whose replies are outstanding (Redis answers in order), a deadline
-//! for each, the reopening with back-off and jitter, and the reload of a script that Redis forgot. Has no socket and no clock: the driver opens, sends and closes as told, and says
-//! what happened.
+//! for each, the reopening with back-off and jitter, and the reload of a script that Redis forgot. Has
+//! no socket and no clock: the driver opens, sends and closes as told, and says what happened.
 //!
 //! A command that is overdue fails alone. Its reply is read and dropped when it comes, so that one
-//! slow script costs those behind it what is left of their own deadlines, and not the stream.
+//! slow script costs those behind it what is left of their own deadlines, and not the stream. Only a
+//! whole reply is a sign of life: bytes that trickle are none. Time in which the worker itself was busy
+//! does not count, see [`Connection::excuse`].
+//!
+//! Whoever fills the queue leaves room for others: each part of Redis (one organisation) may have as
+//! many commands outstanding as there are places left, and half of that for bindings.
 //!
 //! ```text
 //!                 ┌──────────── an answer ◀───────────┐
@@ -28,8 +33,11 @@ use crate::breaker::Breakers;
 use crate::call::CallFailure;
 use crate::time::UnixTime;
 
-/// Commands whose replies are outstanding; beyond it a new one fails at once rather than wait.
-const MAX_PENDING: usize = 1_024;
+/// Commands whose replies are outstanding; beyond it a new one fails at once rather than wait. One
+/// organisation alone may have half of them.
+const MAX_PENDING: usize = 2_048;
+/// While fewer are outstanding there is room for everybody, and nobody counts.
+const CROWDED: usize = 256;
 /// Silent for so many deadlines, Redis counts as hung: nobody else waits for it.
 const STALLED_AFTER: u32 = 2;
 /// Silent for so long (or for four deadlines, if that is longer), the stream itself is in doubt: a
@@ -47,8 +55,7 @@ pub enum Output<W> {
     Send(Vec<u8>),
     /// Close the stream; nothing more will be heard of it.
     Close(Cause),
-    /// A command's reply. Of several that asked for the same string, the first gets it; the others are
-    /// told afterwards, with nil, that it has it.
+    /// A command's reply.
     Reply(W, Value),
     /// A command's failure.
     Failed(W, CallFailure),
@@ -61,8 +68,11 @@ pub struct Connection<W> {
     pending: VecDeque<Pending<W>>,
     decoder: Decoder,
     timeout: Duration,
-    /// When the last byte came.
+    /// When the last whole reply came.
     heard: UnixTime,
+    /// Whether Redis counted as hung at the last tick, and has not answered since. Between ticks the
+    /// worker may be too busy to hear it.
+    hung: bool,
     backoff: Backoff,
     breakers: Breakers<String>,
 }
@@ -91,12 +101,20 @@ struct Pending<W> {
 #[derive(Debug)]
 enum Awaited<W> {
     /// By a request of an exchange.
-    /// `others` asked for the same string after it, and are answered after it.
-    Caller { waiter: W, command: Command, deadline: UnixTime, others: Vec<W> },
+    Caller { waiter: W, command: Command, deadline: UnixTime },
     /// By nobody any more: the caller was told that it took too long.
-    Late,
+    Late { command: Command },
     /// By the connection itself, to know whether anybody is there.
     Probe,
+}
+
+impl<W> Awaited<W> {
+    fn part(&self) -> Option<&str> {
+        match self {
+            Self::Caller { command, .. } | Self::Late { command } => command.part(),
+            Self::Probe => None,
+        }
+    }
 }
 
 impl<W> Connection<W> {
@@ -110,6 +128,7 @@ impl<W> Connection<W> {
             decoder: Decoder::default(),
             timeout,
             heard: UnixTime::from_micros(0),
+            hung: false,
             backoff: Backoff::new(seed),
             breakers: Breakers::new(seed),
         }
@@ -134,10 +153,10 @@ impl<W> Connection<W> {
     /// Sends a command, or fails it at once when that is already certain.
     #[must_use]
     pub fn submit(&mut self, now: UnixTime, waiter: W, command: Command) -> Vec<Output<W>> {
-        if self.pending.len() >= MAX_PENDING {
+        if !self.has_room(&command) {
             return vec![Output::Failed(waiter, CallFailure::Refused)];
         }
-        let passes = !self.stalled(now) && self.lets_pass(now, &command);
+        let passes = !self.hung && self.lets_pass(now, &command);
         let send = match self.state {
             State::Idle | State::Wanted => {
                 self.state = State::Wanted;
@@ -152,26 +171,34 @@ impl<W> Connection<W> {
             }
         };
         let deadline = now.after(self.timeout);
-        if let Some(first) = self.same_string(&command) {
-            if first.len() >= MAX_PENDING {
-                return vec![Output::Failed(waiter, CallFailure::Refused)];
-            }
-            first.push(waiter);
-            return Vec::new();
-        }
-        self.expect(now, Awaited::Caller { waiter, command, deadline, others: Vec::new() });
+        self.expect(now, Awaited::Caller { waiter, command, deadline });
         send
     }
 
-    /// Who else waits for what `command` would read; a policy is megabytes, and all need it at once.
-    fn same_string(&mut self, command: &Command) -> Option<&mut Vec<W>> {
-        let Command::Get(wanted) = command else { return None };
-        self.pending.iter_mut().find_map(|pending| match &mut pending.awaited {
-            Awaited::Caller { command: Command::Get(key), others, .. } if key == wanted => {
-                Some(others)
+    /// Whether `command` leaves room for others.
+    fn has_room(&self, command: &Command) -> bool {
+        let free = MAX_PENDING.saturating_sub(self.pending.len());
+        if self.pending.len() < CROWDED {
+            return true;
+        }
+        let part = command.part();
+        let of_part = self.pending.iter().filter(|pending| pending.awaited.part() == part).count();
+        // A binding is made for an answer that is there already; admissions go before it.
+        let share = if command.binds() { free / 2 } else { free };
+        of_part < share
+    }
+
+    /// The worker was busy for so long until now, and could not hear Redis: that counts against nobody.
+    pub fn excuse(&mut self, now: UnixTime, busy: Duration) {
+        let moved = |from: UnixTime| from.after(busy.min(now.since(from)));
+        self.heard = moved(self.heard);
+        for pending in &mut self.pending {
+            let sent = pending.sent;
+            pending.sent = moved(sent);
+            if let Awaited::Caller { deadline, .. } = &mut pending.awaited {
+                *deadline = deadline.after(pending.sent.since(sent));
             }
-            Awaited::Caller { .. } | Awaited::Late | Awaited::Probe => None,
-        })
+        }
     }
 
     /// Time has passed: opens what is wanted, gives up what is overdue.
@@ -220,31 +247,26 @@ impl<W> Connection<W> {
     /// Bytes came.
     #[must_use]
     pub fn received(&mut self, now: UnixTime, bytes: &[u8]) -> Vec<Output<W>> {
-        self.heard = now;
         let Ok(replies) = self.decoder.feed(bytes) else {
             return self.abandon(now, Cause::Unreadable, CallFailure::Unreadable);
         };
+        if !replies.is_empty() {
+            (self.heard, self.hung) = (now, false);
+        }
         let mut out = Vec::new();
         for reply in replies {
             let awaited = self.pending.pop_front().map(|pending| pending.awaited);
             match (awaited, reply) {
                 (
-                    Some(Awaited::Caller {
-                        waiter, command: Command::Script(call), deadline, ..
-                    }),
+                    Some(Awaited::Caller { waiter, command: Command::Script(call), deadline }),
                     reply,
                 ) if reply.is_noscript() => {
                     out.push(self.resend(now, waiter, call, deadline));
                 }
-                (Some(Awaited::Caller { waiter, command, others, .. }), reply) => {
-                    let why = not_now(&reply);
+                (Some(Awaited::Caller { waiter, command, .. }), reply) => {
                     out.push(self.settled(now, waiter, &command, reply));
-                    out.extend(others.into_iter().map(|other| match why {
-                        Some(why) => Output::Failed(other, why),
-                        None => Output::Reply(other, Value::Nil),
-                    }));
                 }
-                (Some(Awaited::Late), _) => {}
+                (Some(Awaited::Late { .. }), _) => {}
                 // A Redis that is loading its data, or a user who may not, answers with an error.
                 (Some(Awaited::Probe), Value::Error(error)) => {
                     let cause = Cause::Unusable(error);
@@ -271,7 +293,7 @@ impl<W> Connection<W> {
     ) -> Output<W> {
         let command = Command::ScriptSource(call);
         let send = Output::Send(command.encode());
-        self.expect(now, Awaited::Caller { waiter, command, deadline, others: Vec::new() });
+        self.expect(now, Awaited::Caller { waiter, command, deadline });
         send
     }
 
@@ -309,25 +331,18 @@ impl<W> Connection<W> {
         first.map_or(Duration::ZERO, |first| now.since(first.sent.max(self.heard)))
     }
 
-    fn stalled(&self, now: UnixTime) -> bool {
-        self.silence(now) >= self.timeout.saturating_mul(STALLED_AFTER)
-    }
-
     /// Looks after an open stream.
     fn watch(&mut self, now: UnixTime) -> Vec<Output<W>> {
         let patience = GIVEN_UP_AFTER.max(self.timeout.saturating_mul(4));
         if self.silence(now) >= patience {
             return self.abandon(now, Cause::Silent, CallFailure::TimedOut);
         }
-        if self.stalled(now) {
+        self.hung = self.silence(now) >= self.timeout.saturating_mul(STALLED_AFTER);
+        if self.hung {
             return self.give_up(now, |_| true);
         }
         if self.pending.is_empty() && now.since(self.heard) >= IDLE_PROBE {
             return self.probe(now);
-        }
-        if self.decoder.is_within_a_reply() && now.since(self.heard) < self.timeout {
-            // A large policy is on its way: Redis answers, and what waits behind it is next.
-            return Vec::new();
         }
         self.give_up(now, |deadline| deadline <= now)
     }
@@ -336,18 +351,15 @@ impl<W> Connection<W> {
     fn give_up(&mut self, now: UnixTime, hopeless: impl Fn(UnixTime) -> bool) -> Vec<Output<W>> {
         let mut out = Vec::new();
         for pending in &mut self.pending {
-            let due = match &pending.awaited {
-                Awaited::Caller { deadline, .. } => hopeless(*deadline),
-                Awaited::Late | Awaited::Probe => false,
+            let awaited = std::mem::replace(&mut pending.awaited, Awaited::Probe);
+            pending.awaited = match awaited {
+                Awaited::Caller { waiter, command, deadline } if hopeless(deadline) => {
+                    command.part().inspect(|part| self.breakers.failed(now, *part));
+                    out.push(Output::Failed(waiter, CallFailure::TimedOut));
+                    Awaited::Late { command }
+                }
+                awaited => awaited,
             };
-            if due
-                && let Awaited::Caller { waiter, command, others, .. } =
-                    std::mem::replace(&mut pending.awaited, Awaited::Late)
-            {
-                command.part().inspect(|part| self.breakers.failed(now, *part));
-                let all = std::iter::once(waiter).chain(others);
-                out.extend(all.map(|waiter| Output::Failed(waiter, CallFailure::TimedOut)));
-            }
         }
         out
     }
@@ -366,17 +378,14 @@ impl<W> Connection<W> {
         };
         let until = now.after(self.backoff.wait(failures));
         self.state = State::Down { until, failures };
+        self.hung = false;
         self.decoder = Decoder::default();
         std::mem::take(&mut self.pending)
             .into_iter()
-            .flat_map(|pending| match pending.awaited {
-                Awaited::Caller { waiter, mut others, .. } => {
-                    others.insert(0, waiter);
-                    others
-                }
-                Awaited::Late | Awaited::Probe => Vec::new(),
+            .filter_map(|pending| match pending.awaited {
+                Awaited::Caller { waiter, .. } => Some(Output::Failed(waiter, why)),
+                Awaited::Late { .. } | Awaited::Probe => None,
             })
-            .map(|waiter| Output::Failed(waiter, why))
             .collect()
     }
 }

@@ -4,9 +4,11 @@
 
 mod cause;
 pub mod connection;
+pub mod documents;
 mod not_now;
 pub mod resp;
 
 pub use cause::Cause;
 pub use connection::{Connection, Output};
+pub use documents::Documents;
 pub use resp::Command;

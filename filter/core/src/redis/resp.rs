@@ -1,18 +1,23 @@
 //! RESP2: commands to bytes, bytes to replies, whatever the chunks.
 //!
-//! Owns the bound on what is held for an unfinished reply. Parsing is `redis-protocol`'s.
+//! Owns where a reply ends, which is found without looking at a byte twice, and the bounds on what is
+//! held for an unfinished one. Parsing of a whole reply is `redis-protocol`'s.
 
-use portcullis_redis_lua::{Key, ScriptCall, Value};
+use portcullis_redis_lua::{BIND, Key, ScriptCall, Value};
 use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::types::OwnedFrame;
 
 /// An unfinished reply beyond this is not held: policies are the largest, far below it.
 pub const MAX_REPLY_BYTES: usize = 16 * 1_048_576;
+/// Items of one reply, arrays included. Replies of our scripts have a few hundred.
+const MAX_ITEMS: usize = 16_384;
+/// The longest line: an error, or the size of what follows.
+const MAX_LINE: usize = 65_536;
 /// Replies of our scripts nest two deep; the parser recurses, so more is refused before it runs.
 const MAX_DEPTH: usize = 8;
 
 /// A command that may be sent on the shared stream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// A script by its digest.
     Script(ScriptCall),
@@ -22,6 +27,15 @@ pub enum Command {
     Ping,
     /// Reads a string.
     Get(Key),
+    /// Reads a part of a string.
+    Range {
+        /// Which.
+        key: Key,
+        /// From this byte on,
+        from: usize,
+        /// up to and including this one.
+        last: usize,
+    },
 }
 
 impl Command {
@@ -30,7 +44,7 @@ impl Command {
     pub fn key(&self) -> Option<&str> {
         match self {
             Self::Script(call) | Self::ScriptSource(call) => call.keys.first().map(Key::as_str),
-            Self::Get(key) => Some(key.as_str()),
+            Self::Get(key) | Self::Range { key, .. } => Some(key.as_str()),
             Self::Ping => None,
         }
     }
@@ -43,6 +57,15 @@ impl Command {
         self.key().map(part_of)
     }
 
+    /// Whether it makes a binding.
+    #[must_use]
+    pub fn binds(&self) -> bool {
+        match self {
+            Self::Script(call) | Self::ScriptSource(call) => call.script.name == BIND.name,
+            Self::Ping | Self::Get(_) | Self::Range { .. } => false,
+        }
+    }
+
     /// The command on the wire: an array of bulk strings.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -51,6 +74,12 @@ impl Command {
             Self::ScriptSource(call) => array(&call.eval()),
             Self::Ping => array(&[b"PING".to_vec()]),
             Self::Get(key) => array(&[b"GET".to_vec(), key.as_str().into()]),
+            Self::Range { key, from, last } => array(&[
+                b"GETRANGE".to_vec(),
+                key.as_str().into(),
+                from.to_string().into(),
+                last.to_string().into(),
+            ]),
         }
     }
 }
@@ -69,6 +98,7 @@ fn array(parts: &[Vec<u8>]) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub struct Decoder {
     pending: Vec<u8>,
+    scan: Scan,
 }
 
 /// The stream does not carry RESP2, or more of it than is held.
@@ -76,29 +106,24 @@ pub struct Decoder {
 pub struct ProtocolError;
 
 impl Decoder {
-    /// Whether a reply has begun to come and is not there yet.
-    #[must_use]
-    pub fn is_within_a_reply(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
     /// Takes bytes; gives the replies that are complete.
     ///
     /// # Errors
     /// [`ProtocolError`]: the stream is of no further use.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Value>, ProtocolError> {
         self.pending.extend_from_slice(bytes);
-        let mut replies = Vec::new();
-        while !self.pending.is_empty() {
-            if nests_too_deeply(&self.pending) {
+        let (mut replies, mut start) = (Vec::new(), 0);
+        while let Some(end) = self.scan.end(&self.pending)? {
+            let reply = self.pending.get(start..end).unwrap_or_default();
+            let (frame, used) = decode(reply).ok().flatten().ok_or(ProtocolError)?;
+            if used != reply.len() {
                 return Err(ProtocolError);
             }
-            let Some((frame, used)) = decode(&self.pending).map_err(|_| ProtocolError)? else {
-                break;
-            };
             replies.push(value(frame));
-            self.pending.drain(..used.min(self.pending.len()));
+            start = end;
         }
+        self.pending.drain(..start);
+        self.scan.at = self.scan.at.saturating_sub(start);
         if self.pending.len() > MAX_REPLY_BYTES {
             return Err(ProtocolError);
         }
@@ -106,40 +131,75 @@ impl Decoder {
     }
 }
 
-/// Whether the first reply nests more arrays than any of ours, wherever in it.
-fn nests_too_deeply(bytes: &[u8]) -> bool {
-    // How many items each open array still lacks.
-    let mut open: Vec<usize> = Vec::new();
-    let mut rest = bytes;
-    while let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") {
-        let (line, tail) = rest.split_at_checked(end).unwrap_or_default();
-        rest = tail.get(2..).unwrap_or_default();
-        match (line.first(), size(line)) {
-            (Some(b'*'), Some(items)) if items > 0 => {
-                open.push(items);
-                if open.len() > MAX_DEPTH {
-                    return true;
-                }
-                continue;
+/// Looks for the end of a reply, and goes on where it stopped when more bytes are there.
+#[derive(Debug, Default)]
+struct Scan {
+    /// Everything before this was seen.
+    at: usize,
+    /// So far the line that begins at `at` has no end.
+    line: usize,
+    /// How many items each open array still lacks.
+    open: Vec<usize>,
+    /// Items that the reply is made of, as far as it says.
+    items: usize,
+}
+
+impl Scan {
+    /// Where the reply ends that began after the last one; `None` when that is still to come.
+    fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, ProtocolError> {
+        loop {
+            let rest = bytes.get(self.at..).unwrap_or_default();
+            if !matches!(rest.first(), None | Some(b'*' | b'$' | b'+' | b'-' | b':')) {
+                return Err(ProtocolError);
             }
-            (Some(b'$'), Some(size)) => {
-                rest = rest.get(size.saturating_add(2)..).unwrap_or_default();
+            let unseen = rest.get(self.line..).unwrap_or_default();
+            let Some(end) = unseen.windows(2).position(|pair| pair == b"\r\n") else {
+                // The last byte may be the first of the pair.
+                self.line = rest.len().saturating_sub(1);
+                return if self.line > MAX_LINE { Err(ProtocolError) } else { Ok(None) };
+            };
+            let line = rest.get(..self.line.saturating_add(end)).unwrap_or_default();
+            let after = self.at.saturating_add(line.len()).saturating_add(2);
+            let next = match (line.first(), size(line)) {
+                (Some(b'$'), Some(size)) => after.saturating_add(size).saturating_add(2),
+                _ => after,
+            };
+            if next > bytes.len() {
+                // The line is read again when its string is there, and not before.
+                self.line = line.len();
+                return Ok(None);
             }
-            _ => {}
+            (self.at, self.line) = (next, 0);
+            match (line.first(), size(line)) {
+                (Some(b'*'), Some(items)) if items > 0 => self.opened(items)?,
+                _ => self.item_is_complete(),
+            }
+            if self.open.is_empty() {
+                self.items = 0;
+                return Ok(Some(self.at));
+            }
         }
-        // An item is complete, and so is every array that it was the last of.
-        while let Some(lacking) = open.last_mut() {
+    }
+
+    fn opened(&mut self, items: usize) -> Result<(), ProtocolError> {
+        self.items = self.items.saturating_add(items);
+        self.open.push(items);
+        if self.open.len() > MAX_DEPTH || self.items > MAX_ITEMS {
+            return Err(ProtocolError);
+        }
+        Ok(())
+    }
+
+    /// An item is complete, and so is every array that it was the last of.
+    fn item_is_complete(&mut self) {
+        while let Some(lacking) = self.open.last_mut() {
             *lacking = lacking.saturating_sub(1);
             if *lacking > 0 {
                 break;
             }
-            open.pop();
-        }
-        if open.is_empty() {
-            return false;
+            self.open.pop();
         }
     }
-    false
 }
 
 /// The number after a header's first byte; none for nil.
@@ -203,6 +263,9 @@ mod tests {
             assert_eq!(Decoder::default().feed(&deep), Err(ProtocolError), "{level:?}");
         }
         assert_eq!(Decoder::default().feed(&b"*0\r\n".repeat(99)).map(|all| all.len()), Ok(99));
+        // Finding 10.9: millions of items are not of our scripts, and are not waited for.
+        assert_eq!(Decoder::default().feed(b"*3300000\r\n:1\r\n"), Err(ProtocolError));
+        assert_eq!(Decoder::default().feed(&[b'+'; MAX_LINE + 3]), Err(ProtocolError));
         let mut decoder = Decoder::default();
         let endless = format!("${}\r\n", usize::MAX >> 1).into_bytes();
         assert!(decoder.feed(&endless).is_ok());

@@ -16,7 +16,7 @@ use crate::{cases, resp};
 
 const TIMEOUT: Duration = Duration::from_millis(250);
 /// What the core states about its queue, and the ping that it sends itself.
-const MOST_OUTSTANDING: usize = 1_024 + 1;
+const MOST_OUTSTANDING: usize = 2_048 + 1;
 /// What it states about a Redis that says nothing.
 const STALLED_AFTER: Duration = Duration::from_millis(500);
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Answer::Error),
         1 => Just(Answer::NotNow),
     ];
-    let many = prop_oneof![20 => 1_usize..4, 1 => Just(1_100)];
+    let many = prop_oneof![20 => 1_usize..4, 1 => Just(2_100)];
     prop_oneof![
         8 => (many, any::<bool>()).prop_map(|(many, script)| Op::Submit { many, script }),
         6 => prop_oneof![0_u64..20, 0_u64..600, 0_u64..6_000].prop_map(Op::Tick),
@@ -80,8 +80,10 @@ struct Bench {
     reachable: bool,
     /// What Redis has not answered; none while no stream is open.
     server: Option<VecDeque<Sent>>,
-    /// When Redis last said something.
+    /// When Redis last gave a whole reply.
     heard: UnixTime,
+    /// Whether it was silent for too long when the clock last ticked, and still is.
+    hung: bool,
     /// When each waiter asked, and how often it heard back.
     waiters: Vec<(UnixTime, usize)>,
 }
@@ -94,6 +96,7 @@ impl Bench {
             reachable: true,
             server: None,
             heard: UnixTime::from_micros(0),
+            hung: false,
             waiters: Vec::new(),
         }
     }
@@ -110,7 +113,7 @@ impl Bench {
                 if self.server.is_some() {
                     // It may be a reply by chance, to whoever is first.
                     self.server = Some(VecDeque::new());
-                    self.heard = self.now;
+                    (self.heard, self.hung) = (self.now, false);
                     let outputs = self.connection.received(self.now, &bytes);
                     self.settle(outputs);
                     self.close();
@@ -131,7 +134,7 @@ impl Bench {
         } else {
             Command::Get(Key::policy_document(&name))
         };
-        let hung = self.silence() >= STALLED_AFTER;
+        let hung = self.hung;
         let outputs = self.connection.submit(self.now, waiter, command);
         if hung {
             let refused = [Output::Failed(waiter, CallFailure::Refused)];
@@ -141,6 +144,7 @@ impl Bench {
     }
 
     fn tick(&mut self) {
+        self.hung = (STALLED_AFTER..GIVEN_UP_AFTER).contains(&self.silence());
         let outputs = self.connection.tick(self.now);
         self.carry_out(outputs, &mut VecDeque::new());
         let overdue = |(asked, outcomes): &&(UnixTime, usize)| {
@@ -175,7 +179,7 @@ impl Bench {
             if self.server.is_none() {
                 return;
             }
-            self.heard = self.now;
+            (self.heard, self.hung) = (self.now, false);
             let outputs = self.connection.received(self.now, chunk);
             self.carry_out(outputs, &mut due);
         }
@@ -193,6 +197,7 @@ impl Bench {
 
     fn close(&mut self) {
         if self.server.take().is_some() {
+            self.hung = false;
             let outputs = self.connection.closed(self.now);
             self.carry_out(outputs, &mut VecDeque::new());
         }

@@ -65,11 +65,16 @@ fn passed(worker: &mut Worker) -> Exchange {
         let reply = match call {
             Call::Admit(_) => {
                 let version = Some(trial::version("v1"));
-                trial::moved("analyst", ["?", "?"], Some("1g"), version)
+                Reply::Redis(trial::moved("analyst", ["?", "?"], Some("1g"), version))
             }
-            _ => trial::bulk(&trial::document("v1").to_string()),
+            Call::Policy(version) => {
+                let document = trial::document("v1").to_string();
+                worker.policy_read(version, Some(document.as_bytes()), NOW);
+                Reply::Policy
+            }
+            other => panic!("nothing here needs {other:?}"),
         };
-        let (id, reply): (CallId, _) = (*id, Reply::Redis(reply));
+        let (id, reply): (CallId, _) = (*id, reply);
         last = step(&mut exchange, worker, Event::CallDone { id, reply });
     }
     assert!(matches!(last.gate, Gate::Pass), "{last:?}");

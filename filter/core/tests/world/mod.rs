@@ -13,16 +13,17 @@ mod words;
 
 mod document;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::auth::slowdown::SlowdownConfig;
-use portcullis_core::call::{CallFailure, CallId, Reply};
+use portcullis_core::call::{Call, CallFailure, CallId, Reply};
 use portcullis_core::config::{Config, Mode};
 use portcullis_core::event::{Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
-use portcullis_core::id::{KeyId, OrgId, RequestId};
+use portcullis_core::id::{KeyId, OrgId, PolicyVersion, RequestId};
 use portcullis_core::json;
 use portcullis_core::policy;
 use portcullis_core::step::{Effect, Gate, Step};
@@ -43,6 +44,8 @@ pub(crate) struct World {
     now: UnixTime,
     requests: u32,
     calls: Vec<CallId>,
+    /// The policies that are asked for.
+    policies: BTreeMap<CallId, PolicyVersion>,
 }
 
 impl Default for World {
@@ -53,6 +56,7 @@ impl Default for World {
             now: UnixTime::from_micros(START * 1_000_000),
             requests: 0,
             calls: vec![CallId::FIRST],
+            policies: BTreeMap::new(),
         }
     }
 }
@@ -155,6 +159,11 @@ impl World {
             other => panic!("no such event: {other}"),
         };
         let step = self.exchange.step(&mut self.worker, self.now, event);
+        for effect in &step.effects {
+            if let Effect::Start { id, call: Call::Policy(version) } = effect {
+                self.policies.insert(*id, version.clone());
+            }
+        }
         self.describe(step)
     }
 
@@ -164,6 +173,7 @@ impl World {
             "request" => {
                 self.exchange = Exchange::default();
                 self.calls = vec![CallId::FIRST];
+                self.policies.clear();
             }
             "mode" => {
                 self.worker.config.mode = if rest == "split" { Mode::Split } else { Mode::Hold };
@@ -231,7 +241,7 @@ impl World {
     /// `#n moved RECORD POLICY`, `#n admitted`, `#n limited MICROS`, `#n limited MICROS INDEX STATE ..`,
     /// `#n drawn STATE ..`, `#n document V`, `#n nil`. A state is `remaining/reset_us`, with `!` if it
     /// raises the alert.
-    fn redis(&self, line: &str) -> Event {
+    fn redis(&mut self, line: &str) -> Event {
         let words: Vec<&str> = line.split(' ').collect();
         let bulk = |bytes: Vec<u8>| Value::Bulk(bytes);
         let value = match words[1..] {
@@ -270,7 +280,19 @@ impl World {
             ["error"] => Value::Error("ERR broken".into()),
             _ => panic!("no such reply: {line}"),
         };
-        Event::CallDone { id: self.call(words[0]), reply: Reply::Redis(value) }
+        let id = self.call(words[0]);
+        let reply = match self.policies.remove(&id) {
+            Some(version) => {
+                let document = match &value {
+                    Value::Bulk(bytes) => Some(bytes.as_slice()),
+                    _ => None,
+                };
+                self.worker.policy_read(&version, document, self.now);
+                Reply::Policy
+            }
+            None => Reply::Redis(value),
+        };
+        Event::CallDone { id, reply }
     }
 
     fn call(&self, name: &str) -> CallId {

@@ -181,7 +181,10 @@ impl Model {
             }
             Call::Policy(version) => {
                 assert_eq!(version.as_str(), self.version);
-                bulk(&document().to_string())
+                let document = document().to_string();
+                self.worker.policy_read(version, Some(document.as_bytes()), self.now);
+                self.step(slot, Event::CallDone { id, reply: Reply::Policy });
+                return;
             }
             Call::Approval(script) => {
                 let key = script.keys[0].as_str().to_owned();

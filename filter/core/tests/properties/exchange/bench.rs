@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis_core::call::Reply;
 use portcullis_core::event::{Closing, End, Event, Head, ResponseHead};
-use portcullis_core::id::RequestId;
+use portcullis_core::id::{PolicyVersion, RequestId};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
@@ -196,8 +196,28 @@ impl Bench {
 
     fn answer(&mut self, slot: usize, at: usize, reply: Reply) {
         let id = self.slots[slot].id(at);
+        let fresh = self.slots[slot].calls.get(at).is_some_and(|call| !call.answered);
         self.slots[slot].hears(at, &reply, self.now, &mut self.books);
+        let reply = if fresh { self.to_worker(slot, at, reply) } else { reply };
         self.step(slot, Event::CallDone { id, reply });
+    }
+
+    /// A policy document is the worker's before anybody hears of it.
+    fn to_worker(&mut self, slot: usize, at: usize, reply: Reply) -> Reply {
+        let call = self.slots[slot].calls.get_mut(at);
+        let Some(Kind::Policy(version)) = call.map(|call| &call.kind) else { return reply };
+        let version = PolicyVersion::new(version).unwrap();
+        match reply {
+            Reply::Redis(Value::Bulk(bytes)) => {
+                self.worker.policy_read(&version, Some(&bytes), self.now);
+                Reply::Policy
+            }
+            Reply::Redis(_) => {
+                self.worker.policy_read(&version, None, self.now);
+                Reply::Policy
+            }
+            reply => reply,
+        }
     }
 
     /// Answers the oldest call that is out with the truth.

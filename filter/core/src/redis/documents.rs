@@ -1,0 +1,299 @@
+//! Policy documents, read in ranges.
+//!
+//! Owns the documents that are being read, the ranges, and who waits. A read belongs to the worker: a
+//! waiter that leaves takes nothing away, and the document arrives once however many wait for it. A
+//! document never changes under its version, so ranges of different moments fit together. Knows
+//! neither the stream nor what a document says.
+//!
+//! Ranges, since Redis answers in order: admissions that are sent during a read wait for one range,
+//! not for the whole document. That holds behind Envoy's `redis_proxy` too, which has one connection
+//! to a server however many streams lead to it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use portcullis_redis_lua::{Key, Value};
+
+use super::resp::{Command, MAX_REPLY_BYTES};
+use crate::call::CallFailure;
+use crate::id::PolicyVersion;
+use crate::time::UnixTime;
+
+/// The first range of a document, in bytes.
+const FIRST: usize = 16_384;
+/// A range grows and shrinks between these, with the time that the one before took.
+const SMALLEST: usize = 4_096;
+const LARGEST: usize = 262_144;
+/// A waiter is told after so long (or after four deadlines of a command, if that is longer) that the
+/// document takes too long. The read goes on.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Documents that are read at once; beyond it a new one fails at once.
+const MAX_READS: usize = 64;
+
+/// The documents that are being read; `W` names a waiter.
+#[derive(Debug)]
+pub struct Documents<W> {
+    reads: BTreeMap<PolicyVersion, Read<W>>,
+    timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Read<W> {
+    waiters: Vec<(UnixTime, W)>,
+    bytes: Vec<u8>,
+    asked: Asked,
+    since: UnixTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// For so many bytes.
+    Range(usize),
+    /// For all: this Redis user may not ask for ranges.
+    Whole,
+}
+
+/// How a read goes on.
+#[derive(Debug, PartialEq)]
+pub enum Progress<W> {
+    /// Send this; its outcome is the next news of the read.
+    Ask(Command),
+    /// All of it came. There may be no waiter left: the document is the worker's all the same.
+    Read {
+        /// The document; none when Redis has none.
+        document: Option<Vec<u8>>,
+        /// To be told once the worker has it.
+        waiters: Vec<W>,
+    },
+    /// It failed, for all who wait.
+    Failed(CallFailure, Vec<W>),
+}
+
+impl<W> Documents<W> {
+    /// No reads. `timeout` is what a single command may take.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self { reads: BTreeMap::new(), timeout }
+    }
+
+    /// Whether a waiter may become overdue.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.reads.values().any(|read| !read.waiters.is_empty())
+    }
+
+    /// `waiter` waits for a document. What is given back has to be sent.
+    pub fn wait(
+        &mut self,
+        now: UnixTime,
+        version: &PolicyVersion,
+        waiter: W,
+    ) -> Option<Progress<W>> {
+        let patience = PATIENCE.max(self.timeout.saturating_mul(4));
+        let waiter = (now.after(patience), waiter);
+        if let Some(read) = self.reads.get_mut(version) {
+            read.waiters.push(waiter);
+            return None;
+        }
+        if self.reads.len() >= MAX_READS {
+            return Some(Progress::Failed(CallFailure::Refused, vec![waiter.1]));
+        }
+        let read = Read {
+            waiters: vec![waiter],
+            bytes: Vec::new(),
+            asked: Asked::Range(FIRST),
+            since: now,
+        };
+        let command = read.command(version);
+        self.reads.insert(version.clone(), read);
+        Some(Progress::Ask(command))
+    }
+
+    /// Redis answered what was last asked for of `version`.
+    pub fn answered(
+        &mut self,
+        now: UnixTime,
+        version: &PolicyVersion,
+        reply: Value,
+    ) -> Option<Progress<W>> {
+        let patience = self.timeout;
+        let read = self.reads.get_mut(version)?;
+        match (reply, read.asked) {
+            (Value::Bulk(bytes), Asked::Range(size)) if bytes.len() <= size => {
+                let whole = bytes.len() < size;
+                read.bytes.extend(bytes);
+                if whole {
+                    // To a range of what is not there Redis answers with an empty string.
+                    return self.done(version, |bytes| (!bytes.is_empty()).then_some(bytes));
+                }
+                if read.bytes.len() > MAX_REPLY_BYTES {
+                    return self.failed(version, CallFailure::Unreadable);
+                }
+                read.asked = Asked::Range(next_size(size, now.since(read.since), patience));
+            }
+            (Value::Bulk(bytes), Asked::Whole) => {
+                return self.done(version, |_| Some(bytes));
+            }
+            (Value::Nil, Asked::Whole) => return self.done(version, |_| None),
+            // A Redis user from before ranges were read has no right to them.
+            (Value::Error(_), Asked::Range(_)) if read.bytes.is_empty() => {
+                read.asked = Asked::Whole;
+            }
+            _ => return self.failed(version, CallFailure::Unreadable),
+        }
+        read.since = now;
+        Some(Progress::Ask(read.command(version)))
+    }
+
+    /// What was last asked for of `version` failed.
+    pub fn failed(&mut self, version: &PolicyVersion, why: CallFailure) -> Option<Progress<W>> {
+        let read = self.reads.remove(version)?;
+        Some(Progress::Failed(why, read.waiters()))
+    }
+
+    /// Who has waited too long.
+    pub fn overdue(&mut self, now: UnixTime) -> Vec<W> {
+        let reads = self.reads.values_mut();
+        let overdue = reads.flat_map(|read| read.waiters.extract_if(.., |(due, _)| *due <= now));
+        overdue.map(|(_, waiter)| waiter).collect()
+    }
+
+    fn done(
+        &mut self,
+        version: &PolicyVersion,
+        document: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>,
+    ) -> Option<Progress<W>> {
+        let mut read = self.reads.remove(version)?;
+        let document = document(std::mem::take(&mut read.bytes));
+        Some(Progress::Read { document, waiters: read.waiters() })
+    }
+}
+
+impl<W> Read<W> {
+    fn command(&self, version: &PolicyVersion) -> Command {
+        let key = Key::policy_document(version.as_str());
+        match self.asked {
+            Asked::Range(size) => {
+                let from = self.bytes.len();
+                let last = from.saturating_add(size).saturating_sub(1);
+                Command::Range { key, from, last }
+            }
+            Asked::Whole => Command::Get(key),
+        }
+    }
+
+    fn waiters(self) -> Vec<W> {
+        self.waiters.into_iter().map(|(_, waiter)| waiter).collect()
+    }
+}
+
+/// The next range: such that it takes a small part of what a command may take.
+fn next_size(size: usize, took: Duration, timeout: Duration) -> usize {
+    if took <= timeout / 8 {
+        size.saturating_mul(2).min(LARGEST)
+    } else if took >= timeout / 2 {
+        (size / 2).max(SMALLEST)
+    } else {
+        size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_millis(50);
+
+    fn at(millis: u64) -> UnixTime {
+        UnixTime::from_micros(millis * 1_000)
+    }
+
+    fn version() -> PolicyVersion {
+        PolicyVersion::new("0123456789abcdef").unwrap()
+    }
+
+    fn range(from: usize, size: usize) -> Option<Progress<char>> {
+        let key = Key::policy_document(version().as_str());
+        Some(Progress::Ask(Command::Range { key, from, last: from + size - 1 }))
+    }
+
+    fn bulk(size: usize) -> Value {
+        Value::Bulk(vec![b'x'; size])
+    }
+
+    fn read(size: usize, waiters: &[char]) -> Option<Progress<char>> {
+        Some(Progress::Read { document: Some(vec![b'x'; size]), waiters: waiters.to_vec() })
+    }
+
+    #[test]
+    fn a_document_is_read_once_for_all_who_wait() {
+        let mut documents = Documents::new(TIMEOUT);
+        assert_eq!(documents.wait(at(0), &version(), 'a'), range(0, FIRST));
+        assert_eq!(documents.wait(at(1), &version(), 'b'), None);
+        assert_eq!(documents.answered(at(2), &version(), bulk(7)), read(7, &['a', 'b']));
+        assert_eq!(documents.wait(at(3), &version(), 'c'), range(0, FIRST));
+    }
+
+    // Finding 10.3.
+    #[test]
+    fn ranges_grow_while_redis_is_fast_and_shrink_while_it_is_slow() {
+        let mut documents = Documents::new(TIMEOUT);
+        let (mut now, mut from, mut size) = (0, 0, FIRST);
+        assert_eq!(documents.wait(at(now), &version(), 'a'), range(from, size));
+        for (took, next) in [(1, 32_768), (6, 65_536), (10, 65_536), (30, 32_768), (30, 16_384)] {
+            (now, from) = (now + took, from + size);
+            let ask = documents.answered(at(now), &version(), bulk(size));
+            assert_eq!(ask, range(from, next));
+            size = next;
+        }
+        assert_eq!(documents.answered(at(now), &version(), bulk(0)), read(from, &['a']));
+    }
+
+    #[test]
+    fn what_redis_does_not_have_is_told_apart_from_what_is_empty_so_far() {
+        let mut documents = Documents::new(TIMEOUT);
+        assert_eq!(documents.wait(at(0), &version(), 'a'), range(0, FIRST));
+        let none = Progress::Read { document: None, waiters: vec!['a'] };
+        assert_eq!(documents.answered(at(1), &version(), bulk(0)), Some(none));
+    }
+
+    #[test]
+    fn a_redis_user_without_ranges_is_asked_for_all() {
+        let mut documents = Documents::new(TIMEOUT);
+        assert_eq!(documents.wait(at(0), &version(), 'a'), range(0, FIRST));
+        let get = Command::Get(Key::policy_document(version().as_str()));
+        let error = Value::Error("NOPERM no permissions to run the 'getrange' command".into());
+        let asked = documents.answered(at(1), &version(), error.clone());
+        assert_eq!(asked, Some(Progress::Ask(get)));
+        assert_eq!(documents.answered(at(2), &version(), bulk(99_999)), read(99_999, &['a']));
+        // An error is no document: nobody may take it for a bad one.
+        let _ = documents.wait(at(3), &version(), 'b');
+        let _ = documents.answered(at(4), &version(), error.clone());
+        let failed = Progress::Failed(CallFailure::Unreadable, vec!['b']);
+        assert_eq!(documents.answered(at(5), &version(), error), Some(failed));
+    }
+
+    // Finding 10.3: the wait is bounded, and the read is the worker's.
+    #[test]
+    fn a_waiter_is_told_in_time_and_the_read_goes_on() {
+        let mut documents = Documents::new(TIMEOUT);
+        assert_eq!(documents.wait(at(0), &version(), 'a'), range(0, FIRST));
+        assert_eq!(documents.wait(at(500), &version(), 'b'), None);
+        assert_eq!(documents.overdue(at(1_999)), []);
+        assert_eq!(documents.overdue(at(2_000)), ['a']);
+        assert!(documents.is_waiting());
+        assert_eq!(documents.overdue(at(2_500)), ['b']);
+        assert!(!documents.is_waiting());
+        assert_eq!(documents.answered(at(2_600), &version(), bulk(9)), read(9, &[]));
+    }
+
+    #[test]
+    fn a_read_that_fails_fails_for_all_and_starts_again_with_the_next() {
+        let mut documents = Documents::new(TIMEOUT);
+        assert_eq!(documents.wait(at(0), &version(), 'a'), range(0, FIRST));
+        assert_eq!(documents.wait(at(0), &version(), 'b'), None);
+        let failed = Progress::Failed(CallFailure::TimedOut, vec!['a', 'b']);
+        assert_eq!(documents.failed(&version(), CallFailure::TimedOut), Some(failed));
+        assert_eq!(documents.wait(at(1), &version(), 'c'), range(0, FIRST));
+    }
+}
