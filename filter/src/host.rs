@@ -4,7 +4,8 @@
 //! value: a panic ends the VM and with it every request of the worker.
 #![allow(unsafe_code, reason = "calls into the host; each takes slices that outlive the call")]
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use portcullis_core::event::Headers;
 use portcullis_core::metric::Kind;
@@ -126,12 +127,46 @@ pub(crate) fn log(level: Level, line: &str) {
     let _ = unsafe { proxy_log(level as u32, line.as_ptr(), line.len()) };
 }
 
-/// The wall clock, in microseconds.
+/// How old what is known of the wall clock may be, in microseconds: each reading costs a call of the host.
+const WALL_READ_EVERY: u64 = 1_000;
+
+/// The clocks of this VM.
+#[derive(Clone, Copy)]
+struct Clock {
+    started: Instant,
+    /// What the wall clock showed then.
+    epoch: u64,
+    /// What it showed when it was last read, and at which moment that was.
+    wall: u64,
+    read: u64,
+}
+
+thread_local! {
+    static CLOCK: Cell<Option<Clock>> = const { Cell::new(None) };
+}
+
+/// Now, by both clocks.
 pub(crate) fn now() -> UnixTime {
-    let mut nanos = 0;
+    let mut clock = CLOCK.get().unwrap_or_else(|| {
+        let epoch = wall_clock();
+        Clock { started: Instant::now(), epoch, wall: epoch, read: epoch }
+    });
+    let elapsed = u64::try_from(clock.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let steady = clock.epoch.saturating_add(elapsed);
+    if steady.saturating_sub(clock.read) >= WALL_READ_EVERY {
+        (clock.wall, clock.read) = (wall_clock(), steady);
+    }
+    CLOCK.set(Some(clock));
+    let since = steady.saturating_sub(clock.read);
+    UnixTime::from_micros(steady).with_wall_clock(clock.wall.saturating_add(since))
+}
+
+/// The wall clock, in microseconds since the epoch.
+fn wall_clock() -> u64 {
+    let mut nanos: u64 = 0;
     // SAFETY: the host writes one integer and keeps no pointer.
     let _ = unsafe { proxy_get_current_time_nanoseconds(&raw mut nanos) };
-    UnixTime::from_micros(nanos / 1_000)
+    nanos / 1_000
 }
 
 /// A header map as the host writes it; empty when there is no such map now.

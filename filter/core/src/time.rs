@@ -1,46 +1,89 @@
 //! Points in time as the driver reports them. This crate never asks what time it is.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
-/// Microseconds since the Unix epoch, UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UnixTime(u64);
+/// A moment, by two clocks. Durations and order are those of a steady clock, which nobody can set; the
+/// wall clock, which people and NTP set, says only what others mean by a time: `exp` and `nbf` of a token,
+/// the expiry of a key, the timestamp of an entry.
+#[derive(Clone, Copy, Debug)]
+pub struct UnixTime {
+    /// Microseconds of the steady clock. It begins near the Unix epoch's count, so that both agree
+    /// until the wall clock is set.
+    steady: u64,
+    /// How far the wall clock is ahead of it, in microseconds.
+    ahead: i64,
+}
+
+impl PartialEq for UnixTime {
+    fn eq(&self, other: &Self) -> bool {
+        self.steady == other.steady
+    }
+}
+
+impl Eq for UnixTime {}
+
+impl PartialOrd for UnixTime {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for UnixTime {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.steady.cmp(&other.steady)
+    }
+}
 
 impl UnixTime {
-    /// The point `micros` microseconds after the epoch.
+    /// The point `micros` microseconds after the epoch, on both clocks.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {
-        Self(micros)
+        Self { steady: micros, ahead: 0 }
     }
 
-    /// Whole seconds since the epoch.
+    /// The same moment, at which the wall clock shows `micros` microseconds since the epoch.
     #[must_use]
-    pub const fn seconds(self) -> u64 {
-        self.0 / 1_000_000
+    pub fn with_wall_clock(self, micros: u64) -> Self {
+        let ahead = i128::from(micros).saturating_sub(i128::from(self.steady));
+        Self { ahead: i64::try_from(ahead).unwrap_or_default(), ..self }
+    }
+
+    /// Microseconds since the epoch, by the wall clock.
+    fn wall(self) -> u64 {
+        self.steady.saturating_add_signed(self.ahead)
+    }
+
+    /// Whole seconds since the epoch, by the wall clock.
+    #[must_use]
+    pub fn seconds(self) -> u64 {
+        self.wall() / 1_000_000
     }
 
     /// This point moved on by `by`; saturates.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+        let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        Self { steady: self.steady.saturating_add(by), ..self }
     }
 
     /// This point moved back by `by`; not beyond the epoch.
     #[must_use]
     pub fn before(self, by: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+        let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        Self { steady: self.steady.saturating_sub(by), ..self }
     }
 
-    /// The time from `earlier` to this point; zero when the clock went backwards.
+    /// The time from `earlier` to this point, by the steady clock; zero when it is not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
+        Duration::from_micros(self.steady.saturating_sub(earlier.steady))
     }
 
-    /// RFC 3339 in UTC with microseconds, as audit entries carry it.
+    /// RFC 3339 in UTC with microseconds by the wall clock, as audit entries carry it.
     #[must_use]
     pub fn rfc3339(self) -> String {
-        i64::try_from(self.0)
+        i64::try_from(self.wall())
             .ok()
             .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
             .unwrap_or(jiff::Timestamp::MAX)
@@ -58,5 +101,20 @@ mod tests {
         let time = UnixTime::from_micros(1_795_212_000_000_042);
         assert_eq!(time.rfc3339(), "2026-11-20T22:00:00.000042Z");
         assert_eq!(UnixTime::from_micros(u64::MAX).rfc3339().len(), 27);
+    }
+
+    // Finding 10.4: with the clock one hour back, the gateway refused for an hour or had no deadlines.
+    #[test]
+    fn setting_the_wall_clock_moves_no_deadline() {
+        const HOUR: u64 = 3_600_000_000;
+        let then = UnixTime::from_micros(10 * HOUR);
+        let second = Duration::from_secs(1);
+        for wall in [9 * HOUR, 11 * HOUR, 0] {
+            let now = then.after(second).with_wall_clock(wall);
+            assert_eq!(now.since(then), second);
+            assert!(now > then && now >= then.after(second));
+            assert_eq!(now.seconds(), wall / 1_000_000, "what others mean by a time");
+            assert_eq!(now.after(second).seconds(), wall / 1_000_000 + 1);
+        }
     }
 }
