@@ -56,7 +56,10 @@ impl Gateway {
         let now = host::now();
         let outputs = match host::buffer(BufferType::GrpcReceiveBuffer, size) {
             Ok(bytes) => self.with(|state| state.redis.received(now, &bytes)),
-            Err(_) => self.with(|state| state.redis.closed(now)),
+            Err(_) => self.with(|state| {
+                state.given_up.extend(state.stream.take());
+                state.redis.closed(now)
+            }),
         };
         self.deliver(now, outputs.unwrap_or_default());
     }
@@ -152,7 +155,7 @@ impl Gateway {
                 }
                 Output::Failed(asker, why) => {
                     self.measure_call(Dependency::Redis, None);
-                    self.failed(asker, why);
+                    outputs.extend(self.failed(now, asker, why));
                 }
             }
             if outputs.is_empty() && !unsent.is_empty() {
@@ -183,12 +186,13 @@ impl Gateway {
         }
     }
 
-    fn failed(&self, asker: Asker, why: CallFailure) {
+    fn failed(&self, now: UnixTime, asker: Asker, why: CallFailure) -> Vec<Output<Asker>> {
         match asker {
             Asker::Call(Waiter { context, call: id, .. }) => {
                 self.queue([(context, Event::CallFailed { id, why })]);
+                Vec::new()
             }
-            Asker::Document { version, .. } => self.document_failed(&version, why),
+            Asker::Document { version, .. } => self.document_failed(now, &version, why),
         }
     }
 

@@ -54,11 +54,14 @@ impl Gateway {
         self.go_on(now, version, progress)
     }
 
-    pub(crate) fn document_failed(&self, version: &PolicyVersion, why: CallFailure) {
-        let progress = self.with(|state| state.documents.failed(version, why)).flatten();
-        if let Some(Progress::Failed(why, waiters)) = progress {
-            self.document_denied(why, waiters);
-        }
+    pub(crate) fn document_failed(
+        &self,
+        now: UnixTime,
+        version: &PolicyVersion,
+        why: CallFailure,
+    ) -> Vec<Output<Asker>> {
+        let progress = self.with(|state| state.documents.failed(now, version, why)).flatten();
+        self.go_on(now, version, progress)
     }
 
     /// Time has passed: whether somebody waited too long for a document.

@@ -56,7 +56,7 @@ pub(crate) struct State {
     /// When the next tick is due.
     pub(crate) tick_due: UnixTime,
     /// Events of streams that have not had their turn.
-    mail: VecDeque<Mail>,
+    pub(crate) mail: VecDeque<Mail>,
     wake: Wake,
     /// By the host's token.
     pub(crate) vault: HashMap<u32, Waiter>,

@@ -49,10 +49,11 @@ impl Pace {
 
 impl State {
     /// Whether anything hangs on the next tick: a deadline or an opening of Redis, a stream to reset,
-    /// a document, or keys that somebody wants and nobody fetches yet.
+    /// mail that nobody was woken for, a document, or keys that somebody wants and nobody fetches yet.
     fn is_waiting(&self) -> bool {
         self.redis.is_waiting()
             || !self.given_up.is_empty()
+            || !self.mail.is_empty()
             || self.documents.is_waiting()
             || self.fetches.values().any(Fetch::is_waiting)
     }

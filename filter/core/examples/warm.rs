@@ -165,7 +165,7 @@ impl World {
                 }
                 Some((asked, portcullis_core::call::Call::Policy(version))) => {
                     let document = json::canonical_exact(&document());
-                    self.worker.policy_read(version, Some(document.as_bytes()), self.now);
+                    self.worker.policy_read(version, Some(document.as_bytes()), now);
                     let done = Event::CallDone { id: asked, reply: Reply::Policy };
                     gate = step(&mut self.worker, done, false);
                     continue;

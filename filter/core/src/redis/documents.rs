@@ -29,11 +29,15 @@ const LARGEST: usize = 262_144;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Documents that are read at once; beyond it a new one fails at once.
 const MAX_READS: usize = 64;
+/// Who may wait for one document; beyond it the next fails at once.
+const MAX_WAITERS: usize = 1_024;
 
 /// The documents that are being read; `W` names a waiter.
 #[derive(Debug)]
 pub struct Documents<W> {
     reads: BTreeMap<PolicyVersion, Read<W>>,
+    /// The first range of the next document.
+    first: usize,
     timeout: Duration,
 }
 
@@ -73,7 +77,7 @@ impl<W> Documents<W> {
     /// No reads. `timeout` is what a single command may take.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        Self { reads: BTreeMap::new(), timeout }
+        Self { reads: BTreeMap::new(), first: FIRST, timeout }
     }
 
     /// Whether a waiter may become overdue.
@@ -91,17 +95,21 @@ impl<W> Documents<W> {
     ) -> Option<Progress<W>> {
         let patience = PATIENCE.max(self.timeout.saturating_mul(4));
         let waiter = (now.after(patience), waiter);
-        if let Some(read) = self.reads.get_mut(version) {
-            read.waiters.push(waiter);
-            return None;
-        }
-        if self.reads.len() >= MAX_READS {
-            return Some(Progress::Failed(CallFailure::Refused, vec![waiter.1]));
+        let room = self.reads.len() < MAX_READS;
+        match self.reads.get_mut(version) {
+            Some(read) if read.waiters.len() < MAX_WAITERS => {
+                read.waiters.push(waiter);
+                return None;
+            }
+            None if room => {}
+            Some(_) | None => {
+                return Some(Progress::Failed(CallFailure::Refused, vec![waiter.1]));
+            }
         }
         let read = Read {
             waiters: vec![waiter],
             bytes: Vec::new(),
-            asked: Asked::Range(FIRST),
+            asked: Asked::Range(self.first),
             since: now,
         };
         let command = read.command(version);
@@ -127,8 +135,9 @@ impl<W> Documents<W> {
                     return self.done(version, |bytes| (!bytes.is_empty()).then_some(bytes));
                 }
                 if read.bytes.len() > MAX_REPLY_BYTES {
-                    return self.failed(version, CallFailure::Unreadable);
+                    return self.given_up(version, CallFailure::Unreadable);
                 }
+                self.first = size.clamp(SMALLEST, FIRST);
                 read.asked = Asked::Range(next_size(size, now.since(read.since), patience));
             }
             (Value::Bulk(bytes), Asked::Whole) => {
@@ -139,14 +148,33 @@ impl<W> Documents<W> {
             (Value::Error(_), Asked::Range(_)) if read.bytes.is_empty() => {
                 read.asked = Asked::Whole;
             }
-            _ => return self.failed(version, CallFailure::Unreadable),
+            _ => return self.given_up(version, CallFailure::Unreadable),
         }
         read.since = now;
         Some(Progress::Ask(read.command(version)))
     }
 
-    /// What was last asked for of `version` failed.
-    pub fn failed(&mut self, version: &PolicyVersion, why: CallFailure) -> Option<Progress<W>> {
+    /// What was last asked for of `version` failed. A range that took too long is asked for again in
+    /// half the size: the link may be slow.
+    pub fn failed(
+        &mut self,
+        now: UnixTime,
+        version: &PolicyVersion,
+        why: CallFailure,
+    ) -> Option<Progress<W>> {
+        let read = self.reads.get_mut(version)?;
+        match (why, read.asked) {
+            (CallFailure::TimedOut, Asked::Range(size)) if size > SMALLEST => {
+                let half = (size / 2).max(SMALLEST);
+                self.first = half.min(FIRST);
+                (read.asked, read.since) = (Asked::Range(half), now);
+                Some(Progress::Ask(read.command(version)))
+            }
+            _ => self.given_up(version, why),
+        }
+    }
+
+    fn given_up(&mut self, version: &PolicyVersion, why: CallFailure) -> Option<Progress<W>> {
         let read = self.reads.remove(version)?;
         Some(Progress::Failed(why, read.waiters()))
     }
@@ -292,8 +320,36 @@ mod tests {
         let mut documents = Documents::new(TIMEOUT);
         assert_eq!(documents.wait(at(0), &version(), 'a'), range(0, FIRST));
         assert_eq!(documents.wait(at(0), &version(), 'b'), None);
-        let failed = Progress::Failed(CallFailure::TimedOut, vec!['a', 'b']);
-        assert_eq!(documents.failed(&version(), CallFailure::TimedOut), Some(failed));
+        let failed = Progress::Failed(CallFailure::Disconnected, vec!['a', 'b']);
+        let lost = documents.failed(at(1), &version(), CallFailure::Disconnected);
+        assert_eq!(lost, Some(failed));
         assert_eq!(documents.wait(at(1), &version(), 'c'), range(0, FIRST));
+    }
+
+    #[test]
+    fn a_range_that_takes_too_long_is_asked_for_in_halves() {
+        let mut documents = Documents::new(TIMEOUT);
+        let late = |documents: &mut Documents<char>, now: u64| {
+            documents.failed(at(now), &version(), CallFailure::TimedOut)
+        };
+        assert_eq!(documents.wait(at(0), &version(), 'a'), range(0, FIRST));
+        assert_eq!(late(&mut documents, 50), range(0, FIRST / 2));
+        assert_eq!(late(&mut documents, 100), range(0, SMALLEST));
+        assert_eq!(
+            documents.answered(at(140), &version(), bulk(SMALLEST)),
+            range(SMALLEST, SMALLEST)
+        );
+        let failed = Progress::Failed(CallFailure::TimedOut, vec!['a']);
+        assert_eq!(late(&mut documents, 190), Some(failed));
+        // The next read begins with what the link is good for.
+        assert_eq!(documents.wait(at(200), &version(), 'b'), range(0, SMALLEST));
+    }
+
+    #[test]
+    fn who_waits_for_a_document_is_bounded() {
+        let mut documents = Documents::new(TIMEOUT);
+        let refused = Some(Progress::Failed(CallFailure::Refused, vec!['a']));
+        let waits = (0..).find(|_| documents.wait(at(0), &version(), 'a') == refused);
+        assert_eq!(waits, Some(MAX_WAITERS));
     }
 }
