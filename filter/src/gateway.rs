@@ -20,7 +20,7 @@ use portcullis_core::auth::token::issuer::IssuerId;
 use portcullis_core::auth::token::keyring::Keyring;
 use portcullis_core::breaker::Breakers;
 use portcullis_core::call::{CallId, Dependency};
-use portcullis_core::config::{Config, Mode};
+use portcullis_core::config::{Config, Mode, RequestIds};
 use portcullis_core::denial::Denial;
 use portcullis_core::event::{Closing, Event};
 use portcullis_core::exchange::Exchange;
@@ -223,10 +223,15 @@ impl Gateway {
         self.with(|state| state.worker.config.max_body_bytes).unwrap_or(0)
     }
 
-    /// An id for a request that came without one.
-    pub(crate) fn request_id(&self, context: u32) -> RequestId {
-        let seed = self.with(|state| state.seed);
-        RequestId::numbered(seed.unwrap_or(0), context)
+    /// The id of a request that came with `given` as its `x-request-id`.
+    pub(crate) fn request_id(&self, context: u32, given: Option<&[u8]>) -> RequestId {
+        let known = self.with(|state| (state.seed, state.worker.config.request_ids));
+        let (seed, ids) = known.unwrap_or_default();
+        let external = match ids {
+            RequestIds::Own => None,
+            RequestIds::External => given.and_then(|given| std::str::from_utf8(given).ok()),
+        };
+        external.and_then(RequestId::new).unwrap_or_else(|| RequestId::numbered(seed, context))
     }
 
     /// Steps the exchange of the current context. The gate is what its caller acts on; replies of
@@ -304,7 +309,7 @@ impl Gateway {
                 // The stream is over: there is nothing left to change.
                 Effect::Start { .. }
                 | Effect::RemoveRequestHeader(_)
-                | Effect::AddRequestHeader { .. }
+                | Effect::SetRequestHeader { .. }
                 | Effect::ReplaceRequestBody(_)
                 | Effect::SetResponseHeader { .. }
                 | Effect::RemoveResponseHeader(_)
@@ -419,8 +424,8 @@ impl Gateway {
             Effect::RemoveRequestHeader(name) => {
                 host::remove_header(MapType::HttpRequestHeaders, &name)
             }
-            Effect::AddRequestHeader { name, value } => {
-                host::add_header(MapType::HttpRequestHeaders, &name, value.expose())
+            Effect::SetRequestHeader { name, value } => {
+                host::set_header(MapType::HttpRequestHeaders, &name, value.expose())
             }
             Effect::ReplaceRequestBody(body) => {
                 host::replace_buffer(BufferType::HttpRequestBody, usize::MAX, body.bytes())

@@ -53,13 +53,6 @@ unsafe extern "C" {
     fn proxy_dequeue_shared_queue(id: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_set_header_map_pairs(map: u32, data: *const u8, size: usize) -> u32;
-    fn proxy_add_header_map_value(
-        map: u32,
-        name: *const u8,
-        name_size: usize,
-        value: *const u8,
-        value_size: usize,
-    ) -> u32;
     fn proxy_replace_header_map_value(
         map: u32,
         name: *const u8,
@@ -196,21 +189,7 @@ pub(crate) fn values<const N: usize>(map: MapType, names: [&str; N]) -> [Vec<u8>
     })
 }
 
-/// Adds a header value.
-pub(crate) fn add_header(map: MapType, name: &str, value: &str) -> Result<(), HostError> {
-    // SAFETY: all pointers come from live slices.
-    done(unsafe {
-        proxy_add_header_map_value(
-            map as u32,
-            name.as_ptr(),
-            name.len(),
-            value.as_ptr(),
-            value.len(),
-        )
-    })
-}
-
-/// Sets a header to one value.
+/// Sets a header to one value, whatever it had.
 pub(crate) fn set_header(map: MapType, name: &str, value: &str) -> Result<(), HostError> {
     // SAFETY: all pointers come from live slices.
     done(unsafe {

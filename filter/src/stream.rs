@@ -10,7 +10,6 @@ use portcullis_core::call::{CallFailure, Dependency};
 use portcullis_core::config::Mode;
 use portcullis_core::denial::{Denial, Requested};
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
-use portcullis_core::id::RequestId;
 use portcullis_core::mcp::{Era, Sender};
 use portcullis_core::step::Gate;
 
@@ -66,9 +65,7 @@ impl Stream {
     fn head(&self) -> Head {
         let headers = host::headers(MapType::HttpRequestHeaders);
         let given = headers.iter().find(|(name, _)| *name == b"x-request-id");
-        let request_id = given
-            .and_then(|(_, value)| RequestId::new(std::str::from_utf8(value).ok()?))
-            .unwrap_or_else(|| self.gateway.request_id(self.id));
+        let request_id = self.gateway.request_id(self.id, given.map(|(_, value)| value));
         let head = Head::new(request_id, client_address(), headers);
         match self.gateway.certificates() {
             CertificateMode::Off => head,

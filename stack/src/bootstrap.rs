@@ -120,6 +120,11 @@ impl Bootstrap {
         self.set("AUDIT_LOG", file.display())
     }
 
+    /// Where lines about requests that Envoy refused without the filter go.
+    pub fn rejected_log(self, file: &Path) -> Self {
+        self.set("REJECTED_LOG", file.display())
+    }
+
     /// A listener with TLS beside the plain one.
     pub fn tls(self, port: u16, certificates: &Certificates) -> Self {
         self.set("TLS_PORT", port)

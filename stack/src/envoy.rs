@@ -47,6 +47,7 @@ pub struct Envoy {
     address: SocketAddr,
     admin: SocketAddr,
     audit_log: PathBuf,
+    rejected_log: PathBuf,
 }
 
 impl Envoy {
@@ -74,7 +75,14 @@ impl Envoy {
         fs::create_dir_all(&dir).during(|| format!("create {}", dir.display()))?;
         let (address, admin) = (loopback(port), loopback(admin_port));
         let audit_log = dir.join(format!("{name}-audit.jsonl"));
+        let rejected_log = dir.join(format!("{name}-rejected.jsonl"));
         let bootstrap = bootstrap.listen(address).admin(admin).audit_log(&audit_log);
+        // A template of a test's own may have no such log, and a value that nothing uses is a fault.
+        let text = fs::read_to_string(&template).unwrap_or_default();
+        let bootstrap = match text.contains("PORTCULLIS_REJECTED_LOG") {
+            true => bootstrap.rejected_log(&rejected_log),
+            false => bootstrap,
+        };
         let config = dir.join(format!("{name}.yaml"));
         let addition = write_configs(&bootstrap, &template, &config)?;
         edit(&config)?;
@@ -95,7 +103,7 @@ impl Envoy {
         ready::process_is_ready(&process, READY_WITHIN, || {
             ready::answers_200(&live) && ready::accepts(address)
         })?;
-        Ok(Self { process, address, admin, audit_log })
+        Ok(Self { process, address, admin, audit_log, rejected_log })
     }
 
     /// The process, to watch or to kill.
@@ -126,6 +134,11 @@ impl Envoy {
     /// The audit lines.
     pub fn audit_log(&self) -> &Path {
         &self.audit_log
+    }
+
+    /// Lines about requests that Envoy refused without the filter.
+    pub fn rejected_log(&self) -> &Path {
+        &self.rejected_log
     }
 }
 

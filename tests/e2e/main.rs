@@ -21,6 +21,7 @@ mod degraded;
 mod doctor;
 mod faulty_redis;
 mod hostile;
+mod http_versions;
 mod interop;
 mod keys_now;
 mod limits;
@@ -36,6 +37,7 @@ mod policy_canary;
 mod policy_now;
 mod policy_size;
 mod redis_places;
+mod request_headers;
 mod slowdown;
 mod streams;
 mod tokens;
@@ -90,6 +92,7 @@ fn all_cases() -> Vec<Case> {
         vault::cases(),
         messages::cases(),
         hostile::cases(),
+        http_versions::cases(),
         bypass::cases(),
         bypass_http::cases(),
         bypass_objects::cases(),
@@ -100,6 +103,7 @@ fn all_cases() -> Vec<Case> {
         faulty_redis::cases(),
         degraded::cases(),
         redis_places::cases(),
+        request_headers::cases(),
         clients::cases(),
         interop::cases(),
         conformance::cases(),

@@ -12,6 +12,7 @@ pub mod fake;
 pub mod faulty_redis;
 pub mod front;
 pub mod gateway;
+pub mod http2;
 pub mod mcp;
 pub mod node;
 pub mod organisation;

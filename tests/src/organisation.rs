@@ -16,6 +16,9 @@ use crate::wire::Request;
 pub const DEMO: &str = "/demo/mcp";
 pub const PYTHON: &str = "/python/mcp";
 
+/// With these a test says to a fake in the place of the Python server what it wants to get.
+const FOR_FAKES: [&str; 6] = ["x-case", "x-form", "x-opens", "x-piece", "x-streamed", "x-ttl"];
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// A tenant with an active policy.
@@ -63,7 +66,7 @@ impl Organisation {
                     "header": "authorization",
                     "template": "Bearer {secret}",
                 }},
-                "python": {"path": PYTHON},
+                "python": {"path": PYTHON, "request_headers": FOR_FAKES},
             },
             "roles": {
                 "analyst": {

@@ -39,6 +39,7 @@ pub(crate) struct Bench {
     pub(crate) module: PathBuf,
     pub(crate) token: PathBuf,
     pub(crate) audit_log: PathBuf,
+    rejected_log: PathBuf,
 }
 
 impl Bench {
@@ -52,7 +53,9 @@ impl Bench {
                         name: vault_token, generic_secret: {secret: {inline_string: none}}}]\n";
         files::write_private(&token, resource)?;
         let audit_log = dir.join("audit.jsonl");
-        Ok(Self { module: workspace.built_artifacts()?.filter, token, audit_log, dir })
+        let rejected_log = dir.join("rejected.jsonl");
+        let module = workspace.built_artifacts()?.filter;
+        Ok(Self { module, token, audit_log, rejected_log, dir })
     }
 
     fn bootstrap(&self) -> Bootstrap {
@@ -60,6 +63,7 @@ impl Bench {
             .wasm(&self.module)
             .vault(loopback(8200), &self.token)
             .audit_log(&self.audit_log)
+            .rejected_log(&self.rejected_log)
     }
 
     fn with_tls(&self) -> Result<Bootstrap> {

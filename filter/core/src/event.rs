@@ -107,7 +107,7 @@ pub enum End {
 /// The headers of a request and what the proxy knows about it.
 #[derive(Clone)]
 pub struct Head {
-    /// The proxy's id of this request.
+    /// The id of this request.
     pub request_id: RequestId,
     /// The client's address, without port.
     pub client_address: String,
@@ -167,14 +167,20 @@ impl Head {
     }
 
     /// The names of all headers that start with `prefix`, once each.
+    #[must_use]
     pub fn names_with(&self, prefix: &str) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .headers
-            .iter()
-            .filter(|(name, _)| name.starts_with(prefix.as_bytes()))
-            .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
-            .collect();
-        names.dedup();
+        self.names_where(|name| name.starts_with(prefix.as_bytes()))
+    }
+
+    /// The names of all headers that `fits` says yes to, once each.
+    pub fn names_where(&self, fits: impl Fn(&[u8]) -> bool) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for (name, _) in self.headers.iter().filter(|(name, _)| fits(name)) {
+            let name = String::from_utf8_lossy(name);
+            if !names.iter().any(|known| *known == name) {
+                names.push(name.into_owned());
+            }
+        }
         names
     }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use sha2::{Digest as _, Sha256};
 
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $expected:literal, $valid:expr) => {
@@ -96,16 +97,47 @@ name!(
 );
 
 impl RequestId {
-    /// An id for a request that came without one: the `number`-th of whatever `prefix` names.
+    /// The id of the `number`-th request of a VM whose random seed is `seed`: a UUID that nobody outside can
+    /// predict or repeat. Version 8 (RFC 9562, section 5.8): 122 bits of a SHA-256.
     #[must_use]
-    pub fn numbered(prefix: u64, number: u32) -> Self {
-        Self(format!("{prefix:016x}-{number}"))
+    pub fn numbered(seed: u64, number: u32) -> Self {
+        let digest = Sha256::new()
+            .chain_update(b"portcullis request id")
+            .chain_update(seed.to_be_bytes())
+            .chain_update(number.to_be_bytes())
+            .finalize();
+        let half = digest.iter().take(16).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+        let bits = half & !(0xf << 76) & !(0x3 << 62) | 0x8 << 76 | 0x2 << 62;
+        let hex = format!("{bits:032x}");
+        let mut text = String::with_capacity(36);
+        for (at, digit) in hex.chars().enumerate() {
+            if matches!(at, 8 | 12 | 16 | 20) {
+                text.push('-');
+            }
+            text.push(digit);
+        }
+        Self(text)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Finding 1.2.
+    #[test]
+    fn request_ids_are_uuids_and_differ() {
+        let id = RequestId::numbered(7, 1);
+        assert_eq!(RequestId::new(id.as_str()), Some(id.clone()));
+        let groups: Vec<_> = id.as_str().split('-').map(str::len).collect();
+        assert_eq!(groups, [8, 4, 4, 4, 12]);
+        assert_eq!(&id.as_str()[14..15], "8");
+        assert!("89ab".contains(&id.as_str()[19..20]), "{id}");
+        let ids: std::collections::BTreeSet<_> = (0..4_u32)
+            .flat_map(|number| [RequestId::numbered(7, number), RequestId::numbered(8, number)])
+            .collect();
+        assert_eq!(ids.len(), 8);
+    }
 
     #[test]
     fn organisation_names_cannot_carry_separators_or_hash_tags() {

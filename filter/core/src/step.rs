@@ -28,8 +28,8 @@ pub enum Effect {
     },
     /// Remove every occurrence of a request header.
     RemoveRequestHeader(String),
-    /// Add a request header; any present one was removed before.
-    AddRequestHeader {
+    /// Set a request header, replacing any present ones.
+    SetRequestHeader {
         /// In lower case.
         name: String,
         /// Possibly a credential.

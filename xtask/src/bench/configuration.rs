@@ -13,8 +13,6 @@ use std::path::Path;
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 const ROUTER: &str = "envoy.filters.http.router";
 const LIMITER: &str = "envoy.filters.http.local_ratelimit";
-/// The filter's second log: one file is what everybody writes.
-const STDOUT_LOG: &str = "audit_stdout";
 /// Clusters that only the filter uses start with it.
 const OWN_CLUSTERS: &str = "portcullis_";
 
@@ -23,11 +21,8 @@ const OWN_CLUSTERS: &str = "portcullis_";
 pub(crate) fn edit(tools: &Tools, config: &Path, chain: Chain, parts: &Value) -> Result<()> {
     let mut bootstrap = document(tools, config)?;
     match chain {
-        Chain::Filter { .. } => keep_one_log(&mut bootstrap)?,
-        Chain::Inline => {
-            keep_one_log(&mut bootstrap)?;
-            configure_inline(&mut bootstrap, parts)?;
-        }
+        Chain::Filter { .. } => {}
+        Chain::Inline => configure_inline(&mut bootstrap, parts)?,
         Chain::RouterOnly | Chain::Native | Chain::NativeUnlimited => {
             replace(&mut bootstrap, parts)?;
         }
@@ -77,13 +72,6 @@ pub(crate) fn unlimited(mut parts: Value) -> Result<Value> {
     Err(Failure::new(format!("envoy/bench/native.yaml has not exactly one {LIMITER}")))
 }
 
-fn keep_one_log(bootstrap: &mut Value) -> Result<()> {
-    let logs = list(bootstrap, &format!("{MANAGER}/access_log"))?;
-    let all = logs.len();
-    logs.retain(|log| log["name"] != STDOUT_LOG);
-    if logs.len() == 1 && all == 2 { Ok(()) } else { Err(drifted(STDOUT_LOG)) }
-}
-
 /// Filters and logs from `parts`, in the place of ours; the router stays.
 fn replace(bootstrap: &mut Value, parts: &Value) -> Result<()> {
     let part = |name: &str| parts[name].as_array().cloned().unwrap_or_default();
@@ -117,7 +105,7 @@ mod tests {
     fn shipped() -> Value {
         json!({"static_resources": {
             "listeners": [{"filter_chains": [{"filters": [{"typed_config": {
-                "access_log": [{"name": "audit_file"}, {"name": "audit_stdout"}],
+                "access_log": [{"name": "audit_file"}, {"name": "rejected_file"}],
                 "http_filters": [
                     {"name": "portcullis", "typed_config": {"config": {"configuration": {
                         "value": r#"{"redis": {}, "vault": {}, "audit": {"input_max_bytes": 1}}"#
@@ -174,10 +162,6 @@ mod tests {
 
     #[test]
     fn a_configuration_that_has_changed_is_refused() {
-        let mut bootstrap = shipped();
-        keep_one_log(&mut bootstrap).unwrap();
-        assert_eq!(names(&bootstrap, &format!("{MANAGER}/access_log")), ["audit_file"]);
-        assert!(keep_one_log(&mut bootstrap).is_err());
         assert!(replace(&mut json!({}), &Value::Null).is_err());
     }
 }

@@ -37,6 +37,8 @@ pub struct Config {
     /// Origins whose pages may call (scheme, host, port; in lower case). Requests without an origin
     /// do not come from a page.
     pub origins: Vec<String>,
+    /// Whose request ids count.
+    pub request_ids: RequestIds,
     /// The largest request body that is judged; anything above is refused with 413.
     pub max_body_bytes: usize,
     /// The most bytes of redacted input that one audit entry carries.
@@ -89,6 +91,16 @@ pub enum Mode {
     Split,
 }
 
+/// Whose request ids count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestIds {
+    /// The gateway's own. Whether Envoy or a client wrote `x-request-id` cannot be told from the header.
+    #[default]
+    Own,
+    /// The `x-request-id` that came, for the hop in front is trusted; an own one where it has no valid id.
+    External,
+}
+
 impl Config {
     /// Reads the plugin configuration.
     ///
@@ -125,6 +137,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         mode: request.mode,
         hosts: request.hosts,
         origins: request.origins,
+        request_ids: request.request_ids,
         max_body_bytes: request.max_body_bytes,
         audit_input_max_bytes,
     })
@@ -186,6 +199,7 @@ struct Request {
     mode: Mode,
     hosts: Vec<String>,
     origins: Vec<String>,
+    request_ids: RequestIds,
     max_body_bytes: usize,
 }
 
@@ -195,8 +209,13 @@ fn request(fields: &mut Fields<'_>, faults: &mut Faults) -> Request {
         "an origin without path, such as https://app.example or http://localhost:6274";
     const HOST: &str =
         "a host, with its port if it has one, such as mcp.example or localhost:10000";
-    let mut request =
-        Request { mode: Mode::Hold, hosts: vec![], origins: vec![], max_body_bytes: 1_048_576 };
+    let mut request = Request {
+        mode: Mode::Hold,
+        hosts: vec![],
+        origins: vec![],
+        request_ids: RequestIds::Own,
+        max_body_bytes: 1_048_576,
+    };
     let node = fields.optional("request").and_then(|node| node.object(faults, "an object"));
     let Some(mut fields) = node else { return request };
     let mode = fields.optional("mode").and_then(|node| {
@@ -214,6 +233,10 @@ fn request(fields: &mut Fields<'_>, faults: &mut Faults) -> Request {
         request.origins = texts(node, faults, ORIGIN, |text| {
             text.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'))
         });
+    }
+    let external = fields.optional("preserve_external_request_id");
+    if external.and_then(|node| node.boolean(faults)).unwrap_or_default() {
+        request.request_ids = RequestIds::External;
     }
     let most = fields.optional("max_body_bytes");
     let most = most.and_then(|node| node.integer(faults, 1_024..=MOST_BYTES, "bytes"));

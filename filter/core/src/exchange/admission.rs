@@ -40,7 +40,7 @@ const MOST_ROUNDS: u8 = 4;
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) path: String,
-    /// Headers that it has and the upstream must not see.
+    /// Headers that it has and the upstream sees only if the policy names them.
     pub(super) strip: Vec<String>,
     pub(super) claimant: Claimant,
     /// The client certificate that came with the claim, when certificates count.

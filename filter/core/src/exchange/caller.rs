@@ -22,7 +22,7 @@ use crate::denial::{Denial, LimitCause};
 use crate::event::Head;
 
 /// A header in which a proxy speaks of its client's certificate. It ends here: it is no upstream's.
-pub(super) const FORWARDED: &str = "x-forwarded-client-cert";
+const FORWARDED: &str = "x-forwarded-client-cert";
 
 /// What a credential that cannot be read is remembered by: nothing, so it is never proven.
 const UNREADABLE: Proof = [0; 32];

@@ -280,9 +280,8 @@ fn replace_body(
         Sent::HeadersWithoutLength => {}
         Sent::Nothing => {
             let name = "content-length".to_owned();
-            turn.effects.push(Effect::RemoveRequestHeader(name.clone()));
             let value = Secret::new(body.len().to_string());
-            turn.effects.push(Effect::AddRequestHeader { name, value });
+            turn.effects.push(Effect::SetRequestHeader { name, value });
         }
         // The cap is younger than the verdict on the headers: they promise a length, and an upstream
         // would take what exceeds it for another request.
@@ -300,39 +299,35 @@ fn replace_body(
     Ok(())
 }
 
-/// Headers that never go upstream: the client's credentials, what would compress an answer that has
-/// to be read, and what would make an upstream see another method than was judged. Those that a request
-/// has are in its [`Request::strip`]: telling the proxy to remove nothing has its price too.
-pub(super) const STRIPPED: [&str; 7] = [
-    "authorization",
-    "proxy-authorization",
-    "x-api-key",
-    "accept-encoding",
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-];
-
-/// Makes the headers the gateway's own.
+/// Makes the headers the gateway's own: what neither [`goes_upstream`] nor the connector names is taken off,
+/// and the gateway's are set. `accept-encoding: identity`, since without it any content coding is
+/// acceptable (RFC 9110, section 12.5.3), and a compressed answer cannot be read here.
+///
+/// [`goes_upstream`]: crate::request_headers::goes_upstream
 fn rewrite(
     strip: &[String],
     grant: &Grant,
     credential: Option<(String, Secret)>,
     turn: &mut Turn<'_>,
 ) {
-    let credential_header = credential.as_ref().map(|(name, _)| name.as_str());
-    let credential_header = credential_header.filter(|name| !STRIPPED.contains(name));
-    for name in strip.iter().map(String::as_str).chain(credential_header) {
-        turn.effects.push(Effect::RemoveRequestHeader(name.to_owned()));
-    }
+    let request_id = &turn.context.entry.request_id;
     let own = [
+        ("accept-encoding", "identity".to_owned()),
+        ("x-request-id", request_id.clone()),
         ("x-portcullis-org", grant.principal.org.to_string()),
         ("x-portcullis-principal", header_safe(&grant.principal.name)),
-        ("x-portcullis-request-id", turn.context.entry.request_id.clone()),
+        ("x-portcullis-request-id", request_id.clone()),
     ];
     let own = own.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value)));
-    for (name, value) in own.chain(credential) {
-        turn.effects.push(Effect::AddRequestHeader { name, value });
+    let set: Vec<(String, Secret)> = own.chain(credential).collect();
+    let connector = grant.policy.connectors.get(&grant.connector);
+    let named = connector.map(|connector| connector.request_headers.as_slice()).unwrap_or_default();
+    let stays = |name: &String| !named.contains(name) && !set.iter().any(|(own, _)| own == name);
+    for name in strip.iter().filter(|name| stays(name)) {
+        turn.effects.push(Effect::RemoveRequestHeader(name.clone()));
+    }
+    for (name, value) in set {
+        turn.effects.push(Effect::SetRequestHeader { name, value });
     }
 }
 

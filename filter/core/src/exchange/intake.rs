@@ -5,8 +5,7 @@
 
 use super::admission::{self, Holds, Leg, Request};
 use super::binding::{Bound, session_of};
-use super::caller::{Audience, Caller, Claim, FORWARDED, caller};
-use super::credit::STRIPPED;
+use super::caller::{Audience, Caller, Claim, caller};
 use super::proving::{Outcome, Proving, judged};
 use super::{Answers, Form, Next, Stage, Turn};
 use super::{media, origin, resource};
@@ -15,7 +14,8 @@ use crate::config::Mode;
 use crate::denial::Denial;
 use crate::event::{Event, Head};
 use crate::limit;
-use crate::mcp::{Body, Message, Operation, headers};
+use crate::mcp::{Body, Era, Message, Operation, headers};
+use crate::request_headers::goes_upstream;
 use crate::step::{Gate, LocalReply};
 
 /// Answered by the gateway, without credential.
@@ -155,7 +155,7 @@ impl Reading {
                 _ => Ok(bodiless(&self.head)),
             },
         };
-        let (path, strip) = (self.head.path(), not_the_clients(&self.head));
+        let (path, strip) = (self.head.path(), withheld(&self.head));
         let (message, bound) = referring(&self.head, message);
         let Caller { claimant, certificate, audience } = self.caller.clone();
         self.leg = Leg::Body;
@@ -214,7 +214,7 @@ impl Reading {
             path: self.head.path(),
             bound,
             holds: Holds::Unasked,
-            strip: not_the_clients(&self.head),
+            strip: withheld(&self.head),
             claimant: self.caller.claimant,
             certificate: self.caller.certificate,
             audience: self.caller.audience,
@@ -236,18 +236,10 @@ fn bodiless(head: &Head) -> Message {
     })
 }
 
-/// Headers of this request that are not for the upstream, or that mean nothing from a client, and
-/// might to an upstream. The modern era has no sessions: nobody checks whose it is, so a server that
-/// knows both eras must not see the name of one.
-fn not_the_clients(head: &Head) -> Vec<String> {
-    let stripped = STRIPPED.into_iter().filter(|name| head.has(name));
-    let mut names: Vec<String> = stripped.map(str::to_owned).collect();
-    names.extend(head.names_with("x-portcullis-"));
-    names.extend(head.names_with(FORWARDED));
-    if headers::is_modern(head) {
-        names.extend(head.names_with("mcp-session-id"));
-    }
-    names
+/// Headers of this request that go upstream only where the policy names them for the connector.
+fn withheld(head: &Head) -> Vec<String> {
+    let era = if headers::is_modern(head) { Era::Modern } else { Era::Legacy };
+    head.names_where(|name| !goes_upstream(name, era))
 }
 
 /// The message, and the sessions and tasks that it refers to.

@@ -72,6 +72,8 @@ pub struct Connector {
     pub messages: Option<String>,
     /// What the upstream gets instead of the client's credential.
     pub credential: Option<CredentialTemplate>,
+    /// Request headers, in lower case, that go to it besides those that go to every one.
+    pub request_headers: Vec<String>,
     /// Methods beyond MCP's own that are open on it.
     pub methods: Globs,
     /// What a call of a tool without a price of its own costs, in credits.

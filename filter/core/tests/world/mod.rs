@@ -340,7 +340,7 @@ fn effect(effect: Effect) -> String {
     match effect {
         Effect::Start { id, call } => format!("start {id} {}", shown::call(call)),
         Effect::RemoveRequestHeader(name) => format!("request header {name}: removed"),
-        Effect::AddRequestHeader { name, value } => {
+        Effect::SetRequestHeader { name, value } => {
             format!("request header {name}: {}", readable(value.expose()))
         }
         Effect::ReplaceRequestBody(body) => {

@@ -12,6 +12,7 @@ use crate::config::scopes;
 use crate::decode::{Faults, Node};
 use crate::id::PolicyName;
 use crate::policy::{Connector, Globs, OnExcess, Unpinned};
+use crate::request_headers;
 use crate::vault::{CredentialTemplate, SecretRef};
 
 pub(super) fn connector(
@@ -40,6 +41,10 @@ pub(super) fn connector(
     let credential = match fields.optional("credential") {
         Some(node) => credential(node, faults).map(Some),
         None => Some(None),
+    };
+    let request_headers = match fields.optional("request_headers") {
+        Some(node) => request_headers::named(node, faults),
+        None => Some(Vec::new()),
     };
     let methods = match fields.optional("methods") {
         Some(node) => globs(
@@ -71,6 +76,7 @@ pub(super) fn connector(
         path: path?,
         messages: messages?,
         credential: credential?,
+        request_headers: request_headers?,
         methods: methods?,
         price: price?,
         scopes: scopes?,

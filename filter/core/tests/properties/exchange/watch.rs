@@ -277,9 +277,13 @@ impl Watch {
 
     /// The request goes on without the client's credential, and with the connector's.
     fn as_the_gateways_own(&self, step: &Step, path: &str, policy: &str, books: &Books) {
+        // A header that is set replaces what came.
         let removed = |header: &str| {
             let mut effects = step.effects.iter();
-            effects.any(|e| matches!(e, Effect::RemoveRequestHeader(name) if name == header))
+            effects.any(|e| {
+                matches!(e, Effect::RemoveRequestHeader(name) | Effect::SetRequestHeader { name, .. }
+                    if name == header)
+            })
         };
         let further = self.head.as_ref().unwrap().0.further.map(|(name, _)| name);
         assert!(removed("x-api-key"), "{step:?}");
@@ -290,7 +294,7 @@ impl Watch {
             .effects
             .iter()
             .filter_map(|effect| match effect {
-                Effect::AddRequestHeader { name, value } => Some((name.as_str(), value.expose())),
+                Effect::SetRequestHeader { name, value } => Some((name.as_str(), value.expose())),
                 _ => None,
             })
             .collect();

@@ -1,0 +1,177 @@
+//! Which request headers go upstream: an allow list.
+//!
+//! Owns the names. What is on neither this list nor the connector's (`request_headers` in the policy) stays
+//! behind: `x-envoy-*` makes Envoy's router repeat a request, `x-original-url` makes a server see another path
+//! than was judged, `cf-access-jwt-assertion` is a credential that only the hop before this one has checked.
+//! Nobody can list all such names, so nobody has to.
+
+use crate::decode::{Faults, Node};
+use crate::mcp::Era;
+
+/// Whether a header of that name (in lower case) goes upstream, whatever the connector.
+///
+/// `x-forwarded-proto` and the last entry of `x-forwarded-for` are Envoy's own. Other eras than that of
+/// 2026-07-28 have no `Mcp-Method`, `Mcp-Name` and `Mcp-Param-*`, so nobody compared them with the body; and
+/// that one has no sessions, so nobody checked whose `Mcp-Session-Id` names.
+#[must_use]
+pub fn goes_upstream(name: &[u8], era: Era) -> bool {
+    match name {
+        // What the request is, and how its body is framed: Envoy's codecs wrote them.
+        b":method" | b":path" | b":scheme" | b":authority" | b"content-length" => true,
+        b"accept" | b"accept-language" | b"content-type" | b"user-agent" => true,
+        // W3C Trace Context and Baggage. Envoy's tracers put their own headers on after the filter.
+        b"traceparent" | b"tracestate" | b"baggage" => true,
+        b"x-forwarded-for" | b"x-forwarded-proto" => true,
+        b"mcp-protocol-version" | b"last-event-id" => true,
+        b"mcp-session-id" => era == Era::Legacy,
+        b"mcp-method" | b"mcp-name" => era == Era::Modern,
+        name if name.starts_with(b"mcp-param-") => era == Era::Modern,
+        _ => false,
+    }
+}
+
+/// Names that no policy can let through, for each of them is the gateway's, Envoy's or the protocol's.
+const RESERVED: [&str; 26] = [
+    // Credentials for the gateway.
+    "authorization",
+    "proxy-authorization",
+    "x-api-key",
+    "x-forwarded-client-cert",
+    // Set by the gateway.
+    "accept-encoding",
+    "x-request-id",
+    // Another request than was judged, to some servers.
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-forwarded-uri",
+    "x-forwarded-prefix",
+    // How a message is framed, and for one hop alone (RFC 9110, section 7.6.1).
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+    "http2-settings",
+    "content-length",
+    "content-encoding",
+];
+
+/// Families of such names.
+const RESERVED_PREFIXES: [&str; 3] = ["x-portcullis-", "x-envoy-", "mcp-"];
+
+const EXPECTED: &str = "the name of a header, such as x-tenant or cookie; not one that the gateway, Envoy or the \
+     protocol decides: authorization, x-api-key, accept-encoding, x-portcullis-*, x-envoy-*, mcp-* and \
+     others (docs/policy.md)";
+
+/// Reads `request_headers` of a connector: names, in lower case.
+pub(crate) fn named(node: Node<'_>, faults: &mut Faults) -> Option<Vec<String>> {
+    let items = node.items(faults, "a list of header names, such as [x-tenant, cookie]")?;
+    items.into_iter().map(|item| item.text(faults, EXPECTED, header_name)).collect()
+}
+
+fn header_name(text: &str) -> Option<String> {
+    let name = text.to_ascii_lowercase();
+    let token = !name.is_empty()
+        && name.len() <= 128
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let reserved = RESERVED.contains(&name.as_str())
+        || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    (token && !reserved).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Request headers that Envoy's router or connection manager obeys (source/common/router,
+    /// source/common/http/headers.h, 1.40).
+    const OBEYED: [&str; 20] = [
+        "x-envoy-retry-on",
+        "x-envoy-retry-grpc-on",
+        "x-envoy-max-retries",
+        "x-envoy-retriable-status-codes",
+        "x-envoy-retriable-header-names",
+        "x-envoy-hedge-on-per-try-timeout",
+        "x-envoy-upstream-rq-timeout-ms",
+        "x-envoy-upstream-rq-per-try-timeout-ms",
+        "x-envoy-upstream-rq-timeout-alt-response",
+        "x-envoy-upstream-alt-stat-name",
+        "x-envoy-expected-rq-timeout-ms",
+        "x-envoy-decorator-operation",
+        "x-envoy-ip-tags",
+        "x-envoy-force-trace",
+        "x-envoy-original-path",
+        "x-envoy-external-address",
+        "x-envoy-internal",
+        "x-envoy-attempt-count",
+        "x-envoy-downstream-service-cluster",
+        "grpc-timeout",
+    ];
+
+    // Finding 1.1: one admitted call with `x-envoy-retry-on` ran 101 times.
+    // Proves: B2
+    #[test]
+    fn nothing_that_the_router_obeys_goes_upstream_or_can_be_named() {
+        for name in OBEYED {
+            for era in [Era::Legacy, Era::Modern] {
+                assert!(!goes_upstream(name.as_bytes(), era), "{name}");
+            }
+            assert!(name == "grpc-timeout" || header_name(name).is_none(), "{name}");
+        }
+    }
+
+    // Finding 1.3.
+    // Proves: B2
+    #[test]
+    fn headers_of_other_hops_stay_behind() {
+        for name in [
+            "cookie",
+            "cf-access-jwt-assertion",
+            "x-forwarded-access-token",
+            "api-key",
+            "x-original-url",
+            "x-rewrite-url",
+            "forwarded",
+            "x-real-ip",
+            "x-forwarded-host",
+            "x-forwarded-client-cert",
+            "origin",
+            "upgrade",
+            "te",
+            "",
+        ] {
+            assert!(!goes_upstream(name.as_bytes(), Era::Legacy), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_mirrors_the_body_goes_where_it_was_compared_with_it() {
+        for name in ["mcp-method", "mcp-name", "mcp-param-limit"] {
+            assert!(goes_upstream(name.as_bytes(), Era::Modern), "{name}");
+            assert!(!goes_upstream(name.as_bytes(), Era::Legacy), "{name}");
+        }
+        assert!(goes_upstream(b"mcp-session-id", Era::Legacy));
+        assert!(!goes_upstream(b"mcp-session-id", Era::Modern));
+    }
+
+    #[test]
+    fn a_policy_names_headers_and_not_what_the_gateway_decides() {
+        for good in ["cookie", "X-Tenant", "forwarded", "b3"] {
+            assert_eq!(header_name(good), Some(good.to_ascii_lowercase()));
+        }
+        for bad in ["", ":path", "x y", "x_tenant", "X-Portcullis-Org", "mcp-name", "é", "*"] {
+            assert_eq!(header_name(bad), None, "{bad}");
+        }
+        for bad in RESERVED {
+            assert_eq!(header_name(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! HTTP/2 without TLS (prior knowledge), on one connection: requests as a test wants them, in pieces, with trailers, broken off.
+//!
+//! Owns a connection and the runtime that moves it. Takes and gives what [`crate::wire`] does, so that a trial can ask the same over
+//! both. Knows nothing of MCP or of the gateway.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, SendStream};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+use crate::wire::{Reply, Request};
+
+/// Nothing may hang: an answer that takes longer is a failure of the test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One connection.
+#[derive(Debug)]
+pub struct Http2 {
+    runtime: Runtime,
+    sender: SendRequest<Bytes>,
+}
+
+/// A request that is under way.
+#[derive(Debug)]
+pub struct Exchange {
+    response: ResponseFuture,
+    body: SendStream<Bytes>,
+}
+
+impl Http2 {
+    /// Connects.
+    pub fn connect(address: SocketAddr) -> io::Result<Self> {
+        // One thread, this one: the connection moves while something is waited for.
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let sender = runtime.block_on(async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let (sender, connection) =
+                h2::client::handshake(stream).await.map_err(io::Error::other)?;
+            // Its end shows in the requests on it.
+            tokio::spawn(async move { _ = connection.await });
+            Ok::<_, io::Error>(sender)
+        })?;
+        Ok(Self { runtime, sender })
+    }
+
+    /// One request and its answer.
+    pub fn exchange(&self, request: &Request) -> io::Result<Reply> {
+        let mut exchange = self.open(request)?;
+        if let Some(body) = &request.body {
+            // An answer that came before the end of the body ends the sending, and counts.
+            let _ = self.send(&mut exchange, body, true);
+        }
+        self.reply(exchange)
+    }
+
+    /// Sends the head; it is the end when there is no body.
+    pub fn open(&self, request: &Request) -> io::Result<Exchange> {
+        let authority = request.headers.iter().find(|(name, _)| name == "host");
+        let authority = authority.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
+        let uri = format!("http://{}{}", authority.as_deref().unwrap_or("x"), request.path);
+        let mut head = http::Request::builder().method(request.method.as_str()).uri(uri);
+        for (name, value) in request.headers.iter().filter(|(name, _)| name != "host") {
+            head = head.header(name.to_ascii_lowercase(), value.as_slice());
+        }
+        if let Some(body) = &request.body {
+            head = head.header("content-length", body.len());
+        }
+        let head = head.body(()).map_err(io::Error::other)?;
+        self.wait(async {
+            let mut sender = self.sender.clone().ready().await?;
+            let (response, body) = sender.send_request(head, request.body.is_none())?;
+            Ok(Exchange { response, body })
+        })
+    }
+
+    /// Sends bytes of the body; `last` ends it.
+    pub fn send(&self, exchange: &mut Exchange, bytes: &[u8], last: bool) -> io::Result<()> {
+        self.wait(async {
+            let mut rest = Bytes::copy_from_slice(bytes);
+            while !rest.is_empty() {
+                exchange.body.reserve_capacity(rest.len());
+                let room = poll_fn(|context| exchange.body.poll_capacity(context)).await;
+                let room = room.ok_or_else(|| h2::Error::from(Reason::STREAM_CLOSED))??;
+                let piece = rest.split_to(room.min(rest.len()));
+                exchange.body.send_data(piece, last && rest.is_empty())?;
+            }
+            match bytes.is_empty() && last {
+                true => exchange.body.send_data(Bytes::new(), true),
+                false => Ok(()),
+            }
+        })
+    }
+
+    /// Breaks the request off.
+    pub fn reset(&self, mut exchange: Exchange) -> io::Result<()> {
+        exchange.body.send_reset(Reason::CANCEL);
+        // Lets the connection send it.
+        self.wait(async {
+            tokio::task::yield_now().await;
+            Ok(())
+        })
+    }
+
+    /// The answer.
+    pub fn reply(&self, exchange: Exchange) -> io::Result<Reply> {
+        let Exchange { response, body: _kept_open } = exchange;
+        self.wait(async {
+            let (head, mut stream) = response.await?.into_parts();
+            let headers = head.headers.iter();
+            let headers =
+                headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+            let (status, headers) = (head.status.as_u16(), headers.collect());
+            let mut body = Vec::new();
+            while let Some(piece) = stream.data().await {
+                let piece = piece?;
+                stream.flow_control().release_capacity(piece.len())?;
+                body.extend_from_slice(&piece);
+            }
+            Ok(Reply { status, headers, body })
+        })
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = Result<T, h2::Error>>) -> io::Result<T> {
+        let done = self.runtime.block_on(async { timeout(PATIENCE, work).await });
+        done.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)
+    }
+}
