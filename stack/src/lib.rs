@@ -20,6 +20,7 @@ pub mod env_file;
 pub mod envoy;
 mod error;
 pub mod files;
+mod frameworks;
 pub mod http;
 mod issuer;
 mod node;
@@ -43,6 +44,7 @@ pub use certificates::{Authority, Certificates, DEMO_AGENT, Identity, Names, Val
 pub use connector::{Connector, PythonServer};
 pub use envoy::{Envoy, EnvoyOptions};
 pub use error::{During, Result, StackError};
+pub use frameworks::Frameworks;
 pub use issuer::DemoIssuer;
 pub use node::Node;
 pub use openbao::OpenBao;

@@ -7,7 +7,7 @@ use crate::error::{During, Result, StackError};
 use crate::spawner;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs::{self, OpenOptions};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -127,6 +127,46 @@ pub fn output(name: &str, mut command: Command) -> Result<Output> {
     let stdout = drain(stdout);
     let status = shared.wait_for_ever();
     Ok(Output { status, stdout, stderr: stderr.join().unwrap_or_default() })
+}
+
+/// A command that ends well is heard to its end; one that does not end within this has failed.
+const LONGEST_CONVERSATION: Duration = Duration::from_secs(150);
+
+/// Runs a command that asks on its standard output: `answer` sees each line, and may have a line for its standard input.
+/// Returns the last line and what it wrote to standard error.
+pub fn converse(
+    name: &str,
+    mut command: Command,
+    answer: &mut dyn FnMut(&str) -> Option<String>,
+) -> Result<(String, String)> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let shared = start(name, command)?;
+    let (stdin, stdout, stderr) = {
+        let mut child = locked(&shared.child);
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    };
+    let stderr = thread::spawn(move || drain(stderr));
+    let watched = Arc::downgrade(&shared);
+    thread::spawn(move || {
+        thread::sleep(LONGEST_CONVERSATION);
+        if let Some(process) = watched.upgrade() {
+            process.stop();
+        }
+    });
+    let mut stdin = stdin;
+    let mut last = String::new();
+    for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+        let Ok(line) = line else { break };
+        if let (Some(reply), Some(stdin)) = (answer(&line), stdin.as_mut()) {
+            // Who does not listen any more has ended, and says so next.
+            let _ = writeln!(stdin, "{reply}");
+        }
+        last = line;
+    }
+    drop(stdin);
+    shared.wait_for_ever();
+    let stderr = stderr.join().unwrap_or_default();
+    Ok((last, String::from_utf8_lossy(&stderr).into_owned()))
 }
 
 /// The last `lines` lines of a log file; empty when there is none.

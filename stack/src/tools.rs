@@ -139,6 +139,15 @@ impl Python {
         })
     }
 
+    pub(crate) fn interpreter(&self) -> &Path {
+        &self.interpreter
+    }
+
+    /// What packages for it depend on besides their versions.
+    pub(crate) fn describe(&self) -> String {
+        format!("python {}.{} {}\n", self.version.0, self.version.1, self.platform)
+    }
+
     fn pip(&self) -> Command {
         let mut command = Command::new(&self.interpreter);
         command
@@ -220,8 +229,7 @@ fn pip_failure(output: &Output, requirements: &Path, log: &Path) -> StackError {
 
 /// What the installed state depends on, word for word: no digest to trust, and a difference can be read.
 fn stamp(workspace: &Workspace, python: &Python) -> Result<String> {
-    let mut stamp =
-        format!("python {}.{} {}\n", python.version.0, python.version.1, python.platform);
+    let mut stamp = python.describe();
     for (set, _) in SETS {
         let file = workspace.root.join("tools").join(set).with_extension("txt");
         stamp.push_str(&fs::read_to_string(&file).during(|| format!("read {}", file.display()))?);

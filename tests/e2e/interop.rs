@@ -161,6 +161,14 @@ fn assert_listed_and_called(said: &Value, tools: &Tools, what: &str) {
     assert_eq!(said["calls"][0]["result"]["content"][0]["type"], "text", "{what}: {said}");
 }
 
+/// A model of the legacy era reads why its call is refused (finding 8.4).
+fn assert_told_as_a_result(call: &Value, tools: &Tools, what: &str) {
+    let result = &call["result"];
+    assert_eq!(result["isError"], true, "{what}: {call}");
+    let text = result["content"][0]["text"].as_str().unwrap_or_default();
+    assert!(text.contains(&format!("refuses tool `{}`", tools.shown.0)), "{what}: {call}");
+}
+
 fn mentions(fault: &Value, code: &str) -> bool {
     fault["message"].as_str().is_some_and(|message| message.contains(code))
 }
@@ -183,12 +191,17 @@ fn typescript_clients_see_and_call_what_they_may(world: &World<'_>) {
         let what = format!("{which} {path}");
         assert_listed_and_called(&said, &tools, &what);
         assert_eq!(said["protocol"], protocol, "{what}: {said}");
-        let (hidden, shown) = (&said["calls"][1]["error"], &said["calls"][2]["error"]);
+        let (hidden, shown) = (&said["calls"][1]["error"], &said["calls"][2]);
         assert_eq!(hidden["code"], -32_602, "{what}: {said}");
         assert!(mentions(hidden, &format!("Unknown tool: {}", tools.hidden)), "{what}: {said}");
-        // These clients show of a 403 only its text.
-        assert!(shown["code"] == 403 || shown["status"] == 403, "{what}: {said}");
-        assert!(mentions(shown, "-31403"), "{what}: {said}");
+        if protocol == "2026-07-28" {
+            // These clients show of a 403 only its text.
+            let shown = &shown["error"];
+            assert!(shown["code"] == 403 || shown["status"] == 403, "{what}: {said}");
+            assert!(mentions(shown, "-31403"), "{what}: {said}");
+        } else {
+            assert_told_as_a_result(shown, &tools, &what);
+        }
     }
     assert_nothing_refused_ran(&estate, 3);
 }
@@ -216,7 +229,11 @@ fn python_clients_see_and_call_what_they_may(world: &World<'_>) {
         assert_listed_and_called(&said, &tools, &what);
         assert_eq!(said["protocol"], protocol, "{what}: {said}");
         assert_eq!(said["calls"][1]["error"]["code"], -32_602, "{what}: {said}");
-        assert_eq!(said["calls"][2]["error"]["code"], -31_403, "{what}: {said}");
+        if protocol == "2026-07-28" {
+            assert_eq!(said["calls"][2]["error"]["code"], -31_403, "{what}: {said}");
+        } else {
+            assert_told_as_a_result(&said["calls"][2], &tools, &what);
+        }
     }
     assert_nothing_refused_ran(&estate, 2);
 }
@@ -238,8 +255,16 @@ fn rust_clients_see_and_call_what_they_may(world: &World<'_>) {
         assert_listed_and_called(&said, &tools, &format!("{mode:?} {path}"));
         let hidden = run(tools.hidden, &json!({})).call.unwrap_err();
         assert!(hidden.contains("-32602"), "{mode:?} {path}: {hidden}");
-        let shown = run(tools.shown.0, &tools.shown.1).call.unwrap_err();
-        assert!(shown.contains("-31403"), "{mode:?} {path}: {shown}");
+        match (run(tools.shown.0, &tools.shown.1).call, mode, path) {
+            (Err(shown), Mode::Auto, DEMO) => {
+                assert!(shown.contains("-31403"), "{mode:?} {path}: {shown}");
+            }
+            (Ok(shown), _, _) => {
+                let what = format!("{mode:?} {path}");
+                assert_told_as_a_result(&json!({"result": shown}), &tools, &what);
+            }
+            (Err(shown), _, _) => panic!("{mode:?} {path}: {shown}"),
+        }
     }
     assert_nothing_refused_ran(&estate, 2);
 }
@@ -280,15 +305,18 @@ fn the_inspector_sees_and_calls_what_it_may(world: &World<'_>) {
 fn clients_of_http_sse_see_and_call_what_they_may(world: &World<'_>) {
     let estate = Estate::new(world);
     let tools = everything_tools();
-    // The Python client's transport does not survive a refused POST, whatever the gateway says in it.
-    let said = estate.python("sse", SSE, &estate.key, &json!([tools.allowed]));
-    assert_listed_and_called(&said, &tools, "python");
+    // Finding 8.5: a refusal comes on the stream, and the session goes on.
     let again = json!([tools.allowed, [tools.hidden, {}], tools.shown, tools.allowed]);
-    let said = estate.typescript("v1-sse", SSE, &estate.key, &again);
-    assert_listed_and_called(&said, &tools, "typescript");
-    assert!(mentions(&said["calls"][1]["error"], "-32602"), "{said}");
-    assert!(mentions(&said["calls"][2]["error"], "-31403"), "{said}");
-    assert_eq!(said["calls"][3]["result"]["content"][0]["text"], "Echo: hi", "{said}");
+    let clients = [
+        ("python", estate.python("sse", SSE, &estate.key, &again)),
+        ("typescript", estate.typescript("v1-sse", SSE, &estate.key, &again)),
+    ];
+    for (what, said) in clients {
+        assert_listed_and_called(&said, &tools, what);
+        assert_eq!(said["calls"][1]["error"]["code"], -32_602, "{said}");
+        assert_told_as_a_result(&said["calls"][2], &tools, what);
+        assert_eq!(said["calls"][3]["result"]["content"][0]["text"], "Echo: hi", "{said}");
+    }
 }
 
 // Proves: B7

@@ -40,6 +40,7 @@ mod redis_places;
 mod request_headers;
 mod slowdown;
 mod streams;
+mod third_party;
 mod tokens;
 mod tokens_idp;
 mod tools;
@@ -59,11 +60,14 @@ use portcullis_tests::world::Shared;
 const REDIS_PART: [&str; 8] =
     ["calls", "credentials", "tokens", "policy", "limits", "limits_budget", "cool_off", "outages"];
 
-/// All tests; a part of them with `PORTCULLIS_TEST_PART=redis`.
+/// All tests but those of third-party clients; a part of them with `PORTCULLIS_TEST_PART=redis`, and those others with
+/// `PORTCULLIS_TEST_PART=third_party`.
 fn cases() -> Vec<Case> {
     let mut cases = all_cases();
-    if std::env::var("PORTCULLIS_TEST_PART").as_deref() == Ok("redis") {
-        cases.retain(|case| REDIS_PART.contains(&case.topic));
+    match std::env::var("PORTCULLIS_TEST_PART").as_deref() {
+        Ok("redis") => cases.retain(|case| REDIS_PART.contains(&case.topic)),
+        Ok("third_party") => return third_party::cases(),
+        _ => {}
     }
     cases
 }

@@ -1,5 +1,6 @@
-// A real authorization server: `oidc-provider`, with client credentials and resource indicators (RFC 8707). Its keys live
-// in a file, so that it comes back with them, or with a further one.
+// A real authorization server: `oidc-provider`, with client credentials, dynamic client registration (RFC 7591), the code
+// flow with PKCE, and resource indicators (RFC 8707). Whoever logs in is `person-1` and consents. Its keys live in a file, so
+// that it comes back with them, or with a further one.
 //
 //   node idp.mjs PORT KEYS GENERATION ORG
 //
@@ -34,11 +35,16 @@ const provider = new Provider(issuer, {
             id_token_signed_response_alg: 'ES256',
         },
     ],
+    clientDefaults: { id_token_signed_response_alg: 'ES256', application_type: 'native' },
     jwks: { keys },
-    scopes: scopes.split(' '),
+    scopes: ['openid', 'offline_access', ...scopes.split(' ')],
+    pkce: { required: () => true },
+    interactions: { url: (context, interaction) => `/interaction/${interaction.uid}` },
+    loadExistingGrant: consent,
     features: {
         devInteractions: { enabled: false },
         clientCredentials: { enabled: true },
+        registration: { enabled: true },
         resourceIndicators: {
             enabled: true,
             getResourceServerInfo: (context, resource) => ({
@@ -53,9 +59,26 @@ const provider = new Provider(issuer, {
     extraTokenClaims: () => ({ org, role: 'analyst', tier: 'wide' }),
 });
 
+/** What the person agrees to: everything that the client asks for. */
+async function consent(context) {
+    const { client, session, params } = context.oidc;
+    const grant = new context.oidc.provider.Grant({ clientId: client.clientId, accountId: session.accountId });
+    grant.addOIDCScope(`openid offline_access ${scopes}`);
+    for (const resource of [params.resource].flat().filter(Boolean)) {
+        grant.addResourceScope(resource, scopes);
+    }
+    await grant.save();
+    return grant;
+}
+
 const handle = provider.callback();
 const server = createServer((request, response) => {
     const path = request.url.split('?')[0];
+    if (path.startsWith('/interaction/')) {
+        const login = { login: { accountId: 'person-1' }, consent: {} };
+        provider.interactionFinished(request, response, login, { mergeWithLastSubmission: false });
+        return;
+    }
     if (path === '/jwks' || path === '/token') {
         process.stdout.write(`call ${path.slice(1)}\n`);
     }

@@ -44,8 +44,8 @@ async def run(which: str, url: str, key: str, calls: list[Any]) -> dict[str, Any
 
 async def outcome(client: Client | ClientSession, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     try:
-        # Not for ever: after a refused POST the SSE transport of this SDK never answers.
-        with anyio.fail_after(2.0):
+        # Not for ever: after a POST with a bad status the SSE transport of this SDK never answers.
+        with anyio.fail_after(5.0):
             result = await client.call_tool(name, arguments)
     except Exception as fault:
         return {"error": described(fault)}

@@ -2,6 +2,7 @@
 //!
 //! Owns starting them and a common shape for what they say. Knows nothing of the gateway.
 
+use std::process::Command;
 use std::time::Duration;
 
 use portcullis_stack::{Stack, process};
@@ -102,4 +103,19 @@ async fn connect(
         .serve_with_lifecycle(StreamableHttpClientTransport::from_config(config), lifecycle)
         .await
         .map_err(|fault| fault.to_string())
+}
+
+/// What a client says at last that pauses by printing `paused`; `at_pause` is called with how often it did before.
+pub fn conversation(name: &str, command: Command, at_pause: &mut dyn FnMut(usize)) -> Value {
+    let mut pauses = 0;
+    let mut answer = |line: &str| {
+        (line == "paused").then(|| {
+            at_pause(pauses);
+            pauses += 1;
+            "go on".to_owned()
+        })
+    };
+    let (last, errors) =
+        process::converse(name, command, &mut answer).unwrap_or_else(|e| panic!("{name}: {e}"));
+    serde_json::from_str(&last).unwrap_or_else(|fault| panic!("{name}: {fault}: {last}\n{errors}"))
 }

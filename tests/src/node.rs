@@ -62,11 +62,16 @@ impl Program {
 
     /// The reference server of the MCP project.
     pub fn everything(node: &Node, transport: Transport, logs: &Path) -> Self {
+        Self::everything_at(node, transport, ports::free_port().expect("a free port"), logs)
+    }
+
+    /// The same on a port that is known before.
+    pub fn everything_at(node: &Node, transport: Transport, port: u16, logs: &Path) -> Self {
         let (name, kind) = match transport {
             Transport::StreamableHttp => ("everything-http", "streamableHttp"),
             Transport::Sse => ("everything-sse", "sse"),
         };
-        Self::start(name, logs, ports::free_port().expect("a free port"), |port| {
+        Self::start(name, logs, port, |port| {
             let mut command = node.package("@modelcontextprotocol/server-everything/dist/index.js");
             command
                 .arg(kind)
@@ -85,7 +90,7 @@ impl Program {
         })
     }
 
-    pub(crate) fn start(
+    pub fn start(
         name: &str,
         logs: &Path,
         port: u16,

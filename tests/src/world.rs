@@ -157,10 +157,20 @@ impl<'a> World<'a> {
         workers: Workers,
         adjust: impl FnOnce(Bootstrap) -> Bootstrap,
     ) -> OwnEnvoy {
+        self.envoy_named_changed(workers, adjust, |template| template)
+    }
+
+    /// As [`World::envoy_named_by_itself`] and [`World::envoy_changed`].
+    pub fn envoy_named_changed(
+        &self,
+        workers: Workers,
+        adjust: impl FnOnce(Bootstrap) -> Bootstrap,
+        change: impl FnOnce(String) -> String,
+    ) -> OwnEnvoy {
         let port = ports::free_port().unwrap_or_else(|e| panic!("{e}"));
         let url = format!("http://{}", ports::loopback(port));
         let adjust = |settings: Bootstrap| adjust(settings.set("EXTERNAL_URL", url));
-        self.envoy_on(port, workers, adjust, |template| template)
+        self.envoy_on(port, workers, adjust, change)
     }
 
     /// As [`World::envoy`], with a change to `envoy/envoy.yaml` that it has no placeholder for.

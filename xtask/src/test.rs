@@ -119,7 +119,7 @@ const STAGES: &[Stage] = &[
 ];
 
 /// The same suite in each mode of the filter, and on a Redis Cluster what decides and counts there.
-const END_TO_END: [Stage; 3] = [
+const END_TO_END: [Stage; 4] = [
     Stage {
         name: "end to end, hold mode",
         check: Check::Cargo(&["test", "--package", "portcullis-tests"], &[]),
@@ -129,6 +129,13 @@ const END_TO_END: [Stage; 3] = [
         check: Check::Cargo(
             &["test", "--package", "portcullis-tests"],
             &[("PORTCULLIS_TEST_MODE", "split")],
+        ),
+    },
+    Stage {
+        name: "third-party clients",
+        check: Check::Cargo(
+            &["test", "--package", "portcullis-tests"],
+            &[("PORTCULLIS_TEST_PART", "third_party")],
         ),
     },
     Stage {
@@ -167,7 +174,7 @@ pub(crate) fn test(workspace: &Workspace, extent: Extent) -> Result<()> {
     let (modes, elsewhere): (&[Stage], &[Stage]) = match extent {
         Extent::Fast => (&[], &[]),
         Extent::Full => (&END_TO_END, &[]),
-        Extent::Everywhere => (&END_TO_END[..2], &ELSEWHERE),
+        Extent::Everywhere => (&END_TO_END[..3], &ELSEWHERE),
     };
     let (mut passed, mut failed) = (0_u32, 0_u32);
     for stage in STAGES.iter().chain(modes).chain(elsewhere) {

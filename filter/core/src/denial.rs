@@ -5,6 +5,8 @@
 
 mod approval;
 mod audit;
+mod in_message;
+mod relayed;
 mod repair;
 mod text;
 
@@ -19,6 +21,7 @@ use crate::mcp::{Era, MODERN_VERSION, SUPPORTED_VERSIONS, Sender};
 use crate::step::LocalReply;
 pub use approval::ApprovalState;
 pub use audit::AuditStatus;
+pub use relayed::{Relayed, relayed};
 pub use repair::Unfit;
 pub use text::{LimitCause, Requested};
 
@@ -177,11 +180,13 @@ impl Denial {
             Self::Unreadable(JsonError::DuplicateMember(_))
             | Self::ForeignOrigin
             | Self::UnknownPath
-            | Self::UnknownSession
             | Self::MethodNotAllowed
             | Self::ContentType
             | Self::BodyTooLarge(_)
             | Self::NotOneMessage(_) => -32_600,
+            // What the official TypeScript server answers; openai-agents opens another session for it. All others go by
+            // the status.
+            Self::UnknownSession => -32_001,
             Self::Unreadable(_) => -32_700,
             Self::HeaderMismatch(_) => -32_020,
             Self::UnsupportedVersion(_) => -32_022,

@@ -37,6 +37,7 @@ pub mod pin;
 pub mod policy;
 mod query;
 pub mod redis;
+pub mod relays;
 pub mod request_headers;
 pub mod reviewed;
 pub mod schema;

@@ -25,6 +25,7 @@ use crate::id::{KeyId, OrgId, PolicyVersion};
 use crate::limit::slices::Slices;
 use crate::metric::Labels;
 use crate::policy::{self, Activation, Policy};
+use crate::relays::Relays;
 use crate::reviewed::{Drifts, Schemas};
 use crate::streams::OpenStreams;
 use crate::time::UnixTime;
@@ -87,6 +88,8 @@ pub struct Worker {
     leases: LruCache<SecretRef, Lease>,
     /// Callers that do not back off.
     pub callers: Callers,
+    /// Refusals that were relayed to streams.
+    pub relays: Relays,
     /// Units of windows that were drawn in advance.
     pub slices: Slices,
     /// Schemas of pinned tools.
@@ -122,6 +125,7 @@ impl Worker {
             compiled: None,
             leases: LruCache::new(MAX_LEASES),
             callers: Callers::default(),
+            relays: Relays::default(),
             slices: Slices::default(),
             schemas: Schemas::default(),
             drifts: Drifts::default(),

@@ -256,6 +256,7 @@ fn bootstrap(rig: &Rig, chain: Chain) -> Result<Bootstrap> {
     Ok(match chain {
         Chain::Filter { mode } => bootstrap
             .set("REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS)
+            .set("REFUSALS", "status")
             .set("MODE", mode)
             .set("HOLD_HEADERS", mode == "hold"),
         Chain::RouterOnly | Chain::Native | Chain::NativeUnlimited | Chain::Inline => bootstrap,

@@ -39,6 +39,8 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Whose request ids count.
     pub request_ids: RequestIds,
+    /// How proven callers of the legacy era are told that they are refused.
+    pub refusals: Refusals,
     /// The largest request body that is judged; anything above is refused with 413.
     pub max_body_bytes: usize,
     /// The most bytes of redacted input that one audit entry carries.
@@ -101,6 +103,19 @@ pub enum RequestIds {
     External,
 }
 
+/// How a refusal of a proven caller of the legacy era is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refusals {
+    /// In a message, when the request comes from an MCP client; such a one sends `MCP-Protocol-Version` once it has
+    /// negotiated, or a session. By status to anybody else.
+    #[default]
+    Auto,
+    /// In a message of status 200: a tool's result for a call, an error otherwise.
+    Message,
+    /// By status.
+    Status,
+}
+
 impl Config {
     /// Reads the plugin configuration.
     ///
@@ -138,6 +153,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         hosts: request.hosts,
         origins: request.origins,
         request_ids: request.request_ids,
+        refusals: request.refusals,
         max_body_bytes: request.max_body_bytes,
         audit_input_max_bytes,
     })
@@ -200,6 +216,7 @@ struct Request {
     hosts: Vec<String>,
     origins: Vec<String>,
     request_ids: RequestIds,
+    refusals: Refusals,
     max_body_bytes: usize,
 }
 
@@ -214,6 +231,7 @@ fn request(fields: &mut Fields<'_>, faults: &mut Faults) -> Request {
         hosts: vec![],
         origins: vec![],
         request_ids: RequestIds::Own,
+        refusals: Refusals::Auto,
         max_body_bytes: 1_048_576,
     };
     let node = fields.optional("request").and_then(|node| node.object(faults, "an object"));
@@ -237,6 +255,15 @@ fn request(fields: &mut Fields<'_>, faults: &mut Faults) -> Request {
     let external = fields.optional("preserve_external_request_id");
     if external.and_then(|node| node.boolean(faults)).unwrap_or_default() {
         request.request_ids = RequestIds::External;
+    }
+    if let Some(node) = fields.optional("refusals") {
+        let refusals = node.text(faults, "auto, message or status", |text| match text {
+            "auto" => Some(Refusals::Auto),
+            "message" => Some(Refusals::Message),
+            "status" => Some(Refusals::Status),
+            _ => None,
+        });
+        request.refusals = refusals.unwrap_or_default();
     }
     let most = fields.optional("max_body_bytes");
     let most = most.and_then(|node| node.integer(faults, 1_024..=MOST_BYTES, "bytes"));

@@ -19,7 +19,7 @@ use super::credit::{Credential, credit, fetch};
 use super::degraded::{unconfirmed, without_redis};
 use super::intake::Reading;
 use super::verdict::{Grant, Verdict, judge};
-use super::{Next, Stage, Turn};
+use super::{CallerIdentity, Next, Stage, Turn};
 use crate::audit::AuditEvent;
 use crate::auth::Claimant;
 use crate::auth::certificate::PeerCertificate;
@@ -216,6 +216,7 @@ impl Admitting {
         };
         let reply = self.admit.decode(value);
         if let Ok(reply) = &reply {
+            turn.context.identity = CallerIdentity::Confirmed;
             turn.confirm(&self.admit, reply);
         }
         if let (Ok(AdmitReply::Admitted(_)), Some(used)) = (&reply, self.admit.used) {
@@ -280,11 +281,16 @@ impl Admitting {
                     return admitted(self.request, (grant, self.aim), self.credential, turn);
                 }
                 match (limit, retry_after) {
-                    (Some(quota), Some(retry_after)) => {
-                        backing_off::limited(&self.request, &grant, &quota, retry_after, turn)
+                    (Some(quota), Some(wait)) => {
+                        let denial =
+                            backing_off::limited(&self.request, &grant, &quota, wait, turn);
+                        refused(self.request, grant, denial, self.credential, turn)
                     }
                     // It costs more than there ever is: to wait would be in vain.
-                    (Some(quota), None) => turn.refuse(Denial::Forbidden { rule: quota.name }),
+                    (Some(quota), None) => {
+                        let denial = Denial::Forbidden { rule: quota.name };
+                        refused(self.request, grant, denial, self.credential, turn)
+                    }
                     (None, _) => turn.refuse(unreadable),
                 }
             }
@@ -304,6 +310,20 @@ impl Admitting {
             Some(Err(denial)) => turn.refuse(denial),
             None => turn.refuse(Denial::Unavailable(Dependency::Redis, why)),
         }
+    }
+}
+
+/// Refuses what its verdict had let pass: on the caller's stream, where it has one.
+pub(super) fn refused(
+    request: Box<Request>,
+    grant: Box<Grant>,
+    denial: Denial,
+    credential: Credential,
+    turn: &mut Turn<'_>,
+) -> Next {
+    match grant.refused(&denial, &request, &turn.context.entry) {
+        Some(grant) => credit(request, Box::new(grant), credential, turn),
+        None => turn.refuse(denial),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{ApprovalKey, ApprovalReply, Expected, GRANTED, Guard};
 
-use super::admission::{Request, held};
+use super::admission::{self, Request, held};
 use super::credit::{Credential, credit};
 use super::verdict::Grant;
 use super::{Next, Stage, Turn};
@@ -153,19 +153,15 @@ impl Approving {
             Asked::Note => match ApprovalKey::asked(value) {
                 Ok(ApprovalReply::Asked) => {
                     events.push(AuditEvent::ApprovalRequested { id });
-                    turn.refuse(self.sought.refusal(ApprovalState::Pending))
+                    self.refused(ApprovalState::Pending, turn)
                 }
                 // Granted a moment ago: the next call finds it so.
                 Ok(ApprovalReply::Pending | ApprovalReply::Granted) => {
-                    turn.refuse(self.sought.refusal(ApprovalState::Pending))
+                    self.refused(ApprovalState::Pending, turn)
                 }
-                Ok(ApprovalReply::Denied) => {
-                    turn.refuse(self.sought.refusal(ApprovalState::Denied))
-                }
-                Ok(ApprovalReply::Full) => turn.refuse(self.sought.refusal(ApprovalState::Full)),
-                Ok(ApprovalReply::CallerFull) => {
-                    turn.refuse(self.sought.refusal(ApprovalState::CallerFull))
-                }
+                Ok(ApprovalReply::Denied) => self.refused(ApprovalState::Denied, turn),
+                Ok(ApprovalReply::Full) => self.refused(ApprovalState::Full, turn),
+                Ok(ApprovalReply::CallerFull) => self.refused(ApprovalState::CallerFull, turn),
                 Err(_) => turn.refuse(unreadable),
             },
             Asked::Take => match ApprovalKey::taken(value) {
@@ -173,9 +169,14 @@ impl Approving {
                     events.push(AuditEvent::ApprovalUsed { id });
                     credit(self.request, self.grant, self.credential, turn)
                 }
-                Ok(false) => turn.refuse(self.sought.refusal(ApprovalState::Pending)),
+                Ok(false) => self.refused(ApprovalState::Pending, turn),
                 Err(_) => turn.refuse(unreadable),
             },
         }
+    }
+
+    fn refused(self, state: ApprovalState, turn: &mut Turn<'_>) -> Next {
+        let denial = self.sought.refusal(state);
+        admission::refused(self.request, self.grant, denial, self.credential, turn)
     }
 }

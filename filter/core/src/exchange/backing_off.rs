@@ -37,7 +37,8 @@ pub(super) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> 
     let digest = turn.context.entry.input_sha256.clone().unwrap_or_default();
     let call = format!("{} {} {digest}", grant.connector, call.name);
     let cooling = turn.worker.callers.called(rule, (org, holder), &call, now)?;
-    Some(start(&cooling, Duration::ZERO, turn))
+    let denial = start(&cooling, Duration::ZERO, turn);
+    Some(turn.refuse(denial))
 }
 
 /// A call found a window used up: the refusal that it gets.
@@ -47,7 +48,7 @@ pub(super) fn limited(
     quota: &Quota,
     retry_after: Duration,
     turn: &mut Turn<'_>,
-) -> Next {
+) -> Denial {
     let (org, holder) = (request.claimant.org(), request.claimant.holder());
     let cooling =
         grant.policy.cool_off.as_ref().and_then(|rule| {
@@ -57,18 +58,18 @@ pub(super) fn limited(
         Some(cooling) => start(&cooling, retry_after, turn),
         None => {
             let (limit, cause) = (quota.name.as_str().into(), Box::new(LimitCause::window(quota)));
-            turn.refuse(Denial::Limited { limit, cause, retry_after })
+            Denial::Limited { limit, cause, retry_after }
         }
     }
 }
 
 /// An episode starts; `least` is how long the call would have to wait anyway.
-fn start(cooling: &Cooling, least: Duration, turn: &mut Turn<'_>) -> Next {
+fn start(cooling: &Cooling, least: Duration, turn: &mut Turn<'_>) -> Denial {
     let rule = cooling.reason.rule();
     let for_ms = ceil_ms(cooling.rest);
     turn.context.entry.events.push(AuditEvent::CoolOffStarted { rule, for_ms });
     let (limit, cause) = (rule.into(), Box::new(LimitCause::CoolOff));
-    turn.refuse(Denial::Limited { limit, cause, retry_after: cooling.rest.max(least) })
+    Denial::Limited { limit, cause, retry_after: cooling.rest.max(least) }
 }
 
 /// Refuses without an audit entry, unless something of the request went upstream before.

@@ -12,7 +12,7 @@ use super::admission::{Leg, Request, held};
 use super::binding;
 use super::degraded::without_vault;
 use super::response::Upstream;
-use super::verdict::Grant;
+use super::verdict::{Grant, RelayedRefusal};
 use super::{Next, Sent, Stage, Turn};
 use crate::audit::{AuditEvent, shown};
 use crate::authz::{Amendment, Shadowed};
@@ -22,6 +22,7 @@ use crate::event::Event;
 use crate::mcp::amend::amend;
 use crate::mcp::{Body, Operation};
 use crate::metric::Metric;
+use crate::policy::Connector;
 use crate::secret::Secret;
 use crate::step::{Effect, Gate};
 use crate::vault::{CredentialTemplate, Lease, SecretRef};
@@ -225,8 +226,20 @@ fn pass(
     credential: Option<(String, Secret)>,
     turn: &mut Turn<'_>,
 ) -> Next {
-    turn.context.entry.pass(&grant.shadowed);
-    turn.context.entry.credits = grant.price.map(|price| price.call);
+    match &grant.relayed {
+        Some(refusal) => {
+            turn.note(&refusal.denial);
+            let principal = &grant.principal;
+            let holder = principal.identity.holder();
+            if !turn.worker.relays.lets_pass(&principal.org, holder, turn.now) {
+                return (Stage::Ended, Gate::Refuse(refusal.denial.clone()));
+            }
+        }
+        None => {
+            turn.context.entry.pass(&grant.shadowed);
+            turn.context.entry.credits = grant.price.map(|price| price.call);
+        }
+    }
     match request.leg {
         Leg::Whole => {
             rewrite(&request.strip, &grant, credential, turn);
@@ -236,7 +249,9 @@ fn pass(
             rewrite(&request.strip, &grant, credential, turn);
             turn.context.sent = Sent::Headers;
             let connector = grant.policy.connectors.get(&grant.connector);
-            if connector.is_some_and(|connector| connector.amends) {
+            let path = &request.path;
+            let changes = |it: &Connector| it.amends || it.relays_refusals(path);
+            if connector.is_some_and(changes) {
                 turn.effects.push(Effect::RemoveRequestHeader("content-length".to_owned()));
                 turn.context.sent = Sent::HeadersWithoutLength;
             }
@@ -253,9 +268,14 @@ fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Next {
     });
     turn.context.entry.events.extend(shadowed);
     if let Some(amendment) = &grant.ruling.amendment
-        && let Err(denial) = replace_body(&request, amendment, turn)
+        && let Err(denial) = amend_body(&request, amendment, turn)
     {
         return turn.refuse(denial);
+    }
+    if let Some(RelayedRefusal { denial, message }) = &grant.relayed
+        && replace_body(&request, message.clone(), turn).is_err()
+    {
+        return (Stage::Ended, Gate::Refuse(denial.clone()));
     }
     match request.message {
         Ok(message) => {
@@ -268,14 +288,23 @@ fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Next {
 }
 
 /// Puts an argument that goes on in the place of the one that came.
-fn replace_body(
-    request: &Request,
-    amendment: &Amendment,
-    turn: &mut Turn<'_>,
-) -> Result<(), Denial> {
+fn amend_body(request: &Request, amendment: &Amendment, turn: &mut Turn<'_>) -> Result<(), Denial> {
     let Amendment { argument, asked, value } = amendment;
     let body =
         amend(request.body.bytes(), argument, *value).ok_or(Denial::Internal("amendment"))?;
+    replace_body(request, body, turn)?;
+    let asked = asked.as_ref().map(|asked| match asked {
+        Value::Number(number) => shown(number),
+        other => other.clone(),
+    });
+    let argument = argument.clone();
+    let capped = AuditEvent::RecordsCapped { argument, asked, max: *value };
+    turn.context.entry.events.push(capped);
+    Ok(())
+}
+
+/// Puts `body` in the place of the one that came.
+fn replace_body(request: &Request, body: Vec<u8>, turn: &mut Turn<'_>) -> Result<(), Denial> {
     match turn.context.sent {
         Sent::HeadersWithoutLength => {}
         Sent::Nothing => {
@@ -288,13 +317,6 @@ fn replace_body(
         Sent::Headers if body.len() == request.body.bytes().len() => {}
         Sent::Headers => return Err(Denial::PolicyUnusable),
     }
-    let asked = asked.as_ref().map(|asked| match asked {
-        Value::Number(number) => shown(number),
-        other => other.clone(),
-    });
-    let argument = argument.clone();
-    let capped = AuditEvent::RecordsCapped { argument, asked, max: *value };
-    turn.context.entry.events.push(capped);
     turn.effects.push(Effect::ReplaceRequestBody(Body::new(body)));
     Ok(())
 }

@@ -8,7 +8,7 @@ use portcullis_redis_lua::{Admit, AdmitReply};
 use super::admission::Request;
 use super::credit::{Credential, credit};
 use super::verdict::{Grant, Verdict};
-use super::{Next, Turn};
+use super::{CallerIdentity, Next, Turn};
 use crate::audit::AuditEvent;
 use crate::call::{CallFailure, Dependency};
 use crate::denial::{Denial, LimitCause};
@@ -19,6 +19,7 @@ use crate::vault::{CredentialTemplate, Lease};
 /// Without Redis, tokens and certificates are judged by the policy in the configuration alone.
 /// There are no keys then, no windows, and nothing that belongs to somebody.
 pub(super) fn unconfirmed(request: Box<Request>, verdict: Verdict, turn: &mut Turn<'_>) -> Next {
+    turn.context.identity = CallerIdentity::Confirmed;
     match (verdict, request.bound.first()) {
         (Verdict::Refused(denial), _) => turn.refuse(denial),
         (Verdict::Open | Verdict::NeedsPolicy(_), _) => turn.refuse(Denial::PolicyUnusable),
@@ -59,6 +60,7 @@ pub(super) fn without_redis(
         }
         (WithoutRedis::Stands | WithoutRedis::Limited(_), decided) => decided,
     };
+    turn.context.identity = CallerIdentity::Confirmed;
     turn.note_degraded(Dependency::Redis);
     Some(decided)
 }

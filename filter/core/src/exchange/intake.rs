@@ -10,7 +10,7 @@ use super::proving::{Outcome, Proving, judged};
 use super::{Answers, Form, Next, Stage, Turn};
 use super::{media, origin, resource};
 use crate::audit::Entry;
-use crate::config::Mode;
+use crate::config::{Mode, Refusals};
 use crate::denial::Denial;
 use crate::event::{Event, Head};
 use crate::limit;
@@ -46,9 +46,7 @@ pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
         }
     };
     turn.context.entry = Entry::of(&head);
-    if limit::fields::accepts_problem(&head.values("accept")) {
-        turn.context.form = Form::Problem;
-    }
+    turn.context.form = form(&head, turn.worker.config.refusals);
     if head.path() == HEALTH_PATH {
         return health(turn);
     }
@@ -82,6 +80,17 @@ pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
             Proving::start((head, last), (token, certificate), issuer, turn)
         }
         Err(denial) => turn.refuse(denial),
+    }
+}
+
+/// How a refusal is told.
+fn form(head: &Head, refusals: Refusals) -> Form {
+    let client = || head.has("mcp-protocol-version") || head.has("mcp-session-id");
+    match refusals {
+        _ if limit::fields::accepts_problem(&head.values("accept")) => Form::Problem,
+        Refusals::Auto if client() => Form::Message,
+        Refusals::Message => Form::Message,
+        Refusals::Auto | Refusals::Status => Form::JsonRpc,
     }
 }
 

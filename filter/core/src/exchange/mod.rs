@@ -110,6 +110,8 @@ struct Context {
     sent: Sent,
     /// What a refused client reads.
     form: Form,
+    /// Whether the caller is who it says.
+    identity: CallerIdentity,
     /// What it is told of its windows, once Redis has spoken.
     told: Told,
 }
@@ -121,6 +123,17 @@ enum Form {
     JsonRpc,
     /// As problem details (RFC 9457), which the client asked for by name.
     Problem,
+    /// As a message of status 200, where the caller is proven and the era is the legacy one.
+    Message,
+}
+
+/// Whether the caller is who it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CallerIdentity {
+    /// Nobody said so yet.
+    Claimed,
+    /// Redis confirmed in this request what vouches for it, or something else may stand for that.
+    Confirmed,
 }
 
 /// Where the client looks for the answer to its message.
@@ -165,6 +178,7 @@ impl Default for Exchange {
             hint: None,
             sent: Sent::Nothing,
             form: Form::JsonRpc,
+            identity: CallerIdentity::Claimed,
             told: Told::default(),
         };
         Self { stage: Stage::Head, context }
@@ -203,6 +217,9 @@ impl Exchange {
             self.context.told.problem(limit, *retry_after, &mut reply);
         }
         reply.headers.extend(self.context.told.headers.iter().cloned());
+        if self.context.is_told_in_message(denial) {
+            denial.tell_in_message(sender, requested(entry), &mut reply);
+        }
         // A 200 would be news to nobody: the client would wait for an answer that never comes.
         if self.context.answers == Answers::Elsewhere && reply.status == 200 {
             reply.status = 400;
@@ -212,6 +229,14 @@ impl Exchange {
         }
         reply.headers.extend(self.context.origin.iter().flat_map(|origin| origin::headers(origin)));
         reply
+    }
+}
+
+impl Context {
+    fn is_told_in_message(&self, denial: &Denial) -> bool {
+        let proven = self.identity == CallerIdentity::Confirmed && self.entry.principal.is_some();
+        let asked = self.form == Form::Message && self.answers == Answers::Here;
+        asked && proven && self.era == Era::Legacy && denial.fits_in_message()
     }
 }
 

@@ -12,7 +12,7 @@ use super::verdict::Grant;
 use super::{Next, Stage, Turn};
 use crate::audit::Entry;
 use crate::authz::View;
-use crate::denial::{AuditStatus, Denial, Requested};
+use crate::denial::{AuditStatus, Denial, Requested, relayed};
 use crate::event::{Closing, End, Event, Origin, ResponseHead};
 use crate::json;
 use crate::mcp::list;
@@ -43,6 +43,8 @@ struct Asked {
     ends: Vec<Bound>,
     /// Where a client of HTTP+SSE posts to.
     messages: Option<String>,
+    /// The request was refused, and something else went up in its place: its entry is settled.
+    refused: bool,
     /// The credential that the upstream was given.
     secret: Option<SecretRef>,
     tab: Tab,
@@ -85,6 +87,7 @@ impl Upstream {
             holder: Holder::of(grant),
             ends: Vec::new(),
             messages: connector.and_then(|connector| connector.messages.clone()),
+            refused: grant.relayed.is_some(),
             secret: grant.credential.as_ref().map(|template| template.secret().clone()),
             tab: Tab::of(grant),
         };
@@ -321,6 +324,9 @@ impl Answering {
         }
         match json::parse_strict(data.as_bytes()) {
             Ok(mut message) => {
+                if let Some(told) = self.refused_elsewhere(&message) {
+                    return Some(told);
+                }
                 self.see(&message, sender);
                 if !lists {
                     return None;
@@ -332,6 +338,12 @@ impl Answering {
             }
             Err(_) => lists.then(|| refusal(sender)),
         }
+    }
+
+    /// What takes the place of an answer to a message that stood for a refused one (HTTP+SSE).
+    fn refused_elsewhere(&self, message: &Value) -> Option<String> {
+        let streams = self.asked.messages.is_some() && self.asked.operation == Operation::Listen;
+        streams.then(|| relayed(message))?.map(|told| told.to_string())
     }
 
     /// Where a client of HTTP+SSE is to post to: the gateway's path, with the server's query. The
@@ -366,6 +378,9 @@ impl Answering {
 
     /// The audit entry's last fields.
     pub(super) fn close(&self, entry: &mut Entry, closing: &Closing) {
+        if self.asked.refused {
+            return;
+        }
         let succeeded = (200..400).contains(&self.status);
         let status = match (self.outcome, closing.end) {
             (Outcome::Result { rows }, _) => {

@@ -12,7 +12,7 @@ use super::approving::Sought;
 use super::basis::{Basis, Known, Standing};
 use super::binding::Bound;
 use super::caller::Audience;
-use super::reviewed;
+use super::{requested, reviewed};
 use crate::audit::Entry;
 use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::Fingerprint;
@@ -21,7 +21,7 @@ use crate::auth::record::Peer;
 use crate::auth::{AuthFailure, Claimant, IdentityKind, Principal, Proven};
 use crate::authz::{self, Case, Ruling, Seen, Shadowed, Trail};
 use crate::call::{CallFailure, Dependency};
-use crate::denial::Denial;
+use crate::denial::{Denial, Relayed};
 use crate::id::{PolicyName, PolicyVersion};
 use crate::limit::{CALL, Called, Quota};
 use crate::mcp::{Era, Message, Operation};
@@ -76,9 +76,40 @@ pub(super) struct Grant {
     pub(super) sought: Option<Sought>,
     /// What would have been refused, were it not on trial.
     pub(super) shadowed: Vec<Shadowed>,
+    /// A refusal that is told on the caller's stream: what goes on carries nothing of the request.
+    pub(super) relayed: Option<RelayedRefusal>,
+}
+
+/// A refusal, and the message that goes upstream so that its answer can become it.
+#[derive(Debug)]
+pub(super) struct RelayedRefusal {
+    pub(super) denial: Denial,
+    pub(super) message: Vec<u8>,
 }
 
 impl Grant {
+    /// The same for a request that is refused: nothing of it goes on, and nothing is drawn. `None` where the refusal
+    /// cannot be told on a stream.
+    pub(super) fn refused(self, denial: &Denial, request: &Request, entry: &Entry) -> Option<Self> {
+        let message = request.message.as_ref().ok()?;
+        let connector = self.policy.connectors.get(&self.connector)?;
+        if !connector.relays_refusals(&request.path) || matches!(request.leg, Leg::Head(_)) {
+            return None;
+        }
+        let era = message.claimed_era();
+        let relayed = Relayed::of(denial, &message.sender, era, requested(entry))?;
+        let relayed = RelayedRefusal { denial: denial.clone(), message: relayed.request()? };
+        Some(Self {
+            quotas: Vec::new(),
+            price: None,
+            ruling: Ruling::default(),
+            sought: None,
+            shadowed: Vec::new(),
+            relayed: Some(relayed),
+            ..self
+        })
+    }
+
     /// Whether a window that is used up refuses nothing.
     pub(super) fn limits_are_on_trial(&self) -> bool {
         match self.policy.enforcement(Check::Limits, Enforcement::Enforce) {
@@ -130,10 +161,33 @@ pub(super) fn judge(
     if let Err(denial) = meant_for(&request.audience, &request.path, &policy, worker, now) {
         return Verdict::Refused(denial);
     }
+    let relaying = relaying(request, &principal, &policy);
     match grant(request, (principal, now), policy, worker, entry) {
         Ok(grant) => Verdict::Allowed(Box::new(grant)),
-        Err(denial) => Verdict::Refused(denial),
+        Err(denial) => match relaying.and_then(|grant| grant.refused(&denial, request, entry)) {
+            Some(grant) => Verdict::Allowed(Box::new(grant)),
+            None => Verdict::Refused(denial),
+        },
     }
+}
+
+/// What it takes to tell the caller on its stream that `request` is refused; `None` where it has no stream for that.
+fn relaying(request: &Request, principal: &Principal, policy: &Rc<Policy>) -> Option<Grant> {
+    let (name, connector) = policy.connector_at(&request.path)?;
+    let session = request.bound.iter().any(|bound| matches!(bound, Bound::Session(_)));
+    let whole = !matches!(request.leg, Leg::Head(_));
+    (whole && session && connector.relays_refusals(&request.path)).then(|| Grant {
+        principal: principal.clone(),
+        policy: policy.clone(),
+        connector: name.clone(),
+        credential: connector.credential.clone(),
+        quotas: Vec::new(),
+        price: None,
+        ruling: Ruling::default(),
+        sought: None,
+        shadowed: Vec::new(),
+        relayed: None,
+    })
 }
 
 /// Who is calling; `None` while Redis has to say more.
@@ -326,7 +380,18 @@ fn grant(
     let (connector, credential) = (name.clone(), connector.credential.clone());
     let policy = policy.clone();
     let sought = Sought::of(&ruling, &principal, &connector, &message.operation);
-    Ok(Grant { principal, policy, connector, credential, quotas, price, ruling, sought, shadowed })
+    Ok(Grant {
+        principal,
+        policy,
+        connector,
+        credential,
+        quotas,
+        price,
+        ruling,
+        sought,
+        shadowed,
+        relayed: None,
+    })
 }
 
 /// A request, as far as limits care.

@@ -70,6 +70,8 @@ pub struct Connector {
     pub path: String,
     /// Where clients of HTTP+SSE (2024-11-05) post to; `path` is then their stream.
     pub messages: Option<String>,
+    /// How a refusal of a message that was posted there is told.
+    pub refusals: StreamRefusals,
     /// What the upstream gets instead of the client's credential.
     pub credential: Option<CredentialTemplate>,
     /// Request headers, in lower case, that go to it besides those that go to every one.
@@ -88,6 +90,16 @@ pub struct Connector {
     pub pins: Pins,
     /// Whether a call of one of its tools may go on with another argument than it came with.
     pub amends: bool,
+}
+
+/// How clients of HTTP+SSE are told that a message is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StreamRefusals {
+    /// On their stream, as an answer: a message without content goes upstream in the place of the refused one.
+    #[default]
+    Stream,
+    /// By the status of the POST; the upstream sees nothing.
+    Status,
 }
 
 /// What the policy states about one tool. Of a tool that it does not name nothing is known.
@@ -133,6 +145,12 @@ impl Connector {
     #[must_use]
     pub fn reads_only(&self, tool: &str) -> bool {
         self.tools.get(tool).is_some_and(Tool::reads_only)
+    }
+
+    /// Whether a refusal of a message posted to `path` is told on a stream.
+    #[must_use]
+    pub fn relays_refusals(&self, path: &str) -> bool {
+        self.messages.as_deref() == Some(path) && self.refusals == StreamRefusals::Stream
     }
 
     /// Every path that reaches it.

@@ -75,7 +75,8 @@ impl Pattern {
     pub(super) fn cost(&self, text: &str) -> u32 {
         // From each place where it looks around it may read on.
         let bytes_per_step = if self.looks_around { 2 } else { 64 };
-        u32::try_from(text.len() / bytes_per_step).unwrap_or(u32::MAX)
+        let steps = text.len().checked_div(bytes_per_step);
+        steps.and_then(|steps| u32::try_from(steps).ok()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn matches(&self, text: &str, effort: Effort) -> Result<bool, TooCostly> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
-use portcullis_core::config::{AuthConfig, Config, Mode, Redis, RequestIds, Vault};
+use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Refusals, RequestIds, Vault};
 use portcullis_core::failure::OnFailure;
 use portcullis_core::id::{KeyId, OrgId};
 use portcullis_core::policy::version_of;
@@ -64,6 +64,7 @@ pub(crate) fn worker(cache: Duration) -> Worker {
         hosts: Vec::new(),
         origins: Vec::new(),
         request_ids: RequestIds::Own,
+        refusals: Refusals::Auto,
         max_body_bytes: 4_096,
         audit_input_max_bytes: 256,
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::config::{AuthConfig, Config, Mode, Redis, RequestIds, Vault};
+use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Refusals, RequestIds, Vault};
 use portcullis_core::failure::OnFailure;
 
 pub(super) fn config() -> Config {
@@ -25,6 +25,7 @@ pub(super) fn config() -> Config {
         hosts: Vec::new(),
         origins: vec!["https://app.example".into()],
         request_ids: RequestIds::Own,
+        refusals: Refusals::Auto,
         max_body_bytes: 1_024,
         audit_input_max_bytes: 256,
     }

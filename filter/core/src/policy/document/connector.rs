@@ -11,7 +11,7 @@ use super::tool::{Schemas, credits, pins, tools};
 use crate::config::scopes;
 use crate::decode::{Faults, Node};
 use crate::id::PolicyName;
-use crate::policy::{Connector, Globs, OnExcess, Unpinned};
+use crate::policy::{Connector, Globs, OnExcess, StreamRefusals, Unpinned};
 use crate::request_headers;
 use crate::vault::{CredentialTemplate, SecretRef};
 
@@ -37,6 +37,14 @@ pub(super) fn connector(
             node.text(faults, PATH, |text| plain_path(text).then(|| text.to_owned())).map(Some)
         }
         None => Some(None),
+    };
+    let refusals = match fields.optional("refusals") {
+        Some(node) => node.text(faults, "stream or status", |text| match text {
+            "stream" => Some(StreamRefusals::Stream),
+            "status" => Some(StreamRefusals::Status),
+            _ => None,
+        }),
+        None => Some(StreamRefusals::default()),
     };
     let credential = match fields.optional("credential") {
         Some(node) => credential(node, faults).map(Some),
@@ -75,6 +83,7 @@ pub(super) fn connector(
     Some(Connector {
         path: path?,
         messages: messages?,
+        refusals: refusals?,
         credential: credential?,
         request_headers: request_headers?,
         methods: methods?,

@@ -1,0 +1,56 @@
+//! How many refusals one caller may have relayed to its stream.
+//!
+//! Owns that bound. Each of them costs the upstream a request; a limit that is reached must go on shielding it.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use lru::LruCache;
+
+use crate::id::OrgId;
+use crate::time::UnixTime;
+
+const MAX_CALLERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
+/// In one second, on one worker. What is beyond is told by status.
+const MOST: u32 = 10;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The callers of one worker whose refusals were relayed last.
+#[derive(Debug)]
+pub struct Relays(LruCache<(OrgId, String), (UnixTime, u32)>);
+
+impl Default for Relays {
+    fn default() -> Self {
+        Self(LruCache::new(MAX_CALLERS))
+    }
+}
+
+impl Relays {
+    /// Counts a refusal of a caller; whether it may be relayed.
+    pub fn lets_pass(&mut self, org: &OrgId, caller: &str, now: UnixTime) -> bool {
+        let key = (org.clone(), caller.to_owned());
+        let (since, count) = self.0.get_or_insert_mut(key, || (now, 0));
+        if now.since(*since) >= SECOND {
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(1);
+        *count <= MOST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_has_ten_a_second_of_its_own() {
+        let (mut relays, org) = (Relays::default(), OrgId::new("acme").unwrap());
+        let at = |micros: u64| UnixTime::from_micros(5_000_000 + micros);
+        for n in 0..10 {
+            assert!(relays.lets_pass(&org, "k", at(n)));
+        }
+        assert!(!relays.lets_pass(&org, "k", at(999_999)));
+        assert!(relays.lets_pass(&org, "other", at(999_999)));
+        assert!(relays.lets_pass(&org, "k", at(1_000_000)));
+    }
+}
