@@ -206,7 +206,7 @@ fn frameworks_go_on_after_refusals_over_streamable_http(world: &World<'_>) {
         let said = estate.run(&what, &key.key, &json!(calls), &mut |pause| match pause {
             // 503, of a caller that is proven.
             0 => server = None,
-            _ => estate.org.operator.revoke_key(&key.id, "a test").unwrap(),
+            _ => estate.org.operator.revoke_key(&key.id, "a test").map(drop).unwrap(),
         });
         assert_sees_what_it_may(&said, &what);
         for served in [0, 3, 4] {
