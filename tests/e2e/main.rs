@@ -36,6 +36,7 @@ mod policy;
 mod policy_canary;
 mod policy_now;
 mod policy_size;
+mod readers;
 mod redis_places;
 mod request_headers;
 mod slowdown;
@@ -85,6 +86,7 @@ fn all_cases() -> Vec<Case> {
         slowdown::cases(),
         policy::cases(),
         policy_size::cases(),
+        readers::cases(),
         doctor::cases(),
         policy_canary::cases(),
         policy_now::cases(),

@@ -187,7 +187,12 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let mut map = Map::new();
         while let Some(key) = members.next_key_seed(Key)? {
             let name = match key {
-                Member::Number => return members.next_value_seed(Digits).map(Value::Number),
+                Member::Number => {
+                    let number = members.next_value_seed(Digits)?;
+                    let readable = number::is_readable(number.as_str());
+                    let number = readable.then_some(Value::Number(number));
+                    return number.ok_or_else(|| de::Error::custom("number out of range"));
+                }
                 Member::Named(name) => name,
             };
             self.reading.spend(ITEMS_PER_MEMBER)?;
@@ -258,9 +263,6 @@ impl Visitor<'_> for Digits {
     }
 
     fn visit_string<E: de::Error>(self, digits: String) -> Result<Number, E> {
-        if !number::is_readable(&digits) {
-            return Err(E::custom("number out of range"));
-        }
         digits.parse().map_err(E::custom)
     }
 }

@@ -6,6 +6,7 @@
 pub mod condition;
 pub mod exchange_ops;
 pub mod headers;
+pub mod json_readers;
 pub mod jsonrpc_body;
 #[expect(dead_code, reason = "the tests of tokens make other ones, too")]
 #[path = "../../tests/tokens/mint.rs"]

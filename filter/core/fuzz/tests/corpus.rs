@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use portcullis_fuzz::{
-    condition, exchange_ops, headers, jsonrpc_body, replay, schema, sse_chunks, token,
+    condition, exchange_ops, headers, json_readers, jsonrpc_body, replay, schema, sse_chunks, token,
 };
 
 fn every_seed_holds(target: &str, check: fn(&[u8])) {
@@ -15,6 +15,12 @@ fn every_seed_holds(target: &str, check: fn(&[u8])) {
 #[test]
 fn bodies() {
     every_seed_holds("jsonrpc_body", jsonrpc_body::check);
+}
+
+// Proves: B2
+#[test]
+fn bodies_to_several_readers() {
+    every_seed_holds("json_readers", json_readers::check);
 }
 
 // Proves: B3

@@ -4,6 +4,8 @@
 //! VM starts a new chain under a new name. The admin chain of an organisation is the other kind: it
 //! goes on after a line that is kept in Redis, and whoever keeps it sees to it that nobody is faster.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -64,8 +66,34 @@ impl Chain {
         // The canonical text is an object, so its last byte closes it.
         line.pop();
         line.extend([",\"hash\":\"", &self.head, "\"}"]);
-        line
+        if line.contains(is_invisible) { escaped(&line) } else { line }
     }
+}
+
+/// The line with what a terminal or a reader of lines may act upon as escapes of JSON: the value, and so
+/// its canonical form and its hash, stay the same.
+fn escaped(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for letter in line.chars() {
+        if is_invisible(letter) {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped
+}
+
+/// Line ends and controls beyond ASCII, marks of direction, letters without width.
+fn is_invisible(letter: char) -> bool {
+    matches!(
+        letter,
+        '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// An entry in its place.

@@ -8,12 +8,13 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::event::AuditEvent;
-use super::redact::{Redaction, redact};
+use super::redact::{Redaction, redact, shown_text};
 use crate::auth::{IdentityKind, Principal};
 use crate::authz::Shadowed;
 use crate::denial::{Denial, ceil_ms};
 use crate::event::Head;
 use crate::json;
+use crate::mcp::{Message, Operation};
 
 /// The fields of an entry, filled as they become known.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -59,10 +60,25 @@ pub struct Entry {
     /// The tool that was called.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_name: Option<String>,
-    /// Its arguments, redacted and capped.
+    /// The prompt that was used, or whose argument was completed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_name: Option<String>,
+    /// The resource that was read or subscribed to, or whose template was completed; without secrets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_uri: Option<String>,
+    /// The resources that a stream was opened for; the first ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resource_uris: Vec<String>,
+    /// The task that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<String>,
+    /// The tasks that a stream was opened for; the first ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub task_ids: Vec<String>,
+    /// What was said to the tool, the prompt or the completion, redacted and capped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Value>,
-    /// SHA-256 of the canonical JSON of the arguments as they came.
+    /// SHA-256 of its canonical JSON as it came, numbers as they were written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_sha256: Option<String>,
     /// `success`, `tool_error`, `error`, `denied`, `limited` or `aborted`.
@@ -114,6 +130,8 @@ pub struct Decision {
 
 /// Free text from a client is cut here.
 const LONGEST_TEXT: usize = 256;
+/// Of a list of names, so many are written down.
+const MOST_NAMED: usize = 16;
 
 impl Entry {
     /// What is known from the headers.
@@ -194,8 +212,38 @@ impl Entry {
         }
     }
 
+    /// Notes what a message asks for, by name; nothing of what it says.
+    pub fn note_message(&mut self, message: &Message) {
+        if !message.method.is_empty() {
+            self.mcp_method = Some(message.method.chars().take(128).collect());
+        }
+        let some = |all: &[String], shown: fn(&str) -> String| {
+            all.iter().take(MOST_NAMED).map(|one| shown(one)).collect()
+        };
+        match &message.operation {
+            Operation::CallTool(call) => self.tool_name = Some(call.name.clone()),
+            Operation::Prompt(name) => self.prompt_name = Some(shortened(name.as_bytes())),
+            Operation::Resource(uri) => self.resource_uri = Some(shown_text(uri)),
+            Operation::Subscriptions { resources, tasks } => {
+                self.resource_uris = some(resources, shown_text);
+                self.task_ids = some(tasks, |id| shortened(id.as_bytes()));
+            }
+            Operation::Task(id) => self.task_id = Some(shortened(id.as_bytes())),
+            Operation::Initialize
+            | Operation::Housekeeping
+            | Operation::List(_)
+            | Operation::Response
+            | Operation::Listen
+            | Operation::EndSession
+            | Operation::Unknown => {}
+        }
+        if let Some(input) = message.said() {
+            self.note_digest(input);
+        }
+    }
+
     /// Notes that a call has these arguments, without showing any.
-    pub fn note_digest(&mut self, arguments: &Map<String, Value>) {
+    fn note_digest(&mut self, arguments: &Map<String, Value>) {
         let canonical = json::canonical_exact(arguments);
         let digest = Sha256::digest(canonical.as_bytes());
         self.input_sha256 = Some(base16ct::lower::encode_string(&digest));

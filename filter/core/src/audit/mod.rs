@@ -14,5 +14,5 @@ pub use admin::{AdminEntry, Deed};
 pub use chain::{Chain, GENESIS, hash_of};
 pub use entry::{Decision, Entry};
 pub use event::AuditEvent;
-pub use redact::{Redaction, redact, shown};
+pub use redact::{Redaction, redact, shown, shown_text};
 pub use verify::{ChainSummary, LineFault, Start, Verifier};

@@ -1,33 +1,25 @@
-//! Arguments made fit for the log: secrets by name out, size bounded.
+//! Arguments made fit for the log: secrets out, size bounded.
 //!
-//! Owns which names are secret and how a cut is marked. Values are not inspected: a name is a
-//! promise of what is in it, a value is a guess.
+//! Owns where a secret may stand: under a secret name, beside one (`{"name": …, "value": …}`), in the
+//! JSON of a text, in a text by its form; and how a cut is marked.
+
+mod name;
+mod text;
 
 use serde_json::{Map, Number, Value};
 
+use self::name::{is_label, is_secret, is_value};
+use self::text::{REDACTED, masked};
+
 use crate::json;
 
-/// Fragments of argument names whose values are never logged; compared without case, `-` and `_`.
-const SECRET_NAMES: [&str; 14] = [
-    "apikey",
-    "password",
-    "passwd",
-    "passphrase",
-    "token",
-    "secret",
-    "authorization",
-    "credential",
-    "privatekey",
-    "cookie",
-    "session",
-    "cardnumber",
-    "cvv",
-    "pin",
-];
-/// Names too short to be looked for inside others.
-const WHOLE_NAMES: [&str; 2] = ["cvv", "pin"];
 const LONGEST_TEXT: usize = 512;
 const DEEPEST: usize = 16;
+/// Longer texts are not read as JSON, and so many times one may stand in another.
+const LONGEST_JSON: usize = 16_384;
+const MOST_WRAPPED: usize = 2;
+/// Larger objects are not one name and its value.
+const MOST_OF_A_PAIR: usize = 8;
 /// Stands for what did not fit.
 const CAPPED: &str = "[capped]";
 
@@ -43,48 +35,143 @@ pub struct Redaction<'a> {
 /// The arguments as the log may show them.
 #[must_use]
 pub fn redact(arguments: &Map<String, Value>, redaction: Redaction<'_>) -> Value {
-    let mut left = redaction.max_bytes;
-    object(arguments, redaction.names, &mut left, DEEPEST)
+    let Redaction { names, max_bytes } = redaction;
+    let mut redactor = Redactor { names, left: max_bytes, depth: DEEPEST, wrapped: 0 };
+    redactor.object(arguments)
 }
 
-fn object(members: &Map<String, Value>, names: &[String], left: &mut usize, depth: usize) -> Value {
-    let mut kept = Map::new();
-    for (name, value) in members {
-        if !spend(left, name.len().saturating_add(4)) {
-            kept.insert("…".to_owned(), CAPPED.into());
-            break;
-        }
-        let value = if is_secret(name, names) {
-            "[redacted]".into()
-        } else {
-            self::value(value, names, left, depth)
-        };
-        kept.insert(name.clone(), value);
-    }
-    Value::Object(kept)
+/// A text of a client, such as a URI, as the log may show it before a policy is known.
+#[must_use]
+pub fn shown_text(text: &str) -> String {
+    cut(&masked(start(text, LONGEST_TEXT.saturating_mul(2)), &[]), LONGEST_TEXT)
 }
 
-fn value(value: &Value, names: &[String], left: &mut usize, depth: usize) -> Value {
-    // Whatever it is, it takes room: empty lists and marks add up too.
-    let (true, Some(deeper)) = (spend(left, 8), depth.checked_sub(1)) else {
-        return CAPPED.into();
-    };
-    match value {
-        Value::Object(members) => object(members, names, left, deeper),
-        Value::Array(items) => {
-            let mut kept = Vec::new();
-            for item in items {
-                if *left == 0 {
-                    kept.push(CAPPED.into());
-                    break;
-                }
-                kept.push(self::value(item, names, left, deeper));
+struct Redactor<'a> {
+    names: &'a [String],
+    left: usize,
+    depth: usize,
+    /// How many texts the place stands in.
+    wrapped: usize,
+}
+
+impl Redactor<'_> {
+    fn object(&mut self, members: &Map<String, Value>) -> Value {
+        let mut kept = Map::new();
+        let pair = self.is_secret_pair(members);
+        for (name, value) in members {
+            if !self.spend(name.len().saturating_add(4)) {
+                kept.insert("…".to_owned(), CAPPED.into());
+                break;
             }
-            Value::Array(kept)
+            let value = if is_secret(name, self.names) || (pair && is_value(name)) {
+                REDACTED.into()
+            } else {
+                self.value(value)
+            };
+            kept.insert(name.clone(), value);
         }
-        Value::String(text) => self::text(text, left),
-        Value::Number(number) => shown(number),
-        Value::Null | Value::Bool(_) => value.clone(),
+        Value::Object(kept)
+    }
+
+    /// Whether a member says that the value beside it is secret: `{"name": "Authorization", "value": …}`.
+    fn is_secret_pair(&self, members: &Map<String, Value>) -> bool {
+        let says = |(name, value): (&String, &Value)| {
+            is_label(name) && value.as_str().is_some_and(|value| is_secret(value, self.names))
+        };
+        (2..=MOST_OF_A_PAIR).contains(&members.len()) && members.iter().any(says)
+    }
+
+    fn value(&mut self, value: &Value) -> Value {
+        // Whatever it is, it takes room: empty lists and marks add up too.
+        if !self.spend(8) {
+            return CAPPED.into();
+        }
+        let Some(deeper) = self.depth.checked_sub(1) else {
+            return CAPPED.into();
+        };
+        let depth = std::mem::replace(&mut self.depth, deeper);
+        let value = match value {
+            Value::Object(members) => self.object(members),
+            Value::Array(items) => self.list(items),
+            Value::String(text) => self.text(text),
+            Value::Number(number) => shown(number),
+            Value::Null | Value::Bool(_) => value.clone(),
+        };
+        self.depth = depth;
+        value
+    }
+
+    fn list(&mut self, items: &[Value]) -> Value {
+        let mut kept = Vec::new();
+        let mut named = false;
+        for item in items {
+            if self.left == 0 {
+                kept.push(CAPPED.into());
+                break;
+            }
+            kept.push(if named { REDACTED.into() } else { self.value(item) });
+            // `["Authorization", …]`, and what a command line says: `["--password", …]`.
+            named = item.as_str().is_some_and(|name| {
+                (items.len() == 2 || name.starts_with('-')) && is_secret(name, self.names)
+            });
+        }
+        Value::Array(kept)
+    }
+
+    fn text(&mut self, text: &str) -> Value {
+        let most = LONGEST_TEXT.min(self.left);
+        if let Some(json) = self.json(text) {
+            return json;
+        }
+        self.spend(text.len());
+        let begin = start(text, LONGEST_TEXT.saturating_mul(2));
+        let masked = masked(begin, self.names);
+        let behind = text.len().saturating_sub(begin.len());
+        if behind == 0 && masked.len() <= most {
+            return masked.into();
+        }
+        let kept = start(&masked, most);
+        let gone = masked.len().saturating_sub(kept.len()).saturating_add(behind);
+        format!("{kept}…[{gone} bytes capped]").into()
+    }
+
+    /// A text that is JSON with a secret in it, without the secret.
+    fn json(&mut self, text: &str) -> Option<Value> {
+        let begins = text.trim_start().starts_with(['{', '[']);
+        if !begins || text.len() > LONGEST_JSON || self.wrapped >= MOST_WRAPPED {
+            return None;
+        }
+        let value = json::parse_strict(text.as_bytes()).ok()?;
+        let (names, wrapped) = (self.names, self.wrapped.saturating_add(1));
+        let left = LONGEST_TEXT.min(self.left);
+        let mut inner = Redactor { names, left, depth: self.depth, wrapped };
+        let shown = inner.value(&value).to_string();
+        if !shown.contains(REDACTED) {
+            return None;
+        }
+        self.spend(text.len());
+        Some(cut(&shown, LONGEST_TEXT.saturating_mul(2)).into())
+    }
+
+    /// Takes `cost` from what is left; whether it fits. After something did not, nothing does.
+    fn spend(&mut self, cost: usize) -> bool {
+        let rest = self.left.checked_sub(cost);
+        self.left = rest.unwrap_or(0);
+        rest.is_some()
+    }
+}
+
+/// The start of a text, of at most so many bytes.
+fn start(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.split_at_checked(end.unwrap_or_default()).unwrap_or_default().0
+}
+
+fn cut(text: &str, most: usize) -> String {
+    let kept = start(text, most);
+    match text.len().saturating_sub(kept.len()) {
+        0 => kept.to_owned(),
+        gone => format!("{kept}…[{gone} bytes capped]"),
     }
 }
 
@@ -97,38 +184,6 @@ pub fn shown(number: &Number) -> Value {
         Some(_) => Value::Number(number.clone()),
         None => number.as_str().into(),
     }
-}
-
-/// Takes `cost` from what is left; whether it fits. After something did not, nothing does.
-fn spend(left: &mut usize, cost: usize) -> bool {
-    let rest = left.checked_sub(cost);
-    *left = rest.unwrap_or(0);
-    rest.is_some()
-}
-
-fn text(text: &str, left: &mut usize) -> Value {
-    let most = LONGEST_TEXT.min(*left);
-    spend(left, text.len());
-    if text.len() <= most {
-        return text.into();
-    }
-    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-    let (kept, cut) = text.split_at_checked(end).unwrap_or_default();
-    format!("{kept}…[{} bytes capped]", cut.len()).into()
-}
-
-fn is_secret(name: &str, names: &[String]) -> bool {
-    let plain = |text: &str| {
-        let letters = text.chars().filter(|letter| !matches!(letter, '_' | '-' | ' ' | '.'));
-        let mut plain = String::with_capacity(text.len());
-        plain.extend(letters.flat_map(char::to_lowercase));
-        plain
-    };
-    let name = plain(name);
-    let built_in = SECRET_NAMES.iter().any(|secret| {
-        if WHOLE_NAMES.contains(secret) { name == *secret } else { name.contains(secret) }
-    });
-    built_in || names.iter().any(|secret| name == plain(secret))
 }
 
 #[cfg(test)]
@@ -159,6 +214,48 @@ mod tests {
                 "accessToken": "[redacted]", "client_secret": "[redacted]", "SSN": "[redacted]",
                 "pin": "[redacted]", "shipping": "kept", "limit": 5
             })
+        );
+    }
+
+    // Finding 6.2.
+    // Proves: C6, A16
+    #[test]
+    fn secrets_beside_their_name_and_inside_of_texts_go_too() {
+        let seen = redacted(
+            json!({
+                "headers": [{"name": "Authorization", "value": "x"}, {"key": "Accept", "value": "y"}],
+                "env": [["API_KEY", "x"], ["LANG", "y"]], "argv": ["run", "--password", "x", "-v"],
+                "body": r#"{"user": "u", "password": "x", "n": 1.50}"#, "plain": r#"{"user": "u"}"#,
+                "url": "https://u:x@host.example/", "big": 100_000_000_000_000_000_001_u128.to_string(),
+            }),
+            4_096,
+        );
+        assert_eq!(
+            seen,
+            json!({
+                "headers": [{"name": "Authorization", "value": "[redacted]"}, {"key": "Accept", "value": "y"}],
+                "env": [["API_KEY", "[redacted]"], ["LANG", "y"]],
+                "argv": ["run", "--password", "[redacted]", "-v"],
+                "body": r#"{"user":"u","password":"[redacted]","n":1.50}"#, "plain": r#"{"user": "u"}"#,
+                "url": "https://u:[redacted]@host.example/", "big": "100000000000000000001",
+            })
+        );
+    }
+
+    // Finding 4.3: entries said 2574604874062343700.
+    // Proves: A16
+    #[test]
+    fn a_number_is_shown_as_it_was_written() {
+        let read = |text: &str| json::parse_strict(text.as_bytes()).unwrap();
+        let seen = redacted(
+            read(
+                r#"{"a":2574604874062343600,"b":[9007199254740993,1e2,0.10000000000000000001],"c":5}"#,
+            ),
+            4_096,
+        );
+        assert_eq!(
+            json::canonical(&seen),
+            r#"{"a":"2574604874062343600","b":["9007199254740993",100,"0.10000000000000000001"],"c":5}"#
         );
     }
 

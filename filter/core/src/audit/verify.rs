@@ -228,6 +228,25 @@ mod tests {
         assert_eq!(first_fault(&swapped).unwrap().0, 1);
     }
 
+    // Finding 6.3.
+    // Proves: A18
+    #[test]
+    fn what_a_terminal_acts_upon_is_escaped_and_verifies() {
+        let odd = "a\u{2028}b\u{85}c\u{202e}d\u{200b}e\u{feff}f\u{e0041}g\u{7f}é\u{1f600}";
+        let entry = Entry { user_agent: Some(odd.to_owned()), ..Entry::default() };
+        let line = Chain::new("a".into()).append(&entry);
+        assert!(
+            line.contains(
+                r"a\u2028b\u0085c\u202ed\u200be\ufefff\udb40\udc41g\u007fé\u{1f600}"
+                    .replace(r"\u{1f600}", "\u{1f600}")
+                    .as_str()
+            ),
+            "{line}"
+        );
+        assert_eq!(Verifier::new(Start::Genesis).line(&line), Ok(()));
+        assert_eq!(json::parse_strict(line.as_bytes()).unwrap()["user_agent"], odd);
+    }
+
     #[test]
     fn a_replaced_entry_with_a_right_hash_breaks_the_link() {
         let mut lines = log();

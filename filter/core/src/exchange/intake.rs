@@ -205,7 +205,7 @@ impl Reading {
         let mut unmirrored = None;
         let message = message.and_then(|message| {
             turn.context.sender = message.sender.clone();
-            note_message(&message, &mut turn.context.entry);
+            turn.context.entry.note_message(&message);
             turn.context.era = message.claimed_era();
             if !matches!(session_of(self.head.query()), Ok(None)) {
                 turn.context.answers = Answers::Elsewhere;
@@ -263,15 +263,5 @@ fn referring(
     match referred {
         Ok((message, bound)) => (Ok(message), bound),
         Err(denial) => (Err(denial), Vec::new()),
-    }
-}
-
-fn note_message(message: &Message, entry: &mut Entry) {
-    if !message.method.is_empty() {
-        entry.mcp_method = Some(message.method.chars().take(128).collect());
-    }
-    if let Operation::CallTool(call) = &message.operation {
-        entry.tool_name = Some(call.name.clone());
-        entry.note_digest(&call.arguments);
     }
 }

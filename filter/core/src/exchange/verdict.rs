@@ -310,9 +310,9 @@ fn grant(
     entry: &mut Entry,
 ) -> Result<Grant, Denial> {
     let message = request.message.as_ref().map_err(Denial::clone)?;
-    if let Operation::CallTool(call) = &message.operation {
+    if let Some(input) = message.said() {
         let max_bytes = worker.config.audit_input_max_bytes;
-        entry.note_input(&call.arguments, &policy.redact, max_bytes);
+        entry.note_input(input, &policy.redact, max_bytes);
     }
     let (name, connector) = policy.connector_at(&request.path).ok_or(Denial::UnknownPath)?;
     entry.connector = Some(name.to_string());

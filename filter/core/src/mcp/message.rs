@@ -142,6 +142,16 @@ impl Message {
         Ok(Self { sender, method, operation, claimed_version, input })
     }
 
+    /// What it says to the tool, the prompt or the reference that it names.
+    #[must_use]
+    pub fn said(&self) -> Option<&Map<String, Value>> {
+        match (&self.operation, self.method.as_str()) {
+            (Operation::CallTool(call), _) => Some(&call.arguments),
+            (_, "prompts/get" | "completion/complete") => Some(&self.input),
+            _ => None,
+        }
+    }
+
     /// The value that `Mcp-Name` must mirror (MCP 2026-07-28 headers).
     #[must_use]
     pub fn object_name(&self) -> Option<&str> {

@@ -4,7 +4,7 @@
 //! another (JavaScript and pydantic read so), and a server may decode it and open a file. Where the
 //! readings name different resources, no rule can be right about it, so it is refused. Opens nothing.
 
-use url::{ParseError, Url};
+use url::Url;
 
 use super::{Globs, Names};
 
@@ -89,28 +89,36 @@ impl Uris {
         if deny.is_empty() {
             return false;
         }
-        let folded = decoded.to_lowercase();
-        let denied = |reading: &str| self.folded_deny.matches(reading);
-        deny.matches(uri)
-            || denied(&folded)
-            || [Port::Kept, Port::Dropped].into_iter().any(|port| {
-                let reduced = reduced(&folded, port);
-                let named = reduced.split(['?', '#']).next().unwrap_or_default();
-                denied(&reduced) || denied(named) || denied(named.trim_end_matches('/'))
-            })
+        let denied = |reading: &str| {
+            let folded = reading.to_lowercase();
+            self.folded_deny.matches(&folded)
+                || [Port::Kept, Port::Dropped].into_iter().any(|port| {
+                    let reduced = reduced(&folded, port);
+                    let named = reduced.split(['?', '#']).next().unwrap_or_default();
+                    [&reduced, named, named.trim_end_matches('/')]
+                        .into_iter()
+                        .any(|reading| self.folded_deny.matches(reading))
+                })
+        };
+        // What a URL reader takes apart, without user information: a backslash in it is none to that reader.
+        let named = || {
+            let Read::Url(url) = as_url(uri) else { return None };
+            let slashes = if url.cannot_be_a_base() { "" } else { "//" };
+            let (scheme, host) = (url.scheme(), url.host_str().unwrap_or_default());
+            let path = if url.path().is_empty() { "/" } else { url.path() };
+            Some(self::decoded(&format!("{scheme}:{slashes}{host}{path}")))
+        };
+        deny.matches(uri) || denied(decoded) || named().is_some_and(|named| denied(&named))
     }
 }
 
 /// What keeps `uri` from having one meaning.
 fn ambiguity(uri: &str, decoded: &str) -> Option<&'static str> {
-    if uri.starts_with(' ') || uri.ends_with(' ') {
-        return Some("the URI begins or ends with a space");
-    }
     if decoded.contains(char::is_control) {
         return Some("the URI has an escaped control character");
     }
-    match Url::parse(uri) {
-        Ok(url) => {
+    match as_url(uri) {
+        Read::Url(url) => {
             let (mut literal, read) = (unescaped(uri), unescaped(url.as_str()));
             let mut differs = literal != read;
             if differs && url.path() == "/" {
@@ -118,20 +126,55 @@ fn ambiguity(uri: &str, decoded: &str) -> Option<&'static str> {
                 literal.push(b'/');
                 differs = literal != read;
             }
-            differs.then_some("a URL reader makes another URI of it")
+            differs.then_some(OTHERWISE)
         }
-        // No URI to such a reader: the text is the only reading.
-        Err(ParseError::RelativeUrlWithoutBase) => None,
-        Err(_) if is_special(uri) => Some("a URL reader cannot read it"),
-        Err(_) => None,
+        Read::Text => None,
+        Read::Otherwise => Some(OTHERWISE),
     }
 }
 
-/// Schemes that the URL standard has rules of its own for.
-fn is_special(uri: &str) -> bool {
-    let scheme = uri.split(':').next().unwrap_or_default();
-    ["file", "http", "https", "ws", "wss", "ftp"].iter().any(|it| it.eq_ignore_ascii_case(scheme))
+const OTHERWISE: &str = "a URL reader makes another URI of it, or none";
+
+/// What a URL reader makes of a text.
+enum Read {
+    Url(Box<Url>),
+    /// Nothing: the text is the only reading.
+    Text,
+    /// Another URI than it looks like.
+    Otherwise,
 }
+
+/// Reads `uri`, which has no control characters. A host of a special scheme that the standard would convert
+/// (letters in upper case or beyond ASCII, escapes, Punycode) is not even tried.
+fn as_url(uri: &str) -> Read {
+    if uri.starts_with(' ') || uri.ends_with(' ') {
+        return Read::Otherwise;
+    }
+    let (scheme, rest) = uri.split_once(':').unwrap_or_default();
+    let special = SPECIAL.iter().any(|special| special.eq_ignore_ascii_case(scheme));
+    if special {
+        let host = match (scheme, rest.split_at_checked(2)) {
+            ("file", Some(("//", rest))) => rest,
+            ("file", _) => "",
+            (_, Some(("//", rest))) => rest,
+            _ => return Read::Otherwise,
+        };
+        let host = host.split(['/', '?', '#']).next().unwrap_or_default();
+        let is_plain =
+            |byte: u8| byte.is_ascii_graphic() && !byte.is_ascii_uppercase() && byte != b'%';
+        if rest.contains('\\') || !host.bytes().all(is_plain) || host.contains("xn--") {
+            return Read::Otherwise;
+        }
+    }
+    match Url::parse(uri) {
+        Ok(url) => Read::Url(Box::new(url)),
+        Err(_) if special => Read::Otherwise,
+        Err(_) => Read::Text,
+    }
+}
+
+/// Schemes that the URL standard has rules of its own for, in any case: it writes them in lower case.
+const SPECIAL: [&str; 6] = ["file", "http", "https", "ws", "wss", "ftp"];
 
 /// `uri` without its escapes, decoded once.
 fn unescaped(uri: &str) -> Vec<u8> {
@@ -201,16 +244,12 @@ fn reduced(uri: &str, port: Port) -> String {
         reduced.push(':');
     }
     reduced.extend(authority.into_iter().flat_map(|host| ["//", host]));
-    let mut last = None;
-    for segment in path.split('/').filter(|segment| *segment != ".") {
-        match last {
-            Some("") if segment.is_empty() => continue,
-            Some(_) => reduced.push('/'),
-            None => {}
-        }
-        reduced.push_str(segment);
-        last = Some(segment);
-    }
+    // A slash at either end stays; those that follow another one, and what is only `.`, mean nothing.
+    let segments = path.split('/').filter(|segment| !matches!(*segment, "" | "."));
+    let inner = segments.collect::<Vec<_>>().join("/");
+    reduced.push_str(if path.starts_with('/') { "/" } else { "" });
+    reduced.push_str(&inner);
+    reduced.push_str(if path.ends_with('/') && !inner.is_empty() { "/" } else { "" });
     reduced
 }
 
@@ -300,9 +339,14 @@ mod tests {
             "note://Secret/a",
             "NOTE://secret/a",
             "note://%73ecret/a",
+            "note://me\\:pw@secret:80/a",
             "note://one/plan?x",
             "note://one/plan#x",
             "note://one/plan/",
+            "note://secret?x",
+            "note://secret",
+            "file:///srv//secret/plan",
+            "file:///srv/%5csecret/plan",
         ] {
             assert!(rules.judge(uri).is_err(), "{uri:?}");
         }

@@ -96,6 +96,20 @@ fn issuers_say_it_in_other_ways() {
     assert_eq!(verified.expires_at(), START + 300);
 }
 
+// Finding 7.5: 401, also where no scope is needed.
+// Proves: B7
+#[test]
+fn what_is_no_scope_grants_none() {
+    for scopes in [json!({"permissions": 7}), json!({"scope": {"a": 1}}), json!({"scp": [1, "a"]})]
+    {
+        let mut claims = claims_with(json!({"scope": null}));
+        claims["scope"] = Value::Null;
+        claims.as_object_mut().unwrap().extend(scopes.as_object().unwrap().clone());
+        let verified = verified(&token(&claims), &issuers(&[inline(json!({}))]));
+        assert_eq!(verified.proven.principal.scopes, Scopes::Granted([].into()), "{scopes}");
+    }
+}
+
 /// Roles in a text, and the first of the operator's list wins, whatever the token's order is.
 // Proves: B7
 #[test]

@@ -1,0 +1,174 @@
+//! Names under which secrets stand.
+//!
+//! Owns the list, and what counts as the same name: letters and digits alone do, whatever their case,
+//! their width and what stands between them.
+
+/// Parts of names; a name that contains one is secret.
+const PARTS: [&str; 26] = [
+    "accesskey",
+    "accountkey",
+    "apikey",
+    "authorization",
+    "bearer",
+    "cardnumber",
+    "connectionstring",
+    "cookie",
+    "credential",
+    "encryptionkey",
+    "jwt",
+    "masterkey",
+    "mfacode",
+    "onetimecode",
+    "passphrase",
+    "passwd",
+    "password",
+    "privatekey",
+    "pwd",
+    "secret",
+    "securitycode",
+    "session",
+    "signature",
+    "signingkey",
+    "sshkey",
+    "token",
+];
+/// Names too short to be looked for inside others: a compass is no pass, an author no auth.
+const WHOLE: [&str; 25] = [
+    "assertion",
+    "auth",
+    "authcode",
+    "authheader",
+    "authkey",
+    "basicauth",
+    "cvc",
+    "cvv",
+    "dbpass",
+    "hmac",
+    "httpauth",
+    "mfa",
+    "otp",
+    "otpcode",
+    "pass",
+    "pin",
+    "pincode",
+    "privkey",
+    "proxyauth",
+    "pw",
+    "sig",
+    "smtppass",
+    "totp",
+    "userpass",
+    "xauth",
+];
+/// Longer ones are no names.
+const LONGEST: usize = 256;
+
+/// Whether what stands under `name` is secret; `names` are further ones, of which the whole counts.
+pub(super) fn is_secret(name: &str, names: &[String]) -> bool {
+    let plain = plain(name);
+    !plain.is_empty()
+        && (PARTS.iter().any(|part| plain.contains(part))
+            || WHOLE.contains(&plain.as_str())
+            || names.iter().any(|secret| plain == self::plain(secret)))
+}
+
+/// Whether the name is one for a name, with its value beside it: a header, a variable, a field of a form.
+pub(super) fn is_label(name: &str) -> bool {
+    ["name", "key", "header", "field", "param", "parameter", "variable", "label"]
+        .contains(&plain(name).as_str())
+}
+
+/// Whether the name is one for what belongs to a label.
+pub(super) fn is_value(name: &str) -> bool {
+    ["value", "values", "val", "v", "content", "data", "text", "default"]
+        .contains(&plain(name).as_str())
+}
+
+/// The letters and digits of a name, in lower case and of ordinary width.
+fn plain(name: &str) -> String {
+    let end = (0..=name.len().min(LONGEST)).rev().find(|end| name.is_char_boundary(*end));
+    let (name, _) = name.split_at_checked(end.unwrap_or_default()).unwrap_or_default();
+    let letters = name.chars().map(narrow).filter(|letter| letter.is_alphanumeric());
+    letters.flat_map(char::to_lowercase).collect()
+}
+
+/// The letter that a compatibility form stands for: full width, mathematical, circled (of NFKC, what a
+/// reader sees as the same word).
+fn narrow(letter: char) -> char {
+    let code = u32::from(letter);
+    let nth = |first: u32, within: u32| code.saturating_sub(first) % within;
+    let ascii = |first: u8, nth: u32| {
+        u8::try_from(nth).map_or(letter, |nth| char::from(first.saturating_add(nth)))
+    };
+    let cased = |nth: u32| match nth {
+        ..26 => ascii(b'A', nth),
+        _ => ascii(b'a', nth.saturating_sub(26)),
+    };
+    match code {
+        0xff01..=0xff5e => ascii(b'!', nth(0xff01, 94)),
+        0x1d400..=0x1d6a3 => cased(nth(0x1d400, 52)),
+        0x1d7ce..=0x1d7ff => ascii(b'0', nth(0x1d7ce, 10)),
+        0x24b6..=0x24e9 => cased(nth(0x24b6, 52)),
+        _ => letter,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Finding 6.2: these stood in clear.
+    // Proves: C6
+    #[test]
+    fn a_secret_name_is_known_in_every_spelling() {
+        for name in [
+            "pwd",
+            "pass",
+            "bearer",
+            "jwt",
+            "access_key",
+            "auth",
+            "otp",
+            "mfa_code",
+            "sshKey",
+            "signature",
+            "connection_string",
+            "cvc",
+            "pin_code",
+            "api:key",
+            "pass/word",
+            "ａｐｉ＿ｋｅｙ",
+            "pass\u{200b}word",
+            "to\u{200d}ken",
+            "p\u{ad}assword",
+            "𝐩𝐚𝐬𝐬𝐰𝐨𝐫𝐝",
+            "ⓣⓞⓚⓔⓝ",
+            "API key",
+            "x-auth",
+            "Set-Cookie",
+            "clientSecret",
+            "ＰＩＮ",
+            "ssn",
+            "S.S.N.",
+        ] {
+            assert!(is_secret(name, &["ssn".to_owned()]), "{name}");
+        }
+        for name in [
+            "compass",
+            "author",
+            "shipping",
+            "limit",
+            "spin",
+            "",
+            "-",
+            "key",
+            "passenger",
+            "total",
+            "design",
+            "assign",
+            "significant",
+        ] {
+            assert!(!is_secret(name, &["".to_owned()]), "{name}");
+        }
+    }
+}

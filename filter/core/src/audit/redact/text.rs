@@ -1,0 +1,199 @@
+//! Secrets inside of texts.
+//!
+//! Owns the forms by which they are known: after a secret name (`password=…`, `Authorization: …`), before
+//! the host of a URL, tokens by their form, private keys. A text is read once, from start to end, and no
+//! further than what is shown of it and a little more.
+
+use std::borrow::Cow;
+
+use super::name::is_secret;
+
+/// Stands for a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+/// Longer words before `=` or `:` are no names.
+const LONGEST_NAME: usize = 64;
+const PRIVATE_KEY: &str = "PRIVATE KEY-----";
+/// How tokens of services that many use begin; a token is longer.
+const TOKENS: [&str; 20] = [
+    "pck_",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "glpat-",
+    "sk-",
+    "sk_live_",
+    "sk_test_",
+    "rk_live_",
+    "xoxb-",
+    "xoxp-",
+    "xapp-",
+    "hf_",
+    "npm_",
+    "pypi-",
+    "hvs.",
+    "AKIA",
+];
+const SHORTEST_TOKEN: usize = 20;
+
+/// `text` without secrets.
+pub(super) fn masked(text: &str, names: &[String]) -> String {
+    if let Some((before, behind)) = text.split_once(PRIVATE_KEY) {
+        let before = before.rsplit_once("-----BEGIN").map_or(before, |(before, _)| before);
+        let after = behind.split_once(PRIVATE_KEY).map_or("", |(_, after)| after);
+        return format!("{}{REDACTED}{}", masked(before, names), masked_words(after, names));
+    }
+    masked_words(text, names)
+}
+
+fn masked_words(text: &str, names: &[String]) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let (mut rest, mut next) = (text, Next::Anything);
+    while !rest.is_empty() {
+        let start = rest.find(|letter| !is_delimiter(letter)).unwrap_or(rest.len());
+        let (between, behind) = rest.split_at_checked(start).unwrap_or_default();
+        masked.push_str(between);
+        let end = behind.find(is_delimiter).unwrap_or(behind.len());
+        let (word, behind) = behind.split_at_checked(end).unwrap_or_default();
+        rest = behind;
+        if !word.is_empty() {
+            next = push(word, next, names, &mut masked);
+        }
+    }
+    masked
+}
+
+/// What is known of the next word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Anything,
+    /// A secret.
+    Secret,
+    /// A secret, if it looks like one: people write "bearer" and "basic" in sentences, too.
+    Credential,
+}
+
+fn is_delimiter(letter: char) -> bool {
+    letter.is_whitespace() || "\"'`,;&<>(){}[]|\\".contains(letter)
+}
+
+/// Writes one word; says what the next one is.
+fn push(word: &str, next: Next, names: &[String], masked: &mut String) -> Next {
+    let is_scheme = ["bearer", "basic", "digest"].iter().any(|it| word.eq_ignore_ascii_case(it));
+    if is_scheme {
+        masked.push_str(word);
+        return if next == Next::Secret { next } else { Next::Credential };
+    }
+    if next == Next::Secret || (next == Next::Credential && is_odd(word)) || is_token(word) {
+        masked.push_str(REDACTED);
+        return Next::Anything;
+    }
+    match named(word, '=', names).or_else(|| named(word, ':', names)) {
+        Some((before, "")) => {
+            masked.push_str(&without_user(before));
+            Next::Secret
+        }
+        Some((before, _)) => {
+            masked.push_str(&without_user(before));
+            masked.push_str(REDACTED);
+            Next::Anything
+        }
+        None => {
+            masked.push_str(&without_user(word));
+            Next::Anything
+        }
+    }
+}
+
+/// What stands before a secret value, separator included, and the value.
+fn named<'w>(word: &'w str, separator: char, names: &[String]) -> Option<(&'w str, &'w str)> {
+    let at = word.find(separator)?.checked_add(separator.len_utf8())?;
+    let (before, value) = word.split_at_checked(at)?;
+    if value.starts_with("//") {
+        return None;
+    }
+    let name = before.trim_end_matches(separator);
+    let name = name.rsplit(['?', '/', '#']).next().unwrap_or_default();
+    (name.len() <= LONGEST_NAME && is_secret(name, names)).then_some((before, value))
+}
+
+/// A URL without a password before its host, and without a user name that may be one; other words as they are.
+fn without_user(word: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = word.split_once("://") else {
+        return Cow::Borrowed(word);
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end).unwrap_or_default();
+    let Some((user, host)) = authority.rsplit_once('@') else {
+        return Cow::Borrowed(word);
+    };
+    let user = match user.split_once(':') {
+        Some((user, _)) => format!("{user}:{REDACTED}"),
+        None if user.len() >= SHORTEST_TOKEN => REDACTED.to_owned(),
+        None => user.to_owned(),
+    };
+    Cow::Owned(format!("{scheme}://{user}@{host}{path}"))
+}
+
+/// No word of a sentence.
+fn is_odd(word: &str) -> bool {
+    word.len() >= SHORTEST_TOKEN
+        || (word.len() >= 8 && word.bytes().any(|b| b.is_ascii_digit() || b"=._~+/-".contains(&b)))
+}
+
+fn is_token(word: &str) -> bool {
+    let of_token = |b: u8| b.is_ascii_alphanumeric() || b"._~+/=-".contains(&b);
+    if word.len() < SHORTEST_TOKEN || !word.bytes().all(of_token) {
+        return false;
+    }
+    let is_jwt = word.starts_with("eyJ") && word.bytes().filter(|b| *b == b'.').count() == 2;
+    is_jwt || TOKENS.iter().any(|start| word.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Finding 6.2.
+    // Proves: C6
+    #[test]
+    fn secrets_in_texts_are_known_by_their_form() {
+        for (text, expected) in [
+            ("postgres://app:hunter2@db.example/crm", "postgres://app:[redacted]@db.example/crm"),
+            ("https://abcdefghij0123456789@git.example/x", "https://[redacted]@git.example/x"),
+            ("see note://a/b?token=hunter2&x=1", "see note://a/b?token=[redacted]&x=1"),
+            ("note://u:hunter2@a/b?token=hunter2#c", "note://u:[redacted]@a/b?token=[redacted]"),
+            ("Server=db;User Id=a;Password=hunter2;", "Server=db;User Id=a;Password=[redacted];"),
+            (
+                "curl -H 'Authorization: Bearer hunter2' x",
+                "curl -H 'Authorization: Bearer [redacted]' x",
+            ),
+            ("Authorization: Basic aHVudGVyMg==", "Authorization: Basic [redacted]"),
+            ("bearer 0123-abcd and go", "bearer [redacted] and go"),
+            ("eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln", "[redacted]"),
+            ("key pck_acme_k1a2_0123456789abcdef!", "key pck_acme_k1a2_0123456789abcdef!"),
+            ("key pck_acme_k1a2_0123456789abcdef.", "key [redacted]"),
+            ("password: 'hunter2' ok", "password: '[redacted]' ok"),
+            ("--api-key=hunter2", "--api-key=[redacted]"),
+            (
+                "a -----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----\nb",
+                "a [redacted]\nb",
+            ),
+            ("-----BEGIN PRIVATE KEY-----\nMII", "[redacted]"),
+        ] {
+            assert_eq!(masked(text, &[]), expected);
+        }
+        for text in [
+            "the basic plan bears no token of it, at 12:30 on db.example:5432",
+            "SELECT * FROM users WHERE plan = 'pro'",
+            "https://example.com/a:b?q=1#x",
+            "postgres://user@localhost:5432/table/schema",
+            "",
+            "ÄÖÜ \u{1f600} = :",
+        ] {
+            assert_eq!(masked(text, &[]), text);
+        }
+    }
+}
