@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at the probe.
 const POLL: Duration = Duration::from_millis(20);
+/// The most that a busy machine may stretch a bound: by then it hangs.
+const MOST_STRETCHED: f64 = 15.0;
 
 /// Waits until `probe` holds; fails at once, with the end of its log, when `process` ends meanwhile.
 pub fn process_is_ready(
@@ -28,7 +30,7 @@ pub fn process_is_ready(
         if probe() {
             return Ok(());
         }
-        if started.elapsed() >= bound {
+        if is_over(started, bound) {
             return Err(StackError::NotReady {
                 awaited: process.name().to_owned(),
                 waited: started.elapsed(),
@@ -53,7 +55,7 @@ pub fn eventually<T>(
         if process::is_stopping() {
             return Err(StackError::Stopping);
         }
-        if started.elapsed() >= bound {
+        if is_over(started, bound) {
             return Err(StackError::NotReady {
                 awaited: awaited.to_owned(),
                 waited: started.elapsed(),
@@ -62,6 +64,21 @@ pub fn eventually<T>(
         }
         thread::sleep(POLL);
     }
+}
+
+/// A bound is for a machine that has nothing else to do. Where many threads want each core, all of them take as much
+/// longer.
+fn is_over(started: Instant, bound: Duration) -> bool {
+    let elapsed = started.elapsed();
+    elapsed >= bound && elapsed >= bound.mul_f64(crowding().clamp(1.0, MOST_STRETCHED))
+}
+
+/// How many threads wanted each core in the last minute, where the machine says so.
+fn crowding() -> f64 {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().and_then(|load| load.parse::<f64>().ok()).unwrap_or(1.0);
+    let cores = thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    load / cores as f64
 }
 
 /// Whether somebody accepts connections there.

@@ -51,7 +51,7 @@ fn has(events: &[Value], name: &str) -> bool {
 // Proves: A13
 fn caller_that_ignores_the_told_time_cools_off_alone_and_only_for_a_while(world: &World<'_>) {
     let org = Organisation::with_policy(world.stack(), |policy| {
-        policy["cool_off"] = json!({"refusals": 3, "first": "1s", "longest": "4s"});
+        policy["cool_off"] = json!({"refusals": 3, "first": "5s", "longest": "20s"});
     });
     let (hasty, calm) = (org.key_in("analyst", "narrow"), org.key("analyst"));
     let mut client = Client::of(&org);
@@ -62,14 +62,14 @@ fn caller_that_ignores_the_told_time_cools_off_alone_and_only_for_a_while(world:
     let start = client.call(&hasty.key, 1);
     assert_eq!(limit_of(&start), "cool_off.refusals");
     assert!(has(&events(&start), "cool_off_started"), "{:?}", events(&start));
-    // The window would be full for an hour: that is what the caller is told, not the second of the cool-off.
+    // The window would be full for an hour: that is what the caller is told, not the end of the cool-off.
     let seconds: u64 = start.header("retry-after").expect("Retry-After").parse().unwrap();
     assert!((3_500..=3_600).contains(&seconds), "{seconds}");
     let unwritten = client.call(&hasty.key, 1);
     assert_eq!(limit_of(&unwritten), "cool_off.refusals");
     assert!(unwritten.upstream().is_empty());
     assert_eq!(client.call(&calm.key, 1).status(), 200, "another key on the same worker");
-    std::thread::sleep(Duration::from_millis(1_100).saturating_sub(start.received.elapsed()));
+    std::thread::sleep(Duration::from_millis(5_100).saturating_sub(start.received.elapsed()));
     let after = client.call(&hasty.key, 1);
     assert_eq!(limit_of(&after), "tiers.narrow.calls");
     let told = events(&after);

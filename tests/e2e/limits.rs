@@ -43,7 +43,7 @@ fn told_wait(answer: &Answer) -> Duration {
 // Proves: A8, A11, A12, B12
 fn used_up_window_is_a_429_that_says_when_to_come_back(world: &World<'_>) {
     let org = Organisation::with_policy(world.stack(), |policy| {
-        policy["tiers"]["brief"] = json!({"limits": {"calls": {"limit": 3, "window": "2s"}}});
+        policy["tiers"]["brief"] = json!({"limits": {"calls": {"limit": 3, "window": "8s"}}});
     });
     let key = org.key_in("analyst", "brief");
     let (admitted, refused) = until_refused(4, || metrics(&org, &key.key));
@@ -52,9 +52,9 @@ fn used_up_window_is_a_429_that_says_when_to_come_back(world: &World<'_>) {
     let error = &refused.message()["error"];
     assert!(error["data"]["limit"].as_str().is_some_and(|name| name.contains("calls")), "{error}");
     let wait = told_wait(&refused);
-    assert!(wait > Duration::ZERO && wait <= Duration::from_secs(2), "{wait:?}");
+    assert!(wait > Duration::ZERO && wait <= Duration::from_secs(8), "{wait:?}");
     let seconds: u64 = refused.header("retry-after").expect("Retry-After").parse().unwrap();
-    assert!(Duration::from_secs(seconds) >= wait && seconds <= 2, "{seconds} s, {wait:?}");
+    assert!(Duration::from_secs(seconds) >= wait && seconds <= 8, "{seconds} s, {wait:?}");
     let entry = refused.audit();
     assert_eq!((&entry["status"], &entry["api_key_id"]), (&json!("limited"), &json!(key.id)));
     // Refused calls draw nothing, so the told time is exact: not a millisecond is added to it.
@@ -73,13 +73,15 @@ fn window_slides_without_a_burst_at_its_edge(world: &World<'_>) {
         policy["tiers"]["edge"] = json!({"limits": {"calls": {"limit": LIMIT, "window": "1s"}}});
     });
     let key = org.key_in("analyst", "edge").key;
-    let started = Instant::now();
-    let mut admitted: Vec<Answer> = Vec::new();
-    while started.elapsed() < 4 * WINDOW {
+    let (mut admitted, mut refused): (Vec<Answer>, Vec<(Answer, usize)>) = (Vec::new(), Vec::new());
+    while admitted.len() < 4 * LIMIT {
         let answer = metrics(&org, &key);
         match answer.status() {
             200 => admitted.push(answer),
-            429 => thread::sleep(Duration::from_millis(5)),
+            429 => {
+                refused.push((answer, admitted.len()));
+                thread::sleep(Duration::from_millis(5));
+            }
             other => panic!("{other}: {}", answer.text()),
         }
     }
@@ -88,8 +90,12 @@ fn window_slides_without_a_burst_at_its_edge(world: &World<'_>) {
         let span = group[LIMIT].received - group[0].sent;
         assert!(span >= WINDOW, "{} calls within {span:?}", LIMIT + 1);
     }
-    // And the limit is not a smaller one: at least three full windows' worth came through.
-    assert!(admitted.len() >= 3 * LIMIT, "only {} calls in four windows", admitted.len());
+    // And the limit is not a smaller one: whenever a call was refused, the window may have been full.
+    for (answer, before) in refused {
+        let first = before.checked_sub(LIMIT).expect("refused before the limit was reached");
+        let passed = answer.sent.saturating_duration_since(admitted[first].received);
+        assert!(passed <= WINDOW, "refused {passed:?} after the first of the last {LIMIT} calls");
+    }
 }
 
 // Proves: A8, A14, B1

@@ -1,8 +1,8 @@
 //! Credits, bytes, windows over several organisations, and what clients are told of them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use portcullis_stack::Topology;
+use portcullis_stack::{Topology, ready};
 use portcullis_tests::organisation::{DEMO, Organisation};
 use portcullis_tests::tokens::Mint;
 use portcullis_tests::world::topology_of_this_run;
@@ -99,11 +99,8 @@ fn rows_are_charged_after_the_call_and_an_overdraft_is_carried(world: &World<'_>
 }
 
 fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let held = ready::eventually(what, Duration::from_secs(10), || holds().then_some(()));
+    held.unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 fn call_dearer_than_its_budget_is_forbidden(world: &World<'_>) {

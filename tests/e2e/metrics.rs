@@ -1,7 +1,8 @@
 //! Metrics: what an operator's Prometheus sees of calls, refusals and dependencies.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use portcullis_stack::ready;
 use portcullis_tests::organisation::{DEMO, Organisation};
 use portcullis_tests::wire::Request;
 use portcullis_tests::{Case, World, cases};
@@ -29,11 +30,8 @@ pub(crate) fn sample(world: &World<'_>, name: &str, labels: &[(&str, &str)]) -> 
 
 /// Workers hand their counts to the main thread every few seconds.
 pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(15);
-    while !holds() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let held = ready::eventually(what, Duration::from_secs(15), || holds().then_some(()));
+    held.unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 // Proves: A31, B6

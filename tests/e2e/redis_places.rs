@@ -135,7 +135,8 @@ fn lost_node_takes_its_organisations_with_it_until_it_is_back(world: &World<'_>)
         let answer = call(&struck, &struck_key);
         answer.assert_refused(503, -31_503);
         assert_eq!(answer.audit()["http_status"], 503);
-        assert!(answer.took() < Duration::from_secs(2), "{:?}", answer.took());
+        // The gateway's own bound, and not Envoy's for a request.
+        assert!(answer.took() < Duration::from_secs(10), "{:?}", answer.took());
         assert_eq!(call(&calm, &calm_key).status(), 200, "the others are served");
     }
     node.restart().unwrap();

@@ -14,7 +14,7 @@ use rmcp::{ClientLifecycleMode, ClientServiceExt, RoleClient};
 use serde_json::Value;
 
 /// A client that hangs has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a client finds out which revision the server speaks.
 #[derive(Clone, Copy, Debug)]

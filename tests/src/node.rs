@@ -13,7 +13,7 @@ use std::time::Duration;
 use portcullis_stack::{Node, Process, Workspace, ports, process, ready};
 use serde_json::Value;
 
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A server, or the hop in front of the gateway.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Nothing may hang: an answer that takes longer is a failure of the test.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request: what is set is sent, in this order, and nothing else but `content-length`.
 #[derive(Clone, Debug)]
