@@ -12,6 +12,7 @@ use portcullis_redis_lua::{Decide, DecideReply, Decision};
 use serde_json::{Value, json};
 
 use crate::args::{ApproveListArgs, DecideArgs, Session};
+use crate::escape;
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report, table};
 use crate::scribe::Scribe;
@@ -131,7 +132,7 @@ fn details(approval: &Approval) -> String {
     let labels =
         ["id", "state", "holds for", "organisation", "caller", "tool", "arguments", "asked"];
     let rows = labels.into_iter().zip(row(approval));
-    let rows = rows.map(|(label, value)| format!("{label:<13} {value}"));
+    let rows = rows.map(|(label, value)| format!("{label:<13} {}", escape::line(&value)));
     rows.collect::<Vec<_>>().join("\n")
 }
 

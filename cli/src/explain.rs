@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{ExplainArgs, Session, ShowKeyArgs};
 use crate::document::Document;
+use crate::escape;
 use crate::key;
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report, Verdict};
@@ -235,5 +236,5 @@ fn told(
         let windows = if windows.is_empty() { "no window".to_owned() } else { windows };
         lines.push(format!("would draw from {windows}"));
     }
-    lines.join("\n")
+    lines.iter().map(|line| escape::line(line)).collect::<Vec<_>>().join("\n")
 }

@@ -12,6 +12,7 @@ use redis::{Client, Cmd, ConnectionLike, FromRedisValue, Pipeline};
 // Linked for its cryptography provider: the Redis client takes the only one there is.
 use rustls as _;
 
+use crate::cause::Cause;
 use crate::report::Refusal;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,6 +38,17 @@ pub(crate) struct Node {
     pub(crate) info: String,
 }
 
+/// How far a change has come that was just made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// Every replica has it, or there is none.
+    Everywhere,
+    /// Some replicas do not have it yet.
+    Partly { reached: u64, replicas: u64 },
+    /// The server does not say: why.
+    Unknown(String),
+}
+
 /// What several commands may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Topology {
@@ -60,8 +72,10 @@ impl Link {
                 Err(error) => failure = Some(error),
             }
         }
-        let error = failure.map_or_else(|| "no URL".to_owned(), |error| error.to_string());
-        Err(refusal(&place, error))
+        Err(failure.map_or_else(
+            || Refusal::usage("no Redis URL").expected(EXPECTED),
+            |error| refusal(&place, &error),
+        ))
     }
 
     pub(crate) fn place(&self) -> &str {
@@ -145,6 +159,27 @@ impl Link {
         reply.map_err(|error| self.unavailable(&error))
     }
 
+    /// Waits until the replicas of whichever server has `key` have what was written, for a second at most.
+    pub(crate) fn spread(&mut self, key: &str) -> Spread {
+        const WITHIN_MS: u64 = 1_000;
+        let info = self.query_beside::<String>(key, redis::cmd("INFO").arg("replication"));
+        let info = match info {
+            Ok(info) => info,
+            Err(refusal) => return Spread::Unknown(refusal.found().to_owned()),
+        };
+        let replicas = info.lines().find_map(|line| line.trim().strip_prefix("connected_slaves:"));
+        let replicas = replicas.and_then(|count| count.parse::<u64>().ok()).unwrap_or_default();
+        if replicas == 0 {
+            return Spread::Everywhere;
+        }
+        let wait = redis::cmd("WAIT").arg(replicas).arg(WITHIN_MS).clone();
+        match self.query_beside::<u64>(key, &wait) {
+            Ok(reached) if reached >= replicas => Spread::Everywhere,
+            Ok(reached) => Spread::Partly { reached, replicas },
+            Err(refusal) => Spread::Unknown(refusal.found().to_owned()),
+        }
+    }
+
     /// One command as words, and its reply whatever it is, an error of the script included.
     pub(crate) fn words(&mut self, words: &[Vec<u8>]) -> Result<Value, Refusal> {
         let mut command = Cmd::new();
@@ -170,14 +205,21 @@ impl Link {
     }
 
     fn unavailable(&self, error: &redis::RedisError) -> Refusal {
-        refusal(&self.place, error.to_string())
+        refusal(&self.place, error)
     }
 }
 
 fn client(url: &str) -> Result<Client, Refusal> {
-    Client::open(url).map_err(|error| {
+    let client = Client::open(url).map_err(|error| {
         Refusal::usage(format!("the Redis URL cannot be read: {error}")).expected(EXPECTED)
-    })
+    })?;
+    match client.get_connection_info().redis_settings().db() {
+        0 => Ok(client),
+        // What was written there, no gateway would read.
+        other => Err(Refusal::usage(format!("the Redis URL names database {other}"))
+            .expected("database 0, as in redis://host:6379/: gateways read no other, and a Cluster has no other")
+            .next("leave the number out; another deployment needs a Redis server of its own")),
+    }
 }
 
 fn connect(client: &Client) -> redis::RedisResult<redis::Connection> {
@@ -204,13 +246,23 @@ fn joined(mut server: redis::Connection, clients: &[Client]) -> redis::RedisResu
     Ok(Channel::Cluster(Box::new(cluster)))
 }
 
-fn refusal(place: &str, error: String) -> Refusal {
-    Refusal::new(error, place)
+fn refusal(place: &str, error: &redis::RedisError) -> Refusal {
+    // The library has words of its own for some codes.
+    let text = match error.code() {
+        Some(code) if !error.to_string().contains(code) => format!("{code} {error}"),
+        _ => error.to_string(),
+    };
+    if let Some(cause) = Cause::of(&text) {
+        // Redis answered, and did nothing.
+        return Refusal::of(cause, &text, place);
+    }
+    let answered = error.code().is_some() && !error.is_io_error();
+    let refusal = Refusal::new(text, place)
         .expected(
             "a Redis 7 or Valkey server that answers, and a user who may do what docs/redis.md lists",
         )
-        .next("check --redis or PORTCULLIS_REDIS; for rediss://, SSL_CERT_FILE names the CA")
-        .unanswered()
+        .next("check --redis or PORTCULLIS_REDIS; for rediss://, SSL_CERT_FILE names the CA");
+    if answered { refusal } else { refusal.unanswered() }
 }
 
 fn neutral(reply: redis::Value) -> Value {

@@ -3,7 +3,7 @@
 //! Owns the conversation with a person or a script: arguments, tables, JSON, exit status. What a
 //! key, a policy or an intact log is, the core decides; how Redis holds them, `redis-lua` does.
 //!
-//! Exit status: 0 done, 1 refused or found wanting, 2 usage.
+//! Exit status: 0 done, 1 refused or found wanting, 2 usage, 3 done in part.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::unwrap_used,
@@ -16,9 +16,11 @@
 mod approve;
 mod args;
 mod audit;
+mod cause;
 mod discover;
 mod doctor;
 mod document;
+mod escape;
 mod explain;
 mod http;
 mod key;

@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::Output;
+use crate::cause::{Cause, Rights};
+use crate::escape;
 
 /// A command that ran to its end.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(crate) struct Report {
 pub(crate) enum Verdict {
     Good,
     Wanting,
+    /// Of several changes some were made and some were not.
+    Partly,
 }
 
 /// A command that did not do what it was asked for; see [`Outcome`].
@@ -43,6 +47,8 @@ struct Reasons {
     status: u8,
     #[serde(skip)]
     outcome: Outcome,
+    #[serde(skip)]
+    rights: Rights,
 }
 
 /// What a refusal means for what was asked.
@@ -73,7 +79,7 @@ impl Report {
 
     pub(crate) fn print(&self, output: Output) -> ExitCode {
         let text = match output {
-            Output::Table => printable(&self.text),
+            Output::Table => escape::text(&self.text),
             Output::Json => pretty(&self.json),
         };
         if let Err(error) = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n')) {
@@ -82,6 +88,7 @@ impl Report {
         match self.verdict {
             Verdict::Good => ExitCode::SUCCESS,
             Verdict::Wanting => ExitCode::from(1),
+            Verdict::Partly => ExitCode::from(3),
         }
     }
 }
@@ -96,7 +103,16 @@ impl Refusal {
             faults: Vec::new(),
             status: 1,
             outcome: Outcome::NotDone,
+            rights: Rights::Unknown,
         }))
+    }
+
+    /// Redis answered with an error whose cause is known; nothing was done.
+    pub(crate) fn of(cause: Cause, error: &str, place: impl Into<String>) -> Self {
+        let expected = format!("no error; Redis says: {error}");
+        let mut refusal = Self::new(cause.found, place).expected(expected).next(cause.next);
+        refusal.0.rights = cause.rights();
+        refusal
     }
 
     /// The command line itself is wrong.
@@ -127,8 +143,19 @@ impl Refusal {
         self
     }
 
+    /// It is known by now that nothing was done.
+    pub(crate) fn certain(mut self) -> Self {
+        self.0.outcome = Outcome::NotDone;
+        self
+    }
+
     pub(crate) fn outcome(&self) -> Outcome {
         self.0.outcome
+    }
+
+    /// Whether another Redis user may do it.
+    pub(crate) fn is_for_want_of_rights(&self) -> bool {
+        self.0.rights == Rights::Wanting
     }
 
     /// What was found, in a few words.
@@ -148,7 +175,7 @@ impl Refusal {
 
     pub(crate) fn print(&self, output: Output) -> ExitCode {
         let text = match output {
-            Output::Table => printable(&self.0.text()),
+            Output::Table => self.0.text(),
             Output::Json => pretty(&json!({ "error": self.0 })),
         };
         // Nothing is left to do if there is nobody to tell.
@@ -159,13 +186,14 @@ impl Refusal {
 
 impl Reasons {
     fn text(&self) -> String {
-        let mut text = format!("error: {}", self.found);
+        // Each on one line: what others chose makes no further ones.
+        let mut text = format!("error: {}", escape::line(&self.found));
         for fault in &self.faults {
-            text.push_str(&format!("\n  {}", fault.text(&self.place)));
+            text.push_str(&format!("\n  {}", escape::line(&fault.text(&self.place))));
         }
         let parts = [("where", &self.place), ("expected", &self.expected), ("next", &self.next)];
         for (label, part) in parts.into_iter().filter(|(_, part)| !part.is_empty()) {
-            text.push_str(&format!("\n  {label:<9} {part}"));
+            text.push_str(&format!("\n  {label:<9} {}", escape::line(part)));
         }
         text
     }
@@ -184,7 +212,7 @@ impl LocatedFault {
 /// One line about what a long command is at; on standard error, beside whatever it reports in the end.
 pub(crate) fn progress(line: &str) {
     // Nothing is left to do if there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "{}", printable(line));
+    let _ = writeln!(std::io::stderr(), "{}", escape::line(line));
 }
 
 /// A table without lines: easy to read, easy to cut.
@@ -192,33 +220,17 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
-    table.add_rows(rows);
+    table.add_rows(rows.into_iter().map(|row| row.map(|cell| escape::line(&cell))));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// Names and reasons come from Redis and logs: none of them gets to control the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
-}
-
-/// With everything that cannot be seen made visible, line ends included.
-pub(crate) fn visible(text: &str) -> String {
-    let mut out = String::new();
-    for letter in text.chars() {
-        match letter {
-            '"' | '\'' | '\\' => out.push(letter),
-            letter => out.extend(letter.escape_debug()),
-        }
-    }
-    out
-}
-
-fn pretty(json: &Value) -> String {
+/// A JSON document for scripts, which people read as well.
+pub(crate) fn pretty(json: &Value) -> String {
     // A `Value` always serialises.
-    serde_json::to_string_pretty(json).unwrap_or_default()
+    escape::json(&serde_json::to_string_pretty(json).unwrap_or_default())
 }
 
 /// Somebody closed the pipe (`| head`): not worth a word. Anything else is.
@@ -234,14 +246,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn terminal_controls_do_not_get_through() {
-        assert_eq!(printable("a\u{1b}[2J\nb\r\u{9b}c"), "a\u{fffd}[2J\nb\u{fffd}\u{fffd}c");
-    }
-
-    #[test]
     fn tables_have_no_lines_and_no_trailing_blanks() {
         let rows = vec![["1".into(), "x".into()], ["200".into(), "".into()]];
         assert_eq!(table(["ID", "NAME"], rows), "ID   NAME\n1    x\n200");
+        let rows = vec![["1".into(), "x\n2 \u{202e}y".into()]];
+        assert_eq!(table(["ID", "NAME"], rows), "ID  NAME\n1   x\\n2 \\u{202e}y");
     }
 
     #[test]

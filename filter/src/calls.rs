@@ -147,10 +147,13 @@ impl Gateway {
                     self.with(|state| state.given_up.extend(state.stream.take()));
                 }
                 Output::Reply(asker, value) => {
-                    self.measure_call(Dependency::Redis, Some(now.since(asker.since())));
+                    let mut elapsed = Some(now.since(asker.since()));
                     if let Value::Error(error) = &value {
                         self.complain(now, error);
+                        // A server that answers every call with an error is not up.
+                        elapsed = None;
                     }
+                    self.measure_call(Dependency::Redis, elapsed);
                     outputs.extend(self.answered(now, asker, value));
                 }
                 Output::Failed(asker, why) => {

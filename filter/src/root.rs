@@ -9,6 +9,7 @@ use std::rc::Rc;
 use log::{error, info};
 use portcullis_core::audit::Chain;
 use portcullis_core::config::Config;
+use portcullis_core::metric::Metric;
 
 use crate::abi::{BufferType, HttpContext};
 use crate::frame::Frame;
@@ -63,9 +64,15 @@ impl Root {
             Role::Gateway(gateway) => gateway.reconfigure(config),
             Role::Unconfigured | Role::Frame => {
                 let (name, seed) = chain_name()?;
-                info!("audit chain {name}");
+                // The mark is what `portcullis doctor` looks for in a module's file.
+                info!(
+                    concat!("portcullis-build=", env!("PORTCULLIS_BUILD"), "; audit chain {}"),
+                    name
+                );
                 let gateway = Gateway::new(self.id, config, Chain::new(name), seed);
                 gateway.start_ticking();
+                let loaded = host::now().seconds();
+                gateway.measure(Metric::Build(env!("PORTCULLIS_BUILD")), loaded);
                 self.role.replace(Role::Gateway(Rc::new(gateway)));
             }
         }

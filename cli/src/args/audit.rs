@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use portcullis_core::audit::Start;
+use portcullis_core::audit::{Anchor, Start};
 use portcullis_core::id::{KeyId, OrgId};
 
 use super::{key_id, org};
@@ -11,7 +11,7 @@ use crate::moment::Moment;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Verify that no entry was edited, dropped, swapped or repeated; names the first bad one.
+    /// Verify that no entry was edited, dropped, swapped or repeated; names the bad ones and counts gaps.
     Verify(VerifyArgs),
     /// Show who changed which key or policy, when and why; newest first.
     Show(ShowAuditArgs),
@@ -19,12 +19,16 @@ pub(crate) enum AuditCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Logs in the order in which they were written; `-` for standard input.
+    /// Logs, in any order, also compressed with gzip; `-` for standard input. Lines of others are passed over.
     #[arg(required_unless_present = "admin")]
     pub(crate) files: Vec<PathBuf>,
-    /// Where chains may start: with their first entry, or anywhere (older files were rotated away).
+    /// Where chains may start: with their first entry (genesis), or anywhere: older files were rotated away.
     #[arg(long, value_enum, default_value_t = ChainStart::Genesis)]
     pub(crate) start: ChainStart,
+    /// An entry that has to be there, as an earlier `verify` showed it: its chain, LAST and HEAD. May be given
+    /// several times. A chain that was cut off, or an older copy, is found so.
+    #[arg(long, value_name = "CHAIN:SEQ:HASH", value_parser = anchor)]
+    pub(crate) expect: Vec<Anchor>,
     /// Instead of files the admin chains in Redis: who changed keys and policies.
     #[arg(long, conflicts_with = "files")]
     pub(crate) admin: bool,
@@ -37,6 +41,10 @@ pub(crate) struct VerifyArgs {
 pub(crate) enum ChainStart {
     Genesis,
     Anywhere,
+}
+
+fn anchor(text: &str) -> Result<Anchor, String> {
+    Anchor::parse(text).ok_or_else(|| format!("expected {}", Anchor::EXPECTED))
 }
 
 impl From<ChainStart> for Start {

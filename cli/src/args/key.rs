@@ -157,6 +157,9 @@ pub(crate) struct RotateArgs {
     /// Organisation of the key, or of the keys.
     #[arg(long, value_parser = org)]
     pub(crate) org: Option<OrgId>,
+    /// With --older-than: keys of all organisations, when those that are due belong to several.
+    #[arg(long, requires = "older_than", conflicts_with = "org")]
+    pub(crate) all: bool,
     /// How long the old secret goes on working: 24h, 30m, 0s.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub(crate) overlap: Span,

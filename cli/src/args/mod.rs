@@ -13,7 +13,7 @@ mod rules;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 
-pub(crate) use audit::{AuditCommand, ShowAuditArgs, VerifyArgs};
+pub(crate) use audit::{AuditCommand, ChainStart, ShowAuditArgs, VerifyArgs};
 pub(crate) use discover::{Class, DiscoverArgs};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use key::{
@@ -32,7 +32,7 @@ use crate::token::TokenCommand;
 
 /// The operator's tool of Portcullis: API keys, policy, audit log.
 ///
-/// Exit status: 0 done, 1 refused or found wanting, 2 usage.
+/// Exit status: 0 done, 1 refused or found wanting, 2 usage, 3 done in part (some of several keys).
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version)]
 pub(crate) struct Cli {
@@ -109,6 +109,36 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Print a completion script.
     Completions { shell: clap_complete::Shell },
+}
+
+/// Which organisations a change is for.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Which {
+    /// Only this organisation; may be given several times.
+    #[arg(long, value_parser = org)]
+    pub(crate) org: Vec<OrgId>,
+    /// All organisations that this concerns, when they are several.
+    #[arg(long, conflicts_with = "org")]
+    pub(crate) all: bool,
+}
+
+impl Which {
+    /// Whether a change of `org` is asked for; nobody in particular means everybody.
+    pub(crate) fn means(&self, org: &OrgId) -> bool {
+        self.org.is_empty() || self.org.contains(org)
+    }
+
+    /// Refuses a change that reaches several organisations when neither they nor all were asked for.
+    pub(crate) fn covers(&self, concerned: &[OrgId]) -> Result<(), Refusal> {
+        if concerned.len() < 2 || self.all || !self.org.is_empty() {
+            return Ok(());
+        }
+        let names = concerned.iter().map(OrgId::as_str).collect::<Vec<_>>().join(", ");
+        let found = format!("this concerns {} organisations: {names}", concerned.len());
+        Err(Refusal::usage(found)
+            .expected("--org ORG for each that is meant, or --all; nothing was changed")
+            .next("the same command with --org or --all"))
+    }
 }
 
 pub(crate) fn org(text: &str) -> Result<OrgId, String> {

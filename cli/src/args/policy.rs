@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use portcullis_core::id::{KeyId, OrgId, PolicyVersion};
 
-use super::{key_id, line, org};
+use super::{Which, key_id, line, org};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
@@ -46,6 +46,11 @@ pub(crate) struct PushArgs {
     /// Change nothing; show what would differ.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Only if this version is active for each of them now: nobody else was faster.
+    #[arg(long, value_name = "VERSION", value_parser = policy_version)]
+    pub(crate) if_active: Option<PolicyVersion>,
+    #[command(flatten)]
+    pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) canary: CanaryArgs,
 }
@@ -82,9 +87,8 @@ pub(crate) struct CanaryArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PromoteArgs {
-    /// Only this organisation's canary; may be given several times. Default: all that have one.
-    #[arg(long, value_parser = org)]
-    pub(crate) org: Vec<OrgId>,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Why; kept in the history.
     #[arg(long, value_parser = line)]
     pub(crate) reason: String,
@@ -139,12 +143,17 @@ pub(crate) struct RollbackArgs {
     /// that change, so that a second rollback undoes the first.
     #[arg(long, value_name = "VERSION", value_parser = policy_version)]
     pub(crate) to: Option<PolicyVersion>,
-    /// Only this organisation, whatever was changed for others since; may be given several times.
-    #[arg(long, value_parser = org)]
-    pub(crate) org: Vec<OrgId>,
+    /// Only if this is the version that is active, or tried, now: the one that is to go.
+    #[arg(long, value_name = "VERSION", value_parser = policy_version)]
+    pub(crate) from: Option<PolicyVersion>,
+    /// Also when that undoes what somebody else went back to within the last hour.
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Why; kept in the history.
     #[arg(long, value_parser = line)]
-    pub(crate) reason: Option<String>,
+    pub(crate) reason: String,
 }
 
 fn policy_version(text: &str) -> Result<PolicyVersion, String> {

@@ -11,7 +11,7 @@ use portcullis_core::schema;
 use serde_json::{Map, Value, json};
 
 use crate::args::Class;
-use crate::report::visible;
+use crate::escape;
 
 /// One tool that is not as the policy has it.
 pub(crate) struct Change {
@@ -127,12 +127,12 @@ impl Change {
         let mut text = format!(
             "{} {}  {}, {}{marks}",
             self.connector,
-            visible(&self.tool),
+            escape::line(&self.tool),
             self.kind.name(),
             self.class.name()
         );
         for part in &self.parts {
-            text.push_str(&format!("\n    {}", visible(&part.place)));
+            text.push_str(&format!("\n    {}", escape::line(&part.place)));
             for (sign, value) in [('-', &part.old), ('+', &part.new)] {
                 if let Some(value) = value {
                     text.push_str(&format!("\n      {sign} {}", told(value)));
@@ -140,6 +140,16 @@ impl Change {
             }
         }
         text
+    }
+
+    /// Why the live definition cannot be pinned: its input schema is one that nothing can be checked against.
+    pub(crate) fn unsupported(&self) -> Option<String> {
+        let schema = self.live.as_ref()?.member("inputSchema")?;
+        let fault = schema::compile(schema).err()?;
+        Some(format!(
+            "input_schema{}: found {}, expected {}",
+            fault.place, fault.found, fault.expected
+        ))
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -182,12 +192,14 @@ impl Class {
 fn told(value: &Value) -> String {
     const LONGEST: usize = 160;
     match value {
-        Value::String(text) => visible(text),
+        Value::String(text) => escape::line(text),
         value => {
             let text = value.to_string();
             match text.char_indices().nth(LONGEST) {
-                Some((end, _)) => format!("{} …", visible(text.get(..end).unwrap_or_default())),
-                None => visible(&text),
+                Some((end, _)) => {
+                    format!("{} …", escape::line(text.get(..end).unwrap_or_default()))
+                }
+                None => escape::line(&text),
             }
         }
     }

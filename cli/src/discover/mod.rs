@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Class, DiscoverArgs};
 use crate::document::Document;
+use crate::escape;
 use crate::report::{Refusal, Report, Verdict};
 use change::{Change, changes};
 use server::Server;
@@ -34,19 +35,29 @@ pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, Refusal> {
     let fails_on = args.fails_on();
     let (failing, passing): (Vec<_>, Vec<_>) =
         found.iter().partition(|change| change.class >= fails_on);
-    let written = if args.write { passing } else { Vec::new() };
+    // One tool that no policy can pin keeps no other from being written.
+    let (written, unwritable): (Vec<_>, Vec<_>) = match args.write {
+        true => passing.into_iter().partition(|change| change.unsupported().is_none()),
+        false => (Vec::new(), Vec::new()),
+    };
     if !written.is_empty() {
         splice::write(&args.policy, &document, &written)?;
     }
-    Ok(report(&document.place, seen, &found, written.len(), failing.len(), fails_on))
+    let counts = Counts { seen, written: written.len(), failing: failing.len() };
+    Ok(report(&document.place, &found, &unwritable, counts, fails_on))
+}
+
+struct Counts {
+    seen: usize,
+    written: usize,
+    failing: usize,
 }
 
 fn report(
     place: &str,
-    seen: usize,
     found: &[Change],
-    written: usize,
-    failing: usize,
+    unwritable: &[&Change],
+    Counts { seen, written, failing }: Counts,
     fails_on: Class,
 ) -> Report {
     let mut text: Vec<String> = found.iter().map(Change::text).collect();
@@ -59,14 +70,23 @@ fn report(
             "{written} written; review {place}, then portcullis policy push {place} --reason …"
         ));
     }
+    for change in unwritable {
+        let fault = change.unsupported().unwrap_or_default();
+        let named = format!("NOT written: {} {}: {fault}", change.connector, change.tool);
+        text.push(escape::line(&named));
+    }
     if failing > 0 {
         text.push(format!("{failing} at or above {}", fails_on.name()));
     }
     let json = json!({
         "policy": place, "tools": seen, "written": written, "failing": failing,
+        "not_written": unwritable.iter().map(|change| json!({
+            "connector": change.connector, "tool": change.tool, "fault": change.unsupported(),
+        })).collect::<Vec<_>>(),
         "fail_on": fails_on.name(), "changes": found.iter().map(Change::json).collect::<Vec<_>>(),
     });
-    let verdict = if failing > 0 { Verdict::Wanting } else { Verdict::Good };
+    let sound = failing == 0 && unwritable.is_empty();
+    let verdict = if sound { Verdict::Good } else { Verdict::Wanting };
     Report::judged(verdict, text.join("\n"), json)
 }
 

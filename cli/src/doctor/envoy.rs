@@ -11,7 +11,7 @@ use portcullis_core::config::{Config, Mode};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{Finding, clock};
+use super::{Finding, build, clock};
 use crate::http;
 use crate::report::Refusal;
 
@@ -19,6 +19,8 @@ const BOUND: Duration = Duration::from_secs(10);
 /// What the filter is tested with.
 const OLDEST: [u64; 2] = [1, 40];
 const MAX_PAGE: u64 = 64 * 1_024 * 1_024;
+/// So much is shown of a text that Envoy wrote.
+const LONGEST: usize = 300;
 /// The name that a plugin goes by (`root_id`): the gateway itself.
 const ROOT: &str = "portcullis";
 
@@ -47,7 +49,7 @@ enum Code {
 }
 
 /// The SHA-256 of a module, in lower-case hex.
-pub(super) fn file_digest(path: &Path) -> Result<String, Refusal> {
+fn file_digest(path: &Path) -> Result<String, Refusal> {
     let module = std::fs::read(path).map_err(|error| {
         Refusal::new(error.to_string(), path.display().to_string())
             .expected("the module that every Envoy should run")
@@ -56,8 +58,21 @@ pub(super) fn file_digest(path: &Path) -> Result<String, Refusal> {
     Ok(base16ct::lower::encode_string(&Sha256::digest(&module)))
 }
 
-/// Looks at the Envoy behind `url`; `module` is the digest of what it should run.
-pub(super) fn look(url: &str, module: Option<&str>) -> Vec<Finding> {
+/// The module that every Envoy should run.
+#[derive(Debug, Default)]
+pub(super) struct Module {
+    digest: Option<String>,
+    build: Option<String>,
+}
+
+impl Module {
+    pub(super) fn named(path: &Path) -> Result<Self, Refusal> {
+        Ok(Self { digest: Some(file_digest(path)?), build: build::of_file(path) })
+    }
+}
+
+/// Looks at the Envoy behind `url`; `module` is what it should run.
+pub(super) fn look(url: &str, module: &Module) -> Vec<Finding> {
     let admin = Admin { url: url.trim_end_matches('/'), agent: http::agent(BOUND) };
     let mut findings = match admin.server() {
         Ok(findings) => findings,
@@ -66,10 +81,15 @@ pub(super) fn look(url: &str, module: Option<&str>) -> Vec<Finding> {
             return vec![Finding::bad("envoy", found, next)];
         }
     };
+    let dump = admin.page("config_dump");
+    let files = dump.as_ref().map(audit_files).unwrap_or_default();
+    let on_disk = dump.as_ref().ok().and_then(module_on_disk);
+    let builds = (module.build.as_deref(), on_disk.as_deref());
     let pages = [
         admin.page("clusters?format=json").map(|page| clusters(&page)),
-        admin.page("config_dump").map(|page| plugins(&page, module)),
-        admin.page("stats?format=json").map(|page| stats(&page)),
+        dump.map(|page| plugins(&page, module.digest.as_deref())),
+        admin.page("stats?format=json").map(|page| stats(&page, builds)),
+        Ok(files.iter().map(|file| log_file(file)).collect()),
     ];
     for page in pages {
         findings.extend(page.unwrap_or_else(|found| {
@@ -163,26 +183,60 @@ fn is_healthy(status: &Value) -> bool {
 fn plugins(dump: &Value, module: Option<&str>) -> Vec<Finding> {
     let mut plugins = BTreeSet::new();
     collect(dump, &mut plugins);
+    let rejected = rejected(dump);
     let Some(gateway) = plugins.iter().find(|plugin| plugin.root == ROOT) else {
         let next = "add the filter to the listener, as in envoy/envoy.yaml";
-        return vec![Finding::bad("envoy.module", "no listener runs the filter", next)];
+        let none = Finding::bad("envoy.module", "no listener runs the filter", next);
+        return std::iter::once(none).chain(rejected).collect();
     };
     let mut findings = vec![code(&plugins, module), on_failure(gateway)];
+    findings.extend(rejected);
     let configurations: BTreeSet<_> = plugins.iter().filter(|plugin| plugin.root == ROOT).collect();
     findings.extend(configurations.into_iter().map(configuration));
     findings
 }
 
-/// Every plugin of this module, wherever it stands in the dump.
+/// Parts of the dump that no request meets: what was refused, what is not ready yet, what is on its way out.
+const NOT_IN_FORCE: [&str; 3] = ["error_state", "warming_state", "draining_state"];
+
+/// Every plugin of this module that is in force, wherever it stands in the dump.
 fn collect(node: &Value, plugins: &mut BTreeSet<Plugin>) {
+    each_object(node, &mut |node| plugins.extend(plugin(node)));
+}
+
+/// Every object of the dump that is in force.
+fn each_object(node: &Value, see: &mut dyn FnMut(&Value)) {
     match node {
         Value::Object(members) => {
-            plugins.extend(plugin(node));
-            members.values().for_each(|member| collect(member, plugins));
+            see(node);
+            let in_force =
+                members.iter().filter(|(name, _)| !NOT_IN_FORCE.contains(&name.as_str()));
+            in_force.for_each(|(_, member)| each_object(member, see));
         }
-        Value::Array(elements) => elements.iter().for_each(|element| collect(element, plugins)),
+        Value::Array(elements) => elements.iter().for_each(|element| each_object(element, see)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+}
+
+/// Updates of listeners that Envoy refused: the listener before goes on, or there is none.
+fn rejected(dump: &Value) -> Vec<Finding> {
+    let none = Vec::new();
+    let listeners = dump["configs"].as_array().unwrap_or(&none).iter();
+    let listeners =
+        listeners.flat_map(|config| config["dynamic_listeners"].as_array().unwrap_or(&none));
+    let refused = listeners.filter_map(|listener| {
+        let why = listener.pointer("/error_state/details")?.as_str().unwrap_or("no reason given");
+        let check = format!("envoy.listener {}", listener["name"].as_str().unwrap_or("unnamed"));
+        let why: String = why.chars().take(LONGEST).collect();
+        Some(if listener.get("active_state").is_some() {
+            let found = format!("an update was refused, the configuration before goes on: {why}");
+            Finding::warning(&check, found, "repair what the control plane sends")
+        } else {
+            let found = format!("it was refused, and there is none: {why}");
+            Finding::bad(&check, found, "repair what the control plane sends")
+        })
+    });
+    refused.collect()
 }
 
 fn plugin(node: &Value) -> Option<Plugin> {
@@ -289,8 +343,90 @@ fn in_short(config: &Config) -> String {
     named.collect::<Vec<_>>().join(", ")
 }
 
+/// Whether lines of access logs were lost: entries among them are gone for good.
+fn audit_log(stats: &[(&str, u64)]) -> Finding {
+    const CHECK: &str = "envoy.audit_log";
+    let of = |wanted: &str| {
+        stats.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, value)| *value)
+    };
+    let (unwritten, unopened) = (of("filesystem.write_failed"), of("filesystem.reopen_failed"));
+    let next = "free space on its disk, see that its directory is there and writable, then POST /reopen_logs; \
+                docs/operations.md says how to count what is lost";
+    if unwritten > 0 || unopened > 0 {
+        let found = format!(
+            "lines were lost since Envoy started: {unwritten} writes failed, {unopened} times it could not be reopened"
+        );
+        return Finding::bad(CHECK, found, next);
+    }
+    // Bytes that wait for a disk, a reader of standard output, or the next flush.
+    const WAITING: u64 = 16 * 1_024 * 1_024;
+    let waiting = of("filesystem.write_total_buffered");
+    if waiting > WAITING {
+        let found = format!("{} MiB wait to be written", waiting >> 20);
+        return Finding::warning(
+            CHECK,
+            found,
+            "look at its disk, and at who reads standard output",
+        );
+    }
+    Finding::good(CHECK, "no write failed")
+}
+
+/// What Envoy refused for want of connections, since it started.
+fn turned_away(stats: &[(&str, u64)]) -> Option<Finding> {
+    const LIMITS: [&str; 4] = [
+        ".downstream_cx_overflow",
+        ".downstream_global_cx_overflow",
+        ".downstream_cx_overload_reject",
+        ".upstream_cx_overflow",
+    ];
+    let met = stats
+        .iter()
+        .filter(|(name, value)| *value > 0 && LIMITS.iter().any(|limit| name.ends_with(limit)));
+    let met: Vec<String> = met.map(|(name, value)| format!("{name} {value}")).collect();
+    (!met.is_empty()).then(|| {
+        let next = "raise overload_manager, circuit_breakers and the limit of open files together: two files a call";
+        Finding::warning("envoy.connections", met.join(", "), next)
+    })
+}
+
+/// The files that access loggers of Envoy write.
+fn audit_files(dump: &Value) -> BTreeSet<String> {
+    let mut files = BTreeSet::new();
+    each_object(dump, &mut |node| {
+        let logger = node["@type"].as_str().unwrap_or_default();
+        let path = node["path"].as_str().filter(|path| path.starts_with('/'));
+        if let (true, Some(path)) = (logger.ends_with(".FileAccessLog"), path) {
+            files.insert(path.to_owned());
+        }
+    });
+    files.retain(|file| !file.starts_with("/dev/"));
+    files
+}
+
+/// A file that was deleted is written all the same, and nobody reads it.
+fn log_file(file: &str) -> Finding {
+    let check = format!("envoy.log_file {file}");
+    if Path::new(file).exists() {
+        return Finding::good(check, "there");
+    }
+    let next = "beside Envoy: it was deleted, and lines go where nobody reads them: POST /reopen_logs. Elsewhere: look there";
+    Finding::unknown(&check, "not to be seen from here", next)
+}
+
+/// The build in the file that the gateway's module was read from, as it is now.
+fn module_on_disk(dump: &Value) -> Option<String> {
+    let mut plugins = BTreeSet::new();
+    collect(dump, &mut plugins);
+    let gateway = plugins.iter().find(|plugin| plugin.root == ROOT)?;
+    match &gateway.code {
+        Code::File(file) => build::of_file(Path::new(file)),
+        Code::Digest(_) | Code::Unknown => None,
+    }
+}
+
 /// What it has met since it started.
-fn stats(page: &Value) -> Vec<Finding> {
+fn stats(page: &Value, (named, on_disk): (Option<&str>, Option<&str>)) -> Vec<Finding> {
     let none = Vec::new();
     let stats = page["stats"].as_array().unwrap_or(&none).iter();
     let stats: Vec<(&str, u64)> =
@@ -306,6 +442,9 @@ fn stats(page: &Value) -> Vec<Finding> {
         let found = format!("VMs fell over {failed} times");
         Finding::warning("envoy.vm", found, "look for \"wasm\" in Envoy's log, and report it")
     }];
+    findings.push(build::finding(build::running(&stats).as_deref(), named, on_disk));
+    findings.push(audit_log(&stats));
+    findings.extend(turned_away(&stats));
     findings.extend(stats.iter().filter_map(|(name, value)| {
         let dependency = name.split_once("portcullis_dependency_up")?.1;
         let dependency = dependency.split(".=.").nth(1)?.split(';').next()?;
@@ -378,13 +517,61 @@ mod tests {
             stat("wasmcustom.portcullis_dependency_up.dependency.=.redis;", 1),
             stat("wasmcustom.portcullis_dependency_up.dependency.=.vault;", 0),
         ]});
-        let findings = stats(&page);
+        let findings = stats(&page, (None, None));
         let told: Vec<_> = findings.iter().map(|one| (one.check.as_str(), one.state)).collect();
         let expected = [
             ("envoy.vm", State::Warning),
+            ("envoy.build", State::Unknown),
+            ("envoy.audit_log", State::Good),
             ("envoy.dependency redis", State::Good),
             ("envoy.dependency vault", State::Warning),
         ];
         assert_eq!(told, expected);
+    }
+
+    // Finding 9.2: a full disk lost 456 of 606 entries, and doctor said all good.
+    #[test]
+    fn lost_lines_and_refused_connections_are_told() {
+        let stat = |name: &str, value: u64| json!({"name": name, "value": value});
+        let state = |name: &str, value: u64, check: &str| {
+            let findings = stats(&json!({"stats": [stat(name, value)]}), (None, None));
+            findings.iter().find(|it| it.check == check).map(|it| it.state)
+        };
+        for (name, value, check, expected) in [
+            ("filesystem.write_failed", 1, "envoy.audit_log", State::Bad),
+            ("filesystem.reopen_failed", 1, "envoy.audit_log", State::Bad),
+            ("filesystem.write_total_buffered", 1 << 30, "envoy.audit_log", State::Warning),
+            ("filesystem.write_total_buffered", 1 << 16, "envoy.audit_log", State::Good),
+            (
+                "listener.0.0.0.0_1.downstream_global_cx_overflow",
+                3,
+                "envoy.connections",
+                State::Warning,
+            ),
+        ] {
+            assert_eq!(state(name, value, check), Some(expected), "{name}");
+        }
+    }
+
+    // Finding 9.13: a rejected update was taken for what runs.
+    #[test]
+    fn a_refused_update_is_told_from_what_runs() {
+        let good = dump("FAIL_RELOAD", r#"{"redis": {"cluster": "redis"}}"#);
+        let refused = dump("FAIL_OPEN", "{}}");
+        let error = json!({"failed_configuration": refused, "details": "no such field"});
+        let listener = |active: Option<&Value>| {
+            let mut listener = json!({"name": "gateway", "error_state": error});
+            if let Some(active) = active {
+                listener["active_state"] = active.clone();
+            }
+            json!({"configs": [{"dynamic_listeners": [listener]}]})
+        };
+        let found = plugins(&listener(Some(&good)), None);
+        let told: Vec<_> = found.iter().map(|it| (it.check.as_str(), it.state)).collect();
+        assert!(told.contains(&("envoy.failure_policy", State::Good)), "{told:?}");
+        assert!(told.contains(&("envoy.listener gateway", State::Warning)), "{told:?}");
+        let found = plugins(&listener(None), None);
+        let told: Vec<_> = found.iter().map(|it| (it.check.as_str(), it.state)).collect();
+        assert_eq!(told, [("envoy.module", State::Bad), ("envoy.listener gateway", State::Bad)]);
     }
 }

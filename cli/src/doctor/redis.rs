@@ -1,7 +1,7 @@
 //! Redis, and what the gateway keeps in it.
 //!
 //! Owns what is asked of a server. That nothing may be evicted and that changes survive a crash are guarantees of
-//! the gateway, hence not a matter of taste.
+//! the gateway, hence not a matter of taste. Whether it takes writes is tried, by the script that admits calls.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,7 +17,13 @@ use crate::store::Store;
 
 /// What a call waits for Redis by default; half of it should not be needed by a server that does nothing.
 const SLOW: Duration = Duration::from_millis(25);
+/// One slow answer of several refuses the calls that wait for it.
+const STALLED: Duration = Duration::from_millis(250);
+/// A worker gives up a connection on which nothing comes for so long.
+const HUNG: Duration = Duration::from_secs(1);
 const PINGS: u32 = 5;
+/// From so many parts in a hundred on something is nearly used up.
+const NEARLY: u64 = 90;
 const OLDEST: u64 = 7;
 
 pub(super) fn look(session: &Session) -> Vec<Finding> {
@@ -28,6 +34,7 @@ pub(super) fn look(session: &Session) -> Vec<Finding> {
     let mut findings = vec![
         round_trip(&mut store).unwrap_or_else(|refusal| Finding::refused("redis", &refusal)),
         time(&mut store).unwrap_or_else(|refusal| Finding::refused("redis.clock", &refusal)),
+        admission(&mut store),
     ];
     match store.nodes() {
         Ok(nodes) => findings.extend(nodes.iter().flat_map(server)),
@@ -45,19 +52,48 @@ pub(super) fn look(session: &Session) -> Vec<Finding> {
 }
 
 fn round_trip(store: &mut Store) -> Result<Finding, Refusal> {
-    let mut best = Duration::MAX;
+    let (mut best, mut worst) = (Duration::MAX, Duration::ZERO);
     for _ in 0..PINGS {
         let start = Instant::now();
         store.ping()?;
         best = best.min(start.elapsed());
+        worst = worst.max(start.elapsed());
     }
-    let found = format!("{} answers in {:.1} ms", store.place(), best.as_secs_f64() * 1e3);
-    Ok(if best > SLOW {
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let found =
+        format!("{} answers in {:.1} to {:.1} ms", store.place(), millis(best), millis(worst));
+    Ok(if worst > HUNG {
+        let next = "calls are refused while it does not answer: look for slow commands (SLOWLOG GET), swapping, \
+                    snapshots, other users of the machine";
+        Finding::bad("redis", found, next)
+    } else if worst > STALLED {
+        let next =
+            "calls that wait longer than redis.timeout_ms are refused: SLOWLOG GET, LATENCY DOCTOR";
+        Finding::warning("redis", found, next)
+    } else if best > SLOW {
         let next = "put Redis nearer, or raise timeout_ms: every call waits for one round trip";
         Finding::warning("redis", found, next)
     } else {
         Finding::good("redis", found)
     })
+}
+
+/// The script that admits every call, on a window of doctor's own that is gone after a second.
+fn admission(store: &mut Store) -> Finding {
+    const CHECK: &str = "redis.admission";
+    match store.probe() {
+        Ok(()) => Finding::good(CHECK, "the admission script runs, and writes"),
+        Err(refusal) if refusal.is_for_want_of_rights() => Finding::unknown(
+            CHECK,
+            format!("{}: it could not be tried", refusal.found()),
+            "a user who may write portcullis:*, as docs/redis.md lists; gateways have users of their own",
+        ),
+        Err(refusal) => Finding::bad(
+            CHECK,
+            format!("calls are refused: {}", refusal.found()),
+            refusal.next_step(),
+        ),
+    }
 }
 
 fn time(store: &mut Store) -> Result<Finding, Refusal> {
@@ -74,11 +110,76 @@ fn server(node: &Node) -> Vec<Finding> {
         Some(address) => format!("redis.{name} {address}"),
         None => format!("redis.{name}"),
     };
-    vec![
+    let number = |name: &str| of(name).parse::<u64>().unwrap_or_default();
+    let mut findings = vec![
         version(&check("version"), of("redis_version"), of("valkey_version")),
+        role(&check("role"), of("role"), of("master_link_status"), number("connected_slaves")),
+        memory(&check("memory"), number("used_memory"), number("maxmemory")),
         eviction(&check("eviction"), of("maxmemory"), of("maxmemory_policy")),
         persistence(&check("persistence"), of("aof_enabled"), of("rdb_last_bgsave_status")),
-    ]
+    ];
+    findings.extend(last_write(&check("last_write"), of("aof_last_write_status")));
+    findings.extend(clients(
+        &check("connections"),
+        (number("connected_clients"), number("maxclients")),
+        number("rejected_connections"),
+    ));
+    findings
+}
+
+/// A replica takes no writes, so that no call can be admitted.
+fn role(check: &str, role: &str, link: &str, replicas: u64) -> Finding {
+    match (role, link) {
+        ("slave", link) => Finding::bad(
+            check,
+            format!(
+                "a read-only replica (its link to the primary is {link}): every call is refused"
+            ),
+            "point the cluster of the gateways, and PORTCULLIS_REDIS, to the primary",
+        ),
+        (_, _) => Finding::good(check, format!("primary, {replicas} replicas connected")),
+    }
+}
+
+/// With `noeviction`, a full server takes no writes: every call is refused.
+fn memory(check: &str, used: u64, bound: u64) -> Finding {
+    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    if bound == 0 {
+        return Finding::good(check, format!("{} MiB in use, no maxmemory", mebibytes(used)));
+    }
+    let percent = used.saturating_mul(100).checked_div(bound).unwrap_or_default();
+    let found = format!("{} of {} MiB in use ({percent} %)", mebibytes(used), mebibytes(bound));
+    let next = "raise maxmemory: at its end every call is refused. MEMORY DOCTOR shows what grows";
+    match percent {
+        100.. => Finding::bad(check, found, next),
+        NEARLY.. => Finding::warning(check, found, next),
+        _ => Finding::good(check, found),
+    }
+}
+
+/// Of an append-only file; a server without one says nothing.
+fn last_write(check: &str, status: &str) -> Option<Finding> {
+    let next =
+        "free space on its disk, and look into the server's log; writes are refused until then";
+    (!matches!(status, "" | "ok"))
+        .then(|| Finding::bad(check, format!("the append-only file: {status}"), next))
+}
+
+/// Connections that were turned away, or will be.
+fn clients(check: &str, (connected, most): (u64, u64), rejected: u64) -> Option<Finding> {
+    if most == 0 {
+        return None;
+    }
+    let found =
+        format!("{connected} of {most} connections, {rejected} turned away since the start");
+    let next =
+        "raise maxclients (and the server's limit of open files); each Envoy worker needs one";
+    let full = connected.saturating_mul(100) >= most.saturating_mul(NEARLY);
+    Some(if full || rejected > 0 {
+        Finding::warning(check, found, next)
+    } else {
+        Finding::good(check, found)
+    })
 }
 
 fn version(check: &str, redis: &str, valkey: &str) -> Finding {
@@ -154,4 +255,41 @@ fn policy_of(store: &mut Store, org: &OrgId) -> Result<Finding, Refusal> {
             )
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    fn states(info: &str) -> Vec<(String, State)> {
+        let node = Node { address: None, info: info.to_owned() };
+        let findings = server(&node).into_iter();
+        findings.filter(|it| it.state != State::Good).map(|it| (it.check, it.state)).collect()
+    }
+
+    // Finding 9.4: doctor said all good while every call was refused.
+    #[test]
+    fn a_server_that_takes_no_writes_or_soon_will_not_is_named() {
+        let sound = "role:master\r\nvalkey_version:9.1.2\r\nredis_version:7.2.4\r\nmaxmemory:0\r\n\
+                     maxmemory_policy:noeviction\r\naof_enabled:1\r\naof_last_write_status:ok\r\n\
+                     connected_clients:3\r\nmaxclients:100\r\nrejected_connections:0\r\n";
+        assert_eq!(states(sound), []);
+        for (from, to, check, state) in [
+            ("role:master", "role:slave", "redis.role", State::Bad),
+            ("maxmemory:0", "maxmemory:100\r\nused_memory:101", "redis.memory", State::Bad),
+            ("maxmemory:0", "maxmemory:100\r\nused_memory:95", "redis.memory", State::Warning),
+            ("write_status:ok", "write_status:err", "redis.last_write", State::Bad),
+            ("connected_clients:3", "connected_clients:95", "redis.connections", State::Warning),
+            (
+                "rejected_connections:0",
+                "rejected_connections:7",
+                "redis.connections",
+                State::Warning,
+            ),
+        ] {
+            let found = states(&sound.replace(from, to));
+            assert!(found.contains(&(check.to_owned(), state)), "{to}: {found:?}");
+        }
+    }
 }

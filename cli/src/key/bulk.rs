@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::out::KeyFile;
 use super::rotate::{Terms, renew};
 use super::view::{ONCE, rfc3339};
-use crate::args::{RotateArgs, Session, ShowKeyArgs};
+use crate::args::{RotateArgs, Session, ShowKeyArgs, Which};
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report, Verdict, progress, table};
 use crate::scribe::Scribe;
@@ -37,6 +37,11 @@ pub(super) fn rotate(session: &Session, args: &RotateArgs) -> Result<Report, Ref
     let due = due(&mut store, args, now)?;
     if args.dry_run || due.is_empty() {
         return Ok(announced(&due, args));
+    }
+    if args.org.is_none() {
+        let mut concerned: Vec<OrgId> = due.iter().map(|due| due.org.clone()).collect();
+        concerned.dedup();
+        Which { org: Vec::new(), all: args.all }.covers(&concerned)?;
     }
     let mut file = args.out.as_deref().map(KeyFile::create).transpose()?;
     let terms = Terms::of(args);
@@ -150,7 +155,11 @@ fn report(fates: &[(&Due, Fate)], file: Option<&KeyFile>) -> Report {
     let header = ["ID", "ORG", "NAME", "OLD KEY UNTIL", "NEW KEY"];
     let counted = format!("{} rotated, {} not", rotated.len(), failed.len());
     let text = format!("{}\n\n{counted}. {ONCE}", table(header, rows));
-    let verdict = if failed.is_empty() { Verdict::Good } else { Verdict::Wanting };
+    let verdict = match (rotated.is_empty(), failed.is_empty()) {
+        (_, true) => Verdict::Good,
+        (true, false) => Verdict::Wanting,
+        (false, false) => Verdict::Partly,
+    };
     let out = file.map(KeyFile::place);
     let json = json!({ "dry_run": false, "rotated": rotated, "failed": failed, "out": out });
     Report::judged(verdict, text, json)

@@ -15,7 +15,7 @@ use super::view::rfc3339;
 use super::{Change, bulk, change, find, minted};
 use crate::args::{RotateArgs, Session, ShowKeyArgs};
 use crate::moment::Seconds;
-use crate::report::{Refusal, Report};
+use crate::report::{Outcome, Refusal, Report};
 use crate::scribe::Scribe;
 use crate::store::{Store, Stored};
 
@@ -71,7 +71,7 @@ pub(super) fn renew(
     let Stored { record, .. } = find(store, args)?;
     let (key, sha256) = minted(&record.org, &record.id)?;
     let changed = KeyFile::around(file, (&record, &key), || {
-        change(store, scribe, Deed::KeyRotate, args, |_, record| {
+        let changed = change(store, scribe, Deed::KeyRotate, args, |_, record| {
             let now = Seconds::now().0;
             let rotation = Rotation {
                 at: now,
@@ -81,10 +81,33 @@ pub(super) fn renew(
             };
             let rotated = record.rotate(sha256.clone(), rotation, terms.insistence);
             rotated.map_err(|refused| why_not(record, refused))
-        })
+        });
+        match changed {
+            Err(refusal) if refusal.outcome() == Outcome::Unknown => {
+                found_out(store, args, &sha256, refusal)
+            }
+            changed => changed,
+        }
     })?;
     match changed {
         Change::Made(stored) | Change::Needless(stored) => Ok((stored, key)),
+    }
+}
+
+/// The answer to a change was lost: whether it was made, the record says on a new connection.
+fn found_out(
+    store: &mut Store,
+    args: &ShowKeyArgs,
+    sha256: &str,
+    refusal: Refusal,
+) -> Result<Change, Refusal> {
+    let found = store.reopen().and_then(|()| find(store, args));
+    match found {
+        Ok(stored) if stored.record.secrets.iter().any(|secret| secret.sha256 == sha256) => {
+            Ok(Change::Made(stored))
+        }
+        Ok(_) => Err(refusal.certain()),
+        Err(_) => Err(refusal),
     }
 }
 

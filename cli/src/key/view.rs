@@ -7,6 +7,7 @@ use portcullis_core::auth::AuthFailure;
 use portcullis_core::auth::record::{KeyRecord, NameList, Revocation, Rotation, StoredSecret};
 use serde_json::{Value, json};
 
+use crate::escape;
 use crate::moment::Seconds;
 use crate::scribe;
 use crate::store::{Stored, Used};
@@ -112,7 +113,8 @@ pub(super) fn details(Stored { rev, record }: &Stored, used: &Used, now: Seconds
         ("secret", format!("{}  {state}{}", secret.label(), life(secret, used)))
     }));
     lines.extend(warnings(record, used, now).into_iter().map(|warning| ("warning", warning)));
-    let lines: Vec<_> = lines.iter().map(|(label, value)| format!("{label:<11}{value}")).collect();
+    let lines: Vec<_> =
+        lines.iter().map(|(label, value)| format!("{label:<11}{}", escape::line(value))).collect();
     lines.join("\n")
 }
 

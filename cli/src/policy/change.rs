@@ -4,8 +4,9 @@ use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Value, json};
 
 use super::standings;
+use crate::escape;
 use crate::moment::Seconds;
-use crate::report::{Refusal, Report};
+use crate::report::{Refusal, Report, progress};
 use crate::scribe::Scribe;
 use crate::store::{Activation, Move, Share, Standing, Store, Target, Verb};
 
@@ -27,7 +28,7 @@ pub(super) struct Step {
 }
 
 impl Step {
-    fn is_change(&self) -> bool {
+    pub(super) fn is_change(&self) -> bool {
         self.before.rev.as_ref() != Some(&self.after.rev())
     }
 
@@ -103,7 +104,7 @@ impl Change {
         } else {
             store.unwatch()?;
         }
-        let text = format!("{}{}", self.headline(changed), self.details(store)?);
+        let text = format!("{}{}", self.headline(changed), self.details(store));
         Ok(Some(Report::done(text, self.view(changed))))
     }
 
@@ -165,23 +166,31 @@ impl Change {
         }
     }
 
-    fn details(&self, store: &mut Store) -> Result<String, Refusal> {
+    fn details(&self, store: &mut Store) -> String {
         let several = self.version().is_none();
         let mut text = String::new();
         for step in &self.steps {
             let version = if several { format!("{}, ", step.after.version) } else { String::new() };
-            text.push_str(&format!("\n  {}  {version}{}", step.org, step.told()));
+            text.push_str(&format!("\n  {}  {version}{}", step.org, escape::line(&step.told())));
         }
         let Some(why) = self.untouched else {
-            return Ok(text);
+            return text;
         };
-        for (org, standing) in standings(store)? {
+        // It is done by now: who may not see the others is not told that it failed.
+        let others = match standings(store) {
+            Ok(others) => others,
+            Err(refusal) => {
+                progress(&format!("other organisations are not shown: {}", refusal.found()));
+                Vec::new()
+            }
+        };
+        for (org, standing) in others {
             let touched = self.steps.iter().any(|step| step.org == org);
             if let (false, Some(version)) = (touched, standing.version()) {
                 text.push_str(&format!("\n  {org}  {why}, stays on {version}"));
             }
         }
-        Ok(text)
+        text
     }
 
     fn view(&self, changed: bool) -> Value {

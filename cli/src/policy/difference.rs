@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use portcullis_core::json::canonical_exact as canonical;
 use serde_json::{Map, Value, json};
 
-use crate::report::visible;
+use crate::escape;
 
 /// One place that is not the same.
 #[derive(Debug, PartialEq)]
@@ -136,7 +136,7 @@ fn member(path: &str, name: &str) -> String {
     match (path.is_empty(), !name.is_empty() && name.chars().all(plain)) {
         (true, true) => name.to_owned(),
         (false, true) => format!("{path}.{name}"),
-        (_, false) => format!("{path}[\"{}\"]", visible(name)),
+        (_, false) => format!("{path}[\"{}\"]", escape::line(name)),
     }
 }
 
@@ -205,8 +205,8 @@ fn is_short(text: &str) -> bool {
 /// Texts are what a model reads: whole, with all that cannot be seen made visible.
 fn told(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("\"{}\"", visible(text)),
-        value => visible(&canonical(value)),
+        Value::String(text) => format!("\"{}\"", escape::line(text)),
+        value => escape::line(&canonical(value)),
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{listed, no_policy, standings, stored_document};
 use crate::args::{HistoryArgs, Output, Session, ShowPolicyArgs};
 use crate::moment::Seconds;
-use crate::report::{Refusal, Report, progress, table};
+use crate::report::{Refusal, Report, pretty, progress, table};
 use crate::store::{Activation, Share, Standing, Store, Verb};
 
 pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, Refusal> {
@@ -107,8 +107,7 @@ pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, R
     };
     let document = stored_document(&mut store, &version)?;
     let part = Part::of(&version, &standings(&mut store)?);
-    let text = serde_json::to_string_pretty(&document)
-        .map_err(|error| Refusal::new(error.to_string(), format!("policy {version}")))?;
+    let text = pretty(&document);
     if session.output == Output::Table {
         // Beside the document, which people save.
         for (org, share) in &part.canary_for {

@@ -23,7 +23,7 @@ pub(crate) use push::push;
 pub(crate) use rollback::{promote, rollback};
 
 use crate::document::Document;
-use crate::report::{LocatedFault, Refusal};
+use crate::report::{LocatedFault, Refusal, progress};
 use crate::store::{Standing, Store, Topology};
 
 const NOT_ACTIVATED: &str = "no policy was activated";
@@ -96,10 +96,26 @@ fn stored_document(store: &mut Store, version: &PolicyVersion) -> Result<Value, 
     })
 }
 
-/// What is active for every organisation that is known.
+/// What is active for every organisation that is known, as far as this Redis user may see it.
 fn standings(store: &mut Store) -> Result<Vec<(OrgId, Standing)>, Refusal> {
-    let organisations = store.organisations()?;
-    organisations.into_iter().map(|org| Ok((org.clone(), store.standing(&org)?))).collect()
+    let (mut standings, mut unseen, mut refused) = (Vec::new(), Vec::new(), None);
+    for org in store.organisations()? {
+        match store.standing(&org) {
+            Ok(standing) => standings.push((org, standing)),
+            Err(refusal) => {
+                unseen.push(org);
+                refused = Some(refusal);
+            }
+        }
+    }
+    match refused {
+        Some(refusal) if standings.is_empty() => Err(refusal),
+        Some(refusal) => {
+            progress(&format!("not shown: {} ({})", listed(&unseen), refusal.found()));
+            Ok(standings)
+        }
+        None => Ok(standings),
+    }
 }
 
 fn no_policy() -> Refusal {

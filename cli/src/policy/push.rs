@@ -1,13 +1,14 @@
 //! Storing a document under its digest, and making it active or trying it on some callers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_core::auth::{Identity, IdentityKind};
 use portcullis_core::id::{OrgId, PolicyVersion};
+use portcullis_core::policy::Policy;
 
 use super::change::{Change, Step};
 use super::{NOT_ACTIVATED, compile, count, diff, fits, listed};
-use crate::args::{CanaryArgs, PushArgs, Session};
+use crate::args::{CanaryArgs, PushArgs, Session, Which};
 use crate::document::Document;
 use crate::report::{Refusal, Report};
 use crate::scribe::Scribe;
@@ -25,7 +26,7 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
     let trial = trial(&args.canary, &version)?;
     let mut store = Store::open(session)?;
     fits(&policy, &document.place, &store)?;
-    let organisations: Vec<OrgId> = policy.organisations.iter().cloned().collect();
+    let organisations = chosen(&args.which, &policy, &document.place)?;
     knows_keys(&mut store, &args.canary, &organisations)?;
     store.until_done(NOT_ACTIVATED, |store| {
         store.watch_organisations(&organisations)?;
@@ -33,10 +34,14 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
             .iter()
             .map(|org| Ok((org.clone(), store.standing(org)?)))
             .collect::<Result<Vec<_>, Refusal>>()?;
+        replaces_one(&args.which, &version, &standings)?;
         let (verb, steps) = match &trial {
             Some(trial) => (Verb::Canary, tried(trial, standings)?),
             None => (Verb::Push, pushed(&version, standings)),
         };
+        if let Some(expected) = &args.if_active {
+            still_active(expected, &steps)?;
+        }
         if args.dry_run {
             store.unwatch()?;
             return diff::preview(store, &document, &version, &steps).map(Some);
@@ -45,6 +50,59 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
         let untouched = (verb == Verb::Push).then_some("not named by this policy");
         Change { verb, scribe: scribe.clone(), steps, untouched }.carry_out(store)
     })
+}
+
+/// The organisations that a document is pushed for.
+fn chosen(which: &Which, policy: &Policy, place: &str) -> Result<Vec<OrgId>, Refusal> {
+    let unnamed: Vec<OrgId> =
+        which.org.iter().filter(|org| !policy.organisations.contains(*org)).cloned().collect();
+    if !unnamed.is_empty() {
+        let found = format!("the document does not name {}", listed(&unnamed));
+        return Err(Refusal::new(found, place).expected("--org with organisations that it names"));
+    }
+    Ok(policy.organisations.iter().filter(|org| which.means(org)).cloned().collect())
+}
+
+/// A document that takes the place of several others has to be asked for: else one organisation's document with a
+/// second name in it replaces the policy of the second.
+fn replaces_one(
+    which: &Which,
+    version: &PolicyVersion,
+    standings: &[(OrgId, Standing)],
+) -> Result<(), Refusal> {
+    let replaced = |(org, standing): &(OrgId, Standing)| {
+        let active = standing.version().filter(|active| *active != version)?;
+        Some((org.clone(), active.clone()))
+    };
+    let replaced: Vec<_> = standings.iter().filter_map(replaced).collect();
+    let versions: BTreeSet<&PolicyVersion> = replaced.iter().map(|(_, active)| active).collect();
+    if versions.len() < 2 {
+        return Ok(());
+    }
+    which.covers(&replaced.iter().map(|(org, _)| org.clone()).collect::<Vec<_>>()).map_err(|refusal| {
+        let each: Vec<_> = replaced.iter().map(|(org, active)| format!("{org} has {active}")).collect();
+        refusal.expected(format!(
+            "organisations with one policy, and {}: --org ORG for each that is meant, or --all for all that the \
+             document names; nothing was changed",
+            each.join(", ")
+        ))
+    })
+}
+
+/// What was looked at before is what is replaced.
+fn still_active(expected: &PolicyVersion, steps: &[Step]) -> Result<(), Refusal> {
+    let moved =
+        steps.iter().find(|step| step.is_change() && step.before.version() != Some(expected));
+    let Some(Step { org, before, .. }) = moved else {
+        return Ok(());
+    };
+    let found = match before.version() {
+        Some(active) => format!("{active} is active for {org}"),
+        None => format!("no policy is active for {org}"),
+    };
+    Err(Refusal::new(found, "--if-active")
+        .expected(format!("{expected}: somebody else changed it; nothing was changed"))
+        .next("portcullis policy diff, then push again with --if-active and the version that is active now"))
 }
 
 fn pushed(version: &PolicyVersion, standings: Vec<(OrgId, Standing)>) -> Vec<Step> {

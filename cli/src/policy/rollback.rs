@@ -5,45 +5,77 @@ use portcullis_core::id::{OrgId, PolicyVersion};
 
 use super::change::{Change, Step};
 use super::{NOT_ACTIVATED, compiled, listed, no_policy};
-use crate::args::{PromoteArgs, RollbackArgs, Session};
+use crate::args::{PromoteArgs, RollbackArgs, Session, Which};
+use crate::moment::Seconds;
 use crate::report::{Refusal, Report};
 use crate::scribe::Scribe;
 use crate::store::{Activation, Store, Target, Verb};
 
 /// How far back a rollback without `--to` looks.
 const REMEMBERED: u32 = 1_000;
+/// For so many seconds a rollback by somebody else is not undone unasked.
+const FRESH: u64 = 3_600;
 
 pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report, Refusal> {
-    let mut scribe = Scribe::new(session, args.reason.as_deref())?;
+    let scribe = Scribe::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     // Decided anew each time: what was active before depends on who was faster.
     store.until_done(NOT_ACTIVATED, |store| {
         let mut entries = store.watch_history(REMEMBERED)?;
-        entries.retain(|entry| concerns(entry, &args.org));
+        entries.retain(|entry| concerns(entry, &args.which));
         let last = entries.first().ok_or_else(no_policy)?;
         let (steps, untouched) = match &args.to {
-            Some(version) => (named(version, &args.org, store)?, "not named by this policy"),
-            None => (undone(&entries, &args.org, store)?, "untouched"),
+            Some(version) => (named(version, &args.which, store)?, "not named by this policy"),
+            None => (undone(&entries, &args.which, store)?, "untouched"),
         };
-        if args.reason.is_none() {
-            scribe.reason = format!("back from {}", last.version);
+        if args.to.is_none() && args.from.is_none() && !args.force {
+            is_not_undone_already(last, &scribe.actor, Seconds::now())?;
         }
-        let untouched = args.org.is_empty().then_some(untouched);
+        if let Some(from) = &args.from {
+            steps.iter().try_for_each(|step| still_there(from, step))?;
+        }
+        args.which.covers(&steps.iter().map(|step| step.org.clone()).collect::<Vec<_>>())?;
+        let untouched = args.which.org.is_empty().then_some(untouched);
         Change { verb: Verb::Rollback, scribe: scribe.clone(), steps, untouched }.carry_out(store)
     })
 }
 
+/// Two who go back from the same bad push at the same time: the second must not bring it back.
+fn is_not_undone_already(last: &Activation, actor: &str, now: Seconds) -> Result<(), Refusal> {
+    let age = now.0.saturating_sub(last.activated_at);
+    if last.verb != Verb::Rollback || last.actor == actor || age >= FRESH {
+        return Ok(());
+    }
+    let found =
+        format!("{} went back to {} {age} s ago: {}", last.actor, last.version, last.reason);
+    Err(Refusal::new(found, "the policy history")
+        .expected("--from VERSION with the version that is to go, or --force to undo that rollback; nothing was changed")
+        .next("portcullis policy history"))
+}
+
+/// What is to go is what is active or tried now.
+fn still_there(from: &PolicyVersion, step: &Step) -> Result<(), Refusal> {
+    let tried = step.before.trial().map(|trial| &trial.canary.version);
+    if step.before.version() == Some(from) || tried == Some(from) {
+        return Ok(());
+    }
+    let active = step.before.version().map_or_else(|| "no policy".to_owned(), ToString::to_string);
+    Err(Refusal::new(format!("{active} is active for {}", step.org), "--from")
+        .expected(format!("{from}: somebody else changed it; nothing was changed"))
+        .next("portcullis policy history"))
+}
+
 /// Everybody whom that version names, on it alone.
-fn named(version: &PolicyVersion, only: &[OrgId], store: &mut Store) -> Result<Vec<Step>, Refusal> {
+fn named(version: &PolicyVersion, which: &Which, store: &mut Store) -> Result<Vec<Step>, Refusal> {
     let policy = compiled(version, store)?;
     let unnamed: Vec<OrgId> =
-        only.iter().filter(|org| !policy.organisations.contains(*org)).cloned().collect();
+        which.org.iter().filter(|org| !policy.organisations.contains(*org)).cloned().collect();
     if !unnamed.is_empty() {
         let found = format!("policy {version} does not name {}", listed(&unnamed));
         return Err(Refusal::new(found, "--org").expected("organisations that it names"));
     }
     let organisations: Vec<OrgId> =
-        policy.organisations.into_iter().filter(|org| is_meant(org, only)).collect();
+        policy.organisations.into_iter().filter(|org| which.means(org)).collect();
     store.watch_organisations(&organisations)?;
     let step = |org: OrgId| {
         let before = store.standing(&org)?;
@@ -54,10 +86,10 @@ fn named(version: &PolicyVersion, only: &[OrgId], store: &mut Store) -> Result<V
 
 /// The organisations of the last change: without the canary that is tried on some of their callers, or
 /// else on what they had before.
-fn undone(entries: &[Activation], only: &[OrgId], store: &mut Store) -> Result<Vec<Step>, Refusal> {
+fn undone(entries: &[Activation], which: &Which, store: &mut Store) -> Result<Vec<Step>, Refusal> {
     let last = entries.first().ok_or_else(no_policy)?;
     let organisations: Vec<OrgId> =
-        last.organisations.iter().filter(|org| is_meant(org, only)).cloned().collect();
+        last.organisations.iter().filter(|org| which.means(org)).cloned().collect();
     store.watch_organisations(&organisations)?;
     let (mut canaries, mut others) = (Vec::new(), Vec::new());
     for org in organisations {
@@ -103,8 +135,8 @@ pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, R
     let scribe = Scribe::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     store.until_done(NOT_ACTIVATED, |store| {
-        let organisations =
-            if args.org.is_empty() { store.organisations()? } else { args.org.clone() };
+        let only = &args.which.org;
+        let organisations = if only.is_empty() { store.organisations()? } else { only.clone() };
         store.watch_organisations(&organisations)?;
         let (mut steps, mut without) = (Vec::new(), Vec::new());
         for org in organisations {
@@ -114,10 +146,11 @@ pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, R
                 None => without.push(org),
             }
         }
-        if steps.is_empty() || !(args.org.is_empty() || without.is_empty()) {
-            let of = if args.org.is_empty() { String::new() } else { listed(&without) };
+        if steps.is_empty() || !(only.is_empty() || without.is_empty()) {
+            let of = if only.is_empty() { String::new() } else { listed(&without) };
             return Err(no_canary(&of));
         }
+        args.which.covers(&steps.iter().map(|step| step.org.clone()).collect::<Vec<_>>())?;
         for step in &steps {
             compiled(&step.after.version, store)?;
         }
@@ -133,11 +166,6 @@ fn no_canary(of: &str) -> Refusal {
         .next("portcullis policy push FILE --canary 10% --reason …")
 }
 
-fn concerns(entry: &Activation, only: &[OrgId]) -> bool {
-    entry.organisations.iter().any(|org| is_meant(org, only))
-}
-
-/// Nobody in particular means everybody.
-fn is_meant(org: &OrgId, only: &[OrgId]) -> bool {
-    only.is_empty() || only.contains(org)
+fn concerns(entry: &Activation, which: &Which) -> bool {
+    entry.organisations.iter().any(|org| which.means(org))
 }

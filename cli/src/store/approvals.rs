@@ -53,6 +53,10 @@ impl Store {
     /// Writes a decision and the entry that tells of it, or neither.
     pub(crate) fn decide(&mut self, decide: &Decide<'_>) -> Result<DecideReply, Refusal> {
         let reply = self.run(&decide.call())?;
-        Decide::decode(reply).map_err(|error| self.unscripted(&error))
+        let reply = Decide::decode(reply).map_err(|error| self.unscripted(&error))?;
+        if matches!(reply, DecideReply::Decided) {
+            self.wait_for_replicas(Some(&Key::approval(decide.org, decide.digest)));
+        }
+        Ok(reply)
     }
 }

@@ -109,7 +109,10 @@ impl Store {
         let put = PutRecord { org, id, expected, doc: &doc, last_entry, entry };
         let reply = self.run(&put.call())?;
         match put.decode(reply) {
-            Ok(PutRecordReply::Written { rev }) => Ok(Written::As { rev }),
+            Ok(PutRecordReply::Written { rev }) => {
+                self.wait_for_replicas(Some(&Key::record(org, id)));
+                Ok(Written::As { rev })
+            }
             Ok(PutRecordReply::Conflict { rev }) => Ok(Written::Conflict { rev }),
             Err(error) => Err(self.unscripted(&error)),
         }

@@ -25,10 +25,11 @@ pub(crate) use policies::{Activation, Move, Verb};
 pub(crate) use standing::{Share, Standing, Target, Trial};
 
 use crate::args::Session;
+use crate::cause::Cause;
 pub(crate) use crate::link::Topology;
-use crate::link::{Link, Node};
+use crate::link::{Link, Node, Spread};
 use crate::random::below;
-use crate::report::Refusal;
+use crate::report::{Refusal, progress};
 
 /// A change that somebody else was faster than is tried again. Each time somebody gets through, so
 /// this many others would have to be at it at the same moment.
@@ -36,6 +37,16 @@ const TRIES: u64 = 100;
 
 pub(crate) struct Store {
     link: Link,
+    url: String,
+    replicas: Replicas,
+}
+
+/// Whether it is still worth asking if replicas have a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Replicas {
+    Asked,
+    /// They did not have the last one, or could not be asked, and the operator knows.
+    GivenUp,
 }
 
 impl Store {
@@ -44,7 +55,13 @@ impl Store {
             Refusal::usage("no Redis to speak to")
                 .expected("--redis URL or PORTCULLIS_REDIS, such as redis://127.0.0.1:6379/")
         })?;
-        Ok(Self { link: Link::open(url)? })
+        Ok(Self { link: Link::open(url)?, url: url.to_owned(), replicas: Replicas::Asked })
+    }
+
+    /// Connects anew, after a connection was lost.
+    pub(crate) fn reopen(&mut self) -> Result<(), Refusal> {
+        self.link = Link::open(&self.url)?;
+        Ok(())
     }
 
     /// Hosts and ports; never a password.
@@ -125,14 +142,43 @@ impl Store {
     fn noted(&mut self, call: &ScriptCall) -> Result<bool, Refusal> {
         let reply = self.run(call)?;
         match NotedReply::decode(reply) {
-            Ok(NotedReply::Done) => Ok(true),
+            Ok(NotedReply::Done) => {
+                self.wait_for_replicas(call.keys.first());
+                Ok(true)
+            }
             Ok(NotedReply::Conflict) => Ok(false),
             Err(error) => Err(self.unscripted(&error)),
         }
     }
 
+    /// Waits until the replicas have what was written at `key`. Where they do not, a failover would take it back:
+    /// the operator has to know, and it was done all the same.
+    fn wait_for_replicas(&mut self, key: Option<&Key>) {
+        let Some(key) = key.filter(|_| self.replicas == Replicas::Asked) else {
+            return;
+        };
+        let lost = "a failover now could take this change back";
+        let warning = match self.link.spread(key.as_str()) {
+            Spread::Everywhere => return,
+            Spread::Partly { reached, replicas } => format!(
+                "warning: done, but only {reached} of {replicas} replicas have it after a second: {lost}. Look at \
+                 INFO replication on both sides"
+            ),
+            Spread::Unknown(why) => format!(
+                "warning: done, but whether replicas have it is not known ({why}): {lost}, if there are any. \
+                 docs/redis.md lists what the user needs: INFO, WAIT"
+            ),
+        };
+        progress(&warning);
+        self.replicas = Replicas::GivenUp;
+    }
+
     fn unscripted(&self, error: &ReplyError) -> Refusal {
-        Refusal::new(error.to_string(), self.link.place())
+        let text = error.to_string();
+        if let Some(cause) = Cause::of(&text) {
+            return Refusal::of(cause, &text, self.link.place());
+        }
+        Refusal::new(text, self.link.place())
             .expected("Redis 7 or Valkey, and a user who may run scripts")
     }
 }

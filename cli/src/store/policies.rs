@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::standing::{Share, Standing};
 use super::{Store, Topology};
-use crate::report::Refusal;
+use crate::report::{Refusal, progress};
 
 /// One line of the policy history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +118,10 @@ impl Store {
         self.query::<Option<()>>(write.arg(key.as_str()).arg(&canonical).arg("NX"))?;
         let stored: String = self.query(redis::cmd("GET").arg(key.as_str()))?;
         if stored == canonical {
+            if self.topology() == Topology::Cluster {
+                // On a node of its own, perhaps.
+                self.wait_for_replicas(Some(&key));
+            }
             return Ok(());
         }
         Err(Refusal::new("another document is stored under this version", key.as_str())
@@ -199,7 +203,11 @@ impl Store {
                     change.cmd("RPUSH").arg(Key::admin(org.as_str()).as_str()).arg(entry).ignore();
                 }
                 change.cmd("LPUSH").arg(history.as_str()).arg(noted).ignore();
-                self.link.transaction(&change)
+                let done: Option<()> = self.link.transaction(&change)?;
+                if done.is_some() {
+                    self.wait_for_replicas(Some(&history));
+                }
+                Ok(done)
             }
             Topology::Cluster => {
                 for one in moves {
@@ -207,7 +215,15 @@ impl Store {
                         return Ok(None);
                     }
                 }
-                self.query::<()>(redis::cmd("LPUSH").arg(history.as_str()).arg(noted))?;
+                // They are active by now: what fails here takes nothing back.
+                let written =
+                    self.query::<()>(redis::cmd("LPUSH").arg(history.as_str()).arg(noted));
+                if let Err(refusal) = written {
+                    progress(&format!(
+                        "warning: done, but the history could not be written: {}",
+                        refusal.found()
+                    ));
+                }
                 Ok(Some(()))
             }
         }
@@ -231,11 +247,14 @@ impl Store {
         };
         let reply = self.run(&put.call())?;
         match PutPolicy::decode(reply) {
-            Ok(PutPolicyReply::Moved) => Ok(true),
+            Ok(PutPolicyReply::Moved) => {
+                self.wait_for_replicas(Some(&Key::policy(org.as_str())));
+                Ok(true)
+            }
             Ok(PutPolicyReply::Conflict) => Ok(false),
-            Err(error) => Err(Refusal::new(error.to_string(), self.link.place())
-                .expected("Redis 7 or Valkey, and a user who may run scripts")
-                .next(format!("{org} and those after it are where they were: try again"))),
+            Err(error) => Err(self
+                .unscripted(&error)
+                .expected(format!("{org} and those after it are where they were ({error})"))),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Windows: what is drawn, and forgetting it.
 
 use portcullis_core::id::OrgId;
-use portcullis_redis_lua::{Admit, AdmitReply, Forget, Key, Note, Window, WindowState};
+use portcullis_redis_lua::{Admit, AdmitReply, Forget, Key, Note, Scope, Window, WindowState};
 
 use super::Store;
 use crate::report::Refusal;
@@ -41,6 +41,30 @@ impl Store {
             Ok(AdmitReply::Moved(_)) => {
                 Err(Refusal::new("an admission without guards moved", self.link.place()))
             }
+            Err(error) => Err(self.unscripted(&error)),
+        }
+    }
+
+    /// Draws from a window of a reserved organisation, as a call does; Redis forgets it by itself.
+    pub(crate) fn probe(&mut self) -> Result<(), Refusal> {
+        const ORG: &str = "portcullis-doctor";
+        let window = Window {
+            key: Key::window(Scope::Org(ORG), "doctor.probe", &[]),
+            limit: u64::from(u32::MAX),
+            length_us: 1_000_000,
+            grain_us: 1,
+            cost: 1,
+            alert: None,
+        };
+        let admit = Admit { guards: Vec::new(), windows: vec![window], used: None };
+        let reply = self.run(&admit.call())?;
+        match admit.decode(reply) {
+            Ok(AdmitReply::Admitted(_)) => Ok(()),
+            Ok(AdmitReply::Limited { .. } | AdmitReply::Moved(_)) => Err(Refusal::new(
+                "the admission script refuses a call that nothing limits",
+                self.link.place(),
+            )
+            .next("look for other scripts or users that write portcullis:{portcullis-doctor}:*")),
             Err(error) => Err(self.unscripted(&error)),
         }
     }

@@ -107,6 +107,95 @@ fn an_empty_log_proves_nothing() {
     assert_eq!((said.status, said.stdout.as_str()), (1, "no audit entries\n"));
 }
 
+/// Two workers' chains again, each line a second after the one before.
+fn timed_log() -> Vec<String> {
+    let mut chains = [Chain::new("worker-a".into()), Chain::new("worker-b".into())];
+    (0..10)
+        .map(|index: u64| {
+            let timestamp = format!("2026-11-28T10:00:{index:02}Z");
+            let entry = Entry { timestamp, ..Entry::default() };
+            let [a, b] = &mut chains;
+            if index % 3 == 2 { b.append(&entry) } else { a.append(&entry) }
+        })
+        .collect()
+}
+
+fn gzipped(name: &str, text: &str) -> Scratch {
+    let file = Scratch::nowhere(name);
+    let mut process = std::process::Command::new("gzip")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::fs::File::create(file.path()).unwrap())
+        .spawn()
+        .expect("gzip");
+    std::io::Write::write_all(&mut process.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    assert!(process.wait().unwrap().success());
+    file
+}
+
+// Findings 9.10 and 11.15.
+#[test]
+fn rotated_files_may_be_compressed_empty_in_any_order_and_have_lines_of_others() {
+    let lines = timed_log();
+    let text = |lines: &[String]| lines.join("\n") + "\n";
+    let oldest = gzipped("audit.jsonl.2.gz", &text(&lines[..4]));
+    let older = Scratch::new("audit.jsonl.1", &text(&lines[4..7]));
+    let foreign = "[2026-11-28T10:00:08Z] \"GET / HTTP/1.1\" 200 -\n\n{\"method\":\"GET\"}\n";
+    let newest = Scratch::new("audit.jsonl", &(foreign.to_owned() + &text(&lines[7..])));
+    let empty = Scratch::new("audit.jsonl.0", "");
+    // As a shell writes them: the newest first.
+    let files = [newest.path(), empty.path(), older.path(), oldest.path()];
+    let verify = [&["audit", "verify", "--output", "json"][..], &files].concat();
+    let found = run(&verify, &[], "").json();
+    assert_eq!((&found["entries"], &found["foreign"]), (&10.into(), &3.into()), "{found:#}");
+
+    // Today's alone begins in the middle, and says what to do.
+    let alone = run(&["audit", "verify", newest.path()], &[], "");
+    assert_eq!(alone.status, 1);
+    assert!(alone.stdout.contains("--start anywhere"), "{alone:?}");
+    let alone = run(&["audit", "verify", newest.path(), "--start", "anywhere"], &[], "");
+    assert_eq!(alone.status, 0, "{alone:?}");
+    assert!(alone.stdout.ends_with("; 3 lines of others were passed over\n"), "{alone:?}");
+}
+
+// Finding 9.10: only the first bad line was named, and no gap counted.
+#[test]
+fn every_bad_line_is_named_and_gaps_are_counted() {
+    let mut lines = log();
+    lines[1] = lines[1].replace("\"latency_ms\":1", "\"latency_ms\":9");
+    lines.drain(3..5);
+    let said = verify(&lines, &["--output", "json"]);
+    let found: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((&found["bad"], &found["missing"]), (&2.into(), &2.into()), "{found:#}");
+    let named = found["faults"].as_array().unwrap().iter().map(|fault| fault["line"].clone());
+    assert_eq!(named.collect::<Vec<_>>(), [2, 5]);
+    let plainly = verify(&lines, &[]).stdout;
+    assert!(plainly.contains("standard input:2: ") && plainly.contains("standard input:5: "));
+    assert!(plainly.contains("2 of 8 lines are bad, 2 entries are missing"), "{plainly}");
+}
+
+// Finding 9.5: an older copy is intact, only shorter.
+#[test]
+fn an_entry_that_was_seen_before_has_to_be_there() {
+    let lines = log();
+    let known = verify(&lines, &["--output", "json"]).json();
+    let chain = &known["chains"][0];
+    let anchor = format!("worker-a:{}:{}", chain["last"], chain["head"].as_str().unwrap());
+    let expect = ["--expect", anchor.as_str()];
+    assert_eq!(verify(&lines, &expect).status, 0);
+    // What was written since does not matter; what is gone does.
+    let cut = verify(&lines[..7], &expect);
+    assert_eq!(cut.status, 1);
+    assert!(
+        cut.stdout.contains("chain worker-a ends with entry 5, before the expected entry 7"),
+        "{cut:?}"
+    );
+    assert!(cut.stdout.contains("NOT AS EXPECTED"), "{cut:?}");
+    let other = format!("worker-a:7:{}", "0".repeat(64));
+    let replaced = verify(&lines, &["--expect", &other]);
+    assert!(replaced.status == 1 && replaced.stdout.contains("has the hash"), "{replaced:?}");
+    assert_eq!(verify(&lines, &["--expect", "worker-a:7"]).status, 2);
+}
+
 #[test]
 fn hostile_lines_do_not_reach_the_terminal() {
     let said = verify(

@@ -120,10 +120,21 @@ fn what_cannot_be_edited_or_used_is_left_alone() {
         &live(|tools| tools["tools"][0]["inputSchema"] = json!({"$ref": "https://example.com/x"})),
     );
     let policy = Scratch::new("discover-remote.yaml", POLICY);
+    // Finding 7.6: one tool that cannot be pinned kept all others from being written.
     let said = discover(policy.path(), remote.path(), &["--write", "--output", "json"]);
-    let fault = &said.refusal()["faults"][0];
-    assert_eq!(fault["path"], "connectors.demo.tools.query_users.input_schema.$ref");
-    assert_eq!(std::fs::read_to_string(policy.path()).unwrap(), POLICY);
+    assert_eq!(said.status, 1, "{said:?}");
+    let report: Value = serde_json::from_str(&said.stdout).unwrap();
+    let left = &report["not_written"];
+    assert_eq!((&left[0]["tool"], left.as_array().unwrap().len()), (&json!("query_users"), 1));
+    let fault = left[0]["fault"].as_str().unwrap();
+    assert!(fault.starts_with("input_schema/$ref: found a reference to"), "{fault}");
+    let written = std::fs::read_to_string(policy.path()).unwrap();
+    assert!(written.contains("Write a note.") && !written.contains("example.com"), "{written}");
+    let plainly = discover(policy.path(), remote.path(), &["--write"]);
+    assert!(
+        plainly.stdout.contains("NOT written: demo query_users: input_schema/$ref"),
+        "{plainly:?}"
+    );
 }
 
 // Proves: X6

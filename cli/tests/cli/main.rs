@@ -3,6 +3,7 @@
 mod admin;
 mod audit;
 mod bad;
+mod causes;
 mod discover;
 mod doctor;
 mod explain;
@@ -16,6 +17,7 @@ mod policy;
 mod policy_canary;
 mod policy_diff;
 mod schema;
+mod several;
 mod tokens;
 mod usage;
 #[allow(dead_code, reason = "the tests of redis-lua use the rest")]

@@ -197,7 +197,7 @@ fn promote_makes_the_canary_active_and_rollback_goes_back_behind_it() {
     assert_eq!(entry["ended_canary"], Value::Null);
     let chain = operator.says(&["audit", "show", "--admin"]).json();
     assert_eq!(chain["entries"][0]["action"], "policy.promote");
-    let back = operator.says(&["policy", "rollback"]).json();
+    let back = operator.says(&["policy", "rollback", "--reason", "r"]).json();
     assert_eq!(back["version"], json!(first));
 }
 
@@ -207,7 +207,8 @@ fn rollback_ends_a_canary_before_it_goes_back_to_an_earlier_version() {
     push(&operator, &candidate, &[]);
     let third = version(&push(&operator, &variant("[acme]", 7), &["--canary", "50%"]));
     let second = active(&operator, "acme").version.to_string();
-    let text = operator.plainly(&["policy", "rollback"]).stdout;
+    let arguments = ["policy", "rollback", "--reason", "r", "--actor", "tester"];
+    let text = operator.plainly(&arguments).stdout;
     let told = format!("policy {second} is active, from the next request on");
     assert!(text.starts_with(&told), "{text}");
     assert!(text.contains(&format!("as before; the canary {third} (50 %) is over")), "{text}");
@@ -215,7 +216,10 @@ fn rollback_ends_a_canary_before_it_goes_back_to_an_earlier_version() {
     assert_eq!((there.version.as_str(), &there.canary), (second.as_str(), &None));
     let entry = &history(&operator)[0];
     assert_eq!((&entry["verb"], &entry["ended_canary"]), (&json!("rollback"), &json!(third)));
-    assert_eq!(operator.says(&["policy", "rollback"]).json()["version"], json!(first));
+    assert_eq!(
+        operator.says(&["policy", "rollback", "--reason", "r"]).json()["version"],
+        json!(first)
+    );
 }
 
 #[test]
@@ -228,7 +232,7 @@ fn a_push_over_a_canary_ends_it_and_says_so() {
     assert_eq!(active(&operator, "acme").canary, None);
     assert_eq!(history(&operator)[0]["ended_canary"], json!(second));
     // What was active, and not what was only tried, is what a rollback goes back to.
-    let back = operator.says(&["policy", "rollback"]).json();
+    let back = operator.says(&["policy", "rollback", "--reason", "r"]).json();
     assert_ne!(back["version"], json!(second));
     assert_eq!(history(&operator)[0]["canary"], Value::Null);
 }
@@ -238,7 +242,7 @@ fn organisations_go_their_own_ways() {
     let operator = Operator::with_policy();
     push(&operator, &variant("[globex]", 5), &[]);
     let both = variant("[acme, globex]", 8);
-    let third = version(&push(&operator, &both, &["--canary", "10%"]));
+    let third = version(&push(&operator, &both, &["--canary", "10%", "--all"]));
     let of = |org: &str| active(&operator, org);
     let (acme, globex) = (of("acme").version, of("globex").version);
     assert_ne!(acme, globex);
@@ -252,15 +256,15 @@ fn organisations_go_their_own_ways() {
     let refusal = operator.says(&["policy", "promote", "--org", "acme", "--reason", "r"]).refusal();
     assert_eq!(refusal["found"], "no policy is tried on some callers in acme");
     // The last change was acme's; globex's canary is not part of it.
-    let back = operator.says(&["policy", "rollback", "--org", "globex"]).json();
+    let back = operator.says(&["policy", "rollback", "--org", "globex", "--reason", "r"]).json();
     assert_eq!(back["organisations"][0]["org"], "globex");
     assert_eq!((of("globex").version, of("globex").canary), (globex.clone(), None));
     assert_eq!(of("acme").version.as_str(), third);
-    let back = operator.says(&["policy", "rollback", "--org", "acme"]).json();
+    let back = operator.says(&["policy", "rollback", "--org", "acme", "--reason", "r"]).json();
     assert_eq!(back["version"], json!(acme));
     // A document for both is undone for both, each to what it had.
-    push(&operator, &both, &[]);
-    let text = operator.plainly(&["policy", "rollback"]).stdout;
+    push(&operator, &both, &["--all"]);
+    let text = operator.plainly(&["policy", "rollback", "--all", "--reason", "r"]).stdout;
     assert!(text.starts_with("each organisation has another policy active"), "{text}");
     assert_eq!((of("acme").version, of("globex").version), (acme, globex));
 }
@@ -285,7 +289,9 @@ fn of_a_promotion_and_a_push_at_the_same_moment_none_is_lost() {
         let newest = history(&operator)[0].clone();
         assert_eq!(actions[0], format!("policy.{}", newest["verb"].as_str().unwrap()));
         assert_eq!(json!(active(&operator, "acme").version), newest["version"]);
-        operator.says(&["policy", "rollback", "--to", &first_of(&operator)]).json();
+        operator
+            .says(&["policy", "rollback", "--reason", "r", "--to", &first_of(&operator)])
+            .json();
     }
     operator.says(&["audit", "verify", "--admin"]).json();
 }

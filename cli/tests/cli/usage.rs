@@ -40,7 +40,8 @@ fn wrong_arguments_end_with_two_and_a_way_on() {
             "0s",
         ],
         &["policy", "push", "policy.yaml"],
-        &["policy", "rollback", "--to", "1"],
+        &["policy", "rollback", "--to", "1", "--reason", "r"],
+        &["policy", "rollback"],
         &["audit", "verify"],
         &["key", "list", "--redis", "nonsense"],
     ] {

@@ -116,6 +116,8 @@ pub enum Metric {
     },
     /// How long a policy took to compile, in milliseconds. The worker does nothing else meanwhile.
     PolicyLoad,
+    /// When the module was loaded, in seconds since the Unix epoch: the latest of an Envoy is what runs.
+    Build(&'static str),
     /// Audit entries written.
     AuditEntries,
     /// 1 for the policy that an organisation's calls are decided on, else 0.
@@ -153,7 +155,7 @@ impl Metric {
             | Self::ShadowDenied { .. }
             | Self::SchemaDrift { .. }
             | Self::AuditEntries => Kind::Counter,
-            Self::DependencyUp(_) | Self::PolicyVersion { .. } => Kind::Gauge,
+            Self::DependencyUp(_) | Self::PolicyVersion { .. } | Self::Build(_) => Kind::Gauge,
             Self::RequestDuration { .. } | Self::DependencyDuration(_) | Self::PolicyLoad => {
                 Kind::Histogram
             }
@@ -200,6 +202,7 @@ impl Metric {
                 named("not_asked_total", &[("dependency", dependency.name())])
             }
             Self::PolicyLoad => named("policy_load_ms", &[]),
+            Self::Build(build) => named("build_loaded_timestamp_seconds", &[("build", build)]),
             Self::AuditEntries => named("audit_entries_total", &[]),
             Self::PolicyVersion { org, version } => {
                 named("policy_version", &[("org", org), ("version", version)])

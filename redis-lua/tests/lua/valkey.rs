@@ -48,6 +48,10 @@ impl Valkey {
         &self.url
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn connect(&self) -> redis::Connection {
         connect(&self.url).expect("Valkey answered a PING before")
     }
@@ -56,6 +60,8 @@ impl Valkey {
         let process = Command::new(binary)
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+            // A replica would write what it gets into a file, and the next server would load it.
+            .args(["--repl-diskless-load", "swapdb"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

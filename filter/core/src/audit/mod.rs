@@ -4,6 +4,7 @@
 //! business; an access-log sink takes them.
 
 mod admin;
+mod anchor;
 mod chain;
 mod entry;
 mod event;
@@ -11,6 +12,7 @@ mod redact;
 mod verify;
 
 pub use admin::{AdminEntry, Deed};
+pub use anchor::{Anchor, Found};
 pub use chain::{Chain, GENESIS, hash_of};
 pub use entry::{Decision, Entry};
 pub use event::AuditEvent;
