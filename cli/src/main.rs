@@ -35,8 +35,10 @@ mod scribe;
 mod store;
 mod token;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser as _};
 
 use args::{
@@ -47,7 +49,7 @@ use report::{Refusal, Report};
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return not_understood(&error),
+        Err(error) => return not_understood(&shortened(error)),
     };
     let output = cli.session.output;
     match run(cli) {
@@ -120,6 +122,25 @@ fn not_understood(error: &clap::Error) -> ExitCode {
         return Refusal::usage(found).expected(usage.unwrap_or_default()).print(Output::Json);
     }
     // Nothing is left to do if there is nobody to tell.
-    let _ = error.print();
+    if error.use_stderr() {
+        let _ = write!(std::io::stderr(), "{}", escape::text(&error.to_string()));
+    } else {
+        let _ = error.print();
+    }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// An argument that was refused is shown again, but not whole pages of it.
+fn shortened(mut error: clap::Error) -> clap::Error {
+    const SHOWN: usize = 100;
+    let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else {
+        return error;
+    };
+    let length = value.chars().count();
+    if length > SHOWN {
+        let start: String = value.chars().take(SHOWN).collect();
+        let short = format!("{start}… ({length} characters)");
+        error.insert(ContextKind::InvalidValue, ContextValue::String(short));
+    }
+    error
 }

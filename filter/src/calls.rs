@@ -15,6 +15,7 @@ use portcullis_core::config::Vault;
 use portcullis_core::event::Event;
 use portcullis_core::redis::{Command, Output};
 use portcullis_core::time::UnixTime;
+use portcullis_core::vault::SecretRef;
 use portcullis_redis_lua::Value;
 
 use crate::abi::{BufferType, MapType};
@@ -110,7 +111,7 @@ impl Gateway {
             | Call::Approval(script) => Command::Script(script),
             Call::Policy(version) => return self.await_document(waiter, &version),
             Call::Secret(secret) => {
-                if let Err(why) = self.ask_vault(waiter, &secret.api_path()) {
+                if let Err(why) = self.ask_vault(waiter, &secret) {
                     self.queue([(waiter.context, Event::CallFailed { id: waiter.call, why })]);
                 }
                 return;
@@ -123,12 +124,13 @@ impl Gateway {
         self.carry_out(now, outputs.unwrap_or_default());
     }
 
-    fn ask_vault(&self, waiter: Waiter, path: &str) -> Result<(), CallFailure> {
+    fn ask_vault(&self, waiter: Waiter, secret: &SecretRef) -> Result<(), CallFailure> {
         let vault = self.with(|state| state.worker.config.vault.clone()).flatten();
-        let Vault { cluster, timeout, .. } = vault.ok_or(CallFailure::Refused)?;
+        let Vault { cluster, timeout, mounts, .. } = vault.ok_or(CallFailure::Refused)?;
+        let path = secret.api_path(&mounts);
         let [request_id] = host::values(MapType::HttpRequestHeaders, ["x-request-id"]);
         let request_id = String::from_utf8(request_id).unwrap_or_default();
-        let token = host::http_get((&cluster, &cluster), path, Some(&request_id), timeout)
+        let token = host::http_get((&cluster, &cluster), &path, Some(&request_id), timeout)
             .map_err(|_| CallFailure::Refused)?;
         self.with(|state| state.vault.insert(token, waiter));
         Ok(())

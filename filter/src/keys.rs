@@ -156,7 +156,7 @@ fn place(state: &State, issuer: &IssuerId) -> Option<Place> {
                 source,
                 cluster: vault.cluster.clone(),
                 authority: vault.cluster.clone(),
-                path: secret.api_path(),
+                path: secret.api_path(&vault.mounts),
                 timeout: vault.timeout,
             })
         }

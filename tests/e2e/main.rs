@@ -29,6 +29,7 @@ mod limits_budget;
 mod limits_load;
 mod messages;
 mod metrics;
+mod operations;
 mod organisations;
 mod outages;
 mod pins;
@@ -88,6 +89,7 @@ fn all_cases() -> Vec<Case> {
         policy_size::cases(),
         readers::cases(),
         doctor::cases(),
+        operations::cases(),
         policy_canary::cases(),
         policy_now::cases(),
         pins::cases(),

@@ -24,17 +24,17 @@ pub(crate) fn up(workspace: &Workspace, port_base: Option<u16>) -> Result<()> {
 
 /// Installs, builds and starts what is missing, and writes the `env` file.
 pub(crate) fn start(workspace: &Workspace, port_base: Option<u16>) -> Result<Stack> {
+    // Before anything is built: whoever named ports that are taken need not wait to hear of it.
+    let ports = port_base.map(Ports::consecutive).transpose()?;
+    if let Some(risk) = port_base.and_then(Ports::risk_of) {
+        eprintln!("warning: {risk}");
+    }
     step("installing Envoy, OpenBao, Valkey and the MCP SDK for Python", || {
         Tools::install(workspace)
     })?;
     build::all(workspace)?;
     let mut options = StackOptions::new(workspace, workspace.stack_dir())?;
-    if let Some(base) = port_base {
-        if let Some(risk) = Ports::risk_of(base) {
-            eprintln!("warning: {risk}");
-        }
-        options.ports = Ports::consecutive(base)?;
-    }
+    options.ports = ports.unwrap_or(options.ports);
     let stack = step("starting the stack", || Stack::start(options))?;
     env_file::write(&stack)?;
     Ok(stack)

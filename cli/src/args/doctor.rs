@@ -15,6 +15,12 @@ pub(crate) struct DoctorArgs {
     /// Vault or OpenBao, such as https://vault:8200.
     #[arg(long, env = "VAULT_ADDR", value_name = "URL")]
     pub(crate) vault: Option<String>,
+    /// A token that may read the secrets which active policies name; better in the environment.
+    #[arg(long, env = "VAULT_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) vault_token: Option<String>,
+    /// KV mounts with a slash, as `vault.mounts` in the plugin configuration; may be given several times.
+    #[arg(long, value_name = "MOUNT", value_delimiter = ',')]
+    pub(crate) vault_mount: Vec<String>,
     /// The module that every Envoy should run; its SHA-256 is compared.
     #[arg(long, value_name = "FILE")]
     pub(crate) module: Option<PathBuf>,

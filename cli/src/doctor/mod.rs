@@ -7,6 +7,7 @@ mod build;
 mod clock;
 mod envoy;
 mod redis;
+mod secrets;
 mod vault;
 
 use serde::Serialize;
@@ -79,7 +80,10 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, Refusa
     let mut findings = redis::look(session);
     progress("Vault …");
     match &args.vault {
-        Some(url) => findings.extend(vault::look(url)),
+        Some(url) => {
+            findings.extend(vault::look(url));
+            findings.extend(secrets(session, args, url));
+        }
         None => findings.push(not_named("vault", "--vault or VAULT_ADDR")),
     }
     for url in &args.envoy_admin {
@@ -90,6 +94,18 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, Refusa
         findings.push(not_named("envoy", "--envoy-admin or PORTCULLIS_ENVOY_ADMIN"));
     }
     Ok(report(&findings))
+}
+
+/// The secrets of active policies.
+fn secrets(session: &Session, args: &DoctorArgs, url: &str) -> Vec<Finding> {
+    let Some(token) = args.vault_token.as_deref().filter(|token| !token.is_empty()) else {
+        return vec![not_named("vault.secrets", "VAULT_TOKEN")];
+    };
+    let vault = secrets::Vault { url, token, mounts: &args.vault_mount };
+    match redis::secrets(session) {
+        Ok(named) => secrets::look(&vault, &named),
+        Err(refusal) => vec![Finding::refused("vault.secrets", &refusal)],
+    }
 }
 
 fn not_named(check: &str, option: &str) -> Finding {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_core::id::OrgId;
 use portcullis_core::policy;
+use portcullis_core::vault::{CredentialTemplate, SecretRef};
 
 use super::{Finding, clock};
 use crate::args::Session;
@@ -49,6 +50,26 @@ pub(super) fn look(session: &Session) -> Vec<Finding> {
         Err(refusal) => vec![Finding::refused("policy", &refusal)],
     });
     findings
+}
+
+/// The secrets that active policies name, each with an organisation that needs it.
+pub(super) fn secrets(session: &Session) -> Result<Vec<(SecretRef, OrgId)>, Refusal> {
+    let mut store = Store::open(session)?;
+    let mut named: Vec<(SecretRef, OrgId)> = Vec::new();
+    for org in store.organisations()? {
+        let Some(version) = store.active(&org)? else { continue };
+        // What cannot be read has a check of its own.
+        let document = store.policy(&version)?;
+        let Some(Ok(policy)) = document.map(|document| policy::compile(&document)) else {
+            continue;
+        };
+        for connector in policy.connectors.values() {
+            let secret = connector.credential.as_ref().map(CredentialTemplate::secret);
+            let secret = secret.filter(|secret| named.iter().all(|(known, _)| known != *secret));
+            named.extend(secret.map(|secret| (secret.clone(), org.clone())));
+        }
+    }
+    Ok(named)
 }
 
 fn round_trip(store: &mut Store) -> Result<Finding, Refusal> {

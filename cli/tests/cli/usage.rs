@@ -56,6 +56,20 @@ fn wrong_arguments_end_with_two_and_a_way_on() {
     }
 }
 
+// Finding 9.14: 5,000 characters of --name were printed back.
+#[test]
+fn a_long_argument_is_not_printed_back() {
+    let name = "x".repeat(5_000);
+    let arguments =
+        ["key", "issue", "--org", "acme", "--name", &name, "--role", "r", "--tier", "free"];
+    for more in [&[][..], &["--output", "json"]] {
+        let said = run(&[&arguments[..], more].concat(), &[], "");
+        assert_eq!(said.status, 2);
+        assert!(said.stderr.len() < 700, "{}", said.stderr.len());
+        assert!(said.stderr.contains("(5000 characters)"), "{said:?}");
+    }
+}
+
 #[test]
 fn without_redis_it_says_how_to_name_one() {
     for environment in [&[][..], &[("PORTCULLIS_REDIS", "")]] {

@@ -28,23 +28,36 @@ impl SecretRef {
     pub fn parse(text: &str) -> Option<Self> {
         let (place, field) = text.strip_prefix("vault://")?.split_once('#')?;
         let (mount, path) = place.split_once('/')?;
-        let plain = |text: &str| {
-            text.split('/').all(|segment| {
-                !matches!(segment, "" | "." | "..")
-                    && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-            })
-        };
-        (plain(mount) && plain(path) && plain(field)).then(|| Self {
+        (is_plain(mount) && is_plain(path) && is_plain(field)).then(|| Self {
             mount: mount.to_owned(),
             path: path.to_owned(),
             field: field.to_owned(),
         })
     }
 
-    /// The path of the API read (KV v2, `GET /v1/:mount/data/:path`).
+    /// The path of the API read (KV v2, `GET /v1/:mount/data/:path`). The mount is the longest of `mounts` that the
+    /// reference begins with, or else its first segment.
     #[must_use]
-    pub fn api_path(&self) -> String {
-        format!("/v1/{}/data/{}", self.mount, self.path)
+    pub fn api_path(&self, mounts: &[String]) -> String {
+        let place = format!("{}/{}", self.mount, self.path);
+        let parts = mounts.iter().filter_map(|mount| {
+            Some((mount.as_str(), place.strip_prefix(mount.as_str())?.strip_prefix('/')?))
+        });
+        let longest = parts.max_by_key(|(mount, _)| mount.len());
+        let (mount, path) = longest.unwrap_or((&self.mount, &self.path));
+        format!("/v1/{mount}/data/{path}")
+    }
+
+    /// Whether it was copied from the API's path, which has `data` between mount and path; a reference has not.
+    #[must_use]
+    pub fn has_api_form(&self) -> bool {
+        self.path.split('/').next() == Some("data")
+    }
+
+    /// The field of the secret.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        &self.field
     }
 
     /// The value in the body of a successful read; `None` when it is not of that form or the
@@ -67,6 +80,14 @@ impl SecretRef {
         let fit = !value.is_empty() && value.bytes().all(|b| (0x20..0x7f).contains(&b));
         fit.then(|| Secret::new(value))
     }
+}
+
+/// Segments that stay where they are: no `.`, no `..`, nothing that a URL would read otherwise.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.split('/').all(|segment| {
+        !matches!(segment, "" | "." | "..")
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    })
 }
 
 impl std::fmt::Display for SecretRef {
@@ -173,7 +194,15 @@ mod tests {
     #[test]
     fn references_name_one_field_and_cannot_leave_their_mount() {
         let secret = SecretRef::parse("vault://secret/connectors/demo#api_key").unwrap();
-        assert_eq!(secret.api_path(), "/v1/secret/data/connectors/demo");
+        assert_eq!(secret.api_path(&[]), "/v1/secret/data/connectors/demo");
+        // Finding 7.2: a mount with a slash was read as a mount and a path.
+        let deep = SecretRef::parse("vault://team/kvv2/crm#key").unwrap();
+        let mounts = ["team".to_owned(), "team/kvv2".to_owned(), "team/kv".to_owned()];
+        assert_eq!(deep.api_path(&mounts), "/v1/team/kvv2/data/crm");
+        assert_eq!(deep.api_path(&[]), "/v1/team/data/kvv2/crm");
+        assert_eq!(secret.api_path(&mounts), "/v1/secret/data/connectors/demo");
+        assert!(SecretRef::parse("vault://secret/data/demo#x").unwrap().has_api_form());
+        assert!(!secret.has_api_form());
         for bad in [
             "secret/demo#x",
             "vault://secret#x",

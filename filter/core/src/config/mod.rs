@@ -5,6 +5,7 @@
 mod auth;
 mod failure;
 mod inline;
+mod reach;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,8 +16,10 @@ use crate::decode::{Faults, Fields, Node};
 use crate::failure::OnFailure;
 use crate::id::PolicyVersion;
 use crate::policy::Policy;
+use crate::vault::is_plain;
 pub use auth::AuthConfig;
 pub(crate) use auth::scopes;
+pub use reach::{Bounds, Reach};
 
 /// What the operator of this Envoy decided.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub struct Config {
     pub policy: Option<InlinePolicy>,
     /// Who may prove who they are, beside the holders of API keys.
     pub auth: AuthConfig,
+    /// What policies of organisations may name.
+    pub reach: Reach,
     /// When a request is held.
     pub mode: Mode,
     /// Values of `Host` that are served, in lower case; all of them when there are none.
@@ -71,6 +76,8 @@ pub struct Vault {
     pub cache: Duration,
     /// For how long beyond that, when it cannot be read again.
     pub stale: Option<Duration>,
+    /// KV mounts whose paths have a slash, such as `team/kvv2`.
+    pub mounts: Vec<String>,
 }
 
 /// A policy that came with the configuration.
@@ -141,6 +148,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         Some(_) => {}
     }
     let auth = auth::read(&mut fields, faults);
+    let reach = reach::read(&mut fields, faults);
     let request = request(&mut fields, faults);
     let audit_input_max_bytes = audit(&mut fields, faults);
     fields.finish(faults);
@@ -149,6 +157,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         vault: vault.map_or(Some(None), |vault| vault.map(Some))?,
         policy,
         auth,
+        reach,
         mode: request.mode,
         hosts: request.hosts,
         origins: request.origins,
@@ -182,8 +191,18 @@ fn vault(node: Node<'_>, faults: &mut Faults) -> Option<Vault> {
         None => Some(60),
     };
     let stale = failure::vault(&mut fields, faults);
+    let mounts = mounts(&mut fields, faults);
     fields.finish(faults);
-    Some(Vault { cluster: cluster?, timeout: timeout?, cache: Duration::from_secs(cache?), stale })
+    let cache = Duration::from_secs(cache?);
+    Some(Vault { cluster: cluster?, timeout: timeout?, cache, stale, mounts })
+}
+
+fn mounts(fields: &mut Fields<'_>, faults: &mut Faults) -> Vec<String> {
+    const MOUNT: &str = "the path of a KV v2 mount, such as team/kvv2";
+    let items = fields.optional("mounts").and_then(|node| node.items(faults, "a list"));
+    let read = |text: &str| is_plain(text).then(|| text.to_owned());
+    let items = items.unwrap_or_default().into_iter();
+    items.filter_map(|item| item.text(faults, MOUNT, read)).collect()
 }
 
 /// The name of an Envoy cluster, in the field `cluster`.
@@ -327,7 +346,7 @@ mod tests {
              request.mode: found \"fast\", expected hold or split\n\
              request.origins[0]: found \"https://a/b\", expected an origin without path, such as https://app.example or http://localhost:6274\n\
              request.max_body_bytes: found 1.5, expected a whole number of bytes from 1024 to 16777216\n\
-             failure: found an unknown field, expected one of redis, vault, policy, auth, request, audit"
+             failure: found an unknown field, expected one of redis, vault, policy, auth, organisations, request, audit"
         );
     }
 

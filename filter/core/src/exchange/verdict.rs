@@ -316,6 +316,10 @@ fn grant(
     }
     let (name, connector) = policy.connector_at(&request.path).ok_or(Denial::UnknownPath)?;
     entry.connector = Some(name.to_string());
+    if !worker.config.reach.allows(&principal.org, connector) {
+        // As if it were not there: whoever wrote the policy had no right to name it.
+        return Err(Denial::UnknownPath);
+    }
     let posts_to_stream = connector.messages.as_ref() == Some(&request.path);
     if let (false, Some(missing)) = (posts_to_stream, &request.unmirrored) {
         return Err(missing.clone());

@@ -7,6 +7,7 @@ use super::{Connector, Globs, LimitMatch, Policy, PolicyErrors, Requirement, Rol
 use crate::id::PolicyName;
 use crate::nearest::{hint, one_of};
 use crate::schema;
+use crate::vault::CredentialTemplate;
 
 impl Policy {
     /// Everything that cannot be meant, or cannot be used.
@@ -45,6 +46,11 @@ impl Policy {
 
     fn connector(&self, name: &PolicyName, connector: &Connector, faults: &mut PolicyErrors) {
         let place = format!("connectors.{name}");
+        let secret = connector.credential.as_ref().map(CredentialTemplate::secret);
+        if let Some(secret) = secret.filter(|secret| secret.has_api_form()) {
+            let expected = "a reference without `data`, which is part of the API's path only";
+            faults.push(&format!("{place}.credential.secret"), format!("\"{secret}\""), expected);
+        }
         conditions(&connector.conditions, faults);
         let opens: Vec<&Role> =
             self.roles.values().filter(|role| role.connectors.contains_key(name)).collect();

@@ -68,7 +68,7 @@ proptest! {
     ) {
         if let Some(secret) = SecretRef::parse(&text) {
             prop_assert_eq!(secret.to_string(), text);
-            let path = secret.api_path();
+            let path = secret.api_path(&[]);
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
             prop_assert!(path.starts_with("/v1/") && path.bytes().all(plain), "{path}");
             let mut segments = path.split('/').skip(1);

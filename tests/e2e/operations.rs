@@ -1,0 +1,97 @@
+//! What an operator does with a running gateway, and what they are told when it does not go well.
+
+use std::fs;
+
+use portcullis_stack::{CREDENTIAL_PATH, http};
+use portcullis_tests::organisation::{DEMO, PYTHON};
+use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
+use portcullis_tests::{Case, Request, World, cases, mcp};
+use serde_json::{Value, json};
+
+use crate::metrics::eventually;
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!["operations":
+        health_says_when_envoy_is_taken_out_of_service,
+        lost_audit_lines_are_told_by_doctor,
+        policy_of_an_organisation_names_only_what_it_may,
+    ]
+}
+
+fn admin(own: &OwnEnvoy, page: &str) {
+    let url = format!("{}/{page}", own.envoy.admin_url());
+    let reply = http::send("POST", &url, &[], b"").unwrap_or_else(|fault| panic!("{fault}"));
+    assert_eq!(reply.status, 200, "{page}: {}", reply.text());
+}
+
+// Finding 9.8: the health document was 200 while the gateway was drained. Proves: B2
+fn health_says_when_envoy_is_taken_out_of_service(world: &World<'_>) {
+    let own = world.single_worker();
+    let org = world.organisation().through(&own.gateway);
+    let key = org.key("analyst").key;
+    let health = || {
+        let request = Request::bare("GET", "/portcullis/health").header("host", "x");
+        own.gateway.send(&request).status()
+    };
+    assert_eq!(health(), 200);
+    admin(&own, "healthcheck/fail");
+    assert_eq!(health(), 503);
+    assert_eq!(org.call(&key, "get_dashboard_metrics", json!({})).status(), 200, "it still serves");
+    admin(&own, "healthcheck/ok");
+    assert_eq!(health(), 200);
+}
+
+// Finding 9.2: entries were lost, and doctor said all good. Proves: X16
+fn lost_audit_lines_are_told_by_doctor(world: &World<'_>) {
+    let own = world.single_worker();
+    let org = world.organisation().through(&own.gateway);
+    let state = |check: &str| {
+        let url = own.envoy.admin_url();
+        let environment = [("PORTCULLIS_ENVOY_ADMIN", url.as_str())];
+        let said = org.operator.run_with(&["doctor", "--output", "json"], &environment);
+        let report: Value = serde_json::from_slice(&said.expect("it runs").stdout).expect("JSON");
+        let checks = report["checks"].as_array().expect("checks").clone();
+        let check = checks.into_iter().find(|one| one["check"] == check);
+        check.map(|check| check["state"].as_str().expect("a state").to_owned())
+    };
+    assert_eq!(state("envoy.audit_log").as_deref(), Some("good"));
+    // The directory is gone when the log is reopened, as after a rotation that went wrong.
+    let dir = own.envoy.audit_log().parent().expect("a directory").to_owned();
+    let aside = dir.with_extension("aside");
+    fs::rename(&dir, &aside).expect("a directory that can be moved");
+    admin(&own, "reopen_logs");
+    let key = org.key("analyst").key;
+    let message = mcp::call("get_dashboard_metrics", json!({})).to_string();
+    own.gateway.send(&Request::post(DEMO, message).bearer(&key));
+    eventually("doctor tells of it", || state("envoy.audit_log").as_deref() == Some("bad"));
+    fs::rename(&aside, &dir).expect("and back");
+}
+
+// Finding 12.10: a policy named another organisation's secret, for a server of its own. Proves: X32
+fn policy_of_an_organisation_names_only_what_it_may(world: &World<'_>) {
+    let org = world.organisation();
+    let bounds = json!({&org.name: {
+        "paths": [DEMO], "secrets": [format!("vault://secret/{CREDENTIAL_PATH}#*")],
+    }});
+    let own = world.envoy_changed(
+        Workers::One,
+        |settings| settings,
+        |template| {
+            let audit = "\"audit\": {\"input_max_bytes\"";
+            replaced(&template, audit, &format!("\"organisations\": {bounds},\n{:24}{audit}", ""))
+        },
+    );
+    let (here, key) = (org.through(&own.gateway), org.key("analyst").key);
+    assert_eq!(here.call(&key, "get_dashboard_metrics", json!({})).status(), 200);
+    let elsewhere = mcp::modern(PYTHON, mcp::call("add", json!({"a": 1, "b": 1}))).bearer(&key);
+    let refused = here.gateway.send(&elsewhere);
+    assert_eq!(refused.status(), 404, "{}", refused.text());
+    assert!(refused.upstream().is_empty());
+    assert_eq!(refused.audit()["connector"], "python");
+    // An organisation without bounds of its own may name nothing there.
+    let other = world.organisation();
+    let key = other.key("analyst").key;
+    let refused = other.through(&own.gateway).call(&key, "get_dashboard_metrics", json!({}));
+    assert_eq!(refused.status(), 404, "{}", refused.text());
+    assert_eq!(other.call(&key, "get_dashboard_metrics", json!({})).status(), 200);
+}
