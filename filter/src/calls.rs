@@ -88,6 +88,7 @@ impl Gateway {
         for stream in self.with(|state| std::mem::take(&mut state.given_up)).unwrap_or_default() {
             host::reset_stream(stream);
         }
+        self.recheck(now);
         let outputs = self.with(|state| state.redis.tick(now)).unwrap_or_default();
         let overdue = self.overdue_for_documents(now);
         if !outputs.is_empty() || overdue || self.has_mail() {

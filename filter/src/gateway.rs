@@ -71,7 +71,13 @@ pub(crate) struct State {
     /// When an error of Redis was last logged.
     pub(crate) complained: Option<UnixTime>,
     seed: u64,
+    /// When open responses were last looked through.
+    rechecked: UnixTime,
 }
+
+/// How often open responses are looked through, and how many of them Redis is asked about each time.
+const BETWEEN_RECHECKS: Duration = Duration::from_secs(1);
+const MOST_RECHECKS: usize = 100;
 
 struct Entry {
     exchange: Exchange,
@@ -141,6 +147,7 @@ impl Gateway {
             answers: HashMap::new(),
             complained: None,
             seed,
+            rechecked: UnixTime::from_micros(0),
         };
         Self { root, state: RefCell::new(state) }
     }
@@ -393,6 +400,34 @@ impl Gateway {
             Held::Response => host::resume_response(),
             Held::Nothing => Ok(()),
         }
+    }
+
+    /// Checks again whether callers may have the responses that are open; at most once a second.
+    pub(crate) fn recheck(&self, now: UnixTime) {
+        let due = self.with(|state| {
+            if now.since(state.rechecked) < BETWEEN_RECHECKS {
+                return Vec::new();
+            }
+            state.rechecked = now;
+            let due = |entry: &Entry| entry.exchange.recheck_due().is_some_and(|due| due <= now);
+            let due = state.exchanges.iter().filter(|(_, entry)| due(entry));
+            due.map(|(context, _)| *context).take(MOST_RECHECKS).collect()
+        });
+        for context in due.unwrap_or_default() {
+            if host::enter(context).is_err() {
+                continue;
+            }
+            let step = self.with(|state| {
+                let entry = state.exchanges.get_mut(&context)?;
+                Some(entry.exchange.recheck(&mut state.worker, now))
+            });
+            for effect in step.flatten().map(|step| step.effects).unwrap_or_default() {
+                if self.apply(context, effect, 0).is_err() {
+                    error!("an open response could not be checked again");
+                }
+            }
+        }
+        let _ = host::enter(self.root);
     }
 
     /// One step of one exchange; its effects are carried out. New events are mail.

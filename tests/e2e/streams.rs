@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         more_than_a_thousand_stay_open_on_one_worker_without_growing_per_event,
         client_that_leaves_is_gone_for_the_upstream_at_once,
         silent_stream_ends_at_the_idle_limit_and_is_audited,
+        open_stream_ends_soon_after_its_key_is_revoked,
     ]
 }
 
@@ -316,4 +317,34 @@ fn silent_stream_ends_at_the_idle_limit_and_is_audited(world: &World<'_>) {
     let entries = eventually_by_agent(&own, "patient", 1);
     assert_eq!(entries.len(), 1, "{entries:?}");
     assert_eq!(entries[0]["http_status"], 200, "{}", entries[0]);
+}
+
+// Proves: A5, B1
+// Finding 3.4: streams that were opened before a revocation ran on to their end.
+fn open_stream_ends_soon_after_its_key_is_revoked(world: &World<'_>) {
+    let source = Source::start();
+    let own = world.envoy(Workers::One, |settings| settings.python(source.address));
+    let org = Organisation::with_policy(world.stack(), |policy| {
+        policy["streams"] = json!({"recheck": "1s"});
+    });
+    let org = org.through(&own.gateway);
+    let (leaving, staying) = (org.key("analyst"), org.key("analyst"));
+    let mut ends = Listener::open(org.gateway.address(), &listen(&leaving.key, "leaving"));
+    let first = source.next();
+    let mut goes_on = Listener::open(org.gateway.address(), &listen(&staying.key, "staying"));
+    let second = source.next();
+    send(&first, 1);
+    ends.hear(1);
+    // Checks that find nothing leave it alone.
+    thread::sleep(Duration::from_secs(3));
+    send(&first, 2);
+    ends.hear(2);
+    org.operator.revoke_key(&leaving.id, "a test").expect("revoke");
+    assert!(ends.ended_after() < Duration::from_secs(9), "it runs on");
+    send(&second, 3);
+    goes_on.hear(3);
+    let entries = eventually_by_agent(&own, "leaving", 1);
+    let events = entries[0]["events"].as_array().cloned().unwrap_or_default();
+    let ended = json!({"event": "stream_ended", "rule": "auth.revoked"});
+    assert!(events.contains(&ended), "{}", entries[0]);
 }

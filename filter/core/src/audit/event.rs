@@ -104,6 +104,11 @@ pub enum AuditEvent {
         /// Units that there are.
         of: u64,
     },
+    /// An open response was ended: its caller may not listen any more.
+    StreamEnded {
+        /// The rule that refuses it now.
+        rule: String,
+    },
     /// The clock of Redis went back by more than the length of a window: what was drawn from it counts from now on.
     RedisClockWentBack {
         /// The window's name.

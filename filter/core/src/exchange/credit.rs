@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::admission::{Leg, Request, held};
 use super::binding;
 use super::degraded::without_vault;
+use super::recheck::Recheck;
 use super::response::Upstream;
 use super::verdict::{Grant, RelayedRefusal};
 use super::{Next, Sent, Stage, Turn};
@@ -277,13 +278,40 @@ fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Next {
     {
         return (Stage::Ended, Gate::Refuse(denial.clone()));
     }
-    match request.message {
+    let mut request = request;
+    let message = std::mem::replace(&mut request.message, Err(Denial::Internal("message")));
+    match message {
         Ok(message) => {
             binding::keep(&request.bound, grant, turn);
-            let upstream = Upstream::new(message.operation, grant).ending(request.bound);
+            let bound = std::mem::take(&mut request.bound);
+            if turn.worker.config.redis.is_some() {
+                let again = listening(&message.operation);
+                let recheck = Recheck::of(request, again, grant, turn.now);
+                turn.context.recheck = Some(Box::new(recheck));
+            }
+            let upstream = Upstream::new(message.operation, grant).ending(bound);
             (Stage::Upstream(Box::new(upstream)), Gate::Pass)
         }
-        Err(_) => turn.refuse(Denial::Internal("message")),
+        Err(denial) => turn.refuse(denial),
+    }
+}
+
+/// What a caller has to be allowed for as long as its answer is open: what it listens to; of any other request, to
+/// be at this connector at all.
+fn listening(operation: &Operation) -> Operation {
+    match operation {
+        Operation::Subscriptions { .. } => operation.clone(),
+        Operation::Initialize
+        | Operation::Housekeeping
+        | Operation::List(_)
+        | Operation::CallTool(_)
+        | Operation::Prompt(_)
+        | Operation::Resource(_)
+        | Operation::Task(_)
+        | Operation::Response
+        | Operation::Listen
+        | Operation::EndSession
+        | Operation::Unknown => Operation::Listen,
     }
 }
 

@@ -21,6 +21,7 @@ mod intake;
 mod media;
 mod origin;
 mod proving;
+mod recheck;
 mod resource;
 mod response;
 mod reviewed;
@@ -48,6 +49,7 @@ use binding::Claiming;
 use credit::Crediting;
 use intake::Reading;
 use proving::Proving;
+use recheck::Recheck;
 use resource::Hint;
 use response::{Answering, Upstream};
 
@@ -99,6 +101,8 @@ struct Context {
     trial: Trial,
     /// The stream that this exchange is counted as.
     slot: Option<Slot>,
+    /// What its response rests on, as long as it is open.
+    recheck: Option<Box<Recheck>>,
     next_call: CallId,
     sender: Sender,
     era: Era,
@@ -170,6 +174,7 @@ impl Default for Exchange {
             proof: None,
             trial: Trial::Free,
             slot: None,
+            recheck: None,
             next_call: CallId::FIRST,
             sender: Sender::Unknown,
             era: Era::Legacy,
@@ -196,11 +201,36 @@ impl Exchange {
         let mut turn = Turn { worker, now, context, effects: Vec::new() };
         let (stage, gate) = match event {
             Event::Closed(closing) => turn.close(stage, &closing),
-            event => stage.on(event, &mut turn),
+            event => match recheck::settle(stage, event, &mut turn) {
+                Ok(next) => next,
+                Err((stage, event)) => stage.on(event, &mut turn),
+            },
         };
         let effects = turn.effects;
         self.stage = stage;
         Step { effects, gate }
+    }
+
+    /// When an open response is to be checked again.
+    #[must_use]
+    pub fn recheck_due(&self) -> Option<UnixTime> {
+        match &self.stage {
+            Stage::Answering(_) => self.context.recheck.as_ref()?.due(),
+            _ => None,
+        }
+    }
+
+    /// Checks whether the caller may still have an open response; [`Gate::Replace`] comes of it later if not, and
+    /// then the response has to end.
+    pub fn recheck(&mut self, worker: &mut Worker, now: UnixTime) -> Step {
+        let recheck = self.context.recheck.take_if(|recheck| recheck.due().is_some());
+        let context = &mut self.context;
+        let mut turn = Turn { worker, now, context, effects: Vec::new() };
+        if let Some(mut recheck) = recheck {
+            recheck.ask(&mut turn);
+            turn.context.recheck = Some(recheck);
+        }
+        Step { effects: turn.effects, gate: Gate::Hold }
     }
 
     /// The response that a refusal of this exchange is sent as.

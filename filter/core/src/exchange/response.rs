@@ -215,6 +215,11 @@ pub(super) fn replace(denial: Denial, turn: &mut Turn<'_>) -> Next {
 }
 
 impl Answering {
+    /// The same; nothing more of it goes on.
+    pub(super) fn swallowing(self) -> Self {
+        Self { plan: Plan::Swallow, ..self }
+    }
+
     pub(super) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             Event::ResponseBody { bytes, last } => match &mut self.plan {

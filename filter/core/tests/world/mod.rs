@@ -109,6 +109,13 @@ impl World {
         if self.is_set(verb, rest) {
             return Vec::new();
         }
+        if verb == "recheck" {
+            if self.exchange.recheck_due().is_none_or(|due| due > self.now) {
+                return vec!["not due".into()];
+            }
+            let step = self.exchange.recheck(&mut self.worker, self.now);
+            return self.describe(step);
+        }
         let event = match verb {
             "keys" => {
                 let (id, state) = rest.split_once(' ').unwrap();

@@ -1,0 +1,200 @@
+//! A response that stays open is checked again: may its caller still listen?
+//!
+//! Owns what an open response rests on, when Redis is asked about it, and the end of it. It costs one small read
+//! at a stated interval, of the claimant's records and the policy; nothing is drawn. How the driver ends a response
+//! whose headers are with the client is the driver's business.
+
+use std::time::Duration;
+
+use portcullis_redis_lua::{Admit, AdmitReply, Value};
+
+use super::admission::Request;
+use super::basis::Basis;
+use super::response::Answering;
+use super::verdict::{Grant, Verdict, judge};
+use super::{Stage, Turn};
+use crate::audit::{AuditEvent, Entry};
+use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
+use crate::denial::Denial;
+use crate::event::Event;
+use crate::failure::OnFailure;
+use crate::mcp::{Body, Message, Operation};
+use crate::step::Gate;
+use crate::time::UnixTime;
+
+/// A response is ended when nothing confirmed it for so many intervals, unless `stale_seconds` are longer.
+const MOST_MISSED: u32 = 3;
+
+/// What an open response rests on.
+#[derive(Debug)]
+pub(super) struct Recheck {
+    request: Box<Request>,
+    every: Duration,
+    due: UnixTime,
+    confirmed: UnixTime,
+    asked: Asked,
+}
+
+/// What Redis was asked.
+#[derive(Debug)]
+enum Asked {
+    Nothing,
+    /// Whether this is still so.
+    Records(CallId, Basis, Admit),
+    /// For a policy that came meanwhile.
+    Policy(CallId, Basis),
+}
+
+/// What a check comes to.
+enum Outcome {
+    Stands,
+    Waits(Asked),
+    Unknown,
+    Ends(Denial),
+}
+
+impl Recheck {
+    /// Of a request that passes. What it asked for is judged as `operation`.
+    pub(super) fn of(request: Request, operation: Operation, grant: &Grant, now: UnixTime) -> Self {
+        let every = grant.policy.streams.recheck;
+        let message = Ok(Message::bodiless(operation));
+        let (body, bound, strip) = (Body::default(), Vec::new(), Vec::new());
+        let request = Request { message, body, bound, strip, ..request };
+        let due = now.after(every);
+        Self { request: Box::new(request), every, due, confirmed: now, asked: Asked::Nothing }
+    }
+
+    /// When Redis is asked next; `None` while it is.
+    pub(super) fn due(&self) -> Option<UnixTime> {
+        match self.asked {
+            Asked::Nothing => Some(self.due),
+            Asked::Records(..) | Asked::Policy(..) => None,
+        }
+    }
+
+    /// Asks Redis.
+    pub(super) fn ask(&mut self, turn: &mut Turn<'_>) {
+        let basis = Basis::remembered(&self.request, turn.worker, turn.now);
+        let guards = basis.guards(&self.request.claimant);
+        let admit = Admit { guards, windows: Vec::new(), used: None };
+        let call = turn.start(Call::Admit(admit.call()));
+        self.asked = Asked::Records(call, basis, admit);
+    }
+
+    fn awaits(&self, id: CallId) -> bool {
+        match &self.asked {
+            Asked::Nothing => false,
+            Asked::Records(call, ..) | Asked::Policy(call, ..) => *call == id,
+        }
+    }
+
+    fn answered(&mut self, reply: Option<Reply>, turn: &mut Turn<'_>) -> Option<Denial> {
+        let outcome = match (std::mem::replace(&mut self.asked, Asked::Nothing), reply) {
+            (Asked::Records(_, basis, admit), Some(Reply::Redis(value))) => {
+                self.compared(basis, &admit, value, turn)
+            }
+            // The worker has it, or knows that it cannot be used; if neither, the next check asks again.
+            (Asked::Policy(_, basis), Some(Reply::Policy)) => match self.judged(basis, turn) {
+                Outcome::Waits(_) => Outcome::Unknown,
+                outcome => outcome,
+            },
+            _ => Outcome::Unknown,
+        };
+        match outcome {
+            Outcome::Stands => {
+                (self.confirmed, self.due) = (turn.now, turn.now.after(self.every));
+                None
+            }
+            Outcome::Waits(asked) => {
+                self.asked = asked;
+                None
+            }
+            Outcome::Ends(denial) => Some(denial),
+            Outcome::Unknown => {
+                self.due = turn.now.after(self.every);
+                let missed = turn.now.since(self.confirmed) >= self.patience(turn);
+                let why = CallFailure::TimedOut;
+                missed.then_some(Denial::Unavailable(Dependency::Redis, why))
+            }
+        }
+    }
+
+    /// For how long it may go on without being confirmed.
+    fn patience(&self, turn: &Turn<'_>) -> Duration {
+        let missed = self.every.saturating_mul(MOST_MISSED);
+        match turn.worker.config.redis.as_ref().map(|redis| redis.on_failure) {
+            Some(OnFailure::Degrade(degraded)) => degraded.stale.max(missed),
+            Some(OnFailure::Deny) | None => missed,
+        }
+    }
+
+    fn compared(
+        &self,
+        mut basis: Basis,
+        admit: &Admit,
+        value: Value,
+        turn: &mut Turn<'_>,
+    ) -> Outcome {
+        match admit.decode(value) {
+            Ok(AdmitReply::Admitted(_)) => self.judged(basis, turn),
+            Ok(AdmitReply::Moved(states)) => {
+                let mut states = states.into_iter();
+                match basis.learn(&self.request.claimant, &mut states, turn.worker) {
+                    Some(()) => self.judged(basis, turn),
+                    None => Outcome::Unknown,
+                }
+            }
+            Ok(AdmitReply::Limited { .. }) | Err(_) => Outcome::Unknown,
+        }
+    }
+
+    fn judged(&self, basis: Basis, turn: &mut Turn<'_>) -> Outcome {
+        // What the audit entry says was decided on stays.
+        let client_address = turn.context.entry.client_address.clone();
+        let mut scratch = Entry { client_address, ..Entry::default() };
+        match judge(&self.request, &basis, turn.worker, turn.now, &mut scratch) {
+            Verdict::Allowed(_) => Outcome::Stands,
+            Verdict::NeedsPolicy(version) => {
+                let call = turn.start(Call::Policy(version));
+                Outcome::Waits(Asked::Policy(call, basis))
+            }
+            Verdict::Refused(Denial::Unavailable(..)) | Verdict::Open => Outcome::Unknown,
+            Verdict::Refused(denial) => Outcome::Ends(denial),
+        }
+    }
+}
+
+/// Takes the outcome of a check of `stage`'s response; anything else comes back.
+pub(super) fn settle(
+    stage: Stage,
+    event: Event,
+    turn: &mut Turn<'_>,
+) -> Result<(Stage, Gate), (Stage, Event)> {
+    let (id, reply) = match event {
+        Event::CallDone { id, reply } => (id, Ok(reply)),
+        Event::CallFailed { id, why } => (id, Err(why)),
+        event => return Err((stage, event)),
+    };
+    let mine = turn.context.recheck.as_ref().is_some_and(|recheck| recheck.awaits(id));
+    let Some(mut recheck) = turn.context.recheck.take_if(|_| mine) else {
+        let event = match reply {
+            Ok(reply) => Event::CallDone { id, reply },
+            Err(why) => Event::CallFailed { id, why },
+        };
+        return Err((stage, event));
+    };
+    match (recheck.answered(reply.ok(), turn), stage) {
+        (Some(denial), Stage::Answering(answering)) => Ok(end(answering, denial, turn)),
+        (_, stage) => {
+            turn.context.recheck = Some(recheck);
+            Ok((stage, Gate::Hold))
+        }
+    }
+}
+
+/// The caller may not listen any more: nothing of the response goes on.
+fn end(answering: Box<Answering>, denial: Denial, turn: &mut Turn<'_>) -> (Stage, Gate) {
+    let rule = denial.rule();
+    turn.context.entry.events.push(AuditEvent::StreamEnded { rule });
+    (Stage::Answering(Box::new(answering.swallowing())), Gate::Replace(denial))
+}
