@@ -247,6 +247,22 @@ impl Gateway {
         self.drive_body(context, event, 0)
     }
 
+    /// Of the request's body there are `bytes` now, and more follow.
+    pub(crate) fn receive(&self, context: u32, bytes: usize) -> Gate {
+        let now = host::now();
+        let step = self.with(|state| {
+            let entry = state.exchanges.get_mut(&context)?;
+            Some(entry.exchange.receive(&mut state.worker, now, bytes))
+        });
+        let Some(step) = step.flatten() else { return Gate::Hold };
+        for effect in step.effects {
+            // Whatever it asks for beside the refusal, which stands.
+            let _ = self.apply(context, effect, 0);
+        }
+        self.answer(context, &step.gate);
+        step.gate
+    }
+
     /// [`Gateway::drive`] for an event that brings `size` bytes of the response buffer.
     pub(crate) fn drive_body(&self, context: u32, event: Event, size: usize) -> Gate {
         let now = host::now();

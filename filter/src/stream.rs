@@ -178,7 +178,13 @@ impl HttpContext for Stream {
                 request_action(self.gateway.drive(self.id, Event::BodyTooLarge))
             }
             Request::Collecting if last => self.deliver(size),
-            Request::Collecting => Action::Pause,
+            Request::Collecting => {
+                let gate = self.gateway.receive(self.id, size);
+                if !matches!(gate, Gate::Hold) {
+                    self.request = Request::Delivered;
+                }
+                request_action(gate)
+            }
         }
     }
 

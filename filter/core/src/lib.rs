@@ -45,5 +45,6 @@ pub mod secret;
 pub mod step;
 pub mod streams;
 pub mod time;
+pub mod unproven;
 pub mod vault;
 pub mod worker;

@@ -29,6 +29,7 @@ use crate::relays::Relays;
 use crate::reviewed::{Drifts, Schemas};
 use crate::streams::OpenStreams;
 use crate::time::UnixTime;
+use crate::unproven::Unproven;
 use crate::vault::{Lease, SecretRef};
 
 const MAX_RECORDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
@@ -67,6 +68,8 @@ pub struct Worker {
     pub chain: Chain,
     /// Addresses that guess.
     pub slowdown: Slowdown,
+    /// Bytes that are held for callers who have proved nothing.
+    pub unproven: Unproven,
     /// Keys of issuers, and tokens that they proved.
     pub keyring: Keyring,
     /// Which credentials are worth asking Vault for.
@@ -112,6 +115,7 @@ impl Worker {
             slowdown: Slowdown::new(config.auth.slowdown),
             config,
             chain,
+            unproven: Unproven::default(),
             keyring: Keyring::new(0),
             vault: Breakers::new(0),
             failover: Failover::default(),

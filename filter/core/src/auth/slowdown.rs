@@ -110,8 +110,8 @@ pub enum Trial {
 
 /// Who fails: an IPv4 address, or the /64 that one IPv6 host chooses its addresses from. What is no
 /// address (a socket's path) is one source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Source {
     Address(IpAddr),
     Unknown,
 }
@@ -261,7 +261,9 @@ impl Slowdown {
         }
     }
 
-    fn is_proven(&self, credential: &Proof, now: UnixTime) -> bool {
+    /// Whether a credential was proven here lately.
+    #[must_use]
+    pub fn is_proven(&self, credential: &Proof, now: UnixTime) -> bool {
         self.proven.peek(credential).is_some_and(|at| now.since(*at) < PROVEN_FOR)
     }
 }
@@ -370,7 +372,7 @@ impl Bucket {
 }
 
 impl Source {
-    fn of(address: &str) -> Self {
+    pub(crate) fn of(address: &str) -> Self {
         match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
             Ok(IpAddr::V6(address)) => {
                 let [a, b, c, d, ..] = address.segments();

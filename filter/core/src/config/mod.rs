@@ -16,6 +16,7 @@ use crate::decode::{Faults, Fields, Node};
 use crate::failure::OnFailure;
 use crate::id::PolicyVersion;
 use crate::policy::Policy;
+use crate::unproven::UnprovenConfig;
 use crate::vault::is_plain;
 pub use auth::AuthConfig;
 pub(crate) use auth::scopes;
@@ -48,6 +49,8 @@ pub struct Config {
     pub refusals: Refusals,
     /// The largest request body that is judged; anything above is refused with 413.
     pub max_body_bytes: usize,
+    /// How much of the bodies of unproven callers a worker holds.
+    pub unproven: UnprovenConfig,
     /// The most bytes of redacted input that one audit entry carries.
     pub audit_input_max_bytes: usize,
 }
@@ -164,6 +167,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         request_ids: request.request_ids,
         refusals: request.refusals,
         max_body_bytes: request.max_body_bytes,
+        unproven: request.unproven,
         audit_input_max_bytes,
     })
 }
@@ -237,6 +241,7 @@ struct Request {
     request_ids: RequestIds,
     refusals: Refusals,
     max_body_bytes: usize,
+    unproven: UnprovenConfig,
 }
 
 fn request(fields: &mut Fields<'_>, faults: &mut Faults) -> Request {
@@ -252,6 +257,7 @@ fn request(fields: &mut Fields<'_>, faults: &mut Faults) -> Request {
         request_ids: RequestIds::Own,
         refusals: Refusals::Auto,
         max_body_bytes: 1_048_576,
+        unproven: UnprovenConfig::default(),
     };
     let node = fields.optional("request").and_then(|node| node.object(faults, "an object"));
     let Some(mut fields) = node else { return request };
@@ -286,9 +292,10 @@ fn request(fields: &mut Fields<'_>, faults: &mut Faults) -> Request {
     }
     let most = fields.optional("max_body_bytes");
     let most = most.and_then(|node| node.integer(faults, 1_024..=MOST_BYTES, "bytes"));
-    fields.finish(faults);
     let most = most.and_then(|most| usize::try_from(most).ok());
     request.max_body_bytes = most.unwrap_or(request.max_body_bytes);
+    request.unproven = UnprovenConfig::read(&mut fields, request.max_body_bytes, faults);
+    fields.finish(faults);
     request
 }
 

@@ -33,6 +33,8 @@ pub enum LimitCause {
     Slowdown,
     /// Too many streams are open.
     Streams,
+    /// Too many unfinished bodies of callers that are not proven.
+    Unproven,
 }
 
 /// Longer names are cut in messages.
@@ -163,6 +165,9 @@ fn limited(limit: &str, cause: &LimitCause, retry_after: Duration) -> String {
         LimitCause::Streams => {
             format!("Too many streams are open (rule `{limit}`).")
         }
+        LimitCause::Unproven => format!(
+            "Too many unfinished requests of callers that are not identified yet (`{limit}`). Send the body at once."
+        ),
         LimitCause::Slowdown => {
             format!("Too many refused credentials from this address (rule `{limit}`).")
         }

@@ -3,6 +3,8 @@
 //! Owns what can be told without asking anybody. A fault in the message is kept, not answered: only
 //! who proves an identity learns what is wrong with a body.
 
+use std::time::Duration;
+
 use super::admission::{self, Holds, Leg, Request};
 use super::binding::{Bound, session_of};
 use super::caller::{Audience, Caller, Claim, caller};
@@ -10,8 +12,9 @@ use super::proving::{Outcome, Proving, judged};
 use super::{Answers, Form, Next, Stage, Turn};
 use super::{media, origin, resource};
 use crate::audit::Entry;
+use crate::auth::Claimant;
 use crate::config::{Mode, Refusals};
-use crate::denial::Denial;
+use crate::denial::{Denial, LimitCause};
 use crate::event::{Event, Head};
 use crate::limit;
 use crate::mcp::{Body, Era, Message, Operation, headers};
@@ -119,6 +122,39 @@ fn health(turn: &Turn<'_>) -> Next {
     (Stage::Closed, Gate::Answer(reply))
 }
 
+/// Before a full worker takes more of a body that nobody vouches for.
+const FULL_FOR: Duration = Duration::from_secs(1);
+
+/// More of a body came. A caller whose token or certificate was verified, or whose key this worker proved lately, may take its
+/// time; anybody else has a share of what is held.
+pub(super) fn receive(stage: Stage, bytes: usize, turn: &mut Turn<'_>) -> Next {
+    let unproven = match &stage {
+        Stage::Reading(reading) => reading.is_unproven(turn),
+        Stage::Proving(_) => true,
+        Stage::Head
+        | Stage::Admitting(_)
+        | Stage::Loading(_)
+        | Stage::Approving(_)
+        | Stage::Crediting(_)
+        | Stage::Upstream(_)
+        | Stage::Claiming(_)
+        | Stage::Answering(_)
+        | Stage::Ended
+        | Stage::Closed => false,
+    };
+    if !unproven {
+        return (stage, Gate::Hold);
+    }
+    let (config, address) = (turn.worker.config.unproven, &turn.context.entry.client_address);
+    match turn.worker.unproven.hold(config, address, &mut turn.context.share, bytes) {
+        Ok(()) => (stage, Gate::Hold),
+        Err(full) => {
+            let (limit, cause) = (full.name().into(), Box::new(LimitCause::Unproven));
+            turn.refuse(Denial::Limited { limit, cause, retry_after: FULL_FOR })
+        }
+    }
+}
+
 fn fault_of(head: &Head, last: bool) -> Option<Denial> {
     match (head.method(), last) {
         (b"POST", false) if is_plain_json(head) => None,
@@ -138,6 +174,17 @@ fn is_plain_json(head: &Head) -> bool {
 }
 
 impl Reading {
+    /// Whether nobody has vouched for the caller yet. In `split` mode Redis did, before the headers went.
+    fn is_unproven(&self, turn: &Turn<'_>) -> bool {
+        match (&self.leg, &self.caller.claimant) {
+            (Leg::Body, _) | (_, Claimant::Proven(_)) => false,
+            (Leg::Whole | Leg::Head(_), Claimant::Key(_)) => {
+                let slowdown = &turn.worker.slowdown;
+                !turn.context.proof.is_some_and(|proof| slowdown.is_proven(&proof, turn.now))
+            }
+        }
+    }
+
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             Event::Body(body) => self.whole(Some(body), turn),

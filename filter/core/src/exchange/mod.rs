@@ -41,6 +41,7 @@ use crate::mcp::{Era, Sender};
 use crate::step::{Effect, Gate, LocalReply, Step};
 use crate::streams::Slot;
 use crate::time::UnixTime;
+use crate::unproven::Share;
 use crate::worker::Worker;
 
 use admission::{Admitting, Loading};
@@ -118,6 +119,8 @@ struct Context {
     identity: CallerIdentity,
     /// What it is told of its windows, once Redis has spoken.
     told: Told,
+    /// What is held of a body whose sender has proved nothing.
+    share: Share,
 }
 
 /// In which form a refusal for a limit is told.
@@ -185,6 +188,7 @@ impl Default for Exchange {
             form: Form::JsonRpc,
             identity: CallerIdentity::Claimed,
             told: Told::default(),
+            share: Share::default(),
         };
         Self { stage: Stage::Head, context }
     }
@@ -208,6 +212,7 @@ impl Exchange {
         };
         let effects = turn.effects;
         self.stage = stage;
+        self.give_back(worker);
         Step { effects, gate }
     }
 
@@ -231,6 +236,36 @@ impl Exchange {
             turn.context.recheck = Some(recheck);
         }
         Step { effects: turn.effects, gate: Gate::Hold }
+    }
+
+    /// Of the request's body there are `bytes` now, and more follow. Until its sender is proven, a worker holds only so much.
+    pub fn receive(&mut self, worker: &mut Worker, now: UnixTime, bytes: usize) -> Step {
+        let stage = std::mem::replace(&mut self.stage, Stage::Ended);
+        let context = &mut self.context;
+        let mut turn = Turn { worker, now, context, effects: Vec::new() };
+        let (stage, gate) = intake::receive(stage, bytes, &mut turn);
+        let effects = turn.effects;
+        self.stage = stage;
+        self.give_back(worker);
+        Step { effects, gate }
+    }
+
+    /// A body that is judged, or gone, is held for nobody unproven.
+    fn give_back(&mut self, worker: &mut Worker) {
+        match self.stage {
+            Stage::Head
+            | Stage::Reading(_)
+            | Stage::Proving(_)
+            | Stage::Admitting(_)
+            | Stage::Loading(_) => {}
+            Stage::Approving(_)
+            | Stage::Crediting(_)
+            | Stage::Upstream(_)
+            | Stage::Claiming(_)
+            | Stage::Answering(_)
+            | Stage::Ended
+            | Stage::Closed => worker.unproven.release(&mut self.context.share),
+        }
     }
 
     /// The response that a refusal of this exchange is sent as.

@@ -14,6 +14,7 @@ use portcullis_core::failure::OnFailure;
 use portcullis_core::id::{KeyId, OrgId};
 use portcullis_core::policy::version_of;
 use portcullis_core::time::UnixTime;
+use portcullis_core::unproven::UnprovenConfig;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
 use serde_json::json;
@@ -68,6 +69,7 @@ pub(crate) fn worker(cache: Duration) -> Worker {
         request_ids: RequestIds::Own,
         refusals: Refusals::Auto,
         max_body_bytes: 4_096,
+        unproven: UnprovenConfig::default(),
         audit_input_max_bytes: 256,
     };
     Worker::new(config, Chain::new("c".into()))

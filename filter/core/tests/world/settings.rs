@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Refusals, RequestIds, Vault};
 use portcullis_core::failure::OnFailure;
+use portcullis_core::unproven::UnprovenConfig;
 
 pub(super) fn config() -> Config {
     Config {
@@ -29,6 +30,7 @@ pub(super) fn config() -> Config {
         request_ids: RequestIds::Own,
         refusals: Refusals::Auto,
         max_body_bytes: 1_024,
+        unproven: UnprovenConfig::default(),
         audit_input_max_bytes: 256,
     }
 }
