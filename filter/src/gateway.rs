@@ -20,7 +20,7 @@ use portcullis_core::auth::token::issuer::IssuerId;
 use portcullis_core::auth::token::keyring::Keyring;
 use portcullis_core::breaker::Breakers;
 use portcullis_core::call::{CallId, Dependency};
-use portcullis_core::config::{Config, Mode, RequestIds};
+use portcullis_core::config::{Config, RequestIds};
 use portcullis_core::denial::Denial;
 use portcullis_core::event::{Closing, Event};
 use portcullis_core::exchange::Exchange;
@@ -104,6 +104,15 @@ enum Held {
     Response,
     /// Nothing.
     Nothing,
+}
+
+/// The bytes of the response that an event is about.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    /// What stands before them in the host's buffer: it is held, and was shown before.
+    pub(crate) front: Vec<u8>,
+    /// How long the host's buffer is.
+    pub(crate) size: usize,
 }
 
 /// Which call of which exchange.
@@ -216,11 +225,6 @@ impl Gateway {
         });
     }
 
-    /// When requests are held.
-    pub(crate) fn mode(&self) -> Mode {
-        self.with(|state| state.worker.config.mode).unwrap_or_default()
-    }
-
     /// Whether client certificates count.
     pub(crate) fn certificates(&self) -> CertificateMode {
         self.with(|state| state.worker.config.auth.certificates.mode).unwrap_or_default()
@@ -244,7 +248,7 @@ impl Gateway {
     /// Steps the exchange of the current context. The gate is what its caller acts on; replies of
     /// the gateway itself are sent here.
     pub(crate) fn drive(&self, context: u32, event: Event) -> Gate {
-        self.drive_body(context, event, 0)
+        self.drive_chunk(context, event, &Chunk::default())
     }
 
     /// Of the request's body there are `bytes` now, and more follow.
@@ -257,30 +261,28 @@ impl Gateway {
         let Some(step) = step.flatten() else { return Gate::Hold };
         for effect in step.effects {
             // Whatever it asks for beside the refusal, which stands.
-            let _ = self.apply(context, effect, 0);
+            let _ = self.apply(context, effect, &Chunk::default());
         }
         self.answer(context, &step.gate);
         step.gate
     }
 
-    /// [`Gateway::drive`] for an event that brings `size` bytes of the response buffer.
-    pub(crate) fn drive_body(&self, context: u32, event: Event, size: usize) -> Gate {
+    /// [`Gateway::drive`] for an event that brings bytes of the response.
+    pub(crate) fn drive_chunk(&self, context: u32, event: Event, chunk: &Chunk) -> Gate {
         let now = host::now();
         let mut own = VecDeque::from([event]);
         let mut verdict = Gate::Hold;
         // Each turn starts at most two calls, and a call that fails at once ends the request.
         while let Some(event) = own.pop_front() {
-            verdict = verdict.followed_by(self.turn((context, now), event, size));
+            verdict = verdict.followed_by(self.turn((context, now), event, chunk));
             own.extend(self.mail_of(context));
         }
         self.wake();
         match verdict {
-            Gate::Pass => self.set_held(context, Held::Nothing),
+            // A response is watched once its request has passed.
+            Gate::Pass | Gate::Watch => self.set_held(context, Held::Nothing),
             Gate::Suspend => self.set_held(context, Held::Response),
-            Gate::Hold | Gate::Watch | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => {}
-        }
-        if let (Gate::Replace(denial), Mode::Split, 1..) = (&verdict, self.mode(), size) {
-            return self.replace_body(context, denial, size);
+            Gate::Hold | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => {}
         }
         self.answer(context, &verdict);
         verdict
@@ -300,13 +302,35 @@ impl Gateway {
         own.unwrap_or_default().into_iter().map(|(_, event)| event).collect()
     }
 
-    /// The response's headers are on their way: the refusal takes the place of its body.
-    fn replace_body(&self, context: u32, denial: &Denial, size: usize) -> Gate {
-        let body = self.reply(context, denial).map(|reply| reply.body).unwrap_or_default();
-        match host::replace_buffer(BufferType::HttpResponseBody, size, &body) {
-            Ok(()) => Gate::Pass,
-            Err(_) => Gate::Hold,
+    /// The response of `context` ended behind its body: what was held back of it never goes on.
+    pub(crate) fn end_response(&self, context: u32) {
+        let now = host::now();
+        let event = Event::ResponseBody { bytes: Vec::new(), last: true };
+        let step = self.with(|state| {
+            let entry = state.exchanges.get_mut(&context)?;
+            Some(entry.exchange.step(&mut state.worker, now, event))
+        });
+        let Some(step) = step.flatten() else { return };
+        for effect in step.effects {
+            match effect {
+                Effect::Start { id, call } => {
+                    self.start(Waiter { context, call: id, since: now }, call);
+                }
+                Effect::Measure(metric, value) => self.measure(metric, value),
+                // There is no body left to change, and its headers are gone.
+                Effect::RemoveRequestHeader(_)
+                | Effect::SetRequestHeader { .. }
+                | Effect::ReplaceRequestBody(_)
+                | Effect::SetResponseHeader { .. }
+                | Effect::RemoveResponseHeader(_)
+                | Effect::ReplaceResponseBody(_)
+                | Effect::Audit(_) => {}
+            }
         }
+        if let Gate::Suspend = step.gate {
+            self.set_held(context, Held::Response);
+        }
+        self.wake();
     }
 
     fn reply(&self, context: u32, denial: &Denial) -> Option<LocalReply> {
@@ -329,9 +353,12 @@ impl Gateway {
             match effect {
                 Effect::Audit(line) => audit = Some(line),
                 Effect::Measure(metric, value) => self.measure(metric, value),
+                // Nobody waits for its outcome: what an answer costs that was not seen.
+                Effect::Start { id, call } => {
+                    self.start(Waiter { context, call: id, since: now }, call);
+                }
                 // The stream is over: there is nothing left to change.
-                Effect::Start { .. }
-                | Effect::RemoveRequestHeader(_)
+                Effect::RemoveRequestHeader(_)
                 | Effect::SetRequestHeader { .. }
                 | Effect::ReplaceRequestBody(_)
                 | Effect::SetResponseHeader { .. }
@@ -355,14 +382,18 @@ impl Gateway {
             if host::enter(context).is_err() {
                 continue;
             }
-            let gate = self.turn((context, now), event, 0);
+            let gate = self.turn((context, now), event, &Chunk::default());
             self.answer(context, &gate);
-            if matches!(gate, Gate::Pass) && self.resume(context).is_err() {
+            if matches!(gate, Gate::Pass | Gate::Watch) && self.resume(context).is_err() {
                 error!("what passed could not be resumed");
             }
             let let_go = match gate {
-                Gate::Pass | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => true,
-                Gate::Hold | Gate::Watch | Gate::Suspend => false,
+                Gate::Pass
+                | Gate::Watch
+                | Gate::Refuse(_)
+                | Gate::Replace(_)
+                | Gate::Answer(_) => true,
+                Gate::Hold | Gate::Suspend => false,
             };
             if let_go && in_turn {
                 break;
@@ -438,7 +469,7 @@ impl Gateway {
                 Some(entry.exchange.recheck(&mut state.worker, now))
             });
             for effect in step.flatten().map(|step| step.effects).unwrap_or_default() {
-                if self.apply(context, effect, 0).is_err() {
+                if self.apply(context, effect, &Chunk::default()).is_err() {
                     error!("an open response could not be checked again");
                 }
             }
@@ -447,7 +478,7 @@ impl Gateway {
     }
 
     /// One step of one exchange; its effects are carried out. New events are mail.
-    fn turn(&self, (context, now): (u32, UnixTime), event: Event, size: usize) -> Gate {
+    fn turn(&self, (context, now): (u32, UnixTime), event: Event, chunk: &Chunk) -> Gate {
         let step = self.with(|state| {
             let entry = state.exchanges.get_mut(&context)?;
             Some(entry.exchange.step(&mut state.worker, now, event))
@@ -457,7 +488,7 @@ impl Gateway {
         };
         self.measure_load(now);
         for effect in step.effects {
-            if self.apply(context, effect, size).is_err() {
+            if self.apply(context, effect, chunk).is_err() {
                 error!("an effect could not be carried out: the request is refused");
                 return Gate::Refuse(Denial::Internal("effect"));
             }
@@ -465,7 +496,7 @@ impl Gateway {
         step.gate
     }
 
-    fn apply(&self, context: u32, effect: Effect, size: usize) -> Result<(), host::HostError> {
+    fn apply(&self, context: u32, effect: Effect, chunk: &Chunk) -> Result<(), host::HostError> {
         match effect {
             Effect::Start { id, call } => {
                 // What a call may take begins now: the worker may have been busy with this event.
@@ -485,10 +516,14 @@ impl Gateway {
                 host::set_header(MapType::HttpResponseHeaders, name, &value)
             }
             Effect::RemoveResponseHeader(name) => {
-                host::remove_header(MapType::HttpResponseHeaders, name)
+                host::remove_header(MapType::HttpResponseHeaders, &name)
             }
             Effect::ReplaceResponseBody(bytes) => {
-                host::replace_buffer(BufferType::HttpResponseBody, size, &bytes)
+                let bytes = match chunk.front.is_empty() {
+                    true => bytes,
+                    false => [chunk.front.as_slice(), &bytes].concat(),
+                };
+                host::replace_buffer(BufferType::HttpResponseBody, chunk.size, &bytes)
             }
             Effect::Measure(metric, value) => {
                 self.measure(metric, value);

@@ -7,19 +7,15 @@ use std::rc::Rc;
 use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::auth::certificate::{CertificateFailure, PeerCertificate};
 use portcullis_core::call::{CallFailure, Dependency};
-use portcullis_core::config::Mode;
 use portcullis_core::denial::{Denial, Requested};
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
+use portcullis_core::mcp::headers::OF_ANSWERS;
 use portcullis_core::mcp::{Era, Sender};
 use portcullis_core::step::Gate;
 
 use crate::abi::{Action, BufferType, HttpContext, MapType};
-use crate::gateway::{Gateway, send};
+use crate::gateway::{Chunk, Gateway, send};
 use crate::host;
-
-/// A response that is held whole may have this many bytes. The listener's
-/// `per_connection_buffer_limit_bytes` must be larger, or Envoy answers 500 before this is reached.
-const MAX_HELD_RESPONSE: usize = 1_048_576;
 
 /// The name under which access loggers find the audit entry: `wasm.portcullis.audit`.
 const AUDIT_STATE: &str = "portcullis.audit";
@@ -30,6 +26,8 @@ pub(crate) struct Stream {
     gateway: Rc<Gateway>,
     request: Request,
     response: Response,
+    /// Of a response that is held, how many bytes in the host's buffer the core has seen.
+    seen: usize,
 }
 
 /// How far the request got.
@@ -46,12 +44,6 @@ enum Request {
 enum Response {
     /// They pass.
     Pass,
-    /// The host collects them.
-    Collect,
-    /// They wait for a call's outcome, then pass.
-    Suspend,
-    /// They are not fit to pass, and what takes their place went out.
-    Drop,
     /// Each chunk is shown to the core.
     Watch,
 }
@@ -59,7 +51,7 @@ enum Response {
 impl Stream {
     pub(crate) fn new(id: u32, gateway: Rc<Gateway>) -> Self {
         gateway.open(id);
-        Self { id, gateway, request: Request::Collecting, response: Response::Pass }
+        Self { id, gateway, request: Request::Collecting, response: Response::Pass, seen: 0 }
     }
 
     fn head(&self) -> Head {
@@ -87,31 +79,31 @@ impl Stream {
         }
     }
 
-    /// What becomes of the response's headers. A host that keeps the body away while headers are held
-    /// gets them on their way: then only the body can still be replaced.
-    fn respond_head(&mut self, gate: &Gate) -> Action {
-        match (self.respond(gate), self.gateway.mode()) {
-            (Action::Pause, Mode::Split) if self.response == Response::Collect => Action::Continue,
-            (action, _) => action,
-        }
-    }
-
     fn respond(&mut self, gate: &Gate) -> Action {
         self.response = match gate {
-            Gate::Hold => Response::Collect,
-            Gate::Watch => Response::Watch,
-            Gate::Suspend => Response::Suspend,
+            Gate::Hold | Gate::Watch | Gate::Suspend => Response::Watch,
             Gate::Pass | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => Response::Pass,
         };
         response_action(gate)
     }
 
-    /// The response body is whole in the host's buffer.
-    fn deliver_response(&mut self, size: usize) -> Action {
-        self.response = Response::Pass;
-        let bytes = host::buffer(BufferType::HttpResponseBody, size).unwrap_or_default();
-        let event = Event::ResponseBody { bytes, last: true };
-        response_action(&self.gateway.drive_body(self.id, event, size))
+    /// A chunk of the response. While the response is held, the host's buffer starts with what was shown
+    /// before.
+    fn show(&mut self, size: usize, last: bool) -> Action {
+        let seen = if self.gateway.suspended(self.id) { self.seen } else { 0 };
+        let Ok(mut front) = host::buffer(BufferType::HttpResponseBody, size) else {
+            // What cannot be read cannot be filtered.
+            let _ = host::replace_buffer(BufferType::HttpResponseBody, size, &[]);
+            return Action::Continue;
+        };
+        let bytes = front.split_off(seen.min(front.len()));
+        let event = Event::ResponseBody { bytes, last };
+        let gate = self.gateway.drive_chunk(self.id, event, &Chunk { front, size });
+        if matches!(gate, Gate::Suspend) {
+            let held = host::buffer(BufferType::HttpResponseBody, host::WHOLE);
+            self.seen = held.map_or(0, |held| held.len());
+        }
+        self.respond(&gate)
     }
 }
 
@@ -199,53 +191,28 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _: usize, last: bool) -> Action {
-        let names = [":status", "content-type", "content-encoding", "mcp-session-id"];
-        let [status, content_type, content_encoding, session_id] =
-            host::values(MapType::HttpResponseHeaders, names);
-        let status = std::str::from_utf8(&status).ok().and_then(|text| text.parse().ok());
-        let head = ResponseHead {
-            status: status.unwrap_or(0),
-            content_type,
-            content_encoding,
-            session_id,
-            origin: origin(),
-            last,
-        };
+        let head = response_head(last);
         let gate = self.gateway.drive(self.id, Event::ResponseHead(head));
-        self.respond_head(&gate)
+        self.respond(&gate)
     }
 
     fn on_http_response_body(&mut self, size: usize, last: bool) -> Action {
         match self.response {
             Response::Pass => Action::Continue,
-            Response::Collect if size > MAX_HELD_RESPONSE => {
-                self.response = Response::Drop;
-                let event = Event::ResponseTooLarge;
-                response_action(&self.gateway.drive_body(self.id, event, size))
-            }
-            Response::Drop => {
-                let _ = host::replace_buffer(BufferType::HttpResponseBody, size, &[]);
-                Action::Continue
-            }
-            Response::Collect if last => self.deliver_response(size),
-            Response::Collect => Action::Pause,
-            Response::Suspend if self.gateway.suspended(self.id) => Action::Pause,
-            Response::Suspend => Action::Continue,
-            Response::Watch => {
-                let bytes = host::buffer(BufferType::HttpResponseBody, size).unwrap_or_default();
-                let event = Event::ResponseBody { bytes, last };
-                let gate = self.gateway.drive_body(self.id, event, size);
-                self.respond(&gate)
-            }
+            Response::Watch => self.show(size, last),
         }
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         match self.response {
-            Response::Collect => self.deliver_response(MAX_HELD_RESPONSE),
-            Response::Suspend if self.gateway.suspended(self.id) => Action::Pause,
-            Response::Pass | Response::Watch | Response::Suspend | Response::Drop => {
-                Action::Continue
+            Response::Pass => Action::Continue,
+            Response::Watch => {
+                // Nothing follows: a message that is not whole by now never will be.
+                self.gateway.end_response(self.id);
+                match self.gateway.suspended(self.id) {
+                    true => Action::Pause,
+                    false => Action::Continue,
+                }
             }
         }
     }
@@ -265,11 +232,56 @@ impl Drop for Stream {
     }
 }
 
-/// Envoy says of every response it did not make that it came through the upstream.
+/// The headers of the response.
+fn response_head(last: bool) -> ResponseHead {
+    let headers = host::headers(MapType::HttpResponseHeaders);
+    let mut head = ResponseHead {
+        status: 0,
+        content_type: Vec::new(),
+        content_encoding: Vec::new(),
+        session_id: Vec::new(),
+        others: Vec::new(),
+        origin: origin(),
+        last,
+    };
+    for (name, value) in headers.iter() {
+        match name {
+            b":status" => {
+                let status = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                head.status = status.unwrap_or(0);
+            }
+            b"content-type" => join(&mut head.content_type, value),
+            b"content-encoding" => join(&mut head.content_encoding, value),
+            b"mcp-session-id" => join(&mut head.session_id, value),
+            name if OF_ANSWERS.iter().any(|known| known.as_bytes() == name) => {}
+            name => head.others.push(String::from_utf8_lossy(name).into_owned()),
+        }
+    }
+    head
+}
+
+/// A header that occurs twice has one value, as RFC 9110 §5.3 joins them: taking one of them is how
+/// gateways and clients come to disagree.
+fn join(known: &mut Vec<u8>, value: &[u8]) {
+    if !known.is_empty() {
+        known.extend_from_slice(b", ");
+    }
+    known.extend_from_slice(value);
+}
+
+/// Envoy says of every response it did not make that it came through the upstream, and of its own why it
+/// made them (`source/common/stream_info`): a connection that broke may have carried the request.
 fn origin() -> Origin {
-    match host::property(&["response", "code_details"]).as_deref() {
-        Some(b"via_upstream") => Origin::Upstream,
-        _ => Origin::Proxy,
+    const BROKE_OFF: &str = "upstream_reset_before_response_started";
+    let details = host::property(&["response", "code_details"]).unwrap_or_default();
+    let details = String::from_utf8_lossy(&details);
+    match details.strip_prefix(BROKE_OFF) {
+        Some(why) if why.contains("connection_failure") || why.contains("overflow") => {
+            Origin::Proxy
+        }
+        Some(_) => Origin::Disconnected,
+        None if details == "via_upstream" => Origin::Upstream,
+        None => Origin::Proxy,
     }
 }
 

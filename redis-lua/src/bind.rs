@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::value::{Elements, malformed};
 use crate::{BIND, Key, ReplyError, ScriptCall, Value};
 
-/// Binds what `key` names to `holder`, unless it is bound to somebody else.
+/// Binds what `key` names to `holder`, unless it is bound to somebody else. First an
+/// [owner](Key::owner) key to the organisation, then a [binding](Key::binding) to the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
     /// Where the binding is.

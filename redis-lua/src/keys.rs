@@ -99,8 +99,16 @@ impl Key {
         Self(name)
     }
 
+    /// HASH: which organisation a session or task belongs to; `rev` (organisation) and an empty `doc`.
+    /// Organisations that share a server cannot see each other's [bindings](Self::binding), so this key
+    /// is of none of them and carries no hash tag.
+    pub fn owner(kind: &str, digest: &str) -> Self {
+        Self(format!("portcullis:owner:{}:{}", Encoded(kind), Encoded(digest)))
+    }
+
     /// HASH: whose session or task it is; `rev` (holder) and an empty `doc`. `kind` says which of
-    /// them, `digest` which one: ids that servers choose are not put into key names.
+    /// them, `digest` which one, of the connector's path and the id: ids that servers choose are not put
+    /// into key names, and two servers may choose the same one.
     pub fn binding(org: &str, kind: &str, digest: &str) -> Self {
         Self(format!("portcullis:{{{}}}:bound:{}:{}", Encoded(org), Encoded(kind), Encoded(digest)))
     }

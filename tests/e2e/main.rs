@@ -4,6 +4,7 @@
 //! one stack and own an organisation each; those that break something start a stack of their own. A test names the
 //! requirements it proves in a comment above it; `cargo xtask requirements` collects them.
 
+mod answers;
 mod audit;
 mod authz;
 mod authz_trial;
@@ -99,6 +100,7 @@ fn all_cases() -> Vec<Case> {
         limits_load::cases(),
         vault::cases(),
         messages::cases(),
+        answers::cases(),
         hostile::cases(),
         http_versions::cases(),
         bypass::cases(),

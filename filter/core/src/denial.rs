@@ -9,6 +9,7 @@ mod in_message;
 mod relayed;
 mod repair;
 mod text;
+mod upstream;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub use audit::AuditStatus;
 pub use relayed::{Relayed, relayed};
 pub use repair::Unfit;
 pub use text::{LimitCause, Requested};
+pub use upstream::UpstreamFault;
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,10 +114,14 @@ pub enum Denial {
     /// The upstream did not accept the connector's credential. That is not the client's fault, and a
     /// 401 would send it to look for another credential of its own.
     UpstreamRefused,
-    /// The upstream could not be reached, or broke off before it answered.
+    /// The upstream could not be reached: the request was not made.
     UpstreamUnavailable,
-    /// The upstream's answer had to be read and could not be.
-    UpstreamUnreadable,
+    /// The upstream broke off before it answered. What the request asked for may have been done.
+    UpstreamGone,
+    /// The upstream did not answer in time. What the request asked for may still be done.
+    UpstreamTimedOut,
+    /// The upstream's answer must not pass.
+    UpstreamAnswer(UpstreamFault),
     /// Something that cannot happen did; refusing is the only safe answer to it.
     Internal(&'static str),
 }
@@ -166,8 +172,10 @@ impl Denial {
             | Self::PolicyUnusable
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable
-            | Self::UpstreamUnreadable
             | Self::Internal(_) => 503,
+            // RFC 9110 §15.6.3 and §15.6.5: the gateway works, and waiting does not help.
+            Self::UpstreamGone | Self::UpstreamAnswer(_) => 502,
+            Self::UpstreamTimedOut => 504,
         }
     }
 
@@ -212,8 +220,9 @@ impl Denial {
             | Self::PolicyUnusable
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable
-            | Self::UpstreamUnreadable
             | Self::Internal(_) => -31_503,
+            Self::UpstreamGone | Self::UpstreamAnswer(_) => -31_502,
+            Self::UpstreamTimedOut => -31_504,
         }
     }
 
@@ -255,7 +264,6 @@ impl Denial {
             | Self::PolicyUnusable
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable
-            | Self::UpstreamUnreadable
             | Self::Internal(_) => UNAVAILABLE_RETRY,
             _ => return None,
         };

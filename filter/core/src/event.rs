@@ -40,7 +40,7 @@ pub enum Event {
     },
     /// A response's headers.
     ResponseHead(ResponseHead),
-    /// Bytes of the response: all of them after [`crate::step::Gate::Hold`], else a chunk.
+    /// Bytes of the response.
     ResponseBody {
         /// The bytes.
         bytes: Vec<u8>,
@@ -64,6 +64,8 @@ pub struct ResponseHead {
     pub content_encoding: Vec<u8>,
     /// The value of `mcp-session-id`.
     pub session_id: Vec<u8>,
+    /// The names of the headers that are not among [`crate::mcp::headers::OF_ANSWERS`].
+    pub others: Vec<String>,
     /// Who made it.
     pub origin: Origin,
     /// Whether the response ends here.
@@ -77,6 +79,8 @@ pub enum Origin {
     Upstream,
     /// The proxy, in its place: no connection, no route, a timeout.
     Proxy,
+    /// The proxy, since the upstream broke off after it had got the request, or some of it.
+    Disconnected,
 }
 
 /// How an exchange ended, as the proxy saw it.

@@ -6,6 +6,7 @@
 
 mod canonical;
 mod fold;
+pub mod lexer;
 mod number;
 
 use std::fmt;

@@ -101,6 +101,20 @@ pub enum Metric {
         /// [`crate::pin::Drift::name`].
         kind: &'static str,
     },
+    /// Items of lists, and messages, of servers that could not be read.
+    UpstreamUnreadable {
+        /// The connector.
+        connector: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Sessions and tasks that servers handed out and that could not be bound to their caller.
+    NotBound {
+        /// The connector.
+        connector: String,
+        /// `session` or `task`.
+        kind: &'static str,
+    },
     /// 1 while a dependency answers, else 0.
     DependencyUp(Dependency),
     /// How long a dependency took to answer, in milliseconds.
@@ -154,6 +168,8 @@ impl Metric {
             | Self::NotAsked(_)
             | Self::ShadowDenied { .. }
             | Self::SchemaDrift { .. }
+            | Self::UpstreamUnreadable { .. }
+            | Self::NotBound { .. }
             | Self::AuditEntries => Kind::Counter,
             Self::DependencyUp(_) | Self::PolicyVersion { .. } | Self::Build(_) => Kind::Gauge,
             Self::RequestDuration { .. } | Self::DependencyDuration(_) | Self::PolicyLoad => {
@@ -191,6 +207,13 @@ impl Metric {
             Self::ShadowDenied { check } => named("shadow_denied_total", &[("check", check)]),
             Self::SchemaDrift { connector, kind } => {
                 named("schema_drift_total", &[("connector", connector), ("kind", kind)])
+            }
+            Self::UpstreamUnreadable { connector, reason } => named(
+                "upstream_unreadable_total",
+                &[("connector", connector), ("reason", reason)],
+            ),
+            Self::NotBound { connector, kind } => {
+                named("not_bound_total", &[("connector", connector), ("kind", kind)])
             }
             Self::DependencyUp(dependency) => {
                 named("dependency_up", &[("dependency", dependency.name())])
@@ -328,6 +351,15 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
         AuditEvent::AuthFailed { reason, .. } => Some(Metric::AuthFailures { reason }),
         AuditEvent::SchemaDrift { connector, kind, .. } => {
             Some(Metric::SchemaDrift { connector: connector.clone(), kind })
+        }
+        AuditEvent::UnreadableItems { connector, reason, .. } => {
+            Some(Metric::UpstreamUnreadable { connector: connector.clone(), reason })
+        }
+        AuditEvent::UnreadableMessage { connector } => {
+            Some(Metric::UpstreamUnreadable { connector: connector.clone(), reason: "message" })
+        }
+        AuditEvent::NotBound { connector, kind, .. } => {
+            Some(Metric::NotBound { connector: connector.clone(), kind })
         }
         AuditEvent::RateLimitExceeded { limit, .. } => {
             Some(Metric::RateLimited { limit: limit.clone() })

@@ -45,7 +45,7 @@ pub enum Effect {
         value: String,
     },
     /// Remove a response header.
-    RemoveResponseHeader(&'static str),
+    RemoveResponseHeader(String),
     /// Put these bytes in the place of the bytes the event brought.
     ReplaceResponseBody(Vec<u8>),
     /// Hand this line to the access log.
@@ -57,13 +57,13 @@ pub enum Effect {
 /// Whether the message goes on.
 #[derive(Debug)]
 pub enum Gate {
-    /// Not yet: of a request, more events decide; of a response, collect it whole.
+    /// Not yet: more events decide. Of a response that is under way, this changes nothing.
     Hold,
     /// It goes on, and nobody needs to see more of it.
     Pass,
     /// It goes on; show each chunk first.
     Watch,
-    /// Of a response: not yet, a call decides. What comes of it meanwhile waits unseen.
+    /// Of a response: not yet, a call decides. What comes of it meanwhile is shown, and waits.
     Suspend,
     /// It ends here. At most once per exchange, and never after [`Gate::Pass`] of the request.
     Refuse(Denial),

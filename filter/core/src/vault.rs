@@ -163,6 +163,7 @@ impl CredentialTemplate {
 pub struct Lease {
     /// The value.
     pub secret: Secret,
+    read: UnixTime,
     expires: UnixTime,
 }
 
@@ -170,7 +171,13 @@ impl Lease {
     /// Holds `secret` for `life` from `now`.
     #[must_use]
     pub fn new(secret: Secret, now: UnixTime, life: Duration) -> Self {
-        Self { secret, expires: now.after(life) }
+        Self { secret, read: now, expires: now.after(life) }
+    }
+
+    /// When it was read.
+    #[must_use]
+    pub fn read_at(&self) -> UnixTime {
+        self.read
     }
 
     /// Whether it may still be used.

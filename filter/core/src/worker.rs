@@ -32,6 +32,8 @@ use crate::time::UnixTime;
 use crate::unproven::Unproven;
 use crate::vault::{Lease, SecretRef};
 
+/// A credential that an upstream turns down is not read again more often than this.
+const BETWEEN_READS: Duration = Duration::from_secs(1);
 const MAX_RECORDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 const MAX_POLICIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 const MAX_LEASES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
@@ -306,8 +308,11 @@ impl Worker {
     }
 
     /// Forgets a credential that was not accepted.
-    pub fn forget_lease(&mut self, secret: &SecretRef) {
-        self.leases.pop(secret);
+    pub fn forget_lease(&mut self, secret: &SecretRef, now: UnixTime) {
+        let fresh = |lease: &Lease| now.since(lease.read_at()) < BETWEEN_READS;
+        if !self.leases.peek(secret).is_some_and(fresh) {
+            self.leases.pop(secret);
+        }
     }
 
     /// Remembers a credential.

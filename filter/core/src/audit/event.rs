@@ -87,6 +87,33 @@ pub enum AuditEvent {
         /// [`crate::pin::Action::name`]: what was done about it.
         action: &'static str,
     },
+    /// Items of a list were left out because they could not be read.
+    UnreadableItems {
+        /// The connector.
+        connector: String,
+        /// The member of the result that is the list.
+        list: &'static str,
+        /// Why.
+        reason: &'static str,
+        /// How many.
+        items: u64,
+    },
+    /// A message of the server was replaced by an error because it could not be read.
+    UnreadableMessage {
+        /// The connector.
+        connector: String,
+    },
+    /// The server handed out the id of a session or a task that could not be bound to the caller, who
+    /// cannot use it therefore.
+    NotBound {
+        /// The connector.
+        connector: String,
+        /// `session` or `task`.
+        kind: &'static str,
+        /// `foreign`: it is another caller's. `too_many`: one answer had more than are bound. Or what
+        /// failed.
+        reason: String,
+    },
     /// A window was used up.
     RateLimitExceeded {
         /// The window's name.

@@ -2,7 +2,7 @@
 //!
 //! Owns its status, effect and rule. What the client is told says less.
 
-use super::{Denial, INSUFFICIENT_SCOPE};
+use super::{Denial, INSUFFICIENT_SCOPE, UpstreamFault};
 use crate::mcp::Era;
 
 /// The `status` of an audit entry.
@@ -43,9 +43,11 @@ impl Denial {
     pub fn audit_status(&self) -> AuditStatus {
         match self {
             Self::Limited { .. } => AuditStatus::Limited,
-            Self::UpstreamRefused | Self::UpstreamUnavailable | Self::UpstreamUnreadable => {
-                AuditStatus::Error
-            }
+            Self::UpstreamRefused
+            | Self::UpstreamUnavailable
+            | Self::UpstreamGone
+            | Self::UpstreamTimedOut
+            | Self::UpstreamAnswer(_) => AuditStatus::Error,
             _ => AuditStatus::Denied,
         }
     }
@@ -54,7 +56,13 @@ impl Denial {
     #[must_use]
     pub fn effect(&self) -> &'static str {
         match self {
-            Self::UpstreamRefused | Self::UpstreamUnavailable => "allow",
+            // Its body never went upstream.
+            Self::UpstreamAnswer(UpstreamFault::Early) => "deny",
+            Self::UpstreamRefused
+            | Self::UpstreamUnavailable
+            | Self::UpstreamGone
+            | Self::UpstreamTimedOut
+            | Self::UpstreamAnswer(_) => "allow",
             _ => "deny",
         }
     }
@@ -94,7 +102,9 @@ impl Denial {
             Self::PolicyUnusable => "policy.unusable".to_owned(),
             Self::UpstreamRefused => "upstream.credential_refused".to_owned(),
             Self::UpstreamUnavailable => "upstream.unavailable".to_owned(),
-            Self::UpstreamUnreadable => "upstream.unreadable".to_owned(),
+            Self::UpstreamGone => "upstream.disconnected".to_owned(),
+            Self::UpstreamTimedOut => "upstream.timed_out".to_owned(),
+            Self::UpstreamAnswer(fault) => format!("upstream.{}", fault.name()),
             Self::Internal(place) => format!("internal.{place}"),
         }
     }

@@ -143,6 +143,13 @@ impl Denial {
             Self::Arguments { rule, detail } => format!("{detail} (rule {rule})"),
             Self::Approval { rule, id, state } => approval(rule, id, *state, requested),
             Self::Limited { limit, cause, retry_after } => limited(limit, cause, *retry_after),
+            Self::UpstreamGone => {
+                "The MCP server broke off before it answered: the call may have been made".to_owned()
+            }
+            Self::UpstreamTimedOut => {
+                "The MCP server did not answer in time: the call may still be running".to_owned()
+            }
+            Self::UpstreamAnswer(fault) => fault.told().to_owned(),
             Self::NoSession(_) => {
                 "No session can be opened right now: try again in a moment".to_owned()
             }
@@ -150,7 +157,6 @@ impl Denial {
             | Self::PolicyUnusable
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable
-            | Self::UpstreamUnreadable
             | Self::Internal(_) => "The gateway cannot serve this call right now".to_owned(),
         }
     }

@@ -152,7 +152,8 @@ fn ask(
     // looks at the claimant's records and at the policy only.
     if verdict.proves_identity() {
         let bound = request.bound.iter();
-        guards.extend(bound.map(|bound| bound.guard(claimant.org(), claimant.holder())));
+        let (org, holder) = (claimant.org(), claimant.holder());
+        guards.extend(bound.map(|bound| bound.guard(org, &request.path, holder)));
     }
     guards.extend(sought(&verdict).filter(|_| aim == Aim::Pass).map(Sought::guard));
     let (quotas, template) = match &verdict {

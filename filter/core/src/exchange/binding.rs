@@ -1,24 +1,23 @@
 //! Sessions and tasks belong to who opened them (MCP: a session is not an authentication).
 //!
 //! Owns what is bound, to whom, and for how long. A binding is a guard of the admission, so that
-//! checking it costs no round trip; making one costs one, when a session or a task is opened. Nobody waits
-//! for one that is kept for longer, or ended.
+//! checking it costs no round trip; making one costs two, when a session or a task is opened: across
+//! organisations, which may share a server, and within the one. Nobody waits for one that is kept for
+//! longer, or ended.
 
 use std::time::Duration;
 
 use portcullis_redis_lua::{Bind, BindReply, Expected, Guard, Keep, Key};
 use sha2::{Digest as _, Sha256};
 
-use super::response::Upstream;
+use super::Turn;
 use super::verdict::Grant;
-use super::{Next, Stage, Turn};
 use crate::call::{Call, CallFailure, CallId, Reply};
 use crate::denial::Denial;
-use crate::event::{Event, Head, ResponseHead};
+use crate::event::Head;
 use crate::id::OrgId;
 use crate::mcp::{Message, Operation, headers};
 use crate::query;
-use crate::step::Gate;
 
 /// A task is answered as unknown when nobody used it for so long. Of a session, the policy says how long that is:
 /// clients open a new one.
@@ -79,9 +78,17 @@ impl Bound {
         Ok(bound)
     }
 
-    /// What the admission must find for `holder` to be the holder.
-    pub(super) fn guard(&self, org: &OrgId, holder: &str) -> Guard {
-        Guard { key: self.key(org), expected: Expected::Revision(holder.to_owned()) }
+    /// What the admission must find for `holder` to be the holder, of a request to `path`.
+    pub(super) fn guard(&self, org: &OrgId, path: &str, holder: &str) -> Guard {
+        Guard { key: self.key(org, path), expected: Expected::Revision(holder.to_owned()) }
+    }
+
+    /// `session` or `task`.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Session(_) => "session",
+            Self::Task(_) => "task",
+        }
     }
 
     /// How it is told that somebody is not the holder: as if it did not exist.
@@ -92,18 +99,12 @@ impl Bound {
         }
     }
 
-    /// Asks Redis to bind it.
-    pub(super) fn claim(&self, holder: &Holder, turn: &mut Turn<'_>) -> CallId {
-        let key = self.key(&holder.org);
-        turn.worker.note_kept(key.clone(), turn.now);
-        let bind = Bind { key, holder: holder.name.clone(), life: self.idle(holder) };
-        turn.start(Call::Bind(bind.call()))
-    }
-
     /// The server ended it: asks Redis to forget it.
-    pub(super) fn end(&self, holder: &Holder, turn: &mut Turn<'_>) {
-        let (keys, holder) = (vec![self.key(&holder.org)], holder.name.clone());
-        turn.start(Call::Bind(Keep { keys, holder, life: Duration::ZERO }.call()));
+    pub(super) fn end(&self, path: &str, holder: &Holder, turn: &mut Turn<'_>) {
+        let (keys, name) = (vec![self.key(&holder.org, path)], holder.name.clone());
+        turn.start(Call::Bind(Keep { keys, holder: name, life: Duration::ZERO }.call()));
+        let (keys, org) = (vec![self.owner(path)], holder.org.to_string());
+        turn.start(Call::Bind(Keep { keys, holder: org, life: Duration::ZERO }.call()));
     }
 
     fn idle(&self, holder: &Holder) -> Duration {
@@ -113,19 +114,101 @@ impl Bound {
         }
     }
 
-    fn key(&self, org: &OrgId) -> Key {
-        let (kind, id) = match self {
-            Self::Session(id) => ("session", id),
-            Self::Task(id) => ("task", id),
+    fn owner(&self, path: &str) -> Key {
+        Key::owner(self.kind(), &self.digest(path))
+    }
+
+    fn key(&self, org: &OrgId, path: &str) -> Key {
+        Key::binding(org.as_str(), self.kind(), &self.digest(path))
+    }
+
+    /// Of the path that the id is used at, and of the id: another server may choose the same one.
+    fn digest(&self, path: &str) -> String {
+        let (Self::Session(id) | Self::Task(id)) = self;
+        let digest = Sha256::new_with_prefix(path).chain_update([0]).chain_update(id);
+        base16ct::lower::encode_string(&digest.finalize())
+    }
+}
+
+/// Something that is being bound. Nobody is told its id before that.
+#[derive(Debug)]
+pub(super) struct Claim {
+    bound: Bound,
+    path: String,
+    call: CallId,
+    step: Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Whether another organisation has it.
+    Organisation,
+    /// Whether another caller of the same one has it.
+    Holder,
+}
+
+/// What became of a claim.
+#[derive(Debug)]
+pub(super) enum Claimed {
+    /// It is not settled yet.
+    Open(Claim),
+    /// It is the caller's.
+    Bound,
+    /// It is another caller's.
+    Foreign(Bound),
+    /// Redis did not say.
+    Failed(Bound, CallFailure),
+}
+
+impl Claim {
+    /// Asks Redis to bind it to `holder`, for requests to `path`. The binding within the organisation
+    /// is only made once no other organisation has it: by that key alone the admission goes.
+    pub(super) fn start(bound: Bound, path: &str, holder: &Holder, turn: &mut Turn<'_>) -> Self {
+        let (key, life) = (bound.owner(path), bound.idle(holder));
+        let bind = Bind { key, holder: holder.org.to_string(), life };
+        let call = turn.start(Call::Bind(bind.call()));
+        Self { bound, path: path.to_owned(), call, step: Step::Organisation }
+    }
+
+    /// Whether `id` is its call.
+    pub(super) fn awaits(&self, id: CallId) -> bool {
+        self.call == id
+    }
+
+    /// Takes the outcome of its call.
+    pub(super) fn settle(
+        mut self,
+        outcome: Result<Reply, CallFailure>,
+        holder: &Holder,
+        turn: &mut Turn<'_>,
+    ) -> Claimed {
+        let reply = match outcome {
+            Ok(Reply::Redis(value)) => Bind::decode(value).map_err(|_| CallFailure::Unreadable),
+            Ok(Reply::Vault { .. } | Reply::Keys | Reply::Policy) => {
+                Err(CallFailure::Unreadable)
+            }
+            Err(why) => Err(why),
         };
-        let digest = Sha256::digest(id.as_bytes());
-        Key::binding(org.as_str(), kind, &base16ct::lower::encode_string(&digest))
+        match (reply, self.step) {
+            (Err(why), _) => Claimed::Failed(self.bound, why),
+            (Ok(BindReply::Foreign), _) => Claimed::Foreign(self.bound),
+            (Ok(BindReply::Bound), Step::Holder) => Claimed::Bound,
+            (Ok(BindReply::Bound), Step::Organisation) => {
+                let key = self.bound.key(&holder.org, &self.path);
+                turn.worker.note_kept(key.clone(), turn.now);
+                let life = self.bound.idle(holder);
+                let bind = Bind { key, holder: holder.name.clone(), life };
+                self.call = turn.start(Call::Bind(bind.call()));
+                self.step = Step::Holder;
+                Claimed::Open(self)
+            }
+        }
     }
 }
 
 /// What a request that passes refers to is used: asks Redis to keep it for longer, unless this worker did a while
 /// ago.
-pub(super) fn keep(bound: &[Bound], grant: &Grant, turn: &mut Turn<'_>) {
+pub(super) fn keep(bound: &[Bound], path: &str, grant: &Grant, turn: &mut Turn<'_>) {
     if bound.is_empty() || turn.worker.config.redis.is_none() {
         return;
     }
@@ -133,8 +216,14 @@ pub(super) fn keep(bound: &[Bound], grant: &Grant, turn: &mut Turn<'_>) {
     for life in [holder.idle, TASK_IDLE] {
         let every = life.checked_div(KEPT_IN).unwrap_or_default();
         let alike = bound.iter().filter(|bound| bound.idle(&holder) == life);
-        let keys = alike.map(|bound| bound.key(&holder.org));
-        let keys: Vec<_> = keys.filter(|key| turn.worker.keeps(key, every, turn.now)).collect();
+        let keys = alike.map(|bound| (bound.key(&holder.org, path), bound.owner(path)));
+        let keys = keys.filter(|(key, _)| turn.worker.keeps(key, every, turn.now));
+        let (keys, owners): (Vec<_>, Vec<_>) = keys.unzip();
+        // Each lies in a slot of its own.
+        for owner in owners {
+            let (keys, holder) = (vec![owner], holder.org.to_string());
+            turn.start(Call::Bind(Keep { keys, holder, life }.call()));
+        }
         if !keys.is_empty() {
             let keep = Keep { keys, holder: holder.name.clone(), life };
             turn.start(Call::Bind(keep.call()));
@@ -157,50 +246,4 @@ pub(super) fn session_of(query: &[u8]) -> Result<Option<String>, Denial> {
         session = Some(String::from_utf8_lossy(value).into_owned());
     }
     Ok(session)
-}
-
-/// A session was opened; its id waits until it is bound.
-#[derive(Debug)]
-pub(super) struct Claiming {
-    upstream: Box<Upstream>,
-    head: ResponseHead,
-    call: CallId,
-}
-
-impl Claiming {
-    /// Holds the response that opens a session.
-    pub(super) fn start(upstream: Box<Upstream>, head: ResponseHead, turn: &mut Turn<'_>) -> Next {
-        let id = String::from_utf8_lossy(&head.session_id).into_owned();
-        let call = Bound::Session(id).claim(upstream.holder(), turn);
-        (Stage::Claiming(Box::new(Self { upstream, head, call })), Gate::Suspend)
-    }
-
-    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
-        match event {
-            Event::CallDone { id, reply: Reply::Redis(value) } if id == self.call => {
-                match Bind::decode(value) {
-                    Ok(BindReply::Bound) => self.upstream.answer(&self.head, turn),
-                    // Two clients cannot have one session: this one gets none.
-                    Ok(BindReply::Foreign) | Err(_) => unbound(CallFailure::Unreadable, turn),
-                }
-            }
-            Event::CallDone { id, .. } if id == self.call => unbound(CallFailure::Unreadable, turn),
-            Event::CallFailed { id, why } if id == self.call => unbound(why, turn),
-            Event::Head { .. }
-            | Event::Body(_)
-            | Event::BodyTooLarge
-            | Event::CallDone { .. }
-            | Event::CallFailed { .. }
-            | Event::ResponseHead(_)
-            | Event::ResponseBody { .. }
-            | Event::ResponseTooLarge
-            | Event::Closed(_) => (Stage::Claiming(self), Gate::Suspend),
-        }
-    }
-}
-
-fn unbound(why: CallFailure, turn: &mut Turn<'_>) -> Next {
-    let denial = Denial::NoSession(why);
-    turn.note(&denial);
-    (Stage::Ended, Gate::Replace(denial))
 }

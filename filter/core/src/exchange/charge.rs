@@ -1,37 +1,58 @@
 //! What a call costs once its answer is known.
 //!
 //! Owns the charge for rows, which are counted after the admission. Nobody waits for it: a window
-//! may be overdrawn by what one answer costs, and later calls wait until it has recovered.
+//! may be overdrawn by what one answer costs, and later calls wait until it has recovered. An answer
+//! that was not seen here may be read on another stream, so it costs the most that it may.
 
 use portcullis_redis_lua::Window;
+use serde_json::Value;
 
 use super::Turn;
 use super::verdict::Grant;
 use crate::call::Call;
+use crate::mcp::Operation;
 use crate::mcp::outcome::Outcome;
 use crate::policy::Cost;
+
+/// So many rows an answer costs that was not seen, where nothing says how many it may have.
+const MOST_ROWS: u64 = 1_000;
 
 /// What is still to be paid.
 #[derive(Debug)]
 pub(super) struct Tab {
     /// Credits per row; zero once they are charged.
     row_price: u64,
+    /// The most rows that the answer may have.
+    most: u64,
     /// Where they are drawn.
     windows: Vec<Window>,
 }
 
 impl Tab {
-    pub(super) fn of(grant: &Grant) -> Self {
+    pub(super) fn of(grant: &Grant, operation: &Operation) -> Self {
         let credits = grant.quotas.iter().filter(|quota| quota.cost == Cost::Credits);
         Self {
             row_price: grant.price.map_or(0, |price| price.row),
+            most: most(grant, operation).unwrap_or(MOST_ROWS),
             windows: credits.map(|quota| quota.window.clone()).collect(),
         }
     }
 
-    /// Charges the rows of `outcome`, if there are any, once.
+    /// Charges the rows of `outcome`, if it is one, once.
     pub(super) fn charge(&mut self, outcome: Outcome, turn: &mut Turn<'_>) {
-        let Outcome::Result { rows: Some(rows) } = outcome else { return };
+        match outcome {
+            Outcome::Unseen => {}
+            Outcome::Result { rows } => self.rows(rows.unwrap_or(0), turn),
+            Outcome::ToolError | Outcome::ProtocolError(_) => self.rows(0, turn),
+        }
+    }
+
+    /// Charges what an answer may cost at most that is read elsewhere, if it is not charged yet.
+    pub(super) fn charge_unseen(&mut self, turn: &mut Turn<'_>) {
+        self.rows(self.most, turn);
+    }
+
+    fn rows(&mut self, rows: u64, turn: &mut Turn<'_>) {
         let cost = rows.saturating_mul(std::mem::take(&mut self.row_price));
         if cost == 0 {
             return;
@@ -44,4 +65,15 @@ impl Tab {
             turn.start(Call::Charge(Window::overdraw(windows)));
         }
     }
+}
+
+/// How many rows the call may ask for: what it asked for, or what its tool is capped at.
+fn most(grant: &Grant, operation: &Operation) -> Option<u64> {
+    let Operation::CallTool(call) = operation else { return None };
+    if let Some(amendment) = &grant.ruling.amendment {
+        return Some(amendment.value);
+    }
+    let tool = grant.policy.connectors.get(&grant.connector)?.tools.get(&call.name)?;
+    let cap = tool.max_records.as_ref()?;
+    Some(call.arguments.get(&cap.argument).and_then(Value::as_u64).unwrap_or(cap.max))
 }

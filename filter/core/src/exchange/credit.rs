@@ -282,14 +282,15 @@ fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Next {
     let message = std::mem::replace(&mut request.message, Err(Denial::Internal("message")));
     match message {
         Ok(message) => {
-            binding::keep(&request.bound, grant, turn);
+            binding::keep(&request.bound, &request.path, grant, turn);
+            let path = request.path.clone();
             let bound = std::mem::take(&mut request.bound);
             if turn.worker.config.redis.is_some() {
                 let again = listening(&message.operation);
                 let recheck = Recheck::of(request, again, grant, turn.now);
                 turn.context.recheck = Some(Box::new(recheck));
             }
-            let upstream = Upstream::new(message.operation, grant).ending(bound);
+            let upstream = Upstream::new(message.operation, path, grant).ending(bound);
             (Stage::Upstream(Box::new(upstream)), Gate::Pass)
         }
         Err(denial) => turn.refuse(denial),

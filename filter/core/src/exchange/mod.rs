@@ -4,7 +4,7 @@
 //! known by then; an event moves the exchange to its next stage or leaves it where it is.
 //!
 //! ```text
-//! Head ─ headers ─▶ (Proving ─▶) Reading ─ body ─▶ Admitting ⇄ Loading ─▶ (Approving ─▶) Crediting ─▶ Upstream ─▶ (Claiming ─▶) Answering
+//! Head ─ headers ─▶ (Proving ─▶) Reading ─ body ─▶ Admitting ⇄ Loading ─▶ (Approving ─▶) Crediting ─▶ Upstream ─▶ Answering
 //!   └──────────────────────┴───────────┴──────────────────┴── refusal ──┴──────────────┴─▶ Ended ─▶ Closed
 //! ```
 
@@ -25,6 +25,7 @@ mod recheck;
 mod resource;
 mod response;
 mod reviewed;
+mod shape;
 mod verdict;
 
 use portcullis_redis_lua::WindowState;
@@ -32,7 +33,7 @@ use portcullis_redis_lua::WindowState;
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::slowdown::{self, Proof, Trial};
 use crate::call::{Call, CallFailure, CallId};
-use crate::denial::{AuditStatus, Denial, Requested};
+use crate::denial::{AuditStatus, Denial, Requested, UpstreamFault};
 use crate::event::{Closing, End, Event, Origin};
 use crate::id::RequestId;
 use crate::limit::Quota;
@@ -46,7 +47,6 @@ use crate::worker::Worker;
 
 use admission::{Admitting, Loading};
 use approving::Approving;
-use binding::Claiming;
 use credit::Crediting;
 use intake::Reading;
 use proving::Proving;
@@ -80,8 +80,6 @@ enum Stage {
     Crediting(Box<Crediting>),
     /// The upstream's response headers.
     Upstream(Box<Upstream>),
-    /// Redis's word on a session that the upstream opened.
-    Claiming(Box<Claiming>),
     /// The rest of the upstream's response.
     Answering(Box<Answering>),
     /// The gateway or the proxy answered; only the end is awaited.
@@ -316,7 +314,6 @@ impl Stage {
             Self::Approving(stage) => stage.on(event, turn),
             Self::Crediting(stage) => stage.on(event, turn),
             Self::Upstream(stage) => stage.on(event, turn),
-            Self::Claiming(stage) => stage.on(event, turn),
             Self::Answering(stage) => stage.on(event, turn),
             // The refusal itself comes by as a response on its way to the client.
             Self::Ended => (Self::Ended, on_ended(&event)),
@@ -423,14 +420,24 @@ impl Turn<'_> {
     }
 
     /// A response arrived although the request did not pass: the proxy itself answers, say because the
-    /// body did not come in time, and that goes on. In `split` mode the upstream may be the reason.
+    /// body did not come in time, and that goes on. In `split` mode the upstream may be the reason; what it
+    /// answers itself before its request is judged does not.
     fn proxy_answers(&mut self, event: &Event, rule: &str) -> Next {
         if let (Event::ResponseHead(head), Sent::Headers | Sent::HeadersWithoutLength) =
             (event, self.context.sent)
-            && head.origin == Origin::Proxy
-            && head.status >= 500
         {
-            return response::replace(Denial::UpstreamUnavailable, self);
+            match (head.origin, head.status) {
+                (Origin::Upstream, _) => {
+                    let denial = Denial::UpstreamAnswer(UpstreamFault::Early);
+                    return response::replace(denial, self);
+                }
+                (Origin::Disconnected, _) => return response::replace(Denial::UpstreamGone, self),
+                (Origin::Proxy, 504) => return response::replace(Denial::UpstreamTimedOut, self),
+                (Origin::Proxy, 500..) => {
+                    return response::replace(Denial::UpstreamUnavailable, self);
+                }
+                (Origin::Proxy, _) => {}
+            }
         }
         let entry = &mut self.context.entry;
         entry.status = AuditStatus::Error.name();
@@ -460,7 +467,6 @@ impl Turn<'_> {
         if let Some(slot) = self.context.slot.take() {
             self.worker.streams.close(slot);
         }
-        let entry = &mut self.context.entry;
         match stage {
             // Closed before, or no MCP exchange at all: there is nothing to tell.
             Stage::Closed | Stage::Head => return (Stage::Closed, Gate::Hold),
@@ -470,14 +476,18 @@ impl Turn<'_> {
             | Stage::Loading(_)
             | Stage::Approving(_)
             | Stage::Crediting(_) => {
+                let entry = &mut self.context.entry;
                 entry.status = AuditStatus::Aborted.name();
                 entry.decision.effect = "deny";
                 "request.aborted".clone_into(&mut entry.decision.rule);
             }
-            Stage::Upstream(_) | Stage::Claiming(_) => entry.status = unanswered(closing).name(),
-            Stage::Answering(stage) => stage.close(entry, closing),
+            Stage::Upstream(stage) => {
+                self.context.entry.status = stage.close(closing, self).name();
+            }
+            Stage::Answering(stage) => stage.close(closing, self),
             Stage::Ended => {}
         }
+        let entry = &mut self.context.entry;
         entry.note_success();
         entry.timestamp = self.now.rfc3339();
         entry.http_status = closing.http_status;

@@ -1,30 +1,36 @@
-//! From the upstream's response to its end: lists are filtered, outcomes noted.
+//! From the upstream's response to its end: every message is filtered, outcomes are noted.
 //!
-//! Owns what of a response has to be read, and what happens when it cannot be. Streams pass event
-//! by event; only a list that comes as one JSON body is held.
+//! Owns what happens to a response, chunk by chunk, and what happens when it cannot be read. All of it
+//! passes through one filter, whatever stream a message comes on and whoever asked for it: a stream may
+//! carry answers to requests that nobody here remembers.
+
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::binding::{Bound, Claiming, Holder, session_of};
+use super::binding::{Bound, Claim, Claimed, Holder, session_of};
 use super::charge::Tab;
 use super::reviewed::Watch;
+use super::shape::{Expected, Shape};
 use super::verdict::Grant;
-use super::{Next, Stage, Turn};
-use crate::audit::Entry;
+use super::{Answers, Next, Stage, Turn};
+use crate::audit::{AuditEvent, Entry};
 use crate::authz::View;
-use crate::denial::{AuditStatus, Denial, Requested, relayed};
+use crate::call::{CallFailure, CallId, Reply};
+use crate::denial::{AuditStatus, Denial, Requested, UpstreamFault, relayed};
 use crate::event::{Closing, End, Event, Origin, ResponseHead};
-use crate::json;
+use crate::id::PolicyName;
+use crate::mcp::body::{JsonBody, Substitute};
+use crate::mcp::filter::{Reader, Seen, Shown, Unreadable};
 use crate::mcp::list;
-use crate::mcp::outcome::{self, Outcome};
-use crate::mcp::skim;
-use crate::mcp::sse::Rewriter;
-use crate::mcp::{Era, Operation, Sender};
+use crate::mcp::outcome::Outcome;
+use crate::mcp::sse::{EventFilter, Events};
+use crate::mcp::{Era, Listing, Operation, Sender};
 use crate::step::{Effect, Gate};
 use crate::vault::SecretRef;
 
-/// A JSON answer beyond this is not looked into for its outcome; it passes all the same.
-const MAX_OBSERVED_BYTES: usize = 262_144;
+/// Tasks that one response may open: more would fill what the worker may ask of Redis.
+const MAX_TASKS: usize = 64;
 
 /// Waits for the response headers.
 #[derive(Debug)]
@@ -41,6 +47,9 @@ struct Asked {
     holder: Holder,
     /// The sessions that end if the server agrees.
     ends: Vec<Bound>,
+    connector: PolicyName,
+    /// Where the request went.
+    path: String,
     /// Where a client of HTTP+SSE posts to.
     messages: Option<String>,
     /// The request was refused, and something else went up in its place: its entry is settled.
@@ -57,39 +66,53 @@ pub(super) struct Answering {
     plan: Plan,
     outcome: Outcome,
     status: u16,
-    /// Sessions and tasks that the answer opened, yet to be bound.
+    head: Headers,
+    /// Sessions and tasks that the answer opened, each once.
     opened: Vec<Bound>,
+    /// How many of them were taken for binding.
+    claimed: usize,
+    /// Those that are being bound. Nothing goes on meanwhile.
+    claims: Vec<Claim>,
+    unreadable: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+/// Where the response's headers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Headers {
+    /// They wait, since they carry the id of a session.
+    Held,
+    /// On their way.
+    Gone,
 }
 
 /// What is done with the body.
 #[derive(Debug)]
 enum Plan {
-    /// It passes unseen.
-    Unseen,
-    /// Held whole, then filtered.
-    List,
-    /// Watched for its outcome; `None` once it grew too large to look into.
-    Observe(Option<Vec<u8>>),
-    /// Passes event by event.
-    Events(Rewriter),
-    /// Something in it could not be read: nothing of it goes on.
-    Swallow,
+    /// There is none.
+    Empty,
+    Json(JsonBody),
+    Events(EventFilter),
+    /// This takes its place, once.
+    Instead(Vec<u8>),
 }
 
 impl Upstream {
-    pub(super) fn new(operation: Operation, grant: &Grant) -> Self {
+    pub(super) fn new(operation: Operation, path: String, grant: &Grant) -> Self {
         let connector = grant.policy.connectors.get(&grant.connector);
         let principal = &grant.principal;
+        let tab = Tab::of(grant, &operation);
         let asked = Asked {
             operation,
             view: View::new(&grant.policy, &grant.principal, &grant.connector),
             watch: Watch::new(&grant.policy, &principal.org, &grant.connector),
             holder: Holder::of(grant),
             ends: Vec::new(),
-            messages: connector.and_then(|connector| connector.messages.clone()),
+            connector: grant.connector.clone(),
+            path,
             refused: grant.relayed.is_some(),
+            messages: connector.and_then(|connector| connector.messages.clone()),
             secret: grant.credential.as_ref().map(|template| template.secret().clone()),
-            tab: Tab::of(grant),
+            tab,
         };
         Self { asked }
     }
@@ -102,35 +125,18 @@ impl Upstream {
         self
     }
 
-    pub(super) fn holder(&self) -> &Holder {
-        &self.asked.holder
-    }
-
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
-            Event::ResponseHead(ResponseHead { origin: Origin::Proxy, .. }) => {
-                replace(Denial::UpstreamUnavailable, turn)
-            }
-            Event::ResponseHead(ResponseHead { status: 401, .. })
-                if self.asked.secret.is_some() =>
-            {
-                // It may have been rotated: the next call reads it anew.
-                if let Some(secret) = &self.asked.secret {
-                    turn.worker.forget_lease(secret);
+            Event::ResponseHead(head) => match refused(&head) {
+                Some(denial) => {
+                    if let (Denial::UpstreamRefused, Some(secret)) = (&denial, &self.asked.secret) {
+                        // It may have been rotated: the next call reads it anew.
+                        turn.worker.forget_lease(secret, turn.now);
+                    }
+                    replace(denial, turn)
                 }
-                replace(Denial::UpstreamRefused, turn)
-            }
-            Event::ResponseHead(head) => {
-                turn.mark_response();
-                if (200..300).contains(&head.status) {
-                    self.asked.ends.iter().for_each(|bound| bound.end(&self.asked.holder, turn));
-                }
-                let opens = self.asked.operation == Operation::Initialize;
-                if opens && !head.session_id.is_empty() {
-                    return Claiming::start(self, head, turn);
-                }
-                self.answer(&head, turn)
-            }
+                None => self.answer(&head, turn),
+            },
             // The request passed: what is late about it changes nothing.
             Event::Head { .. }
             | Event::Body(_)
@@ -143,69 +149,111 @@ impl Upstream {
         }
     }
 
-    /// Chooses what of the body is read.
-    pub(super) fn answer(self, head: &ResponseHead, turn: &mut Turn<'_>) -> Next {
+    fn answer(self, head: &ResponseHead, turn: &mut Turn<'_>) -> Next {
         let Self { asked } = self;
-        let coded = !matches!(head.content_encoding.as_slice(), b"" | b"identity");
-        if asked.may_list() && coded && !head.last {
-            return replace(Denial::UpstreamUnreadable, turn);
+        let shape = match Shape::of(head, asked.expected(turn)) {
+            Ok(shape) => shape,
+            Err(fault) => return replace(Denial::UpstreamAnswer(fault), turn),
+        };
+        for name in &head.others {
+            turn.effects.push(Effect::RemoveResponseHeader(name.clone()));
         }
-        let (plan, gate) = asked.plan(head, coded);
-        if matches!(plan, Plan::List | Plan::Events(_)) {
-            for name in ["content-length", "etag", "content-md5"] {
-                turn.effects.push(Effect::RemoveResponseHeader(name));
+        let plan = plan(shape, turn);
+        turn.mark_response();
+        if (200..300).contains(&head.status) {
+            asked.ends.iter().for_each(|bound| bound.end(&asked.path, &asked.holder, turn));
+        }
+        let mut answering = Answering {
+            asked,
+            plan,
+            outcome: Outcome::Unseen,
+            status: head.status,
+            head: Headers::Gone,
+            opened: Vec::new(),
+            claimed: 0,
+            claims: Vec::new(),
+            unreadable: BTreeMap::new(),
+        };
+        let opens = answering.asked.operation == Operation::Initialize;
+        if opens && !head.session_id.is_empty() {
+            let id = String::from_utf8_lossy(&head.session_id).into_owned();
+            answering.open(Bound::Session(id));
+            answering.head = Headers::Held;
+            answering.claim(turn);
+        }
+        let gate = answering.gate();
+        (Stage::Answering(Box::new(answering)), gate)
+    }
+
+    /// The end of a request whose answer never began: it may be read on another stream.
+    pub(super) fn close(mut self, closing: &Closing, turn: &mut Turn<'_>) -> AuditStatus {
+        match closing.end {
+            End::ClientGone => {
+                self.asked.tab.charge_unseen(turn);
+                AuditStatus::Aborted
             }
+            End::Complete | End::UpstreamGone => AuditStatus::Error,
         }
-        let (outcome, status) = (Outcome::Unseen, head.status);
-        (
-            Stage::Answering(Box::new(Answering {
-                asked,
-                plan,
-                outcome,
-                status,
-                opened: Vec::new(),
-            })),
-            gate,
-        )
+    }
+}
+
+/// Why a response must not pass, whatever was asked for.
+fn refused(head: &ResponseHead) -> Option<Denial> {
+    let challenges = head.others.iter().any(|name| {
+        matches!(name.as_str(), "www-authenticate" | "proxy-authenticate")
+    });
+    match (head.origin, head.status) {
+        (Origin::Upstream, 401 | 407) => Some(Denial::UpstreamRefused),
+        // The client's credential never went there, and another one would not.
+        (Origin::Upstream, 403) if challenges => Some(Denial::UpstreamRefused),
+        (Origin::Upstream, _) => None,
+        (Origin::Proxy, 504) => Some(Denial::UpstreamTimedOut),
+        (Origin::Proxy, _) => Some(Denial::UpstreamUnavailable),
+        (Origin::Disconnected, _) => Some(Denial::UpstreamGone),
+    }
+}
+
+/// What is done with a body of that shape; the headers that are about it leave.
+fn plan(shape: Shape, turn: &mut Turn<'_>) -> Plan {
+    let mut remove = |names: &[&str]| {
+        let names = names.iter().map(|name| Effect::RemoveResponseHeader((*name).to_owned()));
+        turn.effects.extend(names);
+    };
+    match shape {
+        Shape::Empty => Plan::Empty,
+        Shape::Json => {
+            remove(&["content-length"]);
+            Plan::Json(JsonBody::default())
+        }
+        Shape::Events => {
+            remove(&["content-length"]);
+            Plan::Events(EventFilter::default())
+        }
+        Shape::StatusOnly => {
+            remove(&["content-length", "content-type", "content-encoding"]);
+            Plan::Instead(Vec::new())
+        }
+        Shape::Error => {
+            remove(&["content-length", "content-encoding"]);
+            let (name, value) = ("content-type", "application/json".to_owned());
+            turn.effects.push(Effect::SetResponseHeader { name, value });
+            let denial = Denial::UpstreamAnswer(UpstreamFault::Status);
+            Plan::Instead(denial.body(&turn.context.sender, turn.context.era, Requested::Unread))
+        }
     }
 }
 
 impl Asked {
-    /// Whether lists may come in the answer: of a stream, nobody remembers what was asked for.
-    fn may_list(&self) -> bool {
-        matches!(self.operation, Operation::List(_) | Operation::Listen)
-    }
-
-    fn plan(&self, head: &ResponseHead, coded: bool) -> (Plan, Gate) {
-        let calls = matches!(self.operation, Operation::CallTool(_));
-        // To a message, 202 only says that an answer comes elsewhere.
-        let elsewhere = head.status == 202 && self.operation != Operation::Listen;
-        let unseen = elsewhere || self.operation == Operation::Initialize;
-        if head.last || coded || unseen {
-            (Plan::Unseen, Gate::Pass)
-        } else if is_media(&head.content_type, b"text/event-stream") {
-            (Plan::Events(Rewriter::default()), Gate::Watch)
-        } else if matches!(self.operation, Operation::List(_)) {
-            (Plan::List, Gate::Hold)
-        } else if calls && is_media(&head.content_type, b"application/json") {
-            (Plan::Observe(Some(Vec::new())), Gate::Watch)
-        } else {
-            (Plan::Unseen, Gate::Pass)
+    fn expected(&self, turn: &Turn<'_>) -> Expected {
+        match (&turn.context.sender, turn.context.answers, &self.operation) {
+            (Sender::Request(_), Answers::Here, _) | (_, _, Operation::Listen) => {
+                Expected::Messages
+            }
+            (Sender::Request(_) | Sender::NoReplyExpected | Sender::Unknown, ..) => {
+                Expected::Status
+            }
         }
     }
-
-    /// Cuts the lists in a message; whether there was something to cut.
-    fn filter(&self, message: &mut Value) -> Result<bool, list::UnreadableList> {
-        list::filter(message, &|listing, item| {
-            let seen = self.view.sees(listing, item)?;
-            Some(seen && self.watch.passes(listing, item))
-        })
-    }
-}
-
-fn is_media(content_type: &[u8], media: &[u8]) -> bool {
-    let end = content_type.iter().position(|b| *b == b';').unwrap_or(content_type.len());
-    content_type.get(..end).is_some_and(|value| value.trim_ascii().eq_ignore_ascii_case(media))
 }
 
 /// The response must not pass: a refusal takes its place.
@@ -217,175 +265,157 @@ pub(super) fn replace(denial: Denial, turn: &mut Turn<'_>) -> Next {
 impl Answering {
     /// The same; nothing more of it goes on.
     pub(super) fn swallowing(self) -> Self {
-        Self { plan: Plan::Swallow, ..self }
+        Self { plan: Plan::Instead(Vec::new()), ..self }
     }
 
-    pub(super) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
-            Event::ResponseBody { bytes, last } => match &mut self.plan {
-                Plan::Unseen => (Stage::Answering(self), Gate::Pass),
-                Plan::List => self.list(&bytes, turn),
-                Plan::Observe(_) => self.observe(&bytes, last, turn),
-                Plan::Events(_) | Plan::Swallow => self.events(&bytes, last, turn),
-            },
-            Event::ResponseTooLarge => replace(Denial::UpstreamUnreadable, turn),
+            Event::ResponseBody { bytes, last } => self.body(&bytes, last, turn),
+            Event::CallDone { id, reply } => self.settle(id, Ok(reply), turn),
+            Event::CallFailed { id, why } => self.settle(id, Err(why), turn),
             Event::Head { .. }
             | Event::Body(_)
             | Event::BodyTooLarge
-            | Event::CallDone { .. }
-            | Event::CallFailed { .. }
             | Event::ResponseHead(_)
+            | Event::ResponseTooLarge
             | Event::Closed(_) => (Stage::Answering(self), Gate::Hold),
         }
     }
 
-    /// A whole JSON body that should carry a list.
-    fn list(mut self: Box<Self>, body: &[u8], turn: &mut Turn<'_>) -> Next {
-        let failed = !(200..300).contains(&self.status);
-        let mut message = match json::parse_strict(body) {
-            Ok(message) => message,
-            // An error page is no list; whoever reads it finds no tools in it.
-            Err(_) if failed => return (Stage::Answering(self), Gate::Pass),
-            Err(_) => return replace(Denial::UpstreamUnreadable, turn),
-        };
-        self.look_at(&message, turn);
-        let filtered = self.asked.filter(&mut message);
-        self.asked.watch.settle(turn);
-        match filtered {
-            Ok(true) => {
-                let body = message.to_string().into_bytes();
-                turn.effects.push(Effect::ReplaceResponseBody(body));
-                (Stage::Answering(self), Gate::Pass)
-            }
-            Ok(false) => (Stage::Answering(self), Gate::Pass),
-            Err(_) => replace(Denial::UpstreamUnreadable, turn),
-        }
-    }
-
-    /// A chunk of a JSON body that passes as it is.
-    fn observe(mut self: Box<Self>, chunk: &[u8], last: bool, turn: &mut Turn<'_>) -> Next {
-        if let Plan::Observe(seen) = &mut self.plan {
-            let mut body = seen.take().unwrap_or_default();
-            if body.len().saturating_add(chunk.len()) > MAX_OBSERVED_BYTES {
-                self.plan = Plan::Unseen;
-                return (Stage::Answering(self), Gate::Pass);
-            }
-            body.extend_from_slice(chunk);
-            *seen = Some(body);
-        }
-        if let (Plan::Observe(Some(body)), true) = (&self.plan, last)
-            && let Some(message) = skim::message(body)
-        {
-            self.look_at(&message, turn);
-            self.bind(turn);
-            self.asked.tab.charge(self.outcome, turn);
-        }
-        (Stage::Answering(self), Gate::Watch)
-    }
-
-    /// A chunk of an event stream.
-    fn events(mut self: Box<Self>, chunk: &[u8], last: bool, turn: &mut Turn<'_>) -> Next {
-        let plan = std::mem::replace(&mut self.plan, Plan::Swallow);
+    /// A chunk of the body.
+    fn body(mut self: Box<Self>, chunk: &[u8], last: bool, turn: &mut Turn<'_>) -> Next {
+        let mut plan = std::mem::replace(&mut self.plan, Plan::Empty);
+        let era = turn.context.era;
         let sender = turn.context.sender.clone();
-        let (bytes, plan) = match plan {
-            Plan::Events(mut rewriter) => {
-                let mut rewrite = |name: &str, data: &str| self.event(name, data, &sender);
-                match rewriter.feed(chunk, &mut rewrite) {
-                    Ok(mut out) => {
-                        if last {
-                            out.extend(rewriter.finish(&mut rewrite));
-                        }
-                        (out, Plan::Events(rewriter))
-                    }
-                    Err(_) => {
-                        turn.note(&Denial::UpstreamUnreadable);
-                        self.outcome = Outcome::ProtocolError(
-                            Denial::UpstreamUnreadable.code(turn.context.era),
-                        );
-                        (format!("data: {}\n\n", refusal(&sender)).into_bytes(), Plan::Swallow)
-                    }
+        let alone = match (&plan, &self.asked.operation) {
+            (Plan::Json(_), _) | (_, Operation::List(_)) => Alone::Yes,
+            _ => Alone::No,
+        };
+        let mut looking = Looking { answering: &mut self, sender: &sender, era, alone };
+        let passed = match &mut plan {
+            Plan::Empty => None,
+            Plan::Json(body) => body.feed(chunk, last, &mut looking),
+            Plan::Events(events) => {
+                let mut out = events.feed(chunk, &mut looking);
+                if last {
+                    out.extend(events.finish(&mut looking));
                 }
+                (out != chunk).then_some(out)
             }
-            plan => (Vec::new(), plan),
+            Plan::Instead(body) => Some(std::mem::take(body)),
         };
         self.plan = plan;
-        self.asked.watch.settle(turn);
-        self.bind(turn);
-        self.asked.tab.charge(self.outcome, turn);
-        if bytes != chunk {
+        if let Some(bytes) = passed.filter(|bytes| bytes != chunk) {
             turn.effects.push(Effect::ReplaceResponseBody(bytes));
         }
-        (Stage::Answering(self), Gate::Watch)
+        self.asked.watch.settle(turn);
+        self.claim(turn);
+        self.asked.tab.charge(self.outcome, turn);
+        let gate = self.gate();
+        (Stage::Answering(self), gate)
     }
 
-    /// One event's data: what takes its place, if anything does.
-    fn event(&mut self, name: &str, data: &str, sender: &Sender) -> Option<String> {
-        let lists = self.asked.may_list();
-        if data.is_empty() {
-            return None;
+    fn gate(&self) -> Gate {
+        match (self.claims.is_empty(), &self.plan) {
+            (false, _) => Gate::Suspend,
+            (true, Plan::Empty) => Gate::Pass,
+            (true, Plan::Json(_) | Plan::Events(_) | Plan::Instead(_)) => Gate::Watch,
         }
-        if name == "endpoint" && self.asked.operation == Operation::Listen {
-            return Some(self.endpoint(data).unwrap_or_else(|| refusal(sender)));
+    }
+
+    /// Something that the answer opened is to be bound.
+    fn open(&mut self, bound: Bound) {
+        if !self.opened.contains(&bound) && self.opened.len() <= MAX_TASKS {
+            self.opened.push(bound);
         }
-        match json::parse_strict(data.as_bytes()) {
-            Ok(mut message) => {
-                if let Some(told) = self.refused_elsewhere(&message) {
-                    return Some(told);
-                }
-                self.see(&message, sender);
-                if !lists {
-                    return None;
-                }
-                match self.asked.filter(&mut message) {
-                    Ok(changed) => changed.then(|| message.to_string()),
-                    Err(_) => Some(refusal(sender)),
-                }
+    }
+
+    /// Binds what the answer opened since. The bytes that tell of it wait.
+    fn claim(&mut self, turn: &mut Turn<'_>) {
+        let asked = &self.asked;
+        let claimed = self.claimed.min(self.opened.len());
+        let fresh: Vec<_> = self.opened.iter().skip(claimed).cloned().collect();
+        self.claimed = self.opened.len();
+        for bound in fresh {
+            if self.claimed > MAX_TASKS && matches!(bound, Bound::Task(_)) {
+                turn.not_bound(&asked.connector, &bound, "too_many".to_owned());
+                continue;
             }
-            Err(_) => lists.then(|| refusal(sender)),
+            // Where the id is used: a client of HTTP+SSE posts elsewhere than it listens.
+            let path = match (&asked.operation, &asked.messages) {
+                (Operation::Listen, Some(messages)) => messages,
+                _ => &asked.path,
+            };
+            self.claims.push(Claim::start(bound, path, &asked.holder, turn));
         }
     }
 
-    /// What takes the place of an answer to a message that stood for a refused one (HTTP+SSE).
-    fn refused_elsewhere(&self, message: &Value) -> Option<String> {
-        let streams = self.asked.messages.is_some() && self.asked.operation == Operation::Listen;
-        streams.then(|| relayed(message))?.map(|told| told.to_string())
-    }
-
-    /// Where a client of HTTP+SSE is to post to: the gateway's path, with the server's query. The
-    /// session in it is the caller's from now on.
-    fn endpoint(&mut self, data: &str) -> Option<String> {
-        let messages = self.asked.messages.as_ref()?;
-        let (_, query) = data.split_once('?')?;
-        self.opened.push(Bound::Session(session_of(query.as_bytes()).ok()??));
-        Some(format!("{messages}?{query}"))
-    }
-
-    fn look_at(&mut self, message: &Value, turn: &Turn<'_>) {
-        self.see(message, &turn.context.sender);
-    }
-
-    fn see(&mut self, message: &Value, sender: &Sender) {
-        if let Sender::Request(id) = sender
-            && let Some(outcome) = outcome::of(message, id)
-        {
-            self.outcome = outcome;
-        }
-        self.opened.extend(outcome::task(message).map(|id| Bound::Task(id.to_owned())));
-    }
-
-    /// Binds what the answer opened. The bytes that tell of it are still here, and whoever reads
-    /// them has to come back through an admission, which follows this on its way to Redis.
-    fn bind(&mut self, turn: &mut Turn<'_>) {
-        for bound in std::mem::take(&mut self.opened) {
-            bound.claim(&self.asked.holder, turn);
+    /// A claim was answered.
+    fn settle(
+        mut self: Box<Self>,
+        id: CallId,
+        outcome: Result<Reply, CallFailure>,
+        turn: &mut Turn<'_>,
+    ) -> Next {
+        let Some(at) = self.claims.iter().position(|claim| claim.awaits(id)) else {
+            return (Stage::Answering(self), Gate::Hold);
+        };
+        let claim = self.claims.swap_remove(at);
+        let denial = match claim.settle(outcome, &self.asked.holder, turn) {
+            Claimed::Open(claim) => {
+                self.claims.push(claim);
+                None
+            }
+            Claimed::Bound => None,
+            Claimed::Foreign(bound) => {
+                turn.not_bound(&self.asked.connector, &bound, "foreign".to_owned());
+                Some(Denial::UpstreamAnswer(UpstreamFault::SessionTaken))
+            }
+            Claimed::Failed(bound, why) => {
+                turn.not_bound(&self.asked.connector, &bound, why.to_string());
+                Some(Denial::NoSession(why))
+            }
+        };
+        match (denial, self.head) {
+            // Nobody is told the id of a session that is not theirs.
+            (Some(denial), Headers::Held) => replace(denial, turn),
+            // What was told of it goes on: the caller cannot use it.
+            (Some(_) | None, _) => {
+                let gate = self.gate();
+                if matches!(gate, Gate::Pass | Gate::Watch) {
+                    self.head = Headers::Gone;
+                }
+                (Stage::Answering(self), gate)
+            }
         }
     }
 
     /// The audit entry's last fields.
-    pub(super) fn close(&self, entry: &mut Entry, closing: &Closing) {
+    pub(super) fn close(mut self, closing: &Closing, turn: &mut Turn<'_>) {
         if self.asked.refused {
             return;
         }
+        if self.head == Headers::Held {
+            turn.context.entry.status = super::unanswered(closing).name();
+            return;
+        }
+        if self.outcome == Outcome::Unseen && (200..300).contains(&self.status) {
+            // The rest of it may be read on another stream.
+            self.asked.tab.charge_unseen(turn);
+        }
+        let connector = self.asked.connector.to_string();
+        for ((list, reason), items) in &self.unreadable {
+            let (connector, list, reason) = (connector.clone(), *list, *reason);
+            let event = match list {
+                "" => AuditEvent::UnreadableMessage { connector },
+                list => AuditEvent::UnreadableItems { connector, list, reason, items: *items },
+            };
+            turn.context.entry.events.push(event);
+        }
+        self.note_outcome(closing, &mut turn.context.entry);
+    }
+
+    fn note_outcome(&self, closing: &Closing, entry: &mut Entry) {
         let succeeded = (200..400).contains(&self.status);
         let status = match (self.outcome, closing.end) {
             (Outcome::Result { rows }, _) => {
@@ -412,11 +442,108 @@ impl Answering {
     }
 }
 
-fn refusal(sender: &Sender) -> String {
-    String::from_utf8_lossy(&Denial::UpstreamUnreadable.body(
-        sender,
-        Era::default(),
-        Requested::Unread,
-    ))
-    .into_owned()
+impl Turn<'_> {
+    fn not_bound(&mut self, connector: &PolicyName, bound: &Bound, reason: String) {
+        let (connector, kind) = (connector.to_string(), bound.kind());
+        let event = AuditEvent::NotBound { connector, kind, reason };
+        if !self.context.entry.events.contains(&event) {
+            self.context.entry.events.push(event);
+        }
+    }
+}
+
+/// Looks at what passes, for one chunk.
+struct Looking<'a> {
+    answering: &'a mut Answering,
+    sender: &'a Sender,
+    era: Era,
+    alone: Alone,
+}
+
+/// Whether the response carries the answer to its request, and nothing that the client could mistake it for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    Yes,
+    No,
+}
+
+impl Looking<'_> {
+    fn asked_with(&self, id: Option<&Value>) -> bool {
+        matches!((self.sender, id), (Sender::Request(asked), Some(id)) if asked == id)
+    }
+
+    fn count(&mut self, list: &'static str, reason: &'static str) {
+        let count = self.answering.unreadable.entry((list, reason)).or_default();
+        *count = count.saturating_add(1);
+    }
+}
+
+impl Reader for Looking<'_> {
+    fn item(&mut self, listing: Listing, item: &[u8]) -> Shown {
+        let asked = &self.answering.asked;
+        let value = list::item(item);
+        match value.as_ref().and_then(|item| Some((asked.view.sees(listing, item)?, item))) {
+            Some((true, item)) if asked.watch.passes(listing, item) => Shown::Yes,
+            Some(_) => Shown::No,
+            None => {
+                self.unreadable(listing, Unreadable::Item);
+                Shown::No
+            }
+        }
+    }
+
+    fn unreadable(&mut self, listing: Listing, why: Unreadable) {
+        self.count(listing.member(), why.name());
+    }
+
+    fn message(&mut self, seen: Seen) {
+        if let (true, Some(outcome)) = (self.asked_with(seen.id.as_ref()), seen.outcome) {
+            self.answering.outcome = outcome;
+        }
+        if let Some(task) = seen.task {
+            self.answering.open(Bound::Task(task));
+        }
+    }
+}
+
+impl Substitute for Looking<'_> {
+    /// With the id of the message, if it had one; else of the request, if the message was its answer
+    /// for all that can be told.
+    fn refused(&mut self, id: Option<&Value>) -> String {
+        self.count("", "message");
+        let denial = Denial::UpstreamAnswer(UpstreamFault::Unreadable);
+        let sender = match (id, self.alone) {
+            (Some(id), _) => Sender::Request(id.clone()),
+            (None, Alone::Yes) => self.sender.clone(),
+            (None, Alone::No) => Sender::NoReplyExpected,
+        };
+        if sender == *self.sender && matches!(sender, Sender::Request(_)) {
+            self.answering.outcome = Outcome::ProtocolError(denial.code(self.era));
+        }
+        String::from_utf8_lossy(&denial.body(&sender, self.era, Requested::Unread)).into_owned()
+    }
+}
+
+impl Events for Looking<'_> {
+    fn stands_for(&mut self, data: &[u8]) -> Option<String> {
+        let asked = &self.answering.asked;
+        let streams = asked.messages.is_some() && asked.operation == Operation::Listen;
+        let message: Value = serde_json::from_slice(data).ok().filter(|_| streams)?;
+        relayed(&message).map(|told| told.to_string())
+    }
+
+    /// The gateway's path, with the server's query. The session in it is the caller's from now on.
+    fn endpoint(&mut self, data: &str) -> Option<String> {
+        let asked = &self.answering.asked;
+        let messages = asked.messages.as_ref().filter(|_| asked.operation == Operation::Listen)?;
+        // One line of letters that a URI may have: what is more would be an event of its own.
+        if !data.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#') {
+            return None;
+        }
+        let (_, query) = data.split_once('?')?;
+        let told = format!("{messages}?{query}");
+        let session = session_of(query.as_bytes()).ok()??;
+        self.answering.open(Bound::Session(session));
+        Some(told)
+    }
 }

@@ -13,6 +13,35 @@ use super::{Era, MODERN_VERSION, Message, Operation, SUPPORTED_VERSIONS, Sender,
 use crate::denial::Denial;
 use crate::event::Head;
 
+/// Headers of an upstream's answer that a client gets; a policy may add others. What is not among them
+/// could be the gateway's own word (`www-authenticate`, `access-control-*`, `x-portcullis-*`), could set
+/// state for the gateway's host (`set-cookie`), or tells of the upstream what nobody has to know.
+pub const OF_ANSWERS: [&str; 22] = [
+    ":status",
+    "content-type",
+    "content-length",
+    "content-encoding",
+    "content-language",
+    "transfer-encoding",
+    "connection",
+    "date",
+    "cache-control",
+    "expires",
+    "vary",
+    "allow",
+    "retry-after",
+    "ratelimit",
+    "ratelimit-policy",
+    "mcp-session-id",
+    "mcp-protocol-version",
+    "traceparent",
+    "tracestate",
+    "traceresponse",
+    "x-accel-buffering",
+    // The proxy's own, for the access log.
+    "x-envoy-upstream-service-time",
+];
+
 /// Methods whose `Mcp-Name` must be present.
 const NAMED: [&str; 6] =
     ["tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"];

@@ -1,136 +1,121 @@
-//! Lists (tools, prompts, resources, templates), cut down to what the caller may see.
+//! Lists (tools, prompts, resources, templates) that a caller sees a part of.
 //!
-//! Owns which members change: the items that are left out, and how long and by whom the result may
-//! be cached. Everything else, the order included, stays as the server wrote it.
+//! Owns which members are lists, what an item has to be, and how long and by whom a list may be cached.
+//! How a message passes is [`super::filter`]'s business.
 
-use serde_json::{Map, Value};
+use serde::de::DeserializeSeed as _;
+use serde_json::Value;
 
 use super::Listing;
+use crate::json::{Reading, Strict, folded};
 
 /// A filtered list must not outlive the policy by more than this (milliseconds).
 const LONGEST_TTL_MS: u64 = 10_000;
-
-/// The member of a result that each list is in.
-const LISTS: [(&str, Listing); 4] = [
-    ("tools", Listing::Tools),
-    ("prompts", Listing::Prompts),
-    ("resources", Listing::Resources),
-    ("resourceTemplates", Listing::Templates),
+/// An item nested deeper is not shown: schemas of 60 levels are.
+const MAX_ITEM_DEPTH: usize = 120;
+/// Members of an item by which it is judged, or compared with its pin: none of them may have a twin that
+/// differs by case, since some readers ignore it.
+const JUDGED: [&str; 8] = [
+    "name",
+    "uri",
+    "uritemplate",
+    "title",
+    "description",
+    "inputschema",
+    "outputschema",
+    "annotations",
 ];
 
-/// Filters a JSON-RPC message in place when its result carries lists; whether it changed. Goes by
-/// shape, since a resumed stream carries answers to requests that nobody here remembers.
-///
-/// # Errors
-/// A list that is not of MCP's form: it cannot be filtered, so it must not pass.
-pub fn filter(
-    message: &mut Value,
-    sees: &dyn Fn(Listing, &Value) -> Option<bool>,
-) -> Result<bool, UnreadableList> {
-    if let Value::Array(batch) = message {
-        // Several messages at once: part of MCP 2025-03-26, and some servers never stopped.
-        return batch
-            .iter_mut()
-            .try_fold(false, |changed, message| filter(message, sees).map(|also| changed || also));
+/// The list that a member of a result is, by its name in lower case.
+#[must_use]
+pub fn listing(name: &str) -> Option<Listing> {
+    match name {
+        "tools" => Some(Listing::Tools),
+        "prompts" => Some(Listing::Prompts),
+        "resources" => Some(Listing::Resources),
+        "resourcetemplates" => Some(Listing::Templates),
+        _ => None,
     }
-    let Some(result) = message.get_mut("result").and_then(Value::as_object_mut) else {
-        return Ok(false);
-    };
-    let (mut changed, mut listed) = (false, false);
-    for (member, listing) in LISTS {
-        if let Some(items) = result.get_mut(member) {
-            listed = true;
-            changed |= retain(items, |item| sees(listing, item))?;
+}
+
+/// An item of a list; `None` when it is no object with one meaning.
+#[must_use]
+pub fn item(bytes: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let mut reading = Reading::of_any_size();
+    let strict = Strict { depth: MAX_ITEM_DEPTH, reading: &mut reading };
+    let item = strict.deserialize(&mut reader).ok()?;
+    reader.end().ok()?;
+    let mut names: Vec<_> = item.as_object()?.keys().map(|name| folded(name)).collect();
+    names.retain(|name| JUDGED.contains(&name.as_str()));
+    names.sort_unstable();
+    let twins = names.windows(2).any(|pair| matches!(pair, [one, other] if one == other));
+    (!twins).then_some(item)
+}
+
+/// What a result with a list says of caches. What one principal sees must not be served to another, nor
+/// for long (MCP 2026-07-28 caching).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// `cacheScope`.
+    Scope,
+    /// `ttlMs`.
+    Ttl,
+}
+
+impl Setting {
+    /// The setting that a member of a result is, by its name in lower case.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "cachescope" => Some(Self::Scope),
+            "ttlms" => Some(Self::Ttl),
+            _ => None,
         }
     }
-    Ok(changed | (listed && make_private(result)))
-}
 
-fn retain(
-    items: &mut Value,
-    sees: impl Fn(&Value) -> Option<bool>,
-) -> Result<bool, UnreadableList> {
-    let items = items.as_array_mut().ok_or(UnreadableList)?;
-    let before = items.len();
-    let mut readable = true;
-    items.retain(|item| {
-        let seen = sees(item);
-        readable &= seen.is_some();
-        seen.unwrap_or(false)
-    });
-    if readable { Ok(items.len() != before) } else { Err(UnreadableList) }
-}
-
-/// What one principal sees must not be served to another, nor for long (MCP 2026-07-28 caching).
-fn make_private(result: &mut Map<String, Value>) -> bool {
-    let mut changed = false;
-    if let Some(scope) = result.get_mut("cacheScope").filter(|scope| *scope != "private") {
-        *scope = "private".into();
-        changed = true;
+    /// Whether a value, as written, may stand beside a filtered list.
+    #[must_use]
+    pub fn allows(self, value: &[u8]) -> bool {
+        match self {
+            Self::Scope => value == b"\"private\"",
+            Self::Ttl => serde_json::from_slice::<u64>(value).is_ok_and(|ttl| ttl <= LONGEST_TTL_MS),
+        }
     }
-    if let Some(ttl) = result.get_mut("ttlMs").filter(|ttl| outlives(ttl)) {
-        *ttl = LONGEST_TTL_MS.into();
-        changed = true;
+
+    /// What stands there otherwise.
+    #[must_use]
+    pub fn required(self) -> &'static str {
+        match self {
+            Self::Scope => "\"private\"",
+            Self::Ttl => "10000",
+        }
     }
-    changed
 }
-
-fn outlives(ttl: &Value) -> bool {
-    ttl.as_u64().is_none_or(|ttl| ttl > LONGEST_TTL_MS)
-}
-
-/// A list that is not of MCP's form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnreadableList;
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn by_name(_: Listing, item: &Value) -> Option<bool> {
-        item.get("name").and_then(Value::as_str).map(|name| name != "hidden")
-    }
-
-    // Proves: C3, X17
     #[test]
-    fn hidden_items_leave_and_everything_else_stays_in_order() {
-        let mut message = json!({"jsonrpc": "2.0", "id": 1, "result": {
-            "tools": [{"name": "b", "x": 1}, {"name": "hidden"}, {"name": "a"}],
-            "nextCursor": "c", "cacheScope": "public", "ttlMs": 3_600_000
-        }});
-        assert_eq!(filter(&mut message, &by_name), Ok(true));
-        assert_eq!(
-            message["result"].to_string(),
-            r#"{"tools":[{"name":"b","x":1},{"name":"a"}],"nextCursor":"c","cacheScope":"private","ttlMs":10000}"#
-        );
-        assert_eq!(filter(&mut message, &by_name), Ok(false));
-        for member in ["prompts", "resources", "resourceTemplates"] {
-            let mut message = json!({"result": {member: [{"name": "hidden"}]}});
-            assert_eq!(filter(&mut message, &by_name), Ok(true), "{member}");
-            assert_eq!(message, json!({"result": {member: []}}));
+    fn an_item_has_one_meaning() {
+        let deep = |levels: usize| {
+            format!(r#"{{"name":"a","x":{}{}}}"#, "[".repeat(levels), "]".repeat(levels))
+        };
+        for good in [r#"{"name":"a","X":1,"x":2}"#, r#" {"uri":"a:b"} "#, &deep(110)] {
+            assert!(item(good.as_bytes()).is_some(), "{good}");
         }
-    }
-
-    // Proves: C3, X17
-    #[test]
-    fn a_list_in_a_batch_is_filtered_too() {
-        let list = json!({"id": 1, "result": {"tools": [{"name": "hidden"}, {"name": "a"}]}});
-        let mut batch = json!([{"method": "ping"}, list]);
-        assert_eq!(filter(&mut batch, &by_name), Ok(true));
-        assert_eq!(batch[1]["result"]["tools"], json!([{"name": "a"}]));
-        let mut batch = json!([{"result": {"tools": [7]}}, {"method": "ping"}]);
-        assert_eq!(filter(&mut batch, &by_name), Err(UnreadableList));
-    }
-
-    #[test]
-    fn what_is_not_a_list_passes_and_what_cannot_be_read_does_not() {
-        assert_eq!(filter(&mut json!({"error": {}}), &by_name), Ok(false));
-        assert_eq!(filter(&mut json!({"result": {"content": []}}), &by_name), Ok(false));
-        for tools in [json!({}), json!([{"title": "x"}]), json!([{"name": 7}]), json!(["x"])] {
-            let mut message = json!({"result": {"tools": tools}});
-            assert_eq!(filter(&mut message, &by_name), Err(UnreadableList));
+        for bad in [
+            r#"{"name":"a","name":"b"}"#,
+            r#"{"name":"a","Name":"b"}"#,
+            r#"{"name":"a","de\u017fcription":"b","description":""}"#,
+            r#"{"name":"\ud800"}"#,
+            "[]",
+            "7",
+            &deep(121),
+        ] {
+            assert!(item(bad.as_bytes()).is_none(), "{bad}");
         }
     }
 }

@@ -3,12 +3,14 @@
 //! Owns the reading of messages, versions, lists and event streams. Decides nothing.
 
 pub mod amend;
+pub mod body;
+pub mod filter;
 pub mod headers;
 pub mod list;
 pub mod message;
 pub mod operation;
 pub mod outcome;
-pub mod skim;
+mod rows;
 pub mod sse;
 
 pub use amend::Body;

@@ -83,6 +83,19 @@ pub enum Listing {
     Templates,
 }
 
+impl Listing {
+    /// The member of a result that the list is in.
+    #[must_use]
+    pub const fn member(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources => "resources",
+            Self::Templates => "resourceTemplates",
+        }
+    }
+}
+
 /// A call of a tool.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ToolCall {

@@ -1,94 +1,399 @@
-//! Server-sent events, rewritten one at a time (WHATWG HTML §9.2).
+//! Server-sent events, filtered as they pass (WHATWG HTML §9.2).
 //!
-//! Owns event boundaries, whatever the chunks: lines end in CRLF, LF or CR. An event whose data is
-//! not replaced passes byte for byte. Holds at most one event.
+//! Owns event boundaries, whatever the chunks: lines end in CRLF, LF or CR. Each event carries one
+//! message, which [`super::filter`] reads. An event in which nothing changes passes byte for byte; the
+//! start of one is held, so that a message that cannot be read is replaced, and no other with it.
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// One event beyond this many bytes is not held.
-pub const MAX_EVENT_BYTES: usize = 1_048_576;
+use memchr::memchr2;
 
-/// Sees the name and the data of an event; may replace the data by one line.
-pub type Rewrite<'a> = dyn FnMut(&str, &str) -> Option<String> + 'a;
+use super::body::{MAX_HELD_BYTES, Substitute};
+use super::filter::MessageFilter;
+use crate::json::lexer::Malformed;
+
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+/// The longest field name that means something here.
+const LONGEST_FIELD: usize = 5;
+/// The name of an event beyond this is none that means something here.
+const LONGEST_NAME: usize = 64;
+
+/// Who looks at events.
+pub trait Events: Substitute {
+    /// Where a client of HTTP+SSE is to post to (MCP 2024-11-05), as the server says it; what it is
+    /// told instead, if it may be told.
+    fn endpoint(&mut self, data: &str) -> Option<String>;
+
+    /// What is told instead of an answer to a message that went upstream in the place of another.
+    fn stands_for(&mut self, data: &[u8]) -> Option<String>;
+}
 
 /// An event stream in passing.
 #[derive(Debug, Default)]
-pub struct Rewriter {
-    /// The bytes of the event that has not ended yet.
-    event: Vec<u8>,
-    /// Where in `event` the current line starts.
-    line: usize,
+pub struct EventFilter {
+    /// How much of a byte-order mark was seen; beyond its length, the stream has begun.
+    mark: usize,
+    line: Line,
     /// The last byte seen was a CR: an LF that follows belongs to it.
     after_cr: bool,
-    /// The first event is behind us, and with it the one place where a byte-order mark means nothing.
-    started: bool,
+    event: Event,
+    state: State,
 }
 
-/// An event grew beyond [`MAX_EVENT_BYTES`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventTooLarge;
+/// Where in a line the next byte stands.
+#[derive(Debug, Default)]
+enum Line {
+    /// At its start.
+    #[default]
+    Start,
+    /// In its name: these bytes so far.
+    Field(Vec<u8>),
+    /// Behind `data:`, where one space means nothing.
+    DataSpace,
+    Data,
+    /// In the name of the event; the line so far.
+    Name(Vec<u8>),
+    /// In a line that means nothing here.
+    Other,
+}
 
-impl Rewriter {
-    /// Takes the next bytes; gives what may go on. `rewrite` sees the data of each whole event and
-    /// may replace it by one line.
-    ///
-    /// # Errors
-    /// [`EventTooLarge`]; nothing of that event has gone on.
-    pub fn feed(
-        &mut self,
-        chunk: &[u8],
-        rewrite: &mut Rewrite<'_>,
-    ) -> Result<Vec<u8>, EventTooLarge> {
+/// The event that has not ended yet.
+#[derive(Debug, Default)]
+struct Event {
+    /// As it came, while nothing of it has gone on.
+    raw: Vec<u8>,
+    /// As it may go on.
+    filtered: Vec<u8>,
+    message: MessageFilter,
+    name: Name,
+    /// How many lines of data it has.
+    data_lines: u64,
+    /// Whether there is anything in them.
+    data: bool,
+    /// A line of data began, and its message was not told.
+    line_due: bool,
+    broken: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Name {
+    /// `message`, or none.
+    #[default]
+    Message,
+    Endpoint,
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// The event is held.
+    #[default]
+    Held,
+    /// It goes on as it comes.
+    Passing,
+    /// What is left of it does not go on.
+    Dropped,
+}
+
+impl EventFilter {
+    /// Takes the next bytes; what goes on in their place.
+    pub fn feed(&mut self, chunk: &[u8], events: &mut dyn Events) -> Vec<u8> {
         let mut out = Vec::with_capacity(chunk.len());
-        for byte in chunk {
-            if self.after_cr && *byte == b'\n' {
-                self.after_cr = false;
-                // The second half of a line end that was already acted upon.
-                if self.event.is_empty() {
-                    out.push(b'\n');
-                } else {
-                    self.event.push(b'\n');
-                    self.line = self.event.len();
+        let mut rest = chunk;
+        while let Some((&byte, tail)) = rest.split_first() {
+            if let Some(expected) = BYTE_ORDER_MARK.get(self.mark) {
+                if byte == *expected {
+                    self.mark = self.mark.saturating_add(1);
+                    rest = tail;
+                    if self.mark == BYTE_ORDER_MARK.len() {
+                        out.extend_from_slice(&BYTE_ORDER_MARK);
+                    }
+                    continue;
                 }
-                continue;
-            }
-            self.after_cr = *byte == b'\r';
-            self.event.push(*byte);
-            if self.event.len() > MAX_EVENT_BYTES {
-                return Err(EventTooLarge);
-            }
-            if matches!(*byte, b'\r' | b'\n') {
-                let blank = self.event.len() == self.line.saturating_add(1);
-                self.line = self.event.len();
-                if blank {
-                    self.end_event(&mut out, rewrite);
+                // It was none, and what looked like one is part of a line.
+                let seen = std::mem::replace(&mut self.mark, BYTE_ORDER_MARK.len());
+                let mut seen = BYTE_ORDER_MARK.get(..seen).unwrap_or_default();
+                while !seen.is_empty() {
+                    seen = self.read(seen, &mut out, events);
                 }
             }
+            rest = self.read(rest, &mut out, events);
         }
-        Ok(out)
-    }
-
-    /// The stream is over: what is left of an event that never ended. Clients discard it, but not
-    /// all of them do, so it is rewritten like any other.
-    pub fn finish(&mut self, rewrite: &mut Rewrite<'_>) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.end_event(&mut out, rewrite);
         out
     }
 
-    fn end_event(&mut self, out: &mut Vec<u8>, rewrite: &mut Rewrite<'_>) {
-        let event = std::mem::take(&mut self.event);
-        self.line = 0;
-        let first = !std::mem::replace(&mut self.started, true);
-        let fields = match event.strip_prefix(BYTE_ORDER_MARK).filter(|_| first) {
-            Some(fields) => {
-                out.extend_from_slice(BYTE_ORDER_MARK);
-                fields
+    /// The stream is over: what is left of an event that never ended. Clients discard it, but not
+    /// all of them do, so it is filtered like any other.
+    pub fn finish(&mut self, events: &mut dyn Events) -> Vec<u8> {
+        let mut out = Vec::new();
+        match std::mem::take(&mut self.line) {
+            Line::Field(bytes) => {
+                self.field(&bytes);
+                self.plain(&bytes, &mut out);
             }
-            None => event.as_slice(),
+            Line::Name(line) => {
+                self.named(&line, &mut out);
+            }
+            Line::Start | Line::DataSpace | Line::Data | Line::Other => {}
+        }
+        self.end_event(&[], &mut out, events);
+        out
+    }
+
+    /// Reads some of `bytes`, at least one; what is left.
+    fn read<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        out: &mut Vec<u8>,
+        events: &mut dyn Events,
+    ) -> &'a [u8] {
+        let Some((&first, tail)) = bytes.split_first() else { return bytes };
+        if std::mem::take(&mut self.after_cr) && first == b'\n' {
+            // The second half of a line end that was already acted upon.
+            if self.event.is_blank() && self.state == State::Held {
+                out.push(b'\n');
+            } else {
+                self.plain(b"\n", out);
+            }
+            return tail;
+        }
+        if matches!(first, b'\r' | b'\n') {
+            self.after_cr = first == b'\r';
+            self.end_line(first, out, events);
+            return tail;
+        }
+        let end = memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len());
+        let (text, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
+        match std::mem::take(&mut self.line) {
+            Line::Start => {
+                self.line = Line::Field(Vec::new());
+                bytes
+            }
+            Line::Field(mut field) => {
+                // Up to the colon, or as long as it may be the name of a field that means something.
+                let most = LONGEST_FIELD.saturating_add(1).saturating_sub(field.len());
+                let colon = text.iter().position(|byte| *byte == b':');
+                let taken = colon.map_or(text.len(), |at| at.saturating_add(1)).min(most);
+                let (taken, left) = bytes.split_at_checked(taken).unwrap_or((bytes, &[]));
+                field.extend_from_slice(taken);
+                self.line = match field.as_slice() {
+                    b"data:" => {
+                        self.start_data(&field, out);
+                        Line::DataSpace
+                    }
+                    b"event:" => Line::Name(field),
+                    long if long.ends_with(b":") || long.len() > LONGEST_FIELD => {
+                        self.plain(long, out);
+                        Line::Other
+                    }
+                    _ => Line::Field(field),
+                };
+                left
+            }
+            Line::DataSpace => {
+                self.line = Line::Data;
+                if first == b' ' {
+                    self.plain(b" ", out);
+                    tail
+                } else {
+                    bytes
+                }
+            }
+            Line::Data => {
+                self.line = Line::Data;
+                self.data(text, out, events);
+                rest
+            }
+            Line::Name(mut line) => {
+                if line.len().saturating_add(text.len()) > LONGEST_NAME {
+                    self.event.name = Name::Other;
+                    self.plain(&line, out);
+                    self.line = Line::Other;
+                    return bytes;
+                }
+                line.extend_from_slice(text);
+                self.line = Line::Name(line);
+                rest
+            }
+            Line::Other => {
+                self.line = Line::Other;
+                self.plain(text, out);
+                self.overflow(out, events);
+                rest
+            }
+        }
+    }
+
+    fn end_line(&mut self, end: u8, out: &mut Vec<u8>, events: &mut dyn Events) {
+        match std::mem::take(&mut self.line) {
+            Line::Start => return self.end_event(&[end], out, events),
+            Line::Field(field) => {
+                if field == b"data" {
+                    self.start_data(&field, out);
+                } else {
+                    self.field(&field);
+                    self.plain(&field, out);
+                }
+            }
+            Line::Name(line) => {
+                if !self.named(&line, out) {
+                    return;
+                }
+            }
+            Line::DataSpace | Line::Data | Line::Other => {}
+        }
+        self.plain(&[end], out);
+        self.overflow(out, events);
+    }
+
+    /// A line that is a field's name and nothing else.
+    fn field(&mut self, field: &[u8]) {
+        if field == b"event" {
+            self.event.name = Name::Message;
+        }
+    }
+
+    /// A line that names the event; whether it goes on. Once data went on, it is too late to say that
+    /// it was an address.
+    fn named(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
+        let value = line.strip_prefix(b"event:").unwrap_or_default();
+        self.event.name = match value.strip_prefix(b" ").unwrap_or(value) {
+            b"" | b"message" => Name::Message,
+            b"endpoint" => Name::Endpoint,
+            _ => Name::Other,
         };
-        match data(fields).and_then(|data| rewrite(&name(fields), &data)) {
-            Some(text) => replace_data(fields, &text, out),
-            None => out.extend_from_slice(fields),
+        if self.event.name == Name::Endpoint && self.state != State::Held {
+            return false;
+        }
+        self.plain(line, out);
+        true
+    }
+
+    /// Bytes that are no data.
+    fn plain(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        match self.state {
+            State::Held => {
+                self.event.raw.extend_from_slice(bytes);
+                self.event.filtered.extend_from_slice(bytes);
+            }
+            State::Passing => out.extend_from_slice(bytes),
+            State::Dropped => {}
+        }
+    }
+
+    fn start_data(&mut self, name: &[u8], out: &mut Vec<u8>) {
+        self.plain(name, out);
+        let event = &mut self.event;
+        event.data_lines = event.data_lines.saturating_add(1);
+        event.line_due = event.data_lines > 1;
+    }
+
+    fn data(&mut self, text: &[u8], out: &mut Vec<u8>, events: &mut dyn Events) {
+        let event = &mut self.event;
+        event.data = true;
+        match self.state {
+            State::Held => {
+                event.raw.extend_from_slice(text);
+                let mut filtered = std::mem::take(&mut event.filtered);
+                event.broken = event.broken || event.read(text, &mut filtered, events).is_err();
+                event.filtered = filtered;
+                self.overflow(out, events);
+            }
+            State::Passing => {
+                if event.read(text, out, events).is_err() {
+                    self.cut(out, events);
+                }
+            }
+            State::Dropped => {}
+        }
+    }
+
+    /// An event that is held no longer: what may go on of it does.
+    fn overflow(&mut self, out: &mut Vec<u8>, events: &mut dyn Events) {
+        let held = self.event.raw.len().max(self.event.filtered.len());
+        if self.state != State::Held || held <= MAX_HELD_BYTES {
+            return;
+        }
+        let event = &mut self.event;
+        if event.broken || (event.data && event.name == Name::Endpoint) {
+            let refusal = events.refused(event.message.id());
+            replace_data(&std::mem::take(&mut event.raw), Some(&refusal), out);
+            if !matches!(out.last(), Some(b'\r' | b'\n')) {
+                out.push(b'\n');
+            }
+            self.state = State::Dropped;
+            return;
+        }
+        event.message.release(&mut event.filtered);
+        out.append(&mut event.filtered);
+        event.raw = Vec::new();
+        self.state = State::Passing;
+    }
+
+    /// A message that went on in part, and of which no more may: the event ends here, and another tells.
+    fn cut(&mut self, out: &mut Vec<u8>, events: &mut dyn Events) {
+        let refusal = events.refused(self.event.message.id());
+        out.extend_from_slice(b"\n\ndata: ");
+        out.extend_from_slice(refusal.as_bytes());
+        out.extend_from_slice(b"\n\n");
+        self.event.broken = true;
+        self.state = State::Dropped;
+    }
+
+    /// `end` is the blank line, if there was one.
+    fn end_event(&mut self, end: &[u8], out: &mut Vec<u8>, events: &mut dyn Events) {
+        let event = std::mem::take(&mut self.event);
+        match std::mem::take(&mut self.state) {
+            State::Held => event.finish(end, out, events),
+            State::Passing if event.data && !event.message.is_complete() => {
+                self.event = event;
+                self.cut(out, events);
+                (self.event, self.state) = (Event::default(), State::Held);
+            }
+            State::Passing | State::Dropped => out.extend_from_slice(end),
+        }
+    }
+}
+
+impl Event {
+    fn is_blank(&self) -> bool {
+        self.raw.is_empty() && self.data_lines == 0
+    }
+
+    /// Shows the message some data.
+    fn read(
+        &mut self,
+        text: &[u8],
+        out: &mut Vec<u8>,
+        events: &mut dyn Events,
+    ) -> Result<(), Malformed> {
+        if std::mem::take(&mut self.line_due) {
+            self.message.line(out, events)?;
+        }
+        self.message.feed(text, out, events)
+    }
+
+    /// An event that was held to its end.
+    fn finish(mut self, end: &[u8], out: &mut Vec<u8>, events: &mut dyn Events) {
+        let whole = !self.broken && self.message.is_complete();
+        self.raw.extend_from_slice(end);
+        if !self.data {
+            out.extend_from_slice(&self.raw);
+        } else if self.name == Name::Endpoint {
+            let told = events.endpoint(&data(&self.raw));
+            let told = told.unwrap_or_else(|| events.refused(None));
+            replace_data(&self.raw, Some(&told), out);
+        } else if !whole {
+            // Clients read messages from events of that name only; a heartbeat may say what it likes,
+            // and does not reach those that read all of them.
+            let message = self.name == Name::Message;
+            let refusal = message.then(|| events.refused(self.message.id()));
+            replace_data(&self.raw, refusal.as_deref(), out);
+        } else if let Some(told) = events.stands_for(data(&self.raw).as_bytes()) {
+            replace_data(&self.raw, Some(&told), out);
+        } else if self.message.edited() {
+            out.extend_from_slice(&self.filtered);
+            out.extend_from_slice(end);
+        } else {
+            out.extend_from_slice(&self.raw);
         }
     }
 }
@@ -100,7 +405,7 @@ fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
         if rest.is_empty() {
             return None;
         }
-        let end = rest.iter().position(|b| matches!(b, b'\r' | b'\n')).map_or(rest.len(), |at| {
+        let end = memchr2(b'\r', b'\n', rest).map_or(rest.len(), |at| {
             let crlf = rest.get(at..).is_some_and(|tail| tail.starts_with(b"\r\n"));
             at.saturating_add(if crlf { 2 } else { 1 })
         });
@@ -110,10 +415,10 @@ fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The value of a line of the field `field`.
-fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
-    let end = line.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(line.len());
-    let rest = line.get(..end)?.strip_prefix(field)?;
+/// The value of a line of data.
+fn data_value(line: &[u8]) -> Option<&[u8]> {
+    let end = memchr2(b'\r', b'\n', line).unwrap_or(line.len());
+    let rest = line.get(..end)?.strip_prefix(b"data")?;
     match rest.strip_prefix(b":") {
         Some(value) => Some(value.strip_prefix(b" ").unwrap_or(value)),
         None if rest.is_empty() => Some(rest),
@@ -121,28 +426,15 @@ fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
-fn data_value(line: &[u8]) -> Option<&[u8]> {
-    value(line, b"data")
-}
-
-/// The name of an event: its last `event` line, `message` without one.
-fn name(event: &[u8]) -> String {
-    let named = lines(event).filter_map(|line| value(line, b"event")).last();
-    named.map_or("message".to_owned(), |name| String::from_utf8_lossy(name).into_owned())
-}
-
-/// All data of an event, joined by LF; `None` when it has none.
-fn data(event: &[u8]) -> Option<String> {
+/// All data of an event, joined by LF.
+fn data(event: &[u8]) -> String {
     let values: Vec<&[u8]> = lines(event).filter_map(data_value).collect();
-    if values.is_empty() {
-        return None;
-    }
-    Some(String::from_utf8_lossy(&values.join(&b'\n')).into_owned())
+    String::from_utf8_lossy(&values.join(&b'\n')).into_owned()
 }
 
-/// The event with `text` in the place of its first data line, and no other data line.
-fn replace_data(event: &[u8], text: &str, out: &mut Vec<u8>) {
-    let mut text = Some(text);
+/// The event with `text` in the place of its first line of data, and no other such line.
+fn replace_data(event: &[u8], text: Option<&str>, out: &mut Vec<u8>) {
+    let mut text = text;
     for line in lines(event) {
         if data_value(line).is_none() {
             if line == b"\n" && out.ends_with(b"\r") {
@@ -153,7 +445,7 @@ fn replace_data(event: &[u8], text: &str, out: &mut Vec<u8>) {
         } else if let Some(text) = text.take() {
             out.extend_from_slice(b"data: ");
             out.extend_from_slice(text.as_bytes());
-            let content = line.iter().position(|b| matches!(b, b'\r' | b'\n'));
+            let content = memchr2(b'\r', b'\n', line);
             out.extend_from_slice(content.and_then(|at| line.get(at..)).unwrap_or(b"\n"));
         }
     }
@@ -161,67 +453,112 @@ fn replace_data(event: &[u8], text: &str, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+    use crate::mcp::Listing;
+    use crate::mcp::filter::{Reader, Seen, Shown, Unreadable};
 
     const STREAM: &[u8] = b": hello\r\n\r\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}\n\n\
-        data: keep\r\rid: 2\rdata\r\rretry: 5\n\ndata:swap\r\n\r\nevent:x\ndata: swap";
+        data: keep\r\rid: 2\rdata\r\rretry: 5\n\ndata:{\"id\":7,\"result\":{\"tools\":[1,\r\ndata:2\r\ndata: \
+        ]}}\r\n\r\nevent:x\ndata: ping\n\nevent: endpoint\ndata: /a\ndata: /b\n\nevent: endpoint\r\ndata: /a\r\n\r\n\
+        data: {\"id\":8,";
 
-    fn run(chunks: &[&[u8]]) -> (String, Vec<String>) {
-        let (mut rewriter, mut seen, mut out) = (Rewriter::default(), Vec::new(), Vec::new());
-        let mut rewrite = |name: &str, data: &str| {
-            seen.push(format!("{name}={data}"));
-            data.contains("swap").then(|| "SWAPPED".to_owned())
-        };
-        for chunk in chunks {
-            out.extend(rewriter.feed(chunk, &mut rewrite).unwrap());
+    #[derive(Default)]
+    struct Told(Vec<String>);
+
+    impl Reader for Told {
+        fn item(&mut self, _: Listing, item: &[u8]) -> Shown {
+            if item.trim_ascii() == b"1" { Shown::No } else { Shown::Yes }
         }
-        out.extend(rewriter.finish(&mut rewrite));
-        (String::from_utf8(out).unwrap(), seen)
+        fn unreadable(&mut self, _: Listing, why: Unreadable) {
+            self.0.push(why.name().into());
+        }
+        fn message(&mut self, seen: Seen) {
+            self.0.push(format!("{:?}", seen.id));
+        }
+    }
+
+    impl Substitute for Told {
+        fn refused(&mut self, id: Option<&Value>) -> String {
+            format!("REFUSED {}", id.map_or("?".to_owned(), Value::to_string))
+        }
+    }
+
+    impl Events for Told {
+        fn endpoint(&mut self, data: &str) -> Option<String> {
+            (data == "/a").then(|| "/ours".to_owned())
+        }
+        fn stands_for(&mut self, _: &[u8]) -> Option<String> {
+            None
+        }
+    }
+
+    fn run<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (String, Vec<String>) {
+        let (mut filter, mut told, mut out) = (EventFilter::default(), Told::default(), Vec::new());
+        for chunk in chunks {
+            out.extend(filter.feed(chunk, &mut told));
+        }
+        out.extend(filter.finish(&mut told));
+        (String::from_utf8(out).unwrap(), told.0)
     }
 
     // Proves: B3, X17
     #[test]
     fn chunk_boundaries_change_nothing() {
-        let whole = run(&[STREAM]);
-        assert_eq!(
-            whole.1,
-            ["message={\"a\":\n1}", "message=keep", "message=", "message=swap", "x=swap"]
-        );
-        assert!(
-            whole.0.ends_with("data: SWAPPED\r\n\r\nevent:x\ndata: SWAPPED\n"),
-            "{:?}",
-            whole.0
-        );
-        assert!(
-            whole.0.starts_with(": hello\r\n\r\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}")
-        );
+        let whole = run([STREAM]);
+        let expected = ": hello\r\n\r\nid: 1\nevent: message\ndata: {\"a\":\ndata: 1}\n\n\
+            data: REFUSED ?\r\rid: 2\rdata\r\rretry: 5\n\ndata:{\"id\":7,\"result\":{\"tools\":[\r\ndata:\r\ndata:  2 \
+            ]}}\r\n\r\nevent:x\n\nevent: endpoint\ndata: REFUSED ?\n\nevent: endpoint\r\ndata: /ours\r\n\r\n\
+            data: REFUSED 8\n";
+        assert_eq!(whole.0, expected);
         for size in 1..STREAM.len() {
-            assert_eq!(run(&STREAM.chunks(size).collect::<Vec<_>>()), whole, "chunks of {size}");
+            assert_eq!(run(STREAM.chunks(size)), whole, "chunks of {size}");
         }
         for at in 0..STREAM.len() {
             let (head, tail) = STREAM.split_at(at);
-            assert_eq!(run(&[head, tail]), whole, "cut at {at}");
+            assert_eq!(run([head, tail]), whole, "cut at {at}");
         }
     }
 
     #[test]
     fn an_event_still_ends_when_the_line_before_its_end_is_dropped() {
-        let (out, _) = run(&[b"data: swap\rdata: x\n\ndata: y\n\n"]);
-        assert_eq!(out, "data: SWAPPED\r\n\ndata: y\n\n");
+        let (out, _) = run([&b"data: swap\rdata: x\n\ndata: {}\n\n"[..]]);
+        assert_eq!(out, "data: REFUSED ?\r\n\ndata: {}\n\n");
     }
 
     #[test]
     fn a_byte_order_mark_is_no_part_of_a_field_name_only_where_a_stream_starts() {
-        let (out, seen) = run(&[b"\xef\xbb\xbfdata: swap\n\n\xef\xbb\xbfdata: a\ndata: b\n\n"]);
-        assert_eq!(seen, ["message=swap", "message=b"]);
-        assert_eq!(out, "\u{feff}data: SWAPPED\n\n\u{feff}data: a\ndata: b\n\n");
+        let (out, _) = run([&b"\xef\xbb\xbfdata: swap\n\n\xef\xbb\xbfdata: a\ndata: {}\n\n"[..]]);
+        assert_eq!(out, "\u{feff}data: REFUSED ?\n\n\u{feff}data: a\ndata: {}\n\n");
     }
 
+    // Finding 5.5.
     #[test]
-    fn an_endless_event_is_not_held() {
-        let mut rewriter = Rewriter::default();
-        let chunk = vec![b'x'; MAX_EVENT_BYTES];
-        assert!(rewriter.feed(&chunk, &mut |_, _| None).is_ok());
-        assert_eq!(rewriter.feed(b"x", &mut |_, _| None), Err(EventTooLarge));
+    fn an_event_of_any_size_passes_and_only_a_broken_one_is_cut() {
+        let text = "x".repeat(4_000_000);
+        let event = |id: u32, tail: &str| {
+            format!("id: {id}\ndata: {{\"id\":{id},\"result\":{{\"text\":\"{text}\"{tail}\n\n")
+        };
+        let stream = [event(1, "}}"), event(2, "}]"), event(3, "}}")].concat();
+        let (mut filter, mut told, mut out) = (EventFilter::default(), Told::default(), Vec::new());
+        for chunk in stream.as_bytes().chunks(16_384) {
+            out.extend(filter.feed(chunk, &mut told));
+            assert!(filter.event.raw.len().max(filter.event.filtered.len()) < 100_000);
+        }
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(told.0, ["Some(Number(1))", "Some(Number(3))"]);
+        assert!(out.starts_with(&event(1, "}}")) && out.ends_with(&event(3, "}}")));
+        let cut = "}\n\ndata: REFUSED 2\n\n\nid: 3\n";
+        assert!(out.contains(cut), "{:?}", out.get(out.len() - 4_000_100..out.len() - 4_000_000));
+    }
+
+    // Finding 5.7.
+    #[test]
+    fn an_address_is_not_told_once_data_went_on() {
+        let long = format!("data: {}\n", " ".repeat(70_000));
+        let stream = format!("{long}event: endpoint\ndata: /a\n\ndata: {{}}\n\n");
+        let (out, _) = run(stream.as_bytes().chunks(1_000));
+        assert!(!out.contains("endpoint") && out.ends_with("data: REFUSED ?\n\n\ndata: {}\n\n"), "{out}");
     }
 }

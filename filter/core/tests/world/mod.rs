@@ -143,8 +143,12 @@ impl World {
                 };
                 Event::CallFailed { id: self.call(id), why }
             }
-            "response" | "proxy-response" => {
-                let origin = if verb == "response" { Origin::Upstream } else { Origin::Proxy };
+            "response" | "proxy-response" | "cut-response" => {
+                let origin = match verb {
+                    "response" => Origin::Upstream,
+                    "cut-response" => Origin::Disconnected,
+                    _ => Origin::Proxy,
+                };
                 let mut words = rest.split(' ');
                 let status = words.next().unwrap().parse().unwrap();
                 let content_type = words.next().unwrap_or_default();
@@ -153,6 +157,7 @@ impl World {
                     content_type: content_type.into(),
                     content_encoding: Vec::new(),
                     session_id: words.next().unwrap_or_default().into(),
+                    others: words.map(str::to_owned).collect(),
                     origin,
                     last: content_type.is_empty(),
                 })

@@ -109,6 +109,7 @@ impl Bench {
                     content_type,
                     content_encoding,
                     session_id,
+                    others: Vec::new(),
                     origin,
                     last,
                 };

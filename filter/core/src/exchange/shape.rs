@@ -1,0 +1,123 @@
+//! Which forms of an answer may pass.
+//!
+//! Owns the one list of them: what is not on it does not pass. Reads headers only.
+
+use crate::denial::UpstreamFault;
+use crate::event::ResponseHead;
+
+/// What the client of a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// A message, or a stream of them.
+    Messages,
+    /// A status.
+    Status,
+}
+
+/// What is done with the body of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// There is none.
+    Empty,
+    /// One JSON text: each message in it is filtered.
+    Json,
+    /// Server-sent events: each message in them is filtered.
+    Events,
+    /// Only the status goes on: its body is no message, such as `Accepted` to a 202.
+    StatusOnly,
+    /// An error of a server that does not say it in JSON-RPC, such as a page of a proxy before it.
+    Error,
+}
+
+impl Shape {
+    /// The form of an answer.
+    ///
+    /// # Errors
+    /// It is none that may pass.
+    pub(super) fn of(head: &ResponseHead, expected: Expected) -> Result<Self, UpstreamFault> {
+        let succeeded = (200..300).contains(&head.status);
+        match head.status {
+            300..=399 => return Err(UpstreamFault::Redirect),
+            ..200 => return Err(UpstreamFault::Upgrade),
+            204 | 205 => return Ok(Self::Empty),
+            _ if head.last => return Ok(Self::Empty),
+            _ => {}
+        }
+        let other = match (succeeded, head.status, expected) {
+            (false, ..) => Ok(Self::Error),
+            // To a message, 202 only says that it came.
+            (true, 202, _) | (true, _, Expected::Status) => Ok(Self::StatusOnly),
+            (true, _, Expected::Messages) => Err(UpstreamFault::ContentType),
+        };
+        if !matches!(head.content_encoding.trim_ascii(), b"" | b"identity") {
+            return other.map_err(|_| UpstreamFault::ContentEncoding);
+        }
+        match media(&head.content_type).as_deref() {
+            Some("application/json") => Ok(Self::Json),
+            Some("text/event-stream") => Ok(Self::Events),
+            Some(_) | None => other,
+        }
+    }
+}
+
+/// The media type, when its text is read as UTF-8 (or as a part of it) by whoever goes by the header.
+fn media(content_type: &[u8]) -> Option<String> {
+    const UNICODE: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
+    let text = std::str::from_utf8(content_type).ok()?.to_ascii_lowercase();
+    let mut parts = text.split(';').map(str::trim);
+    let media = parts.next()?.to_owned();
+    let charsets = parts.filter_map(|part| part.split_once('=')).filter(|(name, _)| name.trim() == "charset");
+    let mut plain = charsets.map(|(_, value)| UNICODE.contains(&value.trim().trim_matches('"')));
+    plain.all(|plain| plain).then_some(media)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Origin;
+
+    fn shape(status: u16, media: &str, coding: &str, expected: Expected) -> Result<Shape, UpstreamFault> {
+        let head = ResponseHead {
+            status,
+            content_type: media.into(),
+            content_encoding: coding.into(),
+            session_id: Vec::new(),
+            others: Vec::new(),
+            origin: Origin::Upstream,
+            last: false,
+        };
+        Shape::of(&head, expected)
+    }
+
+    // Findings 1.4, 1.6, 5.2, 5.9.
+    #[test]
+    fn what_is_not_a_known_form_does_not_pass() {
+        use Expected::{Messages, Status};
+        use UpstreamFault::{ContentEncoding, ContentType, Redirect, Upgrade};
+        for (status, media, coding, expected, shape_of) in [
+            (200, "application/json", "", Messages, Ok(Shape::Json)),
+            (200, "Application/JSON; charset=\"UTF-8\"", "identity", Messages, Ok(Shape::Json)),
+            (200, "text/event-stream;charset=utf-8", "", Messages, Ok(Shape::Events)),
+            (202, "application/json", "", Status, Ok(Shape::Json)),
+            (202, "text/plain", "", Status, Ok(Shape::StatusOnly)),
+            (202, "text/plain", "", Messages, Ok(Shape::StatusOnly)),
+            (200, "text/plain", "", Status, Ok(Shape::StatusOnly)),
+            (204, "", "", Messages, Ok(Shape::Empty)),
+            (404, "text/html", "", Messages, Ok(Shape::Error)),
+            (405, "", "", Status, Ok(Shape::Error)),
+            (500, "application/json", "gzip", Messages, Ok(Shape::Error)),
+            (404, "application/json", "", Messages, Ok(Shape::Json)),
+            (200, "text/html", "", Messages, Err(ContentType)),
+            (200, "", "", Messages, Err(ContentType)),
+            (200, "text/event-stream; charset=utf-16", "", Messages, Err(ContentType)),
+            (200, "application/json; charset=shift_jis", "", Messages, Err(ContentType)),
+            (200, "application/json; charset=utf-8; charset=utf-7", "", Messages, Err(ContentType)),
+            (200, "application/json", "gzip", Messages, Err(ContentEncoding)),
+            (101, "", "", Messages, Err(Upgrade)),
+            (307, "application/json", "", Messages, Err(Redirect)),
+            (304, "", "", Status, Err(Redirect)),
+        ] {
+            assert_eq!(shape(status, media, coding, expected), shape_of, "{status} {media} {coding}");
+        }
+    }
+}

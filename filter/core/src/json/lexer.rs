@@ -1,0 +1,339 @@
+//! JSON read piece by piece, however long it is.
+//!
+//! Owns the structure of a JSON text: where values start and end, and the names of members. Keeps no
+//! value, so that its memory does not grow with the text. Reads leniently what changes no structure
+//! (numbers, literals, escapes inside strings); everything else must be RFC 8259.
+
+use memchr::memchr2;
+
+/// Nesting beyond this is refused. Two parsers that give up at different depths disagree about no
+/// message that a server sends.
+pub const MAX_DEPTH: usize = 1_024;
+const WORDS: usize = MAX_DEPTH / 64;
+/// A member's name beyond this many bytes, as written, is none that is looked for.
+const LONGEST_KEY: usize = 256;
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `{}`.
+    Object,
+    /// `[]`.
+    Array,
+    /// A string.
+    String,
+    /// A number or a literal.
+    Scalar,
+}
+
+/// What was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// The first byte of a value was read.
+    Start(Kind),
+    /// The last byte of a value was read; of a scalar, the byte behind it was seen.
+    End(Kind),
+    /// A member's name was read: [`Lexer::key`].
+    Key,
+}
+
+/// The text is not JSON, or is nested too deeply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// At the start of the text, behind this many bytes of a byte-order mark.
+    Text(u8),
+    Value,
+    ItemOrEnd,
+    KeyOrEnd,
+    Key,
+    InKey,
+    KeyEscape,
+    Colon,
+    InString,
+    StringEscape,
+    InScalar,
+    /// Behind a value.
+    Behind,
+}
+
+/// A JSON text in passing.
+#[derive(Clone, Debug)]
+pub struct Lexer {
+    state: State,
+    depth: usize,
+    /// Of each open level, one bit: whether it is an object.
+    objects: [u64; WORDS],
+    /// Inside a container that nobody looks into: the depth of its members.
+    skipped: Option<usize>,
+    key: Vec<u8>,
+}
+
+impl Default for Lexer {
+    fn default() -> Self {
+        let (key, objects) = (Vec::new(), [0; WORDS]);
+        Self { state: State::Text(0), depth: 0, objects, skipped: None, key }
+    }
+}
+
+impl Lexer {
+    /// How many containers are open.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The name of the last member, as written; `None` when it is too long to be looked for.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        (self.key.len() <= LONGEST_KEY).then_some(&self.key)
+    }
+
+    /// Tells nothing of the container that was just started but its end.
+    pub fn skip(&mut self) {
+        self.skipped = Some(self.depth);
+    }
+
+    /// Whether the text is one whole value.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.depth == 0 && self.state == State::Behind
+    }
+
+    /// The same, when no more is to come: a number ends with the text.
+    #[must_use]
+    pub fn is_complete_at_end(&self) -> bool {
+        self.depth == 0 && matches!(self.state, State::Behind | State::InScalar)
+    }
+
+    /// Reads on in `bytes` from `at`, which it moves on; `None` at their end.
+    ///
+    /// # Errors
+    /// [`Malformed`], for ever after.
+    #[inline]
+    pub fn next(&mut self, bytes: &[u8], at: &mut usize) -> Result<Option<Token>, Malformed> {
+        while let Some((&byte, _)) = bytes.get(*at..).and_then(<[u8]>::split_first) {
+            let token = match self.state {
+                State::InString | State::InKey => self.string(bytes, at),
+                State::StringEscape => {
+                    self.state = State::InString;
+                    advance(at, 1)
+                }
+                State::KeyEscape => {
+                    self.keep(&[byte]);
+                    self.state = State::InKey;
+                    advance(at, 1)
+                }
+                State::InScalar => {
+                    let rest = bytes.get(*at..).unwrap_or_default();
+                    match rest.iter().position(|byte| !is_scalar(*byte)) {
+                        None => advance(at, rest.len()),
+                        Some(end) => {
+                            self.state = State::Behind;
+                            advance(at, end);
+                            Some(Token::End(Kind::Scalar))
+                        }
+                    }
+                }
+                State::Text(seen) => {
+                    let expected = BYTE_ORDER_MARK.get(usize::from(seen));
+                    match (expected, seen) {
+                        (Some(expected), _) if byte == *expected => {
+                            self.state = State::Text(seen.saturating_add(1));
+                            advance(at, 1)
+                        }
+                        (_, 0 | 3) => {
+                            self.state = State::Value;
+                            None
+                        }
+                        _ => return Err(Malformed),
+                    }
+                }
+                _ if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') => advance(at, 1),
+                State::Value | State::ItemOrEnd | State::KeyOrEnd | State::Key | State::Colon
+                | State::Behind => {
+                    advance(at, 1);
+                    self.structural(byte)?
+                }
+            };
+            match token {
+                Some(token) if self.tells(token) => return Ok(Some(token)),
+                Some(_) | None => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether `token` is told: inside what is skipped, only its end is.
+    fn tells(&mut self, token: Token) -> bool {
+        match (self.skipped, token) {
+            (None, _) => true,
+            (Some(depth), Token::End(Kind::Object | Kind::Array)) if self.depth < depth => {
+                self.skipped = None;
+                true
+            }
+            (Some(_), _) => false,
+        }
+    }
+
+    fn string(&mut self, bytes: &[u8], at: &mut usize) -> Option<Token> {
+        let rest = bytes.get(*at..).unwrap_or_default();
+        let in_key = self.state == State::InKey;
+        let Some(found) = memchr2(b'"', b'\\', rest) else {
+            if in_key {
+                self.keep(rest);
+            }
+            return advance(at, rest.len());
+        };
+        let escape = rest.get(found) == Some(&b'\\');
+        if in_key {
+            let kept = if escape { found.saturating_add(1) } else { found };
+            self.keep(rest.get(..kept).unwrap_or_default());
+        }
+        advance(at, found.saturating_add(1));
+        let (state, token) = match (in_key, escape) {
+            (true, true) => (State::KeyEscape, None),
+            (true, false) => (State::Colon, Some(Token::Key)),
+            (false, true) => (State::StringEscape, None),
+            (false, false) => (State::Behind, Some(Token::End(Kind::String))),
+        };
+        self.state = state;
+        token
+    }
+
+    fn structural(&mut self, byte: u8) -> Result<Option<Token>, Malformed> {
+        match (self.state, byte) {
+            (State::Value | State::ItemOrEnd, b'{') => self.open(Kind::Object),
+            (State::Value | State::ItemOrEnd, b'[') => self.open(Kind::Array),
+            (State::Value | State::ItemOrEnd, b'"') => {
+                self.state = State::InString;
+                Ok(Some(Token::Start(Kind::String)))
+            }
+            (State::Value | State::ItemOrEnd, byte) if is_scalar(byte) => {
+                self.state = State::InScalar;
+                Ok(Some(Token::Start(Kind::Scalar)))
+            }
+            (State::KeyOrEnd | State::Key, b'"') => {
+                self.key.clear();
+                self.state = State::InKey;
+                Ok(None)
+            }
+            (State::Colon, b':') => {
+                self.state = State::Value;
+                Ok(None)
+            }
+            (State::ItemOrEnd, b']') => self.close(Kind::Array),
+            (State::KeyOrEnd, b'}') => self.close(Kind::Object),
+            (State::Behind, b',') if self.depth > 0 => {
+                self.state = if self.in_object() { State::Key } else { State::Value };
+                Ok(None)
+            }
+            (State::Behind, b'}') => self.close(Kind::Object),
+            (State::Behind, b']') => self.close(Kind::Array),
+            _ => Err(Malformed),
+        }
+    }
+
+    fn open(&mut self, kind: Kind) -> Result<Option<Token>, Malformed> {
+        let (word, bit) = place(self.depth);
+        let objects = self.objects.get_mut(word).ok_or(Malformed)?;
+        (*objects, self.state) = match kind {
+            Kind::Object => (*objects | bit, State::KeyOrEnd),
+            Kind::Array | Kind::String | Kind::Scalar => (*objects & !bit, State::ItemOrEnd),
+        };
+        self.depth = self.depth.saturating_add(1);
+        Ok(Some(Token::Start(kind)))
+    }
+
+    fn close(&mut self, kind: Kind) -> Result<Option<Token>, Malformed> {
+        if self.depth == 0 || self.in_object() != (kind == Kind::Object) {
+            return Err(Malformed);
+        }
+        self.depth = self.depth.saturating_sub(1);
+        self.state = State::Behind;
+        Ok(Some(Token::End(kind)))
+    }
+
+    fn in_object(&self) -> bool {
+        let (word, bit) = place(self.depth.saturating_sub(1));
+        self.objects.get(word).is_some_and(|objects| objects & bit != 0)
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.skipped.is_none() && self.key.len() <= LONGEST_KEY {
+            let room = LONGEST_KEY.saturating_add(1).saturating_sub(self.key.len());
+            self.key.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        }
+    }
+}
+
+/// Where the bit of a level is.
+fn place(level: usize) -> (usize, u64) {
+    (level / 64, 1_u64.rotate_left(u32::try_from(level % 64).unwrap_or_default()))
+}
+
+fn advance(at: &mut usize, by: usize) -> Option<Token> {
+    *at = at.saturating_add(by);
+    None
+}
+
+fn is_scalar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &[u8], size: usize) -> Result<Vec<Token>, Malformed> {
+        let (mut lexer, mut tokens) = (Lexer::default(), Vec::new());
+        for chunk in text.chunks(size) {
+            let mut at = 0;
+            while let Some(token) = lexer.next(chunk, &mut at)? {
+                tokens.push(token);
+            }
+        }
+        if lexer.is_complete_at_end() { Ok(tokens) } else { Err(Malformed) }
+    }
+
+    #[test]
+    fn chunks_change_nothing_and_structure_is_strict() {
+        let text = br#" {"a" : [1, -2.5e3,"x\"]",{}, [] ,null],"b\u0022":{"c":true}} "#;
+        let whole = read(text, 1_000).unwrap();
+        for size in 1..8 {
+            assert_eq!(read(text, size), Ok(whole.clone()), "{size}");
+        }
+        for bad in [
+            "", "{", "}", "{]", "[1,]", "{\"a\":1,}", "{a:1}", "{'a':1}", "[1 2]", "[1]]", "{} {}",
+            "[,1]", "{\"a\" 1}", "[\"", "//\n1", "\u{feff}\u{feff}1",
+        ] {
+            assert_eq!(read(bad.as_bytes(), 3), Err(Malformed), "{bad}");
+        }
+        for good in ["\u{feff}[]", "1", " null ", "\"\"", "[NaN]"] {
+            assert!(read(good.as_bytes(), 1).is_ok(), "{good}");
+        }
+        let deep = [b"[".repeat(MAX_DEPTH), b"]".repeat(MAX_DEPTH)].concat();
+        assert!(read(&deep, 7).is_ok());
+        assert_eq!(read(&b"[".repeat(MAX_DEPTH + 1), 7), Err(Malformed));
+    }
+
+    #[test]
+    fn what_is_skipped_tells_only_its_end() {
+        let text = br#"[{"a":[{}],"b":"}"},2]"#;
+        let (mut lexer, mut at, mut tokens) = (Lexer::default(), 0, Vec::new());
+        while let Some(token) = lexer.next(text, &mut at).unwrap() {
+            if token == Token::Start(Kind::Object) {
+                lexer.skip();
+            }
+            tokens.push(token);
+        }
+        use Kind::{Array, Object, Scalar};
+        use Token::{End, Start};
+        let scalar = [Start(Scalar), End(Scalar), End(Array)];
+        let object = [Start(Array), Start(Object), End(Object)];
+        assert_eq!(tokens, [object, scalar].concat());
+    }
+}

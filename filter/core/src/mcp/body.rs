@@ -1,0 +1,78 @@
+//! A JSON body of a response, filtered as it passes.
+//!
+//! Owns how much of it is held: the start, until the message is whole or has grown. What is not JSON is
+//! replaced while nothing of it has gone on, and cut off there else. Knows no event streams.
+
+use super::filter::{MessageFilter, Reader};
+
+/// Of one message, this much is held before any of it goes on.
+pub const MAX_HELD_BYTES: usize = 65_536;
+
+/// What takes the place of a message that cannot be read.
+pub trait Substitute: Reader {
+    /// The JSON-RPC error; `id` is that of the message, if it was read.
+    fn refused(&mut self, id: Option<&serde_json::Value>) -> String;
+}
+
+/// A body in passing.
+#[derive(Debug, Default)]
+pub struct JsonBody {
+    filter: MessageFilter,
+    held: Vec<u8>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Nothing came yet.
+    #[default]
+    Empty,
+    /// Nothing has gone on.
+    Held,
+    /// What comes goes on.
+    Passing,
+    /// Nothing goes on any more.
+    Ended,
+}
+
+impl JsonBody {
+    /// Takes a chunk; what goes on in its place. `None`: the chunk itself.
+    pub fn feed(
+        &mut self,
+        chunk: &[u8],
+        last: bool,
+        reader: &mut dyn Substitute,
+    ) -> Option<Vec<u8>> {
+        if self.state == State::Ended {
+            return Some(Vec::new());
+        }
+        if self.state == State::Empty && !chunk.is_empty() {
+            self.state = State::Held;
+        }
+        let before = self.held.len();
+        let read = self.filter.feed(chunk, &mut self.held, reader);
+        let cut = last && self.state != State::Empty && !self.filter.is_complete();
+        if read.is_err() || cut {
+            return Some(self.refuse(reader));
+        }
+        let whole = last || self.filter.is_complete();
+        if self.state == State::Held && !whole && self.held.len() <= MAX_HELD_BYTES {
+            return Some(Vec::new());
+        }
+        if self.state != State::Empty {
+            self.state = State::Passing;
+        }
+        self.filter.release(&mut self.held);
+        let out = std::mem::take(&mut self.held);
+        (before > 0 || out != chunk).then_some(out)
+    }
+
+    /// What was held is replaced; what went on already is left without its end.
+    fn refuse(&mut self, reader: &mut dyn Substitute) -> Vec<u8> {
+        let held = self.state != State::Passing;
+        self.state = State::Ended;
+        let refusal = reader.refused(self.filter.id());
+        let out = std::mem::take(&mut self.held);
+        if held { refusal.into_bytes() } else { out }
+    }
+}

@@ -1,0 +1,824 @@
+//! One JSON-RPC message of a server, filtered as it passes.
+//!
+//! Owns what of a message is looked at, and what of it does not go on: items of lists that the caller
+//! may not see. Every result with a list is filtered, whoever asked for it. Everything else passes byte
+//! for byte, at any size: at most one item of a list is in memory. Decides nothing about an item.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::Listing;
+use super::list::{self, Setting};
+use super::outcome::Outcome;
+use super::rows::{Rows, TextRows};
+use crate::json::folded;
+use crate::json::lexer::{Kind, Lexer, Malformed, Token};
+
+/// An item of a list beyond this many bytes is not shown.
+pub const MAX_ITEM_BYTES: usize = 262_144;
+/// Of an id, a code or a setting, no more is read.
+const MAX_SMALL: usize = 4_096;
+/// White space between two items beyond this is left out.
+const MAX_SEPARATOR: usize = 1_024;
+
+/// What becomes of an item of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// It goes on.
+    Yes,
+    /// It is left out.
+    No,
+}
+
+/// Why a list, or an item of it, could not be shown whatever the policy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unreadable {
+    /// An item larger than [`MAX_ITEM_BYTES`].
+    TooLarge,
+    /// An item that has no single meaning, or no name.
+    Item,
+    /// In the place of a list stands something else.
+    List,
+}
+
+impl Unreadable {
+    /// Its name in events and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Item => "item",
+            Self::List => "list",
+        }
+    }
+}
+
+/// Who looks at what passes.
+pub trait Reader {
+    /// An item of a list, as written.
+    fn item(&mut self, listing: Listing, item: &[u8]) -> Shown;
+    /// Something was left out because it could not be read.
+    fn unreadable(&mut self, listing: Listing, why: Unreadable);
+    /// A message has passed.
+    fn message(&mut self, seen: Seen);
+}
+
+/// What a message says about the request that it answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The id; `None` when there is none, or none that can be read.
+    pub id: Option<Value>,
+    /// What it says, when it is an answer.
+    pub outcome: Option<Outcome>,
+    /// The task that it says was created: MCP 2025-11-25 (`result.task`), or the extension of
+    /// 2026-07-28 (`resultType: "task"`).
+    pub task: Option<String>,
+}
+
+/// What of a message was seen so far.
+#[derive(Clone, Debug, Default)]
+struct Notes {
+    id: Option<Value>,
+    error: Option<i64>,
+    result: Option<Answer>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Answer {
+    is_error: bool,
+    structured: Option<Rows>,
+    content: Content,
+    flat: bool,
+    task_id: Option<String>,
+    task: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    items: u64,
+    text: Option<Box<TextRows>>,
+}
+
+impl Notes {
+    fn seen(self) -> Seen {
+        let Self { id, error, result } = self;
+        let task = result.as_ref().and_then(|answer| match answer.flat {
+            true => answer.task_id.clone(),
+            false => answer.task.clone(),
+        });
+        let outcome = match (error, &result) {
+            (Some(code), _) => Some(Outcome::ProtocolError(code)),
+            (None, None) => None,
+            (None, Some(answer)) if answer.is_error => Some(Outcome::ToolError),
+            (None, Some(answer)) => Some(Outcome::Result { rows: answer.rows() }),
+        };
+        Seen { id, outcome, task }
+    }
+}
+
+impl Answer {
+    fn rows(&self) -> Option<u64> {
+        match (&self.structured, &self.content) {
+            (Some(rows), _) => rows.count(),
+            (None, Content { items: 1, text: Some(text) }) => text.count(),
+            (None, _) => None,
+        }
+    }
+}
+
+/// A container that is looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Several messages at once: part of MCP 2025-03-26, and some servers never stopped.
+    Batch,
+    Message,
+    Error,
+    Result,
+    Task,
+    Content,
+    ContentItem,
+    Structured,
+    List(Listing),
+}
+
+/// The member that a value belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Member {
+    Id,
+    Error,
+    Result,
+    Code,
+    IsError,
+    Structured,
+    Content,
+    ResultType,
+    TaskId,
+    Task,
+    Text,
+    Setting(Setting),
+    List(Listing),
+    Other,
+}
+
+/// What is done with the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// They go on.
+    Pass,
+    /// They go on, and are kept as well: a small value.
+    Note(Member),
+    /// They go on; they are the text of a tool's result.
+    Text,
+    /// Between the items of a list.
+    Separator,
+    /// An item of a list.
+    Item(Listing),
+    /// A value that goes on changed or not.
+    Setting(Setting),
+    /// A value in whose place an empty list goes on.
+    Replace,
+}
+
+/// A message in passing.
+#[derive(Clone, Debug)]
+pub struct MessageFilter {
+    lexer: Lexer,
+    /// The containers that are open and looked into, each with the depth of its members.
+    roles: Vec<(Role, usize)>,
+    member: Member,
+    mode: Mode,
+    notes: Notes,
+    /// Whether the result that is open carries a list.
+    listed: bool,
+    /// What is kept: an item, a separator, a small value.
+    kept: Vec<u8>,
+    overflow: bool,
+    separator: Vec<u8>,
+    /// Whether an item of the open list has gone on.
+    shown: bool,
+    /// Settings that went on as they were, since no list had come by then: where they are in the
+    /// output, and what they would have to be.
+    pending: Vec<(usize, usize, Setting)>,
+    /// What went on can no longer be changed.
+    released: bool,
+    edited: bool,
+    /// A line break is one of the frame that the message comes in.
+    framed: bool,
+}
+
+impl Default for MessageFilter {
+    fn default() -> Self {
+        Self {
+            lexer: Lexer::default(),
+            roles: Vec::new(),
+            member: Member::Other,
+            mode: Mode::Pass,
+            notes: Notes::default(),
+            listed: false,
+            kept: Vec::new(),
+            overflow: false,
+            separator: Vec::new(),
+            shown: false,
+            pending: Vec::new(),
+            released: false,
+            edited: false,
+            framed: false,
+        }
+    }
+}
+
+impl MessageFilter {
+    /// Takes the next bytes; what may go on is added to `out`, which holds all that went on before
+    /// unless it was [released](Self::release).
+    ///
+    /// # Errors
+    /// [`Malformed`]: nothing of what follows may go on.
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        reader: &mut dyn Reader,
+    ) -> Result<(), Malformed> {
+        let (mut at, mut from) = (0, 0);
+        loop {
+            let token = self.lexer.next(bytes, &mut at);
+            // A value starts with the byte that told of it.
+            let edge = match token {
+                Ok(Some(Token::Start(_))) => at.saturating_sub(1),
+                Ok(Some(Token::End(Kind::Object | Kind::Array)))
+                    if matches!(self.mode, Mode::Separator) && self.closes_list() =>
+                {
+                    at.saturating_sub(1)
+                }
+                Ok(_) => at,
+                Err(_) => from,
+            };
+            let Some(token) = token? else {
+                self.pass(bytes.get(from..).unwrap_or_default(), out);
+                return Ok(());
+            };
+            self.pass(bytes.get(from..edge).unwrap_or_default(), out);
+            from = edge;
+            self.take(token, out, reader)?;
+            if let (Token::Start(Kind::Array), Mode::Separator) = (token, self.mode) {
+                // A list was entered: its bracket stands before what is kept.
+                out.push(b'[');
+                from = at;
+            }
+        }
+    }
+
+    /// The next bytes come on another line of the frame; the line break itself went on already.
+    ///
+    /// # Errors
+    /// See [`MessageFilter::feed`].
+    pub fn line(&mut self, out: &mut Vec<u8>, reader: &mut dyn Reader) -> Result<(), Malformed> {
+        self.framed = true;
+        let before = out.len();
+        self.feed(b"\n", out, reader)?;
+        if out.len() > before && out.last() == Some(&b'\n') {
+            out.pop();
+        }
+        Ok(())
+    }
+
+    /// Whether the message is whole.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.lexer.is_complete()
+    }
+
+    /// Whether something went on changed, or not at all.
+    #[must_use]
+    pub fn edited(&self) -> bool {
+        self.edited
+    }
+
+    /// The id that was read so far.
+    #[must_use]
+    pub fn id(&self) -> Option<&Value> {
+        self.notes.id.as_ref()
+    }
+
+    /// What went on leaves `out`, and can no longer be changed. Where a list might still come, what
+    /// would have to be changed then is changed now.
+    pub fn release(&mut self, out: &mut Vec<u8>) {
+        if !self.is_complete() {
+            self.settle(out);
+            self.released = true;
+        }
+        self.pending.clear();
+    }
+
+    /// Applies what a list asks of the settings beside it.
+    fn settle(&mut self, out: &mut Vec<u8>) {
+        // From behind, so that what stands before stays where it is.
+        for (from, to, setting) in std::mem::take(&mut self.pending).into_iter().rev() {
+            if from <= to && to <= out.len() {
+                self.edited = true;
+                out.splice(from..to, setting.required().bytes());
+            }
+        }
+    }
+
+    fn closes_list(&self) -> bool {
+        self.roles.last().is_some_and(|(_, depth)| self.lexer.depth() < *depth)
+    }
+
+    /// Bytes that no token has anything to say about.
+    fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self.mode {
+            Mode::Pass => out.extend_from_slice(bytes),
+            Mode::Note(_) => {
+                out.extend_from_slice(bytes);
+                self.keep(bytes, MAX_SMALL);
+            }
+            Mode::Text => {
+                out.extend_from_slice(bytes);
+                if let Some(text) = self.text_rows() {
+                    text.take(bytes);
+                }
+            }
+            Mode::Separator => self.keep(bytes, MAX_SEPARATOR),
+            Mode::Item(_) => self.keep(bytes, MAX_ITEM_BYTES),
+            Mode::Setting(_) => self.keep(bytes, MAX_SMALL),
+            Mode::Replace => {}
+        }
+    }
+
+    fn text_rows(&mut self) -> Option<&mut TextRows> {
+        self.notes.result.as_mut()?.content.text.as_deref_mut()
+    }
+
+    fn keep(&mut self, bytes: &[u8], most: usize) {
+        let room = most.saturating_sub(self.kept.len());
+        self.overflow |= bytes.len() > room;
+        if !self.overflow {
+            self.kept.extend_from_slice(bytes);
+        }
+    }
+
+    fn start_keeping(&mut self, mode: Mode) {
+        self.kept.clear();
+        self.overflow = false;
+        self.mode = mode;
+    }
+
+    fn take(
+        &mut self,
+        token: Token,
+        out: &mut Vec<u8>,
+        reader: &mut dyn Reader,
+    ) -> Result<(), Malformed> {
+        if let Some((Role::Structured, depth)) = self.roles.last().copied() {
+            self.structured(token, depth);
+            return Ok(());
+        }
+        match token {
+            Token::Key => self.key(),
+            Token::Start(kind) => {
+                if self.roles.is_empty() && matches!(kind, Kind::String | Kind::Scalar) {
+                    // A JSON text, and no message.
+                    return Err(Malformed);
+                }
+                self.start(kind, out, reader);
+                Ok(())
+            }
+            Token::End(_) => {
+                self.end(out, reader);
+                Ok(())
+            }
+        }
+    }
+
+    fn structured(&mut self, token: Token, depth: usize) {
+        let rows = self.notes.result.as_mut().and_then(|answer| answer.structured.as_mut());
+        if let Some(rows) = rows {
+            rows.take(token, &mut self.lexer, depth.saturating_sub(1));
+        }
+        if self.lexer.depth() < depth {
+            self.roles.pop();
+        }
+    }
+
+    fn key(&mut self) -> Result<(), Malformed> {
+        let Some((role, _)) = self.roles.last() else { return Ok(()) };
+        self.member = match self.lexer.key() {
+            Some(key) => Member::named(*role, key)?,
+            None => Member::Other,
+        };
+        Ok(())
+    }
+
+    /// A value starts.
+    fn start(&mut self, kind: Kind, out: &mut Vec<u8>, reader: &mut dyn Reader) {
+        let container = matches!(kind, Kind::Object | Kind::Array);
+        let entered = match (self.roles.last().map(|(role, _)| *role), kind) {
+            (None | Some(Role::Batch), Kind::Array) => Some(Role::Batch),
+            (None | Some(Role::Batch), Kind::Object) => {
+                self.notes = Notes::default();
+                Some(Role::Message)
+            }
+            // An item of a batch that is no message.
+            (None | Some(Role::Batch), Kind::String | Kind::Scalar) => None,
+            (Some(Role::List(listing)), _) => {
+                self.separate();
+                self.start_keeping(Mode::Item(listing));
+                None
+            }
+            (Some(Role::Content), kind) => self.content_item(kind),
+            (Some(_), kind) => self.value(kind, out, reader),
+        };
+        match entered {
+            Some(role) => {
+                self.roles.push((role, self.lexer.depth()));
+                if let Role::List(_) = role {
+                    self.shown = false;
+                    self.start_keeping(Mode::Separator);
+                }
+            }
+            None if container => self.lexer.skip(),
+            None => {}
+        }
+    }
+
+    /// What was kept between two items waits for the next one.
+    fn separate(&mut self) {
+        std::mem::swap(&mut self.separator, &mut self.kept);
+        if self.overflow {
+            self.separator.clear();
+            self.separator.push(b',');
+        }
+    }
+
+    fn content_item(&mut self, kind: Kind) -> Option<Role> {
+        let content = &mut self.notes.result.as_mut()?.content;
+        content.items = content.items.saturating_add(1);
+        (content.items == 1 && kind == Kind::Object).then_some(Role::ContentItem)
+    }
+
+    /// The value of [`Self::member`]; the role of a container that is looked into.
+    fn value(&mut self, kind: Kind, out: &mut Vec<u8>, reader: &mut dyn Reader) -> Option<Role> {
+        let small = matches!(kind, Kind::String | Kind::Scalar);
+        let object = |role| (kind == Kind::Object).then_some(role);
+        match self.member {
+            Member::Id => self.notes.id = None,
+            Member::Error => {
+                self.notes.error = Some(0);
+                return object(Role::Error);
+            }
+            Member::Result => {
+                self.notes.result = Some(Answer::default());
+                self.listed = false;
+                return object(Role::Result);
+            }
+            Member::Code => self.notes.error = Some(0),
+            Member::Setting(setting) => {
+                self.start_keeping(Mode::Setting(setting));
+                return None;
+            }
+            Member::List(listing) => return self.list(listing, kind, out, reader),
+            Member::Other => return None,
+            Member::IsError | Member::Structured | Member::Content | Member::ResultType
+            | Member::TaskId | Member::Task | Member::Text => {
+                return self.answer(kind);
+            }
+        }
+        if small {
+            self.start_keeping(Mode::Note(self.member));
+        }
+        None
+    }
+
+    /// The value of a member of the result, or of what is in it.
+    fn answer(&mut self, kind: Kind) -> Option<Role> {
+        let depth = self.lexer.depth();
+        let in_task = self.roles.last().is_some_and(|(role, _)| *role == Role::Task);
+        let answer = self.notes.result.as_mut()?;
+        match (self.member, kind) {
+            (Member::IsError, _) => answer.is_error = false,
+            (Member::Structured, kind) => {
+                let mut rows = Rows::default();
+                let base = match kind {
+                    Kind::Object | Kind::Array => depth.saturating_sub(1),
+                    Kind::String | Kind::Scalar => depth,
+                };
+                rows.take(Token::Start(kind), &mut self.lexer, base);
+                answer.structured = Some(rows);
+                return matches!(kind, Kind::Object | Kind::Array).then_some(Role::Structured);
+            }
+            (Member::Content, kind) => {
+                answer.content = Content::default();
+                return (kind == Kind::Array).then_some(Role::Content);
+            }
+            (Member::ResultType, _) => answer.flat = false,
+            (Member::Task, kind) => {
+                answer.task = None;
+                return (kind == Kind::Object).then_some(Role::Task);
+            }
+            (Member::TaskId, _) if in_task => answer.task = None,
+            (Member::TaskId, _) => answer.task_id = None,
+            (Member::Text, kind) => {
+                answer.content.text = None;
+                if kind == Kind::String {
+                    answer.content.text = Some(Box::default());
+                    // The quotation mark goes on before the text.
+                    self.start_keeping(Mode::Text);
+                }
+                return None;
+            }
+            _ => return None,
+        }
+        if matches!(kind, Kind::String | Kind::Scalar) {
+            self.start_keeping(Mode::Note(self.member));
+        }
+        None
+    }
+
+    fn list(
+        &mut self,
+        listing: Listing,
+        kind: Kind,
+        out: &mut Vec<u8>,
+        reader: &mut dyn Reader,
+    ) -> Option<Role> {
+        match kind {
+            Kind::Array => {
+                self.listed = true;
+                self.settle(out);
+                Some(Role::List(listing))
+            }
+            // Some servers write `null` for a list of nothing; no reader finds items in a number.
+            Kind::Scalar => None,
+            Kind::Object | Kind::String => {
+                reader.unreadable(listing, Unreadable::List);
+                self.edited = true;
+                out.extend_from_slice(b"[]");
+                self.start_keeping(Mode::Replace);
+                None
+            }
+        }
+    }
+
+    /// A value ends; all of its bytes were passed.
+    fn end(&mut self, out: &mut Vec<u8>, reader: &mut dyn Reader) {
+        match self.mode {
+            Mode::Pass => {}
+            Mode::Text | Mode::Replace => self.mode = Mode::Pass,
+            Mode::Note(member) => {
+                self.note(member);
+                self.mode = Mode::Pass;
+            }
+            Mode::Setting(setting) => {
+                self.set(setting, out);
+                self.mode = Mode::Pass;
+            }
+            Mode::Item(listing) => {
+                self.item(listing, out, reader);
+                self.start_keeping(Mode::Separator);
+                return;
+            }
+            Mode::Separator => {
+                // The list ends: what stands behind its last item goes on, and its bracket will.
+                self.separate();
+                let blank = self.separator.iter().filter(|byte| **byte != b',');
+                let framed = self.framed;
+                out.extend(blank.map(|byte| unframed(*byte, framed)));
+                self.mode = Mode::Pass;
+            }
+        }
+        let depth = self.lexer.depth();
+        if let Some((role, _)) = self.roles.last().copied().filter(|(_, members)| depth < *members) {
+            self.roles.pop();
+            match role {
+                Role::Message => reader.message(std::mem::take(&mut self.notes).seen()),
+                // No list came: its settings stand.
+                Role::Result => self.pending.clear(),
+                Role::Batch | Role::Error | Role::Task | Role::Content | Role::ContentItem
+                | Role::Structured | Role::List(_) => {}
+            }
+        }
+    }
+
+    fn item(&mut self, listing: Listing, out: &mut Vec<u8>, reader: &mut dyn Reader) {
+        let shown = if self.overflow {
+            reader.unreadable(listing, Unreadable::TooLarge);
+            Shown::No
+        } else {
+            reader.item(listing, &self.kept)
+        };
+        match shown {
+            Shown::No => self.edited = true,
+            Shown::Yes => {
+                let (first, framed) = (!std::mem::replace(&mut self.shown, true), self.framed);
+                let separator = self.separator.iter().filter(|byte| !first || **byte != b',');
+                out.extend(separator.map(|byte| unframed(*byte, framed)));
+                if framed {
+                    out.extend(self.kept.iter().map(|byte| unframed(*byte, framed)));
+                } else {
+                    out.extend_from_slice(&self.kept);
+                }
+            }
+        }
+    }
+
+    fn set(&mut self, setting: Setting, out: &mut Vec<u8>) {
+        let stands = !self.overflow && setting.allows(&self.kept);
+        let from = out.len();
+        if self.overflow || (!stands && (self.listed || self.released)) {
+            self.edited = true;
+            out.extend_from_slice(setting.required().as_bytes());
+            return;
+        }
+        let framed = self.framed;
+        out.extend(self.kept.iter().map(|byte| unframed(*byte, framed)));
+        if !stands {
+            // Beyond a few, somebody wants them to be many.
+            if self.pending.len() < 16 {
+                self.pending.push((from, out.len(), setting));
+            } else {
+                self.edited = true;
+                out.truncate(from);
+                out.extend_from_slice(setting.required().as_bytes());
+            }
+        }
+    }
+
+    fn note(&mut self, member: Member) {
+        let value: Option<Value> = match self.overflow {
+            true => None,
+            false => serde_json::from_slice(&self.kept).ok(),
+        };
+        let text = || value.as_ref().and_then(Value::as_str).map(str::to_owned);
+        let in_task = self.roles.last().is_some_and(|(role, _)| *role == Role::Task);
+        match (member, self.notes.result.as_mut()) {
+            (Member::Id, _) => self.notes.id = value,
+            (Member::Code, _) => {
+                self.notes.error = Some(value.and_then(|code| code.as_i64()).unwrap_or_default());
+            }
+            (Member::IsError, Some(answer)) => {
+                answer.is_error = value.and_then(|value| value.as_bool()) == Some(true);
+            }
+            (Member::ResultType, Some(answer)) => {
+                answer.flat = value.as_ref().and_then(Value::as_str) == Some("task");
+            }
+            (Member::TaskId, Some(answer)) if in_task => answer.task = text(),
+            (Member::TaskId, Some(answer)) => answer.task_id = text(),
+            _ => {}
+        }
+    }
+}
+
+/// A line break between the tokens of a list, as a line of a frame may carry it.
+fn unframed(byte: u8, framed: bool) -> u8 {
+    if framed && byte == b'\n' { b' ' } else { byte }
+}
+
+impl Member {
+    /// What a member of that name is, there. A name counts however it is written, and whatever its
+    /// case: some readers ignore it.
+    fn named(role: Role, key: &[u8]) -> Result<Self, Malformed> {
+        match role {
+            Role::Batch | Role::Content | Role::Structured | Role::List(_) => Ok(Self::Other),
+            Role::Message | Role::Result | Role::Error | Role::Task | Role::ContentItem => {
+                let name = plain(key)?;
+                Ok(Self::of(role, &name))
+            }
+        }
+    }
+
+    fn of(role: Role, name: &str) -> Self {
+        match (role, name) {
+            (Role::Message, "id") => Self::Id,
+            (Role::Message, "error") => Self::Error,
+            (Role::Message, "result") => Self::Result,
+            (Role::Error, "code") => Self::Code,
+            (Role::Task, "taskid") => Self::TaskId,
+            (Role::ContentItem, "text") => Self::Text,
+            (Role::Result, name) => match name {
+                "iserror" => Self::IsError,
+                "structuredcontent" => Self::Structured,
+                "content" => Self::Content,
+                "resulttype" => Self::ResultType,
+                "taskid" => Self::TaskId,
+                "task" => Self::Task,
+                _ => match (list::listing(name), Setting::named(name)) {
+                    (Some(listing), _) => Self::List(listing),
+                    (None, Some(setting)) => Self::Setting(setting),
+                    (None, None) => Self::Other,
+                },
+            },
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A member's name without escapes, in lower case.
+fn plain(key: &[u8]) -> Result<Cow<'_, str>, Malformed> {
+    let name = match key.contains(&b'\\') {
+        true => Cow::Owned(decoded(key).ok_or(Malformed)?),
+        false => Cow::Borrowed(std::str::from_utf8(key).map_err(|_| Malformed)?),
+    };
+    if name.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return Ok(name);
+    }
+    Ok(Cow::Owned(folded(&name)))
+}
+
+/// The text of a string, as written between its quotation marks.
+pub(super) fn decoded(raw: &[u8]) -> Option<String> {
+    serde_json::from_slice(&[b"\"", raw, b"\""].concat()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Told(Vec<String>);
+
+    impl Reader for Told {
+        fn item(&mut self, _: Listing, item: &[u8]) -> Shown {
+            self.0.push(String::from_utf8_lossy(item).into_owned());
+            if item.windows(6).any(|part| part == b"hidden") { Shown::No } else { Shown::Yes }
+        }
+        fn unreadable(&mut self, listing: Listing, why: Unreadable) {
+            self.0.push(format!("{} {}", listing.member(), why.name()));
+        }
+        fn message(&mut self, seen: Seen) {
+            self.0.push(format!("{:?}", seen.outcome));
+        }
+    }
+
+    fn filtered(text: &str, size: usize) -> Result<(String, Vec<String>), Malformed> {
+        let (mut filter, mut told, mut out) = (MessageFilter::default(), Told::default(), Vec::new());
+        for chunk in text.as_bytes().chunks(size) {
+            filter.feed(chunk, &mut out, &mut told)?;
+        }
+        assert!(filter.is_complete(), "{text}: {filter:?}");
+        assert_eq!(filter.edited(), out != text.as_bytes(), "{text}");
+        Ok((String::from_utf8(out).unwrap(), told.0))
+    }
+
+    fn passes(text: &str) -> String {
+        let whole = filtered(text, text.len()).unwrap();
+        for size in 1..9 {
+            assert_eq!(filtered(text, size), Ok(whole.clone()), "chunks of {size}");
+        }
+        whole.0
+    }
+
+    // Findings 4.2, 4.3, 5.1, 5.6. Proves: C3, X17
+    #[test]
+    fn hidden_items_leave_and_everything_else_stays_as_written() {
+        for (before, after) in [
+            (r#"{"result":{"tools":["b", "hidden","a" ] ,"x":1e400}}"#, r#"{"result":{"tools":["b","a" ] ,"x":1e400}}"#),
+            (r#"{"result":{"tools":[ "hidden" , {"n":18446744073709551617} ,"hidden"]}}"#, r#"{"result":{"tools":[  {"n":18446744073709551617}]}}"#),
+            (r#"{"result":{"tools":["hidden"],"tools":["hidden",1]}}"#, r#"{"result":{"tools":[],"tools":[1]}}"#),
+            (r#"{"result":{"\u0074ools":["hidden"],"Prompts":["hidden"]},"RE\u017fULT":{"Resource\u017f":["hidden"]}}"#,
+             r#"{"result":{"\u0074ools":[],"Prompts":[]},"RE\u017fULT":{"Resource\u017f":[]}}"#),
+            (r#"[[{"result":{"resourceTemplates":["hidden",2]}}],{"method":"x","params":{"tools":["hidden"]}}]"#,
+             r#"[[{"result":{"resourceTemplates":[2]}}],{"method":"x","params":{"tools":["hidden"]}}]"#),
+            (r#"{"result":{"tools":{"0":"hidden"},"prompts":null,"resources":"[hidden]"}}"#, r#"{"result":{"tools":[],"prompts":null,"resources":[]}}"#),
+            (r#"{"result":{"ttlMs":99999,"cacheScope":"public","tools":[]}}"#, r#"{"result":{"ttlMs":10000,"cacheScope":"private","tools":[]}}"#),
+            (r#"{"result":{"tools":[],"ttlMs": 3 ,"cacheScope":7}}"#, r#"{"result":{"tools":[],"ttlMs": 3 ,"cacheScope":"private"}}"#),
+            (r#"{"result":{"ttlMs":99999,"cacheScope":"public"}}"#, r#"{"result":{"ttlMs":99999,"cacheScope":"public"}}"#),
+            (r#"{"result":{"content":[{"tools":["hidden"]}],"a":{"tools":["hidden"]}}}"#, r#"{"result":{"content":[{"tools":["hidden"]}],"a":{"tools":["hidden"]}}}"#),
+            ("\u{feff}[7]", "\u{feff}[7]"),
+        ] {
+            assert_eq!(passes(before), after);
+        }
+        for bad in [r#"{"result":{"tools":[1,}"#, r#"{"re\ud800":1}"#, "7", "\0{\0"] {
+            assert!(filtered(bad, 1).is_err(), "{bad:?}");
+        }
+    }
+
+    // Finding 5.6.
+    #[test]
+    fn an_item_of_any_size_takes_no_more_memory_than_one_may_have() {
+        let (mut filter, mut told, mut out) = (MessageFilter::default(), Told::default(), Vec::new());
+        let large = format!("{{\"name\":\"{}\"}}", "x".repeat(5_000_000));
+        let text = format!("{{\"result\":{{\"tools\":[{large},\n2]}}}}");
+        for chunk in text.as_bytes().chunks(9_000) {
+            filter.feed(chunk, &mut out, &mut told).unwrap();
+            assert!(filter.kept.len() <= MAX_ITEM_BYTES);
+        }
+        assert_eq!(String::from_utf8(out).unwrap(), "{\"result\":{\"tools\":[\n2]}}");
+        assert_eq!(told.0, ["tools too_large", "2", "Some(Result { rows: None })"]);
+    }
+
+    #[test]
+    fn what_went_on_already_is_changed_beforehand() {
+        let (mut filter, mut told, mut out) = (MessageFilter::default(), Told::default(), Vec::new());
+        filter.feed(br#"{"result":{"ttlMs":99999,"x":"#, &mut out, &mut told).unwrap();
+        filter.release(&mut out);
+        assert_eq!(out, br#"{"result":{"ttlMs":10000,"x":"#);
+        out.clear();
+        filter.feed(br#"1,"cacheScope":"public","tools":["hidden"]}}"#, &mut out, &mut told).unwrap();
+        assert_eq!(out, br#"1,"cacheScope":"private","tools":[]}}"#);
+    }
+}

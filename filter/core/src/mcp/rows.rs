@@ -1,0 +1,201 @@
+//! How many rows a tool's result carries, counted as it passes.
+//!
+//! Owns where servers put rows: a list in `structuredContent`, there under a usual name, or the same in
+//! the JSON of a single text content. Keeps no row.
+
+use memchr::memchr2;
+
+use crate::json::lexer::{Kind, Lexer, Token};
+
+/// Members under which servers return lists; the first that is one counts.
+const LISTS: [&[u8]; 6] = [b"rows", b"items", b"results", b"records", b"data", b"result"];
+
+/// Counts the rows of one value, token by token.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rows {
+    place: Place,
+    /// Whether the value itself is a list, and how long.
+    whole: Option<u64>,
+    members: [Option<u64>; LISTS.len()],
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// Before the value.
+    #[default]
+    Outside,
+    /// In a list: that of this member, or the value itself.
+    List(Option<usize>),
+    /// In the value, an object, behind the name of this list.
+    Object(Option<usize>),
+}
+
+impl Rows {
+    /// Takes a token of the value. A container that is no list of rows is skipped.
+    pub(super) fn take(&mut self, token: Token, lexer: &mut Lexer, base: usize) {
+        let depth = lexer.depth().saturating_sub(base);
+        match (token, self.place) {
+            (Token::Start(kind), Place::Outside) => match kind {
+                Kind::Array => (self.place, self.whole) = (Place::List(None), Some(0)),
+                Kind::Object => self.place = Place::Object(None),
+                Kind::String | Kind::Scalar => {}
+            },
+            (Token::Start(kind), Place::Object(member)) => {
+                let count = member.and_then(|at| self.members.get_mut(at));
+                match (kind, count) {
+                    (Kind::Array, Some(count)) => {
+                        *count = Some(0);
+                        self.place = Place::List(member);
+                    }
+                    (kind, count) => {
+                        count.into_iter().for_each(|count| *count = None);
+                        skip(kind, lexer);
+                    }
+                }
+            }
+            (Token::Start(kind), Place::List(member)) => {
+                let count = match member {
+                    Some(at) => self.members.get_mut(at),
+                    None => Some(&mut self.whole),
+                };
+                if let Some(Some(count)) = count {
+                    *count = count.saturating_add(1);
+                }
+                skip(kind, lexer);
+            }
+            (Token::End(Kind::Array), Place::List(Some(_))) if depth == 1 => {
+                self.place = Place::Object(None);
+            }
+            (Token::Key, Place::Object(_)) => {
+                self.place = Place::Object(lexer.key().and_then(list));
+            }
+            (Token::Key | Token::End(_), _) => {}
+        }
+    }
+
+    /// How many there are, when that can be told.
+    pub(super) fn count(&self) -> Option<u64> {
+        self.whole.or_else(|| self.members.iter().find_map(|count| *count))
+    }
+}
+
+fn list(key: &[u8]) -> Option<usize> {
+    let decoded = key.contains(&b'\\').then(|| super::filter::decoded(key)).flatten();
+    let key = decoded.as_ref().map_or(key, |key| key.as_bytes());
+    LISTS.iter().position(|list| *list == key)
+}
+
+fn skip(kind: Kind, lexer: &mut Lexer) {
+    match kind {
+        Kind::Object | Kind::Array => lexer.skip(),
+        Kind::String | Kind::Scalar => {}
+    }
+}
+
+/// Counts the rows of a JSON text inside a JSON string.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TextRows {
+    rows: Rows,
+    lexer: Lexer,
+    escape: Escape,
+    text: Text,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Text {
+    /// Nothing but white space yet.
+    #[default]
+    Blank,
+    /// It may be JSON.
+    Json,
+    /// It is not.
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Escape {
+    #[default]
+    None,
+    Backslash,
+    /// The digits so far, and how many are to come.
+    Unicode(u32, u8),
+}
+
+impl TextRows {
+    /// Takes the next bytes of the string, as written.
+    pub(super) fn take(&mut self, mut raw: &[u8]) {
+        while let (Some((&first, rest)), false) = (raw.split_first(), self.text == Text::Other) {
+            raw = match self.escape {
+                Escape::None if first == b'\\' => {
+                    self.escape = Escape::Backslash;
+                    rest
+                }
+                // Its own quotation marks; those inside are escaped.
+                Escape::None if first == b'"' => rest,
+                Escape::None => {
+                    let end = memchr2(b'\\', b'"', raw).unwrap_or(raw.len());
+                    let (plain, tail) = raw.split_at_checked(end).unwrap_or((raw, &[]));
+                    self.read(plain);
+                    tail
+                }
+                Escape::Backslash => {
+                    self.escape = Escape::None;
+                    match first {
+                        b'u' => self.escape = Escape::Unicode(0, 4),
+                        b'n' => self.read(b"\n"),
+                        b'r' => self.read(b"\r"),
+                        b't' => self.read(b"\t"),
+                        b'b' | b'f' => self.read(b"\x08"),
+                        plain => self.read(&[plain]),
+                    }
+                    rest
+                }
+                Escape::Unicode(value, left) => {
+                    let digit = char::from(first).to_digit(16).unwrap_or_default();
+                    let value = value.wrapping_shl(4) | digit;
+                    self.escape = Escape::Unicode(value, left.saturating_sub(1));
+                    if left <= 1 {
+                        self.escape = Escape::None;
+                        // Halves of a pair stand in strings only, where they change no structure.
+                        let letter = char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER);
+                        self.read(letter.encode_utf8(&mut [0; 4]).as_bytes());
+                    }
+                    rest
+                }
+            };
+        }
+    }
+
+    fn read(&mut self, plain: &[u8]) {
+        if self.text == Text::Blank {
+            let first = plain.iter().find(|byte| !byte.is_ascii_whitespace());
+            self.text = match first {
+                None => Text::Blank,
+                Some(b'{' | b'[') => Text::Json,
+                Some(_) => Text::Other,
+            };
+        }
+        if self.text == Text::Other {
+            return;
+        }
+        let mut at = 0;
+        loop {
+            match self.lexer.next(plain, &mut at) {
+                Ok(Some(token)) => self.rows.take(token, &mut self.lexer, 0),
+                Ok(None) => return,
+                Err(_) => {
+                    self.text = Text::Other;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// How many there are, when the text was JSON and that can be told.
+    pub(super) fn count(&self) -> Option<u64> {
+        match self.text {
+            Text::Json if self.lexer.is_complete() => self.rows.count(),
+            Text::Json | Text::Blank | Text::Other => None,
+        }
+    }
+}
