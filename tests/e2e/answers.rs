@@ -36,10 +36,12 @@ fn answer(request: &str) -> Vec<Vec<u8>> {
         let length = body.len();
         vec![format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()]
     };
-    let json = |id: u32, result: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+    let json =
+        |id: u32, result: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
     let size = size();
     // Ids are owned for days: those of a test are its own.
-    let id = request.split("id-of-").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("none");
+    let id =
+        request.split("id-of-").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("none");
     match request {
         get if get.starts_with("GET") && get.contains("large") => {
             event_answer(&event(1, &large(size)), 100_000)
@@ -49,26 +51,42 @@ fn answer(request: &str) -> Vec<Vec<u8>> {
             let text = event(1, "{}") + &event(9, LIST);
             let mut pieces = event_answer(&text, 60);
             let head = String::from_utf8(pieces[0].clone()).unwrap_or_default();
-            pieces[0] = head.replace("\r\n\r\n", &format!("\r\nmcp-session-id: {id}\r\n\r\n")).into_bytes();
+            pieces[0] =
+                head.replace("\r\n\r\n", &format!("\r\nmcp-session-id: {id}\r\n\r\n")).into_bytes();
             pieces
         }
         text if text.contains("on-a-call") => event_answer(&(event(9, LIST) + &event(1, "{}")), 7),
         text if text.contains("as-202") => {
             raw("202 Accepted\r\ncontent-type: application/json", &json(1, LIST))
         }
-        text if text.contains("twins") => json_answer(&json(1, r#"{"Tools":[{"name":"danger"}],"\u0074ools":[{"name":"danger"}]}"#)),
-        text if text.contains("utf-16") => raw("200 OK\r\ncontent-type: text/event-stream;charset=utf-16", "data"),
-        text if text.contains("html") => raw("200 OK\r\ncontent-type: text/html", "<html>"),
-        text if text.contains("gzip") => raw("200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip", "x"),
-        text if text.contains("redirect") => raw("307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/", ""),
-        text if text.contains("challenge") => {
-            raw("403 Forbidden\r\nwww-authenticate: Bearer resource_metadata=\"http://evil/\"", "no")
+        text if text.contains("twins") => json_answer(&json(
+            1,
+            r#"{"Tools":[{"name":"danger"}],"\u0074ools":[{"name":"danger"}]}"#,
+        )),
+        text if text.contains("utf-16") => {
+            raw("200 OK\r\ncontent-type: text/event-stream;charset=utf-16", "data")
         }
+        text if text.contains("html") => raw("200 OK\r\ncontent-type: text/html", "<html>"),
+        text if text.contains("gzip") => {
+            raw("200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip", "x")
+        }
+        text if text.contains("redirect") => {
+            raw("307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/", "")
+        }
+        text if text.contains("challenge") => raw(
+            "403 Forbidden\r\nwww-authenticate: Bearer resource_metadata=\"http://evil/\"",
+            "no",
+        ),
         text if text.contains("page") => raw("404 Not Found\r\ncontent-type: text/html", "<html>"),
         text if text.contains("large-json") => json_answer(&json(1, &large(size))),
         text if text.contains("large-list") => json_answer(&json(1, &long_list(size))),
-        text if text.contains("large-item") => json_answer(&json(1, &format!(
-            r#"{{"tools":[{{"name":"echo","x":"{}"}},{{"name":"add","x":"\ud800"}},{{"name":"echo"}}]}}"#, "x".repeat(size)))),
+        text if text.contains("large-item") => json_answer(&json(
+            1,
+            &format!(
+                r#"{{"tools":[{{"name":"echo","x":"{}"}},{{"name":"add","x":"\ud800"}},{{"name":"echo"}}]}}"#,
+                "x".repeat(size)
+            ),
+        )),
         text if text.contains("large-event") => event_answer(&event(1, &large(size)), 100_000),
         text if text.contains("make-task") => {
             let task = format!(r#"{{"task":{{"taskId":"{id}","status":"working"}}}}"#);
@@ -90,7 +108,10 @@ fn size() -> usize {
 }
 
 fn large(size: usize) -> String {
-    format!(r#"{{"content":[{{"type":"image","data":"{}"}}],"isError":false}}"#, "QUJD".repeat(size / 4))
+    format!(
+        r#"{{"content":[{{"type":"image","data":"{}"}}],"isError":false}}"#,
+        "QUJD".repeat(size / 4)
+    )
 }
 
 fn long_list(size: usize) -> String {
@@ -116,7 +137,11 @@ fn behind(world: &World<'_>) -> Behind {
 
 impl Behind {
     fn call(&self, what: &str) -> Answer {
-        self.ask(&mcp::request(1, "tools/call", json!({"name": "echo", "arguments": {"text": what}})))
+        self.ask(&mcp::request(
+            1,
+            "tools/call",
+            json!({"name": "echo", "arguments": {"text": what}}),
+        ))
     }
 
     fn list(&self, cursor: &str) -> Answer {
@@ -166,7 +191,8 @@ fn item_that_cannot_be_read_takes_no_other_with_it(world: &World<'_>) {
         let event = json!({"event": "unreadable_items", "connector": "python", "list": "tools", "reason": reason, "items": 1});
         assert!(events.contains(&event), "{events:?}");
     }
-    let page = behind.own.envoy.admin("stats?filter=upstream_unreadable").expect("Envoy's stats").text();
+    let page =
+        behind.own.envoy.admin("stats?filter=upstream_unreadable").expect("Envoy's stats").text();
     assert!(page.contains("too_large"), "{page}");
 }
 
@@ -186,7 +212,10 @@ fn what_is_no_known_form_is_the_upstreams_fault(world: &World<'_>) {
                 assert_eq!(answer.header(header), None, "{what}");
             }
             let entry = answer.audit();
-            assert_eq!((&entry["status"], &entry["decision"]["rule"]), (&json!("error"), &json!(rule)));
+            assert_eq!(
+                (&entry["status"], &entry["decision"]["rule"]),
+                (&json!("error"), &json!(rule))
+            );
         }
     }
     let page = behind.list("page");
@@ -271,7 +300,11 @@ fn task_is_bound_before_its_answer_goes_on(world: &World<'_>) {
     let id = acme.org.name.clone();
     let mut stream = TcpStream::connect(acme.own.gateway.address()).expect("connect");
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
-    let call = mcp::request(1, "tools/call", json!({"name": "echo", "arguments": {"text": "make-task", "x": format!("id-of-{id}")}}));
+    let call = mcp::request(
+        1,
+        "tools/call",
+        json!({"name": "echo", "arguments": {"text": "make-task", "x": format!("id-of-{id}")}}),
+    );
     let request = Request::post(PYTHON, call.to_string()).bearer(&acme.key);
     stream.write_all(&request.bytes()).expect("send");
     let mut text = String::new();
@@ -288,7 +321,8 @@ fn task_is_bound_before_its_answer_goes_on(world: &World<'_>) {
     let globex = world.organisation().through(&acme.own.gateway);
     let request = Request::post(PYTHON, call.to_string()).bearer(&globex.key("analyst").key);
     let taken = acme.org.gateway.send(&request);
-    let event = json!({"event": "not_bound", "connector": "python", "kind": "task", "reason": "foreign"});
+    let event =
+        json!({"event": "not_bound", "connector": "python", "kind": "task", "reason": "foreign"});
     let entry = taken.audit();
     assert!(entry["events"].as_array().expect("events").contains(&event), "{entry}");
 }

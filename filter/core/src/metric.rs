@@ -208,10 +208,9 @@ impl Metric {
             Self::SchemaDrift { connector, kind } => {
                 named("schema_drift_total", &[("connector", connector), ("kind", kind)])
             }
-            Self::UpstreamUnreadable { connector, reason } => named(
-                "upstream_unreadable_total",
-                &[("connector", connector), ("reason", reason)],
-            ),
+            Self::UpstreamUnreadable { connector, reason } => {
+                named("upstream_unreadable_total", &[("connector", connector), ("reason", reason)])
+            }
             Self::NotBound { connector, kind } => {
                 named("not_bound_total", &[("connector", connector), ("kind", kind)])
             }

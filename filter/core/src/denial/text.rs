@@ -144,7 +144,8 @@ impl Denial {
             Self::Approval { rule, id, state } => approval(rule, id, *state, requested),
             Self::Limited { limit, cause, retry_after } => limited(limit, cause, *retry_after),
             Self::UpstreamGone => {
-                "The MCP server broke off before it answered: the call may have been made".to_owned()
+                "The MCP server broke off before it answered: the call may have been made"
+                    .to_owned()
             }
             Self::UpstreamTimedOut => {
                 "The MCP server did not answer in time: the call may still be running".to_owned()

@@ -199,9 +199,10 @@ impl Upstream {
 
 /// Why a response must not pass, whatever was asked for.
 fn refused(head: &ResponseHead) -> Option<Denial> {
-    let challenges = head.others.iter().any(|name| {
-        matches!(name.as_str(), "www-authenticate" | "proxy-authenticate")
-    });
+    let challenges = head
+        .others
+        .iter()
+        .any(|name| matches!(name.as_str(), "www-authenticate" | "proxy-authenticate"));
     match (head.origin, head.status) {
         (Origin::Upstream, 401 | 407) => Some(Denial::UpstreamRefused),
         // The client's credential never went there, and another one would not.

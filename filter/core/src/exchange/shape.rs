@@ -66,7 +66,8 @@ fn media(content_type: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(content_type).ok()?.to_ascii_lowercase();
     let mut parts = text.split(';').map(str::trim);
     let media = parts.next()?.to_owned();
-    let charsets = parts.filter_map(|part| part.split_once('=')).filter(|(name, _)| name.trim() == "charset");
+    let charsets =
+        parts.filter_map(|part| part.split_once('=')).filter(|(name, _)| name.trim() == "charset");
     let mut plain = charsets.map(|(_, value)| UNICODE.contains(&value.trim().trim_matches('"')));
     plain.all(|plain| plain).then_some(media)
 }
@@ -76,7 +77,12 @@ mod tests {
     use super::*;
     use crate::event::Origin;
 
-    fn shape(status: u16, media: &str, coding: &str, expected: Expected) -> Result<Shape, UpstreamFault> {
+    fn shape(
+        status: u16,
+        media: &str,
+        coding: &str,
+        expected: Expected,
+    ) -> Result<Shape, UpstreamFault> {
         let head = ResponseHead {
             status,
             content_type: media.into(),
@@ -117,7 +123,11 @@ mod tests {
             (307, "application/json", "", Messages, Err(Redirect)),
             (304, "", "", Status, Err(Redirect)),
         ] {
-            assert_eq!(shape(status, media, coding, expected), shape_of, "{status} {media} {coding}");
+            assert_eq!(
+                shape(status, media, coding, expected),
+                shape_of,
+                "{status} {media} {coding}"
+            );
         }
     }
 }

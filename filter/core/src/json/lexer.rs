@@ -153,7 +153,11 @@ impl Lexer {
                     }
                 }
                 _ if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') => advance(at, 1),
-                State::Value | State::ItemOrEnd | State::KeyOrEnd | State::Key | State::Colon
+                State::Value
+                | State::ItemOrEnd
+                | State::KeyOrEnd
+                | State::Key
+                | State::Colon
                 | State::Behind => {
                     advance(at, 1);
                     self.structural(byte)?
@@ -307,8 +311,22 @@ mod tests {
             assert_eq!(read(text, size), Ok(whole.clone()), "{size}");
         }
         for bad in [
-            "", "{", "}", "{]", "[1,]", "{\"a\":1,}", "{a:1}", "{'a':1}", "[1 2]", "[1]]", "{} {}",
-            "[,1]", "{\"a\" 1}", "[\"", "//\n1", "\u{feff}\u{feff}1",
+            "",
+            "{",
+            "}",
+            "{]",
+            "[1,]",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{'a':1}",
+            "[1 2]",
+            "[1]]",
+            "{} {}",
+            "[,1]",
+            "{\"a\" 1}",
+            "[\"",
+            "//\n1",
+            "\u{feff}\u{feff}1",
         ] {
             assert_eq!(read(bad.as_bytes(), 3), Err(Malformed), "{bad}");
         }

@@ -483,8 +483,13 @@ impl MessageFilter {
             }
             Member::List(listing) => return self.list(listing, kind, out, reader),
             Member::Other => return None,
-            Member::IsError | Member::Structured | Member::Content | Member::ResultType
-            | Member::TaskId | Member::Task | Member::Text => {
+            Member::IsError
+            | Member::Structured
+            | Member::Content
+            | Member::ResultType
+            | Member::TaskId
+            | Member::Task
+            | Member::Text => {
                 return self.answer(kind);
             }
         }
@@ -592,14 +597,20 @@ impl MessageFilter {
             }
         }
         let depth = self.lexer.depth();
-        if let Some((role, _)) = self.roles.last().copied().filter(|(_, members)| depth < *members) {
+        if let Some((role, _)) = self.roles.last().copied().filter(|(_, members)| depth < *members)
+        {
             self.roles.pop();
             match role {
                 Role::Message => reader.message(std::mem::take(&mut self.notes).seen()),
                 // No list came: its settings stand.
                 Role::Result => self.pending.clear(),
-                Role::Batch | Role::Error | Role::Task | Role::Content | Role::ContentItem
-                | Role::Structured | Role::List(_) => {}
+                Role::Batch
+                | Role::Error
+                | Role::Task
+                | Role::Content
+                | Role::ContentItem
+                | Role::Structured
+                | Role::List(_) => {}
             }
         }
     }
@@ -755,7 +766,8 @@ mod tests {
     }
 
     fn filtered(text: &str, size: usize) -> Result<(String, Vec<String>), Malformed> {
-        let (mut filter, mut told, mut out) = (MessageFilter::default(), Told::default(), Vec::new());
+        let (mut filter, mut told, mut out) =
+            (MessageFilter::default(), Told::default(), Vec::new());
         for chunk in text.as_bytes().chunks(size) {
             filter.feed(chunk, &mut out, &mut told)?;
         }
@@ -776,18 +788,46 @@ mod tests {
     #[test]
     fn hidden_items_leave_and_everything_else_stays_as_written() {
         for (before, after) in [
-            (r#"{"result":{"tools":["b", "hidden","a" ] ,"x":1e400}}"#, r#"{"result":{"tools":["b","a" ] ,"x":1e400}}"#),
-            (r#"{"result":{"tools":[ "hidden" , {"n":18446744073709551617} ,"hidden"]}}"#, r#"{"result":{"tools":[  {"n":18446744073709551617}]}}"#),
-            (r#"{"result":{"tools":["hidden"],"tools":["hidden",1]}}"#, r#"{"result":{"tools":[],"tools":[1]}}"#),
-            (r#"{"result":{"\u0074ools":["hidden"],"Prompts":["hidden"]},"RE\u017fULT":{"Resource\u017f":["hidden"]}}"#,
-             r#"{"result":{"\u0074ools":[],"Prompts":[]},"RE\u017fULT":{"Resource\u017f":[]}}"#),
-            (r#"[[{"result":{"resourceTemplates":["hidden",2]}}],{"method":"x","params":{"tools":["hidden"]}}]"#,
-             r#"[[{"result":{"resourceTemplates":[2]}}],{"method":"x","params":{"tools":["hidden"]}}]"#),
-            (r#"{"result":{"tools":{"0":"hidden"},"prompts":null,"resources":"[hidden]"}}"#, r#"{"result":{"tools":[],"prompts":null,"resources":[]}}"#),
-            (r#"{"result":{"ttlMs":99999,"cacheScope":"public","tools":[]}}"#, r#"{"result":{"ttlMs":10000,"cacheScope":"private","tools":[]}}"#),
-            (r#"{"result":{"tools":[],"ttlMs": 3 ,"cacheScope":7}}"#, r#"{"result":{"tools":[],"ttlMs": 3 ,"cacheScope":"private"}}"#),
-            (r#"{"result":{"ttlMs":99999,"cacheScope":"public"}}"#, r#"{"result":{"ttlMs":99999,"cacheScope":"public"}}"#),
-            (r#"{"result":{"content":[{"tools":["hidden"]}],"a":{"tools":["hidden"]}}}"#, r#"{"result":{"content":[{"tools":["hidden"]}],"a":{"tools":["hidden"]}}}"#),
+            (
+                r#"{"result":{"tools":["b", "hidden","a" ] ,"x":1e400}}"#,
+                r#"{"result":{"tools":["b","a" ] ,"x":1e400}}"#,
+            ),
+            (
+                r#"{"result":{"tools":[ "hidden" , {"n":18446744073709551617} ,"hidden"]}}"#,
+                r#"{"result":{"tools":[  {"n":18446744073709551617}]}}"#,
+            ),
+            (
+                r#"{"result":{"tools":["hidden"],"tools":["hidden",1]}}"#,
+                r#"{"result":{"tools":[],"tools":[1]}}"#,
+            ),
+            (
+                r#"{"result":{"\u0074ools":["hidden"],"Prompts":["hidden"]},"RE\u017fULT":{"Resource\u017f":["hidden"]}}"#,
+                r#"{"result":{"\u0074ools":[],"Prompts":[]},"RE\u017fULT":{"Resource\u017f":[]}}"#,
+            ),
+            (
+                r#"[[{"result":{"resourceTemplates":["hidden",2]}}],{"method":"x","params":{"tools":["hidden"]}}]"#,
+                r#"[[{"result":{"resourceTemplates":[2]}}],{"method":"x","params":{"tools":["hidden"]}}]"#,
+            ),
+            (
+                r#"{"result":{"tools":{"0":"hidden"},"prompts":null,"resources":"[hidden]"}}"#,
+                r#"{"result":{"tools":[],"prompts":null,"resources":[]}}"#,
+            ),
+            (
+                r#"{"result":{"ttlMs":99999,"cacheScope":"public","tools":[]}}"#,
+                r#"{"result":{"ttlMs":10000,"cacheScope":"private","tools":[]}}"#,
+            ),
+            (
+                r#"{"result":{"tools":[],"ttlMs": 3 ,"cacheScope":7}}"#,
+                r#"{"result":{"tools":[],"ttlMs": 3 ,"cacheScope":"private"}}"#,
+            ),
+            (
+                r#"{"result":{"ttlMs":99999,"cacheScope":"public"}}"#,
+                r#"{"result":{"ttlMs":99999,"cacheScope":"public"}}"#,
+            ),
+            (
+                r#"{"result":{"content":[{"tools":["hidden"]}],"a":{"tools":["hidden"]}}}"#,
+                r#"{"result":{"content":[{"tools":["hidden"]}],"a":{"tools":["hidden"]}}}"#,
+            ),
             ("\u{feff}[7]", "\u{feff}[7]"),
         ] {
             assert_eq!(passes(before), after);
@@ -800,7 +840,8 @@ mod tests {
     // Finding 5.6.
     #[test]
     fn an_item_of_any_size_takes_no_more_memory_than_one_may_have() {
-        let (mut filter, mut told, mut out) = (MessageFilter::default(), Told::default(), Vec::new());
+        let (mut filter, mut told, mut out) =
+            (MessageFilter::default(), Told::default(), Vec::new());
         let large = format!("{{\"name\":\"{}\"}}", "x".repeat(5_000_000));
         let text = format!("{{\"result\":{{\"tools\":[{large},\n2]}}}}");
         for chunk in text.as_bytes().chunks(9_000) {
@@ -813,12 +854,15 @@ mod tests {
 
     #[test]
     fn what_went_on_already_is_changed_beforehand() {
-        let (mut filter, mut told, mut out) = (MessageFilter::default(), Told::default(), Vec::new());
+        let (mut filter, mut told, mut out) =
+            (MessageFilter::default(), Told::default(), Vec::new());
         filter.feed(br#"{"result":{"ttlMs":99999,"x":"#, &mut out, &mut told).unwrap();
         filter.release(&mut out);
         assert_eq!(out, br#"{"result":{"ttlMs":10000,"x":"#);
         out.clear();
-        filter.feed(br#"1,"cacheScope":"public","tools":["hidden"]}}"#, &mut out, &mut told).unwrap();
+        filter
+            .feed(br#"1,"cacheScope":"public","tools":["hidden"]}}"#, &mut out, &mut told)
+            .unwrap();
         assert_eq!(out, br#"1,"cacheScope":"private","tools":[]}}"#);
     }
 }

@@ -80,7 +80,9 @@ impl Setting {
     pub fn allows(self, value: &[u8]) -> bool {
         match self {
             Self::Scope => value == b"\"private\"",
-            Self::Ttl => serde_json::from_slice::<u64>(value).is_ok_and(|ttl| ttl <= LONGEST_TTL_MS),
+            Self::Ttl => {
+                serde_json::from_slice::<u64>(value).is_ok_and(|ttl| ttl <= LONGEST_TTL_MS)
+            }
         }
     }
 

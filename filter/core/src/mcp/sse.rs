@@ -559,6 +559,9 @@ mod tests {
         let long = format!("data: {}\n", " ".repeat(70_000));
         let stream = format!("{long}event: endpoint\ndata: /a\n\ndata: {{}}\n\n");
         let (out, _) = run(stream.as_bytes().chunks(1_000));
-        assert!(!out.contains("endpoint") && out.ends_with("data: REFUSED ?\n\n\ndata: {}\n\n"), "{out}");
+        assert!(
+            !out.contains("endpoint") && out.ends_with("data: REFUSED ?\n\n\ndata: {}\n\n"),
+            "{out}"
+        );
     }
 }
