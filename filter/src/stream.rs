@@ -91,7 +91,12 @@ impl Stream {
     /// before.
     fn show(&mut self, size: usize, last: bool) -> Action {
         let seen = if self.gateway.suspended(self.id) { self.seen } else { 0 };
-        let Ok(mut front) = host::buffer(BufferType::HttpResponseBody, size) else {
+        let buffered = match size {
+            // The end of a response, behind its body.
+            0 => Ok(Vec::new()),
+            size => host::buffer(BufferType::HttpResponseBody, size),
+        };
+        let Ok(mut front) = buffered else {
             // What cannot be read cannot be filtered.
             let _ = host::replace_buffer(BufferType::HttpResponseBody, size, &[]);
             return Action::Continue;
