@@ -388,11 +388,9 @@ impl Gateway {
                 error!("what passed could not be resumed");
             }
             let let_go = match gate {
-                Gate::Pass
-                | Gate::Watch
-                | Gate::Refuse(_)
-                | Gate::Replace(_)
-                | Gate::Answer(_) => true,
+                Gate::Pass | Gate::Watch | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => {
+                    true
+                }
                 Gate::Hold | Gate::Suspend => false,
             };
             if let_go && in_turn {

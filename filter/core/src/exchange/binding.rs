@@ -184,9 +184,7 @@ impl Claim {
     ) -> Claimed {
         let reply = match outcome {
             Ok(Reply::Redis(value)) => Bind::decode(value).map_err(|_| CallFailure::Unreadable),
-            Ok(Reply::Vault { .. } | Reply::Keys | Reply::Policy) => {
-                Err(CallFailure::Unreadable)
-            }
+            Ok(Reply::Vault { .. } | Reply::Keys | Reply::Policy) => Err(CallFailure::Unreadable),
             Err(why) => Err(why),
         };
         match (reply, self.step) {
