@@ -346,6 +346,7 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
         | AuditEvent::CoolOffEnded { .. }
         | AuditEvent::PolicyUnusable { .. }
         | AuditEvent::RedisClockWentBack { .. }
+        | AuditEvent::SecretUnusable { .. }
         | AuditEvent::DegradedEntered { .. }
         | AuditEvent::DegradedLeft { .. } => None,
     }

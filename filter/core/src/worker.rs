@@ -4,6 +4,8 @@
 //! rests on a cached record or policy is confirmed by Redis in the same request, unless the operator
 //! has it degrade when Redis cannot be asked.
 
+mod policies;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -30,9 +32,11 @@ use crate::reviewed::{Drifts, Schemas};
 use crate::streams::OpenStreams;
 use crate::time::UnixTime;
 use crate::vault::{Lease, SecretRef};
+use policies::Policies;
 
 const MAX_RECORDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
-const MAX_POLICIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
+/// Versions that could not be used lately: each organisation names at most two at a time.
+const MAX_UNUSABLE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
 const MAX_LEASES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
 
 /// A record and the revision it was read at.
@@ -46,6 +50,27 @@ pub struct Cached<T> {
 
 /// How long a policy that could not be used is not read again.
 pub const UNUSABLE_FOR: Duration = Duration::from_secs(10);
+
+/// What decides about the calls of an organisation.
+#[derive(Debug)]
+pub enum Decides {
+    /// This policy.
+    On(PolicyVersion, Rc<Policy>),
+    /// This one, which has to be read first.
+    Needs(PolicyVersion),
+    /// None: the active one cannot be used, and no other one did before.
+    Nothing,
+}
+
+/// What an organisation may do with a version.
+enum Usable {
+    /// Decide on it.
+    Compiled(Rc<Policy>),
+    /// Have it read.
+    Unread,
+    /// Nothing, for now.
+    Not,
+}
 
 /// The record of an API key.
 pub type CachedRecord = Cached<KeyRecord>;
@@ -82,7 +107,7 @@ pub struct Worker {
     good: BTreeMap<OrgId, PolicyVersion>,
     /// Policies that turned out to be missing or unreadable.
     unusable: LruCache<PolicyVersion, Unusable>,
-    policies: LruCache<PolicyVersion, Rc<Policy>>,
+    policies: Policies,
     /// What was compiled since somebody last looked.
     compiled: Option<PolicyVersion>,
     leases: LruCache<SecretRef, Lease>,
@@ -110,6 +135,7 @@ impl Worker {
     pub fn new(config: Config, chain: Chain) -> Self {
         Self {
             slowdown: Slowdown::new(config.auth.slowdown),
+            policies: Policies::new(config.policy_cache_bytes),
             config,
             chain,
             keyring: Keyring::new(0),
@@ -120,8 +146,7 @@ impl Worker {
             uses: LruCache::new(MAX_RECORDS),
             active: BTreeMap::new(),
             good: BTreeMap::new(),
-            unusable: LruCache::new(MAX_POLICIES),
-            policies: LruCache::new(MAX_POLICIES),
+            unusable: LruCache::new(MAX_UNUSABLE),
             compiled: None,
             leases: LruCache::new(MAX_LEASES),
             callers: Callers::default(),
@@ -138,6 +163,7 @@ impl Worker {
     /// Takes a new plugin configuration; what was learnt stays.
     pub fn reconfigure(&mut self, config: Config) {
         self.slowdown.reconfigure(config.auth.slowdown);
+        self.policies.resize(config.policy_cache_bytes);
         self.config = config;
     }
 
@@ -209,36 +235,63 @@ impl Worker {
     /// The policy that should decide about `caller`. A canary that cannot be used is tried on nobody.
     pub fn chosen<'a>(
         &mut self,
+        org: &OrgId,
         active: &'a Activation,
         caller: &str,
         now: UnixTime,
     ) -> &'a PolicyVersion {
         let version = active.version_for(caller);
-        let usable = |worker: &mut Self| {
-            worker.policy(version).is_some() || !worker.is_unusable(version, now)
+        let usable = |worker: &mut Self| match worker.usable(org, version, now) {
+            Usable::Compiled(_) | Usable::Unread => true,
+            Usable::Not => false,
         };
         if *version == active.version || usable(self) { version } else { &active.version }
     }
 
     /// The policy that decides when `wanted` should: that one, or while it is known to be unusable, the
-    /// last good one. `None` when it has to be read first, or there is no good one.
-    pub fn decides(
-        &mut self,
-        org: &OrgId,
-        wanted: &PolicyVersion,
-        now: UnixTime,
-    ) -> Option<(PolicyVersion, Rc<Policy>)> {
-        if let Some(policy) = self.policy(wanted) {
-            return Some((wanted.clone(), policy));
+    /// last good one.
+    pub fn decides(&mut self, org: &OrgId, wanted: &PolicyVersion, now: UnixTime) -> Decides {
+        match self.usable(org, wanted, now) {
+            Usable::Compiled(policy) => return Decides::On(wanted.clone(), policy),
+            Usable::Unread => return Decides::Needs(wanted.clone()),
+            Usable::Not => {}
         }
-        let good = self.good.get(org).cloned().filter(|_| self.is_unusable(wanted, now))?;
-        self.policy(&good).map(|policy| (good, policy))
+        let Some(good) = self.good.get(org).filter(|good| *good != wanted).cloned() else {
+            return Decides::Nothing;
+        };
+        match self.usable(org, &good, now) {
+            Usable::Compiled(policy) => Decides::On(good, policy),
+            // It made room for others; its document is in Redis still.
+            Usable::Unread => Decides::Needs(good),
+            Usable::Not => Decides::Nothing,
+        }
+    }
+
+    /// What `org` may do with `version`. A document says whose it is: one that does not name `org` is
+    /// no policy of it, whoever points at it.
+    fn usable(&mut self, org: &OrgId, version: &PolicyVersion, now: UnixTime) -> Usable {
+        match self.policy(version) {
+            Some(_) if self.is_foreign(org, version) => Usable::Not,
+            Some(policy) => {
+                self.policies.used(org, version);
+                Usable::Compiled(policy)
+            }
+            None if self.is_unusable(version, now) => Usable::Not,
+            None => Usable::Unread,
+        }
+    }
+
+    /// Whether `version` is a policy of other organisations.
+    #[must_use]
+    pub fn is_foreign(&self, org: &OrgId, version: &PolicyVersion) -> bool {
+        self.policy(version).is_some_and(|policy| !policy.organisations.contains(org))
     }
 
     /// The calls of `org` are decided on `version`.
     pub fn set_good(&mut self, org: &OrgId, version: &PolicyVersion) {
         if self.good.get(org) != Some(version) {
             self.good.insert(org.clone(), version.clone());
+            self.drifts.reviewed(org);
         }
     }
 
@@ -280,15 +333,15 @@ impl Worker {
     }
 
     /// A compiled policy.
-    pub fn policy(&mut self, version: &PolicyVersion) -> Option<Rc<Policy>> {
+    pub fn policy(&self, version: &PolicyVersion) -> Option<Rc<Policy>> {
         let inline = self.config.policy.as_ref().filter(|inline| inline.version == *version);
-        inline.map(|inline| inline.policy.clone()).or_else(|| self.policies.get(version).cloned())
+        inline.map(|inline| inline.policy.clone()).or_else(|| self.policies.peek(version).cloned())
     }
 
     /// Remembers a compiled policy. Versions are content addresses, so this never goes stale.
     pub fn set_policy(&mut self, version: PolicyVersion, policy: Rc<Policy>) {
         self.compiled = Some(version.clone());
-        self.policies.put(version, policy);
+        self.policies.insert(version, policy);
     }
 
     /// The policy that was compiled in the last step, if one was: who has a clock may tell how long it took.
@@ -309,5 +362,66 @@ impl Worker {
     /// Remembers a credential.
     pub fn set_lease(&mut self, secret: SecretRef, lease: Lease) {
         self.leases.put(secret, lease);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn worker() -> Worker {
+        let config = json!({"redis": {"cluster": "r"}, "policy_cache": {"max_bytes": 1_048_576}});
+        Worker::new(Config::parse(&config).unwrap(), Chain::new("c".into()))
+    }
+
+    fn org(name: &str) -> OrgId {
+        OrgId::new(name).unwrap()
+    }
+
+    fn version(digit: &str) -> PolicyVersion {
+        PolicyVersion::new(&digit.repeat(16)).unwrap()
+    }
+
+    /// A policy of `name` with `weight`, compiled.
+    fn hold(worker: &mut Worker, name: &str, of: &str, weight: usize) {
+        let organisations = [org(name)].into();
+        let policy = Policy { organisations, weight, ..Policy::default() };
+        worker.set_policy(version(of), Rc::new(policy));
+        let decides = worker.decides(&org(name), &version(of), UnixTime::from_micros(0));
+        assert!(matches!(decides, Decides::On(..)), "{decides:?}");
+        worker.set_good(&org(name), &version(of));
+    }
+
+    /// Finding 12.3: others pushed it out, and its calls were 503 although it was in Redis.
+    #[test]
+    fn the_last_good_policy_is_read_again_when_it_made_room_for_others() {
+        let (mut worker, now) = (worker(), UnixTime::from_micros(0));
+        hold(&mut worker, "acme", "a", 600_000);
+        hold(&mut worker, "globex", "b", 600_000);
+        assert!(worker.policy(&version("a")).is_none());
+        worker.policy_read(&version("c"), None, now);
+        let decides = worker.decides(&org("acme"), &version("c"), now);
+        assert!(
+            matches!(&decides, Decides::Needs(needed) if *needed == version("a")),
+            "{decides:?}"
+        );
+        hold(&mut worker, "acme", "a", 600_000);
+        let decides = worker.decides(&org("acme"), &version("c"), now);
+        assert!(matches!(&decides, Decides::On(on, _) if *on == version("a")), "{decides:?}");
+    }
+
+    /// Finding 12.14: whoever could write the pointer had one organisation judged by another's policy.
+    #[test]
+    fn a_pointer_at_a_policy_of_another_organisation_is_not_obeyed() {
+        let (mut worker, now) = (worker(), UnixTime::from_micros(0));
+        hold(&mut worker, "acme", "a", 1_000);
+        let decides = worker.decides(&org("globex"), &version("a"), now);
+        assert!(matches!(decides, Decides::Nothing), "{decides:?}");
+        assert!(worker.is_foreign(&org("globex"), &version("a")));
+        hold(&mut worker, "globex", "b", 1_000);
+        let decides = worker.decides(&org("globex"), &version("a"), now);
+        assert!(matches!(&decides, Decides::On(on, _) if *on == version("b")), "{decides:?}");
     }
 }

@@ -76,6 +76,13 @@ pub enum AuditEvent {
         /// The one that cannot be used.
         version: String,
     },
+    /// What Vault holds at a reference is no credential.
+    SecretUnusable {
+        /// The reference; never its value.
+        secret: String,
+        /// [`crate::vault::SecretFault::name`].
+        reason: &'static str,
+    },
     /// A tool in a list is not as it was pinned.
     SchemaDrift {
         /// The connector.

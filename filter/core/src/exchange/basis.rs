@@ -14,7 +14,7 @@ use crate::auth::{Claimant, Proven};
 use crate::id::OrgId;
 use crate::policy::Activation;
 use crate::time::UnixTime;
-use crate::worker::{Cached, CachedRecord, Worker};
+use crate::worker::{Cached, CachedRecord, Decides, Worker};
 
 /// What is known of something that Redis holds.
 #[derive(Clone, Debug)]
@@ -64,9 +64,11 @@ impl Basis {
             // Nobody activates anything: the policy in the configuration is all there is.
             _ if worker.config.redis.is_none() => Known::Absent,
             Some(active) => {
-                let version = worker.chosen(&active, holder, now);
-                let decides = worker.decides(org, version, now).is_some();
-                if decides { Known::Present(active) } else { Known::Unknown }
+                let version = worker.chosen(org, &active, holder, now);
+                match worker.decides(org, version, now) {
+                    Decides::On(..) => Known::Present(active),
+                    Decides::Needs(_) | Decides::Nothing => Known::Unknown,
+                }
             }
             None => Known::Unknown,
         };

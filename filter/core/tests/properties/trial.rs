@@ -69,6 +69,7 @@ pub(crate) fn worker(cache: Duration) -> Worker {
         refusals: Refusals::Auto,
         max_body_bytes: 4_096,
         audit_input_max_bytes: 256,
+        policy_cache_bytes: 67_108_864,
     };
     Worker::new(config, Chain::new("c".into()))
 }

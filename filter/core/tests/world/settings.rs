@@ -30,5 +30,6 @@ pub(super) fn config() -> Config {
         refusals: Refusals::Auto,
         max_body_bytes: 1_024,
         audit_input_max_bytes: 256,
+        policy_cache_bytes: 67_108_864,
     }
 }
