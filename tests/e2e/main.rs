@@ -47,6 +47,7 @@ mod tokens;
 mod tokens_idp;
 mod tools;
 mod vault;
+mod went_back;
 mod work_before_proof;
 
 use std::process::ExitCode;
@@ -110,6 +111,7 @@ fn all_cases() -> Vec<Case> {
         outages::cases(),
         faulty_redis::cases(),
         degraded::cases(),
+        went_back::cases(),
         redis_places::cases(),
         request_headers::cases(),
         clients::cases(),

@@ -114,6 +114,13 @@ pub enum Metric {
         /// The audit entry's `status`.
         outcome: &'static str,
     },
+    /// Organisations whose state in Redis turned out to be older than one that a worker saw.
+    StateWentBack {
+        /// The organisation.
+        org: String,
+    },
+    /// How far the clocks of this gateway and of Redis are apart, in milliseconds.
+    ClockSkew,
     /// How long a policy took to compile, in milliseconds. The worker does nothing else meanwhile.
     PolicyLoad,
     /// When the module was loaded, in seconds since the Unix epoch: the latest of an Envoy is what runs.
@@ -154,8 +161,12 @@ impl Metric {
             | Self::NotAsked(_)
             | Self::ShadowDenied { .. }
             | Self::SchemaDrift { .. }
+            | Self::StateWentBack { .. }
             | Self::AuditEntries => Kind::Counter,
-            Self::DependencyUp(_) | Self::PolicyVersion { .. } | Self::Build(_) => Kind::Gauge,
+            Self::DependencyUp(_)
+            | Self::PolicyVersion { .. }
+            | Self::ClockSkew
+            | Self::Build(_) => Kind::Gauge,
             Self::RequestDuration { .. } | Self::DependencyDuration(_) | Self::PolicyLoad => {
                 Kind::Histogram
             }
@@ -201,6 +212,8 @@ impl Metric {
             Self::NotAsked(dependency) => {
                 named("not_asked_total", &[("dependency", dependency.name())])
             }
+            Self::StateWentBack { org } => named("state_went_back_total", &[("org", org)]),
+            Self::ClockSkew => named("clock_skew_ms", &[]),
             Self::PolicyLoad => named("policy_load_ms", &[]),
             Self::Build(build) => named("build_loaded_timestamp_seconds", &[("build", build)]),
             Self::AuditEntries => named("audit_entries_total", &[]),
@@ -335,6 +348,7 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
         AuditEvent::BudgetAlert { limit, .. } => {
             Some(Metric::BudgetAlerts { limit: limit.clone() })
         }
+        AuditEvent::StateWentBack { org, .. } => Some(Metric::StateWentBack { org: org.clone() }),
         AuditEvent::ShadowDenied { check, .. } => Some(Metric::ShadowDenied { check }),
         // What is refused or decided meanwhile is counted there, request by request.
         AuditEvent::AuthSuccess { .. }

@@ -4,15 +4,17 @@
 //! rests on a cached record or policy is confirmed by Redis in the same request, unless the operator
 //! has it degrade when Redis cannot be asked.
 
+mod history;
 mod policies;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
 
 use lru::LruCache;
-use portcullis_redis_lua::{Key, Use};
+use portcullis_redis_lua::{Generation, Key, Stamp, Use};
 
 use crate::audit::Chain;
 use crate::auth::denied::DeniedRecord;
@@ -32,6 +34,7 @@ use crate::reviewed::{Drifts, Schemas};
 use crate::streams::OpenStreams;
 use crate::time::UnixTime;
 use crate::vault::{Lease, SecretRef};
+use history::{Clocks, Course, Histories};
 use policies::Policies;
 
 const MAX_RECORDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
@@ -60,6 +63,34 @@ pub enum Decides {
     Needs(PolicyVersion),
     /// None: the active one cannot be used, and no other one did before.
     Nothing,
+}
+
+/// What Redis is behind in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WentBack {
+    /// The changes of an organisation's keys, policies and denials.
+    Organisation {
+        /// The latest that this worker saw.
+        seen: Generation,
+        /// What Redis has.
+        now: Generation,
+    },
+    /// The record of one key.
+    Record {
+        /// The latest revision that this worker saw.
+        seen: u64,
+        /// What Redis has.
+        now: u64,
+    },
+}
+
+impl fmt::Display for WentBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Organisation { seen, now } => write!(f, "generation {now} after {seen}"),
+            Self::Record { seen, now } => write!(f, "revision {now} of a key after {seen}"),
+        }
+    }
 }
 
 /// What an organisation may do with a version.
@@ -103,6 +134,10 @@ pub struct Worker {
     uses: LruCache<Use, UnixTime>,
     /// The active version of each organisation; only those that Redis named, so it is bounded.
     active: BTreeMap<OrgId, Rc<Activation>>,
+    histories: Histories,
+    clocks: Clocks,
+    /// What the operator should read in the proxy's log.
+    alarms: Vec<String>,
     /// The policy that an organisation's calls were last decided on.
     good: BTreeMap<OrgId, PolicyVersion>,
     /// Policies that turned out to be missing or unreadable.
@@ -145,6 +180,9 @@ impl Worker {
             denials: LruCache::new(MAX_RECORDS),
             uses: LruCache::new(MAX_RECORDS),
             active: BTreeMap::new(),
+            histories: Histories::default(),
+            clocks: Clocks::default(),
+            alarms: Vec::new(),
             good: BTreeMap::new(),
             unusable: LruCache::new(MAX_UNUSABLE),
             compiled: None,
@@ -179,6 +217,81 @@ impl Worker {
             Some(record) => _ = self.records.put(name, record),
             None => _ = self.records.pop(&name),
         }
+    }
+
+    /// Takes note of the state of Redis that a reply was made of. A reply without a stamp is of none.
+    ///
+    /// # Errors
+    /// It is an older state than one before: what was revoked since would be served again.
+    pub fn witness(&mut self, org: &OrgId, stamp: Option<&Stamp>) -> Result<(), WentBack> {
+        let generation = stamp.map(|stamp| stamp.generation).unwrap_or_default();
+        match self.histories.see(org, generation) {
+            Course::Onward => Ok(()),
+            Course::Restored => {
+                let records = self.records.iter().map(|(name, _)| name);
+                let own: Vec<_> = records.filter(|(of, _)| of == org).cloned().collect();
+                own.iter().for_each(|name| _ = self.records.pop(name));
+                Ok(())
+            }
+            Course::Behind(seen) => Err(WentBack::Organisation { seen, now: generation }),
+        }
+    }
+
+    /// Whether a record of this revision is older than the one that this worker saw last.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn witness_record(&self, org: &OrgId, key: &KeyId, rev: &str) -> Result<(), WentBack> {
+        let number = |rev: &str| rev.parse::<u64>().ok();
+        let seen = self.records.peek(&(org.clone(), key.clone()));
+        match seen.and_then(|seen| number(&seen.rev)).zip(number(rev)) {
+            Some((seen, now)) if now < seen => Err(WentBack::Record { seen, now }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether it was not reported yet that the state of `org` went back; from here on it is.
+    pub fn reports(&mut self, org: &OrgId, why: &WentBack) -> bool {
+        let first = self.histories.report(org);
+        if first {
+            self.alarm(format!(
+                "{org}: Redis holds an older state than this worker saw ({why}): its calls are refused, since what \
+                 was revoked meanwhile would be served again. Expected no restored backup and no replica without the \
+                 last writes; bring the later state back, or see what is lost and run \
+                 `portcullis redis accept-restore --org {org}`"
+            ));
+        }
+        first
+    }
+
+    /// Compares the clocks; how far they are apart, when it is to be measured.
+    pub fn compare_clocks(&mut self, now: UnixTime, stamp: &Stamp) -> Option<Duration> {
+        let compared = self.clocks.compare(now, stamp.time)?;
+        if compared.changed {
+            let seconds = compared.apart.as_secs();
+            let most = history::MOST_APART.as_secs();
+            self.alarm(match compared.apart > history::MOST_APART {
+                true => format!(
+                    "this gateway's clock and that of Redis are {seconds} s apart, expected at most {most} s: tokens and \
+                     certificates are judged by a wrong time if it is this one; check NTP on both"
+                ),
+                false => format!("this gateway's clock and that of Redis agree again ({seconds} s)"),
+            });
+        }
+        Some(compared.apart)
+    }
+
+    fn alarm(&mut self, text: String) {
+        /// Between two looks of the driver; the rest would say the same.
+        const MOST: usize = 16;
+        if self.alarms.len() < MOST {
+            self.alarms.push(text);
+        }
+    }
+
+    /// What the operator should read in the proxy's log since somebody last looked.
+    pub fn take_alarms(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.alarms)
     }
 
     /// The last seen denial at `key`.
@@ -410,6 +523,33 @@ mod tests {
         hold(&mut worker, "acme", "a", 600_000);
         let decides = worker.decides(&org("acme"), &version("c"), now);
         assert!(matches!(&decides, Decides::On(on, _) if *on == version("a")), "{decides:?}");
+    }
+
+    fn stamp(generation: u64) -> Stamp {
+        Stamp { generation: Generation::new(generation), time: Duration::ZERO }
+    }
+
+    /// Findings 9.5, 9.7 and 10.5: the worker that had seen the revocation served the key again.
+    #[test]
+    fn an_older_state_of_redis_is_refused_until_an_operator_accepts_it() {
+        let (mut worker, acme, key) = (worker(), org("acme"), KeyId::new("k1a2b3c4").unwrap());
+        let record = |rev: &str| Some(Rc::new(Cached { rev: rev.to_owned(), record: None }));
+        assert_eq!(worker.witness(&acme, Some(&stamp(5))), Ok(()));
+        worker.set_record(&acme, &key, record("3"));
+        for older in [Some(stamp(4)), Some(stamp(0)), None] {
+            assert!(worker.witness(&acme, older.as_ref()).is_err(), "{older:?}");
+        }
+        assert_eq!(worker.witness(&org("globex"), Some(&stamp(1))), Ok(()));
+        let why = worker.witness(&acme, None).unwrap_err();
+        assert_eq!([worker.reports(&acme, &why), worker.reports(&acme, &why)], [true, false]);
+        assert_eq!(worker.take_alarms().len(), 1);
+        // As many changes as were lost, and the record is an old one still.
+        assert_eq!(worker.witness(&acme, Some(&stamp(5))), Ok(()));
+        let why = worker.witness_record(&acme, &key, "2").unwrap_err();
+        assert_eq!(why, WentBack::Record { seen: 3, now: 2 });
+        assert_eq!(worker.witness_record(&acme, &key, "4"), Ok(()));
+        assert_eq!(worker.witness(&acme, Some(&stamp(1_795_212_000 << 20))), Ok(()));
+        assert_eq!(worker.witness_record(&acme, &key, "2"), Ok(()));
     }
 
     /// Finding 12.14: whoever could write the pointer had one organisation judged by another's policy.
