@@ -80,7 +80,7 @@ pub static ACCEPT_RESTORE: Script = Script {
 };
 
 /// Every script of this crate.
-pub static SCRIPTS: [&Script; 10] = [
+pub static SCRIPTS: [&Script; 11] = [
     &ADMIT,
     &BIND,
     &KEEP,

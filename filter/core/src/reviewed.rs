@@ -4,7 +4,6 @@
 //! knows nothing of it.
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
 use std::rc::Rc;
 
 use lru::LruCache;
@@ -15,8 +14,11 @@ use crate::json;
 use crate::pin::{Definition, Drift};
 use crate::schema::{self, Mirror, Schema};
 
-/// Some 50 KB each at worst, a tenth of that as a rule.
-const MAX_SCHEMAS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+/// Bytes of all compiled schemas, as estimated. One that made room is compiled again at the next call, in
+/// well under a millisecond.
+const MOST_BYTES: usize = 16 * 1_048_576;
+/// What a compiled schema takes for each byte of its text, on the safe side.
+const WEIGHT_OF_BYTE: usize = 8;
 /// Drifted tools that one organisation may have noted, and all of them together. Only what its policy
 /// pins can drift, some 200 bytes each.
 const MOST_OF_ORG: usize = 8_192;
@@ -37,7 +39,18 @@ pub struct Reviewed {
 
 /// Compiled schemas, by the address of their pin.
 #[derive(Debug)]
-pub struct Schemas(LruCache<usize, (Rc<Definition>, Option<Rc<Reviewed>>)>);
+pub struct Schemas {
+    compiled: LruCache<usize, Compiled>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    /// Kept alive, so that no other pin gets this address.
+    _pin: Rc<Definition>,
+    reviewed: Option<Rc<Reviewed>>,
+    weight: usize,
+}
 
 /// Tools whose last list was not as pinned.
 ///
@@ -76,17 +89,28 @@ pub struct Listed {
 
 impl Default for Schemas {
     fn default() -> Self {
-        Self(LruCache::new(MAX_SCHEMAS))
+        Self { compiled: LruCache::unbounded(), bytes: 0 }
     }
 }
 
 impl Schemas {
     /// The input schema of a pin; `None` when it cannot be used. Compiled at the first call.
     pub fn of(&mut self, pin: &Rc<Definition>) -> Option<Rc<Reviewed>> {
-        // The entry keeps its pin alive, so that no other one gets this address.
         let address = Rc::as_ptr(pin).addr();
-        let (_, reviewed) = self.0.get_or_insert(address, || (pin.clone(), review(pin)));
-        reviewed.clone()
+        if let Some(compiled) = self.compiled.get(&address) {
+            return compiled.reviewed.clone();
+        }
+        let text = pin.member("inputSchema").map(json::canonical).unwrap_or_default();
+        let weight = text.len().saturating_add(128).saturating_mul(WEIGHT_OF_BYTE);
+        let reviewed = review(pin);
+        let compiled = Compiled { _pin: pin.clone(), reviewed: reviewed.clone(), weight };
+        self.compiled.put(address, compiled);
+        self.bytes = self.bytes.saturating_add(weight);
+        while self.bytes > MOST_BYTES {
+            let Some((_, oldest)) = self.compiled.pop_lru() else { break };
+            self.bytes = self.bytes.saturating_sub(oldest.weight);
+        }
+        reviewed
     }
 }
 
