@@ -131,7 +131,7 @@ impl Generation {
     /// Whether an operator accepted a restored copy of Redis between `earlier` and this.
     #[must_use]
     pub fn is_restored_since(self, earlier: Self) -> bool {
-        self.0 >> Self::CHANGES > earlier.0 >> Self::CHANGES
+        self.0.wrapping_shr(Self::CHANGES) > earlier.0.wrapping_shr(Self::CHANGES)
     }
 }
 
