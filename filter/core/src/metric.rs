@@ -364,7 +364,9 @@ impl Labels {
         measures.extend(
             degraded.map(|name| (Metric::Degraded { dependency: name, outcome: status }, 1)),
         );
-        measures.extend(entry.events.iter().filter_map(|event| counted(event, &org)).map(|metric| (metric, 1)));
+        measures.extend(
+            entry.events.iter().filter_map(|event| counted(event, &org)).map(|metric| (metric, 1)),
+        );
         measures
     }
 
