@@ -31,6 +31,7 @@ mod policy;
 mod policy_schema;
 mod random;
 mod report;
+mod restore;
 mod scribe;
 mod store;
 mod token;
@@ -85,6 +86,7 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
         },
         Command::Token(command) => token::run(session, command),
         Command::Discover(args) => discover::discover(&args),
+        Command::Redis(command) => restore::run(session, &command),
         Command::Audit(command) => match command {
             AuditCommand::Verify(args) => audit::verify(session, &args),
             AuditCommand::Show(args) => audit::show(session, &args),

@@ -121,6 +121,11 @@ impl Scribe {
         chain(&waiting.org, last).append_deed(&entry)
     }
 
+    /// The line that follows `last` and tells what was done to the organisation as a whole.
+    pub(crate) fn of_organisation(&self, deed: Deed, org: &OrgId, last: Option<&[u8]>) -> String {
+        chain(org, last).append_deed(&self.entry(deed, org))
+    }
+
     fn entry(&self, deed: Deed, org: &OrgId) -> AdminEntry {
         let mut entry = AdminEntry::of(deed, timestamp(), org.to_string());
         entry.request_id.clone_from(&self.request_id);

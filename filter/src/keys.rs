@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{error, info, warn};
 use portcullis_core::auth::token::issuer::{IssuerId, KeySource};
+use portcullis_core::auth::token::jwks::MAX_KEYS;
 use portcullis_core::call::{CallFailure, Dependency, Reply};
 use portcullis_core::event::Event;
 use portcullis_core::time::UnixTime;
@@ -118,9 +119,17 @@ impl Gateway {
             let issuers = &state.worker.config.auth.issuers;
             let outcome = outcome.as_deref().map_err(|why| *why);
             state.worker.keyring.fetched(issuer, issuers, now, outcome);
-            state.fetches.remove(issuer).map(|fetch| fetch.waiters)
+            let left_out = state.worker.keyring.left_out(issuer);
+            (left_out, state.fetches.remove(issuer).map(|fetch| fetch.waiters))
         });
-        let waiters = waiters.flatten().unwrap_or_default().into_iter();
+        let (left_out, waiters) = waiters.unwrap_or_default();
+        if left_out > 0 {
+            error!(
+                "keys of {issuer}: the last {left_out} of the set are not used, expected at most {MAX_KEYS}: \
+                 tokens signed by them are refused"
+            );
+        }
+        let waiters = waiters.unwrap_or_default().into_iter();
         let mail = waiters.map(|Waiter { context, call: id, .. }| {
             (context, Event::CallDone { id, reply: Reply::Keys })
         });

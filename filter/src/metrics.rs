@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use log::info;
+use log::{error, info};
 use portcullis_core::call::Dependency;
 use portcullis_core::metric::{Kind, Metric};
 use portcullis_core::time::UnixTime;
@@ -38,8 +38,11 @@ impl Gateway {
         }
     }
 
-    /// Notes how long a policy took if one was compiled since `since`, when the callback began.
+    /// Writes what the operator should read, and how long a policy took if one was compiled since `since`, when the
+    /// callback began.
     pub(crate) fn measure_load(&self, since: UnixTime) {
+        let alarms = self.with(|state| state.worker.take_alarms()).unwrap_or_default();
+        alarms.iter().for_each(|alarm| error!("{alarm}"));
         let compiled = self.with(|state| state.worker.take_compiled()).flatten();
         let Some(version) = compiled else { return };
         let elapsed = host::now().since(since).as_millis();

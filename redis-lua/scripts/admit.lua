@@ -6,12 +6,14 @@
 --         order), and the use if one is to be noted; all different, in Redis Cluster all with one hash tag.
 --         A guard is a HASH with the fields `rev` and `doc`. A window is a LIST, a mark a HASH and a use
 --         a HASH that only this script writes.
--- ARGV    g, expected_1 .. expected_g, then for each window: limit, length_us, grain_us, cost, alert; then,
+-- ARGV    g, or `g,o` where guard o, from 1, is the organisation's policy; expected_1 .. expected_g, then for each window: limit, length_us, grain_us, cost, alert; then,
 --         if a use is to be noted, the field of it that gets the time in whole seconds.
 --         expected: a revision; `-` for a guard that should be absent; `?` for one not known yet
 --         (which always counts as moved). Numbers are decimal integers, not negative; length_us and
 --         grain_us above 0. alert: from how many units in use on to raise it; 0 for never.
--- RETURNS a guard moved: {0, rev_1, doc_1 .. rev_g, doc_g}. `rev` is `-` for an absent guard; `doc`
+-- RETURNS each of these, and then the organisation's generation (the field `generation` of guard o, which every
+--         change of a key, a policy or a denial increases; 0 without one) and the time in microseconds:
+--         a guard moved: {0, rev_1, doc_1 .. rev_g, doc_g}. `rev` is `-` for an absent guard; `doc`
 --           is nil for an absent guard and for one that did not move.
 --         a window is full: {2, retry_after_us, index, remaining_1, reset_us_1, raised_1 .. }.
 --           retry_after_us is exactly when the call would fit if nobody else drew, or -1 if it never can
@@ -35,8 +37,8 @@
 --         would fit a window of length_us + grain_us. With a grain of 1 the window is exact.
 -- ALERT   Raised by the first call after which at least `alert` units are in use, or which the window is too
 --         full for. The mark, which lasts for length_us, keeps it from being raised again until then.
--- ATOMIC  Redis runs a script alone. Everything that can fail (wrong types, bad arguments) is read before
---         the first draw, and the `#!lua` line makes Redis refuse the whole script up front when memory is
+-- ATOMIC  Redis runs a script alone. Everything that can fail (wrong types, bad arguments, a right that the
+--         user lacks) is read or done before the first draw of a window, and the `#!lua` line makes Redis refuse the whole script up front when memory is
 --         full, so a draw is never left half done.
 -- EXPIRY  Every draw sets the key to expire when that draw leaves the window. A use is kept for 90 days.
 -- MEMORY  Two integers for each different date inside the window, some 15 bytes: at most `limit` of them, and
@@ -68,9 +70,16 @@ local function guards_moved(count)
   return moved and reply
 end
 
+-- Asked for before a key is made: it fails without the right, so that no key is ever left without an expiry.
+local function may_expire(key, at_ms)
+  redis.call('PEXPIREAT', key, at_ms)
+end
+
 local function note_use(key, field, now)
+  local expires = integer(math.ceil(now / 1000) + USE_KEPT_MS)
+  may_expire(key, expires)
   redis.call('HSET', key, field, integer(math.floor(now / 1000000)))
-  redis.call('PEXPIREAT', key, integer(math.ceil(now / 1000) + USE_KEPT_MS))
+  redis.call('PEXPIREAT', key, expires)
 end
 
 -- For how many draws at the head `holds` is true; it is true for the first few and for none after them.
@@ -133,6 +142,8 @@ end
 
 local function draw(window, now)
   local time = math.max(math.ceil(now / window.grain) * window.grain, window.newest or 0)
+  local expires = integer(math.ceil((time + window.length) / 1000))
+  if not window.newest then may_expire(window.key, expires) end
   window.last = window.last + window.cost
   if time == window.newest then
     redis.call('LSET', window.key, -1, integer(window.last))
@@ -140,26 +151,35 @@ local function draw(window, now)
     if window.last == window.cost then redis.call('RPUSH', window.key, 0) end
     redis.call('RPUSH', window.key, integer(time), integer(window.last))
   end
-  redis.call('PEXPIREAT', window.key, integer(math.ceil((time + window.length) / 1000)))
+  redis.call('PEXPIREAT', window.key, expires)
   window.oldest = window.oldest or time
 end
 
 -- Whether this call is the one that carries the window's alert.
-local function raises(window)
+local function raises(window, now)
   local reached = window.alert > 0 and (window.full or window.last - window.first >= window.alert)
-  local lasts = integer(math.ceil(window.length / 1000))
+  local expires = integer(math.floor((now + window.length) / 1000))
   if not reached or redis.call('HGET', window.mark, 'raised') then return 0 end
+  may_expire(window.mark, expires)
   redis.call('HSET', window.mark, 'raised', 1)
-  redis.call('PEXPIRE', window.mark, lasts)
+  redis.call('PEXPIREAT', window.mark, expires)
   return 1
 end
 
-local guards = tonumber(ARGV[1])
-local moved = guards_moved(guards)
-if moved then return moved end
+local guards, own = string.match(ARGV[1], '^(%d+),?(%d*)$')
+guards, own = tonumber(guards), tonumber(own)
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
+
+local function stamped(reply)
+  reply[#reply + 1] = own and tonumber(redis.call('HGET', KEYS[own], 'generation')) or 0
+  reply[#reply + 1] = now
+  return reply
+end
+
+local moved = guards_moved(guards)
+if moved then return stamped(moved) end
 
 local numbers = #ARGV - 1 - guards
 if numbers % PER_WINDOW == 1 then note_use(KEYS[#KEYS], ARGV[#ARGV], now) end
@@ -197,6 +217,6 @@ for _, window in ipairs(windows) do
   if not index and window.cost > 0 then draw(window, now) end
   reply[#reply + 1] = math.max(0, window.limit - (window.last - window.first))
   reply[#reply + 1] = window.oldest and window.oldest + window.length - now or 0
-  reply[#reply + 1] = raises(window) + (window.redated and 2 or 0)
+  reply[#reply + 1] = raises(window, now) + (window.redated and 2 or 0)
 end
-return reply
+return stamped(reply)

@@ -104,6 +104,51 @@ pub enum AdmitReply {
     Admitted(Vec<WindowState>),
 }
 
+/// What state of Redis a reply was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Of the organisation whose policy was guarded.
+    pub generation: Generation,
+    /// Redis's clock, since the Unix epoch.
+    pub time: Duration,
+}
+
+/// How many changes of keys, policies and denials an organisation has seen; zero if there is no record of any.
+/// It only grows, unless Redis lost what it had written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// `accept_restore.lua` says what is above these bits.
+    const CHANGES: u32 = 20;
+
+    /// The number as it is stored.
+    #[must_use]
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Whether an operator accepted a restored copy of Redis between `earlier` and this.
+    #[must_use]
+    pub fn is_restored_since(self, earlier: Self) -> bool {
+        self.0.wrapping_shr(Self::CHANGES) > earlier.0.wrapping_shr(Self::CHANGES)
+    }
+}
+
+impl std::fmt::Display for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Stamp {
+    fn of(elements: &mut Elements) -> Result<Self, ReplyError> {
+        let generation = Generation(elements.natural("a generation")?);
+        let time = micros(elements.int("a time")?, "a time of at least 0")?;
+        Ok(Self { generation, time })
+    }
+}
+
 /// What a guarded record is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuardState {
@@ -150,7 +195,7 @@ impl Admit {
                 .chain(used.map(|used| &used.key))
                 .cloned()
                 .collect(),
-            args: std::iter::once(self.guards.len().to_string())
+            args: std::iter::once(self.counted())
                 .chain(expected)
                 .chain(numbers)
                 .chain(used.map(|used| used.field.clone()))
@@ -159,9 +204,23 @@ impl Admit {
         }
     }
 
+    /// How many guards there are, and which of them is the organisation's policy.
+    fn counted(&self) -> String {
+        let count = self.guards.len();
+        match self.guards.iter().position(|guard| guard.key.is_policy()) {
+            Some(at) => format!("{count},{}", at.saturating_add(1)),
+            None => count.to_string(),
+        }
+    }
+
     /// Reads the reply to [`Admit::call`]. Any other form than the promised one is an error, so that
     /// nothing is ever admitted by a misunderstanding.
     pub fn decode(&self, reply: Value) -> Result<AdmitReply, ReplyError> {
+        self.decode_stamped(reply).map(|(reply, _)| reply)
+    }
+
+    /// The same, with the state of Redis that it was made of. What has no stamp is of no generation.
+    pub fn decode_stamped(&self, reply: Value) -> Result<(AdmitReply, Option<Stamp>), ReplyError> {
         let mut elements = Elements::of(reply)?;
         let decoded = match elements.int("0, 1 or 2")? {
             0 => AdmitReply::Moved(self.guard_states(&mut elements)?),
@@ -169,8 +228,9 @@ impl Admit {
             2 => self.limited(&mut elements)?,
             _ => return Err(malformed("0, 1 or 2")),
         };
+        let stamp = elements.more().then(|| Stamp::of(&mut elements)).transpose()?;
         elements.end()?;
-        Ok(decoded)
+        Ok((decoded, stamp))
     }
 
     fn guard_states(&self, elements: &mut Elements) -> Result<Vec<GuardState>, ReplyError> {

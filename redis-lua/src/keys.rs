@@ -42,9 +42,15 @@ impl Key {
         Self(format!("portcullis:{{{}}}:admin", Encoded(org)))
     }
 
-    /// HASH: which policy is active for an organisation; `rev` (version) and `doc` (JSON).
+    /// HASH: which policy is active for an organisation; `rev` (version), `doc` (JSON), and `generation`
+    /// (decimal), which every change of a key, a policy or a denial of the organisation increases.
     pub fn policy(org: &str) -> Self {
         Self(format!("portcullis:{{{}}}:policy", Encoded(org)))
+    }
+
+    /// Whether this is [`Key::policy`] of some organisation: in other names, colons are encoded.
+    pub(crate) fn is_policy(&self) -> bool {
+        self.0.ends_with("}:policy")
     }
 
     /// STRING: a policy document by its version; immutable.

@@ -49,16 +49,19 @@ mod record;
 mod script;
 mod value;
 
-pub use admit::{Admit, AdmitReply, Alert, Expected, Guard, GuardState, Use, Window, WindowState};
+pub use admit::{
+    Admit, AdmitReply, Alert, Expected, Generation, Guard, GuardState, Stamp, Use, Window,
+    WindowState,
+};
 pub use approval::{ApprovalKey, ApprovalReply, Decide, DecideReply, Decision, GRANTED};
 pub use bind::{Bind, BindReply};
 pub use keep::Keep;
 pub use keys::{Key, Scope};
-pub use noted::{DenialState, Forget, Note, NotedReply, PutDenial};
+pub use noted::{AcceptRestore, DenialState, Forget, Note, NotedReply, PutDenial};
 pub use put_policy::{PutPolicy, PutPolicyReply};
 pub use record::{PutRecord, PutRecordReply};
 pub use script::{
-    ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, FORGET, KEEP, PUT_DENIAL, PUT_POLICY, PUT_RECORD,
-    SCRIPTS, Script, ScriptCall, USE_APPROVAL,
+    ACCEPT_RESTORE, ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, FORGET, KEEP, PUT_DENIAL,
+    PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall, USE_APPROVAL,
 };
 pub use value::{ReplyError, Value};

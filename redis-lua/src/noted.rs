@@ -2,7 +2,7 @@
 //! Refuses to know what an entry says.
 
 use crate::value::{Elements, malformed};
-use crate::{FORGET, Key, PUT_DENIAL, ReplyError, ScriptCall, Value};
+use crate::{ACCEPT_RESTORE, FORGET, Key, PUT_DENIAL, ReplyError, ScriptCall, Value};
 
 /// Denies something, or takes a denial back, if the admin chain has not grown since the writer looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,15 @@ pub struct Forget<'a> {
     pub note: Note<'a>,
 }
 
+/// Has gateways serve an organisation of a restored Redis, if the admin chain has not grown since the writer looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcceptRestore<'a> {
+    /// The organisation.
+    pub org: &'a str,
+    /// The end of the admin chain, and what follows it.
+    pub note: Note<'a>,
+}
+
 /// An entry of an admin chain, and the one that it follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Note<'a> {
@@ -71,7 +80,12 @@ impl PutDenial<'_> {
         let [last, entry] = self.note.words();
         ScriptCall {
             script: &PUT_DENIAL,
-            keys: vec![self.denial.clone(), Key::denied_index(self.org), Key::admin(self.org)],
+            keys: vec![
+                self.denial.clone(),
+                Key::denied_index(self.org),
+                Key::admin(self.org),
+                Key::policy(self.org),
+            ],
             args: vec![rev.into(), doc.into(), last, entry],
         }
     }
@@ -89,6 +103,17 @@ impl Forget<'_> {
     }
 }
 
+impl AcceptRestore<'_> {
+    /// The script call.
+    pub fn call(&self) -> ScriptCall {
+        ScriptCall {
+            script: &ACCEPT_RESTORE,
+            keys: vec![Key::policy(self.org), Key::admin(self.org)],
+            args: self.note.words().to_vec(),
+        }
+    }
+}
+
 impl Note<'_> {
     fn words(&self) -> [Vec<u8>; 2] {
         [self.last_entry.unwrap_or_default().to_vec(), self.entry.as_bytes().to_vec()]
@@ -96,7 +121,7 @@ impl Note<'_> {
 }
 
 impl NotedReply {
-    /// Reads the reply to either call.
+    /// Reads the reply to any of these calls.
     ///
     /// # Errors
     /// One that Redis answered, or a reply of another form.

@@ -46,6 +46,7 @@ impl PutRecord<'_> {
                 Key::record(self.org, self.id),
                 Key::record_index(self.org),
                 Key::admin(self.org),
+                Key::policy(self.org),
             ],
             args: [
                 self.expected.as_argument().as_bytes(),

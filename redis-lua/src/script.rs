@@ -72,8 +72,15 @@ pub static FORGET: Script = Script {
     sha1: include_str!("../scripts/forget.lua.sha1").trim_ascii(),
 };
 
+/// Has gateways serve an organisation of a restored Redis.
+pub static ACCEPT_RESTORE: Script = Script {
+    name: "accept_restore",
+    source: include_str!("../scripts/accept_restore.lua"),
+    sha1: include_str!("../scripts/accept_restore.lua.sha1").trim_ascii(),
+};
+
 /// Every script of this crate.
-pub static SCRIPTS: [&Script; 10] = [
+pub static SCRIPTS: [&Script; 11] = [
     &ADMIT,
     &BIND,
     &KEEP,
@@ -84,6 +91,7 @@ pub static SCRIPTS: [&Script; 10] = [
     &ASK_APPROVAL,
     &USE_APPROVAL,
     &DECIDE_APPROVAL,
+    &ACCEPT_RESTORE,
 ];
 
 /// A Lua script and the digest by which Redis knows it.

@@ -93,6 +93,11 @@ impl Elements {
         }
     }
 
+    /// Whether there is anything left.
+    pub(crate) fn more(&self) -> bool {
+        self.0.len() > 0
+    }
+
     pub(crate) fn end(mut self) -> Result<(), ReplyError> {
         match self.0.next() {
             None => Ok(()),

@@ -89,6 +89,25 @@ impl Valkey {
         Ok(())
     }
 
+    /// Copies what it has written so far, as a backup does. Nothing should be changed meanwhile.
+    pub fn back_up(&self) -> Result<()> {
+        let _ = fs::remove_dir_all(self.backup());
+        copied(&self.data, &self.backup()).during(|| format!("copy {}", self.data.display()))
+    }
+
+    /// Starts it again with what [`Valkey::back_up`] copied, as after a crash of the machine.
+    pub fn restore(&self) -> Result<()> {
+        self.process().kill_9();
+        let attempted = || format!("restore {}", self.data.display());
+        fs::remove_dir_all(&self.data).during(attempted)?;
+        copied(&self.backup(), &self.data).during(attempted)?;
+        self.restart()
+    }
+
+    fn backup(&self) -> PathBuf {
+        self.options.dir.join(format!("{}-backup", self.options.name))
+    }
+
     /// The process, to watch or to kill.
     pub fn process(&self) -> Arc<Process> {
         Arc::clone(&self.process.lock().unwrap_or_else(PoisonError::into_inner))
@@ -135,6 +154,20 @@ impl Valkey {
         let has = |line: &str| info.lines().any(|found| found == line);
         has("cluster_state:ok") && has("cluster_slots_ok:16384") && has("cluster_known_nodes:3")
     }
+}
+
+/// A directory with all that is below it.
+fn copied(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type()?.is_dir() {
+            true => copied(&from, &to)?,
+            false => _ = fs::copy(&from, &to)?,
+        }
+    }
+    Ok(())
 }
 
 fn launch(options: &ValkeyOptions, data: &Path) -> Result<Process> {

@@ -48,6 +48,7 @@ mod tokens;
 mod tokens_idp;
 mod tools;
 mod vault;
+mod went_back;
 mod work_before_proof;
 
 use std::process::ExitCode;
@@ -112,6 +113,7 @@ fn all_cases() -> Vec<Case> {
         outages::cases(),
         faulty_redis::cases(),
         degraded::cases(),
+        went_back::cases(),
         redis_places::cases(),
         request_headers::cases(),
         clients::cases(),

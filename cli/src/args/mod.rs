@@ -28,6 +28,7 @@ pub(crate) use policy::{
 };
 
 use crate::report::Refusal;
+use crate::restore::RedisCommand;
 use crate::token::TokenCommand;
 
 /// The operator's tool of Portcullis: API keys, policy, audit log.
@@ -97,6 +98,9 @@ pub(crate) enum Command {
     Token(TokenCommand),
     /// Compare the tools of live servers with the definitions that a policy pins.
     Discover(DiscoverArgs),
+    /// Have gateways serve again after Redis was restored from an older copy.
+    #[command(subcommand)]
+    Redis(RedisCommand),
     /// Verify audit logs; read who changed keys and policies.
     #[command(subcommand)]
     Audit(AuditCommand),

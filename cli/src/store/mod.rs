@@ -10,6 +10,7 @@ mod approvals;
 mod denials;
 mod keys;
 mod policies;
+mod restore;
 mod standing;
 mod windows;
 

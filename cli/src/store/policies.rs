@@ -198,6 +198,7 @@ impl Store {
                     let key = Key::policy(org.as_str());
                     change.cmd("HSET").arg(key.as_str());
                     change.arg("rev").arg(rev).arg("doc").arg(doc).ignore();
+                    change.cmd("HINCRBY").arg(key.as_str()).arg("generation").arg(1).ignore();
                     let all = Key::organisations();
                     change.cmd("SADD").arg(all.as_str()).arg(org.as_str()).ignore();
                     change.cmd("RPUSH").arg(Key::admin(org.as_str()).as_str()).arg(entry).ignore();

@@ -115,6 +115,8 @@ pub enum CallFailure {
     Status(u16),
     /// The reply cannot be read, or says something it must not.
     Unreadable,
+    /// The reply is of an older state than one before.
+    WentBack,
 }
 
 impl CallFailure {
@@ -127,7 +129,7 @@ impl CallFailure {
             | Self::TimedOut
             | Self::Disconnected
             | Self::Status(500..) => true,
-            Self::Status(_) | Self::Unreadable => false,
+            Self::Status(_) | Self::Unreadable | Self::WentBack => false,
         }
     }
 }
@@ -141,6 +143,7 @@ impl fmt::Display for CallFailure {
             Self::Disconnected => f.write_str("disconnected"),
             Self::Status(status) => write!(f, "status_{status}"),
             Self::Unreadable => f.write_str("unreadable"),
+            Self::WentBack => f.write_str("went_back"),
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::id::OrgId;
 
 /// Labels that one worker learns; what comes later is `other`.
 const MOST_LABELS: usize = 2_000;
+/// Organisations that are told apart; those that come later are `other`.
+const MOST_ORGANISATIONS: usize = 1_000;
 /// How many of them one organisation may bring.
 const MOST_OF_ORG: usize = 400;
 /// Methods that are labels; every other one is `other`.
@@ -51,6 +53,8 @@ const METHODS: [&str; 26] = [
 pub enum Metric {
     /// Requests, by outcome.
     Requests {
+        /// The organisation; `none` for one that no policy names.
+        org: Rc<str>,
         /// The connector, or `none`.
         connector: Rc<str>,
         /// The JSON-RPC method, `none` or `other`.
@@ -62,6 +66,8 @@ pub enum Metric {
     },
     /// How long requests took, in milliseconds.
     RequestDuration {
+        /// The organisation; `none` for one that no policy names.
+        org: Rc<str>,
         /// The connector, or `none`.
         connector: Rc<str>,
         /// The tool, `none` or `other`.
@@ -69,6 +75,8 @@ pub enum Metric {
     },
     /// Calls whose tool reported an error.
     ToolErrors {
+        /// The organisation; `none` for one that no policy names.
+        org: Rc<str>,
         /// The connector.
         connector: Rc<str>,
         /// The tool.
@@ -81,11 +89,15 @@ pub enum Metric {
     },
     /// Calls that found a window used up.
     RateLimited {
+        /// The organisation; `none` for one that no policy names.
+        org: Rc<str>,
         /// The window's name.
         limit: String,
     },
     /// Windows that near their end.
     BudgetAlerts {
+        /// The organisation; `none` for one that no policy names.
+        org: Rc<str>,
         /// The window's name.
         limit: String,
     },
@@ -96,6 +108,8 @@ pub enum Metric {
     },
     /// Tools in lists that were not as they were pinned.
     SchemaDrift {
+        /// The organisation; `none` for one that no policy names.
+        org: Rc<str>,
         /// The connector.
         connector: String,
         /// [`crate::pin::Drift::name`].
@@ -128,6 +142,13 @@ pub enum Metric {
         /// The audit entry's `status`.
         outcome: &'static str,
     },
+    /// Organisations whose state in Redis turned out to be older than one that a worker saw.
+    StateWentBack {
+        /// The organisation.
+        org: String,
+    },
+    /// How far the clocks of this gateway and of Redis are apart, in milliseconds.
+    ClockSkew,
     /// How long a policy took to compile, in milliseconds. The worker does nothing else meanwhile.
     PolicyLoad,
     /// When the module was loaded, in seconds since the Unix epoch: the latest of an Envoy is what runs.
@@ -170,8 +191,12 @@ impl Metric {
             | Self::SchemaDrift { .. }
             | Self::UpstreamUnreadable { .. }
             | Self::NotBound { .. }
+            | Self::StateWentBack { .. }
             | Self::AuditEntries => Kind::Counter,
-            Self::DependencyUp(_) | Self::PolicyVersion { .. } | Self::Build(_) => Kind::Gauge,
+            Self::DependencyUp(_)
+            | Self::PolicyVersion { .. }
+            | Self::ClockSkew
+            | Self::Build(_) => Kind::Gauge,
             Self::RequestDuration { .. } | Self::DependencyDuration(_) | Self::PolicyLoad => {
                 Kind::Histogram
             }
@@ -183,31 +208,39 @@ impl Metric {
     #[must_use]
     pub fn name(&self) -> String {
         match self {
-            Self::Requests { connector, method, tool, outcome } => named(
+            Self::Requests { org, connector, method, tool, outcome } => named(
                 "requests_total",
                 &[
+                    ("org", org),
                     ("connector", connector),
                     ("method", method),
                     ("tool", tool),
                     ("outcome", outcome),
                 ],
             ),
-            Self::RequestDuration { connector, tool } => {
-                named("request_duration_ms", &[("connector", connector), ("tool", tool)])
-            }
-            Self::ToolErrors { connector, tool } => {
-                named("tool_errors_total", &[("connector", connector), ("tool", tool)])
-            }
+            Self::RequestDuration { org, connector, tool } => named(
+                "request_duration_ms",
+                &[("org", org), ("connector", connector), ("tool", tool)],
+            ),
+            Self::ToolErrors { org, connector, tool } => named(
+                "tool_errors_total",
+                &[("org", org), ("connector", connector), ("tool", tool)],
+            ),
             Self::AuthFailures { reason } => named("auth_failures_total", &[("reason", reason)]),
-            Self::RateLimited { limit } => named("rate_limited_total", &[("limit", limit)]),
-            Self::BudgetAlerts { limit } => named("budget_alerts_total", &[("limit", limit)]),
+            Self::RateLimited { org, limit } => {
+                named("rate_limited_total", &[("org", org), ("limit", limit)])
+            }
+            Self::BudgetAlerts { org, limit } => {
+                named("budget_alerts_total", &[("org", org), ("limit", limit)])
+            }
             Self::Degraded { dependency, outcome } => {
                 named("degraded_total", &[("dependency", dependency), ("outcome", outcome)])
             }
             Self::ShadowDenied { check } => named("shadow_denied_total", &[("check", check)]),
-            Self::SchemaDrift { connector, kind } => {
-                named("schema_drift_total", &[("connector", connector), ("kind", kind)])
-            }
+            Self::SchemaDrift { org, connector, kind } => named(
+                "schema_drift_total",
+                &[("org", org), ("connector", connector), ("kind", kind)],
+            ),
             Self::UpstreamUnreadable { connector, reason } => {
                 named("upstream_unreadable_total", &[("connector", connector), ("reason", reason)])
             }
@@ -223,6 +256,8 @@ impl Metric {
             Self::NotAsked(dependency) => {
                 named("not_asked_total", &[("dependency", dependency.name())])
             }
+            Self::StateWentBack { org } => named("state_went_back_total", &[("org", org)]),
+            Self::ClockSkew => named("clock_skew_ms", &[]),
             Self::PolicyLoad => named("policy_load_ms", &[]),
             Self::Build(build) => named("build_loaded_timestamp_seconds", &[("build", build)]),
             Self::AuditEntries => named("audit_entries_total", &[]),
@@ -247,6 +282,8 @@ fn named(name: &str, labels: &[(&str, &str)]) -> String {
 #[derive(Debug)]
 pub struct Labels {
     known: HashSet<Rc<str>>,
+    /// Of organisations that have a policy.
+    organisations: HashSet<Rc<str>>,
     /// How many of them each organisation brought.
     brought: BTreeMap<OrgId, usize>,
     /// Of the policies' connectors; nobody else names one.
@@ -261,6 +298,7 @@ impl Default for Labels {
     fn default() -> Self {
         Self {
             known: METHODS.into_iter().map(Rc::from).collect(),
+            organisations: HashSet::new(),
             brought: BTreeMap::new(),
             connectors: HashSet::new(),
             none: "none".into(),
@@ -281,6 +319,23 @@ impl Labels {
             *brought = brought.saturating_add(1);
             self.known.insert(tool.into());
         }
+    }
+
+    /// The organisation of a request. Only one that has a policy is told: what else is written into a
+    /// token is its issuer's choice.
+    fn organisation(&mut self, entry: &Entry) -> Rc<str> {
+        let (Some(org), Some(_)) = (entry.org_id.as_deref(), &entry.policy_version) else {
+            return self.none.clone();
+        };
+        if let Some(known) = self.organisations.get(org) {
+            return known.clone();
+        }
+        if self.organisations.len() >= MOST_ORGANISATIONS {
+            return self.other.clone();
+        }
+        let org: Rc<str> = org.into();
+        self.organisations.insert(org.clone());
+        org
     }
 
     /// `value`, if it is known.
@@ -309,23 +364,31 @@ impl Labels {
     /// What a finished request counts as, each with how much.
     pub fn measures(&mut self, entry: &Entry) -> Vec<(Metric, u64)> {
         let status = entry.status;
+        let org = self.organisation(entry);
         let connector = self.connector(entry.connector.as_deref());
         let method = self.known(entry.mcp_method.as_deref());
         let tool = self.known(entry.tool_name.as_deref());
         let mut measures = vec![(Metric::AuditEntries, 1)];
-        let duration = Metric::RequestDuration { connector: connector.clone(), tool: tool.clone() };
+        let of_tool = || (org.clone(), connector.clone(), tool.clone());
+        let (of, by, with) = of_tool();
+        let duration = Metric::RequestDuration { org: of, connector: by, tool: with };
         measures.push((duration, entry.latency_ms));
         if status == AuditStatus::ToolError.name() {
-            let (connector, tool) = (connector.clone(), tool.clone());
-            measures.push((Metric::ToolErrors { connector, tool }, 1));
+            let (org, connector, tool) = of_tool();
+            measures.push((Metric::ToolErrors { org, connector, tool }, 1));
         }
-        measures.push((Metric::Requests { connector, method, tool, outcome: status }, 1));
+        let (of, by, with) = of_tool();
+        let requests =
+            Metric::Requests { org: of, connector: by, method, tool: with, outcome: status };
+        measures.push((requests, 1));
         measures.extend(self.policy(entry));
         let degraded = entry.degraded.iter();
         measures.extend(
             degraded.map(|name| (Metric::Degraded { dependency: name, outcome: status }, 1)),
         );
-        measures.extend(entry.events.iter().filter_map(counted).map(|metric| (metric, 1)));
+        measures.extend(
+            entry.events.iter().filter_map(|event| counted(event, &org)).map(|metric| (metric, 1)),
+        );
         measures
     }
 
@@ -345,11 +408,12 @@ impl Labels {
 }
 
 /// The metric that counts an event.
-fn counted(event: &AuditEvent) -> Option<Metric> {
+fn counted(event: &AuditEvent, org: &Rc<str>) -> Option<Metric> {
+    let org = org.clone();
     match event {
         AuditEvent::AuthFailed { reason, .. } => Some(Metric::AuthFailures { reason }),
         AuditEvent::SchemaDrift { connector, kind, .. } => {
-            Some(Metric::SchemaDrift { connector: connector.clone(), kind })
+            Some(Metric::SchemaDrift { org, connector: connector.clone(), kind })
         }
         AuditEvent::UnreadableItems { connector, reason, .. } => {
             Some(Metric::UpstreamUnreadable { connector: connector.clone(), reason })
@@ -361,11 +425,12 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
             Some(Metric::NotBound { connector: connector.clone(), kind })
         }
         AuditEvent::RateLimitExceeded { limit, .. } => {
-            Some(Metric::RateLimited { limit: limit.clone() })
+            Some(Metric::RateLimited { org, limit: limit.clone() })
         }
         AuditEvent::BudgetAlert { limit, .. } => {
-            Some(Metric::BudgetAlerts { limit: limit.clone() })
+            Some(Metric::BudgetAlerts { org, limit: limit.clone() })
         }
+        AuditEvent::StateWentBack { org, .. } => Some(Metric::StateWentBack { org: org.clone() }),
         AuditEvent::ShadowDenied { check, .. } => Some(Metric::ShadowDenied { check }),
         // What is refused or decided meanwhile is counted there, request by request.
         AuditEvent::AuthSuccess { .. }
@@ -378,6 +443,7 @@ fn counted(event: &AuditEvent) -> Option<Metric> {
         | AuditEvent::PolicyUnusable { .. }
         | AuditEvent::RedisClockWentBack { .. }
         | AuditEvent::StreamEnded { .. }
+        | AuditEvent::SecretUnusable { .. }
         | AuditEvent::DegradedEntered { .. }
         | AuditEvent::DegradedLeft { .. } => None,
     }
@@ -397,6 +463,7 @@ mod tests {
     #[test]
     fn names_carry_their_labels_where_the_proxy_finds_them() {
         let requests = Metric::Requests {
+            org: "acme".into(),
             connector: "demo".into(),
             method: "tools/call".into(),
             tool: "a;b".into(),
@@ -404,7 +471,7 @@ mod tests {
         };
         assert_eq!(
             requests.name(),
-            "portcullis_requests_total.connector.=.demo;.method.=.tools/call;.tool.=.a_b;.outcome.=.success;"
+            "portcullis_requests_total.org.=.acme;.connector.=.demo;.method.=.tools/call;.tool.=.a_b;.outcome.=.success;"
         );
         assert_eq!(Metric::AuditEntries.name(), "portcullis_audit_entries_total");
         assert_eq!(
@@ -447,5 +514,30 @@ mod tests {
             (0..400).for_each(|tool| labels.learn(&org(number), &format!("{number}-{tool}")));
         }
         assert_eq!(labels.known.len(), MOST_LABELS);
+    }
+
+    /// Finding 12.14: equal names of connectors and limits were one series for all organisations.
+    #[test]
+    fn organisations_are_told_apart_when_a_policy_names_them() {
+        let mut labels = Labels::default();
+        let of = |org: &str, version: Option<&str>| Entry {
+            org_id: Some(org.to_owned()),
+            policy_version: version.map(str::to_owned),
+            ..entry("allow", "pay")
+        };
+        let told = |labels: &mut Labels, entry: &Entry| {
+            let measures = labels.measures(entry);
+            measures.into_iter().find_map(|(metric, _)| match metric {
+                Metric::Requests { org, .. } => Some(org.to_string()),
+                _ => None,
+            })
+        };
+        assert_eq!(told(&mut labels, &of("acme", Some("v"))).unwrap(), "acme");
+        assert_eq!(told(&mut labels, &of("made-up", None)).unwrap(), "none");
+        for number in 0..MOST_ORGANISATIONS {
+            told(&mut labels, &of(&format!("org{number}"), Some("v")));
+        }
+        assert_eq!(told(&mut labels, &of("late", Some("v"))).unwrap(), "other");
+        assert_eq!(told(&mut labels, &of("acme", Some("v"))).unwrap(), "acme");
     }
 }

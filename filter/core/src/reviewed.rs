@@ -3,18 +3,28 @@
 //! Owns the bounds of that memory. Each entry holds the pins that it is about: a policy with others
 //! knows nothing of it.
 
-use std::num::NonZeroUsize;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use lru::LruCache;
+use sha2::{Digest as _, Sha256};
 
 use crate::id::OrgId;
+use crate::json;
 use crate::pin::{Definition, Drift};
 use crate::schema::{self, Mirror, Schema};
 
-/// Some 50 KB each at worst, a tenth of that as a rule.
-const MAX_SCHEMAS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
-const MAX_DRIFTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
+/// Bytes of all compiled schemas, as estimated. One that made room is compiled again at the next call, in
+/// well under a millisecond.
+const MOST_BYTES: usize = 16 * 1_048_576;
+/// What a compiled schema takes for each byte of its text, on the safe side.
+const WEIGHT_OF_BYTE: usize = 8;
+/// Drifted tools that one organisation may have noted, and all of them together. Only what its policy
+/// pins can drift, some 200 bytes each.
+const MOST_OF_ORG: usize = 8_192;
+const MOST: usize = 32_768;
+/// What each organisation may have noted whatever others have.
+const FLOOR: usize = 256;
 /// A tool is judged by the pins of at most two policies at a time: the active one, and its canary.
 const MAX_PINS: usize = 2;
 
@@ -29,14 +39,42 @@ pub struct Reviewed {
 
 /// Compiled schemas, by the address of their pin.
 #[derive(Debug)]
-pub struct Schemas(LruCache<usize, (Rc<Definition>, Option<Rc<Reviewed>>)>);
+pub struct Schemas {
+    compiled: LruCache<usize, Compiled>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    /// Kept alive, so that no other pin gets this address.
+    _pin: Rc<Definition>,
+    reviewed: Option<Rc<Reviewed>>,
+    weight: usize,
+}
 
 /// Tools whose last list was not as pinned.
 ///
 /// By organisation: a server may tell each one something else, and what one saw must neither block
-/// nor clear anything for another. By path, since that is what leads to the server.
-#[derive(Debug)]
-pub struct Drifts(LruCache<Listed, Vec<(Rc<Definition>, Drift)>>);
+/// nor clear anything for another. By path, since that is what leads to the server. Nothing that was
+/// noted is forgotten to make room: an organisation that has none left is closed instead.
+#[derive(Debug, Default)]
+pub struct Drifts {
+    organisations: HashMap<OrgId, Noted>,
+    /// Tools of all organisations.
+    noted: usize,
+}
+
+/// What one organisation saw.
+#[derive(Debug, Default)]
+struct Noted {
+    tools: HashMap<(String, String), Vec<(PinDigest, Drift)>>,
+    /// The worst drift that there was no room for. Every tool that is not noted counts as drifted like
+    /// that until another policy decides.
+    unnoted: Option<Drift>,
+}
+
+/// Enough of the digest of a pin to tell it from the few others that a tool ever had.
+type PinDigest = [u8; 16];
 
 /// A tool as an organisation finds it listed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,23 +89,28 @@ pub struct Listed {
 
 impl Default for Schemas {
     fn default() -> Self {
-        Self(LruCache::new(MAX_SCHEMAS))
-    }
-}
-
-impl Default for Drifts {
-    fn default() -> Self {
-        Self(LruCache::new(MAX_DRIFTS))
+        Self { compiled: LruCache::unbounded(), bytes: 0 }
     }
 }
 
 impl Schemas {
     /// The input schema of a pin; `None` when it cannot be used. Compiled at the first call.
     pub fn of(&mut self, pin: &Rc<Definition>) -> Option<Rc<Reviewed>> {
-        // The entry keeps its pin alive, so that no other one gets this address.
         let address = Rc::as_ptr(pin).addr();
-        let (_, reviewed) = self.0.get_or_insert(address, || (pin.clone(), review(pin)));
-        reviewed.clone()
+        if let Some(compiled) = self.compiled.get(&address) {
+            return compiled.reviewed.clone();
+        }
+        let text = pin.member("inputSchema").map(json::canonical).unwrap_or_default();
+        let weight = text.len().saturating_add(128).saturating_mul(WEIGHT_OF_BYTE);
+        let reviewed = review(pin);
+        let compiled = Compiled { _pin: pin.clone(), reviewed: reviewed.clone(), weight };
+        self.compiled.put(address, compiled);
+        self.bytes = self.bytes.saturating_add(weight);
+        while self.bytes > MOST_BYTES {
+            let Some((_, oldest)) = self.compiled.pop_lru() else { break };
+            self.bytes = self.bytes.saturating_sub(oldest.weight);
+        }
+        reviewed
     }
 }
 
@@ -80,29 +123,79 @@ fn review(pin: &Definition) -> Option<Rc<Reviewed>> {
 impl Drifts {
     /// How far `tool` had drifted from `pin` in the last list that this worker saw. Asked before each
     /// call, and nearly never is there anything to look up.
-    pub fn seen(&mut self, tool: impl FnOnce() -> Listed, pin: &Definition) -> Option<Drift> {
-        if self.0.is_empty() {
+    pub fn seen(&self, tool: impl FnOnce() -> Listed, pin: &Definition) -> Option<Drift> {
+        if self.organisations.is_empty() {
             return None;
         }
-        let drifts = self.0.get(&tool())?;
-        drifts.iter().find(|(of, _)| **of == *pin).map(|(_, drift)| *drift)
+        let Listed { org, path, tool } = tool();
+        let noted = self.organisations.get(&org)?;
+        let Some(drifts) = noted.tools.get(&(path, tool)) else { return noted.unnoted };
+        let of = digest(pin);
+        let drift = drifts.iter().find(|(pin, _)| *pin == of).map(|(_, drift)| *drift);
+        drift.or(noted.unnoted)
     }
 
     /// A list went by in which `tool` had drifted this far from `pin`, or not at all.
     pub fn note(&mut self, tool: Listed, pin: &Rc<Definition>, drift: Option<Drift>) {
-        if drift.is_none() && self.0.is_empty() {
-            return;
-        }
-        let mut drifts = self.0.pop(&tool).unwrap_or_default();
-        drifts.retain(|(of, _)| of != pin);
-        if let Some(drift) = drift {
-            drifts.insert(0, (pin.clone(), drift));
-            drifts.truncate(MAX_PINS);
-        }
-        if !drifts.is_empty() {
-            self.0.put(tool, drifts);
+        let Listed { org, path, tool } = tool;
+        match drift {
+            Some(drift) => self.add(org, (path, tool), digest(pin), drift),
+            None => self.clear(&org, &(path, tool), pin),
         }
     }
+
+    /// The calls of `org` are decided on another policy: its pins were looked at since.
+    pub fn reviewed(&mut self, org: &OrgId) {
+        let Some(noted) = self.organisations.get_mut(org) else { return };
+        noted.unnoted = None;
+        if noted.tools.is_empty() {
+            self.organisations.remove(org);
+        }
+    }
+
+    fn add(&mut self, org: OrgId, tool: (String, String), pin: PinDigest, drift: Drift) {
+        let noted = self.organisations.entry(org).or_default();
+        if let Some(drifts) = noted.tools.get_mut(&tool) {
+            drifts.retain(|(of, _)| *of != pin);
+            drifts.insert(0, (pin, drift));
+            drifts.truncate(MAX_PINS);
+            return;
+        }
+        let own = noted.tools.len();
+        if own >= MOST_OF_ORG || (own >= FLOOR && self.noted >= MOST) {
+            noted.unnoted = noted.unnoted.max(Some(drift));
+            return;
+        }
+        noted.tools.insert(tool, vec![(pin, drift)]);
+        self.noted = self.noted.saturating_add(1);
+    }
+
+    fn clear(&mut self, org: &OrgId, tool: &(String, String), pin: &Definition) {
+        let Some(noted) = self.organisations.get_mut(org) else { return };
+        let Some(drifts) = noted.tools.get_mut(tool) else { return };
+        let pin = digest(pin);
+        drifts.retain(|(of, _)| *of != pin);
+        if drifts.is_empty() {
+            noted.tools.remove(tool);
+            self.noted = self.noted.saturating_sub(1);
+        }
+        if noted.tools.is_empty() && noted.unnoted.is_none() {
+            self.organisations.remove(org);
+        }
+    }
+}
+
+fn digest(pin: &Definition) -> PinDigest {
+    let mut hasher = Sha256::new();
+    for (name, value) in pin.members() {
+        hasher.update(name);
+        hasher.update([0]);
+        hasher.update(json::canonical(value));
+        hasher.update([0]);
+    }
+    let mut digest = PinDigest::default();
+    digest.iter_mut().zip(hasher.finalize()).for_each(|(to, from)| *to = from);
+    digest
 }
 
 #[cfg(test)]
@@ -120,7 +213,7 @@ mod tests {
         Listed { org, path: path.to_owned(), tool: "pay".to_owned() }
     }
 
-    fn seen(drifts: &mut Drifts, tool: &Listed, pin: &Definition) -> Option<Drift> {
+    fn seen(drifts: &Drifts, tool: &Listed, pin: &Definition) -> Option<Drift> {
         drifts.seen(|| tool.clone(), pin)
     }
 
@@ -129,16 +222,49 @@ mod tests {
         let (mut drifts, pin) = (Drifts::default(), pin("pays"));
         let (acme, globex) = (listed("acme", "/bank/mcp"), listed("globex", "/bank/mcp"));
         drifts.note(acme.clone(), &pin, Some(Drift::Suspicious));
-        assert_eq!(seen(&mut drifts, &globex, &pin), None);
+        assert_eq!(seen(&drifts, &globex, &pin), None);
         drifts.note(globex, &pin, None);
-        assert_eq!(
-            seen(&mut drifts, &acme, &pin),
-            Some(Drift::Suspicious),
-            "cleared by somebody else"
-        );
-        assert_eq!(seen(&mut drifts, &listed("acme", "/shop/mcp"), &pin), None);
+        assert_eq!(seen(&drifts, &acme, &pin), Some(Drift::Suspicious), "cleared by somebody else");
+        assert_eq!(seen(&drifts, &listed("acme", "/shop/mcp"), &pin), None);
         drifts.note(acme.clone(), &pin, None);
-        assert_eq!(seen(&mut drifts, &acme, &pin), None);
+        assert_eq!(seen(&drifts, &acme, &pin), None);
+    }
+
+    fn tool(org: &str, tool: usize) -> Listed {
+        Listed { tool: format!("tool{tool}"), ..listed(org, "/bank/mcp") }
+    }
+
+    /// Finding 12.5: 1,100 drifted tools of one organisation lifted what was blocked for another.
+    #[test]
+    fn what_is_blocked_stays_blocked_whatever_other_organisations_see() {
+        let (mut drifts, pin) = (Drifts::default(), pin("pays"));
+        drifts.note(listed("acme", "/bank/mcp"), &pin, Some(Drift::Suspicious));
+        for org in ["globex", "initech", "hooli", "umbrella", "soylent"] {
+            (0..MOST_OF_ORG).for_each(|at| drifts.note(tool(org, at), &pin, Some(Drift::Text)));
+        }
+        assert!(drifts.noted <= MOST + FLOOR, "{}", drifts.noted);
+        let acme = seen(&drifts, &listed("acme", "/bank/mcp"), &pin);
+        assert_eq!(acme, Some(Drift::Suspicious));
+        // Nor do they keep it from seeing more.
+        (1..FLOOR).for_each(|at| drifts.note(tool("acme", at), &pin, Some(Drift::Breaking)));
+        assert_eq!(seen(&drifts, &tool("acme", FLOOR - 1), &pin), Some(Drift::Breaking));
+        assert_eq!(seen(&drifts, &tool("acme", FLOOR), &pin), None);
+    }
+
+    #[test]
+    fn an_organisation_without_room_is_closed_until_its_pins_are_reviewed() {
+        let (mut drifts, pin) = (Drifts::default(), pin("pays"));
+        (0..MOST_OF_ORG).for_each(|at| drifts.note(tool("acme", at), &pin, Some(Drift::Text)));
+        assert_eq!(seen(&drifts, &tool("acme", MOST_OF_ORG), &pin), None);
+        drifts.note(tool("acme", MOST_OF_ORG), &pin, Some(Drift::Suspicious));
+        assert_eq!(seen(&drifts, &tool("acme", MOST_OF_ORG), &pin), Some(Drift::Suspicious));
+        assert_eq!(seen(&drifts, &tool("acme", 0), &pin), Some(Drift::Text));
+        (0..=MOST_OF_ORG).for_each(|at| drifts.note(tool("acme", at), &pin, None));
+        assert_eq!(seen(&drifts, &tool("acme", MOST_OF_ORG), &pin), Some(Drift::Suspicious));
+        assert_eq!(seen(&drifts, &tool("globex", 0), &pin), None);
+        drifts.reviewed(&OrgId::new("acme").unwrap());
+        assert_eq!(seen(&drifts, &tool("acme", MOST_OF_ORG), &pin), None);
+        assert_eq!((drifts.noted, drifts.organisations.len()), (0, 0));
     }
 
     #[test]
@@ -147,16 +273,16 @@ mod tests {
         let (active, canary) = (pin("pays"), pin("pays, and tells"));
         drifts.note(tool.clone(), &active, Some(Drift::Suspicious));
         drifts.note(tool.clone(), &canary, None);
-        assert_eq!(seen(&mut drifts, &tool, &active), Some(Drift::Suspicious));
+        assert_eq!(seen(&drifts, &tool, &active), Some(Drift::Suspicious));
         drifts.note(tool.clone(), &canary, Some(Drift::Text));
-        assert_eq!(seen(&mut drifts, &tool, &active), Some(Drift::Suspicious));
-        assert_eq!(seen(&mut drifts, &tool, &canary), Some(Drift::Text));
+        assert_eq!(seen(&drifts, &tool, &active), Some(Drift::Suspicious));
+        assert_eq!(seen(&drifts, &tool, &canary), Some(Drift::Text));
     }
 
     #[test]
     fn a_drift_outlives_a_new_policy_with_the_same_pin() {
         let (mut drifts, tool) = (Drifts::default(), listed("acme", "/bank/mcp"));
         drifts.note(tool.clone(), &pin("pays"), Some(Drift::Breaking));
-        assert_eq!(seen(&mut drifts, &tool, &pin("pays")), Some(Drift::Breaking));
+        assert_eq!(seen(&drifts, &tool, &pin("pays")), Some(Drift::Breaking));
     }
 }

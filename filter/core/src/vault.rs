@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde_json::Value;
 
+use crate::json;
 use crate::secret::Secret;
 use crate::time::UnixTime;
 
@@ -60,25 +61,63 @@ impl SecretRef {
         &self.field
     }
 
-    /// The value in the body of a successful read; `None` when it is not of that form or the
-    /// field is absent, empty, or not fit for a header.
-    #[must_use]
-    pub fn read(&self, body: &[u8]) -> Option<Secret> {
-        #[derive(Deserialize)]
-        struct Reply {
-            data: Version,
-        }
-        #[derive(Deserialize)]
-        struct Version {
-            data: serde_json::Map<String, serde_json::Value>,
-        }
-        let reply: Reply = serde_json::from_slice(body).ok()?;
-        let mut fields = reply.data.data;
-        let serde_json::Value::String(value) = fields.remove(&self.field)? else {
-            return None;
+    /// The value in the body of a successful read.
+    ///
+    /// # Errors
+    /// Why there is none that a header can carry.
+    pub fn read(&self, body: &[u8]) -> Result<Secret, SecretFault> {
+        let reply = json::parse_strict(body).map_err(|_| SecretFault::NotJson)?;
+        let fields = reply.pointer("/data/data").and_then(Value::as_object);
+        let field = fields.ok_or(SecretFault::NotKv2)?.get(&self.field);
+        let Value::String(value) = field.ok_or(SecretFault::NoSuchField)? else {
+            return Err(SecretFault::NotText);
         };
-        let fit = !value.is_empty() && value.bytes().all(|b| (0x20..0x7f).contains(&b));
-        fit.then(|| Secret::new(value))
+        match value.as_bytes() {
+            [] => Err(SecretFault::Empty),
+            bytes if bytes.len() > MAX_SECRET_BYTES => Err(SecretFault::TooLong),
+            bytes if bytes.iter().all(|b| (0x20..0x7f).contains(b)) => {
+                Ok(Secret::new(value.clone()))
+            }
+            _ => Err(SecretFault::NotAscii),
+        }
+    }
+}
+
+/// The longest value: Envoy and servers take some 60 KiB of headers in all, most of which is the client's.
+pub const MAX_SECRET_BYTES: usize = 8_192;
+
+/// Why what Vault holds is no credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretFault {
+    /// The reply is not JSON with one meaning; a member that occurs twice has none.
+    NotJson,
+    /// The reply is not that of a KV v2 read.
+    NotKv2,
+    /// The secret does not have the field.
+    NoSuchField,
+    /// The field is not a text.
+    NotText,
+    /// The field is empty.
+    Empty,
+    /// The field is longer than [`MAX_SECRET_BYTES`].
+    TooLong,
+    /// The field holds something other than printable ASCII, such as a line break.
+    NotAscii,
+}
+
+impl SecretFault {
+    /// Its name in audit events.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotJson => "not_json",
+            Self::NotKv2 => "not_kv2",
+            Self::NoSuchField => "no_such_field",
+            Self::NotText => "not_text",
+            Self::Empty => "empty",
+            Self::TooLong => "too_long",
+            Self::NotAscii => "not_ascii",
+        }
     }
 }
 
@@ -231,14 +270,25 @@ mod tests {
         let template = CredentialTemplate::split("Bearer {secret}!").unwrap();
         let template = CredentialTemplate::new(secret.clone(), "authorization".into(), template);
         assert_eq!(template.render(&value).expose(), "Bearer s3cret!");
-        for bad in [
-            &br#"{"data":{"data":null}}"#[..],
-            br#"{"data":{"data":{"api_key":""}}}"#,
-            br#"{"data":{"data":{"api_key":"a\r\nhost: evil"}}}"#,
-            br#"{"data":{"data":{"api_key":7}}}"#,
-            b"upstream connect error",
+        for (bad, fault) in [
+            (&br#"{"data":{"data":null}}"#[..], SecretFault::NotKv2),
+            (br#"{"data":{"data":{"other":"x"}}}"#, SecretFault::NoSuchField),
+            (br#"{"data":{"data":{"api_key":""}}}"#, SecretFault::Empty),
+            (br#"{"data":{"data":{"api_key":"a\r\nhost: evil"}}}"#, SecretFault::NotAscii),
+            (br#"{"data":{"data":{"api_key":7}}}"#, SecretFault::NotText),
+            (b"upstream connect error", SecretFault::NotJson),
+            // Finding 10.9: the last one counted.
+            (br#"{"data":{"data":{"api_key":"a","api_key":"b"}}}"#, SecretFault::NotJson),
+            (br#"{"data":{"data":{"api_key":"a"},"data":{"api_key":"b"}}}"#, SecretFault::NotJson),
         ] {
-            assert!(secret.read(bad).is_none());
+            assert_eq!(secret.read(bad).unwrap_err(), fault);
         }
+        // Finding 10.9: 900 KB went into a header.
+        let long = |length: usize| {
+            format!(r#"{{"data":{{"data":{{"api_key":"{}"}}}}}}"#, "s".repeat(length))
+        };
+        assert!(secret.read(long(MAX_SECRET_BYTES).as_bytes()).is_ok());
+        let fault = secret.read(long(MAX_SECRET_BYTES + 1).as_bytes()).unwrap_err();
+        assert_eq!(fault, SecretFault::TooLong);
     }
 }

@@ -4,13 +4,17 @@
 //! rests on a cached record or policy is confirmed by Redis in the same request, unless the operator
 //! has it degrade when Redis cannot be asked.
 
+mod history;
+mod policies;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
 
 use lru::LruCache;
-use portcullis_redis_lua::{Key, Use};
+use portcullis_redis_lua::{Generation, Key, Stamp, Use};
 
 use crate::audit::Chain;
 use crate::auth::denied::DeniedRecord;
@@ -31,11 +35,14 @@ use crate::streams::OpenStreams;
 use crate::time::UnixTime;
 use crate::unproven::Unproven;
 use crate::vault::{Lease, SecretRef};
+use history::{Clocks, Course, Histories};
+use policies::Policies;
 
 /// A credential that an upstream turns down is not read again more often than this.
 const BETWEEN_READS: Duration = Duration::from_secs(1);
 const MAX_RECORDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
-const MAX_POLICIES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
+/// Versions that could not be used lately: each organisation names at most two at a time.
+const MAX_UNUSABLE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
 const MAX_LEASES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
 
 /// A record and the revision it was read at.
@@ -49,6 +56,55 @@ pub struct Cached<T> {
 
 /// How long a policy that could not be used is not read again.
 pub const UNUSABLE_FOR: Duration = Duration::from_secs(10);
+
+/// What decides about the calls of an organisation.
+#[derive(Debug)]
+pub enum Decides {
+    /// This policy.
+    On(PolicyVersion, Rc<Policy>),
+    /// This one, which has to be read first.
+    Needs(PolicyVersion),
+    /// None: the active one cannot be used, and no other one did before.
+    Nothing,
+}
+
+/// What Redis is behind in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WentBack {
+    /// The changes of an organisation's keys, policies and denials.
+    Organisation {
+        /// The latest that this worker saw.
+        seen: Generation,
+        /// What Redis has.
+        now: Generation,
+    },
+    /// The record of one key.
+    Record {
+        /// The latest revision that this worker saw.
+        seen: u64,
+        /// What Redis has.
+        now: u64,
+    },
+}
+
+impl fmt::Display for WentBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Organisation { seen, now } => write!(f, "generation {now} after {seen}"),
+            Self::Record { seen, now } => write!(f, "revision {now} of a key after {seen}"),
+        }
+    }
+}
+
+/// What an organisation may do with a version.
+enum Usable {
+    /// Decide on it.
+    Compiled(Rc<Policy>),
+    /// Have it read.
+    Unread,
+    /// Nothing, for now.
+    Not,
+}
 
 /// The record of an API key.
 pub type CachedRecord = Cached<KeyRecord>;
@@ -83,11 +139,15 @@ pub struct Worker {
     uses: LruCache<Use, UnixTime>,
     /// The active version of each organisation; only those that Redis named, so it is bounded.
     active: BTreeMap<OrgId, Rc<Activation>>,
+    histories: Histories,
+    clocks: Clocks,
+    /// What the operator should read in the proxy's log.
+    alarms: Vec<String>,
     /// The policy that an organisation's calls were last decided on.
     good: BTreeMap<OrgId, PolicyVersion>,
     /// Policies that turned out to be missing or unreadable.
     unusable: LruCache<PolicyVersion, Unusable>,
-    policies: LruCache<PolicyVersion, Rc<Policy>>,
+    policies: Policies,
     /// What was compiled since somebody last looked.
     compiled: Option<PolicyVersion>,
     leases: LruCache<SecretRef, Lease>,
@@ -115,6 +175,7 @@ impl Worker {
     pub fn new(config: Config, chain: Chain) -> Self {
         Self {
             slowdown: Slowdown::new(config.auth.slowdown),
+            policies: Policies::new(config.policy_cache_bytes),
             config,
             chain,
             unproven: Unproven::default(),
@@ -125,9 +186,11 @@ impl Worker {
             denials: LruCache::new(MAX_RECORDS),
             uses: LruCache::new(MAX_RECORDS),
             active: BTreeMap::new(),
+            histories: Histories::default(),
+            clocks: Clocks::default(),
+            alarms: Vec::new(),
             good: BTreeMap::new(),
-            unusable: LruCache::new(MAX_POLICIES),
-            policies: LruCache::new(MAX_POLICIES),
+            unusable: LruCache::new(MAX_UNUSABLE),
             compiled: None,
             leases: LruCache::new(MAX_LEASES),
             callers: Callers::default(),
@@ -144,6 +207,7 @@ impl Worker {
     /// Takes a new plugin configuration; what was learnt stays.
     pub fn reconfigure(&mut self, config: Config) {
         self.slowdown.reconfigure(config.auth.slowdown);
+        self.policies.resize(config.policy_cache_bytes);
         self.config = config;
     }
 
@@ -159,6 +223,81 @@ impl Worker {
             Some(record) => _ = self.records.put(name, record),
             None => _ = self.records.pop(&name),
         }
+    }
+
+    /// Takes note of the state of Redis that a reply was made of. A reply without a stamp is of none.
+    ///
+    /// # Errors
+    /// It is an older state than one before: what was revoked since would be served again.
+    pub fn witness(&mut self, org: &OrgId, stamp: Option<&Stamp>) -> Result<(), WentBack> {
+        let generation = stamp.map(|stamp| stamp.generation).unwrap_or_default();
+        match self.histories.see(org, generation) {
+            Course::Onward => Ok(()),
+            Course::Restored => {
+                let records = self.records.iter().map(|(name, _)| name);
+                let own: Vec<_> = records.filter(|(of, _)| of == org).cloned().collect();
+                own.iter().for_each(|name| _ = self.records.pop(name));
+                Ok(())
+            }
+            Course::Behind(seen) => Err(WentBack::Organisation { seen, now: generation }),
+        }
+    }
+
+    /// Whether a record of this revision is older than the one that this worker saw last.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn witness_record(&self, org: &OrgId, key: &KeyId, rev: &str) -> Result<(), WentBack> {
+        let number = |rev: &str| rev.parse::<u64>().ok();
+        let seen = self.records.peek(&(org.clone(), key.clone()));
+        match seen.and_then(|seen| number(&seen.rev)).zip(number(rev)) {
+            Some((seen, now)) if now < seen => Err(WentBack::Record { seen, now }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether it was not reported yet that the state of `org` went back; from here on it is.
+    pub fn reports(&mut self, org: &OrgId, why: &WentBack) -> bool {
+        let first = self.histories.report(org);
+        if first {
+            self.alarm(format!(
+                "{org}: Redis holds an older state than this worker saw ({why}): its calls are refused, since what \
+                 was revoked meanwhile would be served again. Expected no restored backup and no replica without the \
+                 last writes; bring the later state back, or see what is lost and run \
+                 `portcullis redis accept-restore --org {org}`"
+            ));
+        }
+        first
+    }
+
+    /// Compares the clocks; how far they are apart, when it is to be measured.
+    pub fn compare_clocks(&mut self, now: UnixTime, stamp: &Stamp) -> Option<Duration> {
+        let compared = self.clocks.compare(now, stamp.time)?;
+        if compared.changed {
+            let seconds = compared.apart.as_secs();
+            let most = history::MOST_APART.as_secs();
+            self.alarm(match compared.apart > history::MOST_APART {
+                true => format!(
+                    "this gateway's clock and that of Redis are {seconds} s apart, expected at most {most} s: tokens and \
+                     certificates are judged by a wrong time if it is this one; check NTP on both"
+                ),
+                false => format!("this gateway's clock and that of Redis agree again ({seconds} s)"),
+            });
+        }
+        Some(compared.apart)
+    }
+
+    fn alarm(&mut self, text: String) {
+        /// Between two looks of the driver; the rest would say the same.
+        const MOST: usize = 16;
+        if self.alarms.len() < MOST {
+            self.alarms.push(text);
+        }
+    }
+
+    /// What the operator should read in the proxy's log since somebody last looked.
+    pub fn take_alarms(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.alarms)
     }
 
     /// The last seen denial at `key`.
@@ -215,36 +354,63 @@ impl Worker {
     /// The policy that should decide about `caller`. A canary that cannot be used is tried on nobody.
     pub fn chosen<'a>(
         &mut self,
+        org: &OrgId,
         active: &'a Activation,
         caller: &str,
         now: UnixTime,
     ) -> &'a PolicyVersion {
         let version = active.version_for(caller);
-        let usable = |worker: &mut Self| {
-            worker.policy(version).is_some() || !worker.is_unusable(version, now)
+        let usable = |worker: &mut Self| match worker.usable(org, version, now) {
+            Usable::Compiled(_) | Usable::Unread => true,
+            Usable::Not => false,
         };
         if *version == active.version || usable(self) { version } else { &active.version }
     }
 
     /// The policy that decides when `wanted` should: that one, or while it is known to be unusable, the
-    /// last good one. `None` when it has to be read first, or there is no good one.
-    pub fn decides(
-        &mut self,
-        org: &OrgId,
-        wanted: &PolicyVersion,
-        now: UnixTime,
-    ) -> Option<(PolicyVersion, Rc<Policy>)> {
-        if let Some(policy) = self.policy(wanted) {
-            return Some((wanted.clone(), policy));
+    /// last good one.
+    pub fn decides(&mut self, org: &OrgId, wanted: &PolicyVersion, now: UnixTime) -> Decides {
+        match self.usable(org, wanted, now) {
+            Usable::Compiled(policy) => return Decides::On(wanted.clone(), policy),
+            Usable::Unread => return Decides::Needs(wanted.clone()),
+            Usable::Not => {}
         }
-        let good = self.good.get(org).cloned().filter(|_| self.is_unusable(wanted, now))?;
-        self.policy(&good).map(|policy| (good, policy))
+        let Some(good) = self.good.get(org).filter(|good| *good != wanted).cloned() else {
+            return Decides::Nothing;
+        };
+        match self.usable(org, &good, now) {
+            Usable::Compiled(policy) => Decides::On(good, policy),
+            // It made room for others; its document is in Redis still.
+            Usable::Unread => Decides::Needs(good),
+            Usable::Not => Decides::Nothing,
+        }
+    }
+
+    /// What `org` may do with `version`. A document says whose it is: one that does not name `org` is
+    /// no policy of it, whoever points at it.
+    fn usable(&mut self, org: &OrgId, version: &PolicyVersion, now: UnixTime) -> Usable {
+        match self.policy(version) {
+            Some(_) if self.is_foreign(org, version) => Usable::Not,
+            Some(policy) => {
+                self.policies.used(org, version);
+                Usable::Compiled(policy)
+            }
+            None if self.is_unusable(version, now) => Usable::Not,
+            None => Usable::Unread,
+        }
+    }
+
+    /// Whether `version` is a policy of other organisations.
+    #[must_use]
+    pub fn is_foreign(&self, org: &OrgId, version: &PolicyVersion) -> bool {
+        self.policy(version).is_some_and(|policy| !policy.organisations.contains(org))
     }
 
     /// The calls of `org` are decided on `version`.
     pub fn set_good(&mut self, org: &OrgId, version: &PolicyVersion) {
         if self.good.get(org) != Some(version) {
             self.good.insert(org.clone(), version.clone());
+            self.drifts.reviewed(org);
         }
     }
 
@@ -286,15 +452,15 @@ impl Worker {
     }
 
     /// A compiled policy.
-    pub fn policy(&mut self, version: &PolicyVersion) -> Option<Rc<Policy>> {
+    pub fn policy(&self, version: &PolicyVersion) -> Option<Rc<Policy>> {
         let inline = self.config.policy.as_ref().filter(|inline| inline.version == *version);
-        inline.map(|inline| inline.policy.clone()).or_else(|| self.policies.get(version).cloned())
+        inline.map(|inline| inline.policy.clone()).or_else(|| self.policies.peek(version).cloned())
     }
 
     /// Remembers a compiled policy. Versions are content addresses, so this never goes stale.
     pub fn set_policy(&mut self, version: PolicyVersion, policy: Rc<Policy>) {
         self.compiled = Some(version.clone());
-        self.policies.put(version, policy);
+        self.policies.insert(version, policy);
     }
 
     /// The policy that was compiled in the last step, if one was: who has a clock may tell how long it took.
@@ -318,5 +484,93 @@ impl Worker {
     /// Remembers a credential.
     pub fn set_lease(&mut self, secret: SecretRef, lease: Lease) {
         self.leases.put(secret, lease);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn worker() -> Worker {
+        let config = json!({"redis": {"cluster": "r"}, "policy_cache": {"max_bytes": 1_048_576}});
+        Worker::new(Config::parse(&config).unwrap(), Chain::new("c".into()))
+    }
+
+    fn org(name: &str) -> OrgId {
+        OrgId::new(name).unwrap()
+    }
+
+    fn version(digit: &str) -> PolicyVersion {
+        PolicyVersion::new(&digit.repeat(16)).unwrap()
+    }
+
+    /// A policy of `name` with `weight`, compiled.
+    fn hold(worker: &mut Worker, name: &str, of: &str, weight: usize) {
+        let organisations = [org(name)].into();
+        let policy = Policy { organisations, weight, ..Policy::default() };
+        worker.set_policy(version(of), Rc::new(policy));
+        let decides = worker.decides(&org(name), &version(of), UnixTime::from_micros(0));
+        assert!(matches!(decides, Decides::On(..)), "{decides:?}");
+        worker.set_good(&org(name), &version(of));
+    }
+
+    /// Finding 12.3: others pushed it out, and its calls were 503 although it was in Redis.
+    #[test]
+    fn the_last_good_policy_is_read_again_when_it_made_room_for_others() {
+        let (mut worker, now) = (worker(), UnixTime::from_micros(0));
+        hold(&mut worker, "acme", "a", 600_000);
+        hold(&mut worker, "globex", "b", 600_000);
+        assert!(worker.policy(&version("a")).is_none());
+        worker.policy_read(&version("c"), None, now);
+        let decides = worker.decides(&org("acme"), &version("c"), now);
+        assert!(
+            matches!(&decides, Decides::Needs(needed) if *needed == version("a")),
+            "{decides:?}"
+        );
+        hold(&mut worker, "acme", "a", 600_000);
+        let decides = worker.decides(&org("acme"), &version("c"), now);
+        assert!(matches!(&decides, Decides::On(on, _) if *on == version("a")), "{decides:?}");
+    }
+
+    fn stamp(generation: u64) -> Stamp {
+        Stamp { generation: Generation::new(generation), time: Duration::ZERO }
+    }
+
+    /// Findings 9.5, 9.7 and 10.5: the worker that had seen the revocation served the key again.
+    #[test]
+    fn an_older_state_of_redis_is_refused_until_an_operator_accepts_it() {
+        let (mut worker, acme, key) = (worker(), org("acme"), KeyId::new("k1a2b3c4").unwrap());
+        let record = |rev: &str| Some(Rc::new(Cached { rev: rev.to_owned(), record: None }));
+        assert_eq!(worker.witness(&acme, Some(&stamp(5))), Ok(()));
+        worker.set_record(&acme, &key, record("3"));
+        for older in [Some(stamp(4)), Some(stamp(0)), None] {
+            assert!(worker.witness(&acme, older.as_ref()).is_err(), "{older:?}");
+        }
+        assert_eq!(worker.witness(&org("globex"), Some(&stamp(1))), Ok(()));
+        let why = worker.witness(&acme, None).unwrap_err();
+        assert_eq!([worker.reports(&acme, &why), worker.reports(&acme, &why)], [true, false]);
+        assert_eq!(worker.take_alarms().len(), 1);
+        // As many changes as were lost, and the record is an old one still.
+        assert_eq!(worker.witness(&acme, Some(&stamp(5))), Ok(()));
+        let why = worker.witness_record(&acme, &key, "2").unwrap_err();
+        assert_eq!(why, WentBack::Record { seen: 3, now: 2 });
+        assert_eq!(worker.witness_record(&acme, &key, "4"), Ok(()));
+        assert_eq!(worker.witness(&acme, Some(&stamp(1_795_212_000 << 20))), Ok(()));
+        assert_eq!(worker.witness_record(&acme, &key, "2"), Ok(()));
+    }
+
+    /// Finding 12.14: whoever could write the pointer had one organisation judged by another's policy.
+    #[test]
+    fn a_pointer_at_a_policy_of_another_organisation_is_not_obeyed() {
+        let (mut worker, now) = (worker(), UnixTime::from_micros(0));
+        hold(&mut worker, "acme", "a", 1_000);
+        let decides = worker.decides(&org("globex"), &version("a"), now);
+        assert!(matches!(decides, Decides::Nothing), "{decides:?}");
+        assert!(worker.is_foreign(&org("globex"), &version("a")));
+        hold(&mut worker, "globex", "b", 1_000);
+        let decides = worker.decides(&org("globex"), &version("a"), now);
+        assert!(matches!(&decides, Decides::On(on, _) if *on == version("b")), "{decides:?}");
     }
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis_redis_lua::{
-    ADMIT, ASK_APPROVAL, BIND, Bind, BindReply, DECIDE_APPROVAL, Expected, FORGET, Guard, Key,
-    PUT_DENIAL, PUT_POLICY, PUT_RECORD, Script, USE_APPROVAL, Value,
+    ACCEPT_RESTORE, ADMIT, ASK_APPROVAL, Alert, BIND, Bind, BindReply, DECIDE_APPROVAL, Expected,
+    FORGET, Guard, Key, PUT_DENIAL, PUT_POLICY, PUT_RECORD, Scope, Script, USE_APPROVAL, Use,
+    Value,
 };
 
 use crate::ledger::{draw_from, window};
@@ -16,7 +17,8 @@ use crate::valkey::{Valkey, run, send};
 const SENT: [&str; 7] = ["ping", "get", "getrange", "eval", "evalsha", "cluster|slots", "asking"];
 
 /// What the operator's tool runs.
-static OPERATORS: [&Script; 5] = [&PUT_RECORD, &PUT_POLICY, &PUT_DENIAL, &FORGET, &DECIDE_APPROVAL];
+static OPERATORS: [&Script; 6] =
+    [&PUT_RECORD, &PUT_POLICY, &PUT_DENIAL, &FORGET, &DECIDE_APPROVAL, &ACCEPT_RESTORE];
 
 fn users() -> Vec<Vec<String>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy/redis/users.acl");
@@ -130,4 +132,30 @@ fn nobody_else_gets_in() {
     let mut anybody = valkey.connect();
     let reply = send(&mut anybody, &words("PING"));
     assert!(matches!(&reply, Value::Error(text) if text.starts_with("NOAUTH")), "{reply:?}");
+}
+
+/// Finding 10.9: without `pexpireat` a call was refused, and what it drew stayed for good.
+#[test]
+fn without_the_right_to_expire_nothing_is_drawn_and_nothing_is_left() {
+    let valkey = Valkey::start();
+    let mut looking = valkey.connect();
+    let mut connection = valkey.connect();
+    let name = "careless";
+    let rules = ["on", ">secret", "~portcullis:*", "+@all", "-pexpireat"];
+    let _: () = redis::cmd("ACL").arg("SETUSER").arg(name).arg(&rules).query(&mut looking).unwrap();
+    let _: () = redis::cmd("AUTH").arg(name).arg("secret").query(&mut connection).unwrap();
+    let drawing = draw_from(vec![window("calls", 5, 60_000_000, 1)]);
+    let mut raising = draw_from(vec![window("calls", 5, 60_000_000, 1)]);
+    let mark = Key::mark(Scope::Org("acme"), "calls", &[]);
+    raising.windows[0].alert = Some(Alert { mark, from: 1 });
+    // Full already, so that nothing is drawn and the alert is all there is to write.
+    raising.windows[0].limit = 0;
+    let mut using = draw_from(vec![]);
+    using.used = Some(Use { key: Key::used("acme", "a1"), field: "s1".into() });
+    for admit in [drawing, raising, using] {
+        let reply = run(&mut connection, &admit.call());
+        assert!(matches!(&reply, Value::Error(text) if text.contains("'pexpireat'")), "{reply:?}");
+        let left: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut looking).unwrap();
+        assert_eq!(left, Vec::<String>::new());
+    }
 }

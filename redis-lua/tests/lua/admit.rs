@@ -414,7 +414,7 @@ fn without_windows_the_guards_decide_alone() {
     let guard = Guard { key: Key::record("acme", "a1"), expected: Expected::Absent };
     let admit = Admit { guards: vec![guard], windows: vec![], used: None };
     let reply = run(&mut connection, &admit.call());
-    assert_eq!(reply, Value::Array(vec![Value::Int(1)]));
+    assert!(matches!(&reply, Value::Array(items) if items.len() == 3), "{reply:?}");
     assert_eq!(admit.decode(reply), Ok(AdmitReply::Admitted(vec![])));
 }
 

@@ -8,6 +8,7 @@ mod bind;
 mod budget;
 mod concurrency;
 mod cost;
+mod generation;
 mod ledger;
 mod model;
 mod noted;

@@ -41,7 +41,7 @@ fn runs_under_an_acl_with_just_the_documented_rights() {
 fn run_with_few_rights(valkey: &Valkey) {
     let mut connection = valkey.connect();
     let rules = "on >secret ~portcullis:* resetchannels -@all +eval +evalsha +time +hget +lindex \
-                 +lrange +lset +ltrim +rpush +pexpireat +set +hset +sadd";
+                 +lrange +lset +ltrim +rpush +pexpireat +set +hset +hincrby +sadd";
     let _: () = redis::cmd("ACL")
         .arg("SETUSER")
         .arg("gateway")

@@ -38,6 +38,8 @@ pub enum Deed {
     TokenDeny,
     /// A denial was taken back.
     TokenAllow,
+    /// Gateways serve an organisation again although they saw a later state of it.
+    RestoreAccept,
 }
 
 impl Deed {
@@ -58,6 +60,7 @@ impl Deed {
             Self::LimitsReset => "limits.reset",
             Self::TokenDeny => "token.deny",
             Self::TokenAllow => "token.allow",
+            Self::RestoreAccept => "restore.accept",
         }
     }
 }

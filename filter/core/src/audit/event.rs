@@ -76,6 +76,25 @@ pub enum AuditEvent {
         /// The one that cannot be used.
         version: String,
     },
+    /// Redis holds an older state than this worker saw: a restored backup, a stale replica, an emptied
+    /// server. Calls of the organisation are refused; the first of them has this event.
+    StateWentBack {
+        /// The organisation.
+        org: String,
+        /// `organisation` or `key`: what is older.
+        what: &'static str,
+        /// The latest generation or revision that this worker saw.
+        seen: String,
+        /// What Redis has.
+        now: String,
+    },
+    /// What Vault holds at a reference is no credential.
+    SecretUnusable {
+        /// The reference; never its value.
+        secret: String,
+        /// [`crate::vault::SecretFault::name`].
+        reason: &'static str,
+    },
     /// A tool in a list is not as it was pinned.
     SchemaDrift {
         /// The connector.

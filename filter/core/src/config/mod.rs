@@ -53,6 +53,8 @@ pub struct Config {
     pub unproven: UnprovenConfig,
     /// The most bytes of redacted input that one audit entry carries.
     pub audit_input_max_bytes: usize,
+    /// About how many bytes of compiled policies a worker keeps.
+    pub policy_cache_bytes: usize,
 }
 
 /// How to reach Redis.
@@ -154,6 +156,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
     let reach = reach::read(&mut fields, faults);
     let request = request(&mut fields, faults);
     let audit_input_max_bytes = audit(&mut fields, faults);
+    let policy_cache_bytes = policy_cache(&mut fields, faults);
     fields.finish(faults);
     Some(Config {
         redis: redis.map_or(Some(None), |redis| redis.map(Some))?,
@@ -169,6 +172,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         max_body_bytes: request.max_body_bytes,
         unproven: request.unproven,
         audit_input_max_bytes,
+        policy_cache_bytes,
     })
 }
 
@@ -321,6 +325,17 @@ fn audit(fields: &mut Fields<'_>, faults: &mut Faults) -> usize {
     most.and_then(|most| usize::try_from(most).ok()).unwrap_or(DEFAULT)
 }
 
+fn policy_cache(fields: &mut Fields<'_>, faults: &mut Faults) -> usize {
+    const DEFAULT: usize = 64 * 1_048_576;
+    const MOST: u64 = 1_024 * 1_048_576;
+    let node = fields.optional("policy_cache").and_then(|node| node.object(faults, "an object"));
+    let Some(mut fields) = node else { return DEFAULT };
+    let most = fields.optional("max_bytes");
+    let most = most.and_then(|node| node.integer(faults, 1_048_576..=MOST, "bytes"));
+    fields.finish(faults);
+    most.and_then(|most| usize::try_from(most).ok()).unwrap_or(DEFAULT)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -334,6 +349,7 @@ mod tests {
         assert_eq!(config.redis.unwrap().timeout, Duration::from_millis(50));
         assert_eq!(config.vault.unwrap().cache, Duration::from_secs(60));
         assert_eq!(config.max_body_bytes, 1_048_576);
+        assert_eq!(config.policy_cache_bytes, 67_108_864);
     }
 
     #[test]
@@ -353,7 +369,7 @@ mod tests {
              request.mode: found \"fast\", expected hold or split\n\
              request.origins[0]: found \"https://a/b\", expected an origin without path, such as https://app.example or http://localhost:6274\n\
              request.max_body_bytes: found 1.5, expected a whole number of bytes from 1024 to 16777216\n\
-             failure: found an unknown field, expected one of redis, vault, policy, auth, organisations, request, audit"
+             failure: found an unknown field, expected one of redis, vault, policy, auth, organisations, request, audit, policy_cache"
         );
     }
 

@@ -12,7 +12,7 @@ use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use};
 
 use super::approving::{self, Sought};
 use super::backing_off;
-use super::basis::Basis;
+use super::basis::{Basis, Unlearned};
 use super::binding::Bound;
 use super::caller::Audience;
 use super::credit::{Credential, credit, fetch};
@@ -215,7 +215,16 @@ impl Admitting {
         let Reply::Redis(value) = reply else {
             return turn.refuse(unreadable);
         };
-        let reply = self.admit.decode(value);
+        let reply = match self.admit.decode_stamped(value) {
+            Ok((reply, stamp)) => {
+                let org = self.request.claimant.org();
+                if let Err(why) = turn.witness(org, stamp.as_ref()) {
+                    return turn.went_back(org, why);
+                }
+                Ok(reply)
+            }
+            Err(error) => Err(error),
+        };
         if let Ok(reply) = &reply {
             turn.context.identity = CallerIdentity::Confirmed;
             turn.confirm(&self.admit, reply);
@@ -232,8 +241,10 @@ impl Admitting {
                 }
                 let (mut states, mut basis) = (states.into_iter(), self.basis);
                 let claimant = &self.request.claimant;
-                if basis.learn(claimant, &mut states, turn.worker).is_none() {
-                    return turn.refuse(unreadable);
+                match basis.learn(claimant, &mut states, turn.worker) {
+                    Ok(()) => {}
+                    Err(Unlearned::Missing) => return turn.refuse(unreadable),
+                    Err(Unlearned::WentBack(why)) => return turn.went_back(claimant.org(), why),
                 }
                 let mut foreign = None;
                 if asked_of_bound {

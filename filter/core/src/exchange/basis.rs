@@ -14,7 +14,7 @@ use crate::auth::{Claimant, Proven};
 use crate::id::OrgId;
 use crate::policy::Activation;
 use crate::time::UnixTime;
-use crate::worker::{Cached, CachedRecord, Worker};
+use crate::worker::{Cached, CachedRecord, Decides, WentBack, Worker};
 
 /// What is known of something that Redis holds.
 #[derive(Clone, Debug)]
@@ -32,6 +32,15 @@ pub(super) enum Known<T> {
 pub(super) struct Basis {
     pub(super) standing: Standing,
     pub(super) policy: Known<Rc<Activation>>,
+}
+
+/// Why nothing was learnt.
+#[derive(Debug)]
+pub(super) enum Unlearned {
+    /// Redis did not say all that it was asked.
+    Missing,
+    /// It holds an older state than this worker saw.
+    WentBack(WentBack),
 }
 
 /// What Redis has to say of the claimant.
@@ -64,9 +73,11 @@ impl Basis {
             // Nobody activates anything: the policy in the configuration is all there is.
             _ if worker.config.redis.is_none() => Known::Absent,
             Some(active) => {
-                let version = worker.chosen(&active, holder, now);
-                let decides = worker.decides(org, version, now).is_some();
-                if decides { Known::Present(active) } else { Known::Unknown }
+                let version = worker.chosen(org, &active, holder, now);
+                match worker.decides(org, version, now) {
+                    Decides::On(..) => Known::Present(active),
+                    Decides::Needs(_) | Decides::Nothing => Known::Unknown,
+                }
             }
             None => Known::Unknown,
         };
@@ -100,25 +111,30 @@ impl Basis {
     }
 
     /// Takes over what Redis said of [`Basis::guards`], and has the worker remember it. The states
-    /// of whatever else was guarded are left in `states`; `None` when some are missing.
+    /// of whatever else was guarded are left in `states`.
+    ///
+    /// # Errors
+    /// States are missing, or one is older than what this worker saw.
     pub(super) fn learn(
         &mut self,
         claimant: &Claimant,
         states: &mut impl Iterator<Item = GuardState>,
         worker: &mut Worker,
-    ) -> Option<()> {
+    ) -> Result<(), Unlearned> {
         match (&mut self.standing, claimant) {
             (Standing::Record(record), Claimant::Key(key)) => {
-                learn_record(record, key, states.next()?, worker);
+                let state = states.next().ok_or(Unlearned::Missing)?;
+                learn_record(record, key, state, worker)?;
             }
             (Standing::Denials(denials), Claimant::Proven(proven)) => {
-                learn_denials(denials, proven, states, worker)?;
+                learn_denials(denials, proven, states, worker).ok_or(Unlearned::Missing)?;
             }
             (Standing::Record(_), Claimant::Proven(_))
-            | (Standing::Denials(_), Claimant::Key(_)) => return None,
+            | (Standing::Denials(_), Claimant::Key(_)) => return Err(Unlearned::Missing),
         }
-        learn_policy(&mut self.policy, claimant.org(), states.next()?, worker);
-        Some(())
+        let state = states.next().ok_or(Unlearned::Missing)?;
+        learn_policy(&mut self.policy, claimant.org(), state, worker);
+        Ok(())
     }
 }
 
@@ -135,7 +151,7 @@ fn learn_record(
     key: &PresentedKey,
     state: GuardState,
     worker: &mut Worker,
-) {
+) -> Result<(), Unlearned> {
     match state {
         GuardState::Unmoved => {}
         GuardState::Absent => {
@@ -143,11 +159,13 @@ fn learn_record(
             worker.set_record(&key.org, &key.id, None);
         }
         GuardState::Present { rev, doc } => {
+            worker.witness_record(&key.org, &key.id, &rev).map_err(Unlearned::WentBack)?;
             let record = Rc::new(Cached { rev, record: KeyRecord::parse(&doc).ok() });
             worker.set_record(&key.org, &key.id, Some(record.clone()));
             *known = Known::Present(record);
         }
     }
+    Ok(())
 }
 
 fn learn_denials(

@@ -198,7 +198,12 @@ pub(super) fn secret_outcome(
 ) -> Option<Result<(), CallFailure>> {
     let outcome = match event {
         Event::CallDone { id, reply: Reply::Vault { body } } if id == call => {
-            secret.read(&body).ok_or(CallFailure::Unreadable)
+            secret.read(&body).map_err(|fault| {
+                let (secret, reason) = (secret.to_string(), fault.name());
+                let event = AuditEvent::SecretUnusable { secret, reason };
+                turn.context.entry.events.push(event);
+                CallFailure::Unreadable
+            })
         }
         Event::CallDone { id, reply: Reply::Redis(_) | Reply::Keys | Reply::Policy }
             if id == call =>

@@ -17,6 +17,7 @@ mod caller;
 mod charge;
 mod credit;
 mod degraded;
+mod history;
 mod intake;
 mod media;
 mod origin;

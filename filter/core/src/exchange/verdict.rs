@@ -13,7 +13,7 @@ use super::basis::{Basis, Known, Standing};
 use super::binding::Bound;
 use super::caller::Audience;
 use super::{requested, reviewed};
-use crate::audit::Entry;
+use crate::audit::{AuditEvent, Entry};
 use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::Fingerprint;
 use crate::auth::denied::DeniedRecord;
@@ -28,7 +28,7 @@ use crate::mcp::{Era, Message, Operation};
 use crate::policy::{Check, Connector, Enforcement, Policy, Price};
 use crate::time::UnixTime;
 use crate::vault::CredentialTemplate;
-use crate::worker::{Cached, CachedRecord, Worker};
+use crate::worker::{Cached, CachedRecord, Decides, Worker};
 
 /// What may happen if the basis still holds.
 #[derive(Debug)]
@@ -137,21 +137,32 @@ pub(super) fn judge(
     }
     let version = match &basis.policy {
         Known::Unknown => return Verdict::Open,
-        Known::Present(active) => worker.chosen(active, request.claimant.holder(), now).clone(),
+        Known::Present(active) => {
+            let holder = request.claimant.holder();
+            worker.chosen(&principal.org, active, holder, now).clone()
+        }
         Known::Absent => match worker.inline_version(&principal.org) {
             Some(version) => version.clone(),
             None => return Verdict::Refused(no_policy(&request.claimant)),
         },
     };
     entry.policy_version = Some(version.to_string());
-    let unusable = worker.is_unusable(&version, now);
-    let Some((version, policy)) = worker.decides(&principal.org, &version, now) else {
-        // What another policy let the audit log show, this one may not.
-        entry.input = None;
-        return match unusable {
-            true => Verdict::Refused(Denial::PolicyUnusable),
-            false => Verdict::NeedsPolicy(version),
-        };
+    if worker.is_foreign(&principal.org, &version) {
+        let event = AuditEvent::PolicyUnusable { version: version.to_string() };
+        if !entry.events.contains(&event) {
+            entry.events.push(event);
+        }
+    }
+    let (version, policy) = match worker.decides(&principal.org, &version, now) {
+        Decides::On(version, policy) => (version, policy),
+        undecided => {
+            // What another policy let the audit log show, this one may not.
+            entry.input = None;
+            return match undecided {
+                Decides::Needs(version) => Verdict::NeedsPolicy(version),
+                Decides::On(..) | Decides::Nothing => Verdict::Refused(Denial::PolicyUnusable),
+            };
+        }
     };
     // What is only tried on some is not what all of them would go back to.
     if !matches!(&basis.policy, Known::Present(active) if active.version != version) {

@@ -61,6 +61,8 @@ pub struct Policy {
     pub enforcement: Enforcement,
     /// Checks that are on trial.
     pub shadow: BTreeSet<Check>,
+    /// About how many bytes of memory it takes; zero where nobody has to know.
+    pub weight: usize,
 }
 
 /// One MCP server behind the gateway.
@@ -415,11 +417,23 @@ pub const LONGEST: usize = 12 * 1_048_576;
 /// into before a call needs them: whoever pushed the document had them checked.
 #[must_use]
 pub fn load(stored: &[u8], version: &PolicyVersion) -> Option<Policy> {
-    if version_of_canonical(stored).as_ref() == Some(version) {
-        return document::read_stored(stored);
-    }
-    let document = json::parse_strict(stored).ok()?;
-    (version_of(&document).as_ref() == Some(version)).then(|| compile(&document).ok())?
+    let policy = if version_of_canonical(stored).as_ref() == Some(version) {
+        document::read_stored(stored)?
+    } else {
+        let document = json::parse_strict(stored).ok()?;
+        (version_of(&document).as_ref() == Some(version)).then(|| compile(&document).ok())??
+    };
+    Some(Policy { weight: weight_of(stored), ..policy })
+}
+
+/// What a compiled policy takes for each byte of its document, on the safe side.
+const WEIGHT_OF_BYTE: usize = 3;
+/// What each takes besides.
+const LEAST_WEIGHT: usize = 2_048;
+
+/// About how many bytes a policy takes in memory once it is compiled.
+fn weight_of(stored: &[u8]) -> usize {
+    stored.len().saturating_mul(WEIGHT_OF_BYTE).saturating_add(LEAST_WEIGHT)
 }
 
 /// The content address of a policy document.

@@ -172,7 +172,7 @@ impl<'d> Reader<'_, 'd> {
         add("minLength", self.count("minLength")?.map(|n| Demand::Length(Range::at_least(n))));
         add("maxLength", self.count("maxLength")?.map(|n| Demand::Length(Range::at_most(n))));
         let pattern = self.text("pattern")?.map(|source| self.pattern("pattern", source));
-        add("pattern", pattern.transpose()?.map(Demand::Pattern));
+        add("pattern", pattern.transpose()?.map(Box::new).map(Demand::Pattern));
         add("minItems", self.count("minItems")?.map(|n| Demand::ItemCount(Range::at_least(n))));
         add("maxItems", self.count("maxItems")?.map(|n| Demand::ItemCount(Range::at_most(n))));
         let unique = self.boolean("uniqueItems")?;

@@ -45,7 +45,7 @@ pub(super) enum Demand {
     MultipleOf(Number),
     Bound(Bound, Number),
     Length(Range),
-    Pattern(Pattern),
+    Pattern(Box<Pattern>),
     ItemCount(Range),
     Unique,
     MemberCount(Range),

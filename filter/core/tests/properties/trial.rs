@@ -71,6 +71,7 @@ pub(crate) fn worker(cache: Duration) -> Worker {
         max_body_bytes: 4_096,
         unproven: UnprovenConfig::default(),
         audit_input_max_bytes: 256,
+        policy_cache_bytes: 67_108_864,
     };
     Worker::new(config, Chain::new("c".into()))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jwt_simple::prelude::Ed25519KeyPair;
 use portcullis_core::auth::AuthFailure;
 use portcullis_core::auth::token::issuer::{Issuer, IssuerId};
 use portcullis_core::auth::token::jws::PresentedToken;
@@ -12,9 +13,74 @@ use serde_json::{Value, json};
 
 use crate::MOST;
 use crate::mint::{
-    ISS, RESOURCE, SECRET, START, at, claims, claims_with, headed, issuers, jwks, remote, shared,
-    signed, token,
+    ISS, KEYS, RESOURCE, SECRET, START, at, claims, claims_with, headed, issuers, jwks, remote,
+    shared, signed, signed_by, token,
 };
+
+/// The set with another key under the name `ed`, of which a token is returned.
+fn replaced() -> (Value, String) {
+    let key = KEYS.stranger.clone().with_key_id("ed");
+    let mut set = without("ed");
+    let jwk = serde_json::from_str(&key.public_key().to_jwk()).unwrap();
+    set["keys"].as_array_mut().unwrap().push(jwk);
+    let header = r#"{"alg":"EdDSA","kid":"ed","typ":"at+jwt"}"#;
+    (set, signed_by(&key, header, &claims().to_string()))
+}
+
+/// Finding 10.7: tokens of the new key were 401 and the old key was accepted for `refresh_seconds`.
+// Proves: A3, B18
+#[test]
+fn a_key_that_was_replaced_under_its_name_is_fetched_and_the_old_one_proves_nothing() {
+    let mut bench = Bench::new(remote(json!({})));
+    let (set, new) = replaced();
+    let old = signed("EdDSA");
+    assert!(is_good(&bench.request(&old, Ok(&jwks()))));
+    bench.now += 30;
+    assert!(is_good(&bench.request(&new, Ok(&set))));
+    let refused = bench.verify(&old);
+    assert!(matches!(refused, Verification::Refused(AuthFailure::BadSignature, _)), "{refused:?}");
+    // Forged tokens do not have it fetched more often, nor make it a failure of the issuer.
+    for second in 0..90 {
+        bench.now += 1;
+        let refused = bench.request(&old, Err(CallFailure::TimedOut));
+        let forged = matches!(refused, Verification::Refused(AuthFailure::BadSignature, None));
+        assert!(forged, "{second}: {refused:?}");
+    }
+    assert!(bench.fetches <= 6, "{}", bench.fetches);
+}
+
+/// Finding 10.8: 16 RSA keys without `alg` filled the set, and of one name four keys were tried.
+// Proves: A3
+#[test]
+fn sixty_four_keys_serve_whatever_they_are_fit_for_and_all_of_one_name() {
+    let mut key = jwks()["keys"][3].clone();
+    key.as_object_mut().unwrap().shift_remove("alg");
+    let mut keys: Vec<Value> = (0..63)
+        .map(|number| {
+            let mut key = key.clone();
+            key["kid"] = json!(format!("rsa{number}"));
+            key
+        })
+        .collect();
+    keys.push(jwks()["keys"][0].clone());
+    let mut bench = Bench::new(remote(json!({})));
+    assert!(is_good(&bench.request(&signed("EdDSA"), Ok(&json!({"keys": keys})))));
+    assert_eq!(bench.keyring.left_out(&IssuerId::new(ISS)), 0);
+
+    keys.extend([key.clone(), key]);
+    bench.answer(Ok(&json!({"keys": keys})));
+    assert_eq!(bench.keyring.left_out(&IssuerId::new(ISS)), 2);
+
+    let mut of_name: Vec<Value> = (0..5)
+        .map(|_| {
+            let pair = Ed25519KeyPair::generate().with_key_id("ed");
+            serde_json::from_str(&pair.public_key().to_jwk()).unwrap()
+        })
+        .collect();
+    of_name.push(jwks()["keys"][0].clone());
+    bench.answer(Ok(&json!({"keys": of_name})));
+    assert!(is_good(&bench.verify(&signed("EdDSA"))));
+}
 
 /// A worker on trial: its clock, and an issuer that may answer.
 struct Bench {

@@ -32,5 +32,6 @@ pub(super) fn config() -> Config {
         max_body_bytes: 1_024,
         unproven: UnprovenConfig::default(),
         audit_input_max_bytes: 256,
+        policy_cache_bytes: 67_108_864,
     }
 }

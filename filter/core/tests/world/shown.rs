@@ -9,8 +9,10 @@ use super::words::undigested;
 pub(super) fn call(call: Call) -> String {
     match call {
         Call::Admit(script) => {
-            let args: Vec<_> =
+            let mut args: Vec<_> =
                 script.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
+            // Which of the guards is the policy goes without saying.
+            args[0] = args[0].split(',').next().unwrap().to_owned();
             let keys: Vec<_> = script.keys.iter().map(|key| undigested(key.as_str())).collect();
             readable(&format!("admit {} ({})", keys.join(" "), args.join(" ")))
         }

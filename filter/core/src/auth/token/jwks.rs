@@ -23,10 +23,12 @@ use crate::secret::Secret;
 
 /// The most bytes of a key set.
 pub const MAX_SET_BYTES: usize = 262_144;
-/// The most keys of a set that are used; a rotation needs two.
-pub const MAX_KEYS: usize = 32;
+/// The most keys of a set that are used, each for any number of algorithms; a rotation needs two.
+pub const MAX_KEYS: usize = 64;
 /// The most signatures that one token is worth, when it names no key.
 const MAX_TRIES: usize = 4;
+/// The same when it names one: an issuer may publish several keys under one name.
+const MAX_TRIES_OF_NAME: usize = 16;
 /// An HMAC secret is as long as the hash (RFC 7518 §3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
@@ -74,6 +76,8 @@ impl Eq for VerifyingKey {}
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeySet {
     keys: Vec<VerifyingKey>,
+    /// How many keys came after [`MAX_KEYS`].
+    left_out: usize,
 }
 
 /// What a key set says of a token.
@@ -83,7 +87,9 @@ pub enum Proof {
     Signed(Thumbprint),
     /// No key that it may have been signed with is in the set: one may be published by now.
     NoSuchKey(AuthFailure),
-    /// It was not signed by the key that it names, or not in the way of that key.
+    /// The key that it names did not sign it: another one may be published under that name by now.
+    Mismatched(AuthFailure),
+    /// It was signed, and says something that it must not.
     Refused(AuthFailure),
 }
 
@@ -100,8 +106,9 @@ impl KeySet {
     #[must_use]
     pub fn read(document: &Value, allowed: &[Algorithm]) -> Option<Self> {
         let keys = document.get("keys")?.as_array()?;
-        let keys = keys.iter().flat_map(|jwk| fit(jwk, allowed)).take(MAX_KEYS).collect();
-        Some(Self { keys })
+        let mut fit = keys.iter().map(|jwk| fit(jwk, allowed)).filter(|keys| !keys.is_empty());
+        let keys = fit.by_ref().take(MAX_KEYS).flatten().collect();
+        Some(Self { keys, left_out: fit.count() })
     }
 
     /// The set of one shared secret; `None` when it is too short to be one.
@@ -111,10 +118,16 @@ impl KeySet {
         let material = Material::Hs256(HS256Key::from_bytes(bytes));
         let thumbprint = thumbprint(Algorithm::Hs256, bytes);
         let key = VerifyingKey { kid: None, algorithm: Algorithm::Hs256, thumbprint, material };
-        (bytes.len() >= MIN_SECRET_BYTES).then(|| Self { keys: vec![key] })
+        (bytes.len() >= MIN_SECRET_BYTES).then(|| Self { keys: vec![key], left_out: 0 })
     }
 
-    /// How many keys there are.
+    /// How many keys of the document are not used, since there are more than [`MAX_KEYS`].
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// How many keys there are, each counted for each algorithm that it is fit for.
     #[must_use]
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -146,7 +159,8 @@ impl KeySet {
                 keys => (keys, true),
             },
         };
-        let fit = candidates.iter().filter(|key| key.algorithm == jws.algorithm).take(MAX_TRIES);
+        let tries = if sure { MAX_TRIES_OF_NAME } else { MAX_TRIES };
+        let fit = candidates.iter().filter(|key| key.algorithm == jws.algorithm).take(tries);
         let mut failure = match (candidates.is_empty(), sure) {
             (true, _) => AuthFailure::UnknownSigner,
             (false, _) => AuthFailure::TokenAlgorithm,
@@ -154,10 +168,11 @@ impl KeySet {
         for key in fit {
             match key.verify(token) {
                 Ok(()) => return Proof::Signed(key.thumbprint),
+                Err(AuthFailure::TokenClaims) => return Proof::Refused(AuthFailure::TokenClaims),
                 Err(why) => failure = why,
             }
         }
-        if sure { Proof::Refused(failure) } else { Proof::NoSuchKey(failure) }
+        if sure { Proof::Mismatched(failure) } else { Proof::NoSuchKey(failure) }
     }
 }
 

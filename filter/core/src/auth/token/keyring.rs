@@ -113,6 +113,14 @@ impl Keyring {
                 self.tokens.pop(&token.digest);
                 lacking(ring, failure, issuer, now)
             }
+            Err(Unproven::Mismatched(failure)) => {
+                self.tokens.pop(&token.digest);
+                match lacking(ring, failure, issuer, now) {
+                    // The key is here and says no; another one under its name would have to be published.
+                    Verification::Unavailable(_) => Verification::Refused(failure, None),
+                    other => other,
+                }
+            }
         }
     }
 
@@ -149,6 +157,12 @@ impl Keyring {
             }
         }
         due
+    }
+
+    /// How many keys of an issuer's last set were left out, since there are too many.
+    #[must_use]
+    pub fn left_out(&self, id: &IssuerId) -> usize {
+        self.rings.get(id).map_or(0, Ring::left_out)
     }
 
     /// How the last fetch of each issuer's keys went; `None` for one that worked.
@@ -190,6 +204,8 @@ fn lacking(ring: &Ring, failure: AuthFailure, issuer: &Issuer, now: UnixTime) ->
 enum Unproven {
     Refused(AuthFailure),
     NoSuchKey(AuthFailure),
+    /// Not by the key that it names.
+    Mismatched(AuthFailure),
 }
 
 fn prove(
@@ -207,6 +223,7 @@ fn prove(
             .map(Rc::new)
             .map_err(Unproven::Refused),
         Proof::NoSuchKey(failure) => Err(Unproven::NoSuchKey(failure)),
+        Proof::Mismatched(failure) => Err(Unproven::Mismatched(failure)),
         Proof::Refused(failure) => Err(Unproven::Refused(failure)),
     }
 }
@@ -230,7 +247,7 @@ fn read(issuer: &Issuer, body: &[u8]) -> Option<KeySet> {
     match &issuer.keys {
         KeySource::Jwks(_) => KeySet::parse(body, &issuer.algorithms),
         KeySource::Inline(_) => None,
-        KeySource::Secret { secret, .. } => KeySet::of_secret(&secret.read(body)?),
+        KeySource::Secret { secret, .. } => KeySet::of_secret(&secret.read(body).ok()?),
     }
 }
 

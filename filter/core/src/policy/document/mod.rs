@@ -112,6 +112,7 @@ fn policy(document: &Value, schemas: Schemas, faults: &mut Faults) -> Option<Pol
         redact: redact?,
         enforcement: enforcement?,
         shadow: shadow?,
+        weight: 0,
     })
 }
 

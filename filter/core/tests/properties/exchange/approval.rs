@@ -210,7 +210,7 @@ impl Model {
     /// What `admit.lua` would say.
     fn admit(&self, script: &ScriptCall, holder: &str) -> Value {
         let word = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
-        let guards: usize = word(0).parse().unwrap();
+        let guards: usize = word(0).split(',').next().unwrap().parse().unwrap();
         let now = |at: usize| match at {
             0 => Some((RECORD.to_owned(), trial::record(holder, RECORD).to_string())),
             1 => Some((self.version.clone(), "{}".to_owned())),

@@ -23,9 +23,12 @@ pub(super) fn understood(reply: &Value, belief: &mut [String; 2], windows: usize
     match items.as_slice() {
         [Value::Int(1), states @ ..] => {
             let plain = states.iter().all(|state| matches!(state, Value::Int(0..)));
-            if plain && states.len() == 3 * windows { Word::Admitted(windows) } else { Word::None }
+            // With a stamp or without.
+            let whole = [3 * windows, 3 * windows + 2].contains(&states.len());
+            if plain && whole { Word::Admitted(windows) } else { Word::None }
         }
-        [Value::Int(0), guards @ ..] if guards.len() == 4 => {
+        [Value::Int(0), guards @ ..] if [4, 6].contains(&guards.len()) => {
+            let guards = guards.get(..4).unwrap();
             for (guard, belief) in guards.chunks(2).zip(belief.iter_mut()) {
                 if let Value::Bulk(rev) = &guard[0] {
                     *belief = String::from_utf8_lossy(rev).into_owned();

@@ -134,6 +134,14 @@ impl Ring {
         self.failing().map(|failing| failing.why)
     }
 
+    /// How many keys of the set that was fetched last were left out.
+    pub(super) fn left_out(&self) -> usize {
+        match self {
+            Self::Untried | Self::Failing(_) => 0,
+            Self::Held(held) => held.keys.left_out(),
+        }
+    }
+
     fn failing(&self) -> Option<Failing> {
         match self {
             Self::Untried => None,

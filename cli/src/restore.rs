@@ -1,0 +1,69 @@
+//! `portcullis redis`: what an operator says of the state of Redis.
+
+use clap::{ArgGroup, Args, Subcommand};
+use portcullis_core::audit::Deed;
+use portcullis_core::id::OrgId;
+use serde_json::json;
+
+use crate::args::{Session, line, org};
+use crate::report::{Refusal, Report};
+use crate::scribe::Scribe;
+use crate::store::Store;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RedisCommand {
+    /// Have gateways serve organisations again after Redis was restored from an older copy.
+    ///
+    /// Gateways refuse an organisation (rule unavailable.redis.went_back) when Redis holds an older state of it than
+    /// they saw: keys that were revoked since would be served again. Look for such changes first, with the audit log
+    /// and `portcullis key list`, and make them again. This cannot be undone.
+    AcceptRestore(AcceptArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").required(true).args(["org", "all"])))]
+pub(crate) struct AcceptArgs {
+    /// Only this organisation.
+    #[arg(long, value_parser = org)]
+    org: Option<OrgId>,
+    /// All organisations that Redis knows.
+    #[arg(long)]
+    all: bool,
+    /// Why; kept in the admin chain.
+    #[arg(long, value_parser = line)]
+    reason: String,
+}
+
+pub(crate) fn run(session: &Session, command: &RedisCommand) -> Result<Report, Refusal> {
+    match command {
+        RedisCommand::AcceptRestore(args) => accept(session, args),
+    }
+}
+
+fn accept(session: &Session, args: &AcceptArgs) -> Result<Report, Refusal> {
+    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let mut store = Store::open(session)?;
+    let known = store.organisations()?;
+    let accepted = match &args.org {
+        Some(org) if known.contains(org) => vec![org.clone()],
+        Some(org) => {
+            return Err(Refusal::new("no such organisation", format!("organisation {org}"))
+                .expected("one that a policy or a key was ever written for")
+                .next("portcullis key list"));
+        }
+        None => known,
+    };
+    for org in &accepted {
+        let entry = |last: Option<&[u8]>| scribe.of_organisation(Deed::RestoreAccept, org, last);
+        store.accept_restore(org, entry)?;
+    }
+    let names: Vec<_> = accepted.iter().map(OrgId::as_str).collect();
+    let text = match names.is_empty() {
+        true => "no organisation is known; nothing was changed".to_owned(),
+        false => format!(
+            "accepted for {}: gateways serve them from the next request on, by what Redis holds now",
+            names.join(", ")
+        ),
+    };
+    Ok(Report::done(text, json!({ "accepted": names })))
+}

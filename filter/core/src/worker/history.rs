@@ -1,0 +1,150 @@
+//! How far Redis had come when this worker last saw it, and what its clock said.
+//!
+//! Owns the memory that tells a restored backup, an emptied Redis or a stale replica from the state
+//! that came after it. What was revoked since would be served again. Decides about no request.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use portcullis_redis_lua::Generation;
+
+use crate::id::OrgId;
+use crate::time::UnixTime;
+
+/// The highest generation of each organisation: of those only that have one in Redis, so no caller adds to it.
+#[derive(Debug, Default)]
+pub(super) struct Histories(HashMap<OrgId, Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    highest: Generation,
+    /// Redis is behind that, and this was reported.
+    reported: bool,
+}
+
+/// How a generation compares with those before.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Course {
+    /// It is the same, or a later one.
+    Onward,
+    /// It is a later one, and an operator accepted a restored copy in between.
+    Restored,
+    /// It is an older one than this.
+    Behind(Generation),
+}
+
+impl Histories {
+    /// Redis says that `org` is of this generation.
+    pub(super) fn see(&mut self, org: &OrgId, generation: Generation) -> Course {
+        let Some(seen) = self.0.get_mut(org) else {
+            if generation > Generation::default() {
+                self.0.insert(org.clone(), Seen { highest: generation, reported: false });
+            }
+            return Course::Onward;
+        };
+        if generation < seen.highest {
+            return Course::Behind(seen.highest);
+        }
+        if generation == seen.highest {
+            return Course::Onward;
+        }
+        let restored = generation.is_restored_since(seen.highest);
+        *seen = Seen { highest: generation, reported: false };
+        if restored { Course::Restored } else { Course::Onward }
+    }
+
+    /// Whether it was not reported yet that `org` went back. It counts as reported from here on.
+    pub(super) fn report(&mut self, org: &OrgId) -> bool {
+        let seen = self.0.entry(org.clone()).or_default();
+        !std::mem::replace(&mut seen.reported, true)
+    }
+}
+
+/// The clocks of this gateway and of Redis, compared.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    apart: bool,
+    measured: Option<UnixTime>,
+}
+
+/// What is worth saying of two clocks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Compared {
+    pub(super) apart: Duration,
+    /// Whether they were together before and are not now, or the other way round.
+    pub(super) changed: bool,
+}
+
+/// By how much the clocks may differ. A token may be used so much longer than its issuer meant.
+pub(super) const MOST_APART: Duration = Duration::from_secs(30);
+/// How often the difference is measured.
+const MEASURED_EVERY: Duration = Duration::from_secs(10);
+
+impl Clocks {
+    /// Redis's clock, as a reply has it that came just now; nothing to say most of the time.
+    pub(super) fn compare(&mut self, now: UnixTime, redis: Duration) -> Option<Compared> {
+        let redis = UnixTime::from_micros(u64::try_from(redis.as_micros()).unwrap_or(u64::MAX));
+        // One of them is zero: time that is later is not since.
+        let apart = now.since(redis).saturating_add(redis.since(now));
+        let changed = (apart > MOST_APART) != self.apart;
+        let passed = |at: UnixTime| now.since(at).saturating_add(at.since(now));
+        if !changed && self.measured.is_some_and(|at| passed(at) < MEASURED_EVERY) {
+            return None;
+        }
+        (self.apart, self.measured) = (apart > MOST_APART, Some(now));
+        Some(Compared { apart, changed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn org(name: &str) -> OrgId {
+        OrgId::new(name).unwrap()
+    }
+
+    #[test]
+    fn an_older_state_is_told_from_a_later_one() {
+        let (mut histories, acme) = (Histories::default(), org("acme"));
+        let number = Generation::new;
+        assert_eq!(histories.see(&acme, number(7)), Course::Onward);
+        assert_eq!(histories.see(&acme, number(7)), Course::Onward);
+        assert_eq!(histories.see(&acme, number(9)), Course::Onward);
+        for older in [0, 1, 8] {
+            assert_eq!(histories.see(&acme, number(older)), Course::Behind(number(9)));
+        }
+        assert_eq!([histories.report(&acme), histories.report(&acme)], [true, false]);
+        assert_eq!(histories.see(&acme, number(10)), Course::Onward);
+        assert!(histories.report(&acme), "it is another time");
+        let accepted = number((1_795_212_000 << 20) + 3);
+        assert_eq!(histories.see(&acme, accepted), Course::Restored);
+        assert_eq!(histories.see(&acme, number(11)), Course::Behind(accepted));
+    }
+
+    #[test]
+    fn organisations_that_redis_does_not_know_are_not_remembered() {
+        let mut histories = Histories::default();
+        for number in 0..1_000 {
+            histories.see(&org(&format!("made-up{number}")), Generation::default());
+        }
+        assert!(histories.0.is_empty());
+    }
+
+    /// Finding 10.9: a gateway that was five minutes behind accepted expired tokens, and nothing said so.
+    #[test]
+    fn clocks_that_differ_are_reported_once_and_when_they_agree_again() {
+        let mut clocks = Clocks::default();
+        let at = |second: u64| UnixTime::from_micros(second * 1_000_000);
+        let mut compare = |now, redis| clocks.compare(at(now), Duration::from_secs(redis));
+        let seconds = Duration::from_secs;
+        let said = |apart, changed| Some(Compared { apart: seconds(apart), changed });
+        assert_eq!(compare(1_000, 1_001), said(1, false));
+        assert_eq!(compare(1_001, 1_002), None);
+        assert_eq!(compare(1_002, 1_302), said(300, true));
+        assert_eq!(compare(1_003, 1_303), None);
+        assert_eq!(compare(1_013, 1_313), said(300, false));
+        assert_eq!(compare(1_313, 1_313), said(0, true));
+        assert_eq!(compare(1_314, 1_244), said(70, true));
+    }
+}

@@ -1,0 +1,119 @@
+//! A Redis that holds an older state than the gateways saw: a restored backup, an emptied server.
+
+use std::fs;
+use std::time::Duration;
+
+use portcullis_stack::{Stack, ready};
+use portcullis_tests::organisation::Organisation;
+use portcullis_tests::{Answer, Case, World, cases};
+use serde_json::{Value, json};
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!["went_back":
+        a_restored_copy_of_redis_serves_nothing_that_was_revoked_since_and_the_operator_is_told,
+        an_emptied_redis_is_unavailable_and_not_a_wrong_credential,
+    ]
+}
+
+/// Enough connections to meet both workers.
+const ENOUGH: usize = 24;
+
+fn answers(org: &Organisation, key: &str) -> Vec<Answer> {
+    (0..ENOUGH).map(|_| org.call(key, "query_users", json!({"limit": 1}))).collect()
+}
+
+fn all(answers: &[Answer], status: u16) {
+    for answer in answers {
+        assert_eq!(answer.status(), status, "{}", answer.text());
+    }
+}
+
+fn rule(answer: &Answer) -> String {
+    answer.audit()["decision"]["rule"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Calls until Redis is asked again; nothing passes on the way, and nothing is a wrong credential.
+fn refused_as_gone_back(org: &Organisation, key: &str) {
+    let call = || {
+        let answer = org.call(key, "query_users", json!({"limit": 1}));
+        answer.assert_refused(503, -31_503);
+        rule(&answer)
+    };
+    let mut in_a_row = 0;
+    ready::eventually("Redis that is asked again", Duration::from_secs(20), || {
+        in_a_row = if call() == "unavailable.redis.went_back" { in_a_row + 1 } else { 0 };
+        (in_a_row >= ENOUGH).then_some(())
+    })
+    .unwrap();
+}
+
+fn events(org: &Organisation) -> Vec<Value> {
+    let entries = org.gateway.audit().entries();
+    let events = entries.iter().filter_map(|entry| entry["events"].as_array()).flatten();
+    events.filter(|event| event["event"] == "state_went_back").cloned().collect()
+}
+
+/// Findings 9.5 and 10.5.
+// Proves: A21, B2
+fn a_restored_copy_of_redis_serves_nothing_that_was_revoked_since_and_the_operator_is_told(
+    world: &World<'_>,
+) {
+    let stack = world.own_stack(|options| options);
+    let org = Organisation::new(&stack);
+    let (key, other) = (org.key("analyst"), org.key("analyst"));
+    all(&answers(&org, &key.key), 200);
+
+    stack.valkeys().for_each(|valkey| valkey.back_up().unwrap());
+    org.operator.json(&["key", "revoke", &key.id, "--reason", "leaked"]).unwrap();
+    all(&answers(&org, &key.key), 401);
+    stack.valkeys().for_each(|valkey| valkey.restore().unwrap());
+
+    refused_as_gone_back(&org, &key.key);
+    refused_as_gone_back(&org, &other.key);
+    let events = events(&org);
+    assert!((1..=2).contains(&events.len()), "once for each worker: {events:?}");
+    assert!(events.iter().all(|event| event["org"] == org.name.as_str()), "{events:?}");
+    let stats = stack.envoy.admin("stats?filter=state_went_back_total").unwrap().text();
+    let counted: usize =
+        stats.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<usize>().ok()).sum();
+    assert_eq!(counted, events.len(), "{stats}");
+    assert_told(&stack, &format!("portcullis redis accept-restore --org {}", org.name));
+
+    // What was lost is done again, so that it holds when gateways serve the organisation.
+    org.operator
+        .json(&["key", "revoke", &key.id, "--reason", "leaked, before the restore"])
+        .unwrap();
+    let accept = ["redis", "accept-restore", "--org", &org.name, "--reason", "disk was lost"];
+    org.operator.json(&accept).unwrap();
+    all(&answers(&org, &key.key), 401);
+    all(&answers(&org, &other.key), 200);
+    let said = org.operator.json(&["audit", "show", "--admin", "--org", &org.name]).unwrap();
+    assert!(said.to_string().contains("restore.accept"), "{said}");
+}
+
+fn assert_told(stack: &Stack, part: &str) {
+    let log = fs::read_to_string(stack.envoy.process().log()).unwrap();
+    assert!(log.contains(part), "Envoy's log lacks {part:?}");
+}
+
+/// Finding 9.7: every client got 401 "not valid", then 429, and OAuth clients began to log in.
+// Proves: B2
+fn an_emptied_redis_is_unavailable_and_not_a_wrong_credential(world: &World<'_>) {
+    let stack = world.own_stack(|options| options);
+    let org = Organisation::new(&stack);
+    let key = org.key("analyst").key;
+    all(&answers(&org, &key), 200);
+    stack.valkeys().for_each(|valkey| _ = valkey.administer(&["FLUSHALL".to_owned()]).unwrap());
+    for answer in answers(&org, &key) {
+        answer.assert_refused(503, -31_503);
+        assert_eq!(rule(&answer), "unavailable.redis.went_back");
+    }
+    assert_told(&stack, "Redis holds an older state than this worker saw");
+    // Set up anew by an operator who says so, it serves again.
+    org.push(&org.standard_policy());
+    let fresh = org.key("analyst").key;
+    let accept = ["redis", "accept-restore", "--all", "--reason", "set up anew"];
+    org.operator.json(&accept).unwrap();
+    all(&answers(&org, &fresh), 200);
+    all(&answers(&org, &key), 401);
+}
