@@ -210,6 +210,7 @@ fn at_response(
         content_type: b"application/json".to_vec(),
         content_encoding: Vec::new(),
         session_id: Vec::new(),
+        others: Vec::new(),
         origin: Origin::Upstream,
         last: false,
     };

@@ -28,7 +28,7 @@ impl Turn<'_> {
     }
 
     /// Refuses, and says so to who can do something about it.
-    pub(super) fn went_back(&mut self, org: &OrgId, why: WentBack) -> Next {
+    pub(super) fn note_went_back(&mut self, org: &OrgId, why: WentBack) -> Denial {
         if self.worker.reports(org, &why) {
             let (what, seen, now) = match why {
                 WentBack::Organisation { seen, now } => {
@@ -39,6 +39,12 @@ impl Turn<'_> {
             let org = org.to_string();
             self.context.entry.events.push(AuditEvent::StateWentBack { org, what, seen, now });
         }
-        self.refuse(Denial::Unavailable(Dependency::Redis, CallFailure::WentBack))
+        Denial::Unavailable(Dependency::Redis, CallFailure::WentBack)
+    }
+
+    /// Refuses a request because of it.
+    pub(super) fn went_back(&mut self, org: &OrgId, why: WentBack) -> Next {
+        let denial = self.note_went_back(org, why);
+        self.refuse(denial)
     }
 }

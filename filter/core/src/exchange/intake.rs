@@ -137,7 +137,6 @@ pub(super) fn receive(stage: Stage, bytes: usize, turn: &mut Turn<'_>) -> Next {
         | Stage::Approving(_)
         | Stage::Crediting(_)
         | Stage::Upstream(_)
-        | Stage::Claiming(_)
         | Stage::Answering(_)
         | Stage::Ended
         | Stage::Closed => false,

@@ -260,7 +260,6 @@ impl Exchange {
             Stage::Approving(_)
             | Stage::Crediting(_)
             | Stage::Upstream(_)
-            | Stage::Claiming(_)
             | Stage::Answering(_)
             | Stage::Ended
             | Stage::Closed => worker.unproven.release(&mut self.context.share),

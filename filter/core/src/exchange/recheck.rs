@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis_redis_lua::{Admit, AdmitReply, Value};
 
 use super::admission::Request;
-use super::basis::Basis;
+use super::basis::{Basis, Unlearned};
 use super::response::Answering;
 use super::verdict::{Grant, Verdict, judge};
 use super::{Stage, Turn};
@@ -140,8 +140,12 @@ impl Recheck {
             Ok(AdmitReply::Moved(states)) => {
                 let mut states = states.into_iter();
                 match basis.learn(&self.request.claimant, &mut states, turn.worker) {
-                    Some(()) => self.judged(basis, turn),
-                    None => Outcome::Unknown,
+                    Ok(()) => self.judged(basis, turn),
+                    Err(Unlearned::Missing) => Outcome::Unknown,
+                    Err(Unlearned::WentBack(why)) => {
+                        let org = self.request.claimant.org();
+                        Outcome::Ends(turn.note_went_back(org, why))
+                    }
                 }
             }
             Ok(AdmitReply::Limited { .. }) | Err(_) => Outcome::Unknown,
