@@ -4,6 +4,7 @@
 //! one stack and own an organisation each; those that break something start a stack of their own. A test names the
 //! requirements it proves in a comment above it; `cargo xtask requirements` collects them.
 
+mod accounts;
 mod answers;
 mod audit;
 mod authz;
@@ -47,6 +48,7 @@ mod third_party;
 mod tokens;
 mod tokens_idp;
 mod tools;
+mod unproven;
 mod vault;
 mod went_back;
 mod work_before_proof;
@@ -79,6 +81,8 @@ fn cases() -> Vec<Case> {
 fn all_cases() -> Vec<Case> {
     [
         calls::cases(),
+        accounts::cases(),
+        unproven::cases(),
         tools::cases(),
         authz::cases(),
         authz_trial::cases(),

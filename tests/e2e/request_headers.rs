@@ -29,7 +29,7 @@ const NO_FILTER: &str =
     "          - name: portcullis\n            disabled: true\n            typed_config:";
 
 /// An Envoy that takes the client's address for an internal one, in front of `fake`.
-fn internal(world: &World<'_>, fake: &FakeUpstream) -> OwnEnvoy {
+pub(super) fn internal(world: &World<'_>, fake: &FakeUpstream) -> OwnEnvoy {
     changed(world, fake, |template| replaced(&template, SHIPPED_RANGES, LOOPBACK))
 }
 
@@ -223,7 +223,7 @@ fn request_ids_are_the_gateways_own(world: &World<'_>) {
 }
 
 /// Request headers that Envoy's router or connection manager reads, and values that could do something.
-const OBEYED: [(&str, &[&str]); 22] = [
+pub(super) const OBEYED: [(&str, &[&str]); 22] = [
     (
         "x-envoy-retry-on",
         &["5xx", "retriable-status-codes", "gateway-error,reset", "envoy-ratelimited"],
@@ -252,11 +252,11 @@ const OBEYED: [(&str, &[&str]); 22] = [
 ];
 
 /// Numbers that look random and are the same each time.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     /// Below `sides`.
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -267,7 +267,7 @@ impl Dice {
 }
 
 /// How many requests a random trial makes.
-fn requests(standard: usize) -> usize {
+pub(super) fn requests(standard: usize) -> usize {
     let asked = std::env::var("PORTCULLIS_TEST_REQUESTS").ok();
     asked.and_then(|text| text.parse().ok()).unwrap_or(standard)
 }
