@@ -30,7 +30,9 @@ pub(super) fn reply(words: &[&str]) -> Value {
     let int = |text: &str| text.parse().unwrap();
     let (head, states): (Vec<i64>, Vec<i64>) = match words {
         ["admitted"] => (vec![1], Vec::new()),
-        ["admitted", remaining] => (vec![1], vec![int(remaining), 1_000, 0]),
+        ["admitted", remaining @ ..] => {
+            (vec![1], remaining.iter().flat_map(|left| [int(left), 1_000, 0]).collect())
+        }
         ["limited", micros] => (vec![2, int(micros), 0], vec![0, int(micros), 0]),
         ["drawn", states @ ..] => (vec![1], self::states(states)),
         ["limited", micros, index, states @ ..] => {
