@@ -43,10 +43,10 @@ pub(crate) enum BufferType {
 /// A header map of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MapType {
-    HttpRequestHeaders = 0,
-    HttpRequestTrailers = 1,
-    HttpResponseHeaders = 2,
-    HttpCallResponseHeaders = 6,
+    RequestHeaders = 0,
+    RequestTrailers = 1,
+    ResponseHeaders = 2,
+    CallResponseHeaders = 6,
 }
 
 /// The callbacks of one HTTP stream. What is not implemented lets everything pass.

@@ -129,7 +129,7 @@ impl Gateway {
         let vault = self.with(|state| state.worker.config.vault.clone()).flatten();
         let Vault { cluster, timeout, mounts, .. } = vault.ok_or(CallFailure::Refused)?;
         let path = secret.api_path(&mounts);
-        let [request_id] = host::values(MapType::HttpRequestHeaders, ["x-request-id"]);
+        let [request_id] = host::values(MapType::RequestHeaders, ["x-request-id"]);
         let request_id = String::from_utf8(request_id).unwrap_or_default();
         let token = host::http_get((&cluster, &cluster), &path, Some(&request_id), timeout)
             .map_err(|_| CallFailure::Refused)?;
@@ -245,7 +245,7 @@ pub(crate) fn http_reply(headers: usize, size: usize) -> Result<Vec<u8>, CallFai
     if headers == 0 {
         return Err(CallFailure::TimedOut);
     }
-    let [status] = host::values(MapType::HttpCallResponseHeaders, [":status"]);
+    let [status] = host::values(MapType::CallResponseHeaders, [":status"]);
     let status = std::str::from_utf8(&status).ok().and_then(|text| text.parse::<u16>().ok());
     match status {
         Some(200..300) if size <= MAX_REPLY => host::buffer(BufferType::HttpCallResponseBody, size)

@@ -502,19 +502,19 @@ impl Gateway {
                 Ok(())
             }
             Effect::RemoveRequestHeader(name) => {
-                host::remove_header(MapType::HttpRequestHeaders, &name)
+                host::remove_header(MapType::RequestHeaders, &name)
             }
             Effect::SetRequestHeader { name, value } => {
-                host::set_header(MapType::HttpRequestHeaders, &name, value.expose())
+                host::set_header(MapType::RequestHeaders, &name, value.expose())
             }
             Effect::ReplaceRequestBody(body) => {
                 host::replace_buffer(BufferType::HttpRequestBody, usize::MAX, body.bytes())
             }
             Effect::SetResponseHeader { name, value } => {
-                host::set_header(MapType::HttpResponseHeaders, name, &value)
+                host::set_header(MapType::ResponseHeaders, name, &value)
             }
             Effect::RemoveResponseHeader(name) => {
-                host::remove_header(MapType::HttpResponseHeaders, &name)
+                host::remove_header(MapType::ResponseHeaders, &name)
             }
             Effect::ReplaceResponseBody(bytes) => {
                 let bytes = match chunk.front.is_empty() {

@@ -55,7 +55,7 @@ impl Stream {
     }
 
     fn head(&self) -> Head {
-        let headers = host::headers(MapType::HttpRequestHeaders);
+        let headers = host::headers(MapType::RequestHeaders);
         let given = headers.iter().find(|(name, _)| *name == b"x-request-id");
         let request_id = self.gateway.request_id(self.id, given.map(|(_, value)| value));
         let head = Head::new(request_id, client_address(), headers);
@@ -187,7 +187,7 @@ impl HttpContext for Stream {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         // Trailers were not judged, so they do not go upstream.
-        let _ = host::clear_headers(MapType::HttpRequestTrailers);
+        let _ = host::clear_headers(MapType::RequestTrailers);
         match self.request {
             Request::Delivered if self.gateway.passed(self.id) => Action::Continue,
             Request::Delivered => Action::Pause,
@@ -239,7 +239,7 @@ impl Drop for Stream {
 
 /// The headers of the response.
 fn response_head(last: bool) -> ResponseHead {
-    let headers = host::headers(MapType::HttpResponseHeaders);
+    let headers = host::headers(MapType::ResponseHeaders);
     let mut head = ResponseHead {
         status: 0,
         content_type: Vec::new(),

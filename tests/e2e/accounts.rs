@@ -72,11 +72,11 @@ fn trial(number: usize, key: &str, dice: &mut Dice) -> Trial {
         0 => (post(message("forbidden").to_string()), false),
         1 => (post(good[..good.len() - 1].to_owned()), false),
         2 => (post(good.replacen("\"method\"", "\"method\":\"ping\",\"method\"", 1)), false),
-        3 => (Request::post(PYTHON, good.clone()).bearer("nobody's"), false),
-        4 => (Request { method: "PUT".to_owned(), ..post(good.clone()) }, false),
-        5 => (Request { method: "DELETE".to_owned(), ..post(good.clone()) }, false),
+        3 => (Request::post(PYTHON, good).bearer("nobody's"), false),
+        4 => (Request { method: "PUT".to_owned(), ..post(good) }, false),
+        5 => (Request { method: "DELETE".to_owned(), ..post(good) }, false),
         6 => (post(format!("[{good}]")), false),
-        _ => (post(good.clone()), true),
+        _ => (post(good), true),
     };
     for _ in 0..dice.roll(5) {
         let (name, values) = OBEYED[dice.roll(OBEYED.len())];

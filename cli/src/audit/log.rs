@@ -31,9 +31,10 @@ impl LogFile {
         for line in lines(path, &place)?.take(LOOKED_AT) {
             let line = line.map_err(|error| unreadable(&place, &error))?;
             let entry = serde_json::from_slice::<Value>(&line).unwrap_or_default();
-            if entry["chain"].is_string() && entry["seq"].is_u64() {
+            let member = |name: &str| entry.get(name).unwrap_or(&Value::Null);
+            if member("chain").is_string() && member("seq").is_u64() {
                 // RFC 3339 in UTC, so that text sorts as time does.
-                since = entry["timestamp"].as_str().map(str::to_owned);
+                since = member("timestamp").as_str().map(str::to_owned);
                 break;
             }
         }

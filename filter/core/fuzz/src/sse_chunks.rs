@@ -27,7 +27,7 @@ struct Heard(Vec<String>);
 impl Reader for Heard {
     fn item(&mut self, _: Listing, item: &[u8]) -> Shown {
         self.0.push(String::from_utf8_lossy(item).into_owned());
-        if item.len() % 2 == 0 { Shown::No } else { Shown::Yes }
+        if item.len().is_multiple_of(2) { Shown::No } else { Shown::Yes }
     }
     fn unreadable(&mut self, _: Listing, why: Unreadable) {
         self.0.push(why.name().to_owned());

@@ -51,7 +51,7 @@ use approving::Approving;
 use credit::Crediting;
 use intake::Reading;
 use proving::Proving;
-use recheck::Recheck;
+use recheck::{Checked, Recheck};
 use resource::Hint;
 use response::{Answering, Upstream};
 
@@ -205,8 +205,8 @@ impl Exchange {
         let (stage, gate) = match event {
             Event::Closed(closing) => turn.close(stage, &closing),
             event => match recheck::settle(stage, event, &mut turn) {
-                Ok(next) => next,
-                Err((stage, event)) => stage.on(event, &mut turn),
+                Checked::Taken(stage, gate) => (stage, gate),
+                Checked::Other(stage, event) => stage.on(event, &mut turn),
             },
         };
         let effects = turn.effects;

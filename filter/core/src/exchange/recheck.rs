@@ -168,16 +168,20 @@ impl Recheck {
     }
 }
 
+/// An event after [`settle`] saw it.
+pub(super) enum Checked {
+    /// It was the outcome of a check.
+    Taken(Stage, Gate),
+    /// It is the stage's own.
+    Other(Stage, Event),
+}
+
 /// Takes the outcome of a check of `stage`'s response; anything else comes back.
-pub(super) fn settle(
-    stage: Stage,
-    event: Event,
-    turn: &mut Turn<'_>,
-) -> Result<(Stage, Gate), (Stage, Event)> {
+pub(super) fn settle(stage: Stage, event: Event, turn: &mut Turn<'_>) -> Checked {
     let (id, reply) = match event {
         Event::CallDone { id, reply } => (id, Ok(reply)),
         Event::CallFailed { id, why } => (id, Err(why)),
-        event => return Err((stage, event)),
+        event => return Checked::Other(stage, event),
     };
     let mine = turn.context.recheck.as_ref().is_some_and(|recheck| recheck.awaits(id));
     let Some(mut recheck) = turn.context.recheck.take_if(|_| mine) else {
@@ -185,13 +189,16 @@ pub(super) fn settle(
             Ok(reply) => Event::CallDone { id, reply },
             Err(why) => Event::CallFailed { id, why },
         };
-        return Err((stage, event));
+        return Checked::Other(stage, event);
     };
     match (recheck.answered(reply.ok(), turn), stage) {
-        (Some(denial), Stage::Answering(answering)) => Ok(end(answering, denial, turn)),
+        (Some(denial), Stage::Answering(answering)) => {
+            let (stage, gate) = end(answering, denial, turn);
+            Checked::Taken(stage, gate)
+        }
         (_, stage) => {
             turn.context.recheck = Some(recheck);
-            Ok((stage, Gate::Hold))
+            Checked::Taken(stage, Gate::Hold)
         }
     }
 }

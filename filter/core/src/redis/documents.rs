@@ -217,9 +217,9 @@ impl<W> Read<W> {
 
 /// The next range: such that it takes a small part of what a command may take.
 fn next_size(size: usize, took: Duration, timeout: Duration) -> usize {
-    if took <= timeout / 8 {
+    if took.saturating_mul(8) <= timeout {
         size.saturating_mul(2).min(LARGEST)
-    } else if took >= timeout / 2 {
+    } else if took.saturating_mul(2) >= timeout {
         (size / 2).max(SMALLEST)
     } else {
         size

@@ -96,7 +96,7 @@ fn plain(name: &str) -> String {
 /// reader sees as the same word).
 fn narrow(letter: char) -> char {
     let code = u32::from(letter);
-    let nth = |first: u32, within: u32| code.saturating_sub(first) % within;
+    let nth = |first: u32, within: u32| code.saturating_sub(first).checked_rem(within).unwrap_or(0);
     let ascii = |first: u8, nth: u32| {
         u8::try_from(nth).map_or(letter, |nth| char::from(first.saturating_add(nth)))
     };

@@ -199,12 +199,12 @@ impl Bench {
         let id = self.slots[slot].id(at);
         let fresh = self.slots[slot].calls.get(at).is_some_and(|call| !call.answered);
         self.slots[slot].hears(at, &reply, self.now, &mut self.books);
-        let reply = if fresh { self.to_worker(slot, at, reply) } else { reply };
+        let reply = if fresh { self.worker_gets(slot, at, reply) } else { reply };
         self.step(slot, Event::CallDone { id, reply });
     }
 
     /// A policy document is the worker's before anybody hears of it.
-    fn to_worker(&mut self, slot: usize, at: usize, reply: Reply) -> Reply {
+    fn worker_gets(&mut self, slot: usize, at: usize, reply: Reply) -> Reply {
         let call = self.slots[slot].calls.get_mut(at);
         let Some(Kind::Policy(version)) = call.map(|call| &call.kind) else { return reply };
         let version = PolicyVersion::new(version).unwrap();
