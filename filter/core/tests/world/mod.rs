@@ -360,6 +360,7 @@ fn effect(effect: Effect) -> String {
         }
         Effect::SetResponseHeader { name, value } => format!("response header {name}: {value}"),
         Effect::RemoveResponseHeader(name) => format!("response header {name}: removed"),
+        Effect::ReplaceResponseBody(bytes) if bytes.is_empty() => "body becomes nothing".to_owned(),
         Effect::ReplaceResponseBody(bytes) => {
             format!("body becomes {}", String::from_utf8_lossy(&bytes).replace('\n', "\\n"))
         }
