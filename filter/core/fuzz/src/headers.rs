@@ -102,19 +102,12 @@ fn mirrored(headers: &Headers, message: &Message, era: Era) {
     }
 }
 
-/// What asks Redis has one credential, and a guard for the session that a message names; nothing passes before that.
-/// What is no message, or names several sessions, may ask who the caller is before it is refused.
+/// What asks Redis has one credential, and asks nothing but who the caller is: a worker that has not proven it spends the
+/// same on every request, whatever headers and body name. Nothing passes before that.
 fn admitted(head: Head, headers: &Headers, body: &[u8]) {
     let worker = &mut trial::worker(Duration::ZERO);
     let now = UnixTime::from_micros(trial::START * 1_000_000);
     let mut exchange = Exchange::default();
-    let agreed = Message::parse(body).map(|message| headers::check(&head, &message));
-    // What the headers rule out by themselves is refused after the usual guards, whatever the body names.
-    let is = |name: &str, value: &[u8]| values(headers, name) == [value];
-    let plain = is(":method", b"POST")
-        && is("content-type", b"application/json")
-        && values(headers, "content-encoding").is_empty();
-    let legacy = plain && matches!(agreed, Ok(Ok(Era::Legacy)));
     let events = [Event::Head { head, last: body.is_empty() }, Event::Body(body.to_vec())];
     for event in events {
         let Step { effects, gate } = exchange.step(worker, now, event);
@@ -125,10 +118,7 @@ fn admitted(head: Head, headers: &Headers, body: &[u8]) {
             };
             let many = values(headers, "authorization").len() + values(headers, "x-api-key").len();
             assert_eq!(many, 1, "asked about one of several");
-            let sessions = values(headers, "mcp-session-id").len();
-            if legacy && sessions == 1 {
-                assert_ne!(script.args[0], USUAL_GUARDS, "a session without a guard");
-            }
+            assert_eq!(script.args[0], USUAL_GUARDS, "work before proof");
         }
         if let Gate::Refuse(denial) = gate {
             let reply = exchange.reply(&denial);
