@@ -105,7 +105,7 @@ fn condition_on_the_circumstances_refuses_with_its_rule_and_message(world: &Worl
         let error = &answer.message()["error"];
         assert_eq!(
             (&error["message"], &error["data"]["rule"]),
-            (&json!("Not from this machine"), &json!(rule))
+            (&json!(format!("Not from this machine (policy rule `{rule}`)")), &json!(rule))
         );
         assert_eq!(answer.header("www-authenticate"), None);
         assert_eq!(answer.audit()["decision"]["rule"], rule);

@@ -72,7 +72,7 @@ fn misplaced_and_malformed(key: &str) -> Vec<Bad> {
         malformed("a blank inside", &key.replacen('_', " ", 2)),
         malformed("an id with a brace", &key.replacen('_', "_}", 2)),
         malformed("JSON", "{\"key\":1}"),
-        malformed("far too much", &"x".repeat(10_000)),
+        malformed("far too much", &"x".repeat(20_000)),
         // Envoy joins the two with a comma before the filter sees them.
         bad("two headers", "malformed_key", bearer(key).header("authorization", "Bearer x")),
         bad("the same twice", "several_credentials", bearer(key).header("x-api-key", key)),

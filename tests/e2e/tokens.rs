@@ -69,7 +69,7 @@ pub(crate) fn bad_tokens(mint: &Mint, org: &str) -> Vec<(&'static str, String)> 
         ("malformed_token", "..".to_owned()),
         ("malformed_token", "a.b.c".to_owned()),
         ("malformed_key", format!("{header}.{claims}.{signature}.{claims}.{header}")),
-        ("token_too_large", with(json!({"pad": "x".repeat(8_000)}))),
+        ("token_too_large", with(json!({"pad": "x".repeat(16_000)}))),
         ("bad_signature", format!("{header}.{claims}.")),
         ("bad_signature", format!("{header}.{claims}.{}", "A".repeat(86))),
         ("bad_signature", mint.forged("demo").token(org, json!({}))),
