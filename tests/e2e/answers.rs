@@ -207,7 +207,7 @@ fn what_is_no_known_form_is_the_upstreams_fault(world: &World<'_>) {
         ("challenge", 503, -31_503, "upstream.credential_refused"),
     ] {
         for answer in [behind.call(what), behind.list(what)] {
-            answer.assert_refused(status, code);
+            assert_eq!((answer.status(), answer.error_code()), (status, Some(code)), "{what}");
             for header in ["location", "www-authenticate"] {
                 assert_eq!(answer.header(header), None, "{what}");
             }
@@ -277,19 +277,19 @@ fn session_of_another_connector_or_organisation_is_not_a_callers(world: &World<'
     let ping = || mcp::request(1, "ping", json!({})).to_string();
     let with = |path: &str| Request::post(path, ping()).header("mcp-session-id", &id);
     assert_eq!(acme.org.gateway.send(&with(PYTHON).bearer(&acme.key)).status(), 200);
-    acme.org.gateway.send(&with(DEMO).bearer(&acme.key)).assert_refused(404, -32_600);
+    acme.org.gateway.send(&with(DEMO).bearer(&acme.key)).assert_refused(404, -32_001);
     // Another caller, and another organisation, to which the server gives the same id.
     let globex = world.organisation().through(&acme.own.gateway);
     for key in [acme.org.key("analyst").key, globex.key("analyst").key] {
         let request = Request::post(PYTHON, initialize.to_string()).bearer(&key);
         let taken = acme.org.gateway.send(&request);
-        taken.assert_refused(502, -31_502);
+        assert_eq!((taken.status(), taken.error_code()), (502, Some(-31_502)), "{}", taken.text());
         assert_eq!(taken.header("mcp-session-id"), None);
         let entry = taken.audit();
         assert_eq!(entry["decision"]["rule"], "upstream.session_taken");
         let event = json!({"event": "not_bound", "connector": "python", "kind": "session", "reason": "foreign"});
         assert!(entry["events"].as_array().expect("events").contains(&event), "{entry}");
-        acme.org.gateway.send(&with(PYTHON).bearer(&key)).assert_refused(404, -32_600);
+        acme.org.gateway.send(&with(PYTHON).bearer(&key)).assert_refused(404, -32_001);
     }
     assert_eq!(acme.org.gateway.send(&with(PYTHON).bearer(&acme.key)).status(), 200);
 }
