@@ -107,7 +107,7 @@ fn organisation_without_a_policy_is_refused(world: &World<'_>) {
     let answer = org.post(&key, &mcp::list());
     answer.assert_refused(503, -31_503);
     assert!(answer.header("retry-after").is_some());
-    assert_eq!(answer.audit()["decision"]["rule"], "policy.unusable");
+    assert_eq!(answer.audit()["decision"]["rule"], "unavailable.redis.went_back");
 }
 
 fn a_policy_that_cannot_be_read_leaves_the_last_good_one_in_force(world: &World<'_>) {
