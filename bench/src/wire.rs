@@ -91,7 +91,11 @@ impl Wire {
                 return Err(closed("in a body"));
             }
         };
-        let seen = look(first_line, &self.buffer[head..end]);
+        let received = &self.buffer[head..end];
+        let seen = match body {
+            Framing::Length(_) => look(first_line, received),
+            Framing::Chunked => look(first_line, &unchunked(received)?),
+        };
         self.buffer.drain(..end);
         Ok(Some(seen))
     }
@@ -106,7 +110,7 @@ impl Wire {
 }
 
 impl Framing {
-    /// Chunks are not decoded: neither end sends a body in which the last chunk's bytes could occur, nor pipelines.
+    /// The end of a chunked body: neither end sends one in which the last chunk's bytes could occur, nor pipelines.
     fn end(&self, buffer: &[u8], head: usize) -> Option<usize> {
         match self {
             Self::Length(length) => (buffer.len() >= head + length).then_some(head + length),
@@ -126,6 +130,24 @@ impl Framing {
             }
         }
         Ok(Self::Length(0))
+    }
+}
+
+/// The data of a chunked body (RFC 9112 §7.1).
+fn unchunked(mut chunks: &[u8]) -> io::Result<Vec<u8>> {
+    let mut data = Vec::with_capacity(chunks.len());
+    loop {
+        let parsed = httparse::parse_chunk_size(chunks).map_err(|_| malformed("chunk"))?;
+        let httparse::Status::Complete((start, size)) = parsed else {
+            return Err(malformed("chunk"));
+        };
+        if size == 0 {
+            return Ok(data);
+        }
+        let end = usize::try_from(size).ok().and_then(|size| start.checked_add(size));
+        let chunk = end.and_then(|end| chunks.get(start..end)).ok_or_else(|| malformed("chunk"))?;
+        data.extend_from_slice(chunk);
+        chunks = chunks.get(start + chunk.len() + 2..).unwrap_or_default();
     }
 }
 

@@ -141,7 +141,7 @@ fn intact_log_verifies_and_every_change_is_named(world: &World<'_>) {
         ("swapped", swapped, second + 1),
         ("repeated", repeated, third + 1),
         // What is no entry may be a line of another log: that one is missing shows in the next.
-        ("garbled", garbled, third),
+        ("garbled", garbled, third + 1),
     ] {
         let file = copy(&world.dir(), what, &lines);
         let (output, said) = verify(&org, &file);

@@ -361,9 +361,9 @@ fn requests_that_envoy_refuses_are_written_down(world: &World<'_>) {
     for (line, (path, status, _)) in lines.iter().zip(&cases) {
         let line = &line["envoy"];
         assert_eq!(line["http_status"], *status, "{line}");
-        // Envoy undoes the escape before it refuses it.
-        let path = path.replace("%2f", "/");
-        assert!(line["path"] == path || *status == 431, "{line}");
+        // Envoy undoes the escape before it refuses it; the others it refuses before it has read them whole.
+        let written = if path.contains("%2f") { json!("/demo/mcp") } else { Value::Null };
+        assert_eq!(line["path"], written, "{line}");
         assert!(line["details"].as_str().is_some_and(|text| !text.is_empty()), "{line}");
         assert_eq!(line["client_address"], "127.0.0.1", "{line}");
         assert!(!line.to_string().contains("secret"), "{line}");
