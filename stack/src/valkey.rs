@@ -131,6 +131,15 @@ impl Valkey {
         exchange(self.options.port, self.options.users.as_ref(), commands)
     }
 
+    /// Ends it as a crash would, once all that it acknowledged is in its file: on a busy disk `everysec` leaves up to two
+    /// seconds of it in memory, and a server that comes back without them is another case.
+    pub fn crash(&self) {
+        let commands = ["CONFIG SET appendfsync always".to_owned(), "PING".to_owned()];
+        // A server that does not answer is killed all the same.
+        let _ = self.administer(&commands);
+        self.process().kill_9();
+    }
+
     /// A connection of somebody who may do all.
     pub fn connect(&self) -> std::io::Result<TcpStream> {
         connect(self.options.port, self.options.users.as_ref())

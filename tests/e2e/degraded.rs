@@ -40,7 +40,7 @@ fn local_serves_whom_it_knows_a_share_and_says_so(world: &World<'_>) {
     let (key, unknown) = (org.key_in("analyst", "hourly").key, org.key("analyst").key);
     warm(&org, &key);
 
-    stack.valkeys().for_each(|valkey| valkey.process().kill_9());
+    stack.valkeys().for_each(|valkey| valkey.crash());
     let away: Vec<Answer> = (0..40).map(|_| call(&org, &key)).collect();
     let count = |status| away.iter().filter(|answer| answer.status() == status).count();
     // A tenth of a hundred on each of two workers, and an exact time to come back. Nobody was refused for Redis's sake.
@@ -87,7 +87,7 @@ fn allow_waives_limits_and_nothing_else(world: &World<'_>) {
         assert_eq!(call(&org, &revoked.key).status(), 401);
     }
 
-    stack.valkeys().for_each(|valkey| valkey.process().kill_9());
+    stack.valkeys().for_each(|valkey| valkey.crash());
     for _ in 0..40 {
         let answer = call(&org, &key);
         assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -118,7 +118,7 @@ fn session_cannot_be_opened_and_its_client_is_told(world: &World<'_>) {
         assert_eq!(in_session(&ready).status(), 202);
     }
 
-    stack.valkeys().for_each(|valkey| valkey.process().kill_9());
+    stack.valkeys().for_each(|valkey| valkey.crash());
     for _ in 0..4 {
         let refused = org.gateway.send(&post(&open));
         refused.assert_refused(503, -31_503);

@@ -65,7 +65,7 @@ fn killed_redis_refuses_fast_recovers_by_itself_and_loses_no_audit_entry(world: 
     let mut answers: Vec<Answer> = (0..6).map(|_| call()).collect();
     assert!(answers.iter().all(|answer| answer.status() == 200));
 
-    stack.valkeys().for_each(|valkey| valkey.process().kill_9());
+    stack.valkeys().for_each(|valkey| valkey.crash());
     for _ in 0..6 {
         let answer = call();
         assert_unavailable(&answer);

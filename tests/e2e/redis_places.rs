@@ -130,7 +130,7 @@ fn lost_node_takes_its_organisations_with_it_until_it_is_back(world: &World<'_>)
     assert_eq!(call(&struck, &struck_key).status(), 200);
 
     let node = stack.valkey_of(&struck.name);
-    node.process().kill_9();
+    node.crash();
     for _ in 0..12 {
         let answer = call(&struck, &struck_key);
         answer.assert_refused(503, -31_503);

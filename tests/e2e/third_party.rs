@@ -5,8 +5,9 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
-use portcullis_stack::{Frameworks, Node, ports};
+use portcullis_stack::{Frameworks, Node, ports, ready};
 use portcullis_tests::clients::conversation;
 use portcullis_tests::node::{Program, Transport, node};
 use portcullis_tests::organisation::{Organisation, PYTHON};
@@ -255,16 +256,20 @@ fn assert_goes_on(estate: &Estate<'_>, what: &str) {
     assert_told(&said, 2, &["roles.analyst.everything-sse.show", "Do not repeat"], what);
     assert_told(&said, 6, &["tiers.four.calls", "4 calls", "Try again in"], what);
     assert_ne!(said["calls"][7]["isError"], false, "{what}: {said}");
-    let entries = estate.own.gateway.audit().entries_where("org_id", &estate.org.name);
     let of_key = |rule: &str| {
+        let entries = estate.own.gateway.audit().entries_where("org_id", &estate.org.name);
         let mine = entries.iter().filter(|entry| entry["api_key_id"] == key.id.as_str());
         mine.filter(|entry| entry["decision"]["rule"] == rule)
             .map(|entry| (entry["status"].clone(), entry["decision"]["effect"].clone()))
             .collect::<Vec<_>>()
     };
+    // Lines are in Envoy's memory for a moment; this is the last of those that are looked at.
+    let written = ready::eventually("the limited call's entry", Duration::from_secs(10), || {
+        Some(of_key("tiers.four.calls")).filter(|entries| !entries.is_empty())
+    });
+    assert_eq!(written.unwrap(), [(json!("limited"), json!("deny"))], "{what}");
     let denied = of_key("roles.analyst.everything-sse.show");
     assert_eq!(denied, [(json!("denied"), json!("deny"))], "{what}");
-    assert_eq!(of_key("tiers.four.calls"), [(json!("limited"), json!("deny"))], "{what}");
 }
 
 // Finding 8.5, with servers on both generations of the Python SDK: they too answer what they do not know.
