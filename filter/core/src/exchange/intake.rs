@@ -291,10 +291,13 @@ fn bodiless(head: &Head) -> Message {
     })
 }
 
-/// Headers of this request that go upstream only where the policy names them for the connector.
+/// Headers of this request that go upstream only where the policy names them for the connector. An event id means a
+/// place in the stream of a session, so it goes on with one, whose owner the admission checks, and not by itself.
 fn withheld(head: &Head) -> Vec<String> {
     let era = if headers::is_modern(head) { Era::Modern } else { Era::Legacy };
-    head.names_where(|name| !goes_upstream(name, era))
+    let in_session = head.has("mcp-session-id") || !matches!(session_of(head.query()), Ok(None));
+    let resumes = era == Era::Legacy && in_session;
+    head.names_where(|name| !goes_upstream(name, era) || (name == b"last-event-id" && !resumes))
 }
 
 /// The message, and the sessions and tasks that it refers to.
