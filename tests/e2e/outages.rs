@@ -118,7 +118,8 @@ fn connections(stack: &Stack) -> u64 {
 
 // Proves: B2
 fn slow_answer_fails_its_own_call_and_keeps_the_stream(world: &World<'_>) {
-    let stack = world.own_stack(|options| options.set("REDIS_TIMEOUT_MS", 800));
+    // Less than what Envoy's redis_proxy allows on a Cluster (0.8 s): the gateway is to give up first.
+    let stack = world.own_stack(|options| options.set("REDIS_TIMEOUT_MS", 500));
     let org = Organisation::new(&stack);
     let key = org.key("analyst").key;
     let call = || org.call(&key, "query_users", json!({"limit": 1}));
@@ -131,7 +132,7 @@ fn slow_answer_fails_its_own_call_and_keeps_the_stream(world: &World<'_>) {
     signal(&stack, "-CONT");
     assert_unavailable(&slow);
     assert_eq!(slow.audit()["decision"]["rule"], "unavailable.redis.timed_out");
-    assert!(slow.took() >= Duration::from_millis(800), "{:?}", slow.took());
+    assert!(slow.took() >= Duration::from_millis(500), "{:?}", slow.took());
     // The answer that came too late is nobody's: those after it get their own, on the same connection.
     for _ in 0..12 {
         assert_eq!(call().status(), 200);
