@@ -104,6 +104,12 @@ pub(super) fn claimed(head: Head, last: bool, caller: Caller, turn: &mut Turn<'_
     match (last, turn.worker.config.mode) {
         (true, _) => reading.whole(None, turn),
         (false, Mode::Hold) => (Stage::Reading(Box::new(reading)), Gate::Hold),
+        (false, Mode::Split) if reading.is_unproven(turn) => {
+            match reserve_unseen(&reading.head, turn) {
+                Ok(()) => reading.opening(turn),
+                Err(denial) => turn.refuse(denial),
+            }
+        }
         (false, Mode::Split) => reading.opening(turn),
     }
 }
@@ -144,14 +150,33 @@ pub(super) fn receive(stage: Stage, bytes: usize, turn: &mut Turn<'_>) -> Next {
     if !unproven {
         return (stage, Gate::Hold);
     }
-    let (config, address) = (turn.worker.config.unproven, &turn.context.entry.client_address);
-    match turn.worker.unproven.hold(config, address, &mut turn.context.share, bytes) {
+    match hold(bytes, turn) {
         Ok(()) => (stage, Gate::Hold),
-        Err(full) => {
-            let (limit, cause) = (full.name().into(), Box::new(LimitCause::Unproven));
-            turn.refuse(Denial::Limited { limit, cause, retry_after: FULL_FOR })
-        }
+        Err(denial) => turn.refuse(denial),
     }
+}
+
+/// In `split` mode the headers wait for an answer and Envoy holds what comes of the body meanwhile, unseen by the
+/// filter. It has its share beforehand: what the request announces, or all that a body may be.
+///
+/// # Errors
+/// There is no room.
+pub(super) fn reserve_unseen(head: &Head, turn: &mut Turn<'_>) -> Result<(), Denial> {
+    let announced = head
+        .single("content-length")
+        .and_then(|value| std::str::from_utf8(value).ok()?.parse::<usize>().ok());
+    let config = &turn.worker.config;
+    let bytes = announced.unwrap_or(config.max_body_bytes);
+    // One body always has room.
+    hold(bytes.min(config.unproven.per_source).min(config.unproven.total), turn)
+}
+
+fn hold(bytes: usize, turn: &mut Turn<'_>) -> Result<(), Denial> {
+    let (config, address) = (turn.worker.config.unproven, &turn.context.entry.client_address);
+    turn.worker.unproven.hold(config, address, &mut turn.context.share, bytes).map_err(|full| {
+        let (limit, cause) = (full.name().into(), Box::new(LimitCause::Unproven));
+        Denial::Limited { limit, cause, retry_after: FULL_FOR }
+    })
 }
 
 fn fault_of(head: &Head, last: bool) -> Option<Denial> {
@@ -182,6 +207,11 @@ impl Reading {
                 !turn.context.proof.is_some_and(|proof| slowdown.is_proven(&proof, turn.now))
             }
         }
+    }
+
+    /// Whether the caller was admitted by the headers, and only what is asked for is to be judged.
+    pub(super) fn is_admitted(&self) -> bool {
+        matches!(self.leg, Leg::Body)
     }
 
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {

@@ -251,7 +251,10 @@ impl Exchange {
 
     /// A body that is judged, or gone, is held for nobody unproven.
     fn give_back(&mut self, worker: &mut Worker) {
-        match self.stage {
+        match &self.stage {
+            Stage::Reading(reading) if reading.is_admitted() => {
+                worker.unproven.release(&mut self.context.share);
+            }
             Stage::Head
             | Stage::Reading(_)
             | Stage::Proving(_)

@@ -14,6 +14,7 @@ use crate::auth::token::jws::PresentedToken;
 use crate::auth::token::keyring::Verification;
 use crate::auth::{AuthFailure, Claimant};
 use crate::call::{Call, CallFailure, CallId, Dependency};
+use crate::config::Mode;
 use crate::denial::Denial;
 use crate::event::{Event, Head};
 use crate::step::Gate;
@@ -99,6 +100,12 @@ impl Proving {
         issuer: IssuerId,
         turn: &mut Turn<'_>,
     ) -> Next {
+        if !last
+            && turn.worker.config.mode == Mode::Split
+            && let Err(denial) = intake::reserve_unseen(&head, turn)
+        {
+            return turn.refuse(denial);
+        }
         let call = turn.start(Call::Keys(issuer));
         let stage = Self { head, last, token, certificate, body: Body::Awaited, call, fetches: 1 };
         (Stage::Proving(Box::new(stage)), Gate::Hold)

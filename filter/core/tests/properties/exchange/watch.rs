@@ -323,14 +323,24 @@ impl Watch {
         );
     }
 
+    /// In each form that a refusal may have: an error with a status, the same as an ordinary message, and
+    /// the result of a tool.
     fn refusal(&self, reply: &portcullis_core::step::LocalReply) {
         let body = String::from_utf8(reply.body.clone()).unwrap();
         is_clean(&body);
-        let error: serde_json::Value = serde_json::from_str(&body).unwrap();
-        assert!(error["jsonrpc"] == "2.0" && error["error"]["code"].is_i64(), "{body}");
+        let message: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let code = match message.get("error") {
+            Some(error) => &error["code"],
+            None => &message["result"]["_meta"]["portcullis/refusal"]["code"],
+        };
+        assert!(message["jsonrpc"] == "2.0" && code.is_i64(), "{body}");
         let has = |header: &str| reply.headers.iter().any(|(name, _)| *name == header);
+        let later = match reply.status {
+            200 => [-31_429, -31_503].contains(&code.as_i64().unwrap()),
+            status => [429, 503].contains(&status),
+        };
+        assert_eq!(has("retry-after"), later, "{} {:?} {body}", reply.status, reply.headers);
         assert_eq!(has("www-authenticate"), reply.status == 401);
-        assert_eq!(has("retry-after"), [429, 503].contains(&reply.status));
         assert!((200..=503).contains(&reply.status) && reply.status != 500);
     }
 
