@@ -58,7 +58,7 @@ impl Stream {
         let headers = host::headers(MapType::RequestHeaders);
         let given = headers.iter().find(|(name, _)| *name == b"x-request-id");
         let request_id = self.gateway.request_id(self.id, given.map(|(_, value)| value));
-        let head = Head::new(request_id, client_address(), headers);
+        let head = Head::new(request_id, client_address(), headers).with_cluster(cluster());
         match self.gateway.certificates() {
             CertificateMode::Off => head,
             CertificateMode::Optional | CertificateMode::Required => match certificate() {
@@ -132,6 +132,13 @@ fn response_action(gate: &Gate) -> Action {
             Action::Pause
         }
     }
+}
+
+/// The cluster of the route that Envoy selected; of a route that answers by itself, none. True until the filter changes a
+/// header: then Envoy selects again, later than the filter could look.
+fn cluster() -> Option<String> {
+    let cluster = host::property(&["xds", "cluster_name"]).filter(|cluster| !cluster.is_empty())?;
+    Some(String::from_utf8_lossy(&cluster).into_owned())
 }
 
 /// The peer's address without its port.

@@ -4,6 +4,7 @@
 
 use crate::bootstrap::{Bootstrap, RenderError};
 use crate::error::{During, Result, StackError};
+use crate::files::random_hex;
 use crate::http::{self, Reply};
 use crate::ports::loopback;
 use crate::process::{self, Process};
@@ -81,6 +82,11 @@ impl Envoy {
         let text = fs::read_to_string(&template).unwrap_or_default();
         let bootstrap = match text.contains("PORTCULLIS_REJECTED_LOG") {
             true => bootstrap.rejected_log(&rejected_log),
+            false => bootstrap,
+        };
+        // As envoy/render.sh does.
+        let bootstrap = match text.contains("PORTCULLIS_GUARD") {
+            true => bootstrap.set_default("GUARD", random_hex(16)?),
             false => bootstrap,
         };
         let config = dir.join(format!("{name}.yaml"));

@@ -37,6 +37,8 @@ fn doctor_finds_a_working_gateway_in_order(world: &World<'_>) {
         "envoy.audit_log",
         "envoy.failure_policy",
         "envoy.configuration",
+        "envoy.guard",
+        "envoy.listener gateway",
         "envoy.cluster portcullis_redis",
         "envoy.cluster portcullis_vault",
         "envoy.dependency redis",

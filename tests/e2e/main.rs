@@ -22,6 +22,7 @@ mod credentials;
 mod degraded;
 mod doctor;
 mod faulty_redis;
+mod guard;
 mod hostile;
 mod http_versions;
 mod interop;
@@ -116,6 +117,7 @@ fn all_cases() -> Vec<Case> {
         metrics::cases(),
         outages::cases(),
         faulty_redis::cases(),
+        guard::cases(),
         degraded::cases(),
         went_back::cases(),
         redis_places::cases(),

@@ -28,6 +28,9 @@ const FILTER: &str = "          - name: portcullis\n            typed_config:";
 const NO_FILTER: &str =
     "          - name: portcullis\n            disabled: true\n            typed_config:";
 
+/// A route that wants no guard, so that a request gets to the server without the filter.
+const OPEN: &str = "              routes:\n              - {match: {path: /python/mcp}, route: {cluster: python}}\n";
+
 /// An Envoy that takes the client's address for an internal one, in front of `fake`.
 pub(super) fn internal(world: &World<'_>, fake: &FakeUpstream) -> OwnEnvoy {
     changed(world, fake, |template| replaced(&template, SHIPPED_RANGES, LOOPBACK))
@@ -41,6 +44,10 @@ fn changed(
     let address = fake.address();
     let adjust = |settings: Bootstrap| settings.python(address).set("ANSWER_IDLE_TIMEOUT", "2s");
     world.envoy_changed(Workers::One, adjust, change)
+}
+
+fn without_filter(template: &str) -> String {
+    replaced(&replaced(template, FILTER, NO_FILTER), "              routes:\n", OPEN)
 }
 
 fn echo_result() -> String {
@@ -101,14 +108,14 @@ fn what_the_router_obeys_runs_no_call_twice(world: &World<'_>) {
 fn no_address_is_internal_in_the_shipped_configuration(world: &World<'_>) {
     let fake = server();
     // As shipped, but for the filter: what reaches the router is what the client sent.
-    let own = changed(world, &fake, |template| replaced(&template, FILTER, NO_FILTER));
+    let own = changed(world, &fake, |template| without_filter(&template));
     let answer = Wire::connect(own.gateway.address()).unwrap().exchange(&retried(echo("a")));
     assert_eq!(answer.unwrap().status, 200);
     assert_eq!(fake.requests().len(), 1, "an address is internal");
     // That the trial would see it: the same with loopback as an internal range.
     let other = server();
     let own = changed(world, &other, |template| {
-        replaced(&replaced(&template, FILTER, NO_FILTER), SHIPPED_RANGES, LOOPBACK)
+        replaced(&without_filter(&template), SHIPPED_RANGES, LOOPBACK)
     });
     let answer = Wire::connect(own.gateway.address()).unwrap().exchange(&retried(echo("a")));
     assert_eq!(answer.unwrap().status, 200);

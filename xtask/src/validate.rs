@@ -64,6 +64,7 @@ impl Bench {
             .vault(loopback(8200), &self.token)
             .audit_log(&self.audit_log)
             .rejected_log(&self.rejected_log)
+            .set("GUARD", "a-value-that-nobody-can-guess")
     }
 
     fn with_tls(&self) -> Result<Bootstrap> {

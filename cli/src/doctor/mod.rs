@@ -5,8 +5,10 @@
 
 mod build;
 mod clock;
+mod dump;
 mod envoy;
 mod redis;
+mod routes;
 mod secrets;
 mod vault;
 

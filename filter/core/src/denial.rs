@@ -19,6 +19,7 @@ use crate::auth::{AuthFailure, CertificateFailure};
 use crate::call::{CallFailure, Dependency};
 use crate::json::JsonError;
 use crate::mcp::{Era, MODERN_VERSION, SUPPORTED_VERSIONS, Sender};
+use crate::route::Misrouted;
 use crate::step::LocalReply;
 pub use approval::ApprovalState;
 pub use audit::AuditStatus;
@@ -111,6 +112,8 @@ pub enum Denial {
     NoSession(CallFailure),
     /// Redis holds no policy for the organisation, or one that this filter cannot read.
     PolicyUnusable,
+    /// The router would take the request elsewhere than the connector's policy says.
+    Misrouted(Misrouted),
     /// The upstream did not accept the connector's credential. That is not the client's fault, and a
     /// 401 would send it to look for another credential of its own.
     UpstreamRefused,
@@ -176,6 +179,9 @@ impl Denial {
             // RFC 9110 §15.6.3 and §15.6.5: the gateway works, and waiting does not help.
             Self::UpstreamGone | Self::UpstreamAnswer(_) => 502,
             Self::UpstreamTimedOut => 504,
+            // RFC 9110 §15.5.20: on this host, nobody answers for the connector.
+            Self::Misrouted(Misrouted::Host) => 421,
+            Self::Misrouted(Misrouted::Cluster | Misrouted::Unguarded) => 503,
         }
     }
 
@@ -191,6 +197,7 @@ impl Denial {
             | Self::MethodNotAllowed
             | Self::ContentType
             | Self::BodyTooLarge(_)
+            | Self::Misrouted(Misrouted::Host)
             | Self::NotOneMessage(_) => -32_600,
             // What the official TypeScript server answers; openai-agents opens another session for it. All others go by
             // the status.
@@ -218,6 +225,7 @@ impl Denial {
             Self::Unavailable(..)
             | Self::NoSession(_)
             | Self::PolicyUnusable
+            | Self::Misrouted(Misrouted::Cluster | Misrouted::Unguarded)
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable
             | Self::Internal(_) => -31_503,
@@ -262,6 +270,7 @@ impl Denial {
             Self::Unavailable(..)
             | Self::NoSession(_)
             | Self::PolicyUnusable
+            | Self::Misrouted(Misrouted::Cluster | Misrouted::Unguarded)
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable
             | Self::Internal(_) => UNAVAILABLE_RETRY,

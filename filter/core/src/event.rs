@@ -7,6 +7,7 @@ use std::fmt;
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
 use crate::call::{CallFailure, CallId, Reply};
 use crate::id::RequestId;
+use crate::route::Selected;
 
 pub use headers::Headers;
 
@@ -117,6 +118,8 @@ pub struct Head {
     pub client_address: String,
     /// The client's certificate, as the proxy verified and described it.
     pub certificate: Option<Result<PeerCertificate, CertificateFailure>>,
+    /// The cluster of the route that the proxy selected, if that has one.
+    pub cluster: Option<String>,
     headers: Headers,
 }
 
@@ -133,7 +136,28 @@ impl Head {
     /// Takes all headers, pseudo-headers included, names in lower case.
     #[must_use]
     pub fn new(request_id: RequestId, client_address: String, headers: impl Into<Headers>) -> Self {
-        Self { request_id, client_address, certificate: None, headers: headers.into() }
+        Self {
+            request_id,
+            client_address,
+            certificate: None,
+            cluster: None,
+            headers: headers.into(),
+        }
+    }
+
+    /// The same, with the cluster of the selected route.
+    #[must_use]
+    pub fn with_cluster(mut self, cluster: Option<String>) -> Self {
+        self.cluster = cluster;
+        self
+    }
+
+    /// Where the router would take the request.
+    #[must_use]
+    pub fn selected(&self) -> Selected {
+        let authority = self.single(":authority").unwrap_or_default();
+        let authority = String::from_utf8_lossy(authority).into_owned();
+        Selected { cluster: self.cluster.clone(), authority }
     }
 
     /// The same, on a connection whose client presented a certificate.

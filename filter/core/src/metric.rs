@@ -443,6 +443,7 @@ fn counted(event: &AuditEvent, org: &Rc<str>) -> Option<Metric> {
         | AuditEvent::PolicyUnusable { .. }
         | AuditEvent::RedisClockWentBack { .. }
         | AuditEvent::StreamEnded { .. }
+        | AuditEvent::Misrouted { .. }
         | AuditEvent::SecretUnusable { .. }
         | AuditEvent::DegradedEntered { .. }
         | AuditEvent::DegradedLeft { .. } => None,

@@ -13,6 +13,8 @@ use std::path::Path;
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 const ROUTER: &str = "envoy.filters.http.router";
 const LIMITER: &str = "envoy.filters.http.local_ratelimit";
+/// What routes match on where the filter judges.
+const GUARD: &str = "x-portcullis-guard";
 /// Clusters that only the filter uses start with it.
 const OWN_CLUSTERS: &str = "portcullis_";
 
@@ -82,8 +84,19 @@ fn replace(bootstrap: &mut Value, parts: &Value) -> Result<()> {
         return Err(drifted(ROUTER));
     }
     filters.splice(0..0, part("http_filters"));
+    open_routes(bootstrap)?;
     let clusters = list(bootstrap, "/static_resources/clusters")?;
     clusters.retain(|cluster| !cluster["name"].as_str().unwrap_or("").starts_with(OWN_CLUSTERS));
+    Ok(())
+}
+
+/// Routes as they are where nobody judges: they want no guard.
+fn open_routes(bootstrap: &mut Value) -> Result<()> {
+    for route in list(bootstrap, &format!("{MANAGER}/route_config/virtual_hosts/0/routes"))? {
+        if let Some(matchers) = route.pointer_mut("/match/headers").and_then(Value::as_array_mut) {
+            matchers.retain(|matcher| matcher["name"] != GUARD);
+        }
+    }
     Ok(())
 }
 
@@ -112,6 +125,9 @@ mod tests {
                     }}}},
                     {"name": ROUTER},
                 ],
+                "route_config": {"virtual_hosts": [{"routes": [{
+                    "match": {"path": "/demo/mcp", "headers": [{"name": GUARD}, {"name": ":method"}]},
+                }]}]},
             }}]}]}],
             "clusters": [{"name": "demo"}, {"name": "portcullis_redis"}],
         }})
@@ -129,6 +145,8 @@ mod tests {
         assert_eq!(names(&bootstrap, &format!("{MANAGER}/http_filters")), [ROUTER]);
         assert!(names(&bootstrap, &format!("{MANAGER}/access_log")).is_empty());
         assert_eq!(names(&bootstrap, "/static_resources/clusters"), ["demo"]);
+        let matchers = format!("{MANAGER}/route_config/virtual_hosts/0/routes/0/match/headers");
+        assert_eq!(names(&bootstrap, &matchers), [":method"]);
     }
 
     #[test]

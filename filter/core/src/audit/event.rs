@@ -88,6 +88,16 @@ pub enum AuditEvent {
         /// What Redis has.
         now: String,
     },
+    /// The router would take the request elsewhere than the connector's policy says. Nothing went anywhere.
+    Misrouted {
+        /// The connector.
+        connector: String,
+        /// The cluster of the selected route, if it has one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cluster: Option<String>,
+        /// The host, as the client sent it.
+        host: String,
+    },
     /// What Vault holds at a reference is no credential.
     SecretUnusable {
         /// The reference; never its value.

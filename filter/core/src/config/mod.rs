@@ -1,6 +1,6 @@
 //! The plugin configuration: how to reach Redis and Vault, and what this deployment allows.
 //!
-//! Owns defaults and bounds. Holds no secret: those live in Vault.
+//! Owns defaults and bounds. Holds no credential: those live in Vault.
 
 mod auth;
 mod failure;
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::decode::{Faults, Fields, Node};
 use crate::failure::OnFailure;
+use crate::guard::Guards;
 use crate::id::PolicyVersion;
 use crate::policy::Policy;
 use crate::unproven::UnprovenConfig;
@@ -36,6 +37,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// What policies of organisations may name.
     pub reach: Reach,
+    /// What routes to MCP servers match on.
+    pub guards: Guards,
     /// When a request is held.
     pub mode: Mode,
     /// Values of `Host` that are served, in lower case; all of them when there are none.
@@ -154,6 +157,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
     }
     let auth = auth::read(&mut fields, faults);
     let reach = reach::read(&mut fields, faults);
+    let guards = Guards::read(&mut fields, faults);
     let request = request(&mut fields, faults);
     let audit_input_max_bytes = audit(&mut fields, faults);
     let policy_cache_bytes = policy_cache(&mut fields, faults);
@@ -164,6 +168,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         policy,
         auth,
         reach,
+        guards,
         mode: request.mode,
         hosts: request.hosts,
         origins: request.origins,
@@ -369,7 +374,7 @@ mod tests {
              request.mode: found \"fast\", expected hold or split\n\
              request.origins[0]: found \"https://a/b\", expected an origin without path, such as https://app.example or http://localhost:6274\n\
              request.max_body_bytes: found 1.5, expected a whole number of bytes from 1024 to 16777216\n\
-             failure: found an unknown field, expected one of redis, vault, policy, auth, organisations, request, audit, policy_cache"
+             failure: found an unknown field, expected one of redis, vault, policy, auth, organisations, guards, unguarded_routes, request, audit, policy_cache"
         );
     }
 

@@ -100,6 +100,7 @@ impl Denial {
             }
             Self::NoSession(why) => format!("unavailable.redis.{why}"),
             Self::PolicyUnusable => "policy.unusable".to_owned(),
+            Self::Misrouted(what) => format!("upstream.{}", what.name()),
             Self::UpstreamRefused => "upstream.credential_refused".to_owned(),
             Self::UpstreamUnavailable => "upstream.unavailable".to_owned(),
             Self::UpstreamGone => "upstream.disconnected".to_owned(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{ApprovalState, Denial};
 use crate::limit::Quota;
 use crate::policy::Cost;
+use crate::route::Misrouted;
 
 /// What a refused request asked for, as far as its message can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,6 +108,9 @@ impl Denial {
             Self::Unauthenticated(failure) => failure.told().to_owned(),
             Self::ForeignOrigin => "This origin or host is not served".to_owned(),
             Self::UnknownPath => "There is no MCP endpoint at this path".to_owned(),
+            Self::Misrouted(Misrouted::Host) => {
+                "There is no MCP endpoint at this path of this host".to_owned()
+            }
             Self::MethodNotAllowed => "Use POST, GET or DELETE".to_owned(),
             Self::ContentType => {
                 "The body must be application/json in UTF-8, without content coding".to_owned()
@@ -156,6 +160,7 @@ impl Denial {
             }
             Self::Unavailable(..)
             | Self::PolicyUnusable
+            | Self::Misrouted(Misrouted::Cluster | Misrouted::Unguarded)
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable
             | Self::Internal(_) => "The gateway cannot serve this call right now".to_owned(),

@@ -31,6 +31,7 @@ use crate::id::PolicyVersion;
 use crate::limit::slices::{Draws, Settled};
 use crate::mcp::{Body, Message};
 use crate::policy::{Check, Cost};
+use crate::route::Selected;
 use crate::step::Gate;
 
 /// How often a record or policy may move under one request before it is refused.
@@ -40,6 +41,8 @@ const MOST_ROUNDS: u8 = 4;
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) path: String,
+    /// Where the router would take it.
+    pub(super) selected: Selected,
     /// Headers that it has and the upstream sees only if the policy names them.
     pub(super) strip: Vec<String>,
     pub(super) claimant: Claimant,

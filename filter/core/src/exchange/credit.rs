@@ -20,6 +20,7 @@ use crate::authz::{Amendment, Shadowed};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::{Denial, LimitCause};
 use crate::event::Event;
+use crate::guard;
 use crate::mcp::amend::amend;
 use crate::mcp::{Body, Operation};
 use crate::metric::Metric;
@@ -248,11 +249,11 @@ fn pass(
     }
     match request.leg {
         Leg::Whole => {
-            rewrite(&request.strip, &grant, credential, turn);
+            rewrite((&request.path, &request.strip), &grant, credential, turn);
             sent(request, &grant, turn)
         }
         Leg::Head(reading) => {
-            rewrite(&request.strip, &grant, credential, turn);
+            rewrite((&request.path, &request.strip), &grant, credential, turn);
             turn.context.sent = Sent::Headers;
             let connector = grant.policy.connectors.get(&grant.connector);
             let path = &request.path;
@@ -361,7 +362,7 @@ fn replace_body(request: &Request, body: Vec<u8>, turn: &mut Turn<'_>) -> Result
 ///
 /// [`goes_upstream`]: crate::request_headers::goes_upstream
 fn rewrite(
-    strip: &[String],
+    (path, strip): (&str, &[String]),
     grant: &Grant,
     credential: Option<(String, Secret)>,
     turn: &mut Turn<'_>,
@@ -375,7 +376,9 @@ fn rewrite(
         ("x-portcullis-request-id", request_id.clone()),
     ];
     let own = own.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value)));
-    let set: Vec<(String, Secret)> = own.chain(credential).collect();
+    let guard =
+        turn.worker.config.guards.value(path).map(|value| (guard::HEADER.to_owned(), value));
+    let set: Vec<(String, Secret)> = own.chain(credential).chain(guard).collect();
     let connector = grant.policy.connectors.get(&grant.connector);
     let named = connector.map(|connector| connector.request_headers.as_slice()).unwrap_or_default();
     let stays = |name: &String| !named.contains(name) && !set.iter().any(|(own, _)| own == name);

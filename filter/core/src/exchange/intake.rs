@@ -241,6 +241,7 @@ impl Reading {
             },
         };
         let (path, strip) = (self.head.path(), withheld(&self.head));
+        let selected = self.head.selected();
         let (message, bound) = referring(&self.head, message);
         let Caller { claimant, certificate, audience } = self.caller.clone();
         self.leg = Leg::Body;
@@ -249,6 +250,7 @@ impl Reading {
         let (holds, unmirrored) = (Holds::Unasked, None);
         let request = Request {
             path,
+            selected,
             bound,
             holds,
             strip,
@@ -297,6 +299,7 @@ impl Reading {
         let (message, bound) = referring(&self.head, message);
         let request = Request {
             path: self.head.path(),
+            selected: self.head.selected(),
             bound,
             holds: Holds::Unasked,
             strip: withheld(&self.head),

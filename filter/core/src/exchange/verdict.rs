@@ -26,6 +26,7 @@ use crate::id::{PolicyName, PolicyVersion};
 use crate::limit::{CALL, Called, Quota};
 use crate::mcp::{Era, Message, Operation};
 use crate::policy::{Check, Connector, Enforcement, Policy, Price};
+use crate::route::Selected;
 use crate::time::UnixTime;
 use crate::vault::CredentialTemplate;
 use crate::worker::{Cached, CachedRecord, Decides, Worker};
@@ -58,6 +59,9 @@ impl Verdict {
         }
     }
 }
+
+/// So much of a host goes into the audit log: a DNS name has no more.
+const MOST_HOST_CHARS: usize = 255;
 
 /// Everything that passing a request takes.
 #[derive(Debug)]
@@ -175,6 +179,8 @@ pub(super) fn judge(
     let relaying = relaying(request, &principal, &policy);
     match grant(request, (principal, now), policy, worker, entry) {
         Ok(grant) => Verdict::Allowed(Box::new(grant)),
+        // Not even a message without content goes where the policy does not say.
+        Err(denial @ Denial::Misrouted(_)) => Verdict::Refused(denial),
         Err(denial) => match relaying.and_then(|grant| grant.refused(&denial, request, entry)) {
             Some(grant) => Verdict::Allowed(Box::new(grant)),
             None => Verdict::Refused(denial),
@@ -331,6 +337,7 @@ fn grant(
         // As if it were not there: whoever wrote the policy had no right to name it.
         return Err(Denial::UnknownPath);
     }
+    bound_for(request, (name, connector), worker, entry)?;
     let posts_to_stream = connector.messages.as_ref() == Some(&request.path);
     if let (false, Some(missing)) = (posts_to_stream, &request.unmirrored) {
         return Err(missing.clone());
@@ -406,6 +413,26 @@ fn grant(
         sought,
         shadowed,
         relayed: None,
+    })
+}
+
+/// Whether the router takes the request where the connector's policy says.
+fn bound_for(
+    request: &Request,
+    (name, connector): (&PolicyName, &Connector),
+    worker: &Worker,
+    entry: &mut Entry,
+) -> Result<(), Denial> {
+    let guard = worker.config.guards.wanted(&request.path);
+    connector.upstream.check(&request.selected, guard).map_err(|what| {
+        let Selected { cluster, authority } = &request.selected;
+        let host = authority.chars().take(MOST_HOST_CHARS).collect();
+        let (connector, cluster) = (name.to_string(), cluster.clone());
+        let event = AuditEvent::Misrouted { connector, cluster, host };
+        if !entry.events.contains(&event) {
+            entry.events.push(event);
+        }
+        Denial::Misrouted(what)
     })
 }
 

@@ -11,6 +11,7 @@ mod review;
 mod rule;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod uri;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,6 +31,7 @@ pub use activation::{Activation, Canary};
 pub use glob::Globs;
 pub use pins::{Pins, Unpinned};
 pub use rule::{Approval, Cap, Check, Enforcement, Names, OnExcess, Requirement};
+pub use upstream::{Guard, UpstreamBinding};
 pub use uri::{Closed, Uris};
 
 /// A compiled policy document.
@@ -74,6 +76,8 @@ pub struct Connector {
     pub messages: Option<String>,
     /// How a refusal of a message that was posted there is told.
     pub refusals: StreamRefusals,
+    /// Where its requests may go.
+    pub upstream: UpstreamBinding,
     /// What the upstream gets instead of the client's credential.
     pub credential: Option<CredentialTemplate>,
     /// Request headers, in lower case, that go to it besides those that go to every one.

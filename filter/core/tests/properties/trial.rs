@@ -11,6 +11,7 @@ use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Refusals, RequestIds, Vault};
 use portcullis_core::failure::OnFailure;
+use portcullis_core::guard::Guards;
 use portcullis_core::id::{KeyId, OrgId};
 use portcullis_core::policy::version_of;
 use portcullis_core::time::UnixTime;
@@ -63,6 +64,7 @@ pub(crate) fn worker(cache: Duration) -> Worker {
         reach: portcullis_core::config::Reach::Unbounded,
         policy: None,
         auth: AuthConfig::default(),
+        guards: Guards::default(),
         mode: Mode::Hold,
         hosts: Vec::new(),
         origins: Vec::new(),

@@ -7,13 +7,14 @@ use serde_json::json;
 use super::{limits, rules};
 
 /// A policy document: `v1`, or `v2` in which analysts may also write notes, `v3` without
-/// patience, `v7` with scopes, or `v8` in which `query_users` was reviewed.
+/// patience, `v7` with scopes, `v8` in which `query_users` was reviewed, or `v9` whose connectors are
+/// bound to clusters and a host.
 pub(super) fn document(name: &str) -> serde_json::Value {
     if let Some(document) = rules::document(name) {
         return document;
     }
     let allow = match name {
-        "v1" | "v3" | "v7" | "v8" => json!(["query_users"]),
+        "v1" | "v3" | "v7" | "v8" | "v9" => json!(["query_users"]),
         "v2" => json!(["query_users", "create_note"]),
         "v4" => return limits::priced(document("v1")),
         "v6" => return limits::leased(document("v1")),
@@ -43,6 +44,11 @@ pub(super) fn document(name: &str) -> serde_json::Value {
     }
     if name == "v3" {
         document["cool_off"] = json!({"refusals": 1, "repeats": 2, "first": "2s", "longest": "8s"});
+    }
+    if name == "v9" {
+        document["connectors"]["demo"]["upstream"] =
+            json!({"clusters": ["demo", "demo-canary"], "hosts": ["mcp.example"]});
+        document["connectors"]["old"]["upstream"] = json!({"clusters": ["old"]});
     }
     if name == "v7" {
         document["connectors"]["demo"]["scopes"] = json!(["demo:use"]);

@@ -213,6 +213,12 @@ impl World {
             "hosts" => {
                 self.worker.config.hosts = vec![rest.to_owned()];
             }
+            // `PATH VALUE`.
+            "guard" => {
+                let (path, value) = rest.split_once(' ').unwrap();
+                let document = json!({"redis": {"cluster": "redis"}, "guards": {path: value}});
+                self.worker.config.guards = Config::parse(&document).unwrap().guards;
+            }
             "after" => {
                 self.now = self.now.after(Duration::from_millis(rest.parse().unwrap()));
             }
@@ -221,7 +227,7 @@ impl World {
         true
     }
 
-    /// `METHOD PATH [key=NAME] [certificate=NAME] [header=value …]`
+    /// `METHOD PATH [key=NAME] [certificate=NAME] [cluster=NAME] [header=value …]`; the router selected that cluster.
     fn head(&mut self, line: &str) -> Head {
         self.requests += 1;
         let mut words = line.split(' ');
@@ -231,11 +237,12 @@ impl World {
             header(":path", words.next().unwrap()),
             header("content-type", "application/json"),
         ];
-        let mut certificate = None;
+        let (mut certificate, mut cluster) = (None, None);
         for word in words {
             let (name, value) = word.split_once('=').unwrap();
             match name {
                 "certificate" => certificate = Some(value),
+                "cluster" => cluster = Some(value.to_owned()),
                 "key" => headers.push(header("x-api-key", &key(value))),
                 "token" => headers.push(header("authorization", &tokens::bearer(value))),
                 "content-type" => headers[2] = header(name, value),
@@ -243,7 +250,7 @@ impl World {
             }
         }
         let request_id = RequestId::new(&format!("r-{}", self.requests)).unwrap();
-        let head = Head::new(request_id, "192.0.2.7".into(), headers);
+        let head = Head::new(request_id, "192.0.2.7".into(), headers).with_cluster(cluster);
         match certificate {
             Some(name) => certificates::presented(head, name),
             None => head,

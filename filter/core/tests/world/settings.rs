@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Refusals, RequestIds, Vault};
 use portcullis_core::failure::OnFailure;
+use portcullis_core::guard::Guards;
 use portcullis_core::unproven::UnprovenConfig;
 
 pub(super) fn config() -> Config {
@@ -24,6 +25,7 @@ pub(super) fn config() -> Config {
         reach: portcullis_core::config::Reach::Unbounded,
         policy: None,
         auth: AuthConfig::default(),
+        guards: Guards::default(),
         mode: Mode::Hold,
         hosts: Vec::new(),
         origins: vec!["https://app.example".into()],

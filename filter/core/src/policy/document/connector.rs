@@ -11,7 +11,7 @@ use super::tool::{Schemas, credits, pins, tools};
 use crate::config::scopes;
 use crate::decode::{Faults, Node};
 use crate::id::PolicyName;
-use crate::policy::{Connector, Globs, OnExcess, StreamRefusals, Unpinned};
+use crate::policy::{Connector, Globs, OnExcess, StreamRefusals, Unpinned, UpstreamBinding};
 use crate::request_headers;
 use crate::vault::{CredentialTemplate, SecretRef};
 
@@ -45,6 +45,10 @@ pub(super) fn connector(
             _ => None,
         }),
         None => Some(StreamRefusals::default()),
+    };
+    let upstream = match fields.optional("upstream") {
+        Some(node) => upstream(node, faults),
+        None => Some(UpstreamBinding::default()),
     };
     let credential = match fields.optional("credential") {
         Some(node) => credential(node, faults).map(Some),
@@ -84,6 +88,7 @@ pub(super) fn connector(
         path: path?,
         messages: messages?,
         refusals: refusals?,
+        upstream: upstream?,
         credential: credential?,
         request_headers: request_headers?,
         methods: methods?,
@@ -103,6 +108,40 @@ fn plain_path(text: &str) -> bool {
             .strip_prefix('/')
             .is_some_and(|rest| rest.split('/').all(|segment| !matches!(segment, "" | "." | "..")))
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b))
+}
+
+fn upstream(node: Node<'_>, faults: &mut Faults) -> Option<UpstreamBinding> {
+    const EITHER: &str = "an object with `clusters`, `hosts` or both, such as {clusters: [crm], hosts: [mcp.example]}";
+    const CLUSTERS: &str = "a list of Envoy clusters, such as [crm]; * and ? are wildcards";
+    const HOSTS: &str = "a list of hosts, such as [mcp.example]";
+    const HOST: &str =
+        "a host, with its port if only that one will do, such as mcp.example or localhost:10000";
+    let place = node.clone();
+    let mut fields = node.object(faults, EITHER)?;
+    let clusters = match fields.optional("clusters") {
+        Some(node) => globs(node, faults, CLUSTERS),
+        None => Some(Globs::default()),
+    };
+    let hosts: Option<Vec<String>> = match fields.optional("hosts") {
+        Some(node) => {
+            let items = node.items(faults, HOSTS)?.into_iter();
+            items.map(|item| item.text(faults, HOST, host)).collect()
+        }
+        None => Some(Vec::new()),
+    };
+    fields.finish(faults);
+    let binding = UpstreamBinding { clusters: clusters?, hosts: hosts? };
+    if binding == UpstreamBinding::default() {
+        place.fault(faults, EITHER);
+        return None;
+    }
+    Some(binding)
+}
+
+fn host(text: &str) -> Option<String> {
+    let valid = !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
+    valid.then(|| text.to_ascii_lowercase())
 }
 
 fn credential(node: Node<'_>, faults: &mut Faults) -> Option<CredentialTemplate> {

@@ -1,0 +1,447 @@
+//! Routes and connection managers of one Envoy: whether everything that leads to an MCP server is judged first.
+//!
+//! Owns what a route and a connection manager must look like. Reads the configuration dump, and asks nobody.
+
+use std::collections::BTreeSet;
+
+use portcullis_core::config::Config;
+use portcullis_core::guard;
+use serde_json::Value;
+
+use super::Finding;
+use super::dump::each_object;
+
+const ROOT: &str = "portcullis";
+const ROUTER: &str = "envoy.filters.http.router";
+const MANAGER: &str = "http_connection_manager.v3.HttpConnectionManager";
+const PAGE: &str = "see docs/guard.md";
+/// What a connection buffers where nothing is set (Envoy, `per_connection_buffer_limit_bytes`).
+const DEFAULT_BUFFER: u64 = 1 << 20;
+/// The window of a stream of HTTP/2 where nothing is set (RFC 9113, section 6.5.2).
+const DEFAULT_WINDOW: u64 = 65_535;
+
+/// Looks at every route and every connection manager in `dump`.
+pub(super) fn look(dump: &Value, config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut tables = BTreeSet::new();
+    each_object(dump, &mut |node| {
+        if let Some(hosts) = node["virtual_hosts"].as_array() {
+            tables.extend(hosts.iter().flat_map(routes));
+        }
+    });
+    if config.guards.paths().next().is_none() {
+        findings.push(Finding::warning(
+            "envoy.guard",
+            "none: where the filter is missing, routes lead to servers all the same",
+            format!("set `guards`; {PAGE}"),
+        ));
+    } else {
+        findings.extend(guarded(&tables, config));
+    }
+    let servers = servers(&tables);
+    for route in tables.iter().filter(|it| it.leads_to(&servers) || it.meets_a_path(config)) {
+        findings.extend(route.hurts());
+    }
+    each_object(dump, &mut |node| {
+        if node["filter_chains"].is_array() || node["default_filter_chain"].is_object() {
+            findings.extend(listener(node, config));
+        }
+    });
+    findings
+}
+
+/// A route that leads to clusters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Route {
+    /// `HOST/NAME`, to find it by.
+    name: String,
+    matcher: Matcher,
+    clusters: Vec<String>,
+    /// Whether it wants the guard.
+    is_guarded: bool,
+    /// Headers of the filter's own that it matches on, but for the guard.
+    own_headers: Vec<String>,
+    /// What it has beyond leading there: retries, mirrors, upgrades, redirects, a limit of time.
+    extras: Vec<Extra>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Matcher {
+    Path(String),
+    Prefix(String),
+    /// A regular expression or a template: it may match anything.
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Extra {
+    Retries,
+    Mirror,
+    Upgrade,
+    Redirect,
+    Timeout,
+}
+
+/// The routes of a virtual host that lead to clusters.
+fn routes(host: &Value) -> Vec<Route> {
+    let none = Vec::new();
+    let routes = host["routes"].as_array().unwrap_or(&none).iter();
+    let host_retries = host.get("retry_policy").is_some();
+    routes.filter_map(|route| read(host, route, host_retries)).collect()
+}
+
+fn read(host: &Value, route: &Value, host_retries: bool) -> Option<Route> {
+    let action = route.get("route")?;
+    let none = Vec::new();
+    let weighted = action.pointer("/weighted_clusters/clusters").and_then(Value::as_array);
+    let weighted = weighted.unwrap_or(&none).iter().filter_map(|cluster| cluster["name"].as_str());
+    let clusters: Vec<String> =
+        action["cluster"].as_str().into_iter().chain(weighted).map(str::to_owned).collect();
+    let headers = route.pointer("/match/headers").and_then(Value::as_array).unwrap_or(&none);
+    let names = || headers.iter().filter_map(|matcher| matcher["name"].as_str());
+    let own = names().filter(|name| name.starts_with("x-portcullis-") && *name != guard::HEADER);
+    let matcher = &route["match"];
+    let text = |name: &str| matcher[name].as_str().map(str::to_owned);
+    let matcher = text("path").map(Matcher::Path).or_else(|| text("prefix").map(Matcher::Prefix));
+    let matcher = matcher.or_else(|| text("path_separated_prefix").map(Matcher::Prefix));
+    let (host, name) =
+        (host["name"].as_str().unwrap_or("?"), route["name"].as_str().unwrap_or("?"));
+    Some(Route {
+        name: format!("{host}/{name}"),
+        matcher: matcher.unwrap_or(Matcher::Other),
+        is_guarded: headers.iter().any(wants_guard),
+        own_headers: own.map(str::to_owned).collect(),
+        extras: extras(action, host_retries),
+        clusters,
+    })
+}
+
+/// A matcher that a request without the guard does not meet.
+fn wants_guard(matcher: &Value) -> bool {
+    let is_wanted =
+        matcher["invert_match"] != true && matcher["treat_missing_header_as_empty"] != true;
+    let has_value = ["/string_match/exact", "/string_match/safe_regex", "/exact_match"];
+    matcher["name"] == guard::HEADER
+        && is_wanted
+        && has_value.iter().any(|pointer| matcher.pointer(pointer).is_some())
+}
+
+fn extras(action: &Value, host_retries: bool) -> Vec<Extra> {
+    let retries = match action.get("retry_policy") {
+        Some(policy) => {
+            policy["retry_on"].as_str().is_some_and(|on| !on.is_empty())
+                && policy["num_retries"] != 0
+        }
+        None => host_retries,
+    };
+    let filled = |name: &str| action[name].as_array().is_some_and(|list| !list.is_empty());
+    let upgrades = action["upgrade_configs"]
+        .as_array()
+        .is_some_and(|upgrades| upgrades.iter().any(|upgrade| upgrade["enabled"] != false));
+    let found = [
+        (retries, Extra::Retries),
+        (filled("request_mirror_policies"), Extra::Mirror),
+        (upgrades, Extra::Upgrade),
+        (action.get("internal_redirect_policy").is_some(), Extra::Redirect),
+        (action["timeout"] != "0s", Extra::Timeout),
+    ];
+    found.into_iter().filter(|(is_there, _)| *is_there).map(|(_, extra)| extra).collect()
+}
+
+/// The clusters that guarded routes lead to.
+fn servers(tables: &BTreeSet<Route>) -> BTreeSet<String> {
+    let guarded = tables.iter().filter(|route| route.is_guarded);
+    guarded.flat_map(|route| route.clusters.clone()).collect()
+}
+
+/// Routes that lead to a server and want no guard, and paths that nothing leads to.
+fn guarded(tables: &BTreeSet<Route>, config: &Config) -> Vec<Finding> {
+    let servers = servers(tables);
+    let open = tables.iter().filter(|route| !route.is_guarded);
+    let open = open.filter(|route| route.leads_to(&servers) || route.meets_a_path(config));
+    let mut findings: Vec<_> = open
+        .map(|route| {
+            let found = format!("to {}, and it wants no guard", route.clusters.join(", "));
+            let next = format!("match on {}, or remove the route; {PAGE}", guard::HEADER);
+            Finding::bad(&format!("envoy.route {}", route.name), found, next)
+        })
+        .collect();
+    let own = tables.iter().filter(|route| !route.own_headers.is_empty());
+    findings.extend(own.map(|route| {
+        let found = format!(
+            "it matches on {}, which the filter sets: a judged request may go to {}",
+            route.own_headers.join(", "),
+            route.clusters.join(", ")
+        );
+        let next = format!("match on what clients send; {PAGE}");
+        Finding::bad(&format!("envoy.route {}", route.name), found, next)
+    }));
+    if findings.is_empty() {
+        let count = tables.iter().filter(|route| route.is_guarded).count();
+        findings.push(Finding::good("envoy.guard", format!("{count} routes want it")));
+    }
+    findings
+}
+
+impl Route {
+    fn leads_to(&self, servers: &BTreeSet<String>) -> bool {
+        self.clusters.iter().any(|cluster| servers.contains(cluster))
+    }
+
+    /// Whether a request for a guarded path can meet it.
+    fn meets_a_path(&self, config: &Config) -> bool {
+        config.guards.paths().any(|path| match &self.matcher {
+            Matcher::Path(own) => own == path,
+            Matcher::Prefix(prefix) => path.starts_with(prefix.as_str()),
+            Matcher::Other => true,
+        })
+    }
+
+    /// What a route to a server should not have.
+    fn hurts(&self) -> Vec<Finding> {
+        let told = |extra: &Extra| match extra {
+            Extra::Retries => ("it retries: one call may run several times", "retries: none"),
+            Extra::Mirror => (
+                "it mirrors: another server gets a copy, with the credential",
+                "no request_mirror_policies",
+            ),
+            Extra::Upgrade => {
+                ("it takes upgrades, which nobody judges", "upgrade_configs: enabled: false")
+            }
+            Extra::Redirect => ("it follows redirects by itself", "no internal_redirect_policy"),
+            Extra::Timeout => (
+                "it ends an answer after a time (15 s where none is set)",
+                "timeout: 0s, and an idle_timeout",
+            ),
+        };
+        let finding = |extra| {
+            let (found, next) = told(extra);
+            Finding::warning(&format!("envoy.route {}", self.name), found, next)
+        };
+        self.extras.iter().map(finding).collect()
+    }
+}
+
+/// The connection managers of a listener that run the filter.
+fn listener(listener: &Value, config: &Config) -> Vec<Finding> {
+    let none = Vec::new();
+    let name = listener["name"].as_str().unwrap_or("unnamed");
+    let chains = listener["filter_chains"].as_array().unwrap_or(&none).iter();
+    let chains = chains.chain(listener.get("default_filter_chain"));
+    let filters = chains.flat_map(|chain| chain["filters"].as_array().unwrap_or(&none));
+    let managers = filters.map(|filter| &filter["typed_config"]);
+    let managers = managers
+        .filter(|config| config["@type"].as_str().is_some_and(|name| name.ends_with(MANAGER)));
+    let managers: Vec<_> = managers.filter(|manager| position(manager).is_some()).collect();
+    if managers.is_empty() {
+        return Vec::new();
+    }
+    let check = format!("envoy.listener {name}");
+    let mut findings: Vec<_> = managers.iter().flat_map(|it| manager(it, &check, config)).collect();
+    let buffer = listener["per_connection_buffer_limit_bytes"].as_u64().unwrap_or(DEFAULT_BUFFER);
+    findings.extend(room(&check, "per_connection_buffer_limit_bytes", buffer, config));
+    if findings.is_empty() {
+        findings.push(Finding::good(check, "filter, order and limits are right"));
+    }
+    findings
+}
+
+/// Where the filter stands among the HTTP filters.
+fn position(manager: &Value) -> Option<usize> {
+    let filters = manager["http_filters"].as_array()?;
+    filters.iter().position(|filter| {
+        let root = filter.pointer("/typed_config/config/root_id");
+        root.or_else(|| filter.pointer("/typed_config/value/config/root_id"))
+            .is_some_and(|root| root == ROOT)
+    })
+}
+
+fn manager(manager: &Value, check: &str, config: &Config) -> Vec<Finding> {
+    let none = Vec::new();
+    let filters = manager["http_filters"].as_array().unwrap_or(&none);
+    let at = position(manager).unwrap_or_default();
+    let mut findings = Vec::new();
+    if filters.get(at).is_some_and(|filter| filter["disabled"] == true) {
+        let next = "remove disabled: true; to leave hosts out, disable it there";
+        findings.push(Finding::bad(check, "the filter is disabled", next));
+    }
+    let after =
+        filters.iter().skip(at.saturating_add(1)).filter_map(|filter| filter["name"].as_str());
+    let after: Vec<_> = after.filter(|name| *name != ROUTER).collect();
+    if !after.is_empty() {
+        let found =
+            format!("behind the filter: {}; they see the connector's credential", after.join(", "));
+        findings.push(Finding::warning(check, found, "put the filter just before the router"));
+    }
+    if manager["codec_type"] != "HTTP1" {
+        let window = manager.pointer("/http2_protocol_options/initial_stream_window_size");
+        let window = window.and_then(Value::as_u64).unwrap_or(DEFAULT_WINDOW);
+        findings.extend(room(check, "initial_stream_window_size", window, config));
+    }
+    findings
+}
+
+/// Whether a body of the largest size that is judged fits.
+fn room(check: &str, field: &str, bytes: u64, config: &Config) -> Option<Finding> {
+    let wanted = u64::try_from(config.max_body_bytes).unwrap_or(u64::MAX);
+    (bytes < wanted).then(|| {
+        let found = format!("{field} is {bytes}, less than max_body_bytes: larger bodies fail");
+        Finding::warning(check, found, format!("{field}: {}", wanted.saturating_mul(4)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::State;
+    use super::*;
+
+    fn config() -> Config {
+        let document = json!({
+            "redis": {"cluster": "r"},
+            "guards": {"/demo/mcp": "0123456789abcdef"},
+        });
+        Config::parse(&document).unwrap()
+    }
+
+    fn dump(routes: &Value, filters: &Value) -> Value {
+        let plugin = json!({"name": "p", "typed_config": {"config": {"root_id": "portcullis"}}});
+        let mut all = filters.as_array().unwrap().clone();
+        let at = all.iter().position(|filter| filter == "filter").unwrap();
+        all[at] = plugin;
+        json!({"configs": [
+            {"static_listeners": [{"listener": {
+                "name": "gateway", "per_connection_buffer_limit_bytes": 4_194_304,
+                "filter_chains": [{"filters": [{"typed_config": {
+                    "@type": format!("type.googleapis.com/envoy.extensions.filters.network.{MANAGER}"),
+                    "http2_protocol_options": {"initial_stream_window_size": 4_194_304},
+                    "http_filters": all,
+                }}]}],
+            }}]},
+            {"static_route_configs": [{"route_config": {"virtual_hosts": [
+                {"name": "mcp", "routes": routes},
+            ]}}]},
+        ]})
+    }
+
+    fn guarded_route() -> Value {
+        json!({
+            "name": "demo",
+            "match": {"path": "/demo/mcp", "headers": [
+                {"name": "x-portcullis-guard", "string_match": {"exact": "0123456789abcdef"}},
+            ]},
+            "route": {"cluster": "demo", "timeout": "0s"},
+        })
+    }
+
+    fn told(dump: &Value) -> Vec<(String, State, String)> {
+        let findings = look(dump, &config()).into_iter();
+        findings.map(|finding| (finding.check, finding.state, finding.found)).collect()
+    }
+
+    // Finding 11.8.
+    // Proves: X16, X29
+    #[test]
+    fn a_guarded_gateway_is_in_order() {
+        let unjudged = json!({"name": "unjudged", "match": {"prefix": "/"}, "direct_response": {"status": 503}});
+        let routes = json!([guarded_route(), unjudged]);
+        let found = told(&dump(&routes, &json!(["filter", {"name": ROUTER}])));
+        assert!(found.iter().all(|(_, state, _)| *state == State::Good), "{found:?}");
+        assert_eq!(found.len(), 2);
+    }
+
+    // Finding 11.8.
+    // Proves: X16, X29
+    #[test]
+    fn every_hole_has_a_line() {
+        let open = |name: &str, matcher: Value, route: Value| json!({"name": name, "match": matcher, "route": route});
+        let routes = json!([
+            guarded_route(),
+            open(
+                "same path",
+                json!({"path": "/demo/mcp"}),
+                json!({"cluster": "evil", "timeout": "0s"})
+            ),
+            open("prefix", json!({"prefix": "/de"}), json!({"cluster": "evil", "timeout": "0s"})),
+            open(
+                "any",
+                json!({"safe_regex": {"regex": ".*"}}),
+                json!({"cluster": "evil", "timeout": "0s"})
+            ),
+            open("same server", json!({"path": "/x"}), json!({"cluster": "demo", "timeout": "0s"})),
+            open("none of ours", json!({"path": "/shop"}), json!({"cluster": "shop"})),
+            open(
+                "own header",
+                json!({"path": "/y", "headers": [
+                    {"name": "x-portcullis-org", "string_match": {"exact": "acme"}},
+                ]}),
+                json!({"cluster": "evil", "timeout": "0s"})
+            ),
+            open(
+                "not the guard",
+                json!({"path": "/demo/mcp", "headers": [
+                    {"name": "x-portcullis-guard", "present_match": true, "invert_match": true},
+                ]}),
+                json!({"cluster": "evil", "timeout": "0s"})
+            ),
+        ]);
+        let found = told(&dump(&routes, &json!(["filter", {"name": ROUTER}])));
+        let bad: Vec<_> = found
+            .iter()
+            .filter(|(_, state, _)| *state == State::Bad)
+            .map(|(check, ..)| check.as_str())
+            .collect();
+        assert_eq!(
+            bad,
+            [
+                "envoy.route mcp/any",
+                "envoy.route mcp/not the guard",
+                "envoy.route mcp/prefix",
+                "envoy.route mcp/same path",
+                "envoy.route mcp/same server",
+                "envoy.route mcp/own header",
+            ]
+            .map(str::to_owned)
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>(),
+            "{found:?}"
+        );
+    }
+
+    // Findings 11.3, 11.4, 11.7, 11.9.
+    // Proves: X16
+    #[test]
+    fn what_hurts_is_told() {
+        let mut route = guarded_route();
+        route["route"] = json!({
+            "cluster": "demo", "retry_policy": {"retry_on": "5xx"},
+            "request_mirror_policies": [{"cluster": "evil"}],
+            "upgrade_configs": [{"upgrade_type": "websocket"}],
+        });
+        let filters = json!(["filter", {"name": "envoy.filters.http.ext_authz"}, {"name": ROUTER}]);
+        let mut dump = dump(&json!([route]), &filters);
+        let listener = dump.pointer_mut("/configs/0/static_listeners/0/listener").unwrap();
+        listener["per_connection_buffer_limit_bytes"] = json!(32_768);
+        listener["filter_chains"][0]["filters"][0]["typed_config"]["http2_protocol_options"] =
+            json!({});
+        let found = told(&dump);
+        let warnings: Vec<_> = found
+            .iter()
+            .filter(|(_, state, _)| *state == State::Warning)
+            .map(|(_, _, found)| found.as_str())
+            .collect();
+        for part in [
+            "retries",
+            "mirrors",
+            "upgrades",
+            "15 s",
+            "ext_authz",
+            "initial_stream_window_size is 65535",
+            "per_connection_buffer_limit_bytes is 32768",
+        ] {
+            assert!(warnings.iter().any(|found| found.contains(part)), "{part}: {warnings:?}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What routes to MCP servers match on: a header that only a judged request has.
+//!
+//! Owns its name and its values, one for each path. A route of Envoy that wants the value leads nowhere without this
+//! filter: where it is missing, switched off or skipped, the request meets another route, which refuses it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::decode::{Faults, Fields};
+use crate::policy::Guard;
+use crate::secret::Secret;
+
+/// The header. Routes take it off before the server (`request_headers_to_remove`).
+pub const HEADER: &str = "x-portcullis-guard";
+
+const EXPECTED: &str =
+    "a value that nobody can guess: 16 to 128 letters, digits, `-`, `.`, `_` or `~`";
+
+/// The values by path. A server's own teams know theirs, so another path has another one.
+#[derive(Default)]
+pub struct Guards {
+    values: BTreeMap<String, Secret>,
+    unguarded: UnguardedRoutes,
+}
+
+/// What becomes of a request for a guarded path whose selected route wants no guard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnguardedRoutes {
+    /// It is refused: the route is somebody else's, or was forgotten.
+    #[default]
+    Refuse,
+    /// It goes on, as long as guards are being introduced.
+    Allow,
+}
+
+impl fmt::Debug for Guards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.values.keys()).finish()
+    }
+}
+
+impl Clone for Guards {
+    fn clone(&self) -> Self {
+        let values = self.values.iter().map(|(path, value)| (path.clone(), copy(value))).collect();
+        Self { values, unguarded: self.unguarded }
+    }
+}
+
+fn copy(value: &Secret) -> Secret {
+    Secret::new(value.expose().to_owned())
+}
+
+impl Guards {
+    /// What a judged request for `path` gets.
+    #[must_use]
+    pub fn value(&self, path: &str) -> Option<Secret> {
+        self.values.get(path).map(copy)
+    }
+
+    /// What the routes of `path` want.
+    #[must_use]
+    pub fn wanted(&self, path: &str) -> Guard {
+        match (self.values.contains_key(path), self.unguarded) {
+            (true, UnguardedRoutes::Refuse) => Guard::Required,
+            (true, UnguardedRoutes::Allow) => Guard::Introduced,
+            (false, UnguardedRoutes::Refuse | UnguardedRoutes::Allow) => Guard::Unset,
+        }
+    }
+
+    /// The paths that have a value.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
+    /// Reads the fields `guards`, a value for each path, and `unguarded_routes`.
+    pub(crate) fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> Self {
+        const PATHS: &str = "an object with a value for each path, such as {\"/demo/mcp\": \"…\"}";
+        let members = fields.optional("guards").and_then(|node| node.members(faults, PATHS));
+        let unguarded = fields.optional("unguarded_routes").and_then(|node| {
+            node.text(faults, "refuse or allow", |text| match text {
+                "refuse" => Some(UnguardedRoutes::Refuse),
+                "allow" => Some(UnguardedRoutes::Allow),
+                _ => None,
+            })
+        });
+        let mut values = BTreeMap::new();
+        for (path, node) in members.unwrap_or_default() {
+            if !path.starts_with('/') {
+                faults.push(node.path(), format!("the name {path:?}"), "a path, such as /demo/mcp");
+            }
+            if let Some(value) = node.unseen_text(faults, EXPECTED, value) {
+                values.insert(path.to_owned(), value);
+            }
+        }
+        Self { values, unguarded: unguarded.unwrap_or_default() }
+    }
+}
+
+/// What stands unchanged in a header, a YAML string and a regular expression of a route.
+fn value(text: &str) -> Option<Secret> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    ((16..=128).contains(&text.len()) && text.bytes().all(plain))
+        .then(|| Secret::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::config::Config;
+
+    // Proves: X29
+    #[test]
+    fn values_are_hard_to_guess_and_are_not_shown() {
+        let read = |guards| Config::parse(&json!({"redis": {"cluster": "r"}, "guards": guards}));
+        let config = read(json!({"/demo/mcp": "0123456789abcdef"})).unwrap();
+        assert_eq!(config.guards.value("/demo/mcp").unwrap().expose(), "0123456789abcdef");
+        assert!(config.guards.value("/other/mcp").is_none());
+        assert_eq!(format!("{:?}", config.guards), r#"["/demo/mcp"]"#);
+        for value in ["0123456789abcde", "0123456789abcdef 0123456789abcdef", &"a".repeat(129)] {
+            let faults = read(json!({"/demo/mcp": value})).unwrap_err().to_string();
+            assert!(
+                faults.starts_with("guards./demo/mcp: found something else (not shown)"),
+                "{faults}"
+            );
+        }
+        assert!(read(json!({"demo": "0123456789abcdef"})).is_err());
+    }
+}

@@ -1,0 +1,100 @@
+//! Where a connector's requests may go: the clusters and hosts that its policy names.
+//!
+//! Owns the comparison. A policy knows paths, and a router knows more: host, headers, query, weights. What the router
+//! selected for a request is compared with this before the connector's credential is put on.
+
+use super::Globs;
+use crate::route::{Misrouted, Selected};
+
+/// Where a connector's requests may go. An empty list names nothing and refuses nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UpstreamBinding {
+    /// Envoy clusters.
+    pub clusters: Globs,
+    /// Hosts in lower case, with or without a port; without one, any port will do.
+    pub hosts: Vec<String>,
+}
+
+impl UpstreamBinding {
+    /// Whether a request may go where the router sends it.
+    ///
+    /// # Errors
+    /// What is not as the policy says.
+    pub fn check(&self, selected: &Selected, guard: Guard) -> Result<(), Misrouted> {
+        if !self.hosts.is_empty() && !self.names_host(&selected.authority) {
+            return Err(Misrouted::Host);
+        }
+        match (&selected.cluster, guard) {
+            (None, Guard::Required | Guard::Introduced) => Ok(()),
+            (Some(_), Guard::Required) => Err(Misrouted::Unguarded),
+            _ if self.clusters.is_empty() => Ok(()),
+            (Some(cluster), Guard::Introduced | Guard::Unset) if self.clusters.matches(cluster) => {
+                Ok(())
+            }
+            (Some(_) | None, Guard::Introduced | Guard::Unset) => Err(Misrouted::Cluster),
+        }
+    }
+
+    fn names_host(&self, authority: &str) -> bool {
+        let authority = authority.to_ascii_lowercase();
+        // The colons of an IPv6 address stand in brackets.
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => host,
+            _ => authority.as_str(),
+        };
+        self.hosts.iter().any(|named| *named == authority || named == host)
+    }
+}
+
+/// What the routes of a path want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// The guard. Until a request is judged, the router has no cluster for it; a route that has one is none of the
+    /// operator's.
+    Required,
+    /// The guard, or nothing yet.
+    Introduced,
+    /// Nothing.
+    Unset,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binding(clusters: &[&str], hosts: &[&str]) -> UpstreamBinding {
+        let mut globs = Globs::default();
+        clusters.iter().for_each(|cluster| globs.insert(cluster));
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        UpstreamBinding { clusters: globs, hosts }
+    }
+
+    fn selected(cluster: Option<&str>, authority: &str) -> Selected {
+        Selected { cluster: cluster.map(str::to_owned), authority: authority.to_owned() }
+    }
+
+    // Finding 11.1.
+    // Proves: X30
+    #[test]
+    fn what_the_policy_does_not_name_is_refused() {
+        let bound = binding(&["demo", "outbound|8080||mcp.*"], &["mcp.example", "[::1]:8443"]);
+        let check = |cluster, host| bound.check(&selected(cluster, host), Guard::Unset);
+        assert_eq!(check(Some("demo"), "mcp.example"), Ok(()));
+        assert_eq!(check(Some("outbound|8080||mcp.team.svc"), "MCP.example:10000"), Ok(()));
+        assert_eq!(check(Some("demo"), "[::1]:8443"), Ok(()));
+        assert_eq!(check(Some("evil"), "mcp.example"), Err(Misrouted::Cluster));
+        assert_eq!(check(None, "mcp.example"), Err(Misrouted::Cluster));
+        for host in
+            ["other.example", "mcp.example.", "mcp.example.evil", "[::1]", "[::1]:80", "", ":80"]
+        {
+            assert_eq!(check(Some("demo"), host), Err(Misrouted::Host), "{host}");
+        }
+        let check = |cluster, guard| bound.check(&selected(cluster, "mcp.example"), guard);
+        assert_eq!(check(None, Guard::Required), Ok(()));
+        assert_eq!(check(Some("demo"), Guard::Required), Err(Misrouted::Unguarded));
+        assert_eq!(check(None, Guard::Introduced), Ok(()));
+        assert_eq!(check(Some("demo"), Guard::Introduced), Ok(()));
+        assert_eq!(check(Some("evil"), Guard::Introduced), Err(Misrouted::Cluster));
+        assert_eq!(binding(&[], &[]).check(&selected(None, ""), Guard::Unset), Ok(()));
+    }
+}
