@@ -57,10 +57,23 @@ impl Envoy {
         Self::start_edited(options, |_| Ok(()))
     }
 
+    /// As [`Envoy::start`], with further environment variables.
+    pub fn start_with(options: EnvoyOptions, environment: &[(&str, PathBuf)]) -> Result<Self> {
+        Self::launch(options, |_| Ok(()), environment)
+    }
+
     /// As [`Envoy::start`], after `edit` has changed the filled configuration, a file, as it needs it.
     pub fn start_edited(
         options: EnvoyOptions,
         edit: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        Self::launch(options, edit, &[])
+    }
+
+    fn launch(
+        options: EnvoyOptions,
+        edit: impl FnOnce(&Path) -> Result<()>,
+        environment: &[(&str, PathBuf)],
     ) -> Result<Self> {
         let EnvoyOptions {
             program,
@@ -101,6 +114,7 @@ impl Envoy {
             .args(["--concurrency", &concurrency.to_string(), "--file-flush-interval-msec", "100"])
             // Several may run at once, and none is ever hot-restarted here.
             .arg("--disable-hot-restart");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         if let Some(addition) = addition {
             command.arg("--config-yaml").arg(addition);
         }

@@ -98,6 +98,16 @@ impl Process {
         self.shared.wait(GRACE);
     }
 
+    /// SIGSTOP: the process keeps its connections and does nothing until [`Process::resume`].
+    pub fn pause(&self) {
+        self.shared.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.shared.signal(Signal::CONT);
+    }
+
     /// SIGTERM, then SIGKILL if it takes longer than the bound; returns when the process is gone.
     pub fn stop(&self) {
         self.shared.stop();

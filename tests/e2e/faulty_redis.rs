@@ -219,7 +219,7 @@ fn callers_that_hang_up_keep_no_old_policy_in_force(world: &World<'_>) {
 }
 
 /// An answer that opens a session.
-fn session(_: &str) -> Vec<Vec<u8>> {
+pub(crate) fn session(_: &str) -> Vec<Vec<u8>> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let id = NEXT.fetch_add(1, Ordering::SeqCst);
     let body = json!({"jsonrpc": "2.0", "id": 1, "result": {

@@ -16,6 +16,7 @@ mod bypass_objects;
 mod calls;
 mod certificates;
 mod clients;
+mod clocks;
 mod conformance;
 mod cool_off;
 mod credentials;
@@ -44,6 +45,7 @@ mod readers;
 mod redis_places;
 mod request_headers;
 mod slowdown;
+mod soak;
 mod streams;
 mod third_party;
 mod tokens;
@@ -118,6 +120,7 @@ fn all_cases() -> Vec<Case> {
         outages::cases(),
         faulty_redis::cases(),
         guard::cases(),
+        clocks::cases(),
         degraded::cases(),
         went_back::cases(),
         redis_places::cases(),
@@ -129,6 +132,7 @@ fn all_cases() -> Vec<Case> {
         tokens_idp::cases(),
         work_before_proof::cases(),
         organisations::cases(),
+        soak::cases(),
     ]
     .concat()
 }

@@ -44,7 +44,7 @@ fn upstream_gets_the_credential_from_vault_and_never_the_clients_own(world: &Wor
 }
 
 /// Puts a value at a path of the test's own and makes it the credential of a connector.
-fn with_secret(
+pub(crate) fn with_secret(
     world: &World<'_>,
     connector: &str,
     header: &str,
@@ -85,7 +85,7 @@ fn credential_goes_into_the_header_and_form_that_the_policy_says(world: &World<'
 }
 
 /// The reads of that path in OpenBao's own audit log.
-fn fetches(stack: &Stack, path: &str) -> Vec<Value> {
+pub(crate) fn fetches(stack: &Stack, path: &str) -> Vec<Value> {
     let text = fs::read_to_string(stack.openbao.audit_log()).unwrap_or_default();
     let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     entries

@@ -14,6 +14,7 @@ pub mod front;
 pub mod gateway;
 pub mod http2;
 pub mod mcp;
+pub mod moved_clock;
 pub mod node;
 pub mod organisation;
 pub mod pair;

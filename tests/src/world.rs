@@ -196,7 +196,19 @@ impl<'a> World<'a> {
         fs::create_dir_all(self.dir()).expect("a directory of the test's own");
         let template = self.dir().join("envoy-template.yaml");
         fs::write(&template, change(shipped.expect("envoy/envoy.yaml"))).expect("write a template");
-        self.envoy_from(stack, template, port, (workers, adjust))
+        self.envoy_from(stack, template, port, (workers, adjust, &[]))
+    }
+
+    /// As [`World::envoy`], with further environment variables.
+    pub fn envoy_with(
+        &self,
+        environment: &[(&str, PathBuf)],
+        workers: Workers,
+        adjust: impl FnOnce(Bootstrap) -> Bootstrap,
+    ) -> OwnEnvoy {
+        let port = ports::free_port().unwrap_or_else(|e| panic!("{e}"));
+        let template = self.stack().options().root.join("envoy/envoy.yaml");
+        self.envoy_from(self.stack(), template, port, (workers, adjust, environment))
     }
 
     /// Two workers of the test's own in front of a stack of its own.
@@ -207,7 +219,7 @@ impl<'a> World<'a> {
         adjust: impl FnOnce(Bootstrap) -> Bootstrap,
     ) -> OwnEnvoy {
         let port = ports::free_port().unwrap_or_else(|e| panic!("{e}"));
-        self.envoy_from(stack, template.to_owned(), port, (Workers::Two, adjust))
+        self.envoy_from(stack, template.to_owned(), port, (Workers::Two, adjust, &[]))
     }
 
     fn envoy_from(
@@ -215,11 +227,15 @@ impl<'a> World<'a> {
         stack: &Stack,
         template: PathBuf,
         port: u16,
-        (workers, adjust): (Workers, impl FnOnce(Bootstrap) -> Bootstrap),
+        (workers, adjust, environment): (
+            Workers,
+            impl FnOnce(Bootstrap) -> Bootstrap,
+            &[(&str, PathBuf)],
+        ),
     ) -> OwnEnvoy {
         let options = stack.options();
         let name = "envoy-own";
-        let envoy = Envoy::start(EnvoyOptions {
+        let options = EnvoyOptions {
             program: options.tools.envoy.clone(),
             template,
             bootstrap: adjust(options.settings.clone().set("NODE", name)),
@@ -232,8 +248,8 @@ impl<'a> World<'a> {
                 Workers::One => 1,
                 Workers::Two => 2,
             },
-        })
-        .unwrap_or_else(|e| panic!("{e}"));
+        };
+        let envoy = Envoy::start_with(options, environment).unwrap_or_else(|e| panic!("{e}"));
         let gateway = Gateway::at(&envoy, stack.connector.record());
         OwnEnvoy { envoy, gateway }
     }

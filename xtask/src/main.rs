@@ -12,6 +12,7 @@ mod progress;
 mod requirements;
 mod schema_suite;
 mod signals;
+mod soak;
 mod source;
 mod test;
 mod tidy;
@@ -55,6 +56,12 @@ enum Verb {
         /// Run all end-to-end tests on a Redis Cluster too, and on a Redis behind TLS, instead of some of them
         #[arg(long, conflicts_with = "fast")]
         everywhere: bool,
+    },
+    /// Run the trials that only a long run decides, against what is built; ends with the counts
+    Soak {
+        /// How long each trial runs
+        #[arg(long, value_name = "N", default_value_t = 3_600)]
+        seconds: u32,
     },
     /// Run the official JSON Schema test suite against the validator of arguments
     SchemaSuite,
@@ -132,6 +139,7 @@ fn run(verb: Verb) -> Result<()> {
             };
             test::test(&workspace, extent)
         }
+        Verb::Soak { seconds } => soak::soak(&workspace, seconds),
         Verb::SchemaSuite => schema_suite::run(&workspace),
         Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),
         Verb::Bench { options } => bench::bench(&workspace, &options),
