@@ -170,14 +170,15 @@ fn unknown(limit: &str, caller: &Principal, standings: &[Standing]) -> Result<()
     .next("portcullis limits show, with the same caller"))
 }
 
-/// Every window that calls of `principal` draw from; of those kept per connector or tool, the ones that
+/// Every window that requests of `principal` draw from, also those that open sessions; of those kept per connector or tool, the ones that
 /// were drawn from.
 fn standings(store: &mut Store, principal: &Principal) -> Result<Vec<Standing>, Refusal> {
     let active = Active::of(&principal.org, store)?;
     let policy: &Policy = active.policy();
     let further = policy.limits.iter().filter(|limit| limit.counts_role(&principal.role));
     let mut quotas = Vec::new();
-    for limit in limit::of_key(policy, principal).chain(further) {
+    let opening = policy.sessions.opened.as_ref();
+    for limit in limit::of_key(policy, principal).chain(further).chain(opening) {
         for (quota, of) in windows(store, limit, principal)? {
             let own = match limit.per.contains(&Dimension::Key) {
                 true => Whose::Own,
@@ -213,6 +214,7 @@ fn windows(
             connector: &connector,
             method: CALL,
             tool: value("tool").unwrap_or_default(),
+            opens: false,
             bytes: 0,
         };
         let quota = limit.quota(principal, &called, 0);

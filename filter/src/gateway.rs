@@ -260,9 +260,10 @@ impl Gateway {
         });
         let Some(step) = step.flatten() else { return Gate::Hold };
         for effect in step.effects {
-            // Whatever it asks for beside the refusal, which stands.
+            // Only calls start here, and one that does not is mail.
             let _ = self.apply(context, effect, &Chunk::default());
         }
+        self.wake();
         self.answer(context, &step.gate);
         step.gate
     }

@@ -2,7 +2,7 @@
 
 use portcullis_stack::ready;
 use portcullis_tests::organisation::DEMO;
-use portcullis_tests::world::{Mode, OwnEnvoy, Workers};
+use portcullis_tests::world::{OwnEnvoy, Workers};
 use portcullis_tests::{Case, Request, Wire, World, cases, mcp};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -48,18 +48,14 @@ fn bodies_of_unproven_callers_are_held_within_bounds(world: &World<'_>) {
         let rule = |entry: &Value| entry["decision"]["rule"].as_str().map(str::to_owned);
         entries.iter().filter_map(rule).filter(|rule| rules.contains(&rule.as_str())).count()
     };
-    // In split mode the key is asked for before the body comes: some are told that it is wrong, and give their
-    // room to others.
-    let (rules, most): (&[&str], _) = match Mode::of_this_run() {
-        Mode::Hold => (&["request.unproven_bytes_per_address"], 196),
-        Mode::Split => (&["request.unproven_bytes_per_address", "auth.wrong_secret"], 200),
-    };
+    // The key is asked for before the body is whole: some are told that it is wrong, and give their room to others.
+    let rules = ["request.unproven_bytes_per_address", "auth.wrong_secret"];
     // Four of nearly 1 MiB have room.
     let refused = ready::eventually("the others are refused", Duration::from_secs(60), || {
-        (entries(rules) >= 196).then(|| entries(rules))
+        (entries(&rules) >= 196).then(|| entries(&rules))
     });
-    let refused = refused.unwrap_or_else(|fault| panic!("{fault}: {}", entries(rules)));
-    assert!((196..=most).contains(&refused), "{refused}");
+    let refused = refused.unwrap_or_else(|fault| panic!("{fault}: {}", entries(&rules)));
+    assert!((196..=200).contains(&refused), "{refused}");
     // A refused connection is closed a second later, and lets go of what was read of it.
     let held = || allocated(&own).saturating_sub(before) >> 10;
     let bounded = ready::eventually("what is held is bounded", Duration::from_secs(60), || {
@@ -70,13 +66,13 @@ fn bodies_of_unproven_callers_are_held_within_bounds(world: &World<'_>) {
     let reply = wires.pop().unwrap().read_reply();
     if let Ok(reply) = reply {
         let message: Value = serde_json::from_slice(&reply.body).unwrap();
-        match (Mode::of_this_run(), reply.status) {
-            (Mode::Hold | Mode::Split, 429) => {
+        match reply.status {
+            429 => {
                 assert_eq!(message["error"]["code"], -31_429);
                 assert_eq!(reply.header("retry-after").as_deref(), Some("1"));
             }
-            (Mode::Split, 401) => {}
-            (Mode::Hold | Mode::Split, status) => panic!("{status}"),
+            401 => {}
+            status => panic!("{status}"),
         }
     }
     // Somebody who was proven here has room all the same, however slow the body comes.

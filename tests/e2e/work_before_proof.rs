@@ -21,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!["work_before_proof":
         what_redis_is_asked_for_a_stranger_has_a_constant_size,
         listening_for_very_many_tasks_is_refused_also_to_a_proven_caller,
+        large_body_of_a_stranger_is_refused_before_it_is_whole,
         strangers_that_name_very_much_cost_nobody_an_answer,
     ]
 }
@@ -72,6 +73,29 @@ fn listening_for_very_many_tasks_is_refused_also_to_a_proven_caller(world: &Worl
     // Whose each of 64 is, is asked: they are nobody's.
     let answer = org.gateway.send(&listen(&tasks(64)).bearer(&known.key));
     answer.assert_refused(200, -32_602);
+}
+
+// Proves: A14, X17
+// Finding 2.1: a body of any size was read to its end and parsed before its sender was proven.
+fn large_body_of_a_stranger_is_refused_before_it_is_whole(world: &World<'_>) {
+    let org = world.organisation();
+    let known = org.key("analyst");
+    let body = listen(&tasks(125_000)).body.unwrap_or_default();
+    for stranger in [forged(&org.name, "nobody"), forged(&org.name, &known.id)] {
+        let request = listen(&[]).bearer(&stranger);
+        let mut wire = Wire::connect(org.gateway.address()).unwrap();
+        wire.write(&[&request.head(Some(body.len())), &body[..65_536]].concat()).unwrap();
+        // The rest never comes.
+        let sent = Instant::now();
+        let answer = org.gateway.answer(wire.read_reply().unwrap(), sent);
+        answer.assert_refused(401, -31_401);
+    }
+    // A key that no worker knows yet passes with such a body, and one that is known.
+    let list = format!("{:65000}", mcp::list().to_string());
+    for _ in 0..4 {
+        let answer = org.gateway.send(&Request::post(DEMO, list.clone()).bearer(&known.key));
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    }
 }
 
 // Proves: A14

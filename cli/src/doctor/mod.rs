@@ -7,7 +7,6 @@ mod build;
 mod clock;
 mod dump;
 mod envoy;
-mod probe;
 mod redis;
 mod routes;
 mod secrets;
@@ -93,11 +92,7 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, Refusa
         progress(&format!("Envoy at {url} …"));
         findings.extend(envoy::look(url, &module));
     }
-    for url in &args.probe {
-        progress(&format!("a stranger's calls of {url} …"));
-        findings.extend(probe::look(url));
-    }
-    if args.envoy_admin.is_empty() && args.probe.is_empty() {
+    if args.envoy_admin.is_empty() {
         findings.push(not_named("envoy", "--envoy-admin or PORTCULLIS_ENVOY_ADMIN"));
     }
     Ok(report(&findings))

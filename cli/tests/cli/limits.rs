@@ -44,8 +44,9 @@ fn call(operator: &Operator, id: &str, tool: &str) -> bool {
 fn call_of(operator: &Operator, principal: &Principal, tool: &str) -> bool {
     let policy = policy::compile(&json::parse_strict(POLICY.as_bytes()).unwrap()).unwrap();
     let connector = PolicyName::new("demo").unwrap();
-    let quotas = Called { connector: &connector, method: "tools/call", tool, bytes: 1 }
-        .quotas(&policy, principal);
+    let quotas =
+        Called { connector: &connector, method: "tools/call", tool, opens: false, bytes: 1 }
+            .quotas(&policy, principal);
     let windows = quotas.into_iter().map(|quota| quota.window).collect();
     let admit = Admit { guards: vec![], windows, used: None };
     let reply = valkey::run(&mut operator.redis(), &admit.call());
@@ -90,6 +91,7 @@ fn show_tells_every_window_that_a_key_draws_from() {
             ("limits.storm query_users", 1),
             // The policy does not name `echo`.
             ("limits.storm ~32", 1),
+            ("sessions.per_caller", 0),
         ])
     );
     let company = &shown["windows"][3];
@@ -130,6 +132,7 @@ fn reset_forgets_what_is_the_keys_own_and_says_so_in_the_admin_chain() {
             ("tiers.free.day", 0),
             ("limits.all", 2),
             ("limits.company", 60),
+            ("sessions.per_caller", 0),
         ])
     );
     assert_eq!(windows(&other)[1], ("tiers.free.day".to_owned(), 30), "another key's is left");
@@ -208,6 +211,7 @@ fn callers_without_a_key_are_named_as_in_the_audit_log() {
             ("limits.storm query_users", 1),
             // The policy does not name `echo`.
             ("limits.storm ~32", 1),
+            ("sessions.per_caller", 0),
         ])
     );
     let of_certificate = shown(&["--certificate", "agent-1"]);

@@ -48,8 +48,6 @@ pub enum Event {
         /// Whether the response ends here.
         last: bool,
     },
-    /// A response that was to be held grew beyond what is held.
-    ResponseTooLarge,
     /// The exchange is over; nothing follows.
     Closed(Closing),
 }

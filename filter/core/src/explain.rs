@@ -142,7 +142,13 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
                 let key = approval::key(principal, name, question.tool, &arguments);
                 (needed.rule, key.digest().to_owned())
             });
-            let called = Called { connector: name, method: CALL, tool: question.tool, bytes: 0 };
+            let called = Called {
+                connector: name,
+                method: CALL,
+                tool: question.tool,
+                opens: false,
+                bytes: 0,
+            };
             let windows = called.quotas(policy, principal);
             let decision = match (&waits, shadowed.is_empty()) {
                 (Some(_), _) => Decision::NeedsApproval,

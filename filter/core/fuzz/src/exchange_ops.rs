@@ -72,10 +72,7 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
         4 => Op::Move { holder: u.choose_index(3)?, record: rev(u)?, policy: policy(u)? },
         5 => Op::Head(head(u)?),
         6 => Op::Body(body(u)?),
-        7 => match u.choose_index(2)? {
-            0 => Op::BodyTooLarge,
-            _ => Op::ResponseTooLarge,
-        },
+        7 => Op::BodyTooLarge,
         8 | 9 => Op::Honest(1 + u.choose_index(5)?),
         10..=12 => Op::Answer(which(u)?, lie(u)?),
         13 => Op::Fail(which(u)?, failure(u)?),
@@ -126,7 +123,7 @@ fn head(u: &mut Unstructured<'_>) -> Result<HeadOp> {
 
 fn body(u: &mut Unstructured<'_>) -> Result<BodyOp> {
     let ask = if u.choose_index(8)? == 0 { other(u)? } else { ask(u)? };
-    Ok(BodyOp { ask, modern: u.choose_index(8)? == 0 })
+    Ok(BodyOp { ask, modern: u.choose_index(8)? == 0, large: u.choose_index(8)? == 0 })
 }
 
 fn ask(u: &mut Unstructured<'_>) -> Result<Ask> {

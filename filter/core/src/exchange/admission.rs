@@ -129,7 +129,7 @@ pub(super) struct Loading {
 
 /// Asks Redis, on what this worker remembers.
 pub(super) fn admit(request: Box<Request>, turn: &mut Turn<'_>) -> Next {
-    let basis = Basis::remembered(&request, turn.worker, turn.now);
+    let basis = Basis::remembered(&request.claimant, turn.worker, turn.now);
     let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
     if let Verdict::Allowed(grant) = &verdict
         && let Some(refused) = backing_off::refusal(&request, grant, turn)
@@ -232,7 +232,7 @@ impl Admitting {
             turn.context.identity = CallerIdentity::Confirmed;
             turn.confirm(&self.admit, reply);
         }
-        if let (Ok(AdmitReply::Admitted(_)), Some(used)) = (&reply, self.admit.used) {
+        if let (Ok(AdmitReply::Admitted(_)), Some(used)) = (&reply, self.admit.used.take()) {
             turn.worker.note_use(used, turn.now);
         }
         let asked_of_bound = self.verdict.proves_identity();
@@ -274,6 +274,15 @@ impl Admitting {
                         let Self { request, basis, credential, rounds, .. } = self;
                         decide(request, basis, None, None, credential, rounds, turn)
                     }
+                    Settled::Rest(..) if self.rounds >= MOST_ROUNDS => turn.refuse(unreadable),
+                    Settled::Rest(draws, windows) => {
+                        let admit = Admit { windows, ..self.admit };
+                        let call = turn.start(Call::Admit(admit.call()));
+                        let rounds = self.rounds.saturating_add(1);
+                        let verdict = Verdict::Allowed(grant);
+                        let stage = Self { verdict, admit, draws, call, rounds, ..self };
+                        (Stage::Admitting(Box::new(stage)), Gate::Hold)
+                    }
                 }
             }
             (
@@ -285,7 +294,7 @@ impl Admitting {
                 let slices = &mut turn.worker.slices;
                 match slices.limited(self.draws, &grant.quotas, windows, turn.now) {
                     Settled::For(states) => turn.tell(&grant.quotas, &states),
-                    Settled::Again => {
+                    Settled::Again | Settled::Rest(..) => {
                         let Self { request, basis, credential, rounds, .. } = self;
                         return decide(request, basis, None, None, credential, rounds, turn);
                     }
@@ -460,7 +469,7 @@ pub(super) fn held(
         Event::CallDone { .. } | Event::CallFailed { .. } | Event::Closed(_) => {
             (stage(), Gate::Hold)
         }
-        Event::ResponseHead(_) | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
+        Event::ResponseHead(_) | Event::ResponseBody { .. } => {
             turn.proxy_answers(&event, "proxy.reply")
         }
         Event::Head { .. } | Event::Body(_) | Event::BodyTooLarge => {

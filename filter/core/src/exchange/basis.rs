@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use portcullis_redis_lua::{Expected, Guard, GuardState, Key};
 
-use super::admission::Request;
 use crate::auth::api_key::PresentedKey;
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::KeyRecord;
@@ -54,9 +53,9 @@ pub(super) enum Standing {
 
 impl Basis {
     /// What this worker remembers; a policy that it would have to fetch counts as unknown.
-    pub(super) fn remembered(request: &Request, worker: &mut Worker, now: UnixTime) -> Self {
-        let org = request.claimant.org();
-        let standing = match &request.claimant {
+    pub(super) fn remembered(claimant: &Claimant, worker: &mut Worker, now: UnixTime) -> Self {
+        let org = claimant.org();
+        let standing = match claimant {
             Claimant::Key(key) => Standing::Record(match worker.record(&key.org, &key.id) {
                 Some(record) => Known::Present(record),
                 None => Known::Unknown,
@@ -68,7 +67,7 @@ impl Basis {
                 Standing::Denials(known.collect())
             }
         };
-        let holder = request.claimant.holder();
+        let holder = claimant.holder();
         let policy = match worker.active(org).cloned() {
             // Nobody activates anything: the policy in the configuration is all there is.
             _ if worker.config.redis.is_none() => Known::Absent,

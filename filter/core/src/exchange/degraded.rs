@@ -85,7 +85,7 @@ pub(super) fn without_vault(
 }
 
 impl Turn<'_> {
-    fn degraded_redis(&self) -> Option<Degraded> {
+    pub(super) fn degraded_redis(&self) -> Option<Degraded> {
         match self.worker.config.redis.as_ref()?.on_failure {
             OnFailure::Deny => None,
             OnFailure::Degrade(degraded) => Some(degraded),

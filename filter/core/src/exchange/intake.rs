@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use super::admission::{self, Holds, Leg, Request};
+use super::authenticating::{Authenticating, SMALL_BODY};
 use super::binding::{Bound, session_of};
 use super::caller::{Audience, Caller, Claim, caller};
-use super::proving::{Outcome, Proving, judged};
+use super::proving::{Body as ArrivedBody, Outcome, Proving, judged};
 use super::{Answers, Form, Next, Stage, Turn};
 use super::{media, origin, resource};
 use crate::audit::Entry;
@@ -32,13 +33,21 @@ pub(super) struct Reading {
     /// What the headers already rule out.
     fault: Option<Denial>,
     leg: Leg,
+    authentication: Authentication,
+}
+
+/// Whether Redis confirmed the key in this request, before its body is parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Authentication {
+    Unasked,
+    Confirmed,
 }
 
 pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
     let (head, last) = match event {
         Event::Head { head, last } => (head, last),
         // A response before any request header: the proxy refused what it read.
-        Event::ResponseHead { .. } | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
+        Event::ResponseHead { .. } | Event::ResponseBody { .. } => {
             return turn.proxy_answers(&event, "proxy.reply");
         }
         Event::CallDone { .. } | Event::CallFailed { .. } | Event::Closed(_) => {
@@ -100,7 +109,8 @@ fn form(head: &Head, refusals: Refusals) -> Form {
 /// Reads the request of somebody whose credential is as good as it can be told without Redis.
 pub(super) fn claimed(head: Head, last: bool, caller: Caller, turn: &mut Turn<'_>) -> Next {
     let fault = fault_of(&head, last);
-    let reading = Reading { head, caller, fault, leg: Leg::Whole };
+    let (leg, authentication) = (Leg::Whole, Authentication::Unasked);
+    let reading = Reading { head, caller, fault, leg, authentication };
     match (last, turn.worker.config.mode) {
         (true, _) => reading.whole(None, turn),
         (false, Mode::Hold) => (Stage::Reading(Box::new(reading)), Gate::Hold),
@@ -132,11 +142,11 @@ fn health(turn: &Turn<'_>) -> Next {
 const FULL_FOR: Duration = Duration::from_secs(1);
 
 /// More of a body came. A caller whose token or certificate was verified, or whose key this worker proved lately, may take its
-/// time; anybody else has a share of what is held.
+/// time; anybody else has a share of what is held, and is authenticated while the rest of a large one arrives.
 pub(super) fn receive(stage: Stage, bytes: usize, turn: &mut Turn<'_>) -> Next {
     let unproven = match &stage {
         Stage::Reading(reading) => reading.is_unproven(turn),
-        Stage::Proving(_) => true,
+        Stage::Proving(_) | Stage::Authenticating(_) => true,
         Stage::Head
         | Stage::Admitting(_)
         | Stage::Loading(_)
@@ -150,9 +160,12 @@ pub(super) fn receive(stage: Stage, bytes: usize, turn: &mut Turn<'_>) -> Next {
     if !unproven {
         return (stage, Gate::Hold);
     }
-    match hold(bytes, turn) {
-        Ok(()) => (stage, Gate::Hold),
-        Err(denial) => turn.refuse(denial),
+    match (hold(bytes, turn), stage) {
+        (Ok(()), Stage::Reading(reading)) if reading.awaits_authentication(bytes, turn) => {
+            Authenticating::start(reading, ArrivedBody::Awaited, turn)
+        }
+        (Ok(()), stage) => (stage, Gate::Hold),
+        (Err(denial), _) => turn.refuse(denial),
     }
 }
 
@@ -200,28 +213,47 @@ fn is_plain_json(head: &Head) -> bool {
 impl Reading {
     /// Whether nobody has vouched for the caller yet. In `split` mode Redis did, before the headers went.
     fn is_unproven(&self, turn: &Turn<'_>) -> bool {
-        match (&self.leg, &self.caller.claimant) {
-            (Leg::Body, _) | (_, Claimant::Proven(_)) => false,
-            (Leg::Whole | Leg::Head(_), Claimant::Key(_)) => {
+        match (&self.leg, &self.caller.claimant, self.authentication) {
+            (Leg::Body, ..) | (_, Claimant::Proven(_), _) | (.., Authentication::Confirmed) => {
+                false
+            }
+            (Leg::Whole | Leg::Head(_), Claimant::Key(_), Authentication::Unasked) => {
                 let slowdown = &turn.worker.slowdown;
                 !turn.context.proof.is_some_and(|proof| slowdown.is_proven(&proof, turn.now))
             }
         }
     }
 
-    /// Whether the caller was admitted by the headers, and only what is asked for is to be judged.
+    /// Whether Redis vouched for the caller in this request: by the headers in `split` mode, or before a large body.
     pub(super) fn is_admitted(&self) -> bool {
-        matches!(self.leg, Leg::Body)
+        matches!(self.leg, Leg::Body) || self.authentication == Authentication::Confirmed
+    }
+
+    /// Whether Redis is asked about the key before `bytes` of a body are parsed.
+    fn awaits_authentication(&self, bytes: usize, turn: &Turn<'_>) -> bool {
+        bytes > SMALL_BODY && self.is_unproven(turn) && turn.worker.config.redis.is_some()
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The same, of a caller whose key Redis confirmed.
+    pub(super) fn authenticated(self) -> Self {
+        Self { authentication: Authentication::Confirmed, ..self }
     }
 
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
+            Event::Body(body) if self.awaits_authentication(body.len(), turn) => {
+                Authenticating::start(self, ArrivedBody::Whole(body), turn)
+            }
             Event::Body(body) => self.whole(Some(body), turn),
             Event::BodyTooLarge => {
                 let limit = turn.worker.config.max_body_bytes;
                 turn.refuse(Denial::BodyTooLarge(limit))
             }
-            Event::ResponseHead(_) | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
+            Event::ResponseHead(_) | Event::ResponseBody { .. } => {
                 turn.proxy_answers(&event, "proxy.reply")
             }
             Event::CallDone { .. } | Event::CallFailed { .. } | Event::Closed(_) => {

@@ -4,12 +4,13 @@
 //! known by then; an event moves the exchange to its next stage or leaves it where it is.
 //!
 //! ```text
-//! Head ─ headers ─▶ (Proving ─▶) Reading ─ body ─▶ Admitting ⇄ Loading ─▶ (Approving ─▶) Crediting ─▶ Upstream ─▶ Answering
-//!   └──────────────────────┴───────────┴──────────────────┴── refusal ──┴──────────────┴─▶ Ended ─▶ Closed
+//! Head ─ headers ─▶ (Proving ─▶) Reading (⇄ Authenticating) ─ body ─▶ Admitting ⇄ Loading ─▶ (Approving ─▶) Crediting ─▶ Upstream ─▶ Answering
+//!   └──────────────────────┴────────────┴──────────────────────┴──────────────────┴── refusal ──┴──────────────┴─▶ Ended ─▶ Closed
 //! ```
 
 mod admission;
 mod approving;
+mod authenticating;
 mod backing_off;
 mod basis;
 mod binding;
@@ -48,6 +49,7 @@ use crate::worker::Worker;
 
 use admission::{Admitting, Loading};
 use approving::Approving;
+use authenticating::Authenticating;
 use credit::Crediting;
 use intake::Reading;
 use proving::Proving;
@@ -69,6 +71,8 @@ enum Stage {
     Head,
     /// The request's body.
     Reading(Box<Reading>),
+    /// Redis's word on the key of a request with a large body.
+    Authenticating(Box<Authenticating>),
     /// The keys that could prove the request's token.
     Proving(Box<Proving>),
     /// Redis's word on the verdict.
@@ -257,6 +261,7 @@ impl Exchange {
             }
             Stage::Head
             | Stage::Reading(_)
+            | Stage::Authenticating(_)
             | Stage::Proving(_)
             | Stage::Admitting(_)
             | Stage::Loading(_) => {}
@@ -311,6 +316,7 @@ impl Stage {
         match self {
             Self::Head => intake::on_head(event, turn),
             Self::Reading(stage) => stage.on(event, turn),
+            Self::Authenticating(stage) => stage.on(event, turn),
             Self::Proving(stage) => stage.on(event, turn),
             Self::Admitting(stage) => stage.on(event, turn),
             Self::Loading(stage) => stage.on(event, turn),
@@ -337,7 +343,7 @@ fn requested(entry: &Entry) -> Requested<'_> {
 /// A response passes; a request, of which more may come in, does not.
 fn on_ended(event: &Event) -> Gate {
     match event {
-        Event::ResponseHead(_) | Event::ResponseBody { .. } | Event::ResponseTooLarge => Gate::Pass,
+        Event::ResponseHead(_) | Event::ResponseBody { .. } => Gate::Pass,
         Event::Head { .. }
         | Event::Body(_)
         | Event::BodyTooLarge
@@ -475,6 +481,7 @@ impl Turn<'_> {
             Stage::Closed | Stage::Head => return (Stage::Closed, Gate::Hold),
             Stage::Proving(_)
             | Stage::Reading(_)
+            | Stage::Authenticating(_)
             | Stage::Admitting(_)
             | Stage::Loading(_)
             | Stage::Approving(_)

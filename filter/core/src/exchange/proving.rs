@@ -3,6 +3,8 @@
 //! Owns that wait. It costs a request nothing while its worker has the keys; when it has not, many
 //! requests wait for one fetch. What came of the token's request meanwhile is kept, unread.
 
+use std::fmt;
+
 use super::admission::held;
 use super::caller::{Audience, Caller};
 use super::intake::{self, Reading};
@@ -42,12 +44,33 @@ pub(super) struct Proving {
     fetches: u8,
 }
 
-/// The body of the request, as far as it is here.
-#[derive(Debug)]
-enum Body {
+/// The body of a request whose sender is not proven yet, as far as it is here.
+pub(super) enum Body {
     Awaited,
     Whole(Vec<u8>),
     TooLarge,
+}
+
+impl Body {
+    /// What the next stage is told of it.
+    pub(super) fn event(self) -> Option<Event> {
+        match self {
+            Self::Awaited => None,
+            Self::Whole(body) => Some(Event::Body(body)),
+            Self::TooLarge => Some(Event::BodyTooLarge),
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    /// Its length, and nothing of what a client wrote in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Awaited => f.write_str("Awaited"),
+            Self::Whole(body) => write!(f, "Whole({} bytes)", body.len()),
+            Self::TooLarge => f.write_str("TooLarge"),
+        }
+    }
 }
 
 /// Judges a token by the keys that the worker has.
@@ -148,14 +171,9 @@ impl Proving {
     fn proceed(self, claimant: Claimant, audience: Audience, turn: &mut Turn<'_>) -> Next {
         let caller = Caller { claimant, certificate: self.certificate, audience };
         let (stage, gate) = intake::claimed(self.head, self.last, caller, turn);
-        let event = match self.body {
-            Body::Awaited => return (stage, gate),
-            Body::Whole(body) => Event::Body(body),
-            Body::TooLarge => Event::BodyTooLarge,
-        };
-        match stage {
-            Stage::Reading(reading) => Reading::on(reading, event, turn),
-            stage => (stage, gate),
+        match (stage, self.body.event()) {
+            (Stage::Reading(reading), Some(event)) => Reading::on(reading, event, turn),
+            (stage, _) => (stage, gate),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Recheck {
 
     /// Asks Redis.
     pub(super) fn ask(&mut self, turn: &mut Turn<'_>) {
-        let basis = Basis::remembered(&self.request, turn.worker, turn.now);
+        let basis = Basis::remembered(&self.request.claimant, turn.worker, turn.now);
         let guards = basis.guards(&self.request.claimant);
         let admit = Admit { guards, windows: Vec::new(), used: None };
         let call = turn.start(Call::Admit(admit.call()));

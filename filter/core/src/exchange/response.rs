@@ -144,7 +144,6 @@ impl Upstream {
             | Event::CallDone { .. }
             | Event::CallFailed { .. }
             | Event::ResponseBody { .. }
-            | Event::ResponseTooLarge
             | Event::Closed(_) => (Stage::Upstream(self), Gate::Hold),
         }
     }
@@ -278,7 +277,6 @@ impl Answering {
             | Event::Body(_)
             | Event::BodyTooLarge
             | Event::ResponseHead(_)
-            | Event::ResponseTooLarge
             | Event::Closed(_) => (Stage::Answering(self), Gate::Hold),
         }
     }

@@ -15,7 +15,7 @@ use super::caller::Audience;
 use super::{requested, reviewed};
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::api_key::PresentedKey;
-use crate::auth::certificate::Fingerprint;
+use crate::auth::certificate::{Fingerprint, PeerCertificate};
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::Peer;
 use crate::auth::{AuthFailure, Claimant, IdentityKind, Principal, Proven};
@@ -131,14 +131,12 @@ pub(super) fn judge(
     now: UnixTime,
     entry: &mut Entry,
 ) -> Verdict {
-    let principal = match identify(request, &basis.standing, now, entry) {
+    let caller = (&request.claimant, request.certificate.as_ref());
+    let principal = match authenticate(caller, &basis.standing, worker, now, entry) {
         Some(Ok(principal)) => principal,
         Some(Err(denial)) => return Verdict::Refused(denial),
         None => return Verdict::Open,
     };
-    if let Err(denial) = second_factor(&principal, request, worker) {
-        return Verdict::Refused(denial);
-    }
     let version = match &basis.policy {
         Known::Unknown => return Verdict::Open,
         Known::Present(active) => {
@@ -207,19 +205,36 @@ fn relaying(request: &Request, principal: &Principal, policy: &Rc<Policy>) -> Op
     })
 }
 
-/// Who is calling; `None` while Redis has to say more.
+/// A claim, and the client certificate that came with it, when certificates count.
+type Caller<'a> = (&'a Claimant, Option<&'a PeerCertificate>);
+
+/// Who is calling, with all that has to vouch for it; `None` while Redis has to say more.
+pub(super) fn authenticate(
+    caller: Caller<'_>,
+    standing: &Standing,
+    worker: &Worker,
+    now: UnixTime,
+    entry: &mut Entry,
+) -> Option<Result<Principal, Denial>> {
+    let principal = match identify(caller, standing, now, entry)? {
+        Ok(principal) => principal,
+        Err(denial) => return Some(Err(denial)),
+    };
+    Some(second_factor(&principal, caller, worker).map(|()| principal))
+}
+
+/// Who is calling, as the records say.
 fn identify(
-    request: &Request,
+    (claimant, certificate): Caller<'_>,
     standing: &Standing,
     now: UnixTime,
     entry: &mut Entry,
 ) -> Option<Result<Principal, Denial>> {
-    match (&request.claimant, standing) {
+    match (claimant, standing) {
         (Claimant::Key(key), Standing::Record(record)) => match record {
             Known::Unknown => None,
             Known::Absent => Some(Err(Denial::Unauthenticated(AuthFailure::UnknownKey))),
             Known::Present(cached) => {
-                let certificate = request.certificate.as_ref();
                 let certificate = certificate.map(|certificate| &certificate.sha256);
                 Some(holder((key, certificate), cached, now, entry))
             }
@@ -253,17 +268,21 @@ fn holder(
 }
 
 /// Whether the certificate beside a key or a token is one that may stand there.
-fn second_factor(principal: &Principal, request: &Request, worker: &Worker) -> Result<(), Denial> {
+fn second_factor(
+    principal: &Principal,
+    (claimant, certificate): Caller<'_>,
+    worker: &Worker,
+) -> Result<(), Denial> {
     match principal.identity.kind() {
         IdentityKind::Certificate(_) => Ok(()),
         IdentityKind::Key(_) | IdentityKind::Token { .. } => {
-            let bound = match &request.claimant {
+            let bound = match claimant {
                 Claimant::Key(_) => None,
                 Claimant::Proven(proven) => proven.bound.as_ref(),
             };
-            let (rules, certificate) = (&worker.config.auth.certificates, &request.certificate);
+            let rules = &worker.config.auth.certificates;
             rules
-                .beside(&principal.org, bound, certificate.as_ref())
+                .beside(&principal.org, bound, certificate)
                 .map_err(|failure| Denial::Unauthenticated(AuthFailure::Certificate(failure)))
         }
     }
@@ -383,13 +402,13 @@ fn grant(
     // Of a call that is only announced, nothing is drawn yet.
     let called = match request.leg {
         Leg::Head(_) => None,
-        Leg::Whole | Leg::Body => Some(called(message, name, request.body.length())),
+        Leg::Whole | Leg::Body => Some(called(message, request, (name, connector))),
     };
     let price = called.filter(|called| called.method == CALL).map(|called| called.price(&policy));
     let mut quotas = called.map(|called| called.quotas(&policy, &principal)).unwrap_or_default();
     // Without Redis nothing is bound, and nothing could count it.
     if let Some(called) = called
-        && opens_session(message, request, connector)
+        && called.opens
         && worker.config.redis.is_some()
     {
         quotas.extend(called.opening(&policy, &principal));
@@ -436,32 +455,19 @@ fn bound_for(
     })
 }
 
-/// A request, as far as limits care.
-fn called<'a>(message: &'a Message, connector: &'a PolicyName, bytes: u64) -> Called<'a> {
-    let (method, tool) = match &message.operation {
-        Operation::CallTool(call) => (CALL, call.name.as_str()),
-        Operation::Listen => ("GET", ""),
-        Operation::EndSession => ("DELETE", ""),
-        Operation::Initialize
-        | Operation::Housekeeping
-        | Operation::List(_)
-        | Operation::Prompt(_)
-        | Operation::Resource(_)
-        | Operation::Subscriptions { .. }
-        | Operation::Task(_)
-        | Operation::Response
-        | Operation::Unknown => (message.method.as_str(), ""),
-    };
-    Called { connector, method, tool, bytes }
-}
-
-/// Whether its answer is to open a session or a task, which Redis then remembers. Of the modern era's tasks,
-/// which the server chooses to open, nobody can tell before.
-fn opens_session(message: &Message, request: &Request, connector: &Connector) -> bool {
-    match &message.operation {
-        Operation::Initialize => true,
-        Operation::Listen => connector.messages.is_some() && connector.path == request.path,
-        Operation::CallTool(call) => call.as_task,
+/// A request, as far as limits care. Of the modern era's tasks, which the server chooses to open, nobody can tell
+/// before.
+fn called<'a>(
+    message: &'a Message,
+    request: &Request,
+    (name, connector): (&'a PolicyName, &Connector),
+) -> Called<'a> {
+    let stream = connector.messages.is_some() && connector.path == request.path;
+    let (method, tool, opens) = match &message.operation {
+        Operation::CallTool(call) => (CALL, call.name.as_str(), call.as_task),
+        Operation::Listen => ("GET", "", stream),
+        Operation::EndSession => ("DELETE", "", false),
+        Operation::Initialize => (message.method.as_str(), "", true),
         Operation::Housekeeping
         | Operation::List(_)
         | Operation::Prompt(_)
@@ -469,7 +475,7 @@ fn opens_session(message: &Message, request: &Request, connector: &Connector) ->
         | Operation::Subscriptions { .. }
         | Operation::Task(_)
         | Operation::Response
-        | Operation::EndSession
-        | Operation::Unknown => false,
-    }
+        | Operation::Unknown => (message.method.as_str(), "", false),
+    };
+    Called { connector: name, method, tool, opens, bytes: request.body.length() }
 }

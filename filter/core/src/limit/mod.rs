@@ -26,6 +26,8 @@ pub struct Called<'a> {
     pub method: &'a str,
     /// Which tool, if it is a call of one; else empty.
     pub tool: &'a str,
+    /// Whether its answer is to open a session or a task, which Redis then remembers.
+    pub opens: bool,
     /// How long the request's body is.
     pub bytes: u64,
 }
@@ -161,7 +163,8 @@ impl Limit {
     pub fn prefix(&self, principal: &Principal) -> Key {
         let known = self.per.iter().copied();
         let known = known.filter(|one| !matches!(one, Dimension::Connector | Dimension::Tool));
-        let nowhere = Called { connector: &principal.role, method: CALL, tool: "", bytes: 0 };
+        let nowhere =
+            Called { connector: &principal.role, method: CALL, tool: "", opens: false, bytes: 0 };
         Self { per: known.collect(), ..self.clone() }.quota(principal, &nowhere, 0).window.key
     }
 

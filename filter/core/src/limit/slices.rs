@@ -53,6 +53,8 @@ enum Part {
     Slice(u64),
     /// The worker has a unit, which may be used until then.
     Held(WindowState, UnixTime),
+    /// Redis drew for this call before.
+    Drawn(WindowState),
 }
 
 /// What an admission comes to.
@@ -60,8 +62,10 @@ enum Part {
 pub enum Settled {
     /// This is how the windows stand, in the order of the call's.
     For(Vec<WindowState>),
-    /// A slice was too much, or a held unit too old: to be asked again.
+    /// A slice was too much, and nothing was drawn: to be asked again.
     Again,
+    /// Held units were too old when the others had been drawn: only these are asked for, in these windows.
+    Rest(Draws, Vec<Window>),
 }
 
 impl Default for Slices {
@@ -77,14 +81,10 @@ impl Slices {
             self.held.clear();
         }
         self.latest = now;
-        let parts: Vec<Part> = quotas.iter().map(|quota| self.part(quota, now)).collect();
-        let windows = quotas.iter().zip(&parts).filter_map(|(quota, part)| match part {
-            Part::Cost => Some(quota.window.clone()),
-            Part::Slice(cost) => Some(Window { cost: *cost, ..quota.window.clone() }),
-            Part::Held(..) => None,
-        });
-        let windows = windows.collect();
-        (Draws { parts, at: now }, windows)
+        let parts = quotas.iter().map(|quota| self.part(quota, now)).collect();
+        let draws = Draws { parts, at: now };
+        let windows = draws.windows(quotas);
+        (draws, windows)
     }
 
     fn part(&mut self, quota: &Quota, now: UnixTime) -> Part {
@@ -127,13 +127,24 @@ impl Slices {
         states: Vec<WindowState>,
         now: UnixTime,
     ) -> Settled {
-        let late =
-            draws.parts.iter().any(|part| matches!(part, Part::Held(_, until) if now >= *until));
         let settled = standing(quotas, &draws.parts, states, |quota, units, state| {
             let left = self.put(quota, units, state, draws.at);
             WindowState { remaining: state.remaining.saturating_add(left), ..state }
         });
-        if late { Settled::Again } else { Settled::For(settled) }
+        let late = |part: &Part| matches!(part, Part::Held(_, until) if now >= *until);
+        if !draws.parts.iter().any(late) {
+            return Settled::For(settled);
+        }
+        // What Redis drew stays drawn: asking for all again would draw twice for one call.
+        let stand = quotas.iter().zip(draws.parts).zip(settled);
+        let parts = stand.map(|((quota, part), state)| match part {
+            Part::Held(..) if late(&part) => self.part(quota, now),
+            Part::Held(..) => part,
+            Part::Cost | Part::Slice(_) | Part::Drawn(_) => Part::Drawn(state),
+        });
+        let draws = Draws { parts: parts.collect(), at: now };
+        let windows = draws.windows(quotas);
+        Settled::Rest(draws, windows)
     }
 
     /// Keeps what of a slice this call does not use; says how much that is.
@@ -185,7 +196,7 @@ impl Slices {
                 Part::Held(_, until) if until == slice.until => {
                     slice.left = slice.left.saturating_add(1);
                 }
-                Part::Held(..) | Part::Cost | Part::Slice(_) => {}
+                Part::Held(..) | Part::Drawn(_) | Part::Cost | Part::Slice(_) => {}
             }
         }
     }
@@ -203,17 +214,30 @@ fn standing(
     let stands = |(quota, part): (&Quota, &Part)| match part {
         Part::Cost => states.next(),
         Part::Slice(units) => states.next().map(|state| sliced(quota, *units, state)),
-        Part::Held(state, _) => Some(*state),
+        Part::Held(state, _) | Part::Drawn(state) => Some(*state),
     };
     quotas.iter().zip(parts).filter_map(stands).collect()
 }
 
 impl Draws {
+    /// What Redis is asked for.
+    fn windows(&self, quotas: &[Quota]) -> Vec<Window> {
+        let asked = quotas.iter().zip(&self.parts).filter_map(|(quota, part)| match part {
+            Part::Cost => Some(quota.window.clone()),
+            Part::Slice(cost) => Some(Window { cost: *cost, ..quota.window.clone() }),
+            Part::Held(..) | Part::Drawn(_) => None,
+        });
+        asked.collect()
+    }
+
     /// Which of the call's windows was the `index`-th that Redis was asked for.
     #[must_use]
     pub fn asked(&self, index: usize) -> Option<usize> {
         let asked = self.parts.iter().enumerate();
-        asked.filter(|(_, part)| !matches!(part, Part::Held(..))).map(|(at, _)| at).nth(index)
+        asked
+            .filter(|(_, part)| matches!(part, Part::Cost | Part::Slice(_)))
+            .map(|(at, _)| at)
+            .nth(index)
     }
 }
 

@@ -44,7 +44,8 @@ fn principal(key: &str, tier: &str) -> Principal {
 
 fn quotas(policy: &Policy, principal: &Principal, tool: &str) -> Vec<Quota> {
     let connector = PolicyName::new("demo").unwrap();
-    Called { connector: &connector, method: CALL, tool, bytes: 700 }.quotas(policy, principal)
+    Called { connector: &connector, method: CALL, tool, opens: false, bytes: 700 }
+        .quotas(policy, principal)
 }
 
 fn shown(quotas: &[Quota]) -> Vec<String> {
@@ -256,7 +257,7 @@ fn a_limit_counts_the_methods_that_it_names() {
     let policy = policy(limits, json!({}));
     let connector = PolicyName::new("demo").unwrap();
     let drawn = |method: &str, tool: &str| {
-        let called = Called { connector: &connector, method, tool, bytes: 1 };
+        let called = Called { connector: &connector, method, tool, opens: false, bytes: 1 };
         let quotas = called.quotas(&policy, &principal("k1a2", "none"));
         quotas.into_iter().map(|quota| quota.name).collect::<Vec<_>>()
     };
@@ -264,7 +265,8 @@ fn a_limit_counts_the_methods_that_it_names() {
     assert_eq!(drawn("GET", ""), ["limits.reads", "limits.all"]);
     assert_eq!(drawn("initialize", ""), ["limits.all"]);
     assert_eq!(drawn(CALL, "query"), ["limits.all", "limits.calls"]);
-    let called = Called { connector: &connector, method: "initialize", tool: "", bytes: 1 };
+    let called =
+        Called { connector: &connector, method: "initialize", tool: "", opens: true, bytes: 1 };
     let opening = called.opening(&policy, &principal("k1a2", "none")).unwrap();
     assert_eq!(
         opening.window.key.to_string(),

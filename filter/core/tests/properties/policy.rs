@@ -121,7 +121,7 @@ proptest! {
             only: LimitMatch::default(),
         });
         let key = |caller: &Caller| {
-            let called = Called { connector: &caller.connector, method: "tools/call", tool: &caller.tool, bytes: 1 };
+            let called = Called { connector: &caller.connector, method: "tools/call", tool: &caller.tool, opens: false, bytes: 1 };
             let drawn = called.quotas(&policy, &caller.principal);
             assert_eq!(drawn.len(), 1);
             drawn[0].window.key.clone()

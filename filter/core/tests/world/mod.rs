@@ -109,6 +109,11 @@ impl World {
         if self.is_set(verb, rest) {
             return Vec::new();
         }
+        if verb == "bytes" {
+            let bytes = rest.parse().unwrap();
+            let step = self.exchange.receive(&mut self.worker, self.now, bytes);
+            return self.describe(step);
+        }
         if verb == "recheck" {
             if self.exchange.recheck_due().is_none_or(|due| due > self.now) {
                 return vec!["not due".into()];
@@ -126,6 +131,7 @@ impl World {
                 Event::Head { head: self.head(rest), last: verb == "head-only" }
             }
             "body" => Event::Body(rest.as_bytes().to_vec()),
+            "large-body" => Event::Body(format!("{rest:20000}").into_bytes()),
             "body-too-large" => Event::BodyTooLarge,
             "redis" => self.redis(rest),
             "vault" => {
@@ -166,7 +172,6 @@ impl World {
                 let bytes = rest.replace("\\n", "\n").into_bytes();
                 Event::ResponseBody { bytes, last: verb == "last" }
             }
-            "response-too-large" => Event::ResponseTooLarge,
             "closed" => Event::Closed(closing(rest)),
             other => panic!("no such event: {other}"),
         };

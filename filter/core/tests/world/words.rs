@@ -7,18 +7,18 @@ use serde_json::json;
 
 use super::version;
 
-/// A binding's key without the digest of what is bound.
+/// The key of a binding or an owner without the digest of what is bound.
 pub(super) fn undigested(key: &str) -> String {
     if let Some((org, _)) = key.split_once(":approval:") {
         return format!("{org}:approval:<digest>");
     }
-    match key.split_once(":bound:") {
-        Some((org, rest)) => {
+    for infix in [":bound:", ":owner:"] {
+        if let Some((before, rest)) = key.split_once(infix) {
             let (kind, _) = rest.split_once(':').unwrap();
-            format!("{org}:bound:{kind}:<digest>")
+            return format!("{before}{infix}{kind}:<digest>");
         }
-        None => key.to_owned(),
     }
+    key.to_owned()
 }
 
 /// `STATUS [gone]`

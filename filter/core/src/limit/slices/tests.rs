@@ -113,7 +113,11 @@ fn admitted(lease: u64, seed: u64) -> Vec<u64> {
                     Settled::Again if round < 3 => {
                         events.insert((later, call), Event::Ask(worker, round + 1));
                     }
-                    Settled::Again => {}
+                    Settled::Rest(draws, windows) if round < 3 => {
+                        let event = Event::Reach(worker, round + 1, draws, windows);
+                        events.insert((later, call), event);
+                    }
+                    Settled::Again | Settled::Rest(..) => {}
                 }
             }
         }
@@ -180,10 +184,47 @@ fn a_slice_is_used_up_before_another_is_drawn_and_expires() {
     let (held, draws) = cost(&mut slices, at(42 + LASTS));
     assert_eq!(held, None);
     // The answer came after the unit was over.
-    assert!(matches!(slices.admitted(draws, &quotas, vec![], at(40 + 2 * LASTS)), Settled::Again));
-    assert_eq!(cost(&mut slices, at(40 + 2 * LASTS)).0, Some(3), "the last one was over, too");
+    let late = slices.admitted(draws, &quotas, vec![], at(40 + 2 * LASTS));
+    let Settled::Rest(_, windows) = late else { panic!("{late:?}") };
+    assert_eq!(windows[0].cost, 3, "the last one was over, too");
     // Somebody set the clock back.
     let (_, draws) = cost(&mut slices, at(41 + 3 * LASTS));
     slices.admitted(draws, &quotas, state(9), at(42 + 3 * LASTS));
     assert_eq!(cost(&mut slices, at(0)).0, Some(3));
+}
+
+// A test under load had 225 draws for 224 calls.
+// Proves: A9
+#[test]
+fn what_redis_drew_is_not_drawn_again_when_a_held_unit_was_too_old() {
+    let mut plain = quota(0);
+    plain.name = "limits.plain".into();
+    plain.window.key = Key::window(Scope::Org("acme"), "plain", &[]);
+    let (quotas, mut slices) = ([quota(3), plain], Slices::default());
+    let at = |micros| UnixTime::from_micros(1_000_000 + micros);
+    let states = |count| {
+        let state =
+            WindowState { remaining: 9, reset: Duration::ZERO, raised: false, redated: false };
+        vec![state; count]
+    };
+    let asked = |windows: &[Window]| -> Vec<(String, u64)> {
+        let shown = windows.iter().map(|window| (window.key.as_str().to_owned(), window.cost));
+        shown.collect()
+    };
+    let [hot, plain] = ["hot", "plain"].map(|name| Key::window(Scope::Org("acme"), name, &[]));
+    let [hot, plain] = [hot, plain].map(|key| key.as_str().to_owned());
+    let (draws, windows) = slices.draw(&quotas, at(0));
+    assert_eq!(asked(&windows), [(hot.clone(), 3), (plain.clone(), 1)]);
+    assert!(matches!(slices.admitted(draws, &quotas, states(2), at(1)), Settled::For(_)));
+    // The second call has a unit; Redis takes its time.
+    let (draws, windows) = slices.draw(&quotas, at(10));
+    assert_eq!(asked(&windows), [(plain, 1)]);
+    let late = slices.admitted(draws, &quotas, states(1), at(LASTS + 1));
+    let Settled::Rest(draws, windows) = late else { panic!("{late:?}") };
+    assert_eq!(asked(&windows), [(hot, 3)]);
+    assert_eq!(draws.asked(0), Some(0));
+    let Settled::For(stand) = slices.admitted(draws, &quotas, states(1), at(LASTS + 2)) else {
+        panic!("it was drawn")
+    };
+    assert_eq!(stand.len(), 2);
 }

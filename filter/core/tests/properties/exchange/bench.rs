@@ -19,6 +19,8 @@ use crate::trial::{self, CANARY, HOLDERS, Truth};
 
 /// How many calls an exchange surely never starts.
 const FAR: usize = 1_000;
+/// A body that is parsed only for a caller who is proven.
+const LARGE: usize = (16 << 10) + 1;
 
 pub(super) struct Bench {
     worker: Worker,
@@ -116,7 +118,6 @@ impl Bench {
                 self.step(slot, Event::ResponseHead(head));
             }
             Op::Chunk { bytes, last } => self.step(slot, Event::ResponseBody { bytes, last }),
-            Op::ResponseTooLarge => self.step(slot, Event::ResponseTooLarge),
             Op::Close(end) => self.close(slot, end),
         }
     }
@@ -175,8 +176,11 @@ impl Bench {
         self.step(slot, Event::Head { head, last });
     }
 
-    fn body(&mut self, slot: usize, BodyOp { ask, modern }: BodyOp) {
-        let body = message(&ask, modern);
+    fn body(&mut self, slot: usize, BodyOp { ask, modern, large }: BodyOp) {
+        let mut body = message(&ask, modern);
+        if large {
+            body.resize(body.len().max(LARGE), b' ');
+        }
         self.slots[slot].asks(ask, modern);
         self.step(slot, Event::Body(body));
     }

@@ -102,7 +102,8 @@ fn body() -> impl Strategy<Value = BodyOp> {
         Just(br#"{"jsonrpc":"2.0","id":1,"method":"resources/read"}"#.to_vec()),
     ];
     let ask = prop_oneof![6 => ask(), 1 => other.prop_map(|bytes| Ask::Other(Bytes(bytes)))];
-    (ask, prop::bool::weighted(0.1)).prop_map(|(ask, modern)| BodyOp { ask, modern })
+    (ask, prop::bool::weighted(0.1), prop::bool::weighted(0.1))
+        .prop_map(|(ask, modern, large)| BodyOp { ask, modern, large })
 }
 
 /// A whole request; some are modern, with headers that say what the body says, or do not.
@@ -204,7 +205,6 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (which(), failure()).prop_map(|(which, why)| Op::Fail(which, why)),
         8 => response(),
         8 => chunk(),
-        1 => Just(Op::ResponseTooLarge),
         2 => select(vec![End::Complete, End::ClientGone, End::UpstreamGone]).prop_map(Op::Close),
     ]
 }
@@ -243,7 +243,8 @@ fn a_credential_that_is_no_longer_needed_is_not_missed() {
         mirrors: None,
         last: false,
     };
-    let request = |ask, honest| Op::Request(head(1), BodyOp { ask, modern: false }, honest);
+    let request =
+        |ask, honest| Op::Request(head(1), BodyOp { ask, modern: false, large: false }, honest);
     let activate = |policy| Op::Move { holder: 0, record: None, policy: Some(policy) };
     let ops = [
         activate("v3"),

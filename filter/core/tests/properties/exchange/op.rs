@@ -49,7 +49,6 @@ pub(super) enum Op {
         bytes: Vec<u8>,
         last: bool,
     },
-    ResponseTooLarge,
     Close(End),
 }
 
@@ -100,6 +99,8 @@ pub(super) struct HeadOp {
 pub(super) struct BodyOp {
     pub(super) ask: Ask,
     pub(super) modern: bool,
+    /// Whether white space makes it a large one.
+    pub(super) large: bool,
 }
 
 /// What a request wants.

@@ -146,9 +146,7 @@ impl Watch {
         books: &mut Books,
     ) {
         let side = match event {
-            Event::ResponseHead(_) | Event::ResponseBody { .. } | Event::ResponseTooLarge => {
-                Side::Response
-            }
+            Event::ResponseHead(_) | Event::ResponseBody { .. } => Side::Response,
             Event::Closed(_) => Side::End,
             _ => Side::Request,
         };
