@@ -1,5 +1,6 @@
 //! `portcullis doctor` in front of a gateway that works: a real Envoy, Redis and OpenBao.
 
+use portcullis_tests::organisation::DEMO;
 use portcullis_tests::{Case, World, cases};
 use serde_json::{Value, json};
 
@@ -18,11 +19,13 @@ fn doctor_finds_a_working_gateway_in_order(world: &World<'_>) {
     let module = stack.options().artifacts.filter.to_string_lossy().into_owned();
     let environment = [("PORTCULLIS_ENVOY_ADMIN", envoy.as_str()), ("VAULT_ADDR", vault.as_str())];
     let look = |module: &str| -> Value {
-        let arguments = ["doctor", "--module", module, "--output", "json"];
+        let probe = format!("{}{DEMO}", stack.envoy.url());
+        let arguments = ["doctor", "--module", module, "--probe", &probe, "--output", "json"];
         let said = org.operator.run_with(&arguments, &environment).expect("it runs");
         serde_json::from_slice(&said.stdout).expect("one JSON document")
     };
     let policy = format!("policy {}", org.name);
+    let probed = format!("probe {}{DEMO}", stack.envoy.url());
     let in_order = [
         "redis",
         "redis.clock",
@@ -38,6 +41,7 @@ fn doctor_finds_a_working_gateway_in_order(world: &World<'_>) {
         "envoy.failure_policy",
         "envoy.configuration",
         "envoy.guard",
+        &probed,
         "envoy.listener gateway",
         "envoy.cluster portcullis_redis",
         "envoy.cluster portcullis_vault",

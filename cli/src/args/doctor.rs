@@ -12,6 +12,10 @@ pub(crate) struct DoctorArgs {
     /// An Envoy's admin interface, such as http://127.0.0.1:9901; repeat it for several.
     #[arg(long, env = "PORTCULLIS_ENVOY_ADMIN", value_name = "URL", value_delimiter = ',')]
     pub(crate) envoy_admin: Vec<String>,
+    /// An MCP endpoint as clients reach it, such as https://mcp.example/crm/mcp; repeat it for each listener, host and
+    /// path. It is called without a credential and with a forged guard, and has to refuse.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub(crate) probe: Vec<String>,
     /// Vault or OpenBao, such as https://vault:8200.
     #[arg(long, env = "VAULT_ADDR", value_name = "URL")]
     pub(crate) vault: Option<String>,

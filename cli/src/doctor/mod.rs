@@ -7,6 +7,7 @@ mod build;
 mod clock;
 mod dump;
 mod envoy;
+mod probe;
 mod redis;
 mod routes;
 mod secrets;
@@ -92,7 +93,11 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, Refusa
         progress(&format!("Envoy at {url} …"));
         findings.extend(envoy::look(url, &module));
     }
-    if args.envoy_admin.is_empty() {
+    for url in &args.probe {
+        progress(&format!("a stranger's calls of {url} …"));
+        findings.extend(probe::look(url));
+    }
+    if args.envoy_admin.is_empty() && args.probe.is_empty() {
         findings.push(not_named("envoy", "--envoy-admin or PORTCULLIS_ENVOY_ADMIN"));
     }
     Ok(report(&findings))
