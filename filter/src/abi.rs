@@ -26,8 +26,10 @@ use crate::root::Root;
 pub(crate) enum Action {
     /// It does.
     Continue = 0,
-    /// It holds it.
+    /// It holds it. Of a body, what was shown before is shown again with what comes.
     Pause = 1,
+    /// Of headers: it holds them and shows no body, whatever `allow_on_headers_stop_iteration` is.
+    PauseAll = 4,
 }
 
 /// A buffer of the host.

@@ -89,6 +89,7 @@ impl Gateway {
             host::reset_stream(stream);
         }
         self.recheck(now);
+        self.look_for_withheld_bodies(now);
         let outputs = self.with(|state| state.redis.tick(now)).unwrap_or_default();
         let overdue = self.overdue_for_documents(now);
         if !outputs.is_empty() || overdue || self.has_mail() {

@@ -20,7 +20,7 @@ use portcullis_core::auth::token::issuer::IssuerId;
 use portcullis_core::auth::token::keyring::Keyring;
 use portcullis_core::breaker::Breakers;
 use portcullis_core::call::{CallId, Dependency};
-use portcullis_core::config::{Config, RequestIds};
+use portcullis_core::config::{Config, Mode, RequestIds};
 use portcullis_core::denial::Denial;
 use portcullis_core::event::{Closing, Event};
 use portcullis_core::exchange::Exchange;
@@ -45,7 +45,7 @@ pub(crate) struct Gateway {
 
 pub(crate) struct State {
     pub(crate) worker: Worker,
-    exchanges: HashMap<u32, Entry>,
+    pub(crate) exchanges: HashMap<u32, Entry>,
     pub(crate) redis: Connection<Asker>,
     pub(crate) stream: Option<u32>,
     /// Streams that were given up. They are reset in a tick: Envoy still uses one whose callback runs.
@@ -73,15 +73,29 @@ pub(crate) struct State {
     seed: u64,
     /// When open responses were last looked through.
     rechecked: UnixTime,
+    /// When bodies that the host does not show were last looked for.
+    pub(crate) looked_for_bodies: UnixTime,
 }
 
 /// How often open responses are looked through, and how many of them Redis is asked about each time.
 const BETWEEN_RECHECKS: Duration = Duration::from_secs(1);
 const MOST_RECHECKS: usize = 100;
 
-struct Entry {
-    exchange: Exchange,
+pub(crate) struct Entry {
+    pub(crate) exchange: Exchange,
     held: Held,
+    pub(crate) body: Body,
+}
+
+/// Whether the host shows the body of a request whose headers are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// It did.
+    Shown,
+    /// It has not yet.
+    Unseen,
+    /// The same, since it was looked for then.
+    UnseenAt(UnixTime),
 }
 
 /// How the gateway calls itself.
@@ -157,6 +171,7 @@ impl Gateway {
             complained: None,
             seed,
             rechecked: UnixTime::from_micros(0),
+            looked_for_bodies: UnixTime::from_micros(0),
         };
         Self { root, state: RefCell::new(state) }
     }
@@ -184,8 +199,13 @@ impl Gateway {
         self.with(|state| state.documents = Documents::new(redis_timeout(&state.worker.config)));
     }
 
+    pub(crate) fn root(&self) -> u32 {
+        self.root
+    }
+
     pub(crate) fn open(&self, context: u32) {
-        let entry = Entry { exchange: Exchange::default(), held: Held::Request };
+        let entry =
+            Entry { exchange: Exchange::default(), held: Held::Request, body: Body::Unseen };
         self.with(|state| state.exchanges.insert(context, entry));
     }
 
@@ -230,6 +250,11 @@ impl Gateway {
         self.with(|state| state.worker.config.auth.certificates.mode).unwrap_or_default()
     }
 
+    /// When a request that comes now is held.
+    pub(crate) fn mode(&self) -> Mode {
+        self.with(|state| state.worker.config.mode).unwrap_or_default()
+    }
+
     pub(crate) fn max_body_bytes(&self) -> usize {
         self.with(|state| state.worker.config.max_body_bytes).unwrap_or(0)
     }
@@ -256,6 +281,7 @@ impl Gateway {
         let now = host::now();
         let step = self.with(|state| {
             let entry = state.exchanges.get_mut(&context)?;
+            entry.body = Body::Shown;
             Some(entry.exchange.receive(&mut state.worker, now, bytes))
         });
         let Some(step) = step.flatten() else { return Gate::Hold };

@@ -22,3 +22,4 @@ mod metrics;
 mod pace;
 mod root;
 mod stream;
+mod withheld;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::auth::certificate::{CertificateFailure, PeerCertificate};
 use portcullis_core::call::{CallFailure, Dependency};
+use portcullis_core::config::Mode;
 use portcullis_core::denial::{Denial, Requested};
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::mcp::headers::OF_ANSWERS;
@@ -28,6 +29,17 @@ pub(crate) struct Stream {
     response: Response,
     /// Of a response that is held, how many bytes in the host's buffer the core has seen.
     seen: usize,
+    keeper: Keeper,
+}
+
+/// Who keeps the request's body until it is judged.
+enum Keeper {
+    /// The host, with the headers before it: `hold` mode.
+    Host,
+    /// The filter, since the headers are gone (`split` mode). The host has one buffer for all filters of a stream, and one
+    /// behind this that goes on takes along what is in it; and what it holds while headers wait counts against its
+    /// limit, beyond which it reads no more.
+    Filter(Vec<u8>),
 }
 
 /// How far the request got.
@@ -51,7 +63,8 @@ enum Response {
 impl Stream {
     pub(crate) fn new(id: u32, gateway: Rc<Gateway>) -> Self {
         gateway.open(id);
-        Self { id, gateway, request: Request::Collecting, response: Response::Pass, seen: 0 }
+        let (request, response) = (Request::Collecting, Response::Pass);
+        Self { id, gateway, request, response, seen: 0, keeper: Keeper::Host }
     }
 
     fn head(&self) -> Head {
@@ -72,11 +85,43 @@ impl Stream {
     fn deliver(&mut self, size: usize) -> Action {
         self.request = Request::Delivered;
         self.gateway.hold_request(self.id);
-        match host::buffer(BufferType::HttpRequestBody, size) {
+        match self.whole(size) {
             Ok(body) => request_action(self.gateway.drive(self.id, Event::Body(body))),
             // A body that cannot be read cannot be judged.
             Err(_) => request_action(self.gateway.drive(self.id, Event::BodyTooLarge)),
         }
+    }
+
+    /// The whole body; `size` bytes of it are in the host's buffer.
+    fn whole(&mut self, size: usize) -> Result<Vec<u8>, host::HostError> {
+        match &mut self.keeper {
+            Keeper::Host => host::buffer(BufferType::HttpRequestBody, size),
+            Keeper::Filter(kept) => {
+                take(kept, size)?;
+                Ok(std::mem::take(kept))
+            }
+        }
+    }
+
+    /// More of the body: how much of it there is now.
+    fn collect(&mut self, size: usize) -> Result<usize, host::HostError> {
+        match &mut self.keeper {
+            Keeper::Host => Ok(size),
+            Keeper::Filter(kept) => take(kept, size).map(|()| kept.len()),
+        }
+    }
+
+    /// The same, without taking it.
+    fn collected(&self, size: usize) -> usize {
+        match &self.keeper {
+            Keeper::Host => size,
+            Keeper::Filter(kept) => kept.len().saturating_add(size),
+        }
+    }
+
+    fn too_large(&mut self) -> Action {
+        self.request = Request::Delivered;
+        request_action(self.gateway.drive(self.id, Event::BodyTooLarge))
     }
 
     fn respond(&mut self, gate: &Gate) -> Action {
@@ -110,6 +155,15 @@ impl Stream {
         }
         self.respond(&gate)
     }
+}
+
+/// Takes `size` bytes out of the host's buffer.
+fn take(kept: &mut Vec<u8>, size: usize) -> Result<(), host::HostError> {
+    if size == 0 {
+        return Ok(());
+    }
+    kept.append(&mut host::buffer(BufferType::HttpRequestBody, size)?);
+    host::replace_buffer(BufferType::HttpRequestBody, size, &[])
 }
 
 /// The request waits for the core's word, or goes on. A refusal was sent by the gateway already.
@@ -168,8 +222,18 @@ impl HttpContext for Stream {
         if last {
             self.request = Request::Delivered;
         }
+        let mode = self.gateway.mode();
+        if mode == Mode::Split {
+            self.keeper = Keeper::Filter(Vec::new());
+        }
         let head = self.head();
-        request_action(self.gateway.drive(self.id, Event::Head { head, last }))
+        let action = request_action(self.gateway.drive(self.id, Event::Head { head, last }));
+        match (mode, action) {
+            // Without the flag that is what a pause is; with it, the body would come before the headers are gone, and what
+            // waits of it would follow them unjudged.
+            (Mode::Split, Action::Pause) => Action::PauseAll,
+            (Mode::Hold | Mode::Split, action) => action,
+        }
     }
 
     fn on_http_request_body(&mut self, size: usize, last: bool) -> Action {
@@ -177,13 +241,13 @@ impl HttpContext for Stream {
             // Nothing goes upstream before the verdict, and all of it after.
             Request::Delivered if self.gateway.passed(self.id) => Action::Continue,
             Request::Delivered => Action::Pause,
-            Request::Collecting if size > self.gateway.max_body_bytes() => {
-                self.request = Request::Delivered;
-                request_action(self.gateway.drive(self.id, Event::BodyTooLarge))
+            Request::Collecting if self.collected(size) > self.gateway.max_body_bytes() => {
+                self.too_large()
             }
             Request::Collecting if last => self.deliver(size),
             Request::Collecting => {
-                let gate = self.gateway.receive(self.id, size);
+                let Ok(collected) = self.collect(size) else { return self.too_large() };
+                let gate = self.gateway.receive(self.id, collected);
                 if !matches!(gate, Gate::Hold) {
                     self.request = Request::Delivered;
                 }
@@ -198,7 +262,13 @@ impl HttpContext for Stream {
         match self.request {
             Request::Delivered if self.gateway.passed(self.id) => Action::Continue,
             Request::Delivered => Action::Pause,
-            Request::Collecting => self.deliver(self.gateway.max_body_bytes()),
+            Request::Collecting => {
+                let left = match self.keeper {
+                    Keeper::Host => self.gateway.max_body_bytes(),
+                    Keeper::Filter(_) => 0,
+                };
+                self.deliver(left)
+            }
         }
     }
 
@@ -281,6 +351,32 @@ fn join(known: &mut Vec<u8>, value: &[u8]) {
     known.extend_from_slice(value);
 }
 
+/// What Envoy's router and its connection manager call the responses that they make themselves
+/// (`source/common/stream_info`). All others are of filters, and of routes that answer by themselves.
+const OF_THE_PROXY: [&str; 21] = [
+    "cluster_not_found",
+    "drop_overload",
+    "duration_timeout",
+    "filter_chain_not_found",
+    "host_not_found",
+    "internal_redirect",
+    "maintenance_mode",
+    "max_duration_timeout",
+    "missing_host_header",
+    "no_healthy_upstream",
+    "request_overall_timeout",
+    "request_payload_too_large",
+    "response_payload_too_large",
+    "response_timeout",
+    "route_not_found",
+    "stream_idle_timeout",
+    "unconditional_drop_overload",
+    "upstream_max_stream_duration_reached",
+    "upstream_per_try_idle_timeout",
+    "upstream_per_try_timeout",
+    "upstream_response_timeout",
+];
+
 /// Envoy says of every response it did not make that it came through the upstream, and of its own why it
 /// made them (`source/common/stream_info`): a connection that broke may have carried the request.
 fn origin() -> Origin {
@@ -293,8 +389,14 @@ fn origin() -> Origin {
         }
         Some(_) => Origin::Disconnected,
         None if details == "via_upstream" => Origin::Upstream,
-        None => Origin::Proxy,
+        None if OF_THE_PROXY.contains(&reason(&details)) => Origin::Proxy,
+        None => Origin::Filter,
     }
+}
+
+/// Details without what some of them add in braces.
+fn reason(details: &str) -> &str {
+    details.split_once('{').map_or(details, |(reason, _)| reason)
 }
 
 fn closing() -> Closing {

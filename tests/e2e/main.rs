@@ -18,6 +18,7 @@ mod certificates;
 mod clients;
 mod clocks;
 mod conformance;
+mod connections;
 mod cool_off;
 mod credentials;
 mod degraded;
@@ -111,6 +112,7 @@ fn all_cases() -> Vec<Case> {
         answers::cases(),
         hostile::cases(),
         http_versions::cases(),
+        connections::cases(),
         bypass::cases(),
         bypass_http::cases(),
         bypass_objects::cases(),

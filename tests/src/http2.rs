@@ -6,11 +6,15 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Reason, SendStream};
+use h2::ext::Protocol;
+use h2::{Reason, RecvStream, SendStream};
+use http::Response;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -32,6 +36,8 @@ pub struct Http2 {
 pub struct Exchange {
     response: ResponseFuture,
     body: SendStream<Bytes>,
+    /// The head of an answer that came before the end of the body.
+    early: Option<Result<Response<RecvStream>, h2::Error>>,
 }
 
 impl Http2 {
@@ -68,7 +74,11 @@ impl Http2 {
         let uri = format!("http://{}{}", authority.as_deref().unwrap_or("x"), request.path);
         let mut head = http::Request::builder().method(request.method.as_str()).uri(uri);
         for (name, value) in request.headers.iter().filter(|(name, _)| name != "host") {
-            head = head.header(name.to_ascii_lowercase(), value.as_slice());
+            head = match name.as_str() {
+                // RFC 8441.
+                ":protocol" => head.extension(Protocol::from(&*String::from_utf8_lossy(value))),
+                name => head.header(name.to_ascii_lowercase(), value.as_slice()),
+            };
         }
         if let Some(body) = &request.body {
             head = head.header("content-length", body.len());
@@ -76,8 +86,10 @@ impl Http2 {
         let head = head.body(()).map_err(io::Error::other)?;
         self.wait(async {
             let mut sender = self.sender.clone().ready().await?;
-            let (response, body) = sender.send_request(head, request.body.is_none())?;
-            Ok(Exchange { response, body })
+            // What follows the head of a CONNECT is no body, and has no end yet.
+            let last = request.body.is_none() && request.method != "CONNECT";
+            let (response, body) = sender.send_request(head, last)?;
+            Ok(Exchange { response, body, early: None })
         })
     }
 
@@ -87,7 +99,7 @@ impl Http2 {
             let mut rest = Bytes::copy_from_slice(bytes);
             while !rest.is_empty() {
                 exchange.body.reserve_capacity(rest.len());
-                let room = poll_fn(|context| exchange.body.poll_capacity(context)).await;
+                let room = poll_fn(|context| exchange.room(context)).await;
                 let room = room.ok_or_else(|| h2::Error::from(Reason::STREAM_CLOSED))??;
                 let piece = rest.split_to(room.min(rest.len()));
                 exchange.body.send_data(piece, last && rest.is_empty())?;
@@ -111,9 +123,13 @@ impl Http2 {
 
     /// The answer.
     pub fn reply(&self, exchange: Exchange) -> io::Result<Reply> {
-        let Exchange { response, body: _kept_open } = exchange;
+        let Exchange { response, body: _kept_open, early } = exchange;
         self.wait(async {
-            let (head, mut stream) = response.await?.into_parts();
+            let response = match early {
+                Some(response) => response?,
+                None => response.await?,
+            };
+            let (head, mut stream) = response.into_parts();
             let headers = head.headers.iter();
             let headers =
                 headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
@@ -131,5 +147,20 @@ impl Http2 {
     fn wait<T>(&self, work: impl Future<Output = Result<T, h2::Error>>) -> io::Result<T> {
         let done = self.runtime.block_on(async { timeout(PATIENCE, work).await });
         done.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)
+    }
+}
+
+impl Exchange {
+    /// How much of the body may be sent: none any more once an answer is here.
+    fn room(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<usize, h2::Error>>> {
+        if self.early.is_none()
+            && let Poll::Ready(response) = Pin::new(&mut self.response).poll(context)
+        {
+            self.early = Some(response);
+        }
+        match self.early {
+            Some(_) => Poll::Ready(None),
+            None => self.body.poll_capacity(context),
+        }
     }
 }

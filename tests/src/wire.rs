@@ -161,7 +161,8 @@ impl Wire {
         }
     }
 
-    fn read_any_reply(&mut self) -> io::Result<Reply> {
+    /// The next answer, be it an interim one.
+    pub fn read_any_reply(&mut self) -> io::Result<Reply> {
         let bad = |detail: &str| io::Error::new(io::ErrorKind::InvalidData, detail.to_owned());
         let status_line = self.line()?;
         let mut words = status_line.splitn(3, ' ');

@@ -5,6 +5,7 @@
 
 mod approval;
 mod audit;
+mod connection;
 mod in_message;
 mod relayed;
 mod repair;
@@ -23,6 +24,7 @@ use crate::route::Misrouted;
 use crate::step::LocalReply;
 pub use approval::ApprovalState;
 pub use audit::AuditStatus;
+pub use connection::{HostFault, Unsupported};
 pub use relayed::{Relayed, relayed};
 pub use repair::Unfit;
 pub use text::{LimitCause, Requested};
@@ -39,6 +41,8 @@ pub enum Denial {
     UnknownPath,
     /// An HTTP method that MCP does not use.
     MethodNotAllowed,
+    /// The request asks something of its connection that the gateway does not do.
+    Unsupported(Unsupported),
     /// The body is not announced as plain JSON.
     ContentType,
     /// The body is larger than this many bytes.
@@ -125,6 +129,8 @@ pub enum Denial {
     UpstreamTimedOut,
     /// The upstream's answer must not pass.
     UpstreamAnswer(UpstreamFault),
+    /// The configuration of the host keeps the filter from serving the request.
+    Host(HostFault),
     /// Something that cannot happen did; refusing is the only safe answer to it.
     Internal(&'static str),
 }
@@ -147,6 +153,8 @@ impl Denial {
             Self::UnknownPath | Self::UnknownSession => 404,
             Self::ForeignOrigin => 403,
             Self::MethodNotAllowed => 405,
+            Self::Unsupported(unsupported) => unsupported.status(),
+            Self::Host(fault) => fault.status(),
             Self::ContentType => 415,
             Self::BodyTooLarge(_) => 413,
             Self::Unreadable(_)
@@ -195,9 +203,11 @@ impl Denial {
             | Self::ForeignOrigin
             | Self::UnknownPath
             | Self::MethodNotAllowed
+            | Self::Unsupported(_)
             | Self::ContentType
             | Self::BodyTooLarge(_)
             | Self::Misrouted(Misrouted::Host)
+            | Self::Host(HostFault::BufferLimit)
             | Self::NotOneMessage(_) => -32_600,
             // What the official TypeScript server answers; openai-agents opens another session for it. All others go by
             // the status.
@@ -228,6 +238,7 @@ impl Denial {
             | Self::Misrouted(Misrouted::Cluster | Misrouted::Unguarded)
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable
+            | Self::Host(HostFault::CannotHold)
             | Self::Internal(_) => -31_503,
             Self::UpstreamGone | Self::UpstreamAnswer(_) => -31_502,
             Self::UpstreamTimedOut => -31_504,
@@ -356,7 +367,7 @@ impl Denial {
         headers.extend(self.challenge().map(|value| ("www-authenticate", value)));
         let seconds = self.retry_after_seconds();
         headers.extend(seconds.map(|seconds| ("retry-after", seconds.to_string())));
-        if *self == Self::MethodNotAllowed {
+        if matches!(self, Self::MethodNotAllowed | Self::Unsupported(Unsupported::Connect)) {
             headers.push(("allow", "POST, GET, DELETE".to_owned()));
         }
         // Nobody reads a body that answers a notification: only an error status says that it was not

@@ -25,6 +25,8 @@ pub enum Event {
     Body(Vec<u8>),
     /// The request body grew beyond the configured cap.
     BodyTooLarge,
+    /// The host has bytes of the body and does not show them while the headers are held.
+    BodyWithheld,
     /// A call came back.
     CallDone {
         /// Which one.
@@ -78,6 +80,8 @@ pub enum Origin {
     Upstream,
     /// The proxy, in its place: no connection, no route, a timeout.
     Proxy,
+    /// Another filter, or a route that answers by itself.
+    Filter,
     /// The proxy, since the upstream broke off after it had got the request, or some of it.
     Disconnected,
 }

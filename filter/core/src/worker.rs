@@ -128,6 +128,8 @@ pub struct Worker {
     pub slowdown: Slowdown,
     /// Bytes that are held for callers who have proved nothing.
     pub unproven: Unproven,
+    /// Bytes of unfinished bodies of confirmed callers in this worker's own memory (`split` mode).
+    pub kept_bytes: usize,
     /// Keys of issuers, and tokens that they proved.
     pub keyring: Keyring,
     /// Which credentials are worth asking Vault for.
@@ -179,6 +181,7 @@ impl Worker {
             config,
             chain,
             unproven: Unproven::default(),
+            kept_bytes: 0,
             keyring: Keyring::new(0),
             vault: Breakers::new(0),
             failover: Failover::default(),

@@ -75,6 +75,8 @@ impl Denial {
             Self::ForeignOrigin => "request.origin".to_owned(),
             Self::UnknownPath => "request.path".to_owned(),
             Self::MethodNotAllowed => "request.http_method".to_owned(),
+            Self::Unsupported(unsupported) => unsupported.rule().to_owned(),
+            Self::Host(fault) => fault.rule().to_owned(),
             Self::ContentType => "request.content_type".to_owned(),
             Self::BodyTooLarge(_) => "request.max_body_bytes".to_owned(),
             Self::Unreadable(_) => "request.json".to_owned(),

@@ -36,6 +36,8 @@ pub enum LimitCause {
     Streams,
     /// Too many unfinished bodies of callers that are not proven.
     Unproven,
+    /// Too many unfinished bodies of callers that are (`split` mode).
+    Bodies,
 }
 
 /// Longer names are cut in messages.
@@ -112,6 +114,8 @@ impl Denial {
                 "There is no MCP endpoint at this path of this host".to_owned()
             }
             Self::MethodNotAllowed => "Use POST, GET or DELETE".to_owned(),
+            Self::Unsupported(unsupported) => unsupported.told().to_owned(),
+            Self::Host(fault) => fault.told().to_owned(),
             Self::ContentType => {
                 "The body must be application/json in UTF-8, without content coding".to_owned()
             }
@@ -180,6 +184,9 @@ fn limited(limit: &str, cause: &LimitCause, retry_after: Duration) -> String {
         LimitCause::Unproven => format!(
             "Too many unfinished requests of callers that are not identified yet (`{limit}`). Send the body at once."
         ),
+        LimitCause::Bodies => {
+            format!("Too many unfinished requests (`{limit}`). Send the body at once.")
+        }
         LimitCause::Slowdown => {
             format!("Too many refused credentials from this address (rule `{limit}`).")
         }

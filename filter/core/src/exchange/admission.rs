@@ -466,9 +466,10 @@ pub(super) fn held(
     stage: impl FnOnce() -> Stage,
 ) -> Next {
     match event {
-        Event::CallDone { .. } | Event::CallFailed { .. } | Event::Closed(_) => {
-            (stage(), Gate::Hold)
-        }
+        Event::CallDone { .. }
+        | Event::CallFailed { .. }
+        | Event::BodyWithheld
+        | Event::Closed(_) => (stage(), Gate::Hold),
         Event::ResponseHead(_) | Event::ResponseBody { .. } => {
             turn.proxy_answers(&event, "proxy.reply")
         }

@@ -285,6 +285,7 @@ fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Next {
         return (Stage::Ended, Gate::Refuse(denial.clone()));
     }
     let mut request = request;
+    restore(&mut request, turn);
     let message = std::mem::replace(&mut request.message, Err(Denial::Internal("message")));
     match message {
         Ok(message) => {
@@ -300,6 +301,17 @@ fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Next {
             (Stage::Upstream(Box::new(upstream)), Gate::Pass)
         }
         Err(denial) => turn.refuse(denial),
+    }
+}
+
+/// In `split` mode the filter keeps the body: what lies with the host there, another filter's going on would take along.
+/// So the whole of it is put back, unless another one took its place.
+fn restore(request: &mut Request, turn: &mut Turn<'_>) {
+    let split = turn.context.sent != Sent::Nothing;
+    let replaced = |effect: &Effect| matches!(effect, Effect::ReplaceRequestBody(_));
+    if split && !request.body.bytes().is_empty() && !turn.effects.iter().any(replaced) {
+        let body = std::mem::take(&mut request.body);
+        turn.effects.push(Effect::ReplaceRequestBody(body));
     }
 }
 

@@ -15,7 +15,7 @@ use super::{media, origin, resource};
 use crate::audit::Entry;
 use crate::auth::Claimant;
 use crate::config::{Mode, Refusals};
-use crate::denial::{Denial, LimitCause};
+use crate::denial::{Denial, HostFault, LimitCause, Unsupported};
 use crate::event::{Event, Head};
 use crate::limit;
 use crate::mcp::{Body, Era, Message, Operation, headers};
@@ -50,17 +50,22 @@ pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
         Event::ResponseHead { .. } | Event::ResponseBody { .. } => {
             return turn.proxy_answers(&event, "proxy.reply");
         }
-        Event::CallDone { .. } | Event::CallFailed { .. } | Event::Closed(_) => {
-            return (Stage::Head, Gate::Hold);
-        }
+        Event::CallDone { .. }
+        | Event::CallFailed { .. }
+        | Event::BodyWithheld
+        | Event::Closed(_) => return (Stage::Head, Gate::Hold),
         Event::Body(_) | Event::BodyTooLarge => {
             return turn.refuse(Denial::Internal("body_before_head"));
         }
     };
     turn.context.entry = Entry::of(&head);
+    turn.context.mode = turn.worker.config.mode;
     turn.context.form = form(&head, turn.worker.config.refusals);
     if head.path() == HEALTH_PATH {
         return health(turn);
+    }
+    if let Some(unsupported) = Unsupported::asked_by(&head) {
+        return turn.refuse(Denial::Unsupported(unsupported));
     }
     match origin::check(&head, &turn.worker.config) {
         Err(denial) => return turn.refuse(denial),
@@ -111,7 +116,7 @@ pub(super) fn claimed(head: Head, last: bool, caller: Caller, turn: &mut Turn<'_
     let fault = fault_of(&head, last);
     let (leg, authentication) = (Leg::Whole, Authentication::Unasked);
     let reading = Reading { head, caller, fault, leg, authentication };
-    match (last, turn.worker.config.mode) {
+    match (last, turn.context.mode) {
         (true, _) => reading.whole(None, turn),
         (false, Mode::Hold) => (Stage::Reading(Box::new(reading)), Gate::Hold),
         (false, Mode::Split) if reading.is_unproven(turn) => {
@@ -145,6 +150,12 @@ const FULL_FOR: Duration = Duration::from_secs(1);
 /// time; anybody else has a share of what is held, and is authenticated while the rest of a large one arrives.
 pub(super) fn receive(stage: Stage, bytes: usize, turn: &mut Turn<'_>) -> Next {
     let unproven = match &stage {
+        Stage::Reading(reading) if !reading.holds_headers() => {
+            return match keep(bytes, turn) {
+                Ok(()) => (stage, Gate::Hold),
+                Err(denial) => turn.refuse(denial),
+            };
+        }
         Stage::Reading(reading) => reading.is_unproven(turn),
         Stage::Proving(_) | Stage::Authenticating(_) => true,
         Stage::Head
@@ -182,6 +193,23 @@ pub(super) fn reserve_unseen(head: &Head, turn: &mut Turn<'_>) -> Result<(), Den
     let bytes = announced.unwrap_or(config.max_body_bytes);
     // One body always has room.
     hold(bytes.min(config.unproven.per_source).min(config.unproven.total), turn)
+}
+
+/// How many bytes of unfinished bodies a worker keeps in its own memory, which never shrinks and is 1 GiB at most. Their
+/// callers are confirmed (`split` mode).
+const MOST_KEPT: usize = 256 << 20;
+
+/// In `split` mode the filter keeps the body, of which there are `bytes` now.
+fn keep(bytes: usize, turn: &mut Turn<'_>) -> Result<(), Denial> {
+    let more = bytes.saturating_sub(turn.context.kept);
+    let kept = turn.worker.kept_bytes.saturating_add(more);
+    if kept > MOST_KEPT {
+        let (limit, cause) = ("request.unfinished_bytes".into(), Box::new(LimitCause::Bodies));
+        return Err(Denial::Limited { limit, cause, retry_after: FULL_FOR });
+    }
+    turn.worker.kept_bytes = kept;
+    turn.context.kept = turn.context.kept.saturating_add(more);
+    Ok(())
 }
 
 fn hold(bytes: usize, turn: &mut Turn<'_>) -> Result<(), Denial> {
@@ -243,6 +271,14 @@ impl Reading {
         Self { authentication: Authentication::Confirmed, ..self }
     }
 
+    /// Whether nothing has gone upstream.
+    pub(super) fn holds_headers(&self) -> bool {
+        match self.leg {
+            Leg::Whole => true,
+            Leg::Head(_) | Leg::Body => false,
+        }
+    }
+
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             Event::Body(body) if self.awaits_authentication(body.len(), turn) => {
@@ -253,6 +289,7 @@ impl Reading {
                 let limit = turn.worker.config.max_body_bytes;
                 turn.refuse(Denial::BodyTooLarge(limit))
             }
+            Event::BodyWithheld => turn.refuse(Denial::Host(HostFault::CannotHold)),
             Event::ResponseHead(_) | Event::ResponseBody { .. } => {
                 turn.proxy_answers(&event, "proxy.reply")
             }

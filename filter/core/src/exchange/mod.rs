@@ -35,7 +35,8 @@ use portcullis_redis_lua::WindowState;
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::slowdown::{self, Proof, Trial};
 use crate::call::{Call, CallFailure, CallId};
-use crate::denial::{AuditStatus, Denial, Requested, UpstreamFault};
+use crate::config::Mode;
+use crate::denial::{AuditStatus, Denial, HostFault, Requested, UpstreamFault};
 use crate::event::{Closing, End, Event, Origin};
 use crate::id::RequestId;
 use crate::limit::Quota;
@@ -99,6 +100,8 @@ type Next = (Stage, Gate);
 #[derive(Debug)]
 struct Context {
     entry: Entry,
+    /// When the request is held. It stays so when the configuration changes meanwhile: the driver relies on it, too.
+    mode: Mode,
     /// What the credential is remembered by, when there is one.
     proof: Option<Proof>,
     /// What its trial was paid with, until that is settled.
@@ -124,6 +127,8 @@ struct Context {
     told: Told,
     /// What is held of a body whose sender has proved nothing.
     share: Share,
+    /// What is held of any other one.
+    kept: usize,
 }
 
 /// In which form a refusal for a limit is told.
@@ -177,6 +182,7 @@ impl Default for Exchange {
     fn default() -> Self {
         let context = Context {
             entry: Entry::default(),
+            mode: Mode::default(),
             proof: None,
             trial: Trial::Free,
             slot: None,
@@ -192,6 +198,7 @@ impl Default for Exchange {
             identity: CallerIdentity::Claimed,
             told: Told::default(),
             share: Share::default(),
+            kept: 0,
         };
         Self { stage: Stage::Head, context }
     }
@@ -253,7 +260,26 @@ impl Exchange {
         Step { effects, gate }
     }
 
-    /// A body that is judged, or gone, is held for nobody unproven.
+    /// Whether the headers are held until there is a body.
+    #[must_use]
+    pub fn awaits_body(&self) -> bool {
+        match &self.stage {
+            Stage::Reading(reading) => reading.holds_headers(),
+            Stage::Head
+            | Stage::Proving(_)
+            | Stage::Authenticating(_)
+            | Stage::Admitting(_)
+            | Stage::Loading(_)
+            | Stage::Approving(_)
+            | Stage::Crediting(_)
+            | Stage::Upstream(_)
+            | Stage::Answering(_)
+            | Stage::Ended
+            | Stage::Closed => false,
+        }
+    }
+
+    /// A body that is judged, or gone, is held for nobody.
     fn give_back(&mut self, worker: &mut Worker) {
         match &self.stage {
             Stage::Reading(reading) if reading.is_admitted() => {
@@ -270,7 +296,11 @@ impl Exchange {
             | Stage::Upstream(_)
             | Stage::Answering(_)
             | Stage::Ended
-            | Stage::Closed => worker.unproven.release(&mut self.context.share),
+            | Stage::Closed => {
+                worker.unproven.release(&mut self.context.share);
+                let kept = std::mem::take(&mut self.context.kept);
+                worker.kept_bytes = worker.kept_bytes.saturating_sub(kept);
+            }
         }
     }
 
@@ -347,6 +377,7 @@ fn on_ended(event: &Event) -> Gate {
         Event::Head { .. }
         | Event::Body(_)
         | Event::BodyTooLarge
+        | Event::BodyWithheld
         | Event::CallDone { .. }
         | Event::CallFailed { .. }
         | Event::Closed(_) => Gate::Hold,
@@ -445,9 +476,19 @@ impl Turn<'_> {
                 (Origin::Proxy, 500..) => {
                     return response::replace(Denial::UpstreamUnavailable, self);
                 }
-                (Origin::Proxy, _) => {}
+                (Origin::Proxy | Origin::Filter, _) => {}
             }
         }
+        if let Event::ResponseHead(head) = event
+            && (head.origin, head.status) == (Origin::Proxy, 413)
+        {
+            return response::replace(Denial::Host(HostFault::BufferLimit), self);
+        }
+        self.passes_by(event, rule)
+    }
+
+    /// The same, of an answer that goes on as it is.
+    fn passes_by(&mut self, event: &Event, rule: &str) -> Next {
         let entry = &mut self.context.entry;
         entry.status = AuditStatus::Error.name();
         entry.decision.effect = "deny";

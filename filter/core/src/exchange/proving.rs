@@ -124,7 +124,7 @@ impl Proving {
         turn: &mut Turn<'_>,
     ) -> Next {
         if !last
-            && turn.worker.config.mode == Mode::Split
+            && turn.context.mode == Mode::Split
             && let Err(denial) = intake::reserve_unseen(&head, turn)
         {
             return turn.refuse(denial);

@@ -17,7 +17,7 @@ use super::{Answers, Next, Stage, Turn};
 use crate::audit::{AuditEvent, Entry};
 use crate::authz::View;
 use crate::call::{CallFailure, CallId, Reply};
-use crate::denial::{AuditStatus, Denial, Requested, UpstreamFault, relayed};
+use crate::denial::{AuditStatus, Denial, HostFault, Requested, UpstreamFault, relayed};
 use crate::event::{Closing, End, Event, Origin, ResponseHead};
 use crate::id::PolicyName;
 use crate::mcp::body::{JsonBody, Substitute};
@@ -127,6 +127,10 @@ impl Upstream {
 
     pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
+            // What judges behind this filter has its say: the client reads that.
+            Event::ResponseHead(ref head) if head.origin == Origin::Filter => {
+                turn.passes_by(&event, "proxy.reply")
+            }
             Event::ResponseHead(head) => match refused(&head) {
                 Some(denial) => {
                     if let (Denial::UpstreamRefused, Some(secret)) = (&denial, &self.asked.secret) {
@@ -141,6 +145,7 @@ impl Upstream {
             Event::Head { .. }
             | Event::Body(_)
             | Event::BodyTooLarge
+            | Event::BodyWithheld
             | Event::CallDone { .. }
             | Event::CallFailed { .. }
             | Event::ResponseBody { .. }
@@ -206,7 +211,8 @@ fn refused(head: &ResponseHead) -> Option<Denial> {
         (Origin::Upstream, 401 | 407) => Some(Denial::UpstreamRefused),
         // The client's credential never went there, and another one would not.
         (Origin::Upstream, 403) if challenges => Some(Denial::UpstreamRefused),
-        (Origin::Upstream, _) => None,
+        (Origin::Upstream | Origin::Filter, _) => None,
+        (Origin::Proxy, 413) => Some(Denial::Host(HostFault::BufferLimit)),
         (Origin::Proxy, 504) => Some(Denial::UpstreamTimedOut),
         (Origin::Proxy, _) => Some(Denial::UpstreamUnavailable),
         (Origin::Disconnected, _) => Some(Denial::UpstreamGone),
@@ -276,6 +282,7 @@ impl Answering {
             Event::Head { .. }
             | Event::Body(_)
             | Event::BodyTooLarge
+            | Event::BodyWithheld
             | Event::ResponseHead(_)
             | Event::Closed(_) => (Stage::Answering(self), Gate::Hold),
         }

@@ -133,6 +133,7 @@ impl World {
             "body" => Event::Body(rest.as_bytes().to_vec()),
             "large-body" => Event::Body(format!("{rest:20000}").into_bytes()),
             "body-too-large" => Event::BodyTooLarge,
+            "body-withheld" => Event::BodyWithheld,
             "redis" => self.redis(rest),
             "vault" => {
                 let (id, value) = rest.split_once(' ').unwrap();
@@ -149,10 +150,11 @@ impl World {
                 };
                 Event::CallFailed { id: self.call(id), why }
             }
-            "response" | "proxy-response" | "cut-response" => {
+            "response" | "proxy-response" | "filter-response" | "cut-response" => {
                 let origin = match verb {
                     "response" => Origin::Upstream,
                     "cut-response" => Origin::Disconnected,
+                    "filter-response" => Origin::Filter,
                     _ => Origin::Proxy,
                 };
                 let mut words = rest.split(' ');
