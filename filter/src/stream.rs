@@ -301,7 +301,8 @@ impl HttpContext for Stream {
 
     /// The last callback whose filter state access loggers still see.
     fn on_log(&mut self) {
-        if let Some(line) = self.gateway.close(self.id, closing()) {
+        let closing = closing(self.gateway.passed(self.id));
+        if let Some(line) = self.gateway.close(self.id, closing) {
             // No stream, no logger: there is nobody left to hand it to.
             let _ = host::set_filter_state(AUDIT_STATE, &line);
         }
@@ -399,7 +400,8 @@ fn reason(details: &str) -> &str {
     details.split_once('{').map_or(details, |(reason, _)| reason)
 }
 
-fn closing() -> Closing {
+/// How it ended. Only of a request that was let go is there anything to tell of an upstream.
+fn closing(passed: bool) -> Closing {
     const NANOS_PER_MILLI: u64 = 1_000_000;
     let milliseconds = |path: &[&str]| {
         host::integer_property(path).and_then(|nanos| nanos.checked_div(NANOS_PER_MILLI))
@@ -409,6 +411,10 @@ fn closing() -> Closing {
         http_status: status.and_then(|status| u16::try_from(status).ok()).filter(|code| *code > 0),
         latency_ms: milliseconds(&["request", "duration"]).unwrap_or(0),
         upstream_ms: milliseconds(&["response", "backend_latency"]),
+        attempts: match passed {
+            true => host::integer_property(&["upstream", "request_attempt_count"]),
+            false => None,
+        },
         end: end(&host::property(&["response", "code_details"]).unwrap_or_default()),
     }
 }

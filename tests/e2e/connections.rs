@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         bodies_beyond_the_buffer_are_answered,
         what_a_later_filter_answers_is_what_the_client_reads,
         a_later_filter_that_goes_on_takes_no_unjudged_byte_along,
+        attempts_of_a_route_are_counted_and_told,
     ]
 }
 
@@ -378,4 +379,46 @@ fn a_later_filter_that_goes_on_takes_no_unjudged_byte_along(world: &World<'_>) {
         assert_eq!(message["result"].is_object(), allowed, "{message}");
         assert!(allowed || fake.bytes() - before < 5_000, "a refused body went upstream");
     }
+}
+
+// Finding 11.7: a route that retried had one entry and one charge for three executions.
+// Proves: X30
+fn attempts_of_a_route_are_counted_and_told(world: &World<'_>) {
+    let fake = FakeUpstream::answering(|request| match request.contains("fails") {
+        true => vec![b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n".to_vec()],
+        false => {
+            json_answer(&json!({"jsonrpc": "2.0", "id": 1, "result": {"content": []}}).to_string())
+        }
+    });
+    let address = fake.address();
+    let own = world.envoy_changed(
+        Workers::One,
+        |settings| settings.python(address),
+        |shipped| {
+            let route = "headers: [*python_guard]}\n                route:\n";
+            let retries = "                  retry_policy: {retry_on: 5xx, num_retries: 2}\n";
+            replaced(&shipped, route, &format!("{route}{retries}"))
+        },
+    );
+    let key = world.organisation().through(&own.gateway).key("analyst").key;
+    let post = |text: &str| {
+        let body = mcp::call("echo", json!({"message": text})).to_string();
+        Request::post(PYTHON, body).bearer(&key)
+    };
+    let events = |reply: &Reply| {
+        let events = entry_of(&own, reply)["events"].as_array().cloned().unwrap_or_default();
+        events.into_iter().find(|event| event["event"] == "retried")
+    };
+    let reply = sent(&own, &post("works"));
+    assert_eq!((reply.status, fake.requests().len(), events(&reply)), (200, 1, None));
+    let reply = sent(&own, &post("fails"));
+    assert_eq!((reply.status, fake.requests().len()), (500, 4));
+    let told = json!({"event": "retried", "connector": "python", "attempts": 3});
+    assert_eq!(events(&reply), Some(told));
+    let metrics = ready::eventually("the metric", Duration::from_secs(10), || {
+        let stats = own.envoy.admin("stats?filter=upstream_retries").ok()?.body;
+        stats.contains("upstream_retries").then_some(stats)
+    });
+    let metrics = metrics.unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(metrics.trim_end().ends_with(": 2"), "{metrics}");
 }

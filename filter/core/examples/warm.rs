@@ -223,8 +223,13 @@ fn at_response(
     let _ = step(&mut world.worker, Event::ResponseHead(head), false);
     let bytes = world.answer.clone();
     let _ = step(&mut world.worker, Event::ResponseBody { bytes, last: true }, true);
-    let closing =
-        Closing { http_status: Some(200), latency_ms: 3, upstream_ms: Some(2), end: End::Complete };
+    let closing = Closing {
+        http_status: Some(200),
+        latency_ms: 3,
+        upstream_ms: Some(2),
+        attempts: Some(1),
+        end: End::Complete,
+    };
     let done = step(&mut world.worker, Event::Closed(closing), false);
     assert!(done.effects.iter().any(|effect| matches!(effect, Effect::Audit(_))));
 }

@@ -95,6 +95,8 @@ pub struct Closing {
     pub latency_ms: u64,
     /// What the upstream took of it, when it was asked.
     pub upstream_ms: Option<u64>,
+    /// How often the proxy sent the request to an upstream, when it did.
+    pub attempts: Option<u64>,
     /// Who ended it.
     pub end: End,
 }

@@ -129,6 +129,13 @@ pub enum Metric {
         /// `session` or `task`.
         kind: &'static str,
     },
+    /// Attempts of the proxy beyond the first, of requests that the gateway let go once.
+    UpstreamRetries {
+        /// The organisation; `none` for one that no policy names.
+        org: Rc<str>,
+        /// The connector.
+        connector: String,
+    },
     /// 1 while a dependency answers, else 0.
     DependencyUp(Dependency),
     /// How long a dependency took to answer, in milliseconds.
@@ -191,6 +198,7 @@ impl Metric {
             | Self::SchemaDrift { .. }
             | Self::UpstreamUnreadable { .. }
             | Self::NotBound { .. }
+            | Self::UpstreamRetries { .. }
             | Self::StateWentBack { .. }
             | Self::AuditEntries => Kind::Counter,
             Self::DependencyUp(_)
@@ -246,6 +254,9 @@ impl Metric {
             }
             Self::NotBound { connector, kind } => {
                 named("not_bound_total", &[("connector", connector), ("kind", kind)])
+            }
+            Self::UpstreamRetries { org, connector } => {
+                named("upstream_retries_total", &[("org", org), ("connector", connector)])
             }
             Self::DependencyUp(dependency) => {
                 named("dependency_up", &[("dependency", dependency.name())])
@@ -387,7 +398,7 @@ impl Labels {
             degraded.map(|name| (Metric::Degraded { dependency: name, outcome: status }, 1)),
         );
         measures.extend(
-            entry.events.iter().filter_map(|event| counted(event, &org)).map(|metric| (metric, 1)),
+            entry.events.iter().filter_map(|event| Some((counted(event, &org)?, times(event)))),
         );
         measures
     }
@@ -407,6 +418,14 @@ impl Labels {
     }
 }
 
+/// How much an event counts.
+fn times(event: &AuditEvent) -> u64 {
+    match event {
+        AuditEvent::Retried { attempts, .. } => attempts.saturating_sub(1),
+        _ => 1,
+    }
+}
+
 /// The metric that counts an event.
 fn counted(event: &AuditEvent, org: &Rc<str>) -> Option<Metric> {
     let org = org.clone();
@@ -423,6 +442,9 @@ fn counted(event: &AuditEvent, org: &Rc<str>) -> Option<Metric> {
         }
         AuditEvent::NotBound { connector, kind, .. } => {
             Some(Metric::NotBound { connector: connector.clone(), kind })
+        }
+        AuditEvent::Retried { connector, .. } => {
+            Some(Metric::UpstreamRetries { org, connector: connector.clone() })
         }
         AuditEvent::RateLimitExceeded { limit, .. } => {
             Some(Metric::RateLimited { org, limit: limit.clone() })

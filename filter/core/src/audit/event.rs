@@ -143,6 +143,13 @@ pub enum AuditEvent {
         /// failed.
         reason: String,
     },
+    /// The proxy sent the request more than once: a route of its own accord. The tool may have run as often.
+    Retried {
+        /// The connector.
+        connector: String,
+        /// How often it was sent.
+        attempts: u64,
+    },
     /// A window was used up.
     RateLimitExceeded {
         /// The window's name.

@@ -540,6 +540,10 @@ impl Turn<'_> {
         }
         let entry = &mut self.context.entry;
         entry.note_success();
+        if let (Some(connector), Some(attempts @ 2..)) = (&entry.connector, closing.attempts) {
+            let connector = connector.clone();
+            entry.events.push(AuditEvent::Retried { connector, attempts });
+        }
         entry.timestamp = self.now.rfc3339();
         entry.http_status = closing.http_status;
         entry.latency_ms = closing.latency_ms;

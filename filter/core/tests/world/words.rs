@@ -21,7 +21,7 @@ pub(super) fn undigested(key: &str) -> String {
     key.to_owned()
 }
 
-/// `STATUS [gone]`
+/// `STATUS [client-gone|upstream-gone|thrice]`
 pub(super) fn closing(line: &str) -> Closing {
     let (status, gone) = line.split_once(' ').unwrap_or((line, ""));
     let end = match gone {
@@ -30,7 +30,8 @@ pub(super) fn closing(line: &str) -> Closing {
         _ => End::Complete,
     };
     let upstream_ms = (end == End::Complete).then_some(3);
-    Closing { http_status: status.parse().ok(), latency_ms: 5, upstream_ms, end }
+    let attempts = if gone == "thrice" { Some(3) } else { upstream_ms.map(|_| 1) };
+    Closing { http_status: status.parse().ok(), latency_ms: 5, upstream_ms, attempts, end }
 }
 
 /// `v1~v2`: `v1` is active, `v2` is tried on the analyst's key.

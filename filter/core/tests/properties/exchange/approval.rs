@@ -153,6 +153,7 @@ impl Model {
                 latency_ms: 5,
                 upstream_ms: None,
                 end: End::Complete,
+                attempts: None,
             };
             self.step(slot, Event::Closed(closing));
         }

@@ -137,7 +137,13 @@ impl Bench {
     }
 
     fn close(&mut self, slot: usize, end: End) {
-        let closing = Closing { http_status: Some(200), latency_ms: 5, upstream_ms: None, end };
+        let closing = Closing {
+            http_status: Some(200),
+            latency_ms: 5,
+            upstream_ms: None,
+            attempts: None,
+            end,
+        };
         self.step(slot, Event::Closed(closing));
     }
 
