@@ -416,7 +416,8 @@ fn attempts_of_a_route_are_counted_and_told(world: &World<'_>) {
     let told = json!({"event": "retried", "connector": "python", "attempts": 3});
     assert_eq!(events(&reply), Some(told));
     let metrics = ready::eventually("the metric", Duration::from_secs(10), || {
-        let stats = own.envoy.admin("stats?filter=upstream_retries").ok()?.body;
+        let page = own.envoy.admin("stats?filter=upstream_retries").ok()?.body;
+        let stats = String::from_utf8_lossy(&page).into_owned();
         stats.contains("upstream_retries").then_some(stats)
     });
     let metrics = metrics.unwrap_or_else(|fault| panic!("{fault}"));
