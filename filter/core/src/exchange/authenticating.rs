@@ -58,7 +58,7 @@ impl Authenticating {
         }
     }
 
-    fn answered(mut self: Box<Self>, reply: Reply, turn: &mut Turn<'_>) -> Next {
+    fn answered(mut self, reply: Reply, turn: &mut Turn<'_>) -> Next {
         let unreadable = Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable);
         let Reply::Redis(value) = reply else { return turn.refuse(unreadable) };
         let Ok((reply, stamp)) = self.admit.decode_stamped(value) else {
@@ -94,7 +94,7 @@ impl Authenticating {
 
     /// Where the operator would rather go on without Redis, the admission decides how far: for a key that this worker
     /// knows.
-    fn unanswered(self: Box<Self>, why: CallFailure, turn: &mut Turn<'_>) -> Next {
+    fn unanswered(self, why: CallFailure, turn: &mut Turn<'_>) -> Next {
         match (turn.degraded_redis(), self.vouched(turn)) {
             (Some(_), Some(Ok(()))) => self.proceed(turn),
             (Some(_), _) | (None, _) => turn.refuse(Denial::Unavailable(Dependency::Redis, why)),
@@ -111,8 +111,8 @@ impl Authenticating {
     }
 
     /// Goes on as if the key had been known from the start.
-    fn proceed(self: Box<Self>, turn: &mut Turn<'_>) -> Next {
-        let Self { reading, body, .. } = *self;
+    fn proceed(self, turn: &mut Turn<'_>) -> Next {
+        let Self { reading, body, .. } = self;
         let reading = Box::new(reading.authenticated());
         match body.event() {
             Some(event) => reading.on(event, turn),
