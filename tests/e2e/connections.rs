@@ -91,7 +91,7 @@ fn what_a_connection_cannot_do_is_refused_at_once(world: &World<'_>) {
     let connect = Request::bare("CONNECT", "example.org:443").header("host", "example.org:443");
     for (what, request, outcome) in [
         ("a POST", upgraded(post(), "websocket"), (400, "request.upgrade")),
-        ("a GET", upgraded(get.clone(), "websocket"), (400, "request.upgrade")),
+        ("a GET", upgraded(get, "websocket"), (400, "request.upgrade")),
         (
             "nobody",
             upgraded(post().without("authorization"), "websocket"),

@@ -55,7 +55,7 @@ fn at(host: &str) -> Request {
 }
 
 fn forged() -> Request {
-    call().header("x-portcullis-guard", &format!("demo-{GUARD}"))
+    call().header("x-portcullis-guard", format!("demo-{GUARD}"))
 }
 
 // Finding 11.2, on plain Envoy.
@@ -68,7 +68,8 @@ fn where_the_filter_is_not_in_the_way_nothing_reaches_a_server(world: &World<'_>
     let elsewhere = "            - {name: elsewhere, domains: [\"elsewhere.example\"], typed_per_filter_config: {portcullis: \
          {\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}}, routes: [{match: {path: /}, \
          direct_response: {status: 204}}]}\n";
-    let ways: [(&str, &dyn Fn(&str) -> String); 2] = [
+    type Change<'a> = &'a dyn Fn(&str) -> String;
+    let ways: [(&str, Change<'_>); 2] = [
         ("disabled", &|template| replaced(template, FILTER, disabled)),
         ("disabled for a host", &|template| {
             replaced(template, HOSTS, &format!("{HOSTS}{per_route}"))
@@ -239,7 +240,7 @@ fn ways() -> Vec<(&'static str, Request)> {
         ("a cluster by header", call().header("x-chosen", "evil")),
         (
             "a guard of another connector",
-            call().header("x-portcullis-guard", &format!("python-{GUARD}")),
+            call().header("x-portcullis-guard", format!("python-{GUARD}")),
         ),
         ("a forged guard", call().header("x-portcullis-guard", "mine")),
         ("a rewritten prefix", to("/other/mcp")),
