@@ -30,6 +30,7 @@ mod moment;
 mod policy;
 mod policy_schema;
 mod random;
+mod render;
 mod report;
 mod restore;
 mod scribe;
@@ -98,6 +99,7 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
         },
         Command::Explain(args) => explain::run(session, &args),
         Command::Doctor(args) => doctor::run(session, &args),
+        Command::Render(args) => render::render(session, &args),
         Command::Completions { shell } => Ok(completions(shell)),
     }
 }

@@ -2,6 +2,7 @@
 //! by that connector's server or by none.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use portcullis_stack::{Bootstrap, ready};
@@ -19,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
         no_other_route_gets_what_was_judged,
         without_guards_the_policy_names_clusters_and_hosts,
         a_redirect_inside_envoy_is_judged_again,
+        rendered_routes_serve_what_is_judged_and_nothing_else,
     ]
 }
 
@@ -354,4 +356,69 @@ fn a_redirect_inside_envoy_is_judged_again(world: &World<'_>) {
         Wire::connect(own.gateway.address()).unwrap().exchange(&call().bearer(&key)).unwrap();
     assert!(answer.status >= 300, "{}", answer.status);
     assert_eq!(other.requests(), Vec::<String>::new());
+}
+
+/// The template with the routes that `portcullis render` makes of the template's two connectors.
+fn rendered(world: &World<'_>, template: &str, more: &[(&str, &str)]) -> String {
+    let folder = world.dir().join("render");
+    fs::create_dir_all(&folder).expect("a directory of the test's own");
+    let (description, guards) = (folder.join("gateway.yaml"), folder.join("guards.json"));
+    let connector = |name: &str| json!({"path": format!("/{name}/mcp"), "upstream": {"cluster": name, "path": "/mcp", "host": "localhost"}});
+    let described = json!({
+        "version": 1, "hosts": ["*"],
+        "connectors": {"demo": connector("demo"), "python": connector("python")},
+    });
+    let values = |prefix: &str| json!({"/demo/mcp": format!("demo-{prefix}"), "/python/mcp": format!("python-{prefix}")});
+    fs::write(&description, described.to_string()).expect("write a description");
+    fs::write(&guards, values(GUARD).to_string()).expect("write guards");
+    let mut command = Command::new(&world.stack().options().artifacts.cli);
+    command.arg("render").arg(&description).args(["--for", "envoy", "--guards"]).arg(&guards);
+    for (option, prefix) in more {
+        let previous = folder.join("previous.json");
+        fs::write(&previous, values(prefix).to_string()).expect("write guards");
+        command.arg(option).arg(previous);
+    }
+    let said = command.output().expect("portcullis runs");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let made = String::from_utf8(said.stdout).expect("UTF-8");
+    let made: String = made.lines().map(|line| format!("            {line}\n")).collect();
+    let (head, rest) = template.split_once("          route_config:\n").expect("routes");
+    let (_, tail) = rest.split_once("\n# TLS:").expect("an end of the routes");
+    format!("{head}          route_config:\n{made}\n# TLS:{tail}")
+}
+
+// Findings 11.1, 11.2, 11.7.
+// Proves: X29, X30
+fn rendered_routes_serve_what_is_judged_and_nothing_else(world: &World<'_>) {
+    const OLD: &str = "fedcba9876543210fedcba9876543210";
+    let disabled =
+        "          - name: portcullis\n            disabled: true\n            typed_config:";
+    let change = [("--previous-guards", OLD)];
+    for more in [&[][..], &change] {
+        let fake = server();
+        let own = before(world, &fake, |template| rendered(world, &template, more));
+        let org = world.organisation().through(&own.gateway);
+        let key = org.key("analyst").key;
+        let answer = org.gateway.send(&call().bearer(&key));
+        assert_eq!((answer.status(), fake.requests().len()), (200, 1), "{}", answer.text());
+        org.gateway.send(&forged()).assert_refused(401, -31_401);
+        let requests = fake.requests();
+        assert_eq!(requests.len(), 1);
+        assert!(
+            !requests[0].contains(GUARD) && requests[0].starts_with("POST /mcp "),
+            "{requests:?}"
+        );
+
+        let fake = server();
+        let own = before(world, &fake, |template| {
+            replaced(&rendered(world, &template, more), FILTER, disabled)
+        });
+        let old = call().header("x-portcullis-guard", &format!("demo-{OLD}"));
+        for request in [call(), call().bearer(&key), forged().bearer(&key), old.bearer(&key)] {
+            let answer = Wire::connect(own.gateway.address()).unwrap().exchange(&request).unwrap();
+            let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            assert_eq!((answer.status, &body["error"]["code"]), (503, &json!(-31_503)), "{body}");
+        }
+        assert_eq!(fake.requests(), Vec::<String>::new());
+    }
 }

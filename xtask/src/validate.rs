@@ -6,6 +6,7 @@ use crate::failure::{Failure, Result};
 use crate::istio;
 use portcullis_stack::ports::loopback;
 use portcullis_stack::{Bootstrap, Certificates, Tools, Workspace, envoy, files, process};
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +24,10 @@ pub(crate) fn bootstraps(workspace: &Workspace) -> Result<()> {
     envoy::write_config(&with_tls, &template, &ours)?;
     envoy::validate(&tools.envoy, &ours)?;
     shell_renders_the_same(with_tls, &template, &ours)?;
-    for (name, bootstrap) in istio::bootstraps(&tools, workspace, &bench)? {
+    let rendered = ("rendered", rendered(workspace)?);
+    for (name, bootstrap) in
+        istio::bootstraps(&tools, workspace, &bench)?.into_iter().chain([rendered])
+    {
         let file = bench.dir.join(format!("{name}.json"));
         fs::write(&file, bootstrap.to_string()).map_err(|error| {
             Failure::new(format!("could not write {}: {error}", file.display()))
@@ -31,6 +35,42 @@ pub(crate) fn bootstraps(workspace: &Workspace) -> Result<()> {
         envoy::validate(&tools.envoy, &file)?;
     }
     Ok(())
+}
+
+/// The routes that `portcullis render` makes of its tests' description, in a listener that has nothing else.
+fn rendered(workspace: &Workspace) -> Result<Value> {
+    let files = workspace.root.join("cli/tests/cli/files/render");
+    let mut command = Command::new(workspace.built_artifacts()?.cli);
+    command
+        .arg("render")
+        .arg(files.join("gateway.yaml"))
+        .args(["--for", "envoy", "--output", "json"]);
+    command.arg("--guards").arg(files.join("guards.json"));
+    command.arg("--previous-guards").arg(files.join("previous.json"));
+    let output = process::output("portcullis render", command)?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let made: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| Failure::new(format!("portcullis render: {error} {complaint}")))?;
+    let cluster = |name: &str| json!({"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": {"cluster_name": name}});
+    let clusters = ["demo", "crm", "tickets"].map(cluster);
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "gateway",
+        "route_config": made["documents"][0],
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+        }}],
+    });
+    let filter =
+        json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager});
+    Ok(json!({"static_resources": {
+        "listeners": [{
+            "name": "gateway",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 10000}},
+            "filter_chains": [{"filters": [filter]}],
+        }],
+        "clusters": clusters,
+    }}))
 }
 
 /// What a bootstrap refers to on the machine that checks it.

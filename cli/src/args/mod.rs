@@ -8,6 +8,7 @@ mod doctor;
 mod key;
 mod limits;
 mod policy;
+mod render;
 mod rules;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -19,6 +20,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use key::{
     IssueArgs, KeyCommand, ListArgs, RevokeArgs, RotateArgs, SetArgs, ShowKeyArgs, Switch, Terms,
 };
+pub(crate) use render::{RenderArgs, Target};
 pub(crate) use rules::{ApproveCommand, ApproveListArgs, DecideArgs, ExplainArgs};
 
 pub(crate) use limits::{CallerArgs, LimitsCommand, ResetArgs};
@@ -111,6 +113,8 @@ pub(crate) enum Command {
     Explain(Box<ExplainArgs>),
     /// Look at Redis, Vault and Envoy: what is wrong, what will be, what to do. Exit status: 1 if anything is bad.
     Doctor(DoctorArgs),
+    /// Print routes that want a guard: for Envoy, Istio or Envoy Gateway, from a description of hosts and connectors.
+    Render(RenderArgs),
     /// Print a completion script.
     Completions { shell: clap_complete::Shell },
 }

@@ -16,6 +16,7 @@ mod limits;
 mod policy;
 mod policy_canary;
 mod policy_diff;
+mod render;
 mod restore;
 mod schema;
 mod several;

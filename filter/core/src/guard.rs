@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::decode::{Faults, Fields};
+use crate::decode::{Faults, Fields, Node};
 use crate::policy::Guard;
 use crate::secret::Secret;
 
@@ -74,8 +74,7 @@ impl Guards {
 
     /// Reads the fields `guards`, a value for each path, and `unguarded_routes`.
     pub(crate) fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> Self {
-        const PATHS: &str = "an object with a value for each path, such as {\"/demo/mcp\": \"…\"}";
-        let members = fields.optional("guards").and_then(|node| node.members(faults, PATHS));
+        let values = fields.optional("guards").map(|node| values(node, faults));
         let unguarded = fields.optional("unguarded_routes").and_then(|node| {
             node.text(faults, "refuse or allow", |text| match text {
                 "refuse" => Some(UnguardedRoutes::Refuse),
@@ -83,17 +82,23 @@ impl Guards {
                 _ => None,
             })
         });
-        let mut values = BTreeMap::new();
-        for (path, node) in members.unwrap_or_default() {
-            if !path.starts_with('/') {
-                faults.push(node.path(), format!("the name {path:?}"), "a path, such as /demo/mcp");
-            }
-            if let Some(value) = node.unseen_text(faults, EXPECTED, value) {
-                values.insert(path.to_owned(), value);
-            }
-        }
-        Self { values, unguarded: unguarded.unwrap_or_default() }
+        Self { values: values.unwrap_or_default(), unguarded: unguarded.unwrap_or_default() }
     }
+}
+
+/// Reads an object with a value for each path.
+pub fn values(node: Node<'_>, faults: &mut Faults) -> BTreeMap<String, Secret> {
+    const PATHS: &str = "an object with a value for each path, such as {\"/demo/mcp\": \"…\"}";
+    let mut values = BTreeMap::new();
+    for (path, node) in node.members(faults, PATHS).unwrap_or_default() {
+        if !path.starts_with('/') {
+            faults.push(node.path(), format!("the name {path:?}"), "a path, such as /demo/mcp");
+        }
+        if let Some(value) = node.unseen_text(faults, EXPECTED, value) {
+            values.insert(path.to_owned(), value);
+        }
+    }
+    values
 }
 
 /// What stands unchanged in a header, a YAML string and a regular expression of a route.

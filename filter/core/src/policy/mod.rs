@@ -147,6 +147,21 @@ impl Tool {
 }
 
 impl Connector {
+    /// What its paths look like, for messages to people.
+    pub const PATH: &str = "a path of letters, digits, `-`, `.`, `_` and `~`, without host, query, `//`, `..` or a slash \
+         at its end, such as /demo/mcp";
+
+    /// Whether `text` can be one of its paths. Only paths that Envoy's normalisation leaves alone can be compared with
+    /// what it routes.
+    #[must_use]
+    pub fn is_path(text: &str) -> bool {
+        text.len() > 1
+            && text
+                .strip_prefix('/')
+                .is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")))
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b))
+    }
+
     /// Whether the policy vouches that calling `tool` changes nothing; of an unknown tool it does not.
     #[must_use]
     pub fn reads_only(&self, tool: &str) -> bool {

@@ -21,8 +21,6 @@ pub(super) fn connector(
     schemas: Schemas,
     faults: &mut Faults,
 ) -> Option<Connector> {
-    const PATH: &str = "a path of letters, digits, `-`, `.`, `_` and `~`, without host, query, `//`, `..` or a slash \
-         at its end, such as /demo/mcp";
     if RESERVED.contains(&name.as_str()) {
         let expected = "another name: a role has a field of this one";
         faults.push(node.path(), format!("the name {:?}", name.as_str()), expected);
@@ -30,12 +28,10 @@ pub(super) fn connector(
     let mut fields =
         node.object(faults, "a connector: an object with `path`, such as {path: /demo/mcp}")?;
     let path = fields
-        .required("path", faults, PATH)
-        .and_then(|node| node.text(faults, PATH, |text| plain_path(text).then(|| text.to_owned())));
+        .required("path", faults, Connector::PATH)
+        .and_then(|node| node.text(faults, Connector::PATH, path_of));
     let messages = match fields.optional("messages") {
-        Some(node) => {
-            node.text(faults, PATH, |text| plain_path(text).then(|| text.to_owned())).map(Some)
-        }
+        Some(node) => node.text(faults, Connector::PATH, path_of).map(Some),
         None => Some(None),
     };
     let refusals = match fields.optional("refusals") {
@@ -101,13 +97,8 @@ pub(super) fn connector(
     })
 }
 
-/// Only paths that Envoy's normalisation leaves alone can be compared with what it routes.
-fn plain_path(text: &str) -> bool {
-    text.len() > 1
-        && text
-            .strip_prefix('/')
-            .is_some_and(|rest| rest.split('/').all(|segment| !matches!(segment, "" | "." | "..")))
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~".contains(&b))
+fn path_of(text: &str) -> Option<String> {
+    Connector::is_path(text).then(|| text.to_owned())
 }
 
 fn upstream(node: Node<'_>, faults: &mut Faults) -> Option<UpstreamBinding> {

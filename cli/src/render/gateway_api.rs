@@ -1,0 +1,251 @@
+//! Routes for the Gateway API: an HTTPRoute for each connector, and what Envoy Gateway needs beside them.
+//!
+//! Owns the form of both. The rules of an HTTPRoute are in no order: one with more matches comes before its twin.
+
+use portcullis_core::decode::Faults;
+use portcullis_core::guard::HEADER;
+use serde_json::{Value, json};
+
+use super::description::{
+    self, Description, GatewayFields, KUBERNETES_NAME, ParentRef, ServerFields, Service,
+    is_address, is_kubernetes_name,
+};
+use super::guards::{Guards, Matcher};
+use super::route::{Guarded, Method, Routes, Unjudged};
+use super::{UNJUDGED, object};
+use crate::report::Refusal;
+
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io";
+/// As many open streams as Envoy's listener takes connections.
+const MOST: u64 = 10_000;
+
+/// A description whose servers are hosts with a port.
+pub(super) type Described = Description<Gateway, Service>;
+
+/// Where the routes belong.
+pub(super) struct Gateway {
+    namespace: String,
+    parents: Vec<ParentRef>,
+}
+
+pub(super) fn read(document: &Value) -> Result<Described, Faults> {
+    description::read(document, gateway, server)
+}
+
+fn gateway(mut fields: GatewayFields, faults: &mut Faults) -> Option<Gateway> {
+    const PARENTS: &str = "the Gateway, such as {parent_refs: [{name: mcp}]}";
+    let namespace = fields.namespace(faults);
+    let parents = fields.gateway_api.required("gateway_api", PARENTS, faults);
+    for name in fields.connectors.iter().filter(|name| !is_kubernetes_name(name)) {
+        faults.push(&format!("connectors.{name}"), format!("the name {name:?}"), KUBERNETES_NAME);
+    }
+    for host in fields.hosts.iter().filter(|host| is_address(host)) {
+        faults.push("hosts", format!("{host:?}"), "names of hosts: an HTTPRoute takes no address");
+    }
+    Some(Gateway { namespace: namespace?, parents: parents? })
+}
+
+fn server(fields: ServerFields<'_>, faults: &mut Faults) -> Option<Service> {
+    const SERVICE: &str = "the server, such as {host: crm.mcp.svc.cluster.local, port: 8080}";
+    if let Some(host) = fields.host.filter(|host| host.contains(':')) {
+        let expected = "a host without a port: an HTTPRoute takes no other";
+        faults.push(&format!("{}.host", fields.path), format!("{host:?}"), expected);
+    }
+    fields.service.required(&format!("{}.service", fields.path), SERVICE, faults)
+}
+
+pub(super) fn documents(
+    description: &Described,
+    guards: &mut Guards,
+) -> Result<Vec<Value>, Refusal> {
+    let mut documents = Vec::new();
+    for of_connector in description.routes(guards)? {
+        documents.push(http_route(description, &of_connector));
+        documents.extend(backend(description, &of_connector));
+        documents.extend(traffic_policies(description, &of_connector));
+    }
+    documents.push(refusal(description));
+    Ok(documents)
+}
+
+fn metadata(description: &Described, name: &str) -> Value {
+    json!({"name": name, "namespace": description.gateway.namespace})
+}
+
+fn http_route(description: &Described, routes: &Routes<'_, Service>) -> Value {
+    let connector = routes.connector;
+    let parent = |parent: &ParentRef| {
+        object([
+            ("name", Some(json!(parent.name))),
+            ("namespace", parent.namespace.as_deref().map(Value::from)),
+            ("sectionName", parent.section_name.as_deref().map(Value::from)),
+        ])
+    };
+    let parents: Vec<_> = description.gateway.parents.iter().map(parent).collect();
+    let every_host = description.hosts.iter().any(|host| host == "*");
+    let host = connector.rewrite.host.as_deref();
+    let backend = backend_ref(description, &connector.name, &connector.server);
+    let guarded = routes.guarded.iter().map(|route| guarded(route, host, &backend));
+    let unjudged = routes.unjudged.iter().map(|route| unjudged(description, route));
+    let rules: Vec<_> = guarded.chain(unjudged).collect();
+    json!({
+        "apiVersion": format!("{GATEWAY_API}/v1"),
+        "kind": "HTTPRoute",
+        "metadata": metadata(description, &connector.name),
+        "spec": object([
+            ("parentRefs", Some(json!(parents))),
+            ("hostnames", (!every_host).then(|| json!(description.hosts))),
+            ("rules", Some(json!(rules))),
+        ]),
+    })
+}
+
+fn guarded(route: &Guarded<'_>, host: Option<&str>, backend: &Value) -> Value {
+    let (kind, value) = match &route.guard {
+        Matcher::Exact(value) => ("Exact", value),
+        Matcher::Regex(regex) => ("RegularExpression", regex),
+    };
+    let matcher = object([
+        ("path", Some(json!({"type": "Exact", "value": route.path}))),
+        ("method", (route.method == Method::Get).then(|| json!("GET"))),
+        ("headers", Some(json!([{"type": kind, "name": HEADER, "value": value}]))),
+    ]);
+    let mut filters = vec![json!({
+        "type": "RequestHeaderModifier",
+        "requestHeaderModifier": {"remove": [HEADER]},
+    })];
+    if route.rewrite.is_some() || host.is_some() {
+        let path = |path| json!({"type": "ReplaceFullPath", "replaceFullPath": path});
+        let rewrite =
+            object([("hostname", host.map(Value::from)), ("path", route.rewrite.map(path))]);
+        filters.push(json!({"type": "URLRewrite", "urlRewrite": rewrite}));
+    }
+    json!({
+        "name": route.name,
+        "matches": [matcher],
+        "filters": filters,
+        "backendRefs": [backend],
+        "timeouts": {"request": "0s"},
+    })
+}
+
+fn unjudged(description: &Described, route: &Unjudged<'_>) -> Value {
+    json!({
+        "name": route.name,
+        "matches": [{"path": {"type": "Exact", "value": route.path}}],
+        "filters": [{
+            "type": "ExtensionRef",
+            "extensionRef": {
+                "group": ENVOY_GATEWAY,
+                "kind": "HTTPRouteFilter",
+                "name": refusal_name(description),
+            },
+        }],
+    })
+}
+
+fn refusal_name(description: &Described) -> String {
+    format!("{}-unjudged", description.name)
+}
+
+fn refusal(description: &Described) -> Value {
+    json!({
+        "apiVersion": format!("{ENVOY_GATEWAY}/v1alpha1"),
+        "kind": "HTTPRouteFilter",
+        "metadata": metadata(description, &refusal_name(description)),
+        "spec": {"directResponse": {
+            "statusCode": 503,
+            "contentType": "application/json",
+            "body": {"type": "Inline", "inline": UNJUDGED},
+            "header": {"set": [{"name": "retry-after", "value": "1"}]},
+        }},
+    })
+}
+
+/// A Service of the cluster, by name and namespace; a host outside otherwise.
+fn service(description: &Described, host: &str) -> Option<(String, String)> {
+    let host = host.strip_suffix(".cluster.local").unwrap_or(host);
+    match host.split('.').collect::<Vec<_>>().as_slice() {
+        [name] => Some(((*name).to_owned(), description.gateway.namespace.clone())),
+        [name, namespace, "svc"] => Some(((*name).to_owned(), (*namespace).to_owned())),
+        _ => None,
+    }
+}
+
+fn backend_ref(description: &Described, name: &str, server: &Service) -> Value {
+    match service(description, &server.host) {
+        Some((name, namespace)) => {
+            let elsewhere = namespace != description.gateway.namespace;
+            object([
+                ("name", Some(json!(name))),
+                ("namespace", elsewhere.then(|| json!(namespace))),
+                ("port", Some(json!(server.port))),
+            ])
+        }
+        None => json!({"group": ENVOY_GATEWAY, "kind": "Backend", "name": name}),
+    }
+}
+
+/// What makes a server reachable: a Backend for a host outside, a permission for a Service of another namespace.
+fn backend(description: &Described, routes: &Routes<'_, Service>) -> Option<Value> {
+    let connector = routes.connector;
+    let Service { host, port } = &connector.server;
+    let ours = &description.gateway.namespace;
+    match service(description, host) {
+        Some((_, namespace)) if namespace == *ours => None,
+        Some((name, namespace)) => Some(json!({
+            "apiVersion": format!("{GATEWAY_API}/v1beta1"),
+            "kind": "ReferenceGrant",
+            "metadata": {
+                "name": format!("{}-{}", description.name, connector.name),
+                "namespace": namespace,
+            },
+            "spec": {
+                "from": [{"group": GATEWAY_API, "kind": "HTTPRoute", "namespace": ours}],
+                "to": [{"group": "", "kind": "Service", "name": name}],
+            },
+        })),
+        None => {
+            let endpoint = match is_address(host) {
+                true => json!({"ip": {"address": host, "port": port}}),
+                false => json!({"fqdn": {"hostname": host, "port": port}}),
+            };
+            Some(json!({
+                "apiVersion": format!("{ENVOY_GATEWAY}/v1alpha1"),
+                "kind": "Backend",
+                "metadata": metadata(description, &connector.name),
+                "spec": {"endpoints": [endpoint]},
+            }))
+        }
+    }
+}
+
+/// No retries and a time of silence, for all rules of a connector; another time for streams on which a client listens.
+fn traffic_policies(description: &Described, routes: &Routes<'_, Service>) -> Vec<Value> {
+    let connector = routes.connector;
+    let policy = |name: &str, rule: Option<&str>, idle: u64| {
+        let target = object([
+            ("group", Some(json!(GATEWAY_API))),
+            ("kind", Some(json!("HTTPRoute"))),
+            ("name", Some(json!(connector.name))),
+            ("sectionName", rule.map(Value::from)),
+        ]);
+        json!({
+            "apiVersion": format!("{ENVOY_GATEWAY}/v1alpha1"),
+            "kind": "BackendTrafficPolicy",
+            "metadata": metadata(description, name),
+            "spec": {
+                "targetRefs": [target],
+                "retry": {"numRetries": 0},
+                "timeout": {"http": {"streamIdleTimeout": format!("{idle}s")}},
+                "circuitBreaker": {
+                    "maxConnections": MOST, "maxParallelRequests": MOST, "maxPendingRequests": MOST,
+                },
+            },
+        })
+    };
+    let listens = routes.guarded.iter().filter(|route| route.method == Method::Get);
+    let listens = listens.map(|route| policy(&route.name, Some(&route.name), route.idle));
+    std::iter::once(policy(&connector.name, None, connector.idle.answer)).chain(listens).collect()
+}

@@ -1,0 +1,190 @@
+//! The file of guards: a value for each path, made where there is none.
+//!
+//! Owns that a value belongs to one path, and that a manifest with a new value is shown only once the value is on disk.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use portcullis_core::decode::{Faults, Node};
+use portcullis_core::guard;
+use portcullis_core::secret::Secret;
+use serde_json::{Map, Value};
+
+use crate::document::Document;
+use crate::random;
+use crate::report::{Refusal, pretty};
+
+/// 256 bits.
+const LENGTH: usize = 43;
+
+type Values = BTreeMap<String, Secret>;
+
+/// The guards of one installation.
+pub(super) struct Guards {
+    file: PathBuf,
+    source: Source,
+    values: Values,
+    /// Those that are on their way out.
+    previous: Values,
+    /// The paths whose value was made just now.
+    new: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    File,
+    Nothing,
+}
+
+/// What a route takes. Not for the eye: it has the values.
+#[derive(Clone)]
+pub(super) enum Matcher {
+    Exact(String),
+    /// Two values, as a regular expression (RE2) that has to match as a whole.
+    Regex(String),
+}
+
+impl Guards {
+    pub(super) fn open(file: &Path, previous: Option<&Path>) -> Result<Self, Refusal> {
+        for file in std::iter::once(file).chain(previous) {
+            if file == Path::new("-") {
+                let found = "guards from standard input";
+                return Err(Refusal::usage(found).expected("--guards FILE, a file of its own"));
+            }
+        }
+        let source = match std::fs::exists(file) {
+            Ok(false) => Source::Nothing,
+            Ok(true) | Err(_) => Source::File,
+        };
+        let values = match source {
+            Source::File => read(file)?,
+            Source::Nothing => Values::new(),
+        };
+        let previous = previous.map(read).transpose()?.unwrap_or_default();
+        let guards = Self { file: file.to_owned(), source, values, previous, new: Vec::new() };
+        guards.each_has_one_path()?;
+        Ok(guards)
+    }
+
+    /// Who knows the value of one path, such as the team that owns its routes, must not know that of another.
+    fn each_has_one_path(&self) -> Result<(), Refusal> {
+        let mut owners = BTreeMap::new();
+        for (path, value) in self.values.iter().chain(&self.previous) {
+            let owner = *owners.entry(value.expose()).or_insert(path);
+            if owner != path {
+                let found = format!("{owner} and {path} have the same guard");
+                return Err(Refusal::new(found, self.place())
+                    .expected("a value of its own for each path, also among previous ones")
+                    .next("remove the value of one of them; portcullis render makes a new one"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the filter sets for `path`.
+    pub(super) fn value(&mut self, path: &str) -> Result<String, Refusal> {
+        if let Some(value) = self.values.get(path) {
+            return Ok(value.expose().to_owned());
+        }
+        let value = random::base62(LENGTH)?;
+        self.values.insert(path.to_owned(), Secret::new(value.clone()));
+        self.new.push(path.to_owned());
+        Ok(value)
+    }
+
+    /// What routes of `path` take.
+    pub(super) fn matcher(&mut self, path: &str) -> Result<Matcher, Refusal> {
+        let value = self.value(path)?;
+        let previous = self.previous.get(path).map(Secret::expose);
+        Ok(match previous.filter(|previous| *previous != value) {
+            Some(previous) => Matcher::Regex(format!("{}|{}", literal(previous), literal(&value))),
+            None => Matcher::Exact(value),
+        })
+    }
+
+    /// The paths whose value was made just now.
+    pub(super) fn new_paths(&self) -> &[String] {
+        &self.new
+    }
+
+    /// What to say about new values.
+    pub(super) fn note(&self) -> Option<String> {
+        let verb = match self.source {
+            Source::File => "added to",
+            Source::Nothing => "created",
+        };
+        let paths = self.new.join(", ");
+        (!self.new.is_empty()).then(|| format!("{verb} {}: guards of {paths}", self.place()))
+    }
+
+    /// Writes values that were made.
+    pub(super) fn keep(&self) -> Result<(), Refusal> {
+        if self.new.is_empty() {
+            return Ok(());
+        }
+        let values: Map<_, _> = self
+            .values
+            .iter()
+            .map(|(path, value)| (path.clone(), Value::from(value.expose())))
+            .collect();
+        let text = pretty(&Value::Object(values)) + "\n";
+        match self.source {
+            Source::Nothing => private(&self.file, &text).map_err(|error| self.unwritable(&error)),
+            Source::File => self.replace(&text).map_err(|error| self.unwritable(&error)),
+        }
+    }
+
+    /// Beside the file, then in its place: after a crash there is one whole or the other.
+    fn replace(&self, text: &str) -> std::io::Result<()> {
+        // Where a link leads: the link stays.
+        let file = std::fs::canonicalize(&self.file)?;
+        let staged = file.with_extension(format!("{}.new", std::process::id()));
+        let replaced = private(&staged, text).and_then(|()| std::fs::rename(&staged, &file));
+        if replaced.is_err() {
+            let _ = std::fs::remove_file(&staged);
+        }
+        replaced
+    }
+
+    fn unwritable(&self, error: &std::io::Error) -> Refusal {
+        let refusal = Refusal::new(format!("the guards cannot be written: {error}"), self.place());
+        match error.kind() {
+            ErrorKind::AlreadyExists => refusal
+                .expected("nobody else creates the file meanwhile; nothing was printed")
+                .next("the same command again"),
+            _ => refusal.expected("a file in a directory that can be written; nothing was printed"),
+        }
+    }
+
+    fn place(&self) -> String {
+        self.file.display().to_string()
+    }
+}
+
+/// Creates a file that only its owner may read.
+fn private(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut created: File =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    created.write_all(text.as_bytes())?;
+    created.sync_all()
+}
+
+fn read(file: &Path) -> Result<Values, Refusal> {
+    let document = Document::read(file)?;
+    let mut faults = Faults::default();
+    let values = guard::values(Node::root(&document.value), &mut faults);
+    if faults.is_empty() {
+        return Ok(values);
+    }
+    Err(Refusal::new("the guards have faults", &document.place)
+        .faults(document.located(&faults))
+        .next("docs/render.md has the form of the file"))
+}
+
+/// A value as a regular expression: of its letters only the dot means something else there.
+fn literal(value: &str) -> String {
+    value.replace('.', "[.]")
+}

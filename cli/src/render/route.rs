@@ -1,0 +1,91 @@
+//! The guarded routes of a connector, whatever they are written for.
+//!
+//! Owns which there are, and their names. How one is written is in the file of each target.
+
+use super::description::{Connector, Description};
+use super::guards::{Guards, Matcher};
+use crate::report::Refusal;
+
+const LISTEN: &str = "-listen";
+const MESSAGES: &str = "-messages";
+const UNJUDGED: &str = "-unjudged";
+/// What is put behind a connector's name.
+pub(super) const SUFFIXES: [&str; 4] = [LISTEN, MESSAGES, UNJUDGED, "-messages-unjudged"];
+
+/// The routes of one connector.
+pub(super) struct Routes<'a, S> {
+    pub(super) connector: &'a Connector<S>,
+    pub(super) guarded: Vec<Guarded<'a>>,
+    pub(super) unjudged: Vec<Unjudged<'a>>,
+}
+
+/// A route to the server, for what the filter has judged.
+pub(super) struct Guarded<'a> {
+    pub(super) name: String,
+    pub(super) path: &'a str,
+    pub(super) method: Method,
+    pub(super) guard: Matcher,
+    /// The path that the server gets, if it is another one.
+    pub(super) rewrite: Option<&'a str>,
+    /// Seconds of silence after which a stream ends.
+    pub(super) idle: u64,
+}
+
+/// The route for everything else on the same path, which refuses.
+pub(super) struct Unjudged<'a> {
+    pub(super) name: String,
+    pub(super) path: &'a str,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    /// A GET opens a stream on which the server may have nothing to say for hours.
+    Get,
+    Any,
+}
+
+impl<G, S> Description<G, S> {
+    /// The routes of each connector.
+    pub(super) fn routes(&self, guards: &mut Guards) -> Result<Vec<Routes<'_, S>>, Refusal> {
+        self.connectors.iter().map(|connector| routes(connector, guards)).collect()
+    }
+}
+
+fn routes<'a, S>(
+    connector: &'a Connector<S>,
+    guards: &mut Guards,
+) -> Result<Routes<'a, S>, Refusal> {
+    let Connector { name, path, messages, rewrite, idle, .. } = connector;
+    let guard = guards.matcher(path)?;
+    let mut guarded = vec![
+        Guarded {
+            name: format!("{name}{LISTEN}"),
+            path,
+            method: Method::Get,
+            guard: guard.clone(),
+            rewrite: rewrite.path.as_deref(),
+            idle: idle.listen,
+        },
+        Guarded {
+            name: name.clone(),
+            path,
+            method: Method::Any,
+            guard,
+            rewrite: rewrite.path.as_deref(),
+            idle: idle.answer,
+        },
+    ];
+    let mut unjudged = vec![Unjudged { name: format!("{name}{UNJUDGED}"), path }];
+    if let Some(messages) = messages {
+        guarded.push(Guarded {
+            name: format!("{name}{MESSAGES}"),
+            path: messages,
+            method: Method::Any,
+            guard: guards.matcher(messages)?,
+            rewrite: rewrite.messages.as_deref(),
+            idle: idle.answer,
+        });
+        unjudged.push(Unjudged { name: format!("{name}{MESSAGES}{UNJUDGED}"), path: messages });
+    }
+    Ok(Routes { connector, guarded, unjudged })
+}
