@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         answers_of_any_size_pass_in_bounded_memory,
         session_of_another_connector_or_organisation_is_not_a_callers,
         task_is_bound_before_its_answer_goes_on,
+        one_answer_opens_64_tasks_at_most,
     ]
 }
 
@@ -88,6 +89,14 @@ fn answer(request: &str) -> Vec<Vec<u8>> {
             ),
         )),
         text if text.contains("large-event") => event_answer(&event(1, &large(size)), 100_000),
+        text if text.contains("many-tasks") => {
+            let task = |nth: usize| {
+                event(1, &format!(r#"{{"task":{{"taskId":"{id}-{nth}","status":"working"}}}}"#))
+            };
+            // Each three times, and as many events as fit in a piece.
+            let events: String = (0..300).map(|nth| task(nth / 3)).collect();
+            event_answer(&events, if text.contains("at-once") { 1 << 20 } else { 300 })
+        }
         text if text.contains("make-task") => {
             let task = format!(r#"{{"task":{{"taskId":"{id}","status":"working"}}}}"#);
             event_answer(&(event(1, &task) + &event(9, LIST)), 1_000)
@@ -231,6 +240,15 @@ fn headers_of_an_upstream_pass_by_name(world: &World<'_>) {
     }
     assert_eq!(answer.header("mcp-protocol-version").as_deref(), Some("2025-11-25"));
     assert_ne!(answer.request_id(), "forged");
+    // What the policy names for the connector passes, and nothing else.
+    let mut policy = behind.org.standard_policy();
+    policy["connectors"]["python"]["response_headers"] = json!(["Set-Cookie"]);
+    behind.org.push(&policy);
+    let answer = behind.call("cookie");
+    assert_eq!(answer.header("set-cookie").as_deref(), Some("a=b"));
+    for header in ["access-control-allow-origin", "x-powered-by"] {
+        assert_eq!(answer.header(header), None, "{header}");
+    }
 }
 
 /// What Envoy has resident, in bytes.
@@ -325,4 +343,27 @@ fn task_is_bound_before_its_answer_goes_on(world: &World<'_>) {
         json!({"event": "not_bound", "connector": "python", "kind": "task", "reason": "foreign"});
     let entry = taken.audit();
     assert!(entry["events"].as_array().expect("events").contains(&event), "{entry}");
+}
+
+// Finding 12.2: one answer with very many tasks took all that a worker may ask of Redis, so that calls of others failed.
+// Proves: X17, B2
+fn one_answer_opens_64_tasks_at_most(world: &World<'_>) {
+    let acme = behind(world);
+    for how in ["at-once", "one-by-one"] {
+        let id = format!("{how}-{}", acme.org.name);
+        let arguments = json!({"text": format!("many-tasks {how}"), "x": format!("id-of-{id}")});
+        let call = mcp::request(1, "tools/call", json!({"name": "echo", "arguments": arguments}));
+        let answer = acme.ask(&call);
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        let entry = answer.audit();
+        let event = json!({"event": "not_bound", "connector": "python", "kind": "task", "reason": "too_many"});
+        assert!(entry["events"].as_array().expect("events").contains(&event), "{entry}");
+        let known = |nth: usize| {
+            let poll = mcp::request(2, "tasks/get", json!({"taskId": format!("{id}-{nth}")}));
+            acme.ask(&poll).error_code().is_none()
+        };
+        for (nth, bound) in [(0, true), (31, true), (63, true), (64, false), (99, false)] {
+            assert_eq!(known(nth), bound, "{how}: task {nth}");
+        }
+    }
 }

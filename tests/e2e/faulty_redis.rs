@@ -183,6 +183,7 @@ fn callers_that_hang_up_keep_no_old_policy_in_force(world: &World<'_>) {
     };
     let base = large(org.standard_policy());
     let mut first = Vec::new();
+    let (mut decided, mut unavailable) = (0, 0);
     for round in 0..rounds(5) {
         let mut policy = base.clone();
         policy["tiers"]["wide"]["limits"]["calls"]["limit"] = json!(100_000 + round);
@@ -204,18 +205,29 @@ fn callers_that_hang_up_keep_no_old_policy_in_force(world: &World<'_>) {
         // Both workers, whoever waited for the policy.
         let later = (0..4).map(|_| org.gateway.send(&request()));
         for answer in met.into_iter().chain(later) {
-            let entry = answer.audit();
+            let (entry, message) = (answer.audit(), answer.message());
+            // What a busy machine makes time out is decided by no policy.
+            if answer.status() == 503 {
+                unavailable += 1;
+                continue;
+            }
+            decided += 1;
             assert_eq!(entry["policy_version"], version, "round {round}: {entry}");
-            // What a busy machine makes time out is told by other codes.
-            let code = answer.message()["error"]["code"] == -32_602;
-            assert_eq!(code, forbids, "round {round}: {entry}");
+            let refused = message["error"]["code"] == -32_602;
+            assert_eq!(refused, forbids, "round {round}: {entry}");
         }
         first.push(version);
     }
     let unusable = |entry: &Value| entry.to_string().contains("policy_unusable");
     let entries = org.gateway.audit().entries();
     let bad = entries.iter().filter(|entry| unusable(entry)).count();
+    println!(
+        "{} pushes, {} callers that hung up: {decided} decided on the new version, {unavailable} unavailable",
+        first.len(),
+        3 * first.len(),
+    );
     assert_eq!(bad, 0, "nobody found a good policy bad, in {} pushes", first.len());
+    assert!(decided > unavailable, "{unavailable} of {} were unavailable", decided + unavailable);
 }
 
 /// An answer that opens a session.

@@ -2,10 +2,12 @@
 //!
 //! One worker, so that every request of a test meets the same VM: a trap would show in the next one.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
+use portcullis_tests::crowd::Crowd;
 use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
-use portcullis_tests::world::OwnEnvoy;
+use portcullis_tests::world::{OwnEnvoy, Workers};
 use portcullis_tests::{Answer, Case, Request, Wire, World, cases, mcp};
 use serde_json::json;
 
@@ -16,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         body_that_stops_halfway_ends_in_time_and_reaches_nobody,
         client_that_leaves_halfway_is_in_the_audit_log,
         broken_http_is_answered_or_cut_off_and_nothing_else,
+        calls_with_very_many_members_cost_others_no_answer,
     ]
 }
 
@@ -224,4 +227,50 @@ fn broken_http_is_answered_or_cut_off_and_nothing_else(world: &World<'_>) {
         served(&org, &key);
     }
     assert_no_trap(&own);
+}
+
+// Finding 3.1: an 880 KB call with 95,000 members was always 503, and two connections that sent such calls made 43 % of
+// all others 503: the time that the worker took to parse counted as Redis's silence.
+// Proves: B2, X17
+fn calls_with_very_many_members_cost_others_no_answer(world: &World<'_>) {
+    let own = world.envoy(Workers::Two, |settings| settings.set("REDIS_TIMEOUT_MS", 250));
+    let org = world.organisation().through(&own.gateway);
+    let other = world.organisation().through(&own.gateway);
+    let keys = [org.key("analyst").key, org.key("analyst").key, other.key("analyst").key];
+    let members: Vec<_> = (0..95_000).map(|nth| format!("\"{nth:05}\":1")).collect();
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"query_users","arguments":{{{}}}}}}}"#,
+        members.join(",")
+    );
+    assert!((880_000..1_048_576).contains(&body.len()), "{} bytes", body.len());
+    let large = Request::post(DEMO, body).bearer(&keys[0]);
+    let answer = org.gateway.send(&large);
+    answer.assert_refused(400, -32_600);
+    let turn = std::sync::atomic::AtomicUsize::new(0);
+    let request = || {
+        let nth = turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Request::post(DEMO, mcp::list().to_string()).bearer(&keys[1 + nth % 2])
+    };
+    let (met, sent) = Crowd::calls_during(&[&own.gateway], 4, request, |_| {
+        let end = Instant::now() + Duration::from_secs(3);
+        thread::scope(|scope| {
+            let attackers = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    let mut wire = Wire::connect(own.gateway.address()).expect("connect");
+                    let mut sent = 0;
+                    while Instant::now() < end {
+                        let reply = wire.exchange(&large).expect("an answer");
+                        assert_eq!(reply.status, 400);
+                        sent += 1;
+                    }
+                    sent
+                })
+            });
+            attackers.map(|attacker| attacker.join().expect("an attacker")).iter().sum::<usize>()
+        })
+    });
+    let refused = met.iter().filter(|met| met.reply.status != 200).count();
+    println!("beside {sent} calls with 95,000 members: {} answers, {refused} refused", met.len());
+    assert!(sent > 1, "there was no attack");
+    assert_eq!(refused, 0, "others paid for them");
 }

@@ -1,9 +1,12 @@
 //! Credits, bytes, windows over several organisations, and what clients are told of them.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use portcullis_stack::{Topology, ready};
-use portcullis_tests::organisation::{DEMO, Organisation};
+use portcullis_tests::fake::{FakeUpstream, event_answer};
+use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
 use portcullis_tests::tokens::Mint;
 use portcullis_tests::world::topology_of_this_run;
 use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
@@ -20,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         bytes_of_requests_are_counted,
         global_window_is_shared_by_organisations,
         operator_sees_what_a_caller_has_drawn_and_forgets_it,
+        rows_that_a_caller_reads_elsewhere_cost_the_most_they_may,
     ]
 }
 
@@ -269,4 +273,67 @@ fn operator_sees_what_a_caller_has_drawn_and_forgets_it(world: &World<'_>) {
         let verified = ["audit", "verify", "--admin", "--org", &org.name];
         assert_eq!(org.operator.json(&verified).unwrap()["intact"], true);
     }
+}
+
+/// The first event of an answer; the rest would come on another stream.
+fn first_event(request: &str) -> Vec<Vec<u8>> {
+    let event = |message: Value| event_answer(&format!("id: 1\ndata: {message}\n\n"), 10_000);
+    match request.contains("breaks-off") {
+        true => {
+            let mut pieces =
+                event(json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {}}));
+            pieces.pop();
+            pieces
+        }
+        false => event(json!({"jsonrpc": "2.0", "id": 1, "result": {"content": []}})),
+    }
+}
+
+// Finding 5.4: 250 rows cost 5 credits for a caller who broke off after the first event and read the rest by GET.
+// Proves: X9
+fn rows_that_a_caller_reads_elsewhere_cost_the_most_they_may(world: &World<'_>) {
+    const PRICE: u64 = 5;
+    const MOST_ROWS: u64 = 1_000;
+    const BUDGET: u64 = 100_000;
+    let fake = FakeUpstream::answering(first_event);
+    let own = world.with_python_as(&fake);
+    let org = Organisation::with_policy(world.stack(), |policy| {
+        policy["connectors"]["python"]["tools"] = json!({"echo": {"price": PRICE, "row_price": 1}});
+        policy["limits"] = json!({"credits": {
+            "limit": BUDGET, "window": "1h", "per": ["org"], "cost": "credits",
+        }});
+    })
+    .through(&own.gateway);
+    let key = org.key("analyst").key;
+    let request = |message: &str| {
+        let call = mcp::call("echo", json!({"message": message}));
+        Request::post(PYTHON, call.to_string()).bearer(&key)
+    };
+    let mut stream = TcpStream::connect(own.gateway.address()).expect("connect");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    stream.write_all(&request("breaks-off").bytes()).expect("send");
+    let mut text = String::new();
+    while !text.contains("notifications/progress") {
+        let mut chunk = [0; 4_096];
+        let read = stream.read(&mut chunk).expect("the first event");
+        assert!(read > 0, "{text}");
+        text += &String::from_utf8_lossy(&chunk[..read]);
+    }
+    drop(stream);
+    let entry = ready::eventually("the entry of the call", Duration::from_secs(20), || {
+        own.gateway.audit().entries().into_iter().next()
+    });
+    let entry = entry.unwrap_or_else(|fault| panic!("{fault}"));
+    assert_eq!(entry["credits"], PRICE + MOST_ROWS, "{entry}");
+    // The charge is on its way when the entry is written.
+    let left = ready::eventually("the charge", Duration::from_secs(20), || {
+        let answer = org.gateway.send(&request("reads"));
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        let limits = answer.header("ratelimit").expect("RateLimit");
+        let (_, credits) = limits.split_once("\"limits.credits\";r=")?;
+        let left: u64 = credits.split(';').next()?.parse().ok()?;
+        (left < BUDGET - MOST_ROWS).then_some(left)
+    });
+    let left = left.unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(left <= BUDGET - 2 * PRICE - MOST_ROWS, "{left}");
 }

@@ -52,6 +52,7 @@ mod third_party;
 mod tokens;
 mod tokens_idp;
 mod tools;
+mod trailers;
 mod unproven;
 mod vault;
 mod went_back;
@@ -110,6 +111,7 @@ fn all_cases() -> Vec<Case> {
         vault::cases(),
         messages::cases(),
         answers::cases(),
+        trailers::cases(),
         hostile::cases(),
         http_versions::cases(),
         connections::cases(),

@@ -1,7 +1,7 @@
 //! Connector credentials: from Vault to the upstream, and nowhere else.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_stack::{CREDENTIAL_FIELD, CREDENTIAL_PATH, Stack, ready};
 use portcullis_tests::fake::{FakeUpstream, json_answer};
@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         secret_that_is_not_there_refuses_the_call,
         rotated_credential_is_picked_up_without_a_restart,
         credentials_show_up_in_no_log_and_no_configuration,
+        credential_that_a_server_refuses_is_read_again_once_a_second,
     ]
 }
 
@@ -177,4 +178,29 @@ fn credentials_show_up_in_no_log_and_no_configuration(world: &World<'_>) {
             assert!(!text.contains(secret.as_str()), "{place} contains a credential");
         }
     }
+}
+
+// Finding 1.6: a server that answers 401 had Vault read for each call, 98 times for 100.
+// Proves: C2
+fn credential_that_a_server_refuses_is_read_again_once_a_second(world: &World<'_>) {
+    let fake = FakeUpstream::answering(|_| {
+        vec![b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n".to_vec()]
+    });
+    let own = world.with_python_as(&fake);
+    let org = with_secret(world, "python", "x-upstream-key", "{secret}", "s3cret");
+    let org = org.through(&own.gateway);
+    let key = org.key("analyst").key;
+    let path = format!("secret/data/connectors/{}", org.name);
+    let begun = Instant::now();
+    let calls = 60;
+    for _ in 0..calls {
+        let call = mcp::call("echo", json!({"message": "x"})).to_string();
+        let answer = org.gateway.send(&Request::post(PYTHON, call).bearer(&key));
+        let refused = (answer.status(), answer.error_code());
+        assert_eq!(refused, (503, Some(-31_503)), "{}", answer.text());
+    }
+    let most = usize::try_from(begun.elapsed().as_secs()).expect("not long") + 2;
+    let reads = fetches(world.stack(), &path).len();
+    println!("{reads} reads of the credential for {calls} calls in {:?}", begun.elapsed());
+    assert!((1..=most).contains(&reads), "{reads} reads in {:?}", begun.elapsed());
 }

@@ -3,8 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
-use portcullis_stack::{Stack, ready};
+use portcullis_stack::{Envoy, Stack, Topology, Valkey, ValkeyOptions, ports, ready};
+use portcullis_tests::faulty_redis::FaultyRedis;
 use portcullis_tests::organisation::Organisation;
+use portcullis_tests::world::topology_of_this_run;
 use portcullis_tests::{Answer, Case, World, cases};
 use serde_json::{Value, json};
 
@@ -12,6 +14,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!["went_back":
         a_restored_copy_of_redis_serves_nothing_that_was_revoked_since_and_the_operator_is_told,
         an_emptied_redis_is_unavailable_and_not_a_wrong_credential,
+        a_promoted_replica_without_the_last_writes_serves_nothing_that_was_revoked,
     ]
 }
 
@@ -77,7 +80,7 @@ fn a_restored_copy_of_redis_serves_nothing_that_was_revoked_since_and_the_operat
     let counted: usize =
         stats.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<usize>().ok()).sum();
     assert_eq!(counted, events.len(), "{stats}");
-    assert_told(&stack, &format!("portcullis redis accept-restore --org {}", org.name));
+    assert_told(&stack.envoy, &format!("portcullis redis accept-restore --org {}", org.name));
 
     // What was lost is done again, so that it holds when gateways serve the organisation.
     org.operator
@@ -91,8 +94,8 @@ fn a_restored_copy_of_redis_serves_nothing_that_was_revoked_since_and_the_operat
     assert!(said.to_string().contains("restore.accept"), "{said}");
 }
 
-fn assert_told(stack: &Stack, part: &str) {
-    let log = fs::read_to_string(stack.envoy.process().log()).unwrap();
+fn assert_told(envoy: &Envoy, part: &str) {
+    let log = fs::read_to_string(envoy.process().log()).unwrap();
     assert!(log.contains(part), "Envoy's log lacks {part:?}");
 }
 
@@ -108,7 +111,7 @@ fn an_emptied_redis_is_unavailable_and_not_a_wrong_credential(world: &World<'_>)
         answer.assert_refused(503, -31_503);
         assert_eq!(rule(&answer), "unavailable.redis.went_back");
     }
-    assert_told(&stack, "Redis holds an older state than this worker saw");
+    assert_told(&stack.envoy, "Redis holds an older state than this worker saw");
     // Set up anew by an operator who says so, it serves again.
     org.push(&org.standard_policy());
     let fresh = org.key("analyst").key;
@@ -116,4 +119,76 @@ fn an_emptied_redis_is_unavailable_and_not_a_wrong_credential(world: &World<'_>)
     org.operator.json(&accept).unwrap();
     all(&answers(&org, &fresh), 200);
     all(&answers(&org, &key), 401);
+}
+
+/// A replica of the stack's Valkey, in step with it.
+fn replica(stack: &Stack) -> Valkey {
+    let port = ports::free_port().unwrap();
+    let dir = stack.dir().join("replica");
+    let program = &stack.options().tools.valkey_server;
+    let options = ValkeyOptions {
+        name: "valkey-replica".to_owned(),
+        ..ValkeyOptions::new(program, &dir, &stack.options().logs(), port)
+    };
+    let replica = Valkey::with(options).unwrap();
+    let master = stack.valkey.address();
+    let follow = format!("REPLICAOF {} {}", master.ip(), master.port());
+    assert_eq!(replica.administer(&[follow]).unwrap(), ["+OK"]);
+    in_step(stack, &replica);
+    replica
+}
+
+/// Until the replica has all that the master has now.
+fn in_step(stack: &Stack, replica: &Valkey) {
+    let info = |valkey: &Valkey, field: &str| {
+        let text = valkey.administer(&["INFO replication".to_owned()]).ok()?.concat();
+        let value = text.lines().find_map(|line| line.strip_prefix(field))?.trim().to_owned();
+        Some(value)
+    };
+    ready::eventually("a replica in step", Duration::from_secs(20), || {
+        let up = info(replica, "master_link_status:")? == "up";
+        let offsets =
+            (info(&stack.valkey, "master_repl_offset:")?, info(replica, "slave_repl_offset:")?);
+        (up && offsets.0 == offsets.1).then_some(())
+    })
+    .unwrap();
+}
+
+/// Findings 9.5 and 10.5: the very worker that had refused the key a moment before served it again, and no event said so.
+// Proves: A21, B2
+fn a_promoted_replica_without_the_last_writes_serves_nothing_that_was_revoked(world: &World<'_>) {
+    if topology_of_this_run() != Topology::Server {
+        return;
+    }
+    let stack = world.own_stack(|options| options);
+    let hop = FaultyRedis::before(stack.valkey.address());
+    let template = stack.options().root.join("envoy/envoy.yaml");
+    let own = world.envoy_before(&stack, &template, |settings| settings.redis(hop.address()));
+    let org = Organisation::new(&stack).through(&own.gateway);
+    let (key, other) = (org.key("analyst"), org.key("analyst"));
+    all(&answers(&org, &key.key), 200);
+    all(&answers(&org, &other.key), 200);
+
+    // Replication is cut, then the key is revoked and the tool forbidden.
+    let replica = replica(&stack);
+    assert_eq!(replica.administer(&["REPLICAOF NO ONE".to_owned()]).unwrap(), ["+OK"]);
+    org.operator.json(&["key", "revoke", &key.id, "--reason", "leaked"]).unwrap();
+    let mut policy = org.standard_policy();
+    policy["roles"]["analyst"]["demo"]["allow"] = json!(["search_contacts"]);
+    org.push(&policy);
+    all(&answers(&org, &key.key), 401);
+    let forbidden = |answers: Vec<Answer>| {
+        let results = answers.iter().filter(|answer| answer.message().get("result").is_some());
+        assert_eq!(results.count(), 0, "the old policy decided");
+    };
+    forbidden(answers(&org, &other.key));
+
+    // The failover.
+    hop.lead_to(replica.address());
+    stack.valkey.process().kill_9();
+    refused_as_gone_back(&org, &key.key);
+    refused_as_gone_back(&org, &other.key);
+    let events = events(&org);
+    assert!((1..=2).contains(&events.len()), "once for each worker: {events:?}");
+    assert_told(&own.envoy, &format!("portcullis redis accept-restore --org {}", org.name));
 }

@@ -35,7 +35,7 @@ pub struct FaultyRedis {
 
 #[derive(Debug)]
 struct State {
-    redis: SocketAddr,
+    redis: Mutex<SocketAddr>,
     fault: Mutex<Fault>,
     /// Bytes and replies that passed since the fault was set.
     passed: [AtomicUsize; 2],
@@ -50,7 +50,7 @@ impl FaultyRedis {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let state = Arc::new(State {
-            redis,
+            redis: Mutex::new(redis),
             fault: Mutex::new(Fault::None),
             passed: Default::default(),
             changed: Condvar::new(),
@@ -85,6 +85,11 @@ impl FaultyRedis {
         self.state.changed.notify_all();
     }
 
+    /// New connections lead to the server at `redis`, as after a failover.
+    pub fn lead_to(&self, redis: SocketAddr) {
+        *self.state.redis.lock().unwrap_or_else(PoisonError::into_inner) = redis;
+    }
+
     /// How many connections were made so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
@@ -107,7 +112,8 @@ impl State {
 
     /// Until either side leaves.
     fn serve(&self, client: &TcpStream) {
-        let Ok(redis) = TcpStream::connect(self.redis) else { return };
+        let address = *self.redis.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(redis) = TcpStream::connect(address) else { return };
         thread::scope(|scope| {
             scope.spawn(|| {
                 let _ = commands(client, &redis);

@@ -9,6 +9,7 @@ pub mod case;
 pub mod clients;
 pub mod crowd;
 pub mod fake;
+pub mod fake_http2;
 pub mod faulty_redis;
 pub mod front;
 pub mod gateway;

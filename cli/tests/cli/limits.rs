@@ -74,8 +74,13 @@ fn named(pairs: &[(&str, u64)]) -> Vec<(String, u64)> {
 fn show_tells_every_window_that_a_key_draws_from() {
     let (operator, [id, other]) = operator();
     let show = |id: &str| operator.says(&["limits", "show", id]).json();
-    let untouched =
-        [("tiers.free.calls", 0), ("tiers.free.day", 0), ("limits.all", 0), ("limits.company", 0)];
+    let untouched = [
+        ("tiers.free.calls", 0),
+        ("tiers.free.day", 0),
+        ("limits.all", 0),
+        ("limits.company", 0),
+        ("sessions.per_caller", 0),
+    ];
     assert_eq!(used(&show(&id)), named(&untouched));
 
     assert!(call(&operator, &id, "query_users") && call(&operator, &id, "echo"));

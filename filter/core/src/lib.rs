@@ -40,6 +40,7 @@ mod query;
 pub mod redis;
 pub mod relays;
 pub mod request_headers;
+pub mod response_headers;
 pub mod reviewed;
 pub mod route;
 pub mod schema;

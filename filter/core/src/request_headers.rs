@@ -78,13 +78,19 @@ pub(crate) fn named(node: Node<'_>, faults: &mut Faults) -> Option<Vec<String>> 
 }
 
 fn header_name(text: &str) -> Option<String> {
+    let reserved = |name: &str| {
+        RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    };
+    token(text).filter(|name| !reserved(name))
+}
+
+/// The name of a header in lower case, if it is one.
+pub(crate) fn token(text: &str) -> Option<String> {
     let name = text.to_ascii_lowercase();
     let token = !name.is_empty()
         && name.len() <= 128
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    let reserved = RESERVED.contains(&name.as_str())
-        || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-    (token && !reserved).then_some(name)
+    token.then_some(name)
 }
 
 #[cfg(test)]

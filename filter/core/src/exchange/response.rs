@@ -52,6 +52,8 @@ struct Asked {
     path: String,
     /// Where a client of HTTP+SSE posts to.
     messages: Option<String>,
+    /// Response headers that pass besides those that every answer may have.
+    response_headers: Vec<String>,
     /// The request was refused, and something else went up in its place: its entry is settled.
     refused: bool,
     /// The credential that the upstream was given.
@@ -111,6 +113,9 @@ impl Upstream {
             path,
             refused: grant.relayed.is_some(),
             messages: connector.and_then(|connector| connector.messages.clone()),
+            response_headers: connector
+                .map(|connector| connector.response_headers.clone())
+                .unwrap_or_default(),
             secret: grant.credential.as_ref().map(|template| template.secret().clone()),
             tab,
         };
@@ -159,7 +164,7 @@ impl Upstream {
             Ok(shape) => shape,
             Err(fault) => return replace(Denial::UpstreamAnswer(fault), turn),
         };
-        for name in &head.others {
+        for name in head.others.iter().filter(|name| !asked.response_headers.contains(*name)) {
             turn.effects.push(Effect::RemoveResponseHeader(name.clone()));
         }
         let plan = plan(shape, turn);
@@ -340,10 +345,10 @@ impl Answering {
     fn claim(&mut self, turn: &mut Turn<'_>) {
         let asked = &self.asked;
         let claimed = self.claimed.min(self.opened.len());
-        let fresh: Vec<_> = self.opened.iter().skip(claimed).cloned().collect();
+        let fresh: Vec<_> = self.opened.iter().cloned().enumerate().skip(claimed).collect();
         self.claimed = self.opened.len();
-        for bound in fresh {
-            if self.claimed > MAX_TASKS && matches!(bound, Bound::Task(_)) {
+        for (nth, bound) in fresh {
+            if nth >= MAX_TASKS && matches!(bound, Bound::Task(_)) {
                 turn.not_bound(&asked.connector, &bound, "too_many".to_owned());
                 continue;
             }

@@ -82,6 +82,8 @@ pub struct Connector {
     pub credential: Option<CredentialTemplate>,
     /// Request headers, in lower case, that go to it besides those that go to every one.
     pub request_headers: Vec<String>,
+    /// Response headers, in lower case, that clients get from it besides those of every answer.
+    pub response_headers: Vec<String>,
     /// Methods beyond MCP's own that are open on it.
     pub methods: Globs,
     /// What a call of a tool without a price of its own costs, in credits.

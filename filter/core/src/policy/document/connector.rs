@@ -13,6 +13,7 @@ use crate::decode::{Faults, Node};
 use crate::id::PolicyName;
 use crate::policy::{Connector, Globs, OnExcess, StreamRefusals, Unpinned, UpstreamBinding};
 use crate::request_headers;
+use crate::response_headers;
 use crate::vault::{CredentialTemplate, SecretRef};
 
 pub(super) fn connector(
@@ -54,6 +55,10 @@ pub(super) fn connector(
         Some(node) => request_headers::named(node, faults),
         None => Some(Vec::new()),
     };
+    let response_headers = match fields.optional("response_headers") {
+        Some(node) => response_headers::named(node, faults),
+        None => Some(Vec::new()),
+    };
     let methods = match fields.optional("methods") {
         Some(node) => globs(
             node,
@@ -87,6 +92,7 @@ pub(super) fn connector(
         upstream: upstream?,
         credential: credential?,
         request_headers: request_headers?,
+        response_headers: response_headers?,
         methods: methods?,
         price: price?,
         scopes: scopes?,

@@ -1,0 +1,73 @@
+//! Answers of an HTTP/2 upstream that end with trailers: the end is there all the same.
+
+use portcullis_tests::fake_http2::TrailingUpstream;
+use portcullis_tests::organisation::{Organisation, PYTHON};
+use portcullis_tests::world::{Workers, replaced};
+use portcullis_tests::{Case, Request, World, cases, mcp};
+use serde_json::{Value, json};
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!["trailers": what_an_answer_says_counts_also_when_trailers_end_it]
+}
+
+const HTTP1: &str = "  - name: python\n    type: STRICT_DNS\n";
+const HTTP2: &str = r#"    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+"#;
+const ROWS: u64 = 7;
+const PRICE: u64 = 2;
+
+fn answer(request: &str) -> (&'static str, String) {
+    let call: Value = serde_json::from_str(request).unwrap_or_default();
+    let text = &call["params"]["arguments"]["message"];
+    let (what, id) = text.as_str().and_then(|text| text.split_once(' ')).unwrap_or_default();
+    let result = match what {
+        "fails" => json!({"content": [], "isError": true}),
+        "task" => json!({"task": {"taskId": id, "status": "working"}}),
+        _ => json!({"content": [], "structuredContent": {"rows": vec![1; ROWS as usize]}}),
+    };
+    let message = json!({"jsonrpc": "2.0", "id": call["id"], "result": result}).to_string();
+    match id.starts_with("sse") {
+        true => ("text/event-stream", format!("data: {message}\n\n")),
+        false => ("application/json", message),
+    }
+}
+
+// Finding 5.3: `isError` was logged as a success, rows were not charged and tasks not bound.
+// Proves: A17, X9, X17
+fn what_an_answer_says_counts_also_when_trailers_end_it(world: &World<'_>) {
+    let fake = TrailingUpstream::answering(answer);
+    let own = world.envoy_changed(
+        Workers::One,
+        |settings| settings.python(fake.address()),
+        |template| replaced(&template, HTTP1, &format!("{HTTP1}{HTTP2}")),
+    );
+    let org = Organisation::with_policy(world.stack(), |policy| {
+        policy["connectors"]["python"]["tools"] = json!({"echo": {"price": PRICE, "row_price": 1}});
+        policy["limits"] = json!({"credits": {
+            "limit": 1_000, "window": "1h", "per": ["org"], "cost": "credits",
+        }});
+    })
+    .through(&own.gateway);
+    let (key, other) = (org.key("analyst").key, org.key("analyst").key);
+    let ask = |key: &str, message: &Value| {
+        org.gateway.send(&Request::post(PYTHON, message.to_string()).bearer(key))
+    };
+    let call = |what: &str| ask(&key, &mcp::call("echo", json!({"message": what}))).audit();
+    for form in ["json", "sse"] {
+        assert_eq!(call(&format!("fails {form}"))["status"], "tool_error", "{form}");
+        let rows = call(&format!("rows {form}"));
+        assert_eq!(
+            (&rows["status"], &rows["credits"]),
+            (&json!("success"), &json!(PRICE + ROWS)),
+            "{form}"
+        );
+        let id = format!("{form}-of-{}", org.name);
+        call(&format!("task {id}"));
+        let poll = mcp::request(2, "tasks/get", json!({"taskId": id}));
+        assert_eq!(ask(&key, &poll).error_code(), None, "{form}");
+        assert_eq!(ask(&other, &poll).error_code(), Some(-32_602), "{form}");
+    }
+}
