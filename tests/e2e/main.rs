@@ -32,6 +32,7 @@ mod keys_now;
 mod limits;
 mod limits_budget;
 mod limits_load;
+mod meshes;
 mod messages;
 mod metrics;
 mod operations;
@@ -109,6 +110,7 @@ fn all_cases() -> Vec<Case> {
         limits_budget::cases(),
         limits_load::cases(),
         vault::cases(),
+        meshes::cases(),
         messages::cases(),
         answers::cases(),
         trailers::cases(),

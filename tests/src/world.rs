@@ -244,10 +244,7 @@ impl<'a> World<'a> {
             name: name.to_owned(),
             port,
             admin_port: ports::free_port().unwrap_or_else(|e| panic!("{e}")),
-            concurrency: match workers {
-                Workers::One => 1,
-                Workers::Two => 2,
-            },
+            concurrency: workers.count(),
         };
         let envoy = Envoy::start_with(options, environment).unwrap_or_else(|e| panic!("{e}"));
         let gateway = Gateway::at(&envoy, stack.connector.record());
@@ -266,11 +263,29 @@ impl<'a> World<'a> {
     }
 }
 
+impl OwnEnvoy {
+    /// Any Envoy in front of a stack's servers.
+    pub fn start(options: EnvoyOptions, stack: &Stack) -> Self {
+        let envoy = Envoy::start(options).unwrap_or_else(|e| panic!("{e}"));
+        let gateway = Gateway::at(&envoy, stack.connector.record());
+        Self { envoy, gateway }
+    }
+}
+
 /// How many workers an Envoy has.
 #[derive(Clone, Copy, Debug)]
 pub enum Workers {
     One,
     Two,
+}
+
+impl Workers {
+    pub fn count(self) -> u8 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
 }
 
 fn shared_dir(workspace: &Workspace) -> PathBuf {

@@ -7,7 +7,7 @@ mod build;
 mod demo;
 mod failure;
 mod fuzz;
-mod istio;
+mod mesh;
 mod progress;
 mod requirements;
 mod schema_suite;
@@ -84,6 +84,11 @@ enum Verb {
         #[command(flatten)]
         options: bench::scale::Options,
     },
+    /// Try the shipped files on real control planes: Istio's and Envoy Gateway's, on a real API server; needs Go
+    Mesh {
+        #[command(flatten)]
+        options: mesh::Options,
+    },
     /// Build the filter (wasm32), the operator's tool and the demo connector
     Build,
     /// Install the pinned third-party programs into target/tools/
@@ -144,6 +149,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),
         Verb::Bench { options } => bench::bench(&workspace, &options),
         Verb::Scale { options } => bench::scale::scale(&workspace, &options),
+        Verb::Mesh { options } => mesh::mesh(&workspace, &options),
         Verb::Build => build::all(&workspace).map(drop),
         Verb::Tools => {
             Ok(progress::step("installing the tools", || Tools::install(&workspace)).map(drop)?)

@@ -3,7 +3,7 @@
 //! Owns which files there are to check. Starts no servers.
 
 use crate::failure::{Failure, Result};
-use crate::istio;
+use crate::mesh::rendered;
 use portcullis_stack::ports::loopback;
 use portcullis_stack::{Bootstrap, Certificates, Tools, Workspace, envoy, files, process};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Every Envoy bootstrap in the tree, and those that the Istio manifests add up to.
+/// Every Envoy bootstrap in the tree, and what control planes made of the manifests, if of today's.
 pub(crate) fn bootstraps(workspace: &Workspace) -> Result<()> {
     let tools = Tools::install(workspace)?;
     let bench = Bench::new(workspace)?;
@@ -24,21 +24,21 @@ pub(crate) fn bootstraps(workspace: &Workspace) -> Result<()> {
     envoy::write_config(&with_tls, &template, &ours)?;
     envoy::validate(&tools.envoy, &ours)?;
     shell_renders_the_same(with_tls, &template, &ours)?;
-    let rendered = ("rendered", rendered(workspace)?);
-    for (name, bootstrap) in
-        istio::bootstraps(&tools, workspace, &bench)?.into_iter().chain([rendered])
-    {
-        let file = bench.dir.join(format!("{name}.json"));
-        fs::write(&file, bootstrap.to_string()).map_err(|error| {
-            Failure::new(format!("could not write {}: {error}", file.display()))
-        })?;
-        envoy::validate(&tools.envoy, &file)?;
+    let file = bench.dir.join("made-by-render.json");
+    fs::write(&file, made_by_render(workspace)?.to_string())
+        .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))?;
+    envoy::validate(&tools.envoy, &file)?;
+    for template in rendered::current(workspace)? {
+        let name = template.file_name().unwrap_or_default();
+        let ours = bench.dir.join(format!("rendered-{}", name.to_string_lossy()));
+        envoy::write_config(&bench.rendered(), &template, &ours)?;
+        envoy::validate(&tools.envoy, &ours)?;
     }
     Ok(())
 }
 
 /// The routes that `portcullis render` makes of its tests' description, in a listener that has nothing else.
-fn rendered(workspace: &Workspace) -> Result<Value> {
+fn made_by_render(workspace: &Workspace) -> Result<Value> {
     let files = workspace.root.join("cli/tests/cli/files/render");
     let mut command = Command::new(workspace.built_artifacts()?.cli);
     command
@@ -74,11 +74,11 @@ fn rendered(workspace: &Workspace) -> Result<Value> {
 }
 
 /// What a bootstrap refers to on the machine that checks it.
-pub(crate) struct Bench {
+struct Bench {
     dir: PathBuf,
-    pub(crate) module: PathBuf,
-    pub(crate) token: PathBuf,
-    pub(crate) audit_log: PathBuf,
+    module: PathBuf,
+    token: PathBuf,
+    audit_log: PathBuf,
     rejected_log: PathBuf,
 }
 
@@ -104,6 +104,15 @@ impl Bench {
             .vault(loopback(8200), &self.token)
             .audit_log(&self.audit_log)
             .rejected_log(&self.rejected_log)
+            .set("GUARD", "a-value-that-nobody-can-guess")
+    }
+
+    /// What a rendered file has placeholders for.
+    fn rendered(&self) -> Bootstrap {
+        Bootstrap::default()
+            .wasm(&self.module)
+            .vault(loopback(8200), &self.token)
+            .audit_log(&self.audit_log)
             .set("GUARD", "a-value-that-nobody-can-guess")
     }
 

@@ -1,0 +1,125 @@
+//! What control planes made of the shipped files (`envoy/rendered/`), served by a plain Envoy: the same answers, the same entries.
+//!
+//! `cargo xtask mesh` runs the control planes themselves; the test command refuses a rendered file that is not of today's
+//! manifests.
+
+use portcullis_stack::{Bootstrap, Envoy, EnvoyOptions, Topology, ports};
+use portcullis_tests::gateway::Answer;
+use portcullis_tests::organisation::DEMO;
+use portcullis_tests::world::{self, OwnEnvoy, Workers};
+use portcullis_tests::{Case, Request, World, cases, mcp};
+use serde_json::{Value, json};
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!["meshes":
+        what_istio_makes_of_the_shipped_files_judges_as_the_plain_envoy_does,
+        without_the_filter_istios_routes_lead_nowhere,
+    ]
+}
+
+/// The host in the shipped routes.
+const HOST: &str = "mcp.example.com";
+
+/// Two workers with a rendered configuration, after `change`; none where Redis is not one plain server, which is what the
+/// manifests have.
+fn rendered(
+    world: &World<'_>,
+    file: &str,
+    change: impl FnOnce(String) -> String,
+) -> Option<OwnEnvoy> {
+    if world::topology_of_this_run() != Topology::Server {
+        return None;
+    }
+    let stack = world.stack();
+    let options = stack.options();
+    let shipped = options.root.join("envoy/rendered").join(file);
+    let text = std::fs::read_to_string(&shipped).expect("a rendered configuration");
+    std::fs::create_dir_all(world.dir()).expect("a directory of the test's own");
+    let template = world.dir().join("rendered-template.yaml");
+    std::fs::write(&template, change(text)).expect("write a template");
+    let bootstrap = Bootstrap::default()
+        .wasm(&options.artifacts.filter)
+        .redis(stack.valkey.address())
+        .vault(stack.openbao.address(), stack.openbao.token_sds())
+        .demo(stack.connector.address());
+    let port = ports::free_port().expect("a port");
+    let options = EnvoyOptions {
+        program: options.tools.envoy.clone(),
+        template,
+        bootstrap,
+        dir: world.dir(),
+        logs: world.dir().join("logs"),
+        name: "envoy-rendered".to_owned(),
+        port,
+        admin_port: ports::free_port().expect("a port"),
+        concurrency: Workers::Two.count(),
+    };
+    Some(OwnEnvoy::start(options, stack))
+}
+
+fn send(own: &OwnEnvoy, key: Option<&str>, tool: &str) -> Answer {
+    send_message(own, key, &mcp::call(tool, json!({"limit": 2})))
+}
+
+fn send_message(own: &OwnEnvoy, key: Option<&str>, message: &Value) -> Answer {
+    let request = Request::post(DEMO, message.to_string()).without("host").header("host", HOST);
+    let request = match key {
+        Some(key) => request.bearer(key),
+        None => request,
+    };
+    own.gateway.send(&request)
+}
+
+// Finding 11.6, 11.7, 11.10.
+// Proves: X29, X30
+fn what_istio_makes_of_the_shipped_files_judges_as_the_plain_envoy_does(world: &World<'_>) {
+    let Some(own) = rendered(world, "istio.yaml", |text| {
+        text.replace("${PORTCULLIS_REDIS_TIMEOUT_MS:-50}", "1000")
+            .replace("${PORTCULLIS_SLOWDOWN_FAILURES:-100}", "0")
+    }) else {
+        return;
+    };
+    let org = world.organisation();
+    let key = org.key("analyst").key;
+    let allowed = send(&own, Some(&key), "query_users");
+    assert_eq!(allowed.rows().len(), 2);
+    assert_eq!(allowed.upstream().len(), 1);
+    assert_eq!(allowed.audit()["decision"]["effect"], "allow");
+    let reached = allowed.upstream();
+    let headers = reached[0]["headers"].to_string();
+    assert!(!headers.contains("x-portcullis-guard"), "{headers}");
+
+    let danger = send(&own, Some(&key), "delete_user");
+    assert!(danger.error_code().is_some_and(|code| code < -31_000), "{}", danger.text());
+    assert_eq!(danger.upstream(), Vec::<Value>::new());
+    assert_eq!(danger.audit()["decision"]["effect"], "deny");
+    let nokey = send(&own, None, "query_users");
+    assert_eq!(nokey.status(), 401);
+    assert_eq!(nokey.upstream(), Vec::<Value>::new());
+}
+
+// Finding 11.2: with the filter taken away, calls without any credential were executed.
+// Proves: X29
+fn without_the_filter_istios_routes_lead_nowhere(world: &World<'_>) {
+    let Some(own) = rendered(world, "istio.yaml", |text| {
+        let filter = text.find("\"name\": \"portcullis\",\n").expect("the filter");
+        let (before, after) = text.split_at(filter);
+        format!("{before}\"disabled\": true,\n{after}")
+    }) else {
+        return;
+    };
+    let org = world.organisation();
+    let key = org.key("analyst").key;
+    let message = |id: &str| {
+        let params = json!({"name": "query_users", "arguments": {"limit": 2}});
+        mcp::request(format!("without-the-filter-{id}"), "tools/call", params)
+    };
+    for (id, key) in [("key", Some(key.as_str())), ("nokey", None)] {
+        let answer = send_message(&own, key, &message(id));
+        assert_eq!(answer.status(), 503, "{}", answer.text());
+        assert_eq!(answer.header("x-portcullis-request-id"), None);
+    }
+    let reached = own.gateway.recorded();
+    let ours = |request: &&Value| request.to_string().contains("without-the-filter-");
+    assert_eq!(reached.iter().find(ours), None);
+}

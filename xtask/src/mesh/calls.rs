@@ -1,0 +1,377 @@
+//! Three kinds of calls at a steady pace, and three counts of each: what clients got, what the server received, what the
+//! audit log has.
+//!
+//! Owns what a call looks like and how its trace is found again. Knows nothing about how the gateway was installed.
+
+use crate::failure::{Failure, Result};
+use portcullis_stack::{Stack, http, process};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Between two calls of one kind.
+const PACE: Duration = Duration::from_millis(150);
+/// Envoy keeps lines of its access log for at most ten seconds.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Between two looks at something that is awaited.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The host under which the shipped routes serve.
+pub(crate) const HOST: &str = "mcp.example.com";
+const PATH: &str = "/demo/mcp";
+
+/// What is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A tool that the caller may call.
+    Allowed,
+    /// A tool that the caller may not call.
+    Danger,
+    /// Without a credential.
+    NoKey,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Allowed, Self::Danger, Self::NoKey];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Danger => "danger",
+            Self::NoKey => "nokey",
+        }
+    }
+
+    fn tool(self) -> &'static str {
+        match self {
+            Self::Allowed | Self::NoKey => "query_users",
+            Self::Danger => "delete_user",
+        }
+    }
+}
+
+/// A gateway to call, and where its traces are.
+#[derive(Clone, Debug)]
+pub(crate) struct Gateway {
+    pub(crate) url: String,
+    pub(crate) key: String,
+    /// What the MCP server received.
+    pub(crate) record: PathBuf,
+    /// Lines of the audit log, perhaps among others.
+    pub(crate) audit: PathBuf,
+}
+
+impl Gateway {
+    pub(crate) fn of(stack: &Stack, url: String, audit: PathBuf) -> Self {
+        let (key, record) = (stack.analyst.key.clone(), stack.connector.record().to_owned());
+        Self { url, key, record, audit }
+    }
+
+    /// One call.
+    pub(crate) fn call(&self, kind: Kind, label: &str, number: usize) -> Reply {
+        self.call_host(HOST, kind, label, number)
+    }
+
+    /// One call to another host.
+    pub(crate) fn call_host(&self, host: &str, kind: Kind, label: &str, number: usize) -> Reply {
+        let id = format!("{label}-{}-{number}", kind.name());
+        let message = json!({
+            "jsonrpc": "2.0", "id": id, "method": "tools/call",
+            "params": {"name": kind.tool(), "arguments": {"limit": 1}},
+        });
+        self.send(host, kind, &agent(label, kind), (&message.to_string(), &[]))
+    }
+
+    /// A message of any form, with further headers.
+    pub(crate) fn send(
+        &self,
+        host: &str,
+        kind: Kind,
+        user_agent: &str,
+        (body, more): (&str, &[(&str, &str)]),
+    ) -> Reply {
+        let bearer = format!("Bearer {}", self.key);
+        let mut headers = vec![
+            ("host", host),
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+            ("user-agent", user_agent),
+        ];
+        if kind != Kind::NoKey {
+            headers.push(("authorization", &bearer));
+        }
+        headers.extend(more);
+        match http::send("POST", &format!("{}{PATH}", self.url), &headers, body.as_bytes()) {
+            Ok(reply) => Reply {
+                status: reply.status,
+                judged: reply.header("x-portcullis-request-id").is_some(),
+                result: reply.json().get("result").is_some_and(Value::is_object),
+                body: reply.text(),
+            },
+            Err(error) => {
+                Reply { status: 0, judged: false, result: false, body: error.to_string() }
+            }
+        }
+    }
+
+    /// Calls of each kind until the load is stopped.
+    pub(crate) fn load(&self, label: &str) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let started = Instant::now();
+        let threads = Kind::ALL.map(|kind| {
+            let (gateway, label, stop) = (self.clone(), label.to_owned(), Arc::clone(&stop));
+            thread::spawn(move || gateway.keep_calling(kind, &label, started, &stop))
+        });
+        Load { gateway: self.clone(), label: label.to_owned(), stop, threads }
+    }
+
+    fn keep_calling(
+        &self,
+        kind: Kind,
+        label: &str,
+        started: Instant,
+        stop: &AtomicBool,
+    ) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        while !stop.load(Ordering::SeqCst) {
+            let at = started.elapsed();
+            let reply = self.call(kind, label, sent.len());
+            sent.push(Sent { at, took: started.elapsed().saturating_sub(at), reply });
+            thread::sleep(PACE);
+        }
+        sent
+    }
+
+    /// An allowed call with a body of 900 KB.
+    pub(crate) fn large(&self, label: &str) -> Reply {
+        let message = json!({
+            "jsonrpc": "2.0", "id": format!("{label}-allowed-0"), "method": "tools/call",
+            "params": {"name": "query_users", "arguments": {"limit": 1}, "_meta": {"padding": "x".repeat(900_000)}},
+        });
+        self.send(HOST, Kind::Allowed, &agent(label, Kind::Allowed), (&message.to_string(), &[]))
+    }
+
+    /// The port of its URL.
+    pub(crate) fn port(&self) -> &str {
+        self.url.rsplit(':').next().unwrap_or_default()
+    }
+
+    /// Waits for so many entries; then there are so many executions, and no more entries.
+    pub(crate) fn traces(
+        &self,
+        label: &str,
+        kind: Kind,
+        executed: usize,
+        entries: usize,
+    ) -> Result<()> {
+        let awaited = format!("{entries} entries of {label}");
+        within(FLUSHED_WITHIN, &awaited, || (self.entries(label, kind) >= entries).then_some(()))?;
+        let (reached, written) = (self.reached(label, kind), self.entries(label, kind));
+        if (reached, written) == (executed, entries) {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "expected {executed} executions and {entries} entries, found {reached} and {written}"
+        )))
+    }
+
+    /// How many requests of a kind reached the server.
+    pub(crate) fn reached(&self, label: &str, kind: Kind) -> usize {
+        let sign = format!("{label}-{}-", kind.name());
+        let text = fs::read_to_string(&self.record).unwrap_or_default();
+        text.lines().filter(|line| line.contains(&sign)).count()
+    }
+
+    /// How many entries of a kind the audit log has.
+    fn entries(&self, label: &str, kind: Kind) -> usize {
+        let agent = agent(label, kind);
+        entries(&self.audit)
+            .iter()
+            .filter(|entry| entry.get("user_agent").and_then(Value::as_str) == Some(&agent))
+            .count()
+    }
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    /// 0 where there was no reply.
+    pub(crate) status: u16,
+    /// The filter put its request id on it.
+    pub(crate) judged: bool,
+    /// It is a JSON-RPC result.
+    pub(crate) result: bool,
+    pub(crate) body: String,
+}
+
+struct Sent {
+    at: Duration,
+    took: Duration,
+    reply: Reply,
+}
+
+/// Running calls.
+pub(crate) struct Load {
+    gateway: Gateway,
+    label: String,
+    stop: Arc<AtomicBool>,
+    threads: [JoinHandle<Vec<Sent>>; 3],
+}
+
+impl Load {
+    /// Stops the calls and counts, once the audit log has been written.
+    pub(crate) fn finish(self) -> Result<Tally> {
+        self.stop.store(true, Ordering::SeqCst);
+        let [allowed, danger, nokey] = self.threads.map(|thread| thread.join().unwrap_or_default());
+        let (gateway, label) = (&self.gateway, &self.label);
+        let longest_gap = longest_gap(&allowed);
+        let count = |kind, sent: &[Sent]| -> Result<Counts> {
+            let judged = sent.iter().filter(|sent| sent.reply.judged).count();
+            // One that is missing is a finding, which the count shows: not to have waited long enough must not be.
+            let _ = within(FLUSHED_WITHIN, "the audit log's lines", || {
+                (gateway.entries(label, kind) >= judged).then_some(())
+            });
+            let statuses: HashSet<u16> = sent.iter().map(|sent| sent.reply.status).collect();
+            let mut statuses: Vec<u16> = statuses.into_iter().collect();
+            statuses.sort_unstable();
+            Ok(Counts {
+                sent: sent.len(),
+                answered: sent.iter().filter(|sent| sent.reply.result).count(),
+                judged,
+                reached: gateway.reached(label, kind),
+                entries: gateway.entries(label, kind),
+                statuses,
+            })
+        };
+        Ok(Tally {
+            allowed: count(Kind::Allowed, &allowed)?,
+            danger: count(Kind::Danger, &danger)?,
+            nokey: count(Kind::NoKey, &nokey)?,
+            longest_gap,
+        })
+    }
+}
+
+/// The three counts of one kind of call.
+#[derive(Clone, Debug)]
+pub(crate) struct Counts {
+    pub(crate) sent: usize,
+    /// With a JSON-RPC result.
+    pub(crate) answered: usize,
+    /// Replies that carry the filter's request id.
+    pub(crate) judged: usize,
+    /// Requests that the MCP server received.
+    pub(crate) reached: usize,
+    /// Entries of the audit log.
+    pub(crate) entries: usize,
+    /// Every status that came, each once.
+    pub(crate) statuses: Vec<u16>,
+}
+
+/// The counts of all kinds.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    pub(crate) allowed: Counts,
+    pub(crate) danger: Counts,
+    pub(crate) nokey: Counts,
+    /// The longest time without an answered allowed call.
+    pub(crate) longest_gap: Duration,
+}
+
+impl Tally {
+    /// What must hold whatever happened: nothing unjudged was executed, and what was judged is written down.
+    pub(crate) fn holds(&self) -> std::result::Result<(), String> {
+        let mut wrong = Vec::new();
+        for (name, counts) in [("danger", &self.danger), ("nokey", &self.nokey)] {
+            if counts.reached != 0 {
+                wrong.push(format!("{} {name} calls reached the server", counts.reached));
+            }
+            if counts.answered != 0 {
+                wrong.push(format!("{} {name} calls were answered", counts.answered));
+            }
+        }
+        if self.allowed.entries < self.allowed.reached {
+            wrong.push(format!(
+                "{} allowed calls reached the server, {} are in the audit log",
+                self.allowed.reached, self.allowed.entries
+            ));
+        }
+        for (name, counts) in [("danger", &self.danger), ("nokey", &self.nokey)] {
+            if counts.entries < counts.judged {
+                wrong.push(format!(
+                    "{} {name} calls were judged, {} are in the audit log",
+                    counts.judged, counts.entries
+                ));
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let statuses: Vec<String> = self.statuses.iter().map(u16::to_string).collect();
+        write!(
+            f,
+            "{} sent, {} answered, {} at the server, {} entries ({})",
+            self.sent,
+            self.answered,
+            self.reached,
+            self.entries,
+            statuses.join(" ")
+        )
+    }
+}
+
+/// The longest time from the end of an answered call, or the start, to the end of the next one, or the end.
+fn longest_gap(sent: &[Sent]) -> Duration {
+    let (mut longest, mut last) = (Duration::ZERO, Duration::ZERO);
+    for Sent { at, took, reply } in sent {
+        let end = at.saturating_add(*took);
+        if reply.result {
+            longest = longest.max(end.saturating_sub(last));
+            last = end;
+        }
+    }
+    let end = sent.last().map_or(Duration::ZERO, |sent| sent.at.saturating_add(sent.took));
+    longest.max(end.saturating_sub(last))
+}
+
+fn agent(label: &str, kind: Kind) -> String {
+    format!("mesh-{label}-{}", kind.name())
+}
+
+/// Waits until `probe` yields something. The bound is a hard one, however busy the machine: each operation waits anew.
+pub(crate) fn within<T>(
+    bound: Duration,
+    awaited: &str,
+    mut probe: impl FnMut() -> Option<T>,
+) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = probe() {
+            return Ok(value);
+        }
+        if process::is_stopping() || started.elapsed() >= bound {
+            return Err(Failure::new(format!("waited {} s for {awaited}", bound.as_secs())));
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// The audit entries in a file that may have other lines.
+pub(crate) fn entries(file: &Path) -> Vec<Value> {
+    let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    text.unwrap_or_default()
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|entry| entry.get("prev_hash").is_some())
+        .collect()
+}

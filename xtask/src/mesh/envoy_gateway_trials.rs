@@ -1,0 +1,311 @@
+//! What is tried on Envoy Gateway: the shipped files of `envoy/envoy-gateway/`, taken by the API server with its admission
+//! policies, then translated by Envoy Gateway for a real Envoy.
+//!
+//! Owns the trials and the operations. Without nodes, Envoy Gateway cannot start Envoy in a cluster: it reads what the API
+//! server took from a folder, and starts Envoy here.
+
+use super::calls::{Gateway, HOST, Kind, within};
+use super::envoy_gateway::EnvoyGateway;
+use super::here::{Here, replaced};
+use super::operations::{After, flows, under_load};
+use super::report::Report;
+use super::tools::EnvoyGatewayTools;
+use super::{Ground, Options};
+use crate::failure::{Failure, Result};
+use crate::progress::step;
+use portcullis_stack::files;
+use portcullis_stack::ports::{free_port, loopback};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const NAME: &str = "Envoy Gateway";
+const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// What the shipped EnvoyProxy says of pods.
+const PODS: [&str; 2] = ["  provider:\n    type: Kubernetes\n", "  telemetry:\n"];
+
+/// A running Envoy Gateway.
+struct Mesh<'a> {
+    ground: &'a Ground<'a>,
+    tools: EnvoyGatewayTools,
+    controller: EnvoyGateway,
+    here: Here,
+    gateway: Gateway,
+}
+
+/// Everything on Envoy Gateway.
+pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -> Result<()> {
+    let mut mesh = Mesh::start(ground)?;
+    mesh.admission(report);
+    report.trial(NAME, "the API server takes gateway.yaml and routes.yaml", || {
+        mesh.apply("gateway.yaml")?;
+        mesh.apply("routes.yaml")
+    });
+    if mesh.trials(report) && options.operations {
+        mesh.operations(report);
+    }
+    Ok(())
+}
+
+impl<'a> Mesh<'a> {
+    fn start(ground: &'a Ground<'a>) -> Result<Self> {
+        let tools = EnvoyGatewayTools::install(ground.workspace)?;
+        let (cluster, stack) = (&ground.cluster, &ground.stack);
+        step("defining Envoy Gateway's resources", || {
+            tools.crds.iter().try_for_each(|file| cluster.define(file))
+        })?;
+        // Istio's trials use it, too.
+        let _ = cluster.namespace("mcp");
+        let envoy = &ground.tools.envoy;
+        let controller = step("starting Envoy Gateway", || {
+            EnvoyGateway::start(&tools, envoy, &ground.dir, &ground.logs)
+        })?;
+        let port = free_port()?;
+        let address = |host: &str, port: u16| format!("address: {host}, port_value: {port}");
+        let module = ground.workspace.artifacts().filter;
+        let here = Here::new(&ground.dir.join("applied-envoy-gateway"))
+            .with(
+                &address("redis.portcullis.svc.cluster.local", 6379),
+                address("127.0.0.1", stack.valkey.address().port()),
+            )
+            .with(
+                &address("vault.vault.svc.cluster.local", 8200),
+                address("127.0.0.1", stack.openbao.address().port()),
+            )
+            .with("/var/local/portcullis-token/token.yaml", stack.openbao.token_sds().display())
+            .with("/var/local/portcullis/plugin.wasm", module.display())
+            .with("registry.example/portcullis/portcullis:0.1.0", ground.registry.image("1"))
+            .with(NO_DIGEST, &ground.digest)
+            .with("YOUR-GUARD", files::random_hex(16)?)
+            .with("protocol: HTTP, port: 8080", format!("protocol: HTTP, port: {port}"))
+            .with(
+                "fqdn: {hostname: demo.mcp.svc.cluster.local, port: 8080}",
+                format!("ip: {{address: 127.0.0.1, port: {}}}", stack.connector.address().port()),
+            )
+            .with("timeout_ms: 50}", "timeout_ms: 1000}")
+            .with(
+                "auth: {external_url: \"https://mcp.example.com\"}",
+                "auth: {external_url: \"https://mcp.example.com\", slowdown: {failures: 0}}",
+            );
+        let url = format!("http://{}", loopback(port));
+        let gateway = Gateway::of(stack, url, controller.log().to_owned());
+        let mesh = Self { ground, tools, controller, here, gateway };
+        let secret = mesh.controller.envoy_secret()?;
+        mesh.write("envoy-secret.yaml", &secret)?;
+        mesh.write("here.yaml", &mesh.patches_for_here())?;
+        Ok(mesh)
+    }
+
+    /// What the API server has of itself in a cluster, and where Envoy Gateway's own servers are on this machine.
+    fn patches_for_here(&self) -> String {
+        let authority = self.controller.authority();
+        let socket =
+            "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/address";
+        let trusted = "/transport_socket/typed_config/common_tls_context/validation_context/trusted_ca/filename";
+        format!(
+            "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyPatchPolicy\nmetadata: {{name: here, namespace: mcp}}\nspec:\n  \
+             targetRef: {{group: gateway.networking.k8s.io, kind: Gateway, name: mcp}}\n  type: JSONPatch\n  jsonPatches:\n  \
+             - type: type.googleapis.com/envoy.config.cluster.v3.Cluster\n    name: wasm_cluster\n    \
+             operation: {{op: replace, path: {socket}, value: 127.0.0.1}}\n  \
+             - type: type.googleapis.com/envoy.config.cluster.v3.Cluster\n    name: wasm_cluster\n    \
+             operation: {{op: replace, path: {trusted}, value: \"{}\"}}\n  \
+             - type: type.googleapis.com/envoy.config.listener.v3.Listener\n    name: mcp/mcp/http\n    \
+             operation: {{op: replace, path: /address/socket_address/address, value: 127.0.0.1}}\n",
+            authority.display()
+        )
+    }
+
+    fn shipped(&self, name: &str) -> PathBuf {
+        self.ground.workspace.root.join("envoy/envoy-gateway").join(name)
+    }
+
+    fn apply(&self, name: &str) -> Result<()> {
+        self.apply_edited(name, Ok)
+    }
+
+    /// Applies a shipped file with a change: to the API server, and what that took to Envoy Gateway.
+    fn apply_edited(&self, name: &str, edit: impl FnOnce(String) -> Result<String>) -> Result<()> {
+        let file = self.here.edited(&self.shipped(name), name, edit)?;
+        self.ground.cluster.apply(&file)?;
+        let text = fs::read_to_string(&file).map_err(|error| Failure::new(error.to_string()))?;
+        self.write(name, &without_pods(&text)?)
+    }
+
+    /// What Envoy Gateway sees, at once and whole.
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let file = self.controller.folder().join(name);
+        let staged = self.ground.dir.join("staged.yaml");
+        let written = fs::write(&staged, text).and_then(|()| fs::rename(&staged, &file));
+        written
+            .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let file = self.controller.folder().join(name);
+        fs::remove_file(&file)
+            .map_err(|error| Failure::new(format!("could not remove {}: {error}", file.display())))
+    }
+
+    /// What the API server refuses once admission.yaml is applied.
+    fn admission(&self, report: &mut Report) {
+        report.trial(NAME, "the API server takes admission.yaml", || {
+            self.ground.cluster.apply(&self.shipped("admission.yaml"))
+        });
+        let refused = [
+            (
+                "a listener without patches",
+                "gateway.yaml",
+                "  - {name: http, protocol: HTTP",
+                "  - {name: other, protocol: HTTP, port: 9999}\n  - {name: http, protocol: HTTP",
+            ),
+            ("failOpen", "gateway.yaml", "failOpen: false", "failOpen: true"),
+            (
+                "a route to a server without the guard",
+                "routes.yaml",
+                "      headers: [{type: Exact, name: x-portcullis-guard, value: ",
+                "      headers: [{type: Exact, name: x-other, value: ",
+            ),
+        ];
+        for (what, file, old, new) in refused {
+            report.trial(NAME, &format!("the API server refuses {what}"), || {
+                // A policy takes a moment to be in force.
+                within(Duration::from_secs(30), what, || self.refuses(file, old, new).then_some(()))
+            });
+        }
+    }
+
+    fn refuses(&self, file: &str, old: &str, new: &str) -> bool {
+        let edited = self.here.edited(&self.shipped(file), &format!("refused-{file}"), |text| {
+            replaced(&text, old, new)
+        });
+        let answer = edited.and_then(|file| self.ground.cluster.apply(&file));
+        answer.is_err_and(|failure| failure.to_string().contains("denied request"))
+    }
+
+    fn trials(&self, report: &mut Report) -> bool {
+        let gateway = &self.gateway;
+        // Without it, nothing that follows says anything.
+        if !report.trial(NAME, "an allowed call is answered", || flows(gateway, "eg-install")) {
+            return false;
+        }
+        for (kind, executed, what) in [
+            (Kind::Allowed, 1, "an allowed call has one execution and one entry"),
+            (Kind::Danger, 0, "a tool that the caller may not call: nothing executed, one entry"),
+            (Kind::NoKey, 0, "no credential: nothing executed, one entry"),
+        ] {
+            report.trial(NAME, what, || {
+                let label = "envoy-gateway-core";
+                let reply = gateway.call(kind, label, 0);
+                if reply.result != (executed == 1) || !reply.judged {
+                    return Err(Failure::new(format!("found {reply:?}")));
+                }
+                gateway.traces(label, kind, executed, 1)
+            });
+        }
+        report.trial(NAME, "a body of 900 KB over HTTP/1.1", || {
+            let reply = gateway.large("envoy-gateway-large");
+            match (reply.judged, reply.status) {
+                (true, 200) => Ok(()),
+                _ => Err(Failure::new(format!("found {reply:?}"))),
+            }
+        });
+        true
+    }
+
+    fn operations(&mut self, report: &mut Report) {
+        let gateway = self.gateway.clone();
+        let mut operate = |operation: &str, after, run: &mut dyn FnMut(&mut Self) -> Result<()>| {
+            under_load(&gateway, NAME, operation, after, report, || run(&mut *self));
+        };
+        operate("configuration changed", After::Flows, &mut |mesh| {
+            mesh.apply_edited("gateway.yaml", |text| replaced(&text, "4096", "2048"))
+        });
+        operate("faulty configuration", After::Closed, &mut |mesh| {
+            mesh.apply_edited("gateway.yaml", |text| {
+                replaced(&text, "max_body_bytes", "no_such_field")
+            })
+        });
+        operate("configuration corrected", After::Flows, &mut |mesh| mesh.apply("gateway.yaml"));
+        operate("a listener put first, unpatched (without admission)", After::Flows, &mut |mesh| {
+            mesh.unadmitted(|text| {
+                let port = free_port()?;
+                let first = format!("  - {{name: other, protocol: HTTP, port: {port}}}\n  - {{name: http, protocol: HTTP");
+                replaced(&text, "  - {name: http, protocol: HTTP", &first)
+            })
+        });
+        operate("the listener renamed (without admission)", After::Closed, &mut |mesh| {
+            mesh.unadmitted(|text| {
+                replaced(&text, "{name: http, protocol", "{name: renamed, protocol")
+            })
+        });
+        operate("corrected", After::Flows, &mut |mesh| mesh.apply("gateway.yaml"));
+        operate("an empty, more specific policy on the route", After::Closed, &mut |mesh| {
+            mesh.write(
+                "specific.yaml",
+                "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyExtensionPolicy\nmetadata: {name: specific, namespace: mcp}\n\
+                 spec:\n  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: demo}]\n",
+            )
+        });
+        operate("that policy removed", After::Flows, &mut |mesh| mesh.remove("specific.yaml"));
+        operate("image that is not there", After::Closed, &mut |mesh| {
+            let (there, missing) =
+                (mesh.ground.registry.image("1"), mesh.ground.registry.image("missing"));
+            mesh.apply_edited("gateway.yaml", |text| replaced(&text, &there, &missing))
+        });
+        operate("image corrected", After::Flows, &mut |mesh| mesh.apply("gateway.yaml"));
+        operate(
+            "another team's route with the same path, unguarded (without admission)",
+            After::Flows,
+            &mut |mesh| mesh.other_team(),
+        );
+        operate("that route removed", After::Flows, &mut |mesh| mesh.remove("other-team.yaml"));
+        operate("controller restarted", After::Flows, &mut |mesh| {
+            let (tools, logs) = (&mesh.tools, &mesh.ground.logs);
+            mesh.controller.restart(tools, logs)
+        });
+    }
+
+    /// To Envoy Gateway alone, as if admission.yaml had not been applied.
+    fn unadmitted(&self, edit: impl FnOnce(String) -> Result<String>) -> Result<()> {
+        let file = self.here.edited(&self.shipped("gateway.yaml"), "unadmitted.yaml", edit)?;
+        let text = fs::read_to_string(&file).map_err(|error| Failure::new(error.to_string()))?;
+        self.write("gateway.yaml", &without_pods(&text)?)
+    }
+
+    /// A route of somebody else to the same server, on the same Gateway, for another host.
+    fn other_team(&self) -> Result<()> {
+        let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: other-team, namespace: mcp}\nspec:\n  \
+             parentRefs: [{name: mcp}]\n  hostnames: [other.example.com]\n  rules:\n  - matches: [{path: {type: Exact, value: /demo/mcp}}]\n    \
+             backendRefs: [{group: gateway.envoyproxy.io, kind: Backend, name: demo}]\n";
+        self.write("other-team.yaml", route)?;
+        let label = "envoy-gateway-other-team";
+        for (number, kind) in [Kind::Allowed, Kind::Danger, Kind::NoKey].into_iter().enumerate() {
+            let reply = self.gateway.call_host("other.example.com", kind, label, number);
+            if reply.result {
+                return Err(Failure::new(format!(
+                    "{HOST}'s server answered on another host: {reply:?}"
+                )));
+            }
+            let reached = self.gateway.reached(label, kind);
+            if reached != 0 {
+                return Err(Failure::new(format!(
+                    "{reached} {kind:?} calls reached the server on another host"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The shipped EnvoyProxy without its pods: here Envoy Gateway starts Envoy itself.
+fn without_pods(text: &str) -> Result<String> {
+    let [from, to] = PODS;
+    if !text.contains(from) {
+        return Ok(text.to_owned());
+    }
+    let (before, rest) = text.split_once(from).unwrap_or((text, ""));
+    let (_, after) =
+        rest.split_once(to).ok_or_else(|| Failure::new("the EnvoyProxy has no telemetry"))?;
+    let host = "  provider: {type: Host, host: {envoyVersion: 1.40.0}}\n  concurrency: 2\n  extraArgs: [\"--file-flush-interval-msec 100\"]\n";
+    Ok(format!("{before}{host}{to}{after}"))
+}

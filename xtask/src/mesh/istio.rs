@@ -1,0 +1,190 @@
+//! Istio: istiod on the API server, and an ingress gateway as a pod has it: Istio's agent and the real Envoy.
+//!
+//! Everything listens on loopback but the agent's own port for probes, which has no setting for it. Owns what both are told. Knows nothing about what is applied.
+
+use super::cluster::{Cluster, Registry, made};
+use super::tools::IstioTools;
+use crate::failure::{Failure, Result};
+use portcullis_stack::http::{self, Reply};
+use portcullis_stack::ports::{free_port, loopback};
+use portcullis_stack::{Process, ready};
+use serde_json::json;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Both wait for each other and for many kinds of resources.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// Where Istio's agent keeps modules. It is a constant there.
+const AGENT_DATA: &str = "/var/lib/istio/data";
+/// The version that the agent reports to istiod.
+const VERSION: &str = "1.31.0";
+
+/// Of the gateway. Of no endpoint: istiod would take that endpoint's labels for the gateway's.
+const GATEWAY_ADDRESS: &str = "127.0.0.99";
+pub(crate) const NAMESPACE: &str = "istio-ingress";
+
+/// What only Istio's own build of Envoy knows is off.
+const FOR_STOCK_ENVOY: [(&str, &str); 4] = [
+    ("PILOT_ENABLE_METADATA_EXCHANGE", "false"),
+    ("PILOT_ENABLE_TELEMETRY_LABEL", "false"),
+    ("PILOT_ENDPOINT_TELEMETRY_LABEL", "false"),
+    ("PILOT_ENABLE_ALPN_FILTER", "false"),
+];
+
+/// Labels that the filter's metrics carry in their names; Istio makes a pattern of each.
+const TAGS: [&str; 12] = [
+    "connector",
+    "method",
+    "tool",
+    "outcome",
+    "reason",
+    "limit",
+    "check",
+    "kind",
+    "dependency",
+    "org",
+    "version",
+    "build",
+];
+
+/// A running control plane.
+pub(crate) struct Istiod {
+    grpc: SocketAddr,
+    process: Process,
+}
+
+impl Istiod {
+    /// Starts it; `cluster` has Istio's definitions already.
+    pub(crate) fn start(
+        tools: &IstioTools,
+        cluster: &Cluster,
+        dir: &Path,
+        logs: &Path,
+    ) -> Result<Self> {
+        Self::start_on(loopback(free_port()?), tools, cluster, dir, logs)
+    }
+
+    /// The same once more, where the agents look for it.
+    pub(crate) fn restart(
+        &self,
+        tools: &IstioTools,
+        cluster: &Cluster,
+        dir: &Path,
+        logs: &Path,
+    ) -> Result<Self> {
+        self.process.stop();
+        Self::start_on(self.grpc, tools, cluster, dir, logs)
+    }
+
+    fn start_on(
+        grpc: SocketAddr,
+        tools: &IstioTools,
+        cluster: &Cluster,
+        dir: &Path,
+        logs: &Path,
+    ) -> Result<Self> {
+        let home = dir.join("istiod");
+        made(&home)?;
+        let (http, monitoring) = (loopback(free_port()?), loopback(free_port()?));
+        let mut command = Command::new(&tools.istiod);
+        command
+            .arg("discovery")
+            .arg(format!("--kubeconfig={}", cluster.kubeconfig().display()))
+            .arg(format!("--grpcAddr={grpc}"))
+            .arg(format!("--httpAddr={http}"))
+            .arg(format!("--monitoringAddr={monitoring}"))
+            .args(["--secureGRPCAddr=", "--httpsAddr=", "--ctrlz_port=0"])
+            // It looks for configuration and keys below its working directory.
+            .current_dir(&home)
+            .env("POD_NAMESPACE", "istio-system")
+            .env("POD_NAME", "istiod-1")
+            .envs(FOR_STOCK_ENVOY);
+        let process = Process::spawn("istiod", command, &logs.join("istiod.log"))?;
+        let live = format!("http://{http}/ready");
+        ready::process_is_ready(&process, READY_WITHIN, || ready::answers_200(&live))?;
+        Ok(Self { grpc, process })
+    }
+}
+
+/// An ingress gateway.
+pub(crate) struct Ingress {
+    admin: SocketAddr,
+    process: Process,
+}
+
+impl Ingress {
+    /// Starts the agent, which starts Envoy. The name is the pod's.
+    pub(crate) fn start(
+        (tools, envoy): (&IstioTools, &Path),
+        istiod: &Istiod,
+        registry: &Registry,
+        authority: &Path,
+        (dir, logs): (&Path, &Path),
+    ) -> Result<Self> {
+        fs::create_dir_all(AGENT_DATA).map_err(|error| {
+            Failure::new(format!(
+                "Istio's agent keeps modules in {AGENT_DATA}, and that cannot be created ({error}); create it for this user, then try again"
+            ))
+        })?;
+        let home = dir.join("ingress");
+        made(&home)?;
+        // The agent wants to know who signs certificates of the mesh. Nothing here asks for one.
+        let secrets = home.join("var/run/secrets/istio");
+        made(&secrets)?;
+        fs::copy(authority, secrets.join("root-cert.pem")).map_err(|error| {
+            Failure::new(format!("could not copy {}: {error}", authority.display()))
+        })?;
+        let admin = loopback(free_port()?);
+        let configuration = json!({
+            "discoveryAddress": istiod.grpc.to_string(), "controlPlaneAuthPolicy": "NONE",
+            "binaryPath": envoy, "configPath": home, "concurrency": 2,
+            "proxyAdminPort": admin.port(), "statusPort": free_port()?, "fileFlushInterval": "0.1s",
+            "extraStatTags": TAGS,
+        });
+        let mut command = Command::new(&tools.agent);
+        command
+            .args(["proxy", "router", "--domain", &format!("{NAMESPACE}.svc.cluster.local")])
+            .arg(format!("--templateFile={}", on_loopback(&tools.bootstrap, &home)?.display()))
+            .current_dir(&home)
+            .env("POD_NAME", "ingress-1")
+            .env("POD_NAMESPACE", NAMESPACE)
+            .env("INSTANCE_IP", GATEWAY_ADDRESS)
+            .env("ISTIO_META_CLUSTER_ID", "Kubernetes")
+            .env("ISTIO_META_ISTIO_VERSION", VERSION)
+            .env("ISTIO_METAJSON_LABELS", json!({"istio": "ingressgateway"}).to_string())
+            .env("WASM_INSECURE_REGISTRIES", registry.address().to_string())
+            .env("JWT_POLICY", "none")
+            .env("ENVOY_STATUS_PORT", free_port()?.to_string())
+            .env("ENVOY_PROMETHEUS_PORT", free_port()?.to_string())
+            .env("MINIMUM_DRAIN_DURATION", "0s")
+            .env("PROXY_CONFIG", configuration.to_string());
+        let log = logs.join("ingress.log");
+        let process = Process::spawn("pilot-agent", command, &log)?;
+        let ingress = Self { admin, process };
+        let live = format!("http://{admin}/server_info");
+        ready::process_is_ready(&ingress.process, READY_WITHIN, || ready::answers_200(&live))?;
+        Ok(ingress)
+    }
+
+    /// A page of Envoy's admin interface.
+    pub(crate) fn admin(&self, page: &str) -> Result<Reply> {
+        Ok(http::get(&format!("http://{}/{page}", self.admin))?)
+    }
+
+    /// Both logs, of the agent and of Envoy, and the audit log in between.
+    pub(crate) fn log(&self) -> &Path {
+        self.process.log()
+    }
+}
+
+/// Istio's template, whose listeners for probes and metrics are for the pod's address.
+fn on_loopback(template: &Path, home: &Path) -> Result<PathBuf> {
+    let file = home.join("bootstrap-template.json");
+    let fault = |error| Failure::new(format!("could not write {}: {error}", file.display()));
+    let text = fs::read_to_string(template).map_err(fault)?;
+    fs::write(&file, text.replace("{{ .wildcard }}", "127.0.0.1")).map_err(fault)?;
+    Ok(file)
+}

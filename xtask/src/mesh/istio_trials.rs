@@ -1,0 +1,404 @@
+//! What is tried on Istio: the shipped files of `envoy/istio/`, applied with kubectl, through istiod and its agent.
+//!
+//! Owns the ways to install, the trials of each, and the operations on them.
+
+use super::calls::{Gateway, HOST, Kind, within};
+use super::here::{Here, replaced};
+use super::istio::{Ingress, Istiod, NAMESPACE};
+use super::operations::{After, flows, settle, under_load};
+use super::report::Report;
+use super::tools::IstioTools;
+use super::{Ground, Options, rendered};
+use crate::failure::{Failure, Result};
+use crate::progress::step;
+use portcullis_stack::files;
+use portcullis_stack::ports::{free_port, loopback};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The digest that the shipped files have, until somebody sets it.
+const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Of another team.
+const OTHER_HOST: &str = "other.example.com";
+/// From kubectl to Envoy, on a busy machine.
+const PUSHED_WITHIN: Duration = Duration::from_secs(150);
+
+/// A way to install the filter; `base.yaml` and `routes.yaml` are the same for all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Install {
+    /// EnvoyFilter, `hold` mode.
+    Hold,
+    /// WasmPlugin, `split` mode.
+    Plugin,
+}
+
+impl Install {
+    const ALL: [Self; 2] = [Self::Hold, Self::Plugin];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hold => "Istio, EnvoyFilter",
+            Self::Plugin => "Istio, WasmPlugin",
+        }
+    }
+
+    fn file(self) -> &'static str {
+        match self {
+            Self::Hold => "envoyfilter.yaml",
+            Self::Plugin => "wasmplugin.yaml",
+        }
+    }
+}
+
+/// A running Istio.
+struct Mesh<'a> {
+    ground: &'a Ground<'a>,
+    tools: IstioTools,
+    istiod: Istiod,
+    ingress: Ingress,
+    here: Here,
+    gateway: Gateway,
+    guard: String,
+}
+
+/// Everything on Istio.
+pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -> Result<()> {
+    let mut mesh = Mesh::start(ground)?;
+    let install = Install::Hold.name();
+    report.trial(install, "the API server takes base.yaml and routes.yaml", || {
+        mesh.apply("base.yaml")?;
+        mesh.apply("routes.yaml")
+    });
+    report.trial(install, "a server without the filter gets nothing", || mesh.nothing_without_it());
+    for install in Install::ALL {
+        let works = mesh.trials(install, report);
+        if options.operations && works {
+            mesh.operations(install, report);
+        }
+        if options.record && works && install == Install::Hold {
+            let outcome = {
+                let shown = (mesh.gateway.port(), mesh.guard.as_str());
+                rendered::istio(ground, &|page| mesh.ingress.admin(page), shown)
+            };
+            report.trial(install.name(), "what Istio made of it is written down", || outcome);
+        }
+        report.trial(install.name(), "once the filter is removed, a server gets nothing", || {
+            mesh.ground.cluster.delete(&mesh.file(install.file())?)?;
+            settle(&mesh.gateway, &format!("{}-removed", install.file()), After::Closed)
+        });
+    }
+    Ok(())
+}
+
+impl<'a> Mesh<'a> {
+    fn start(ground: &'a Ground<'a>) -> Result<Self> {
+        let tools = IstioTools::install(ground.workspace)?;
+        let (cluster, stack) = (&ground.cluster, &ground.stack);
+        step("defining Istio's resources", || cluster.define(&tools.crds))?;
+        for namespace in ["istio-system", NAMESPACE, "mcp"] {
+            cluster.namespace(namespace)?;
+        }
+        let istiod =
+            step("starting istiod", || Istiod::start(&tools, cluster, &ground.dir, &ground.logs))?;
+        let envoy = &ground.tools.envoy;
+        let ingress = step("starting Istio's agent and Envoy", || {
+            let authority = stack.certificates.authority.certificate();
+            let places = (ground.dir.as_path(), ground.logs.as_path());
+            Ingress::start((&tools, envoy), &istiod, &ground.registry, authority, places)
+        })?;
+        let port = free_port()?;
+        let listen =
+            format!("bind: 127.0.0.1\n    port: {{number: {port}, name: http, protocol: HTTP}}");
+        let address = |host: &str, port: u16| format!("address: {host}, port_value: {port}");
+        let guard = files::random_hex(16)?;
+        let image = format!("oci://{}", ground.registry.image("1"));
+        let here = Here::new(&ground.dir.join("applied"))
+            .with(
+                &address("redis.portcullis.svc.cluster.local", 6379),
+                address("127.0.0.1", stack.valkey.address().port()),
+            )
+            .with(
+                &address("vault.vault.svc.cluster.local", 8200),
+                address("127.0.0.1", stack.openbao.address().port()),
+            )
+            .with("/var/local/portcullis-token/token.yaml", stack.openbao.token_sds().display())
+            .with("oci://registry.example/portcullis/portcullis:0.1.0", image)
+            .with(NO_DIGEST, &ground.digest)
+            .with("YOUR-GUARD", &guard)
+            .with("port: {number: 8080, name: http, protocol: HTTP}", listen)
+            // A busy machine, and a load of refused calls from one address.
+            .with("\"timeout_ms\": 50}", "\"timeout_ms\": 1000}")
+            .with("timeout_ms: 250}", "timeout_ms: 1000}")
+            .with(
+                "\"auth\": {\"external_url\": \"https://mcp.example.com\"}",
+                "\"auth\": {\"external_url\": \"https://mcp.example.com\", \"slowdown\": {\"failures\": 0}}",
+            )
+            .with(
+                "auth: {external_url: \"https://mcp.example.com\"}",
+                "auth: {external_url: \"https://mcp.example.com\", slowdown: {failures: 0}}",
+            );
+        let url = format!("http://{}", loopback(port));
+        let gateway = Gateway::of(stack, url, ingress.log().to_owned());
+        let mesh = Self { ground, tools, istiod, ingress, here, gateway, guard };
+        mesh.serve_demo()?;
+        Ok(mesh)
+    }
+
+    /// The demo's MCP server under the name that `routes.yaml` has.
+    fn serve_demo(&self) -> Result<()> {
+        let port = self.ground.stack.connector.address().port();
+        let entry = format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: demo, namespace: mcp}}\nspec:\n  \
+             hosts: [demo.mcp.svc.cluster.local]\n  ports: [{{number: 8080, name: http, protocol: HTTP}}]\n  \
+             resolution: STATIC\n  endpoints: [{{address: 127.0.0.1, ports: {{http: {port}}}}}]\n"
+        );
+        let file = self.ground.dir.join("demo-server.yaml");
+        fs::write(&file, entry).map_err(|error| {
+            Failure::new(format!("could not write {}: {error}", file.display()))
+        })?;
+        self.ground.cluster.apply(&file)
+    }
+
+    fn shipped(&self, name: &str) -> PathBuf {
+        self.ground.workspace.root.join("envoy/istio").join(name)
+    }
+
+    fn file(&self, name: &str) -> Result<PathBuf> {
+        self.here.file(&self.shipped(name), name)
+    }
+
+    fn apply(&self, name: &str) -> Result<()> {
+        self.ground.cluster.apply(&self.file(name)?)
+    }
+
+    /// Applies a shipped file with a change.
+    fn apply_edited(&self, name: &str, edit: impl FnOnce(String) -> Result<String>) -> Result<()> {
+        self.ground.cluster.apply(&self.here.edited(&self.shipped(name), name, edit)?)
+    }
+
+    /// The routes are there, the filter is not: the guard has to refuse.
+    fn nothing_without_it(&self) -> Result<()> {
+        within(PUSHED_WITHIN, "the route that answers what is not judged", || {
+            (self.gateway.call(Kind::Allowed, "unguarded", 0).status == 503).then_some(())
+        })?;
+        for kind in [Kind::Allowed, Kind::Danger, Kind::NoKey] {
+            let reply = self.gateway.call(kind, "unguarded", 1);
+            expect(reply.status == 503, "503", &reply)?;
+        }
+        let reached: usize = [Kind::Allowed, Kind::Danger, Kind::NoKey]
+            .map(|kind| self.gateway.reached("unguarded", kind))
+            .iter()
+            .sum();
+        if reached == 0 {
+            Ok(())
+        } else {
+            Err(Failure::new(format!("{reached} calls reached the server")))
+        }
+    }
+
+    /// The core of trials of one way to install.
+    fn trials(&self, install: Install, report: &mut Report) -> bool {
+        let (name, gateway) = (install.name(), &self.gateway);
+        let applied =
+            report.trial(name, &format!("the API server takes {}", install.file()), || {
+                self.apply(install.file())
+            });
+        let label = format!("{}-install", install.file());
+        // Without it, nothing that follows says anything.
+        if !(applied
+            && report.trial(name, "an allowed call is answered", || flows(gateway, &label)))
+        {
+            return false;
+        }
+        report.trial(name, "an allowed call has one execution and one entry", || {
+            let label = format!("{}-one", install.file());
+            let reply = gateway.call(Kind::Allowed, &label, 0);
+            expect(reply.result, "a result", &reply)?;
+            gateway.traces(&label, Kind::Allowed, 1, 1)
+        });
+        report.trial(
+            name,
+            "a tool that the caller may not call: nothing executed, one entry",
+            || {
+                let label = format!("{}-danger", install.file());
+                let reply = gateway.call(Kind::Danger, &label, 0);
+                expect(!reply.result && reply.judged, "a refusal by the filter", &reply)?;
+                gateway.traces(&label, Kind::Danger, 0, 1)
+            },
+        );
+        report.trial(name, "no credential: 401, nothing executed, one entry", || {
+            let label = format!("{}-nokey", install.file());
+            let reply = gateway.call(Kind::NoKey, &label, 0);
+            expect(reply.status == 401 && reply.judged, "401 by the filter", &reply)?;
+            gateway.traces(&label, Kind::NoKey, 0, 1)
+        });
+        report.trial(name, "a body of 900 KB over HTTP/1.1", || {
+            let label = format!("{}-large", install.file());
+            let reply = gateway.large(&label);
+            expect(
+                reply.judged && (reply.status == 200),
+                "an answer of the tool or of the filter",
+                &reply,
+            )
+        });
+        report.trial(name, "an upgrade to WebSocket is refused at once", || {
+            let label = format!("{}-upgrade", install.file());
+            let more = [("connection", "upgrade"), ("upgrade", "websocket")];
+            let reply = gateway.send(HOST, Kind::Allowed, &label, ("", &more));
+            expect((400..=503).contains(&reply.status), "a refusal", &reply)
+        });
+        true
+    }
+
+    /// The table of operations.
+    fn operations(&mut self, install: Install, report: &mut Report) {
+        let name = install.name();
+        let gateway = self.gateway.clone();
+        let file = install.file();
+        let remove = |mesh: &Self| mesh.ground.cluster.delete(&mesh.file(file)?);
+        let mut operate = |operation: &str, after, run: &mut dyn FnMut(&mut Self) -> Result<()>| {
+            under_load(&gateway, name, operation, after, report, || run(&mut *self));
+        };
+        operate("filter removed", After::Closed, &mut |mesh| remove(mesh));
+        operate("filter applied on a running gateway", After::Flows, &mut |mesh| mesh.apply(file));
+        operate("configuration changed", After::Flows, &mut |mesh| {
+            mesh.apply_edited(file, |text| replaced(&text, "4096", "2048"))
+        });
+        operate("faulty configuration", After::Flows, &mut |mesh| {
+            mesh.apply_edited(file, |text| replaced(&text, "max_body_bytes", "no_such_field"))
+        });
+        operate("configuration corrected", After::Flows, &mut |mesh| mesh.apply(file));
+        operate("upgrade to another image", After::Flows, &mut |mesh| mesh.upgrade(file));
+        operate("image that is not there", After::Flows, &mut |mesh| {
+            let missing = format!("oci://{}", mesh.ground.registry.image("missing"));
+            let present = format!("oci://{}", mesh.ground.registry.image("1"));
+            let digest = mesh.ground.digest.clone();
+            mesh.apply_edited(file, |text| {
+                // Another digest too: the agent has the module of this one already.
+                replaced(&replaced(&text, &present, &missing)?, &digest, &digest.replace('a', "b"))
+            })
+        });
+        operate("image corrected", After::Flows, &mut |mesh| mesh.apply(file));
+        operate("wrong digest", After::Flows, &mut |mesh| {
+            let digest = mesh.ground.digest.clone();
+            mesh.apply_edited(file, |text| replaced(&text, &digest, &digest.replace('a', "b")))
+        });
+        operate("digest corrected", After::Flows, &mut |mesh| mesh.apply(file));
+        operate("base.yaml removed", After::Closed, &mut |mesh| {
+            mesh.ground.cluster.delete(&mesh.file("base.yaml")?)
+        });
+        operate("base.yaml applied again", After::Flows, &mut |mesh| mesh.apply("base.yaml"));
+        operate("a second port with the same host", After::Flows, &mut |mesh| mesh.second_port());
+        operate(
+            "another team's route to the server, same path, another host",
+            After::Flows,
+            &mut |mesh| mesh.other_team(),
+        );
+        operate("another EnvoyFilter takes the filter out", After::Closed, &mut |mesh| {
+            mesh.apply_own("taken-out.yaml", &taken_out(install))
+        });
+        operate("that EnvoyFilter removed", After::Flows, &mut |mesh| {
+            mesh.ground.cluster.delete(&mesh.ground.dir.join("taken-out.yaml"))
+        });
+        operate("FAIL_OPEN with a faulty configuration", After::Flows, &mut |mesh| {
+            mesh.apply_edited(file, |text| {
+                let open = replaced(&text, "FAIL_RELOAD", "FAIL_OPEN")?;
+                replaced(&open, "max_body_bytes", "no_such_field")
+            })
+        });
+        operate("FAIL_RELOAD again", After::Flows, &mut |mesh| mesh.apply(file));
+        operate("control plane restarted", After::Flows, &mut |mesh| {
+            mesh.istiod = mesh.istiod.restart(
+                &mesh.tools,
+                &mesh.ground.cluster,
+                &mesh.ground.dir,
+                &mesh.ground.logs,
+            )?;
+            Ok(())
+        });
+    }
+
+    /// The same module in another image, hence with another digest.
+    fn upgrade(&self, file: &str) -> Result<()> {
+        let ground = self.ground;
+        let module = ground.workspace.artifacts().filter;
+        // A custom section of an empty name: another file, the same code.
+        let mut bytes = fs::read(&module).map_err(|error| Failure::new(error.to_string()))?;
+        bytes.extend([0, 2, 1, b'x']);
+        let newer = ground.dir.join("newer.wasm");
+        fs::write(&newer, bytes).map_err(|error| Failure::new(error.to_string()))?;
+        let digest = ground.registry.push(&ground.tools, &newer, "2")?;
+        let (old, new) = (ground.registry.image("1"), ground.registry.image("2"));
+        self.apply_edited(file, |text| {
+            replaced(&replaced(&text, &old, &new)?, &ground.digest, &digest)
+        })
+    }
+
+    /// Somebody serves the host of the MCP servers on a port that nobody thought of.
+    fn second_port(&self) -> Result<()> {
+        let port = free_port()?;
+        let gateway = format!(
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: other, namespace: {NAMESPACE}}}\nspec:\n  \
+             selector: {{istio: ingressgateway}}\n  servers:\n  - bind: 127.0.0.1\n    \
+             port: {{number: {port}, name: http-2, protocol: HTTP}}\n    hosts: [{HOST}]\n"
+        );
+        self.apply_own("second-port.yaml", &gateway)
+    }
+
+    /// A host of somebody else on the same port, whose route to the MCP server asks for no guard.
+    fn other_team(&self) -> Result<()> {
+        let port = self.gateway.port();
+        let manifest = format!(
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: other-team, namespace: {NAMESPACE}}}\nspec:\n  \
+             selector: {{istio: ingressgateway}}\n  servers:\n  - bind: 127.0.0.1\n    \
+             port: {{number: {port}, name: http-other, protocol: HTTP}}\n    hosts: [{OTHER_HOST}]\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: other-team, namespace: {NAMESPACE}}}\nspec:\n  \
+             hosts: [{OTHER_HOST}]\n  gateways: [other-team]\n  http:\n  - match: [{{uri: {{exact: /demo/mcp}}}}]\n    \
+             rewrite: {{uri: /mcp, authority: demo}}\n    \
+             route: [{{destination: {{host: demo.mcp.svc.cluster.local, port: {{number: 8080}}}}}}]\n"
+        );
+        self.apply_own("other-team.yaml", &manifest)?;
+        let label = "istio-other-team";
+        let call = |kind, number| self.gateway.call_host(OTHER_HOST, kind, label, number);
+        // 404 until the host is there.
+        within(PUSHED_WITHIN, "the other host", || {
+            (call(Kind::NoKey, 0).status != 404).then_some(())
+        })?;
+        for kind in [Kind::Allowed, Kind::Danger, Kind::NoKey] {
+            let reply = call(kind, 1);
+            expect(!reply.result && self.gateway.reached(label, kind) == 0, "a refusal", &reply)?;
+        }
+        Ok(())
+    }
+
+    /// A manifest that is none of the shipped ones.
+    fn apply_own(&self, name: &str, manifest: &str) -> Result<()> {
+        let file = self.ground.dir.join(name);
+        fs::write(&file, manifest).map_err(|error| {
+            Failure::new(format!("could not write {}: {error}", file.display()))
+        })?;
+        self.ground.cluster.apply(&file)
+    }
+}
+
+/// An EnvoyFilter that removes ours, as a cleanup of somebody else might.
+fn taken_out(install: Install) -> String {
+    let name = match install {
+        Install::Hold => "portcullis",
+        Install::Plugin => {
+            "extensions.istio.io/trafficextension/istio-ingress.portcullis~istio-translated-wasmplugin"
+        }
+    };
+    format!(
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {{name: taken-out, namespace: {NAMESPACE}}}\nspec:\n  \
+         workloadSelector: {{labels: {{istio: ingressgateway}}}}\n  priority: 90\n  configPatches:\n  - applyTo: HTTP_FILTER\n    \
+         match: {{context: GATEWAY, listener: {{filterChain: {{filter: {{name: envoy.filters.network.http_connection_manager, \
+         subFilter: {{name: \"{name}\"}}}}}}}}}}\n    patch: {{operation: REMOVE}}\n"
+    )
+}
+
+fn expect(holds: bool, what: &str, reply: &dyn std::fmt::Debug) -> Result<()> {
+    if holds { Ok(()) } else { Err(Failure::new(format!("expected {what}, found {reply:?}"))) }
+}

@@ -1,0 +1,77 @@
+//! An operation on a running gateway, under load.
+//!
+//! Owns the order: load, wait until it flows, operate, wait until it flows again, count. Knows no control plane.
+
+use super::calls::{Gateway, Kind, within};
+use super::report::Report;
+use crate::failure::{Failure, Result};
+use std::thread;
+use std::time::Duration;
+
+/// How long the load goes on before and after an operation.
+const AROUND: Duration = Duration::from_secs(3);
+/// A push, a pull and a compilation take a while on a busy machine.
+const FLOWS_WITHIN: Duration = Duration::from_secs(90);
+
+/// What is expected of the allowed calls after an operation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// They are answered.
+    Flows,
+    /// They are not, since something is missing; nothing is executed.
+    Closed,
+}
+
+/// Runs `operate` under load and counts.
+pub(crate) fn under_load(
+    gateway: &Gateway,
+    install: &str,
+    operation: &str,
+    after: After,
+    report: &mut Report,
+    operate: impl FnOnce() -> Result<()>,
+) {
+    let label = label(install, operation);
+    let load = gateway.load(&label);
+    thread::sleep(AROUND);
+    let operated = operate().and_then(|()| settle(gateway, &label, after));
+    thread::sleep(AROUND);
+    let counted = load.finish();
+    match counted {
+        Ok(tally) => {
+            let verdict = tally.holds().and(operated.map_err(|failure| failure.to_string()));
+            report.operation(install, operation, tally, verdict);
+        }
+        Err(failure) => {
+            report.trial(install, operation, || Err(failure));
+        }
+    }
+}
+
+/// Waits until allowed calls are what is expected of them.
+pub(crate) fn settle(gateway: &Gateway, label: &str, after: After) -> Result<()> {
+    match after {
+        After::Flows => flows(gateway, label),
+        After::Closed => within(FLOWS_WITHIN, "an allowed call that is not answered", || {
+            let reply = gateway.call(Kind::Allowed, &format!("{label}-settle"), 0);
+            (!reply.result).then_some(())
+        }),
+    }
+}
+
+/// Waits until an allowed call is answered.
+pub(crate) fn flows(gateway: &Gateway, label: &str) -> Result<()> {
+    let mut last = String::new();
+    let answered = within(FLOWS_WITHIN, "an allowed call that is answered", || {
+        let reply = gateway.call(Kind::Allowed, &format!("{label}-settle"), 0);
+        last = format!("{} {}", reply.status, reply.body);
+        reply.result.then_some(())
+    });
+    answered.map_err(|error| Failure::new(format!("{error} (the last reply: {last})")))
+}
+
+/// What ids and entries of this operation begin with.
+fn label(install: &str, operation: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    format!("{install}-{operation}").chars().map(plain).collect()
+}

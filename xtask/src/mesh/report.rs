@@ -1,0 +1,133 @@
+//! What was tried and what came of it: a line for each trial, a row for each operation, and the exit status.
+//!
+//! Knows nothing about what is tried.
+
+use super::calls::Tally;
+use crate::failure::{Failure, Result};
+use crate::progress::seconds;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Trials and operations so far.
+#[derive(Default)]
+pub(crate) struct Report {
+    passed: u32,
+    failed: u32,
+    rows: Vec<Row>,
+}
+
+/// One operation under load.
+struct Row {
+    install: String,
+    operation: String,
+    tally: Tally,
+    verdict: std::result::Result<(), String>,
+}
+
+impl Report {
+    /// One trial: what is wrong, or nothing. Whether it passed.
+    pub(crate) fn trial(
+        &mut self,
+        install: &str,
+        name: &str,
+        run: impl FnOnce() -> Result<()>,
+    ) -> bool {
+        let started = Instant::now();
+        let outcome = run();
+        let took = seconds(started.elapsed());
+        match outcome {
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok   {install}: {name}  {took}");
+                true
+            }
+            Err(failure) => {
+                self.failed += 1;
+                println!("FAIL {install}: {name}  {took}\n     {failure}");
+                false
+            }
+        }
+    }
+
+    /// One operation, with the three counts.
+    pub(crate) fn operation(
+        &mut self,
+        install: &str,
+        operation: &str,
+        tally: Tally,
+        verdict: std::result::Result<(), String>,
+    ) {
+        let gap = seconds(tally.longest_gap);
+        match &verdict {
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok   {install}: {operation}  longest gap {gap}");
+            }
+            Err(wrong) => {
+                self.failed += 1;
+                println!("FAIL {install}: {operation}  longest gap {gap}\n     {wrong}");
+            }
+        }
+        println!("     allowed {}", tally.allowed);
+        println!("     danger  {}", tally.danger);
+        println!("     nokey   {}", tally.nokey);
+        self.rows.push(Row {
+            install: install.to_owned(),
+            operation: operation.to_owned(),
+            tally,
+            verdict,
+        });
+    }
+
+    /// The table of operations, as Markdown, into `dir`.
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let file = dir.join("operations.md");
+        fs::write(&file, self.table()).map_err(|error| {
+            Failure::new(format!("could not write {}: {error}", file.display()))
+        })?;
+        println!("the table of operations is {}", file.display());
+        Ok(())
+    }
+
+    fn table(&self) -> String {
+        let mut text = String::from(
+            "| install | operation | allowed: answered / sent | at the server | entries | `danger`, `nokey` at the server | longest gap |\n\
+             |---|---|---|---|---|---|---|\n",
+        );
+        for Row { install, operation, tally, verdict } in &self.rows {
+            let (allowed, gap) = (&tally.allowed, rounded(tally.longest_gap));
+            let mark = if verdict.is_ok() { "" } else { " **does not hold**" };
+            // Writing to a text does not fail.
+            let _ = writeln!(
+                text,
+                "| {install} | {operation}{mark} | {} / {} | {} | {} | {}, {} | {gap} |",
+                allowed.answered,
+                allowed.sent,
+                allowed.reached,
+                allowed.entries,
+                tally.danger.reached,
+                tally.nokey.reached
+            );
+        }
+        text
+    }
+
+    /// The last line, which scripts read.
+    pub(crate) fn conclude(&self) -> Result<()> {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        if self.failed == 0 {
+            Ok(())
+        } else {
+            Err(Failure::new("the logs are in target/mesh/run/logs/"))
+        }
+    }
+}
+
+fn rounded(gap: Duration) -> String {
+    format!("{:.1} s", gap.as_secs_f64())
+}

@@ -1,0 +1,221 @@
+//! The programs of Kubernetes, Istio and Envoy Gateway: built from pinned Go modules into `target/tools/mesh/`.
+//!
+//! Owns which packages are built and which files are taken from their sources. A stamp says what was built, so that a
+//! second run needs neither Go nor a network. Knows nothing about how the programs are used.
+
+use crate::failure::{Failure, Result};
+use crate::progress::step;
+use portcullis_stack::{Workspace, process};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A Go module of `tools/mesh/`: its folder, what is built from it, what is taken from its sources.
+pub(crate) struct Source {
+    folder: &'static str,
+    packages: &'static [&'static str],
+    /// Module, path in it, name here.
+    files: &'static [(&'static str, &'static str, &'static str)],
+}
+
+const ETCD: Source =
+    Source { folder: "etcd", packages: &["go.etcd.io/etcd/server/v3"], files: &[] };
+
+const KUBERNETES: Source = Source {
+    folder: "kubernetes",
+    packages: &["k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl"],
+    files: &[],
+};
+
+const REGISTRY: Source = Source {
+    folder: "registry",
+    packages: &["github.com/google/go-containerregistry/cmd/crane"],
+    files: &[],
+};
+
+const ISTIO: Source = Source {
+    folder: "istio",
+    packages: &["istio.io/istio/pilot/cmd/pilot-discovery", "istio.io/istio/pilot/cmd/pilot-agent"],
+    files: &[
+        ("istio.io/istio", "manifests/charts/base/files/crd-all.gen.yaml", "crds.yaml"),
+        ("istio.io/istio", "tools/packaging/common/envoy_bootstrap.json", "bootstrap.json"),
+    ],
+};
+
+const ENVOY_GATEWAY: Source = Source {
+    folder: "envoy-gateway",
+    packages: &["github.com/envoyproxy/gateway/cmd/envoy-gateway"],
+    files: &[
+        (
+            EG,
+            "charts/gateway-crds-helm/templates/standard-gatewayapi-crds.yaml",
+            "gateway-api.yaml",
+        ),
+        (EG, "charts/gateway-crds-helm/templates/generated/", "crds.yaml"),
+    ],
+};
+
+const EG: &str = "github.com/envoyproxy/gateway";
+
+/// A Kubernetes API server without nodes.
+pub(crate) struct KubernetesTools {
+    pub(crate) etcd: PathBuf,
+    pub(crate) api_server: PathBuf,
+    pub(crate) kubectl: PathBuf,
+}
+
+impl KubernetesTools {
+    pub(crate) fn install(workspace: &Workspace) -> Result<Self> {
+        let etcd = built(workspace, &ETCD)?;
+        let kubernetes = built(workspace, &KUBERNETES)?;
+        Ok(Self {
+            etcd: etcd.join("server"),
+            api_server: kubernetes.join("kube-apiserver"),
+            kubectl: kubernetes.join("kubectl"),
+        })
+    }
+}
+
+/// An OCI registry, and what puts images into it.
+pub(crate) struct RegistryTools {
+    pub(crate) crane: PathBuf,
+}
+
+impl RegistryTools {
+    pub(crate) fn install(workspace: &Workspace) -> Result<Self> {
+        Ok(Self { crane: built(workspace, &REGISTRY)?.join("crane") })
+    }
+}
+
+/// Istio's control plane and its agent.
+pub(crate) struct IstioTools {
+    pub(crate) istiod: PathBuf,
+    pub(crate) agent: PathBuf,
+    /// Every resource that Istio defines.
+    pub(crate) crds: PathBuf,
+    /// From which the agent makes an Envoy's bootstrap.
+    pub(crate) bootstrap: PathBuf,
+}
+
+impl IstioTools {
+    pub(crate) fn install(workspace: &Workspace) -> Result<Self> {
+        let dir = built(workspace, &ISTIO)?;
+        Ok(Self {
+            istiod: dir.join("pilot-discovery"),
+            agent: dir.join("pilot-agent"),
+            crds: dir.join("crds.yaml"),
+            bootstrap: dir.join("bootstrap.json"),
+        })
+    }
+}
+
+/// Envoy Gateway's controller.
+pub(crate) struct EnvoyGatewayTools {
+    pub(crate) program: PathBuf,
+    /// Every resource of Gateway API's standard channel, and every one that Envoy Gateway defines.
+    pub(crate) crds: [PathBuf; 2],
+}
+
+impl EnvoyGatewayTools {
+    pub(crate) fn install(workspace: &Workspace) -> Result<Self> {
+        let dir = built(workspace, &ENVOY_GATEWAY)?;
+        let crds = [dir.join("gateway-api.yaml"), dir.join("crds.yaml")];
+        Ok(Self { program: dir.join("envoy-gateway"), crds })
+    }
+}
+
+/// The folder with the programs and files of `source`; builds them where the stamp differs.
+fn built(workspace: &Workspace, source: &Source) -> Result<PathBuf> {
+    let module = workspace.root.join("tools/mesh").join(source.folder);
+    let dir = workspace.tools_dir().join("mesh").join(source.folder);
+    fs::create_dir_all(&dir)
+        .map_err(|error| Failure::new(format!("could not create {}: {error}", dir.display())))?;
+    let lock = dir.join(".lock");
+    let locked = File::create(&lock).and_then(|file| file.lock().map(|()| file));
+    let _lock = locked
+        .map_err(|error| Failure::new(format!("could not lock {}: {error}", lock.display())))?;
+    let (stamp, stamp_file) = (stamp(&module, source)?, dir.join("stamp"));
+    if fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp) {
+        return Ok(dir);
+    }
+    for package in source.packages {
+        let name = format!("building {package}");
+        step(&name, || go(&module, &["build", "-ldflags=-s -w", "-o", &slashed(&dir), package]))?;
+    }
+    for (of, path, name) in source.files {
+        let root = go(&module, &["list", "-m", "-f", "{{.Dir}}", of])?;
+        let from = Path::new(root.trim()).join(path);
+        let copied = taken(&from).and_then(|text| fs::write(dir.join(name), text));
+        copied.map_err(|error| {
+            Failure::new(format!("could not copy {} from {of}: {error}", from.display()))
+        })?;
+    }
+    fs::write(&stamp_file, stamp).map_err(|error| {
+        Failure::new(format!("could not write {}: {error}", stamp_file.display()))
+    })?;
+    Ok(dir)
+}
+
+/// A file, or all files of a folder as one; of a chart's YAML without the lines in which it asks for its values.
+fn taken(from: &Path) -> std::io::Result<String> {
+    let mut files = vec![from.to_owned()];
+    if from.is_dir() {
+        files =
+            fs::read_dir(from)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+        files.sort();
+    }
+    let mut text = String::new();
+    for file in files {
+        if from.is_dir() {
+            text.push_str("---\n");
+        }
+        let all = fs::read_to_string(&file)?;
+        let is_chart = file.extension().is_some_and(|extension| extension == "yaml");
+        for line in all.split_inclusive('\n') {
+            if !(is_chart && line.starts_with("{{")) {
+                text.push_str(line);
+            }
+        }
+    }
+    Ok(text)
+}
+
+/// What decides about what is built, word for word.
+fn stamp(module: &Path, source: &Source) -> Result<String> {
+    let mut stamp = source.packages.join("\n");
+    for (of, path, name) in source.files {
+        stamp.push_str(&format!("\n{of} {path} {name}"));
+    }
+    for file in ["go.mod", "go.sum"] {
+        let file = module.join(file);
+        let text = fs::read_to_string(&file)
+            .map_err(|error| Failure::new(format!("could not read {}: {error}", file.display())))?;
+        stamp.push_str(&text);
+    }
+    Ok(stamp)
+}
+
+/// `-o` takes a folder only with a slash at its end.
+fn slashed(dir: &Path) -> String {
+    format!("{}/", dir.display())
+}
+
+fn go(module: &Path, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("go");
+    // The sources of these versions say which toolchain they take: nothing is fetched behind our back.
+    command.args(arguments).current_dir(module).env("GOTOOLCHAIN", "local").env("GOWORK", "off");
+    let output = process::output("go", command).map_err(|error| {
+        Failure::new(format!(
+            "`cargo xtask mesh` builds Kubernetes and the control planes with Go 1.26 or newer: {error}; install Go, then try again"
+        ))
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Failure::new(format!(
+        "`go {}` in {} failed:\n{}",
+        arguments.join(" "),
+        module.display(),
+        String::from_utf8_lossy(&output.stderr).trim()
+    )))
+}
