@@ -103,8 +103,8 @@ fn guarded(name: &str, route: &Guarded<'_>, service: &Service, host: Option<&str
         ("rewrite", rewrite),
         ("headers", Some(json!({"request": {"remove": [HEADER]}}))),
         ("route", Some(json!([{"destination": destination}]))),
+        // No timeout: there is none by default, and Istio refuses to be told so ("0s").
         ("retries", Some(json!({"attempts": 0}))),
-        ("timeout", Some(json!("0s"))),
     ])
 }
 

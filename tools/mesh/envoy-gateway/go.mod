@@ -1,6 +1,6 @@
 module portcullis.example/mesh/envoy-gateway
 
-go 1.26.8
+go 1.26.0
 
 tool github.com/envoyproxy/gateway/cmd/envoy-gateway
 
