@@ -245,7 +245,7 @@ fn calls_with_very_many_members_cost_others_no_answer(world: &World<'_>) {
     assert!((880_000..1_048_576).contains(&body.len()), "{} bytes", body.len());
     let large = Request::post(DEMO, body).bearer(&keys[0]);
     let answer = org.gateway.send(&large);
-    answer.assert_refused(400, -32_600);
+    answer.assert_refused(400, -32_700);
     let turn = std::sync::atomic::AtomicUsize::new(0);
     let request = || {
         let nth = turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
