@@ -236,6 +236,8 @@ fn bodies_beyond_the_buffer_are_answered(world: &World<'_>) {
                 "initial_stream_window_size: 4194304",
                 "initial_stream_window_size: 65536",
             );
+            let small =
+                replaced(&small, "\"host_buffer_bytes\": 4194304", "\"host_buffer_bytes\": 32768");
             replaced(
                 &small,
                 "initial_connection_window_size: 8388608",

@@ -242,6 +242,9 @@ pub(crate) fn milliseconds(
 /// The most bytes that anything may be allowed to have.
 const MOST_BYTES: u64 = 16 * 1_048_576;
 
+/// What a host buffers of a request where nobody said more: what Envoy Gateway sets for its connections.
+const HOST_BUFFER: usize = 32_768;
+
 /// What requests are served. A faulty field has its default here, and the whole is refused.
 struct Request {
     mode: Mode,
@@ -303,6 +306,14 @@ fn request(fields: &mut Fields<'_>, faults: &mut Faults) -> Request {
     let most = most.and_then(|node| node.integer(faults, 1_024..=MOST_BYTES, "bytes"));
     let most = most.and_then(|most| usize::try_from(most).ok());
     request.max_body_bytes = most.unwrap_or(request.max_body_bytes);
+    let buffer = fields.optional("host_buffer_bytes");
+    let buffer = buffer.and_then(|node| node.integer(faults, 1_024..=MOST_BYTES, "bytes"));
+    let buffer = buffer.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(HOST_BUFFER);
+    // In split mode the filter puts the body back once it is judged. Envoy 1.40 ends with a segmentation fault when that is
+    // more than its buffer takes: it refuses the request inside the call that puts the body there.
+    if request.mode == Mode::Split {
+        request.max_body_bytes = request.max_body_bytes.min(buffer);
+    }
     request.unproven = UnprovenConfig::read(&mut fields, request.max_body_bytes, faults);
     fields.finish(faults);
     request
@@ -355,6 +366,18 @@ mod tests {
         assert_eq!(config.vault.unwrap().cache, Duration::from_secs(60));
         assert_eq!(config.max_body_bytes, 1_048_576);
         assert_eq!(config.policy_cache_bytes, 67_108_864);
+    }
+
+    #[test]
+    fn in_split_mode_a_body_fits_into_the_hosts_buffer() {
+        let most = |request: Value| {
+            let document = json!({"redis": {"cluster": "r"}, "request": request});
+            Config::parse(&document).unwrap().max_body_bytes
+        };
+        assert_eq!(most(json!({"mode": "split"})), 32_768);
+        assert_eq!(most(json!({"mode": "split", "host_buffer_bytes": 4_194_304})), 1_048_576);
+        assert_eq!(most(json!({"mode": "split", "host_buffer_bytes": 65_536})), 65_536);
+        assert_eq!(most(json!({"host_buffer_bytes": 65_536})), 1_048_576);
     }
 
     #[test]

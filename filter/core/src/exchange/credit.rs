@@ -352,7 +352,12 @@ fn amend_body(request: &Request, amendment: &Amendment, turn: &mut Turn<'_>) -> 
 
 /// Puts `body` in the place of the one that came.
 fn replace_body(request: &Request, body: Vec<u8>, turn: &mut Turn<'_>) -> Result<(), Denial> {
+    let most = turn.worker.config.max_body_bytes;
     match turn.context.sent {
+        // What the filter puts back has to fit into the host's buffer (`host_buffer_bytes`).
+        Sent::HeadersWithoutLength | Sent::Headers if body.len() > most => {
+            return Err(Denial::BodyTooLarge(most));
+        }
         Sent::HeadersWithoutLength => {}
         Sent::Nothing => {
             let name = "content-length".to_owned();
