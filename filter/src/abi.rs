@@ -11,11 +11,11 @@
 #![allow(unsafe_code, reason = "the host finds exports by their unmangled names")]
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
 use log::error;
+use portcullis_core::hashing::Map;
 
 use crate::host;
 use crate::root::Root;
@@ -84,8 +84,8 @@ type Stream = Rc<RefCell<Box<dyn HttpContext>>>;
 
 #[derive(Default)]
 struct Contexts {
-    roots: HashMap<u32, Rc<Root>>,
-    streams: HashMap<u32, Stream>,
+    roots: Map<u32, Rc<Root>>,
+    streams: Map<u32, Stream>,
 }
 
 thread_local! {

@@ -10,7 +10,7 @@
 //! streams waits in `mail`, and the gateway wakes itself for it through a queue of the host.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use log::error;
@@ -24,6 +24,7 @@ use portcullis_core::config::{Config, Mode, RequestIds};
 use portcullis_core::denial::Denial;
 use portcullis_core::event::{Closing, Event};
 use portcullis_core::exchange::Exchange;
+use portcullis_core::hashing::Map;
 use portcullis_core::id::RequestId;
 use portcullis_core::metric::Metric;
 use portcullis_core::redis::{Connection, Documents};
@@ -45,7 +46,7 @@ pub(crate) struct Gateway {
 
 pub(crate) struct State {
     pub(crate) worker: Worker,
-    pub(crate) exchanges: HashMap<u32, Entry>,
+    pub(crate) exchanges: Map<u32, Entry>,
     pub(crate) redis: Connection<Asker>,
     pub(crate) stream: Option<u32>,
     /// Streams that were given up. They are reset in a tick: Envoy still uses one whose callback runs.
@@ -59,15 +60,15 @@ pub(crate) struct State {
     pub(crate) mail: VecDeque<Mail>,
     wake: Wake,
     /// By the host's token.
-    pub(crate) vault: HashMap<u32, Waiter>,
+    pub(crate) vault: Map<u32, Waiter>,
     /// Keys that are being fetched.
     pub(crate) fetches: BTreeMap<IssuerId, Fetch>,
     /// When the keyring is asked next what is due.
     pub(crate) look_at: UnixTime,
     /// By the host's id.
-    pub(crate) metrics: HashMap<Metric, u32>,
+    pub(crate) metrics: Map<Metric, u32>,
     /// Whether each dependency answered last time.
-    pub(crate) answers: HashMap<Dependency, bool>,
+    pub(crate) answers: Map<Dependency, bool>,
     /// When an error of Redis was last logged.
     pub(crate) complained: Option<UnixTime>,
     seed: u64,
@@ -154,7 +155,7 @@ impl Gateway {
         worker.vault = Breakers::new(seed);
         let state = State {
             worker,
-            exchanges: HashMap::new(),
+            exchanges: Map::default(),
             redis,
             stream: None,
             given_up: Vec::new(),
@@ -163,11 +164,11 @@ impl Gateway {
             tick_due: host::now(),
             mail: VecDeque::new(),
             wake: wake(seed),
-            vault: HashMap::new(),
+            vault: Map::default(),
             fetches: BTreeMap::new(),
             look_at: UnixTime::from_micros(0),
-            metrics: HashMap::new(),
-            answers: HashMap::new(),
+            metrics: Map::default(),
+            answers: Map::default(),
             complained: None,
             seed,
             rechecked: UnixTime::from_micros(0),
@@ -297,8 +298,8 @@ impl Gateway {
     /// [`Gateway::drive`] for an event that brings bytes of the response.
     pub(crate) fn drive_chunk(&self, context: u32, event: Event, chunk: &Chunk) -> Gate {
         let now = host::now();
-        let mut own = VecDeque::from([event]);
-        let mut verdict = Gate::Hold;
+        let mut verdict = Gate::Hold.followed_by(self.turn((context, now), event, chunk));
+        let mut own = self.mail_of(context);
         // Each turn starts at most two calls, and a call that fails at once ends the request.
         while let Some(event) = own.pop_front() {
             verdict = verdict.followed_by(self.turn((context, now), event, chunk));

@@ -28,6 +28,7 @@ pub mod exchange;
 pub mod explain;
 pub mod failure;
 pub mod guard;
+pub mod hashing;
 pub mod id;
 pub mod json;
 pub mod limit;

@@ -3,13 +3,14 @@
 //! Owns the names of metrics and keeps their labels bounded: a proxy never forgets a metric that was
 //! once defined, so a caller must not be able to make one up. Counts nothing itself.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
 
 use crate::audit::{AuditEvent, Entry};
 use crate::call::Dependency;
 use crate::denial::AuditStatus;
+use crate::hashing::Set;
 use crate::id::OrgId;
 
 /// Labels that one worker learns; what comes later is `other`.
@@ -292,13 +293,13 @@ fn named(name: &str, labels: &[(&str, &str)]) -> String {
 /// an upstream's list.
 #[derive(Debug)]
 pub struct Labels {
-    known: HashSet<Rc<str>>,
+    known: Set<Rc<str>>,
     /// Of organisations that have a policy.
-    organisations: HashSet<Rc<str>>,
+    organisations: Set<Rc<str>>,
     /// How many of them each organisation brought.
     brought: BTreeMap<OrgId, usize>,
     /// Of the policies' connectors; nobody else names one.
-    connectors: HashSet<Rc<str>>,
+    connectors: Set<Rc<str>>,
     none: Rc<str>,
     other: Rc<str>,
     /// The policy that each organisation's calls were last decided on.
@@ -309,9 +310,9 @@ impl Default for Labels {
     fn default() -> Self {
         Self {
             known: METHODS.into_iter().map(Rc::from).collect(),
-            organisations: HashSet::new(),
+            organisations: Set::default(),
             brought: BTreeMap::new(),
-            connectors: HashSet::new(),
+            connectors: Set::default(),
             none: "none".into(),
             other: "other".into(),
             policies: BTreeMap::new(),

@@ -6,11 +6,12 @@
 //! longest time gives up all of its own. Another organisation takes no version from one that is in
 //! use, as long as all that are in use fit. Compiles nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use lru::LruCache;
 
+use crate::hashing::Map;
 use crate::id::{OrgId, PolicyVersion};
 use crate::policy::Policy;
 
@@ -25,7 +26,7 @@ const MOST_FRESH: usize = 16;
 pub(super) struct Policies {
     most_bytes: usize,
     bytes: usize,
-    compiled: HashMap<PolicyVersion, Compiled>,
+    compiled: Map<PolicyVersion, Compiled>,
     /// Held by nobody yet, oldest first.
     fresh: VecDeque<PolicyVersion>,
     /// What each organisation holds, the version used last at the end.
@@ -43,7 +44,7 @@ impl Policies {
         Self {
             most_bytes,
             bytes: 0,
-            compiled: HashMap::new(),
+            compiled: Map::default(),
             fresh: VecDeque::new(),
             holders: LruCache::unbounded(),
         }
