@@ -66,7 +66,7 @@ impl Chain {
         // The canonical text is an object, so its last byte closes it.
         line.pop();
         line.extend([",\"hash\":\"", &self.head, "\"}"]);
-        if line.contains(is_invisible) { escaped(&line) } else { line }
+        if has_invisible(&line) { escaped(&line) } else { line }
     }
 }
 
@@ -84,6 +84,14 @@ fn escaped(line: &str) -> String {
         }
     }
     escaped
+}
+
+/// Whether anything in `line` is to be escaped. Most lines are ASCII, which is found out faster than letter by letter.
+fn has_invisible(line: &str) -> bool {
+    match line.is_ascii() {
+        true => line.as_bytes().contains(&0x7f),
+        false => line.contains(is_invisible),
+    }
 }
 
 /// Line ends and controls beyond ASCII, marks of direction, letters without width.

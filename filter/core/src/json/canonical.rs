@@ -27,7 +27,7 @@ pub fn canonical_exact<T: Serialize + ?Sized>(value: &T) -> String {
 }
 
 fn written<T: Serialize + ?Sized>(value: &T, inexact: Inexact) -> String {
-    let mut text = Canonical { inexact, ..Canonical::default() };
+    let mut text = Canonical::new(inexact);
     // Fails for what has no JSON: an object whose names are not texts, and nothing here has one.
     match value.serialize(&mut Serializer::with_formatter(Nowhere, &mut text)) {
         Ok(()) => String::from_utf8(text.out).unwrap_or_default(),
@@ -39,15 +39,13 @@ fn written<T: Serialize + ?Sized>(value: &T, inexact: Inexact) -> String {
 const EXACT: u64 = 1 << 53;
 
 /// How a number is written that a double does not hold.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 enum Inexact {
     /// As the nearest one that a double holds.
-    #[default]
     Rounded,
     AsWritten,
 }
 
-#[derive(Default)]
 struct Canonical {
     inexact: Inexact,
     out: Vec<u8>,
@@ -88,6 +86,13 @@ impl Member {
 }
 
 impl Canonical {
+    /// With room for an audit entry: a buffer that grows from nothing is copied each time.
+    fn new(inexact: Inexact) -> Self {
+        let (out, mixed) = (Vec::with_capacity(1_024), Vec::with_capacity(1_024));
+        let (members, open) = (Vec::with_capacity(64), Vec::with_capacity(8));
+        Self { inexact, out, members, open, mixed }
+    }
+
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.extend_from_slice(bytes);
         Ok(())

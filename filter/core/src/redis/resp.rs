@@ -3,6 +3,8 @@
 //! Owns where a reply ends, which is found without looking at a byte twice, and the bounds on what is
 //! held for an unfinished one. Parsing of a whole reply is `redis-protocol`'s.
 
+use std::io::Write as _;
+
 use portcullis_redis_lua::{BIND, Key, ScriptCall, Value};
 use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::types::OwnedFrame;
@@ -85,9 +87,17 @@ impl Command {
 }
 
 fn array(parts: &[Vec<u8>]) -> Vec<u8> {
-    let mut out = format!("*{}\r\n", parts.len()).into_bytes();
+    // A part and its length, in at most so many digits.
+    let size = parts.iter().map(|part| part.len().saturating_add(16));
+    let mut out = Vec::with_capacity(size.fold(16, usize::saturating_add));
+    let header = |out: &mut Vec<u8>, kind: u8, number: usize| {
+        out.push(kind);
+        // Writing to a vector cannot fail.
+        _ = write!(out, "{number}\r\n");
+    };
+    header(&mut out, b'*', parts.len());
     for part in parts {
-        out.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
+        header(&mut out, b'$', part.len());
         out.extend_from_slice(part);
         out.extend_from_slice(b"\r\n");
     }

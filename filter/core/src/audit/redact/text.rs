@@ -76,7 +76,24 @@ enum Next {
 }
 
 fn is_delimiter(letter: char) -> bool {
-    letter.is_whitespace() || "\"'`,;&<>(){}[]|\\".contains(letter)
+    matches!(
+        letter,
+        '"' | '\''
+            | '`'
+            | ','
+            | ';'
+            | '&'
+            | '<'
+            | '>'
+            | '('
+            | ')'
+            | '{'
+            | '}'
+            | '['
+            | ']'
+            | '|'
+            | '\\'
+    ) || letter.is_whitespace()
 }
 
 /// Writes one word; says what the next one is.
