@@ -12,6 +12,7 @@ mod number;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 pub use canonical::{canonical, canonical_exact};
@@ -197,11 +198,14 @@ impl<'de> Visitor<'de> for Strict<'_> {
                 Member::Named(name) => name,
             };
             self.reading.spend(ITEMS_PER_MEMBER)?;
-            if map.contains_key(&name) {
-                return Err(self.reading.fail(JsonError::DuplicateMember(name)));
-            }
             let value = members.next_value_seed(self.inner()?)?;
-            map.insert(name, value);
+            match map.entry(name) {
+                Entry::Vacant(vacant) => _ = vacant.insert(value),
+                Entry::Occupied(first) => {
+                    let name = first.key().clone();
+                    return Err(self.reading.fail(JsonError::DuplicateMember(name)));
+                }
+            }
         }
         Ok(Value::Object(map))
     }

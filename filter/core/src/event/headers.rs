@@ -27,7 +27,12 @@ impl Headers {
 
 impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        let mut headers = Self::default();
+        let pairs = pairs.into_iter();
+        let (least, _) = pairs.size_hint();
+        // Names and values are some forty bytes long together.
+        let (text, lengths) =
+            (Vec::with_capacity(least.saturating_mul(40)), Vec::with_capacity(least));
+        let mut headers = Self { text, lengths };
         for (name, value) in pairs {
             let (name, value) = (name.as_ref(), value.as_ref());
             headers.text.extend_from_slice(name);

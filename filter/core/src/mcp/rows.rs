@@ -92,6 +92,9 @@ fn skip(kind: Kind, lexer: &mut Lexer) {
     }
 }
 
+/// How much of a string is put together before it is read.
+const PIECE: usize = 1_024;
+
 /// Counts the rows of a JSON text inside a JSON string.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TextRows {
@@ -122,9 +125,18 @@ enum Escape {
 }
 
 impl TextRows {
-    /// Takes the next bytes of the string, as written.
+    /// Takes the next bytes of the string, as written. JSON in a string has an escape every few bytes: what they stand
+    /// for is put together piece by piece, so that it is not read letter by letter.
     pub(super) fn take(&mut self, mut raw: &[u8]) {
+        if self.text == Text::Other {
+            return;
+        }
+        let mut plain = Vec::with_capacity(raw.len().min(PIECE));
         while let (Some((&first, rest)), false) = (raw.split_first(), self.text == Text::Other) {
+            if plain.len() >= PIECE {
+                self.read(&plain);
+                plain.clear();
+            }
             raw = match self.escape {
                 Escape::None if first == b'\\' => {
                     self.escape = Escape::Backslash;
@@ -134,19 +146,20 @@ impl TextRows {
                 Escape::None if first == b'"' => rest,
                 Escape::None => {
                     let end = memchr2(b'\\', b'"', raw).unwrap_or(raw.len());
-                    let (plain, tail) = raw.split_at_checked(end).unwrap_or((raw, &[]));
-                    self.read(plain);
+                    let end = end.min(PIECE);
+                    let (text, tail) = raw.split_at_checked(end).unwrap_or((raw, &[]));
+                    plain.extend_from_slice(text);
                     tail
                 }
                 Escape::Backslash => {
                     self.escape = Escape::None;
                     match first {
                         b'u' => self.escape = Escape::Unicode(0, 4),
-                        b'n' => self.read(b"\n"),
-                        b'r' => self.read(b"\r"),
-                        b't' => self.read(b"\t"),
-                        b'b' | b'f' => self.read(b"\x08"),
-                        plain => self.read(&[plain]),
+                        b'n' => plain.push(b'\n'),
+                        b'r' => plain.push(b'\r'),
+                        b't' => plain.push(b'\t'),
+                        b'b' | b'f' => plain.push(b'\x08'),
+                        itself => plain.push(itself),
                     }
                     rest
                 }
@@ -158,12 +171,13 @@ impl TextRows {
                         self.escape = Escape::None;
                         // Halves of a pair stand in strings only, where they change no structure.
                         let letter = char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER);
-                        self.read(letter.encode_utf8(&mut [0; 4]).as_bytes());
+                        plain.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
                     }
                     rest
                 }
             };
         }
+        self.read(&plain);
     }
 
     fn read(&mut self, plain: &[u8]) {
