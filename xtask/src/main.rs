@@ -89,6 +89,11 @@ enum Verb {
         #[command(flatten)]
         options: mesh::Options,
     },
+    /// Measure one worker with 10,000 organisations, each with a policy of its own, and with 100 large policies
+    Organisations {
+        #[command(flatten)]
+        options: bench::organisations::Options,
+    },
     /// Build the filter (wasm32), the operator's tool and the demo connector
     Build,
     /// Install the pinned third-party programs into target/tools/
@@ -150,6 +155,9 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Bench { options } => bench::bench(&workspace, &options),
         Verb::Scale { options } => bench::scale::scale(&workspace, &options),
         Verb::Mesh { options } => mesh::mesh(&workspace, &options),
+        Verb::Organisations { options } => {
+            bench::organisations::organisations(&workspace, &options)
+        }
         Verb::Build => build::all(&workspace).map(drop),
         Verb::Tools => {
             Ok(progress::step("installing the tools", || Tools::install(&workspace)).map(drop)?)

@@ -18,13 +18,13 @@ const GUARD: &str = "x-portcullis-guard";
 /// Clusters that only the filter uses start with it.
 const OWN_CLUSTERS: &str = "portcullis_";
 
-/// Turns a filled `envoy/envoy.yaml` into the variant's. `parts`: for Envoy's own chain the filled `envoy/bench/native.yaml`; for a policy
-/// in the configuration, the members `policy` and `auth` of the filter's.
+/// Turns a filled `envoy/envoy.yaml` into the variant's. `parts`: for Envoy's own chain the filled `envoy/bench/native.yaml`; for the
+/// filter, members of its configuration.
 pub(crate) fn edit(tools: &Tools, config: &Path, chain: Chain, parts: &Value) -> Result<()> {
     let mut bootstrap = document(tools, config)?;
     match chain {
-        Chain::Filter { .. } => {}
-        Chain::Inline => configure_inline(&mut bootstrap, parts)?,
+        Chain::Filter { .. } => configure(&mut bootstrap, parts, &[])?,
+        Chain::Inline => configure(&mut bootstrap, parts, &["redis", "vault"])?,
         Chain::RouterOnly | Chain::Native | Chain::NativeUnlimited => {
             replace(&mut bootstrap, parts)?;
         }
@@ -41,8 +41,8 @@ pub(crate) fn document(tools: &Tools, file: &Path) -> Result<Value> {
     documents.into_iter().next().ok_or_else(|| Failure::new(format!("{} is empty", file.display())))
 }
 
-/// The filter without Redis and Vault: what they would tell it stands in its configuration, JSON in a string.
-fn configure_inline(bootstrap: &mut Value, parts: &Value) -> Result<()> {
+/// Takes members off the filter's configuration, JSON in a string, and puts others in.
+fn configure(bootstrap: &mut Value, parts: &Value, without: &[&str]) -> Result<()> {
     let filters = list(bootstrap, &format!("{MANAGER}/http_filters"))?;
     let text = filters
         .iter_mut()
@@ -53,11 +53,9 @@ fn configure_inline(bootstrap: &mut Value, parts: &Value) -> Result<()> {
     let Some(members) = configuration.as_object_mut() else {
         return Err(drifted("the filter's configuration in JSON"));
     };
-    for dependency in ["redis", "vault"] {
-        members.remove(dependency);
-    }
-    for member in ["policy", "auth"] {
-        members.insert(member.to_owned(), parts[member].clone());
+    without.iter().for_each(|member| _ = members.remove(*member));
+    for (member, value) in parts.as_object().into_iter().flatten() {
+        members.insert(member.clone(), value.clone());
     }
     *text = configuration.to_string().into();
     Ok(())
@@ -170,7 +168,8 @@ mod tests {
     #[test]
     fn an_inline_policy_takes_the_place_of_redis() {
         let mut bootstrap = shipped();
-        configure_inline(&mut bootstrap, &json!({"policy": {"version": 1}, "auth": {}})).unwrap();
+        let parts = json!({"policy": {"version": 1}, "auth": {}});
+        configure(&mut bootstrap, &parts, &["redis", "vault"]).unwrap();
         let place = format!("{MANAGER}/http_filters/0/typed_config/config/configuration/value");
         let text = bootstrap.pointer(&place).and_then(Value::as_str).unwrap();
         let expected =

@@ -42,6 +42,16 @@ impl Contender {
 
     /// One before another upstream.
     pub(crate) fn before(rig: &Rig, variant: Variant, upstream: SocketAddr) -> Result<Self> {
+        let parts = parts(rig, variant)?;
+        Self::of_parts(rig, variant, upstream, &parts)
+    }
+
+    /// One whose filter has these members of its configuration besides.
+    pub(crate) fn with(rig: &Rig, variant: Variant, members: &Value) -> Result<Self> {
+        Self::of_parts(rig, variant, rig.upstream_address, members)
+    }
+
+    fn of_parts(rig: &Rig, variant: Variant, upstream: SocketAddr, parts: &Value) -> Result<Self> {
         let name = variant.letter().to_owned();
         let options = EnvoyOptions {
             program: rig.tools.envoy.clone(),
@@ -54,9 +64,8 @@ impl Contender {
             concurrency: 1,
             name,
         };
-        let parts = parts(rig, variant)?;
         let envoy = Envoy::start_edited(options, |config| {
-            configuration::edit(&rig.tools, config, variant.chain(), &parts).map_err(|failure| {
+            configuration::edit(&rig.tools, config, variant.chain(), parts).map_err(|failure| {
                 StackError::Refused {
                     attempted: "edit envoy.yaml".into(),
                     answer: failure.to_string(),

@@ -9,6 +9,7 @@ mod contender;
 mod counts;
 mod log;
 mod machine;
+pub(crate) mod organisations;
 mod report;
 mod rig;
 mod rounds;

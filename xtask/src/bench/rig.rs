@@ -159,6 +159,14 @@ impl Rig {
         Ok(version.unwrap_or("unknown").to_owned())
     }
 
+    /// Writes into Valkey, all of it or none.
+    pub(crate) fn write(&self, pipeline: &redis::Pipeline) -> Result<()> {
+        let written = redis::Client::open(self.valkey.url())
+            .and_then(|client| client.get_connection_with_timeout(READY_WITHIN))
+            .and_then(|mut connection| pipeline.query::<()>(&mut connection));
+        written.map_err(|error| Failure::new(format!("Valkey does not take it: {error}")))
+    }
+
     fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T> {
         let answer = redis::Client::open(self.valkey.url())
             .and_then(|client| client.get_connection_with_timeout(READY_WITHIN))

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 /// How large a policy is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Size {
-    pub(super) tools: usize,
-    pub(super) roles: usize,
+pub(crate) struct Size {
+    pub(crate) tools: usize,
+    pub(crate) roles: usize,
 }
 
 /// Over how many servers the tools are spread.
@@ -25,7 +25,7 @@ const ROLE: &str = "analyst";
 const CALLED: &str = "search_contacts";
 
 /// `base` with connectors and roles of this size.
-pub(super) fn policy(mut base: Value, size: Size) -> Value {
+pub(crate) fn policy(mut base: Value, size: Size) -> Value {
     let connectors = CONNECTORS.min(size.tools);
     base["connectors"] = (0..connectors)
         .map(|nth| {

@@ -2,7 +2,7 @@
 //!
 //! Owns the sizes and the table. Asserts nothing about time; what the figures should be is in `docs/policy.md`.
 
-mod document;
+pub(crate) mod document;
 
 use super::configuration;
 use super::contender::Contender;
@@ -125,7 +125,7 @@ fn measured(rig: &Rig, size: Size, options: &Options) -> Result<Figures> {
 }
 
 /// How long each policy took, as the filter's log has it, milliseconds; those of earlier Envoys too.
-fn compilations(contender: &Contender) -> Vec<u64> {
+pub(crate) fn compilations(contender: &Contender) -> Vec<u64> {
     let text = fs::read_to_string(contender.envoy.process().log()).unwrap_or_default();
     let told = |line: &str| line.split_once(" compiled in ")?.1.split(' ').next()?.parse().ok();
     text.lines().filter_map(told).collect()

@@ -1,0 +1,138 @@
+//! `cargo xtask organisations`: one worker and many organisations, each with a policy of its own.
+//!
+//! Owns the sizes, the order of calls and the table: how much memory compiled policies take against what a worker
+//! reckons with, how often a call finds its policy, and what it costs when it does not. Asserts nothing.
+
+mod population;
+
+use super::contender::Contender;
+use super::machine::Machine;
+use super::rig::{Cpus, Rig};
+use super::scale::compilations;
+use super::traffic::{self, ANSWER, HEADERS, PATH};
+use super::variant::Variant;
+use crate::failure::{Failure, Result};
+use crate::progress::step;
+use comfy_table::{Table, presets};
+use population::{Population, Tenant};
+use portcullis_stack::{Workspace, http};
+use serde_json::json;
+
+/// The least that may be configured, which nearly nothing fits into; the default; and more than all of them take.
+const CACHES: [usize; 3] = [1 << 20, 64 << 20, 1 << 30];
+/// How often every organisation calls, one after the other; the first time no policy is there.
+const PASSES: usize = 2;
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How many organisations with a small policy
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    small: u32,
+    /// How many organisations with a large one, of 500 tools and 50 roles
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    large: u32,
+}
+
+/// What a population and a cache come to.
+struct Figures {
+    cache: usize,
+    /// How many calls of the last pass found their policy.
+    found: usize,
+    /// CPU time of Envoy per call of each pass, microseconds.
+    cpu_us: [f64; PASSES],
+    /// By how much the resident set grew, less what Envoy's own allocator gave out: the memory of the VMs.
+    grown: f64,
+}
+
+pub(crate) fn organisations(workspace: &Workspace, options: &Options) -> Result<()> {
+    let machine = Machine::read()?;
+    let rig = Rig::start(workspace, Cpus::split(machine.cpus))?;
+    for (count, population) in
+        [(options.small, Population::Small), (options.large, Population::Large)]
+    {
+        let name = format!("{count} organisations with {} policies", population.name());
+        let tenants = step(&name, || population.settle(&rig, count))?;
+        let mut all = Vec::new();
+        for cache in CACHES {
+            let name = format!("two calls of each with a cache of {} MiB", cache >> 20);
+            all.push(step(&name, || measured(&rig, &tenants, cache))?);
+        }
+        println!("{name}, of {} bytes each:\n{}", tenants.bytes, table(&tenants, &all));
+    }
+    Ok(())
+}
+
+fn measured(rig: &Rig, tenants: &population::Tenants, cache: usize) -> Result<Figures> {
+    let settings = json!({"policy_cache": {"max_bytes": cache}});
+    let contender = Contender::with(rig, Variant::Key, &settings)?;
+    // What the first call of a VM costs is not what is asked.
+    contender.right_call(rig)?;
+    let before = memory(&contender)?;
+    let (mut cpu_us, mut found) = ([0.0; PASSES], 0);
+    for pass in &mut cpu_us {
+        let (known, used) = (compilations(&contender).len(), contender.cpu_us()?);
+        tenants.all.iter().try_for_each(|tenant| call(rig, &contender, tenant))?;
+        #[expect(clippy::cast_precision_loss, reason = "some thousand organisations")]
+        let count = tenants.all.len() as f64;
+        *pass = (contender.cpu_us()? - used) / count;
+        let compiled = compilations(&contender).len().saturating_sub(known);
+        found = tenants.all.len().saturating_sub(compiled);
+    }
+    let grown = memory(&contender)? - before;
+    Ok(Figures { cache, found, cpu_us, grown })
+}
+
+/// Resident bytes that Envoy's own allocator does not know of.
+fn memory(contender: &Contender) -> Result<f64> {
+    let own = contender.stat("server.memory_allocated")?.unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "bytes of one process")]
+    Ok(contender.memory()?.resident as f64 - own as f64)
+}
+
+fn call(rig: &Rig, contender: &Contender, tenant: &Tenant) -> Result<()> {
+    let mut headers = HEADERS.to_vec();
+    headers.push(("authorization", &tenant.credential));
+    let url = format!("{}{PATH}", contender.envoy.url());
+    let body = traffic::allowed_call(rig.serials(1));
+    let reply = http::send("POST", &url, &headers, body.as_bytes())?;
+    if reply.status == 200 && reply.body == ANSWER.as_bytes() {
+        return Ok(());
+    }
+    let text = reply.text();
+    Err(Failure::new(format!("{}: {} {text}, expected 200", tenant.org, reply.status)))
+}
+
+/// The smallest cache holds next to nothing, so what another one takes more is what its policies take.
+fn table(tenants: &population::Tenants, all: &[Figures]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header([
+        "cache",
+        "found at the second call",
+        "CPU of the first call",
+        "of the second",
+        "memory over the smallest cache",
+        "reckoned with",
+    ]);
+    let least = all.first().map_or(0.0, |figures| figures.grown);
+    let reckoned = tenants.weight.saturating_mul(tenants.all.len());
+    for Figures { cache, found, cpu_us: [first, second], grown } in all {
+        let smallest = CACHES.first() == Some(cache);
+        let share = found.saturating_mul(100) / tenants.all.len().max(1);
+        let held = reckoned.min(*cache).saturating_sub(reckoned.min(1 << 20));
+        table.add_row([
+            format!("{} MiB", cache >> 20),
+            format!("{found} ({share} %)"),
+            format!("{first:.0} µs"),
+            format!("{second:.0} µs"),
+            if smallest { String::new() } else { format!("{:.1} MB", (grown - least) / 1e6) },
+            if smallest { String::new() } else { format!("{:.1} MB", megabytes(held)) },
+        ]);
+    }
+    table
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn megabytes(bytes: usize) -> f64 {
+    bytes as f64 / 1e6
+}
