@@ -101,6 +101,9 @@ impl Blocks {
 // SAFETY: a block of a class is at least as large as every layout of the class and aligned to
 // `GRAIN`; it is on a list or in use, never both. Everything else is the C library's.
 unsafe impl GlobalAlloc for Classed {
+    // One copy each: inlined into some ten thousand places they made the module a tenth larger, and code that is not in the
+    // caches is what a request waits for.
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(class) = Self::class(layout) else {
             // SAFETY: the caller's contract is the same.
@@ -120,6 +123,7 @@ unsafe impl GlobalAlloc for Classed {
         block.cast()
     }
 
+    #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let Some(class) = Self::class(layout) else {
             // SAFETY: the caller's contract is the same.
@@ -135,6 +139,7 @@ unsafe impl GlobalAlloc for Classed {
         }
     }
 
+    #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller promises that this is a layout.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
