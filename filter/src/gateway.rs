@@ -22,7 +22,7 @@ use portcullis_core::breaker::Breakers;
 use portcullis_core::call::{CallId, Dependency};
 use portcullis_core::config::{Config, Mode, RequestIds};
 use portcullis_core::denial::Denial;
-use portcullis_core::event::{Closing, Event};
+use portcullis_core::event::{Closing, Event, Head};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::hashing::Map;
 use portcullis_core::id::RequestId;
@@ -249,6 +249,15 @@ impl Gateway {
     /// Whether client certificates count.
     pub(crate) fn certificates(&self) -> CertificateMode {
         self.with(|state| state.worker.config.auth.certificates.mode).unwrap_or_default()
+    }
+
+    /// Whether a request is the gateway's business.
+    pub(crate) fn covers(&self, head: &Head) -> bool {
+        let covers = |state: &mut State| {
+            let config = &state.worker.config;
+            config.scope.covers(head, &config.hosts)
+        };
+        self.with(covers).unwrap_or(true)
     }
 
     /// When a request that comes now is held.

@@ -10,6 +10,7 @@ use portcullis_core::call::{CallFailure, Dependency};
 use portcullis_core::config::Mode;
 use portcullis_core::denial::{Denial, Requested};
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
+use portcullis_core::guard;
 use portcullis_core::mcp::headers::OF_ANSWERS;
 use portcullis_core::mcp::{Era, Sender};
 use portcullis_core::step::Gate;
@@ -49,6 +50,8 @@ enum Request {
     Collecting,
     /// The core has all of it.
     Delivered,
+    /// It is none of the gateway's business: nothing of it, nor of its answer, is looked at.
+    Foreign,
 }
 
 /// What is done with response bytes.
@@ -227,6 +230,15 @@ impl HttpContext for Stream {
             self.keeper = Keeper::Filter(Vec::new());
         }
         let head = self.head();
+        if !self.gateway.covers(&head) {
+            self.request = Request::Foreign;
+            self.response = Response::Pass;
+            // No client has it to give.
+            if head.has(guard::HEADER) {
+                let _ = host::remove_header(MapType::RequestHeaders, guard::HEADER);
+            }
+            return Action::Continue;
+        }
         let action = request_action(self.gateway.drive(self.id, Event::Head { head, last }));
         match (mode, action) {
             // Without the flag that is what a pause is; with it, the body would come before the headers are gone, and what
@@ -238,6 +250,7 @@ impl HttpContext for Stream {
 
     fn on_http_request_body(&mut self, size: usize, last: bool) -> Action {
         match self.request {
+            Request::Foreign => Action::Continue,
             // Nothing goes upstream before the verdict, and all of it after.
             Request::Delivered if self.gateway.passed(self.id) => Action::Continue,
             Request::Delivered => Action::Pause,
@@ -257,9 +270,13 @@ impl HttpContext for Stream {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        if self.request == Request::Foreign {
+            return Action::Continue;
+        }
         // Trailers were not judged, so they do not go upstream.
         let _ = host::clear_headers(MapType::RequestTrailers);
         match self.request {
+            Request::Foreign => Action::Continue,
             Request::Delivered if self.gateway.passed(self.id) => Action::Continue,
             Request::Delivered => Action::Pause,
             Request::Collecting => {
@@ -273,6 +290,9 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _: usize, last: bool) -> Action {
+        if self.request == Request::Foreign {
+            return Action::Continue;
+        }
         let head = response_head(last);
         let gate = self.gateway.drive(self.id, Event::ResponseHead(head));
         self.respond(&gate)

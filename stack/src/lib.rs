@@ -54,6 +54,6 @@ pub use process::Process;
 pub use redis_tls::{REDIS_TLS_NAME, RedisTls};
 pub use redis_users::RedisUsers;
 pub use stack::{CREDENTIAL_FIELD, CREDENTIAL_PATH, Stack, StackOptions, Topology};
-pub use tools::Tools;
+pub use tools::{ENVOY_VERSION, Tools};
 pub use valkey::{Valkey, ValkeyOptions};
 pub use workspace::{Artifacts, Workspace, cargo};

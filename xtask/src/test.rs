@@ -6,7 +6,7 @@ use crate::build::{self, cargo_command};
 use crate::failure::{Failure, Result};
 use crate::progress::{announced, seconds};
 use crate::{tidy, validate};
-use portcullis_stack::{Node, Tools, Workspace, process};
+use portcullis_stack::{ENVOY_VERSION, Node, Tools, Workspace, process};
 use std::fs::{self, File};
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
@@ -165,8 +165,8 @@ const ELSEWHERE: [Stage; 2] = [
     },
 ];
 
-/// Runs the stages. Those that follow a failure run as well: one round shows everything that is wrong.
-pub(crate) fn test(workspace: &Workspace, extent: Extent) -> Result<()> {
+/// Runs the stages, those that start Envoy from a test with the version `envoy` if there is one. Those that follow a failure run as well: one round shows everything that is wrong.
+pub(crate) fn test(workspace: &Workspace, extent: Extent, envoy: Option<&str>) -> Result<()> {
     let logs = workspace.root.join("target/test-logs");
     fs::create_dir_all(&logs)
         .map_err(|error| Failure::new(format!("could not create {}: {error}", logs.display())))?;
@@ -178,7 +178,7 @@ pub(crate) fn test(workspace: &Workspace, extent: Extent) -> Result<()> {
     };
     let (mut passed, mut failed) = (0_u32, 0_u32);
     for stage in STAGES.iter().chain(modes).chain(elsewhere) {
-        match stage.run(workspace, &logs) {
+        match stage.run(workspace, &logs, envoy) {
             Outcome::Passed => passed += 1,
             Outcome::Failed => failed += 1,
         }
@@ -195,13 +195,14 @@ enum Outcome {
 }
 
 impl Stage {
-    fn run(&self, workspace: &Workspace, logs: &Path) -> Outcome {
+    fn run(&self, workspace: &Workspace, logs: &Path, envoy: Option<&str>) -> Outcome {
         let started = Instant::now();
         let log = logs.join(format!("{}.log", self.name.replace([' ', ',', '.'], "-")));
         let result = announced(self.name, || match self.check {
             Check::Cargo(arguments, variables) => {
                 let mut command = cargo_command(workspace, arguments);
                 command.envs(variables.iter().copied());
+                command.envs(envoy.map(|version| (ENVOY_VERSION, version)));
                 logged(self.name, command, &log)
             }
             Check::Ours(check) => check(workspace),

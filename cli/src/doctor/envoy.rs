@@ -18,7 +18,7 @@ use crate::report::Refusal;
 
 const BOUND: Duration = Duration::from_secs(10);
 /// What the filter is tested with.
-const OLDEST: [u64; 2] = [1, 40];
+const OLDEST: [u64; 2] = [1, 36];
 const MAX_PAGE: u64 = 64 * 1_024 * 1_024;
 /// So much is shown of a text that Envoy wrote.
 const LONGEST: usize = 300;
@@ -142,7 +142,11 @@ fn version(info: &Value) -> Finding {
     if state != "LIVE" {
         Finding::bad("envoy", found, "wait until it serves, or look into its log")
     } else if numbers.as_slice() < OLDEST.as_slice() {
-        Finding::warning("envoy", found, "the module is tested with Envoy 1.40 and later")
+        Finding::warning(
+            "envoy",
+            found,
+            "the module is tested with Envoy 1.36 and later: see docs/envoy-versions.md",
+        )
     } else {
         Finding::good("envoy", found)
     }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_core::config::Config;
+use portcullis_core::config::{Config, Mode};
 use portcullis_core::guard;
 use serde_json::Value;
 
@@ -273,12 +273,29 @@ fn manager(manager: &Value, check: &str, config: &Config) -> Vec<Finding> {
             format!("behind the filter: {}; they see the connector's credential", after.join(", "));
         findings.push(Finding::warning(check, found, "put the filter just before the router"));
     }
+    findings.extend(beside_split(filters, check, config));
     if manager["codec_type"] != "HTTP1" {
         let window = manager.pointer("/http2_protocol_options/initial_stream_window_size");
         let window = window.and_then(Value::as_u64).unwrap_or(DEFAULT_WINDOW);
         findings.extend(room(check, "initial_stream_window_size", window, config));
     }
     findings
+}
+
+/// In `split` mode the headers are gone when the body is judged. A filter that streams bodies by itself ends such a request
+/// too early, on either side of Portcullis (envoyproxy/envoy#41654).
+fn beside_split(filters: &[Value], check: &str, config: &Config) -> Option<Finding> {
+    const STREAMS: &str = ".ext_proc.v3.ExternalProcessor";
+    let is_stream = |filter: &&Value| {
+        filter["typed_config"]["@type"].as_str().is_some_and(|it| it.ends_with(STREAMS))
+    };
+    let name = filters.iter().find(is_stream)?["name"].as_str().unwrap_or("ext_proc");
+    (config.mode == Mode::Split).then(|| {
+        let found = format!("split mode beside {name}: requests may end early and fail");
+        let next =
+            "use hold mode with allow_on_headers_stop_iteration, or a listener without ext_proc";
+        Finding::bad(check, found, next)
+    })
 }
 
 /// Whether a body of the largest size that is judged fits.
@@ -408,6 +425,24 @@ mod tests {
             .collect::<Vec<_>>(),
             "{found:?}"
         );
+    }
+
+    // Finding 11.17.
+    // Proves: X16
+    #[test]
+    fn split_mode_beside_a_filter_that_streams_bodies_is_bad() {
+        let kind =
+            "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor";
+        let processor = json!({"name": "inspect", "typed_config": {"@type": kind}});
+        let dump = dump(&json!([guarded_route()]), &json!([processor, "filter", {"name": ROUTER}]));
+        let mut split = config();
+        split.mode = Mode::Split;
+        let bad = |config: &Config| {
+            let findings = look(&dump, config).into_iter();
+            findings.filter(|it| it.state == State::Bad).map(|it| it.found).collect::<Vec<_>>()
+        };
+        assert_eq!(bad(&split), ["split mode beside inspect: requests may end early and fail"]);
+        assert_eq!(bad(&config()), Vec::<String>::new());
     }
 
     // Findings 11.3, 11.4, 11.7, 11.9.

@@ -6,6 +6,7 @@ mod auth;
 mod failure;
 mod inline;
 mod reach;
+mod scope;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::vault::is_plain;
 pub use auth::AuthConfig;
 pub(crate) use auth::scopes;
 pub use reach::{Bounds, Reach};
+pub use scope::Scope;
 
 /// What the operator of this Envoy decided.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub struct Config {
     pub guards: Guards,
     /// When a request is held.
     pub mode: Mode,
+    /// Which requests are the gateway's business.
+    pub scope: Scope,
     /// Values of `Host` that are served, in lower case; all of them when there are none.
     pub hosts: Vec<String>,
     /// Origins whose pages may call (scheme, host, port; in lower case). Requests without an origin
@@ -170,6 +174,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         reach,
         guards,
         mode: request.mode,
+        scope: request.scope,
         hosts: request.hosts,
         origins: request.origins,
         request_ids: request.request_ids,
@@ -248,6 +253,7 @@ const HOST_BUFFER: usize = 32_768;
 /// What requests are served. A faulty field has its default here, and the whole is refused.
 struct Request {
     mode: Mode,
+    scope: Scope,
     hosts: Vec<String>,
     origins: Vec<String>,
     request_ids: RequestIds,
@@ -264,6 +270,7 @@ fn request(fields: &mut Fields<'_>, faults: &mut Faults) -> Request {
         "a host, with its port if it has one, such as mcp.example or localhost:10000";
     let mut request = Request {
         mode: Mode::Hold,
+        scope: Scope::default(),
         hosts: vec![],
         origins: vec![],
         request_ids: RequestIds::Own,
@@ -281,6 +288,7 @@ fn request(fields: &mut Fields<'_>, faults: &mut Faults) -> Request {
         })
     });
     request.mode = mode.unwrap_or_default();
+    request.scope = Scope::read(&mut fields, faults);
     if let Some(node) = fields.optional("hosts") {
         request.hosts = texts(node, faults, HOST, |text| !text.contains(['/', ' ', '@']));
     }
