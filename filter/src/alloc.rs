@@ -25,6 +25,11 @@ const SIZES: [usize; 20] = [
 /// The class of every multiple of [`GRAIN`], from none to [`LARGEST`].
 const CLASSES: [u8; LARGEST / GRAIN + 1] = classes();
 
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "runs when the module is compiled, where both are errors"
+)]
 const fn classes() -> [u8; LARGEST / GRAIN + 1] {
     let mut classes = [0; LARGEST / GRAIN + 1];
     let (mut at, mut class) = (0, 0);

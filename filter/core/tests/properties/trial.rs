@@ -65,6 +65,7 @@ pub(crate) fn worker(cache: Duration) -> Worker {
         policy: None,
         auth: AuthConfig::default(),
         guards: Guards::default(),
+        scope: portcullis_core::config::Scope::default(),
         mode: Mode::Hold,
         hosts: Vec::new(),
         origins: Vec::new(),

@@ -26,6 +26,7 @@ pub(super) fn config() -> Config {
         policy: None,
         auth: AuthConfig::default(),
         guards: Guards::default(),
+        scope: portcullis_core::config::Scope::default(),
         mode: Mode::Hold,
         hosts: Vec::new(),
         origins: vec!["https://app.example".into()],
