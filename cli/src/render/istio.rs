@@ -28,6 +28,11 @@ pub(super) fn read(document: &Value) -> Result<Described, Faults> {
         document,
         |mut gateway, faults| {
             let namespace = gateway.namespace(faults);
+            for (wildcard, host) in overlapping(&gateway.hosts) {
+                let expected =
+                    "hosts that do not overlap: Istio refuses a VirtualService with such";
+                faults.push("hosts", format!("{wildcard} and {host}"), expected);
+            }
             let istio = gateway.istio.required("istio", GATEWAYS, faults);
             Some(Gateway { namespace: namespace?, istio: istio? })
         },
@@ -36,6 +41,17 @@ pub(super) fn read(document: &Value) -> Result<Described, Faults> {
             server.service.required(&path, SERVICE, faults)
         },
     )
+}
+
+/// Each wildcard with a host that it has already.
+fn overlapping(hosts: &[String]) -> impl Iterator<Item = (&str, &str)> {
+    hosts.iter().flat_map(move |wildcard| {
+        let suffix = wildcard.strip_prefix('*').filter(|suffix| !suffix.is_empty());
+        let has = move |host: &&String| {
+            suffix.is_some_and(|suffix| *host != wildcard && host.ends_with(suffix))
+        };
+        hosts.iter().filter(has).map(move |host| (wildcard.as_str(), host.as_str()))
+    })
 }
 
 pub(super) fn documents(
