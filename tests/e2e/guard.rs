@@ -413,7 +413,7 @@ fn rendered_routes_serve_what_is_judged_and_nothing_else(world: &World<'_>) {
         let own = before(world, &fake, |template| {
             replaced(&rendered(world, &template, more), FILTER, disabled)
         });
-        let old = call().header("x-portcullis-guard", &format!("demo-{OLD}"));
+        let old = call().header("x-portcullis-guard", format!("demo-{OLD}"));
         for request in [call(), call().bearer(&key), forged().bearer(&key), old.bearer(&key)] {
             let answer = Wire::connect(own.gateway.address()).unwrap().exchange(&request).unwrap();
             let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();

@@ -3,7 +3,7 @@
 //! `cargo xtask mesh` runs the control planes themselves; the test command refuses a rendered file that is not of today's
 //! manifests.
 
-use portcullis_stack::{Bootstrap, Envoy, EnvoyOptions, Topology, ports};
+use portcullis_stack::{Bootstrap, EnvoyOptions, Topology, ports};
 use portcullis_tests::gateway::Answer;
 use portcullis_tests::organisation::DEMO;
 use portcullis_tests::world::{self, OwnEnvoy, Workers};
