@@ -287,7 +287,10 @@ fn manager(manager: &Value, check: &str, config: &Config) -> Vec<Finding> {
 fn beside_split(filters: &[Value], check: &str, config: &Config) -> Option<Finding> {
     const STREAMS: &str = ".ext_proc.v3.ExternalProcessor";
     let is_stream = |filter: &&Value| {
-        filter["typed_config"]["@type"].as_str().is_some_and(|it| it.ends_with(STREAMS))
+        filter
+            .pointer("/typed_config/@type")
+            .and_then(Value::as_str)
+            .is_some_and(|it| it.ends_with(STREAMS))
     };
     let name = filters.iter().find(is_stream)?["name"].as_str().unwrap_or("ext_proc");
     (config.mode == Mode::Split).then(|| {
