@@ -28,8 +28,6 @@ pub(crate) enum Action {
     Continue = 0,
     /// It holds it. Of a body, what was shown before is shown again with what comes.
     Pause = 1,
-    /// Of a body: it holds the rest back, and keeps nothing of what it showed.
-    PauseUnbuffered = 3,
     /// Of headers: it holds them and shows no body, whatever `allow_on_headers_stop_iteration` is.
     PauseAll = 4,
 }

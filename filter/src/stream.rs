@@ -264,12 +264,7 @@ impl HttpContext for Stream {
                 if !matches!(gate, Gate::Hold) {
                     self.request = Request::Delivered;
                 }
-                match self.keeper {
-                    Keeper::Host => request_action(gate),
-                    // Envoy would add the next bytes to its buffer before it shows them: above its limit it answers 413 by
-                    // itself, and falls over when they are taken out then.
-                    Keeper::Filter(_) => Action::PauseUnbuffered,
-                }
+                request_action(gate)
             }
         }
     }
@@ -285,11 +280,11 @@ impl HttpContext for Stream {
             Request::Delivered if self.gateway.passed(self.id) => Action::Continue,
             Request::Delivered => Action::Pause,
             Request::Collecting => {
-                match self.keeper {
-                    Keeper::Host => self.deliver(self.gateway.max_body_bytes()),
-                    // The host has no buffer that the body could be put back into.
-                    Keeper::Filter(_) => self.too_large(),
-                }
+                let left = match self.keeper {
+                    Keeper::Host => self.gateway.max_body_bytes(),
+                    Keeper::Filter(_) => 0,
+                };
+                self.deliver(left)
             }
         }
     }
