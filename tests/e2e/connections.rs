@@ -224,10 +224,6 @@ fn split_mode_keeps_the_body_whatever_the_flag_is(world: &World<'_>) {
 // Finding 11.9: with the 32 KiB of Envoy Gateway, split mode hung until the client gave up, and hold mode answered plain text.
 // Proves: B18, X17
 fn bodies_beyond_the_buffer_are_answered(world: &World<'_>) {
-    if Mode::of_this_run() == Mode::Split {
-        // Open: there Envoy falls over (docs/configuration.md).
-        return;
-    }
     let fake = echo();
     let address = fake.address();
     let own = world.envoy_changed(
