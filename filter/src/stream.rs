@@ -124,6 +124,9 @@ impl Stream {
 
     fn too_large(&mut self) -> Action {
         self.request = Request::Delivered;
+        if let Keeper::Filter(kept) = &mut self.keeper {
+            *kept = Vec::new();
+        }
         request_action(self.gateway.drive(self.id, Event::BodyTooLarge))
     }
 

@@ -26,7 +26,9 @@ pub(super) fn look(dump: &Value, config: &Config) -> Vec<Finding> {
     let mut tables = BTreeSet::new();
     each_object(dump, &mut |node| {
         if let Some(hosts) = node["virtual_hosts"].as_array() {
-            tables.extend(hosts.iter().flat_map(routes));
+            let table = Table { config, removes: removes_guard(node), mirrors: mirrors(node) };
+            tables.extend(hosts.iter().flat_map(|host| routes(host, &table)));
+            findings.extend(hosts.iter().filter_map(unread));
         }
     });
     if config.guards.paths().next().is_none() {
@@ -80,17 +82,42 @@ enum Extra {
     Upgrade,
     Redirect,
     Timeout,
+    /// The guard goes on to the server.
+    Guard,
+}
+
+/// What a table of routes says for all of them.
+struct Table<'a> {
+    config: &'a Config,
+    removes: bool,
+    mirrors: bool,
+}
+
+fn removes_guard(node: &Value) -> bool {
+    let removed = node["request_headers_to_remove"].as_array();
+    removed.is_some_and(|names| names.iter().any(|name| name == guard::HEADER))
+}
+
+fn mirrors(node: &Value) -> bool {
+    node["request_mirror_policies"].as_array().is_some_and(|list| !list.is_empty())
+}
+
+/// A virtual host whose routes are a tree of matchers.
+fn unread(host: &Value) -> Option<Finding> {
+    host.get("matcher")?;
+    let check = format!("envoy.route {}", host["name"].as_str().unwrap_or("?"));
+    let next = "see by hand that what leads to servers wants the guard, or list its routes";
+    Some(Finding::unknown(&check, "its routes are a tree of matchers", next))
 }
 
 /// The routes of a virtual host that lead to clusters.
-fn routes(host: &Value) -> Vec<Route> {
+fn routes(host: &Value, table: &Table<'_>) -> Vec<Route> {
     let none = Vec::new();
     let routes = host["routes"].as_array().unwrap_or(&none).iter();
-    let host_retries = host.get("retry_policy").is_some();
-    routes.filter_map(|route| read(host, route, host_retries)).collect()
+    routes.filter_map(|route| read(host, route, table)).collect()
 }
 
-fn read(host: &Value, route: &Value, host_retries: bool) -> Option<Route> {
+fn read(host: &Value, route: &Value, table: &Table<'_>) -> Option<Route> {
     let action = route.get("route")?;
     let none = Vec::new();
     let weighted = action.pointer("/weighted_clusters/clusters").and_then(Value::as_array);
@@ -104,26 +131,38 @@ fn read(host: &Value, route: &Value, host_retries: bool) -> Option<Route> {
     let text = |name: &str| matcher[name].as_str().map(str::to_owned);
     let matcher = text("path").map(Matcher::Path).or_else(|| text("prefix").map(Matcher::Prefix));
     let matcher = matcher.or_else(|| text("path_separated_prefix").map(Matcher::Prefix));
+    // A path without regard to case is many paths.
+    let has_case = route.pointer("/match/case_sensitive") != Some(&Value::Bool(false));
+    let matcher = matcher.filter(|_| has_case);
+    let is_guarded = headers.iter().any(|matcher| wants_guard(matcher, table.config));
+    let mut extras = extras(action, host.get("retry_policy").is_some());
+    if !extras.contains(&Extra::Mirror) && (table.mirrors || mirrors(host)) {
+        extras.push(Extra::Mirror);
+    }
+    if is_guarded && ![table.removes, removes_guard(host), removes_guard(route)].contains(&true) {
+        extras.push(Extra::Guard);
+    }
     let (host, name) =
         (host["name"].as_str().unwrap_or("?"), route["name"].as_str().unwrap_or("?"));
     Some(Route {
         name: format!("{host}/{name}"),
         matcher: matcher.unwrap_or(Matcher::Other),
-        is_guarded: headers.iter().any(wants_guard),
+        is_guarded,
         own_headers: own.map(str::to_owned).collect(),
-        extras: extras(action, host_retries),
+        extras,
         clusters,
     })
 }
 
-/// A matcher that a request without the guard does not meet.
-fn wants_guard(matcher: &Value) -> bool {
+/// A matcher that a request without one of the values does not meet.
+fn wants_guard(matcher: &Value, config: &Config) -> bool {
     let is_wanted =
         matcher["invert_match"] != true && matcher["treat_missing_header_as_empty"] != true;
-    let has_value = ["/string_match/exact", "/string_match/safe_regex", "/exact_match"];
+    let places = ["/string_match/exact", "/string_match/safe_regex/regex", "/exact_match"];
+    let wanted = places.iter().find_map(|place| matcher.pointer(place)?.as_str());
     matcher["name"] == guard::HEADER
         && is_wanted
-        && has_value.iter().any(|pointer| matcher.pointer(pointer).is_some())
+        && wanted.is_some_and(|wanted| config.guards.occur_in(wanted))
 }
 
 fn extras(action: &Value, host_retries: bool) -> Vec<Extra> {
@@ -209,6 +248,10 @@ impl Route {
                 ("it takes upgrades, which nobody judges", "upgrade_configs: enabled: false")
             }
             Extra::Redirect => ("it follows redirects by itself", "no internal_redirect_policy"),
+            Extra::Guard => (
+                "the guard goes on to the server, which learns it",
+                "request_headers_to_remove: [x-portcullis-guard]",
+            ),
             Extra::Timeout => (
                 "it ends an answer after a time (15 s where none is set)",
                 "timeout: 0s, and an idle_timeout",
@@ -305,6 +348,13 @@ fn beside_split(filters: &[Value], check: &str, config: &Config) -> Option<Findi
 fn room(check: &str, field: &str, bytes: u64, config: &Config) -> Option<Finding> {
     let wanted = u64::try_from(config.max_body_bytes).unwrap_or(u64::MAX);
     (bytes < wanted).then(|| {
+        if config.mode == Mode::Split {
+            let found = format!(
+                "{field} is {bytes}, less than bodies may have in split mode: Envoy crashes"
+            );
+            let next = format!("host_buffer_bytes: {bytes}, or a larger {field}");
+            return Finding::bad(check, found, next);
+        }
         let found = format!("{field} is {bytes}, less than max_body_bytes: larger bodies fail");
         Finding::warning(check, found, format!("{field}: {}", wanted.saturating_mul(4)))
     })
@@ -340,7 +390,7 @@ mod tests {
                 }}]}],
             }}]},
             {"static_route_configs": [{"route_config": {"virtual_hosts": [
-                {"name": "mcp", "routes": routes},
+                {"name": "mcp", "routes": routes, "request_headers_to_remove": [guard::HEADER]},
             ]}}]},
         ]})
     }
@@ -392,6 +442,23 @@ mod tests {
             open("same server", json!({"path": "/x"}), json!({"cluster": "demo", "timeout": "0s"})),
             open("none of ours", json!({"path": "/shop"}), json!({"cluster": "shop"})),
             open(
+                "any case",
+                json!({"path": "/DEMO/mcp", "case_sensitive": false}),
+                json!({"cluster": "evil", "timeout": "0s"})
+            ),
+            open(
+                "any value",
+                json!({"path": "/demo/mcp", "headers": [
+                    {"name": "x-portcullis-guard", "string_match": {"safe_regex": {"regex": ".*"}}},
+                ]}),
+                json!({"cluster": "evil", "timeout": "0s"})
+            ),
+            open(
+                "by header",
+                json!({"path": "/demo/mcp"}),
+                json!({"cluster_header": "x-portcullis-org", "timeout": "0s"})
+            ),
+            open(
                 "own header",
                 json!({"path": "/y", "headers": [
                     {"name": "x-portcullis-org", "string_match": {"exact": "acme"}},
@@ -416,6 +483,9 @@ mod tests {
             bad,
             [
                 "envoy.route mcp/any",
+                "envoy.route mcp/any case",
+                "envoy.route mcp/any value",
+                "envoy.route mcp/by header",
                 "envoy.route mcp/not the guard",
                 "envoy.route mcp/prefix",
                 "envoy.route mcp/same path",

@@ -67,6 +67,20 @@ impl Guards {
         }
     }
 
+    /// Whether there are guards, and a route without one leads nowhere for their paths.
+    #[must_use]
+    pub fn refuse_unguarded(&self) -> bool {
+        !self.values.is_empty() && self.unguarded == UnguardedRoutes::Refuse
+    }
+
+    /// Whether `text`, what a route wants, has one of the values in it.
+    #[must_use]
+    pub fn occur_in(&self, text: &str) -> bool {
+        // In a regular expression a dot is escaped.
+        let text = text.replace('\\', "");
+        self.values.values().any(|value| text.contains(value.expose()))
+    }
+
     /// The paths that have a value.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)

@@ -11,6 +11,18 @@ pub struct Selected {
     pub authority: String,
 }
 
+/// Whether `authority` is one of the hosts that are `named`, in lower case: without a port there, any port will do.
+#[must_use]
+pub fn names_host(named: &[String], authority: &str) -> bool {
+    let authority = authority.to_ascii_lowercase();
+    // The colons of an IPv6 address stand in brackets.
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => host,
+        _ => authority.as_str(),
+    };
+    named.iter().any(|named| *named == authority || named == host)
+}
+
 /// What of a request is not as the policy says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misrouted {

@@ -163,6 +163,10 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
     let reach = reach::read(&mut fields, faults);
     let guards = Guards::read(&mut fields, faults);
     let request = request(&mut fields, faults);
+    if matches!(request.scope, Scope::Paths(_)) && !guards.refuse_unguarded() {
+        let expected = "refuse; or `guards`, and `unguarded_routes` not `allow`: only they keep what goes by from MCP servers";
+        faults.push("request.unmatched", "pass", expected);
+    }
     let audit_input_max_bytes = audit(&mut fields, faults);
     let policy_cache_bytes = policy_cache(&mut fields, faults);
     fields.finish(faults);

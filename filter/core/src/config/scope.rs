@@ -7,6 +7,7 @@ use super::Node;
 use crate::decode::{Faults, Fields};
 use crate::event::Head;
 use crate::policy::Globs;
+use crate::route::names_host;
 
 /// The requests that are the gateway's business.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,8 +28,7 @@ impl Scope {
     pub fn covers(&self, head: &Head, hosts: &[String]) -> bool {
         let Self::Paths(paths) = self else { return true };
         let host = head.single(":authority").unwrap_or_default();
-        let host = String::from_utf8_lossy(host).to_ascii_lowercase();
-        if !hosts.is_empty() && !hosts.contains(&host) {
+        if !hosts.is_empty() && !names_host(hosts, &String::from_utf8_lossy(host)) {
             return false;
         }
         let path = head.path();
@@ -77,7 +77,8 @@ mod tests {
     use crate::config::Config;
 
     fn read(request: &Value) -> Result<Config, String> {
-        let document = json!({"redis": {"cluster": "r"}, "request": request});
+        let guards = json!({"/demo/mcp": "0123456789abcdef"});
+        let document = json!({"redis": {"cluster": "r"}, "guards": guards, "request": request});
         Config::parse(&document).map_err(|faults| faults.to_string())
     }
 
@@ -102,6 +103,7 @@ mod tests {
         let mut hosts = shared;
         hosts["hosts"] = json!(["mcp.example"]);
         assert!(covers(hosts.clone(), "MCP.example", "/demo/mcp"));
+        assert!(covers(hosts.clone(), "mcp.example:1", "/demo/mcp"));
         assert!(!covers(hosts.clone(), "web.example", "/demo/mcp"));
         assert!(!covers(hosts, "web.example", "/portcullis/health"));
     }
@@ -118,5 +120,23 @@ mod tests {
             "request.paths: found a list, expected it only with `unmatched: pass`"
         );
         assert!(fault(json!({"unmatched": "allow"})).contains("expected refuse or pass"));
+    }
+
+    // What goes by is judged by nobody: only guards keep it from MCP servers.
+    // Proves: X29
+    #[test]
+    fn passing_takes_guards() {
+        let request = json!({"unmatched": "pass", "paths": ["/demo/mcp"]});
+        let read = |more: Value| {
+            let mut document = json!({"redis": {"cluster": "r"}, "request": request});
+            document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            Config::parse(&document)
+        };
+        let guards = json!({"/demo/mcp": "0123456789abcdef"});
+        assert!(read(json!({"guards": guards})).is_ok());
+        for more in [json!({}), json!({"guards": guards, "unguarded_routes": "allow"})] {
+            let fault = read(more).unwrap_err().to_string();
+            assert!(fault.starts_with("request.unmatched: found pass"), "{fault}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! selected for a request is compared with this before the connector's credential is put on.
 
 use super::Globs;
-use crate::route::{Misrouted, Selected};
+use crate::route::{Misrouted, Selected, names_host};
 
 /// Where a connector's requests may go. An empty list names nothing and refuses nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,7 +21,7 @@ impl UpstreamBinding {
     /// # Errors
     /// What is not as the policy says.
     pub fn check(&self, selected: &Selected, guard: Guard) -> Result<(), Misrouted> {
-        if !self.hosts.is_empty() && !self.names_host(&selected.authority) {
+        if !self.hosts.is_empty() && !names_host(&self.hosts, &selected.authority) {
             return Err(Misrouted::Host);
         }
         match (&selected.cluster, guard) {
@@ -33,16 +33,6 @@ impl UpstreamBinding {
             }
             (Some(_) | None, Guard::Introduced | Guard::Unset) => Err(Misrouted::Cluster),
         }
-    }
-
-    fn names_host(&self, authority: &str) -> bool {
-        let authority = authority.to_ascii_lowercase();
-        // The colons of an IPv6 address stand in brackets.
-        let host = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => host,
-            _ => authority.as_str(),
-        };
-        self.hosts.iter().any(|named| *named == authority || named == host)
     }
 }
 
