@@ -12,7 +12,7 @@ pub(crate) struct DoctorArgs {
     /// An Envoy's admin interface, such as http://127.0.0.1:9901; repeat it for several.
     #[arg(long, env = "PORTCULLIS_ENVOY_ADMIN", value_name = "URL", value_delimiter = ',')]
     pub(crate) envoy_admin: Vec<String>,
-    /// An MCP endpoint as clients reach it, such as https://mcp.example/crm/mcp; repeat it for each listener, host and
+    /// An MCP endpoint as clients reach it, such as https://HOST/crm/mcp; repeat it for each listener, host and
     /// path. It is called without a credential and with a forged guard, and has to refuse.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(crate) probe: Vec<String>,
