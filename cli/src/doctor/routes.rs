@@ -49,6 +49,9 @@ pub(super) fn look(dump: &Value, config: &Config) -> Vec<Finding> {
             findings.extend(listener(node, config));
         }
     });
+    // A dump shows what the bootstrap has twice: there, and among the listeners.
+    let mut seen = BTreeSet::new();
+    findings.retain(|finding| seen.insert((finding.check.clone(), finding.found.clone())));
     findings
 }
 
@@ -419,6 +422,11 @@ mod tests {
         let found = told(&dump(&routes, &json!(["filter", {"name": ROUTER}])));
         assert!(found.iter().all(|(_, state, _)| *state == State::Good), "{found:?}");
         assert_eq!(found.len(), 2);
+        // As in a real dump, which has the bootstrap beside the listeners.
+        let mut dump = dump(&routes, &json!(["filter", {"name": ROUTER}]));
+        let again = dump["configs"][0].clone();
+        dump["configs"].as_array_mut().unwrap().push(again);
+        assert_eq!(told(&dump).len(), 2);
     }
 
     // Finding 11.8.
