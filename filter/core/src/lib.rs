@@ -29,6 +29,7 @@ pub mod explain;
 pub mod failure;
 pub mod guard;
 pub mod hashing;
+mod header_names;
 pub mod id;
 pub mod json;
 pub mod limit;

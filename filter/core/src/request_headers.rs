@@ -5,7 +5,7 @@
 //! than was judged, `cf-access-jwt-assertion` is a credential that only the hop before this one has checked.
 //! Nobody can list all such names, so nobody has to.
 
-use crate::decode::{Faults, Node};
+use crate::header_names::Reserved;
 use crate::mcp::Era;
 
 /// Whether a header of that name (in lower case) goes upstream, whatever the connector.
@@ -31,7 +31,7 @@ pub fn goes_upstream(name: &[u8], era: Era) -> bool {
 }
 
 /// Names that no policy can let through, for each of them is the gateway's, Envoy's or the protocol's.
-const RESERVED: [&str; 26] = [
+const RESERVED: &[&str] = &[
     // Credentials for the gateway.
     "authorization",
     "proxy-authorization",
@@ -64,34 +64,15 @@ const RESERVED: [&str; 26] = [
     "content-encoding",
 ];
 
-/// Families of such names.
-const RESERVED_PREFIXES: [&str; 3] = ["x-portcullis-", "x-envoy-", "mcp-"];
-
-const EXPECTED: &str = "the name of a header, such as x-tenant or cookie; not one that the gateway, Envoy or the \
+/// What a policy may name: anything but those, and these families.
+pub(crate) const NAMED: Reserved = Reserved {
+    names: RESERVED,
+    prefixes: &["x-portcullis-", "x-envoy-", "mcp-"],
+    list: "a list of header names, such as [x-tenant, cookie]",
+    name: "the name of a header, such as x-tenant or cookie; not one that the gateway, Envoy or the \
      protocol decides: authorization, x-api-key, accept-encoding, x-portcullis-*, x-envoy-*, mcp-* and \
-     others (docs/policy.md)";
-
-/// Reads `request_headers` of a connector: names, in lower case.
-pub(crate) fn named(node: Node<'_>, faults: &mut Faults) -> Option<Vec<String>> {
-    let items = node.items(faults, "a list of header names, such as [x-tenant, cookie]")?;
-    items.into_iter().map(|item| item.text(faults, EXPECTED, header_name)).collect()
-}
-
-fn header_name(text: &str) -> Option<String> {
-    let reserved = |name: &str| {
-        RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-    };
-    token(text).filter(|name| !reserved(name))
-}
-
-/// The name of a header in lower case, if it is one.
-pub(crate) fn token(text: &str) -> Option<String> {
-    let name = text.to_ascii_lowercase();
-    let token = !name.is_empty()
-        && name.len() <= 128
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    token.then_some(name)
-}
+     others (docs/policy.md)",
+};
 
 #[cfg(test)]
 mod tests {
@@ -130,7 +111,7 @@ mod tests {
             for era in [Era::Legacy, Era::Modern] {
                 assert!(!goes_upstream(name.as_bytes(), era), "{name}");
             }
-            assert!(name == "grpc-timeout" || header_name(name).is_none(), "{name}");
+            assert!(name == "grpc-timeout" || NAMED.other(name).is_none(), "{name}");
         }
     }
 
@@ -171,13 +152,13 @@ mod tests {
     #[test]
     fn a_policy_names_headers_and_not_what_the_gateway_decides() {
         for good in ["cookie", "X-Tenant", "forwarded", "b3"] {
-            assert_eq!(header_name(good), Some(good.to_ascii_lowercase()));
+            assert_eq!(NAMED.other(good), Some(good.to_ascii_lowercase()));
         }
         for bad in ["", ":path", "x y", "x_tenant", "X-Portcullis-Org", "mcp-name", "é", "*"] {
-            assert_eq!(header_name(bad), None, "{bad}");
+            assert_eq!(NAMED.other(bad), None, "{bad}");
         }
         for bad in RESERVED {
-            assert_eq!(header_name(bad), None, "{bad}");
+            assert_eq!(NAMED.other(bad), None, "{bad}");
         }
     }
 }

@@ -2,10 +2,9 @@
 //!
 //! Owns the names that it may not: each of them is the gateway's, Envoy's or the protocol's word to the client.
 
-use crate::decode::{Faults, Node};
-use crate::request_headers::token;
+use crate::header_names::Reserved;
 
-const RESERVED: [&str; 14] = [
+const RESERVED: &[&str] = &[
     // Where to log in, and with what: the client has no credential for the server.
     "www-authenticate",
     "proxy-authenticate",
@@ -25,26 +24,15 @@ const RESERVED: [&str; 14] = [
     "x-request-id",
 ];
 
-/// Families of such names.
-const RESERVED_PREFIXES: [&str; 5] =
-    ["access-control-", "content-", "mcp-", "x-envoy-", "x-portcullis-"];
-
-const EXPECTED: &str = "the name of a header, such as set-cookie or server; not one that the gateway, Envoy or the \
+/// What a policy may name: anything but those, and these families.
+pub(crate) const NAMED: Reserved = Reserved {
+    names: RESERVED,
+    prefixes: &["access-control-", "content-", "mcp-", "x-envoy-", "x-portcullis-"],
+    list: "a list of header names, such as [set-cookie, server]",
+    name: "the name of a header, such as set-cookie or server; not one that the gateway, Envoy or the \
      protocol decides: www-authenticate, location, access-control-*, content-*, mcp-*, x-envoy-*, \
-     x-portcullis-* and others (docs/answers.md)";
-
-/// Reads `response_headers` of a connector: names, in lower case.
-pub(crate) fn named(node: Node<'_>, faults: &mut Faults) -> Option<Vec<String>> {
-    let items = node.items(faults, "a list of header names, such as [set-cookie, server]")?;
-    items.into_iter().map(|item| item.text(faults, EXPECTED, header_name)).collect()
-}
-
-fn header_name(text: &str) -> Option<String> {
-    let reserved = |name: &str| {
-        RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-    };
-    token(text).filter(|name| !reserved(name))
-}
+     x-portcullis-* and others (docs/answers.md)",
+};
 
 #[cfg(test)]
 mod tests {
@@ -53,7 +41,7 @@ mod tests {
     #[test]
     fn what_the_gateway_or_the_protocol_says_a_policy_cannot_let_pass() {
         for name in ["Set-Cookie", "server", "x-powered-by", "strict-transport-security"] {
-            assert_eq!(header_name(name), Some(name.to_ascii_lowercase()));
+            assert_eq!(NAMED.other(name), Some(name.to_ascii_lowercase()));
         }
         for name in [
             "WWW-Authenticate",
@@ -68,7 +56,7 @@ mod tests {
             "a b",
             "",
         ] {
-            assert_eq!(header_name(name), None, "{name}");
+            assert_eq!(NAMED.other(name), None, "{name}");
         }
     }
 }

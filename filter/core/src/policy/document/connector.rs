@@ -52,11 +52,11 @@ pub(super) fn connector(
         None => Some(None),
     };
     let request_headers = match fields.optional("request_headers") {
-        Some(node) => request_headers::named(node, faults),
+        Some(node) => request_headers::NAMED.others(node, faults),
         None => Some(Vec::new()),
     };
     let response_headers = match fields.optional("response_headers") {
-        Some(node) => response_headers::named(node, faults),
+        Some(node) => response_headers::NAMED.others(node, faults),
         None => Some(Vec::new()),
     };
     let methods = match fields.optional("methods") {
