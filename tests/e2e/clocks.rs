@@ -6,11 +6,11 @@
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::faulty_redis::{call, recovers};
 use jiff::Timestamp;
 use portcullis_stack::{Topology, ready};
 use portcullis_tests::faulty_redis::{Fault, FaultyRedis};
 use portcullis_tests::moved_clock::MovedClock;
-use portcullis_tests::organisation::Organisation;
 use portcullis_tests::world::{OwnEnvoy, Workers, topology_of_this_run};
 use portcullis_tests::{Answer, Case, World, cases, mcp};
 use serde_json::json;
@@ -46,18 +46,6 @@ fn with_moved_clock(world: &World<'_>) -> Option<(FaultyRedis, OwnEnvoy, MovedCl
             .set("SLOWDOWN_FAILURES", 3)
     });
     Some((faulty, own, clock))
-}
-
-fn call(org: &Organisation, key: &str) -> Answer {
-    org.call(key, "get_dashboard_metrics", json!({}))
-}
-
-/// A success within ten seconds: what is wrong with the clock would take an hour.
-fn recovers(org: &Organisation, key: &str) {
-    ready::eventually("a call that succeeds", Duration::from_secs(10), || {
-        (call(org, key).status() == 200).then_some(())
-    })
-    .unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 /// The entry's time, in seconds from now.

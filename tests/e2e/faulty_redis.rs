@@ -48,11 +48,12 @@ fn through_a_hop(world: &World<'_>, timeout_ms: u64) -> Option<(FaultyRedis, Own
     Some((faulty, own))
 }
 
-fn call(org: &Organisation, key: &str) -> Answer {
+pub(super) fn call(org: &Organisation, key: &str) -> Answer {
     org.call(key, "get_dashboard_metrics", json!({}))
 }
 
-fn recovers(org: &Organisation, key: &str) {
+/// A success within ten seconds.
+pub(super) fn recovers(org: &Organisation, key: &str) {
     ready::eventually("a call that succeeds", Duration::from_secs(10), || {
         (call(org, key).status() == 200).then_some(())
     })
