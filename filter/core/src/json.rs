@@ -8,6 +8,7 @@ mod canonical;
 mod fold;
 pub mod lexer;
 mod number;
+mod object;
 
 use std::fmt;
 
@@ -15,9 +16,11 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
+use canonical::EXACT;
 pub use canonical::{canonical, canonical_exact};
 pub(crate) use fold::{folded, misspelt};
 pub(crate) use number::{Decimal, compare, in_double, is_plain_integer};
+pub(crate) use object::Object;
 
 /// Nesting beyond this is refused; far above what MCP messages need, far below the stack.
 pub const MAX_DEPTH: usize = 64;

@@ -17,6 +17,15 @@ use crate::json;
 /// What stands before the first entry of a chain.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
+/// Where an entry stands in its chain.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Place<'a> {
+    pub(super) chain: &'a str,
+    pub(super) seq: u64,
+    /// The hash of the entry before.
+    pub(super) prev_hash: &'a str,
+}
+
 /// The end of a chain.
 #[derive(Clone, Debug)]
 pub struct Chain {
@@ -50,18 +59,25 @@ impl Chain {
 
     /// Appends an entry; gives the line that records it, without line end.
     pub fn append(&mut self, entry: &Entry) -> String {
-        self.link(entry)
+        let line = entry.canonical(self.next());
+        self.link(line)
     }
 
     /// As [`Chain::append`], for the entry of an administrator's deed.
     pub fn append_deed(&mut self, entry: &AdminEntry) -> String {
-        self.link(entry)
+        let place = self.next();
+        let line = json::canonical(&Linked { entry, place });
+        self.link(line)
     }
 
-    fn link(&mut self, entry: &impl Serialize) -> String {
+    /// The place of the next entry.
+    fn next(&mut self) -> Place<'_> {
         self.seq = self.seq.saturating_add(1);
-        let linked = Linked { entry, chain: &self.name, seq: self.seq, prev_hash: &self.head };
-        let mut line = json::canonical(&linked);
+        Place { chain: &self.name, seq: self.seq, prev_hash: &self.head }
+    }
+
+    /// Puts its hash into the canonical `line` of an entry.
+    fn link(&mut self, mut line: String) -> String {
         self.head = hash_text(&line);
         // The canonical text is an object, so its last byte closes it.
         line.pop();
@@ -104,14 +120,13 @@ fn is_invisible(letter: char) -> bool {
     )
 }
 
-/// An entry in its place.
+/// An administrator's deed in its place.
 #[derive(Serialize)]
-struct Linked<'a, T> {
+struct Linked<'a> {
     #[serde(flatten)]
-    entry: &'a T,
-    chain: &'a str,
-    seq: u64,
-    prev_hash: &'a str,
+    entry: &'a AdminEntry,
+    #[serde(flatten)]
+    place: Place<'a>,
 }
 
 /// The hash of an entry: SHA-256, in hex, of its canonical JSON without the member `hash`.

@@ -7,114 +7,88 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::event::AuditEvent;
+use super::chain::Place;
+use super::event::{self, AuditEvent};
 use super::redact::{Redaction, redact, shown_text};
 use crate::auth::{IdentityKind, Principal};
 use crate::authz::Shadowed;
 use crate::denial::{Denial, ceil_ms};
 use crate::event::Head;
-use crate::json;
+use crate::json::{self, Object};
 use crate::mcp::{Message, Operation};
 
 /// The fields of an entry, filled as they become known.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Entry {
     /// RFC 3339, UTC: when the request ended.
     pub timestamp: String,
     /// Equal to the header `x-portcullis-request-id`.
     pub request_id: String,
     /// From `traceparent`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     /// Of the proven credential.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub org_id: Option<String>,
     /// Of the proven key.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_id: Option<String>,
     /// The subject of the proven token or certificate.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// The name the credential was issued under.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     /// `api_key`, `jwt` or `mtls`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_method: Option<&'static str>,
     /// SHA-256 of the client certificate that was presented, in hex, when certificates count.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_sha256: Option<String>,
     /// The role that decided.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
     /// The connector that the path names.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub connector: Option<String>,
     /// The HTTP method.
     pub http_method: String,
     /// The path, without query.
     pub path: String,
     /// The JSON-RPC method.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub mcp_method: Option<String>,
     /// The tool that was called.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_name: Option<String>,
     /// The prompt that was used, or whose argument was completed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_name: Option<String>,
     /// The resource that was read or subscribed to, or whose template was completed; without secrets.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_uri: Option<String>,
     /// The resources that a stream was opened for; the first ones.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resource_uris: Vec<String>,
     /// The task that was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub task_id: Option<String>,
     /// The tasks that a stream was opened for; the first ones.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub task_ids: Vec<String>,
-    /// What was said to the tool, the prompt or the completion, redacted and capped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub input: Option<Value>,
+    /// What was said to the tool, the prompt or the completion, redacted and capped: canonical JSON.
+    pub input: Option<String>,
     /// SHA-256 of its canonical JSON as it came, numbers as they were written.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub input_sha256: Option<String>,
     /// `success`, `tool_error`, `error`, `denied`, `limited` or `aborted`.
     pub status: &'static str,
     /// What the client got.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u16>,
     /// The JSON-RPC error code, of the gateway or of the upstream.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<i64>,
     /// What the gateway decided, and by which rule.
     pub decision: Decision,
     /// From the first byte of the request to the last of the response.
     pub latency_ms: u64,
     /// The upstream's part of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_ms: Option<u64>,
     /// Rows in the result, when they can be counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub rows_returned: Option<u64>,
     /// The policy that decided.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_version: Option<String>,
     /// What the call cost, when it was made.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub credits: Option<u64>,
     /// The dependencies that this was decided without.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub degraded: Vec<&'static str>,
     /// What else happened on the way; people alert on these by name.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<AuditEvent>,
     /// The client's address, without port.
     pub client_address: String,
     /// The header, shortened.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
 }
 
@@ -128,12 +102,73 @@ pub struct Decision {
     pub rule: String,
 }
 
+impl Decision {
+    fn canonical(&self) -> String {
+        let mut decision = Object::with_capacity(64);
+        decision.text("effect", self.effect);
+        decision.some_text("rule", Some(self.rule.as_str()).filter(|rule| !rule.is_empty()));
+        decision.end()
+    }
+}
+
+/// Most lines have room in so many bytes, with their hash.
+const ROOM: usize = 2_048;
 /// Free text from a client is cut here.
 const LONGEST_TEXT: usize = 256;
 /// Of a list of names, so many are written down.
 const MOST_NAMED: usize = 16;
 
 impl Entry {
+    /// Its canonical JSON (RFC 8785) in that place, without its hash. Members are written in the order of their names.
+    pub(super) fn canonical(&self, place: Place<'_>) -> String {
+        let mut line = Object::with_capacity(ROOM);
+        line.some_text("api_key_id", self.api_key_id.as_deref());
+        line.some_text("auth_method", self.auth_method);
+        line.some_text("certificate_sha256", self.certificate_sha256.as_deref());
+        line.text("chain", place.chain);
+        line.text("client_address", &self.client_address);
+        line.some_text("client_id", self.client_id.as_deref());
+        line.some_text("connector", self.connector.as_deref());
+        line.number("credits", self.credits);
+        line.written("decision", &self.decision.canonical());
+        line.texts("degraded", &self.degraded);
+        if let Some(code) = self.error_code {
+            line.written("error_code", &json::canonical(&code));
+        }
+        if !self.events.is_empty() {
+            line.written("events", &event::canonical(&self.events));
+        }
+        line.text("http_method", &self.http_method);
+        line.number("http_status", self.http_status.map(u64::from));
+        if let Some(input) = &self.input {
+            line.written("input", input);
+        }
+        line.some_text("input_sha256", self.input_sha256.as_deref());
+        line.number("latency_ms", Some(self.latency_ms));
+        line.some_text("mcp_method", self.mcp_method.as_deref());
+        line.some_text("org_id", self.org_id.as_deref());
+        line.text("path", &self.path);
+        line.some_text("policy_version", self.policy_version.as_deref());
+        line.text("prev_hash", place.prev_hash);
+        line.some_text("principal", self.principal.as_deref());
+        line.some_text("prompt_name", self.prompt_name.as_deref());
+        line.text("request_id", &self.request_id);
+        line.some_text("resource_uri", self.resource_uri.as_deref());
+        line.texts("resource_uris", &self.resource_uris);
+        line.some_text("role", self.role.as_deref());
+        line.number("rows_returned", self.rows_returned);
+        line.number("seq", Some(place.seq));
+        line.text("status", self.status);
+        line.some_text("task_id", self.task_id.as_deref());
+        line.texts("task_ids", &self.task_ids);
+        line.text("timestamp", &self.timestamp);
+        line.some_text("tool_name", self.tool_name.as_deref());
+        line.some_text("trace_id", self.trace_id.as_deref());
+        line.number("upstream_ms", self.upstream_ms);
+        line.some_text("user_agent", self.user_agent.as_deref());
+        line.end()
+    }
+
     /// What is known from the headers.
     #[must_use]
     pub fn of(head: &Head) -> Self {
@@ -155,7 +190,7 @@ impl Entry {
         match principal.identity.kind() {
             IdentityKind::Key(id) => self.api_key_id = Some(id.to_string()),
             IdentityKind::Token { subject: client, .. } | IdentityKind::Certificate(client) => {
-                self.client_id = Some(client.chars().take(LONGEST_TEXT).collect());
+                self.client_id = Some(first(client, LONGEST_TEXT));
             }
         }
         self.principal = Some(principal.name.clone());
@@ -215,7 +250,7 @@ impl Entry {
     /// Notes what a message asks for, by name; nothing of what it says.
     pub fn note_message(&mut self, message: &Message) {
         if !message.method.is_empty() {
-            self.mcp_method = Some(message.method.chars().take(128).collect());
+            self.mcp_method = Some(first(&message.method, 128));
         }
         let some = |all: &[String], shown: fn(&str) -> String| {
             all.iter().take(MOST_NAMED).map(|one| shown(one)).collect()
@@ -257,15 +292,17 @@ impl Entry {
         names: &[String],
         max_bytes: usize,
     ) {
-        self.input = Some(redact(arguments, Redaction { names, max_bytes }));
+        self.input = Some(json::canonical(&redact(arguments, Redaction { names, max_bytes })));
     }
 }
 
 /// The trace id of a W3C `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>`.
 fn trace_id(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
-    let parts: Vec<&str> = text.split('-').collect();
-    let [_, trace, span, _] = parts.as_slice() else {
+    let mut parts = text.split('-');
+    let (Some(_), Some(trace), Some(span), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return None;
     };
     let hex = |text: &str, length| {
@@ -273,9 +310,92 @@ fn trace_id(value: &[u8]) -> Option<String> {
             && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
             && text.bytes().any(|b| b != b'0')
     };
-    (hex(trace, 32) && hex(span, 16)).then(|| (*trace).to_owned())
+    (hex(trace, 32) && hex(span, 16)).then(|| trace.to_owned())
 }
 
 fn shortened(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().take(LONGEST_TEXT).collect()
+    first(&String::from_utf8_lossy(bytes), LONGEST_TEXT)
+}
+
+/// The first letters of a text, most of which are not as long.
+fn first(text: &str, letters: usize) -> String {
+    if text.len() <= letters { text.to_owned() } else { text.chars().take(letters).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    // Proves: A16, A18
+    #[test]
+    fn every_field_is_in_the_line_in_canonical_order() {
+        let text = |value: &str| Some(value.to_owned());
+        let entry = Entry {
+            timestamp: "t".into(),
+            request_id: "r".into(),
+            trace_id: text("trace"),
+            org_id: text("acme"),
+            api_key_id: text("k"),
+            client_id: text("c"),
+            principal: text("a \"bot\"\n"),
+            auth_method: Some("jwt"),
+            certificate_sha256: text("f"),
+            role: text("analyst"),
+            connector: text("demo"),
+            http_method: "POST".into(),
+            path: "/ä".into(),
+            mcp_method: text("tools/call"),
+            tool_name: text("pay"),
+            prompt_name: text("p"),
+            resource_uri: text("a:b"),
+            resource_uris: vec!["a:b".into(), "\\".into()],
+            task_id: text("1"),
+            task_ids: vec!["1".into()],
+            input: Some(json::canonical(&json!({"b": 1.0, "a": [2]}))),
+            input_sha256: text("d"),
+            status: "success",
+            http_status: Some(200),
+            error_code: Some(-32_000),
+            decision: Decision { effect: "deny", rule: "r".into() },
+            latency_ms: u64::MAX,
+            upstream_ms: Some(2),
+            rows_returned: Some(0),
+            policy_version: text("v"),
+            credits: Some(1),
+            degraded: vec!["redis"],
+            events: vec![
+                AuditEvent::AuthSuccess { client_id: "c".into() },
+                AuditEvent::DegradedEntered { dependency: "redis" },
+            ],
+            client_address: "192.0.2.7".into(),
+            user_agent: text("u"),
+        };
+        let expected = json!({
+            "timestamp": "t", "request_id": "r", "trace_id": "trace", "org_id": "acme",
+            "api_key_id": "k", "client_id": "c", "principal": "a \"bot\"\n", "auth_method": "jwt",
+            "certificate_sha256": "f", "role": "analyst", "connector": "demo",
+            "http_method": "POST", "path": "/ä", "mcp_method": "tools/call", "tool_name": "pay",
+            "prompt_name": "p", "resource_uri": "a:b", "resource_uris": ["a:b", "\\"],
+            "task_id": "1", "task_ids": ["1"], "input": {"a": [2], "b": 1}, "input_sha256": "d",
+            "status": "success", "http_status": 200, "error_code": -32_000,
+            "decision": {"effect": "deny", "rule": "r"}, "latency_ms": u64::MAX, "upstream_ms": 2,
+            "rows_returned": 0, "policy_version": "v", "credits": 1, "degraded": ["redis"],
+            "events": [
+                {"event": "auth_success", "client_id": "c"},
+                {"event": "degraded_entered", "dependency": "redis"},
+            ],
+            "client_address": "192.0.2.7", "user_agent": "u",
+            "chain": "n", "seq": 1, "prev_hash": "h",
+        });
+        let place = Place { chain: "n", seq: 1, prev_hash: "h" };
+        assert_eq!(entry.canonical(place), json::canonical(&expected));
+    }
+
+    #[test]
+    fn what_happens_to_every_good_request_is_written_as_all_else_is() {
+        let events = [AuditEvent::AuthSuccess { client_id: "a\"b".into() }];
+        assert_eq!(event::canonical(&events), json::canonical(&events[..]));
+    }
 }

@@ -6,6 +6,21 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::json::{self, Object};
+
+/// The canonical JSON of what happened to one request. What happens to all that are good is known beforehand.
+pub(super) fn canonical(events: &[AuditEvent]) -> String {
+    match events {
+        [AuditEvent::AuthSuccess { client_id }] => {
+            let mut event = Object::with_capacity(client_id.len().saturating_add(48));
+            event.text("client_id", client_id);
+            event.text("event", "auth_success");
+            format!("[{}]", event.end())
+        }
+        events => json::canonical(events),
+    }
+}
+
 /// One event of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

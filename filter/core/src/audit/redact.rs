@@ -6,6 +6,10 @@
 mod name;
 mod text;
 
+use std::borrow::Cow;
+use std::cell::Cell;
+
+use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use serde_json::{Map, Number, Value};
 
 use self::name::{is_label, is_secret, is_value};
@@ -32,12 +36,26 @@ pub struct Redaction<'a> {
     pub max_bytes: usize,
 }
 
-/// The arguments as the log may show them.
+/// The arguments as the log may show them, for a serializer: nothing of them is copied.
 #[must_use]
-pub fn redact(arguments: &Map<String, Value>, redaction: Redaction<'_>) -> Value {
-    let Redaction { names, max_bytes } = redaction;
-    let mut redactor = Redactor { names, left: max_bytes, depth: DEEPEST, wrapped: 0 };
-    redactor.object(arguments)
+pub fn redact<'a>(
+    arguments: &'a Map<String, Value>,
+    redaction: Redaction<'a>,
+) -> impl Serialize + use<'a> {
+    Redacted { arguments, redaction }
+}
+
+struct Redacted<'a> {
+    arguments: &'a Map<String, Value>,
+    redaction: Redaction<'a>,
+}
+
+impl Serialize for Redacted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Redaction { names, max_bytes } = self.redaction;
+        let (left, depth) = (Cell::new(max_bytes), Cell::new(DEEPEST));
+        Redactor { names, left, depth, wrapped: 0 }.object(self.arguments, serializer)
+    }
 }
 
 /// A text of a client, such as a URI, as the log may show it before a policy is known.
@@ -46,31 +64,48 @@ pub fn shown_text(text: &str) -> String {
     cut(&masked(start(text, LONGEST_TEXT.saturating_mul(2)), &[]), LONGEST_TEXT)
 }
 
+/// What may still be shown, on the way through the arguments.
 struct Redactor<'a> {
     names: &'a [String],
-    left: usize,
-    depth: usize,
+    left: Cell<usize>,
+    /// How many levels may still open.
+    depth: Cell<usize>,
     /// How many texts the place stands in.
     wrapped: usize,
 }
 
+/// A value as far as it may be shown. It is to be serialized once: that takes from what is left.
+struct Shown<'a> {
+    redactor: &'a Redactor<'a>,
+    value: &'a Value,
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.redactor.value(self.value, serializer)
+    }
+}
+
 impl Redactor<'_> {
-    fn object(&mut self, members: &Map<String, Value>) -> Value {
-        let mut kept = Map::new();
+    fn object<S: Serializer>(
+        &self,
+        members: &Map<String, Value>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut kept = serializer.serialize_map(None)?;
         let pair = self.is_secret_pair(members);
         for (name, value) in members {
             if !self.spend(name.len().saturating_add(4)) {
-                kept.insert("…".to_owned(), CAPPED.into());
+                kept.serialize_entry("…", CAPPED)?;
                 break;
             }
-            let value = if is_secret(name, self.names) || (pair && is_value(name)) {
-                REDACTED.into()
+            if is_secret(name, self.names) || (pair && is_value(name)) {
+                kept.serialize_entry(name, REDACTED)?;
             } else {
-                self.value(value)
-            };
-            kept.insert(name.clone(), value);
+                kept.serialize_entry(name, &Shown { redactor: self, value })?;
+            }
         }
-        Value::Object(kept)
+        kept.end()
     }
 
     /// Whether a member says that the value beside it is secret: `{"name": "Authorization", "value": …}`.
@@ -81,54 +116,61 @@ impl Redactor<'_> {
         (2..=MOST_OF_A_PAIR).contains(&members.len()) && members.iter().any(says)
     }
 
-    fn value(&mut self, value: &Value) -> Value {
+    fn value<S: Serializer>(&self, value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
         // Whatever it is, it takes room: empty lists and marks add up too.
         if !self.spend(8) {
-            return CAPPED.into();
+            return serializer.serialize_str(CAPPED);
         }
-        let Some(deeper) = self.depth.checked_sub(1) else {
-            return CAPPED.into();
+        let depth = self.depth.get();
+        let Some(deeper) = depth.checked_sub(1) else {
+            return serializer.serialize_str(CAPPED);
         };
-        let depth = std::mem::replace(&mut self.depth, deeper);
-        let value = match value {
-            Value::Object(members) => self.object(members),
-            Value::Array(items) => self.list(items),
-            Value::String(text) => self.text(text),
-            Value::Number(number) => shown(number),
-            Value::Null | Value::Bool(_) => value.clone(),
+        self.depth.set(deeper);
+        let written = match value {
+            Value::Object(members) => self.object(members, serializer),
+            Value::Array(items) => self.list(items, serializer),
+            Value::String(text) => serializer.serialize_str(&self.text(text)),
+            Value::Number(number) => match json::in_double(number.as_str()) {
+                Some(_) => number.serialize(serializer),
+                None => serializer.serialize_str(number.as_str()),
+            },
+            Value::Null | Value::Bool(_) => value.serialize(serializer),
         };
-        self.depth = depth;
-        value
+        self.depth.set(depth);
+        written
     }
 
-    fn list(&mut self, items: &[Value]) -> Value {
-        let mut kept = Vec::new();
+    fn list<S: Serializer>(&self, items: &[Value], serializer: S) -> Result<S::Ok, S::Error> {
+        let mut kept = serializer.serialize_seq(None)?;
         let mut named = false;
         for item in items {
-            if self.left == 0 {
-                kept.push(CAPPED.into());
+            if self.left.get() == 0 {
+                kept.serialize_element(CAPPED)?;
                 break;
             }
-            kept.push(if named { REDACTED.into() } else { self.value(item) });
+            match named {
+                true => kept.serialize_element(REDACTED)?,
+                false => kept.serialize_element(&Shown { redactor: self, value: item })?,
+            }
             // `["Authorization", …]`, and what a command line says: `["--password", …]`.
             named = item.as_str().is_some_and(|name| {
                 (items.len() == 2 || name.starts_with('-')) && is_secret(name, self.names)
             });
         }
-        Value::Array(kept)
+        kept.end()
     }
 
-    fn text(&mut self, text: &str) -> Value {
-        let most = LONGEST_TEXT.min(self.left);
+    fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let most = LONGEST_TEXT.min(self.left.get());
         if let Some(json) = self.json(text) {
-            return json;
+            return json.into();
         }
         self.spend(text.len());
         let begin = start(text, LONGEST_TEXT.saturating_mul(2));
         let masked = masked(begin, self.names);
         let behind = text.len().saturating_sub(begin.len());
         if behind == 0 && masked.len() <= most {
-            return masked.into();
+            return masked;
         }
         let kept = start(&masked, most);
         let gone = masked.len().saturating_sub(kept.len()).saturating_add(behind);
@@ -136,27 +178,27 @@ impl Redactor<'_> {
     }
 
     /// A text that is JSON with a secret in it, without the secret.
-    fn json(&mut self, text: &str) -> Option<Value> {
+    fn json(&self, text: &str) -> Option<String> {
         let begins = text.trim_start().starts_with(['{', '[']);
         if !begins || text.len() > LONGEST_JSON || self.wrapped >= MOST_WRAPPED {
             return None;
         }
         let value = json::parse_strict(text.as_bytes()).ok()?;
-        let (names, wrapped) = (self.names, self.wrapped.saturating_add(1));
-        let left = LONGEST_TEXT.min(self.left);
-        let mut inner = Redactor { names, left, depth: self.depth, wrapped };
-        let shown = inner.value(&value).to_string();
+        let left = Cell::new(LONGEST_TEXT.min(self.left.get()));
+        let (depth, wrapped) = (self.depth.clone(), self.wrapped.saturating_add(1));
+        let inner = Redactor { names: self.names, left, depth, wrapped };
+        let shown = serde_json::to_string(&Shown { redactor: &inner, value: &value }).ok()?;
         if !shown.contains(REDACTED) {
             return None;
         }
         self.spend(text.len());
-        Some(cut(&shown, LONGEST_TEXT.saturating_mul(2)).into())
+        Some(cut(&shown, LONGEST_TEXT.saturating_mul(2)))
     }
 
     /// Takes `cost` from what is left; whether it fits. After something did not, nothing does.
-    fn spend(&mut self, cost: usize) -> bool {
-        let rest = self.left.checked_sub(cost);
-        self.left = rest.unwrap_or(0);
+    fn spend(&self, cost: usize) -> bool {
+        let rest = self.left.get().checked_sub(cost);
+        self.left.set(rest.unwrap_or(0));
         rest.is_some()
     }
 }
@@ -194,7 +236,8 @@ mod tests {
 
     fn redacted(arguments: Value, max_bytes: usize) -> Value {
         let Value::Object(arguments) = arguments else { panic!("not an object") };
-        redact(&arguments, Redaction { names: &["ssn".to_owned()], max_bytes })
+        let names = ["ssn".to_owned()];
+        serde_json::to_value(redact(&arguments, Redaction { names: &names, max_bytes })).unwrap()
     }
 
     // Proves: C6, B14, A16

@@ -13,7 +13,7 @@ use super::credit::{Credential, credit};
 use super::verdict::Grant;
 use super::{Next, Stage, Turn};
 use crate::approval::{self, Waiting};
-use crate::audit::AuditEvent;
+use crate::audit::{AuditEvent, Redaction, redact};
 use crate::auth::Principal;
 use crate::authz::{Ruling, amended};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
@@ -98,6 +98,8 @@ pub(super) fn ask(request: Box<Request>, grant: Box<Grant>, turn: &mut Turn<'_>)
 
 fn waiting(sought: &Sought, grant: &Grant, call: &ToolCall, turn: &Turn<'_>) -> Waiting {
     let entry = &turn.context.entry;
+    let max_bytes = turn.worker.config.audit_input_max_bytes;
+    let shown = redact(&call.arguments, Redaction { names: &grant.policy.redact, max_bytes });
     let client_id = entry.api_key_id.as_ref().or(entry.client_id.as_ref());
     Waiting {
         digest: sought.key.digest().to_owned(),
@@ -107,7 +109,7 @@ fn waiting(sought: &Sought, grant: &Grant, call: &ToolCall, turn: &Turn<'_>) -> 
         role: grant.principal.role.clone(),
         connector: grant.connector.clone(),
         tool: call.name.clone(),
-        arguments: entry.input.clone().unwrap_or_default(),
+        arguments: serde_json::to_value(shown).unwrap_or_default(),
         rule: sought.rule.clone(),
         request_id: entry.request_id.clone(),
         asked_at: turn.now.rfc3339(),

@@ -36,7 +36,7 @@ fn written<T: Serialize + ?Sized>(value: &T, inexact: Inexact) -> String {
 }
 
 /// Up to here every integer is a double of its own.
-const EXACT: u64 = 1 << 53;
+pub(super) const EXACT: u64 = 1 << 53;
 
 /// How a number is written that a double does not hold.
 #[derive(Clone, Copy)]

@@ -13,6 +13,8 @@ pub(super) const REDACTED: &str = "[redacted]";
 /// Longer words before `=` or `:` are no names.
 const LONGEST_NAME: usize = 64;
 const PRIVATE_KEY: &str = "PRIVATE KEY-----";
+/// The word of it that nothing else begins with.
+const BEHIND_PRIVATE: &str = "KEY-----";
 /// How tokens of services that many use begin; a token is longer.
 const TOKENS: [&str; 20] = [
     "pck_",
@@ -39,13 +41,32 @@ const TOKENS: [&str; 20] = [
 const SHORTEST_TOKEN: usize = 20;
 
 /// `text` without secrets.
-pub(super) fn masked(text: &str, names: &[String]) -> String {
+pub(super) fn masked<'t>(text: &'t str, names: &[String]) -> Cow<'t, str> {
+    if is_harmless(text) {
+        return Cow::Borrowed(text);
+    }
     if let Some((before, behind)) = text.split_once(PRIVATE_KEY) {
         let before = before.rsplit_once("-----BEGIN").map_or(before, |(before, _)| before);
         let after = behind.split_once(PRIVATE_KEY).map_or("", |(_, after)| after);
-        return format!("{}{REDACTED}{}", masked(before, names), masked_words(after, names));
+        let (before, after) = (masked(before, names), masked_words(after, names));
+        return Cow::Owned(format!("{before}{REDACTED}{after}"));
     }
-    masked_words(text, names)
+    Cow::Owned(masked_words(text, names))
+}
+
+/// Whether one look tells that nothing in `text` is a secret: no name has a value, no word is as long as a token or goes
+/// before a credential. Most arguments are such texts.
+fn is_harmless(text: &str) -> bool {
+    let plain = |word: &str| {
+        word.len() < SHORTEST_TOKEN && !is_scheme(word) && !word.starts_with(BEHIND_PRIVATE)
+    };
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b" -_.,/".contains(&b))
+        && text.split([' ', ',']).all(plain)
+}
+
+/// Whether a credential stands behind the word, in a header.
+fn is_scheme(word: &str) -> bool {
+    ["bearer", "basic", "digest"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme))
 }
 
 fn masked_words(text: &str, names: &[String]) -> String {
@@ -98,8 +119,7 @@ fn is_delimiter(letter: char) -> bool {
 
 /// Writes one word; says what the next one is.
 fn push(word: &str, next: Next, names: &[String], masked: &mut String) -> Next {
-    let is_scheme = ["bearer", "basic", "digest"].iter().any(|it| word.eq_ignore_ascii_case(it));
-    if is_scheme {
+    if is_scheme(word) {
         masked.push_str(word);
         return if next == Next::Secret { next } else { Next::Credential };
     }
@@ -201,6 +221,7 @@ mod tests {
             ("-----BEGIN PRIVATE KEY-----\nMII", "[redacted]"),
         ] {
             assert_eq!(masked(text, &[]), expected);
+            assert!(!is_harmless(text), "{text}");
         }
         for text in [
             "the basic plan bears no token of it, at 12:30 on db.example:5432",
@@ -208,9 +229,11 @@ mod tests {
             "https://example.com/a:b?q=1#x",
             "postgres://user@localhost:5432/table/schema",
             "",
+            "customer 0000000001, plan-b/2.1",
             "ÄÖÜ \u{1f600} = :",
         ] {
             assert_eq!(masked(text, &[]), text);
+            assert_eq!(masked_words(text, &[]), text);
         }
     }
 }

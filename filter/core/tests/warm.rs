@@ -1,0 +1,259 @@
+//! What a warm `tools/call` costs the core: how often it asks for memory.
+//!
+//! Owns the counts, which are the same on every machine, so that what makes each request dearer is seen where no
+//! clock would show it. Times are the business of `cargo xtask bench`.
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
+#[expect(dead_code, reason = "the tests of tokens make other ones, too")]
+#[path = "tokens/mint.rs"]
+mod mint;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use portcullis_core::audit::Chain;
+use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint as mint_key};
+use portcullis_core::call::{Call, CallId, Reply};
+use portcullis_core::config::Config;
+use portcullis_core::event::{Closing, Event, Head, Origin, ResponseHead};
+use portcullis_core::exchange::Exchange;
+use portcullis_core::id::{KeyId, OrgId, PolicyVersion, RequestId};
+use portcullis_core::json;
+use portcullis_core::policy::version_of;
+use portcullis_core::step::{Effect, Gate, Step};
+use portcullis_core::time::UnixTime;
+use portcullis_core::worker::Worker;
+use portcullis_redis_lua::Value;
+use serde_json::json;
+
+/// How often this thread asked for memory, and how often for more of what it had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Asked {
+    allocations: u32,
+    reallocations: u32,
+}
+
+thread_local! {
+    static ASKED: Cell<Asked> = const { Cell::new(Asked { allocations: 0, reallocations: 0 }) };
+}
+
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn note(more: impl FnOnce(&mut Asked)) {
+    // A thread that ends has no count any more.
+    let _ = ASKED.try_with(|cell| {
+        let mut asked = cell.get();
+        more(&mut asked);
+        cell.set(asked);
+    });
+}
+
+// SAFETY: everything is the system's allocator; beside it a number of this thread is counted, without memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(|asked| asked.allocations += 1);
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note(|asked| asked.reallocations += 1);
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
+
+const ANSWER: &str = concat!(
+    r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":""#,
+    r#"[{\"id\":4711,\"name\":\"Ada Lovelace\",\"city\":\"London\",\"since\":\"1835-06-01\"},"#,
+    r#"{\"id\":4712,\"name\":\"Grace Hopper\",\"city\":\"Arlington\",\"since\":\"1944-07-02\"}]"#,
+    r#""}],"isError":false}}"#
+);
+
+/// The policy of `cargo xtask bench`.
+fn policy(windows: bool) -> serde_json::Value {
+    let window = |per: &[&str]| json!({"limit": 100_000, "window": "1s", "per": per});
+    let mut policy = json!({
+        "version": 1, "organisations": ["acme"], "connectors": {"demo": {"path": "/demo/mcp"}},
+        "roles": {"analyst": {"demo": {"allow": ["search_contacts", "query_users"]}}},
+        "tiers": {"pro": {"limits": {}}},
+    });
+    if windows {
+        policy["tiers"]["pro"]["limits"] = json!({"calls": {"limit": 100_000, "window": "1s"}});
+        policy["limits"] = json!({"all": window(&["org"]), "each_tool": window(&["key", "tool"])});
+    }
+    policy
+}
+
+/// One worker, and what a client shows it.
+struct Caller {
+    worker: Worker,
+    authorization: String,
+    calls: u32,
+}
+
+impl Caller {
+    /// With an access token; the policy and the issuer's keys are in the configuration.
+    fn with_token() -> Self {
+        let issuer = mint::inline(json!({"audiences": [mint::RESOURCE]}));
+        let document = json!({
+            "auth": {"external_url": "https://mcp.example", "issuers": [issuer]},
+            "policy": policy(false),
+        });
+        let worker = Worker::new(Config::parse(&document).unwrap(), Chain::new("c".into()));
+        let authorization = format!("Bearer {}", mint::token(&mint::claims()));
+        Self { worker, authorization, calls: 0 }
+    }
+
+    /// With an API key; its record, the policy and three windows are in Redis.
+    fn with_key() -> Self {
+        let config = Config::parse(&json!({"redis": {"cluster": "redis"}})).unwrap();
+        let mut worker = Worker::new(config, Chain::new("c".into()));
+        let document = json::canonical_exact(&policy(true));
+        worker.policy_read(&version(), Some(document.as_bytes()), now());
+        let authorization = format!("Bearer {}", key());
+        Self { worker, authorization, calls: 0 }
+    }
+
+    /// One call that is let through and answered with a result.
+    fn call(&mut self) {
+        self.calls += 1;
+        let mut exchange = Exchange::default();
+        let step = self.step(&mut exchange, Event::Head { head: self.head(), last: false });
+        assert!(matches!(step.gate, Gate::Hold), "{step:?}");
+        let mut step = self.step(&mut exchange, Event::Body(self.body()));
+        while let Some((id, call)) = step.effects.iter().find_map(started) {
+            let reply = Reply::Redis(reply(call));
+            step = self.step(&mut exchange, Event::CallDone { id, reply });
+        }
+        assert!(matches!(step.gate, Gate::Pass), "{step:?}");
+        let step = self.step(&mut exchange, Event::ResponseHead(response()));
+        assert!(matches!(step.gate, Gate::Watch), "{step:?}");
+        for (bytes, last) in [(ANSWER, false), ("", true)] {
+            let event = Event::ResponseBody { bytes: bytes.into(), last };
+            let step = self.step(&mut exchange, event);
+            assert!(matches!(step.gate, Gate::Watch), "{step:?}");
+        }
+        let closing = Closing { http_status: Some(200), ..Closing::default() };
+        let step = self.step(&mut exchange, Event::Closed(closing));
+        assert!(step.effects.iter().any(|effect| matches!(effect, Effect::Audit(_))));
+    }
+
+    fn step(&mut self, exchange: &mut Exchange, event: Event) -> Step {
+        exchange.step(&mut self.worker, now(), event)
+    }
+
+    fn head(&self) -> Head {
+        let headers = [
+            (":authority", "localhost"),
+            (":path", "/demo/mcp"),
+            (":method", "POST"),
+            (":scheme", "http"),
+            ("accept", "application/json, text/event-stream"),
+            ("content-type", "application/json"),
+            ("mcp-protocol-version", "2025-11-25"),
+            ("user-agent", "portcullis-bench/1"),
+            ("authorization", &self.authorization),
+            ("content-length", "195"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-request-id", "3f1c7e0a-58d4-4a3e-9a3e-0123456789ab"),
+        ];
+        let headers: portcullis_core::event::Headers = headers.into_iter().collect();
+        let id = RequestId::numbered(7, self.calls);
+        Head::new(id, "127.0.0.1".into(), headers).with_cluster(Some("demo".into()))
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let arguments = format!(
+            r#"{{"query":"customer {:010}","fields":["name","city","since"],"limit":25,"include_archived":false}}"#,
+            self.calls
+        );
+        let params = format!(r#"{{"name":"search_contacts","arguments":{arguments}}}"#);
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#).into()
+    }
+
+    /// What one more call asks for, once the caches are warm; what the driver itself would build is in it.
+    fn warm(&mut self) -> Asked {
+        for _ in 0..64 {
+            self.call();
+        }
+        let before = ASKED.get();
+        self.call();
+        let after = ASKED.get();
+        Asked {
+            allocations: after.allocations - before.allocations,
+            reallocations: after.reallocations - before.reallocations,
+        }
+    }
+}
+
+fn now() -> UnixTime {
+    mint::at(mint::START)
+}
+
+fn version() -> PolicyVersion {
+    version_of(&policy(true)).unwrap()
+}
+
+fn key() -> String {
+    let (org, id) = (OrgId::new("acme").unwrap(), KeyId::new("k1a2b3c4").unwrap());
+    mint_key(&org, &id, &"s".repeat(SECRET_LENGTH)).unwrap().expose().to_owned()
+}
+
+fn started(effect: &Effect) -> Option<(CallId, &Call)> {
+    match effect {
+        Effect::Start { id, call } => Some((*id, call)),
+        _ => None,
+    }
+}
+
+/// Redis knows the key and the policy, and has room in every window.
+fn reply(call: &Call) -> Value {
+    let Call::Admit(call) = call else { panic!("{call:?}") };
+    let bulk = |text: String| Value::Bulk(text.into_bytes());
+    if call.args.iter().any(|argument| argument == b"?") {
+        let record = json!({
+            "id": "k1a2b3c4", "org": "acme", "name": "bench", "role": "analyst", "tier": "pro",
+            "created_at": 1, "created_by": "ops",
+            "secrets": [{"sha256": KeyDigest::of(key().as_bytes()).to_hex()}],
+        });
+        let record = [bulk("1".into()), bulk(record.to_string())];
+        let policy = [bulk(version().to_string()), bulk("{}".into())];
+        return Value::Array([vec![Value::Int(0)], record.into(), policy.into()].concat());
+    }
+    let windows = (0..3).flat_map(|_| [99_999, 1_000, 0]);
+    Value::Array([1].into_iter().chain(windows).map(Value::Int).collect())
+}
+
+fn response() -> ResponseHead {
+    ResponseHead {
+        status: 200,
+        content_type: "application/json".into(),
+        content_encoding: Vec::new(),
+        session_id: Vec::new(),
+        others: Vec::new(),
+        origin: Origin::Upstream,
+        last: false,
+    }
+}
+
+#[test]
+fn a_warm_call_with_a_token_asks_for_memory_no_more_often_than_this() {
+    let asked = Caller::with_token().warm();
+    assert!(asked.allocations <= 165 && asked.reallocations <= 20, "{asked:?}");
+}
+
+#[test]
+fn a_warm_call_with_a_key_and_three_windows_asks_for_memory_no_more_often_than_this() {
+    let asked = Caller::with_key().warm();
+    assert!(asked.allocations <= 220 && asked.reallocations <= 29, "{asked:?}");
+}
