@@ -1,6 +1,6 @@
 module portcullis.example/mesh/envoy-gateway
 
-go 1.26.0
+go 1.26.6
 
 tool github.com/envoyproxy/gateway/cmd/envoy-gateway
 

@@ -92,12 +92,26 @@ impl Cluster {
     pub(crate) fn define(&self, file: &Path) -> Result<()> {
         let file = file.to_string_lossy();
         self.kubectl(&["apply", "--server-side", "--filename", &file])?;
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "--filename", &file])
+        // Of all that are there: a file may have other kinds, too, which have no such condition.
+        let established = "--for=condition=Established";
+        self.kubectl(&["wait", established, "--timeout=60s", "--all", "customresourcedefinitions"])
             .map(drop)
     }
 
+    /// There it is, whether it was or not.
     pub(crate) fn namespace(&self, name: &str) -> Result<()> {
+        if self.kubectl(&["get", "namespace", name]).is_ok() {
+            return Ok(());
+        }
         self.kubectl(&["create", "namespace", name]).map(drop)
+    }
+
+    /// Whether the API server would take it, with every validation that it has.
+    pub(crate) fn dry_run(&self, file: &Path) -> Result<()> {
+        let file = file.to_string_lossy();
+        let strict = "--validate=strict";
+        self.kubectl(&["apply", "--server-side", "--dry-run=server", strict, "--filename", &file])
+            .map(drop)
     }
 
     /// As a user would.

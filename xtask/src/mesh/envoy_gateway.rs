@@ -6,6 +6,8 @@
 use super::cluster::{made, succeeded};
 use super::tools::EnvoyGatewayTools;
 use crate::failure::{Failure, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use portcullis_stack::{Process, ready};
 use serde_json::json;
 use std::fs;
@@ -103,14 +105,16 @@ impl EnvoyGateway {
     pub(crate) fn envoy_secret(&self) -> Result<String> {
         let read = |name: &str| {
             let file = self.home.join("config/certs/envoy").join(name);
-            fs::read_to_string(&file).map_err(|error| {
+            let bytes = fs::read(&file).map_err(|error| {
                 Failure::new(format!("could not read {}: {error}", file.display()))
-            })
+            })?;
+            Ok::<_, Failure>(STANDARD.encode(bytes))
         };
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
             "metadata": {"name": "envoy", "namespace": "envoy-gateway-system"},
-            "stringData": {"ca.crt": read("ca.crt")?, "tls.crt": read("tls.crt")?, "tls.key": read("tls.key")?},
+            // Without an API server nobody makes `data` of a `stringData`.
+            "data": {"ca.crt": read("ca.crt")?, "tls.crt": read("tls.crt")?, "tls.key": read("tls.key")?},
         });
         Ok(secret.to_string())
     }

@@ -54,8 +54,7 @@ impl<'a> Mesh<'a> {
         step("defining Envoy Gateway's resources", || {
             tools.crds.iter().try_for_each(|file| cluster.define(file))
         })?;
-        // Istio's trials use it, too.
-        let _ = cluster.namespace("mcp");
+        cluster.namespace("mcp")?;
         let envoy = &ground.tools.envoy;
         let controller = step("starting Envoy Gateway", || {
             EnvoyGateway::start(&tools, envoy, &ground.dir, &ground.logs)

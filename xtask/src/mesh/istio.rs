@@ -87,7 +87,7 @@ impl Istiod {
         logs: &Path,
     ) -> Result<Self> {
         let home = dir.join("istiod");
-        made(&home)?;
+        mesh_configuration(&home)?;
         let (http, monitoring) = (loopback(free_port()?), loopback(free_port()?));
         let mut command = Command::new(&tools.istiod);
         command
@@ -178,6 +178,16 @@ impl Ingress {
     pub(crate) fn log(&self) -> &Path {
         self.process.log()
     }
+}
+
+/// Plaintext between workloads: nothing here signs certificates, and a cluster that waits for one holds up all others. The
+/// API server's own service is such a cluster.
+fn mesh_configuration(home: &Path) -> Result<()> {
+    let dir = home.join("etc/istio/config");
+    made(&dir)?;
+    let file = dir.join("mesh");
+    fs::write(&file, "enableAutoMtls: false\n")
+        .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
 }
 
 /// Istio's template, whose listeners for probes and metrics are for the pod's address.

@@ -10,6 +10,7 @@ mod envoy_gateway_trials;
 mod here;
 mod istio;
 mod istio_trials;
+mod manifest_trials;
 mod operations;
 pub(crate) mod rendered;
 mod report;
@@ -29,6 +30,8 @@ use std::path::PathBuf;
 /// What of it.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Which {
+    /// No control plane: whether the API server takes every manifest
+    Manifests,
     Istio,
     EnvoyGateway,
     All,
@@ -68,6 +71,9 @@ pub(crate) struct Ground<'a> {
 pub(crate) fn mesh(workspace: &Workspace, options: &Options) -> Result<()> {
     let ground = Ground::prepare(workspace, options)?;
     let mut report = Report::default();
+    if matches!(options.which, Which::Manifests | Which::All) {
+        manifest_trials::run(&ground, &mut report)?;
+    }
     if matches!(options.which, Which::Istio | Which::All) {
         istio_trials::run(&ground, options, &mut report)?;
     }

@@ -1,0 +1,95 @@
+//! Every manifest that is shipped or that `portcullis render` prints, on Kubernetes' API server: it takes them all.
+//!
+//! Owns which files those are. What comes of them is for the trials of each control plane.
+
+use super::Ground;
+use super::report::Report;
+use super::tools::{EnvoyGatewayTools, IstioTools};
+use crate::failure::{Failure, Result};
+use crate::progress::step;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const NAME: &str = "API server";
+/// The folders with manifests for Kubernetes.
+const SHIPPED: [&str; 2] = ["envoy/istio", "envoy/envoy-gateway"];
+/// The targets of `portcullis render` that are manifests.
+const RENDERED: [&str; 2] = ["istio", "gateway-api"];
+/// What those manifests name.
+const NAMESPACES: [&str; 3] = ["istio-system", "istio-ingress", "mcp"];
+
+/// Defines all resources, and applies every manifest as it is, on trial and for good; then it is deleted again.
+pub(super) fn run(ground: &Ground<'_>, report: &mut Report) -> Result<()> {
+    let cluster = &ground.cluster;
+    let istio = IstioTools::install(ground.workspace)?;
+    let envoy_gateway = EnvoyGatewayTools::install(ground.workspace)?;
+    step("defining the resources of Istio, Gateway API and Envoy Gateway", || {
+        cluster.define(&istio.crds)?;
+        envoy_gateway.crds.iter().try_for_each(|file| cluster.define(file))
+    })?;
+    for namespace in NAMESPACES {
+        cluster.namespace(namespace)?;
+    }
+    for folder in SHIPPED {
+        for file in yaml_files(&ground.workspace.root.join(folder))? {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            report.trial(NAME, &format!("{folder}/{name} as shipped"), || taken(ground, &file));
+        }
+    }
+    for target in RENDERED {
+        report.trial(NAME, &format!("docs/render.md, rendered for {target}"), || {
+            taken(ground, &rendered(ground, target)?)
+        });
+    }
+    Ok(())
+}
+
+fn taken(ground: &Ground<'_>, file: &Path) -> Result<()> {
+    ground.cluster.dry_run(file)?;
+    ground.cluster.apply(file)?;
+    ground.cluster.delete(file)
+}
+
+fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = |error| Failure::new(format!("could not read {}: {error}", folder.display()));
+    let entries = fs::read_dir(folder).map_err(unreadable)?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// What `portcullis render` makes of the description in its page.
+fn rendered(ground: &Ground<'_>, target: &str) -> Result<PathBuf> {
+    let page = ground.workspace.root.join("docs/render.md");
+    let text = fs::read_to_string(&page)
+        .map_err(|error| Failure::new(format!("could not read {}: {error}", page.display())))?;
+    let description = ground.dir.join("description.yaml");
+    let file = ground.dir.join(format!("rendered-{target}.yaml"));
+    let write = |file: &Path, text: &[u8]| {
+        fs::write(file, text)
+            .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
+    };
+    write(&description, first_yaml(&text)?.as_bytes())?;
+    let mut command = Command::new(ground.workspace.artifacts().cli);
+    command
+        .arg("render")
+        .arg(&description)
+        .args(["--for", target, "--guards"])
+        .arg(ground.dir.join("guards.json"));
+    let printed = super::cluster::succeeded("portcullis render", command)?;
+    write(&file, printed.as_bytes())?;
+    Ok(file)
+}
+
+/// The first block of YAML of a page, without the indentation of the list that it may stand in.
+fn first_yaml(page: &str) -> Result<String> {
+    let mut lines = page.lines().skip_while(|line| line.trim() != "```yaml");
+    let opening = lines.next().ok_or_else(|| Failure::new("docs/render.md has no description"))?;
+    let indent = opening.len().saturating_sub(opening.trim_start().len());
+    let block = lines.take_while(|line| line.trim() != "```");
+    Ok(block.map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect())
+}
