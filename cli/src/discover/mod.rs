@@ -96,7 +96,12 @@ fn chosen<'p>(
     place: &str,
 ) -> Result<Vec<(&'p PolicyName, &'p Connector)>, Refusal> {
     let named = |name: &PolicyName| args.connector.as_ref().is_none_or(|only| only == name);
-    let chosen: Vec<_> = policy.connectors.iter().filter(|(name, _)| named(name)).collect();
+    let chosen: Vec<_> = policy
+        .connectors
+        .iter()
+        .map(|(name, connector)| (name, &**connector))
+        .filter(|(name, _)| named(name))
+        .collect();
     match (&args.connector, chosen.is_empty()) {
         (Some(name), true) => {
             let known: Vec<_> = policy.connectors.keys().map(PolicyName::as_str).collect();

@@ -101,7 +101,7 @@ mod tests {
             "version": 1, "organisations": ["acme"], "connectors": {"a": value}, "roles": {}, "tiers": {},
         });
         let policy = policy::compile(&document).unwrap();
-        policy.connectors.get(&PolicyName::new("a").unwrap()).unwrap().clone()
+        (**policy.connectors.get(&PolicyName::new("a").unwrap()).unwrap()).clone()
     }
 
     // Finding 12.10: a policy could name another organisation's secret, for a server of its own.

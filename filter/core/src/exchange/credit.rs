@@ -24,7 +24,6 @@ use crate::guard;
 use crate::mcp::amend::amend;
 use crate::mcp::{Body, Operation};
 use crate::metric::Metric;
-use crate::policy::Connector;
 use crate::secret::Secret;
 use crate::step::{Effect, Gate};
 use crate::vault::{CredentialTemplate, Lease, SecretRef};
@@ -257,8 +256,7 @@ fn pass(
             turn.context.sent = Sent::Headers;
             let connector = grant.policy.connectors.get(&grant.connector);
             let path = &request.path;
-            let changes = |it: &Connector| it.amends || it.relays_refusals(path);
-            if connector.is_some_and(changes) {
+            if connector.is_some_and(|it| it.amends || it.relays_refusals(path)) {
                 turn.effects.push(Effect::RemoveRequestHeader("content-length".to_owned()));
                 turn.context.sent = Sent::HeadersWithoutLength;
             }

@@ -108,7 +108,7 @@ impl Watch {
     }
 
     fn connector(&self) -> Option<&Connector> {
-        self.policy.connectors.get(&self.connector)
+        self.policy.connectors.get(&self.connector).map(Box::as_ref)
     }
 
     /// Whether the item of a list, which the caller may see, goes on.

@@ -157,7 +157,10 @@ fn credential(node: Node<'_>, faults: &mut Faults) -> Option<CredentialTemplate>
     Some(CredentialTemplate::new(secret?, header?, template?))
 }
 
-pub(super) fn distinct_paths(connectors: &BTreeMap<PolicyName, Connector>, faults: &mut Faults) {
+pub(super) fn distinct_paths(
+    connectors: &BTreeMap<PolicyName, Box<Connector>>,
+    faults: &mut Faults,
+) {
     let mut owners = BTreeMap::new();
     for (name, connector) in connectors {
         for (field, path) in ["path", "messages"].into_iter().zip(connector.paths()) {

@@ -56,7 +56,7 @@ fn policy(document: &Value, schemas: Schemas, faults: &mut Faults) -> Option<Pol
         .required("organisations", faults, "a list of organisations, such as [acme]")
         .and_then(|node| organisations(node, faults));
     let connectors = named(&mut fields, "connectors", faults, |name, node, faults| {
-        connector(name, node, schemas, faults)
+        connector(name, node, schemas, faults).map(Box::new)
     });
     if let Some(connectors) = &connectors {
         distinct_paths(connectors, faults);

@@ -27,7 +27,7 @@ pub(super) fn role(node: Node<'_>, faults: &mut Faults, connectors: &[&str]) -> 
         }
         let access = access(node, faults);
         if let (Some(name), Some(access)) = (PolicyName::new(name), access) {
-            role.connectors.insert(name, access);
+            role.connectors.insert(name, Box::new(access));
         }
     }
     (role.writes, role.conditions) = (writes?, conditions?);
