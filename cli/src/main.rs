@@ -34,8 +34,10 @@ mod render;
 mod report;
 mod restore;
 mod scribe;
+mod session;
 mod store;
 mod token;
+mod values;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -43,10 +45,8 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser as _};
 
-use args::{
-    ApproveCommand, AuditCommand, Cli, Command, KeyCommand, LimitsCommand, Output, PolicyCommand,
-};
-use report::{Refusal, Report};
+use args::{ApproveCommand, AuditCommand, Cli, Command, KeyCommand, LimitsCommand, PolicyCommand};
+use report::{Output, Refusal, Report};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -4,13 +4,20 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::args::Output;
 use crate::cause::{Cause, Rights};
 use crate::escape;
+
+/// How the outcome of a command is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+}
 
 /// A command that ran to its end.
 #[derive(Debug)]

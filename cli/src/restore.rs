@@ -5,10 +5,11 @@ use portcullis_core::audit::Deed;
 use portcullis_core::id::OrgId;
 use serde_json::json;
 
-use crate::args::{Session, line, org};
 use crate::report::{Refusal, Report};
 use crate::scribe::Scribe;
+use crate::session::Session;
 use crate::store::Store;
+use crate::values::{line, org};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RedisCommand {

@@ -10,10 +10,10 @@ use portcullis_core::auth::{IdentityKind, Principal};
 use portcullis_core::id::OrgId;
 use serde_json::{Map, Value, json};
 
-use crate::args::Session;
 use crate::moment::{Seconds, timestamp};
 use crate::random::base62;
 use crate::report::Refusal;
+use crate::session::Session;
 use crate::store::{Target, Trial};
 
 /// Writes the entries of one command.

@@ -8,11 +8,12 @@ use portcullis_core::auth::denied::{Deniable, DeniedRecord};
 use portcullis_core::id::OrgId;
 use serde_json::{Value, json};
 
-use crate::args::{self, Session};
 use crate::moment::{Moment, Seconds};
 use crate::report::{Refusal, Report, table};
 use crate::scribe::Scribe;
+use crate::session::Session;
 use crate::store::Store;
+use crate::values;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
@@ -29,10 +30,10 @@ pub(crate) enum TokenCommand {
 #[group(id = "what", required = true, multiple = false)]
 pub(crate) struct What {
     /// One token, by its `jti`.
-    #[arg(long, value_name = "ID", value_parser = args::line, group = "what")]
+    #[arg(long, value_name = "ID", value_parser = values::line, group = "what")]
     jti: Option<String>,
     /// Every token of this subject, by its `sub`.
-    #[arg(long, value_name = "SUB", value_parser = args::line, group = "what")]
+    #[arg(long, value_name = "SUB", value_parser = values::line, group = "what")]
     subject: Option<String>,
 }
 
@@ -41,10 +42,10 @@ pub(crate) struct Place {
     #[command(flatten)]
     what: What,
     /// Issuer of the token: its exact `iss`.
-    #[arg(long, value_name = "ISS", value_parser = args::line)]
+    #[arg(long, value_name = "ISS", value_parser = values::line)]
     issuer: String,
     /// Organisation that the token belongs to.
-    #[arg(long, value_parser = args::org)]
+    #[arg(long, value_parser = values::org)]
     org: OrgId,
 }
 
@@ -56,7 +57,7 @@ pub(crate) struct DenyArgs {
     #[arg(long, value_name = "WHEN", value_parser = before)]
     issued_before: Option<Moment>,
     /// Why; kept with the denial.
-    #[arg(long, value_parser = args::line)]
+    #[arg(long, value_parser = values::line)]
     reason: String,
 }
 
@@ -65,14 +66,14 @@ pub(crate) struct AllowArgs {
     #[command(flatten)]
     place: Place,
     /// Why; kept in the admin chain.
-    #[arg(long, value_parser = args::line)]
+    #[arg(long, value_parser = values::line)]
     reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Only this organisation's denials.
-    #[arg(long, value_parser = args::org)]
+    #[arg(long, value_parser = values::org)]
     org: Option<OrgId>,
 }
 

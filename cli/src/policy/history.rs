@@ -4,9 +4,9 @@ use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Value, json};
 
 use super::{listed, no_policy, standings, stored_document};
-use crate::args::{HistoryArgs, Output, Session, ShowPolicyArgs};
+use crate::args::{HistoryArgs, Session, ShowPolicyArgs};
 use crate::moment::Seconds;
-use crate::report::{Refusal, Report, pretty, progress, table};
+use crate::report::{Output, Refusal, Report, pretty, progress, table};
 use crate::store::{Activation, Share, Standing, Store, Verb};
 
 pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, Refusal> {

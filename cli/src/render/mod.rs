@@ -14,9 +14,9 @@ mod yaml;
 use portcullis_core::decode::Faults;
 use serde_json::{Map, Value, json};
 
-use crate::args::{Output, RenderArgs, Session, Target};
+use crate::args::{RenderArgs, Session, Target};
 use crate::document::Document;
-use crate::report::{Refusal, Report, pretty, progress};
+use crate::report::{Output, Refusal, Report, pretty, progress};
 use description::Description;
 use guards::Guards;
 

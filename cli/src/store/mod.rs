@@ -25,12 +25,12 @@ pub(crate) use keys::{Listed, Stored, Used, Written};
 pub(crate) use policies::{Activation, Move, Verb};
 pub(crate) use standing::{Share, Standing, Target, Trial};
 
-use crate::args::Session;
 use crate::cause::Cause;
 pub(crate) use crate::link::Topology;
 use crate::link::{Link, Node, Spread};
 use crate::random::below;
 use crate::report::{Refusal, progress};
+use crate::session::Session;
 
 /// A change that somebody else was faster than is tried again. Each time somebody gets through, so
 /// this many others would have to be at it at the same moment.

@@ -1,0 +1,41 @@
+//! What all commands share: which Redis, who acts, how the outcome is shown.
+//!
+//! Owns those three options. Opens nothing.
+
+use clap::Args;
+
+use crate::report::{Output, Refusal};
+use crate::values::line;
+
+/// What all commands share.
+#[derive(Debug, Args)]
+pub(crate) struct Session {
+    /// Redis, Valkey or a Cluster of them, such as redis://127.0.0.1:6379/ or rediss://user:password@host/.
+    #[arg(
+        long,
+        global = true,
+        env = "PORTCULLIS_REDIS",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(crate) redis: Option<String>,
+    /// Who is doing this; kept with every change. Default: the operating system's user.
+    #[arg(long, global = true, value_name = "NAME", value_parser = line)]
+    pub(crate) actor: Option<String>,
+    /// A table for people, or one JSON document for scripts.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+impl Session {
+    /// Who is to be named in what is written.
+    pub(crate) fn actor_name(&self) -> Result<String, Refusal> {
+        if let Some(actor) = &self.actor {
+            return Ok(actor.clone());
+        }
+        let user = whoami::username().ok();
+        user.and_then(|user| line(&user).ok()).ok_or_else(|| {
+            Refusal::usage("the operating system does not say who you are").expected("--actor NAME")
+        })
+    }
+}
