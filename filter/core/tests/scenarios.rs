@@ -41,6 +41,20 @@ fn replay(text: &str) -> String {
     out
 }
 
+// Two files once had each of the numbers 40 to 43.
+#[test]
+fn every_scenario_has_a_number_of_its_own() {
+    let mut seen = std::collections::BTreeMap::new();
+    for file in scenarios() {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let number = name.split('_').next().unwrap().to_owned();
+        assert!(number.bytes().all(|byte| byte.is_ascii_digit()), "{name} has no number");
+        if let Some(other) = seen.insert(number, name.clone()) {
+            panic!("{other} and {name} have the same number");
+        }
+    }
+}
+
 #[test]
 fn every_scenario_steps_as_written() {
     let files = scenarios();
