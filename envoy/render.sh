@@ -4,7 +4,7 @@
 # Needs nothing but a POSIX shell, so that it runs in Envoy's own image. The file is evaluated as a here-document: give
 # it only files that you trust as you trust a script.
 set -eu
-# Routes and filter share a value that nobody else may know (docs/guard.md); one is made where none is given.
+# Routes and filter share a value that nobody else may know (docs/guides/guarded-routes.md); one is made where none is given.
 : "${PORTCULLIS_GUARD:=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}"
 # With a port for TLS, its listener is part of the file.
 parts='s/^//'

@@ -210,7 +210,7 @@ fn client_address() -> String {
 }
 
 /// The peer's certificate. `connection.mtls` says that one was presented; that it was verified is up to
-/// the listener: with a `validation_context`, an invalid one ends the handshake (docs/certificates.md).
+/// the listener: with a `validation_context`, an invalid one ends the handshake (docs/guides/client-certificates.md).
 fn certificate() -> Option<Result<PeerCertificate, CertificateFailure>> {
     if host::property(&["connection", "mtls"]).as_deref() != Some(&[1]) {
         return None;

@@ -8,7 +8,7 @@
 //! | ids of approvals | core, `another_organisation_caller_tool_or_argument_needs_another_approval` |
 //! | room for approvals | here, `callers_that_ask_leave_room_for_others` |
 //! | global windows | here, `global_window_means_what_each_policy_says` |
-//! | resets of windows | docs/limits.md: a global one is the operator's |
+//! | resets of windows | docs/guides/limits.md: a global one is the operator's |
 //! | local windows | core, `what_one_organisation_fills_is_full_for_it_alone` |
 //! | memory of drifted tools | core, `reviewed` |
 //! | streams | here, `streams_of_one_caller_leave_room_for_others` |

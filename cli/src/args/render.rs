@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 /// From what to make manifests, and for what.
 #[derive(Debug, Args)]
 pub(crate) struct RenderArgs {
-    /// Description of hosts, gateway and connectors, YAML or JSON; `-` for standard input. docs/render.md has
+    /// Description of hosts, gateway and connectors, YAML or JSON; `-` for standard input. docs/reference/render.md has
     /// its fields.
     pub(crate) file: PathBuf,
     /// What to print.

@@ -145,7 +145,7 @@ fn version(info: &Value) -> Finding {
         Finding::warning(
             "envoy",
             found,
-            "the module is tested with Envoy 1.40: see docs/envoy-versions.md",
+            "the module is tested with Envoy 1.40: see docs/reference/envoy-versions.md",
         )
     } else {
         Finding::good("envoy", found)
@@ -300,7 +300,8 @@ fn configuration(plugin: &Plugin) -> Finding {
     let document: Value = match serde_json::from_str(&plugin.configuration) {
         Ok(document) => document,
         Err(error) => {
-            let next = "JSON in a google.protobuf.StringValue, as in docs/configuration.md";
+            let next =
+                "JSON in a google.protobuf.StringValue, as in docs/reference/configuration.md";
             return Finding::bad(CHECK, format!("no JSON: {error}"), next);
         }
     };
@@ -313,7 +314,7 @@ fn configuration(plugin: &Plugin) -> Finding {
                     format!("{}: {}, expected {}", fault.path, fault.found, fault.expected)
                 })
                 .collect();
-            return Finding::bad(CHECK, faults.join("; "), "see docs/configuration.md");
+            return Finding::bad(CHECK, faults.join("; "), "see docs/reference/configuration.md");
         }
     };
     if config.mode == Mode::Hold && !plugin.holds_headers {
@@ -342,7 +343,7 @@ fn audit_log(stats: &[(&str, u64)]) -> Finding {
     };
     let (unwritten, unopened) = (of("filesystem.write_failed"), of("filesystem.reopen_failed"));
     let next = "free space on its disk, see that its directory is there and writable, then POST /reopen_logs; \
-                docs/operations.md says how to count what is lost";
+                docs/guides/operations.md says how to count what is lost";
     if unwritten > 0 || unopened > 0 {
         let found = format!(
             "lines were lost since Envoy started: {unwritten} writes failed, {unopened} times it could not be reopened"

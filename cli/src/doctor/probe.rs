@@ -88,7 +88,7 @@ fn verdict(check: &str, what: &str, status: u16, is_ours: bool) -> Finding {
         ),
         _ => {
             let found = format!("{found}: a server answered a call that nobody judged");
-            Finding::bad(check, found, "guard the route; see docs/guard.md")
+            Finding::bad(check, found, "guard the route; see docs/guides/guarded-routes.md")
         }
     }
 }

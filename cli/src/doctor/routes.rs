@@ -14,7 +14,7 @@ use super::dump::each_object;
 const ROOT: &str = "portcullis";
 const ROUTER: &str = "envoy.filters.http.router";
 const MANAGER: &str = "http_connection_manager.v3.HttpConnectionManager";
-const PAGE: &str = "see docs/guard.md";
+const PAGE: &str = "see docs/guides/guarded-routes.md";
 /// What a connection buffers where nothing is set (Envoy, `per_connection_buffer_limit_bytes`).
 const DEFAULT_BUFFER: u64 = 1 << 20;
 /// The window of a stream of HTTP/2 where nothing is set (RFC 9113, section 6.5.2).

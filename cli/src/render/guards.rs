@@ -181,7 +181,7 @@ fn read(file: &Path) -> Result<Values, Refusal> {
     }
     Err(Refusal::new("the guards have faults", &document.place)
         .faults(document.located(&faults))
-        .next("docs/render.md has the form of the file"))
+        .next("docs/reference/render.md has the form of the file"))
 }
 
 /// A value as a regular expression: of its letters only the dot means something else there.

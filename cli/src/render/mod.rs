@@ -46,7 +46,7 @@ fn made<G, S>(
 ) -> Result<Report, Refusal> {
     let description = read.map_err(|faults| {
         Refusal::new("the description has faults", &document.place)
-            .next("docs/render.md has the fields")
+            .next("docs/reference/render.md has the fields")
             .faults(document.located(&faults))
     })?;
     let mut guards = Guards::open(&args.guards, args.previous_guards.as_deref())?;

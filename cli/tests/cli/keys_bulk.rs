@@ -149,9 +149,9 @@ fn a_key_that_cannot_be_rotated_holds_up_no_other_and_its_new_key_is_written_now
     }
 }
 
-/// The script of docs/keys.md, as it stands there.
+/// The script of docs/guides/keys.md, as it stands there.
 fn monthly_script() -> String {
-    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/keys.md");
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guides/keys.md");
     let docs = std::fs::read_to_string(docs).expect("the page");
     let (_, section) = docs.split_once("### Every month").expect("the section");
     let (_, script) = section.split_once("```sh\n").expect("a script");

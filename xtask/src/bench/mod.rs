@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: what the gateway costs, as ratios to plain Envoy and to Envoy's own filters in the same run.
 //!
 //! Owns the course of a run. `variant` says who is compared, `contender` proves that each does what it claims, `rounds` loads,
-//! `report` and `table` tell. What the figures mean is in `docs/benchmarks.md`.
+//! `report` and `table` tell. What the figures mean is in `docs/explanation/benchmarks.md`.
 
 mod baseline;
 mod configuration;

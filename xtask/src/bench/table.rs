@@ -1,4 +1,4 @@
-//! The report for people, as a page that can stand in `docs/benchmarks.md`: on what, a table, and the reasons to distrust it.
+//! The report for people, as a page that can stand in `docs/explanation/benchmarks.md`: on what, a table, and the reasons to distrust it.
 //!
 //! Owns thresholds and wording. Measures nothing.
 

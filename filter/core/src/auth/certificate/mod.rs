@@ -1,7 +1,7 @@
 //! Client certificates: what is known of one, and why one is not accepted.
 //!
 //! Owns the facts and the failures. The handshake is the proxy's: it verified the chain, or it is
-//! misconfigured (docs/certificates.md). Nothing here parses X.509.
+//! misconfigured (docs/guides/client-certificates.md). Nothing here parses X.509.
 
 pub mod mapping;
 pub mod subject;
