@@ -7,6 +7,8 @@ mod discover;
 mod doctor;
 mod key;
 mod limits;
+#[cfg(test)]
+mod pages;
 mod policy;
 mod render;
 mod rules;

@@ -153,7 +153,7 @@ fn a_key_that_cannot_be_rotated_holds_up_no_other_and_its_new_key_is_written_now
 fn monthly_script() -> String {
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guides/keys.md");
     let docs = std::fs::read_to_string(docs).expect("the page");
-    let (_, section) = docs.split_once("### Every month").expect("the section");
+    let (_, section) = docs.split_once("## Every month").expect("the section");
     let (_, script) = section.split_once("```sh\n").expect("a script");
     script.split_once("```").expect("its end").0.to_owned()
 }

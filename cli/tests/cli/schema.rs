@@ -3,7 +3,7 @@
 //! Owns the comparison of their members. What it refuses is tried in `bad`.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use portcullis_core::policy;
 use portcullis_core::schema::{self, Schema};
@@ -74,26 +74,96 @@ fn every_good_document_fits() {
         let said = run(&["policy", "check", "-"], &[], &text);
         assert_eq!(said.status, 0, "{file}: {said:?}");
     }
-    let mut shown = 0;
-    for page in [
-        "reference/policy.md",
-        "guides/write-a-policy.md",
-        "guides/limits.md",
-        "guides/pin-tools.md",
-    ] {
-        let text = std::fs::read_to_string(root.join("docs").join(page)).unwrap();
-        let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
-        for block in blocks {
-            let mut policy = document(block);
-            let base = "{version: 1, organisations: [acme], connectors: {}, roles: {}, tiers: {}}";
-            for (name, absent) in document(base).as_object().unwrap() {
-                policy.as_object_mut().unwrap().entry(name).or_insert(absent.clone());
+}
+
+/// Fenced blocks of YAML, without the indentation of a list that they are in.
+fn yaml_blocks(text: &str) -> Vec<String> {
+    let (mut blocks, mut open): (Vec<String>, Option<usize>) = (Vec::new(), None);
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        match (line.trim_start().strip_prefix("```"), open) {
+            (Some("yaml"), None) => {
+                blocks.push(String::new());
+                open = Some(indent);
             }
-            assert_eq!(schema.check(&policy), Ok(()), "{page}: {block}");
-            shown += 1;
+            // Another block: nothing of it is kept.
+            (Some(_), None) => open = Some(usize::MAX),
+            (Some(_), Some(_)) => open = None,
+            (None, Some(indent)) if indent != usize::MAX => {
+                let block = blocks.last_mut().unwrap();
+                block.push_str(line.get(indent..).unwrap_or_default());
+                block.push('\n');
+            }
+            (None, _) => {}
         }
     }
-    assert!(shown >= 7, "{shown}");
+    blocks
+}
+
+/// What is wrong with a block of YAML in a page; whether it is of a policy.
+fn checked(schema: &Schema, block: &str) -> (bool, Option<String>) {
+    let base = "{version: 1, organisations: [acme], connectors: {}, roles: {}, tiers: {}}";
+    let mut policy = match Yaml::load_from_str(block) {
+        Err(fault) => return (false, Some(fault.to_string())),
+        Ok(documents) => value(&documents[0]),
+    };
+    let text = text();
+    let known = text["properties"].as_object().unwrap();
+    let Some(members) = policy.as_object_mut() else { return (false, None) };
+    if !members.keys().all(|name| known.contains_key(name)) || members.is_empty() {
+        return (false, None);
+    }
+    if members.contains_key("version") && members.contains_key("organisations") {
+        let said = run(&["policy", "check", "-"], &[], block);
+        return (true, (said.status != 0).then(|| format!("{said:?}")));
+    }
+    for (name, absent) in document(base).as_object().unwrap() {
+        members.entry(name).or_insert(absent.clone());
+    }
+    (true, schema.check(&policy).err().map(|fault| format!("{fault:?}")))
+}
+
+fn pages(folder: &Path, all: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.extension().and_then(|it| it.to_str()) {
+            _ if path.is_dir() => pages(&path, all),
+            Some("md") => all.push(path),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn yaml_in_pages_parses_and_policies_in_pages_fit() {
+    let mut all = Vec::new();
+    pages(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"), &mut all);
+    let (schema, mut policies, mut faults) = (published(), 0, Vec::new());
+    for page in all {
+        for block in yaml_blocks(&std::fs::read_to_string(&page).unwrap()) {
+            let (is_policy, fault) = checked(&schema, &block);
+            policies += usize::from(is_policy);
+            faults.extend(fault.map(|it| format!("{}: {it}\n{block}", page.display())));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(policies >= 12, "only {policies} policies were found");
+}
+
+#[test]
+fn yaml_in_pages_that_is_wrong_is_found() {
+    let page = "1. So:\n\n   ```yaml\n   tiers:\n     free: {limits: {}}\n   ```\n```sh\na: [\n```\n```yaml\na: [\n```\n\
+                ```yaml\nroutes: []\n```\n```yaml\ntiers: {free: {limit: {}}}\n```\n\
+                ```yaml\nversion: 1\norganisations: []\n```\n";
+    let schema = published();
+    let said: Vec<_> = yaml_blocks(page)
+        .iter()
+        .map(|block| {
+            let (is_policy, fault) = checked(&schema, block);
+            (is_policy, fault.is_some())
+        })
+        .collect();
+    assert_eq!(said, [(true, false), (false, true), (false, false), (true, true), (true, true)]);
 }
 
 #[test]

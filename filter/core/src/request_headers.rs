@@ -71,7 +71,7 @@ pub(crate) const NAMED: Reserved = Reserved {
     list: "a list of header names, such as [x-tenant, cookie]",
     name: "the name of a header, such as x-tenant or cookie; not one that the gateway, Envoy or the \
      protocol decides: authorization, x-api-key, accept-encoding, x-portcullis-*, x-envoy-*, mcp-* and \
-     others (docs/reference/policy.md)",
+     others (docs/reference/headers.md)",
 };
 
 #[cfg(test)]

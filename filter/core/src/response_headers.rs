@@ -31,7 +31,7 @@ pub(crate) const NAMED: Reserved = Reserved {
     list: "a list of header names, such as [set-cookie, server]",
     name: "the name of a header, such as set-cookie or server; not one that the gateway, Envoy or the \
      protocol decides: www-authenticate, location, access-control-*, content-*, mcp-*, x-envoy-*, \
-     x-portcullis-* and others (docs/reference/responses.md)",
+     x-portcullis-* and others (docs/reference/headers.md)",
 };
 
 #[cfg(test)]

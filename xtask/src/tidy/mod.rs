@@ -2,6 +2,8 @@
 //!
 //! Owns the list of rules; each is a function from one file to what is wrong in it. Reads files, changes none.
 
+mod names;
+mod pages;
 mod paths;
 mod rules;
 
@@ -34,6 +36,7 @@ const RULES: &[Rule] = &[
     rules::owned_todos,
     rules::strict_shell,
     rules::host_boundary,
+    pages::json,
 ];
 
 /// `cargo xtask tidy`.
@@ -47,5 +50,7 @@ pub(crate) fn tidy(workspace: &Workspace) -> Result<()> {
         }
     }
     complaints.extend(rules::stale_allowances(&sources));
+    complaints.extend(pages::dead_anchors(&sources));
+    complaints.extend(names::explained(&sources));
     if complaints.is_empty() { Ok(()) } else { Err(Failure::new(complaints.join("\n"))) }
 }

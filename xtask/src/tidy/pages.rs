@@ -1,0 +1,180 @@
+//! What a page promises: a link leads to a heading that exists, and JSON is JSON.
+//!
+//! Owns the form of headings' anchors. Files that do not exist are the business of `paths`; YAML and commands that of the
+//! tests of the command line tool, which has their readers.
+
+use std::collections::BTreeMap;
+
+use super::Finding;
+use crate::source::Source;
+
+/// Links of all pages to headings that do not exist.
+pub(super) fn dead_anchors(sources: &[Source]) -> Vec<String> {
+    let pages: BTreeMap<&str, Vec<String>> = sources
+        .iter()
+        .filter(|it| it.extension() == "md")
+        .map(|it| (it.path.as_str(), anchors(&it.text)))
+        .collect();
+    let mut complaints = Vec::new();
+    for source in sources.iter().filter(|it| it.extension() == "md") {
+        for (number, line) in outside_of_fences(&source.text) {
+            for (file, anchor) in targets(line) {
+                let page = match file {
+                    "" => source.path.clone(),
+                    file => joined(&source.path, file),
+                };
+                let dead =
+                    pages.get(page.as_str()).is_some_and(|it| !it.iter().any(|a| a == anchor));
+                if dead {
+                    let path = &source.path;
+                    complaints.push(format!("{path}:{number}: {page} has no heading `#{anchor}`"));
+                }
+            }
+        }
+    }
+    complaints
+}
+
+/// Fenced blocks of JSON that are none.
+pub(super) fn json(source: &Source) -> Vec<Finding> {
+    if source.extension() != "md" {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    for (number, language, text) in fences(&source.text) {
+        // A part of a document: `"auth": {…}`.
+        let part = |error| match text.trim_start().starts_with('"') {
+            true => serde_json::from_str::<serde_json::Value>(&format!("{{{text}}}")),
+            false => Err(error),
+        };
+        if language != "json" {
+            continue;
+        }
+        if let Err(error) = serde_json::from_str::<serde_json::Value>(&text).or_else(part) {
+            findings.push(Finding::new(number, format!("this is no JSON: {error}")));
+        }
+    }
+    findings
+}
+
+/// Fenced blocks: the line of the fence, the language and the text.
+fn fences(text: &str) -> Vec<(usize, String, String)> {
+    let mut blocks: Vec<(usize, String, String)> = Vec::new();
+    let mut open = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        match (line.trim_start().strip_prefix("```"), open, blocks.last_mut()) {
+            (Some(language), false, _) => {
+                blocks.push((number, language.trim().to_owned(), String::new()));
+                open = true;
+            }
+            (Some(_), true, _) => open = false,
+            (None, true, Some((_, _, block))) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+            (None, ..) => {}
+        }
+    }
+    blocks
+}
+
+fn outside_of_fences(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut open = false;
+    (1..).zip(text.lines()).filter(move |(_, line)| {
+        let fence = line.trim_start().starts_with("```");
+        open ^= fence;
+        !open && !fence
+    })
+}
+
+/// File and anchor of each link that has one.
+fn targets(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    line.split("](").skip(1).filter_map(|rest| {
+        let target = rest.split(')').next()?;
+        let (file, anchor) = target.split_once('#')?;
+        (!file.contains(':')).then_some((file, anchor))
+    })
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(text: &str) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for (_, line) in outside_of_fences(text) {
+        let title = line.trim_start_matches('#');
+        if title.len() == line.len() || !title.starts_with(' ') {
+            continue;
+        }
+        let plain = title.trim().to_lowercase();
+        let slug: String = plain
+            .chars()
+            .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c))
+            .map(|c| if c == ' ' { '-' } else { c })
+            .collect();
+        let same = |it: &&String| {
+            it.strip_prefix(slug.as_str()).is_some_and(|rest| {
+                rest.is_empty() || rest.strip_prefix('-').is_some_and(|n| n.parse::<u8>().is_ok())
+            })
+        };
+        let slug = match all.iter().filter(same).count() {
+            0 => slug,
+            before => format!("{slug}-{before}"),
+        };
+        all.push(slug);
+    }
+    all
+}
+
+/// `target` as seen from the page `from`.
+fn joined(from: &str, target: &str) -> String {
+    let mut parts: Vec<&str> = from.split('/').collect();
+    parts.pop();
+    for part in target.split('/') {
+        match part {
+            "." | "" => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(path: &str, text: &str) -> Source {
+        Source { path: path.to_owned(), text: text.to_owned() }
+    }
+
+    #[test]
+    fn links_to_headings_that_do_not_exist_are_found() {
+        let sources = [
+            page(
+                "docs/a/x.md",
+                "# Title\n[1](../b.md#a-word-two) [2](../b.md#gone) [3](#title) [4](#not)\n",
+            ),
+            page("docs/b.md", "## A `word`, two\n```\n# gone\n```\n"),
+        ];
+        assert_eq!(
+            dead_anchors(&sources),
+            [
+                "docs/a/x.md:2: docs/b.md has no heading `#gone`",
+                "docs/a/x.md:2: docs/a/x.md has no heading `#not`"
+            ]
+        );
+    }
+
+    #[test]
+    fn headings_of_the_same_name_are_numbered() {
+        assert_eq!(anchors("# A b\n## A b\n#!/bin/sh\n#tag\n"), ["a-b", "a-b-1"]);
+    }
+
+    #[test]
+    fn broken_json_is_found() {
+        let text = "```json\n{\"a\": 1}\n```\n```json\n\"a\": {}\n```\n```json\n{\"a\": }\n```\n```sh\n{\n```\n";
+        let lines: Vec<_> = json(&page("a.md", text)).iter().map(|it| it.line).collect();
+        assert_eq!(lines, [7]);
+    }
+}
