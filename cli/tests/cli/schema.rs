@@ -147,7 +147,7 @@ fn yaml_in_pages_parses_and_policies_in_pages_fit() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    assert!(policies >= 12, "only {policies} policies were found");
+    assert!(policies >= 10, "only {policies} policies were found");
 }
 
 #[test]

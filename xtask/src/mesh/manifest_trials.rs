@@ -38,9 +38,11 @@ pub(super) fn run(ground: &Ground<'_>, report: &mut Report) -> Result<()> {
         }
     }
     for target in RENDERED {
-        report.trial(NAME, &format!("docs/render.md, rendered for {target}"), || {
-            taken(ground, &rendered(ground, target)?)
-        });
+        report.trial(
+            NAME,
+            &format!("docs/guides/guarded-routes.md, rendered for {target}"),
+            || taken(ground, &rendered(ground, target)?),
+        );
     }
     Ok(())
 }
@@ -64,7 +66,7 @@ fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// What `portcullis render` makes of the description in its page.
 fn rendered(ground: &Ground<'_>, target: &str) -> Result<PathBuf> {
-    let page = ground.workspace.root.join("docs/render.md");
+    let page = ground.workspace.root.join("docs/guides/guarded-routes.md");
     let text = fs::read_to_string(&page)
         .map_err(|error| Failure::new(format!("could not read {}: {error}", page.display())))?;
     let description = ground.dir.join("description.yaml");
@@ -88,7 +90,9 @@ fn rendered(ground: &Ground<'_>, target: &str) -> Result<PathBuf> {
 /// The first block of YAML of a page, without the indentation of the list that it may stand in.
 fn first_yaml(page: &str) -> Result<String> {
     let mut lines = page.lines().skip_while(|line| line.trim() != "```yaml");
-    let opening = lines.next().ok_or_else(|| Failure::new("docs/render.md has no description"))?;
+    let opening = lines
+        .next()
+        .ok_or_else(|| Failure::new("docs/guides/guarded-routes.md has no description"))?;
     let indent = opening.len().saturating_sub(opening.trim_start().len());
     let block = lines.take_while(|line| line.trim() != "```");
     Ok(block.map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect())
