@@ -25,7 +25,7 @@ const CAUSES: [Cause; 12] = [
     Cause {
         code: "NOPERM",
         found: "this Redis user may not do that",
-        next: "give the user the commands and keys that docs/guides/redis.md lists, or use another user",
+        next: "give the user the commands and keys that docs/reference/redis-keys.md lists, or use another user",
     },
     Cause {
         code: "OOM",

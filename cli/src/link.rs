@@ -259,7 +259,7 @@ fn refusal(place: &str, error: &redis::RedisError) -> Refusal {
     let answered = error.code().is_some() && !error.is_io_error();
     let refusal = Refusal::new(text, place)
         .expected(
-            "a Redis 7 or Valkey server that answers, and a user who may do what docs/guides/redis.md lists",
+            "a Redis 7 or Valkey server that answers, and a user who may do what docs/reference/redis-keys.md lists",
         )
         .next("check --redis or PORTCULLIS_REDIS; for rediss://, SSL_CERT_FILE names the CA");
     if answered { refusal } else { refusal.unanswered() }

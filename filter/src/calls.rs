@@ -213,7 +213,7 @@ impl Gateway {
             due
         });
         if due == Some(true) {
-            error!("Redis answered with an error, see docs/guides/redis.md: {error}");
+            error!("Redis answered with an error, see docs/troubleshooting.md: {error}");
         }
     }
 

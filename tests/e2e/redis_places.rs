@@ -176,7 +176,10 @@ fn window_over_all_organisations_is_refused_on_a_cluster(world: &World<'_>) {
     let refusal = org.push_refused(&policy);
     assert_eq!(refusal["found"], "limits.all counts over all organisations");
     let said = refusal.to_string();
-    assert!(said.contains("Redis Cluster") && said.contains("docs/guides/limits.md"), "{said}");
+    assert!(
+        said.contains("Redis Cluster") && said.contains("docs/explanation/exact-limits.md"),
+        "{said}"
+    );
     assert_eq!(org.operator.json(&["policy", "history"]).unwrap(), before, "nothing was changed");
     for _ in 0..7 {
         assert_eq!(call(&org, &key).status(), 200, "the policy before goes on");

@@ -343,7 +343,7 @@ fn audit_log(stats: &[(&str, u64)]) -> Finding {
     };
     let (unwritten, unopened) = (of("filesystem.write_failed"), of("filesystem.reopen_failed"));
     let next = "free space on its disk, see that its directory is there and writable, then POST /reopen_logs; \
-                docs/guides/operations.md says how to count what is lost";
+                docs/guides/audit-log.md says how to count what is lost";
     if unwritten > 0 || unopened > 0 {
         let found = format!(
             "lines were lost since Envoy started: {unwritten} writes failed, {unopened} times it could not be reopened"

@@ -107,7 +107,7 @@ fn admission(store: &mut Store) -> Finding {
         Err(refusal) if refusal.is_for_want_of_rights() => Finding::unknown(
             CHECK,
             format!("{}: it could not be tried", refusal.found()),
-            "a user who may write portcullis:*, as docs/guides/redis.md lists; gateways have users of their own",
+            "a user who may write portcullis:*, as docs/reference/redis-keys.md lists; gateways have users of their own",
         ),
         Err(refusal) => Finding::bad(
             CHECK,

@@ -65,7 +65,7 @@ fn fits(policy: &Policy, place: &str, store: &Store) -> Result<(), Refusal> {
                 "no limit per global in a Redis Cluster: what organisations share is in another place than what is \
                  theirs, and no step can draw from both or neither; nothing was changed",
             )
-            .next("per: [org], with a share for each; or one Redis server for all. docs/guides/limits.md says why"))
+            .next("per: [org], with a share for each; or one Redis server for all. docs/explanation/exact-limits.md says why"))
     })
 }
 

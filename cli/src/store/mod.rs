@@ -167,7 +167,7 @@ impl Store {
             ),
             Spread::Unknown(why) => format!(
                 "warning: done, but whether replicas have it is not known ({why}): {lost}, if there are any. \
-                 docs/guides/redis.md lists what the user needs: INFO, WAIT"
+                 docs/reference/redis-keys.md lists what the user needs: INFO, WAIT"
             ),
         };
         progress(&warning);

@@ -13,6 +13,7 @@ mod keys_bulk;
 mod keys_life;
 mod keys_lost;
 mod limits;
+mod pages;
 mod policy;
 mod policy_canary;
 mod policy_diff;

@@ -1,5 +1,5 @@
 //! What an admission costs the server. Not a test of right and wrong: it prints a table, which
-//! `docs/guides/limits.md` quotes.
+//! `docs/explanation/exact-limits.md` quotes.
 //!
 //! `cargo test -p portcullis-redis-lua --release --test lua -- --ignored --nocapture script_cost`
 

@@ -35,6 +35,7 @@ const FAMILIES: &[Family] = &[
         least: 10,
         names: codes,
     },
+    Family { what: "field", pages: &["docs/reference/audit.md"], least: 34, names: fields },
     Family { what: "action", pages: &["docs/reference/audit.md"], least: 13, names: admin_actions },
 ];
 
@@ -111,6 +112,16 @@ fn events(sources: &[Source]) -> Vec<String> {
         name.starts_with(|c: char| c.is_ascii_uppercase()).then(|| snake(name))
     });
     sorted(variants)
+}
+
+/// Members of `Entry`, which is a line of the audit log.
+fn fields(sources: &[Source]) -> Vec<String> {
+    let files = sources.iter().filter(|it| it.path.starts_with("filter/core/src/audit"));
+    let block = files.filter_map(|source| source.text.split_once("pub struct Entry {")).next();
+    let lines =
+        block.into_iter().flat_map(|(_, rest)| rest.split("\n}").next().unwrap_or(rest).lines());
+    let names = lines.filter_map(|line| line.trim_start().strip_prefix("pub ")?.split(':').next());
+    sorted(names.map(str::to_owned))
 }
 
 /// What refuses: literals of a rule's form, and the codes that end one.
@@ -312,6 +323,12 @@ mod tests {
         let code = "pub enum AuditEvent {\n    /// X.\n    AuthFailed {\n        reason: u8,\n    },\n    Retried,\n}\n";
         let sources = [source("filter/core/src/audit/event.rs", code)];
         assert_eq!(events(&sources), ["auth_failed", "retried"]);
+    }
+
+    #[test]
+    fn fields_are_the_members_of_an_entry() {
+        let code = "pub struct Entry {\n    /// X.\n    pub request_id: String,\n}\npub struct B {\n    pub no: u8,\n}\n";
+        assert_eq!(fields(&[source("filter/core/src/audit/entry.rs", code)]), ["request_id"]);
     }
 
     #[test]

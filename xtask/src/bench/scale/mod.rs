@@ -1,6 +1,6 @@
 //! `cargo xtask scale`: what a large policy costs: reading it, and deciding by it.
 //!
-//! Owns the sizes and the table. Asserts nothing about time; what the figures should be is in `docs/reference/policy.md`.
+//! Owns the sizes and the table. Asserts nothing about time; what the figures should be is in `docs/explanation/policy-size.md`.
 
 pub(crate) mod document;
 
