@@ -37,6 +37,7 @@ const RULES: &[Rule] = &[
     rules::strict_shell,
     rules::host_boundary,
     pages::json,
+    pages::measure,
 ];
 
 /// `cargo xtask tidy`.

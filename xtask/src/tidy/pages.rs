@@ -35,6 +35,42 @@ pub(super) fn dead_anchors(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
+/// Prose wraps here.
+const MOST_COLUMNS: usize = 100;
+/// A cell of a table has at most so many words.
+const MOST_WORDS: usize = 20;
+
+/// Lines of prose that are too long, and cells that hold a paragraph.
+pub(super) fn measure(source: &Source) -> Vec<Finding> {
+    let page = source.path.starts_with("docs/") && source.extension() == "md"
+        || ["README.md", "CONTRIBUTING.md", "SECURITY.md"].contains(&source.path.as_str());
+    // One is made from the help texts, and one is a list of what was asked for.
+    let other = [
+        "docs/reference/cli.md",
+        "docs/requirements.md",
+        "docs/get-started/istio.md",
+        "docs/get-started/envoy-gateway.md",
+    ]
+    .contains(&source.path.as_str());
+    if !page || other || source.path.starts_with("docs/decisions/") {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    for (number, line) in outside_of_fences(&source.text) {
+        if line.trim_start().starts_with('|') {
+            let words = line.split('|').map(|cell| cell.split_whitespace().count()).max();
+            if let Some(words) = words.filter(|words| *words > MOST_WORDS) {
+                let message = format!("a cell of {words} words; at most {MOST_WORDS}");
+                findings.push(Finding::new(number, message));
+            }
+        } else if line.chars().count() > MOST_COLUMNS && line.trim().contains(' ') {
+            let message = format!("prose wraps at {MOST_COLUMNS} columns");
+            findings.push(Finding::new(number, message));
+        }
+    }
+    findings
+}
+
 /// Fenced blocks of JSON that are none.
 pub(super) fn json(source: &Source) -> Vec<Finding> {
     if source.extension() != "md" {
@@ -169,6 +205,20 @@ mod tests {
     #[test]
     fn headings_of_the_same_name_are_numbered() {
         assert_eq!(anchors("# A b\n## A b\n#!/bin/sh\n#tag\n"), ["a-b", "a-b-1"]);
+    }
+
+    #[test]
+    fn long_lines_and_full_cells_are_found() {
+        let long = "word ".repeat(21);
+        let text = format!(
+            "{}\n| {long}|\n```\n{}\n```\n{}\n",
+            "ab ".repeat(34),
+            "ab ".repeat(34),
+            "x".repeat(120)
+        );
+        let lines = |path| measure(&page(path, &text)).iter().map(|it| it.line).collect::<Vec<_>>();
+        assert_eq!(lines("docs/guides/x.md"), [1, 2]);
+        assert_eq!(lines("docs/decisions/x.md"), [0_usize; 0]);
     }
 
     #[test]
