@@ -40,7 +40,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Allowed, Self::Danger, Self::NoKey];
+    pub(crate) const ALL: [Self; 3] = [Self::Allowed, Self::Danger, Self::NoKey];
 
     fn name(self) -> &'static str {
         match self {
@@ -229,6 +229,15 @@ pub(crate) struct Load {
 impl Load {
     /// Stops the calls and counts, once the audit log has been written.
     pub(crate) fn finish(self) -> Result<Tally> {
+        self.counted_within(FLUSHED_WITHIN)
+    }
+
+    /// Stops the calls and counts; of the audit log what it has now.
+    pub(crate) fn finish_unaudited(self) -> Result<Tally> {
+        self.counted_within(Duration::ZERO)
+    }
+
+    fn counted_within(self, flushed_within: Duration) -> Result<Tally> {
         self.stop.store(true, Ordering::SeqCst);
         let [allowed, danger, nokey] = self.threads.map(|thread| thread.join().unwrap_or_default());
         let (gateway, label) = (&self.gateway, &self.label);
@@ -236,7 +245,7 @@ impl Load {
         let count = |kind, sent: &[Sent]| -> Result<Counts> {
             let judged = sent.iter().filter(|sent| sent.reply.judged).count();
             // One that is missing is a finding, which the count shows: not to have waited long enough must not be.
-            let _ = within(FLUSHED_WITHIN, "the audit log's lines", || {
+            let _ = within(flushed_within, "the audit log's lines", || {
                 (gateway.entries(label, kind) >= judged).then_some(())
             });
             let statuses: HashSet<u16> = sent.iter().map(|sent| sent.reply.status).collect();
@@ -289,15 +298,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// What must hold whatever happened: nothing unjudged was executed, and what was judged is written down.
     pub(crate) fn holds(&self) -> std::result::Result<(), String> {
-        let mut wrong = Vec::new();
-        for (name, counts) in [("danger", &self.danger), ("nokey", &self.nokey)] {
-            if counts.reached != 0 {
-                wrong.push(format!("{} {name} calls reached the server", counts.reached));
-            }
-            if counts.answered != 0 {
-                wrong.push(format!("{} {name} calls were answered", counts.answered));
-            }
-        }
+        let mut wrong = self.executed();
         if self.allowed.entries < self.allowed.reached {
             wrong.push(format!(
                 "{} allowed calls reached the server, {} are in the audit log",
@@ -312,8 +313,31 @@ impl Tally {
                 ));
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+        concluded(&wrong)
     }
+
+    /// The same without the audit log.
+    pub(crate) fn refuses(&self) -> std::result::Result<(), String> {
+        concluded(&self.executed())
+    }
+
+    /// What was executed and must not be.
+    fn executed(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (name, counts) in [("danger", &self.danger), ("nokey", &self.nokey)] {
+            if counts.reached != 0 {
+                wrong.push(format!("{} {name} calls reached the server", counts.reached));
+            }
+            if counts.answered != 0 {
+                wrong.push(format!("{} {name} calls were answered", counts.answered));
+            }
+        }
+        wrong
+    }
+}
+
+fn concluded(wrong: &[String]) -> std::result::Result<(), String> {
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 
 impl fmt::Display for Counts {

@@ -4,10 +4,10 @@
 //! Owns the trials and the operations. Without nodes, Envoy Gateway cannot start Envoy in a cluster: it reads what the API
 //! server took from a folder, and starts Envoy here.
 
-use super::calls::{Gateway, HOST, Kind, within};
+use super::calls::{Gateway, Kind, within};
 use super::envoy_gateway::EnvoyGateway;
 use super::here::{Here, replaced};
-use super::operations::{After, flows, under_load};
+use super::operations::flows;
 use super::report::Report;
 use super::tools::EnvoyGatewayTools;
 use super::{Ground, Options};
@@ -19,24 +19,29 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const NAME: &str = "Envoy Gateway";
+pub(super) const NAME: &str = "Envoy Gateway";
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// Of the Gateway, in any of the trials: without an API server, each is on all addresses until it is patched.
+const LISTENERS: [&str; 4] = ["http", "other", "renamed", "https"];
 /// What the shipped EnvoyProxy says of pods.
 const PODS: [&str; 2] = ["  provider:\n    type: Kubernetes\n", "  telemetry:\n"];
 
 /// A running Envoy Gateway.
-struct Mesh<'a> {
-    ground: &'a Ground<'a>,
-    tools: EnvoyGatewayTools,
-    controller: EnvoyGateway,
+pub(super) struct Mesh<'a> {
+    pub(super) ground: &'a Ground<'a>,
+    pub(super) tools: EnvoyGatewayTools,
+    pub(super) controller: EnvoyGateway,
     here: Here,
-    gateway: Gateway,
+    pub(super) gateway: Gateway,
 }
 
 /// Everything on Envoy Gateway.
 pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -> Result<()> {
     let mut mesh = Mesh::start(ground)?;
     mesh.admission(report);
+    if options.operations {
+        mesh.first_install(report);
+    }
     report.trial(NAME, "the API server takes gateway.yaml and routes.yaml", || {
         mesh.apply("gateway.yaml")?;
         mesh.apply("routes.yaml")
@@ -108,9 +113,9 @@ impl<'a> Mesh<'a> {
              operation: {{op: replace, path: {socket}, value: 127.0.0.1}}\n  \
              - type: type.googleapis.com/envoy.config.cluster.v3.Cluster\n    name: wasm_cluster\n    \
              operation: {{op: replace, path: {trusted}, value: \"{}\"}}\n  \
-             - type: type.googleapis.com/envoy.config.listener.v3.Listener\n    name: mcp/mcp/http\n    \
-             operation: {{op: replace, path: /address/socket_address/address, value: 127.0.0.1}}\n",
-            authority.display()
+             {}",
+            authority.display(),
+            LISTENERS.map(on_loopback).concat()
         )
     }
 
@@ -118,12 +123,16 @@ impl<'a> Mesh<'a> {
         self.ground.workspace.root.join("envoy/envoy-gateway").join(name)
     }
 
-    fn apply(&self, name: &str) -> Result<()> {
+    pub(super) fn apply(&self, name: &str) -> Result<()> {
         self.apply_edited(name, Ok)
     }
 
     /// Applies a shipped file with a change: to the API server, and what that took to Envoy Gateway.
-    fn apply_edited(&self, name: &str, edit: impl FnOnce(String) -> Result<String>) -> Result<()> {
+    pub(super) fn apply_edited(
+        &self,
+        name: &str,
+        edit: impl FnOnce(String) -> Result<String>,
+    ) -> Result<()> {
         let file = self.here.edited(&self.shipped(name), name, edit)?;
         self.ground.cluster.apply(&file)?;
         let text = fs::read_to_string(&file).map_err(|error| Failure::new(error.to_string()))?;
@@ -131,7 +140,7 @@ impl<'a> Mesh<'a> {
     }
 
     /// What Envoy Gateway sees, at once and whole.
-    fn write(&self, name: &str, text: &str) -> Result<()> {
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<()> {
         let file = self.controller.folder().join(name);
         let staged = self.ground.dir.join("staged.yaml");
         let written = fs::write(&staged, text).and_then(|()| fs::rename(&staged, &file));
@@ -139,7 +148,18 @@ impl<'a> Mesh<'a> {
             .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
     }
 
-    fn remove(&self, name: &str) -> Result<()> {
+    /// To Envoy Gateway alone, as if admission.yaml had not been applied.
+    pub(super) fn unadmitted(
+        &self,
+        name: &str,
+        edit: impl FnOnce(String) -> Result<String>,
+    ) -> Result<()> {
+        let file = self.here.edited(&self.shipped(name), "unadmitted.yaml", edit)?;
+        let text = fs::read_to_string(&file).map_err(|error| Failure::new(error.to_string()))?;
+        self.write(name, &without_pods(&text)?)
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<()> {
         let file = self.controller.folder().join(name);
         fs::remove_file(&file)
             .map_err(|error| Failure::new(format!("could not remove {}: {error}", file.display())))
@@ -210,90 +230,13 @@ impl<'a> Mesh<'a> {
         });
         true
     }
+}
 
-    fn operations(&mut self, report: &mut Report) {
-        let gateway = self.gateway.clone();
-        let mut operate = |operation: &str, after, run: &mut dyn FnMut(&mut Self) -> Result<()>| {
-            under_load(&gateway, NAME, operation, after, report, || run(&mut *self));
-        };
-        operate("configuration changed", After::Flows, &mut |mesh| {
-            mesh.apply_edited("gateway.yaml", |text| replaced(&text, "4096", "2048"))
-        });
-        operate("faulty configuration", After::Closed, &mut |mesh| {
-            mesh.apply_edited("gateway.yaml", |text| {
-                replaced(&text, "max_body_bytes", "no_such_field")
-            })
-        });
-        operate("configuration corrected", After::Flows, &mut |mesh| mesh.apply("gateway.yaml"));
-        operate("a listener put first, unpatched (without admission)", After::Flows, &mut |mesh| {
-            mesh.unadmitted(|text| {
-                let port = free_port()?;
-                let first = format!("  - {{name: other, protocol: HTTP, port: {port}}}\n  - {{name: http, protocol: HTTP");
-                replaced(&text, "  - {name: http, protocol: HTTP", &first)
-            })
-        });
-        operate("the listener renamed (without admission)", After::Closed, &mut |mesh| {
-            mesh.unadmitted(|text| {
-                replaced(&text, "{name: http, protocol", "{name: renamed, protocol")
-            })
-        });
-        operate("corrected", After::Flows, &mut |mesh| mesh.apply("gateway.yaml"));
-        operate("an empty, more specific policy on the route", After::Closed, &mut |mesh| {
-            mesh.write(
-                "specific.yaml",
-                "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyExtensionPolicy\nmetadata: {name: specific, namespace: mcp}\n\
-                 spec:\n  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: demo}]\n",
-            )
-        });
-        operate("that policy removed", After::Flows, &mut |mesh| mesh.remove("specific.yaml"));
-        operate("image that is not there", After::Closed, &mut |mesh| {
-            let (there, missing) =
-                (mesh.ground.registry.image("1"), mesh.ground.registry.image("missing"));
-            mesh.apply_edited("gateway.yaml", |text| replaced(&text, &there, &missing))
-        });
-        operate("image corrected", After::Flows, &mut |mesh| mesh.apply("gateway.yaml"));
-        operate(
-            "another team's route with the same path, unguarded (without admission)",
-            After::Flows,
-            &mut |mesh| mesh.other_team(),
-        );
-        operate("that route removed", After::Flows, &mut |mesh| mesh.remove("other-team.yaml"));
-        operate("controller restarted", After::Flows, &mut |mesh| {
-            let (tools, logs) = (&mesh.tools, &mesh.ground.logs);
-            mesh.controller.restart(tools, logs)
-        });
-    }
-
-    /// To Envoy Gateway alone, as if admission.yaml had not been applied.
-    fn unadmitted(&self, edit: impl FnOnce(String) -> Result<String>) -> Result<()> {
-        let file = self.here.edited(&self.shipped("gateway.yaml"), "unadmitted.yaml", edit)?;
-        let text = fs::read_to_string(&file).map_err(|error| Failure::new(error.to_string()))?;
-        self.write("gateway.yaml", &without_pods(&text)?)
-    }
-
-    /// A route of somebody else to the same server, on the same Gateway, for another host.
-    fn other_team(&self) -> Result<()> {
-        let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: other-team, namespace: mcp}\nspec:\n  \
-             parentRefs: [{name: mcp}]\n  hostnames: [other.example.com]\n  rules:\n  - matches: [{path: {type: Exact, value: /demo/mcp}}]\n    \
-             backendRefs: [{group: gateway.envoyproxy.io, kind: Backend, name: demo}]\n";
-        self.write("other-team.yaml", route)?;
-        let label = "envoy-gateway-other-team";
-        for (number, kind) in [Kind::Allowed, Kind::Danger, Kind::NoKey].into_iter().enumerate() {
-            let reply = self.gateway.call_host("other.example.com", kind, label, number);
-            if reply.result {
-                return Err(Failure::new(format!(
-                    "{HOST}'s server answered on another host: {reply:?}"
-                )));
-            }
-            let reached = self.gateway.reached(label, kind);
-            if reached != 0 {
-                return Err(Failure::new(format!(
-                    "{reached} {kind:?} calls reached the server on another host"
-                )));
-            }
-        }
-        Ok(())
-    }
+fn on_loopback(listener: &str) -> String {
+    format!(
+        "  - type: type.googleapis.com/envoy.config.listener.v3.Listener\n    name: mcp/mcp/{listener}\n    \
+         operation: {{op: replace, path: /address/socket_address/address, value: 127.0.0.1}}\n"
+    )
 }
 
 /// The shipped EnvoyProxy without its pods: here Envoy Gateway starts Envoy itself.

@@ -257,6 +257,11 @@ impl<'a> Mesh<'a> {
         let name = install.name();
         let gateway = self.gateway.clone();
         let file = install.file();
+        // A WasmPlugin's image or configuration that cannot be loaded refuses; an EnvoyFilter's leaves the last good one.
+        let faulty = match install {
+            Install::Hold => After::Flows,
+            Install::Plugin => After::Either,
+        };
         let remove = |mesh: &Self| mesh.ground.cluster.delete(&mesh.file(file)?);
         let mut operate = |operation: &str, after, run: &mut dyn FnMut(&mut Self) -> Result<()>| {
             under_load(&gateway, name, operation, after, report, || run(&mut *self));
@@ -266,12 +271,12 @@ impl<'a> Mesh<'a> {
         operate("configuration changed", After::Flows, &mut |mesh| {
             mesh.apply_edited(file, |text| replaced(&text, "4096", "2048"))
         });
-        operate("faulty configuration", After::Flows, &mut |mesh| {
+        operate("faulty configuration", faulty, &mut |mesh| {
             mesh.apply_edited(file, |text| replaced(&text, "max_body_bytes", "no_such_field"))
         });
         operate("configuration corrected", After::Flows, &mut |mesh| mesh.apply(file));
         operate("upgrade to another image", After::Flows, &mut |mesh| mesh.upgrade(file));
-        operate("image that is not there", After::Flows, &mut |mesh| {
+        operate("image that is not there", faulty, &mut |mesh| {
             let missing = format!("oci://{}", mesh.ground.registry.image("missing"));
             let present = format!("oci://{}", mesh.ground.registry.image("1"));
             let digest = mesh.ground.digest.clone();
@@ -281,15 +286,17 @@ impl<'a> Mesh<'a> {
             })
         });
         operate("image corrected", After::Flows, &mut |mesh| mesh.apply(file));
-        operate("wrong digest", After::Flows, &mut |mesh| {
+        operate("wrong digest", faulty, &mut |mesh| {
             let digest = mesh.ground.digest.clone();
             mesh.apply_edited(file, |text| replaced(&text, &digest, &digest.replace('a', "b")))
         });
         operate("digest corrected", After::Flows, &mut |mesh| mesh.apply(file));
-        operate("base.yaml removed", After::Closed, &mut |mesh| {
+        operate("base.yaml removed", After::ClosedWithoutAudit, &mut |mesh| {
             mesh.ground.cluster.delete(&mesh.file("base.yaml")?)
         });
-        operate("base.yaml applied again", After::Flows, &mut |mesh| mesh.apply("base.yaml"));
+        operate("base.yaml applied again", After::FlowsWithAuditAgain, &mut |mesh| {
+            mesh.apply("base.yaml")
+        });
         operate("a second port with the same host", After::Flows, &mut |mesh| mesh.second_port());
         operate(
             "another team's route to the server, same path, another host",
@@ -302,7 +309,7 @@ impl<'a> Mesh<'a> {
         operate("that EnvoyFilter removed", After::Flows, &mut |mesh| {
             mesh.ground.cluster.delete(&mesh.ground.dir.join("taken-out.yaml"))
         });
-        operate("FAIL_OPEN with a faulty configuration", After::Flows, &mut |mesh| {
+        operate("FAIL_OPEN with a faulty configuration", faulty, &mut |mesh| {
             mesh.apply_edited(file, |text| {
                 let open = replaced(&text, "FAIL_RELOAD", "FAIL_OPEN")?;
                 replaced(&open, "max_body_bytes", "no_such_field")
@@ -323,12 +330,7 @@ impl<'a> Mesh<'a> {
     /// The same module in another image, hence with another digest.
     fn upgrade(&self, file: &str) -> Result<()> {
         let ground = self.ground;
-        let module = ground.workspace.artifacts().filter;
-        // A custom section of an empty name: another file, the same code.
-        let mut bytes = fs::read(&module).map_err(|error| Failure::new(error.to_string()))?;
-        bytes.extend([0, 2, 1, b'x']);
-        let newer = ground.dir.join("newer.wasm");
-        fs::write(&newer, bytes).map_err(|error| Failure::new(error.to_string()))?;
+        let newer = ground.newer_module()?;
         let digest = ground.registry.push(&ground.tools, &newer, "2")?;
         let (old, new) = (ground.registry.image("1"), ground.registry.image("2"));
         self.apply_edited(file, |text| {

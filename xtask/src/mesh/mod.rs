@@ -6,6 +6,7 @@
 mod calls;
 mod cluster;
 mod envoy_gateway;
+mod envoy_gateway_operations;
 mod envoy_gateway_trials;
 mod here;
 mod istio;
@@ -114,6 +115,19 @@ impl<'a> Ground<'a> {
         let registry = Registry::start(&registry_tools, &dir, &logs)?;
         let digest = registry.push(&tools, &workspace.artifacts().filter, "1")?;
         Ok(Self { workspace, tools, stack, cluster, registry, digest, dir, logs })
+    }
+}
+
+impl Ground<'_> {
+    /// Another file with the same code, as a new version of the module would be.
+    pub(crate) fn newer_module(&self) -> Result<PathBuf> {
+        let fault = |error| Failure::new(format!("could not copy the module: {error}"));
+        let mut bytes = fs::read(self.workspace.artifacts().filter).map_err(fault)?;
+        // A custom section of one letter's name, without content.
+        bytes.extend([0, 2, 1, b'x']);
+        let newer = self.dir.join("newer.wasm");
+        fs::write(&newer, bytes).map_err(fault)?;
+        Ok(newer)
     }
 }
 

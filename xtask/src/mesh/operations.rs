@@ -13,6 +13,9 @@ const AROUND: Duration = Duration::from_secs(3);
 /// A push, a pull and a compilation take a while on a busy machine.
 const FLOWS_WITHIN: Duration = Duration::from_secs(90);
 
+/// How long is looked at what may go on or not.
+const EITHER: Duration = Duration::from_secs(10);
+
 /// What is expected of the allowed calls after an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
@@ -20,6 +23,22 @@ pub(crate) enum After {
     Flows,
     /// They are not, since something is missing; nothing is executed.
     Closed,
+    /// They are not, and the audit log itself is what was taken away.
+    ClosedWithoutAudit,
+    /// They are again, and the audit log is back.
+    FlowsWithAuditAgain,
+    /// They may be or not; in the table stands what came of them.
+    Either,
+}
+
+impl After {
+    /// Whether every judged call of the operation has to be in the audit log.
+    fn is_audited(self) -> bool {
+        match self {
+            Self::Flows | Self::Closed | Self::Either => true,
+            Self::ClosedWithoutAudit | Self::FlowsWithAuditAgain => false,
+        }
+    }
 }
 
 /// Runs `operate` under load and counts.
@@ -36,10 +55,11 @@ pub(crate) fn under_load(
     thread::sleep(AROUND);
     let operated = operate().and_then(|()| settle(gateway, &label, after));
     thread::sleep(AROUND);
-    let counted = load.finish();
+    let counted = if after.is_audited() { load.finish() } else { load.finish_unaudited() };
     match counted {
         Ok(tally) => {
-            let verdict = tally.holds().and(operated.map_err(|failure| failure.to_string()));
+            let holds = if after.is_audited() { tally.holds() } else { tally.refuses() };
+            let verdict = holds.and(operated.map_err(|failure| failure.to_string()));
             report.operation(install, operation, tally, verdict);
         }
         Err(failure) => {
@@ -51,11 +71,17 @@ pub(crate) fn under_load(
 /// Waits until allowed calls are what is expected of them.
 pub(crate) fn settle(gateway: &Gateway, label: &str, after: After) -> Result<()> {
     match after {
-        After::Flows => flows(gateway, label),
-        After::Closed => within(FLOWS_WITHIN, "an allowed call that is not answered", || {
-            let reply = gateway.call(Kind::Allowed, &format!("{label}-settle"), 0);
-            (!reply.result).then_some(())
-        }),
+        After::Flows | After::FlowsWithAuditAgain => flows(gateway, label),
+        After::Either => {
+            thread::sleep(EITHER);
+            Ok(())
+        }
+        After::Closed | After::ClosedWithoutAudit => {
+            within(FLOWS_WITHIN, "an allowed call that is not answered", || {
+                let reply = gateway.call(Kind::Allowed, &format!("{label}-settle"), 0);
+                (!reply.result).then_some(())
+            })
+        }
     }
 }
 

@@ -1,0 +1,328 @@
+//! The table of operations on Envoy Gateway: what people do to a running gateway, what goes wrong, and what others do beside it.
+//!
+//! Owns the operations. Where admission.yaml refuses one, Envoy Gateway alone is told, as in a cluster without these policies.
+
+use super::calls::{Gateway, HOST, Kind, within};
+use super::cluster::succeeded;
+use super::envoy_gateway_trials::{Mesh, NAME};
+use super::here::replaced;
+use super::operations::{After, under_load};
+use super::report::Report;
+use crate::failure::{Failure, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use portcullis_stack::http;
+use portcullis_stack::ports::{free_port, loopback};
+use serde_json::json;
+use std::fs;
+use std::time::Duration;
+
+/// From a file to Envoy, on a busy machine.
+const PUSHED_WITHIN: Duration = Duration::from_secs(90);
+const LISTENER: &str = "  - {name: http, protocol: HTTP";
+const ANOTHER_ROUTE: &str = "other.example.com";
+/// All kinds of calls at a listener with TLS, whose certificate does not matter here: a line with the status of each.
+const CALL_WITH_TLS: &str = "import http.client, json, ssl, sys
+port, host, key, label = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+for kind, tool in (('allowed', 'query_users'), ('danger', 'delete_user'), ('nokey', 'query_users')):
+    c = http.client.HTTPSConnection('127.0.0.1', port, timeout=20, context=ssl._create_unverified_context())
+    m = {'jsonrpc': '2.0', 'id': f'{label}-{kind}-0', 'method': 'tools/call', 'params': {'name': tool, 'arguments': {'limit': 1}}}
+    h = {'host': host, 'content-type': 'application/json', 'accept': 'application/json, text/event-stream', 'user-agent': f'mesh-{label}-{kind}'}
+    if kind != 'nokey': h['authorization'] = 'Bearer ' + key
+    c.request('POST', '/demo/mcp', json.dumps(m), h)
+    r = c.getresponse(); b = r.read()
+    print(kind, r.status, b'\"result\"' in b)
+";
+
+impl Mesh<'_> {
+    /// What comes before a first install that works: a gateway that runs without the filter, and an install with a mistake.
+    pub(super) fn first_install(&self, report: &mut Report) {
+        let gateway = &self.gateway;
+        report.trial(NAME, "a gateway without the filter sends a server nothing", || {
+            self.unadmitted("gateway.yaml", |text| {
+                without(&text, &["EnvoyExtensionPolicy", "EnvoyPatchPolicy"])
+            })?;
+            self.apply("routes.yaml")?;
+            within(PUSHED_WITHIN, "the rule that answers what is not judged", || {
+                (gateway.call(Kind::NoKey, "eg-unguarded", 0).status == 503).then_some(())
+            })?;
+            let url = gateway.url.clone();
+            self.refuses_all(&url, "eg-unguarded", &[503])
+        });
+        under_load(
+            gateway,
+            NAME,
+            "first install, faulty configuration",
+            After::Closed,
+            report,
+            || {
+                self.unadmitted("gateway.yaml", |text| {
+                    replaced(&text, "max_body_bytes", "no_such_field")
+                })
+            },
+        );
+        under_load(gateway, NAME, "install on a running gateway", After::Flows, report, || {
+            self.apply("gateway.yaml")
+        });
+    }
+
+    /// The table of operations.
+    pub(super) fn operations(&mut self, report: &mut Report) {
+        self.changes(report);
+        self.images(report);
+        self.holes(report);
+        self.others(report);
+        let gateway = self.gateway.clone();
+        under_load(&gateway, NAME, "controller and Envoy restarted", After::Flows, report, || {
+            let (tools, logs) = (&self.tools, &self.ground.logs);
+            self.controller.restart(tools, logs)
+        });
+    }
+
+    /// Of the filter's configuration, and the filter itself.
+    fn changes(&self, report: &mut Report) {
+        let corrected = || self.apply("gateway.yaml");
+        let edited = |old: &str, new: &str| {
+            self.apply_edited("gateway.yaml", |text| replaced(&text, old, new))
+        };
+        self.operate("configuration changed", After::Flows, report, || edited("4096", "2048"));
+        self.operate("faulty configuration", After::Closed, report, || {
+            edited("max_body_bytes", "no_such_field")
+        });
+        self.operate("configuration corrected", After::Flows, report, corrected);
+        self.operate(
+            "failOpen with a faulty configuration (without admission)",
+            After::Closed,
+            report,
+            || {
+                self.unadmitted("gateway.yaml", |text| {
+                    let open = replaced(&text, "failOpen: false", "failOpen: true")?;
+                    replaced(&open, "max_body_bytes", "no_such_field")
+                })
+            },
+        );
+        self.operate("failOpen taken back", After::Flows, report, corrected);
+        self.operate("extension policy removed", After::Closed, report, || {
+            self.unadmitted("gateway.yaml", |text| without(&text, &["EnvoyExtensionPolicy"]))
+        });
+        self.operate("extension policy applied again", After::Flows, report, corrected);
+        self.operate("patch policy removed", After::Closed, report, || {
+            self.unadmitted("gateway.yaml", |text| without(&text, &["EnvoyPatchPolicy"]))
+        });
+        self.operate("patch policy applied again", After::Flows, report, corrected);
+        self.operate("client traffic policy removed", After::Either, report, || {
+            self.unadmitted("gateway.yaml", |text| without(&text, &["ClientTrafficPolicy"]))
+        });
+        self.operate("client traffic policy applied again", After::Flows, report, corrected);
+    }
+
+    /// Of the module's image.
+    fn images(&self, report: &mut Report) {
+        let ground = self.ground;
+        let corrected = || self.apply("gateway.yaml");
+        let edited = |pairs: &[(&str, &str)]| {
+            self.apply_edited("gateway.yaml", |text| {
+                pairs.iter().try_fold(text, |text, (old, new)| replaced(&text, old, new))
+            })
+        };
+        let (there, digest) = (ground.registry.image("1"), ground.digest.as_str());
+        let other_digest = digest.replace('a', "b");
+        self.operate("upgrade to another image", After::Flows, report, || {
+            let newer = ground.newer_module()?;
+            let digest_of_newer = ground.registry.push(&ground.tools, &newer, "2")?;
+            edited(&[(&there, &ground.registry.image("2")), (digest, &digest_of_newer)])
+        });
+        self.operate("image that is not there", After::Either, report, || {
+            edited(&[(&there, &ground.registry.image("missing")), (digest, &other_digest)])
+        });
+        self.operate("image corrected", After::Flows, report, corrected);
+        self.operate("wrong digest", After::Either, report, || edited(&[(digest, &other_digest)]));
+        self.operate("digest corrected", After::Flows, report, corrected);
+        self.operate("registry that does not answer", After::Either, report, || {
+            // Nobody accepts there: the kernel takes connections, and nothing is said on them.
+            let silent = std::net::TcpListener::bind("127.0.0.1:0")
+                .and_then(|listener| Ok((listener.local_addr()?, listener)))
+                .map_err(|error| Failure::new(format!("could not listen: {error}")))?;
+            let image = format!("{}/portcullis:1", silent.0);
+            edited(&[(&there, &image), (digest, &other_digest)])?;
+            std::thread::sleep(Duration::from_secs(15));
+            Ok(())
+        });
+        self.operate("registry corrected", After::Flows, report, corrected);
+    }
+
+    /// Listeners that the patches do not know, and patches that do not find theirs.
+    fn holes(&self, report: &mut Report) {
+        let corrected = || self.apply("gateway.yaml");
+        let with_listener = |listener: String| {
+            self.unadmitted("gateway.yaml", |text| {
+                replaced(&text, LISTENER, &format!("{listener}{LISTENER}"))
+            })
+        };
+        for (operation, label) in [
+            ("a listener put first, unpatched (without admission)", "eg-first-listener"),
+            ("the same once more, on another port", "eg-other-listener"),
+        ] {
+            self.operate(operation, After::Flows, report, || {
+                let port = free_port()?;
+                with_listener(format!("  - {{name: other, protocol: HTTP, port: {port}}}\n"))?;
+                let url = format!("http://{}", loopback(port));
+                self.served(&url)?;
+                self.refuses_all(&url, label, &[401, 503])
+            });
+        }
+        self.operate("an HTTPS listener, unpatched (without admission)", After::Flows, report, || {
+            let port = free_port()?;
+            self.write("https-secret.yaml", &self.https_secret()?)?;
+            with_listener(format!(
+                "  - {{name: https, protocol: HTTPS, port: {port}, tls: {{certificateRefs: [{{name: https}}]}}}}\n"
+            ))?;
+            self.refuses_all_with_tls(port)
+        });
+        self.operate("both removed", After::Flows, report, corrected);
+        self.operate("the listener renamed (without admission)", After::Closed, report, || {
+            self.unadmitted("gateway.yaml", |text| {
+                replaced(&text, "{name: http, protocol", "{name: renamed, protocol")
+            })
+        });
+        self.operate("its name corrected", After::Flows, report, corrected);
+        self.operate("patches with a wrong listener's name", After::Closed, report, || {
+            self.apply_edited("gateway.yaml", |text| {
+                replaced(&text, "name: mcp/mcp/http", "name: mcp/mcp/htp")
+            })
+        });
+        self.operate("that name corrected", After::Flows, report, corrected);
+    }
+
+    /// What other teams and policies do.
+    fn others(&self, report: &mut Report) {
+        self.operate(
+            "an empty, more specific policy on the route (without admission)",
+            After::Closed,
+            report,
+            || self.write("specific.yaml", &policy("EnvoyExtensionPolicy", "")),
+        );
+        self.operate("that policy removed", After::Flows, report, || self.remove("specific.yaml"));
+        self.operate("a more specific policy with retries", After::Flows, report, || {
+            self.write(
+                "retries.yaml",
+                &policy("BackendTrafficPolicy", "  retry: {numRetries: 3, retryOn: {httpStatusCodes: [500, 503], triggers: [reset]}}\n"),
+            )
+        });
+        self.operate("that policy removed, too", After::Flows, report, || {
+            self.remove("retries.yaml")
+        });
+        self.operate(
+            "another team's route with the same path, unguarded (without admission)",
+            After::Flows,
+            report,
+            || self.other_team(),
+        );
+        self.operate("that route removed", After::Flows, report, || self.remove("other-team.yaml"));
+    }
+
+    fn operate(
+        &self,
+        operation: &str,
+        after: After,
+        report: &mut Report,
+        run: impl FnOnce() -> Result<()>,
+    ) {
+        under_load(&self.gateway, NAME, operation, after, report, run);
+    }
+
+    /// A route of somebody else to the same server, on the same Gateway, for another host.
+    fn other_team(&self) -> Result<()> {
+        let route = format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: other-team, namespace: mcp}}\nspec:\n  \
+             parentRefs: [{{name: mcp}}]\n  hostnames: [{ANOTHER_ROUTE}]\n  rules:\n  - matches: [{{path: {{type: Exact, value: /demo/mcp}}}}]\n    \
+             backendRefs: [{{group: gateway.envoyproxy.io, kind: Backend, name: demo}}]\n"
+        );
+        self.write("other-team.yaml", &route)?;
+        let label = "eg-other-team";
+        // 404 until the host is there.
+        within(PUSHED_WITHIN, "the other host", || {
+            (self.gateway.call_host(ANOTHER_ROUTE, Kind::NoKey, label, 0).status != 404)
+                .then_some(())
+        })?;
+        for kind in Kind::ALL {
+            let reply = self.gateway.call_host(ANOTHER_ROUTE, kind, label, 1);
+            let reached = self.gateway.reached(label, kind);
+            if reply.result || reached != 0 {
+                return Err(Failure::new(format!(
+                    "{HOST}'s server was called {reached} times on another host: {reply:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something answers there.
+    fn served(&self, url: &str) -> Result<()> {
+        within(PUSHED_WITHIN, "the other listener", || http::get(url).is_ok().then_some(()))
+    }
+
+    /// At a listener that has not what the filter needs: no call of any kind gets to a server.
+    fn refuses_all(&self, url: &str, label: &str, statuses: &[u16]) -> Result<()> {
+        let gateway = Gateway { url: url.to_owned(), ..self.gateway.clone() };
+        for kind in Kind::ALL {
+            let reply = gateway.call(kind, label, 1);
+            let reached = gateway.reached(label, kind);
+            if reply.result || reached != 0 || !statuses.contains(&reply.status) {
+                return Err(Failure::new(format!("{reached} calls reached the server: {reply:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuses_all_with_tls(&self, port: u16) -> Result<()> {
+        let (gateway, label) = (&self.gateway, "eg-https");
+        let said = within(PUSHED_WITHIN, "the listener with TLS", || {
+            let mut call = self.ground.tools.python_command();
+            call.args(["-c", CALL_WITH_TLS, &port.to_string(), HOST, &gateway.key, label]);
+            succeeded("python3", call).ok()
+        })?;
+        let reached: usize = Kind::ALL.map(|kind| gateway.reached(label, kind)).iter().sum();
+        if reached == 0 && !said.contains("True") {
+            return Ok(());
+        }
+        Err(Failure::new(format!("{reached} calls reached the server: {said}")))
+    }
+
+    fn https_secret(&self) -> Result<String> {
+        let server = &self.ground.stack.certificates.server;
+        let read = |file: &std::path::Path| {
+            let bytes = fs::read(file).map_err(|error| {
+                Failure::new(format!("could not read {}: {error}", file.display()))
+            })?;
+            Ok::<_, Failure>(STANDARD.encode(bytes))
+        };
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "https", "namespace": "mcp"},
+            "data": {"tls.crt": read(&server.certificate)?, "tls.key": read(&server.private_key)?},
+        });
+        Ok(secret.to_string())
+    }
+}
+
+/// A policy on the demo's route.
+fn policy(kind: &str, more: &str) -> String {
+    format!(
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: {kind}\nmetadata: {{name: specific-{}, namespace: mcp}}\nspec:\n  \
+         targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: demo, sectionName: demo}}]\n{more}",
+        kind.to_ascii_lowercase()
+    )
+}
+
+/// `text` without its documents of these kinds; each has to be there.
+fn without(text: &str, kinds: &[&str]) -> Result<String> {
+    let lines: Vec<String> = kinds.iter().map(|kind| format!("kind: {kind}")).collect();
+    let (gone, kept): (Vec<&str>, Vec<&str>) = text
+        .split("\n---\n")
+        .partition(|document| document.lines().any(|line| lines.iter().any(|kind| kind == line)));
+    if gone.len() == kinds.len() {
+        return Ok(kept.join("\n---\n"));
+    }
+    Err(Failure::new(format!("expected one document of each of {kinds:?}, found {}", gone.len())))
+}
