@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 pub(crate) fn cases() -> Vec<Case> {
     cases!["meshes":
         what_istio_makes_of_the_shipped_files_judges_as_the_plain_envoy_does,
+        what_istio_makes_of_the_wasm_plugin_judges_as_the_plain_envoy_does,
+        what_envoy_gateway_makes_of_the_shipped_files_judges_as_the_plain_envoy_does,
         without_the_filter_istios_routes_lead_nowhere,
+        without_the_filter_envoy_gateways_routes_lead_nowhere,
     ]
 }
 
@@ -73,7 +76,23 @@ fn send_message(own: &OwnEnvoy, key: Option<&str>, message: &Value) -> Answer {
 // Finding 11.6, 11.7, 11.10.
 // Proves: X29, X30
 fn what_istio_makes_of_the_shipped_files_judges_as_the_plain_envoy_does(world: &World<'_>) {
-    let Some(own) = rendered(world, "istio.yaml", |text| {
+    judges(world, "istio.yaml");
+}
+
+// Finding 11.6: the API server refused the manifest; in `split` mode a body above 32 KiB was refused.
+// Proves: X29, X30
+fn what_istio_makes_of_the_wasm_plugin_judges_as_the_plain_envoy_does(world: &World<'_>) {
+    judges(world, "istio-plugin.yaml");
+}
+
+// Finding 11.2, 11.9.
+// Proves: X29, X30
+fn what_envoy_gateway_makes_of_the_shipped_files_judges_as_the_plain_envoy_does(world: &World<'_>) {
+    judges(world, "envoy-gateway.yaml");
+}
+
+fn judges(world: &World<'_>, file: &str) {
+    let Some(own) = rendered(world, file, |text| {
         text.replace("${PORTCULLIS_REDIS_TIMEOUT_MS:-50}", "1000")
             .replace("${PORTCULLIS_SLOWDOWN_FAILURES:-100}", "0")
     }) else {
@@ -89,23 +108,49 @@ fn what_istio_makes_of_the_shipped_files_judges_as_the_plain_envoy_does(world: &
     let headers = reached[0]["headers"].to_string();
     assert!(!headers.contains("x-portcullis-guard"), "{headers}");
 
+    let params = json!({"name": "query_users", "arguments": {"limit": 2}, "_meta": {"padding": "x".repeat(900_000)}});
+    let large = send_message(&own, Some(&key), &mcp::request("large", "tools/call", params));
+    assert_eq!(large.rows().len(), 2);
+
     let danger = send(&own, Some(&key), "delete_user");
     assert!(danger.error_code().is_some_and(|code| code < -31_000), "{}", danger.text());
-    assert_eq!(danger.upstream(), Vec::<Value>::new());
+    assert_eq!(executions(&danger), 0);
     assert_eq!(danger.audit()["decision"]["effect"], "deny");
     let nokey = send(&own, None, "query_users");
     assert_eq!(nokey.status(), 401);
     assert_eq!(nokey.upstream(), Vec::<Value>::new());
 }
 
+/// Requests of which the server got a body: in `split` mode it gets the headers of one that is refused for its body.
+fn executions(answer: &Answer) -> usize {
+    let with_body =
+        |request: &&Value| request["body"].as_str().is_some_and(|body| !body.is_empty());
+    answer.upstream().iter().filter(with_body).count()
+}
+
 // Finding 11.2: with the filter taken away, calls without any credential were executed.
 // Proves: X29
 fn without_the_filter_istios_routes_lead_nowhere(world: &World<'_>) {
-    let Some(own) = rendered(world, "istio.yaml", |text| {
+    leads_nowhere(world, "istio.yaml", |text| {
         let filter = text.find("\"name\": \"portcullis\",\n").expect("the filter");
         let (before, after) = text.split_at(filter);
         format!("{before}\"disabled\": true,\n{after}")
-    }) else {
+    });
+}
+
+// Finding 11.2: a more specific policy, even an empty one, took the filter off the routes.
+// Proves: X29
+fn without_the_filter_envoy_gateways_routes_lead_nowhere(world: &World<'_>) {
+    leads_nowhere(world, "envoy-gateway.yaml", |text| {
+        // The filter is off in the listener, and on in the routes that say so.
+        let routes = "\"envoy.filters.http.wasm//mcp/portcullis/wasm/0\": {";
+        assert!(text.contains(routes), "no route has the filter");
+        text.replace(routes, "\"nothing\": {\n\"is_optional\": true,")
+    });
+}
+
+fn leads_nowhere(world: &World<'_>, file: &str, without: impl FnOnce(String) -> String) {
+    let Some(own) = rendered(world, file, without) else {
         return;
     };
     let org = world.organisation();

@@ -8,6 +8,7 @@ use super::tools::EnvoyGatewayTools;
 use crate::failure::{Failure, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use portcullis_stack::http::{self, Reply};
 use portcullis_stack::{Process, ready};
 use serde_json::json;
 use std::fs;
@@ -122,6 +123,23 @@ impl EnvoyGateway {
     /// The authority of its servers.
     pub(crate) fn authority(&self) -> PathBuf {
         self.home.join("config/certs/envoy/ca.crt")
+    }
+
+    /// A page of the admin interface of the Envoy that it started last.
+    pub(crate) fn admin(&self, page: &str) -> Result<Reply> {
+        let runs = self.home.join("run");
+        let mut addresses: Vec<PathBuf> = fs::read_dir(&runs)
+            .map_err(|error| Failure::new(format!("could not read {}: {error}", runs.display())))?
+            .filter_map(|run| Some(run.ok()?.path().join("admin-address.txt")))
+            .filter(|file| file.is_file())
+            .collect();
+        // The folders have the time in their names.
+        addresses.sort();
+        let address = addresses
+            .last()
+            .and_then(|file| fs::read_to_string(file).ok())
+            .ok_or_else(|| Failure::new("Envoy Gateway's Envoy has not said where its admin is"))?;
+        Ok(http::get(&format!("http://{}/{page}", address.trim()))?)
     }
 
     /// Its own log, in which Envoy's standard output is.

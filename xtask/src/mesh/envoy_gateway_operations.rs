@@ -86,7 +86,7 @@ impl Mesh<'_> {
             self.apply_edited("gateway.yaml", |text| replaced(&text, old, new))
         };
         self.operate("configuration changed", After::Flows, report, || edited("4096", "2048"));
-        self.operate("faulty configuration", After::Closed, report, || {
+        self.operate("faulty configuration", After::Either, report, || {
             edited("max_body_bytes", "no_such_field")
         });
         self.operate("configuration corrected", After::Flows, report, corrected);
@@ -200,13 +200,21 @@ impl Mesh<'_> {
             "an empty, more specific policy on the route (without admission)",
             After::Closed,
             report,
-            || self.write("specific.yaml", &policy("EnvoyExtensionPolicy", "")),
+            || self.write("specific.yaml", &policy("EnvoyExtensionPolicy", "", "")),
         );
+        // A call comes by the rule without a server, whose filter is on.
+        self.operate("the same on the rule with the server alone", After::Flows, report, || {
+            self.write("specific.yaml", &policy("EnvoyExtensionPolicy", ", sectionName: demo", ""))
+        });
+        self.operate("the same on the rule without a server", After::Closed, report, || {
+            let rule = ", sectionName: demo-unjudged";
+            self.write("specific.yaml", &policy("EnvoyExtensionPolicy", rule, ""))
+        });
         self.operate("that policy removed", After::Flows, report, || self.remove("specific.yaml"));
         self.operate("a more specific policy with retries", After::Flows, report, || {
             self.write(
                 "retries.yaml",
-                &policy("BackendTrafficPolicy", "  retry: {numRetries: 3, retryOn: {httpStatusCodes: [500, 503], triggers: [reset]}}\n"),
+                &policy("BackendTrafficPolicy", ", sectionName: demo", "  retry: {numRetries: 3, retryOn: {httpStatusCodes: [500, 503], triggers: [reset]}}\n"),
             )
         });
         self.operate("that policy removed, too", After::Flows, report, || {
@@ -306,11 +314,11 @@ impl Mesh<'_> {
     }
 }
 
-/// A policy on the demo's route.
-fn policy(kind: &str, more: &str) -> String {
+/// A policy on the demo's route, or on one rule of it.
+fn policy(kind: &str, rule: &str, more: &str) -> String {
     format!(
         "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: {kind}\nmetadata: {{name: specific-{}, namespace: mcp}}\nspec:\n  \
-         targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: demo, sectionName: demo}}]\n{more}",
+         targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: demo{rule}}}]\n{more}",
         kind.to_ascii_lowercase()
     )
 }

@@ -10,7 +10,7 @@ use super::here::{Here, replaced};
 use super::operations::flows;
 use super::report::Report;
 use super::tools::EnvoyGatewayTools;
-use super::{Ground, Options};
+use super::{Ground, Options, rendered};
 use crate::failure::{Failure, Result};
 use crate::progress::step;
 use portcullis_stack::files;
@@ -33,6 +33,7 @@ pub(super) struct Mesh<'a> {
     pub(super) controller: EnvoyGateway,
     here: Here,
     pub(super) gateway: Gateway,
+    guard: String,
 }
 
 /// Everything on Envoy Gateway.
@@ -46,7 +47,16 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
         mesh.apply("gateway.yaml")?;
         mesh.apply("routes.yaml")
     });
-    if mesh.trials(report) && options.operations {
+    if !mesh.trials(report) {
+        return Ok(());
+    }
+    if options.record {
+        let shown = (mesh.gateway.port(), mesh.guard.as_str());
+        let kept = &rendered::ENVOY_GATEWAY;
+        let outcome = rendered::write(kept, ground, &|page| mesh.controller.admin(page), shown);
+        report.trial(NAME, "what Envoy Gateway made of it is written down", || outcome);
+    }
+    if options.operations {
         mesh.operations(report);
     }
     Ok(())
@@ -67,6 +77,7 @@ impl<'a> Mesh<'a> {
         let port = free_port()?;
         let address = |host: &str, port: u16| format!("address: {host}, port_value: {port}");
         let module = ground.workspace.artifacts().filter;
+        let guard = files::random_hex(16)?;
         let here = Here::new(&ground.dir.join("applied-envoy-gateway"))
             .with(
                 &address("redis.portcullis.svc.cluster.local", 6379),
@@ -80,7 +91,7 @@ impl<'a> Mesh<'a> {
             .with("/var/local/portcullis/plugin.wasm", module.display())
             .with("registry.example/portcullis/portcullis:0.1.0", ground.registry.image("1"))
             .with(NO_DIGEST, &ground.digest)
-            .with("YOUR-GUARD", files::random_hex(16)?)
+            .with("YOUR-GUARD", &guard)
             .with("protocol: HTTP, port: 8080", format!("protocol: HTTP, port: {port}"))
             .with(
                 "fqdn: {hostname: demo.mcp.svc.cluster.local, port: 8080}",
@@ -93,7 +104,7 @@ impl<'a> Mesh<'a> {
             );
         let url = format!("http://{}", loopback(port));
         let gateway = Gateway::of(stack, url, controller.log().to_owned());
-        let mesh = Self { ground, tools, controller, here, gateway };
+        let mesh = Self { ground, tools, controller, here, gateway, guard };
         let secret = mesh.controller.envoy_secret()?;
         mesh.write("envoy-secret.yaml", &secret)?;
         mesh.write("here.yaml", &mesh.patches_for_here())?;
@@ -234,8 +245,8 @@ impl<'a> Mesh<'a> {
 
 fn on_loopback(listener: &str) -> String {
     format!(
-        "  - type: type.googleapis.com/envoy.config.listener.v3.Listener\n    name: mcp/mcp/{listener}\n    \
-         operation: {{op: replace, path: /address/socket_address/address, value: 127.0.0.1}}\n"
+        "- type: type.googleapis.com/envoy.config.listener.v3.Listener\n    name: mcp/mcp/{listener}\n    \
+         operation: {{op: replace, path: /address/socket_address/address, value: 127.0.0.1}}\n  "
     )
 }
 

@@ -74,15 +74,18 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
     report.trial(install, "a server without the filter gets nothing", || mesh.nothing_without_it());
     for install in Install::ALL {
         let works = mesh.trials(install, report);
+        // Before the operations, which leave hosts of others behind.
+        if options.record && works {
+            let kept = match install {
+                Install::Hold => &rendered::ISTIO,
+                Install::Plugin => &rendered::ISTIO_PLUGIN,
+            };
+            let shown = (mesh.gateway.port(), mesh.guard.as_str());
+            let outcome = rendered::write(kept, ground, &|page| mesh.ingress.admin(page), shown);
+            report.trial(install.name(), "what Istio made of it is written down", || outcome);
+        }
         if options.operations && works {
             mesh.operations(install, report);
-        }
-        if options.record && works && install == Install::Hold {
-            let outcome = {
-                let shown = (mesh.gateway.port(), mesh.guard.as_str());
-                rendered::istio(ground, &|page| mesh.ingress.admin(page), shown)
-            };
-            report.trial(install.name(), "what Istio made of it is written down", || outcome);
         }
         report.trial(install.name(), "once the filter is removed, a server gets nothing", || {
             mesh.ground.cluster.delete(&mesh.file(install.file())?)?;

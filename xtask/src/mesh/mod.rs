@@ -81,7 +81,13 @@ pub(crate) fn mesh(workspace: &Workspace, options: &Options) -> Result<()> {
     if matches!(options.which, Which::EnvoyGateway | Which::All) {
         envoy_gateway_trials::run(&ground, options, &mut report)?;
     }
-    report.write(&workspace.target.join("mesh"))?;
+    let tables = if options.record {
+        workspace.root.join("envoy/rendered")
+    } else {
+        workspace.target.join("mesh")
+    };
+    report.write("Istio", &tables.join("operations-istio.md"))?;
+    report.write("Envoy Gateway", &tables.join("operations-envoy-gateway.md"))?;
     report.conclude()
 }
 

@@ -9,30 +9,40 @@ use portcullis_stack::Workspace;
 use portcullis_stack::http::Reply;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A control plane whose result is kept.
-struct Kept {
+/// A way to install whose result is kept.
+pub(super) struct Kept {
     file: &'static str,
     /// The folder with the shipped files, and the pinned version of the control plane.
     inputs: [&'static str; 2],
     command: &'static str,
+    /// To the demo's MCP server, as the control plane names it.
+    demo_cluster: &'static str,
 }
 
-const ISTIO: Kept = Kept {
+pub(super) const ISTIO: Kept = Kept {
     file: "envoy/rendered/istio.yaml",
     inputs: ["envoy/istio", "tools/mesh/istio/go.mod"],
     command: "cargo xtask mesh istio --record",
+    demo_cluster: "outbound|8080||demo.mcp.svc.cluster.local",
 };
 
-const KEPT: [Kept; 1] = [ISTIO];
+pub(super) const ISTIO_PLUGIN: Kept = Kept { file: "envoy/rendered/istio-plugin.yaml", ..ISTIO };
+
+pub(super) const ENVOY_GATEWAY: Kept = Kept {
+    file: "envoy/rendered/envoy-gateway.yaml",
+    inputs: ["envoy/envoy-gateway", "tools/mesh/envoy-gateway/go.mod"],
+    command: "cargo xtask mesh envoy-gateway --record",
+    demo_cluster: "httproute/mcp/demo/rule/0",
+};
+
+const KEPT: [Kept; 3] = [ISTIO, ISTIO_PLUGIN, ENVOY_GATEWAY];
 
 /// The line of such a file that has the digest.
 const DIGEST: &str = "# inputs: sha256 ";
-const DEMO_CLUSTER: &str = "outbound|8080||demo.mcp.svc.cluster.local";
 
 /// The kept files, each made of today's inputs.
 pub(crate) fn current(workspace: &Workspace) -> Result<Vec<PathBuf>> {
@@ -98,8 +108,9 @@ impl Kept {
     }
 }
 
-/// Writes `envoy/rendered/istio.yaml` from what an Envoy behind Istio's agent says of itself.
-pub(crate) fn istio(
+/// Writes the file of `kept` from what an Envoy says of itself.
+pub(super) fn write(
+    kept: &Kept,
     ground: &Ground<'_>,
     admin: &dyn Fn(&str) -> Result<Reply>,
     (port, guard): (&str, &str),
@@ -110,7 +121,7 @@ pub(crate) fn istio(
     let mut listener = parts.listener(port)?;
     parts.resolve(&mut listener)?;
     let mut clusters = Vec::new();
-    for name in [DEMO_CLUSTER, "portcullis_redis", "portcullis_vault"] {
+    for name in [kept.demo_cluster, "portcullis_redis", "portcullis_vault"] {
         clusters.push(parts.cluster(name)?);
     }
     let mut bootstrap = json!({
@@ -121,7 +132,7 @@ pub(crate) fn istio(
         "stats_config": parts.bootstrap.get("stats_config").cloned().unwrap_or_default(),
         "static_resources": {"listeners": [listener], "clusters": clusters},
     });
-    let module = module_of(&bootstrap)?;
+    make_local(&mut bootstrap);
     let places = [
         Place::new(port, "LISTEN", 10000),
         Place::new(&stack.connector.address().port().to_string(), "DEMO", 8080),
@@ -130,13 +141,14 @@ pub(crate) fn istio(
     ];
     let token = stack.openbao.token_sds().to_string_lossy().into_owned();
     let texts = [
-        (module.as_str(), "${PORTCULLIS_WASM:-/etc/envoy/portcullis.wasm}"),
         (token.as_str(), "${PORTCULLIS_VAULT_TOKEN_SDS:-/etc/envoy/vault-token.yaml}"),
         (guard, "${PORTCULLIS_GUARD}"),
         // Istio makes names with the port in them.
         (port, "10000"),
         ("\"timeout_ms\": 1000}", "\"timeout_ms\": ${PORTCULLIS_REDIS_TIMEOUT_MS:-50}}"),
+        ("\"timeout_ms\":1000}", "\"timeout_ms\":${PORTCULLIS_REDIS_TIMEOUT_MS:-50}}"),
         ("\"failures\": 0}", "\"failures\": ${PORTCULLIS_SLOWDOWN_FAILURES:-100}}"),
+        ("\"failures\":0}", "\"failures\":${PORTCULLIS_SLOWDOWN_FAILURES:-100}}"),
     ];
     anywhere(&mut bootstrap, &mut |value| {
         for place in &places {
@@ -149,7 +161,7 @@ pub(crate) fn istio(
         }
         to_file(value);
     });
-    ISTIO.write(ground.workspace, &bootstrap)
+    kept.write(ground.workspace, &bootstrap)
 }
 
 /// The parts of a dump.
@@ -272,7 +284,8 @@ impl Place {
 fn to_file(value: &mut Value) {
     let Value::Object(fields) = value else { return };
     let kind = fields.get("@type").and_then(Value::as_str).unwrap_or_default();
-    if kind.ends_with(".StdoutAccessLog") {
+    let is_output = fields.get("path").is_some_and(|path| path == "/dev/stdout");
+    if kind.ends_with(".StdoutAccessLog") || is_output {
         fields.insert(
             "@type".to_owned(),
             json!("type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"),
@@ -284,19 +297,17 @@ fn to_file(value: &mut Value) {
     }
 }
 
-/// Where Istio's agent put the module.
-fn module_of(bootstrap: &Value) -> Result<String> {
-    let mut found = BTreeSet::new();
-    let mut copy = bootstrap.clone();
-    anywhere(&mut copy, &mut |value| {
-        if let Some(name) = value.pointer("/code/local/filename").and_then(Value::as_str) {
-            found.insert(name.to_owned());
+/// Every module, wherever a control plane has it from, is the one file.
+fn make_local(bootstrap: &mut Value) {
+    anywhere(bootstrap, &mut |value| {
+        if let Value::Object(fields) = value
+            && fields.contains_key("vm_config")
+            && let Some(code) = fields.get_mut("vm_config").and_then(|vm| vm.get_mut("code"))
+        {
+            *code =
+                json!({"local": {"filename": "${PORTCULLIS_WASM:-/etc/envoy/portcullis.wasm}"}});
         }
     });
-    match found.len() {
-        1 => Ok(found.pop_first().unwrap_or_default()),
-        _ => Err(Failure::new(format!("expected one module in the dump, found {found:?}"))),
-    }
 }
 
 fn is_port(value: &Value, port: &str) -> bool {

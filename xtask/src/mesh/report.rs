@@ -81,40 +81,17 @@ impl Report {
         });
     }
 
-    /// The table of operations, as Markdown, into `dir`.
-    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
-        if self.rows.is_empty() {
+    /// The table of operations of the installs whose names begin with `of`, as Markdown.
+    pub(crate) fn write(&self, of: &str, file: &Path) -> Result<()> {
+        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.install.starts_with(of)).collect();
+        if rows.is_empty() {
             return Ok(());
         }
-        let file = dir.join("operations.md");
-        fs::write(&file, self.table()).map_err(|error| {
+        fs::write(file, table(of, &rows)).map_err(|error| {
             Failure::new(format!("could not write {}: {error}", file.display()))
         })?;
         println!("the table of operations is {}", file.display());
         Ok(())
-    }
-
-    fn table(&self) -> String {
-        let mut text = String::from(
-            "| install | operation | allowed: answered / sent | at the server | entries | `danger`, `nokey` at the server | longest gap |\n\
-             |---|---|---|---|---|---|---|\n",
-        );
-        for Row { install, operation, tally, verdict } in &self.rows {
-            let (allowed, gap) = (&tally.allowed, rounded(tally.longest_gap));
-            let mark = if verdict.is_ok() { "" } else { " **does not hold**" };
-            // Writing to a text does not fail.
-            let _ = writeln!(
-                text,
-                "| {install} | {operation}{mark} | {} / {} | {} | {} | {}, {} | {gap} |",
-                allowed.answered,
-                allowed.sent,
-                allowed.reached,
-                allowed.entries,
-                tally.danger.reached,
-                tally.nokey.reached
-            );
-        }
-        text
     }
 
     /// The last line, which scripts read.
@@ -126,6 +103,35 @@ impl Report {
             Err(Failure::new("the logs are in target/mesh/run/logs/"))
         }
     }
+}
+
+fn table(of: &str, rows: &[&Row]) -> String {
+    let mut text = format!(
+        "# Operations on {of}, under load\n\n\
+         Written by `cargo xtask mesh --operations --record`; do not edit. `danger` is a tool that the caller may not call, `nokey` a call\n\
+         without a credential: how many reached the MCP server, of how many sent. The gap is the longest time without an answered allowed\n\
+         call. After an operation that closes the gateway, the calls until its end count, too.\n\n\
+         | install | operation | allowed: answered / sent | at the server | entries | `danger`, `nokey` at the server | longest gap |\n\
+         |---|---|---|---|---|---|---|\n"
+    );
+    for Row { install, operation, tally, verdict } in rows {
+        let (allowed, gap) = (&tally.allowed, rounded(tally.longest_gap));
+        let mark = if verdict.is_ok() { "" } else { " **does not hold**" };
+        // Writing to a text does not fail.
+        let _ = writeln!(
+            text,
+            "| {install} | {operation}{mark} | {} / {} | {} | {} | {} of {}, {} of {} | {gap} |",
+            allowed.answered,
+            allowed.sent,
+            allowed.reached,
+            allowed.entries,
+            tally.danger.reached,
+            tally.danger.sent,
+            tally.nokey.reached,
+            tally.nokey.sent
+        );
+    }
+    text
 }
 
 fn rounded(gap: Duration) -> String {
