@@ -149,7 +149,8 @@ fn calls(line: &str) -> Vec<String> {
         let words: Vec<_> = part.split_whitespace().collect();
         let at = words.iter().position(|word| *word == "portcullis")?;
         let assignments = words.get(..at)?.iter().all(|word| word.contains('='));
-        (assignments && words.len() > at + 1).then(|| words.get(at + 1..).unwrap_or(&[]).join(" "))
+        let rest: Vec<_> = words.iter().skip(at).skip(1).copied().collect();
+        (assignments && !rest.is_empty()).then(|| rest.join(" "))
     };
     parts.iter().filter_map(from_name).collect()
 }
