@@ -26,9 +26,10 @@ use portcullis_core::event::{Closing, Event, Head};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::hashing::Map;
 use portcullis_core::id::RequestId;
+use portcullis_core::local_reply::LocalReply;
 use portcullis_core::metric::Metric;
 use portcullis_core::redis::{Connection, Documents};
-use portcullis_core::step::{Effect, Gate, LocalReply};
+use portcullis_core::step::{Effect, Gate};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 

@@ -8,8 +8,8 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use portcullis_core::event::Headers;
+use portcullis_core::local_reply::LocalReply;
 use portcullis_core::metric::Kind;
-use portcullis_core::step::LocalReply;
 use portcullis_core::time::UnixTime;
 
 use crate::abi::{BufferType, MapType};

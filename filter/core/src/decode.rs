@@ -4,6 +4,8 @@
 //! Knows nothing of what any document means. `serde` stops at the first error, which makes a
 //! person repair a policy one mistake at a time; this reads on.
 
+pub(crate) mod settings;
+
 use std::fmt;
 
 use serde_json::{Map, Value};

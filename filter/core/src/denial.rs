@@ -19,9 +19,9 @@ use serde_json::{Map, Value, json};
 use crate::auth::{AuthFailure, CertificateFailure};
 use crate::call::{CallFailure, Dependency};
 use crate::json::JsonError;
-use crate::mcp::{Era, MODERN_VERSION, SUPPORTED_VERSIONS, Sender};
+use crate::local_reply::LocalReply;
+use crate::mcp::{Era, MODERN_VERSION, MessageFault, SUPPORTED_VERSIONS, Sender};
 use crate::route::Misrouted;
-use crate::step::LocalReply;
 pub use approval::ApprovalState;
 pub use audit::AuditStatus;
 pub use connection::{HostFault, Unsupported};
@@ -140,6 +140,16 @@ pub(crate) const INSUFFICIENT_SCOPE: &str = "credential.scopes";
 
 /// How long a client waits before it tries a dependency's failure again.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
+
+impl From<MessageFault> for Denial {
+    fn from(fault: MessageFault) -> Self {
+        match fault {
+            MessageFault::Unreadable(error) => Self::Unreadable(error),
+            MessageFault::NotOneMessage(detail) => Self::NotOneMessage(detail),
+            MessageFault::BadMeta(detail) => Self::BadMeta(detail),
+        }
+    }
+}
 
 impl Denial {
     /// The HTTP status.

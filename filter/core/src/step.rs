@@ -2,6 +2,7 @@
 
 use crate::call::{Call, CallId};
 use crate::denial::Denial;
+use crate::local_reply::LocalReply;
 use crate::mcp::Body;
 use crate::metric::Metric;
 use crate::secret::Secret;
@@ -85,17 +86,6 @@ impl Gate {
             (decided, _) => decided,
         }
     }
-}
-
-/// A response that the gateway makes itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalReply {
-    /// The status code.
-    pub status: u16,
-    /// Headers, names in lower case.
-    pub headers: Vec<(&'static str, String)>,
-    /// The body.
-    pub body: Vec<u8>,
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Request bodies: whatever is taken for a message means the same to any other reader.
 
+use portcullis_core::denial::Denial;
 use portcullis_core::json::{canonical, parse_strict};
 use portcullis_core::mcp::{Era, Message, Operation, Sender};
 use serde_json::Value;
@@ -17,7 +18,7 @@ pub fn check(body: &[u8]) {
     match Message::parse(body) {
         Ok(message) => is_told_truly(&message, &strict.expect("a message is strict JSON")),
         Err(malformed) => {
-            let code = malformed.denial.code(Era::Legacy);
+            let code = Denial::from(malformed.fault).code(Era::Legacy);
             assert!([-32_600, -32_602, -32_700].contains(&code), "{code}");
         }
     }

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::denied::digest_of;
+use crate::glob::Globs;
 use crate::id::{KeyId, OrgId, PolicyName};
-use crate::policy::Globs;
 
 /// Somebody whose credential was proven.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::decode::settings::{cluster, milliseconds};
 use crate::decode::{Faults, Fields, Node};
 use crate::failure::OnFailure;
 use crate::guard::Guards;
@@ -147,8 +148,6 @@ impl Config {
     }
 }
 
-const CLUSTER: &str = "the name of an Envoy cluster";
-
 fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
     let mut fields = Node::root(document).object(faults, "an object with `redis` or `policy`")?;
     let redis = fields.optional("redis").map(|node| redis(node, faults));
@@ -225,27 +224,6 @@ fn mounts(fields: &mut Fields<'_>, faults: &mut Faults) -> Vec<String> {
     let read = |text: &str| is_plain(text).then(|| text.to_owned());
     let items = items.unwrap_or_default().into_iter();
     items.filter_map(|item| item.text(faults, MOUNT, read)).collect()
-}
-
-/// The name of an Envoy cluster, in the field `cluster`.
-pub(crate) fn cluster(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<String> {
-    fields
-        .required("cluster", faults, CLUSTER)?
-        .text(faults, CLUSTER, |text| (!text.is_empty()).then(|| text.to_owned()))
-}
-
-/// A time limit of up to a minute.
-pub(crate) fn milliseconds(
-    fields: &mut Fields<'_>,
-    name: &'static str,
-    default: u64,
-    faults: &mut Faults,
-) -> Option<Duration> {
-    let milliseconds = match fields.optional(name) {
-        Some(node) => node.integer(faults, 1..=60_000, "milliseconds"),
-        None => Some(default),
-    };
-    milliseconds.map(Duration::from_millis)
 }
 
 /// The most bytes that anything may be allowed to have.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Denial, Requested};
 use crate::auth::AuthFailure;
+use crate::local_reply::LocalReply;
 use crate::mcp::{Era, Sender};
-use crate::step::LocalReply;
 
 /// Where a result carries the code and the data of the error that it stands for.
 const META: &str = "portcullis/refusal";

@@ -18,9 +18,10 @@ use crate::config::{Mode, Refusals};
 use crate::denial::{Denial, HostFault, LimitCause, Unsupported};
 use crate::event::{Event, Head};
 use crate::limit;
+use crate::local_reply::LocalReply;
 use crate::mcp::{Body, Era, Message, Operation, headers};
 use crate::request_headers::goes_upstream;
-use crate::step::{Gate, LocalReply};
+use crate::step::Gate;
 
 /// Answered by the gateway, without credential.
 const HEALTH_PATH: &str = "/portcullis/health";
@@ -345,7 +346,7 @@ impl Reading {
             (None, Some(_)) if !posts => Err(Denial::NotOneMessage("This method has no body")),
             (None, Some(body)) => Message::parse(body).map_err(|malformed| {
                 turn.context.sender = malformed.sender;
-                malformed.denial
+                malformed.fault.into()
             }),
             (None, None) => Ok(bodiless(&self.head)),
         };

@@ -6,7 +6,7 @@
 use crate::config::Config;
 use crate::denial::Denial;
 use crate::event::Head;
-use crate::step::LocalReply;
+use crate::local_reply::LocalReply;
 
 /// Request headers that MCP clients send.
 const ALLOWED_HEADERS: [&str; 13] = [

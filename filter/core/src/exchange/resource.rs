@@ -10,7 +10,7 @@ use super::origin;
 use crate::config::AuthConfig;
 use crate::denial::Denial;
 use crate::event::Head;
-use crate::step::LocalReply;
+use crate::local_reply::LocalReply;
 
 /// Where the documents are (RFC 9728 §3); the path of an endpoint follows.
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";

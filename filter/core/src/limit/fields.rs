@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::Quota;
 use crate::denial::ceil_ms;
+use crate::local_reply::LocalReply;
 use crate::policy::Cost;
-use crate::step::LocalReply;
 
 const PROBLEM_JSON: &str = "application/problem+json";
 

@@ -5,9 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::Era;
 use super::operation::{self, Operation, is_removed};
-use crate::denial::Denial;
+use super::{Era, MessageFault};
 use crate::json::{self, misspelt};
 
 /// Who sent a message, as far as an error reply has to know.
@@ -42,13 +41,13 @@ pub struct Malformed {
     /// Who expects an answer.
     pub sender: Sender,
     /// What is wrong.
-    pub denial: Denial,
+    pub fault: MessageFault,
 }
 
-impl From<Denial> for Malformed {
+impl From<MessageFault> for Malformed {
     /// A fault found before there was an id.
-    fn from(denial: Denial) -> Self {
-        Self { sender: Sender::Unknown, denial }
+    fn from(fault: MessageFault) -> Self {
+        Self { sender: Sender::Unknown, fault }
     }
 }
 
@@ -62,12 +61,12 @@ impl Message {
     /// Reads a request body.
     ///
     /// # Errors
-    /// [`Denial::Unreadable`], [`Denial::NotOneMessage`] and [`Denial::BadMeta`].
+    /// [`MessageFault::Unreadable`], [`MessageFault::NotOneMessage`] and [`MessageFault::BadMeta`].
     pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
-        match json::parse_request(body).map_err(Denial::Unreadable)? {
+        match json::parse_request(body).map_err(MessageFault::Unreadable)? {
             Value::Object(members) => Self::read(members),
-            Value::Array(_) => Err(Denial::NotOneMessage("Batches are not accepted").into()),
-            _ => Err(Denial::NotOneMessage("The body must be one JSON-RPC object").into()),
+            Value::Array(_) => Err(MessageFault::NotOneMessage("Batches are not accepted").into()),
+            _ => Err(MessageFault::NotOneMessage("The body must be one JSON-RPC object").into()),
         }
     }
 
@@ -86,7 +85,7 @@ impl Message {
     }
 
     fn read(mut members: Map<String, Value>) -> Result<Self, Malformed> {
-        let bad = |detail| Err(Denial::NotOneMessage(detail).into());
+        let bad = |detail| Err(MessageFault::NotOneMessage(detail).into());
         if members.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
             return bad("The member jsonrpc must be \"2.0\"");
         }
@@ -109,7 +108,7 @@ impl Message {
             (Some(_), true) => bad_message("A message cannot be a request and a response"),
             (_, false) => bad_message("The member method must be a string"),
         };
-        read.map_err(|denial| Malformed { sender: told, denial })
+        read.map_err(|fault| Malformed { sender: told, fault })
     }
 
     /// The client's answer to a request of the server.
@@ -117,7 +116,11 @@ impl Message {
         Self::bodiless(Operation::Response)
     }
 
-    fn of_method(sender: Sender, method: String, params: Option<Value>) -> Result<Self, Denial> {
+    fn of_method(
+        sender: Sender,
+        method: String,
+        params: Option<Value>,
+    ) -> Result<Self, MessageFault> {
         let mut params = match params {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(params)) => params,
@@ -165,12 +168,12 @@ impl Message {
     }
 }
 
-fn bad_message(detail: &'static str) -> Result<Message, Denial> {
-    Err(Denial::NotOneMessage(detail))
+fn bad_message(detail: &'static str) -> Result<Message, MessageFault> {
+    Err(MessageFault::NotOneMessage(detail))
 }
 
-fn claimed_version(params: &Map<String, Value>) -> Result<Option<String>, Denial> {
-    let bad = |detail| Err(Denial::BadMeta(detail));
+fn claimed_version(params: &Map<String, Value>) -> Result<Option<String>, MessageFault> {
+    let bad = |detail| Err(MessageFault::BadMeta(detail));
     match params.get("_meta") {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(meta)) if misspelt(meta, &[META_VERSION]).is_some() => {
@@ -204,7 +207,8 @@ mod tests {
     use super::*;
 
     fn code(body: &str) -> i64 {
-        Message::parse(body.as_bytes()).unwrap_err().denial.code(Era::Legacy)
+        crate::denial::Denial::from(Message::parse(body.as_bytes()).unwrap_err().fault)
+            .code(Era::Legacy)
     }
 
     fn operation(body: &str) -> Operation {

@@ -4,6 +4,7 @@
 
 pub mod amend;
 pub mod body;
+pub mod fault;
 pub mod filter;
 pub mod headers;
 pub mod list;
@@ -14,6 +15,7 @@ mod rows;
 pub mod sse;
 
 pub use amend::Body;
+pub use fault::MessageFault;
 pub use message::{Message, Sender};
 pub use operation::{Listing, Operation, ToolCall};
 

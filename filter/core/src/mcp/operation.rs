@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::denial::Denial;
+use super::MessageFault;
 use crate::json::misspelt;
 
 /// Requests that name no object: which of them a server understands is between it and the client.
@@ -125,11 +125,11 @@ impl Operation {
     /// What a request asks for, by its method; takes what it needs from `params`.
     ///
     /// # Errors
-    /// [`Denial::NotOneMessage`] when the object that the method names is missing.
+    /// [`MessageFault::NotOneMessage`] when the object that the method names is missing.
     pub(super) fn of_request(
         method: &str,
         params: &mut Map<String, Value>,
-    ) -> Result<Self, Denial> {
+    ) -> Result<Self, MessageFault> {
         Ok(match method {
             "initialize" => Operation::Initialize,
             "tools/list" => Operation::List(Listing::Tools),
@@ -165,43 +165,43 @@ fn named(
     members: &mut Map<String, Value>,
     member: &str,
     fault: &'static str,
-) -> Result<String, Denial> {
+) -> Result<String, MessageFault> {
     match members.remove(member) {
         Some(Value::String(name)) if (1..=LONGEST_URI).contains(&name.len()) => Ok(name),
-        _ => Err(Denial::NotOneMessage(fault)),
+        _ => Err(MessageFault::NotOneMessage(fault)),
     }
 }
 
 /// A completion tells values of what it refers to, so it is judged like a use of it.
-fn completion(params: &mut Map<String, Value>) -> Result<Operation, Denial> {
+fn completion(params: &mut Map<String, Value>) -> Result<Operation, MessageFault> {
     const FAULT: &str = "params.ref must be a ref/prompt with name or a ref/resource with uri";
     let Some(Value::Object(mut reference)) = params.remove("ref") else {
-        return Err(Denial::NotOneMessage(FAULT));
+        return Err(MessageFault::NotOneMessage(FAULT));
     };
     if misspelt(&reference, &["type", "name", "uri"]).is_some() {
-        return Err(Denial::NotOneMessage(
+        return Err(MessageFault::NotOneMessage(
             "A member of params.ref differs from a known one only by case",
         ));
     }
     match reference.get("type").and_then(Value::as_str) {
         Some("ref/prompt") => Ok(Operation::Prompt(named(&mut reference, "name", FAULT)?)),
         Some("ref/resource") => Ok(Operation::Resource(named(&mut reference, "uri", FAULT)?)),
-        _ => Err(Denial::NotOneMessage(FAULT)),
+        _ => Err(MessageFault::NotOneMessage(FAULT)),
     }
 }
 
-fn subscriptions(params: &mut Map<String, Value>) -> Result<Operation, Denial> {
+fn subscriptions(params: &mut Map<String, Value>) -> Result<Operation, MessageFault> {
     const FAULT: &str = "params.notifications must be an object; what it names, lists of strings";
     const TOO_MANY: &str = "params.notifications names more than 64 resources or 64 tasks: listen \
          to fewer of them, or on several streams";
     let mut wanted = match params.remove("notifications") {
         None => Map::new(),
         Some(Value::Object(wanted)) => wanted,
-        Some(_) => return Err(Denial::NotOneMessage(FAULT)),
+        Some(_) => return Err(MessageFault::NotOneMessage(FAULT)),
     };
     if misspelt(&wanted, &["resourceSubscriptions", "taskIds"]).is_some() {
         let fault = "A member of params.notifications differs from a known one only by case";
-        return Err(Denial::NotOneMessage(fault));
+        return Err(MessageFault::NotOneMessage(fault));
     }
     let mut names = |member: &str| match wanted.remove(member) {
         None => Ok(Vec::new()),
@@ -211,26 +211,26 @@ fn subscriptions(params: &mut Map<String, Value>) -> Result<Operation, Denial> {
                 match item {
                     Value::String(name) if named.contains(&name) => {}
                     Value::String(_) if named.len() >= MOST_NAMED => {
-                        return Err(Denial::NotOneMessage(TOO_MANY));
+                        return Err(MessageFault::NotOneMessage(TOO_MANY));
                     }
                     Value::String(name) if name.len() <= LONGEST_URI => named.push(name),
-                    _ => return Err(Denial::NotOneMessage(FAULT)),
+                    _ => return Err(MessageFault::NotOneMessage(FAULT)),
                 }
             }
             Ok(named)
         }
-        Some(_) => Err(Denial::NotOneMessage(FAULT)),
+        Some(_) => Err(MessageFault::NotOneMessage(FAULT)),
     };
     let (resources, tasks) = (names("resourceSubscriptions")?, names("taskIds")?);
     Ok(Operation::Subscriptions { resources, tasks })
 }
 
-fn tool_call(params: &mut Map<String, Value>) -> Result<ToolCall, Denial> {
+fn tool_call(params: &mut Map<String, Value>) -> Result<ToolCall, MessageFault> {
     let Some(Value::String(name)) = params.remove("name") else {
-        return Err(Denial::NotOneMessage("tools/call needs params.name, a string"));
+        return Err(MessageFault::NotOneMessage("tools/call needs params.name, a string"));
     };
     if name.is_empty() || name.len() > LONGEST_NAME {
-        return Err(Denial::NotOneMessage("params.name must have 1 to 256 bytes"));
+        return Err(MessageFault::NotOneMessage("params.name must have 1 to 256 bytes"));
     }
     Ok(ToolCall {
         name,
@@ -243,7 +243,7 @@ fn tool_call(params: &mut Map<String, Value>) -> Result<ToolCall, Denial> {
 pub(super) fn input(
     method: &str,
     params: &mut Map<String, Value>,
-) -> Result<Map<String, Value>, Denial> {
+) -> Result<Map<String, Value>, MessageFault> {
     match method {
         "prompts/get" => object(params, "arguments", "params.arguments must be an object"),
         "completion/complete" => {
@@ -259,10 +259,10 @@ fn object(
     params: &mut Map<String, Value>,
     member: &str,
     fault: &'static str,
-) -> Result<Map<String, Value>, Denial> {
+) -> Result<Map<String, Value>, MessageFault> {
     match params.remove(member) {
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(members)) => Ok(members),
-        Some(_) => Err(Denial::NotOneMessage(fault)),
+        Some(_) => Err(MessageFault::NotOneMessage(fault)),
     }
 }

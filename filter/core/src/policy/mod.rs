@@ -5,7 +5,6 @@
 
 mod activation;
 mod document;
-mod glob;
 mod pins;
 mod review;
 mod rule;
@@ -23,12 +22,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::auth::Writes;
 pub use crate::decode::{Fault as PolicyError, Faults as PolicyErrors};
+pub use crate::glob::Globs;
 use crate::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 use crate::json;
 use crate::pin::Definition;
 use crate::vault::CredentialTemplate;
 pub use activation::{Activation, Canary};
-pub use glob::Globs;
 pub use pins::{Pins, Unpinned};
 pub use rule::{Approval, Cap, Check, Enforcement, Names, OnExcess, Requirement};
 pub use upstream::{Guard, UpstreamBinding};

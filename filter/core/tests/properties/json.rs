@@ -132,7 +132,7 @@ proptest! {
             }
             Ok(_) => {}
             Err(malformed) => {
-                let code = malformed.denial.code(portcullis_core::mcp::Era::Legacy);
+                let code = portcullis_core::denial::Denial::from(malformed.fault).code(portcullis_core::mcp::Era::Legacy);
                 prop_assert!([-32_600, -32_602, -32_700].contains(&code), "{code}");
             }
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::jwks::KeySet;
 use super::jws::Algorithm;
-use crate::config;
+use crate::decode::settings::{cluster, milliseconds};
 use crate::decode::{Faults, Fields, Node};
 use crate::id::{OrgId, PolicyName};
 use crate::policy::Globs;
@@ -276,7 +276,7 @@ const REFRESH: Refresh = Refresh {
 fn fetched(node: Node<'_>, faults: &mut Faults) -> Option<Jwks> {
     const JWKS: &str = "an object with `cluster` and `path`";
     let mut fields = node.object(faults, JWKS)?;
-    let cluster = config::cluster(&mut fields, faults);
+    let cluster = cluster(&mut fields, faults);
     let authority = match fields.optional("authority") {
         None => cluster.clone(),
         Some(node) => node.text(faults, "a host, such as idp.example", |text| {
@@ -291,7 +291,7 @@ fn fetched(node: Node<'_>, faults: &mut Faults) -> Option<Jwks> {
             (text.starts_with('/') && plain).then(|| text.to_owned())
         })
     });
-    let timeout = config::milliseconds(&mut fields, "timeout_ms", 2_000, faults);
+    let timeout = milliseconds(&mut fields, "timeout_ms", 2_000, faults);
     let every = seconds(&mut fields, "refresh_seconds", 5..=86_400, 300, faults);
     let stale = seconds(&mut fields, "stale_seconds", 0..=2_592_000, 86_400, faults);
     let unknown = seconds(&mut fields, "unknown_kid_seconds", 1..=3_600, 30, faults);

@@ -323,7 +323,7 @@ impl Watch {
 
     /// In each form that a refusal may have: an error with a status, the same as an ordinary message, and
     /// the result of a tool.
-    fn refusal(&self, reply: &portcullis_core::step::LocalReply) {
+    fn refusal(&self, reply: &portcullis_core::local_reply::LocalReply) {
         let body = String::from_utf8(reply.body.clone()).unwrap();
         is_clean(&body);
         let message: serde_json::Value = serde_json::from_str(&body).unwrap();
