@@ -13,7 +13,7 @@ use crate::values::{line, org};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RedisCommand {
-    /// Have gateways serve organisations again after Redis was restored from an older copy.
+    /// Let gateways serve organisations again after Redis was restored from an older copy.
     ///
     /// Gateways refuse an organisation (rule unavailable.redis.went_back) when Redis holds an older state of it than
     /// they saw: keys that were revoked since would be served again. Look for such changes first, with the audit log

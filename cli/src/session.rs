@@ -19,7 +19,7 @@ pub(crate) struct Session {
         hide_env_values = true
     )]
     pub(crate) redis: Option<String>,
-    /// Who is doing this; kept with every change. Default: the operating system's user.
+    /// Name of the operator; kept with every change. Default: the operating system's user.
     #[arg(long, global = true, value_name = "NAME", value_parser = line)]
     pub(crate) actor: Option<String>,
     /// A table for people, or one JSON document for scripts.

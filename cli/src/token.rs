@@ -17,11 +17,11 @@ use crate::values;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Deny one token, or every token of a subject: the very next request with it is refused.
+    /// Deny one token, or every token of a subject. The next request with it is refused.
     Deny(DenyArgs),
-    /// Take a denial back.
+    /// Remove a deny-list entry.
     Allow(AllowArgs),
-    /// List what is denied.
+    /// List the deny list.
     List(ListArgs),
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Place {
 pub(crate) struct DenyArgs {
     #[command(flatten)]
     place: Place,
-    /// Only tokens issued before: a time (2027-01-31T00:00:00Z) or `now`. Whatever is issued later stays good.
+    /// Only tokens issued before: a time (2027-01-31T00:00:00Z) or `now`. Later tokens stay valid.
     #[arg(long, value_name = "WHEN", value_parser = before)]
     issued_before: Option<Moment>,
     /// Why; kept with the denial.

@@ -11,7 +11,7 @@ use crate::moment::Moment;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Verify that no entry was edited, dropped, swapped or repeated; names the bad ones and counts gaps.
+    /// Verify that no entry was edited, dropped, swapped or repeated. Names each bad entry and counts gaps.
     Verify(VerifyArgs),
     /// Show who changed which key or policy, when and why; newest first.
     Show(ShowAuditArgs),
@@ -29,7 +29,7 @@ pub(crate) struct VerifyArgs {
     /// several times. A chain that was cut off, or an older copy, is found so.
     #[arg(long, value_name = "CHAIN:SEQ:HASH", value_parser = anchor)]
     pub(crate) expect: Vec<Anchor>,
-    /// Instead of files the admin chains in Redis: who changed keys and policies.
+    /// Verify the admin chains in Redis instead of files: who changed keys and policies.
     #[arg(long, conflicts_with = "files")]
     pub(crate) admin: bool,
     /// Only this organisation's admin chain.

@@ -19,13 +19,13 @@ pub(crate) struct DiscoverArgs {
     /// Only this connector. Default: all.
     #[arg(long, value_name = "NAME", value_parser = policy_name)]
     pub(crate) connector: Option<PolicyName>,
-    /// Ask through the gateway at this URL, with --key: what that key sees.
+    /// Ask through the gateway at this URL, with --key. Shows what that key sees.
     #[arg(long, env = "PORTCULLIS_URL", value_name = "URL")]
     pub(crate) gateway: Option<String>,
     /// The key to ask through the gateway with; better in the environment than on the command line.
     #[arg(long, env = "PORTCULLIS_KEY", value_name = "KEY", hide_env_values = true)]
     pub(crate) key: Option<String>,
-    /// Ask the server of --connector itself, at this URL of its MCP endpoint.
+    /// Ask the server of --connector directly, at this URL of its MCP endpoint.
     #[arg(long, value_name = "URL", requires = "connector", conflicts_with = "from")]
     pub(crate) direct: Option<String>,
     /// With --direct, a header whose value is in an environment variable: authorization=UPSTREAM_AUTH.

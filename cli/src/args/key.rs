@@ -25,7 +25,7 @@ pub(crate) enum KeyCommand {
     ///
     /// With --older-than instead of an ID: every key whose secret is older, one after the other.
     Rotate(RotateArgs),
-    /// Revoke a key for good: its very next request is refused.
+    /// Revoke a key for good. Its next request is refused.
     Revoke(RevokeArgs),
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Terms {
     /// wildcards; `all` for as the role says.
     #[arg(long, value_name = "NAMES", value_parser = names)]
     pub(crate) tools: Option<Bound<NameList>>,
-    /// Of what the role may call, only tools that the policy states to be read-only.
+    /// Of what the role may call, only tools that the policy declares read-only.
     #[arg(
         long,
         value_enum,
@@ -160,7 +160,7 @@ pub(crate) struct RotateArgs {
     /// With --older-than: keys of all organisations, when those that are due belong to several.
     #[arg(long, requires = "older_than", conflicts_with = "org")]
     pub(crate) all: bool,
-    /// How long the old secret goes on working: 24h, 30m, 0s.
+    /// How long the old secret stays valid: 24h, 30m, 0s.
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub(crate) overlap: Span,
     /// Also while the overlap of the rotation before lasts: clients may still use an older secret.
@@ -169,10 +169,10 @@ pub(crate) struct RotateArgs {
     /// Every key whose secret is older than that, such as 30d.
     #[arg(long, value_name = "DURATION", conflicts_with = "id")]
     pub(crate) older_than: Option<Span>,
-    /// Of these only the keys of that role.
+    /// Only keys of this role.
     #[arg(long, requires = "older_than", value_parser = policy_name)]
     pub(crate) role: Option<PolicyName>,
-    /// Only say which keys these are.
+    /// Only list the keys.
     #[arg(long, requires = "older_than")]
     pub(crate) dry_run: bool,
     /// Write new keys to this new file (mode 0600, one JSON object a line) instead of standard

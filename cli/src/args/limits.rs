@@ -7,9 +7,9 @@ use super::{key_id, line, org, policy_name};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LimitsCommand {
-    /// What calls of somebody draw from, what of it is used, and when it comes back.
+    /// Show a caller's windows: what is used, what is left, and when units come back.
     Show(CallerArgs),
-    /// Forget what somebody has drawn: from their own windows, or from those of one limit.
+    /// Empty a caller's own windows, or those of one limit.
     Reset(ResetArgs),
 }
 
@@ -34,10 +34,10 @@ pub(crate) struct CallerArgs {
     /// Organisation; that of a key is looked for if not given.
     #[arg(long, value_parser = org)]
     pub(crate) org: Option<OrgId>,
-    /// Role of who has no key, as audit entries have it.
+    /// Role of a caller without a key, as in audit entries.
     #[arg(long, value_parser = policy_name, conflicts_with = "id")]
     pub(crate) role: Option<PolicyName>,
-    /// Tier of who has no key: the second part of names such as tiers.free.calls in `RateLimit-Policy`.
+    /// Tier of a caller without a key: the second part of names such as tiers.free.calls in `RateLimit-Policy`.
     #[arg(long, value_parser = policy_name, conflicts_with = "id")]
     pub(crate) tier: Option<PolicyName>,
 }

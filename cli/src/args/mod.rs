@@ -54,31 +54,31 @@ pub(crate) enum Command {
     /// Issue, list, show, change, rotate and revoke API keys.
     #[command(subcommand)]
     Key(Box<KeyCommand>),
-    /// Check policy documents, activate them or try them on some callers, go back to an earlier one.
+    /// Check policies, activate them or try them on some callers, roll back to an earlier one.
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// What callers have drawn from their windows; forgetting it.
+    /// Show and reset what callers have drawn from their windows.
     #[command(subcommand)]
     Limits(LimitsCommand),
-    /// Deny access tokens, or all of a subject; allow them again.
+    /// Deny access tokens, or all tokens of a subject; allow them again.
     #[command(subcommand)]
     Token(TokenCommand),
     /// Compare the tools of live servers with the definitions that a policy pins.
     Discover(DiscoverArgs),
-    /// Have gateways serve again after Redis was restored from an older copy.
+    /// Let gateways serve again after Redis was restored from an older copy.
     #[command(subcommand)]
     Redis(RedisCommand),
-    /// Verify audit logs; read who changed keys and policies.
+    /// Verify audit logs; show who changed keys and policies.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Decide on calls that wait for a person.
+    /// Approve or deny calls that wait for a person.
     #[command(subcommand)]
     Approve(ApproveCommand),
-    /// Tell whether a call would be allowed, and why. Exit status: 0 allowed, 1 refused.
+    /// Explain whether a call is allowed, and why. Exit status: 0 allowed, 1 refused.
     Explain(Box<ExplainArgs>),
-    /// Look at Redis, Vault and Envoy: what is wrong, what will be, what to do. Exit status: 1 if anything is bad.
+    /// Check Redis, Vault and Envoy, and suggest a fix for each problem. Exit status: 1 if anything is bad.
     Doctor(DoctorArgs),
-    /// Print routes that want a guard: for Envoy, Istio or Envoy Gateway, from a description of hosts and connectors.
+    /// Print guarded routes for Envoy, Istio or Envoy Gateway from a description of hosts and connectors.
     Render(RenderArgs),
     /// Print a completion script.
     Completions { shell: clap_complete::Shell },

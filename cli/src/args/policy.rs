@@ -9,24 +9,24 @@ use super::{Which, key_id, line, org};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Check a document without activating it; names every fault with its line.
+    /// Check a document without activating it. Names every mistake with its line.
     Check(CheckArgs),
     /// Print the JSON Schema of policy documents, for editors.
     Schema,
     /// Activate a document for all organisations it names, from their next request on; or, with --canary,
     /// try it on some of their callers.
     Push(PushArgs),
-    /// Make the version that is tried on some callers (push --canary) the active one, for everybody.
+    /// Make the canary (push --canary) the active version for all callers.
     Promote(PromoteArgs),
     /// Show what differs between two documents, place by place. Without arguments: the active version and
     /// its canary. With one: the active version and that one.
     Diff(DiffArgs),
-    /// List what was activated or tried when, by whom and why; newest first.
+    /// List activations and canaries: when, by whom and why; newest first.
     History(HistoryArgs),
     /// Print a document as JSON; without VERSION the one activated last.
     Show(ShowPolicyArgs),
-    /// Go back to an earlier version, from the next request on. While a canary is tried, only the canary
-    /// ends: the active version decides about everybody again.
+    /// Go back to an earlier version, from the next request on. During a canary, only the canary ends: the
+    /// active version decides for all callers again.
     Rollback(RollbackArgs),
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct PushArgs {
     /// Change nothing; show what would differ.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Only if this version is active for each of them now: nobody else was faster.
+    /// Only if this version is active for each organisation now: no other push came first.
     #[arg(long, value_name = "VERSION", value_parser = policy_version)]
     pub(crate) if_active: Option<PolicyVersion>,
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub(crate) struct CanaryArgs {
     /// Issuer of those subjects: its exact `iss`.
     #[arg(long = "canary-issuer", value_name = "ISS", value_parser = line, requires = "subjects")]
     pub(crate) issuer: Option<String>,
-    /// Try it on who calls with a client certificate: the name, as `client_id` in audit entries whose
+    /// Try it on a caller with a client certificate: the name, as `client_id` in audit entries whose
     /// `auth_method` is `mtls`.
     #[arg(long = "canary-certificate", value_name = "NAME", value_parser = line)]
     pub(crate) certificates: Vec<String>,
@@ -133,6 +133,7 @@ pub(crate) struct HistoryArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowPolicyArgs {
+    /// A stored version. Default: the one activated last.
     #[arg(value_parser = policy_version)]
     pub(crate) version: Option<PolicyVersion>,
 }
@@ -143,10 +144,10 @@ pub(crate) struct RollbackArgs {
     /// that change, so that a second rollback undoes the first.
     #[arg(long, value_name = "VERSION", value_parser = policy_version)]
     pub(crate) to: Option<PolicyVersion>,
-    /// Only if this is the version that is active, or tried, now: the one that is to go.
+    /// Only if this version is active, or the canary, now: the one to replace.
     #[arg(long, value_name = "VERSION", value_parser = policy_version)]
     pub(crate) from: Option<PolicyVersion>,
-    /// Also when that undoes what somebody else went back to within the last hour.
+    /// Also undo a rollback that another actor made within the last hour.
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]

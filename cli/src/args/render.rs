@@ -19,7 +19,7 @@ pub(crate) struct RenderArgs {
     /// exist; paths that it does not have are added.
     #[arg(long, value_name = "FILE")]
     pub(crate) guards: PathBuf,
-    /// While guards are changed, the file with the old ones: routes take the old value and the new one.
+    /// File with the old guards, during a change: routes accept the old value and the new one.
     #[arg(long, value_name = "FILE")]
     pub(crate) previous_guards: Option<PathBuf>,
 }

@@ -15,7 +15,7 @@ pub(crate) struct ExplainArgs {
     /// Id of the key whose holder calls.
     #[arg(long, value_name = "ID", value_parser = key_id)]
     pub(crate) key: Option<KeyId>,
-    /// Role of a caller that no key is needed for.
+    /// Role of a caller without a key.
     #[arg(long, value_parser = policy_name, requires = "org")]
     pub(crate) role: Option<PolicyName>,
     /// Organisation of the key or the role.
@@ -45,7 +45,7 @@ pub(crate) struct ExplainArgs {
     /// Address that the call comes from.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) source: String,
-    /// Policy document to judge by, in the place of the active one; then --role needs no Redis.
+    /// Policy document to use instead of the active one; with --role no Redis is needed.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
 }
@@ -64,11 +64,11 @@ fn object(text: &str) -> Result<Object, String> {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ApproveCommand {
-    /// List the calls that wait for a person, and those decided on but not made yet.
+    /// List the calls that wait for a person, and those that were decided but not made yet.
     List(ApproveListArgs),
-    /// Let a call be made, once.
+    /// Allow a waiting call, once.
     Grant(DecideArgs),
-    /// Refuse a call.
+    /// Deny a waiting call.
     Deny(DecideArgs),
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct ApproveListArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DecideArgs {
-    /// Id of the call, as the refused client was told it.
+    /// Id of the call, from the refusal or `approve list`.
     #[arg(value_parser = approval_id)]
     pub(crate) id: String,
     /// Organisation of the call; looked for in all if not given.
