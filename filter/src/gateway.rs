@@ -22,7 +22,7 @@ use portcullis_core::breaker::Breakers;
 use portcullis_core::call::{CallId, Dependency};
 use portcullis_core::config::{Config, Mode, RequestIds};
 use portcullis_core::denial::Denial;
-use portcullis_core::event::{Closing, Event, Head};
+use portcullis_core::event::{Closing, End, Event, Head, ResponseHead};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::hashing::Map;
 use portcullis_core::id::RequestId;
@@ -87,6 +87,52 @@ pub(crate) struct Entry {
     pub(crate) exchange: Exchange,
     held: Held,
     pub(crate) body: Body,
+    times: Times,
+}
+
+/// When what happened to a stream, by this VM's clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    /// Its headers were here.
+    begun: Option<UnixTime>,
+    /// Something of it went upstream.
+    passed: Option<UnixTime>,
+    /// The last of its answer came.
+    answered: Option<UnixTime>,
+}
+
+impl Times {
+    fn note(&mut self, event: &Event, now: UnixTime) {
+        match event {
+            Event::Head { .. } => self.begun = Some(now),
+            Event::ResponseHead(ResponseHead { last: true, .. })
+            | Event::ResponseBody { last: true, .. } => self.answered = Some(now),
+            _ => {}
+        }
+    }
+
+    /// How a request ended whose answer went by as a whole, at `now`.
+    fn closing(&self, now: UnixTime, http_status: u16, attempts: Option<u64>) -> Closing {
+        let since = |from: Option<UnixTime>, to: UnixTime| {
+            from.map(|from| u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX))
+        };
+        Closing {
+            http_status: Some(http_status),
+            latency_ms: since(self.begun, now).unwrap_or(0),
+            upstream_ms: self.answered.and_then(|answered| since(self.passed, answered)),
+            attempts,
+            end: End::Complete,
+        }
+    }
+}
+
+/// How a stream ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// The upstream's answer went by as a whole: with this status, after so many attempts.
+    Whole { status: u16, attempts: Option<u64> },
+    /// As the host tells it.
+    Told(Closing),
 }
 
 /// Whether the host shows the body of a request whose headers are held.
@@ -206,8 +252,8 @@ impl Gateway {
     }
 
     pub(crate) fn open(&self, context: u32) {
-        let entry =
-            Entry { exchange: Exchange::default(), held: Held::Request, body: Body::Unseen };
+        let (exchange, times) = (Exchange::default(), Times::default());
+        let entry = Entry { exchange, held: Held::Request, body: Body::Unseen, times };
         self.with(|state| state.exchanges.insert(context, entry));
     }
 
@@ -243,6 +289,16 @@ impl Gateway {
         self.with(|state| {
             if let Some(entry) = state.exchanges.get_mut(&context) {
                 entry.held = held;
+            }
+        });
+    }
+
+    /// Nothing of `context` is held any more.
+    fn let_go(&self, context: u32, now: UnixTime) {
+        self.with(|state| {
+            if let Some(entry) = state.exchanges.get_mut(&context) {
+                entry.held = Held::Nothing;
+                entry.times.passed.get_or_insert(now);
             }
         });
     }
@@ -318,7 +374,7 @@ impl Gateway {
         self.wake();
         match verdict {
             // A response is watched once its request has passed.
-            Gate::Pass | Gate::Watch => self.set_held(context, Held::Nothing),
+            Gate::Pass | Gate::Watch => self.let_go(context, now),
             Gate::Suspend => self.set_held(context, Held::Response),
             Gate::Hold | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => {}
         }
@@ -346,6 +402,7 @@ impl Gateway {
         let event = Event::ResponseBody { bytes: Vec::new(), last: true };
         let step = self.with(|state| {
             let entry = state.exchanges.get_mut(&context)?;
+            entry.times.note(&event, now);
             Some(entry.exchange.step(&mut state.worker, now, event))
         });
         let Some(step) = step.flatten() else { return };
@@ -380,10 +437,14 @@ impl Gateway {
     }
 
     /// Ends the exchange; the audit line, once.
-    pub(crate) fn close(&self, context: u32, closing: Closing) -> Option<String> {
+    pub(crate) fn close(&self, context: u32, ending: Ending) -> Option<String> {
         let now = host::now();
         let step = self.with(|state| {
             let entry = state.exchanges.get_mut(&context)?;
+            let closing = match ending {
+                Ending::Whole { status, attempts } => entry.times.closing(now, status, attempts),
+                Ending::Told(closing) => closing,
+            };
             Some(entry.exchange.step(&mut state.worker, now, Event::Closed(closing)))
         });
         let mut audit = None;
@@ -422,7 +483,7 @@ impl Gateway {
             }
             let gate = self.turn((context, now), event, &Chunk::default());
             self.answer(context, &gate);
-            if matches!(gate, Gate::Pass | Gate::Watch) && self.resume(context).is_err() {
+            if matches!(gate, Gate::Pass | Gate::Watch) && self.resume(context, now).is_err() {
                 error!("what passed could not be resumed");
             }
             let let_go = match gate {
@@ -475,9 +536,9 @@ impl Gateway {
     }
 
     /// Lets go of what the host holds.
-    fn resume(&self, context: u32) -> Result<(), host::HostError> {
+    fn resume(&self, context: u32, now: UnixTime) -> Result<(), host::HostError> {
         let held = self.held(context);
-        self.set_held(context, Held::Nothing);
+        self.let_go(context, now);
         match held {
             Held::Request => host::resume_request(),
             Held::Response => host::resume_response(),
@@ -517,6 +578,7 @@ impl Gateway {
     fn turn(&self, (context, now): (u32, UnixTime), event: Event, chunk: &Chunk) -> Gate {
         let step = self.with(|state| {
             let entry = state.exchanges.get_mut(&context)?;
+            entry.times.note(&event, now);
             Some(entry.exchange.step(&mut state.worker, now, event))
         });
         let Some(step) = step.flatten() else {

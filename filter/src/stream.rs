@@ -16,7 +16,7 @@ use portcullis_core::mcp::{Era, Sender};
 use portcullis_core::step::Gate;
 
 use crate::abi::{Action, BufferType, HttpContext, MapType};
-use crate::gateway::{Chunk, Gateway, send};
+use crate::gateway::{Chunk, Ending, Gateway, send};
 use crate::host;
 
 /// The name under which access loggers find the audit entry: `wasm.portcullis.audit`.
@@ -31,6 +31,18 @@ pub(crate) struct Stream {
     /// Of a response that is held, how many bytes in the host's buffer the core has seen.
     seen: usize,
     keeper: Keeper,
+    answer: Answer,
+}
+
+/// How much of the upstream's answer has gone by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// Nothing, or something else takes its place.
+    None,
+    /// Headers with this status.
+    Begun(u16),
+    /// All of it.
+    Whole(u16),
 }
 
 /// Who keeps the request's body until it is judged.
@@ -67,7 +79,8 @@ impl Stream {
     pub(crate) fn new(id: u32, gateway: Rc<Gateway>) -> Self {
         gateway.open(id);
         let (request, response) = (Request::Collecting, Response::Pass);
-        Self { id, gateway, request, response, seen: 0, keeper: Keeper::Host }
+        let (keeper, answer) = (Keeper::Host, Answer::None);
+        Self { id, gateway, request, response, seen: 0, keeper, answer }
     }
 
     fn head(&self) -> Head {
@@ -138,6 +151,16 @@ impl Stream {
         response_action(gate)
     }
 
+    /// What the core said to the upstream's answer, or to a part of it. What waits for a call is not whole: its client may
+    /// leave meanwhile.
+    fn follow(&mut self, gate: &Gate, last: bool) {
+        self.answer = match (gate, self.answer) {
+            (Gate::Pass | Gate::Watch, Answer::Begun(status)) if last => Answer::Whole(status),
+            (Gate::Pass | Gate::Watch | Gate::Suspend | Gate::Hold, answer) => answer,
+            (Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_), _) => Answer::None,
+        };
+    }
+
     /// A chunk of the response. While the response is held, the host's buffer starts with what was shown
     /// before.
     fn show(&mut self, size: usize, last: bool) -> Action {
@@ -155,6 +178,7 @@ impl Stream {
         let bytes = front.split_off(seen.min(front.len()));
         let event = Event::ResponseBody { bytes, last };
         let gate = self.gateway.drive_chunk(self.id, event, &Chunk { front, size });
+        self.follow(&gate, last);
         if matches!(gate, Gate::Suspend) {
             let held = host::buffer(BufferType::HttpResponseBody, host::WHOLE);
             self.seen = held.map_or(0, |held| held.len());
@@ -297,7 +321,12 @@ impl HttpContext for Stream {
             return Action::Continue;
         }
         let head = response_head(last);
+        self.answer = match head.origin {
+            Origin::Upstream => Answer::Begun(head.status),
+            Origin::Proxy | Origin::Filter | Origin::Disconnected => Answer::None,
+        };
         let gate = self.gateway.drive(self.id, Event::ResponseHead(head));
+        self.follow(&gate, last);
         self.respond(&gate)
     }
 
@@ -316,7 +345,10 @@ impl HttpContext for Stream {
                 self.gateway.end_response(self.id);
                 match self.gateway.suspended(self.id) {
                     true => Action::Pause,
-                    false => Action::Continue,
+                    false => {
+                        self.follow(&Gate::Watch, true);
+                        Action::Continue
+                    }
                 }
             }
         }
@@ -324,8 +356,15 @@ impl HttpContext for Stream {
 
     /// The last callback whose filter state access loggers still see.
     fn on_log(&mut self) {
-        let closing = closing(self.gateway.passed(self.id));
-        if let Some(line) = self.gateway.close(self.id, closing) {
+        if self.request == Request::Foreign {
+            return;
+        }
+        let passed = self.gateway.passed(self.id);
+        let ending = match self.answer {
+            Answer::Whole(status) => Ending::Whole { status, attempts: attempts(passed) },
+            Answer::None | Answer::Begun(_) => Ending::Told(closing(passed)),
+        };
+        if let Some(line) = self.gateway.close(self.id, ending) {
             // No stream, no logger: there is nobody left to hand it to.
             let _ = host::set_filter_state(AUDIT_STATE, &line);
         }
@@ -423,7 +462,13 @@ fn reason(details: &str) -> &str {
     details.split_once('{').map_or(details, |(reason, _)| reason)
 }
 
-/// How it ended. Only of a request that was let go is there anything to tell of an upstream.
+/// How often Envoy sent the request. Only of one that was let go is there anything to tell.
+fn attempts(passed: bool) -> Option<u64> {
+    passed.then(|| host::integer_property(&["upstream", "request_attempt_count"])).flatten()
+}
+
+/// How a request ended whose answer did not go by as a whole, as Envoy tells it: each question costs more than what the
+/// filter saw itself.
 fn closing(passed: bool) -> Closing {
     const NANOS_PER_MILLI: u64 = 1_000_000;
     let milliseconds = |path: &[&str]| {
@@ -434,10 +479,7 @@ fn closing(passed: bool) -> Closing {
         http_status: status.and_then(|status| u16::try_from(status).ok()).filter(|code| *code > 0),
         latency_ms: milliseconds(&["request", "duration"]).unwrap_or(0),
         upstream_ms: milliseconds(&["response", "backend_latency"]),
-        attempts: match passed {
-            true => host::integer_property(&["upstream", "request_attempt_count"]),
-            false => None,
-        },
+        attempts: attempts(passed),
         end: end(&host::property(&["response", "code_details"]).unwrap_or_default()),
     }
 }
