@@ -108,13 +108,16 @@ impl RequestId {
             .finalize();
         let half = digest.iter().take(16).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
         let bits = half & !(0xf << 76) & !(0x3 << 62) | 0x8 << 76 | 0x2 << 62;
-        let hex = format!("{bits:032x}");
+        let hex = base16ct::lower::encode_string(&bits.to_be_bytes());
         let mut text = String::with_capacity(36);
-        for (at, digit) in hex.chars().enumerate() {
-            if matches!(at, 8 | 12 | 16 | 20) {
+        let (mut rest, groups) = (hex.as_str(), [8, 4, 4, 4, 12]);
+        for length in groups {
+            let (group, behind) = rest.split_at_checked(length).unwrap_or((rest, ""));
+            if !text.is_empty() {
                 text.push('-');
             }
-            text.push(digit);
+            text.push_str(group);
+            rest = behind;
         }
         Self(text)
     }

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
+use jiff::fmt::temporal::DateTimePrinter;
+
 /// A moment, by two clocks. Durations and order are those of a steady clock, which nobody can set; the
 /// wall clock, which people and NTP set, says only what others mean by a time: `exp` and `nbf` of a token,
 /// the expiry of a key, the timestamp of an entry.
@@ -83,12 +85,12 @@ impl UnixTime {
     /// RFC 3339 in UTC with microseconds by the wall clock, as audit entries carry it.
     #[must_use]
     pub fn rfc3339(self) -> String {
-        i64::try_from(self.wall())
+        const MICROSECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+        let time = i64::try_from(self.wall())
             .ok()
             .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
-            .unwrap_or(jiff::Timestamp::MAX)
-            .strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
-            .to_string()
+            .unwrap_or(jiff::Timestamp::MAX);
+        MICROSECONDS.timestamp_to_string(&time)
     }
 }
 

@@ -111,7 +111,7 @@ impl Redactor<'_> {
     /// Whether a member says that the value beside it is secret: `{"name": "Authorization", "value": …}`.
     fn is_secret_pair(&self, members: &Map<String, Value>) -> bool {
         let says = |(name, value): (&String, &Value)| {
-            is_label(name) && value.as_str().is_some_and(|value| is_secret(value, self.names))
+            value.as_str().is_some_and(|value| is_label(name) && is_secret(value, self.names))
         };
         (2..=MOST_OF_A_PAIR).contains(&members.len()) && members.iter().any(says)
     }
@@ -205,6 +205,9 @@ impl Redactor<'_> {
 
 /// The start of a text, of at most so many bytes.
 fn start(text: &str, most: usize) -> &str {
+    if text.len() <= most {
+        return text;
+    }
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.split_at_checked(end.unwrap_or_default()).unwrap_or_default().0
 }

@@ -39,7 +39,7 @@ pub fn extract(head: &Head, token_max_bytes: usize) -> Result<Presented, AuthFai
 /// What follows `Bearer`. An API key has no dot in it, a token exactly two.
 fn presented(text: &[u8], token_max_bytes: usize) -> Result<Presented, AuthFailure> {
     match std::str::from_utf8(text) {
-        Ok(token) if token.matches('.').count() == 2 => {
+        Ok(token) if token.bytes().filter(|byte| *byte == b'.').count() == 2 => {
             PresentedToken::parse(token.as_bytes(), token_max_bytes).map(Presented::Token)
         }
         _ => PresentedKey::parse(text).map(Presented::Key),

@@ -33,7 +33,13 @@ pub(crate) fn is_misspelt(name: &str, known: &str) -> bool {
 /// The first member that differs from one of the `known` names by its case only.
 pub(crate) fn misspelt<'m>(members: &'m Map<String, Value>, known: &[&str]) -> Option<&'m str> {
     let mut names = members.keys().map(String::as_str);
-    names.find(|name| known.iter().any(|known| is_misspelt(name, known)))
+    names.find(|name| match name.is_ascii() {
+        // Of names in ASCII, those of another length are others.
+        true => known.iter().any(|known| {
+            (known.len() == name.len() || !known.is_ascii()) && is_misspelt(name, known)
+        }),
+        false => known.iter().any(|known| is_misspelt(name, known)),
+    })
 }
 
 #[cfg(test)]

@@ -186,7 +186,7 @@ impl Lexer {
     fn string(&mut self, bytes: &[u8], at: &mut usize) -> Option<Token> {
         let rest = bytes.get(*at..).unwrap_or_default();
         let in_key = self.state == State::InKey;
-        let Some(found) = memchr2(b'"', b'\\', rest) else {
+        let Some(found) = quote_or_escape(rest) else {
             if in_key {
                 self.keep(rest);
             }
@@ -277,6 +277,16 @@ impl Lexer {
 /// Where the bit of a level is.
 fn place(level: usize) -> (usize, u64) {
     (level / 64, 1_u64.rotate_left(u32::try_from(level % 64).unwrap_or_default()))
+}
+
+/// Where a string may end or has an escape. Most are near: only from there on it pays to look with [`memchr2`].
+pub(crate) fn quote_or_escape(rest: &[u8]) -> Option<usize> {
+    const NEAR: usize = 16;
+    let (near, far) = rest.split_at_checked(NEAR).unwrap_or((rest, &[]));
+    near.iter().position(|byte| matches!(byte, b'"' | b'\\')).or_else(|| {
+        let found = memchr2(b'"', b'\\', far)?;
+        found.checked_add(NEAR)
+    })
 }
 
 fn advance(at: &mut usize, by: usize) -> Option<Token> {

@@ -85,14 +85,57 @@ impl Object {
 
 /// A text as RFC 8785 §3.2.2.2 writes it. Hardly any has something to escape.
 fn string(value: &str, text: &mut String) {
-    match value.bytes().any(|byte| matches!(byte, b'"' | b'\\' | ..0x20)) {
-        true => text.push_str(&canonical(value)),
-        false => quoted(value, text),
+    match is_plain(value.as_bytes()) {
+        true => quoted(value, text),
+        false => text.push_str(&canonical(value)),
     }
+}
+
+/// Whether nothing is to be escaped: no control, no quotation mark, no backslash. Eight bytes at a time.
+fn is_plain(text: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // The high bits of bytes that are zero; a borrow may set that of a neighbour only where there is one.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let (words, rest) = text.as_chunks::<8>();
+    let odd = words.iter().fold(0, |odd, bytes| {
+        let word = u64::from_ne_bytes(*bytes);
+        let controls = word.wrapping_sub(ONES.wrapping_mul(0x20)) & !word & HIGH;
+        let marks = zeros(word ^ ONES.wrapping_mul(0x22)) | zeros(word ^ ONES.wrapping_mul(0x5c));
+        odd | controls | marks
+    });
+    odd == 0 && rest.iter().all(|byte| !matches!(byte, b'"' | b'\\' | ..0x20))
 }
 
 fn quoted(value: &str, text: &mut String) {
     text.push('"');
     text.push_str(value);
     text.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_written_as_the_canonical_writer_does() {
+        for letter in ('\0'..='\u{ff}').chain(['\u{2028}', '\u{1f600}']) {
+            for (before, behind) in [(0, 0), (0, 9), (3, 8), (7, 0), (8, 1), (17, 20)] {
+                let text = ["a".repeat(before), letter.to_string(), "z".repeat(behind)].concat();
+                let mut written = String::new();
+                string(&text, &mut written);
+                assert_eq!(written, canonical(&text), "{text:?}");
+                assert!(is_plain(text.as_bytes()) == !matches!(letter, '"' | '\\' | ..' '));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_rounded_as_the_canonical_writer_does() {
+        for number in [0, 7, EXACT, EXACT + 1, u64::MAX] {
+            let mut object = Object::with_capacity(0);
+            object.number("n", Some(number));
+            assert_eq!(object.end(), format!(r#"{{"n":{}}}"#, canonical(&number)));
+        }
+    }
 }

@@ -3,9 +3,7 @@
 //! Owns where servers put rows: a list in `structuredContent`, there under a usual name, or the same in
 //! the JSON of a single text content. Keeps no row.
 
-use memchr::memchr2;
-
-use crate::json::lexer::{Kind, Lexer, Token};
+use crate::json::lexer::{Kind, Lexer, Token, quote_or_escape};
 
 /// Members under which servers return lists; the first that is one counts.
 const LISTS: [&[u8]; 6] = [b"rows", b"items", b"results", b"records", b"data", b"result"];
@@ -145,7 +143,7 @@ impl TextRows {
                 // Its own quotation marks; those inside are escaped.
                 Escape::None if first == b'"' => rest,
                 Escape::None => {
-                    let end = memchr2(b'\\', b'"', raw).unwrap_or(raw.len());
+                    let end = quote_or_escape(raw).unwrap_or(raw.len());
                     let end = end.min(PIECE);
                     let (text, tail) = raw.split_at_checked(end).unwrap_or((raw, &[]));
                     plain.extend_from_slice(text);

@@ -3,6 +3,8 @@
 //! Owns the list, and what counts as the same name: letters and digits alone do, whatever their case,
 //! their width and what stands between them.
 
+use std::borrow::Cow;
+
 /// Parts of names; a name that contains one is secret.
 const PARTS: [&str; 26] = [
     "accesskey",
@@ -63,48 +65,71 @@ const WHOLE: [&str; 25] = [
 /// Longer ones are no names.
 const LONGEST: usize = 256;
 
+/// The first letters of [`PARTS`], one bit each.
+const FIRST: u32 = first_letters();
+
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "runs when the crate is compiled, where both are errors"
+)]
+const fn first_letters() -> u32 {
+    let (mut letters, mut at) = (0, 0);
+    while at < PARTS.len() {
+        letters |= 1 << (PARTS[at].as_bytes()[0] - b'a');
+        at += 1;
+    }
+    letters
+}
+
 /// Whether what stands under `name` is secret; `names` are further ones, of which the whole counts.
 pub(super) fn is_secret(name: &str, names: &[String]) -> bool {
     let plain = plain(name);
     !plain.is_empty()
         && (has_part(&plain)
-            || WHOLE.contains(&plain.as_str())
+            || WHOLE.contains(&&*plain)
             || names.iter().any(|secret| plain == self::plain(secret)))
 }
 
-/// Whether one of [`PARTS`] stands anywhere in `plain`. Names are short: one walk that compares first letters is cheaper
-/// than a search for each part.
+/// Whether one of [`PARTS`] stands anywhere in `plain`. Names are short: one walk that looks at the first letter is
+/// cheaper than a search for each part.
 fn has_part(plain: &str) -> bool {
     let plain = plain.as_bytes();
-    let starts = |rest: &[u8], part: &str| {
-        rest.first() == part.as_bytes().first() && rest.starts_with(part.as_bytes())
-    };
-    let rests = (0..plain.len()).filter_map(|at| plain.get(at..));
-    rests.into_iter().any(|rest| PARTS.iter().any(|part| starts(rest, part)))
+    plain.iter().enumerate().any(|(at, letter)| {
+        let nth = letter.wrapping_sub(b'a');
+        let begins = nth < 26 && FIRST >> nth & 1 == 1;
+        begins
+            && plain
+                .get(at..)
+                .is_some_and(|rest| PARTS.iter().any(|part| rest.starts_with(part.as_bytes())))
+    })
 }
 
 /// Whether the name is one for a name, with its value beside it: a header, a variable, a field of a form.
 pub(super) fn is_label(name: &str) -> bool {
     ["name", "key", "header", "field", "param", "parameter", "variable", "label"]
-        .contains(&plain(name).as_str())
+        .contains(&&*plain(name))
 }
 
 /// Whether the name is one for what belongs to a label.
 pub(super) fn is_value(name: &str) -> bool {
-    ["value", "values", "val", "v", "content", "data", "text", "default"]
-        .contains(&plain(name).as_str())
+    ["value", "values", "val", "v", "content", "data", "text", "default"].contains(&&*plain(name))
 }
 
 /// The letters and digits of a name, in lower case and of ordinary width.
-fn plain(name: &str) -> String {
-    let end = (0..=name.len().min(LONGEST)).rev().find(|end| name.is_char_boundary(*end));
-    let (name, _) = name.split_at_checked(end.unwrap_or_default()).unwrap_or_default();
+fn plain(name: &str) -> Cow<'_, str> {
+    let name = super::start(name, LONGEST);
+    if name.bytes().all(|letter| matches!(letter, b'a'..=b'z' | b'0'..=b'9')) {
+        return Cow::Borrowed(name);
+    }
     if name.is_ascii() {
+        let mut plain = String::with_capacity(name.len());
         let letters = name.bytes().filter(u8::is_ascii_alphanumeric);
-        return letters.map(|letter| char::from(letter.to_ascii_lowercase())).collect();
+        letters.for_each(|letter| plain.push(char::from(letter.to_ascii_lowercase())));
+        return Cow::Owned(plain);
     }
     let letters = name.chars().map(narrow).filter(|letter| letter.is_alphanumeric());
-    letters.flat_map(char::to_lowercase).collect()
+    Cow::Owned(letters.flat_map(char::to_lowercase).collect())
 }
 
 /// The letter that a compatibility form stands for: full width, mathematical, circled (of NFKC, what a

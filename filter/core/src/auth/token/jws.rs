@@ -113,11 +113,13 @@ impl PresentedToken {
         if text.len() > max_bytes.min(MOST_TOKEN_BYTES) {
             return Err(AuthFailure::TokenTooLarge);
         }
-        let segments: Vec<&[u8]> = text.split(|byte| *byte == b'.').collect();
-        let [header, claims, _] = segments.as_slice() else {
+        let mut segments = text.split(|byte| *byte == b'.');
+        let (Some(header), Some(claims), Some(_), None) =
+            (segments.next(), segments.next(), segments.next(), segments.next())
+        else {
             return Err(AuthFailure::TokenMalformed);
         };
-        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         let shaped = !header.is_empty() && !claims.is_empty() && text.iter().all(plain);
         let token = std::str::from_utf8(text).ok().filter(|_| shaped);
         let token = token.ok_or(AuthFailure::TokenMalformed)?;
