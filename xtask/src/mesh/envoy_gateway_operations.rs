@@ -73,7 +73,9 @@ impl Mesh<'_> {
         self.holes(report);
         self.others(report);
         let gateway = self.gateway.clone();
-        under_load(&gateway, NAME, "controller and Envoy restarted", After::Flows, report, || {
+        // The audit log is Envoy's standard output, and its file starts anew.
+        let after = After::FlowsWithAuditAgain;
+        under_load(&gateway, NAME, "controller and Envoy restarted", after, report, || {
             let (tools, logs) = (&self.tools, &self.ground.logs);
             self.controller.restart(tools, logs)
         });
@@ -90,9 +92,10 @@ impl Mesh<'_> {
             edited("max_body_bytes", "no_such_field")
         });
         self.operate("configuration corrected", After::Flows, report, corrected);
+        // Envoy refuses the listener, since the patches set failure_policy, and goes on with the last good one.
         self.operate(
             "failOpen with a faulty configuration (without admission)",
-            After::Closed,
+            After::Either,
             report,
             || {
                 self.unadmitted("gateway.yaml", |text| {
@@ -171,14 +174,47 @@ impl Mesh<'_> {
                 self.refuses_all(&url, label, &[401, 503])
             });
         }
-        self.operate("an HTTPS listener, unpatched (without admission)", After::Flows, report, || {
-            let port = free_port()?;
-            self.write("https-secret.yaml", &self.https_secret()?)?;
-            with_listener(format!(
-                "  - {{name: https, protocol: HTTPS, port: {port}, tls: {{certificateRefs: [{{name: https}}]}}}}\n"
-            ))?;
-            self.refuses_all_with_tls(port)
-        });
+        self.operate(
+            "an HTTPS listener, unpatched (without admission)",
+            After::Flows,
+            report,
+            || {
+                let port = free_port()?;
+                self.write("https-secret.yaml", &self.https_secret()?)?;
+                with_listener(https_listener(port))?;
+                let label = "eg-https";
+                let said = within(PUSHED_WITHIN, "the listener with TLS", || {
+                    self.call_with_tls(port, label).ok()
+                })?;
+                if said.contains("True") {
+                    return Err(Failure::new(format!("a call was answered: {said}")));
+                }
+                self.refuses_with_tls(label, &Kind::ALL)
+            },
+        );
+        self.operate(
+            "an HTTPS listener with its patches (without admission)",
+            After::Flows,
+            report,
+            || {
+                let port = free_port()?;
+                self.unadmitted("gateway.yaml", |text| {
+                    let listener = https_listener(port);
+                    with_patches_of_https(&replaced(
+                        &text,
+                        LISTENER,
+                        &format!("{listener}{LISTENER}"),
+                    )?)
+                })?;
+                within(PUSHED_WITHIN, "an allowed call with TLS", || {
+                    self.call_with_tls(port, "eg-https-patched")
+                        .ok()?
+                        .contains("allowed 200 True")
+                        .then_some(())
+                })?;
+                self.refuses_with_tls("eg-https-patched", &[Kind::Danger, Kind::NoKey])
+            },
+        );
         self.operate("both removed", After::Flows, report, corrected);
         self.operate("the listener renamed (without admission)", After::Closed, report, || {
             self.unadmitted("gateway.yaml", |text| {
@@ -283,18 +319,18 @@ impl Mesh<'_> {
         Ok(())
     }
 
-    fn refuses_all_with_tls(&self, port: u16) -> Result<()> {
-        let (gateway, label) = (&self.gateway, "eg-https");
-        let said = within(PUSHED_WITHIN, "the listener with TLS", || {
-            let mut call = self.ground.tools.python_command();
-            call.args(["-c", CALL_WITH_TLS, &port.to_string(), HOST, &gateway.key, label]);
-            succeeded("python3", call).ok()
-        })?;
-        let reached: usize = Kind::ALL.map(|kind| gateway.reached(label, kind)).iter().sum();
-        if reached == 0 && !said.contains("True") {
+    fn call_with_tls(&self, port: u16, label: &str) -> Result<String> {
+        let mut call = self.ground.tools.python_command();
+        call.args(["-c", CALL_WITH_TLS, &port.to_string(), HOST, &self.gateway.key, label]);
+        succeeded("python3", call)
+    }
+
+    fn refuses_with_tls(&self, label: &str, kinds: &[Kind]) -> Result<()> {
+        let reached: usize = kinds.iter().map(|kind| self.gateway.reached(label, *kind)).sum();
+        if reached == 0 {
             return Ok(());
         }
-        Err(Failure::new(format!("{reached} calls reached the server: {said}")))
+        Err(Failure::new(format!("{reached} calls with TLS reached the server")))
     }
 
     fn https_secret(&self) -> Result<String> {
@@ -312,6 +348,21 @@ impl Mesh<'_> {
         });
         Ok(secret.to_string())
     }
+}
+
+fn https_listener(port: u16) -> String {
+    let tls = "{certificateRefs: [{name: https}]}";
+    format!("  - {{name: https, protocol: HTTPS, port: {port}, tls: {tls}}}\n")
+}
+
+/// The patches of the listener once more, for the one with TLS. They are the last in the file.
+fn with_patches_of_https(text: &str) -> Result<String> {
+    let patches = "  # The name of a listener is";
+    let (_, of_http) = text
+        .split_once(patches)
+        .ok_or_else(|| Failure::new(format!("no {patches:?} in gateway.yaml")))?;
+    let of_https = of_http.replace("mcp/mcp/http", "mcp/mcp/https");
+    Ok(format!("{}\n{patches}{of_https}", text.trim_end()))
 }
 
 /// A policy on the demo's route, or on one rule of it.

@@ -20,6 +20,8 @@ use std::time::Duration;
 /// The digest that the shipped files have, until somebody sets it.
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
+/// In other-hosts.yaml.
+const WEB_HOST: &str = "web.example.com";
 /// Of another team.
 const OTHER_HOST: &str = "other.example.com";
 /// From kubectl to Envoy, on a busy machine.
@@ -84,6 +86,13 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
             let outcome = rendered::write(kept, ground, &|page| mesh.ingress.admin(page), shown);
             report.trial(install.name(), "what Istio made of it is written down", || outcome);
         }
+        if works && install == Install::Hold {
+            report.trial(
+                install.name(),
+                "other-hosts.yaml leaves out the host that it names",
+                || mesh.leaves_other_hosts_out(),
+            );
+        }
         if options.operations && works {
             mesh.operations(install, report);
         }
@@ -131,6 +140,7 @@ impl<'a> Mesh<'a> {
             .with(NO_DIGEST, &ground.digest)
             .with("YOUR-GUARD", &guard)
             .with("port: {number: 8080, name: http, protocol: HTTP}", listen)
+            .with("web.example.com:8080", format!("{WEB_HOST}:{port}"))
             // A busy machine, and a load of refused calls from one address.
             .with("\"timeout_ms\": 50}", "\"timeout_ms\": 1000}")
             .with("timeout_ms: 250}", "timeout_ms: 1000}")
@@ -352,18 +362,23 @@ impl<'a> Mesh<'a> {
         self.apply_own("second-port.yaml", &gateway)
     }
 
-    /// A host of somebody else on the same port, whose route to the MCP server asks for no guard.
-    fn other_team(&self) -> Result<()> {
+    /// A Gateway and a VirtualService for `host`, whose route to the MCP server asks for no guard.
+    fn host_without_guard(&self, name: &str, host: &str) -> String {
         let port = self.gateway.port();
-        let manifest = format!(
-            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: other-team, namespace: {NAMESPACE}}}\nspec:\n  \
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\nspec:\n  \
              selector: {{istio: ingressgateway}}\n  servers:\n  - bind: 127.0.0.1\n    \
-             port: {{number: {port}, name: http-other, protocol: HTTP}}\n    hosts: [{OTHER_HOST}]\n---\n\
-             apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: other-team, namespace: {NAMESPACE}}}\nspec:\n  \
-             hosts: [{OTHER_HOST}]\n  gateways: [other-team]\n  http:\n  - match: [{{uri: {{exact: /demo/mcp}}}}]\n    \
+             port: {{number: {port}, name: http-{name}, protocol: HTTP}}\n    hosts: [{host}]\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\nspec:\n  \
+             hosts: [{host}]\n  gateways: [{name}]\n  http:\n  - match: [{{uri: {{exact: /demo/mcp}}}}]\n    \
              rewrite: {{uri: /mcp, authority: demo}}\n    \
              route: [{{destination: {{host: demo.mcp.svc.cluster.local, port: {{number: 8080}}}}}}]\n"
-        );
+        )
+    }
+
+    /// A host of somebody else on the same port, whose route to the MCP server asks for no guard.
+    fn other_team(&self) -> Result<()> {
+        let manifest = self.host_without_guard("other-team", OTHER_HOST);
         self.apply_own("other-team.yaml", &manifest)?;
         let label = "istio-other-team";
         let call = |kind, number| self.gateway.call_host(OTHER_HOST, kind, label, number);
@@ -376,6 +391,32 @@ impl<'a> Mesh<'a> {
             expect(!reply.result && self.gateway.reached(label, kind) == 0, "a refusal", &reply)?;
         }
         Ok(())
+    }
+
+    /// A host without MCP servers on the same port: the filter judges it, until other-hosts.yaml names it.
+    fn leaves_other_hosts_out(&self) -> Result<()> {
+        let name = "web.yaml";
+        self.apply_own(name, &self.host_without_guard("web", WEB_HOST))?;
+        let label = "istio-web";
+        let call = |kind, number| self.gateway.call_host(WEB_HOST, kind, label, number);
+        within(PUSHED_WITHIN, "the filter's refusal on the other host", || {
+            (call(Kind::NoKey, 0).status == 401).then_some(())
+        })?;
+        self.apply("other-hosts.yaml")?;
+        // It refuses the call itself, without the connector's credential.
+        within(PUSHED_WITHIN, "a call that reaches the other host's server unjudged", || {
+            let reply = call(Kind::NoKey, 1);
+            (!reply.judged && self.gateway.reached(label, Kind::NoKey) > 0).then_some(())
+        })?;
+        let reached = self.gateway.reached(label, Kind::NoKey);
+        for kind in [Kind::Danger, Kind::NoKey] {
+            let reply = self.gateway.call(kind, label, 2);
+            expect(!reply.result && reply.judged, "a refusal by the filter", &reply)?;
+        }
+        let after = self.gateway.reached(label, Kind::NoKey);
+        expect(after == reached, "no further call at the server", &after)?;
+        self.ground.cluster.delete(&self.file("other-hosts.yaml")?)?;
+        self.ground.cluster.delete(&self.ground.dir.join(name))
     }
 
     /// A manifest that is none of the shipped ones.

@@ -151,6 +151,7 @@ pub(super) fn write(
         ("\"failures\":0}", "\"failures\":${PORTCULLIS_SLOWDOWN_FAILURES:-100}}"),
     ];
     anywhere(&mut bootstrap, &mut |value| {
+        sort_metadata(value);
         for place in &places {
             place.put(value);
         }
@@ -308,6 +309,19 @@ fn make_local(bootstrap: &mut Value) {
                 json!({"local": {"filename": "${PORTCULLIS_WASM:-/etc/envoy/portcullis.wasm}"}});
         }
     });
+}
+
+/// Envoy prints the fields of metadata in another order each time.
+fn sort_metadata(value: &mut Value) {
+    if let Value::Object(fields) = value
+        && let Some(metadata) = fields.get_mut("filter_metadata")
+    {
+        anywhere(metadata, &mut |value| {
+            if let Value::Object(fields) = value {
+                fields.sort_keys();
+            }
+        });
+    }
 }
 
 fn is_port(value: &Value, port: &str) -> bool {
