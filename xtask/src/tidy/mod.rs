@@ -52,6 +52,7 @@ pub(crate) fn tidy(workspace: &Workspace) -> Result<()> {
     }
     complaints.extend(rules::stale_allowances(&sources));
     complaints.extend(pages::dead_anchors(&sources));
+    complaints.extend(pages::unlisted(&sources));
     complaints.extend(names::explained(&sources));
     if complaints.is_empty() { Ok(()) } else { Err(Failure::new(complaints.join("\n"))) }
 }

@@ -35,6 +35,20 @@ pub(super) fn dead_anchors(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
+/// Pages that the index does not lead to; decisions have a folder of their own.
+pub(super) fn unlisted(sources: &[Source]) -> Vec<String> {
+    const INDEX: &str = "docs/README.md";
+    let Some(index) = sources.iter().find(|it| it.path == INDEX) else { return Vec::new() };
+    let links = index.text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    let listed: Vec<String> = links.map(|link| joined(INDEX, link)).collect();
+    sources
+        .iter()
+        .filter(|it| it.path.starts_with("docs/") && it.extension() == "md" && it.path != INDEX)
+        .filter(|it| !it.path.starts_with("docs/decisions/") && !listed.contains(&it.path))
+        .map(|it| format!("{}:0: {INDEX} does not lead to this page", it.path))
+        .collect()
+}
+
 /// Prose wraps here.
 const MOST_COLUMNS: usize = 100;
 /// A cell of a table has at most so many words.
@@ -205,6 +219,20 @@ mod tests {
     #[test]
     fn headings_of_the_same_name_are_numbered() {
         assert_eq!(anchors("# A b\n## A b\n#!/bin/sh\n#tag\n"), ["a-b", "a-b-1"]);
+    }
+
+    #[test]
+    fn a_page_that_the_index_lacks_is_found() {
+        let sources = [
+            page("docs/README.md", "[a](guides/a.md#x)\n"),
+            page("docs/guides/a.md", ""),
+            page("docs/guides/b.md", ""),
+            page("docs/decisions/1.md", ""),
+        ];
+        assert_eq!(
+            unlisted(&sources),
+            ["docs/guides/b.md:0: docs/README.md does not lead to this page"]
+        );
     }
 
     #[test]
