@@ -5,98 +5,37 @@
 //! what makes revocation and rollback effective on the next request, without a cache window. Where the
 //! operator had rather go on when Redis cannot be asked, `degraded` says how far.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use};
 
-use super::approving::{self, Sought};
+use super::approving;
 use super::backing_off;
 use super::basis::{Basis, Unlearned};
-use super::binding::Bound;
-use super::caller::Audience;
-use super::credit::{Credential, credit, fetch};
+use super::credit::{credit, fetch};
 use super::degraded::{unconfirmed, without_redis};
-use super::intake::Reading;
-use super::verdict::{Grant, Verdict, judge};
-use super::{CallerIdentity, Next, Stage, Turn};
+use super::grant::{Credential, Grant, Sought};
+use super::request::{Holds, Request};
+use super::turn::{CallerIdentity, Turn};
+use super::verdict::{Verdict, judge};
+use super::{Next, Stage};
 use crate::audit::AuditEvent;
 use crate::auth::Claimant;
-use crate::auth::certificate::PeerCertificate;
 use crate::authz::Shadowed;
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
 use crate::id::PolicyVersion;
 use crate::limit::slices::{Draws, Settled};
-use crate::mcp::{Body, Message};
 use crate::policy::{Check, Cost};
-use crate::route::Selected;
 use crate::step::Gate;
 
 /// How often a record or policy may move under one request before it is refused.
 const MOST_ROUNDS: u8 = 4;
 
-/// A request as far as it can be understood without asking anybody.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) path: String,
-    /// Where the router would take it.
-    pub(super) selected: Selected,
-    /// Headers that it has and the upstream sees only if the policy names them.
-    pub(super) strip: Vec<String>,
-    pub(super) claimant: Claimant,
-    /// The client certificate that came with the claim, when certificates count.
-    pub(super) certificate: Option<PeerCertificate>,
-    /// Whether the credential is meant for this endpoint.
-    pub(super) audience: Audience,
-    pub(super) message: Result<Message, Denial>,
-    /// The body that it came in; empty if there is none.
-    pub(super) body: Body,
-    /// What headers say of single arguments, where the era has such headers.
-    pub(super) parameters: Parameters,
-    /// A header that the era asks for and that is missing; HTTP+SSE needs none.
-    pub(super) unmirrored: Option<Denial>,
-    /// Sessions and tasks that it refers to.
-    pub(super) bound: Vec<Bound>,
-    pub(super) holds: Holds,
-    pub(super) leg: Leg,
-}
-
-/// Whether Redis confirmed in this request that the caller holds what the request refers to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Holds {
-    /// Redis was not asked.
-    #[default]
-    Unasked,
-    /// It confirmed all of it.
-    Confirmed,
-}
-
-impl Request {
-    /// Whether nothing that it refers to is left to ask for.
-    fn holds_all(&self) -> bool {
-        self.bound.is_empty() || self.holds == Holds::Confirmed
-    }
-}
-
-/// By header name; `None` where a header says nothing that can be read.
-pub(super) type Parameters = Option<BTreeMap<String, Option<Vec<u8>>>>;
-
-/// Which part of a request is judged.
-#[derive(Debug)]
-pub(super) enum Leg {
-    /// All of it.
-    Whole,
-    /// The headers (`split` mode); the body is read once they went upstream.
-    Head(Box<Reading>),
-    /// The body, whose headers went upstream before.
-    Body,
-}
-
 /// Waits for Redis.
 #[derive(Debug)]
-pub(super) struct Admitting {
+pub(crate) struct Admitting {
     request: Box<Request>,
     basis: Basis,
     verdict: Verdict,
@@ -119,7 +58,7 @@ enum Aim {
 
 /// Waits for a policy document.
 #[derive(Debug)]
-pub(super) struct Loading {
+pub(crate) struct Loading {
     request: Box<Request>,
     basis: Basis,
     version: PolicyVersion,
@@ -128,7 +67,7 @@ pub(super) struct Loading {
 }
 
 /// Asks Redis, on what this worker remembers.
-pub(super) fn admit(request: Box<Request>, turn: &mut Turn<'_>) -> Next {
+pub(crate) fn admit(request: Box<Request>, turn: &mut Turn<'_>) -> Next {
     let basis = Basis::remembered(&request.claimant, turn.worker, turn.now);
     let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
     if let Verdict::Allowed(grant) = &verdict
@@ -201,7 +140,7 @@ fn use_of(claimant: &Claimant, verdict: &Verdict, turn: &mut Turn<'_>) -> Option
 }
 
 impl Admitting {
-    pub(super) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    pub(crate) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
             Event::CallFailed { id, why } if id == self.call => self.unanswered(why, turn),
@@ -338,7 +277,7 @@ impl Admitting {
 }
 
 /// Refuses what its verdict had let pass: on the caller's stream, where it has one.
-pub(super) fn refused(
+pub(crate) fn refused(
     request: Box<Request>,
     grant: Box<Grant>,
     denial: Denial,
@@ -434,7 +373,7 @@ fn proceed(
 }
 
 impl Loading {
-    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             // The worker has it, or knows that it cannot be used; if neither, it is asked for again.
             Event::CallDone { id, reply: Reply::Policy } if id == self.call => {
@@ -459,7 +398,7 @@ impl Loading {
 }
 
 /// An event that decides nothing while a call is outstanding.
-pub(super) fn held(
+pub(crate) fn held(
     event: Event,
     place: &'static str,
     turn: &mut Turn<'_>,

@@ -4,36 +4,25 @@
 //! noted, and refused. A granted one is admitted, then taken, so that it is made once. What was drawn from
 //! windows for a call that another one overtook stays drawn.
 
-use std::time::Duration;
+use portcullis_redis_lua::{ApprovalKey, ApprovalReply};
 
-use portcullis_redis_lua::{ApprovalKey, ApprovalReply, Expected, GRANTED, Guard};
-
-use super::admission::{self, Request, held};
-use super::credit::{Credential, credit};
-use super::verdict::Grant;
-use super::{Next, Stage, Turn};
+use super::admission::{self, held};
+use super::credit::credit;
+use super::grant::{Credential, Grant, Sought};
+use super::request::Request;
+use super::turn::Turn;
+use super::{Next, Stage};
 use crate::approval::{self, Waiting};
 use crate::audit::{AuditEvent, Redaction, redact};
-use crate::auth::Principal;
-use crate::authz::{Ruling, amended};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::{ApprovalState, Denial};
 use crate::event::Event;
-use crate::id::PolicyName;
 use crate::mcp::{Operation, ToolCall};
 use crate::step::Gate;
 
-/// The approval that a call needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Sought {
-    key: ApprovalKey,
-    rule: String,
-    expires: Duration,
-}
-
 /// Waits for Redis's word on an approval.
 #[derive(Debug)]
-pub(super) struct Approving {
+pub(crate) struct Approving {
     request: Box<Request>,
     grant: Box<Grant>,
     credential: Credential,
@@ -51,36 +40,8 @@ enum Asked {
     Take,
 }
 
-impl Sought {
-    /// What `call` needs, as it would go on.
-    pub(super) fn of(
-        ruling: &Ruling,
-        principal: &Principal,
-        connector: &PolicyName,
-        operation: &Operation,
-    ) -> Option<Self> {
-        let (Some(needed), Operation::CallTool(call)) = (&ruling.approval, operation) else {
-            return None;
-        };
-        let arguments = amended(&call.arguments, ruling.amendment.as_ref());
-        let key = approval::key(principal, connector, &call.name, &arguments);
-        Some(Self { key, rule: needed.rule.clone(), expires: needed.expires })
-    }
-
-    /// What the admission must find.
-    pub(super) fn guard(&self) -> Guard {
-        let expected = Expected::Revision(GRANTED.to_owned());
-        Guard { key: self.key.key().clone(), expected }
-    }
-
-    fn refusal(&self, state: ApprovalState) -> Denial {
-        let id = approval::id(self.key.digest()).into();
-        Denial::Approval { rule: self.rule.as_str().into(), id, state }
-    }
-}
-
 /// Not granted: notes that the call waits.
-pub(super) fn ask(request: Box<Request>, grant: Box<Grant>, turn: &mut Turn<'_>) -> Next {
+pub(crate) fn ask(request: Box<Request>, grant: Box<Grant>, turn: &mut Turn<'_>) -> Next {
     let operation = request.message.as_ref().map(|message| &message.operation);
     let (Ok(Operation::CallTool(call)), Some(sought)) = (operation, grant.sought.clone()) else {
         return turn.refuse(Denial::Internal("approval"));
@@ -117,7 +78,7 @@ fn waiting(sought: &Sought, grant: &Grant, call: &ToolCall, turn: &Turn<'_>) -> 
 }
 
 /// Admitted on what was granted: takes it.
-pub(super) fn take(
+pub(crate) fn take(
     request: Box<Request>,
     grant: Box<Grant>,
     credential: Credential,
@@ -130,7 +91,7 @@ pub(super) fn take(
 }
 
 impl Approving {
-    pub(super) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    pub(crate) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
             Event::CallFailed { id, why } if id == self.call => {

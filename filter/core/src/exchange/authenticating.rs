@@ -9,30 +9,31 @@ use portcullis_redis_lua::{Admit, AdmitReply};
 use super::admission::held;
 use super::basis::{Basis, Unlearned};
 use super::intake::Reading;
-use super::proving::Body;
+use super::request::ArrivedBody;
+use super::turn::{CallerIdentity, Turn};
 use super::verdict::authenticate;
-use super::{CallerIdentity, Next, Stage, Turn};
+use super::{Next, Stage};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
 use crate::step::Gate;
 
 /// Up to this size a body is parsed for everybody: that costs no more than asking Redis first.
-pub(super) const SMALL_BODY: usize = 16 << 10;
+pub(crate) const SMALL_BODY: usize = 16 << 10;
 
 /// Waits for Redis.
 #[derive(Debug)]
-pub(super) struct Authenticating {
+pub(crate) struct Authenticating {
     reading: Box<Reading>,
     basis: Basis,
     admit: Admit,
     call: CallId,
-    body: Body,
+    body: ArrivedBody,
 }
 
 impl Authenticating {
     /// Asks Redis about the key of `reading`, and draws from nothing.
-    pub(super) fn start(reading: Box<Reading>, body: Body, turn: &mut Turn<'_>) -> Next {
+    pub(crate) fn start(reading: Box<Reading>, body: ArrivedBody, turn: &mut Turn<'_>) -> Next {
         let claimant = &reading.caller().claimant;
         let basis = Basis::remembered(claimant, turn.worker, turn.now);
         let guards = basis.guards(claimant);
@@ -42,16 +43,16 @@ impl Authenticating {
         (Stage::Authenticating(Box::new(stage)), Gate::Hold)
     }
 
-    pub(super) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    pub(crate) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
             Event::CallFailed { id, why } if id == self.call => self.unanswered(why, turn),
             Event::Body(body) => {
-                self.body = Body::Whole(body);
+                self.body = ArrivedBody::Whole(body);
                 (Stage::Authenticating(self), Gate::Hold)
             }
             Event::BodyTooLarge => {
-                self.body = Body::TooLarge;
+                self.body = ArrivedBody::TooLarge;
                 (Stage::Authenticating(self), Gate::Hold)
             }
             event => held(event, "authenticating", turn, || Stage::Authenticating(self)),

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use super::admission::{Leg, Request};
-use super::verdict::Grant;
-use super::{Next, Sent, Stage, Turn};
+use super::grant::Grant;
+use super::request::{Leg, Request};
+use super::turn::{Sent, Turn};
+use super::{Next, Stage};
 use crate::audit::AuditEvent;
 use crate::cool_off::Cooling;
 use crate::denial::{Denial, LimitCause, ceil_ms};
@@ -18,7 +19,7 @@ use crate::metric::Metric;
 use crate::step::{Effect, Gate};
 
 /// The refusal of a call that would be allowed, if its caller has to cool off.
-pub(super) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Option<Next> {
+pub(crate) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Option<Next> {
     let rule = grant.policy.cool_off.as_ref().filter(|_| !grant.limits_are_on_trial())?;
     let Ok(Operation::CallTool(call)) = request.message.as_ref().map(|message| &message.operation)
     else {
@@ -42,7 +43,7 @@ pub(super) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> 
 }
 
 /// A call found a window used up: the refusal that it gets.
-pub(super) fn limited(
+pub(crate) fn limited(
     request: &Request,
     grant: &Grant,
     quota: &Quota,

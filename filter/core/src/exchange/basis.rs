@@ -17,7 +17,7 @@ use crate::worker::{Cached, CachedRecord, Decides, WentBack, Worker};
 
 /// What is known of something that Redis holds.
 #[derive(Clone, Debug)]
-pub(super) enum Known<T> {
+pub(crate) enum Known<T> {
     /// Nothing yet.
     Unknown,
     /// It is not there.
@@ -28,14 +28,14 @@ pub(super) enum Known<T> {
 
 /// What a verdict rests on.
 #[derive(Clone, Debug)]
-pub(super) struct Basis {
-    pub(super) standing: Standing,
-    pub(super) policy: Known<Rc<Activation>>,
+pub(crate) struct Basis {
+    pub(crate) standing: Standing,
+    pub(crate) policy: Known<Rc<Activation>>,
 }
 
 /// Why nothing was learnt.
 #[derive(Debug)]
-pub(super) enum Unlearned {
+pub(crate) enum Unlearned {
     /// Redis did not say all that it was asked.
     Missing,
     /// It holds an older state than this worker saw.
@@ -44,7 +44,7 @@ pub(super) enum Unlearned {
 
 /// What Redis has to say of the claimant.
 #[derive(Clone, Debug)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     /// The record of an API key.
     Record(Known<Rc<CachedRecord>>),
     /// The denials of a credential that proves itself, in the order of [`Proven::denial_keys`].
@@ -53,7 +53,7 @@ pub(super) enum Standing {
 
 impl Basis {
     /// What this worker remembers; a policy that it would have to fetch counts as unknown.
-    pub(super) fn remembered(claimant: &Claimant, worker: &mut Worker, now: UnixTime) -> Self {
+    pub(crate) fn remembered(claimant: &Claimant, worker: &mut Worker, now: UnixTime) -> Self {
         let org = claimant.org();
         let standing = match claimant {
             Claimant::Key(key) => Standing::Record(match worker.record(&key.org, &key.id) {
@@ -84,7 +84,7 @@ impl Basis {
     }
 
     /// The guards of the admission: the claimant's, then the policy's.
-    pub(super) fn guards(&self, claimant: &Claimant) -> Vec<Guard> {
+    pub(crate) fn guards(&self, claimant: &Claimant) -> Vec<Guard> {
         let mut guards = match (&self.standing, claimant) {
             (Standing::Record(record), Claimant::Key(key)) => vec![Guard {
                 key: Key::record(key.org.as_str(), key.id.as_str()),
@@ -114,7 +114,7 @@ impl Basis {
     ///
     /// # Errors
     /// States are missing, or one is older than what this worker saw.
-    pub(super) fn learn(
+    pub(crate) fn learn(
         &mut self,
         claimant: &Claimant,
         states: &mut impl Iterator<Item = GuardState>,

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Turn, resource};
+use super::resource;
+use super::turn::Turn;
 use crate::auth::certificate::mapping::{CertificateMode, Peer};
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
 use crate::auth::credential::{self, Presented};
 use crate::auth::denied::Deniable;
 use crate::auth::slowdown::{Proof, Trial};
-use crate::auth::token::claims::VerifiedToken;
 use crate::auth::token::jws::PresentedToken;
 use crate::auth::{AuthFailure, Claimant, IdentityKind, Narrowing, Principal, Proven, Scopes};
 use crate::config::AuthConfig;
@@ -27,28 +27,9 @@ const FORWARDED: &str = "x-forwarded-client-cert";
 /// What a credential that cannot be read is remembered by: nothing, so it is never proven.
 const UNREADABLE: Proof = [0; 32];
 
-/// Who calls.
-#[derive(Clone, Debug)]
-pub(super) struct Caller {
-    pub(super) claimant: Claimant,
-    /// The certificate that came with the claim, when certificates count.
-    pub(super) certificate: Option<PeerCertificate>,
-    pub(super) audience: Audience,
-}
-
-/// Whether a credential is meant for the endpoint.
-#[derive(Clone, Debug)]
-pub(super) enum Audience {
-    /// It is, or its kind names none.
-    Fits,
-    /// This token is not meant for the path of the request. A client of HTTP+SSE posts to another path than the one
-    /// that its token is for; the policy says which two belong together.
-    Elsewhere(Rc<VerifiedToken>),
-}
-
 /// Who somebody claims to be.
 #[derive(Debug)]
-pub(super) enum Claim {
+pub(crate) enum Claim {
     /// This one, as far as it can be told without Redis.
     Made(Claimant),
     /// The subject of this token, which is not judged yet.
@@ -56,7 +37,7 @@ pub(super) enum Claim {
 }
 
 /// The claim of a request and the certificate beside it, unless they have to wait.
-pub(super) fn caller(
+pub(crate) fn caller(
     head: &Head,
     turn: &mut Turn<'_>,
 ) -> Result<(Claim, Option<PeerCertificate>), Denial> {

@@ -7,8 +7,8 @@
 use portcullis_redis_lua::Window;
 use serde_json::Value;
 
-use super::Turn;
-use super::verdict::Grant;
+use super::grant::Grant;
+use super::turn::Turn;
 use crate::call::Call;
 use crate::mcp::Operation;
 use crate::mcp::outcome::Outcome;
@@ -19,7 +19,7 @@ const MOST_ROWS: u64 = 1_000;
 
 /// What is still to be paid.
 #[derive(Debug)]
-pub(super) struct Tab {
+pub(crate) struct Tab {
     /// Credits per row; zero once they are charged.
     row_price: u64,
     /// The most rows that the answer may have.
@@ -29,7 +29,7 @@ pub(super) struct Tab {
 }
 
 impl Tab {
-    pub(super) fn of(grant: &Grant, operation: &Operation) -> Self {
+    pub(crate) fn of(grant: &Grant, operation: &Operation) -> Self {
         let credits = grant.quotas.iter().filter(|quota| quota.cost == Cost::Credits);
         Self {
             row_price: grant.price.map_or(0, |price| price.row),
@@ -39,7 +39,7 @@ impl Tab {
     }
 
     /// Charges the rows of `outcome`, if it is one, once.
-    pub(super) fn charge(&mut self, outcome: Outcome, turn: &mut Turn<'_>) {
+    pub(crate) fn charge(&mut self, outcome: Outcome, turn: &mut Turn<'_>) {
         match outcome {
             Outcome::Unseen => {}
             Outcome::Result { rows } => self.rows(rows.unwrap_or(0), turn),
@@ -48,7 +48,7 @@ impl Tab {
     }
 
     /// Charges what an answer may cost at most that is read elsewhere, if it is not charged yet.
-    pub(super) fn charge_unseen(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn charge_unseen(&mut self, turn: &mut Turn<'_>) {
         self.rows(self.most, turn);
     }
 

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::admission::{Leg, Request, held};
+use super::admission::held;
 use super::binding;
 use super::degraded::without_vault;
+use super::grant::{Credential, Grant, RelayedRefusal};
 use super::recheck::Recheck;
+use super::request::{Leg, Request};
 use super::response::Upstream;
-use super::verdict::{Grant, RelayedRefusal};
-use super::{Next, Sent, Stage, Turn};
+use super::turn::{Sent, Turn};
+use super::{Next, Stage};
 use crate::audit::{AuditEvent, shown};
 use crate::authz::{Amendment, Shadowed};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
@@ -30,26 +32,15 @@ use crate::vault::{CredentialTemplate, Lease, SecretRef};
 
 /// Admitted; waits for Vault.
 #[derive(Debug)]
-pub(super) struct Crediting {
+pub(crate) struct Crediting {
     request: Box<Request>,
     grant: Box<Grant>,
     secret: SecretRef,
     call: CallId,
 }
 
-/// The credential's read, which runs beside the admission.
-#[derive(Clone, Debug)]
-pub(super) enum Credential {
-    /// Not asked for, or in memory.
-    Settled,
-    /// Asked for.
-    Waiting(SecretRef, CallId),
-    /// Not to be had.
-    Failed(SecretRef, CallFailure),
-}
-
 /// Starts the read of a credential that is not in memory.
-pub(super) fn fetch(template: &CredentialTemplate, turn: &mut Turn<'_>) -> Credential {
+pub(crate) fn fetch(template: &CredentialTemplate, turn: &mut Turn<'_>) -> Credential {
     let secret = template.secret();
     if turn.worker.lease(secret).is_some_and(|lease| lease.is_live(turn.now)) {
         return Credential::Settled;
@@ -74,7 +65,7 @@ fn read(secret: &SecretRef, turn: &mut Turn<'_>) -> Result<CallId, CallFailure> 
 }
 
 /// Admitted, so the caller is proven: passes as soon as the credential is there.
-pub(super) fn credit(
+pub(crate) fn credit(
     request: Box<Request>,
     grant: Box<Grant>,
     credential: Credential,
@@ -137,7 +128,7 @@ fn open_stream(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Result<
 
 impl Credential {
     /// The same, once `event` is about its read.
-    pub(super) fn settled(&self, event: Event, turn: &mut Turn<'_>) -> Self {
+    pub(crate) fn settled(&self, event: Event, turn: &mut Turn<'_>) -> Self {
         let Self::Waiting(secret, call) = self else { return self.clone() };
         match secret_outcome(event, *call, secret, turn) {
             Some(Ok(())) => Self::Settled,
@@ -148,7 +139,7 @@ impl Credential {
 }
 
 impl Crediting {
-    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             Event::CallDone { .. } | Event::CallFailed { .. } => {
                 match secret_outcome(event, self.call, &self.secret, turn) {
@@ -190,7 +181,7 @@ fn uncredited(
 }
 
 /// What became of the read of `secret`, once the event is about it; a value is remembered.
-pub(super) fn secret_outcome(
+pub(crate) fn secret_outcome(
     event: Event,
     call: CallId,
     secret: &SecretRef,

@@ -3,22 +3,23 @@
 //! Owns which verdicts may stand without it, and that every entry decided so says it. How far a
 //! worker may go is [`crate::failure`]'s business.
 
-use portcullis_redis_lua::{Admit, AdmitReply};
+use portcullis_redis_lua::Admit;
 
-use super::admission::Request;
-use super::credit::{Credential, credit};
-use super::verdict::{Grant, Verdict};
-use super::{CallerIdentity, Next, Turn};
-use crate::audit::AuditEvent;
+use super::Next;
+use super::credit::credit;
+use super::grant::{Credential, Grant};
+use super::request::Request;
+use super::turn::{CallerIdentity, Turn};
+use super::verdict::Verdict;
 use crate::call::{CallFailure, Dependency};
 use crate::denial::{Denial, LimitCause};
-use crate::failure::{Degraded, OnFailure, WithoutRedis};
+use crate::failure::WithoutRedis;
 use crate::id::OrgId;
 use crate::vault::{CredentialTemplate, Lease};
 
 /// Without Redis, tokens and certificates are judged by the policy in the configuration alone.
 /// There are no keys then, no windows, and nothing that belongs to somebody.
-pub(super) fn unconfirmed(request: Box<Request>, verdict: Verdict, turn: &mut Turn<'_>) -> Next {
+pub(crate) fn unconfirmed(request: Box<Request>, verdict: Verdict, turn: &mut Turn<'_>) -> Next {
     turn.context.identity = CallerIdentity::Confirmed;
     match (verdict, request.bound.first()) {
         (Verdict::Refused(denial), _) => turn.refuse(denial),
@@ -32,7 +33,7 @@ pub(super) fn unconfirmed(request: Box<Request>, verdict: Verdict, turn: &mut Tu
 }
 
 /// What becomes of a verdict that Redis did not confirm; `None` where it must.
-pub(super) fn without_redis(
+pub(crate) fn without_redis(
     (org, admit): (&OrgId, &Admit),
     verdict: Verdict,
     turn: &mut Turn<'_>,
@@ -66,7 +67,7 @@ pub(super) fn without_redis(
 }
 
 /// The credential that could not be read again, if it may still be used.
-pub(super) fn without_vault(
+pub(crate) fn without_vault(
     template: &CredentialTemplate,
     why: CallFailure,
     turn: &mut Turn<'_>,
@@ -82,41 +83,4 @@ pub(super) fn without_vault(
     let credential = (template.header().to_owned(), template.render(&lease.secret));
     turn.note_degraded(Dependency::Vault);
     Some(credential)
-}
-
-impl Turn<'_> {
-    pub(super) fn degraded_redis(&self) -> Option<Degraded> {
-        match self.worker.config.redis.as_ref()?.on_failure {
-            OnFailure::Deny => None,
-            OnFailure::Degrade(degraded) => Some(degraded),
-        }
-    }
-
-    /// Redis answered an admission: what it confirmed may serve when it cannot.
-    pub(super) fn confirm(&mut self, admit: &Admit, reply: &AdmitReply) {
-        if self.degraded_redis().is_some() {
-            self.worker.failover.confirm(self.now, admit, reply);
-            self.note_recovered(Dependency::Redis);
-        }
-    }
-
-    fn note_degraded(&mut self, dependency: Dependency) {
-        let entry = &mut self.context.entry;
-        let name = dependency.name();
-        if !entry.degraded.contains(&name) {
-            entry.degraded.push(name);
-        }
-        if self.worker.failover.degraded(dependency, self.now).is_some() {
-            entry.events.push(AuditEvent::DegradedEntered { dependency: name });
-        }
-    }
-
-    /// A dependency answered again.
-    pub(super) fn note_recovered(&mut self, dependency: Dependency) {
-        if let Some(length) = self.worker.failover.recovered(dependency, self.now) {
-            let after_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-            let event = AuditEvent::DegradedLeft { dependency: dependency.name(), after_ms };
-            self.context.entry.events.push(event);
-        }
-    }
 }

@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use super::admission::{self, Holds, Leg, Request};
+use super::admission;
 use super::authenticating::{Authenticating, SMALL_BODY};
-use super::binding::{Bound, session_of};
-use super::caller::{Audience, Caller, Claim, caller};
-use super::proving::{Body as ArrivedBody, Outcome, Proving, judged};
-use super::{Answers, Form, Next, Stage, Turn};
-use super::{media, origin, resource};
+use super::caller::{Claim, caller};
+use super::proving::{Outcome, Proving, judged};
+use super::request::{ArrivedBody, Audience, Caller, Holds, Leg, Request};
+use super::session::{Bound, session_of};
+use super::turn::{Answers, Form, Turn};
+use super::{Next, Stage, media, origin, resource};
 use crate::audit::Entry;
 use crate::auth::Claimant;
 use crate::config::{Mode, Refusals};
@@ -28,7 +29,7 @@ const HEALTH_PATH: &str = "/portcullis/health";
 
 /// Waits for the body.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     head: Head,
     caller: Caller,
     /// What the headers already rule out.
@@ -44,7 +45,7 @@ enum Authentication {
     Confirmed,
 }
 
-pub(super) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
+pub(crate) fn on_head(event: Event, turn: &mut Turn<'_>) -> Next {
     let (head, last) = match event {
         Event::Head { head, last } => (head, last),
         // A response before any request header: the proxy refused what it read.
@@ -113,7 +114,7 @@ fn form(head: &Head, refusals: Refusals) -> Form {
 }
 
 /// Reads the request of somebody whose credential is as good as it can be told without Redis.
-pub(super) fn claimed(head: Head, last: bool, caller: Caller, turn: &mut Turn<'_>) -> Next {
+pub(crate) fn claimed(head: Head, last: bool, caller: Caller, turn: &mut Turn<'_>) -> Next {
     let fault = fault_of(&head, last);
     let (leg, authentication) = (Leg::Whole, Authentication::Unasked);
     let reading = Reading { head, caller, fault, leg, authentication };
@@ -149,7 +150,7 @@ const FULL_FOR: Duration = Duration::from_secs(1);
 
 /// More of a body came. A caller whose token or certificate was verified, or whose key this worker proved lately, may take its
 /// time; anybody else has a share of what is held, and is authenticated while the rest of a large one arrives.
-pub(super) fn receive(stage: Stage, bytes: usize, turn: &mut Turn<'_>) -> Next {
+pub(crate) fn receive(stage: Stage, bytes: usize, turn: &mut Turn<'_>) -> Next {
     let unproven = match &stage {
         Stage::Reading(reading) if !reading.holds_headers() => {
             return match keep(bytes, turn) {
@@ -186,7 +187,7 @@ pub(super) fn receive(stage: Stage, bytes: usize, turn: &mut Turn<'_>) -> Next {
 ///
 /// # Errors
 /// There is no room.
-pub(super) fn reserve_unseen(head: &Head, turn: &mut Turn<'_>) -> Result<(), Denial> {
+pub(crate) fn reserve_unseen(head: &Head, turn: &mut Turn<'_>) -> Result<(), Denial> {
     let announced = head
         .single("content-length")
         .and_then(|value| std::str::from_utf8(value).ok()?.parse::<usize>().ok());
@@ -254,7 +255,7 @@ impl Reading {
     }
 
     /// Whether Redis vouched for the caller in this request: by the headers in `split` mode, or before a large body.
-    pub(super) fn is_admitted(&self) -> bool {
+    pub(crate) fn is_admitted(&self) -> bool {
         matches!(self.leg, Leg::Body) || self.authentication == Authentication::Confirmed
     }
 
@@ -263,24 +264,24 @@ impl Reading {
         bytes > SMALL_BODY && self.is_unproven(turn) && turn.worker.config.redis.is_some()
     }
 
-    pub(super) fn caller(&self) -> &Caller {
+    pub(crate) fn caller(&self) -> &Caller {
         &self.caller
     }
 
     /// The same, of a caller whose key Redis confirmed.
-    pub(super) fn authenticated(self) -> Self {
+    pub(crate) fn authenticated(self) -> Self {
         Self { authentication: Authentication::Confirmed, ..self }
     }
 
     /// Whether nothing has gone upstream.
-    pub(super) fn holds_headers(&self) -> bool {
+    pub(crate) fn holds_headers(&self) -> bool {
         match self.leg {
             Leg::Whole => true,
             Leg::Head(_) | Leg::Body => false,
         }
     }
 
-    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             Event::Body(body) if self.awaits_authentication(body.len(), turn) => {
                 Authenticating::start(self, ArrivedBody::Whole(body), turn)

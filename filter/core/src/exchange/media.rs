@@ -4,7 +4,7 @@
 //! knows mean nothing, and one that cannot be read may hide a `charset`.
 
 /// Whether `value` is JSON in UTF-8, whatever its parameters say besides.
-pub(super) fn is_json(value: &[u8]) -> bool {
+pub(crate) fn is_json(value: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(value) else {
         return false;
     };

@@ -18,33 +18,32 @@ mod caller;
 mod charge;
 mod credit;
 mod degraded;
-mod history;
+mod grant;
 mod intake;
 mod media;
 mod origin;
 mod proving;
 mod recheck;
+mod request;
 mod resource;
 mod response;
 mod reviewed;
+mod session;
 mod shape;
+mod turn;
 mod verdict;
 
-use portcullis_redis_lua::WindowState;
-
-use crate::audit::{AuditEvent, Entry};
-use crate::auth::slowdown::{self, Proof, Trial};
-use crate::call::{Call, CallFailure, CallId};
+use crate::audit::Entry;
+use crate::auth::slowdown::Trial;
+use crate::call::CallId;
 use crate::config::Mode;
-use crate::denial::{AuditStatus, Denial, HostFault, Requested, UpstreamFault};
-use crate::event::{Closing, End, Event, Origin};
+use crate::denial::{AuditStatus, Denial};
+use crate::event::{Closing, End, Event};
 use crate::id::RequestId;
-use crate::limit::Quota;
 use crate::limit::fields::Told;
 use crate::local_reply::LocalReply;
 use crate::mcp::{Era, Sender};
-use crate::step::{Effect, Gate, Step};
-use crate::streams::Slot;
+use crate::step::{Gate, Step};
 use crate::time::UnixTime;
 use crate::unproven::Share;
 use crate::worker::Worker;
@@ -53,11 +52,12 @@ use admission::{Admitting, Loading};
 use approving::Approving;
 use authenticating::Authenticating;
 use credit::Crediting;
+use grant::requested;
 use intake::Reading;
 use proving::Proving;
-use recheck::{Checked, Recheck};
-use resource::Hint;
+use recheck::Checked;
 use response::{Answering, Upstream};
+use turn::{Answers, CallerIdentity, Context, Form, Sent, Turn};
 
 /// One exchange.
 #[derive(Debug)]
@@ -96,88 +96,6 @@ enum Stage {
 }
 
 type Next = (Stage, Gate);
-
-/// What every stage adds to: the audit entry, and how to address the client.
-#[derive(Debug)]
-struct Context {
-    entry: Entry,
-    /// When the request is held. It stays so when the configuration changes meanwhile: the driver relies on it, too.
-    mode: Mode,
-    /// What the credential is remembered by, when there is one.
-    proof: Option<Proof>,
-    /// What its trial was paid with, until that is settled.
-    trial: Trial,
-    /// The stream that this exchange is counted as.
-    slot: Option<Slot>,
-    /// What its response rests on, as long as it is open.
-    recheck: Option<Box<Recheck>>,
-    next_call: CallId,
-    sender: Sender,
-    era: Era,
-    answers: Answers,
-    /// The page that asked, when it may.
-    origin: Option<String>,
-    /// Where a client that has no token learns how to get one.
-    hint: Option<Hint>,
-    sent: Sent,
-    /// What a refused client reads.
-    form: Form,
-    /// Whether the caller is who it says.
-    identity: CallerIdentity,
-    /// What it is told of its windows, once Redis has spoken.
-    told: Told,
-    /// What is held of a body whose sender has proved nothing.
-    share: Share,
-    /// What is held of any other one.
-    kept: usize,
-}
-
-/// In which form a refusal for a limit is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// As a JSON-RPC error.
-    JsonRpc,
-    /// As problem details (RFC 9457), which the client asked for by name.
-    Problem,
-    /// As a message of status 200, where the caller is proven and the era is the legacy one.
-    Message,
-}
-
-/// Whether the caller is who it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CallerIdentity {
-    /// Nobody said so yet.
-    Claimed,
-    /// Redis confirmed in this request what vouches for it, or something else may stand for that.
-    Confirmed,
-}
-
-/// Where the client looks for the answer to its message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answers {
-    /// In the response to the request.
-    Here,
-    /// On another stream (HTTP+SSE): of this response it takes the status alone.
-    Elsewhere,
-}
-
-/// What of the request went upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sent {
-    Nothing,
-    /// The headers (`split` mode); the body is not judged yet, and has to stay as long as they say.
-    Headers,
-    /// The same, without a length: the body may become another one.
-    HeadersWithoutLength,
-}
-
-/// One turn of the machine: the memory it may use, the time, and what it wants done.
-struct Turn<'a> {
-    worker: &'a mut Worker,
-    now: UnixTime,
-    context: &'a mut Context,
-    effects: Vec<Effect>,
-}
 
 impl Default for Exchange {
     fn default() -> Self {
@@ -334,14 +252,6 @@ impl Exchange {
     }
 }
 
-impl Context {
-    fn is_told_in_message(&self, denial: &Denial) -> bool {
-        let proven = self.identity == CallerIdentity::Confirmed && self.entry.principal.is_some();
-        let asked = self.form == Form::Message && self.answers == Answers::Here;
-        asked && proven && self.era == Era::Legacy && denial.fits_in_message()
-    }
-}
-
 impl Stage {
     fn on(self, event: Event, turn: &mut Turn<'_>) -> Next {
         match self {
@@ -362,15 +272,6 @@ impl Stage {
     }
 }
 
-/// What a message to the client calls the request.
-fn requested(entry: &Entry) -> Requested<'_> {
-    match (entry.tool_name.as_deref(), entry.mcp_method.as_deref()) {
-        (Some(tool), _) => Requested::Tool(tool),
-        (None, Some(method)) => Requested::Method(method),
-        (None, None) => Requested::Unread,
-    }
-}
-
 /// A response passes; a request, of which more may come in, does not.
 fn on_ended(event: &Event) -> Gate {
     match event {
@@ -382,178 +283,6 @@ fn on_ended(event: &Event) -> Gate {
         | Event::CallDone { .. }
         | Event::CallFailed { .. }
         | Event::Closed(_) => Gate::Hold,
-    }
-}
-
-impl Turn<'_> {
-    /// Asks for a call; its outcome comes back under the id.
-    fn start(&mut self, call: Call) -> CallId {
-        let id = self.context.next_call;
-        self.context.next_call = id.next();
-        self.effects.push(Effect::Start { id, call });
-        id
-    }
-
-    /// Ends the request with a refusal.
-    fn refuse(&mut self, denial: Denial) -> Next {
-        self.note(&denial);
-        (Stage::Ended, Gate::Refuse(denial))
-    }
-
-    /// Notes what Redis said of the windows: for the client, and what people alert on.
-    fn tell(&mut self, quotas: &[Quota], states: &[WindowState]) {
-        let raised = quotas.iter().zip(states).filter(|(_, state)| state.raised);
-        let alerts = raised.map(|(quota, state)| AuditEvent::BudgetAlert {
-            limit: quota.name.clone(),
-            used: quota.window.limit.saturating_sub(state.remaining),
-            of: quota.window.limit,
-        });
-        self.context.entry.events.extend(alerts);
-        let redated = quotas.iter().zip(states).filter(|(_, state)| state.redated);
-        let jumps =
-            redated.map(|(quota, _)| AuditEvent::RedisClockWentBack { limit: quota.name.clone() });
-        self.context.entry.events.extend(jumps);
-        self.context.told = Told::of(quotas, states);
-    }
-
-    /// Writes down why.
-    fn note(&mut self, denial: &Denial) {
-        let era = self.context.era;
-        let entry = &mut self.context.entry;
-        entry.status = denial.audit_status().name();
-        entry.error_code = denial.error_code(era);
-        entry.decision.effect = denial.effect();
-        entry.decision.rule = denial.rule();
-        entry.note_denial(denial);
-        self.settle_trial(denial);
-    }
-
-    /// A refusal settles what the trial of the credential was paid with: work that was done stays paid.
-    fn settle_trial(&mut self, denial: &Denial) {
-        let trial = std::mem::take(&mut self.context.trial);
-        let address = &self.context.entry.client_address;
-        let slowdown = &mut self.worker.slowdown;
-        match denial {
-            Denial::Unauthenticated(failure) => {
-                if let Some(proof) = &self.context.proof {
-                    slowdown.failed(address, proof, self.now);
-                }
-                if slowdown::costs_nothing(*failure) {
-                    slowdown.untried(address, trial);
-                }
-            }
-            // Whether the credential holds is open, and the dependency had work with it.
-            Denial::Unavailable(
-                _,
-                CallFailure::TimedOut | CallFailure::Disconnected | CallFailure::Unreadable,
-            ) => {}
-            _ => slowdown.untried(address, trial),
-        }
-    }
-
-    /// The credential holds.
-    fn proven(&mut self) {
-        let trial = std::mem::take(&mut self.context.trial);
-        if let Some(proof) = self.context.proof {
-            let address = &self.context.entry.client_address;
-            self.worker.slowdown.succeeded(address, proof, trial, self.now);
-        }
-    }
-
-    /// A response arrived although the request did not pass: the proxy itself answers, say because the
-    /// body did not come in time, and that goes on. In `split` mode the upstream may be the reason; what it
-    /// answers itself before its request is judged does not.
-    fn proxy_answers(&mut self, event: &Event, rule: &str) -> Next {
-        if let (Event::ResponseHead(head), Sent::Headers | Sent::HeadersWithoutLength) =
-            (event, self.context.sent)
-        {
-            match (head.origin, head.status) {
-                (Origin::Upstream, _) => {
-                    let denial = Denial::UpstreamAnswer(UpstreamFault::Early);
-                    return response::replace(denial, self);
-                }
-                (Origin::Disconnected, _) => return response::replace(Denial::UpstreamGone, self),
-                (Origin::Proxy, 504) => return response::replace(Denial::UpstreamTimedOut, self),
-                (Origin::Proxy, 500..) => {
-                    return response::replace(Denial::UpstreamUnavailable, self);
-                }
-                (Origin::Proxy | Origin::Filter, _) => {}
-            }
-        }
-        if let Event::ResponseHead(head) = event
-            && (head.origin, head.status) == (Origin::Proxy, 413)
-        {
-            return response::replace(Denial::Host(HostFault::BufferLimit), self);
-        }
-        self.passes_by(event, rule)
-    }
-
-    /// The same, of an answer that goes on as it is.
-    fn passes_by(&mut self, event: &Event, rule: &str) -> Next {
-        let entry = &mut self.context.entry;
-        entry.status = AuditStatus::Error.name();
-        entry.decision.effect = "deny";
-        entry.decision.rule = rule.to_owned();
-        self.mark_response();
-        (Stage::Ended, on_ended(event))
-    }
-
-    /// What every response carries: the request's id, which ties it to its audit entry, and leave for
-    /// the page to read it. What was refused before it was a request has no id.
-    fn mark_response(&mut self) {
-        let cors = self.context.origin.iter().flat_map(|origin| origin::headers(origin));
-        let cors = cors.map(|(name, value)| Effect::SetResponseHeader { name, value });
-        self.effects.extend(cors.collect::<Vec<_>>());
-        let told = self.context.told.headers.iter().cloned();
-        self.effects.extend(told.map(|(name, value)| Effect::SetResponseHeader { name, value }));
-        let value = self.context.entry.request_id.clone();
-        if !value.is_empty() {
-            let name = "x-portcullis-request-id";
-            self.effects.push(Effect::SetResponseHeader { name, value });
-        }
-    }
-
-    /// Writes the audit entry, once.
-    fn close(&mut self, stage: Stage, closing: &Closing) -> Next {
-        if let Some(slot) = self.context.slot.take() {
-            self.worker.streams.close(slot);
-        }
-        match stage {
-            // Closed before, or no MCP exchange at all: there is nothing to tell.
-            Stage::Closed | Stage::Head => return (Stage::Closed, Gate::Hold),
-            Stage::Proving(_)
-            | Stage::Reading(_)
-            | Stage::Authenticating(_)
-            | Stage::Admitting(_)
-            | Stage::Loading(_)
-            | Stage::Approving(_)
-            | Stage::Crediting(_) => {
-                let entry = &mut self.context.entry;
-                entry.status = AuditStatus::Aborted.name();
-                entry.decision.effect = "deny";
-                "request.aborted".clone_into(&mut entry.decision.rule);
-            }
-            Stage::Upstream(stage) => {
-                self.context.entry.status = stage.close(closing, self).name();
-            }
-            Stage::Answering(stage) => stage.close(closing, self),
-            Stage::Ended => {}
-        }
-        let entry = &mut self.context.entry;
-        entry.note_success();
-        if let (Some(connector), Some(attempts @ 2..)) = (&entry.connector, closing.attempts) {
-            let connector = connector.clone();
-            entry.events.push(AuditEvent::Retried { connector, attempts });
-        }
-        entry.timestamp = self.now.rfc3339();
-        entry.http_status = closing.http_status;
-        entry.latency_ms = closing.latency_ms;
-        entry.upstream_ms = closing.upstream_ms;
-        let line = self.worker.chain.append(entry);
-        self.effects.push(Effect::Audit(line));
-        let measures = self.worker.labels.measures(entry).into_iter();
-        self.effects.extend(measures.map(|(metric, value)| Effect::Measure(metric, value)));
-        (Stage::Closed, Gate::Hold)
     }
 }
 

@@ -32,7 +32,7 @@ const EXPOSED_HEADERS: &str = "mcp-session-id, mcp-protocol-version, www-authent
 ///
 /// # Errors
 /// [`Denial::ForeignOrigin`], also for more than one origin or host.
-pub(super) fn check(head: &Head, config: &Config) -> Result<Option<String>, Denial> {
+pub(crate) fn check(head: &Head, config: &Config) -> Result<Option<String>, Denial> {
     let listed = |value: &[u8], allowed: &[String]| {
         let value = String::from_utf8_lossy(value).to_ascii_lowercase();
         allowed.contains(&value)
@@ -52,7 +52,7 @@ pub(super) fn check(head: &Head, config: &Config) -> Result<Option<String>, Deni
 }
 
 /// The headers by which a browser lets its page read a response.
-pub(super) fn headers(origin: &str) -> [(&'static str, String); 3] {
+pub(crate) fn headers(origin: &str) -> [(&'static str, String); 3] {
     [
         ("access-control-allow-origin", origin.to_owned()),
         ("access-control-expose-headers", EXPOSED_HEADERS.to_owned()),
@@ -61,12 +61,12 @@ pub(super) fn headers(origin: &str) -> [(&'static str, String); 3] {
 }
 
 /// Whether a request only asks what a page may send (Fetch, CORS-preflight request).
-pub(super) fn is_preflight(head: &Head) -> bool {
+pub(crate) fn is_preflight(head: &Head) -> bool {
     head.method() == b"OPTIONS" && head.single("access-control-request-method").is_some()
 }
 
 /// What a page may send. `Mcp-Param-*` has no wildcard, so those that were asked for are named.
-pub(super) fn preflight(head: &Head, origin: &str) -> LocalReply {
+pub(crate) fn preflight(head: &Head, origin: &str) -> LocalReply {
     let asked = head.single("access-control-request-headers").unwrap_or_default();
     let asked = String::from_utf8_lossy(asked).to_ascii_lowercase();
     let token = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');

@@ -3,13 +3,12 @@
 //! Owns that wait. It costs a request nothing while its worker has the keys; when it has not, many
 //! requests wait for one fetch. What came of the token's request meanwhile is kept, unread.
 
-use std::fmt;
-
 use super::admission::held;
-use super::caller::{Audience, Caller};
 use super::intake::{self, Reading};
+use super::request::{ArrivedBody, Audience, Caller};
 use super::resource::posts_elsewhere;
-use super::{Next, Stage, Turn};
+use super::turn::Turn;
+use super::{Next, Stage};
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::PresentedToken;
@@ -25,7 +24,7 @@ use crate::step::Gate;
 const MOST_FETCHES: u8 = 2;
 
 /// What a token comes to.
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// This claimant, whose token may be meant for another endpoint.
     Proven(Claimant, Audience),
     /// Nothing, until this issuer's keys are here.
@@ -34,50 +33,21 @@ pub(super) enum Outcome {
 
 /// Waits for keys.
 #[derive(Debug)]
-pub(super) struct Proving {
+pub(crate) struct Proving {
     head: Head,
     last: bool,
     token: PresentedToken,
     certificate: Option<PeerCertificate>,
-    body: Body,
+    body: ArrivedBody,
     call: CallId,
     fetches: u8,
-}
-
-/// The body of a request whose sender is not proven yet, as far as it is here.
-pub(super) enum Body {
-    Awaited,
-    Whole(Vec<u8>),
-    TooLarge,
-}
-
-impl Body {
-    /// What the next stage is told of it.
-    pub(super) fn event(self) -> Option<Event> {
-        match self {
-            Self::Awaited => None,
-            Self::Whole(body) => Some(Event::Body(body)),
-            Self::TooLarge => Some(Event::BodyTooLarge),
-        }
-    }
-}
-
-impl fmt::Debug for Body {
-    /// Its length, and nothing of what a client wrote in it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Awaited => f.write_str("Awaited"),
-            Self::Whole(body) => write!(f, "Whole({} bytes)", body.len()),
-            Self::TooLarge => f.write_str("TooLarge"),
-        }
-    }
 }
 
 /// Judges a token by the keys that the worker has.
 ///
 /// # Errors
 /// Why it does not hold, or that nobody can tell.
-pub(super) fn judged(
+pub(crate) fn judged(
     token: &PresentedToken,
     head: &Head,
     turn: &mut Turn<'_>,
@@ -117,7 +87,7 @@ pub(super) fn judged(
 
 impl Proving {
     /// Asks for the keys of `issuer`.
-    pub(super) fn start(
+    pub(crate) fn start(
         (head, last): (Head, bool),
         (token, certificate): (PresentedToken, Option<PeerCertificate>),
         issuer: IssuerId,
@@ -130,22 +100,23 @@ impl Proving {
             return turn.refuse(denial);
         }
         let call = turn.start(Call::Keys(issuer));
-        let stage = Self { head, last, token, certificate, body: Body::Awaited, call, fetches: 1 };
+        let stage =
+            Self { head, last, token, certificate, body: ArrivedBody::Awaited, call, fetches: 1 };
         (Stage::Proving(Box::new(stage)), Gate::Hold)
     }
 
-    pub(super) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    pub(crate) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             // Whether keys came or not, the keyring knows.
             Event::CallDone { id, .. } | Event::CallFailed { id, .. } if id == self.call => {
                 self.judge(turn)
             }
             Event::Body(body) => {
-                self.body = Body::Whole(body);
+                self.body = ArrivedBody::Whole(body);
                 (Stage::Proving(self), Gate::Hold)
             }
             Event::BodyTooLarge => {
-                self.body = Body::TooLarge;
+                self.body = ArrivedBody::TooLarge;
                 (Stage::Proving(self), Gate::Hold)
             }
             event => held(event, "proving", turn, || Stage::Proving(self)),

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{Admit, AdmitReply, Value};
 
-use super::admission::Request;
+use super::Stage;
 use super::basis::{Basis, Unlearned};
+use super::grant::Grant;
+use super::request::Request;
 use super::response::Answering;
-use super::verdict::{Grant, Verdict, judge};
-use super::{Stage, Turn};
+use super::turn::Turn;
+use super::verdict::{Verdict, judge};
 use crate::audit::{AuditEvent, Entry};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
@@ -27,7 +29,7 @@ const MOST_MISSED: u32 = 3;
 
 /// What an open response rests on.
 #[derive(Debug)]
-pub(super) struct Recheck {
+pub(crate) struct Recheck {
     request: Box<Request>,
     every: Duration,
     due: UnixTime,
@@ -55,7 +57,7 @@ enum Outcome {
 
 impl Recheck {
     /// Of a request that passes. What it asked for is judged as `operation`.
-    pub(super) fn of(request: Request, operation: Operation, grant: &Grant, now: UnixTime) -> Self {
+    pub(crate) fn of(request: Request, operation: Operation, grant: &Grant, now: UnixTime) -> Self {
         let every = grant.policy.streams.recheck;
         let message = Ok(Message::bodiless(operation));
         let (body, bound, strip) = (Body::default(), Vec::new(), Vec::new());
@@ -65,7 +67,7 @@ impl Recheck {
     }
 
     /// When Redis is asked next; `None` while it is.
-    pub(super) fn due(&self) -> Option<UnixTime> {
+    pub(crate) fn due(&self) -> Option<UnixTime> {
         match self.asked {
             Asked::Nothing => Some(self.due),
             Asked::Records(..) | Asked::Policy(..) => None,
@@ -73,7 +75,7 @@ impl Recheck {
     }
 
     /// Asks Redis.
-    pub(super) fn ask(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn ask(&mut self, turn: &mut Turn<'_>) {
         let basis = Basis::remembered(&self.request.claimant, turn.worker, turn.now);
         let guards = basis.guards(&self.request.claimant);
         let admit = Admit { guards, windows: Vec::new(), used: None };
@@ -169,7 +171,7 @@ impl Recheck {
 }
 
 /// An event after [`settle`] saw it.
-pub(super) enum Checked {
+pub(crate) enum Checked {
     /// It was the outcome of a check.
     Taken(Stage, Gate),
     /// It is the stage's own.
@@ -177,7 +179,7 @@ pub(super) enum Checked {
 }
 
 /// Takes the outcome of a check of `stage`'s response; anything else comes back.
-pub(super) fn settle(stage: Stage, event: Event, turn: &mut Turn<'_>) -> Checked {
+pub(crate) fn settle(stage: Stage, event: Event, turn: &mut Turn<'_>) -> Checked {
     let (id, reply) = match event {
         Event::CallDone { id, reply } => (id, Ok(reply)),
         Event::CallFailed { id, why } => (id, Err(why)),

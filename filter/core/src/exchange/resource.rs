@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::binding::session_of;
 use super::origin;
+use super::session::session_of;
 use crate::config::AuthConfig;
 use crate::denial::Denial;
 use crate::event::Head;
@@ -17,7 +17,7 @@ const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
 /// Whether `head` asks for a document that there is: only when tokens can be had, or a client that has
 /// an API key would look for one in vain.
-pub(super) fn document(head: &Head, auth: &AuthConfig, page: Option<&str>) -> Option<LocalReply> {
+pub(crate) fn document(head: &Head, auth: &AuthConfig, page: Option<&str>) -> Option<LocalReply> {
     if !matches!(head.method(), b"GET" | b"HEAD") {
         return None;
     }
@@ -50,7 +50,7 @@ pub(super) fn document(head: &Head, auth: &AuthConfig, page: Option<&str>) -> Op
 
 /// What a challenge adds for a client that knows OAuth (RFC 9728 §5.1, RFC 6750 §3); nothing where no issuer's tokens
 /// are accepted, or the client would look for a login in vain.
-pub(super) fn hint(head: &Head, auth: &AuthConfig) -> Option<Hint> {
+pub(crate) fn hint(head: &Head, auth: &AuthConfig) -> Option<Hint> {
     let (url, path) = (auth.external_url.as_deref()?, head.path());
     auth.issuers_at(&path).next()?;
     let path = if is_plain(&path) { path } else { String::new() };
@@ -61,20 +61,20 @@ pub(super) fn hint(head: &Head, auth: &AuthConfig) -> Option<Hint> {
 }
 
 /// Whether the request looks like one of HTTP+SSE, whose answer comes on a stream of another path.
-pub(super) fn posts_elsewhere(head: &Head) -> bool {
+pub(crate) fn posts_elsewhere(head: &Head) -> bool {
     matches!(session_of(head.query()), Ok(Some(_)))
 }
 
 /// Where a client learns how to get a token.
 #[derive(Clone, Debug)]
-pub(super) struct Hint {
+pub(crate) struct Hint {
     metadata: Option<String>,
     scopes: String,
 }
 
 impl Hint {
     /// Completes the challenge of `denial`.
-    pub(super) fn complete(&self, denial: &Denial, reply: &mut LocalReply) {
+    pub(crate) fn complete(&self, denial: &Denial, reply: &mut LocalReply) {
         let challenges = reply.headers.iter_mut().filter(|(name, _)| *name == "www-authenticate");
         for (_, challenge) in challenges {
             // A refusal for want of scopes names those itself.

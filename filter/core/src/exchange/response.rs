@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::binding::{Bound, Claim, Claimed, Holder, session_of};
+use super::binding::{Claim, Claimed, end};
 use super::charge::Tab;
+use super::grant::Grant;
 use super::reviewed::Watch;
+use super::session::{Bound, Holder, session_of};
 use super::shape::{Expected, Shape};
-use super::verdict::Grant;
-use super::{Answers, Next, Stage, Turn};
+use super::turn::{Answers, Turn};
+use super::{Next, Stage};
 use crate::audit::{AuditEvent, Entry};
 use crate::authz::View;
 use crate::call::{CallFailure, CallId, Reply};
@@ -34,7 +36,7 @@ const MAX_TASKS: usize = 64;
 
 /// Waits for the response headers.
 #[derive(Debug)]
-pub(super) struct Upstream {
+pub(crate) struct Upstream {
     asked: Asked,
 }
 
@@ -63,7 +65,7 @@ struct Asked {
 
 /// The response is on its way to the client.
 #[derive(Debug)]
-pub(super) struct Answering {
+pub(crate) struct Answering {
     asked: Asked,
     plan: Plan,
     outcome: Outcome,
@@ -99,7 +101,7 @@ enum Plan {
 }
 
 impl Upstream {
-    pub(super) fn new(operation: Operation, path: String, grant: &Grant) -> Self {
+    pub(crate) fn new(operation: Operation, path: String, grant: &Grant) -> Self {
         let connector = grant.policy.connectors.get(&grant.connector);
         let principal = &grant.principal;
         let tab = Tab::of(grant, &operation);
@@ -107,7 +109,7 @@ impl Upstream {
             operation,
             view: View::new(&grant.policy, &grant.principal, &grant.connector),
             watch: Watch::new(&grant.policy, &principal.org, &grant.connector),
-            holder: Holder::of(grant),
+            holder: grant.holder(),
             ends: Vec::new(),
             connector: grant.connector.clone(),
             path,
@@ -123,14 +125,14 @@ impl Upstream {
     }
 
     /// The same, of a request that refers to these; one that ends a session ends them.
-    pub(super) fn ending(mut self, bound: Vec<Bound>) -> Self {
+    pub(crate) fn ending(mut self, bound: Vec<Bound>) -> Self {
         if self.asked.operation == Operation::EndSession {
             self.asked.ends = bound;
         }
         self
     }
 
-    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             // What judges behind this filter has its say: the client reads that.
             Event::ResponseHead(ref head) if head.origin == Origin::Filter => {
@@ -170,7 +172,7 @@ impl Upstream {
         let plan = plan(shape, turn);
         turn.mark_response();
         if (200..300).contains(&head.status) {
-            asked.ends.iter().for_each(|bound| bound.end(&asked.path, &asked.holder, turn));
+            asked.ends.iter().for_each(|bound| end(bound, &asked.path, &asked.holder, turn));
         }
         let mut answering = Answering {
             asked,
@@ -195,7 +197,7 @@ impl Upstream {
     }
 
     /// The end of a request whose answer never began: it may be read on another stream.
-    pub(super) fn close(mut self, closing: &Closing, turn: &mut Turn<'_>) -> AuditStatus {
+    pub(crate) fn close(mut self, closing: &Closing, turn: &mut Turn<'_>) -> AuditStatus {
         match closing.end {
             End::ClientGone => {
                 self.asked.tab.charge_unseen(turn);
@@ -268,18 +270,18 @@ impl Asked {
 }
 
 /// The response must not pass: a refusal takes its place.
-pub(super) fn replace(denial: Denial, turn: &mut Turn<'_>) -> Next {
+pub(crate) fn replace(denial: Denial, turn: &mut Turn<'_>) -> Next {
     turn.note(&denial);
     (Stage::Ended, Gate::Replace(denial))
 }
 
 impl Answering {
     /// The same; nothing more of it goes on.
-    pub(super) fn swallowing(self) -> Self {
+    pub(crate) fn swallowing(self) -> Self {
         Self { plan: Plan::Instead(Vec::new()), ..self }
     }
 
-    pub(super) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
         match event {
             Event::ResponseBody { bytes, last } => self.body(&bytes, last, turn),
             Event::CallDone { id, reply } => self.settle(id, Ok(reply), turn),
@@ -402,7 +404,7 @@ impl Answering {
     }
 
     /// The audit entry's last fields.
-    pub(super) fn close(mut self, closing: &Closing, turn: &mut Turn<'_>) {
+    pub(crate) fn close(mut self, closing: &Closing, turn: &mut Turn<'_>) {
         if self.asked.refused {
             return;
         }
@@ -450,16 +452,6 @@ impl Answering {
             (Outcome::Unseen, _) => AuditStatus::Error,
         };
         entry.status = status.name();
-    }
-}
-
-impl Turn<'_> {
-    fn not_bound(&mut self, connector: &PolicyName, bound: &Bound, reason: String) {
-        let (connector, kind) = (connector.to_string(), bound.kind());
-        let event = AuditEvent::NotBound { connector, kind, reason };
-        if !self.context.entry.events.contains(&event) {
-            self.context.entry.events.push(event);
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::Turn;
+use super::turn::Turn;
 use crate::audit::AuditEvent;
 use crate::denial::{Denial, Unfit};
 use crate::id::{OrgId, PolicyName};
@@ -31,7 +31,7 @@ const MAX_UNPINNED: usize = 400;
 /// # Errors
 /// The tool drifted too far, a header says something else than its argument, or the arguments break
 /// the schema.
-pub(super) fn check(
+pub(crate) fn check(
     call: &ToolCall,
     parameters: Option<&BTreeMap<String, Option<Vec<u8>>>>,
     (org, name, connector): (&OrgId, &PolicyName, &Connector),
@@ -93,7 +93,7 @@ impl Connector {
 
 /// Compares the tools of passing lists with their pins.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     policy: Rc<Policy>,
     org: OrgId,
     connector: PolicyName,
@@ -102,7 +102,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(policy: &Rc<Policy>, org: &OrgId, connector: &PolicyName) -> Self {
+    pub(crate) fn new(policy: &Rc<Policy>, org: &OrgId, connector: &PolicyName) -> Self {
         let (policy, org, connector) = (policy.clone(), org.clone(), connector.clone());
         Self { policy, org, connector, seen: RefCell::default() }
     }
@@ -112,7 +112,7 @@ impl Watch {
     }
 
     /// Whether the item of a list, which the caller may see, goes on.
-    pub(super) fn passes(&self, listing: Listing, item: &Value) -> bool {
+    pub(crate) fn passes(&self, listing: Listing, item: &Value) -> bool {
         let (Listing::Tools, Some(connector)) = (listing, self.connector()) else {
             return true;
         };
@@ -132,7 +132,7 @@ impl Watch {
     }
 
     /// Tells what was seen, and remembers it.
-    pub(super) fn settle(&self, turn: &mut Turn<'_>) {
+    pub(crate) fn settle(&self, turn: &mut Turn<'_>) {
         let Some(connector) = self.connector() else {
             return;
         };

@@ -7,7 +7,7 @@ use crate::event::ResponseHead;
 
 /// What the client of a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expected {
+pub(crate) enum Expected {
     /// A message, or a stream of them.
     Messages,
     /// A status.
@@ -16,7 +16,7 @@ pub(super) enum Expected {
 
 /// What is done with the body of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// There is none.
     Empty,
     /// One JSON text: each message in it is filtered.
@@ -34,7 +34,7 @@ impl Shape {
     ///
     /// # Errors
     /// It is none that may pass.
-    pub(super) fn of(head: &ResponseHead, expected: Expected) -> Result<Self, UpstreamFault> {
+    pub(crate) fn of(head: &ResponseHead, expected: Expected) -> Result<Self, UpstreamFault> {
         let succeeded = (200..300).contains(&head.status);
         match head.status {
             300..=399 => return Err(UpstreamFault::Redirect),

@@ -7,33 +7,31 @@ use std::rc::Rc;
 
 use serde_json::Map;
 
-use super::admission::{Leg, Request};
-use super::approving::Sought;
 use super::basis::{Basis, Known, Standing};
-use super::binding::Bound;
-use super::caller::Audience;
-use super::{requested, reviewed};
+use super::grant::{Grant, Sought};
+use super::request::{Audience, Leg, Request};
+use super::reviewed;
+use super::session::Bound;
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::{Fingerprint, PeerCertificate};
 use crate::auth::denied::DeniedRecord;
 use crate::auth::record::Peer;
 use crate::auth::{AuthFailure, Claimant, IdentityKind, Principal, Proven};
-use crate::authz::{self, Case, Ruling, Seen, Shadowed, Trail};
+use crate::authz::{self, Case, Ruling, Seen, Trail};
 use crate::call::{CallFailure, Dependency};
-use crate::denial::{Denial, Relayed};
+use crate::denial::Denial;
 use crate::id::{PolicyName, PolicyVersion};
-use crate::limit::{CALL, Called, Quota};
+use crate::limit::{CALL, Called};
 use crate::mcp::{Era, Message, Operation};
-use crate::policy::{Check, Connector, Enforcement, Policy, Price};
+use crate::policy::{Check, Connector, Policy};
 use crate::route::Selected;
 use crate::time::UnixTime;
-use crate::vault::CredentialTemplate;
 use crate::worker::{Cached, CachedRecord, Decides, Worker};
 
 /// What may happen if the basis still holds.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Redis has to say more first.
     Open,
     /// This policy has to be read first.
@@ -47,7 +45,7 @@ pub(super) enum Verdict {
 impl Verdict {
     /// Whether the caller is who it claims to be, as far as this worker remembers its records. What
     /// Redis is asked for anybody else has a constant size.
-    pub(super) fn proves_identity(&self) -> bool {
+    pub(crate) fn proves_identity(&self) -> bool {
         match self {
             Self::Allowed(_) => true,
             // The policy is read for callers that are proven, and again asked about once it is here.
@@ -63,68 +61,8 @@ impl Verdict {
 /// So much of a host goes into the audit log: a DNS name has no more.
 const MOST_HOST_CHARS: usize = 255;
 
-/// Everything that passing a request takes.
-#[derive(Debug)]
-pub(super) struct Grant {
-    pub(super) principal: Principal,
-    pub(super) policy: Rc<Policy>,
-    pub(super) connector: PolicyName,
-    pub(super) credential: Option<CredentialTemplate>,
-    /// What it draws from, in the order of the admission call.
-    pub(super) quotas: Vec<Quota>,
-    /// What it costs, if it is a call.
-    pub(super) price: Option<Price>,
-    /// How it goes on.
-    pub(super) ruling: Ruling,
-    /// The approval that it hangs on.
-    pub(super) sought: Option<Sought>,
-    /// What would have been refused, were it not on trial.
-    pub(super) shadowed: Vec<Shadowed>,
-    /// A refusal that is told on the caller's stream: what goes on carries nothing of the request.
-    pub(super) relayed: Option<RelayedRefusal>,
-}
-
-/// A refusal, and the message that goes upstream so that its answer can become it.
-#[derive(Debug)]
-pub(super) struct RelayedRefusal {
-    pub(super) denial: Denial,
-    pub(super) message: Vec<u8>,
-}
-
-impl Grant {
-    /// The same for a request that is refused: nothing of it goes on, and nothing is drawn. `None` where the refusal
-    /// cannot be told on a stream.
-    pub(super) fn refused(self, denial: &Denial, request: &Request, entry: &Entry) -> Option<Self> {
-        let message = request.message.as_ref().ok()?;
-        let connector = self.policy.connectors.get(&self.connector)?;
-        if !connector.relays_refusals(&request.path) || matches!(request.leg, Leg::Head(_)) {
-            return None;
-        }
-        let era = message.claimed_era();
-        let relayed = Relayed::of(denial, &message.sender, era, requested(entry))?;
-        let relayed = RelayedRefusal { denial: denial.clone(), message: relayed.request()? };
-        Some(Self {
-            quotas: Vec::new(),
-            price: None,
-            ruling: Ruling::default(),
-            sought: None,
-            shadowed: Vec::new(),
-            relayed: Some(relayed),
-            ..self
-        })
-    }
-
-    /// Whether a window that is used up refuses nothing.
-    pub(super) fn limits_are_on_trial(&self) -> bool {
-        match self.policy.enforcement(Check::Limits, Enforcement::Enforce) {
-            Enforcement::Enforce => false,
-            Enforcement::Shadow => true,
-        }
-    }
-}
-
 /// Judges `request` on `basis`; writes into `entry` what becomes known on the way.
-pub(super) fn judge(
+pub(crate) fn judge(
     request: &Request,
     basis: &Basis,
     worker: &mut Worker,
@@ -209,7 +147,7 @@ fn relaying(request: &Request, principal: &Principal, policy: &Rc<Policy>) -> Op
 type Caller<'a> = (&'a Claimant, Option<&'a PeerCertificate>);
 
 /// Who is calling, with all that has to vouch for it; `None` while Redis has to say more.
-pub(super) fn authenticate(
+pub(crate) fn authenticate(
     caller: Caller<'_>,
     standing: &Standing,
     worker: &Worker,

@@ -1,0 +1,123 @@
+//! Sessions and tasks that a request refers to, and whose they are.
+//!
+//! Owns how they are named: in a request, and in Redis. A binding is a guard of the admission, so that checking it
+//! costs no round trip.
+
+use std::time::Duration;
+
+use portcullis_redis_lua::{Expected, Guard, Key};
+use sha2::{Digest as _, Sha256};
+
+use crate::denial::Denial;
+use crate::event::Head;
+use crate::id::OrgId;
+use crate::mcp::{Message, Operation, headers};
+use crate::query;
+
+/// A task is answered as unknown when nobody used it for so long. Of a session, the policy says how long that is:
+/// clients open a new one.
+pub(crate) const TASK_IDLE: Duration = Duration::from_secs(7 * 86_400);
+
+/// Something that a server handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// A session of the legacy era, by `Mcp-Session-Id` or by the query of HTTP+SSE.
+    Session(String),
+    /// A task.
+    Task(String),
+}
+
+/// Whose it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Holder {
+    pub(crate) org: OrgId,
+    /// [`crate::auth::Identity::holder`].
+    pub(crate) name: String,
+    /// After which time without use its sessions are forgotten.
+    pub(crate) idle: Duration,
+}
+
+impl Bound {
+    /// Everything bound that a request refers to.
+    pub(crate) fn named_by(head: &Head, message: &Message) -> Result<Vec<Self>, Denial> {
+        let mut bound = Vec::new();
+        // A modern request has no session: the header means nothing there and does not go upstream.
+        if !headers::is_modern(head) {
+            match head.values("mcp-session-id").as_slice() {
+                [] => {}
+                [id] => bound.push(Self::Session(String::from_utf8_lossy(id).into_owned())),
+                _ => return Err(Denial::NotOneMessage("Mcp-Session-Id occurs more than once")),
+            }
+        }
+        let asked = session_of(head.query())?.map(Self::Session);
+        bound.extend(asked.filter(|session| !bound.contains(session)));
+        match &message.operation {
+            Operation::Task(id) => bound.push(Self::Task(id.clone())),
+            Operation::Subscriptions { tasks, .. } => {
+                bound.extend(tasks.iter().cloned().map(Self::Task));
+            }
+            _ => {}
+        }
+        Ok(bound)
+    }
+
+    /// What the admission must find for `holder` to be the holder, of a request to `path`.
+    pub(crate) fn guard(&self, org: &OrgId, path: &str, holder: &str) -> Guard {
+        Guard { key: self.key(org, path), expected: Expected::Revision(holder.to_owned()) }
+    }
+
+    /// `session` or `task`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Session(_) => "session",
+            Self::Task(_) => "task",
+        }
+    }
+
+    /// How it is told that somebody is not the holder: as if it did not exist.
+    pub(crate) fn unknown(&self) -> Denial {
+        match self {
+            Self::Session(_) => Denial::UnknownSession,
+            Self::Task(id) => Denial::UnknownTask(id.clone()),
+        }
+    }
+
+    pub(crate) fn idle(&self, holder: &Holder) -> Duration {
+        match self {
+            Self::Session(_) => holder.idle,
+            Self::Task(_) => TASK_IDLE,
+        }
+    }
+
+    pub(crate) fn owner(&self, path: &str) -> Key {
+        Key::owner(self.kind(), &self.digest(path))
+    }
+
+    pub(crate) fn key(&self, org: &OrgId, path: &str) -> Key {
+        Key::binding(org.as_str(), self.kind(), &self.digest(path))
+    }
+
+    /// Of the path that the id is used at, and of the id: another server may choose the same one.
+    fn digest(&self, path: &str) -> String {
+        let (Self::Session(id) | Self::Task(id)) = self;
+        let digest = Sha256::new_with_prefix(path).chain_update([0]).chain_update(id);
+        base16ct::lower::encode_string(&digest.finalize())
+    }
+}
+
+/// The session id in the query of a POST to an HTTP+SSE server; SDKs use either name.
+///
+/// # Errors
+/// [`Denial::NotOneMessage`] for a second one, and for a name that only some servers would read as one of these: what
+/// is checked must be what the upstream finds.
+pub(crate) fn session_of(query: &[u8]) -> Result<Option<String>, Denial> {
+    const FAULT: Denial = Denial::NotOneMessage("The query must name a session plainly and once");
+    const NAMES: [&[u8]; 2] = [b"sessionId", b"session_id"];
+    let mut session = None;
+    for pair in query::pairs(query).filter(|pair| pair.letters == b"sessionid") {
+        let plain = NAMES.contains(&pair.name) && session.is_none();
+        let value = pair.value.filter(|_| plain).ok_or(FAULT)?;
+        session = Some(String::from_utf8_lossy(value).into_owned());
+    }
+    Ok(session)
+}

@@ -1,0 +1,366 @@
+//! One turn of the machine: the memory that it may use, the time, what every stage adds to, and what is to be done.
+//!
+//! Owns the notes of an exchange (its audit entry, how its client is addressed) and the effects that all stages have
+//! in common. Holds no stage's own state.
+
+use portcullis_redis_lua::{Admit, AdmitReply, Stamp, WindowState};
+
+use super::recheck::Recheck;
+use super::resource::Hint;
+use super::session::Bound;
+use super::{Next, Stage, on_ended, origin, response};
+use crate::audit::{AuditEvent, Entry};
+use crate::auth::slowdown::{self, Proof, Trial};
+use crate::call::{Call, CallFailure, CallId, Dependency};
+use crate::config::Mode;
+use crate::denial::{AuditStatus, Denial, HostFault, UpstreamFault};
+use crate::event::{Closing, Event, Origin};
+use crate::failure::{Degraded, OnFailure};
+use crate::id::{OrgId, PolicyName};
+use crate::limit::Quota;
+use crate::limit::fields::Told;
+use crate::mcp::{Era, Sender};
+use crate::metric::Metric;
+use crate::step::{Effect, Gate};
+use crate::streams::Slot;
+use crate::time::UnixTime;
+use crate::unproven::Share;
+use crate::worker::{WentBack, Worker};
+
+/// One turn of the machine: the memory it may use, the time, and what it wants done.
+pub(crate) struct Turn<'a> {
+    pub(crate) worker: &'a mut Worker,
+    pub(crate) now: UnixTime,
+    pub(crate) context: &'a mut Context,
+    pub(crate) effects: Vec<Effect>,
+}
+
+/// What every stage adds to: the audit entry, and how to address the client.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) entry: Entry,
+    /// When the request is held. It stays so when the configuration changes meanwhile: the driver relies on it, too.
+    pub(crate) mode: Mode,
+    /// What the credential is remembered by, when there is one.
+    pub(crate) proof: Option<Proof>,
+    /// What its trial was paid with, until that is settled.
+    pub(crate) trial: Trial,
+    /// The stream that this exchange is counted as.
+    pub(crate) slot: Option<Slot>,
+    /// What its response rests on, as long as it is open.
+    pub(crate) recheck: Option<Box<Recheck>>,
+    pub(crate) next_call: CallId,
+    pub(crate) sender: Sender,
+    pub(crate) era: Era,
+    pub(crate) answers: Answers,
+    /// The page that asked, when it may.
+    pub(crate) origin: Option<String>,
+    /// Where a client that has no token learns how to get one.
+    pub(crate) hint: Option<Hint>,
+    pub(crate) sent: Sent,
+    /// What a refused client reads.
+    pub(crate) form: Form,
+    /// Whether the caller is who it says.
+    pub(crate) identity: CallerIdentity,
+    /// What it is told of its windows, once Redis has spoken.
+    pub(crate) told: Told,
+    /// What is held of a body whose sender has proved nothing.
+    pub(crate) share: Share,
+    /// What is held of any other one.
+    pub(crate) kept: usize,
+}
+
+/// In which form a refusal for a limit is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As a JSON-RPC error.
+    JsonRpc,
+    /// As problem details (RFC 9457), which the client asked for by name.
+    Problem,
+    /// As a message of status 200, where the caller is proven and the era is the legacy one.
+    Message,
+}
+
+/// Whether the caller is who it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallerIdentity {
+    /// Nobody said so yet.
+    Claimed,
+    /// Redis confirmed in this request what vouches for it, or something else may stand for that.
+    Confirmed,
+}
+
+/// Where the client looks for the answer to its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// In the response to the request.
+    Here,
+    /// On another stream (HTTP+SSE): of this response it takes the status alone.
+    Elsewhere,
+}
+
+/// What of the request went upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Nothing,
+    /// The headers (`split` mode); the body is not judged yet, and has to stay as long as they say.
+    Headers,
+    /// The same, without a length: the body may become another one.
+    HeadersWithoutLength,
+}
+
+impl Context {
+    pub(crate) fn is_told_in_message(&self, denial: &Denial) -> bool {
+        let proven = self.identity == CallerIdentity::Confirmed && self.entry.principal.is_some();
+        let asked = self.form == Form::Message && self.answers == Answers::Here;
+        asked && proven && self.era == Era::Legacy && denial.fits_in_message()
+    }
+}
+
+impl Turn<'_> {
+    /// Asks for a call; its outcome comes back under the id.
+    pub(crate) fn start(&mut self, call: Call) -> CallId {
+        let id = self.context.next_call;
+        self.context.next_call = id.next();
+        self.effects.push(Effect::Start { id, call });
+        id
+    }
+
+    /// Ends the request with a refusal.
+    pub(crate) fn refuse(&mut self, denial: Denial) -> Next {
+        self.note(&denial);
+        (Stage::Ended, Gate::Refuse(denial))
+    }
+
+    /// Notes what Redis said of the windows: for the client, and what people alert on.
+    pub(crate) fn tell(&mut self, quotas: &[Quota], states: &[WindowState]) {
+        let raised = quotas.iter().zip(states).filter(|(_, state)| state.raised);
+        let alerts = raised.map(|(quota, state)| AuditEvent::BudgetAlert {
+            limit: quota.name.clone(),
+            used: quota.window.limit.saturating_sub(state.remaining),
+            of: quota.window.limit,
+        });
+        self.context.entry.events.extend(alerts);
+        let redated = quotas.iter().zip(states).filter(|(_, state)| state.redated);
+        let jumps =
+            redated.map(|(quota, _)| AuditEvent::RedisClockWentBack { limit: quota.name.clone() });
+        self.context.entry.events.extend(jumps);
+        self.context.told = Told::of(quotas, states);
+    }
+
+    /// Writes down why.
+    pub(crate) fn note(&mut self, denial: &Denial) {
+        let era = self.context.era;
+        let entry = &mut self.context.entry;
+        entry.status = denial.audit_status().name();
+        entry.error_code = denial.error_code(era);
+        entry.decision.effect = denial.effect();
+        entry.decision.rule = denial.rule();
+        entry.note_denial(denial);
+        self.settle_trial(denial);
+    }
+
+    /// A refusal settles what the trial of the credential was paid with: work that was done stays paid.
+    pub(crate) fn settle_trial(&mut self, denial: &Denial) {
+        let trial = std::mem::take(&mut self.context.trial);
+        let address = &self.context.entry.client_address;
+        let slowdown = &mut self.worker.slowdown;
+        match denial {
+            Denial::Unauthenticated(failure) => {
+                if let Some(proof) = &self.context.proof {
+                    slowdown.failed(address, proof, self.now);
+                }
+                if slowdown::costs_nothing(*failure) {
+                    slowdown.untried(address, trial);
+                }
+            }
+            // Whether the credential holds is open, and the dependency had work with it.
+            Denial::Unavailable(
+                _,
+                CallFailure::TimedOut | CallFailure::Disconnected | CallFailure::Unreadable,
+            ) => {}
+            _ => slowdown.untried(address, trial),
+        }
+    }
+
+    /// The credential holds.
+    pub(crate) fn proven(&mut self) {
+        let trial = std::mem::take(&mut self.context.trial);
+        if let Some(proof) = self.context.proof {
+            let address = &self.context.entry.client_address;
+            self.worker.slowdown.succeeded(address, proof, trial, self.now);
+        }
+    }
+
+    /// A response arrived although the request did not pass: the proxy itself answers, say because the
+    /// body did not come in time, and that goes on. In `split` mode the upstream may be the reason; what it
+    /// answers itself before its request is judged does not.
+    pub(crate) fn proxy_answers(&mut self, event: &Event, rule: &str) -> Next {
+        if let (Event::ResponseHead(head), Sent::Headers | Sent::HeadersWithoutLength) =
+            (event, self.context.sent)
+        {
+            match (head.origin, head.status) {
+                (Origin::Upstream, _) => {
+                    let denial = Denial::UpstreamAnswer(UpstreamFault::Early);
+                    return response::replace(denial, self);
+                }
+                (Origin::Disconnected, _) => return response::replace(Denial::UpstreamGone, self),
+                (Origin::Proxy, 504) => return response::replace(Denial::UpstreamTimedOut, self),
+                (Origin::Proxy, 500..) => {
+                    return response::replace(Denial::UpstreamUnavailable, self);
+                }
+                (Origin::Proxy | Origin::Filter, _) => {}
+            }
+        }
+        if let Event::ResponseHead(head) = event
+            && (head.origin, head.status) == (Origin::Proxy, 413)
+        {
+            return response::replace(Denial::Host(HostFault::BufferLimit), self);
+        }
+        self.passes_by(event, rule)
+    }
+
+    /// The same, of an answer that goes on as it is.
+    pub(crate) fn passes_by(&mut self, event: &Event, rule: &str) -> Next {
+        let entry = &mut self.context.entry;
+        entry.status = AuditStatus::Error.name();
+        entry.decision.effect = "deny";
+        entry.decision.rule = rule.to_owned();
+        self.mark_response();
+        (Stage::Ended, on_ended(event))
+    }
+
+    /// What every response carries: the request's id, which ties it to its audit entry, and leave for
+    /// the page to read it. What was refused before it was a request has no id.
+    pub(crate) fn mark_response(&mut self) {
+        let cors = self.context.origin.iter().flat_map(|origin| origin::headers(origin));
+        let cors = cors.map(|(name, value)| Effect::SetResponseHeader { name, value });
+        self.effects.extend(cors.collect::<Vec<_>>());
+        let told = self.context.told.headers.iter().cloned();
+        self.effects.extend(told.map(|(name, value)| Effect::SetResponseHeader { name, value }));
+        let value = self.context.entry.request_id.clone();
+        if !value.is_empty() {
+            let name = "x-portcullis-request-id";
+            self.effects.push(Effect::SetResponseHeader { name, value });
+        }
+    }
+
+    /// Writes the audit entry, once.
+    pub(crate) fn close(&mut self, stage: Stage, closing: &Closing) -> Next {
+        if let Some(slot) = self.context.slot.take() {
+            self.worker.streams.close(slot);
+        }
+        match stage {
+            // Closed before, or no MCP exchange at all: there is nothing to tell.
+            Stage::Closed | Stage::Head => return (Stage::Closed, Gate::Hold),
+            Stage::Proving(_)
+            | Stage::Reading(_)
+            | Stage::Authenticating(_)
+            | Stage::Admitting(_)
+            | Stage::Loading(_)
+            | Stage::Approving(_)
+            | Stage::Crediting(_) => {
+                let entry = &mut self.context.entry;
+                entry.status = AuditStatus::Aborted.name();
+                entry.decision.effect = "deny";
+                "request.aborted".clone_into(&mut entry.decision.rule);
+            }
+            Stage::Upstream(stage) => {
+                self.context.entry.status = stage.close(closing, self).name();
+            }
+            Stage::Answering(stage) => stage.close(closing, self),
+            Stage::Ended => {}
+        }
+        let entry = &mut self.context.entry;
+        entry.note_success();
+        if let (Some(connector), Some(attempts @ 2..)) = (&entry.connector, closing.attempts) {
+            let connector = connector.clone();
+            entry.events.push(AuditEvent::Retried { connector, attempts });
+        }
+        entry.timestamp = self.now.rfc3339();
+        entry.http_status = closing.http_status;
+        entry.latency_ms = closing.latency_ms;
+        entry.upstream_ms = closing.upstream_ms;
+        let line = self.worker.chain.append(entry);
+        self.effects.push(Effect::Audit(line));
+        let measures = self.worker.labels.measures(entry).into_iter();
+        self.effects.extend(measures.map(|(metric, value)| Effect::Measure(metric, value)));
+        (Stage::Closed, Gate::Hold)
+    }
+
+    /// Takes note of the state that a reply was made of.
+    ///
+    /// # Errors
+    /// Nothing may be decided on it.
+    pub(crate) fn witness(&mut self, org: &OrgId, stamp: Option<&Stamp>) -> Result<(), WentBack> {
+        if let Some(apart) = stamp.and_then(|stamp| self.worker.compare_clocks(self.now, stamp)) {
+            let apart = u64::try_from(apart.as_millis()).unwrap_or(u64::MAX);
+            self.effects.push(Effect::Measure(Metric::ClockSkew, apart));
+        }
+        self.worker.witness(org, stamp)
+    }
+
+    /// Refuses, and says so to who can do something about it.
+    pub(crate) fn note_went_back(&mut self, org: &OrgId, why: WentBack) -> Denial {
+        if self.worker.reports(org, &why) {
+            let (what, seen, now) = match why {
+                WentBack::Organisation { seen, now } => {
+                    ("organisation", seen.to_string(), now.to_string())
+                }
+                WentBack::Record { seen, now } => ("key", seen.to_string(), now.to_string()),
+            };
+            let org = org.to_string();
+            self.context.entry.events.push(AuditEvent::StateWentBack { org, what, seen, now });
+        }
+        Denial::Unavailable(Dependency::Redis, CallFailure::WentBack)
+    }
+
+    /// Refuses a request because of it.
+    pub(crate) fn went_back(&mut self, org: &OrgId, why: WentBack) -> Next {
+        let denial = self.note_went_back(org, why);
+        self.refuse(denial)
+    }
+
+    pub(crate) fn degraded_redis(&self) -> Option<Degraded> {
+        match self.worker.config.redis.as_ref()?.on_failure {
+            OnFailure::Deny => None,
+            OnFailure::Degrade(degraded) => Some(degraded),
+        }
+    }
+
+    /// Redis answered an admission: what it confirmed may serve when it cannot.
+    pub(crate) fn confirm(&mut self, admit: &Admit, reply: &AdmitReply) {
+        if self.degraded_redis().is_some() {
+            self.worker.failover.confirm(self.now, admit, reply);
+            self.note_recovered(Dependency::Redis);
+        }
+    }
+
+    pub(crate) fn note_degraded(&mut self, dependency: Dependency) {
+        let entry = &mut self.context.entry;
+        let name = dependency.name();
+        if !entry.degraded.contains(&name) {
+            entry.degraded.push(name);
+        }
+        if self.worker.failover.degraded(dependency, self.now).is_some() {
+            entry.events.push(AuditEvent::DegradedEntered { dependency: name });
+        }
+    }
+
+    /// A dependency answered again.
+    pub(crate) fn note_recovered(&mut self, dependency: Dependency) {
+        if let Some(length) = self.worker.failover.recovered(dependency, self.now) {
+            let after_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+            let event = AuditEvent::DegradedLeft { dependency: dependency.name(), after_ms };
+            self.context.entry.events.push(event);
+        }
+    }
+
+    pub(crate) fn not_bound(&mut self, connector: &PolicyName, bound: &Bound, reason: String) {
+        let (connector, kind) = (connector.to_string(), bound.kind());
+        let event = AuditEvent::NotBound { connector, kind, reason };
+        if !self.context.entry.events.contains(&event) {
+            self.context.entry.events.push(event);
+        }
+    }
+}
