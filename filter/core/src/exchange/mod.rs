@@ -4,41 +4,28 @@
 //! known by then; an event moves the exchange to its next stage or leaves it where it is.
 //!
 //! ```text
-//! Head ─ headers ─▶ (Proving ─▶) Reading (⇄ Authenticating) ─ body ─▶ Admitting ⇄ Loading ─▶ (Approving ─▶) Crediting ─▶ Upstream ─▶ Answering
-//!   └──────────────────────┴────────────┴──────────────────────┴──────────────────┴── refusal ──┴──────────────┴─▶ Ended ─▶ Closed
+//! RequestHeaders ─▶ (VerifyToken ─▶) RequestBody (⇄ VerifyKey) ─▶ Admission ⇄ LoadPolicy ─▶ (Approval ─▶) Credential
+//!   ─▶ ResponseHeaders ─▶ ResponseBody;  from any of them ─▶ Ended ─▶ Closed
 //! ```
+//!
+//! Imports run one way: `mod` → `flow` → `stages` → `handover` → `actions` → `turn` → `checks` → `grant` → `request` → `session`.
 
-mod admission;
-mod approving;
-mod authenticating;
-mod backing_off;
-mod basis;
-mod binding;
-mod caller;
-mod charge;
-mod credit;
-mod degraded;
+mod actions;
+mod checks;
+mod flow;
 mod grant;
-mod intake;
-mod media;
-mod origin;
-mod proving;
-mod recheck;
+mod handover;
 mod request;
-mod resource;
-mod response;
-mod reviewed;
 mod session;
-mod shape;
+mod stages;
 mod turn;
-mod verdict;
 
 use crate::audit::Entry;
 use crate::auth::slowdown::Trial;
 use crate::call::CallId;
 use crate::config::Mode;
-use crate::denial::{AuditStatus, Denial};
-use crate::event::{Closing, End, Event};
+use crate::denial::Denial;
+use crate::event::Event;
 use crate::id::RequestId;
 use crate::limit::fields::Told;
 use crate::local_reply::LocalReply;
@@ -48,15 +35,9 @@ use crate::time::UnixTime;
 use crate::unproven::Share;
 use crate::worker::Worker;
 
-use admission::{Admitting, Loading};
-use approving::Approving;
-use authenticating::Authenticating;
-use credit::Crediting;
+use checks::cors;
+use flow::Stage;
 use grant::requested;
-use intake::Reading;
-use proving::Proving;
-use recheck::Checked;
-use response::{Answering, Upstream};
 use turn::{Answers, CallerIdentity, Context, Form, Sent, Turn};
 
 /// One exchange.
@@ -66,37 +47,6 @@ pub struct Exchange {
     context: Context,
 }
 
-/// What the exchange waits for, and what is known by then.
-#[derive(Debug)]
-enum Stage {
-    /// The request's headers.
-    Head,
-    /// The request's body.
-    Reading(Box<Reading>),
-    /// Redis's word on the key of a request with a large body.
-    Authenticating(Box<Authenticating>),
-    /// The keys that could prove the request's token.
-    Proving(Box<Proving>),
-    /// Redis's word on the verdict.
-    Admitting(Box<Admitting>),
-    /// A policy that this worker has not seen.
-    Loading(Box<Loading>),
-    /// Redis's word on a call that a person has to agree to.
-    Approving(Box<Approving>),
-    /// The connector's credential.
-    Crediting(Box<Crediting>),
-    /// The upstream's response headers.
-    Upstream(Box<Upstream>),
-    /// The rest of the upstream's response.
-    Answering(Box<Answering>),
-    /// The gateway or the proxy answered; only the end is awaited.
-    Ended,
-    /// Nothing: the audit entry is written, or none is due.
-    Closed,
-}
-
-type Next = (Stage, Gate);
-
 impl Default for Exchange {
     fn default() -> Self {
         let context = Context {
@@ -105,7 +55,6 @@ impl Default for Exchange {
             proof: None,
             trial: Trial::Free,
             slot: None,
-            recheck: None,
             next_call: CallId::FIRST,
             sender: Sender::Unknown,
             era: Era::Legacy,
@@ -119,7 +68,7 @@ impl Default for Exchange {
             share: Share::default(),
             kept: 0,
         };
-        Self { stage: Stage::Head, context }
+        Self { stage: Stage::RequestHeaders, context }
     }
 }
 
@@ -133,15 +82,12 @@ impl Exchange {
         let context = &mut self.context;
         let mut turn = Turn { worker, now, context, effects: Vec::new() };
         let (stage, gate) = match event {
-            Event::Closed(closing) => turn.close(stage, &closing),
-            event => match recheck::settle(stage, event, &mut turn) {
-                Checked::Taken(stage, gate) => (stage, gate),
-                Checked::Other(stage, event) => stage.on(event, &mut turn),
-            },
+            Event::Closed(closing) => flow::close(stage, &closing, &mut turn),
+            event => stage.on(event, &mut turn),
         };
         let effects = turn.effects;
         self.stage = stage;
-        self.give_back(worker);
+        self.stage.give_back(worker, &mut self.context);
         Step { effects, gate }
     }
 
@@ -149,7 +95,7 @@ impl Exchange {
     #[must_use]
     pub fn recheck_due(&self) -> Option<UnixTime> {
         match &self.stage {
-            Stage::Answering(_) => self.context.recheck.as_ref()?.due(),
+            Stage::ResponseBody(stage) => stage.recheck_due(),
             _ => None,
         }
     }
@@ -157,12 +103,10 @@ impl Exchange {
     /// Checks whether the caller may still have an open response; [`Gate::Replace`] comes of it later if not, and
     /// then the response has to end.
     pub fn recheck(&mut self, worker: &mut Worker, now: UnixTime) -> Step {
-        let recheck = self.context.recheck.take_if(|recheck| recheck.due().is_some());
         let context = &mut self.context;
         let mut turn = Turn { worker, now, context, effects: Vec::new() };
-        if let Some(mut recheck) = recheck {
-            recheck.ask(&mut turn);
-            turn.context.recheck = Some(recheck);
+        if let Stage::ResponseBody(stage) = &mut self.stage {
+            stage.recheck(&mut turn);
         }
         Step { effects: turn.effects, gate: Gate::Hold }
     }
@@ -172,55 +116,17 @@ impl Exchange {
         let stage = std::mem::replace(&mut self.stage, Stage::Ended);
         let context = &mut self.context;
         let mut turn = Turn { worker, now, context, effects: Vec::new() };
-        let (stage, gate) = intake::receive(stage, bytes, &mut turn);
+        let (stage, gate) = stage.receive(bytes, &mut turn);
         let effects = turn.effects;
         self.stage = stage;
-        self.give_back(worker);
+        self.stage.give_back(worker, &mut self.context);
         Step { effects, gate }
     }
 
     /// Whether the headers are held until there is a body.
     #[must_use]
     pub fn awaits_body(&self) -> bool {
-        match &self.stage {
-            Stage::Reading(reading) => reading.holds_headers(),
-            Stage::Head
-            | Stage::Proving(_)
-            | Stage::Authenticating(_)
-            | Stage::Admitting(_)
-            | Stage::Loading(_)
-            | Stage::Approving(_)
-            | Stage::Crediting(_)
-            | Stage::Upstream(_)
-            | Stage::Answering(_)
-            | Stage::Ended
-            | Stage::Closed => false,
-        }
-    }
-
-    /// A body that is judged, or gone, is held for nobody.
-    fn give_back(&mut self, worker: &mut Worker) {
-        match &self.stage {
-            Stage::Reading(reading) if reading.is_admitted() => {
-                worker.unproven.release(&mut self.context.share);
-            }
-            Stage::Head
-            | Stage::Reading(_)
-            | Stage::Authenticating(_)
-            | Stage::Proving(_)
-            | Stage::Admitting(_)
-            | Stage::Loading(_) => {}
-            Stage::Approving(_)
-            | Stage::Crediting(_)
-            | Stage::Upstream(_)
-            | Stage::Answering(_)
-            | Stage::Ended
-            | Stage::Closed => {
-                worker.unproven.release(&mut self.context.share);
-                let kept = std::mem::take(&mut self.context.kept);
-                worker.kept_bytes = worker.kept_bytes.saturating_sub(kept);
-            }
-        }
+        self.stage.awaits_body()
     }
 
     /// The response that a refusal of this exchange is sent as.
@@ -247,48 +153,7 @@ impl Exchange {
         if let Some(hint) = &self.context.hint {
             hint.complete(denial, &mut reply);
         }
-        reply.headers.extend(self.context.origin.iter().flat_map(|origin| origin::headers(origin)));
+        reply.headers.extend(self.context.origin.iter().flat_map(|origin| cors::headers(origin)));
         reply
-    }
-}
-
-impl Stage {
-    fn on(self, event: Event, turn: &mut Turn<'_>) -> Next {
-        match self {
-            Self::Head => intake::on_head(event, turn),
-            Self::Reading(stage) => stage.on(event, turn),
-            Self::Authenticating(stage) => stage.on(event, turn),
-            Self::Proving(stage) => stage.on(event, turn),
-            Self::Admitting(stage) => stage.on(event, turn),
-            Self::Loading(stage) => stage.on(event, turn),
-            Self::Approving(stage) => stage.on(event, turn),
-            Self::Crediting(stage) => stage.on(event, turn),
-            Self::Upstream(stage) => stage.on(event, turn),
-            Self::Answering(stage) => stage.on(event, turn),
-            // The refusal itself comes by as a response on its way to the client.
-            Self::Ended => (Self::Ended, on_ended(&event)),
-            Self::Closed => (Self::Closed, on_ended(&event)),
-        }
-    }
-}
-
-/// A response passes; a request, of which more may come in, does not.
-fn on_ended(event: &Event) -> Gate {
-    match event {
-        Event::ResponseHead(_) | Event::ResponseBody { .. } => Gate::Pass,
-        Event::Head { .. }
-        | Event::Body(_)
-        | Event::BodyTooLarge
-        | Event::BodyWithheld
-        | Event::CallDone { .. }
-        | Event::CallFailed { .. }
-        | Event::Closed(_) => Gate::Hold,
-    }
-}
-
-fn unanswered(closing: &Closing) -> AuditStatus {
-    match closing.end {
-        End::ClientGone => AuditStatus::Aborted,
-        End::Complete | End::UpstreamGone => AuditStatus::Error,
     }
 }

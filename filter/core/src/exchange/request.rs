@@ -6,13 +6,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
-use super::intake::Reading;
 use super::session::Bound;
 use crate::auth::Claimant;
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::claims::VerifiedToken;
 use crate::denial::Denial;
-use crate::event::Event;
+use crate::event::{Event, Head};
 use crate::mcp::{Body, Message};
 use crate::route::Selected;
 
@@ -68,7 +67,7 @@ pub(crate) enum Leg {
     /// All of it.
     Whole,
     /// The headers (`split` mode); the body is read once they went upstream.
-    Head(Box<Reading>),
+    Head(Box<PendingBody>),
     /// The body, whose headers went upstream before.
     Body,
 }
@@ -117,6 +116,44 @@ impl fmt::Debug for ArrivedBody {
             Self::Awaited => f.write_str("Awaited"),
             Self::Whole(body) => write!(f, "Whole({} bytes)", body.len()),
             Self::TooLarge => f.write_str("TooLarge"),
+        }
+    }
+}
+
+/// A request whose body is awaited.
+#[derive(Debug)]
+pub(crate) struct PendingBody {
+    pub(crate) head: Head,
+    pub(crate) caller: Caller,
+    /// What the headers already rule out.
+    pub(crate) fault: Option<Denial>,
+    pub(crate) leg: Leg,
+    pub(crate) authentication: Authentication,
+}
+
+/// Whether Redis confirmed the key in this request, before its body is parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Authentication {
+    Unasked,
+    Confirmed,
+}
+
+impl PendingBody {
+    /// Whether Redis vouched for the caller in this request: by the headers in `split` mode, or before a large body.
+    pub(crate) fn is_admitted(&self) -> bool {
+        matches!(self.leg, Leg::Body) || self.authentication == Authentication::Confirmed
+    }
+
+    /// The same, of a caller whose key Redis confirmed.
+    pub(crate) fn authenticated(self) -> Self {
+        Self { authentication: Authentication::Confirmed, ..self }
+    }
+
+    /// Whether nothing has gone upstream.
+    pub(crate) fn holds_headers(&self) -> bool {
+        match self.leg {
+            Leg::Whole => true,
+            Leg::Head(_) | Leg::Body => false,
         }
     }
 }

@@ -5,16 +5,15 @@
 
 use portcullis_redis_lua::{Admit, AdmitReply, Stamp, WindowState};
 
-use super::recheck::Recheck;
-use super::resource::Hint;
+use super::checks::cors;
+use super::checks::protected_resource::Hint;
 use super::session::Bound;
-use super::{Next, Stage, on_ended, origin, response};
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::slowdown::{self, Proof, Trial};
 use crate::call::{Call, CallFailure, CallId, Dependency};
 use crate::config::Mode;
 use crate::denial::{AuditStatus, Denial, HostFault, UpstreamFault};
-use crate::event::{Closing, Event, Origin};
+use crate::event::{Event, Origin};
 use crate::failure::{Degraded, OnFailure};
 use crate::id::{OrgId, PolicyName};
 use crate::limit::Quota;
@@ -47,8 +46,6 @@ pub(crate) struct Context {
     pub(crate) trial: Trial,
     /// The stream that this exchange is counted as.
     pub(crate) slot: Option<Slot>,
-    /// What its response rests on, as long as it is open.
-    pub(crate) recheck: Option<Box<Recheck>>,
     pub(crate) next_call: CallId,
     pub(crate) sender: Sender,
     pub(crate) era: Era,
@@ -127,9 +124,15 @@ impl Turn<'_> {
     }
 
     /// Ends the request with a refusal.
-    pub(crate) fn refuse(&mut self, denial: Denial) -> Next {
+    pub(crate) fn refuse(&mut self, denial: Denial) -> Gate {
         self.note(&denial);
-        (Stage::Ended, Gate::Refuse(denial))
+        Gate::Refuse(denial)
+    }
+
+    /// The response must not pass: a refusal takes its place.
+    pub(crate) fn replace(&mut self, denial: Denial) -> Gate {
+        self.note(&denial);
+        Gate::Replace(denial)
     }
 
     /// Notes what Redis said of the windows: for the client, and what people alert on.
@@ -195,19 +198,19 @@ impl Turn<'_> {
     /// A response arrived although the request did not pass: the proxy itself answers, say because the
     /// body did not come in time, and that goes on. In `split` mode the upstream may be the reason; what it
     /// answers itself before its request is judged does not.
-    pub(crate) fn proxy_answers(&mut self, event: &Event, rule: &str) -> Next {
+    pub(crate) fn proxy_answers(&mut self, event: &Event, rule: &str) -> Gate {
         if let (Event::ResponseHead(head), Sent::Headers | Sent::HeadersWithoutLength) =
             (event, self.context.sent)
         {
             match (head.origin, head.status) {
                 (Origin::Upstream, _) => {
                     let denial = Denial::UpstreamAnswer(UpstreamFault::Early);
-                    return response::replace(denial, self);
+                    return self.replace(denial);
                 }
-                (Origin::Disconnected, _) => return response::replace(Denial::UpstreamGone, self),
-                (Origin::Proxy, 504) => return response::replace(Denial::UpstreamTimedOut, self),
+                (Origin::Disconnected, _) => return self.replace(Denial::UpstreamGone),
+                (Origin::Proxy, 504) => return self.replace(Denial::UpstreamTimedOut),
                 (Origin::Proxy, 500..) => {
-                    return response::replace(Denial::UpstreamUnavailable, self);
+                    return self.replace(Denial::UpstreamUnavailable);
                 }
                 (Origin::Proxy | Origin::Filter, _) => {}
             }
@@ -215,25 +218,25 @@ impl Turn<'_> {
         if let Event::ResponseHead(head) = event
             && (head.origin, head.status) == (Origin::Proxy, 413)
         {
-            return response::replace(Denial::Host(HostFault::BufferLimit), self);
+            return self.replace(Denial::Host(HostFault::BufferLimit));
         }
         self.passes_by(event, rule)
     }
 
     /// The same, of an answer that goes on as it is.
-    pub(crate) fn passes_by(&mut self, event: &Event, rule: &str) -> Next {
+    pub(crate) fn passes_by(&mut self, event: &Event, rule: &str) -> Gate {
         let entry = &mut self.context.entry;
         entry.status = AuditStatus::Error.name();
         entry.decision.effect = "deny";
         entry.decision.rule = rule.to_owned();
         self.mark_response();
-        (Stage::Ended, on_ended(event))
+        after_end(event)
     }
 
     /// What every response carries: the request's id, which ties it to its audit entry, and leave for
     /// the page to read it. What was refused before it was a request has no id.
     pub(crate) fn mark_response(&mut self) {
-        let cors = self.context.origin.iter().flat_map(|origin| origin::headers(origin));
+        let cors = self.context.origin.iter().flat_map(|origin| cors::headers(origin));
         let cors = cors.map(|(name, value)| Effect::SetResponseHeader { name, value });
         self.effects.extend(cors.collect::<Vec<_>>());
         let told = self.context.told.headers.iter().cloned();
@@ -243,49 +246,6 @@ impl Turn<'_> {
             let name = "x-portcullis-request-id";
             self.effects.push(Effect::SetResponseHeader { name, value });
         }
-    }
-
-    /// Writes the audit entry, once.
-    pub(crate) fn close(&mut self, stage: Stage, closing: &Closing) -> Next {
-        if let Some(slot) = self.context.slot.take() {
-            self.worker.streams.close(slot);
-        }
-        match stage {
-            // Closed before, or no MCP exchange at all: there is nothing to tell.
-            Stage::Closed | Stage::Head => return (Stage::Closed, Gate::Hold),
-            Stage::Proving(_)
-            | Stage::Reading(_)
-            | Stage::Authenticating(_)
-            | Stage::Admitting(_)
-            | Stage::Loading(_)
-            | Stage::Approving(_)
-            | Stage::Crediting(_) => {
-                let entry = &mut self.context.entry;
-                entry.status = AuditStatus::Aborted.name();
-                entry.decision.effect = "deny";
-                "request.aborted".clone_into(&mut entry.decision.rule);
-            }
-            Stage::Upstream(stage) => {
-                self.context.entry.status = stage.close(closing, self).name();
-            }
-            Stage::Answering(stage) => stage.close(closing, self),
-            Stage::Ended => {}
-        }
-        let entry = &mut self.context.entry;
-        entry.note_success();
-        if let (Some(connector), Some(attempts @ 2..)) = (&entry.connector, closing.attempts) {
-            let connector = connector.clone();
-            entry.events.push(AuditEvent::Retried { connector, attempts });
-        }
-        entry.timestamp = self.now.rfc3339();
-        entry.http_status = closing.http_status;
-        entry.latency_ms = closing.latency_ms;
-        entry.upstream_ms = closing.upstream_ms;
-        let line = self.worker.chain.append(entry);
-        self.effects.push(Effect::Audit(line));
-        let measures = self.worker.labels.measures(entry).into_iter();
-        self.effects.extend(measures.map(|(metric, value)| Effect::Measure(metric, value)));
-        (Stage::Closed, Gate::Hold)
     }
 
     /// Takes note of the state that a reply was made of.
@@ -313,12 +273,6 @@ impl Turn<'_> {
             self.context.entry.events.push(AuditEvent::StateWentBack { org, what, seen, now });
         }
         Denial::Unavailable(Dependency::Redis, CallFailure::WentBack)
-    }
-
-    /// Refuses a request because of it.
-    pub(crate) fn went_back(&mut self, org: &OrgId, why: WentBack) -> Next {
-        let denial = self.note_went_back(org, why);
-        self.refuse(denial)
     }
 
     pub(crate) fn degraded_redis(&self) -> Option<Degraded> {
@@ -362,5 +316,19 @@ impl Turn<'_> {
         if !self.context.entry.events.contains(&event) {
             self.context.entry.events.push(event);
         }
+    }
+}
+
+/// A response passes; a request, of which more may come in, does not.
+pub(crate) fn after_end(event: &Event) -> Gate {
+    match event {
+        Event::ResponseHead(_) | Event::ResponseBody { .. } => Gate::Pass,
+        Event::Head { .. }
+        | Event::Body(_)
+        | Event::BodyTooLarge
+        | Event::BodyWithheld
+        | Event::CallDone { .. }
+        | Event::CallFailed { .. }
+        | Event::Closed(_) => Gate::Hold,
     }
 }

@@ -1,31 +1,28 @@
-//! From a message to a confirmed verdict.
+//! Awaits Redis's word on a verdict.
 //!
 //! Owns the conversation with Redis. A verdict, for or against, stands only when Redis
 //! confirmed in this very request that the record and the policy are those it rests on. That is
 //! what makes revocation and rollback effective on the next request, without a cache window. Where the
-//! operator had rather go on when Redis cannot be asked, `degraded` says how far.
+//! operator had rather go on when Redis cannot be asked, `actions::go_without` says how far.
 
 use std::time::Duration;
 
 use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use};
 
-use super::approving;
-use super::backing_off;
-use super::basis::{Basis, Unlearned};
-use super::credit::{credit, fetch};
-use super::degraded::{unconfirmed, without_redis};
-use super::grant::{Credential, Grant, Sought};
-use super::request::{Holds, Request};
-use super::turn::{CallerIdentity, Turn};
-use super::verdict::{Verdict, judge};
-use super::{Next, Stage};
-use crate::audit::AuditEvent;
 use crate::auth::Claimant;
 use crate::authz::Shadowed;
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
-use crate::id::PolicyVersion;
+use crate::exchange::actions::cool_off::{self, CoolOff};
+use crate::exchange::actions::go_without::without_redis;
+use crate::exchange::actions::read_credential::{fetch, settled};
+use crate::exchange::checks::snapshot::{Basis, Unlearned};
+use crate::exchange::checks::verdict::{Verdict, judge};
+use crate::exchange::grant::{Credential, Grant, Sought};
+use crate::exchange::handover::{Handover, Judged, Outcome, held, refuse, refuse_granted};
+use crate::exchange::request::{Holds, Request};
+use crate::exchange::turn::{CallerIdentity, Turn};
 use crate::limit::slices::{Draws, Settled};
 use crate::policy::{Check, Cost};
 use crate::step::Gate;
@@ -35,7 +32,7 @@ const MOST_ROUNDS: u8 = 4;
 
 /// Waits for Redis.
 #[derive(Debug)]
-pub(crate) struct Admitting {
+pub(crate) struct Admission {
     request: Box<Request>,
     basis: Basis,
     verdict: Verdict,
@@ -56,24 +53,23 @@ enum Aim {
     AskPerson,
 }
 
-/// Waits for a policy document.
-#[derive(Debug)]
-pub(crate) struct Loading {
-    request: Box<Request>,
-    basis: Basis,
-    version: PolicyVersion,
-    call: CallId,
-    rounds: u8,
+/// Judges again, once the worker was given the policy.
+pub(crate) fn resume(judged: Judged, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
+    let Judged { request, basis, rounds } = judged;
+    decide(request, basis, None, None, Credential::Settled, rounds, turn)
 }
 
 /// Asks Redis, on what this worker remembers.
-pub(crate) fn admit(request: Box<Request>, turn: &mut Turn<'_>) -> Next {
+pub(crate) fn enter(request: Box<Request>, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
     let basis = Basis::remembered(&request.claimant, turn.worker, turn.now);
     let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
     if let Verdict::Allowed(grant) = &verdict
-        && let Some(refused) = backing_off::refusal(&request, grant, turn)
+        && let Some(refusal) = cool_off::refusal(&request, grant, turn)
     {
-        return refused;
+        return match refusal {
+            CoolOff::Audited(denial) => refuse(denial, turn),
+            CoolOff::Counted(denial) => Outcome::Close(Gate::Refuse(denial)),
+        };
     }
     match turn.worker.config.redis {
         Some(_) => ask((request, basis), (verdict, Aim::Pass), Credential::Settled, 1, turn),
@@ -87,7 +83,7 @@ fn ask(
     credential: Credential,
     rounds: u8,
     turn: &mut Turn<'_>,
-) -> Next {
+) -> Outcome<Box<Admission>> {
     let claimant = &request.claimant;
     let mut guards = basis.guards(claimant);
     // How many objects a request names is up to its sender: before the identity is proven, Redis
@@ -114,8 +110,8 @@ fn ask(
         (Credential::Settled, Some(template)) => fetch(&template, turn),
         (credential, _) => credential,
     };
-    let stage = Admitting { request, basis, verdict, aim, admit, draws, call, credential, rounds };
-    (Stage::Admitting(Box::new(stage)), Gate::Hold)
+    let stage = Admission { request, basis, verdict, aim, admit, draws, call, credential, rounds };
+    Outcome::Wait(Box::new(stage), Gate::Hold)
 }
 
 /// The approval that a verdict hangs on besides.
@@ -139,29 +135,33 @@ fn use_of(claimant: &Claimant, verdict: &Verdict, turn: &mut Turn<'_>) -> Option
     noted.is_none_or(|noted| turn.now.since(noted) >= USE_NOTED_EVERY).then_some(used)
 }
 
-impl Admitting {
-    pub(crate) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+impl Admission {
+    pub(crate) fn on(
+        mut self: Box<Self>,
+        event: Event,
+        turn: &mut Turn<'_>,
+    ) -> Outcome<Box<Admission>> {
         match event {
             Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
             Event::CallFailed { id, why } if id == self.call => self.unanswered(why, turn),
             Event::CallDone { .. } | Event::CallFailed { .. } => {
-                self.credential = self.credential.settled(event, turn);
-                (Stage::Admitting(self), Gate::Hold)
+                self.credential = settled(&self.credential, event, turn);
+                Outcome::Wait(self, Gate::Hold)
             }
-            event => held(event, "admitting", turn, || Stage::Admitting(self)),
+            event => held(event, "admitting", turn, || self),
         }
     }
 
-    fn answered(mut self, reply: Reply, turn: &mut Turn<'_>) -> Next {
+    fn answered(mut self, reply: Reply, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
         let unreadable = Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable);
         let Reply::Redis(value) = reply else {
-            return turn.refuse(unreadable);
+            return refuse(unreadable, turn);
         };
         let reply = match self.admit.decode_stamped(value) {
             Ok((reply, stamp)) => {
                 let org = self.request.claimant.org();
                 if let Err(why) = turn.witness(org, stamp.as_ref()) {
-                    return turn.went_back(org, why);
+                    return refuse(turn.note_went_back(org, why), turn);
                 }
                 Ok(reply)
             }
@@ -185,8 +185,10 @@ impl Admitting {
                 let claimant = &self.request.claimant;
                 match basis.learn(claimant, &mut states, turn.worker) {
                     Ok(()) => {}
-                    Err(Unlearned::Missing) => return turn.refuse(unreadable),
-                    Err(Unlearned::WentBack(why)) => return turn.went_back(claimant.org(), why),
+                    Err(Unlearned::Missing) => return refuse(unreadable, turn),
+                    Err(Unlearned::WentBack(why)) => {
+                        return refuse(turn.note_went_back(claimant.org(), why), turn);
+                    }
                 }
                 let mut foreign = None;
                 if asked_of_bound {
@@ -207,20 +209,20 @@ impl Admitting {
                 match slices.admitted(self.draws, &grant.quotas, states, turn.now) {
                     Settled::For(states) => {
                         turn.tell(&grant.quotas, &states);
-                        admitted(self.request, (grant, self.aim), self.credential, turn)
+                        admitted(self.request, (grant, self.aim), self.credential)
                     }
                     Settled::Again => {
                         let Self { request, basis, credential, rounds, .. } = self;
                         decide(request, basis, None, None, credential, rounds, turn)
                     }
-                    Settled::Rest(..) if self.rounds >= MOST_ROUNDS => turn.refuse(unreadable),
+                    Settled::Rest(..) if self.rounds >= MOST_ROUNDS => refuse(unreadable, turn),
                     Settled::Rest(draws, windows) => {
                         let admit = Admit { windows, ..self.admit };
                         let call = turn.start(Call::Admit(admit.call()));
                         let rounds = self.rounds.saturating_add(1);
                         let verdict = Verdict::Allowed(grant);
                         let stage = Self { verdict, admit, draws, call, rounds, ..self };
-                        (Stage::Admitting(Box::new(stage)), Gate::Hold)
+                        Outcome::Wait(Box::new(stage), Gate::Hold)
                     }
                 }
             }
@@ -241,52 +243,39 @@ impl Admitting {
                 if let (Some(quota), true) = (&limit, grant.limits_are_on_trial()) {
                     let rule = quota.name.clone();
                     grant.shadowed.push(Shadowed { check: Check::Limits, rule });
-                    return admitted(self.request, (grant, self.aim), self.credential, turn);
+                    return admitted(self.request, (grant, self.aim), self.credential);
                 }
                 match (limit, retry_after) {
                     (Some(quota), Some(wait)) => {
-                        let denial =
-                            backing_off::limited(&self.request, &grant, &quota, wait, turn);
-                        refused(self.request, grant, denial, self.credential, turn)
+                        let denial = cool_off::limited(&self.request, &grant, &quota, wait, turn);
+                        refuse_granted(self.request, grant, denial, self.credential, turn)
                     }
                     // It costs more than there ever is: to wait would be in vain.
                     (Some(quota), None) => {
                         let denial = Denial::Forbidden { rule: quota.name };
-                        refused(self.request, grant, denial, self.credential, turn)
+                        refuse_granted(self.request, grant, denial, self.credential, turn)
                     }
-                    (None, _) => turn.refuse(unreadable),
+                    (None, _) => refuse(unreadable, turn),
                 }
             }
-            (Ok(AdmitReply::Admitted(_)), Verdict::Refused(denial)) => turn.refuse(denial),
+            (Ok(AdmitReply::Admitted(_)), Verdict::Refused(denial)) => refuse(denial, turn),
             // What is unknown always counts as moved, and without windows nothing is limited.
             (Ok(AdmitReply::Admitted(_) | AdmitReply::Limited { .. }), _) | (Err(_), _) => {
-                turn.refuse(unreadable)
+                refuse(unreadable, turn)
             }
         }
     }
 
     /// Redis cannot be asked.
-    fn unanswered(self, why: CallFailure, turn: &mut Turn<'_>) -> Next {
+    fn unanswered(self, why: CallFailure, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
         let admission = (self.request.claimant.org(), &self.admit);
         match without_redis(admission, self.verdict, turn) {
-            Some(Ok(grant)) => credit(self.request, grant, self.credential, turn),
-            Some(Err(denial)) => turn.refuse(denial),
-            None => turn.refuse(Denial::Unavailable(Dependency::Redis, why)),
+            Some(Ok(grant)) => {
+                Outcome::Next(Handover::Granted(self.request, grant, self.credential))
+            }
+            Some(Err(denial)) => refuse(denial, turn),
+            None => refuse(Denial::Unavailable(Dependency::Redis, why), turn),
         }
-    }
-}
-
-/// Refuses what its verdict had let pass: on the caller's stream, where it has one.
-pub(crate) fn refused(
-    request: Box<Request>,
-    grant: Box<Grant>,
-    denial: Denial,
-    credential: Credential,
-    turn: &mut Turn<'_>,
-) -> Next {
-    match grant.refused(&denial, &request, &turn.context.entry) {
-        Some(grant) => credit(request, Box::new(grant), credential, turn),
-        None => turn.refuse(denial),
     }
 }
 
@@ -295,12 +284,13 @@ fn admitted(
     request: Box<Request>,
     (grant, aim): (Box<Grant>, Aim),
     credential: Credential,
-    turn: &mut Turn<'_>,
-) -> Next {
+) -> Outcome<Box<Admission>> {
     match (grant.sought.clone(), aim) {
-        (Some(_), Aim::AskPerson) => approving::ask(request, grant, turn),
-        (Some(sought), Aim::Pass) => approving::take(request, grant, credential, sought, turn),
-        (None, _) => credit(request, grant, credential, turn),
+        (Some(_), Aim::AskPerson) => Outcome::Next(Handover::ApprovalMissing(request, grant)),
+        (Some(sought), Aim::Pass) => {
+            Outcome::Next(Handover::ApprovalGranted(request, grant, credential, sought))
+        }
+        (None, _) => Outcome::Next(Handover::Granted(request, grant, credential)),
     }
 }
 
@@ -314,15 +304,15 @@ fn decide(
     credential: Credential,
     rounds: u8,
     turn: &mut Turn<'_>,
-) -> Next {
+) -> Outcome<Box<Admission>> {
     if rounds >= MOST_ROUNDS {
-        return turn.refuse(Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable));
+        return refuse(Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable), turn);
     }
     let rounds = rounds.saturating_add(1);
     let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
     match (verdict, foreign) {
         (Verdict::Refused(denial @ Denial::Unauthenticated(_)), _) | (_, Some(denial)) => {
-            turn.refuse(denial)
+            refuse(denial, turn)
         }
         (verdict, None) => proceed(request, basis, verdict, unapproved, credential, rounds, turn),
     }
@@ -337,20 +327,20 @@ fn proceed(
     credential: Credential,
     rounds: u8,
     turn: &mut Turn<'_>,
-) -> Next {
+) -> Outcome<Box<Admission>> {
     match verdict {
-        Verdict::Refused(denial) if request.holds_all() => turn.refuse(denial),
+        Verdict::Refused(denial) if request.holds_all() => refuse(denial, turn),
         Verdict::Allowed(grant)
             if request.holds_all() && grant.quotas.is_empty() && grant.sought.is_none() =>
         {
-            credit(request, grant, credential, turn)
+            Outcome::Next(Handover::Granted(request, grant, credential))
         }
         Verdict::Allowed(mut grant) if unapproved.is_some() && grant.sought == unapproved => {
             // The price of the call is due when it is made.
             let credits = grant.quotas.iter_mut().filter(|quota| quota.cost == Cost::Credits);
             credits.for_each(|quota| quota.window.cost = 0);
             if grant.quotas.is_empty() {
-                return approving::ask(request, grant, turn);
+                return Outcome::Next(Handover::ApprovalMissing(request, grant));
             }
             let asking = (Verdict::Allowed(grant), Aim::AskPerson);
             ask((request, basis), asking, credential, rounds, turn)
@@ -362,58 +352,30 @@ fn proceed(
         Verdict::Refused(_) if verdict.proves_identity() => {
             ask((request, basis), (verdict, Aim::Pass), credential, rounds, turn)
         }
-        Verdict::Refused(denial) => turn.refuse(denial),
+        Verdict::Refused(denial) => refuse(denial, turn),
         Verdict::NeedsPolicy(version) => {
-            let call = turn.start(Call::Policy(version.clone()));
-            let loading = Loading { request, basis, version, call, rounds };
-            (Stage::Loading(Box::new(loading)), Gate::Hold)
+            let judged = Box::new(Judged { request, basis, rounds });
+            Outcome::Next(Handover::PolicyMissing(judged, version))
         }
-        Verdict::Open => turn.refuse(Denial::Internal("verdict")),
+        Verdict::Open => refuse(Denial::Internal("verdict"), turn),
     }
 }
 
-impl Loading {
-    pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
-        match event {
-            // The worker has it, or knows that it cannot be used; if neither, it is asked for again.
-            Event::CallDone { id, reply: Reply::Policy } if id == self.call => {
-                if turn.worker.audits_unusable(&self.version) {
-                    let version = self.version.to_string();
-                    turn.context.entry.events.push(AuditEvent::PolicyUnusable { version });
-                }
-                let (request, basis) = (self.request, self.basis);
-                decide(request, basis, None, None, Credential::Settled, self.rounds, turn)
-            }
-            Event::CallDone { id, reply: Reply::Redis(_) | Reply::Vault { .. } | Reply::Keys }
-                if id == self.call =>
-            {
-                turn.refuse(Denial::PolicyUnusable)
-            }
-            Event::CallFailed { id, why } if id == self.call => {
-                turn.refuse(Denial::Unavailable(Dependency::Redis, why))
-            }
-            event => held(event, "loading", turn, || Stage::Loading(self)),
-        }
-    }
-}
-
-/// An event that decides nothing while a call is outstanding.
-pub(crate) fn held(
-    event: Event,
-    place: &'static str,
+/// Without Redis, tokens and certificates are judged by the policy in the configuration alone.
+/// There are no keys then, no windows, and nothing that belongs to somebody.
+pub(crate) fn unconfirmed(
+    request: Box<Request>,
+    verdict: Verdict,
     turn: &mut Turn<'_>,
-    stage: impl FnOnce() -> Stage,
-) -> Next {
-    match event {
-        Event::CallDone { .. }
-        | Event::CallFailed { .. }
-        | Event::BodyWithheld
-        | Event::Closed(_) => (stage(), Gate::Hold),
-        Event::ResponseHead(_) | Event::ResponseBody { .. } => {
-            turn.proxy_answers(&event, "proxy.reply")
+) -> Outcome<Box<Admission>> {
+    turn.context.identity = CallerIdentity::Confirmed;
+    match (verdict, request.bound.first()) {
+        (Verdict::Refused(denial), _) => refuse(denial, turn),
+        (Verdict::Open | Verdict::NeedsPolicy(_), _) => refuse(Denial::PolicyUnusable, turn),
+        (Verdict::Allowed(_), Some(bound)) => refuse(bound.unknown(), turn),
+        (Verdict::Allowed(grant), None) if grant.quotas.is_empty() && grant.sought.is_none() => {
+            Outcome::Next(Handover::Granted(request, grant, Credential::Settled))
         }
-        Event::Head { .. } | Event::Body(_) | Event::BodyTooLarge => {
-            turn.refuse(Denial::Internal(place))
-        }
+        (Verdict::Allowed(_), None) => refuse(Denial::PolicyUnusable, turn),
     }
 }

@@ -7,11 +7,8 @@ use std::rc::Rc;
 
 use serde_json::Map;
 
-use super::basis::{Basis, Known, Standing};
-use super::grant::{Grant, Sought};
-use super::request::{Audience, Leg, Request};
-use super::reviewed;
-use super::session::Bound;
+use super::pinned_tools;
+use super::snapshot::{Basis, Known, Standing};
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::{Fingerprint, PeerCertificate};
@@ -21,6 +18,9 @@ use crate::auth::{AuthFailure, Claimant, IdentityKind, Principal, Proven};
 use crate::authz::{self, Case, Ruling, Seen, Trail};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
+use crate::exchange::grant::{Grant, Sought};
+use crate::exchange::request::{Audience, Leg, Request};
+use crate::exchange::session::Bound;
 use crate::id::{PolicyName, PolicyVersion};
 use crate::limit::{CALL, Called};
 use crate::mcp::{Era, Message, Operation};
@@ -329,7 +329,7 @@ fn grant(
         (&message.operation, matches!(request.leg, Leg::Head(_)))
     {
         let parameters = request.parameters.as_ref();
-        match reviewed::check(call, parameters, (&principal.org, name, connector), worker) {
+        match pinned_tools::check(call, parameters, (&principal.org, name, connector), worker) {
             Err(denial @ Denial::BadArguments(_)) => {
                 trail.judged(&policy, Check::Schema, denial)?;
             }

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::resource;
-use super::turn::Turn;
 use crate::auth::certificate::mapping::{CertificateMode, Peer};
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
 use crate::auth::credential::{self, Presented};
@@ -20,6 +18,8 @@ use crate::auth::{AuthFailure, Claimant, IdentityKind, Narrowing, Principal, Pro
 use crate::config::AuthConfig;
 use crate::denial::{Denial, LimitCause};
 use crate::event::Head;
+use crate::exchange::checks::protected_resource;
+use crate::exchange::turn::Turn;
 
 /// A header in which a proxy speaks of its client's certificate. It ends here: it is no upstream's.
 const FORWARDED: &str = "x-forwarded-client-cert";
@@ -47,7 +47,7 @@ pub(crate) fn caller(
     turn.context.hint = match &presented {
         // Whoever has a key is not to look for a token.
         Ok(Presented::Key(_)) | Err(AuthFailure::Malformed | AuthFailure::CheckDigits) => None,
-        Ok(Presented::Token(_)) | Err(_) => resource::hint(head, auth),
+        Ok(Presented::Token(_)) | Err(_) => protected_resource::hint(head, auth),
     };
     if let Ok(Some(certificate)) = &certificate {
         turn.context.entry.certificate_sha256 = Some(certificate.sha256.to_string());

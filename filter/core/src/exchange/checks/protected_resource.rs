@@ -5,11 +5,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::origin;
-use super::session::session_of;
+use super::cors;
 use crate::config::AuthConfig;
 use crate::denial::Denial;
 use crate::event::Head;
+use crate::exchange::session::session_of;
 use crate::local_reply::LocalReply;
 
 /// Where the documents are (RFC 9728 §3); the path of an endpoint follows.
@@ -44,7 +44,7 @@ pub(crate) fn document(head: &Head, auth: &AuthConfig, page: Option<&str>) -> Op
         ("content-type", "application/json".to_owned()),
         ("cache-control", "max-age=300".to_owned()),
     ];
-    headers.extend(page.into_iter().flat_map(origin::headers));
+    headers.extend(page.into_iter().flat_map(cors::headers));
     Some(LocalReply { status: 200, headers, body: Value::from(document).to_string().into_bytes() })
 }
 

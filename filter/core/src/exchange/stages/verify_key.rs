@@ -1,4 +1,4 @@
-//! A key is authenticated before a large body is parsed.
+//! Awaits Redis's word on a key, before a large body is parsed.
 //!
 //! Owns that wait. Parsing takes time in proportion to the body, on the thread that serves everybody, so it is not done
 //! for a key that Redis did not confirm. The wait begins while the body still arrives; what came of it meanwhile is
@@ -6,68 +6,67 @@
 
 use portcullis_redis_lua::{Admit, AdmitReply};
 
-use super::admission::held;
-use super::basis::{Basis, Unlearned};
-use super::intake::Reading;
-use super::request::ArrivedBody;
-use super::turn::{CallerIdentity, Turn};
-use super::verdict::authenticate;
-use super::{Next, Stage};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
+use crate::exchange::checks::snapshot::{Basis, Unlearned};
+use crate::exchange::checks::verdict::authenticate;
+use crate::exchange::handover::{Handover, Outcome, held, refuse};
+use crate::exchange::request::{ArrivedBody, PendingBody};
+use crate::exchange::turn::{CallerIdentity, Turn};
 use crate::step::Gate;
-
-/// Up to this size a body is parsed for everybody: that costs no more than asking Redis first.
-pub(crate) const SMALL_BODY: usize = 16 << 10;
 
 /// Waits for Redis.
 #[derive(Debug)]
-pub(crate) struct Authenticating {
-    reading: Box<Reading>,
+pub(crate) struct VerifyKey {
+    reading: Box<PendingBody>,
     basis: Basis,
     admit: Admit,
     call: CallId,
     body: ArrivedBody,
 }
 
-impl Authenticating {
+impl VerifyKey {
     /// Asks Redis about the key of `reading`, and draws from nothing.
-    pub(crate) fn start(reading: Box<Reading>, body: ArrivedBody, turn: &mut Turn<'_>) -> Next {
-        let claimant = &reading.caller().claimant;
+    pub(crate) fn enter(
+        reading: Box<PendingBody>,
+        body: ArrivedBody,
+        turn: &mut Turn<'_>,
+    ) -> Outcome<Box<Self>> {
+        let claimant = &reading.caller.claimant;
         let basis = Basis::remembered(claimant, turn.worker, turn.now);
         let guards = basis.guards(claimant);
         let admit = Admit { guards, windows: Vec::new(), used: None };
         let call = turn.start(Call::Admit(admit.call()));
         let stage = Self { reading, basis, admit, call, body };
-        (Stage::Authenticating(Box::new(stage)), Gate::Hold)
+        Outcome::Wait(Box::new(stage), Gate::Hold)
     }
 
-    pub(crate) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    pub(crate) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         match event {
             Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
             Event::CallFailed { id, why } if id == self.call => self.unanswered(why, turn),
             Event::Body(body) => {
                 self.body = ArrivedBody::Whole(body);
-                (Stage::Authenticating(self), Gate::Hold)
+                Outcome::Wait(self, Gate::Hold)
             }
             Event::BodyTooLarge => {
                 self.body = ArrivedBody::TooLarge;
-                (Stage::Authenticating(self), Gate::Hold)
+                Outcome::Wait(self, Gate::Hold)
             }
-            event => held(event, "authenticating", turn, || Stage::Authenticating(self)),
+            event => held(event, "authenticating", turn, || self),
         }
     }
 
-    fn answered(mut self, reply: Reply, turn: &mut Turn<'_>) -> Next {
+    fn answered(mut self, reply: Reply, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         let unreadable = Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable);
-        let Reply::Redis(value) = reply else { return turn.refuse(unreadable) };
+        let Reply::Redis(value) = reply else { return refuse(unreadable, turn) };
         let Ok((reply, stamp)) = self.admit.decode_stamped(value) else {
-            return turn.refuse(unreadable);
+            return refuse(unreadable, turn);
         };
-        let claimant = &self.reading.caller().claimant;
+        let claimant = &self.reading.caller.claimant;
         if let Err(why) = turn.witness(claimant.org(), stamp.as_ref()) {
-            return turn.went_back(claimant.org(), why);
+            return refuse(turn.note_went_back(claimant.org(), why), turn);
         }
         turn.context.identity = CallerIdentity::Confirmed;
         turn.confirm(&self.admit, &reply);
@@ -76,35 +75,37 @@ impl Authenticating {
             AdmitReply::Moved(states) => {
                 match self.basis.learn(claimant, &mut states.into_iter(), turn.worker) {
                     Ok(()) => {}
-                    Err(Unlearned::Missing) => return turn.refuse(unreadable),
-                    Err(Unlearned::WentBack(why)) => return turn.went_back(claimant.org(), why),
+                    Err(Unlearned::Missing) => return refuse(unreadable, turn),
+                    Err(Unlearned::WentBack(why)) => {
+                        return refuse(turn.note_went_back(claimant.org(), why), turn);
+                    }
                 }
             }
             // It draws from nothing.
-            AdmitReply::Limited { .. } => return turn.refuse(unreadable),
+            AdmitReply::Limited { .. } => return refuse(unreadable, turn),
         }
         match self.vouched(turn) {
             Some(Ok(())) => {
                 turn.proven();
-                self.proceed(turn)
+                self.proceed()
             }
-            Some(Err(denial)) => turn.refuse(denial),
-            None => turn.refuse(unreadable),
+            Some(Err(denial)) => refuse(denial, turn),
+            None => refuse(unreadable, turn),
         }
     }
 
     /// Where the operator would rather go on without Redis, the admission decides how far: for a key that this worker
     /// knows.
-    fn unanswered(self, why: CallFailure, turn: &mut Turn<'_>) -> Next {
+    fn unanswered(self, why: CallFailure, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         match (turn.degraded_redis(), self.vouched(turn)) {
-            (Some(_), Some(Ok(()))) => self.proceed(turn),
-            (Some(_), _) | (None, _) => turn.refuse(Denial::Unavailable(Dependency::Redis, why)),
+            (Some(_), Some(Ok(()))) => self.proceed(),
+            (Some(_), _) | (None, _) => refuse(Denial::Unavailable(Dependency::Redis, why), turn),
         }
     }
 
     /// Whether the key holds, as far as the worker knows.
     fn vouched(&self, turn: &mut Turn<'_>) -> Option<Result<(), Denial>> {
-        let (caller, standing) = (self.reading.caller(), &self.basis.standing);
+        let (caller, standing) = (&self.reading.caller, &self.basis.standing);
         let caller = (&caller.claimant, caller.certificate.as_ref());
         let entry = &mut turn.context.entry;
         authenticate(caller, standing, turn.worker, turn.now, entry)
@@ -112,12 +113,8 @@ impl Authenticating {
     }
 
     /// Goes on as if the key had been known from the start.
-    fn proceed(self, turn: &mut Turn<'_>) -> Next {
+    fn proceed(self) -> Outcome<Box<Self>> {
         let Self { reading, body, .. } = self;
-        let reading = Box::new(reading.authenticated());
-        match body.event() {
-            Some(event) => reading.on(event, turn),
-            None => (Stage::Reading(reading), Gate::Hold),
-        }
+        Outcome::Next(Handover::KeyVerified(Box::new(reading.authenticated()), body))
     }
 }

@@ -6,20 +6,27 @@
 
 use std::time::Duration;
 
-use super::grant::Grant;
-use super::request::{Leg, Request};
-use super::turn::{Sent, Turn};
-use super::{Next, Stage};
 use crate::audit::AuditEvent;
 use crate::cool_off::Cooling;
 use crate::denial::{Denial, LimitCause, ceil_ms};
+use crate::exchange::grant::Grant;
+use crate::exchange::request::{Leg, Request};
+use crate::exchange::turn::{Sent, Turn};
 use crate::limit::Quota;
 use crate::mcp::Operation;
 use crate::metric::Metric;
-use crate::step::{Effect, Gate};
+use crate::step::Effect;
+
+/// A call of a caller that has to cool off is refused.
+pub(crate) enum CoolOff {
+    /// With an audit entry.
+    Audited(Denial),
+    /// Without one; it is counted.
+    Counted(Denial),
+}
 
 /// The refusal of a call that would be allowed, if its caller has to cool off.
-pub(crate) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Option<Next> {
+pub(crate) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Option<CoolOff> {
     let rule = grant.policy.cool_off.as_ref().filter(|_| !grant.limits_are_on_trial())?;
     let Ok(Operation::CallTool(call)) = request.message.as_ref().map(|message| &message.operation)
     else {
@@ -39,7 +46,7 @@ pub(crate) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> 
     let call = format!("{} {} {digest}", grant.connector, call.name);
     let cooling = turn.worker.callers.called(rule, (org, holder), &call, now)?;
     let denial = start(&cooling, Duration::ZERO, turn);
-    Some(turn.refuse(denial))
+    Some(CoolOff::Audited(denial))
 }
 
 /// A call found a window used up: the refusal that it gets.
@@ -74,16 +81,16 @@ fn start(cooling: &Cooling, least: Duration, turn: &mut Turn<'_>) -> Denial {
 }
 
 /// Refuses without an audit entry, unless something of the request went upstream before.
-fn refuse_unwritten(cooling: &Cooling, turn: &mut Turn<'_>) -> Next {
+fn refuse_unwritten(cooling: &Cooling, turn: &mut Turn<'_>) -> CoolOff {
     let limit = cooling.reason.rule().into();
     let denial =
         Denial::Limited { limit, cause: Box::new(LimitCause::CoolOff), retry_after: cooling.rest };
     if turn.context.sent != Sent::Nothing {
-        return turn.refuse(denial);
+        return CoolOff::Audited(denial);
     }
     turn.note(&denial);
     let measures = turn.worker.labels.measures(&turn.context.entry);
     let counted = measures.into_iter().filter(|(metric, _)| *metric != Metric::AuditEntries);
     turn.effects.extend(counted.map(|(metric, value)| Effect::Measure(metric, value)));
-    (Stage::Closed, Gate::Refuse(denial))
+    CoolOff::Counted(denial)
 }

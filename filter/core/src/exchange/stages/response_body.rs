@@ -1,74 +1,41 @@
-//! From the upstream's response to its end: every message is filtered, outcomes are noted.
+//! Awaits the rest of the response: every message is filtered, outcomes are noted.
 //!
 //! Owns what happens to a response, chunk by chunk, and what happens when it cannot be read. All of it
 //! passes through one filter, whatever stream a message comes on and whoever asked for it: a stream may
-//! carry answers to requests that nobody here remembers.
+//! carry answers to requests that nobody here remembers. While something that it opened is being bound, its bytes wait.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::binding::{Claim, Claimed, end};
-use super::charge::Tab;
-use super::grant::Grant;
-use super::reviewed::Watch;
-use super::session::{Bound, Holder, session_of};
-use super::shape::{Expected, Shape};
-use super::turn::{Answers, Turn};
-use super::{Next, Stage};
 use crate::audit::{AuditEvent, Entry};
-use crate::authz::View;
 use crate::call::{CallFailure, CallId, Reply};
-use crate::denial::{AuditStatus, Denial, HostFault, Requested, UpstreamFault, relayed};
-use crate::event::{Closing, End, Event, Origin, ResponseHead};
-use crate::id::PolicyName;
+use crate::denial::{AuditStatus, Denial, Requested, UpstreamFault, relayed};
+use crate::event::{Closing, End, Event};
+use crate::exchange::actions::bind::{Claim, Claimed, end};
+use crate::exchange::actions::forwarded::{Forwarded, ResponseStart};
+use crate::exchange::checks::response_form::Shape;
+use crate::exchange::handover::Outcome;
+use crate::exchange::session::{Bound, session_of};
+use crate::exchange::turn::Turn;
 use crate::mcp::body::{JsonBody, Substitute};
 use crate::mcp::filter::{Reader, Seen, Shown, Unreadable};
 use crate::mcp::list;
-use crate::mcp::outcome::Outcome;
+use crate::mcp::outcome::Outcome as Answer;
 use crate::mcp::sse::{EventFilter, Events};
 use crate::mcp::{Era, Listing, Operation, Sender};
 use crate::step::{Effect, Gate};
-use crate::vault::SecretRef;
+use crate::time::UnixTime;
 
 /// Tasks that one response may open: more would fill what the worker may ask of Redis.
 const MAX_TASKS: usize = 64;
 
-/// Waits for the response headers.
-#[derive(Debug)]
-pub(crate) struct Upstream {
-    asked: Asked,
-}
-
-/// What was asked for, by whom, and what of the answer they may see.
-#[derive(Debug)]
-struct Asked {
-    operation: Operation,
-    view: View,
-    watch: Watch,
-    holder: Holder,
-    /// The sessions that end if the server agrees.
-    ends: Vec<Bound>,
-    connector: PolicyName,
-    /// Where the request went.
-    path: String,
-    /// Where a client of HTTP+SSE posts to.
-    messages: Option<String>,
-    /// Response headers that pass besides those that every answer may have.
-    response_headers: Vec<String>,
-    /// The request was refused, and something else went up in its place: its entry is settled.
-    refused: bool,
-    /// The credential that the upstream was given.
-    secret: Option<SecretRef>,
-    tab: Tab,
-}
-
 /// The response is on its way to the client.
 #[derive(Debug)]
-pub(crate) struct Answering {
-    asked: Asked,
+pub(crate) struct ResponseBody {
+    asked: Box<Forwarded>,
     plan: Plan,
-    outcome: Outcome,
+    outcome: Answer,
     status: u16,
     head: Headers,
     /// Sessions and tasks that the answer opened, each once.
@@ -98,132 +65,6 @@ enum Plan {
     Events(EventFilter),
     /// This takes its place, once.
     Instead(Vec<u8>),
-}
-
-impl Upstream {
-    pub(crate) fn new(operation: Operation, path: String, grant: &Grant) -> Self {
-        let connector = grant.policy.connectors.get(&grant.connector);
-        let principal = &grant.principal;
-        let tab = Tab::of(grant, &operation);
-        let asked = Asked {
-            operation,
-            view: View::new(&grant.policy, &grant.principal, &grant.connector),
-            watch: Watch::new(&grant.policy, &principal.org, &grant.connector),
-            holder: grant.holder(),
-            ends: Vec::new(),
-            connector: grant.connector.clone(),
-            path,
-            refused: grant.relayed.is_some(),
-            messages: connector.and_then(|connector| connector.messages.clone()),
-            response_headers: connector
-                .map(|connector| connector.response_headers.clone())
-                .unwrap_or_default(),
-            secret: grant.credential.as_ref().map(|template| template.secret().clone()),
-            tab,
-        };
-        Self { asked }
-    }
-
-    /// The same, of a request that refers to these; one that ends a session ends them.
-    pub(crate) fn ending(mut self, bound: Vec<Bound>) -> Self {
-        if self.asked.operation == Operation::EndSession {
-            self.asked.ends = bound;
-        }
-        self
-    }
-
-    pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
-        match event {
-            // What judges behind this filter has its say: the client reads that.
-            Event::ResponseHead(ref head) if head.origin == Origin::Filter => {
-                turn.passes_by(&event, "proxy.reply")
-            }
-            Event::ResponseHead(head) => match refused(&head) {
-                Some(denial) => {
-                    if let (Denial::UpstreamRefused, Some(secret)) = (&denial, &self.asked.secret) {
-                        // It may have been rotated: the next call reads it anew.
-                        turn.worker.forget_lease(secret, turn.now);
-                    }
-                    replace(denial, turn)
-                }
-                None => self.answer(&head, turn),
-            },
-            // The request passed: what is late about it changes nothing.
-            Event::Head { .. }
-            | Event::Body(_)
-            | Event::BodyTooLarge
-            | Event::BodyWithheld
-            | Event::CallDone { .. }
-            | Event::CallFailed { .. }
-            | Event::ResponseBody { .. }
-            | Event::Closed(_) => (Stage::Upstream(self), Gate::Hold),
-        }
-    }
-
-    fn answer(self, head: &ResponseHead, turn: &mut Turn<'_>) -> Next {
-        let Self { asked } = self;
-        let shape = match Shape::of(head, asked.expected(turn)) {
-            Ok(shape) => shape,
-            Err(fault) => return replace(Denial::UpstreamAnswer(fault), turn),
-        };
-        for name in head.others.iter().filter(|name| !asked.response_headers.contains(*name)) {
-            turn.effects.push(Effect::RemoveResponseHeader(name.clone()));
-        }
-        let plan = plan(shape, turn);
-        turn.mark_response();
-        if (200..300).contains(&head.status) {
-            asked.ends.iter().for_each(|bound| end(bound, &asked.path, &asked.holder, turn));
-        }
-        let mut answering = Answering {
-            asked,
-            plan,
-            outcome: Outcome::Unseen,
-            status: head.status,
-            head: Headers::Gone,
-            opened: Vec::new(),
-            claimed: 0,
-            claims: Vec::new(),
-            unreadable: BTreeMap::new(),
-        };
-        let opens = answering.asked.operation == Operation::Initialize;
-        if opens && !head.session_id.is_empty() {
-            let id = String::from_utf8_lossy(&head.session_id).into_owned();
-            answering.open(Bound::Session(id));
-            answering.head = Headers::Held;
-            answering.claim(turn);
-        }
-        let gate = answering.gate();
-        (Stage::Answering(Box::new(answering)), gate)
-    }
-
-    /// The end of a request whose answer never began: it may be read on another stream.
-    pub(crate) fn close(mut self, closing: &Closing, turn: &mut Turn<'_>) -> AuditStatus {
-        match closing.end {
-            End::ClientGone => {
-                self.asked.tab.charge_unseen(turn);
-                AuditStatus::Aborted
-            }
-            End::Complete | End::UpstreamGone => AuditStatus::Error,
-        }
-    }
-}
-
-/// Why a response must not pass, whatever was asked for.
-fn refused(head: &ResponseHead) -> Option<Denial> {
-    let challenges = head
-        .others
-        .iter()
-        .any(|name| matches!(name.as_str(), "www-authenticate" | "proxy-authenticate"));
-    match (head.origin, head.status) {
-        (Origin::Upstream, 401 | 407) => Some(Denial::UpstreamRefused),
-        // The client's credential never went there, and another one would not.
-        (Origin::Upstream, 403) if challenges => Some(Denial::UpstreamRefused),
-        (Origin::Upstream | Origin::Filter, _) => None,
-        (Origin::Proxy, 413) => Some(Denial::Host(HostFault::BufferLimit)),
-        (Origin::Proxy, 504) => Some(Denial::UpstreamTimedOut),
-        (Origin::Proxy, _) => Some(Denial::UpstreamUnavailable),
-        (Origin::Disconnected, _) => Some(Denial::UpstreamGone),
-    }
 }
 
 /// What is done with a body of that shape; the headers that are about it leave.
@@ -256,47 +97,97 @@ fn plan(shape: Shape, turn: &mut Turn<'_>) -> Plan {
     }
 }
 
-impl Asked {
-    fn expected(&self, turn: &Turn<'_>) -> Expected {
-        match (&turn.context.sender, turn.context.answers, &self.operation) {
-            (Sender::Request(_), Answers::Here, _) | (_, _, Operation::Listen) => {
-                Expected::Messages
-            }
-            (Sender::Request(_) | Sender::NoReplyExpected | Sender::Unknown, ..) => {
-                Expected::Status
-            }
+impl ResponseBody {
+    /// A response that may pass began.
+    pub(crate) fn enter(
+        asked: Box<Forwarded>,
+        start: ResponseStart,
+        turn: &mut Turn<'_>,
+    ) -> Outcome<Box<Self>> {
+        let plan = plan(start.shape, turn);
+        turn.mark_response();
+        if (200..300).contains(&start.status) {
+            asked.ends.iter().for_each(|bound| end(bound, &asked.path, &asked.holder, turn));
+        }
+        let mut response = Self {
+            asked,
+            plan,
+            outcome: Answer::Unseen,
+            status: start.status,
+            head: Headers::Gone,
+            opened: Vec::new(),
+            claimed: 0,
+            claims: Vec::new(),
+            unreadable: BTreeMap::new(),
+        };
+        let opens = response.asked.operation == Operation::Initialize;
+        if opens && !start.session_id.is_empty() {
+            let id = String::from_utf8_lossy(&start.session_id).into_owned();
+            response.open(Bound::Session(id));
+            response.head = Headers::Held;
+            response.claim(turn);
+        }
+        let gate = response.gate();
+        Outcome::Wait(Box::new(response), gate)
+    }
+
+    /// When it is to be checked again.
+    pub(crate) fn recheck_due(&self) -> Option<UnixTime> {
+        self.asked.recheck.as_ref()?.due()
+    }
+
+    /// Asks whether the caller may still have it.
+    pub(crate) fn recheck(&mut self, turn: &mut Turn<'_>) {
+        if let Some(recheck) = self.asked.recheck.as_mut().filter(|recheck| recheck.due().is_some())
+        {
+            recheck.ask(turn);
         }
     }
-}
 
-/// The response must not pass: a refusal takes its place.
-pub(crate) fn replace(denial: Denial, turn: &mut Turn<'_>) -> Next {
-    turn.note(&denial);
-    (Stage::Ended, Gate::Replace(denial))
-}
-
-impl Answering {
-    /// The same; nothing more of it goes on.
-    pub(crate) fn swallowing(self) -> Self {
-        Self { plan: Plan::Instead(Vec::new()), ..self }
+    /// A call was answered, or failed.
+    fn called(
+        mut self: Box<Self>,
+        id: CallId,
+        outcome: Result<Reply, CallFailure>,
+        turn: &mut Turn<'_>,
+    ) -> Outcome<Box<Self>> {
+        let recheck = self.asked.recheck.as_mut().filter(|recheck| recheck.awaits(id));
+        let Some(recheck) = recheck else { return self.settle(id, outcome, turn) };
+        match recheck.answered(outcome.ok(), turn) {
+            Some(denial) => self.cut(denial, turn),
+            None => Outcome::Wait(self, Gate::Hold),
+        }
     }
 
-    pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+    /// The caller may not listen any more: nothing of the response goes on.
+    fn cut(mut self: Box<Self>, denial: Denial, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
+        let rule = denial.rule();
+        turn.context.entry.events.push(AuditEvent::StreamEnded { rule });
+        (self.plan, self.asked.recheck) = (Plan::Instead(Vec::new()), None);
+        Outcome::Wait(self, Gate::Replace(denial))
+    }
+
+    pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         match event {
             Event::ResponseBody { bytes, last } => self.body(&bytes, last, turn),
-            Event::CallDone { id, reply } => self.settle(id, Ok(reply), turn),
-            Event::CallFailed { id, why } => self.settle(id, Err(why), turn),
+            Event::CallDone { id, reply } => self.called(id, Ok(reply), turn),
+            Event::CallFailed { id, why } => self.called(id, Err(why), turn),
             Event::Head { .. }
             | Event::Body(_)
             | Event::BodyTooLarge
             | Event::BodyWithheld
             | Event::ResponseHead(_)
-            | Event::Closed(_) => (Stage::Answering(self), Gate::Hold),
+            | Event::Closed(_) => Outcome::Wait(self, Gate::Hold),
         }
     }
 
     /// A chunk of the body.
-    fn body(mut self: Box<Self>, chunk: &[u8], last: bool, turn: &mut Turn<'_>) -> Next {
+    fn body(
+        mut self: Box<Self>,
+        chunk: &[u8],
+        last: bool,
+        turn: &mut Turn<'_>,
+    ) -> Outcome<Box<Self>> {
         let mut plan = std::mem::replace(&mut self.plan, Plan::Empty);
         let era = turn.context.era;
         let sender = turn.context.sender.clone();
@@ -325,7 +216,7 @@ impl Answering {
         self.claim(turn);
         self.asked.tab.charge(self.outcome, turn);
         let gate = self.gate();
-        (Stage::Answering(self), gate)
+        Outcome::Wait(self, gate)
     }
 
     fn gate(&self) -> Gate {
@@ -369,9 +260,9 @@ impl Answering {
         id: CallId,
         outcome: Result<Reply, CallFailure>,
         turn: &mut Turn<'_>,
-    ) -> Next {
+    ) -> Outcome<Box<Self>> {
         let Some(at) = self.claims.iter().position(|claim| claim.awaits(id)) else {
-            return (Stage::Answering(self), Gate::Hold);
+            return Outcome::Wait(self, Gate::Hold);
         };
         let claim = self.claims.swap_remove(at);
         let denial = match claim.settle(outcome, &self.asked.holder, turn) {
@@ -391,14 +282,14 @@ impl Answering {
         };
         match (denial, self.head) {
             // Nobody is told the id of a session that is not theirs.
-            (Some(denial), Headers::Held) => replace(denial, turn),
+            (Some(denial), Headers::Held) => Outcome::End(turn.replace(denial)),
             // What was told of it goes on: the caller cannot use it.
             (Some(_) | None, _) => {
                 let gate = self.gate();
                 if matches!(gate, Gate::Pass | Gate::Watch) {
                     self.head = Headers::Gone;
                 }
-                (Stage::Answering(self), gate)
+                Outcome::Wait(self, gate)
             }
         }
     }
@@ -409,10 +300,10 @@ impl Answering {
             return;
         }
         if self.head == Headers::Held {
-            turn.context.entry.status = super::unanswered(closing).name();
+            turn.context.entry.status = unanswered(closing).name();
             return;
         }
-        if self.outcome == Outcome::Unseen && (200..300).contains(&self.status) {
+        if self.outcome == Answer::Unseen && (200..300).contains(&self.status) {
             // The rest of it may be read on another stream.
             self.asked.tab.charge_unseen(turn);
         }
@@ -431,25 +322,25 @@ impl Answering {
     fn note_outcome(&self, closing: &Closing, entry: &mut Entry) {
         let succeeded = (200..400).contains(&self.status);
         let status = match (self.outcome, closing.end) {
-            (Outcome::Result { rows }, _) => {
+            (Answer::Result { rows }, _) => {
                 // Only a tool returns rows; a list of tools is not one of them.
                 if matches!(self.asked.operation, Operation::CallTool(_)) {
                     entry.rows_returned = rows;
                 }
                 AuditStatus::Success
             }
-            (Outcome::ToolError, _) => AuditStatus::ToolError,
-            (Outcome::ProtocolError(code), _) => {
+            (Answer::ToolError, _) => AuditStatus::ToolError,
+            (Answer::ProtocolError(code), _) => {
                 entry.error_code = Some(code);
                 AuditStatus::Error
             }
-            (Outcome::Unseen, End::UpstreamGone) => AuditStatus::Error,
-            (Outcome::Unseen, End::ClientGone) if self.asked.operation != Operation::Listen => {
+            (Answer::Unseen, End::UpstreamGone) => AuditStatus::Error,
+            (Answer::Unseen, End::ClientGone) if self.asked.operation != Operation::Listen => {
                 AuditStatus::Aborted
             }
             // A listening client leaves when it has heard enough.
-            (Outcome::Unseen, _) if succeeded => AuditStatus::Success,
-            (Outcome::Unseen, _) => AuditStatus::Error,
+            (Answer::Unseen, _) if succeeded => AuditStatus::Success,
+            (Answer::Unseen, _) => AuditStatus::Error,
         };
         entry.status = status.name();
     }
@@ -457,7 +348,7 @@ impl Answering {
 
 /// Looks at what passes, for one chunk.
 struct Looking<'a> {
-    answering: &'a mut Answering,
+    answering: &'a mut ResponseBody,
     sender: &'a Sender,
     era: Era,
     alone: Alone,
@@ -521,7 +412,7 @@ impl Substitute for Looking<'_> {
             (None, Alone::No) => Sender::NoReplyExpected,
         };
         if sender == *self.sender && matches!(sender, Sender::Request(_)) {
-            self.answering.outcome = Outcome::ProtocolError(denial.code(self.era));
+            self.answering.outcome = Answer::ProtocolError(denial.code(self.era));
         }
         String::from_utf8_lossy(&denial.body(&sender, self.era, Requested::Unread)).into_owned()
     }
@@ -548,5 +439,12 @@ impl Events for Looking<'_> {
         let session = session_of(query.as_bytes()).ok()??;
         self.answering.open(Bound::Session(session));
         Some(told)
+    }
+}
+
+fn unanswered(closing: &Closing) -> AuditStatus {
+    match closing.end {
+        End::ClientGone => AuditStatus::Aborted,
+        End::Complete | End::UpstreamGone => AuditStatus::Error,
     }
 }

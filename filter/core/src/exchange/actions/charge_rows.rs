@@ -7,9 +7,9 @@
 use portcullis_redis_lua::Window;
 use serde_json::Value;
 
-use super::grant::Grant;
-use super::turn::Turn;
 use crate::call::Call;
+use crate::exchange::grant::Grant;
+use crate::exchange::turn::Turn;
 use crate::mcp::Operation;
 use crate::mcp::outcome::Outcome;
 use crate::policy::Cost;

@@ -1,28 +1,27 @@
-//! Calls that a person has to agree to.
+//! Awaits Redis's word on a call that a person has to agree to.
 //!
-//! Owns the two conversations with Redis about them. A call that is not granted draws from its windows, is
+//! Owns the two conversations with Redis about such calls. A call that is not granted draws from its windows, is
 //! noted, and refused. A granted one is admitted, then taken, so that it is made once. What was drawn from
 //! windows for a call that another one overtook stays drawn.
 
 use portcullis_redis_lua::{ApprovalKey, ApprovalReply};
 
-use super::admission::{self, held};
-use super::credit::credit;
-use super::grant::{Credential, Grant, Sought};
-use super::request::Request;
-use super::turn::Turn;
-use super::{Next, Stage};
 use crate::approval::{self, Waiting};
 use crate::audit::{AuditEvent, Redaction, redact};
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::{ApprovalState, Denial};
 use crate::event::Event;
+use crate::exchange::actions::read_credential::settled;
+use crate::exchange::grant::{Credential, Grant, Sought};
+use crate::exchange::handover::{Handover, Outcome, held, refuse, refuse_granted};
+use crate::exchange::request::Request;
+use crate::exchange::turn::Turn;
 use crate::mcp::{Operation, ToolCall};
 use crate::step::Gate;
 
 /// Waits for Redis's word on an approval.
 #[derive(Debug)]
-pub(crate) struct Approving {
+pub(crate) struct Approval {
     request: Box<Request>,
     grant: Box<Grant>,
     credential: Credential,
@@ -41,20 +40,24 @@ enum Asked {
 }
 
 /// Not granted: notes that the call waits.
-pub(crate) fn ask(request: Box<Request>, grant: Box<Grant>, turn: &mut Turn<'_>) -> Next {
+pub(crate) fn ask(
+    request: Box<Request>,
+    grant: Box<Grant>,
+    turn: &mut Turn<'_>,
+) -> Outcome<Box<Approval>> {
     let operation = request.message.as_ref().map(|message| &message.operation);
     let (Ok(Operation::CallTool(call)), Some(sought)) = (operation, grant.sought.clone()) else {
-        return turn.refuse(Denial::Internal("approval"));
+        return refuse(Denial::Internal("approval"), turn);
     };
     let document = serde_json::to_string(&waiting(&sought, &grant, call, turn));
     let Ok(document) = document else {
-        return turn.refuse(Denial::Internal("approval"));
+        return refuse(Denial::Internal("approval"), turn);
     };
     let script = sought.key.ask(&document, sought.expires);
     let call = turn.start(Call::Approval(script));
     let (credential, asked) = (Credential::Settled, Asked::Note);
-    let stage = Approving { request, grant, credential, sought, call, asked };
-    (Stage::Approving(Box::new(stage)), Gate::Hold)
+    let stage = Approval { request, grant, credential, sought, call, asked };
+    Outcome::Wait(Box::new(stage), Gate::Hold)
 }
 
 fn waiting(sought: &Sought, grant: &Grant, call: &ToolCall, turn: &Turn<'_>) -> Waiting {
@@ -84,31 +87,35 @@ pub(crate) fn take(
     credential: Credential,
     sought: Sought,
     turn: &mut Turn<'_>,
-) -> Next {
+) -> Outcome<Box<Approval>> {
     let call = turn.start(Call::Approval(sought.key.take()));
-    let stage = Approving { request, grant, credential, sought, call, asked: Asked::Take };
-    (Stage::Approving(Box::new(stage)), Gate::Hold)
+    let stage = Approval { request, grant, credential, sought, call, asked: Asked::Take };
+    Outcome::Wait(Box::new(stage), Gate::Hold)
 }
 
-impl Approving {
-    pub(crate) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Next {
+impl Approval {
+    pub(crate) fn on(
+        mut self: Box<Self>,
+        event: Event,
+        turn: &mut Turn<'_>,
+    ) -> Outcome<Box<Approval>> {
         match event {
             Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
             Event::CallFailed { id, why } if id == self.call => {
-                turn.refuse(Denial::Unavailable(Dependency::Redis, why))
+                refuse(Denial::Unavailable(Dependency::Redis, why), turn)
             }
             Event::CallDone { .. } | Event::CallFailed { .. } => {
-                self.credential = self.credential.settled(event, turn);
-                (Stage::Approving(self), Gate::Hold)
+                self.credential = settled(&self.credential, event, turn);
+                Outcome::Wait(self, Gate::Hold)
             }
-            event => held(event, "approving", turn, || Stage::Approving(self)),
+            event => held(event, "approving", turn, || self),
         }
     }
 
-    fn answered(self, reply: Reply, turn: &mut Turn<'_>) -> Next {
+    fn answered(self, reply: Reply, turn: &mut Turn<'_>) -> Outcome<Box<Approval>> {
         let unreadable = Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable);
         let Reply::Redis(value) = reply else {
-            return turn.refuse(unreadable);
+            return refuse(unreadable, turn);
         };
         let id = approval::id(self.sought.key.digest()).to_owned();
         let events = &mut turn.context.entry.events;
@@ -125,21 +132,21 @@ impl Approving {
                 Ok(ApprovalReply::Denied) => self.refused(ApprovalState::Denied, turn),
                 Ok(ApprovalReply::Full) => self.refused(ApprovalState::Full, turn),
                 Ok(ApprovalReply::CallerFull) => self.refused(ApprovalState::CallerFull, turn),
-                Err(_) => turn.refuse(unreadable),
+                Err(_) => refuse(unreadable, turn),
             },
             Asked::Take => match ApprovalKey::taken(value) {
                 Ok(true) => {
                     events.push(AuditEvent::ApprovalUsed { id });
-                    credit(self.request, self.grant, self.credential, turn)
+                    Outcome::Next(Handover::Granted(self.request, self.grant, self.credential))
                 }
                 Ok(false) => self.refused(ApprovalState::Pending, turn),
-                Err(_) => turn.refuse(unreadable),
+                Err(_) => refuse(unreadable, turn),
             },
         }
     }
 
-    fn refused(self, state: ApprovalState, turn: &mut Turn<'_>) -> Next {
+    fn refused(self, state: ApprovalState, turn: &mut Turn<'_>) -> Outcome<Box<Approval>> {
         let denial = self.sought.refusal(state);
-        admission::refused(self.request, self.grant, denial, self.credential, turn)
+        refuse_granted(self.request, self.grant, denial, self.credential, turn)
     }
 }

@@ -8,20 +8,16 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{Admit, AdmitReply, Value};
 
-use super::Stage;
-use super::basis::{Basis, Unlearned};
-use super::grant::Grant;
-use super::request::Request;
-use super::response::Answering;
-use super::turn::Turn;
-use super::verdict::{Verdict, judge};
-use crate::audit::{AuditEvent, Entry};
+use crate::audit::Entry;
 use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
 use crate::denial::Denial;
-use crate::event::Event;
+use crate::exchange::checks::snapshot::{Basis, Unlearned};
+use crate::exchange::checks::verdict::{Verdict, judge};
+use crate::exchange::grant::Grant;
+use crate::exchange::request::Request;
+use crate::exchange::turn::Turn;
 use crate::failure::OnFailure;
 use crate::mcp::{Body, Message, Operation};
-use crate::step::Gate;
 use crate::time::UnixTime;
 
 /// A response is ended when nothing confirmed it for so many intervals, unless `stale_seconds` are longer.
@@ -83,14 +79,16 @@ impl Recheck {
         self.asked = Asked::Records(call, basis, admit);
     }
 
-    fn awaits(&self, id: CallId) -> bool {
+    /// Whether `id` is its call.
+    pub(crate) fn awaits(&self, id: CallId) -> bool {
         match &self.asked {
             Asked::Nothing => false,
             Asked::Records(call, ..) | Asked::Policy(call, ..) => *call == id,
         }
     }
 
-    fn answered(&mut self, reply: Option<Reply>, turn: &mut Turn<'_>) -> Option<Denial> {
+    /// Takes the outcome of its call; a refusal when the response has to end.
+    pub(crate) fn answered(&mut self, reply: Option<Reply>, turn: &mut Turn<'_>) -> Option<Denial> {
         let outcome = match (std::mem::replace(&mut self.asked, Asked::Nothing), reply) {
             (Asked::Records(_, basis, admit), Some(Reply::Redis(value))) => {
                 self.compared(basis, &admit, value, turn)
@@ -168,46 +166,4 @@ impl Recheck {
             Verdict::Refused(denial) => Outcome::Ends(denial),
         }
     }
-}
-
-/// An event after [`settle`] saw it.
-pub(crate) enum Checked {
-    /// It was the outcome of a check.
-    Taken(Stage, Gate),
-    /// It is the stage's own.
-    Other(Stage, Event),
-}
-
-/// Takes the outcome of a check of `stage`'s response; anything else comes back.
-pub(crate) fn settle(stage: Stage, event: Event, turn: &mut Turn<'_>) -> Checked {
-    let (id, reply) = match event {
-        Event::CallDone { id, reply } => (id, Ok(reply)),
-        Event::CallFailed { id, why } => (id, Err(why)),
-        event => return Checked::Other(stage, event),
-    };
-    let mine = turn.context.recheck.as_ref().is_some_and(|recheck| recheck.awaits(id));
-    let Some(mut recheck) = turn.context.recheck.take_if(|_| mine) else {
-        let event = match reply {
-            Ok(reply) => Event::CallDone { id, reply },
-            Err(why) => Event::CallFailed { id, why },
-        };
-        return Checked::Other(stage, event);
-    };
-    match (recheck.answered(reply.ok(), turn), stage) {
-        (Some(denial), Stage::Answering(answering)) => {
-            let (stage, gate) = end(answering, denial, turn);
-            Checked::Taken(stage, gate)
-        }
-        (_, stage) => {
-            turn.context.recheck = Some(recheck);
-            Checked::Taken(stage, Gate::Hold)
-        }
-    }
-}
-
-/// The caller may not listen any more: nothing of the response goes on.
-fn end(answering: Box<Answering>, denial: Denial, turn: &mut Turn<'_>) -> (Stage, Gate) {
-    let rule = denial.rule();
-    turn.context.entry.events.push(AuditEvent::StreamEnded { rule });
-    (Stage::Answering(Box::new(answering.swallowing())), Gate::Replace(denial))
 }

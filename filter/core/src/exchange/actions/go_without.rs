@@ -5,32 +5,14 @@
 
 use portcullis_redis_lua::Admit;
 
-use super::Next;
-use super::credit::credit;
-use super::grant::{Credential, Grant};
-use super::request::Request;
-use super::turn::{CallerIdentity, Turn};
-use super::verdict::Verdict;
 use crate::call::{CallFailure, Dependency};
 use crate::denial::{Denial, LimitCause};
+use crate::exchange::checks::verdict::Verdict;
+use crate::exchange::grant::Grant;
+use crate::exchange::turn::{CallerIdentity, Turn};
 use crate::failure::WithoutRedis;
 use crate::id::OrgId;
 use crate::vault::{CredentialTemplate, Lease};
-
-/// Without Redis, tokens and certificates are judged by the policy in the configuration alone.
-/// There are no keys then, no windows, and nothing that belongs to somebody.
-pub(crate) fn unconfirmed(request: Box<Request>, verdict: Verdict, turn: &mut Turn<'_>) -> Next {
-    turn.context.identity = CallerIdentity::Confirmed;
-    match (verdict, request.bound.first()) {
-        (Verdict::Refused(denial), _) => turn.refuse(denial),
-        (Verdict::Open | Verdict::NeedsPolicy(_), _) => turn.refuse(Denial::PolicyUnusable),
-        (Verdict::Allowed(_), Some(bound)) => turn.refuse(bound.unknown()),
-        (Verdict::Allowed(grant), None) if grant.quotas.is_empty() && grant.sought.is_none() => {
-            credit(request, grant, Credential::Settled, turn)
-        }
-        (Verdict::Allowed(_), None) => turn.refuse(Denial::PolicyUnusable),
-    }
-}
 
 /// What becomes of a verdict that Redis did not confirm; `None` where it must.
 pub(crate) fn without_redis(

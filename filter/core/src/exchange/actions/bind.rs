@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{Bind, BindReply, Keep};
 
-use super::grant::Grant;
-use super::session::{Bound, Holder, TASK_IDLE};
-use super::turn::Turn;
 use crate::call::{Call, CallFailure, CallId, Reply};
+use crate::exchange::grant::Grant;
+use crate::exchange::session::{Bound, Holder, TASK_IDLE};
+use crate::exchange::turn::Turn;
 
 /// Each worker keeps what is used for longer once in this part of the time that it would be forgotten after.
 const KEPT_IN: u32 = 12;

@@ -1,0 +1,226 @@
+//! The request as it goes on.
+//!
+//! Owns what is taken off a request and what is put on it.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::bind;
+use super::forwarded::Forwarded;
+use super::recheck::Recheck;
+use crate::audit::{AuditEvent, shown};
+use crate::authz::{Amendment, Shadowed};
+use crate::denial::Denial;
+use crate::exchange::grant::{Grant, RelayedRefusal};
+use crate::exchange::request::{Leg, PendingBody, Request};
+use crate::exchange::turn::{Sent, Turn};
+use crate::guard;
+use crate::mcp::amend::amend;
+use crate::mcp::{Body, Operation};
+use crate::secret::Secret;
+use crate::step::Effect;
+
+/// What went upstream of a request.
+pub(crate) enum Sending {
+    /// The headers (`split` mode); the body is judged next.
+    Headers(Box<PendingBody>),
+    /// All of it.
+    Whole(Box<Forwarded>),
+    /// Nothing more: it is refused.
+    Refused(Denial),
+    /// Nothing, by a refusal that the entry tells of already.
+    Noted(Denial),
+}
+
+/// Lets the request go upstream, or the part of it that was judged.
+pub(crate) fn pass(
+    request: Request,
+    grant: Grant,
+    credential: Option<(String, Secret)>,
+    turn: &mut Turn<'_>,
+) -> Sending {
+    match &grant.relayed {
+        Some(refusal) => {
+            turn.note(&refusal.denial);
+            let principal = &grant.principal;
+            let holder = principal.identity.holder();
+            if !turn.worker.relays.lets_pass(&principal.org, holder, turn.now) {
+                return Sending::Noted(refusal.denial.clone());
+            }
+        }
+        None => {
+            turn.context.entry.pass(&grant.shadowed);
+            turn.context.entry.credits = grant.price.map(|price| price.call);
+        }
+    }
+    match request.leg {
+        Leg::Whole => {
+            rewrite((&request.path, &request.strip), &grant, credential, turn);
+            sent(request, &grant, turn)
+        }
+        Leg::Head(reading) => {
+            rewrite((&request.path, &request.strip), &grant, credential, turn);
+            turn.context.sent = Sent::Headers;
+            let connector = grant.policy.connectors.get(&grant.connector);
+            let path = &request.path;
+            if connector.is_some_and(|it| it.amends || it.relays_refusals(path)) {
+                turn.effects.push(Effect::RemoveRequestHeader("content-length".to_owned()));
+                turn.context.sent = Sent::HeadersWithoutLength;
+            }
+            Sending::Headers(reading)
+        }
+        Leg::Body => sent(request, &grant, turn),
+    }
+}
+
+fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Sending {
+    let shadowed = grant.shadowed.iter().map(|Shadowed { check, rule }| AuditEvent::ShadowDenied {
+        check: check.name(),
+        rule: rule.clone(),
+    });
+    turn.context.entry.events.extend(shadowed);
+    if let Some(amendment) = &grant.ruling.amendment
+        && let Err(denial) = amend_body(&request, amendment, turn)
+    {
+        return Sending::Refused(denial);
+    }
+    if let Some(RelayedRefusal { denial, message }) = &grant.relayed
+        && replace_body(&request, message.clone(), turn).is_err()
+    {
+        return Sending::Noted(denial.clone());
+    }
+    let mut request = request;
+    restore(&mut request, turn);
+    let message = std::mem::replace(&mut request.message, Err(Denial::Internal("message")));
+    match message {
+        Ok(message) => {
+            bind::keep(&request.bound, &request.path, grant, turn);
+            let path = request.path.clone();
+            let bound = std::mem::take(&mut request.bound);
+            let again = listening(&message.operation);
+            let recheck = match turn.worker.config.redis {
+                Some(_) => Some(Box::new(Recheck::of(request, again, grant, turn.now))),
+                None => None,
+            };
+            let forwarded = Forwarded::new(message.operation, path, grant).ending(bound);
+            Sending::Whole(Box::new(Forwarded { recheck, ..forwarded }))
+        }
+        Err(denial) => Sending::Refused(denial),
+    }
+}
+
+/// In `split` mode the filter keeps the body: what lies with the host there, another filter's going on would take along.
+/// So the whole of it is put back, unless another one took its place.
+fn restore(request: &mut Request, turn: &mut Turn<'_>) {
+    let split = turn.context.sent != Sent::Nothing;
+    let replaced = |effect: &Effect| matches!(effect, Effect::ReplaceRequestBody(_));
+    if split && !request.body.bytes().is_empty() && !turn.effects.iter().any(replaced) {
+        let body = std::mem::take(&mut request.body);
+        turn.effects.push(Effect::ReplaceRequestBody(body));
+    }
+}
+
+/// What a caller has to be allowed for as long as its answer is open: what it listens to; of any other request, to
+/// be at this connector at all.
+fn listening(operation: &Operation) -> Operation {
+    match operation {
+        Operation::Subscriptions { .. } => operation.clone(),
+        Operation::Initialize
+        | Operation::Housekeeping
+        | Operation::List(_)
+        | Operation::CallTool(_)
+        | Operation::Prompt(_)
+        | Operation::Resource(_)
+        | Operation::Task(_)
+        | Operation::Response
+        | Operation::Listen
+        | Operation::EndSession
+        | Operation::Unknown => Operation::Listen,
+    }
+}
+
+/// Puts an argument that goes on in the place of the one that came.
+fn amend_body(request: &Request, amendment: &Amendment, turn: &mut Turn<'_>) -> Result<(), Denial> {
+    let Amendment { argument, asked, value } = amendment;
+    let body =
+        amend(request.body.bytes(), argument, *value).ok_or(Denial::Internal("amendment"))?;
+    replace_body(request, body, turn)?;
+    let asked = asked.as_ref().map(|asked| match asked {
+        Value::Number(number) => shown(number),
+        other => other.clone(),
+    });
+    let argument = argument.clone();
+    let capped = AuditEvent::RecordsCapped { argument, asked, max: *value };
+    turn.context.entry.events.push(capped);
+    Ok(())
+}
+
+/// Puts `body` in the place of the one that came.
+fn replace_body(request: &Request, body: Vec<u8>, turn: &mut Turn<'_>) -> Result<(), Denial> {
+    let most = turn.worker.config.max_body_bytes;
+    match turn.context.sent {
+        // What the filter puts back has to fit into the host's buffer (`host_buffer_bytes`).
+        Sent::HeadersWithoutLength | Sent::Headers if body.len() > most => {
+            return Err(Denial::BodyTooLarge(most));
+        }
+        Sent::HeadersWithoutLength => {}
+        Sent::Nothing => {
+            let name = "content-length".to_owned();
+            let value = Secret::new(body.len().to_string());
+            turn.effects.push(Effect::SetRequestHeader { name, value });
+        }
+        // The cap is younger than the verdict on the headers: they promise a length, and an upstream
+        // would take what exceeds it for another request.
+        Sent::Headers if body.len() == request.body.bytes().len() => {}
+        Sent::Headers => return Err(Denial::PolicyUnusable),
+    }
+    turn.effects.push(Effect::ReplaceRequestBody(Body::new(body)));
+    Ok(())
+}
+
+/// Makes the headers the gateway's own: what neither [`goes_upstream`] nor the connector names is taken off,
+/// and the gateway's are set. `accept-encoding: identity`, since without it any content coding is
+/// acceptable (RFC 9110, section 12.5.3), and a compressed answer cannot be read here.
+///
+/// [`goes_upstream`]: crate::request_headers::goes_upstream
+fn rewrite(
+    (path, strip): (&str, &[String]),
+    grant: &Grant,
+    credential: Option<(String, Secret)>,
+    turn: &mut Turn<'_>,
+) {
+    let request_id = &turn.context.entry.request_id;
+    let own = [
+        ("accept-encoding", "identity".to_owned()),
+        ("x-request-id", request_id.clone()),
+        ("x-portcullis-org", grant.principal.org.to_string()),
+        ("x-portcullis-principal", header_safe(&grant.principal.name)),
+        ("x-portcullis-request-id", request_id.clone()),
+    ];
+    let own = own.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value)));
+    let guard =
+        turn.worker.config.guards.value(path).map(|value| (guard::HEADER.to_owned(), value));
+    let set: Vec<(String, Secret)> = own.chain(credential).chain(guard).collect();
+    let connector = grant.policy.connectors.get(&grant.connector);
+    let named = connector.map(|connector| connector.request_headers.as_slice()).unwrap_or_default();
+    let stays = |name: &String| !named.contains(name) && !set.iter().any(|(own, _)| own == name);
+    for name in strip.iter().filter(|name| stays(name)) {
+        turn.effects.push(Effect::RemoveRequestHeader(name.clone()));
+    }
+    for (name, value) in set {
+        turn.effects.push(Effect::SetRequestHeader { name, value });
+    }
+}
+
+/// A name that a person chose, as a header can carry it: other bytes percent-encoded.
+fn header_safe(name: &str) -> String {
+    let mut safe = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'%' | ..0x20 | 0x7f.. => _ = write!(safe, "%{byte:02X}"),
+            plain => safe.push(char::from(plain)),
+        }
+    }
+    safe
+}

@@ -1,0 +1,94 @@
+//! What went upstream.
+//!
+//! Owns what has to be known of a request when its response comes: who asked, for what, and what of the answer they may
+//! see.
+
+use super::charge_rows::Tab;
+use super::recheck::Recheck;
+use super::watch_drift::Watch;
+use crate::authz::View;
+use crate::exchange::checks::response_form::{Expected, Shape};
+use crate::exchange::grant::Grant;
+use crate::exchange::session::{Bound, Holder};
+use crate::exchange::turn::{Answers, Turn};
+use crate::id::PolicyName;
+use crate::mcp::{Operation, Sender};
+use crate::vault::SecretRef;
+
+/// What was asked for, by whom, and what of the answer they may see.
+#[derive(Debug)]
+pub(crate) struct Forwarded {
+    pub(crate) operation: Operation,
+    pub(crate) view: View,
+    pub(crate) watch: Watch,
+    pub(crate) holder: Holder,
+    /// The sessions that end if the server agrees.
+    pub(crate) ends: Vec<Bound>,
+    pub(crate) connector: PolicyName,
+    /// Where the request went.
+    pub(crate) path: String,
+    /// Where a client of HTTP+SSE posts to.
+    pub(crate) messages: Option<String>,
+    /// Response headers that pass besides those that every answer may have.
+    pub(crate) response_headers: Vec<String>,
+    /// The request was refused, and something else went up in its place: its entry is settled.
+    pub(crate) refused: bool,
+    /// The credential that the upstream was given.
+    pub(crate) secret: Option<SecretRef>,
+    pub(crate) tab: Tab,
+    /// What its response rests on, as long as it is open.
+    pub(crate) recheck: Option<Box<Recheck>>,
+}
+
+impl Forwarded {
+    /// What `operation` asked for, by what it was granted.
+    pub(crate) fn new(operation: Operation, path: String, grant: &Grant) -> Self {
+        let connector = grant.policy.connectors.get(&grant.connector);
+        let principal = &grant.principal;
+        let tab = Tab::of(grant, &operation);
+        Self {
+            operation,
+            view: View::new(&grant.policy, &grant.principal, &grant.connector),
+            watch: Watch::new(&grant.policy, &principal.org, &grant.connector),
+            holder: grant.holder(),
+            ends: Vec::new(),
+            connector: grant.connector.clone(),
+            path,
+            refused: grant.relayed.is_some(),
+            messages: connector.and_then(|connector| connector.messages.clone()),
+            response_headers: connector
+                .map(|connector| connector.response_headers.clone())
+                .unwrap_or_default(),
+            secret: grant.credential.as_ref().map(|template| template.secret().clone()),
+            tab,
+            recheck: None,
+        }
+    }
+
+    /// The same, of a request that refers to these; one that ends a session ends them.
+    pub(crate) fn ending(mut self, bound: Vec<Bound>) -> Self {
+        if self.operation == Operation::EndSession {
+            self.ends = bound;
+        }
+        self
+    }
+
+    /// What its client waits for.
+    pub(crate) fn expected(&self, turn: &Turn<'_>) -> Expected {
+        match (&turn.context.sender, turn.context.answers, &self.operation) {
+            (Sender::Request(_), Answers::Here, _) | (_, _, Operation::Listen) => {
+                Expected::Messages
+            }
+            (Sender::Request(_) | Sender::NoReplyExpected | Sender::Unknown, ..) => {
+                Expected::Status
+            }
+        }
+    }
+}
+
+/// How a response begins.
+pub(crate) struct ResponseStart {
+    pub(crate) status: u16,
+    pub(crate) session_id: Vec<u8>,
+    pub(crate) shape: Shape,
+}

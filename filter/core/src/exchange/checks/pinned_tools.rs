@@ -1,0 +1,83 @@
+//! Calls and lists against what was reviewed: pinned schemas, pinned definitions.
+//!
+//! Owns what a drift leads to, and what a worker has to remember for it. How far something drifted is
+//! `pin`'s business, whether arguments fit is `schema`'s.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::denial::{Denial, Unfit};
+use crate::id::{OrgId, PolicyName};
+use crate::mcp::ToolCall;
+use crate::pin::Action;
+use crate::policy::Connector;
+use crate::reviewed::Listed;
+use crate::schema::{Mirror, Violation};
+use crate::worker::Worker;
+
+/// Judges a call by the pin of its tool, if it has one.
+///
+/// # Errors
+/// The tool drifted too far, a header says something else than its argument, or the arguments break
+/// the schema.
+pub(crate) fn check(
+    call: &ToolCall,
+    parameters: Option<&BTreeMap<String, Option<Vec<u8>>>>,
+    (org, name, connector): (&OrgId, &PolicyName, &Connector),
+    worker: &mut Worker,
+) -> Result<(), Denial> {
+    let Some(pin) = connector.tools.get(&call.name).and_then(|tool| tool.pin.as_ref()) else {
+        return Ok(());
+    };
+    if let Some(drift) = worker.drifts.seen(|| connector.listed(org, &call.name), pin)
+        && connector.pins.action(drift) == Action::Block
+    {
+        let rule = format!("connectors.{name}.on_drift.{}", drift.name());
+        return Err(Denial::Forbidden { rule });
+    }
+    // `policy push` refuses such a schema; whoever got it here all the same gets no call through.
+    let reviewed = worker.schemas.of(pin).ok_or(Denial::PolicyUnusable)?;
+    if let Some(parameters) = parameters {
+        mirrored(call, parameters, &reviewed.mirrors)?;
+    }
+    let arguments = Value::Object(call.arguments.clone());
+    reviewed.schema.check(&arguments).map_err(|violations| {
+        Denial::BadArguments(Unfit { tool: call.name.clone(), text: told(&call.name, &violations) })
+    })
+}
+
+/// Whoever routes on a header must not be misled (MCP 2026-07-28, custom headers).
+fn mirrored(
+    call: &ToolCall,
+    parameters: &BTreeMap<String, Option<Vec<u8>>>,
+    mirrors: &[Mirror],
+) -> Result<(), Denial> {
+    for mirror in mirrors {
+        match (mirror.argument(&call.arguments), parameters.get(&mirror.header)) {
+            (None, None) => {}
+            (Some(argument), Some(Some(header))) if Mirror::agrees(argument, header) => {}
+            (Some(_), None) => {
+                return Err(Denial::HeaderMismatch("An Mcp-Param header is missing"));
+            }
+            _ => {
+                let text = "An Mcp-Param header does not match its argument";
+                return Err(Denial::HeaderMismatch(text));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn told(tool: &str, violations: &[Violation]) -> String {
+    let tool: String = tool.chars().take(128).collect();
+    let lines = violations.iter().map(|violation| format!("\n- {violation}"));
+    format!("The arguments of {tool} do not fit its input schema:{}", lines.collect::<String>())
+}
+
+impl Connector {
+    /// The tool as this server lists it to this organisation.
+    pub(crate) fn listed(&self, org: &OrgId, tool: &str) -> Listed {
+        Listed { org: org.clone(), path: self.path.clone(), tool: tool.to_owned() }
+    }
+}

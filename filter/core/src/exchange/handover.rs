@@ -1,0 +1,129 @@
+//! What one stage hands to the next.
+//!
+//! Owns how an event ends for a stage, and what a stage gives away when it is done. A stage names what it hands over,
+//! never who takes it: that is in the transition table (`flow.rs`).
+
+use super::actions::forwarded::{Forwarded, ResponseStart};
+use super::checks::snapshot::Basis;
+use super::grant::{Credential, Grant, Sought};
+use super::request::{ArrivedBody, Caller, PendingBody, Request};
+use super::turn::Turn;
+use crate::auth::certificate::PeerCertificate;
+use crate::auth::token::issuer::IssuerId;
+use crate::auth::token::jws::PresentedToken;
+use crate::denial::Denial;
+use crate::event::{Event, Head};
+use crate::id::PolicyVersion;
+use crate::step::Gate;
+
+/// How an event ends for a stage.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved within one step, never kept; a box would be an allocation for every request"
+)]
+pub(crate) enum Outcome<S> {
+    /// The stage waits on, and the message is at this gate.
+    Wait(S, Gate),
+    /// The stage is done; whoever takes this goes on.
+    Next(Handover),
+    /// The client is answered; only the end of the stream is awaited.
+    End(Gate),
+    /// The same, and there is no audit entry.
+    Close(Gate),
+}
+
+impl<S> Outcome<S> {
+    /// The same, of a stage as one of all.
+    pub(crate) fn map<T>(self, stage: impl FnOnce(S) -> T) -> Outcome<T> {
+        match self {
+            Self::Wait(waiting, gate) => Outcome::Wait(stage(waiting), gate),
+            Self::Next(handover) => Outcome::Next(handover),
+            Self::End(gate) => Outcome::End(gate),
+            Self::Close(gate) => Outcome::Close(gate),
+        }
+    }
+}
+
+/// What a stage hands over.
+pub(crate) enum Handover {
+    /// A token that this issuer's keys could prove, and the request that it came with.
+    TokenPresented {
+        head: Head,
+        last: bool,
+        token: PresentedToken,
+        certificate: Option<PeerCertificate>,
+        issuer: IssuerId,
+    },
+    /// A caller whose credential is as good as it can be told without Redis, and what came of its body.
+    CallerKnown { head: Head, last: bool, caller: Caller, body: ArrivedBody },
+    /// A large body of a caller whose key nobody confirmed.
+    KeyUnverified(Box<PendingBody>, ArrivedBody),
+    /// The same, whose key Redis confirmed.
+    KeyVerified(Box<PendingBody>, ArrivedBody),
+    /// A request, or the part of it that is judged now.
+    Understood(Box<Request>),
+    /// A request that this version of a policy decides on.
+    PolicyMissing(Box<Judged>, PolicyVersion),
+    /// The same, once the worker was given the policy.
+    PolicyLoaded(Box<Judged>),
+    /// An admitted call that waits for a person's word.
+    ApprovalMissing(Box<Request>, Box<Grant>),
+    /// An admitted call that a person agreed to.
+    ApprovalGranted(Box<Request>, Box<Grant>, Credential, Sought),
+    /// A request that passes once its credential is there.
+    Granted(Box<Request>, Box<Grant>, Credential),
+    /// The headers went upstream (`split` mode).
+    HeadersForwarded(Box<PendingBody>),
+    /// The request went upstream.
+    Forwarded(Box<Forwarded>),
+    /// A response that may pass began.
+    ResponseBegan(Box<Forwarded>, ResponseStart),
+}
+
+/// A request, what its verdict rests on, and how often it was judged.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) request: Box<Request>,
+    pub(crate) basis: Basis,
+    pub(crate) rounds: u8,
+}
+
+/// Ends the request with a refusal.
+pub(crate) fn refuse<S>(denial: Denial, turn: &mut Turn<'_>) -> Outcome<S> {
+    Outcome::End(turn.refuse(denial))
+}
+
+/// Refuses what its verdict had let pass: on the caller's stream, where it has one.
+pub(crate) fn refuse_granted<S>(
+    request: Box<Request>,
+    grant: Box<Grant>,
+    denial: Denial,
+    credential: Credential,
+    turn: &mut Turn<'_>,
+) -> Outcome<S> {
+    match grant.refused(&denial, &request, &turn.context.entry) {
+        Some(grant) => Outcome::Next(Handover::Granted(request, Box::new(grant), credential)),
+        None => refuse(denial, turn),
+    }
+}
+
+/// An event that decides nothing while a call is outstanding.
+pub(crate) fn held<S>(
+    event: Event,
+    place: &'static str,
+    turn: &mut Turn<'_>,
+    stage: impl FnOnce() -> S,
+) -> Outcome<S> {
+    match event {
+        Event::CallDone { .. }
+        | Event::CallFailed { .. }
+        | Event::BodyWithheld
+        | Event::Closed(_) => Outcome::Wait(stage(), Gate::Hold),
+        Event::ResponseHead(_) | Event::ResponseBody { .. } => {
+            Outcome::End(turn.proxy_answers(&event, "proxy.reply"))
+        }
+        Event::Head { .. } | Event::Body(_) | Event::BodyTooLarge => {
+            refuse(Denial::Internal(place), turn)
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Awaits the connector's credential.
+//!
+//! Owns which credential goes on. Its read starts beside the admission, so that a cold cache costs no extra time.
+
+use std::time::Duration;
+
+use crate::call::{CallFailure, CallId, Dependency};
+use crate::denial::{Denial, LimitCause};
+use crate::event::Event;
+use crate::exchange::actions::forward::{Sending, pass};
+use crate::exchange::actions::go_without::without_vault;
+use crate::exchange::actions::read_credential::{read, secret_outcome};
+use crate::exchange::grant::{Credential, Grant};
+use crate::exchange::handover::{Handover, Outcome, held, refuse};
+use crate::exchange::request::{Leg, Request};
+use crate::exchange::turn::Turn;
+use crate::mcp::Operation;
+use crate::secret::Secret;
+use crate::step::Gate;
+use crate::vault::SecretRef;
+
+/// Admitted; waits for Vault.
+#[derive(Debug)]
+pub(crate) struct AwaitCredential {
+    request: Box<Request>,
+    grant: Box<Grant>,
+    secret: SecretRef,
+    call: CallId,
+}
+
+/// Admitted, so the caller is proven: passes as soon as the credential is there.
+pub(crate) fn enter(
+    request: Box<Request>,
+    grant: Box<Grant>,
+    credential: Credential,
+    turn: &mut Turn<'_>,
+) -> Outcome<Box<AwaitCredential>> {
+    turn.proven();
+    if let Err(denial) = open_stream(&request, &grant, turn) {
+        return refuse(denial, turn);
+    }
+    let template = match request.leg {
+        // The credential went upstream with the headers.
+        Leg::Body => None,
+        Leg::Whole | Leg::Head(_) => grant.credential.clone(),
+    };
+    let Some(template) = template else { return send(*request, *grant, None, turn) };
+    let secret = template.secret().clone();
+    let lease = turn.worker.lease(&secret).filter(|lease| lease.is_live(turn.now));
+    if let Some(header) = lease.map(|lease| template.render(&lease.secret)) {
+        return send(*request, *grant, Some((template.header().to_owned(), header)), turn);
+    }
+    let call = match credential {
+        Credential::Waiting(asked, call) if asked == secret => call,
+        Credential::Failed(asked, why) if asked == secret => {
+            return uncredited(request, grant, why, turn);
+        }
+        // Also when another was asked for: the policy moved meanwhile.
+        Credential::Waiting(..) | Credential::Failed(..) | Credential::Settled => {
+            match read(&secret, turn) {
+                Ok(call) => call,
+                Err(why) => return uncredited(request, grant, why, turn),
+            }
+        }
+    };
+    Outcome::Wait(Box::new(AwaitCredential { request, grant, secret, call }), Gate::Hold)
+}
+
+/// When a caller with too many streams may look whether one has ended.
+const STREAMS_RETRY: Duration = Duration::from_secs(5);
+
+/// Counts a request whose answer is a stream that stays open.
+fn open_stream(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Result<(), Denial> {
+    let operation = request.message.as_ref().map(|message| &message.operation);
+    let (Ok(Operation::Listen | Operation::Subscriptions { .. }), Leg::Whole | Leg::Body, None) =
+        (operation, &request.leg, &turn.context.slot)
+    else {
+        return Ok(());
+    };
+    let caller = (&grant.principal.org, grant.principal.identity.holder());
+    match turn.worker.streams.open(caller, &grant.policy.streams) {
+        Ok(slot) => {
+            turn.context.slot = Some(slot);
+            Ok(())
+        }
+        Err(limit) => {
+            let (limit, cause) = (limit.into(), Box::new(LimitCause::Streams));
+            Err(Denial::Limited { limit, cause, retry_after: STREAMS_RETRY })
+        }
+    }
+}
+
+impl AwaitCredential {
+    pub(crate) fn on(
+        self: Box<Self>,
+        event: Event,
+        turn: &mut Turn<'_>,
+    ) -> Outcome<Box<AwaitCredential>> {
+        match event {
+            Event::CallDone { .. } | Event::CallFailed { .. } => {
+                match secret_outcome(event, self.call, &self.secret, turn) {
+                    None => Outcome::Wait(self, Gate::Hold),
+                    Some(Err(why)) => uncredited(self.request, self.grant, why, turn),
+                    Some(Ok(())) => self.credited(turn),
+                }
+            }
+            event => held(event, "crediting", turn, || self),
+        }
+    }
+
+    /// Uses the value just read, also when it may not be kept at all (`cache_seconds: 0`).
+    fn credited(self, turn: &mut Turn<'_>) -> Outcome<Box<AwaitCredential>> {
+        let template = self.grant.credential.clone();
+        let lease = turn.worker.lease(&self.secret);
+        match template
+            .zip(lease)
+            .map(|(template, lease)| (template.header().to_owned(), template.render(&lease.secret)))
+        {
+            Some(credential) => send(*self.request, *self.grant, Some(credential), turn),
+            None => refuse(Denial::Internal("credential"), turn),
+        }
+    }
+}
+
+/// The credential is not to be had; an old one may do.
+fn uncredited(
+    request: Box<Request>,
+    grant: Box<Grant>,
+    why: CallFailure,
+    turn: &mut Turn<'_>,
+) -> Outcome<Box<AwaitCredential>> {
+    let template = grant.credential.clone();
+    match template.and_then(|template| without_vault(&template, why, turn)) {
+        Some(credential) => send(*request, *grant, Some(credential), turn),
+        None => refuse(Denial::Unavailable(Dependency::Vault, why), turn),
+    }
+}
+
+/// Lets the request go upstream, or the part of it that was judged.
+fn send(
+    request: Request,
+    grant: Grant,
+    credential: Option<(String, Secret)>,
+    turn: &mut Turn<'_>,
+) -> Outcome<Box<AwaitCredential>> {
+    match pass(request, grant, credential, turn) {
+        Sending::Headers(pending) => Outcome::Next(Handover::HeadersForwarded(pending)),
+        Sending::Whole(forwarded) => Outcome::Next(Handover::Forwarded(forwarded)),
+        Sending::Refused(denial) => refuse(denial, turn),
+        Sending::Noted(denial) => Outcome::End(Gate::Refuse(denial)),
+    }
+}

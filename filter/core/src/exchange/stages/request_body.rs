@@ -1,0 +1,258 @@
+//! Awaits the request's body: what was asked for.
+//!
+//! Owns what can be told without asking anybody. A fault in the message is kept, not answered: only
+//! who proves an identity learns what is wrong with a body.
+
+use crate::auth::Claimant;
+use crate::config::Mode;
+use crate::denial::{Denial, HostFault};
+use crate::event::{Event, Head};
+use crate::exchange::actions::hold_body::{hold, keep, reserve_unseen};
+use crate::exchange::checks::media_type;
+use crate::exchange::handover::{Handover, Outcome, refuse};
+use crate::exchange::request::{
+    ArrivedBody, Authentication, Caller, Holds, Leg, PendingBody, Request,
+};
+use crate::exchange::session::{Bound, session_of};
+use crate::exchange::turn::{Answers, Turn};
+use crate::mcp::{Body, Era, Message, Operation, headers};
+use crate::request_headers::goes_upstream;
+use crate::step::Gate;
+
+/// Up to this size a body is parsed for everybody: that costs no more than asking Redis first.
+const SMALL_BODY: usize = 16 << 10;
+
+/// Reads the request of somebody whose credential is as good as it can be told without Redis.
+pub(crate) fn enter(
+    (head, last, caller): (Head, bool, Caller),
+    body: ArrivedBody,
+    turn: &mut Turn<'_>,
+) -> Outcome<Box<PendingBody>> {
+    let fault = fault_of(&head, last);
+    let (leg, authentication) = (Leg::Whole, Authentication::Unasked);
+    let reading = PendingBody { head, caller, fault, leg, authentication };
+    match (last, turn.context.mode) {
+        (true, _) => reading.whole(None, turn),
+        (false, Mode::Hold) => resume(Box::new(reading), body, turn),
+        (false, Mode::Split) if reading.is_unproven(turn) => {
+            match reserve_unseen(&reading.head, turn) {
+                Ok(()) => reading.opening(),
+                Err(denial) => refuse(denial, turn),
+            }
+        }
+        (false, Mode::Split) => reading.opening(),
+    }
+}
+
+/// Goes on with what came of the body meanwhile.
+pub(crate) fn resume(
+    pending: Box<PendingBody>,
+    body: ArrivedBody,
+    turn: &mut Turn<'_>,
+) -> Outcome<Box<PendingBody>> {
+    match body.event() {
+        Some(event) => on(pending, event, turn),
+        None => Outcome::Wait(pending, Gate::Hold),
+    }
+}
+
+/// More of a body came. A caller whose token or certificate was verified, or whose key this worker proved lately, may take its
+/// time; anybody else has a share of what is held, and is authenticated while the rest of a large one arrives.
+pub(crate) fn receive(
+    pending: Box<PendingBody>,
+    bytes: usize,
+    turn: &mut Turn<'_>,
+) -> Outcome<Box<PendingBody>> {
+    let held = match pending.holds_headers() {
+        false => keep(bytes, turn),
+        true if pending.is_unproven(turn) => hold(bytes, turn),
+        true => return Outcome::Wait(pending, Gate::Hold),
+    };
+    match held {
+        Ok(()) if pending.holds_headers() && pending.awaits_authentication(bytes, turn) => {
+            Outcome::Next(Handover::KeyUnverified(pending, ArrivedBody::Awaited))
+        }
+        Ok(()) => Outcome::Wait(pending, Gate::Hold),
+        Err(denial) => refuse(denial, turn),
+    }
+}
+
+fn fault_of(head: &Head, last: bool) -> Option<Denial> {
+    match (head.method(), last) {
+        (b"POST", false) if is_plain_json(head) => None,
+        (b"POST", false) => Some(Denial::ContentType),
+        (b"POST", true) => Some(Denial::NotOneMessage("The body is empty")),
+        // Whether a body that is announced has anything in it shows when it is there.
+        (b"GET" | b"DELETE", _) => None,
+        _ => Some(Denial::MethodNotAllowed),
+    }
+}
+
+/// One `content-type` of JSON in UTF-8, and no content coding: anything else may be read by the
+/// upstream in another way than here.
+fn is_plain_json(head: &Head) -> bool {
+    let plain = head.values("content-encoding").iter().all(|coding| *coding == b"identity");
+    plain && head.single("content-type").is_some_and(media_type::is_json)
+}
+
+/// One event while the body is awaited.
+pub(crate) fn on(
+    pending: Box<PendingBody>,
+    event: Event,
+    turn: &mut Turn<'_>,
+) -> Outcome<Box<PendingBody>> {
+    match event {
+        Event::Body(body) if pending.awaits_authentication(body.len(), turn) => {
+            Outcome::Next(Handover::KeyUnverified(pending, ArrivedBody::Whole(body)))
+        }
+        Event::Body(body) => pending.whole(Some(body), turn),
+        Event::BodyTooLarge => {
+            let limit = turn.worker.config.max_body_bytes;
+            refuse(Denial::BodyTooLarge(limit), turn)
+        }
+        Event::BodyWithheld => refuse(Denial::Host(HostFault::CannotHold), turn),
+        Event::ResponseHead(_) | Event::ResponseBody { .. } => {
+            Outcome::End(turn.proxy_answers(&event, "proxy.reply"))
+        }
+        Event::CallDone { .. } | Event::CallFailed { .. } | Event::Closed(_) => {
+            Outcome::Wait(pending, Gate::Hold)
+        }
+        Event::Head { .. } => refuse(Denial::Internal("second_head"), turn),
+    }
+}
+
+impl PendingBody {
+    /// Whether nobody has vouched for the caller yet. In `split` mode Redis did, before the headers went.
+    fn is_unproven(&self, turn: &Turn<'_>) -> bool {
+        match (&self.leg, &self.caller.claimant, self.authentication) {
+            (Leg::Body, ..) | (_, Claimant::Proven(_), _) | (.., Authentication::Confirmed) => {
+                false
+            }
+            (Leg::Whole | Leg::Head(_), Claimant::Key(_), Authentication::Unasked) => {
+                let slowdown = &turn.worker.slowdown;
+                !turn.context.proof.is_some_and(|proof| slowdown.is_proven(&proof, turn.now))
+            }
+        }
+    }
+
+    /// Whether Redis is asked about the key before `bytes` of a body are parsed.
+    fn awaits_authentication(&self, bytes: usize, turn: &Turn<'_>) -> bool {
+        bytes > SMALL_BODY && self.is_unproven(turn) && turn.worker.config.redis.is_some()
+    }
+
+    /// `split` mode: the headers are judged first, as far as they go, and the body after them.
+    fn opening(mut self) -> Outcome<Box<Self>> {
+        let message = match self.fault.take() {
+            Some(fault) => Err(fault),
+            None => match self.head.method() {
+                b"POST" => Ok(headers::announced(&self.head)),
+                _ => Ok(bodiless(&self.head)),
+            },
+        };
+        let (path, strip) = (self.head.path(), withheld(&self.head));
+        let selected = self.head.selected();
+        let (message, bound) = referring(&self.head, message);
+        let Caller { claimant, certificate, audience } = self.caller.clone();
+        self.leg = Leg::Body;
+        let leg = Leg::Head(Box::new(self));
+        let (body, parameters) = (Body::default(), None);
+        let (holds, unmirrored) = (Holds::Unasked, None);
+        let request = Request {
+            path,
+            selected,
+            bound,
+            holds,
+            strip,
+            claimant,
+            certificate,
+            audience,
+            message,
+            parameters,
+            unmirrored,
+            body,
+            leg,
+        };
+        Outcome::Next(Handover::Understood(Box::new(request)))
+    }
+
+    /// The request is here as a whole.
+    fn whole(self, body: Option<Vec<u8>>, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
+        let posts = self.head.method() == b"POST";
+        // An empty chunked body, or an empty frame of HTTP/2, is none.
+        let body = body.filter(|body| posts || !body.is_empty());
+        let message = match (self.fault, &body) {
+            (Some(fault), _) => Err(fault),
+            (None, Some(_)) if !posts => Err(Denial::NotOneMessage("This method has no body")),
+            (None, Some(body)) => Message::parse(body).map_err(|malformed| {
+                turn.context.sender = malformed.sender;
+                malformed.fault.into()
+            }),
+            (None, None) => Ok(bodiless(&self.head)),
+        };
+        let mut unmirrored = None;
+        let message = message.and_then(|message| {
+            turn.context.sender = message.sender.clone();
+            turn.context.entry.note_message(&message);
+            turn.context.era = message.claimed_era();
+            if !matches!(session_of(self.head.query()), Ok(None)) {
+                turn.context.answers = Answers::Elsewhere;
+            }
+            let agreed = headers::agreement(&self.head, &message)?;
+            turn.context.era = agreed.era;
+            unmirrored = agreed.missing;
+            match (turn.context.answers, &unmirrored) {
+                (Answers::Here, Some(missing)) => Err(missing.clone()),
+                (Answers::Here | Answers::Elsewhere, _) => Ok(message),
+            }
+        });
+        let (message, bound) = referring(&self.head, message);
+        let request = Request {
+            path: self.head.path(),
+            selected: self.head.selected(),
+            bound,
+            holds: Holds::Unasked,
+            strip: withheld(&self.head),
+            claimant: self.caller.claimant,
+            certificate: self.caller.certificate,
+            audience: self.caller.audience,
+            message,
+            body: body.map(Body::new).unwrap_or_default(),
+            parameters: headers::parameters(&self.head),
+            unmirrored,
+            leg: self.leg,
+        };
+        Outcome::Next(Handover::Understood(Box::new(request)))
+    }
+}
+
+/// What a request without a body asks for.
+fn bodiless(head: &Head) -> Message {
+    Message::bodiless(match head.method() {
+        b"GET" => Operation::Listen,
+        _ => Operation::EndSession,
+    })
+}
+
+/// Headers of this request that go upstream only where the policy names them for the connector. An event id means a
+/// place in the stream of a session, so it goes on with one, whose owner the admission checks, and not by itself.
+fn withheld(head: &Head) -> Vec<String> {
+    let era = if headers::is_modern(head) { Era::Modern } else { Era::Legacy };
+    let in_session = head.has("mcp-session-id") || !matches!(session_of(head.query()), Ok(None));
+    let resumes = era == Era::Legacy && in_session;
+    head.names_where(|name| !goes_upstream(name, era) || (name == b"last-event-id" && !resumes))
+}
+
+/// The message, and the sessions and tasks that it refers to.
+fn referring(
+    head: &Head,
+    message: Result<Message, Denial>,
+) -> (Result<Message, Denial>, Vec<Bound>) {
+    let referred = message.and_then(|message| {
+        let bound = Bound::named_by(head, &message)?;
+        Ok((message, bound))
+    });
+    match referred {
+        Ok((message, bound)) => (Ok(message), bound),
+        Err(denial) => (Err(denial), Vec::new()),
+    }
+}

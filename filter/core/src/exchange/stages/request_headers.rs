@@ -1,0 +1,107 @@
+//! Awaits the request's headers: which credential came, and what the gateway answers by itself.
+//!
+//! Owns what can be told from headers without asking anybody.
+
+use crate::audit::Entry;
+use crate::config::Refusals;
+use crate::denial::{Denial, Unsupported};
+use crate::event::{Event, Head};
+use crate::exchange::actions::identify_caller::{Claim, caller};
+use crate::exchange::actions::prove_token::{TokenProof, judged};
+use crate::exchange::checks::{cors, protected_resource};
+use crate::exchange::handover::{Handover, Outcome, refuse};
+use crate::exchange::request::{ArrivedBody, Audience, Caller};
+use crate::exchange::turn::{Form, Turn};
+use crate::limit;
+use crate::local_reply::LocalReply;
+use crate::step::Gate;
+
+/// Answered by the gateway, without credential.
+const HEALTH_PATH: &str = "/portcullis/health";
+
+pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
+    let (head, last) = match event {
+        Event::Head { head, last } => (head, last),
+        // A response before any request header: the proxy refused what it read.
+        Event::ResponseHead { .. } | Event::ResponseBody { .. } => {
+            return Outcome::End(turn.proxy_answers(&event, "proxy.reply"));
+        }
+        Event::CallDone { .. }
+        | Event::CallFailed { .. }
+        | Event::BodyWithheld
+        | Event::Closed(_) => return Outcome::Wait((), Gate::Hold),
+        Event::Body(_) | Event::BodyTooLarge => {
+            return refuse(Denial::Internal("body_before_head"), turn);
+        }
+    };
+    turn.context.entry = Entry::of(&head);
+    turn.context.mode = turn.worker.config.mode;
+    turn.context.form = form(&head, turn.worker.config.refusals);
+    if head.path() == HEALTH_PATH {
+        return health(turn);
+    }
+    if let Some(unsupported) = Unsupported::asked_by(&head) {
+        return refuse(Denial::Unsupported(unsupported), turn);
+    }
+    match cors::check(&head, &turn.worker.config) {
+        Err(denial) => return refuse(denial, turn),
+        Ok(Some(page)) if cors::is_preflight(&head) => {
+            return Outcome::Close(Gate::Answer(cors::preflight(&head, &page)));
+        }
+        Ok(page) => turn.context.origin = page,
+    }
+    let page = turn.context.origin.as_deref();
+    if let Some(reply) = protected_resource::document(&head, &turn.worker.config.auth, page) {
+        return Outcome::Close(Gate::Answer(reply));
+    }
+    let (claim, certificate) = match caller(&head, turn) {
+        Ok(called) => called,
+        Err(denial) => return refuse(denial, turn),
+    };
+    let token = match claim {
+        Claim::Made(claimant) => {
+            let audience = Audience::Fits;
+            return known(head, last, Caller { claimant, certificate, audience });
+        }
+        Claim::Token(token) => token,
+    };
+    match judged(&token, &head, turn) {
+        Ok(TokenProof::Proven(claimant, audience)) => {
+            known(head, last, Caller { claimant, certificate, audience })
+        }
+        Ok(TokenProof::Waits(issuer)) => {
+            Outcome::Next(Handover::TokenPresented { head, last, token, certificate, issuer })
+        }
+        Err(denial) => refuse(denial, turn),
+    }
+}
+
+/// How a refusal is told.
+fn form(head: &Head, refusals: Refusals) -> Form {
+    let client = || head.has("mcp-protocol-version") || head.has("mcp-session-id");
+    match refusals {
+        _ if limit::fields::accepts_problem(&head.values("accept")) => Form::Problem,
+        Refusals::Auto if client() => Form::Message,
+        Refusals::Message => Form::Message,
+        Refusals::Auto | Refusals::Status => Form::JsonRpc,
+    }
+}
+
+/// The worker answers, so it lives; dependencies are not looked into. Probes come every few seconds
+/// and are no MCP exchange: they leave no audit entry.
+fn health(turn: &Turn<'_>) -> Outcome<()> {
+    let reply = LocalReply {
+        status: 200,
+        headers: vec![
+            ("content-type", "application/json".to_owned()),
+            ("x-portcullis-request-id", turn.context.entry.request_id.clone()),
+        ],
+        body: br#"{"status":"healthy"}"#.to_vec(),
+    };
+    Outcome::Close(Gate::Answer(reply))
+}
+
+fn known(head: Head, last: bool, caller: Caller) -> Outcome<()> {
+    let body = ArrivedBody::Awaited;
+    Outcome::Next(Handover::CallerKnown { head, last, caller, body })
+}

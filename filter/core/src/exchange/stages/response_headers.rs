@@ -1,0 +1,94 @@
+//! Awaits the headers of the upstream's response.
+//!
+//! Owns which responses begin to pass, and which headers of theirs.
+
+use crate::denial::{AuditStatus, Denial, HostFault};
+use crate::event::{Closing, End, Event, Origin, ResponseHead};
+use crate::exchange::actions::forwarded::{Forwarded, ResponseStart};
+use crate::exchange::checks::response_form::Shape;
+use crate::exchange::handover::{Handover, Outcome};
+use crate::exchange::turn::Turn;
+use crate::step::{Effect, Gate};
+
+/// Waits for the response headers.
+#[derive(Debug)]
+pub(crate) struct ResponseHeaders {
+    asked: Box<Forwarded>,
+}
+
+impl ResponseHeaders {
+    /// The request went upstream.
+    pub(crate) fn enter(asked: Box<Forwarded>) -> Outcome<Box<Self>> {
+        Outcome::Wait(Box::new(Self { asked }), Gate::Pass)
+    }
+
+    pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
+        match event {
+            // What judges behind this filter has its say: the client reads that.
+            Event::ResponseHead(ref head) if head.origin == Origin::Filter => {
+                Outcome::End(turn.passes_by(&event, "proxy.reply"))
+            }
+            Event::ResponseHead(head) => match refused(&head) {
+                Some(denial) => {
+                    if let (Denial::UpstreamRefused, Some(secret)) = (&denial, &self.asked.secret) {
+                        // It may have been rotated: the next call reads it anew.
+                        turn.worker.forget_lease(secret, turn.now);
+                    }
+                    Outcome::End(turn.replace(denial))
+                }
+                None => self.answer(&head, turn),
+            },
+            // The request passed: what is late about it changes nothing.
+            Event::Head { .. }
+            | Event::Body(_)
+            | Event::BodyTooLarge
+            | Event::BodyWithheld
+            | Event::CallDone { .. }
+            | Event::CallFailed { .. }
+            | Event::ResponseBody { .. }
+            | Event::Closed(_) => Outcome::Wait(self, Gate::Hold),
+        }
+    }
+
+    fn answer(self, head: &ResponseHead, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
+        let Self { asked } = self;
+        let shape = match Shape::of(head, asked.expected(turn)) {
+            Ok(shape) => shape,
+            Err(fault) => return Outcome::End(turn.replace(Denial::UpstreamAnswer(fault))),
+        };
+        for name in head.others.iter().filter(|name| !asked.response_headers.contains(*name)) {
+            turn.effects.push(Effect::RemoveResponseHeader(name.clone()));
+        }
+        let (status, session_id) = (head.status, head.session_id.clone());
+        Outcome::Next(Handover::ResponseBegan(asked, ResponseStart { status, session_id, shape }))
+    }
+
+    /// The end of a request whose answer never began: it may be read on another stream.
+    pub(crate) fn close(mut self, closing: &Closing, turn: &mut Turn<'_>) -> AuditStatus {
+        match closing.end {
+            End::ClientGone => {
+                self.asked.tab.charge_unseen(turn);
+                AuditStatus::Aborted
+            }
+            End::Complete | End::UpstreamGone => AuditStatus::Error,
+        }
+    }
+}
+
+/// Why a response must not pass, whatever was asked for.
+fn refused(head: &ResponseHead) -> Option<Denial> {
+    let challenges = head
+        .others
+        .iter()
+        .any(|name| matches!(name.as_str(), "www-authenticate" | "proxy-authenticate"));
+    match (head.origin, head.status) {
+        (Origin::Upstream, 401 | 407) => Some(Denial::UpstreamRefused),
+        // The client's credential never went there, and another one would not.
+        (Origin::Upstream, 403) if challenges => Some(Denial::UpstreamRefused),
+        (Origin::Upstream | Origin::Filter, _) => None,
+        (Origin::Proxy, 413) => Some(Denial::Host(HostFault::BufferLimit)),
+        (Origin::Proxy, 504) => Some(Denial::UpstreamTimedOut),
+        (Origin::Proxy, _) => Some(Denial::UpstreamUnavailable),
+        (Origin::Disconnected, _) => Some(Denial::UpstreamGone),
+    }
+}

@@ -1,0 +1,95 @@
+//! Awaits the keys that could prove a token.
+//!
+//! Owns that wait. It costs a request nothing while its worker has the keys; when it has not, many
+//! requests wait for one fetch. What came of the token's request meanwhile is kept, unread.
+
+use crate::auth::Claimant;
+use crate::auth::certificate::PeerCertificate;
+use crate::auth::token::issuer::IssuerId;
+use crate::auth::token::jws::PresentedToken;
+use crate::call::{Call, CallFailure, CallId, Dependency};
+use crate::config::Mode;
+use crate::denial::Denial;
+use crate::event::{Event, Head};
+use crate::exchange::actions::hold_body::reserve_unseen;
+use crate::exchange::actions::prove_token::{TokenProof, judged};
+use crate::exchange::handover::{Handover, Outcome, held, refuse};
+use crate::exchange::request::{ArrivedBody, Audience, Caller};
+use crate::exchange::turn::Turn;
+use crate::step::Gate;
+
+/// A fetch or two: a set that was fetched for somebody else may lack what this token needs.
+const MOST_FETCHES: u8 = 2;
+
+/// Waits for keys.
+#[derive(Debug)]
+pub(crate) struct VerifyToken {
+    head: Head,
+    last: bool,
+    token: PresentedToken,
+    certificate: Option<PeerCertificate>,
+    body: ArrivedBody,
+    call: CallId,
+    fetches: u8,
+}
+
+impl VerifyToken {
+    /// Asks for the keys of `issuer`.
+    pub(crate) fn enter(
+        (head, last): (Head, bool),
+        (token, certificate): (PresentedToken, Option<PeerCertificate>),
+        issuer: IssuerId,
+        turn: &mut Turn<'_>,
+    ) -> Outcome<Box<Self>> {
+        if !last
+            && turn.context.mode == Mode::Split
+            && let Err(denial) = reserve_unseen(&head, turn)
+        {
+            return refuse(denial, turn);
+        }
+        let call = turn.start(Call::Keys(issuer));
+        let stage =
+            Self { head, last, token, certificate, body: ArrivedBody::Awaited, call, fetches: 1 };
+        Outcome::Wait(Box::new(stage), Gate::Hold)
+    }
+
+    pub(crate) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
+        match event {
+            // Whether keys came or not, the keyring knows.
+            Event::CallDone { id, .. } | Event::CallFailed { id, .. } if id == self.call => {
+                self.judge(turn)
+            }
+            Event::Body(body) => {
+                self.body = ArrivedBody::Whole(body);
+                Outcome::Wait(self, Gate::Hold)
+            }
+            Event::BodyTooLarge => {
+                self.body = ArrivedBody::TooLarge;
+                Outcome::Wait(self, Gate::Hold)
+            }
+            event => held(event, "proving", turn, || self),
+        }
+    }
+
+    fn judge(mut self: Box<Self>, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
+        match judged(&self.token, &self.head, turn) {
+            Ok(TokenProof::Proven(claimant, audience)) => self.proceed(claimant, audience),
+            Ok(TokenProof::Waits(issuer)) if self.fetches < MOST_FETCHES => {
+                self.fetches = self.fetches.saturating_add(1);
+                self.call = turn.start(Call::Keys(issuer));
+                Outcome::Wait(self, Gate::Hold)
+            }
+            Ok(TokenProof::Waits(_)) => {
+                refuse(Denial::Unavailable(Dependency::Issuer, CallFailure::Unreadable), turn)
+            }
+            Err(denial) => refuse(denial, turn),
+        }
+    }
+
+    /// Goes on as if the keys had been here from the start.
+    fn proceed(self, claimant: Claimant, audience: Audience) -> Outcome<Box<Self>> {
+        let Self { head, last, certificate, body, .. } = self;
+        let caller = Caller { claimant, certificate, audience };
+        Outcome::Next(Handover::CallerKnown { head, last, caller, body })
+    }
+}
