@@ -1,7 +1,7 @@
 //! One object of canonical JSON (RFC 8785), written by who knows the order of its members.
 //!
 //! Owns how texts and numbers are written. Sorts nothing: members are named in the order of RFC 8785 §3.2.3, so what
-//! each request writes costs neither a sort nor a copy. For everything else there is [`canonical`].
+//! each request writes costs neither a sort nor a copy. For everything else there is [`canonical()`].
 
 use std::fmt::Write as _;
 
