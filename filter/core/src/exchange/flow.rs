@@ -43,7 +43,7 @@ pub(crate) enum Stage {
     /// The connector's credential.
     Credential(Box<AwaitCredential>),
     /// The upstream's response headers.
-    ResponseHeaders(Box<ResponseHeaders>),
+    ResponseHeaders(ResponseHeaders),
     /// The rest of the upstream's response.
     ResponseBody(Box<ResponseBody>),
     /// The gateway or the proxy answered; only the end is awaited.

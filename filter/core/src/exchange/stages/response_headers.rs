@@ -18,11 +18,11 @@ pub(crate) struct ResponseHeaders {
 
 impl ResponseHeaders {
     /// The request went upstream.
-    pub(crate) fn enter(asked: Box<Forwarded>) -> Outcome<Box<Self>> {
-        Outcome::Wait(Box::new(Self { asked }), Gate::Pass)
+    pub(crate) fn enter(asked: Box<Forwarded>) -> Outcome<Self> {
+        Outcome::Wait(Self { asked }, Gate::Pass)
     }
 
-    pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
+    pub(crate) fn on(self, event: Event, turn: &mut Turn<'_>) -> Outcome<Self> {
         match event {
             // What judges behind this filter has its say: the client reads that.
             Event::ResponseHead(ref head) if head.origin == Origin::Filter => {
@@ -50,7 +50,7 @@ impl ResponseHeaders {
         }
     }
 
-    fn answer(self, head: &ResponseHead, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
+    fn answer(self, head: &ResponseHead, turn: &mut Turn<'_>) -> Outcome<Self> {
         let Self { asked } = self;
         let shape = match Shape::of(head, asked.expected(turn)) {
             Ok(shape) => shape,
