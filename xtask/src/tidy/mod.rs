@@ -2,6 +2,7 @@
 //!
 //! Owns the list of rules; each is a function from one file to what is wrong in it. Reads files, changes none.
 
+mod directions;
 mod names;
 mod pages;
 mod paths;
@@ -36,6 +37,7 @@ const RULES: &[Rule] = &[
     rules::owned_todos,
     rules::strict_shell,
     rules::host_boundary,
+    directions::one_way,
     pages::json,
     pages::measure,
 ];
