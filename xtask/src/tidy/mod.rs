@@ -2,6 +2,7 @@
 //!
 //! Owns the list of rules; each is a function from one file to what is wrong in it. Reads files, changes none.
 
+mod circles;
 mod directions;
 mod names;
 mod pages;
@@ -55,6 +56,7 @@ pub(crate) fn tidy(workspace: &Workspace) -> Result<()> {
     complaints.extend(rules::stale_allowances(&sources));
     complaints.extend(pages::dead_anchors(&sources));
     complaints.extend(pages::unlisted(&sources));
+    complaints.extend(circles::too_large(&sources));
     complaints.extend(names::explained(&sources));
     if complaints.is_empty() { Ok(()) } else { Err(Failure::new(complaints.join("\n"))) }
 }

@@ -6,7 +6,8 @@ use crate::auth::certificate::mapping::{self, CertificateConfig};
 use crate::auth::slowdown::SlowdownConfig;
 use crate::auth::token::issuer::{self, Issuer, IssuerId};
 use crate::auth::token::jws::MOST_TOKEN_BYTES;
-use crate::decode::{Faults, Fields, Node};
+use crate::decode::settings::scopes;
+use crate::decode::{Faults, Fields};
 
 /// The section `auth`.
 #[derive(Clone, Debug)]
@@ -91,23 +92,6 @@ pub(super) fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> AuthConfig {
     }
     fields.finish(faults);
     config
-}
-
-/// A list of scopes.
-pub(crate) fn scopes(node: Node<'_>, faults: &mut Faults) -> Option<Vec<String>> {
-    let items = node.items(faults, "a list of scopes, such as [tools:read]")?.into_iter();
-    items
-        .map(|item| item.text(faults, SCOPE, |text| is_scope(text).then(|| text.to_owned())))
-        .collect()
-}
-
-const SCOPE: &str =
-    "a scope of 1 to 128 visible characters, no quote and no backslash, such as tools:read";
-
-/// A `scope-token` (RFC 6749 §3.3).
-fn is_scope(text: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
-    (1..=128).contains(&text.len()) && text.bytes().all(plain)
 }
 
 /// Whether `text` is a scheme and a host, with a port or without one, and nothing else.

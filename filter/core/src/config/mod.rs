@@ -22,7 +22,6 @@ use crate::policy::Policy;
 use crate::unproven::UnprovenConfig;
 use crate::vault::is_plain;
 pub use auth::AuthConfig;
-pub(crate) use auth::scopes;
 pub use reach::{Bounds, Reach};
 pub use scope::Scope;
 

@@ -1,10 +1,10 @@
-//! Fields that several parts of the plugin configuration have.
+//! Values that the plugin configuration and policies share.
 //!
 //! Owns how each is read.
 
 use std::time::Duration;
 
-use super::{Faults, Fields};
+use super::{Faults, Fields, Node};
 
 const CLUSTER: &str = "the name of an Envoy cluster";
 
@@ -27,4 +27,21 @@ pub(crate) fn milliseconds(
         None => Some(default),
     };
     milliseconds.map(Duration::from_millis)
+}
+
+/// A list of scopes.
+pub(crate) fn scopes(node: Node<'_>, faults: &mut Faults) -> Option<Vec<String>> {
+    let items = node.items(faults, "a list of scopes, such as [tools:read]")?.into_iter();
+    items
+        .map(|item| item.text(faults, SCOPE, |text| is_scope(text).then(|| text.to_owned())))
+        .collect()
+}
+
+const SCOPE: &str =
+    "a scope of 1 to 128 visible characters, no quote and no backslash, such as tools:read";
+
+/// A `scope-token` (RFC 6749 §3.3).
+fn is_scope(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+    (1..=128).contains(&text.len()) && text.bytes().all(plain)
 }

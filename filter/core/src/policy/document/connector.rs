@@ -8,7 +8,7 @@ use super::globs;
 use super::role::RESERVED;
 use super::rule::{About, conditions};
 use super::tool::{Schemas, credits, pins, tools};
-use crate::config::scopes;
+use crate::decode::settings::scopes;
 use crate::decode::{Faults, Node};
 use crate::id::PolicyName;
 use crate::policy::{Connector, Globs, OnExcess, StreamRefusals, Unpinned, UpstreamBinding};

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::LONGEST_GLOB;
 use super::rule::{About, approval, cap, conditions};
-use crate::config::scopes;
+use crate::decode::settings::scopes;
 use crate::decode::{Faults, Fields, Node};
 use crate::pin::{Action, Definition, Drift, Member};
 use crate::policy::{Pins, Tool, Unpinned};

@@ -1,0 +1,218 @@
+//! Files of a crate that import each other in a circle.
+//!
+//! Owns what an import is: a path from `crate`, `self`, `super` or a child module, in a `use` or in code, but for tests.
+//! That a file names its parent module is none: a parent holds what its children share.
+
+use super::Finding;
+use crate::source::Source;
+use std::collections::{BTreeMap, BTreeSet};
+use syn::visit::{self, Visit};
+
+/// A module's path from the crate's root.
+type Module = Vec<String>;
+
+/// A circle of files that is larger, or that leaves its folder, hides where a line is to be found.
+const MOST_FILES: usize = 3;
+/// The crates that are looked at, with the files of the circle that each may still have, and why.
+const CRATES: [(&str, usize, &str); 3] = [
+    ("filter/core/src/", MOST_FILES, ""),
+    ("cli/src/", MOST_FILES, ""),
+    ("filter/src/", 10, "the parts of `Gateway` share its state; each is to own its own"),
+];
+
+/// Circles that are too large, and allowances that are.
+pub(super) fn too_large(sources: &[Source]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (root, most, _reason) in CRATES {
+        let files: BTreeMap<Module, &Source> = sources
+            .iter()
+            .filter_map(|source| Some((module(source.path.strip_prefix(root)?)?, source)))
+            .collect();
+        let circles = circles(&imports(&files));
+        let largest = circles.iter().map(Vec::len).max().unwrap_or_default();
+        for circle in circles.iter().filter(|circle| circle.len() > most) {
+            complaints.push(complaint(root, circle, "import each other; let imports run one way"));
+        }
+        if most > MOST_FILES && largest < most {
+            complaints.push(format!("{root}:0: xtask/src/tidy/circles.rs allows a circle of {most} files, and the largest has {largest}"));
+        }
+    }
+    complaints
+}
+
+fn complaint(root: &str, circle: &[Module], what: &str) -> String {
+    let names: Vec<_> = circle.iter().map(|module| module.join("/")).collect();
+    let Finding { line, message } = Finding::new(0, format!("{} {what}", names.join(", ")));
+    format!("{root}:{line}: {message}")
+}
+
+/// The module of a file; tests have none.
+fn module(path: &str) -> Option<Module> {
+    let mut parts: Module = path.strip_suffix(".rs")?.split('/').map(str::to_owned).collect();
+    if parts.iter().any(|part| part == "tests") {
+        return None;
+    }
+    if parts.last().is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str())) {
+        parts.pop();
+    }
+    Some(parts)
+}
+
+fn imports(files: &BTreeMap<Module, &Source>) -> BTreeMap<Module, BTreeSet<Module>> {
+    files
+        .iter()
+        .map(|(module, source)| {
+            let mut paths = Paths(Vec::new());
+            if let Ok(file) = syn::parse_file(&source.text) {
+                paths.visit_file(&file);
+            }
+            let known = |path: &Module| target(files, module, path);
+            (module.clone(), paths.0.iter().filter_map(known).collect())
+        })
+        .collect()
+}
+
+/// The file that a path of `module` leads into.
+fn target(files: &BTreeMap<Module, &Source>, module: &Module, path: &[String]) -> Option<Module> {
+    let ups = path.iter().take_while(|part| *part == "super").count();
+    let (base, rest): (&[String], &[String]) = match path.first()?.as_str() {
+        "crate" => (&[], path.get(1..)?),
+        "self" => (module, path.get(1..)?),
+        "super" => (module.get(..module.len().checked_sub(ups)?)?, path.get(ups..)?),
+        _ => (module, path),
+    };
+    let full: Module = base.iter().chain(rest).cloned().collect();
+    let found = (1..=full.len()).rev().find_map(|end| files.get_key_value(full.get(..end)?))?.0;
+    (!module.starts_with(found)).then(|| found.clone())
+}
+
+/// Sets of at least two modules, each of which leads to each other.
+fn circles(imports: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
+    let reached: BTreeMap<&Module, BTreeSet<&Module>> =
+        imports.keys().map(|from| (from, reachable(imports, from))).collect();
+    let reaches = |a: &Module, b: &Module| reached.get(a).is_some_and(|all| all.contains(b));
+    let together = |a: &Module, b: &Module| reaches(a, b) && reaches(b, a);
+    let mut found: Vec<Vec<Module>> = Vec::new();
+    for module in imports.keys() {
+        match found.iter_mut().find(|it| it.first().is_some_and(|one| together(one, module))) {
+            Some(circle) => circle.push(module.clone()),
+            None => found.push(vec![module.clone()]),
+        }
+    }
+    found.retain(|circle| circle.len() > 1);
+    found
+}
+
+fn reachable<'a>(
+    imports: &'a BTreeMap<Module, BTreeSet<Module>>,
+    from: &'a Module,
+) -> BTreeSet<&'a Module> {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+    while let Some(module) = open.pop() {
+        for next in imports.get(module).into_iter().flatten() {
+            if seen.insert(next) {
+                open.push(next);
+            }
+        }
+    }
+    seen
+}
+
+/// The paths of a file, tests left out.
+struct Paths(Vec<Module>);
+
+impl Paths {
+    fn walk(&mut self, tree: &syn::UseTree, prefix: &[String]) {
+        let with = |name: &syn::Ident| {
+            let name = name.to_string();
+            prefix.iter().cloned().chain([name]).collect::<Module>()
+        };
+        match tree {
+            syn::UseTree::Path(path) => self.walk(&path.tree, &with(&path.ident)),
+            syn::UseTree::Name(name) => self.0.push(with(&name.ident)),
+            syn::UseTree::Rename(rename) => self.0.push(with(&rename.ident)),
+            syn::UseTree::Glob(_) => self.0.push(prefix.to_vec()),
+            syn::UseTree::Group(group) => {
+                group.items.iter().for_each(|item| self.walk(item, prefix));
+            }
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Paths {
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        let is_test = |it: &syn::Attribute| {
+            it.path().is_ident("cfg")
+                && it.parse_args::<syn::Ident>().is_ok_and(|what| what == "test")
+        };
+        if !item.attrs.iter().any(is_test) {
+            visit::visit_item_mod(self, item);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        if item.leading_colon.is_none() {
+            self.walk(&item.tree, &[]);
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        if path.leading_colon.is_none() && path.segments.len() > 1 {
+            self.0.push(path.segments.iter().map(|it| it.ident.to_string()).collect());
+        }
+        visit::visit_path(self, path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(files: &[(&str, &str)]) -> Vec<String> {
+        let source = |(path, text): &(&str, &str)| Source {
+            path: format!("cli/src/{path}"),
+            text: (*text).to_owned(),
+        };
+        let mut all: Vec<_> = files.iter().map(source).collect();
+        // The allowance of another crate is not what this is about.
+        for nth in 0..10 {
+            let text = format!("use crate::part{};", (nth + 1) % 10);
+            all.push(Source { path: format!("filter/src/part{nth}.rs"), text });
+        }
+        too_large(&all)
+    }
+
+    #[test]
+    fn a_circle_of_four_files_is_named() {
+        let circle = [
+            ("main.rs", "mod a; mod b; mod c; mod d;"),
+            ("a.rs", "use crate::b::{self, Word};"),
+            ("b.rs", "fn b() { crate::c::c() }"),
+            ("c/mod.rs", "mod inner; use super::d;"),
+            ("d.rs", "impl D { fn d(_: &crate::a::A) {} }"),
+        ];
+        let complaints = found(&circle);
+        assert_eq!(
+            complaints,
+            ["cli/src/:0: a, b, c, d import each other; let imports run one way"]
+        );
+    }
+
+    #[test]
+    fn parents_tests_and_small_circles_are_none() {
+        let fine = [
+            ("main.rs", "mod a; mod b; mod c; mod d; use a::A;"),
+            ("a.rs", "use crate::b; use super::Main;"),
+            ("b.rs", "use crate::a;"),
+            ("c.rs", "use crate::a; #[cfg(test)] mod tests { use crate::d; }"),
+            ("d.rs", "use crate::c;"),
+        ];
+        assert_eq!(found(&fine), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_allowance_that_is_too_large_is_named() {
+        let source = Source { path: "filter/src/root.rs".to_owned(), text: String::new() };
+        assert_eq!(too_large(&[source]).len(), 1);
+    }
+}
