@@ -19,6 +19,8 @@ const MOST_LABELS: usize = 2_000;
 const MOST_ORGANISATIONS: usize = 1_000;
 /// How many of them one organisation may bring.
 const MOST_OF_ORG: usize = 400;
+/// Versions of policies that one organisation may bring; those that come later are `other`.
+const MOST_VERSIONS_OF_ORG: usize = 100;
 /// Methods that are labels; every other one is `other`.
 const METHODS: [&str; 26] = [
     "initialize",
@@ -93,14 +95,14 @@ pub enum Metric {
         /// The organisation; `none` for one that no policy names.
         org: Rc<str>,
         /// The window's name.
-        limit: String,
+        limit: Rc<str>,
     },
     /// Windows that near their end.
     BudgetAlerts {
         /// The organisation; `none` for one that no policy names.
         org: Rc<str>,
         /// The window's name.
-        limit: String,
+        limit: Rc<str>,
     },
     /// Requests that a rule on trial would have refused.
     ShadowDenied {
@@ -112,21 +114,21 @@ pub enum Metric {
         /// The organisation; `none` for one that no policy names.
         org: Rc<str>,
         /// The connector.
-        connector: String,
+        connector: Rc<str>,
         /// [`crate::pin::Drift::name`].
         kind: &'static str,
     },
     /// Items of lists, and messages, of servers that could not be read.
     UpstreamUnreadable {
         /// The connector.
-        connector: String,
+        connector: Rc<str>,
         /// Why.
         reason: &'static str,
     },
     /// Sessions and tasks that servers handed out and that could not be bound to their caller.
     NotBound {
         /// The connector.
-        connector: String,
+        connector: Rc<str>,
         /// `session` or `task`.
         kind: &'static str,
     },
@@ -135,7 +137,7 @@ pub enum Metric {
         /// The organisation; `none` for one that no policy names.
         org: Rc<str>,
         /// The connector.
-        connector: String,
+        connector: Rc<str>,
     },
     /// 1 while a dependency answers, else 0.
     DependencyUp(Dependency),
@@ -153,7 +155,7 @@ pub enum Metric {
     /// Organisations whose state in Redis turned out to be older than one that a worker saw.
     StateWentBack {
         /// The organisation.
-        org: String,
+        org: Rc<str>,
     },
     /// How far the clocks of this gateway and of Redis are apart, in milliseconds.
     ClockSkew,
@@ -166,9 +168,9 @@ pub enum Metric {
     /// 1 for the policy that an organisation's calls are decided on, else 0.
     PolicyVersion {
         /// The organisation.
-        org: String,
+        org: Rc<str>,
         /// The version.
-        version: String,
+        version: Rc<str>,
     },
 }
 
@@ -300,10 +302,21 @@ pub struct Labels {
     brought: BTreeMap<OrgId, usize>,
     /// Of the policies' connectors; nobody else names one.
     connectors: Set<Rc<str>>,
+    /// Of the policies' limits; nobody else names one.
+    limits: Set<Rc<str>>,
     none: Rc<str>,
     other: Rc<str>,
-    /// The policy that each organisation's calls were last decided on.
-    policies: BTreeMap<String, String>,
+    /// The policies of each organisation that is told apart.
+    policies: BTreeMap<Rc<str>, Versions>,
+}
+
+/// The policies of one organisation.
+#[derive(Debug)]
+struct Versions {
+    /// On which its calls were last decided.
+    active: Rc<str>,
+    /// As many as are told apart.
+    known: Set<Rc<str>>,
 }
 
 impl Default for Labels {
@@ -313,6 +326,7 @@ impl Default for Labels {
             organisations: Set::default(),
             brought: BTreeMap::new(),
             connectors: Set::default(),
+            limits: Set::default(),
             none: "none".into(),
             other: "other".into(),
             policies: BTreeMap::new(),
@@ -339,15 +353,7 @@ impl Labels {
         let (Some(org), Some(_)) = (entry.org_id.as_deref(), &entry.policy_version) else {
             return self.none.clone();
         };
-        if let Some(known) = self.organisations.get(org) {
-            return known.clone();
-        }
-        if self.organisations.len() >= MOST_ORGANISATIONS {
-            return self.other.clone();
-        }
-        let org: Rc<str> = org.into();
-        self.organisations.insert(org.clone());
-        org
+        told_apart(&mut self.organisations, org, MOST_ORGANISATIONS, &self.other)
     }
 
     /// `value`, if it is known.
@@ -358,19 +364,17 @@ impl Labels {
         }
     }
 
-    /// The connector's name; those that come after very many are not remembered.
+    /// The connector of a request.
     fn connector(&mut self, name: Option<&str>) -> Rc<str> {
-        let Some(name) = name else {
-            return self.none.clone();
-        };
-        if let Some(known) = self.connectors.get(name) {
-            return known.clone();
+        match name {
+            Some(name) => told_apart(&mut self.connectors, name, MOST_LABELS, &self.other),
+            None => self.none.clone(),
         }
-        let name: Rc<str> = name.into();
-        if self.connectors.len() < MOST_LABELS {
-            self.connectors.insert(name.clone());
-        }
-        name
+    }
+
+    /// The name of a limit.
+    fn limit(&mut self, name: &str) -> Rc<str> {
+        told_apart(&mut self.limits, name, MOST_LABELS, &self.other)
     }
 
     /// What a finished request counts as, each with how much.
@@ -393,30 +397,110 @@ impl Labels {
         let requests =
             Metric::Requests { org: of, connector: by, method, tool: with, outcome: status };
         measures.push((requests, 1));
-        measures.extend(self.policy(entry));
+        measures.extend(self.policy(&org, entry.policy_version.as_deref()));
         let degraded = entry.degraded.iter();
         measures.extend(
             degraded.map(|name| (Metric::Degraded { dependency: name, outcome: status }, 1)),
         );
         measures.extend(
-            entry.events.iter().filter_map(|event| Some((counted(event, &org)?, times(event)))),
+            entry
+                .events
+                .iter()
+                .filter_map(|event| Some((self.counted(event, &org)?, times(event)))),
         );
         measures
     }
 
     /// The switch to another policy, when there was one.
-    fn policy(&mut self, entry: &Entry) -> Vec<(Metric, u64)> {
-        let (Some(org), Some(version)) = (&entry.org_id, &entry.policy_version) else {
-            return Vec::new();
-        };
-        if self.policies.get(org) == Some(version) {
+    fn policy(&mut self, org: &Rc<str>, version: Option<&str>) -> Vec<(Metric, u64)> {
+        let Some(version) = version else { return Vec::new() };
+        // Organisations that are not told apart have no version in common.
+        if !self.organisations.contains(org) {
             return Vec::new();
         }
         let metric = |version| Metric::PolicyVersion { org: org.clone(), version };
-        let before = self.policies.insert(org.clone(), version.clone());
-        let before = before.map(|before| (metric(before), 0));
-        before.into_iter().chain([(metric(version.clone()), 1)]).collect()
+        let Some(versions) = self.policies.get_mut(org) else {
+            let active: Rc<str> = version.into();
+            let known = Set::from_iter([active.clone()]);
+            self.policies.insert(org.clone(), Versions { active: active.clone(), known });
+            return vec![(metric(active), 1)];
+        };
+        if *versions.active == *version {
+            return Vec::new();
+        }
+        let active = told_apart(&mut versions.known, version, MOST_VERSIONS_OF_ORG, &self.other);
+        let before = std::mem::replace(&mut versions.active, active.clone());
+        if before == active {
+            return Vec::new();
+        }
+        vec![(metric(before), 0), (metric(active), 1)]
     }
+
+    /// The metric that counts an event.
+    fn counted(&mut self, event: &AuditEvent, org: &Rc<str>) -> Option<Metric> {
+        let org = org.clone();
+        match event {
+            AuditEvent::AuthFailed { reason, .. } => Some(Metric::AuthFailures { reason }),
+            AuditEvent::SchemaDrift { connector, kind, .. } => {
+                Some(Metric::SchemaDrift { org, connector: self.connector(Some(connector)), kind })
+            }
+            AuditEvent::UnreadableItems { connector, reason, .. } => {
+                Some(Metric::UpstreamUnreadable {
+                    connector: self.connector(Some(connector)),
+                    reason,
+                })
+            }
+            AuditEvent::UnreadableMessage { connector } => Some(Metric::UpstreamUnreadable {
+                connector: self.connector(Some(connector)),
+                reason: "message",
+            }),
+            AuditEvent::NotBound { connector, kind, .. } => {
+                Some(Metric::NotBound { connector: self.connector(Some(connector)), kind })
+            }
+            AuditEvent::Retried { connector, .. } => {
+                Some(Metric::UpstreamRetries { org, connector: self.connector(Some(connector)) })
+            }
+            AuditEvent::RateLimitExceeded { limit, .. } => {
+                Some(Metric::RateLimited { org, limit: self.limit(limit) })
+            }
+            AuditEvent::BudgetAlert { limit, .. } => {
+                Some(Metric::BudgetAlerts { org, limit: self.limit(limit) })
+            }
+            AuditEvent::StateWentBack { org, .. } => {
+                let org = told_apart(&mut self.organisations, org, MOST_ORGANISATIONS, &self.other);
+                Some(Metric::StateWentBack { org })
+            }
+            AuditEvent::ShadowDenied { check, .. } => Some(Metric::ShadowDenied { check }),
+            // What is refused or decided meanwhile is counted there, request by request.
+            AuditEvent::AuthSuccess { .. }
+            | AuditEvent::ToolAccessDenied { .. }
+            | AuditEvent::RecordsCapped { .. }
+            | AuditEvent::ApprovalRequested { .. }
+            | AuditEvent::ApprovalUsed { .. }
+            | AuditEvent::CoolOffStarted { .. }
+            | AuditEvent::CoolOffEnded { .. }
+            | AuditEvent::PolicyUnusable { .. }
+            | AuditEvent::RedisClockWentBack { .. }
+            | AuditEvent::StreamEnded { .. }
+            | AuditEvent::Misrouted { .. }
+            | AuditEvent::SecretUnusable { .. }
+            | AuditEvent::DegradedEntered { .. }
+            | AuditEvent::DegradedLeft { .. } => None,
+        }
+    }
+}
+
+/// `name` as a label: itself as long as there are fewer than `most`, then `other`. The proxy never forgets a label.
+fn told_apart(known: &mut Set<Rc<str>>, name: &str, most: usize, other: &Rc<str>) -> Rc<str> {
+    if let Some(known) = known.get(name) {
+        return known.clone();
+    }
+    if known.len() >= most {
+        return other.clone();
+    }
+    let name: Rc<str> = name.into();
+    known.insert(name.clone());
+    name
 }
 
 /// How much an event counts.
@@ -424,52 +508,6 @@ fn times(event: &AuditEvent) -> u64 {
     match event {
         AuditEvent::Retried { attempts, .. } => attempts.saturating_sub(1),
         _ => 1,
-    }
-}
-
-/// The metric that counts an event.
-fn counted(event: &AuditEvent, org: &Rc<str>) -> Option<Metric> {
-    let org = org.clone();
-    match event {
-        AuditEvent::AuthFailed { reason, .. } => Some(Metric::AuthFailures { reason }),
-        AuditEvent::SchemaDrift { connector, kind, .. } => {
-            Some(Metric::SchemaDrift { org, connector: connector.clone(), kind })
-        }
-        AuditEvent::UnreadableItems { connector, reason, .. } => {
-            Some(Metric::UpstreamUnreadable { connector: connector.clone(), reason })
-        }
-        AuditEvent::UnreadableMessage { connector } => {
-            Some(Metric::UpstreamUnreadable { connector: connector.clone(), reason: "message" })
-        }
-        AuditEvent::NotBound { connector, kind, .. } => {
-            Some(Metric::NotBound { connector: connector.clone(), kind })
-        }
-        AuditEvent::Retried { connector, .. } => {
-            Some(Metric::UpstreamRetries { org, connector: connector.clone() })
-        }
-        AuditEvent::RateLimitExceeded { limit, .. } => {
-            Some(Metric::RateLimited { org, limit: limit.clone() })
-        }
-        AuditEvent::BudgetAlert { limit, .. } => {
-            Some(Metric::BudgetAlerts { org, limit: limit.clone() })
-        }
-        AuditEvent::StateWentBack { org, .. } => Some(Metric::StateWentBack { org: org.clone() }),
-        AuditEvent::ShadowDenied { check, .. } => Some(Metric::ShadowDenied { check }),
-        // What is refused or decided meanwhile is counted there, request by request.
-        AuditEvent::AuthSuccess { .. }
-        | AuditEvent::ToolAccessDenied { .. }
-        | AuditEvent::RecordsCapped { .. }
-        | AuditEvent::ApprovalRequested { .. }
-        | AuditEvent::ApprovalUsed { .. }
-        | AuditEvent::CoolOffStarted { .. }
-        | AuditEvent::CoolOffEnded { .. }
-        | AuditEvent::PolicyUnusable { .. }
-        | AuditEvent::RedisClockWentBack { .. }
-        | AuditEvent::StreamEnded { .. }
-        | AuditEvent::Misrouted { .. }
-        | AuditEvent::SecretUnusable { .. }
-        | AuditEvent::DegradedEntered { .. }
-        | AuditEvent::DegradedLeft { .. } => None,
     }
 }
 
@@ -563,5 +601,44 @@ mod tests {
         }
         assert_eq!(told(&mut labels, &of("late", Some("v"))).unwrap(), "other");
         assert_eq!(told(&mut labels, &of("acme", Some("v"))).unwrap(), "acme");
+    }
+
+    /// The proxy never forgets a series: an operator who pushes policies all day must not fill it, and what an
+    /// organisation calls its limits and connectors must not either.
+    #[test]
+    fn whatever_policies_name_the_series_are_bounded() {
+        let mut labels = Labels::default();
+        let mut series: Set<Metric> = Set::default();
+        for number in 0..5_000 {
+            let limit = format!("limit{number}");
+            let entry = Entry {
+                org_id: Some("acme".to_owned()),
+                policy_version: Some(format!("sha256:{number}")),
+                connector: Some(format!("connector{number}")),
+                events: vec![
+                    AuditEvent::BudgetAlert { limit: limit.clone(), used: 8, of: 10 },
+                    AuditEvent::UnreadableMessage { connector: format!("c{number}") },
+                ],
+                ..entry("allow", "pay")
+            };
+            let measures = labels.measures(&entry);
+            let versions = measures.iter().filter_map(|(metric, value)| match metric {
+                Metric::PolicyVersion { version, .. } => Some((version.to_string(), *value)),
+                _ => None,
+            });
+            let active = versions.filter(|(_, value)| *value == 1).map(|(version, _)| version);
+            let active: Vec<String> = active.collect();
+            let expected = match number {
+                0..100 => vec![format!("sha256:{number}")],
+                100 => vec!["other".to_owned()],
+                _ => vec![],
+            };
+            assert_eq!(active, expected, "version {number}");
+            series.extend(measures.into_iter().map(|(metric, _)| metric));
+        }
+        let of = |wanted: fn(&Metric) -> bool| series.iter().filter(|&one| wanted(one)).count();
+        assert_eq!(of(|one| matches!(one, Metric::PolicyVersion { .. })), MOST_VERSIONS_OF_ORG + 1);
+        assert_eq!(of(|one| matches!(one, Metric::BudgetAlerts { .. })), MOST_LABELS + 1);
+        assert_eq!(of(|one| matches!(one, Metric::UpstreamUnreadable { .. })), MOST_LABELS / 2 + 1);
     }
 }
