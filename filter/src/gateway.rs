@@ -29,7 +29,7 @@ use portcullis_core::id::RequestId;
 use portcullis_core::local_reply::LocalReply;
 use portcullis_core::metric::Metric;
 use portcullis_core::redis::{Connection, Documents};
-use portcullis_core::step::{Effect, Gate};
+use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 
@@ -337,32 +337,41 @@ impl Gateway {
         external.and_then(RequestId::new).unwrap_or_else(|| RequestId::numbered(seed, context))
     }
 
-    /// Steps the exchange of the current context. The gate is what its caller acts on; replies of
-    /// the gateway itself are sent here.
-    pub(crate) fn drive(&self, context: u32, event: Event) -> Gate {
-        self.drive_chunk(context, event, &Chunk::default())
+    /// Steps the exchange of the current context, whose request `event` is about. The gate is what its caller acts on;
+    /// replies of the gateway itself are sent here.
+    pub(crate) fn drive_request(&self, context: u32, event: Event) -> Option<RequestGate> {
+        self.drive(context, event, &Chunk::default()).of_request()
+    }
+
+    /// The same, where `event` is about its response.
+    pub(crate) fn drive_response(
+        &self,
+        context: u32,
+        event: Event,
+        chunk: &Chunk,
+    ) -> Option<ResponseGate> {
+        self.drive(context, event, chunk).of_response()
     }
 
     /// Of the request's body there are `bytes` now, and more follow.
-    pub(crate) fn receive(&self, context: u32, bytes: usize) -> Gate {
+    pub(crate) fn receive(&self, context: u32, bytes: usize) -> Option<RequestGate> {
         let now = host::now();
         let step = self.with(|state| {
             let entry = state.exchanges.get_mut(&context)?;
             entry.body = Body::Shown;
             Some(entry.exchange.receive(&mut state.worker, now, bytes))
         });
-        let Some(step) = step.flatten() else { return Gate::Hold };
+        let step = step.flatten()?;
         for effect in step.effects {
             // Only calls start here, and one that does not is mail.
             let _ = self.apply(context, effect, &Chunk::default());
         }
         self.wake();
         self.answer(context, &step.gate);
-        step.gate
+        step.gate.of_request()
     }
 
-    /// [`Gateway::drive`] for an event that brings bytes of the response.
-    pub(crate) fn drive_chunk(&self, context: u32, event: Event, chunk: &Chunk) -> Gate {
+    fn drive(&self, context: u32, event: Event, chunk: &Chunk) -> Gate {
         let now = host::now();
         let mut verdict = Gate::Hold.followed_by(self.turn((context, now), event, chunk));
         let mut own = self.mail_of(context);
@@ -373,10 +382,14 @@ impl Gateway {
         }
         self.wake();
         match verdict {
-            // A response is watched once its request has passed.
-            Gate::Pass | Gate::Watch => self.let_go(context, now),
-            Gate::Suspend => self.set_held(context, Held::Response),
-            Gate::Hold | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => {}
+            Gate::Request(RequestGate::Pass)
+            | Gate::Response(ResponseGate::Pass | ResponseGate::Observe) => {
+                self.let_go(context, now);
+            }
+            Gate::Response(ResponseGate::Pause) => self.set_held(context, Held::Response),
+            Gate::Hold
+            | Gate::Request(RequestGate::Refuse(_) | RequestGate::LocalReply(_))
+            | Gate::Response(ResponseGate::Replace(_)) => {}
         }
         self.answer(context, &verdict);
         verdict
@@ -422,7 +435,7 @@ impl Gateway {
                 | Effect::Audit(_) => {}
             }
         }
-        if let Gate::Suspend = step.gate {
+        if let Gate::Response(ResponseGate::Pause) = step.gate {
             self.set_held(context, Held::Response);
         }
         self.wake();
@@ -483,14 +496,17 @@ impl Gateway {
             }
             let gate = self.turn((context, now), event, &Chunk::default());
             self.answer(context, &gate);
-            if matches!(gate, Gate::Pass | Gate::Watch) && self.resume(context, now).is_err() {
-                error!("what passed could not be resumed");
-            }
             let let_go = match gate {
-                Gate::Pass | Gate::Watch | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => {
+                Gate::Hold | Gate::Response(ResponseGate::Pause) => false,
+                Gate::Request(RequestGate::Pass)
+                | Gate::Response(ResponseGate::Pass | ResponseGate::Observe) => {
+                    if self.resume(context, now).is_err() {
+                        error!("what passed could not be resumed");
+                    }
                     true
                 }
-                Gate::Hold | Gate::Suspend => false,
+                Gate::Request(RequestGate::Refuse(_) | RequestGate::LocalReply(_))
+                | Gate::Response(ResponseGate::Replace(_)) => true,
             };
             if let_go && in_turn {
                 break;
@@ -588,7 +604,7 @@ impl Gateway {
         for effect in step.effects {
             if self.apply(context, effect, chunk).is_err() {
                 error!("an effect could not be carried out: the request is refused");
-                return Gate::Refuse(Denial::Internal("effect"));
+                return step.gate.failed(Denial::Internal("effect"));
             }
         }
         step.gate
@@ -635,9 +651,14 @@ impl Gateway {
     /// Sends what the gateway itself answers; the current context is the exchange's.
     fn answer(&self, context: u32, gate: &Gate) {
         let reply = match gate {
-            Gate::Refuse(denial) | Gate::Replace(denial) => self.reply(context, denial),
-            Gate::Answer(reply) => Some(reply.clone()),
-            Gate::Hold | Gate::Pass | Gate::Watch | Gate::Suspend => None,
+            Gate::Request(RequestGate::Refuse(denial))
+            | Gate::Response(ResponseGate::Replace(denial)) => self.reply(context, denial),
+            Gate::Request(RequestGate::LocalReply(reply)) => Some(reply.clone()),
+            Gate::Hold
+            | Gate::Request(RequestGate::Pass)
+            | Gate::Response(ResponseGate::Pass | ResponseGate::Observe | ResponseGate::Pause) => {
+                None
+            }
         };
         if let Some(reply) = reply {
             send(&reply);

@@ -1,6 +1,6 @@
 //! One HTTP stream: callbacks to events, gates to actions.
 //!
-//! Owns what "hold", "pass" and "watch" mean to the host in each callback. Decides nothing.
+//! Owns what "hold", "pass" and "observe" mean to the host in each callback. Decides nothing.
 
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::guard;
 use portcullis_core::mcp::headers::OF_ANSWERS;
 use portcullis_core::mcp::{Era, Sender};
-use portcullis_core::step::Gate;
+use portcullis_core::step::{RequestGate, ResponseGate};
 
 use crate::abi::{Action, BufferType, HttpContext, MapType};
 use crate::gateway::{Chunk, Ending, Gateway, send};
@@ -72,7 +72,7 @@ enum Response {
     /// They pass.
     Pass,
     /// Each chunk is shown to the core.
-    Watch,
+    Observe,
 }
 
 impl Stream {
@@ -102,9 +102,13 @@ impl Stream {
         self.request = Request::Delivered;
         self.gateway.hold_request(self.id);
         match self.whole(size) {
-            Ok(body) => request_action(self.gateway.drive(self.id, Event::Body(body))),
+            Ok(body) => {
+                request_action(self.gateway.drive_request(self.id, Event::Body(body)).as_ref())
+            }
             // A body that cannot be read cannot be judged.
-            Err(_) => request_action(self.gateway.drive(self.id, Event::BodyTooLarge)),
+            Err(_) => {
+                request_action(self.gateway.drive_request(self.id, Event::BodyTooLarge).as_ref())
+            }
         }
     }
 
@@ -140,24 +144,31 @@ impl Stream {
         if let Keeper::Filter(kept) = &mut self.keeper {
             *kept = Vec::new();
         }
-        request_action(self.gateway.drive(self.id, Event::BodyTooLarge))
+        request_action(self.gateway.drive_request(self.id, Event::BodyTooLarge).as_ref())
     }
 
-    fn respond(&mut self, gate: &Gate) -> Action {
-        self.response = match gate {
-            Gate::Hold | Gate::Watch | Gate::Suspend => Response::Watch,
-            Gate::Pass | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => Response::Pass,
+    fn respond(&mut self, gate: Option<&ResponseGate>) -> Action {
+        let (response, action) = match gate {
+            Some(ResponseGate::Pass) => (Response::Pass, Action::Continue),
+            Some(ResponseGate::Observe) => (Response::Observe, Action::Continue),
+            Some(ResponseGate::Pause) | None => (Response::Observe, Action::Pause),
+            // What takes its place was sent by the gateway already.
+            Some(ResponseGate::Replace(_)) => (Response::Pass, Action::Pause),
         };
-        response_action(gate)
+        self.response = response;
+        action
     }
 
     /// What the core said to the upstream's answer, or to a part of it. What waits for a call is not whole: its client may
     /// leave meanwhile.
-    fn follow(&mut self, gate: &Gate, last: bool) {
+    fn follow(&mut self, gate: Option<&ResponseGate>, last: bool) {
         self.answer = match (gate, self.answer) {
-            (Gate::Pass | Gate::Watch, Answer::Begun(status)) if last => Answer::Whole(status),
-            (Gate::Pass | Gate::Watch | Gate::Suspend | Gate::Hold, answer) => answer,
-            (Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_), _) => Answer::None,
+            (Some(ResponseGate::Pass | ResponseGate::Observe), Answer::Begun(status)) if last => {
+                Answer::Whole(status)
+            }
+            (Some(ResponseGate::Pass | ResponseGate::Observe | ResponseGate::Pause), answer)
+            | (None, answer) => answer,
+            (Some(ResponseGate::Replace(_)), _) => Answer::None,
         };
     }
 
@@ -177,13 +188,13 @@ impl Stream {
         };
         let bytes = front.split_off(seen.min(front.len()));
         let event = Event::ResponseBody { bytes, last };
-        let gate = self.gateway.drive_chunk(self.id, event, &Chunk { front, size });
-        self.follow(&gate, last);
-        if matches!(gate, Gate::Suspend) {
+        let gate = self.gateway.drive_response(self.id, event, &Chunk { front, size });
+        self.follow(gate.as_ref(), last);
+        if matches!(gate, Some(ResponseGate::Pause)) {
             let held = host::buffer(BufferType::HttpResponseBody, host::WHOLE);
             self.seen = held.map_or(0, |held| held.len());
         }
-        self.respond(&gate)
+        self.respond(gate.as_ref())
     }
 }
 
@@ -197,24 +208,10 @@ fn take(kept: &mut Vec<u8>, size: usize) -> Result<(), host::HostError> {
 }
 
 /// The request waits for the core's word, or goes on. A refusal was sent by the gateway already.
-fn request_action(gate: Gate) -> Action {
+fn request_action(gate: Option<&RequestGate>) -> Action {
     match gate {
-        Gate::Pass => Action::Continue,
-        Gate::Hold
-        | Gate::Watch
-        | Gate::Suspend
-        | Gate::Refuse(_)
-        | Gate::Replace(_)
-        | Gate::Answer(_) => Action::Pause,
-    }
-}
-
-fn response_action(gate: &Gate) -> Action {
-    match gate {
-        Gate::Pass | Gate::Watch => Action::Continue,
-        Gate::Hold | Gate::Suspend | Gate::Refuse(_) | Gate::Replace(_) | Gate::Answer(_) => {
-            Action::Pause
-        }
+        Some(RequestGate::Pass) => Action::Continue,
+        Some(RequestGate::Refuse(_) | RequestGate::LocalReply(_)) | None => Action::Pause,
     }
 }
 
@@ -266,7 +263,8 @@ impl HttpContext for Stream {
             }
             return Action::Continue;
         }
-        let action = request_action(self.gateway.drive(self.id, Event::Head { head, last }));
+        let gate = self.gateway.drive_request(self.id, Event::Head { head, last });
+        let action = request_action(gate.as_ref());
         match (mode, action) {
             // Without the flag that is what a pause is; with it, the body would come before the headers are gone, and what
             // waits of it would follow them unjudged.
@@ -288,10 +286,10 @@ impl HttpContext for Stream {
             Request::Collecting => {
                 let Ok(collected) = self.collect(size) else { return self.too_large() };
                 let gate = self.gateway.receive(self.id, collected);
-                if !matches!(gate, Gate::Hold) {
+                if gate.is_some() {
                     self.request = Request::Delivered;
                 }
-                request_action(gate)
+                request_action(gate.as_ref())
             }
         }
     }
@@ -325,28 +323,29 @@ impl HttpContext for Stream {
             Origin::Upstream => Answer::Begun(head.status),
             Origin::Proxy | Origin::Filter | Origin::Disconnected => Answer::None,
         };
-        let gate = self.gateway.drive(self.id, Event::ResponseHead(head));
-        self.follow(&gate, last);
-        self.respond(&gate)
+        let event = Event::ResponseHead(head);
+        let gate = self.gateway.drive_response(self.id, event, &Chunk::default());
+        self.follow(gate.as_ref(), last);
+        self.respond(gate.as_ref())
     }
 
     fn on_http_response_body(&mut self, size: usize, last: bool) -> Action {
         match self.response {
             Response::Pass => Action::Continue,
-            Response::Watch => self.show(size, last),
+            Response::Observe => self.show(size, last),
         }
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
         match self.response {
             Response::Pass => Action::Continue,
-            Response::Watch => {
+            Response::Observe => {
                 // Nothing follows: a message that is not whole by now never will be.
                 self.gateway.end_response(self.id);
                 match self.gateway.suspended(self.id) {
                     true => Action::Pause,
                     false => {
-                        self.follow(&Gate::Watch, true);
+                        self.follow(Some(&ResponseGate::Observe), true);
                         Action::Continue
                     }
                 }

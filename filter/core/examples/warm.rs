@@ -18,7 +18,7 @@ use portcullis_core::config::Config;
 use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::{KeyId, OrgId, RequestId};
-use portcullis_core::step::{Effect, Gate};
+use portcullis_core::step::{Effect, Gate, RequestGate};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_core::{json, policy};
@@ -153,7 +153,7 @@ impl World {
         let _ = step(&mut self.worker, Event::Head { head, last: false }, true);
         let mut gate = step(&mut self.worker, Event::Body(self.body.clone()), true);
         let mut id = CallId::FIRST;
-        while !matches!(gate.gate, Gate::Pass) {
+        while !matches!(gate.gate, Gate::Request(RequestGate::Pass)) {
             let call = gate.effects.iter().find_map(|effect| match effect {
                 Effect::Start { id, call } => Some((*id, call)),
                 _ => None,

@@ -55,34 +55,77 @@ pub enum Effect {
     Measure(Metric, u64),
 }
 
-/// Whether the message goes on.
+/// What becomes of a message: the request that is judged, or the response to one that passed.
 #[derive(Debug)]
 pub enum Gate {
-    /// Not yet: more events decide. Of a response that is under way, this changes nothing.
+    /// Nothing changes: later events decide.
     Hold,
+    /// This, of the request.
+    Request(RequestGate),
+    /// This, of the response.
+    Response(ResponseGate),
+}
+
+/// Whether a request goes on.
+#[derive(Debug)]
+pub enum RequestGate {
     /// It goes on, and nobody needs to see more of it.
     Pass,
-    /// It goes on; show each chunk first.
-    Watch,
-    /// Of a response: not yet, a call decides. What comes of it meanwhile is shown, and waits.
-    Suspend,
-    /// It ends here. At most once per exchange, and never after [`Gate::Pass`] of the request.
+    /// It ends here. At most once per exchange, and never after [`RequestGate::Pass`].
     Refuse(Denial),
-    /// The upstream's response is not fit to pass; this takes its place. At most once.
-    Replace(Denial),
     /// The gateway answers by itself. At most once, like a refusal.
-    Answer(LocalReply),
+    LocalReply(LocalReply),
+}
+
+/// Whether a response goes on.
+#[derive(Debug)]
+pub enum ResponseGate {
+    /// Not yet, a call decides. What comes of it meanwhile is shown, and waits.
+    Pause,
+    /// It goes on; show each chunk first.
+    Observe,
+    /// It goes on, and nobody needs to see more of it.
+    Pass,
+    /// It is not fit to pass; this takes its place. At most once.
+    Replace(Denial),
 }
 
 impl Gate {
+    /// What the callback of a request acts on; `None` where the request waits.
+    #[must_use]
+    pub fn of_request(self) -> Option<RequestGate> {
+        match self {
+            Self::Request(gate) => Some(gate),
+            Self::Hold | Self::Response(_) => None,
+        }
+    }
+
+    /// What the callback of a response acts on; `None` where the response waits.
+    #[must_use]
+    pub fn of_response(self) -> Option<ResponseGate> {
+        match self {
+            Self::Response(gate) => Some(gate),
+            Self::Hold | Self::Request(_) => None,
+        }
+    }
+
+    /// The same, where an effect of it could not be carried out: then nothing goes on.
+    #[must_use]
+    pub fn failed(self, denial: Denial) -> Self {
+        match self {
+            Self::Hold | Self::Request(_) => Self::Request(RequestGate::Refuse(denial)),
+            Self::Response(_) => Self::Response(ResponseGate::Replace(denial)),
+        }
+    }
+
     /// What holds when another decision follows before this one took effect: a call that fails at once
     /// ends the wait for it; what was let go or ended stays so.
     #[must_use]
     pub fn followed_by(self, later: Self) -> Self {
         match (self, later) {
             (Self::Hold, later) => later,
-            (Self::Suspend, Self::Hold) => Self::Suspend,
-            (Self::Suspend, later) => later,
+            (paused @ Self::Response(ResponseGate::Pause), Self::Hold) => paused,
+            (Self::Response(ResponseGate::Pause), later) => later,
             (decided, _) => decided,
         }
     }
@@ -95,12 +138,22 @@ mod tests {
 
     #[test]
     fn waiting_ends_with_what_follows_and_a_decision_stands() {
-        let denial = || Gate::Replace(Denial::NoSession(CallFailure::Refused));
+        let denial =
+            || Gate::Response(ResponseGate::Replace(Denial::NoSession(CallFailure::Refused)));
+        let pass = || Gate::Request(RequestGate::Pass);
+        let pause = || Gate::Response(ResponseGate::Pause);
         let after = |first: Gate, later: Gate| first.followed_by(later);
-        assert!(matches!(after(Gate::Hold, Gate::Pass), Gate::Pass));
-        assert!(matches!(after(Gate::Suspend, denial()), Gate::Replace(_)));
-        assert!(matches!(after(Gate::Suspend, Gate::Hold), Gate::Suspend));
-        assert!(matches!(after(denial(), Gate::Pass), Gate::Replace(_)));
-        assert!(matches!(after(Gate::Pass, Gate::Hold), Gate::Pass));
+        assert!(matches!(after(Gate::Hold, pass()), Gate::Request(RequestGate::Pass)));
+        assert!(matches!(after(pause(), denial()), Gate::Response(ResponseGate::Replace(_))));
+        assert!(matches!(after(pause(), Gate::Hold), Gate::Response(ResponseGate::Pause)));
+        assert!(matches!(after(denial(), pass()), Gate::Response(ResponseGate::Replace(_))));
+        assert!(matches!(after(pass(), Gate::Hold), Gate::Request(RequestGate::Pass)));
+    }
+
+    #[test]
+    fn a_gate_of_the_other_direction_lets_nothing_go() {
+        let of_response = Gate::Response(ResponseGate::Pass).of_request();
+        assert!(of_response.is_none());
+        assert!(Gate::Request(RequestGate::Pass).of_response().is_none());
     }
 }

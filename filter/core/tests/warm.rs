@@ -20,7 +20,7 @@ use portcullis_core::exchange::Exchange;
 use portcullis_core::id::{KeyId, OrgId, PolicyVersion, RequestId};
 use portcullis_core::json;
 use portcullis_core::policy::version_of;
-use portcullis_core::step::{Effect, Gate, Step};
+use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
@@ -134,13 +134,13 @@ impl Caller {
             let reply = Reply::Redis(reply(call));
             step = self.step(&mut exchange, Event::CallDone { id, reply });
         }
-        assert!(matches!(step.gate, Gate::Pass), "{step:?}");
+        assert!(matches!(step.gate, Gate::Request(RequestGate::Pass)), "{step:?}");
         let step = self.step(&mut exchange, Event::ResponseHead(response()));
-        assert!(matches!(step.gate, Gate::Watch), "{step:?}");
+        assert!(matches!(step.gate, Gate::Response(ResponseGate::Observe)), "{step:?}");
         for (bytes, last) in [(ANSWER, false), ("", true)] {
             let event = Event::ResponseBody { bytes: bytes.into(), last };
             let step = self.step(&mut exchange, event);
-            assert!(matches!(step.gate, Gate::Watch), "{step:?}");
+            assert!(matches!(step.gate, Gate::Response(ResponseGate::Observe)), "{step:?}");
         }
         let closing = Closing { http_status: Some(200), ..Closing::default() };
         let step = self.step(&mut exchange, Event::Closed(closing));

@@ -13,7 +13,7 @@ use portcullis_core::event::{Event, Head};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
 use portcullis_core::mcp::{Era, Message, Sender, headers};
-use portcullis_core::step::{Effect, Gate, Step};
+use portcullis_core::step::{Effect, Gate, RequestGate, Step};
 use portcullis_core::time::UnixTime;
 
 use crate::trial;
@@ -111,7 +111,7 @@ fn admitted(head: Head, headers: &Headers, body: &[u8]) {
     let events = [Event::Head { head, last: body.is_empty() }, Event::Body(body.to_vec())];
     for event in events {
         let Step { effects, gate } = exchange.step(worker, now, event);
-        assert!(!matches!(gate, Gate::Pass), "passed without Redis");
+        assert!(!matches!(gate, Gate::Request(RequestGate::Pass)), "passed without Redis");
         for effect in effects {
             let Effect::Start { call: Call::Admit(script), .. } = effect else {
                 continue;
@@ -120,7 +120,7 @@ fn admitted(head: Head, headers: &Headers, body: &[u8]) {
             assert_eq!(many, 1, "asked about one of several");
             assert_eq!(script.args[0], USUAL_GUARDS, "work before proof");
         }
-        if let Gate::Refuse(denial) = gate {
+        if let Gate::Request(RequestGate::Refuse(denial)) = gate {
             let reply = exchange.reply(&denial);
             assert!((200..=503).contains(&reply.status));
             let text = String::from_utf8_lossy(&reply.body).into_owned();

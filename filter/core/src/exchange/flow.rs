@@ -20,7 +20,7 @@ use super::turn::{Context, Turn, after_end};
 use crate::audit::AuditEvent;
 use crate::denial::AuditStatus;
 use crate::event::{Closing, Event};
-use crate::step::{Effect, Gate};
+use crate::step::{Effect, Gate, RequestGate};
 use crate::worker::Worker;
 
 /// What the exchange waits for, and what is known by then.
@@ -185,7 +185,7 @@ fn enter(handover: Handover, turn: &mut Turn<'_>) -> Outcome<Stage> {
             credential::enter(request, grant, credential, turn).map(Stage::Credential)
         }
         Handover::HeadersForwarded(pending) => {
-            Outcome::Wait(Stage::RequestBody(pending), Gate::Pass)
+            Outcome::Wait(Stage::RequestBody(pending), Gate::Request(RequestGate::Pass))
         }
         Handover::Forwarded(forwarded) => {
             ResponseHeaders::enter(forwarded).map(Stage::ResponseHeaders)

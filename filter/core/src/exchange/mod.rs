@@ -100,7 +100,7 @@ impl Exchange {
         }
     }
 
-    /// Checks whether the caller may still have an open response; [`Gate::Replace`] comes of it later if not, and
+    /// Checks whether the caller may still have an open response; [`crate::step::ResponseGate::Replace`] comes of it later if not, and
     /// then the response has to end.
     pub fn recheck(&mut self, worker: &mut Worker, now: UnixTime) -> Step {
         let context = &mut self.context;

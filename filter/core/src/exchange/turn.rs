@@ -20,7 +20,7 @@ use crate::limit::Quota;
 use crate::limit::fields::Told;
 use crate::mcp::{Era, Sender};
 use crate::metric::Metric;
-use crate::step::{Effect, Gate};
+use crate::step::{Effect, Gate, RequestGate, ResponseGate};
 use crate::streams::Slot;
 use crate::time::UnixTime;
 use crate::unproven::Share;
@@ -126,13 +126,13 @@ impl Turn<'_> {
     /// Ends the request with a refusal.
     pub(crate) fn refuse(&mut self, denial: Denial) -> Gate {
         self.note(&denial);
-        Gate::Refuse(denial)
+        Gate::Request(RequestGate::Refuse(denial))
     }
 
     /// The response must not pass: a refusal takes its place.
     pub(crate) fn replace(&mut self, denial: Denial) -> Gate {
         self.note(&denial);
-        Gate::Replace(denial)
+        Gate::Response(ResponseGate::Replace(denial))
     }
 
     /// Notes what Redis said of the windows: for the client, and what people alert on.
@@ -322,7 +322,7 @@ impl Turn<'_> {
 /// A response passes; a request, of which more may come in, does not.
 pub(crate) fn after_end(event: &Event) -> Gate {
     match event {
-        Event::ResponseHead(_) | Event::ResponseBody { .. } => Gate::Pass,
+        Event::ResponseHead(_) | Event::ResponseBody { .. } => Gate::Response(ResponseGate::Pass),
         Event::Head { .. }
         | Event::Body(_)
         | Event::BodyTooLarge

@@ -8,7 +8,7 @@ use portcullis_core::call::{Call, CallId, Reply};
 use portcullis_core::event::{Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
-use portcullis_core::step::{Effect, Gate, Step};
+use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use proptest::collection::vec;
@@ -77,7 +77,7 @@ fn passed(worker: &mut Worker) -> Exchange {
         let (id, reply): (CallId, _) = (*id, reply);
         last = step(&mut exchange, worker, Event::CallDone { id, reply });
     }
-    assert!(matches!(last.gate, Gate::Pass), "{last:?}");
+    assert!(matches!(last.gate, Gate::Request(RequestGate::Pass)), "{last:?}");
     exchange
 }
 
@@ -95,15 +95,15 @@ fn received(media: &str, chunks: Vec<Vec<u8>>) -> Vec<u8> {
         last: false,
     });
     match step(&mut exchange, worker, head).gate {
-        Gate::Watch => {}
-        Gate::Replace(denial) => return exchange.reply(&denial).body,
+        Gate::Response(ResponseGate::Observe) => {}
+        Gate::Response(ResponseGate::Replace(denial)) => return exchange.reply(&denial).body,
         gate => panic!("a list that nobody looks at: {gate:?}"),
     }
     let (mut out, most) = (Vec::new(), chunks.len());
     for (at, bytes) in chunks.into_iter().enumerate() {
         let event = Event::ResponseBody { bytes: bytes.clone(), last: at + 1 == most };
         let Step { effects, gate } = step(&mut exchange, worker, event);
-        if let Gate::Replace(denial) = gate {
+        if let Gate::Response(ResponseGate::Replace(denial)) = gate {
             return exchange.reply(&denial).body;
         }
         let replaced = effects.into_iter().find_map(|effect| match effect {

@@ -26,7 +26,7 @@ use portcullis_core::exchange::Exchange;
 use portcullis_core::id::{KeyId, OrgId, PolicyVersion, RequestId};
 use portcullis_core::json;
 use portcullis_core::policy;
-use portcullis_core::step::{Effect, Gate, Step};
+use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
@@ -335,10 +335,13 @@ impl World {
         let mut lines: Vec<_> = told.map(effect).collect();
         match step.gate {
             Gate::Hold => lines.push("hold".into()),
-            Gate::Pass => lines.push("PASS".into()),
-            Gate::Watch => lines.push("watch".into()),
-            Gate::Suspend => lines.push("suspend".into()),
-            Gate::Refuse(denial) | Gate::Replace(denial) => {
+            Gate::Request(RequestGate::Pass) | Gate::Response(ResponseGate::Pass) => {
+                lines.push("PASS".into());
+            }
+            Gate::Response(ResponseGate::Observe) => lines.push("observe".into()),
+            Gate::Response(ResponseGate::Pause) => lines.push("pause".into()),
+            Gate::Request(RequestGate::Refuse(denial))
+            | Gate::Response(ResponseGate::Replace(denial)) => {
                 let reply = self.exchange.reply(&denial);
                 let shown =
                     ["retry-after", "www-authenticate", "allow", "access-control-allow-origin"];
@@ -351,11 +354,11 @@ impl World {
                 let body = String::from_utf8_lossy(&reply.body).into_owned();
                 lines.push(format!("REFUSE {}{headers} {}", reply.status, readable(&body)));
             }
-            Gate::Answer(reply) => {
+            Gate::Request(RequestGate::LocalReply(reply)) => {
                 let body = String::from_utf8_lossy(&reply.body).into_owned();
                 let cors = reply.headers.iter().filter(|(name, _)| name.starts_with("access-"));
                 lines.extend(cors.map(|(name, value)| format!("{name}: {value}")));
-                lines.push(format!("ANSWER {} {body}", reply.status).trim_end().to_owned());
+                lines.push(format!("LOCAL REPLY {} {body}", reply.status).trim_end().to_owned());
             }
         }
         lines

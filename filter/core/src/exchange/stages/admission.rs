@@ -25,7 +25,7 @@ use crate::exchange::request::{Holds, Request};
 use crate::exchange::turn::{CallerIdentity, Turn};
 use crate::limit::slices::{Draws, Settled};
 use crate::policy::{Check, Cost};
-use crate::step::Gate;
+use crate::step::{Gate, RequestGate};
 
 /// How often a record or policy may move under one request before it is refused.
 const MOST_ROUNDS: u8 = 4;
@@ -68,7 +68,7 @@ pub(crate) fn enter(request: Box<Request>, turn: &mut Turn<'_>) -> Outcome<Box<A
     {
         return match refusal {
             CoolOff::Audited(denial) => refuse(denial, turn),
-            CoolOff::Counted(denial) => Outcome::Close(Gate::Refuse(denial)),
+            CoolOff::Counted(denial) => Outcome::Close(Gate::Request(RequestGate::Refuse(denial))),
         };
     }
     match turn.worker.config.redis {

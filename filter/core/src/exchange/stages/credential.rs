@@ -16,7 +16,7 @@ use crate::exchange::request::{Leg, Request};
 use crate::exchange::turn::Turn;
 use crate::mcp::Operation;
 use crate::secret::Secret;
-use crate::step::Gate;
+use crate::step::{Gate, RequestGate};
 use crate::vault::SecretRef;
 
 /// Admitted; waits for Vault.
@@ -147,6 +147,6 @@ fn send(
         Sending::Headers(pending) => Outcome::Next(Handover::HeadersForwarded(pending)),
         Sending::Whole(forwarded) => Outcome::Next(Handover::Forwarded(forwarded)),
         Sending::Refused(denial) => refuse(denial, turn),
-        Sending::Noted(denial) => Outcome::End(Gate::Refuse(denial)),
+        Sending::Noted(denial) => Outcome::End(Gate::Request(RequestGate::Refuse(denial))),
     }
 }

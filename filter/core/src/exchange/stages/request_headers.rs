@@ -14,7 +14,7 @@ use crate::exchange::request::{ArrivedBody, Audience, Caller};
 use crate::exchange::turn::{Form, Turn};
 use crate::limit;
 use crate::local_reply::LocalReply;
-use crate::step::Gate;
+use crate::step::{Gate, RequestGate};
 
 /// Answered by the gateway, without credential.
 const HEALTH_PATH: &str = "/portcullis/health";
@@ -46,13 +46,13 @@ pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
     match cors::check(&head, &turn.worker.config) {
         Err(denial) => return refuse(denial, turn),
         Ok(Some(page)) if cors::is_preflight(&head) => {
-            return Outcome::Close(Gate::Answer(cors::preflight(&head, &page)));
+            return local(cors::preflight(&head, &page));
         }
         Ok(page) => turn.context.origin = page,
     }
     let page = turn.context.origin.as_deref();
     if let Some(reply) = protected_resource::document(&head, &turn.worker.config.auth, page) {
-        return Outcome::Close(Gate::Answer(reply));
+        return local(reply);
     }
     let (claim, certificate) = match caller(&head, turn) {
         Ok(called) => called,
@@ -98,10 +98,15 @@ fn health(turn: &Turn<'_>) -> Outcome<()> {
         ],
         body: br#"{"status":"healthy"}"#.to_vec(),
     };
-    Outcome::Close(Gate::Answer(reply))
+    local(reply)
 }
 
 fn known(head: Head, last: bool, caller: Caller) -> Outcome<()> {
     let body = ArrivedBody::Awaited;
     Outcome::Next(Handover::CallerKnown { head, last, caller, body })
+}
+
+/// The gateway answers by itself, and there is no audit entry.
+fn local(reply: LocalReply) -> Outcome<()> {
+    Outcome::Close(Gate::Request(RequestGate::LocalReply(reply)))
 }

@@ -24,7 +24,7 @@ use crate::mcp::list;
 use crate::mcp::outcome::Outcome as Answer;
 use crate::mcp::sse::{EventFilter, Events};
 use crate::mcp::{Era, Listing, Operation, Sender};
-use crate::step::{Effect, Gate};
+use crate::step::{Effect, Gate, ResponseGate};
 use crate::time::UnixTime;
 
 /// Tasks that one response may open: more would fill what the worker may ask of Redis.
@@ -128,7 +128,7 @@ impl ResponseBody {
             response.claim(turn);
         }
         let gate = response.gate();
-        Outcome::Wait(Box::new(response), gate)
+        Outcome::Wait(Box::new(response), Gate::Response(gate))
     }
 
     /// When it is to be checked again.
@@ -164,7 +164,7 @@ impl ResponseBody {
         let rule = denial.rule();
         turn.context.entry.events.push(AuditEvent::StreamEnded { rule });
         (self.plan, self.asked.recheck) = (Plan::Instead(Vec::new()), None);
-        Outcome::Wait(self, Gate::Replace(denial))
+        Outcome::Wait(self, Gate::Response(ResponseGate::Replace(denial)))
     }
 
     pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
@@ -216,14 +216,14 @@ impl ResponseBody {
         self.claim(turn);
         self.asked.tab.charge(self.outcome, turn);
         let gate = self.gate();
-        Outcome::Wait(self, gate)
+        Outcome::Wait(self, Gate::Response(gate))
     }
 
-    fn gate(&self) -> Gate {
+    fn gate(&self) -> ResponseGate {
         match (self.claims.is_empty(), &self.plan) {
-            (false, _) => Gate::Suspend,
-            (true, Plan::Empty) => Gate::Pass,
-            (true, Plan::Json(_) | Plan::Events(_) | Plan::Instead(_)) => Gate::Watch,
+            (false, _) => ResponseGate::Pause,
+            (true, Plan::Empty) => ResponseGate::Pass,
+            (true, Plan::Json(_) | Plan::Events(_) | Plan::Instead(_)) => ResponseGate::Observe,
         }
     }
 
@@ -286,10 +286,10 @@ impl ResponseBody {
             // What was told of it goes on: the caller cannot use it.
             (Some(_) | None, _) => {
                 let gate = self.gate();
-                if matches!(gate, Gate::Pass | Gate::Watch) {
+                if matches!(gate, ResponseGate::Pass | ResponseGate::Observe) {
                     self.head = Headers::Gone;
                 }
-                Outcome::Wait(self, gate)
+                Outcome::Wait(self, Gate::Response(gate))
             }
         }
     }

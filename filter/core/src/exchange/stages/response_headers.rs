@@ -8,7 +8,7 @@ use crate::exchange::actions::forwarded::{Forwarded, ResponseStart};
 use crate::exchange::checks::response_form::Shape;
 use crate::exchange::handover::{Handover, Outcome};
 use crate::exchange::turn::Turn;
-use crate::step::{Effect, Gate};
+use crate::step::{Effect, Gate, RequestGate};
 
 /// Waits for the response headers.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct ResponseHeaders {
 impl ResponseHeaders {
     /// The request went upstream.
     pub(crate) fn enter(asked: Box<Forwarded>) -> Outcome<Self> {
-        Outcome::Wait(Self { asked }, Gate::Pass)
+        Outcome::Wait(Self { asked }, Gate::Request(RequestGate::Pass))
     }
 
     pub(crate) fn on(self, event: Event, turn: &mut Turn<'_>) -> Outcome<Self> {

@@ -11,7 +11,7 @@ use portcullis_core::event::{Closing, End, Event, Head};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
 use portcullis_core::policy::version_of;
-use portcullis_core::step::{Effect, Gate};
+use portcullis_core::step::{Effect, Gate, RequestGate};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::{GRANTED, ScriptCall, Value};
@@ -253,11 +253,11 @@ impl Model {
                 assert!(waits || it.made.is_some(), "held, and nothing is outstanding");
                 return;
             }
-            Gate::Pass => {
+            Gate::Request(RequestGate::Pass) => {
                 assert!(it.taken, "passed, and nothing was taken");
                 Ok(())
             }
-            Gate::Refuse(denial) => Err(it.exchange.reply(denial).status),
+            Gate::Request(RequestGate::Refuse(denial)) => Err(it.exchange.reply(denial).status),
             gate => panic!("no gate of a request: {gate:?}"),
         };
         assert!(it.verdict.replace(verdict).is_none(), "{told}");

@@ -8,7 +8,7 @@ use portcullis_core::denial::Denial;
 use portcullis_core::event::Event;
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
-use portcullis_core::step::{Effect, Gate, Step};
+use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
@@ -158,7 +158,8 @@ impl Watch {
         self.hides_secrets(&step);
         if quiet || self.closed {
             assert!(step.effects.is_empty(), "{step:?}");
-            let passing = side == Side::Response && matches!(step.gate, Gate::Pass);
+            let passing =
+                side == Side::Response && matches!(step.gate, Gate::Response(ResponseGate::Pass));
             assert!(passing || matches!(step.gate, Gate::Hold), "{step:?}");
         }
         self.note_calls(&step, now);
@@ -213,23 +214,21 @@ impl Watch {
                 assert!(!(whole && open) || waiting, "held, and nothing is outstanding");
                 return;
             }
-            Gate::Pass => {
+            Gate::Request(RequestGate::Pass) => {
                 self.may_pass(step, books);
                 self.passed = true;
             }
-            Gate::Refuse(denial) => {
+            Gate::Request(RequestGate::Refuse(denial)) => {
                 self.refusal(&self.exchange.reply(denial));
                 if matches!(denial, Denial::Unavailable(Dependency::Vault, _)) {
                     self.vault_failed();
                 }
             }
-            Gate::Answer(reply) => {
+            Gate::Request(RequestGate::LocalReply(reply)) => {
                 assert_eq!(self.head.as_ref().unwrap().0.path, HEALTH);
                 assert_eq!(reply.status, 200);
             }
-            Gate::Watch | Gate::Suspend | Gate::Replace(_) => {
-                panic!("no gate of a request: {step:?}")
-            }
+            Gate::Response(_) => panic!("no gate of a request: {step:?}"),
         }
         self.verdicts += 1;
         assert_eq!(self.verdicts, 1, "{step:?}");
@@ -344,9 +343,10 @@ impl Watch {
 
     fn response(&mut self, step: &Step) {
         match &step.gate {
-            Gate::Pass if !self.passed => self.bypassed = true,
-            Gate::Hold | Gate::Pass | Gate::Watch if self.passed => {}
-            Gate::Replace(denial) => {
+            Gate::Response(ResponseGate::Pass) if !self.passed => self.bypassed = true,
+            Gate::Hold | Gate::Response(ResponseGate::Pass | ResponseGate::Observe)
+                if self.passed => {}
+            Gate::Response(ResponseGate::Replace(denial)) => {
                 assert!(self.passed && !self.replaced, "{step:?}");
                 self.replaced = true;
                 self.refusal(&self.exchange.reply(denial));
