@@ -53,7 +53,7 @@ impl Document {
     }
 
     /// The line of the value at `path`, or of what should contain it if it is missing.
-    fn line_of(&self, path: &str) -> Option<usize> {
+    pub(crate) fn line_of(&self, path: &str) -> Option<usize> {
         let mut path = path;
         loop {
             if let Some(line) = self.lines.get(path) {

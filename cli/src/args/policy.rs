@@ -9,7 +9,8 @@ use super::{Which, key_id, line, org};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Check a document without activating it. Names every mistake with its line.
+    /// Check a document without activating it. Names every mistake with its line, and warns of rules that
+    /// guard nothing.
     Check(CheckArgs),
     /// Print the JSON Schema of policy documents, for editors.
     Schema,
@@ -34,6 +35,9 @@ pub(crate) enum PolicyCommand {
 pub(crate) struct CheckArgs {
     /// Policy document, YAML or JSON; `-` for standard input.
     pub(crate) file: PathBuf,
+    /// Exit with 1 when there is a warning.
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(Debug, Args)]
@@ -46,6 +50,9 @@ pub(crate) struct PushArgs {
     /// Change nothing; show what would differ.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Refuse a document with warnings.
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Only if this version is active for each organisation now: no other push came first.
     #[arg(long, value_name = "VERSION", value_parser = policy_version)]
     pub(crate) if_active: Option<PolicyVersion>,

@@ -3,7 +3,8 @@
 use portcullis_core::policy::Policy;
 use serde_json::json;
 
-use super::{compile, count};
+use super::count;
+use super::findings::findings;
 use crate::args::CheckArgs;
 use crate::document::Document;
 use crate::report::{Refusal, Report, Verdict};
@@ -11,18 +12,31 @@ use crate::report::{Refusal, Report, Verdict};
 pub(crate) fn check(args: &CheckArgs) -> Result<Report, Refusal> {
     let document = Document::read(&args.file)?;
     let place = &document.place;
-    match compile(&document) {
-        Ok((policy, version)) => Ok(Report::done(
-            format!("{place}: good, version {version}: {}", summary(&policy)),
-            json!({ "file": place, "valid": true, "version": version, "faults": [] }),
-        )),
-        Err(faults) => {
-            let lines: Vec<_> = faults.iter().map(|fault| fault.text(place)).collect();
-            let text = format!("{}\n{place}: {}", lines.join("\n"), count(faults.len(), "fault"));
-            let json = json!({ "file": place, "valid": false, "version": null, "faults": faults });
-            Ok(Report::judged(Verdict::Wanting, text, json))
+    let found = findings(&document);
+    let mut lines: Vec<String> = found.faults.iter().map(|fault| fault.text(place)).collect();
+    lines.extend(found.warnings.iter().map(|warning| warning.text(place)));
+    let counts = [(found.faults.len(), "fault"), (found.warnings.len(), "warning")];
+    let counts = counts.into_iter().filter(|(number, _)| *number > 0);
+    let counts: Vec<String> = counts.map(|(number, what)| count(number, what)).collect();
+    let sound = found.warnings.is_empty() || !args.strict;
+    lines.push(match &found.policy {
+        Some((policy, version)) => {
+            let judged = if sound { "good" } else { "not good with --strict" };
+            let more = counts.iter().map(|count| format!("; {count}")).collect::<String>();
+            format!("{place}: {judged}, version {version}: {}{more}", summary(policy))
         }
-    }
+        None => format!("{place}: {}", counts.join(", ")),
+    });
+    let valid = found.policy.is_some() && sound;
+    let json = json!({
+        "file": place,
+        "valid": valid,
+        "version": found.policy.as_ref().map(|(_, version)| version),
+        "faults": found.faults,
+        "warnings": found.warnings,
+    });
+    let verdict = if valid { Verdict::Good } else { Verdict::Wanting };
+    Ok(Report::judged(verdict, lines.join("\n"), json))
 }
 
 fn summary(policy: &Policy) -> String {

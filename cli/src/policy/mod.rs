@@ -7,12 +7,12 @@ mod change;
 mod check;
 mod diff;
 mod difference;
+mod findings;
 mod history;
 mod push;
 mod rollback;
 
 use portcullis_core::id::{OrgId, PolicyVersion};
-use portcullis_core::json;
 use portcullis_core::policy::{self, Policy};
 use serde_json::Value;
 
@@ -22,35 +22,10 @@ pub(crate) use history::{history, show};
 pub(crate) use push::push;
 pub(crate) use rollback::{promote, rollback};
 
-use crate::document::Document;
 use crate::report::{LocatedFault, Refusal, progress};
 use crate::store::{Standing, Store, Topology};
 
 const NOT_ACTIVATED: &str = "no policy was activated";
-
-fn compile(document: &Document) -> Result<(Policy, PolicyVersion), Vec<LocatedFault>> {
-    let policy = policy::compile(&document.value).map_err(|faults| document.located(&faults))?;
-    let unmeant = policy.review();
-    if !unmeant.is_empty() {
-        return Err(document.located(&unmeant));
-    }
-    let bytes = json::canonical_exact(&document.value).len();
-    if bytes > policy::LONGEST {
-        return Err(vec![too_long(bytes)]);
-    }
-    let version = policy::version_of(&document.value).ok_or_else(Vec::new)?;
-    Ok((policy, version))
-}
-
-fn too_long(bytes: usize) -> LocatedFault {
-    let expected = format!(
-        "at most {} bytes as JSON, which every worker reads in one piece: leave out output schemas, or give each \
-         organisation a policy with the connectors that it uses",
-        policy::LONGEST
-    );
-    let found = format!("a document of {bytes} bytes");
-    LocatedFault { line: Some(1), path: String::new(), found, expected }
-}
 
 /// Refuses what the gateways could not use with this Redis: they would go on with the policy before, or serve nobody.
 fn fits(policy: &Policy, place: &str, store: &Store) -> Result<(), Refusal> {
@@ -138,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_document_that_no_worker_could_hold_is_refused_with_what_to_do() {
-        let text = too_long(policy::LONGEST + 1).text("p.yaml");
+        let text = findings::too_long(policy::LONGEST + 1).text("p.yaml");
         assert!(text.starts_with("p.yaml:1: the document: found a document of 12582913 bytes, "));
         assert!(text.contains("leave out output schemas"), "{text}");
         // Room for what else is in the reply, and on its way behind it.

@@ -7,21 +7,17 @@ use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::policy::Policy;
 
 use super::change::{Change, Step};
-use super::{NOT_ACTIVATED, compile, count, diff, fits, listed};
+use super::findings::{Findings, LocatedWarning, findings};
+use super::{NOT_ACTIVATED, count, diff, fits, listed};
 use crate::args::{CanaryArgs, PushArgs, Session, Which};
 use crate::document::Document;
-use crate::report::{Refusal, Report};
+use crate::report::{Refusal, Report, progress};
 use crate::scribe::Scribe;
 use crate::store::{Standing, Store, Target, Trial, Verb};
 
 pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal> {
     let document = Document::read(&args.file)?;
-    let (policy, version) = compile(&document).map_err(|faults| {
-        Refusal::new(format!("the document has {}", count(faults.len(), "fault")), &document.place)
-            .expected("a policy without faults; nothing was changed")
-            .next(format!("repair them, then portcullis policy check {}", document.place))
-            .faults(faults)
-    })?;
+    let (policy, version) = sound(&document, args.strict)?;
     let scribe = Scribe::new(session, args.reason.as_deref())?;
     let trial = trial(&args.canary, &version)?;
     let mut store = Store::open(session)?;
@@ -50,6 +46,29 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
         let untouched = (verb == Verb::Push).then_some("not named by this policy");
         Change { verb, scribe: scribe.clone(), steps, untouched }.carry_out(store)
     })
+}
+
+/// The policy of a document without faults. What is probably not meant is said, and with `--strict` refused.
+fn sound(document: &Document, strict: bool) -> Result<(Policy, PolicyVersion), Refusal> {
+    let place = &document.place;
+    let Findings { policy, faults, warnings } = findings(document);
+    let told = |warning: &LocatedWarning| warning.text(place);
+    let refused = |number: usize, what: &str| {
+        Refusal::new(format!("the document has {}", count(number, what)), place)
+            .expected(format!("a policy without {what}s; nothing was changed"))
+            .next(format!("repair them, then portcullis policy check {place}"))
+    };
+    let Some(policy) = policy else {
+        return Err(refused(faults.len(), "fault").faults(faults));
+    };
+    if strict && !warnings.is_empty() {
+        let number = warnings.len();
+        return Err(
+            refused(number, "warning").faults(warnings.into_iter().map(Into::into).collect())
+        );
+    }
+    warnings.iter().map(told).for_each(|line| progress(&line));
+    Ok(policy)
 }
 
 /// The organisations that a document is pushed for.

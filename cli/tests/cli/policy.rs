@@ -253,3 +253,71 @@ fn without_a_policy_every_command_says_how_to_get_one() {
     let refusal = operator.says(&["policy", "show", "0123456789abcdef"]).refusal();
     assert_eq!(refusal["found"], "there is no policy 0123456789abcdef");
 }
+
+/// Task 10 of the first afternoon: an unknown role was not told while an unknown connector stood. Proves: X4
+#[test]
+fn one_mistake_hides_no_other() {
+    let document = "version: 1
+organisations: [acme]
+connectors:
+  crm:
+    path: /crm/mcp
+    conditions:
+      - {when: time.hours < 8}
+      - {when: time.hour <}
+      - {when: principal.rol == 'a'}
+    tools: {query_users: {price: -1}}
+roles:
+  team-a:
+    crm: {allow: ['*'], show: [query_users]}
+    crn: {allow: ['*']}
+tiers: {free: {limits: {calls: {limit: 0, window: 1s}}}}
+limits:
+  storm: {limit: 5, window: 1s, per: [key], match: {roles: [team-aa], tiers: [free]}}
+  other: {limit: 5, window: 1s, per: [key], match: {roles: [team-aa]}}
+";
+    let said = run(&["policy", "check", "-"], &[], document);
+    assert_eq!(said.status, 1, "{said:?}");
+    let lines: Vec<&str> = said
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("standard input:"))
+        .map(|line| line.split(", expected").next().unwrap())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "8: connectors.crm.conditions[1].when: found mismatched input '<EOF>' expecting expression at 1:12",
+            "10: connectors.crm.tools.query_users.price: found -1",
+            "14: roles.team-a.crn: found \"crn\"",
+            "15: tiers.free.limits.calls.limit: found 0",
+            "17: limits.storm.match.roles: found \"team-aa\"",
+            "17: limits.storm.match.tiers: found an unknown field",
+            "18: limits.other.match.roles: found \"team-aa\"",
+            "7: warning: connectors.crm.conditions[0].when: found time.hours, which does not exist: no call meets it",
+            "9: warning: connectors.crm.conditions[2].when: found principal.rol, which does not exist: no call meets it",
+            "13: warning: roles.team-a.crm.show: found \"query_users\", which \"*\" in `allow` makes callable",
+            " 7 faults, 3 warnings",
+        ]
+    );
+}
+
+#[test]
+fn warnings_are_said_at_a_push_and_refused_with_strict() {
+    let operator = Operator::with_policy();
+    let text = "version: 1\norganisations: [acme]\nconnectors: {crm: {path: /crm/mcp}}\n\
+                roles: {analyst: {crm: {allow: [a], deny: ['*']}}}\ntiers: {free: {limits: {}}}\n";
+    let new = Scratch::new("doubtful.yaml", text);
+    let push = ["policy", "push", new.path(), "--reason", "x"];
+    let refused = operator.says(&[&push[..], &["--strict"]].concat()).refusal();
+    assert_eq!(refused["found"], "the document has 1 warning", "{refused}");
+    assert_eq!(refused["faults"][0]["line"], 4, "{refused}");
+    let said = operator.says(&push);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert!(said.stderr.contains(":4: warning: roles.analyst.crm.deny: found \"*\""), "{said:?}");
+    let checked = run(&["policy", "check", new.path(), "--output", "json"], &[], "").json();
+    assert_eq!(
+        (&checked["valid"], &checked["warnings"][0]["kind"]),
+        (&json!(true), &json!("nothing_left"))
+    );
+}

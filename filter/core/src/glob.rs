@@ -36,6 +36,19 @@ impl Globs {
         self.exact.contains(name)
     }
 
+    /// All names and patterns, in order.
+    #[must_use]
+    pub fn all(&self) -> Vec<String> {
+        let exact = self.exact().into_iter().map(str::to_owned);
+        exact.chain(self.patterns()).collect()
+    }
+
+    /// The first of them that matches all that `glob`, a name or a pattern, matches.
+    #[must_use]
+    pub fn covering(&self, glob: &str) -> Option<String> {
+        self.all().into_iter().find(|own| covers(own, glob))
+    }
+
     /// Whether nothing can match.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -54,5 +67,71 @@ impl Globs {
     #[must_use]
     pub fn patterns(&self) -> Vec<String> {
         self.patterns.iter().map(WildMatch::pattern).collect()
+    }
+}
+
+/// Whether `wide` matches all that `narrow` matches; each is a name or a pattern.
+#[must_use]
+pub fn covers(wide: &str, narrow: &str) -> bool {
+    let (wide, narrow): (Vec<char>, Vec<char>) = (wide.chars().collect(), narrow.chars().collect());
+    // Whether what was read of `wide` so far covers the first letters of `narrow`, by how many these are.
+    let mut reached = vec![false; narrow.len().saturating_add(1)];
+    if let Some(start) = reached.first_mut() {
+        *start = true;
+    }
+    for letter in wide {
+        let before = std::mem::take(&mut reached);
+        let mut any = false;
+        for (at, was) in before.iter().enumerate() {
+            let now = match (letter, at.checked_sub(1).and_then(|last| narrow.get(last))) {
+                ('*', _) => {
+                    any |= *was;
+                    any
+                }
+                (_, None | Some('*')) => false,
+                ('?', Some(_)) => before.get(at.saturating_sub(1)).is_some_and(|was| *was),
+                (letter, Some(own)) => {
+                    letter == *own && before.get(at.saturating_sub(1)).is_some_and(|was| *was)
+                }
+            };
+            reached.push(now);
+        }
+    }
+    reached.last().is_some_and(|reached| *reached)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_covers_what_it_matches_whatever_stands_for_the_wildcards() {
+        for (wide, narrow) in [
+            ("*", ""),
+            ("*", "*"),
+            ("*", "query_users"),
+            ("query_*", "query_users"),
+            ("query_*", "query_*"),
+            ("query_*", "query_user_*"),
+            ("*_*", "query_*"),
+            ("?*", "a*"),
+            ("?uery", "query"),
+            ("?", "?"),
+            ("a*c", "abc"),
+        ] {
+            assert!(covers(wide, narrow), "{wide} {narrow}");
+        }
+        for (wide, narrow) in [
+            ("", "*"),
+            ("query_users", "query_*"),
+            ("query_?", "query_*"),
+            ("query_user_*", "query_*"),
+            ("?*", "*"),
+            ("a", "?"),
+            ("a*c", "ab"),
+            ("delete_*", "query_*"),
+        ] {
+            assert!(!covers(wide, narrow), "{wide} {narrow}");
+        }
     }
 }

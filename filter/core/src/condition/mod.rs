@@ -11,6 +11,7 @@
 
 mod check;
 mod facts;
+pub mod lint;
 #[cfg(test)]
 mod tests;
 

@@ -12,6 +12,7 @@ mod rule;
 mod tests;
 mod upstream;
 mod uri;
+mod warning;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -32,6 +33,7 @@ pub use pins::{Pins, Unpinned};
 pub use rule::{Approval, Cap, Check, Enforcement, Names, OnExcess, Requirement};
 pub use upstream::{Guard, UpstreamBinding};
 pub use uri::{Closed, Uris};
+pub use warning::{Warning, WarningKind};
 
 /// A compiled policy document.
 #[derive(Clone, Debug, Default)]

@@ -51,7 +51,7 @@ impl Policy {
             let expected = "a reference without `data`, which is part of the API's path only";
             faults.push(&format!("{place}.credential.secret"), format!("\"{secret}\""), expected);
         }
-        conditions(&connector.conditions, faults);
+        self.conditions(&connector.conditions, &[name], faults);
         let opens: Vec<&Role> =
             self.roles.values().filter(|role| role.connectors.contains_key(name)).collect();
         for (tool, stated) in &connector.tools {
@@ -81,10 +81,11 @@ impl Policy {
     }
 
     fn role(&self, name: &PolicyName, role: &Role, faults: &mut PolicyErrors) {
-        conditions(&role.conditions, faults);
+        let every: Vec<&PolicyName> = role.connectors.keys().collect();
+        self.conditions(&role.conditions, &every, faults);
         for (connector, access) in &role.connectors {
             let place = format!("roles.{name}.{connector}");
-            conditions(&access.conditions, faults);
+            self.conditions(&access.conditions, &[connector], faults);
             for (list, globs) in
                 [("allow", &access.allow), ("show", &access.show), ("deny", &access.deny)]
             {
@@ -107,6 +108,23 @@ impl Policy {
             {
                 let list = format!("{list}.deny");
                 not_both(&list, &names.deny, ("allow", &names.allow), faults);
+            }
+        }
+    }
+
+    fn conditions(
+        &self,
+        conditions: &[Requirement],
+        connectors: &[&PolicyName],
+        faults: &mut PolicyErrors,
+    ) {
+        for condition in conditions {
+            let Some(globs) = &condition.tools else { continue };
+            let place = format!("{}.tools", condition.name);
+            some(&place, globs, faults);
+            tools(&place, globs, faults);
+            for (found, expected) in self.misspelt_tools(condition, connectors) {
+                faults.push(&place, found, expected);
             }
         }
     }
@@ -165,16 +183,6 @@ fn pinned(place: &str, tool: &Tool, faults: &mut PolicyErrors) {
             format!("{:?}", cap.argument),
             expected,
         );
-    }
-}
-
-fn conditions(conditions: &[Requirement], faults: &mut PolicyErrors) {
-    for condition in conditions {
-        if let Some(globs) = &condition.tools {
-            let place = format!("{}.tools", condition.name);
-            some(&place, globs, faults);
-            tools(&place, globs, faults);
-        }
     }
 }
 

@@ -1,0 +1,72 @@
+//! What is wrong with a condition that compiles: members and types that do not fit, and conditions that
+//! are the same for every call.
+//!
+//! Owns the judgement, given what is known of the calls that the condition is about. Asked by
+//! `policy check` and before a push; no worker asks. Decides nothing about a call.
+
+mod constant;
+mod print;
+mod types;
+
+use std::collections::BTreeMap;
+
+use super::Condition;
+pub use constant::Domain;
+pub use types::{Shape, Type};
+
+/// What is known of the calls that a condition is about.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The type of `arguments`.
+    pub arguments: Type,
+    /// All values that paths such as `principal.role` can have.
+    pub domains: BTreeMap<String, Domain>,
+}
+
+/// One mistake in a condition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mistake {
+    /// What kind it is.
+    pub kind: Kind,
+    /// What was found, and what follows.
+    pub found: String,
+    /// What was expected.
+    pub expected: String,
+}
+
+/// Kinds of mistakes in conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A member that the object does not have.
+    UnknownMember,
+    /// A member of the arguments that the pinned schema does not have.
+    UnknownArgument,
+    /// As before, but only asked for with `has`.
+    UnknownOptional,
+    /// Types that do not go together.
+    WrongType,
+    /// It never holds.
+    NeverTrue,
+    /// It always holds.
+    AlwaysTrue,
+}
+
+impl Condition {
+    /// Every mistake of type in it, as far as `known` tells.
+    #[must_use]
+    pub fn type_mistakes(&self, known: &Known) -> Vec<Mistake> {
+        types::check(&self.expression, known)
+    }
+
+    /// Whether it, or a part of it, is the same for every call. Asked where its types are right.
+    #[must_use]
+    pub fn constant_part(&self, domains: &BTreeMap<String, Domain>) -> Option<Mistake> {
+        constant::mistake(&self.expression, domains)
+    }
+
+    /// The texts that the variable or member `path` is compared with.
+    #[must_use]
+    pub fn texts_compared_with(&self, path: &str) -> Vec<String> {
+        constant::texts_compared_with(&self.expression, path)
+    }
+}

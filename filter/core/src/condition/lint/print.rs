@@ -1,0 +1,119 @@
+//! Expressions as a person writes them, for messages and as names of what cannot be decided.
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+
+/// The path of a member of a variable, such as `time.hour`; nothing for any other expression.
+pub(super) fn path(node: &IdedExpr) -> Option<String> {
+    match &node.expr {
+        Expr::Ident(name) => Some(name.clone()),
+        Expr::Select(select) if !select.test => {
+            path(&select.operand).map(|of| format!("{of}.{}", select.field))
+        }
+        Expr::Call(call) if call.func_name == operators::INDEX => {
+            let name = text(call.args.get(1)?)?;
+            path(call.args.first()?).map(|of| format!("{of}.{name}"))
+        }
+        _ => None,
+    }
+}
+
+/// The text of a literal.
+pub(super) fn text(node: &IdedExpr) -> Option<&str> {
+    match &node.expr {
+        Expr::Literal(LiteralValue::String(text)) => Some(text.inner()),
+        _ => None,
+    }
+}
+
+const BINARY: [(&str, &str); 14] = [
+    (operators::LOGICAL_AND, "&&"),
+    (operators::LOGICAL_OR, "||"),
+    (operators::SUBSTRACT, "-"),
+    (operators::ADD, "+"),
+    (operators::MULTIPLY, "*"),
+    (operators::DIVIDE, "/"),
+    (operators::MODULO, "%"),
+    (operators::EQUALS, "=="),
+    (operators::NOT_EQUALS, "!="),
+    (operators::GREATER_EQUALS, ">="),
+    (operators::LESS_EQUALS, "<="),
+    (operators::GREATER, ">"),
+    (operators::LESS, "<"),
+    (operators::IN, "in"),
+];
+
+/// How an operator is written.
+pub(super) fn sign(name: &str) -> Option<&'static str> {
+    BINARY.iter().find(|(function, _)| *function == name).map(|(_, sign)| *sign)
+}
+
+/// The expression as text.
+pub(super) fn told(node: &IdedExpr) -> String {
+    match &node.expr {
+        Expr::Unspecified | Expr::Struct(_) => "…".to_owned(),
+        Expr::Ident(name) => name.clone(),
+        Expr::Literal(literal) => literal_text(literal),
+        Expr::Select(select) if select.test => {
+            format!("has({}.{})", told(&select.operand), select.field)
+        }
+        Expr::Select(select) => format!("{}.{}", told(&select.operand), select.field),
+        Expr::List(list) => format!("[{}]", all(&list.elements)),
+        Expr::Map(map) => {
+            let entries = map.entries.iter().map(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => {
+                    format!("{}: {}", told(&entry.key), told(&entry.value))
+                }
+                EntryExpr::StructField(_) => "…".to_owned(),
+            });
+            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+        }
+        Expr::Comprehension(walk) => {
+            format!("a walk of {}: {}", told(&walk.iter_range), told(&walk.loop_step))
+        }
+        Expr::Call(call) => {
+            let part = |at: usize| call.args.get(at).map(operand).unwrap_or_default();
+            match (call.func_name.as_str(), &call.target) {
+                (operators::CONDITIONAL, _) => format!("{} ? {} : {}", part(0), part(1), part(2)),
+                (operators::LOGICAL_NOT, _) => format!("!{}", part(0)),
+                (operators::NEGATE, _) => format!("-{}", part(0)),
+                (operators::INDEX, _) => {
+                    format!("{}[{}]", part(0), call.args.get(1).map(told).unwrap_or_default())
+                }
+                (name, _) if sign(name).is_some() => {
+                    format!("{} {} {}", part(0), sign(name).unwrap_or_default(), part(1))
+                }
+                (name, Some(target)) => format!("{}.{name}({})", operand(target), all(&call.args)),
+                (name, None) => format!("{name}({})", all(&call.args)),
+            }
+        }
+    }
+}
+
+fn all(nodes: &[IdedExpr]) -> String {
+    nodes.iter().map(told).collect::<Vec<_>>().join(", ")
+}
+
+/// In brackets where it would be read otherwise without.
+fn operand(node: &IdedExpr) -> String {
+    match &node.expr {
+        Expr::Call(call)
+            if [operators::LOGICAL_AND, operators::LOGICAL_OR, operators::CONDITIONAL]
+                .contains(&call.func_name.as_str()) =>
+        {
+            format!("({})", told(node))
+        }
+        _ => told(node),
+    }
+}
+
+fn literal_text(literal: &LiteralValue) -> String {
+    match literal {
+        LiteralValue::Boolean(value) => value.inner().to_string(),
+        LiteralValue::Int(value) => value.inner().to_string(),
+        LiteralValue::UInt(value) => format!("{}u", value.inner()),
+        LiteralValue::Double(value) => format!("{:?}", value.inner()),
+        LiteralValue::String(value) => format!("{:?}", value.inner()),
+        LiteralValue::Null => "null".to_owned(),
+        LiteralValue::Bytes(_) => "b\"…\"".to_owned(),
+    }
+}

@@ -1,0 +1,385 @@
+//! What a policy says that is probably not meant: rules that guard nothing, names that nothing has,
+//! conditions that are the same for every call.
+//!
+//! Owns the warnings of a policy without faults; what cannot be meant at all is in `review`. Asked by
+//! `policy check` and before a push, never by a worker.
+
+mod condition;
+mod patterns;
+
+use std::collections::BTreeSet;
+
+use super::{Access, Connector, Cost, Globs, Policy, Requirement, Unpinned};
+use crate::auth::Writes;
+use crate::id::PolicyName;
+use crate::nearest::hint;
+
+/// One thing that is probably not meant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Warning {
+    /// Where: `roles.analyst.crm.deny`.
+    pub path: String,
+    /// What kind it is.
+    pub kind: WarningKind,
+    /// What stands there, and what follows.
+    pub found: String,
+    /// What to write.
+    pub expected: String,
+}
+
+/// Kinds of warnings, for scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WarningKind {
+    /// A name or pattern matches no tool that the policy pins or names.
+    UnknownTool,
+    /// A member that `time`, `principal`, `source` or the pinned schema does not have.
+    UnknownMember,
+    /// Types that do not go together.
+    WrongType,
+    /// A condition that no call meets.
+    NeverTrue,
+    /// A condition that every call meets.
+    AlwaysTrue,
+    /// A list that another list leaves nothing of.
+    NothingLeft,
+    /// Tools in `show` that `allow` makes callable.
+    ShownAndAllowed,
+    /// Something is relied on that is stated nowhere.
+    NeverStated,
+    /// A regular expression that matches no text.
+    NeverMatches,
+}
+
+impl WarningKind {
+    /// The name in the answer for scripts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnknownTool => "unknown_tool",
+            Self::UnknownMember => "unknown_member",
+            Self::WrongType => "wrong_type",
+            Self::NeverTrue => "never_true",
+            Self::AlwaysTrue => "always_true",
+            Self::NothingLeft => "nothing_left",
+            Self::ShownAndAllowed => "shown_and_allowed",
+            Self::NeverStated => "never_stated",
+            Self::NeverMatches => "never_matches",
+        }
+    }
+}
+
+impl Policy {
+    /// Everything that is probably not meant, by its path.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        self.warn_of_connectors(&mut warnings);
+        self.warn_of_roles(&mut warnings);
+        self.warn_of_limits(&mut warnings);
+        self.warn_of_conditions(&mut warnings);
+        warnings.sort();
+        warnings.dedup();
+        warnings
+    }
+
+    /// Tools of `connector` that the policy pins, states or grants by name.
+    #[must_use]
+    pub fn known_tools(&self, connector: &PolicyName) -> BTreeSet<&str> {
+        let stated = self.connectors.get(connector).into_iter().flat_map(|it| it.tools.keys());
+        let access = self.roles.values().filter_map(|role| role.connectors.get(connector));
+        let granted = access.flat_map(|access| [access.allow.exact(), access.show.exact()]);
+        stated.map(String::as_str).chain(granted.flatten()).collect()
+    }
+
+    /// Whether the policy pins, states or grants `tool` by name on one of these connectors.
+    fn knows_tool(&self, connectors: &[&PolicyName], tool: &str) -> bool {
+        connectors.iter().any(|name| {
+            let stated = self.connectors.get(*name).is_some_and(|it| it.tools.contains_key(tool));
+            let granted = |access: &Access| access.allow.names(tool) || access.show.names(tool);
+            let by = |role: &super::Role| role.connectors.get(*name).is_some_and(|it| granted(it));
+            stated || self.roles.values().any(by)
+        })
+    }
+
+    /// The names of all of them.
+    fn known_names(&self, connectors: &[&PolicyName]) -> Vec<&str> {
+        let known: BTreeSet<&str> =
+            connectors.iter().flat_map(|name| self.known_tools(name)).collect();
+        known.into_iter().collect()
+    }
+
+    fn warn_of_connectors(&self, warnings: &mut Vec<Warning>) {
+        for (name, connector) in &self.connectors {
+            let place = format!("connectors.{name}");
+            let pinned = connector.is_pinned();
+            if connector.pins.unpinned == Unpinned::Hide && !pinned {
+                warnings.push(Warning {
+                    path: format!("{place}.unpinned"),
+                    kind: WarningKind::NeverStated,
+                    found: "hide, and no tool is pinned: the connector has no tools".to_owned(),
+                    expected: "pins, as portcullis discover --write writes them".to_owned(),
+                });
+            }
+            if !connector.pins.on_drift.is_empty() && !pinned {
+                warnings.push(Warning {
+                    path: format!("{place}.on_drift"),
+                    kind: WarningKind::NeverStated,
+                    found: "actions on drift, and no tool is pinned: nothing can drift".to_owned(),
+                    expected: "pins, as portcullis discover --write writes them".to_owned(),
+                });
+            }
+            patterns::warn(&place, connector, warnings);
+        }
+        self.warn_of_prices(warnings);
+    }
+
+    /// Prices that no limit counts.
+    fn warn_of_prices(&self, warnings: &mut Vec<Warning>) {
+        if self.every_limit().any(|limit| limit.cost == Cost::Credits) {
+            return;
+        }
+        let priced = self.connectors.iter().find_map(|(name, connector)| {
+            let tool = connector.tools.iter().find_map(|(tool, stated)| {
+                let price = stated.price.filter(|price| *price > 0).map(|_| "price");
+                let row = (stated.row_price > 0).then_some("row_price");
+                Some(format!("connectors.{name}.tools.{tool}.{}", price.or(row)?))
+            });
+            tool.or_else(|| (connector.price > 1).then(|| format!("connectors.{name}.price")))
+        });
+        warnings.extend(priced.map(|path| Warning {
+            path,
+            kind: WarningKind::NeverStated,
+            found: "a price, and no limit counts credits: nothing is drawn".to_owned(),
+            expected: "a limit with cost: credits in a tier, in keys or in limits".to_owned(),
+        }));
+    }
+
+    fn warn_of_roles(&self, warnings: &mut Vec<Warning>) {
+        for (role_name, role) in &self.roles {
+            for (name, access) in &role.connectors {
+                let Some(connector) = self.connectors.get(name) else { continue };
+                let place = format!("roles.{role_name}.{name}");
+                let reads_only = [role.writes, access.writes].contains(&Writes::Closed);
+                grants(&place, access, reads_only, warnings);
+                if reads_only && !self.may_read(name, access) {
+                    let path = match access.writes {
+                        Writes::Closed => format!("{place}.allow_write"),
+                        Writes::Open => format!("roles.{role_name}.allow_write"),
+                    };
+                    let found = format!(
+                        "false, and no tool of {name} that the role allows is stated as read-only: it can call none"
+                    );
+                    warnings.push(Warning {
+                        path,
+                        kind: WarningKind::NeverStated,
+                        found,
+                        expected: "read_only: true at the tools that only read, or pins with readOnlyHint (portcullis discover --write)"
+                            .to_owned(),
+                    });
+                }
+                self.warn_of_names(&place, (name, connector), access, warnings);
+            }
+        }
+    }
+
+    /// Whether a role that may not write can call anything.
+    fn may_read(&self, name: &PolicyName, access: &Access) -> bool {
+        let tools = self.connectors.get(name).into_iter().flat_map(|it| &it.tools);
+        let callable = |tool: &str| access.allow.matches(tool) && !access.deny.matches(tool);
+        access.allow.is_empty()
+            || tools.into_iter().any(|(tool, stated)| stated.reads_only() && callable(tool))
+    }
+
+    /// Names in a role's lists that the connector's tools do not have.
+    fn warn_of_names(
+        &self,
+        place: &str,
+        (name, connector): (&PolicyName, &Connector),
+        access: &Access,
+        warnings: &mut Vec<Warning>,
+    ) {
+        if connector.tools.is_empty() {
+            return;
+        }
+        let stated: Vec<&str> = connector.tools.keys().map(String::as_str).collect();
+        for (list, globs) in
+            [("allow", &access.allow), ("show", &access.show), ("deny", &access.deny)]
+        {
+            for glob in globs.all() {
+                // A pattern in `deny` is also about tools that are yet to come.
+                let open = list == "deny" || !connector.is_pinned();
+                let passes = match is_pattern(&glob) {
+                    true => open || any_matches(&glob, &stated),
+                    false => connector.tools.contains_key(&glob),
+                };
+                if passes {
+                    continue;
+                }
+                let slip = hint(&glob, &stated);
+                if !connector.is_pinned() && slip.is_empty() {
+                    continue;
+                }
+                let what = match (list, connector.pins.unpinned) {
+                    ("deny", _) => "nothing is denied by it",
+                    (_, Unpinned::Hide) => "the tool is hidden, since it is not pinned",
+                    (_, Unpinned::Allow) => {
+                        "nothing that the policy pins or states is opened by it"
+                    }
+                };
+                warnings.push(Warning {
+                    path: format!("{place}.{list}"),
+                    kind: WarningKind::UnknownTool,
+                    found: format!(
+                        "{glob:?}, which matches no tool of {name} that is pinned or stated: {what}"
+                    ),
+                    expected: format!("a tool of connectors.{name}.tools{slip}"),
+                });
+            }
+        }
+    }
+
+    fn warn_of_limits(&self, warnings: &mut Vec<Warning>) {
+        for limit in &self.limits {
+            let Some(tools) = &limit.only.tools else { continue };
+            let about = |name: &PolicyName| {
+                limit.only.connectors.as_ref().is_none_or(|only| only.matches(name.as_str()))
+            };
+            let connectors: Vec<&PolicyName> =
+                self.connectors.keys().filter(|name| about(name)).collect();
+            let path = format!("{}.match.tools", limit.name);
+            self.warn_of_unknown(
+                &path,
+                tools,
+                &connectors,
+                "the limit counts none of its calls",
+                warnings,
+            );
+        }
+    }
+
+    /// Names and patterns that no tool of these connectors has: what stands with them guards nothing.
+    fn warn_of_unknown(
+        &self,
+        path: &str,
+        globs: &Globs,
+        connectors: &[&PolicyName],
+        effect: &str,
+        warnings: &mut Vec<Warning>,
+    ) {
+        let unknown = |name: &&str| !self.knows_tool(connectors, name);
+        let exact: Vec<String> =
+            globs.exact().into_iter().filter(unknown).map(str::to_owned).collect();
+        let patterns = globs.patterns();
+        if exact.is_empty() && patterns.is_empty() {
+            return;
+        }
+        let known = self.known_names(connectors);
+        for glob in exact.into_iter().chain(patterns) {
+            if is_pattern(&glob) && any_matches(&glob, &known) {
+                continue;
+            }
+            let what = if is_pattern(&glob) { "pattern" } else { "name" };
+            warnings.push(Warning {
+                path: path.to_owned(),
+                kind: WarningKind::UnknownTool,
+                found: format!("{glob:?}, a {what} that no pinned or named tool has: {effect}"),
+                expected: format!(
+                    "a tool that the policy pins, states or allows by name{}; a tool of the server is stated by `{}: {{}}` under tools",
+                    hint(&glob, &known),
+                    if is_pattern(&glob) { "NAME" } else { &glob }
+                ),
+            });
+        }
+    }
+
+    /// Tools in conditions that are a slip of a tool's name, or of which it is certain that they do not exist: such
+    /// a condition guards nothing, and the calls that it was written for pass.
+    pub(super) fn misspelt_tools(
+        &self,
+        requirement: &Requirement,
+        connectors: &[&PolicyName],
+    ) -> Vec<(String, String)> {
+        let named = requirement.tools.iter().flat_map(Globs::exact);
+        let unknown: Vec<&str> = named.filter(|name| !self.knows_tool(connectors, name)).collect();
+        if unknown.is_empty() {
+            return Vec::new();
+        }
+        let known = self.known_names(connectors);
+        let closed = !connectors.is_empty()
+            && connectors.iter().all(|name| {
+                let connector = self.connectors.get(*name);
+                connector.is_some_and(|it| it.pins.unpinned == Unpinned::Hide && it.is_pinned())
+            });
+        let faults = unknown.into_iter().filter_map(|name| {
+            let slip = hint(name, &known);
+            (closed || !slip.is_empty()).then(|| {
+                let found = format!("{name:?}, which is no tool here: the condition guards nothing");
+                let expected = format!(
+                    "a tool that the policy pins, states or allows by name{slip}; if the server has a {name}, state it as `{name}: {{}}` under tools"
+                );
+                (found, expected)
+            })
+        });
+        faults.collect()
+    }
+}
+
+impl Connector {
+    /// Whether any of its tools is pinned.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.tools.values().any(|tool| tool.pin.is_some())
+    }
+}
+
+/// Lists of one role and connector that leave nothing of each other.
+fn grants(place: &str, access: &Access, reads_only: bool, warnings: &mut Vec<Warning>) {
+    let resources = &access.resources.names;
+    for (list, allowed, denied) in [
+        ("allow", &access.allow, &access.deny),
+        ("show", &access.show, &access.deny),
+        ("prompts.allow", &access.prompts.allow, &access.prompts.deny),
+        ("resources.allow", &resources.allow, &resources.deny),
+    ] {
+        let deny = match list.split_once('.') {
+            Some((kind, _)) => format!("{place}.{kind}.deny"),
+            None => format!("{place}.deny"),
+        };
+        for glob in allowed.all() {
+            let covering = denied.covering(&glob).filter(|deny| *deny != glob || is_pattern(&glob));
+            warnings.extend(covering.map(|covering| Warning {
+                path: deny.clone(),
+                kind: WarningKind::NothingLeft,
+                found: format!("{covering:?}, which leaves nothing of {glob:?} in `{list}`"),
+                expected:
+                    "a narrower pattern, or `allow` without that name: `deny` wins".to_owned(),
+            }));
+        }
+    }
+    if reads_only {
+        // There, `show` makes tools visible that `allow` does not open, since they may write.
+        return;
+    }
+    for glob in access.show.all() {
+        warnings.extend(access.allow.covering(&glob).map(|covering| {
+            Warning {
+                path: format!("{place}.show"),
+                kind: WarningKind::ShownAndAllowed,
+                found: format!("{glob:?}, which {covering:?} in `allow` makes callable"),
+                expected:
+                    "in `show` only what is to be visible and refused: `allow` wins over `show`"
+                        .to_owned(),
+            }
+        }));
+    }
+}
+
+fn is_pattern(glob: &str) -> bool {
+    glob.contains(['*', '?'])
+}
+
+fn any_matches(pattern: &str, tools: &[&str]) -> bool {
+    let mut alone = Globs::default();
+    alone.insert(pattern);
+    tools.iter().any(|tool| alone.matches(tool))
+}

@@ -1,0 +1,116 @@
+//! Regular expressions of pinned schemas that match no text.
+
+use serde_json::Value;
+
+use super::{Connector, Warning, WarningKind};
+
+/// Schemas that nest deeper are not looked into.
+const DEEPEST: usize = 32;
+
+pub(super) fn warn(place: &str, connector: &Connector, warnings: &mut Vec<Warning>) {
+    for (tool, stated) in &connector.tools {
+        let schema = stated.pin.as_ref().and_then(|pin| pin.member("inputSchema"));
+        let path = format!("{place}.tools.{tool}.input_schema");
+        if let Some(schema) = schema {
+            visit(&path, schema, DEEPEST, warnings);
+        }
+    }
+}
+
+fn visit(path: &str, value: &Value, depth: usize, warnings: &mut Vec<Warning>) {
+    let Some(depth) = depth.checked_sub(1) else { return };
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                let path = format!("{path}.{name}");
+                match value {
+                    Value::String(pattern) if name == "pattern" && never_matches(pattern) => {
+                        warnings.push(Warning {
+                            path,
+                            kind: WarningKind::NeverMatches,
+                            found: format!(
+                                "{pattern:?}, which matches no text: every call with it is refused"
+                            ),
+                            expected: "^ at the beginning and $ at the end, such as ^[a-z]+$"
+                                .to_owned(),
+                        });
+                    }
+                    Value::Object(_) | Value::Array(_) => visit(&path, value, depth, warnings),
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+                }
+            }
+        }
+        Value::Array(items) => {
+            let each = items.iter().enumerate();
+            each.for_each(|(at, item)| visit(&format!("{path}[{at}]"), item, depth, warnings));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Whether a letter must stand behind the end or before the beginning of the text, in a pattern without groups and
+/// alternatives.
+fn never_matches(pattern: &str) -> bool {
+    let (mut letters, mut ended, mut in_class) = (false, false, false);
+    let mut chars = pattern.chars().peekable();
+    while let Some(letter) = chars.next() {
+        let is_letter = match letter {
+            '(' | '|' => return false,
+            '\\' => {
+                // `\b` and `\B` are no letters.
+                let escaped = chars.next();
+                !in_class && !matches!(escaped, Some('b' | 'B'))
+            }
+            ']' if in_class => {
+                in_class = false;
+                true
+            }
+            _ if in_class => false,
+            '[' => {
+                in_class = true;
+                continue;
+            }
+            '^' => {
+                if letters {
+                    return true;
+                }
+                continue;
+            }
+            '$' => {
+                ended = true;
+                continue;
+            }
+            '*' | '?' | '{' | '}' | '+' => false,
+            _ => true,
+        };
+        let optional = matches!(chars.peek(), Some('*' | '?' | '{'));
+        if is_letter && !optional {
+            if ended {
+                return true;
+            }
+            letters = true;
+        }
+        if letter == '{' {
+            while chars.next_if(|letter| *letter != '}').is_some() {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::never_matches;
+
+    #[test]
+    fn a_letter_behind_the_end_or_before_the_beginning_is_found() {
+        for pattern in ["^a$b", "a^b", "^[a-z]+$x", "$a", "[ab]^", "^a$ ", r"\d^1"] {
+            assert!(never_matches(pattern), "{pattern}");
+        }
+        for pattern in [
+            "^a$", "^$", "a|^b", "(^a$|b)c", "[$^]a", r"a\$b", "a$*", "^a?$", "x*^a", "^a{2}$",
+            "$b?", "^[^a]$",
+        ] {
+            assert!(!never_matches(pattern), "{pattern}");
+        }
+    }
+}
