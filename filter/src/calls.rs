@@ -13,7 +13,7 @@ use log::{error, warn};
 use portcullis_core::call::{Call, CallFailure, Dependency, Reply};
 use portcullis_core::config::Vault;
 use portcullis_core::event::Event;
-use portcullis_core::redis::{Command, Output};
+use portcullis_core::redis::{Command, Output, Probed};
 use portcullis_core::time::UnixTime;
 use portcullis_core::vault::SecretRef;
 use portcullis_redis_lua::Value;
@@ -40,7 +40,7 @@ impl Gateway {
         };
         let reply = http_reply(headers, size);
         let now = host::now();
-        self.measure_call(Dependency::Vault, reply.is_ok().then(|| now.since(since)));
+        self.measure_call(Dependency::Vault, reply.is_ok().then(|| now.since(since)), now);
         let event = match reply {
             Ok(body) => Event::CallDone { id, reply: Reply::Vault { body } },
             Err(why) => Event::CallFailed { id, why },
@@ -102,7 +102,17 @@ impl Gateway {
     /// Carries out what the connection says, then delivers what it brought.
     pub(crate) fn deliver(&self, now: UnixTime, outputs: Vec<Output<Asker>>) {
         self.carry_out(now, outputs);
+        self.note_probe(now);
         self.work_off(now);
+    }
+
+    /// What the connection found out by itself: whether Redis is there is known while nobody calls, too.
+    fn note_probe(&self, now: UnixTime) {
+        match self.with(|state| state.redis.take_probed()).flatten() {
+            Some(Probed::Answered(took)) => self.measure_call(Dependency::Redis, Some(took), now),
+            Some(Probed::Lost) => self.measure_call(Dependency::Redis, None, now),
+            None => {}
+        }
     }
 
     pub(crate) fn start(&self, waiter: Waiter, call: Call) {
@@ -157,11 +167,11 @@ impl Gateway {
                         // A server that answers every call with an error is not up.
                         elapsed = None;
                     }
-                    self.measure_call(Dependency::Redis, elapsed);
+                    self.measure_call(Dependency::Redis, elapsed, now);
                     outputs.extend(self.answered(now, asker, value));
                 }
                 Output::Failed(asker, why) => {
-                    self.measure_call(Dependency::Redis, None);
+                    self.measure_call(Dependency::Redis, None, now);
                     outputs.extend(self.failed(now, asker, why));
                 }
             }

@@ -25,6 +25,7 @@ use portcullis_core::denial::Denial;
 use portcullis_core::event::{Closing, End, Event, Head, ResponseHead};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::hashing::Map;
+use portcullis_core::health::Health;
 use portcullis_core::id::RequestId;
 use portcullis_core::local_reply::LocalReply;
 use portcullis_core::metric::Metric;
@@ -198,6 +199,7 @@ impl Gateway {
         let timeout = redis_timeout(&config);
         let redis = Connection::new(timeout, seed);
         let mut worker = Worker::new(config, chain);
+        worker.health = Health::new(host::now(), env!("PORTCULLIS_BUILD"));
         worker.keyring = Keyring::new(seed);
         worker.vault = Breakers::new(seed);
         let state = State {

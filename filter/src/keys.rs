@@ -104,7 +104,7 @@ impl Gateway {
         };
         let reply = http_reply(headers, size);
         let now = host::now();
-        self.measure_call(Dependency::Issuer, reply.is_ok().then(|| now.since(since)));
+        self.measure_call(Dependency::Issuer, reply.is_ok().then(|| now.since(since)), now);
         self.fetched(&issuer, now, reply.and_then(|body| if current { Ok(body) } else { STALE }));
         true
     }

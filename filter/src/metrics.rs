@@ -26,8 +26,14 @@ impl Gateway {
     }
 
     /// Notes that a dependency took so long to answer a question, or did not answer.
-    pub(crate) fn measure_call(&self, dependency: Dependency, elapsed: Option<Duration>) {
+    pub(crate) fn measure_call(
+        &self,
+        dependency: Dependency,
+        elapsed: Option<Duration>,
+        now: UnixTime,
+    ) {
         let answers = elapsed.is_some();
+        self.with(|state| state.worker.health.answered(dependency, elapsed, now));
         let before = self.with(|state| state.answers.insert(dependency, answers)).flatten();
         if before != Some(answers) {
             self.measure(Metric::DependencyUp(dependency), u64::from(answers));

@@ -1,18 +1,23 @@
 //! What an operator does with a running gateway, and what they are told when it does not go well.
 
 use std::fs;
+use std::time::Duration;
 
-use portcullis_stack::{CREDENTIAL_PATH, http};
-use portcullis_tests::organisation::{DEMO, PYTHON};
+use portcullis_stack::{CREDENTIAL_PATH, http, ready};
+use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
 use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
 use portcullis_tests::{Case, Request, World, cases, mcp};
 use serde_json::{Value, json};
 
 use crate::metrics::eventually;
 
+/// How long a change may take to show on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
 pub(crate) fn cases() -> Vec<Case> {
     cases!["operations":
         health_says_when_envoy_is_taken_out_of_service,
+        health_tells_what_fails_and_that_it_is_over,
         lost_audit_lines_are_told_by_doctor,
         policy_of_an_organisation_names_only_what_it_may,
     ]
@@ -39,6 +44,45 @@ fn health_says_when_envoy_is_taken_out_of_service(world: &World<'_>) {
     assert_eq!(org.call(&key, "get_dashboard_metrics", json!({})).status(), 200, "it still serves");
     admin(&own, "healthcheck/ok");
     assert_eq!(health(), 200);
+}
+
+// Proves: B16, A32
+fn health_tells_what_fails_and_that_it_is_over(world: &World<'_>) {
+    let stack = world.own_stack(|options| options);
+    let org = Organisation::new(&stack);
+    let key = org.key("analyst").key;
+    let ask = |path: &str| org.gateway.send(&Request::bare("GET", path).header("host", "x"));
+    // One worker may not have been called yet: until it is the one that was.
+    let called = || {
+        let answer = org.call(&key, "get_dashboard_metrics", json!({}));
+        let health = ask("/portcullis/health");
+        let document = health.message();
+        let checks = document["checks"].as_array().cloned().unwrap_or_default();
+        (answer.status() == 200 && checks.len() >= 3).then_some((health.status(), document))
+    };
+    let (status, document) = ready::eventually("a worker that called all", SOON, called)
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((status, &document["status"]), (200, &json!("healthy")), "{document}");
+    let version = &document["policies"][&org.name];
+    assert!(version.as_str().is_some_and(|version| version.starts_with("sha256:")), "{document}");
+    assert!(document["build"].is_string() && document["uptime_seconds"].is_u64(), "{document}");
+    for (check, name) in [("redis", None), ("vault", None), ("connector", Some("demo"))] {
+        let checks = document["checks"].as_array().expect("checks");
+        let found = checks.iter().find(|one| one["check"] == check && one["name"].as_str() == name);
+        let found = found.unwrap_or_else(|| panic!("no {check} in {document}"));
+        assert_eq!(found["status"], "healthy", "{found}");
+        assert!(found["latency_ms"].is_u64() && found["age_seconds"].is_u64(), "{found}");
+    }
+    let text = document.to_string();
+    assert!(!text.contains("127.0.0.1") && !text.contains("vault://"), "{text}");
+
+    // Found out by the gateway itself: nobody calls.
+    stack.valkeys().for_each(|valkey| valkey.crash());
+    let is = |wanted: u16| (ask("/portcullis/health").status() == wanted).then_some(());
+    ready::eventually("an unhealthy gateway", SOON, || is(503)).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(ask("/portcullis/health?ready").status(), 200, "it is not the gateway that is down");
+    stack.valkeys().for_each(|valkey| valkey.restart().unwrap_or_else(|fault| panic!("{fault}")));
+    ready::eventually("a healthy gateway", SOON, || is(200)).unwrap_or_else(|e| panic!("{e}"));
 }
 
 // Finding 9.2: entries were lost, and doctor said all good. Proves: X16

@@ -31,6 +31,7 @@ pub mod glob;
 pub mod guard;
 pub mod hashing;
 mod header_names;
+pub mod health;
 pub mod id;
 pub mod json;
 pub mod limit;

@@ -24,7 +24,8 @@ use crate::auth::token::keyring::Keyring;
 use crate::breaker::Breakers;
 use crate::config::Config;
 use crate::cool_off::Callers;
-use crate::failure::Failover;
+use crate::failure::{Failover, OnFailure};
+use crate::health::{Condition, Health, Surroundings};
 use crate::id::{KeyId, OrgId, PolicyVersion};
 use crate::limit::slices::Slices;
 use crate::metric::Labels;
@@ -165,6 +166,8 @@ pub struct Worker {
     pub drifts: Drifts,
     /// What metrics may be labelled with.
     pub labels: Labels,
+    /// What was seen of the systems that decisions depend on.
+    pub health: Health,
     /// Streams that are open.
     pub streams: OpenStreams,
     /// When bindings were last kept for longer.
@@ -202,6 +205,7 @@ impl Worker {
             schemas: Schemas::default(),
             drifts: Drifts::default(),
             labels: Labels::default(),
+            health: Health::default(),
             streams: OpenStreams::default(),
             kept: LruCache::new(MAX_RECORDS),
         }
@@ -338,6 +342,20 @@ impl Worker {
     /// The binding at `key` was made, or kept, at `now`.
     pub fn note_kept(&mut self, key: Key, now: UnixTime) {
         self.kept.put(key, now);
+    }
+
+    /// What bears on the gateway's health beside what was seen of its dependencies.
+    #[must_use]
+    pub fn surroundings(&self) -> Surroundings<'_> {
+        let on_failure = self.config.redis.as_ref().map(|redis| redis.on_failure);
+        Surroundings {
+            without_redis: match on_failure {
+                Some(OnFailure::Degrade(_)) => Condition::Degraded,
+                Some(OnFailure::Deny) | None => Condition::Unhealthy,
+            },
+            issuers: self.keyring.health().collect(),
+            policies: &self.good,
+        }
     }
 
     /// What was last seen to be active for an organisation.

@@ -4,6 +4,7 @@
 
 mod auth;
 mod failure;
+mod health;
 mod inline;
 mod reach;
 mod scope;
@@ -22,6 +23,7 @@ use crate::policy::Policy;
 use crate::unproven::UnprovenConfig;
 use crate::vault::is_plain;
 pub use auth::AuthConfig;
+pub use health::HealthConfig;
 pub use reach::{Bounds, Reach};
 pub use scope::Scope;
 
@@ -60,6 +62,8 @@ pub struct Config {
     pub unproven: UnprovenConfig,
     /// The most bytes of redacted input that one audit entry carries.
     pub audit_input_max_bytes: usize,
+    /// Who is told more than how the gateway is.
+    pub health: HealthConfig,
     /// About how many bytes of compiled policies a worker keeps.
     pub policy_cache_bytes: usize,
 }
@@ -166,6 +170,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         faults.push("request.unmatched", "pass", expected);
     }
     let audit_input_max_bytes = audit(&mut fields, faults);
+    let health = HealthConfig::read(&mut fields, faults);
     let policy_cache_bytes = policy_cache(&mut fields, faults);
     fields.finish(faults);
     Some(Config {
@@ -184,6 +189,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         max_body_bytes: request.max_body_bytes,
         unproven: request.unproven,
         audit_input_max_bytes,
+        health,
         policy_cache_bytes,
     })
 }
@@ -386,7 +392,7 @@ mod tests {
              request.mode: found \"fast\", expected hold or split\n\
              request.origins[0]: found \"https://a/b\", expected an origin without path, such as https://app.example or http://localhost:6274\n\
              request.max_body_bytes: found 1.5, expected a whole number of bytes from 1024 to 16777216\n\
-             failure: found an unknown field, expected one of redis, vault, policy, auth, organisations, guards, unguarded_routes, request, audit, policy_cache"
+             failure: found an unknown field, expected one of redis, vault, policy, auth, organisations, guards, unguarded_routes, request, audit, health, policy_cache"
         );
     }
 

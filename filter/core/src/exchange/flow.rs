@@ -234,6 +234,7 @@ pub(crate) fn close(stage: Stage, closing: &Closing, turn: &mut Turn<'_>) -> (St
     entry.upstream_ms = closing.upstream_ms;
     let line = turn.worker.chain.append(entry);
     turn.effects.push(Effect::Audit(line));
+    turn.worker.health.request_ended(entry, turn.now);
     let measures = turn.worker.labels.measures(entry).into_iter();
     turn.effects.extend(measures.map(|(metric, value)| Effect::Measure(metric, value)));
     (Stage::Closed, Gate::Hold)

@@ -61,6 +61,15 @@ pub enum Output<W> {
     Failed(W, CallFailure),
 }
 
+/// What the connection found out by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probed {
+    /// Redis answered after so long.
+    Answered(Duration),
+    /// The stream is lost, or Redis cannot be used.
+    Lost,
+}
+
 /// The stream of a worker; `W` names who waits for a reply.
 #[derive(Debug)]
 pub struct Connection<W> {
@@ -75,6 +84,7 @@ pub struct Connection<W> {
     hung: bool,
     backoff: Backoff,
     breakers: Breakers<String>,
+    probed: Option<Probed>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +141,7 @@ impl<W> Connection<W> {
             hung: false,
             backoff: Backoff::new(seed),
             breakers: Breakers::new(seed),
+            probed: None,
         }
     }
 
@@ -138,6 +149,11 @@ impl<W> Connection<W> {
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.state == State::Up
+    }
+
+    /// What the connection found out since somebody last looked: whether Redis is there is known without a call, too.
+    pub fn take_probed(&mut self) -> Option<Probed> {
+        self.probed.take()
     }
 
     /// Whether anything hangs on the next [`Connection::tick`]: an opening, or somebody's deadline.
@@ -255,7 +271,10 @@ impl<W> Connection<W> {
         }
         let mut out = Vec::new();
         for reply in replies {
-            let awaited = self.pending.pop_front().map(|pending| pending.awaited);
+            let (sent, awaited) = match self.pending.pop_front() {
+                Some(Pending { sent, awaited }) => (sent, Some(awaited)),
+                None => (now, None),
+            };
             match (awaited, reply) {
                 (
                     Some(Awaited::Caller { waiter, command: Command::Script(call), deadline }),
@@ -273,7 +292,10 @@ impl<W> Connection<W> {
                     out.extend(self.abandon(now, cause, CallFailure::Unreadable));
                     return out;
                 }
-                (Some(Awaited::Probe), _) => self.state = State::Up,
+                (Some(Awaited::Probe), _) => {
+                    self.state = State::Up;
+                    self.probed = Some(Probed::Answered(now.since(sent)));
+                }
                 (None, _) => {
                     out.extend(self.abandon(now, Cause::Unreadable, CallFailure::Unreadable));
                     return out;
@@ -378,6 +400,7 @@ impl<W> Connection<W> {
         };
         let until = now.after(self.backoff.wait(failures));
         self.state = State::Down { until, failures };
+        self.probed = Some(Probed::Lost);
         self.hung = false;
         self.decoder = Decoder::default();
         std::mem::take(&mut self.pending)

@@ -9,6 +9,6 @@ mod not_now;
 pub mod resp;
 
 pub use cause::Cause;
-pub use connection::{Connection, Output};
+pub use connection::{Connection, Output, Probed};
 pub use documents::Documents;
 pub use resp::Command;

@@ -72,6 +72,7 @@ pub(crate) fn worker(cache: Duration) -> Worker {
         request_ids: RequestIds::Own,
         refusals: Refusals::Auto,
         max_body_bytes: 4_096,
+        health: portcullis_core::config::HealthConfig::default(),
         unproven: UnprovenConfig::default(),
         audit_input_max_bytes: 256,
         policy_cache_bytes: 67_108_864,

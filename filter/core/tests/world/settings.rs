@@ -35,6 +35,7 @@ pub(super) fn config() -> Config {
         max_body_bytes: 1_024,
         unproven: UnprovenConfig::default(),
         audit_input_max_bytes: 256,
+        health: portcullis_core::config::HealthConfig::default(),
         policy_cache_bytes: 67_108_864,
     }
 }

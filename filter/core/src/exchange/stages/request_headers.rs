@@ -2,6 +2,8 @@
 //!
 //! Owns what can be told from headers without asking anybody.
 
+use serde_json::json;
+
 use crate::audit::Entry;
 use crate::config::Refusals;
 use crate::denial::{Denial, Unsupported};
@@ -38,7 +40,7 @@ pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
     turn.context.mode = turn.worker.config.mode;
     turn.context.form = form(&head, turn.worker.config.refusals);
     if head.path() == HEALTH_PATH {
-        return health(turn);
+        return health(&head, turn);
     }
     if let Some(unsupported) = Unsupported::asked_by(&head) {
         return refuse(Denial::Unsupported(unsupported), turn);
@@ -87,16 +89,25 @@ fn form(head: &Head, refusals: Refusals) -> Form {
     }
 }
 
-/// The worker answers, so it lives; dependencies are not looked into. Probes come every few seconds
-/// and are no MCP exchange: they leave no audit entry.
-fn health(turn: &Turn<'_>) -> Outcome<()> {
+/// How the gateway is, as this worker saw it: nobody is asked for it. `?ready` is for load balancers: the worker answers,
+/// so it serves, and a dependency that all gateways share takes none of them out of service. Probes come every few
+/// seconds and are no MCP exchange: they leave no audit entry.
+fn health(head: &Head, turn: &Turn<'_>) -> Outcome<()> {
+    let (health, around) = (&turn.worker.health, turn.worker.surroundings());
+    let condition = health.condition(&around);
+    let told = turn.worker.config.health.tells_details_to(&head.client_address);
+    let (status, body) = match head.query() {
+        b"ready" => (200, json!({ "status": "ready" })),
+        _ if told => (condition.http_status(), health.details(&around, turn.now)),
+        _ => (condition.http_status(), json!({ "status": condition.name() })),
+    };
     let reply = LocalReply {
-        status: 200,
+        status,
         headers: vec![
             ("content-type", "application/json".to_owned()),
             ("x-portcullis-request-id", turn.context.entry.request_id.clone()),
         ],
-        body: br#"{"status":"healthy"}"#.to_vec(),
+        body: body.to_string().into_bytes(),
     };
     local(reply)
 }

@@ -197,10 +197,13 @@ fn a_stream_without_traffic_is_tried_from_time_to_time() {
     assert_eq!(connection.tick(at(5_000)), ping());
     assert_eq!(connection.tick(at(5_010)), [], "once at a time");
     assert_eq!(connection.received(at(5_020), PONG), []);
+    assert_eq!(connection.take_probed(), Some(Probed::Answered(Duration::from_millis(20))));
     assert_eq!(connection.tick(at(10_000)), []);
     assert_eq!(connection.tick(at(10_020)), ping());
     // A peer that is gone without a word is found out before a call needs it.
     assert_eq!(connection.tick(at(11_020)), [Output::Close(Cause::Silent)]);
+    assert_eq!(connection.take_probed(), Some(Probed::Lost));
+    assert_eq!(connection.take_probed(), None, "it is told once");
 }
 
 #[test]

@@ -1,0 +1,268 @@
+//! What a worker saw of the systems that it depends on, and the document that says so.
+//!
+//! Owns the last answer of each system, and what follows for the gateway as a whole. Asks nobody: it is told what calls
+//! and requests met. Knows nothing of addresses and credentials, so that the document cannot show any.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::audit::Entry;
+use crate::auth::token::issuer::IssuerId;
+use crate::call::{CallFailure, Dependency};
+use crate::denial::AuditStatus;
+use crate::id::{OrgId, PolicyVersion};
+use crate::time::UnixTime;
+
+/// Connectors that a worker remembers. Policies bring them, and the document stays readable.
+const MOST_CONNECTORS: usize = 1_000;
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// It works, or nothing says otherwise.
+    Healthy,
+    /// Part of it does not work.
+    Degraded,
+    /// It does not work.
+    Unhealthy,
+}
+
+impl Condition {
+    /// The word in the document.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+
+    /// The HTTP status of the document.
+    #[must_use]
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::Healthy | Self::Degraded => 200,
+            Self::Unhealthy => 503,
+        }
+    }
+}
+
+/// The last answer of a system.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    at: UnixTime,
+    /// How long the answer took, in milliseconds; `None` when there was none.
+    latency_ms: Option<u64>,
+}
+
+/// What one worker saw.
+#[derive(Debug)]
+pub struct Health {
+    since: UnixTime,
+    build: &'static str,
+    dependencies: BTreeMap<Dependency, Seen>,
+    /// By organisation and name.
+    connectors: BTreeMap<String, BTreeMap<String, Seen>>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new(UnixTime::from_micros(0), "unknown")
+    }
+}
+
+/// What the document says of things that others own.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    /// What is down when Redis is.
+    pub without_redis: Condition,
+    /// How the last fetch of each issuer's keys went.
+    pub issuers: Vec<(&'a IssuerId, Option<CallFailure>)>,
+    /// The policy that each organisation's calls were last decided on.
+    pub policies: &'a BTreeMap<OrgId, PolicyVersion>,
+}
+
+impl Health {
+    /// A worker that started at `since` and runs the module `build`.
+    #[must_use]
+    pub fn new(since: UnixTime, build: &'static str) -> Self {
+        Self { since, build, dependencies: BTreeMap::new(), connectors: BTreeMap::new() }
+    }
+
+    /// A dependency answered after `elapsed`, or did not.
+    pub fn answered(&mut self, dependency: Dependency, elapsed: Option<Duration>, now: UnixTime) {
+        let latency = elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+        self.dependencies.insert(dependency, Seen { at: now, latency_ms: latency });
+    }
+
+    /// A request is over: what it says of its connector's server.
+    pub fn request_ended(&mut self, entry: &Entry, now: UnixTime) {
+        let (Some(org), Some(connector)) = (&entry.org_id, &entry.connector) else { return };
+        let worked = [AuditStatus::Success.name(), AuditStatus::ToolError.name()];
+        let latency_ms = match entry.status {
+            status if worked.contains(&status) && entry.upstream_ms.is_some() => entry.upstream_ms,
+            status if status == AuditStatus::Error.name() => None,
+            // It was refused, its caller went, or the gateway answered by itself.
+            _ => return,
+        };
+        let seen = Seen { at: now, latency_ms };
+        let known = self.connectors.get_mut(org).and_then(|of_org| of_org.get_mut(connector));
+        if let Some(known) = known {
+            *known = seen;
+            return;
+        }
+        let count: usize = self.connectors.values().map(BTreeMap::len).sum();
+        if count < MOST_CONNECTORS {
+            let of_org = self.connectors.entry(org.clone()).or_default();
+            of_org.insert(connector.clone(), seen);
+        }
+    }
+
+    /// How the gateway is.
+    #[must_use]
+    pub fn condition(&self, around: &Surroundings<'_>) -> Condition {
+        let dependencies = self.dependencies.iter().map(|(dependency, seen)| match dependency {
+            Dependency::Redis => failing(seen, around.without_redis),
+            // Each issuer is told by itself.
+            Dependency::Issuer => Condition::Healthy,
+            Dependency::Vault => failing(seen, Condition::Degraded),
+        });
+        let issuers = around.issuers.iter().map(|(_, failure)| match failure {
+            Some(_) => Condition::Degraded,
+            None => Condition::Healthy,
+        });
+        let connectors = self.connectors.values().flat_map(BTreeMap::values);
+        let connectors = connectors.map(|seen| failing(seen, Condition::Degraded));
+        dependencies.chain(issuers).chain(connectors).max().unwrap_or(Condition::Healthy)
+    }
+
+    /// The document with every check.
+    #[must_use]
+    pub fn details(&self, around: &Surroundings<'_>, now: UnixTime) -> Value {
+        let dependencies = self.dependencies.iter().filter_map(|(dependency, seen)| {
+            let worst = match dependency {
+                Dependency::Redis => around.without_redis,
+                Dependency::Vault => Condition::Degraded,
+                Dependency::Issuer => return None,
+            };
+            Some(check(json!({ "check": dependency.name() }), seen, worst, now))
+        });
+        let issuers = around.issuers.iter().map(|(issuer, failure)| {
+            let condition = failure.map_or(Condition::Healthy, |_| Condition::Degraded);
+            let mut check = json!({ "check": "issuer", "name": issuer.to_string(), "status": condition.name() });
+            if let (Some(failure), Some(fields)) = (failure, check.as_object_mut()) {
+                fields.insert("failure".to_owned(), failure.to_string().into());
+            }
+            check
+        });
+        let connectors = self.connectors.iter().flat_map(|(org, connectors)| {
+            connectors.iter().map(move |(name, seen)| {
+                let named = json!({ "check": "connector", "org_id": org, "name": name });
+                check(named, seen, Condition::Degraded, now)
+            })
+        });
+        let policies = around.policies.iter().take(MOST_CONNECTORS);
+        let policies: Map<String, Value> =
+            policies.map(|(org, version)| (org.to_string(), version.to_string().into())).collect();
+        json!({
+            "status": self.condition(around).name(),
+            "uptime_seconds": now.since(self.since).as_secs(),
+            "build": self.build,
+            "checks": dependencies.chain(issuers).chain(connectors).collect::<Vec<_>>(),
+            "policies": policies,
+        })
+    }
+}
+
+/// What a failing system means.
+fn failing(seen: &Seen, worst: Condition) -> Condition {
+    if seen.latency_ms.is_some() { Condition::Healthy } else { worst }
+}
+
+fn check(mut named: Value, seen: &Seen, worst: Condition, now: UnixTime) -> Value {
+    if let Some(fields) = named.as_object_mut() {
+        fields.insert("status".to_owned(), failing(seen, worst).name().into());
+        fields.insert("age_seconds".to_owned(), now.since(seen.at).as_secs().into());
+        if let Some(latency) = seen.latency_ms {
+            fields.insert("latency_ms".to_owned(), latency.into());
+        }
+    }
+    named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> UnixTime {
+        UnixTime::from_micros(seconds * 1_000_000)
+    }
+
+    fn around(policies: &BTreeMap<OrgId, PolicyVersion>) -> Surroundings<'_> {
+        Surroundings { without_redis: Condition::Unhealthy, issuers: vec![], policies }
+    }
+
+    fn ended(status: &'static str, upstream_ms: Option<u64>) -> Entry {
+        Entry {
+            org_id: Some("acme".to_owned()),
+            connector: Some("demo".to_owned()),
+            status,
+            upstream_ms,
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn a_gateway_is_as_its_worst_part() {
+        let policies = BTreeMap::new();
+        let mut health = Health::new(at(100), "abc");
+        assert_eq!(health.condition(&around(&policies)), Condition::Healthy);
+        health.answered(Dependency::Vault, None, at(101));
+        assert_eq!(health.condition(&around(&policies)), Condition::Degraded);
+        health.answered(Dependency::Redis, None, at(101));
+        assert_eq!(health.condition(&around(&policies)), Condition::Unhealthy);
+        let spared = Surroundings { without_redis: Condition::Degraded, ..around(&policies) };
+        assert_eq!(health.condition(&spared), Condition::Degraded, "on_failure lets calls pass");
+        health.answered(Dependency::Redis, Some(Duration::from_millis(2)), at(102));
+        health.answered(Dependency::Vault, Some(Duration::from_millis(3)), at(102));
+        assert_eq!(health.condition(&around(&policies)), Condition::Healthy);
+        assert_eq!(Condition::Unhealthy.http_status(), 503);
+    }
+
+    #[test]
+    fn a_connector_is_as_its_last_answer() {
+        let policies = BTreeMap::new();
+        let mut health = Health::new(at(100), "abc");
+        health.request_ended(&ended("error", None), at(110));
+        assert_eq!(health.condition(&around(&policies)), Condition::Degraded);
+        // What says nothing of the server changes nothing.
+        health.request_ended(&ended("denied", None), at(111));
+        health.request_ended(&ended("aborted", None), at(111));
+        health.request_ended(&ended("success", None), at(111));
+        assert_eq!(health.condition(&around(&policies)), Condition::Degraded);
+        health.request_ended(&ended("tool_error", Some(7)), at(112));
+        assert_eq!(
+            health.details(&around(&policies), at(115)),
+            json!({
+                "status": "healthy", "uptime_seconds": 15, "build": "abc", "policies": {},
+                "checks": [{
+                    "check": "connector", "org_id": "acme", "name": "demo",
+                    "status": "healthy", "age_seconds": 3, "latency_ms": 7,
+                }],
+            })
+        );
+    }
+
+    #[test]
+    fn connectors_are_bounded() {
+        let mut health = Health::default();
+        for number in 0..3_000 {
+            let entry = Entry { connector: Some(format!("c{number}")), ..ended("error", None) };
+            health.request_ended(&entry, at(1));
+        }
+        assert_eq!(health.connectors["acme"].len(), MOST_CONNECTORS);
+    }
+}
