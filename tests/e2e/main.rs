@@ -37,6 +37,7 @@ mod messages;
 mod metrics;
 mod operations;
 mod organisations;
+mod other_routes;
 mod outages;
 mod pins;
 mod policy;
@@ -72,12 +73,29 @@ use portcullis_tests::world::Shared;
 const REDIS_PART: [&str; 8] =
     ["calls", "credentials", "tokens", "policy", "limits", "limits_budget", "cool_off", "outages"];
 
-/// All tests but those of third-party clients; a part of them with `PORTCULLIS_TEST_PART=redis`, and those others with
-/// `PORTCULLIS_TEST_PART=third_party`.
+/// What depends on Envoy: the part that a round with another version of it makes do with.
+const ENVOY_PART: [&str; 12] = [
+    "calls",
+    "guard",
+    "other_routes",
+    "connections",
+    "streams",
+    "policy",
+    "limits",
+    "tokens",
+    "doctor",
+    "trailers",
+    "meshes",
+    "http_versions",
+];
+
+/// All tests but those of third-party clients; a part of them with `PORTCULLIS_TEST_PART=redis` or `=envoy`, and those others
+/// with `PORTCULLIS_TEST_PART=third_party`.
 fn cases() -> Vec<Case> {
     let mut cases = all_cases();
     match std::env::var("PORTCULLIS_TEST_PART").as_deref() {
         Ok("redis") => cases.retain(|case| REDIS_PART.contains(&case.topic)),
+        Ok("envoy") => cases.retain(|case| ENVOY_PART.contains(&case.topic)),
         Ok("third_party") => return third_party::cases(),
         _ => {}
     }
@@ -126,6 +144,7 @@ fn all_cases() -> Vec<Case> {
         outages::cases(),
         faulty_redis::cases(),
         guard::cases(),
+        other_routes::cases(),
         clocks::cases(),
         degraded::cases(),
         went_back::cases(),

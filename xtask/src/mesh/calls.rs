@@ -67,12 +67,14 @@ pub(crate) struct Gateway {
     pub(crate) record: PathBuf,
     /// Lines of the audit log, perhaps among others.
     pub(crate) audit: PathBuf,
+    /// Whether its routes have guards, so that something is missing when calls are still answered.
+    pub(crate) is_guarded: bool,
 }
 
 impl Gateway {
     pub(crate) fn of(stack: &Stack, url: String, audit: PathBuf) -> Self {
         let (key, record) = (stack.analyst.key.clone(), stack.connector.record().to_owned());
-        Self { url, key, record, audit }
+        Self { url, key, record, audit, is_guarded: true }
     }
 
     /// One call.
@@ -88,6 +90,28 @@ impl Gateway {
             "params": {"name": kind.tool(), "arguments": {"limit": 1}},
         });
         self.send(host, kind, &agent(label, kind), (&message.to_string(), &[]))
+    }
+
+    /// One call of each kind to another host, or by this address to `HOST`: none may get to the server. A status is one of
+    /// those that are named, where some are.
+    pub(crate) fn refuses(&self, host: &str, label: &str, statuses: &[u16]) -> Result<()> {
+        let replies = Kind::ALL.map(|kind| (kind, self.call_host(host, kind, label, 1)));
+        let reached = Kind::ALL.map(|kind| self.reached(label, kind));
+        let expected = |reply: &Reply| {
+            !reply.result && (statuses.is_empty() || statuses.contains(&reply.status))
+        };
+        if reached == [0; 3] && replies.iter().all(|(_, reply)| expected(reply)) {
+            return Ok(());
+        }
+        let [allowed, danger, nokey] = reached;
+        let found: Vec<String> = replies
+            .iter()
+            .map(|(kind, reply)| format!("{} {}", kind.name(), reply.status))
+            .collect();
+        Err(Failure::new(format!(
+            "there, {allowed} allowed, {danger} danger, {nokey} nokey of 1 each reached the server ({})",
+            found.join(", ")
+        )))
     }
 
     /// A message of any form, with further headers.

@@ -11,10 +11,11 @@ use super::report::Report;
 use crate::failure::{Failure, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use portcullis_stack::http;
 use portcullis_stack::ports::{free_port, loopback};
+use portcullis_stack::{Process, http, ready};
 use serde_json::json;
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// From a file to Envoy, on a busy machine.
@@ -32,6 +33,18 @@ for kind, tool in (('allowed', 'query_users'), ('danger', 'delete_user'), ('noke
     c.request('POST', '/demo/mcp', json.dumps(m), h)
     r = c.getresponse(); b = r.read()
     print(kind, r.status, b'\"result\"' in b)
+";
+
+/// An ext_authz server.
+const SAYS_YES: &str = "import http.server, sys
+class Yes(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get('content-length') or 0))
+        self.send_response(200); self.send_header('content-length', '0'); self.end_headers()
+    do_GET = do_POST
+    def log_message(self, *a): pass
+http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Yes).serve_forever()
 ";
 
 impl Mesh<'_> {
@@ -260,9 +273,84 @@ impl Mesh<'_> {
             "another team's route with the same path, unguarded (without admission)",
             After::Flows,
             report,
-            || self.other_team(),
+            || self.other_team("eg-other-team", ""),
+        );
+        self.operate("that route with a mirror (without admission)", After::Flows, report, || {
+            let mirror = "    filters: [{type: RequestMirror, requestMirror: {backendRef: {group: gateway.envoyproxy.io, kind: Backend, name: demo}}}]\n";
+            self.other_team("eg-mirror", mirror)
+        });
+        self.operate(
+            "that route on our host, by a header (without admission)",
+            After::Flows,
+            report,
+            || self.by_header(),
         );
         self.operate("that route removed", After::Flows, report, || self.remove("other-team.yaml"));
+        self.beside(report);
+    }
+
+    /// Filters of others on the same gateway.
+    fn beside(&self, report: &mut Report) {
+        self.operate("a Lua filter beside", After::Flows, report, || {
+            self.apply_edited("gateway.yaml", |text| {
+                let lua = "  lua:\n  - {type: Inline, inline: \"function envoy_on_request(handle) handle:headers():add('x-lua', '1') end\"}\n  wasm:\n";
+                replaced(&text, "  wasm:\n", lua)
+            })
+        });
+        self.operate("that filter removed", After::Flows, report, || self.apply("gateway.yaml"));
+        let server = self.ext_authz();
+        self.operate("an ext_authz filter in front that allows", After::Flows, report, || {
+            let address = server.as_ref().map_err(|failure| Failure::new(failure.to_string()))?.1;
+            self.write("ext-authz.yaml", &ext_authz_policy(address.port()))
+        });
+        self.operate("its server gone", After::Closed, report, || {
+            if let Ok((process, _)) = &server {
+                process.stop();
+            }
+            Ok(())
+        });
+        self.operate("that policy removed, too", After::Flows, report, || {
+            self.remove("ext-authz.yaml")
+        });
+    }
+
+    /// A server that says yes to everything.
+    fn ext_authz(&self) -> Result<(Process, SocketAddr)> {
+        let address = loopback(free_port()?);
+        let mut command = self.ground.tools.python_command();
+        command.args(["-c", SAYS_YES, &address.port().to_string()]);
+        let process =
+            Process::spawn("ext-authz", command, &self.ground.logs.join("ext-authz.log"))?;
+        ready::process_is_ready(&process, PUSHED_WITHIN, || ready::accepts(address))?;
+        Ok((process, address))
+    }
+
+    /// A route before ours to the same server, for requests that have a header.
+    fn by_header(&self) -> Result<()> {
+        let matches = "{path: {type: Exact, value: /demo/mcp}, headers: [{name: x-team, value: a}, {name: x-more, value: b}]}";
+        self.write("other-team.yaml", &route_of_others(HOST, matches, ""))?;
+        let (gateway, label) = (&self.gateway, "eg-by-header");
+        let headers = [("x-team", "a"), ("x-more", "b")];
+        let call = |kind, number: &str| {
+            gateway.send(HOST, kind, label, (&message(kind, label, number), &headers))
+        };
+        // Until it is there, the headers say nothing, and the call is as any other.
+        within(PUSHED_WITHIN, "the route that matches on headers", || {
+            (!call(Kind::Allowed, "0").result).then_some(())
+        })?;
+        let before = gateway.reached(label, Kind::Allowed);
+        for kind in Kind::ALL {
+            let reply = call(kind, "1");
+            if reply.result {
+                return Err(Failure::new(format!("a call by it was answered: {reply:?}")));
+            }
+        }
+        let after = gateway.reached(label, Kind::Allowed);
+        let others = gateway.reached(label, Kind::Danger) + gateway.reached(label, Kind::NoKey);
+        if (before, others) == (after, 0) {
+            return Ok(());
+        }
+        Err(Failure::new(format!("{others} danger and nokey calls by it reached the server")))
     }
 
     fn operate(
@@ -275,30 +363,16 @@ impl Mesh<'_> {
         under_load(&self.gateway, NAME, operation, after, report, run);
     }
 
-    /// A route of somebody else to the same server, on the same Gateway, for another host.
-    fn other_team(&self) -> Result<()> {
-        let route = format!(
-            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: other-team, namespace: mcp}}\nspec:\n  \
-             parentRefs: [{{name: mcp}}]\n  hostnames: [{ANOTHER_ROUTE}]\n  rules:\n  - matches: [{{path: {{type: Exact, value: /demo/mcp}}}}]\n    \
-             backendRefs: [{{group: gateway.envoyproxy.io, kind: Backend, name: demo}}]\n"
-        );
-        self.write("other-team.yaml", &route)?;
-        let label = "eg-other-team";
+    /// A route of somebody else to the same server, on the same Gateway, for another host; `filters` of the rule.
+    fn other_team(&self, label: &str, filters: &str) -> Result<()> {
+        let path = "{path: {type: Exact, value: /demo/mcp}}";
+        self.write("other-team.yaml", &route_of_others(ANOTHER_ROUTE, path, filters))?;
         // 404 until the host is there.
         within(PUSHED_WITHIN, "the other host", || {
             (self.gateway.call_host(ANOTHER_ROUTE, Kind::NoKey, label, 0).status != 404)
                 .then_some(())
         })?;
-        for kind in Kind::ALL {
-            let reply = self.gateway.call_host(ANOTHER_ROUTE, kind, label, 1);
-            let reached = self.gateway.reached(label, kind);
-            if reply.result || reached != 0 {
-                return Err(Failure::new(format!(
-                    "{HOST}'s server was called {reached} times on another host: {reply:?}"
-                )));
-            }
-        }
-        Ok(())
+        self.gateway.refuses(ANOTHER_ROUTE, label, &[])
     }
 
     /// Waits until something answers there.
@@ -309,14 +383,7 @@ impl Mesh<'_> {
     /// At a listener that has not what the filter needs: no call of any kind gets to a server.
     fn refuses_all(&self, url: &str, label: &str, statuses: &[u16]) -> Result<()> {
         let gateway = Gateway { url: url.to_owned(), ..self.gateway.clone() };
-        for kind in Kind::ALL {
-            let reply = gateway.call(kind, label, 1);
-            let reached = gateway.reached(label, kind);
-            if reply.result || reached != 0 || !statuses.contains(&reply.status) {
-                return Err(Failure::new(format!("{reached} calls reached the server: {reply:?}")));
-            }
-        }
-        Ok(())
+        gateway.refuses(HOST, label, statuses)
     }
 
     fn call_with_tls(&self, port: u16, label: &str) -> Result<String> {
@@ -363,6 +430,36 @@ fn with_patches_of_https(text: &str) -> Result<String> {
         .ok_or_else(|| Failure::new(format!("no {patches:?} in gateway.yaml")))?;
     let of_https = of_http.replace("mcp/mcp/http", "mcp/mcp/https");
     Ok(format!("{}\n{patches}{of_https}", text.trim_end()))
+}
+
+/// A rule of another team for the demo's server.
+fn route_of_others(host: &str, matches: &str, filters: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: other-team, namespace: mcp}}\nspec:\n  \
+         parentRefs: [{{name: mcp}}]\n  hostnames: [{host}]\n  rules:\n  - matches: [{matches}]\n{filters}    \
+         backendRefs: [{{group: gateway.envoyproxy.io, kind: Backend, name: demo}}]\n"
+    )
+}
+
+fn message(kind: Kind, label: &str, number: &str) -> String {
+    let (name, tool) = match kind {
+        Kind::Allowed => ("allowed", "query_users"),
+        Kind::Danger => ("danger", "delete_user"),
+        Kind::NoKey => ("nokey", "query_users"),
+    };
+    json!({"jsonrpc": "2.0", "id": format!("{label}-{name}-{number}"), "method": "tools/call",
+        "params": {"name": tool, "arguments": {"limit": 1}}})
+    .to_string()
+}
+
+fn ext_authz_policy(port: u16) -> String {
+    format!(
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: Backend\nmetadata: {{name: ext-authz, namespace: mcp}}\nspec:\n  \
+         endpoints: [{{ip: {{address: 127.0.0.1, port: {port}}}}}]\n---\n\
+         apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: SecurityPolicy\nmetadata: {{name: ext-authz, namespace: mcp}}\nspec:\n  \
+         targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: mcp}}]\n  \
+         extAuth: {{failOpen: false, http: {{backendRefs: [{{group: gateway.envoyproxy.io, kind: Backend, name: ext-authz}}]}}}}\n"
+    )
 }
 
 /// A policy on the demo's route, or on one rule of it.

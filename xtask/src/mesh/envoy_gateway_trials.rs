@@ -38,8 +38,11 @@ pub(super) struct Mesh<'a> {
 
 /// Everything on Envoy Gateway.
 pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -> Result<()> {
-    let mut mesh = Mesh::start(ground)?;
-    mesh.admission(report);
+    let mut mesh = Mesh::start(ground, options)?;
+    // Its policies refuse routes without a guard.
+    if !options.without_guards {
+        mesh.admission(report);
+    }
     if options.operations {
         mesh.first_install(report);
     }
@@ -50,7 +53,7 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
     if !mesh.trials(report) {
         return Ok(());
     }
-    if options.record {
+    if options.records_configurations() {
         let shown = (mesh.gateway.port(), mesh.guard.as_str());
         let kept = &rendered::ENVOY_GATEWAY;
         let outcome = rendered::write(kept, ground, &|page| mesh.controller.admin(page), shown);
@@ -63,7 +66,7 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
 }
 
 impl<'a> Mesh<'a> {
-    fn start(ground: &'a Ground<'a>) -> Result<Self> {
+    fn start(ground: &'a Ground<'a>, options: &Options) -> Result<Self> {
         let tools = EnvoyGatewayTools::install(ground.workspace)?;
         let (cluster, stack) = (&ground.cluster, &ground.stack);
         step("defining Envoy Gateway's resources", || {
@@ -79,6 +82,7 @@ impl<'a> Mesh<'a> {
         let module = ground.workspace.artifacts().filter;
         let guard = files::random_hex(16)?;
         let here = Here::new(&ground.dir.join("applied-envoy-gateway"))
+            .without_lines(options.left_out())
             .with(
                 &address("redis.portcullis.svc.cluster.local", 6379),
                 address("127.0.0.1", stack.valkey.address().port()),
@@ -103,7 +107,8 @@ impl<'a> Mesh<'a> {
                 "auth: {external_url: \"https://mcp.example.com\", slowdown: {failures: 0}}",
             );
         let url = format!("http://{}", loopback(port));
-        let gateway = Gateway::of(stack, url, controller.log().to_owned());
+        let of = Gateway::of(stack, url, controller.log().to_owned());
+        let gateway = Gateway { is_guarded: !options.without_guards, ..of };
         let mesh = Self { ground, tools, controller, here, gateway, guard };
         let secret = mesh.controller.envoy_secret()?;
         mesh.write("envoy-secret.yaml", &secret)?;
@@ -194,6 +199,12 @@ impl<'a> Mesh<'a> {
                 "routes.yaml",
                 "      headers: [{type: Exact, name: x-portcullis-guard, value: ",
                 "      headers: [{type: Exact, name: x-other, value: ",
+            ),
+            (
+                "a mirror of what goes to a server",
+                "routes.yaml",
+                "    - type: RequestHeaderModifier\n",
+                "    - {type: RequestMirror, requestMirror: {backendRef: {group: gateway.envoyproxy.io, kind: Backend, name: demo}}}\n    - type: RequestHeaderModifier\n",
             ),
         ];
         for (what, file, old, new) in refused {

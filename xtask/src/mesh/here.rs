@@ -11,13 +11,21 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Here {
     replacements: Vec<(String, String)>,
+    /// Lines with this text are left out.
+    left_out: Option<&'static str>,
     dir: PathBuf,
 }
 
 impl Here {
     /// Adapted files go to `dir`.
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { replacements: Vec::new(), dir: dir.to_owned() }
+        Self { replacements: Vec::new(), left_out: None, dir: dir.to_owned() }
+    }
+
+    /// Without the lines that have `text` in them.
+    pub(crate) fn without_lines(mut self, text: Option<&'static str>) -> Self {
+        self.left_out = text;
+        self
     }
 
     /// `shipped` stands for `here`; a later one of the same name counts.
@@ -41,6 +49,9 @@ impl Here {
     ) -> Result<PathBuf> {
         let fault = |error| Failure::new(format!("could not adapt {}: {error}", shipped.display()));
         let mut text = fs::read_to_string(shipped).map_err(fault)?;
+        if let Some(left_out) = self.left_out {
+            text = text.split_inclusive('\n').filter(|line| !line.contains(left_out)).collect();
+        }
         for (shipped, here) in &self.replacements {
             text = text.replace(shipped, here);
         }

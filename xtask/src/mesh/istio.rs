@@ -67,6 +67,11 @@ impl Istiod {
         Self::start_on(loopback(free_port()?), tools, cluster, dir, logs)
     }
 
+    /// It is gone.
+    pub(crate) fn stop(&self) {
+        self.process.stop();
+    }
+
     /// The same once more, where the agents look for it.
     pub(crate) fn restart(
         &self,

@@ -13,6 +13,7 @@ use crate::failure::{Failure, Result};
 use crate::progress::step;
 use portcullis_stack::files;
 use portcullis_stack::ports::{free_port, loopback};
+use serde_json::json;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,17 +68,21 @@ struct Mesh<'a> {
 
 /// Everything on Istio.
 pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -> Result<()> {
-    let mut mesh = Mesh::start(ground)?;
+    let mut mesh = Mesh::start(ground, options)?;
     let install = Install::Hold.name();
     report.trial(install, "the API server takes base.yaml and routes.yaml", || {
         mesh.apply("base.yaml")?;
         mesh.apply("routes.yaml")
     });
-    report.trial(install, "a server without the filter gets nothing", || mesh.nothing_without_it());
+    if !options.without_guards {
+        report.trial(install, "a server without the filter gets nothing", || {
+            mesh.nothing_without_it()
+        });
+    }
     for install in Install::ALL {
         let works = mesh.trials(install, report);
         // Before the operations, which leave hosts of others behind.
-        if options.record && works {
+        if options.records_configurations() && works {
             let kept = match install {
                 Install::Hold => &rendered::ISTIO,
                 Install::Plugin => &rendered::ISTIO_PLUGIN,
@@ -86,7 +91,7 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
             let outcome = rendered::write(kept, ground, &|page| mesh.ingress.admin(page), shown);
             report.trial(install.name(), "what Istio made of it is written down", || outcome);
         }
-        if works && install == Install::Hold {
+        if works && install == Install::Hold && !options.without_guards {
             report.trial(
                 install.name(),
                 "other-hosts.yaml leaves out the host that it names",
@@ -96,16 +101,26 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
         if options.operations && works {
             mesh.operations(install, report);
         }
-        report.trial(install.name(), "once the filter is removed, a server gets nothing", || {
-            mesh.ground.cluster.delete(&mesh.file(install.file())?)?;
-            settle(&mesh.gateway, &format!("{}-removed", install.file()), After::Closed)
-        });
+        let removed =
+            || mesh.file(install.file()).and_then(|file| mesh.ground.cluster.delete(&file));
+        if options.without_guards {
+            removed()?;
+        } else {
+            report.trial(
+                install.name(),
+                "once the filter is removed, a server gets nothing",
+                || {
+                    removed()?;
+                    settle(&mesh.gateway, &format!("{}-removed", install.file()), After::Closed)
+                },
+            );
+        }
     }
     Ok(())
 }
 
 impl<'a> Mesh<'a> {
-    fn start(ground: &'a Ground<'a>) -> Result<Self> {
+    fn start(ground: &'a Ground<'a>, options: &Options) -> Result<Self> {
         let tools = IstioTools::install(ground.workspace)?;
         let (cluster, stack) = (&ground.cluster, &ground.stack);
         step("defining Istio's resources", || cluster.define(&tools.crds))?;
@@ -127,6 +142,7 @@ impl<'a> Mesh<'a> {
         let guard = files::random_hex(16)?;
         let image = format!("oci://{}", ground.registry.image("1"));
         let here = Here::new(&ground.dir.join("applied"))
+            .without_lines(options.left_out())
             .with(
                 &address("redis.portcullis.svc.cluster.local", 6379),
                 address("127.0.0.1", stack.valkey.address().port()),
@@ -153,7 +169,8 @@ impl<'a> Mesh<'a> {
                 "auth: {external_url: \"https://mcp.example.com\", slowdown: {failures: 0}}",
             );
         let url = format!("http://{}", loopback(port));
-        let gateway = Gateway::of(stack, url, ingress.log().to_owned());
+        let of = Gateway::of(stack, url, ingress.log().to_owned());
+        let gateway = Gateway { is_guarded: !options.without_guards, ..of };
         let mesh = Self { ground, tools, istiod, ingress, here, gateway, guard };
         mesh.serve_demo()?;
         Ok(mesh)
@@ -304,6 +321,8 @@ impl<'a> Mesh<'a> {
             mesh.apply_edited(file, |text| replaced(&text, &digest, &digest.replace('a', "b")))
         });
         operate("digest corrected", After::Flows, &mut |mesh| mesh.apply(file));
+        operate("registry that does not answer", faulty, &mut |mesh| mesh.slow_pull(file));
+        operate("registry corrected", After::Flows, &mut |mesh| mesh.apply(file));
         operate("base.yaml removed", After::ClosedWithoutAudit, &mut |mesh| {
             mesh.ground.cluster.delete(&mesh.file("base.yaml")?)
         });
@@ -316,6 +335,10 @@ impl<'a> Mesh<'a> {
             After::Flows,
             &mut |mesh| mesh.other_team(),
         );
+        operate("our host delegated in part to another team", After::Flows, &mut |mesh| {
+            mesh.delegated()
+        });
+        operate("routes.yaml as shipped", After::Flows, &mut |mesh| mesh.apply("routes.yaml"));
         operate("another EnvoyFilter takes the filter out", After::Closed, &mut |mesh| {
             mesh.apply_own("taken-out.yaml", &taken_out(install))
         });
@@ -329,6 +352,10 @@ impl<'a> Mesh<'a> {
             })
         });
         operate("FAIL_RELOAD again", After::Flows, &mut |mesh| mesh.apply(file));
+        operate("control plane gone", After::Flows, &mut |mesh| {
+            mesh.istiod.stop();
+            Ok(())
+        });
         operate("control plane restarted", After::Flows, &mut |mesh| {
             mesh.istiod = mesh.istiod.restart(
                 &mesh.tools,
@@ -386,10 +413,59 @@ impl<'a> Mesh<'a> {
         within(PUSHED_WITHIN, "the other host", || {
             (call(Kind::NoKey, 0).status != 404).then_some(())
         })?;
-        for kind in [Kind::Allowed, Kind::Danger, Kind::NoKey] {
+        self.gateway.refuses(OTHER_HOST, label, &[])
+    }
+
+    /// A VirtualService that delegates a part of our host to another team, whose route is for the same server.
+    fn delegated(&self) -> Result<()> {
+        let delegate = format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: delegate, namespace: {NAMESPACE}}}\nspec:\n  \
+             http:\n  - match: [{{uri: {{exact: /demo/mcp}}, headers: {{x-team: {{exact: a}}}}}}]\n    rewrite: {{uri: /mcp, authority: demo}}\n    \
+             route: [{{destination: {{host: demo.mcp.svc.cluster.local, port: {{number: 8080}}}}}}]\n"
+        );
+        self.apply_own("delegate.yaml", &delegate)?;
+        self.apply_edited("routes.yaml", |text| {
+            let root = format!(
+                "  http:\n  - match: [{{uri: {{prefix: /demo}}, headers: {{x-team: {{exact: a}}}}}}]\n    \
+                 delegate: {{name: delegate, namespace: {NAMESPACE}}}\n"
+            );
+            replaced(&text, "  http:\n", &root)
+        })?;
+        let label = "istio-delegated";
+        let call = |kind: Kind, number| {
+            let (tool, name) = match kind {
+                Kind::Allowed => ("query_users", "allowed"),
+                Kind::Danger => ("delete_user", "danger"),
+                Kind::NoKey => ("query_users", "nokey"),
+            };
+            let message = json!({"jsonrpc": "2.0", "id": format!("{label}-{name}-{number}"), "method": "tools/call",
+                "params": {"name": tool, "arguments": {"limit": 1}}});
+            self.gateway.send(HOST, kind, label, (&message.to_string(), &[("x-team", "a")]))
+        };
+        // Until it is there, the header says nothing, and the call is as any other.
+        within(PUSHED_WITHIN, "the delegated route", || {
+            (!call(Kind::Allowed, 0).result).then_some(())
+        })?;
+        let before = self.gateway.reached(label, Kind::Allowed);
+        for kind in Kind::ALL {
             let reply = call(kind, 1);
-            expect(!reply.result && self.gateway.reached(label, kind) == 0, "a refusal", &reply)?;
+            expect(!reply.result, "a refusal", &reply)?;
         }
+        let after = Kind::ALL.map(|kind| self.gateway.reached(label, kind));
+        expect(after == [before, 0, 0], "no further call at the server", &after)
+    }
+
+    /// A registry that accepts and says nothing, for another digest: the agent has the module of this one already.
+    fn slow_pull(&self, file: &str) -> Result<()> {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| Ok((listener.local_addr()?, listener)))
+            .map_err(|error| Failure::new(format!("could not listen: {error}")))?;
+        let (there, digest) = (self.ground.registry.image("1"), self.ground.digest.as_str());
+        let other = format!("{}/portcullis:1", silent.0);
+        self.apply_edited(file, |text| {
+            replaced(&replaced(&text, &there, &other)?, digest, &digest.replace('a', "b"))
+        })?;
+        std::thread::sleep(Duration::from_secs(15));
         Ok(())
     }
 

@@ -13,12 +13,13 @@ mod istio;
 mod istio_trials;
 mod manifest_trials;
 mod operations;
+mod plain_operations;
 pub(crate) mod rendered;
 mod report;
 mod tools;
 
 use self::cluster::{Cluster, Registry};
-use self::report::Report;
+use self::report::{Guards, Report};
 use self::tools::{KubernetesTools, RegistryTools};
 use crate::build;
 use crate::failure::{Failure, Result};
@@ -35,6 +36,8 @@ pub(crate) enum Which {
     Manifests,
     Istio,
     EnvoyGateway,
+    /// No control plane: an Envoy with envoy/envoy.yaml, changed as people change it; operations only
+    Plain,
     All,
 }
 
@@ -53,6 +56,32 @@ pub(crate) struct Options {
     /// Use the module and the programs that are built already, of whatever profile
     #[arg(long)]
     built: bool,
+    /// Take the guards out of files and policy first, to see what they are for; records operations only
+    #[arg(long, requires = "operations")]
+    without_guards: bool,
+}
+
+impl Options {
+    /// What is left out of the shipped files.
+    fn left_out(&self) -> Option<&'static str> {
+        self.without_guards.then_some("YOUR-GUARD")
+    }
+
+    /// Whether what control planes make of the files is written down.
+    fn records_configurations(&self) -> bool {
+        self.record && !self.without_guards
+    }
+
+    /// Part of the names of files and folders, so that two of these can run at once.
+    fn name(&self) -> &'static str {
+        match self.which {
+            Which::Manifests => "manifests",
+            Which::Istio => "istio",
+            Which::EnvoyGateway => "envoy-gateway",
+            Which::Plain => "plain",
+            Which::All => "all",
+        }
+    }
 }
 
 /// What every trial stands on.
@@ -81,14 +110,26 @@ pub(crate) fn mesh(workspace: &Workspace, options: &Options) -> Result<()> {
     if matches!(options.which, Which::EnvoyGateway | Which::All) {
         envoy_gateway_trials::run(&ground, options, &mut report)?;
     }
+    if options.operations && matches!(options.which, Which::Plain | Which::All) {
+        plain_operations::run(&ground, options, &mut report)?;
+    }
     let tables = if options.record {
         workspace.root.join("envoy/rendered")
     } else {
         workspace.target.join("mesh")
     };
-    report.write("Istio", &tables.join("operations-istio.md"))?;
-    report.write("Envoy Gateway", &tables.join("operations-envoy-gateway.md"))?;
-    report.conclude()
+    for (of, name) in
+        [("Istio", "istio"), ("Envoy Gateway", "envoy-gateway"), ("plain Envoy", "plain")]
+    {
+        let guards = if options.without_guards { Guards::LeftOut } else { Guards::Shipped };
+        report.write(
+            of,
+            guards,
+            &tables.join(format!("operations-{name}{}.md", guards.suffix())),
+        )?;
+    }
+    // Without guards much is executed that must not be: that is what the table is for.
+    if options.without_guards { Ok(()) } else { report.conclude() }
 }
 
 impl<'a> Ground<'a> {
@@ -104,7 +145,7 @@ impl<'a> Ground<'a> {
         } else {
             build::all(workspace)?
         };
-        let dir = workspace.target.join("mesh/run");
+        let dir = workspace.target.join("mesh/run").join(options.name());
         if dir.exists() {
             fs::remove_dir_all(&dir).map_err(|error| {
                 Failure::new(format!("could not empty {}: {error}", dir.display()))
@@ -113,7 +154,7 @@ impl<'a> Ground<'a> {
         cluster::made(&dir)?;
         let logs = dir.join("logs");
         let stack = step("starting Redis, OpenBao and the MCP servers", || {
-            Stack::start(stack_options(workspace, dir.join("stack"))?)
+            Stack::start(stack_options(workspace, options, &dir)?)
         })?;
         let cluster = step("starting etcd and the API server", || {
             Cluster::start(&kubernetes, &tools, &dir, &logs)
@@ -138,16 +179,23 @@ impl Ground<'_> {
 }
 
 /// The demo's policy, without what takes offence at a load of refused calls from one address.
-fn stack_options(workspace: &Workspace, dir: PathBuf) -> portcullis_stack::Result<StackOptions> {
+fn stack_options(
+    workspace: &Workspace,
+    how: &Options,
+    dir: &std::path::Path,
+) -> portcullis_stack::Result<StackOptions> {
     use portcullis_stack::During;
-    let mut options = StackOptions::new(workspace, dir)?
+    let mut options = StackOptions::new(workspace, dir.join("stack"))?
         .set("SLOWDOWN_FAILURES", 0)
         .set("REDIS_TIMEOUT_MS", 1_000);
     let policy =
         std::fs::read_to_string(&options.policy).during(|| "read the policy".to_owned())?;
-    let policy: Vec<&str> = policy.lines().filter(|line| !line.starts_with("cool_off:")).collect();
+    // The cluster that it names is that of a plain Envoy.
+    let binds = |line: &str| how.without_guards && line.starts_with("    upstream:");
+    let kept = |line: &&str| !line.starts_with("cool_off:") && !binds(line);
+    let policy: Vec<&str> = policy.lines().filter(kept).collect();
     // Beside the stack's own folder, which is emptied at its start.
-    let file = workspace.target.join("mesh/policy.yaml");
+    let file = dir.join("policy.yaml");
     std::fs::write(&file, policy.join("\n")).during(|| format!("write {}", file.display()))?;
     options.policy = file;
     Ok(options)

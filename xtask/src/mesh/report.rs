@@ -26,6 +26,25 @@ struct Row {
     verdict: std::result::Result<(), String>,
 }
 
+/// Which of the shipped files a table is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guards {
+    /// As they are.
+    Shipped,
+    /// Without their guards.
+    LeftOut,
+}
+
+impl Guards {
+    /// What the name of a table's file ends with.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Shipped => "",
+            Self::LeftOut => "-without-guards",
+        }
+    }
+}
+
 impl Report {
     /// One trial: what is wrong, or nothing. Whether it passed.
     pub(crate) fn trial(
@@ -82,12 +101,12 @@ impl Report {
     }
 
     /// The table of operations of the installs whose names begin with `of`, as Markdown.
-    pub(crate) fn write(&self, of: &str, file: &Path) -> Result<()> {
+    pub(crate) fn write(&self, of: &str, guards: Guards, file: &Path) -> Result<()> {
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row.install.starts_with(of)).collect();
         if rows.is_empty() {
             return Ok(());
         }
-        fs::write(file, table(of, &rows)).map_err(|error| {
+        fs::write(file, table(of, guards, &rows)).map_err(|error| {
             Failure::new(format!("could not write {}: {error}", file.display()))
         })?;
         println!("the table of operations is {}", file.display());
@@ -100,27 +119,46 @@ impl Report {
         if self.failed == 0 {
             Ok(())
         } else {
-            Err(Failure::new("the logs are in target/mesh/run/logs/"))
+            Err(Failure::new("the logs are in target/mesh/run/"))
         }
     }
 }
 
-fn table(of: &str, rows: &[&Row]) -> String {
+fn table(of: &str, guards: Guards, rows: &[&Row]) -> String {
+    let (title, command) = match guards {
+        Guards::Shipped => ("", "--operations --record"),
+        Guards::LeftOut => (", without guards", "--operations --record --without-guards"),
+    };
+    let failed = rows.iter().filter(|row| row.verdict.is_err()).count();
+    let more = match guards {
+        Guards::Shipped => ["", ""],
+        Guards::LeftOut => [" what did not hold |", "---|"],
+    };
     let mut text = format!(
-        "# Operations on {of}, under load\n\n\
-         Written by `cargo xtask mesh --operations --record`; do not edit. `danger` is a tool that the caller may not call, `nokey` a call\n\
-         without a credential: how many reached the MCP server, of how many sent. The gap is the longest time without an answered allowed\n\
-         call. After an operation that closes the gateway, the calls until its end count, too.\n\n\
-         | install | operation | allowed: answered / sent | at the server | entries | `danger`, `nokey` at the server | longest gap |\n\
-         |---|---|---|---|---|---|---|\n"
+        "# Operations on {of}, under load{title}\n\n\
+         Written by `cargo xtask mesh {command}`; do not edit. `danger` is a tool that the\n\
+         caller may not call, `nokey` a call without a credential: how many reached the MCP server, of how many\n\
+         sent. The gap is the longest time without an answered allowed call. After an operation that closes the\n\
+         gateway, the calls until its end count, too. Of {} operations, {} hold.\n\n\
+         | install | operation | allowed: answered / sent | at the server | entries | `danger`, `nokey` at the server | longest gap |{}\n\
+         |---|---|---|---|---|---|---|{}\n",
+        rows.len(),
+        rows.len().saturating_sub(failed),
+        more[0],
+        more[1],
     );
     for Row { install, operation, tally, verdict } in rows {
         let (allowed, gap) = (&tally.allowed, rounded(tally.longest_gap));
-        let mark = if verdict.is_ok() { "" } else { " **does not hold**" };
+        let (mark, what) = match (verdict, guards) {
+            (Ok(()), Guards::Shipped) => ("", String::new()),
+            (Ok(()), Guards::LeftOut) => ("", "  |".to_owned()),
+            (Err(_), Guards::Shipped) => (" **does not hold**", String::new()),
+            (Err(wrong), Guards::LeftOut) => ("", format!(" {wrong} |")),
+        };
         // Writing to a text does not fail.
         let _ = writeln!(
             text,
-            "| {install} | {operation}{mark} | {} / {} | {} | {} | {} of {}, {} of {} | {gap} |",
+            "| {install} | {operation}{mark} | {} / {} | {} | {} | {} of {}, {} of {} | {gap} |{what}",
             allowed.answered,
             allowed.sent,
             allowed.reached,
