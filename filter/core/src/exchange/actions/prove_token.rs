@@ -1,19 +1,18 @@
-//! A token against the keys that the worker has.
+//! What a token proves, written down.
 //!
-//! Owns what a token comes to. Fetches no keys.
+//! Owns the notes of it: whose token was refused, and that a signature holds. What a token comes to is for
+//! `checks::token` to say.
 
+use crate::auth::Claimant;
 use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::PresentedToken;
-use crate::auth::token::keyring::Verification;
-use crate::auth::{AuthFailure, Claimant};
-use crate::call::Dependency;
 use crate::denial::Denial;
 use crate::event::Head;
-use crate::exchange::checks::protected_resource::posts_elsewhere;
+use crate::exchange::checks::token::{TokenVerdict, judge};
 use crate::exchange::request::Audience;
 use crate::exchange::turn::Turn;
 
-/// What a token comes to.
+/// What a token proves.
 pub(crate) enum TokenProof {
     /// This claimant, whose token may be meant for another endpoint.
     Proven(Claimant, Audience),
@@ -30,35 +29,20 @@ pub(crate) fn judged(
     head: &Head,
     turn: &mut Turn<'_>,
 ) -> Result<TokenProof, Denial> {
-    let auth = &turn.worker.config.auth;
-    let resource = auth.resource(&head.path());
-    let keyring = &mut turn.worker.keyring;
-    let verification = keyring.verify(token, &auth.issuers, resource.as_deref(), turn.now);
-    if let Verification::Verified(token) | Verification::Refused(_, Some(token)) = &verification
-        && !auth.issuer(&token.issuer).is_some_and(|issuer| issuer.serves(&head.path()))
-    {
-        // What it proves counts elsewhere; here nobody knows its issuer.
-        return Err(Denial::Unauthenticated(AuthFailure::UnknownIssuer));
-    }
-    match verification {
-        Verification::Verified(token) => {
-            let claimant = Claimant::Proven(token.proven.clone());
-            // Its signature holds, whatever Redis says of it next.
-            turn.proven();
-            Ok(TokenProof::Proven(claimant, Audience::Fits))
+    match judge(token, head, turn.worker, turn.now) {
+        TokenVerdict::Verified(claimant, audience) => {
+            // Its signature holds, whatever Redis says of it next. One for elsewhere is not proven yet.
+            if let Audience::Fits = audience {
+                turn.proven();
+            }
+            Ok(TokenProof::Proven(claimant, audience))
         }
-        // Whether the path belongs to what the token is for is in the policy.
-        Verification::Refused(AuthFailure::WrongAudience, Some(token)) if posts_elsewhere(head) => {
-            let claimant = Claimant::Proven(token.proven.clone());
-            Ok(TokenProof::Proven(claimant, Audience::Elsewhere(token)))
-        }
-        Verification::Refused(failure, owner) => {
-            if let Some(owner) = owner.filter(|_| failure.proves_holder()) {
+        TokenVerdict::KeysMissing(issuer) => Ok(TokenProof::Waits(issuer)),
+        TokenVerdict::Refused(denial, owner) => {
+            if let Some(owner) = owner {
                 turn.context.entry.identify(&owner.proven.principal);
             }
-            Err(Denial::Unauthenticated(failure))
+            Err(denial)
         }
-        Verification::Fetch(issuer) => Ok(TokenProof::Waits(issuer)),
-        Verification::Unavailable(why) => Err(Denial::Unavailable(Dependency::Issuer, why)),
     }
 }
