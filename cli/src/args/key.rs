@@ -59,11 +59,11 @@ pub(crate) struct Terms {
     /// Of what the role may use, only these connectors: names separated by commas, * and ? are
     /// wildcards; `all` for as the role says.
     #[arg(long, value_name = "NAMES", value_parser = names)]
-    pub(crate) connectors: Option<Bound<NameList>>,
+    pub(crate) connectors: Option<Setting<NameList>>,
     /// Of what the role may call, only these tools: names separated by commas, * and ? are
     /// wildcards; `all` for as the role says.
     #[arg(long, value_name = "NAMES", value_parser = names)]
-    pub(crate) tools: Option<Bound<NameList>>,
+    pub(crate) tools: Option<Setting<NameList>>,
     /// Of what the role may call, only tools that the policy declares read-only.
     #[arg(
         long,
@@ -76,32 +76,32 @@ pub(crate) struct Terms {
     pub(crate) read_only: Option<Switch>,
     /// Only from these addresses: addresses and ranges separated by commas; `any` for anywhere.
     #[arg(long, value_name = "RANGES", value_parser = sources)]
-    pub(crate) sources: Option<Bound<SourceRanges>>,
+    pub(crate) sources: Option<Setting<SourceRanges>>,
     /// Only together with the client certificate that has this SHA-256 (64 hex digits, with or
     /// without colons); `none` for without.
     #[arg(long, value_name = "SHA256", value_parser = fingerprint)]
-    pub(crate) certificate: Option<Bound<Fingerprint>>,
+    pub(crate) certificate: Option<Setting<Fingerprint>>,
     /// Not valid from then on: a duration from now (90d, 12h, 30m), a time (2027-01-31T00:00:00Z),
     /// or `never`.
     #[arg(long, value_name = "WHEN", value_parser = moment)]
-    pub(crate) expires: Option<Bound<Moment>>,
+    pub(crate) expires: Option<Setting<Moment>>,
     /// Not valid before: a duration from now, a time, or `none`.
     #[arg(long, value_name = "WHEN", value_parser = moment)]
-    pub(crate) not_before: Option<Bound<Moment>>,
+    pub(crate) not_before: Option<Setting<Moment>>,
 }
 
 /// A restriction, or that there is none.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Bound<T> {
+pub(crate) enum Setting<T> {
     Free,
     To(T),
 }
 
-impl<T> Bound<T> {
+impl<T> Setting<T> {
     pub(crate) fn into_option(self) -> Option<T> {
         match self {
-            Bound::Free => None,
-            Bound::To(bound) => Some(bound),
+            Setting::Free => None,
+            Setting::To(bound) => Some(bound),
         }
     }
 }
@@ -193,10 +193,10 @@ pub(crate) struct RevokeArgs {
     pub(crate) reason: String,
 }
 
-fn names(text: &str) -> Result<Bound<NameList>, String> {
+fn names(text: &str) -> Result<Setting<NameList>, String> {
     const LONGEST: usize = 128;
     if text == "all" {
-        return Ok(Bound::Free);
+        return Ok(Setting::Free);
     }
     let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
     let valid = |name: &String| {
@@ -207,33 +207,33 @@ fn names(text: &str) -> Result<Bound<NameList>, String> {
             "expected names separated by commas, such as search_*,get_user, or `all`".into()
         );
     }
-    Ok(Bound::To(NameList::from(names)))
+    Ok(Setting::To(NameList::from(names)))
 }
 
-fn sources(text: &str) -> Result<Bound<SourceRanges>, String> {
+fn sources(text: &str) -> Result<Setting<SourceRanges>, String> {
     if text == "any" {
-        return Ok(Bound::Free);
+        return Ok(Setting::Free);
     }
     let range = |text: &str| {
         SourceRange::new(text.trim())
             .ok_or_else(|| format!("found {text:?}, expected {}, or `any`", SourceRange::EXPECTED))
     };
     let ranges = text.split(',').map(range).collect::<Result<Vec<_>, _>>()?;
-    Ok(Bound::To(SourceRanges::new(ranges)))
+    Ok(Setting::To(SourceRanges::new(ranges)))
 }
 
-fn fingerprint(text: &str) -> Result<Bound<Fingerprint>, String> {
+fn fingerprint(text: &str) -> Result<Setting<Fingerprint>, String> {
     if text == "none" {
-        return Ok(Bound::Free);
+        return Ok(Setting::Free);
     }
-    let print = Fingerprint::from_hex(text).map(Bound::To);
+    let print = Fingerprint::from_hex(text).map(Setting::To);
     print.ok_or_else(|| format!("expected {}, or `none`", Fingerprint::EXPECTED))
 }
 
-fn moment(text: &str) -> Result<Bound<Moment>, String> {
+fn moment(text: &str) -> Result<Setting<Moment>, String> {
     match text {
-        "never" | "none" => Ok(Bound::Free),
-        text => text.parse().map(Bound::To),
+        "never" | "none" => Ok(Setting::Free),
+        text => text.parse().map(Setting::To),
     }
 }
 
@@ -243,24 +243,24 @@ mod tests {
 
     #[test]
     fn restrictions_are_read_or_refused() {
-        assert_eq!(names("all"), Ok(Bound::Free));
+        assert_eq!(names("all"), Ok(Setting::Free));
         let list = NameList::from(vec!["search_*".to_owned(), "get_user".to_owned()]);
-        assert_eq!(names("search_*, get_user"), Ok(Bound::To(list)));
+        assert_eq!(names("search_*, get_user"), Ok(Setting::To(list)));
         for bad in ["", ",", "a,", "a,,b", "a\u{7}"] {
             assert!(names(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(sources("any"), Ok(Bound::Free));
+        assert_eq!(sources("any"), Ok(Setting::Free));
         assert!(
-            matches!(sources("10.0.0.0/8, ::1"), Ok(Bound::To(ranges)) if ranges.iter().len() == 2)
+            matches!(sources("10.0.0.0/8, ::1"), Ok(Setting::To(ranges)) if ranges.iter().len() == 2)
         );
         for bad in ["", "10.0.0.1/8", "10.0.0.0/8,", "localhost"] {
             assert!(sources(bad).is_err(), "{bad:?}");
         }
         let colons = ["Ab"; 32].join(":");
         let print = Fingerprint::from_hex(&"ab".repeat(32)).unwrap();
-        assert_eq!(fingerprint(&colons), Ok(Bound::To(print)));
+        assert_eq!(fingerprint(&colons), Ok(Setting::To(print)));
         assert!(fingerprint("ab").is_err() && fingerprint(&"g".repeat(64)).is_err());
-        assert_eq!(moment("never"), Ok(Bound::Free));
-        assert_eq!(moment("90d"), Ok(Bound::To(Moment::In(7_776_000))));
+        assert_eq!(moment("never"), Ok(Setting::Free));
+        assert_eq!(moment("90d"), Ok(Setting::To(Moment::In(7_776_000))));
     }
 }

@@ -31,7 +31,7 @@ pub struct Proven {
     /// When the credential was issued, in seconds since the Unix epoch, if it says so.
     pub issued_at: Option<u64>,
     /// The SHA-256 of the client certificate that it is bound to (RFC 8705 §3.1).
-    pub bound: Option<Fingerprint>,
+    pub cnf_thumbprint: Option<Fingerprint>,
     /// What a token says of its holder, for the conditions of policies; empty for a certificate.
     pub claims: Map<String, Value>,
     denial_keys: Vec<Key>,
@@ -73,10 +73,10 @@ impl Proven {
         principal: Principal,
         deniable: &[Deniable],
         issued_at: Option<u64>,
-        bound: Option<Fingerprint>,
+        cnf_thumbprint: Option<Fingerprint>,
     ) -> Self {
         let denial_keys = deniable.iter().map(|deniable| deniable.key(&principal.org)).collect();
-        Self { principal, issued_at, bound, claims: Map::new(), denial_keys }
+        Self { principal, issued_at, cnf_thumbprint, claims: Map::new(), denial_keys }
     }
 
     /// The same, of whom a token says this.

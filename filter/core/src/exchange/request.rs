@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
-use super::session::Bound;
+use super::session::SessionRef;
 use crate::auth::Claimant;
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::claims::VerifiedToken;
@@ -36,7 +36,7 @@ pub(crate) struct Request {
     /// A header that the era asks for and that is missing; HTTP+SSE needs none.
     pub(crate) unmirrored: Option<Denial>,
     /// Sessions and tasks that it refers to.
-    pub(crate) bound: Vec<Bound>,
+    pub(crate) bound: Vec<SessionRef>,
     pub(crate) holds: Holds,
     pub(crate) leg: Leg,
 }

@@ -18,9 +18,9 @@ use crate::query;
 /// clients open a new one.
 pub(crate) const TASK_IDLE: Duration = Duration::from_secs(7 * 86_400);
 
-/// Something that a server handed out.
+/// What refers to something that a server handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Bound {
+pub(crate) enum SessionRef {
     /// A session of the legacy era, by `Mcp-Session-Id` or by the query of HTTP+SSE.
     Session(String),
     /// A task.
@@ -37,7 +37,7 @@ pub(crate) struct Holder {
     pub(crate) idle: Duration,
 }
 
-impl Bound {
+impl SessionRef {
     /// Everything bound that a request refers to.
     pub(crate) fn named_by(head: &Head, message: &Message) -> Result<Vec<Self>, Denial> {
         let mut bound = Vec::new();

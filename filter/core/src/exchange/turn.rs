@@ -7,7 +7,7 @@ use portcullis_redis_lua::{Admit, AdmitReply, Stamp, WindowState};
 
 use super::checks::cors;
 use super::checks::protected_resource::Hint;
-use super::session::Bound;
+use super::session::SessionRef;
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::slowdown::{self, Proof, Trial};
 use crate::call::{Call, CallFailure, CallId, Dependency};
@@ -310,7 +310,7 @@ impl Turn<'_> {
         }
     }
 
-    pub(crate) fn not_bound(&mut self, connector: &PolicyName, bound: &Bound, reason: String) {
+    pub(crate) fn not_bound(&mut self, connector: &PolicyName, bound: &SessionRef, reason: String) {
         let (connector, kind) = (connector.to_string(), bound.kind());
         let event = AuditEvent::NotBound { connector, kind, reason };
         if !self.context.entry.events.contains(&event) {

@@ -11,7 +11,7 @@ use portcullis_redis_lua::{Bind, BindReply, Keep};
 
 use crate::call::{Call, CallFailure, CallId, Reply};
 use crate::exchange::grant::Grant;
-use crate::exchange::session::{Bound, Holder, TASK_IDLE};
+use crate::exchange::session::{Holder, SessionRef, TASK_IDLE};
 use crate::exchange::turn::Turn;
 
 /// Each worker keeps what is used for longer once in this part of the time that it would be forgotten after.
@@ -20,7 +20,7 @@ const KEPT_IN: u32 = 12;
 /// Something that is being bound. Nobody is told its id before that.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    bound: Bound,
+    bound: SessionRef,
     path: String,
     call: CallId,
     step: Step,
@@ -42,15 +42,20 @@ pub(crate) enum Claimed {
     /// It is the caller's.
     Bound,
     /// It is another caller's.
-    Foreign(Bound),
+    Foreign(SessionRef),
     /// Redis did not say.
-    Failed(Bound, CallFailure),
+    Failed(SessionRef, CallFailure),
 }
 
 impl Claim {
     /// Asks Redis to bind it to `holder`, for requests to `path`. The binding within the organisation
     /// is only made once no other organisation has it: by that key alone the admission goes.
-    pub(crate) fn start(bound: Bound, path: &str, holder: &Holder, turn: &mut Turn<'_>) -> Self {
+    pub(crate) fn start(
+        bound: SessionRef,
+        path: &str,
+        holder: &Holder,
+        turn: &mut Turn<'_>,
+    ) -> Self {
         let (key, life) = (bound.owner(path), bound.idle(holder));
         let bind = Bind { key, holder: holder.org.to_string(), life };
         let call = turn.start(Call::Bind(bind.call()));
@@ -93,7 +98,7 @@ impl Claim {
 
 /// What a request that passes refers to is used: asks Redis to keep it for longer, unless this worker did a while
 /// ago.
-pub(crate) fn keep(bound: &[Bound], path: &str, grant: &Grant, turn: &mut Turn<'_>) {
+pub(crate) fn keep(bound: &[SessionRef], path: &str, grant: &Grant, turn: &mut Turn<'_>) {
     if bound.is_empty() || turn.worker.config.redis.is_none() {
         return;
     }
@@ -117,7 +122,7 @@ pub(crate) fn keep(bound: &[Bound], path: &str, grant: &Grant, turn: &mut Turn<'
 }
 
 /// The server ended `bound`: asks Redis to forget it.
-pub(crate) fn end(bound: &Bound, path: &str, holder: &Holder, turn: &mut Turn<'_>) {
+pub(crate) fn end(bound: &SessionRef, path: &str, holder: &Holder, turn: &mut Turn<'_>) {
     let (keys, name) = (vec![bound.key(&holder.org, path)], holder.name.clone());
     turn.start(Call::Bind(Keep { keys, holder: name, life: Duration::ZERO }.call()));
     let (keys, org) = (vec![bound.owner(path)], holder.org.to_string());

@@ -9,7 +9,7 @@ use super::watch_drift::Watch;
 use crate::authz::View;
 use crate::exchange::checks::response_form::{Expected, Shape};
 use crate::exchange::grant::Grant;
-use crate::exchange::session::{Bound, Holder};
+use crate::exchange::session::{Holder, SessionRef};
 use crate::exchange::turn::{Answers, Turn};
 use crate::id::PolicyName;
 use crate::mcp::{Operation, Sender};
@@ -23,7 +23,7 @@ pub(crate) struct Forwarded {
     pub(crate) watch: Watch,
     pub(crate) holder: Holder,
     /// The sessions that end if the server agrees.
-    pub(crate) ends: Vec<Bound>,
+    pub(crate) ends: Vec<SessionRef>,
     pub(crate) connector: PolicyName,
     /// Where the request went.
     pub(crate) path: String,
@@ -66,7 +66,7 @@ impl Forwarded {
     }
 
     /// The same, of a request that refers to these; one that ends a session ends them.
-    pub(crate) fn ending(mut self, bound: Vec<Bound>) -> Self {
+    pub(crate) fn ending(mut self, bound: Vec<SessionRef>) -> Self {
         if self.operation == Operation::EndSession {
             self.ends = bound;
         }

@@ -20,7 +20,7 @@ use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
 use crate::exchange::grant::{Grant, Sought};
 use crate::exchange::request::{Audience, Leg, Request};
-use crate::exchange::session::Bound;
+use crate::exchange::session::SessionRef;
 use crate::id::{PolicyName, PolicyVersion};
 use crate::limit::{CALL, Called};
 use crate::mcp::{Era, Message, Operation};
@@ -127,7 +127,7 @@ pub(crate) fn judge(
 /// What it takes to tell the caller on its stream that `request` is refused; `None` where it has no stream for that.
 fn relaying(request: &Request, principal: &Principal, policy: &Rc<Policy>) -> Option<Grant> {
     let (name, connector) = policy.connector_at(&request.path)?;
-    let session = request.bound.iter().any(|bound| matches!(bound, Bound::Session(_)));
+    let session = request.bound.iter().any(|bound| matches!(bound, SessionRef::Session(_)));
     let whole = !matches!(request.leg, Leg::Head(_));
     (whole && session && connector.relays_refusals(&request.path)).then(|| Grant {
         principal: principal.clone(),
@@ -214,13 +214,13 @@ fn second_factor(
     match principal.identity.kind() {
         IdentityKind::Certificate(_) => Ok(()),
         IdentityKind::Key(_) | IdentityKind::Token { .. } => {
-            let bound = match claimant {
+            let cnf_thumbprint = match claimant {
                 Claimant::Key(_) => None,
-                Claimant::Proven(proven) => proven.bound.as_ref(),
+                Claimant::Proven(proven) => proven.cnf_thumbprint.as_ref(),
             };
             let rules = &worker.config.auth.certificates;
             rules
-                .beside(&principal.org, bound, certificate)
+                .beside(&principal.org, cnf_thumbprint, certificate)
                 .map_err(|failure| Denial::Unauthenticated(AuthFailure::Certificate(failure)))
         }
     }
@@ -299,7 +299,8 @@ fn grant(
     if let (false, Some(missing)) = (posts_to_stream, &request.unmirrored) {
         return Err(missing.clone());
     }
-    if posts_to_stream && !request.bound.iter().any(|bound| matches!(bound, Bound::Session(_))) {
+    if posts_to_stream && !request.bound.iter().any(|bound| matches!(bound, SessionRef::Session(_)))
+    {
         return Err(Denial::UnknownSession);
     }
     let unclaimed = Map::new();

@@ -13,7 +13,7 @@ use crate::exchange::handover::{Handover, Outcome, refuse};
 use crate::exchange::request::{
     ArrivedBody, Authentication, Caller, Holds, Leg, PendingBody, Request,
 };
-use crate::exchange::session::{Bound, session_of};
+use crate::exchange::session::{SessionRef, session_of};
 use crate::exchange::turn::{Answers, Turn};
 use crate::mcp::{Body, Era, Message, Operation, headers};
 use crate::request_headers::goes_upstream;
@@ -246,9 +246,9 @@ fn withheld(head: &Head) -> Vec<String> {
 fn referring(
     head: &Head,
     message: Result<Message, Denial>,
-) -> (Result<Message, Denial>, Vec<Bound>) {
+) -> (Result<Message, Denial>, Vec<SessionRef>) {
     let referred = message.and_then(|message| {
-        let bound = Bound::named_by(head, &message)?;
+        let bound = SessionRef::named_by(head, &message)?;
         Ok((message, bound))
     });
     match referred {

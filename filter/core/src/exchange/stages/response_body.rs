@@ -16,7 +16,7 @@ use crate::exchange::actions::bind::{Claim, Claimed, end};
 use crate::exchange::actions::forwarded::{Forwarded, ResponseStart};
 use crate::exchange::checks::response_form::Shape;
 use crate::exchange::handover::Outcome;
-use crate::exchange::session::{Bound, session_of};
+use crate::exchange::session::{SessionRef, session_of};
 use crate::exchange::turn::Turn;
 use crate::mcp::body::{JsonBody, Substitute};
 use crate::mcp::filter::{Reader, Seen, Shown, Unreadable};
@@ -39,7 +39,7 @@ pub(crate) struct ResponseBody {
     status: u16,
     head: Headers,
     /// Sessions and tasks that the answer opened, each once.
-    opened: Vec<Bound>,
+    opened: Vec<SessionRef>,
     /// How many of them were taken for binding.
     claimed: usize,
     /// Those that are being bound. Nothing goes on meanwhile.
@@ -123,7 +123,7 @@ impl ResponseBody {
         let opens = response.asked.operation == Operation::Initialize;
         if opens && !start.session_id.is_empty() {
             let id = String::from_utf8_lossy(&start.session_id).into_owned();
-            response.open(Bound::Session(id));
+            response.open(SessionRef::Session(id));
             response.head = Headers::Held;
             response.claim(turn);
         }
@@ -228,7 +228,7 @@ impl ResponseBody {
     }
 
     /// Something that the answer opened is to be bound.
-    fn open(&mut self, bound: Bound) {
+    fn open(&mut self, bound: SessionRef) {
         if !self.opened.contains(&bound) && self.opened.len() <= MAX_TASKS {
             self.opened.push(bound);
         }
@@ -241,7 +241,7 @@ impl ResponseBody {
         let fresh: Vec<_> = self.opened.iter().cloned().enumerate().skip(claimed).collect();
         self.claimed = self.opened.len();
         for (nth, bound) in fresh {
-            if nth >= MAX_TASKS && matches!(bound, Bound::Task(_)) {
+            if nth >= MAX_TASKS && matches!(bound, SessionRef::Task(_)) {
                 turn.not_bound(&asked.connector, &bound, "too_many".to_owned());
                 continue;
             }
@@ -395,7 +395,7 @@ impl Reader for Looking<'_> {
             self.answering.outcome = outcome;
         }
         if let Some(task) = seen.task {
-            self.answering.open(Bound::Task(task));
+            self.answering.open(SessionRef::Task(task));
         }
     }
 }
@@ -437,7 +437,7 @@ impl Events for Looking<'_> {
         let (_, query) = data.split_once('?')?;
         let told = format!("{messages}?{query}");
         let session = session_of(query.as_bytes()).ok()??;
-        self.answering.open(Bound::Session(session));
+        self.answering.open(SessionRef::Session(session));
         Some(told)
     }
 }
