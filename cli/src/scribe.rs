@@ -14,7 +14,7 @@ use crate::moment::{Seconds, timestamp};
 use crate::random::base62;
 use crate::report::Refusal;
 use crate::session::Session;
-use crate::store::{Target, Trial};
+use crate::store::{NamedCanary, Target};
 
 /// Writes the entries of one command.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl Scribe {
         let mut entry = self.entry(deed, org);
         entry.policy_version = Some(to.version.to_string());
         let facts = |target: &Target| {
-            let canary = target.trial.as_ref().map(Trial::view);
+            let canary = target.canary.as_ref().map(NamedCanary::view);
             Map::from_iter([
                 ("policy_version".to_owned(), json!(target.version)),
                 ("canary".to_owned(), json!(canary)),

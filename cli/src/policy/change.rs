@@ -34,27 +34,29 @@ impl Step {
 
     /// The version that the history says this is about.
     fn subject(&self) -> &PolicyVersion {
-        match &self.after.trial {
-            Some(trial) => &trial.canary.version,
+        match &self.after.canary {
+            Some(canary) => &canary.record.version,
             None => &self.after.version,
         }
     }
 
     pub(super) fn share(&self) -> Option<Share> {
-        self.after.trial.as_ref().map(|trial| trial.share())
+        self.after.canary.as_ref().map(|canary| canary.share())
     }
 
     /// The canary that nobody is decided on any more.
     fn ended_canary(&self) -> Option<&PolicyVersion> {
-        let ended = self.before.trial().map(|trial| &trial.canary.version)?;
-        let goes_on = self.after.trial.as_ref().is_some_and(|trial| trial.canary.version == *ended);
+        let ended = self.before.canary().map(|canary| &canary.record.version)?;
+        let goes_on =
+            self.after.canary.as_ref().is_some_and(|canary| canary.record.version == *ended);
         (!goes_on && self.after.version != *ended).then_some(ended)
     }
 
     pub(super) fn view(&self) -> Value {
-        let (canary, before) = (self.after.trial.as_ref(), self.before.trial());
+        let (canary, before) = (self.after.canary.as_ref(), self.before.canary());
         let canaries = [("canary", canary), ("canary_before", before)];
-        let canaries = canaries.into_iter().filter_map(|(name, trial)| Some((name, trial?.view())));
+        let canaries =
+            canaries.into_iter().filter_map(|(name, canary)| Some((name, canary?.view())));
         let versions = [
             ("org", json!(self.org)),
             ("from", json!(self.before.version())),
@@ -66,18 +68,18 @@ impl Step {
     /// What was before, for people.
     pub(super) fn told(&self) -> String {
         let version = match self.before.version() {
-            _ if self.after.trial.is_some() => format!("{} stays active", self.after.version),
+            _ if self.after.canary.is_some() => format!("{} stays active", self.after.version),
             Some(version) if *version == self.after.version => "as before".to_owned(),
             Some(version) => format!("before: {version}"),
             None => "before: no policy".to_owned(),
         };
-        let Some(before) = self.before.trial() else {
+        let Some(before) = self.before.canary() else {
             return version;
         };
         let (canary, share) = (&before.canary.version, before.share());
-        match &self.after.trial {
-            Some(trial) if trial == before => version,
-            Some(trial) if trial.canary.version == *canary => {
+        match &self.after.canary {
+            Some(canary) if canary == before => version,
+            Some(canary) if canary.record.version == *canary => {
                 format!("{version}; the canary was on {share}")
             }
             Some(_) => format!("{version}; replaces the canary {canary} ({share})"),

@@ -121,7 +121,7 @@ fn with_canaries(only: Option<&OrgId>, store: &mut Store) -> Result<Vec<Comparis
     }
     let pair = |standing: &Standing| {
         let target = standing.target.as_ref()?;
-        Some((target.version.clone(), target.trial.as_ref()?.canary.version.clone()))
+        Some((target.version.clone(), target.canary.as_ref()?.canary.version.clone()))
     };
     let mut pairs: Vec<_> = standings.iter().filter_map(|(_, standing)| pair(standing)).collect();
     pairs.sort();

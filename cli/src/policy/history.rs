@@ -47,8 +47,10 @@ impl Part {
             if standing.version() == Some(version) {
                 part.active_for.push(org.clone());
             }
-            if let Some(trial) = standing.trial().filter(|trial| trial.canary.version == *version) {
-                part.canary_for.push((org.clone(), trial.share()));
+            if let Some(canary) =
+                standing.canary().filter(|canary| canary.record.version == *version)
+            {
+                part.canary_for.push((org.clone(), canary.share()));
             }
         }
         part

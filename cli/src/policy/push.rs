@@ -13,13 +13,13 @@ use crate::args::{CanaryArgs, PushArgs, Session, Which};
 use crate::document::Document;
 use crate::report::{Refusal, Report, progress};
 use crate::scribe::Scribe;
-use crate::store::{Standing, Store, Target, Trial, Verb};
+use crate::store::{NamedCanary, Standing, Store, Target, Verb};
 
 pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal> {
     let document = Document::read(&args.file)?;
     let (policy, version) = sound(&document, args.strict)?;
     let scribe = Scribe::new(session, args.reason.as_deref())?;
-    let trial = trial(&args.canary, &version)?;
+    let canary = canary(&args.canary, &version)?;
     let mut store = Store::open(session)?;
     fits(&policy, &document.place, &store)?;
     let organisations = chosen(&args.which, &policy, &document.place)?;
@@ -31,8 +31,8 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
             .map(|org| Ok((org.clone(), store.standing(org)?)))
             .collect::<Result<Vec<_>, Refusal>>()?;
         replaces_one(&args.which, &version, &standings)?;
-        let (verb, steps) = match &trial {
-            Some(trial) => (Verb::Canary, tried(trial, standings)?),
+        let (verb, steps) = match &canary {
+            Some(canary) => (Verb::Canary, tried(canary, standings)?),
             None => (Verb::Push, pushed(&version, standings)),
         };
         if let Some(expected) = &args.if_active {
@@ -131,15 +131,15 @@ fn pushed(version: &PolicyVersion, standings: Vec<(OrgId, Standing)>) -> Vec<Ste
 }
 
 /// The active version stays; it has to be there, and to be another one.
-fn tried(trial: &Trial, standings: Vec<(OrgId, Standing)>) -> Result<Vec<Step>, Refusal> {
-    let version = &trial.canary.version;
+fn tried(canary: &NamedCanary, standings: Vec<(OrgId, Standing)>) -> Result<Vec<Step>, Refusal> {
+    let version = &canary.record.version;
     let (mut steps, mut without, mut same) = (Vec::new(), Vec::new(), Vec::new());
     for (org, before) in standings {
         match before.version().cloned() {
             None => without.push(org),
             Some(active) if active == *version => same.push(org),
             Some(active) => {
-                let after = Target { version: active, trial: Some(trial.clone()) };
+                let after = Target { version: active, canary: Some(canary.clone()) };
                 steps.push(Step { org, before, after });
             }
         }
@@ -164,13 +164,15 @@ fn tried(trial: &Trial, standings: Vec<(OrgId, Standing)>) -> Result<Vec<Step>, 
 }
 
 /// The canary that the arguments ask for, if they do.
-fn trial(args: &CanaryArgs, version: &PolicyVersion) -> Result<Option<Trial>, Refusal> {
+fn canary(args: &CanaryArgs, version: &PolicyVersion) -> Result<Option<NamedCanary>, Refusal> {
     let callers = callers(args);
     match args.percent {
         None if callers.is_empty() => Ok(None),
         Some(0) if callers.is_empty() => Err(Refusal::usage("a canary of nobody")
             .expected("--canary 1% to 99%, or callers by name, such as --canary-caller ID")),
-        percent => Ok(Some(Trial::new(version.clone(), percent.unwrap_or_default(), callers))),
+        percent => {
+            Ok(Some(NamedCanary::new(version.clone(), percent.unwrap_or_default(), callers)))
+        }
     }
 }
 

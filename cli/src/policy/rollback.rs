@@ -55,7 +55,7 @@ fn is_not_undone_already(last: &Activation, actor: &str, now: Seconds) -> Result
 
 /// What is to go is what is active or tried now.
 fn still_there(from: &PolicyVersion, step: &Step) -> Result<(), Refusal> {
-    let tried = step.before.trial().map(|trial| &trial.canary.version);
+    let tried = step.before.canary().map(|canary| &canary.record.version);
     if step.before.version() == Some(from) || tried == Some(from) {
         return Ok(());
     }
@@ -95,7 +95,7 @@ fn undone(entries: &[Activation], which: &Which, store: &mut Store) -> Result<Ve
     for org in organisations {
         let before = store.standing(&org)?;
         let active = before.target.as_ref().map(|target| target.version.clone());
-        match (active, before.trial()) {
+        match (active, before.canary()) {
             (Some(active), Some(_)) => {
                 canaries.push(Step { org, before, after: Target::alone(active) });
             }
@@ -141,7 +141,7 @@ pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, R
         let (mut steps, mut without) = (Vec::new(), Vec::new());
         for org in organisations {
             let before = store.standing(&org)?;
-            match before.trial().map(|trial| trial.canary.version.clone()) {
+            match before.canary().map(|canary| canary.record.version.clone()) {
                 Some(to) => steps.push(Step { org, before, after: Target::alone(to) }),
                 None => without.push(org),
             }

@@ -23,7 +23,7 @@ use redis::FromRedisValue;
 pub(crate) use approvals::Approval;
 pub(crate) use keys::{Listed, Stored, Used, Written};
 pub(crate) use policies::{Activation, Move, Verb};
-pub(crate) use standing::{Share, Standing, Target, Trial};
+pub(crate) use standing::{NamedCanary, Share, Standing, Target};
 
 use crate::cause::Cause;
 pub(crate) use crate::link::Topology;

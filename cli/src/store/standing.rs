@@ -23,13 +23,13 @@ pub(crate) struct Target {
     /// The active version.
     pub(crate) version: PolicyVersion,
     /// Another one that is tried on some callers.
-    pub(crate) trial: Option<Trial>,
+    pub(crate) canary: Option<NamedCanary>,
 }
 
 /// A canary, and what people call the callers that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Trial {
-    pub(crate) canary: Canary,
+pub(crate) struct NamedCanary {
+    pub(crate) record: Canary,
     names: BTreeMap<String, String>,
 }
 
@@ -54,7 +54,7 @@ impl Standing {
         let told: Told = serde_json::from_slice(doc).unwrap_or_default();
         let target = active.map(|Activation { version, canary, .. }| Target {
             version,
-            trial: canary.map(|canary| Trial { canary, names: told.callers }),
+            canary: canary.map(|canary| NamedCanary { record: canary, names: told.callers }),
         });
         Self { rev, target }
     }
@@ -63,60 +63,60 @@ impl Standing {
         self.target.as_ref().map(|target| &target.version)
     }
 
-    pub(crate) fn trial(&self) -> Option<&Trial> {
-        self.target.as_ref().and_then(|target| target.trial.as_ref())
+    pub(crate) fn canary(&self) -> Option<&NamedCanary> {
+        self.target.as_ref().and_then(|target| target.canary.as_ref())
     }
 }
 
 impl Target {
     /// `version`, for everybody.
     pub(crate) fn alone(version: PolicyVersion) -> Self {
-        Self { version, trial: None }
+        Self { version, canary: None }
     }
 
     pub(crate) fn rev(&self) -> String {
-        Activation::revision(&self.version, self.trial.as_ref().map(|trial| &trial.canary))
+        Activation::revision(&self.version, self.canary.as_ref().map(|canary| &canary.record))
     }
 
     /// As the gateway reads it.
     pub(crate) fn activation(&self) -> Activation {
-        let canary = self.trial.as_ref().map(|trial| trial.canary.clone());
+        let canary = self.canary.as_ref().map(|canary| canary.record.clone());
         Activation { rev: self.rev(), version: self.version.clone(), canary }
     }
 
     /// The record; `signed` is who writes it, when and why.
     pub(crate) fn document<const N: usize>(&self, signed: [(&str, Value); N]) -> String {
-        let trial = self.trial.iter().flat_map(|Trial { canary, names }| {
-            [("canary", json!(canary)), ("callers", json!(names))]
+        let canary = self.canary.iter().flat_map(|NamedCanary { record, names }| {
+            [("canary", json!(record)), ("callers", json!(names))]
         });
-        let members = [("version", json!(self.version))].into_iter().chain(trial).chain(signed);
+        let members = [("version", json!(self.version))].into_iter().chain(canary).chain(signed);
         members.collect::<Value>().to_string()
     }
 }
 
-impl Trial {
+impl NamedCanary {
     /// `callers` are those named besides the share, and what people call them.
     pub(crate) fn new(
         version: PolicyVersion,
         percent: u8,
         callers: BTreeMap<String, String>,
     ) -> Self {
-        let canary = Canary { version, percent, callers: callers.keys().cloned().collect() };
-        Self { canary, names: callers }
+        let record = Canary { version, percent, callers: callers.keys().cloned().collect() };
+        Self { record, names: callers }
     }
 
     pub(crate) fn share(&self) -> Share {
         let name = |holder: &String| self.names.get(holder).unwrap_or(holder).clone();
         Share {
-            percent: self.canary.percent,
-            callers: self.canary.callers.iter().map(name).collect(),
+            percent: self.record.percent,
+            callers: self.record.callers.iter().map(name).collect(),
         }
     }
 
     /// For scripts.
     pub(crate) fn view(&self) -> Value {
         let Share { percent, callers } = self.share();
-        json!({ "version": self.canary.version, "percent": percent, "callers": callers })
+        json!({ "version": self.record.version, "percent": percent, "callers": callers })
     }
 }
 
@@ -136,12 +136,14 @@ mod tests {
     fn what_is_written_reads_back_with_the_names_that_people_gave() {
         let version = |digit: &str| PolicyVersion::new(&digit.repeat(16)).unwrap();
         let callers = BTreeMap::from([("jwt:12".to_owned(), "subject a of i".to_owned())]);
-        let target =
-            Target { version: version("a"), trial: Some(Trial::new(version("b"), 10, callers)) };
+        let target = Target {
+            version: version("a"),
+            canary: Some(NamedCanary::new(version("b"), 10, callers)),
+        };
         let document = target.document([("actor", json!("ops"))]);
         let read = Standing::read(Some(target.rev()), Some(document.as_bytes()));
         assert_eq!(read.target.as_ref(), Some(&target));
-        assert_eq!(read.trial().unwrap().share().to_string(), "10 %, subject a of i");
+        assert_eq!(read.canary().unwrap().share().to_string(), "10 %, subject a of i");
         let plain = Target::alone(version("a"));
         let document = plain.document([]);
         assert_eq!(document, format!(r#"{{"version":"{}"}}"#, version("a")));

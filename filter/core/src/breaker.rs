@@ -31,7 +31,7 @@ pub struct Breakers<K: Debug + Hash + Eq> {
 #[derive(Clone, Copy, Debug)]
 struct Part {
     failures: u32,
-    /// When the next trial may go; of interest once there are enough failures.
+    /// When the next probe may go; of interest once there are enough failures.
     until: UnixTime,
 }
 
@@ -42,9 +42,9 @@ impl<K: Debug + Hash + Eq> Breakers<K> {
         Self { parts: LruCache::new(MAX_PARTS), backoff: Backoff::new(seed) }
     }
 
-    /// Whether `part` may be asked. If it is a trial, no other one goes beside it for as long as `trial`.
+    /// Whether `part` may be asked. If it is a probe, no other one goes beside it for as long as `probe`.
     #[must_use]
-    pub fn lets_pass<Q>(&mut self, now: UnixTime, part: &Q, trial: Duration) -> bool
+    pub fn lets_pass<Q>(&mut self, now: UnixTime, part: &Q, probe: Duration) -> bool
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -55,7 +55,7 @@ impl<K: Debug + Hash + Eq> Breakers<K> {
         }
         let due = now >= part.until;
         if due {
-            part.until = now.after(trial);
+            part.until = now.after(probe);
         }
         due
     }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     const ACME: &str = "acme";
-    const TRIAL: Duration = Duration::from_millis(100);
+    const PROBE: Duration = Duration::from_millis(100);
 
     fn at(millis: u64) -> UnixTime {
         UnixTime::from_micros(millis * 1_000)
@@ -108,34 +108,34 @@ mod tests {
         let mut breakers = Breakers::<String>::new(7);
         for _ in 1..FAILURES {
             breakers.failed(at(0), ACME);
-            assert!(breakers.lets_pass(at(0), ACME, TRIAL), "it may be chance");
+            assert!(breakers.lets_pass(at(0), ACME, PROBE), "it may be chance");
         }
         breakers.failed(at(0), ACME);
-        assert!(!breakers.lets_pass(at(1), ACME, TRIAL));
-        assert!(breakers.lets_pass(at(1), "globex", TRIAL));
+        assert!(!breakers.lets_pass(at(1), ACME, PROBE));
+        assert!(breakers.lets_pass(at(1), "globex", PROBE));
     }
 
     #[test]
     fn one_command_at_a_time_tries_until_one_is_answered() {
         let mut breakers = dead();
-        assert!(breakers.lets_pass(at(50), ACME, TRIAL), "a trial");
-        assert!(!breakers.lets_pass(at(51), ACME, TRIAL), "while it is out");
+        assert!(breakers.lets_pass(at(50), ACME, PROBE), "a probe");
+        assert!(!breakers.lets_pass(at(51), ACME, PROBE), "while it is out");
         breakers.failed(at(90), ACME);
-        assert!(!breakers.lets_pass(at(139), ACME, TRIAL), "the wait is longer now");
-        assert!(breakers.lets_pass(at(190), ACME, TRIAL));
-        // Of a trial that is never heard of again (its stream was lost) the time runs out.
-        assert!(breakers.lets_pass(at(290), ACME, TRIAL));
+        assert!(!breakers.lets_pass(at(139), ACME, PROBE), "the wait is longer now");
+        assert!(breakers.lets_pass(at(190), ACME, PROBE));
+        // Of a probe that is never heard of again (its stream was lost) the time runs out.
+        assert!(breakers.lets_pass(at(290), ACME, PROBE));
         breakers.answered(ACME);
-        assert!(breakers.lets_pass(at(291), ACME, TRIAL));
+        assert!(breakers.lets_pass(at(291), ACME, PROBE));
         breakers.failed(at(292), ACME);
-        assert!(breakers.lets_pass(at(292), ACME, TRIAL), "it starts anew");
+        assert!(breakers.lets_pass(at(292), ACME, PROBE), "it starts anew");
     }
 
     #[test]
     fn a_trial_is_never_far_away() {
         let mut breakers = dead();
         (0..1_000).for_each(|_| breakers.failed(at(0), ACME));
-        assert!(breakers.lets_pass(at(1_000), ACME, TRIAL));
+        assert!(breakers.lets_pass(at(1_000), ACME, PROBE));
     }
 
     #[test]
@@ -146,6 +146,6 @@ mod tests {
             breakers.failed(at(0), ACME);
             breakers.answered(ACME);
         }
-        assert!(breakers.lets_pass(at(0), ACME, TRIAL));
+        assert!(breakers.lets_pass(at(0), ACME, PROBE));
     }
 }

@@ -105,7 +105,7 @@ impl Dependency {
 pub enum CallFailure {
     /// It could not be started: no connection, no healthy host, too many waiting.
     Refused,
-    /// It was not started: the last ones failed, and the next trial is not due.
+    /// It was not started: the last ones failed, and the next probe is not due.
     NotAsked,
     /// No reply came in time.
     TimedOut,

@@ -55,7 +55,7 @@ pub struct Answer {
     /// The digest of the approval that it needs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<String>,
-    /// Rules on trial that would have refused it.
+    /// Rules in shadow mode that would have refused it.
     pub shadowed: Vec<String>,
     /// The windows that it would draw from, by name.
     pub windows: Vec<String>,
@@ -67,7 +67,7 @@ pub struct Answer {
 pub enum Decision {
     /// It goes on, if no window is used up.
     Allow,
-    /// It goes on, although a rule on trial says no.
+    /// It goes on, although a rule in shadow mode says no.
     ShadowDeny,
     /// It waits for a person.
     NeedsApproval,

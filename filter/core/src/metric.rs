@@ -104,7 +104,7 @@ pub enum Metric {
         /// The window's name.
         limit: Rc<str>,
     },
-    /// Requests that a rule on trial would have refused.
+    /// Requests that a rule in shadow mode would have refused.
     ShadowDenied {
         /// The kind of check.
         check: &'static str,

@@ -28,7 +28,7 @@ use portcullis_core::event::{End, Origin};
 use portcullis_core::mcp::Message;
 use portcullis_redis_lua::Value;
 
-use crate::trial;
+use crate::fixtures;
 
 /// More adds time, not states.
 const MOST_TURNS: usize = 200;
@@ -148,12 +148,12 @@ fn bytes(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 }
 
 fn rev(u: &mut Unstructured<'_>) -> Result<Option<String>> {
-    let (number, state) = (u.choose_index(3)?, *u.choose(&trial::STATES)?);
+    let (number, state) = (u.choose_index(3)?, *u.choose(&fixtures::STATES)?);
     Ok((number < 2).then(|| format!("{number}{state}")))
 }
 
 fn policy(u: &mut Unstructured<'_>) -> Result<Option<&'static str>> {
-    Ok(trial::POLICIES.get(u.choose_index(5)?).copied())
+    Ok(fixtures::POLICIES.get(u.choose_index(5)?).copied())
 }
 
 fn which(u: &mut Unstructured<'_>) -> Result<Which> {
@@ -167,11 +167,11 @@ fn which(u: &mut Unstructured<'_>) -> Result<Which> {
 fn lie(u: &mut Unstructured<'_>) -> Result<Lie> {
     let vault = match u.choose_index(4)? {
         0 => bytes(u)?,
-        number => bench::vault(&format!("{}-{number}", trial::CANARY)),
+        number => bench::vault(&format!("{}-{number}", fixtures::CANARY)),
     };
     Ok(Lie {
         admission: admission(u)?,
-        document: u.choose(&trial::POLICIES)?,
+        document: u.choose(&fixtures::POLICIES)?,
         vault,
         crossed: u.choose_index(8)? == 0,
     })

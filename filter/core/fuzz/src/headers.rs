@@ -16,7 +16,7 @@ use portcullis_core::mcp::{Era, Message, Sender, headers};
 use portcullis_core::step::{Effect, Gate, RequestGate, Step};
 use portcullis_core::time::UnixTime;
 
-use crate::trial;
+use crate::fixtures;
 
 /// Stands for a key that is good, which no fuzzer would come upon.
 const KEY: &str = "{key}";
@@ -55,7 +55,7 @@ fn read(input: &[u8]) -> (Headers, &[u8]) {
         let (name, value) = (line[..=colon].to_ascii_lowercase(), &line[colon + 2..]);
         let value = value.strip_prefix(b" ").unwrap_or(value).to_vec();
         let value = match String::from_utf8(value) {
-            Ok(text) => text.replace(KEY, trial::key("analyst")).into_bytes(),
+            Ok(text) => text.replace(KEY, fixtures::key("analyst")).into_bytes(),
             Err(error) => error.into_bytes(),
         };
         headers.push((name, value));
@@ -105,8 +105,8 @@ fn mirrored(headers: &Headers, message: &Message, era: Era) {
 /// What asks Redis has one credential, and asks nothing but who the caller is: a worker that has not proven it spends the
 /// same on every request, whatever headers and body name. Nothing passes before that.
 fn admitted(head: Head, headers: &Headers, body: &[u8]) {
-    let worker = &mut trial::worker(Duration::ZERO);
-    let now = UnixTime::from_micros(trial::START * 1_000_000);
+    let worker = &mut fixtures::worker(Duration::ZERO);
+    let now = UnixTime::from_micros(fixtures::START * 1_000_000);
     let mut exchange = Exchange::default();
     let events = [Event::Head { head, last: body.is_empty() }, Event::Body(body.to_vec())];
     for event in events {
@@ -124,7 +124,7 @@ fn admitted(head: Head, headers: &Headers, body: &[u8]) {
             let reply = exchange.reply(&denial);
             assert!((200..=503).contains(&reply.status));
             let text = String::from_utf8_lossy(&reply.body).into_owned();
-            assert!(!text.contains(trial::key("analyst")), "{text}");
+            assert!(!text.contains(fixtures::key("analyst")), "{text}");
         }
     }
 }

@@ -5,6 +5,8 @@
 
 pub mod condition;
 pub mod exchange_ops;
+#[path = "../../tests/properties/fixtures.rs"]
+mod fixtures;
 pub mod headers;
 pub mod json_readers;
 pub mod jsonrpc_body;
@@ -15,5 +17,3 @@ pub mod replay;
 pub mod schema;
 pub mod sse_chunks;
 pub mod token;
-#[path = "../../tests/properties/trial.rs"]
-mod trial;

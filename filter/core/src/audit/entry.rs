@@ -95,7 +95,7 @@ pub struct Entry {
 /// The gateway's verdict.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Decision {
-    /// `allow`, `deny` or `shadow_deny`: let go, although a rule on trial says no.
+    /// `allow`, `deny` or `shadow_deny`: let go, although a rule in shadow mode says no.
     pub effect: &'static str,
     /// The rule that was decisive.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -46,7 +46,7 @@ pub enum AuditEvent {
         /// The tool.
         tool: String,
     },
-    /// A rule on trial would have refused the request.
+    /// A rule in shadow mode would have refused the request.
     ShadowDenied {
         /// The kind of check.
         check: &'static str,

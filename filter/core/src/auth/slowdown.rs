@@ -95,10 +95,10 @@ pub struct Slowdown {
     budget: Bucket,
 }
 
-/// What the trial of a credential was paid with.
+/// What an attempt to verify a credential was paid with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
-pub enum Trial {
+pub enum Attempt {
     /// Nothing: it is proven, or nobody is slowed down.
     #[default]
     Free,
@@ -187,14 +187,14 @@ impl Slowdown {
         address: &str,
         credential: &Proof,
         now: UnixTime,
-    ) -> Result<Trial, Duration> {
+    ) -> Result<Attempt, Duration> {
         if self.config.failures == 0 || self.is_proven(credential, now) {
-            return Ok(Trial::Free);
+            return Ok(Attempt::Free);
         }
         let source = Source::of(address);
         let wait = self.wait(&source, now);
         if wait.is_zero() {
-            return self.budget.take(self.config.rate(), now).map(|()| Trial::Budget);
+            return self.budget.take(self.config.rate(), now).map(|()| Attempt::Budget);
         }
         // What failed before fails again; a credential that is new here may be its neighbours' victim.
         if self.failed.contains(credential) {
@@ -204,9 +204,9 @@ impl Slowdown {
             known.share.take(SHARE, now)?;
         }
         match self.budget.take(self.config.rate(), now) {
-            Ok(()) => Ok(Trial::Share),
+            Ok(()) => Ok(Attempt::Share),
             Err(wait) => {
-                self.give_back(&source, Trial::Share);
+                self.give_back(&source, Attempt::Share);
                 Err(wait)
             }
         }
@@ -230,26 +230,26 @@ impl Slowdown {
     }
 
     /// A credential was accepted, which costs nothing. Its address's failures stay: a good key is no licence to guess.
-    pub fn succeeded(&mut self, address: &str, credential: Proof, trial: Trial, now: UnixTime) {
-        self.untried(address, trial);
+    pub fn succeeded(&mut self, address: &str, credential: Proof, attempt: Attempt, now: UnixTime) {
+        self.unattempted(address, attempt);
         self.failed.pop(&credential);
         self.proven.put(credential, now);
     }
 
     /// Nothing was spent on a credential after all.
-    pub fn untried(&mut self, address: &str, trial: Trial) {
-        match trial {
-            Trial::Free => {}
-            Trial::Budget => self.budget.give_back(self.config.rate()),
-            Trial::Share => {
+    pub fn unattempted(&mut self, address: &str, attempt: Attempt) {
+        match attempt {
+            Attempt::Free => {}
+            Attempt::Budget => self.budget.give_back(self.config.rate()),
+            Attempt::Share => {
                 self.budget.give_back(self.config.rate());
-                self.give_back(&Source::of(address), trial);
+                self.give_back(&Source::of(address), attempt);
             }
         }
     }
 
-    fn give_back(&mut self, source: &Source, trial: Trial) {
-        if let (Trial::Share, Some(known)) = (trial, self.addresses.peek_mut(source)) {
+    fn give_back(&mut self, source: &Source, attempt: Attempt) {
+        if let (Attempt::Share, Some(known)) = (attempt, self.addresses.peek_mut(source)) {
             known.share.give_back(SHARE);
         }
     }
@@ -467,9 +467,9 @@ mod tests {
     #[test]
     fn a_proven_credential_does_not_pay_for_its_neighbours() {
         let mut slowdown = three_a_minute();
-        slowdown.succeeded(HOST, GOOD, Trial::Free, at(0));
+        slowdown.succeeded(HOST, GOOD, Attempt::Free, at(0));
         fail(&mut slowdown, 3, 0);
-        assert_eq!(slowdown.check(HOST, &GOOD, at(0)), Ok(Trial::Free));
+        assert_eq!(slowdown.check(HOST, &GOOD, at(0)), Ok(Attempt::Free));
         assert!(slowdown.check(HOST, &BAD, at(0)).is_err());
         assert!(slowdown.check("192.0.2.8", &BAD, at(0)).is_ok());
         // Once it fails it is proven no longer.
@@ -483,7 +483,7 @@ mod tests {
     fn a_credential_that_is_new_here_is_tried_although_its_address_waits() {
         let mut slowdown = three_a_minute();
         fail(&mut slowdown, 3, 0);
-        assert_eq!(slowdown.check(HOST, &GOOD, at(0)), Ok(Trial::Share));
+        assert_eq!(slowdown.check(HOST, &GOOD, at(0)), Ok(Attempt::Share));
         // Each is tried once; then it waits like the others.
         for number in 1..SHARE.burst {
             assert!(slowdown.check(HOST, &numbered(number), at(0)).is_ok(), "{number}");
@@ -494,7 +494,7 @@ mod tests {
         let later = slowdown.check(HOST, &numbered(99), at(0)).unwrap_err();
         assert_eq!(later, SHARE.each);
         // What holds costs nothing.
-        slowdown.succeeded(HOST, GOOD, Trial::Share, at(0));
+        slowdown.succeeded(HOST, GOOD, Attempt::Share, at(0));
         assert!(slowdown.check(HOST, &numbered(100), at(0)).is_ok());
         assert!(slowdown.check(HOST, &numbered(101), at(0)).is_err());
     }
@@ -513,17 +513,17 @@ mod tests {
         assert!(slowdown.check(HOST, &GOOD, at(6)).is_ok(), "it fills up again");
         // What needed no work after all is given back.
         for _ in 0..200 {
-            let trial = slowdown.check(HOST, &GOOD, at(8)).unwrap();
-            slowdown.untried(HOST, trial);
+            let attempt = slowdown.check(HOST, &GOOD, at(8)).unwrap();
+            slowdown.unattempted(HOST, attempt);
         }
     }
 
     #[test]
     fn a_proof_does_not_last_for_ever() {
         let mut slowdown = three_a_minute();
-        slowdown.succeeded(HOST, GOOD, Trial::Free, at(0));
-        assert_eq!(slowdown.check(HOST, &GOOD, at(3_599)), Ok(Trial::Free));
-        assert_eq!(slowdown.check(HOST, &GOOD, at(3_600)), Ok(Trial::Budget));
+        slowdown.succeeded(HOST, GOOD, Attempt::Free, at(0));
+        assert_eq!(slowdown.check(HOST, &GOOD, at(3_599)), Ok(Attempt::Free));
+        assert_eq!(slowdown.check(HOST, &GOOD, at(3_600)), Ok(Attempt::Budget));
     }
 
     #[test]
@@ -559,7 +559,7 @@ mod tests {
             Slowdown::new(SlowdownConfig { failures: 0, trials: 1, ..SlowdownConfig::default() });
         for _ in 0..1_000 {
             slowdown.failed(HOST, &BAD, at(0));
-            assert_eq!(slowdown.check(HOST, &BAD, at(0)), Ok(Trial::Free));
+            assert_eq!(slowdown.check(HOST, &BAD, at(0)), Ok(Attempt::Free));
         }
     }
 

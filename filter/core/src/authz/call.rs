@@ -165,8 +165,8 @@ pub(super) fn cap(
         // What is no number cannot be made a smaller one.
         Asked::Nonsense => OnExcess::Refuse,
     };
-    let trial = case.policy.enforcement(Check::Caps, cap.enforcement);
-    match (excess, trial) {
+    let shadow = case.policy.enforcement(Check::Caps, cap.enforcement);
+    match (excess, shadow) {
         (OnExcess::Clamp, Enforcement::Enforce) => {
             trail.note(Outcome::Changed, || {
                 (rule(), format!("{} becomes {}", cap.argument, cap.max))

@@ -1,6 +1,6 @@
 //! What was considered on the way to a ruling.
 //!
-//! Owns what becomes of a refusal that is only on trial, and the account that `explain` prints. Nobody
+//! Owns what becomes of a refusal that is only in shadow mode, and the account that `explain` prints. Nobody
 //! pays for an account that is not kept.
 
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::policy::{Check, Enforcement, Policy};
 /// What was considered, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Trail {
-    /// Refusals on trial.
+    /// Refusals in shadow mode.
     pub shadowed: Vec<Shadowed>,
     steps: Option<Vec<Step>>,
 }
@@ -118,14 +118,14 @@ impl Trail {
         self.note(Outcome::Passed, || (rule(), String::new()));
     }
 
-    /// Refuses, whatever is on trial.
+    /// Refuses, whatever is in shadow mode.
     pub(super) fn refuse(&mut self, broken: Broken) -> Denial {
         let Broken { rule, denial, detail } = broken;
         self.note(Outcome::Refused, || (rule, detail));
         denial
     }
 
-    /// Refuses with `denial`, of a check that is made elsewhere, unless that check is on trial.
+    /// Refuses with `denial`, of a check that is made elsewhere, unless that check is in shadow mode.
     ///
     /// # Errors
     /// The refusal.
@@ -134,7 +134,7 @@ impl Trail {
         self.enforce(policy, (check, Enforcement::Enforce), broken)
     }
 
-    /// Refuses what a check found broken, unless that is on trial.
+    /// Refuses what a check found broken, unless that is in shadow mode.
     pub(super) fn enforce(
         &mut self,
         policy: &Policy,

@@ -139,12 +139,12 @@ impl View {
         };
         let grant = grant(&self.policy, &self.role, &self.connector);
         let rule = grant.map_or(Enforcement::Enforce, |grant| grant.access.enforcement);
-        // Who may call everything on trial has to see it first.
-        let trial = match self.policy.enforcement(Check::Authorisation, rule) {
+        // Who may call everything in shadow mode has to see it first.
+        let shadow = match self.policy.enforcement(Check::Authorisation, rule) {
             Enforcement::Shadow => true,
             Enforcement::Enforce => false,
         };
-        let judged = |seen: &dyn Fn(Grant<'_>) -> bool| trial || grant.is_some_and(seen);
+        let judged = |seen: &dyn Fn(Grant<'_>) -> bool| shadow || grant.is_some_and(seen);
         Some(match listing {
             Listing::Tools => {
                 let tool = name("name")?;

@@ -36,7 +36,7 @@ pub(crate) struct Grant {
     pub(crate) ruling: Ruling,
     /// The approval that it hangs on.
     pub(crate) sought: Option<Sought>,
-    /// What would have been refused, were it not on trial.
+    /// What would have been refused, were it not in shadow mode.
     pub(crate) shadowed: Vec<Shadowed>,
     /// A refusal that is told on the caller's stream: what goes on carries nothing of the request.
     pub(crate) relayed: Option<RelayedRefusal>,
@@ -75,7 +75,7 @@ impl Grant {
     }
 
     /// Whether a window that is used up refuses nothing.
-    pub(crate) fn limits_are_on_trial(&self) -> bool {
+    pub(crate) fn limits_are_shadowed(&self) -> bool {
         match self.policy.enforcement(Check::Limits, Enforcement::Enforce) {
             Enforcement::Enforce => false,
             Enforcement::Shadow => true,

@@ -21,7 +21,7 @@ mod stages;
 mod turn;
 
 use crate::audit::Entry;
-use crate::auth::slowdown::Trial;
+use crate::auth::slowdown::Attempt;
 use crate::call::CallId;
 use crate::config::Mode;
 use crate::denial::Denial;
@@ -53,7 +53,7 @@ impl Default for Exchange {
             entry: Entry::default(),
             mode: Mode::default(),
             proof: None,
-            trial: Trial::Free,
+            attempt: Attempt::Free,
             slot: None,
             next_call: CallId::FIRST,
             sender: Sender::Unknown,

@@ -9,7 +9,7 @@ use super::checks::cors;
 use super::checks::protected_resource::Hint;
 use super::session::SessionRef;
 use crate::audit::{AuditEvent, Entry};
-use crate::auth::slowdown::{self, Proof, Trial};
+use crate::auth::slowdown::{self, Attempt, Proof};
 use crate::call::{Call, CallFailure, CallId, Dependency};
 use crate::config::Mode;
 use crate::denial::{AuditStatus, Denial, HostFault, UpstreamFault};
@@ -42,8 +42,8 @@ pub(crate) struct Context {
     pub(crate) mode: Mode,
     /// What the credential is remembered by, when there is one.
     pub(crate) proof: Option<Proof>,
-    /// What its trial was paid with, until that is settled.
-    pub(crate) trial: Trial,
+    /// What the attempt to verify it was paid with, until that is settled.
+    pub(crate) attempt: Attempt,
     /// The stream that this exchange is counted as.
     pub(crate) slot: Option<Slot>,
     pub(crate) next_call: CallId,
@@ -160,12 +160,12 @@ impl Turn<'_> {
         entry.decision.effect = denial.effect();
         entry.decision.rule = denial.rule();
         entry.note_denial(denial);
-        self.settle_trial(denial);
+        self.settle_attempt(denial);
     }
 
-    /// A refusal settles what the trial of the credential was paid with: work that was done stays paid.
-    pub(crate) fn settle_trial(&mut self, denial: &Denial) {
-        let trial = std::mem::take(&mut self.context.trial);
+    /// A refusal settles what the attempt to verify the credential was paid with: work that was done stays paid.
+    pub(crate) fn settle_attempt(&mut self, denial: &Denial) {
+        let attempt = std::mem::take(&mut self.context.attempt);
         let address = &self.context.entry.client_address;
         let slowdown = &mut self.worker.slowdown;
         match denial {
@@ -174,7 +174,7 @@ impl Turn<'_> {
                     slowdown.failed(address, proof, self.now);
                 }
                 if slowdown::costs_nothing(*failure) {
-                    slowdown.untried(address, trial);
+                    slowdown.unattempted(address, attempt);
                 }
             }
             // Whether the credential holds is open, and the dependency had work with it.
@@ -182,16 +182,16 @@ impl Turn<'_> {
                 _,
                 CallFailure::TimedOut | CallFailure::Disconnected | CallFailure::Unreadable,
             ) => {}
-            _ => slowdown.untried(address, trial),
+            _ => slowdown.unattempted(address, attempt),
         }
     }
 
     /// The credential holds.
     pub(crate) fn proven(&mut self) {
-        let trial = std::mem::take(&mut self.context.trial);
+        let attempt = std::mem::take(&mut self.context.attempt);
         if let Some(proof) = self.context.proof {
             let address = &self.context.entry.client_address;
-            self.worker.slowdown.succeeded(address, proof, trial, self.now);
+            self.worker.slowdown.succeeded(address, proof, attempt, self.now);
         }
     }
 

@@ -61,9 +61,9 @@ pub struct Policy {
     pub keys: BTreeMap<KeyId, Vec<Limit>>,
     /// Argument names that the audit log redacts besides the built-in ones.
     pub redact: Vec<String>,
-    /// Whether all of it is on trial.
+    /// Whether all of it is in shadow mode.
     pub enforcement: Enforcement,
-    /// Checks that are on trial.
+    /// Checks that are in shadow mode.
     pub shadow: BTreeSet<Check>,
     /// About how many bytes of memory it takes; zero where nobody has to know.
     pub weight: usize,
@@ -212,7 +212,7 @@ pub struct Access {
     pub writes: Writes,
     /// What every call must meet.
     pub conditions: Vec<Requirement>,
-    /// Whether what it does not open is on trial.
+    /// Whether what it does not open is in shadow mode.
     pub enforcement: Enforcement,
 }
 

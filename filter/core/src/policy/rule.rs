@@ -18,7 +18,7 @@ pub enum Enforcement {
 }
 
 impl Enforcement {
-    /// Shadow, if either is: a rule on trial stays one under a policy that is enforced.
+    /// Shadow, if either is: a rule in shadow mode stays one under a policy that is enforced.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
@@ -86,7 +86,7 @@ pub struct Requirement {
     pub when: Condition,
     /// What a refused caller is told.
     pub message: Option<String>,
-    /// Whether it is on trial.
+    /// Whether it is in shadow mode.
     pub enforcement: Enforcement,
 }
 
@@ -107,7 +107,7 @@ pub struct Cap {
     pub max: u64,
     /// What happens to a larger one.
     pub on_excess: OnExcess,
-    /// Whether it is on trial.
+    /// Whether it is in shadow mode.
     pub enforcement: Enforcement,
 }
 
@@ -125,7 +125,7 @@ pub enum OnExcess {
 pub struct Approval {
     /// How long a call waits to be decided on; and, once it is granted, to be made.
     pub expires: Duration,
-    /// Whether it is on trial.
+    /// Whether it is in shadow mode.
     pub enforcement: Enforcement,
 }
 

@@ -320,8 +320,8 @@ impl<W> Connection<W> {
     }
 
     fn lets_pass(&mut self, now: UnixTime, command: &Command) -> bool {
-        let trial = self.timeout.saturating_mul(STALLED_AFTER);
-        command.part().is_none_or(|part| self.breakers.lets_pass(now, part, trial))
+        let probe = self.timeout.saturating_mul(STALLED_AFTER);
+        command.part().is_none_or(|part| self.breakers.lets_pass(now, part, probe))
     }
 
     /// A reply as the caller gets it: what only says that Redis cannot be asked now is a failure.

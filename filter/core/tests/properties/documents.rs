@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
 
-use crate::{cases, json, trial};
+use crate::{cases, fixtures, json};
 
 /// One change: at which value, and what becomes of it; `None` takes it out.
 type Edit = (Index, Option<Value>);
@@ -80,7 +80,7 @@ fn configuration() -> Value {
 
 /// A record with every field that there is.
 fn record() -> Value {
-    let mut record = trial::record("analyst", "1g");
+    let mut record = fixtures::record("analyst", "1g");
     let more = json!({
         "connectors": ["demo"], "tools": ["query_*", "get_user"], "read_only": true,
         "sources": ["10.0.0.0/8", "::1"], "certificate": "c0".repeat(32),
@@ -101,10 +101,10 @@ proptest! {
     // Proves: B2
     #[test]
     fn a_policy_compiles_or_its_faults_are_told(
-        name in proptest::sample::select(trial::POLICIES.to_vec()),
+        name in proptest::sample::select(fixtures::POLICIES.to_vec()),
         edits in edits(),
     ) {
-        let document = edited(trial::document(name), edits);
+        let document = edited(fixtures::document(name), edits);
         match compile(&document) {
             Err(faults) => prop_assert!(is_told(&faults), "{document}: {faults:?}"),
             Ok(policy) => {

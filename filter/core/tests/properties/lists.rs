@@ -16,9 +16,9 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-use crate::{cases, json, trial};
+use crate::{cases, fixtures, json};
 
-const NOW: UnixTime = UnixTime::from_micros(trial::START * 1_000_000);
+const NOW: UnixTime = UnixTime::from_micros(fixtures::START * 1_000_000);
 const BODY: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
 
 /// What an analyst sees on `open`, in policy v1.
@@ -56,7 +56,7 @@ fn passed(worker: &mut Worker) -> Exchange {
         header(":method", "POST"),
         header(":path", "/open/mcp"),
         header("content-type", "application/json"),
-        header("x-api-key", trial::key("analyst")),
+        header("x-api-key", fixtures::key("analyst")),
     ];
     let head = Head::new(RequestId::new("r-1").unwrap(), "192.0.2.7".into(), headers);
     let _ = step(&mut exchange, worker, Event::Head { head, last: false });
@@ -64,11 +64,11 @@ fn passed(worker: &mut Worker) -> Exchange {
     while let [Effect::Start { id, call }, ..] = last.effects.as_slice() {
         let reply = match call {
             Call::Admit(_) => {
-                let version = Some(trial::version("v1"));
-                Reply::Redis(trial::moved("analyst", ["?", "?"], Some("1g"), version))
+                let version = Some(fixtures::version("v1"));
+                Reply::Redis(fixtures::moved("analyst", ["?", "?"], Some("1g"), version))
             }
             Call::Policy(version) => {
-                let document = trial::document("v1").to_string();
+                let document = fixtures::document("v1").to_string();
                 worker.policy_read(version, Some(document.as_bytes()), NOW);
                 Reply::Policy
             }
@@ -83,7 +83,7 @@ fn passed(worker: &mut Worker) -> Exchange {
 
 /// What the client gets of a response that comes in these chunks.
 fn received(media: &str, chunks: Vec<Vec<u8>>) -> Vec<u8> {
-    let worker = &mut trial::worker(Duration::ZERO);
+    let worker = &mut fixtures::worker(Duration::ZERO);
     let mut exchange = passed(worker);
     let head = Event::ResponseHead(ResponseHead {
         status: 200,

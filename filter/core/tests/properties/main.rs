@@ -8,6 +8,7 @@ mod certificates;
 mod connection;
 mod documents;
 mod exchange;
+mod fixtures;
 mod json;
 mod keys;
 mod lists;
@@ -17,7 +18,6 @@ mod resp;
 mod schema;
 mod slowdown;
 mod sse;
-mod trial;
 
 use proptest::test_runner::{Config, FileFailurePersistence};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::auth::slowdown::{Slowdown, SlowdownConfig, Trial};
+use portcullis_core::auth::slowdown::{Attempt, Slowdown, SlowdownConfig};
 use portcullis_core::time::UnixTime;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -57,7 +57,7 @@ proptest! {
                     bad[usize::from(credential)] = true;
                 }
                 Op::Succeed(credential) => {
-                    slowdown.succeeded("192.0.2.0", [credential; 32], Trial::Free, now);
+                    slowdown.succeeded("192.0.2.0", [credential; 32], Attempt::Free, now);
                     proven[usize::from(credential)] = Some(());
                     bad[usize::from(credential)] = false;
                 }

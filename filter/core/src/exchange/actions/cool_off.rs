@@ -27,7 +27,7 @@ pub(crate) enum CoolOff {
 
 /// The refusal of a call that would be allowed, if its caller has to cool off.
 pub(crate) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Option<CoolOff> {
-    let rule = grant.policy.cool_off.as_ref().filter(|_| !grant.limits_are_on_trial())?;
+    let rule = grant.policy.cool_off.as_ref().filter(|_| !grant.limits_are_shadowed())?;
     let Ok(Operation::CallTool(call)) = request.message.as_ref().map(|message| &message.operation)
     else {
         return None;

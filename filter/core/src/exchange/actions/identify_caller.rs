@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::auth::certificate::PeerCertificate;
-use crate::auth::slowdown::Trial;
+use crate::auth::slowdown::Attempt;
 use crate::auth::{AuthFailure, Claimant};
 use crate::denial::{Denial, LimitCause};
 use crate::event::Head;
@@ -26,7 +26,7 @@ pub(crate) fn caller(
         turn.context.entry.certificate_sha256 = Some(certificate.sha256.to_string());
     }
     let claim = credentials.claim(auth);
-    turn.context.trial = trial(&claim, turn).map_err(|retry_after| Denial::Limited {
+    turn.context.attempt = attempt(&claim, turn).map_err(|retry_after| Denial::Limited {
         limit: SLOWDOWN.into(),
         cause: Box::new(LimitCause::Slowdown),
         retry_after,
@@ -35,19 +35,19 @@ pub(crate) fn caller(
 }
 
 /// Whether the claim is looked into now, and what that is paid with.
-fn trial(
+fn attempt(
     claim: &Result<(Claim, Option<PeerCertificate>), AuthFailure>,
     turn: &mut Turn<'_>,
-) -> Result<Trial, Duration> {
-    let Some(proof) = &turn.context.proof else { return Ok(Trial::Free) };
+) -> Result<Attempt, Duration> {
+    let Some(proof) = &turn.context.proof else { return Ok(Attempt::Free) };
     let (address, slowdown) = (&turn.context.entry.client_address, &mut turn.worker.slowdown);
     match claim {
         // The handshake proved the certificate.
-        Ok((Claim::Made(Claimant::Proven(_)), _)) => Ok(Trial::Free),
+        Ok((Claim::Made(Claimant::Proven(_)), _)) => Ok(Attempt::Free),
         Ok((Claim::Made(Claimant::Key(_)) | Claim::Token(_), _)) => {
             slowdown.check(address, proof, turn.now)
         }
-        Err(_) => slowdown.hopeless(address, turn.now).map(|()| Trial::Free),
+        Err(_) => slowdown.hopeless(address, turn.now).map(|()| Attempt::Free),
     }
 }
 

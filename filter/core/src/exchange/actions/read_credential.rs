@@ -27,9 +27,9 @@ pub(crate) fn fetch(template: &CredentialTemplate, turn: &mut Turn<'_>) -> Crede
 /// is to wait for the end of its time.
 pub(crate) fn read(secret: &SecretRef, turn: &mut Turn<'_>) -> Result<CallId, CallFailure> {
     let timeout = turn.worker.config.vault.as_ref().map(|vault| vault.timeout).unwrap_or_default();
-    // A trial that is never heard of again (its client left) is not waited for much longer.
-    let trial = timeout.saturating_mul(2);
-    if turn.worker.vault.lets_pass(turn.now, secret, trial) {
+    // A probe that is never heard of again (its client left) is not waited for much longer.
+    let probe = timeout.saturating_mul(2);
+    if turn.worker.vault.lets_pass(turn.now, secret, probe) {
         return Ok(turn.start(Call::Secret(secret.clone())));
     }
     turn.effects.push(Effect::Measure(Metric::NotAsked(Dependency::Vault), 1));

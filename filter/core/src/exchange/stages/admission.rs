@@ -240,7 +240,7 @@ impl Admission {
                         return decide(request, basis, None, None, credential, rounds, turn);
                     }
                 }
-                if let (Some(quota), true) = (&limit, grant.limits_are_on_trial()) {
+                if let (Some(quota), true) = (&limit, grant.limits_are_shadowed()) {
                     let rule = quota.name.clone();
                     grant.shadowed.push(Shadowed { check: Check::Limits, rule });
                     return admitted(self.request, (grant, self.aim), self.credential);

@@ -101,7 +101,7 @@ pub(super) fn enforcement(fields: &mut Fields<'_>, faults: &mut Faults) -> Optio
     }
 }
 
-/// The field `shadow` of a policy: the checks that are on trial.
+/// The field `shadow` of a policy: the checks that are in shadow mode.
 pub(super) fn shadow(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<BTreeSet<Check>> {
     let Some(node) = fields.optional("shadow") else {
         return Some(BTreeSet::new());

@@ -21,7 +21,7 @@ use proptest::sample::select;
 use serde_json::json;
 
 use super::secrets::is_clean;
-use crate::trial::{self, CANARY, HOLDERS, bulk};
+use crate::fixtures::{self, CANARY, HOLDERS, bulk};
 use crate::{cases, resp};
 
 const SLOTS: usize = 3;
@@ -87,8 +87,8 @@ struct Model {
 impl Model {
     fn new() -> Self {
         Self {
-            worker: trial::worker(Duration::ZERO),
-            now: UnixTime::from_micros(trial::START * 1_000_000),
+            worker: fixtures::worker(Duration::ZERO),
+            now: UnixTime::from_micros(fixtures::START * 1_000_000),
             slots: Default::default(),
             version: version_of(&document()).unwrap().to_string(),
             approvals: BTreeMap::new(),
@@ -134,7 +134,7 @@ impl Model {
             (":method", "POST"),
             (":path", "/open/mcp"),
             ("content-type", "application/json"),
-            ("x-api-key", trial::key(HOLDERS[made.holder])),
+            ("x-api-key", fixtures::key(HOLDERS[made.holder])),
         ];
         let headers = headers.map(|(name, value)| (name.into(), value.into())).to_vec();
         let head = Head::new(id, "192.0.2.7".into(), headers);
@@ -213,7 +213,7 @@ impl Model {
         let word = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
         let guards: usize = word(0).split(',').next().unwrap().parse().unwrap();
         let now = |at: usize| match at {
-            0 => Some((RECORD.to_owned(), trial::record(holder, RECORD).to_string())),
+            0 => Some((RECORD.to_owned(), fixtures::record(holder, RECORD).to_string())),
             1 => Some((self.version.clone(), "{}".to_owned())),
             _ => {
                 let state = self.approvals.get(script.keys[at].as_str())?;

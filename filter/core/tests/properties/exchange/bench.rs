@@ -15,7 +15,7 @@ use serde_json::json;
 use super::books::Books;
 use super::op::{Admission, Ask, BodyOp, HeadOp, Lie, Op, Turn, Which};
 use super::watch::{Kind, Watch};
-use crate::trial::{self, CANARY, HOLDERS, Truth};
+use crate::fixtures::{self, CANARY, HOLDERS, Truth};
 
 /// How many calls an exchange surely never starts.
 const FAR: usize = 1_000;
@@ -60,8 +60,8 @@ impl Bench {
     pub(super) fn new(cache: Duration) -> Self {
         let good = || Some("0g".to_owned());
         Self {
-            worker: trial::worker(cache),
-            now: UnixTime::from_micros(trial::START * 1_000_000),
+            worker: fixtures::worker(cache),
+            now: UnixTime::from_micros(fixtures::START * 1_000_000),
             truth: Truth { records: [good(), good(), None], policy: Some("v1") },
             books: Books::default(),
             slots: Default::default(),
@@ -160,7 +160,7 @@ impl Bench {
         header(":path", op.path);
         header("content-type", "application/json");
         if let Some(holder) = HOLDERS.get(op.holder) {
-            header("x-api-key", trial::key(holder));
+            header("x-api-key", fixtures::key(holder));
         }
         if let Some((name, value)) = op.further {
             header(name, value);
@@ -243,8 +243,8 @@ impl Bench {
                 let holder = self.slots[slot].holder().unwrap();
                 Reply::Redis(self.truth.admit(holder, [record, policy], *windows))
             }
-            Kind::Policy(version) => Reply::Redis(match trial::policy_of(version) {
-                Some(policy) => trial::bulk(&trial::document(policy).to_string()),
+            Kind::Policy(version) => Reply::Redis(match fixtures::policy_of(version) {
+                Some(policy) => fixtures::bulk(&fixtures::document(policy).to_string()),
                 None => Value::Nil,
             }),
             Kind::Secret(place) => Reply::Vault { body: vault(&format!("{place} {CANARY}")) },
@@ -262,7 +262,7 @@ impl Bench {
                 Reply::Redis(admission(lie.admission, holder, expected, *windows))
             }
             (Some(Kind::Policy(_)), false) | (Some(Kind::Secret(_)), true) => {
-                Reply::Redis(trial::bulk(&trial::document(lie.document).to_string()))
+                Reply::Redis(fixtures::bulk(&fixtures::document(lie.document).to_string()))
             }
             (Some(Kind::Policy(_)), true) => {
                 Reply::Redis(admission(lie.admission, "analyst", ["?", "?"], 1))
@@ -275,13 +275,13 @@ impl Bench {
 }
 
 fn admission(lie: Admission, holder: &str, expected: [&str; 2], drawn: usize) -> Value {
-    let states = |windows: Option<usize>| trial::states(windows.unwrap_or(drawn));
+    let states = |windows: Option<usize>| fixtures::states(windows.unwrap_or(drawn));
     match lie {
         Admission::Admitted { windows } => {
             Value::Array([vec![Value::Int(1)], states(windows)].concat())
         }
         Admission::Moved { record, policy } => {
-            trial::moved(holder, expected, record.as_deref(), policy.map(trial::version))
+            fixtures::moved(holder, expected, record.as_deref(), policy.map(fixtures::version))
         }
         Admission::Limited { micros, window, windows } => {
             let head = [2, micros, window].map(Value::Int).to_vec();

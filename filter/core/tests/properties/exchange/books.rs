@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use portcullis_core::audit::{Start, Verifier};
 
-use crate::trial;
+use crate::fixtures;
 
 /// What concerns all exchanges of a worker.
 pub(super) struct Books {
@@ -23,7 +23,7 @@ impl Books {
     pub(super) fn deciding(&self, version: &str) -> Vec<&'static str> {
         let others = self.read.iter().filter(|_| self.spoilt.contains(version));
         let versions = std::iter::once(version).chain(others.map(String::as_str));
-        versions.filter_map(trial::policy_of).collect()
+        versions.filter_map(fixtures::policy_of).collect()
     }
 }
 

@@ -20,18 +20,18 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::{cases, json, resp, trial};
+use crate::{cases, fixtures, json, resp};
 use bench::Bench;
 use op::{Admission, Ask, BodyOp, Bytes, HeadOp, Lie, Op, Turn, Which};
 
 fn rev() -> impl Strategy<Value = Option<String>> {
-    let state = prop_oneof![5 => Just('g'), 3 => Just('m'), 6 => select(trial::STATES.to_vec())];
+    let state = prop_oneof![5 => Just('g'), 3 => Just('m'), 6 => select(fixtures::STATES.to_vec())];
     option::weighted(0.9, (0..2, state).prop_map(|(number, state)| format!("{number}{state}")))
 }
 
 fn policy() -> impl Strategy<Value = Option<&'static str>> {
     let some = prop_oneof![
-        8 => select(trial::POLICIES[..3].to_vec()),
+        8 => select(fixtures::POLICIES[..3].to_vec()),
         1 => Just("broken"),
     ];
     option::weighted(0.9, some)
@@ -139,11 +139,11 @@ fn admission() -> impl Strategy<Value = Admission> {
 
 fn lie() -> impl Strategy<Value = Lie> {
     let vault = prop_oneof![
-        3 => (0..3).prop_map(|number| bench::vault(&format!("{}-{number}", trial::CANARY))),
-        1 => json::mangled(Just(bench::vault(trial::CANARY))),
+        3 => (0..3).prop_map(|number| bench::vault(&format!("{}-{number}", fixtures::CANARY))),
+        1 => json::mangled(Just(bench::vault(fixtures::CANARY))),
         1 => json::document(),
     ];
-    (admission(), select(trial::POLICIES.to_vec()), vault, prop::bool::weighted(0.1)).prop_map(
+    (admission(), select(fixtures::POLICIES.to_vec()), vault, prop::bool::weighted(0.1)).prop_map(
         |(admission, document, vault, crossed)| Lie { admission, document, vault, crossed },
     )
 }

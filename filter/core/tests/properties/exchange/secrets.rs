@@ -2,11 +2,11 @@
 //!
 //! Owns the search. Knows nothing of where a text came from.
 
-use crate::trial::{self, CANARY, HOLDERS};
+use crate::fixtures::{self, CANARY, HOLDERS};
 
 /// Fails when a key, a credential or a secret argument can be read in `text`.
 pub(super) fn is_clean(text: &str) {
-    let keys = HOLDERS.into_iter().map(trial::key);
+    let keys = HOLDERS.into_iter().map(fixtures::key);
     for secret in keys.chain([CANARY]) {
         // The end of it, as text and as the bytes that `Debug` shows.
         let tail = &secret[secret.len() - 12..];

@@ -17,7 +17,7 @@ use super::books::Books;
 use super::op::{Ask, HeadOp};
 use super::secrets::is_clean;
 use super::word::{Word, understood};
-use crate::trial::{self, HOLDERS};
+use crate::fixtures::{self, HOLDERS};
 
 const HEALTH: &str = "/portcullis/health";
 /// Input is capped at 256 bytes here; the rest of an entry is bounded text.
@@ -122,7 +122,7 @@ impl Watch {
             (Kind::Policy(version), reply) => {
                 self.judged = now;
                 let versions = match reply {
-                    Reply::Redis(Value::Bulk(bytes)) if trial::is_policy(bytes, version) => {
+                    Reply::Redis(Value::Bulk(bytes)) if fixtures::is_policy(bytes, version) => {
                         &mut books.read
                     }
                     _ => &mut books.spoilt,
@@ -253,12 +253,12 @@ impl Watch {
             assert_eq!(head.mirrors, mirrored, "headers and body disagree");
         }
         let [rev, version] = &self.belief;
-        assert!(trial::proves(rev, self.judged), "{rev} does not prove the key");
+        assert!(fixtures::proves(rev, self.judged), "{rev} does not prove the key");
         let holder = self.holder().unwrap();
         let deciding = books.deciding(version);
         let passes = deciding.iter().filter(|policy| {
-            let due = trial::windows(policy, rev, tool);
-            trial::allows(policy, holder, path, tool)
+            let due = fixtures::windows(policy, rev, tool);
+            fixtures::allows(policy, holder, path, tool)
                 && match self.word {
                     Word::Admitted(drawn) => drawn == due,
                     Word::Moved => due == 0,
@@ -297,7 +297,7 @@ impl Watch {
             .collect();
         assert!(added.contains(&("x-portcullis-org", "acme")));
         let given = added.iter().find(|(name, _)| *name == "authorization");
-        let field = trial::document(policy);
+        let field = fixtures::document(policy);
         let field = &field["connectors"]["demo"]["credential"]["secret"];
         match (path, given) {
             ("/demo/mcp", Some((_, value))) => {
@@ -311,7 +311,7 @@ impl Watch {
 
     /// Only the credential that this request needs may be missed.
     fn vault_failed(&self) {
-        let needed = trial::document(trial::policy_of(&self.belief[1]).unwrap());
+        let needed = fixtures::document(fixtures::policy_of(&self.belief[1]).unwrap());
         let needed = needed["connectors"]["demo"]["credential"]["secret"].as_str().unwrap();
         let mut asked = self.calls.iter().filter(|call| call.answered);
         assert!(
