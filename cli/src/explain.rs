@@ -148,7 +148,7 @@ fn active(
     args: &ExplainArgs,
 ) -> Result<(Policy, PolicyVersion), Refusal> {
     let place = format!("the policy of {}", principal.org);
-    let active = store.standing(&principal.org)?.target;
+    let active = store.active_policy(&principal.org)?.target;
     let active = active.ok_or_else(|| {
         Refusal::new("there is no active policy", &place)
             .expected("a policy that was pushed for the organisation, or --policy FILE")

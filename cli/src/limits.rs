@@ -21,7 +21,7 @@ use crate::scribe::Scribe;
 use crate::store::Store;
 
 /// A window of a caller, as it stands.
-struct Standing {
+struct WindowUsage {
     quota: Quota,
     of: Partition,
     own: Whose,
@@ -43,12 +43,12 @@ enum Whose {
 pub(crate) fn show(session: &Session, args: &CallerArgs) -> Result<Report, Refusal> {
     let mut store = Store::open(session)?;
     let caller = caller(&mut store, args)?;
-    let standings = standings(&mut store, &caller)?;
-    let text = match standings.is_empty() {
+    let usages = usages(&mut store, &caller)?;
+    let text = match usages.is_empty() {
         true => format!("no limit counts calls of {}", named(&caller)),
-        false => rows(&standings),
+        false => rows(&usages),
     };
-    let views: Vec<Value> = standings.iter().map(Standing::view).collect();
+    let views: Vec<Value> = usages.iter().map(WindowUsage::view).collect();
     Ok(Report::done(text, of(&caller, [("windows", json!(views))])))
 }
 
@@ -58,23 +58,23 @@ pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, Refus
     store.until_done("nothing was reset", |store| {
         let caller = caller(store, &args.caller)?;
         let last = store.last_entry(&caller.org)?;
-        let mut chosen = standings(store, &caller)?;
+        let mut chosen = usages(store, &caller)?;
         if let Some(limit) = &args.limit {
             unknown(limit, &caller, &chosen)?;
         }
-        chosen.retain(|standing| match &args.limit {
-            Some(limit) => standing.quota.name == *limit,
-            None => standing.own == Whose::Own,
+        chosen.retain(|usage| match &args.limit {
+            Some(limit) => usage.quota.name == *limit,
+            None => usage.own == Whose::Own,
         });
-        chosen.retain(|standing| standing.used() > 0);
+        chosen.retain(|usage| usage.used() > 0);
         let changed = !chosen.is_empty();
         if changed {
             let changes = chosen
                 .iter()
-                .map(|standing| (standing.label(), json!({ "from": standing.used(), "to": 0 })));
+                .map(|usage| (usage.label(), json!({ "from": usage.used(), "to": 0 })));
             let changes = changes.collect::<Map<_, _>>();
             let entry = scribe.of_limits(Deed::LimitsReset, &caller, changes, last.as_deref());
-            let keys: Vec<&Key> = chosen.iter().flat_map(Standing::keys).collect();
+            let keys: Vec<&Key> = chosen.iter().flat_map(WindowUsage::keys).collect();
             if store.forget(&keys, &caller.org, (last.as_deref(), &entry))?.is_none() {
                 return Ok(None);
             }
@@ -83,7 +83,7 @@ pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, Refus
             false => "nothing is drawn there; nothing was changed".to_owned(),
             true => format!("{}\n\nReset: what is shown as used is forgotten.", rows(&chosen)),
         };
-        let views: Vec<Value> = chosen.iter().map(Standing::view).collect();
+        let views: Vec<Value> = chosen.iter().map(WindowUsage::view).collect();
         let members = [("changed", json!(changed)), ("reset", json!(views))];
         Ok(Some(Report::done(text, of(&caller, members))))
     })
@@ -155,9 +155,8 @@ fn of<const N: usize>(caller: &Principal, more: [(&str, Value); N]) -> Value {
 }
 
 /// Refuses the name of a limit that does not count calls of this caller.
-fn unknown(limit: &str, caller: &Principal, standings: &[Standing]) -> Result<(), Refusal> {
-    let mut known: Vec<&str> =
-        standings.iter().map(|standing| standing.quota.name.as_str()).collect();
+fn unknown(limit: &str, caller: &Principal, usages: &[WindowUsage]) -> Result<(), Refusal> {
+    let mut known: Vec<&str> = usages.iter().map(|usage| usage.quota.name.as_str()).collect();
     known.dedup();
     if known.contains(&limit) {
         return Ok(());
@@ -172,7 +171,7 @@ fn unknown(limit: &str, caller: &Principal, standings: &[Standing]) -> Result<()
 
 /// Every window that requests of `principal` draw from, also those that open sessions; of those kept per connector or tool, the ones that
 /// were drawn from.
-fn standings(store: &mut Store, principal: &Principal) -> Result<Vec<Standing>, Refusal> {
+fn usages(store: &mut Store, principal: &Principal) -> Result<Vec<WindowUsage>, Refusal> {
     let active = Active::of(&principal.org, store)?;
     let policy: &Policy = active.policy();
     let further = policy.limits.iter().filter(|limit| limit.counts_role(&principal.role));
@@ -189,8 +188,8 @@ fn standings(store: &mut Store, principal: &Principal) -> Result<Vec<Standing>, 
     }
     let windows: Vec<Window> = quotas.iter().map(|(quota, ..)| quota.window.clone()).collect();
     let states = store.look_at(&windows)?;
-    let standings = quotas.into_iter().zip(states);
-    Ok(standings.map(|((quota, of, own), state)| Standing { quota, of, own, state }).collect())
+    let usages = quotas.into_iter().zip(states);
+    Ok(usages.map(|((quota, of, own), state)| WindowUsage { quota, of, own, state }).collect())
 }
 
 /// The windows of one limit, each with what it is kept per.
@@ -224,7 +223,7 @@ fn windows(
     Ok(windows.collect())
 }
 
-impl Standing {
+impl WindowUsage {
     fn used(&self) -> u64 {
         self.quota.window.limit.saturating_sub(self.state.remaining)
     }
@@ -270,21 +269,20 @@ impl Standing {
     }
 }
 
-fn rows(standings: &[Standing]) -> String {
+fn rows(usages: &[WindowUsage]) -> String {
     let header = ["LIMIT", "OF", "UNIT", "USED", "MAX", "LEFT", "WINDOW", "NEXT BACK"];
-    let rows = standings.iter().map(|standing| {
-        let of: Vec<_> =
-            standing.of.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let rows = usages.iter().map(|usage| {
+        let of: Vec<_> = usage.of.iter().map(|(name, value)| format!("{name} {value}")).collect();
         let of = if of.is_empty() { "everybody".to_owned() } else { of.join(", ") };
         [
-            standing.quota.name.clone(),
+            usage.quota.name.clone(),
             of,
-            standing.unit().to_owned(),
-            standing.used().to_string(),
-            standing.quota.window.limit.to_string(),
-            standing.state.remaining.to_string(),
-            span(u64::try_from(standing.quota.length.as_millis()).unwrap_or(u64::MAX)),
-            match standing.state.reset.as_millis() {
+            usage.unit().to_owned(),
+            usage.used().to_string(),
+            usage.quota.window.limit.to_string(),
+            usage.state.remaining.to_string(),
+            span(u64::try_from(usage.quota.length.as_millis()).unwrap_or(u64::MAX)),
+            match usage.state.reset.as_millis() {
                 0 => "-".to_owned(),
                 millis => span(u64::try_from(millis).unwrap_or(u64::MAX)),
             },

@@ -3,12 +3,12 @@
 use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Value, json};
 
-use super::standings;
+use super::active_policies;
 use crate::escape;
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report, progress};
 use crate::scribe::Scribe;
-use crate::store::{Activation, Move, Share, Standing, Store, Target, Verb};
+use crate::store::{Activation, ActivePolicy, Move, Share, Store, Target, Verb};
 
 /// What is to become of some organisations.
 pub(super) struct Change {
@@ -23,7 +23,7 @@ pub(super) struct Change {
 pub(super) struct Step {
     pub(super) org: OrgId,
     /// Read under a watch.
-    pub(super) before: Standing,
+    pub(super) before: ActivePolicy,
     pub(super) after: Target,
 }
 
@@ -179,16 +179,16 @@ impl Change {
             return text;
         };
         // It is done by now: who may not see the others is not told that it failed.
-        let others = match standings(store) {
+        let others = match active_policies(store) {
             Ok(others) => others,
             Err(refusal) => {
                 progress(&format!("other organisations are not shown: {}", refusal.found()));
                 Vec::new()
             }
         };
-        for (org, standing) in others {
+        for (org, active_policy) in others {
             let touched = self.steps.iter().any(|step| step.org == org);
-            if let (false, Some(version)) = (touched, standing.version()) {
+            if let (false, Some(version)) = (touched, active_policy.version()) {
                 text.push_str(&format!("\n  {org}  {why}, stays on {version}"));
             }
         }

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::change::Step;
 use super::difference::{Difference, differences, summary};
-use super::{listed, no_policy, standings, stored_document};
+use super::{active_policies, listed, no_policy, stored_document};
 use crate::args::{DiffArgs, Session, Side};
 use crate::document::Document;
 use crate::report::{Refusal, Report, Verdict};
-use crate::store::{Standing, Store};
+use crate::store::{ActivePolicy, Store};
 
 /// A document, and what it is called.
 #[derive(Clone)]
@@ -44,11 +44,11 @@ pub(crate) fn diff(session: &Session, args: &DiffArgs) -> Result<Report, Refusal
                 Some(org) => vec![org.clone()],
                 None => organisations(&to)?,
             };
-            let standings = organisations.into_iter().map(|org| {
-                let standing = store.standing(&org)?;
-                Ok((org, standing.target.map(|target| target.version)))
+            let active_policies = organisations.into_iter().map(|org| {
+                let active_policy = store.active_policy(&org)?;
+                Ok((org, active_policy.target.map(|target| target.version)))
             });
-            with_active(standings.collect::<Result<Vec<_>, Refusal>>()?, &to, store)?
+            with_active(active_policies.collect::<Result<Vec<_>, Refusal>>()?, &to, store)?
         }
         (None, _) => with_canaries(args.org.as_ref(), &mut Store::open(session)?)?,
     };
@@ -114,16 +114,17 @@ fn with_active(
 
 /// Each canary and the active version beside it.
 fn with_canaries(only: Option<&OrgId>, store: &mut Store) -> Result<Vec<Comparison>, Refusal> {
-    let mut standings = standings(store)?;
-    standings.retain(|(org, _)| only.is_none_or(|only| only == org));
-    if standings.iter().all(|(_, standing)| standing.target.is_none()) {
+    let mut active_policies = active_policies(store)?;
+    active_policies.retain(|(org, _)| only.is_none_or(|only| only == org));
+    if active_policies.iter().all(|(_, active_policy)| active_policy.target.is_none()) {
         return Err(no_policy());
     }
-    let pair = |standing: &Standing| {
-        let target = standing.target.as_ref()?;
+    let pair = |active_policy: &ActivePolicy| {
+        let target = active_policy.target.as_ref()?;
         Some((target.version.clone(), target.canary.as_ref()?.canary.version.clone()))
     };
-    let mut pairs: Vec<_> = standings.iter().filter_map(|(_, standing)| pair(standing)).collect();
+    let mut pairs: Vec<_> =
+        active_policies.iter().filter_map(|(_, active_policy)| pair(active_policy)).collect();
     pairs.sort();
     pairs.dedup();
     if pairs.is_empty() {
@@ -132,9 +133,11 @@ fn with_canaries(only: Option<&OrgId>, store: &mut Store) -> Result<Vec<Comparis
             .next("portcullis policy diff FILE; portcullis policy history lists versions"));
     }
     let compare = |(active, canary): (PolicyVersion, PolicyVersion)| {
-        let of = |standing: &Standing| pair(standing) == Some((active.clone(), canary.clone()));
+        let of = |active_policy: &ActivePolicy| {
+            pair(active_policy) == Some((active.clone(), canary.clone()))
+        };
         let of: Vec<OrgId> =
-            standings.iter().filter(|(_, it)| of(it)).map(|(org, _)| org.clone()).collect();
+            active_policies.iter().filter(|(_, it)| of(it)).map(|(org, _)| org.clone()).collect();
         let mut named = |version: &PolicyVersion, what: &str| -> Result<Named, Refusal> {
             let name = format!("policy {version}, {what} {}", listed(&of));
             let document = stored_document(store, version)?;

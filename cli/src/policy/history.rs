@@ -3,16 +3,16 @@
 use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Value, json};
 
-use super::{listed, no_policy, standings, stored_document};
+use super::{active_policies, listed, no_policy, stored_document};
 use crate::args::{HistoryArgs, Session, ShowPolicyArgs};
 use crate::moment::Seconds;
 use crate::report::{Output, Refusal, Report, pretty, progress, table};
-use crate::store::{Activation, Share, Standing, Store, Verb};
+use crate::store::{Activation, ActivePolicy, Share, Store, Verb};
 
 pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, Refusal> {
     let mut store = Store::open(session)?;
     let entries = store.history(args.limit)?;
-    let standings = standings(&mut store)?;
+    let active_policies = active_policies(&mut store)?;
     let header =
         ["ACTIVATED", "VERSION", "VERB", "CANARY", "ORGANISATIONS", "BY", "REASON", "ACTIVE FOR"];
     // Only the newest entry of a version is the one that made it active.
@@ -23,7 +23,7 @@ pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, R
         let newest = !seen.contains(&&entry.version);
         seen.push(&entry.version);
         let part = match newest {
-            true => Part::of(&entry.version, &standings),
+            true => Part::of(&entry.version, &active_policies),
             false => Part::default(),
         };
         rows.push(row(entry, &part));
@@ -41,14 +41,14 @@ struct Part {
 }
 
 impl Part {
-    fn of(version: &PolicyVersion, standings: &[(OrgId, Standing)]) -> Self {
+    fn of(version: &PolicyVersion, active_policies: &[(OrgId, ActivePolicy)]) -> Self {
         let mut part = Self::default();
-        for (org, standing) in standings {
-            if standing.version() == Some(version) {
+        for (org, active_policy) in active_policies {
+            if active_policy.version() == Some(version) {
                 part.active_for.push(org.clone());
             }
             if let Some(canary) =
-                standing.canary().filter(|canary| canary.record.version == *version)
+                active_policy.canary().filter(|canary| canary.record.version == *version)
             {
                 part.canary_for.push((org.clone(), canary.share()));
             }
@@ -108,7 +108,7 @@ pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, R
         None => activated_last(&mut store)?,
     };
     let document = stored_document(&mut store, &version)?;
-    let part = Part::of(&version, &standings(&mut store)?);
+    let part = Part::of(&version, &active_policies(&mut store)?);
     let text = pretty(&document);
     if session.output == Output::Table {
         // Beside the document, which people save.

@@ -23,7 +23,7 @@ pub(crate) use push::push;
 pub(crate) use rollback::{promote, rollback};
 
 use crate::report::{LocatedFault, Refusal, progress};
-use crate::store::{Standing, Store, Topology};
+use crate::store::{ActivePolicy, Store, Topology};
 
 const NOT_ACTIVATED: &str = "no policy was activated";
 
@@ -72,11 +72,11 @@ fn stored_document(store: &mut Store, version: &PolicyVersion) -> Result<Value, 
 }
 
 /// What is active for every organisation that is known, as far as this Redis user may see it.
-fn standings(store: &mut Store) -> Result<Vec<(OrgId, Standing)>, Refusal> {
-    let (mut standings, mut unseen, mut refused) = (Vec::new(), Vec::new(), None);
+fn active_policies(store: &mut Store) -> Result<Vec<(OrgId, ActivePolicy)>, Refusal> {
+    let (mut active_policies, mut unseen, mut refused) = (Vec::new(), Vec::new(), None);
     for org in store.organisations()? {
-        match store.standing(&org) {
-            Ok(standing) => standings.push((org, standing)),
+        match store.active_policy(&org) {
+            Ok(active_policy) => active_policies.push((org, active_policy)),
             Err(refusal) => {
                 unseen.push(org);
                 refused = Some(refusal);
@@ -84,12 +84,12 @@ fn standings(store: &mut Store) -> Result<Vec<(OrgId, Standing)>, Refusal> {
         }
     }
     match refused {
-        Some(refusal) if standings.is_empty() => Err(refusal),
+        Some(refusal) if active_policies.is_empty() => Err(refusal),
         Some(refusal) => {
             progress(&format!("not shown: {} ({})", listed(&unseen), refusal.found()));
-            Ok(standings)
+            Ok(active_policies)
         }
-        None => Ok(standings),
+        None => Ok(active_policies),
     }
 }
 

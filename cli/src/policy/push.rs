@@ -13,7 +13,7 @@ use crate::args::{CanaryArgs, PushArgs, Session, Which};
 use crate::document::Document;
 use crate::report::{Refusal, Report, progress};
 use crate::scribe::Scribe;
-use crate::store::{NamedCanary, Standing, Store, Target, Verb};
+use crate::store::{ActivePolicy, NamedCanary, Store, Target, Verb};
 
 pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal> {
     let document = Document::read(&args.file)?;
@@ -26,14 +26,14 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
     knows_keys(&mut store, &args.canary, &organisations)?;
     store.until_done(NOT_ACTIVATED, |store| {
         store.watch_organisations(&organisations)?;
-        let standings = organisations
+        let active_policies = organisations
             .iter()
-            .map(|org| Ok((org.clone(), store.standing(org)?)))
+            .map(|org| Ok((org.clone(), store.active_policy(org)?)))
             .collect::<Result<Vec<_>, Refusal>>()?;
-        replaces_one(&args.which, &version, &standings)?;
+        replaces_one(&args.which, &version, &active_policies)?;
         let (verb, steps) = match &canary {
-            Some(canary) => (Verb::Canary, tried(canary, standings)?),
-            None => (Verb::Push, pushed(&version, standings)),
+            Some(canary) => (Verb::Canary, tried(canary, active_policies)?),
+            None => (Verb::Push, pushed(&version, active_policies)),
         };
         if let Some(expected) = &args.if_active {
             still_active(expected, &steps)?;
@@ -87,13 +87,13 @@ fn chosen(which: &Which, policy: &Policy, place: &str) -> Result<Vec<OrgId>, Ref
 fn replaces_one(
     which: &Which,
     version: &PolicyVersion,
-    standings: &[(OrgId, Standing)],
+    active_policies: &[(OrgId, ActivePolicy)],
 ) -> Result<(), Refusal> {
-    let replaced = |(org, standing): &(OrgId, Standing)| {
-        let active = standing.version().filter(|active| *active != version)?;
+    let replaced = |(org, active_policy): &(OrgId, ActivePolicy)| {
+        let active = active_policy.version().filter(|active| *active != version)?;
         Some((org.clone(), active.clone()))
     };
-    let replaced: Vec<_> = standings.iter().filter_map(replaced).collect();
+    let replaced: Vec<_> = active_policies.iter().filter_map(replaced).collect();
     let versions: BTreeSet<&PolicyVersion> = replaced.iter().map(|(_, active)| active).collect();
     if versions.len() < 2 {
         return Ok(());
@@ -124,17 +124,20 @@ fn still_active(expected: &PolicyVersion, steps: &[Step]) -> Result<(), Refusal>
         .next("portcullis policy diff, then push again with --if-active and the version that is active now"))
 }
 
-fn pushed(version: &PolicyVersion, standings: Vec<(OrgId, Standing)>) -> Vec<Step> {
+fn pushed(version: &PolicyVersion, active_policies: Vec<(OrgId, ActivePolicy)>) -> Vec<Step> {
     let after = Target::alone(version.clone());
     let step = |(org, before)| Step { org, before, after: after.clone() };
-    standings.into_iter().map(step).collect()
+    active_policies.into_iter().map(step).collect()
 }
 
 /// The active version stays; it has to be there, and to be another one.
-fn tried(canary: &NamedCanary, standings: Vec<(OrgId, Standing)>) -> Result<Vec<Step>, Refusal> {
+fn tried(
+    canary: &NamedCanary,
+    active_policies: Vec<(OrgId, ActivePolicy)>,
+) -> Result<Vec<Step>, Refusal> {
     let version = &canary.record.version;
     let (mut steps, mut without, mut same) = (Vec::new(), Vec::new(), Vec::new());
-    for (org, before) in standings {
+    for (org, before) in active_policies {
         match before.version().cloned() {
             None => without.push(org),
             Some(active) if active == *version => same.push(org),

@@ -78,7 +78,7 @@ fn named(version: &PolicyVersion, which: &Which, store: &mut Store) -> Result<Ve
         policy.organisations.into_iter().filter(|org| which.means(org)).collect();
     store.watch_organisations(&organisations)?;
     let step = |org: OrgId| {
-        let before = store.standing(&org)?;
+        let before = store.active_policy(&org)?;
         Ok(Step { org, before, after: Target::alone(version.clone()) })
     };
     organisations.into_iter().map(step).collect()
@@ -93,7 +93,7 @@ fn undone(entries: &[Activation], which: &Which, store: &mut Store) -> Result<Ve
     store.watch_organisations(&organisations)?;
     let (mut canaries, mut others) = (Vec::new(), Vec::new());
     for org in organisations {
-        let before = store.standing(&org)?;
+        let before = store.active_policy(&org)?;
         let active = before.target.as_ref().map(|target| target.version.clone());
         match (active, before.canary()) {
             (Some(active), Some(_)) => {
@@ -140,7 +140,7 @@ pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, R
         store.watch_organisations(&organisations)?;
         let (mut steps, mut without) = (Vec::new(), Vec::new());
         for org in organisations {
-            let before = store.standing(&org)?;
+            let before = store.active_policy(&org)?;
             match before.canary().map(|canary| canary.record.version.clone()) {
                 Some(to) => steps.push(Step { org, before, after: Target::alone(to) }),
                 None => without.push(org),

@@ -5,13 +5,13 @@
 //! `put_record.lua` and the scripts beside it, the active policy by one `MULTI` under a `WATCH` of what it was
 //! decided on. In a Cluster, where no transaction spans organisations, each of them is moved by `put_policy.lua`.
 
+mod active_policy;
 mod admin;
 mod approvals;
 mod denials;
 mod keys;
 mod policies;
 mod restore;
-mod standing;
 mod windows;
 
 use std::time::Duration;
@@ -20,10 +20,10 @@ use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{Key, NotedReply, ReplyError, ScriptCall, Value};
 use redis::FromRedisValue;
 
+pub(crate) use active_policy::{ActivePolicy, NamedCanary, Share, Target};
 pub(crate) use approvals::Approval;
 pub(crate) use keys::{Listed, Stored, Used, Written};
 pub(crate) use policies::{Activation, Move, Verb};
-pub(crate) use standing::{NamedCanary, Share, Standing, Target};
 
 use crate::cause::Cause;
 pub(crate) use crate::link::Topology;

@@ -6,7 +6,7 @@ use portcullis_core::json;
 use portcullis_redis_lua::{Key, PutPolicy, PutPolicyReply};
 use serde::{Deserialize, Serialize};
 
-use super::standing::{Share, Standing};
+use super::active_policy::{ActivePolicy, Share};
 use super::{Store, Topology};
 use crate::report::{Refusal, progress};
 
@@ -79,15 +79,15 @@ impl Verb {
 impl Store {
     /// The version that is active for an organisation.
     pub(crate) fn active(&mut self, org: &OrgId) -> Result<Option<PolicyVersion>, Refusal> {
-        Ok(self.standing(org)?.target.map(|target| target.version))
+        Ok(self.active_policy(org)?.target.map(|target| target.version))
     }
 
     /// What is active for an organisation, and for whom of it another policy is tried.
-    pub(crate) fn standing(&mut self, org: &OrgId) -> Result<Standing, Refusal> {
+    pub(crate) fn active_policy(&mut self, org: &OrgId) -> Result<ActivePolicy, Refusal> {
         let key = Key::policy(org.as_str());
         let (rev, doc): (Option<String>, Option<Vec<u8>>) =
             self.query(redis::cmd("HMGET").arg(key.as_str()).arg(&["rev", "doc"]))?;
-        Ok(Standing::read(rev, doc.as_deref()))
+        Ok(ActivePolicy::read(rev, doc.as_deref()))
     }
 
     /// A policy document.

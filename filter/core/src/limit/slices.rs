@@ -127,7 +127,7 @@ impl Slices {
         states: Vec<WindowState>,
         now: UnixTime,
     ) -> Settled {
-        let settled = standing(quotas, &draws.parts, states, |quota, units, state| {
+        let settled = window_states(quotas, &draws.parts, states, |quota, units, state| {
             let left = self.put(quota, units, state, draws.at);
             WindowState { remaining: state.remaining.saturating_add(left), ..state }
         });
@@ -170,7 +170,7 @@ impl Slices {
         now: UnixTime,
     ) -> Settled {
         let mut too_much = false;
-        let settled = standing(quotas, &draws.parts, states, |quota, units, state| {
+        let settled = window_states(quotas, &draws.parts, states, |quota, units, state| {
             if units > state.remaining {
                 too_much = true;
                 self.singly(quota, now);
@@ -204,7 +204,7 @@ impl Slices {
 
 /// How the windows of a call stand, in its order: those that Redis was asked for as it says, with slices
 /// as `sliced` sees them; the others as they did when their units were drawn.
-fn standing(
+fn window_states(
     quotas: &[Quota],
     parts: &[Part],
     states: Vec<WindowState>,

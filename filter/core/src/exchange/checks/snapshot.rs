@@ -29,7 +29,7 @@ pub(crate) enum Known<T> {
 /// What a verdict rests on.
 #[derive(Clone, Debug)]
 pub(crate) struct Basis {
-    pub(crate) standing: Standing,
+    pub(crate) credential: CredentialState,
     pub(crate) policy: Known<Rc<Activation>>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) enum Unlearned {
 
 /// What Redis has to say of the claimant.
 #[derive(Clone, Debug)]
-pub(crate) enum Standing {
+pub(crate) enum CredentialState {
     /// The record of an API key.
     Record(Known<Rc<CachedRecord>>),
     /// The denials of a credential that proves itself, in the order of [`Proven::denial_keys`].
@@ -55,8 +55,8 @@ impl Basis {
     /// What this worker remembers; a policy that it would have to fetch counts as unknown.
     pub(crate) fn remembered(claimant: &Claimant, worker: &mut Worker, now: UnixTime) -> Self {
         let org = claimant.org();
-        let standing = match claimant {
-            Claimant::Key(key) => Standing::Record(match worker.record(&key.org, &key.id) {
+        let credential = match claimant {
+            Claimant::Key(key) => CredentialState::Record(match worker.record(&key.org, &key.id) {
                 Some(record) => Known::Present(record),
                 None => Known::Unknown,
             }),
@@ -64,7 +64,7 @@ impl Basis {
             Claimant::Proven(proven) => {
                 let remembered = proven.denial_keys().iter().map(|key| worker.denial(key));
                 let known = remembered.map(|denial| denial.map_or(Known::Absent, Known::Present));
-                Standing::Denials(known.collect())
+                CredentialState::Denials(known.collect())
             }
         };
         let holder = claimant.holder();
@@ -80,17 +80,17 @@ impl Basis {
             }
             None => Known::Unknown,
         };
-        Self { standing, policy }
+        Self { credential, policy }
     }
 
     /// The guards of the admission: the claimant's, then the policy's.
     pub(crate) fn guards(&self, claimant: &Claimant) -> Vec<Guard> {
-        let mut guards = match (&self.standing, claimant) {
-            (Standing::Record(record), Claimant::Key(key)) => vec![Guard {
+        let mut guards = match (&self.credential, claimant) {
+            (CredentialState::Record(record), Claimant::Key(key)) => vec![Guard {
                 key: Key::record(key.org.as_str(), key.id.as_str()),
                 expected: expected(record, |record| record.rev.clone()),
             }],
-            (Standing::Denials(denials), Claimant::Proven(proven)) => {
+            (CredentialState::Denials(denials), Claimant::Proven(proven)) => {
                 let keys = proven.denial_keys().iter();
                 keys.zip(denials)
                     .map(|(key, denial)| Guard {
@@ -99,8 +99,8 @@ impl Basis {
                     })
                     .collect()
             }
-            (Standing::Record(_), Claimant::Proven(_))
-            | (Standing::Denials(_), Claimant::Key(_)) => Vec::new(),
+            (CredentialState::Record(_), Claimant::Proven(_))
+            | (CredentialState::Denials(_), Claimant::Key(_)) => Vec::new(),
         };
         guards.push(Guard {
             key: Key::policy(claimant.org().as_str()),
@@ -120,16 +120,16 @@ impl Basis {
         states: &mut impl Iterator<Item = GuardState>,
         worker: &mut Worker,
     ) -> Result<(), Unlearned> {
-        match (&mut self.standing, claimant) {
-            (Standing::Record(record), Claimant::Key(key)) => {
+        match (&mut self.credential, claimant) {
+            (CredentialState::Record(record), Claimant::Key(key)) => {
                 let state = states.next().ok_or(Unlearned::Missing)?;
                 learn_record(record, key, state, worker)?;
             }
-            (Standing::Denials(denials), Claimant::Proven(proven)) => {
+            (CredentialState::Denials(denials), Claimant::Proven(proven)) => {
                 learn_denials(denials, proven, states, worker).ok_or(Unlearned::Missing)?;
             }
-            (Standing::Record(_), Claimant::Proven(_))
-            | (Standing::Denials(_), Claimant::Key(_)) => return Err(Unlearned::Missing),
+            (CredentialState::Record(_), Claimant::Proven(_))
+            | (CredentialState::Denials(_), Claimant::Key(_)) => return Err(Unlearned::Missing),
         }
         let state = states.next().ok_or(Unlearned::Missing)?;
         learn_policy(&mut self.policy, claimant.org(), state, worker);

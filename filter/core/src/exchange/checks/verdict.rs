@@ -8,7 +8,7 @@ use std::rc::Rc;
 use serde_json::Map;
 
 use super::pinned_tools;
-use super::snapshot::{Basis, Known, Standing};
+use super::snapshot::{Basis, CredentialState, Known};
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::{Fingerprint, PeerCertificate};
@@ -70,7 +70,7 @@ pub(crate) fn judge(
     entry: &mut Entry,
 ) -> Verdict {
     let caller = (&request.claimant, request.certificate.as_ref());
-    let principal = match authenticate(caller, &basis.standing, worker, now, entry) {
+    let principal = match authenticate(caller, &basis.credential, worker, now, entry) {
         Some(Ok(principal)) => principal,
         Some(Err(denial)) => return Verdict::Refused(denial),
         None => return Verdict::Open,
@@ -149,12 +149,12 @@ type Caller<'a> = (&'a Claimant, Option<&'a PeerCertificate>);
 /// Who is calling, with all that has to vouch for it; `None` while Redis has to say more.
 pub(crate) fn authenticate(
     caller: Caller<'_>,
-    standing: &Standing,
+    credential: &CredentialState,
     worker: &Worker,
     now: UnixTime,
     entry: &mut Entry,
 ) -> Option<Result<Principal, Denial>> {
-    let principal = match identify(caller, standing, now, entry)? {
+    let principal = match identify(caller, credential, now, entry)? {
         Ok(principal) => principal,
         Err(denial) => return Some(Err(denial)),
     };
@@ -164,12 +164,12 @@ pub(crate) fn authenticate(
 /// Who is calling, as the records say.
 fn identify(
     (claimant, certificate): Caller<'_>,
-    standing: &Standing,
+    credential: &CredentialState,
     now: UnixTime,
     entry: &mut Entry,
 ) -> Option<Result<Principal, Denial>> {
-    match (claimant, standing) {
-        (Claimant::Key(key), Standing::Record(record)) => match record {
+    match (claimant, credential) {
+        (Claimant::Key(key), CredentialState::Record(record)) => match record {
             Known::Unknown => None,
             Known::Absent => Some(Err(Denial::Unauthenticated(AuthFailure::UnknownKey))),
             Known::Present(cached) => {
@@ -177,11 +177,12 @@ fn identify(
                 Some(holder((key, certificate), cached, now, entry))
             }
         },
-        (Claimant::Proven(proven), Standing::Denials(denials)) => {
+        (Claimant::Proven(proven), CredentialState::Denials(denials)) => {
             entry.identify(&proven.principal);
             Some(undenied(proven, denials).map(|()| proven.principal.clone()))
         }
-        (Claimant::Key(_), Standing::Denials(_)) | (Claimant::Proven(_), Standing::Record(_)) => {
+        (Claimant::Key(_), CredentialState::Denials(_))
+        | (Claimant::Proven(_), CredentialState::Record(_)) => {
             Some(Err(Denial::Internal("standing")))
         }
     }

@@ -105,10 +105,10 @@ impl VerifyKey {
 
     /// Whether the key holds, as far as the worker knows.
     fn vouched(&self, turn: &mut Turn<'_>) -> Option<Result<(), Denial>> {
-        let (caller, standing) = (&self.reading.caller, &self.basis.standing);
+        let (caller, credential) = (&self.reading.caller, &self.basis.credential);
         let caller = (&caller.claimant, caller.certificate.as_ref());
         let entry = &mut turn.context.entry;
-        authenticate(caller, standing, turn.worker, turn.now, entry)
+        authenticate(caller, credential, turn.worker, turn.now, entry)
             .map(|principal| principal.map(drop))
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// What is in Redis.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct ActivePolicy {
     /// The revision of the record, if there is one.
     pub(crate) rev: Option<String>,
     /// What it says, as far as it can be read.
@@ -47,7 +47,7 @@ struct Told {
     callers: BTreeMap<String, String>,
 }
 
-impl Standing {
+impl ActivePolicy {
     pub(crate) fn read(rev: Option<String>, doc: Option<&[u8]>) -> Self {
         let doc = doc.unwrap_or_default();
         let active = rev.as_deref().and_then(|rev| Activation::parse(rev, doc));
@@ -141,13 +141,13 @@ mod tests {
             canary: Some(NamedCanary::new(version("b"), 10, callers)),
         };
         let document = target.document([("actor", json!("ops"))]);
-        let read = Standing::read(Some(target.rev()), Some(document.as_bytes()));
+        let read = ActivePolicy::read(Some(target.rev()), Some(document.as_bytes()));
         assert_eq!(read.target.as_ref(), Some(&target));
         assert_eq!(read.canary().unwrap().share().to_string(), "10 %, subject a of i");
         let plain = Target::alone(version("a"));
         let document = plain.document([]);
         assert_eq!(document, format!(r#"{{"version":"{}"}}"#, version("a")));
-        assert_eq!(Standing::read(Some(plain.rev()), Some(b"{}")).target, Some(plain));
-        assert_eq!(Standing::read(Some(target.rev()), None).target, None);
+        assert_eq!(ActivePolicy::read(Some(plain.rev()), Some(b"{}")).target, Some(plain));
+        assert_eq!(ActivePolicy::read(Some(target.rev()), None).target, None);
     }
 }
