@@ -18,7 +18,7 @@
 //! | labels of metrics | core, `a_caller_cannot_make_up_labels` |
 //! | protected-resource metadata | `tokens` |
 //! | memory of Redis, by sessions | here, `sessions_of_one_caller_are_bounded_and_ended_ones_are_forgotten` |
-//! | units drawn in advance | core, `slices`: an organisation is part of a window's name |
+//! | units drawn in advance | core, `leases`: an organisation is part of a window's name |
 //! | cool-off | `cool_off`: an organisation is part of a caller's name |
 //!
 //! A new way gets a test here, and a line above.

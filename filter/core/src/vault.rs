@@ -199,14 +199,14 @@ impl CredentialTemplate {
 
 /// A credential in memory, and until when it is used.
 #[derive(Debug)]
-pub struct Lease {
+pub struct CachedSecret {
     /// The value.
     pub secret: Secret,
     read: UnixTime,
     expires: UnixTime,
 }
 
-impl Lease {
+impl CachedSecret {
     /// Holds `secret` for `life` from `now`.
     #[must_use]
     pub fn new(secret: Secret, now: UnixTime, life: Duration) -> Self {

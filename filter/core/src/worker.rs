@@ -27,7 +27,7 @@ use crate::cool_off::Callers;
 use crate::failure::{Failover, OnFailure};
 use crate::health::{Condition, Health, Surroundings};
 use crate::id::{KeyId, OrgId, PolicyVersion};
-use crate::limit::slices::Slices;
+use crate::limit::leases::Leases;
 use crate::metric::Labels;
 use crate::policy::{self, Activation, Policy};
 use crate::relays::Relays;
@@ -35,7 +35,7 @@ use crate::reviewed::{Drifts, Schemas};
 use crate::streams::OpenStreams;
 use crate::time::UnixTime;
 use crate::unproven::Unproven;
-use crate::vault::{Lease, SecretRef};
+use crate::vault::{CachedSecret, SecretRef};
 use history::{Clocks, Course, Histories};
 use policies::Policies;
 
@@ -153,13 +153,13 @@ pub struct Worker {
     policies: Policies,
     /// What was compiled since somebody last looked.
     compiled: Option<PolicyVersion>,
-    leases: LruCache<SecretRef, Lease>,
+    cached_secrets: LruCache<SecretRef, CachedSecret>,
     /// Callers that do not back off.
     pub callers: Callers,
     /// Refusals that were relayed to streams.
     pub relays: Relays,
     /// Units of windows that were drawn in advance.
-    pub slices: Slices,
+    pub leases: Leases,
     /// Schemas of pinned tools.
     pub schemas: Schemas,
     /// Pinned tools that changed.
@@ -198,10 +198,10 @@ impl Worker {
             good: BTreeMap::new(),
             unusable: LruCache::new(MAX_UNUSABLE),
             compiled: None,
-            leases: LruCache::new(MAX_LEASES),
+            cached_secrets: LruCache::new(MAX_LEASES),
             callers: Callers::default(),
             relays: Relays::default(),
-            slices: Slices::default(),
+            leases: Leases::default(),
             schemas: Schemas::default(),
             drifts: Drifts::default(),
             labels: Labels::default(),
@@ -490,21 +490,22 @@ impl Worker {
     }
 
     /// A credential in memory.
-    pub fn lease(&mut self, secret: &SecretRef) -> Option<&Lease> {
-        self.leases.get(secret)
+    pub fn cached_secret(&mut self, secret: &SecretRef) -> Option<&CachedSecret> {
+        self.cached_secrets.get(secret)
     }
 
     /// Forgets a credential that was not accepted.
-    pub fn forget_lease(&mut self, secret: &SecretRef, now: UnixTime) {
-        let fresh = |lease: &Lease| now.since(lease.read_at()) < BETWEEN_READS;
-        if !self.leases.peek(secret).is_some_and(fresh) {
-            self.leases.pop(secret);
+    pub fn forget_secret(&mut self, secret: &SecretRef, now: UnixTime) {
+        let fresh =
+            |cached_secret: &CachedSecret| now.since(cached_secret.read_at()) < BETWEEN_READS;
+        if !self.cached_secrets.peek(secret).is_some_and(fresh) {
+            self.cached_secrets.pop(secret);
         }
     }
 
     /// Remembers a credential.
-    pub fn set_lease(&mut self, secret: SecretRef, lease: Lease) {
-        self.leases.put(secret, lease);
+    pub fn cache_secret(&mut self, secret: SecretRef, cached_secret: CachedSecret) {
+        self.cached_secrets.put(secret, cached_secret);
     }
 }
 

@@ -4,7 +4,7 @@
 //! Counts nothing: the admission script does, atomically.
 
 pub mod fields;
-pub mod slices;
+pub mod leases;
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,7 @@ use crate::exchange::grant::Grant;
 use crate::exchange::turn::{CallerIdentity, Turn};
 use crate::failure::WithoutRedis;
 use crate::id::OrgId;
-use crate::vault::{CredentialTemplate, Lease};
+use crate::vault::{CachedSecret, CredentialTemplate};
 
 /// What becomes of a verdict that Redis did not confirm; `None` where it must.
 pub(crate) fn without_redis(
@@ -60,9 +60,9 @@ pub(crate) fn without_vault(
     }
     let stale = turn.worker.config.vault.as_ref()?.stale?;
     let now = turn.now;
-    let usable = |lease: &&Lease| lease.is_usable(now, stale);
-    let lease = turn.worker.lease(template.secret()).filter(usable)?;
-    let credential = (template.header().to_owned(), template.render(&lease.secret));
+    let usable = |cached: &&CachedSecret| cached.is_usable(now, stale);
+    let cached = turn.worker.cached_secret(template.secret()).filter(usable)?;
+    let credential = (template.header().to_owned(), template.render(&cached.secret));
     turn.note_degraded(Dependency::Vault);
     Some(credential)
 }

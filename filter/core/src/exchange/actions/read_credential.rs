@@ -9,12 +9,12 @@ use crate::exchange::grant::Credential;
 use crate::exchange::turn::Turn;
 use crate::metric::Metric;
 use crate::step::Effect;
-use crate::vault::{CredentialTemplate, Lease, SecretRef};
+use crate::vault::{CachedSecret, CredentialTemplate, SecretRef};
 
 /// Starts the read of a credential that is not in memory.
 pub(crate) fn fetch(template: &CredentialTemplate, turn: &mut Turn<'_>) -> Credential {
     let secret = template.secret();
-    if turn.worker.lease(secret).is_some_and(|lease| lease.is_live(turn.now)) {
+    if turn.worker.cached_secret(secret).is_some_and(|cached| cached.is_live(turn.now)) {
         return Credential::Settled;
     }
     match read(secret, turn) {
@@ -77,7 +77,7 @@ pub(crate) fn secret_outcome(
     Some(outcome.map(|value| {
         let vault = turn.worker.config.vault.as_ref();
         let cache = vault.map(|vault| vault.cache).unwrap_or_default();
-        turn.worker.set_lease(secret.clone(), Lease::new(value, turn.now, cache));
+        turn.worker.cache_secret(secret.clone(), CachedSecret::new(value, turn.now, cache));
         turn.note_recovered(Dependency::Vault);
     }))
 }

@@ -23,7 +23,7 @@ use crate::exchange::grant::{Credential, Grant, Sought};
 use crate::exchange::handover::{Handover, Judged, Outcome, held, refuse, refuse_granted};
 use crate::exchange::request::{Holds, Request};
 use crate::exchange::turn::{CallerIdentity, Turn};
-use crate::limit::slices::{Draws, Settled};
+use crate::limit::leases::{DrawPlan, DrawResult};
 use crate::policy::{Check, Cost};
 use crate::step::{Gate, RequestGate};
 
@@ -38,7 +38,7 @@ pub(crate) struct Admission {
     verdict: Verdict,
     aim: Aim,
     admit: Admit,
-    draws: Draws,
+    plan: DrawPlan,
     call: CallId,
     credential: Credential,
     rounds: u8,
@@ -56,7 +56,7 @@ enum Aim {
 /// Judges again, once the worker was given the policy.
 pub(crate) fn resume(judged: Judged, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
     let Judged { request, basis, rounds } = judged;
-    decide(request, basis, None, None, Credential::Settled, rounds, turn)
+    decide(request, basis, None, None, Credential::DrawResult, rounds, turn)
 }
 
 /// Asks Redis, on what this worker remembers.
@@ -72,7 +72,7 @@ pub(crate) fn enter(request: Box<Request>, turn: &mut Turn<'_>) -> Outcome<Box<A
         };
     }
     match turn.worker.config.redis {
-        Some(_) => ask((request, basis), (verdict, Aim::Pass), Credential::Settled, 1, turn),
+        Some(_) => ask((request, basis), (verdict, Aim::Pass), Credential::DrawResult, 1, turn),
         None => unconfirmed(request, verdict, turn),
     }
 }
@@ -102,15 +102,15 @@ fn ask(
         // Refused requests ask too: the record or policy that refuses may be gone by now.
         Verdict::Open | Verdict::NeedsPolicy(_) | Verdict::Refused(_) => (&[][..], None),
     };
-    let (draws, windows) = turn.worker.slices.draw(quotas, turn.now);
+    let (plan, windows) = turn.worker.leases.draw(quotas, turn.now);
     let used = use_of(claimant, &verdict, turn);
     let admit = Admit { guards, windows, used };
     let call = turn.start(Call::Admit(admit.call()));
     let credential = match (credential, template) {
-        (Credential::Settled, Some(template)) => fetch(&template, turn),
+        (Credential::DrawResult, Some(template)) => fetch(&template, turn),
         (credential, _) => credential,
     };
-    let stage = Admission { request, basis, verdict, aim, admit, draws, call, credential, rounds };
+    let stage = Admission { request, basis, verdict, aim, admit, plan, call, credential, rounds };
     Outcome::Wait(Box::new(stage), Gate::Hold)
 }
 
@@ -179,7 +179,7 @@ impl Admission {
             (Ok(AdmitReply::Moved(states)), verdict) => {
                 let unapproved = sought(&verdict).cloned();
                 if let Verdict::Allowed(grant) = verdict {
-                    turn.worker.slices.give_back(self.draws, &grant.quotas);
+                    turn.worker.leases.give_back(self.plan, &grant.quotas);
                 }
                 let (mut states, mut basis) = (states.into_iter(), self.basis);
                 let claimant = &self.request.claimant;
@@ -205,23 +205,23 @@ impl Admission {
                 decide(request, basis, foreign, unapproved, credential, self.rounds, turn)
             }
             (Ok(AdmitReply::Admitted(states)), Verdict::Allowed(grant)) => {
-                let slices = &mut turn.worker.slices;
-                match slices.admitted(self.draws, &grant.quotas, states, turn.now) {
-                    Settled::For(states) => {
+                let leases = &mut turn.worker.leases;
+                match leases.admitted(self.plan, &grant.quotas, states, turn.now) {
+                    DrawResult::For(states) => {
                         turn.tell(&grant.quotas, &states);
                         admitted(self.request, (grant, self.aim), self.credential)
                     }
-                    Settled::Again => {
+                    DrawResult::Again => {
                         let Self { request, basis, credential, rounds, .. } = self;
                         decide(request, basis, None, None, credential, rounds, turn)
                     }
-                    Settled::Rest(..) if self.rounds >= MOST_ROUNDS => refuse(unreadable, turn),
-                    Settled::Rest(draws, windows) => {
+                    DrawResult::Rest(..) if self.rounds >= MOST_ROUNDS => refuse(unreadable, turn),
+                    DrawResult::Rest(plan, windows) => {
                         let admit = Admit { windows, ..self.admit };
                         let call = turn.start(Call::Admit(admit.call()));
                         let rounds = self.rounds.saturating_add(1);
                         let verdict = Verdict::Allowed(grant);
-                        let stage = Self { verdict, admit, draws, call, rounds, ..self };
+                        let stage = Self { verdict, admit, plan, call, rounds, ..self };
                         Outcome::Wait(Box::new(stage), Gate::Hold)
                     }
                 }
@@ -230,12 +230,12 @@ impl Admission {
                 Ok(AdmitReply::Limited { retry_after, window, windows }),
                 Verdict::Allowed(mut grant),
             ) => {
-                let limit = self.draws.asked(window).and_then(|at| grant.quotas.get(at));
+                let limit = self.plan.asked(window).and_then(|at| grant.quotas.get(at));
                 let limit = limit.cloned();
-                let slices = &mut turn.worker.slices;
-                match slices.limited(self.draws, &grant.quotas, windows, turn.now) {
-                    Settled::For(states) => turn.tell(&grant.quotas, &states),
-                    Settled::Again | Settled::Rest(..) => {
+                let leases = &mut turn.worker.leases;
+                match leases.limited(self.plan, &grant.quotas, windows, turn.now) {
+                    DrawResult::For(states) => turn.tell(&grant.quotas, &states),
+                    DrawResult::Again | DrawResult::Rest(..) => {
                         let Self { request, basis, credential, rounds, .. } = self;
                         return decide(request, basis, None, None, credential, rounds, turn);
                     }
@@ -374,7 +374,7 @@ pub(crate) fn unconfirmed(
         (Verdict::Open | Verdict::NeedsPolicy(_), _) => refuse(Denial::PolicyUnusable, turn),
         (Verdict::Allowed(_), Some(bound)) => refuse(bound.unknown(), turn),
         (Verdict::Allowed(grant), None) if grant.quotas.is_empty() && grant.sought.is_none() => {
-            Outcome::Next(Handover::Granted(request, grant, Credential::Settled))
+            Outcome::Next(Handover::Granted(request, grant, Credential::DrawResult))
         }
         (Verdict::Allowed(_), None) => refuse(Denial::PolicyUnusable, turn),
     }

@@ -46,8 +46,8 @@ pub(crate) fn enter(
     };
     let Some(template) = template else { return send(*request, *grant, None, turn) };
     let secret = template.secret().clone();
-    let lease = turn.worker.lease(&secret).filter(|lease| lease.is_live(turn.now));
-    if let Some(header) = lease.map(|lease| template.render(&lease.secret)) {
+    let cached = turn.worker.cached_secret(&secret).filter(|cached| cached.is_live(turn.now));
+    if let Some(header) = cached.map(|cached| template.render(&cached.secret)) {
         return send(*request, *grant, Some((template.header().to_owned(), header)), turn);
     }
     let call = match credential {
@@ -111,11 +111,10 @@ impl AwaitCredential {
     /// Uses the value just read, also when it may not be kept at all (`cache_seconds: 0`).
     fn credited(self, turn: &mut Turn<'_>) -> Outcome<Box<AwaitCredential>> {
         let template = self.grant.credential.clone();
-        let lease = turn.worker.lease(&self.secret);
-        match template
-            .zip(lease)
-            .map(|(template, lease)| (template.header().to_owned(), template.render(&lease.secret)))
-        {
+        let cached = turn.worker.cached_secret(&self.secret);
+        match template.zip(cached).map(|(template, cached)| {
+            (template.header().to_owned(), template.render(&cached.secret))
+        }) {
             Some(credential) => send(*self.request, *self.grant, Some(credential), turn),
             None => refuse(Denial::Internal("credential"), turn),
         }

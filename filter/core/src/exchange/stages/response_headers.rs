@@ -32,7 +32,7 @@ impl ResponseHeaders {
                 Some(denial) => {
                     if let (Denial::UpstreamRefused, Some(secret)) = (&denial, &self.asked.secret) {
                         // It may have been rotated: the next call reads it anew.
-                        turn.worker.forget_lease(secret, turn.now);
+                        turn.worker.forget_secret(secret, turn.now);
                     }
                     Outcome::End(turn.replace(denial))
                 }

@@ -35,7 +35,7 @@ fn quota(lease: u64) -> Quota {
 struct Redis(Vec<(u64, u64)>);
 
 impl Redis {
-    /// Draws, if everything fits; how the window stands.
+    /// DrawPlan, if everything fits; how the window stands.
     fn draw(&mut self, asked: &[Window], now: u64) -> (bool, Vec<WindowState>) {
         let Some(window) = asked.first() else {
             return (true, Vec::new());
@@ -70,15 +70,15 @@ enum Event {
     /// A worker asks for a call.
     Ask(usize, u8),
     /// Redis reads it.
-    Reach(usize, u8, Draws, Vec<Window>),
+    Reach(usize, u8, DrawPlan, Vec<Window>),
     /// The worker reads the answer, given then.
-    Answer(usize, u8, Draws, (bool, Vec<WindowState>), u64),
+    Answer(usize, u8, DrawPlan, (bool, Vec<WindowState>), u64),
 }
 
 /// When calls were admitted, with three workers and `lease` units a slice, under more demand than there is.
 fn admitted(lease: u64, seed: u64) -> Vec<u64> {
     let (quotas, mut random) = ([quota(lease)], Random(seed));
-    let mut workers: [Slices; 3] = Default::default();
+    let mut workers: [Leases; 3] = Default::default();
     let (mut redis, mut admitted) = (Redis::default(), Vec::new());
     let mut events: BTreeMap<(u64, u64), Event> = BTreeMap::new();
     for call in 0..4_000 {
@@ -90,34 +90,34 @@ fn admitted(lease: u64, seed: u64) -> Vec<u64> {
         let later = now + 1 + random.below(150);
         match event {
             Event::Ask(worker, round) => {
-                let (draws, windows) = workers[worker].draw(&quotas, moment(now));
-                events.insert((later, call), Event::Reach(worker, round, draws, windows));
+                let (plan, windows) = workers[worker].draw(&quotas, moment(now));
+                events.insert((later, call), Event::Reach(worker, round, plan, windows));
             }
-            Event::Reach(worker, round, draws, windows) => {
+            Event::Reach(worker, round, plan, windows) => {
                 let reply = redis.draw(&windows, now);
                 // Now and then an answer takes longer than a slice lasts.
                 let later = later + if random.below(40) == 0 { 2 * LASTS } else { 0 };
-                events.insert((later, call), Event::Answer(worker, round, draws, reply, now));
+                events.insert((later, call), Event::Answer(worker, round, plan, reply, now));
             }
-            Event::Answer(worker, round, draws, (drawn, states), at) => {
-                let slices = &mut workers[worker];
+            Event::Answer(worker, round, plan, (drawn, states), at) => {
+                let leases = &mut workers[worker];
                 let settled = match drawn {
-                    true => slices.admitted(draws, &quotas, states, moment(now)),
-                    false => slices.limited(draws, &quotas, states, moment(now)),
+                    true => leases.admitted(plan, &quotas, states, moment(now)),
+                    false => leases.limited(plan, &quotas, states, moment(now)),
                 };
                 match settled {
-                    Settled::For(states) => {
+                    DrawResult::For(states) => {
                         assert_eq!(states.len(), 1);
                         admitted.extend(drawn.then_some(at));
                     }
-                    Settled::Again if round < 3 => {
+                    DrawResult::Again if round < 3 => {
                         events.insert((later, call), Event::Ask(worker, round + 1));
                     }
-                    Settled::Rest(draws, windows) if round < 3 => {
-                        let event = Event::Reach(worker, round + 1, draws, windows);
+                    DrawResult::Rest(plan, windows) if round < 3 => {
+                        let event = Event::Reach(worker, round + 1, plan, windows);
                         events.insert((later, call), event);
                     }
-                    Settled::Again | Settled::Rest(..) => {}
+                    DrawResult::Again | DrawResult::Rest(..) => {}
                 }
             }
         }
@@ -151,46 +151,46 @@ fn slices_never_admit_more_than_the_limit_and_not_much_less() {
 
 #[test]
 fn a_slice_is_used_up_before_another_is_drawn_and_expires() {
-    let (quotas, mut slices) = ([quota(3)], Slices::default());
+    let (quotas, mut leases) = ([quota(3)], Leases::default());
     let at = |micros| UnixTime::from_micros(1_000_000 + micros);
     let state = |remaining| {
         vec![WindowState { remaining, reset: Duration::ZERO, raised: false, redated: false }]
     };
-    let cost = |slices: &mut Slices, now| {
-        let (draws, windows) = slices.draw(&quotas, now);
-        (windows.first().map(|window| window.cost), draws)
+    let cost = |leases: &mut Leases, now| {
+        let (plan, windows) = leases.draw(&quotas, now);
+        (windows.first().map(|window| window.cost), plan)
     };
-    let (first, draws) = cost(&mut slices, at(0));
+    let (first, plan) = cost(&mut leases, at(0));
     assert_eq!(first, Some(3));
     // While that is on its way, others draw for themselves.
-    assert_eq!(cost(&mut slices, at(1)).0, Some(1));
-    assert!(matches!(slices.admitted(draws, &quotas, state(17), at(9)), Settled::For(_)));
-    let (second, draws) = cost(&mut slices, at(10));
+    assert_eq!(cost(&mut leases, at(1)).0, Some(1));
+    assert!(matches!(leases.admitted(plan, &quotas, state(17), at(9)), DrawResult::For(_)));
+    let (second, plan) = cost(&mut leases, at(10));
     assert_eq!(second, None);
-    slices.give_back(draws, &quotas);
-    assert_eq!(cost(&mut slices, at(11)).0, None);
-    let (third, draws) = cost(&mut slices, at(12));
+    leases.give_back(plan, &quotas);
+    assert_eq!(cost(&mut leases, at(11)).0, None);
+    let (third, plan) = cost(&mut leases, at(12));
     assert_eq!(third, None);
-    let Settled::For(states) = slices.admitted(draws, &quotas, vec![], at(20)) else { panic!() };
+    let DrawResult::For(states) = leases.admitted(plan, &quotas, vec![], at(20)) else { panic!() };
     assert_eq!(states[0].remaining, 17);
-    let (fourth, draws) = cost(&mut slices, at(30));
+    let (fourth, plan) = cost(&mut leases, at(30));
     assert_eq!(fourth, Some(3));
     // Only two are left: singly from now on.
-    assert!(matches!(slices.limited(draws, &quotas, state(2), at(40)), Settled::Again));
-    assert_eq!(cost(&mut slices, at(41)).0, Some(1));
-    let (later, draws) = cost(&mut slices, at(40 + LASTS));
+    assert!(matches!(leases.limited(plan, &quotas, state(2), at(40)), DrawResult::Again));
+    assert_eq!(cost(&mut leases, at(41)).0, Some(1));
+    let (later, plan) = cost(&mut leases, at(40 + LASTS));
     assert_eq!(later, Some(3));
-    slices.admitted(draws, &quotas, state(5), at(41 + LASTS));
-    let (held, draws) = cost(&mut slices, at(42 + LASTS));
+    leases.admitted(plan, &quotas, state(5), at(41 + LASTS));
+    let (held, plan) = cost(&mut leases, at(42 + LASTS));
     assert_eq!(held, None);
     // The answer came after the unit was over.
-    let late = slices.admitted(draws, &quotas, vec![], at(40 + 2 * LASTS));
-    let Settled::Rest(_, windows) = late else { panic!("{late:?}") };
+    let late = leases.admitted(plan, &quotas, vec![], at(40 + 2 * LASTS));
+    let DrawResult::Rest(_, windows) = late else { panic!("{late:?}") };
     assert_eq!(windows[0].cost, 3, "the last one was over, too");
     // Somebody set the clock back.
-    let (_, draws) = cost(&mut slices, at(41 + 3 * LASTS));
-    slices.admitted(draws, &quotas, state(9), at(42 + 3 * LASTS));
-    assert_eq!(cost(&mut slices, at(0)).0, Some(3));
+    let (_, plan) = cost(&mut leases, at(41 + 3 * LASTS));
+    leases.admitted(plan, &quotas, state(9), at(42 + 3 * LASTS));
+    assert_eq!(cost(&mut leases, at(0)).0, Some(3));
 }
 
 // A test under load had 225 draws for 224 calls.
@@ -200,7 +200,7 @@ fn what_redis_drew_is_not_drawn_again_when_a_held_unit_was_too_old() {
     let mut plain = quota(0);
     plain.name = "limits.plain".into();
     plain.window.key = Key::window(Scope::Org("acme"), "plain", &[]);
-    let (quotas, mut slices) = ([quota(3), plain], Slices::default());
+    let (quotas, mut leases) = ([quota(3), plain], Leases::default());
     let at = |micros| UnixTime::from_micros(1_000_000 + micros);
     let states = |count| {
         let state =
@@ -213,17 +213,17 @@ fn what_redis_drew_is_not_drawn_again_when_a_held_unit_was_too_old() {
     };
     let [hot, plain] = ["hot", "plain"].map(|name| Key::window(Scope::Org("acme"), name, &[]));
     let [hot, plain] = [hot, plain].map(|key| key.as_str().to_owned());
-    let (draws, windows) = slices.draw(&quotas, at(0));
+    let (plan, windows) = leases.draw(&quotas, at(0));
     assert_eq!(asked(&windows), [(hot.clone(), 3), (plain.clone(), 1)]);
-    assert!(matches!(slices.admitted(draws, &quotas, states(2), at(1)), Settled::For(_)));
+    assert!(matches!(leases.admitted(plan, &quotas, states(2), at(1)), DrawResult::For(_)));
     // The second call has a unit; Redis takes its time.
-    let (draws, windows) = slices.draw(&quotas, at(10));
+    let (plan, windows) = leases.draw(&quotas, at(10));
     assert_eq!(asked(&windows), [(plain, 1)]);
-    let late = slices.admitted(draws, &quotas, states(1), at(LASTS + 1));
-    let Settled::Rest(draws, windows) = late else { panic!("{late:?}") };
+    let late = leases.admitted(plan, &quotas, states(1), at(LASTS + 1));
+    let DrawResult::Rest(plan, windows) = late else { panic!("{late:?}") };
     assert_eq!(asked(&windows), [(hot, 3)]);
-    assert_eq!(draws.asked(0), Some(0));
-    let Settled::For(stand) = slices.admitted(draws, &quotas, states(1), at(LASTS + 2)) else {
+    assert_eq!(plan.asked(0), Some(0));
+    let DrawResult::For(stand) = leases.admitted(plan, &quotas, states(1), at(LASTS + 2)) else {
         panic!("it was drawn")
     };
     assert_eq!(stand.len(), 2);

@@ -13,18 +13,18 @@ use portcullis_redis_lua::{Key, Window, WindowState};
 use super::Quota;
 use crate::time::UnixTime;
 
-const MOST_SLICES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
+const MOST_LEASES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 
 /// What one worker holds.
 #[derive(Debug)]
-pub struct Slices {
-    held: LruCache<Key, Slice>,
+pub struct Leases {
+    held: LruCache<Key, Lease>,
     /// The newest time seen. Should the clock be set back, nobody could tell how old a slice is.
     latest: UnixTime,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slice {
+struct Lease {
     left: u64,
     /// Until when calls may take its units: half of the time that they may be used in. The other half
     /// is for Redis to answer.
@@ -39,18 +39,18 @@ struct Slice {
 
 /// How one admission draws from the windows of a call, in their order.
 #[derive(Debug)]
-pub struct Draws {
-    parts: Vec<Part>,
+pub struct DrawPlan {
+    draws: Vec<Draw>,
     /// When Redis was asked, at the earliest.
     at: UnixTime,
 }
 
 #[derive(Debug)]
-enum Part {
+enum Draw {
     /// Redis is asked for the call's own cost.
     Cost,
     /// Redis is asked for so many units: one for this call.
-    Slice(u64),
+    Lease(u64),
     /// The worker has a unit, which may be used until then.
     Held(WindowState, UnixTime),
     /// Redis drew for this call before.
@@ -59,39 +59,39 @@ enum Part {
 
 /// What an admission comes to.
 #[derive(Debug)]
-pub enum Settled {
+pub enum DrawResult {
     /// This is how the windows stand, in the order of the call's.
     For(Vec<WindowState>),
     /// A slice was too much, and nothing was drawn: to be asked again.
     Again,
     /// Held units were too old when the others had been drawn: only these are asked for, in these windows.
-    Rest(Draws, Vec<Window>),
+    Rest(DrawPlan, Vec<Window>),
 }
 
-impl Default for Slices {
+impl Default for Leases {
     fn default() -> Self {
-        Self { held: LruCache::new(MOST_SLICES), latest: UnixTime::from_micros(0) }
+        Self { held: LruCache::new(MOST_LEASES), latest: UnixTime::from_micros(0) }
     }
 }
 
-impl Slices {
+impl Leases {
     /// What to ask Redis for, so that a call draws from `quotas`; units that are held are taken.
-    pub fn draw(&mut self, quotas: &[Quota], now: UnixTime) -> (Draws, Vec<Window>) {
+    pub fn draw(&mut self, quotas: &[Quota], now: UnixTime) -> (DrawPlan, Vec<Window>) {
         if now < self.latest {
             self.held.clear();
         }
         self.latest = now;
-        let parts = quotas.iter().map(|quota| self.part(quota, now)).collect();
-        let draws = Draws { parts, at: now };
-        let windows = draws.windows(quotas);
-        (draws, windows)
+        let draws = quotas.iter().map(|quota| self.draw(quota, now)).collect();
+        let plan = DrawPlan { draws, at: now };
+        let windows = plan.windows(quotas);
+        (plan, windows)
     }
 
-    fn part(&mut self, quota: &Quota, now: UnixTime) -> Part {
+    fn draw(&mut self, quota: &Quota, now: UnixTime) -> Draw {
         let Some(units) = quota.lease else {
-            return Part::Cost;
+            return Draw::Cost;
         };
-        let nothing = Slice {
+        let nothing = Lease {
             left: 0,
             taken_until: now,
             until: now,
@@ -103,18 +103,18 @@ impl Slices {
                 redated: false,
             },
         };
-        let slice = self.held.get_or_insert_mut(quota.window.key.clone(), || nothing);
-        match slice.left.checked_sub(1) {
-            Some(left) if now < slice.taken_until => {
-                slice.left = left;
-                let remaining = slice.state.remaining.saturating_add(left);
-                Part::Held(WindowState { remaining, ..slice.state }, slice.until)
+        let lease = self.held.get_or_insert_mut(quota.window.key.clone(), || nothing);
+        match lease.left.checked_sub(1) {
+            Some(left) if now < lease.taken_until => {
+                lease.left = left;
+                let remaining = lease.state.remaining.saturating_add(left);
+                Draw::Held(WindowState { remaining, ..lease.state }, lease.until)
             }
-            _ if now < slice.single_until => Part::Cost,
+            _ if now < lease.single_until => Draw::Cost,
             _ => {
-                slice.left = 0;
-                slice.single_until = now.after(quota.lasts);
-                Part::Slice(units)
+                lease.left = 0;
+                lease.single_until = now.after(quota.lasts);
+                Draw::Lease(units)
             }
         }
     }
@@ -122,81 +122,81 @@ impl Slices {
     /// Redis drew from every window that it was asked for.
     pub fn admitted(
         &mut self,
-        draws: Draws,
+        plan: DrawPlan,
         quotas: &[Quota],
         states: Vec<WindowState>,
         now: UnixTime,
-    ) -> Settled {
-        let settled = window_states(quotas, &draws.parts, states, |quota, units, state| {
-            let left = self.put(quota, units, state, draws.at);
+    ) -> DrawResult {
+        let settled = window_states(quotas, &plan.draws, states, |quota, units, state| {
+            let left = self.put(quota, units, state, plan.at);
             WindowState { remaining: state.remaining.saturating_add(left), ..state }
         });
-        let late = |part: &Part| matches!(part, Part::Held(_, until) if now >= *until);
-        if !draws.parts.iter().any(late) {
-            return Settled::For(settled);
+        let late = |draw: &Draw| matches!(draw, Draw::Held(_, until) if now >= *until);
+        if !plan.draws.iter().any(late) {
+            return DrawResult::For(settled);
         }
         // What Redis drew stays drawn: asking for all again would draw twice for one call.
-        let stand = quotas.iter().zip(draws.parts).zip(settled);
-        let parts = stand.map(|((quota, part), state)| match part {
-            Part::Held(..) if late(&part) => self.part(quota, now),
-            Part::Held(..) => part,
-            Part::Cost | Part::Slice(_) | Part::Drawn(_) => Part::Drawn(state),
+        let stand = quotas.iter().zip(plan.draws).zip(settled);
+        let draws = stand.map(|((quota, draw), state)| match draw {
+            Draw::Held(..) if late(&draw) => self.draw(quota, now),
+            Draw::Held(..) => draw,
+            Draw::Cost | Draw::Lease(_) | Draw::Drawn(_) => Draw::Drawn(state),
         });
-        let draws = Draws { parts: parts.collect(), at: now };
-        let windows = draws.windows(quotas);
-        Settled::Rest(draws, windows)
+        let plan = DrawPlan { draws: draws.collect(), at: now };
+        let windows = plan.windows(quotas);
+        DrawResult::Rest(plan, windows)
     }
 
     /// Keeps what of a slice this call does not use; says how much that is.
     fn put(&mut self, quota: &Quota, units: u64, state: WindowState, at: UnixTime) -> u64 {
         let left = units.saturating_sub(1);
-        let slice = Slice {
+        let lease = Lease {
             left,
             taken_until: at.after(quota.lasts.checked_div(2).unwrap_or_default()),
             until: at.after(quota.lasts),
             single_until: at,
             state: WindowState { raised: false, redated: false, ..state },
         };
-        self.held.put(quota.window.key.clone(), slice);
+        self.held.put(quota.window.key.clone(), lease);
         left
     }
 
     /// Redis drew nothing: a window is full.
     pub fn limited(
         &mut self,
-        draws: Draws,
+        plan: DrawPlan,
         quotas: &[Quota],
         states: Vec<WindowState>,
         now: UnixTime,
-    ) -> Settled {
+    ) -> DrawResult {
         let mut too_much = false;
-        let settled = window_states(quotas, &draws.parts, states, |quota, units, state| {
+        let settled = window_states(quotas, &plan.draws, states, |quota, units, state| {
             if units > state.remaining {
                 too_much = true;
                 self.singly(quota, now);
             }
             state
         });
-        self.give_back(draws, quotas);
-        if too_much { Settled::Again } else { Settled::For(settled) }
+        self.give_back(plan, quotas);
+        if too_much { DrawResult::Again } else { DrawResult::For(settled) }
     }
 
     /// For a while, single units are drawn.
     fn singly(&mut self, quota: &Quota, now: UnixTime) {
-        if let Some(slice) = self.held.get_mut(&quota.window.key) {
-            slice.single_until = now.after(quota.lasts);
+        if let Some(lease) = self.held.get_mut(&quota.window.key) {
+            lease.single_until = now.after(quota.lasts);
         }
     }
 
     /// The call is not made, or not yet: what it took is there for others.
-    pub fn give_back(&mut self, draws: Draws, quotas: &[Quota]) {
-        for (quota, part) in quotas.iter().zip(draws.parts) {
-            let Some(slice) = self.held.get_mut(&quota.window.key) else { continue };
-            match part {
-                Part::Held(_, until) if until == slice.until => {
-                    slice.left = slice.left.saturating_add(1);
+    pub fn give_back(&mut self, plan: DrawPlan, quotas: &[Quota]) {
+        for (quota, draw) in quotas.iter().zip(plan.draws) {
+            let Some(lease) = self.held.get_mut(&quota.window.key) else { continue };
+            match draw {
+                Draw::Held(_, until) if until == lease.until => {
+                    lease.left = lease.left.saturating_add(1);
                 }
-                Part::Held(..) | Part::Drawn(_) | Part::Cost | Part::Slice(_) => {}
+                Draw::Held(..) | Draw::Drawn(_) | Draw::Cost | Draw::Lease(_) => {}
             }
         }
     }
@@ -206,26 +206,26 @@ impl Slices {
 /// as `sliced` sees them; the others as they did when their units were drawn.
 fn window_states(
     quotas: &[Quota],
-    parts: &[Part],
+    draws: &[Draw],
     states: Vec<WindowState>,
     mut sliced: impl FnMut(&Quota, u64, WindowState) -> WindowState,
 ) -> Vec<WindowState> {
     let mut states = states.into_iter();
-    let stands = |(quota, part): (&Quota, &Part)| match part {
-        Part::Cost => states.next(),
-        Part::Slice(units) => states.next().map(|state| sliced(quota, *units, state)),
-        Part::Held(state, _) | Part::Drawn(state) => Some(*state),
+    let stands = |(quota, draw): (&Quota, &Draw)| match draw {
+        Draw::Cost => states.next(),
+        Draw::Lease(units) => states.next().map(|state| sliced(quota, *units, state)),
+        Draw::Held(state, _) | Draw::Drawn(state) => Some(*state),
     };
-    quotas.iter().zip(parts).filter_map(stands).collect()
+    quotas.iter().zip(draws).filter_map(stands).collect()
 }
 
-impl Draws {
+impl DrawPlan {
     /// What Redis is asked for.
     fn windows(&self, quotas: &[Quota]) -> Vec<Window> {
-        let asked = quotas.iter().zip(&self.parts).filter_map(|(quota, part)| match part {
-            Part::Cost => Some(quota.window.clone()),
-            Part::Slice(cost) => Some(Window { cost: *cost, ..quota.window.clone() }),
-            Part::Held(..) | Part::Drawn(_) => None,
+        let asked = quotas.iter().zip(&self.draws).filter_map(|(quota, draw)| match draw {
+            Draw::Cost => Some(quota.window.clone()),
+            Draw::Lease(cost) => Some(Window { cost: *cost, ..quota.window.clone() }),
+            Draw::Held(..) | Draw::Drawn(_) => None,
         });
         asked.collect()
     }
@@ -233,9 +233,9 @@ impl Draws {
     /// Which of the call's windows was the `index`-th that Redis was asked for.
     #[must_use]
     pub fn asked(&self, index: usize) -> Option<usize> {
-        let asked = self.parts.iter().enumerate();
+        let asked = self.draws.iter().enumerate();
         asked
-            .filter(|(_, part)| matches!(part, Part::Cost | Part::Slice(_)))
+            .filter(|(_, draw)| matches!(draw, Draw::Cost | Draw::Lease(_)))
             .map(|(at, _)| at)
             .nth(index)
     }
