@@ -76,15 +76,15 @@ impl Step {
         let Some(before) = self.before.canary() else {
             return version;
         };
-        let (canary, share) = (&before.canary.version, before.share());
+        let (tried, share) = (&before.record.version, before.share());
         match &self.after.canary {
             Some(canary) if canary == before => version,
-            Some(canary) if canary.record.version == *canary => {
+            Some(canary) if canary.record.version == *tried => {
                 format!("{version}; the canary was on {share}")
             }
-            Some(_) => format!("{version}; replaces the canary {canary} ({share})"),
-            None if self.after.version == *canary => format!("{version}; was tried on {share}"),
-            None => format!("{version}; the canary {canary} ({share}) is over"),
+            Some(_) => format!("{version}; replaces the canary {tried} ({share})"),
+            None if self.after.version == *tried => format!("{version}; was tried on {share}"),
+            None => format!("{version}; the canary {tried} ({share}) is over"),
         }
     }
 }

@@ -121,7 +121,7 @@ fn with_canaries(only: Option<&OrgId>, store: &mut Store) -> Result<Vec<Comparis
     }
     let pair = |active_policy: &ActivePolicy| {
         let target = active_policy.target.as_ref()?;
-        Some((target.version.clone(), target.canary.as_ref()?.canary.version.clone()))
+        Some((target.version.clone(), target.canary.as_ref()?.record.version.clone()))
     };
     let mut pairs: Vec<_> =
         active_policies.iter().filter_map(|(_, active_policy)| pair(active_policy)).collect();
