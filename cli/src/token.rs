@@ -4,7 +4,7 @@
 
 use clap::{Args, Subcommand};
 use portcullis_core::audit::Deed;
-use portcullis_core::auth::denied::{Deniable, DeniedRecord};
+use portcullis_core::auth::deny_list::{Deniable, DenyListEntry};
 use portcullis_core::id::OrgId;
 use serde_json::{Value, json};
 
@@ -116,7 +116,7 @@ fn deny(session: &Session, args: DenyArgs) -> Result<Report, Refusal> {
     let now = Seconds::now();
     let deniable = args.place.deniable()?;
     let what = named(&deniable);
-    let record = DeniedRecord {
+    let record = DenyListEntry {
         what: what.clone(),
         at: now.0,
         by: session.actor_name()?,
@@ -181,7 +181,7 @@ fn list(session: &Session, args: &ListArgs) -> Result<Report, Refusal> {
     Ok(Report::done(text, json!({ "denied": views })))
 }
 
-fn view(org: &OrgId, record: &DeniedRecord) -> Value {
+fn view(org: &OrgId, record: &DenyListEntry) -> Value {
     json!({
         "org": org,
         "what": record.what,

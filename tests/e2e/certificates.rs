@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use portcullis_core::auth::denied::Deniable;
+use portcullis_core::auth::deny_list::Deniable;
 use portcullis_core::id::OrgId;
 use portcullis_stack::{Identity, Names, Validity};
 use portcullis_tests::front::{FrontProxy, TlsGateway, stranger};

@@ -3,7 +3,7 @@
 //! Owns that a denial and its place in the list change together, by `put_denial.lua`. The filter looks at its revision, which is another one
 //! after each change.
 
-use portcullis_core::auth::denied::DeniedRecord;
+use portcullis_core::auth::deny_list::DenyListEntry;
 use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{DenialState, Key, Note, PutDenial};
 
@@ -18,7 +18,7 @@ impl Store {
         &mut self,
         org: &OrgId,
         key: &Key,
-        record: &DeniedRecord,
+        record: &DenyListEntry,
         entry: impl Fn(Option<&[u8]>) -> String,
     ) -> Result<(), Refusal> {
         let doc = serde_json::to_string(record)
@@ -59,17 +59,18 @@ impl Store {
     }
 
     /// What is denied in an organisation, the latest first.
-    pub(crate) fn denials(&mut self, org: &OrgId) -> Result<Vec<DeniedRecord>, Refusal> {
+    pub(crate) fn denials(&mut self, org: &OrgId) -> Result<Vec<DenyListEntry>, Refusal> {
         let index = Key::denied_index(org.as_str());
         let keys: Vec<String> = self.query(redis::cmd("SMEMBERS").arg(index.as_str()))?;
         let documents = keys.iter().map(|key| redis::cmd("HGET").arg(key).arg("doc").clone());
         let documents: Vec<Option<Vec<u8>>> = self.link.all(documents.collect())?;
         let mut denials = Vec::new();
         for (key, doc) in keys.iter().zip(documents) {
-            let record = doc.map(|doc| DeniedRecord::parse(&doc)).transpose().map_err(|error| {
-                Refusal::new(format!("a denial cannot be read: {error}"), key.as_str())
-                    .expected("one written by this version of portcullis or an older one")
-            })?;
+            let record =
+                doc.map(|doc| DenyListEntry::parse(&doc)).transpose().map_err(|error| {
+                    Refusal::new(format!("a denial cannot be read: {error}"), key.as_str())
+                        .expected("one written by this version of portcullis or an older one")
+                })?;
             denials.extend(record);
         }
         denials.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| a.what.cmp(&b.what)));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::auth::Principal;
-use crate::auth::denied::digest_of;
+use crate::auth::deny_list::digest_of;
 use crate::id::{OrgId, PolicyName};
 
 /// What Redis holds of a call that waits, as JSON.

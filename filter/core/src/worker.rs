@@ -17,7 +17,7 @@ use lru::LruCache;
 use portcullis_redis_lua::{Generation, Key, Stamp, Use};
 
 use crate::audit::Chain;
-use crate::auth::denied::DeniedRecord;
+use crate::auth::deny_list::DenyListEntry;
 use crate::auth::record::KeyRecord;
 use crate::auth::slowdown::Slowdown;
 use crate::auth::token::keyring::Keyring;
@@ -138,7 +138,7 @@ pub struct Worker {
     /// What serves when Redis or Vault cannot be asked.
     pub failover: Failover,
     records: LruCache<(OrgId, KeyId), Rc<CachedRecord>>,
-    denials: LruCache<Key, Rc<Cached<DeniedRecord>>>,
+    deny_list: LruCache<Key, Rc<Cached<DenyListEntry>>>,
     uses: LruCache<Use, UnixTime>,
     /// The active version of each organisation; only those that Redis named, so it is bounded.
     active: BTreeMap<OrgId, Rc<Activation>>,
@@ -189,7 +189,7 @@ impl Worker {
             vault: Breakers::new(0),
             failover: Failover::default(),
             records: LruCache::new(MAX_RECORDS),
-            denials: LruCache::new(MAX_RECORDS),
+            deny_list: LruCache::new(MAX_RECORDS),
             uses: LruCache::new(MAX_RECORDS),
             active: BTreeMap::new(),
             histories: Histories::default(),
@@ -308,15 +308,15 @@ impl Worker {
     }
 
     /// The last seen denial at `key`.
-    pub fn denial(&mut self, key: &Key) -> Option<Rc<Cached<DeniedRecord>>> {
-        self.denials.get(key).cloned()
+    pub fn deny_list_entry(&mut self, key: &Key) -> Option<Rc<Cached<DenyListEntry>>> {
+        self.deny_list.get(key).cloned()
     }
 
     /// Remembers a denial, or that there is none.
-    pub fn set_denial(&mut self, key: Key, denial: Option<Rc<Cached<DeniedRecord>>>) {
-        match denial {
-            Some(denial) => _ = self.denials.put(key, denial),
-            None => _ = self.denials.pop(&key),
+    pub fn set_deny_list_entry(&mut self, key: Key, entry: Option<Rc<Cached<DenyListEntry>>>) {
+        match entry {
+            Some(entry) => _ = self.deny_list.put(key, entry),
+            None => _ = self.deny_list.pop(&key),
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Principal;
 use super::api_key::PresentedKey;
 use super::certificate::Fingerprint;
-use super::denied::{Deniable, DeniedRecord};
+use super::deny_list::{Deniable, DenyListEntry};
 use crate::id::OrgId;
 
 /// Who a request claims to be.
@@ -34,7 +34,7 @@ pub struct Proven {
     pub cnf_thumbprint: Option<Fingerprint>,
     /// What a token says of its holder, for the conditions of policies; empty for a certificate.
     pub claims: Map<String, Value>,
-    denial_keys: Vec<Key>,
+    deny_list_keys: Vec<Key>,
 }
 
 impl Claimant {
@@ -75,8 +75,8 @@ impl Proven {
         issued_at: Option<u64>,
         cnf_thumbprint: Option<Fingerprint>,
     ) -> Self {
-        let denial_keys = deniable.iter().map(|deniable| deniable.key(&principal.org)).collect();
-        Self { principal, issued_at, cnf_thumbprint, claims: Map::new(), denial_keys }
+        let deny_list_keys = deniable.iter().map(|deniable| deniable.key(&principal.org)).collect();
+        Self { principal, issued_at, cnf_thumbprint, claims: Map::new(), deny_list_keys }
     }
 
     /// The same, of whom a token says this.
@@ -87,13 +87,13 @@ impl Proven {
 
     /// Where denials of this credential would be.
     #[must_use]
-    pub fn denial_keys(&self) -> &[Key] {
-        &self.denial_keys
+    pub fn deny_list_keys(&self) -> &[Key] {
+        &self.deny_list_keys
     }
 
     /// Whether `record` is about this credential.
     #[must_use]
-    pub fn is_denied_by(&self, record: &DeniedRecord) -> bool {
+    pub fn is_denied_by(&self, record: &DenyListEntry) -> bool {
         record.covers(self.issued_at)
     }
 }

@@ -7,7 +7,7 @@ pub mod api_key;
 pub mod certificate;
 mod claimant;
 pub mod credential;
-pub mod denied;
+pub mod deny_list;
 mod principal;
 pub mod record;
 pub mod slowdown;

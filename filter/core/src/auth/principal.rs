@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::denied::digest_of;
+use super::deny_list::digest_of;
 use crate::glob::Globs;
 use crate::id::{KeyId, OrgId, PolicyName};
 

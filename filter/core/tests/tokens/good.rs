@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use portcullis_core::auth::denied::Deniable;
+use portcullis_core::auth::deny_list::Deniable;
 use portcullis_core::auth::token::claims::VerifiedToken;
 use portcullis_core::auth::token::issuer::Issuer;
 use portcullis_core::auth::token::keyring::Verification;
@@ -58,7 +58,7 @@ fn claims_become_a_principal() {
         Deniable::Subject { issuer: ISS.into(), subject: "agent-1".into() },
     ];
     let denials = deniable.map(|deniable| deniable.key(&principal.org));
-    assert_eq!(verified.proven.denial_keys(), denials);
+    assert_eq!(verified.proven.deny_list_keys(), denials);
     assert_eq!(verified.proven.issued_at, Some(START - 10));
     assert_eq!(verified.expires_at(), START + 300);
     assert_eq!(verified.proven.bound, None);
@@ -91,7 +91,7 @@ fn issuers_say_it_in_other_ways() {
     assert_eq!(*principal.identity.kind(), identity);
     assert_eq!(principal.scopes, Scopes::Granted(["a".to_owned(), "b".to_owned()].into()));
     let subject = Deniable::Subject { issuer: ISS.into(), subject: "client-7".into() };
-    assert_eq!(verified.proven.denial_keys(), [subject.key(&principal.org)]);
+    assert_eq!(verified.proven.deny_list_keys(), [subject.key(&principal.org)]);
     assert_eq!(verified.proven.bound.as_ref().unwrap().bytes()[..3], [0x6f, 0x07, 0x0a]);
     assert_eq!(verified.expires_at(), START + 300);
 }

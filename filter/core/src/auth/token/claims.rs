@@ -13,7 +13,7 @@ use super::issuer::{Issuer, IssuerId, Source};
 use super::jwks::Thumbprint;
 use super::jws::TokenDigest;
 use crate::auth::certificate::Fingerprint;
-use crate::auth::denied::Deniable;
+use crate::auth::deny_list::Deniable;
 use crate::auth::{AuthFailure, IdentityKind, Narrowing, Principal, Proven, Scopes};
 use crate::id::{OrgId, PolicyName};
 use crate::time::UnixTime;

@@ -11,7 +11,7 @@ use super::protected_resource::{self, Hint};
 use crate::auth::certificate::mapping::{CertificateMode, Peer};
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
 use crate::auth::credential::{self, Presented};
-use crate::auth::denied::Deniable;
+use crate::auth::deny_list::Deniable;
 use crate::auth::slowdown::Proof;
 use crate::auth::token::jws::PresentedToken;
 use crate::auth::{AuthFailure, Claimant, IdentityKind, Narrowing, Principal, Proven, Scopes};

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use portcullis_redis_lua::{Expected, Guard, GuardState, Key};
 
 use crate::auth::api_key::PresentedKey;
-use crate::auth::denied::DeniedRecord;
+use crate::auth::deny_list::DenyListEntry;
 use crate::auth::record::KeyRecord;
 use crate::auth::{Claimant, Proven};
 use crate::id::OrgId;
@@ -47,8 +47,8 @@ pub(crate) enum Unlearned {
 pub(crate) enum CredentialState {
     /// The record of an API key.
     Record(Known<Rc<CachedRecord>>),
-    /// The denials of a credential that proves itself, in the order of [`Proven::denial_keys`].
-    Denials(Vec<Known<Rc<Cached<DeniedRecord>>>>),
+    /// The denials of a credential that proves itself, in the order of [`Proven::deny_list_keys`].
+    DenyList(Vec<Known<Rc<Cached<DenyListEntry>>>>),
 }
 
 impl Basis {
@@ -62,9 +62,10 @@ impl Basis {
             }),
             // Hardly anything is ever denied, and Redis says when it is.
             Claimant::Proven(proven) => {
-                let remembered = proven.denial_keys().iter().map(|key| worker.denial(key));
-                let known = remembered.map(|denial| denial.map_or(Known::Absent, Known::Present));
-                CredentialState::Denials(known.collect())
+                let remembered =
+                    proven.deny_list_keys().iter().map(|key| worker.deny_list_entry(key));
+                let known = remembered.map(|entry| entry.map_or(Known::Absent, Known::Present));
+                CredentialState::DenyList(known.collect())
             }
         };
         let holder = claimant.holder();
@@ -90,17 +91,17 @@ impl Basis {
                 key: Key::record(key.org.as_str(), key.id.as_str()),
                 expected: expected(record, |record| record.rev.clone()),
             }],
-            (CredentialState::Denials(denials), Claimant::Proven(proven)) => {
-                let keys = proven.denial_keys().iter();
-                keys.zip(denials)
-                    .map(|(key, denial)| Guard {
+            (CredentialState::DenyList(deny_list), Claimant::Proven(proven)) => {
+                let keys = proven.deny_list_keys().iter();
+                keys.zip(deny_list)
+                    .map(|(key, entry)| Guard {
                         key: key.clone(),
-                        expected: expected(denial, |denial| denial.rev.clone()),
+                        expected: expected(entry, |entry| entry.rev.clone()),
                     })
                     .collect()
             }
             (CredentialState::Record(_), Claimant::Proven(_))
-            | (CredentialState::Denials(_), Claimant::Key(_)) => Vec::new(),
+            | (CredentialState::DenyList(_), Claimant::Key(_)) => Vec::new(),
         };
         guards.push(Guard {
             key: Key::policy(claimant.org().as_str()),
@@ -125,11 +126,11 @@ impl Basis {
                 let state = states.next().ok_or(Unlearned::Missing)?;
                 learn_record(record, key, state, worker)?;
             }
-            (CredentialState::Denials(denials), Claimant::Proven(proven)) => {
-                learn_denials(denials, proven, states, worker).ok_or(Unlearned::Missing)?;
+            (CredentialState::DenyList(deny_list), Claimant::Proven(proven)) => {
+                learn_deny_list(deny_list, proven, states, worker).ok_or(Unlearned::Missing)?;
             }
             (CredentialState::Record(_), Claimant::Proven(_))
-            | (CredentialState::Denials(_), Claimant::Key(_)) => return Err(Unlearned::Missing),
+            | (CredentialState::DenyList(_), Claimant::Key(_)) => return Err(Unlearned::Missing),
         }
         let state = states.next().ok_or(Unlearned::Missing)?;
         learn_policy(&mut self.policy, claimant.org(), state, worker);
@@ -167,23 +168,23 @@ fn learn_record(
     Ok(())
 }
 
-fn learn_denials(
-    known: &mut [Known<Rc<Cached<DeniedRecord>>>],
+fn learn_deny_list(
+    known: &mut [Known<Rc<Cached<DenyListEntry>>>],
     proven: &Proven,
     states: &mut impl Iterator<Item = GuardState>,
     worker: &mut Worker,
 ) -> Option<()> {
-    for (known, key) in known.iter_mut().zip(proven.denial_keys()) {
+    for (known, key) in known.iter_mut().zip(proven.deny_list_keys()) {
         match states.next()? {
             GuardState::Unmoved => {}
             GuardState::Absent => {
                 *known = Known::Absent;
-                worker.set_denial(key.clone(), None);
+                worker.set_deny_list_entry(key.clone(), None);
             }
             GuardState::Present { rev, doc } => {
-                let denial = Rc::new(Cached { rev, record: DeniedRecord::parse(&doc).ok() });
-                worker.set_denial(key.clone(), Some(denial.clone()));
-                *known = Known::Present(denial);
+                let entry = Rc::new(Cached { rev, record: DenyListEntry::parse(&doc).ok() });
+                worker.set_deny_list_entry(key.clone(), Some(entry.clone()));
+                *known = Known::Present(entry);
             }
         }
     }

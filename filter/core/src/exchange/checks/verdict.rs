@@ -12,7 +12,7 @@ use super::snapshot::{Basis, CredentialState, Known};
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::{Fingerprint, PeerCertificate};
-use crate::auth::denied::DeniedRecord;
+use crate::auth::deny_list::DenyListEntry;
 use crate::auth::record::Peer;
 use crate::auth::{AuthFailure, Claimant, IdentityKind, Principal, Proven};
 use crate::authz::{self, Case, Ruling, Seen, Trail};
@@ -177,11 +177,11 @@ fn identify(
                 Some(holder((key, certificate), cached, now, entry))
             }
         },
-        (Claimant::Proven(proven), CredentialState::Denials(denials)) => {
+        (Claimant::Proven(proven), CredentialState::DenyList(deny_list)) => {
             entry.identify(&proven.principal);
-            Some(undenied(proven, denials).map(|()| proven.principal.clone()))
+            Some(undenied(proven, deny_list).map(|()| proven.principal.clone()))
         }
-        (Claimant::Key(_), CredentialState::Denials(_))
+        (Claimant::Key(_), CredentialState::DenyList(_))
         | (Claimant::Proven(_), CredentialState::Record(_)) => {
             Some(Err(Denial::Internal("standing")))
         }
@@ -252,8 +252,8 @@ fn meant_for(
 }
 
 /// A denial that cannot be read may be about this very credential.
-fn undenied(proven: &Proven, denials: &[Known<Rc<Cached<DeniedRecord>>>]) -> Result<(), Denial> {
-    denials.iter().try_for_each(|denial| match denial {
+fn undenied(proven: &Proven, deny_list: &[Known<Rc<Cached<DenyListEntry>>>]) -> Result<(), Denial> {
+    deny_list.iter().try_for_each(|denial| match denial {
         // What is unknown counts as moved: Redis tells before anything is admitted.
         Known::Unknown | Known::Absent => Ok(()),
         Known::Present(cached) => match &cached.record {

@@ -57,7 +57,7 @@ pub(crate) fn digest_of<const N: usize>(parts: [&str; N]) -> String {
 /// What Redis holds of a denial, as JSON. Times are seconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DeniedRecord {
+pub struct DenyListEntry {
     /// What is denied, in words that a person typed: a `jti`, a subject, a fingerprint.
     pub what: String,
     /// When.
@@ -71,7 +71,7 @@ pub struct DeniedRecord {
     pub issued_before: Option<u64>,
 }
 
-impl DeniedRecord {
+impl DenyListEntry {
     /// Reads a denial.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_denial_with_a_date_spares_what_was_issued_later() {
-        let mut record = DeniedRecord {
+        let mut record = DenyListEntry {
             what: "agent-1".into(),
             at: 100,
             by: "ops".into(),
