@@ -90,7 +90,7 @@ pub struct Alert {
 pub enum AdmitReply {
     /// At least one record is not what was expected. Nothing was drawn; decide again. In the order
     /// of [`Admit::guards`].
-    Moved(Vec<GuardState>),
+    Stale(Vec<GuardState>),
     /// At least one window is full. Nothing was drawn.
     Limited {
         /// When the call would be admitted if nobody else drew. `None`: never, it costs more than the limit.
@@ -153,7 +153,7 @@ impl Stamp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuardState {
     /// Still what was expected.
-    Unmoved,
+    Current,
     /// There is no such record, and one was expected.
     Absent,
     /// Another revision than expected.
@@ -223,7 +223,7 @@ impl Admit {
     pub fn decode_stamped(&self, reply: Value) -> Result<(AdmitReply, Option<Stamp>), ReplyError> {
         let mut elements = Elements::of(reply)?;
         let decoded = match elements.int("0, 1 or 2")? {
-            0 => AdmitReply::Moved(self.guard_states(&mut elements)?),
+            0 => AdmitReply::Stale(self.guard_states(&mut elements)?),
             1 => AdmitReply::Admitted(self.window_states(&mut elements)?),
             2 => self.limited(&mut elements)?,
             _ => return Err(malformed("0, 1 or 2")),
@@ -236,7 +236,7 @@ impl Admit {
     fn guard_states(&self, elements: &mut Elements) -> Result<Vec<GuardState>, ReplyError> {
         let states =
             self.guards.iter().map(|guard| guard.state(elements)).collect::<Result<Vec<_>, _>>()?;
-        if states.iter().all(|state| *state == GuardState::Unmoved) {
+        if states.iter().all(|state| *state == GuardState::Current) {
             return Err(malformed("a guard that moved"));
         }
         Ok(states)
@@ -296,7 +296,7 @@ impl Guard {
                 Err(malformed("a document only for a record that is there and moved"))
             }
             Some(doc) => Ok(GuardState::Present { rev, doc }),
-            None if rev == self.expected.as_argument() => Ok(GuardState::Unmoved),
+            None if rev == self.expected.as_argument() => Ok(GuardState::Current),
             None if rev == "-" => Ok(GuardState::Absent),
             None => Err(malformed("a document with each record that moved")),
         }

@@ -24,7 +24,7 @@ pub struct PutPolicy<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutPolicyReply {
     /// It is active.
-    Moved,
+    Stale,
     /// Nothing was written: somebody else changed the policy or the chain since.
     Conflict,
 }
@@ -53,7 +53,7 @@ impl PutPolicy<'_> {
         elements.end()?;
         match tag {
             0 => Ok(PutPolicyReply::Conflict),
-            1 => Ok(PutPolicyReply::Moved),
+            1 => Ok(PutPolicyReply::Stale),
             _ => Err(malformed("0 or 1")),
         }
     }

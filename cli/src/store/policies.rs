@@ -248,7 +248,7 @@ impl Store {
         };
         let reply = self.run(&put.call())?;
         match PutPolicy::decode(reply) {
-            Ok(PutPolicyReply::Moved) => {
+            Ok(PutPolicyReply::Stale) => {
                 self.wait_for_replicas(Some(&Key::policy(org.as_str())));
                 Ok(true)
             }

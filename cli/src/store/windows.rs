@@ -38,7 +38,7 @@ impl Store {
             Ok(AdmitReply::Admitted(states) | AdmitReply::Limited { windows: states, .. }) => {
                 Ok(states)
             }
-            Ok(AdmitReply::Moved(_)) => {
+            Ok(AdmitReply::Stale(_)) => {
                 Err(Refusal::new("an admission without guards moved", self.link.place()))
             }
             Err(error) => Err(self.unscripted(&error)),
@@ -60,7 +60,7 @@ impl Store {
         let reply = self.run(&admit.call())?;
         match admit.decode(reply) {
             Ok(AdmitReply::Admitted(_)) => Ok(()),
-            Ok(AdmitReply::Limited { .. } | AdmitReply::Moved(_)) => Err(Refusal::new(
+            Ok(AdmitReply::Limited { .. } | AdmitReply::Stale(_)) => Err(Refusal::new(
                 "the admission script refuses a call that nothing limits",
                 self.link.place(),
             )

@@ -97,9 +97,9 @@ fn decodes_moved_guards() {
     ]);
     assert_eq!(
         admit().decode(reply),
-        Ok(AdmitReply::Moved(vec![
+        Ok(AdmitReply::Stale(vec![
             GuardState::Present { rev: "8".into(), doc: b"{}".to_vec() },
-            GuardState::Unmoved,
+            GuardState::Current,
             GuardState::Absent,
         ]))
     );
@@ -132,7 +132,7 @@ fn refuses_every_other_form() {
     let moved = |pairs: &[Value]| {
         Value::Array(std::iter::once(Value::Int(0)).chain(pairs.iter().cloned()).collect())
     };
-    let unmoved = [bulk("7"), Value::Nil, bulk("-"), Value::Nil];
+    let current = [bulk("7"), Value::Nil, bulk("-"), Value::Nil];
     for (reply, expected) in [
         (Value::Nil, "an array"),
         (ints(&[]), "0, 1 or 2"),
@@ -146,7 +146,7 @@ fn refuses_every_other_form() {
         (ints(&[1, 4, 500_000, 4, 0, 9, 1]), "0 to 3 for the alert and the clock"),
         (ints(&[2, -2, 0, 4, 500_000, 0, 9]), "retry_after_us of at least -1"),
         (ints(&[2, 5, 2, 4, 500_000, 0, 9]), "the index of a window of the call"),
-        (moved(&unmoved), "a revision or `-`"),
+        (moved(&current), "a revision or `-`"),
         (moved(&[bulk("8"), Value::Nil]), "a document with each record that moved"),
         (moved(&[bulk("7"), bulk("{}")]), "a document only for a record that is there and moved"),
     ] {

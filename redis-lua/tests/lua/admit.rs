@@ -346,7 +346,7 @@ fn several_windows_are_drawn_from_all_or_none() {
                 let verdict = if retry_after.is_some() { "refused" } else { "never" };
                 (verdict, Some(window), remaining(&windows), left)
             }
-            AdmitReply::Moved(_) => panic!("no guards"),
+            AdmitReply::Stale(_) => panic!("no guards"),
         }
     };
     assert_eq!(ask([1, 1, 1]), ("admitted", None, vec![4, 2, 3], vec![1, 1, 1]));
@@ -380,10 +380,10 @@ fn a_moved_guard_comes_back_and_nothing_is_drawn() {
     let mut drawn = 0;
     for (expected, states) in [
         ([rev("7"), rev("3"), Absent], None),
-        ([rev("6"), rev("3"), Absent], Some([present("7", "{\"a\":1}"), G::Unmoved, G::Unmoved])),
-        ([Absent, rev("3"), Absent], Some([present("7", "{\"a\":1}"), G::Unmoved, G::Unmoved])),
-        ([rev("7"), rev("3"), rev("1")], Some([G::Unmoved, G::Unmoved, G::Absent])),
-        ([rev("7"), rev("3"), Unknown], Some([G::Unmoved, G::Unmoved, G::Absent])),
+        ([rev("6"), rev("3"), Absent], Some([present("7", "{\"a\":1}"), G::Current, G::Current])),
+        ([Absent, rev("3"), Absent], Some([present("7", "{\"a\":1}"), G::Current, G::Current])),
+        ([rev("7"), rev("3"), rev("1")], Some([G::Current, G::Current, G::Absent])),
+        ([rev("7"), rev("3"), Unknown], Some([G::Current, G::Current, G::Absent])),
         (
             [Unknown, rev("2"), Unknown],
             Some([present("7", "{\"a\":1}"), present("3", "{\"b\":2}"), G::Absent]),
@@ -401,7 +401,7 @@ fn a_moved_guard_comes_back_and_nothing_is_drawn() {
         drawn += usize::from(states.is_none());
         match states {
             None => assert!(matches!(reply, AdmitReply::Admitted(_)), "{admit:?}: {reply:?}"),
-            Some(states) => assert_eq!(reply, AdmitReply::Moved(states.into()), "{admit:?}"),
+            Some(states) => assert_eq!(reply, AdmitReply::Stale(states.into()), "{admit:?}"),
         }
         assert_eq!(ledger::read(&mut connection, &calls.key).len(), drawn, "{admit:?}");
     }

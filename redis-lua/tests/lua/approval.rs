@@ -27,7 +27,7 @@ fn what_a_person_granted_is_taken_once() {
     let admit = Admit { guards: vec![guard], windows: vec![], used: None };
 
     assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(false), "nobody asked");
-    assert_eq!(admit.decode(ask(&admit.call())), Ok(AdmitReply::Moved(vec![GuardState::Absent])));
+    assert_eq!(admit.decode(ask(&admit.call())), Ok(AdmitReply::Stale(vec![GuardState::Absent])));
     assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Asked));
     assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Pending));
     assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(false), "nobody agreed");

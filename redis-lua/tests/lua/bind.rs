@@ -32,7 +32,7 @@ fn the_first_holder_keeps_it_and_it_guards_admissions_until_it_expires() {
         let admit = Admit { guards: vec![guard], windows: vec![], used: None };
         let reply = admit.decode(ask(&admit.call())).unwrap();
         let moved = vec![GuardState::Present { rev: "k1".into(), doc: vec![] }];
-        let told = if admitted { AdmitReply::Admitted(vec![]) } else { AdmitReply::Moved(moved) };
+        let told = if admitted { AdmitReply::Admitted(vec![]) } else { AdmitReply::Stale(moved) };
         assert_eq!(reply, told, "{holder}");
     }
     let life: i64 = connection.pttl(key.as_str()).unwrap();

@@ -15,7 +15,7 @@ fn draw(connection: &mut redis::Connection, asked: Window) -> (bool, WindowState
     match admit.decode(run(connection, &admit.call())).unwrap() {
         AdmitReply::Admitted(windows) => (true, windows[0]),
         AdmitReply::Limited { windows, .. } => (false, windows[0]),
-        AdmitReply::Moved(_) => panic!("no guards"),
+        AdmitReply::Stale(_) => panic!("no guards"),
     }
 }
 

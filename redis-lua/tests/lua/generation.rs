@@ -43,7 +43,7 @@ fn every_change_of_a_key_a_policy_or_a_denial_makes_it_grow_and_every_reply_tell
     run(&mut connection, &policy.call());
     let (reply, after) = stamp(&mut connection, &absent);
     let present = GuardState::Present { rev: "v1".into(), doc: b"{}".to_vec() };
-    assert_eq!(reply, AdmitReply::Moved(vec![GuardState::Unmoved, present]));
+    assert_eq!(reply, AdmitReply::Stale(vec![GuardState::Current, present]));
     assert_eq!(after.generation, Generation::new(1));
 
     let record = PutRecord {

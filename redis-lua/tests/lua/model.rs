@@ -100,7 +100,7 @@ fn agrees(server: &Valkey) {
             AdmitReply::Limited { retry_after, window, windows } => {
                 (windows, Some((*retry_after, *window)))
             }
-            AdmitReply::Moved(_) => panic!("no guards"),
+            AdmitReply::Stale(_) => panic!("no guards"),
         };
         let Some(oldest) = clock_oldest else {
             if verdict.is_none() {

@@ -15,7 +15,7 @@ fn only_who_saw_the_last_state_moves_an_organisation() {
         let put = PutPolicy { org: "acme", expected, rev, doc: "{}", last_entry, entry };
         PutPolicy::decode(run(&mut connection, &put.call())).expect("a reply")
     };
-    let (moved, conflict) = (PutPolicyReply::Moved, PutPolicyReply::Conflict);
+    let (moved, conflict) = (PutPolicyReply::Stale, PutPolicyReply::Conflict);
     assert_eq!(put(Some("v0"), "v1", None, "one"), conflict, "nothing was active");
     assert_eq!(put(None, "v1", Some("nought"), "one"), conflict, "nothing was noted");
     assert_eq!(put(None, "v1", None, "one"), moved);

@@ -23,7 +23,7 @@ fn a_use_is_noted_unless_a_guard_moved() {
 
     let moved = admit(Expected::Revision("7".into()), one(), "s1");
     let reply = moved.decode(run(&mut connection, &moved.call())).unwrap();
-    assert!(matches!(reply, AdmitReply::Moved(_)), "{reply:?}");
+    assert!(matches!(reply, AdmitReply::Stale(_)), "{reply:?}");
     assert!(!connection.exists::<_, bool>(used.as_str()).unwrap(), "a guard moved");
 
     let before = now_us(&mut connection) / 1_000_000;

@@ -180,7 +180,7 @@ fn lie(u: &mut Unstructured<'_>) -> Result<Lie> {
 fn admission(u: &mut Unstructured<'_>) -> Result<Admission> {
     Ok(match u.choose_index(4)? {
         0 => Admission::Admitted { windows: windows(u)? },
-        1 => Admission::Moved { record: rev(u)?, policy: policy(u)? },
+        1 => Admission::Stale { record: rev(u)?, policy: policy(u)? },
         2 => Admission::Limited {
             micros: *u.choose(&[-2, -1, 0, 1, 999_999, 3_000_000, i64::MAX])?,
             window: *u.choose(&[0, 1, 2, -1])?,

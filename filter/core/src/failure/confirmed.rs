@@ -25,15 +25,15 @@ impl Default for Confirmed {
 
 impl Confirmed {
     pub(super) fn note(&mut self, now: UnixTime, admit: &Admit, reply: &AdmitReply) {
-        let unmoved = |guard: &Guard| (guard.key.clone(), guard.expected.clone());
+        let current = |guard: &Guard| (guard.key.clone(), guard.expected.clone());
         let found: Vec<_> = match reply {
             AdmitReply::Admitted(_) | AdmitReply::Limited { .. } => {
-                admit.guards.iter().map(unmoved).collect()
+                admit.guards.iter().map(current).collect()
             }
-            AdmitReply::Moved(states) => {
+            AdmitReply::Stale(states) => {
                 let pairs = admit.guards.iter().zip(states);
                 let now = pairs.map(|(guard, state)| match state {
-                    GuardState::Unmoved => unmoved(guard),
+                    GuardState::Current => current(guard),
                     GuardState::Absent => (guard.key.clone(), Expected::Absent),
                     GuardState::Present { rev, .. } => {
                         (guard.key.clone(), Expected::Revision(rev.clone()))

@@ -58,7 +58,7 @@ fn only_what_redis_confirmed_here_not_long_ago_stands_without_it() {
         let other = admit(other, rev("v1"));
         assert_eq!(failover.decide((&acme(), at(11)), &other, WAIVED), WithoutRedis::Unconfirmed);
     }
-    failover.confirm(at(12), &warm, &AdmitReply::Moved(vec![present("8"), GuardState::Unmoved]));
+    failover.confirm(at(12), &warm, &AdmitReply::Stale(vec![present("8"), GuardState::Current]));
     assert_eq!(
         failover.decide((&acme(), at(13)), &warm, WAIVED),
         WithoutRedis::Unconfirmed,
@@ -67,7 +67,7 @@ fn only_what_redis_confirmed_here_not_long_ago_stands_without_it() {
     let moved = admit(rev("8"), rev("v1"));
     assert_eq!(failover.decide((&acme(), at(72)), &moved, WAIVED), WithoutRedis::Stands);
 
-    failover.confirm(at(80), &moved, &AdmitReply::Moved(vec![GuardState::Absent, present("v2")]));
+    failover.confirm(at(80), &moved, &AdmitReply::Stale(vec![GuardState::Absent, present("v2")]));
     let gone = admit(Expected::Absent, rev("v2"));
     assert_eq!(failover.decide((&acme(), at(81)), &gone, WAIVED), WithoutRedis::Stands);
 }

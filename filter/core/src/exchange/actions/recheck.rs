@@ -137,7 +137,7 @@ impl Recheck {
     ) -> Outcome {
         match admit.decode(value) {
             Ok(AdmitReply::Admitted(_)) => self.judged(basis, turn),
-            Ok(AdmitReply::Moved(states)) => {
+            Ok(AdmitReply::Stale(states)) => {
                 let mut states = states.into_iter();
                 match basis.learn(&self.request.claimant, &mut states, turn.worker) {
                     Ok(()) => self.judged(basis, turn),

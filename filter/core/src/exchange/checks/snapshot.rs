@@ -153,7 +153,7 @@ fn learn_record(
     worker: &mut Worker,
 ) -> Result<(), Unlearned> {
     match state {
-        GuardState::Unmoved => {}
+        GuardState::Current => {}
         GuardState::Absent => {
             *known = Known::Absent;
             worker.set_record(&key.org, &key.id, None);
@@ -176,7 +176,7 @@ fn learn_deny_list(
 ) -> Option<()> {
     for (known, key) in known.iter_mut().zip(proven.deny_list_keys()) {
         match states.next()? {
-            GuardState::Unmoved => {}
+            GuardState::Current => {}
             GuardState::Absent => {
                 *known = Known::Absent;
                 worker.set_deny_list_entry(key.clone(), None);
@@ -198,7 +198,7 @@ fn learn_policy(
     worker: &mut Worker,
 ) {
     match state {
-        GuardState::Unmoved => {}
+        GuardState::Current => {}
         GuardState::Absent => {
             *known = Known::Absent;
             worker.set_active(org, None);

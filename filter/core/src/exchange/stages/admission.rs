@@ -176,7 +176,7 @@ impl Admission {
         }
         let asked_of_bound = self.verdict.proves_identity();
         match (reply, self.verdict) {
-            (Ok(AdmitReply::Moved(states)), verdict) => {
+            (Ok(AdmitReply::Stale(states)), verdict) => {
                 let unapproved = sought(&verdict).cloned();
                 if let Verdict::Allowed(grant) = verdict {
                     turn.worker.leases.give_back(self.plan, &grant.quotas);
@@ -195,12 +195,12 @@ impl Admission {
                     let bound = &self.request.bound;
                     let of_bound: Vec<_> = states.by_ref().take(bound.len()).collect();
                     let mut pairs = bound.iter().zip(of_bound);
-                    let moved = pairs.find(|(_, state)| *state != GuardState::Unmoved);
-                    foreign = moved.map(|(bound, _)| bound.unknown());
+                    let stale = pairs.find(|(_, state)| *state != GuardState::Current);
+                    foreign = stale.map(|(bound, _)| bound.unknown());
                     self.request.holds = Holds::Confirmed;
                 }
-                let moved = states.next().filter(|state| *state != GuardState::Unmoved);
-                let unapproved = unapproved.filter(|_| moved.is_some());
+                let stale = states.next().filter(|state| *state != GuardState::Current);
+                let unapproved = unapproved.filter(|_| stale.is_some());
                 let (request, credential) = (self.request, self.credential);
                 decide(request, basis, foreign, unapproved, credential, self.rounds, turn)
             }

@@ -72,7 +72,7 @@ impl VerifyKey {
         turn.confirm(&self.admit, &reply);
         match reply {
             AdmitReply::Admitted(_) => {}
-            AdmitReply::Moved(states) => {
+            AdmitReply::Stale(states) => {
                 match self.basis.learn(claimant, &mut states.into_iter(), turn.worker) {
                     Ok(()) => {}
                     Err(Unlearned::Missing) => return refuse(unreadable, turn),

@@ -280,7 +280,7 @@ fn admission(lie: Admission, holder: &str, expected: [&str; 2], drawn: usize) ->
         Admission::Admitted { windows } => {
             Value::Array([vec![Value::Int(1)], states(windows)].concat())
         }
-        Admission::Moved { record, policy } => {
+        Admission::Stale { record, policy } => {
             fixtures::moved(holder, expected, record.as_deref(), policy.map(fixtures::version))
         }
         Admission::Limited { micros, window, windows } => {

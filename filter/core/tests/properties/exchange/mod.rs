@@ -130,7 +130,7 @@ fn admission() -> impl Strategy<Value = Admission> {
     let windows = || prop_oneof![6 => Just(None), 1 => (0..3_usize).prop_map(Some)];
     prop_oneof![
         4 => windows().prop_map(|windows| Admission::Admitted { windows }),
-        6 => (rev(), policy()).prop_map(|(record, policy)| Admission::Moved { record, policy }),
+        6 => (rev(), policy()).prop_map(|(record, policy)| Admission::Stale { record, policy }),
         3 => (-2..3_000_000_i64, 0..3_i64, windows())
             .prop_map(|(micros, window, windows)| Admission::Limited { micros, window, windows }),
         2 => resp::reply().prop_map(Admission::Value),

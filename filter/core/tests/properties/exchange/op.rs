@@ -77,7 +77,7 @@ pub(super) struct Lie {
 #[derive(Clone, Debug)]
 pub(super) enum Admission {
     Admitted { windows: Option<usize> },
-    Moved { record: Option<String>, policy: Option<&'static str> },
+    Stale { record: Option<String>, policy: Option<&'static str> },
     Limited { micros: i64, window: i64, windows: Option<usize> },
     Value(Value),
 }

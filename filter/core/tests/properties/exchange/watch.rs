@@ -115,7 +115,7 @@ impl Watch {
             (Kind::Admit { windows, .. }, Reply::Redis(value)) if newest == Some(at) => {
                 self.word = understood(value, &mut self.belief, *windows);
                 // What was admitted was judged when the call started.
-                if self.word == Word::Moved {
+                if self.word == Word::Stale {
                     self.judged = now;
                 }
             }
@@ -261,7 +261,7 @@ impl Watch {
             fixtures::allows(policy, holder, path, tool)
                 && match self.word {
                     Word::Admitted(drawn) => drawn == due,
-                    Word::Moved => due == 0,
+                    Word::Stale => due == 0,
                     Word::None => false,
                 }
         });

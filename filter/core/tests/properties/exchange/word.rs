@@ -12,7 +12,7 @@ pub(super) enum Word {
     /// It is as believed, and so many windows were drawn from.
     Admitted(usize),
     /// This is how it is now.
-    Moved,
+    Stale,
 }
 
 /// What a reply to an admission call means, and what is now believed.
@@ -34,7 +34,7 @@ pub(super) fn understood(reply: &Value, belief: &mut [String; 2], windows: usize
                     *belief = String::from_utf8_lossy(rev).into_owned();
                 }
             }
-            Word::Moved
+            Word::Stale
         }
         _ => Word::None,
     }
