@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use log::{error, warn};
-use portcullis_core::call::{Call, CallFailure, Dependency, Reply};
+use portcullis_core::call::{CallFailure, Dependency, DependencyCall, Reply};
 use portcullis_core::config::Vault;
 use portcullis_core::event::Event;
 use portcullis_core::redis::{Command, Output, Probed};
@@ -115,20 +115,20 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn start(&self, waiter: Waiter, call: Call) {
+    pub(crate) fn start(&self, waiter: Waiter, call: DependencyCall) {
         let command = match call {
-            Call::Admit(script)
-            | Call::Bind(script)
-            | Call::Charge(script)
-            | Call::Approval(script) => Command::Script(script),
-            Call::Policy(version) => return self.await_document(waiter, &version),
-            Call::Secret(secret) => {
+            DependencyCall::Admit(script)
+            | DependencyCall::Bind(script)
+            | DependencyCall::Charge(script)
+            | DependencyCall::Approval(script) => Command::Script(script),
+            DependencyCall::Policy(version) => return self.await_document(waiter, &version),
+            DependencyCall::Secret(secret) => {
                 if let Err(why) = self.ask_vault(waiter, &secret) {
                     self.queue([(waiter.context, Event::CallFailed { id: waiter.call, why })]);
                 }
                 return;
             }
-            Call::Keys(issuer) => return self.await_keys(waiter, issuer),
+            DependencyCall::Keys(issuer) => return self.await_keys(waiter, issuer),
         };
         let now = waiter.since;
         let asker = Asker::Call(waiter);

@@ -159,11 +159,11 @@ impl World {
                 _ => None,
             });
             let value = match call {
-                Some((asked, portcullis_core::call::Call::Admit(script))) => {
+                Some((asked, portcullis_core::call::DependencyCall::Admit(script))) => {
                     id = asked;
                     self.admit(script)
                 }
-                Some((asked, portcullis_core::call::Call::Policy(version))) => {
+                Some((asked, portcullis_core::call::DependencyCall::Policy(version))) => {
                     let document = json::canonical_exact(&document());
                     self.worker.policy_read(version, Some(document.as_bytes()), now);
                     let done = Event::CallDone { id: asked, reply: Reply::Policy };

@@ -33,7 +33,7 @@ impl fmt::Display for CallId {
 
 /// What to ask, and of whom.
 #[derive(Debug)]
-pub enum Call {
+pub enum DependencyCall {
     /// Redis: is what was decided on still current, and draw from every window.
     Admit(ScriptCall),
     /// Redis: a session or a task belongs to the caller.

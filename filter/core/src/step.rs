@@ -1,6 +1,6 @@
 //! What the driver must now do: effects in order, then the gate.
 
-use crate::call::{Call, CallId};
+use crate::call::{CallId, DependencyCall};
 use crate::denial::Denial;
 use crate::local_reply::LocalReply;
 use crate::mcp::Body;
@@ -25,7 +25,7 @@ pub enum Effect {
         /// The name under which it comes back.
         id: CallId,
         /// What to ask.
-        call: Call,
+        call: DependencyCall,
     },
     /// Remove every occurrence of a request header.
     RemoveRequestHeader(String),

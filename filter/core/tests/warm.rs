@@ -13,7 +13,7 @@ use std::cell::Cell;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint as mint_key};
-use portcullis_core::call::{Call, CallId, Reply};
+use portcullis_core::call::{CallId, DependencyCall, Reply};
 use portcullis_core::config::Config;
 use portcullis_core::event::{Closing, Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
@@ -209,7 +209,7 @@ fn key() -> String {
     mint_key(&org, &id, &"s".repeat(SECRET_LENGTH)).unwrap().expose().to_owned()
 }
 
-fn started(effect: &Effect) -> Option<(CallId, &Call)> {
+fn started(effect: &Effect) -> Option<(CallId, &DependencyCall)> {
     match effect {
         Effect::Start { id, call } => Some((*id, call)),
         _ => None,
@@ -217,8 +217,8 @@ fn started(effect: &Effect) -> Option<(CallId, &Call)> {
 }
 
 /// Redis knows the key and the policy, and has room in every window.
-fn reply(call: &Call) -> Value {
-    let Call::Admit(call) = call else { panic!("{call:?}") };
+fn reply(call: &DependencyCall) -> Value {
+    let DependencyCall::Admit(call) = call else { panic!("{call:?}") };
     let bulk = |text: String| Value::Bulk(text.into_bytes());
     if call.args.iter().any(|argument| argument == b"?") {
         let record = json!({

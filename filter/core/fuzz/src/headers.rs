@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_core::auth::AuthFailure;
 use portcullis_core::auth::credential::extract;
-use portcullis_core::call::Call;
+use portcullis_core::call::DependencyCall;
 use portcullis_core::event::{Event, Head};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
@@ -113,7 +113,7 @@ fn admitted(head: Head, headers: &Headers, body: &[u8]) {
         let Step { effects, gate } = exchange.step(worker, now, event);
         assert!(!matches!(gate, Gate::Request(RequestGate::Pass)), "passed without Redis");
         for effect in effects {
-            let Effect::Start { call: Call::Admit(script), .. } = effect else {
+            let Effect::Start { call: DependencyCall::Admit(script), .. } = effect else {
                 continue;
             };
             let many = values(headers, "authorization").len() + values(headers, "x-api-key").len();

@@ -10,7 +10,7 @@ use super::checks::protected_resource::Hint;
 use super::session::SessionRef;
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::slowdown::{self, Attempt, Proof};
-use crate::call::{Call, CallFailure, CallId, Dependency};
+use crate::call::{CallFailure, CallId, Dependency, DependencyCall};
 use crate::config::Mode;
 use crate::denial::{AuditStatus, Denial, HostFault, UpstreamFault};
 use crate::event::{Event, Origin};
@@ -116,7 +116,7 @@ impl Context {
 
 impl Turn<'_> {
     /// Asks for a call; its outcome comes back under the id.
-    pub(crate) fn start(&mut self, call: Call) -> CallId {
+    pub(crate) fn start(&mut self, call: DependencyCall) -> CallId {
         let id = self.context.next_call;
         self.context.next_call = id.next();
         self.effects.push(Effect::Start { id, call });

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::call::{Call, CallId, Reply};
+use portcullis_core::call::{CallId, DependencyCall, Reply};
 use portcullis_core::event::{Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
@@ -63,11 +63,11 @@ fn passed(worker: &mut Worker) -> Exchange {
     let mut last = step(&mut exchange, worker, Event::Body(BODY.to_vec()));
     while let [Effect::Start { id, call }, ..] = last.effects.as_slice() {
         let reply = match call {
-            Call::Admit(_) => {
+            DependencyCall::Admit(_) => {
                 let version = Some(fixtures::version("v1"));
                 Reply::Redis(fixtures::moved("analyst", ["?", "?"], Some("1g"), version))
             }
-            Call::Policy(version) => {
+            DependencyCall::Policy(version) => {
                 let document = fixtures::document("v1").to_string();
                 worker.policy_read(version, Some(document.as_bytes()), NOW);
                 Reply::Policy

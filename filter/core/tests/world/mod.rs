@@ -19,7 +19,7 @@ use std::time::Duration;
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::auth::slowdown::SlowdownConfig;
-use portcullis_core::call::{Call, CallFailure, CallId, Reply};
+use portcullis_core::call::{CallFailure, CallId, DependencyCall, Reply};
 use portcullis_core::config::{Config, Mode};
 use portcullis_core::event::{Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
@@ -179,7 +179,7 @@ impl World {
         };
         let step = self.exchange.step(&mut self.worker, self.now, event);
         for effect in &step.effects {
-            if let Effect::Start { id, call: Call::Policy(version) } = effect {
+            if let Effect::Start { id, call: DependencyCall::Policy(version) } = effect {
                 self.policies.insert(*id, version.clone());
             }
         }

@@ -1,14 +1,14 @@
 //! Calls as scenarios show them.
 
-use portcullis_core::call::Call;
+use portcullis_core::call::DependencyCall;
 
 use super::readable;
 use super::rules::approval;
 use super::words::undigested;
 
-pub(super) fn call(call: Call) -> String {
+pub(super) fn call(call: DependencyCall) -> String {
     match call {
-        Call::Admit(script) => {
+        DependencyCall::Admit(script) => {
             let mut args: Vec<_> =
                 script.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
             // Which of the guards is the policy goes without saying.
@@ -16,23 +16,23 @@ pub(super) fn call(call: Call) -> String {
             let keys: Vec<_> = script.keys.iter().map(|key| undigested(key.as_str())).collect();
             readable(&format!("admit {} ({})", keys.join(" "), args.join(" ")))
         }
-        Call::Charge(script) => {
+        DependencyCall::Charge(script) => {
             let arg = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
             format!("charge {} {}", script.keys[0], arg(4))
         }
-        Call::Bind(script) if script.script.name == "keep" => {
+        DependencyCall::Bind(script) if script.script.name == "keep" => {
             let keys: Vec<_> = script.keys.iter().map(|key| undigested(key.as_str())).collect();
             let arg = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
             format!("keep {} of {} for {} ms", keys.join(" "), arg(0), arg(1))
         }
-        Call::Bind(script) => {
+        DependencyCall::Bind(script) => {
             let key = script.keys[0].as_str();
             let (kind, _) = key.rsplit_once(':').unwrap();
             format!("bind {kind}:<digest> to {}", String::from_utf8_lossy(&script.args[0]))
         }
-        Call::Approval(script) => approval(&script),
-        Call::Policy(version) => readable(&format!("policy {version}")),
-        Call::Secret(secret) => format!("secret {secret}"),
-        Call::Keys(issuer) => format!("keys {issuer}"),
+        DependencyCall::Approval(script) => approval(&script),
+        DependencyCall::Policy(version) => readable(&format!("policy {version}")),
+        DependencyCall::Secret(secret) => format!("secret {secret}"),
+        DependencyCall::Keys(issuer) => format!("keys {issuer}"),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{Bind, BindReply, Keep};
 
-use crate::call::{Call, CallFailure, CallId, Reply};
+use crate::call::{CallFailure, CallId, DependencyCall, Reply};
 use crate::exchange::grant::Grant;
 use crate::exchange::session::{Holder, SessionRef, TASK_IDLE};
 use crate::exchange::turn::Turn;
@@ -58,7 +58,7 @@ impl Claim {
     ) -> Self {
         let (key, life) = (bound.owner(path), bound.idle(holder));
         let bind = Bind { key, holder: holder.org.to_string(), life };
-        let call = turn.start(Call::Bind(bind.call()));
+        let call = turn.start(DependencyCall::Bind(bind.call()));
         Self { bound, path: path.to_owned(), call, step: Step::Organisation }
     }
 
@@ -88,7 +88,7 @@ impl Claim {
                 turn.worker.note_kept(key.clone(), turn.now);
                 let life = self.bound.idle(holder);
                 let bind = Bind { key, holder: holder.name.clone(), life };
-                self.call = turn.start(Call::Bind(bind.call()));
+                self.call = turn.start(DependencyCall::Bind(bind.call()));
                 self.step = Step::Holder;
                 Claimed::Open(self)
             }
@@ -112,11 +112,11 @@ pub(crate) fn keep(bound: &[SessionRef], path: &str, grant: &Grant, turn: &mut T
         // Each lies in a slot of its own.
         for owner in owners {
             let (keys, holder) = (vec![owner], holder.org.to_string());
-            turn.start(Call::Bind(Keep { keys, holder, life }.call()));
+            turn.start(DependencyCall::Bind(Keep { keys, holder, life }.call()));
         }
         if !keys.is_empty() {
             let keep = Keep { keys, holder: holder.name.clone(), life };
-            turn.start(Call::Bind(keep.call()));
+            turn.start(DependencyCall::Bind(keep.call()));
         }
     }
 }
@@ -124,7 +124,7 @@ pub(crate) fn keep(bound: &[SessionRef], path: &str, grant: &Grant, turn: &mut T
 /// The server ended `bound`: asks Redis to forget it.
 pub(crate) fn end(bound: &SessionRef, path: &str, holder: &Holder, turn: &mut Turn<'_>) {
     let (keys, name) = (vec![bound.key(&holder.org, path)], holder.name.clone());
-    turn.start(Call::Bind(Keep { keys, holder: name, life: Duration::ZERO }.call()));
+    turn.start(DependencyCall::Bind(Keep { keys, holder: name, life: Duration::ZERO }.call()));
     let (keys, org) = (vec![bound.owner(path)], holder.org.to_string());
-    turn.start(Call::Bind(Keep { keys, holder: org, life: Duration::ZERO }.call()));
+    turn.start(DependencyCall::Bind(Keep { keys, holder: org, life: Duration::ZERO }.call()));
 }

@@ -7,7 +7,7 @@
 use portcullis_redis_lua::Window;
 use serde_json::Value;
 
-use crate::call::Call;
+use crate::call::DependencyCall;
 use crate::exchange::grant::Grant;
 use crate::exchange::turn::Turn;
 use crate::mcp::Operation;
@@ -62,7 +62,7 @@ impl Tab {
         let windows = std::mem::take(&mut self.windows).into_iter();
         let windows: Vec<_> = windows.map(|window| Window { cost, ..window }).collect();
         if !windows.is_empty() {
-            turn.start(Call::Charge(Window::overdraw(windows)));
+            turn.start(DependencyCall::Charge(Window::overdraw(windows)));
         }
     }
 }

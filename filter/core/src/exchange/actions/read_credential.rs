@@ -3,7 +3,7 @@
 //! Owns when Vault is asked, and what is remembered of its answer.
 
 use crate::audit::AuditEvent;
-use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
+use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::event::Event;
 use crate::exchange::grant::Credential;
 use crate::exchange::turn::Turn;
@@ -30,7 +30,7 @@ pub(crate) fn read(secret: &SecretRef, turn: &mut Turn<'_>) -> Result<CallId, Ca
     // A probe that is never heard of again (its client left) is not waited for much longer.
     let probe = timeout.saturating_mul(2);
     if turn.worker.vault.lets_pass(turn.now, secret, probe) {
-        return Ok(turn.start(Call::Secret(secret.clone())));
+        return Ok(turn.start(DependencyCall::Secret(secret.clone())));
     }
     turn.effects.push(Effect::Measure(Metric::NotAsked(Dependency::Vault), 1));
     Err(CallFailure::NotAsked)

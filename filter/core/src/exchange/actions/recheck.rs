@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis_redis_lua::{Admit, AdmitReply, Value};
 
 use crate::audit::Entry;
-use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
+use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::denial::Denial;
 use crate::exchange::checks::snapshot::{Basis, Unlearned};
 use crate::exchange::checks::verdict::{Verdict, judge};
@@ -75,7 +75,7 @@ impl Recheck {
         let basis = Basis::remembered(&self.request.claimant, turn.worker, turn.now);
         let guards = basis.guards(&self.request.claimant);
         let admit = Admit { guards, windows: Vec::new(), used: None };
-        let call = turn.start(Call::Admit(admit.call()));
+        let call = turn.start(DependencyCall::Admit(admit.call()));
         self.asked = Asked::Records(call, basis, admit);
     }
 
@@ -159,7 +159,7 @@ impl Recheck {
         match judge(&self.request, &basis, turn.worker, turn.now, &mut scratch) {
             Verdict::Allowed(_) => Outcome::Stands,
             Verdict::NeedsPolicy(version) => {
-                let call = turn.start(Call::Policy(version));
+                let call = turn.start(DependencyCall::Policy(version));
                 Outcome::Waits(Asked::Policy(call, basis))
             }
             Verdict::Refused(Denial::Unavailable(..)) | Verdict::Open => Outcome::Unknown,

@@ -11,7 +11,7 @@ use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use};
 
 use crate::auth::Claimant;
 use crate::authz::Shadowed;
-use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
+use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
 use crate::exchange::actions::cool_off::{self, CoolOff};
@@ -105,7 +105,7 @@ fn ask(
     let (plan, windows) = turn.worker.leases.draw(quotas, turn.now);
     let used = use_of(claimant, &verdict, turn);
     let admit = Admit { guards, windows, used };
-    let call = turn.start(Call::Admit(admit.call()));
+    let call = turn.start(DependencyCall::Admit(admit.call()));
     let credential = match (credential, template) {
         (Credential::DrawResult, Some(template)) => fetch(&template, turn),
         (credential, _) => credential,
@@ -218,7 +218,7 @@ impl Admission {
                     DrawResult::Rest(..) if self.rounds >= MOST_ROUNDS => refuse(unreadable, turn),
                     DrawResult::Rest(plan, windows) => {
                         let admit = Admit { windows, ..self.admit };
-                        let call = turn.start(Call::Admit(admit.call()));
+                        let call = turn.start(DependencyCall::Admit(admit.call()));
                         let rounds = self.rounds.saturating_add(1);
                         let verdict = Verdict::Allowed(grant);
                         let stage = Self { verdict, admit, plan, call, rounds, ..self };

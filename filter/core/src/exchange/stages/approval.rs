@@ -8,7 +8,7 @@ use portcullis_redis_lua::{ApprovalKey, ApprovalReply};
 
 use crate::approval::{self, Waiting};
 use crate::audit::{AuditEvent, Redaction, redact};
-use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
+use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::denial::{ApprovalState, Denial};
 use crate::event::Event;
 use crate::exchange::actions::read_credential::settled;
@@ -54,7 +54,7 @@ pub(crate) fn ask(
         return refuse(Denial::Internal("approval"), turn);
     };
     let script = sought.key.ask(&document, sought.expires);
-    let call = turn.start(Call::Approval(script));
+    let call = turn.start(DependencyCall::Approval(script));
     let (credential, asked) = (Credential::Settled, Asked::Note);
     let stage = Approval { request, grant, credential, sought, call, asked };
     Outcome::Wait(Box::new(stage), Gate::Hold)
@@ -88,7 +88,7 @@ pub(crate) fn take(
     sought: Sought,
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<Approval>> {
-    let call = turn.start(Call::Approval(sought.key.take()));
+    let call = turn.start(DependencyCall::Approval(sought.key.take()));
     let stage = Approval { request, grant, credential, sought, call, asked: Asked::Take };
     Outcome::Wait(Box::new(stage), Gate::Hold)
 }

@@ -3,7 +3,7 @@
 //! Owns that wait; what the policy says is judged anew.
 
 use crate::audit::AuditEvent;
-use crate::call::{Call, CallId, Dependency, Reply};
+use crate::call::{CallId, Dependency, DependencyCall, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
 use crate::exchange::handover::{Handover, Judged, Outcome, held, refuse};
@@ -26,7 +26,7 @@ impl LoadPolicy {
         version: PolicyVersion,
         turn: &mut Turn<'_>,
     ) -> Outcome<Box<Self>> {
-        let call = turn.start(Call::Policy(version.clone()));
+        let call = turn.start(DependencyCall::Policy(version.clone()));
         Outcome::Wait(Box::new(Self { judged, version, call }), Gate::Hold)
     }
 

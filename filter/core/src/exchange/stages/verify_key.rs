@@ -6,7 +6,7 @@
 
 use portcullis_redis_lua::{Admit, AdmitReply};
 
-use crate::call::{Call, CallFailure, CallId, Dependency, Reply};
+use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
 use crate::exchange::checks::snapshot::{Basis, Unlearned};
@@ -37,7 +37,7 @@ impl VerifyKey {
         let basis = Basis::remembered(claimant, turn.worker, turn.now);
         let guards = basis.guards(claimant);
         let admit = Admit { guards, windows: Vec::new(), used: None };
-        let call = turn.start(Call::Admit(admit.call()));
+        let call = turn.start(DependencyCall::Admit(admit.call()));
         let stage = Self { reading, basis, admit, call, body };
         Outcome::Wait(Box::new(stage), Gate::Hold)
     }

@@ -7,7 +7,7 @@ use crate::auth::Claimant;
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::PresentedToken;
-use crate::call::{Call, CallFailure, CallId, Dependency};
+use crate::call::{CallFailure, CallId, Dependency, DependencyCall};
 use crate::config::Mode;
 use crate::denial::Denial;
 use crate::event::{Event, Head};
@@ -47,7 +47,7 @@ impl VerifyToken {
         {
             return refuse(denial, turn);
         }
-        let call = turn.start(Call::Keys(issuer));
+        let call = turn.start(DependencyCall::Keys(issuer));
         let stage =
             Self { head, last, token, certificate, body: ArrivedBody::Awaited, call, fetches: 1 };
         Outcome::Wait(Box::new(stage), Gate::Hold)
@@ -76,7 +76,7 @@ impl VerifyToken {
             Ok(TokenProof::Proven(claimant, audience)) => self.proceed(claimant, audience),
             Ok(TokenProof::Waits(issuer)) if self.fetches < MOST_FETCHES => {
                 self.fetches = self.fetches.saturating_add(1);
-                self.call = turn.start(Call::Keys(issuer));
+                self.call = turn.start(DependencyCall::Keys(issuer));
                 Outcome::Wait(self, Gate::Hold)
             }
             Ok(TokenProof::Waits(_)) => {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use portcullis_core::call::{Call, CallFailure, CallId, Reply};
+use portcullis_core::call::{CallFailure, CallId, DependencyCall, Reply};
 use portcullis_core::event::{Closing, End, Event, Head};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
@@ -62,7 +62,7 @@ enum Op {
 struct Slot {
     exchange: Exchange,
     made: Option<Made>,
-    out: Vec<(CallId, Call)>,
+    out: Vec<(CallId, DependencyCall)>,
     /// What Redis said to the last attempt to take the approval.
     taken: bool,
     /// Redis lied to it, or failed.
@@ -161,7 +161,7 @@ impl Model {
 
     fn fool(&mut self, slot: usize, answer: impl FnOnce(CallId) -> (Event, bool)) {
         // A policy that cannot be read is nobody's any more for a while; that is tried elsewhere.
-        if matches!(self.slots[slot].out.first(), None | Some((_, Call::Policy(_)))) {
+        if matches!(self.slots[slot].out.first(), None | Some((_, DependencyCall::Policy(_)))) {
             return;
         }
         let (id, call) = self.slots[slot].out.remove(0);
@@ -177,17 +177,17 @@ impl Model {
         }
         let (id, call) = self.slots[slot].out.remove(0);
         let value = match &call {
-            Call::Admit(script) => {
+            DependencyCall::Admit(script) => {
                 self.admit(script, HOLDERS[self.slots[slot].made.unwrap().holder])
             }
-            Call::Policy(version) => {
+            DependencyCall::Policy(version) => {
                 assert_eq!(version.as_str(), self.version);
                 let document = document().to_string();
                 self.worker.policy_read(version, Some(document.as_bytes()), self.now);
                 self.step(slot, Event::CallDone { id, reply: Reply::Policy });
                 return;
             }
-            Call::Approval(script) => {
+            DependencyCall::Approval(script) => {
                 let key = script.keys[0].as_str().to_owned();
                 if is_take(&call) {
                     let taken = self.approvals.get(&key) == Some(&GRANTED);
@@ -277,8 +277,8 @@ impl Model {
     }
 }
 
-fn is_take(call: &Call) -> bool {
-    matches!(call, Call::Approval(script) if script.script.name == "use_approval")
+fn is_take(call: &DependencyCall) -> bool {
+    matches!(call, DependencyCall::Approval(script) if script.script.name == "use_approval")
 }
 
 fn op() -> impl Strategy<Value = Op> {

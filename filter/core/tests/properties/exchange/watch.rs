@@ -3,7 +3,7 @@
 //! Owns an opinion of its own: from what Redis said, it tells whether a request may pass, by
 //! looking revisions up instead of parsing records. Never asks the core why.
 
-use portcullis_core::call::{Call, CallId, Dependency, Reply};
+use portcullis_core::call::{CallId, Dependency, DependencyCall, Reply};
 use portcullis_core::denial::Denial;
 use portcullis_core::event::Event;
 use portcullis_core::exchange::Exchange;
@@ -183,7 +183,7 @@ impl Watch {
             };
             assert!(self.calls.iter().all(|call| call.id != *id), "{id} twice");
             let kind = match call {
-                Call::Admit(script) => {
+                DependencyCall::Admit(script) => {
                     let words = script.args.iter().map(|arg| String::from_utf8_lossy(arg).into());
                     let [_, record, policy, ..] = &words.collect::<Vec<String>>()[..] else {
                         panic!("{script:?}")
@@ -194,12 +194,12 @@ impl Watch {
                         script.keys.iter().filter(|key| key.as_str().contains(":window:"));
                     Kind::Admit { expected, windows: windows.count() }
                 }
-                Call::Charge(_) => panic!("nothing costs by the row"),
-                Call::Bind(_) => panic!("nothing was opened"),
-                Call::Keys(_) => panic!("nobody has a token"),
-                Call::Approval(_) => panic!("no policy here wants one"),
-                Call::Policy(version) => Kind::Policy(version.to_string()),
-                Call::Secret(secret) => Kind::Secret(secret.to_string()),
+                DependencyCall::Charge(_) => panic!("nothing costs by the row"),
+                DependencyCall::Bind(_) => panic!("nothing was opened"),
+                DependencyCall::Keys(_) => panic!("nobody has a token"),
+                DependencyCall::Approval(_) => panic!("no policy here wants one"),
+                DependencyCall::Policy(version) => Kind::Policy(version.to_string()),
+                DependencyCall::Secret(secret) => Kind::Secret(secret.to_string()),
             };
             self.calls.push(Started { id: *id, kind, answered: false });
         }
