@@ -53,13 +53,13 @@ pub(crate) fn enter(
     let call = match credential {
         Credential::Waiting(asked, call) if asked == secret => call,
         Credential::Failed(asked, why) if asked == secret => {
-            return uncredited(request, grant, why, turn);
+            return without_credential(request, grant, why, turn);
         }
         // Also when another was asked for: the policy moved meanwhile.
         Credential::Waiting(..) | Credential::Failed(..) | Credential::Settled => {
             match read(&secret, turn) {
                 Ok(call) => call,
-                Err(why) => return uncredited(request, grant, why, turn),
+                Err(why) => return without_credential(request, grant, why, turn),
             }
         }
     };
@@ -100,8 +100,8 @@ impl AwaitCredential {
             Event::CallDone { .. } | Event::CallFailed { .. } => {
                 match secret_outcome(event, self.call, &self.secret, turn) {
                     None => Outcome::Wait(self, Gate::Hold),
-                    Some(Err(why)) => uncredited(self.request, self.grant, why, turn),
-                    Some(Ok(())) => self.credited(turn),
+                    Some(Err(why)) => without_credential(self.request, self.grant, why, turn),
+                    Some(Ok(())) => self.with_credential(turn),
                 }
             }
             event => held(event, "crediting", turn, || self),
@@ -109,7 +109,7 @@ impl AwaitCredential {
     }
 
     /// Uses the value just read, also when it may not be kept at all (`cache_seconds: 0`).
-    fn credited(self, turn: &mut Turn<'_>) -> Outcome<Box<AwaitCredential>> {
+    fn with_credential(self, turn: &mut Turn<'_>) -> Outcome<Box<AwaitCredential>> {
         let template = self.grant.credential.clone();
         let cached = turn.worker.cached_secret(&self.secret);
         match template.zip(cached).map(|(template, cached)| {
@@ -122,7 +122,7 @@ impl AwaitCredential {
 }
 
 /// The credential is not to be had; an old one may do.
-fn uncredited(
+fn without_credential(
     request: Box<Request>,
     grant: Box<Grant>,
     why: CallFailure,
