@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{ApprovalKey, Expected, GRANTED, Guard};
 
-use super::request::{Leg, Request};
+use super::request::{Request, RequestPart};
 use super::session::Holder;
 use crate::approval;
 use crate::audit::Entry;
@@ -48,7 +48,8 @@ impl Grant {
     pub(crate) fn refused(self, denial: &Denial, request: &Request, entry: &Entry) -> Option<Self> {
         let message = request.message.as_ref().ok()?;
         let connector = self.policy.connectors.get(&self.connector)?;
-        if !connector.relays_refusals(&request.path) || matches!(request.leg, Leg::Head(_)) {
+        if !connector.relays_refusals(&request.path) || matches!(request.part, RequestPart::Head(_))
+        {
             return None;
         }
         let era = message.claimed_era();

@@ -38,7 +38,7 @@ pub(crate) struct Request {
     /// Sessions and tasks that it refers to.
     pub(crate) bound: Vec<SessionRef>,
     pub(crate) holds: Holds,
-    pub(crate) leg: Leg,
+    pub(crate) part: RequestPart,
 }
 
 impl Request {
@@ -63,7 +63,7 @@ pub(crate) type Parameters = Option<BTreeMap<String, Option<Vec<u8>>>>;
 
 /// Which part of a request is judged.
 #[derive(Debug)]
-pub(crate) enum Leg {
+pub(crate) enum RequestPart {
     /// All of it.
     Whole,
     /// The headers (`split` mode); the body is read once they went upstream.
@@ -127,7 +127,7 @@ pub(crate) struct PendingBody {
     pub(crate) caller: Caller,
     /// What the headers already rule out.
     pub(crate) fault: Option<Denial>,
-    pub(crate) leg: Leg,
+    pub(crate) part: RequestPart,
     pub(crate) authentication: Authentication,
 }
 
@@ -141,7 +141,7 @@ pub(crate) enum Authentication {
 impl PendingBody {
     /// Whether Redis vouched for the caller in this request: by the headers in `split` mode, or before a large body.
     pub(crate) fn is_admitted(&self) -> bool {
-        matches!(self.leg, Leg::Body) || self.authentication == Authentication::Confirmed
+        matches!(self.part, RequestPart::Body) || self.authentication == Authentication::Confirmed
     }
 
     /// The same, of a caller whose key Redis confirmed.
@@ -151,9 +151,9 @@ impl PendingBody {
 
     /// Whether nothing has gone upstream.
     pub(crate) fn holds_headers(&self) -> bool {
-        match self.leg {
-            Leg::Whole => true,
-            Leg::Head(_) | Leg::Body => false,
+        match self.part {
+            RequestPart::Whole => true,
+            RequestPart::Head(_) | RequestPart::Body => false,
         }
     }
 }

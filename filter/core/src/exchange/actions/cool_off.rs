@@ -10,7 +10,7 @@ use crate::audit::AuditEvent;
 use crate::cool_off::Cooling;
 use crate::denial::{Denial, LimitCause, ceil_ms};
 use crate::exchange::grant::Grant;
-use crate::exchange::request::{Leg, Request};
+use crate::exchange::request::{Request, RequestPart};
 use crate::exchange::turn::{Sent, Turn};
 use crate::limit::Quota;
 use crate::mcp::Operation;
@@ -39,7 +39,7 @@ pub(crate) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> 
     if let Some(cooling) = turn.worker.callers.refuse(org, holder, now) {
         return Some(refuse_unwritten(&cooling, turn));
     }
-    if matches!(request.leg, Leg::Head(_)) {
+    if matches!(request.part, RequestPart::Head(_)) {
         return None;
     }
     let digest = turn.context.entry.input_sha256.clone().unwrap_or_default();

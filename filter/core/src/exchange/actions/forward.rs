@@ -13,7 +13,7 @@ use crate::audit::{AuditEvent, shown};
 use crate::authz::{Amendment, Shadowed};
 use crate::denial::Denial;
 use crate::exchange::grant::{Grant, RelayedRefusal};
-use crate::exchange::request::{Leg, PendingBody, Request};
+use crate::exchange::request::{PendingBody, Request, RequestPart};
 use crate::exchange::turn::{Sent, Turn};
 use crate::guard;
 use crate::mcp::amend::amend;
@@ -54,12 +54,12 @@ pub(crate) fn pass(
             turn.context.entry.credits = grant.price.map(|price| price.call);
         }
     }
-    match request.leg {
-        Leg::Whole => {
+    match request.part {
+        RequestPart::Whole => {
             rewrite((&request.path, &request.strip), &grant, credential, turn);
             sent(request, &grant, turn)
         }
-        Leg::Head(reading) => {
+        RequestPart::Head(reading) => {
             rewrite((&request.path, &request.strip), &grant, credential, turn);
             turn.context.sent = Sent::Headers;
             let connector = grant.policy.connectors.get(&grant.connector);
@@ -70,7 +70,7 @@ pub(crate) fn pass(
             }
             Sending::Headers(reading)
         }
-        Leg::Body => sent(request, &grant, turn),
+        RequestPart::Body => sent(request, &grant, turn),
     }
 }
 

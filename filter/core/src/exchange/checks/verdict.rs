@@ -19,7 +19,7 @@ use crate::authz::{self, Case, Ruling, Seen, Trail};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
 use crate::exchange::grant::{Grant, Sought};
-use crate::exchange::request::{Audience, Leg, Request};
+use crate::exchange::request::{Audience, Request, RequestPart};
 use crate::exchange::session::SessionRef;
 use crate::id::{PolicyName, PolicyVersion};
 use crate::limit::{CALL, Called};
@@ -128,7 +128,7 @@ pub(crate) fn judge(
 fn relaying(request: &Request, principal: &Principal, policy: &Rc<Policy>) -> Option<Grant> {
     let (name, connector) = policy.connector_at(&request.path)?;
     let session = request.bound.iter().any(|bound| matches!(bound, SessionRef::Session(_)));
-    let whole = !matches!(request.leg, Leg::Head(_));
+    let whole = !matches!(request.part, RequestPart::Head(_));
     (whole && session && connector.relays_refusals(&request.path)).then(|| Grant {
         principal: principal.clone(),
         policy: policy.clone(),
@@ -312,9 +312,9 @@ fn grant(
         name,
         connector,
         message,
-        seen: match request.leg {
-            Leg::Head(_) => Seen::Head,
-            Leg::Whole | Leg::Body => Seen::Whole,
+        seen: match request.part {
+            RequestPart::Head(_) => Seen::Head,
+            RequestPart::Whole | RequestPart::Body => Seen::Whole,
         },
         now,
         source: &entry.client_address,
@@ -322,13 +322,16 @@ fn grant(
     let mut trail = Trail::default();
     let ruling = match authz::judge(&case, &mut trail) {
         // A client knows an answer with status 200 by its id only, and that comes with the body.
-        Err(denial) if matches!(request.leg, Leg::Head(_)) && denial.status(Era::Modern) == 200 => {
+        Err(denial)
+            if matches!(request.part, RequestPart::Head(_))
+                && denial.status(Era::Modern) == 200 =>
+        {
             Ruling::default()
         }
         ruling => ruling?,
     };
     if let (Operation::CallTool(call), false) =
-        (&message.operation, matches!(request.leg, Leg::Head(_)))
+        (&message.operation, matches!(request.part, RequestPart::Head(_)))
     {
         let parameters = request.parameters.as_ref();
         match pinned_tools::check(call, parameters, (&principal.org, name, connector), worker) {
@@ -340,9 +343,9 @@ fn grant(
     }
     let shadowed = trail.shadowed;
     // Of a call that is only announced, nothing is drawn yet.
-    let called = match request.leg {
-        Leg::Head(_) => None,
-        Leg::Whole | Leg::Body => Some(called(message, request, (name, connector))),
+    let called = match request.part {
+        RequestPart::Head(_) => None,
+        RequestPart::Whole | RequestPart::Body => Some(called(message, request, (name, connector))),
     };
     let price = called.filter(|called| called.method == CALL).map(|called| called.price(&policy));
     let mut quotas = called.map(|called| called.quotas(&policy, &principal)).unwrap_or_default();

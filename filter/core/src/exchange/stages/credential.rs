@@ -12,7 +12,7 @@ use crate::exchange::actions::go_without::without_vault;
 use crate::exchange::actions::read_credential::{read, secret_outcome};
 use crate::exchange::grant::{Credential, Grant};
 use crate::exchange::handover::{Handover, Outcome, held, refuse};
-use crate::exchange::request::{Leg, Request};
+use crate::exchange::request::{Request, RequestPart};
 use crate::exchange::turn::Turn;
 use crate::mcp::Operation;
 use crate::secret::Secret;
@@ -39,10 +39,10 @@ pub(crate) fn enter(
     if let Err(denial) = open_stream(&request, &grant, turn) {
         return refuse(denial, turn);
     }
-    let template = match request.leg {
+    let template = match request.part {
         // The credential went upstream with the headers.
-        Leg::Body => None,
-        Leg::Whole | Leg::Head(_) => grant.credential.clone(),
+        RequestPart::Body => None,
+        RequestPart::Whole | RequestPart::Head(_) => grant.credential.clone(),
     };
     let Some(template) = template else { return send(*request, *grant, None, turn) };
     let secret = template.secret().clone();
@@ -72,8 +72,11 @@ const STREAMS_RETRY: Duration = Duration::from_secs(5);
 /// Counts a request whose answer is a stream that stays open.
 fn open_stream(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Result<(), Denial> {
     let operation = request.message.as_ref().map(|message| &message.operation);
-    let (Ok(Operation::Listen | Operation::Subscriptions { .. }), Leg::Whole | Leg::Body, None) =
-        (operation, &request.leg, &turn.context.slot)
+    let (
+        Ok(Operation::Listen | Operation::Subscriptions { .. }),
+        RequestPart::Whole | RequestPart::Body,
+        None,
+    ) = (operation, &request.part, &turn.context.slot)
     else {
         return Ok(());
     };

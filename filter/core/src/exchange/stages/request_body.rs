@@ -11,7 +11,7 @@ use crate::exchange::actions::hold_body::{hold, keep, reserve_unseen};
 use crate::exchange::checks::media_type;
 use crate::exchange::handover::{Handover, Outcome, refuse};
 use crate::exchange::request::{
-    ArrivedBody, Authentication, Caller, Holds, Leg, PendingBody, Request,
+    ArrivedBody, Authentication, Caller, Holds, PendingBody, Request, RequestPart,
 };
 use crate::exchange::session::{SessionRef, session_of};
 use crate::exchange::turn::{Answers, Turn};
@@ -29,8 +29,8 @@ pub(crate) fn enter(
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<PendingBody>> {
     let fault = fault_of(&head, last);
-    let (leg, authentication) = (Leg::Whole, Authentication::Unasked);
-    let reading = PendingBody { head, caller, fault, leg, authentication };
+    let (part, authentication) = (RequestPart::Whole, Authentication::Unasked);
+    let reading = PendingBody { head, caller, fault, part, authentication };
     match (last, turn.context.mode) {
         (true, _) => reading.whole(None, turn),
         (false, Mode::Hold) => resume(Box::new(reading), body, turn),
@@ -124,11 +124,15 @@ pub(crate) fn on(
 impl PendingBody {
     /// Whether nobody has vouched for the caller yet. In `split` mode Redis did, before the headers went.
     fn is_unproven(&self, turn: &Turn<'_>) -> bool {
-        match (&self.leg, &self.caller.claimant, self.authentication) {
-            (Leg::Body, ..) | (_, Claimant::Proven(_), _) | (.., Authentication::Confirmed) => {
-                false
-            }
-            (Leg::Whole | Leg::Head(_), Claimant::Key(_), Authentication::Unasked) => {
+        match (&self.part, &self.caller.claimant, self.authentication) {
+            (RequestPart::Body, ..)
+            | (_, Claimant::Proven(_), _)
+            | (.., Authentication::Confirmed) => false,
+            (
+                RequestPart::Whole | RequestPart::Head(_),
+                Claimant::Key(_),
+                Authentication::Unasked,
+            ) => {
                 let slowdown = &turn.worker.slowdown;
                 !turn.context.proof.is_some_and(|proof| slowdown.is_proven(&proof, turn.now))
             }
@@ -153,8 +157,8 @@ impl PendingBody {
         let selected = self.head.selected();
         let (message, bound) = referring(&self.head, message);
         let Caller { claimant, certificate, audience } = self.caller.clone();
-        self.leg = Leg::Body;
-        let leg = Leg::Head(Box::new(self));
+        self.part = RequestPart::Body;
+        let part = RequestPart::Head(Box::new(self));
         let (body, parameters) = (Body::default(), None);
         let (holds, unmirrored) = (Holds::Unasked, None);
         let request = Request {
@@ -170,7 +174,7 @@ impl PendingBody {
             parameters,
             unmirrored,
             body,
-            leg,
+            part,
         };
         Outcome::Next(Handover::Understood(Box::new(request)))
     }
@@ -219,7 +223,7 @@ impl PendingBody {
             body: body.map(Body::new).unwrap_or_default(),
             parameters: headers::parameters(&self.head),
             unmirrored,
-            leg: self.leg,
+            part: self.part,
         };
         Outcome::Next(Handover::Understood(Box::new(request)))
     }
