@@ -4,7 +4,7 @@
 //! never who takes it: that is in the transition table (`flow.rs`).
 
 use super::actions::forwarded::{Forwarded, ResponseStart};
-use super::checks::snapshot::Basis;
+use super::checks::snapshot::Snapshot;
 use super::grant::{Credential, Grant, Sought};
 use super::request::{ArrivedBody, Caller, PendingBody, Request};
 use super::turn::Turn;
@@ -84,7 +84,7 @@ pub(crate) enum Handover {
 #[derive(Debug)]
 pub(crate) struct Judged {
     pub(crate) request: Box<Request>,
-    pub(crate) basis: Basis,
+    pub(crate) snapshot: Snapshot,
     pub(crate) rounds: u8,
 }
 

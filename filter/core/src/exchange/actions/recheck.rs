@@ -11,7 +11,7 @@ use portcullis_redis_lua::{Admit, AdmitReply, Value};
 use crate::audit::Entry;
 use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::denial::Denial;
-use crate::exchange::checks::snapshot::{Basis, Unlearned};
+use crate::exchange::checks::snapshot::{Snapshot, Unlearned};
 use crate::exchange::checks::verdict::{Verdict, judge};
 use crate::exchange::grant::Grant;
 use crate::exchange::request::Request;
@@ -38,9 +38,9 @@ pub(crate) struct Recheck {
 enum Asked {
     Nothing,
     /// Whether this is still so.
-    Records(CallId, Basis, Admit),
+    Records(CallId, Snapshot, Admit),
     /// For a policy that came meanwhile.
-    Policy(CallId, Basis),
+    Policy(CallId, Snapshot),
 }
 
 /// What a check comes to.
@@ -72,11 +72,11 @@ impl Recheck {
 
     /// Asks Redis.
     pub(crate) fn ask(&mut self, turn: &mut Turn<'_>) {
-        let basis = Basis::remembered(&self.request.claimant, turn.worker, turn.now);
-        let guards = basis.guards(&self.request.claimant);
+        let snapshot = Snapshot::remembered(&self.request.claimant, turn.worker, turn.now);
+        let guards = snapshot.guards(&self.request.claimant);
         let admit = Admit { guards, windows: Vec::new(), used: None };
         let call = turn.start(DependencyCall::Admit(admit.call()));
-        self.asked = Asked::Records(call, basis, admit);
+        self.asked = Asked::Records(call, snapshot, admit);
     }
 
     /// Whether `id` is its call.
@@ -90,14 +90,16 @@ impl Recheck {
     /// Takes the outcome of its call; a refusal when the response has to end.
     pub(crate) fn answered(&mut self, reply: Option<Reply>, turn: &mut Turn<'_>) -> Option<Denial> {
         let outcome = match (std::mem::replace(&mut self.asked, Asked::Nothing), reply) {
-            (Asked::Records(_, basis, admit), Some(Reply::Redis(value))) => {
-                self.compared(basis, &admit, value, turn)
+            (Asked::Records(_, snapshot, admit), Some(Reply::Redis(value))) => {
+                self.compared(snapshot, &admit, value, turn)
             }
             // The worker has it, or knows that it cannot be used; if neither, the next check asks again.
-            (Asked::Policy(_, basis), Some(Reply::Policy)) => match self.judged(basis, turn) {
-                Outcome::Waits(_) => Outcome::Unknown,
-                outcome => outcome,
-            },
+            (Asked::Policy(_, snapshot), Some(Reply::Policy)) => {
+                match self.judged(snapshot, turn) {
+                    Outcome::Waits(_) => Outcome::Unknown,
+                    outcome => outcome,
+                }
+            }
             _ => Outcome::Unknown,
         };
         match outcome {
@@ -130,17 +132,17 @@ impl Recheck {
 
     fn compared(
         &self,
-        mut basis: Basis,
+        mut snapshot: Snapshot,
         admit: &Admit,
         value: Value,
         turn: &mut Turn<'_>,
     ) -> Outcome {
         match admit.decode(value) {
-            Ok(AdmitReply::Admitted(_)) => self.judged(basis, turn),
+            Ok(AdmitReply::Admitted(_)) => self.judged(snapshot, turn),
             Ok(AdmitReply::Stale(states)) => {
                 let mut states = states.into_iter();
-                match basis.learn(&self.request.claimant, &mut states, turn.worker) {
-                    Ok(()) => self.judged(basis, turn),
+                match snapshot.learn(&self.request.claimant, &mut states, turn.worker) {
+                    Ok(()) => self.judged(snapshot, turn),
                     Err(Unlearned::Missing) => Outcome::Unknown,
                     Err(Unlearned::WentBack(why)) => {
                         let org = self.request.claimant.org();
@@ -152,15 +154,15 @@ impl Recheck {
         }
     }
 
-    fn judged(&self, basis: Basis, turn: &mut Turn<'_>) -> Outcome {
+    fn judged(&self, snapshot: Snapshot, turn: &mut Turn<'_>) -> Outcome {
         // What the audit entry says was decided on stays.
         let client_address = turn.context.entry.client_address.clone();
         let mut scratch = Entry { client_address, ..Entry::default() };
-        match judge(&self.request, &basis, turn.worker, turn.now, &mut scratch) {
+        match judge(&self.request, &snapshot, turn.worker, turn.now, &mut scratch) {
             Verdict::Allowed(_) => Outcome::Stands,
             Verdict::NeedsPolicy(version) => {
                 let call = turn.start(DependencyCall::Policy(version));
-                Outcome::Waits(Asked::Policy(call, basis))
+                Outcome::Waits(Asked::Policy(call, snapshot))
             }
             Verdict::Refused(Denial::Unavailable(..)) | Verdict::Open => Outcome::Unknown,
             Verdict::Refused(denial) => Outcome::Ends(denial),

@@ -28,7 +28,7 @@ pub(crate) enum Known<T> {
 
 /// What a verdict rests on.
 #[derive(Clone, Debug)]
-pub(crate) struct Basis {
+pub(crate) struct Snapshot {
     pub(crate) credential: CredentialState,
     pub(crate) policy: Known<Rc<Activation>>,
 }
@@ -51,7 +51,7 @@ pub(crate) enum CredentialState {
     DenyList(Vec<Known<Rc<Cached<DenyListEntry>>>>),
 }
 
-impl Basis {
+impl Snapshot {
     /// What this worker remembers; a policy that it would have to fetch counts as unknown.
     pub(crate) fn remembered(claimant: &Claimant, worker: &mut Worker, now: UnixTime) -> Self {
         let org = claimant.org();
@@ -110,7 +110,7 @@ impl Basis {
         guards
     }
 
-    /// Takes over what Redis said of [`Basis::guards`], and has the worker remember it. The states
+    /// Takes over what Redis said of [`Snapshot::guards`], and has the worker remember it. The states
     /// of whatever else was guarded are left in `states`.
     ///
     /// # Errors

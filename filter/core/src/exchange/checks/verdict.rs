@@ -8,7 +8,7 @@ use std::rc::Rc;
 use serde_json::Map;
 
 use super::pinned_tools;
-use super::snapshot::{Basis, CredentialState, Known};
+use super::snapshot::{CredentialState, Known, Snapshot};
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::{Fingerprint, PeerCertificate};
@@ -61,21 +61,21 @@ impl Verdict {
 /// So much of a host goes into the audit log: a DNS name has no more.
 const MOST_HOST_CHARS: usize = 255;
 
-/// Judges `request` on `basis`; writes into `entry` what becomes known on the way.
+/// Judges `request` on `snapshot`; writes into `entry` what becomes known on the way.
 pub(crate) fn judge(
     request: &Request,
-    basis: &Basis,
+    snapshot: &Snapshot,
     worker: &mut Worker,
     now: UnixTime,
     entry: &mut Entry,
 ) -> Verdict {
     let caller = (&request.claimant, request.certificate.as_ref());
-    let principal = match authenticate(caller, &basis.credential, worker, now, entry) {
+    let principal = match authenticate(caller, &snapshot.credential, worker, now, entry) {
         Some(Ok(principal)) => principal,
         Some(Err(denial)) => return Verdict::Refused(denial),
         None => return Verdict::Open,
     };
-    let version = match &basis.policy {
+    let version = match &snapshot.policy {
         Known::Unknown => return Verdict::Open,
         Known::Present(active) => {
             let holder = request.claimant.holder();
@@ -105,7 +105,7 @@ pub(crate) fn judge(
         }
     };
     // What is only tried on some is not what all of them would go back to.
-    if !matches!(&basis.policy, Known::Present(active) if active.version != version) {
+    if !matches!(&snapshot.policy, Known::Present(active) if active.version != version) {
         worker.set_good(&principal.org, &version);
     }
     entry.policy_version = Some(version.to_string());

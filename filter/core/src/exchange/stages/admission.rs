@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::exchange::actions::cool_off::{self, CoolOff};
 use crate::exchange::actions::go_without::without_redis;
 use crate::exchange::actions::read_credential::{fetch, settled};
-use crate::exchange::checks::snapshot::{Basis, Unlearned};
+use crate::exchange::checks::snapshot::{Snapshot, Unlearned};
 use crate::exchange::checks::verdict::{Verdict, judge};
 use crate::exchange::grant::{Credential, Grant, Sought};
 use crate::exchange::handover::{Handover, Judged, Outcome, held, refuse, refuse_granted};
@@ -34,7 +34,7 @@ const MOST_ROUNDS: u8 = 4;
 #[derive(Debug)]
 pub(crate) struct Admission {
     request: Box<Request>,
-    basis: Basis,
+    snapshot: Snapshot,
     verdict: Verdict,
     aim: Aim,
     admit: Admit,
@@ -55,14 +55,14 @@ enum Aim {
 
 /// Judges again, once the worker was given the policy.
 pub(crate) fn resume(judged: Judged, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
-    let Judged { request, basis, rounds } = judged;
-    decide(request, basis, None, None, Credential::DrawResult, rounds, turn)
+    let Judged { request, snapshot, rounds } = judged;
+    decide(request, snapshot, None, None, Credential::DrawResult, rounds, turn)
 }
 
 /// Asks Redis, on what this worker remembers.
 pub(crate) fn enter(request: Box<Request>, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
-    let basis = Basis::remembered(&request.claimant, turn.worker, turn.now);
-    let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
+    let snapshot = Snapshot::remembered(&request.claimant, turn.worker, turn.now);
+    let verdict = judge(&request, &snapshot, turn.worker, turn.now, &mut turn.context.entry);
     if let Verdict::Allowed(grant) = &verdict
         && let Some(refusal) = cool_off::refusal(&request, grant, turn)
     {
@@ -72,20 +72,20 @@ pub(crate) fn enter(request: Box<Request>, turn: &mut Turn<'_>) -> Outcome<Box<A
         };
     }
     match turn.worker.config.redis {
-        Some(_) => ask((request, basis), (verdict, Aim::Pass), Credential::DrawResult, 1, turn),
+        Some(_) => ask((request, snapshot), (verdict, Aim::Pass), Credential::DrawResult, 1, turn),
         None => unconfirmed(request, verdict, turn),
     }
 }
 
 fn ask(
-    (request, basis): (Box<Request>, Basis),
+    (request, snapshot): (Box<Request>, Snapshot),
     (verdict, aim): (Verdict, Aim),
     credential: Credential,
     rounds: u8,
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<Admission>> {
     let claimant = &request.claimant;
-    let mut guards = basis.guards(claimant);
+    let mut guards = snapshot.guards(claimant);
     // How many objects a request names is up to its sender: before the identity is proven, Redis
     // looks at the claimant's records and at the policy only.
     if verdict.proves_identity() {
@@ -110,7 +110,8 @@ fn ask(
         (Credential::DrawResult, Some(template)) => fetch(&template, turn),
         (credential, _) => credential,
     };
-    let stage = Admission { request, basis, verdict, aim, admit, plan, call, credential, rounds };
+    let stage =
+        Admission { request, snapshot, verdict, aim, admit, plan, call, credential, rounds };
     Outcome::Wait(Box::new(stage), Gate::Hold)
 }
 
@@ -181,9 +182,9 @@ impl Admission {
                 if let Verdict::Allowed(grant) = verdict {
                     turn.worker.leases.give_back(self.plan, &grant.quotas);
                 }
-                let (mut states, mut basis) = (states.into_iter(), self.basis);
+                let (mut states, mut snapshot) = (states.into_iter(), self.snapshot);
                 let claimant = &self.request.claimant;
-                match basis.learn(claimant, &mut states, turn.worker) {
+                match snapshot.learn(claimant, &mut states, turn.worker) {
                     Ok(()) => {}
                     Err(Unlearned::Missing) => return refuse(unreadable, turn),
                     Err(Unlearned::WentBack(why)) => {
@@ -202,7 +203,7 @@ impl Admission {
                 let stale = states.next().filter(|state| *state != GuardState::Current);
                 let unapproved = unapproved.filter(|_| stale.is_some());
                 let (request, credential) = (self.request, self.credential);
-                decide(request, basis, foreign, unapproved, credential, self.rounds, turn)
+                decide(request, snapshot, foreign, unapproved, credential, self.rounds, turn)
             }
             (Ok(AdmitReply::Admitted(states)), Verdict::Allowed(grant)) => {
                 let leases = &mut turn.worker.leases;
@@ -212,8 +213,8 @@ impl Admission {
                         admitted(self.request, (grant, self.aim), self.credential)
                     }
                     DrawResult::Again => {
-                        let Self { request, basis, credential, rounds, .. } = self;
-                        decide(request, basis, None, None, credential, rounds, turn)
+                        let Self { request, snapshot, credential, rounds, .. } = self;
+                        decide(request, snapshot, None, None, credential, rounds, turn)
                     }
                     DrawResult::Rest(..) if self.rounds >= MOST_ROUNDS => refuse(unreadable, turn),
                     DrawResult::Rest(plan, windows) => {
@@ -236,8 +237,8 @@ impl Admission {
                 match leases.limited(self.plan, &grant.quotas, windows, turn.now) {
                     DrawResult::For(states) => turn.tell(&grant.quotas, &states),
                     DrawResult::Again | DrawResult::Rest(..) => {
-                        let Self { request, basis, credential, rounds, .. } = self;
-                        return decide(request, basis, None, None, credential, rounds, turn);
+                        let Self { request, snapshot, credential, rounds, .. } = self;
+                        return decide(request, snapshot, None, None, credential, rounds, turn);
                     }
                 }
                 if let (Some(quota), true) = (&limit, grant.limits_are_shadowed()) {
@@ -298,7 +299,7 @@ fn admitted(
 /// proved who it is.
 fn decide(
     request: Box<Request>,
-    basis: Basis,
+    snapshot: Snapshot,
     foreign: Option<Denial>,
     unapproved: Option<Sought>,
     credential: Credential,
@@ -309,19 +310,21 @@ fn decide(
         return refuse(Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable), turn);
     }
     let rounds = rounds.saturating_add(1);
-    let verdict = judge(&request, &basis, turn.worker, turn.now, &mut turn.context.entry);
+    let verdict = judge(&request, &snapshot, turn.worker, turn.now, &mut turn.context.entry);
     match (verdict, foreign) {
         (Verdict::Refused(denial @ Denial::Unauthenticated(_)), _) | (_, Some(denial)) => {
             refuse(denial, turn)
         }
-        (verdict, None) => proceed(request, basis, verdict, unapproved, credential, rounds, turn),
+        (verdict, None) => {
+            proceed(request, snapshot, verdict, unapproved, credential, rounds, turn)
+        }
     }
 }
 
 /// Goes on with a verdict whose basis Redis confirmed a moment ago, in this request.
 fn proceed(
     request: Box<Request>,
-    basis: Basis,
+    snapshot: Snapshot,
     verdict: Verdict,
     unapproved: Option<Sought>,
     credential: Credential,
@@ -343,18 +346,18 @@ fn proceed(
                 return Outcome::Next(Handover::ApprovalMissing(request, grant));
             }
             let asking = (Verdict::Allowed(grant), Aim::AskPerson);
-            ask((request, basis), asking, credential, rounds, turn)
+            ask((request, snapshot), asking, credential, rounds, turn)
         }
         Verdict::Allowed(_) => {
-            ask((request, basis), (verdict, Aim::Pass), credential, rounds, turn)
+            ask((request, snapshot), (verdict, Aim::Pass), credential, rounds, turn)
         }
         // Who does not hold what the request refers to learns that first.
         Verdict::Refused(_) if verdict.proves_identity() => {
-            ask((request, basis), (verdict, Aim::Pass), credential, rounds, turn)
+            ask((request, snapshot), (verdict, Aim::Pass), credential, rounds, turn)
         }
         Verdict::Refused(denial) => refuse(denial, turn),
         Verdict::NeedsPolicy(version) => {
-            let judged = Box::new(Judged { request, basis, rounds });
+            let judged = Box::new(Judged { request, snapshot, rounds });
             Outcome::Next(Handover::PolicyMissing(judged, version))
         }
         Verdict::Open => refuse(Denial::Internal("verdict"), turn),

@@ -9,7 +9,7 @@ use portcullis_redis_lua::{Admit, AdmitReply};
 use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::denial::Denial;
 use crate::event::Event;
-use crate::exchange::checks::snapshot::{Basis, Unlearned};
+use crate::exchange::checks::snapshot::{Snapshot, Unlearned};
 use crate::exchange::checks::verdict::authenticate;
 use crate::exchange::handover::{Handover, Outcome, held, refuse};
 use crate::exchange::request::{ArrivedBody, PendingBody};
@@ -20,7 +20,7 @@ use crate::step::Gate;
 #[derive(Debug)]
 pub(crate) struct VerifyKey {
     reading: Box<PendingBody>,
-    basis: Basis,
+    snapshot: Snapshot,
     admit: Admit,
     call: CallId,
     body: ArrivedBody,
@@ -34,11 +34,11 @@ impl VerifyKey {
         turn: &mut Turn<'_>,
     ) -> Outcome<Box<Self>> {
         let claimant = &reading.caller.claimant;
-        let basis = Basis::remembered(claimant, turn.worker, turn.now);
-        let guards = basis.guards(claimant);
+        let snapshot = Snapshot::remembered(claimant, turn.worker, turn.now);
+        let guards = snapshot.guards(claimant);
         let admit = Admit { guards, windows: Vec::new(), used: None };
         let call = turn.start(DependencyCall::Admit(admit.call()));
-        let stage = Self { reading, basis, admit, call, body };
+        let stage = Self { reading, snapshot, admit, call, body };
         Outcome::Wait(Box::new(stage), Gate::Hold)
     }
 
@@ -73,7 +73,7 @@ impl VerifyKey {
         match reply {
             AdmitReply::Admitted(_) => {}
             AdmitReply::Stale(states) => {
-                match self.basis.learn(claimant, &mut states.into_iter(), turn.worker) {
+                match self.snapshot.learn(claimant, &mut states.into_iter(), turn.worker) {
                     Ok(()) => {}
                     Err(Unlearned::Missing) => return refuse(unreadable, turn),
                     Err(Unlearned::WentBack(why)) => {
@@ -105,7 +105,7 @@ impl VerifyKey {
 
     /// Whether the key holds, as far as the worker knows.
     fn vouched(&self, turn: &mut Turn<'_>) -> Option<Result<(), Denial>> {
-        let (caller, credential) = (&self.reading.caller, &self.basis.credential);
+        let (caller, credential) = (&self.reading.caller, &self.snapshot.credential);
         let caller = (&caller.claimant, caller.certificate.as_ref());
         let entry = &mut turn.context.entry;
         authenticate(caller, credential, turn.worker, turn.now, entry)
