@@ -178,8 +178,8 @@ fn enter(handover: Handover, turn: &mut Turn<'_>) -> Outcome<Stage> {
         Handover::ApprovalMissing(request, grant) => {
             approval::ask(request, grant, turn).map(Stage::Approval)
         }
-        Handover::ApprovalGranted(request, grant, credential, sought) => {
-            approval::take(request, grant, credential, sought, turn).map(Stage::Approval)
+        Handover::ApprovalGranted(request, grant, credential, required_approval) => {
+            approval::take(request, grant, credential, required_approval, turn).map(Stage::Approval)
         }
         Handover::Granted(request, grant, credential) => {
             credential::enter(request, grant, credential, turn).map(Stage::Credential)

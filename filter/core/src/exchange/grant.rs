@@ -35,7 +35,7 @@ pub(crate) struct Grant {
     /// How it goes on.
     pub(crate) ruling: Ruling,
     /// The approval that it hangs on.
-    pub(crate) sought: Option<Sought>,
+    pub(crate) required_approval: Option<RequiredApproval>,
     /// What would have been refused, were it not in shadow mode.
     pub(crate) shadowed: Vec<Shadowed>,
     /// A refusal that is told on the caller's stream: what goes on carries nothing of the request.
@@ -59,7 +59,7 @@ impl Grant {
             quotas: Vec::new(),
             price: None,
             ruling: Ruling::default(),
-            sought: None,
+            required_approval: None,
             shadowed: Vec::new(),
             relayed: Some(relayed),
             ..self
@@ -93,13 +93,13 @@ pub(crate) struct RelayedRefusal {
 
 /// The approval that a call needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sought {
+pub(crate) struct RequiredApproval {
     pub(crate) key: ApprovalKey,
     pub(crate) rule: String,
     pub(crate) expires: Duration,
 }
 
-impl Sought {
+impl RequiredApproval {
     /// What `call` needs, as it would go on.
     pub(crate) fn of(
         ruling: &Ruling,

@@ -5,7 +5,7 @@
 
 use super::actions::forwarded::{Forwarded, ResponseStart};
 use super::checks::snapshot::Snapshot;
-use super::grant::{Credential, Grant, Sought};
+use super::grant::{Credential, Grant, RequiredApproval};
 use super::request::{ArrivedBody, Caller, PendingBody, Request};
 use super::turn::Turn;
 use crate::auth::certificate::PeerCertificate;
@@ -69,7 +69,7 @@ pub(crate) enum Handover {
     /// An admitted call that waits for a person's word.
     ApprovalMissing(Box<Request>, Box<Grant>),
     /// An admitted call that a person agreed to.
-    ApprovalGranted(Box<Request>, Box<Grant>, Credential, Sought),
+    ApprovalGranted(Box<Request>, Box<Grant>, Credential, RequiredApproval),
     /// A request that passes once its credential is there.
     Granted(Box<Request>, Box<Grant>, Credential),
     /// The headers went upstream (`split` mode).

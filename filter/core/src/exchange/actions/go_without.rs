@@ -29,7 +29,7 @@ pub(crate) fn without_redis(
         }
         Verdict::Refused(denial) => Err(denial),
         // A person's word is taken once, and only Redis knows whether it was.
-        Verdict::Allowed(grant) if grant.sought.is_some() => return None,
+        Verdict::Allowed(grant) if grant.required_approval.is_some() => return None,
         Verdict::Allowed(grant) => Ok(grant),
     };
     let (now, failover) = (turn.now, &mut turn.worker.failover);

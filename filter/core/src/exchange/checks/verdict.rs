@@ -18,7 +18,7 @@ use crate::auth::{AuthFailure, Claimant, IdentityKind, Principal, Proven};
 use crate::authz::{self, Case, Ruling, Seen, Trail};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
-use crate::exchange::grant::{Grant, Sought};
+use crate::exchange::grant::{Grant, RequiredApproval};
 use crate::exchange::request::{Audience, Request, RequestPart};
 use crate::exchange::session::SessionRef;
 use crate::id::{PolicyName, PolicyVersion};
@@ -137,7 +137,7 @@ fn relaying(request: &Request, principal: &Principal, policy: &Rc<Policy>) -> Op
         quotas: Vec::new(),
         price: None,
         ruling: Ruling::default(),
-        sought: None,
+        required_approval: None,
         shadowed: Vec::new(),
         relayed: None,
     })
@@ -363,7 +363,8 @@ fn grant(
     }
     let (connector, credential) = (name.clone(), connector.credential.clone());
     let policy = policy.clone();
-    let sought = Sought::of(&ruling, &principal, &connector, &message.operation);
+    let required_approval =
+        RequiredApproval::of(&ruling, &principal, &connector, &message.operation);
     Ok(Grant {
         principal,
         policy,
@@ -372,7 +373,7 @@ fn grant(
         quotas,
         price,
         ruling,
-        sought,
+        required_approval,
         shadowed,
         relayed: None,
     })

@@ -19,7 +19,7 @@ use crate::exchange::actions::go_without::without_redis;
 use crate::exchange::actions::read_credential::{fetch, settled};
 use crate::exchange::checks::snapshot::{Snapshot, Unlearned};
 use crate::exchange::checks::verdict::{Verdict, judge};
-use crate::exchange::grant::{Credential, Grant, Sought};
+use crate::exchange::grant::{Credential, Grant, RequiredApproval};
 use crate::exchange::handover::{Handover, Judged, Outcome, held, refuse, refuse_granted};
 use crate::exchange::request::{Holds, Request};
 use crate::exchange::turn::{CallerIdentity, Turn};
@@ -93,7 +93,9 @@ fn ask(
         let (org, holder) = (claimant.org(), claimant.holder());
         guards.extend(bound.map(|bound| bound.guard(org, &request.path, holder)));
     }
-    guards.extend(sought(&verdict).filter(|_| aim == Aim::Pass).map(Sought::guard));
+    guards.extend(
+        required_approval(&verdict).filter(|_| aim == Aim::Pass).map(RequiredApproval::guard),
+    );
     let (quotas, template) = match &verdict {
         Verdict::Allowed(grant) => {
             let template = grant.credential.clone().filter(|_| aim == Aim::Pass);
@@ -116,9 +118,9 @@ fn ask(
 }
 
 /// The approval that a verdict hangs on besides.
-fn sought(verdict: &Verdict) -> Option<&Sought> {
+fn required_approval(verdict: &Verdict) -> Option<&RequiredApproval> {
     match verdict {
-        Verdict::Allowed(grant) => grant.sought.as_ref(),
+        Verdict::Allowed(grant) => grant.required_approval.as_ref(),
         Verdict::Open | Verdict::NeedsPolicy(_) | Verdict::Refused(_) => None,
     }
 }
@@ -178,7 +180,7 @@ impl Admission {
         let asked_of_bound = self.verdict.proves_identity();
         match (reply, self.verdict) {
             (Ok(AdmitReply::Stale(states)), verdict) => {
-                let unapproved = sought(&verdict).cloned();
+                let unapproved = required_approval(&verdict).cloned();
                 if let Verdict::Allowed(grant) = verdict {
                     turn.worker.leases.give_back(self.plan, &grant.quotas);
                 }
@@ -286,10 +288,10 @@ fn admitted(
     (grant, aim): (Box<Grant>, Aim),
     credential: Credential,
 ) -> Outcome<Box<Admission>> {
-    match (grant.sought.clone(), aim) {
+    match (grant.required_approval.clone(), aim) {
         (Some(_), Aim::AskPerson) => Outcome::Next(Handover::ApprovalMissing(request, grant)),
-        (Some(sought), Aim::Pass) => {
-            Outcome::Next(Handover::ApprovalGranted(request, grant, credential, sought))
+        (Some(required_approval), Aim::Pass) => {
+            Outcome::Next(Handover::ApprovalGranted(request, grant, credential, required_approval))
         }
         (None, _) => Outcome::Next(Handover::Granted(request, grant, credential)),
     }
@@ -301,7 +303,7 @@ fn decide(
     request: Box<Request>,
     snapshot: Snapshot,
     foreign: Option<Denial>,
-    unapproved: Option<Sought>,
+    unapproved: Option<RequiredApproval>,
     credential: Credential,
     rounds: u8,
     turn: &mut Turn<'_>,
@@ -326,7 +328,7 @@ fn proceed(
     request: Box<Request>,
     snapshot: Snapshot,
     verdict: Verdict,
-    unapproved: Option<Sought>,
+    unapproved: Option<RequiredApproval>,
     credential: Credential,
     rounds: u8,
     turn: &mut Turn<'_>,
@@ -334,11 +336,15 @@ fn proceed(
     match verdict {
         Verdict::Refused(denial) if request.holds_all() => refuse(denial, turn),
         Verdict::Allowed(grant)
-            if request.holds_all() && grant.quotas.is_empty() && grant.sought.is_none() =>
+            if request.holds_all()
+                && grant.quotas.is_empty()
+                && grant.required_approval.is_none() =>
         {
             Outcome::Next(Handover::Granted(request, grant, credential))
         }
-        Verdict::Allowed(mut grant) if unapproved.is_some() && grant.sought == unapproved => {
+        Verdict::Allowed(mut grant)
+            if unapproved.is_some() && grant.required_approval == unapproved =>
+        {
             // The price of the call is due when it is made.
             let credits = grant.quotas.iter_mut().filter(|quota| quota.cost == Cost::Credits);
             credits.for_each(|quota| quota.window.cost = 0);
@@ -376,7 +382,9 @@ pub(crate) fn unconfirmed(
         (Verdict::Refused(denial), _) => refuse(denial, turn),
         (Verdict::Open | Verdict::NeedsPolicy(_), _) => refuse(Denial::PolicyUnusable, turn),
         (Verdict::Allowed(_), Some(bound)) => refuse(bound.unknown(), turn),
-        (Verdict::Allowed(grant), None) if grant.quotas.is_empty() && grant.sought.is_none() => {
+        (Verdict::Allowed(grant), None)
+            if grant.quotas.is_empty() && grant.required_approval.is_none() =>
+        {
             Outcome::Next(Handover::Granted(request, grant, Credential::DrawResult))
         }
         (Verdict::Allowed(_), None) => refuse(Denial::PolicyUnusable, turn),

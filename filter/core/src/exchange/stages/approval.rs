@@ -12,7 +12,7 @@ use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::denial::{ApprovalState, Denial};
 use crate::event::Event;
 use crate::exchange::actions::read_credential::settled;
-use crate::exchange::grant::{Credential, Grant, Sought};
+use crate::exchange::grant::{Credential, Grant, RequiredApproval};
 use crate::exchange::handover::{Handover, Outcome, held, refuse, refuse_granted};
 use crate::exchange::request::Request;
 use crate::exchange::turn::Turn;
@@ -25,7 +25,7 @@ pub(crate) struct Approval {
     request: Box<Request>,
     grant: Box<Grant>,
     credential: Credential,
-    sought: Sought,
+    required_approval: RequiredApproval,
     call: CallId,
     asked: Asked,
 }
@@ -46,27 +46,34 @@ pub(crate) fn ask(
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<Approval>> {
     let operation = request.message.as_ref().map(|message| &message.operation);
-    let (Ok(Operation::CallTool(call)), Some(sought)) = (operation, grant.sought.clone()) else {
+    let (Ok(Operation::CallTool(call)), Some(required_approval)) =
+        (operation, grant.required_approval.clone())
+    else {
         return refuse(Denial::Internal("approval"), turn);
     };
-    let document = serde_json::to_string(&waiting(&sought, &grant, call, turn));
+    let document = serde_json::to_string(&waiting(&required_approval, &grant, call, turn));
     let Ok(document) = document else {
         return refuse(Denial::Internal("approval"), turn);
     };
-    let script = sought.key.ask(&document, sought.expires);
+    let script = required_approval.key.ask(&document, required_approval.expires);
     let call = turn.start(DependencyCall::Approval(script));
     let (credential, asked) = (Credential::Settled, Asked::Note);
-    let stage = Approval { request, grant, credential, sought, call, asked };
+    let stage = Approval { request, grant, credential, required_approval, call, asked };
     Outcome::Wait(Box::new(stage), Gate::Hold)
 }
 
-fn waiting(sought: &Sought, grant: &Grant, call: &ToolCall, turn: &Turn<'_>) -> Waiting {
+fn waiting(
+    required_approval: &RequiredApproval,
+    grant: &Grant,
+    call: &ToolCall,
+    turn: &Turn<'_>,
+) -> Waiting {
     let entry = &turn.context.entry;
     let max_bytes = turn.worker.config.audit_input_max_bytes;
     let shown = redact(&call.arguments, Redaction { names: &grant.policy.redact, max_bytes });
     let client_id = entry.api_key_id.as_ref().or(entry.client_id.as_ref());
     Waiting {
-        digest: sought.key.digest().to_owned(),
+        digest: required_approval.key.digest().to_owned(),
         org: grant.principal.org.clone(),
         client_id: client_id.cloned().unwrap_or_default(),
         principal: grant.principal.name.clone(),
@@ -74,7 +81,7 @@ fn waiting(sought: &Sought, grant: &Grant, call: &ToolCall, turn: &Turn<'_>) -> 
         connector: grant.connector.clone(),
         tool: call.name.clone(),
         arguments: serde_json::to_value(shown).unwrap_or_default(),
-        rule: sought.rule.clone(),
+        rule: required_approval.rule.clone(),
         request_id: entry.request_id.clone(),
         asked_at: turn.now.rfc3339(),
     }
@@ -85,11 +92,12 @@ pub(crate) fn take(
     request: Box<Request>,
     grant: Box<Grant>,
     credential: Credential,
-    sought: Sought,
+    required_approval: RequiredApproval,
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<Approval>> {
-    let call = turn.start(DependencyCall::Approval(sought.key.take()));
-    let stage = Approval { request, grant, credential, sought, call, asked: Asked::Take };
+    let call = turn.start(DependencyCall::Approval(required_approval.key.take()));
+    let stage =
+        Approval { request, grant, credential, required_approval, call, asked: Asked::Take };
     Outcome::Wait(Box::new(stage), Gate::Hold)
 }
 
@@ -117,7 +125,7 @@ impl Approval {
         let Reply::Redis(value) = reply else {
             return refuse(unreadable, turn);
         };
-        let id = approval::id(self.sought.key.digest()).to_owned();
+        let id = approval::id(self.required_approval.key.digest()).to_owned();
         let events = &mut turn.context.entry.events;
         match self.asked {
             Asked::Note => match ApprovalKey::asked(value) {
@@ -146,7 +154,7 @@ impl Approval {
     }
 
     fn refused(self, state: ApprovalState, turn: &mut Turn<'_>) -> Outcome<Box<Approval>> {
-        let denial = self.sought.refusal(state);
+        let denial = self.required_approval.refusal(state);
         refuse_granted(self.request, self.grant, denial, self.credential, turn)
     }
 }
