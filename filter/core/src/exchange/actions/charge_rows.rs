@@ -19,7 +19,7 @@ const MOST_ROWS: u64 = 1_000;
 
 /// What is still to be paid.
 #[derive(Debug)]
-pub(crate) struct Tab {
+pub(crate) struct RowCharge {
     /// Credits per row; zero once they are charged.
     row_price: u64,
     /// The most rows that the answer may have.
@@ -28,7 +28,7 @@ pub(crate) struct Tab {
     windows: Vec<Window>,
 }
 
-impl Tab {
+impl RowCharge {
     pub(crate) fn of(grant: &Grant, operation: &Operation) -> Self {
         let credits = grant.quotas.iter().filter(|quota| quota.cost == Cost::Credits);
         Self {

@@ -3,7 +3,7 @@
 //! Owns what has to be known of a request when its response comes: who asked, for what, and what of the answer they may
 //! see.
 
-use super::charge_rows::Tab;
+use super::charge_rows::RowCharge;
 use super::recheck::Recheck;
 use super::watch_drift::Watch;
 use crate::authz::View;
@@ -35,7 +35,7 @@ pub(crate) struct Forwarded {
     pub(crate) refused: bool,
     /// The credential that the upstream was given.
     pub(crate) secret: Option<SecretRef>,
-    pub(crate) tab: Tab,
+    pub(crate) row_charge: RowCharge,
     /// What its response rests on, as long as it is open.
     pub(crate) recheck: Option<Box<Recheck>>,
 }
@@ -45,7 +45,7 @@ impl Forwarded {
     pub(crate) fn new(operation: Operation, path: String, grant: &Grant) -> Self {
         let connector = grant.policy.connectors.get(&grant.connector);
         let principal = &grant.principal;
-        let tab = Tab::of(grant, &operation);
+        let row_charge = RowCharge::of(grant, &operation);
         Self {
             operation,
             view: View::new(&grant.policy, &grant.principal, &grant.connector),
@@ -60,7 +60,7 @@ impl Forwarded {
                 .map(|connector| connector.response_headers.clone())
                 .unwrap_or_default(),
             secret: grant.credential.as_ref().map(|template| template.secret().clone()),
-            tab,
+            row_charge,
             recheck: None,
         }
     }

@@ -214,7 +214,7 @@ impl ResponseBody {
         }
         self.asked.watch.settle(turn);
         self.claim(turn);
-        self.asked.tab.charge(self.outcome, turn);
+        self.asked.row_charge.charge(self.outcome, turn);
         let gate = self.gate();
         Outcome::Wait(self, Gate::Response(gate))
     }
@@ -305,7 +305,7 @@ impl ResponseBody {
         }
         if self.outcome == Answer::Unseen && (200..300).contains(&self.status) {
             // The rest of it may be read on another stream.
-            self.asked.tab.charge_unseen(turn);
+            self.asked.row_charge.charge_unseen(turn);
         }
         let connector = self.asked.connector.to_string();
         for ((list, reason), items) in &self.unreadable {

@@ -67,7 +67,7 @@ impl ResponseHeaders {
     pub(crate) fn close(mut self, closing: &Closing, turn: &mut Turn<'_>) -> AuditStatus {
         match closing.end {
             End::ClientGone => {
-                self.asked.tab.charge_unseen(turn);
+                self.asked.row_charge.charge_unseen(turn);
                 AuditStatus::Aborted
             }
             End::Complete | End::UpstreamGone => AuditStatus::Error,
