@@ -8,7 +8,7 @@ use std::time::Duration;
 use portcullis_redis_lua::{ApprovalKey, Expected, GRANTED, Guard};
 
 use super::request::{Request, RequestPart};
-use super::session::Holder;
+use super::session::Owner;
 use crate::approval;
 use crate::audit::Entry;
 use crate::auth::Principal;
@@ -66,9 +66,9 @@ impl Grant {
         })
     }
 
-    /// Who it lets pass, as the holder of what a server hands out.
-    pub(crate) fn holder(&self) -> Holder {
-        Holder {
+    /// Who it lets pass, as the owner of what a server hands out.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner {
             org: self.principal.org.clone(),
             name: self.principal.identity.holder().to_owned(),
             idle: self.policy.sessions.idle,

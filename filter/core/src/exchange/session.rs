@@ -29,7 +29,7 @@ pub(crate) enum SessionRef {
 
 /// Whose it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Holder {
+pub(crate) struct Owner {
     pub(crate) org: OrgId,
     /// [`crate::auth::Identity::holder`].
     pub(crate) name: String,
@@ -61,9 +61,9 @@ impl SessionRef {
         Ok(bound)
     }
 
-    /// What the admission must find for `holder` to be the holder, of a request to `path`.
-    pub(crate) fn guard(&self, org: &OrgId, path: &str, holder: &str) -> Guard {
-        Guard { key: self.key(org, path), expected: Expected::Revision(holder.to_owned()) }
+    /// What the admission must find for `owner` to own it, of a request to `path`.
+    pub(crate) fn guard(&self, org: &OrgId, path: &str, owner: &str) -> Guard {
+        Guard { key: self.key(org, path), expected: Expected::Revision(owner.to_owned()) }
     }
 
     /// `session` or `task`.
@@ -74,7 +74,7 @@ impl SessionRef {
         }
     }
 
-    /// How it is told that somebody is not the holder: as if it did not exist.
+    /// How it is told that somebody is not the owner: as if it did not exist.
     pub(crate) fn unknown(&self) -> Denial {
         match self {
             Self::Session(_) => Denial::UnknownSession,
@@ -82,9 +82,9 @@ impl SessionRef {
         }
     }
 
-    pub(crate) fn idle(&self, holder: &Holder) -> Duration {
+    pub(crate) fn idle(&self, owner: &Owner) -> Duration {
         match self {
-            Self::Session(_) => holder.idle,
+            Self::Session(_) => owner.idle,
             Self::Task(_) => TASK_IDLE,
         }
     }

@@ -11,7 +11,7 @@ use portcullis_redis_lua::{Bind, BindReply, Keep};
 
 use crate::call::{CallFailure, CallId, DependencyCall, Reply};
 use crate::exchange::grant::Grant;
-use crate::exchange::session::{Holder, SessionRef, TASK_IDLE};
+use crate::exchange::session::{Owner, SessionRef, TASK_IDLE};
 use crate::exchange::turn::Turn;
 
 /// Each worker keeps what is used for longer once in this part of the time that it would be forgotten after.
@@ -31,7 +31,7 @@ enum Step {
     /// Whether another organisation has it.
     Organisation,
     /// Whether another caller of the same one has it.
-    Holder,
+    Caller,
 }
 
 /// What became of a claim.
@@ -48,16 +48,11 @@ pub(crate) enum Claimed {
 }
 
 impl Claim {
-    /// Asks Redis to bind it to `holder`, for requests to `path`. The binding within the organisation
+    /// Asks Redis to bind it to `owner`, for requests to `path`. The binding within the organisation
     /// is only made once no other organisation has it: by that key alone the admission goes.
-    pub(crate) fn start(
-        bound: SessionRef,
-        path: &str,
-        holder: &Holder,
-        turn: &mut Turn<'_>,
-    ) -> Self {
-        let (key, life) = (bound.owner(path), bound.idle(holder));
-        let bind = Bind { key, holder: holder.org.to_string(), life };
+    pub(crate) fn start(bound: SessionRef, path: &str, owner: &Owner, turn: &mut Turn<'_>) -> Self {
+        let (key, life) = (bound.owner(path), bound.idle(owner));
+        let bind = Bind { key, holder: owner.org.to_string(), life };
         let call = turn.start(DependencyCall::Bind(bind.call()));
         Self { bound, path: path.to_owned(), call, step: Step::Organisation }
     }
@@ -71,7 +66,7 @@ impl Claim {
     pub(crate) fn settle(
         mut self,
         outcome: Result<Reply, CallFailure>,
-        holder: &Holder,
+        owner: &Owner,
         turn: &mut Turn<'_>,
     ) -> Claimed {
         let reply = match outcome {
@@ -82,14 +77,14 @@ impl Claim {
         match (reply, self.step) {
             (Err(why), _) => Claimed::Failed(self.bound, why),
             (Ok(BindReply::Foreign), _) => Claimed::Foreign(self.bound),
-            (Ok(BindReply::Bound), Step::Holder) => Claimed::Bound,
+            (Ok(BindReply::Bound), Step::Caller) => Claimed::Bound,
             (Ok(BindReply::Bound), Step::Organisation) => {
-                let key = self.bound.key(&holder.org, &self.path);
+                let key = self.bound.key(&owner.org, &self.path);
                 turn.worker.note_kept(key.clone(), turn.now);
-                let life = self.bound.idle(holder);
-                let bind = Bind { key, holder: holder.name.clone(), life };
+                let life = self.bound.idle(owner);
+                let bind = Bind { key, holder: owner.name.clone(), life };
                 self.call = turn.start(DependencyCall::Bind(bind.call()));
-                self.step = Step::Holder;
+                self.step = Step::Caller;
                 Claimed::Open(self)
             }
         }
@@ -102,29 +97,29 @@ pub(crate) fn keep(bound: &[SessionRef], path: &str, grant: &Grant, turn: &mut T
     if bound.is_empty() || turn.worker.config.redis.is_none() {
         return;
     }
-    let holder = grant.holder();
-    for life in [holder.idle, TASK_IDLE] {
+    let owner = grant.owner();
+    for life in [owner.idle, TASK_IDLE] {
         let every = life.checked_div(KEPT_IN).unwrap_or_default();
-        let alike = bound.iter().filter(|bound| bound.idle(&holder) == life);
-        let keys = alike.map(|bound| (bound.key(&holder.org, path), bound.owner(path)));
+        let alike = bound.iter().filter(|bound| bound.idle(&owner) == life);
+        let keys = alike.map(|bound| (bound.key(&owner.org, path), bound.owner(path)));
         let keys = keys.filter(|(key, _)| turn.worker.keeps(key, every, turn.now));
-        let (keys, owners): (Vec<_>, Vec<_>) = keys.unzip();
+        let (keys, others): (Vec<_>, Vec<_>) = keys.unzip();
         // Each lies in a slot of its own.
-        for owner in owners {
-            let (keys, holder) = (vec![owner], holder.org.to_string());
+        for key in others {
+            let (keys, holder) = (vec![key], owner.org.to_string());
             turn.start(DependencyCall::Bind(Keep { keys, holder, life }.call()));
         }
         if !keys.is_empty() {
-            let keep = Keep { keys, holder: holder.name.clone(), life };
+            let keep = Keep { keys, holder: owner.name.clone(), life };
             turn.start(DependencyCall::Bind(keep.call()));
         }
     }
 }
 
 /// The server ended `bound`: asks Redis to forget it.
-pub(crate) fn end(bound: &SessionRef, path: &str, holder: &Holder, turn: &mut Turn<'_>) {
-    let (keys, name) = (vec![bound.key(&holder.org, path)], holder.name.clone());
+pub(crate) fn end(bound: &SessionRef, path: &str, owner: &Owner, turn: &mut Turn<'_>) {
+    let (keys, name) = (vec![bound.key(&owner.org, path)], owner.name.clone());
     turn.start(DependencyCall::Bind(Keep { keys, holder: name, life: Duration::ZERO }.call()));
-    let (keys, org) = (vec![bound.owner(path)], holder.org.to_string());
+    let (keys, org) = (vec![bound.owner(path)], owner.org.to_string());
     turn.start(DependencyCall::Bind(Keep { keys, holder: org, life: Duration::ZERO }.call()));
 }

@@ -9,7 +9,7 @@ use super::watch_drift::Watch;
 use crate::authz::View;
 use crate::exchange::checks::response_form::{Expected, Shape};
 use crate::exchange::grant::Grant;
-use crate::exchange::session::{Holder, SessionRef};
+use crate::exchange::session::{Owner, SessionRef};
 use crate::exchange::turn::{Answers, Turn};
 use crate::id::PolicyName;
 use crate::mcp::{Operation, Sender};
@@ -21,7 +21,7 @@ pub(crate) struct Forwarded {
     pub(crate) operation: Operation,
     pub(crate) view: View,
     pub(crate) watch: Watch,
-    pub(crate) holder: Holder,
+    pub(crate) owner: Owner,
     /// The sessions that end if the server agrees.
     pub(crate) ends: Vec<SessionRef>,
     pub(crate) connector: PolicyName,
@@ -50,7 +50,7 @@ impl Forwarded {
             operation,
             view: View::new(&grant.policy, &grant.principal, &grant.connector),
             watch: Watch::new(&grant.policy, &principal.org, &grant.connector),
-            holder: grant.holder(),
+            owner: grant.owner(),
             ends: Vec::new(),
             connector: grant.connector.clone(),
             path,

@@ -107,7 +107,7 @@ impl ResponseBody {
         let plan = plan(start.shape, turn);
         turn.mark_response();
         if (200..300).contains(&start.status) {
-            asked.ends.iter().for_each(|bound| end(bound, &asked.path, &asked.holder, turn));
+            asked.ends.iter().for_each(|bound| end(bound, &asked.path, &asked.owner, turn));
         }
         let mut response = Self {
             asked,
@@ -250,7 +250,7 @@ impl ResponseBody {
                 (Operation::Listen, Some(messages)) => messages,
                 _ => &asked.path,
             };
-            self.claims.push(Claim::start(bound, path, &asked.holder, turn));
+            self.claims.push(Claim::start(bound, path, &asked.owner, turn));
         }
     }
 
@@ -265,7 +265,7 @@ impl ResponseBody {
             return Outcome::Wait(self, Gate::Hold);
         };
         let claim = self.claims.swap_remove(at);
-        let denial = match claim.settle(outcome, &self.asked.holder, turn) {
+        let denial = match claim.settle(outcome, &self.asked.owner, turn) {
             Claimed::Open(claim) => {
                 self.claims.push(claim);
                 None
