@@ -34,7 +34,7 @@ const MAX_TASKS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     asked: Box<Forwarded>,
-    plan: Plan,
+    body_mode: BodyMode,
     outcome: Answer,
     status: u16,
     head: Headers,
@@ -58,7 +58,7 @@ enum Headers {
 
 /// What is done with the body.
 #[derive(Debug)]
-enum Plan {
+enum BodyMode {
     /// There is none.
     Empty,
     Json(JsonBody),
@@ -68,31 +68,35 @@ enum Plan {
 }
 
 /// What is done with a body of that shape; the headers that are about it leave.
-fn plan(shape: Shape, turn: &mut Turn<'_>) -> Plan {
+fn body_mode(shape: Shape, turn: &mut Turn<'_>) -> BodyMode {
     let mut remove = |names: &[&str]| {
         let names = names.iter().map(|name| Effect::RemoveResponseHeader((*name).to_owned()));
         turn.effects.extend(names);
     };
     match shape {
-        Shape::Empty => Plan::Empty,
+        Shape::Empty => BodyMode::Empty,
         Shape::Json => {
             remove(&["content-length"]);
-            Plan::Json(JsonBody::default())
+            BodyMode::Json(JsonBody::default())
         }
         Shape::Events => {
             remove(&["content-length"]);
-            Plan::Events(EventFilter::default())
+            BodyMode::Events(EventFilter::default())
         }
         Shape::StatusOnly => {
             remove(&["content-length", "content-type", "content-encoding"]);
-            Plan::Instead(Vec::new())
+            BodyMode::Instead(Vec::new())
         }
         Shape::Error => {
             remove(&["content-length", "content-encoding"]);
             let (name, value) = ("content-type", "application/json".to_owned());
             turn.effects.push(Effect::SetResponseHeader { name, value });
             let denial = Denial::UpstreamAnswer(UpstreamFault::Status);
-            Plan::Instead(denial.body(&turn.context.sender, turn.context.era, Requested::Unread))
+            BodyMode::Instead(denial.body(
+                &turn.context.sender,
+                turn.context.era,
+                Requested::Unread,
+            ))
         }
     }
 }
@@ -104,14 +108,14 @@ impl ResponseBody {
         start: ResponseStart,
         turn: &mut Turn<'_>,
     ) -> Outcome<Box<Self>> {
-        let plan = plan(start.shape, turn);
+        let body_mode = body_mode(start.shape, turn);
         turn.mark_response();
         if (200..300).contains(&start.status) {
             asked.ends.iter().for_each(|bound| end(bound, &asked.path, &asked.owner, turn));
         }
         let mut response = Self {
             asked,
-            plan,
+            body_mode,
             outcome: Answer::Unseen,
             status: start.status,
             head: Headers::Gone,
@@ -163,7 +167,7 @@ impl ResponseBody {
     fn cut(mut self: Box<Self>, denial: Denial, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         let rule = denial.rule();
         turn.context.entry.events.push(AuditEvent::StreamEnded { rule });
-        (self.plan, self.asked.recheck) = (Plan::Instead(Vec::new()), None);
+        (self.body_mode, self.asked.recheck) = (BodyMode::Instead(Vec::new()), None);
         Outcome::Wait(self, Gate::Response(ResponseGate::Replace(denial)))
     }
 
@@ -188,27 +192,27 @@ impl ResponseBody {
         last: bool,
         turn: &mut Turn<'_>,
     ) -> Outcome<Box<Self>> {
-        let mut plan = std::mem::replace(&mut self.plan, Plan::Empty);
+        let mut body_mode = std::mem::replace(&mut self.body_mode, BodyMode::Empty);
         let era = turn.context.era;
         let sender = turn.context.sender.clone();
-        let alone = match (&plan, &self.asked.operation) {
-            (Plan::Json(_), _) | (_, Operation::List(_)) => Alone::Yes,
+        let alone = match (&body_mode, &self.asked.operation) {
+            (BodyMode::Json(_), _) | (_, Operation::List(_)) => Alone::Yes,
             _ => Alone::No,
         };
         let mut looking = Looking { answering: &mut self, sender: &sender, era, alone };
-        let passed = match &mut plan {
-            Plan::Empty => None,
-            Plan::Json(body) => body.feed(chunk, last, &mut looking),
-            Plan::Events(events) => {
+        let passed = match &mut body_mode {
+            BodyMode::Empty => None,
+            BodyMode::Json(body) => body.feed(chunk, last, &mut looking),
+            BodyMode::Events(events) => {
                 let mut out = events.feed(chunk, &mut looking);
                 if last {
                     out.extend(events.finish(&mut looking));
                 }
                 (out != chunk).then_some(out)
             }
-            Plan::Instead(body) => Some(std::mem::take(body)),
+            BodyMode::Instead(body) => Some(std::mem::take(body)),
         };
-        self.plan = plan;
+        self.body_mode = body_mode;
         if let Some(bytes) = passed.filter(|bytes| bytes != chunk) {
             turn.effects.push(Effect::ReplaceResponseBody(bytes));
         }
@@ -220,10 +224,12 @@ impl ResponseBody {
     }
 
     fn gate(&self) -> ResponseGate {
-        match (self.claims.is_empty(), &self.plan) {
+        match (self.claims.is_empty(), &self.body_mode) {
             (false, _) => ResponseGate::Pause,
-            (true, Plan::Empty) => ResponseGate::Pass,
-            (true, Plan::Json(_) | Plan::Events(_) | Plan::Instead(_)) => ResponseGate::Observe,
+            (true, BodyMode::Empty) => ResponseGate::Pass,
+            (true, BodyMode::Json(_) | BodyMode::Events(_) | BodyMode::Instead(_)) => {
+                ResponseGate::Observe
+            }
         }
     }
 
