@@ -38,7 +38,7 @@ use crate::worker::Worker;
 use checks::cors;
 use flow::Stage;
 use grant::requested;
-use turn::{Answers, CallerIdentity, Context, Form, Sent, Turn};
+use turn::{Answers, CallerIdentity, Context, ErrorFormat, Sent, Turn};
 
 /// One exchange.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Default for Exchange {
             origin: None,
             hint: None,
             sent: Sent::Nothing,
-            form: Form::JsonRpc,
+            error_format: ErrorFormat::JsonRpc,
             identity: CallerIdentity::Claimed,
             told: Told::default(),
             share: Share::default(),
@@ -137,8 +137,8 @@ impl Exchange {
         let request_id = request_id.as_ref().map_or("none", RequestId::as_str);
         let Context { entry, sender, era, .. } = &self.context;
         let mut reply = denial.reply(sender, *era, requested(entry), request_id);
-        if let (Denial::Limited { limit, retry_after, .. }, Form::Problem) =
-            (denial, self.context.form)
+        if let (Denial::Limited { limit, retry_after, .. }, ErrorFormat::Problem) =
+            (denial, self.context.error_format)
         {
             self.context.told.problem(limit, *retry_after, &mut reply);
         }

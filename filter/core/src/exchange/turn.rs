@@ -56,7 +56,7 @@ pub(crate) struct Context {
     pub(crate) hint: Option<Hint>,
     pub(crate) sent: Sent,
     /// What a refused client reads.
-    pub(crate) form: Form,
+    pub(crate) error_format: ErrorFormat,
     /// Whether the caller is who it says.
     pub(crate) identity: CallerIdentity,
     /// What it is told of its windows, once Redis has spoken.
@@ -69,7 +69,7 @@ pub(crate) struct Context {
 
 /// In which form a refusal for a limit is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum ErrorFormat {
     /// As a JSON-RPC error.
     JsonRpc,
     /// As problem details (RFC 9457), which the client asked for by name.
@@ -109,7 +109,7 @@ pub(crate) enum Sent {
 impl Context {
     pub(crate) fn is_told_in_message(&self, denial: &Denial) -> bool {
         let proven = self.identity == CallerIdentity::Confirmed && self.entry.principal.is_some();
-        let asked = self.form == Form::Message && self.answers == Answers::Here;
+        let asked = self.error_format == ErrorFormat::Message && self.answers == Answers::Here;
         asked && proven && self.era == Era::Legacy && denial.fits_in_message()
     }
 }

@@ -14,7 +14,7 @@ use crate::exchange::checks::caller::Claim;
 use crate::exchange::checks::{cors, protected_resource};
 use crate::exchange::handover::{Handover, Outcome, refuse};
 use crate::exchange::request::{ArrivedBody, Audience, Caller};
-use crate::exchange::turn::{Form, Turn};
+use crate::exchange::turn::{ErrorFormat, Turn};
 use crate::limit;
 use crate::local_reply::LocalReply;
 use crate::step::{Gate, RequestGate};
@@ -39,7 +39,7 @@ pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
     };
     turn.context.entry = Entry::of(&head);
     turn.context.mode = turn.worker.config.mode;
-    turn.context.form = form(&head, turn.worker.config.refusals);
+    turn.context.error_format = error_format(&head, turn.worker.config.refusals);
     if head.path() == HEALTH_PATH {
         return health(&head, turn);
     }
@@ -80,13 +80,13 @@ pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
 }
 
 /// How a refusal is told.
-fn form(head: &Head, refusals: Refusals) -> Form {
+fn error_format(head: &Head, refusals: Refusals) -> ErrorFormat {
     let client = || head.has("mcp-protocol-version") || head.has("mcp-session-id");
     match refusals {
-        _ if limit::fields::accepts_problem(&head.values("accept")) => Form::Problem,
-        Refusals::Auto if client() => Form::Message,
-        Refusals::Message => Form::Message,
-        Refusals::Auto | Refusals::Status => Form::JsonRpc,
+        _ if limit::fields::accepts_problem(&head.values("accept")) => ErrorFormat::Problem,
+        Refusals::Auto if client() => ErrorFormat::Message,
+        Refusals::Message => ErrorFormat::Message,
+        Refusals::Auto | Refusals::Status => ErrorFormat::JsonRpc,
     }
 }
 
