@@ -15,7 +15,7 @@ pub struct Admit {
     pub guards: Vec<Guard>,
     /// The windows to draw from, all or none.
     pub windows: Vec<Window>,
-    /// What to note besides, unless a guard moved. `None` costs nothing.
+    /// What to note besides, unless a guard is stale. `None` costs nothing.
     pub used: Option<Use>,
 }
 
@@ -113,7 +113,7 @@ pub struct Stamp {
     pub time: Duration,
 }
 
-/// How many changes of keys, policies and denials an organisation has seen; zero if there is no record of any.
+/// How many changes of keys, policies and deny list an organisation has seen; zero if there is no record of any.
 /// It only grows, unless Redis lost what it had written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(u64);

@@ -43,7 +43,7 @@ impl Key {
     }
 
     /// HASH: which policy is active for an organisation; `rev` (version), `doc` (JSON), and `generation`
-    /// (decimal), which every change of a key, a policy or a denial of the organisation increases.
+    /// (decimal), which every change of a key, a policy or the deny list of the organisation increases.
     pub fn policy(org: &str) -> Self {
         Self(format!("portcullis:{{{}}}:policy", Encoded(org)))
     }
@@ -130,7 +130,7 @@ impl Key {
         ))
     }
 
-    /// SET: the names of an organisation's denials.
+    /// SET: the names of an organisation's deny list.
     pub fn denied_index(org: &str) -> Self {
         Self(format!("portcullis:{{{}}}:denied", Encoded(org)))
     }

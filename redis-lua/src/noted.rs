@@ -1,23 +1,23 @@
-//! The calls that change something small and note who did it: denials, and windows that are forgotten.
+//! The calls that change something small and note who did it: entries of the deny list, and windows that are forgotten.
 //! Refuses to know what an entry says.
 
 use crate::value::{Elements, malformed};
 use crate::{ACCEPT_RESTORE, FORGET, Key, PUT_DENIAL, ReplyError, ScriptCall, Value};
 
-/// Denies something, or takes a denial back, if the admin chain has not grown since the writer looked.
+/// Denies something, or takes an entry of the deny list back, if the admin chain has not grown since the writer looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PutDenial<'a> {
     /// The organisation.
     pub org: &'a str,
-    /// Where the denial is kept.
+    /// Where the entry is kept.
     pub denial: &'a Key,
-    /// What the denial becomes.
+    /// What the entry becomes.
     pub state: DenialState<'a>,
     /// The end of the admin chain, and what follows it.
     pub note: Note<'a>,
 }
 
-/// What becomes of a denial.
+/// What becomes of an entry of the deny list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DenialState<'a> {
     /// It stands.

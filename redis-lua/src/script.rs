@@ -58,7 +58,7 @@ pub static DECIDE_APPROVAL: Script = Script {
     sha1: include_str!("../scripts/decide_approval.lua.sha1").trim_ascii(),
 };
 
-/// Denies something, or takes a denial back, and its entry in the admin chain.
+/// Denies something, or takes an entry of the deny list back, and its entry in the admin chain.
 pub static PUT_DENIAL: Script = Script {
     name: "put_denial",
     source: include_str!("../scripts/put_denial.lua"),

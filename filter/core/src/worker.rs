@@ -72,7 +72,7 @@ pub enum Decides {
 /// What Redis is behind in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WentBack {
-    /// The changes of an organisation's keys, policies and denials.
+    /// The changes of an organisation's keys, policies and deny list.
     Organisation {
         /// The latest that this worker saw.
         seen: Generation,
@@ -307,12 +307,12 @@ impl Worker {
         std::mem::take(&mut self.alarms)
     }
 
-    /// The last seen denial at `key`.
+    /// The last seen entry of the deny list at `key`.
     pub fn deny_list_entry(&mut self, key: &Key) -> Option<Rc<Cached<DenyListEntry>>> {
         self.deny_list.get(key).cloned()
     }
 
-    /// Remembers a denial, or that there is none.
+    /// Remembers an entry of the deny list, or that there is none.
     pub fn set_deny_list_entry(&mut self, key: Key, entry: Option<Rc<Cached<DenyListEntry>>>) {
         match entry {
             Some(entry) => _ = self.deny_list.put(key, entry),

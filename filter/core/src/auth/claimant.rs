@@ -23,7 +23,7 @@ pub enum Claimant {
     Proven(Rc<Proven>),
 }
 
-/// Proven without Redis, which may still hold a denial.
+/// Proven without Redis, which may still hold an entry of the deny list.
 #[derive(Clone, Debug)]
 pub struct Proven {
     /// Who it is.
@@ -85,7 +85,7 @@ impl Proven {
         Self { claims, ..self }
     }
 
-    /// Where denials of this credential would be.
+    /// Where entries of the deny list about this credential would be.
     #[must_use]
     pub fn deny_list_keys(&self) -> &[Key] {
         &self.deny_list_keys

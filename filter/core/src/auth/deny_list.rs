@@ -1,6 +1,6 @@
 //! Credentials that somebody denied although they prove themselves: a token, a subject, a certificate.
 //!
-//! Owns the form of a denial in Redis, and what it covers. It is a guard of the admission, so that a
+//! Owns the form of an entry of the deny list in Redis, and what it covers. It is a guard of the admission, so that a
 //! denial holds from the next request on and checking it costs no round trip.
 
 use portcullis_redis_lua::Key;
@@ -31,7 +31,7 @@ pub enum Deniable {
 }
 
 impl Deniable {
-    /// Where its denial is kept.
+    /// Where its entry is kept.
     #[must_use]
     pub fn key(&self, org: &OrgId) -> Key {
         let (kind, parts) = match self {
@@ -54,7 +54,7 @@ pub(crate) fn digest_of<const N: usize>(parts: [&str; N]) -> String {
     base16ct::lower::encode_string(&hasher.finalize())
 }
 
-/// What Redis holds of a denial, as JSON. Times are seconds since the Unix epoch.
+/// What Redis holds of an entry of the deny list, as JSON. Times are seconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DenyListEntry {
@@ -72,7 +72,7 @@ pub struct DenyListEntry {
 }
 
 impl DenyListEntry {
-    /// Reads a denial.
+    /// Reads an entry of the deny list.
     ///
     /// # Errors
     /// What `serde_json` says of it.

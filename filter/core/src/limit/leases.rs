@@ -1,6 +1,6 @@
 //! Units of windows that a worker drew in advance (`lease` in the policy).
 //!
-//! Owns when a unit may still be used. A slice is drawn as one draw of a window that is longer by
+//! Owns when a unit may still be used. A lease is drawn as one draw of a window that is longer by
 //! [`Quota::lasts`], and its units are used, to Redis's answer, within that time: each counts from before it is used
 //! until at least the window's length after it, so no interval ever holds more than the limit. What is
 //! not used in time is lost, and comes back with the rest.
@@ -19,7 +19,7 @@ const MOST_LEASES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 #[derive(Debug)]
 pub struct Leases {
     held: LruCache<Key, Lease>,
-    /// The newest time seen. Should the clock be set back, nobody could tell how old a slice is.
+    /// The newest time seen. Should the clock be set back, nobody could tell how old a lease is.
     latest: UnixTime,
 }
 
@@ -31,7 +31,7 @@ struct Lease {
     taken_until: UnixTime,
     /// Until when its units may be used.
     until: UnixTime,
-    /// Until when single units are drawn: a slice is on its way, or there is hardly anything left.
+    /// Until when single units are drawn: a lease is on its way, or there is hardly anything left.
     single_until: UnixTime,
     /// What Redis said when it was drawn.
     state: WindowState,
@@ -62,7 +62,7 @@ enum Draw {
 pub enum DrawResult {
     /// This is how the windows stand, in the order of the call's.
     For(Vec<WindowState>),
-    /// A slice was too much, and nothing was drawn: to be asked again.
+    /// A lease was too much, and nothing was drawn: to be asked again.
     Again,
     /// Held units were too old when the others had been drawn: only these are asked for, in these windows.
     Rest(DrawPlan, Vec<Window>),
@@ -81,13 +81,13 @@ impl Leases {
             self.held.clear();
         }
         self.latest = now;
-        let draws = quotas.iter().map(|quota| self.draw(quota, now)).collect();
+        let draws = quotas.iter().map(|quota| self.draw_one(quota, now)).collect();
         let plan = DrawPlan { draws, at: now };
         let windows = plan.windows(quotas);
         (plan, windows)
     }
 
-    fn draw(&mut self, quota: &Quota, now: UnixTime) -> Draw {
+    fn draw_one(&mut self, quota: &Quota, now: UnixTime) -> Draw {
         let Some(units) = quota.lease else {
             return Draw::Cost;
         };
@@ -138,7 +138,7 @@ impl Leases {
         // What Redis drew stays drawn: asking for all again would draw twice for one call.
         let stand = quotas.iter().zip(plan.draws).zip(settled);
         let draws = stand.map(|((quota, draw), state)| match draw {
-            Draw::Held(..) if late(&draw) => self.draw(quota, now),
+            Draw::Held(..) if late(&draw) => self.draw_one(quota, now),
             Draw::Held(..) => draw,
             Draw::Cost | Draw::Lease(_) | Draw::Drawn(_) => Draw::Drawn(state),
         });
@@ -147,7 +147,7 @@ impl Leases {
         DrawResult::Rest(plan, windows)
     }
 
-    /// Keeps what of a slice this call does not use; says how much that is.
+    /// Keeps what of a lease this call does not use; says how much that is.
     fn put(&mut self, quota: &Quota, units: u64, state: WindowState, at: UnixTime) -> u64 {
         let left = units.saturating_sub(1);
         let lease = Lease {
@@ -202,7 +202,7 @@ impl Leases {
     }
 }
 
-/// How the windows of a call stand, in its order: those that Redis was asked for as it says, with slices
+/// How the windows of a call stand, in its order: those that Redis was asked for as it says, with leases
 /// as `sliced` sees them; the others as they did when their units were drawn.
 fn window_states(
     quotas: &[Quota],

@@ -56,7 +56,7 @@ pub const CALL: &str = "tools/call";
 /// names gets no more than these.
 const UNNAMED: u32 = 256;
 
-/// A slice lasts for a tenth of its window, and not for longer than this.
+/// A lease lasts for a tenth of its window, and not for longer than this.
 const LONGEST_LEASE: Duration = Duration::from_secs(1);
 
 impl Called<'_> {

@@ -61,7 +61,7 @@ fn claims_become_a_principal() {
     assert_eq!(verified.proven.deny_list_keys(), denials);
     assert_eq!(verified.proven.issued_at, Some(START - 10));
     assert_eq!(verified.expires_at(), START + 300);
-    assert_eq!(verified.proven.bound, None);
+    assert_eq!(verified.proven.cnf_thumbprint, None);
 }
 
 /// As Keycloak, Auth0, Entra ID and client credentials of any provider say it.
@@ -92,7 +92,7 @@ fn issuers_say_it_in_other_ways() {
     assert_eq!(principal.scopes, Scopes::Granted(["a".to_owned(), "b".to_owned()].into()));
     let subject = Deniable::Subject { issuer: ISS.into(), subject: "client-7".into() };
     assert_eq!(verified.proven.deny_list_keys(), [subject.key(&principal.org)]);
-    assert_eq!(verified.proven.bound.as_ref().unwrap().bytes()[..3], [0x6f, 0x07, 0x0a]);
+    assert_eq!(verified.proven.cnf_thumbprint.as_ref().unwrap().bytes()[..3], [0x6f, 0x07, 0x0a]);
     assert_eq!(verified.expires_at(), START + 300);
 }
 

@@ -47,7 +47,7 @@ pub(crate) enum Unlearned {
 pub(crate) enum CredentialState {
     /// The record of an API key.
     Record(Known<Rc<CachedRecord>>),
-    /// The denials of a credential that proves itself, in the order of [`Proven::deny_list_keys`].
+    /// What the deny list has of a credential that proves itself, in the order of [`Proven::deny_list_keys`].
     DenyList(Vec<Known<Rc<Cached<DenyListEntry>>>>),
 }
 

@@ -251,10 +251,10 @@ fn meant_for(
     if meant { Ok(()) } else { Err(Denial::Unauthenticated(AuthFailure::WrongAudience)) }
 }
 
-/// A denial that cannot be read may be about this very credential.
+/// An entry of the deny list that cannot be read may be about this very credential.
 fn undenied(proven: &Proven, deny_list: &[Known<Rc<Cached<DenyListEntry>>>]) -> Result<(), Denial> {
-    deny_list.iter().try_for_each(|denial| match denial {
-        // What is unknown counts as moved: Redis tells before anything is admitted.
+    deny_list.iter().try_for_each(|entry| match entry {
+        // What is unknown counts as stale: Redis tells before anything is admitted.
         Known::Unknown | Known::Absent => Ok(()),
         Known::Present(cached) => match &cached.record {
             Some(record) if proven.is_denied_by(record) => {

@@ -56,7 +56,7 @@ enum Aim {
 /// Judges again, once the worker was given the policy.
 pub(crate) fn resume(judged: Judged, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
     let Judged { request, snapshot, rounds } = judged;
-    decide(request, snapshot, None, None, Credential::DrawResult, rounds, turn)
+    decide(request, snapshot, None, None, Credential::Settled, rounds, turn)
 }
 
 /// Asks Redis, on what this worker remembers.
@@ -72,7 +72,7 @@ pub(crate) fn enter(request: Box<Request>, turn: &mut Turn<'_>) -> Outcome<Box<A
         };
     }
     match turn.worker.config.redis {
-        Some(_) => ask((request, snapshot), (verdict, Aim::Pass), Credential::DrawResult, 1, turn),
+        Some(_) => ask((request, snapshot), (verdict, Aim::Pass), Credential::Settled, 1, turn),
         None => unconfirmed(request, verdict, turn),
     }
 }
@@ -109,7 +109,7 @@ fn ask(
     let admit = Admit { guards, windows, used };
     let call = turn.start(DependencyCall::Admit(admit.call()));
     let credential = match (credential, template) {
-        (Credential::DrawResult, Some(template)) => fetch(&template, turn),
+        (Credential::Settled, Some(template)) => fetch(&template, turn),
         (credential, _) => credential,
     };
     let stage =
@@ -262,7 +262,7 @@ impl Admission {
                 }
             }
             (Ok(AdmitReply::Admitted(_)), Verdict::Refused(denial)) => refuse(denial, turn),
-            // What is unknown always counts as moved, and without windows nothing is limited.
+            // What is unknown always counts as stale, and without windows nothing is limited.
             (Ok(AdmitReply::Admitted(_) | AdmitReply::Limited { .. }), _) | (Err(_), _) => {
                 refuse(unreadable, turn)
             }
@@ -385,7 +385,7 @@ pub(crate) fn unconfirmed(
         (Verdict::Allowed(grant), None)
             if grant.quotas.is_empty() && grant.required_approval.is_none() =>
         {
-            Outcome::Next(Handover::Granted(request, grant, Credential::DrawResult))
+            Outcome::Next(Handover::Granted(request, grant, Credential::Settled))
         }
         (Verdict::Allowed(_), None) => refuse(Denial::PolicyUnusable, turn),
     }

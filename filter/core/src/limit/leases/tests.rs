@@ -75,7 +75,7 @@ enum Event {
     Answer(usize, u8, DrawPlan, (bool, Vec<WindowState>), u64),
 }
 
-/// When calls were admitted, with three workers and `lease` units a slice, under more demand than there is.
+/// When calls were admitted, with three workers and `lease` units a lease, under more demand than there is.
 fn admitted(lease: u64, seed: u64) -> Vec<u64> {
     let (quotas, mut random) = ([quota(lease)], Random(seed));
     let mut workers: [Leases; 3] = Default::default();
@@ -95,7 +95,7 @@ fn admitted(lease: u64, seed: u64) -> Vec<u64> {
             }
             Event::Reach(worker, round, plan, windows) => {
                 let reply = redis.draw(&windows, now);
-                // Now and then an answer takes longer than a slice lasts.
+                // Now and then an answer takes longer than a lease lasts.
                 let later = later + if random.below(40) == 0 { 2 * LASTS } else { 0 };
                 events.insert((later, call), Event::Answer(worker, round, plan, reply, now));
             }
@@ -139,7 +139,7 @@ fn slices_never_admit_more_than_the_limit_and_not_much_less() {
                 assert!(count <= LIMIT, "lease {lease}, seed {seed}: {count} from {start}");
             }
             let share = times.len() as f64 / exact;
-            // Every unit counts a tenth longer, and what three workers leave of their slices is lost.
+            // Every unit counts a tenth longer, and what three workers leave of their leases is lost.
             let least = if lease == 20 { 0.3 } else { 0.6 };
             assert!(
                 share > least,
