@@ -90,6 +90,8 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
         Command::Redis(command) => restore::run(session, &command),
         Command::Audit(command) => match command {
             AuditCommand::Verify(args) => audit::verify(session, &args),
+            AuditCommand::Search(args) => audit::search(session, &args),
+            AuditCommand::Tail(args) => audit::tail(session, &args),
             AuditCommand::Show(args) => audit::show(session, &args),
         },
         Command::Approve(command) => match command {

@@ -23,9 +23,18 @@ pub(crate) enum Output {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Report {
-    text: String,
-    json: Value,
+    body: Body,
     verdict: Verdict,
+}
+
+#[derive(Debug)]
+enum Body {
+    Shown {
+        text: String,
+        json: Value,
+    },
+    /// The command wrote its output itself, piece by piece.
+    Written,
 }
 
 /// Whether what was looked at is as it should be.
@@ -81,16 +90,23 @@ impl Report {
     }
 
     pub(crate) fn judged(verdict: Verdict, text: impl Into<String>, json: Value) -> Self {
-        Self { text: text.into(), json, verdict }
+        Self { body: Body::Shown { text: text.into(), json }, verdict }
+    }
+
+    /// Of a command that has written its output itself, because it is too much to keep.
+    pub(crate) fn written(verdict: Verdict) -> Self {
+        Self { body: Body::Written, verdict }
     }
 
     pub(crate) fn print(&self, output: Output) -> ExitCode {
-        let text = match output {
-            Output::Table => escape::text(&self.text),
-            Output::Json => pretty(&self.json),
-        };
-        if let Err(error) = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n')) {
-            return unwritable(&error);
+        if let Body::Shown { text, json } = &self.body {
+            let text = match output {
+                Output::Table => escape::text(text),
+                Output::Json => pretty(json),
+            };
+            if let Err(error) = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n')) {
+                return unwritable(&error);
+            }
         }
         match self.verdict {
             Verdict::Good => ExitCode::SUCCESS,

@@ -13,6 +13,10 @@ use crate::moment::Moment;
 pub(crate) enum AuditCommand {
     /// Verify that no entry was edited, dropped, swapped or repeated. Names each bad entry and counts gaps.
     Verify(VerifyArgs),
+    /// Search logs for entries; newest last. Exit status: 0 found, 1 none found.
+    Search(SearchArgs),
+    /// Show the last entries of logs; with --follow, also each new one, across rotation.
+    Tail(TailArgs),
     /// Show who changed which key or policy, when and why; newest first.
     Show(ShowAuditArgs),
 }
@@ -54,6 +58,80 @@ impl From<ChainStart> for Start {
             ChainStart::Anywhere => Start::Anywhere,
         }
     }
+}
+
+/// Logs to read.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Logs, in any order, also compressed with gzip; `-` for standard input. Lines of other programs are skipped.
+    #[arg(required = true, value_name = "FILES")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// Which entries are meant: all that match every option. An option given several times, or with a list, matches any.
+#[derive(Debug, Default, Args)]
+pub(crate) struct FilterArgs {
+    /// Organisation. As in all patterns here, `*` stands for any characters and `?` for one.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) org: Vec<String>,
+    /// Id of the API key.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) key: Vec<String>,
+    /// Caller: subject of the token or certificate, or the name of the key.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) client: Vec<String>,
+    /// Tool.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) tool: Vec<String>,
+    /// URI of a resource that was read or subscribed to.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) resource: Vec<String>,
+    /// MCP method, such as tools/call, or the action of an administrator, such as key.rotate.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) method: Vec<String>,
+    /// Status: success, tool_error, error, denied, limited or aborted.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) status: Vec<String>,
+    /// Rule that decided, such as tool.* or limit.per_minute.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) rule: Vec<String>,
+    /// Event of the entry, such as schema_drift.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) event: Vec<String>,
+    /// Only since then: a duration before now (2h, 7d) or a time (2026-11-28T00:00:00Z).
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<Moment>,
+    /// Only before then: a duration before now or a time.
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) until: Option<Moment>,
+    /// Text that the line contains, in any case of ASCII letters.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) text: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SearchArgs {
+    #[command(flatten)]
+    pub(crate) logs: LogArgs,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Only the newest N, sorted by time. Without it, all, in the order of the logs.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    #[command(flatten)]
+    pub(crate) logs: LogArgs,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// So many of the last entries that match.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub(crate) lines: u32,
+    /// Goes on with each new entry until it is interrupted. Rotated and truncated logs are followed.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
 }
 
 #[derive(Debug, Args)]

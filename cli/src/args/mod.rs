@@ -15,7 +15,9 @@ mod rules;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use audit::{AuditCommand, ChainStart, ShowAuditArgs, VerifyArgs};
+pub(crate) use audit::{
+    AuditCommand, ChainStart, FilterArgs, SearchArgs, ShowAuditArgs, TailArgs, VerifyArgs,
+};
 pub(crate) use discover::{Class, DiscoverArgs};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use key::{
@@ -68,7 +70,7 @@ pub(crate) enum Command {
     /// Let gateways serve again after Redis was restored from an older copy.
     #[command(subcommand)]
     Redis(RedisCommand),
-    /// Verify audit logs; show who changed keys and policies.
+    /// Verify, search and follow audit logs; show who changed keys and policies.
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Approve or deny calls that wait for a person.

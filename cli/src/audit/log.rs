@@ -1,24 +1,183 @@
-//! Log files as operators have them: rotated, compressed, named in the order of a shell, with lines of others between.
+//! Audit logs as operators have them: rotated, compressed, named in any order, with lines of other programs in between.
 //!
-//! Owns files, their order and line numbers. What an intact chain is, the core decides.
+//! Owns files, their order, line numbers, and which lines are entries. What an intact chain is, the core decides.
+//! Memory is bounded, whatever a line's length.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use flate2::read::MultiGzDecoder;
-use serde_json::Value;
+use flate2::bufread::MultiGzDecoder;
+use serde::de::IgnoredAny;
 
+use super::entry::Entry;
+use super::halt::Halt;
+use super::lines::{End, LONGEST, Lines, RawLine};
+use super::progress::Progress;
 use crate::report::Refusal;
 
 /// What every gzip file begins with.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
+pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// So many lines are looked at for an entry that tells when a file began.
 const LOOKED_AT: usize = 1_000;
+/// How much is read at once.
+const AT_ONCE: usize = 256 * 1_024;
+/// How errors name standard input.
+const STDIN: &str = "standard input";
+
+/// The logs of one command, in order.
+pub(super) struct Logs {
+    files: Vec<LogFile>,
+    stdin: bool,
+}
+
+/// Where a line stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) file: &'a str,
+    pub(super) line: u64,
+}
+
+/// What a line is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Item<'a> {
+    /// An entry, or what is left of one.
+    Entry(&'a [u8]),
+    /// Of another program, or blank.
+    Foreign,
+    /// The last line of a file, cut off in the middle.
+    Cut,
+    /// Longer than any entry.
+    TooLong(u64),
+    /// The rest of the file cannot be decompressed.
+    Damaged(String),
+}
+
+/// What the commands that read entries passed over, to be reported at the end.
+#[derive(Debug, Default, Clone)]
+pub(super) struct PassedOver {
+    pub(super) foreign: u64,
+    /// Lines that are damaged entries.
+    pub(super) damaged: u64,
+    /// Where the first one stands, and why it cannot be read.
+    first: Option<String>,
+}
+
+impl Logs {
+    /// Opens nothing but what is needed to know the order.
+    pub(super) fn named(paths: &[PathBuf]) -> Result<Self, Refusal> {
+        let mut logs = Self { files: Vec::new(), stdin: false };
+        for path in paths {
+            match path == Path::new("-") {
+                true => logs.stdin = true,
+                false => logs.files.push(LogFile::new(path)?),
+            }
+        }
+        logs.files.sort_by(|a, b| a.since.cmp(&b.since));
+        Ok(logs)
+    }
+
+    /// Hands on each line with its place; files in the order of their first entries, standard input last.
+    pub(super) fn each(
+        &self,
+        quiet: Quiet,
+        mut take: impl FnMut(Place<'_>, Item<'_>) -> Result<(), Halt>,
+    ) -> Result<(), Halt> {
+        let mut progress = self.progress(quiet);
+        for file in &self.files {
+            let input = opened(&file.path, &file.place, progress.counter())?;
+            each(input, &file.place, &mut progress, &mut take)?;
+        }
+        if self.stdin {
+            let input = Counted { input: std::io::stdin(), read: progress.counter() };
+            let input = decoded(input).map_err(|error| unreadable(STDIN, &error))?;
+            each(input, STDIN, &mut progress, &mut take)?;
+        }
+        Ok(())
+    }
+
+    /// Hands on each entry that can be read; counts everything else.
+    pub(super) fn each_entry(
+        &self,
+        quiet: Quiet,
+        mut take: impl FnMut(&Entry<'_>, &str) -> Result<(), Halt>,
+    ) -> Result<PassedOver, Halt> {
+        let mut passed_over = PassedOver::default();
+        self.each(quiet, |place, item| match passed_over.entry(place, &item) {
+            Some((entry, line)) => take(&entry, line),
+            None => Ok(()),
+        })?;
+        Ok(passed_over)
+    }
+
+    /// Of files with a known size, when somebody watches and nothing else is shown.
+    fn progress(&self, quiet: Quiet) -> Progress {
+        let watched = std::io::stderr().is_terminal()
+            && (quiet == Quiet::UntilTheEnd || !std::io::stdout().is_terminal());
+        if !watched || self.stdin {
+            return Progress::hidden();
+        }
+        let sizes = self.files.iter().filter_map(|file| std::fs::metadata(&file.path).ok());
+        Progress::of(sizes.map(|file| file.len()).fold(0, u64::saturating_add))
+    }
+
+    pub(super) fn files(&self) -> impl DoubleEndedIterator<Item = &LogFile> {
+        self.files.iter()
+    }
+
+    pub(super) fn has_stdin(&self) -> bool {
+        self.stdin
+    }
+}
+
+/// Whether a command prints while it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quiet {
+    No,
+    UntilTheEnd,
+}
+
+impl PassedOver {
+    /// The entry that a line is, if it can be read.
+    pub(super) fn entry<'a>(
+        &mut self,
+        place: Place<'_>,
+        item: &Item<'a>,
+    ) -> Option<(Entry<'a>, &'a str)> {
+        let why = match item {
+            Item::Foreign => {
+                self.foreign = self.foreign.saturating_add(1);
+                return None;
+            }
+            Item::Entry(text) => match Entry::read(text) {
+                Ok((entry, line)) if entry.is_linked() => return Some((entry, line)),
+                Ok(_) => "no chain or no seq".to_owned(),
+                Err(why) => why,
+            },
+            Item::Cut => CUT.to_owned(),
+            Item::TooLong(length) => too_long(*length),
+            Item::Damaged(why) => why.clone(),
+        };
+        self.damaged = self.damaged.saturating_add(1);
+        self.first.get_or_insert_with(|| format!("{}:{}: {why}", place.file, place.line));
+        None
+    }
+
+    /// A warning about damaged lines; nothing when there are none.
+    pub(super) fn warning(&self) -> Option<String> {
+        let first = self.first.as_ref()?;
+        Some(format!(
+            "warning: {} lines are damaged entries and are left out; the first: {first}; portcullis audit verify names all",
+            self.damaged
+        ))
+    }
+}
 
 /// One file of a log.
 pub(super) struct LogFile {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) place: String,
     /// The time of its first entry; `None` when it has none.
     since: Option<String>,
@@ -27,68 +186,178 @@ pub(super) struct LogFile {
 impl LogFile {
     fn new(path: &Path) -> Result<Self, Refusal> {
         let place = path.display().to_string();
+        let mut lines = Lines::new(opened(path, &place, Rc::default())?);
         let mut since = None;
-        for line in lines(path, &place)?.take(LOOKED_AT) {
-            let line = line.map_err(|error| unreadable(&place, &error))?;
-            let entry = serde_json::from_slice::<Value>(&line).unwrap_or_default();
-            let member = |name: &str| entry.get(name).unwrap_or(&Value::Null);
-            if member("chain").is_string() && member("seq").is_u64() {
+        for _ in 0..LOOKED_AT {
+            // What is damaged is reported when the whole file is read.
+            let Ok(Some(line)) = lines.next() else { break };
+            if let Ok((entry, _)) = Entry::read(line.text)
+                && entry.is_linked()
+            {
                 // RFC 3339 in UTC, so that text sorts as time does.
-                since = member("timestamp").as_str().map(str::to_owned);
+                since = Some(entry.timestamp.to_string());
                 break;
             }
         }
         Ok(Self { path: path.to_owned(), place, since })
     }
 
-    /// Hands on each line with its number.
-    pub(super) fn each_line(&self, mut read: impl FnMut(u64, &[u8])) -> Result<(), Refusal> {
-        each(lines(&self.path, &self.place)?, &self.place, &mut read)
+    pub(super) fn unreadable(&self, error: &std::io::Error) -> Refusal {
+        unreadable(&self.place, error)
     }
-}
-
-/// Hands on each line of standard input with its number.
-pub(super) fn each_line_of_stdin(mut read: impl FnMut(u64, &[u8])) -> Result<(), Refusal> {
-    let place = "standard input";
-    let input = decoded(std::io::stdin()).map_err(|error| unreadable(place, &error))?;
-    each(BufReader::new(input).split(b'\n'), place, &mut read)
-}
-
-/// The files in the order of their first entries, whatever order they were named in.
-pub(super) fn in_order(paths: &[PathBuf]) -> Result<Vec<LogFile>, Refusal> {
-    let mut files = paths.iter().map(|path| LogFile::new(path)).collect::<Result<Vec<_>, _>>()?;
-    files.sort_by(|a, b| a.since.cmp(&b.since));
-    Ok(files)
 }
 
 fn each(
-    lines: impl Iterator<Item = std::io::Result<Vec<u8>>>,
+    input: Input,
     place: &str,
-    read: &mut impl FnMut(u64, &[u8]),
-) -> Result<(), Refusal> {
-    for (number, line) in (1..).zip(lines) {
-        read(number, &line.map_err(|error| unreadable(place, &error))?);
+    progress: &mut Progress,
+    take: &mut impl FnMut(Place<'_>, Item<'_>) -> Result<(), Halt>,
+) -> Result<(), Halt> {
+    let mut lines = Lines::new(input);
+    loop {
+        progress.tick();
+        let read = lines.number();
+        match lines.next() {
+            Ok(Some(line)) => {
+                let number = line.number;
+                take(Place { file: place, line: number }, Item::of(&line))?;
+            }
+            Ok(None) => return Ok(()),
+            Err(error) => match damage(&error) {
+                Some(why) => {
+                    let line = read.saturating_add(1);
+                    return take(Place { file: place, line }, Item::Damaged(why));
+                }
+                None => return Err(unreadable(place, &error).into()),
+            },
+        }
     }
-    Ok(())
 }
 
-fn lines(
-    path: &Path,
-    place: &str,
-) -> Result<impl Iterator<Item = std::io::Result<Vec<u8>>>, Refusal> {
-    let opened = File::open(path).and_then(decoded);
-    let opened = opened.map_err(|error| unreadable(place, &error))?;
-    Ok(BufReader::new(opened).split(b'\n'))
+impl<'a> Item<'a> {
+    /// What a line is that has its end.
+    pub(super) fn whole(text: &'a [u8]) -> Self {
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if is_foreign(text) { Self::Foreign } else { Self::Entry(text) }
+    }
+
+    pub(super) fn of(line: &RawLine<'a>) -> Self {
+        let text = line.text;
+        if line.end == End::OfInput && is_cut(text) {
+            return Self::Cut;
+        }
+        if is_foreign(text) {
+            return Self::Foreign;
+        }
+        match line.length > u64::try_from(LONGEST).unwrap_or(u64::MAX) {
+            true => Self::TooLong(line.length),
+            false => Self::Entry(text),
+        }
+    }
+}
+
+/// In words, what a line without its end is.
+pub(super) const CUT: &str =
+    "the last line is cut off: Envoy is writing it now, or stopped in the middle of it";
+
+/// In words, what a line is that is longer than any entry.
+pub(super) fn too_long(length: u64) -> String {
+    format!("{length} bytes in one line: an entry has at most {LONGEST}")
+}
+
+/// Whether a line was never an audit entry: blank, or of another log in the same file. A damaged entry still has the
+/// name of one of these members; an entry that was taken out whole leaves a gap.
+fn is_foreign(line: &[u8]) -> bool {
+    ["\"chain\"", "\"prev_hash\"", "\"seq\""]
+        .iter()
+        .all(|member| memchr::memmem::find(line, member.as_bytes()).is_none())
+}
+
+/// Whether a last line without line end stops in the middle of an object.
+fn is_cut(line: &[u8]) -> bool {
+    line.starts_with(b"{")
+        && serde_json::from_slice::<IgnoredAny>(line).is_err_and(|error| error.is_eof())
+}
+
+type Input = Box<dyn BufRead>;
+
+fn opened(path: &Path, place: &str, read: Rc<Cell<u64>>) -> Result<Input, Refusal> {
+    let opened = File::open(path).and_then(|input| decoded(Counted { input, read }));
+    opened.map_err(|error| unreadable(place, &error))
 }
 
 /// The text of a file, compressed or not: its first bytes tell, not its name.
-fn decoded<'a>(input: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
-    let mut input = BufReader::new(input);
+fn decoded(input: impl Read + 'static) -> std::io::Result<Input> {
+    let mut input = BufReader::with_capacity(AT_ONCE, input);
     let compressed = input.fill_buf()?.starts_with(&GZIP);
-    Ok(if compressed { Box::new(MultiGzDecoder::new(input)) } else { Box::new(input) })
+    Ok(match compressed {
+        true => Box::new(BufReader::with_capacity(AT_ONCE, MultiGzDecoder::new(input))),
+        false => Box::new(input),
+    })
 }
 
-fn unreadable(place: &str, error: &std::io::Error) -> Refusal {
+/// Counts the bytes that come from a file, for the progress.
+struct Counted<R> {
+    input: R,
+    read: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        let all = self.read.get().saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        self.read.set(all);
+        Ok(read)
+    }
+}
+
+/// What is wrong with compressed data, if that is what an error is about.
+fn damage(error: &std::io::Error) -> Option<String> {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => Some("the compressed file is cut off here".to_owned()),
+        ErrorKind::InvalidData | ErrorKind::InvalidInput => {
+            Some(format!("the compressed file is damaged from here on: {error}"))
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn unreadable(place: &str, error: &std::io::Error) -> Refusal {
     Refusal::new(format!("cannot be read: {error}"), place)
         .expected("an audit log: one JSON object a line, also compressed with gzip")
+        .next("name the files themselves, such as /var/log/portcullis/audit.jsonl*; `-` is standard input")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn items(text: &str) -> Vec<String> {
+        let input: Input = Box::new(BufReader::new(std::io::Cursor::new(text.to_owned())));
+        let mut items = Vec::new();
+        let all = each(input, "f", &mut Progress::hidden(), &mut |place, item| {
+            items.push(match item {
+                Item::Entry(text) => format!("{} entry {}", place.line, text.len()),
+                item => format!("{} {item:?}", place.line),
+            });
+            Ok(())
+        });
+        assert!(all.is_ok());
+        items
+    }
+
+    // Proves: A20
+    #[test]
+    fn a_line_is_an_entry_or_of_another_program_or_cut() {
+        let entry = r#"{"chain":"a","hash":"","prev_hash":"","seq":1}"#;
+        assert_eq!(
+            items(&format!("{entry}\r\n\n[info] started\n{{\"a\":1}}\n{entry}")),
+            ["1 entry 46", "2 Foreign", "3 Foreign", "4 Foreign", "5 entry 46"]
+        );
+        // Cut so early that nothing names it an entry, and after an inner brace.
+        for cut in [r#"{"api_key_id":"a"#, r#"{"chain":"a","decision":{"effect":"allow"}"#] {
+            assert_eq!(items(&format!("{entry}\n{cut}")), ["1 entry 46", "2 Cut"]);
+            assert_ne!(items(&format!("{cut}\n"))[0], "1 Cut");
+        }
+    }
 }

@@ -1,13 +1,24 @@
-//! `portcullis audit`: verifies logs and admin chains, and shows the latter.
+//! `portcullis audit`: verifies, searches and follows logs; verifies and shows admin chains.
 //!
-//! Owns what is shown of admin chains; files and verification have modules of their own.
+//! Owns what is shown of admin chains. `log` reads logs, for all commands; each command has a module of its own.
 
+mod entry;
+mod filter;
+mod follow;
+mod halt;
+mod lines;
 mod log;
+mod progress;
+mod rows;
+mod search;
+mod tail;
 mod verify;
 
 use portcullis_core::id::OrgId;
 use serde_json::{Map, Value, json};
 
+pub(crate) use search::search;
+pub(crate) use tail::tail;
 pub(crate) use verify::verify;
 
 use crate::args::{Session, ShowAuditArgs};

@@ -2,12 +2,11 @@
 //!
 //! Owns the account of what was read. What an intact chain is, the core decides.
 
-use std::path::{Path, PathBuf};
-
 use portcullis_core::audit::{Anchor, Found, LineFault, Verifier};
 use serde_json::{Value, json};
 
-use super::log::{each_line_of_stdin, in_order};
+use super::halt::Halt;
+use super::log::{CUT, Item, Logs, Place, Quiet, too_long};
 use super::organisations;
 use crate::args::{ChainStart, Session, VerifyArgs};
 use crate::escape;
@@ -38,15 +37,15 @@ pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, Ref
             })?;
         }
     }
-    let (stdin, files): (Vec<PathBuf>, Vec<PathBuf>) =
-        args.files.iter().cloned().partition(|file| file == Path::new("-"));
-    for file in in_order(&files)? {
-        file.each_line(|number, line| log.line(&file.place, number, line))?;
+    let read = Logs::named(&args.files)?.each(Quiet::UntilTheEnd, |place, item| {
+        log.item(place, &item);
+        Ok(())
+    });
+    match read {
+        Err(Halt::Refused(refusal)) => Err(refusal),
+        // Nothing was written yet.
+        Err(Halt::Output(_)) | Ok(()) => Ok(log.report()),
     }
-    if !stdin.is_empty() {
-        each_line_of_stdin(|number, line| log.line("standard input", number, line))?;
-    }
-    Ok(log.report())
 }
 
 struct Log {
@@ -71,11 +70,19 @@ struct BadEntry {
 
 impl Log {
     /// A line of a file, which others may write to as well.
-    fn line(&mut self, place: &str, number: u64, line: &[u8]) {
-        match is_foreign(&String::from_utf8_lossy(line)) {
-            true => self.foreign = self.foreign.saturating_add(1),
-            false => self.entry(place, number, line),
-        }
+    fn item(&mut self, place: Place<'_>, item: &Item<'_>) {
+        let fault = match item {
+            Item::Foreign => {
+                self.foreign = self.foreign.saturating_add(1);
+                return;
+            }
+            Item::Entry(line) => return self.entry(place.file, place.line, line),
+            Item::Cut => CUT.to_owned(),
+            Item::TooLong(length) => too_long(*length),
+            Item::Damaged(why) => why.clone(),
+        };
+        self.entries = self.entries.saturating_add(1);
+        self.fault(place.file, place.line, fault);
     }
 
     fn entry(&mut self, place: &str, number: u64, line: &[u8]) {
@@ -87,9 +94,12 @@ impl Log {
             }
             Err(_) => Some("not an audit entry: not UTF-8".to_owned()),
         };
-        let Some(fault) = fault else {
-            return;
-        };
+        if let Some(fault) = fault {
+            self.fault(place, number, fault);
+        }
+    }
+
+    fn fault(&mut self, place: &str, number: u64, fault: String) {
         self.bad = self.bad.saturating_add(1);
         if self.faults.len() < KEPT {
             self.faults.push(BadEntry { place: place.to_owned(), line: number, fault });
@@ -205,10 +215,4 @@ impl BadEntry {
     fn view(&self) -> Value {
         json!({ "file": self.place, "line": self.line, "fault": self.fault })
     }
-}
-
-/// Whether a line was never an audit entry: blank, or of another log in the same file. An entry that was damaged still
-/// names its chain; one that was taken out whole leaves a gap.
-fn is_foreign(line: &str) -> bool {
-    !["\"chain\"", "\"prev_hash\"", "\"seq\""].iter().any(|member| line.contains(member))
 }

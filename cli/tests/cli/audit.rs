@@ -120,7 +120,7 @@ fn timed_log() -> Vec<String> {
         .collect()
 }
 
-fn gzipped(name: &str, text: &str) -> Scratch {
+pub(crate) fn gzipped(name: &str, text: &str) -> Scratch {
     let file = Scratch::nowhere(name);
     let mut process = std::process::Command::new("gzip")
         .stdin(std::process::Stdio::piped())

@@ -1,0 +1,216 @@
+//! `audit tail`: the last entries of logs, and each new one.
+//!
+//! Owns which entries are the last ones. How a file is followed is in `follow`.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::path::Path;
+
+use super::entry::Entry;
+use super::filter::Filter;
+use super::follow::Follower;
+use super::halt::Halt;
+use super::lines::{End, Lines};
+use super::log::{GZIP, Item, Logs, PassedOver, Place, Quiet};
+use super::rows::Rows;
+use crate::args::{Session, TailArgs};
+use crate::moment::Seconds;
+use crate::report::{Refusal, Report, Verdict, progress};
+
+/// So much of the end of a file is read first.
+const FIRST: u64 = 1_024 * 1_024;
+
+pub(crate) fn tail(session: &Session, args: &TailArgs) -> Result<Report, Refusal> {
+    let logs = Logs::named(&args.logs.files)?;
+    let filter = Filter::new(&args.filter, Seconds::now());
+    let mut tail = Tail {
+        filter,
+        rows: Rows::new(session.output),
+        most: usize::try_from(args.lines).unwrap_or(usize::MAX),
+        passed_over: PassedOver::default(),
+    };
+    let ended = if args.follow { tail.follow(&logs) } else { tail.last_of(&logs).map(|_| ()) };
+    match ended.and_then(|()| tail.rows.flush().map_err(Halt::from)) {
+        Err(halt) => halt.outcome(),
+        Ok(()) => {
+            tail.passed_over.warning().iter().for_each(|warning| progress(warning));
+            let found = tail.rows.written() > 0;
+            Ok(Report::written(if found { Verdict::Good } else { Verdict::Wanting }))
+        }
+    }
+}
+
+struct Tail {
+    filter: Filter,
+    rows: Rows,
+    most: usize,
+    passed_over: PassedOver,
+}
+
+/// Lines that match, the last ones.
+type Last = VecDeque<String>;
+
+impl Tail {
+    /// Writes the last entries; gives the followers of the files that can grow, from where reading ended.
+    fn last_of(&mut self, logs: &Logs) -> Result<Vec<Follower>, Halt> {
+        let mut last = Last::new();
+        let mut followers = Vec::new();
+        // The newest file first: older ones are read only if it has too few.
+        for file in logs.files().rev() {
+            let opened = File::open(&file.path).map_err(|error| file.unreadable(&error))?;
+            if is_plain(&opened).map_err(|error| file.unreadable(&error))? {
+                let (mut found, end) = self
+                    .end_of(&opened, &file.place, self.most.saturating_sub(last.len()))
+                    .map_err(|error| file.unreadable(&error))?;
+                found.append(&mut last);
+                last = found;
+                followers.push(Follower::new(opened, &file.path, &file.place, end));
+            } else if last.len() < self.most {
+                let mut found =
+                    self.last_of_all(&Logs::named(std::slice::from_ref(&file.path))?)?;
+                found.append(&mut last);
+                while found.len() > self.most {
+                    found.pop_front();
+                }
+                last = found;
+            }
+        }
+        if logs.has_stdin() {
+            last.append(&mut self.last_of_all(&Logs::named(&[Path::new("-").to_owned()])?)?);
+            while last.len() > self.most {
+                last.pop_front();
+            }
+        }
+        for line in &last {
+            let (entry, line) = match Entry::read(line.as_bytes()) {
+                Ok(entry) => entry,
+                Err(_) => continue,
+            };
+            self.rows.write(&entry, line)?;
+        }
+        followers.reverse();
+        Ok(followers)
+    }
+
+    /// The last entries of what can only be read from its start.
+    fn last_of_all(&mut self, logs: &Logs) -> Result<Last, Halt> {
+        let mut last = Last::new();
+        let (filter, most) = (&self.filter, self.most);
+        logs.each_entry(Quiet::UntilTheEnd, |entry, line| {
+            if filter.matches(entry, line) {
+                last.push_back(line.to_owned());
+                if last.len() > most {
+                    last.pop_front();
+                }
+            }
+            Ok(())
+        })?;
+        Ok(last)
+    }
+
+    /// The last `most` entries of a file, from its end, and where its last whole line ends.
+    fn end_of(&self, file: &File, place: &str, most: usize) -> std::io::Result<(Last, u64)> {
+        let length = file.metadata()?.len();
+        let mut span = FIRST;
+        loop {
+            let start = length.saturating_sub(span);
+            let (last, end) = self.entries_from(file, place, start, length, most)?;
+            if last.len() >= most || start == 0 {
+                return Ok((last, end));
+            }
+            span = span.saturating_mul(4);
+        }
+    }
+
+    fn entries_from(
+        &self,
+        file: &File,
+        place: &str,
+        start: u64,
+        length: u64,
+        most: usize,
+    ) -> std::io::Result<(Last, u64)> {
+        let mut input = BufReader::with_capacity(256 * 1_024, file);
+        // One byte earlier, so that a line that begins here is whole.
+        let from = input.seek(SeekFrom::Start(start.saturating_sub(1)))?;
+        let mut end = from;
+        let (mut last, mut ignored) = (Last::new(), PassedOver::default());
+        if start > 0 {
+            end = end.saturating_add(u64::try_from(input.skip_until(b'\n')?).unwrap_or(u64::MAX));
+        }
+        let mut lines = Lines::new(input);
+        while end < length {
+            let Some(line) = lines.next()? else { break };
+            if line.end == End::OfInput {
+                break;
+            }
+            end = end.saturating_add(line.length).saturating_add(1);
+            let place = Place { file: place, line: line.number };
+            if let Some((entry, text)) = ignored.entry(place, &Item::of(&line))
+                && self.filter.matches(&entry, text)
+            {
+                last.push_back(text.to_owned());
+                if last.len() > most {
+                    last.pop_front();
+                }
+            }
+        }
+        Ok((last, end))
+    }
+
+    /// Writes the last entries, then each new one, until it is interrupted.
+    fn follow(&mut self, logs: &Logs) -> Result<(), Halt> {
+        if logs.has_stdin() {
+            return self.follow_stdin(logs);
+        }
+        let mut followers = self.last_of(logs)?;
+        self.rows.flush()?;
+        if followers.is_empty() {
+            return Err(Refusal::new(
+                "nothing to follow: compressed logs do not grow",
+                "the command line",
+            )
+            .expected("the log that Envoy writes to")
+            .next("name it, or leave --follow out")
+            .into());
+        }
+        loop {
+            for follower in &mut followers {
+                let (filter, rows, passed_over) =
+                    (&self.filter, &mut self.rows, &mut self.passed_over);
+                follower.poll(|place, item| {
+                    if let Some((entry, line)) = passed_over.entry(place, &item)
+                        && filter.matches(&entry, line)
+                    {
+                        rows.write(&entry, line)?;
+                    }
+                    Ok(())
+                })?;
+            }
+            self.rows.flush()?;
+            std::thread::sleep(super::follow::PAUSE);
+        }
+    }
+
+    fn follow_stdin(&mut self, logs: &Logs) -> Result<(), Halt> {
+        let (filter, rows) = (&self.filter, &mut self.rows);
+        let passed_over = logs.each_entry(Quiet::No, |entry, line| {
+            if filter.matches(entry, line) {
+                rows.write(entry, line)?;
+                rows.flush()?;
+            }
+            Ok(())
+        });
+        self.passed_over = passed_over?;
+        Ok(())
+    }
+}
+
+/// Whether a file is not compressed.
+fn is_plain(file: &File) -> std::io::Result<bool> {
+    let mut input = BufReader::with_capacity(2, file);
+    let plain = !input.fill_buf()?.starts_with(&GZIP);
+    input.rewind()?;
+    Ok(plain)
+}
