@@ -73,6 +73,7 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
         },
         Command::Policy(command) => match command {
             PolicyCommand::Check(args) => policy::check(&args),
+            PolicyCommand::Test(args) => policy::test(&args),
             PolicyCommand::Schema => policy_schema::schema(),
             PolicyCommand::Push(args) => policy::push(session, &args),
             PolicyCommand::Promote(args) => policy::promote(session, &args),

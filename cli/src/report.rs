@@ -145,6 +145,12 @@ impl Refusal {
         refusal
     }
 
+    /// What was asked could not be asked: the exit status is that of wrong usage.
+    pub(crate) fn not_asked(mut self) -> Self {
+        self.0.status = 2;
+        self
+    }
+
     pub(crate) fn expected(mut self, expected: impl Into<String>) -> Self {
         self.0.expected = expected.into();
         self

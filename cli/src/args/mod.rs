@@ -29,7 +29,7 @@ pub(crate) use rules::{ApproveCommand, ApproveListArgs, DecideArgs, ExplainArgs}
 pub(crate) use limits::{CallerArgs, LimitsCommand, ResetArgs};
 pub(crate) use policy::{
     CanaryArgs, CheckArgs, DiffArgs, HistoryArgs, PolicyCommand, PromoteArgs, PushArgs,
-    RollbackArgs, ShowPolicyArgs, Side,
+    RollbackArgs, ShowPolicyArgs, Side, TestArgs,
 };
 
 pub(crate) use crate::session::Session;

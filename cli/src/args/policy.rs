@@ -12,6 +12,9 @@ pub(crate) enum PolicyCommand {
     /// Check a document without activating it. Names every mistake with its line, and warns of rules that
     /// guard nothing.
     Check(CheckArgs),
+    /// Decide the calls of a file of cases as the gateway does, and compare with what the cases expect. Exit
+    /// status: 0 all as expected, 1 some not, 2 nothing was tried.
+    Test(TestArgs),
     /// Print the JSON Schema of policy documents, for editors.
     Schema,
     /// Activate a document for all organisations it names, from their next request on; or, with --canary,
@@ -38,6 +41,22 @@ pub(crate) struct CheckArgs {
     /// Exit with 1 when there is a warning.
     #[arg(long)]
     pub(crate) strict: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// File of cases, YAML or JSON, such as policy.test.yaml. docs/guides/test-a-policy.md has its form.
+    pub(crate) file: PathBuf,
+    /// Policy that decides. Default: `policy` of the file of cases, or the file beside it: policy.yaml of
+    /// policy.test.yaml.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Write the results as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Exit with 1 when no case reaches some rule.
+    #[arg(long)]
+    pub(crate) covered: bool,
 }
 
 #[derive(Debug, Args)]

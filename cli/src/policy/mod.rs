@@ -1,16 +1,20 @@
-//! `portcullis policy`: check, push, promote, diff, history, show, rollback.
+//! `portcullis policy`: check, test, push, promote, diff, history, show, rollback.
 //!
 //! Owns the life of a version: written once under its digest, tried on some callers or made active by
 //! flipping one pointer per organisation, noted in the history. What a document means is the core's business.
 
+mod cases;
 mod change;
 mod check;
+mod coverage;
 mod diff;
 mod difference;
 mod findings;
 mod history;
+mod junit;
 mod push;
 mod rollback;
+mod test;
 
 use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::policy::{self, Policy};
@@ -21,6 +25,7 @@ pub(crate) use diff::diff;
 pub(crate) use history::{history, show};
 pub(crate) use push::push;
 pub(crate) use rollback::{promote, rollback};
+pub(crate) use test::test;
 
 use crate::report::{LocatedFault, Refusal, progress};
 use crate::store::{ActivePolicy, Store, Topology};

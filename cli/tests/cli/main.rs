@@ -18,6 +18,7 @@ mod pages;
 mod policy;
 mod policy_canary;
 mod policy_diff;
+mod policy_test;
 mod render;
 mod restore;
 mod schema;

@@ -7,12 +7,13 @@ use serde_json::{Map, Value};
 
 use crate::approval;
 use crate::auth::Principal;
-use crate::authz::{self, Case, Seen, Shadowed, Step, Trail, amended};
+use crate::authz::{self, Case, Outcome, Seen, Shadowed, Step, Trail, amended};
 use crate::denial::{Denial, Requested};
 use crate::id::PolicyName;
 use crate::limit::{CALL, Called};
 use crate::mcp::{Era, Message, Operation, ToolCall};
-use crate::policy::Policy;
+use crate::policy::{Check, Connector, Policy};
+use crate::reviewed::Reviewed;
 use crate::time::UnixTime;
 
 /// A call that somebody might make.
@@ -59,6 +60,10 @@ pub struct Answer {
     pub shadowed: Vec<String>,
     /// The windows that it would draw from, by name.
     pub windows: Vec<String>,
+    /// What it would cost, in credits, without the rows of its answer.
+    pub credits: u64,
+    /// What each row of its answer would cost.
+    pub credits_per_row: u64,
 }
 
 /// The decision on a call.
@@ -130,7 +135,10 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
         source: question.source,
     };
     let mut trail = Trail::kept();
-    let judged = authz::judge(&case, &mut trail);
+    let judged = authz::judge(&case, &mut trail).and_then(|ruling| {
+        fits(question, connector, &mut trail)?;
+        Ok(ruling)
+    });
     let shadowed: Vec<_> =
         trail.shadowed.iter().map(|Shadowed { rule, .. }| rule.clone()).collect();
     let steps = trail.steps().to_vec();
@@ -150,6 +158,7 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
                 bytes: 0,
             };
             let windows = called.quotas(policy, principal);
+            let price = called.price(policy);
             let decision = match (&waits, shadowed.is_empty()) {
                 (Some(_), _) => Decision::NeedsApproval,
                 (None, false) => Decision::ShadowDeny,
@@ -165,6 +174,8 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
                 approval,
                 shadowed,
                 windows: windows.into_iter().map(|quota| quota.name).collect(),
+                credits: price.call,
+                credits_per_row: price.row,
             }
         }
     })
@@ -186,5 +197,22 @@ fn refused(denial: &Denial, tool: &str, steps: Vec<Step>, shadowed: Vec<String>)
         approval: None,
         shadowed,
         windows: Vec::new(),
+        credits: 0,
+        credits_per_row: 0,
+    }
+}
+
+/// The arguments against the pinned schema, as each call is checked. What servers list now is not known here.
+fn fits(question: &Question<'_>, connector: &Connector, trail: &mut Trail) -> Result<(), Denial> {
+    let Some(pin) = connector.tools.get(question.tool).and_then(|tool| tool.pin.as_ref()) else {
+        return Ok(());
+    };
+    let reviewed = Reviewed::of(pin).ok_or(Denial::PolicyUnusable)?;
+    match reviewed.fits(question.tool, question.arguments) {
+        Ok(()) => {
+            trail.considered(Outcome::Passed, format!("tools.{}.input_schema", question.tool));
+            Ok(())
+        }
+        Err(denial) => trail.judged(question.policy, Check::Schema, denial),
     }
 }

@@ -7,12 +7,14 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use lru::LruCache;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use crate::denial::{Denial, Unfit};
 use crate::id::OrgId;
 use crate::json;
 use crate::pin::{Definition, Drift};
-use crate::schema::{self, Mirror, Schema};
+use crate::schema::{self, Mirror, Schema, Violation};
 
 /// Bytes of all compiled schemas, as estimated. One that made room is compiled again at the next call, in
 /// well under a millisecond.
@@ -35,6 +37,33 @@ pub struct Reviewed {
     pub schema: Schema,
     /// The arguments that headers repeat.
     pub mirrors: Vec<Mirror>,
+}
+
+impl Reviewed {
+    /// What a pin says of calls; `None` when its schema cannot be used.
+    #[must_use]
+    pub fn of(pin: &Definition) -> Option<Self> {
+        let document = pin.member("inputSchema")?;
+        let schema = schema::compile(document).ok()?;
+        Some(Self { schema, mirrors: schema::mirrors(document) })
+    }
+
+    /// Whether the arguments of a call fit the schema.
+    ///
+    /// # Errors
+    /// The refusal, with what is wrong.
+    pub fn fits(&self, tool: &str, arguments: &Map<String, Value>) -> Result<(), Denial> {
+        let arguments = Value::Object(arguments.clone());
+        self.schema.check(&arguments).map_err(|violations| {
+            Denial::BadArguments(Unfit { tool: tool.to_owned(), text: told(tool, &violations) })
+        })
+    }
+}
+
+fn told(tool: &str, violations: &[Violation]) -> String {
+    let tool: String = tool.chars().take(128).collect();
+    let lines = violations.iter().map(|violation| format!("\n- {violation}"));
+    format!("The arguments of {tool} do not fit its input schema:{}", lines.collect::<String>())
 }
 
 /// Compiled schemas, by the address of their pin.
@@ -102,7 +131,7 @@ impl Schemas {
         }
         let text = pin.member("inputSchema").map(json::canonical).unwrap_or_default();
         let weight = text.len().saturating_add(128).saturating_mul(WEIGHT_OF_BYTE);
-        let reviewed = review(pin);
+        let reviewed = Reviewed::of(pin).map(Rc::new);
         let compiled = Compiled { _pin: pin.clone(), reviewed: reviewed.clone(), weight };
         self.compiled.put(address, compiled);
         self.bytes = self.bytes.saturating_add(weight);
@@ -112,12 +141,6 @@ impl Schemas {
         }
         reviewed
     }
-}
-
-fn review(pin: &Definition) -> Option<Rc<Reviewed>> {
-    let document = pin.member("inputSchema")?;
-    let schema = schema::compile(document).ok()?;
-    Some(Rc::new(Reviewed { schema, mirrors: schema::mirrors(document) }))
 }
 
 impl Drifts {

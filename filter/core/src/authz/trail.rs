@@ -106,6 +106,11 @@ impl Trail {
         self.steps.as_deref().unwrap_or_default()
     }
 
+    /// Notes a check that is made elsewhere.
+    pub fn considered(&mut self, outcome: Outcome, rule: String) {
+        self.note(outcome, || (rule, String::new()));
+    }
+
     /// Notes what was considered.
     pub(super) fn note(&mut self, outcome: Outcome, told: impl FnOnce() -> (String, String)) {
         if let Some(steps) = &mut self.steps {

@@ -64,16 +64,10 @@ impl VerifiedToken {
     ) -> Result<Self, AuthFailure> {
         let times = Times::read(claims)?;
         times.check(issuer, now)?;
-        let subject = match text(claims, "sub")? {
-            Some(subject) => Some(subject),
-            // Of client credentials the client itself is the subject (RFC 9068 §2.2).
-            None => text(claims, "client_id")?.or(text(claims, "azp")?),
-        };
-        let subject = subject.ok_or(AuthFailure::TokenClaims)?;
-        let (token_id, scopes) = (text(claims, "jti")?, scopes(claims, issuer)?);
+        let subject = subject(claims)?;
+        let token_id = text(claims, "jti")?;
         let (bound, audiences) = (certificate(claims)?, audiences(claims)?);
-        let principal = principal(claims, issuer, &subject, scopes);
-        let principal = principal.ok_or(AuthFailure::TokenUnmapped)?;
+        let principal = caller(claims, issuer)?;
         let name = || issuer.id.to_string();
         let token = token_id.map(|id| Deniable::Token { issuer: name(), id });
         let deniable = token.into_iter().chain([Deniable::Subject { issuer: name(), subject }]);
@@ -109,6 +103,26 @@ impl VerifiedToken {
         };
         if self.audiences.iter().any(meant) { Ok(()) } else { Err(AuthFailure::WrongAudience) }
     }
+}
+
+/// Whom the claims of a token of `issuer` make of its holder. Whether the token is signed, and valid now, is not
+/// asked.
+///
+/// # Errors
+/// [`AuthFailure::TokenClaims`] for what is missing or of another type, [`AuthFailure::TokenUnmapped`] for a
+/// subject without organisation, role or tier.
+pub fn caller(claims: &Map<String, Value>, issuer: &Issuer) -> Result<Principal, AuthFailure> {
+    let (subject, scopes) = (subject(claims)?, scopes(claims, issuer)?);
+    principal(claims, issuer, &subject, scopes).ok_or(AuthFailure::TokenUnmapped)
+}
+
+fn subject(claims: &Map<String, Value>) -> Result<String, AuthFailure> {
+    let subject = match text(claims, "sub")? {
+        Some(subject) => Some(subject),
+        // Of client credentials the client itself is the subject (RFC 9068 §2.2).
+        None => text(claims, "client_id")?.or(text(claims, "azp")?),
+    };
+    subject.ok_or(AuthFailure::TokenClaims)
 }
 
 impl Times {

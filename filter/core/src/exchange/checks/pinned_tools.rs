@@ -5,15 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
-use crate::denial::{Denial, Unfit};
+use crate::denial::Denial;
 use crate::id::{OrgId, PolicyName};
 use crate::mcp::ToolCall;
 use crate::pin::Action;
 use crate::policy::Connector;
 use crate::reviewed::Listed;
-use crate::schema::{Mirror, Violation};
+use crate::schema::Mirror;
 use crate::worker::Worker;
 
 /// Judges a call by the pin of its tool, if it has one.
@@ -41,10 +39,7 @@ pub(crate) fn check(
     if let Some(parameters) = parameters {
         mirrored(call, parameters, &reviewed.mirrors)?;
     }
-    let arguments = Value::Object(call.arguments.clone());
-    reviewed.schema.check(&arguments).map_err(|violations| {
-        Denial::BadArguments(Unfit { tool: call.name.clone(), text: told(&call.name, &violations) })
-    })
+    reviewed.fits(&call.name, &call.arguments)
 }
 
 /// Whoever routes on a header must not be misled (MCP 2026-07-28, custom headers).
@@ -67,12 +62,6 @@ fn mirrored(
         }
     }
     Ok(())
-}
-
-fn told(tool: &str, violations: &[Violation]) -> String {
-    let tool: String = tool.chars().take(128).collect();
-    let lines = violations.iter().map(|violation| format!("\n- {violation}"));
-    format!("The arguments of {tool} do not fit its input schema:{}", lines.collect::<String>())
 }
 
 impl Connector {

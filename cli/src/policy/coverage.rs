@@ -1,0 +1,81 @@
+//! Which rules of a policy cases reach.
+//!
+//! Owns the list of rules that a call of a tool can meet, by the names that the core gives them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use portcullis_core::auth::Writes;
+use portcullis_core::authz::Outcome;
+use portcullis_core::policy::{Policy, Requirement};
+
+/// What cases came by.
+#[derive(Default)]
+pub(super) struct Reached {
+    rules: BTreeMap<String, BTreeSet<&'static str>>,
+}
+
+/// What of a policy they did not.
+pub(super) struct Coverage {
+    pub(super) rules: usize,
+    /// No case comes by them.
+    pub(super) unreached: Vec<String>,
+    /// Conditions that are true in every case that comes by.
+    pub(super) never_false: Vec<String>,
+}
+
+impl Coverage {
+    pub(super) fn reached(&self) -> usize {
+        self.rules.saturating_sub(self.unreached.len())
+    }
+}
+
+impl Reached {
+    pub(super) fn note(&mut self, rule: &str, outcome: Outcome) {
+        self.rules.entry(rule.to_owned()).or_default().insert(outcome.name());
+    }
+
+    pub(super) fn of(&self, policy: &Policy) -> Coverage {
+        let (rules, conditions) = rules(policy);
+        let unreached = rules.iter().filter(|rule| !self.rules.contains_key(*rule)).cloned();
+        let only_passed = BTreeSet::from([Outcome::Passed.name()]);
+        let never_false =
+            conditions.into_iter().filter(|rule| self.rules.get(rule) == Some(&only_passed));
+        Coverage {
+            rules: rules.len(),
+            unreached: unreached.collect(),
+            never_false: never_false.collect(),
+        }
+    }
+}
+
+/// Every rule that a call of a tool can meet, and those of them that are conditions.
+fn rules(policy: &Policy) -> (BTreeSet<String>, Vec<String>) {
+    let (mut rules, mut conditions) = (BTreeSet::new(), Vec::new());
+    let mut noted = |of: &[Requirement]| conditions.extend(of.iter().map(|it| it.name.clone()));
+    for (name, connector) in &policy.connectors {
+        noted(&connector.conditions);
+        for (tool, stated) in &connector.tools {
+            noted(&stated.conditions);
+            let place = format!("connectors.{name}.tools.{tool}");
+            rules.extend(stated.max_records.as_ref().map(|_| format!("{place}.max_records")));
+            rules.extend(stated.approval.as_ref().map(|_| format!("{place}.approval")));
+        }
+    }
+    for (name, role) in &policy.roles {
+        noted(&role.conditions);
+        for (connector, access) in &role.connectors {
+            noted(&access.conditions);
+            let place = format!("roles.{name}.{connector}");
+            for (list, globs) in
+                [("allow", &access.allow), ("show", &access.show), ("deny", &access.deny)]
+            {
+                rules.extend((!globs.is_empty()).then(|| format!("{place}.{list}")));
+            }
+            rules.extend((access.writes == Writes::Closed).then(|| format!("{place}.allow_write")));
+        }
+        let closed = role.writes == Writes::Closed && !role.connectors.is_empty();
+        rules.extend(closed.then(|| format!("roles.{name}.allow_write")));
+    }
+    rules.extend(conditions.iter().cloned());
+    (rules, conditions)
+}

@@ -1,0 +1,58 @@
+//! Results as JUnit's XML, which CI systems show.
+
+use std::path::Path;
+
+use super::test::Outcome;
+use crate::report::Refusal;
+
+/// Writes the results of one file of cases.
+pub(super) fn write(file: &Path, place: &str, outcomes: &[Outcome]) -> Result<(), Refusal> {
+    std::fs::write(file, text(place, outcomes)).map_err(|error| {
+        Refusal::new(format!("cannot be written: {error}"), file.display().to_string())
+            .expected("a place for the results")
+    })
+}
+
+fn text(place: &str, outcomes: &[Outcome]) -> String {
+    let failures = outcomes.iter().filter(|outcome| outcome.fault.is_some()).count();
+    let mut xml = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"0\">\n",
+        escaped(place),
+        outcomes.len()
+    );
+    for outcome in outcomes {
+        let line = outcome.line.unwrap_or_default();
+        xml.push_str(&format!(
+            "    <testcase classname=\"{0}\" name=\"{1}\" file=\"{0}\" line=\"{line}\"",
+            escaped(place),
+            escaped(&outcome.name)
+        ));
+        match &outcome.fault {
+            None => xml.push_str("/>\n"),
+            Some(fault) => xml.push_str(&format!(
+                "><failure message=\"{0}\">{0}</failure></testcase>\n",
+                escaped(fault)
+            )),
+        }
+    }
+    xml.push_str("  </testsuite>\n</testsuites>\n");
+    xml
+}
+
+/// What XML 1.0 cannot say, it does not say.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            letter if letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}') => {
+                escaped.push('\u{fffd}');
+            }
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}

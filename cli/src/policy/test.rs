@@ -1,0 +1,201 @@
+//! `portcullis policy test`: cases beside a policy, decided by the core.
+//!
+//! Owns what is compared and what of a policy no case reaches. The decision is the core's: the same code
+//! decides in the data path.
+
+use std::path::{Path, PathBuf};
+
+use portcullis_core::explain::{Answer, Question, explain};
+use portcullis_core::id::PolicyName;
+use portcullis_core::policy::Policy;
+use portcullis_core::time::UnixTime;
+use serde_json::{Value, json};
+
+use super::cases::{self, Case};
+use super::coverage::{Coverage, Reached};
+use super::findings::findings;
+use super::{count, junit};
+use crate::args::TestArgs;
+use crate::document::Document;
+use crate::report::{Refusal, Report, Verdict};
+
+/// What came of one case.
+pub(super) struct Outcome {
+    pub(super) name: String,
+    pub(super) line: Option<usize>,
+    /// What is not as expected.
+    pub(super) fault: Option<String>,
+    answer: Answer,
+}
+
+pub(crate) fn test(args: &TestArgs) -> Result<Report, Refusal> {
+    let document = Document::read(&args.file).map_err(Refusal::not_asked)?;
+    let policy_file = policy_file(args, &document);
+    let policy = policy(&policy_file).map_err(Refusal::not_asked)?;
+    let cases = cases::read(&document.value, &policy).map_err(|faults| {
+        Refusal::new(format!("the cases have {}", count(faults.len(), "fault")), &document.place)
+            .expected("cases without faults; docs/guides/test-a-policy.md has their form")
+            .faults(document.located(&faults))
+            .not_asked()
+    })?;
+    let mut reached = Reached::default();
+    let mut outcomes = Vec::new();
+    for case in cases {
+        let answer = answer(&policy, &case, &document)?;
+        answer.steps.iter().for_each(|step| reached.note(&step.rule, step.outcome));
+        let fault = fault(&case, &answer);
+        let line = document.line_of(&case.path);
+        outcomes.push(Outcome { name: case.name, line, fault, answer });
+    }
+    if let Some(file) = &args.junit {
+        junit::write(file, &document.place, &outcomes).map_err(Refusal::not_asked)?;
+    }
+    Ok(report(&document.place, &policy_file, &outcomes, &reached.of(&policy), args))
+}
+
+/// The file that is named, by the command or by the cases; or the one beside them: `crm.yaml` of `crm.test.yaml`.
+fn policy_file(args: &TestArgs, document: &Document) -> PathBuf {
+    if let Some(file) = &args.policy {
+        return file.clone();
+    }
+    let folder = args.file.parent().unwrap_or_else(|| Path::new(""));
+    if let Some(name) = cases::policy_of(&document.value) {
+        return folder.join(name);
+    }
+    let name = args.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    folder.join(name.replacen(".test.", ".", 1))
+}
+
+fn policy(file: &Path) -> Result<Policy, Refusal> {
+    let document = Document::read(file)?;
+    let found = findings(&document);
+    found.policy.map(|(policy, _)| policy).ok_or_else(|| {
+        Refusal::new("the policy has faults", &document.place)
+            .expected("a policy without faults: no case was tried")
+            .next(format!("portcullis policy check {}", document.place))
+            .faults(found.faults)
+    })
+}
+
+fn answer(policy: &Policy, case: &Case, document: &Document) -> Result<Answer, Refusal> {
+    let connector = connector(policy, case);
+    let question = |connector: &PolicyName| {
+        explain(&Question {
+            policy,
+            principal: &case.caller.principal,
+            claims: &case.caller.claims,
+            connector,
+            tool: &case.tool,
+            arguments: &case.arguments,
+            now: UnixTime::from_micros(case.at.0.saturating_mul(1_000_000)),
+            source: &case.source,
+        })
+    };
+    connector.and_then(|connector| question(&connector)).ok_or_else(|| {
+        let line = document.line_of(&case.path).unwrap_or_default();
+        let known: Vec<_> = policy.connectors.keys().map(PolicyName::as_str).collect();
+        Refusal::new(
+            format!("it is not clear which connector the case {:?} means", case.name),
+            format!("{}:{line}", document.place),
+        )
+        .expected(format!("connector: one of {}", known.join(", ")))
+        .not_asked()
+    })
+}
+
+/// The connector that is named; else the only one of the role, or of the policy.
+fn connector(policy: &Policy, case: &Case) -> Option<PolicyName> {
+    if let Some(named) = &case.connector {
+        return Some(named.clone());
+    }
+    let of_role = policy.roles.get(&case.caller.principal.role).map(|role| &role.connectors);
+    let of_role: Vec<&PolicyName> = of_role.into_iter().flat_map(|it| it.keys()).collect();
+    let all: Vec<&PolicyName> = policy.connectors.keys().collect();
+    match (&*of_role, &*all) {
+        ([only], _) | (_, [only]) => Some((*only).clone()),
+        (_, _) => None,
+    }
+}
+
+fn fault(case: &Case, answer: &Answer) -> Option<String> {
+    let by = |rule: Option<&str>| rule.map(|rule| format!(" by {rule}")).unwrap_or_default();
+    let rule = answer.rule.as_deref();
+    let other_rule = case.rule.as_deref().is_some_and(|expected| rule != Some(expected));
+    if answer.decision != case.expect || other_rule {
+        let why = answer.steps.last().map(|step| step.detail.as_str()).unwrap_or_default();
+        let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+        return Some(format!(
+            "found {}{}{why}, expected {}{}",
+            answer.decision.name(),
+            by(rule),
+            case.expect.name(),
+            by(case.rule.as_deref())
+        ));
+    }
+    let expected = case.goes_on_with.as_ref()?;
+    let goes_on = answer.amended.as_ref().unwrap_or(&case.arguments);
+    (goes_on != expected).then(|| {
+        format!(
+            "found that it goes on with {}, expected {}",
+            Value::Object(goes_on.clone()),
+            Value::Object(expected.clone())
+        )
+    })
+}
+
+fn report(
+    place: &str,
+    policy: &Path,
+    outcomes: &[Outcome],
+    coverage: &Coverage,
+    args: &TestArgs,
+) -> Report {
+    let failed: Vec<&Outcome> = outcomes.iter().filter(|it| it.fault.is_some()).collect();
+    let mut lines: Vec<String> = failed
+        .iter()
+        .map(|it| {
+            let line = it.line.map(|line| format!(":{line}")).unwrap_or_default();
+            let fault = it.fault.as_deref().unwrap_or_default();
+            format!("FAILED {place}{line}: {}: {fault}", it.name)
+        })
+        .collect();
+    let told = match failed.len() {
+        0 => "all as expected".to_owned(),
+        number => format!("{number} not as expected"),
+    };
+    lines.push(format!("{place}: {}, {told}", count(outcomes.len(), "case")));
+    lines.push(format!(
+        "{}: cases reach {} of {}",
+        policy.display(),
+        coverage.reached(),
+        count(coverage.rules, "rule")
+    ));
+    lines.extend(coverage.unreached.iter().map(|rule| format!("  not reached: {rule}")));
+    lines.extend(coverage.never_false.iter().map(|rule| format!("  never false: {rule}")));
+    let covered = coverage.unreached.is_empty() || !args.covered;
+    let json = json!({
+        "file": place,
+        "policy": policy.display().to_string(),
+        "cases": outcomes.iter().map(view).collect::<Vec<_>>(),
+        "failed": failed.len(),
+        "rules": coverage.rules,
+        "unreached": coverage.unreached,
+        "never_false": coverage.never_false,
+    });
+    let good = failed.is_empty() && covered;
+    let verdict = if good { Verdict::Good } else { Verdict::Wanting };
+    Report::judged(verdict, lines.join("\n"), json)
+}
+
+fn view(outcome: &Outcome) -> Value {
+    json!({
+        "name": outcome.name,
+        "line": outcome.line,
+        "passed": outcome.fault.is_none(),
+        "fault": outcome.fault,
+        "decision": outcome.answer.decision,
+        "rule": outcome.answer.rule,
+        "amended": outcome.answer.amended,
+        "windows": outcome.answer.windows,
+    })
+}

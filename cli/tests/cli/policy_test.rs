@@ -1,0 +1,166 @@
+//! `policy test`: cases decided by the core, exit statuses, JUnit, coverage; and the cookbook of the documentation.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::harness::{Operator, Scratch, file, run};
+
+fn cookbook() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cookbook")
+}
+
+fn files(ending: &str) -> Vec<String> {
+    let mut files: Vec<_> = std::fs::read_dir(cookbook())
+        .unwrap()
+        .map(|entry| entry.unwrap().path().display().to_string())
+        .filter(|path| path.ends_with(ending))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Proves: X4
+#[test]
+fn the_cookbook_does_what_its_cases_say() {
+    let tests = files(".test.yaml");
+    assert!(tests.len() >= 7, "{tests:?}");
+    for test in &tests {
+        let policy = test.replace(".test.", ".");
+        let checked = run(&["policy", "check", "--strict", &policy], &[], "");
+        assert_eq!(checked.status, 0, "{checked:?}");
+        let said = run(&["policy", "test", test], &[], "");
+        assert_eq!((said.status, said.stderr.as_str()), (0, ""), "{said:?}");
+        assert!(said.stdout.contains("all as expected"), "{said:?}");
+    }
+    for script in files(".sh") {
+        let operator = Operator::new();
+        let program = Path::new(env!("CARGO_BIN_EXE_portcullis")).parent().unwrap();
+        let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+        let output = Command::new("sh")
+            .arg(&script)
+            .current_dir(cookbook())
+            .env("PATH", path)
+            .env("PORTCULLIS_REDIS", operator.valkey.url())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{script}: {output:?}");
+    }
+}
+
+/// Task 10: each mistake of the page that passed as good.
+#[test]
+fn the_mistakes_of_the_cookbook_are_all_told() {
+    let policy = cookbook().join("10-mistakes.yaml").display().to_string();
+    let said = run(&["policy", "check", &policy, "--output", "json"], &[], "").json();
+    let found: Vec<_> = said["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["line"].as_u64().unwrap(), it["kind"].as_str().unwrap().to_owned()))
+        .collect();
+    let expected = [
+        (8, "never_true"),
+        (9, "unknown_member"),
+        (10, "unknown_member"),
+        (11, "wrong_type"),
+        (12, "unknown_member"),
+        (12, "unknown_tool"),
+        (15, "never_matches"),
+        (18, "nothing_left"),
+        (19, "shown_and_allowed"),
+    ];
+    let lines = |kinds: &[(u64, String)]| kinds.iter().map(|(line, _)| *line).collect::<Vec<_>>();
+    let expected: Vec<_> = expected.map(|(line, kind)| (line, kind.to_owned())).into();
+    let missing: Vec<_> = expected.iter().filter(|it| it.0 != 12 && !found.contains(it)).collect();
+    assert!(missing.is_empty(), "{missing:?} of {found:?}");
+    assert!(lines(&found).contains(&12), "{found:?}");
+    assert_eq!(run(&["policy", "check", "--strict", &policy], &[], "").status, 1);
+}
+
+const CASES: &str = "
+callers: {agent: {role: agent}}
+at: 2027-01-04T12:00:00Z
+cases:
+  - {name: a cap, caller: agent, tool: balance, arguments: {days: 90}, expect: allow, goes_on_with: {days: 30}}
+  - {name: <wrong> & more, caller: agent, tool: transfer, arguments: {amount: 500}, expect: allow}
+  - {name: another rule, caller: {role: reader}, tool: transfer, arguments: {amount: 5}, expect: deny, rule: roles.reader.bank.show}
+  - {name: waits, caller: agent, tool: transfer, arguments: {amount: 5}, expect: needs_approval}
+  - {name: other arguments, caller: agent, tool: balance, arguments: {days: 90}, expect: allow, goes_on_with: {days: 31}}
+";
+
+#[test]
+fn what_is_not_as_expected_is_told_with_line_rule_and_reason() {
+    let (cases, junit) = (Scratch::new("rules.test.yaml", CASES), Scratch::nowhere("junit.xml"));
+    let rules = file("rules.yaml");
+    let command = ["policy", "test", cases.path(), "--policy", &rules, "--junit", junit.path()];
+    let said = run(&command, &[], "");
+    assert_eq!((said.status, said.stderr.as_str()), (1, ""), "{said:?}");
+    let told: Vec<&str> = said
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("FAILED "))
+        .map(|line| line.strip_prefix(cases.path()).unwrap())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ":6: <wrong> & more: found deny by connectors.bank.tools.transfer.conditions[0] \
+             (arguments.amount <= 100 is false), expected allow",
+            ":7: another rule: found deny by roles.reader.allow_write (the policy does not state that the tool \
+             only reads), expected deny by roles.reader.bank.show",
+            ":9: other arguments: found that it goes on with {\"days\":30}, expected {\"days\":31}",
+        ]
+    );
+    assert!(said.stdout.contains("5 cases, 3 not as expected"), "{said:?}");
+    assert!(said.stdout.contains("not reached: roles.agent.bank.deny"), "{said:?}");
+    assert!(said.stdout.contains("never false: connectors.bank.conditions[0]"), "{said:?}");
+    let xml = std::fs::read_to_string(junit.path()).unwrap();
+    assert!(xml.contains("tests=\"5\" failures=\"3\""), "{xml}");
+    assert!(xml.contains("name=\"&lt;wrong&gt; &amp; more\""), "{xml}");
+    let json = run(&[&command[..], &["--output", "json"]].concat(), &[], "");
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        (&json["failed"], &json["cases"][3]["decision"]),
+        (&json!(3), &json!("needs_approval"))
+    );
+}
+
+#[test]
+fn without_a_case_that_was_tried_the_status_is_two() {
+    let rules = file("rules.yaml");
+    for (cases, found) in [
+        ("cases: {}", "cases: found an object of 0"),
+        ("cases: [{name: x, caller: nobody, tool: t, expect: allow}]", "found \"nobody\""),
+        (
+            "cases: [{name: x, caller: {role: agent}, tool: t, expect: yes}]",
+            "expected one of allow",
+        ),
+        ("cases: [{name: x, caller: {role: agent}, tol: t, expect: allow}]", "did you mean tool?"),
+        (
+            "cases: [{name: x, caller: {role: agent}, tool: t, expect: allow, connector: bnk}]",
+            "one of bank",
+        ),
+        (
+            "cases: [{name: x, caller: {token: {iss: a}}, tool: t, expect: allow}]",
+            "one of `issuers`",
+        ),
+    ] {
+        let file = Scratch::new("bad.test.yaml", cases);
+        let said = run(&["policy", "test", file.path(), "--policy", &rules], &[], "");
+        assert_eq!((said.status, said.stdout.as_str()), (2, ""), "{said:?}");
+        assert!(said.stderr.contains(found), "{said:?}");
+    }
+    let cases = Scratch::new("alone.test.yaml", "cases: []");
+    assert_eq!(run(&["policy", "test", cases.path()], &[], "").status, 2);
+    assert_eq!(run(&["policy", "test", "nowhere.yaml"], &[], "").status, 2);
+}
+
+#[test]
+fn rules_that_no_case_reaches_fail_where_all_are_to_be_reached() {
+    let cases = Scratch::new("some.test.yaml", "cases: []");
+    let command = ["policy", "test", cases.path(), "--policy", &file("rules.yaml")];
+    assert_eq!(run(&command, &[], "").status, 0);
+    assert_eq!(run(&[&command[..], &["--covered"]].concat(), &[], "").status, 1);
+}

@@ -1,0 +1,9 @@
+# Try a policy on some callers, then make it active for all; go back.
+set -e
+portcullis policy push 01-two-teams.yaml --reason "two teams"
+portcullis policy diff 02-read-only-analysts.yaml
+portcullis policy push 02-read-only-analysts.yaml --canary 10% --reason "analysts read"
+portcullis policy diff                         # the active version and the canary
+portcullis policy promote --reason "no complaints"
+portcullis policy history
+portcullis policy rollback --reason "analysts lost a tool"
