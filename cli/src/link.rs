@@ -181,10 +181,10 @@ impl Link {
     }
 
     /// One command as words, and its reply whatever it is, an error of the script included.
-    pub(crate) fn words(&mut self, words: &[Vec<u8>]) -> Result<Value, Refusal> {
+    pub(crate) fn words(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Value, Refusal> {
         let mut command = Cmd::new();
         for word in words {
-            command.arg(word.as_slice());
+            command.arg(word.as_ref());
         }
         match self.channel().req_command(&command) {
             Ok(reply) => Ok(neutral(reply)),

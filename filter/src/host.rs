@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use portcullis_core::event::Headers;
 use portcullis_core::local_reply::LocalReply;
 use portcullis_core::metric::Kind;
-use portcullis_core::time::UnixTime;
+use portcullis_core::time::{UnixTime, micros};
 
 use crate::abi::{BufferType, MapType};
 
@@ -147,7 +147,7 @@ pub(crate) fn now() -> UnixTime {
         let epoch = wall_clock();
         Clock { started: Instant::now(), epoch, wall: epoch, read: epoch }
     });
-    let elapsed = u64::try_from(clock.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let elapsed = micros(clock.started.elapsed());
     let steady = clock.epoch.saturating_add(elapsed);
     if steady.saturating_sub(clock.read) >= WALL_READ_EVERY {
         (clock.wall, clock.read) = (wall_clock(), steady);

@@ -23,29 +23,29 @@ pub enum Scope<'a> {
 impl Key {
     /// HASH: one API key's record; `rev` (decimal, from 1) and `doc` (JSON).
     pub fn record(org: &str, id: &str) -> Self {
-        Self(format!("portcullis:{{{}}}:key:{}", Encoded(org), Encoded(id)))
+        Self::of_org(org, "key", &[id])
     }
 
     /// SET: the ids of an organisation's records.
     pub fn record_index(org: &str) -> Self {
-        Self(format!("portcullis:{{{}}}:keys", Encoded(org)))
+        Self::of_org(org, "keys", &[])
     }
 
     /// HASH: when each secret of an API key was last used; seconds since 1970, by the secret's name.
     pub fn used(org: &str, id: &str) -> Self {
-        Self(format!("portcullis:{{{}}}:used:{}", Encoded(org), Encoded(id)))
+        Self::of_org(org, "used", &[id])
     }
 
     /// LIST: the admin chain of an organisation: who changed a key or the policy, when and why; one
     /// audit entry (JSON) each, oldest first.
     pub fn admin(org: &str) -> Self {
-        Self(format!("portcullis:{{{}}}:admin", Encoded(org)))
+        Self::of_org(org, "admin", &[])
     }
 
     /// HASH: which policy is active for an organisation; `rev` (version), `doc` (JSON), and `generation`
     /// (decimal), which every change of a key, a policy or the deny list of the organisation increases.
     pub fn policy(org: &str) -> Self {
-        Self(format!("portcullis:{{{}}}:policy", Encoded(org)))
+        Self::of_org(org, "policy", &[])
     }
 
     /// Whether this is [`Key::policy`] of some organisation: in other names, colons are encoded.
@@ -55,7 +55,7 @@ impl Key {
 
     /// STRING: a policy document by its version; immutable.
     pub fn policy_document(version: &str) -> Self {
-        Self(format!("portcullis:policy:doc:{}", Encoded(version)))
+        Self::of_all("policy:doc", &[version])
     }
 
     /// LIST: what was activated when, by whom and why; newest first.
@@ -92,15 +92,17 @@ impl Key {
     }
 
     fn partitioned(scope: Scope<'_>, kind: &str, limit: &str, partition: &[(&str, &str)]) -> Self {
-        let mut name = match scope {
-            Scope::Org(org) => {
-                format!("portcullis:{{{}}}:{kind}:{}:", Encoded(org), Encoded(limit))
-            }
-            Scope::Global => format!("portcullis:global:{kind}:{}:", Encoded(limit)),
+        let Self(mut name) = match scope {
+            Scope::Org(org) => Self::of_org(org, kind, &[limit, ""]),
+            Scope::Global => Self::of_all("global", &[kind, limit, ""]),
         };
         for (nth, (dimension, value)) in partition.iter().enumerate() {
-            let comma = if nth == 0 { "" } else { "," };
-            let _ = write!(name, "{comma}{}={}", Encoded(dimension), Encoded(value));
+            if nth > 0 {
+                name.push(',');
+            }
+            encode(dimension, &mut name);
+            name.push('=');
+            encode(value, &mut name);
         }
         Self(name)
     }
@@ -109,46 +111,59 @@ impl Key {
     /// Organisations that share a server cannot see each other's [bindings](Self::binding), so this key
     /// is of none of them and carries no hash tag.
     pub fn owner(kind: &str, digest: &str) -> Self {
-        Self(format!("portcullis:owner:{}:{}", Encoded(kind), Encoded(digest)))
+        Self::of_all("owner", &[kind, digest])
     }
 
     /// HASH: whose session or task it is; `rev` (holder) and an empty `doc`. `kind` says which of
     /// them, `digest` which one, of the connector's path and the id: ids that servers choose are not put
     /// into key names, and two servers may choose the same one.
     pub fn binding(org: &str, kind: &str, digest: &str) -> Self {
-        Self(format!("portcullis:{{{}}}:bound:{}:{}", Encoded(org), Encoded(kind), Encoded(digest)))
+        Self::of_org(org, "bound", &[kind, digest])
     }
 
     /// HASH: a token, a subject or a certificate that is denied although it proves itself; `rev` and
     /// `doc` (JSON). `digest` is of what is denied, and of who issued it.
     pub fn denied(org: &str, kind: &str, digest: &str) -> Self {
-        Self(format!(
-            "portcullis:{{{}}}:denied:{}:{}",
-            Encoded(org),
-            Encoded(kind),
-            Encoded(digest)
-        ))
+        Self::of_org(org, "denied", &[kind, digest])
     }
 
     /// SET: the names of an organisation's deny list.
     pub fn denied_index(org: &str) -> Self {
-        Self(format!("portcullis:{{{}}}:denied", Encoded(org)))
+        Self::of_org(org, "denied", &[])
     }
 
     /// HASH: a call that waits for a person, or was decided on and not made yet; `rev` (`pending`,
     /// `granted` or `denied`) and `doc` (JSON). `digest` is of the caller, the tool and the arguments.
     pub fn approval(org: &str, digest: &str) -> Self {
-        Self(format!("portcullis:{{{}}}:approval:{}", Encoded(org), Encoded(digest)))
+        Self::of_org(org, "approval", &[digest])
     }
 
     /// ZSET: the digests of an organisation's approvals, by when they expire.
     pub fn approvals(org: &str) -> Self {
-        Self(format!("portcullis:{{{}}}:approvals", Encoded(org)))
+        Self::of_org(org, "approvals", &[])
     }
 
     /// ZSET: the digests of one caller's approvals, by when they expire.
     pub fn approvals_of(org: &str, holder: &str) -> Self {
-        Self(format!("portcullis:{{{}}}:approvals:{}", Encoded(org), Encoded(holder)))
+        Self::of_org(org, "approvals", &[holder])
+    }
+
+    /// A name that carries the hash tag of an organisation.
+    fn of_org(org: &str, kind: &str, parts: &[&str]) -> Self {
+        let mut name = String::with_capacity(ROOM);
+        name.push_str("portcullis:{");
+        encode(org, &mut name);
+        name.push_str("}:");
+        name.push_str(kind);
+        Self(with_parts(name, parts))
+    }
+
+    /// A name that carries none.
+    fn of_all(kind: &str, parts: &[&str]) -> Self {
+        let mut name = String::with_capacity(ROOM);
+        name.push_str("portcullis:");
+        name.push_str(kind);
+        Self(with_parts(name, parts))
     }
 
     /// The name as Redis sees it.
@@ -163,27 +178,34 @@ impl fmt::Display for Key {
     }
 }
 
-/// Percent-encodes all but RFC 3986's unreserved characters, so that none of `{}:,=%*?` gets through.
-struct Encoded<'a>(&'a str);
+/// Most names have room in so many bytes. Every request writes several.
+const ROOM: usize = 96;
 
-impl fmt::Display for Encoded<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        // Of nearly every name, nothing has to be encoded.
-        if self.0.bytes().all(plain) {
-            return f.write_str(self.0);
+fn with_parts(mut name: String, parts: &[&str]) -> String {
+    for part in parts {
+        name.push(':');
+        encode(part, &mut name);
+    }
+    name
+}
+
+/// Percent-encodes all but RFC 3986's unreserved characters, so that none of `{}:,=%*?` gets through.
+fn encode(part: &str, name: &mut String) {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    // Of nearly every name, nothing has to be encoded.
+    if part.bytes().all(plain) {
+        return name.push_str(part);
+    }
+    for byte in part.bytes() {
+        match plain(byte) {
+            true => name.push(char::from(byte)),
+            false => _ = write!(name, "%{byte:02X}"),
         }
-        for byte in self.0.bytes() {
-            match plain(byte) {
-                true => f.write_char(char::from(byte))?,
-                false => write!(f, "%{byte:02X}")?,
-            }
-        }
-        Ok(())
     }
 }
 
-/// The reverse of [`Encoded`]; nothing for what it did not write.
+/// The reverse of [`encode`]; nothing for what that did not write.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

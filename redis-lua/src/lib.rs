@@ -19,8 +19,9 @@
 //!     }],
 //!     used: None,
 //! };
-//! let command = admit.call().evalsha(); // send this; on a NOSCRIPT error, send `eval()` once
-//! assert_eq!(command.first().map(Vec::as_slice), Some(&b"EVALSHA"[..]));
+//! let call = admit.call();
+//! let command = call.evalsha(); // send this; on a NOSCRIPT error, send `eval()` once
+//! assert_eq!(command.first().map(AsRef::as_ref), Some(&b"EVALSHA"[..]));
 //!
 //! let reply = Value::Array([1, 4, 1_000_000, 0].map(Value::Int).into());
 //! assert!(matches!(admit.decode(reply)?, AdmitReply::Admitted(windows) if windows.len() == 1));

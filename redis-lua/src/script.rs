@@ -1,5 +1,7 @@
 //! A script as a value, and one invocation of it as the words of a Redis command.
 
+use std::borrow::Cow;
+
 use crate::Key;
 
 /// Checks that a record is still the revision decided on, then draws from every window or none.
@@ -119,23 +121,21 @@ pub struct ScriptCall {
 
 impl ScriptCall {
     /// The command that runs the script by its digest: short, and what to send first.
-    pub fn evalsha(&self) -> Vec<Vec<u8>> {
+    pub fn evalsha(&self) -> Vec<Cow<'_, [u8]>> {
         self.command("EVALSHA", self.script.sha1)
     }
 
     /// The command that carries the source, which makes Redis remember the script. Send it once,
     /// when [`ScriptCall::evalsha`] was answered with a `NOSCRIPT` error.
-    pub fn eval(&self) -> Vec<Vec<u8>> {
+    pub fn eval(&self) -> Vec<Cow<'_, [u8]>> {
         self.command("EVAL", self.script.source)
     }
 
-    fn command(&self, verb: &str, script: &str) -> Vec<Vec<u8>> {
+    fn command(&self, verb: &'static str, script: &'static str) -> Vec<Cow<'_, [u8]>> {
         let count = self.keys.len().to_string();
-        [verb, script, &count]
-            .into_iter()
-            .chain(self.keys.iter().map(Key::as_str))
-            .map(|word| word.as_bytes().to_vec())
-            .chain(self.args.iter().cloned())
-            .collect()
+        let head = [verb.as_bytes().into(), script.as_bytes().into(), count.into_bytes().into()];
+        let keys = self.keys.iter().map(|key| key.as_str().as_bytes().into());
+        let args = self.args.iter().map(|arg| arg.as_slice().into());
+        head.into_iter().chain(keys).chain(args).collect()
     }
 }

@@ -131,7 +131,7 @@ impl Store {
         if reply.is_noscript() { self.words(&call.eval()) } else { Ok(reply) }
     }
 
-    fn words(&mut self, words: &[Vec<u8>]) -> Result<Value, Refusal> {
+    fn words(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Value, Refusal> {
         self.link.words(words)
     }
 

@@ -1,17 +1,19 @@
 //! Names that travel through the system, each valid by construction.
 //!
-//! Owns the alphabets. Knows nothing of where a name came from or what it may do.
+//! Owns the alphabets. Knows nothing of where a name came from or what it may do. Each request copies several names,
+//! so a copy shares the text.
 
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $expected:literal, $valid:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        pub struct $type(String);
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(Arc<str>);
 
         impl $type {
             /// What a valid value looks like, for messages to people.
@@ -21,13 +23,19 @@ macro_rules! name {
             #[must_use]
             pub fn new(text: &str) -> Option<Self> {
                 let valid: fn(&str) -> bool = $valid;
-                valid(text).then(|| Self(text.to_owned()))
+                valid(text).then(|| Self(text.into()))
             }
 
             /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 
@@ -106,7 +114,7 @@ impl RequestId {
             .chain_update(seed.to_be_bytes())
             .chain_update(number.to_be_bytes())
             .finalize();
-        let half = digest.iter().take(16).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+        let half = digest.first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
         let bits = half & !(0xf << 76) & !(0x3 << 62) | 0x8 << 76 | 0x2 << 62;
         let hex = base16ct::lower::encode_string(&bits.to_be_bytes());
         let mut text = String::with_capacity(36);
@@ -119,7 +127,7 @@ impl RequestId {
             text.push_str(group);
             rest = behind;
         }
-        Self(text)
+        Self(text.into())
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the driver must now do: effects in order, then the gate.
 
+use std::borrow::Cow;
+
 use crate::call::{CallId, DependencyCall};
 use crate::denial::Denial;
 use crate::local_reply::LocalReply;
@@ -28,13 +30,13 @@ pub enum Effect {
         call: DependencyCall,
     },
     /// Remove every occurrence of a request header.
-    RemoveRequestHeader(String),
+    RemoveRequestHeader(Cow<'static, str>),
     /// Set a request header, replacing any present ones.
     SetRequestHeader {
         /// In lower case.
-        name: String,
-        /// Possibly a credential.
-        value: Secret,
+        name: Cow<'static, str>,
+        /// Its value.
+        value: HeaderValue,
     },
     /// Put these bytes in the place of the whole request body, which is held.
     ReplaceRequestBody(Body),
@@ -46,13 +48,33 @@ pub enum Effect {
         value: String,
     },
     /// Remove a response header.
-    RemoveResponseHeader(String),
+    RemoveResponseHeader(Cow<'static, str>),
     /// Put these bytes in the place of the bytes the event brought.
     ReplaceResponseBody(Vec<u8>),
     /// Hand this line to the access log.
     Audit(String),
     /// Add this much to a metric.
     Measure(Metric, u64),
+}
+
+/// The value of a request header.
+#[derive(Debug)]
+pub enum HeaderValue {
+    /// One that is no secret.
+    Plain(Cow<'static, str>),
+    /// A credential, or what a route matches on.
+    Secret(Secret),
+}
+
+impl HeaderValue {
+    /// The value itself. Every caller is a place to review.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        match self {
+            Self::Plain(value) => value,
+            Self::Secret(value) => value.expose(),
+        }
+    }
 }
 
 /// What becomes of a message: the request that is judged, or the response to one that passed.

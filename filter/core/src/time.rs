@@ -65,15 +65,13 @@ impl UnixTime {
     /// This point moved on by `by`; saturates.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
-        let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
-        Self { steady: self.steady.saturating_add(by), ..self }
+        Self { steady: self.steady.saturating_add(micros(by)), ..self }
     }
 
     /// This point moved back by `by`; not beyond the epoch.
     #[must_use]
     pub fn before(self, by: Duration) -> Self {
-        let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
-        Self { steady: self.steady.saturating_sub(by), ..self }
+        Self { steady: self.steady.saturating_sub(micros(by)), ..self }
     }
 
     /// The time from `earlier` to this point, by the steady clock; zero when it is not earlier.
@@ -92,6 +90,13 @@ impl UnixTime {
             .unwrap_or(jiff::Timestamp::MAX);
         MICROSECONDS.timestamp_to_string(&time)
     }
+}
+
+/// A duration in microseconds; saturates. Without numbers of 128 bits, which a 32-bit machine puts together.
+#[must_use]
+pub fn micros(duration: Duration) -> u64 {
+    let whole = duration.as_secs().saturating_mul(1_000_000);
+    whole.saturating_add(u64::from(duration.subsec_micros()))
 }
 
 #[cfg(test)]

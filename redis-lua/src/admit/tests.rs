@@ -34,7 +34,8 @@ fn ints(numbers: &[i64]) -> Value {
 
 #[test]
 fn command_lists_guards_then_windows() {
-    let words = admit().call().evalsha();
+    let call = admit().call();
+    let words = call.evalsha();
     let words: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word)).collect();
     assert_eq!(
         words.join(" "),
@@ -80,7 +81,8 @@ fn an_overdraft_has_no_limit_and_no_alert() {
 
 #[test]
 fn eval_carries_the_source() {
-    let words = admit().call().eval();
+    let call = admit().call();
+    let words = call.eval();
     assert_eq!(words[..2], [b"EVAL".to_vec(), ADMIT.source.as_bytes().to_vec()]);
 }
 

@@ -124,10 +124,11 @@ fn batch(connection: &mut redis::Connection, call: &mut impl FnMut() -> ScriptCa
     let mut pipe = redis::pipe();
     pipe.cmd("CONFIG").arg("RESETSTAT").ignore();
     for _ in 0..BATCH {
-        let words = call().evalsha();
+        let call = call();
+        let words = call.evalsha();
         let (name, words) = words.split_first().expect("a command");
         let command = pipe.cmd(std::str::from_utf8(name).expect("text"));
-        words.iter().for_each(|word| _ = command.arg(word.as_slice()));
+        words.iter().for_each(|word| _ = command.arg(&**word));
         command.ignore();
     }
     pipe.cmd("INFO").arg("commandstats");

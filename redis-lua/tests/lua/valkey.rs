@@ -105,10 +105,10 @@ pub(crate) fn run(connection: &mut redis::Connection, call: &ScriptCall) -> Valu
 }
 
 /// Sends any command.
-pub(crate) fn send(connection: &mut redis::Connection, words: &[Vec<u8>]) -> Value {
+pub(crate) fn send(connection: &mut redis::Connection, words: &[impl AsRef<[u8]>]) -> Value {
     let mut command = redis::Cmd::new();
     for word in words {
-        command.arg(word.as_slice());
+        command.arg(word.as_ref());
     }
     neutral(redis::ConnectionLike::req_command(connection, &command).expect("Valkey answers"))
 }

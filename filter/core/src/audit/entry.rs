@@ -174,7 +174,7 @@ impl Entry {
     pub fn of(head: &Head) -> Self {
         let user_agent = head.single("user-agent").map(shortened);
         Self {
-            request_id: head.request_id.to_string(),
+            request_id: head.request_id.as_str().to_owned(),
             trace_id: head.single("traceparent").and_then(trace_id),
             http_method: shortened(head.method()),
             path: shortened(head.path().as_bytes()),
@@ -186,16 +186,16 @@ impl Entry {
 
     /// Notes who called.
     pub fn identify(&mut self, principal: &Principal) {
-        self.org_id = Some(principal.org.to_string());
+        self.org_id = Some(principal.org.as_str().to_owned());
         match principal.identity.kind() {
-            IdentityKind::Key(id) => self.api_key_id = Some(id.to_string()),
+            IdentityKind::Key(id) => self.api_key_id = Some(id.as_str().to_owned()),
             IdentityKind::Token { subject: client, .. } | IdentityKind::Certificate(client) => {
                 self.client_id = Some(first(client, LONGEST_TEXT));
             }
         }
         self.principal = Some(principal.name.clone());
         self.auth_method = Some(principal.identity.method());
-        self.role = Some(principal.role.to_string());
+        self.role = Some(principal.role.as_str().to_owned());
     }
 
     /// Notes what a refusal has to be known for by itself.

@@ -46,7 +46,7 @@ impl KeyDigest {
     /// Names the secret where its last use is kept: the first 12 hex digits, which prove nothing.
     #[must_use]
     pub fn name(&self) -> String {
-        self.to_hex().chars().take(12).collect()
+        base16ct::lower::encode_string(self.0.first_chunk::<6>().map_or(&[], |begin| begin))
     }
 
     /// The bytes.

@@ -95,7 +95,10 @@ impl About {
 }
 
 /// Everything that calls of `tool` must meet: of the connector, of the tool, of the role.
-fn requirements<'a>(case: &Case<'a>, tool: &str) -> impl Iterator<Item = &'a Requirement> {
+fn requirements<'a>(
+    case: &Case<'a>,
+    tool: &'a str,
+) -> impl Iterator<Item = &'a Requirement> + use<'a> {
     let of_tool = case.connector.tools.get(tool).map(|tool| tool.conditions.as_slice());
     let role = case.policy.roles.get(&case.principal.role);
     let access = role.and_then(|role| role.connectors.get(case.name));
@@ -105,8 +108,7 @@ fn requirements<'a>(case: &Case<'a>, tool: &str) -> impl Iterator<Item = &'a Req
         role.map(|role| role.conditions.as_slice()).unwrap_or_default(),
         access.map(|access| access.conditions.as_slice()).unwrap_or_default(),
     ];
-    let tool = tool.to_owned();
-    lists.into_iter().flatten().filter(move |requirement| requirement.is_about(&tool))
+    lists.into_iter().flatten().filter(move |requirement| requirement.is_about(tool))
 }
 
 fn require(

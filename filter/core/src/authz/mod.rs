@@ -20,7 +20,7 @@ use crate::policy::{Check, Connector, Enforcement, Policy};
 use crate::time::UnixTime;
 use call::{About, approval, are_seen, cap, conditions, scopes};
 use trail::Broken;
-use view::{Grant, grant, narrowed, prompt, resource};
+use view::{Grant, Place, grant, narrowed, prompt, resource};
 
 pub use call::{Amendment, Needed, amended};
 pub use trail::{Outcome, Shadowed, Step, Trail};
@@ -73,16 +73,16 @@ pub struct Ruling {
 /// The refusal, with its rule. What the caller cannot see is refused like what does not exist.
 pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
     let Case { policy, principal, name, .. } = *case;
-    let place = format!("roles.{}.{name}", principal.role);
-    let tier = format!("tiers.{}", principal.tier);
+    let place = Place { role: &principal.role, connector: name };
+    let tier = || format!("tiers.{}", principal.tier);
     if !policy.tiers.contains_key(&principal.tier) {
-        let broken = Broken::forbidden(tier).because("the policy has no such tier");
+        let broken = Broken::forbidden(tier()).because("the policy has no such tier");
         return Err(trail.refuse(broken));
     }
-    trail.passed(|| tier);
+    trail.passed(tier);
     let grant = grant(policy, &principal.role, name);
     if grant.is_none() {
-        let broken = Broken::forbidden(place.clone()).because("the role has no such connector");
+        let broken = Broken::forbidden(place.to_string()).because("the role has no such connector");
         trail.enforce(policy, (Check::Authorisation, Enforcement::Enforce), broken)?;
     }
     let narrowing = &principal.narrowing;
@@ -117,7 +117,7 @@ pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
                 let denial = Denial::UnknownTool(call.name.clone());
                 return Err(trail.refuse(Broken::new(rule, denial)));
             }
-            access(of(&|grant| grant.tool(&place, &principal.role, &call.name)), ".allow")?;
+            access(of(&|grant| grant.tool(place, &call.name)), ".allow")?;
             scopes(case, case.connector.tools.get(&call.name), trail)?;
             conditions(case, call, About::Circumstances, trail)?;
             if !are_seen(case.seen) {
@@ -128,16 +128,16 @@ pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
             Ok(Ruling { amendment, approval: approval(case, call, trail)? })
         }
         Operation::Prompt(name) => {
-            access(of(&|grant| prompt(&place, &grant.access.prompts, name)), ".prompts")?;
+            access(of(&|grant| prompt(place, &grant.access.prompts, name)), ".prompts")?;
             Ok(Ruling::default())
         }
         Operation::Resource(uri) => {
-            access(of(&|grant| resource(&place, &grant.access.resources, uri)), ".resources")?;
+            access(of(&|grant| resource(place, &grant.access.resources, uri)), ".resources")?;
             Ok(Ruling::default())
         }
         Operation::Subscriptions { resources, .. } => {
             for uri in resources {
-                access(of(&|grant| resource(&place, &grant.access.resources, uri)), ".resources")?;
+                access(of(&|grant| resource(place, &grant.access.resources, uri)), ".resources")?;
             }
             Ok(Ruling::default())
         }

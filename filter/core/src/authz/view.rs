@@ -3,6 +3,7 @@
 //! Owns which tools, prompts and resources are open to whom. What a call of one may carry is judged
 //! elsewhere.
 
+use std::fmt;
 use std::rc::Rc;
 
 use serde_json::Value;
@@ -14,6 +15,19 @@ use crate::id::PolicyName;
 use crate::mcp::Listing;
 use crate::policy::{Access, Check, Closed, Connector, Enforcement, Names, Policy, Role, Uris};
 
+/// Where in a policy a role's grant on a connector stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) role: &'a PolicyName,
+    pub(super) connector: &'a PolicyName,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "roles.{}.{}", self.role, self.connector)
+    }
+}
+
 /// What a role may do on a connector.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grant<'a> {
@@ -24,7 +38,7 @@ pub(super) struct Grant<'a> {
 
 impl Grant<'_> {
     /// What keeps the role from calling `tool`. `place` is where its grant stands in the policy.
-    pub(super) fn tool(&self, place: &str, role: &PolicyName, tool: &str) -> Result<(), Broken> {
+    pub(super) fn tool(&self, place: Place<'_>, tool: &str) -> Result<(), Broken> {
         let unknown = || Denial::UnknownTool(tool.to_owned());
         let (allowed, shown) = (self.access.allow.matches(tool), self.access.show.matches(tool));
         if self.access.deny.matches(tool) {
@@ -38,7 +52,7 @@ impl Grant<'_> {
             (true, shown) => {
                 let rule = match self.access.writes {
                     Writes::Closed => format!("{place}.allow_write"),
-                    Writes::Open => format!("roles.{role}.allow_write"),
+                    Writes::Open => format!("roles.{}.allow_write", place.role),
                 };
                 let broken = match shown {
                     true => Broken::forbidden(rule),
@@ -64,13 +78,17 @@ impl Grant<'_> {
 }
 
 /// What keeps a prompt from being used.
-pub(super) fn prompt(place: &str, names: &Names, prompt: &str) -> Result<(), Broken> {
-    open(&format!("{place}.prompts"), names, prompt)
-        .map_err(|rule| Broken::new(rule, Denial::UnknownPrompt(prompt.to_owned())))
+pub(super) fn prompt(place: Place<'_>, names: &Names, prompt: &str) -> Result<(), Broken> {
+    let rule = match (names.deny.matches(prompt), names.allow.matches(prompt)) {
+        (true, _) => format!("{place}.prompts.deny"),
+        (false, false) => format!("{place}.prompts"),
+        (false, true) => return Ok(()),
+    };
+    Err(Broken::new(rule, Denial::UnknownPrompt(prompt.to_owned())))
 }
 
 /// What keeps a resource from being read.
-pub(super) fn resource(place: &str, rules: &Uris, uri: &str) -> Result<(), Broken> {
+pub(super) fn resource(place: Place<'_>, rules: &Uris, uri: &str) -> Result<(), Broken> {
     rules.judge(uri).map_err(|closed| {
         let (list, why) = match closed {
             Closed::NotAllowed => ("", ""),
@@ -80,14 +98,6 @@ pub(super) fn resource(place: &str, rules: &Uris, uri: &str) -> Result<(), Broke
         let rule = format!("{place}.resources{list}");
         Broken::new(rule, Denial::UnknownResource(uri.to_owned())).because(why)
     })
-}
-
-fn open(place: &str, names: &Names, name: &str) -> Result<(), String> {
-    match (names.deny.matches(name), names.allow.matches(name)) {
-        (true, _) => Err(format!("{place}.deny")),
-        (false, false) => Err(place.to_owned()),
-        (false, true) => Ok(()),
-    }
 }
 
 /// What keeps a tool closed that the role may be open to: the credential's own narrowing, or that nobody

@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 
 /// `name` with its letters folded: simple case folding, one letter for one.
 pub(crate) fn folded(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
     fn single(mut letters: impl Iterator<Item = char>, or: char) -> char {
         match (letters.next(), letters.next()) {
             (Some(letter), None) => letter,

@@ -117,7 +117,8 @@ impl Lexer {
     pub fn next(&mut self, bytes: &[u8], at: &mut usize) -> Result<Option<Token>, Malformed> {
         while let Some((&byte, _)) = bytes.get(*at..).and_then(<[u8]>::split_first) {
             let token = match self.state {
-                State::InString | State::InKey => self.string(bytes, at),
+                State::InString => self.string(bytes, at),
+                State::InKey => self.name(bytes, at),
                 State::StringEscape => {
                     self.state = State::InString;
                     advance(at, 1)
@@ -183,29 +184,47 @@ impl Lexer {
         }
     }
 
+    /// Reads on in a string that is a value. JSON in a string has an escape every few bytes: what follows one is passed
+    /// here.
     fn string(&mut self, bytes: &[u8], at: &mut usize) -> Option<Token> {
+        let mut rest = bytes.get(*at..).unwrap_or_default();
+        loop {
+            let found = quote_or_escape(rest);
+            let behind = found.and_then(|found| rest.get(found..)).unwrap_or_default();
+            (self.state, rest) = match behind {
+                [] => (State::InString, behind),
+                [b'\\'] => (State::StringEscape, &[][..]),
+                [b'\\', _, behind @ ..] => {
+                    rest = behind;
+                    continue;
+                }
+                [_, behind @ ..] => (State::Behind, behind),
+            };
+            *at = bytes.len().saturating_sub(rest.len());
+            return (self.state == State::Behind).then_some(Token::End(Kind::String));
+        }
+    }
+
+    /// Reads on in the name of a member.
+    fn name(&mut self, bytes: &[u8], at: &mut usize) -> Option<Token> {
         let rest = bytes.get(*at..).unwrap_or_default();
-        let in_key = self.state == State::InKey;
         let Some(found) = quote_or_escape(rest) else {
-            if in_key {
-                self.keep(rest);
-            }
+            self.keep(rest);
             return advance(at, rest.len());
         };
-        let escape = rest.get(found) == Some(&b'\\');
-        if in_key {
-            let kept = if escape { found.saturating_add(1) } else { found };
-            self.keep(rest.get(..kept).unwrap_or_default());
-        }
         advance(at, found.saturating_add(1));
-        let (state, token) = match (in_key, escape) {
-            (true, true) => (State::KeyEscape, None),
-            (true, false) => (State::Colon, Some(Token::Key)),
-            (false, true) => (State::StringEscape, None),
-            (false, false) => (State::Behind, Some(Token::End(Kind::String))),
-        };
-        self.state = state;
-        token
+        match rest.get(found) {
+            Some(b'\\') => {
+                self.keep(rest.get(..=found).unwrap_or_default());
+                self.state = State::KeyEscape;
+                None
+            }
+            _ => {
+                self.keep(rest.get(..found).unwrap_or_default());
+                self.state = State::Colon;
+                Some(Token::Key)
+            }
+        }
     }
 
     fn structural(&mut self, byte: u8) -> Result<Option<Token>, Malformed> {

@@ -3,7 +3,6 @@
 //!
 //! Owns the spelling. Decides nothing.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use portcullis_redis_lua::WindowState;
@@ -76,9 +75,12 @@ impl Told {
     }
 }
 
+/// Most lists have room in so many bytes.
+const ROOM: usize = 192;
+
 /// A list (RFC 9651 §3.1) of what `write` makes of each item.
 fn list<T>(items: impl Iterator<Item = T>, write: impl Fn(&mut String, T)) -> String {
-    let mut list = String::new();
+    let mut list = String::with_capacity(ROOM);
     for item in items {
         if !list.is_empty() {
             list.push_str(", ");
@@ -90,7 +92,8 @@ fn list<T>(items: impl Iterator<Item = T>, write: impl Fn(&mut String, T)) -> St
 
 /// One item of `RateLimit-Policy`: quota, its unit unless it is requests, and the window.
 fn policy(list: &mut String, quota: &Quota) {
-    let _ = write!(list, "\"{}\";q={}", quota.name, quota.window.limit);
+    named(list, &quota.name);
+    parameter(list, ";q=", quota.window.limit);
     match quota.cost {
         Cost::Calls => {}
         Cost::Credits => list.push_str(";qu=\"credits\""),
@@ -98,14 +101,28 @@ fn policy(list: &mut String, quota: &Quota) {
     }
     // `w` is in whole seconds; of another window it would say what is not so.
     if quota.length.subsec_nanos() == 0 {
-        let _ = write!(list, ";w={}", quota.length.as_secs());
+        parameter(list, ";w=", quota.length.as_secs());
     }
 }
 
 /// One item of `RateLimit`: what is left, and when more comes back.
 fn limit(list: &mut String, (quota, state): (&Quota, &WindowState)) {
-    let seconds = state.reset.as_micros().div_ceil(1_000_000);
-    let _ = write!(list, "\"{}\";r={};t={seconds}", quota.name, state.remaining);
+    named(list, &quota.name);
+    parameter(list, ";r=", state.remaining);
+    let part = u64::from(state.reset.subsec_micros() > 0);
+    parameter(list, ";t=", state.reset.as_secs().saturating_add(part));
+}
+
+/// A window's name, as a string (RFC 9651 §3.3.3): names of limits have nothing to escape.
+fn named(list: &mut String, name: &str) {
+    list.push('"');
+    list.push_str(name);
+    list.push('"');
+}
+
+fn parameter(list: &mut String, name: &str, value: u64) {
+    list.push_str(name);
+    list.push_str(itoa::Buffer::new().format(value));
 }
 
 /// Whether a client that sent these `Accept` values takes a problem by name. `*/*` is no name: every

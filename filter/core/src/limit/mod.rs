@@ -16,6 +16,7 @@ use portcullis_redis_lua::{Alert, Key, Scope, Window};
 use crate::auth::{IdentityKind, Principal};
 use crate::id::PolicyName;
 use crate::policy::{Cost, Dimension, Globs, Limit, Policy, Price};
+use crate::time::micros;
 
 /// A request, as far as limits care.
 #[derive(Clone, Copy, Debug)]
@@ -186,7 +187,6 @@ impl Limit {
             Some(Dimension::Global) => Scope::Global,
             _ => Scope::Org(principal.org.as_str()),
         };
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let tenth = self.window.checked_div(10).unwrap_or_default();
         let lasts = self.lease.map_or(Duration::ZERO, |_| tenth.min(LONGEST_LEASE));
         let (length_us, grain_us) =

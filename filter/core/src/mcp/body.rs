@@ -50,6 +50,7 @@ impl JsonBody {
             self.state = State::Held;
         }
         let before = self.held.len();
+        self.held.reserve(chunk.len());
         let read = self.filter.feed(chunk, &mut self.held, reader);
         let cut = last && self.state != State::Empty && !self.filter.is_complete();
         if read.is_err() || cut {

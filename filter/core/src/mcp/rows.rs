@@ -147,7 +147,13 @@ impl TextRows {
                     let end = end.min(PIECE);
                     let (text, tail) = raw.split_at_checked(end).unwrap_or((raw, &[]));
                     plain.extend_from_slice(text);
-                    tail
+                    match tail {
+                        [b'\\', itself @ (b'"' | b'\\' | b'/'), behind @ ..] => {
+                            plain.push(*itself);
+                            behind
+                        }
+                        _ => tail,
+                    }
                 }
                 Escape::Backslash => {
                     self.escape = Escape::None;

@@ -3,8 +3,6 @@
 //! Owns where a reply ends, which is found without looking at a byte twice, and the bounds on what is
 //! held for an unfinished one. Parsing of a whole reply is `redis-protocol`'s.
 
-use std::io::Write as _;
-
 use portcullis_redis_lua::{BIND, Key, ScriptCall, Value};
 use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::types::OwnedFrame;
@@ -74,29 +72,26 @@ impl Command {
         match self {
             Self::Script(call) => array(&call.evalsha()),
             Self::ScriptSource(call) => array(&call.eval()),
-            Self::Ping => array(&[b"PING".to_vec()]),
-            Self::Get(key) => array(&[b"GET".to_vec(), key.as_str().into()]),
-            Self::Range { key, from, last } => array(&[
-                b"GETRANGE".to_vec(),
-                key.as_str().into(),
-                from.to_string().into(),
-                last.to_string().into(),
-            ]),
+            Self::Ping => array(&["PING"]),
+            Self::Get(key) => array(&["GET", key.as_str()]),
+            Self::Range { key, from, last } => {
+                array(&["GETRANGE", key.as_str(), &from.to_string(), &last.to_string()])
+            }
         }
     }
 }
 
-fn array(parts: &[Vec<u8>]) -> Vec<u8> {
+fn array(parts: &[impl AsRef<[u8]>]) -> Vec<u8> {
     // A part and its length, in at most so many digits.
-    let size = parts.iter().map(|part| part.len().saturating_add(16));
+    let size = parts.iter().map(|part| part.as_ref().len().saturating_add(16));
     let mut out = Vec::with_capacity(size.fold(16, usize::saturating_add));
     let header = |out: &mut Vec<u8>, kind: u8, number: usize| {
         out.push(kind);
-        // Writing to a vector cannot fail.
-        _ = write!(out, "{number}\r\n");
+        out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        out.extend_from_slice(b"\r\n");
     };
     header(&mut out, b'*', parts.len());
-    for part in parts {
+    for part in parts.iter().map(AsRef::as_ref) {
         header(&mut out, b'$', part.len());
         out.extend_from_slice(part);
         out.extend_from_slice(b"\r\n");

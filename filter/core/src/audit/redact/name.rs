@@ -65,21 +65,33 @@ const WHOLE: [&str; 25] = [
 /// Longer ones are no names.
 const LONGEST: usize = 256;
 
-/// The first letters of [`PARTS`], one bit each.
-const FIRST: u32 = first_letters();
+/// Where in [`PARTS`], which are in order, those begin that start with each letter.
+const BEGIN: [usize; 27] = begin();
 
 #[allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     reason = "runs when the crate is compiled, where both are errors"
 )]
-const fn first_letters() -> u32 {
-    let (mut letters, mut at) = (0, 0);
-    while at < PARTS.len() {
-        letters |= 1 << (PARTS[at].as_bytes()[0] - b'a');
-        at += 1;
+const fn begin() -> [usize; 27] {
+    let (mut begin, mut letter) = ([0; 27], 0);
+    while letter < 26 {
+        let mut at = begin[letter];
+        while at < PARTS.len() && (PARTS[at].as_bytes()[0] - b'a') as usize == letter {
+            at += 1;
+        }
+        letter += 1;
+        begin[letter] = at;
     }
-    letters
+    assert!(begin[26] == PARTS.len(), "the parts are in order");
+    begin
+}
+
+/// The parts that start with `letter`.
+fn parts_from(letter: u8) -> &'static [&'static str] {
+    let nth = usize::from(letter.wrapping_sub(b'a'));
+    let span = BEGIN.get(nth..).and_then(|rest| rest.first_chunk());
+    span.and_then(|[from, to]| PARTS.get(*from..*to)).unwrap_or_default()
 }
 
 /// Whether what stands under `name` is secret; `names` are further ones, of which the whole counts.
@@ -94,15 +106,14 @@ pub(super) fn is_secret(name: &str, names: &[String]) -> bool {
 /// Whether one of [`PARTS`] stands anywhere in `plain`. Names are short: one walk that looks at the first letter is
 /// cheaper than a search for each part.
 fn has_part(plain: &str) -> bool {
-    let plain = plain.as_bytes();
-    plain.iter().enumerate().any(|(at, letter)| {
-        let nth = letter.wrapping_sub(b'a');
-        let begins = nth < 26 && FIRST >> nth & 1 == 1;
-        begins
-            && plain
-                .get(at..)
-                .is_some_and(|rest| PARTS.iter().any(|part| rest.starts_with(part.as_bytes())))
-    })
+    let mut rest = plain.as_bytes();
+    while let [letter, behind @ ..] = rest {
+        if parts_from(*letter).iter().any(|part| rest.starts_with(part.as_bytes())) {
+            return true;
+        }
+        rest = behind;
+    }
+    false
 }
 
 /// Whether the name is one for a name, with its value beside it: a header, a variable, a field of a form.

@@ -2,6 +2,7 @@
 //!
 //! Owns what is taken off a request and what is put on it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -19,7 +20,7 @@ use crate::guard;
 use crate::mcp::amend::amend;
 use crate::mcp::{Body, Operation};
 use crate::secret::Secret;
-use crate::step::Effect;
+use crate::step::{Effect, HeaderValue};
 
 /// What went upstream of a request.
 pub(crate) enum Sending {
@@ -65,7 +66,7 @@ pub(crate) fn pass(
             let connector = grant.policy.connectors.get(&grant.connector);
             let path = &request.path;
             if connector.is_some_and(|it| it.amends || it.relays_refusals(path)) {
-                turn.effects.push(Effect::RemoveRequestHeader("content-length".to_owned()));
+                turn.effects.push(Effect::RemoveRequestHeader("content-length".into()));
                 turn.context.sent = Sent::HeadersWithoutLength;
             }
             Sending::Headers(reading)
@@ -166,9 +167,8 @@ fn replace_body(request: &Request, body: Vec<u8>, turn: &mut Turn<'_>) -> Result
         }
         Sent::HeadersWithoutLength => {}
         Sent::Nothing => {
-            let name = "content-length".to_owned();
-            let value = Secret::new(body.len().to_string());
-            turn.effects.push(Effect::SetRequestHeader { name, value });
+            let value = HeaderValue::Plain(body.len().to_string().into());
+            turn.effects.push(Effect::SetRequestHeader { name: "content-length".into(), value });
         }
         // The cap is younger than the verdict on the headers: they promise a length, and an upstream
         // would take what exceeds it for another request.
@@ -192,21 +192,23 @@ fn rewrite(
 ) {
     let request_id = &turn.context.entry.request_id;
     let own = [
-        ("accept-encoding", "identity".to_owned()),
-        ("x-request-id", request_id.clone()),
-        ("x-portcullis-org", grant.principal.org.to_string()),
-        ("x-portcullis-principal", header_safe(&grant.principal.name)),
-        ("x-portcullis-request-id", request_id.clone()),
+        ("accept-encoding", "identity".into()),
+        ("x-request-id", request_id.clone().into()),
+        ("x-portcullis-org", grant.principal.org.as_str().to_owned().into()),
+        ("x-portcullis-principal", header_safe(&grant.principal.name).into()),
+        ("x-portcullis-request-id", request_id.clone().into()),
     ];
-    let own = own.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value)));
-    let guard =
-        turn.worker.config.guards.value(path).map(|value| (guard::HEADER.to_owned(), value));
-    let set: Vec<(String, Secret)> = own.chain(credential).chain(guard).collect();
+    let own = own.into_iter().map(|(name, value)| (name.into(), HeaderValue::Plain(value)));
+    let guard = turn.worker.config.guards.value(path).map(|value| (guard::HEADER.into(), value));
+    let credential = credential.map(|(name, value)| (name.into(), value));
+    let secret = |(name, value)| (name, HeaderValue::Secret(value));
+    let set: Vec<(Cow<'static, str>, HeaderValue)> =
+        own.chain(credential.into_iter().chain(guard).map(secret)).collect();
     let connector = grant.policy.connectors.get(&grant.connector);
     let named = connector.map(|connector| connector.request_headers.as_slice()).unwrap_or_default();
     let stays = |name: &String| !named.contains(name) && !set.iter().any(|(own, _)| own == name);
     for name in strip.iter().filter(|name| stays(name)) {
-        turn.effects.push(Effect::RemoveRequestHeader(name.clone()));
+        turn.effects.push(Effect::RemoveRequestHeader(name.clone().into()));
     }
     for (name, value) in set {
         turn.effects.push(Effect::SetRequestHeader { name, value });

@@ -86,7 +86,7 @@ pub(crate) fn judge(
             None => return Verdict::Refused(no_policy(&request.claimant)),
         },
     };
-    entry.policy_version = Some(version.to_string());
+    entry.policy_version = Some(version.as_str().to_owned());
     if worker.is_foreign(&principal.org, &version) {
         let event = AuditEvent::PolicyUnusable { version: version.to_string() };
         if !entry.events.contains(&event) {
@@ -108,7 +108,7 @@ pub(crate) fn judge(
     if !matches!(&snapshot.policy, Known::Present(active) if active.version != version) {
         worker.set_good(&principal.org, &version);
     }
-    entry.policy_version = Some(version.to_string());
+    entry.policy_version = Some(version.as_str().to_owned());
     if let Err(denial) = meant_for(&request.audience, &request.path, &policy, worker, now) {
         return Verdict::Refused(denial);
     }
@@ -290,7 +290,7 @@ fn grant(
         entry.note_input(input, &policy.redact, max_bytes);
     }
     let (name, connector) = policy.connector_at(&request.path).ok_or(Denial::UnknownPath)?;
-    entry.connector = Some(name.to_string());
+    entry.connector = Some(name.as_str().to_owned());
     if !worker.config.reach.allows(&principal.org, connector) {
         // As if it were not there: whoever wrote the policy had no right to name it.
         return Err(Denial::UnknownPath);

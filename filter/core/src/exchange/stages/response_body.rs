@@ -69,8 +69,8 @@ enum BodyMode {
 
 /// What is done with a body of that shape; the headers that are about it leave.
 fn body_mode(shape: Shape, turn: &mut Turn<'_>) -> BodyMode {
-    let mut remove = |names: &[&str]| {
-        let names = names.iter().map(|name| Effect::RemoveResponseHeader((*name).to_owned()));
+    let mut remove = |names: &[&'static str]| {
+        let names = names.iter().map(|name| Effect::RemoveResponseHeader((*name).into()));
         turn.effects.extend(names);
     };
     match shape {
@@ -193,13 +193,12 @@ impl ResponseBody {
         turn: &mut Turn<'_>,
     ) -> Outcome<Box<Self>> {
         let mut body_mode = std::mem::replace(&mut self.body_mode, BodyMode::Empty);
-        let era = turn.context.era;
-        let sender = turn.context.sender.clone();
+        let (era, sender) = (turn.context.era, &turn.context.sender);
         let alone = match (&body_mode, &self.asked.operation) {
             (BodyMode::Json(_), _) | (_, Operation::List(_)) => Alone::Yes,
             _ => Alone::No,
         };
-        let mut looking = Looking { answering: &mut self, sender: &sender, era, alone };
+        let mut looking = Looking { answering: &mut self, sender, era, alone };
         let passed = match &mut body_mode {
             BodyMode::Empty => None,
             BodyMode::Json(body) => body.feed(chunk, last, &mut looking),

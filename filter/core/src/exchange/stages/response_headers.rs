@@ -57,7 +57,7 @@ impl ResponseHeaders {
             Err(fault) => return Outcome::End(turn.replace(Denial::UpstreamAnswer(fault))),
         };
         for name in head.others.iter().filter(|name| !asked.response_headers.contains(*name)) {
-            turn.effects.push(Effect::RemoveResponseHeader(name.clone()));
+            turn.effects.push(Effect::RemoveResponseHeader(name.clone().into()));
         }
         let (status, session_id) = (head.status, head.session_id.clone());
         Outcome::Next(Handover::ResponseBegan(asked, ResponseStart { status, session_id, shape }))

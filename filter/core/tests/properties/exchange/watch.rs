@@ -291,7 +291,7 @@ impl Watch {
             .effects
             .iter()
             .filter_map(|effect| match effect {
-                Effect::SetRequestHeader { name, value } => Some((name.as_str(), value.expose())),
+                Effect::SetRequestHeader { name, value } => Some((&**name, value.expose())),
                 _ => None,
             })
             .collect();
