@@ -18,67 +18,8 @@ use log::error;
 use portcullis_core::hashing::Map;
 
 use crate::host;
+use crate::http_context::{Action, HttpContext};
 use crate::root::Root;
-
-/// Whether the host goes on with what it showed.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// It does.
-    Continue = 0,
-    /// It holds it. Of a body, what was shown before is shown again with what comes.
-    Pause = 1,
-    /// Of headers: it holds them and shows no body, whatever `allow_on_headers_stop_iteration` is.
-    PauseAll = 4,
-}
-
-/// A buffer of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BufferType {
-    HttpRequestBody = 0,
-    HttpResponseBody = 1,
-    HttpCallResponseBody = 4,
-    GrpcReceiveBuffer = 5,
-    PluginConfiguration = 7,
-}
-
-/// A header map of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MapType {
-    RequestHeaders = 0,
-    RequestTrailers = 1,
-    ResponseHeaders = 2,
-    CallResponseHeaders = 6,
-}
-
-/// The callbacks of one HTTP stream. What is not implemented lets everything pass.
-pub(crate) trait HttpContext {
-    fn on_http_request_headers(&mut self, _count: usize, _last: bool) -> Action {
-        Action::Continue
-    }
-
-    fn on_http_request_body(&mut self, _size: usize, _last: bool) -> Action {
-        Action::Continue
-    }
-
-    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
-        Action::Continue
-    }
-
-    fn on_http_response_headers(&mut self, _count: usize, _last: bool) -> Action {
-        Action::Continue
-    }
-
-    fn on_http_response_body(&mut self, _size: usize, _last: bool) -> Action {
-        Action::Continue
-    }
-
-    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
-        Action::Continue
-    }
-
-    fn on_log(&mut self) {}
-}
 
 type Stream = Rc<RefCell<Box<dyn HttpContext>>>;
 

@@ -18,10 +18,9 @@ use portcullis_core::time::UnixTime;
 use portcullis_core::vault::SecretRef;
 use portcullis_redis_lua::Value;
 
-use crate::abi::{BufferType, MapType};
 use crate::documents::Asker;
 use crate::gateway::{Gateway, Waiter};
-use crate::host;
+use crate::host::{self, BufferType, MapType};
 
 /// A reply beyond this is neither a secret nor a key set.
 const MAX_REPLY: usize = 1_048_576;

@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-use crate::abi::{Action, BufferType, HttpContext};
-use crate::host;
+use crate::host::{self, BufferType};
+use crate::http_context::{Action, HttpContext};
 
 const PREFIX: usize = 5;
 

@@ -34,9 +34,8 @@ use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 
-use crate::abi::{BufferType, MapType};
 use crate::documents::Asker;
-use crate::host;
+use crate::host::{self, BufferType, MapType};
 use crate::keys::Fetch;
 use crate::pace::Pace;
 

@@ -12,7 +12,24 @@ use portcullis_core::local_reply::LocalReply;
 use portcullis_core::metric::Kind;
 use portcullis_core::time::{UnixTime, micros};
 
-use crate::abi::{BufferType, MapType};
+/// A buffer of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BufferType {
+    HttpRequestBody = 0,
+    HttpResponseBody = 1,
+    HttpCallResponseBody = 4,
+    GrpcReceiveBuffer = 5,
+    PluginConfiguration = 7,
+}
+
+/// A header map of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MapType {
+    RequestHeaders = 0,
+    RequestTrailers = 1,
+    ResponseHeaders = 2,
+    CallResponseHeaders = 6,
+}
 
 /// The host refused; nothing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

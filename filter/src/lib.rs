@@ -18,6 +18,7 @@ mod documents;
 mod frame;
 mod gateway;
 mod host;
+mod http_context;
 mod keys;
 mod metrics;
 mod pace;

@@ -11,10 +11,10 @@ use portcullis_core::audit::Chain;
 use portcullis_core::config::Config;
 use portcullis_core::metric::Metric;
 
-use crate::abi::{BufferType, HttpContext};
 use crate::frame::Frame;
 use crate::gateway::Gateway;
-use crate::host;
+use crate::host::{self, BufferType};
+use crate::http_context::HttpContext;
 use crate::stream::{Closed, Stream};
 
 /// A root context.

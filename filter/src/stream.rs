@@ -15,9 +15,9 @@ use portcullis_core::mcp::headers::OF_ANSWERS;
 use portcullis_core::mcp::{Era, Sender};
 use portcullis_core::step::{RequestGate, ResponseGate};
 
-use crate::abi::{Action, BufferType, HttpContext, MapType};
 use crate::gateway::{Chunk, Ending, Gateway, send};
-use crate::host;
+use crate::host::{self, BufferType, MapType};
+use crate::http_context::{Action, HttpContext};
 
 /// The name under which access loggers find the audit entry: `wasm.portcullis.audit`.
 const AUDIT_STATE: &str = "portcullis.audit";

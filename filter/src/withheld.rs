@@ -9,9 +9,8 @@ use std::time::Duration;
 use portcullis_core::event::Event;
 use portcullis_core::time::UnixTime;
 
-use crate::abi::MapType;
 use crate::gateway::{Body, Gateway};
-use crate::host;
+use crate::host::{self, MapType};
 
 /// How often requests are looked through. Ticks come a little early, too.
 const EVERY: Duration = Duration::from_millis(900);
