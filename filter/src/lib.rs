@@ -13,15 +13,20 @@
 
 mod abi;
 mod alloc;
-mod calls;
-mod documents;
+mod exchanges;
 mod frame;
 mod gateway;
+mod guarded;
 mod host;
+mod http_call;
 mod http_context;
-mod keys;
+mod jwks_fetches;
 mod metrics;
-mod pace;
+mod pending_events;
+mod redis_stream;
 mod root;
 mod stream;
+mod ticker;
+mod vault_calls;
+mod waiter;
 mod withheld;

@@ -1,4 +1,4 @@
-//! The plugin on one thread: configuration, ticks, the Redis stream.
+//! The plugin on one thread: its configuration, and whom a callback is for.
 //!
 //! Owns what a root id means. Envoy also makes a root context on its main thread; that one never
 //! sees a request, so it never opens a stream.
@@ -9,7 +9,6 @@ use std::rc::Rc;
 use log::{error, info};
 use portcullis_core::audit::Chain;
 use portcullis_core::config::Config;
-use portcullis_core::metric::Metric;
 
 use crate::frame::Frame;
 use crate::gateway::Gateway;
@@ -69,10 +68,8 @@ impl Root {
                     concat!("portcullis-build=", env!("PORTCULLIS_BUILD"), "; audit chain {}"),
                     name
                 );
-                let gateway = Gateway::new(self.id, config, Chain::new(name), seed);
-                gateway.start_ticking();
-                let loaded = host::now().seconds();
-                gateway.measure(Metric::Build(env!("PORTCULLIS_BUILD")), loaded);
+                let build = env!("PORTCULLIS_BUILD");
+                let gateway = Gateway::start(self.id, config, Chain::new(name), seed, build);
                 self.role.replace(Role::Gateway(Rc::new(gateway)));
             }
         }
@@ -115,13 +112,13 @@ impl Root {
 
     pub(crate) fn on_grpc_stream_message(&self, token: u32, size: usize) {
         if let Some(gateway) = self.gateway() {
-            gateway.redis_sent(token, size);
+            gateway.redis_received(token, size);
         }
     }
 
     pub(crate) fn on_grpc_stream_close(&self, token: u32) {
         if let Some(gateway) = self.gateway() {
-            gateway.redis_closed(token);
+            gateway.redis_ended(token);
         }
     }
 

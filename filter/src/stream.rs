@@ -15,7 +15,8 @@ use portcullis_core::mcp::headers::OF_ANSWERS;
 use portcullis_core::mcp::{Era, Sender};
 use portcullis_core::step::{RequestGate, ResponseGate};
 
-use crate::gateway::{Chunk, Ending, Gateway, send};
+use crate::exchanges::Ending;
+use crate::gateway::{Chunk, Gateway, send};
 use crate::host::{self, BufferType, MapType};
 use crate::http_context::{Action, HttpContext};
 

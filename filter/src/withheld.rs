@@ -4,13 +4,15 @@
 //! takes `allow_on_headers_stop_iteration`. Without it Envoy keeps the body to itself until the headers go on, and the
 //! request would wait for ever. Says nothing of a client that takes its time: it counts bytes that have arrived.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use portcullis_core::event::Event;
 use portcullis_core::time::UnixTime;
 
-use crate::gateway::{Body, Gateway};
+use crate::exchanges::Exchanges;
 use crate::host::{self, MapType};
+use crate::waiter::PendingEvent;
 
 /// How often requests are looked through. Ticks come a little early, too.
 const EVERY: Duration = Duration::from_millis(900);
@@ -19,42 +21,22 @@ const PATIENCE: Duration = Duration::from_millis(800);
 /// Of how many requests the host is asked each time: those that were asked about longest ago.
 const MOST: usize = 256;
 
-impl Gateway {
-    /// Ends requests whose body the host has and does not show.
-    pub(crate) fn look_for_withheld_bodies(&self, now: UnixTime) {
-        let due = self.with(|state| {
-            if now.since(state.looked_for_bodies) < EVERY {
-                return Vec::new();
-            }
-            state.looked_for_bodies = now;
-            let mut due = Vec::new();
-            for (context, entry) in &mut state.exchanges {
-                match entry.body {
-                    Body::Unseen if entry.exchange.awaits_body() => {
-                        entry.body = Body::UnseenAt(now);
-                    }
-                    Body::UnseenAt(since)
-                        if now.since(since) >= PATIENCE && entry.exchange.awaits_body() =>
-                    {
-                        due.push((since, *context));
-                    }
-                    Body::Shown | Body::Unseen | Body::UnseenAt(_) => {}
-                }
-            }
-            due.sort_unstable();
-            due.truncate(MOST);
-            for (_, context) in &due {
-                if let Some(entry) = state.exchanges.get_mut(context) {
-                    entry.body = Body::UnseenAt(now);
-                }
-            }
-            due
-        });
-        let due = due.unwrap_or_default().into_iter().map(|(_, context)| context);
-        let withheld = due.filter(|context| host::enter(*context).is_ok() && has_body());
-        let mail: Vec<_> = withheld.map(|context| (context, Event::BodyWithheld)).collect();
-        let _ = host::enter(self.root());
-        self.queue(mail);
+/// The search for such bodies.
+#[derive(Default)]
+pub(crate) struct WithheldBodies {
+    looked: Cell<Option<UnixTime>>,
+}
+
+impl WithheldBodies {
+    /// The requests whose body the host has and does not show. Leaves the current context.
+    pub(crate) fn find(&self, exchanges: &Exchanges, now: UnixTime) -> Vec<PendingEvent> {
+        if self.looked.get().is_some_and(|looked| now.since(looked) < EVERY) {
+            return Vec::new();
+        }
+        self.looked.set(Some(now));
+        let unseen = exchanges.unseen_bodies(now, PATIENCE, MOST).into_iter();
+        let withheld = unseen.filter(|context| host::enter(*context).is_ok() && has_body());
+        withheld.map(|context| PendingEvent { context, event: Event::BodyWithheld }).collect()
     }
 }
 
