@@ -93,6 +93,7 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
             AuditCommand::Verify(args) => audit::verify(session, &args),
             AuditCommand::Search(args) => audit::search(session, &args),
             AuditCommand::Tail(args) => audit::tail(session, &args),
+            AuditCommand::Export(args) => audit::export(&args),
             AuditCommand::Show(args) => audit::show(session, &args),
         },
         Command::Approve(command) => match command {

@@ -17,6 +17,8 @@ pub(crate) enum AuditCommand {
     Search(SearchArgs),
     /// Show the last entries of logs; with --follow, also each new one, across rotation.
     Tail(TailArgs),
+    /// Export entries for spreadsheets (csv) and security tools (cef, ocsf): one row an entry.
+    Export(ExportArgs),
     /// Show who changed which key or policy, when and why; newest first.
     Show(ShowAuditArgs),
 }
@@ -132,6 +134,29 @@ pub(crate) struct TailArgs {
     /// Goes on with each new entry until it is interrupted. Rotated and truncated logs are followed.
     #[arg(short, long)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) logs: LogArgs,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Form of the rows
+    #[arg(long, value_enum)]
+    pub(crate) format: ExportFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The entries as they are, one JSON object a line.
+    Json,
+    /// Comma-separated values (RFC 4180) with a header; no cell is a formula.
+    Csv,
+    /// Common Event Format, CEF:0.
+    Cef,
+    /// OCSF 1.6.0, class API Activity (6003), one JSON object a line.
+    Ocsf,
 }
 
 #[derive(Debug, Args)]

@@ -16,7 +16,8 @@ mod rules;
 use clap::{Parser, Subcommand};
 
 pub(crate) use audit::{
-    AuditCommand, ChainStart, FilterArgs, SearchArgs, ShowAuditArgs, TailArgs, VerifyArgs,
+    AuditCommand, ChainStart, ExportArgs, ExportFormat, FilterArgs, SearchArgs, ShowAuditArgs,
+    TailArgs, VerifyArgs,
 };
 pub(crate) use discover::{Class, DiscoverArgs};
 pub(crate) use doctor::DoctorArgs;
@@ -70,7 +71,7 @@ pub(crate) enum Command {
     /// Let gateways serve again after Redis was restored from an older copy.
     #[command(subcommand)]
     Redis(RedisCommand),
-    /// Verify, search and follow audit logs; show who changed keys and policies.
+    /// Verify, search, follow and export audit logs; show who changed keys and policies.
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Approve or deny calls that wait for a person.

@@ -1,8 +1,9 @@
-//! `portcullis audit`: verifies, searches and follows logs; verifies and shows admin chains.
+//! `portcullis audit`: verifies, searches, follows and exports logs; verifies and shows admin chains.
 //!
 //! Owns what is shown of admin chains. `log` reads logs, for all commands; each command has a module of its own.
 
 mod entry;
+mod export;
 mod filter;
 mod follow;
 mod halt;
@@ -17,6 +18,7 @@ mod verify;
 use portcullis_core::id::OrgId;
 use serde_json::{Map, Value, json};
 
+pub(crate) use export::export;
 pub(crate) use search::search;
 pub(crate) use tail::tail;
 pub(crate) use verify::verify;

@@ -12,7 +12,7 @@ use crate::audit::gzipped;
 use crate::harness::{Scratch, run};
 
 /// Ten requests, a minute apart: of two tools, every third one denied.
-fn log() -> Vec<String> {
+pub(crate) fn log() -> Vec<String> {
     let mut chain = Chain::new("worker".into());
     (0..10)
         .map(|index: u64| {
@@ -44,7 +44,7 @@ fn log() -> Vec<String> {
         .collect()
 }
 
-fn text(lines: &[String]) -> String {
+pub(crate) fn text(lines: &[String]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 

@@ -2,6 +2,7 @@
 
 mod admin;
 mod audit;
+mod audit_export;
 mod audit_search;
 mod bad;
 mod causes;
