@@ -65,9 +65,9 @@ fn honest(claims: &str) {
     assert_eq!(claims["iss"], ISS);
     let subject = ["sub", "client_id", "azp"].map(|name| claims.get(name));
     let subject = subject.into_iter().flatten().next().expect("a subject");
-    assert_eq!(*subject, verified.proven.principal.name);
+    assert_eq!(*subject, verified.credential.principal.name);
     let org = claims["org"].get(0).unwrap_or(&claims["org"]);
-    assert_eq!(*org, verified.proven.principal.org.as_str());
+    assert_eq!(*org, verified.credential.principal.org.as_str());
     let expires = claims["exp"].as_f64().expect("a number");
     assert!((START as f64 - 30.0..=START as f64 + 86_430.0).contains(&expires));
     let mentions = |value: &Value| value.as_str().is_some_and(|uri| uri.contains("/demo/mcp"));

@@ -5,9 +5,9 @@
 
 pub mod api_key;
 pub mod certificate;
-mod claimant;
 pub mod credential;
 pub mod deny_list;
+mod presented_identity;
 mod principal;
 pub mod record;
 pub mod slowdown;
@@ -15,7 +15,7 @@ pub mod source;
 pub mod token;
 
 pub use certificate::CertificateFailure;
-pub use claimant::{Claimant, Proven};
+pub use presented_identity::{PresentedIdentity, VerifiedCredential};
 pub use principal::{Identity, IdentityKind, Narrowing, Principal, Scopes, Writes};
 
 /// Why a credential was not accepted. The client hears [`AuthFailure::told`], no more.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::session::SessionRef;
-use crate::auth::Claimant;
+use crate::auth::PresentedIdentity;
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::claims::VerifiedToken;
 use crate::denial::Denial;
@@ -23,7 +23,7 @@ pub(crate) struct Request {
     pub(crate) selected: Selected,
     /// Headers that it has and the upstream sees only if the policy names them.
     pub(crate) strip: Vec<String>,
-    pub(crate) claimant: Claimant,
+    pub(crate) identity: PresentedIdentity,
     /// The client certificate that came with the claim, when certificates count.
     pub(crate) certificate: Option<PeerCertificate>,
     /// Whether the credential is meant for this endpoint.
@@ -75,7 +75,7 @@ pub(crate) enum RequestPart {
 /// Who calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    pub(crate) claimant: Claimant,
+    pub(crate) identity: PresentedIdentity,
     /// The certificate that came with the claim, when certificates count.
     pub(crate) certificate: Option<PeerCertificate>,
     pub(crate) audience: Audience,

@@ -27,7 +27,7 @@ fn every_published_algorithm_is_understood() {
     let issuers = issuers(&[inline(json!({}))]);
     for algorithm in ["ES256", "ES384", "RS256", "PS256", "EdDSA"] {
         let verified = verified(&signed(algorithm), &issuers);
-        assert_eq!(verified.proven.principal.name, "agent-1", "{algorithm}");
+        assert_eq!(verified.credential.principal.name, "agent-1", "{algorithm}");
     }
     for header in [
         json!({"typ": null}),
@@ -45,7 +45,7 @@ fn every_published_algorithm_is_understood() {
 fn claims_become_a_principal() {
     let issuers = issuers(&[inline(json!({}))]);
     let verified = verified(&token(&claims()), &issuers);
-    let principal = &verified.proven.principal;
+    let principal = &verified.credential.principal;
     assert_eq!(principal.org.as_str(), "acme");
     assert_eq!(principal.role.as_str(), "analyst");
     assert_eq!(principal.tier.as_str(), "pro");
@@ -58,10 +58,10 @@ fn claims_become_a_principal() {
         Deniable::Subject { issuer: ISS.into(), subject: "agent-1".into() },
     ];
     let denials = deniable.map(|deniable| deniable.key(&principal.org));
-    assert_eq!(verified.proven.deny_list_keys(), denials);
-    assert_eq!(verified.proven.issued_at, Some(START - 10));
+    assert_eq!(verified.credential.deny_list_keys(), denials);
+    assert_eq!(verified.credential.issued_at, Some(START - 10));
     assert_eq!(verified.expires_at(), START + 300);
-    assert_eq!(verified.proven.cnf_thumbprint, None);
+    assert_eq!(verified.credential.cnf_thumbprint, None);
 }
 
 /// As Keycloak, Auth0, Entra ID and client credentials of any provider say it.
@@ -84,15 +84,18 @@ fn issuers_say_it_in_other_ways() {
         "iat": 1_795_211_990.5, "exp": 1_795_212_300.75
     }));
     let verified = verified(&token(&claims), &issuers);
-    let principal = &verified.proven.principal;
+    let principal = &verified.credential.principal;
     assert_eq!((principal.org.as_str(), principal.role.as_str()), ("acme", "analyst"));
     assert_eq!(principal.name, "Agent 7");
     let identity = IdentityKind::Token { issuer: ISS.into(), subject: "client-7".into() };
     assert_eq!(*principal.identity.kind(), identity);
     assert_eq!(principal.scopes, Scopes::Granted(["a".to_owned(), "b".to_owned()].into()));
     let subject = Deniable::Subject { issuer: ISS.into(), subject: "client-7".into() };
-    assert_eq!(verified.proven.deny_list_keys(), [subject.key(&principal.org)]);
-    assert_eq!(verified.proven.cnf_thumbprint.as_ref().unwrap().bytes()[..3], [0x6f, 0x07, 0x0a]);
+    assert_eq!(verified.credential.deny_list_keys(), [subject.key(&principal.org)]);
+    assert_eq!(
+        verified.credential.cnf_thumbprint.as_ref().unwrap().bytes()[..3],
+        [0x6f, 0x07, 0x0a]
+    );
     assert_eq!(verified.expires_at(), START + 300);
 }
 
@@ -106,7 +109,7 @@ fn what_is_no_scope_grants_none() {
         claims["scope"] = Value::Null;
         claims.as_object_mut().unwrap().extend(scopes.as_object().unwrap().clone());
         let verified = verified(&token(&claims), &issuers(&[inline(json!({}))]));
-        assert_eq!(verified.proven.principal.scopes, Scopes::Granted([].into()), "{scopes}");
+        assert_eq!(verified.credential.principal.scopes, Scopes::Granted([].into()), "{scopes}");
     }
 }
 
@@ -119,7 +122,7 @@ fn of_several_roles_the_operators_first_counts() {
     }))]);
     for scope in ["mcp:use mcp:admin", "mcp:admin x mcp:use"] {
         let verified = verified(&token(&claims_with(json!({"scope": scope}))), &issuers);
-        assert_eq!(verified.proven.principal.role.as_str(), "admin", "{scope}");
+        assert_eq!(verified.credential.principal.role.as_str(), "admin", "{scope}");
     }
 }
 

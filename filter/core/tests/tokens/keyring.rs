@@ -198,7 +198,7 @@ fn a_remembered_token_is_still_judged_each_time() {
     let Verification::Refused(AuthFailure::WrongAudience, Some(owner)) = elsewhere else {
         panic!("{elsewhere:?}");
     };
-    assert_eq!(owner.proven.principal.name, "agent-1");
+    assert_eq!(owner.credential.principal.name, "agent-1");
     bench.now = START + 330;
     let expired = bench.verify(&good);
     assert!(matches!(expired, Verification::Refused(AuthFailure::Expired, Some(_))), "{expired:?}");

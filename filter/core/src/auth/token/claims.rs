@@ -14,7 +14,7 @@ use super::jwks::Thumbprint;
 use super::jws::TokenDigest;
 use crate::auth::certificate::Fingerprint;
 use crate::auth::deny_list::Deniable;
-use crate::auth::{AuthFailure, IdentityKind, Narrowing, Principal, Proven, Scopes};
+use crate::auth::{AuthFailure, IdentityKind, Narrowing, Principal, Scopes, VerifiedCredential};
 use crate::id::{OrgId, PolicyName};
 use crate::time::UnixTime;
 
@@ -36,7 +36,7 @@ pub struct VerifiedToken {
     /// The key that proved it.
     pub key: Thumbprint,
     /// Whom it makes of its holder.
-    pub proven: Rc<Proven>,
+    pub credential: Rc<VerifiedCredential>,
     times: Times,
     audiences: Vec<String>,
 }
@@ -72,10 +72,10 @@ impl VerifiedToken {
         let token = token_id.map(|id| Deniable::Token { issuer: name(), id });
         let deniable = token.into_iter().chain([Deniable::Subject { issuer: name(), subject }]);
         let deniable: Vec<_> = deniable.collect();
-        let proven = Proven::new(principal, &deniable, times.issued_at, bound);
-        let proven = Rc::new(proven.with_claims(claims.clone()));
+        let credential = VerifiedCredential::new(principal, &deniable, times.issued_at, bound);
+        let credential = Rc::new(credential.with_claims(claims.clone()));
         let issuer = issuer.id.clone();
-        Ok(Self { issuer, digest, key, proven, times, audiences })
+        Ok(Self { issuer, digest, key, credential, times, audiences })
     }
 
     /// The first second at which it is no longer valid, without leeway.

@@ -32,7 +32,7 @@ pub(crate) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> 
     else {
         return None;
     };
-    let (org, holder, now) = (request.claimant.org(), request.claimant.holder(), turn.now);
+    let (org, holder, now) = (request.identity.org(), request.identity.holder(), turn.now);
     if let Some(refused) = turn.worker.callers.ended(org, holder, now) {
         turn.context.entry.events.push(AuditEvent::CoolOffEnded { refused });
     }
@@ -57,7 +57,7 @@ pub(crate) fn limited(
     retry_after: Duration,
     turn: &mut Turn<'_>,
 ) -> Denial {
-    let (org, holder) = (request.claimant.org(), request.claimant.holder());
+    let (org, holder) = (request.identity.org(), request.identity.holder());
     let cooling =
         grant.policy.cool_off.as_ref().and_then(|rule| {
             turn.worker.callers.limited(rule, (org, holder), retry_after, turn.now)

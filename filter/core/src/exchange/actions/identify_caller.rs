@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::slowdown::Attempt;
-use crate::auth::{AuthFailure, Claimant};
+use crate::auth::{AuthFailure, PresentedIdentity};
 use crate::denial::{Denial, LimitCause};
 use crate::event::Head;
 use crate::exchange::checks::caller::{Claim, Credentials};
@@ -43,8 +43,8 @@ fn attempt(
     let (address, slowdown) = (&turn.context.entry.client_address, &mut turn.worker.slowdown);
     match claim {
         // The handshake proved the certificate.
-        Ok((Claim::Made(Claimant::Proven(_)), _)) => Ok(Attempt::Free),
-        Ok((Claim::Made(Claimant::Key(_)) | Claim::Token(_), _)) => {
+        Ok((Claim::Made(PresentedIdentity::Verified(_)), _)) => Ok(Attempt::Free),
+        Ok((Claim::Made(PresentedIdentity::Key(_)) | Claim::Token(_), _)) => {
             slowdown.check(address, proof, turn.now)
         }
         Err(_) => slowdown.hopeless(address, turn.now).map(|()| Attempt::Free),

@@ -3,7 +3,7 @@
 //! Owns the notes of it: whose token was refused, and that a signature holds. What a token comes to is for
 //! `checks::token` to say.
 
-use crate::auth::Claimant;
+use crate::auth::PresentedIdentity;
 use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::PresentedToken;
 use crate::denial::Denial;
@@ -14,8 +14,8 @@ use crate::exchange::turn::Turn;
 
 /// What a token proves.
 pub(crate) enum TokenProof {
-    /// This claimant, whose token may be meant for another endpoint.
-    Proven(Claimant, Audience),
+    /// This identity, whose token may be meant for another endpoint.
+    Proven(PresentedIdentity, Audience),
     /// Nothing, until this issuer's keys are here.
     Waits(IssuerId),
 }
@@ -30,17 +30,17 @@ pub(crate) fn judged(
     turn: &mut Turn<'_>,
 ) -> Result<TokenProof, Denial> {
     match judge(token, head, turn.worker, turn.now) {
-        TokenVerdict::Verified(claimant, audience) => {
+        TokenVerdict::Verified(identity, audience) => {
             // Its signature holds, whatever Redis says of it next. One for elsewhere is not proven yet.
             if let Audience::Fits = audience {
                 turn.proven();
             }
-            Ok(TokenProof::Proven(claimant, audience))
+            Ok(TokenProof::Proven(identity, audience))
         }
         TokenVerdict::KeysMissing(issuer) => Ok(TokenProof::Waits(issuer)),
         TokenVerdict::Refused(denial, owner) => {
             if let Some(owner) = owner {
-                turn.context.entry.identify(&owner.proven.principal);
+                turn.context.entry.identify(&owner.credential.principal);
             }
             Err(denial)
         }

@@ -72,8 +72,8 @@ impl Recheck {
 
     /// Asks Redis.
     pub(crate) fn ask(&mut self, turn: &mut Turn<'_>) {
-        let snapshot = Snapshot::remembered(&self.request.claimant, turn.worker, turn.now);
-        let guards = snapshot.guards(&self.request.claimant);
+        let snapshot = Snapshot::remembered(&self.request.identity, turn.worker, turn.now);
+        let guards = snapshot.guards(&self.request.identity);
         let admit = Admit { guards, windows: Vec::new(), used: None };
         let call = turn.start(DependencyCall::Admit(admit.call()));
         self.asked = Asked::Records(call, snapshot, admit);
@@ -141,11 +141,11 @@ impl Recheck {
             Ok(AdmitReply::Admitted(_)) => self.judged(snapshot, turn),
             Ok(AdmitReply::Stale(states)) => {
                 let mut states = states.into_iter();
-                match snapshot.learn(&self.request.claimant, &mut states, turn.worker) {
+                match snapshot.learn(&self.request.identity, &mut states, turn.worker) {
                     Ok(()) => self.judged(snapshot, turn),
                     Err(Unlearned::Missing) => Outcome::Unknown,
                     Err(Unlearned::WentBack(why)) => {
-                        let org = self.request.claimant.org();
+                        let org = self.request.identity.org();
                         Outcome::Ends(turn.note_went_back(org, why))
                     }
                 }

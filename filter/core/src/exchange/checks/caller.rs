@@ -14,7 +14,9 @@ use crate::auth::credential::{self, Presented};
 use crate::auth::deny_list::Deniable;
 use crate::auth::slowdown::Proof;
 use crate::auth::token::jws::PresentedToken;
-use crate::auth::{AuthFailure, Claimant, IdentityKind, Narrowing, Principal, Proven, Scopes};
+use crate::auth::{
+    AuthFailure, IdentityKind, Narrowing, PresentedIdentity, Principal, Scopes, VerifiedCredential,
+};
 use crate::config::AuthConfig;
 use crate::event::Head;
 
@@ -28,7 +30,7 @@ const UNREADABLE: Proof = [0; 32];
 #[derive(Debug)]
 pub(crate) enum Claim {
     /// This one, as far as it can be told without Redis.
-    Made(Claimant),
+    Made(PresentedIdentity),
     /// The subject of this token, which is not judged yet.
     Token(PresentedToken),
 }
@@ -95,7 +97,7 @@ impl Credentials {
             (Ok(_) | Err(AuthFailure::NoCredential), None) if missing => {
                 return Err(AuthFailure::Certificate(CertificateFailure::Missing));
             }
-            (Ok(Presented::Key(key)), _) => Claim::Made(Claimant::Key(key)),
+            (Ok(Presented::Key(key)), _) => Claim::Made(PresentedIdentity::Key(key)),
             (Ok(Presented::Token(token)), _) => Claim::Token(token),
             (Err(AuthFailure::NoCredential), Some(certificate)) => {
                 Claim::Made(identified(certificate, auth)?)
@@ -119,7 +121,10 @@ fn certificate(
 }
 
 /// Whoever the certificate was issued to.
-fn identified(certificate: &PeerCertificate, auth: &AuthConfig) -> Result<Claimant, AuthFailure> {
+fn identified(
+    certificate: &PeerCertificate,
+    auth: &AuthConfig,
+) -> Result<PresentedIdentity, AuthFailure> {
     let identity = auth.certificates.identify(certificate).map_err(AuthFailure::Certificate)?;
     let principal = Principal {
         org: identity.org,
@@ -131,5 +136,10 @@ fn identified(certificate: &PeerCertificate, auth: &AuthConfig) -> Result<Claima
         narrowing: Narrowing::default(),
     };
     let deniable = Deniable::Certificate(certificate.sha256.to_string());
-    Ok(Claimant::Proven(Rc::new(Proven::new(principal, &[deniable], None, None))))
+    Ok(PresentedIdentity::Verified(Rc::new(VerifiedCredential::new(
+        principal,
+        &[deniable],
+        None,
+        None,
+    ))))
 }

@@ -9,7 +9,7 @@ use portcullis_redis_lua::{Expected, Guard, GuardState, Key};
 use crate::auth::api_key::PresentedKey;
 use crate::auth::deny_list::DenyListEntry;
 use crate::auth::record::KeyRecord;
-use crate::auth::{Claimant, Proven};
+use crate::auth::{PresentedIdentity, VerifiedCredential};
 use crate::id::OrgId;
 use crate::policy::Activation;
 use crate::time::UnixTime;
@@ -47,28 +47,34 @@ pub(crate) enum Unlearned {
 pub(crate) enum CredentialState {
     /// The record of an API key.
     Record(Known<Rc<CachedRecord>>),
-    /// What the deny list has of a credential that proves itself, in the order of [`Proven::deny_list_keys`].
+    /// What the deny list has of a credential that proves itself, in the order of [`VerifiedCredential::deny_list_keys`].
     DenyList(Vec<Known<Rc<Cached<DenyListEntry>>>>),
 }
 
 impl Snapshot {
     /// What this worker remembers; a policy that it would have to fetch counts as unknown.
-    pub(crate) fn remembered(claimant: &Claimant, worker: &mut Worker, now: UnixTime) -> Self {
-        let org = claimant.org();
-        let credential = match claimant {
-            Claimant::Key(key) => CredentialState::Record(match worker.record(&key.org, &key.id) {
-                Some(record) => Known::Present(record),
-                None => Known::Unknown,
-            }),
+    pub(crate) fn remembered(
+        identity: &PresentedIdentity,
+        worker: &mut Worker,
+        now: UnixTime,
+    ) -> Self {
+        let org = identity.org();
+        let credential = match identity {
+            PresentedIdentity::Key(key) => {
+                CredentialState::Record(match worker.record(&key.org, &key.id) {
+                    Some(record) => Known::Present(record),
+                    None => Known::Unknown,
+                })
+            }
             // Hardly anything is ever denied, and Redis says when it is.
-            Claimant::Proven(proven) => {
+            PresentedIdentity::Verified(verified) => {
                 let remembered =
-                    proven.deny_list_keys().iter().map(|key| worker.deny_list_entry(key));
+                    verified.deny_list_keys().iter().map(|key| worker.deny_list_entry(key));
                 let known = remembered.map(|entry| entry.map_or(Known::Absent, Known::Present));
                 CredentialState::DenyList(known.collect())
             }
         };
-        let holder = claimant.holder();
+        let holder = identity.holder();
         let policy = match worker.active(org).cloned() {
             // Nobody activates anything: the policy in the configuration is all there is.
             _ if worker.config.redis.is_none() => Known::Absent,
@@ -85,14 +91,14 @@ impl Snapshot {
     }
 
     /// The guards of the admission: the claimant's, then the policy's.
-    pub(crate) fn guards(&self, claimant: &Claimant) -> Vec<Guard> {
-        let mut guards = match (&self.credential, claimant) {
-            (CredentialState::Record(record), Claimant::Key(key)) => vec![Guard {
+    pub(crate) fn guards(&self, identity: &PresentedIdentity) -> Vec<Guard> {
+        let mut guards = match (&self.credential, identity) {
+            (CredentialState::Record(record), PresentedIdentity::Key(key)) => vec![Guard {
                 key: Key::record(key.org.as_str(), key.id.as_str()),
                 expected: expected(record, |record| record.rev.clone()),
             }],
-            (CredentialState::DenyList(deny_list), Claimant::Proven(proven)) => {
-                let keys = proven.deny_list_keys().iter();
+            (CredentialState::DenyList(deny_list), PresentedIdentity::Verified(verified)) => {
+                let keys = verified.deny_list_keys().iter();
                 keys.zip(deny_list)
                     .map(|(key, entry)| Guard {
                         key: key.clone(),
@@ -100,11 +106,11 @@ impl Snapshot {
                     })
                     .collect()
             }
-            (CredentialState::Record(_), Claimant::Proven(_))
-            | (CredentialState::DenyList(_), Claimant::Key(_)) => Vec::new(),
+            (CredentialState::Record(_), PresentedIdentity::Verified(_))
+            | (CredentialState::DenyList(_), PresentedIdentity::Key(_)) => Vec::new(),
         };
         guards.push(Guard {
-            key: Key::policy(claimant.org().as_str()),
+            key: Key::policy(identity.org().as_str()),
             expected: expected(&self.policy, |active| active.rev.clone()),
         });
         guards
@@ -117,23 +123,25 @@ impl Snapshot {
     /// States are missing, or one is older than what this worker saw.
     pub(crate) fn learn(
         &mut self,
-        claimant: &Claimant,
+        identity: &PresentedIdentity,
         states: &mut impl Iterator<Item = GuardState>,
         worker: &mut Worker,
     ) -> Result<(), Unlearned> {
-        match (&mut self.credential, claimant) {
-            (CredentialState::Record(record), Claimant::Key(key)) => {
+        match (&mut self.credential, identity) {
+            (CredentialState::Record(record), PresentedIdentity::Key(key)) => {
                 let state = states.next().ok_or(Unlearned::Missing)?;
                 learn_record(record, key, state, worker)?;
             }
-            (CredentialState::DenyList(deny_list), Claimant::Proven(proven)) => {
-                learn_deny_list(deny_list, proven, states, worker).ok_or(Unlearned::Missing)?;
+            (CredentialState::DenyList(deny_list), PresentedIdentity::Verified(verified)) => {
+                learn_deny_list(deny_list, verified, states, worker).ok_or(Unlearned::Missing)?;
             }
-            (CredentialState::Record(_), Claimant::Proven(_))
-            | (CredentialState::DenyList(_), Claimant::Key(_)) => return Err(Unlearned::Missing),
+            (CredentialState::Record(_), PresentedIdentity::Verified(_))
+            | (CredentialState::DenyList(_), PresentedIdentity::Key(_)) => {
+                return Err(Unlearned::Missing);
+            }
         }
         let state = states.next().ok_or(Unlearned::Missing)?;
-        learn_policy(&mut self.policy, claimant.org(), state, worker);
+        learn_policy(&mut self.policy, identity.org(), state, worker);
         Ok(())
     }
 }
@@ -170,11 +178,11 @@ fn learn_record(
 
 fn learn_deny_list(
     known: &mut [Known<Rc<Cached<DenyListEntry>>>],
-    proven: &Proven,
+    verified: &VerifiedCredential,
     states: &mut impl Iterator<Item = GuardState>,
     worker: &mut Worker,
 ) -> Option<()> {
-    for (known, key) in known.iter_mut().zip(proven.deny_list_keys()) {
+    for (known, key) in known.iter_mut().zip(verified.deny_list_keys()) {
         match states.next()? {
             GuardState::Current => {}
             GuardState::Absent => {

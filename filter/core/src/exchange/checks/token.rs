@@ -9,7 +9,7 @@ use crate::auth::token::claims::VerifiedToken;
 use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::PresentedToken;
 use crate::auth::token::keyring::Verification;
-use crate::auth::{AuthFailure, Claimant};
+use crate::auth::{AuthFailure, PresentedIdentity};
 use crate::call::Dependency;
 use crate::denial::Denial;
 use crate::event::Head;
@@ -20,7 +20,7 @@ use crate::worker::Worker;
 /// What a token comes to.
 pub(crate) enum TokenVerdict {
     /// It is this caller's, and may be meant for another endpoint.
-    Verified(Claimant, Audience),
+    Verified(PresentedIdentity, Audience),
     /// Nobody can tell, until this issuer's keys are here.
     KeysMissing(IssuerId),
     /// It does not hold, or nobody can tell; whose it is, where its signature proves that.
@@ -44,13 +44,14 @@ pub(crate) fn judge(
         return TokenVerdict::Refused(Denial::Unauthenticated(AuthFailure::UnknownIssuer), None);
     }
     match verification {
-        Verification::Verified(token) => {
-            TokenVerdict::Verified(Claimant::Proven(token.proven.clone()), Audience::Fits)
-        }
+        Verification::Verified(token) => TokenVerdict::Verified(
+            PresentedIdentity::Verified(token.credential.clone()),
+            Audience::Fits,
+        ),
         // Whether the path belongs to what the token is for is in the policy.
         Verification::Refused(AuthFailure::WrongAudience, Some(token)) if posts_elsewhere(head) => {
-            let claimant = Claimant::Proven(token.proven.clone());
-            TokenVerdict::Verified(claimant, Audience::Elsewhere(token))
+            let identity = PresentedIdentity::Verified(token.credential.clone());
+            TokenVerdict::Verified(identity, Audience::Elsewhere(token))
         }
         Verification::Refused(failure, owner) => {
             let owner = owner.filter(|_| failure.proves_holder());

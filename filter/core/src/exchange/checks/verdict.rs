@@ -14,7 +14,7 @@ use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::{Fingerprint, PeerCertificate};
 use crate::auth::deny_list::DenyListEntry;
 use crate::auth::record::Peer;
-use crate::auth::{AuthFailure, Claimant, IdentityKind, Principal, Proven};
+use crate::auth::{AuthFailure, IdentityKind, PresentedIdentity, Principal, VerifiedCredential};
 use crate::authz::{self, Case, Ruling, Seen, Trail};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
@@ -69,7 +69,7 @@ pub(crate) fn judge(
     now: UnixTime,
     entry: &mut Entry,
 ) -> Verdict {
-    let caller = (&request.claimant, request.certificate.as_ref());
+    let caller = (&request.identity, request.certificate.as_ref());
     let principal = match authenticate(caller, &snapshot.credential, worker, now, entry) {
         Some(Ok(principal)) => principal,
         Some(Err(denial)) => return Verdict::Refused(denial),
@@ -78,12 +78,12 @@ pub(crate) fn judge(
     let version = match &snapshot.policy {
         Known::Unknown => return Verdict::Open,
         Known::Present(active) => {
-            let holder = request.claimant.holder();
+            let holder = request.identity.holder();
             worker.chosen(&principal.org, active, holder, now).clone()
         }
         Known::Absent => match worker.inline_version(&principal.org) {
             Some(version) => version.clone(),
-            None => return Verdict::Refused(no_policy(&request.claimant)),
+            None => return Verdict::Refused(no_policy(&request.identity)),
         },
     };
     entry.policy_version = Some(version.as_str().to_owned());
@@ -144,7 +144,7 @@ fn relaying(request: &Request, principal: &Principal, policy: &Rc<Policy>) -> Op
 }
 
 /// A claim, and the client certificate that came with it, when certificates count.
-type Caller<'a> = (&'a Claimant, Option<&'a PeerCertificate>);
+type Caller<'a> = (&'a PresentedIdentity, Option<&'a PeerCertificate>);
 
 /// Who is calling, with all that has to vouch for it; `None` while Redis has to say more.
 pub(crate) fn authenticate(
@@ -163,13 +163,13 @@ pub(crate) fn authenticate(
 
 /// Who is calling, as the records say.
 fn identify(
-    (claimant, certificate): Caller<'_>,
+    (identity, certificate): Caller<'_>,
     credential: &CredentialState,
     now: UnixTime,
     entry: &mut Entry,
 ) -> Option<Result<Principal, Denial>> {
-    match (claimant, credential) {
-        (Claimant::Key(key), CredentialState::Record(record)) => match record {
+    match (identity, credential) {
+        (PresentedIdentity::Key(key), CredentialState::Record(record)) => match record {
             Known::Unknown => None,
             Known::Absent => Some(Err(Denial::Unauthenticated(AuthFailure::UnknownKey))),
             Known::Present(cached) => {
@@ -177,12 +177,12 @@ fn identify(
                 Some(holder((key, certificate), cached, now, entry))
             }
         },
-        (Claimant::Proven(proven), CredentialState::DenyList(deny_list)) => {
-            entry.identify(&proven.principal);
-            Some(undenied(proven, deny_list).map(|()| proven.principal.clone()))
+        (PresentedIdentity::Verified(verified), CredentialState::DenyList(deny_list)) => {
+            entry.identify(&verified.principal);
+            Some(undenied(verified, deny_list).map(|()| verified.principal.clone()))
         }
-        (Claimant::Key(_), CredentialState::DenyList(_))
-        | (Claimant::Proven(_), CredentialState::Record(_)) => {
+        (PresentedIdentity::Key(_), CredentialState::DenyList(_))
+        | (PresentedIdentity::Verified(_), CredentialState::Record(_)) => {
             Some(Err(Denial::Internal("standing")))
         }
     }
@@ -209,15 +209,15 @@ fn holder(
 /// Whether the certificate beside a key or a token is one that may stand there.
 fn second_factor(
     principal: &Principal,
-    (claimant, certificate): Caller<'_>,
+    (identity, certificate): Caller<'_>,
     worker: &Worker,
 ) -> Result<(), Denial> {
     match principal.identity.kind() {
         IdentityKind::Certificate(_) => Ok(()),
         IdentityKind::Key(_) | IdentityKind::Token { .. } => {
-            let cnf_thumbprint = match claimant {
-                Claimant::Key(_) => None,
-                Claimant::Proven(proven) => proven.cnf_thumbprint.as_ref(),
+            let cnf_thumbprint = match identity {
+                PresentedIdentity::Key(_) => None,
+                PresentedIdentity::Verified(verified) => verified.cnf_thumbprint.as_ref(),
             };
             let rules = &worker.config.auth.certificates;
             rules
@@ -252,12 +252,15 @@ fn meant_for(
 }
 
 /// An entry of the deny list that cannot be read may be about this very credential.
-fn undenied(proven: &Proven, deny_list: &[Known<Rc<Cached<DenyListEntry>>>]) -> Result<(), Denial> {
+fn undenied(
+    verified: &VerifiedCredential,
+    deny_list: &[Known<Rc<Cached<DenyListEntry>>>],
+) -> Result<(), Denial> {
     deny_list.iter().try_for_each(|entry| match entry {
         // What is unknown counts as stale: Redis tells before anything is admitted.
         Known::Unknown | Known::Absent => Ok(()),
         Known::Present(cached) => match &cached.record {
-            Some(record) if proven.is_denied_by(record) => {
+            Some(record) if verified.is_denied_by(record) => {
                 Err(Denial::Unauthenticated(AuthFailure::Denied))
             }
             Some(_) => Ok(()),
@@ -270,10 +273,10 @@ const UNREADABLE: Denial = Denial::Unavailable(Dependency::Redis, CallFailure::U
 
 /// A key's organisation was there when it was issued, so its policy is missing. That of a token is what
 /// its issuer wrote: whoever comes from elsewhere has nothing here.
-fn no_policy(claimant: &Claimant) -> Denial {
-    match claimant {
-        Claimant::Key(_) => Denial::PolicyUnusable,
-        Claimant::Proven(_) => Denial::Forbidden { rule: "organisations".to_owned() },
+fn no_policy(identity: &PresentedIdentity) -> Denial {
+    match identity {
+        PresentedIdentity::Key(_) => Denial::PolicyUnusable,
+        PresentedIdentity::Verified(_) => Denial::Forbidden { rule: "organisations".to_owned() },
     }
 }
 
@@ -308,7 +311,7 @@ fn grant(
     let case = Case {
         policy: &policy,
         principal: &principal,
-        claims: request.claimant.claims().unwrap_or(&unclaimed),
+        claims: request.identity.claims().unwrap_or(&unclaimed),
         name,
         connector,
         message,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use};
 
-use crate::auth::Claimant;
+use crate::auth::PresentedIdentity;
 use crate::authz::Shadowed;
 use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::denial::Denial;
@@ -61,7 +61,7 @@ pub(crate) fn resume(judged: Judged, turn: &mut Turn<'_>) -> Outcome<Box<Admissi
 
 /// Asks Redis, on what this worker remembers.
 pub(crate) fn enter(request: Box<Request>, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
-    let snapshot = Snapshot::remembered(&request.claimant, turn.worker, turn.now);
+    let snapshot = Snapshot::remembered(&request.identity, turn.worker, turn.now);
     let verdict = judge(&request, &snapshot, turn.worker, turn.now, &mut turn.context.entry);
     if let Verdict::Allowed(grant) = &verdict
         && let Some(refusal) = cool_off::refusal(&request, grant, turn)
@@ -84,13 +84,13 @@ fn ask(
     rounds: u8,
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<Admission>> {
-    let claimant = &request.claimant;
-    let mut guards = snapshot.guards(claimant);
+    let identity = &request.identity;
+    let mut guards = snapshot.guards(identity);
     // How many objects a request names is up to its sender: before the identity is proven, Redis
     // looks at the claimant's records and at the policy only.
     if verdict.proves_identity() {
         let bound = request.bound.iter();
-        let (org, holder) = (claimant.org(), claimant.holder());
+        let (org, holder) = (identity.org(), identity.holder());
         guards.extend(bound.map(|bound| bound.guard(org, &request.path, holder)));
     }
     guards.extend(
@@ -105,7 +105,7 @@ fn ask(
         Verdict::Open | Verdict::NeedsPolicy(_) | Verdict::Refused(_) => (&[][..], None),
     };
     let (plan, windows) = turn.worker.leases.draw(quotas, turn.now);
-    let used = use_of(claimant, &verdict, turn);
+    let used = use_of(identity, &verdict, turn);
     let admit = Admit { guards, windows, used };
     let call = turn.start(DependencyCall::Admit(admit.call()));
     let credential = match (credential, template) {
@@ -129,8 +129,8 @@ fn required_approval(verdict: &Verdict) -> Option<&RequiredApproval> {
 const USE_NOTED_EVERY: Duration = Duration::from_secs(60);
 
 /// The use of a key that is about to be admitted, unless it was written down a moment ago.
-fn use_of(claimant: &Claimant, verdict: &Verdict, turn: &mut Turn<'_>) -> Option<Use> {
-    let (Claimant::Key(key), Verdict::Allowed(_)) = (claimant, verdict) else {
+fn use_of(identity: &PresentedIdentity, verdict: &Verdict, turn: &mut Turn<'_>) -> Option<Use> {
+    let (PresentedIdentity::Key(key), Verdict::Allowed(_)) = (identity, verdict) else {
         return None;
     };
     let used = Use { key: Key::used(key.org.as_str(), key.id.as_str()), field: key.digest.name() };
@@ -162,7 +162,7 @@ impl Admission {
         };
         let reply = match self.admit.decode_stamped(value) {
             Ok((reply, stamp)) => {
-                let org = self.request.claimant.org();
+                let org = self.request.identity.org();
                 if let Err(why) = turn.witness(org, stamp.as_ref()) {
                     return refuse(turn.note_went_back(org, why), turn);
                 }
@@ -185,12 +185,12 @@ impl Admission {
                     turn.worker.leases.give_back(self.plan, &grant.quotas);
                 }
                 let (mut states, mut snapshot) = (states.into_iter(), self.snapshot);
-                let claimant = &self.request.claimant;
-                match snapshot.learn(claimant, &mut states, turn.worker) {
+                let identity = &self.request.identity;
+                match snapshot.learn(identity, &mut states, turn.worker) {
                     Ok(()) => {}
                     Err(Unlearned::Missing) => return refuse(unreadable, turn),
                     Err(Unlearned::WentBack(why)) => {
-                        return refuse(turn.note_went_back(claimant.org(), why), turn);
+                        return refuse(turn.note_went_back(identity.org(), why), turn);
                     }
                 }
                 let mut foreign = None;
@@ -271,7 +271,7 @@ impl Admission {
 
     /// Redis cannot be asked.
     fn unanswered(self, why: CallFailure, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
-        let admission = (self.request.claimant.org(), &self.admit);
+        let admission = (self.request.identity.org(), &self.admit);
         match without_redis(admission, self.verdict, turn) {
             Some(Ok(grant)) => {
                 Outcome::Next(Handover::Granted(self.request, grant, self.credential))

@@ -3,7 +3,7 @@
 //! Owns what can be told without asking anybody. A fault in the message is kept, not answered: only
 //! who proves an identity learns what is wrong with a body.
 
-use crate::auth::Claimant;
+use crate::auth::PresentedIdentity;
 use crate::config::Mode;
 use crate::denial::{Denial, HostFault};
 use crate::event::{Event, Head};
@@ -124,13 +124,13 @@ pub(crate) fn on(
 impl PendingBody {
     /// Whether nobody has vouched for the caller yet. In `split` mode Redis did, before the headers went.
     fn is_unproven(&self, turn: &Turn<'_>) -> bool {
-        match (&self.part, &self.caller.claimant, self.authentication) {
+        match (&self.part, &self.caller.identity, self.authentication) {
             (RequestPart::Body, ..)
-            | (_, Claimant::Proven(_), _)
+            | (_, PresentedIdentity::Verified(_), _)
             | (.., Authentication::Confirmed) => false,
             (
                 RequestPart::Whole | RequestPart::Head(_),
-                Claimant::Key(_),
+                PresentedIdentity::Key(_),
                 Authentication::Unasked,
             ) => {
                 let slowdown = &turn.worker.slowdown;
@@ -156,7 +156,7 @@ impl PendingBody {
         let (path, strip) = (self.head.path(), withheld(&self.head));
         let selected = self.head.selected();
         let (message, bound) = referring(&self.head, message);
-        let Caller { claimant, certificate, audience } = self.caller.clone();
+        let Caller { identity, certificate, audience } = self.caller.clone();
         self.part = RequestPart::Body;
         let part = RequestPart::Head(Box::new(self));
         let (body, parameters) = (Body::default(), None);
@@ -167,7 +167,7 @@ impl PendingBody {
             bound,
             holds,
             strip,
-            claimant,
+            identity,
             certificate,
             audience,
             message,
@@ -216,7 +216,7 @@ impl PendingBody {
             bound,
             holds: Holds::Unasked,
             strip: withheld(&self.head),
-            claimant: self.caller.claimant,
+            identity: self.caller.identity,
             certificate: self.caller.certificate,
             audience: self.caller.audience,
             message,

@@ -62,15 +62,15 @@ pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
         Err(denial) => return refuse(denial, turn),
     };
     let token = match claim {
-        Claim::Made(claimant) => {
+        Claim::Made(identity) => {
             let audience = Audience::Fits;
-            return known(head, last, Caller { claimant, certificate, audience });
+            return known(head, last, Caller { identity, certificate, audience });
         }
         Claim::Token(token) => token,
     };
     match judged(&token, &head, turn) {
-        Ok(TokenProof::Proven(claimant, audience)) => {
-            known(head, last, Caller { claimant, certificate, audience })
+        Ok(TokenProof::Proven(identity, audience)) => {
+            known(head, last, Caller { identity, certificate, audience })
         }
         Ok(TokenProof::Waits(issuer)) => {
             Outcome::Next(Handover::TokenPresented { head, last, token, certificate, issuer })

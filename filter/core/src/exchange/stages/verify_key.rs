@@ -33,9 +33,9 @@ impl VerifyKey {
         body: ArrivedBody,
         turn: &mut Turn<'_>,
     ) -> Outcome<Box<Self>> {
-        let claimant = &reading.caller.claimant;
-        let snapshot = Snapshot::remembered(claimant, turn.worker, turn.now);
-        let guards = snapshot.guards(claimant);
+        let identity = &reading.caller.identity;
+        let snapshot = Snapshot::remembered(identity, turn.worker, turn.now);
+        let guards = snapshot.guards(identity);
         let admit = Admit { guards, windows: Vec::new(), used: None };
         let call = turn.start(DependencyCall::Admit(admit.call()));
         let stage = Self { reading, snapshot, admit, call, body };
@@ -64,20 +64,20 @@ impl VerifyKey {
         let Ok((reply, stamp)) = self.admit.decode_stamped(value) else {
             return refuse(unreadable, turn);
         };
-        let claimant = &self.reading.caller.claimant;
-        if let Err(why) = turn.witness(claimant.org(), stamp.as_ref()) {
-            return refuse(turn.note_went_back(claimant.org(), why), turn);
+        let identity = &self.reading.caller.identity;
+        if let Err(why) = turn.witness(identity.org(), stamp.as_ref()) {
+            return refuse(turn.note_went_back(identity.org(), why), turn);
         }
         turn.context.identity = CallerIdentity::Confirmed;
         turn.confirm(&self.admit, &reply);
         match reply {
             AdmitReply::Admitted(_) => {}
             AdmitReply::Stale(states) => {
-                match self.snapshot.learn(claimant, &mut states.into_iter(), turn.worker) {
+                match self.snapshot.learn(identity, &mut states.into_iter(), turn.worker) {
                     Ok(()) => {}
                     Err(Unlearned::Missing) => return refuse(unreadable, turn),
                     Err(Unlearned::WentBack(why)) => {
-                        return refuse(turn.note_went_back(claimant.org(), why), turn);
+                        return refuse(turn.note_went_back(identity.org(), why), turn);
                     }
                 }
             }
@@ -106,7 +106,7 @@ impl VerifyKey {
     /// Whether the key holds, as far as the worker knows.
     fn vouched(&self, turn: &mut Turn<'_>) -> Option<Result<(), Denial>> {
         let (caller, credential) = (&self.reading.caller, &self.snapshot.credential);
-        let caller = (&caller.claimant, caller.certificate.as_ref());
+        let caller = (&caller.identity, caller.certificate.as_ref());
         let entry = &mut turn.context.entry;
         authenticate(caller, credential, turn.worker, turn.now, entry)
             .map(|principal| principal.map(drop))

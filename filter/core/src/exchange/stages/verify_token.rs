@@ -3,7 +3,7 @@
 //! Owns that wait. It costs a request nothing while its worker has the keys; when it has not, many
 //! requests wait for one fetch. What came of the token's request meanwhile is kept, unread.
 
-use crate::auth::Claimant;
+use crate::auth::PresentedIdentity;
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::PresentedToken;
@@ -73,7 +73,7 @@ impl VerifyToken {
 
     fn judge(mut self: Box<Self>, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         match judged(&self.token, &self.head, turn) {
-            Ok(TokenProof::Proven(claimant, audience)) => self.proceed(claimant, audience),
+            Ok(TokenProof::Proven(identity, audience)) => self.proceed(identity, audience),
             Ok(TokenProof::Waits(issuer)) if self.fetches < MOST_FETCHES => {
                 self.fetches = self.fetches.saturating_add(1);
                 self.call = turn.start(DependencyCall::Keys(issuer));
@@ -87,9 +87,9 @@ impl VerifyToken {
     }
 
     /// Goes on as if the keys had been here from the start.
-    fn proceed(self, claimant: Claimant, audience: Audience) -> Outcome<Box<Self>> {
+    fn proceed(self, identity: PresentedIdentity, audience: Audience) -> Outcome<Box<Self>> {
         let Self { head, last, certificate, body, .. } = self;
-        let caller = Caller { claimant, certificate, audience };
+        let caller = Caller { identity, certificate, audience };
         Outcome::Next(Handover::CallerKnown { head, last, caller, body })
     }
 }

@@ -16,16 +16,16 @@ use crate::id::OrgId;
 
 /// Who a request claims to be.
 #[derive(Clone, Debug)]
-pub enum Claimant {
+pub enum PresentedIdentity {
     /// The holder of an API key, if its record says so.
     Key(PresentedKey),
-    /// Somebody proven by signature or handshake.
-    Proven(Rc<Proven>),
+    /// Somebody verified by signature or handshake.
+    Verified(Rc<VerifiedCredential>),
 }
 
-/// Proven without Redis, which may still hold an entry of the deny list.
+/// A credential verified without Redis, which may still hold an entry of the deny list.
 #[derive(Clone, Debug)]
-pub struct Proven {
+pub struct VerifiedCredential {
     /// Who it is.
     pub principal: Principal,
     /// When the credential was issued, in seconds since the Unix epoch, if it says so.
@@ -37,13 +37,13 @@ pub struct Proven {
     deny_list_keys: Vec<Key>,
 }
 
-impl Claimant {
+impl PresentedIdentity {
     /// The organisation it claims to belong to.
     #[must_use]
     pub fn org(&self) -> &OrgId {
         match self {
             Self::Key(key) => &key.org,
-            Self::Proven(proven) => &proven.principal.org,
+            Self::Verified(verified) => &verified.principal.org,
         }
     }
 
@@ -52,7 +52,7 @@ impl Claimant {
     pub fn claims(&self) -> Option<&Map<String, Value>> {
         match self {
             Self::Key(_) => None,
-            Self::Proven(proven) => Some(&proven.claims),
+            Self::Verified(verified) => Some(&verified.claims),
         }
     }
 
@@ -61,12 +61,12 @@ impl Claimant {
     pub fn holder(&self) -> &str {
         match self {
             Self::Key(key) => key.id.as_str(),
-            Self::Proven(proven) => proven.principal.identity.holder(),
+            Self::Verified(verified) => verified.principal.identity.holder(),
         }
     }
 }
 
-impl Proven {
+impl VerifiedCredential {
     /// Somebody whose credential may be denied as all of `deniable`; the rest as in the fields.
     #[must_use]
     pub fn new(
