@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_core::auth::{IdentityKind, Narrowing, Principal, Scopes};
+use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use portcullis_core::explain::{Answer, Question, explain};
 use portcullis_core::id::{KeyId, PolicyName, PolicyVersion};
 use portcullis_core::policy::{self, Policy};
@@ -114,7 +114,7 @@ fn caller(
             role: role.clone(),
             tier: args.tier.clone().unwrap_or_else(|| role.clone()),
             scopes: scopes.map_or(Scopes::Unknown, Scopes::Granted),
-            narrowing: Narrowing::default(),
+            restrictions: Restrictions::default(),
         },
         None,
     ))

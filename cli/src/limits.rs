@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use portcullis_core::audit::Deed;
-use portcullis_core::auth::{IdentityKind, Narrowing, Principal, Scopes};
+use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use portcullis_core::id::PolicyName;
 use portcullis_core::limit::{self, CALL, Called, Quota};
 use portcullis_core::policy::{Cost, Dimension, Limit, Policy};
@@ -119,7 +119,7 @@ fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, Refusal> {
         role: role.clone(),
         tier: tier.clone(),
         scopes: Scopes::Unknown,
-        narrowing: Narrowing::default(),
+        restrictions: Restrictions::default(),
     })
 }
 

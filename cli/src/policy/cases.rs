@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_core::auth::token::claims;
 use portcullis_core::auth::token::issuer::{self, Issuer};
-use portcullis_core::auth::{IdentityKind, Narrowing, Principal, Scopes, Writes};
+use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes, Writes};
 use portcullis_core::decode::{Faults, Fields, Node};
 use portcullis_core::explain::Decision;
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
@@ -232,7 +232,7 @@ fn by_role(
         Some(node) => node.boolean(faults).map(|it| if it { Writes::Open } else { Writes::Closed }),
         None => Some(Writes::Open),
     };
-    let narrowing = Narrowing { connectors: connectors?, tools: tools?, writes: writes? };
+    let restrictions = Restrictions { connectors: connectors?, tools: tools?, writes: writes? };
     let (role, tier) = (role?, tier?);
     let tier = tier.unwrap_or_else(|| role.clone());
     let principal = Principal {
@@ -242,7 +242,7 @@ fn by_role(
         role,
         tier,
         scopes: scopes?,
-        narrowing,
+        restrictions,
     };
     Some(Caller { principal, claims: claims? })
 }

@@ -50,11 +50,11 @@ fn a_key_is_narrower_than_its_role_from_issue_on() {
     )
     .json();
     let principal = authenticate(&record(&operator, "acme", id(&issued)).1, key(&issued)).unwrap();
-    let narrowing = principal.narrowing;
-    assert!(narrowing.connectors.unwrap().matches("demo"));
-    let tools = narrowing.tools.unwrap();
+    let restrictions = principal.restrictions;
+    assert!(restrictions.connectors.unwrap().matches("demo"));
+    let tools = restrictions.tools.unwrap();
     assert!(tools.matches("query_users") && !tools.matches("create_note"));
-    assert_eq!(narrowing.writes, Writes::Closed);
+    assert_eq!(restrictions.writes, Writes::Closed);
     let shown = operator.says(&["key", "show", id(&issued)]).json()["record"].clone();
     assert_eq!(shown["tools"], json!(["query_*", "search_contacts"]));
     assert_eq!(shown["sources"], json!(["192.0.2.0/24", "::1"]));

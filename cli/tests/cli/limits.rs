@@ -1,7 +1,7 @@
 //! `limits`: what a key has drawn, and forgetting it. Draws are made as the filter makes them: by the
 //! admission script, from the windows that the core says.
 
-use portcullis_core::auth::{IdentityKind, Narrowing, Principal, Scopes};
+use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use portcullis_core::id::{OrgId, PolicyName};
 use portcullis_core::json;
 use portcullis_core::limit::Called;
@@ -182,7 +182,7 @@ fn caller(identity: IdentityKind) -> Principal {
         role: PolicyName::new("analyst").unwrap(),
         tier: PolicyName::new("free").unwrap(),
         scopes: Scopes::Unknown,
-        narrowing: Narrowing::default(),
+        restrictions: Restrictions::default(),
     }
 }
 

@@ -84,7 +84,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::auth::{IdentityKind, Narrowing, Scopes};
+    use crate::auth::{IdentityKind, Restrictions, Scopes};
     use crate::id::KeyId;
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
                 role: name("analyst"),
                 tier: name("free"),
                 scopes: Scopes::Unknown,
-                narrowing: Narrowing::default(),
+                restrictions: Restrictions::default(),
             };
             let arguments = arguments.as_object().unwrap();
             super::key(&principal, &name(connector), tool, arguments).digest().to_owned()

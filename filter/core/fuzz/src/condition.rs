@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis_core::auth::{IdentityKind, Narrowing, Principal, Scopes};
+use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use portcullis_core::condition::{Condition, Facts};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 use portcullis_core::json;
@@ -64,6 +64,6 @@ fn principal() -> Principal {
         role: name("analyst"),
         tier: name("free"),
         scopes: Scopes::Granted(["crm:read".to_owned()].into()),
-        narrowing: Narrowing::default(),
+        restrictions: Restrictions::default(),
     }
 }

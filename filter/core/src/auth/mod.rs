@@ -16,7 +16,7 @@ pub mod token;
 
 pub use certificate::CertificateFailure;
 pub use presented_identity::{PresentedIdentity, VerifiedCredential};
-pub use principal::{Identity, IdentityKind, Narrowing, Principal, Scopes, Writes};
+pub use principal::{Identity, IdentityKind, Principal, Restrictions, Scopes, Writes};
 
 /// Why a credential was not accepted. The client hears [`AuthFailure::told`], no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ pub struct Principal {
     /// What the credential was granted, where its kind knows scopes.
     pub scopes: Scopes,
     /// What the credential may do less than its role.
-    pub narrowing: Narrowing,
+    pub restrictions: Restrictions,
 }
 
 /// What makes a caller the same one. A token or a certificate may be renewed; its subject stays.
@@ -114,7 +114,7 @@ impl Scopes {
 
 /// What a credential may do less than its role: nothing here ever widens.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Narrowing {
+pub struct Restrictions {
     /// Only these connectors.
     pub connectors: Option<Globs>,
     /// Only these tools.

@@ -3,7 +3,7 @@
 //! Owns the order of checks, the ruling, and the rule it names. Knows nothing of credentials, limits or
 //! transport. What decides here decides in `portcullis explain` too.
 //!
-//! In order: the tier, the connector, the credential's own narrowing, what the role opens, scopes, conditions on
+//! In order: the tier, the connector, the credential's own restrictions, what the role opens, scopes, conditions on
 //! the circumstances, conditions on the arguments, caps on records, approval.
 
 mod call;
@@ -20,7 +20,7 @@ use crate::policy::{Check, Connector, Enforcement, Policy};
 use crate::time::UnixTime;
 use call::{About, approval, are_seen, cap, conditions, scopes};
 use trail::Broken;
-use view::{Grant, Place, grant, narrowed, prompt, resource};
+use view::{Grant, Place, grant, prompt, resource, restricted};
 
 pub use call::{Amendment, Needed, amended};
 pub use trail::{Outcome, Shadowed, Step, Trail};
@@ -85,8 +85,8 @@ pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
         let broken = Broken::forbidden(place.to_string()).because("the role has no such connector");
         trail.enforce(policy, (Check::Authorisation, Enforcement::Enforce), broken)?;
     }
-    let narrowing = &principal.narrowing;
-    if narrowing.connectors.as_ref().is_some_and(|only| !only.matches(name.as_str())) {
+    let restrictions = &principal.restrictions;
+    if restrictions.connectors.as_ref().is_some_and(|only| !only.matches(name.as_str())) {
         return Err(trail.refuse(Broken::forbidden("credential.connectors")));
     }
     // A tool's own come with what the role says of the tool.
@@ -113,7 +113,7 @@ pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
         | Operation::Listen
         | Operation::EndSession => Ok(Ruling::default()),
         Operation::CallTool(call) => {
-            if let Err(rule) = narrowed(narrowing, case.connector, &call.name) {
+            if let Err(rule) = restricted(restrictions, case.connector, &call.name) {
                 let denial = Denial::UnknownTool(call.name.clone());
                 return Err(trail.refuse(Broken::new(rule, denial)));
             }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::trail::Broken;
-use crate::auth::{Narrowing, Principal, Writes};
+use crate::auth::{Principal, Restrictions, Writes};
 use crate::denial::Denial;
 use crate::id::PolicyName;
 use crate::mcp::Listing;
@@ -100,20 +100,20 @@ pub(super) fn resource(place: Place<'_>, rules: &Uris, uri: &str) -> Result<(), 
     })
 }
 
-/// What keeps a tool closed that the role may be open to: the credential's own narrowing, or that nobody
+/// What keeps a tool closed that the role may be open to: the credential's own restrictions, or that nobody
 /// reviewed it.
-pub(super) fn narrowed(
-    narrowing: &Narrowing,
+pub(super) fn restricted(
+    restrictions: &Restrictions,
     connector: &Connector,
     tool: &str,
 ) -> Result<(), &'static str> {
-    if narrowing.tools.as_ref().is_some_and(|only| !only.matches(tool)) {
+    if restrictions.tools.as_ref().is_some_and(|only| !only.matches(tool)) {
         return Err("credential.tools");
     }
     if connector.hides_unpinned(tool) {
         return Err("connectors.unpinned");
     }
-    match narrowing.writes {
+    match restrictions.writes {
         Writes::Closed if !connector.reads_only(tool) => Err("credential.allow_write"),
         Writes::Closed | Writes::Open => Ok(()),
     }
@@ -125,7 +125,7 @@ pub struct View {
     policy: Rc<Policy>,
     connector: PolicyName,
     role: PolicyName,
-    narrowing: Narrowing,
+    restrictions: Restrictions,
 }
 
 impl View {
@@ -136,7 +136,7 @@ impl View {
             policy: policy.clone(),
             connector: connector.clone(),
             role: principal.role.clone(),
-            narrowing: principal.narrowing.clone(),
+            restrictions: principal.restrictions.clone(),
         }
     }
 
@@ -158,7 +158,7 @@ impl View {
         Some(match listing {
             Listing::Tools => {
                 let tool = name("name")?;
-                narrowed(&self.narrowing, connector, tool).is_ok()
+                restricted(&self.restrictions, connector, tool).is_ok()
                     && judged(&|grant| grant.sees(tool))
             }
             Listing::Prompts => {

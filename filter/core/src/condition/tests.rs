@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::auth::{IdentityKind, Narrowing, Principal, Scopes};
+use crate::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use crate::id::{KeyId, OrgId, PolicyName};
 use crate::time::UnixTime;
 
@@ -17,7 +17,7 @@ fn principal() -> Principal {
         role: PolicyName::new("analyst").unwrap(),
         tier: PolicyName::new("free").unwrap(),
         scopes: Scopes::Granted(BTreeSet::from(["crm:read".to_owned()])),
-        narrowing: Narrowing::default(),
+        restrictions: Restrictions::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use portcullis_redis_lua::WindowState;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::auth::{Narrowing, Scopes};
+use crate::auth::{Restrictions, Scopes};
 use crate::id::{KeyId, OrgId};
 use crate::policy::{Policy, compile};
 
@@ -38,7 +38,7 @@ fn principal(key: &str, tier: &str) -> Principal {
         role: PolicyName::new("analyst").unwrap(),
         tier: PolicyName::new(tier).unwrap(),
         scopes: Scopes::default(),
-        narrowing: Narrowing::default(),
+        restrictions: Restrictions::default(),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::auth::{IdentityKind, Narrowing, Principal, Scopes};
+use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 use portcullis_core::limit::Called;
 use portcullis_core::policy::{Cost, Dimension, Globs, Limit, LimitMatch, Policy};
@@ -75,7 +75,7 @@ prop_compose! {
             role: name(1),
             tier: name(2),
             scopes: Scopes::Unknown,
-            narrowing: Narrowing::default(),
+            restrictions: Restrictions::default(),
         };
         let holder = principal.identity.holder().to_owned();
         Caller { principal, holder, connector: name(3), tool }

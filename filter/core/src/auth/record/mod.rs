@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::api_key::{KeyDigest, PresentedKey};
 use super::certificate::{CertificateFailure, Fingerprint};
 use super::source::SourceRanges;
-use super::{AuthFailure, IdentityKind, Narrowing, Principal, Scopes, Writes};
+use super::{AuthFailure, IdentityKind, Principal, Restrictions, Scopes, Writes};
 use crate::id::{KeyId, OrgId, PolicyName};
 use crate::time::UnixTime;
 
@@ -195,7 +195,7 @@ impl KeyRecord {
             role: self.role.clone(),
             tier: self.tier.clone(),
             scopes: Scopes::Unknown,
-            narrowing: Narrowing {
+            restrictions: Restrictions {
                 connectors: self.connectors.as_ref().map(|list| list.globs().clone()),
                 tools: self.tools.as_ref().map(|list| list.globs().clone()),
                 writes: if self.read_only { Writes::Closed } else { Writes::Open },

@@ -95,19 +95,19 @@ fn a_key_bound_to_addresses_or_a_certificate_is_refused_without_them() {
 // Proves: A2
 #[test]
 fn what_a_key_may_do_less_than_its_role_goes_with_its_principal() {
-    let none = record().principal().narrowing;
-    assert_eq!(none, Narrowing::default());
+    let none = record().principal().restrictions;
+    assert_eq!(none, Restrictions::default());
     let list = |name: &str| Some(NameList::from(vec![name.to_owned()]));
     let record =
         KeyRecord { connectors: list("d*"), tools: list("query"), read_only: true, ..record() };
-    let Narrowing { connectors, tools, writes } = record.principal().narrowing;
+    let Restrictions { connectors, tools, writes } = record.principal().restrictions;
     assert!(connectors.is_some_and(|only| only.matches("demo") && !only.matches("python")));
     assert!(tools.is_some_and(|only| only.matches("query") && !only.matches("query_users")));
     assert_eq!(writes, Writes::Closed);
     // An empty list is not the absence of one.
     let record = KeyRecord { tools: Some(NameList::default()), ..record };
     let read = KeyRecord::parse(&serde_json::to_vec(&record).unwrap()).unwrap();
-    assert!(read.principal().narrowing.tools.is_some_and(|only| !only.matches("query")));
+    assert!(read.principal().restrictions.tools.is_some_and(|only| !only.matches("query")));
 }
 
 #[test]

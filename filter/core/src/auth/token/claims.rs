@@ -14,7 +14,7 @@ use super::jwks::Thumbprint;
 use super::jws::TokenDigest;
 use crate::auth::certificate::Fingerprint;
 use crate::auth::deny_list::Deniable;
-use crate::auth::{AuthFailure, IdentityKind, Narrowing, Principal, Scopes, VerifiedCredential};
+use crate::auth::{AuthFailure, IdentityKind, Principal, Restrictions, Scopes, VerifiedCredential};
 use crate::id::{OrgId, PolicyName};
 use crate::time::UnixTime;
 
@@ -255,8 +255,8 @@ fn principal(
     let tier = PolicyName::new(&only(claims, &mapping.tier)?)?;
     let (issuer_id, subject) = (issuer.id.to_string(), subject.to_owned());
     let identity = IdentityKind::Token { issuer: issuer_id, subject }.into();
-    let (scopes, narrowing) = (Scopes::Granted(scopes), Narrowing::default());
-    speaks.then_some(Principal { org, identity, name, role, tier, scopes, narrowing })
+    let (scopes, restrictions) = (Scopes::Granted(scopes), Restrictions::default());
+    speaks.then_some(Principal { org, identity, name, role, tier, scopes, restrictions })
 }
 
 fn values(claims: &Map<String, Value>, source: &Source) -> Option<Vec<String>> {

@@ -15,7 +15,8 @@ use crate::auth::deny_list::Deniable;
 use crate::auth::slowdown::Proof;
 use crate::auth::token::jws::PresentedToken;
 use crate::auth::{
-    AuthFailure, IdentityKind, Narrowing, PresentedIdentity, Principal, Scopes, VerifiedCredential,
+    AuthFailure, IdentityKind, PresentedIdentity, Principal, Restrictions, Scopes,
+    VerifiedCredential,
 };
 use crate::config::AuthConfig;
 use crate::event::Head;
@@ -133,7 +134,7 @@ fn identified(
         role: identity.role,
         tier: identity.tier,
         scopes: Scopes::Unknown,
-        narrowing: Narrowing::default(),
+        restrictions: Restrictions::default(),
     };
     let deniable = Deniable::Certificate(certificate.sha256.to_string());
     Ok(PresentedIdentity::Verified(Rc::new(VerifiedCredential::new(
