@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::auth::slowdown::Source;
+use crate::auth::throttle::Source;
 use crate::decode::{Faults, Fields};
 
 /// How much of unfinished bodies is held.

@@ -19,7 +19,7 @@ use portcullis_redis_lua::{Generation, Key, Stamp, Use};
 use crate::audit::Chain;
 use crate::auth::deny_list::DenyListEntry;
 use crate::auth::record::KeyRecord;
-use crate::auth::slowdown::Slowdown;
+use crate::auth::throttle::Throttle;
 use crate::auth::token::keyring::Keyring;
 use crate::breaker::Breakers;
 use crate::config::Config;
@@ -126,7 +126,7 @@ pub struct Worker {
     /// The audit chain of this VM.
     pub chain: Chain,
     /// Addresses that guess.
-    pub slowdown: Slowdown,
+    pub throttle: Throttle,
     /// Bytes that are held for callers who have proved nothing.
     pub unproven: Unproven,
     /// Bytes of unfinished bodies of confirmed callers in this worker's own memory (`split` mode).
@@ -179,7 +179,7 @@ impl Worker {
     #[must_use]
     pub fn new(config: Config, chain: Chain) -> Self {
         Self {
-            slowdown: Slowdown::new(config.auth.slowdown),
+            throttle: Throttle::new(config.auth.throttle),
             policies: Policies::new(config.policy_cache_bytes),
             config,
             chain,
@@ -213,7 +213,7 @@ impl Worker {
 
     /// Takes a new plugin configuration; what was learnt stays.
     pub fn reconfigure(&mut self, config: Config) {
-        self.slowdown.reconfigure(config.auth.slowdown);
+        self.throttle.reconfigure(config.auth.throttle);
         self.policies.resize(config.policy_cache_bytes);
         self.config = config;
     }

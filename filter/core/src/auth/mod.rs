@@ -10,8 +10,8 @@ pub mod deny_list;
 mod presented_identity;
 mod principal;
 pub mod record;
-pub mod slowdown;
 pub mod source;
+pub mod throttle;
 pub mod token;
 
 pub use certificate::CertificateFailure;

@@ -3,7 +3,7 @@
 //! Owns the section `auth`. What each part of it means is [`crate::auth`]'s business.
 
 use crate::auth::certificate::mapping::{self, CertificateConfig};
-use crate::auth::slowdown::SlowdownConfig;
+use crate::auth::throttle::ThrottleConfig;
 use crate::auth::token::issuer::{self, Issuer, IssuerId};
 use crate::auth::token::jws::MOST_TOKEN_BYTES;
 use crate::decode::settings::scopes;
@@ -18,7 +18,7 @@ pub struct AuthConfig {
     /// Client certificates.
     pub certificates: CertificateConfig,
     /// How guessing is slowed down.
-    pub slowdown: SlowdownConfig,
+    pub throttle: ThrottleConfig,
     /// Whose tokens are accepted.
     pub issuers: Vec<Issuer>,
     /// The scopes that a client is told to ask for at first (RFC 9728 §2, `scopes_supported`).
@@ -32,7 +32,7 @@ impl Default for AuthConfig {
         Self {
             external_url: None,
             certificates: CertificateConfig::default(),
-            slowdown: SlowdownConfig::default(),
+            throttle: ThrottleConfig::default(),
             issuers: Vec::new(),
             scopes: Vec::new(),
             token_max_bytes: DEFAULT_TOKEN_BYTES,
@@ -76,7 +76,7 @@ pub(super) fn read(fields: &mut Fields<'_>, faults: &mut Faults) -> AuthConfig {
         config.certificates = mapping::read(node, faults).unwrap_or_default();
     }
     if let Some(node) = fields.optional("slowdown") {
-        config.slowdown = SlowdownConfig::read(node, faults);
+        config.throttle = ThrottleConfig::read(node, faults);
     }
     if let Some(node) = fields.optional("issuers") {
         config.issuers = issuer::read(node, faults).unwrap_or_default();

@@ -9,7 +9,7 @@ fn retry_after_never_sends_a_client_back_too_early() {
         let limit = "tiers.free.calls".into();
         let denial = Denial::Limited {
             limit,
-            cause: Box::new(LimitCause::Slowdown),
+            cause: Box::new(LimitCause::Throttle),
             retry_after: Duration::from_micros(micros),
         };
         (denial.retry_after_seconds(), denial.data(Era::Legacy))

@@ -31,7 +31,7 @@ pub enum LimitCause {
     /// The caller does not back off.
     CoolOff,
     /// Too many credentials from this address were refused.
-    Slowdown,
+    Throttle,
     /// Too many streams are open.
     Streams,
     /// Too many unfinished bodies of callers that are not proven.
@@ -187,7 +187,7 @@ fn limited(limit: &str, cause: &LimitCause, retry_after: Duration) -> String {
         LimitCause::Bodies => {
             format!("Too many unfinished requests (`{limit}`). Send the body at once.")
         }
-        LimitCause::Slowdown => {
+        LimitCause::Throttle => {
             format!("Too many refused credentials from this address (rule `{limit}`).")
         }
     };

@@ -21,7 +21,7 @@ mod stages;
 mod turn;
 
 use crate::audit::Entry;
-use crate::auth::slowdown::Attempt;
+use crate::auth::throttle::Attempt;
 use crate::call::CallId;
 use crate::config::Mode;
 use crate::denial::Denial;

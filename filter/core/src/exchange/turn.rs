@@ -9,7 +9,7 @@ use super::checks::cors;
 use super::checks::protected_resource::Hint;
 use super::session::SessionRef;
 use crate::audit::{AuditEvent, Entry};
-use crate::auth::slowdown::{self, Attempt, Proof};
+use crate::auth::throttle::{self, Attempt, Proof};
 use crate::call::{CallFailure, CallId, Dependency, DependencyCall};
 use crate::config::Mode;
 use crate::denial::{AuditStatus, Denial, HostFault, UpstreamFault};
@@ -167,14 +167,14 @@ impl Turn<'_> {
     pub(crate) fn settle_attempt(&mut self, denial: &Denial) {
         let attempt = std::mem::take(&mut self.context.attempt);
         let address = &self.context.entry.client_address;
-        let slowdown = &mut self.worker.slowdown;
+        let throttle = &mut self.worker.throttle;
         match denial {
             Denial::Unauthenticated(failure) => {
                 if let Some(proof) = &self.context.proof {
-                    slowdown.failed(address, proof, self.now);
+                    throttle.failed(address, proof, self.now);
                 }
-                if slowdown::costs_nothing(*failure) {
-                    slowdown.unattempted(address, attempt);
+                if throttle::costs_nothing(*failure) {
+                    throttle.unattempted(address, attempt);
                 }
             }
             // Whether the credential holds is open, and the dependency had work with it.
@@ -182,7 +182,7 @@ impl Turn<'_> {
                 _,
                 CallFailure::TimedOut | CallFailure::Disconnected | CallFailure::Unreadable,
             ) => {}
-            _ => slowdown.unattempted(address, attempt),
+            _ => throttle.unattempted(address, attempt),
         }
     }
 
@@ -191,7 +191,7 @@ impl Turn<'_> {
         let attempt = std::mem::take(&mut self.context.attempt);
         if let Some(proof) = self.context.proof {
             let address = &self.context.entry.client_address;
-            self.worker.slowdown.succeeded(address, proof, attempt, self.now);
+            self.worker.throttle.succeeded(address, proof, attempt, self.now);
         }
     }
 

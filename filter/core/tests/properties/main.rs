@@ -16,8 +16,8 @@ mod outcomes;
 mod policy;
 mod resp;
 mod schema;
-mod slowdown;
 mod sse;
+mod throttle;
 
 use proptest::test_runner::{Config, FileFailurePersistence};
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
-use portcullis_core::auth::slowdown::SlowdownConfig;
+use portcullis_core::auth::throttle::ThrottleConfig;
 use portcullis_core::call::{CallFailure, CallId, DependencyCall, Reply};
 use portcullis_core::config::{Config, Mode};
 use portcullis_core::event::{Event, Head, Origin, ResponseHead};
@@ -202,8 +202,8 @@ impl World {
             }
             "slowdown" => {
                 let failures = rest.parse().unwrap();
-                let config = SlowdownConfig { failures, ..SlowdownConfig::default() };
-                self.worker.slowdown.reconfigure(config);
+                let config = ThrottleConfig { failures, ..ThrottleConfig::default() };
+                self.worker.throttle.reconfigure(config);
             }
             "issuer" => {
                 tokens::configure(&mut self.worker, rest);

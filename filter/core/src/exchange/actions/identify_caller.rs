@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::auth::certificate::PeerCertificate;
-use crate::auth::slowdown::Attempt;
+use crate::auth::throttle::Attempt;
 use crate::auth::{AuthFailure, PresentedIdentity};
 use crate::denial::{Denial, LimitCause};
 use crate::event::Head;
@@ -27,8 +27,8 @@ pub(crate) fn caller(
     }
     let claim = credentials.claim(auth);
     turn.context.attempt = attempt(&claim, turn).map_err(|retry_after| Denial::Limited {
-        limit: SLOWDOWN.into(),
-        cause: Box::new(LimitCause::Slowdown),
+        limit: THROTTLE.into(),
+        cause: Box::new(LimitCause::Throttle),
         retry_after,
     })?;
     claim.map_err(Denial::Unauthenticated)
@@ -40,16 +40,16 @@ fn attempt(
     turn: &mut Turn<'_>,
 ) -> Result<Attempt, Duration> {
     let Some(proof) = &turn.context.proof else { return Ok(Attempt::Free) };
-    let (address, slowdown) = (&turn.context.entry.client_address, &mut turn.worker.slowdown);
+    let (address, throttle) = (&turn.context.entry.client_address, &mut turn.worker.throttle);
     match claim {
         // The handshake proved the certificate.
         Ok((Claim::Made(PresentedIdentity::Verified(_)), _)) => Ok(Attempt::Free),
         Ok((Claim::Made(PresentedIdentity::Key(_)) | Claim::Token(_), _)) => {
-            slowdown.check(address, proof, turn.now)
+            throttle.check(address, proof, turn.now)
         }
-        Err(_) => slowdown.hopeless(address, turn.now).map(|()| Attempt::Free),
+        Err(_) => throttle.hopeless(address, turn.now).map(|()| Attempt::Free),
     }
 }
 
 /// Limits of a policy have names that begin with `tiers.` or `limits.`.
-const SLOWDOWN: &str = "auth.slowdown";
+const THROTTLE: &str = "auth.slowdown";

@@ -12,7 +12,7 @@ use crate::auth::certificate::mapping::{CertificateMode, Peer};
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
 use crate::auth::credential::{self, Presented};
 use crate::auth::deny_list::Deniable;
-use crate::auth::slowdown::Proof;
+use crate::auth::throttle::Proof;
 use crate::auth::token::jws::PresentedToken;
 use crate::auth::{
     AuthFailure, IdentityKind, PresentedIdentity, Principal, Restrictions, Scopes,

@@ -133,8 +133,8 @@ impl PendingBody {
                 PresentedIdentity::Key(_),
                 Authentication::Unasked,
             ) => {
-                let slowdown = &turn.worker.slowdown;
-                !turn.context.proof.is_some_and(|proof| slowdown.is_proven(&proof, turn.now))
+                let throttle = &turn.worker.throttle;
+                !turn.context.proof.is_some_and(|proof| throttle.is_proven(&proof, turn.now))
             }
         }
     }

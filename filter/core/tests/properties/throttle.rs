@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::auth::slowdown::{Attempt, Slowdown, SlowdownConfig};
+use portcullis_core::auth::throttle::{Attempt, Throttle, ThrottleConfig};
 use portcullis_core::time::UnixTime;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ proptest! {
         ops in vec(op(), 0..60),
     ) {
         let (window, longest) = (Duration::from_secs(30), Duration::from_secs(20));
-        let mut slowdown = Slowdown::new(SlowdownConfig { failures, window, longest, trials: 500 });
+        let mut throttle = Throttle::new(ThrottleConfig { failures, window, longest, trials: 500 });
         let mut now = UnixTime::from_micros(0);
         let mut proven = [None; 4];
         let mut failed = [0; 4];
@@ -51,18 +51,18 @@ proptest! {
             match op {
                 Op::At(second) => now = UnixTime::from_micros(second * 1_000_000),
                 Op::Fail(from, credential) => {
-                    slowdown.failed(&address(from), &[credential; 32], now);
+                    throttle.failed(&address(from), &[credential; 32], now);
                     proven[usize::from(credential)] = None;
                     failed[usize::from(from)] += 1;
                     bad[usize::from(credential)] = true;
                 }
                 Op::Succeed(credential) => {
-                    slowdown.succeeded("192.0.2.0", [credential; 32], Attempt::Free, now);
+                    throttle.succeeded("192.0.2.0", [credential; 32], Attempt::Free, now);
                     proven[usize::from(credential)] = Some(());
                     bad[usize::from(credential)] = false;
                 }
                 Op::Ask(from, credential) => {
-                    let answer = slowdown.check(&address(from), &[credential; 32], now);
+                    let answer = throttle.check(&address(from), &[credential; 32], now);
                     let Err(wait) = answer else { continue };
                     prop_assert!(wait <= longest && !wait.is_zero());
                     prop_assert_eq!(proven[usize::from(credential)], None);
@@ -70,7 +70,7 @@ proptest! {
                     prop_assert!(bad[usize::from(credential)] || wait < Duration::from_secs(1));
                     prop_assert!(failures > 0 && failed[usize::from(from)] >= failures);
                     let later = now.after(wait);
-                    prop_assert!(slowdown.check(&address(from), &[credential; 32], later).is_ok());
+                    prop_assert!(throttle.check(&address(from), &[credential; 32], later).is_ok());
                 }
             }
         }

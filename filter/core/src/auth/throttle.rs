@@ -28,7 +28,7 @@ const SHARE: Rate = Rate { burst: 10, each: Duration::from_millis(100) };
 
 /// When to slow down, and how much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlowdownConfig {
+pub struct ThrottleConfig {
     /// This many failures from one address are one too many; 0 never slows anybody down.
     pub failures: u32,
     /// Within this time.
@@ -40,7 +40,7 @@ pub struct SlowdownConfig {
     pub trials: u32,
 }
 
-impl Default for SlowdownConfig {
+impl Default for ThrottleConfig {
     fn default() -> Self {
         Self {
             failures: 100,
@@ -51,8 +51,8 @@ impl Default for SlowdownConfig {
     }
 }
 
-impl SlowdownConfig {
-    /// Reads `auth.slowdown`. A field that is absent or faulty has its default here.
+impl ThrottleConfig {
+    /// Reads `auth.throttle`. A field that is absent or faulty has its default here.
     pub fn read(node: Node<'_>, faults: &mut Faults) -> Self {
         const DAY: u64 = 86_400;
         let Self { failures, window, longest, trials } = Self::default();
@@ -85,8 +85,8 @@ pub type Proof = [u8; 32];
 
 /// What one worker remembers.
 #[derive(Debug)]
-pub struct Slowdown {
-    config: SlowdownConfig,
+pub struct Throttle {
+    config: ThrottleConfig,
     addresses: LruCache<Source, Address>,
     proven: LruCache<Proof, UnixTime>,
     /// Credentials that did not hold when they were last tried.
@@ -151,10 +151,10 @@ struct Bucket {
     full_at: UnixTime,
 }
 
-impl Slowdown {
+impl Throttle {
     /// A memory in which nobody has failed.
     #[must_use]
-    pub fn new(config: SlowdownConfig) -> Self {
+    pub fn new(config: ThrottleConfig) -> Self {
         Self {
             config,
             addresses: LruCache::new(MAX_ADDRESSES),
@@ -165,7 +165,7 @@ impl Slowdown {
     }
 
     /// Takes a new configuration; waits that have begun stay as they are.
-    pub fn reconfigure(&mut self, config: SlowdownConfig) {
+    pub fn reconfigure(&mut self, config: ThrottleConfig) {
         self.config = config;
     }
 
@@ -303,7 +303,7 @@ pub const fn costs_nothing(failure: AuthFailure) -> bool {
 
 impl Trouble {
     fn counted(
-        config: &SlowdownConfig,
+        config: &ThrottleConfig,
         since: UnixTime,
         failures: u32,
         before: Option<Wait>,
@@ -317,7 +317,7 @@ impl Trouble {
         Self::Waiting(Wait { until: now.after(length), length })
     }
 
-    fn after_failure(self, config: &SlowdownConfig, now: UnixTime) -> Self {
+    fn after_failure(self, config: &ThrottleConfig, now: UnixTime) -> Self {
         // A wait is longer than the one before only if as many failures follow it as led to it.
         let lately = |wait: &Wait| now.since(wait.until) < config.longest;
         match self {
@@ -398,8 +398,8 @@ mod tests {
         UnixTime::from_micros(second * 1_000_000)
     }
 
-    fn three_a_minute() -> Slowdown {
-        Slowdown::new(SlowdownConfig {
+    fn three_a_minute() -> Throttle {
+        Throttle::new(ThrottleConfig {
             failures: 3,
             window: Duration::from_secs(60),
             longest: Duration::from_secs(5),
@@ -408,13 +408,13 @@ mod tests {
     }
 
     /// How long a credential that failed before has to wait.
-    fn wait(slowdown: &mut Slowdown, address: &str, second: u64) -> u64 {
-        slowdown.check(address, &BAD, at(second)).err().map_or(0, |wait| wait.as_secs())
+    fn wait(throttle: &mut Throttle, address: &str, second: u64) -> u64 {
+        throttle.check(address, &BAD, at(second)).err().map_or(0, |wait| wait.as_secs())
     }
 
-    fn fail(slowdown: &mut Slowdown, times: u32, second: u64) {
+    fn fail(throttle: &mut Throttle, times: u32, second: u64) {
         for _ in 0..times {
-            slowdown.failed(HOST, &BAD, at(second));
+            throttle.failed(HOST, &BAD, at(second));
         }
     }
 
@@ -427,139 +427,139 @@ mod tests {
     // Finding 2.6: one bad request after each wait doubled it.
     #[test]
     fn waits_grow_with_each_further_burst_up_to_the_longest_and_end() {
-        let mut slowdown = three_a_minute();
-        fail(&mut slowdown, 2, 0);
-        assert_eq!(wait(&mut slowdown, HOST, 0), 0);
-        fail(&mut slowdown, 1, 0);
+        let mut throttle = three_a_minute();
+        fail(&mut throttle, 2, 0);
+        assert_eq!(wait(&mut throttle, HOST, 0), 0);
+        fail(&mut throttle, 1, 0);
         let mut now = 0;
         for expected in [1, 2, 4, 5, 5] {
-            assert_eq!(wait(&mut slowdown, HOST, now), expected);
-            assert_eq!(slowdown.hopeless(HOST, at(now)), Err(Duration::from_secs(expected)));
+            assert_eq!(wait(&mut throttle, HOST, now), expected);
+            assert_eq!(throttle.hopeless(HOST, at(now)), Err(Duration::from_secs(expected)));
             now += expected;
-            assert_eq!(wait(&mut slowdown, HOST, now), 0, "a try after each wait");
-            fail(&mut slowdown, 2, now);
-            assert_eq!(wait(&mut slowdown, HOST, now), 0, "two bad requests are no burst");
-            fail(&mut slowdown, 1, now);
+            assert_eq!(wait(&mut throttle, HOST, now), 0, "a try after each wait");
+            fail(&mut throttle, 2, now);
+            assert_eq!(wait(&mut throttle, HOST, now), 0, "two bad requests are no burst");
+            fail(&mut throttle, 1, now);
         }
         // Forgiven after as long a quiet time as the longest wait.
         now += 5 + 5;
-        fail(&mut slowdown, 3, now);
-        assert_eq!(wait(&mut slowdown, HOST, now), 1);
+        fail(&mut throttle, 3, now);
+        assert_eq!(wait(&mut throttle, HOST, now), 1);
     }
 
     #[test]
     fn failures_far_apart_are_nobodys_guessing() {
-        let mut slowdown = three_a_minute();
+        let mut throttle = three_a_minute();
         for minute in 0..20 {
-            slowdown.failed(HOST, &BAD, at(minute * 60));
-            assert_eq!(wait(&mut slowdown, HOST, minute * 60), 0);
+            throttle.failed(HOST, &BAD, at(minute * 60));
+            assert_eq!(wait(&mut throttle, HOST, minute * 60), 0);
         }
     }
 
     #[test]
     fn one_burst_is_one_offence() {
-        let mut slowdown = three_a_minute();
-        fail(&mut slowdown, 100, 0);
-        assert_eq!(wait(&mut slowdown, HOST, 0), 1);
+        let mut throttle = three_a_minute();
+        fail(&mut throttle, 100, 0);
+        assert_eq!(wait(&mut throttle, HOST, 0), 1);
     }
 
     // Proves: A14
     #[test]
     fn a_proven_credential_does_not_pay_for_its_neighbours() {
-        let mut slowdown = three_a_minute();
-        slowdown.succeeded(HOST, GOOD, Attempt::Free, at(0));
-        fail(&mut slowdown, 3, 0);
-        assert_eq!(slowdown.check(HOST, &GOOD, at(0)), Ok(Attempt::Free));
-        assert!(slowdown.check(HOST, &BAD, at(0)).is_err());
-        assert!(slowdown.check("192.0.2.8", &BAD, at(0)).is_ok());
+        let mut throttle = three_a_minute();
+        throttle.succeeded(HOST, GOOD, Attempt::Free, at(0));
+        fail(&mut throttle, 3, 0);
+        assert_eq!(throttle.check(HOST, &GOOD, at(0)), Ok(Attempt::Free));
+        assert!(throttle.check(HOST, &BAD, at(0)).is_err());
+        assert!(throttle.check("192.0.2.8", &BAD, at(0)).is_ok());
         // Once it fails it is proven no longer.
-        slowdown.failed(HOST, &GOOD, at(0));
-        assert!(slowdown.check(HOST, &GOOD, at(0)).is_err());
+        throttle.failed(HOST, &GOOD, at(0));
+        assert!(throttle.check(HOST, &GOOD, at(0)).is_err());
     }
 
     // Proves: A14
     // Finding 2.6: behind a NAT with a guesser, a good key that the worker had not seen waited for minutes.
     #[test]
     fn a_credential_that_is_new_here_is_tried_although_its_address_waits() {
-        let mut slowdown = three_a_minute();
-        fail(&mut slowdown, 3, 0);
-        assert_eq!(slowdown.check(HOST, &GOOD, at(0)), Ok(Attempt::Share));
+        let mut throttle = three_a_minute();
+        fail(&mut throttle, 3, 0);
+        assert_eq!(throttle.check(HOST, &GOOD, at(0)), Ok(Attempt::Share));
         // Each is tried once; then it waits like the others.
         for number in 1..SHARE.burst {
-            assert!(slowdown.check(HOST, &numbered(number), at(0)).is_ok(), "{number}");
-            slowdown.failed(HOST, &numbered(number), at(0));
-            assert_eq!(wait(&mut slowdown, HOST, 0), 1);
+            assert!(throttle.check(HOST, &numbered(number), at(0)).is_ok(), "{number}");
+            throttle.failed(HOST, &numbered(number), at(0));
+            assert_eq!(wait(&mut throttle, HOST, 0), 1);
         }
         // Somebody who makes up new ones has a share, and no more, for no longer than a moment.
-        let later = slowdown.check(HOST, &numbered(99), at(0)).unwrap_err();
+        let later = throttle.check(HOST, &numbered(99), at(0)).unwrap_err();
         assert_eq!(later, SHARE.each);
         // What holds costs nothing.
-        slowdown.succeeded(HOST, GOOD, Attempt::Share, at(0));
-        assert!(slowdown.check(HOST, &numbered(100), at(0)).is_ok());
-        assert!(slowdown.check(HOST, &numbered(101), at(0)).is_err());
+        throttle.succeeded(HOST, GOOD, Attempt::Share, at(0));
+        assert!(throttle.check(HOST, &numbered(100), at(0)).is_ok());
+        assert!(throttle.check(HOST, &numbered(101), at(0)).is_err());
     }
 
     // Proves: A14
     #[test]
     fn all_addresses_together_spend_no_more_than_the_budget() {
-        let mut slowdown = three_a_minute();
+        let mut throttle = three_a_minute();
         let mut tried = 0;
         for number in 0..200_u32 {
             let address = format!("198.51.100.{number}");
-            tried += u32::from(slowdown.check(&address, &numbered(number), at(5)).is_ok());
+            tried += u32::from(throttle.check(&address, &numbered(number), at(5)).is_ok());
         }
         assert_eq!(tried, 50);
-        assert!(slowdown.check(HOST, &GOOD, at(5)).unwrap_err() <= Duration::from_millis(20));
-        assert!(slowdown.check(HOST, &GOOD, at(6)).is_ok(), "it fills up again");
+        assert!(throttle.check(HOST, &GOOD, at(5)).unwrap_err() <= Duration::from_millis(20));
+        assert!(throttle.check(HOST, &GOOD, at(6)).is_ok(), "it fills up again");
         // What needed no work after all is given back.
         for _ in 0..200 {
-            let attempt = slowdown.check(HOST, &GOOD, at(8)).unwrap();
-            slowdown.unattempted(HOST, attempt);
+            let attempt = throttle.check(HOST, &GOOD, at(8)).unwrap();
+            throttle.unattempted(HOST, attempt);
         }
     }
 
     #[test]
     fn a_proof_does_not_last_for_ever() {
-        let mut slowdown = three_a_minute();
-        slowdown.succeeded(HOST, GOOD, Attempt::Free, at(0));
-        assert_eq!(slowdown.check(HOST, &GOOD, at(3_599)), Ok(Attempt::Free));
-        assert_eq!(slowdown.check(HOST, &GOOD, at(3_600)), Ok(Attempt::Budget));
+        let mut throttle = three_a_minute();
+        throttle.succeeded(HOST, GOOD, Attempt::Free, at(0));
+        assert_eq!(throttle.check(HOST, &GOOD, at(3_599)), Ok(Attempt::Free));
+        assert_eq!(throttle.check(HOST, &GOOD, at(3_600)), Ok(Attempt::Budget));
     }
 
     #[test]
     fn one_host_is_one_source_however_it_writes_its_address() {
-        let mut slowdown = three_a_minute();
+        let mut throttle = three_a_minute();
         for address in ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:3"] {
-            slowdown.failed(address, &BAD, at(0));
+            throttle.failed(address, &BAD, at(0));
         }
-        assert_eq!(wait(&mut slowdown, "2001:db8::4", 0), 1);
-        assert_eq!(wait(&mut slowdown, "2001:db8:0:1::4", 0), 0);
+        assert_eq!(wait(&mut throttle, "2001:db8::4", 0), 1);
+        assert_eq!(wait(&mut throttle, "2001:db8:0:1::4", 0), 0);
         for address in ["192.0.2.9", "::ffff:192.0.2.9", "192.0.2.9"] {
-            slowdown.failed(address, &BAD, at(0));
+            throttle.failed(address, &BAD, at(0));
         }
-        assert_eq!(wait(&mut slowdown, "192.0.2.9", 0), 1);
+        assert_eq!(wait(&mut throttle, "192.0.2.9", 0), 1);
     }
 
     #[test]
     fn a_clock_that_is_set_back_locks_nobody_out() {
-        let mut slowdown = three_a_minute();
-        fail(&mut slowdown, 3, 1_000_000);
-        assert_eq!(wait(&mut slowdown, HOST, 1_000_000), 1);
-        assert_eq!(wait(&mut slowdown, HOST, 10), 0);
+        let mut throttle = three_a_minute();
+        fail(&mut throttle, 3, 1_000_000);
+        assert_eq!(wait(&mut throttle, HOST, 1_000_000), 1);
+        assert_eq!(wait(&mut throttle, HOST, 10), 0);
         for number in 0..500 {
-            _ = slowdown.check(HOST, &numbered(number), at(1_000_001));
+            _ = throttle.check(HOST, &numbered(number), at(1_000_001));
         }
-        assert!(slowdown.check(HOST, &GOOD, at(1_000_001)).is_err());
-        assert!(slowdown.check(HOST, &GOOD, at(20)).is_ok());
+        assert!(throttle.check(HOST, &GOOD, at(1_000_001)).is_err());
+        assert!(throttle.check(HOST, &GOOD, at(20)).is_ok());
     }
 
     #[test]
     fn zero_failures_switch_it_off() {
-        let mut slowdown =
-            Slowdown::new(SlowdownConfig { failures: 0, trials: 1, ..SlowdownConfig::default() });
+        let mut throttle =
+            Throttle::new(ThrottleConfig { failures: 0, trials: 1, ..ThrottleConfig::default() });
         for _ in 0..1_000 {
-            slowdown.failed(HOST, &BAD, at(0));
-            assert_eq!(slowdown.check(HOST, &BAD, at(0)), Ok(Attempt::Free));
+            throttle.failed(HOST, &BAD, at(0));
+            assert_eq!(throttle.check(HOST, &BAD, at(0)), Ok(Attempt::Free));
         }
     }
 
@@ -567,7 +567,7 @@ mod tests {
     fn the_form_has_defaults_and_bounds() {
         let read = |document: serde_json::Value| {
             let mut faults = Faults::default();
-            let config = SlowdownConfig::read(Node::root(&document), &mut faults);
+            let config = ThrottleConfig::read(Node::root(&document), &mut faults);
             (config, faults.to_string())
         };
         let (config, faults) = read(json!({"failures": 5}));
