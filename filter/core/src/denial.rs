@@ -8,8 +8,8 @@ mod audit;
 mod connection;
 mod in_message;
 mod relayed;
-mod repair;
 mod text;
+mod tool_error;
 mod upstream;
 
 use std::time::Duration;
@@ -26,8 +26,8 @@ pub use approval::ApprovalState;
 pub use audit::AuditStatus;
 pub use connection::{HostFault, Unsupported};
 pub use relayed::{Relayed, relayed};
-pub use repair::Unfit;
 pub use text::{LimitCause, Requested};
+pub use tool_error::InvalidArguments;
 pub use upstream::UpstreamFault;
 
 /// Why a request was refused.
@@ -100,7 +100,7 @@ pub enum Denial {
         state: ApprovalState,
     },
     /// The arguments break the pinned input schema: a result, for the model to repair its call by.
-    BadArguments(Unfit),
+    InvalidArguments(InvalidArguments),
     /// A window is used up.
     Limited {
         /// The window's name.
@@ -182,7 +182,7 @@ impl Denial {
             | Self::UnknownResource(_)
             | Self::UnknownTask(_) => 200,
             // The model reads it, and may repair its call (MCP 2025-11-25 tools, error handling).
-            Self::Arguments { .. } | Self::BadArguments(_) => 200,
+            Self::Arguments { .. } | Self::InvalidArguments(_) => 200,
             Self::Forbidden { .. }
             | Self::InsufficientScope(_)
             | Self::Condition { .. }
@@ -231,7 +231,7 @@ impl Denial {
             | Self::UnknownPrompt(_)
             | Self::UnknownTask(_)
             // Not in the reply, which is a result; for the audit log.
-            | Self::BadArguments(_) => -32_602,
+            | Self::InvalidArguments(_) => -32_602,
             Self::UnknownResource(_) => match era {
                 Era::Modern => -32_602,
                 Era::Legacy => -32_002,
@@ -322,7 +322,7 @@ impl Denial {
     /// The JSON-RPC message for `sender`: an error, or what a tool would answer about its arguments.
     #[must_use]
     pub fn body(&self, sender: &Sender, era: Era, requested: Requested<'_>) -> Vec<u8> {
-        if let (Self::BadArguments(unfit), Sender::Request(id)) = (self, sender) {
+        if let (Self::InvalidArguments(unfit), Sender::Request(id)) = (self, sender) {
             return unfit.result(id, era);
         }
         let mut message = Map::new();

@@ -10,7 +10,7 @@ use lru::LruCache;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::denial::{Denial, Unfit};
+use crate::denial::{Denial, InvalidArguments};
 use crate::id::OrgId;
 use crate::json;
 use crate::pin::{Definition, Drift};
@@ -55,7 +55,10 @@ impl Reviewed {
     pub fn fits(&self, tool: &str, arguments: &Map<String, Value>) -> Result<(), Denial> {
         let arguments = Value::Object(arguments.clone());
         self.schema.check(&arguments).map_err(|violations| {
-            Denial::BadArguments(Unfit { tool: tool.to_owned(), text: told(tool, &violations) })
+            Denial::InvalidArguments(InvalidArguments {
+                tool: tool.to_owned(),
+                text: told(tool, &violations),
+            })
         })
     }
 }

@@ -94,7 +94,7 @@ impl Denial {
             | Self::Condition { rule, .. }
             | Self::Arguments { rule, .. } => rule.clone(),
             Self::Approval { rule, .. } => rule.to_string(),
-            Self::BadArguments(unfit) => format!("tools.{}.input_schema", unfit.tool),
+            Self::InvalidArguments(unfit) => format!("tools.{}.input_schema", unfit.tool),
             Self::InsufficientScope(_) => INSUFFICIENT_SCOPE.to_owned(),
             Self::Limited { limit, .. } => limit.to_string(),
             Self::Unavailable(dependency, why) => {
@@ -116,7 +116,7 @@ impl Denial {
     #[must_use]
     pub fn error_code(&self, era: Era) -> Option<i64> {
         match self {
-            Self::Arguments { .. } | Self::BadArguments(_) => None,
+            Self::Arguments { .. } | Self::InvalidArguments(_) => None,
             denial => Some(denial.code(era)),
         }
     }

@@ -49,7 +49,7 @@ impl Relayed {
         if !denial.fits_in_message() {
             return None;
         }
-        let as_result = matches!(denial, Denial::Arguments { .. } | Denial::BadArguments(_));
+        let as_result = matches!(denial, Denial::Arguments { .. } | Denial::InvalidArguments(_));
         let tool = denial.tool_result(id, requested).is_some() || as_result;
         Some(Self {
             id: id.clone(),

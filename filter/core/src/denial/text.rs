@@ -131,7 +131,7 @@ impl Denial {
             Self::UnknownTask(task) => format!("Unknown task: {task}"),
             Self::UnknownPrompt(prompt) => format!("Unknown prompt: {prompt}"),
             Self::UnknownResource(uri) => format!("Resource not found: {uri}"),
-            Self::BadArguments(unfit) => unfit.text.clone(),
+            Self::InvalidArguments(unfit) => unfit.text.clone(),
             Self::InsufficientScope(scopes) => {
                 format!("This takes the scopes {}", scopes.join(" "))
             }

@@ -338,7 +338,7 @@ fn grant(
     {
         let parameters = request.parameters.as_ref();
         match pinned_tools::check(call, parameters, (&principal.org, name, connector), worker) {
-            Err(denial @ Denial::BadArguments(_)) => {
+            Err(denial @ Denial::InvalidArguments(_)) => {
                 trail.judged(&policy, Check::Schema, denial)?;
             }
             checked => checked?,

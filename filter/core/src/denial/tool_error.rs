@@ -8,14 +8,14 @@ use crate::mcp::Era;
 
 /// Arguments that break the pinned input schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfit {
+pub struct InvalidArguments {
     /// The tool.
     pub tool: String,
     /// What is wrong, and where.
     pub text: String,
 }
 
-impl Unfit {
+impl InvalidArguments {
     /// A tool result that says what is wrong: clients show errors of the protocol to people, and results
     /// to models (MCP 2025-11-25, tools, error handling).
     pub(super) fn result(&self, id: &Value, era: Era) -> Vec<u8> {
