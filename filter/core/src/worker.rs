@@ -60,7 +60,7 @@ pub const UNUSABLE_FOR: Duration = Duration::from_secs(10);
 
 /// What decides about the calls of an organisation.
 #[derive(Debug)]
-pub enum Decides {
+pub enum EffectivePolicy {
     /// This policy.
     On(PolicyVersion, Rc<Policy>),
     /// This one, which has to be read first.
@@ -373,7 +373,7 @@ impl Worker {
     }
 
     /// The policy that should decide about `caller`. A canary that cannot be used is tried on nobody.
-    pub fn chosen<'a>(
+    pub fn version_for<'a>(
         &mut self,
         org: &OrgId,
         active: &'a Activation,
@@ -390,20 +390,25 @@ impl Worker {
 
     /// The policy that decides when `wanted` should: that one, or while it is known to be unusable, the
     /// last good one.
-    pub fn decides(&mut self, org: &OrgId, wanted: &PolicyVersion, now: UnixTime) -> Decides {
+    pub fn effective_policy(
+        &mut self,
+        org: &OrgId,
+        wanted: &PolicyVersion,
+        now: UnixTime,
+    ) -> EffectivePolicy {
         match self.usable(org, wanted, now) {
-            Usable::Compiled(policy) => return Decides::On(wanted.clone(), policy),
-            Usable::Unread => return Decides::Needs(wanted.clone()),
+            Usable::Compiled(policy) => return EffectivePolicy::On(wanted.clone(), policy),
+            Usable::Unread => return EffectivePolicy::Needs(wanted.clone()),
             Usable::Not => {}
         }
         let Some(good) = self.good.get(org).filter(|good| *good != wanted).cloned() else {
-            return Decides::Nothing;
+            return EffectivePolicy::Nothing;
         };
         match self.usable(org, &good, now) {
-            Usable::Compiled(policy) => Decides::On(good, policy),
+            Usable::Compiled(policy) => EffectivePolicy::On(good, policy),
             // It made room for others; its document is in Redis still.
-            Usable::Unread => Decides::Needs(good),
-            Usable::Not => Decides::Nothing,
+            Usable::Unread => EffectivePolicy::Needs(good),
+            Usable::Not => EffectivePolicy::Nothing,
         }
     }
 
@@ -533,8 +538,8 @@ mod tests {
         let organisations = [org(name)].into();
         let policy = Policy { organisations, weight, ..Policy::default() };
         worker.set_policy(version(of), Rc::new(policy));
-        let decides = worker.decides(&org(name), &version(of), UnixTime::from_micros(0));
-        assert!(matches!(decides, Decides::On(..)), "{decides:?}");
+        let effective = worker.effective_policy(&org(name), &version(of), UnixTime::from_micros(0));
+        assert!(matches!(effective, EffectivePolicy::On(..)), "{effective:?}");
         worker.set_good(&org(name), &version(of));
     }
 
@@ -546,14 +551,17 @@ mod tests {
         hold(&mut worker, "globex", "b", 600_000);
         assert!(worker.policy(&version("a")).is_none());
         worker.policy_read(&version("c"), None, now);
-        let decides = worker.decides(&org("acme"), &version("c"), now);
+        let effective = worker.effective_policy(&org("acme"), &version("c"), now);
         assert!(
-            matches!(&decides, Decides::Needs(needed) if *needed == version("a")),
-            "{decides:?}"
+            matches!(&effective, EffectivePolicy::Needs(needed) if *needed == version("a")),
+            "{effective:?}"
         );
         hold(&mut worker, "acme", "a", 600_000);
-        let decides = worker.decides(&org("acme"), &version("c"), now);
-        assert!(matches!(&decides, Decides::On(on, _) if *on == version("a")), "{decides:?}");
+        let effective = worker.effective_policy(&org("acme"), &version("c"), now);
+        assert!(
+            matches!(&effective, EffectivePolicy::On(on, _) if *on == version("a")),
+            "{effective:?}"
+        );
     }
 
     fn stamp(generation: u64) -> Stamp {
@@ -588,11 +596,14 @@ mod tests {
     fn a_pointer_at_a_policy_of_another_organisation_is_not_obeyed() {
         let (mut worker, now) = (worker(), UnixTime::from_micros(0));
         hold(&mut worker, "acme", "a", 1_000);
-        let decides = worker.decides(&org("globex"), &version("a"), now);
-        assert!(matches!(decides, Decides::Nothing), "{decides:?}");
+        let effective = worker.effective_policy(&org("globex"), &version("a"), now);
+        assert!(matches!(effective, EffectivePolicy::Nothing), "{effective:?}");
         assert!(worker.is_foreign(&org("globex"), &version("a")));
         hold(&mut worker, "globex", "b", 1_000);
-        let decides = worker.decides(&org("globex"), &version("a"), now);
-        assert!(matches!(&decides, Decides::On(on, _) if *on == version("b")), "{decides:?}");
+        let effective = worker.effective_policy(&org("globex"), &version("a"), now);
+        assert!(
+            matches!(&effective, EffectivePolicy::On(on, _) if *on == version("b")),
+            "{effective:?}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! The policy: connectors, roles, tiers, limits; compiled once, then only looked up.
 //!
-//! Owns the document's meaning. [`document`] owns its form, and every fault in it. Decides nothing
+//! Owns the document's meaning. [`document`] owns its form, and every fault in it. EffectivePolicy nothing
 //! about a request: that is [`crate::authz`] and [`crate::limit`].
 
 mod activation;

@@ -13,7 +13,7 @@ use crate::auth::{PresentedIdentity, VerifiedCredential};
 use crate::id::OrgId;
 use crate::policy::Activation;
 use crate::time::UnixTime;
-use crate::worker::{Cached, CachedRecord, Decides, WentBack, Worker};
+use crate::worker::{Cached, CachedRecord, EffectivePolicy, WentBack, Worker};
 
 /// What is known of something that Redis holds.
 #[derive(Clone, Debug)]
@@ -79,10 +79,10 @@ impl Snapshot {
             // Nobody activates anything: the policy in the configuration is all there is.
             _ if worker.config.redis.is_none() => Known::Absent,
             Some(active) => {
-                let version = worker.chosen(org, &active, holder, now);
-                match worker.decides(org, version, now) {
-                    Decides::On(..) => Known::Present(active),
-                    Decides::Needs(_) | Decides::Nothing => Known::Unknown,
+                let version = worker.version_for(org, &active, holder, now);
+                match worker.effective_policy(org, version, now) {
+                    EffectivePolicy::On(..) => Known::Present(active),
+                    EffectivePolicy::Needs(_) | EffectivePolicy::Nothing => Known::Unknown,
                 }
             }
             None => Known::Unknown,

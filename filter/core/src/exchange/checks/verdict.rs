@@ -27,7 +27,7 @@ use crate::mcp::{Era, Message, Operation};
 use crate::policy::{Check, Connector, Policy};
 use crate::route::Selected;
 use crate::time::UnixTime;
-use crate::worker::{Cached, CachedRecord, Decides, Worker};
+use crate::worker::{Cached, CachedRecord, EffectivePolicy, Worker};
 
 /// What may happen if the basis still holds.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ pub(crate) fn judge(
         Known::Unknown => return Verdict::Open,
         Known::Present(active) => {
             let holder = request.identity.holder();
-            worker.chosen(&principal.org, active, holder, now).clone()
+            worker.version_for(&principal.org, active, holder, now).clone()
         }
         Known::Absent => match worker.inline_version(&principal.org) {
             Some(version) => version.clone(),
@@ -93,14 +93,16 @@ pub(crate) fn judge(
             entry.events.push(event);
         }
     }
-    let (version, policy) = match worker.decides(&principal.org, &version, now) {
-        Decides::On(version, policy) => (version, policy),
+    let (version, policy) = match worker.effective_policy(&principal.org, &version, now) {
+        EffectivePolicy::On(version, policy) => (version, policy),
         undecided => {
             // What another policy let the audit log show, this one may not.
             entry.input = None;
             return match undecided {
-                Decides::Needs(version) => Verdict::NeedsPolicy(version),
-                Decides::On(..) | Decides::Nothing => Verdict::Refused(Denial::PolicyUnusable),
+                EffectivePolicy::Needs(version) => Verdict::NeedsPolicy(version),
+                EffectivePolicy::On(..) | EffectivePolicy::Nothing => {
+                    Verdict::Refused(Denial::PolicyUnusable)
+                }
             };
         }
     };
