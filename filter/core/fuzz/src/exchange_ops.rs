@@ -7,22 +7,22 @@
 #[path = "../../tests/properties/exchange/bench.rs"]
 #[expect(dead_code, reason = "the property looks at more of it")]
 mod bench;
-#[path = "../../tests/properties/exchange/books.rs"]
-mod books;
+#[path = "../../tests/properties/exchange/history.rs"]
+mod history;
 #[path = "../../tests/properties/exchange/op.rs"]
 mod op;
+#[path = "../../tests/properties/exchange/redis_reply.rs"]
+mod redis_reply;
 #[path = "../../tests/properties/exchange/secrets.rs"]
 mod secrets;
 #[path = "../../tests/properties/exchange/watch.rs"]
 mod watch;
-#[path = "../../tests/properties/exchange/word.rs"]
-mod word;
 
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use bench::Bench;
-use op::{Admission, Ask, BodyOp, Bytes, HeadOp, Lie, Op, Turn, Which};
+use op::{Admission, Ask, BodyOp, Bytes, FaultyReply, HeadOp, Op, Turn, Which};
 use portcullis_core::call::CallFailure;
 use portcullis_core::event::{End, Origin};
 use portcullis_core::mcp::Message;
@@ -74,7 +74,7 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
         6 => Op::Body(body(u)?),
         7 => Op::BodyTooLarge,
         8 | 9 => Op::Honest(1 + u.choose_index(5)?),
-        10..=12 => Op::Answer(which(u)?, lie(u)?),
+        10..=12 => Op::Answer(which(u)?, faulty_reply(u)?),
         13 => Op::Fail(which(u)?, failure(u)?),
         14 => response(u)?,
         _ => chunk(u)?,
@@ -164,12 +164,12 @@ fn which(u: &mut Unstructured<'_>) -> Result<Which> {
     })
 }
 
-fn lie(u: &mut Unstructured<'_>) -> Result<Lie> {
+fn faulty_reply(u: &mut Unstructured<'_>) -> Result<FaultyReply> {
     let vault = match u.choose_index(4)? {
         0 => bytes(u)?,
         number => bench::vault(&format!("{}-{number}", fixtures::CANARY)),
     };
-    Ok(Lie {
+    Ok(FaultyReply {
         admission: admission(u)?,
         document: u.choose(&fixtures::POLICIES)?,
         vault,

@@ -50,7 +50,7 @@ enum Op {
     Begin(usize, Made),
     /// The oldest call that is out is answered with the truth.
     Honest(usize),
-    Lie(usize, Value),
+    FaultyReply(usize, Value),
     Fail(usize, CallFailure),
     /// A person decides on one of the calls that wait.
     Decide(usize, &'static str),
@@ -103,16 +103,16 @@ impl Model {
         match op {
             Op::Begin(slot, made) => self.begin(slot, made),
             Op::Honest(slot) => self.honest(slot),
-            Op::Lie(slot, value) => self.fool(slot, |id| {
+            Op::FaultyReply(slot, value) => self.fool(slot, |id| {
                 let taken = value == Value::Array(vec![Value::Int(1)]);
                 (Event::CallDone { id, reply: Reply::Redis(value) }, taken)
             }),
             Op::Fail(slot, why) => self.fool(slot, |id| (Event::CallFailed { id, why }, false)),
-            Op::Decide(nth, word) => {
+            Op::Decide(nth, redis_reply) => {
                 let mut waiting = self.approvals.iter_mut().filter(|(_, it)| **it == "pending");
                 if let Some((key, state)) = waiting.nth(nth) {
-                    *state = word;
-                    if word == GRANTED {
+                    *state = redis_reply;
+                    if redis_reply == GRANTED {
                         *self.granted.entry(key.clone()).or_default() += 1;
                     }
                 }
@@ -210,8 +210,8 @@ impl Model {
 
     /// What `admit.lua` would say.
     fn admit(&self, script: &ScriptCall, holder: &str) -> Value {
-        let word = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
-        let guards: usize = word(0).split(',').next().unwrap().parse().unwrap();
+        let redis_reply = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
+        let guards: usize = redis_reply(0).split(',').next().unwrap().parse().unwrap();
         let now = |at: usize| match at {
             0 => Some((RECORD.to_owned(), fixtures::record(holder, RECORD).to_string())),
             1 => Some((self.version.clone(), "{}".to_owned())),
@@ -222,14 +222,14 @@ impl Model {
         };
         let found: Vec<_> = (0..guards).map(now).collect();
         let rev = |at: usize| found[at].as_ref().map_or("-", |(rev, _)| rev).to_owned();
-        if (0..guards).all(|at| rev(at) == word(at + 1)) {
+        if (0..guards).all(|at| rev(at) == redis_reply(at + 1)) {
             return Value::Array(vec![Value::Int(1)]);
         }
         let mut items = vec![Value::Int(0)];
         for (at, found) in found.iter().enumerate() {
             items.push(bulk(&rev(at)));
             items.push(match found {
-                Some((rev, doc)) if *rev != word(at + 1) => bulk(doc),
+                Some((rev, doc)) if *rev != redis_reply(at + 1) => bulk(doc),
                 Some(_) | None => Value::Nil,
             });
         }
@@ -286,15 +286,15 @@ fn op() -> impl Strategy<Value = Op> {
     let made = (0..2_usize, 0..2_u8).prop_map(|(holder, amount)| Made { holder, amount });
     let yes = || Just(Value::Array(vec![Value::Int(1)]));
     let granted = Just(Value::Array(vec![Value::Int(0), bulk(GRANTED)]));
-    let lie = prop_oneof![2 => yes(), 1 => granted, 3 => resp::reply()];
+    let faulty_reply = prop_oneof![2 => yes(), 1 => granted, 3 => resp::reply()];
     let why = select(vec![CallFailure::TimedOut, CallFailure::Disconnected, CallFailure::Refused]);
-    let word = prop_oneof![4 => Just(GRANTED), 1 => Just("denied")];
+    let redis_reply = prop_oneof![4 => Just(GRANTED), 1 => Just("denied")];
     prop_oneof![
         6 => (slot(), made).prop_map(|(slot, made)| Op::Begin(slot, made)),
         20 => slot().prop_map(Op::Honest),
-        2 => (slot(), lie).prop_map(|(slot, value)| Op::Lie(slot, value)),
+        2 => (slot(), faulty_reply).prop_map(|(slot, value)| Op::FaultyReply(slot, value)),
         1 => (slot(), why).prop_map(|(slot, why)| Op::Fail(slot, why)),
-        5 => (0..3_usize, word).prop_map(|(nth, word)| Op::Decide(nth, word)),
+        5 => (0..3_usize, redis_reply).prop_map(|(nth, redis_reply)| Op::Decide(nth, redis_reply)),
         1 => (0..3_usize).prop_map(Op::Expire),
     ]
 }

@@ -12,8 +12,8 @@ use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
 use serde_json::json;
 
-use super::books::Books;
-use super::op::{Admission, Ask, BodyOp, HeadOp, Lie, Op, Turn, Which};
+use super::history::History;
+use super::op::{Admission, Ask, BodyOp, FaultyReply, HeadOp, Op, Turn, Which};
 use super::watch::{Kind, Watch};
 use crate::fixtures::{self, CANARY, HOLDERS, Truth};
 
@@ -26,7 +26,7 @@ pub(super) struct Bench {
     worker: Worker,
     now: UnixTime,
     truth: Truth,
-    books: Books,
+    history: History,
     slots: [Watch; 3],
     requests: u32,
 }
@@ -63,7 +63,7 @@ impl Bench {
             worker: fixtures::worker(cache),
             now: UnixTime::from_micros(fixtures::START * 1_000_000),
             truth: Truth { records: [good(), good(), None], policy: Some("v1") },
-            books: Books::default(),
+            history: History::default(),
             slots: Default::default(),
             requests: 0,
         }
@@ -91,9 +91,9 @@ impl Bench {
             Op::Body(op) => self.body(slot, op),
             Op::BodyTooLarge => self.step(slot, Event::BodyTooLarge),
             Op::Honest(many) => (0..many).for_each(|_| self.honest(slot)),
-            Op::Answer(which, lie) => {
+            Op::Answer(which, faulty_reply) => {
                 if let Some(at) = self.call(slot, &which) {
-                    let reply = self.lie(slot, at, lie);
+                    let reply = self.faulty_reply(slot, at, faulty_reply);
                     self.answer(slot, at, reply);
                 }
             }
@@ -148,7 +148,7 @@ impl Bench {
     }
 
     fn step(&mut self, slot: usize, event: Event) {
-        self.slots[slot].step(&mut self.worker, self.now, event, &mut self.books);
+        self.slots[slot].step(&mut self.worker, self.now, event, &mut self.history);
     }
 
     fn head(&mut self, slot: usize, op: HeadOp) {
@@ -208,7 +208,7 @@ impl Bench {
     fn answer(&mut self, slot: usize, at: usize, reply: Reply) {
         let id = self.slots[slot].id(at);
         let fresh = self.slots[slot].calls.get(at).is_some_and(|call| !call.answered);
-        self.slots[slot].hears(at, &reply, self.now, &mut self.books);
+        self.slots[slot].observe_reply(at, &reply, self.now, &mut self.history);
         let reply = if fresh { self.worker_gets(slot, at, reply) } else { reply };
         self.step(slot, Event::CallDone { id, reply });
     }
@@ -252,31 +252,31 @@ impl Bench {
         self.answer(slot, at, reply);
     }
 
-    fn lie(&self, slot: usize, at: usize, lie: Lie) -> Reply {
+    fn faulty_reply(&self, slot: usize, at: usize, faulty_reply: FaultyReply) -> Reply {
         let watch = &self.slots[slot];
         let kind = watch.calls.get(at).map(|call| &call.kind);
-        match (kind, lie.crossed) {
+        match (kind, faulty_reply.crossed) {
             (Some(Kind::Admit { expected: [record, policy], windows }), false) => {
                 let holder = watch.holder().unwrap();
                 let expected = [record.as_str(), policy.as_str()];
-                Reply::Redis(admission(lie.admission, holder, expected, *windows))
+                Reply::Redis(admission(faulty_reply.admission, holder, expected, *windows))
             }
             (Some(Kind::Policy(_)), false) | (Some(Kind::Secret(_)), true) => {
-                Reply::Redis(fixtures::bulk(&fixtures::document(lie.document).to_string()))
+                Reply::Redis(fixtures::bulk(&fixtures::document(faulty_reply.document).to_string()))
             }
             (Some(Kind::Policy(_)), true) => {
-                Reply::Redis(admission(lie.admission, "analyst", ["?", "?"], 1))
+                Reply::Redis(admission(faulty_reply.admission, "analyst", ["?", "?"], 1))
             }
             (Some(Kind::Secret(_)), false) | (Some(Kind::Admit { .. }), true) | (None, _) => {
-                Reply::Vault { body: lie.vault }
+                Reply::Vault { body: faulty_reply.vault }
             }
         }
     }
 }
 
-fn admission(lie: Admission, holder: &str, expected: [&str; 2], drawn: usize) -> Value {
+fn admission(faulty_reply: Admission, holder: &str, expected: [&str; 2], drawn: usize) -> Value {
     let states = |windows: Option<usize>| fixtures::states(windows.unwrap_or(drawn));
-    match lie {
+    match faulty_reply {
         Admission::Admitted { windows } => {
             Value::Array([vec![Value::Int(1)], states(windows)].concat())
         }

@@ -5,11 +5,11 @@
 
 mod approval;
 mod bench;
-mod books;
+mod history;
 mod op;
+mod redis_reply;
 mod secrets;
 mod watch;
-mod word;
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use proptest::sample::{Index, select};
 
 use crate::{cases, fixtures, json, resp};
 use bench::Bench;
-use op::{Admission, Ask, BodyOp, Bytes, HeadOp, Lie, Op, Turn, Which};
+use op::{Admission, Ask, BodyOp, Bytes, FaultyReply, HeadOp, Op, Turn, Which};
 
 fn rev() -> impl Strategy<Value = Option<String>> {
     let state = prop_oneof![5 => Just('g'), 3 => Just('m'), 6 => select(fixtures::STATES.to_vec())];
@@ -137,14 +137,14 @@ fn admission() -> impl Strategy<Value = Admission> {
     ]
 }
 
-fn lie() -> impl Strategy<Value = Lie> {
+fn faulty_reply() -> impl Strategy<Value = FaultyReply> {
     let vault = prop_oneof![
         3 => (0..3).prop_map(|number| bench::vault(&format!("{}-{number}", fixtures::CANARY))),
         1 => json::mangled(Just(bench::vault(fixtures::CANARY))),
         1 => json::document(),
     ];
     (admission(), select(fixtures::POLICIES.to_vec()), vault, prop::bool::weighted(0.1)).prop_map(
-        |(admission, document, vault, crossed)| Lie { admission, document, vault, crossed },
+        |(admission, document, vault, crossed)| FaultyReply { admission, document, vault, crossed },
     )
 }
 
@@ -201,7 +201,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => body().prop_map(Op::Body),
         1 => Just(Op::BodyTooLarge),
         16 => prop_oneof![Just(1), 1_usize..6].prop_map(Op::Honest),
-        14 => (which(), lie()).prop_map(|(which, lie)| Op::Answer(which, lie)),
+        14 => (which(), faulty_reply()).prop_map(|(which, faulty_reply)| Op::Answer(which, faulty_reply)),
         2 => (which(), failure()).prop_map(|(which, why)| Op::Fail(which, why)),
         8 => response(),
         8 => chunk(),

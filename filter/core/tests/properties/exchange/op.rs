@@ -36,7 +36,7 @@ pub(super) enum Op {
     /// So many calls, the oldest first, are answered with the truth.
     Honest(usize),
     /// A call is answered with this, true or not.
-    Answer(Which, Lie),
+    Answer(Which, FaultyReply),
     Fail(Which, CallFailure),
     ResponseHead {
         status: u16,
@@ -65,7 +65,7 @@ pub(super) enum Which {
 
 /// What a call may be answered with, by what it asked for.
 #[derive(Clone, Debug)]
-pub(super) struct Lie {
+pub(super) struct FaultyReply {
     pub(super) admission: Admission,
     pub(super) document: &'static str,
     pub(super) vault: Vec<u8>,

@@ -13,10 +13,10 @@ use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
 
-use super::books::Books;
+use super::history::History;
 use super::op::{Ask, HeadOp};
+use super::redis_reply::{RedisReply, understood};
 use super::secrets::is_clean;
-use super::word::{Word, understood};
 use crate::fixtures::{self, HOLDERS};
 
 const HEALTH: &str = "/portcullis/health";
@@ -45,7 +45,7 @@ pub(super) struct Watch {
     /// The revisions on which the core judges, when it last judged, and what Redis says of them.
     belief: [String; 2],
     judged: UnixTime,
-    word: Word,
+    redis_reply: RedisReply,
     verdicts: usize,
     pub(super) passed: bool,
     replaced: bool,
@@ -63,7 +63,7 @@ impl Default for Watch {
             body: None,
             belief: ["?".into(), "?".into()],
             judged: UnixTime::from_micros(0),
-            word: Word::None,
+            redis_reply: RedisReply::None,
             verdicts: 0,
             passed: false,
             replaced: false,
@@ -106,16 +106,22 @@ impl Watch {
     }
 
     /// Takes note of a reply before the core hears it.
-    pub(super) fn hears(&mut self, at: usize, reply: &Reply, now: UnixTime, books: &mut Books) {
+    pub(super) fn observe_reply(
+        &mut self,
+        at: usize,
+        reply: &Reply,
+        now: UnixTime,
+        history: &mut History,
+    ) {
         let newest = self.calls.iter().rposition(|call| matches!(call.kind, Kind::Admit { .. }));
         let Some(call) = self.calls.get(at).filter(|call| !call.answered) else {
             return;
         };
         match (&call.kind, reply) {
             (Kind::Admit { windows, .. }, Reply::Redis(value)) if newest == Some(at) => {
-                self.word = understood(value, &mut self.belief, *windows);
+                self.redis_reply = understood(value, &mut self.belief, *windows);
                 // What was admitted was judged when the call started.
-                if self.word == Word::Stale {
+                if self.redis_reply == RedisReply::Stale {
                     self.judged = now;
                 }
             }
@@ -123,16 +129,16 @@ impl Watch {
                 self.judged = now;
                 let versions = match reply {
                     Reply::Redis(Value::Bulk(bytes)) if fixtures::is_policy(bytes, version) => {
-                        &mut books.read
+                        &mut history.read
                     }
-                    _ => &mut books.spoilt,
+                    _ => &mut history.spoilt,
                 };
                 versions.insert(version.clone());
             }
             (Kind::Secret(place), Reply::Vault { body }) => {
                 let reply: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
                 let value = reply.pointer("/data/data/api_key").and_then(|value| value.as_str());
-                books.credentials.extend(value.map(|value| (place.clone(), value.to_owned())));
+                history.credentials.extend(value.map(|value| (place.clone(), value.to_owned())));
             }
             _ => {}
         }
@@ -143,7 +149,7 @@ impl Watch {
         worker: &mut Worker,
         now: UnixTime,
         event: Event,
-        books: &mut Books,
+        history: &mut History,
     ) {
         let side = match event {
             Event::ResponseHead(_) | Event::ResponseBody { .. } => Side::Response,
@@ -164,9 +170,9 @@ impl Watch {
         }
         self.note_calls(&step, now);
         match side {
-            Side::Request => self.request(&step, books),
+            Side::Request => self.request(&step, history),
             Side::Response => self.response(&step),
-            Side::End => self.end(step, books),
+            Side::End => self.end(step, history),
         }
     }
 
@@ -189,7 +195,8 @@ impl Watch {
                         panic!("{script:?}")
                     };
                     let expected = [record.clone(), policy.clone()];
-                    (self.belief, self.judged, self.word) = (expected.clone(), now, Word::None);
+                    (self.belief, self.judged, self.redis_reply) =
+                        (expected.clone(), now, RedisReply::None);
                     let windows =
                         script.keys.iter().filter(|key| key.as_str().contains(":window:"));
                     Kind::Admit { expected, windows: windows.count() }
@@ -205,7 +212,7 @@ impl Watch {
         }
     }
 
-    fn request(&mut self, step: &Step, books: &Books) {
+    fn request(&mut self, step: &Step, history: &History) {
         match &step.gate {
             Gate::Hold => {
                 let whole = self.body.is_some() || self.head.as_ref().is_some_and(|(h, _)| h.last);
@@ -215,7 +222,7 @@ impl Watch {
                 return;
             }
             Gate::Request(RequestGate::Pass) => {
-                self.may_pass(step, books);
+                self.may_pass(step, history);
                 self.passed = true;
             }
             Gate::Request(RequestGate::Refuse(denial)) => {
@@ -236,7 +243,7 @@ impl Watch {
     }
 
     /// The heart of it: proven, allowed, and confirmed by Redis in this very exchange.
-    fn may_pass(&self, step: &Step, books: &Books) {
+    fn may_pass(&self, step: &Step, history: &History) {
         let (head, _) = self.head.as_ref().unwrap();
         let path = head.path.split('?').next().unwrap();
         let tool = match (&self.body, head.last) {
@@ -255,25 +262,25 @@ impl Watch {
         let [rev, version] = &self.belief;
         assert!(fixtures::proves(rev, self.judged), "{rev} does not prove the key");
         let holder = self.holder().unwrap();
-        let deciding = books.deciding(version);
+        let deciding = history.deciding(version);
         let passes = deciding.iter().filter(|policy| {
             let due = fixtures::windows(policy, rev, tool);
             fixtures::allows(policy, holder, path, tool)
-                && match self.word {
-                    Word::Admitted(drawn) => drawn == due,
-                    Word::Stale => due == 0,
-                    Word::None => false,
+                && match self.redis_reply {
+                    RedisReply::Admitted(drawn) => drawn == due,
+                    RedisReply::Stale => due == 0,
+                    RedisReply::None => false,
                 }
         });
         let passes: Vec<_> = passes.collect();
-        assert!(!passes.is_empty(), "{deciding:?} {holder} {path} {tool:?} {:?}", self.word);
+        assert!(!passes.is_empty(), "{deciding:?} {holder} {path} {tool:?} {:?}", self.redis_reply);
         if let ([policy], [_]) = (passes.as_slice(), deciding.as_slice()) {
-            self.as_the_gateways_own(step, path, policy, books);
+            self.as_the_gateways_own(step, path, policy, history);
         }
     }
 
     /// The request goes on without the client's credential, and with the connector's.
-    fn as_the_gateways_own(&self, step: &Step, path: &str, policy: &str, books: &Books) {
+    fn as_the_gateways_own(&self, step: &Step, path: &str, policy: &str, history: &History) {
         // A header that is set replaces what came.
         let removed = |header: &str| {
             let mut effects = step.effects.iter();
@@ -303,7 +310,7 @@ impl Watch {
             ("/demo/mcp", Some((_, value))) => {
                 let value = value.strip_prefix("Bearer ").unwrap().to_owned();
                 let read = (field.as_str().unwrap().to_owned(), value);
-                assert!(books.credentials.contains(&read), "{read:?}");
+                assert!(history.credentials.contains(&read), "{read:?}");
             }
             (path, given) => assert!(path == "/open/mcp" && given.is_none(), "{path}"),
         }
@@ -355,7 +362,7 @@ impl Watch {
         }
     }
 
-    fn end(&mut self, step: Step, books: &mut Books) {
+    fn end(&mut self, step: Step, history: &mut History) {
         let lines: Vec<_> = step
             .effects
             .iter()
@@ -375,7 +382,7 @@ impl Watch {
         self.closed = true;
         for line in lines {
             is_clean(line);
-            assert_eq!(books.audit.line(line), Ok(()), "{line}");
+            assert_eq!(history.audit.line(line), Ok(()), "{line}");
             assert!(line.len() <= LONGEST_LINE, "{} bytes: {line}", line.len());
             let entry: serde_json::Value = serde_json::from_str(line).unwrap();
             let effect = entry["decision"]["effect"].as_str().unwrap();

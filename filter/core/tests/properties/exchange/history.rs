@@ -9,7 +9,7 @@ use portcullis_core::audit::{Start, Verifier};
 use crate::fixtures;
 
 /// What concerns all exchanges of a worker.
-pub(super) struct Books {
+pub(super) struct History {
     pub(super) audit: Verifier,
     /// Every credential that Vault gave, by the field it was read from.
     pub(super) credentials: BTreeSet<(String, String)>,
@@ -18,7 +18,7 @@ pub(super) struct Books {
     pub(super) spoilt: BTreeSet<String>,
 }
 
-impl Books {
+impl History {
     /// The policies that may decide when `version` should: the last good one does while that one is unusable.
     pub(super) fn deciding(&self, version: &str) -> Vec<&'static str> {
         let others = self.read.iter().filter(|_| self.spoilt.contains(version));
@@ -27,7 +27,7 @@ impl Books {
     }
 }
 
-impl Default for Books {
+impl Default for History {
     fn default() -> Self {
         Self {
             audit: Verifier::new(Start::Genesis),

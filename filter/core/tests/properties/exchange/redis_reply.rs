@@ -6,7 +6,7 @@ use portcullis_redis_lua::Value;
 
 /// What Redis last said about the basis of the verdict.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Word {
+pub(super) enum RedisReply {
     /// Nothing yet.
     None,
     /// It is as believed, and so many windows were drawn from.
@@ -16,16 +16,16 @@ pub(super) enum Word {
 }
 
 /// What a reply to an admission call means, and what is now believed.
-pub(super) fn understood(reply: &Value, belief: &mut [String; 2], windows: usize) -> Word {
+pub(super) fn understood(reply: &Value, belief: &mut [String; 2], windows: usize) -> RedisReply {
     let Value::Array(items) = reply else {
-        return Word::None;
+        return RedisReply::None;
     };
     match items.as_slice() {
         [Value::Int(1), states @ ..] => {
             let plain = states.iter().all(|state| matches!(state, Value::Int(0..)));
             // With a stamp or without.
             let whole = [3 * windows, 3 * windows + 2].contains(&states.len());
-            if plain && whole { Word::Admitted(windows) } else { Word::None }
+            if plain && whole { RedisReply::Admitted(windows) } else { RedisReply::None }
         }
         [Value::Int(0), guards @ ..] if [4, 6].contains(&guards.len()) => {
             let guards = guards.get(..4).unwrap();
@@ -34,8 +34,8 @@ pub(super) fn understood(reply: &Value, belief: &mut [String; 2], windows: usize
                     *belief = String::from_utf8_lossy(rev).into_owned();
                 }
             }
-            Word::Stale
+            RedisReply::Stale
         }
-        _ => Word::None,
+        _ => RedisReply::None,
     }
 }
