@@ -26,24 +26,24 @@ const BODIES: usize = 4_000;
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    fn random_below(&mut self, bound: usize) -> usize {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).expect("31 bits") % bound
     }
 
     fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
+        &all[self.random_below(all.len())]
     }
 
     /// `text` with up to `most` of `pieces` put in, or put over what stands there.
     fn mutated(&mut self, text: &str, pieces: &[&str], most: usize) -> String {
         let mut text = text.to_owned();
-        for _ in 0..self.below(most + 1) {
+        for _ in 0..self.random_below(most + 1) {
             let places: Vec<usize> =
                 text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
             let from = *self.of(&places);
-            let to = match self.below(4) {
+            let to = match self.random_below(4) {
                 0 => places.iter().copied().find(|at| *at > from).unwrap_or(from),
                 _ => from,
             };

@@ -26,9 +26,9 @@ struct Drawn {
 impl Drawn {
     /// Of any size, from a few calls in a moment on; every other one dated coarsely.
     fn at_random(random: &mut Random, nth: usize) -> Self {
-        let length_us = 3_000 + random.below(300_000);
-        let grain_us = if nth.is_multiple_of(2) { 1 } else { 1 + random.below(length_us) };
-        Self { limit: 3 + random.below(120), length_us, grain_us }
+        let length_us = 3_000 + random.random_below(300_000);
+        let grain_us = if nth.is_multiple_of(2) { 1 } else { 1 + random.random_below(length_us) };
+        Self { limit: 3 + random.random_below(120), length_us, grain_us }
     }
 
     fn window(self, nth: usize, cost: u64) -> Window {
@@ -55,7 +55,7 @@ fn limits_hold(server: &Valkey, seed: u64) {
     let mut random = Random(seed);
     let windows: [Drawn; WINDOWS] = std::array::from_fn(|nth| Drawn::at_random(&mut random, nth));
     let about = format!("{}, seed {seed}: {windows:?}", server.name());
-    let seeds: Vec<u64> = (0..CONNECTIONS).map(|_| 1 + random.below(u64::MAX)).collect();
+    let seeds: Vec<u64> = (0..CONNECTIONS).map(|_| 1 + random.random_below(u64::MAX)).collect();
     let admitted: [u64; WINDOWS] = std::thread::scope(|scope| {
         let windows = &windows;
         let clients: Vec<_> = seeds
@@ -95,7 +95,7 @@ fn draw_at_random(server: &Valkey, windows: &[Drawn; WINDOWS], seed: u64) -> [u6
     let end = Instant::now() + RUN_FOR;
     while Instant::now() < end {
         let costs: [u64; WINDOWS] =
-            std::array::from_fn(|_| [0, 0, 1, 1, 2, 3][random.below(6) as usize]);
+            std::array::from_fn(|_| [0, 0, 1, 1, 2, 3][random.random_below(6) as usize]);
         let asked = windows.iter().zip(costs).enumerate();
         let asked =
             asked.flat_map(|(nth, (drawn, cost))| [drawn.window(nth, cost), recorder(nth, cost)]);
@@ -106,8 +106,8 @@ fn draw_at_random(server: &Valkey, windows: &[Drawn; WINDOWS], seed: u64) -> [u6
                 *sum += cost;
             }
         }
-        if random.below(50) == 0 {
-            std::thread::sleep(Duration::from_micros(random.below(20_000)));
+        if random.random_below(50) == 0 {
+            std::thread::sleep(Duration::from_micros(random.random_below(20_000)));
         }
     }
     admitted
@@ -152,7 +152,7 @@ fn waits_as_told(server: &Valkey) {
     let mut random = Random(7);
     let mut waits = 0;
     for _ in 0..400 {
-        let costs = [1 + random.below(2), 1 + random.below(9)];
+        let costs = [1 + random.random_below(2), 1 + random.random_below(9)];
         let admit = draw_from(vec![
             window("calls", 4, 12_000, costs[0]),
             window("credits", 20, 25_000, costs[1]),

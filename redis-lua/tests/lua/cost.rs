@@ -29,7 +29,7 @@ fn script_cost() {
             stored = keys;
             let costs = WINDOWS.map(|count| {
                 let mut random = Random(7);
-                let call = || admission(random.below(keys), count).call();
+                let call = || admission(random.random_below(keys), count).call();
                 format!("{:.1}", measured(&mut connection, call))
             });
             println!("| {keys} | {} |", costs.join(" | "));

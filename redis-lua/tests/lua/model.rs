@@ -87,7 +87,7 @@ fn agrees(server: &Valkey) {
             .into_iter()
             .map(|(name, limit, length_us, grain_us, costs)| Window {
                 grain_us,
-                ..window(name, limit, length_us, random.below(costs))
+                ..window(name, limit, length_us, random.random_below(costs))
             })
             .collect();
         let mut windows = asked.clone();
@@ -150,7 +150,7 @@ fn agrees(server: &Valkey) {
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn random_below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

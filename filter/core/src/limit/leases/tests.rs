@@ -58,7 +58,7 @@ impl Redis {
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    fn random_below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -82,12 +82,12 @@ fn admitted(lease: u64, seed: u64) -> Vec<u64> {
     let (mut redis, mut admitted) = (Redis::default(), Vec::new());
     let mut events: BTreeMap<(u64, u64), Event> = BTreeMap::new();
     for call in 0..4_000 {
-        let at = call * 50 + random.below(200);
-        events.insert((at, call), Event::Ask(random.below(3) as usize, 0));
+        let at = call * 50 + random.random_below(200);
+        events.insert((at, call), Event::Ask(random.random_below(3) as usize, 0));
     }
     let moment = |now| UnixTime::from_micros(now);
     while let Some(((now, call), event)) = events.pop_first() {
-        let later = now + 1 + random.below(150);
+        let later = now + 1 + random.random_below(150);
         match event {
             Event::Ask(worker, round) => {
                 let (plan, windows) = workers[worker].draw(&quotas, moment(now));
@@ -96,7 +96,7 @@ fn admitted(lease: u64, seed: u64) -> Vec<u64> {
             Event::Reach(worker, round, plan, windows) => {
                 let reply = redis.draw(&windows, now);
                 // Now and then an answer takes longer than a lease lasts.
-                let later = later + if random.below(40) == 0 { 2 * LASTS } else { 0 };
+                let later = later + if random.random_below(40) == 0 { 2 * LASTS } else { 0 };
                 events.insert((later, call), Event::Answer(worker, round, plan, reply, now));
             }
             Event::Answer(worker, round, plan, (drawn, states), at) => {
