@@ -1,7 +1,7 @@
 //! A response that stays open is checked again: may its caller still listen?
 //!
 //! Owns what an open response rests on, when Redis is asked about it, and the end of it. It costs one small read
-//! at a stated interval, of the claimant's records and the policy; nothing is drawn. How the driver ends a response
+//! at a stated interval, of the caller's records and the policy; nothing is drawn. How the driver ends a response
 //! whose headers are with the client is the driver's business.
 
 use std::time::Duration;

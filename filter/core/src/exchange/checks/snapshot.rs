@@ -42,7 +42,7 @@ pub(crate) enum Unlearned {
     WentBack(WentBack),
 }
 
-/// What Redis has to say of the claimant.
+/// What Redis has to say of the presented identity.
 #[derive(Clone, Debug)]
 pub(crate) enum CredentialState {
     /// The record of an API key.
@@ -90,7 +90,7 @@ impl Snapshot {
         Self { credential, policy }
     }
 
-    /// The guards of the admission: the claimant's, then the policy's.
+    /// The guards of the admission: those of the identity, then the policy's.
     pub(crate) fn guards(&self, identity: &PresentedIdentity) -> Vec<Guard> {
         let mut guards = match (&self.credential, identity) {
             (CredentialState::Record(record), PresentedIdentity::Key(key)) => vec![Guard {

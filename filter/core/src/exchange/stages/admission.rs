@@ -87,7 +87,7 @@ fn ask(
     let identity = &request.identity;
     let mut guards = snapshot.guards(identity);
     // How many objects a request names is up to its sender: before the identity is proven, Redis
-    // looks at the claimant's records and at the policy only.
+    // looks at the records of the presented identity and at the policy only.
     if verdict.proves_identity() {
         let bound = request.bound.iter();
         let (org, holder) = (identity.org(), identity.holder());
