@@ -27,7 +27,7 @@ pub enum PresentedIdentity {
 #[derive(Clone, Debug)]
 pub struct VerifiedCredential {
     /// Who it is.
-    pub principal: Principal,
+    pub principal: Rc<Principal>,
     /// When the credential was issued, in seconds since the Unix epoch, if it says so.
     pub issued_at: Option<u64>,
     /// The SHA-256 of the client certificate that it is bound to (RFC 8705 §3.1).
@@ -76,6 +76,7 @@ impl VerifiedCredential {
         cnf_thumbprint: Option<Fingerprint>,
     ) -> Self {
         let deny_list_keys = deniable.iter().map(|deniable| deniable.key(&principal.org)).collect();
+        let principal = Rc::new(principal);
         Self { principal, issued_at, cnf_thumbprint, claims: Map::new(), deny_list_keys }
     }
 

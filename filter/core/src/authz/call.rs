@@ -62,7 +62,7 @@ pub(super) fn scopes(
 pub(super) fn conditions(
     case: &Case<'_>,
     call: &ToolCall,
-    about: About,
+    (requirements, about): (&Requirements<'_>, About),
     trail: &mut Trail,
 ) -> Result<(), Denial> {
     let facts = Facts {
@@ -74,8 +74,11 @@ pub(super) fn conditions(
         now: case.now,
         source: case.source,
     };
-    requirements(case, &call.name)
-        .filter(|requirement| about.covers(requirement))
+    requirements
+        .iter()
+        .copied()
+        .flatten()
+        .filter(|requirement| about.covers(requirement) && requirement.is_about(&call.name))
         .try_for_each(|requirement| require(case, requirement, &facts, trail))
 }
 
@@ -94,21 +97,19 @@ impl About {
     }
 }
 
-/// Everything that calls of `tool` must meet: of the connector, of the tool, of the role.
-fn requirements<'a>(
-    case: &Case<'a>,
-    tool: &'a str,
-) -> impl Iterator<Item = &'a Requirement> + use<'a> {
+/// Everything that calls of a tool must meet: of the connector, of the tool, of the role.
+pub(super) type Requirements<'a> = [&'a [Requirement]; 4];
+
+pub(super) fn requirements<'a>(case: &Case<'a>, tool: &str) -> Requirements<'a> {
     let of_tool = case.connector.tools.get(tool).map(|tool| tool.conditions.as_slice());
     let role = case.policy.roles.get(&case.principal.role);
     let access = role.and_then(|role| role.connectors.get(case.name));
-    let lists = [
+    [
         case.connector.conditions.as_slice(),
         of_tool.unwrap_or_default(),
         role.map(|role| role.conditions.as_slice()).unwrap_or_default(),
         access.map(|access| access.conditions.as_slice()).unwrap_or_default(),
-    ];
-    lists.into_iter().flatten().filter(move |requirement| requirement.is_about(tool))
+    ]
 }
 
 fn require(

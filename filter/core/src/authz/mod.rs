@@ -18,7 +18,7 @@ use crate::id::PolicyName;
 use crate::mcp::{Message, Operation};
 use crate::policy::{Check, Connector, Enforcement, Policy};
 use crate::time::UnixTime;
-use call::{About, approval, are_seen, cap, conditions, scopes};
+use call::{About, approval, are_seen, cap, conditions, requirements, scopes};
 use trail::Broken;
 use view::{Grant, Place, grant, prompt, resource, restricted};
 
@@ -119,11 +119,12 @@ pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
             }
             access(of(&|grant| grant.tool(place, &call.name)), ".allow")?;
             scopes(case, case.connector.tools.get(&call.name), trail)?;
-            conditions(case, call, About::Circumstances, trail)?;
+            let requirements = requirements(case, &call.name);
+            conditions(case, call, (&requirements, About::Circumstances), trail)?;
             if !are_seen(case.seen) {
                 return Ok(Ruling::default());
             }
-            conditions(case, call, About::Arguments, trail)?;
+            conditions(case, call, (&requirements, About::Arguments), trail)?;
             let amendment = cap(case, call, trail)?;
             Ok(Ruling { amendment, approval: approval(case, call, trail)? })
         }

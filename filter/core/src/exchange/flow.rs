@@ -157,12 +157,11 @@ fn settle(mut outcome: Outcome<Stage>, turn: &mut Turn<'_>) -> (Stage, Gate) {
 /// Who takes what a stage hands over.
 fn enter(handover: Handover, turn: &mut Turn<'_>) -> Outcome<Stage> {
     match handover {
-        Handover::TokenPresented { head, last, token, certificate, issuer } => {
-            VerifyToken::enter((head, last), (token, certificate), issuer, turn)
-                .map(Stage::VerifyToken)
+        Handover::TokenPresented(presented, issuer) => {
+            VerifyToken::enter(presented, issuer, turn).map(Stage::VerifyToken)
         }
-        Handover::CallerKnown { head, last, caller, body } => {
-            request_body::enter((head, last, caller), body, turn).map(Stage::RequestBody)
+        Handover::CallerKnown { pending, last, body } => {
+            request_body::enter(pending, last, body, turn).map(Stage::RequestBody)
         }
         Handover::KeyUnverified(pending, body) => {
             VerifyKey::enter(pending, body, turn).map(Stage::VerifyKey)

@@ -24,7 +24,7 @@ use crate::vault::{CredentialTemplate, SecretRef};
 /// Everything that passing a request takes.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    pub(crate) principal: Principal,
+    pub(crate) principal: Rc<Principal>,
     pub(crate) policy: Rc<Policy>,
     pub(crate) connector: PolicyName,
     pub(crate) credential: Option<CredentialTemplate>,

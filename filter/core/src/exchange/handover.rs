@@ -6,7 +6,7 @@
 use super::actions::forwarded::{Forwarded, ResponseStart};
 use super::checks::snapshot::Snapshot;
 use super::grant::{Credential, Grant, RequiredApproval};
-use super::request::{ArrivedBody, Caller, PendingBody, Request};
+use super::request::{ArrivedBody, PendingBody, Request};
 use super::turn::Turn;
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::issuer::IssuerId;
@@ -17,10 +17,8 @@ use crate::id::PolicyVersion;
 use crate::step::Gate;
 
 /// How an event ends for a stage.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved within one step, never kept; a box would be an allocation for every request"
-)]
+///
+/// Moved several times within one step, so what it hands over is small or in a box.
 pub(crate) enum Outcome<S> {
     /// The stage waits on, and the message is at this gate.
     Wait(S, Gate),
@@ -47,15 +45,9 @@ impl<S> Outcome<S> {
 /// What a stage hands over.
 pub(crate) enum Handover {
     /// A token that this issuer's keys could prove, and the request that it came with.
-    TokenPresented {
-        head: Head,
-        last: bool,
-        token: PresentedToken,
-        certificate: Option<PeerCertificate>,
-        issuer: IssuerId,
-    },
+    TokenPresented(Box<TokenRequest>, IssuerId),
     /// A caller whose credential is as good as it can be told without Redis, and what came of its body.
-    CallerKnown { head: Head, last: bool, caller: Caller, body: ArrivedBody },
+    CallerKnown { pending: Box<PendingBody>, last: bool, body: ArrivedBody },
     /// A large body of a caller whose key nobody confirmed.
     KeyUnverified(Box<PendingBody>, ArrivedBody),
     /// The same, whose key Redis confirmed.
@@ -78,6 +70,15 @@ pub(crate) enum Handover {
     Forwarded(Box<Forwarded>),
     /// A response that may pass began.
     ResponseBegan(Box<Forwarded>, ResponseStart),
+}
+
+/// The headers of a request and its token, which nobody proved yet.
+#[derive(Debug)]
+pub(crate) struct TokenRequest {
+    pub(crate) head: Head,
+    pub(crate) last: bool,
+    pub(crate) token: PresentedToken,
+    pub(crate) certificate: Option<PeerCertificate>,
 }
 
 /// A request, what its verdict rests on, and how often it was judged.

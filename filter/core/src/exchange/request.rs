@@ -139,14 +139,21 @@ pub(crate) enum Authentication {
 }
 
 impl PendingBody {
+    /// Of a request with these headers; what is wrong with them is not known yet.
+    pub(crate) fn new(head: Head, caller: Caller) -> Self {
+        let (part, authentication) = (RequestPart::Whole, Authentication::Unasked);
+        Self { head, caller, fault: None, part, authentication }
+    }
+
     /// Whether Redis vouched for the caller in this request: by the headers in `split` mode, or before a large body.
     pub(crate) fn is_admitted(&self) -> bool {
         matches!(self.part, RequestPart::Body) || self.authentication == Authentication::Confirmed
     }
 
     /// The same, of a caller whose key Redis confirmed.
-    pub(crate) fn authenticated(self) -> Self {
-        Self { authentication: Authentication::Confirmed, ..self }
+    pub(crate) fn authenticated(mut self: Box<Self>) -> Box<Self> {
+        self.authentication = Authentication::Confirmed;
+        self
     }
 
     /// Whether nothing has gone upstream.

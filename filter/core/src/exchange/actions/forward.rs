@@ -36,8 +36,8 @@ pub(crate) enum Sending {
 
 /// Lets the request go upstream, or the part of it that was judged.
 pub(crate) fn pass(
-    request: Request,
-    grant: Grant,
+    request: Box<Request>,
+    grant: &Grant,
     credential: Option<(String, Secret)>,
     turn: &mut Turn<'_>,
 ) -> Sending {
@@ -57,11 +57,11 @@ pub(crate) fn pass(
     }
     match request.part {
         RequestPart::Whole => {
-            rewrite((&request.path, &request.strip), &grant, credential, turn);
-            sent(request, &grant, turn)
+            rewrite((&request.path, &request.strip), grant, credential, turn);
+            sent(request, grant, turn)
         }
         RequestPart::Head(reading) => {
-            rewrite((&request.path, &request.strip), &grant, credential, turn);
+            rewrite((&request.path, &request.strip), grant, credential, turn);
             turn.context.sent = Sent::Headers;
             let connector = grant.policy.connectors.get(&grant.connector);
             let path = &request.path;
@@ -71,11 +71,11 @@ pub(crate) fn pass(
             }
             Sending::Headers(reading)
         }
-        RequestPart::Body => sent(request, &grant, turn),
+        RequestPart::Body => sent(request, grant, turn),
     }
 }
 
-fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Sending {
+fn sent(mut request: Box<Request>, grant: &Grant, turn: &mut Turn<'_>) -> Sending {
     let shadowed = grant.shadowed.iter().map(|Shadowed { check, rule }| AuditEvent::ShadowDenied {
         check: check.name(),
         rule: rule.clone(),
@@ -91,7 +91,6 @@ fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Sending {
     {
         return Sending::Noted(denial.clone());
     }
-    let mut request = request;
     restore(&mut request, turn);
     let message = std::mem::replace(&mut request.message, Err(Denial::Internal("message")));
     match message {
@@ -100,12 +99,13 @@ fn sent(request: Request, grant: &Grant, turn: &mut Turn<'_>) -> Sending {
             let path = request.path.clone();
             let bound = std::mem::take(&mut request.bound);
             let again = listening(&message.operation);
-            let recheck = match turn.worker.config.redis {
-                Some(_) => Some(Box::new(Recheck::of(request, again, grant, turn.now))),
-                None => None,
-            };
             let forwarded = Forwarded::new(message.operation, path, grant).ending(bound);
-            Sending::Whole(Box::new(Forwarded { recheck, ..forwarded }))
+            let mut forwarded = Box::new(forwarded);
+            if turn.worker.config.redis.is_some() {
+                let recheck = Recheck::of(request, again, grant, turn.now);
+                forwarded.recheck = Some(Box::new(recheck));
+            }
+            Sending::Whole(forwarded)
         }
         Err(denial) => Sending::Refused(denial),
     }

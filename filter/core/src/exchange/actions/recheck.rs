@@ -53,13 +53,16 @@ enum Outcome {
 
 impl Recheck {
     /// Of a request that passes. What it asked for is judged as `operation`.
-    pub(crate) fn of(request: Request, operation: Operation, grant: &Grant, now: UnixTime) -> Self {
+    pub(crate) fn of(
+        mut request: Box<Request>,
+        operation: Operation,
+        grant: &Grant,
+        now: UnixTime,
+    ) -> Self {
         let every = grant.policy.streams.recheck;
-        let message = Ok(Message::bodiless(operation));
-        let (body, bound, strip) = (Body::default(), Vec::new(), Vec::new());
-        let request = Request { message, body, bound, strip, ..request };
-        let due = now.after(every);
-        Self { request: Box::new(request), every, due, confirmed: now, asked: Asked::Nothing }
+        request.message = Ok(Message::bodiless(operation));
+        (request.body, request.bound, request.strip) = (Body::default(), Vec::new(), Vec::new());
+        Self { request, every, due: now.after(every), confirmed: now, asked: Asked::Nothing }
     }
 
     /// When Redis is asked next; `None` while it is.

@@ -116,7 +116,7 @@ pub(crate) fn judge(
     }
     let relaying = relaying(request, &principal, &policy);
     match grant(request, (principal, now), policy, worker, entry) {
-        Ok(grant) => Verdict::Allowed(Box::new(grant)),
+        Ok(grant) => Verdict::Allowed(grant),
         // Not even a message without content goes where the policy does not say.
         Err(denial @ Denial::Misrouted(_)) => Verdict::Refused(denial),
         Err(denial) => match relaying.and_then(|grant| grant.refused(&denial, request, entry)) {
@@ -127,7 +127,7 @@ pub(crate) fn judge(
 }
 
 /// What it takes to tell the caller on its stream that `request` is refused; `None` where it has no stream for that.
-fn relaying(request: &Request, principal: &Principal, policy: &Rc<Policy>) -> Option<Grant> {
+fn relaying(request: &Request, principal: &Rc<Principal>, policy: &Rc<Policy>) -> Option<Grant> {
     let (name, connector) = policy.connector_at(&request.path)?;
     let session = request.bound.iter().any(|bound| matches!(bound, SessionRef::Session(_)));
     let whole = !matches!(request.part, RequestPart::Head(_));
@@ -155,7 +155,7 @@ pub(crate) fn authenticate(
     worker: &Worker,
     now: UnixTime,
     entry: &mut Entry,
-) -> Option<Result<Principal, Denial>> {
+) -> Option<Result<Rc<Principal>, Denial>> {
     let principal = match identify(caller, credential, now, entry)? {
         Ok(principal) => principal,
         Err(denial) => return Some(Err(denial)),
@@ -169,7 +169,7 @@ fn identify(
     credential: &CredentialState,
     now: UnixTime,
     entry: &mut Entry,
-) -> Option<Result<Principal, Denial>> {
+) -> Option<Result<Rc<Principal>, Denial>> {
     match (identity, credential) {
         (PresentedIdentity::Key(key), CredentialState::Record(record)) => match record {
             Known::Unknown => None,
@@ -196,7 +196,7 @@ fn holder(
     cached: &CachedRecord,
     now: UnixTime,
     entry: &mut Entry,
-) -> Result<Principal, Denial> {
+) -> Result<Rc<Principal>, Denial> {
     let record = cached.record.as_ref().ok_or(UNREADABLE)?;
     let peer = Peer { address: &entry.client_address, certificate };
     let principal = record.authenticate(key, now, peer);
@@ -205,7 +205,7 @@ fn holder(
         Err(failure) if failure.proves_holder() => entry.identify(&record.principal()),
         Err(_) => {}
     }
-    principal.map_err(Denial::Unauthenticated)
+    principal.map(Rc::new).map_err(Denial::Unauthenticated)
 }
 
 /// Whether the certificate beside a key or a token is one that may stand there.
@@ -284,11 +284,11 @@ fn no_policy(identity: &PresentedIdentity) -> Denial {
 
 fn grant(
     request: &Request,
-    (principal, now): (Principal, UnixTime),
+    (principal, now): (Rc<Principal>, UnixTime),
     policy: Rc<Policy>,
     worker: &mut Worker,
     entry: &mut Entry,
-) -> Result<Grant, Denial> {
+) -> Result<Box<Grant>, Denial> {
     let message = request.message.as_ref().map_err(Denial::clone)?;
     if let Some(input) = message.said() {
         let max_bytes = worker.config.audit_input_max_bytes;
@@ -370,7 +370,7 @@ fn grant(
     let policy = policy.clone();
     let required_approval =
         RequiredApproval::of(&ruling, &principal, &connector, &message.operation);
-    Ok(Grant {
+    Ok(Box::new(Grant {
         principal,
         policy,
         connector,
@@ -381,7 +381,7 @@ fn grant(
         required_approval,
         shadowed,
         relayed: None,
-    })
+    }))
 }
 
 /// Whether the router takes the request where the connector's policy says.

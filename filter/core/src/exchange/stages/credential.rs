@@ -44,11 +44,11 @@ pub(crate) fn enter(
         RequestPart::Body => None,
         RequestPart::Whole | RequestPart::Head(_) => grant.credential.clone(),
     };
-    let Some(template) = template else { return send(*request, *grant, None, turn) };
+    let Some(template) = template else { return send(request, &grant, None, turn) };
     let secret = template.secret().clone();
     let cached = turn.worker.cached_secret(&secret).filter(|cached| cached.is_live(turn.now));
     if let Some(header) = cached.map(|cached| template.render(&cached.secret)) {
-        return send(*request, *grant, Some((template.header().to_owned(), header)), turn);
+        return send(request, &grant, Some((template.header().to_owned(), header)), turn);
     }
     let call = match credential {
         Credential::Waiting(asked, call) if asked == secret => call,
@@ -118,7 +118,7 @@ impl AwaitCredential {
         match template.zip(cached).map(|(template, cached)| {
             (template.header().to_owned(), template.render(&cached.secret))
         }) {
-            Some(credential) => send(*self.request, *self.grant, Some(credential), turn),
+            Some(credential) => send(self.request, &self.grant, Some(credential), turn),
             None => refuse(Denial::Internal("credential"), turn),
         }
     }
@@ -133,15 +133,15 @@ fn without_credential(
 ) -> Outcome<Box<AwaitCredential>> {
     let template = grant.credential.clone();
     match template.and_then(|template| without_vault(&template, why, turn)) {
-        Some(credential) => send(*request, *grant, Some(credential), turn),
+        Some(credential) => send(request, &grant, Some(credential), turn),
         None => refuse(Denial::Unavailable(Dependency::Vault, why), turn),
     }
 }
 
 /// Lets the request go upstream, or the part of it that was judged.
 fn send(
-    request: Request,
-    grant: Grant,
+    request: Box<Request>,
+    grant: &Grant,
     credential: Option<(String, Secret)>,
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<AwaitCredential>> {

@@ -24,23 +24,22 @@ const SMALL_BODY: usize = 16 << 10;
 
 /// Reads the request of somebody whose credential is as good as it can be told without Redis.
 pub(crate) fn enter(
-    (head, last, caller): (Head, bool, Caller),
+    mut pending: Box<PendingBody>,
+    last: bool,
     body: ArrivedBody,
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<PendingBody>> {
-    let fault = fault_of(&head, last);
-    let (part, authentication) = (RequestPart::Whole, Authentication::Unasked);
-    let reading = PendingBody { head, caller, fault, part, authentication };
+    pending.fault = fault_of(&pending.head, last);
     match (last, turn.context.mode) {
-        (true, _) => reading.whole(None, turn),
-        (false, Mode::Hold) => resume(Box::new(reading), body, turn),
-        (false, Mode::Split) if reading.is_unproven(turn) => {
-            match reserve_unseen(&reading.head, turn) {
-                Ok(()) => reading.opening(),
+        (true, _) => pending.whole(None, turn),
+        (false, Mode::Hold) => resume(pending, body, turn),
+        (false, Mode::Split) if pending.is_unproven(turn) => {
+            match reserve_unseen(&pending.head, turn) {
+                Ok(()) => pending.opening(),
                 Err(denial) => refuse(denial, turn),
             }
         }
-        (false, Mode::Split) => reading.opening(),
+        (false, Mode::Split) => pending.opening(),
     }
 }
 
@@ -145,7 +144,7 @@ impl PendingBody {
     }
 
     /// `split` mode: the headers are judged first, as far as they go, and the body after them.
-    fn opening(mut self) -> Outcome<Box<Self>> {
+    fn opening(mut self: Box<Self>) -> Outcome<Box<Self>> {
         let message = match self.fault.take() {
             Some(fault) => Err(fault),
             None => match self.head.method() {
@@ -158,7 +157,7 @@ impl PendingBody {
         let (message, bound) = referring(&self.head, message);
         let Caller { identity, certificate, audience } = self.caller.clone();
         self.part = RequestPart::Body;
-        let part = RequestPart::Head(Box::new(self));
+        let part = RequestPart::Head(self);
         let (body, parameters) = (Body::default(), None);
         let (holds, unmirrored) = (Holds::Unasked, None);
         let request = Request {
@@ -180,7 +179,7 @@ impl PendingBody {
     }
 
     /// The request is here as a whole.
-    fn whole(self, body: Option<Vec<u8>>, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
+    fn whole(self: Box<Self>, body: Option<Vec<u8>>, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         let posts = self.head.method() == b"POST";
         // An empty chunked body, or an empty frame of HTTP/2, is none.
         let body = body.filter(|body| posts || !body.is_empty());
@@ -215,7 +214,11 @@ impl PendingBody {
             selected: self.head.selected(),
             bound,
             holds: Holds::Unasked,
-            strip: withheld(&self.head),
+            strip: match self.part {
+                RequestPart::Whole | RequestPart::Head(_) => withheld(&self.head),
+                // They are gone.
+                RequestPart::Body => Vec::new(),
+            },
             identity: self.caller.identity,
             certificate: self.caller.certificate,
             audience: self.caller.audience,

@@ -12,8 +12,8 @@ use crate::exchange::actions::identify_caller::caller;
 use crate::exchange::actions::prove_token::{TokenProof, judged};
 use crate::exchange::checks::caller::Claim;
 use crate::exchange::checks::{cors, protected_resource};
-use crate::exchange::handover::{Handover, Outcome, refuse};
-use crate::exchange::request::{ArrivedBody, Audience, Caller};
+use crate::exchange::handover::{Handover, Outcome, TokenRequest, refuse};
+use crate::exchange::request::{ArrivedBody, Audience, Caller, PendingBody};
 use crate::exchange::turn::{ErrorFormat, Turn};
 use crate::limit;
 use crate::local_reply::LocalReply;
@@ -73,7 +73,8 @@ pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
             known(head, last, Caller { identity, certificate, audience })
         }
         Ok(TokenProof::Waits(issuer)) => {
-            Outcome::Next(Handover::TokenPresented { head, last, token, certificate, issuer })
+            let presented = TokenRequest { head, last, token, certificate };
+            Outcome::Next(Handover::TokenPresented(Box::new(presented), issuer))
         }
         Err(denial) => refuse(denial, turn),
     }
@@ -114,8 +115,8 @@ fn health(head: &Head, turn: &Turn<'_>) -> Outcome<()> {
 }
 
 fn known(head: Head, last: bool, caller: Caller) -> Outcome<()> {
-    let body = ArrivedBody::Awaited;
-    Outcome::Next(Handover::CallerKnown { head, last, caller, body })
+    let (pending, body) = (Box::new(PendingBody::new(head, caller)), ArrivedBody::Awaited);
+    Outcome::Next(Handover::CallerKnown { pending, last, body })
 }
 
 /// The gateway answers by itself, and there is no audit entry.

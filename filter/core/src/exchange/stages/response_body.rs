@@ -61,8 +61,8 @@ enum Headers {
 enum BodyMode {
     /// There is none.
     Empty,
-    Json(JsonBody),
-    Events(EventFilter),
+    Json(Box<JsonBody>),
+    Events(Box<EventFilter>),
     /// This takes its place, once.
     Instead(Vec<u8>),
 }
@@ -77,11 +77,11 @@ fn body_mode(shape: Shape, turn: &mut Turn<'_>) -> BodyMode {
         Shape::Empty => BodyMode::Empty,
         Shape::Json => {
             remove(&["content-length"]);
-            BodyMode::Json(JsonBody::default())
+            BodyMode::Json(Box::default())
         }
         Shape::Events => {
             remove(&["content-length"]);
-            BodyMode::Events(EventFilter::default())
+            BodyMode::Events(Box::default())
         }
         Shape::StatusOnly => {
             remove(&["content-length", "content-type", "content-encoding"]);

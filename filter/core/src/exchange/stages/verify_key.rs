@@ -115,6 +115,6 @@ impl VerifyKey {
     /// Goes on as if the key had been known from the start.
     fn proceed(self) -> Outcome<Box<Self>> {
         let Self { reading, body, .. } = self;
-        Outcome::Next(Handover::KeyVerified(Box::new(reading.authenticated()), body))
+        Outcome::Next(Handover::KeyVerified(reading.authenticated(), body))
     }
 }

@@ -4,17 +4,15 @@
 //! requests wait for one fetch. What came of the token's request meanwhile is kept, unread.
 
 use crate::auth::PresentedIdentity;
-use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::issuer::IssuerId;
-use crate::auth::token::jws::PresentedToken;
 use crate::call::{CallFailure, CallId, Dependency, DependencyCall};
 use crate::config::Mode;
 use crate::denial::Denial;
-use crate::event::{Event, Head};
+use crate::event::Event;
 use crate::exchange::actions::hold_body::reserve_unseen;
 use crate::exchange::actions::prove_token::{TokenProof, judged};
-use crate::exchange::handover::{Handover, Outcome, held, refuse};
-use crate::exchange::request::{ArrivedBody, Audience, Caller};
+use crate::exchange::handover::{Handover, Outcome, TokenRequest, held, refuse};
+use crate::exchange::request::{ArrivedBody, Audience, Caller, PendingBody};
 use crate::exchange::turn::Turn;
 use crate::step::Gate;
 
@@ -24,10 +22,7 @@ const MOST_FETCHES: u8 = 2;
 /// Waits for keys.
 #[derive(Debug)]
 pub(crate) struct VerifyToken {
-    head: Head,
-    last: bool,
-    token: PresentedToken,
-    certificate: Option<PeerCertificate>,
+    presented: Box<TokenRequest>,
     body: ArrivedBody,
     call: CallId,
     fetches: u8,
@@ -36,20 +31,18 @@ pub(crate) struct VerifyToken {
 impl VerifyToken {
     /// Asks for the keys of `issuer`.
     pub(crate) fn enter(
-        (head, last): (Head, bool),
-        (token, certificate): (PresentedToken, Option<PeerCertificate>),
+        presented: Box<TokenRequest>,
         issuer: IssuerId,
         turn: &mut Turn<'_>,
     ) -> Outcome<Box<Self>> {
-        if !last
+        if !presented.last
             && turn.context.mode == Mode::Split
-            && let Err(denial) = reserve_unseen(&head, turn)
+            && let Err(denial) = reserve_unseen(&presented.head, turn)
         {
             return refuse(denial, turn);
         }
         let call = turn.start(DependencyCall::Keys(issuer));
-        let stage =
-            Self { head, last, token, certificate, body: ArrivedBody::Awaited, call, fetches: 1 };
+        let stage = Self { presented, body: ArrivedBody::Awaited, call, fetches: 1 };
         Outcome::Wait(Box::new(stage), Gate::Hold)
     }
 
@@ -72,7 +65,7 @@ impl VerifyToken {
     }
 
     fn judge(mut self: Box<Self>, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
-        match judged(&self.token, &self.head, turn) {
+        match judged(&self.presented.token, &self.presented.head, turn) {
             Ok(TokenProof::Proven(identity, audience)) => self.proceed(identity, audience),
             Ok(TokenProof::Waits(issuer)) if self.fetches < MOST_FETCHES => {
                 self.fetches = self.fetches.saturating_add(1);
@@ -88,8 +81,9 @@ impl VerifyToken {
 
     /// Goes on as if the keys had been here from the start.
     fn proceed(self, identity: PresentedIdentity, audience: Audience) -> Outcome<Box<Self>> {
-        let Self { head, last, certificate, body, .. } = self;
-        let caller = Caller { identity, certificate, audience };
-        Outcome::Next(Handover::CallerKnown { head, last, caller, body })
+        let Self { presented, body, .. } = self;
+        let TokenRequest { head, last, certificate, .. } = *presented;
+        let pending = PendingBody::new(head, Caller { identity, certificate, audience });
+        Outcome::Next(Handover::CallerKnown { pending: Box::new(pending), last, body })
     }
 }
