@@ -17,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
         a_redirect_inside_envoy_is_judged_again,
         no_other_port_gets_a_credential,
         no_filter_in_front_sends_a_judged_call_elsewhere,
+        sealed_routes_stop_what_is_selected_after_the_guard,
     ]
 }
 
@@ -554,4 +555,98 @@ fn no_filter_in_front_sends_a_judged_call_elsewhere(world: &World<'_>) {
         let way = alone(name, call().header("x-front", name), then);
         tried(&own, &way, &key, &server, &other);
     }
+}
+
+/// Routes that match only after the filter has changed the request, and a filter in front that sets metadata for one.
+fn late(template: &str, fake: &FakeUpstream) -> String {
+    let metadata = "          - name: metadata\n            typed_config:\n              \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_to_metadata.v3.Config\n              \
+         request_rules: [{header: x-meta, on_header_present: {metadata_namespace: others, key: way, type: STRING}}]\n";
+    let only =
+        |way: &str| format!("query_parameters: [{{name: late, string_match: {{exact: {way}}}}}]");
+    let routes = [
+        (format!("{}, headers: [{{name: x-portcullis-guard, present_match: true}}]", only("guard")), "{cluster: evil}"),
+        (format!("{}, headers: [{{name: x-portcullis-org, present_match: true}}]", only("org")), "{cluster: evil}"),
+        (format!("{}, headers: [{{name: x-portcullis-org, present_match: true}}]", only("header")), "{cluster_header: x-portcullis-principal}"),
+        (format!("{}, headers: [{{name: x-portcullis-org, present_match: true}}]", only("mirror")), "{cluster: demo, request_mirror_policies: [{cluster: evil}]}"),
+        ("dynamic_metadata: [{filter: others, path: [{key: way}], value: {string_match: {exact: evil}}}]".to_owned(), "{cluster: evil}"),
+    ];
+    let routes: String = routes
+        .iter()
+        .map(|(matches, action)| {
+            format!("              - {{match: {{path: {DEMO}, {matches}}}, route: {action}}}\n")
+        })
+        .collect();
+    let template = replaced(&others(template, fake), ROUTES, &format!("{ROUTES}{routes}"));
+    // The principal of the key is `analyst`.
+    let analyst = cluster("analyst", fake);
+    let template = replaced(&template, CLUSTERS, &format!("{CLUSTERS}{analyst}"));
+    replaced(&template, FILTER, &format!("{}{metadata}{FILTER}", filters_in_front()))
+}
+
+/// As docs/guides/guarded-routes.md says to do: the guard once more as metadata of our routes, and a filter that wants it.
+fn sealed(template: &str) -> String {
+    let metadata =
+        "metadata: {filter_metadata: {portcullis: {guard: \"demo-${PORTCULLIS_GUARD}\"}}}\n";
+    let mut template = template.to_owned();
+    for route in ["              - name: demo-listen\n", "              - name: demo\n"] {
+        template = replaced(&template, route, &format!("{route}                {metadata}"));
+    }
+    let router = "          - name: envoy.filters.http.router\n";
+    let page = include_str!("../../docs/guides/guarded-routes.md");
+    let (_, seal) = page.split_once("- name: portcullis_seal\n").expect("the seal");
+    let (seal, _) = seal.split_once("```").expect("its end");
+    let seal: String = format!("- name: portcullis_seal\n{seal}")
+        .replace("/crm/mcp", DEMO)
+        .replace("VALUE", "demo-${PORTCULLIS_GUARD}")
+        .lines()
+        .map(|line| format!("          {}\n", line.strip_prefix("   ").unwrap_or(line)))
+        .collect();
+    replaced(&template, router, &format!("{seal}{router}"))
+}
+
+// Finding 11.1: Envoy selects a route again, later than the filter can look.
+// Proves: X30, A5
+fn sealed_routes_stop_what_is_selected_after_the_guard(world: &World<'_>) {
+    let to_late = |way: &str| to(&format!("{DEMO}?late={way}"));
+    let mut ways: Vec<(String, Request)> = ["guard", "org", "header", "mirror"]
+        .map(|way| (format!("late {way}"), to_late(way)))
+        .into();
+    ways.push(("metadata".to_owned(), call().header("x-meta", "evil")));
+    ways.extend(
+        ["quiet-host", "quiet-query", "quiet-mcp"]
+            .map(|way| (way.to_owned(), call().header("x-front", way))),
+    );
+    let mut open = Vec::new();
+    for is_sealed in [false, true] {
+        let (server, other) = (server(), server());
+        let own = before(world, &server, |template| {
+            let template = late(&template, &other);
+            if is_sealed { sealed(&template) } else { template }
+        });
+        let org = world.organisation().through(&own.gateway);
+        let key = org.key("analyst").key;
+        let answer = org.gateway.send(&call().bearer(&key));
+        assert_eq!((answer.status(), server.requests().len()), (200, 1), "{}", answer.text());
+        for (name, request) in &ways {
+            let before = other.requests().len();
+            let answer = own.gateway.send(&request.clone().bearer(&key));
+            let elsewhere = other.requests().split_off(before);
+            let got_it = elsewhere.iter().any(|it| it.contains(CREDENTIAL));
+            if is_sealed {
+                assert!(elsewhere.is_empty(), "{name}: {elsewhere:?}");
+                assert_eq!(answer.status(), 403, "{name}: {}", answer.text());
+            } else if got_it {
+                open.push(name.clone());
+            }
+        }
+        // The rest is as it was.
+        if is_sealed {
+            for way in self::ways().iter().filter(|way| !matches!(way.then, Then::Answered(301))) {
+                tried(&own, way, &key, &server, &other);
+            }
+        }
+    }
+    let all: Vec<String> = ways.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(open, all, "what is open without the seal, as the page says");
 }

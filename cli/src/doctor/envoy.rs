@@ -18,7 +18,7 @@ use crate::report::Refusal;
 
 const BOUND: Duration = Duration::from_secs(10);
 /// What the filter is tested with.
-const OLDEST: [u64; 2] = [1, 40];
+const OLDEST: [u64; 2] = [1, 36];
 const MAX_PAGE: u64 = 64 * 1_024 * 1_024;
 /// So much is shown of a text that Envoy wrote.
 const LONGEST: usize = 300;
@@ -145,7 +145,7 @@ fn version(info: &Value) -> Finding {
         Finding::warning(
             "envoy",
             found,
-            "the module is tested with Envoy 1.40: see docs/reference/envoy-versions.md",
+            "the module is tested with Envoy 1.36 to 1.40: see docs/reference/envoy-versions.md",
         )
     } else {
         Finding::good("envoy", found)

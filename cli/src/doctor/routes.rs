@@ -311,8 +311,8 @@ fn manager(manager: &Value, check: &str, config: &Config) -> Vec<Finding> {
         let next = "remove disabled: true; to leave hosts out, disable it there";
         findings.push(Finding::bad(check, "the filter is disabled", next));
     }
-    let after =
-        filters.iter().skip(at.saturating_add(1)).filter_map(|filter| filter["name"].as_str());
+    let after = filters.iter().skip(at.saturating_add(1)).filter(|filter| !is_seal(filter));
+    let after = after.filter_map(|filter| filter["name"].as_str());
     let after: Vec<_> = after.filter(|name| *name != ROUTER).collect();
     if !after.is_empty() {
         let found =
@@ -326,6 +326,12 @@ fn manager(manager: &Value, check: &str, config: &Config) -> Vec<Finding> {
         findings.extend(room(check, "initial_stream_window_size", window, config));
     }
     findings
+}
+
+/// Envoy's RBAC filter reads a request and sends it nowhere; behind Portcullis it seals routes.
+fn is_seal(filter: &Value) -> bool {
+    let place = filter.pointer("/typed_config/@type").and_then(Value::as_str);
+    place.is_some_and(|name| name.ends_with(".rbac.v3.RBAC"))
 }
 
 /// In `split` mode the headers are gone when the body is judged. A filter that streams bodies by itself ends such a request
@@ -422,6 +428,11 @@ mod tests {
         let found = told(&dump(&routes, &json!(["filter", {"name": ROUTER}])));
         assert!(found.iter().all(|(_, state, _)| *state == State::Good), "{found:?}");
         assert_eq!(found.len(), 2);
+        // A seal belongs behind the filter.
+        let seal = json!({"name": "portcullis_seal", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"}});
+        let found = told(&dump(&routes, &json!(["filter", seal, {"name": ROUTER}])));
+        assert!(found.iter().all(|(_, state, _)| *state == State::Good), "{found:?}");
         // As in a real dump, which has the bootstrap beside the listeners.
         let mut dump = dump(&routes, &json!(["filter", {"name": ROUTER}]));
         let again = dump["configs"][0].clone();

@@ -291,13 +291,6 @@ impl Mesh<'_> {
 
     /// Filters of others on the same gateway.
     fn beside(&self, report: &mut Report) {
-        self.operate("a Lua filter beside", After::Flows, report, || {
-            self.apply_edited("gateway.yaml", |text| {
-                let lua = "  lua:\n  - {type: Inline, inline: \"function envoy_on_request(handle) handle:headers():add('x-lua', '1') end\"}\n  wasm:\n";
-                replaced(&text, "  wasm:\n", lua)
-            })
-        });
-        self.operate("that filter removed", After::Flows, report, || self.apply("gateway.yaml"));
         let server = self.ext_authz();
         self.operate("an ext_authz filter in front that allows", After::Flows, report, || {
             let address = server.as_ref().map_err(|failure| Failure::new(failure.to_string()))?.1;

@@ -81,7 +81,7 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
     }
     for install in Install::ALL {
         let works = mesh.trials(install, report);
-        // Before the operations, which leave hosts of others behind.
+        // Before the operations, which add hosts of others.
         if options.records_configurations() && works {
             let kept = match install {
                 Install::Hold => &rendered::ISTIO,
@@ -100,6 +100,7 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
         }
         if options.operations && works {
             mesh.operations(install, report);
+            mesh.without_others()?;
         }
         let removed =
             || mesh.file(install.file()).and_then(|file| mesh.ground.cluster.delete(&file));
@@ -365,6 +366,17 @@ impl<'a> Mesh<'a> {
             )?;
             Ok(())
         });
+    }
+
+    /// Takes away what the operations have added for others.
+    fn without_others(&self) -> Result<()> {
+        for name in ["second-port.yaml", "other-team.yaml", "delegate.yaml"] {
+            let file = self.ground.dir.join(name);
+            if file.exists() {
+                self.ground.cluster.delete(&file)?;
+            }
+        }
+        Ok(())
     }
 
     /// The same module in another image, hence with another digest.

@@ -103,10 +103,12 @@ fn without_guards(text: &str) -> Result<String> {
     replaced(&text, "{path: /demo/mcp, headers: [*demo_guard]}", "{path: /demo/mcp}")
 }
 
+/// Its lines become comments: the placeholders in them are filled all the same.
 fn without_filter(text: &str) -> Result<String> {
     let (before, rest) = cut(text, FILTER)?;
-    let (_, after) = cut(rest, ROUTER)?;
-    Ok(format!("{before}{ROUTER}{after}"))
+    let (filter, after) = cut(rest, ROUTER)?;
+    let gone: String = filter.lines().map(|line| format!("# {line}\n")).collect();
+    Ok(format!("{before}{gone}{ROUTER}{after}"))
 }
 
 fn cut<'a>(text: &'a str, at: &str) -> Result<(&'a str, &'a str)> {
