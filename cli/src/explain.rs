@@ -7,12 +7,14 @@ use std::collections::BTreeSet;
 
 use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use portcullis_core::explain::{Answer, Question, explain};
-use portcullis_core::id::{KeyId, PolicyName, PolicyVersion};
-use portcullis_core::policy::{self, Policy};
+use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion};
+use portcullis_core::limit::{CALL, Called};
+use portcullis_core::policy::{self, Check, Enforcement, Policy};
 use portcullis_core::time::UnixTime;
 use serde_json::{Map, Value, json};
 
 use crate::args::{ExplainArgs, Session, ShowKeyArgs};
+use crate::audit::{Call, each_call};
 use crate::document::Document;
 use crate::escape;
 use crate::key;
@@ -21,27 +23,172 @@ use crate::report::{Refusal, Report, Verdict};
 use crate::store::Store;
 
 pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, Refusal> {
+    match &args.request {
+        Some(request) => of_request(session, args, request),
+        None => of_call(session, args),
+    }
+}
+
+/// A call that somebody might make.
+fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, Refusal> {
     let now = Seconds::now();
     let now = args.at.map_or(now, |moment| moment.seconds(now));
     let (principal, mut store) = caller(session, args, now)?;
-    let (policy, version) = match &args.policy {
+    let (policy, version, canary) = match &args.policy {
         Some(file) => from_file(file)?,
-        None => active(opened(session, &mut store)?, &principal, args)?,
+        None => active(opened(session, &mut store)?, &principal, args.key.is_some())?,
     };
     let principal = with_tier(principal, &policy, args);
     let connector = connector(&policy, &principal, args)?;
-    let empty = Map::new();
-    let question = Question {
-        policy: &policy,
-        principal: &principal,
-        claims: args.claims.as_ref().map_or(&empty, |claims| &claims.0),
-        connector: &connector,
-        tool: &args.tool,
-        arguments: &args.arguments.0,
-        now: UnixTime::from_micros(now.0.saturating_mul(1_000_000)),
-        source: &args.source,
+    let asked = Asked {
+        principal,
+        claims: args.claims.clone().map(|claims| claims.0).unwrap_or_default(),
+        connector,
+        tool: args.tool.clone().unwrap_or_default(),
+        arguments: args.arguments.0.clone(),
+        at: UnixTime::from_micros(now.0.saturating_mul(1_000_000)),
+        source: args.source.clone(),
     };
-    let answer = explain(&question).ok_or_else(|| no_connector(&policy, &connector))?;
+    // Of a role nobody in particular draws; of another time nothing is known.
+    let windows = args.key.is_some() && args.at.is_none();
+    answered(&asked, (&policy, &version, canary.as_deref()), store.as_mut(), windows, &[])
+}
+
+/// A call that was made, as the audit log has it: by the version that decided then, at that time.
+fn of_request(session: &Session, args: &ExplainArgs, request: &str) -> Result<Report, Refusal> {
+    let mut found: Option<Call> = None;
+    each_call(&args.log, |call| {
+        if call.request_id == request {
+            found = Some(call);
+        }
+    })?;
+    let call = found.ok_or_else(|| {
+        Refusal::new(format!("no call of a tool has the request id {request}"), "the audit logs")
+            .expected("the id of a tools/call by a caller that proved who it is; portcullis audit search --request shows others")
+    })?;
+    let mut store = None;
+    let unusable = || Refusal::new("an entry without organisation, role or connector", request);
+    let org = OrgId::new(&call.org).ok_or_else(unusable)?;
+    let role = PolicyName::new(&call.role).ok_or_else(unusable)?;
+    let connector = PolicyName::new(&call.connector).ok_or_else(unusable)?;
+    let (policy, version, _) = match (&args.policy, PolicyVersion::new(&call.policy_version)) {
+        (Some(file), _) => from_file(file)?,
+        (None, Some(version)) => {
+            let place = format!("the policy of {org}");
+            let (policy, version) = stored(opened(session, &mut store)?, version, &place)?;
+            (policy, version, None)
+        }
+        (None, None) => return Err(unusable().expected("policy_version, or --policy FILE")),
+    };
+    let (principal, known) = caller_of(&call, (org, role), &policy, store.as_mut())?;
+    let mut notes = vec![format!(
+        "the log has {}{} ({}) at {}",
+        call.effect,
+        if call.rule.is_empty() { String::new() } else { format!(" by {}", call.rule) },
+        call.status,
+        call.at.rfc3339()
+    )];
+    if !call.exact {
+        notes.push("the log redacts or cuts arguments: decided on what it shows".to_owned());
+    }
+    if !known {
+        notes.push(
+            "the caller's tier, scopes and claims are not in the log: decided by the first tier"
+                .to_owned(),
+        );
+    }
+    let asked = Asked {
+        principal,
+        claims: Map::new(),
+        connector,
+        tool: call.tool,
+        arguments: call.arguments,
+        at: call.at,
+        source: call.source,
+    };
+    answered(&asked, (&policy, &version, None), store.as_mut(), false, &notes)
+}
+
+/// The caller of an entry; whether its key's record says what the entry does not.
+fn caller_of(
+    call: &Call,
+    (org, role): (OrgId, PolicyName),
+    policy: &Policy,
+    store: Option<&mut Store>,
+) -> Result<(Principal, bool), Refusal> {
+    let key = KeyId::new(&call.key);
+    if let (Some(id), Some(store)) = (&key, store)
+        && let Some(stored) = store.record(&org, id)?
+    {
+        return Ok((Principal { role, ..stored.record.principal() }, true));
+    }
+    let identity = match key {
+        Some(id) => IdentityKind::Key(id),
+        None => IdentityKind::Certificate(call.caller.clone()),
+    };
+    let tier = policy.tiers.keys().next().cloned().unwrap_or_else(|| role.clone());
+    let (scopes, restrictions) = (Scopes::Unknown, Restrictions::default());
+    let identity = identity.into();
+    Ok((
+        Principal { org, identity, name: call.name.clone(), role, tier, scopes, restrictions },
+        false,
+    ))
+}
+
+/// A call, with all that decides about it.
+struct Asked {
+    principal: Principal,
+    claims: Map<String, Value>,
+    connector: PolicyName,
+    tool: String,
+    arguments: Map<String, Value>,
+    at: UnixTime,
+    source: String,
+}
+
+/// How a window that the call draws from stands now.
+struct Drawn {
+    name: String,
+    cost: u64,
+    max: u64,
+    remaining: u64,
+    next_back_ms: u128,
+}
+
+impl Drawn {
+    fn refuses(&self) -> bool {
+        self.remaining < self.cost
+    }
+
+    fn view(&self) -> Value {
+        json!({
+            "limit": self.name, "cost": self.cost, "max": self.max, "remaining": self.remaining,
+            "next_back_ms": u64::try_from(self.next_back_ms).unwrap_or(u64::MAX),
+            "refuses": self.refuses(),
+        })
+    }
+}
+
+/// What the policy says, and then what Redis knows: approvals and windows as they stand.
+fn answered(
+    asked: &Asked,
+    (policy, version, canary): (&Policy, &PolicyVersion, Option<&str>),
+    mut store: Option<&mut Store>,
+    windows: bool,
+    notes: &[String],
+) -> Result<Report, Refusal> {
+    let Asked { principal, connector, tool, .. } = asked;
+    let question = Question {
+        policy,
+        principal,
+        claims: &asked.claims,
+        connector,
+        tool,
+        arguments: &asked.arguments,
+        now: asked.at,
+        source: &asked.source,
+    };
+    let answer = explain(&question).ok_or_else(|| no_connector(policy, connector))?;
     let state = match (&answer.approval, &mut store) {
         (Some(digest), Some(store)) => {
             store.approval(&principal.org, digest)?.map(|approval| approval.state)
@@ -49,24 +196,105 @@ pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, Refus
         (Some(_) | None, _) => None,
     };
     let granted = state.as_deref() == Some("granted");
-    let passes = answer.decision.lets_pass() || granted;
+    let by_policy = answer.decision.lets_pass() || granted;
+    let drawn = match (windows && by_policy, store) {
+        (true, Some(store)) => drawn(store, policy, asked)?,
+        (_, _) => Vec::new(),
+    };
+    let limited = drawn.iter().find(|it| it.refuses());
+    let trial = policy.enforcement(Check::Limits, Enforcement::Enforce) == Enforcement::Shadow;
+    let passes = by_policy && (limited.is_none() || trial);
     let verdict = if passes { Verdict::Good } else { Verdict::Wanting };
-    let text = told(&answer, &principal, &connector, args, &version, state.as_deref());
+    let mut lines = told(&answer, asked, (version, canary), state.as_deref());
+    lines.extend(drawn.iter().map(Drawn::text));
+    if let Some(limited) = limited.filter(|_| !trial) {
+        let first = lines.first_mut();
+        first.into_iter().for_each(|line| *line = format!("limited by {}", limited.name));
+    }
+    if let Some(note) = unknowable(policy, asked) {
+        lines.push(note);
+    }
+    lines.extend(notes.iter().cloned());
+    let gateway = match (passes, limited.is_some(), answer.approval.is_some()) {
+        (true, ..) => "allow",
+        (false, true, _) => "limited",
+        (false, false, true) => "needs_approval",
+        (false, false, false) => "deny",
+    };
     let mut json = json!({
         "allowed": passes,
+        "gateway": gateway,
         "policy_version": version,
+        "canary": canary,
         "connector": connector,
-        "tool": args.tool,
+        "tool": tool,
         "role": principal.role,
         "approval_state": state,
-        "at": now.rfc3339(),
+        "at": Seconds(asked.at.seconds()).rfc3339(),
+        "windows_now": drawn.iter().map(Drawn::view).collect::<Vec<_>>(),
+        "notes": notes,
     });
     if let (Value::Object(json), Ok(Value::Object(answer))) =
         (&mut json, serde_json::to_value(&answer))
     {
         json.extend(answer);
     }
+    let text = lines.iter().map(|line| escape::line(line)).collect::<Vec<_>>().join("\n");
     Ok(Report::judged(verdict, text, json))
+}
+
+impl Drawn {
+    fn text(&self) -> String {
+        let wait = match (self.refuses(), self.next_back_ms) {
+            (true, 0) => "; it costs more than there ever is".to_owned(),
+            (true, millis) => {
+                format!("; the call would be 429, units come back in {} s", millis.div_ceil(1_000))
+            }
+            (false, _) => String::new(),
+        };
+        format!(
+            "  {:<24} {} of {} left, the call draws {}{wait}",
+            self.name, self.remaining, self.max, self.cost
+        )
+    }
+}
+
+/// The windows that the call draws from, as they stand now.
+fn drawn(store: &mut Store, policy: &Policy, asked: &Asked) -> Result<Vec<Drawn>, Refusal> {
+    let called = Called {
+        connector: &asked.connector,
+        method: CALL,
+        tool: &asked.tool,
+        opens: false,
+        // About as long as a client would send it.
+        bytes: u64::try_from(Value::Object(asked.arguments.clone()).to_string().len()).unwrap_or(0),
+    };
+    let quotas = called.quotas(policy, &asked.principal);
+    let windows: Vec<_> = quotas.iter().map(|quota| quota.window.clone()).collect();
+    let states = store.look_at(&windows)?;
+    let drawn = quotas.into_iter().zip(states).map(|(quota, state)| Drawn {
+        name: quota.name,
+        cost: quota.window.cost,
+        max: quota.window.limit,
+        remaining: state.remaining,
+        next_back_ms: state.reset.as_millis(),
+    });
+    Ok(drawn.collect())
+}
+
+/// What only the gateways know: they remember it, Redis does not.
+fn unknowable(policy: &Policy, asked: &Asked) -> Option<String> {
+    let connector = policy.connectors.get(&asked.connector)?;
+    let pinned = connector.tools.get(&asked.tool).is_some_and(|tool| tool.pin.is_some());
+    let mut what = Vec::new();
+    if pinned {
+        what.push("a drift of the tool (portcullis discover compares it with its pin)");
+    }
+    if policy.cool_off.is_some() {
+        what.push("a cool-off of the caller (the events of the audit log)");
+    }
+    (!what.is_empty())
+        .then(|| format!("not known here, each gateway remembers it: {}", what.join("; ")))
 }
 
 fn opened<'a>(session: &Session, store: &'a mut Option<Store>) -> Result<&'a mut Store, Refusal> {
@@ -128,7 +356,7 @@ fn with_tier(principal: Principal, policy: &Policy, args: &ExplainArgs) -> Princ
     }
 }
 
-fn from_file(file: &std::path::Path) -> Result<(Policy, PolicyVersion), Refusal> {
+fn from_file(file: &std::path::Path) -> Result<(Policy, PolicyVersion, Option<String>), Refusal> {
     let document = Document::read(file)?;
     let policy = policy::compile(&document.value).map_err(|faults| {
         Refusal::new("the document has faults", &document.place)
@@ -138,15 +366,15 @@ fn from_file(file: &std::path::Path) -> Result<(Policy, PolicyVersion), Refusal>
     })?;
     let version = policy::version_of(&document.value)
         .ok_or_else(|| Refusal::new("the document has no version", &document.place))?;
-    Ok((policy, version))
+    Ok((policy, version, None))
 }
 
 /// The policy that decides about this caller now, a canary included.
 fn active(
     store: &mut Store,
     principal: &Principal,
-    args: &ExplainArgs,
-) -> Result<(Policy, PolicyVersion), Refusal> {
+    in_particular: bool,
+) -> Result<(Policy, PolicyVersion, Option<String>), Refusal> {
     let place = format!("the policy of {}", principal.org);
     let active = store.active_policy(&principal.org)?.target;
     let active = active.ok_or_else(|| {
@@ -154,17 +382,28 @@ fn active(
             .expected("a policy that was pushed for the organisation, or --policy FILE")
             .next("portcullis policy push FILE --reason …")
     })?;
-    let version = match args.key {
-        Some(_) => active.activation().version_for(principal.identity.holder()).clone(),
+    let version = match in_particular {
+        true => active.activation().version_for(principal.identity.holder()).clone(),
         // Nobody in particular is nobody whom another policy is tried on.
-        None => active.version,
+        false => active.version.clone(),
     };
+    let canary = active.canary.filter(|canary| canary.record.version == version);
+    let canary = canary.map(|canary| canary.share().to_string());
+    let (policy, version) = stored(store, version, &place)?;
+    Ok((policy, version, canary))
+}
+
+fn stored(
+    store: &mut Store,
+    version: PolicyVersion,
+    place: &str,
+) -> Result<(Policy, PolicyVersion), Refusal> {
     let document = store.policy(&version)?.ok_or_else(|| {
-        Refusal::new(format!("there is no policy {version}"), &place)
-            .next("portcullis policy push FILE --reason …")
+        Refusal::new(format!("there is no policy {version}"), place)
+            .next("portcullis policy push FILE --reason …, or --policy FILE")
     })?;
     let policy = policy::compile(&document).map_err(|faults| {
-        Refusal::new(format!("policy {version} cannot be read: {faults}"), &place)
+        Refusal::new(format!("policy {version} cannot be read: {faults}"), place)
             .expected("a policy that this version of portcullis understands")
     })?;
     Ok((policy, version))
@@ -201,18 +440,18 @@ fn names_of(policy: &Policy) -> String {
 
 fn told(
     answer: &Answer,
-    principal: &Principal,
-    connector: &PolicyName,
-    args: &ExplainArgs,
-    version: &PolicyVersion,
+    asked: &Asked,
+    (version, canary): (&PolicyVersion, Option<&str>),
     state: Option<&str>,
-) -> String {
+) -> Vec<String> {
+    let Asked { principal, connector, tool, .. } = asked;
     let rule = answer.rule.as_deref().map(|rule| format!(" by {rule}")).unwrap_or_default();
+    let canary = canary.map(|share| format!(", the canary ({share})")).unwrap_or_default();
     let mut lines = vec![
         format!("{}{rule}", answer.decision.name()),
         format!(
-            "  {} ({}) calls {connector}/{} under policy {version}",
-            principal.name, principal.role, args.tool
+            "  {} ({}) calls {connector}/{tool} under policy {version}{canary}",
+            principal.name, principal.role
         ),
     ];
     if let Some(refusal) = &answer.refusal {
@@ -236,5 +475,5 @@ fn told(
         let windows = if windows.is_empty() { "no window".to_owned() } else { windows };
         lines.push(format!("would draw from {windows}"));
     }
-    lines.iter().map(|line| escape::line(line)).collect::<Vec<_>>().join("\n")
+    lines
 }

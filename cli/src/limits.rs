@@ -1,8 +1,10 @@
-//! `portcullis limits`: show, reset.
+//! `portcullis limits`: list, show, reset.
 //!
 //! Owns which windows belong to a caller, and how they are shown. What a call draws from the core says;
 //! how much is in use, Redis. Nearly all names of windows follow from the policy and the caller; only which
 //! tools were called nobody knows beforehand, so these Redis is asked for.
+
+mod list;
 
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use crate::key::{Active, find};
 use crate::report::{Refusal, Report, table};
 use crate::scribe::Scribe;
 use crate::store::Store;
+
+pub(crate) use list::list;
 
 /// A window of a caller, as it stands.
 struct WindowUsage {
@@ -63,7 +67,7 @@ pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, Refus
             unknown(limit, &caller, &chosen)?;
         }
         chosen.retain(|usage| match &args.limit {
-            Some(limit) => usage.quota.name == *limit,
+            Some(limit) => is_called(&usage.quota.name, limit),
             None => usage.own == Whose::Own,
         });
         chosen.retain(|usage| usage.used() > 0);
@@ -154,11 +158,19 @@ fn of<const N: usize>(caller: &Principal, more: [(&str, Value); N]) -> Value {
     members.map(|(member, value)| (member.to_owned(), value)).collect::<Map<_, _>>().into()
 }
 
+/// Whether `limit` is the name, or the short name, of the limit called `name`: `month` of `tiers.free.month`.
+fn is_called(name: &str, limit: &str) -> bool {
+    name == limit || name.rsplit('.').next() == Some(limit)
+}
+
 /// Refuses the name of a limit that does not count calls of this caller.
 fn unknown(limit: &str, caller: &Principal, usages: &[WindowUsage]) -> Result<(), Refusal> {
     let mut known: Vec<&str> = usages.iter().map(|usage| usage.quota.name.as_str()).collect();
     known.dedup();
-    if known.contains(&limit) {
+    let meant: Vec<&&str> = known.iter().filter(|name| is_called(name, limit)).collect();
+    if let [first, rest @ ..] = &*meant
+        && rest.iter().all(|name| name == first)
+    {
         return Ok(());
     }
     Err(Refusal::new(

@@ -45,7 +45,10 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser as _};
 
-use args::{ApproveCommand, AuditCommand, Cli, Command, KeyCommand, LimitsCommand, PolicyCommand};
+use args::{
+    ApproveCommand, AuditCommand, CanaryCommand, Cli, Command, KeyCommand, LimitsCommand,
+    PolicyCommand,
+};
 use report::{Output, Refusal, Report};
 
 fn main() -> ExitCode {
@@ -77,12 +80,14 @@ fn run(cli: Cli) -> Result<Report, Refusal> {
             PolicyCommand::Schema => policy_schema::schema(),
             PolicyCommand::Push(args) => policy::push(session, &args),
             PolicyCommand::Promote(args) => policy::promote(session, &args),
+            PolicyCommand::Canary(CanaryCommand::Stop(args)) => policy::stop(session, &args),
             PolicyCommand::Diff(args) => policy::diff(session, &args),
             PolicyCommand::History(args) => policy::history(session, &args),
             PolicyCommand::Show(args) => policy::show(session, &args),
             PolicyCommand::Rollback(args) => policy::rollback(session, &args),
         },
         Command::Limits(command) => match command {
+            LimitsCommand::List(args) => limits::list(session, &args),
             LimitsCommand::Show(args) => limits::show(session, &args),
             LimitsCommand::Reset(args) => limits::reset(session, &args),
         },

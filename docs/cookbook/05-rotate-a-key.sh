@@ -1,5 +1,5 @@
 # Replace the secret of a key, look for users of the old one, revoke, and prove it.
-set -e
+set -eu
 portcullis policy push 01-two-teams.yaml --reason "two teams"
 portcullis key issue --org acme --name ci --role team-a --tier std --reason "nightly job"
 ID=$(portcullis key list --org acme --output json | sed -n 's/.*"id": "\(.*\)".*/\1/p' | head -1)

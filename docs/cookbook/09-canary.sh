@@ -1,5 +1,5 @@
 # Try a policy on some callers, then make it active for all; go back.
-set -e
+set -eu
 portcullis policy push 01-two-teams.yaml --reason "two teams"
 portcullis policy diff 02-read-only-analysts.yaml
 portcullis policy push 02-read-only-analysts.yaml --canary 10% --reason "analysts read"

@@ -139,7 +139,7 @@ fn a_canary_decides_about_its_callers_until_it_is_promoted_or_dropped(world: &Wo
     trial.operate(&["rollback", "--org", &org.name]);
     trial.push(&["--canary", "60%"]);
     trial.assert_decided(&callers, |caller| class(caller) < 2);
-    let dropped = trial.operate(&["rollback", "--org", &org.name]);
+    let dropped = trial.operate(&["canary", "stop", "--org", &org.name]);
     assert_eq!(dropped["version"], json!(trial.versions[0]));
     trial.assert_decided(&callers, |_| false);
 }

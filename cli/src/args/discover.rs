@@ -34,9 +34,13 @@ pub(crate) struct DiscoverArgs {
     /// Read the result of a `tools/list` of --connector from a file; `-` for standard input.
     #[arg(long, value_name = "FILE", requires = "connector")]
     pub(crate) from: Option<PathBuf>,
-    /// Write the live definitions into the policy file, except for changes that --fail-on names.
+    /// Write the live definitions into the policy file, except for changes that --fail-on names, and for those that
+    /// would take away or loosen what is pinned.
     #[arg(long)]
     pub(crate) write: bool,
+    /// Write those that take away or loosen what is pinned, too: constraints of arguments, tools that are gone.
+    #[arg(long, requires = "write")]
+    pub(crate) relax: bool,
     /// Exit with 1 when something changed at least this much. Default: text; with --write suspicious.
     #[arg(long, value_enum, value_name = "CLASS")]
     pub(crate) fail_on: Option<Class>,

@@ -9,6 +9,8 @@ use super::{key_id, line, org, policy_name};
 pub(crate) enum LimitsCommand {
     /// Show a caller's windows: what is used, what is left, and when units come back.
     Show(CallerArgs),
+    /// List the windows that are used most, of all callers: also of those without a key.
+    List(ListLimitsArgs),
     /// Empty a caller's own windows, or those of one limit.
     Reset(ResetArgs),
 }
@@ -40,6 +42,22 @@ pub(crate) struct CallerArgs {
     /// Tier of a caller without a key: the second part of names such as tiers.free.calls in `RateLimit-Policy`.
     #[arg(long, value_parser = policy_name, conflicts_with = "id")]
     pub(crate) tier: Option<PolicyName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListLimitsArgs {
+    /// Only windows that are used at least this much, such as 80%.
+    #[arg(long, value_name = "PERCENT", value_parser = share, default_value = "1%")]
+    pub(crate) over: u8,
+    /// Only this organisation's. Default: all.
+    #[arg(long, value_parser = org)]
+    pub(crate) org: Option<OrgId>,
+}
+
+fn share(text: &str) -> Result<u8, String> {
+    let number = text.trim_end_matches('%').trim_end().parse();
+    let share = number.ok().filter(|share| (0..=100).contains(share));
+    share.ok_or_else(|| "expected a whole number from 0% to 100%".to_owned())
 }
 
 #[derive(Debug, Args)]

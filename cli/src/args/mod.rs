@@ -27,10 +27,10 @@ pub(crate) use key::{
 pub(crate) use render::{RenderArgs, Target};
 pub(crate) use rules::{ApproveCommand, ApproveListArgs, DecideArgs, ExplainArgs};
 
-pub(crate) use limits::{CallerArgs, LimitsCommand, ResetArgs};
+pub(crate) use limits::{CallerArgs, LimitsCommand, ListLimitsArgs, ResetArgs};
 pub(crate) use policy::{
-    CanaryArgs, CheckArgs, DiffArgs, HistoryArgs, PolicyCommand, PromoteArgs, PushArgs,
-    RollbackArgs, ShowPolicyArgs, Side, TestArgs,
+    CanaryArgs, CanaryCommand, CheckArgs, DiffArgs, HistoryArgs, PolicyCommand, PromoteArgs,
+    PushArgs, RollbackArgs, ShowPolicyArgs, Side, TestArgs,
 };
 
 pub(crate) use crate::session::Session;

@@ -22,6 +22,9 @@ pub(crate) enum PolicyCommand {
     Push(PushArgs),
     /// Make the canary (push --canary) the active version for all callers.
     Promote(PromoteArgs),
+    /// End a trial on some callers.
+    #[command(subcommand)]
+    Canary(CanaryCommand),
     /// Show what differs between two documents, place by place. Without arguments: the active version and
     /// its canary. With one: the active version and that one.
     Diff(DiffArgs),
@@ -29,9 +32,15 @@ pub(crate) enum PolicyCommand {
     History(HistoryArgs),
     /// Print a document as JSON; without VERSION the one activated last.
     Show(ShowPolicyArgs),
-    /// Go back to an earlier version, from the next request on. During a canary, only the canary ends: the
-    /// active version decides for all callers again.
+    /// Go back to an earlier version, from the next request on. During a canary it wants --from: `policy canary
+    /// stop` ends only the canary.
     Rollback(RollbackArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CanaryCommand {
+    /// End the trial: the active version decides for all callers again. Refused if there is no canary.
+    Stop(PromoteArgs),
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +81,9 @@ pub(crate) struct PushArgs {
     /// Refuse a document with warnings.
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Activate a policy that lacks the role or tier of active keys: their calls are refused from then on.
+    #[arg(long)]
+    pub(crate) orphan_keys: bool,
     /// Only if this version is active for each organisation now: no other push came first.
     #[arg(long, value_name = "VERSION", value_parser = policy_version)]
     pub(crate) if_active: Option<PolicyVersion>,
@@ -131,6 +143,10 @@ pub(crate) struct DiffArgs {
     /// The organisation whose active version is meant. Default: those that the document names.
     #[arg(long, value_parser = org, conflicts_with = "second")]
     pub(crate) org: Option<OrgId>,
+    /// Decide the tool calls of these audit logs under both sides, and show what would differ: calls newly
+    /// refused, newly allowed, waiting for a person, with other arguments, priced otherwise.
+    #[arg(long, value_name = "LOG", num_args = 1..)]
+    pub(crate) against: Vec<PathBuf>,
     /// Exit with 1 when they differ.
     #[arg(long)]
     pub(crate) exit_code: bool,
@@ -170,10 +186,10 @@ pub(crate) struct RollbackArgs {
     /// that change, so that a second rollback undoes the first.
     #[arg(long, value_name = "VERSION", value_parser = policy_version)]
     pub(crate) to: Option<PolicyVersion>,
-    /// Only if this version is active, or the canary, now: the one to replace.
+    /// Only if this version is active, or the canary, now: the one to replace. The canary's ends only the canary.
     #[arg(long, value_name = "VERSION", value_parser = policy_version)]
     pub(crate) from: Option<PolicyVersion>,
-    /// Also undo a rollback that another actor made within the last hour.
+    /// Also undo a rollback that another actor made within the last hour, and end a canary.
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]

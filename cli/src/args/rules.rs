@@ -10,7 +10,7 @@ use super::{key_id, line, org, policy_name};
 use crate::moment::Moment;
 
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("who").required(true).args(["key", "role"])))]
+#[command(group(ArgGroup::new("who").required(true).args(["key", "role", "request"])))]
 pub(crate) struct ExplainArgs {
     /// Id of the key whose holder calls.
     #[arg(long, value_name = "ID", value_parser = key_id)]
@@ -18,6 +18,13 @@ pub(crate) struct ExplainArgs {
     /// Role of a caller without a key.
     #[arg(long, value_parser = policy_name, requires = "org")]
     pub(crate) role: Option<PolicyName>,
+    /// Id of a call that was made, from `x-portcullis-request-id`: why it was decided as it was. It is looked for in
+    /// --log, and decided by the version and at the time that its entry names.
+    #[arg(long, value_name = "ID", value_parser = line, requires = "log")]
+    pub(crate) request: Option<String>,
+    /// Audit logs with that call, also compressed with gzip.
+    #[arg(long, value_name = "LOG", num_args = 1.., requires = "request")]
+    pub(crate) log: Vec<PathBuf>,
     /// Organisation of the key or the role.
     #[arg(long, value_parser = org)]
     pub(crate) org: Option<OrgId>,
@@ -31,8 +38,8 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "JSON", value_parser = object, requires = "role")]
     pub(crate) claims: Option<Object>,
     /// Tool that is called.
-    #[arg(long)]
-    pub(crate) tool: String,
+    #[arg(long, required_unless_present = "request", conflicts_with = "request")]
+    pub(crate) tool: Option<String>,
     /// Its arguments: a JSON object.
     #[arg(long, value_name = "JSON", value_parser = object, default_value = "{}")]
     pub(crate) arguments: Object,

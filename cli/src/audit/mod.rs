@@ -2,6 +2,7 @@
 //!
 //! Owns what is shown of admin chains. `log` reads logs, for all commands; each command has a module of its own.
 
+mod calls;
 mod entry;
 mod export;
 mod filter;
@@ -18,6 +19,7 @@ mod verify;
 use portcullis_core::id::OrgId;
 use serde_json::{Map, Value, json};
 
+pub(crate) use calls::{Call, each_call};
 pub(crate) use export::export;
 pub(crate) use search::search;
 pub(crate) use tail::tail;

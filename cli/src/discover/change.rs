@@ -142,6 +142,18 @@ impl Change {
         text
     }
 
+    /// What of the pin, which a person reviewed, would be taken away or loosened by the live definition: the first
+    /// such place.
+    pub(crate) fn loosens(&self) -> Option<String> {
+        match self.kind {
+            Kind::New => None,
+            Kind::Gone => Some("the tool, which the answer does not have".to_owned()),
+            Kind::Changed => {
+                self.parts.iter().find(|part| part.loosens()).map(|part| part.place.clone())
+            }
+        }
+    }
+
     /// Why the live definition cannot be pinned: its input schema is one that nothing can be checked against.
     pub(crate) fn unsupported(&self) -> Option<String> {
         let schema = self.live.as_ref()?.member("inputSchema")?;
@@ -163,6 +175,55 @@ impl Change {
             "connector": self.connector, "tool": self.tool, "kind": self.kind.name(),
             "class": self.class.name(), "suspicions": marks, "parts": parts,
         })
+    }
+}
+
+impl Part {
+    /// Whether the new definition lets more through here than the old one. What cannot be compared does.
+    fn loosens(&self) -> bool {
+        let keyword = self.place.rsplit('/').next().unwrap_or_default();
+        if self.place == "annotations/readOnlyHint" || self.place == "annotations" {
+            // It opens the tool to roles that may only read.
+            let hint = |value: &Option<Value>| match value {
+                Some(Value::Object(members)) => {
+                    members.get("readOnlyHint") == Some(&Value::Bool(true))
+                }
+                value => *value == Some(Value::Bool(true)),
+            };
+            return hint(&self.new) && !hint(&self.old);
+        }
+        let in_schema = self.place.starts_with("inputSchema/");
+        let is_text = ["title", "description", "default", "examples", "$comment", "format"]
+            .contains(&keyword);
+        // A name of an argument is no keyword.
+        let is_argument = self.place.rsplit('/').nth(1) == Some("properties");
+        if !in_schema || (is_text && !is_argument) {
+            return false;
+        }
+        match (&self.old, &self.new) {
+            // A new argument is looked at in the review; one more constraint loosens nothing.
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(Value::Number(old)), Some(Value::Number(new))) => {
+                let (old, new) = (old.as_f64(), new.as_f64());
+                match keyword {
+                    "maximum" | "exclusiveMaximum" | "maxLength" | "maxItems" | "maxProperties" => {
+                        new > old
+                    }
+                    "minimum" | "exclusiveMinimum" | "minLength" | "minItems" | "minProperties" => {
+                        new < old
+                    }
+                    _ => true,
+                }
+            }
+            (Some(Value::Array(old)), Some(Value::Array(new))) => match keyword {
+                "enum" => !new.iter().all(|choice| old.contains(choice)),
+                "required" => !old.iter().all(|name| new.contains(name)),
+                _ => true,
+            },
+            (Some(_), Some(Value::Bool(false))) if keyword == "additionalProperties" => false,
+            (Some(_), Some(_)) => true,
+        }
     }
 }
 

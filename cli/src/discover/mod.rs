@@ -7,7 +7,8 @@ mod change;
 mod server;
 mod splice;
 
-use portcullis_core::id::PolicyName;
+use portcullis_core::auth::api_key::PresentedKey;
+use portcullis_core::id::{OrgId, PolicyName};
 use portcullis_core::policy::{self, Connector, Policy};
 use serde_json::{Value, json};
 
@@ -25,6 +26,7 @@ pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, Refusal> {
             .next(format!("portcullis policy check {}", document.place))
             .faults(document.located(&faults))
     })?;
+    let asked_as = asked_as(args, &policy, &document.place)?;
     let mut found = Vec::new();
     let mut seen = 0_usize;
     for (name, connector) in chosen(args, &policy, &document.place)? {
@@ -37,14 +39,49 @@ pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, Refusal> {
         found.iter().partition(|change| change.class >= fails_on);
     // One tool that no policy can pin keeps no other from being written.
     let (written, unwritable): (Vec<_>, Vec<_>) = match args.write {
-        true => passing.into_iter().partition(|change| change.unsupported().is_none()),
+        true => passing.into_iter().partition(|change| held(change, args).is_none()),
         false => (Vec::new(), Vec::new()),
     };
+    let unwritable: Vec<_> = unwritable
+        .into_iter()
+        .map(|change| (change, held(change, args).unwrap_or_default()))
+        .collect();
     if !written.is_empty() {
         splice::write(&args.policy, &document, &written)?;
     }
     let counts = Counts { seen, written: written.len(), failing: failing.len() };
-    Ok(report(&document.place, &found, &unwritable, counts, fails_on))
+    let asked_as = asked_as.as_deref();
+    Ok(report((&document.place, asked_as), &found, &unwritable, counts, fails_on))
+}
+
+/// Why a change is not written.
+fn held(change: &Change, args: &DiscoverArgs) -> Option<String> {
+    let loosens = change.loosens().filter(|_| !args.relax).map(|place| {
+        format!("it would take away or loosen what a person reviewed: {place}; --relax writes it all the same")
+    });
+    change.unsupported().or(loosens)
+}
+
+/// As whom the gateway is asked: the id and organisation of the key, which sees what its role sees. A key of an
+/// organisation that the policy is not for sees another policy's tools.
+fn asked_as(args: &DiscoverArgs, policy: &Policy, place: &str) -> Result<Option<String>, Refusal> {
+    let by_key = args.from.is_none() && args.direct.is_none() && args.gateway.is_some();
+    let Some(key) = args.key.as_ref().filter(|_| by_key) else { return Ok(None) };
+    let Ok(key) = PresentedKey::parse(key.as_bytes()) else {
+        return Err(Refusal::new("a text that is no key (not shown)", "--key or PORTCULLIS_KEY")
+            .expected("a key that portcullis key issue printed"));
+    };
+    if !policy.organisations.contains(&key.org) {
+        let known: Vec<&str> = policy.organisations.iter().map(OrgId::as_str).collect();
+        let found = format!("a key of {} (id {})", key.org, key.id);
+        return Err(Refusal::new(found, "--key or PORTCULLIS_KEY")
+            .expected(format!(
+                "a key of an organisation of {place}: {}; nothing was changed",
+                known.join(", ")
+            ))
+            .next("portcullis key issue --org ORG --role ROLE, with a role that sees every tool"));
+    }
+    Ok(Some(format!("key {} of {}", key.id, key.org)))
 }
 
 struct Counts {
@@ -54,13 +91,15 @@ struct Counts {
 }
 
 fn report(
-    place: &str,
+    (place, asked_as): (&str, Option<&str>),
     found: &[Change],
-    unwritable: &[&Change],
+    unwritable: &[(&Change, String)],
     Counts { seen, written, failing }: Counts,
     fails_on: Class,
 ) -> Report {
-    let mut text: Vec<String> = found.iter().map(Change::text).collect();
+    let asked =
+        asked_as.map(|who| format!("asked as {who}: tools that its role does not see are missing"));
+    let mut text: Vec<String> = asked.into_iter().chain(found.iter().map(Change::text)).collect();
     text.push(match found.len() {
         0 => format!("{seen} tools, all as {place} has them"),
         changed => format!("{seen} tools, {changed} not as {place} has them"),
@@ -70,8 +109,7 @@ fn report(
             "{written} written; review {place}, then portcullis policy push {place} --reason …"
         ));
     }
-    for change in unwritable {
-        let fault = change.unsupported().unwrap_or_default();
+    for (change, fault) in unwritable {
         let named = format!("NOT written: {} {}: {fault}", change.connector, change.tool);
         text.push(escape::line(&named));
     }
@@ -80,8 +118,9 @@ fn report(
     }
     let json = json!({
         "policy": place, "tools": seen, "written": written, "failing": failing,
-        "not_written": unwritable.iter().map(|change| json!({
-            "connector": change.connector, "tool": change.tool, "fault": change.unsupported(),
+        "asked_as": asked_as,
+        "not_written": unwritable.iter().map(|(change, fault)| json!({
+            "connector": change.connector, "tool": change.tool, "fault": fault,
         })).collect::<Vec<_>>(),
         "fail_on": fails_on.name(), "changes": found.iter().map(Change::json).collect::<Vec<_>>(),
     });

@@ -173,7 +173,14 @@ impl Change {
         let mut text = String::new();
         for step in &self.steps {
             let version = if several { format!("{}, ", step.after.version) } else { String::new() };
-            text.push_str(&format!("\n  {}  {version}{}", step.org, escape::line(&step.told())));
+            let told = match (self.verb, step.before.version()) {
+                (Verb::Rollback, Some(from)) if *from != step.after.version => {
+                    let rest = step.told().replacen(&format!("before: {from}"), "", 1);
+                    format!("from {from} to {}{rest}", step.after.version)
+                }
+                (_, _) => format!("{version}{}", step.told()),
+            };
+            text.push_str(&format!("\n  {}  {}", step.org, escape::line(&told)));
         }
         let Some(why) = self.untouched else {
             return text;

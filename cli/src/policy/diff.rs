@@ -8,9 +8,12 @@ use serde_json::{Value, json};
 
 use super::change::Step;
 use super::difference::{Difference, differences, summary};
+use super::orphans::{self, Orphan};
+use super::replay::{self, Sides};
 use super::{active_policies, listed, no_policy, stored_document};
 use crate::args::{DiffArgs, Session, Side};
 use crate::document::Document;
+use crate::escape;
 use crate::report::{Refusal, Report, Verdict};
 use crate::store::{ActivePolicy, Store};
 
@@ -24,6 +27,8 @@ struct Named {
 }
 
 struct Comparison {
+    /// Whose calls it is about; all that the new side names, if none is.
+    organisations: Vec<OrgId>,
     from: Named,
     to: Named,
     differences: Vec<Difference>,
@@ -53,6 +58,9 @@ pub(crate) fn diff(session: &Session, args: &DiffArgs) -> Result<Report, Refusal
         (None, _) => with_canaries(args.org.as_ref(), &mut Store::open(session)?)?,
     };
     let different = comparisons.iter().any(Comparison::is_different);
+    if !args.against.is_empty() {
+        return against(session, args, &comparisons);
+    }
     let json = json!({
         "different": different,
         "comparisons": comparisons.iter().map(Comparison::view).collect::<Vec<_>>(),
@@ -61,12 +69,40 @@ pub(crate) fn diff(session: &Session, args: &DiffArgs) -> Result<Report, Refusal
     Ok(Report::judged(verdict, text(&comparisons), json))
 }
 
+/// What the calls in an audit log would get under both sides of each comparison.
+fn against(
+    session: &Session,
+    args: &DiffArgs,
+    comparisons: &[Comparison],
+) -> Result<Report, Refusal> {
+    let compiled = |named: &Named| {
+        policy::compile(&named.document).map_err(|faults| {
+            Refusal::new(format!("it has {} faults: {faults}", faults.len()), &named.name)
+                .expected("a policy that decides about calls")
+                .next("portcullis policy check FILE")
+        })
+    };
+    let mut sides = Vec::new();
+    for Comparison { from, to, organisations, .. } in comparisons {
+        let (organisations, name) =
+            (organisations.clone(), format!("{} -> {}", from.name, to.name));
+        sides.push(Sides { name, organisations, from: compiled(from)?, to: compiled(to)? });
+    }
+    // Tiers and restrictions of keys are in Redis, if that is there.
+    let store = match session.redis {
+        Some(_) => Some(Store::open(session)?),
+        None => None,
+    };
+    replay::replay(&args.against, &sides, store, args.exit_code)
+}
+
 /// What a push would do.
 pub(super) fn preview(
     store: &mut Store,
     document: &Document,
     version: &PolicyVersion,
     steps: &[Step],
+    orphans: &[Orphan],
 ) -> Result<Report, Refusal> {
     let active = |step: &Step| (step.org.clone(), step.before.version().cloned());
     let to = Named::of_file(document);
@@ -77,14 +113,22 @@ pub(super) fn preview(
     for step in steps {
         told.push_str(&format!("\n  {}  {}", step.org, step.told()));
     }
+    if !orphans.is_empty() {
+        told.push_str(&format!(
+            "\n{}; a push needs --orphan-keys",
+            escape::line(&orphans::told(orphans))
+        ));
+    }
     let json = json!({
         "dry_run": true,
         "version": version,
         "organisations": steps.iter().map(Step::view).collect::<Vec<_>>(),
+        "orphaned_keys": orphans,
         "different": comparisons.iter().any(Comparison::is_different),
         "comparisons": comparisons.iter().map(Comparison::view).collect::<Vec<_>>(),
     });
-    Ok(Report::done(format!("{told}\n{}", text(&comparisons)), json))
+    let verdict = if orphans.is_empty() { Verdict::Good } else { Verdict::Wanting };
+    Ok(Report::judged(verdict, format!("{told}\n{}", text(&comparisons)), json))
 }
 
 /// What the named organisations have active, each version once, and `to`.
@@ -107,7 +151,8 @@ fn with_active(
                 Named { version: None, name, document: json!({}) }
             }
         };
-        comparisons.push(Comparison::of(from, to.clone()));
+        let organisations = same.clone();
+        comparisons.push(Comparison { organisations, ..Comparison::of(from, to.clone()) });
     }
     Ok(comparisons)
 }
@@ -144,7 +189,8 @@ fn with_canaries(only: Option<&OrgId>, store: &mut Store) -> Result<Vec<Comparis
             Ok(Named { version: Some(version.clone()), name, document })
         };
         let from = named(&active, "active for")?;
-        Ok(Comparison::of(from, named(&canary, "the canary of")?))
+        let comparison = Comparison::of(from, named(&canary, "the canary of")?);
+        Ok(Comparison { organisations: of.clone(), ..comparison })
     };
     pairs.into_iter().map(compare).collect()
 }
@@ -197,7 +243,7 @@ impl Named {
 impl Comparison {
     fn of(from: Named, to: Named) -> Self {
         let differences = differences(&from.document, &to.document);
-        Self { from, to, differences }
+        Self { organisations: Vec::new(), from, to, differences }
     }
 
     fn is_different(&self) -> bool {

@@ -12,7 +12,9 @@ mod difference;
 mod findings;
 mod history;
 mod junit;
+mod orphans;
 mod push;
+mod replay;
 mod rollback;
 mod test;
 
@@ -24,7 +26,7 @@ pub(crate) use check::check;
 pub(crate) use diff::diff;
 pub(crate) use history::{history, show};
 pub(crate) use push::push;
-pub(crate) use rollback::{promote, rollback};
+pub(crate) use rollback::{promote, rollback, stop};
 pub(crate) use test::test;
 
 use crate::report::{LocatedFault, Refusal, progress};

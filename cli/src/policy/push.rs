@@ -8,7 +8,7 @@ use portcullis_core::policy::Policy;
 
 use super::change::{Change, Step};
 use super::findings::{Findings, LocatedWarning, findings};
-use super::{NOT_ACTIVATED, count, diff, fits, listed};
+use super::{NOT_ACTIVATED, count, diff, fits, listed, orphans};
 use crate::args::{CanaryArgs, PushArgs, Session, Which};
 use crate::document::Document;
 use crate::report::{Refusal, Report, progress};
@@ -38,9 +38,16 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
         if let Some(expected) = &args.if_active {
             still_active(expected, &steps)?;
         }
+        let active = |step: &Step| (step.org.clone(), step.before.version().cloned());
+        let concerned: Vec<_> = steps.iter().map(active).collect();
+        let orphans = orphans::orphans(store, &policy, &concerned)?;
         if args.dry_run {
             store.unwatch()?;
-            return diff::preview(store, &document, &version, &steps).map(Some);
+            let orphans = if args.orphan_keys { Vec::new() } else { orphans };
+            return diff::preview(store, &document, &version, &steps, &orphans).map(Some);
+        }
+        if !args.orphan_keys {
+            orphans::refuse(&orphans, &document.place)?;
         }
         store.put_policy(&version, &document.value)?;
         let untouched = (verb == Verb::Push).then_some("not named by this policy");

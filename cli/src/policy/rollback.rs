@@ -26,13 +26,15 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
         let last = entries.first().ok_or_else(no_policy)?;
         let (steps, untouched) = match &args.to {
             Some(version) => (named(version, &args.which, store)?, "not named by this policy"),
-            None => (undone(&entries, &args.which, store)?, "untouched"),
+            None => (undone(&entries, args, store)?, "untouched"),
         };
         if args.to.is_none() && args.from.is_none() && !args.force {
             is_not_undone_already(last, &scribe.actor, Seconds::now())?;
         }
-        if let Some(from) = &args.from {
-            steps.iter().try_for_each(|step| still_there(from, step))?;
+        match &args.from {
+            Some(from) => steps.iter().try_for_each(|step| still_there(from, step))?,
+            None if args.force => {}
+            None => steps.iter().try_for_each(ends_no_canary)?,
         }
         args.which.covers(&steps.iter().map(|step| step.org.clone()).collect::<Vec<_>>())?;
         let untouched = args.which.org.is_empty().then_some(untouched);
@@ -51,6 +53,21 @@ fn is_not_undone_already(last: &Activation, actor: &str, now: Seconds) -> Result
     Err(Refusal::new(found, "the policy history")
         .expected("--from VERSION with the version that is to go, or --force to undo that rollback; nothing was changed")
         .next("portcullis policy history"))
+}
+
+/// A canary ends when it is meant, not because somebody goes back.
+fn ends_no_canary(step: &Step) -> Result<(), Refusal> {
+    let Some(canary) = step.before.canary() else {
+        return Ok(());
+    };
+    let (tried, share) = (&canary.record.version, canary.share());
+    let active = step.before.version().map_or_else(|| "no policy".to_owned(), ToString::to_string);
+    Err(Refusal::new(format!("policy {tried} is tried on {share} of {}", step.org), "the active policies")
+        .expected(format!(
+            "portcullis policy canary stop, which ends the trial and leaves {active} active; or --from {active}, which \
+             goes back from {active} and ends the trial, too; nothing was changed"
+        ))
+        .next("portcullis policy canary stop --reason …"))
 }
 
 /// What is to go is what is active or tried now.
@@ -86,16 +103,25 @@ fn named(version: &PolicyVersion, which: &Which, store: &mut Store) -> Result<Ve
 
 /// The organisations of the last change: without the canary that is tried on some of their callers, or
 /// else on what they had before.
-fn undone(entries: &[Activation], which: &Which, store: &mut Store) -> Result<Vec<Step>, Refusal> {
+fn undone(
+    entries: &[Activation],
+    args: &RollbackArgs,
+    store: &mut Store,
+) -> Result<Vec<Step>, Refusal> {
     let last = entries.first().ok_or_else(no_policy)?;
     let organisations: Vec<OrgId> =
-        last.organisations.iter().filter(|org| which.means(org)).cloned().collect();
+        last.organisations.iter().filter(|org| args.which.means(org)).cloned().collect();
     store.watch_organisations(&organisations)?;
     let (mut canaries, mut others) = (Vec::new(), Vec::new());
     for org in organisations {
         let before = store.active_policy(&org)?;
         let active = before.target.as_ref().map(|target| target.version.clone());
         match (active, before.canary()) {
+            // From the active version, although another one is tried beside it.
+            (Some(active), Some(_)) if args.from.as_ref() == Some(&active) => {
+                let earlier = earlier(entries, &org, &active);
+                others.extend(earlier.map(|to| Step { org, before, after: Target::alone(to) }));
+            }
             (Some(active), Some(_)) => {
                 canaries.push(Step { org, before, after: Target::alone(active) });
             }
@@ -131,7 +157,23 @@ fn earlier(entries: &[Activation], org: &OrgId, active: &PolicyVersion) -> Optio
     activated.find(|entry| entry.version != *active).map(|entry| entry.version.clone())
 }
 
+/// Makes what is tried the active version for all callers.
 pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, Refusal> {
+    of_canaries(session, args, Verb::Promote, |_, tried| tried)
+}
+
+/// Ends the trial: the active version decides for all callers again.
+pub(crate) fn stop(session: &Session, args: &PromoteArgs) -> Result<Report, Refusal> {
+    of_canaries(session, args, Verb::Rollback, |active, _| active)
+}
+
+/// Moves organisations with a canary to one of both versions.
+fn of_canaries(
+    session: &Session,
+    args: &PromoteArgs,
+    verb: Verb,
+    chosen: impl Fn(PolicyVersion, PolicyVersion) -> PolicyVersion,
+) -> Result<Report, Refusal> {
     let scribe = Scribe::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     store.until_done(NOT_ACTIVATED, |store| {
@@ -141,9 +183,12 @@ pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, R
         let (mut steps, mut without) = (Vec::new(), Vec::new());
         for org in organisations {
             let before = store.active_policy(&org)?;
-            match before.canary().map(|canary| canary.record.version.clone()) {
-                Some(to) => steps.push(Step { org, before, after: Target::alone(to) }),
-                None => without.push(org),
+            let tried = before.canary().map(|canary| canary.record.version.clone());
+            match (before.version().cloned(), tried) {
+                (Some(active), Some(tried)) => {
+                    steps.push(Step { org, before, after: Target::alone(chosen(active, tried)) });
+                }
+                (_, _) => without.push(org),
             }
         }
         if steps.is_empty() || !(only.is_empty() || without.is_empty()) {
@@ -154,8 +199,7 @@ pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, R
         for step in &steps {
             compiled(&step.after.version, store)?;
         }
-        Change { verb: Verb::Promote, scribe: scribe.clone(), steps, untouched: None }
-            .carry_out(store)
+        Change { verb, scribe: scribe.clone(), steps, untouched: None }.carry_out(store)
     })
 }
 

@@ -82,7 +82,7 @@ fn changes_are_shown_with_both_texts_and_a_class() {
             tools["tools"][1]["name"] = json!("create_note");
         }),
     );
-    let said = discover(policy.path(), drifted.path(), &["--write"]);
+    let said = discover(policy.path(), drifted.path(), &["--write", "--relax"]);
     assert_eq!(said.status, 1, "{said:?}");
     for line in [
         "demo query_users  changed, suspicious: characters that are not seen; an order to keep something from the user; a text that poses as the system, or puts itself first",
@@ -154,4 +154,68 @@ fn a_pinned_schema_that_cannot_be_used_is_refused_with_its_line() {
     let said = run(&["policy", "check", policy.path()], &[], "");
     let fault = "connectors.demo.tools.query_users.input_schema: found nothing, expected the pinned input schema";
     assert!(said.status == 1 && said.stdout.contains(fault), "{}", said.stdout);
+}
+
+/// Task 2: the next `discover --write` removed the pattern that a reviewer had added, exit 0. Proves: X5
+#[test]
+fn what_a_reviewer_stated_is_not_taken_away_unasked() {
+    let policy = Scratch::new("discover-reviewed.yaml", POLICY);
+    let live_file = file("tools.json");
+    assert_eq!(discover(policy.path(), &live_file, &["--write"]).status, 0);
+    let reviewed = std::fs::read_to_string(policy.path()).unwrap();
+    let reviewed = reviewed.replace("\"maximum\":50", "\"maximum\":20");
+    std::fs::write(policy.path(), &reviewed).unwrap();
+    let said = discover(policy.path(), &live_file, &["--write"]);
+    assert_eq!(said.status, 1, "{said:?}");
+    let told = "NOT written: demo query_users: it would take away or loosen what a person reviewed: \
+                inputSchema/properties/limit/maximum; --relax";
+    assert!(said.stdout.contains(told), "{said:?}");
+    assert_eq!(std::fs::read_to_string(policy.path()).unwrap(), reviewed);
+    // A tool that the answer does not have: perhaps the key does not see it.
+    let fewer = Scratch::new(
+        "discover-fewer.json",
+        &live(|tools| {
+            tools["tools"].as_array_mut().unwrap().pop();
+        }),
+    );
+    let said = discover(policy.path(), fewer.path(), &["--write"]);
+    assert!(said.stdout.contains("the tool, which the answer does not have"), "{said:?}");
+    assert_eq!(std::fs::read_to_string(policy.path()).unwrap(), reviewed);
+    let said = discover(policy.path(), &live_file, &["--write", "--relax"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert!(std::fs::read_to_string(policy.path()).unwrap().contains("\"maximum\":50"));
+    // What only tightens is written.
+    let tighter = Scratch::new(
+        "discover-tighter.json",
+        &live(|tools| {
+            tools["tools"][0]["inputSchema"]["properties"]["limit"]["maximum"] = json!(10);
+        }),
+    );
+    assert_eq!(discover(policy.path(), tighter.path(), &["--write"]).status, 0);
+}
+
+/// Task 2: it asked with another organisation's key, and a tool was missing without a word.
+#[test]
+fn a_key_of_another_organisation_is_refused_before_anything_is_asked() {
+    let policy = Scratch::new("discover-foreign.yaml", POLICY);
+    let secret = "a".repeat(portcullis_core::auth::api_key::SECRET_LENGTH);
+    let key = |org: &str| {
+        let (org, id) = (
+            portcullis_core::id::OrgId::new(org).unwrap(),
+            portcullis_core::id::KeyId::new("k1a2b3").unwrap(),
+        );
+        portcullis_core::auth::api_key::mint(&org, &id, &secret).unwrap().expose().to_owned()
+    };
+    let ask = |key: &str| {
+        let command = ["discover", "--policy", policy.path(), "--gateway", "http://127.0.0.1:1"];
+        run(&command, &[("PORTCULLIS_KEY", key)], "")
+    };
+    let said = ask(&key("globex"));
+    assert!(
+        said.stderr.contains("found") || said.stderr.contains("a key of globex (id k1a2b3)"),
+        "{said:?}"
+    );
+    assert!(said.stderr.contains("acme") && !said.stderr.contains(&secret), "{said:?}");
+    let said = ask("pck_acme_k1a2b3_wrong");
+    assert!(said.stderr.contains("a text that is no key (not shown)"), "{said:?}");
 }

@@ -125,3 +125,51 @@ fn what_does_not_wait_cannot_be_decided_on() {
         operator.says(&["approve", "grant", "0123456789abcdef", "--reason", "r"]).refusal();
     assert_eq!(refusal["found"], "no call 0123456789abcdef waits");
 }
+
+/// Task 10: `explain` could not say why a call that was made was refused. Proves: X4
+#[test]
+fn a_call_of_the_audit_log_is_explained_by_its_request_id() {
+    use portcullis_core::audit::{Chain, Decision, Entry};
+    use sha2::Digest as _;
+    let operator = Operator::new();
+    let pushed = operator.says(&["policy", "push", &file("rules.yaml"), "--reason", "r"]).json();
+    let arguments = r#"{"amount":500}"#;
+    let digest = sha2::Sha256::digest(arguments.as_bytes());
+    let entry = Entry {
+        timestamp: "2027-01-04T12:00:00.000000Z".into(),
+        request_id: "req-7".into(),
+        org_id: Some("acme".into()),
+        api_key_id: Some("k1a2b3".into()),
+        principal: Some("cursor".into()),
+        auth_method: Some("api_key"),
+        role: Some("agent".into()),
+        connector: Some("bank".into()),
+        mcp_method: Some("tools/call".into()),
+        tool_name: Some("transfer".into()),
+        input: Some(arguments.to_owned()),
+        input_sha256: Some(base16ct::lower::encode_string(&digest)),
+        status: "denied",
+        policy_version: Some(pushed["version"].as_str().unwrap().to_owned()),
+        decision: Decision {
+            effect: "deny",
+            rule: "connectors.bank.tools.transfer.conditions[0]".into(),
+        },
+        client_address: "192.0.2.1".into(),
+        ..Entry::default()
+    };
+    let line = Chain::new("worker-a".into()).append(&entry) + "\n";
+    let log = crate::harness::Scratch::new("explained.jsonl", &line);
+    let ask =
+        |request: &str| operator.plainly(&["explain", "--request", request, "--log", log.path()]);
+    let said = ask("req-7");
+    assert_eq!(said.status, 1, "{said:?}");
+    assert!(
+        said.stdout.starts_with("deny by connectors.bank.tools.transfer.conditions[0]\n"),
+        "{said:?}"
+    );
+    assert!(said.stdout.contains("arguments.amount <= 100 is false"), "{said:?}");
+    let told = "the log has deny by connectors.bank.tools.transfer.conditions[0] (denied) at 2027-01-04T12:00:00";
+    assert!(said.stdout.contains(told), "{said:?}");
+    assert!(said.stdout.contains("decided by the first tier"), "no such key: {said:?}");
+    assert!(ask("req-8").stderr.contains("no call of a tool has the request id req-8"));
+}

@@ -257,3 +257,61 @@ fn a_caller_without_a_key_needs_a_role_and_a_tier_of_the_policy() {
     assert_eq!(mapped("analyst", "gold").refusal()["found"], "the policy has no tier gold");
     assert_eq!(mapped("nobody", "free").refusal()["expected"], "one of admin, analyst");
 }
+
+/// Task 4: who is near a limit took a loop over all keys, and no way at all for subjects of tokens. Proves: X9
+#[test]
+fn list_names_every_window_that_is_nearly_used_up() {
+    let (operator, [id, _]) = operator();
+    let subject = Principal {
+        identity: IdentityKind::Token { issuer: "https://idp".into(), subject: "ann".into() }
+            .into(),
+        ..record(&operator, "acme", &id).1.principal()
+    };
+    assert!(call(&operator, &id, "query_users") && call(&operator, &id, "query_users"));
+    assert!(call_of(&operator, &subject, "echo"));
+    let list = |over: &str| operator.says(&["limits", "list", "--over", over]).json();
+    let near = list("80%");
+    let windows = near["windows"].as_array().unwrap();
+    assert_eq!(windows.len(), 1, "{near}");
+    assert_eq!(windows[0]["limit"], "limits.company", "{near}");
+    let all = list("1");
+    let own = |key: &Value| {
+        let windows = all["windows"].as_array().unwrap().iter();
+        windows.filter(|it| it["key"] == *key).map(|it| it["limit"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(own(&json!(id))[0], "tiers.free.day", "{all}");
+    let holder = subject.identity.holder();
+    let of_subject = all["windows"].as_array().unwrap().iter();
+    assert!(of_subject.clone().any(|it| it["of"]["key"] == holder), "{all}");
+    let text = operator.plainly(&["limits", "list", "--org", "acme", "--over", "50%"]).stdout;
+    assert!(text.contains("cursor") && text.contains("tiers.free.day"), "{text}");
+    // The short name of a limit is enough.
+    let reset = ["limits", "reset", &id, "--limit", "day", "--reason", "r"];
+    assert_eq!(
+        used(&json!({"windows": operator.says(&reset).json()["reset"]})),
+        named(&[("tiers.free.day", 60)])
+    );
+}
+
+/// Task 10: `explain` said `allow` for a key whose budget was empty. Proves: X4
+#[test]
+fn explain_says_what_a_window_that_is_used_up_makes_of_a_call() {
+    let (operator, [id, other]) = operator();
+    let explain = |id: &str, tool: &str| operator.says(&["explain", "--key", id, "--tool", tool]);
+    let said = explain(&id, "query_users").json();
+    assert_eq!((&said["gateway"], &said["allowed"]), (&json!("allow"), &json!(true)), "{said}");
+    for _ in 0..2 {
+        assert!(call(&operator, &id, "query_users"));
+    }
+    // 60 of the company's 70 credits are used; another key's call of 30 finds 10.
+    let said = explain(&other, "query_users");
+    assert_eq!(said.status, 1, "{said:?}");
+    let told: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((&told["gateway"], &told["decision"]), (&json!("limited"), &json!("allow")));
+    let company = told["windows_now"].as_array().unwrap().iter().find(|it| it["refuses"] == true);
+    assert_eq!(company.unwrap()["limit"], "limits.company", "{told}");
+    let text = operator.plainly(&["explain", "--key", &other, "--tool", "query_users"]).stdout;
+    assert!(text.starts_with("limited by limits.company\n"), "{text}");
+    assert!(text.contains("10 of 70 left, the call draws 30; the call would be 429"), "{text}");
+    assert_eq!(explain(&other, "echo").status, 0);
+}

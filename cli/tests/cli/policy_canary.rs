@@ -201,25 +201,50 @@ fn promote_makes_the_canary_active_and_rollback_goes_back_behind_it() {
     assert_eq!(back["version"], json!(first));
 }
 
+/// Task 9 of the first afternoon: one verb had two effects, by a state that the operator did not see. Proves: X4
 #[test]
-fn rollback_ends_a_canary_before_it_goes_back_to_an_earlier_version() {
+fn a_rollback_ends_no_canary_by_accident_and_the_end_of_a_canary_rolls_nothing_back() {
     let (operator, first, candidate) = with_candidate();
+    let stop = ["policy", "canary", "stop", "--reason", "r"];
+    let rollback = ["policy", "rollback", "--reason", "r"];
+    // No canary is there: nothing is rolled back in its place.
+    let refused = operator.says(&stop).refusal();
+    assert!(refused["found"].as_str().unwrap().contains("no policy is tried"), "{refused}");
     push(&operator, &candidate, &[]);
     let third = version(&push(&operator, &variant("[acme]", 7), &["--canary", "50%"]));
     let second = active(&operator, "acme").version.to_string();
-    let arguments = ["policy", "rollback", "--reason", "r", "--actor", "tester"];
-    let text = operator.plainly(&arguments).stdout;
-    let told = format!("policy {second} is active, from the next request on");
-    assert!(text.starts_with(&told), "{text}");
+    let refused = operator.says(&rollback).refusal();
+    let told = refused.to_string();
+    assert!(told.contains(&format!("policy {third} is tried on 50 % of acme")), "{told}");
+    assert!(told.contains("portcullis policy canary stop") && told.contains(&second), "{told}");
+    assert!(operator.says(&[&rollback[..], &["--to", &first]].concat()).refusal().is_object());
+    assert!(active(&operator, "acme").canary.is_some());
+    let text = operator.plainly(&[&stop[..], &["--actor", "tester"]].concat()).stdout;
+    assert!(text.starts_with(&format!("policy {second} is active, from the next")), "{text}");
     assert!(text.contains(&format!("as before; the canary {third} (50 %) is over")), "{text}");
     let there = active(&operator, "acme");
     assert_eq!((there.version.as_str(), &there.canary), (second.as_str(), &None));
     let entry = &history(&operator)[0];
     assert_eq!((&entry["verb"], &entry["ended_canary"]), (&json!("rollback"), &json!(third)));
-    assert_eq!(
-        operator.says(&["policy", "rollback", "--reason", "r"]).json()["version"],
-        json!(first)
-    );
+    // From what to what.
+    let text = operator.plainly(&[&rollback[..], &["--actor", "tester"]].concat()).stdout;
+    assert!(text.contains(&format!("acme  from {second} to {first}")), "{text}");
+}
+
+#[test]
+fn with_the_version_that_is_to_go_a_rollback_goes_back_beside_a_canary() {
+    let (operator, first, candidate) = with_candidate();
+    push(&operator, &candidate, &[]);
+    let second = active(&operator, "acme").version.to_string();
+    let third = version(&push(&operator, &variant("[acme]", 7), &["--canary", "50%"]));
+    let rollback = ["policy", "rollback", "--reason", "r", "--from"];
+    let back = operator.says(&[&rollback[..], &[&second]].concat()).json();
+    assert_eq!(back["version"], json!(first), "from the active version, both end");
+    assert_eq!(active(&operator, "acme").canary, None);
+    push(&operator, &candidate, &[]);
+    push(&operator, &variant("[acme]", 7), &["--canary", "50%"]);
+    let back = operator.says(&[&rollback[..], &[&third]].concat()).json();
+    assert_eq!(back["version"], json!(second), "from the canary, only that ends");
 }
 
 #[test]
@@ -255,11 +280,12 @@ fn organisations_go_their_own_ways() {
     assert!(of("globex").canary.is_some());
     let refusal = operator.says(&["policy", "promote", "--org", "acme", "--reason", "r"]).refusal();
     assert_eq!(refusal["found"], "no policy is tried on some callers in acme");
-    // The last change was acme's; globex's canary is not part of it.
-    let back = operator.says(&["policy", "rollback", "--org", "globex", "--reason", "r"]).json();
+    let back =
+        operator.says(&["policy", "canary", "stop", "--org", "globex", "--reason", "r"]).json();
     assert_eq!(back["organisations"][0]["org"], "globex");
     assert_eq!((of("globex").version, of("globex").canary), (globex.clone(), None));
     assert_eq!(of("acme").version.as_str(), third);
+    // The last change was globex's; of acme, the last is undone.
     let back = operator.says(&["policy", "rollback", "--org", "acme", "--reason", "r"]).json();
     assert_eq!(back["version"], json!(acme));
     // A document for both is undone for both, each to what it had.
@@ -290,7 +316,7 @@ fn of_a_promotion_and_a_push_at_the_same_moment_none_is_lost() {
         assert_eq!(actions[0], format!("policy.{}", newest["verb"].as_str().unwrap()));
         assert_eq!(json!(active(&operator, "acme").version), newest["version"]);
         operator
-            .says(&["policy", "rollback", "--reason", "r", "--to", &first_of(&operator)])
+            .says(&["policy", "rollback", "--reason", "r", "--force", "--to", &first_of(&operator)])
             .json();
     }
     operator.says(&["audit", "verify", "--admin"]).json();

@@ -1,0 +1,154 @@
+//! Who is near a limit: the windows of all callers of an organisation.
+//!
+//! Owns the search by limit. Nobody has to be known beforehand: Redis has the names of windows that are drawn
+//! from, and a name says whose it is.
+
+use std::collections::BTreeMap;
+
+use portcullis_core::id::{KeyId, OrgId};
+use portcullis_core::policy::{Dimension, Limit};
+use portcullis_redis_lua::{Key, Scope, Window};
+use serde_json::{Map, Value, json};
+
+use super::span;
+use crate::args::{ListLimitsArgs, Session};
+use crate::key::Active;
+use crate::report::{Refusal, Report, table};
+use crate::store::Store;
+
+/// So many windows are asked for at once.
+const PAGE: usize = 200;
+
+/// A window, and how much of it is used.
+struct Row {
+    org: OrgId,
+    limit: String,
+    of: Vec<(String, String)>,
+    used: u64,
+    max: u64,
+    next_back_ms: u64,
+}
+
+pub(crate) fn list(session: &Session, args: &ListLimitsArgs) -> Result<Report, Refusal> {
+    let mut store = Store::open(session)?;
+    let organisations = match &args.org {
+        Some(org) => vec![org.clone()],
+        None => store.organisations()?,
+    };
+    let (mut rows, mut names) = (Vec::new(), BTreeMap::new());
+    for org in organisations {
+        // An organisation that has keys may have no policy yet.
+        if args.org.is_none() && store.active(&org)?.is_none() {
+            continue;
+        }
+        let active = Active::of(&org, &mut store)?;
+        let policy = active.policy();
+        for limit in policy.every_limit().chain(policy.sessions.opened.as_ref()) {
+            rows.extend(used(&mut store, &org, limit)?);
+        }
+        for listed in store.records(&org)? {
+            let name = listed.stored.map(|stored| stored.record.name).unwrap_or_default();
+            names.insert((org.clone(), listed.id.to_string()), name);
+        }
+    }
+    rows.retain(|row| row.used > 0 && row.percent() >= u64::from(args.over));
+    rows.sort_by(|a, b| b.percent().cmp(&a.percent()).then_with(|| a.limit.cmp(&b.limit)));
+    let name = |row: &Row| {
+        row.caller().and_then(|id| names.get(&(row.org.clone(), id.to_owned()))).cloned()
+    };
+    let text = match rows.is_empty() {
+        true => format!("no window is used to {} % or more", args.over),
+        false => shown(&rows, name),
+    };
+    let views: Vec<Value> = rows.iter().map(|row| row.view(name(row))).collect();
+    Ok(Report::done(text, json!({ "over": args.over, "windows": views })))
+}
+
+/// The windows of one limit that something was drawn from.
+fn used(store: &mut Store, org: &OrgId, limit: &Limit) -> Result<Vec<Row>, Refusal> {
+    if limit.per.contains(&Dimension::Global) {
+        // Several organisations share it: `limits show` of a caller has it.
+        return Ok(Vec::new());
+    }
+    let scope = Scope::Org(org.as_str());
+    let micros =
+        |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let mut found: Vec<(Vec<(String, String)>, Window)> = Vec::new();
+    for name in store.names_with(&Key::window(scope, &limit.name, &[]))? {
+        let Some(of) = Key::partition(&name) else { continue };
+        let partition: Vec<(&str, &str)> =
+            of.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let key = Key::window(scope, &limit.name, &partition);
+        // Of a limit that was kept per something else before.
+        if key.as_str() != name || of.len() != limit.per.len() {
+            continue;
+        }
+        let tenth = limit.window.checked_div(10).unwrap_or_default();
+        let lasts = limit
+            .lease
+            .map_or(std::time::Duration::ZERO, |_| tenth.min(std::time::Duration::from_secs(1)));
+        let window = Window {
+            key,
+            limit: limit.limit,
+            length_us: micros(limit.window.saturating_add(lasts)),
+            grain_us: micros(limit.precision),
+            cost: 0,
+            alert: None,
+        };
+        found.push((of, window));
+    }
+    let mut rows = Vec::new();
+    for page in found.chunks(PAGE) {
+        let windows: Vec<Window> = page.iter().map(|(_, window)| window.clone()).collect();
+        let states = store.look_at(&windows)?;
+        rows.extend(page.iter().zip(states).map(|((of, window), state)| Row {
+            org: org.clone(),
+            limit: limit.name.clone(),
+            of: of.clone(),
+            used: window.limit.saturating_sub(state.remaining),
+            max: window.limit,
+            next_back_ms: u64::try_from(state.reset.as_millis()).unwrap_or(u64::MAX),
+        }));
+    }
+    Ok(rows)
+}
+
+impl Row {
+    fn percent(&self) -> u64 {
+        self.used.saturating_mul(100).checked_div(self.max).unwrap_or_default()
+    }
+
+    /// The caller that it is kept for, as windows name it: the id of a key, or a digest of another credential.
+    fn caller(&self) -> Option<&str> {
+        self.of.iter().find(|(name, _)| name == "key").map(|(_, value)| value.as_str())
+    }
+
+    fn view(&self, name: Option<String>) -> Value {
+        let of: Map<String, Value> =
+            self.of.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let key = self.caller().filter(|caller| KeyId::new(caller).is_some());
+        json!({
+            "org": self.org, "limit": self.limit, "of": of, "key": key, "name": name,
+            "used": self.used, "max": self.max, "percent": self.percent(), "next_back_ms": self.next_back_ms,
+        })
+    }
+}
+
+fn shown(rows: &[Row], name: impl Fn(&Row) -> Option<String>) -> String {
+    let header = ["ORG", "LIMIT", "OF", "NAME", "USED", "MAX", "%", "NEXT BACK"];
+    let rows = rows.iter().map(|row| {
+        let of: Vec<String> =
+            row.of.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        [
+            row.org.to_string(),
+            row.limit.clone(),
+            if of.is_empty() { "everybody".to_owned() } else { of.join(", ") },
+            name(row).unwrap_or_else(|| "-".to_owned()),
+            row.used.to_string(),
+            row.max.to_string(),
+            row.percent().to_string(),
+            span(row.next_back_ms),
+        ]
+    });
+    table(header, rows.collect())
+}

@@ -1,0 +1,105 @@
+//! Keys that a new policy would leave without their role or tier.
+//!
+//! Owns which keys these are, and how they are named. A key that the active policy leaves so already is
+//! none of them.
+
+use portcullis_core::auth::record::KeyRecord;
+use portcullis_core::id::{OrgId, PolicyVersion};
+use portcullis_core::policy::{self, Policy};
+use serde::Serialize;
+
+use super::{count, stored_document};
+use crate::moment::Seconds;
+use crate::report::{Refusal, progress};
+use crate::store::Store;
+
+/// A key whose calls the new policy refuses, whatever they are.
+#[derive(Debug, Serialize)]
+pub(super) struct Orphan {
+    org: OrgId,
+    id: String,
+    name: String,
+    /// `role analyst`, `tier std`, or both.
+    lacks: String,
+}
+
+/// So many are named, the others are counted.
+const NAMED: usize = 10;
+
+/// Active keys of these organisations that `policy` would orphan.
+pub(super) fn orphans(
+    store: &mut Store,
+    policy: &Policy,
+    organisations: &[(OrgId, Option<PolicyVersion>)],
+) -> Result<Vec<Orphan>, Refusal> {
+    let now = Seconds::now();
+    let mut orphans = Vec::new();
+    for (org, active) in organisations {
+        let listed = match store.records(org) {
+            Ok(listed) => listed,
+            Err(refusal) if refusal.is_for_want_of_rights() => {
+                progress(&format!(
+                    "warning: whether keys of {org} lose their role or tier is not known: {}",
+                    refusal.found()
+                ));
+                continue;
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        let records = listed.into_iter().filter_map(|listed| listed.stored.ok());
+        let alive = records.map(|stored| stored.record).filter(|it| it.is_alive(now.0).is_ok());
+        let lacking: Vec<(KeyRecord, String)> = alive
+            .filter_map(|record| Some((lacks(&record, policy)?, record)).map(|(a, b)| (b, a)))
+            .collect();
+        if lacking.is_empty() {
+            continue;
+        }
+        let before = match active {
+            Some(version) => policy::compile(&stored_document(store, version)?).ok(),
+            None => None,
+        };
+        // Of a key that nothing served before, nothing is taken.
+        let served =
+            |record: &KeyRecord| before.as_ref().is_some_and(|it| lacks(record, it).is_none());
+        orphans.extend(lacking.into_iter().filter(|(record, _)| served(record)).map(
+            |(record, lacks)| Orphan {
+                org: record.org.clone(),
+                id: record.id.to_string(),
+                name: record.name,
+                lacks,
+            },
+        ));
+    }
+    Ok(orphans)
+}
+
+fn lacks(record: &KeyRecord, policy: &Policy) -> Option<String> {
+    let role = (!policy.roles.contains_key(&record.role)).then(|| format!("role {}", record.role));
+    let tier = (!policy.tiers.contains_key(&record.tier)).then(|| format!("tier {}", record.tier));
+    let lacks: Vec<String> = role.into_iter().chain(tier).collect();
+    (!lacks.is_empty()).then(|| lacks.join(", "))
+}
+
+/// `2 active keys would lose their role or tier: k1a2b3 of acme (role analyst), …`.
+pub(super) fn told(orphans: &[Orphan]) -> String {
+    let named = orphans.iter().take(NAMED);
+    let named: Vec<String> = named
+        .map(|Orphan { org, id, name, lacks }| format!("{id} of {org} ({name}: {lacks})"))
+        .collect();
+    let more = if orphans.len() > NAMED { ", …" } else { "" };
+    format!(
+        "{} would lose their role or tier: {}{more}",
+        count(orphans.len(), "active key"),
+        named.join(", ")
+    )
+}
+
+/// Refuses to orphan keys that nobody meant.
+pub(super) fn refuse(orphans: &[Orphan], place: &str) -> Result<(), Refusal> {
+    if orphans.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::new(told(orphans), place)
+        .expected("a policy with the roles and tiers of all active keys, or --orphan-keys: their calls would be refused with 403; nothing was changed")
+        .next("portcullis key set ID --role ROLE --tier TIER, or portcullis key revoke ID"))
+}
