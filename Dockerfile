@@ -5,12 +5,13 @@ FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 RUN rustup target add wasm32-wasip1
 COPY . .
-RUN cargo build --locked --release --target wasm32-wasip1 --package portcullis-filter \
+RUN cargo build --locked --release --target wasm32-wasip1 --package portcullis-filter --package portcullis-redis-framing-module \
  && cargo build --locked --release --package portcullis --package portcullis-demo-connector
 
-# An unmodified Envoy; the module is a file beside it.
+# An unmodified Envoy; the modules are files beside it.
 FROM envoyproxy/envoy:v1.40.0 AS gateway
 COPY --from=build /src/target/wasm32-wasip1/release/portcullis_filter.wasm /etc/envoy/portcullis.wasm
+COPY --from=build /src/target/wasm32-wasip1/release/redis_framing.wasm /etc/envoy/redis_framing.wasm
 COPY envoy/envoy.yaml envoy/render.sh /etc/portcullis/
 RUN install -d -o envoy -g envoy /var/log/portcullis
 USER envoy

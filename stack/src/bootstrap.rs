@@ -4,6 +4,7 @@
 //! names of the placeholders. Knows nothing about running Envoy.
 
 use crate::certificates::Certificates;
+use crate::workspace::Artifacts;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -110,9 +111,10 @@ impl Bootstrap {
             .set("VAULT_TOKEN_SDS", token_sds.display())
     }
 
-    /// The module.
-    pub fn wasm(self, module: &Path) -> Self {
-        self.set("WASM", module.display())
+    /// The modules: the filter, and what frames the Redis stream.
+    pub fn wasm(self, artifacts: &Artifacts) -> Self {
+        let Artifacts { filter, framing, .. } = artifacts;
+        self.set("WASM", filter.display()).set("FRAMING_WASM", framing.display())
     }
 
     /// Where audit lines go.

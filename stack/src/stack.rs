@@ -146,7 +146,7 @@ impl Stack {
         let bootstrap = settings
             .set_default("ISSUERS", serde_json::json!([issuer.configuration()]))
             .set_default("EXTERNAL_URL", external_url)
-            .wasm(&artifacts.filter)
+            .wasm(artifacts)
             .redis(redis_tls.as_ref().map_or(valkey.address(), RedisTls::address))
             .vault(openbao.address(), openbao.token_sds())
             .demo(connector.address())

@@ -16,11 +16,13 @@ pub struct Workspace {
     pub target: PathBuf,
 }
 
-/// The three things that a stack runs and that are built from this project.
+/// The four things that a stack runs and that are built from this project.
 #[derive(Debug, Clone)]
 pub struct Artifacts {
     /// The Wasm module.
     pub filter: PathBuf,
+    /// The Wasm module of the Redis stream's upstream filter.
+    pub framing: PathBuf,
     /// The operator's command line tool.
     pub cli: PathBuf,
     /// The demo MCP server.
@@ -69,6 +71,7 @@ impl Workspace {
     pub fn artifacts(&self) -> Artifacts {
         Artifacts {
             filter: self.target.join("wasm32-wasip1/release/portcullis_filter.wasm"),
+            framing: self.target.join("wasm32-wasip1/release/redis_framing.wasm"),
             cli: self.target.join("debug/portcullis"),
             connector: self.target.join("debug/portcullis-demo-connector"),
         }
@@ -77,7 +80,7 @@ impl Workspace {
     /// As [`Workspace::artifacts`], but refused when one is missing.
     pub fn built_artifacts(&self) -> Result<Artifacts> {
         let artifacts = self.artifacts();
-        for path in [&artifacts.filter, &artifacts.cli, &artifacts.connector] {
+        for path in [&artifacts.filter, &artifacts.framing, &artifacts.cli, &artifacts.connector] {
             require(path)?;
         }
         Ok(artifacts)

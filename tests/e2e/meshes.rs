@@ -45,7 +45,7 @@ fn rendered(
     let template = world.dir().join("rendered-template.yaml");
     std::fs::write(&template, change(text)).expect("write a template");
     let bootstrap = Bootstrap::default()
-        .wasm(&options.artifacts.filter)
+        .set("WASM", options.artifacts.filter.display())
         .redis(stack.valkey.address())
         .vault(stack.openbao.address(), stack.openbao.token_sds())
         .demo(stack.connector.address());

@@ -5,7 +5,9 @@
 use crate::failure::{Failure, Result};
 use crate::mesh::rendered;
 use portcullis_stack::ports::loopback;
-use portcullis_stack::{Bootstrap, Certificates, Tools, Workspace, envoy, files, process};
+use portcullis_stack::{
+    Artifacts, Bootstrap, Certificates, Tools, Workspace, envoy, files, process,
+};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,7 +78,7 @@ fn made_by_render(workspace: &Workspace) -> Result<Value> {
 /// What a bootstrap refers to on the machine that checks it.
 struct Bench {
     dir: PathBuf,
-    module: PathBuf,
+    artifacts: Artifacts,
     token: PathBuf,
     audit_log: PathBuf,
     rejected_log: PathBuf,
@@ -94,13 +96,13 @@ impl Bench {
         files::write_private(&token, resource)?;
         let audit_log = dir.join("audit.jsonl");
         let rejected_log = dir.join("rejected.jsonl");
-        let module = workspace.built_artifacts()?.filter;
-        Ok(Self { module, token, audit_log, rejected_log, dir })
+        let artifacts = workspace.built_artifacts()?;
+        Ok(Self { artifacts, token, audit_log, rejected_log, dir })
     }
 
     fn bootstrap(&self) -> Bootstrap {
         Bootstrap::default()
-            .wasm(&self.module)
+            .wasm(&self.artifacts)
             .vault(loopback(8200), &self.token)
             .audit_log(&self.audit_log)
             .rejected_log(&self.rejected_log)
@@ -110,7 +112,7 @@ impl Bench {
     /// What a rendered file has placeholders for.
     fn rendered(&self) -> Bootstrap {
         Bootstrap::default()
-            .wasm(&self.module)
+            .set("WASM", self.artifacts.filter.display())
             .vault(loopback(8200), &self.token)
             .audit_log(&self.audit_log)
             .set("GUARD", "a-value-that-nobody-can-guess")

@@ -2,7 +2,7 @@
 //!
 //! Owns where Envoy says what. What a configuration of the filter means is the core's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,7 +34,6 @@ struct Admin<'a> {
 /// A plugin as Envoy runs it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Plugin {
-    root: String,
     /// A file, or the digest of what was fetched.
     code: Code,
     on_failure: String,
@@ -189,22 +188,22 @@ fn plugins(dump: &Value, module: Option<&str>) -> Vec<Finding> {
     let mut plugins = BTreeSet::new();
     collect(dump, &mut plugins);
     let rejected = rejected(dump);
-    let Some(gateway) = plugins.iter().find(|plugin| plugin.root == ROOT) else {
+    let Some(gateway) = plugins.first() else {
         let next = "add the filter to the listener, as in envoy/envoy.yaml";
         let none = Finding::bad("envoy.module", "no listener runs the filter", next);
         return std::iter::once(none).chain(rejected).collect();
     };
     let mut findings = vec![code(&plugins, module), on_failure(gateway)];
     findings.extend(rejected);
-    let configurations: BTreeSet<_> = plugins.iter().filter(|plugin| plugin.root == ROOT).collect();
     let parsed = serde_json::from_str(&gateway.configuration).ok();
     let parsed = parsed.and_then(|document: Value| Config::parse(&document).ok());
-    findings.extend(configurations.into_iter().map(configuration));
+    findings.extend(plugins.iter().map(configuration));
     findings.extend(parsed.map(|config| routes::look(dump, &config)).unwrap_or_default());
     findings
 }
 
-/// Every plugin of this module that is in force, wherever it stands in the dump.
+/// Every instance of the filter that is in force, wherever it stands in the dump. What frames the Redis stream is a module
+/// of its own.
 fn collect(node: &Value, plugins: &mut BTreeSet<Plugin>) {
     each_object(node, &mut |node| plugins.extend(plugin(node)));
 }
@@ -231,12 +230,11 @@ fn rejected(dump: &Value) -> Vec<Finding> {
 }
 
 fn plugin(node: &Value) -> Option<Plugin> {
-    let root = node["root_id"].as_str().filter(|root| [ROOT, "frame"].contains(root))?;
+    node["root_id"].as_str().filter(|root| *root == ROOT)?;
     let text = |pointer: &str| node.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let code = text("/vm_config/code/local/filename").map(Code::File);
     let code = code.or_else(|| text("/vm_config/code/remote/sha256").map(Code::Digest));
     Some(Plugin {
-        root: root.to_owned(),
         code: code.unwrap_or(Code::Unknown),
         on_failure: text("/failure_policy").unwrap_or_default(),
         holds_headers: node["allow_on_headers_stop_iteration"] == true,
@@ -246,7 +244,7 @@ fn plugin(node: &Value) -> Option<Plugin> {
 
 fn code(plugins: &BTreeSet<Plugin>, expected: Option<&str>) -> Finding {
     const CHECK: &str = "envoy.module";
-    let mut digests = BTreeMap::new();
+    let mut digests = BTreeSet::new();
     for plugin in plugins {
         let digest = match &plugin.code {
             Code::Digest(digest) => Some(digest.clone()),
@@ -260,12 +258,12 @@ fn code(plugins: &BTreeSet<Plugin>, expected: Option<&str>) -> Finding {
             };
             return Finding::unknown(CHECK, found, "run doctor beside Envoy, or sha256sum there");
         };
-        digests.insert(digest, plugin.root.clone());
+        digests.insert(digest);
     }
-    let found = digests.keys().map(|digest| format!("sha256 {digest}")).collect::<Vec<_>>();
+    let found = digests.iter().map(|digest| format!("sha256 {digest}")).collect::<Vec<_>>();
     let found = found.join(", and ");
     match expected {
-        Some(expected) if digests.keys().any(|digest| digest != expected) => {
+        Some(expected) if digests.iter().any(|digest| digest != expected) => {
             Finding::bad(CHECK, format!("{found}; --module is {expected}"), "deploy that module")
         }
         Some(_) => Finding::good(CHECK, found),
@@ -410,7 +408,7 @@ fn log_file(file: &str) -> Finding {
 fn module_on_disk(dump: &Value) -> Option<String> {
     let mut plugins = BTreeSet::new();
     collect(dump, &mut plugins);
-    let gateway = plugins.iter().find(|plugin| plugin.root == ROOT)?;
+    let gateway = plugins.first()?;
     match &gateway.code {
         Code::File(file) => build::of_file(Path::new(file)),
         Code::Digest(_) | Code::Unknown => None,

@@ -259,7 +259,7 @@ fn bootstrap(rig: &Rig, chain: Chain) -> Result<Bootstrap> {
                     name: vault_token, generic_secret: {secret: {inline_string: none}}}]\n";
     files::write_private(&token, resource)?;
     let bootstrap = Bootstrap::default()
-        .wasm(&rig.artifacts.filter)
+        .wasm(&rig.artifacts)
         .redis(rig.valkey.address())
         .vault(rig.upstream_address, &token);
     Ok(match chain {
