@@ -200,18 +200,25 @@ fn admin_actions(sources: &[Source]) -> Vec<String> {
 fn key_shapes(sources: &[Source]) -> Vec<String> {
     let file = sources.iter().find(|it| it.path == "redis-lua/src/keys.rs");
     let text = file.map(code_of).unwrap_or_default();
-    let kinds: Vec<_> = text
-        .split("partitioned(scope, \"")
-        .skip(1)
-        .filter_map(|rest| rest.split('"').next())
-        .collect();
-    let mut shapes = Vec::new();
-    for literal in literals(text).filter(|it| it.starts_with("portcullis:")) {
-        let literal = literal.replace("{{", "(").replace("}}", ")");
-        match literal.contains("{kind}") {
-            true => shapes.extend(kinds.iter().map(|it| shape(&literal.replace("{kind}", it)))),
-            false => shapes.push(shape(&literal)),
+    let whole = literals(text)
+        .filter(|it| it.starts_with("portcullis:") && it.ends_with(char::is_alphabetic));
+    let mut shapes: Vec<String> = whole.map(str::to_owned).collect();
+    // Each constructor says what stands in front, the kind of key, and the parts that vary.
+    for (call, before) in [("of_org(org, ", "portcullis:{*}:"), ("of_all(", "portcullis:")] {
+        for rest in text.split(call).skip(1) {
+            // Windows and marks take their kind from the caller: see below.
+            let kind = rest.strip_prefix('"').and_then(|rest| rest.split('"').next());
+            let kind = kind.filter(|kind| *kind != "global");
+            let parts = rest.split_once("&[").and_then(|(_, rest)| rest.split(']').next());
+            let parts = parts.unwrap_or_default().split(',').filter(|it| !it.trim().is_empty());
+            let parts = ":*".repeat(parts.count());
+            shapes.extend(kind.map(|kind| format!("{before}{kind}{parts}")));
         }
+    }
+    for rest in text.split("partitioned(scope, \"").skip(1) {
+        let kind = rest.split('"').next().unwrap_or_default();
+        shapes.push(format!("portcullis:{{*}}:{kind}:*:*"));
+        shapes.push(format!("portcullis:global:{kind}:*:*"));
     }
     sorted(shapes.into_iter())
 }
