@@ -11,11 +11,11 @@ use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{Decide, DecideReply, Decision};
 use serde_json::{Value, json};
 
+use crate::admin_log::AdminLog;
 use crate::args::{ApproveListArgs, DecideArgs, Session};
 use crate::escape;
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report, table};
-use crate::scribe::Scribe;
 use crate::store::{Approval, Store};
 
 pub(crate) fn list(session: &Session, args: &ApproveListArgs) -> Result<Report, Refusal> {
@@ -48,7 +48,7 @@ fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Re
         return Err(Refusal::usage("--expires is in the past").expected("a duration, such as 15m"));
     }
     let life = Duration::from_secs(left);
-    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     let (org, approval) = find(&mut store, args)?;
     let digest = approval.waiting.digest.clone();
@@ -58,7 +58,7 @@ fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Re
     };
     let reply = store.until_done("the call was not decided on", |store| {
         let last = store.last_entry(&org)?;
-        let entry = scribe.of_call(deed, &approval.waiting, last.as_deref());
+        let entry = admin_log.of_call(deed, &approval.waiting, last.as_deref());
         let last_entry = last.as_deref();
         let (org, digest, entry) = (org.as_str(), digest.as_str(), entry.as_str());
         match store.decide(&Decide { org, digest, decision, life, last_entry, entry })? {

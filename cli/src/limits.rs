@@ -16,10 +16,10 @@ use portcullis_core::policy::{Cost, Dimension, Limit, Policy};
 use portcullis_redis_lua::{Key, Window, WindowState};
 use serde_json::{Map, Value, json};
 
+use crate::admin_log::AdminLog;
 use crate::args::{CallerArgs, ResetArgs, Session, ShowKeyArgs};
 use crate::key::{Active, find};
 use crate::report::{Refusal, Report, table};
-use crate::scribe::Scribe;
 use crate::store::Store;
 
 pub(crate) use list::list;
@@ -57,7 +57,7 @@ pub(crate) fn show(session: &Session, args: &CallerArgs) -> Result<Report, Refus
 }
 
 pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, Refusal> {
-    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     store.until_done("nothing was reset", |store| {
         let caller = caller(store, &args.caller)?;
@@ -77,7 +77,7 @@ pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, Refus
                 .iter()
                 .map(|usage| (usage.label(), json!({ "from": usage.used(), "to": 0 })));
             let changes = changes.collect::<Map<_, _>>();
-            let entry = scribe.of_limits(Deed::LimitsReset, &caller, changes, last.as_deref());
+            let entry = admin_log.of_limits(Deed::LimitsReset, &caller, changes, last.as_deref());
             let keys: Vec<&Key> = chosen.iter().flat_map(WindowUsage::keys).collect();
             if store.forget(&keys, &caller.org, (last.as_deref(), &entry))?.is_none() {
                 return Ok(None);

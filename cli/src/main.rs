@@ -13,6 +13,7 @@
     clippy::arithmetic_side_effects
 )]
 
+mod admin_log;
 mod approve;
 mod args;
 mod audit;
@@ -33,7 +34,6 @@ mod random;
 mod render;
 mod report;
 mod restore;
-mod scribe;
 mod session;
 mod store;
 mod token;

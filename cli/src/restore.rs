@@ -5,8 +5,8 @@ use portcullis_core::audit::Deed;
 use portcullis_core::id::OrgId;
 use serde_json::json;
 
+use crate::admin_log::AdminLog;
 use crate::report::{Refusal, Report};
-use crate::scribe::Scribe;
 use crate::session::Session;
 use crate::store::Store;
 use crate::values::{line, org};
@@ -42,7 +42,7 @@ pub(crate) fn run(session: &Session, command: &RedisCommand) -> Result<Report, R
 }
 
 fn accept(session: &Session, args: &AcceptArgs) -> Result<Report, Refusal> {
-    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     let known = store.organisations()?;
     let accepted = match &args.org {
@@ -55,7 +55,7 @@ fn accept(session: &Session, args: &AcceptArgs) -> Result<Report, Refusal> {
         None => known,
     };
     for org in &accepted {
-        let entry = |last: Option<&[u8]>| scribe.of_organisation(Deed::RestoreAccept, org, last);
+        let entry = |last: Option<&[u8]>| admin_log.of_organisation(Deed::RestoreAccept, org, last);
         store.accept_restore(org, entry)?;
     }
     let names: Vec<_> = accepted.iter().map(OrgId::as_str).collect();

@@ -8,9 +8,9 @@ use portcullis_core::auth::deny_list::{Deniable, DenyListEntry};
 use portcullis_core::id::OrgId;
 use serde_json::{Value, json};
 
+use crate::admin_log::AdminLog;
 use crate::moment::{Moment, Seconds};
 use crate::report::{Refusal, Report, table};
-use crate::scribe::Scribe;
 use crate::session::Session;
 use crate::store::Store;
 use crate::values;
@@ -125,10 +125,10 @@ fn deny(session: &Session, args: DenyArgs) -> Result<Report, Refusal> {
     };
     let mut store = Store::open(session)?;
     store.add_organisation(&args.place.org)?;
-    let scribe = Scribe::new(session, Some(&record.reason))?;
+    let admin_log = AdminLog::new(session, Some(&record.reason))?;
     let said = (what.as_str(), record.issued_before);
     store.deny(&args.place.org, &deniable.key(&args.place.org), &record, |last| {
-        scribe.of_denial(Deed::TokenDeny, &args.place.org, said, last)
+        admin_log.of_denial(Deed::TokenDeny, &args.place.org, said, last)
     })?;
     let text = format!("{what} is denied in {}, from its next request on", args.place.org);
     Ok(Report::done(text, json!({ "denied": view(&args.place.org, &record) })))
@@ -138,9 +138,10 @@ fn allow(session: &Session, args: &AllowArgs) -> Result<Report, Refusal> {
     let deniable = args.place.deniable()?;
     let (what, org) = (named(&deniable), &args.place.org);
     let mut store = Store::open(session)?;
-    let scribe = Scribe::new(session, args.reason.as_deref())?;
-    let entry =
-        |last: Option<&[u8]>| scribe.of_denial(Deed::TokenAllow, org, (what.as_str(), None), last);
+    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
+    let entry = |last: Option<&[u8]>| {
+        admin_log.of_denial(Deed::TokenAllow, org, (what.as_str(), None), last)
+    };
     if store.undeny(org, &deniable.key(org), entry)? {
         Ok(Report::done(format!("{what} is no longer denied in {org}"), json!({ "allowed": what })))
     } else {

@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 use super::out::KeyFile;
 use super::rotate::{Terms, renew};
 use super::view::{ONCE, rfc3339};
+use crate::admin_log::AdminLog;
 use crate::args::{RotateArgs, Session, ShowKeyArgs, Which};
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report, Verdict, progress, table};
-use crate::scribe::Scribe;
 use crate::store::Store;
 
 /// A key that is due.
@@ -32,7 +32,7 @@ enum Fate {
 
 pub(super) fn rotate(session: &Session, args: &RotateArgs) -> Result<Report, Refusal> {
     let now = Seconds::now();
-    let scribe = Scribe::new(session, args.reason.as_deref())?;
+    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let mut store = Store::open(session)?;
     let due = due(&mut store, args, now)?;
     if args.dry_run || due.is_empty() {
@@ -47,7 +47,7 @@ pub(super) fn rotate(session: &Session, args: &RotateArgs) -> Result<Report, Ref
     let terms = Terms::of(args);
     let (mut fates, total) = (Vec::new(), due.len());
     for (number, due) in (1_usize..).zip(&due) {
-        let fate = fate(&mut store, &scribe, due, terms, file.as_mut());
+        let fate = fate(&mut store, &admin_log, due, terms, file.as_mut());
         progress(&format!("{number}/{total}  {}", line(due, &fate)));
         fates.push((due, fate));
     }
@@ -83,13 +83,13 @@ fn due(store: &mut Store, args: &RotateArgs, now: Seconds) -> Result<Vec<Due>, R
 
 fn fate(
     store: &mut Store,
-    scribe: &Scribe,
+    admin_log: &AdminLog,
     due: &Due,
     terms: Terms,
     file: Option<&mut KeyFile>,
 ) -> Fate {
     let args = ShowKeyArgs { id: due.id.clone(), org: Some(due.org.clone()) };
-    match renew(store, scribe, &args, terms, file) {
+    match renew(store, admin_log, &args, terms, file) {
         Ok((stored, key)) => {
             Fate::Rotated { key, old_works_until: stored.record.overlap_until(Seconds::now().0) }
         }

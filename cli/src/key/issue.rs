@@ -9,18 +9,18 @@ use super::minted;
 use super::out::{KeyFile, New};
 use super::policy::Active;
 use super::set::apply;
+use crate::admin_log::AdminLog;
 use crate::args::{IssueArgs, Session};
 use crate::moment::Seconds;
 use crate::random::base62;
 use crate::report::{Refusal, Report};
-use crate::scribe::Scribe;
 use crate::store::{Store, Stored, Used, Written};
 
 const ID_LENGTH: usize = 10;
 
 pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, Refusal> {
     let now = Seconds::now();
-    let scribe = Scribe::new(session, args.reason.as_deref())?;
+    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let id = KeyId::new(&base62(ID_LENGTH)?);
     let id = id.ok_or_else(|| Refusal::new("no valid id was drawn", "key issue"))?;
     let (key, sha256) = minted(&args.org, &id)?;
@@ -37,7 +37,7 @@ pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, Refusa
         certificate: None,
         secrets: vec![StoredSecret { sha256, issued_at: Some(now.0), not_after: None }],
         created_at: now.0,
-        created_by: scribe.actor.clone(),
+        created_by: admin_log.actor.clone(),
         not_before: None,
         expires_at: None,
         rotated: None,
@@ -58,16 +58,16 @@ pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, Refusa
     // First the organisation, then the key: a key that is there is always listed.
     store.add_organisation(&record.org)?;
     let stored =
-        KeyFile::around(file.as_mut(), (&record, &key), || write(&mut store, &scribe, &record))?;
+        KeyFile::around(file.as_mut(), (&record, &key), || write(&mut store, &admin_log, &record))?;
 
     let new = New { stored: &stored, key: &key, file: file.as_ref() };
     Ok(new.report(&Used::new(), now, ""))
 }
 
-fn write(store: &mut Store, scribe: &Scribe, record: &KeyRecord) -> Result<Stored, Refusal> {
+fn write(store: &mut Store, admin_log: &AdminLog, record: &KeyRecord) -> Result<Stored, Refusal> {
     store.until_done("no key was issued", |store| {
         let last = store.last_entry(&record.org)?;
-        let entry = scribe.of_key(Deed::KeyIssue, None, record, last.as_deref());
+        let entry = admin_log.of_key(Deed::KeyIssue, None, record, last.as_deref());
         match store.put_record(record, Expected::Absent, last.as_deref(), &entry)? {
             Written::As { rev } => Ok(Some(Stored { rev, record: record.clone() })),
             Written::Conflict { rev: None } => Ok(None),

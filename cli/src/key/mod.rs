@@ -29,10 +29,10 @@ pub(crate) use rotate::rotate;
 pub(crate) use set::set;
 pub(crate) use show::{list, show};
 
+use crate::admin_log::AdminLog;
 use crate::args::ShowKeyArgs;
 use crate::random::base62;
 use crate::report::Refusal;
-use crate::scribe::Scribe;
 use crate::store::{Store, Stored, Written};
 
 /// What became of a record.
@@ -45,7 +45,7 @@ enum Change {
 /// Changes the record that `args` name by `edit`, and notes it as `deed`.
 fn change(
     store: &mut Store,
-    scribe: &Scribe,
+    admin_log: &AdminLog,
     deed: Deed,
     args: &ShowKeyArgs,
     mut edit: impl FnMut(&mut Store, &mut KeyRecord) -> Result<(), Refusal>,
@@ -58,7 +58,7 @@ fn change(
             return Ok(Some(Change::Needless(before)));
         }
         let last = store.last_entry(&record.org)?;
-        let entry = scribe.of_key(deed, Some(&before.record), &record, last.as_deref());
+        let entry = admin_log.of_key(deed, Some(&before.record), &record, last.as_deref());
         let expected = Expected::Revision(before.rev);
         Ok(match store.put_record(&record, expected, last.as_deref(), &entry)? {
             Written::As { rev } => Some(Change::Made(Stored { rev, record })),

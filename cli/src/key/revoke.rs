@@ -6,19 +6,19 @@ use serde_json::json;
 
 use super::view::{details, view};
 use super::{Change, change};
+use crate::admin_log::AdminLog;
 use crate::args::{RevokeArgs, Session};
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report};
-use crate::scribe::Scribe;
 use crate::store::Store;
 
 pub(crate) fn revoke(session: &Session, args: &RevokeArgs) -> Result<Report, Refusal> {
     let now = Seconds::now();
-    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
-    let changed = change(&mut store, &scribe, Deed::KeyRevoke, &args.key, |_, record| {
+    let changed = change(&mut store, &admin_log, Deed::KeyRevoke, &args.key, |_, record| {
         let revocation =
-            Revocation { at: now.0, by: scribe.actor.clone(), reason: args.reason.clone() };
+            Revocation { at: now.0, by: admin_log.actor.clone(), reason: args.reason.clone() };
         // The first one counts.
         record.revoked.get_or_insert(revocation);
         Ok(())

@@ -13,10 +13,10 @@ use portcullis_core::secret::Secret;
 use super::out::{KeyFile, New};
 use super::view::rfc3339;
 use super::{Change, bulk, change, find, minted};
+use crate::admin_log::AdminLog;
 use crate::args::{RotateArgs, Session, ShowKeyArgs};
 use crate::moment::Seconds;
 use crate::report::{Outcome, Refusal, Report};
-use crate::scribe::Scribe;
 use crate::store::{Store, Stored};
 
 pub(crate) fn rotate(session: &Session, args: RotateArgs) -> Result<Report, Refusal> {
@@ -30,11 +30,11 @@ pub(crate) fn rotate(session: &Session, args: RotateArgs) -> Result<Report, Refu
         )
         .expected("--older-than DURATION instead of an ID"));
     }
-    let scribe = Scribe::new(session, args.reason.as_deref())?;
+    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let mut store = Store::open(session)?;
     let mut file = args.out.as_deref().map(KeyFile::create).transpose()?;
     let wanted = ShowKeyArgs { id, org: args.org.clone() };
-    let (stored, key) = renew(&mut store, &scribe, &wanted, Terms::of(&args), file.as_mut())?;
+    let (stored, key) = renew(&mut store, &admin_log, &wanted, Terms::of(&args), file.as_mut())?;
     let now = Seconds::now();
     let used = store.used(&stored.record.org, &stored.record.id)?;
     let end = stored.record.rotated.as_ref().map_or(now.0, |rotation| rotation.overlap_until);
@@ -63,7 +63,7 @@ impl Terms {
 /// Gives the key a new secret, which is in `file` before it counts.
 pub(super) fn renew(
     store: &mut Store,
-    scribe: &Scribe,
+    admin_log: &AdminLog,
     args: &ShowKeyArgs,
     terms: Terms,
     file: Option<&mut KeyFile>,
@@ -71,12 +71,12 @@ pub(super) fn renew(
     let Stored { record, .. } = find(store, args)?;
     let (key, sha256) = minted(&record.org, &record.id)?;
     let changed = KeyFile::around(file, (&record, &key), || {
-        let changed = change(store, scribe, Deed::KeyRotate, args, |_, record| {
+        let changed = change(store, admin_log, Deed::KeyRotate, args, |_, record| {
             let now = Seconds::now().0;
             let rotation = Rotation {
                 at: now,
-                by: scribe.actor.clone(),
-                reason: scribe.reason.clone(),
+                by: admin_log.actor.clone(),
+                reason: admin_log.reason.clone(),
                 overlap_until: now.saturating_add(terms.overlap),
             };
             let rotated = record.rotate(sha256.clone(), rotation, terms.insistence);

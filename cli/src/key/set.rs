@@ -7,10 +7,10 @@ use serde_json::json;
 use super::policy::Active;
 use super::view::{details, view};
 use super::{Change, change};
+use crate::admin_log::AdminLog;
 use crate::args::{Session, SetArgs, Switch, Terms};
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report};
-use crate::scribe::Scribe;
 use crate::store::Store;
 
 pub(crate) fn set(session: &Session, args: &SetArgs) -> Result<Report, Refusal> {
@@ -19,9 +19,9 @@ pub(crate) fn set(session: &Session, args: &SetArgs) -> Result<Report, Refusal> 
             .expected("at least one of the options that portcullis key set --help lists"));
     }
     let now = Seconds::now();
-    let scribe = Scribe::new(session, args.reason.as_deref())?;
+    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let mut store = Store::open(session)?;
-    let changed = change(&mut store, &scribe, Deed::KeySet, &args.key, |store, record| {
+    let changed = change(&mut store, &admin_log, Deed::KeySet, &args.key, |store, record| {
         if record.revoked.is_some() {
             return Err(Refusal::new(format!("key {} is revoked", record.id), "key set")
                 .expected("a key that can be used; a revocation is for good")

@@ -7,9 +7,9 @@ use portcullis_core::auth::AuthFailure;
 use portcullis_core::auth::record::{KeyRecord, NameList, Revocation, Rotation, StoredSecret};
 use serde_json::{Value, json};
 
+use crate::admin_log;
 use crate::escape;
 use crate::moment::Seconds;
-use crate::scribe;
 use crate::store::{Stored, Used};
 
 /// Said beside a new key.
@@ -73,7 +73,7 @@ pub(super) fn view(Stored { rev, record }: &Stored, used: &Used, now: Seconds) -
         })),
         "warnings": warnings(record, used, now),
     });
-    view.as_object_mut().into_iter().for_each(|members| members.extend(scribe::terms(record)));
+    view.as_object_mut().into_iter().for_each(|members| members.extend(admin_log::terms(record)));
     view
 }
 

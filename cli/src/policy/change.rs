@@ -4,16 +4,16 @@ use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Value, json};
 
 use super::active_policies;
+use crate::admin_log::AdminLog;
 use crate::escape;
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report, progress};
-use crate::scribe::Scribe;
 use crate::store::{Activation, ActivePolicy, Move, Share, Store, Target, Verb};
 
 /// What is to become of some organisations.
 pub(super) struct Change {
     pub(super) verb: Verb,
-    pub(super) scribe: Scribe,
+    pub(super) admin_log: AdminLog,
     pub(super) steps: Vec<Step>,
     /// Why other organisations stay where they are, if that has to be said.
     pub(super) untouched: Option<&'static str>,
@@ -114,11 +114,11 @@ impl Change {
         let Step { org, before, after } = step;
         let doc = after.document([
             ("activated_at", json!(Seconds::now().0)),
-            ("actor", json!(self.scribe.actor)),
-            ("reason", json!(self.scribe.reason)),
+            ("actor", json!(self.admin_log.actor)),
+            ("reason", json!(self.admin_log.reason)),
         ]);
         let sides = (before.target.as_ref(), after);
-        let entry = self.scribe.of_policy(self.verb.deed(), org, sides, last.as_deref());
+        let entry = self.admin_log.of_policy(self.verb.deed(), org, sides, last.as_deref());
         let (from, rev) = (before.rev.clone(), after.rev());
         Move { org: org.clone(), from, last, entry, rev, doc }
     }
@@ -139,8 +139,8 @@ impl Change {
             noted.push(Activation {
                 version: version.clone(),
                 activated_at: Seconds::now().0,
-                actor: self.scribe.actor.clone(),
-                reason: self.scribe.reason.clone(),
+                actor: self.admin_log.actor.clone(),
+                reason: self.admin_log.reason.clone(),
                 organisations: vec![step.org.clone()],
                 verb: self.verb,
                 ended_canary: ended.cloned(),

@@ -9,16 +9,16 @@ use portcullis_core::policy::Policy;
 use super::change::{Change, Step};
 use super::findings::{Findings, LocatedWarning, findings};
 use super::{NOT_ACTIVATED, count, diff, fits, listed, orphans};
+use crate::admin_log::AdminLog;
 use crate::args::{CanaryArgs, PushArgs, Session, Which};
 use crate::document::Document;
 use crate::report::{Refusal, Report, progress};
-use crate::scribe::Scribe;
 use crate::store::{ActivePolicy, NamedCanary, Store, Target, Verb};
 
 pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal> {
     let document = Document::read(&args.file)?;
     let (policy, version) = sound(&document, args.strict)?;
-    let scribe = Scribe::new(session, args.reason.as_deref())?;
+    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let canary = canary(&args.canary, &version)?;
     let mut store = Store::open(session)?;
     fits(&policy, &document.place, &store)?;
@@ -51,7 +51,7 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
         }
         store.put_policy(&version, &document.value)?;
         let untouched = (verb == Verb::Push).then_some("not named by this policy");
-        Change { verb, scribe: scribe.clone(), steps, untouched }.carry_out(store)
+        Change { verb, admin_log: admin_log.clone(), steps, untouched }.carry_out(store)
     })
 }
 

@@ -5,10 +5,10 @@ use portcullis_core::id::{OrgId, PolicyVersion};
 
 use super::change::{Change, Step};
 use super::{NOT_ACTIVATED, compiled, listed, no_policy};
+use crate::admin_log::AdminLog;
 use crate::args::{PromoteArgs, RollbackArgs, Session, Which};
 use crate::moment::Seconds;
 use crate::report::{Refusal, Report};
-use crate::scribe::Scribe;
 use crate::store::{Activation, Store, Target, Verb};
 
 /// How far back a rollback without `--to` looks.
@@ -17,7 +17,7 @@ const REMEMBERED: u32 = 1_000;
 const FRESH: u64 = 3_600;
 
 pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report, Refusal> {
-    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     // Decided anew each time: what was active before depends on who was faster.
     store.until_done(NOT_ACTIVATED, |store| {
@@ -29,7 +29,7 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
             None => (undone(&entries, args, store)?, "untouched"),
         };
         if args.to.is_none() && args.from.is_none() && !args.force {
-            is_not_undone_already(last, &scribe.actor, Seconds::now())?;
+            is_not_undone_already(last, &admin_log.actor, Seconds::now())?;
         }
         match &args.from {
             Some(from) => steps.iter().try_for_each(|step| still_there(from, step))?,
@@ -38,7 +38,8 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
         }
         args.which.covers(&steps.iter().map(|step| step.org.clone()).collect::<Vec<_>>())?;
         let untouched = args.which.org.is_empty().then_some(untouched);
-        Change { verb: Verb::Rollback, scribe: scribe.clone(), steps, untouched }.carry_out(store)
+        Change { verb: Verb::Rollback, admin_log: admin_log.clone(), steps, untouched }
+            .carry_out(store)
     })
 }
 
@@ -174,7 +175,7 @@ fn of_canaries(
     verb: Verb,
     chosen: impl Fn(PolicyVersion, PolicyVersion) -> PolicyVersion,
 ) -> Result<Report, Refusal> {
-    let scribe = Scribe::new(session, Some(&args.reason))?;
+    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     store.until_done(NOT_ACTIVATED, |store| {
         let only = &args.which.org;
@@ -199,7 +200,7 @@ fn of_canaries(
         for step in &steps {
             compiled(&step.after.version, store)?;
         }
-        Change { verb, scribe: scribe.clone(), steps, untouched: None }.carry_out(store)
+        Change { verb, admin_log: admin_log.clone(), steps, untouched: None }.carry_out(store)
     })
 }
 

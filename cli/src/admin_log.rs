@@ -18,13 +18,13 @@ use crate::store::{NamedCanary, Target};
 
 /// Writes the entries of one command.
 #[derive(Clone)]
-pub(crate) struct Scribe {
+pub(crate) struct AdminLog {
     pub(crate) actor: String,
     pub(crate) reason: String,
     request_id: String,
 }
 
-impl Scribe {
+impl AdminLog {
     pub(crate) fn new(session: &Session, reason: Option<&str>) -> Result<Self, Refusal> {
         Ok(Self {
             actor: session.actor_name()?,
