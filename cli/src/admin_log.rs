@@ -4,7 +4,7 @@
 //! chain are the core's; that an entry is written together with its change is the store's.
 
 use portcullis_core::approval::{self, Waiting};
-use portcullis_core::audit::{AdminEntry, Chain, Deed};
+use portcullis_core::audit::{AdminAction, AdminEntry, Chain};
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::auth::{IdentityKind, Principal};
 use portcullis_core::id::OrgId;
@@ -36,27 +36,27 @@ impl AdminLog {
     /// The line that follows `last` and tells how `before` became `after`.
     pub(crate) fn of_key(
         &self,
-        deed: Deed,
+        action: AdminAction,
         before: Option<&KeyRecord>,
         after: &KeyRecord,
         last: Option<&[u8]>,
     ) -> String {
-        let mut entry = self.entry(deed, &after.org);
+        let mut entry = self.entry(action, &after.org);
         entry.api_key_id = Some(after.id.to_string());
         entry.principal = Some(after.name.clone());
         entry.changes = changes(&before.map(facts).unwrap_or_default(), &facts(after));
-        chain(&after.org, last).append_deed(&entry)
+        chain(&after.org, last).append_action(&entry)
     }
 
     /// The line that follows `last` and tells what is active now, and what is tried.
     pub(crate) fn of_policy(
         &self,
-        deed: Deed,
+        action: AdminAction,
         org: &OrgId,
         (from, to): (Option<&Target>, &Target),
         last: Option<&[u8]>,
     ) -> String {
-        let mut entry = self.entry(deed, org);
+        let mut entry = self.entry(action, org);
         entry.policy_version = Some(to.version.to_string());
         let facts = |target: &Target| {
             let canary = target.canary.as_ref().map(NamedCanary::view);
@@ -66,18 +66,18 @@ impl AdminLog {
             ])
         };
         entry.changes = changes(&from.map(facts).unwrap_or_default(), &facts(to));
-        chain(org, last).append_deed(&entry)
+        chain(org, last).append_action(&entry)
     }
 
     /// The line that follows `last` and tells what of the windows of `caller` was changed.
     pub(crate) fn of_limits(
         &self,
-        deed: Deed,
+        action: AdminAction,
         caller: &Principal,
         changes: Map<String, Value>,
         last: Option<&[u8]>,
     ) -> String {
-        let mut entry = self.entry(deed, &caller.org);
+        let mut entry = self.entry(action, &caller.org);
         match caller.identity.kind() {
             IdentityKind::Key(id) => entry.api_key_id = Some(id.to_string()),
             IdentityKind::Token { subject: name, .. } | IdentityKind::Certificate(name) => {
@@ -86,48 +86,58 @@ impl AdminLog {
         }
         entry.principal = Some(caller.name.clone());
         entry.changes = changes;
-        chain(&caller.org, last).append_deed(&entry)
+        chain(&caller.org, last).append_action(&entry)
     }
 
     /// The line that follows `last` and tells what is denied now, or no longer.
     pub(crate) fn of_denial(
         &self,
-        deed: Deed,
+        action: AdminAction,
         org: &OrgId,
         (what, issued_before): (&str, Option<u64>),
         last: Option<&[u8]>,
     ) -> String {
-        let mut entry = self.entry(deed, org);
+        let mut entry = self.entry(action, org);
         let said = |side: &str, value: &str| json!({ side: value });
-        let side = if deed == Deed::TokenDeny { "to" } else { "from" };
+        let side = if action == AdminAction::TokenDeny { "to" } else { "from" };
         entry.changes.insert("denied".to_owned(), said(side, what));
         if let Some(seconds) = issued_before {
             entry
                 .changes
                 .insert("issued_before".to_owned(), said(side, &Seconds(seconds).rfc3339()));
         }
-        chain(org, last).append_deed(&entry)
+        chain(org, last).append_action(&entry)
     }
 
     /// The line that follows `last` and tells what was decided about a call that waited.
-    pub(crate) fn of_call(&self, deed: Deed, waiting: &Waiting, last: Option<&[u8]>) -> String {
-        let mut entry = self.entry(deed, &waiting.org);
+    pub(crate) fn of_call(
+        &self,
+        action: AdminAction,
+        waiting: &Waiting,
+        last: Option<&[u8]>,
+    ) -> String {
+        let mut entry = self.entry(action, &waiting.org);
         entry.principal = Some(waiting.principal.clone());
         entry.changes = Map::from_iter([
             ("approval".to_owned(), json!({ "to": approval::id(&waiting.digest) })),
             ("client_id".to_owned(), json!({ "to": waiting.client_id })),
             ("tool".to_owned(), json!({ "to": format!("{}/{}", waiting.connector, waiting.tool) })),
         ]);
-        chain(&waiting.org, last).append_deed(&entry)
+        chain(&waiting.org, last).append_action(&entry)
     }
 
     /// The line that follows `last` and tells what was done to the organisation as a whole.
-    pub(crate) fn of_organisation(&self, deed: Deed, org: &OrgId, last: Option<&[u8]>) -> String {
-        chain(org, last).append_deed(&self.entry(deed, org))
+    pub(crate) fn of_organisation(
+        &self,
+        action: AdminAction,
+        org: &OrgId,
+        last: Option<&[u8]>,
+    ) -> String {
+        chain(org, last).append_action(&self.entry(action, org))
     }
 
-    fn entry(&self, deed: Deed, org: &OrgId) -> AdminEntry {
-        let mut entry = AdminEntry::of(deed, timestamp(), org.to_string());
+    fn entry(&self, action: AdminAction, org: &OrgId) -> AdminEntry {
+        let mut entry = AdminEntry::of(action, timestamp(), org.to_string());
         entry.request_id.clone_from(&self.request_id);
         entry.actor.clone_from(&self.actor);
         entry.reason.clone_from(&self.reason);

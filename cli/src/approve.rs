@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use portcullis_core::approval;
-use portcullis_core::audit::Deed;
+use portcullis_core::audit::AdminAction;
 use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{Decide, DecideReply, Decision};
 use serde_json::{Value, json};
@@ -52,13 +52,15 @@ fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Re
     let mut store = Store::open(session)?;
     let (org, approval) = find(&mut store, args)?;
     let digest = approval.waiting.digest.clone();
-    let (deed, end) = match decision {
-        Decision::Grant => (Deed::CallGrant, "Granted: the same call is let through, once."),
-        Decision::Deny => (Deed::CallDeny, "Denied: the same call is refused until this expires."),
+    let (action, end) = match decision {
+        Decision::Grant => (AdminAction::CallGrant, "Granted: the same call is let through, once."),
+        Decision::Deny => {
+            (AdminAction::CallDeny, "Denied: the same call is refused until this expires.")
+        }
     };
     let reply = store.until_done("the call was not decided on", |store| {
         let last = store.last_entry(&org)?;
-        let entry = admin_log.of_call(deed, &approval.waiting, last.as_deref());
+        let entry = admin_log.of_call(action, &approval.waiting, last.as_deref());
         let last_entry = last.as_deref();
         let (org, digest, entry) = (org.as_str(), digest.as_str(), entry.as_str());
         match store.decide(&Decide { org, digest, decision, life, last_entry, entry })? {

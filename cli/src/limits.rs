@@ -8,7 +8,7 @@ mod list;
 
 use std::time::Duration;
 
-use portcullis_core::audit::Deed;
+use portcullis_core::audit::AdminAction;
 use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use portcullis_core::id::PolicyName;
 use portcullis_core::limit::{self, CALL, Called, Quota};
@@ -77,7 +77,8 @@ pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, Refus
                 .iter()
                 .map(|usage| (usage.label(), json!({ "from": usage.used(), "to": 0 })));
             let changes = changes.collect::<Map<_, _>>();
-            let entry = admin_log.of_limits(Deed::LimitsReset, &caller, changes, last.as_deref());
+            let entry =
+                admin_log.of_limits(AdminAction::LimitsReset, &caller, changes, last.as_deref());
             let keys: Vec<&Key> = chosen.iter().flat_map(WindowUsage::keys).collect();
             if store.forget(&keys, &caller.org, (last.as_deref(), &entry))?.is_none() {
                 return Ok(None);

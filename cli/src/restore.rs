@@ -1,7 +1,7 @@
 //! `portcullis redis`: what an operator says of the state of Redis.
 
 use clap::{ArgGroup, Args, Subcommand};
-use portcullis_core::audit::Deed;
+use portcullis_core::audit::AdminAction;
 use portcullis_core::id::OrgId;
 use serde_json::json;
 
@@ -55,7 +55,8 @@ fn accept(session: &Session, args: &AcceptArgs) -> Result<Report, Refusal> {
         None => known,
     };
     for org in &accepted {
-        let entry = |last: Option<&[u8]>| admin_log.of_organisation(Deed::RestoreAccept, org, last);
+        let entry =
+            |last: Option<&[u8]>| admin_log.of_organisation(AdminAction::RestoreAccept, org, last);
         store.accept_restore(org, entry)?;
     }
     let names: Vec<_> = accepted.iter().map(OrgId::as_str).collect();

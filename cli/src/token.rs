@@ -3,7 +3,7 @@
 //! Owns what an operator may ask of denials. Where one is kept, and what it covers, the core decides.
 
 use clap::{Args, Subcommand};
-use portcullis_core::audit::Deed;
+use portcullis_core::audit::AdminAction;
 use portcullis_core::auth::deny_list::{Deniable, DenyListEntry};
 use portcullis_core::id::OrgId;
 use serde_json::{Value, json};
@@ -128,7 +128,7 @@ fn deny(session: &Session, args: DenyArgs) -> Result<Report, Refusal> {
     let admin_log = AdminLog::new(session, Some(&record.reason))?;
     let said = (what.as_str(), record.issued_before);
     store.deny(&args.place.org, &deniable.key(&args.place.org), &record, |last| {
-        admin_log.of_denial(Deed::TokenDeny, &args.place.org, said, last)
+        admin_log.of_denial(AdminAction::TokenDeny, &args.place.org, said, last)
     })?;
     let text = format!("{what} is denied in {}, from its next request on", args.place.org);
     Ok(Report::done(text, json!({ "denied": view(&args.place.org, &record) })))
@@ -140,7 +140,7 @@ fn allow(session: &Session, args: &AllowArgs) -> Result<Report, Refusal> {
     let mut store = Store::open(session)?;
     let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let entry = |last: Option<&[u8]>| {
-        admin_log.of_denial(Deed::TokenAllow, org, (what.as_str(), None), last)
+        admin_log.of_denial(AdminAction::TokenAllow, org, (what.as_str(), None), last)
     };
     if store.undeny(org, &deniable.key(org), entry)? {
         Ok(Report::done(format!("{what} is no longer denied in {org}"), json!({ "allowed": what })))

@@ -1,6 +1,6 @@
 //! `key issue`.
 
-use portcullis_core::audit::Deed;
+use portcullis_core::audit::AdminAction;
 use portcullis_core::auth::record::{KeyRecord, StoredSecret};
 use portcullis_core::id::KeyId;
 use portcullis_redis_lua::Expected;
@@ -67,7 +67,7 @@ pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, Refusa
 fn write(store: &mut Store, admin_log: &AdminLog, record: &KeyRecord) -> Result<Stored, Refusal> {
     store.until_done("no key was issued", |store| {
         let last = store.last_entry(&record.org)?;
-        let entry = admin_log.of_key(Deed::KeyIssue, None, record, last.as_deref());
+        let entry = admin_log.of_key(AdminAction::KeyIssue, None, record, last.as_deref());
         match store.put_record(record, Expected::Absent, last.as_deref(), &entry)? {
             Written::As { rev } => Ok(Some(Stored { rev, record: record.clone() })),
             Written::Conflict { rev: None } => Ok(None),

@@ -15,7 +15,7 @@ mod set;
 mod show;
 mod view;
 
-use portcullis_core::audit::Deed;
+use portcullis_core::audit::AdminAction;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::id::{KeyId, OrgId};
@@ -42,11 +42,11 @@ enum Change {
     Needless(Stored),
 }
 
-/// Changes the record that `args` name by `edit`, and notes it as `deed`.
+/// Changes the record that `args` name by `edit`, and notes it as `action`.
 fn change(
     store: &mut Store,
     admin_log: &AdminLog,
-    deed: Deed,
+    action: AdminAction,
     args: &ShowKeyArgs,
     mut edit: impl FnMut(&mut Store, &mut KeyRecord) -> Result<(), Refusal>,
 ) -> Result<Change, Refusal> {
@@ -58,7 +58,7 @@ fn change(
             return Ok(Some(Change::Needless(before)));
         }
         let last = store.last_entry(&record.org)?;
-        let entry = admin_log.of_key(deed, Some(&before.record), &record, last.as_deref());
+        let entry = admin_log.of_key(action, Some(&before.record), &record, last.as_deref());
         let expected = Expected::Revision(before.rev);
         Ok(match store.put_record(&record, expected, last.as_deref(), &entry)? {
             Written::As { rev } => Some(Change::Made(Stored { rev, record })),

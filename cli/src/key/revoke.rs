@@ -1,6 +1,6 @@
 //! `key revoke`.
 
-use portcullis_core::audit::Deed;
+use portcullis_core::audit::AdminAction;
 use portcullis_core::auth::record::Revocation;
 use serde_json::json;
 
@@ -16,13 +16,14 @@ pub(crate) fn revoke(session: &Session, args: &RevokeArgs) -> Result<Report, Ref
     let now = Seconds::now();
     let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
-    let changed = change(&mut store, &admin_log, Deed::KeyRevoke, &args.key, |_, record| {
-        let revocation =
-            Revocation { at: now.0, by: admin_log.actor.clone(), reason: args.reason.clone() };
-        // The first one counts.
-        record.revoked.get_or_insert(revocation);
-        Ok(())
-    })?;
+    let changed =
+        change(&mut store, &admin_log, AdminAction::KeyRevoke, &args.key, |_, record| {
+            let revocation =
+                Revocation { at: now.0, by: admin_log.actor.clone(), reason: args.reason.clone() };
+            // The first one counts.
+            record.revoked.get_or_insert(revocation);
+            Ok(())
+        })?;
     let (stored, changed) = match changed {
         Change::Made(stored) => (stored, true),
         Change::Needless(stored) => (stored, false),

@@ -3,7 +3,7 @@
 //! Owns the wording of a rotation of one key; what happens to the secrets is the core's business, many
 //! keys are `bulk`'s.
 
-use portcullis_core::audit::Deed;
+use portcullis_core::audit::AdminAction;
 use portcullis_core::auth::AuthFailure;
 use portcullis_core::auth::record::{
     Insistence, KeyRecord, MOST_SECRETS, Rotation, RotationRefused,
@@ -71,7 +71,7 @@ pub(super) fn renew(
     let Stored { record, .. } = find(store, args)?;
     let (key, sha256) = minted(&record.org, &record.id)?;
     let changed = KeyFile::around(file, (&record, &key), || {
-        let changed = change(store, admin_log, Deed::KeyRotate, args, |_, record| {
+        let changed = change(store, admin_log, AdminAction::KeyRotate, args, |_, record| {
             let now = Seconds::now().0;
             let rotation = Rotation {
                 at: now,

@@ -1,6 +1,6 @@
 //! `key set`: what a key may do, from where and until when.
 
-use portcullis_core::audit::Deed;
+use portcullis_core::audit::AdminAction;
 use portcullis_core::auth::record::KeyRecord;
 use serde_json::json;
 
@@ -21,22 +21,23 @@ pub(crate) fn set(session: &Session, args: &SetArgs) -> Result<Report, Refusal> 
     let now = Seconds::now();
     let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let mut store = Store::open(session)?;
-    let changed = change(&mut store, &admin_log, Deed::KeySet, &args.key, |store, record| {
-        if record.revoked.is_some() {
-            return Err(Refusal::new(format!("key {} is revoked", record.id), "key set")
-                .expected("a key that can be used; a revocation is for good")
-                .next("portcullis key issue"));
-        }
-        edit(record, args, now);
-        known(record, args, store)?;
-        let never =
-            record.expires_at.zip(record.not_before).is_some_and(|(end, start)| end <= start);
-        if never {
-            return Err(Refusal::usage("the key would never be valid")
-                .expected("an expiry after the first valid moment"));
-        }
-        Ok(())
-    })?;
+    let changed =
+        change(&mut store, &admin_log, AdminAction::KeySet, &args.key, |store, record| {
+            if record.revoked.is_some() {
+                return Err(Refusal::new(format!("key {} is revoked", record.id), "key set")
+                    .expected("a key that can be used; a revocation is for good")
+                    .next("portcullis key issue"));
+            }
+            edit(record, args, now);
+            known(record, args, store)?;
+            let never =
+                record.expires_at.zip(record.not_before).is_some_and(|(end, start)| end <= start);
+            if never {
+                return Err(Refusal::usage("the key would never be valid")
+                    .expected("an expiry after the first valid moment"));
+            }
+            Ok(())
+        })?;
     let (stored, changed, end) = match changed {
         Change::Made(stored) => (stored, true, "Changed: it holds from the next request on."),
         Change::Needless(stored) => {

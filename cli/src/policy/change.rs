@@ -118,7 +118,7 @@ impl Change {
             ("reason", json!(self.admin_log.reason)),
         ]);
         let sides = (before.target.as_ref(), after);
-        let entry = self.admin_log.of_policy(self.verb.deed(), org, sides, last.as_deref());
+        let entry = self.admin_log.of_policy(self.verb.action(), org, sides, last.as_deref());
         let (from, rev) = (before.rev.clone(), after.rev());
         Move { org: org.clone(), from, last, entry, rev, doc }
     }

@@ -1,6 +1,6 @@
 //! Policy documents, which of them is active for whom, and how that came about.
 
-use portcullis_core::audit::Deed;
+use portcullis_core::audit::AdminAction;
 use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::json;
 use portcullis_redis_lua::{Key, PutPolicy, PutPolicyReply};
@@ -66,12 +66,12 @@ impl Verb {
     }
 
     /// How the admin chain calls it.
-    pub(crate) fn deed(self) -> Deed {
+    pub(crate) fn action(self) -> AdminAction {
         match self {
-            Verb::Push => Deed::PolicyPush,
-            Verb::Canary => Deed::PolicyCanary,
-            Verb::Promote => Deed::PolicyPromote,
-            Verb::Rollback => Deed::PolicyRollback,
+            Verb::Push => AdminAction::PolicyPush,
+            Verb::Canary => AdminAction::PolicyCanary,
+            Verb::Promote => AdminAction::PolicyPromote,
+            Verb::Rollback => AdminAction::PolicyRollback,
         }
     }
 }

@@ -175,10 +175,10 @@ mod tests {
             full.contains(r#"cs5={"note":"a\=b|c\\\\d \\"q\\"\\nnext, last"} cs5Label=input"#),
             "{full}"
         );
-        let deed = of(&samples::deed());
+        let action = of(&samples::action());
         assert!(
-            deed.contains("|key.rotate|key.rotate|3|") && deed.contains("suser=alice"),
-            "{deed}"
+            action.contains("|key.rotate|key.rotate|3|") && action.contains("suser=alice"),
+            "{action}"
         );
     }
 

@@ -63,7 +63,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<Report, Refusal> {
 mod samples {
     //! Entries that have every member, and some that have few.
 
-    use portcullis_core::audit::{AdminEntry, AuditEvent, Chain, Decision, Deed, Entry};
+    use portcullis_core::audit::{AdminAction, AdminEntry, AuditEvent, Chain, Decision, Entry};
 
     pub(super) fn full() -> String {
         let text = |text: &str| Some(text.to_owned());
@@ -124,16 +124,19 @@ mod samples {
         })
     }
 
-    pub(super) fn deed() -> String {
-        let mut entry =
-            AdminEntry::of(Deed::KeyRotate, "2026-11-28T10:00:02.000000Z".into(), "acme".into());
+    pub(super) fn action() -> String {
+        let mut entry = AdminEntry::of(
+            AdminAction::KeyRotate,
+            "2026-11-28T10:00:02.000000Z".into(),
+            "acme".into(),
+        );
         entry.actor = "alice".into();
         entry.reason = "leaked".into();
         entry.api_key_id = Some("k1".into());
-        Chain::new("admin:acme".into()).append_deed(&entry)
+        Chain::new("admin:acme".into()).append_action(&entry)
     }
 
     pub(super) fn all() -> [String; 3] {
-        [full(), stranger(), deed()]
+        [full(), stranger(), action()]
     }
 }

@@ -360,9 +360,9 @@ mod tests {
         let stranger = of(&samples::stranger());
         assert_eq!(stranger["actor"]["user"]["name"], "unauthenticated");
         assert_eq!(stranger["disposition_id"], 26);
-        let deed = of(&samples::deed());
+        let action = of(&samples::action());
         assert_eq!(
-            (&deed["activity_id"], &deed["actor"]["user"]["name"]),
+            (&action["activity_id"], &action["actor"]["user"]["name"]),
             (&3.into(), &"alice".into())
         );
     }

@@ -11,7 +11,7 @@ use super::Decision;
 
 /// What an administrator did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum AdminAction {
     /// A key was issued.
     KeyIssue,
     /// What a key may do, or from where or when, was changed.
@@ -42,7 +42,7 @@ pub enum Deed {
     RestoreAccept,
 }
 
-impl Deed {
+impl AdminAction {
     /// `action` in the log; people search for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -85,7 +85,7 @@ pub struct AdminEntry {
     pub principal: Option<String>,
     /// Who did it.
     pub actor: String,
-    /// What: see [`Deed::as_str`].
+    /// What: see [`AdminAction::as_str`].
     pub action: &'static str,
     /// Why.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -105,7 +105,7 @@ pub struct AdminEntry {
 impl AdminEntry {
     /// The entry of a deed that succeeds, without what only some deeds have.
     #[must_use]
-    pub fn of(deed: Deed, timestamp: String, org: String) -> Self {
+    pub fn of(action: AdminAction, timestamp: String, org: String) -> Self {
         Self {
             timestamp,
             request_id: String::new(),
@@ -114,7 +114,7 @@ impl AdminEntry {
             client_id: None,
             principal: None,
             actor: String::new(),
-            action: deed.as_str(),
+            action: action.as_str(),
             reason: String::new(),
             changes: Map::new(),
             policy_version: None,
@@ -133,11 +133,16 @@ mod tests {
     #[test]
     fn a_chain_goes_on_where_its_last_line_ends() {
         let mut lines: Vec<String> = Vec::new();
-        for deed in [Deed::KeyIssue, Deed::KeyRotate, Deed::PolicyPush, Deed::KeyRevoke] {
+        for action in [
+            AdminAction::KeyIssue,
+            AdminAction::KeyRotate,
+            AdminAction::PolicyPush,
+            AdminAction::KeyRevoke,
+        ] {
             let last = lines.last().and_then(|line| Chain::after(line));
             let mut chain = last.unwrap_or_else(|| Chain::new("admin:acme".into()));
             let now = "2026-11-21T09:00:00.000000Z".to_owned();
-            lines.push(chain.append_deed(&AdminEntry::of(deed, now, "acme".into())));
+            lines.push(chain.append_action(&AdminEntry::of(action, now, "acme".into())));
         }
         let mut verifier = Verifier::new(Start::Genesis);
         assert!(lines.iter().all(|line| verifier.line(line).is_ok()));

@@ -64,7 +64,7 @@ impl Chain {
     }
 
     /// As [`Chain::append`], for the entry of an administrator's deed.
-    pub fn append_deed(&mut self, entry: &AdminEntry) -> String {
+    pub fn append_action(&mut self, entry: &AdminEntry) -> String {
         let place = self.next();
         let line = json::canonical(&Linked { entry, place });
         self.link(line)

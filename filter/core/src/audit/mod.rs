@@ -11,7 +11,7 @@ mod event;
 mod redact;
 mod verify;
 
-pub use admin::{AdminEntry, Deed};
+pub use admin::{AdminAction, AdminEntry};
 pub use anchor::{Anchor, Found};
 pub use chain::{Chain, GENESIS, hash_of};
 pub use entry::{Decision, Entry};
