@@ -10,11 +10,11 @@ use portcullis_core::auth::{IdentityKind, Principal};
 use portcullis_core::id::OrgId;
 use serde_json::{Map, Value, json};
 
-use crate::moment::{Seconds, timestamp};
 use crate::random::base62;
 use crate::report::Refusal;
 use crate::session::Session;
 use crate::store::{NamedCanary, Target};
+use crate::time::{Seconds, timestamp};
 
 /// Writes the entries of one command.
 #[derive(Clone)]

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use crate::admin_log::AdminLog;
 use crate::args::{ApproveListArgs, DecideArgs, Session};
 use crate::escape;
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report, table};
 use crate::store::{Approval, Store};
+use crate::time::Seconds;
 
 pub(crate) fn list(session: &Session, args: &ApproveListArgs) -> Result<Report, Refusal> {
     let mut store = Store::open(session)?;

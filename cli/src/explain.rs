@@ -18,9 +18,9 @@ use crate::audit::{Call, each_call};
 use crate::document::Document;
 use crate::escape;
 use crate::key;
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report, Verdict};
 use crate::store::Store;
+use crate::time::Seconds;
 
 pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, Refusal> {
     match &args.request {
@@ -32,7 +32,7 @@ pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, Refus
 /// A call that somebody might make.
 fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, Refusal> {
     let now = Seconds::now();
-    let now = args.at.map_or(now, |moment| moment.seconds(now));
+    let now = args.at.map_or(now, |time| time.seconds(now));
     let (principal, mut store) = caller(session, args, now)?;
     let (policy, version, canary) = match &args.policy {
         Some(file) => from_file(file)?,

@@ -27,7 +27,6 @@ mod http;
 mod key;
 mod limits;
 mod link;
-mod moment;
 mod policy;
 mod policy_schema;
 mod random;
@@ -36,6 +35,7 @@ mod report;
 mod restore;
 mod session;
 mod store;
+mod time;
 mod token;
 mod values;
 

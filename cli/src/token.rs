@@ -9,10 +9,10 @@ use portcullis_core::id::OrgId;
 use serde_json::{Value, json};
 
 use crate::admin_log::AdminLog;
-use crate::moment::{Moment, Seconds};
 use crate::report::{Refusal, Report, table};
 use crate::session::Session;
 use crate::store::Store;
+use crate::time::{Seconds, Time};
 use crate::values;
 
 #[derive(Debug, Subcommand)]
@@ -55,7 +55,7 @@ pub(crate) struct DenyArgs {
     place: Place,
     /// Only tokens issued before: a time (2027-01-31T00:00:00Z) or `now`. Later tokens stay valid.
     #[arg(long, value_name = "WHEN", value_parser = before)]
-    issued_before: Option<Moment>,
+    issued_before: Option<Time>,
     /// Why; kept with the denial.
     #[arg(long, value_parser = values::line)]
     reason: String,
@@ -78,8 +78,8 @@ pub(crate) struct ListArgs {
 }
 
 /// A time, or now.
-fn before(text: &str) -> Result<Moment, String> {
-    if text == "now" { Ok(Moment::In(0)) } else { text.parse() }
+fn before(text: &str) -> Result<Time, String> {
+    if text == "now" { Ok(Time::In(0)) } else { text.parse() }
 }
 
 impl Place {
@@ -121,7 +121,7 @@ fn deny(session: &Session, args: DenyArgs) -> Result<Report, Refusal> {
         at: now.0,
         by: session.actor_name()?,
         reason: args.reason,
-        issued_before: args.issued_before.map(|moment| moment.seconds(now).0),
+        issued_before: args.issued_before.map(|time| time.seconds(now).0),
     };
     let mut store = Store::open(session)?;
     store.add_organisation(&args.place.org)?;

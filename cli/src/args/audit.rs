@@ -7,7 +7,7 @@ use portcullis_core::audit::{Anchor, Start};
 use portcullis_core::id::{KeyId, OrgId};
 
 use super::{key_id, org};
-use crate::moment::Moment;
+use crate::time::Time;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -102,10 +102,10 @@ pub(crate) struct FilterArgs {
     pub(crate) event: Vec<String>,
     /// Only since then: a duration before now (2h, 7d) or a time (2026-11-28T00:00:00Z).
     #[arg(long, value_name = "WHEN")]
-    pub(crate) since: Option<Moment>,
+    pub(crate) since: Option<Time>,
     /// Only before then: a duration before now or a time.
     #[arg(long, value_name = "WHEN")]
-    pub(crate) until: Option<Moment>,
+    pub(crate) until: Option<Time>,
     /// Text that the line contains, in any case of ASCII letters.
     #[arg(long, value_name = "TEXT")]
     pub(crate) text: Vec<String>,
@@ -172,7 +172,7 @@ pub(crate) struct ShowAuditArgs {
     pub(crate) key: Option<KeyId>,
     /// Only what happened since: a duration before now (7d) or a time.
     #[arg(long, value_name = "WHEN")]
-    pub(crate) since: Option<Moment>,
+    pub(crate) since: Option<Time>,
     /// At most this many entries.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,

@@ -9,7 +9,7 @@ use portcullis_core::auth::source::{SourceRange, SourceRanges};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 
 use super::{key_id, line, org, policy_name};
-use crate::moment::{Moment, Span};
+use crate::time::{Span, Time};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {
@@ -83,11 +83,11 @@ pub(crate) struct Terms {
     pub(crate) certificate: Option<Setting<Fingerprint>>,
     /// Not valid from then on: a duration from now (90d, 12h, 30m), a time (2027-01-31T00:00:00Z),
     /// or `never`.
-    #[arg(long, value_name = "WHEN", value_parser = moment)]
-    pub(crate) expires: Option<Setting<Moment>>,
+    #[arg(long, value_name = "WHEN", value_parser = time)]
+    pub(crate) expires: Option<Setting<Time>>,
     /// Not valid before: a duration from now, a time, or `none`.
-    #[arg(long, value_name = "WHEN", value_parser = moment)]
-    pub(crate) not_before: Option<Setting<Moment>>,
+    #[arg(long, value_name = "WHEN", value_parser = time)]
+    pub(crate) not_before: Option<Setting<Time>>,
 }
 
 /// A restriction, or that there is none.
@@ -230,7 +230,7 @@ fn fingerprint(text: &str) -> Result<Setting<Fingerprint>, String> {
     print.ok_or_else(|| format!("expected {}, or `none`", Fingerprint::EXPECTED))
 }
 
-fn moment(text: &str) -> Result<Setting<Moment>, String> {
+fn time(text: &str) -> Result<Setting<Time>, String> {
     match text {
         "never" | "none" => Ok(Setting::Free),
         text => text.parse().map(Setting::To),
@@ -260,7 +260,7 @@ mod tests {
         let print = Fingerprint::from_hex(&"ab".repeat(32)).unwrap();
         assert_eq!(fingerprint(&colons), Ok(Setting::To(print)));
         assert!(fingerprint("ab").is_err() && fingerprint(&"g".repeat(64)).is_err());
-        assert_eq!(moment("never"), Ok(Setting::Free));
-        assert_eq!(moment("90d"), Ok(Setting::To(Moment::In(7_776_000))));
+        assert_eq!(time("never"), Ok(Setting::Free));
+        assert_eq!(time("90d"), Ok(Setting::To(Time::In(7_776_000))));
     }
 }

@@ -7,7 +7,7 @@ use portcullis_core::id::{KeyId, OrgId, PolicyName};
 use serde_json::{Map, Value};
 
 use super::{key_id, line, org, policy_name};
-use crate::moment::Moment;
+use crate::time::Time;
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("who").required(true).args(["key", "role", "request"])))]
@@ -48,7 +48,7 @@ pub(crate) struct ExplainArgs {
     pub(crate) connector: Option<PolicyName>,
     /// When: a time (2027-01-31T00:00:00Z), or a duration from now. Default: now.
     #[arg(long, value_name = "WHEN")]
-    pub(crate) at: Option<Moment>,
+    pub(crate) at: Option<Time>,
     /// Address that the call comes from.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) source: String,
@@ -99,7 +99,7 @@ pub(crate) struct DecideArgs {
     pub(crate) reason: String,
     /// For how long the decision holds: a duration (10m, 1h) or a time.
     #[arg(long, value_name = "WHEN", default_value = "15m")]
-    pub(crate) expires: Moment,
+    pub(crate) expires: Time,
 }
 
 fn approval_id(text: &str) -> Result<String, String> {

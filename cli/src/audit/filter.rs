@@ -7,7 +7,7 @@ use wildmatch::WildMatch;
 
 use super::entry::Entry;
 use crate::args::FilterArgs;
-use crate::moment::{Moment, Seconds};
+use crate::time::{Seconds, Time};
 
 pub(super) struct Filter {
     org: Patterns,
@@ -26,8 +26,8 @@ pub(super) struct Filter {
 
 impl Filter {
     pub(super) fn new(args: &FilterArgs, now: Seconds) -> Self {
-        let time = |moment: Option<Moment>| {
-            let seconds = i64::try_from(moment?.ago(now).0).ok()?;
+        let time = |time: Option<Time>| {
+            let seconds = i64::try_from(time?.ago(now).0).ok()?;
             Timestamp::from_second(seconds).ok()
         };
         Self {

@@ -26,14 +26,14 @@ pub(crate) use tail::tail;
 pub(crate) use verify::verify;
 
 use crate::args::{Session, ShowAuditArgs};
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report, table};
 use crate::store::Store;
+use crate::time::Seconds;
 
 /// Who changed which key or policy.
 pub(crate) fn show(session: &Session, args: &ShowAuditArgs) -> Result<Report, Refusal> {
     // Without its `Z`: what is so much longer, such as a fraction of the second, sorts after it.
-    let since = args.since.map(|moment| moment.ago(Seconds::now()).rfc3339());
+    let since = args.since.map(|time| time.ago(Seconds::now()).rfc3339());
     let since = since.as_deref().unwrap_or_default().trim_end_matches('Z');
     let mut store = Store::open(session)?;
     let mut entries: Vec<Map<String, Value>> = Vec::new();

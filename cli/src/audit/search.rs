@@ -11,8 +11,8 @@ use super::halt::Halt;
 use super::log::{Logs, PassedOver, Quiet};
 use super::rows::Rows;
 use crate::args::{SearchArgs, Session};
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report, Verdict, progress};
+use crate::time::Seconds;
 
 pub(crate) fn search(session: &Session, args: &SearchArgs) -> Result<Report, Refusal> {
     let logs = Logs::named(&args.logs.files)?;

@@ -15,8 +15,8 @@ use super::lines::{End, Lines};
 use super::log::{GZIP, Item, Logs, PassedOver, Place, Quiet};
 use super::rows::Rows;
 use crate::args::{Session, TailArgs};
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report, Verdict, progress};
+use crate::time::Seconds;
 
 /// So much of the end of a file is read first.
 const FIRST: u64 = 1_024 * 1_024;

@@ -12,9 +12,9 @@ use super::rotate::{Terms, renew};
 use super::view::{ONCE, rfc3339};
 use crate::admin_log::AdminLog;
 use crate::args::{RotateArgs, Session, ShowKeyArgs, Which};
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report, Verdict, progress, table};
 use crate::store::Store;
+use crate::time::Seconds;
 
 /// A key that is due.
 struct Due {

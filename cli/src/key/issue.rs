@@ -11,10 +11,10 @@ use super::policy::Active;
 use super::set::apply;
 use crate::admin_log::AdminLog;
 use crate::args::{IssueArgs, Session};
-use crate::moment::Seconds;
 use crate::random::base62;
 use crate::report::{Refusal, Report};
 use crate::store::{Store, Stored, Used, Written};
+use crate::time::Seconds;
 
 const ID_LENGTH: usize = 10;
 

@@ -14,9 +14,9 @@ use portcullis_core::secret::Secret;
 use serde_json::json;
 
 use super::view::{ONCE, details, view};
-use crate::moment::Seconds;
 use crate::report::{Outcome, Refusal, Report};
 use crate::store::{Stored, Used};
+use crate::time::Seconds;
 
 /// A key with a new secret, and where that is.
 pub(super) struct New<'a> {

@@ -8,9 +8,9 @@ use super::view::{details, view};
 use super::{Change, change};
 use crate::admin_log::AdminLog;
 use crate::args::{RevokeArgs, Session};
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report};
 use crate::store::Store;
+use crate::time::Seconds;
 
 pub(crate) fn revoke(session: &Session, args: &RevokeArgs) -> Result<Report, Refusal> {
     let now = Seconds::now();

@@ -15,9 +15,9 @@ use super::view::rfc3339;
 use super::{Change, bulk, change, find, minted};
 use crate::admin_log::AdminLog;
 use crate::args::{RotateArgs, Session, ShowKeyArgs};
-use crate::moment::Seconds;
 use crate::report::{Outcome, Refusal, Report};
 use crate::store::{Store, Stored};
+use crate::time::Seconds;
 
 pub(crate) fn rotate(session: &Session, args: RotateArgs) -> Result<Report, Refusal> {
     let Some(id) = args.id.clone() else {

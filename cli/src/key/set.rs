@@ -9,9 +9,9 @@ use super::view::{details, view};
 use super::{Change, change};
 use crate::admin_log::AdminLog;
 use crate::args::{Session, SetArgs, Switch, Terms};
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report};
 use crate::store::Store;
+use crate::time::Seconds;
 
 pub(crate) fn set(session: &Session, args: &SetArgs) -> Result<Report, Refusal> {
     if !asks_for_anything(args) {
@@ -91,10 +91,10 @@ pub(super) fn apply(record: &mut KeyRecord, terms: &Terms, now: Seconds) {
         record.certificate = bound.clone().into_option();
     }
     if let Some(bound) = expires {
-        record.expires_at = bound.clone().into_option().map(|moment| moment.seconds(now).0);
+        record.expires_at = bound.clone().into_option().map(|time| time.seconds(now).0);
     }
     if let Some(bound) = not_before {
-        record.not_before = bound.clone().into_option().map(|moment| moment.seconds(now).0);
+        record.not_before = bound.clone().into_option().map(|time| time.seconds(now).0);
     }
 }
 

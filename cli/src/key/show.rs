@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::find;
 use super::view::{details, last_used, rfc3339, status, view, warnings};
 use crate::args::{ListArgs, Session, ShowKeyArgs};
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report, table};
 use crate::store::{Listed, Store, Stored, Used};
+use crate::time::Seconds;
 
 const HEADER: [&str; 10] =
     ["ID", "ORG", "NAME", "ROLE", "TIER", "STATUS", "EXPIRES", "ISSUED", "BY", "LAST USED"];

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::admin_log;
 use crate::escape;
-use crate::moment::Seconds;
 use crate::store::{Stored, Used};
+use crate::time::Seconds;
 
 /// Said beside a new key.
 pub(super) const ONCE: &str =

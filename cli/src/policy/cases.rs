@@ -13,7 +13,7 @@ use portcullis_core::id::{KeyId, OrgId, PolicyName};
 use portcullis_core::policy::{Globs, Policy};
 use serde_json::{Map, Value};
 
-use crate::moment::{Moment, Seconds};
+use crate::time::{Seconds, Time};
 
 /// One call, and what is to come of it.
 pub(super) struct Case {
@@ -270,7 +270,7 @@ fn object(node: &Node<'_>, faults: &mut Faults) -> Option<Map<String, Value>> {
 
 fn time(node: Node<'_>, faults: &mut Faults) -> Option<Seconds> {
     node.text(faults, TIME, |text| match text.parse() {
-        Ok(Moment::At(seconds)) => Some(seconds),
-        Ok(Moment::In(_)) | Err(_) => None,
+        Ok(Time::At(seconds)) => Some(seconds),
+        Ok(Time::In(_)) | Err(_) => None,
     })
 }

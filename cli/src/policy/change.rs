@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::active_policies;
 use crate::admin_log::AdminLog;
 use crate::escape;
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report, progress};
 use crate::store::{Activation, ActivePolicy, Move, Share, Store, Target, Verb};
+use crate::time::Seconds;
 
 /// What is to become of some organisations.
 pub(super) struct Change {

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::{active_policies, listed, no_policy, stored_document};
 use crate::args::{HistoryArgs, Session, ShowPolicyArgs};
-use crate::moment::Seconds;
 use crate::report::{Output, Refusal, Report, pretty, progress, table};
 use crate::store::{Activation, ActivePolicy, Share, Store, Verb};
+use crate::time::Seconds;
 
 pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, Refusal> {
     let mut store = Store::open(session)?;

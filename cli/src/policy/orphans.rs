@@ -9,9 +9,9 @@ use portcullis_core::policy::{self, Policy};
 use serde::Serialize;
 
 use super::{count, stored_document};
-use crate::moment::Seconds;
 use crate::report::{Refusal, progress};
 use crate::store::Store;
+use crate::time::Seconds;
 
 /// A key whose calls the new policy refuses, whatever they are.
 #[derive(Debug, Serialize)]

@@ -7,9 +7,9 @@ use super::change::{Change, Step};
 use super::{NOT_ACTIVATED, compiled, listed, no_policy};
 use crate::admin_log::AdminLog;
 use crate::args::{PromoteArgs, RollbackArgs, Session, Which};
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report};
 use crate::store::{Activation, Store, Target, Verb};
+use crate::time::Seconds;
 
 /// How far back a rollback without `--to` looks.
 const REMEMBERED: u32 = 1_000;

@@ -14,8 +14,8 @@ use super::log::{Logs, Quiet};
 use super::rows::json_line;
 use crate::args::{ExportArgs, ExportFormat};
 use crate::escape;
-use crate::moment::Seconds;
 use crate::report::{Refusal, Report, Verdict, progress};
+use crate::time::Seconds;
 
 /// As which product entries are known to security tools.
 const PRODUCT: &str = "Portcullis";

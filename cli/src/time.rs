@@ -49,34 +49,34 @@ impl FromStr for Span {
 
 /// A time on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Moment {
+pub(crate) enum Time {
     /// So many seconds from now.
     In(u64),
     At(Seconds),
 }
 
-impl Moment {
+impl Time {
     pub(crate) fn seconds(self, now: Seconds) -> Seconds {
         match self {
-            Moment::In(seconds) => Seconds(now.0.saturating_add(seconds)),
-            Moment::At(seconds) => seconds,
+            Time::In(seconds) => Seconds(now.0.saturating_add(seconds)),
+            Time::At(seconds) => seconds,
         }
     }
 
     /// Where a duration means one that is over.
     pub(crate) fn ago(self, now: Seconds) -> Seconds {
         match self {
-            Moment::In(seconds) => Seconds(now.0.saturating_sub(seconds)),
-            Moment::At(seconds) => seconds,
+            Time::In(seconds) => Seconds(now.0.saturating_sub(seconds)),
+            Time::At(seconds) => seconds,
         }
     }
 }
 
-impl FromStr for Moment {
+impl FromStr for Time {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        duration(text).map(Moment::In).or_else(|| time(text).map(Moment::At)).ok_or_else(|| {
+        duration(text).map(Time::In).or_else(|| time(text).map(Time::At)).ok_or_else(|| {
             "expected a duration from now, such as 90d, 12h, 30m or 45s, or a time with its \
                  offset, such as 2027-01-31T00:00:00Z"
                 .to_owned()
@@ -109,20 +109,20 @@ mod tests {
 
     #[test]
     fn reads_durations_and_times() {
-        for (text, moment) in [
-            ("45s", Moment::In(45)),
-            ("30m", Moment::In(1_800)),
-            ("12h", Moment::In(43_200)),
-            ("90d", Moment::In(7_776_000)),
-            ("2w", Moment::In(1_209_600)),
-            ("2026-11-20T22:00:00Z", Moment::At(Seconds(1_795_212_000))),
-            ("2026-11-20T23:00:00+01:00", Moment::At(Seconds(1_795_212_000))),
+        for (text, time) in [
+            ("45s", Time::In(45)),
+            ("30m", Time::In(1_800)),
+            ("12h", Time::In(43_200)),
+            ("90d", Time::In(7_776_000)),
+            ("2w", Time::In(1_209_600)),
+            ("2026-11-20T22:00:00Z", Time::At(Seconds(1_795_212_000))),
+            ("2026-11-20T23:00:00+01:00", Time::At(Seconds(1_795_212_000))),
         ] {
-            assert_eq!(text.parse(), Ok(moment), "{text}");
+            assert_eq!(text.parse(), Ok(time), "{text}");
         }
         for bad in ["", "d", "-1d", "+1d", "1y", "1.5d", "2026-11-20", "99999999999999999999d", "ä"]
         {
-            assert!(bad.parse::<Moment>().is_err(), "{bad}");
+            assert!(bad.parse::<Time>().is_err(), "{bad}");
         }
         assert_eq!(Seconds(1_795_212_000).rfc3339(), "2026-11-20T22:00:00Z");
     }
