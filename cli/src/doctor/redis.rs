@@ -12,7 +12,7 @@ use portcullis_core::vault::{CredentialTemplate, SecretRef};
 
 use super::{Finding, clock};
 use crate::args::Session;
-use crate::link::Node;
+use crate::connection::Node;
 use crate::report::Refusal;
 use crate::store::Store;
 
@@ -82,7 +82,7 @@ fn round_trip(store: &mut Store) -> Result<Finding, Refusal> {
     }
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
     let found =
-        format!("{} answers in {:.1} to {:.1} ms", store.place(), millis(best), millis(worst));
+        format!("{} answers in {:.1} to {:.1} ms", store.address(), millis(best), millis(worst));
     Ok(if worst > HUNG {
         let next = "calls are refused while it does not answer: look for slow commands (SLOWLOG GET), swapping, \
                     snapshots, other users of the machine";

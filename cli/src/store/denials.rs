@@ -63,7 +63,7 @@ impl Store {
         let index = Key::denied_index(org.as_str());
         let keys: Vec<String> = self.query(redis::cmd("SMEMBERS").arg(index.as_str()))?;
         let documents = keys.iter().map(|key| redis::cmd("HGET").arg(key).arg("doc").clone());
-        let documents: Vec<Option<Vec<u8>>> = self.link.all(documents.collect())?;
+        let documents: Vec<Option<Vec<u8>>> = self.connection.all(documents.collect())?;
         let mut denials = Vec::new();
         for (key, doc) in keys.iter().zip(documents) {
             let record =

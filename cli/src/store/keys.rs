@@ -75,9 +75,9 @@ impl Store {
         let mut listed = Vec::new();
         for ids in self.record_ids(org)?.chunks(PAGE) {
             let records = ids.iter().map(|id| record_fields(org, id)).collect();
-            let records: Vec<Fields> = self.link.all(records)?;
+            let records: Vec<Fields> = self.connection.all(records)?;
             let used = ids.iter().map(|id| used_fields(org, id)).collect();
-            let used: Vec<Used> = self.link.all(used)?;
+            let used: Vec<Used> = self.connection.all(used)?;
             let both = ids.iter().zip(records).zip(used);
             listed.extend(both.filter_map(|((id, fields), used)| {
                 Some(Listed { id: id.clone(), stored: read(org, id, fields)?, used })

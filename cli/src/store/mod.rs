@@ -1,6 +1,6 @@
 //! The records in Redis as the commands see them: typed, and every failure already worded.
 //!
-//! Owns the commands sent over [`Link`]. Key names and scripts are `redis-lua`'s; what a record says
+//! Owns the commands sent over [`Connection`]. Key names and scripts are `redis-lua`'s; what a record says
 //! is the core's. Each change is atomic together with the entry that tells of it: a record by
 //! `put_record.lua` and the scripts beside it, the active policy by one `MULTI` under a `WATCH` of what it was
 //! decided on. In a Cluster, where no transaction spans organisations, each of them is moved by `put_policy.lua`.
@@ -26,8 +26,8 @@ pub(crate) use keys::{Listed, Stored, Used, Written};
 pub(crate) use policies::{Activation, Move, Verb};
 
 use crate::cause::Cause;
-pub(crate) use crate::link::Topology;
-use crate::link::{Link, Node, Spread};
+pub(crate) use crate::connection::Topology;
+use crate::connection::{Connection, Node, Spread};
 use crate::random::below;
 use crate::report::{Refusal, progress};
 use crate::session::Session;
@@ -37,7 +37,7 @@ use crate::session::Session;
 const TRIES: u64 = 100;
 
 pub(crate) struct Store {
-    link: Link,
+    connection: Connection,
     url: String,
     replicas: Replicas,
 }
@@ -56,18 +56,22 @@ impl Store {
             Refusal::usage("no Redis to speak to")
                 .expected("--redis URL or PORTCULLIS_REDIS, such as redis://127.0.0.1:6379/")
         })?;
-        Ok(Self { link: Link::open(url)?, url: url.to_owned(), replicas: Replicas::Asked })
+        Ok(Self {
+            connection: Connection::open(url)?,
+            url: url.to_owned(),
+            replicas: Replicas::Asked,
+        })
     }
 
     /// Connects anew, after a connection was lost.
     pub(crate) fn reopen(&mut self) -> Result<(), Refusal> {
-        self.link = Link::open(&self.url)?;
+        self.connection = Connection::open(&self.url)?;
         Ok(())
     }
 
     /// Hosts and ports; never a password.
-    pub(crate) fn place(&self) -> &str {
-        self.link.place()
+    pub(crate) fn address(&self) -> &str {
+        self.connection.address()
     }
 
     pub(crate) fn ping(&mut self) -> Result<(), Refusal> {
@@ -82,12 +86,12 @@ impl Store {
 
     /// What each server tells of itself.
     pub(crate) fn nodes(&mut self) -> Result<Vec<Node>, Refusal> {
-        self.link.nodes()
+        self.connection.nodes()
     }
 
     /// One server, or a Cluster.
     pub(crate) fn topology(&self) -> Topology {
-        self.link.topology()
+        self.connection.topology()
     }
 
     /// Every organisation that a policy or key was ever written for, sorted.
@@ -120,7 +124,7 @@ impl Store {
         }
         Err(Refusal::new(
             "somebody else keeps changing the same at the same moment",
-            self.link.place(),
+            self.connection.address(),
         )
         .expected(format!("a moment without another change; {what}, nothing was changed"))
         .next("try again"))
@@ -132,11 +136,11 @@ impl Store {
     }
 
     fn words(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Value, Refusal> {
-        self.link.words(words)
+        self.connection.words(words)
     }
 
     fn query<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, Refusal> {
-        self.link.query(command)
+        self.connection.query(command)
     }
 
     /// Runs a script that makes a change and notes it; whether nobody else was faster.
@@ -159,7 +163,7 @@ impl Store {
             return;
         };
         let lost = "a failover now could take this change back";
-        let warning = match self.link.spread(key.as_str()) {
+        let warning = match self.connection.spread(key.as_str()) {
             Spread::Everywhere => return,
             Spread::Partly { reached, replicas } => format!(
                 "warning: done, but only {reached} of {replicas} replicas have it after a second: {lost}. Look at \
@@ -177,9 +181,9 @@ impl Store {
     fn unscripted(&self, error: &ReplyError) -> Refusal {
         let text = error.to_string();
         if let Some(cause) = Cause::of(&text) {
-            return Refusal::of(cause, &text, self.link.place());
+            return Refusal::of(cause, &text, self.connection.address());
         }
-        Refusal::new(text, self.link.place())
+        Refusal::new(text, self.connection.address())
             .expected("Redis 7 or Valkey, and a user who may run scripts")
     }
 }

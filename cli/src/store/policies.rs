@@ -204,7 +204,7 @@ impl Store {
                     change.cmd("RPUSH").arg(Key::admin(org.as_str()).as_str()).arg(entry).ignore();
                 }
                 change.cmd("LPUSH").arg(history.as_str()).arg(noted).ignore();
-                let done: Option<()> = self.link.transaction(&change)?;
+                let done: Option<()> = self.connection.transaction(&change)?;
                 if done.is_some() {
                     self.wait_for_replicas(Some(&history));
                 }

@@ -16,7 +16,7 @@ impl Store {
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(1_000);
             let (next, mut found): (u64, Vec<String>) =
-                self.link.query_beside(prefix.as_str(), &scan)?;
+                self.connection.query_beside(prefix.as_str(), &scan)?;
             names.append(&mut found);
             cursor = next;
             if cursor == 0 {
@@ -39,7 +39,7 @@ impl Store {
                 Ok(states)
             }
             Ok(AdmitReply::Stale(_)) => {
-                Err(Refusal::new("an admission without guards moved", self.link.place()))
+                Err(Refusal::new("an admission without guards moved", self.connection.address()))
             }
             Err(error) => Err(self.unscripted(&error)),
         }
@@ -62,7 +62,7 @@ impl Store {
             Ok(AdmitReply::Admitted(_)) => Ok(()),
             Ok(AdmitReply::Limited { .. } | AdmitReply::Stale(_)) => Err(Refusal::new(
                 "the admission script refuses a call that nothing limits",
-                self.link.place(),
+                self.connection.address(),
             )
             .next("look for other scripts or users that write portcullis:{portcullis-doctor}:*")),
             Err(error) => Err(self.unscripted(&error)),

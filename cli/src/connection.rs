@@ -19,10 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const EXPECTED: &str = "a URL such as redis://127.0.0.1:6379/ or rediss://user:password@host:6379/, or several with commas between them";
 
 /// An open connection.
-pub(crate) struct Link {
+pub(crate) struct Connection {
     channel: Channel,
     /// Hosts and ports; never a password.
-    place: String,
+    address: String,
 }
 
 enum Channel {
@@ -58,28 +58,28 @@ pub(crate) enum Topology {
     Cluster,
 }
 
-impl Link {
+impl Connection {
     /// Connects to the first of the comma-separated `urls` that answers; to all its nodes, if it is one of a Cluster.
     pub(crate) fn open(urls: &str) -> Result<Self, Refusal> {
         let clients = urls.split(',').map(str::trim).map(client).collect::<Result<Vec<_>, _>>()?;
-        let places: Vec<_> =
+        let addresses: Vec<_> =
             clients.iter().map(|client| client.get_connection_info().addr().to_string()).collect();
-        let place = format!("Redis at {}", places.join(", "));
+        let address = format!("Redis at {}", addresses.join(", "));
         let mut failure = None;
         for client in &clients {
             match connect(client).and_then(|server| joined(server, &clients)) {
-                Ok(channel) => return Ok(Self { channel, place }),
+                Ok(channel) => return Ok(Self { channel, address }),
                 Err(error) => failure = Some(error),
             }
         }
         Err(failure.map_or_else(
             || Refusal::usage("no Redis URL").expected(EXPECTED),
-            |error| refusal(&place, &error),
+            |error| connection_error(&address, &error),
         ))
     }
 
-    pub(crate) fn place(&self) -> &str {
-        &self.place
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) fn topology(&self) -> Topology {
@@ -150,9 +150,9 @@ impl Link {
         let reply = match &mut self.channel {
             Channel::Server(server) => command.query(server.as_mut()),
             Channel::Cluster(cluster) => {
-                let place = Route::with_key(key, SlotAddr::Master);
-                let place = SingleNodeRoutingInfo::SpecificNode(place);
-                let reply = cluster.route_command(command, RoutingInfo::SingleNode(place));
+                let route = Route::with_key(key, SlotAddr::Master);
+                let node = SingleNodeRoutingInfo::SpecificNode(route);
+                let reply = cluster.route_command(command, RoutingInfo::SingleNode(node));
                 reply.and_then(|reply| Ok(redis::from_redis_value(reply)?))
             }
         };
@@ -165,7 +165,7 @@ impl Link {
         let info = self.query_beside::<String>(key, redis::cmd("INFO").arg("replication"));
         let info = match info {
             Ok(info) => info,
-            Err(refusal) => return Spread::Unknown(refusal.found().to_owned()),
+            Err(connection_error) => return Spread::Unknown(connection_error.found().to_owned()),
         };
         let replicas = info.lines().find_map(|line| line.trim().strip_prefix("connected_slaves:"));
         let replicas = replicas.and_then(|count| count.parse::<u64>().ok()).unwrap_or_default();
@@ -176,7 +176,7 @@ impl Link {
         match self.query_beside::<u64>(key, &wait) {
             Ok(reached) if reached >= replicas => Spread::Everywhere,
             Ok(reached) => Spread::Partly { reached, replicas },
-            Err(refusal) => Spread::Unknown(refusal.found().to_owned()),
+            Err(connection_error) => Spread::Unknown(connection_error.found().to_owned()),
         }
     }
 
@@ -205,7 +205,7 @@ impl Link {
     }
 
     fn unavailable(&self, error: &redis::RedisError) -> Refusal {
-        refusal(&self.place, error)
+        connection_error(&self.address, error)
     }
 }
 
@@ -246,7 +246,7 @@ fn joined(mut server: redis::Connection, clients: &[Client]) -> redis::RedisResu
     Ok(Channel::Cluster(Box::new(cluster)))
 }
 
-fn refusal(place: &str, error: &redis::RedisError) -> Refusal {
+fn connection_error(address: &str, error: &redis::RedisError) -> Refusal {
     // The library has words of its own for some codes.
     let text = match error.code() {
         Some(code) if !error.to_string().contains(code) => format!("{code} {error}"),
@@ -254,15 +254,15 @@ fn refusal(place: &str, error: &redis::RedisError) -> Refusal {
     };
     if let Some(cause) = Cause::of(&text) {
         // Redis answered, and did nothing.
-        return Refusal::of(cause, &text, place);
+        return Refusal::of(cause, &text, address);
     }
     let answered = error.code().is_some() && !error.is_io_error();
-    let refusal = Refusal::new(text, place)
+    let connection_error = Refusal::new(text, address)
         .expected(
             "a Redis 7 or Valkey server that answers, and a user who may do what docs/reference/redis-keys.md lists",
         )
         .next("check --redis or PORTCULLIS_REDIS; for rediss://, SSL_CERT_FILE names the CA");
-    if answered { refusal } else { refusal.unanswered() }
+    if answered { connection_error } else { connection_error.unanswered() }
 }
 
 fn neutral(reply: redis::Value) -> Value {
