@@ -11,7 +11,7 @@ use portcullis_core::id::OrgId;
 use serde_json::{Map, Value, json};
 
 use crate::random::base62;
-use crate::report::Refusal;
+use crate::report::CliError;
 use crate::session::Session;
 use crate::store::{NamedCanary, Target};
 use crate::time::{Seconds, timestamp};
@@ -25,7 +25,7 @@ pub(crate) struct AdminLog {
 }
 
 impl AdminLog {
-    pub(crate) fn new(session: &Session, reason: Option<&str>) -> Result<Self, Refusal> {
+    pub(crate) fn new(session: &Session, reason: Option<&str>) -> Result<Self, CliError> {
         Ok(Self {
             actor: session.actor_name()?,
             reason: reason.unwrap_or_default().to_owned(),

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use crate::admin_log::AdminLog;
 use crate::args::{ApproveListArgs, DecideArgs, Session};
 use crate::escape;
-use crate::report::{Refusal, Report, table};
+use crate::report::{CliError, Report, table};
 use crate::store::{Approval, Store};
 use crate::time::Seconds;
 
-pub(crate) fn list(session: &Session, args: &ApproveListArgs) -> Result<Report, Refusal> {
+pub(crate) fn list(session: &Session, args: &ApproveListArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
     let mut approvals = Vec::new();
     for org in organisations(&mut store, args.org.as_ref())? {
@@ -33,19 +33,19 @@ pub(crate) fn list(session: &Session, args: &ApproveListArgs) -> Result<Report, 
     Ok(Report::done(text, json!({ "approvals": views })))
 }
 
-pub(crate) fn grant(session: &Session, args: &DecideArgs) -> Result<Report, Refusal> {
+pub(crate) fn grant(session: &Session, args: &DecideArgs) -> Result<Report, CliError> {
     decide(session, args, Decision::Grant)
 }
 
-pub(crate) fn deny(session: &Session, args: &DecideArgs) -> Result<Report, Refusal> {
+pub(crate) fn deny(session: &Session, args: &DecideArgs) -> Result<Report, CliError> {
     decide(session, args, Decision::Deny)
 }
 
-fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Report, Refusal> {
+fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Report, CliError> {
     let now = Seconds::now();
     let left = args.expires.seconds(now).0.saturating_sub(now.0);
     if left == 0 {
-        return Err(Refusal::usage("--expires is in the past").expected("a duration, such as 15m"));
+        return Err(CliError::usage("--expires is in the past").expected("a duration, such as 15m"));
     }
     let life = Duration::from_secs(left);
     let admin_log = AdminLog::new(session, Some(&args.reason))?;
@@ -73,7 +73,7 @@ fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Re
             Some(state) => format!("the call {} is {state} already", args.id),
             None => format!("the call {} does not wait any more", args.id),
         };
-        return Err(Refusal::new(found, format!("the calls of {org}"))
+        return Err(CliError::new(found, format!("the calls of {org}"))
             .expected("a call that waits; nothing was changed")
             .next("portcullis approve list"));
     }
@@ -87,7 +87,7 @@ fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Re
     Ok(Report::done(text, json!({ "approval": view(&approval) })))
 }
 
-fn organisations(store: &mut Store, only: Option<&OrgId>) -> Result<Vec<OrgId>, Refusal> {
+fn organisations(store: &mut Store, only: Option<&OrgId>) -> Result<Vec<OrgId>, CliError> {
     match only {
         Some(org) => Ok(vec![org.clone()]),
         None => store.organisations(),
@@ -95,7 +95,7 @@ fn organisations(store: &mut Store, only: Option<&OrgId>) -> Result<Vec<OrgId>, 
 }
 
 /// The one call with this id. An id is the start of a digest: two calls may share it, and then neither is meant.
-fn find(store: &mut Store, args: &DecideArgs) -> Result<(OrgId, Approval), Refusal> {
+fn find(store: &mut Store, args: &DecideArgs) -> Result<(OrgId, Approval), CliError> {
     let mut found = Vec::new();
     for org in organisations(store, args.org.as_ref())? {
         for digest in store.approval_digests(&org, &args.id)? {
@@ -105,11 +105,11 @@ fn find(store: &mut Store, args: &DecideArgs) -> Result<(OrgId, Approval), Refus
     let place = "the calls that wait";
     match (found.pop(), found.is_empty()) {
         (Some(found), true) => Ok(found),
-        (None, _) => Err(Refusal::new(format!("no call {} waits", args.id), place)
+        (None, _) => Err(CliError::new(format!("no call {} waits", args.id), place)
             .expected("the id of a call that was refused for want of approval, and has not expired")
             .next("portcullis approve list")),
         (Some(_), false) => {
-            Err(Refusal::new(format!("several calls start with {}", args.id), place).expected(
+            Err(CliError::new(format!("several calls start with {}", args.id), place).expected(
                 "more digits of the digest that portcullis approve list --output json shows",
             ))
         }

@@ -13,7 +13,7 @@ use redis::{Client, Cmd, ConnectionLike, FromRedisValue, Pipeline};
 use rustls as _;
 
 use crate::cause::Cause;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const EXPECTED: &str = "a URL such as redis://127.0.0.1:6379/ or rediss://user:password@host:6379/, or several with commas between them";
@@ -60,7 +60,7 @@ pub(crate) enum Topology {
 
 impl Connection {
     /// Connects to the first of the comma-separated `urls` that answers; to all its nodes, if it is one of a Cluster.
-    pub(crate) fn open(urls: &str) -> Result<Self, Refusal> {
+    pub(crate) fn open(urls: &str) -> Result<Self, CliError> {
         let clients = urls.split(',').map(str::trim).map(client).collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<_> =
             clients.iter().map(|client| client.get_connection_info().addr().to_string()).collect();
@@ -73,7 +73,7 @@ impl Connection {
             }
         }
         Err(failure.map_or_else(
-            || Refusal::usage("no Redis URL").expected(EXPECTED),
+            || CliError::usage("no Redis URL").expected(EXPECTED),
             |error| connection_error(&address, &error),
         ))
     }
@@ -90,7 +90,7 @@ impl Connection {
     }
 
     /// What each server tells of itself.
-    pub(crate) fn nodes(&mut self) -> Result<Vec<Node>, Refusal> {
+    pub(crate) fn nodes(&mut self) -> Result<Vec<Node>, CliError> {
         let info = redis::cmd("INFO");
         Ok(match self.topology() {
             Topology::Server => vec![Node { address: None, info: self.query(&info)? }],
@@ -103,7 +103,7 @@ impl Connection {
     }
 
     /// One command, and its reply as the type that is wanted.
-    pub(crate) fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Refusal> {
+    pub(crate) fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CliError> {
         let reply = command.query(self.channel());
         reply.map_err(|error| self.unavailable(&error))
     }
@@ -112,13 +112,16 @@ impl Connection {
     pub(crate) fn transaction<T: FromRedisValue>(
         &mut self,
         transaction: &Pipeline,
-    ) -> Result<T, Refusal> {
+    ) -> Result<T, CliError> {
         let reply = transaction.query(self.channel());
         reply.map_err(|error| self.unavailable(&error))
     }
 
     /// Several commands in one go, each with a key of its own, wherever that is; their replies in the same order.
-    pub(crate) fn all<T: FromRedisValue>(&mut self, commands: Vec<Cmd>) -> Result<Vec<T>, Refusal> {
+    pub(crate) fn all<T: FromRedisValue>(
+        &mut self,
+        commands: Vec<Cmd>,
+    ) -> Result<Vec<T>, CliError> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
@@ -146,7 +149,7 @@ impl Connection {
         &mut self,
         key: &str,
         command: &Cmd,
-    ) -> Result<T, Refusal> {
+    ) -> Result<T, CliError> {
         let reply = match &mut self.channel {
             Channel::Server(server) => command.query(server.as_mut()),
             Channel::Cluster(cluster) => {
@@ -181,7 +184,7 @@ impl Connection {
     }
 
     /// One command as words, and its reply whatever it is, an error of the script included.
-    pub(crate) fn words(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Value, Refusal> {
+    pub(crate) fn words(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Value, CliError> {
         let mut command = Cmd::new();
         for word in words {
             command.arg(word.as_ref());
@@ -204,19 +207,19 @@ impl Connection {
         }
     }
 
-    fn unavailable(&self, error: &redis::RedisError) -> Refusal {
+    fn unavailable(&self, error: &redis::RedisError) -> CliError {
         connection_error(&self.address, error)
     }
 }
 
-fn client(url: &str) -> Result<Client, Refusal> {
+fn client(url: &str) -> Result<Client, CliError> {
     let client = Client::open(url).map_err(|error| {
-        Refusal::usage(format!("the Redis URL cannot be read: {error}")).expected(EXPECTED)
+        CliError::usage(format!("the Redis URL cannot be read: {error}")).expected(EXPECTED)
     })?;
     match client.get_connection_info().redis_settings().db() {
         0 => Ok(client),
         // What was written there, no gateway would read.
-        other => Err(Refusal::usage(format!("the Redis URL names database {other}"))
+        other => Err(CliError::usage(format!("the Redis URL names database {other}"))
             .expected("database 0, as in redis://host:6379/: gateways read no other, and a Cluster has no other")
             .next("leave the number out; another deployment needs a Redis server of its own")),
     }
@@ -246,7 +249,7 @@ fn joined(mut server: redis::Connection, clients: &[Client]) -> redis::RedisResu
     Ok(Channel::Cluster(Box::new(cluster)))
 }
 
-fn connection_error(address: &str, error: &redis::RedisError) -> Refusal {
+fn connection_error(address: &str, error: &redis::RedisError) -> CliError {
     // The library has words of its own for some codes.
     let text = match error.code() {
         Some(code) if !error.to_string().contains(code) => format!("{code} {error}"),
@@ -254,10 +257,10 @@ fn connection_error(address: &str, error: &redis::RedisError) -> Refusal {
     };
     if let Some(cause) = Cause::of(&text) {
         // Redis answered, and did nothing.
-        return Refusal::of(cause, &text, address);
+        return CliError::of(cause, &text, address);
     }
     let answered = error.code().is_some() && !error.is_io_error();
-    let connection_error = Refusal::new(text, address)
+    let connection_error = CliError::new(text, address)
         .expected(
             "a Redis 7 or Valkey server that answers, and a user who may do what docs/reference/redis-keys.md lists",
         )

@@ -13,7 +13,7 @@ use saphyr::Scalar;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 use serde_json::{Map, Number, Value};
 
-use crate::report::{LocatedFault, Refusal};
+use crate::report::{CliError, LocatedFault};
 
 pub(crate) struct Document {
     pub(crate) value: Value,
@@ -26,12 +26,12 @@ pub(crate) struct Document {
 type Lines = BTreeMap<String, usize>;
 
 impl Document {
-    pub(crate) fn read(file: &Path) -> Result<Self, Refusal> {
+    pub(crate) fn read(file: &Path) -> Result<Self, CliError> {
         let (place, text) = contents(file)?;
         let parsed = if is_json(file, &text) { from_json(&text) } else { from_yaml(&text) };
         match parsed {
             Ok((value, lines)) => Ok(Self { value, place, lines }),
-            Err(fault) => Err(Refusal::new("the document cannot be read", place)
+            Err(fault) => Err(CliError::new("the document cannot be read", place)
                 .expected("one YAML or JSON document")
                 .faults(vec![fault])),
         }
@@ -64,7 +64,7 @@ impl Document {
     }
 }
 
-fn contents(file: &Path) -> Result<(String, String), Refusal> {
+fn contents(file: &Path) -> Result<(String, String), CliError> {
     let (place, read) = if file == Path::new("-") {
         let mut text = String::new();
         let read = std::io::stdin().read_to_string(&mut text).map(|_| text);
@@ -74,7 +74,7 @@ fn contents(file: &Path) -> Result<(String, String), Refusal> {
     };
     match read {
         Ok(text) => Ok((place, text)),
-        Err(error) => Err(Refusal::new(format!("cannot be read: {error}"), place)
+        Err(error) => Err(CliError::new(format!("cannot be read: {error}"), place)
             .expected("a file with a YAML or JSON document")),
     }
 }

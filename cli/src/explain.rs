@@ -18,11 +18,11 @@ use crate::audit::{Call, each_call};
 use crate::document::Document;
 use crate::escape;
 use crate::key;
-use crate::report::{Refusal, Report, Verdict};
+use crate::report::{CliError, Report, Verdict};
 use crate::store::Store;
 use crate::time::Seconds;
 
-pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, Refusal> {
+pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
     match &args.request {
         Some(request) => of_request(session, args, request),
         None => of_call(session, args),
@@ -30,7 +30,7 @@ pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, Refus
 }
 
 /// A call that somebody might make.
-fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, Refusal> {
+fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
     let now = args.at.map_or(now, |time| time.seconds(now));
     let (principal, mut store) = caller(session, args, now)?;
@@ -55,7 +55,7 @@ fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, Refusal> {
 }
 
 /// A call that was made, as the audit log has it: by the version that decided then, at that time.
-fn of_request(session: &Session, args: &ExplainArgs, request: &str) -> Result<Report, Refusal> {
+fn of_request(session: &Session, args: &ExplainArgs, request: &str) -> Result<Report, CliError> {
     let mut found: Option<Call> = None;
     each_call(&args.log, |call| {
         if call.request_id == request {
@@ -63,11 +63,11 @@ fn of_request(session: &Session, args: &ExplainArgs, request: &str) -> Result<Re
         }
     })?;
     let call = found.ok_or_else(|| {
-        Refusal::new(format!("no call of a tool has the request id {request}"), "the audit logs")
+        CliError::new(format!("no call of a tool has the request id {request}"), "the audit logs")
             .expected("the id of a tools/call by a caller that proved who it is; portcullis audit search --request shows others")
     })?;
     let mut store = None;
-    let unusable = || Refusal::new("an entry without organisation, role or connector", request);
+    let unusable = || CliError::new("an entry without organisation, role or connector", request);
     let org = OrgId::new(&call.org).ok_or_else(unusable)?;
     let role = PolicyName::new(&call.role).ok_or_else(unusable)?;
     let connector = PolicyName::new(&call.connector).ok_or_else(unusable)?;
@@ -115,7 +115,7 @@ fn caller_of(
     (org, role): (OrgId, PolicyName),
     policy: &Policy,
     store: Option<&mut Store>,
-) -> Result<(Principal, bool), Refusal> {
+) -> Result<(Principal, bool), CliError> {
     let key = KeyId::new(&call.key);
     if let (Some(id), Some(store)) = (&key, store)
         && let Some(stored) = store.record(&org, id)?
@@ -176,7 +176,7 @@ fn answered(
     mut store: Option<&mut Store>,
     windows: bool,
     notes: &[String],
-) -> Result<Report, Refusal> {
+) -> Result<Report, CliError> {
     let Asked { principal, connector, tool, .. } = asked;
     let question = Question {
         policy,
@@ -260,7 +260,7 @@ impl Drawn {
 }
 
 /// The windows that the call draws from, as they stand now.
-fn drawn(store: &mut Store, policy: &Policy, asked: &Asked) -> Result<Vec<Drawn>, Refusal> {
+fn drawn(store: &mut Store, policy: &Policy, asked: &Asked) -> Result<Vec<Drawn>, CliError> {
     let called = Called {
         connector: &asked.connector,
         method: CALL,
@@ -297,7 +297,7 @@ fn unknowable(policy: &Policy, asked: &Asked) -> Option<String> {
         .then(|| format!("not known here, each gateway remembers it: {}", what.join("; ")))
 }
 
-fn opened<'a>(session: &Session, store: &'a mut Option<Store>) -> Result<&'a mut Store, Refusal> {
+fn opened<'a>(session: &Session, store: &'a mut Option<Store>) -> Result<&'a mut Store, CliError> {
     match store {
         Some(store) => Ok(store),
         None => Ok(store.insert(Store::open(session)?)),
@@ -309,19 +309,22 @@ fn caller(
     session: &Session,
     args: &ExplainArgs,
     now: Seconds,
-) -> Result<(Principal, Option<Store>), Refusal> {
+) -> Result<(Principal, Option<Store>), CliError> {
     if let Some(id) = &args.key {
         let mut store = Store::open(session)?;
         let which = ShowKeyArgs { id: id.clone(), org: args.org.clone() };
         let stored = key::find(&mut store, &which)?;
         stored.record.is_alive(now.0).map_err(|failure| {
-            Refusal::new(format!("the key {id} would be refused: {}", failure.code()), "its record")
-                .expected("a key that is valid at that time")
-                .next(format!("portcullis key show {id}"))
+            CliError::new(
+                format!("the key {id} would be refused: {}", failure.code()),
+                "its record",
+            )
+            .expected("a key that is valid at that time")
+            .next(format!("portcullis key show {id}"))
         })?;
         let sources = stored.record.sources.as_ref();
         if sources.is_some_and(|sources| !sources.contains(&args.source)) {
-            return Err(Refusal::new(
+            return Err(CliError::new(
                 format!("the key {id} may not be used from {}", args.source),
                 "its record",
             )
@@ -330,7 +333,7 @@ fn caller(
         return Ok((stored.record.principal(), Some(store)));
     }
     let (Some(role), Some(org)) = (&args.role, &args.org) else {
-        return Err(Refusal::usage("nobody calls").expected("--key ID, or --role ROLE --org ORG"));
+        return Err(CliError::usage("nobody calls").expected("--key ID, or --role ROLE --org ORG"));
     };
     let identity = KeyId::new("nokey").map(IdentityKind::Key);
     let scopes = args.scopes.clone().map(BTreeSet::from_iter);
@@ -356,16 +359,16 @@ fn with_tier(principal: Principal, policy: &Policy, args: &ExplainArgs) -> Princ
     }
 }
 
-fn from_file(file: &std::path::Path) -> Result<(Policy, PolicyVersion, Option<String>), Refusal> {
+fn from_file(file: &std::path::Path) -> Result<(Policy, PolicyVersion, Option<String>), CliError> {
     let document = Document::read(file)?;
     let policy = policy::compile(&document.value).map_err(|faults| {
-        Refusal::new("the document has faults", &document.place)
+        CliError::new("the document has faults", &document.place)
             .expected("a policy without faults")
             .next(format!("portcullis policy check {}", document.place))
             .faults(document.located(&faults))
     })?;
     let version = policy::version_of(&document.value)
-        .ok_or_else(|| Refusal::new("the document has no version", &document.place))?;
+        .ok_or_else(|| CliError::new("the document has no version", &document.place))?;
     Ok((policy, version, None))
 }
 
@@ -374,11 +377,11 @@ fn active(
     store: &mut Store,
     principal: &Principal,
     in_particular: bool,
-) -> Result<(Policy, PolicyVersion, Option<String>), Refusal> {
+) -> Result<(Policy, PolicyVersion, Option<String>), CliError> {
     let place = format!("the policy of {}", principal.org);
     let active = store.active_policy(&principal.org)?.target;
     let active = active.ok_or_else(|| {
-        Refusal::new("there is no active policy", &place)
+        CliError::new("there is no active policy", &place)
             .expected("a policy that was pushed for the organisation, or --policy FILE")
             .next("portcullis policy push FILE --reason …")
     })?;
@@ -397,13 +400,13 @@ fn stored(
     store: &mut Store,
     version: PolicyVersion,
     place: &str,
-) -> Result<(Policy, PolicyVersion), Refusal> {
+) -> Result<(Policy, PolicyVersion), CliError> {
     let document = store.policy(&version)?.ok_or_else(|| {
-        Refusal::new(format!("there is no policy {version}"), place)
+        CliError::new(format!("there is no policy {version}"), place)
             .next("portcullis policy push FILE --reason …, or --policy FILE")
     })?;
     let policy = policy::compile(&document).map_err(|faults| {
-        Refusal::new(format!("policy {version} cannot be read: {faults}"), place)
+        CliError::new(format!("policy {version} cannot be read: {faults}"), place)
             .expected("a policy that this version of portcullis understands")
     })?;
     Ok((policy, version))
@@ -413,7 +416,7 @@ fn connector(
     policy: &Policy,
     principal: &Principal,
     args: &ExplainArgs,
-) -> Result<PolicyName, Refusal> {
+) -> Result<PolicyName, CliError> {
     if let Some(connector) = &args.connector {
         return match policy.connectors.contains_key(connector) {
             true => Ok(connector.clone()),
@@ -424,13 +427,13 @@ fn connector(
     let mut names = of_role.into_iter().flatten().map(|(name, _)| name);
     match (names.next(), names.next()) {
         (Some(only), None) => Ok(only.clone()),
-        (_, _) => Err(Refusal::usage("it is not clear which connector is meant")
+        (_, _) => Err(CliError::usage("it is not clear which connector is meant")
             .expected(format!("--connector: {}", names_of(policy)))),
     }
 }
 
-fn no_connector(policy: &Policy, connector: &PolicyName) -> Refusal {
-    Refusal::usage(format!("the policy has no connector {connector}"))
+fn no_connector(policy: &Policy, connector: &PolicyName) -> CliError {
+    CliError::usage(format!("the policy has no connector {connector}"))
         .expected(format!("one of {}", names_of(policy)))
 }
 

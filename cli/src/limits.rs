@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::admin_log::AdminLog;
 use crate::args::{CallerArgs, ResetArgs, Session, ShowKeyArgs};
 use crate::key::{Active, find};
-use crate::report::{Refusal, Report, table};
+use crate::report::{CliError, Report, table};
 use crate::store::Store;
 
 pub(crate) use list::list;
@@ -44,7 +44,7 @@ enum Whose {
     Shared,
 }
 
-pub(crate) fn show(session: &Session, args: &CallerArgs) -> Result<Report, Refusal> {
+pub(crate) fn show(session: &Session, args: &CallerArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
     let caller = caller(&mut store, args)?;
     let usages = usages(&mut store, &caller)?;
@@ -56,7 +56,7 @@ pub(crate) fn show(session: &Session, args: &CallerArgs) -> Result<Report, Refus
     Ok(Report::done(text, of(&caller, [("windows", json!(views))])))
 }
 
-pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, Refusal> {
+pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, CliError> {
     let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     store.until_done("nothing was reset", |store| {
@@ -95,7 +95,7 @@ pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, Refus
 }
 
 /// Who is meant: the holder of a key as its record has it, or somebody who has none, as the operator says.
-fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, Refusal> {
+fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, CliError> {
     if let Some(id) = args.id.clone() {
         let args = ShowKeyArgs { id, org: args.org.clone() };
         return Ok(find(store, &args)?.record.principal());
@@ -112,7 +112,7 @@ fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, Refusal> {
     else {
         let expected =
             "ID, or --subject SUB --issuer ISS or --certificate NAME with --org, --role and --tier";
-        return Err(Refusal::usage("nobody is named").expected(expected));
+        return Err(CliError::usage("nobody is named").expected(expected));
     };
     let active = Active::of(org, store)?;
     active.knows_role(role)?;
@@ -165,7 +165,7 @@ fn is_called(name: &str, limit: &str) -> bool {
 }
 
 /// Refuses the name of a limit that does not count calls of this caller.
-fn unknown(limit: &str, caller: &Principal, usages: &[WindowUsage]) -> Result<(), Refusal> {
+fn unknown(limit: &str, caller: &Principal, usages: &[WindowUsage]) -> Result<(), CliError> {
     let mut known: Vec<&str> = usages.iter().map(|usage| usage.quota.name.as_str()).collect();
     known.dedup();
     let meant: Vec<&&str> = known.iter().filter(|name| is_called(name, limit)).collect();
@@ -174,7 +174,7 @@ fn unknown(limit: &str, caller: &Principal, usages: &[WindowUsage]) -> Result<()
     {
         return Ok(());
     }
-    Err(Refusal::new(
+    Err(CliError::new(
         format!("nothing is drawn from a limit {limit} by {}", named(caller)),
         "the active policy",
     )
@@ -184,7 +184,7 @@ fn unknown(limit: &str, caller: &Principal, usages: &[WindowUsage]) -> Result<()
 
 /// Every window that requests of `principal` draw from, also those that open sessions; of those kept per connector or tool, the ones that
 /// were drawn from.
-fn usages(store: &mut Store, principal: &Principal) -> Result<Vec<WindowUsage>, Refusal> {
+fn usages(store: &mut Store, principal: &Principal) -> Result<Vec<WindowUsage>, CliError> {
     let active = Active::of(&principal.org, store)?;
     let policy: &Policy = active.policy();
     let further = policy.limits.iter().filter(|limit| limit.counts_role(&principal.role));
@@ -210,7 +210,7 @@ fn windows(
     store: &mut Store,
     limit: &Limit,
     principal: &Principal,
-) -> Result<Vec<(Quota, Partition)>, Refusal> {
+) -> Result<Vec<(Quota, Partition)>, CliError> {
     let prefix = limit.prefix(principal);
     let names = match limit.is_per_target() {
         true => store.names_with(&prefix)?,

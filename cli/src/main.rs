@@ -49,7 +49,7 @@ use args::{
     ApproveCommand, AuditCommand, CanaryCommand, Cli, Command, KeyCommand, LimitsCommand,
     PolicyCommand,
 };
-use report::{Output, Refusal, Report};
+use report::{CliError, Output, Report};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<Report, Refusal> {
+fn run(cli: Cli) -> Result<Report, CliError> {
     let session = &cli.session;
     match cli.command {
         Command::Key(command) => match *command {
@@ -132,7 +132,7 @@ fn not_understood(error: &clap::Error) -> ExitCode {
         let (found, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
         let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
         let found = found.trim_start_matches("error: ").trim_end();
-        return Refusal::usage(found).expected(usage.unwrap_or_default()).print(Output::Json);
+        return CliError::usage(found).expected(usage.unwrap_or_default()).print(Output::Json);
     }
     // Nothing is left to do if there is nobody to tell.
     if error.use_stderr() {

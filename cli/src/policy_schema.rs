@@ -2,13 +2,13 @@
 //!
 //! Owns nothing but that it is printed as it is published. The tests hold it against the decoder.
 
-use crate::report::{Refusal, Report};
+use crate::report::{CliError, Report};
 
 const SCHEMA: &str = include_str!("../../docs/policy.schema.json");
 
-pub(crate) fn schema() -> Result<Report, Refusal> {
+pub(crate) fn schema() -> Result<Report, CliError> {
     let json = serde_json::from_str(SCHEMA).map_err(|error| {
-        Refusal::new(format!("it is no JSON: {error}"), "the schema in this program")
+        CliError::new(format!("it is no JSON: {error}"), "the schema in this program")
             .expected("docs/policy.schema.json as the repository has it")
     })?;
     Ok(Report::done(SCHEMA, json))

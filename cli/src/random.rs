@@ -1,19 +1,19 @@
 //! Random text and numbers from the operating system's generator. Owns that they are uniform where
 //! it matters: a key's secret is made of them.
 
-use crate::report::Refusal;
+use crate::report::CliError;
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Uniform base62 characters.
-pub(crate) fn base62(length: usize) -> Result<String, Refusal> {
+pub(crate) fn base62(length: usize) -> Result<String, CliError> {
     // 248 = 4 * 62: the bytes from there on would favour the first characters.
     const FAIR: u8 = 248;
     let mut text = String::with_capacity(length);
     let mut bytes = [0; 64];
     while text.len() < length {
         getrandom::fill(&mut bytes).map_err(|error| {
-            Refusal::new(format!("no random bits: {error}"), "the operating system")
+            CliError::new(format!("no random bits: {error}"), "the operating system")
         })?;
         let fair = bytes.iter().filter(|byte| **byte < FAIR);
         let digits = fair.filter_map(|byte| BASE62.get(usize::from(byte % 62)));

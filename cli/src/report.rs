@@ -48,7 +48,7 @@ pub(crate) enum Verdict {
 
 /// A command that did not do what it was asked for; see [`Outcome`].
 #[derive(Debug)]
-pub(crate) struct Refusal(Box<Reasons>);
+pub(crate) struct CliError(Box<Reasons>);
 
 #[derive(Debug, Serialize)]
 struct Reasons {
@@ -116,7 +116,7 @@ impl Report {
     }
 }
 
-impl Refusal {
+impl CliError {
     pub(crate) fn new(found: impl Into<String>, place: impl Into<String>) -> Self {
         Self(Box::new(Reasons {
             found: found.into(),
@@ -290,7 +290,7 @@ mod tests {
             found: "5".into(),
             expected: "an object".into(),
         };
-        let refusal = Refusal::new("1 fault", "p.yaml").expected("none").next("repair it");
+        let refusal = CliError::new("1 fault", "p.yaml").expected("none").next("repair it");
         assert_eq!(
             refusal.faults(vec![fault]).0.text(),
             "error: 1 fault\n  p.yaml:3: roles.a: found 5, expected an object\n  where     p.yaml\n  \

@@ -6,7 +6,7 @@ use portcullis_core::id::OrgId;
 use serde_json::json;
 
 use crate::admin_log::AdminLog;
-use crate::report::{Refusal, Report};
+use crate::report::{CliError, Report};
 use crate::session::Session;
 use crate::store::Store;
 use crate::values::{line, org};
@@ -35,20 +35,20 @@ pub(crate) struct AcceptArgs {
     reason: String,
 }
 
-pub(crate) fn run(session: &Session, command: &RedisCommand) -> Result<Report, Refusal> {
+pub(crate) fn run(session: &Session, command: &RedisCommand) -> Result<Report, CliError> {
     match command {
         RedisCommand::AcceptRestore(args) => accept(session, args),
     }
 }
 
-fn accept(session: &Session, args: &AcceptArgs) -> Result<Report, Refusal> {
+fn accept(session: &Session, args: &AcceptArgs) -> Result<Report, CliError> {
     let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     let known = store.organisations()?;
     let accepted = match &args.org {
         Some(org) if known.contains(org) => vec![org.clone()],
         Some(org) => {
-            return Err(Refusal::new("no such organisation", format!("organisation {org}"))
+            return Err(CliError::new("no such organisation", format!("organisation {org}"))
                 .expected("one that a policy or a key was ever written for")
                 .next("portcullis key list"));
         }

@@ -4,7 +4,7 @@
 
 use clap::Args;
 
-use crate::report::{Output, Refusal};
+use crate::report::{CliError, Output};
 use crate::values::line;
 
 /// What all commands share.
@@ -29,13 +29,14 @@ pub(crate) struct Session {
 
 impl Session {
     /// Who is to be named in what is written.
-    pub(crate) fn actor_name(&self) -> Result<String, Refusal> {
+    pub(crate) fn actor_name(&self) -> Result<String, CliError> {
         if let Some(actor) = &self.actor {
             return Ok(actor.clone());
         }
         let user = whoami::username().ok();
         user.and_then(|user| line(&user).ok()).ok_or_else(|| {
-            Refusal::usage("the operating system does not say who you are").expected("--actor NAME")
+            CliError::usage("the operating system does not say who you are")
+                .expected("--actor NAME")
         })
     }
 }

@@ -9,7 +9,7 @@ use portcullis_core::id::OrgId;
 use serde_json::{Value, json};
 
 use crate::admin_log::AdminLog;
-use crate::report::{Refusal, Report, table};
+use crate::report::{CliError, Report, table};
 use crate::session::Session;
 use crate::store::Store;
 use crate::time::{Seconds, Time};
@@ -83,13 +83,13 @@ fn before(text: &str) -> Result<Time, String> {
 }
 
 impl Place {
-    fn deniable(&self) -> Result<Deniable, Refusal> {
+    fn deniable(&self) -> Result<Deniable, CliError> {
         let issuer = self.issuer.clone();
         match (&self.what.jti, &self.what.subject) {
             (Some(id), None) => Ok(Deniable::Token { issuer, id: id.clone() }),
             (None, Some(subject)) => Ok(Deniable::Subject { issuer, subject: subject.clone() }),
             (Some(_), Some(_)) | (None, None) => {
-                Err(Refusal::usage("nothing to deny").expected("--jti ID or --subject SUB"))
+                Err(CliError::usage("nothing to deny").expected("--jti ID or --subject SUB"))
             }
         }
     }
@@ -104,7 +104,7 @@ fn named(deniable: &Deniable) -> String {
     }
 }
 
-pub(crate) fn run(session: &Session, command: TokenCommand) -> Result<Report, Refusal> {
+pub(crate) fn run(session: &Session, command: TokenCommand) -> Result<Report, CliError> {
     match command {
         TokenCommand::Deny(args) => deny(session, args),
         TokenCommand::Allow(args) => allow(session, &args),
@@ -112,7 +112,7 @@ pub(crate) fn run(session: &Session, command: TokenCommand) -> Result<Report, Re
     }
 }
 
-fn deny(session: &Session, args: DenyArgs) -> Result<Report, Refusal> {
+fn deny(session: &Session, args: DenyArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
     let deniable = args.place.deniable()?;
     let what = named(&deniable);
@@ -134,7 +134,7 @@ fn deny(session: &Session, args: DenyArgs) -> Result<Report, Refusal> {
     Ok(Report::done(text, json!({ "denied": view(&args.place.org, &record) })))
 }
 
-fn allow(session: &Session, args: &AllowArgs) -> Result<Report, Refusal> {
+fn allow(session: &Session, args: &AllowArgs) -> Result<Report, CliError> {
     let deniable = args.place.deniable()?;
     let (what, org) = (named(&deniable), &args.place.org);
     let mut store = Store::open(session)?;
@@ -145,12 +145,12 @@ fn allow(session: &Session, args: &AllowArgs) -> Result<Report, Refusal> {
     if store.undeny(org, &deniable.key(org), entry)? {
         Ok(Report::done(format!("{what} is no longer denied in {org}"), json!({ "allowed": what })))
     } else {
-        Err(Refusal::new(format!("{what} is not denied"), format!("organisation {org}"))
+        Err(CliError::new(format!("{what} is not denied"), format!("organisation {org}"))
             .next("portcullis token list"))
     }
 }
 
-fn list(session: &Session, args: &ListArgs) -> Result<Report, Refusal> {
+fn list(session: &Session, args: &ListArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
     let organisations = match &args.org {
         Some(org) => vec![org.clone()],

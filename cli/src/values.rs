@@ -5,7 +5,7 @@
 use clap::Args;
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 
-use crate::report::Refusal;
+use crate::report::CliError;
 
 /// Which organisations a change is for.
 #[derive(Debug, Default, Args)]
@@ -25,13 +25,13 @@ impl Which {
     }
 
     /// Refuses a change that reaches several organisations when neither they nor all were asked for.
-    pub(crate) fn covers(&self, concerned: &[OrgId]) -> Result<(), Refusal> {
+    pub(crate) fn covers(&self, concerned: &[OrgId]) -> Result<(), CliError> {
         if concerned.len() < 2 || self.all || !self.org.is_empty() {
             return Ok(());
         }
         let names = concerned.iter().map(OrgId::as_str).collect::<Vec<_>>().join(", ");
         let found = format!("this concerns {} organisations: {names}", concerned.len());
-        Err(Refusal::usage(found)
+        Err(CliError::usage(found)
             .expected("--org ORG for each that is meant, or --all; nothing was changed")
             .next("the same command with --org or --all"))
     }

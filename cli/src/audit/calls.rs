@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::entry::Entry;
 use super::log::{Logs, Quiet};
-use crate::report::{Refusal, progress};
+use crate::report::{CliError, progress};
 
 /// A call of a tool, by a caller that proved who it is.
 pub(crate) struct Call {
@@ -36,7 +36,7 @@ pub(crate) struct Call {
 }
 
 /// Hands on each call of a tool in these logs.
-pub(crate) fn each_call(files: &[PathBuf], mut take: impl FnMut(Call)) -> Result<(), Refusal> {
+pub(crate) fn each_call(files: &[PathBuf], mut take: impl FnMut(Call)) -> Result<(), CliError> {
     let read = Logs::named(files)?.each_entry(Quiet::UntilTheEnd, |entry, _| {
         call(entry).into_iter().for_each(&mut take);
         Ok(())

@@ -4,17 +4,17 @@
 
 use std::io::{Error, ErrorKind};
 
-use crate::report::{Refusal, Report, Verdict};
+use crate::report::{CliError, Report, Verdict};
 
 #[derive(Debug)]
 pub(super) enum Halt {
-    Refused(Refusal),
+    Refused(CliError),
     /// Standard output takes no more.
     Output(Error),
 }
 
-impl From<Refusal> for Halt {
-    fn from(refusal: Refusal) -> Self {
+impl From<CliError> for Halt {
+    fn from(refusal: CliError) -> Self {
         Self::Refused(refusal)
     }
 }
@@ -27,7 +27,7 @@ impl From<Error> for Halt {
 
 impl Halt {
     /// What the command reports therefore.
-    pub(super) fn outcome(self) -> Result<Report, Refusal> {
+    pub(super) fn outcome(self) -> Result<Report, CliError> {
         match self {
             Self::Refused(refusal) => Err(refusal),
             // Nobody is there to read a word about it.
@@ -39,8 +39,8 @@ impl Halt {
     }
 }
 
-pub(super) fn unwritable(place: &str, error: &Error) -> Refusal {
-    Refusal::new(format!("cannot be written: {error}"), place)
+pub(super) fn unwritable(place: &str, error: &Error) -> CliError {
+    CliError::new(format!("cannot be written: {error}"), place)
         .expected("a file or a pipe that takes all output")
         .next("free space or name another place, and run the command again")
 }

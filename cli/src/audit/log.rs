@@ -16,7 +16,7 @@ use super::entry::Entry;
 use super::halt::Halt;
 use super::lines::{End, LONGEST, Lines, RawLine};
 use super::progress::Progress;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 /// What every gzip file begins with.
 pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -67,7 +67,7 @@ pub(super) struct PassedOver {
 
 impl Logs {
     /// Opens nothing but what is needed to know the order.
-    pub(super) fn named(paths: &[PathBuf]) -> Result<Self, Refusal> {
+    pub(super) fn named(paths: &[PathBuf]) -> Result<Self, CliError> {
         let mut logs = Self { files: Vec::new(), stdin: false };
         for path in paths {
             match path == Path::new("-") {
@@ -184,7 +184,7 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    fn new(path: &Path) -> Result<Self, Refusal> {
+    fn new(path: &Path) -> Result<Self, CliError> {
         let place = path.display().to_string();
         let mut lines = Lines::new(opened(path, &place, Rc::default())?);
         let mut since = None;
@@ -202,7 +202,7 @@ impl LogFile {
         Ok(Self { path: path.to_owned(), place, since })
     }
 
-    pub(super) fn unreadable(&self, error: &std::io::Error) -> Refusal {
+    pub(super) fn unreadable(&self, error: &std::io::Error) -> CliError {
         unreadable(&self.place, error)
     }
 }
@@ -281,7 +281,7 @@ fn is_cut(line: &[u8]) -> bool {
 
 type Input = Box<dyn BufRead>;
 
-fn opened(path: &Path, place: &str, read: Rc<Cell<u64>>) -> Result<Input, Refusal> {
+fn opened(path: &Path, place: &str, read: Rc<Cell<u64>>) -> Result<Input, CliError> {
     let opened = File::open(path).and_then(|input| decoded(Counted { input, read }));
     opened.map_err(|error| unreadable(place, &error))
 }
@@ -322,8 +322,8 @@ fn damage(error: &std::io::Error) -> Option<String> {
     }
 }
 
-pub(super) fn unreadable(place: &str, error: &std::io::Error) -> Refusal {
-    Refusal::new(format!("cannot be read: {error}"), place)
+pub(super) fn unreadable(place: &str, error: &std::io::Error) -> CliError {
+    CliError::new(format!("cannot be read: {error}"), place)
         .expected("an audit log: one JSON object a line, also compressed with gzip")
         .next("name the files themselves, such as /var/log/portcullis/audit.jsonl*; `-` is standard input")
 }

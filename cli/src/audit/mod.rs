@@ -26,12 +26,12 @@ pub(crate) use tail::tail;
 pub(crate) use verify::verify;
 
 use crate::args::{Session, ShowAuditArgs};
-use crate::report::{Refusal, Report, table};
+use crate::report::{CliError, Report, table};
 use crate::store::Store;
 use crate::time::Seconds;
 
 /// Who changed which key or policy.
-pub(crate) fn show(session: &Session, args: &ShowAuditArgs) -> Result<Report, Refusal> {
+pub(crate) fn show(session: &Session, args: &ShowAuditArgs) -> Result<Report, CliError> {
     // Without its `Z`: what is so much longer, such as a fraction of the second, sorts after it.
     let since = args.since.map(|time| time.ago(Seconds::now()).rfc3339());
     let since = since.as_deref().unwrap_or_default().trim_end_matches('Z');
@@ -76,7 +76,7 @@ pub(crate) fn show(session: &Session, args: &ShowAuditArgs) -> Result<Report, Re
     Ok(Report::done(shown, json!({ "entries": entries, "unreadable": unreadable })))
 }
 
-fn organisations(one: Option<&OrgId>, store: &mut Store) -> Result<Vec<OrgId>, Refusal> {
+fn organisations(one: Option<&OrgId>, store: &mut Store) -> Result<Vec<OrgId>, CliError> {
     one.map_or_else(|| store.organisations(), |org| Ok(vec![org.clone()]))
 }
 

@@ -11,10 +11,10 @@ use super::halt::Halt;
 use super::log::{Logs, PassedOver, Quiet};
 use super::rows::Rows;
 use crate::args::{SearchArgs, Session};
-use crate::report::{Refusal, Report, Verdict, progress};
+use crate::report::{CliError, Report, Verdict, progress};
 use crate::time::Seconds;
 
-pub(crate) fn search(session: &Session, args: &SearchArgs) -> Result<Report, Refusal> {
+pub(crate) fn search(session: &Session, args: &SearchArgs) -> Result<Report, CliError> {
     let logs = Logs::named(&args.logs.files)?;
     let filter = Filter::new(&args.filter, Seconds::now());
     let mut rows = Rows::new(session.output);

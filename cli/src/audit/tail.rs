@@ -15,13 +15,13 @@ use super::lines::{End, Lines};
 use super::log::{GZIP, Item, Logs, PassedOver, Place, Quiet};
 use super::rows::Rows;
 use crate::args::{Session, TailArgs};
-use crate::report::{Refusal, Report, Verdict, progress};
+use crate::report::{CliError, Report, Verdict, progress};
 use crate::time::Seconds;
 
 /// So much of the end of a file is read first.
 const FIRST: u64 = 1_024 * 1_024;
 
-pub(crate) fn tail(session: &Session, args: &TailArgs) -> Result<Report, Refusal> {
+pub(crate) fn tail(session: &Session, args: &TailArgs) -> Result<Report, CliError> {
     let logs = Logs::named(&args.logs.files)?;
     let filter = Filter::new(&args.filter, Seconds::now());
     let mut tail = Tail {
@@ -167,7 +167,7 @@ impl Tail {
         let mut followers = self.last_of(logs)?;
         self.rows.flush()?;
         if followers.is_empty() {
-            return Err(Refusal::new(
+            return Err(CliError::new(
                 "nothing to follow: compressed logs do not grow",
                 "the command line",
             )

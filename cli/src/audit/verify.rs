@@ -10,14 +10,14 @@ use super::log::{CUT, Item, Logs, Place, Quiet, too_long};
 use super::organisations;
 use crate::args::{ChainStart, Session, VerifyArgs};
 use crate::escape;
-use crate::report::{Refusal, Report, Verdict, table};
+use crate::report::{CliError, Report, Verdict, table};
 use crate::store::Store;
 
 /// So many bad lines are shown to people; scripts get ten times as many.
 const SHOWN: usize = 100;
 const KEPT: usize = 1_000;
 
-pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, Refusal> {
+pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, CliError> {
     let mut log = Log {
         verifier: Verifier::new(args.start.into()),
         start: args.start,

@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use crate::args::{Class, DiscoverArgs};
 use crate::document::Document;
 use crate::escape;
-use crate::report::{Refusal, Report, Verdict};
+use crate::report::{CliError, Report, Verdict};
 use change::{Change, changes};
 use server::Server;
 
-pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, Refusal> {
+pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, CliError> {
     let document = Document::read(&args.policy)?;
     let policy = policy::compile(&document.value).map_err(|faults| {
-        Refusal::new("the policy has faults", &document.place)
+        CliError::new("the policy has faults", &document.place)
             .next(format!("portcullis policy check {}", document.place))
             .faults(document.located(&faults))
     })?;
@@ -64,17 +64,17 @@ fn held(change: &Change, args: &DiscoverArgs) -> Option<String> {
 
 /// As whom the gateway is asked: the id and organisation of the key, which sees what its role sees. A key of an
 /// organisation that the policy is not for sees another policy's tools.
-fn asked_as(args: &DiscoverArgs, policy: &Policy, place: &str) -> Result<Option<String>, Refusal> {
+fn asked_as(args: &DiscoverArgs, policy: &Policy, place: &str) -> Result<Option<String>, CliError> {
     let by_key = args.from.is_none() && args.direct.is_none() && args.gateway.is_some();
     let Some(key) = args.key.as_ref().filter(|_| by_key) else { return Ok(None) };
     let Ok(key) = PresentedKey::parse(key.as_bytes()) else {
-        return Err(Refusal::new("a text that is no key (not shown)", "--key or PORTCULLIS_KEY")
+        return Err(CliError::new("a text that is no key (not shown)", "--key or PORTCULLIS_KEY")
             .expected("a key that portcullis key issue printed"));
     };
     if !policy.organisations.contains(&key.org) {
         let known: Vec<&str> = policy.organisations.iter().map(OrgId::as_str).collect();
         let found = format!("a key of {} (id {})", key.org, key.id);
-        return Err(Refusal::new(found, "--key or PORTCULLIS_KEY")
+        return Err(CliError::new(found, "--key or PORTCULLIS_KEY")
             .expected(format!(
                 "a key of an organisation of {place}: {}; nothing was changed",
                 known.join(", ")
@@ -133,7 +133,7 @@ fn chosen<'p>(
     args: &DiscoverArgs,
     policy: &'p Policy,
     place: &str,
-) -> Result<Vec<(&'p PolicyName, &'p Connector)>, Refusal> {
+) -> Result<Vec<(&'p PolicyName, &'p Connector)>, CliError> {
     let named = |name: &PolicyName| args.connector.as_ref().is_none_or(|only| only == name);
     let chosen: Vec<_> = policy
         .connectors
@@ -144,20 +144,20 @@ fn chosen<'p>(
     match (&args.connector, chosen.is_empty()) {
         (Some(name), true) => {
             let known: Vec<_> = policy.connectors.keys().map(PolicyName::as_str).collect();
-            Err(Refusal::new(format!("no connector {name}"), place)
+            Err(CliError::new(format!("no connector {name}"), place)
                 .expected(format!("one of {}", known.join(", "))))
         }
         _ => Ok(chosen),
     }
 }
 
-fn live_tools(args: &DiscoverArgs, connector: &Connector) -> Result<Vec<Value>, Refusal> {
+fn live_tools(args: &DiscoverArgs, connector: &Connector) -> Result<Vec<Value>, CliError> {
     if let Some(file) = &args.from {
         let document = Document::read(file)?;
         let answer = document.value;
         let list = answer.pointer("/result/tools").or_else(|| answer.get("tools"));
         return list.and_then(Value::as_array).cloned().ok_or_else(|| {
-            Refusal::new("no list of tools", &document.place)
+            CliError::new("no list of tools", &document.place)
                 .expected("the result of tools/list, or the whole answer")
         });
     }
@@ -165,7 +165,7 @@ fn live_tools(args: &DiscoverArgs, connector: &Connector) -> Result<Vec<Value>, 
         let mut headers = Vec::new();
         for (name, variable) in &args.header_env {
             let value = std::env::var(variable).map_err(|_| {
-                Refusal::new(format!("no variable {variable}"), "the environment")
+                CliError::new(format!("no variable {variable}"), "the environment")
                     .expected(format!("the value of the header {name}"))
             })?;
             headers.push((name.clone(), value));
@@ -173,10 +173,10 @@ fn live_tools(args: &DiscoverArgs, connector: &Connector) -> Result<Vec<Value>, 
         return Server::new(url, headers)?.tools();
     }
     let Some(gateway) = &args.gateway else {
-        return Err(Refusal::usage("no server to ask").expected("--gateway, --direct or --from"));
+        return Err(CliError::usage("no server to ask").expected("--gateway, --direct or --from"));
     };
     let Some(key) = &args.key else {
-        return Err(Refusal::usage("no key for the gateway").expected("--key or PORTCULLIS_KEY"));
+        return Err(CliError::usage("no key for the gateway").expected("--key or PORTCULLIS_KEY"));
     };
     let url = format!("{}{}", gateway.trim_end_matches('/'), connector.path);
     Server::new(&url, vec![("authorization".to_owned(), format!("Bearer {key}"))])?.tools()

@@ -9,7 +9,7 @@ use ureq::Agent;
 use ureq::http::Request;
 
 use crate::http;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 const MODERN: &str = "2026-07-28";
 const LEGACY: &str = "2025-11-25";
@@ -34,16 +34,16 @@ struct Answer {
 type Era<'a> = &'a [(&'a str, &'a str)];
 
 impl Server {
-    pub(crate) fn new(url: &str, headers: Vec<(String, String)>) -> Result<Self, Refusal> {
+    pub(crate) fn new(url: &str, headers: Vec<(String, String)>) -> Result<Self, CliError> {
         if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Err(Refusal::new(format!("the URL {url:?}"), "the command line")
+            return Err(CliError::new(format!("the URL {url:?}"), "the command line")
                 .expected("a URL that starts with https:// or http://"));
         }
         Ok(Self { url: url.to_owned(), headers, agent: http::agent(BOUND) })
     }
 
     /// Every tool, page by page, as the server lists them.
-    pub(crate) fn tools(&self) -> Result<Vec<Value>, Refusal> {
+    pub(crate) fn tools(&self) -> Result<Vec<Value>, CliError> {
         let modern = [("mcp-protocol-version", MODERN), ("mcp-method", "tools/list")];
         let meta = json!({
             "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -60,7 +60,7 @@ impl Server {
         self.legacy_tools()
     }
 
-    fn legacy_tools(&self) -> Result<Vec<Value>, Refusal> {
+    fn legacy_tools(&self) -> Result<Vec<Value>, CliError> {
         let hello = json!({"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": client()});
         let opened = self.post(&request("initialize", hello), &[])?;
         let version = opened.message.pointer("/result/protocolVersion").and_then(Value::as_str);
@@ -84,7 +84,7 @@ impl Server {
         first: Answer,
         next: impl Fn(&str) -> Value,
         era: Era<'_>,
-    ) -> Result<Vec<Value>, Refusal> {
+    ) -> Result<Vec<Value>, CliError> {
         let (mut tools, mut answer) = (Vec::new(), first);
         for _ in 0..MOST_PAGES {
             let Some(items) = answer.message.pointer("/result/tools").and_then(Value::as_array)
@@ -98,17 +98,17 @@ impl Server {
             };
             answer = self.post(&next(cursor), era)?;
         }
-        Err(Refusal::new(format!("more than {MOST_PAGES} pages of tools"), &self.url)
+        Err(CliError::new(format!("more than {MOST_PAGES} pages of tools"), &self.url)
             .expected("a list that ends"))
     }
 
-    fn post(&self, message: &Value, era: Era<'_>) -> Result<Answer, Refusal> {
+    fn post(&self, message: &Value, era: Era<'_>) -> Result<Answer, CliError> {
         self.send("POST", message.to_string().into_bytes(), era)
     }
 
-    fn send(&self, method: &str, body: Vec<u8>, era: Era<'_>) -> Result<Answer, Refusal> {
+    fn send(&self, method: &str, body: Vec<u8>, era: Era<'_>) -> Result<Answer, CliError> {
         let failed = |error: String| {
-            Refusal::new(error, &self.url)
+            CliError::new(error, &self.url)
                 .expected("an MCP server that answers over streamable HTTP")
                 .next("check the URL, and that the server runs")
         };
@@ -135,10 +135,10 @@ impl Server {
         Ok(Answer { status, session, message: message_in(&String::from_utf8_lossy(&body)) })
     }
 
-    fn refused(&self, answer: &Answer) -> Refusal {
+    fn refused(&self, answer: &Answer) -> CliError {
         let why = answer.message.pointer("/error/message").and_then(Value::as_str);
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        Refusal::new(format!("status {}{why}", answer.status), &self.url)
+        CliError::new(format!("status {}{why}", answer.status), &self.url)
             .expected("a list of tools")
             .next("check the URL and the credential (--key, or --header-env with --direct)")
     }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::change::Change;
 use crate::document::Document;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 /// The policy's names of what is pinned.
 const FIELDS: [(&str, &str); 5] = [
@@ -22,9 +22,9 @@ const FIELDS: [(&str, &str); 5] = [
     ("annotations", "annotations"),
 ];
 
-pub(crate) fn write(file: &Path, document: &Document, changes: &[&Change]) -> Result<(), Refusal> {
+pub(crate) fn write(file: &Path, document: &Document, changes: &[&Change]) -> Result<(), CliError> {
     let refusal = |found: String| {
-        Refusal::new(found, &document.place)
+        CliError::new(found, &document.place)
             .expected("connectors written as blocks, one key per line; nothing was changed")
             .next("portcullis discover --output json shows the definitions to write by hand")
     };
@@ -37,7 +37,7 @@ pub(crate) fn write(file: &Path, document: &Document, changes: &[&Change]) -> Re
         Err(faults) => faults,
     };
     if !faults.is_empty() {
-        return Err(Refusal::new("the live definitions make no valid policy", &document.place)
+        return Err(CliError::new("the live definitions make no valid policy", &document.place)
             .expected("schemas of 2020-12 or draft-07 without references to other documents")
             .faults(document.located(&faults)));
     }

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::dump::each_object;
 use super::{Finding, build, clock, routes};
 use crate::http;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 const BOUND: Duration = Duration::from_secs(10);
 /// What the filter is tested with.
@@ -49,9 +49,9 @@ enum Code {
 }
 
 /// The SHA-256 of a module, in lower-case hex.
-fn file_digest(path: &Path) -> Result<String, Refusal> {
+fn file_digest(path: &Path) -> Result<String, CliError> {
     let module = std::fs::read(path).map_err(|error| {
-        Refusal::new(error.to_string(), path.display().to_string())
+        CliError::new(error.to_string(), path.display().to_string())
             .expected("the module that every Envoy should run")
             .next("cargo xtask dist makes it; or leave --module out")
     })?;
@@ -66,7 +66,7 @@ pub(super) struct Module {
 }
 
 impl Module {
-    pub(super) fn named(path: &Path) -> Result<Self, Refusal> {
+    pub(super) fn named(path: &Path) -> Result<Self, CliError> {
         Ok(Self { digest: Some(file_digest(path)?), build: build::of_file(path) })
     }
 }

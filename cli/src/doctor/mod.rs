@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::args::{DoctorArgs, Session};
-use crate::report::{Refusal, Report, Verdict, progress, table};
+use crate::report::{CliError, Report, Verdict, progress, table};
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -60,7 +60,7 @@ impl Finding {
     }
 
     /// What kept a check from being made.
-    fn refused(check: &str, refusal: &Refusal) -> Self {
+    fn refused(check: &str, refusal: &CliError) -> Self {
         Self::bad(check, refusal.found(), refusal.next_step())
     }
 }
@@ -77,7 +77,7 @@ impl State {
 }
 
 /// Looks at everything that was named.
-pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, Refusal> {
+pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, CliError> {
     let module = args.module.as_deref().map(envoy::Module::named).transpose()?.unwrap_or_default();
     progress("Redis …");
     let mut findings = redis::look(session);

@@ -13,7 +13,7 @@ use portcullis_core::vault::{CredentialTemplate, SecretRef};
 use super::{Finding, clock};
 use crate::args::Session;
 use crate::connection::Node;
-use crate::report::Refusal;
+use crate::report::CliError;
 use crate::store::Store;
 
 /// What a call waits for Redis by default; half of it should not be needed by a server that does nothing.
@@ -53,7 +53,7 @@ pub(super) fn look(session: &Session) -> Vec<Finding> {
 }
 
 /// The secrets that active policies name, each with an organisation that needs it.
-pub(super) fn secrets(session: &Session) -> Result<Vec<(SecretRef, OrgId)>, Refusal> {
+pub(super) fn secrets(session: &Session) -> Result<Vec<(SecretRef, OrgId)>, CliError> {
     let mut store = Store::open(session)?;
     let mut named: Vec<(SecretRef, OrgId)> = Vec::new();
     for org in store.organisations()? {
@@ -72,7 +72,7 @@ pub(super) fn secrets(session: &Session) -> Result<Vec<(SecretRef, OrgId)>, Refu
     Ok(named)
 }
 
-fn round_trip(store: &mut Store) -> Result<Finding, Refusal> {
+fn round_trip(store: &mut Store) -> Result<Finding, CliError> {
     let (mut best, mut worst) = (Duration::MAX, Duration::ZERO);
     for _ in 0..PINGS {
         let start = Instant::now();
@@ -117,7 +117,7 @@ fn admission(store: &mut Store) -> Finding {
     }
 }
 
-fn time(store: &mut Store) -> Result<Finding, Refusal> {
+fn time(store: &mut Store) -> Result<Finding, CliError> {
     let before = clock::now();
     Ok(clock::finding("redis.clock", store.time()?, before, Duration::ZERO))
 }
@@ -245,7 +245,7 @@ fn persistence(check: &str, append_only: &str, snapshot: &str) -> Finding {
 }
 
 /// Whether every organisation has a policy that the filter reads.
-fn policies(store: &mut Store) -> Result<Vec<Finding>, Refusal> {
+fn policies(store: &mut Store) -> Result<Vec<Finding>, CliError> {
     let organisations = store.organisations()?;
     if organisations.is_empty() {
         let next = "portcullis policy push FILE --reason …";
@@ -254,7 +254,7 @@ fn policies(store: &mut Store) -> Result<Vec<Finding>, Refusal> {
     organisations.iter().map(|org| policy_of(store, org)).collect()
 }
 
-fn policy_of(store: &mut Store, org: &OrgId) -> Result<Finding, Refusal> {
+fn policy_of(store: &mut Store, org: &OrgId) -> Result<Finding, CliError> {
     let check = format!("policy {org}");
     let Some(version) = store.active(org)? else {
         let next = "portcullis policy push FILE --reason …";

@@ -12,7 +12,7 @@ use super::rotate::{Terms, renew};
 use super::view::{ONCE, rfc3339};
 use crate::admin_log::AdminLog;
 use crate::args::{RotateArgs, Session, ShowKeyArgs, Which};
-use crate::report::{Refusal, Report, Verdict, progress, table};
+use crate::report::{CliError, Report, Verdict, progress, table};
 use crate::store::Store;
 use crate::time::Seconds;
 
@@ -27,10 +27,10 @@ struct Due {
 /// What became of it.
 enum Fate {
     Rotated { key: Secret, old_works_until: Option<u64> },
-    Failed(Refusal),
+    Failed(CliError),
 }
 
-pub(super) fn rotate(session: &Session, args: &RotateArgs) -> Result<Report, Refusal> {
+pub(super) fn rotate(session: &Session, args: &RotateArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
     let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let mut store = Store::open(session)?;
@@ -55,7 +55,7 @@ pub(super) fn rotate(session: &Session, args: &RotateArgs) -> Result<Report, Ref
 }
 
 /// Living keys whose secret is old enough.
-fn due(store: &mut Store, args: &RotateArgs, now: Seconds) -> Result<Vec<Due>, Refusal> {
+fn due(store: &mut Store, args: &RotateArgs, now: Seconds) -> Result<Vec<Due>, CliError> {
     let age = args.older_than.map_or(0, |span| span.0);
     let organisations = match &args.org {
         Some(org) => vec![org.clone()],

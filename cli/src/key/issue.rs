@@ -12,17 +12,17 @@ use super::set::apply;
 use crate::admin_log::AdminLog;
 use crate::args::{IssueArgs, Session};
 use crate::random::base62;
-use crate::report::{Refusal, Report};
+use crate::report::{CliError, Report};
 use crate::store::{Store, Stored, Used, Written};
 use crate::time::Seconds;
 
 const ID_LENGTH: usize = 10;
 
-pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, Refusal> {
+pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
     let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let id = KeyId::new(&base62(ID_LENGTH)?);
-    let id = id.ok_or_else(|| Refusal::new("no valid id was drawn", "key issue"))?;
+    let id = id.ok_or_else(|| CliError::new("no valid id was drawn", "key issue"))?;
     let (key, sha256) = minted(&args.org, &id)?;
     let mut record = KeyRecord {
         id,
@@ -45,7 +45,7 @@ pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, Refusa
     };
     apply(&mut record, &args.terms, now);
     if record.expires_at.is_some_and(|end| end <= record.not_before.unwrap_or(now.0).max(now.0)) {
-        return Err(Refusal::usage("the key would never be valid")
+        return Err(CliError::usage("the key would never be valid")
             .expected("--expires after now and after --not-before"));
     }
 
@@ -64,7 +64,7 @@ pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, Refusa
     Ok(new.report(&Used::new(), now, ""))
 }
 
-fn write(store: &mut Store, admin_log: &AdminLog, record: &KeyRecord) -> Result<Stored, Refusal> {
+fn write(store: &mut Store, admin_log: &AdminLog, record: &KeyRecord) -> Result<Stored, CliError> {
     store.until_done("no key was issued", |store| {
         let last = store.last_entry(&record.org)?;
         let entry = admin_log.of_key(AdminAction::KeyIssue, None, record, last.as_deref());
@@ -72,7 +72,7 @@ fn write(store: &mut Store, admin_log: &AdminLog, record: &KeyRecord) -> Result<
             Written::As { rev } => Ok(Some(Stored { rev, record: record.clone() })),
             Written::Conflict { rev: None } => Ok(None),
             Written::Conflict { rev: Some(_) } => {
-                Err(Refusal::new(format!("the id {} is taken", record.id), "key issue")
+                Err(CliError::new(format!("the id {} is taken", record.id), "key issue")
                     .next("try again; ids are drawn at random"))
             }
         }

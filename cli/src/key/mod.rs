@@ -32,7 +32,7 @@ pub(crate) use show::{list, show};
 use crate::admin_log::AdminLog;
 use crate::args::ShowKeyArgs;
 use crate::random::base62;
-use crate::report::Refusal;
+use crate::report::CliError;
 use crate::store::{Store, Stored, Written};
 
 /// What became of a record.
@@ -48,8 +48,8 @@ fn change(
     admin_log: &AdminLog,
     action: AdminAction,
     args: &ShowKeyArgs,
-    mut edit: impl FnMut(&mut Store, &mut KeyRecord) -> Result<(), Refusal>,
-) -> Result<Change, Refusal> {
+    mut edit: impl FnMut(&mut Store, &mut KeyRecord) -> Result<(), CliError>,
+) -> Result<Change, CliError> {
     store.until_done(&format!("key {} is not changed", args.id), |store| {
         let before = find(store, args)?;
         let mut record = before.record.clone();
@@ -68,7 +68,7 @@ fn change(
 }
 
 /// The one record with this id, in the organisation given or in any.
-pub(crate) fn find(store: &mut Store, args: &ShowKeyArgs) -> Result<Stored, Refusal> {
+pub(crate) fn find(store: &mut Store, args: &ShowKeyArgs) -> Result<Stored, CliError> {
     let organisations = match &args.org {
         Some(org) => vec![org.clone()],
         None => store.organisations()?,
@@ -83,22 +83,22 @@ pub(crate) fn find(store: &mut Store, args: &ShowKeyArgs) -> Result<Stored, Refu
     };
     match (found.pop(), found.is_empty()) {
         (Some(stored), true) => Ok(stored),
-        (None, _) => Err(Refusal::new(format!("there is no key {}", args.id), place)
+        (None, _) => Err(CliError::new(format!("there is no key {}", args.id), place)
             .expected("the id of a key that was issued")
             .next("portcullis key list")),
         (Some(last), false) => {
             let owners: Vec<OrgId> =
                 found.into_iter().chain([last]).map(|stored| stored.record.org).collect();
-            Err(Refusal::new(format!("several keys have the id {}", args.id), place)
+            Err(CliError::new(format!("several keys have the id {}", args.id), place)
                 .expected(format!("--org: {}", policy::one_of(&owners))))
         }
     }
 }
 
 /// A new text for the key `id`, and its digest.
-fn minted(org: &OrgId, id: &KeyId) -> Result<(Secret, String), Refusal> {
+fn minted(org: &OrgId, id: &KeyId) -> Result<(Secret, String), CliError> {
     let key = mint(org, id, &base62(SECRET_LENGTH)?)
-        .ok_or_else(|| Refusal::new("no valid secret was drawn", "a new key"))?;
+        .ok_or_else(|| CliError::new("no valid secret was drawn", "a new key"))?;
     let sha256 = KeyDigest::of(key.expose().as_bytes()).to_hex();
     Ok((key, sha256))
 }

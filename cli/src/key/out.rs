@@ -14,7 +14,7 @@ use portcullis_core::secret::Secret;
 use serde_json::json;
 
 use super::view::{ONCE, details, view};
-use crate::report::{Outcome, Refusal, Report};
+use crate::report::{CliError, Outcome, Report};
 use crate::store::{Stored, Used};
 use crate::time::Seconds;
 
@@ -55,11 +55,11 @@ pub(super) struct KeyFile {
 
 impl KeyFile {
     /// Makes the file; there must be none of that name.
-    pub(super) fn create(path: &Path) -> Result<Self, Refusal> {
+    pub(super) fn create(path: &Path) -> Result<Self, CliError> {
         let place = path.display().to_string();
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let file = file.map_err(|error| {
-            Refusal::new(format!("cannot be made: {error}"), &place)
+            CliError::new(format!("cannot be made: {error}"), &place)
                 .expected("the name of a file that does not exist yet, in a directory that does")
         })?;
         Ok(Self { path: path.to_owned(), file, place, length: 0 })
@@ -70,7 +70,7 @@ impl KeyFile {
     }
 
     /// Adds a key and waits until it is on disk.
-    fn add(&mut self, record: &KeyRecord, key: &Secret) -> Result<(), Refusal> {
+    fn add(&mut self, record: &KeyRecord, key: &Secret) -> Result<(), CliError> {
         let digest = KeyDigest::of(key.expose().as_bytes());
         let line = json!({
             "org": record.org,
@@ -84,13 +84,13 @@ impl KeyFile {
     }
 
     /// What was added counts.
-    fn keep(&mut self) -> Result<(), Refusal> {
+    fn keep(&mut self) -> Result<(), CliError> {
         self.length = self.file.stream_position().map_err(|error| self.unwritable(&error))?;
         Ok(())
     }
 
     /// What was added since [`KeyFile::keep`] never came to count.
-    fn take_back(&mut self) -> Result<(), Refusal> {
+    fn take_back(&mut self) -> Result<(), CliError> {
         let shortened = self.file.set_len(self.length);
         let back = shortened.and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
         back.map(|_| ()).map_err(|error| self.unwritable(&error))
@@ -100,8 +100,8 @@ impl KeyFile {
     pub(super) fn around<T>(
         file: Option<&mut Self>,
         (record, key): (&KeyRecord, &Secret),
-        count: impl FnOnce() -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
+        count: impl FnOnce() -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
         let Some(file) = file else {
             return count();
         };
@@ -127,8 +127,8 @@ impl KeyFile {
         }
     }
 
-    fn unwritable(&self, error: &std::io::Error) -> Refusal {
-        Refusal::new(format!("cannot be written: {error}"), &self.place)
+    fn unwritable(&self, error: &std::io::Error) -> CliError {
+        CliError::new(format!("cannot be written: {error}"), &self.place)
             .expected("a file on a disk with room")
     }
 }

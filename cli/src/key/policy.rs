@@ -4,7 +4,7 @@ use portcullis_core::auth::record::NameList;
 use portcullis_core::id::{OrgId, PolicyName, PolicyVersion};
 use portcullis_core::policy::{self, Policy};
 
-use crate::report::Refusal;
+use crate::report::CliError;
 use crate::store::Store;
 
 const PUSH: &str = "portcullis policy push FILE --reason …";
@@ -17,16 +17,16 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    pub(crate) fn of(org: &OrgId, store: &mut Store) -> Result<Self, Refusal> {
+    pub(crate) fn of(org: &OrgId, store: &mut Store) -> Result<Self, CliError> {
         let Some(version) = store.active(org)? else {
             return Err(unknown_organisation(org, store)?.next(PUSH));
         };
         let place = format!("policy {version}, active for {org}");
         let document = store.policy(&version)?.ok_or_else(|| {
-            Refusal::new("the active policy document is missing", &place).next(PUSH)
+            CliError::new("the active policy document is missing", &place).next(PUSH)
         })?;
         let policy = policy::compile(&document).map_err(|faults| {
-            Refusal::new(format!("the active policy has {} faults", faults.len()), &place)
+            CliError::new(format!("the active policy has {} faults", faults.len()), &place)
                 .next(PUSH)
         })?;
         Ok(Self { version, org: org.clone(), policy })
@@ -36,17 +36,17 @@ impl Active {
         &self.policy
     }
 
-    pub(crate) fn knows_role(&self, role: &PolicyName) -> Result<(), Refusal> {
+    pub(crate) fn knows_role(&self, role: &PolicyName) -> Result<(), CliError> {
         self.knows("role", role, self.policy.roles.keys())
     }
 
-    pub(crate) fn knows_tier(&self, tier: &PolicyName) -> Result<(), Refusal> {
+    pub(crate) fn knows_tier(&self, tier: &PolicyName) -> Result<(), CliError> {
         self.knows("tier", tier, self.policy.tiers.keys())
     }
 
     /// Refuses a name that no connector has: with it the key could do nothing. (Which tools there are
     /// no policy says.)
-    pub(super) fn knows_connectors(&self, names: &NameList) -> Result<(), Refusal> {
+    pub(super) fn knows_connectors(&self, names: &NameList) -> Result<(), CliError> {
         let connectors = || self.policy.connectors.keys();
         for name in names {
             let list = NameList::from(vec![name.clone()]);
@@ -63,7 +63,7 @@ impl Active {
         what: &str,
         name: &PolicyName,
         mut known: impl Iterator<Item = &'a PolicyName> + Clone,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CliError> {
         if known.clone().any(|one| one == name) {
             return Ok(());
         }
@@ -75,15 +75,15 @@ impl Active {
         found: String,
         option: &str,
         known: impl Iterator<Item = &'a PolicyName>,
-    ) -> Refusal {
+    ) -> CliError {
         let place = format!("policy {}, active for {}", self.version, self.org);
-        Refusal::new(found, place)
+        CliError::new(found, place)
             .expected(one_of(&known.collect::<Vec<_>>()))
             .next(format!("--{option} with one of these, or {PUSH}"))
     }
 }
 
-fn unknown_organisation(org: &OrgId, store: &mut Store) -> Result<Refusal, Refusal> {
+fn unknown_organisation(org: &OrgId, store: &mut Store) -> Result<CliError, CliError> {
     let mut known = Vec::new();
     for org in store.organisations()? {
         if store.active(&org)?.is_some() {
@@ -91,11 +91,11 @@ fn unknown_organisation(org: &OrgId, store: &mut Store) -> Result<Refusal, Refus
         }
     }
     if known.is_empty() {
-        return Ok(Refusal::new("there is no policy yet", "the active policy")
+        return Ok(CliError::new("there is no policy yet", "the active policy")
             .expected(format!("a policy that names the organisation {org}")));
     }
     let found = format!("no active policy knows the organisation {org}");
-    Ok(Refusal::new(found, "the active policies").expected(one_of(&known)))
+    Ok(CliError::new(found, "the active policies").expected(one_of(&known)))
 }
 
 pub(super) fn one_of(names: &[impl ToString]) -> String {

@@ -8,11 +8,11 @@ use super::view::{details, view};
 use super::{Change, change};
 use crate::admin_log::AdminLog;
 use crate::args::{RevokeArgs, Session};
-use crate::report::{Refusal, Report};
+use crate::report::{CliError, Report};
 use crate::store::Store;
 use crate::time::Seconds;
 
-pub(crate) fn revoke(session: &Session, args: &RevokeArgs) -> Result<Report, Refusal> {
+pub(crate) fn revoke(session: &Session, args: &RevokeArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
     let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;

@@ -15,17 +15,17 @@ use super::view::rfc3339;
 use super::{Change, bulk, change, find, minted};
 use crate::admin_log::AdminLog;
 use crate::args::{RotateArgs, Session, ShowKeyArgs};
-use crate::report::{Outcome, Refusal, Report};
+use crate::report::{CliError, Outcome, Report};
 use crate::store::{Store, Stored};
 use crate::time::Seconds;
 
-pub(crate) fn rotate(session: &Session, args: RotateArgs) -> Result<Report, Refusal> {
+pub(crate) fn rotate(session: &Session, args: RotateArgs) -> Result<Report, CliError> {
     let Some(id) = args.id.clone() else {
         return bulk::rotate(session, &args);
     };
     // Clap waives a requirement that conflicts with something else that was given.
     if args.dry_run || args.role.is_some() {
-        return Err(Refusal::usage(
+        return Err(CliError::usage(
             "--dry-run and --role are about several keys, and one was named",
         )
         .expected("--older-than DURATION instead of an ID"));
@@ -67,7 +67,7 @@ pub(super) fn renew(
     args: &ShowKeyArgs,
     terms: Terms,
     file: Option<&mut KeyFile>,
-) -> Result<(Stored, Secret), Refusal> {
+) -> Result<(Stored, Secret), CliError> {
     let Stored { record, .. } = find(store, args)?;
     let (key, sha256) = minted(&record.org, &record.id)?;
     let changed = KeyFile::around(file, (&record, &key), || {
@@ -99,8 +99,8 @@ fn found_out(
     store: &mut Store,
     args: &ShowKeyArgs,
     sha256: &str,
-    refusal: Refusal,
-) -> Result<Change, Refusal> {
+    refusal: CliError,
+) -> Result<Change, CliError> {
     let found = store.reopen().and_then(|()| find(store, args));
     match found {
         Ok(stored) if stored.record.secrets.iter().any(|secret| secret.sha256 == sha256) => {
@@ -111,19 +111,19 @@ fn found_out(
     }
 }
 
-fn why_not(record: &KeyRecord, refused: RotationRefused) -> Refusal {
+fn why_not(record: &KeyRecord, refused: RotationRefused) -> CliError {
     let id = &record.id;
     let place = "key rotate";
     match refused {
         RotationRefused::Dead(AuthFailure::Expired) => {
-            Refusal::new(format!("key {id} has expired"), place)
+            CliError::new(format!("key {id} has expired"), place)
                 .expected("a key that can be used")
                 .next(format!("portcullis key set {id} --expires 90d, then rotate it"))
         }
-        RotationRefused::Dead(_) => Refusal::new(format!("key {id} is revoked"), place)
+        RotationRefused::Dead(_) => CliError::new(format!("key {id} is revoked"), place)
             .expected("a key that can be used; a revocation is for good")
             .next("portcullis key issue"),
-        RotationRefused::InOverlap(end) => Refusal::new(
+        RotationRefused::InOverlap(end) => CliError::new(
             format!(
                 "key {id} was rotated before, and the secret before works until {}",
                 rfc3339(end)
@@ -132,10 +132,11 @@ fn why_not(record: &KeyRecord, refused: RotationRefused) -> Refusal {
         )
         .expected("the end of that overlap: a client may not have taken over the last new key yet")
         .next(format!("portcullis key show {id}, then wait, or --force")),
-        RotationRefused::TooMany => {
-            Refusal::new(format!("{MOST_SECRETS} secrets of key {id} work at the same time"), place)
-                .expected("fewer secrets, so that one can be added")
-                .next("--overlap 0s ends all of them but the new one, once one has ended")
-        }
+        RotationRefused::TooMany => CliError::new(
+            format!("{MOST_SECRETS} secrets of key {id} work at the same time"),
+            place,
+        )
+        .expected("fewer secrets, so that one can be added")
+        .next("--overlap 0s ends all of them but the new one, once one has ended"),
     }
 }

@@ -9,13 +9,13 @@ use super::view::{details, view};
 use super::{Change, change};
 use crate::admin_log::AdminLog;
 use crate::args::{Session, SetArgs, Switch, Terms};
-use crate::report::{Refusal, Report};
+use crate::report::{CliError, Report};
 use crate::store::Store;
 use crate::time::Seconds;
 
-pub(crate) fn set(session: &Session, args: &SetArgs) -> Result<Report, Refusal> {
+pub(crate) fn set(session: &Session, args: &SetArgs) -> Result<Report, CliError> {
     if !asks_for_anything(args) {
-        return Err(Refusal::usage("nothing to change was named")
+        return Err(CliError::usage("nothing to change was named")
             .expected("at least one of the options that portcullis key set --help lists"));
     }
     let now = Seconds::now();
@@ -24,7 +24,7 @@ pub(crate) fn set(session: &Session, args: &SetArgs) -> Result<Report, Refusal> 
     let changed =
         change(&mut store, &admin_log, AdminAction::KeySet, &args.key, |store, record| {
             if record.revoked.is_some() {
-                return Err(Refusal::new(format!("key {} is revoked", record.id), "key set")
+                return Err(CliError::new(format!("key {} is revoked", record.id), "key set")
                     .expected("a key that can be used; a revocation is for good")
                     .next("portcullis key issue"));
             }
@@ -33,7 +33,7 @@ pub(crate) fn set(session: &Session, args: &SetArgs) -> Result<Report, Refusal> 
             let never =
                 record.expires_at.zip(record.not_before).is_some_and(|(end, start)| end <= start);
             if never {
-                return Err(Refusal::usage("the key would never be valid")
+                return Err(CliError::usage("the key would never be valid")
                     .expected("an expiry after the first valid moment"));
             }
             Ok(())
@@ -100,7 +100,7 @@ pub(super) fn apply(record: &mut KeyRecord, terms: &Terms, now: Seconds) {
 
 /// Refuses what the active policy does not know. What is not asked about is not looked at: a key whose
 /// role is gone can still be narrowed.
-fn known(record: &KeyRecord, args: &SetArgs, store: &mut Store) -> Result<(), Refusal> {
+fn known(record: &KeyRecord, args: &SetArgs, store: &mut Store) -> Result<(), CliError> {
     let connectors = record.connectors.as_ref().filter(|_| args.terms.connectors.is_some());
     if args.role.is_none() && args.tier.is_none() && connectors.is_none() {
         return Ok(());

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use super::find;
 use super::view::{details, last_used, rfc3339, status, view, warnings};
 use crate::args::{ListArgs, Session, ShowKeyArgs};
-use crate::report::{Refusal, Report, table};
+use crate::report::{CliError, Report, table};
 use crate::store::{Listed, Store, Stored, Used};
 use crate::time::Seconds;
 
 const HEADER: [&str; 10] =
     ["ID", "ORG", "NAME", "ROLE", "TIER", "STATUS", "EXPIRES", "ISSUED", "BY", "LAST USED"];
 
-pub(crate) fn list(session: &Session, args: &ListArgs) -> Result<Report, Refusal> {
+pub(crate) fn list(session: &Session, args: &ListArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
     let mut store = Store::open(session)?;
     let organisations = match &args.org {
@@ -72,7 +72,7 @@ fn row(Stored { record, .. }: &Stored, used: &Used, now: Seconds) -> [String; 10
     ]
 }
 
-pub(crate) fn show(session: &Session, args: &ShowKeyArgs) -> Result<Report, Refusal> {
+pub(crate) fn show(session: &Session, args: &ShowKeyArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
     let mut store = Store::open(session)?;
     let stored = find(&mut store, args)?;

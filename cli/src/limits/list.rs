@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::span;
 use crate::args::{ListLimitsArgs, Session};
 use crate::key::Active;
-use crate::report::{Refusal, Report, table};
+use crate::report::{CliError, Report, table};
 use crate::store::Store;
 
 /// So many windows are asked for at once.
@@ -29,7 +29,7 @@ struct Row {
     next_back_ms: u64,
 }
 
-pub(crate) fn list(session: &Session, args: &ListLimitsArgs) -> Result<Report, Refusal> {
+pub(crate) fn list(session: &Session, args: &ListLimitsArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
     let organisations = match &args.org {
         Some(org) => vec![org.clone()],
@@ -65,7 +65,7 @@ pub(crate) fn list(session: &Session, args: &ListLimitsArgs) -> Result<Report, R
 }
 
 /// The windows of one limit that something was drawn from.
-fn used(store: &mut Store, org: &OrgId, limit: &Limit) -> Result<Vec<Row>, Refusal> {
+fn used(store: &mut Store, org: &OrgId, limit: &Limit) -> Result<Vec<Row>, CliError> {
     if limit.per.contains(&Dimension::Global) {
         // Several organisations share it: `limits show` of a caller has it.
         return Ok(Vec::new());

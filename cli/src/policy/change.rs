@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::active_policies;
 use crate::admin_log::AdminLog;
 use crate::escape;
-use crate::report::{Refusal, Report, progress};
+use crate::report::{CliError, Report, progress};
 use crate::store::{Activation, ActivePolicy, Move, Share, Store, Target, Verb};
 use crate::time::Seconds;
 
@@ -91,7 +91,7 @@ impl Step {
 
 impl Change {
     /// Nothing when somebody else was faster.
-    pub(super) fn carry_out(&self, store: &mut Store) -> Result<Option<Report>, Refusal> {
+    pub(super) fn carry_out(&self, store: &mut Store) -> Result<Option<Report>, CliError> {
         let changed = self.steps.iter().any(Step::is_change);
         if changed {
             let noted = self.noted();

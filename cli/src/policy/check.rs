@@ -7,9 +7,9 @@ use super::count;
 use super::findings::findings;
 use crate::args::CheckArgs;
 use crate::document::Document;
-use crate::report::{Refusal, Report, Verdict};
+use crate::report::{CliError, Report, Verdict};
 
-pub(crate) fn check(args: &CheckArgs) -> Result<Report, Refusal> {
+pub(crate) fn check(args: &CheckArgs) -> Result<Report, CliError> {
     let document = Document::read(&args.file)?;
     let place = &document.place;
     let found = findings(&document);

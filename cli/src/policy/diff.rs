@@ -14,7 +14,7 @@ use super::{active_policies, listed, no_policy, stored_document};
 use crate::args::{DiffArgs, Session, Side};
 use crate::document::Document;
 use crate::escape;
-use crate::report::{Refusal, Report, Verdict};
+use crate::report::{CliError, Report, Verdict};
 use crate::store::{ActivePolicy, Store};
 
 /// A document, and what it is called.
@@ -34,7 +34,7 @@ struct Comparison {
     differences: Vec<Difference>,
 }
 
-pub(crate) fn diff(session: &Session, args: &DiffArgs) -> Result<Report, Refusal> {
+pub(crate) fn diff(session: &Session, args: &DiffArgs) -> Result<Report, CliError> {
     let comparisons = match (&args.first, &args.second) {
         (Some(first), Some(second)) => {
             let mut store = None;
@@ -53,7 +53,7 @@ pub(crate) fn diff(session: &Session, args: &DiffArgs) -> Result<Report, Refusal
                 let active_policy = store.active_policy(&org)?;
                 Ok((org, active_policy.target.map(|target| target.version)))
             });
-            with_active(active_policies.collect::<Result<Vec<_>, Refusal>>()?, &to, store)?
+            with_active(active_policies.collect::<Result<Vec<_>, CliError>>()?, &to, store)?
         }
         (None, _) => with_canaries(args.org.as_ref(), &mut Store::open(session)?)?,
     };
@@ -74,10 +74,10 @@ fn against(
     session: &Session,
     args: &DiffArgs,
     comparisons: &[Comparison],
-) -> Result<Report, Refusal> {
+) -> Result<Report, CliError> {
     let compiled = |named: &Named| {
         policy::compile(&named.document).map_err(|faults| {
-            Refusal::new(format!("it has {} faults: {faults}", faults.len()), &named.name)
+            CliError::new(format!("it has {} faults: {faults}", faults.len()), &named.name)
                 .expected("a policy that decides about calls")
                 .next("portcullis policy check FILE")
         })
@@ -103,7 +103,7 @@ pub(super) fn preview(
     version: &PolicyVersion,
     steps: &[Step],
     orphans: &[Orphan],
-) -> Result<Report, Refusal> {
+) -> Result<Report, CliError> {
     let active = |step: &Step| (step.org.clone(), step.before.version().cloned());
     let to = Named::of_file(document);
     let comparisons = with_active(steps.iter().map(active).collect(), &to, store)?;
@@ -136,7 +136,7 @@ fn with_active(
     mut active: Vec<(OrgId, Option<PolicyVersion>)>,
     to: &Named,
     store: &mut Store,
-) -> Result<Vec<Comparison>, Refusal> {
+) -> Result<Vec<Comparison>, CliError> {
     let mut comparisons = Vec::new();
     while let Some((_, version)) = active.first().cloned() {
         let same: Vec<OrgId> =
@@ -158,7 +158,7 @@ fn with_active(
 }
 
 /// Each canary and the active version beside it.
-fn with_canaries(only: Option<&OrgId>, store: &mut Store) -> Result<Vec<Comparison>, Refusal> {
+fn with_canaries(only: Option<&OrgId>, store: &mut Store) -> Result<Vec<Comparison>, CliError> {
     let mut active_policies = active_policies(store)?;
     active_policies.retain(|(org, _)| only.is_none_or(|only| only == org));
     if active_policies.iter().all(|(_, active_policy)| active_policy.target.is_none()) {
@@ -173,7 +173,7 @@ fn with_canaries(only: Option<&OrgId>, store: &mut Store) -> Result<Vec<Comparis
     pairs.sort();
     pairs.dedup();
     if pairs.is_empty() {
-        return Err(Refusal::new("no policy is tried on some callers", "the active policies")
+        return Err(CliError::new("no policy is tried on some callers", "the active policies")
             .expected("a canary; or a version or file to compare with the active version")
             .next("portcullis policy diff FILE; portcullis policy history lists versions"));
     }
@@ -183,7 +183,7 @@ fn with_canaries(only: Option<&OrgId>, store: &mut Store) -> Result<Vec<Comparis
         };
         let of: Vec<OrgId> =
             active_policies.iter().filter(|(_, it)| of(it)).map(|(org, _)| org.clone()).collect();
-        let mut named = |version: &PolicyVersion, what: &str| -> Result<Named, Refusal> {
+        let mut named = |version: &PolicyVersion, what: &str| -> Result<Named, CliError> {
             let name = format!("policy {version}, {what} {}", listed(&of));
             let document = stored_document(store, version)?;
             Ok(Named { version: Some(version.clone()), name, document })
@@ -195,7 +195,7 @@ fn with_canaries(only: Option<&OrgId>, store: &mut Store) -> Result<Vec<Comparis
     pairs.into_iter().map(compare).collect()
 }
 
-fn side(side: &Side, session: &Session, store: &mut Option<Store>) -> Result<Named, Refusal> {
+fn side(side: &Side, session: &Session, store: &mut Option<Store>) -> Result<Named, CliError> {
     match side {
         Side::Version(version) => {
             let document = stored_document(opened(session, store)?, version)?;
@@ -207,7 +207,7 @@ fn side(side: &Side, session: &Session, store: &mut Option<Store>) -> Result<Nam
 }
 
 /// Two files need no Redis.
-fn opened<'a>(session: &Session, store: &'a mut Option<Store>) -> Result<&'a mut Store, Refusal> {
+fn opened<'a>(session: &Session, store: &'a mut Option<Store>) -> Result<&'a mut Store, CliError> {
     match store {
         Some(store) => Ok(store),
         None => Ok(store.insert(Store::open(session)?)),
@@ -215,13 +215,13 @@ fn opened<'a>(session: &Session, store: &'a mut Option<Store>) -> Result<&'a mut
 }
 
 /// Whom a document is for, be the rest of it good or not.
-fn organisations(named: &Named) -> Result<Vec<OrgId>, Refusal> {
+fn organisations(named: &Named) -> Result<Vec<OrgId>, CliError> {
     let names = named.document.get("organisations").and_then(Value::as_array);
     let names = names.into_iter().flatten().filter_map(Value::as_str);
     let organisations: Vec<OrgId> = names.filter_map(OrgId::new).collect();
     match organisations.is_empty() {
         false => Ok(organisations),
-        true => Err(Refusal::new("the document names no organisation", &named.name)
+        true => Err(CliError::new("the document names no organisation", &named.name)
             .expected("organisations, whose active version is compared; or --org ORG")
             .next("portcullis policy check FILE")),
     }

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::{active_policies, listed, no_policy, stored_document};
 use crate::args::{HistoryArgs, Session, ShowPolicyArgs};
-use crate::report::{Output, Refusal, Report, pretty, progress, table};
+use crate::report::{CliError, Output, Report, pretty, progress, table};
 use crate::store::{Activation, ActivePolicy, Share, Store, Verb};
 use crate::time::Seconds;
 
-pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, Refusal> {
+pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
     let entries = store.history(args.limit)?;
     let active_policies = active_policies(&mut store)?;
@@ -101,7 +101,7 @@ fn view(entry: &Activation, part: &Part) -> Value {
     })
 }
 
-pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, Refusal> {
+pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
     let version = match &args.version {
         Some(version) => version.clone(),
@@ -126,7 +126,7 @@ pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, R
 }
 
 /// What is only tried was not activated.
-fn activated_last(store: &mut Store) -> Result<PolicyVersion, Refusal> {
+fn activated_last(store: &mut Store) -> Result<PolicyVersion, CliError> {
     const REMEMBERED: u32 = 1_000;
     let entries = store.history(REMEMBERED)?;
     let activated = entries.into_iter().find(|entry| entry.verb != Verb::Canary);

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::test::Outcome;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 /// Writes the results of one file of cases.
-pub(super) fn write(file: &Path, place: &str, outcomes: &[Outcome]) -> Result<(), Refusal> {
+pub(super) fn write(file: &Path, place: &str, outcomes: &[Outcome]) -> Result<(), CliError> {
     std::fs::write(file, text(place, outcomes)).map_err(|error| {
-        Refusal::new(format!("cannot be written: {error}"), file.display().to_string())
+        CliError::new(format!("cannot be written: {error}"), file.display().to_string())
             .expected("a place for the results")
     })
 }

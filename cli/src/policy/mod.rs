@@ -29,20 +29,20 @@ pub(crate) use push::push;
 pub(crate) use rollback::{promote, rollback, stop};
 pub(crate) use test::test;
 
-use crate::report::{LocatedFault, Refusal, progress};
+use crate::report::{CliError, LocatedFault, progress};
 use crate::store::{ActivePolicy, Store, Topology};
 
 const NOT_ACTIVATED: &str = "no policy was activated";
 
 /// Refuses what the gateways could not use with this Redis: they would go on with the policy before, or serve nobody.
-fn fits(policy: &Policy, place: &str, store: &Store) -> Result<(), Refusal> {
+fn fits(policy: &Policy, place: &str, store: &Store) -> Result<(), CliError> {
     let global = match store.topology() {
         Topology::Server => None,
         Topology::Cluster => policy.global_limit(),
     };
     global.map_or(Ok(()), |limit| {
         let found = format!("{} counts over all organisations", limit.name);
-        Err(Refusal::new(found, place)
+        Err(CliError::new(found, place)
             .expected(
                 "no limit per global in a Redis Cluster: what organisations share is in another place than what is \
                  theirs, and no step can draw from both or neither; nothing was changed",
@@ -52,7 +52,7 @@ fn fits(policy: &Policy, place: &str, store: &Store) -> Result<(), Refusal> {
 }
 
 /// A stored version, as far as this program still accepts it, and the gateways could use it.
-fn compiled(version: &PolicyVersion, store: &mut Store) -> Result<Policy, Refusal> {
+fn compiled(version: &PolicyVersion, store: &mut Store) -> Result<Policy, CliError> {
     let document = stored_document(store, version)?;
     let place = format!("policy {version}");
     let policy = policy::compile(&document).map_err(|faults| {
@@ -62,7 +62,7 @@ fn compiled(version: &PolicyVersion, store: &mut Store) -> Result<Policy, Refusa
             found: fault.found.clone(),
             expected: fault.expected.clone(),
         });
-        Refusal::new("this version of portcullis does not accept that document any more", &place)
+        CliError::new("this version of portcullis does not accept that document any more", &place)
             .next("portcullis policy show VERSION, repair it, and push it")
             .faults(faults.collect())
     })?;
@@ -70,16 +70,16 @@ fn compiled(version: &PolicyVersion, store: &mut Store) -> Result<Policy, Refusa
     Ok(policy)
 }
 
-fn stored_document(store: &mut Store, version: &PolicyVersion) -> Result<Value, Refusal> {
+fn stored_document(store: &mut Store, version: &PolicyVersion) -> Result<Value, CliError> {
     store.policy(version)?.ok_or_else(|| {
-        Refusal::new(format!("there is no policy {version}"), "the stored policies")
+        CliError::new(format!("there is no policy {version}"), "the stored policies")
             .expected("a version that was pushed")
             .next("portcullis policy history")
     })
 }
 
 /// What is active for every organisation that is known, as far as this Redis user may see it.
-fn active_policies(store: &mut Store) -> Result<Vec<(OrgId, ActivePolicy)>, Refusal> {
+fn active_policies(store: &mut Store) -> Result<Vec<(OrgId, ActivePolicy)>, CliError> {
     let (mut active_policies, mut unseen, mut refused) = (Vec::new(), Vec::new(), None);
     for org in store.organisations()? {
         match store.active_policy(&org) {
@@ -100,8 +100,8 @@ fn active_policies(store: &mut Store) -> Result<Vec<(OrgId, ActivePolicy)>, Refu
     }
 }
 
-fn no_policy() -> Refusal {
-    Refusal::new("there is no policy yet", "the policy history")
+fn no_policy() -> CliError {
+    CliError::new("there is no policy yet", "the policy history")
         .expected("a policy that was pushed")
         .next("portcullis policy push FILE --reason …")
 }

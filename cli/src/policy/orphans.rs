@@ -9,7 +9,7 @@ use portcullis_core::policy::{self, Policy};
 use serde::Serialize;
 
 use super::{count, stored_document};
-use crate::report::{Refusal, progress};
+use crate::report::{CliError, progress};
 use crate::store::Store;
 use crate::time::Seconds;
 
@@ -31,7 +31,7 @@ pub(super) fn orphans(
     store: &mut Store,
     policy: &Policy,
     organisations: &[(OrgId, Option<PolicyVersion>)],
-) -> Result<Vec<Orphan>, Refusal> {
+) -> Result<Vec<Orphan>, CliError> {
     let now = Seconds::now();
     let mut orphans = Vec::new();
     for (org, active) in organisations {
@@ -95,11 +95,11 @@ pub(super) fn told(orphans: &[Orphan]) -> String {
 }
 
 /// Refuses to orphan keys that nobody meant.
-pub(super) fn refuse(orphans: &[Orphan], place: &str) -> Result<(), Refusal> {
+pub(super) fn refuse(orphans: &[Orphan], place: &str) -> Result<(), CliError> {
     if orphans.is_empty() {
         return Ok(());
     }
-    Err(Refusal::new(told(orphans), place)
+    Err(CliError::new(told(orphans), place)
         .expected("a policy with the roles and tiers of all active keys, or --orphan-keys: their calls would be refused with 403; nothing was changed")
         .next("portcullis key set ID --role ROLE --tier TIER, or portcullis key revoke ID"))
 }

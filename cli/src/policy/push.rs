@@ -12,10 +12,10 @@ use super::{NOT_ACTIVATED, count, diff, fits, listed, orphans};
 use crate::admin_log::AdminLog;
 use crate::args::{CanaryArgs, PushArgs, Session, Which};
 use crate::document::Document;
-use crate::report::{Refusal, Report, progress};
+use crate::report::{CliError, Report, progress};
 use crate::store::{ActivePolicy, NamedCanary, Store, Target, Verb};
 
-pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal> {
+pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, CliError> {
     let document = Document::read(&args.file)?;
     let (policy, version) = sound(&document, args.strict)?;
     let admin_log = AdminLog::new(session, args.reason.as_deref())?;
@@ -29,7 +29,7 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
         let active_policies = organisations
             .iter()
             .map(|org| Ok((org.clone(), store.active_policy(org)?)))
-            .collect::<Result<Vec<_>, Refusal>>()?;
+            .collect::<Result<Vec<_>, CliError>>()?;
         replaces_one(&args.which, &version, &active_policies)?;
         let (verb, steps) = match &canary {
             Some(canary) => (Verb::Canary, tried(canary, active_policies)?),
@@ -56,12 +56,12 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, Refusal
 }
 
 /// The policy of a document without faults. What is probably not meant is said, and with `--strict` refused.
-fn sound(document: &Document, strict: bool) -> Result<(Policy, PolicyVersion), Refusal> {
+fn sound(document: &Document, strict: bool) -> Result<(Policy, PolicyVersion), CliError> {
     let place = &document.place;
     let Findings { policy, faults, warnings } = findings(document);
     let told = |warning: &LocatedWarning| warning.text(place);
     let refused = |number: usize, what: &str| {
-        Refusal::new(format!("the document has {}", count(number, what)), place)
+        CliError::new(format!("the document has {}", count(number, what)), place)
             .expected(format!("a policy without {what}s; nothing was changed"))
             .next(format!("repair them, then portcullis policy check {place}"))
     };
@@ -79,12 +79,12 @@ fn sound(document: &Document, strict: bool) -> Result<(Policy, PolicyVersion), R
 }
 
 /// The organisations that a document is pushed for.
-fn chosen(which: &Which, policy: &Policy, place: &str) -> Result<Vec<OrgId>, Refusal> {
+fn chosen(which: &Which, policy: &Policy, place: &str) -> Result<Vec<OrgId>, CliError> {
     let unnamed: Vec<OrgId> =
         which.org.iter().filter(|org| !policy.organisations.contains(*org)).cloned().collect();
     if !unnamed.is_empty() {
         let found = format!("the document does not name {}", listed(&unnamed));
-        return Err(Refusal::new(found, place).expected("--org with organisations that it names"));
+        return Err(CliError::new(found, place).expected("--org with organisations that it names"));
     }
     Ok(policy.organisations.iter().filter(|org| which.means(org)).cloned().collect())
 }
@@ -95,7 +95,7 @@ fn replaces_one(
     which: &Which,
     version: &PolicyVersion,
     active_policies: &[(OrgId, ActivePolicy)],
-) -> Result<(), Refusal> {
+) -> Result<(), CliError> {
     let replaced = |(org, active_policy): &(OrgId, ActivePolicy)| {
         let active = active_policy.version().filter(|active| *active != version)?;
         Some((org.clone(), active.clone()))
@@ -116,7 +116,7 @@ fn replaces_one(
 }
 
 /// What was looked at before is what is replaced.
-fn still_active(expected: &PolicyVersion, steps: &[Step]) -> Result<(), Refusal> {
+fn still_active(expected: &PolicyVersion, steps: &[Step]) -> Result<(), CliError> {
     let moved =
         steps.iter().find(|step| step.is_change() && step.before.version() != Some(expected));
     let Some(Step { org, before, .. }) = moved else {
@@ -126,7 +126,7 @@ fn still_active(expected: &PolicyVersion, steps: &[Step]) -> Result<(), Refusal>
         Some(active) => format!("{active} is active for {org}"),
         None => format!("no policy is active for {org}"),
     };
-    Err(Refusal::new(found, "--if-active")
+    Err(CliError::new(found, "--if-active")
         .expected(format!("{expected}: somebody else changed it; nothing was changed"))
         .next("portcullis policy diff, then push again with --if-active and the version that is active now"))
 }
@@ -141,7 +141,7 @@ fn pushed(version: &PolicyVersion, active_policies: Vec<(OrgId, ActivePolicy)>) 
 fn tried(
     canary: &NamedCanary,
     active_policies: Vec<(OrgId, ActivePolicy)>,
-) -> Result<Vec<Step>, Refusal> {
+) -> Result<Vec<Step>, CliError> {
     let version = &canary.record.version;
     let (mut steps, mut without, mut same) = (Vec::new(), Vec::new(), Vec::new());
     for (org, before) in active_policies {
@@ -155,7 +155,7 @@ fn tried(
         }
     }
     if !without.is_empty() {
-        return Err(Refusal::new(
+        return Err(CliError::new(
             format!("{} without an active policy", listed(&without)),
             "the organisations of the document",
         )
@@ -163,7 +163,7 @@ fn tried(
         .next("portcullis policy push FILE --reason … without --canary"));
     }
     if !same.is_empty() {
-        return Err(Refusal::new(
+        return Err(CliError::new(
             format!("policy {version} is the active one of {}", listed(&same)),
             "the document",
         )
@@ -174,11 +174,11 @@ fn tried(
 }
 
 /// The canary that the arguments ask for, if they do.
-fn canary(args: &CanaryArgs, version: &PolicyVersion) -> Result<Option<NamedCanary>, Refusal> {
+fn canary(args: &CanaryArgs, version: &PolicyVersion) -> Result<Option<NamedCanary>, CliError> {
     let callers = callers(args);
     match args.percent {
         None if callers.is_empty() => Ok(None),
-        Some(0) if callers.is_empty() => Err(Refusal::usage("a canary of nobody")
+        Some(0) if callers.is_empty() => Err(CliError::usage("a canary of nobody")
             .expected("--canary 1% to 99%, or callers by name, such as --canary-caller ID")),
         percent => {
             Ok(Some(NamedCanary::new(version.clone(), percent.unwrap_or_default(), callers)))
@@ -207,7 +207,7 @@ fn knows_keys(
     store: &mut Store,
     args: &CanaryArgs,
     organisations: &[OrgId],
-) -> Result<(), Refusal> {
+) -> Result<(), CliError> {
     for id in &args.keys {
         let mut known = false;
         for org in organisations {
@@ -215,7 +215,7 @@ fn knows_keys(
         }
         if !known {
             let place = format!("the keys of {}", listed(organisations));
-            return Err(Refusal::new(format!("there is no key {id}"), place)
+            return Err(CliError::new(format!("there is no key {id}"), place)
                 .expected("the id of a key of the document's organisations; nothing was changed")
                 .next("portcullis key list"));
         }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::count;
 use crate::audit::{Call, each_call};
 use crate::escape;
-use crate::report::{Refusal, Report, Verdict};
+use crate::report::{CliError, Report, Verdict};
 use crate::store::Store;
 
 /// Two policies, and whose calls they decide.
@@ -76,7 +76,7 @@ pub(super) fn replay(
     sides: &[Sides],
     store: Option<Store>,
     exit_code: bool,
-) -> Result<Report, Refusal> {
+) -> Result<Report, CliError> {
     let mut tallies: Vec<Tally> = sides.iter().map(|_| Tally::default()).collect();
     let mut keys = Keys { store, known: BTreeMap::new(), failed: None };
     each_call(logs, |call| {
@@ -109,7 +109,7 @@ pub(super) fn replay(
 struct Keys {
     store: Option<Store>,
     known: BTreeMap<(OrgId, KeyId), Option<Principal>>,
-    failed: Option<Refusal>,
+    failed: Option<CliError>,
 }
 
 impl Keys {

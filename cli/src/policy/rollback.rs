@@ -7,7 +7,7 @@ use super::change::{Change, Step};
 use super::{NOT_ACTIVATED, compiled, listed, no_policy};
 use crate::admin_log::AdminLog;
 use crate::args::{PromoteArgs, RollbackArgs, Session, Which};
-use crate::report::{Refusal, Report};
+use crate::report::{CliError, Report};
 use crate::store::{Activation, Store, Target, Verb};
 use crate::time::Seconds;
 
@@ -16,7 +16,7 @@ const REMEMBERED: u32 = 1_000;
 /// For so many seconds a rollback by somebody else is not undone unasked.
 const FRESH: u64 = 3_600;
 
-pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report, Refusal> {
+pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report, CliError> {
     let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     // Decided anew each time: what was active before depends on who was faster.
@@ -44,26 +44,26 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
 }
 
 /// Two who go back from the same bad push at the same time: the second must not bring it back.
-fn is_not_undone_already(last: &Activation, actor: &str, now: Seconds) -> Result<(), Refusal> {
+fn is_not_undone_already(last: &Activation, actor: &str, now: Seconds) -> Result<(), CliError> {
     let age = now.0.saturating_sub(last.activated_at);
     if last.verb != Verb::Rollback || last.actor == actor || age >= FRESH {
         return Ok(());
     }
     let found =
         format!("{} went back to {} {age} s ago: {}", last.actor, last.version, last.reason);
-    Err(Refusal::new(found, "the policy history")
+    Err(CliError::new(found, "the policy history")
         .expected("--from VERSION with the version that is to go, or --force to undo that rollback; nothing was changed")
         .next("portcullis policy history"))
 }
 
 /// A canary ends when it is meant, not because somebody goes back.
-fn ends_no_canary(step: &Step) -> Result<(), Refusal> {
+fn ends_no_canary(step: &Step) -> Result<(), CliError> {
     let Some(canary) = step.before.canary() else {
         return Ok(());
     };
     let (tried, share) = (&canary.record.version, canary.share());
     let active = step.before.version().map_or_else(|| "no policy".to_owned(), ToString::to_string);
-    Err(Refusal::new(format!("policy {tried} is tried on {share} of {}", step.org), "the active policies")
+    Err(CliError::new(format!("policy {tried} is tried on {share} of {}", step.org), "the active policies")
         .expected(format!(
             "portcullis policy canary stop, which ends the trial and leaves {active} active; or --from {active}, which \
              goes back from {active} and ends the trial, too; nothing was changed"
@@ -72,25 +72,25 @@ fn ends_no_canary(step: &Step) -> Result<(), Refusal> {
 }
 
 /// What is to go is what is active or tried now.
-fn still_there(from: &PolicyVersion, step: &Step) -> Result<(), Refusal> {
+fn still_there(from: &PolicyVersion, step: &Step) -> Result<(), CliError> {
     let tried = step.before.canary().map(|canary| &canary.record.version);
     if step.before.version() == Some(from) || tried == Some(from) {
         return Ok(());
     }
     let active = step.before.version().map_or_else(|| "no policy".to_owned(), ToString::to_string);
-    Err(Refusal::new(format!("{active} is active for {}", step.org), "--from")
+    Err(CliError::new(format!("{active} is active for {}", step.org), "--from")
         .expected(format!("{from}: somebody else changed it; nothing was changed"))
         .next("portcullis policy history"))
 }
 
 /// Everybody whom that version names, on it alone.
-fn named(version: &PolicyVersion, which: &Which, store: &mut Store) -> Result<Vec<Step>, Refusal> {
+fn named(version: &PolicyVersion, which: &Which, store: &mut Store) -> Result<Vec<Step>, CliError> {
     let policy = compiled(version, store)?;
     let unnamed: Vec<OrgId> =
         which.org.iter().filter(|org| !policy.organisations.contains(*org)).cloned().collect();
     if !unnamed.is_empty() {
         let found = format!("policy {version} does not name {}", listed(&unnamed));
-        return Err(Refusal::new(found, "--org").expected("organisations that it names"));
+        return Err(CliError::new(found, "--org").expected("organisations that it names"));
     }
     let organisations: Vec<OrgId> =
         policy.organisations.into_iter().filter(|org| which.means(org)).collect();
@@ -108,7 +108,7 @@ fn undone(
     entries: &[Activation],
     args: &RollbackArgs,
     store: &mut Store,
-) -> Result<Vec<Step>, Refusal> {
+) -> Result<Vec<Step>, CliError> {
     let last = entries.first().ok_or_else(no_policy)?;
     let organisations: Vec<OrgId> =
         last.organisations.iter().filter(|org| args.which.means(org)).cloned().collect();
@@ -136,7 +136,7 @@ fn undone(
         return Ok(canaries);
     }
     if others.is_empty() {
-        return Err(Refusal::new(
+        return Err(CliError::new(
             "there is no earlier version to go back to",
             "the policy history",
         )
@@ -159,12 +159,12 @@ fn earlier(entries: &[Activation], org: &OrgId, active: &PolicyVersion) -> Optio
 }
 
 /// Makes what is tried the active version for all callers.
-pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, Refusal> {
+pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, CliError> {
     of_canaries(session, args, Verb::Promote, |_, tried| tried)
 }
 
 /// Ends the trial: the active version decides for all callers again.
-pub(crate) fn stop(session: &Session, args: &PromoteArgs) -> Result<Report, Refusal> {
+pub(crate) fn stop(session: &Session, args: &PromoteArgs) -> Result<Report, CliError> {
     of_canaries(session, args, Verb::Rollback, |active, _| active)
 }
 
@@ -174,7 +174,7 @@ fn of_canaries(
     args: &PromoteArgs,
     verb: Verb,
     chosen: impl Fn(PolicyVersion, PolicyVersion) -> PolicyVersion,
-) -> Result<Report, Refusal> {
+) -> Result<Report, CliError> {
     let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
     store.until_done(NOT_ACTIVATED, |store| {
@@ -204,9 +204,9 @@ fn of_canaries(
     })
 }
 
-fn no_canary(of: &str) -> Refusal {
+fn no_canary(of: &str) -> CliError {
     let of = if of.is_empty() { String::new() } else { format!(" in {of}") };
-    Refusal::new(format!("no policy is tried on some callers{of}"), "the active policies")
+    CliError::new(format!("no policy is tried on some callers{of}"), "the active policies")
         .expected("a canary; nothing was changed")
         .next("portcullis policy push FILE --canary 10% --reason …")
 }

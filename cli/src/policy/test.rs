@@ -17,7 +17,7 @@ use super::findings::findings;
 use super::{count, junit};
 use crate::args::TestArgs;
 use crate::document::Document;
-use crate::report::{Refusal, Report, Verdict};
+use crate::report::{CliError, Report, Verdict};
 
 /// What came of one case.
 pub(super) struct Outcome {
@@ -28,12 +28,12 @@ pub(super) struct Outcome {
     answer: Answer,
 }
 
-pub(crate) fn test(args: &TestArgs) -> Result<Report, Refusal> {
-    let document = Document::read(&args.file).map_err(Refusal::not_asked)?;
+pub(crate) fn test(args: &TestArgs) -> Result<Report, CliError> {
+    let document = Document::read(&args.file).map_err(CliError::not_asked)?;
     let policy_file = policy_file(args, &document);
-    let policy = policy(&policy_file).map_err(Refusal::not_asked)?;
+    let policy = policy(&policy_file).map_err(CliError::not_asked)?;
     let cases = cases::read(&document.value, &policy).map_err(|faults| {
-        Refusal::new(format!("the cases have {}", count(faults.len(), "fault")), &document.place)
+        CliError::new(format!("the cases have {}", count(faults.len(), "fault")), &document.place)
             .expected("cases without faults; docs/guides/test-a-policy.md has their form")
             .faults(document.located(&faults))
             .not_asked()
@@ -48,7 +48,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<Report, Refusal> {
         outcomes.push(Outcome { name: case.name, line, fault, answer });
     }
     if let Some(file) = &args.junit {
-        junit::write(file, &document.place, &outcomes).map_err(Refusal::not_asked)?;
+        junit::write(file, &document.place, &outcomes).map_err(CliError::not_asked)?;
     }
     Ok(report(&document.place, &policy_file, &outcomes, &reached.of(&policy), args))
 }
@@ -66,18 +66,18 @@ fn policy_file(args: &TestArgs, document: &Document) -> PathBuf {
     folder.join(name.replacen(".test.", ".", 1))
 }
 
-fn policy(file: &Path) -> Result<Policy, Refusal> {
+fn policy(file: &Path) -> Result<Policy, CliError> {
     let document = Document::read(file)?;
     let found = findings(&document);
     found.policy.map(|(policy, _)| policy).ok_or_else(|| {
-        Refusal::new("the policy has faults", &document.place)
+        CliError::new("the policy has faults", &document.place)
             .expected("a policy without faults: no case was tried")
             .next(format!("portcullis policy check {}", document.place))
             .faults(found.faults)
     })
 }
 
-fn answer(policy: &Policy, case: &Case, document: &Document) -> Result<Answer, Refusal> {
+fn answer(policy: &Policy, case: &Case, document: &Document) -> Result<Answer, CliError> {
     let connector = connector(policy, case);
     let question = |connector: &PolicyName| {
         explain(&Question {
@@ -94,7 +94,7 @@ fn answer(policy: &Policy, case: &Case, document: &Document) -> Result<Answer, R
     connector.and_then(|connector| question(&connector)).ok_or_else(|| {
         let line = document.line_of(&case.path).unwrap_or_default();
         let known: Vec<_> = policy.connectors.keys().map(PolicyName::as_str).collect();
-        Refusal::new(
+        CliError::new(
             format!("it is not clear which connector the case {:?} means", case.name),
             format!("{}:{line}", document.place),
         )

@@ -10,7 +10,7 @@ use super::description::{self, Description};
 use super::guards::{Guards, Matcher};
 use super::route::{Guarded, Method};
 use super::{UNJUDGED, object};
-use crate::report::Refusal;
+use crate::report::CliError;
 
 /// A description whose servers are clusters.
 pub(super) type Described = Description<(), String>;
@@ -29,7 +29,7 @@ pub(super) fn read(document: &Value) -> Result<Described, Faults> {
 pub(super) fn documents(
     description: &Described,
     guards: &mut Guards,
-) -> Result<Vec<Value>, Refusal> {
+) -> Result<Vec<Value>, CliError> {
     let mut routes = Vec::new();
     for of_connector in description.routes(guards)? {
         let connector = of_connector.connector;

@@ -13,7 +13,7 @@ use super::description::{
 use super::guards::{Guards, Matcher};
 use super::route::{Guarded, Method, Routes, Unjudged};
 use super::{UNJUDGED, object};
-use crate::report::Refusal;
+use crate::report::CliError;
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io";
@@ -58,7 +58,7 @@ fn server(fields: ServerFields<'_>, faults: &mut Faults) -> Option<Service> {
 pub(super) fn documents(
     description: &Described,
     guards: &mut Guards,
-) -> Result<Vec<Value>, Refusal> {
+) -> Result<Vec<Value>, CliError> {
     let mut documents = Vec::new();
     for of_connector in description.routes(guards)? {
         documents.push(http_route(description, &of_connector));

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::document::Document;
 use crate::random;
-use crate::report::{Refusal, pretty};
+use crate::report::{CliError, pretty};
 
 /// 256 bits.
 const LENGTH: usize = 43;
@@ -48,11 +48,11 @@ pub(super) enum Matcher {
 }
 
 impl Guards {
-    pub(super) fn open(file: &Path, previous: Option<&Path>) -> Result<Self, Refusal> {
+    pub(super) fn open(file: &Path, previous: Option<&Path>) -> Result<Self, CliError> {
         for file in std::iter::once(file).chain(previous) {
             if file == Path::new("-") {
                 let found = "guards from standard input";
-                return Err(Refusal::usage(found).expected("--guards FILE, a file of its own"));
+                return Err(CliError::usage(found).expected("--guards FILE, a file of its own"));
             }
         }
         let source = match std::fs::exists(file) {
@@ -70,13 +70,13 @@ impl Guards {
     }
 
     /// Who knows the value of one path, such as the team that owns its routes, must not know that of another.
-    fn each_has_one_path(&self) -> Result<(), Refusal> {
+    fn each_has_one_path(&self) -> Result<(), CliError> {
         let mut owners = BTreeMap::new();
         for (path, value) in self.values.iter().chain(&self.previous) {
             let owner = *owners.entry(value.expose()).or_insert(path);
             if owner != path {
                 let found = format!("{owner} and {path} have the same guard");
-                return Err(Refusal::new(found, self.place())
+                return Err(CliError::new(found, self.place())
                     .expected("a value of its own for each path, also among previous ones")
                     .next("remove the value of one of them; portcullis render makes a new one"));
             }
@@ -85,7 +85,7 @@ impl Guards {
     }
 
     /// What the filter sets for `path`.
-    pub(super) fn value(&mut self, path: &str) -> Result<String, Refusal> {
+    pub(super) fn value(&mut self, path: &str) -> Result<String, CliError> {
         if let Some(value) = self.values.get(path) {
             return Ok(value.expose().to_owned());
         }
@@ -96,7 +96,7 @@ impl Guards {
     }
 
     /// What routes of `path` take.
-    pub(super) fn matcher(&mut self, path: &str) -> Result<Matcher, Refusal> {
+    pub(super) fn matcher(&mut self, path: &str) -> Result<Matcher, CliError> {
         let value = self.value(path)?;
         let previous = self.previous.get(path).map(Secret::expose);
         Ok(match previous.filter(|previous| *previous != value) {
@@ -121,7 +121,7 @@ impl Guards {
     }
 
     /// Writes values that were made.
-    pub(super) fn keep(&self) -> Result<(), Refusal> {
+    pub(super) fn keep(&self) -> Result<(), CliError> {
         if self.new.is_empty() {
             return Ok(());
         }
@@ -149,8 +149,8 @@ impl Guards {
         replaced
     }
 
-    fn unwritable(&self, error: &std::io::Error) -> Refusal {
-        let refusal = Refusal::new(format!("the guards cannot be written: {error}"), self.place());
+    fn unwritable(&self, error: &std::io::Error) -> CliError {
+        let refusal = CliError::new(format!("the guards cannot be written: {error}"), self.place());
         match error.kind() {
             ErrorKind::AlreadyExists => refusal
                 .expected("nobody else creates the file meanwhile; nothing was printed")
@@ -172,14 +172,14 @@ fn private(file: &Path, text: &str) -> std::io::Result<()> {
     created.sync_all()
 }
 
-fn read(file: &Path) -> Result<Values, Refusal> {
+fn read(file: &Path) -> Result<Values, CliError> {
     let document = Document::read(file)?;
     let mut faults = Faults::default();
     let values = guard::values(Node::root(&document.value), &mut faults);
     if faults.is_empty() {
         return Ok(values);
     }
-    Err(Refusal::new("the guards have faults", &document.place)
+    Err(CliError::new("the guards have faults", &document.place)
         .faults(document.located(&faults))
         .next("docs/reference/render.md has the form of the file"))
 }

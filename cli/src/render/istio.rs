@@ -10,7 +10,7 @@ use super::description::{self, Description, Istio, Service};
 use super::guards::{Guards, Matcher};
 use super::route::{Guarded, Method, Unjudged};
 use super::{UNJUDGED, object};
-use crate::report::Refusal;
+use crate::report::CliError;
 
 /// A description whose servers are hosts with a port.
 pub(super) type Described = Description<Gateway, Service>;
@@ -57,7 +57,7 @@ fn overlapping(hosts: &[String]) -> impl Iterator<Item = (&str, &str)> {
 pub(super) fn documents(
     description: &Described,
     guards: &mut Guards,
-) -> Result<Vec<Value>, Refusal> {
+) -> Result<Vec<Value>, CliError> {
     let Description { name, hosts, gateway, .. } = description;
     let Gateway { namespace, istio } = gateway;
     let (mut http, mut patches) = (Vec::new(), Vec::new());

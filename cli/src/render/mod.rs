@@ -16,14 +16,14 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{RenderArgs, Session, Target};
 use crate::document::Document;
-use crate::report::{Output, Refusal, Report, pretty, progress};
+use crate::report::{CliError, Output, Report, pretty, progress};
 use description::Description;
 use guards::Guards;
 
 /// What a request gets that no filter has judged: the body of the filter's own 503.
 const UNJUDGED: &str = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-31503,"message":"The gateway cannot serve this call right now"}}"#;
 
-pub(crate) fn render(session: &Session, args: &RenderArgs) -> Result<Report, Refusal> {
+pub(crate) fn render(session: &Session, args: &RenderArgs) -> Result<Report, CliError> {
     let document = Document::read(&args.file)?;
     let value = &document.value;
     match args.target {
@@ -42,10 +42,10 @@ fn made<G, S>(
     read: Result<Description<G, S>, Faults>,
     args: &RenderArgs,
     session: &Session,
-    make: impl FnOnce(&Description<G, S>, &mut Guards) -> Result<Vec<Value>, Refusal>,
-) -> Result<Report, Refusal> {
+    make: impl FnOnce(&Description<G, S>, &mut Guards) -> Result<Vec<Value>, CliError>,
+) -> Result<Report, CliError> {
     let description = read.map_err(|faults| {
-        Refusal::new("the description has faults", &document.place)
+        CliError::new("the description has faults", &document.place)
             .next("docs/reference/render.md has the fields")
             .faults(document.located(&faults))
     })?;
@@ -87,7 +87,7 @@ fn plugin_read(document: &Value) -> Result<Description<(), ()>, Faults> {
 }
 
 /// The new value of each path: what the filter is to set.
-fn plugin(description: &Description<(), ()>, guards: &mut Guards) -> Result<Vec<Value>, Refusal> {
+fn plugin(description: &Description<(), ()>, guards: &mut Guards) -> Result<Vec<Value>, CliError> {
     let mut values = Map::new();
     for connector in &description.connectors {
         for path in connector.paths() {

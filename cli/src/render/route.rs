@@ -4,7 +4,7 @@
 
 use super::description::{Connector, Description};
 use super::guards::{Guards, Matcher};
-use crate::report::Refusal;
+use crate::report::CliError;
 
 const LISTEN: &str = "-listen";
 const MESSAGES: &str = "-messages";
@@ -46,7 +46,7 @@ pub(super) enum Method {
 
 impl<G, S> Description<G, S> {
     /// The routes of each connector.
-    pub(super) fn routes(&self, guards: &mut Guards) -> Result<Vec<Routes<'_, S>>, Refusal> {
+    pub(super) fn routes(&self, guards: &mut Guards) -> Result<Vec<Routes<'_, S>>, CliError> {
         self.connectors.iter().map(|connector| routes(connector, guards)).collect()
     }
 }
@@ -54,7 +54,7 @@ impl<G, S> Description<G, S> {
 fn routes<'a, S>(
     connector: &'a Connector<S>,
     guards: &mut Guards,
-) -> Result<Routes<'a, S>, Refusal> {
+) -> Result<Routes<'a, S>, CliError> {
     let Connector { name, path, messages, rewrite, idle, .. } = connector;
     let guard = guards.matcher(path)?;
     let mut guarded = vec![

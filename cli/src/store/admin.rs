@@ -5,14 +5,14 @@ use portcullis_core::id::OrgId;
 use portcullis_redis_lua::Key;
 
 use super::Store;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 /// So many lines are read at once.
 const PAGE: usize = 1_000;
 
 impl Store {
     /// The last line of an organisation's chain, whatever it is.
-    pub(crate) fn last_entry(&mut self, org: &OrgId) -> Result<Option<Vec<u8>>, Refusal> {
+    pub(crate) fn last_entry(&mut self, org: &OrgId) -> Result<Option<Vec<u8>>, CliError> {
         let key = Key::admin(org.as_str());
         self.query(redis::cmd("LINDEX").arg(key.as_str()).arg(-1))
     }
@@ -22,7 +22,7 @@ impl Store {
         &mut self,
         org: &OrgId,
         mut read: impl FnMut(&[u8]),
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CliError> {
         let key = Key::admin(org.as_str());
         for start in (0_usize..).step_by(PAGE) {
             let end = start.saturating_add(PAGE).saturating_sub(1);

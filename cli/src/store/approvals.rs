@@ -6,7 +6,7 @@ use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{Decide, DecideReply, Key};
 
 use super::Store;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 /// A call that waits, or was decided on and not made yet.
 pub(crate) struct Approval {
@@ -23,7 +23,7 @@ impl Store {
         &mut self,
         org: &OrgId,
         prefix: &str,
-    ) -> Result<Vec<String>, Refusal> {
+    ) -> Result<Vec<String>, CliError> {
         let index = Key::approvals(org.as_str());
         let digests: Vec<String> =
             self.query(redis::cmd("ZRANGE").arg(index.as_str()).arg(0).arg(-1))?;
@@ -35,7 +35,7 @@ impl Store {
         &mut self,
         org: &OrgId,
         digest: &str,
-    ) -> Result<Option<Approval>, Refusal> {
+    ) -> Result<Option<Approval>, CliError> {
         let key = Key::approval(org.as_str(), digest);
         let (state, doc): (Option<String>, Option<Vec<u8>>) =
             self.query(redis::cmd("HMGET").arg(key.as_str()).arg(&["rev", "doc"]))?;
@@ -44,14 +44,14 @@ impl Store {
         };
         let left: i64 = self.query(redis::cmd("PTTL").arg(key.as_str()))?;
         let waiting = serde_json::from_slice(&doc).map_err(|fault| {
-            Refusal::new(format!("a call that waits cannot be read: {fault}"), key.as_str())
+            CliError::new(format!("a call that waits cannot be read: {fault}"), key.as_str())
                 .expected("one written by a filter of this version")
         })?;
         Ok(Some(Approval { state, left_ms: u64::try_from(left).unwrap_or(0), waiting }))
     }
 
     /// Writes a decision and the entry that tells of it, or neither.
-    pub(crate) fn decide(&mut self, decide: &Decide<'_>) -> Result<DecideReply, Refusal> {
+    pub(crate) fn decide(&mut self, decide: &Decide<'_>) -> Result<DecideReply, CliError> {
         let reply = self.run(&decide.call())?;
         let reply = Decide::decode(reply).map_err(|error| self.unscripted(&error))?;
         if matches!(reply, DecideReply::Decided) {

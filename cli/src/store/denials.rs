@@ -9,7 +9,7 @@ use portcullis_redis_lua::{DenialState, Key, Note, PutDenial};
 
 use super::Store;
 use crate::random::base62;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 impl Store {
     /// Denies what `key` stands for, from the next request on. `entry` makes the line of the admin chain
@@ -20,9 +20,9 @@ impl Store {
         key: &Key,
         record: &DenyListEntry,
         entry: impl Fn(Option<&[u8]>) -> String,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CliError> {
         let doc = serde_json::to_string(record)
-            .map_err(|error| Refusal::new(error.to_string(), "the denial"))?;
+            .map_err(|error| CliError::new(error.to_string(), "the denial"))?;
         let rev = base62(16)?;
         self.put_denial(org, key, DenialState::Denied { rev: &rev, doc: &doc }, entry)
     }
@@ -33,7 +33,7 @@ impl Store {
         org: &OrgId,
         key: &Key,
         entry: impl Fn(Option<&[u8]>) -> String,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<bool, CliError> {
         if !self.query::<bool>(redis::cmd("EXISTS").arg(key.as_str()))? {
             return Ok(false);
         }
@@ -48,7 +48,7 @@ impl Store {
         denial: &Key,
         state: DenialState<'_>,
         entry: impl Fn(Option<&[u8]>) -> String,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CliError> {
         self.until_done("the denials are as they were", |store| {
             let last = store.last_entry(org)?;
             let entry = entry(last.as_deref());
@@ -59,7 +59,7 @@ impl Store {
     }
 
     /// What is denied in an organisation, the latest first.
-    pub(crate) fn denials(&mut self, org: &OrgId) -> Result<Vec<DenyListEntry>, Refusal> {
+    pub(crate) fn denials(&mut self, org: &OrgId) -> Result<Vec<DenyListEntry>, CliError> {
         let index = Key::denied_index(org.as_str());
         let keys: Vec<String> = self.query(redis::cmd("SMEMBERS").arg(index.as_str()))?;
         let documents = keys.iter().map(|key| redis::cmd("HGET").arg(key).arg("doc").clone());
@@ -68,7 +68,7 @@ impl Store {
         for (key, doc) in keys.iter().zip(documents) {
             let record =
                 doc.map(|doc| DenyListEntry::parse(&doc)).transpose().map_err(|error| {
-                    Refusal::new(format!("a denial cannot be read: {error}"), key.as_str())
+                    CliError::new(format!("a denial cannot be read: {error}"), key.as_str())
                         .expected("one written by this version of portcullis or an older one")
                 })?;
             denials.extend(record);

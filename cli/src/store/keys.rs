@@ -8,7 +8,7 @@ use portcullis_redis_lua::{Expected, Key, PutRecord, PutRecordReply};
 use redis::Cmd;
 
 use super::Store;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 /// So many records are asked for at once.
 const PAGE: usize = 500;
@@ -52,10 +52,10 @@ pub(crate) type Used = BTreeMap<String, u64>;
 
 impl Store {
     /// The record, if there is one; refuses to speak of one that cannot be read.
-    pub(crate) fn record(&mut self, org: &OrgId, id: &KeyId) -> Result<Option<Stored>, Refusal> {
+    pub(crate) fn record(&mut self, org: &OrgId, id: &KeyId) -> Result<Option<Stored>, CliError> {
         let found = self.record_or_fault(org, id)?.transpose();
         found.map_err(|Unreadable { place, fault }| {
-            Refusal::new(format!("the record of key {id} cannot be read: {fault}"), place)
+            CliError::new(format!("the record of key {id} cannot be read: {fault}"), place)
                 .expected("a record written by this version of portcullis or an older one")
         })
     }
@@ -65,13 +65,13 @@ impl Store {
         &mut self,
         org: &OrgId,
         id: &KeyId,
-    ) -> Result<Option<Result<Stored, Unreadable>>, Refusal> {
+    ) -> Result<Option<Result<Stored, Unreadable>>, CliError> {
         let fields = self.query(&record_fields(org, id))?;
         Ok(read(org, id, fields))
     }
 
     /// Every record of an organisation by its id, and when its secrets were last used.
-    pub(crate) fn records(&mut self, org: &OrgId) -> Result<Vec<Listed>, Refusal> {
+    pub(crate) fn records(&mut self, org: &OrgId) -> Result<Vec<Listed>, CliError> {
         let mut listed = Vec::new();
         for ids in self.record_ids(org)?.chunks(PAGE) {
             let records = ids.iter().map(|id| record_fields(org, id)).collect();
@@ -87,7 +87,7 @@ impl Store {
     }
 
     /// The ids of an organisation's records, sorted.
-    fn record_ids(&mut self, org: &OrgId) -> Result<Vec<KeyId>, Refusal> {
+    fn record_ids(&mut self, org: &OrgId) -> Result<Vec<KeyId>, CliError> {
         let key = Key::record_index(org.as_str());
         let ids: Vec<String> = self.query(redis::cmd("SMEMBERS").arg(key.as_str()))?;
         let mut ids: Vec<_> = ids.iter().filter_map(|id| KeyId::new(id)).collect();
@@ -102,9 +102,9 @@ impl Store {
         expected: Expected,
         last_entry: Option<&[u8]>,
         entry: &str,
-    ) -> Result<Written, Refusal> {
+    ) -> Result<Written, CliError> {
         let doc = serde_json::to_string(record)
-            .map_err(|error| Refusal::new(error.to_string(), "the new record"))?;
+            .map_err(|error| CliError::new(error.to_string(), "the new record"))?;
         let (org, id) = (record.org.as_str(), record.id.as_str());
         let put = PutRecord { org, id, expected, doc: &doc, last_entry, entry };
         let reply = self.run(&put.call())?;
@@ -119,7 +119,7 @@ impl Store {
     }
 
     /// When each secret of a key was last used, a minute late at most.
-    pub(crate) fn used(&mut self, org: &OrgId, id: &KeyId) -> Result<Used, Refusal> {
+    pub(crate) fn used(&mut self, org: &OrgId, id: &KeyId) -> Result<Used, CliError> {
         self.query(&used_fields(org, id))
     }
 }

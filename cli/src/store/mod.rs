@@ -29,7 +29,7 @@ use crate::cause::Cause;
 pub(crate) use crate::connection::Topology;
 use crate::connection::{Connection, Node, Spread};
 use crate::random::below;
-use crate::report::{Refusal, progress};
+use crate::report::{CliError, progress};
 use crate::session::Session;
 
 /// A change that somebody else was faster than is tried again. Each time somebody gets through, so
@@ -51,9 +51,9 @@ enum Replicas {
 }
 
 impl Store {
-    pub(crate) fn open(session: &Session) -> Result<Self, Refusal> {
+    pub(crate) fn open(session: &Session) -> Result<Self, CliError> {
         let url = session.redis.as_deref().filter(|url| !url.is_empty()).ok_or_else(|| {
-            Refusal::usage("no Redis to speak to")
+            CliError::usage("no Redis to speak to")
                 .expected("--redis URL or PORTCULLIS_REDIS, such as redis://127.0.0.1:6379/")
         })?;
         Ok(Self {
@@ -64,7 +64,7 @@ impl Store {
     }
 
     /// Connects anew, after a connection was lost.
-    pub(crate) fn reopen(&mut self) -> Result<(), Refusal> {
+    pub(crate) fn reopen(&mut self) -> Result<(), CliError> {
         self.connection = Connection::open(&self.url)?;
         Ok(())
     }
@@ -74,18 +74,18 @@ impl Store {
         self.connection.address()
     }
 
-    pub(crate) fn ping(&mut self) -> Result<(), Refusal> {
+    pub(crate) fn ping(&mut self) -> Result<(), CliError> {
         self.query::<String>(&redis::cmd("PING")).map(drop)
     }
 
     /// The server's clock, since the Unix epoch.
-    pub(crate) fn time(&mut self) -> Result<Duration, Refusal> {
+    pub(crate) fn time(&mut self) -> Result<Duration, CliError> {
         let (seconds, micros): (u64, u32) = self.query(&redis::cmd("TIME"))?;
         Ok(Duration::new(seconds, micros.saturating_mul(1_000)))
     }
 
     /// What each server tells of itself.
-    pub(crate) fn nodes(&mut self) -> Result<Vec<Node>, Refusal> {
+    pub(crate) fn nodes(&mut self) -> Result<Vec<Node>, CliError> {
         self.connection.nodes()
     }
 
@@ -95,7 +95,7 @@ impl Store {
     }
 
     /// Every organisation that a policy or key was ever written for, sorted.
-    pub(crate) fn organisations(&mut self) -> Result<Vec<OrgId>, Refusal> {
+    pub(crate) fn organisations(&mut self) -> Result<Vec<OrgId>, CliError> {
         let names: Vec<String> =
             self.query(redis::cmd("SMEMBERS").arg(Key::organisations().as_str()))?;
         let mut organisations: Vec<_> = names.iter().filter_map(|name| OrgId::new(name)).collect();
@@ -104,7 +104,7 @@ impl Store {
     }
 
     /// Makes an organisation known, so that its keys are listed.
-    pub(crate) fn add_organisation(&mut self, org: &OrgId) -> Result<(), Refusal> {
+    pub(crate) fn add_organisation(&mut self, org: &OrgId) -> Result<(), CliError> {
         self.query(redis::cmd("SADD").arg(Key::organisations().as_str()).arg(org.as_str()))
     }
 
@@ -113,8 +113,8 @@ impl Store {
     pub(crate) fn until_done<T>(
         &mut self,
         what: &str,
-        mut attempt: impl FnMut(&mut Self) -> Result<Option<T>, Refusal>,
-    ) -> Result<T, Refusal> {
+        mut attempt: impl FnMut(&mut Self) -> Result<Option<T>, CliError>,
+    ) -> Result<T, CliError> {
         for tried in 0..TRIES {
             if let Some(done) = attempt(self)? {
                 return Ok(done);
@@ -122,7 +122,7 @@ impl Store {
             // Those who collided do not come back at the same moment.
             std::thread::sleep(Duration::from_millis(below(tried.min(20).saturating_add(1))));
         }
-        Err(Refusal::new(
+        Err(CliError::new(
             "somebody else keeps changing the same at the same moment",
             self.connection.address(),
         )
@@ -130,21 +130,21 @@ impl Store {
         .next("try again"))
     }
 
-    fn run(&mut self, call: &ScriptCall) -> Result<Value, Refusal> {
+    fn run(&mut self, call: &ScriptCall) -> Result<Value, CliError> {
         let reply = self.words(&call.evalsha())?;
         if reply.is_noscript() { self.words(&call.eval()) } else { Ok(reply) }
     }
 
-    fn words(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Value, Refusal> {
+    fn words(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Value, CliError> {
         self.connection.words(words)
     }
 
-    fn query<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, Refusal> {
+    fn query<T: FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, CliError> {
         self.connection.query(command)
     }
 
     /// Runs a script that makes a change and notes it; whether nobody else was faster.
-    fn noted(&mut self, call: &ScriptCall) -> Result<bool, Refusal> {
+    fn noted(&mut self, call: &ScriptCall) -> Result<bool, CliError> {
         let reply = self.run(call)?;
         match NotedReply::decode(reply) {
             Ok(NotedReply::Done) => {
@@ -178,12 +178,12 @@ impl Store {
         self.replicas = Replicas::GivenUp;
     }
 
-    fn unscripted(&self, error: &ReplyError) -> Refusal {
+    fn unscripted(&self, error: &ReplyError) -> CliError {
         let text = error.to_string();
         if let Some(cause) = Cause::of(&text) {
-            return Refusal::of(cause, &text, self.connection.address());
+            return CliError::of(cause, &text, self.connection.address());
         }
-        Refusal::new(text, self.connection.address())
+        CliError::new(text, self.connection.address())
             .expected("Redis 7 or Valkey, and a user who may run scripts")
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::active_policy::{ActivePolicy, Share};
 use super::{Store, Topology};
-use crate::report::{Refusal, progress};
+use crate::report::{CliError, progress};
 
 /// One line of the policy history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,12 +78,12 @@ impl Verb {
 
 impl Store {
     /// The version that is active for an organisation.
-    pub(crate) fn active(&mut self, org: &OrgId) -> Result<Option<PolicyVersion>, Refusal> {
+    pub(crate) fn active(&mut self, org: &OrgId) -> Result<Option<PolicyVersion>, CliError> {
         Ok(self.active_policy(org)?.target.map(|target| target.version))
     }
 
     /// What is active for an organisation, and for whom of it another policy is tried.
-    pub(crate) fn active_policy(&mut self, org: &OrgId) -> Result<ActivePolicy, Refusal> {
+    pub(crate) fn active_policy(&mut self, org: &OrgId) -> Result<ActivePolicy, CliError> {
         let key = Key::policy(org.as_str());
         let (rev, doc): (Option<String>, Option<Vec<u8>>) =
             self.query(redis::cmd("HMGET").arg(key.as_str()).arg(&["rev", "doc"]))?;
@@ -94,12 +94,12 @@ impl Store {
     pub(crate) fn policy(
         &mut self,
         version: &PolicyVersion,
-    ) -> Result<Option<serde_json::Value>, Refusal> {
+    ) -> Result<Option<serde_json::Value>, CliError> {
         let key = Key::policy_document(version.as_str());
         let text: Option<Vec<u8>> = self.query(redis::cmd("GET").arg(key.as_str()))?;
         text.map(|text| {
             json::parse_strict(&text).map_err(|error| {
-                Refusal::new(format!("the policy document is damaged: {error}"), key.as_str())
+                CliError::new(format!("the policy document is damaged: {error}"), key.as_str())
                     .next("portcullis policy push FILE --reason …")
             })
         })
@@ -111,7 +111,7 @@ impl Store {
         &mut self,
         version: &PolicyVersion,
         document: &serde_json::Value,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CliError> {
         let key = Key::policy_document(version.as_str());
         let canonical = json::canonical_exact(document);
         let mut write = redis::cmd("SET");
@@ -124,13 +124,13 @@ impl Store {
             }
             return Ok(());
         }
-        Err(Refusal::new("another document is stored under this version", key.as_str())
+        Err(CliError::new("another document is stored under this version", key.as_str())
             .expected("the document that the version is the digest of")
             .next("find out who wrote it; nothing was activated"))
     }
 
     /// The policy history, newest first, at most `limit` entries.
-    pub(crate) fn history(&mut self, limit: u32) -> Result<Vec<Activation>, Refusal> {
+    pub(crate) fn history(&mut self, limit: u32) -> Result<Vec<Activation>, CliError> {
         let key = Key::policy_history();
         let last = i64::from(limit).saturating_sub(1);
         let entries: Vec<Vec<u8>> =
@@ -139,7 +139,7 @@ impl Store {
             .iter()
             .map(|entry| {
                 serde_json::from_slice(entry).map_err(|error| {
-                    Refusal::new(format!("an entry cannot be read: {error}"), key.as_str())
+                    CliError::new(format!("an entry cannot be read: {error}"), key.as_str())
                         .expected("a history written by this version of portcullis")
                 })
             })
@@ -147,19 +147,19 @@ impl Store {
     }
 
     /// As [`Store::history`]; from here on, a change of it makes [`Store::activate`] come to nothing.
-    pub(crate) fn watch_history(&mut self, limit: u32) -> Result<Vec<Activation>, Refusal> {
+    pub(crate) fn watch_history(&mut self, limit: u32) -> Result<Vec<Activation>, CliError> {
         self.watch(&[Key::policy_history()])?;
         self.history(limit)
     }
 
     /// From here on, a change of these organisations' policies or admin chains by somebody else makes
     /// [`Store::activate`] come to nothing.
-    pub(crate) fn watch_organisations(&mut self, organisations: &[OrgId]) -> Result<(), Refusal> {
+    pub(crate) fn watch_organisations(&mut self, organisations: &[OrgId]) -> Result<(), CliError> {
         let keys = |org: &OrgId| [Key::policy(org.as_str()), Key::admin(org.as_str())];
         self.watch(&organisations.iter().flat_map(keys).collect::<Vec<_>>())
     }
 
-    fn watch(&mut self, keys: &[Key]) -> Result<(), Refusal> {
+    fn watch(&mut self, keys: &[Key]) -> Result<(), CliError> {
         if self.topology() == Topology::Cluster {
             // What was decided on is compared when it is changed.
             return Ok(());
@@ -169,7 +169,7 @@ impl Store {
     }
 
     /// Whatever was watched may change.
-    pub(crate) fn unwatch(&mut self) -> Result<(), Refusal> {
+    pub(crate) fn unwatch(&mut self) -> Result<(), CliError> {
         match self.topology() {
             Topology::Server => self.query(&redis::cmd("UNWATCH")),
             Topology::Cluster => Ok(()),
@@ -183,12 +183,12 @@ impl Store {
         &mut self,
         noted: &[Activation],
         moves: &[Move],
-    ) -> Result<Option<()>, Refusal> {
+    ) -> Result<Option<()>, CliError> {
         let noted = noted
             .iter()
             .map(serde_json::to_string)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| Refusal::new(error.to_string(), "the new history entry"))?;
+            .map_err(|error| CliError::new(error.to_string(), "the new history entry"))?;
         let history = Key::policy_history();
         match self.topology() {
             Topology::Server => {
@@ -231,7 +231,7 @@ impl Store {
     }
 
     /// Moves one organisation; false when somebody else was faster.
-    fn move_one(&mut self, one: &Move) -> Result<bool, Refusal> {
+    fn move_one(&mut self, one: &Move) -> Result<bool, CliError> {
         let Move { org, from, last, entry, rev, doc } = one;
         // Known before it has a policy, so that one cut off in between is listed.
         self.add_organisation(org)?;

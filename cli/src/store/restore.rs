@@ -4,7 +4,7 @@ use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{AcceptRestore, Note};
 
 use super::Store;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 impl Store {
     /// Has gateways serve `org` although they saw a later state of it. `entry` makes the line of the admin chain
@@ -13,7 +13,7 @@ impl Store {
         &mut self,
         org: &OrgId,
         entry: impl Fn(Option<&[u8]>) -> String,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CliError> {
         self.until_done("gateways go on refusing", |store| {
             let last = store.last_entry(org)?;
             let entry = entry(last.as_deref());

@@ -4,12 +4,12 @@ use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{Admit, AdmitReply, Forget, Key, Note, Scope, Window, WindowState};
 
 use super::Store;
-use crate::report::Refusal;
+use crate::report::CliError;
 
 impl Store {
     /// The names of keys that start with `prefix`, sorted. Reads through all keys of the server that has
     /// them; a prefix with a hash tag is in one place in a Cluster, too.
-    pub(crate) fn names_with(&mut self, prefix: &Key) -> Result<Vec<String>, Refusal> {
+    pub(crate) fn names_with(&mut self, prefix: &Key) -> Result<Vec<String>, CliError> {
         let (mut names, mut cursor) = (Vec::new(), 0_u64);
         loop {
             // No part of a key's name can hold a `*` or what else would be a pattern.
@@ -29,7 +29,7 @@ impl Store {
     }
 
     /// How the windows stand, all at one moment. Draws nothing, whatever their cost is.
-    pub(crate) fn look_at(&mut self, windows: &[Window]) -> Result<Vec<WindowState>, Refusal> {
+    pub(crate) fn look_at(&mut self, windows: &[Window]) -> Result<Vec<WindowState>, CliError> {
         let free = |window: &Window| Window { cost: 0, alert: None, ..window.clone() };
         let windows = windows.iter().map(free).collect();
         let admit = Admit { guards: Vec::new(), windows, used: None };
@@ -39,14 +39,14 @@ impl Store {
                 Ok(states)
             }
             Ok(AdmitReply::Stale(_)) => {
-                Err(Refusal::new("an admission without guards moved", self.connection.address()))
+                Err(CliError::new("an admission without guards moved", self.connection.address()))
             }
             Err(error) => Err(self.unscripted(&error)),
         }
     }
 
     /// Draws from a window of a reserved organisation, as a call does; Redis forgets it by itself.
-    pub(crate) fn probe(&mut self) -> Result<(), Refusal> {
+    pub(crate) fn probe(&mut self) -> Result<(), CliError> {
         const ORG: &str = "portcullis-doctor";
         let window = Window {
             key: Key::window(Scope::Org(ORG), "doctor.probe", &[]),
@@ -60,7 +60,7 @@ impl Store {
         let reply = self.run(&admit.call())?;
         match admit.decode(reply) {
             Ok(AdmitReply::Admitted(_)) => Ok(()),
-            Ok(AdmitReply::Limited { .. } | AdmitReply::Stale(_)) => Err(Refusal::new(
+            Ok(AdmitReply::Limited { .. } | AdmitReply::Stale(_)) => Err(CliError::new(
                 "the admission script refuses a call that nothing limits",
                 self.connection.address(),
             )
@@ -76,7 +76,7 @@ impl Store {
         keys: &[&Key],
         org: &OrgId,
         (last_entry, entry): (Option<&[u8]>, &str),
-    ) -> Result<Option<()>, Refusal> {
+    ) -> Result<Option<()>, CliError> {
         let note = Note { last_entry, entry };
         let forget = Forget { org: org.as_str(), keys, note };
         Ok(self.noted(&forget.call())?.then_some(()))

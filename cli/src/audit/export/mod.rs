@@ -14,14 +14,14 @@ use super::log::{Logs, Quiet};
 use super::rows::json_line;
 use crate::args::{ExportArgs, ExportFormat};
 use crate::escape;
-use crate::report::{Refusal, Report, Verdict, progress};
+use crate::report::{CliError, Report, Verdict, progress};
 use crate::time::Seconds;
 
 /// As which product entries are known to security tools.
 const PRODUCT: &str = "Portcullis";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub(crate) fn export(args: &ExportArgs) -> Result<Report, Refusal> {
+pub(crate) fn export(args: &ExportArgs) -> Result<Report, CliError> {
     let logs = Logs::named(&args.logs.files)?;
     let filter = Filter::new(&args.filter, Seconds::now());
     let mut out = BufWriter::with_capacity(64 * 1_024, std::io::stdout());
