@@ -89,13 +89,36 @@ const ENVOY_PART: [&str; 12] = [
     "http_versions",
 ];
 
-/// All tests but those of third-party clients; a part of them with `PORTCULLIS_TEST_PART=redis` or `=envoy`, and those others
-/// with `PORTCULLIS_TEST_PART=third_party`.
+/// What is the same in both modes of the filter: who a caller is, what a policy says, what is made of an answer, and
+/// configurations that state a mode of their own.
+const ANY_MODE: [&str; 16] = [
+    "answers",
+    "audit",
+    "certificates",
+    "clocks",
+    "doctor",
+    "limits_load",
+    "meshes",
+    "metrics",
+    "operations",
+    "organisations",
+    "pins",
+    "policy",
+    "policy_canary",
+    "policy_size",
+    "slowdown",
+    "streams",
+];
+
+/// All tests but those of third-party clients; a part of them with `PORTCULLIS_TEST_PART=redis`, `=envoy`, `=mode` or
+/// `=any_mode`, and those others with `=third_party`.
 fn cases() -> Vec<Case> {
     let mut cases = all_cases();
     match std::env::var("PORTCULLIS_TEST_PART").as_deref() {
         Ok("redis") => cases.retain(|case| REDIS_PART.contains(&case.topic)),
         Ok("envoy") => cases.retain(|case| ENVOY_PART.contains(&case.topic)),
+        Ok("mode") => cases.retain(|case| !ANY_MODE.contains(&case.topic)),
+        Ok("any_mode") => cases.retain(|case| ANY_MODE.contains(&case.topic)),
         Ok("third_party") => return third_party::cases(),
         _ => {}
     }
