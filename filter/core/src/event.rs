@@ -181,8 +181,7 @@ impl Head {
     }
 
     fn each(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        let matching = self.headers.iter().filter(move |(header, _)| *header == name.as_bytes());
-        matching.map(|(_, value)| value)
+        self.headers.values(name.as_bytes())
     }
 
     /// Whether there is a header `name`.

@@ -2,6 +2,8 @@
 //!
 //! Owns where credentials may stand. Proves nothing.
 
+use memchr::memchr_iter;
+
 use super::AuthFailure;
 use super::api_key::PresentedKey;
 use super::token::jws::PresentedToken;
@@ -39,7 +41,7 @@ pub fn extract(head: &Head, token_max_bytes: usize) -> Result<Presented, AuthFai
 /// What follows `Bearer`. An API key has no dot in it, a token exactly two.
 fn presented(text: &[u8], token_max_bytes: usize) -> Result<Presented, AuthFailure> {
     match std::str::from_utf8(text) {
-        Ok(token) if token.bytes().filter(|byte| *byte == b'.').count() == 2 => {
+        Ok(token) if memchr_iter(b'.', token.as_bytes()).count() == 2 => {
             PresentedToken::parse(token.as_bytes(), token_max_bytes).map(Presented::Token)
         }
         _ => PresentedKey::parse(text).map(Presented::Key),

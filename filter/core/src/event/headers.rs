@@ -23,6 +23,21 @@ impl Headers {
             Some((name, value))
         })
     }
+
+    /// Every value of the header `name`. A request is asked for some forty of them, so what has another length is passed
+    /// without a look.
+    pub(crate) fn values<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+        let mut end = 0_usize;
+        self.lengths.iter().filter_map(move |(length, value)| {
+            let begin = end;
+            end = end.saturating_add(*length).saturating_add(*value);
+            if *length != name.len() {
+                return None;
+            }
+            let line = self.text.get(begin..end)?;
+            line.strip_prefix(name)
+        })
+    }
 }
 
 impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
@@ -59,5 +74,9 @@ mod tests {
         let headers: Headers = pairs.into_iter().collect();
         let back: Vec<_> = headers.iter().collect();
         assert_eq!(back, pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+        for (name, values) in [("a", &["1", "é"][..]), ("", &[""]), ("b", &[""]), ("c", &[])] {
+            let found: Vec<_> = headers.values(name.as_bytes()).collect();
+            assert_eq!(found, values.iter().map(|value| value.as_bytes()).collect::<Vec<_>>());
+        }
     }
 }

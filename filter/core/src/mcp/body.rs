@@ -8,6 +8,15 @@ use super::filter::{MessageFilter, Reader};
 /// Of one message, this much is held before any of it goes on.
 pub const MAX_HELD_BYTES: usize = 65_536;
 
+/// Whether two texts are equal, eight bytes at a time: the module's C library compares one by one.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let ((words, rest), (others, tail)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    let mut pairs = words.iter().zip(others);
+    one.len() == other.len()
+        && pairs.all(|(one, other)| u64::from_ne_bytes(*one) == u64::from_ne_bytes(*other))
+        && rest == tail
+}
+
 /// What takes the place of a message that cannot be read.
 pub trait Substitute: Reader {
     /// The JSON-RPC error; `id` is that of the message, if it was read.
@@ -65,7 +74,7 @@ impl JsonBody {
         }
         self.filter.release(&mut self.held);
         let out = std::mem::take(&mut self.held);
-        (before > 0 || out != chunk).then_some(out)
+        (before > 0 || !is_same(&out, chunk)).then_some(out)
     }
 
     /// What was held is replaced; what went on already is left without its end.
