@@ -8,6 +8,7 @@ mod certificates;
 mod connection;
 mod documents;
 mod exchange;
+mod explained;
 mod fixtures;
 mod json;
 mod keys;
