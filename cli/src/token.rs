@@ -1,6 +1,9 @@
-//! `portcullis token`: deny tokens although they prove themselves, allow them again, list what is denied.
+//! `portcullis token`: deny tokens although they prove themselves, allow them again, list what is denied; mint tokens
+//! for trials.
 //!
 //! Owns what an operator may ask of denials. Where one is kept, and what it covers, the core decides.
+
+mod mint;
 
 use clap::{Args, Subcommand};
 use portcullis_core::audit::AdminAction;
@@ -23,6 +26,10 @@ pub(crate) enum TokenCommand {
     Allow(AllowArgs),
     /// List the deny list.
     List(ListArgs),
+    /// Make a signing key for tests, and print the `issuers` that the gateway needs for it.
+    Keygen(mint::KeygenArgs),
+    /// Mint an access token for tests with a key of `token keygen`.
+    Mint(mint::MintArgs),
 }
 
 /// What is denied.
@@ -109,6 +116,8 @@ pub(crate) fn run(session: &Session, command: TokenCommand) -> Result<Report, Cl
         TokenCommand::Deny(args) => deny(session, args),
         TokenCommand::Allow(args) => allow(session, &args),
         TokenCommand::List(args) => list(session, &args),
+        TokenCommand::Keygen(args) => mint::keygen(&args),
+        TokenCommand::Mint(args) => mint::mint(&args),
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) enum Command {
     /// Show and reset what callers have drawn from their windows.
     #[command(subcommand)]
     Limits(LimitsCommand),
-    /// Deny access tokens, or all tokens of a subject; allow them again.
+    /// Deny access tokens, or all tokens of a subject; allow them again; mint tokens for tests.
     #[command(subcommand)]
     Token(TokenCommand),
     /// Compare the tools of live servers with the definitions that a policy pins.

@@ -48,3 +48,35 @@ fn a_denial_names_one_thing() {
         assert_eq!(operator.says(&[place.as_slice(), what].concat()).status, 2);
     }
 }
+
+/// Task 6 of the first afternoon: no way to make a key, a JWKS or a token. Proves: X4
+#[test]
+fn a_minted_token_is_one_that_a_gateway_with_the_printed_issuers_accepts() {
+    use jwt_simple::prelude::{Ed25519PublicKey, EdDSAPublicKeyLike as _, NoCustomClaims};
+    let key = crate::harness::Scratch::nowhere("trial.pem");
+    let keygen = ["token", "keygen", "--out", key.path()];
+    let said = crate::harness::run(&keygen, &[], "");
+    assert_eq!((said.status, said.stdout.lines().count()), (0, 1), "{said:?}");
+    assert!(!said.stdout.contains("PRIVATE") && !said.stdout.contains("\"d\""), "{said:?}");
+    let issuers: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let config = serde_json::json!({
+        "redis": {"cluster": "redis"},
+        "auth": {"external_url": "https://mcp.example", "issuers": issuers},
+    });
+    portcullis_core::config::Config::parse(&config).expect("the gateway takes it");
+    let again = crate::harness::run(&keygen, &[], "");
+    assert!(again.status == 1 && again.stderr.contains("not there yet"), "{again:?}");
+    let mint = ["token", "mint", "--key", key.path(), "--audience", "https://mcp.example/demo/mcp"];
+    let claims = r#"{"org": "acme", "role": "analyst", "tier": "free"}"#;
+    let said = crate::harness::run(&[&mint[..], &["--claims", claims]].concat(), &[], "");
+    assert_eq!((said.status, said.stderr.as_str()), (0, ""), "{said:?}");
+    let jwk = &issuers[0]["jwks_inline"]["keys"][0];
+    assert_eq!(jwk["kid"], "trial", "{jwk}");
+    let public = std::fs::read_to_string(key.path()).unwrap();
+    let public = jwt_simple::prelude::Ed25519KeyPair::from_pem(&public).unwrap();
+    let public: Ed25519PublicKey = public.public_key();
+    let claims = public.verify_token::<NoCustomClaims>(said.stdout.trim(), None).unwrap();
+    assert_eq!(claims.subject.as_deref(), Some("trial"));
+    let bad = ["token", "mint", "--key", "nowhere.pem", "--audience", "a"];
+    assert!(crate::harness::run(&bad, &[], "").stderr.contains("token keygen"));
+}

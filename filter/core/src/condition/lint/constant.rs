@@ -343,6 +343,8 @@ impl Search<'_> {
         }
         match (always, never) {
             (_, true) => Constancy::Never,
+            // It is refused where a member of the arguments is spelled otherwise, whatever it says of it.
+            (true, false) if told(expression).contains("arguments") => Constancy::Varies,
             (true, false) => Constancy::Always,
             (false, false) => Constancy::Varies,
         }

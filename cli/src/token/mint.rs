@@ -1,0 +1,124 @@
+//! Keys and tokens for trials: an issuer of one's own, so that nobody needs an identity provider to try a policy.
+//!
+//! Owns what such a token says. Whoever has the key file can mint any token of that issuer.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use jwt_simple::prelude::{Ed25519KeyPair, EdDSAKeyPairLike as _, JWTClaims};
+use portcullis_core::json as strict;
+use serde_json::{Map, Value, json};
+
+use crate::moment::{Seconds, Span};
+use crate::random::base62;
+use crate::report::{Refusal, Report};
+use crate::values;
+
+#[derive(Debug, Args)]
+pub(crate) struct KeygenArgs {
+    /// File for the private key, PEM; made for its owner only. There must be none of that name.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Issuer: the `iss` of its tokens.
+    #[arg(long, value_name = "ISS", value_parser = values::line, default_value = "https://trial.example/")]
+    issuer: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MintArgs {
+    /// File with the private key, from `token keygen`.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Issuer: the `iss`, as `token keygen` was told.
+    #[arg(long, value_name = "ISS", value_parser = values::line, default_value = "https://trial.example/")]
+    issuer: String,
+    /// Audience: the URL of the MCP endpoint, or one of the issuer's `audiences`.
+    #[arg(long, value_name = "AUD", value_parser = values::line)]
+    audience: String,
+    /// Subject.
+    #[arg(long, value_name = "SUB", value_parser = values::line, default_value = "trial")]
+    subject: String,
+    /// Further claims, such as {"org": "acme", "role": "analyst"}; they replace those of the other options.
+    #[arg(long, value_name = "JSON", value_parser = claims, default_value = "{}")]
+    claims: Claims,
+    /// For how long it is valid.
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    expires: Span,
+}
+
+/// A JSON object on the command line.
+#[derive(Debug, Clone)]
+struct Claims(Map<String, Value>);
+
+fn claims(text: &str) -> Result<Claims, String> {
+    match strict::parse_strict(text.as_bytes()) {
+        Ok(Value::Object(members)) => Ok(Claims(members)),
+        Ok(_) => Err("expected a JSON object, such as {\"role\": \"analyst\"}".to_owned()),
+        Err(fault) => {
+            Err(format!("{fault}; expected a JSON object, such as {{\"role\": \"analyst\"}}"))
+        }
+    }
+}
+
+const KEY_ID: &str = "trial";
+
+/// Makes a key, and says what the gateway has to know of it.
+pub(super) fn keygen(args: &KeygenArgs) -> Result<Report, Refusal> {
+    let place = args.out.display().to_string();
+    let pair = Ed25519KeyPair::generate();
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&args.out)
+        .and_then(|mut file| file.write_all(pair.to_pem().as_bytes()));
+    written.map_err(|error| {
+        Refusal::new(format!("cannot be written: {error}"), &place)
+            .expected("a file that is not there yet, in a directory that is writable")
+    })?;
+    let jwk = pair.with_key_id(KEY_ID).public_key().to_jwk();
+    let jwk: Value =
+        serde_json::from_str(&jwk).map_err(|error| Refusal::new(error.to_string(), place))?;
+    let issuers = json!([{ "issuer": args.issuer, "jwks_inline": { "keys": [jwk] } }]);
+    // On one line: it goes into a variable.
+    Ok(Report::done(issuers.to_string(), issuers.clone()))
+}
+
+/// Mints a token with a key of [`keygen`].
+pub(super) fn mint(args: &MintArgs) -> Result<Report, Refusal> {
+    let pair = read(&args.key)?;
+    let now = Seconds::now().0;
+    let mut claims = json!({
+        "iss": args.issuer,
+        "sub": args.subject,
+        "aud": args.audience,
+        "iat": now,
+        "exp": now.saturating_add(args.expires.0),
+        "jti": base62(16)?,
+    });
+    if let Some(members) = claims.as_object_mut() {
+        members.extend(args.claims.0.clone());
+    }
+    let refused = |error: String| {
+        Refusal::new(error, "--claims")
+            .expected("claims of RFC 7519: exp, iat and nbf are numbers of seconds")
+    };
+    let typed: JWTClaims<Map<String, Value>> =
+        serde_json::from_value(claims.clone()).map_err(|error| refused(error.to_string()))?;
+    let token = pair.with_key_id(KEY_ID).sign(typed).map_err(|error| refused(error.to_string()))?;
+    Ok(Report::done(token.clone(), json!({ "token": token, "claims": claims })))
+}
+
+fn read(file: &Path) -> Result<Ed25519KeyPair, Refusal> {
+    let refusal = |found: String| {
+        Refusal::new(found, file.display().to_string())
+            .expected("a private key (Ed25519, PEM)")
+            .next("portcullis token keygen --out FILE")
+    };
+    let pem = std::fs::read_to_string(file)
+        .map_err(|error| refusal(format!("cannot be read: {error}")))?;
+    Ed25519KeyPair::from_pem(&pem).map_err(|_| refusal("no private key (not shown)".to_owned()))
+}
