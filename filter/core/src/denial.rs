@@ -3,7 +3,6 @@
 //! Owns the table of statuses and codes. The two halves differ on purpose: a client learns how to
 //! do better, never which check a stranger failed.
 
-mod approval;
 mod audit;
 mod connection;
 mod in_message;
@@ -22,13 +21,38 @@ use crate::json::JsonError;
 use crate::local_reply::LocalReply;
 use crate::mcp::{Era, MODERN_VERSION, MessageFault, SUPPORTED_VERSIONS, Sender};
 use crate::route::Misrouted;
-pub use approval::ApprovalState;
 pub use audit::AuditStatus;
 pub use connection::{HostFault, Unsupported};
 pub use relayed::{Relayed, relayed};
 pub use text::{LimitCause, Requested};
 pub use tool_error::InvalidArguments;
 pub use upstream::UpstreamFault;
+
+/// What was decided about a call that needs approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApprovalState {
+    /// Nothing yet.
+    Pending,
+    /// No.
+    Denied,
+    /// Nothing, and nobody was asked: too many calls wait already.
+    Full,
+    /// Nothing, and nobody was asked: too many calls of this caller wait already.
+    CallerFull,
+}
+
+impl ApprovalState {
+    /// The name in refusals.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Denied => "denied",
+            Self::Full => "full",
+            Self::CallerFull => "caller_full",
+        }
+    }
+}
 
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]

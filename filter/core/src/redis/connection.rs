@@ -21,12 +21,11 @@
 //! Commands wait in `Wanted`, in `Up` and in the very first `Opening`. Everywhere else they fail at once.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use portcullis_redis_lua::{ScriptCall, Value};
 
-use super::cause::Cause;
-use super::not_now::not_now;
 use super::resp::{Command, Decoder};
 use crate::backoff::Backoff;
 use crate::breaker::Breakers;
@@ -59,6 +58,27 @@ pub enum Output<W> {
     Reply(W, Value),
     /// A command's failure.
     Failed(W, CallFailure),
+}
+
+/// Why a stream is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// No byte came for too long.
+    Silent,
+    /// The first command on it was answered with this error: no right to use it, or still loading.
+    Unusable(String),
+    /// What came is not an answer to what was asked.
+    Unreadable,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("it does not answer"),
+            Self::Unusable(error) => write!(f, "it answered {error:?} to PING"),
+            Self::Unreadable => f.write_str("what it sends is not RESP2, or answers nothing"),
+        }
+    }
 }
 
 /// What the connection found out by itself.
@@ -410,6 +430,21 @@ impl<W> Connection<W> {
                 Awaited::Late { .. } | Awaited::Probe => None,
             })
             .collect()
+    }
+}
+
+/// Whether a reply only says that Redis cannot be asked now, and why.
+fn not_now(reply: &Value) -> Option<CallFailure> {
+    /// Of a server that is starting, failing over or busy, and of a Cluster that lacks a part.
+    const NOT_NOW: [&str; 6] =
+        ["LOADING ", "MASTERDOWN ", "READONLY ", "BUSY ", "CLUSTERDOWN ", "TRYAGAIN "];
+    let Value::Error(text) = reply else { return None };
+    match text.as_str() {
+        // Envoy's redis_proxy: the server behind it did not answer in time, or hung up.
+        "upstream failure" => Some(CallFailure::Disconnected),
+        "no upstream host" => Some(CallFailure::Refused),
+        text if NOT_NOW.iter().any(|code| text.starts_with(code)) => Some(CallFailure::Refused),
+        _ => None,
     }
 }
 

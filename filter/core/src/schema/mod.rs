@@ -7,7 +7,6 @@
 
 mod check;
 mod compile;
-mod inside;
 mod locate;
 mod mirror;
 mod number;
@@ -16,7 +15,6 @@ mod read;
 mod rule;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::fmt;
 

@@ -3,29 +3,27 @@
 //! Turns a line of text into an event and a step into lines of text. Secrets appear by name, hashes
 //! not at all, so that a scenario reads like a story.
 
-mod certificates;
+mod document;
 mod limits;
 mod rules;
 mod settings;
 mod shown;
 mod tokens;
-mod words;
-
-mod document;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
+use portcullis_core::auth::certificate::PeerCertificate;
 use portcullis_core::auth::throttle::ThrottleConfig;
 use portcullis_core::call::{CallFailure, CallId, DependencyCall, Reply};
 use portcullis_core::config::{Config, Mode};
-use portcullis_core::event::{Event, Head, Origin, ResponseHead};
+use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::{KeyId, OrgId, PolicyVersion, RequestId};
 use portcullis_core::json;
-use portcullis_core::policy;
+use portcullis_core::policy::{self, Activation, Canary};
 use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
@@ -33,7 +31,6 @@ use portcullis_redis_lua::Value;
 use serde_json::json;
 
 use document::document;
-use words::{canary, closing};
 
 /// 2026-11-20T22:00:00Z.
 const START: u64 = 1_795_212_000;
@@ -100,6 +97,35 @@ fn readable(text: &str) -> String {
         text = text.replace(&key(name), &format!("<key of {name}>"));
     }
     text
+}
+
+/// `STATUS [client-gone|upstream-gone|thrice]`
+fn closing(line: &str) -> Closing {
+    let (status, gone) = line.split_once(' ').unwrap_or((line, ""));
+    let end = match gone {
+        "client-gone" => End::ClientGone,
+        "upstream-gone" => End::UpstreamGone,
+        _ => End::Complete,
+    };
+    let upstream_ms = (end == End::Complete).then_some(3);
+    let attempts = if gone == "thrice" { Some(3) } else { upstream_ms.map(|_| 1) };
+    Closing { http_status: status.parse().ok(), latency_ms: 5, upstream_ms, attempts, end }
+}
+
+/// `v1~v2`: `v1` is active, `v2` is tried on the analyst's key.
+fn canary(names: &str) -> [Vec<u8>; 2] {
+    let (active, tried) = names.split_once('~').unwrap();
+    let (active, version) =
+        [active, tried].map(version).map(|v| PolicyVersion::new(&v).unwrap()).into();
+    let canary = Canary { version, percent: 0, callers: ["kanalyst".to_owned()].into() };
+    let doc = json!({"canary": canary});
+    [Activation::revision(&active, Some(&canary)).into_bytes(), doc.to_string().into_bytes()]
+}
+
+/// The same request on a connection with the certificate of `name`.
+fn with_certificate(head: Head, name: &str) -> Head {
+    let (subject, sha256) = (format!("CN={name}"), "5a".repeat(32));
+    head.with_certificate(PeerCertificate::told(&[], &[], subject.as_bytes(), sha256.as_bytes()))
 }
 
 impl World {
@@ -198,7 +224,7 @@ impl World {
                 self.worker.config.mode = if rest == "split" { Mode::Split } else { Mode::Hold };
             }
             "certificates" => {
-                self.worker.config.auth.certificates = certificates::config(rest);
+                self.worker.config.auth.certificates = settings::certificates(rest);
             }
             "slowdown" => {
                 let failures = rest.parse().unwrap();
@@ -259,7 +285,7 @@ impl World {
         let request_id = RequestId::new(&format!("r-{}", self.requests)).unwrap();
         let head = Head::new(request_id, "192.0.2.7".into(), headers).with_cluster(cluster);
         match certificate {
-            Some(name) => certificates::presented(head, name),
+            Some(name) => with_certificate(head, name),
             None => head,
         }
     }

@@ -1,11 +1,14 @@
-//! The plugin configuration that scenarios start from.
+//! The plugin configuration that scenarios start from, and what a scenario sets in it.
 
 use std::time::Duration;
 
+use portcullis_core::auth::certificate::mapping::{self, CertificateConfig};
 use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Refusals, RequestIds, Vault};
+use portcullis_core::decode::{Faults, Node};
 use portcullis_core::failure::OnFailure;
 use portcullis_core::guard::Guards;
 use portcullis_core::unproven::UnprovenConfig;
+use serde_json::json;
 
 pub(super) fn config() -> Config {
     Config {
@@ -38,4 +41,13 @@ pub(super) fn config() -> Config {
         health: portcullis_core::config::HealthConfig::default(),
         policy_cache_bytes: 67_108_864,
     }
+}
+
+/// One identity: the agent `CN=agent` is an analyst of acme.
+pub(super) fn certificates(mode: &str) -> CertificateConfig {
+    let agent = json!({"match": {"cn": "agent"}, "org": "acme", "role": "analyst", "tier": "free"});
+    let document = json!({"mode": mode, "identities": [agent]});
+    let mut faults = Faults::default();
+    let config = mapping::read(Node::root(&document), &mut faults);
+    faults.unless(config).unwrap()
 }

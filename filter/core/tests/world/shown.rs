@@ -4,7 +4,6 @@ use portcullis_core::call::DependencyCall;
 
 use super::readable;
 use super::rules::approval;
-use super::words::undigested;
 
 pub(super) fn call(call: DependencyCall) -> String {
     match call {
@@ -35,4 +34,18 @@ pub(super) fn call(call: DependencyCall) -> String {
         DependencyCall::Secret(secret) => format!("secret {secret}"),
         DependencyCall::Keys(issuer) => format!("keys {issuer}"),
     }
+}
+
+/// The key of a binding or an owner without the digest of what is bound.
+fn undigested(key: &str) -> String {
+    if let Some((org, _)) = key.split_once(":approval:") {
+        return format!("{org}:approval:<digest>");
+    }
+    for infix in [":bound:", ":owner:"] {
+        if let Some((before, rest)) = key.split_once(infix) {
+            let (kind, _) = rest.split_once(':').unwrap();
+            return format!("{before}{infix}{kind}:<digest>");
+        }
+    }
+    key.to_owned()
 }
