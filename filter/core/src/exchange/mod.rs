@@ -27,7 +27,7 @@ use crate::config::Mode;
 use crate::denial::Denial;
 use crate::event::Event;
 use crate::id::RequestId;
-use crate::limit::fields::Told;
+use crate::limit::fields::RateLimitHeaders;
 use crate::local_reply::LocalReply;
 use crate::mcp::{Era, Sender};
 use crate::step::{Gate, Step};
@@ -64,7 +64,7 @@ impl Default for Exchange {
             sent: Sent::Nothing,
             error_format: ErrorFormat::JsonRpc,
             identity: CallerIdentity::Claimed,
-            told: Told::default(),
+            rate_limit: RateLimitHeaders::default(),
             share: Share::default(),
             kept: 0,
         };
@@ -140,9 +140,9 @@ impl Exchange {
         if let (Denial::Limited { limit, retry_after, .. }, ErrorFormat::Problem) =
             (denial, self.context.error_format)
         {
-            self.context.told.problem(limit, *retry_after, &mut reply);
+            self.context.rate_limit.problem(limit, *retry_after, &mut reply);
         }
-        reply.headers.extend(self.context.told.headers.iter().cloned());
+        reply.headers.extend(self.context.rate_limit.headers.iter().cloned());
         if self.context.is_told_in_message(denial) {
             denial.tell_in_message(sender, requested(entry), &mut reply);
         }

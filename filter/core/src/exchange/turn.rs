@@ -17,7 +17,7 @@ use crate::event::{Event, Origin};
 use crate::failure::{Degraded, OnFailure};
 use crate::id::{OrgId, PolicyName};
 use crate::limit::Quota;
-use crate::limit::fields::Told;
+use crate::limit::fields::RateLimitHeaders;
 use crate::mcp::{Era, Sender};
 use crate::metric::Metric;
 use crate::step::{Effect, Gate, RequestGate, ResponseGate};
@@ -60,7 +60,7 @@ pub(crate) struct Context {
     /// Whether the caller is who it says.
     pub(crate) identity: CallerIdentity,
     /// What it is told of its windows, once Redis has spoken.
-    pub(crate) told: Told,
+    pub(crate) rate_limit: RateLimitHeaders,
     /// What is held of a body whose sender has proved nothing.
     pub(crate) share: Share,
     /// What is held of any other one.
@@ -148,7 +148,7 @@ impl Turn<'_> {
         let jumps =
             redated.map(|(quota, _)| AuditEvent::RedisClockWentBack { limit: quota.name.clone() });
         self.context.entry.events.extend(jumps);
-        self.context.told = Told::of(quotas, states);
+        self.context.rate_limit = RateLimitHeaders::of(quotas, states);
     }
 
     /// Writes down why.
@@ -239,8 +239,9 @@ impl Turn<'_> {
         let cors = self.context.origin.iter().flat_map(|origin| cors::headers(origin));
         let cors = cors.map(|(name, value)| Effect::SetResponseHeader { name, value });
         self.effects.extend(cors.collect::<Vec<_>>());
-        let told = self.context.told.headers.iter().cloned();
-        self.effects.extend(told.map(|(name, value)| Effect::SetResponseHeader { name, value }));
+        let rate_limit = self.context.rate_limit.headers.iter().cloned();
+        self.effects
+            .extend(rate_limit.map(|(name, value)| Effect::SetResponseHeader { name, value }));
         let value = self.context.entry.request_id.clone();
         if !value.is_empty() {
             let name = "x-portcullis-request-id";

@@ -17,14 +17,14 @@ const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What is told of one admission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct RateLimitHeaders {
     /// Response headers.
     pub headers: Vec<(&'static str, String)>,
     /// The names of the windows that a refused call did not fit.
     pub violated: Vec<String>,
 }
 
-impl Told {
+impl RateLimitHeaders {
     /// What Redis said of `quotas`; nothing when there are none.
     #[must_use]
     pub fn of(quotas: &[Quota], states: &[WindowState]) -> Self {

@@ -170,7 +170,7 @@ fn windows_are_told_as_structured_fields() {
     };
     let states =
         [state(0, 1), state(90, 3_600_000), state(8, 499), state(999_300, 0), state(4_990, 1_000)];
-    let told = fields::Told::of(&quotas, &states);
+    let told = fields::RateLimitHeaders::of(&quotas, &states);
     assert_eq!(
         told.headers,
         [
@@ -191,7 +191,7 @@ fn windows_are_told_as_structured_fields() {
         ]
     );
     assert_eq!(told.violated, ["tiers.free.calls"]);
-    assert_eq!(fields::Told::of(&[], &[]), fields::Told::default());
+    assert_eq!(fields::RateLimitHeaders::of(&[], &[]), fields::RateLimitHeaders::default());
 }
 
 #[test]
