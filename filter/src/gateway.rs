@@ -327,9 +327,9 @@ impl Gateway {
     }
 
     /// Something may have begun to wait.
-    fn hurry(&self) {
+    fn wake_ticker(&self) {
         if self.is_waiting() {
-            self.ticker.hurry();
+            self.ticker.wake();
         }
     }
 
@@ -396,7 +396,7 @@ impl Gateway {
                 }
             }
         }
-        self.hurry();
+        self.wake_ticker();
     }
 
     /// Applies events from outside their streams, each in its own context, until one stream is let go.
@@ -432,7 +432,7 @@ impl Gateway {
     /// Sees to it that [`Gateway::woken`] is called if events are left.
     fn wake(&self) {
         self.pending.wake();
-        self.hurry();
+        self.wake_ticker();
     }
 
     /// Lets go of what the host holds.

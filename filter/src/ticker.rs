@@ -65,7 +65,7 @@ impl Ticker {
     }
 
     /// Something waits for a tick, and may only have begun to.
-    pub(crate) fn hurry(&self) {
+    pub(crate) fn wake(&self) {
         match self.pace.get() {
             Pace::Slow => {
                 self.pace.set(Pace::Soon);
