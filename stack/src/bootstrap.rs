@@ -1,17 +1,20 @@
 //! Fills the placeholders of `envoy/envoy.yaml`, the one Envoy configuration.
 //!
-//! Owns the placeholder syntax (`${NAME:-default}`, as in the shell; `envoy/render.sh` does the same there) and the
-//! names of the placeholders. Knows nothing about running Envoy.
+//! Owns the names of the placeholders. The template language is that of `envoy/render.sh`, and this runs it: what containers
+//! do at their start is what the demo and the tests have. Knows nothing about running Envoy.
 
 use crate::certificates::Certificates;
+use crate::error::{During, Result, StackError};
+use crate::process;
 use crate::workspace::Artifacts;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fmt, fs};
 
-/// What lines begin with that are a part of the template only where there is a port for TLS.
-const TLS: &str = "#tls ";
+/// What fills a template.
+const SCRIPT: &str = include_str!("../../envoy/render.sh");
 
 /// Values for the placeholders; what is not set keeps the default written in the file.
 #[derive(Debug, Clone, Default)]
@@ -19,33 +22,6 @@ pub struct Bootstrap {
     values: BTreeMap<String, String>,
     addition: Option<PathBuf>,
 }
-
-/// Why a template could not be filled.
-#[derive(Debug, PartialEq, Eq)]
-pub enum RenderError {
-    /// `${` without its `}`, or with something else than a name in it.
-    Malformed { line: usize },
-    /// A placeholder without a default, for which there is no value.
-    Unset { line: usize, name: String },
-    /// A value that no placeholder uses: a misspelt name, most likely.
-    Unused { name: String },
-}
-
-impl fmt::Display for RenderError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed { line } => {
-                write!(f, "line {line}: malformed placeholder, expected ${{NAME:-default}}")
-            }
-            Self::Unset { line, name } => {
-                write!(f, "line {line}: {name} has neither value nor default")
-            }
-            Self::Unused { name } => write!(f, "no placeholder is named {name}"),
-        }
-    }
-}
-
-impl std::error::Error for RenderError {}
 
 impl Bootstrap {
     /// Sets a placeholder by name, without the `PORTCULLIS_` that all of them start with.
@@ -135,101 +111,112 @@ impl Bootstrap {
             .set("TLS_CLIENT_CA", certificates.authority.certificate().display())
     }
 
-    /// The template with every placeholder filled.
-    pub fn render(&self, template: &str) -> Result<String, RenderError> {
+    /// A template with every placeholder filled.
+    pub fn render(&self, template: &Path) -> Result<String> {
         let [rendered] = self.render_together([template])?;
         Ok(rendered)
     }
 
     /// Several templates, each with every placeholder filled. A value may be for any of them.
-    pub fn render_together<const N: usize>(
-        &self,
-        templates: [&str; N],
-    ) -> Result<[String; N], RenderError> {
+    pub fn render_together<const N: usize>(&self, templates: [&Path; N]) -> Result<[String; N]> {
         let mut unused: Vec<&String> = self.values.keys().collect();
+        for template in templates {
+            let text =
+                fs::read_to_string(template).during(|| format!("read {}", template.display()))?;
+            unused.retain(|name| {
+                !["}", ":-"].iter().any(|end| text.contains(&format!("${{{name}{end}")))
+            });
+        }
+        // A misspelt name, most likely.
+        if let Some(name) = unused.first() {
+            let names = templates.map(|template| template.display().to_string()).join(", ");
+            return Err(refused(&names, format!("no placeholder is named {name}")));
+        }
         let mut rendered = [const { String::new() }; N];
         for (template, rendered) in templates.iter().zip(&mut rendered) {
-            *rendered = self.filled(template, &mut unused)?;
-        }
-        match unused.first() {
-            Some(name) => Err(RenderError::Unused { name: (*name).clone() }),
-            None => Ok(rendered),
-        }
-    }
-
-    /// One template; the names that it uses are taken off `unused`.
-    fn filled(&self, template: &str, unused: &mut Vec<&String>) -> Result<String, RenderError> {
-        let mut rendered = String::with_capacity(template.len());
-        let tls = self.values.contains_key("PORTCULLIS_TLS_PORT");
-        for (number, line) in (1..).zip(template.split_inclusive('\n')) {
-            let mut rest = if tls { line.strip_prefix(TLS).unwrap_or(line) } else { line };
-            while let Some((before, placeholder)) = rest.split_once("${") {
-                let (inside, after) =
-                    placeholder.split_once('}').ok_or(RenderError::Malformed { line: number })?;
-                let (name, default) = match inside.split_once(":-") {
-                    Some((name, default)) => (name, Some(default)),
-                    None => (inside, None),
-                };
-                if name.is_empty()
-                    || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-                {
-                    return Err(RenderError::Malformed { line: number });
-                }
-                unused.retain(|used| *used != name);
-                let value = self.values.get(name).map(String::as_str).or(default);
-                rendered.push_str(before);
-                rendered.push_str(
-                    value.ok_or(RenderError::Unset { line: number, name: name.to_owned() })?,
-                );
-                rest = after;
-            }
-            rendered.push_str(rest);
+            *rendered = self.filled(template)?;
         }
         Ok(rendered)
     }
 
-    /// The placeholders as environment variables, for `envoy/render.sh`.
-    pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    fn filled(&self, template: &Path) -> Result<String> {
+        let mut command = Command::new("sh");
+        command.args(["-c", SCRIPT, "render.sh"]).arg(template);
+        command.env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path))).envs(&self.values);
+        let output = process::output("envoy/render.sh", command)?;
+        let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        match String::from_utf8(output.stdout) {
+            Ok(rendered) if output.status.success() && complaint.is_empty() => Ok(rendered),
+            Ok(_) => Err(refused(&template.display().to_string(), complaint)),
+            Err(error) => Err(refused(&template.display().to_string(), error.to_string())),
+        }
     }
+}
+
+fn refused(template: &str, answer: String) -> StackError {
+    StackError::Refused { attempted: format!("fill {template}"), answer }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What becomes of `template`, or why nothing does.
+    fn rendered(
+        name: &str,
+        template: &str,
+        bootstrap: Bootstrap,
+    ) -> std::result::Result<String, String> {
+        let file = env::temp_dir().join(format!("portcullis-{}-{name}", std::process::id()));
+        fs::write(&file, template).unwrap();
+        let rendered = bootstrap.render(&file).map_err(|error| error.to_string());
+        fs::remove_file(&file).unwrap();
+        rendered
+    }
+
     #[test]
     fn values_replace_defaults_and_defaults_stay() {
-        let bootstrap = Bootstrap::default().set("A", 7);
-        let rendered = bootstrap.render("a: ${PORTCULLIS_A:-1} b: ${PORTCULLIS_B:-x/y}\nc\n");
-        assert_eq!(rendered.as_deref(), Ok("a: 7 b: x/y\nc\n"));
+        let template = "a: ${PORTCULLIS_A:-1} b: ${PORTCULLIS_B:-x/y}\nc\n";
+        let filled = rendered("values", template, Bootstrap::default().set("A", 7));
+        assert_eq!(filled.as_deref(), Ok("a: 7 b: x/y\nc\n"));
+    }
+
+    // What the shell would run or drop stands in the files that control planes rendered.
+    #[test]
+    fn the_shell_evaluates_placeholders_alone() {
+        let plain = r#"\.x \\. `id` $(id) $HOME $$ "q" 'q' \n"#;
+        let template = format!("{plain} \\${{PORTCULLIS_A}} ${{PORTCULLIS_B:-`id` $(id) \\.}}\n");
+        let filled = rendered("plain", &template, Bootstrap::default().set("A", plain));
+        assert_eq!(filled, Ok(format!("{plain} \\{plain} `id` $(id) \\.\n")));
     }
 
     #[test]
     fn lines_for_tls_are_there_when_it_has_a_port() {
         let template = "a\n#tls b: ${PORTCULLIS_TLS_PORT:-1}\n";
-        let without = Bootstrap::default().render(template);
+        let without = rendered("plain-text", template, Bootstrap::default());
         assert_eq!(without.as_deref(), Ok("a\n#tls b: 1\n"));
-        let with = Bootstrap::default().set("TLS_PORT", 7).render(template);
+        let with = rendered("tls", template, Bootstrap::default().set("TLS_PORT", 7));
         assert_eq!(with.as_deref(), Ok("a\nb: 7\n"));
     }
 
     #[test]
-    fn a_value_is_for_one_of_several_templates() {
-        let bootstrap = Bootstrap::default().set("A", 7);
-        let both = bootstrap.render_together(["${PORTCULLIS_B:-b}", "${PORTCULLIS_A}"]);
-        assert_eq!(both, Ok(["b".to_owned(), "7".to_owned()]));
+    fn every_instance_has_a_guard_of_its_own() {
+        let guard = || rendered("guard", "${PORTCULLIS_GUARD}\n", Bootstrap::default()).unwrap();
+        let (one, another) = (guard(), guard());
+        assert_eq!(one.len(), 33);
+        assert_ne!(one, another);
     }
 
     #[test]
     fn mistakes_are_named() {
-        let render = |template: &str| Bootstrap::default().set("A", 7).render(template);
-        assert_eq!(render("x\n${PORTCULLIS_A"), Err(RenderError::Malformed { line: 2 }));
-        assert_eq!(render("${a b}"), Err(RenderError::Malformed { line: 1 }));
-        assert_eq!(
-            render("${PORTCULLIS_A}${PORTCULLIS_B}"),
-            Err(RenderError::Unset { line: 1, name: "PORTCULLIS_B".into() })
-        );
-        assert_eq!(render("nothing"), Err(RenderError::Unused { name: "PORTCULLIS_A".into() }));
+        let mistake = |name: &str, template: &str| {
+            let bootstrap = Bootstrap::default().set("A", 7);
+            rendered(name, &format!("${{PORTCULLIS_A}}{template}"), bootstrap).unwrap_err()
+        };
+        assert!(mistake("open", "${PORTCULLIS_B").contains("could not fill"));
+        assert!(mistake("malformed", "${a b}").contains("could not fill"));
+        assert!(mistake("unset", "${PORTCULLIS_B}").contains("PORTCULLIS_B"));
+        let unused = rendered("unused", "nothing", Bootstrap::default().set("A", 7)).unwrap_err();
+        assert!(unused.contains("no placeholder is named PORTCULLIS_A"), "{unused}");
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! Knows nothing about what the bootstrap says, but where its admin interface is.
 
-use crate::bootstrap::{Bootstrap, RenderError};
+use crate::bootstrap::Bootstrap;
 use crate::error::{During, Result, StackError};
-use crate::files::random_hex;
 use crate::http::{self, Reply};
 use crate::ports::loopback;
 use crate::process::{self, Process};
@@ -97,11 +96,6 @@ impl Envoy {
             true => bootstrap.rejected_log(&rejected_log),
             false => bootstrap,
         };
-        // As envoy/render.sh does.
-        let bootstrap = match text.contains("PORTCULLIS_GUARD") {
-            true => bootstrap.set_default("GUARD", random_hex(16)?),
-            false => bootstrap,
-        };
         let config = dir.join(format!("{name}.yaml"));
         let addition = write_configs(&bootstrap, &template, &config)?;
         edit(&config)?;
@@ -169,17 +163,10 @@ pub fn write_config(bootstrap: &Bootstrap, template: &Path, config: &Path) -> Re
 
 /// Fills `template` into `config`; gives what is to be merged into it.
 fn write_configs(bootstrap: &Bootstrap, template: &Path, config: &Path) -> Result<Option<String>> {
-    let read = |path: &Path| fs::read_to_string(path).during(|| format!("read {}", path.display()));
-    let text = read(template)?;
-    let unfilled = |error: RenderError| StackError::Refused {
-        attempted: format!("fill {}", template.display()),
-        answer: error.to_string(),
-    };
     let (filled, addition) = match bootstrap.addition() {
-        None => (bootstrap.render(&text).map_err(unfilled)?, None),
+        None => (bootstrap.render(template)?, None),
         Some(addition) => {
-            let templates = [text.as_str(), &read(addition)?];
-            let [filled, addition] = bootstrap.render_together(templates).map_err(unfilled)?;
+            let [filled, addition] = bootstrap.render_together([template, addition])?;
             (filled, Some(addition))
         }
     };

@@ -39,7 +39,7 @@ mod valkey;
 mod valkey_cluster;
 mod workspace;
 
-pub use bootstrap::{Bootstrap, RenderError};
+pub use bootstrap::Bootstrap;
 pub use certificates::{Authority, Certificates, DEMO_AGENT, Identity, Names, Validity};
 pub use connector::{Connector, PythonServer};
 pub use envoy::{Envoy, EnvoyOptions};

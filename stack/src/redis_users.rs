@@ -3,9 +3,8 @@
 //! Owns the passwords of one stack. What the users may do is the shipped file's business.
 
 use crate::bootstrap::Bootstrap;
-use crate::error::{During, Result, StackError};
+use crate::error::Result;
 use crate::files::{random_hex, write_private};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The users of one stack's Redis.
@@ -25,16 +24,11 @@ impl RedisUsers {
     /// With new passwords; files in `dir`.
     pub fn create(root: &Path, dir: &Path) -> Result<Self> {
         let template = root.join("envoy/redis/users.acl");
-        let text =
-            fs::read_to_string(&template).during(|| format!("read {}", template.display()))?;
         let [gateway, operator, admin] = [random_hex(16)?, random_hex(16)?, random_hex(16)?];
         let passwords = Bootstrap::default()
             .set("REDIS_PASSWORD", &gateway)
             .set("OPERATOR_PASSWORD", &operator);
-        let rules = passwords.render(&text).map_err(|error| StackError::Refused {
-            attempted: format!("fill {}", template.display()),
-            answer: error.to_string(),
-        })?;
+        let rules = passwords.render(&template)?;
         let users = Self {
             file: dir.join("users.acl"),
             gateway_file: dir.join("redis-password"),
