@@ -1,4 +1,4 @@
-//! What `cargo xtask bench` tells the program `portcullis-load`, and what it hears from it: JSON, one argument in, one line out.
+//! What the measurements of `cargo xtask bench` tell the program `portcullis-load`, and what it hears from it: JSON, one argument in, one line out.
 //!
 //! Owns these types and CPU affinity, which both sides set. Knows nothing about gateways: a target is an address, a request
 //! and the answer that is right.

@@ -1,6 +1,6 @@
 //! Starts the real processes that the gateway needs (Valkey, OpenBao, MCP servers, Envoy) and stops them for certain.
 //!
-//! Used by `cargo xtask` and by the end-to-end tests. Everything listens on loopback, needs no root, and ends with the
+//! Used by `cargo xtask`, the benchmarks and the end-to-end tests. Everything listens on loopback, needs no root, and ends with the
 //! process that started it, even if that is killed. Knows nothing about what the gateway decides.
 //!
 //! ```no_run
@@ -19,6 +19,7 @@ mod connector;
 pub mod env_file;
 pub mod envoy;
 mod error;
+pub mod failure;
 pub mod files;
 mod frameworks;
 pub mod http;
@@ -28,10 +29,12 @@ mod openbao;
 mod operator;
 pub mod ports;
 pub mod process;
+pub mod progress;
 pub mod ready;
 mod redis7;
 mod redis_tls;
 mod redis_users;
+pub mod signals;
 mod spawner;
 mod stack;
 mod tools;

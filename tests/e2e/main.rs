@@ -62,10 +62,9 @@ mod work_before_proof;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
 
 use libtest_mimic::Arguments;
-use portcullis_stack::{Workspace, process};
+use portcullis_stack::{Workspace, signals};
 use portcullis_tests::Case;
 use portcullis_tests::world::Shared;
 
@@ -197,34 +196,20 @@ fn main() -> ExitCode {
     {
         return refused(&fault.to_string());
     }
-    let signals = stop_on_signals();
+    // A SIGKILL is covered by the stack itself.
+    if let Err(fault) = signals::handle() {
+        return refused(&fault.to_string());
+    }
     let shared = Arc::new(Shared::default());
     let trials = cases().into_iter().map(|case| case.trial(&shared, &workspace)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     // The stack has to be stopped before the process ends: `exit` would run no destructor.
     drop(shared);
-    if process::is_stopping() {
-        // The thread that was told to stop is still stopping things, and ends the process when it is done.
-        let _ = signals.join();
-    }
+    signals::yield_to_stop();
     conclusion.exit_code()
 }
 
 fn refused(why: &str) -> ExitCode {
     eprintln!("the end-to-end tests cannot run: {why}");
     ExitCode::FAILURE
-}
-
-/// Ctrl-C and SIGTERM end what was started, then this process. (A SIGKILL is covered by the stack itself.)
-fn stop_on_signals() -> thread::JoinHandle<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    thread::spawn(|| {
-        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else {
-            return;
-        };
-        if let Some(signal) = signals.forever().next() {
-            process::stop_everything();
-            std::process::exit(128 + signal);
-        }
-    })
 }

@@ -5,24 +5,20 @@
 mod bench;
 mod build;
 mod demo;
-mod failure;
 mod fuzz;
 mod mesh;
-mod progress;
 mod requirements;
 mod schema_suite;
-mod signals;
 mod soak;
 mod source;
 mod test;
 mod tidy;
 mod up;
 mod validate;
-mod yaml;
 
 use crate::failure::Result;
 use clap::{Parser, Subcommand, ValueEnum};
-use portcullis_stack::{Tools, Workspace};
+use portcullis_stack::{Tools, Workspace, failure, progress, signals};
 use std::process::ExitCode;
 
 /// Builds, runs, shows and checks Portcullis. Needs Rust and Python 3 with pip; nothing needs root.
@@ -78,14 +74,16 @@ enum Verb {
         targets: Vec<String>,
     },
     /// Compare the gateway with plain Envoy and with Envoy's own filters; writes target/bench/report.json
+    #[command(disable_help_flag = true)]
     Bench {
         #[command(flatten)]
-        options: bench::Options,
+        arguments: bench::Arguments,
     },
     /// Measure policies of up to 5,000 tools and 500 roles: reading one in the VM, calls and lists by it
+    #[command(disable_help_flag = true)]
     Scale {
         #[command(flatten)]
-        options: bench::scale::Options,
+        arguments: bench::Arguments,
     },
     /// Try the shipped files on real control planes: Istio's and Envoy Gateway's, on a real API server; needs Go
     Mesh {
@@ -93,9 +91,10 @@ enum Verb {
         options: mesh::Options,
     },
     /// Measure one worker with 10,000 organisations, each with a policy of its own, and with 100 large policies
+    #[command(disable_help_flag = true)]
     Organisations {
         #[command(flatten)]
-        options: bench::organisations::Options,
+        arguments: bench::Arguments,
     },
     /// Build the filter (wasm32), the operator's tool and the demo connector
     Build,
@@ -155,12 +154,10 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Soak { seconds } => soak::soak(&workspace, seconds),
         Verb::SchemaSuite => schema_suite::run(&workspace),
         Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),
-        Verb::Bench { options } => bench::bench(&workspace, &options),
-        Verb::Scale { options } => bench::scale::scale(&workspace, &options),
+        Verb::Bench { arguments } => bench::run(&workspace, "bench", &arguments),
+        Verb::Scale { arguments } => bench::run(&workspace, "scale", &arguments),
         Verb::Mesh { options } => mesh::mesh(&workspace, &options),
-        Verb::Organisations { options } => {
-            bench::organisations::organisations(&workspace, &options)
-        }
+        Verb::Organisations { arguments } => bench::run(&workspace, "organisations", &arguments),
         Verb::Build => build::all(&workspace).map(drop),
         Verb::Tools => {
             Ok(progress::step("installing the tools", || Tools::install(&workspace)).map(drop)?)

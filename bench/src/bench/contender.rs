@@ -9,7 +9,7 @@ use super::machine::{self, Memory};
 use super::rig::{AUDIENCE, ISSUER, Rig, bind};
 use super::traffic::{self, ANSWER, HEADERS, PATH};
 use super::variant::{Chain, Credential, Variant};
-use crate::failure::{Failure, Result};
+use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::http::{self, Reply};
 use portcullis_stack::ports::free_port;
 use portcullis_stack::{Bootstrap, Envoy, EnvoyOptions, StackError, envoy, files};

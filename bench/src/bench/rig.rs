@@ -3,11 +3,10 @@
 //! Owns starting them and asking them what they have counted. Everything is on loopback, on free ports, and ends with us.
 
 use super::traffic::ANSWER;
-use crate::build::{self, cargo_quietly};
-use crate::failure::{Failure, Result};
-use crate::progress::step;
 use portcullis_load::{Claims, Minted, Outcome, Plan, SERVED_PATH, Upstream, affinity};
+use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::ports::{free_port, loopback};
+use portcullis_stack::progress::step;
 use portcullis_stack::{
     Artifacts, KeySpec, Operator, Process, Tools, Valkey, Workspace, http, process, ready,
 };
@@ -68,8 +67,8 @@ impl Cpus {
 impl Rig {
     pub(crate) fn start(workspace: &Workspace, cpus: Cpus) -> Result<Self> {
         let tools = step("installing Envoy and Valkey", || Tools::install(workspace))?;
-        let artifacts = build::all(workspace)?;
-        let loader = loader(workspace)?;
+        let artifacts = workspace.built_artifacts()?;
+        let loader = workspace.target.join("load/portcullis-load");
         let dir = workspace.root.join("target/bench");
         let logs = dir.join("logs");
         let lock = claim(&dir, &logs)?;
@@ -190,13 +189,6 @@ fn claim(dir: &Path, logs: &Path) -> Result<File> {
         fs::remove_file(log.map_err(unusable)?.path()).map_err(unusable)?;
     }
     Ok(lock)
-}
-
-/// The program with optimisation: the loader must not be what is measured.
-fn loader(workspace: &Workspace) -> Result<PathBuf> {
-    let arguments = ["build", "--profile", "load", "--package", "portcullis-load"];
-    step("building the load generator", || cargo_quietly(workspace, &arguments))?;
-    Ok(workspace.target.join("load/portcullis-load"))
 }
 
 fn upstream(

@@ -11,10 +11,10 @@ use super::rig::{Cpus, Rig};
 use super::scale::compilations;
 use super::traffic::{self, ANSWER, HEADERS, PATH};
 use super::variant::Variant;
-use crate::failure::{Failure, Result};
-use crate::progress::step;
 use comfy_table::{Table, presets};
 use population::{Population, Tenant};
+use portcullis_stack::failure::{Failure, Result};
+use portcullis_stack::progress::step;
 use portcullis_stack::{Workspace, http};
 use serde_json::json;
 

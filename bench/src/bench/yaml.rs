@@ -2,7 +2,7 @@
 //!
 //! Owns the call of Python's. Knows nothing about what is in the file.
 
-use crate::failure::{Failure, Result};
+use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::{Tools, process};
 use std::path::Path;
 

@@ -7,8 +7,8 @@ use super::counts::Counts;
 use super::machine::{self, Clock};
 use super::rig::Rig;
 use super::traffic::ANSWER;
-use crate::failure::{Failure, Result};
 use portcullis_load::{Outcome, Plan, Shape};
+use portcullis_stack::failure::{Failure, Result};
 use serde::{Deserialize, Serialize};
 
 /// A load never sends more than that.

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing about what is in a line.
 
-use crate::failure::{Failure, Result};
+use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::ready;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};

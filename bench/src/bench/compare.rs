@@ -1,38 +1,23 @@
-//! `cargo xtask bench`: what the gateway costs, as ratios to plain Envoy and to Envoy's own filters in the same run.
+//! What the gateway costs, as ratios to plain Envoy and to Envoy's own filters in the same run.
 //!
 //! Owns the course of a run. `variant` says who is compared, `contender` proves that each does what it claims, `rounds` loads,
 //! `report` and `table` tell. What the figures mean is in `docs/explanation/benchmarks.md`.
 
-mod baseline;
-mod configuration;
-mod contender;
-mod counts;
-mod log;
-mod machine;
-pub(crate) mod organisations;
-mod report;
-mod rig;
-mod rounds;
-pub(crate) mod scale;
-mod stats;
-mod table;
-mod traffic;
-mod variant;
-
-use crate::failure::{Failure, Result};
-use crate::progress::step;
-use contender::Contender;
-use machine::{Machine, Noise};
+use super::contender::Contender;
+use super::machine::{Machine, Noise};
+use super::report::{Figures, Measured, Report, Row, SCHEMA, Versions};
+use super::rig::{Cpus, Rig};
+use super::rounds::{Parameters, Series, rounds};
+use super::variant::Variant;
+use super::{baseline, table};
 use portcullis_load::Shape;
+use portcullis_stack::failure::{Failure, Result};
+use portcullis_stack::progress::step;
 use portcullis_stack::{Workspace, process};
-use report::{Figures, Measured, Report, Row, SCHEMA, Versions};
-use rig::{Cpus, Rig};
-use rounds::{Parameters, Series, rounds};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use variant::Variant;
 
 /// How long the machine, and then the idle Envoys, are listened to.
 const LISTEN: Duration = Duration::from_secs(2);
@@ -74,7 +59,7 @@ impl Options {
 }
 
 /// Runs it all, writes the report and the table.
-pub(crate) fn bench(workspace: &Workspace, options: &Options) -> Result<()> {
+pub(crate) fn compare(workspace: &Workspace, options: &Options) -> Result<()> {
     // First what may be refused.
     let baseline = options.check.as_deref().map(baseline::read).transpose()?;
     let machine = Machine::read()?;

@@ -3,9 +3,9 @@
 //! Owns which parts. What stands in Envoy's own chain is in `envoy/bench/native.yaml`.
 
 use super::variant::Chain;
-use crate::failure::{Failure, Result};
 use crate::yaml;
 use portcullis_stack::Tools;
+use portcullis_stack::failure::{Failure, Result};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

@@ -2,7 +2,7 @@
 //!
 //! Owns reading `/proc`. Knows nothing about the processes.
 
-use crate::failure::{Failure, Result};
+use portcullis_stack::failure::{Failure, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::thread;

@@ -13,7 +13,7 @@ const QUIET: Duration = Duration::from_secs(2);
 const RENEW: Duration = Duration::from_secs(1);
 
 /// Does `work`, and says so as `name` if it takes long, with the time at the end.
-pub(crate) fn step<T>(name: &str, work: impl FnOnce() -> T) -> T {
+pub fn step<T>(name: &str, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let (result, shown) = watched(name, work);
     if shown {
@@ -23,7 +23,7 @@ pub(crate) fn step<T>(name: &str, work: impl FnOnce() -> T) -> T {
 }
 
 /// As [`step`], for a caller that reports the end itself.
-pub(crate) fn announced<T>(name: &str, work: impl FnOnce() -> T) -> T {
+pub fn announced<T>(name: &str, work: impl FnOnce() -> T) -> T {
     watched(name, work).0
 }
 
@@ -43,7 +43,7 @@ fn watched<T>(name: &str, work: impl FnOnce() -> T) -> (T, bool) {
 }
 
 /// Seconds with one decimal.
-pub(crate) fn seconds(elapsed: Duration) -> String {
+pub fn seconds(elapsed: Duration) -> String {
     format!("{:.1} s", elapsed.as_secs_f64())
 }
 

@@ -5,7 +5,7 @@
 use super::report::{Ratios, Report, Row, SCHEMA};
 use super::stats::Spread;
 use super::table::SATURATED;
-use crate::failure::{Failure, Result};
+use portcullis_stack::failure::{Failure, Result};
 use std::fs;
 use std::path::Path;
 

@@ -6,12 +6,12 @@
 use super::super::configuration;
 use super::super::rig::Rig;
 use super::super::scale::document::{self, Size};
-use crate::failure::{Failure, Result};
 use portcullis_core::auth::api_key::{KeyDigest, mint};
 use portcullis_core::auth::record::{KeyRecord, StoredSecret};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 use portcullis_core::{json, policy};
 use portcullis_redis_lua::Key;
+use portcullis_stack::failure::{Failure, Result};
 use serde_json::{Value, json};
 
 /// Of what size the policies are.

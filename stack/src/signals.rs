@@ -3,7 +3,7 @@
 //! Owns the thread that waits for signals. It ends the process itself, so no other code has to look out for signals.
 
 use crate::failure::{Failure, Result};
-use portcullis_stack::process;
+use crate::process;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -16,7 +16,7 @@ const UNEXPECTED: i32 = -1;
 static ENDING: AtomicI32 = AtomicI32::new(UNEXPECTED);
 
 /// From here on signals stop everything, then us.
-pub(crate) fn handle() -> Result<()> {
+pub fn handle() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|error| Failure::new(format!("could not handle signals: {error}")))?;
     thread::spawn(move || {
@@ -33,12 +33,12 @@ pub(crate) fn handle() -> Result<()> {
 }
 
 /// From here on a signal is the ordinary way to end, with this exit status.
-pub(crate) fn end_with(status: i32) {
+pub fn end_with(status: i32) {
     ENDING.store(status, Ordering::SeqCst);
 }
 
 /// A failure during the stop is a consequence of it: leaves the last word to the signal thread.
-pub(crate) fn yield_to_stop() {
+pub fn yield_to_stop() {
     while process::is_stopping() {
         thread::sleep(Duration::from_millis(50));
     }

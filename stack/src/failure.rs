@@ -1,17 +1,18 @@
 //! How a command ends when it does not end well: one sentence for the user.
 
-use portcullis_stack::StackError;
+use crate::error::StackError;
 use std::fmt;
 
 /// The sentence.
 #[derive(Debug)]
-pub(crate) struct Failure(String);
+pub struct Failure(String);
 
 /// The result of every command.
-pub(crate) type Result<T> = std::result::Result<T, Failure>;
+pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
-    pub(crate) fn new(sentence: impl Into<String>) -> Self {
+    /// A failure that is told with `sentence`.
+    pub fn new(sentence: impl Into<String>) -> Self {
         Self(sentence.into())
     }
 }

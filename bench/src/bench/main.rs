@@ -1,0 +1,59 @@
+//! `portcullis-bench`: the measurements of `cargo xtask bench`, `scale` and `organisations`.
+//!
+//! Owns the command line. `variant` says who is compared, `contender` proves that each does what it claims, `rig` starts
+//! what stands around. Builds nothing: `cargo xtask` does, before it starts this.
+
+mod baseline;
+mod compare;
+mod configuration;
+mod contender;
+mod counts;
+mod log;
+mod machine;
+mod organisations;
+mod report;
+mod rig;
+mod rounds;
+mod scale;
+mod stats;
+mod table;
+mod traffic;
+mod variant;
+mod yaml;
+
+use clap::Parser;
+use portcullis_stack::failure::Result;
+use portcullis_stack::{Workspace, signals};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+enum Measurement {
+    /// Compare the gateway with plain Envoy and with Envoy's own filters; writes target/bench/report.json
+    Bench(compare::Options),
+    /// Measure policies of up to 5,000 tools and 500 roles: reading one in the VM, calls and lists by it
+    Scale(scale::Options),
+    /// Measure one worker with 10,000 organisations, each with a policy of its own, and with 100 large policies
+    Organisations(organisations::Options),
+}
+
+fn main() -> ExitCode {
+    let measurement = Measurement::parse();
+    match signals::handle().and_then(|()| run(&measurement)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            signals::yield_to_stop();
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(measurement: &Measurement) -> Result<()> {
+    let workspace = Workspace::locate()?;
+    match measurement {
+        Measurement::Bench(options) => compare::compare(&workspace, options),
+        Measurement::Scale(options) => scale::scale(&workspace, options),
+        Measurement::Organisations(options) => organisations::organisations(&workspace, options),
+    }
+}

@@ -1,0 +1,48 @@
+//! `cargo xtask bench`, `scale` and `organisations`: builds what is measured and what measures, and starts the latter.
+//!
+//! Owns the order of that. What is measured, and with which options, the crate `portcullis-load` knows.
+
+use crate::build::{self, cargo_quietly};
+use crate::failure::{Failure, Result};
+use crate::progress::step;
+use portcullis_stack::{Workspace, process};
+use std::process::Command;
+
+/// What the measuring program is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Options of this measurement; `--help` lists them
+    #[arg(value_name = "OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<String>,
+}
+
+/// Runs the measurement `what` to its end.
+pub(crate) fn run(workspace: &Workspace, what: &str, arguments: &Arguments) -> Result<()> {
+    // With optimisation: the loader must not be what is measured.
+    const LOADER: [&str; 10] = [
+        "build",
+        "--profile",
+        "load",
+        "--package",
+        "portcullis-load",
+        "--bin",
+        "portcullis-load",
+        "--no-default-features",
+        "--features",
+        "loader",
+    ];
+    const PROGRAM: [&str; 5] =
+        ["build", "--package", "portcullis-load", "--bin", "portcullis-bench"];
+    step("building the benchmark", || cargo_quietly(workspace, &PROGRAM))?;
+    let help = arguments.options.iter().any(|option| option == "--help" || option == "-h");
+    if !help {
+        build::all(workspace)?;
+        step("building the load generator", || cargo_quietly(workspace, &LOADER))?;
+    }
+    let mut command = Command::new(workspace.target.join("debug/portcullis-bench"));
+    command.arg(what).args(&arguments.options);
+    if process::run("portcullis-bench", command)?.success() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("`cargo xtask {what}` has failed; the reason is above")))
+}
