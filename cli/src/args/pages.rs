@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command, CommandFactory as _};
+use portcullis_markdown as markdown;
 
 use super::Cli;
 
@@ -104,25 +105,11 @@ fn the_reference_is_that_of_the_definition() {
 
 /// Commands of a page: lines of fenced blocks, and what stands in single backquotes.
 fn commands(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut fenced = false;
-    let mut open = String::new();
-    for line in text.lines() {
-        if line.trim_start().starts_with("```") {
-            fenced = !fenced;
-            continue;
-        }
-        if fenced {
-            open.push_str(line.trim_end_matches('\\'));
-            open.push(' ');
-            if !line.ends_with('\\') {
-                found.push(std::mem::take(&mut open));
-            }
-        } else {
-            found.extend(line.split('`').skip(1).step_by(2).map(str::to_owned));
-        }
-    }
-    found.iter().flat_map(|it| calls(it)).collect()
+    let blocks = markdown::blocks(text).into_iter();
+    let blocks: Vec<_> = blocks.map(|block| block.text.replace("\\\n", " ")).collect();
+    let spans = markdown::prose(text).flat_map(|(_, line)| markdown::spans(line));
+    let lines = blocks.iter().flat_map(|block| block.lines());
+    spans.chain(lines).flat_map(calls).collect()
 }
 
 /// What of a line of shell calls `portcullis`: between pipes, in substitutions, before comments and redirections.
@@ -182,21 +169,10 @@ fn fault(definition: &Command, call: &str) -> Option<String> {
         .map(|name| format!("no option `--{name}` in `portcullis {call}`"))
 }
 
-fn pages(folder: &Path, all: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.extension().and_then(|it| it.to_str()) {
-            _ if path.is_dir() => pages(&path, all),
-            Some("md") => all.push(path),
-            _ => {}
-        }
-    }
-}
-
 #[test]
 fn commands_in_pages_exist() {
     let mut all = vec![root().join("README.md"), root().join("SECURITY.md")];
-    pages(&root().join("docs"), &mut all);
+    all.extend(markdown::pages(&root().join("docs")).unwrap());
     let (definition, mut seen, mut faults) = (definition(), 0, Vec::new());
     for page in all {
         let text = std::fs::read_to_string(&page).unwrap();

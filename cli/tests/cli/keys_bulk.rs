@@ -154,8 +154,8 @@ fn monthly_script() -> String {
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guides/keys.md");
     let docs = std::fs::read_to_string(docs).expect("the page");
     let (_, section) = docs.split_once("## Every month").expect("the section");
-    let (_, script) = section.split_once("```sh\n").expect("a script");
-    script.split_once("```").expect("its end").0.to_owned()
+    let blocks = portcullis_markdown::blocks(section).into_iter();
+    blocks.map(|block| block.text).next().expect("a script")
 }
 
 // Finding 9.6: with one key that could not be rotated, the new keys of all others were lost.

@@ -3,10 +3,11 @@
 //! Owns the comparison of their members. What it refuses is tried in `bad`.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use portcullis_core::policy;
 use portcullis_core::schema::{self, Schema};
+use portcullis_markdown as markdown;
 use saphyr::{LoadableYamlNode as _, Scalar, Yaml};
 use serde_json::{Map, Number, Value};
 
@@ -76,28 +77,9 @@ fn every_good_document_fits() {
     }
 }
 
-/// Fenced blocks of YAML, without the indentation of a list that they are in.
-fn yaml_blocks(text: &str) -> Vec<String> {
-    let (mut blocks, mut open): (Vec<String>, Option<usize>) = (Vec::new(), None);
-    for line in text.lines() {
-        let indent = line.len() - line.trim_start().len();
-        match (line.trim_start().strip_prefix("```"), open) {
-            (Some("yaml"), None) => {
-                blocks.push(String::new());
-                open = Some(indent);
-            }
-            // Another block: nothing of it is kept.
-            (Some(_), None) => open = Some(usize::MAX),
-            (Some(_), Some(_)) => open = None,
-            (None, Some(indent)) if indent != usize::MAX => {
-                let block = blocks.last_mut().unwrap();
-                block.push_str(line.get(indent..).unwrap_or_default());
-                block.push('\n');
-            }
-            (None, _) => {}
-        }
-    }
-    blocks
+fn yaml_blocks(page: &str) -> impl Iterator<Item = String> {
+    let blocks = markdown::blocks(page).into_iter().filter(|block| block.language == "yaml");
+    blocks.map(|block| block.text)
 }
 
 /// What is wrong with a block of YAML in a page; whether it is of a policy.
@@ -123,23 +105,11 @@ fn checked(schema: &Schema, block: &str) -> (bool, Option<String>) {
     (true, schema.check(&policy).err().map(|fault| format!("{fault:?}")))
 }
 
-fn pages(folder: &Path, all: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.extension().and_then(|it| it.to_str()) {
-            _ if path.is_dir() => pages(&path, all),
-            Some("md") => all.push(path),
-            _ => {}
-        }
-    }
-}
-
 #[test]
 fn yaml_in_pages_parses_and_policies_in_pages_fit() {
-    let mut all = Vec::new();
-    pages(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"), &mut all);
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
     let (schema, mut policies, mut faults) = (published(), 0, Vec::new());
-    for page in all {
+    for page in markdown::pages(&docs).unwrap() {
         for block in yaml_blocks(&std::fs::read_to_string(&page).unwrap()) {
             let (is_policy, fault) = checked(&schema, &block);
             policies += usize::from(is_policy);
@@ -157,9 +127,8 @@ fn yaml_in_pages_that_is_wrong_is_found() {
                 ```yaml\nversion: 1\norganisations: []\n```\n";
     let schema = published();
     let said: Vec<_> = yaml_blocks(page)
-        .iter()
         .map(|block| {
-            let (is_policy, fault) = checked(&schema, block);
+            let (is_policy, fault) = checked(&schema, &block);
             (is_policy, fault.is_some())
         })
         .collect();

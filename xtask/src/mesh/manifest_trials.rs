@@ -7,6 +7,7 @@ use super::report::Report;
 use super::tools::{EnvoyGatewayTools, IstioTools};
 use crate::failure::{Failure, Result};
 use crate::progress::step;
+use portcullis_markdown::blocks;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -87,13 +88,9 @@ fn rendered(ground: &Ground<'_>, target: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// The first block of YAML of a page, without the indentation of the list that it may stand in.
+/// The first block of YAML of a page.
 fn first_yaml(page: &str) -> Result<String> {
-    let mut lines = page.lines().skip_while(|line| line.trim() != "```yaml");
-    let opening = lines
-        .next()
-        .ok_or_else(|| Failure::new("docs/guides/guarded-routes.md has no description"))?;
-    let indent = opening.len().saturating_sub(opening.trim_start().len());
-    let block = lines.take_while(|line| line.trim() != "```");
-    Ok(block.map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect())
+    let mut blocks = blocks(page).into_iter().filter(|block| block.language == "yaml");
+    let yaml = blocks.next().map(|block| block.text);
+    yaml.ok_or_else(|| Failure::new("docs/guides/guarded-routes.md has no description"))
 }

@@ -5,6 +5,7 @@
 //! moved enum does not switch a check off.
 
 use crate::source::Source;
+use portcullis_markdown::{prose, spans};
 
 /// One family of names.
 struct Family {
@@ -75,8 +76,8 @@ fn unknown_metrics(sources: &[Source]) -> Vec<String> {
 /// Redis keys of the code that the page does not list, and the other way round.
 fn redis_keys(sources: &[Source]) -> Vec<String> {
     let code = key_shapes(sources);
-    let spans = page_text(sources, KEYS).split('`').skip(1).step_by(2);
-    let page: Vec<_> = spans
+    let page: Vec<_> = prose(page_text(sources, KEYS))
+        .flat_map(|(_, line)| spans(line))
         .filter(|it| it.starts_with("portcullis:") && it.len() > "portcullis:".len())
         .map(shape)
         .collect();

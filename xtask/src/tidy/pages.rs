@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Finding;
 use crate::source::Source;
+use portcullis_markdown::{Block, blocks, links, prose};
 
 /// Links of all pages to headings that do not exist.
 pub(super) fn dead_anchors(sources: &[Source]) -> Vec<String> {
@@ -17,7 +18,7 @@ pub(super) fn dead_anchors(sources: &[Source]) -> Vec<String> {
         .collect();
     let mut complaints = Vec::new();
     for source in sources.iter().filter(|it| it.extension() == "md") {
-        for (number, line) in outside_of_fences(&source.text) {
+        for (number, line) in prose(&source.text) {
             for (file, anchor) in targets(line) {
                 let page = match file {
                     "" => source.path.clone(),
@@ -39,8 +40,8 @@ pub(super) fn dead_anchors(sources: &[Source]) -> Vec<String> {
 pub(super) fn unlisted(sources: &[Source]) -> Vec<String> {
     const INDEX: &str = "docs/README.md";
     let Some(index) = sources.iter().find(|it| it.path == INDEX) else { return Vec::new() };
-    let links = index.text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
-    let listed: Vec<String> = links.map(|link| joined(INDEX, link)).collect();
+    let files = links(&index.text).filter_map(|target| target.split('#').next());
+    let listed: Vec<String> = files.map(|file| joined(INDEX, file)).collect();
     sources
         .iter()
         .filter(|it| it.path.starts_with("docs/") && it.extension() == "md" && it.path != INDEX)
@@ -64,7 +65,7 @@ pub(super) fn measure(source: &Source) -> Vec<Finding> {
         return Vec::new();
     }
     let mut findings = Vec::new();
-    for (number, line) in outside_of_fences(&source.text) {
+    for (number, line) in prose(&source.text) {
         if line.trim_start().starts_with('|') {
             let words = line.split('|').map(|cell| cell.split_whitespace().count()).max();
             if let Some(words) = words.filter(|words| *words > MOST_WORDS) {
@@ -85,7 +86,7 @@ pub(super) fn json(source: &Source) -> Vec<Finding> {
         return Vec::new();
     }
     let mut findings = Vec::new();
-    for (number, language, text) in fences(&source.text) {
+    for Block { line, language, text } in blocks(&source.text) {
         // A part of a document: `"auth": {…}`.
         let part = |error| match text.trim_start().starts_with('"') {
             true => serde_json::from_str::<serde_json::Value>(&format!("{{{text}}}")),
@@ -95,46 +96,15 @@ pub(super) fn json(source: &Source) -> Vec<Finding> {
             continue;
         }
         if let Err(error) = serde_json::from_str::<serde_json::Value>(&text).or_else(part) {
-            findings.push(Finding::new(number, format!("this is no JSON: {error}")));
+            findings.push(Finding::new(line, format!("this is no JSON: {error}")));
         }
     }
     findings
 }
 
-/// Fenced blocks: the line of the fence, the language and the text.
-fn fences(text: &str) -> Vec<(usize, String, String)> {
-    let mut blocks: Vec<(usize, String, String)> = Vec::new();
-    let mut open = false;
-    for (number, line) in (1..).zip(text.lines()) {
-        match (line.trim_start().strip_prefix("```"), open, blocks.last_mut()) {
-            (Some(language), false, _) => {
-                blocks.push((number, language.trim().to_owned(), String::new()));
-                open = true;
-            }
-            (Some(_), true, _) => open = false,
-            (None, true, Some((_, _, block))) => {
-                block.push_str(line);
-                block.push('\n');
-            }
-            (None, ..) => {}
-        }
-    }
-    blocks
-}
-
-fn outside_of_fences(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let mut open = false;
-    (1..).zip(text.lines()).filter(move |(_, line)| {
-        let fence = line.trim_start().starts_with("```");
-        open ^= fence;
-        !open && !fence
-    })
-}
-
 /// File and anchor of each link that has one.
 fn targets(line: &str) -> impl Iterator<Item = (&str, &str)> {
-    line.split("](").skip(1).filter_map(|rest| {
-        let target = rest.split(')').next()?;
+    links(line).filter_map(|target| {
         let (file, anchor) = target.split_once('#')?;
         (!file.contains(':')).then_some((file, anchor))
     })
@@ -143,7 +113,7 @@ fn targets(line: &str) -> impl Iterator<Item = (&str, &str)> {
 /// The anchors of a page's headings, as GitHub makes them.
 fn anchors(text: &str) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
-    for (_, line) in outside_of_fences(text) {
+    for (_, line) in prose(text) {
         let title = line.trim_start_matches('#');
         if title.len() == line.len() || !title.starts_with(' ') {
             continue;

@@ -2,6 +2,7 @@
 
 use super::Finding;
 use crate::source::Source;
+use portcullis_markdown as markdown;
 use std::path::Path;
 
 /// They look like files in `tools/`, and are MCP methods.
@@ -15,14 +16,7 @@ pub(super) fn existing(source: &Source, root: &Path) -> Vec<Finding> {
     let folder = root.join(&source.path);
     let folder = folder.parent().unwrap_or(root);
     let mut findings = Vec::new();
-    let mut in_block = false;
-    for (number, line) in source.lines() {
-        if line.trim_start().starts_with("```") {
-            in_block = !in_block;
-        }
-        if in_block {
-            continue;
-        }
+    for (number, line) in markdown::prose(&source.text) {
         let dead_spans =
             spans(line).filter(|span| is_path(span, root)).filter(|span| !root.join(span).exists());
         let dead_links = links(line).filter(|link| !folder.join(link).exists());
@@ -35,7 +29,7 @@ pub(super) fn existing(source: &Source, root: &Path) -> Vec<Finding> {
 
 /// What stands in single backquotes, without `:12` for a line at its end.
 fn spans(line: &str) -> impl Iterator<Item = &str> {
-    line.split('`').skip(1).step_by(2).map(|span| match span.rsplit_once(':') {
+    markdown::spans(line).map(|span| match span.rsplit_once(':') {
         Some((path, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => path,
         _ => span,
     })
@@ -55,8 +49,7 @@ fn is_path(span: &str, root: &Path) -> bool {
 
 /// Targets of `[text](target)` within the project, without `#anchor`.
 fn links(line: &str) -> impl Iterator<Item = &str> {
-    line.split("](").skip(1).filter_map(|rest| {
-        let target = rest.split_once(')')?.0;
+    markdown::links(line).filter_map(|target| {
         let file = target.split('#').next()?;
         (!file.is_empty() && !file.contains(':')).then_some(file)
     })
