@@ -12,9 +12,9 @@ use jwt_simple::prelude::{Ed25519KeyPair, EdDSAKeyPairLike as _, JWTClaims};
 use portcullis_core::json as strict;
 use serde_json::{Map, Value, json};
 
-use crate::moment::{Seconds, Span};
 use crate::random::base62;
-use crate::report::{Refusal, Report};
+use crate::report::{CliError, Report};
+use crate::time::{Seconds, Span};
 use crate::values;
 
 #[derive(Debug, Args)]
@@ -66,7 +66,7 @@ fn claims(text: &str) -> Result<Claims, String> {
 const KEY_ID: &str = "trial";
 
 /// Makes a key, and says what the gateway has to know of it.
-pub(super) fn keygen(args: &KeygenArgs) -> Result<Report, Refusal> {
+pub(super) fn keygen(args: &KeygenArgs) -> Result<Report, CliError> {
     let place = args.out.display().to_string();
     let pair = Ed25519KeyPair::generate();
     let written = OpenOptions::new()
@@ -76,19 +76,19 @@ pub(super) fn keygen(args: &KeygenArgs) -> Result<Report, Refusal> {
         .open(&args.out)
         .and_then(|mut file| file.write_all(pair.to_pem().as_bytes()));
     written.map_err(|error| {
-        Refusal::new(format!("cannot be written: {error}"), &place)
+        CliError::new(format!("cannot be written: {error}"), &place)
             .expected("a file that is not there yet, in a directory that is writable")
     })?;
     let jwk = pair.with_key_id(KEY_ID).public_key().to_jwk();
     let jwk: Value =
-        serde_json::from_str(&jwk).map_err(|error| Refusal::new(error.to_string(), place))?;
+        serde_json::from_str(&jwk).map_err(|error| CliError::new(error.to_string(), place))?;
     let issuers = json!([{ "issuer": args.issuer, "jwks_inline": { "keys": [jwk] } }]);
     // On one line: it goes into a variable.
     Ok(Report::done(issuers.to_string(), issuers.clone()))
 }
 
 /// Mints a token with a key of [`keygen`].
-pub(super) fn mint(args: &MintArgs) -> Result<Report, Refusal> {
+pub(super) fn mint(args: &MintArgs) -> Result<Report, CliError> {
     let pair = read(&args.key)?;
     let now = Seconds::now().0;
     let mut claims = json!({
@@ -103,7 +103,7 @@ pub(super) fn mint(args: &MintArgs) -> Result<Report, Refusal> {
         members.extend(args.claims.0.clone());
     }
     let refused = |error: String| {
-        Refusal::new(error, "--claims")
+        CliError::new(error, "--claims")
             .expected("claims of RFC 7519: exp, iat and nbf are numbers of seconds")
     };
     let typed: JWTClaims<Map<String, Value>> =
@@ -112,9 +112,9 @@ pub(super) fn mint(args: &MintArgs) -> Result<Report, Refusal> {
     Ok(Report::done(token.clone(), json!({ "token": token, "claims": claims })))
 }
 
-fn read(file: &Path) -> Result<Ed25519KeyPair, Refusal> {
+fn read(file: &Path) -> Result<Ed25519KeyPair, CliError> {
     let refusal = |found: String| {
-        Refusal::new(found, file.display().to_string())
+        CliError::new(found, file.display().to_string())
             .expected("a private key (Ed25519, PEM)")
             .next("portcullis token keygen --out FILE")
     };
