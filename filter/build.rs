@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-/// Relative to this package: all that the module's own code is made from.
-const SOURCES: [&str; 9] = [
+/// Relative to this package: all that the module's own code is made from, and the target features it is made for.
+const SOURCES: [&str; 10] = [
     "src",
     "build.rs",
     "Cargo.toml",
@@ -19,6 +19,7 @@ const SOURCES: [&str; 9] = [
     "../redis-lua/src",
     "../redis-lua/scripts",
     "../Cargo.lock",
+    "../.cargo/config.toml",
 ];
 
 fn main() {
