@@ -13,21 +13,15 @@ use crate::escape;
 use crate::report::{CliError, Report, Verdict, table};
 use crate::store::Store;
 
+#[cfg(test)]
+mod mutations;
+
 /// So many bad lines are shown to people; scripts get ten times as many.
 const SHOWN: usize = 100;
 const KEPT: usize = 1_000;
 
 pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, CliError> {
-    let mut log = Log {
-        verifier: Verifier::new(args.start.into()),
-        start: args.start,
-        anchors: args.expect.clone(),
-        entries: 0,
-        foreign: 0,
-        missing: 0,
-        bad: 0,
-        faults: Vec::new(),
-    };
+    let mut log = Log::new(args.start, args.expect.clone());
     if args.admin {
         let mut store = Store::open(session)?;
         for org in organisations(args.org.as_ref(), &mut store)? {
@@ -69,6 +63,19 @@ struct BadEntry {
 }
 
 impl Log {
+    fn new(start: ChainStart, anchors: Vec<Anchor>) -> Self {
+        Self {
+            verifier: Verifier::new(start.into()),
+            start,
+            anchors,
+            entries: 0,
+            foreign: 0,
+            missing: 0,
+            bad: 0,
+            faults: Vec::new(),
+        }
+    }
+
     /// A line of a file, which others may write to as well.
     fn item(&mut self, place: Place<'_>, item: &Item<'_>) {
         let fault = match item {
@@ -146,13 +153,18 @@ impl Log {
         missed.collect()
     }
 
+    /// Whether it is intact, as far as it goes and as far as anchors say it went.
+    fn verdict(&self, misses: &[String]) -> Verdict {
+        let intact = self.bad == 0 && misses.is_empty() && self.entries > 0;
+        if intact { Verdict::Good } else { Verdict::Wanting }
+    }
+
     fn report(&self) -> Report {
         let chains: Vec<_> = self.verifier.chains().collect();
         let misses = self.misses();
-        let intact = self.bad == 0 && misses.is_empty() && self.entries > 0;
-        let verdict = if intact { Verdict::Good } else { Verdict::Wanting };
+        let verdict = self.verdict(&misses);
         let json = json!({
-            "intact": intact,
+            "intact": verdict == Verdict::Good,
             "entries": self.entries,
             "bad": self.bad,
             "missing": self.missing,

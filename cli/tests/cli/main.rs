@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod audit_export;
 mod audit_search;
+mod audit_size;
 mod bad;
 mod causes;
 mod discover;

@@ -1,0 +1,238 @@
+//! The property that tamper evidence is: whatever changes what a log says is found.
+//!
+//! Owns the mutations, and what "changes what a log says" means: an own, lenient reading of the lines, that knows
+//! nothing of hashes. The log is a real one: two workers of the end-to-end tests.
+
+use std::collections::BTreeMap;
+
+use portcullis_core::audit::hash_of;
+use serde_json::{Map, Value};
+
+use super::*;
+
+const LOG: &str = include_str!("../../../tests/cli/files/audit.jsonl");
+/// In the test command; `PORTCULLIS_TEST_MUTATIONS=10000` makes it longer.
+const ROUNDS: u64 = 120;
+
+/// Of each chain its entries.
+type Chains = BTreeMap<String, Vec<String>>;
+
+/// What a log says: of each chain its entries in order. Line ends, blanks, the order of members and lines of others
+/// say nothing.
+fn meaning(log: &[u8]) -> Chains {
+    let mut chains: Chains = BTreeMap::new();
+    for line in log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let said = match serde_json::from_slice::<Map<String, Value>>(line) {
+            Ok(members) => members,
+            // Not readable: it says something else than any entry.
+            Err(_) => Map::from_iter([("damaged".into(), String::from_utf8_lossy(line).into())]),
+        };
+        let chain = said.get("chain").and_then(Value::as_str).unwrap_or_default().to_owned();
+        chains.entry(chain).or_default().push(portcullis_core::json::canonical(&said));
+    }
+    chains
+}
+
+/// Whether `now` only lacks entries at the ends of chains, or whole chains: what only an anchor can show.
+fn is_cut(was: &Chains, now: &Chains) -> bool {
+    now.iter().all(|(chain, now)| was.get(chain).is_some_and(|was| was.starts_with(now)))
+}
+
+fn verified(log: &[u8], anchors: &[Anchor]) -> Verdict {
+    let mut found = Log::new(ChainStart::Genesis, anchors.to_vec());
+    let mut lines = super::super::lines::Lines::new(log);
+    while let Ok(Some(line)) = lines.next() {
+        found.item(Place { file: "log", line: line.number }, &Item::of(&line));
+    }
+    found.verdict(&found.misses())
+}
+
+/// SplitMix64: the same mutations in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(bound).unwrap()).unwrap()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Mutation {
+    EditByte,
+    InsertByte,
+    RemoveByte,
+    Drop,
+    Swap,
+    Duplicate,
+    Move,
+    TruncateBytes,
+    TruncateLines,
+    SpliceChains,
+    RehashEntry,
+    RehashFrom,
+}
+
+const MUTATIONS: [Mutation; 12] = [
+    Mutation::EditByte,
+    Mutation::InsertByte,
+    Mutation::RemoveByte,
+    Mutation::Drop,
+    Mutation::Swap,
+    Mutation::Duplicate,
+    Mutation::Move,
+    Mutation::TruncateBytes,
+    Mutation::TruncateLines,
+    Mutation::SpliceChains,
+    Mutation::RehashEntry,
+    Mutation::RehashFrom,
+];
+
+fn lines() -> Vec<Vec<u8>> {
+    LOG.lines().map(|line| line.as_bytes().to_vec()).collect()
+}
+
+fn joined(lines: &[Vec<u8>]) -> Vec<u8> {
+    lines.iter().flat_map(|line| line.iter().copied().chain([b'\n'])).collect()
+}
+
+fn members(line: &[u8]) -> Map<String, Value> {
+    serde_json::from_slice(line).expect("an entry of the log")
+}
+
+/// The entry with another duration and its right hash.
+fn forged(line: &[u8], prev_hash: Option<&str>) -> Vec<u8> {
+    let mut entry = members(line);
+    match prev_hash {
+        Some(hash) => _ = entry.insert("prev_hash".into(), hash.into()),
+        None => _ = entry.insert("latency_ms".into(), 86_400_000.into()),
+    }
+    entry.insert("hash".into(), hash_of(entry.clone()).into());
+    portcullis_core::json::canonical(&entry).into_bytes()
+}
+
+fn mutated(mutation: Mutation, random: &mut Random) -> Vec<u8> {
+    let (mut log, mut lines) = (LOG.as_bytes().to_vec(), lines());
+    let (at, byte) = (random.below(lines.len()), random.below(log.len()));
+    match mutation {
+        Mutation::EditByte => log[byte] = u8::try_from(random.below(256)).unwrap(),
+        Mutation::InsertByte => log.insert(byte, u8::try_from(random.below(256)).unwrap()),
+        Mutation::RemoveByte => _ = log.remove(byte),
+        Mutation::TruncateBytes => log.truncate(byte),
+        Mutation::Drop => _ = lines.remove(at),
+        Mutation::Swap => {
+            let other = random.below(lines.len());
+            lines.swap(at, other);
+        }
+        Mutation::Duplicate => {
+            let to = random.below(lines.len());
+            lines.insert(to, lines[at].clone());
+        }
+        Mutation::Move => {
+            let line = lines.remove(at);
+            let to = random.below(lines.len());
+            lines.insert(to, line);
+        }
+        Mutation::TruncateLines => lines.truncate(at),
+        // An entry of another chain in this one's place, under its name and number, or as it is.
+        Mutation::SpliceChains => {
+            let (mut other, mine) =
+                (members(&lines[random.below(lines.len())]), members(&lines[at]));
+            if random.below(2) == 0 {
+                for name in ["chain", "seq"] {
+                    other.insert(name.into(), mine[name].clone());
+                }
+                if random.below(2) == 0 {
+                    other.insert("hash".into(), hash_of(other.clone()).into());
+                }
+            }
+            lines[at] = portcullis_core::json::canonical(&other).into_bytes();
+        }
+        Mutation::RehashEntry => lines[at] = forged(&lines[at], None),
+        // The chain is right again from there to its end.
+        Mutation::RehashFrom => {
+            lines[at] = forged(&lines[at], None);
+            let chain = members(&lines[at])["chain"].clone();
+            let mut head = members(&lines[at])["hash"].as_str().unwrap().to_owned();
+            for line in lines.iter_mut().skip(at + 1) {
+                if members(line)["chain"] == chain {
+                    *line = forged(line, Some(&head));
+                    head = members(line)["hash"].as_str().unwrap().to_owned();
+                }
+            }
+        }
+    }
+    match mutation {
+        Mutation::EditByte
+        | Mutation::InsertByte
+        | Mutation::RemoveByte
+        | Mutation::TruncateBytes => log,
+        _ => joined(&lines),
+    }
+}
+
+/// The last entry of each chain, as somebody has stored it elsewhere.
+fn anchors() -> Vec<Anchor> {
+    let mut last: BTreeMap<String, String> = BTreeMap::new();
+    for line in lines() {
+        let entry = members(&line);
+        let text = |name: &str| entry[name].as_str().unwrap().to_owned();
+        last.insert(text("chain"), format!("{}:{}:{}", text("chain"), entry["seq"], text("hash")));
+    }
+    last.values().map(|anchor| Anchor::parse(anchor).unwrap()).collect()
+}
+
+// Issue 16. Proves: A17, A18, X1
+#[test]
+fn every_mutation_that_changes_what_a_log_says_is_found() {
+    let rounds = std::env::var("PORTCULLIS_TEST_MUTATIONS");
+    let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
+    let (was, anchors) = (meaning(LOG.as_bytes()), anchors());
+    assert_eq!(verified(LOG.as_bytes(), &anchors), Verdict::Good);
+    // Mutation, how often; changed what is said, found by the chain alone, only by an anchor.
+    let mut figures: BTreeMap<Mutation, [u64; 4]> = BTreeMap::new();
+    let mut random = Random(16);
+    for round in 0..rounds {
+        let mutation = MUTATIONS[random.below(MUTATIONS.len())];
+        let log = mutated(mutation, &mut random);
+        let now = meaning(&log);
+        let figures = figures.entry(mutation).or_default();
+        figures[0] += 1;
+        if now == was {
+            assert_eq!(
+                verified(&log, &anchors),
+                Verdict::Good,
+                "{round}: {mutation:?} says the same"
+            );
+            continue;
+        }
+        figures[1] += 1;
+        let alone = verified(&log, &[]) == Verdict::Wanting;
+        // What a chain alone cannot show: a cut end, and an end that was written again.
+        let excused = || {
+            is_cut(&was, &now) || mutation == Mutation::RehashFrom || is_last(mutation, &was, &now)
+        };
+        if !alone {
+            assert!(excused(), "{round}: {mutation:?} was not found without anchors");
+            assert_eq!(verified(&log, &anchors), Verdict::Wanting, "{round}: {mutation:?}");
+        }
+        figures[if alone { 2 } else { 3 }] += 1;
+    }
+    for (mutation, [all, changed, alone, anchored]) in figures {
+        println!(
+            "{mutation:?}: {all}, of which {changed} change what is said; found: {alone} by the chain, {anchored} by an anchor"
+        );
+    }
+}
+
+/// Whether the last entry of a chain was forged: nothing comes after it that names its hash.
+fn is_last(mutation: Mutation, was: &Chains, now: &Chains) -> bool {
+    [Mutation::RehashEntry, Mutation::SpliceChains].contains(&mutation)
+        && was.iter().all(|(chain, was)| {
+            let (_, before) = was.split_last().expect("an entry");
+            now.get(chain).is_some_and(|now| now.starts_with(before) && now.len() == was.len())
+        })
+}
