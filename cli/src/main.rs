@@ -99,6 +99,7 @@ fn run(cli: Cli) -> Result<Report, CliError> {
             AuditCommand::Search(args) => audit::search(session, &args),
             AuditCommand::Tail(args) => audit::tail(session, &args),
             AuditCommand::Export(args) => audit::export(&args),
+            AuditCommand::Report(args) => audit::report(&args),
             AuditCommand::Show(args) => audit::show(session, &args),
         },
         Command::Approve(command) => match command {

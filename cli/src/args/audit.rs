@@ -19,6 +19,8 @@ pub(crate) enum AuditCommand {
     Tail(TailArgs),
     /// Export entries for spreadsheets (csv) and security tools (cef, ocsf): one row an entry.
     Export(ExportArgs),
+    /// Report what a weekly review looks at: callers, refusals, first uses, odd hours, slow tools, limits, drift.
+    Report(ReportArgs),
     /// Show who changed which key or policy, when and why; newest first.
     Show(ShowAuditArgs),
 }
@@ -71,7 +73,7 @@ pub(crate) struct LogArgs {
 }
 
 /// Which entries are meant: all that match every option. An option given several times, or with a list, matches any.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, Clone, Args)]
 pub(crate) struct FilterArgs {
     /// Organisation. As in all patterns here, `*` stands for any characters and `?` for one.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
@@ -157,6 +159,39 @@ pub(crate) enum ExportFormat {
     Cef,
     /// OCSF 1.6.0, class API Activity (6003), one JSON object a line.
     Ocsf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    #[command(flatten)]
+    pub(crate) logs: LogArgs,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Also writes the report as one page with plots.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// So many rows in each list.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) top: u32,
+    /// Working hours from Monday to Friday, in UTC; all other hours are odd ones.
+    #[arg(long, value_name = "FROM-TO", default_value = "7-19", value_parser = hours)]
+    pub(crate) hours: Hours,
+}
+
+/// Full hours of a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hours {
+    pub(crate) from: u8,
+    pub(crate) to: u8,
+}
+
+fn hours(text: &str) -> Result<Hours, String> {
+    let read = || {
+        let (from, to) = text.split_once('-')?;
+        let (from, to) = (from.parse().ok()?, to.parse().ok()?);
+        (from < to && to <= 24).then_some(Hours { from, to })
+    };
+    read().ok_or_else(|| "expected two full hours of a day, such as 7-19".to_owned())
 }
 
 #[derive(Debug, Args)]

@@ -16,8 +16,8 @@ mod rules;
 use clap::{Parser, Subcommand};
 
 pub(crate) use audit::{
-    AuditCommand, ChainStart, ExportArgs, ExportFormat, FilterArgs, SearchArgs, ShowAuditArgs,
-    TailArgs, VerifyArgs,
+    AuditCommand, ChainStart, ExportArgs, ExportFormat, FilterArgs, ReportArgs, SearchArgs,
+    ShowAuditArgs, TailArgs, VerifyArgs,
 };
 pub(crate) use discover::{Class, DiscoverArgs};
 pub(crate) use doctor::DoctorArgs;
@@ -71,7 +71,7 @@ pub(crate) enum Command {
     /// Let gateways serve again after Redis was restored from an older copy.
     #[command(subcommand)]
     Redis(RedisCommand),
-    /// Verify, search, follow and export audit logs; show who changed keys and policies.
+    /// Verify, search, follow, export and review audit logs; show who changed keys and policies.
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Approve or deny calls that wait for a person.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 /// One line. Texts that the line does not have are empty. Also the entry of an administrator's change.
 #[derive(Debug, Default, Deserialize)]
@@ -170,6 +171,18 @@ impl<'a> Entry<'a> {
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Event {
     pub(super) event: String,
+    #[serde(flatten)]
+    fields: Map<String, Value>,
+}
+
+impl Event {
+    pub(super) fn text(&self, field: &str) -> &str {
+        self.fields.get(field).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    pub(super) fn number(&self, field: &str) -> Option<u64> {
+        self.fields.get(field).and_then(Value::as_u64)
+    }
 }
 
 /// A text, borrowed from the line where it has no escapes. Absent is empty.
@@ -252,6 +265,8 @@ mod tests {
         );
         assert_eq!((&*entry.decision.rule, &*entry.degraded[0]), ("r", "redis"));
         assert_eq!(entry.notable_events(), ["budget_alert"]);
+        let budget = &entry.events()[1];
+        assert_eq!((budget.text("limit"), budget.number("used")), ("month", Some(8)));
         assert_eq!(entry.time().unwrap().as_microsecond() % 1_000_000, 1);
         assert!(matches!(entry.timestamp.0, Cow::Borrowed(_)));
     }

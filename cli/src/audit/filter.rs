@@ -63,6 +63,11 @@ impl Filter {
             && (self.event.is_empty() || self.has_event(entry, &events()))
     }
 
+    /// The start of the time that is meant.
+    pub(super) fn since(&self) -> Option<Timestamp> {
+        self.since
+    }
+
     fn has_event(&self, entry: &Entry<'_>, notable: &[String]) -> bool {
         let authenticated = entry.events.is_some_and(|all| all.get().contains("\"auth_success\""));
         let names = notable.iter().map(String::as_str);

@@ -1,4 +1,4 @@
-//! `portcullis audit`: verifies, searches, follows and exports logs; verifies and shows admin chains.
+//! `portcullis audit`: verifies, searches, follows, exports and reviews logs; verifies and shows admin chains.
 //!
 //! Owns what is shown of admin chains. `log` reads logs, for all commands; each command has a module of its own.
 
@@ -11,6 +11,7 @@ mod halt;
 mod lines;
 mod log;
 mod progress;
+mod report;
 mod rows;
 mod search;
 mod tail;
@@ -21,6 +22,7 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use calls::{Call, each_call};
 pub(crate) use export::export;
+pub(crate) use report::report;
 pub(crate) use search::search;
 pub(crate) use tail::tail;
 pub(crate) use verify::verify;

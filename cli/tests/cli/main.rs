@@ -3,6 +3,7 @@
 mod admin;
 mod audit;
 mod audit_export;
+mod audit_report;
 mod audit_search;
 mod audit_size;
 mod bad;

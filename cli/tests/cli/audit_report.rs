@@ -1,0 +1,105 @@
+//! `audit report`: what a weekly review sees.
+
+use portcullis_core::audit::{AuditEvent, Chain, Decision, Entry};
+
+use crate::audit_search::{log, text};
+use crate::harness::{Scratch, run};
+
+/// Requests of a week later: a new tool at night, a budget, drift, and a name that is markup.
+fn week() -> String {
+    let mut chain = Chain::new("other".into());
+    let base = Entry {
+        org_id: Some("acme".into()),
+        api_key_id: Some("k1".into()),
+        principal: Some("cursor".into()),
+        mcp_method: Some("tools/call".into()),
+        status: "success",
+        decision: Decision { effect: "allow", rule: String::new() },
+        latency_ms: 40,
+        ..Entry::default()
+    };
+    let night = Entry {
+        timestamp: "2026-12-07T02:00:00.000000Z".into(),
+        tool_name: Some("<script>alert(1)</script>".into()),
+        status: "tool_error",
+        events: vec![
+            AuditEvent::BudgetAlert { limit: "month".into(), used: 81, of: 100 },
+            AuditEvent::SchemaDrift {
+                connector: "crm".into(),
+                tool: "pay".into(),
+                kind: "changed",
+                action: "hide",
+            },
+        ],
+        ..base.clone()
+    };
+    let day = Entry {
+        timestamp: "2026-12-07T10:00:00.000000Z".into(),
+        tool_name: Some("list".into()),
+        ..base
+    };
+    text(&[chain.append(&night), chain.append(&day)])
+}
+
+// Proves: C11
+#[test]
+fn a_review_sees_what_is_new_odd_slow_refused_and_nearly_used_up() {
+    let input = text(&log()) + &week();
+    let page = Scratch::nowhere("report.html");
+    let said = run(
+        &[
+            "audit",
+            "report",
+            "-",
+            "--since",
+            "2026-12-01T00:00:00Z",
+            "--html",
+            page.path(),
+            "--output",
+            "json",
+        ],
+        &[],
+        &input,
+    );
+    let report = said.json();
+    assert_eq!(
+        (&report["requests"], &report["earlier_entries"]),
+        (&2.into(), &10.into()),
+        "{report:#}"
+    );
+    // The tool that it used a week before is not new.
+    assert_eq!(report["first_uses_total"], 1);
+    assert_eq!(report["first_uses"][0]["tool"], "<script>alert(1)</script>");
+    assert_eq!((&report["outside_hours"], &report["hours"][0][2]), (&1.into(), &1.into()));
+    let caller = &report["callers"][0];
+    assert_eq!((&caller["caller"], &caller["calls"]), (&"acme/cursor (k1)".into(), &2.into()));
+    assert_eq!(report["limits"][0]["used"], 81);
+    assert_eq!(report["drift"][0]["drift"], "crm/pay: changed, hide");
+    assert_eq!(report["failing"][0]["failed_percent"], 100.0);
+    assert_eq!(report["slowest"][0]["p95_ms"], 40);
+
+    let page = std::fs::read_to_string(page.path()).unwrap();
+    assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;") && !page.contains("<script"));
+    assert!(page.contains("<svg") && page.ends_with("</body></html>\n"));
+    for elsewhere in ["http://", "https://", "src=", "href=", "@import", "url("] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
+
+    let plainly = run(&["audit", "report", "-"], &[], &input);
+    assert_eq!((plainly.status, plainly.stderr.as_str()), (0, ""));
+    for part in
+        ["TOP CALLERS", "tool.blocked", "SLOWEST TOOLS", "so every tool is new", "month of acme"]
+    {
+        assert!(plainly.stdout.contains(part), "{part}: {plainly:?}");
+    }
+}
+
+#[test]
+fn a_report_about_nothing_says_so() {
+    let said = run(&["audit", "report", "-"], &[], "");
+    assert_eq!((said.status, said.stdout.as_str()), (1, "no entry matches\n"));
+    assert_eq!(run(&["audit", "report", "-", "--hours", "19-7"], &[], "").status, 2);
+    let nowhere =
+        run(&["audit", "report", "-", "--html", "/nosuch/x.html", "--output", "json"], &[], "");
+    assert_eq!(nowhere.refusal()["where"], "/nosuch/x.html");
+}
