@@ -13,7 +13,7 @@ use portcullis_core::policy::{self, Check, Enforcement, Policy};
 use portcullis_core::time::UnixTime;
 use serde_json::{Map, Value, json};
 
-use crate::args::{ExplainArgs, Session, ShowKeyArgs};
+use crate::args::{ExplainArgs, OneKey, Session};
 use crate::audit::{Call, each_call};
 use crate::document::Document;
 use crate::escape;
@@ -312,7 +312,7 @@ fn caller(
 ) -> Result<(Principal, Option<Store>), CliError> {
     if let Some(id) = &args.key {
         let mut store = Store::open(session)?;
-        let which = ShowKeyArgs { id: id.clone(), org: args.org.clone() };
+        let which = OneKey { id: id.clone(), org: args.org.clone() };
         let stored = key::find(&mut store, &which)?;
         stored.record.is_alive(now.0).map_err(|failure| {
             CliError::new(

@@ -17,7 +17,7 @@ use portcullis_redis_lua::{Key, Window, WindowState};
 use serde_json::{Map, Value, json};
 
 use crate::admin_log::AdminLog;
-use crate::args::{CallerArgs, ResetArgs, Session, ShowKeyArgs};
+use crate::args::{CallerArgs, OneKey, ResetArgs, Session};
 use crate::key::{Active, find};
 use crate::report::{CliError, Report, table};
 use crate::store::Store;
@@ -97,7 +97,7 @@ pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, CliEr
 /// Who is meant: the holder of a key as its record has it, or somebody who has none, as the operator says.
 fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, CliError> {
     if let Some(id) = args.id.clone() {
-        let args = ShowKeyArgs { id, org: args.org.clone() };
+        let args = OneKey { id, org: args.org.clone() };
         return Ok(find(store, &args)?.record.principal());
     }
     let identity = match (&args.subject, &args.issuer, &args.certificate) {
@@ -119,7 +119,7 @@ fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, CliError> {
     active.knows_tier(tier)?;
     Ok(Principal {
         org: org.clone(),
-        name: client_id(&identity).to_owned(),
+        name: caller_name(&identity).to_owned(),
         identity: identity.into(),
         role: role.clone(),
         tier: tier.clone(),
@@ -129,7 +129,7 @@ fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, CliError> {
 }
 
 /// What audit entries call somebody.
-fn client_id(identity: &IdentityKind) -> &str {
+fn caller_name(identity: &IdentityKind) -> &str {
     match identity {
         IdentityKind::Key(id) => id.as_str(),
         IdentityKind::Token { subject, .. } => subject,
@@ -138,7 +138,7 @@ fn client_id(identity: &IdentityKind) -> &str {
 }
 
 fn named(caller: &Principal) -> String {
-    let name = client_id(caller.identity.kind());
+    let name = caller_name(caller.identity.kind());
     match caller.identity.kind() {
         IdentityKind::Key(_) => format!("key {name}"),
         IdentityKind::Token { issuer, .. } => format!("subject {name} of {issuer}"),
@@ -153,7 +153,7 @@ fn of<const N: usize>(caller: &Principal, more: [(&str, Value); N]) -> Value {
         IdentityKind::Token { issuer, .. } => ("subject", Some(issuer)),
         IdentityKind::Certificate(_) => ("certificate", None),
     };
-    let name = (kind, json!(client_id(caller.identity.kind())));
+    let name = (kind, json!(caller_name(caller.identity.kind())));
     let issuer = issuer.map(|issuer| ("issuer", json!(issuer)));
     let members = [("org", json!(caller.org)), name].into_iter().chain(issuer).chain(more);
     members.map(|(member, value)| (member.to_owned(), value)).collect::<Map<_, _>>().into()

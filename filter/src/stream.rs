@@ -1,6 +1,6 @@
 //! One HTTP stream: callbacks to events, gates to actions.
 //!
-//! Owns what "hold", "pass" and "observe" mean to the host in each callback. EffectivePolicy nothing.
+//! Owns what "hold", "pass" and "observe" mean to the host in each callback. Decides nothing.
 
 use std::rc::Rc;
 

@@ -19,7 +19,8 @@
 --           retry_after_us is exactly when the call would fit if nobody else drew, or -1 if it never can
 --           (cost above limit); index, from 0, is the window that has to be waited for longest.
 --         drawn: {1, remaining_1, reset_us_1, raised_1 .. }.
---         A use is noted in the latter two cases: whoever holds a key uses it, admitted or not.
+--         A use is noted in the latter two cases, whether the windows admit the call or not; the filter asks
+--         for it when the policy allows the call.
 --         remaining: units left after this call. reset_us: when the oldest drawn units come back; 0 if
 --         none are drawn. raised: 1 if this very reply carries the window's alert, and 2 more if draws of the
 --         window were dated anew (TIME).

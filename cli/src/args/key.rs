@@ -18,7 +18,7 @@ pub(crate) enum KeyCommand {
     /// List keys.
     List(ListArgs),
     /// Show one key's record, when each of its secrets was last used, and what is to be looked at.
-    Show(ShowKeyArgs),
+    Show(OneKey),
     /// Change what a key may do, from where and until when, from its next request on.
     Set(SetArgs),
     /// Give a key a new secret; the old one works until the overlap ends.
@@ -120,7 +120,7 @@ pub(crate) struct ListArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ShowKeyArgs {
+pub(crate) struct OneKey {
     /// Id of the key: the third part of pck_ORG_ID_….
     #[arg(value_parser = key_id)]
     pub(crate) id: KeyId,
@@ -132,7 +132,7 @@ pub(crate) struct ShowKeyArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SetArgs {
     #[command(flatten)]
-    pub(crate) key: ShowKeyArgs,
+    pub(crate) key: OneKey,
     /// What the key is for.
     #[arg(long, value_parser = line)]
     pub(crate) name: Option<String>,
@@ -187,7 +187,7 @@ pub(crate) struct RotateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RevokeArgs {
     #[command(flatten)]
-    pub(crate) key: ShowKeyArgs,
+    pub(crate) key: OneKey,
     /// Why; kept with the record and in the admin chain.
     #[arg(long, value_parser = line)]
     pub(crate) reason: String,

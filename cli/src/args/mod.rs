@@ -22,7 +22,7 @@ pub(crate) use audit::{
 pub(crate) use discover::{Class, DiscoverArgs};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use key::{
-    IssueArgs, KeyCommand, ListArgs, RevokeArgs, RotateArgs, SetArgs, ShowKeyArgs, Switch, Terms,
+    IssueArgs, KeyCommand, ListArgs, OneKey, RevokeArgs, RotateArgs, SetArgs, Switch, Terms,
 };
 pub(crate) use render::{RenderArgs, Target};
 pub(crate) use rules::{ApproveCommand, ApproveListArgs, DecideArgs, ExplainArgs};

@@ -11,7 +11,7 @@ use super::out::KeyFile;
 use super::rotate::{Terms, renew};
 use super::view::{ONCE, rfc3339};
 use crate::admin_log::AdminLog;
-use crate::args::{RotateArgs, Session, ShowKeyArgs, Which};
+use crate::args::{OneKey, RotateArgs, Session, Which};
 use crate::report::{CliError, Report, Verdict, progress, table};
 use crate::store::Store;
 use crate::time::Seconds;
@@ -88,7 +88,7 @@ fn fate(
     terms: Terms,
     file: Option<&mut KeyFile>,
 ) -> Fate {
-    let args = ShowKeyArgs { id: due.id.clone(), org: Some(due.org.clone()) };
+    let args = OneKey { id: due.id.clone(), org: Some(due.org.clone()) };
     match renew(store, admin_log, &args, terms, file) {
         Ok((stored, key)) => {
             Fate::Rotated { key, old_works_until: stored.record.overlap_until(Seconds::now().0) }

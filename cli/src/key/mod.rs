@@ -30,7 +30,7 @@ pub(crate) use set::set;
 pub(crate) use show::{list, show};
 
 use crate::admin_log::AdminLog;
-use crate::args::ShowKeyArgs;
+use crate::args::OneKey;
 use crate::random::base62;
 use crate::report::CliError;
 use crate::store::{Store, Stored, Written};
@@ -47,7 +47,7 @@ fn change(
     store: &mut Store,
     admin_log: &AdminLog,
     action: AdminAction,
-    args: &ShowKeyArgs,
+    args: &OneKey,
     mut edit: impl FnMut(&mut Store, &mut KeyRecord) -> Result<(), CliError>,
 ) -> Result<Change, CliError> {
     store.until_done(&format!("key {} is not changed", args.id), |store| {
@@ -68,7 +68,7 @@ fn change(
 }
 
 /// The one record with this id, in the organisation given or in any.
-pub(crate) fn find(store: &mut Store, args: &ShowKeyArgs) -> Result<Stored, CliError> {
+pub(crate) fn find(store: &mut Store, args: &OneKey) -> Result<Stored, CliError> {
     let organisations = match &args.org {
         Some(org) => vec![org.clone()],
         None => store.organisations()?,

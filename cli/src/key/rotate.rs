@@ -14,7 +14,7 @@ use super::out::{KeyFile, New};
 use super::view::rfc3339;
 use super::{Change, bulk, change, find, minted};
 use crate::admin_log::AdminLog;
-use crate::args::{RotateArgs, Session, ShowKeyArgs};
+use crate::args::{OneKey, RotateArgs, Session};
 use crate::report::{CliError, Outcome, Report};
 use crate::store::{Store, Stored};
 use crate::time::Seconds;
@@ -33,7 +33,7 @@ pub(crate) fn rotate(session: &Session, args: RotateArgs) -> Result<Report, CliE
     let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let mut store = Store::open(session)?;
     let mut file = args.out.as_deref().map(KeyFile::create).transpose()?;
-    let wanted = ShowKeyArgs { id, org: args.org.clone() };
+    let wanted = OneKey { id, org: args.org.clone() };
     let (stored, key) = renew(&mut store, &admin_log, &wanted, Terms::of(&args), file.as_mut())?;
     let now = Seconds::now();
     let used = store.used(&stored.record.org, &stored.record.id)?;
@@ -64,7 +64,7 @@ impl Terms {
 pub(super) fn renew(
     store: &mut Store,
     admin_log: &AdminLog,
-    args: &ShowKeyArgs,
+    args: &OneKey,
     terms: Terms,
     file: Option<&mut KeyFile>,
 ) -> Result<(Stored, Secret), CliError> {
@@ -97,7 +97,7 @@ pub(super) fn renew(
 /// The answer to a change was lost: whether it was made, the record says on a new connection.
 fn found_out(
     store: &mut Store,
-    args: &ShowKeyArgs,
+    args: &OneKey,
     sha256: &str,
     refusal: CliError,
 ) -> Result<Change, CliError> {

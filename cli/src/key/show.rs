@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::find;
 use super::view::{details, last_used, rfc3339, status, view, warnings};
-use crate::args::{ListArgs, Session, ShowKeyArgs};
+use crate::args::{ListArgs, OneKey, Session};
 use crate::report::{CliError, Report, table};
 use crate::store::{Listed, Store, Stored, Used};
 use crate::time::Seconds;
@@ -72,7 +72,7 @@ fn row(Stored { record, .. }: &Stored, used: &Used, now: Seconds) -> [String; 10
     ]
 }
 
-pub(crate) fn show(session: &Session, args: &ShowKeyArgs) -> Result<Report, CliError> {
+pub(crate) fn show(session: &Session, args: &OneKey) -> Result<Report, CliError> {
     let now = Seconds::now();
     let mut store = Store::open(session)?;
     let stored = find(&mut store, args)?;

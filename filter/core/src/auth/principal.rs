@@ -1,6 +1,6 @@
 //! Somebody whose credential was proven.
 //!
-//! Owns what is known of a caller, whichever credential proved it. EffectivePolicy nothing: what a principal
+//! Owns what is known of a caller, whichever credential proved it. Decides nothing: what a principal
 //! may do is [`crate::authz`]'s business.
 
 use std::collections::BTreeSet;

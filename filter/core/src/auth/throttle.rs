@@ -52,7 +52,7 @@ impl Default for ThrottleConfig {
 }
 
 impl ThrottleConfig {
-    /// Reads `auth.throttle`. A field that is absent or faulty has its default here.
+    /// Reads `auth.slowdown`. A field that is absent or faulty has its default here.
     pub fn read(node: Node<'_>, faults: &mut Faults) -> Self {
         const DAY: u64 = 86_400;
         let Self { failures, window, longest, trials } = Self::default();

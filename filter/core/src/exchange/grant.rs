@@ -1,6 +1,6 @@
 //! Everything that passing a request takes.
 //!
-//! Owns the facts of a verdict that lets a request pass. EffectivePolicy nothing.
+//! Owns the facts of a verdict that lets a request pass. Decides nothing.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! A request, as far as its headers and its body tell what it is.
 //!
-//! Owns the facts that the stages hand on: who calls, what is asked for, which part of it is there. EffectivePolicy nothing.
+//! Owns the facts that the stages hand on: who calls, what is asked for, which part of it is there. Decides nothing.
 
 use std::collections::BTreeMap;
 use std::fmt;

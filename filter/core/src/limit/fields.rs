@@ -1,7 +1,7 @@
 //! What a client is told of its windows: draft-ietf-httpapi-ratelimit-headers-11, as structured
 //! fields (RFC 9651), and problem details (RFC 9457).
 //!
-//! Owns the spelling. EffectivePolicy nothing.
+//! Owns the spelling. Decides nothing.
 
 use std::time::Duration;
 

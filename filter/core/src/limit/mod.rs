@@ -155,7 +155,7 @@ impl Limit {
     /// Whether one caller has several windows of it: per connector or tool.
     #[must_use]
     pub fn is_per_target(&self) -> bool {
-        self.per.iter().any(|dimension| matches!(dimension, Dimension::Connector | Dimension::Tool))
+        self.per.iter().any(|dimension| dimension.is_of_target())
     }
 
     /// What the names of its windows start with for every call of `principal`; the whole name, unless
@@ -163,7 +163,7 @@ impl Limit {
     #[must_use]
     pub fn prefix(&self, principal: &Principal) -> Key {
         let known = self.per.iter().copied();
-        let known = known.filter(|one| !matches!(one, Dimension::Connector | Dimension::Tool));
+        let known = known.filter(|one| !one.is_of_target());
         let nowhere =
             Called { connector: &principal.role, method: CALL, tool: "", opens: false, bytes: 0 };
         Self { per: known.collect(), ..self.clone() }.quota(principal, &nowhere, 0).window.key

@@ -2,7 +2,7 @@
 //!
 //! Owns what of a message is looked at, and what of it does not go on: items of lists that the caller
 //! may not see. Every result with a list is filtered, whoever asked for it. Everything else passes byte
-//! for byte, at any size: at most one item of a list is in memory. EffectivePolicy nothing about an item.
+//! for byte, at any size: at most one item of a list is in memory. Decides nothing about an item.
 
 use std::borrow::Cow;
 

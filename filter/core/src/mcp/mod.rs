@@ -1,6 +1,6 @@
 //! MCP on the wire, as far as a gateway has to understand it.
 //!
-//! Owns the reading of messages, versions, lists and event streams. EffectivePolicy nothing.
+//! Owns the reading of messages, versions, lists and event streams. Decides nothing.
 
 pub mod amend;
 pub mod body;

@@ -1,6 +1,6 @@
 //! The policy: connectors, roles, tiers, limits; compiled once, then only looked up.
 //!
-//! Owns the document's meaning. [`document`] owns its form, and every fault in it. EffectivePolicy nothing
+//! Owns the document's meaning. [`document`] owns its form, and every fault in it. Decides nothing
 //! about a request: that is [`crate::authz`] and [`crate::limit`].
 
 mod activation;
@@ -262,14 +262,15 @@ impl Cost {
     }
 }
 
-/// What a window's count may be kept apart by. The organisation always is, unless it is global.
+/// What a window's count may be kept apart by. The organisation always is, unless it is global. In the order in which a
+/// window's name has them: first what is known of the caller, then what is called ([`Dimension::is_of_target`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dimension {
     /// One count over all organisations.
     Global,
     /// One count for the organisation.
     Org,
-    /// A count per API key.
+    /// A count per caller: an API key, the subject of a token, or a certificate.
     Key,
     /// A count per role.
     Role,
@@ -279,6 +280,18 @@ pub enum Dimension {
     Connector,
     /// A count per tool.
     Tool,
+}
+
+impl Dimension {
+    /// Whether it belongs to what is called, so that one caller has several windows. All of them come after those of the
+    /// caller, since [`Limit::prefix`] is the name of a caller's windows as far as it is known without a call.
+    #[must_use]
+    pub const fn is_of_target(self) -> bool {
+        match self {
+            Self::Global | Self::Org | Self::Key | Self::Role | Self::Tier => false,
+            Self::Connector | Self::Tool => true,
+        }
+    }
 }
 
 /// When a caller that does not back off is sent to cool off, and for how long.

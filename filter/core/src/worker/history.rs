@@ -1,7 +1,7 @@
 //! How far Redis had come when this worker last saw it, and what its clock said.
 //!
 //! Owns the memory that tells a restored backup, an emptied Redis or a stale replica from the state
-//! that came after it. What was revoked since would be served again. EffectivePolicy about no request.
+//! that came after it. What was revoked since would be served again. Decides about no request.
 
 use std::collections::HashMap;
 use std::time::Duration;

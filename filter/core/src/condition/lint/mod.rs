@@ -2,7 +2,7 @@
 //! are the same for every call.
 //!
 //! Owns the judgement, given what is known of the calls that the condition is about. Asked by
-//! `policy check` and before a push; no worker asks. EffectivePolicy nothing about a call.
+//! `policy check` and before a push; no worker asks. Decides nothing about a call.
 
 mod constant;
 mod print;

@@ -1,6 +1,6 @@
 //! The form of a role.
 //!
-//! Owns what may stand where a role is described. EffectivePolicy nothing about a caller.
+//! Owns what may stand where a role is described. Decides nothing about a caller.
 
 use super::globs;
 use super::rule::{About, conditions, enforcement, names};

@@ -1,6 +1,6 @@
 //! The form of `auth.certificates` in the plugin configuration.
 //!
-//! Owns what may stand there. EffectivePolicy nothing about a certificate.
+//! Owns what may stand there. Decides nothing about a certificate.
 
 use wildmatch::WildMatch;
 
