@@ -84,7 +84,7 @@ pub(super) fn keygen(args: &KeygenArgs) -> Result<Report, CliError> {
         serde_json::from_str(&jwk).map_err(|error| CliError::new(error.to_string(), place))?;
     let issuers = json!([{ "issuer": args.issuer, "jwks_inline": { "keys": [jwk] } }]);
     // On one line: it goes into a variable.
-    Ok(Report::done(issuers.to_string(), issuers.clone()))
+    Ok(Report::done(issuers.to_string(), issuers))
 }
 
 /// Mints a token with a key of [`keygen`].

@@ -365,11 +365,18 @@ mod tests {
 
     #[test]
     fn redis_keys_are_compared_both_ways() {
-        let code = "format!(\"portcullis:{{{}}}:key:{}\", a, b)\npartitioned(scope, \"window\", x)\n\
-                    format!(\"portcullis:{{{}}}:{kind}:{}:\", a, b)";
+        let code = "Self::of_org(org, \"key\", &[id])\nSelf::partitioned(scope, \"window\", limit)\n\
+                    Self::of_org(org, kind, &[limit])\nSelf::of_all(\"global\", &[kind, limit])\n\
+                    Self(\"portcullis:organisations\".to_owned())";
         let page = "`portcullis:{<org>}:key:<id>` `portcullis:{<org>}:gone:<id>`";
         let sources = [source("redis-lua/src/keys.rs", code), source(KEYS, page)];
-        assert_eq!(key_shapes(&sources), ["portcullis:{*}:key:*", "portcullis:{*}:window:*:*"]);
+        let expected = [
+            "portcullis:global:window:*:*",
+            "portcullis:organisations",
+            "portcullis:{*}:key:*",
+            "portcullis:{*}:window:*:*",
+        ];
+        assert_eq!(key_shapes(&sources), expected);
         let said = redis_keys(&sources).join("\n");
         assert!(said.contains("key `portcullis:{*}:window:*:*` is missing"), "{said}");
         assert!(said.contains("the code has no key `portcullis:{*}:gone:*`"), "{said}");

@@ -56,7 +56,8 @@ impl Random {
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % u64::try_from(bound).unwrap()).unwrap()
+        let nth = (mixed ^ (mixed >> 31)).checked_rem(u64::try_from(bound).unwrap());
+        usize::try_from(nth.expect("a bound above zero")).unwrap()
     }
 }
 
@@ -157,7 +158,7 @@ fn mutated(mutation: Mutation, random: &mut Random) -> Vec<u8> {
             lines[at] = forged(&lines[at], None);
             let chain = members(&lines[at])["chain"].clone();
             let mut head = members(&lines[at])["hash"].as_str().unwrap().to_owned();
-            for line in lines.iter_mut().skip(at + 1) {
+            for line in lines.iter_mut().skip(at.saturating_add(1)) {
                 if members(line)["chain"] == chain {
                     *line = forged(line, Some(&head));
                     head = members(line)["hash"].as_str().unwrap().to_owned();
