@@ -90,9 +90,9 @@ impl Operator {
         serde_json::from_slice(&output.stdout).map_err(|error| refused(error.to_string()))
     }
 
-    /// Makes a policy document the active one.
+    /// Makes a policy document the active one, whatever becomes of keys with a role that it does not have.
     pub fn push_policy(&self, file: &Path, reason: &str) -> Result<Value> {
-        self.json(&["policy", "push", &file.to_string_lossy(), "--reason", reason])
+        self.json(&["policy", "push", &file.to_string_lossy(), "--orphan-keys", "--reason", reason])
     }
 
     /// Makes a key.
