@@ -14,7 +14,7 @@ use portcullis_core::audit::Chain;
 use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::auth::token::keyring::Keyring;
 use portcullis_core::breaker::Breakers;
-use portcullis_core::call::{DependencyCall, Reply};
+use portcullis_core::call::{Dependency, DependencyCall, Reply};
 use portcullis_core::config::{Config, Mode, RequestIds};
 use portcullis_core::denial::Denial;
 use portcullis_core::event::{Event, Head};
@@ -99,13 +99,21 @@ impl Gateway {
     pub(crate) fn reconfigure(&self, config: Config) {
         let now = host::now();
         let redis = config.redis.clone();
-        self.worker.with(|worker| {
+        let changed = self.worker.with(|worker| {
             if worker.config.auth.issuers != config.auth.issuers {
                 worker.keyring.reset();
             }
+            if worker.config.vault != config.vault {
+                worker.health.forget(Dependency::Vault);
+            }
+            let changed = worker.config.redis != config.redis;
             worker.reconfigure(config);
+            changed
         });
         self.take(now, self.redis.reconfigure(now, redis));
+        if changed == Some(true) {
+            self.worker.with(|worker| worker.health.forget(Dependency::Redis));
+        }
         self.work_off(now);
     }
 

@@ -17,6 +17,8 @@ use crate::time::UnixTime;
 
 /// Connectors that a worker remembers. Policies bring them, and the document stays readable.
 const MOST_CONNECTORS: usize = 1_000;
+/// A failure that nobody met again for so long says nothing of now.
+const COUNTS_FOR: Duration = Duration::from_secs(600);
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +100,11 @@ impl Health {
         self.dependencies.insert(dependency, Seen { at: now, latency_ms: latency });
     }
 
+    /// What was seen of a dependency is of another one: the configuration names it anew.
+    pub fn forget(&mut self, dependency: Dependency) {
+        self.dependencies.remove(&dependency);
+    }
+
     /// A request is over: what it says of its connector's server.
     pub fn request_ended(&mut self, entry: &Entry, now: UnixTime) {
         let (Some(org), Some(connector)) = (&entry.org_id, &entry.connector) else { return };
@@ -123,19 +130,19 @@ impl Health {
 
     /// How the gateway is.
     #[must_use]
-    pub fn condition(&self, around: &Surroundings<'_>) -> Condition {
+    pub fn condition(&self, around: &Surroundings<'_>, now: UnixTime) -> Condition {
         let dependencies = self.dependencies.iter().map(|(dependency, seen)| match dependency {
-            Dependency::Redis => failing(seen, around.without_redis),
+            Dependency::Redis => failing(seen, around.without_redis, now),
             // Each issuer is told by itself.
             Dependency::Issuer => Condition::Healthy,
-            Dependency::Vault => failing(seen, Condition::Degraded),
+            Dependency::Vault => failing(seen, Condition::Degraded, now),
         });
         let issuers = around.issuers.iter().map(|(_, failure)| match failure {
             Some(_) => Condition::Degraded,
             None => Condition::Healthy,
         });
         let connectors = self.connectors.values().flat_map(BTreeMap::values);
-        let connectors = connectors.map(|seen| failing(seen, Condition::Degraded));
+        let connectors = connectors.map(|seen| failing(seen, Condition::Degraded, now));
         dependencies.chain(issuers).chain(connectors).max().unwrap_or(Condition::Healthy)
     }
 
@@ -168,7 +175,7 @@ impl Health {
         let policies: Map<String, Value> =
             policies.map(|(org, version)| (org.to_string(), version.to_string().into())).collect();
         json!({
-            "status": self.condition(around).name(),
+            "status": self.condition(around, now).name(),
             "uptime_seconds": now.since(self.since).as_secs(),
             "build": self.build,
             "checks": dependencies.chain(issuers).chain(connectors).collect::<Vec<_>>(),
@@ -178,13 +185,16 @@ impl Health {
 }
 
 /// What a failing system means.
-fn failing(seen: &Seen, worst: Condition) -> Condition {
-    if seen.latency_ms.is_some() { Condition::Healthy } else { worst }
+fn failing(seen: &Seen, worst: Condition, now: UnixTime) -> Condition {
+    match seen.latency_ms {
+        None if now.since(seen.at) < COUNTS_FOR => worst,
+        None | Some(_) => Condition::Healthy,
+    }
 }
 
 fn check(mut named: Value, seen: &Seen, worst: Condition, now: UnixTime) -> Value {
     if let Some(fields) = named.as_object_mut() {
-        fields.insert("status".to_owned(), failing(seen, worst).name().into());
+        fields.insert("status".to_owned(), failing(seen, worst, now).name().into());
         fields.insert("age_seconds".to_owned(), now.since(seen.at).as_secs().into());
         if let Some(latency) = seen.latency_ms {
             fields.insert("latency_ms".to_owned(), latency.into());
@@ -219,17 +229,28 @@ mod tests {
     fn a_gateway_is_as_its_worst_part() {
         let policies = BTreeMap::new();
         let mut health = Health::new(at(100), "abc");
-        assert_eq!(health.condition(&around(&policies)), Condition::Healthy);
+        assert_eq!(health.condition(&around(&policies), at(120)), Condition::Healthy);
         health.answered(Dependency::Vault, None, at(101));
-        assert_eq!(health.condition(&around(&policies)), Condition::Degraded);
+        assert_eq!(health.condition(&around(&policies), at(120)), Condition::Degraded);
         health.answered(Dependency::Redis, None, at(101));
-        assert_eq!(health.condition(&around(&policies)), Condition::Unhealthy);
+        assert_eq!(health.condition(&around(&policies), at(120)), Condition::Unhealthy);
         let spared = Surroundings { without_redis: Condition::Degraded, ..around(&policies) };
-        assert_eq!(health.condition(&spared), Condition::Degraded, "on_failure lets calls pass");
+        assert_eq!(
+            health.condition(&spared, at(120)),
+            Condition::Degraded,
+            "on_failure lets calls pass"
+        );
         health.answered(Dependency::Redis, Some(Duration::from_millis(2)), at(102));
         health.answered(Dependency::Vault, Some(Duration::from_millis(3)), at(102));
-        assert_eq!(health.condition(&around(&policies)), Condition::Healthy);
+        assert_eq!(health.condition(&around(&policies), at(120)), Condition::Healthy);
         assert_eq!(Condition::Unhealthy.http_status(), 503);
+        // What nobody met again, and what was of another Redis, says nothing of now.
+        health.answered(Dependency::Vault, None, at(103));
+        assert_eq!(health.condition(&around(&policies), at(702)), Condition::Degraded);
+        assert_eq!(health.condition(&around(&policies), at(703)), Condition::Healthy);
+        health.answered(Dependency::Redis, None, at(703));
+        health.forget(Dependency::Redis);
+        assert_eq!(health.condition(&around(&policies), at(703)), Condition::Healthy);
     }
 
     #[test]
@@ -237,12 +258,12 @@ mod tests {
         let policies = BTreeMap::new();
         let mut health = Health::new(at(100), "abc");
         health.request_ended(&ended("error", None), at(110));
-        assert_eq!(health.condition(&around(&policies)), Condition::Degraded);
+        assert_eq!(health.condition(&around(&policies), at(120)), Condition::Degraded);
         // What says nothing of the server changes nothing.
         health.request_ended(&ended("denied", None), at(111));
         health.request_ended(&ended("aborted", None), at(111));
         health.request_ended(&ended("success", None), at(111));
-        assert_eq!(health.condition(&around(&policies)), Condition::Degraded);
+        assert_eq!(health.condition(&around(&policies), at(120)), Condition::Degraded);
         health.request_ended(&ended("tool_error", Some(7)), at(112));
         assert_eq!(
             health.details(&around(&policies), at(115)),

@@ -96,7 +96,7 @@ fn error_format(head: &Head, refusals: Refusals) -> ErrorFormat {
 /// seconds and are no MCP exchange: they leave no audit entry.
 fn health(head: &Head, turn: &Turn<'_>) -> Outcome<()> {
     let (health, around) = (&turn.worker.health, turn.worker.surroundings());
-    let condition = health.condition(&around);
+    let condition = health.condition(&around, turn.now);
     let told = turn.worker.config.health.tells_details_to(&head.client_address);
     let (status, body) = match head.query() {
         b"ready" => (200, json!({ "status": "ready" })),
