@@ -1,6 +1,6 @@
 //! Runs every file of `tests/scenarios/`: events in, steps out.
 //!
-//! Lines that start with `>` are events, indented lines what the core answered. A file is a golden:
+//! Lines that start with `>` are events, indented lines what the core answered (`scenarios/README.md` says how to read them). A file is a golden:
 //! `UPDATE_GOLDEN=1 cargo test -p portcullis-core --test scenarios` writes them anew, for review.
 
 #[expect(dead_code, reason = "the tests of tokens make other ones, too")]
@@ -32,7 +32,7 @@ fn replay(text: &str) -> String {
         if let Some(event) = line.strip_prefix("> ") {
             out += &format!("{line}\n");
             for answer in world.event(event) {
-                out += &format!("    {answer}\n");
+                out.extend(answer.lines().map(|line| format!("    {line}\n")));
             }
         } else if !line.starts_with("    ") {
             out += &format!("{line}\n");

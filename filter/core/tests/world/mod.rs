@@ -414,7 +414,7 @@ fn effect(effect: Effect) -> String {
             for known in ["chain", "prev_hash", "hash", "input_sha256", "client_address"] {
                 members.remove(known);
             }
-            format!("audit {}", readable(&entry.to_string()))
+            readable(&shown::entry(&entry))
         }
     }
 }
