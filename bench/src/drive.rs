@@ -6,7 +6,7 @@
 use crate::Result;
 use crate::wire::{FirstLine, Wire};
 use hdrhistogram::Histogram;
-use portcullis_load::{Latency, Outcome, Plan, SERIAL, Shape, affinity};
+use portcullis_load::{Latency, LoadPlan, LoadResult, SERIAL, Shape, affinity};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Barrier;
@@ -34,14 +34,14 @@ struct Tally {
 
 /// What all threads look at.
 struct Run {
-    plan: Plan,
+    plan: LoadPlan,
     serial: Range<usize>,
     next: AtomicU64,
     started: Instant,
 }
 
 /// Runs the plan to its end.
-pub(crate) fn drive(plan: Plan) -> Result<Outcome> {
+pub(crate) fn drive(plan: LoadPlan) -> Result<LoadResult> {
     affinity::bind(std::process::id(), &plan.cpus)?;
     // Ten digits have to do.
     if plan.first_serial.saturating_add(plan.most) > 9_999_999_999 {
@@ -140,7 +140,7 @@ impl Run {
         reply.unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    fn outcome(&self, tallies: Vec<Tally>) -> Result<Outcome> {
+    fn outcome(&self, tallies: Vec<Tally>) -> Result<LoadResult> {
         let mut all = Tally::new(self.started);
         for tally in tallies {
             all.latency.add(&tally.latency)?;
@@ -151,7 +151,7 @@ impl Run {
             all.last_answer = all.last_answer.max(tally.last_answer);
         }
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Ok(Outcome {
+        Ok(LoadResult {
             requests: all.requests,
             seconds: (all.last_answer - self.started).as_secs_f64(),
             latency: latency(&all.latency),
@@ -228,8 +228,8 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
     /// Ends by count; the time is far away.
-    fn plan(address: SocketAddr, shape: Shape) -> Plan {
-        Plan {
+    fn plan(address: SocketAddr, shape: Shape) -> LoadPlan {
+        LoadPlan {
             address,
             request: format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{SERIAL}"),
             first_serial: 9_999_999_000,
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn serial_numbers_keep_their_length() {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let too_far = Plan { most: 1_000, ..plan(address, Shape::Saturation) };
+        let too_far = LoadPlan { most: 1_000, ..plan(address, Shape::Saturation) };
         assert!(drive(too_far).unwrap_err().to_string().contains("do not fit"));
     }
 

@@ -15,7 +15,7 @@ pub const SERVED_PATH: &str = "/served";
 
 /// `portcullis-load drive PLAN`: one run of load against one target.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Plan {
+pub struct LoadPlan {
     pub address: SocketAddr,
     /// Head and body of an HTTP/1.1 request, [`SERIAL`] in it once.
     pub request: String,
@@ -47,7 +47,7 @@ pub enum Shape {
 
 /// What came of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct LoadResult {
     /// Answered rightly.
     pub requests: u64,
     /// From the first sending to the last answer.

@@ -40,7 +40,7 @@ fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
     };
     let principal = with_tier(principal, &policy, args);
     let connector = connector(&policy, &principal, args)?;
-    let asked = Asked {
+    let asked = ExplainedCall {
         principal,
         claims: args.claims.clone().map(|claims| claims.0).unwrap_or_default(),
         connector,
@@ -97,7 +97,7 @@ fn of_request(session: &Session, args: &ExplainArgs, request: &str) -> Result<Re
                 .to_owned(),
         );
     }
-    let asked = Asked {
+    let asked = ExplainedCall {
         principal,
         claims: Map::new(),
         connector,
@@ -136,7 +136,7 @@ fn caller_of(
 }
 
 /// A call, with all that decides about it.
-struct Asked {
+struct ExplainedCall {
     principal: Principal,
     claims: Map<String, Value>,
     connector: PolicyName,
@@ -171,13 +171,13 @@ impl Drawn {
 
 /// What the policy says, and then what Redis knows: approvals and windows as they stand.
 fn answered(
-    asked: &Asked,
+    asked: &ExplainedCall,
     (policy, version, canary): (&Policy, &PolicyVersion, Option<&str>),
     mut store: Option<&mut Store>,
     windows: bool,
     notes: &[String],
 ) -> Result<Report, CliError> {
-    let Asked { principal, connector, tool, .. } = asked;
+    let ExplainedCall { principal, connector, tool, .. } = asked;
     let question = Question {
         policy,
         principal,
@@ -260,7 +260,11 @@ impl Drawn {
 }
 
 /// The windows that the call draws from, as they stand now.
-fn drawn(store: &mut Store, policy: &Policy, asked: &Asked) -> Result<Vec<Drawn>, CliError> {
+fn drawn(
+    store: &mut Store,
+    policy: &Policy,
+    asked: &ExplainedCall,
+) -> Result<Vec<Drawn>, CliError> {
     let called = Called {
         connector: &asked.connector,
         method: CALL,
@@ -283,7 +287,7 @@ fn drawn(store: &mut Store, policy: &Policy, asked: &Asked) -> Result<Vec<Drawn>
 }
 
 /// What only the gateways know: they remember it, Redis does not.
-fn unknowable(policy: &Policy, asked: &Asked) -> Option<String> {
+fn unknowable(policy: &Policy, asked: &ExplainedCall) -> Option<String> {
     let connector = policy.connectors.get(&asked.connector)?;
     let pinned = connector.tools.get(&asked.tool).is_some_and(|tool| tool.pin.is_some());
     let mut what = Vec::new();
@@ -443,11 +447,11 @@ fn names_of(policy: &Policy) -> String {
 
 fn told(
     answer: &Answer,
-    asked: &Asked,
+    asked: &ExplainedCall,
     (version, canary): (&PolicyVersion, Option<&str>),
     state: Option<&str>,
 ) -> Vec<String> {
-    let Asked { principal, connector, tool, .. } = asked;
+    let ExplainedCall { principal, connector, tool, .. } = asked;
     let rule = answer.rule.as_deref().map(|rule| format!(" by {rule}")).unwrap_or_default();
     let canary = canary.map(|share| format!(", the canary ({share})")).unwrap_or_default();
     let mut lines = vec![

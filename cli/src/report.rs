@@ -46,7 +46,7 @@ pub(crate) enum Verdict {
     Partly,
 }
 
-/// A command that did not do what it was asked for; see [`Outcome`].
+/// A command that did not do what it was asked for; see [`ActionOutcome`].
 #[derive(Debug)]
 pub(crate) struct CliError(Box<Reasons>);
 
@@ -62,14 +62,14 @@ struct Reasons {
     #[serde(skip)]
     status: u8,
     #[serde(skip)]
-    outcome: Outcome,
+    outcome: ActionOutcome,
     #[serde(skip)]
     rights: Rights,
 }
 
 /// What a refusal means for what was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ActionOutcome {
     NotDone,
     /// Nobody answered: it may have been done all the same.
     Unknown,
@@ -125,7 +125,7 @@ impl CliError {
             next: String::new(),
             faults: Vec::new(),
             status: 1,
-            outcome: Outcome::NotDone,
+            outcome: ActionOutcome::NotDone,
             rights: Rights::Unknown,
         }))
     }
@@ -168,17 +168,17 @@ impl CliError {
 
     /// Nobody answered.
     pub(crate) fn unanswered(mut self) -> Self {
-        self.0.outcome = Outcome::Unknown;
+        self.0.outcome = ActionOutcome::Unknown;
         self
     }
 
     /// It is known by now that nothing was done.
     pub(crate) fn certain(mut self) -> Self {
-        self.0.outcome = Outcome::NotDone;
+        self.0.outcome = ActionOutcome::NotDone;
         self
     }
 
-    pub(crate) fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> ActionOutcome {
         self.0.outcome
     }
 

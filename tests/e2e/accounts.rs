@@ -26,7 +26,7 @@ const ROWS: u64 = 3;
 
 /// What a client does with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deed {
+enum ClientBehaviour {
     /// Sends it whole and reads the answer.
     Whole,
     /// The same, in two pieces.
@@ -43,28 +43,28 @@ enum Deed {
     ResetsBeforeAnswer,
 }
 
-const DEEDS: [Deed; 10] = [
-    Deed::Whole,
-    Deed::Whole,
-    Deed::Whole,
-    Deed::Pieces,
-    Deed::Http2,
-    Deed::Http2,
-    Deed::LeavesAfterHead,
-    Deed::LeavesInBody,
-    Deed::LeavesBeforeAnswer,
-    Deed::ResetsBeforeAnswer,
+const DEEDS: [ClientBehaviour; 10] = [
+    ClientBehaviour::Whole,
+    ClientBehaviour::Whole,
+    ClientBehaviour::Whole,
+    ClientBehaviour::Pieces,
+    ClientBehaviour::Http2,
+    ClientBehaviour::Http2,
+    ClientBehaviour::LeavesAfterHead,
+    ClientBehaviour::LeavesInBody,
+    ClientBehaviour::LeavesBeforeAnswer,
+    ClientBehaviour::ResetsBeforeAnswer,
 ];
 
 /// One request of the trial.
-struct Trial {
+struct PlannedRequest {
     request: Request,
-    deed: Deed,
+    deed: ClientBehaviour,
     /// Whether the policy lets it run.
     good: bool,
 }
 
-fn trial(number: usize, key: &str, dice: &mut Dice) -> Trial {
+fn trial(number: usize, key: &str, dice: &mut Dice) -> PlannedRequest {
     let message = |tool: &str| mcp::call(tool, json!({"message": format!("mark-{number}-")}));
     let good = message("echo").to_string();
     let post = |body: String| Request::post(PYTHON, body).bearer(key);
@@ -83,45 +83,47 @@ fn trial(number: usize, key: &str, dice: &mut Dice) -> Trial {
         request = request.header(name, values[dice.roll(values.len())]);
     }
     let deed = DEEDS[dice.roll(DEEDS.len())];
-    good &= !matches!(deed, Deed::LeavesAfterHead | Deed::LeavesInBody);
-    Trial { request, deed, good }
+    good &= !matches!(deed, ClientBehaviour::LeavesAfterHead | ClientBehaviour::LeavesInBody);
+    PlannedRequest { request, deed, good }
 }
 
 /// Carries it out; whether its answer has rows, if it was read.
-fn carry_out(trial: &Trial, org: &Organisation) -> Option<bool> {
+fn carry_out(trial: &PlannedRequest, org: &Organisation) -> Option<bool> {
     let address = org.gateway.address();
     let head = trial.request.head(trial.request.body.as_ref().map(Vec::len));
     let body = trial.request.body.as_deref().unwrap_or_default();
     let (first, second) = body.split_at(body.len() / 2);
     let rows = |body: &[u8]| String::from_utf8_lossy(body).contains("\"rows\"");
     match trial.deed {
-        Deed::Whole | Deed::Pieces => {
+        ClientBehaviour::Whole | ClientBehaviour::Pieces => {
             let mut wire = Wire::connect(address).unwrap();
             wire.write(&head).unwrap();
-            for piece in if trial.deed == Deed::Whole { vec![body] } else { vec![first, second] } {
+            for piece in
+                if trial.deed == ClientBehaviour::Whole { vec![body] } else { vec![first, second] }
+            {
                 // A refusal may have come before the end.
                 let _ = wire.write(piece);
             }
             Some(rows(&wire.read_reply().unwrap().body))
         }
-        Deed::Http2 => {
+        ClientBehaviour::Http2 => {
             let reply = Http2::connect(address).unwrap().exchange(&trial.request);
             Some(rows(&reply.unwrap().body))
         }
-        Deed::LeavesAfterHead => {
+        ClientBehaviour::LeavesAfterHead => {
             Wire::connect(address).unwrap().write(&head).map(|()| None).unwrap()
         }
-        Deed::LeavesInBody => {
+        ClientBehaviour::LeavesInBody => {
             let mut wire = Wire::connect(address).unwrap();
             let _ = wire.write(&[head.as_slice(), first].concat());
             None
         }
-        Deed::LeavesBeforeAnswer => {
+        ClientBehaviour::LeavesBeforeAnswer => {
             let mut wire = Wire::connect(address).unwrap();
             let _ = wire.write(&[head.as_slice(), body].concat());
             None
         }
-        Deed::ResetsBeforeAnswer => {
+        ClientBehaviour::ResetsBeforeAnswer => {
             let client = Http2::connect(address).unwrap();
             let mut open = client.open(&trial.request).unwrap();
             let _ = client.send(&mut open, body, true);
@@ -173,7 +175,8 @@ fn what_ran_was_drawn_charged_and_written_down_once(world: &World<'_>) {
         (of("tiers.wide.calls"), of("tiers.wide.credits"))
     };
     let before = left("before");
-    let trials: Vec<Trial> = (0..count).map(|number| trial(number, &key, &mut dice)).collect();
+    let trials: Vec<PlannedRequest> =
+        (0..count).map(|number| trial(number, &key, &mut dice)).collect();
     for trial in &trials {
         let passed = carry_out(trial, &org);
         let expected = passed.map(|_| trial.good);
@@ -211,7 +214,7 @@ fn what_ran_was_drawn_charged_and_written_down_once(world: &World<'_>) {
         let what = format!("{number} {:?} {:?}: {entry:?}", trial.deed, trial.request);
         match (trial.good, trial.deed) {
             (false, _) => assert_eq!((ran, entry.is_some()), (0, false), "{what}"),
-            (true, Deed::LeavesBeforeAnswer | Deed::ResetsBeforeAnswer) => {
+            (true, ClientBehaviour::LeavesBeforeAnswer | ClientBehaviour::ResetsBeforeAnswer) => {
                 assert!(ran <= 1, "{what}");
                 // What ran was admitted, and its entry says what it cost.
                 assert!(ran == 0 || entry.is_some(), "{what}");

@@ -47,10 +47,10 @@ mod policy_size;
 mod readers;
 mod redis_places;
 mod request_headers;
-mod slowdown;
 mod soak;
 mod streams;
 mod third_party;
+mod throttle;
 mod tokens;
 mod tokens_idp;
 mod tools;
@@ -105,7 +105,7 @@ const ANY_MODE: [&str; 16] = [
     "policy",
     "policy_canary",
     "policy_size",
-    "slowdown",
+    "throttle",
     "streams",
 ];
 
@@ -136,7 +136,7 @@ fn all_cases() -> Vec<Case> {
         bad_credentials::cases(),
         keys_now::cases(),
         certificates::cases(),
-        slowdown::cases(),
+        throttle::cases(),
         policy::cases(),
         policy_size::cases(),
         readers::cases(),

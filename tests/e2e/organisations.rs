@@ -14,7 +14,7 @@
 //! | streams | here, `streams_of_one_caller_leave_room_for_others` |
 //! | pending replies of Redis | core, `redis::connection` |
 //! | compiled policies | core, `worker` |
-//! | slowdown of an address | `slowdown` |
+//! | slowdown of an address | `throttle` |
 //! | labels of metrics | core, `a_caller_cannot_make_up_labels` |
 //! | protected-resource metadata | `tokens` |
 //! | memory of Redis, by sessions | here, `sessions_of_one_caller_are_bounded_and_ended_ones_are_forgotten` |

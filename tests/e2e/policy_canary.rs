@@ -23,13 +23,13 @@ struct Caller {
 }
 
 /// The policy that is tried lets analysts write notes.
-struct Trial<'a> {
+struct CanaryPolicies<'a> {
     org: &'a Organisation,
     file: PathBuf,
     versions: [String; 2],
 }
 
-impl<'a> Trial<'a> {
+impl<'a> CanaryPolicies<'a> {
     fn new(world: &World<'_>, org: &'a Organisation) -> Self {
         let first = org.standard_policy();
         let mut second = first.clone();
@@ -88,7 +88,7 @@ fn id_of(caller: &Caller) -> &str {
 // Proves: X4
 fn a_canary_decides_about_its_callers_until_it_is_promoted_or_dropped(world: &World<'_>) {
     let org = world.organisation();
-    let trial = Trial::new(world, &org);
+    let trial = CanaryPolicies::new(world, &org);
     let mint = Mint::of(world.stack());
     let by_key = |IssuedKey { id, key }: IssuedKey| Caller {
         credential: key,

@@ -197,8 +197,8 @@ pub(crate) fn test(workspace: &Workspace, extent: Extent, envoy: Option<&str>) -
     build::filter_ahead(workspace);
     for stage in STAGES.iter().chain(modes).chain(elsewhere) {
         match stage.run(workspace, &logs, envoy) {
-            Outcome::Passed => passed += 1,
-            Outcome::Failed => failed += 1,
+            StageResult::Passed => passed += 1,
+            StageResult::Failed => failed += 1,
         }
     }
     println!("in {}", seconds(started.elapsed()));
@@ -207,13 +207,13 @@ pub(crate) fn test(workspace: &Workspace, extent: Extent, envoy: Option<&str>) -
     if failed == 0 { Ok(()) } else { Err(Failure::new("the logs are in target/test-logs/")) }
 }
 
-enum Outcome {
+enum StageResult {
     Passed,
     Failed,
 }
 
 impl Stage {
-    fn run(&self, workspace: &Workspace, logs: &Path, envoy: Option<&str>) -> Outcome {
+    fn run(&self, workspace: &Workspace, logs: &Path, envoy: Option<&str>) -> StageResult {
         let started = Instant::now();
         let log = logs.join(format!("{}.log", self.name.replace([' ', ',', '.'], "-")));
         let result = announced(self.name, || match self.check {
@@ -229,12 +229,12 @@ impl Stage {
         match result {
             Ok(()) => {
                 println!("{} {:<30} {took:>8}{}", word("ok  ", "32"), self.name, counted(&log));
-                Outcome::Passed
+                StageResult::Passed
             }
             Err(failure) => {
                 println!("{failure}");
                 println!("{} {:<30} {took:>8}", word("FAIL", "31"), self.name);
-                Outcome::Failed
+                StageResult::Failed
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Owns starting them and asking them what they have counted. Everything is on loopback, on free ports, and ends with us.
 
 use super::traffic::ANSWER;
-use portcullis_load::{Claims, Minted, Outcome, Plan, SERVED_PATH, Upstream, affinity};
+use portcullis_load::{Claims, LoadPlan, LoadResult, Minted, SERVED_PATH, Upstream, affinity};
 use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::ports::{free_port, loopback};
 use portcullis_stack::progress::step;
@@ -115,7 +115,7 @@ impl Rig {
     }
 
     /// Runs one load to its end.
-    pub(crate) fn drive(&self, plan: &Plan) -> Result<Outcome> {
+    pub(crate) fn drive(&self, plan: &LoadPlan) -> Result<LoadResult> {
         told(&self.loader, "drive", plan)
     }
 

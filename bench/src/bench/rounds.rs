@@ -7,7 +7,7 @@ use super::counts::Counts;
 use super::machine::{self, Clock};
 use super::rig::Rig;
 use super::traffic::ANSWER;
-use portcullis_load::{Outcome, Plan, Shape};
+use portcullis_load::{LoadPlan, LoadResult, Shape};
 use portcullis_stack::failure::{Failure, Result};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub(crate) struct Parameters {
 /// One load of one variant.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: LoadResult,
     /// CPU time of Envoy, microseconds.
     pub(crate) envoy_us: f64,
     /// CPU time of Valkey, microseconds.
@@ -82,7 +82,7 @@ fn load(
 ) -> Result<(Sample, Counts)> {
     let contender = contenders.get(nth).ok_or_else(|| Failure::new("no such contender"))?;
     let counted = contender.counts(rig)?;
-    let plan = |seconds| Plan {
+    let plan = |seconds| LoadPlan {
         address: contender.envoy.address(),
         request: contender.request.clone(),
         first_serial: rig.serials(MOST_REQUESTS),
@@ -102,7 +102,7 @@ fn load(
 }
 
 /// A single wrong answer makes every figure suspect.
-fn right(contender: &Contender, outcome: Outcome) -> Result<Outcome> {
+fn right(contender: &Contender, outcome: LoadResult) -> Result<LoadResult> {
     if outcome.faults == 0 && outcome.requests > 0 {
         return Ok(outcome);
     }
@@ -125,7 +125,7 @@ impl Reading {
         })
     }
 
-    fn since(&self, before: &Self, nth: usize, outcome: Outcome) -> Sample {
+    fn since(&self, before: &Self, nth: usize, outcome: LoadResult) -> Sample {
         let envoys: Vec<f64> =
             self.envoys.iter().zip(&before.envoys).map(|(now, then)| now - then).collect();
         let redis_us = self.redis - before.redis;

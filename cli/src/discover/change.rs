@@ -21,7 +21,7 @@ pub(crate) struct Change {
     pub(crate) class: Class,
     /// The live definition; none if the tool is gone.
     pub(crate) live: Option<Definition>,
-    parts: Vec<Part>,
+    parts: Vec<FieldChange>,
     new_marks: Vec<Suspicion>,
 }
 
@@ -33,7 +33,7 @@ enum Kind {
 }
 
 /// One place in a definition.
-struct Part {
+struct FieldChange {
     place: String,
     old: Option<Value>,
     new: Option<Value>,
@@ -89,7 +89,7 @@ fn change(name: &PolicyName, tool: &str, pin: Option<&Definition>, live: &Value)
     })
 }
 
-fn parts(old: Option<&Definition>, new: Option<&Definition>) -> Vec<Part> {
+fn parts(old: Option<&Definition>, new: Option<&Definition>) -> Vec<FieldChange> {
     let members = |definition: Option<&Definition>| {
         let members = definition.into_iter().flat_map(Definition::members);
         members.map(|(name, value)| (name.to_owned(), value.clone())).collect::<Map<_, _>>()
@@ -103,7 +103,7 @@ fn differences(
     place: &str,
     old: &Map<String, Value>,
     new: &Map<String, Value>,
-    parts: &mut Vec<Part>,
+    parts: &mut Vec<FieldChange>,
 ) {
     let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
     for name in names {
@@ -113,7 +113,7 @@ fn differences(
                 differences(&place, old, new, parts);
             }
             (Some(old), Some(new)) if schema::same(old, new) => {}
-            (old, new) => parts.push(Part { place, old: old.cloned(), new: new.cloned() }),
+            (old, new) => parts.push(FieldChange { place, old: old.cloned(), new: new.cloned() }),
         }
     }
 }
@@ -178,7 +178,7 @@ impl Change {
     }
 }
 
-impl Part {
+impl FieldChange {
     /// Whether the new definition lets more through here than the old one. What cannot be compared does.
     fn loosens(&self) -> bool {
         let keyword = self.place.rsplit('/').next().unwrap_or_default();

@@ -14,7 +14,7 @@ use portcullis_core::secret::Secret;
 use serde_json::json;
 
 use super::view::{ONCE, details, view};
-use crate::report::{CliError, Outcome, Report};
+use crate::report::{ActionOutcome, CliError, Report};
 use crate::store::{Stored, Used};
 use crate::time::Seconds;
 
@@ -112,7 +112,7 @@ impl KeyFile {
                 file.keep()?;
                 Ok(counted)
             }
-            Err(refusal) if refusal.outcome() == Outcome::Unknown => {
+            Err(refusal) if refusal.outcome() == ActionOutcome::Unknown => {
                 file.keep()?;
                 let id = &record.id;
                 Err(refusal.next(format!(

@@ -15,7 +15,7 @@ use super::view::rfc3339;
 use super::{Change, bulk, change, find, minted};
 use crate::admin_log::AdminLog;
 use crate::args::{OneKey, RotateArgs, Session};
-use crate::report::{CliError, Outcome, Report};
+use crate::report::{ActionOutcome, CliError, Report};
 use crate::store::{Store, Stored};
 use crate::time::Seconds;
 
@@ -83,7 +83,7 @@ pub(super) fn renew(
             rotated.map_err(|refused| why_not(record, refused))
         });
         match changed {
-            Err(refusal) if refusal.outcome() == Outcome::Unknown => {
+            Err(refusal) if refusal.outcome() == ActionOutcome::Unknown => {
                 found_out(store, args, &sha256, refusal)
             }
             changed => changed,

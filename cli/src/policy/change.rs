@@ -7,27 +7,27 @@ use super::active_policies;
 use crate::admin_log::AdminLog;
 use crate::escape;
 use crate::report::{CliError, Report, progress};
-use crate::store::{Activation, ActivePolicy, Move, Share, Store, Target, Verb};
+use crate::store::{Activation, ActivePolicy, CanaryScope, Move, PolicyAction, Store, Target};
 use crate::time::Seconds;
 
 /// What is to become of some organisations.
 pub(super) struct Change {
-    pub(super) verb: Verb,
+    pub(super) verb: PolicyAction,
     pub(super) admin_log: AdminLog,
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<OrgChange>,
     /// Why other organisations stay where they are, if that has to be said.
     pub(super) untouched: Option<&'static str>,
 }
 
 /// One organisation's part.
-pub(super) struct Step {
+pub(super) struct OrgChange {
     pub(super) org: OrgId,
     /// Read under a watch.
     pub(super) before: ActivePolicy,
     pub(super) after: Target,
 }
 
-impl Step {
+impl OrgChange {
     pub(super) fn is_change(&self) -> bool {
         self.before.rev.as_ref() != Some(&self.after.rev())
     }
@@ -40,7 +40,7 @@ impl Step {
         }
     }
 
-    pub(super) fn share(&self) -> Option<Share> {
+    pub(super) fn share(&self) -> Option<CanaryScope> {
         self.after.canary.as_ref().map(|canary| canary.share())
     }
 
@@ -92,7 +92,7 @@ impl Step {
 impl Change {
     /// Nothing when somebody else was faster.
     pub(super) fn carry_out(&self, store: &mut Store) -> Result<Option<Report>, CliError> {
-        let changed = self.steps.iter().any(Step::is_change);
+        let changed = self.steps.iter().any(OrgChange::is_change);
         if changed {
             let noted = self.noted();
             let mut moves = Vec::new();
@@ -110,8 +110,8 @@ impl Change {
         Ok(Some(Report::done(text, self.view(changed))))
     }
 
-    fn moved(&self, step: &Step, last: Option<Vec<u8>>) -> Move {
-        let Step { org, before, after } = step;
+    fn moved(&self, step: &OrgChange, last: Option<Vec<u8>>) -> Move {
+        let OrgChange { org, before, after } = step;
         let doc = after.document([
             ("activated_at", json!(Seconds::now().0)),
             ("actor", json!(self.admin_log.actor)),
@@ -161,7 +161,7 @@ impl Change {
             true => ", from the next request on",
             false => " already; nothing was changed",
         };
-        match (self.version(), self.steps.first().and_then(Step::share)) {
+        match (self.version(), self.steps.first().and_then(OrgChange::share)) {
             (Some(version), Some(share)) => format!("policy {version} is tried on {share}{end}"),
             (Some(version), None) => format!("policy {version} is active{end}"),
             (None, _) => format!("each organisation has another policy active{end}"),
@@ -174,7 +174,7 @@ impl Change {
         for step in &self.steps {
             let version = if several { format!("{}, ", step.after.version) } else { String::new() };
             let told = match (self.verb, step.before.version()) {
-                (Verb::Rollback, Some(from)) if *from != step.after.version => {
+                (PolicyAction::Rollback, Some(from)) if *from != step.after.version => {
                     let rest = step.told().replacen(&format!("before: {from}"), "", 1);
                     format!("from {from} to {}{rest}", step.after.version)
                 }
@@ -207,7 +207,7 @@ impl Change {
             "version": self.version(),
             "verb": self.verb,
             "changed": changed,
-            "organisations": self.steps.iter().map(Step::view).collect::<Vec<_>>(),
+            "organisations": self.steps.iter().map(OrgChange::view).collect::<Vec<_>>(),
         })
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_core::auth::Writes;
-use portcullis_core::authz::Outcome;
+use portcullis_core::authz::Consideration;
 use portcullis_core::policy::{Policy, Requirement};
 
 /// What cases came by.
@@ -30,14 +30,14 @@ impl Coverage {
 }
 
 impl Reached {
-    pub(super) fn note(&mut self, rule: &str, outcome: Outcome) {
+    pub(super) fn note(&mut self, rule: &str, outcome: Consideration) {
         self.rules.entry(rule.to_owned()).or_default().insert(outcome.name());
     }
 
     pub(super) fn of(&self, policy: &Policy) -> Coverage {
         let (rules, conditions) = rules(policy);
         let unreached = rules.iter().filter(|rule| !self.rules.contains_key(*rule)).cloned();
-        let only_passed = BTreeSet::from([Outcome::Passed.name()]);
+        let only_passed = BTreeSet::from([Consideration::Passed.name()]);
         let never_false =
             conditions.into_iter().filter(|rule| self.rules.get(rule) == Some(&only_passed));
         Coverage {

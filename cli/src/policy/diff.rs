@@ -6,7 +6,7 @@ use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::policy;
 use serde_json::{Value, json};
 
-use super::change::Step;
+use super::change::OrgChange;
 use super::difference::{Difference, differences, summary};
 use super::orphans::{self, Orphan};
 use super::replay::{self, Sides};
@@ -101,13 +101,13 @@ pub(super) fn preview(
     store: &mut Store,
     document: &Document,
     version: &PolicyVersion,
-    steps: &[Step],
+    steps: &[OrgChange],
     orphans: &[Orphan],
 ) -> Result<Report, CliError> {
-    let active = |step: &Step| (step.org.clone(), step.before.version().cloned());
+    let active = |step: &OrgChange| (step.org.clone(), step.before.version().cloned());
     let to = Named::of_file(document);
     let comparisons = with_active(steps.iter().map(active).collect(), &to, store)?;
-    let share = steps.first().and_then(Step::share);
+    let share = steps.first().and_then(OrgChange::share);
     let what = share.map_or_else(|| "active".to_owned(), |share| format!("tried on {share}"));
     let mut told = format!("a dry run, nothing was changed: policy {version} would be {what}");
     for step in steps {
@@ -122,7 +122,7 @@ pub(super) fn preview(
     let json = json!({
         "dry_run": true,
         "version": version,
-        "organisations": steps.iter().map(Step::view).collect::<Vec<_>>(),
+        "organisations": steps.iter().map(OrgChange::view).collect::<Vec<_>>(),
         "orphaned_keys": orphans,
         "different": comparisons.iter().any(Comparison::is_different),
         "comparisons": comparisons.iter().map(Comparison::view).collect::<Vec<_>>(),

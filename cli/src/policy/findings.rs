@@ -157,15 +157,15 @@ fn take_out(document: &mut Value, path: &str) -> Option<String> {
     for step in parents {
         parent = step.of(parent)?;
     }
-    let at: String = steps.iter().map(Step::told).collect();
+    let at: String = steps.iter().map(PathSegment::told).collect();
     let at = at.trim_start_matches('.').to_owned();
     match (parent, last) {
-        (Value::Object(members), Step::Member(name)) => {
+        (Value::Object(members), PathSegment::Member(name)) => {
             members.remove(name)?;
         }
-        (Value::Array(items), Step::Item(index)) => {
+        (Value::Array(items), PathSegment::Item(index)) => {
             let is_condition =
-                matches!(parents.last(), Some(Step::Member(name)) if name == "conditions");
+                matches!(parents.last(), Some(PathSegment::Member(name)) if name == "conditions");
             match items.get_mut(*index) {
                 // The others keep their numbers.
                 Some(item) if is_condition => *item = json!({ "when": "true" }),
@@ -180,12 +180,12 @@ fn take_out(document: &mut Value, path: &str) -> Option<String> {
     Some(at)
 }
 
-enum Step {
+enum PathSegment {
     Member(String),
     Item(usize),
 }
 
-impl Step {
+impl PathSegment {
     fn of<'a>(&self, value: &'a mut Value) -> Option<&'a mut Value> {
         match self {
             Self::Member(name) => value.get_mut(name),
@@ -202,7 +202,7 @@ impl Step {
 }
 
 /// The steps of a path as far as the document goes. Names may have dots in them: the document tells.
-fn resolved(document: &Value, path: &str) -> Vec<Step> {
+fn resolved(document: &Value, path: &str) -> Vec<PathSegment> {
     let (mut steps, mut value, mut rest) = (Vec::new(), document, path);
     loop {
         rest = rest.strip_prefix('.').unwrap_or(rest);
@@ -214,13 +214,13 @@ fn resolved(document: &Value, path: &str) -> Vec<Step> {
                 };
                 let name = members.keys().filter(ends).max_by_key(|name| name.len());
                 name.and_then(|name| {
-                    Some((Step::Member(name.clone()), members.get(name)?, name.len()))
+                    Some((PathSegment::Member(name.clone()), members.get(name)?, name.len()))
                 })
             }
             Value::Array(items) => rest.strip_prefix('[').and_then(|inside| {
                 let (index, _) = inside.split_once(']')?;
                 let at: usize = index.parse().ok()?;
-                Some((Step::Item(at), items.get(at)?, index.len().saturating_add(2)))
+                Some((PathSegment::Item(at), items.get(at)?, index.len().saturating_add(2)))
             }),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
         };

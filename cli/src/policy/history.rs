@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{active_policies, listed, no_policy, stored_document};
 use crate::args::{HistoryArgs, Session, ShowPolicyArgs};
 use crate::report::{CliError, Output, Report, pretty, progress, table};
-use crate::store::{Activation, ActivePolicy, Share, Store, Verb};
+use crate::store::{Activation, ActivePolicy, CanaryScope, PolicyAction, Store};
 use crate::time::Seconds;
 
 pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, CliError> {
@@ -23,8 +23,8 @@ pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, C
         let newest = !seen.contains(&&entry.version);
         seen.push(&entry.version);
         let part = match newest {
-            true => Part::of(&entry.version, &active_policies),
-            false => Part::default(),
+            true => InForce::of(&entry.version, &active_policies),
+            false => InForce::default(),
         };
         rows.push(row(entry, &part));
         views.push(view(entry, &part));
@@ -35,12 +35,12 @@ pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, C
 
 /// For whom a version is in force now.
 #[derive(Default)]
-struct Part {
+struct InForce {
     active_for: Vec<OrgId>,
-    canary_for: Vec<(OrgId, Share)>,
+    canary_for: Vec<(OrgId, CanaryScope)>,
 }
 
-impl Part {
+impl InForce {
     fn of(version: &PolicyVersion, active_policies: &[(OrgId, ActivePolicy)]) -> Self {
         let mut part = Self::default();
         for (org, active_policy) in active_policies {
@@ -62,12 +62,12 @@ impl Part {
     }
 
     fn canary_view(&self) -> Vec<Value> {
-        let view = |(org, share): &(OrgId, Share)| json!({ "org": org, "percent": share.percent, "callers": share.callers });
+        let view = |(org, share): &(OrgId, CanaryScope)| json!({ "org": org, "percent": share.percent, "callers": share.callers });
         self.canary_for.iter().map(view).collect()
     }
 }
 
-fn row(entry: &Activation, part: &Part) -> [String; 8] {
+fn row(entry: &Activation, part: &InForce) -> [String; 8] {
     let canary = match (&entry.canary, &entry.ended_canary) {
         (Some(share), None) => share.to_string(),
         (Some(share), Some(ended)) => format!("{share}; ended {ended}"),
@@ -86,7 +86,7 @@ fn row(entry: &Activation, part: &Part) -> [String; 8] {
     ]
 }
 
-fn view(entry: &Activation, part: &Part) -> Value {
+fn view(entry: &Activation, part: &InForce) -> Value {
     json!({
         "activated_at": Seconds(entry.activated_at).rfc3339(),
         "version": entry.version,
@@ -108,7 +108,7 @@ pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, C
         None => activated_last(&mut store)?,
     };
     let document = stored_document(&mut store, &version)?;
-    let part = Part::of(&version, &active_policies(&mut store)?);
+    let part = InForce::of(&version, &active_policies(&mut store)?);
     let text = pretty(&document);
     if session.output == Output::Table {
         // Beside the document, which people save.
@@ -129,6 +129,6 @@ pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, C
 fn activated_last(store: &mut Store) -> Result<PolicyVersion, CliError> {
     const REMEMBERED: u32 = 1_000;
     let entries = store.history(REMEMBERED)?;
-    let activated = entries.into_iter().find(|entry| entry.verb != Verb::Canary);
+    let activated = entries.into_iter().find(|entry| entry.verb != PolicyAction::Canary);
     activated.map(|entry| entry.version).ok_or_else(no_policy)
 }

@@ -2,18 +2,18 @@
 
 use std::path::Path;
 
-use super::test::Outcome;
+use super::test::CaseResult;
 use crate::report::CliError;
 
 /// Writes the results of one file of cases.
-pub(super) fn write(file: &Path, place: &str, outcomes: &[Outcome]) -> Result<(), CliError> {
+pub(super) fn write(file: &Path, place: &str, outcomes: &[CaseResult]) -> Result<(), CliError> {
     std::fs::write(file, text(place, outcomes)).map_err(|error| {
         CliError::new(format!("cannot be written: {error}"), file.display().to_string())
             .expected("a place for the results")
     })
 }
 
-fn text(place: &str, outcomes: &[Outcome]) -> String {
+fn text(place: &str, outcomes: &[CaseResult]) -> String {
     let failures = outcomes.iter().filter(|outcome| outcome.fault.is_some()).count();
     let mut xml = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"0\">\n",

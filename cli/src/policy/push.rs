@@ -6,14 +6,14 @@ use portcullis_core::auth::{Identity, IdentityKind};
 use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::policy::Policy;
 
-use super::change::{Change, Step};
+use super::change::{Change, OrgChange};
 use super::findings::{Findings, LocatedWarning, findings};
 use super::{NOT_ACTIVATED, count, diff, fits, listed, orphans};
 use crate::admin_log::AdminLog;
 use crate::args::{CanaryArgs, PushArgs, Session, Which};
 use crate::document::Document;
 use crate::report::{CliError, Report, progress};
-use crate::store::{ActivePolicy, NamedCanary, Store, Target, Verb};
+use crate::store::{ActivePolicy, NamedCanary, PolicyAction, Store, Target};
 
 pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, CliError> {
     let document = Document::read(&args.file)?;
@@ -32,13 +32,13 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, CliErro
             .collect::<Result<Vec<_>, CliError>>()?;
         replaces_one(&args.which, &version, &active_policies)?;
         let (verb, steps) = match &canary {
-            Some(canary) => (Verb::Canary, tried(canary, active_policies)?),
-            None => (Verb::Push, pushed(&version, active_policies)),
+            Some(canary) => (PolicyAction::Canary, tried(canary, active_policies)?),
+            None => (PolicyAction::Push, pushed(&version, active_policies)),
         };
         if let Some(expected) = &args.if_active {
             still_active(expected, &steps)?;
         }
-        let active = |step: &Step| (step.org.clone(), step.before.version().cloned());
+        let active = |step: &OrgChange| (step.org.clone(), step.before.version().cloned());
         let concerned: Vec<_> = steps.iter().map(active).collect();
         let orphans = orphans::orphans(store, &policy, &concerned)?;
         if args.dry_run {
@@ -50,7 +50,7 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, CliErro
             orphans::refuse(&orphans, &document.place)?;
         }
         store.put_policy(&version, &document.value)?;
-        let untouched = (verb == Verb::Push).then_some("not named by this policy");
+        let untouched = (verb == PolicyAction::Push).then_some("not named by this policy");
         Change { verb, admin_log: admin_log.clone(), steps, untouched }.carry_out(store)
     })
 }
@@ -116,10 +116,10 @@ fn replaces_one(
 }
 
 /// What was looked at before is what is replaced.
-fn still_active(expected: &PolicyVersion, steps: &[Step]) -> Result<(), CliError> {
+fn still_active(expected: &PolicyVersion, steps: &[OrgChange]) -> Result<(), CliError> {
     let moved =
         steps.iter().find(|step| step.is_change() && step.before.version() != Some(expected));
-    let Some(Step { org, before, .. }) = moved else {
+    let Some(OrgChange { org, before, .. }) = moved else {
         return Ok(());
     };
     let found = match before.version() {
@@ -131,9 +131,9 @@ fn still_active(expected: &PolicyVersion, steps: &[Step]) -> Result<(), CliError
         .next("portcullis policy diff, then push again with --if-active and the version that is active now"))
 }
 
-fn pushed(version: &PolicyVersion, active_policies: Vec<(OrgId, ActivePolicy)>) -> Vec<Step> {
+fn pushed(version: &PolicyVersion, active_policies: Vec<(OrgId, ActivePolicy)>) -> Vec<OrgChange> {
     let after = Target::alone(version.clone());
-    let step = |(org, before)| Step { org, before, after: after.clone() };
+    let step = |(org, before)| OrgChange { org, before, after: after.clone() };
     active_policies.into_iter().map(step).collect()
 }
 
@@ -141,7 +141,7 @@ fn pushed(version: &PolicyVersion, active_policies: Vec<(OrgId, ActivePolicy)>) 
 fn tried(
     canary: &NamedCanary,
     active_policies: Vec<(OrgId, ActivePolicy)>,
-) -> Result<Vec<Step>, CliError> {
+) -> Result<Vec<OrgChange>, CliError> {
     let version = &canary.record.version;
     let (mut steps, mut without, mut same) = (Vec::new(), Vec::new(), Vec::new());
     for (org, before) in active_policies {
@@ -150,7 +150,7 @@ fn tried(
             Some(active) if active == *version => same.push(org),
             Some(active) => {
                 let after = Target { version: active, canary: Some(canary.clone()) };
-                steps.push(Step { org, before, after });
+                steps.push(OrgChange { org, before, after });
             }
         }
     }

@@ -3,12 +3,12 @@
 
 use portcullis_core::id::{OrgId, PolicyVersion};
 
-use super::change::{Change, Step};
+use super::change::{Change, OrgChange};
 use super::{NOT_ACTIVATED, compiled, listed, no_policy};
 use crate::admin_log::AdminLog;
 use crate::args::{PromoteArgs, RollbackArgs, Session, Which};
 use crate::report::{CliError, Report};
-use crate::store::{Activation, Store, Target, Verb};
+use crate::store::{Activation, PolicyAction, Store, Target};
 use crate::time::Seconds;
 
 /// How far back a rollback without `--to` looks.
@@ -38,7 +38,7 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
         }
         args.which.covers(&steps.iter().map(|step| step.org.clone()).collect::<Vec<_>>())?;
         let untouched = args.which.org.is_empty().then_some(untouched);
-        Change { verb: Verb::Rollback, admin_log: admin_log.clone(), steps, untouched }
+        Change { verb: PolicyAction::Rollback, admin_log: admin_log.clone(), steps, untouched }
             .carry_out(store)
     })
 }
@@ -46,7 +46,7 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
 /// Two who go back from the same bad push at the same time: the second must not bring it back.
 fn is_not_undone_already(last: &Activation, actor: &str, now: Seconds) -> Result<(), CliError> {
     let age = now.0.saturating_sub(last.activated_at);
-    if last.verb != Verb::Rollback || last.actor == actor || age >= FRESH {
+    if last.verb != PolicyAction::Rollback || last.actor == actor || age >= FRESH {
         return Ok(());
     }
     let found =
@@ -57,7 +57,7 @@ fn is_not_undone_already(last: &Activation, actor: &str, now: Seconds) -> Result
 }
 
 /// A canary ends when it is meant, not because somebody goes back.
-fn ends_no_canary(step: &Step) -> Result<(), CliError> {
+fn ends_no_canary(step: &OrgChange) -> Result<(), CliError> {
     let Some(canary) = step.before.canary() else {
         return Ok(());
     };
@@ -72,7 +72,7 @@ fn ends_no_canary(step: &Step) -> Result<(), CliError> {
 }
 
 /// What is to go is what is active or tried now.
-fn still_there(from: &PolicyVersion, step: &Step) -> Result<(), CliError> {
+fn still_there(from: &PolicyVersion, step: &OrgChange) -> Result<(), CliError> {
     let tried = step.before.canary().map(|canary| &canary.record.version);
     if step.before.version() == Some(from) || tried == Some(from) {
         return Ok(());
@@ -84,7 +84,11 @@ fn still_there(from: &PolicyVersion, step: &Step) -> Result<(), CliError> {
 }
 
 /// Everybody whom that version names, on it alone.
-fn named(version: &PolicyVersion, which: &Which, store: &mut Store) -> Result<Vec<Step>, CliError> {
+fn named(
+    version: &PolicyVersion,
+    which: &Which,
+    store: &mut Store,
+) -> Result<Vec<OrgChange>, CliError> {
     let policy = compiled(version, store)?;
     let unnamed: Vec<OrgId> =
         which.org.iter().filter(|org| !policy.organisations.contains(*org)).cloned().collect();
@@ -97,7 +101,7 @@ fn named(version: &PolicyVersion, which: &Which, store: &mut Store) -> Result<Ve
     store.watch_organisations(&organisations)?;
     let step = |org: OrgId| {
         let before = store.active_policy(&org)?;
-        Ok(Step { org, before, after: Target::alone(version.clone()) })
+        Ok(OrgChange { org, before, after: Target::alone(version.clone()) })
     };
     organisations.into_iter().map(step).collect()
 }
@@ -108,7 +112,7 @@ fn undone(
     entries: &[Activation],
     args: &RollbackArgs,
     store: &mut Store,
-) -> Result<Vec<Step>, CliError> {
+) -> Result<Vec<OrgChange>, CliError> {
     let last = entries.first().ok_or_else(no_policy)?;
     let organisations: Vec<OrgId> =
         last.organisations.iter().filter(|org| args.which.means(org)).cloned().collect();
@@ -121,14 +125,22 @@ fn undone(
             // From the active version, although another one is tried beside it.
             (Some(active), Some(_)) if args.from.as_ref() == Some(&active) => {
                 let earlier = earlier(entries, &org, &active);
-                others.extend(earlier.map(|to| Step { org, before, after: Target::alone(to) }));
+                others.extend(earlier.map(|to| OrgChange {
+                    org,
+                    before,
+                    after: Target::alone(to),
+                }));
             }
             (Some(active), Some(_)) => {
-                canaries.push(Step { org, before, after: Target::alone(active) });
+                canaries.push(OrgChange { org, before, after: Target::alone(active) });
             }
             (_, _) => {
                 let earlier = earlier(entries, &org, &last.version);
-                others.extend(earlier.map(|to| Step { org, before, after: Target::alone(to) }));
+                others.extend(earlier.map(|to| OrgChange {
+                    org,
+                    before,
+                    after: Target::alone(to),
+                }));
             }
         }
     }
@@ -154,25 +166,25 @@ fn undone(
 fn earlier(entries: &[Activation], org: &OrgId, active: &PolicyVersion) -> Option<PolicyVersion> {
     let mut activated = entries
         .iter()
-        .filter(|entry| entry.organisations.contains(org) && entry.verb != Verb::Canary);
+        .filter(|entry| entry.organisations.contains(org) && entry.verb != PolicyAction::Canary);
     activated.find(|entry| entry.version != *active).map(|entry| entry.version.clone())
 }
 
 /// Makes what is tried the active version for all callers.
 pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, CliError> {
-    of_canaries(session, args, Verb::Promote, |_, tried| tried)
+    of_canaries(session, args, PolicyAction::Promote, |_, tried| tried)
 }
 
 /// Ends the trial: the active version decides for all callers again.
 pub(crate) fn stop(session: &Session, args: &PromoteArgs) -> Result<Report, CliError> {
-    of_canaries(session, args, Verb::Rollback, |active, _| active)
+    of_canaries(session, args, PolicyAction::Rollback, |active, _| active)
 }
 
 /// Moves organisations with a canary to one of both versions.
 fn of_canaries(
     session: &Session,
     args: &PromoteArgs,
-    verb: Verb,
+    verb: PolicyAction,
     chosen: impl Fn(PolicyVersion, PolicyVersion) -> PolicyVersion,
 ) -> Result<Report, CliError> {
     let admin_log = AdminLog::new(session, Some(&args.reason))?;
@@ -187,7 +199,11 @@ fn of_canaries(
             let tried = before.canary().map(|canary| canary.record.version.clone());
             match (before.version().cloned(), tried) {
                 (Some(active), Some(tried)) => {
-                    steps.push(Step { org, before, after: Target::alone(chosen(active, tried)) });
+                    steps.push(OrgChange {
+                        org,
+                        before,
+                        after: Target::alone(chosen(active, tried)),
+                    });
                 }
                 (_, _) => without.push(org),
             }

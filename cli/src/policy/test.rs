@@ -20,7 +20,7 @@ use crate::document::Document;
 use crate::report::{CliError, Report, Verdict};
 
 /// What came of one case.
-pub(super) struct Outcome {
+pub(super) struct CaseResult {
     pub(super) name: String,
     pub(super) line: Option<usize>,
     /// What is not as expected.
@@ -45,7 +45,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<Report, CliError> {
         answer.steps.iter().for_each(|step| reached.note(&step.rule, step.outcome));
         let fault = fault(&case, &answer);
         let line = document.line_of(&case.path);
-        outcomes.push(Outcome { name: case.name, line, fault, answer });
+        outcomes.push(CaseResult { name: case.name, line, fault, answer });
     }
     if let Some(file) = &args.junit {
         junit::write(file, &document.place, &outcomes).map_err(CliError::not_asked)?;
@@ -146,11 +146,11 @@ fn fault(case: &Case, answer: &Answer) -> Option<String> {
 fn report(
     place: &str,
     policy: &Path,
-    outcomes: &[Outcome],
+    outcomes: &[CaseResult],
     coverage: &Coverage,
     args: &TestArgs,
 ) -> Report {
-    let failed: Vec<&Outcome> = outcomes.iter().filter(|it| it.fault.is_some()).collect();
+    let failed: Vec<&CaseResult> = outcomes.iter().filter(|it| it.fault.is_some()).collect();
     let mut lines: Vec<String> = failed
         .iter()
         .map(|it| {
@@ -187,7 +187,7 @@ fn report(
     Report::judged(verdict, lines.join("\n"), json)
 }
 
-fn view(outcome: &Outcome) -> Value {
+fn view(outcome: &CaseResult) -> Value {
     json!({
         "name": outcome.name,
         "line": outcome.line,

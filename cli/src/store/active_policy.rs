@@ -35,14 +35,14 @@ pub(crate) struct NamedCanary {
 
 /// On whom a canary is tried, in the history.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Share {
+pub(crate) struct CanaryScope {
     pub(crate) percent: u8,
     pub(crate) callers: Vec<String>,
 }
 
 /// What people read of an activation record.
 #[derive(Default, Deserialize)]
-struct Told {
+struct CallerNames {
     #[serde(default)]
     callers: BTreeMap<String, String>,
 }
@@ -51,7 +51,7 @@ impl ActivePolicy {
     pub(crate) fn read(rev: Option<String>, doc: Option<&[u8]>) -> Self {
         let doc = doc.unwrap_or_default();
         let active = rev.as_deref().and_then(|rev| Activation::parse(rev, doc));
-        let told: Told = serde_json::from_slice(doc).unwrap_or_default();
+        let told: CallerNames = serde_json::from_slice(doc).unwrap_or_default();
         let target = active.map(|Activation { version, canary, .. }| Target {
             version,
             canary: canary.map(|canary| NamedCanary { record: canary, names: told.callers }),
@@ -105,9 +105,9 @@ impl NamedCanary {
         Self { record, names: callers }
     }
 
-    pub(crate) fn share(&self) -> Share {
+    pub(crate) fn share(&self) -> CanaryScope {
         let name = |holder: &String| self.names.get(holder).unwrap_or(holder).clone();
-        Share {
+        CanaryScope {
             percent: self.record.percent,
             callers: self.record.callers.iter().map(name).collect(),
         }
@@ -115,12 +115,12 @@ impl NamedCanary {
 
     /// For scripts.
     pub(crate) fn view(&self) -> Value {
-        let Share { percent, callers } = self.share();
+        let CanaryScope { percent, callers } = self.share();
         json!({ "version": self.record.version, "percent": percent, "callers": callers })
     }
 }
 
-impl std::fmt::Display for Share {
+impl std::fmt::Display for CanaryScope {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let share = (self.percent > 0).then(|| format!("{} %", self.percent));
         let parts: Vec<_> = share.iter().chain(&self.callers).map(String::as_str).collect();

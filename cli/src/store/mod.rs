@@ -20,10 +20,10 @@ use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{Key, NotedReply, ReplyError, ScriptCall, Value};
 use redis::FromRedisValue;
 
-pub(crate) use active_policy::{ActivePolicy, NamedCanary, Share, Target};
+pub(crate) use active_policy::{ActivePolicy, CanaryScope, NamedCanary, Target};
 pub(crate) use approvals::Approval;
 pub(crate) use keys::{Listed, Stored, Used, Written};
-pub(crate) use policies::{Activation, Move, Verb};
+pub(crate) use policies::{Activation, Move, PolicyAction};
 
 use crate::cause::Cause;
 pub(crate) use crate::connection::Topology;

@@ -6,7 +6,7 @@ use portcullis_core::json;
 use portcullis_redis_lua::{Key, PutPolicy, PutPolicyReply};
 use serde::{Deserialize, Serialize};
 
-use super::active_policy::{ActivePolicy, Share};
+use super::active_policy::{ActivePolicy, CanaryScope};
 use super::{Store, Topology};
 use crate::report::{CliError, progress};
 
@@ -20,10 +20,10 @@ pub(crate) struct Activation {
     pub(crate) actor: String,
     pub(crate) reason: String,
     pub(crate) organisations: Vec<OrgId>,
-    pub(crate) verb: Verb,
+    pub(crate) verb: PolicyAction,
     /// On whom it is tried, if it was not made the active one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) canary: Option<Share>,
+    pub(crate) canary: Option<CanaryScope>,
     /// The canary that is over with this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended_canary: Option<PolicyVersion>,
@@ -31,7 +31,7 @@ pub(crate) struct Activation {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Verb {
+pub(crate) enum PolicyAction {
     Push,
     /// Another version is tried on some callers.
     Canary,
@@ -55,23 +55,23 @@ pub(crate) struct Move {
     pub(crate) doc: String,
 }
 
-impl Verb {
+impl PolicyAction {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Verb::Push => "push",
-            Verb::Canary => "canary",
-            Verb::Promote => "promote",
-            Verb::Rollback => "rollback",
+            PolicyAction::Push => "push",
+            PolicyAction::Canary => "canary",
+            PolicyAction::Promote => "promote",
+            PolicyAction::Rollback => "rollback",
         }
     }
 
     /// How the admin chain calls it.
     pub(crate) fn action(self) -> AdminAction {
         match self {
-            Verb::Push => AdminAction::PolicyPush,
-            Verb::Canary => AdminAction::PolicyCanary,
-            Verb::Promote => AdminAction::PolicyPromote,
-            Verb::Rollback => AdminAction::PolicyRollback,
+            PolicyAction::Push => AdminAction::PolicyPush,
+            PolicyAction::Canary => AdminAction::PolicyCanary,
+            PolicyAction::Promote => AdminAction::PolicyPromote,
+            PolicyAction::Rollback => AdminAction::PolicyRollback,
         }
     }
 }

@@ -155,13 +155,13 @@ struct Walk<'a> {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum PathSegment {
     Member(String),
     Item(usize),
 }
 
 impl Walk<'_> {
-    fn visit(&mut self, value: &Value, places: Vec<String>, at: &mut Vec<Step>) {
+    fn visit(&mut self, value: &Value, places: Vec<String>, at: &mut Vec<PathSegment>) {
         let places = self.resolved(places);
         match value {
             Value::Object(members) => {
@@ -169,7 +169,7 @@ impl Walk<'_> {
                 for (name, member) in members {
                     let inner = self.member(&places, name);
                     assert!(!closed || !inner.is_empty(), "{at:?} {name}");
-                    at.push(Step::Member(name.clone()));
+                    at.push(PathSegment::Member(name.clone()));
                     // What nothing is said of is a schema or annotations, in their own form.
                     if !inner.is_empty() {
                         self.visit(member, inner, at);
@@ -184,7 +184,7 @@ impl Walk<'_> {
                     .filter(|it| self.has(it))
                     .collect();
                 for (index, item) in items.iter().enumerate() {
-                    at.push(Step::Item(index));
+                    at.push(PathSegment::Item(index));
                     self.visit(item, inner.clone(), at);
                     at.pop();
                 }
@@ -229,7 +229,7 @@ impl Walk<'_> {
     }
 
     /// Compares the members of the object at `at`; whether it has no others.
-    fn members(&self, places: &[String], at: &[Step]) -> bool {
+    fn members(&self, places: &[String], at: &[PathSegment]) -> bool {
         let decoded = self.decoded(at);
         let closed = places.iter().any(|place| {
             self.schema.pointer(&format!("{place}/additionalProperties"))
@@ -246,17 +246,17 @@ impl Walk<'_> {
     }
 
     /// The members that the decoder knows of the object at `at`; nothing when it takes any.
-    fn decoded(&self, at: &[Step]) -> Option<BTreeSet<String>> {
+    fn decoded(&self, at: &[PathSegment]) -> Option<BTreeSet<String>> {
         let mut document = self.document.clone();
         let mut value = &mut document;
         let mut path = String::new();
         for step in at {
             value = match step {
-                Step::Member(name) => {
+                PathSegment::Member(name) => {
                     path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                     &mut value[name]
                 }
-                Step::Item(index) => {
+                PathSegment::Item(index) => {
                     path = format!("{path}[{index}]");
                     &mut value[index]
                 }

@@ -24,12 +24,12 @@ const MAX_PARTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
 /// What is known of the parts of one dependency.
 #[derive(Debug)]
 pub struct Breakers<K: Debug + Hash + Eq> {
-    parts: LruCache<K, Part>,
+    parts: LruCache<K, Breaker>,
     backoff: Backoff,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Part {
+struct Breaker {
     failures: u32,
     /// When the next probe may go; of interest once there are enough failures.
     until: UnixTime,
@@ -82,7 +82,7 @@ impl<K: Debug + Hash + Eq> Breakers<K> {
         let failures = before.saturating_add(1);
         let over = failures.saturating_sub(FAILURES.saturating_sub(1)).max(1);
         let until = now.after(self.backoff.wait(over));
-        self.parts.put(part.to_owned(), Part { failures, until });
+        self.parts.put(part.to_owned(), Breaker { failures, until });
     }
 }
 

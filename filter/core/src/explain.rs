@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::approval;
 use crate::auth::Principal;
-use crate::authz::{self, Case, Outcome, Seen, Shadowed, Step, Trail, amended};
+use crate::authz::{self, Case, Consideration, ConsideredRule, Seen, Shadowed, Trail, amended};
 use crate::denial::{Denial, Requested};
 use crate::id::PolicyName;
 use crate::limit::{CALL, Called};
@@ -49,7 +49,7 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
     /// Everything that was considered, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<ConsideredRule>,
     /// The arguments as they would go on, where a rule changes them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amended: Option<Map<String, Value>>,
@@ -181,7 +181,12 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
     })
 }
 
-fn refused(denial: &Denial, tool: &str, steps: Vec<Step>, shadowed: Vec<String>) -> Answer {
+fn refused(
+    denial: &Denial,
+    tool: &str,
+    steps: Vec<ConsideredRule>,
+    shadowed: Vec<String>,
+) -> Answer {
     let refusal = Refusal {
         status: denial.status(Era::Legacy),
         message: denial.client_message(Requested::Tool(tool)),
@@ -210,7 +215,8 @@ fn fits(question: &Question<'_>, connector: &Connector, trail: &mut Trail) -> Re
     let reviewed = Reviewed::of(pin).ok_or(Denial::PolicyUnusable)?;
     match reviewed.fits(question.tool, question.arguments) {
         Ok(()) => {
-            trail.considered(Outcome::Passed, format!("tools.{}.input_schema", question.tool));
+            trail
+                .considered(Consideration::Passed, format!("tools.{}.input_schema", question.tool));
             Ok(())
         }
         Err(denial) => trail.judged(question.policy, Check::Schema, denial),

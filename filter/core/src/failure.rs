@@ -16,7 +16,7 @@ use crate::id::OrgId;
 use crate::time::UnixTime;
 use confirmed::Confirmed;
 use local_window::LocalWindows;
-pub use local_window::{LocalLimit, Share};
+pub use local_window::{LocalLimit, WorkerShare};
 
 /// What a worker does when a dependency fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Degraded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limits {
     /// Each worker admits this share of every limit.
-    Local(Share),
+    Local(WorkerShare),
     /// None holds.
     Waived,
 }
@@ -98,7 +98,12 @@ impl Failover {
         }
     }
 
-    fn draw(&mut self, by: (&OrgId, UnixTime), windows: &[Window], share: Share) -> WithoutRedis {
+    fn draw(
+        &mut self,
+        by: (&OrgId, UnixTime),
+        windows: &[Window],
+        share: WorkerShare,
+    ) -> WithoutRedis {
         match self.windows.draw(by, windows, share) {
             Ok(()) => WithoutRedis::Stands,
             Err(limit) => WithoutRedis::Limited(limit),

@@ -50,7 +50,7 @@ pub struct Unproven {
 
 /// What of it belongs to one exchange.
 #[derive(Debug, Default)]
-pub struct Share {
+pub struct HeldBytes {
     source: Option<Source>,
     bytes: usize,
 }
@@ -84,7 +84,7 @@ impl Unproven {
         &mut self,
         config: UnprovenConfig,
         address: &str,
-        share: &mut Share,
+        share: &mut HeldBytes,
         bytes: usize,
     ) -> Result<(), Full> {
         let source = *share.source.get_or_insert_with(|| Source::of(address));
@@ -106,8 +106,8 @@ impl Unproven {
     }
 
     /// The body is judged, or gone.
-    pub fn release(&mut self, share: &mut Share) {
-        let Share { source, bytes } = std::mem::take(share);
+    pub fn release(&mut self, share: &mut HeldBytes) {
+        let HeldBytes { source, bytes } = std::mem::take(share);
         self.total = self.total.saturating_sub(bytes);
         let Some(source) = source else { return };
         let left = self.sources.get(&source).copied().unwrap_or(0).saturating_sub(bytes);
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn what_is_held_has_a_bound_for_each_source_and_in_all() {
         let mut unproven = Unproven::default();
-        let mut shares: Vec<Share> = (0..4).map(|_| Share::default()).collect();
+        let mut shares: Vec<HeldBytes> = (0..4).map(|_| HeldBytes::default()).collect();
         let mut hold = |share: usize, address: &str, bytes| {
             unproven.hold(CONFIG, address, &mut shares[share], bytes)
         };
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(hold(2, "2001:db8::1", 100), Ok(()));
         // One host has many addresses of its /64.
         assert_eq!(hold(3, "2001:db8::2", 1), Err(Full::Source));
-        let mut other = Share::default();
+        let mut other = HeldBytes::default();
         assert_eq!(unproven.hold(CONFIG, "192.0.2.2", &mut other, 51), Err(Full::Total));
         assert_eq!(unproven.hold(CONFIG, "192.0.2.2", &mut other, 50), Ok(()));
         shares.push(other);

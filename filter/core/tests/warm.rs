@@ -28,13 +28,13 @@ use serde_json::json;
 
 /// How often this thread asked for memory, and how often for more of what it had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Asked {
+struct Allocations {
     allocations: u32,
     reallocations: u32,
 }
 
 thread_local! {
-    static ASKED: Cell<Asked> = const { Cell::new(Asked { allocations: 0, reallocations: 0 }) };
+    static ASKED: Cell<Allocations> = const { Cell::new(Allocations { allocations: 0, reallocations: 0 }) };
 }
 
 struct Counting;
@@ -42,7 +42,7 @@ struct Counting;
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-fn note(more: impl FnOnce(&mut Asked)) {
+fn note(more: impl FnOnce(&mut Allocations)) {
     // A thread that ends has no count any more.
     let _ = ASKED.try_with(|cell| {
         let mut asked = cell.get();
@@ -182,14 +182,14 @@ impl Caller {
     }
 
     /// What one more call asks for, once the caches are warm; what the driver itself would build is in it.
-    fn warm(&mut self) -> Asked {
+    fn warm(&mut self) -> Allocations {
         for _ in 0..64 {
             self.call();
         }
         let before = ASKED.get();
         self.call();
         let after = ASKED.get();
-        Asked {
+        Allocations {
             allocations: after.allocations - before.allocations,
             reallocations: after.reallocations - before.reallocations,
         }

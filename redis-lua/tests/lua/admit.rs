@@ -19,13 +19,13 @@ struct Case {
     limit: u64,
     length_us: u64,
     cost: u64,
-    expected: Outcome,
+    expected: ModelReply,
     /// Costs of the draws in the list afterwards, oldest first.
     left: &'static [u64],
 }
 
 #[derive(Debug)]
-enum Outcome {
+enum ModelReply {
     /// Remaining units, and which of the draws that are left comes back next.
     Admitted(u64),
     /// Remaining units, and how long before now the draw was made that must leave first.
@@ -38,7 +38,7 @@ enum Retry {
     Never,
 }
 
-use Outcome::{Admitted, Refused};
+use ModelReply::{Admitted, Refused};
 use Retry::{Never, WhenLeaves};
 
 const CASES: &[Case] = &[

@@ -1,20 +1,20 @@
 //! Who gets in: a working key, and all the ways not to have one.
 
 use super::guide::Guide;
-use super::tour::{Group, Notes, Step};
+use super::tour::{Group, Notes, TourStep};
 use crate::failure::Result;
 use serde_json::{Value, json};
 
 pub(crate) const GROUP: Group = Group {
     title: "Who gets in",
     steps: &[
-        Step {
+        TourStep {
             title: "An allowed call returns real rows, through an unmodified MCP client",
             walk: allowed,
         },
-        Step { title: "Without a key: 401 with a challenge", walk: anonymous },
-        Step { title: "With a mistyped key: 401, told apart in the challenge", walk: mistyped },
-        Step { title: "A third-party server behind the same gateway", walk: third_party },
+        TourStep { title: "Without a key: 401 with a challenge", walk: anonymous },
+        TourStep { title: "With a mistyped key: 401, told apart in the challenge", walk: mistyped },
+        TourStep { title: "A third-party server behind the same gateway", walk: third_party },
     ],
 };
 

@@ -2,7 +2,7 @@
 
 use super::guide::Guide;
 use super::tools::names;
-use super::tour::{Group, Notes, Step};
+use super::tour::{Group, Notes, TourStep};
 use crate::failure::{Failure, Result};
 use serde_json::json;
 use std::fs;
@@ -11,13 +11,13 @@ use std::path::PathBuf;
 pub(crate) const GROUP: Group = Group {
     title: "A server that changes",
     steps: &[
-        Step { title: "What was reviewed is pinned", walk: pinned },
-        Step {
+        TourStep { title: "What was reviewed is pinned", walk: pinned },
+        TourStep {
             title: "Arguments that break the pinned schema come back for repair",
             walk: repaired,
         },
-        Step { title: "A tool whose new text speaks to the model is gone", walk: pulled },
-        Step { title: "The operator sees both texts, and goes back", walk: told },
+        TourStep { title: "A tool whose new text speaks to the model is gone", walk: pulled },
+        TourStep { title: "The operator sees both texts, and goes back", walk: told },
     ],
 };
 

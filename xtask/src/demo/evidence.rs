@@ -1,7 +1,7 @@
 //! What is left to show: which credential travelled, what the audit says, and that nothing is missing in it.
 
 use super::guide::{Guide, abridged};
-use super::tour::{Group, Notes, Step};
+use super::tour::{Group, Notes, TourStep};
 use crate::failure::{Failure, Result};
 use portcullis_stack::{CREDENTIAL_FIELD, CREDENTIAL_PATH, ready};
 use serde_json::{Value, json};
@@ -11,14 +11,14 @@ use std::time::Duration;
 pub(crate) const GROUP: Group = Group {
     title: "What is left to show",
     steps: &[
-        Step {
+        TourStep {
             title: "The server saw the credential from Vault, and never the client's key",
             walk: credential,
         },
-        Step { title: "OpenBao's own audit knows who read the credential", walk: fetches },
-        Step { title: "One command looks at everything", walk: healthy },
-        Step { title: "Every request has its audit line", walk: complete },
-        Step { title: "The chain of audit lines is whole", walk: chained },
+        TourStep { title: "OpenBao's own audit knows who read the credential", walk: fetches },
+        TourStep { title: "One command looks at everything", walk: healthy },
+        TourStep { title: "Every request has its audit line", walk: complete },
+        TourStep { title: "The chain of audit lines is whole", walk: chained },
     ],
 };
 

@@ -1,7 +1,7 @@
 //! How much: a sliding window per key, decided in Redis.
 
 use super::guide::{Guide, abridged};
-use super::tour::{Group, Notes, Step};
+use super::tour::{Group, Notes, TourStep};
 use crate::failure::Result;
 use portcullis_stack::KeySpec;
 use serde_json::json;
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 pub(crate) const GROUP: Group = Group {
     title: "How much",
     steps: &[
-        Step {
+        TourStep {
             title: "Tier free: the sixth call within a second is a 429 that says when to come back",
             walk: limited,
         },
-        Step { title: "Nobody else is held up by it", walk: others },
+        TourStep { title: "Nobody else is held up by it", walk: others },
     ],
 };
 

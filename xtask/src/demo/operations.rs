@@ -2,7 +2,7 @@
 
 use super::guide::{Answer, Guide, abridged};
 use super::rotation::rotated;
-use super::tour::{Group, Notes, Step};
+use super::tour::{Group, Notes, TourStep};
 use crate::failure::{Failure, Result};
 use portcullis_stack::{IssuedKey, KeySpec};
 use serde_json::json;
@@ -12,14 +12,17 @@ use std::path::PathBuf;
 pub(crate) const GROUP: Group = Group {
     title: "What an operator changes",
     steps: &[
-        Step {
+        TourStep {
             title: "A key is rotated under a client that calls without a pause: nothing fails",
             walk: rotated,
         },
-        Step { title: "A revoked key is refused on the next request", walk: revoked },
-        Step { title: "A new policy: what it changes, and a trial on one caller", walk: tried },
-        Step { title: "Promoted, it counts for everybody from the next request", walk: promoted },
-        Step { title: "And a rollback, too", walk: rolled_back },
+        TourStep { title: "A revoked key is refused on the next request", walk: revoked },
+        TourStep { title: "A new policy: what it changes, and a trial on one caller", walk: tried },
+        TourStep {
+            title: "Promoted, it counts for everybody from the next request",
+            walk: promoted,
+        },
+        TourStep { title: "And a rollback, too", walk: rolled_back },
     ],
 };
 

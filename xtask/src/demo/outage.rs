@@ -1,7 +1,7 @@
 //! What breaks: Redis is killed in the middle of it all.
 
 use super::guide::Guide;
-use super::tour::{Group, Notes, Step};
+use super::tour::{Group, Notes, TourStep};
 use crate::failure::Result;
 use portcullis_stack::{env_file, ready};
 use serde_json::json;
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 pub(crate) const GROUP: Group = Group {
     title: "What breaks",
     steps: &[
-        Step {
+        TourStep {
             title: "kill -9 of Valkey: the next call is refused at once, with 503",
             walk: killed,
         },
-        Step { title: "Valkey is back: so is the gateway, by itself", walk: back },
+        TourStep { title: "Valkey is back: so is the gateway, by itself", walk: back },
     ],
 };
 

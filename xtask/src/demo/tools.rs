@@ -1,17 +1,17 @@
 //! Which tools there are: allowed, shown but refused, and hidden.
 
 use super::guide::{Answer, Guide};
-use super::tour::{Group, Notes, Step};
+use super::tour::{Group, Notes, TourStep};
 use crate::failure::Result;
 use serde_json::{Value, json};
 
 pub(crate) const GROUP: Group = Group {
     title: "Which tools exist for whom",
     steps: &[
-        Step { title: "The list of tools depends on the role", walk: lists },
-        Step { title: "A hidden tool answers as if it did not exist", walk: hidden },
-        Step { title: "A visible tool that the role may not use: 403", walk: forbidden },
-        Step { title: "Another role may", walk: permitted },
+        TourStep { title: "The list of tools depends on the role", walk: lists },
+        TourStep { title: "A hidden tool answers as if it did not exist", walk: hidden },
+        TourStep { title: "A visible tool that the role may not use: 403", walk: forbidden },
+        TourStep { title: "Another role may", walk: permitted },
     ],
 };
 

@@ -10,11 +10,11 @@ use std::io::{IsTerminal, stdout};
 /// Steps that belong together.
 pub(crate) struct Group {
     pub(crate) title: &'static str,
-    pub(crate) steps: &'static [Step],
+    pub(crate) steps: &'static [TourStep],
 }
 
 /// One step: what it shows, and the code that shows it.
-pub(crate) struct Step {
+pub(crate) struct TourStep {
     pub(crate) title: &'static str,
     pub(crate) walk: fn(&Guide<'_>, &mut Notes) -> Result<()>,
 }

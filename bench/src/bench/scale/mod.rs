@@ -12,7 +12,7 @@ use super::traffic::{ANSWER, HEADERS, PATH};
 use super::variant::Variant;
 use comfy_table::{Table, presets};
 use document::{Size, listed, policy};
-use portcullis_load::{Plan, Shape};
+use portcullis_load::{LoadPlan, Shape};
 use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::progress::step;
 use portcullis_stack::{Operator, Workspace, http, ports};
@@ -145,7 +145,7 @@ fn compiled_in(contender: &Contender, told: usize) -> Result<u64> {
 
 /// CPU time per call, median and 99th percentile of the latency, microseconds; one connection.
 fn calls(rig: &Rig, contender: &Contender, seconds: f64) -> Result<(f64, f64, f64)> {
-    let plan = |seconds| Plan {
+    let plan = |seconds| LoadPlan {
         address: contender.envoy.address(),
         request: contender.request.clone(),
         first_serial: rig.serials(MOST_REQUESTS),

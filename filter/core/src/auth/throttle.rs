@@ -81,16 +81,16 @@ impl ThrottleConfig {
 }
 
 /// What a credential is remembered by: a SHA-256 of it, or of the certificate.
-pub type Proof = [u8; 32];
+pub type CredentialDigest = [u8; 32];
 
 /// What one worker remembers.
 #[derive(Debug)]
 pub struct Throttle {
     config: ThrottleConfig,
     addresses: LruCache<Source, Address>,
-    proven: LruCache<Proof, UnixTime>,
+    proven: LruCache<CredentialDigest, UnixTime>,
     /// Credentials that did not hold when they were last tried.
-    failed: LruCache<Proof, ()>,
+    failed: LruCache<CredentialDigest, ()>,
     /// What this worker has left to spend on credentials that are not proven.
     budget: Bucket,
 }
@@ -185,7 +185,7 @@ impl Throttle {
     pub fn check(
         &mut self,
         address: &str,
-        credential: &Proof,
+        credential: &CredentialDigest,
         now: UnixTime,
     ) -> Result<Attempt, Duration> {
         if self.config.failures == 0 || self.is_proven(credential, now) {
@@ -213,7 +213,7 @@ impl Throttle {
     }
 
     /// A credential from `address` was not accepted. It no longer counts as proven.
-    pub fn failed(&mut self, address: &str, credential: &Proof, now: UnixTime) {
+    pub fn failed(&mut self, address: &str, credential: &CredentialDigest, now: UnixTime) {
         self.proven.pop(credential);
         if self.config.failures == 0 {
             return;
@@ -230,7 +230,13 @@ impl Throttle {
     }
 
     /// A credential was accepted, which costs nothing. Its address's failures stay: a good key is no licence to guess.
-    pub fn succeeded(&mut self, address: &str, credential: Proof, attempt: Attempt, now: UnixTime) {
+    pub fn succeeded(
+        &mut self,
+        address: &str,
+        credential: CredentialDigest,
+        attempt: Attempt,
+        now: UnixTime,
+    ) {
         self.unattempted(address, attempt);
         self.failed.pop(&credential);
         self.proven.put(credential, now);
@@ -263,7 +269,7 @@ impl Throttle {
 
     /// Whether a credential was proven here lately.
     #[must_use]
-    pub fn is_proven(&self, credential: &Proof, now: UnixTime) -> bool {
+    pub fn is_proven(&self, credential: &CredentialDigest, now: UnixTime) -> bool {
         self.proven.peek(credential).is_some_and(|at| now.since(*at) < PROVEN_FOR)
     }
 }
@@ -390,8 +396,8 @@ mod tests {
 
     use super::*;
 
-    const GOOD: Proof = [1; 32];
-    const BAD: Proof = [2; 32];
+    const GOOD: CredentialDigest = [1; 32];
+    const BAD: CredentialDigest = [2; 32];
     const HOST: &str = "192.0.2.7";
 
     fn at(second: u64) -> UnixTime {
@@ -418,7 +424,7 @@ mod tests {
         }
     }
 
-    fn numbered(number: u32) -> Proof {
+    fn numbered(number: u32) -> CredentialDigest {
         let mut proof = [9; 32];
         proof[..4].copy_from_slice(&number.to_be_bytes());
         proof

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::trail::{Broken, Outcome, Trail};
+use super::trail::{Broken, Consideration, Trail};
 use super::{Case, Seen};
 use crate::condition::{Facts, Undecided};
 use crate::denial::{Denial, INSUFFICIENT_SCOPE};
@@ -160,18 +160,18 @@ pub(super) fn cap(
     }
     let asked = call.arguments.get(&cap.argument);
     let excess = match asked_for(asked) {
-        Asked::Records(number) if number <= cap.max => {
+        RecordsAsked::Records(number) if number <= cap.max => {
             trail.passed(rule);
             return Ok(None);
         }
-        Asked::Records(_) | Asked::Everything => cap.on_excess,
+        RecordsAsked::Records(_) | RecordsAsked::Everything => cap.on_excess,
         // What is no number cannot be made a smaller one.
-        Asked::Nonsense => OnExcess::Refuse,
+        RecordsAsked::Nonsense => OnExcess::Refuse,
     };
     let shadow = case.policy.enforcement(Check::Caps, cap.enforcement);
     match (excess, shadow) {
         (OnExcess::Clamp, Enforcement::Enforce) => {
-            trail.note(Outcome::Changed, || {
+            trail.note(Consideration::Changed, || {
                 (rule(), format!("{} becomes {}", cap.argument, cap.max))
             });
             let (argument, value) = (cap.argument.clone(), cap.max);
@@ -186,27 +186,27 @@ pub(super) fn cap(
 }
 
 /// How many records an argument asks for.
-enum Asked {
+enum RecordsAsked {
     Records(u64),
     /// No number, or one that servers take for none.
     Everything,
     Nonsense,
 }
 
-fn asked_for(value: Option<&Value>) -> Asked {
+fn asked_for(value: Option<&Value>) -> RecordsAsked {
     match value {
-        None | Some(Value::Null) => Asked::Everything,
+        None | Some(Value::Null) => RecordsAsked::Everything,
         Some(Value::Number(number)) => match number.as_u64() {
-            Some(0) => Asked::Everything,
-            Some(number) => Asked::Records(number),
+            Some(0) => RecordsAsked::Everything,
+            Some(number) => RecordsAsked::Records(number),
             // `-1` is how many servers are told that there is no limit.
             None if Decimal::of(number.as_str()).is_some_and(|it| it.is_whole()) => {
-                Asked::Everything
+                RecordsAsked::Everything
             }
-            None => Asked::Nonsense,
+            None => RecordsAsked::Nonsense,
         },
         Some(Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_)) => {
-            Asked::Nonsense
+            RecordsAsked::Nonsense
         }
     }
 }
@@ -229,7 +229,7 @@ pub(super) fn approval(
     let rule = format!("connectors.{}.tools.{}.approval", case.name, call.name);
     match case.policy.enforcement(Check::Approval, approval.enforcement) {
         Enforcement::Enforce => {
-            trail.note(Outcome::Waits, || (rule.clone(), String::new()));
+            trail.note(Consideration::Waits, || (rule.clone(), String::new()));
             Ok(Some(Needed { rule, expires: approval.expires }))
         }
         Enforcement::Shadow => {

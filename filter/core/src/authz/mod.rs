@@ -20,10 +20,10 @@ use crate::policy::{Check, Connector, Enforcement, Policy};
 use crate::time::UnixTime;
 use call::{About, approval, are_seen, cap, conditions, requirements, scopes};
 use trail::Broken;
-use view::{Grant, Place, grant, prompt, resource, restricted};
+use view::{Place, RoleAccess, grant, prompt, resource, restricted};
 
 pub use call::{Amendment, Needed, amended};
-pub use trail::{Outcome, Shadowed, Step, Trail};
+pub use trail::{Consideration, ConsideredRule, Shadowed, Trail};
 pub use view::View;
 
 /// A request that is to be judged.
@@ -102,7 +102,7 @@ pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
             Ok(())
         }
     };
-    let of = |judge: &dyn Fn(Grant<'_>) -> Result<(), Broken>| grant.map_or(Ok(()), judge);
+    let of = |judge: &dyn Fn(RoleAccess<'_>) -> Result<(), Broken>| grant.map_or(Ok(()), judge);
     match &case.message.operation {
         // Tasks and sessions are bound to who opened them; the admission checks that.
         Operation::Initialize

@@ -13,7 +13,7 @@ use crate::policy::{Check, Enforcement, Policy};
 pub struct Trail {
     /// Refusals in shadow mode.
     pub shadowed: Vec<Shadowed>,
-    steps: Option<Vec<Step>>,
+    steps: Option<Vec<ConsideredRule>>,
 }
 
 /// Something that would have been refused.
@@ -27,11 +27,11 @@ pub struct Shadowed {
 
 /// One thing that was considered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Step {
+pub struct ConsideredRule {
     /// Where it stands: in the policy, or `credential…`.
     pub rule: String,
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: Consideration,
     /// Why, where the rule alone does not say.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -40,7 +40,7 @@ pub struct Step {
 /// What came of one consideration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum Consideration {
     /// Nothing is wrong with the request.
     Passed,
     /// The request goes on, but not as it came.
@@ -53,7 +53,7 @@ pub enum Outcome {
     Refused,
 }
 
-impl Outcome {
+impl Consideration {
     /// The name in the account.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -102,31 +102,31 @@ impl Trail {
 
     /// The account, if one was kept.
     #[must_use]
-    pub fn steps(&self) -> &[Step] {
+    pub fn steps(&self) -> &[ConsideredRule] {
         self.steps.as_deref().unwrap_or_default()
     }
 
     /// Notes a check that is made elsewhere.
-    pub fn considered(&mut self, outcome: Outcome, rule: String) {
+    pub fn considered(&mut self, outcome: Consideration, rule: String) {
         self.note(outcome, || (rule, String::new()));
     }
 
     /// Notes what was considered.
-    pub(super) fn note(&mut self, outcome: Outcome, told: impl FnOnce() -> (String, String)) {
+    pub(super) fn note(&mut self, outcome: Consideration, told: impl FnOnce() -> (String, String)) {
         if let Some(steps) = &mut self.steps {
             let (rule, detail) = told();
-            steps.push(Step { rule, outcome, detail });
+            steps.push(ConsideredRule { rule, outcome, detail });
         }
     }
 
     pub(super) fn passed(&mut self, rule: impl FnOnce() -> String) {
-        self.note(Outcome::Passed, || (rule(), String::new()));
+        self.note(Consideration::Passed, || (rule(), String::new()));
     }
 
     /// Refuses, whatever is in shadow mode.
     pub(super) fn refuse(&mut self, broken: Broken) -> Denial {
         let Broken { rule, denial, detail } = broken;
-        self.note(Outcome::Refused, || (rule, detail));
+        self.note(Consideration::Refused, || (rule, detail));
         denial
     }
 
@@ -150,7 +150,7 @@ impl Trail {
             Enforcement::Enforce => Err(self.refuse(broken)),
             Enforcement::Shadow => {
                 let (rule, detail) = (broken.rule.clone(), broken.detail);
-                self.note(Outcome::ShadowDenied, || (rule, detail));
+                self.note(Consideration::ShadowDenied, || (rule, detail));
                 self.shadowed.push(Shadowed { check, rule: broken.rule });
                 Ok(())
             }

@@ -30,13 +30,13 @@ impl fmt::Display for Place<'_> {
 
 /// What a role may do on a connector.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Grant<'a> {
+pub(super) struct RoleAccess<'a> {
     pub(super) role: &'a Role,
     pub(super) access: &'a Access,
     pub(super) connector: &'a Connector,
 }
 
-impl Grant<'_> {
+impl RoleAccess<'_> {
     /// What keeps the role from calling `tool`. `place` is where its grant stands in the policy.
     pub(super) fn tool(&self, place: Place<'_>, tool: &str) -> Result<(), Broken> {
         let unknown = || Denial::UnknownTool(tool.to_owned());
@@ -154,7 +154,7 @@ impl View {
             Enforcement::Shadow => true,
             Enforcement::Enforce => false,
         };
-        let judged = |seen: &dyn Fn(Grant<'_>) -> bool| shadow || grant.is_some_and(seen);
+        let judged = |seen: &dyn Fn(RoleAccess<'_>) -> bool| shadow || grant.is_some_and(seen);
         Some(match listing {
             Listing::Tools => {
                 let tool = name("name")?;
@@ -182,9 +182,9 @@ pub(super) fn grant<'a>(
     policy: &'a Policy,
     role: &PolicyName,
     connector: &PolicyName,
-) -> Option<Grant<'a>> {
+) -> Option<RoleAccess<'a>> {
     let (role, connector_name) = (policy.roles.get(role)?, connector);
     let access = role.connectors.get(connector_name)?;
     let connector = policy.connectors.get(connector_name)?;
-    Some(Grant { role, access, connector })
+    Some(RoleAccess { role, access, connector })
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::decode::{Faults, Fields, Node};
-use crate::failure::{Degraded, Limits, OnFailure, Share};
+use crate::failure::{Degraded, Limits, OnFailure, WorkerShare};
 
 const STALE_SECONDS: u64 = 60;
 /// A tenth: ten workers together stay within the limit.
@@ -22,7 +22,7 @@ pub(super) fn redis(fields: &mut Fields<'_>, faults: &mut Faults) -> OnFailure {
             node.fault(faults, "only with on_failure local");
             None
         }
-        None => Share::new(LOCAL_SHARE),
+        None => WorkerShare::new(LOCAL_SHARE),
     };
     match (choice, share) {
         (Some("local"), Some(share)) => {
@@ -69,8 +69,8 @@ fn stale(
     Duration::from_secs(seconds.unwrap_or(STALE_SECONDS))
 }
 
-fn share(node: Node<'_>, faults: &mut Faults) -> Option<Share> {
-    let share = node.millionths().and_then(Share::new);
+fn share(node: Node<'_>, faults: &mut Faults) -> Option<WorkerShare> {
+    let share = node.millionths().and_then(WorkerShare::new);
     if share.is_none() {
         node.fault(faults, "a share of every limit, above 0 and up to 1, such as 0.1");
     }
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn nothing_passes_without_redis_unless_somebody_says_so() {
         let local = |seconds, millionths| {
-            let share = Share::new(millionths).unwrap();
+            let share = WorkerShare::new(millionths).unwrap();
             let stale = Duration::from_secs(seconds);
             Ok(OnFailure::Degrade(Degraded { stale, limits: Limits::Local(share) }))
         };

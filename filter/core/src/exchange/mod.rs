@@ -32,7 +32,7 @@ use crate::local_reply::LocalReply;
 use crate::mcp::{Era, Sender};
 use crate::step::{Gate, Step};
 use crate::time::UnixTime;
-use crate::unproven::Share;
+use crate::unproven::HeldBytes;
 use crate::worker::Worker;
 
 use checks::cors;
@@ -65,7 +65,7 @@ impl Default for Exchange {
             error_format: ErrorFormat::JsonRpc,
             identity: CallerIdentity::Claimed,
             rate_limit: RateLimitHeaders::default(),
-            share: Share::default(),
+            share: HeldBytes::default(),
             kept: 0,
         };
         Self { stage: Stage::RequestHeaders, context }

@@ -9,7 +9,7 @@ use super::checks::cors;
 use super::checks::protected_resource::Hint;
 use super::session::SessionRef;
 use crate::audit::{AuditEvent, Entry};
-use crate::auth::throttle::{self, Attempt, Proof};
+use crate::auth::throttle::{self, Attempt, CredentialDigest};
 use crate::call::{CallFailure, CallId, Dependency, DependencyCall};
 use crate::config::Mode;
 use crate::denial::{AuditStatus, Denial, HostFault, UpstreamFault};
@@ -23,7 +23,7 @@ use crate::metric::Metric;
 use crate::step::{Effect, Gate, RequestGate, ResponseGate};
 use crate::streams::Slot;
 use crate::time::UnixTime;
-use crate::unproven::Share;
+use crate::unproven::HeldBytes;
 use crate::worker::{WentBack, Worker};
 
 /// One turn of the machine: the memory it may use, the time, and what it wants done.
@@ -41,7 +41,7 @@ pub(crate) struct Context {
     /// When the request is held. It stays so when the configuration changes meanwhile: the driver relies on it, too.
     pub(crate) mode: Mode,
     /// What the credential is remembered by, when there is one.
-    pub(crate) proof: Option<Proof>,
+    pub(crate) proof: Option<CredentialDigest>,
     /// What the attempt to verify it was paid with, until that is settled.
     pub(crate) attempt: Attempt,
     /// The stream that this exchange is counted as.
@@ -62,7 +62,7 @@ pub(crate) struct Context {
     /// What it is told of its windows, once Redis has spoken.
     pub(crate) rate_limit: RateLimitHeaders,
     /// What is held of a body whose sender has proved nothing.
-    pub(crate) share: Share,
+    pub(crate) share: HeldBytes,
     /// What is held of any other one.
     pub(crate) kept: usize,
 }

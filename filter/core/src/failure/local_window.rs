@@ -26,9 +26,9 @@ const CROWDED: Duration = Duration::from_secs(1);
 
 /// A part of the whole, in millionths; more than none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Share(u32);
+pub struct WorkerShare(u32);
 
-impl Share {
+impl WorkerShare {
     const WHOLE: u32 = 1_000_000;
 
     /// The share `millionths`, from 1 to 1,000,000.
@@ -71,15 +71,15 @@ struct Ledger {
 
 /// What a worker admits of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part {
+struct WorkerWindow {
     limit: u64,
     length: Duration,
 }
 
-impl Part {
+impl WorkerWindow {
     /// The share of `window`. Where that is less than one unit, it is one unit in as much more time.
-    fn of(window: &Window, share: Share) -> Self {
-        let whole = u128::from(Share::WHOLE);
+    fn of(window: &Window, share: WorkerShare) -> Self {
+        let whole = u128::from(WorkerShare::WHOLE);
         let millionths = u128::from(window.limit).saturating_mul(u128::from(share.0)).max(1);
         let length = u128::from(window.length_us.max(1));
         let (limit, length) = match millionths.checked_div(whole).unwrap_or(0) {
@@ -106,15 +106,15 @@ impl LocalWindows {
         &mut self,
         (org, now): (&OrgId, UnixTime),
         windows: &[Window],
-        share: Share,
+        share: WorkerShare,
     ) -> Result<(), LocalLimit> {
         let now = self.clock.map_or(now, |latest| latest.max(now));
         self.clock = Some(now);
         let mut longest: Option<LocalLimit> = None;
         for (index, window) in windows.iter().enumerate() {
             let wait = match self.ledgers.get_mut(&window.key) {
-                Some(ledger) => ledger.wait(now, Part::of(window, share), window.cost),
-                None if Part::of(window, share).limit < window.cost => Wait::Never,
+                Some(ledger) => ledger.wait(now, WorkerWindow::of(window, share), window.cost),
+                None if WorkerWindow::of(window, share).limit < window.cost => Wait::Never,
                 None => Wait::None,
             };
             let retry_after = match wait {
@@ -140,7 +140,7 @@ impl LocalWindows {
         &mut self,
         (org, now): (&OrgId, UnixTime),
         windows: &[Window],
-        share: Share,
+        share: WorkerShare,
     ) -> Result<(), LocalLimit> {
         let drawn = || windows.iter().enumerate().filter(|(_, window)| window.cost > 0);
         let new = drawn().filter(|(_, window)| !self.ledgers.contains_key(&window.key));
@@ -157,7 +157,7 @@ impl LocalWindows {
                 self.ledgers.insert(window.key.clone(), Ledger::of(org.clone()));
             }
             if let Some(ledger) = self.ledgers.get_mut(&window.key) {
-                ledger.draw(now, Part::of(window, share), window.cost);
+                ledger.draw(now, WorkerWindow::of(window, share), window.cost);
             }
         }
         Ok(())
@@ -199,7 +199,7 @@ impl Ledger {
         Self { org, draws: VecDeque::new(), used: 0, empty_at: None }
     }
 
-    fn wait(&mut self, now: UnixTime, part: Part, cost: u64) -> Wait {
+    fn wait(&mut self, now: UnixTime, part: WorkerWindow, cost: u64) -> Wait {
         while let Some((at, units)) = self.draws.front()
             && at.after(part.length) <= now
         {
@@ -222,7 +222,7 @@ impl Ledger {
         Wait::None
     }
 
-    fn draw(&mut self, now: UnixTime, part: Part, cost: u64) {
+    fn draw(&mut self, now: UnixTime, part: WorkerWindow, cost: u64) {
         self.used = self.used.saturating_add(cost);
         self.empty_at = Some(now.after(part.length));
         match self.draws.len().checked_sub(2).and_then(|before| self.draws.get(before)) {

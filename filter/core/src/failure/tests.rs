@@ -75,7 +75,7 @@ fn only_what_redis_confirmed_here_not_long_ago_stands_without_it() {
 // Proves: A9
 #[test]
 fn each_worker_admits_its_share() {
-    let share = Share::new(300_000).unwrap();
+    let share = WorkerShare::new(300_000).unwrap();
     let local = Degraded { stale: STALE, limits: Limits::Local(share) };
     let mut failover = Failover::default();
     let warm = admit(rev("7"), rev("v1"));

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Listing;
 use super::list::{self, Setting};
-use super::outcome::Outcome;
+use super::outcome::ToolOutcome;
 use super::rows::{Rows, TextRows};
 use crate::json::folded;
 use crate::json::lexer::{Kind, Lexer, Malformed, Token};
@@ -70,7 +70,7 @@ pub struct Seen {
     /// The id; `None` when there is none, or none that can be read.
     pub id: Option<Value>,
     /// What it says, when it is an answer.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<ToolOutcome>,
     /// The task that it says was created: MCP 2025-11-25 (`result.task`), or the extension of
     /// 2026-07-28 (`resultType: "task"`).
     pub task: Option<String>,
@@ -108,10 +108,10 @@ impl Notes {
             false => answer.task.clone(),
         });
         let outcome = match (error, &result) {
-            (Some(code), _) => Some(Outcome::ProtocolError(code)),
+            (Some(code), _) => Some(ToolOutcome::ProtocolError(code)),
             (None, None) => None,
-            (None, Some(answer)) if answer.is_error => Some(Outcome::ToolError),
-            (None, Some(answer)) => Some(Outcome::Result { rows: answer.rows() }),
+            (None, Some(answer)) if answer.is_error => Some(ToolOutcome::ToolError),
+            (None, Some(answer)) => Some(ToolOutcome::Result { rows: answer.rows() }),
         };
         Seen { id, outcome, task }
     }

@@ -4,7 +4,7 @@
 
 /// What an answer says about its call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ToolOutcome {
     /// No answer was recognised.
     #[default]
     Unseen,

@@ -45,12 +45,12 @@ pub struct Documents<W> {
 struct Read<W> {
     waiters: Vec<(UnixTime, W)>,
     bytes: Vec<u8>,
-    asked: Asked,
+    asked: Requested,
     since: UnixTime,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum Requested {
     /// For so many bytes.
     Range(usize),
     /// For all: this Redis user may not ask for ranges.
@@ -109,7 +109,7 @@ impl<W> Documents<W> {
         let read = Read {
             waiters: vec![waiter],
             bytes: Vec::new(),
-            asked: Asked::Range(self.first),
+            asked: Requested::Range(self.first),
             since: now,
         };
         let command = read.command(version);
@@ -127,7 +127,7 @@ impl<W> Documents<W> {
         let patience = self.timeout;
         let read = self.reads.get_mut(version)?;
         match (reply, read.asked) {
-            (Value::Bulk(bytes), Asked::Range(size)) if bytes.len() <= size => {
+            (Value::Bulk(bytes), Requested::Range(size)) if bytes.len() <= size => {
                 let whole = bytes.len() < size;
                 read.bytes.extend(bytes);
                 if whole {
@@ -138,15 +138,15 @@ impl<W> Documents<W> {
                     return self.given_up(version, CallFailure::Unreadable);
                 }
                 self.first = size.clamp(SMALLEST, FIRST);
-                read.asked = Asked::Range(next_size(size, now.since(read.since), patience));
+                read.asked = Requested::Range(next_size(size, now.since(read.since), patience));
             }
-            (Value::Bulk(bytes), Asked::Whole) => {
+            (Value::Bulk(bytes), Requested::Whole) => {
                 return self.done(version, |_| Some(bytes));
             }
-            (Value::Nil, Asked::Whole) => return self.done(version, |_| None),
+            (Value::Nil, Requested::Whole) => return self.done(version, |_| None),
             // A Redis user from before ranges were read has no right to them.
-            (Value::Error(_), Asked::Range(_)) if read.bytes.is_empty() => {
-                read.asked = Asked::Whole;
+            (Value::Error(_), Requested::Range(_)) if read.bytes.is_empty() => {
+                read.asked = Requested::Whole;
             }
             _ => return self.given_up(version, CallFailure::Unreadable),
         }
@@ -164,10 +164,10 @@ impl<W> Documents<W> {
     ) -> Option<Progress<W>> {
         let read = self.reads.get_mut(version)?;
         match (why, read.asked) {
-            (CallFailure::TimedOut, Asked::Range(size)) if size > SMALLEST => {
+            (CallFailure::TimedOut, Requested::Range(size)) if size > SMALLEST => {
                 let half = (size / 2).max(SMALLEST);
                 self.first = half.min(FIRST);
-                (read.asked, read.since) = (Asked::Range(half), now);
+                (read.asked, read.since) = (Requested::Range(half), now);
                 Some(Progress::Ask(read.command(version)))
             }
             _ => self.given_up(version, why),
@@ -201,12 +201,12 @@ impl<W> Read<W> {
     fn command(&self, version: &PolicyVersion) -> Command {
         let key = Key::policy_document(version.as_str());
         match self.asked {
-            Asked::Range(size) => {
+            Requested::Range(size) => {
                 let from = self.bytes.len();
                 let last = from.saturating_add(size).saturating_sub(1);
                 Command::Range { key, from, last }
             }
-            Asked::Whole => Command::Get(key),
+            Requested::Whole => Command::Get(key),
         }
     }
 

@@ -54,7 +54,7 @@ const START: u64 = 1_795_212_000;
 
 /// One call, and all that decides about it.
 #[derive(Clone, Debug)]
-struct Trial {
+struct RandomCall {
     policy: Value,
     record: Value,
     tool: &'static str,
@@ -235,8 +235,8 @@ prop_compose! {
         arguments in arguments(),
         hours in 0_u64..24,
         source in select(vec!["192.0.2.7", "198.51.100.1"]),
-    ) -> Trial {
-        Trial { policy, record, tool, arguments, hours, source }
+    ) -> RandomCall {
+        RandomCall { policy, record, tool, arguments, hours, source }
     }
 }
 
@@ -245,7 +245,7 @@ fn key() -> String {
     mint(&org, &id, &"s".repeat(SECRET_LENGTH)).unwrap().expose().to_owned()
 }
 
-impl Trial {
+impl RandomCall {
     fn now(&self) -> UnixTime {
         UnixTime::from_micros((START + self.hours * 3_600) * 1_000_000)
     }
@@ -390,7 +390,7 @@ proptest! {
         prop_assert_eq!(capped, amends, "{:?} {}", answer, entry);
         let [never, always] = constant(&policy);
         for step in &answer.steps {
-            let met = step.outcome == authz::Outcome::Passed;
+            let met = step.outcome == authz::Consideration::Passed;
             prop_assert!(!(met && never.contains(&step.rule)), "{:?}", step);
             prop_assert!(met || !always.contains(&step.rule), "{:?}", step);
         }

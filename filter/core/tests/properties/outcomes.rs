@@ -5,7 +5,7 @@
 
 use portcullis_core::mcp::Listing;
 use portcullis_core::mcp::filter::{MessageFilter, Reader, Seen, Shown, Unreadable};
-use portcullis_core::mcp::outcome::Outcome;
+use portcullis_core::mcp::outcome::ToolOutcome;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -50,16 +50,16 @@ fn answer() -> impl Strategy<Value = String> {
 }
 
 /// What the whole message says.
-fn outcome(message: &Value) -> Option<Outcome> {
+fn outcome(message: &Value) -> Option<ToolOutcome> {
     if let Some(error) = message.get("error") {
         let code = error.get("code").and_then(Value::as_i64).unwrap_or_default();
-        return Some(Outcome::ProtocolError(code));
+        return Some(ToolOutcome::ProtocolError(code));
     }
     let result = message.get("result")?;
     if result.get("isError").and_then(Value::as_bool) == Some(true) {
-        return Some(Outcome::ToolError);
+        return Some(ToolOutcome::ToolError);
     }
-    Some(Outcome::Result { rows: rows(result) })
+    Some(ToolOutcome::Result { rows: rows(result) })
 }
 
 fn rows(result: &Value) -> Option<u64> {

@@ -72,7 +72,7 @@ fn time(us: &str) -> String {
         (1_000_000, "s"),
         (1_000, "ms"),
     ];
-    let whole = units.into_iter().find(|(length, _)| us % length == 0);
+    let whole = units.into_iter().find(|(length, _)| us.is_multiple_of(*length));
     whole.map_or_else(|| format!("{us} us"), |(length, unit)| format!("{} {unit}", us / length))
 }
 

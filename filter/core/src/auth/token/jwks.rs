@@ -82,7 +82,7 @@ pub struct KeySet {
 
 /// What a key set says of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub enum SignatureCheck {
     /// This key signed it.
     Signed(Thumbprint),
     /// No key that it may have been signed with is in the set: one may be published by now.
@@ -147,7 +147,7 @@ impl KeySet {
 
     /// Whether one of these keys signed `token`, of which `jws` was read.
     #[must_use]
-    pub fn prove(&self, token: &PresentedToken, jws: &Jws) -> Proof {
+    pub fn prove(&self, token: &PresentedToken, jws: &Jws) -> SignatureCheck {
         let named = |kid: Option<&str>| {
             self.keys.iter().filter(|key| key.kid.as_deref() == kid).collect::<Vec<_>>()
         };
@@ -167,12 +167,14 @@ impl KeySet {
         };
         for key in fit {
             match key.verify(token) {
-                Ok(()) => return Proof::Signed(key.thumbprint),
-                Err(AuthFailure::TokenClaims) => return Proof::Refused(AuthFailure::TokenClaims),
+                Ok(()) => return SignatureCheck::Signed(key.thumbprint),
+                Err(AuthFailure::TokenClaims) => {
+                    return SignatureCheck::Refused(AuthFailure::TokenClaims);
+                }
                 Err(why) => failure = why,
             }
         }
-        if sure { Proof::Mismatched(failure) } else { Proof::NoSuchKey(failure) }
+        if sure { SignatureCheck::Mismatched(failure) } else { SignatureCheck::NoSuchKey(failure) }
     }
 }
 

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::claims::VerifiedToken;
 use super::issuer::{Issuer, IssuerId, KeySource};
-use super::jwks::{KeySet, MAX_SET_BYTES, Proof};
+use super::jwks::{KeySet, MAX_SET_BYTES, SignatureCheck};
 use super::jws::{Jws, PresentedToken, TokenDigest};
 use crate::auth::AuthFailure;
 use crate::call::CallFailure;
@@ -219,12 +219,14 @@ fn prove(
         return Err(Unproven::Refused(AuthFailure::TokenAlgorithm));
     }
     match keys.prove(token, jws) {
-        Proof::Signed(key) => VerifiedToken::read(&jws.claims, token.digest, key, issuer, now)
-            .map(Rc::new)
-            .map_err(Unproven::Refused),
-        Proof::NoSuchKey(failure) => Err(Unproven::NoSuchKey(failure)),
-        Proof::Mismatched(failure) => Err(Unproven::Mismatched(failure)),
-        Proof::Refused(failure) => Err(Unproven::Refused(failure)),
+        SignatureCheck::Signed(key) => {
+            VerifiedToken::read(&jws.claims, token.digest, key, issuer, now)
+                .map(Rc::new)
+                .map_err(Unproven::Refused)
+        }
+        SignatureCheck::NoSuchKey(failure) => Err(Unproven::NoSuchKey(failure)),
+        SignatureCheck::Mismatched(failure) => Err(Unproven::Mismatched(failure)),
+        SignatureCheck::Refused(failure) => Err(Unproven::Refused(failure)),
     }
 }
 

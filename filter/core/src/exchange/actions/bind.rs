@@ -23,11 +23,11 @@ pub(crate) struct Claim {
     bound: SessionRef,
     path: String,
     call: CallId,
-    step: Step,
+    step: OwnerLookup,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum OwnerLookup {
     /// Whether another organisation has it.
     Organisation,
     /// Whether another caller of the same one has it.
@@ -54,7 +54,7 @@ impl Claim {
         let (key, life) = (bound.owner(path), bound.idle(owner));
         let bind = Bind { key, holder: owner.org.to_string(), life };
         let call = turn.start(DependencyCall::Bind(bind.call()));
-        Self { bound, path: path.to_owned(), call, step: Step::Organisation }
+        Self { bound, path: path.to_owned(), call, step: OwnerLookup::Organisation }
     }
 
     /// Whether `id` is its call.
@@ -77,14 +77,14 @@ impl Claim {
         match (reply, self.step) {
             (Err(why), _) => Claimed::Failed(self.bound, why),
             (Ok(BindReply::Foreign), _) => Claimed::Foreign(self.bound),
-            (Ok(BindReply::Bound), Step::Caller) => Claimed::Bound,
-            (Ok(BindReply::Bound), Step::Organisation) => {
+            (Ok(BindReply::Bound), OwnerLookup::Caller) => Claimed::Bound,
+            (Ok(BindReply::Bound), OwnerLookup::Organisation) => {
                 let key = self.bound.key(&owner.org, &self.path);
                 turn.worker.note_kept(key.clone(), turn.now);
                 let life = self.bound.idle(owner);
                 let bind = Bind { key, holder: owner.name.clone(), life };
                 self.call = turn.start(DependencyCall::Bind(bind.call()));
-                self.step = Step::Caller;
+                self.step = OwnerLookup::Caller;
                 Claimed::Open(self)
             }
         }

@@ -11,7 +11,7 @@ use crate::call::DependencyCall;
 use crate::exchange::grant::Grant;
 use crate::exchange::turn::Turn;
 use crate::mcp::Operation;
-use crate::mcp::outcome::Outcome;
+use crate::mcp::outcome::ToolOutcome;
 use crate::policy::Cost;
 
 /// So many rows an answer costs that was not seen, where nothing says how many it may have.
@@ -39,11 +39,11 @@ impl RowCharge {
     }
 
     /// Charges the rows of `outcome`, if it is one, once.
-    pub(crate) fn charge(&mut self, outcome: Outcome, turn: &mut Turn<'_>) {
+    pub(crate) fn charge(&mut self, outcome: ToolOutcome, turn: &mut Turn<'_>) {
         match outcome {
-            Outcome::Unseen => {}
-            Outcome::Result { rows } => self.rows(rows.unwrap_or(0), turn),
-            Outcome::ToolError | Outcome::ProtocolError(_) => self.rows(0, turn),
+            ToolOutcome::Unseen => {}
+            ToolOutcome::Result { rows } => self.rows(rows.unwrap_or(0), turn),
+            ToolOutcome::ToolError | ToolOutcome::ProtocolError(_) => self.rows(0, turn),
         }
     }
 

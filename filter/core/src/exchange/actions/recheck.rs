@@ -30,12 +30,12 @@ pub(crate) struct Recheck {
     every: Duration,
     due: UnixTime,
     confirmed: UnixTime,
-    asked: Asked,
+    asked: PendingCheck,
 }
 
 /// What Redis was asked.
 #[derive(Debug)]
-enum Asked {
+enum PendingCheck {
     Nothing,
     /// Whether this is still so.
     Records(CallId, Snapshot, Admit),
@@ -44,9 +44,9 @@ enum Asked {
 }
 
 /// What a check comes to.
-enum Outcome {
+enum CheckResult {
     Stands,
-    Waits(Asked),
+    Waits(PendingCheck),
     Unknown,
     Ends(Denial),
 }
@@ -62,14 +62,14 @@ impl Recheck {
         let every = grant.policy.streams.recheck;
         request.message = Ok(Message::bodiless(operation));
         (request.body, request.bound, request.strip) = (Body::default(), Vec::new(), Vec::new());
-        Self { request, every, due: now.after(every), confirmed: now, asked: Asked::Nothing }
+        Self { request, every, due: now.after(every), confirmed: now, asked: PendingCheck::Nothing }
     }
 
     /// When Redis is asked next; `None` while it is.
     pub(crate) fn due(&self) -> Option<UnixTime> {
         match self.asked {
-            Asked::Nothing => Some(self.due),
-            Asked::Records(..) | Asked::Policy(..) => None,
+            PendingCheck::Nothing => Some(self.due),
+            PendingCheck::Records(..) | PendingCheck::Policy(..) => None,
         }
     }
 
@@ -79,43 +79,43 @@ impl Recheck {
         let guards = snapshot.guards(&self.request.identity);
         let admit = Admit { guards, windows: Vec::new(), used: None };
         let call = turn.start(DependencyCall::Admit(admit.call()));
-        self.asked = Asked::Records(call, snapshot, admit);
+        self.asked = PendingCheck::Records(call, snapshot, admit);
     }
 
     /// Whether `id` is its call.
     pub(crate) fn awaits(&self, id: CallId) -> bool {
         match &self.asked {
-            Asked::Nothing => false,
-            Asked::Records(call, ..) | Asked::Policy(call, ..) => *call == id,
+            PendingCheck::Nothing => false,
+            PendingCheck::Records(call, ..) | PendingCheck::Policy(call, ..) => *call == id,
         }
     }
 
     /// Takes the outcome of its call; a refusal when the response has to end.
     pub(crate) fn answered(&mut self, reply: Option<Reply>, turn: &mut Turn<'_>) -> Option<Denial> {
-        let outcome = match (std::mem::replace(&mut self.asked, Asked::Nothing), reply) {
-            (Asked::Records(_, snapshot, admit), Some(Reply::Redis(value))) => {
+        let outcome = match (std::mem::replace(&mut self.asked, PendingCheck::Nothing), reply) {
+            (PendingCheck::Records(_, snapshot, admit), Some(Reply::Redis(value))) => {
                 self.compared(snapshot, &admit, value, turn)
             }
             // The worker has it, or knows that it cannot be used; if neither, the next check asks again.
-            (Asked::Policy(_, snapshot), Some(Reply::Policy)) => {
+            (PendingCheck::Policy(_, snapshot), Some(Reply::Policy)) => {
                 match self.judged(snapshot, turn) {
-                    Outcome::Waits(_) => Outcome::Unknown,
+                    CheckResult::Waits(_) => CheckResult::Unknown,
                     outcome => outcome,
                 }
             }
-            _ => Outcome::Unknown,
+            _ => CheckResult::Unknown,
         };
         match outcome {
-            Outcome::Stands => {
+            CheckResult::Stands => {
                 (self.confirmed, self.due) = (turn.now, turn.now.after(self.every));
                 None
             }
-            Outcome::Waits(asked) => {
+            CheckResult::Waits(asked) => {
                 self.asked = asked;
                 None
             }
-            Outcome::Ends(denial) => Some(denial),
-            Outcome::Unknown => {
+            CheckResult::Ends(denial) => Some(denial),
+            CheckResult::Unknown => {
                 self.due = turn.now.after(self.every);
                 let missed = turn.now.since(self.confirmed) >= self.patience(turn);
                 let why = CallFailure::TimedOut;
@@ -139,36 +139,36 @@ impl Recheck {
         admit: &Admit,
         value: Value,
         turn: &mut Turn<'_>,
-    ) -> Outcome {
+    ) -> CheckResult {
         match admit.decode(value) {
             Ok(AdmitReply::Admitted(_)) => self.judged(snapshot, turn),
             Ok(AdmitReply::Stale(states)) => {
                 let mut states = states.into_iter();
                 match snapshot.learn(&self.request.identity, &mut states, turn.worker) {
                     Ok(()) => self.judged(snapshot, turn),
-                    Err(Unlearned::Missing) => Outcome::Unknown,
+                    Err(Unlearned::Missing) => CheckResult::Unknown,
                     Err(Unlearned::WentBack(why)) => {
                         let org = self.request.identity.org();
-                        Outcome::Ends(turn.note_went_back(org, why))
+                        CheckResult::Ends(turn.note_went_back(org, why))
                     }
                 }
             }
-            Ok(AdmitReply::Limited { .. }) | Err(_) => Outcome::Unknown,
+            Ok(AdmitReply::Limited { .. }) | Err(_) => CheckResult::Unknown,
         }
     }
 
-    fn judged(&self, snapshot: Snapshot, turn: &mut Turn<'_>) -> Outcome {
+    fn judged(&self, snapshot: Snapshot, turn: &mut Turn<'_>) -> CheckResult {
         // What the audit entry says was decided on stays.
         let client_address = turn.context.entry.client_address.clone();
         let mut scratch = Entry { client_address, ..Entry::default() };
         match judge(&self.request, &snapshot, turn.worker, turn.now, &mut scratch) {
-            Verdict::Allowed(_) => Outcome::Stands,
+            Verdict::Allowed(_) => CheckResult::Stands,
             Verdict::NeedsPolicy(version) => {
                 let call = turn.start(DependencyCall::Policy(version));
-                Outcome::Waits(Asked::Policy(call, snapshot))
+                CheckResult::Waits(PendingCheck::Policy(call, snapshot))
             }
-            Verdict::Refused(Denial::Unavailable(..)) | Verdict::Open => Outcome::Unknown,
-            Verdict::Refused(denial) => Outcome::Ends(denial),
+            Verdict::Refused(Denial::Unavailable(..)) | Verdict::Open => CheckResult::Unknown,
+            Verdict::Refused(denial) => CheckResult::Ends(denial),
         }
     }
 }

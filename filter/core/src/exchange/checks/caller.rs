@@ -12,7 +12,7 @@ use crate::auth::certificate::mapping::{CertificateMode, Peer};
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
 use crate::auth::credential::{self, Presented};
 use crate::auth::deny_list::Deniable;
-use crate::auth::throttle::Proof;
+use crate::auth::throttle::CredentialDigest;
 use crate::auth::token::jws::PresentedToken;
 use crate::auth::{
     AuthFailure, IdentityKind, PresentedIdentity, Principal, Restrictions, Scopes,
@@ -25,7 +25,7 @@ use crate::event::Head;
 const FORWARDED: &str = "x-forwarded-client-cert";
 
 /// What a credential that cannot be read is remembered by: nothing, so it is never proven.
-const UNREADABLE: Proof = [0; 32];
+const UNREADABLE: CredentialDigest = [0; 32];
 
 /// Who somebody claims to be.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Credentials {
 
     /// What the credential is remembered by; `None` when there is none. A certificate beside a key is part
     /// of it: the key alone does not hold.
-    pub(crate) fn proof(&self) -> Option<Proof> {
+    pub(crate) fn proof(&self) -> Option<CredentialDigest> {
         let credential = match &self.presented {
             Ok(Presented::Key(key)) => *key.digest.bytes(),
             Ok(Presented::Token(token)) => *token.digest.bytes(),

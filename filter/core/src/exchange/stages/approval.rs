@@ -27,12 +27,12 @@ pub(crate) struct Approval {
     credential: Credential,
     required_approval: RequiredApproval,
     call: CallId,
-    asked: Asked,
+    asked: ApprovalCall,
 }
 
 /// What Redis was asked.
 #[derive(Clone, Copy, Debug)]
-enum Asked {
+enum ApprovalCall {
     /// To note that the call waits.
     Note,
     /// To let the call take what was granted.
@@ -57,7 +57,7 @@ pub(crate) fn ask(
     };
     let script = required_approval.key.ask(&document, required_approval.expires);
     let call = turn.start(DependencyCall::Approval(script));
-    let (credential, asked) = (Credential::Settled, Asked::Note);
+    let (credential, asked) = (Credential::Settled, ApprovalCall::Note);
     let stage = Approval { request, grant, credential, required_approval, call, asked };
     Outcome::Wait(Box::new(stage), Gate::Hold)
 }
@@ -97,7 +97,7 @@ pub(crate) fn take(
 ) -> Outcome<Box<Approval>> {
     let call = turn.start(DependencyCall::Approval(required_approval.key.take()));
     let stage =
-        Approval { request, grant, credential, required_approval, call, asked: Asked::Take };
+        Approval { request, grant, credential, required_approval, call, asked: ApprovalCall::Take };
     Outcome::Wait(Box::new(stage), Gate::Hold)
 }
 
@@ -128,7 +128,7 @@ impl Approval {
         let id = approval::id(self.required_approval.key.digest()).to_owned();
         let events = &mut turn.context.entry.events;
         match self.asked {
-            Asked::Note => match ApprovalKey::asked(value) {
+            ApprovalCall::Note => match ApprovalKey::asked(value) {
                 Ok(ApprovalReply::Asked) => {
                     events.push(AuditEvent::ApprovalRequested { id });
                     self.refused(ApprovalState::Pending, turn)
@@ -142,7 +142,7 @@ impl Approval {
                 Ok(ApprovalReply::CallerFull) => self.refused(ApprovalState::CallerFull, turn),
                 Err(_) => refuse(unreadable, turn),
             },
-            Asked::Take => match ApprovalKey::taken(value) {
+            ApprovalCall::Take => match ApprovalKey::taken(value) {
                 Ok(true) => {
                     events.push(AuditEvent::ApprovalUsed { id });
                     Outcome::Next(Handover::Granted(self.request, self.grant, self.credential))

@@ -21,7 +21,7 @@ use crate::exchange::turn::Turn;
 use crate::mcp::body::{JsonBody, Substitute};
 use crate::mcp::filter::{Reader, Seen, Shown, Unreadable};
 use crate::mcp::list;
-use crate::mcp::outcome::Outcome as Answer;
+use crate::mcp::outcome::ToolOutcome;
 use crate::mcp::sse::{EventFilter, Events};
 use crate::mcp::{Era, Listing, Operation, Sender};
 use crate::step::{Effect, Gate, ResponseGate};
@@ -35,7 +35,7 @@ const MAX_TASKS: usize = 64;
 pub(crate) struct ResponseBody {
     asked: Box<Forwarded>,
     body_mode: BodyMode,
-    outcome: Answer,
+    outcome: ToolOutcome,
     status: u16,
     head: Headers,
     /// Sessions and tasks that the answer opened, each once.
@@ -116,7 +116,7 @@ impl ResponseBody {
         let mut response = Self {
             asked,
             body_mode,
-            outcome: Answer::Unseen,
+            outcome: ToolOutcome::Unseen,
             status: start.status,
             head: Headers::Gone,
             opened: Vec::new(),
@@ -308,7 +308,7 @@ impl ResponseBody {
             turn.context.entry.status = unanswered(closing).name();
             return;
         }
-        if self.outcome == Answer::Unseen && (200..300).contains(&self.status) {
+        if self.outcome == ToolOutcome::Unseen && (200..300).contains(&self.status) {
             // The rest of it may be read on another stream.
             self.asked.row_charge.charge_unseen(turn);
         }
@@ -327,25 +327,25 @@ impl ResponseBody {
     fn note_outcome(&self, closing: &Closing, entry: &mut Entry) {
         let succeeded = (200..400).contains(&self.status);
         let status = match (self.outcome, closing.end) {
-            (Answer::Result { rows }, _) => {
+            (ToolOutcome::Result { rows }, _) => {
                 // Only a tool returns rows; a list of tools is not one of them.
                 if matches!(self.asked.operation, Operation::CallTool(_)) {
                     entry.rows_returned = rows;
                 }
                 AuditStatus::Success
             }
-            (Answer::ToolError, _) => AuditStatus::ToolError,
-            (Answer::ProtocolError(code), _) => {
+            (ToolOutcome::ToolError, _) => AuditStatus::ToolError,
+            (ToolOutcome::ProtocolError(code), _) => {
                 entry.error_code = Some(code);
                 AuditStatus::Error
             }
-            (Answer::Unseen, End::UpstreamGone) => AuditStatus::Error,
-            (Answer::Unseen, End::ClientGone) if self.asked.operation != Operation::Listen => {
+            (ToolOutcome::Unseen, End::UpstreamGone) => AuditStatus::Error,
+            (ToolOutcome::Unseen, End::ClientGone) if self.asked.operation != Operation::Listen => {
                 AuditStatus::Aborted
             }
             // A listening client leaves when it has heard enough.
-            (Answer::Unseen, _) if succeeded => AuditStatus::Success,
-            (Answer::Unseen, _) => AuditStatus::Error,
+            (ToolOutcome::Unseen, _) if succeeded => AuditStatus::Success,
+            (ToolOutcome::Unseen, _) => AuditStatus::Error,
         };
         entry.status = status.name();
     }
@@ -417,7 +417,7 @@ impl Substitute for Looking<'_> {
             (None, Alone::No) => Sender::NoReplyExpected,
         };
         if sender == *self.sender && matches!(sender, Sender::Request(_)) {
-            self.answering.outcome = Answer::ProtocolError(denial.code(self.era));
+            self.answering.outcome = ToolOutcome::ProtocolError(denial.code(self.era));
         }
         String::from_utf8_lossy(&denial.body(&sender, self.era, Requested::Unread)).into_owned()
     }

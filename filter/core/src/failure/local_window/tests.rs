@@ -7,7 +7,7 @@ use portcullis_redis_lua::Scope;
 
 use super::*;
 
-const HALF: Share = Share(500_000);
+const HALF: WorkerShare = WorkerShare(500_000);
 
 fn at(micros: u64) -> UnixTime {
     UnixTime::from_micros(micros)
@@ -31,7 +31,7 @@ fn window(name: &str, limit: u64, length_us: u64, cost: u64) -> Window {
 #[test]
 fn a_share_of_less_than_one_unit_is_one_unit_in_more_time() {
     let part = |limit, length_us, share| {
-        let part = Part::of(&window("w", limit, length_us, 1), Share(share));
+        let part = WorkerWindow::of(&window("w", limit, length_us, 1), WorkerShare(share));
         (part.limit, part.length.as_micros())
     };
     assert_eq!(part(100, 1_000_000, 100_000), (10, 1_000_000));
@@ -130,7 +130,7 @@ proptest! {
         limit in 2_u64..40, length in 100_u64..5_000, steps in steps()
     ) {
         let mut windows = LocalWindows::default();
-        let part = Part::of(&window("w", limit, length, 1), HALF);
+        let part = WorkerWindow::of(&window("w", limit, length, 1), HALF);
         let span = u64::try_from(part.length.as_micros()).unwrap();
         let (mut clock, mut now) = (1_000_000_i64, 0_u64);
         let mut draws: Vec<(u64, u64)> = Vec::new();

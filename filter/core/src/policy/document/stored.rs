@@ -14,7 +14,7 @@ use crate::json::{MAX_DEPTH, Reading, Strict};
 pub(super) fn read(text: &[u8]) -> Option<Value> {
     let text = std::str::from_utf8(text).ok()?;
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Part { place: Place::Document, depth: MAX_DEPTH }.deserialize(&mut reader);
+    let value = StoredValue { place: Place::Document, depth: MAX_DEPTH }.deserialize(&mut reader);
     reader.end().ok().and(value.ok())
 }
 
@@ -45,12 +45,12 @@ impl Place {
     }
 }
 
-struct Part {
+struct StoredValue {
     place: Place,
     depth: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Part {
+impl<'de> DeserializeSeed<'de> for StoredValue {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -71,7 +71,7 @@ impl<'de> DeserializeSeed<'de> for Part {
 }
 
 /// What is no object on the way to a schema is a fault anyway.
-impl<'de> Visitor<'de> for Part {
+impl<'de> Visitor<'de> for StoredValue {
     type Value = Value;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -105,16 +105,18 @@ fn pin(
         any = true;
         let value = node.value();
         let (pinned, expected) = match (form, schemas, value) {
-            (Form::Text, _, Value::String(_)) => (Some(Member::from(value.clone())), ""),
-            (Form::Text, ..) => (None, "a text"),
-            (Form::Schema, Schemas::Texts, Value::String(text)) if text.starts_with('{') => {
+            (PinField::Text, _, Value::String(_)) => (Some(Member::from(value.clone())), ""),
+            (PinField::Text, ..) => (None, "a text"),
+            (PinField::Schema, Schemas::Texts, Value::String(text)) if text.starts_with('{') => {
                 (Some(Member::unread(text)), "")
             }
-            (Form::Object, _, Value::Object(_))
-            | (Form::Schema, Schemas::Values, Value::Object(_)) => {
+            (PinField::Object, _, Value::Object(_))
+            | (PinField::Schema, Schemas::Values, Value::Object(_)) => {
                 (Some(Member::from(value.clone())), "")
             }
-            (Form::Object | Form::Schema, ..) => (None, "an object, as the server lists it"),
+            (PinField::Object | PinField::Schema, ..) => {
+                (None, "an object, as the server lists it")
+            }
         };
         let Some(pinned) = pinned else {
             node.fault(faults, expected);
@@ -131,7 +133,7 @@ fn pin(
     whole.then_some(pinned)
 }
 
-enum Form {
+enum PinField {
     Text,
     Object,
     /// An object that may stand as its JSON.
@@ -139,12 +141,12 @@ enum Form {
 }
 
 /// Fields of a pin, and MCP's names of them.
-const PINNED: [(&str, &str, Form); 5] = [
-    ("title", "title", Form::Text),
-    ("description", "description", Form::Text),
-    ("input_schema", "inputSchema", Form::Schema),
-    ("output_schema", "outputSchema", Form::Schema),
-    ("annotations", "annotations", Form::Object),
+const PINNED: [(&str, &str, PinField); 5] = [
+    ("title", "title", PinField::Text),
+    ("description", "description", PinField::Text),
+    ("input_schema", "inputSchema", PinField::Schema),
+    ("output_schema", "outputSchema", PinField::Schema),
+    ("annotations", "annotations", PinField::Object),
 ];
 
 /// `unpinned` and `on_drift` of a connector.

@@ -12,7 +12,7 @@ use crate::credentials::forged;
 use crate::work_before_proof::Monitor;
 
 pub(crate) fn cases() -> Vec<Case> {
-    cases!["slowdown":
+    cases!["throttle":
         burst_of_failures_is_slowed_and_spares_keys_that_hold,
         made_up_keys_cost_redis_a_bounded_share,
     ]
