@@ -13,21 +13,33 @@ use serde_json::{Map, Value, json};
 use crate::random::base62;
 use crate::report::CliError;
 use crate::session::Session;
-use crate::store::{NamedCanary, Target};
+use crate::store::{NamedCanary, Store, Target};
 use crate::time::{Seconds, timestamp};
 
 /// Writes the entries of one command.
 #[derive(Clone)]
 pub(crate) struct AdminLog {
+    /// The ACL user of Redis, if there is one; who this machine says it is otherwise.
     pub(crate) actor: String,
+    /// Who this machine says it is, beside an ACL user: several people may share that.
+    pub(crate) claim: Option<String>,
     pub(crate) reason: String,
     request_id: String,
 }
 
 impl AdminLog {
-    pub(crate) fn new(session: &Session, reason: Option<&str>) -> Result<Self, CliError> {
+    pub(crate) fn new(
+        session: &Session,
+        store: &mut Store,
+        reason: Option<&str>,
+    ) -> Result<Self, CliError> {
+        let (actor, claim) = match store.acl_user() {
+            Some(user) => (user, session.actor_name().ok()),
+            None => (session.actor_name()?, None),
+        };
         Ok(Self {
-            actor: session.actor_name()?,
+            actor,
+            claim,
             reason: reason.unwrap_or_default().to_owned(),
             request_id: format!("cli-{}", base62(16)?),
         })
@@ -140,6 +152,7 @@ impl AdminLog {
         let mut entry = AdminEntry::of(action, timestamp(), org.to_string());
         entry.request_id.clone_from(&self.request_id);
         entry.actor.clone_from(&self.actor);
+        entry.actor_claim.clone_from(&self.claim);
         entry.reason.clone_from(&self.reason);
         entry
     }

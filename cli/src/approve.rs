@@ -48,8 +48,8 @@ fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Re
         return Err(CliError::usage("--expires is in the past").expected("a duration, such as 15m"));
     }
     let life = Duration::from_secs(left);
-    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
     let (org, approval) = find(&mut store, args)?;
     let digest = approval.waiting.digest.clone();
     let (action, end) = match decision {

@@ -97,6 +97,7 @@ impl Cause {
             .or_else(|| said("max number of clients reached", "MAXCLIENTS"))
             // What older servers say of a script whose user may not run one of its commands.
             .or_else(|| said("can't run this command", "NOPERM"))
+            .or_else(|| said("can't access at least one of the keys", "NOPERM"))
             .or_else(|| said("uthentication failed", "WRONGPASS"))
     }
 }
@@ -118,6 +119,10 @@ mod tests {
             ("WRONGPASS invalid username-password pair or user is disabled.", "WRONGPASS"),
             ("Password authentication failed", "WRONGPASS"),
             ("ERR The user executing the script can't run this command or subcommand", "NOPERM"),
+            (
+                "ERR The user executing the script can't access at least one of the keys mentioned in the command",
+                "NOPERM",
+            ),
             ("ERR max number of clients reached", "MAXCLIENTS"),
         ] {
             assert_eq!(Cause::of(error).map(|cause| cause.code), Some(code), "{error}");

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use portcullis_redis_lua::Value;
 use redis::cluster::{ClusterClient, ClusterConnection, ClusterPipeline};
-use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+use redis::cluster_routing::{
+    MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
+};
 use redis::{Client, Cmd, ConnectionLike, FromRedisValue, Pipeline};
 // Linked for its cryptography provider: the Redis client takes the only one there is.
 use rustls as _;
@@ -23,6 +25,8 @@ pub(crate) struct Connection {
     channel: Channel,
     /// Hosts and ports; never a password.
     address: String,
+    /// Who the URL says is connecting.
+    user: Option<String>,
 }
 
 enum Channel {
@@ -68,7 +72,10 @@ impl Connection {
         let mut failure = None;
         for client in &clients {
             match connect(client).and_then(|server| joined(server, &clients)) {
-                Ok(channel) => return Ok(Self { channel, address }),
+                Ok(channel) => {
+                    let user = client.get_connection_info().redis_settings().username();
+                    return Ok(Self { channel, address, user: user.map(str::to_owned) });
+                }
                 Err(error) => failure = Some(error),
             }
         }
@@ -80,6 +87,10 @@ impl Connection {
 
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     pub(crate) fn topology(&self) -> Topology {
@@ -160,6 +171,24 @@ impl Connection {
             }
         };
         reply.map_err(|error| self.unavailable(&error))
+    }
+
+    /// One command to every server, and the reply of each: what is not replicated, such as users.
+    pub(crate) fn everywhere(&mut self, command: &Cmd) -> Result<Vec<Value>, CliError> {
+        let replies = match &mut self.channel {
+            Channel::Server(server) => server.req_command(command).map(|reply| vec![reply]),
+            Channel::Cluster(cluster) => {
+                let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllNodes, None));
+                cluster.route_command(command, all).map(|reply| match reply {
+                    redis::Value::Map(nodes) => nodes.into_iter().map(|(_, reply)| reply).collect(),
+                    other => vec![other],
+                })
+            }
+        };
+        match replies {
+            Ok(replies) => Ok(replies.into_iter().map(neutral).collect()),
+            Err(error) => Err(self.unavailable(&error)),
+        }
     }
 
     /// Waits until the replicas of whichever server has `key` have what was written, for a second at most.

@@ -19,10 +19,13 @@ use serde_json::{Map, Value, json};
 use crate::admin_log::AdminLog;
 use crate::args::{CallerArgs, OneKey, ResetArgs, Session};
 use crate::key::{Active, find};
-use crate::report::{CliError, Report, table};
+use crate::report::{CliError, Report, progress, table};
 use crate::store::Store;
 
 pub(crate) use list::list;
+
+/// Why some windows are not found.
+const NO_SCAN: &str = "this Redis user may not SCAN";
 
 /// A window of a caller, as it stands.
 struct WindowUsage {
@@ -57,8 +60,8 @@ pub(crate) fn show(session: &Session, args: &CallerArgs) -> Result<Report, CliEr
 }
 
 pub(crate) fn reset(session: &Session, args: &ResetArgs) -> Result<Report, CliError> {
-    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
     store.until_done("nothing was reset", |store| {
         let caller = caller(store, &args.caller)?;
         let last = store.last_entry(&caller.org)?;
@@ -213,7 +216,10 @@ fn windows(
 ) -> Result<Vec<(Quota, Partition)>, CliError> {
     let prefix = limit.prefix(principal);
     let names = match limit.is_per_target() {
-        true => store.names_with(&prefix)?,
+        true => store.names_with(&prefix)?.unwrap_or_else(|| {
+            progress(&format!("windows of {} per tool are not shown: {NO_SCAN}", limit.name));
+            Vec::new()
+        }),
         false => vec![prefix.to_string()],
     };
     let windows = names.iter().filter_map(|name| {

@@ -27,6 +27,7 @@ mod explain;
 mod http;
 mod key;
 mod limits;
+mod operator;
 mod policy;
 mod policy_schema;
 mod random;
@@ -47,7 +48,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use args::{
     ApproveCommand, AuditCommand, CanaryCommand, Cli, Command, KeyCommand, LimitsCommand,
-    PolicyCommand,
+    OperatorCommand, PolicyCommand,
 };
 use report::{CliError, Output, Report};
 
@@ -92,6 +93,12 @@ fn run(cli: Cli) -> Result<Report, CliError> {
             LimitsCommand::Reset(args) => limits::reset(session, &args),
         },
         Command::Token(command) => token::run(session, command),
+        Command::Operator(command) => match command {
+            OperatorCommand::Create(args) => operator::create(session, &args),
+            OperatorCommand::Acl(args) => operator::acl(&args),
+            OperatorCommand::List => operator::list(session),
+            OperatorCommand::Remove(args) => operator::remove(session, &args),
+        },
         Command::Discover(args) => discover::discover(&args),
         Command::Redis(command) => restore::run(session, &command),
         Command::Audit(command) => match command {

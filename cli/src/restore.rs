@@ -42,8 +42,8 @@ pub(crate) fn run(session: &Session, command: &RedisCommand) -> Result<Report, C
 }
 
 fn accept(session: &Session, args: &AcceptArgs) -> Result<Report, CliError> {
-    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
     let known = store.organisations()?;
     let accepted = match &args.org {
         Some(org) if known.contains(org) => vec![org.clone()],

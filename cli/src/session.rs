@@ -1,11 +1,12 @@
-//! What all commands share: which Redis, who acts, how the outcome is shown.
+//! What all commands share: which Redis, whose organisation, who acts, how the outcome is shown.
 //!
-//! Owns those three options. Opens nothing.
+//! Owns those options. Opens nothing.
 
 use clap::Args;
+use portcullis_core::id::OrgId;
 
 use crate::report::{CliError, Output};
-use crate::values::line;
+use crate::values::{line, org};
 
 /// What all commands share.
 #[derive(Debug, Args)]
@@ -19,7 +20,11 @@ pub(crate) struct Session {
         hide_env_values = true
     )]
     pub(crate) redis: Option<String>,
-    /// Name of the operator; kept with every change. Default: the operating system's user.
+    /// The organisation of an operator who has one: commands look at no other. Default: all.
+    #[arg(long, global = true, env = "PORTCULLIS_ORG", value_name = "NAME", value_parser = org)]
+    pub(crate) organisation: Option<OrgId>,
+    /// Name of the operator; kept with every change, as a claim beside the ACL user of Redis where there is one.
+    /// Default: the operating system's user.
     #[arg(long, global = true, value_name = "NAME", value_parser = line)]
     pub(crate) actor: Option<String>,
     /// A table for people, or one JSON document for scripts.
@@ -28,7 +33,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Who is to be named in what is written.
+    /// Who it is, as far as this machine knows.
     pub(crate) fn actor_name(&self) -> Result<String, CliError> {
         if let Some(actor) = &self.actor {
             return Ok(actor.clone());

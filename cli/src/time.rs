@@ -1,7 +1,7 @@
 //! Times as people write and read them. Stored times are whole seconds since the Unix epoch.
 
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use portcullis_core::time::UnixTime;
@@ -27,10 +27,14 @@ impl Seconds {
     }
 }
 
+/// This moment, since the Unix epoch.
+pub(crate) fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// This moment as audit entries have it: RFC 3339 with microseconds.
 pub(crate) fn timestamp() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixTime::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX)).rfc3339()
+    UnixTime::from_micros(u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX)).rfc3339()
 }
 
 /// A length of time on the command line, in seconds.

@@ -125,16 +125,16 @@ fn deny(session: &Session, args: DenyArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
     let deniable = args.place.deniable()?;
     let what = named(&deniable);
+    let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
     let record = DenyListEntry {
         what: what.clone(),
         at: now.0,
-        by: session.actor_name()?,
+        by: admin_log.actor.clone(),
         reason: args.reason,
         issued_before: args.issued_before.map(|time| time.seconds(now).0),
     };
-    let mut store = Store::open(session)?;
     store.add_organisation(&args.place.org)?;
-    let admin_log = AdminLog::new(session, Some(&record.reason))?;
     let said = (what.as_str(), record.issued_before);
     store.deny(&args.place.org, &deniable.key(&args.place.org), &record, |last| {
         admin_log.of_denial(AdminAction::TokenDeny, &args.place.org, said, last)
@@ -147,7 +147,7 @@ fn allow(session: &Session, args: &AllowArgs) -> Result<Report, CliError> {
     let deniable = args.place.deniable()?;
     let (what, org) = (named(&deniable), &args.place.org);
     let mut store = Store::open(session)?;
-    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
+    let admin_log = AdminLog::new(session, &mut store, args.reason.as_deref())?;
     let entry = |last: Option<&[u8]>| {
         admin_log.of_denial(AdminAction::TokenAllow, org, (what.as_str(), None), last)
     };

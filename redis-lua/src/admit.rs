@@ -254,7 +254,10 @@ impl Admit {
         Ok(AdmitReply::Limited { retry_after, window, windows: self.window_states(elements)? })
     }
 
-    fn window_states(&self, elements: &mut Elements) -> Result<Vec<WindowState>, ReplyError> {
+    pub(crate) fn window_states(
+        &self,
+        elements: &mut Elements,
+    ) -> Result<Vec<WindowState>, ReplyError> {
         let mut state = || {
             let remaining = elements.natural("remaining units")?;
             let reset = micros(elements.int("reset_us")?, "reset_us of at least 0")?;

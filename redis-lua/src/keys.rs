@@ -58,7 +58,12 @@ impl Key {
         Self::of_all("policy:doc", &[version])
     }
 
-    /// LIST: what was activated when, by whom and why; newest first.
+    /// LIST: what was activated for an organisation when, by whom and why; newest first.
+    pub fn history(org: &str) -> Self {
+        Self::of_org(org, "history", &[])
+    }
+
+    /// LIST: the same of all organisations together, as versions before wrote it; nothing is added.
     pub fn policy_history() -> Self {
         Self("portcullis:policy:history".to_owned())
     }
@@ -166,6 +171,13 @@ impl Key {
         Self(with_parts(name, parts))
     }
 
+    /// What the names of everything of an organisation begin with.
+    pub(crate) fn beginning(org: &str) -> String {
+        let Self(mut name) = Self::admin(org);
+        name.truncate(name.rfind(':').map_or(0, |end| end.saturating_add(1)));
+        name
+    }
+
     /// The name as Redis sees it.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -232,6 +244,7 @@ mod tests {
             Key::admin("acme"),
             Key::policy("acme"),
             Key::policy_document("0123456789abcdef"),
+            Key::history("acme"),
             Key::policy_history(),
             Key::organisations(),
             Key::window(Scope::Org("acme"), "calls", &[]),
@@ -250,6 +263,7 @@ mod tests {
             "portcullis:{acme}:admin",
             "portcullis:{acme}:policy",
             "portcullis:policy:doc:0123456789abcdef",
+            "portcullis:{acme}:history",
             "portcullis:policy:history",
             "portcullis:organisations",
             "portcullis:{acme}:window:calls:",

@@ -44,7 +44,9 @@ mod approval;
 mod bind;
 mod keep;
 mod keys;
+mod look;
 mod noted;
+mod operator;
 mod put_policy;
 mod record;
 mod script;
@@ -58,11 +60,13 @@ pub use approval::{ApprovalKey, ApprovalReply, Decide, DecideReply, Decision, GR
 pub use bind::{Bind, BindReply};
 pub use keep::Keep;
 pub use keys::{Key, Scope};
+pub use look::Look;
 pub use noted::{AcceptRestore, DenialState, Forget, Note, NotedReply, PutDenial};
+pub use operator::{Realm, Task, rules, tasks_of};
 pub use put_policy::{PutPolicy, PutPolicyReply};
 pub use record::{PutRecord, PutRecordReply};
 pub use script::{
-    ACCEPT_RESTORE, ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, FORGET, KEEP, PUT_DENIAL,
+    ACCEPT_RESTORE, ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, FORGET, KEEP, LOOK, PUT_DENIAL,
     PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall, USE_APPROVAL,
 };
 pub use value::{ReplyError, Value};

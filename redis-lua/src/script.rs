@@ -81,8 +81,15 @@ pub static ACCEPT_RESTORE: Script = Script {
     sha1: include_str!("../scripts/accept_restore.lua.sha1").trim_ascii(),
 };
 
+/// Says how windows stand, and writes nothing.
+pub static LOOK: Script = Script {
+    name: "look",
+    source: include_str!("../scripts/look.lua"),
+    sha1: include_str!("../scripts/look.lua.sha1").trim_ascii(),
+};
+
 /// Every script of this crate.
-pub static SCRIPTS: [&Script; 11] = [
+pub static SCRIPTS: [&Script; 12] = [
     &ADMIT,
     &BIND,
     &KEEP,
@@ -94,6 +101,7 @@ pub static SCRIPTS: [&Script; 11] = [
     &USE_APPROVAL,
     &DECIDE_APPROVAL,
     &ACCEPT_RESTORE,
+    &LOOK,
 ];
 
 /// A Lua script and the digest by which Redis knows it.
@@ -129,6 +137,16 @@ impl ScriptCall {
     /// when [`ScriptCall::evalsha`] was answered with a `NOSCRIPT` error.
     pub fn eval(&self) -> Vec<Cow<'_, [u8]>> {
         self.command("EVAL", self.script.source)
+    }
+
+    /// As [`ScriptCall::evalsha`], for a script that writes nothing and a user who may not write either.
+    pub fn evalsha_ro(&self) -> Vec<Cow<'_, [u8]>> {
+        self.command("EVALSHA_RO", self.script.sha1)
+    }
+
+    /// As [`ScriptCall::eval`], beside [`ScriptCall::evalsha_ro`].
+    pub fn eval_ro(&self) -> Vec<Cow<'_, [u8]>> {
+        self.command("EVAL_RO", self.script.source)
     }
 
     fn command(&self, verb: &'static str, script: &'static str) -> Vec<Cow<'_, [u8]>> {

@@ -7,6 +7,7 @@ mod discover;
 mod doctor;
 mod key;
 mod limits;
+mod operator;
 #[cfg(test)]
 mod pages;
 mod policy;
@@ -28,6 +29,9 @@ pub(crate) use render::{RenderArgs, Target};
 pub(crate) use rules::{ApproveCommand, ApproveListArgs, DecideArgs, ExplainArgs};
 
 pub(crate) use limits::{CallerArgs, LimitsCommand, ListLimitsArgs, ResetArgs};
+pub(crate) use operator::{
+    AclArgs, CreateOperatorArgs, Form, OperatorCommand, RemoveOperatorArgs, Rights,
+};
 pub(crate) use policy::{
     CanaryArgs, CanaryCommand, CheckArgs, DiffArgs, HistoryArgs, PolicyCommand, PromoteArgs,
     PushArgs, RollbackArgs, ShowPolicyArgs, Side, TestArgs,
@@ -66,6 +70,9 @@ pub(crate) enum Command {
     /// Deny access tokens, or all tokens of a subject; allow them again; mint tokens for tests.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Give people who run Portcullis Redis users of their own: for one organisation, for one task.
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// Compare the tools of live servers with the definitions that a policy pins.
     Discover(DiscoverArgs),
     /// Let gateways serve again after Redis was restored from an older copy.

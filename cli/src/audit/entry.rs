@@ -83,6 +83,8 @@ pub(super) struct Entry<'a> {
     #[serde(borrow)]
     pub(super) actor: Text<'a>,
     #[serde(borrow)]
+    pub(super) actor_claim: Text<'a>,
+    #[serde(borrow)]
     pub(super) action: Text<'a>,
     #[serde(borrow)]
     pub(super) reason: Text<'a>,

@@ -64,6 +64,10 @@ pub(crate) fn show(session: &Session, args: &ShowAuditArgs) -> Result<Report, Cl
         let [time, org, action, key, name, by, reason] =
             ["timestamp", "org_id", "action", "api_key_id", "principal", "actor", "reason"]
                 .map(|field| text(entry, field).to_owned());
+        let by = match text(entry, "actor_claim") {
+            claim if claim.is_empty() || claim == by => by,
+            claim => format!("{by} ({claim})"),
+        };
         [time, org, action, key, name, by, reason, changes(entry)]
     });
     let mut shown = match entries.is_empty() {

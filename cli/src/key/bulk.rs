@@ -32,8 +32,8 @@ enum Fate {
 
 pub(super) fn rotate(session: &Session, args: &RotateArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
-    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, args.reason.as_deref())?;
     let due = due(&mut store, args, now)?;
     if args.dry_run || due.is_empty() {
         return Ok(announced(&due, args));

@@ -20,7 +20,6 @@ const ID_LENGTH: usize = 10;
 
 pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
-    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let id = KeyId::new(&base62(ID_LENGTH)?);
     let id = id.ok_or_else(|| CliError::new("no valid id was drawn", "key issue"))?;
     let (key, sha256) = minted(&args.org, &id)?;
@@ -37,7 +36,7 @@ pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, CliErr
         certificate: None,
         secrets: vec![StoredSecret { sha256, issued_at: Some(now.0), not_after: None }],
         created_at: now.0,
-        created_by: admin_log.actor.clone(),
+        created_by: String::new(),
         not_before: None,
         expires_at: None,
         rotated: None,
@@ -50,6 +49,8 @@ pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, CliErr
     }
 
     let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, args.reason.as_deref())?;
+    record.created_by.clone_from(&admin_log.actor);
     let active = Active::of(&record.org, &mut store)?;
     active.knows_role(&record.role)?;
     active.knows_tier(&record.tier)?;

@@ -14,8 +14,8 @@ use crate::time::Seconds;
 
 pub(crate) fn revoke(session: &Session, args: &RevokeArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
-    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
     let changed =
         change(&mut store, &admin_log, AdminAction::KeyRevoke, &args.key, |_, record| {
             let revocation =

@@ -30,8 +30,8 @@ pub(crate) fn rotate(session: &Session, args: RotateArgs) -> Result<Report, CliE
         )
         .expected("--older-than DURATION instead of an ID"));
     }
-    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, args.reason.as_deref())?;
     let mut file = args.out.as_deref().map(KeyFile::create).transpose()?;
     let wanted = OneKey { id, org: args.org.clone() };
     let (stored, key) = renew(&mut store, &admin_log, &wanted, Terms::of(&args), file.as_mut())?;

@@ -19,8 +19,8 @@ pub(crate) fn set(session: &Session, args: &SetArgs) -> Result<Report, CliError>
             .expected("at least one of the options that portcullis key set --help lists"));
     }
     let now = Seconds::now();
-    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, args.reason.as_deref())?;
     let changed =
         change(&mut store, &admin_log, AdminAction::KeySet, &args.key, |store, record| {
             if record.revoked.is_some() {

@@ -10,10 +10,10 @@ use portcullis_core::policy::{Dimension, Limit};
 use portcullis_redis_lua::{Key, Scope, Window};
 use serde_json::{Map, Value, json};
 
-use super::span;
+use super::{NO_SCAN, span};
 use crate::args::{ListLimitsArgs, Session};
 use crate::key::Active;
-use crate::report::{CliError, Report, table};
+use crate::report::{CliError, Report, progress, table};
 use crate::store::Store;
 
 /// So many windows are asked for at once.
@@ -43,12 +43,14 @@ pub(crate) fn list(session: &Session, args: &ListLimitsArgs) -> Result<Report, C
         }
         let active = Active::of(&org, &mut store)?;
         let policy = active.policy();
-        for limit in policy.every_limit().chain(policy.sessions.opened.as_ref()) {
-            rows.extend(used(&mut store, &org, limit)?);
-        }
+        let mut keys = Vec::new();
         for listed in store.records(&org)? {
             let name = listed.stored.map(|stored| stored.record.name).unwrap_or_default();
+            keys.push(listed.id.to_string());
             names.insert((org.clone(), listed.id.to_string()), name);
+        }
+        for limit in policy.every_limit().chain(policy.sessions.opened.as_ref()) {
+            rows.extend(used(&mut store, &org, limit, &keys)?);
         }
     }
     rows.retain(|row| row.used > 0 && row.percent() >= u64::from(args.over));
@@ -65,7 +67,12 @@ pub(crate) fn list(session: &Session, args: &ListLimitsArgs) -> Result<Report, C
 }
 
 /// The windows of one limit that something was drawn from.
-fn used(store: &mut Store, org: &OrgId, limit: &Limit) -> Result<Vec<Row>, CliError> {
+fn used(
+    store: &mut Store,
+    org: &OrgId,
+    limit: &Limit,
+    keys: &[String],
+) -> Result<Vec<Row>, CliError> {
     if limit.per.contains(&Dimension::Global) {
         // Several organisations share it: `limits show` of a caller has it.
         return Ok(Vec::new());
@@ -74,7 +81,11 @@ fn used(store: &mut Store, org: &OrgId, limit: &Limit) -> Result<Vec<Row>, CliEr
     let micros =
         |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let mut found: Vec<(Vec<(String, String)>, Window)> = Vec::new();
-    for name in store.names_with(&Key::window(scope, &limit.name, &[]))? {
+    let names = match store.names_with(&Key::window(scope, &limit.name, &[]))? {
+        Some(names) => names,
+        None => names_of_keys(scope, limit, keys),
+    };
+    for name in names {
         let Some(of) = Key::partition(&name) else { continue };
         let partition: Vec<(&str, &str)> =
             of.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -111,6 +122,30 @@ fn used(store: &mut Store, org: &OrgId, limit: &Limit) -> Result<Vec<Row>, CliEr
         }));
     }
     Ok(rows)
+}
+
+/// The windows that can be named without a search: of the organisation, and of each key.
+fn names_of_keys(scope: Scope<'_>, limit: &Limit, keys: &[String]) -> Vec<String> {
+    let known = |dimension: &Dimension| matches!(dimension, Dimension::Org | Dimension::Key);
+    if !limit.per.iter().all(known) {
+        progress(&format!("windows of {} are not shown: {NO_SCAN}", limit.name));
+        return Vec::new();
+    }
+    let org = match scope {
+        Scope::Org(org) => org,
+        Scope::Global => return Vec::new(),
+    };
+    let name = |id: &String| {
+        let value = |dimension: &Dimension| match dimension {
+            Dimension::Key => ("key", id.as_str()),
+            _ => ("org", org),
+        };
+        let of: Vec<(&str, &str)> = limit.per.iter().map(value).collect();
+        Key::window(scope, &limit.name, &of).to_string()
+    };
+    let mut names: Vec<String> = keys.iter().map(name).collect();
+    names.dedup();
+    names
 }
 
 impl Row {

@@ -8,7 +8,7 @@ use crate::admin_log::AdminLog;
 use crate::escape;
 use crate::report::{CliError, Report, progress};
 use crate::store::{Activation, ActivePolicy, CanaryScope, Move, PolicyAction, Store, Target};
-use crate::time::Seconds;
+use crate::time::{Seconds, since_1970};
 
 /// What is to become of some organisations.
 pub(super) struct Change {
@@ -126,6 +126,7 @@ impl Change {
     /// One line of the history for all organisations that come to the same.
     fn noted(&self) -> Vec<Activation> {
         let mut noted: Vec<Activation> = Vec::new();
+        let now = since_1970();
         for step in &self.steps {
             let (version, canary, ended) = (step.subject(), step.share(), step.ended_canary());
             let same = |entry: &&mut Activation| {
@@ -138,8 +139,10 @@ impl Change {
             }
             noted.push(Activation {
                 version: version.clone(),
-                activated_at: Seconds::now().0,
+                activated_at: now.as_secs(),
+                micros: now.subsec_micros(),
                 actor: self.admin_log.actor.clone(),
+                actor_claim: self.admin_log.claim.clone(),
                 reason: self.admin_log.reason.clone(),
                 organisations: vec![step.org.clone()],
                 verb: self.verb,

@@ -11,7 +11,8 @@ use crate::time::Seconds;
 
 pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
-    let entries = store.history(args.limit)?;
+    let organisations = store.organisations()?;
+    let entries = store.history(&organisations, args.limit)?;
     let active_policies = active_policies(&mut store)?;
     let header =
         ["ACTIVATED", "VERSION", "VERB", "CANARY", "ORGANISATIONS", "BY", "REASON", "ACTIVE FOR"];
@@ -80,7 +81,10 @@ fn row(entry: &Activation, part: &InForce) -> [String; 8] {
         entry.verb.as_str().to_owned(),
         canary,
         listed(&entry.organisations),
-        entry.actor.clone(),
+        match &entry.actor_claim {
+            Some(claim) if *claim != entry.actor => format!("{} ({claim})", entry.actor),
+            _ => entry.actor.clone(),
+        },
         entry.reason.clone(),
         part.text(),
     ]
@@ -95,6 +99,7 @@ fn view(entry: &Activation, part: &InForce) -> Value {
         "ended_canary": entry.ended_canary,
         "organisations": entry.organisations,
         "actor": entry.actor,
+        "actor_claim": entry.actor_claim,
         "reason": entry.reason,
         "active_for": part.active_for,
         "canary_for": part.canary_view(),
@@ -128,7 +133,8 @@ pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, C
 /// What is only tried was not activated.
 fn activated_last(store: &mut Store) -> Result<PolicyVersion, CliError> {
     const REMEMBERED: u32 = 1_000;
-    let entries = store.history(REMEMBERED)?;
+    let organisations = store.organisations()?;
+    let entries = store.history(&organisations, REMEMBERED)?;
     let activated = entries.into_iter().find(|entry| entry.verb != PolicyAction::Canary);
     activated.map(|entry| entry.version).ok_or_else(no_policy)
 }

@@ -18,9 +18,9 @@ use crate::store::{ActivePolicy, NamedCanary, PolicyAction, Store, Target};
 pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, CliError> {
     let document = Document::read(&args.file)?;
     let (policy, version) = sound(&document, args.strict)?;
-    let admin_log = AdminLog::new(session, args.reason.as_deref())?;
     let canary = canary(&args.canary, &version)?;
     let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, args.reason.as_deref())?;
     fits(&policy, &document.place, &store)?;
     let organisations = chosen(&args.which, &policy, &document.place)?;
     knows_keys(&mut store, &args.canary, &organisations)?;

@@ -17,11 +17,15 @@ const REMEMBERED: u32 = 1_000;
 const FRESH: u64 = 3_600;
 
 pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report, CliError> {
-    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
     // Decided anew each time: what was active before depends on who was faster.
     store.until_done(NOT_ACTIVATED, |store| {
-        let mut entries = store.watch_history(REMEMBERED)?;
+        let organisations = match args.which.org.as_slice() {
+            [] => store.organisations()?,
+            chosen => chosen.to_vec(),
+        };
+        let mut entries = store.watch_history(&organisations, REMEMBERED)?;
         entries.retain(|entry| concerns(entry, &args.which));
         let last = entries.first().ok_or_else(no_policy)?;
         let (steps, untouched) = match &args.to {
@@ -29,7 +33,7 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
             None => (undone(&entries, args, store)?, "untouched"),
         };
         if args.to.is_none() && args.from.is_none() && !args.force {
-            is_not_undone_already(last, &admin_log.actor, Seconds::now())?;
+            is_not_undone_already(last, &admin_log, Seconds::now())?;
         }
         match &args.from {
             Some(from) => steps.iter().try_for_each(|step| still_there(from, step))?,
@@ -44,9 +48,10 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
 }
 
 /// Two who go back from the same bad push at the same time: the second must not bring it back.
-fn is_not_undone_already(last: &Activation, actor: &str, now: Seconds) -> Result<(), CliError> {
+fn is_not_undone_already(last: &Activation, by: &AdminLog, now: Seconds) -> Result<(), CliError> {
     let age = now.0.saturating_sub(last.activated_at);
-    if last.verb != PolicyAction::Rollback || last.actor == actor || age >= FRESH {
+    let same = last.actor == by.actor && last.actor_claim == by.claim;
+    if last.verb != PolicyAction::Rollback || same || age >= FRESH {
         return Ok(());
     }
     let found =
@@ -187,8 +192,8 @@ fn of_canaries(
     verb: PolicyAction,
     chosen: impl Fn(PolicyVersion, PolicyVersion) -> PolicyVersion,
 ) -> Result<Report, CliError> {
-    let admin_log = AdminLog::new(session, Some(&args.reason))?;
     let mut store = Store::open(session)?;
+    let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
     store.until_done(NOT_ACTIVATED, |store| {
         let only = &args.which.org;
         let organisations = if only.is_empty() { store.organisations()? } else { only.clone() };

@@ -10,6 +10,7 @@ mod admin;
 mod approvals;
 mod denials;
 mod keys;
+mod operators;
 mod policies;
 mod restore;
 mod windows;
@@ -23,6 +24,7 @@ use redis::FromRedisValue;
 pub(crate) use active_policy::{ActivePolicy, CanaryScope, NamedCanary, Target};
 pub(crate) use approvals::Approval;
 pub(crate) use keys::{Listed, Stored, Used, Written};
+pub(crate) use operators::AclUser;
 pub(crate) use policies::{Activation, Move, PolicyAction};
 
 use crate::cause::Cause;
@@ -39,6 +41,8 @@ const TRIES: u64 = 100;
 pub(crate) struct Store {
     connection: Connection,
     url: String,
+    /// The one organisation of an operator who has no business with others.
+    organisation: Option<OrgId>,
     replicas: Replicas,
 }
 
@@ -59,6 +63,7 @@ impl Store {
         Ok(Self {
             connection: Connection::open(url)?,
             url: url.to_owned(),
+            organisation: session.organisation.clone(),
             replicas: Replicas::Asked,
         })
     }
@@ -94,18 +99,46 @@ impl Store {
         self.connection.topology()
     }
 
-    /// Every organisation that a policy or key was ever written for, sorted.
+    /// The ACL user that this connection is, unless it is the default user, whom nobody had to prove to be.
+    pub(crate) fn acl_user(&mut self) -> Option<String> {
+        let asked = self.query::<String>(redis::cmd("ACL").arg("WHOAMI")).ok();
+        // A user who may not ask was accepted under the name in the URL all the same.
+        let user = asked.or_else(|| self.connection.user().map(str::to_owned))?;
+        (user != "default").then_some(user)
+    }
+
+    /// Every organisation that a policy or key was ever written for, sorted; of an operator of one, that one.
     pub(crate) fn organisations(&mut self) -> Result<Vec<OrgId>, CliError> {
+        if let Some(only) = &self.organisation {
+            return Ok(vec![only.clone()]);
+        }
+        let names = self.query(redis::cmd("SMEMBERS").arg(Key::organisations().as_str()));
         let names: Vec<String> =
-            self.query(redis::cmd("SMEMBERS").arg(Key::organisations().as_str()))?;
+            names.map_err(|refusal: CliError| match refusal.is_for_want_of_rights() {
+                true => refusal
+                    .expected(
+                        "a user who may see all organisations, or the name of the operator's own",
+                    )
+                    .next(
+                        "PORTCULLIS_ORG=NAME in the environment of an operator of one organisation",
+                    ),
+                false => refusal,
+            })?;
         let mut organisations: Vec<_> = names.iter().filter_map(|name| OrgId::new(name)).collect();
         organisations.sort();
         Ok(organisations)
     }
 
     /// Makes an organisation known, so that its keys are listed.
+    ///
+    /// An operator of one organisation may not: `portcullis operator create` has done it.
     pub(crate) fn add_organisation(&mut self, org: &OrgId) -> Result<(), CliError> {
-        self.query(redis::cmd("SADD").arg(Key::organisations().as_str()).arg(org.as_str()))
+        let added =
+            self.query(redis::cmd("SADD").arg(Key::organisations().as_str()).arg(org.as_str()));
+        added.or_else(|refusal: CliError| match refusal.is_for_want_of_rights() {
+            true => Ok(()),
+            false => Err(refusal),
+        })
     }
 
     /// Repeats `attempt` while it comes back with nothing: somebody else was faster. `what` is not
@@ -133,6 +166,12 @@ impl Store {
     fn run(&mut self, call: &ScriptCall) -> Result<Value, CliError> {
         let reply = self.words(&call.evalsha())?;
         if reply.is_noscript() { self.words(&call.eval()) } else { Ok(reply) }
+    }
+
+    /// Runs a script that writes nothing, as a user who may not write can.
+    fn run_ro(&mut self, call: &ScriptCall) -> Result<Value, CliError> {
+        let reply = self.words(&call.evalsha_ro())?;
+        if reply.is_noscript() { self.words(&call.eval_ro()) } else { Ok(reply) }
     }
 
     fn words(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Value, CliError> {

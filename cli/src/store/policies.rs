@@ -17,7 +17,13 @@ pub(crate) struct Activation {
     pub(crate) version: PolicyVersion,
     /// Seconds since the Unix epoch.
     pub(crate) activated_at: u64,
+    /// And microseconds: several changes may fall into one second.
+    #[serde(default)]
+    pub(crate) micros: u32,
     pub(crate) actor: String,
+    /// Who the tool says it was, beside an ACL user of Redis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor_claim: Option<String>,
     pub(crate) reason: String,
     pub(crate) organisations: Vec<OrgId>,
     pub(crate) verb: PolicyAction,
@@ -114,8 +120,8 @@ impl Store {
     ) -> Result<(), CliError> {
         let key = Key::policy_document(version.as_str());
         let canonical = json::canonical_exact(document);
-        let mut write = redis::cmd("SET");
-        self.query::<Option<()>>(write.arg(key.as_str()).arg(&canonical).arg("NX"))?;
+        // Not SET with NX: a right to SET is one to replace what is there.
+        self.query::<bool>(redis::cmd("SETNX").arg(key.as_str()).arg(&canonical))?;
         let stored: String = self.query(redis::cmd("GET").arg(key.as_str()))?;
         if stored == canonical {
             if self.topology() == Topology::Cluster {
@@ -129,27 +135,56 @@ impl Store {
             .next("find out who wrote it; nothing was activated"))
     }
 
-    /// The policy history, newest first, at most `limit` entries.
-    pub(crate) fn history(&mut self, limit: u32) -> Result<Vec<Activation>, CliError> {
-        let key = Key::policy_history();
+    /// The policy history of these organisations, newest first, at most `limit` entries.
+    pub(crate) fn history(
+        &mut self,
+        organisations: &[OrgId],
+        limit: u32,
+    ) -> Result<Vec<Activation>, CliError> {
         let last = i64::from(limit).saturating_sub(1);
-        let entries: Vec<Vec<u8>> =
-            self.query(redis::cmd("LRANGE").arg(key.as_str()).arg(0).arg(last))?;
-        entries
-            .iter()
-            .map(|entry| {
-                serde_json::from_slice(entry).map_err(|error| {
-                    CliError::new(format!("an entry cannot be read: {error}"), key.as_str())
-                        .expected("a history written by this version of portcullis")
-                })
-            })
-            .collect()
+        let read = |key: &Key| redis::cmd("LRANGE").arg(key.as_str()).arg(0).arg(last).clone();
+        let keys: Vec<Key> = organisations.iter().map(|org| Key::history(org.as_str())).collect();
+        let mut lists: Vec<Vec<Activation>> = Vec::new();
+        for page in keys.chunks(PAGE) {
+            let lines: Vec<Vec<Vec<u8>>> = self.connection.all(page.iter().map(read).collect())?;
+            for (key, lines) in page.iter().zip(lines) {
+                lists.push(activations(key, &lines)?);
+            }
+        }
+        let mut entries = merged(lists);
+        entries.extend(self.earlier_history(organisations, last)?);
+        entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(entries)
+    }
+
+    /// What versions before noted in one list for all. An operator of one organisation may not see it.
+    fn earlier_history(
+        &mut self,
+        organisations: &[OrgId],
+        last: i64,
+    ) -> Result<Vec<Activation>, CliError> {
+        let key = Key::policy_history();
+        let read = redis::cmd("LRANGE").arg(key.as_str()).arg(0).arg(last).clone();
+        let lines: Vec<Vec<u8>> = match self.query(&read) {
+            Err(refusal) if refusal.is_for_want_of_rights() => Vec::new(),
+            lines => lines?,
+        };
+        let mut entries = activations(&key, &lines)?;
+        entries.retain(|entry| entry.organisations.iter().any(|org| organisations.contains(org)));
+        Ok(entries)
     }
 
     /// As [`Store::history`]; from here on, a change of it makes [`Store::activate`] come to nothing.
-    pub(crate) fn watch_history(&mut self, limit: u32) -> Result<Vec<Activation>, CliError> {
-        self.watch(&[Key::policy_history()])?;
-        self.history(limit)
+    pub(crate) fn watch_history(
+        &mut self,
+        organisations: &[OrgId],
+        limit: u32,
+    ) -> Result<Vec<Activation>, CliError> {
+        let keys: Vec<Key> = organisations.iter().map(|org| Key::history(org.as_str())).collect();
+        if !keys.is_empty() {
+            self.watch(&keys)?;
+        }
+        self.history(organisations, limit)
     }
 
     /// From here on, a change of these organisations' policies or admin chains by somebody else makes
@@ -184,14 +219,13 @@ impl Store {
         noted: &[Activation],
         moves: &[Move],
     ) -> Result<Option<()>, CliError> {
-        let noted = noted
-            .iter()
-            .map(serde_json::to_string)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| CliError::new(error.to_string(), "the new history entry"))?;
-        let history = Key::policy_history();
+        let noted = lines(noted)?;
         match self.topology() {
             Topology::Server => {
+                // Beside the transaction, which a user without the right would lose as a whole.
+                for Move { org, .. } in moves {
+                    self.add_organisation(org)?;
+                }
                 let mut change = redis::pipe();
                 change.atomic();
                 for Move { org, entry, rev, doc, .. } in moves {
@@ -199,14 +233,14 @@ impl Store {
                     change.cmd("HSET").arg(key.as_str());
                     change.arg("rev").arg(rev).arg("doc").arg(doc).ignore();
                     change.cmd("HINCRBY").arg(key.as_str()).arg("generation").arg(1).ignore();
-                    let all = Key::organisations();
-                    change.cmd("SADD").arg(all.as_str()).arg(org.as_str()).ignore();
                     change.cmd("RPUSH").arg(Key::admin(org.as_str()).as_str()).arg(entry).ignore();
                 }
-                change.cmd("LPUSH").arg(history.as_str()).arg(noted).ignore();
+                for (history, line) in &noted {
+                    change.cmd("LPUSH").arg(history.as_str()).arg(line).ignore();
+                }
                 let done: Option<()> = self.connection.transaction(&change)?;
                 if done.is_some() {
-                    self.wait_for_replicas(Some(&history));
+                    self.wait_for_replicas(noted.first().map(|(history, _)| history));
                 }
                 Ok(done)
             }
@@ -217,13 +251,14 @@ impl Store {
                     }
                 }
                 // They are active by now: what fails here takes nothing back.
-                let written =
-                    self.query::<()>(redis::cmd("LPUSH").arg(history.as_str()).arg(noted));
-                if let Err(refusal) = written {
-                    progress(&format!(
-                        "warning: done, but the history could not be written: {}",
-                        refusal.found()
-                    ));
+                for (history, line) in &noted {
+                    let command = redis::cmd("LPUSH").arg(history.as_str()).arg(line).clone();
+                    if let Err(refusal) = self.query::<()>(&command) {
+                        progress(&format!(
+                            "warning: done, but the history could not be written: {}",
+                            refusal.found()
+                        ));
+                    }
                 }
                 Ok(Some(()))
             }
@@ -258,4 +293,52 @@ impl Store {
                 .expected(format!("{org} and those after it are where they were ({error})"))),
         }
     }
+}
+
+/// So many histories are read at once.
+const PAGE: usize = 500;
+
+fn activations(key: &Key, lines: &[Vec<u8>]) -> Result<Vec<Activation>, CliError> {
+    let read = |line: &Vec<u8>| {
+        serde_json::from_slice(line).map_err(|error| {
+            CliError::new(format!("an entry cannot be read: {error}"), key.as_str())
+                .expected("a history written by this version of portcullis")
+        })
+    };
+    lines.iter().map(read).collect()
+}
+
+/// Each organisation's own line of what was done.
+fn lines(noted: &[Activation]) -> Result<Vec<(Key, String)>, CliError> {
+    let mut lines = Vec::new();
+    for entry in noted {
+        for org in &entry.organisations {
+            let own = Activation { organisations: vec![org.clone()], ..entry.clone() };
+            let line = serde_json::to_string(&own)
+                .map_err(|error| CliError::new(error.to_string(), "the new history entry"))?;
+            lines.push((Key::history(org.as_str()), line));
+        }
+    }
+    Ok(lines)
+}
+
+/// The histories of several organisations, newest first; what one command did is one entry again.
+fn merged(lists: Vec<Vec<Activation>>) -> Vec<Activation> {
+    let mut entries: Vec<Activation> = lists.into_iter().flatten().collect();
+    // Stable: of one organisation, the order in its list counts.
+    entries.sort_by_key(|entry| std::cmp::Reverse((entry.activated_at, entry.micros)));
+    let mut merged: Vec<Activation> = Vec::new();
+    for mut entry in entries {
+        let organisations = std::mem::take(&mut entry.organisations);
+        let same = merged
+            .iter_mut()
+            .rev()
+            .take_while(|it| (it.activated_at, it.micros) == (entry.activated_at, entry.micros))
+            .find(|it| Activation { organisations: Vec::new(), ..(**it).clone() } == entry);
+        match same {
+            Some(known) => known.organisations.extend(organisations),
+            None => merged.push(Activation { organisations, ..entry }),
+        }
+    }
+    merged
 }

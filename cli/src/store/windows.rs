@@ -1,15 +1,25 @@
 //! Windows: what is drawn, and forgetting it.
 
 use portcullis_core::id::OrgId;
-use portcullis_redis_lua::{Admit, AdmitReply, Forget, Key, Note, Scope, Window, WindowState};
+use portcullis_redis_lua::{
+    Admit, AdmitReply, Forget, Key, Look, Note, Scope, Window, WindowState,
+};
 
 use super::Store;
 use crate::report::CliError;
 
 impl Store {
     /// The names of keys that start with `prefix`, sorted. Reads through all keys of the server that has
-    /// them; a prefix with a hash tag is in one place in a Cluster, too.
-    pub(crate) fn names_with(&mut self, prefix: &Key) -> Result<Vec<String>, CliError> {
+    /// them; a prefix with a hash tag is in one place in a Cluster, too. Nothing for a user who may not `SCAN`: an
+    /// operator of one organisation, since Redis cannot keep `SCAN` to the names of one.
+    pub(crate) fn names_with(&mut self, prefix: &Key) -> Result<Option<Vec<String>>, CliError> {
+        match self.scanned(prefix) {
+            Err(refusal) if refusal.is_for_want_of_rights() => Ok(None),
+            names => names.map(Some),
+        }
+    }
+
+    fn scanned(&mut self, prefix: &Key) -> Result<Vec<String>, CliError> {
         let (mut names, mut cursor) = (Vec::new(), 0_u64);
         loop {
             // No part of a key's name can hold a `*` or what else would be a pattern.
@@ -28,21 +38,11 @@ impl Store {
         Ok(names)
     }
 
-    /// How the windows stand, all at one moment. Draws nothing, whatever their cost is.
+    /// How the windows stand, all at one moment. Draws nothing and writes nothing.
     pub(crate) fn look_at(&mut self, windows: &[Window]) -> Result<Vec<WindowState>, CliError> {
-        let free = |window: &Window| Window { cost: 0, alert: None, ..window.clone() };
-        let windows = windows.iter().map(free).collect();
-        let admit = Admit { guards: Vec::new(), windows, used: None };
-        let reply = self.run(&admit.call())?;
-        match admit.decode(reply) {
-            Ok(AdmitReply::Admitted(states) | AdmitReply::Limited { windows: states, .. }) => {
-                Ok(states)
-            }
-            Ok(AdmitReply::Stale(_)) => {
-                Err(CliError::new("an admission without guards moved", self.connection.address()))
-            }
-            Err(error) => Err(self.unscripted(&error)),
-        }
+        let look = Look { windows: windows.to_vec() };
+        let reply = self.run_ro(&look.call())?;
+        look.decode(reply).map_err(|error| self.unscripted(&error))
     }
 
     /// Draws from a window of a reserved organisation, as a call does; Redis forgets it by itself.

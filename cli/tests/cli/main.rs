@@ -17,6 +17,7 @@ mod keys_bulk;
 mod keys_life;
 mod keys_lost;
 mod limits;
+mod operators;
 mod pages;
 mod policy;
 mod policy_canary;

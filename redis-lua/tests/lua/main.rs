@@ -10,6 +10,7 @@ mod concurrency;
 mod cost;
 mod generation;
 mod ledger;
+mod look;
 mod model;
 mod noted;
 mod put_policy;

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::audit::entry::{Entry, Text};
 use crate::escape;
 
-const COLUMNS: [&str; 43] = [
+const COLUMNS: [&str; 44] = [
     "timestamp",
     "org_id",
     "principal",
@@ -45,6 +45,7 @@ const COLUMNS: [&str; 43] = [
     "trace_id",
     "input_sha256",
     "actor",
+    "actor_claim",
     "action",
     "reason",
     "changes",
@@ -102,6 +103,7 @@ pub(super) fn row(entry: &Entry<'_>) -> String {
         cell(&entry.trace_id),
         cell(&entry.input_sha256),
         cell(&entry.actor),
+        cell(&entry.actor_claim),
         cell(&entry.action),
         cell(&entry.reason),
         cell(raw(entry.changes)),

@@ -83,8 +83,11 @@ pub struct AdminEntry {
     /// The key's name after the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// Who did it.
+    /// Who did it: the ACL user of Redis, if there is one, or who the tool says it was.
     pub actor: String,
+    /// Who the tool says it was, beside an ACL user: Redis did not prove it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor_claim: Option<String>,
     /// What: see [`AdminAction::as_str`].
     pub action: &'static str,
     /// Why.
@@ -114,6 +117,7 @@ impl AdminEntry {
             client_id: None,
             principal: None,
             actor: String::new(),
+            actor_claim: None,
             action: action.as_str(),
             reason: String::new(),
             changes: Map::new(),

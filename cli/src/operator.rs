@@ -1,0 +1,178 @@
+//! `portcullis operator`: Redis users for people, each for the organisations and tasks that are theirs.
+//!
+//! Owns how such a user is made and shown. Which commands on which keys a task needs is `redis-lua`'s; that a user
+//! does nothing else is Redis's.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use portcullis_core::auth::api_key::KeyDigest;
+use portcullis_core::id::OrgId;
+use portcullis_redis_lua::{Realm, Task, rules};
+use serde_json::json;
+
+use crate::args::{AclArgs, CreateOperatorArgs, Form, RemoveOperatorArgs, Rights, Session};
+use crate::random::base62;
+use crate::report::{CliError, Report, progress, table};
+use crate::store::{AclUser, Store};
+
+const PASSWORD_LENGTH: usize = 43;
+
+pub(crate) fn create(session: &Session, args: &CreateOperatorArgs) -> Result<Report, CliError> {
+    let mut store = Store::open(session)?;
+    let users = store.users()?;
+    if !args.replace && users.iter().any(|user| user.name == args.name) {
+        return Err(CliError::new(format!("there is a user {} already", args.name), "ACL LIST")
+            .expected("another name, or --replace, which also changes the password"));
+    }
+    if users.iter().any(|user| user.name == "default" && user.needs_no_password()) {
+        progress(
+            "warning: the user default needs no password: whoever reaches this Redis may do all. Set \
+             `user default off` (docs/reference/redis-keys.md)",
+        );
+    }
+    let password = base62(PASSWORD_LENGTH)?;
+    let digest = KeyDigest::of(password.as_bytes()).to_hex();
+    let url = store.url_for(&args.name, &password);
+    if let Some(path) = &args.out {
+        let place = path.display().to_string();
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        file.and_then(|mut file| writeln!(file, "{url}")).map_err(|error| {
+            CliError::new(format!("cannot be made: {error}"), place)
+                .expected("the name of a file that does not exist yet, in a directory that does")
+        })?;
+    }
+    let granted: Vec<String> =
+        ["on".to_owned(), format!("#{digest}")].into_iter().chain(args.rights.rules()).collect();
+    store.set_user(&args.name, &granted)?;
+    for org in &args.rights.org {
+        store.lists_organisation(org)?;
+    }
+    let saved = store.save_users();
+    if let Err(refusal) = &saved {
+        progress(&format!(
+            "warning: done, and gone when Redis restarts: the users could not be saved ({}). Add the line of `portcullis \
+             operator acl {} … --form aclfile --password-sha256 {digest}` to the aclfile, also of replicas",
+            refusal.found(),
+            args.name
+        ));
+    }
+    let shown = match &args.out {
+        Some(path) => format!("The URL is in {}.", path.display()),
+        None => {
+            format!("  {url}\n\nThis is shown once: Redis keeps only the SHA-256 of the password.")
+        }
+    };
+    let environment = match args.rights.org.as_slice() {
+        [only] => format!("\nSet PORTCULLIS_REDIS to it, and PORTCULLIS_ORG={only}."),
+        _ => "\nSet PORTCULLIS_REDIS to it.".to_owned(),
+    };
+    let text = format!("operator {}: {}\n\n{shown}{environment}", args.name, args.rights.told());
+    let json = json!({
+        "operator": args.name,
+        "organisations": args.rights.organisations(),
+        "tasks": args.rights.tasks().iter().map(|task| task.as_str()).collect::<Vec<_>>(),
+        "url": args.out.is_none().then_some(url),
+        "password_sha256": digest,
+        "saved": saved.is_ok(),
+    });
+    Ok(Report::done(text, json))
+}
+
+pub(crate) fn acl(args: &AclArgs) -> Result<Report, CliError> {
+    let password = match &args.password_sha256 {
+        Some(digest) => format!("#{digest}"),
+        None => ">PASSWORD".to_owned(),
+    };
+    let rules = args.rights.rules();
+    let text = match args.form {
+        // A shell and redis-cli would split a selector at its blanks, and expand its stars.
+        Form::Setuser => {
+            let quoted: Vec<String> = rules
+                .iter()
+                .map(
+                    |rule| if rule.starts_with('(') { format!("\"{rule}\"") } else { rule.clone() },
+                )
+                .collect();
+            format!("ACL SETUSER {} reset on {password} {}", args.name, quoted.join(" "))
+        }
+        Form::Aclfile => format!("user {} on {password} {}", args.name, rules.join(" ")),
+        Form::AccessString => format!("on {}", rules.join(" ")),
+    };
+    let json = json!({
+        "operator": args.name,
+        "organisations": args.rights.organisations(),
+        "rules": rules,
+        "text": text,
+    });
+    Ok(Report::done(text, json))
+}
+
+pub(crate) fn list(session: &Session) -> Result<Report, CliError> {
+    let mut store = Store::open(session)?;
+    let users = store.users()?;
+    let header = ["USER", "ORG", "TASKS", "STATE"];
+    let (mut rows, mut views) = (Vec::new(), Vec::new());
+    for (user, org, tasks) in users.iter().flat_map(parts) {
+        let names: Vec<&str> = tasks.iter().map(|task| task.as_str()).collect();
+        let state = if user.is_on() { "on" } else { "off" };
+        let shown = org.clone().unwrap_or_else(|| "all".to_owned());
+        rows.push([user.name.clone(), shown, names.join(", "), state.to_owned()]);
+        views.push(json!({ "user": user.name, "org": org, "tasks": names, "on": user.is_on() }));
+    }
+    let text = match rows.is_empty() {
+        true => "no user has the rights of an operator made by portcullis operator".to_owned(),
+        false => table(header, rows),
+    };
+    Ok(Report::done(text, json!({ "operators": views })))
+}
+
+fn parts(user: &AclUser) -> impl Iterator<Item = (&AclUser, Option<String>, Vec<Task>)> {
+    user.tasks().into_iter().map(move |(org, tasks)| (user, org, tasks))
+}
+
+pub(crate) fn remove(session: &Session, args: &RemoveOperatorArgs) -> Result<Report, CliError> {
+    let mut store = Store::open(session)?;
+    if !store.delete_user(&args.name)? {
+        return Err(CliError::new(format!("there is no user {}", args.name), "ACL LIST")
+            .expected("the name of a user")
+            .next("portcullis operator list"));
+    }
+    if let Err(refusal) = store.save_users() {
+        progress(&format!(
+            "warning: done, and back when Redis restarts: the users could not be saved ({}). Remove the user's line from \
+             the aclfile",
+            refusal.found()
+        ));
+    }
+    let text = format!("user {} is removed, and the user's connections are closed", args.name);
+    Ok(Report::done(text, json!({ "removed": args.name })))
+}
+
+impl Rights {
+    fn tasks(&self) -> Vec<Task> {
+        let wanted: Vec<Task> = self.task.iter().map(|task| Task::from(*task)).collect();
+        let has = |task: &Task| *task == Task::Read || wanted.contains(task);
+        Task::ALL.into_iter().filter(has).collect()
+    }
+
+    fn rules(&self) -> Vec<String> {
+        let realms: Vec<Realm<'_>> = match self.all {
+            true => vec![Realm::All],
+            false => self.org.iter().map(|org| Realm::Org(org.as_str())).collect(),
+        };
+        rules(&realms, &self.tasks())
+    }
+
+    fn organisations(&self) -> Option<&[OrgId]> {
+        (!self.all).then_some(self.org.as_slice())
+    }
+
+    fn told(&self) -> String {
+        let tasks: Vec<&str> = self.tasks().iter().map(|task| task.as_str()).collect();
+        let organisations: Vec<&str> = self.org.iter().map(OrgId::as_str).collect();
+        let of = if self.all { "all organisations".to_owned() } else { organisations.join(", ") };
+        format!("{} of {of}", tasks.join(", "))
+    }
+}

@@ -1,0 +1,246 @@
+//! What Redis lets an operator do: the rules of an ACL user, made of organisations and tasks.
+//!
+//! Owns which commands a task needs on which keys. Refuses to know names and passwords. Every rule is a selector
+//! (Redis 7): a command counts only on the keys that stand beside it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::Key;
+
+/// Whose keys an operator may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Realm<'a> {
+    /// Those of one organisation.
+    Org(&'a str),
+    /// Those of all organisations.
+    All,
+}
+
+/// What an operator does. Each task includes reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Task {
+    /// Look: keys, policies, limits, approvals, the admin chain.
+    Read,
+    /// Issue, change, rotate and revoke API keys.
+    Keys,
+    /// Push, promote and roll back policies.
+    Policy,
+    /// Grant and deny calls that wait for approval.
+    Approve,
+    /// Reset what callers have drawn from windows.
+    Limits,
+    /// Deny access tokens and allow them again.
+    Tokens,
+}
+
+/// Keys of an organisation, and what may be done to them.
+struct Grant {
+    kinds: &'static [&'static str],
+    commands: &'static str,
+}
+
+const SCRIPTS: &str = "+eval +evalsha";
+/// What names no key.
+const KEYLESS: &str =
+    "+ping +time +info +wait +multi +exec +discard +unwatch +acl|whoami +cluster|slots";
+const READ: &str = "+hget +hmget +hgetall +smembers +lindex +lrange +zrange +pttl +exists +watch +eval_ro +evalsha_ro";
+/// Where policy documents are, of whichever organisation.
+const DOCUMENTS: &str = "portcullis:policy:doc:*";
+/// What callers of all organisations draw from; each of them sees it in `RateLimit`.
+const SHARED_WINDOWS: &str = "portcullis:global:window:*";
+const NOTE: Grant = Grant { kinds: &["admin"], commands: "+lindex +rpush" };
+const COUNT: Grant = Grant { kinds: &["policy"], commands: "+hincrby" };
+
+impl Task {
+    /// Every task.
+    pub const ALL: [Self; 6] =
+        [Self::Read, Self::Keys, Self::Policy, Self::Approve, Self::Limits, Self::Tokens];
+
+    /// As people write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Keys => "keys",
+            Self::Policy => "policy",
+            Self::Approve => "approve",
+            Self::Limits => "limits",
+            Self::Tokens => "tokens",
+        }
+    }
+
+    /// What it writes. The first of them says which keys its scripts are given.
+    const fn grants(self) -> &'static [Grant] {
+        match self {
+            Self::Read => &[],
+            Self::Keys => &[
+                Grant { kinds: &["key:*", "keys", "admin", "policy"], commands: SCRIPTS },
+                Grant { kinds: &["key:*"], commands: "+hget +hset" },
+                Grant { kinds: &["keys"], commands: "+sadd" },
+                NOTE,
+                COUNT,
+            ],
+            Self::Policy => &[
+                Grant { kinds: &["policy", "admin"], commands: SCRIPTS },
+                Grant { kinds: &["policy"], commands: "+hget +hset +hincrby" },
+                Grant { kinds: &["history"], commands: "+lpush" },
+                NOTE,
+            ],
+            Self::Approve => &[
+                Grant { kinds: &["approval:*", "approvals", "admin"], commands: SCRIPTS },
+                Grant { kinds: &["approval:*"], commands: "+hget +hset +pexpire +pttl" },
+                Grant { kinds: &["approvals"], commands: "+zadd +pexpire +pttl" },
+                NOTE,
+            ],
+            Self::Limits => &[
+                Grant { kinds: &["admin", "window:*", "mark:*"], commands: SCRIPTS },
+                Grant { kinds: &["window:*", "mark:*"], commands: "+del" },
+                NOTE,
+            ],
+            Self::Tokens => &[
+                Grant { kinds: &["denied:*", "denied", "admin", "policy"], commands: SCRIPTS },
+                Grant { kinds: &["denied:*"], commands: "+hset +del" },
+                Grant { kinds: &["denied"], commands: "+sadd +srem" },
+                NOTE,
+                COUNT,
+            ],
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The rules of a user who may do `tasks` in `realms`: what follows name and password in `ACL SETUSER`.
+#[must_use]
+pub fn rules(realms: &[Realm<'_>], tasks: &[Task]) -> Vec<String> {
+    let mut rules = vec!["resetchannels".to_owned(), "-@all".to_owned()];
+    rules.extend(KEYLESS.split(' ').map(str::to_owned));
+    let everyone = realms.contains(&Realm::All);
+    let realms: Vec<Option<&str>> = match everyone {
+        true => vec![None],
+        false => realms
+            .iter()
+            .filter_map(|realm| match realm {
+                Realm::Org(org) => Some(Some(*org)),
+                Realm::All => None,
+            })
+            .collect(),
+    };
+    let mut selectors = Vec::new();
+    for org in realms {
+        let own = pattern(org, "*");
+        selectors.push(format!("(%R~{own} %R~{SHARED_WINDOWS} {READ})"));
+        for Grant { kinds, commands } in tasks.iter().flat_map(|task| task.grants()) {
+            let patterns = kinds.iter().map(|kind| format!("~{}", pattern(org, kind)));
+            let patterns: Vec<String> = patterns.collect();
+            selectors.push(format!("({} {commands})", patterns.join(" ")));
+        }
+    }
+    selectors.push(format!("(%R~{DOCUMENTS} +get)"));
+    if tasks.contains(&Task::Policy) {
+        // SETNX and no SET: what is stored stays.
+        selectors.push(format!("(~{DOCUMENTS} +setnx)"));
+    }
+    if everyone {
+        selectors.push(format!("(~{} +smembers +sadd)", Key::organisations()));
+        selectors.push(format!("(%R~{} +lrange +watch)", Key::policy_history()));
+        rules.push("+scan".to_owned());
+    }
+    let mut seen = BTreeSet::new();
+    selectors.retain(|selector| seen.insert(selector.clone()));
+    rules.extend(selectors);
+    rules
+}
+
+/// What a user of Redis may do here, read from the user's line in `ACL LIST`: organisations (`None` is all) and tasks.
+#[must_use]
+pub fn tasks_of(line: &str) -> Vec<(Option<String>, Vec<Task>)> {
+    let selectors: Vec<(Vec<&str>, Vec<&str>)> = line
+        .split('(')
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(inside, _)| {
+            let (keys, commands): (Vec<&str>, Vec<&str>) =
+                inside.split_whitespace().partition(|word| word.contains('~'));
+            (keys, commands)
+        })
+        .collect();
+    let has = |pattern: &str, commands: &str| {
+        selectors.iter().any(|(keys, granted)| {
+            keys.iter().any(|key| key.split_once('~').is_some_and(|(_, it)| it == pattern))
+                && commands.split(' ').all(|command| granted.contains(&command))
+        })
+    };
+    let all = pattern(None, "*");
+    let readable = selectors.iter().filter_map(|(keys, commands)| {
+        let key = keys.iter().find(|key| key.ends_with("}:*"))?;
+        let pattern = key.strip_prefix("%R~")?;
+        let org = pattern.strip_prefix("portcullis:{")?.strip_suffix("}:*")?;
+        commands.contains(&"+hgetall").then(|| (pattern != all).then(|| org.to_owned()))
+    });
+    let realms: BTreeSet<Option<String>> = readable.collect();
+    let found = realms.into_iter().map(|org| {
+        let may = |task: &Task| {
+            task.grants().iter().all(|Grant { kinds, commands }| {
+                kinds.iter().all(|kind| has(&pattern_as_listed(org.as_deref(), kind), commands))
+            })
+        };
+        let tasks = Task::ALL.into_iter().filter(may).collect();
+        (org, tasks)
+    });
+    found.collect()
+}
+
+/// The keys of `kind` of an organisation, or of every one. `kind` may end with `*`.
+fn pattern(org: Option<&str>, kind: &str) -> String {
+    match org {
+        Some(org) => format!("{}{kind}", Key::beginning(org)),
+        None => format!("portcullis:{{*}}:{kind}"),
+    }
+}
+
+/// A pattern of an organisation whose name is encoded already.
+fn pattern_as_listed(org: Option<&str>, kind: &str) -> String {
+    org.map_or_else(|| pattern(None, kind), |org| format!("portcullis:{{{org}}}:{kind}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_grants_a_command_only_on_its_own_keys() {
+        let rules = rules(&[Realm::Org("acme")], &[Task::Approve]);
+        assert!(rules.contains(&"(~portcullis:{acme}:approvals +zadd +pexpire +pttl)".to_owned()));
+        let text = rules.join(" ");
+        for foreign in ["+sadd", "+setnx", "+scan", "+hincrby", "+del", "portcullis:*", "+set "] {
+            assert!(!text.contains(foreign), "{foreign}: {text}");
+        }
+        assert_eq!(text.matches("+rpush").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn rules_tell_what_they_are_for() {
+        let realms = [Realm::Org("acme"), Realm::Org("globex")];
+        let line =
+            format!("user a on #0 {}", rules(&realms, &[Task::Keys, Task::Limits]).join(" "));
+        let tasks = vec![Task::Read, Task::Keys, Task::Limits];
+        let expected =
+            vec![(Some("acme".to_owned()), tasks.clone()), (Some("globex".to_owned()), tasks)];
+        assert_eq!(tasks_of(&line), expected);
+        let line = format!("user a on {}", rules(&[Realm::All], &[Task::Read]).join(" "));
+        assert_eq!(tasks_of(&line), [(None, vec![Task::Read])]);
+        assert_eq!(tasks_of("user default on nopass ~* &* +@all"), []);
+    }
+
+    #[test]
+    fn a_name_cannot_widen_a_pattern() {
+        let text = rules(&[Realm::Org("a*}:x")], &[Task::Keys]).join(" ");
+        assert!(text.contains("~portcullis:{a%2A%7D%3Ax}:key:*"), "{text}");
+    }
+}

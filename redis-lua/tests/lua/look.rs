@@ -1,0 +1,60 @@
+//! Looking at windows: the same state that an admission sees, and not a write.
+
+use portcullis_redis_lua::{AdmitReply, Key, LOOK, Look, Scope};
+
+use crate::ledger::{Draw, draw_from, read, seed, window};
+use crate::valkey::{Valkey, run, send};
+
+#[test]
+fn what_is_seen_is_what_an_admission_would_find() {
+    for valkey in Valkey::each() {
+        let mut connection = valkey.connect();
+        let now: (u64, u64) = redis::cmd("TIME").query(&mut connection).unwrap();
+        let now = now.0 * 1_000_000 + now.1;
+        let length = 60_000_000;
+        for (nth, ages) in [
+            vec![],
+            vec![10_000_000],
+            vec![59_000_000, 1_000_000],
+            vec![200_000_000],
+            vec![300_000_000, 200_000_000, 100_000_000, 30_000_000, 20_000_000],
+            vec![90_000_000; 7],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let name = format!("calls-{nth}");
+            let mut one = window("x", 10, length, 1);
+            one.key = Key::window(Scope::Org("acme"), &name, &[]);
+            one.cost = 0;
+            let draws: Vec<Draw> = ages
+                .iter()
+                .zip(0_u64..)
+                .map(|(age, nth)| Draw { at_us: now - age + nth, cost: 2 })
+                .collect();
+            if !draws.is_empty() {
+                seed(&mut connection, &one.key, 3, &draws);
+            }
+            let before = read(&mut connection, &one.key);
+            let look = Look { windows: vec![one.clone()] };
+            let call = look.call();
+            let mut reply = send(&mut connection, &call.evalsha_ro());
+            if reply.is_noscript() {
+                reply = send(&mut connection, &call.eval_ro());
+            }
+            let seen = look.decode(reply).expect("a state");
+            assert_eq!(read(&mut connection, &one.key), before, "{name}: something was written");
+            let admit = draw_from(vec![one]);
+            let found = admit.decode(run(&mut connection, &admit.call())).expect("a reply");
+            let AdmitReply::Admitted(found) = found else { panic!("{found:?}") };
+            assert_eq!(seen[0].remaining, found[0].remaining, "{name}");
+            let apart = seen[0].reset.abs_diff(found[0].reset);
+            assert!(apart.as_secs() < 5, "{name}: {seen:?} {found:?}");
+        }
+    }
+}
+
+#[test]
+fn it_is_a_script_that_writes_nothing() {
+    assert!(LOOK.source.starts_with("#!lua flags=no-writes\n"));
+}
