@@ -1,7 +1,12 @@
 //! A document that a person wrote, in YAML or JSON: its value, and which line each part stands on.
 //!
 //! Owns the subset of YAML that means exactly one JSON document: no anchors, aliases or tags, no
-//! key twice, only texts as keys, no infinity. Knows nothing of what the document says.
+//! key twice, only texts as keys, no infinity. Of what a document says it knows only how the files of a folder are put
+//! together.
+
+mod folder;
+
+pub(crate) use folder::cases as files_of_cases;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -17,20 +22,30 @@ use crate::report::{CliError, LocatedFault};
 
 pub(crate) struct Document {
     pub(crate) value: Value,
-    /// The file's name as the user gave it.
+    /// The name of the file or folder as the user gave it.
     pub(crate) place: String,
     lines: Lines,
+    /// Of a document of several files: which file says what stands at a path.
+    files: BTreeMap<String, String>,
 }
 
 /// The line of each value by its path, such as `limits.storm.per[0]`.
 type Lines = BTreeMap<String, usize>;
 
 impl Document {
+    /// The document of a file, or of all files of a folder together.
     pub(crate) fn read(file: &Path) -> Result<Self, CliError> {
+        match file.is_dir() {
+            true => folder::read(file),
+            false => Self::of_file(file),
+        }
+    }
+
+    fn of_file(file: &Path) -> Result<Self, CliError> {
         let (place, text) = contents(file)?;
         let parsed = if is_json(file, &text) { from_json(&text) } else { from_yaml(&text) };
         match parsed {
-            Ok((value, lines)) => Ok(Self { value, place, lines }),
+            Ok((value, lines)) => Ok(Self { value, place, lines, files: BTreeMap::new() }),
             Err(fault) => Err(CliError::new("the document cannot be read", place)
                 .expected("one YAML or JSON document")
                 .faults(vec![fault])),
@@ -41,26 +56,34 @@ impl Document {
     pub(crate) fn located(&self, faults: &PolicyErrors) -> Vec<LocatedFault> {
         let mut located: Vec<_> = faults
             .iter()
-            .map(|fault| LocatedFault {
-                line: self.line_of(&fault.path),
-                path: fault.path.clone(),
-                found: fault.found.clone(),
-                expected: fault.expected.clone(),
+            .map(|fault| {
+                self.fault_at(fault.path.clone(), fault.found.clone(), fault.expected.clone())
             })
             .collect();
-        located.sort_by_key(|fault| fault.line);
+        located.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         located
+    }
+
+    /// A fault of the value at `path`, or of what should contain it.
+    pub(crate) fn fault_at(&self, path: String, found: String, expected: String) -> LocatedFault {
+        let file = nearest(&self.files, &path).cloned();
+        LocatedFault { file, line: self.line_of(&path), path, found, expected }
     }
 
     /// The line of the value at `path`, or of what should contain it if it is missing.
     pub(crate) fn line_of(&self, path: &str) -> Option<usize> {
-        let mut path = path;
-        loop {
-            if let Some(line) = self.lines.get(path) {
-                return Some(*line);
-            }
-            path = path.get(..path.rfind(['.', '['])?)?;
+        nearest(&self.lines, path).copied()
+    }
+}
+
+/// What is known of the value at `path`, or of what should contain it.
+fn nearest<'a, T>(known: &'a BTreeMap<String, T>, path: &str) -> Option<&'a T> {
+    let mut path = path;
+    loop {
+        if let Some(found) = known.get(path) {
+            return Some(found);
         }
+        path = path.get(..path.rfind(['.', '['])?)?;
     }
 }
 
@@ -98,7 +121,7 @@ fn from_json(text: &str) -> Result<(Value, Lines), LocatedFault> {
             let line = line.and_then(|line| line.parse().ok());
             let found = found.replacen("the body is not readable JSON: ", "", 1);
             let expected = "JSON with one meaning".to_owned();
-            Err(LocatedFault { line, path: String::new(), found, expected })
+            Err(LocatedFault { file: None, line, path: String::new(), found, expected })
         }
     }
 }
@@ -214,6 +237,7 @@ impl<'a> Reader<'a> {
         match self.events.next() {
             Some(Ok(next)) => Ok(next),
             Some(Err(error)) => Err(LocatedFault {
+                file: None,
                 line: Some(error.marker().line()),
                 path: String::new(),
                 found: error.info().to_owned(),
@@ -265,6 +289,7 @@ fn well_formed(info: &str) -> &'static str {
 
 fn fault(span: Span, path: &str, found: &str, expected: &str) -> LocatedFault {
     LocatedFault {
+        file: None,
         line: Some(span.start.line()),
         path: path.to_owned(),
         found: found.to_owned(),
@@ -328,7 +353,7 @@ empty:
     #[test]
     fn a_missing_part_is_on_the_line_of_what_should_contain_it() {
         let (value, lines) = from_yaml(POLICY).unwrap();
-        let document = Document { value, place: "p.yaml".into(), lines };
+        let document = Document { value, place: "p.yaml".into(), lines, files: BTreeMap::new() };
         assert_eq!(document.line_of("limits.storm.window"), Some(8));
         assert_eq!(document.line_of("organisations[1]"), Some(4));
         assert_eq!(document.line_of("organisations[9]"), Some(3));

@@ -78,6 +78,9 @@ pub(crate) enum ActionOutcome {
 /// A fault of a document, and the line it stands on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct LocatedFault {
+    /// The file, where the document is made of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<String>,
     pub(crate) line: Option<usize>,
     pub(crate) path: String,
     pub(crate) found: String,
@@ -231,7 +234,8 @@ impl Reasons {
 impl LocatedFault {
     /// `policy.yaml:17: roles.analyst.dmeo: found …, expected …`, as editors and CI understand it.
     pub(crate) fn text(&self, file: &str) -> String {
-        let Self { line, path, found, expected } = self;
+        let Self { file: own, line, path, found, expected } = self;
+        let file = own.as_deref().unwrap_or(file);
         let line = line.map(|line| format!(":{line}")).unwrap_or_default();
         let path = if path.is_empty() { "the document" } else { path };
         format!("{file}{line}: {path}: found {found}, expected {expected}")
@@ -285,6 +289,7 @@ mod tests {
     #[test]
     fn a_refusal_says_what_where_and_what_next() {
         let fault = LocatedFault {
+            file: None,
             line: Some(3),
             path: "roles.a".into(),
             found: "5".into(),

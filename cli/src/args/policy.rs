@@ -45,7 +45,7 @@ pub(crate) enum CanaryCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Policy document, YAML or JSON; `-` for standard input.
+    /// Policy document, YAML or JSON, or a folder of them; `-` for standard input.
     pub(crate) file: PathBuf,
     /// Exit with 1 when there is a warning.
     #[arg(long)]
@@ -54,10 +54,11 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
-    /// File of cases, YAML or JSON, such as policy.test.yaml. docs/guides/test-a-policy.md has its form.
+    /// File of cases, YAML or JSON, such as policy.test.yaml, or a folder of them. docs/guides/test-a-policy.md has its
+    /// form.
     pub(crate) file: PathBuf,
-    /// Policy that decides. Default: `policy` of the file of cases, or the file beside it: policy.yaml of
-    /// policy.test.yaml.
+    /// Policy that decides, a file or a folder. Default: `policy` of the file of cases, the folder that is tested, or
+    /// the file beside it: policy.yaml of policy.test.yaml.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
     /// Write the results as JUnit XML.
@@ -70,7 +71,7 @@ pub(crate) struct TestArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {
-    /// Policy document, YAML or JSON; `-` for standard input.
+    /// Policy document, YAML or JSON, or a folder of them; `-` for standard input.
     pub(crate) file: PathBuf,
     /// Why; kept in the history.
     #[arg(long, value_parser = line, required_unless_present = "dry_run")]
@@ -134,7 +135,7 @@ pub(crate) struct PromoteArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// A stored version, or a policy document: YAML or JSON, `-` for standard input.
+    /// A stored version, or a policy document: YAML or JSON, a folder of them, `-` for standard input.
     #[arg(value_name = "A")]
     pub(crate) first: Option<Side>,
     /// What A is compared with: the new side.

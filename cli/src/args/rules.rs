@@ -52,7 +52,7 @@ pub(crate) struct ExplainArgs {
     /// Address that the call comes from.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) source: String,
-    /// Policy document to use instead of the active one; with --role no Redis is needed.
+    /// Policy document, or a folder of them, to use instead of the active one; with --role no Redis is needed.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
 }

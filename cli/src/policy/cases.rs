@@ -8,7 +8,7 @@ use portcullis_core::auth::token::claims;
 use portcullis_core::auth::token::issuer::{self, Issuer};
 use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes, Writes};
 use portcullis_core::decode::{Faults, Fields, Node};
-use portcullis_core::explain::Decision;
+use portcullis_core::explain::{Answer, Decision};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 use portcullis_core::policy::{Globs, Policy};
 use serde_json::{Map, Value};
@@ -30,6 +30,15 @@ pub(super) struct Case {
     pub(super) rule: Option<String>,
     /// The arguments as they are to go on.
     pub(super) goes_on_with: Option<Map<String, Value>>,
+}
+
+/// What came of one case.
+pub(super) struct CaseResult {
+    pub(super) name: String,
+    pub(super) line: Option<usize>,
+    /// What is not as expected.
+    pub(super) fault: Option<String>,
+    pub(super) answer: Answer,
 }
 
 #[derive(Clone)]

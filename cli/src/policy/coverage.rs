@@ -34,6 +34,13 @@ impl Reached {
         self.rules.entry(rule.to_owned()).or_default().insert(outcome.name());
     }
 
+    /// With what other cases came by.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (rule, outcomes) in &other.rules {
+            self.rules.entry(rule.clone()).or_default().extend(outcomes);
+        }
+    }
+
     pub(super) fn of(&self, policy: &Policy) -> Coverage {
         let (rules, conditions) = rules(policy);
         let unreached = rules.iter().filter(|rule| !self.rules.contains_key(*rule)).cloned();

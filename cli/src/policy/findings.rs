@@ -32,7 +32,8 @@ impl LocatedWarning {
     /// `policy.yaml:17: warning: roles.analyst.crm.deny: found …, expected …`.
     pub(super) fn text(&self, file: &str) -> String {
         let line = self.fault.line.map(|line| format!(":{line}")).unwrap_or_default();
-        let text = self.fault.text("");
+        let file = self.fault.file.as_deref().unwrap_or(file);
+        let text = LocatedFault { file: None, ..self.fault.clone() }.text("");
         let rest = text.split_once(": ").map_or(text.as_str(), |(_, rest)| rest);
         format!("{file}{line}: warning: {rest}")
     }
@@ -99,7 +100,7 @@ fn located(
         !told && !part && !absent
     });
     let located = warnings.map(|Warning { path, kind, found, expected }| LocatedWarning {
-        fault: LocatedFault { line: document.line_of(&path), path, found, expected },
+        fault: document.fault_at(path, found, expected),
         kind: kind.name(),
     });
     let mut located: Vec<_> = located.collect();
@@ -238,5 +239,5 @@ pub(super) fn too_long(bytes: usize) -> LocatedFault {
         policy::LONGEST
     );
     let found = format!("a document of {bytes} bytes");
-    LocatedFault { line: Some(1), path: String::new(), found, expected }
+    LocatedFault { file: None, line: Some(1), path: String::new(), found, expected }
 }

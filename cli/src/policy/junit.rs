@@ -2,24 +2,31 @@
 
 use std::path::Path;
 
-use super::test::CaseResult;
+use super::cases::CaseResult;
 use crate::report::CliError;
 
-/// Writes the results of one file of cases.
-pub(super) fn write(file: &Path, place: &str, outcomes: &[CaseResult]) -> Result<(), CliError> {
-    std::fs::write(file, text(place, outcomes)).map_err(|error| {
+/// Writes the results of files of cases, each a suite.
+pub(super) fn write(file: &Path, suites: &[(&str, &[CaseResult])]) -> Result<(), CliError> {
+    std::fs::write(file, text(suites)).map_err(|error| {
         CliError::new(format!("cannot be written: {error}"), file.display().to_string())
             .expected("a place for the results")
     })
 }
 
-fn text(place: &str, outcomes: &[CaseResult]) -> String {
+fn text(suites: &[(&str, &[CaseResult])]) -> String {
+    let mut xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n".to_owned();
+    suites.iter().for_each(|(place, outcomes)| write_suite(&mut xml, place, outcomes));
+    xml.push_str("</testsuites>\n");
+    xml
+}
+
+fn write_suite(xml: &mut String, place: &str, outcomes: &[CaseResult]) {
     let failures = outcomes.iter().filter(|outcome| outcome.fault.is_some()).count();
-    let mut xml = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"0\">\n",
+    xml.push_str(&format!(
+        "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"0\">\n",
         escaped(place),
         outcomes.len()
-    );
+    ));
     for outcome in outcomes {
         let line = outcome.line.unwrap_or_default();
         xml.push_str(&format!(
@@ -35,8 +42,7 @@ fn text(place: &str, outcomes: &[CaseResult]) -> String {
             )),
         }
     }
-    xml.push_str("  </testsuite>\n</testsuites>\n");
-    xml
+    xml.push_str("  </testsuite>\n");
 }
 
 /// What XML 1.0 cannot say, it does not say.

@@ -57,6 +57,7 @@ fn compiled(version: &PolicyVersion, store: &mut Store) -> Result<Policy, CliErr
     let place = format!("policy {version}");
     let policy = policy::compile(&document).map_err(|faults| {
         let faults = faults.iter().map(|fault| LocatedFault {
+            file: None,
             line: None,
             path: fault.path.clone(),
             found: fault.found.clone(),

@@ -11,26 +11,45 @@ use portcullis_core::policy::Policy;
 use portcullis_core::time::UnixTime;
 use serde_json::{Value, json};
 
-use super::cases::{self, Case};
+use super::cases::{self, Case, CaseResult};
 use super::coverage::{Coverage, Reached};
 use super::findings::findings;
 use super::{count, junit};
 use crate::args::TestArgs;
-use crate::document::Document;
+use crate::document::{Document, files_of_cases};
 use crate::report::{CliError, Report, Verdict};
 
-/// What came of one case.
-pub(super) struct CaseResult {
-    pub(super) name: String,
-    pub(super) line: Option<usize>,
-    /// What is not as expected.
-    pub(super) fault: Option<String>,
-    answer: Answer,
+pub(crate) fn test(args: &TestArgs) -> Result<Report, CliError> {
+    let mut files = vec![args.file.clone()];
+    if args.file.is_dir() {
+        files = files_of_cases(&args.file).unwrap_or_default();
+        if files.is_empty() {
+            return Err(CliError::new("no file of cases", args.file.display().to_string())
+                .expected("files that end in .test.yaml")
+                .not_asked());
+        }
+    }
+    let tried = files.iter().map(|file| tried(file, args)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(file) = &args.junit {
+        let suites: Vec<_> =
+            tried.iter().map(|it| (it.place.as_str(), it.outcomes.as_slice())).collect();
+        junit::write(file, &suites).map_err(CliError::not_asked)?;
+    }
+    Ok(report(&tried, args))
 }
 
-pub(crate) fn test(args: &TestArgs) -> Result<Report, CliError> {
-    let document = Document::read(&args.file).map_err(CliError::not_asked)?;
-    let policy_file = policy_file(args, &document);
+/// What came of one file of cases.
+struct Tried {
+    place: String,
+    policy_file: PathBuf,
+    outcomes: Vec<CaseResult>,
+    reached: Reached,
+    policy: Policy,
+}
+
+fn tried(file: &Path, args: &TestArgs) -> Result<Tried, CliError> {
+    let document = Document::read(file).map_err(CliError::not_asked)?;
+    let policy_file = policy_file(file, args, &document);
     let policy = policy(&policy_file).map_err(CliError::not_asked)?;
     let cases = cases::read(&document.value, &policy).map_err(|faults| {
         CliError::new(format!("the cases have {}", count(faults.len(), "fault")), &document.place)
@@ -47,22 +66,23 @@ pub(crate) fn test(args: &TestArgs) -> Result<Report, CliError> {
         let line = document.line_of(&case.path);
         outcomes.push(CaseResult { name: case.name, line, fault, answer });
     }
-    if let Some(file) = &args.junit {
-        junit::write(file, &document.place, &outcomes).map_err(CliError::not_asked)?;
-    }
-    Ok(report(&document.place, &policy_file, &outcomes, &reached.of(&policy), args))
+    Ok(Tried { place: document.place, policy_file, outcomes, reached, policy })
 }
 
-/// The file that is named, by the command or by the cases; or the one beside them: `crm.yaml` of `crm.test.yaml`.
-fn policy_file(args: &TestArgs, document: &Document) -> PathBuf {
+/// The file that is named, by the command or by the cases; the folder that is tested; or the file beside the cases:
+/// `crm.yaml` of `crm.test.yaml`.
+fn policy_file(file: &Path, args: &TestArgs, document: &Document) -> PathBuf {
     if let Some(file) = &args.policy {
         return file.clone();
     }
-    let folder = args.file.parent().unwrap_or_else(|| Path::new(""));
+    let folder = file.parent().unwrap_or_else(|| Path::new(""));
     if let Some(name) = cases::policy_of(&document.value) {
         return folder.join(name);
     }
-    let name = args.file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if args.file.is_dir() {
+        return args.file.clone();
+    }
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     folder.join(name.replacen(".test.", ".", 1))
 }
 
@@ -143,48 +163,67 @@ fn fault(case: &Case, answer: &Answer) -> Option<String> {
     })
 }
 
-fn report(
-    place: &str,
-    policy: &Path,
-    outcomes: &[CaseResult],
-    coverage: &Coverage,
-    args: &TestArgs,
-) -> Report {
-    let failed: Vec<&CaseResult> = outcomes.iter().filter(|it| it.fault.is_some()).collect();
-    let mut lines: Vec<String> = failed
-        .iter()
-        .map(|it| {
+fn report(tried: &[Tried], args: &TestArgs) -> Report {
+    let (mut lines, mut views, mut good) = (Vec::new(), Vec::new(), true);
+    for Tried { place, outcomes, .. } in tried {
+        let failed: Vec<&CaseResult> = outcomes.iter().filter(|it| it.fault.is_some()).collect();
+        lines.extend(failed.iter().map(|it| {
             let line = it.line.map(|line| format!(":{line}")).unwrap_or_default();
             let fault = it.fault.as_deref().unwrap_or_default();
             format!("FAILED {place}{line}: {}: {fault}", it.name)
-        })
-        .collect();
-    let told = match failed.len() {
-        0 => "all as expected".to_owned(),
-        number => format!("{number} not as expected"),
+        }));
+        let told = match failed.len() {
+            0 => "all as expected".to_owned(),
+            number => format!("{number} not as expected"),
+        };
+        good &= failed.is_empty();
+        lines.push(format!("{place}: {}, {told}", count(outcomes.len(), "case")));
+    }
+    for (policy_file, coverage, of) in coverages(tried) {
+        lines.push(format!(
+            "{}: cases reach {} of {}",
+            policy_file.display(),
+            coverage.reached(),
+            count(coverage.rules, "rule")
+        ));
+        lines.extend(coverage.unreached.iter().map(|rule| format!("  not reached: {rule}")));
+        lines.extend(coverage.never_false.iter().map(|rule| format!("  never false: {rule}")));
+        good &= coverage.unreached.is_empty() || !args.covered;
+        views.extend(of.iter().map(|it| {
+            json!({
+                "file": it.place,
+                "policy": policy_file.display().to_string(),
+                "cases": it.outcomes.iter().map(view).collect::<Vec<_>>(),
+                "failed": it.outcomes.iter().filter(|it| it.fault.is_some()).count(),
+                "rules": coverage.rules,
+                "unreached": coverage.unreached,
+                "never_false": coverage.never_false,
+            })
+        }));
+    }
+    let json = match views.len() {
+        1 => views.pop().unwrap_or_default(),
+        _ => json!({ "files": views }),
     };
-    lines.push(format!("{place}: {}, {told}", count(outcomes.len(), "case")));
-    lines.push(format!(
-        "{}: cases reach {} of {}",
-        policy.display(),
-        coverage.reached(),
-        count(coverage.rules, "rule")
-    ));
-    lines.extend(coverage.unreached.iter().map(|rule| format!("  not reached: {rule}")));
-    lines.extend(coverage.never_false.iter().map(|rule| format!("  never false: {rule}")));
-    let covered = coverage.unreached.is_empty() || !args.covered;
-    let json = json!({
-        "file": place,
-        "policy": policy.display().to_string(),
-        "cases": outcomes.iter().map(view).collect::<Vec<_>>(),
-        "failed": failed.len(),
-        "rules": coverage.rules,
-        "unreached": coverage.unreached,
-        "never_false": coverage.never_false,
-    });
-    let good = failed.is_empty() && covered;
     let verdict = if good { Verdict::Good } else { Verdict::Wanting };
     Report::judged(verdict, lines.join("\n"), json)
+}
+
+/// What the cases of each policy reach together.
+fn coverages(tried: &[Tried]) -> Vec<(&Path, Coverage, Vec<&Tried>)> {
+    let mut policies: Vec<&Path> = tried.iter().map(|it| it.policy_file.as_path()).collect();
+    policies.sort();
+    policies.dedup();
+    let of = |policy: &&Path| -> Vec<&Tried> {
+        tried.iter().filter(|it| it.policy_file == **policy).collect()
+    };
+    let covered = policies.iter().map(|policy| (*policy, of(policy))).filter_map(|(file, of)| {
+        let mut reached = Reached::default();
+        of.iter().for_each(|it| reached.add(&it.reached));
+        let coverage = reached.of(&of.first()?.policy);
+        Some((file, coverage, of))
+    });
+    covered.collect()
 }
 
 fn view(outcome: &CaseResult) -> Value {

@@ -22,6 +22,7 @@ mod pages;
 mod policy;
 mod policy_canary;
 mod policy_diff;
+mod policy_folder;
 mod policy_test;
 mod render;
 mod restore;

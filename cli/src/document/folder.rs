@@ -1,0 +1,218 @@
+//! A document of several files, so that each team owns its part: all files of a folder, put together.
+//!
+//! Owns which files belong to it, and which parts of a policy may stand in several. What is put together is one document
+//! like any other; its lines are those of the files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::Document;
+use crate::report::{CliError, LocatedFault};
+
+/// More files are another kind of folder.
+const MOST_FILES: usize = 1_000;
+/// Folders in folders in folders.
+const DEEPEST: usize = 4;
+
+/// Sections whose members may stand in different files, each in one.
+const BY_NAME: [&str; 4] = ["connectors", "tiers", "limits", "keys"];
+/// The section in which two files may speak of one name: a role, each file with connectors of its own.
+const ROLES: &str = "roles";
+/// Lists that are put one behind the other.
+const LISTS: [&str; 2] = ["redact", "shadow"];
+/// What several files may say, if they say the same.
+const SAME: [&str; 2] = ["version", "organisations"];
+
+/// Reads all files of a folder as one document.
+pub(super) fn read(folder: &Path) -> Result<Document, CliError> {
+    let place = folder.display().to_string();
+    let files = files(folder).map_err(|error| {
+        CliError::new(format!("cannot be read: {error}"), &place)
+            .expected("a folder of policy files")
+    })?;
+    if files.is_empty() || files.len() > MOST_FILES {
+        return Err(CliError::new(format!("{} policy files", files.len()), place).expected(format!(
+            "1 to {MOST_FILES} files ending in .yaml, .yml or .json, not counting files of cases (.test.yaml)"
+        )));
+    }
+    let mut whole = Whole::default();
+    for file in &files {
+        let part = Document::of_file(file)?;
+        match &part.value {
+            Value::Object(members) => whole.add(&part, members),
+            Value::Null => {}
+            other => whole.faults.push(LocatedFault {
+                file: Some(part.place.clone()),
+                ..part.fault_at(
+                    String::new(),
+                    kind(other).to_owned(),
+                    "a part of a policy".to_owned(),
+                )
+            }),
+        }
+    }
+    let Whole { members, lines, files, mut faults } = whole;
+    if faults.is_empty() {
+        return Ok(Document { value: Value::Object(members), place, lines, files });
+    }
+    faults.sort();
+    Err(CliError::new("the files cannot be put together", place)
+        .expected("files that state each thing once")
+        .faults(faults))
+}
+
+/// The policy files below a folder, by name. Hidden ones and files of cases are none.
+pub(super) fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    listed(folder, |name| {
+        !is_cases(name) && [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end))
+    })
+}
+
+/// The files of cases below a folder, by name.
+pub(crate) fn cases(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    listed(folder, is_cases)
+}
+
+fn is_cases(name: &str) -> bool {
+    [".test.yaml", ".test.yml", ".test.json"].iter().any(|end| name.ends_with(end))
+}
+
+fn listed(folder: &Path, is_meant: fn(&str) -> bool) -> std::io::Result<Vec<PathBuf>> {
+    let mut folders = vec![(folder.to_owned(), 0_usize)];
+    let mut found = Vec::new();
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                continue;
+            }
+            let path = entry.path();
+            if path.is_dir() {
+                if depth < DEEPEST {
+                    folders.push((path, depth.saturating_add(1)));
+                }
+            } else if is_meant(&name) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// What was put together so far.
+#[derive(Default)]
+struct Whole {
+    members: Map<String, Value>,
+    lines: BTreeMap<String, usize>,
+    files: BTreeMap<String, String>,
+    faults: Vec<LocatedFault>,
+}
+
+impl Whole {
+    fn add(&mut self, part: &Document, members: &Map<String, Value>) {
+        for (section, value) in members {
+            match (self.members.get(section), value) {
+                (None, _) => self.take(part, section, section, value.clone()),
+                (Some(Value::Object(_)), Value::Object(inner)) if section == ROLES => {
+                    for (role, rights) in inner {
+                        self.add_role(part, role, rights);
+                    }
+                }
+                (Some(Value::Object(_)), Value::Object(inner))
+                    if BY_NAME.contains(&section.as_str()) =>
+                {
+                    for (name, value) in inner {
+                        self.add_member(part, &[section], name, value);
+                    }
+                }
+                (Some(Value::Array(known)), Value::Array(items))
+                    if LISTS.contains(&section.as_str()) =>
+                {
+                    let from = known.len();
+                    for (nth, item) in items.iter().enumerate() {
+                        let to = format!("{section}[{}]", from.saturating_add(nth));
+                        self.note(part, &format!("{section}[{nth}]"), &to);
+                        if let Some(Value::Array(known)) = self.members.get_mut(section) {
+                            known.push(item.clone());
+                        }
+                    }
+                }
+                (Some(known), value) if SAME.contains(&section.as_str()) && known == value => {}
+                (Some(_), _) => self.twice(part, section),
+            }
+        }
+    }
+
+    fn add_role(&mut self, part: &Document, role: &str, rights: &Value) {
+        let known = self.members.get(ROLES).and_then(|roles| roles.get(role));
+        match (known, rights) {
+            (Some(Value::Object(_)), Value::Object(rights)) => {
+                for (name, value) in rights {
+                    self.add_member(part, &[ROLES, role], name, value);
+                }
+            }
+            (_, _) => self.add_member(part, &[ROLES], role, rights),
+        }
+    }
+
+    /// Adds `name` to the object at `parents`, which is there.
+    fn add_member(&mut self, part: &Document, parents: &[&str], name: &str, value: &Value) {
+        let path = format!("{}.{name}", parents.join("."));
+        let Some((first, rest)) = parents.split_first() else { return };
+        let mut object = self.members.get_mut(*first);
+        for parent in rest {
+            object = object.and_then(|object| object.get_mut(parent));
+        }
+        let Some(Value::Object(object)) = object else { return };
+        if object.contains_key(name) {
+            return self.twice(part, &path);
+        }
+        object.insert(name.to_owned(), value.clone());
+        self.note(part, &path, &path);
+    }
+
+    fn take(&mut self, part: &Document, section: &str, path: &str, value: Value) {
+        self.members.insert(section.to_owned(), value);
+        self.note(part, path, path);
+    }
+
+    /// The lines of what stands at `from` in the part, and of all in it, are those of `to`.
+    fn note(&mut self, part: &Document, from: &str, to: &str) {
+        for (path, line) in part.lines.range(from.to_owned()..) {
+            let Some(rest) = path.strip_prefix(from) else { break };
+            if rest.is_empty() || rest.starts_with(['.', '[']) {
+                self.lines.insert(format!("{to}{rest}"), *line);
+                self.files.insert(format!("{to}{rest}"), part.place.clone());
+            }
+        }
+    }
+
+    fn twice(&mut self, part: &Document, path: &str) {
+        let file = super::nearest(&self.files, path).map_or("another file", String::as_str);
+        let line = super::nearest(&self.lines, path).map(|line| format!(":{line}"));
+        let found = format!("a second {path}, the first is in {file}{}", line.unwrap_or_default());
+        let expected = match SAME.contains(&path) {
+            true => "the same in each file, or only in one",
+            false => "each in one file",
+        };
+        self.faults.push(LocatedFault {
+            file: Some(part.place.clone()),
+            line: part.line_of(path),
+            path: path.to_owned(),
+            found,
+            expected: expected.to_owned(),
+        });
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => "a single value",
+    }
+}
