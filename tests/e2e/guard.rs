@@ -3,10 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use portcullis_stack::Bootstrap;
-use portcullis_tests::fake::{FakeUpstream, json_answer};
+use portcullis_tests::fake::FakeUpstream;
 use portcullis_tests::organisation::DEMO;
-use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
+use portcullis_tests::world::{GUARD, replaced};
 use portcullis_tests::{Case, Request, Wire, World, cases, mcp};
 use serde_json::{Value, json};
 
@@ -19,26 +18,8 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-const GUARD: &str = "0123456789abcdef0123456789abcdef";
 const FILTER: &str = "          - name: portcullis\n            typed_config:";
 const HOSTS: &str = "            - name: mcp\n              domains: [\"*\"]\n";
-
-fn server() -> FakeUpstream {
-    FakeUpstream::answering(|_| {
-        let result = json!({"content": [], "structuredContent": {"rows": [1]}});
-        json_answer(&json!({"jsonrpc": "2.0", "id": 1, "result": result}).to_string())
-    })
-}
-
-/// An Envoy whose demo connector is `fake`.
-fn before(
-    world: &World<'_>,
-    fake: &FakeUpstream,
-    change: impl FnOnce(String) -> String,
-) -> OwnEnvoy {
-    let adjust = |settings: Bootstrap| settings.demo(fake.address()).set("GUARD", GUARD);
-    world.envoy_changed(Workers::One, adjust, change)
-}
 
 fn call() -> Request {
     Request::post(DEMO, mcp::call("query_users", json!({"limit": 1})).to_string())
@@ -66,8 +47,8 @@ fn where_the_filter_is_not_in_the_way_nothing_reaches_a_server(world: &World<'_>
         }),
     ];
     for (what, change) in ways {
-        let fake = server();
-        let own = before(world, &fake, |template| change(&template));
+        let fake = FakeUpstream::of_one_row();
+        let own = world.envoy_serving(&fake, |template| change(&template));
         let key = world.organisation().through(&own.gateway).key("analyst").key;
         for request in [call(), call().bearer(&key), forged(), forged().bearer(&key)] {
             let answer = Wire::connect(own.gateway.address()).unwrap().exchange(&request).unwrap();
@@ -78,9 +59,10 @@ fn where_the_filter_is_not_in_the_way_nothing_reaches_a_server(world: &World<'_>
         assert_eq!(fake.requests(), Vec::<String>::new(), "{what}");
     }
     // A host that opts out leaves the others as they are.
-    let fake = server();
-    let own =
-        before(world, &fake, |template| replaced(&template, HOSTS, &format!("{elsewhere}{HOSTS}")));
+    let fake = FakeUpstream::of_one_row();
+    let own = world.envoy_serving(&fake, |template| {
+        replaced(&template, HOSTS, &format!("{elsewhere}{HOSTS}"))
+    });
     let org = world.organisation().through(&own.gateway);
     let answer = org.gateway.send(&call().bearer(&org.key("analyst").key));
     assert_eq!((answer.status(), fake.requests().len()), (200, 1), "{}", answer.text());
@@ -88,8 +70,8 @@ fn where_the_filter_is_not_in_the_way_nothing_reaches_a_server(world: &World<'_>
 
 // Proves: X29, A5
 fn the_guard_stays_in_the_gateway(world: &World<'_>) {
-    let fake = server();
-    let own = before(world, &fake, |template| template);
+    let fake = FakeUpstream::of_one_row();
+    let own = world.envoy_serving(&fake, |template| template);
     let org = world.organisation().through(&own.gateway);
     let key = org.key("analyst").key;
     let mine = call().header("x-portcullis-guard", "mine");
@@ -122,8 +104,8 @@ fn routes_may_take_two_values_while_one_is_changed(world: &World<'_>) {
     let exact = "string_match: {exact: \"demo-${PORTCULLIS_GUARD}\"}";
     let both = format!("string_match: {{safe_regex: {{regex: \"demo-({GUARD}|{NEW})\"}}}}");
     for value in [GUARD, NEW] {
-        let fake = server();
-        let own = before(world, &fake, |template| {
+        let fake = FakeUpstream::of_one_row();
+        let own = world.envoy_serving(&fake, |template| {
             let template = replaced(&template, exact, &both);
             template.replace("demo-${PORTCULLIS_GUARD}", &format!("demo-{value}"))
         });
@@ -170,8 +152,8 @@ fn rendered_routes_serve_what_is_judged_and_nothing_else(world: &World<'_>) {
         "          - name: portcullis\n            disabled: true\n            typed_config:";
     let change = [("--previous-guards", OLD)];
     for more in [&[][..], &change] {
-        let fake = server();
-        let own = before(world, &fake, |template| rendered(world, &template, more));
+        let fake = FakeUpstream::of_one_row();
+        let own = world.envoy_serving(&fake, |template| rendered(world, &template, more));
         let org = world.organisation().through(&own.gateway);
         let key = org.key("analyst").key;
         let answer = org.gateway.send(&call().bearer(&key));
@@ -184,8 +166,8 @@ fn rendered_routes_serve_what_is_judged_and_nothing_else(world: &World<'_>) {
             "{requests:?}"
         );
 
-        let fake = server();
-        let own = before(world, &fake, |template| {
+        let fake = FakeUpstream::of_one_row();
+        let own = world.envoy_serving(&fake, |template| {
             replaced(&rendered(world, &template, more), FILTER, disabled)
         });
         let old = call().header("x-portcullis-guard", format!("demo-{OLD}"));

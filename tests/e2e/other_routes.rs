@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use portcullis_stack::{Bootstrap, ports, ready};
-use portcullis_tests::fake::{FakeUpstream, json_answer};
+use portcullis_stack::{ports, ready};
+use portcullis_tests::fake::FakeUpstream;
 use portcullis_tests::organisation::{DEMO, Organisation};
-use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
+use portcullis_tests::world::{GUARD, OwnEnvoy, replaced};
 use portcullis_tests::{Case, Request, Wire, World, cases, mcp};
 use serde_json::json;
 
@@ -23,7 +23,6 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-const GUARD: &str = "0123456789abcdef0123456789abcdef";
 const ROUTES: &str = "              routes:\n";
 const HOSTS: &str = "            - name: mcp\n              domains: [\"*\"]\n";
 const CLUSTERS: &str = "  clusters:\n";
@@ -65,23 +64,6 @@ enum Place {
     Host(String),
     /// Nowhere: the request alone is another one.
     Nowhere,
-}
-
-fn server() -> FakeUpstream {
-    FakeUpstream::answering(|_| {
-        let result = json!({"content": [], "structuredContent": {"rows": [1]}});
-        json_answer(&json!({"jsonrpc": "2.0", "id": 1, "result": result}).to_string())
-    })
-}
-
-/// An Envoy whose demo connector is `fake`.
-fn before(
-    world: &World<'_>,
-    fake: &FakeUpstream,
-    change: impl FnOnce(String) -> String,
-) -> OwnEnvoy {
-    let adjust = |settings: Bootstrap| settings.demo(fake.address()).set("GUARD", GUARD);
-    world.envoy_changed(Workers::One, adjust, change)
 }
 
 fn to(path: &str) -> Request {
@@ -390,8 +372,8 @@ fn tried(own: &OwnEnvoy, way: &Way, key: &str, server: &FakeUpstream, other: &Fa
 // Finding 11.1.
 // Proves: X30, A5
 fn no_other_route_gets_a_credential(world: &World<'_>) {
-    let (server, other) = (server(), server());
-    let own = before(world, &server, |template| others(&template, &other));
+    let (server, other) = (FakeUpstream::of_one_row(), FakeUpstream::of_one_row());
+    let own = world.envoy_serving(&server, |template| others(&template, &other));
     let org = world.organisation().through(&own.gateway);
     let key = org.key("analyst").key;
     let answer = org.gateway.send(&call().bearer(&key));
@@ -414,8 +396,8 @@ fn unguarded(template: &str) -> String {
 // Finding 11.1, where routes have no guard.
 // Proves: X30, A5
 fn without_guards_the_policy_names_clusters_and_hosts(world: &World<'_>) {
-    let (server, other) = (server(), server());
-    let own = before(world, &server, |template| unguarded(&others(&template, &other)));
+    let (server, other) = (FakeUpstream::of_one_row(), FakeUpstream::of_one_row());
+    let own = world.envoy_serving(&server, |template| unguarded(&others(&template, &other)));
     let org = Organisation::with_policy(world.stack(), |policy| {
         policy["connectors"]["demo"]["upstream"] =
             json!({"clusters": ["demo"], "hosts": ["gateway.test"]});
@@ -450,12 +432,12 @@ fn without_guards_the_policy_names_clusters_and_hosts(world: &World<'_>) {
 
 // Proves: X30, A5
 fn a_redirect_inside_envoy_is_judged_again(world: &World<'_>) {
-    let other = server();
+    let other = FakeUpstream::of_one_row();
     let server = FakeUpstream::answering(|_| {
         let head = "HTTP/1.1 302 Found\r\nlocation: http://host.example/demo/mcp\r\ncontent-length: 0\r\n\r\n";
         vec![head.as_bytes().to_vec()]
     });
-    let own = before(world, &server, |template| {
+    let own = world.envoy_serving(&server, |template| {
         let policy = "                  cluster: demo\n";
         let redirecting = format!(
             "{policy}                  internal_redirect_policy: {{max_internal_redirects: 3}}\n"
@@ -487,10 +469,10 @@ fn listener(port: u16, filters: &str) -> String {
 // Finding 11.2: a listener more, with the filter and without it.
 // Proves: X29, X30, A5
 fn no_other_port_gets_a_credential(world: &World<'_>) {
-    let (server, other) = (server(), server());
+    let (server, other) = (FakeUpstream::of_one_row(), FakeUpstream::of_one_row());
     let port = || ports::free_port().expect("a port");
     let (with, without) = (port(), port());
-    let own = before(world, &server, |template| {
+    let own = world.envoy_serving(&server, |template| {
         let (_, ours) = template.split_once(FILTER).expect("the filter");
         let (ours, _) =
             ours.split_once("          - name: envoy.filters.http.router").expect("the router");
@@ -534,8 +516,8 @@ fn filters_in_front() -> String {
 
 // Proves: X30, A5
 fn no_filter_in_front_sends_a_judged_call_elsewhere(world: &World<'_>) {
-    let (server, other) = (server(), server());
-    let own = before(world, &server, |template| {
+    let (server, other) = (FakeUpstream::of_one_row(), FakeUpstream::of_one_row());
+    let own = world.envoy_serving(&server, |template| {
         let template = others(&template, &other);
         replaced(&template, FILTER, &format!("{}{FILTER}", filters_in_front()))
     });
@@ -624,8 +606,8 @@ fn sealed_routes_stop_what_is_selected_after_the_guard(world: &World<'_>) {
     );
     let mut open = Vec::new();
     for is_sealed in [false, true] {
-        let (server, other) = (server(), server());
-        let own = before(world, &server, |template| {
+        let (server, other) = (FakeUpstream::of_one_row(), FakeUpstream::of_one_row());
+        let own = world.envoy_serving(&server, |template| {
             let template = late(&template, &other);
             if is_sealed { sealed(&template) } else { template }
         });

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::json;
+
 /// The pieces of an answer to a request (head and body as they came); they are sent one by one. No piece is silence, an
 /// empty one hangs up.
 pub type Answerer = fn(&str) -> Vec<Vec<u8>>;
@@ -32,6 +34,14 @@ struct State {
 }
 
 impl FakeUpstream {
+    /// Answers every request with the result of a tool that found one row.
+    pub fn of_one_row() -> Self {
+        Self::answering(|_| {
+            let result = json!({"content": [], "structuredContent": {"rows": [1]}});
+            json_answer(&json!({"jsonrpc": "2.0", "id": 1, "result": result}).to_string())
+        })
+    }
+
     /// Listens on a free port of the loopback interface.
     pub fn answering(answerer: Answerer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

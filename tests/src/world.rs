@@ -14,6 +14,9 @@ use crate::fake::FakeUpstream;
 use crate::gateway::Gateway;
 use crate::organisation::Organisation;
 
+/// What the guards of [`World::envoy_serving`] end with.
+pub const GUARD: &str = "0123456789abcdef0123456789abcdef";
+
 /// The stack that is shared, once somebody wanted it.
 #[derive(Debug, Default)]
 pub struct Shared {
@@ -182,6 +185,16 @@ impl<'a> World<'a> {
     ) -> OwnEnvoy {
         let port = ports::free_port().unwrap_or_else(|e| panic!("{e}"));
         self.envoy_on(port, workers, adjust, change)
+    }
+
+    /// An Envoy with guards of [`GUARD`], before `demo` as the demo connector's server.
+    pub fn envoy_serving(
+        &self,
+        demo: &FakeUpstream,
+        change: impl FnOnce(String) -> String,
+    ) -> OwnEnvoy {
+        let adjust = |settings: Bootstrap| settings.demo(demo.address()).set("GUARD", GUARD);
+        self.envoy_changed(Workers::One, adjust, change)
     }
 
     fn envoy_on(

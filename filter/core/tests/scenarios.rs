@@ -3,6 +3,8 @@
 //! Lines that start with `>` are events, indented lines what the core answered (`scenarios/README.md` says how to read them). A file is a golden:
 //! `UPDATE_GOLDEN=1 cargo test -p portcullis-core --test scenarios` writes them anew, for review.
 
+#[path = "shared/config.rs"]
+mod config;
 #[expect(dead_code, reason = "the tests of tokens make other ones, too")]
 #[path = "tokens/mint.rs"]
 mod mint;

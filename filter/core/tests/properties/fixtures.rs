@@ -4,21 +4,22 @@
 //! proves its key, which policy allows what. A revision's text says what its document is, so that
 //! whatever a lying Redis claims, what the core believes can be told from revisions alone.
 
+#[path = "../shared/config.rs"]
+mod config;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
-use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Refusals, RequestIds, Vault};
-use portcullis_core::failure::OnFailure;
-use portcullis_core::guard::Guards;
 use portcullis_core::id::{KeyId, OrgId};
 use portcullis_core::policy::version_of;
 use portcullis_core::time::UnixTime;
-use portcullis_core::unproven::UnprovenConfig;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
 use serde_json::json;
+
+use config::config;
 
 /// 2026-11-20T22:00:00Z.
 pub(crate) const START: u64 = 1_795_212_000;
@@ -47,36 +48,12 @@ static VERSIONS: LazyLock<[String; 4]> =
     LazyLock::new(|| POLICIES.map(|name| version_of(&document(name)).unwrap().to_string()));
 
 pub(crate) fn worker(cache: Duration) -> Worker {
-    let config = Config {
-        redis: Some(Redis {
-            cluster: "redis".into(),
-            sharded: false,
-            timeout: Duration::from_millis(250),
-            on_failure: OnFailure::Deny,
-        }),
-        vault: Some(Vault {
-            cluster: "vault".into(),
-            timeout: Duration::from_secs(2),
-            cache,
-            stale: None,
-            mounts: Vec::new(),
-        }),
-        reach: portcullis_core::config::Reach::Unbounded,
-        policy: None,
-        auth: AuthConfig::default(),
-        guards: Guards::default(),
-        scope: portcullis_core::config::Scope::default(),
-        mode: Mode::Hold,
-        hosts: Vec::new(),
-        origins: Vec::new(),
-        request_ids: RequestIds::Own,
-        refusals: Refusals::Auto,
-        max_body_bytes: 4_096,
-        health: portcullis_core::config::HealthConfig::default(),
-        unproven: UnprovenConfig::default(),
-        audit_input_max_bytes: 256,
-        policy_cache_bytes: 67_108_864,
-    };
+    let mut config = config();
+    if let Some(vault) = &mut config.vault {
+        vault.cache = cache;
+    }
+    config.origins.clear();
+    config.max_body_bytes = 4_096;
     Worker::new(config, Chain::new("c".into()))
 }
 

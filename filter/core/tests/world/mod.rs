@@ -3,10 +3,10 @@
 //! Turns a line of text into an event and a step into lines of text. Secrets appear by name, hashes
 //! not at all, so that a scenario reads like a story.
 
+mod certificates;
 mod document;
 mod limits;
 mod rules;
-mod settings;
 mod shown;
 mod tokens;
 
@@ -48,7 +48,7 @@ pub(crate) struct World {
 impl Default for World {
     fn default() -> Self {
         Self {
-            worker: Worker::new(settings::config(), Chain::new("c".into())),
+            worker: Worker::new(crate::config::config(), Chain::new("c".into())),
             exchange: Exchange::default(),
             now: UnixTime::from_micros(START * 1_000_000),
             requests: 0,
@@ -224,7 +224,7 @@ impl World {
                 self.worker.config.mode = if rest == "split" { Mode::Split } else { Mode::Hold };
             }
             "certificates" => {
-                self.worker.config.auth.certificates = settings::certificates(rest);
+                self.worker.config.auth.certificates = certificates::of_agents(rest);
             }
             "slowdown" => {
                 let failures = rest.parse().unwrap();

@@ -1,16 +1,16 @@
-//! The plugin configuration that scenarios start from, and what a scenario sets in it.
+//! The plugin configuration that scenarios and properties start from. Each states what it has otherwise.
 
 use std::time::Duration;
 
-use portcullis_core::auth::certificate::mapping::{self, CertificateConfig};
-use portcullis_core::config::{AuthConfig, Config, Mode, Redis, Refusals, RequestIds, Vault};
-use portcullis_core::decode::{Faults, Node};
+use portcullis_core::config::{
+    AuthConfig, Config, HealthConfig, Mode, Reach, Redis, Refusals, RequestIds, Scope, Vault,
+};
 use portcullis_core::failure::OnFailure;
 use portcullis_core::guard::Guards;
 use portcullis_core::unproven::UnprovenConfig;
-use serde_json::json;
 
-pub(super) fn config() -> Config {
+/// Redis and Vault on one cluster each, hold mode, small bounds.
+pub(crate) fn config() -> Config {
     Config {
         redis: Some(Redis {
             cluster: "redis".into(),
@@ -25,11 +25,11 @@ pub(super) fn config() -> Config {
             stale: None,
             mounts: Vec::new(),
         }),
-        reach: portcullis_core::config::Reach::Unbounded,
+        reach: Reach::Unbounded,
         policy: None,
         auth: AuthConfig::default(),
         guards: Guards::default(),
-        scope: portcullis_core::config::Scope::default(),
+        scope: Scope::default(),
         mode: Mode::Hold,
         hosts: Vec::new(),
         origins: vec!["https://app.example".into()],
@@ -38,16 +38,7 @@ pub(super) fn config() -> Config {
         max_body_bytes: 1_024,
         unproven: UnprovenConfig::default(),
         audit_input_max_bytes: 256,
-        health: portcullis_core::config::HealthConfig::default(),
+        health: HealthConfig::default(),
         policy_cache_bytes: 67_108_864,
     }
-}
-
-/// One identity: the agent `CN=agent` is an analyst of acme.
-pub(super) fn certificates(mode: &str) -> CertificateConfig {
-    let agent = json!({"match": {"cn": "agent"}, "org": "acme", "role": "analyst", "tier": "free"});
-    let document = json!({"mode": mode, "identities": [agent]});
-    let mut faults = Faults::default();
-    let config = mapping::read(Node::root(&document), &mut faults);
-    faults.unless(config).unwrap()
 }
