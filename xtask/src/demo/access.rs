@@ -1,7 +1,8 @@
 //! Who gets in: a working key, and all the ways not to have one.
 
 use super::guide::Guide;
-use super::tour::{Group, Notes, TourStep};
+use super::notes::Notes;
+use super::tour::{Group, TourStep};
 use crate::failure::Result;
 use serde_json::{Value, json};
 

@@ -1,8 +1,9 @@
 //! A server that changes under its users: pins, bad arguments, a rug pull.
 
 use super::guide::Guide;
+use super::notes::Notes;
 use super::tools::names;
-use super::tour::{Group, Notes, TourStep};
+use super::tour::{Group, TourStep};
 use crate::failure::{Failure, Result};
 use serde_json::json;
 use std::fs;

@@ -1,7 +1,8 @@
 //! What is left to show: which credential travelled, what the audit says, and that nothing is missing in it.
 
 use super::guide::{Guide, abridged};
-use super::tour::{Group, Notes, TourStep};
+use super::notes::Notes;
+use super::tour::{Group, TourStep};
 use crate::failure::{Failure, Result};
 use portcullis_stack::{CREDENTIAL_FIELD, CREDENTIAL_PATH, ready};
 use serde_json::{Value, json};

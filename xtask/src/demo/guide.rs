@@ -2,7 +2,7 @@
 //!
 //! Owns how MCP messages are sent. Knows nothing about what the answers should be.
 
-use super::tour::Notes;
+use super::notes::Notes;
 use crate::failure::{Failure, Result};
 use portcullis_stack::http::{self, Reply};
 use portcullis_stack::{Stack, Tools, process};

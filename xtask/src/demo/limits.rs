@@ -1,7 +1,8 @@
 //! How much: a sliding window per key, decided in Redis.
 
 use super::guide::{Guide, abridged};
-use super::tour::{Group, Notes, TourStep};
+use super::notes::Notes;
+use super::tour::{Group, TourStep};
 use crate::failure::Result;
 use portcullis_stack::KeySpec;
 use serde_json::json;

@@ -8,6 +8,7 @@ mod drift;
 mod evidence;
 mod guide;
 mod limits;
+mod notes;
 mod operations;
 mod outage;
 mod rotation;

@@ -1,8 +1,9 @@
 //! What an operator changes: it counts from the next request on, on every worker.
 
 use super::guide::{Answer, Guide, abridged};
+use super::notes::Notes;
 use super::rotation::rotated;
-use super::tour::{Group, Notes, TourStep};
+use super::tour::{Group, TourStep};
 use crate::failure::{Failure, Result};
 use portcullis_stack::{IssuedKey, KeySpec};
 use serde_json::json;

@@ -1,7 +1,8 @@
 //! What breaks: Redis is killed in the middle of it all.
 
 use super::guide::Guide;
-use super::tour::{Group, Notes, TourStep};
+use super::notes::Notes;
+use super::tour::{Group, TourStep};
 use crate::failure::Result;
 use portcullis_stack::{env_file, ready};
 use serde_json::json;

@@ -3,7 +3,7 @@
 //! Owns the client and the key it has mounted. What a rotation does is the operator's tool's business.
 
 use super::guide::{Guide, abridged};
-use super::tour::Notes;
+use super::notes::Notes;
 use crate::failure::{Failure, Result};
 use portcullis_stack::{KeySpec, ready};
 use serde_json::{Value, json};

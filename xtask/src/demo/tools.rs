@@ -1,7 +1,8 @@
 //! Which tools there are: allowed, shown but refused, and hidden.
 
 use super::guide::{Answer, Guide};
-use super::tour::{Group, Notes, TourStep};
+use super::notes::Notes;
+use super::tour::{Group, TourStep};
 use crate::failure::Result;
 use serde_json::{Value, json};
 

@@ -3,6 +3,7 @@
 //! Knows nothing about the gateway.
 
 use super::guide::Guide;
+use super::notes::Notes;
 use crate::failure::Result;
 use portcullis_stack::process;
 use std::io::{IsTerminal, stdout};
@@ -24,33 +25,6 @@ pub(crate) struct TourStep {
 pub(crate) struct Score {
     pub(crate) passed: u32,
     pub(crate) failed: u32,
-}
-
-/// What a step has to say. Printed as it comes, so that a slow step is seen at work.
-#[derive(Default)]
-pub(crate) struct Notes {
-    unmet: Vec<String>,
-}
-
-impl Notes {
-    /// What goes to the gateway, or what is done.
-    pub(crate) fn sent(&mut self, text: impl AsRef<str>) {
-        println!("    > {}", text.as_ref());
-    }
-
-    /// What came back.
-    pub(crate) fn came(&mut self, text: impl AsRef<str>) {
-        for line in text.as_ref().lines() {
-            println!("    < {line}");
-        }
-    }
-
-    /// What has to be true for the step to pass.
-    pub(crate) fn expect(&mut self, expectation: impl Into<String>, met: bool) {
-        if !met {
-            self.unmet.push(expectation.into());
-        }
-    }
 }
 
 /// Walks all steps; one that fails does not keep the next ones from being shown.

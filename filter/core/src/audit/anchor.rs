@@ -2,7 +2,7 @@
 //!
 //! Owns what a chain that was cut off, replaced or restored from an older copy cannot hide.
 
-use super::verify::Link;
+use super::link::Link;
 
 /// Names one entry of a chain by its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,15 +7,10 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
-use super::verify::Link;
+use super::link::{GENESIS, Link, hash_text};
 use super::{AdminEntry, Entry};
 use crate::json;
-
-/// What stands before the first entry of a chain.
-pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Where an entry stands in its chain.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -127,15 +122,4 @@ struct Linked<'a> {
     entry: &'a AdminEntry,
     #[serde(flatten)]
     place: Place<'a>,
-}
-
-/// The hash of an entry: SHA-256, in hex, of its canonical JSON without the member `hash`.
-#[must_use]
-pub fn hash_of(mut members: Map<String, Value>) -> String {
-    members.remove("hash");
-    hash_text(&json::canonical(&members))
-}
-
-fn hash_text(text: &str) -> String {
-    base16ct::lower::encode_string(&Sha256::digest(text.as_bytes()))
 }

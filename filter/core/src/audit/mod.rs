@@ -8,13 +8,15 @@ mod anchor;
 mod chain;
 mod entry;
 mod event;
+mod link;
 mod redact;
 mod verify;
 
 pub use admin::{AdminAction, AdminEntry};
 pub use anchor::{Anchor, Found};
-pub use chain::{Chain, GENESIS, hash_of};
+pub use chain::Chain;
 pub use entry::{Decision, Entry};
 pub use event::AuditEvent;
+pub use link::{GENESIS, hash_of};
 pub use redact::{Redaction, redact, shown, shown_text};
 pub use verify::{ChainSummary, LineFault, Start, Verifier};

@@ -7,10 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::{Map, Value};
-
-use super::chain::{GENESIS, hash_of};
-use crate::json;
+use super::link::{GENESIS, Link};
 
 /// Whether a chain may start in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,42 +138,13 @@ impl Verifier {
     }
 }
 
-/// What ties an entry to its chain.
-pub(super) struct Link {
-    pub(super) chain: String,
-    pub(super) seq: u64,
-    pub(super) prev_hash: String,
-    pub(super) hash: String,
-    pub(super) computed: String,
-}
-
-impl Link {
-    pub(super) fn read(line: &str) -> Result<Self, String> {
-        let value = json::parse_strict(line.as_bytes()).map_err(|error| error.to_string())?;
-        let Value::Object(members) = value else {
-            return Err("not an object".to_owned());
-        };
-        let text = |name: &str| text(&members, name);
-        let seq = members.get("seq").and_then(Value::as_u64);
-        Ok(Self {
-            chain: text("chain")?,
-            seq: seq.ok_or("no whole number in the member seq")?,
-            prev_hash: text("prev_hash")?,
-            hash: text("hash")?,
-            computed: hash_of(members),
-        })
-    }
-}
-
-fn text(members: &Map<String, Value>, name: &str) -> Result<String, String> {
-    let text = members.get(name).and_then(Value::as_str);
-    text.map(str::to_owned).ok_or_else(|| format!("no text in the member {name}"))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{Chain, Entry};
+    use serde_json::Value;
+
+    use super::super::{Chain, Entry, hash_of};
     use super::*;
+    use crate::json;
 
     fn log() -> Vec<String> {
         let mut chains = [Chain::new("a".into()), Chain::new("b".into())];

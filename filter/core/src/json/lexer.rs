@@ -317,6 +317,11 @@ fn is_scalar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
 }
 
+/// The text of a string, as written between its quotation marks.
+pub(crate) fn decoded(raw: &[u8]) -> Option<String> {
+    serde_json::from_slice(&[b"\"", raw, b"\""].concat()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

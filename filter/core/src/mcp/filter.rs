@@ -13,7 +13,7 @@ use super::list::{self, Setting};
 use super::outcome::ToolOutcome;
 use super::rows::{Rows, TextRows};
 use crate::json::folded;
-use crate::json::lexer::{Kind, Lexer, Malformed, Token};
+use crate::json::lexer::{Kind, Lexer, Malformed, Token, decoded};
 
 /// An item of a list beyond this many bytes is not shown.
 pub const MAX_ITEM_BYTES: usize = 262_144;
@@ -738,11 +738,6 @@ fn plain(key: &[u8]) -> Result<Cow<'_, str>, Malformed> {
         return Ok(name);
     }
     Ok(Cow::Owned(folded(&name)))
-}
-
-/// The text of a string, as written between its quotation marks.
-pub(super) fn decoded(raw: &[u8]) -> Option<String> {
-    serde_json::from_slice(&[b"\"", raw, b"\""].concat()).ok()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Owns where servers put rows: a list in `structuredContent`, there under a usual name, or the same in
 //! the JSON of a single text content. Keeps no row.
 
-use crate::json::lexer::{Kind, Lexer, Token, quote_or_escape};
+use crate::json::lexer::{Kind, Lexer, Token, decoded, quote_or_escape};
 
 /// Members under which servers return lists; the first that is one counts.
 const LISTS: [&[u8]; 6] = [b"rows", b"items", b"results", b"records", b"data", b"result"];
@@ -78,8 +78,8 @@ impl Rows {
 }
 
 fn list(key: &[u8]) -> Option<usize> {
-    let decoded = key.contains(&b'\\').then(|| super::filter::decoded(key)).flatten();
-    let key = decoded.as_ref().map_or(key, |key| key.as_bytes());
+    let text = key.contains(&b'\\').then(|| decoded(key)).flatten();
+    let key = text.as_ref().map_or(key, |key| key.as_bytes());
     LISTS.iter().position(|list| *list == key)
 }
 

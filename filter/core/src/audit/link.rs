@@ -1,0 +1,55 @@
+//! What ties an entry to its chain: its name, its place, the hash of the entry before, its own.
+//!
+//! Owns how an entry is hashed and how its members are read back. Knows neither who appends nor who verifies.
+
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use crate::json;
+
+/// What stands before the first entry of a chain.
+pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// What ties an entry to its chain.
+pub(super) struct Link {
+    pub(super) chain: String,
+    pub(super) seq: u64,
+    pub(super) prev_hash: String,
+    pub(super) hash: String,
+    pub(super) computed: String,
+}
+
+impl Link {
+    pub(super) fn read(line: &str) -> Result<Self, String> {
+        let value = json::parse_strict(line.as_bytes()).map_err(|error| error.to_string())?;
+        let Value::Object(members) = value else {
+            return Err("not an object".to_owned());
+        };
+        let text = |name: &str| text(&members, name);
+        let seq = members.get("seq").and_then(Value::as_u64);
+        Ok(Self {
+            chain: text("chain")?,
+            seq: seq.ok_or("no whole number in the member seq")?,
+            prev_hash: text("prev_hash")?,
+            hash: text("hash")?,
+            computed: hash_of(members),
+        })
+    }
+}
+
+fn text(members: &Map<String, Value>, name: &str) -> Result<String, String> {
+    let text = members.get(name).and_then(Value::as_str);
+    text.map(str::to_owned).ok_or_else(|| format!("no text in the member {name}"))
+}
+
+/// The hash of an entry: SHA-256, in hex, of its canonical JSON without the member `hash`.
+#[must_use]
+pub fn hash_of(mut members: Map<String, Value>) -> String {
+    members.remove("hash");
+    hash_text(&json::canonical(&members))
+}
+
+/// SHA-256, in hex.
+pub(super) fn hash_text(text: &str) -> String {
+    base16ct::lower::encode_string(&Sha256::digest(text.as_bytes()))
+}
