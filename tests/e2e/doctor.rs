@@ -41,6 +41,7 @@ fn doctor_finds_a_working_gateway_in_order(world: &World<'_>) {
         "envoy.failure_policy",
         "envoy.configuration",
         "envoy.guard",
+        "envoy.seal",
         &probed,
         "envoy.listener gateway",
         "envoy.cluster portcullis_redis",

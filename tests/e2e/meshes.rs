@@ -17,6 +17,9 @@ pub(crate) fn cases() -> Vec<Case> {
         what_envoy_gateway_makes_of_the_shipped_files_judges_as_the_plain_envoy_does,
         without_the_filter_istios_routes_lead_nowhere,
         without_the_filter_envoy_gateways_routes_lead_nowhere,
+        the_seal_of_istios_routes_refuses_a_route_that_is_selected_later,
+        the_seal_of_the_wasm_plugins_routes_refuses_a_route_that_is_selected_later,
+        the_seal_of_envoy_gateways_routes_refuses_a_route_that_is_selected_later,
     ]
 }
 
@@ -46,6 +49,7 @@ fn rendered(
     std::fs::write(&template, change(text)).expect("write a template");
     let bootstrap = Bootstrap::default()
         .set("WASM", options.artifacts.filter.display())
+        .set("FRAMING_WASM", options.artifacts.framing.display())
         .redis(stack.valkey.address())
         .vault(stack.openbao.address(), stack.openbao.token_sds())
         .demo(stack.connector.address());
@@ -171,4 +175,57 @@ fn leads_nowhere(world: &World<'_>, file: &str, without: impl FnOnce(String) -> 
     let reached = own.gateway.recorded();
     let ours = |request: &&Value| request.to_string().contains("without-the-filter-");
     assert_eq!(reached.iter().find(ours), None);
+}
+
+// Finding 11.1: Envoy selects a route again, later than the filter can look.
+// Proves: X30, A5
+fn the_seal_of_istios_routes_refuses_a_route_that_is_selected_later(world: &World<'_>) {
+    is_sealed(world, "istio.yaml", "outbound|8080||demo.mcp.svc.cluster.local");
+}
+
+// Finding 11.1.
+// Proves: X30, A5
+fn the_seal_of_the_wasm_plugins_routes_refuses_a_route_that_is_selected_later(world: &World<'_>) {
+    is_sealed(world, "istio-plugin.yaml", "outbound|8080||demo.mcp.svc.cluster.local");
+}
+
+// Finding 11.1.
+// Proves: X30, A5
+fn the_seal_of_envoy_gateways_routes_refuses_a_route_that_is_selected_later(world: &World<'_>) {
+    is_sealed(world, ENVOY_GATEWAY, "httproute/mcp/demo/rule/0");
+}
+
+/// A route of others that matches on any guard, and on an organisation, before ours: it leads to a server, with the credential.
+fn is_sealed(world: &World<'_>, file: &str, cluster: &str) {
+    let Some(own) = rendered(world, file, |text| {
+        let late = |header: &str| {
+            json!({
+                "match": {
+                    "path": DEMO,
+                    "headers": [{"name": header, "present_match": true}],
+                    "query_parameters": [{"name": "late", "string_match": {"exact": header}}],
+                },
+                "route": {"cluster": cluster, "prefix_rewrite": "/mcp", "host_rewrite_literal": "demo"},
+            })
+        };
+        let routes = "\"routes\": [\n";
+        let (before, after) = text.split_once(routes).expect("the routes");
+        let (guard, org) = (late("x-portcullis-guard"), late("x-portcullis-org"));
+        format!("{before}{routes}{guard},\n{org},\n{after}")
+            .replace("${PORTCULLIS_REDIS_TIMEOUT_MS:-50}", "1000")
+            .replace("${PORTCULLIS_SLOWDOWN_FAILURES:-100}", "0")
+    }) else {
+        return;
+    };
+    let org = world.organisation();
+    let key = org.key("analyst").key;
+    assert_eq!(send(&own, Some(&key), "query_users").rows().len(), 2);
+    for header in ["x-portcullis-guard", "x-portcullis-org"] {
+        let message = mcp::call("query_users", json!({"limit": 2})).to_string();
+        let request = Request::post(&format!("{DEMO}?late={header}"), message);
+        let request = request.without("host").header("host", HOST).bearer(&key);
+        let answer = own.gateway.send(&request);
+        assert_eq!(answer.status(), 403, "{header}: {}", answer.text());
+        assert_eq!(executions(&answer), 0, "{header}");
+    }
 }

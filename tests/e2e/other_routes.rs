@@ -19,7 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         a_redirect_inside_envoy_is_judged_again,
         no_other_port_gets_a_credential,
         no_filter_in_front_sends_a_judged_call_elsewhere,
-        sealed_routes_stop_what_is_selected_after_the_guard,
+        the_seal_stops_what_is_selected_after_the_guard,
     ]
 }
 
@@ -229,7 +229,8 @@ fn ways_of_routes() -> Vec<Way> {
             &format!("{demo}, query_parameters: [{{name: redirect, present_match: true}}]"),
             "redirect: {host_redirect: evil.example}",
             to(&format!("{DEMO}?redirect=1")),
-            Then::Answered(301),
+            // It matched when Envoy selected again: the seal.
+            Then::Answered(403),
         ),
         Way {
             then: Then::Unjudged,
@@ -568,25 +569,13 @@ fn late(template: &str, fake: &FakeUpstream) -> String {
     replaced(&template, FILTER, &format!("{}{metadata}{FILTER}", filters_in_front()))
 }
 
-/// As docs/guides/guarded-routes.md says to do: the guard once more as metadata of our routes, and a filter that wants it.
-fn sealed(template: &str) -> String {
-    let metadata =
-        "metadata: {filter_metadata: {portcullis: {guard: \"demo-${PORTCULLIS_GUARD}\"}}}\n";
-    let mut template = template.to_owned();
-    for route in ["              - name: demo-listen\n", "              - name: demo\n"] {
-        template = replaced(&template, route, &format!("{route}                {metadata}"));
-    }
-    let router = "          - name: envoy.filters.http.router\n";
-    let page = include_str!("../../docs/guides/guarded-routes.md");
-    let (_, seal) = page.split_once("- name: portcullis_seal\n").expect("the seal");
-    let (seal, _) = seal.split_once("```").expect("its end");
-    let seal: String = format!("- name: portcullis_seal\n{seal}")
-        .replace("/crm/mcp", DEMO)
-        .replace("VALUE", "demo-${PORTCULLIS_GUARD}")
-        .lines()
-        .map(|line| format!("          {}\n", line.strip_prefix("   ").unwrap_or(line)))
-        .collect();
-    replaced(&template, router, &format!("{seal}{router}"))
+/// Without the seal that envoy/envoy.yaml has.
+fn unsealed(template: &str) -> String {
+    const SEAL: &str = "          - name: portcullis_seal\n";
+    const ROUTER: &str = "          - name: envoy.filters.http.router\n";
+    let (before, rest) = template.split_once(SEAL).expect("the seal");
+    let (_, after) = rest.split_once(ROUTER).expect("the router");
+    format!("{before}{ROUTER}{after}")
 }
 
 /// Until what Envoy sends has come to another server, on a busy machine.
@@ -594,7 +583,7 @@ const ARRIVES: Duration = Duration::from_secs(10);
 
 // Finding 11.1: Envoy selects a route again, later than the filter can look.
 // Proves: X30, A5
-fn sealed_routes_stop_what_is_selected_after_the_guard(world: &World<'_>) {
+fn the_seal_stops_what_is_selected_after_the_guard(world: &World<'_>) {
     let to_late = |way: &str| to(&format!("{DEMO}?late={way}"));
     let mut ways: Vec<(String, Request)> = ["guard", "org", "header", "mirror"]
         .map(|way| (format!("late {way}"), to_late(way)))
@@ -609,7 +598,7 @@ fn sealed_routes_stop_what_is_selected_after_the_guard(world: &World<'_>) {
         let (server, other) = (FakeUpstream::of_one_row(), FakeUpstream::of_one_row());
         let own = world.envoy_serving(&server, |template| {
             let template = late(&template, &other);
-            if is_sealed { sealed(&template) } else { template }
+            if is_sealed { template } else { unsealed(&template) }
         });
         let org = world.organisation().through(&own.gateway);
         let key = org.key("analyst").key;
@@ -633,7 +622,7 @@ fn sealed_routes_stop_what_is_selected_after_the_guard(world: &World<'_>) {
         }
         // The rest is as it was.
         if is_sealed {
-            for way in self::ways().iter().filter(|way| !matches!(way.then, Then::Answered(301))) {
+            for way in &self::ways() {
                 tried(&own, way, &key, &server, &other);
             }
         }

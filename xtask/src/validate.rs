@@ -37,27 +37,16 @@ pub(crate) fn bootstraps(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// The routes that `portcullis render` makes of its tests' description, in a listener that has nothing else.
+/// The routes and the seal that `portcullis render` makes of its tests' description, in a listener that has nothing else.
 fn made_by_render(workspace: &Workspace) -> Result<Value> {
-    let files = workspace.root.join("cli/tests/cli/files/render");
-    let mut command = Command::new(workspace.built_artifacts()?.cli);
-    command
-        .arg("render")
-        .arg(files.join("gateway.yaml"))
-        .args(["--for", "envoy", "--output", "json"]);
-    command.arg("--guards").arg(files.join("guards.json"));
-    command.arg("--previous-guards").arg(files.join("previous.json"));
-    let output = process::output("portcullis render", command)?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let made: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|error| Failure::new(format!("portcullis render: {error} {complaint}")))?;
+    let (routes, seal) = (rendered_for(workspace, "envoy")?, rendered_for(workspace, "seal")?);
     let cluster = |name: &str| json!({"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": {"cluster_name": name}});
     let clusters = ["demo", "crm", "tickets"].map(cluster);
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "gateway",
-        "route_config": made["documents"][0],
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
+        "route_config": routes,
+        "http_filters": [seal, {"name": "envoy.filters.http.router", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
         }}],
     });
@@ -71,6 +60,23 @@ fn made_by_render(workspace: &Workspace) -> Result<Value> {
         }],
         "clusters": clusters,
     }}))
+}
+
+/// The first document.
+fn rendered_for(workspace: &Workspace, target: &str) -> Result<Value> {
+    let files = workspace.root.join("cli/tests/cli/files/render");
+    let mut command = Command::new(workspace.built_artifacts()?.cli);
+    command
+        .arg("render")
+        .arg(files.join("gateway.yaml"))
+        .args(["--for", target, "--output", "json"]);
+    command.arg("--guards").arg(files.join("guards.json"));
+    command.arg("--previous-guards").arg(files.join("previous.json"));
+    let output = process::output("portcullis render", command)?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let made: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| Failure::new(format!("portcullis render: {error} {complaint}")))?;
+    Ok(made["documents"][0].clone())
 }
 
 /// What a bootstrap refers to on the machine that checks it.
@@ -110,7 +116,7 @@ impl Bench {
     /// What a rendered file has placeholders for.
     fn rendered(&self) -> Bootstrap {
         Bootstrap::default()
-            .set("WASM", self.artifacts.filter.display())
+            .wasm(&self.artifacts)
             .vault(loopback(8200), &self.token)
             .audit_log(&self.audit_log)
             .set("GUARD", "a-value-that-nobody-can-guess")

@@ -29,6 +29,8 @@ pub(crate) struct RenderArgs {
 pub(crate) enum Target {
     /// The content of a `route_config` of Envoy.
     Envoy,
+    /// The seal for Envoy: an HTTP filter between Portcullis and the router.
+    Seal,
     /// A VirtualService and an EnvoyFilter of Istio.
     Istio,
     /// HTTPRoutes of the Gateway API, with the resources of Envoy Gateway that they need.
@@ -41,6 +43,7 @@ impl Target {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Envoy => "envoy",
+            Self::Seal => "seal",
             Self::Istio => "istio",
             Self::GatewayApi => "gateway-api",
             Self::Plugin => "plugin",

@@ -23,6 +23,7 @@ const DEFAULT_WINDOW: u64 = 65_535;
 /// Looks at every route and every connection manager in `dump`.
 pub(super) fn look(dump: &Value, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let discovered = discovered(dump);
     let mut tables = BTreeSet::new();
     each_object(dump, &mut |node| {
         if let Some(hosts) = node["virtual_hosts"].as_array() {
@@ -39,6 +40,7 @@ pub(super) fn look(dump: &Value, config: &Config) -> Vec<Finding> {
         ));
     } else {
         findings.extend(guarded(&tables, config));
+        findings.extend(sealed(dump, &tables, &discovered));
     }
     let servers = servers(&tables);
     for route in tables.iter().filter(|it| it.leads_to(&servers) || it.meets_a_path(config)) {
@@ -46,7 +48,7 @@ pub(super) fn look(dump: &Value, config: &Config) -> Vec<Finding> {
     }
     each_object(dump, &mut |node| {
         if node["filter_chains"].is_array() || node["default_filter_chain"].is_object() {
-            findings.extend(listener(node, config));
+            findings.extend(listener(node, &discovered, config));
         }
     });
     // A dump shows what the bootstrap has twice: there, and among the listeners.
@@ -64,10 +66,20 @@ struct Route {
     clusters: Vec<String>,
     /// Whether it wants the guard.
     is_guarded: bool,
+    seal: Seal,
     /// Headers of the filter's own that it matches on, but for the guard.
     own_headers: Vec<String>,
     /// What it has beyond leading there: retries, mirrors, upgrades, redirects, a limit of time.
     extras: Vec<Extra>,
+}
+
+/// What a guarded route says to the seal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Seal {
+    /// Its metadata has no guard that it takes.
+    Absent,
+    /// The guards in its metadata. Not for the eye.
+    Guards(Vec<String>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,10 +163,21 @@ fn read(host: &Value, route: &Value, table: &Table<'_>) -> Option<Route> {
         name: format!("{host}/{name}"),
         matcher: matcher.unwrap_or(Matcher::Other),
         is_guarded,
+        seal: seal(route, table.config),
         own_headers: own.map(str::to_owned).collect(),
         extras,
         clusters,
     })
+}
+
+/// The guards in the metadata of a route.
+fn seal(route: &Value, config: &Config) -> Seal {
+    let place = format!("/metadata/filter_metadata/{}/{}", guard::METADATA, guard::METADATA_KEY);
+    let values = route.pointer(&place).and_then(Value::as_array);
+    let values = values.into_iter().flatten().filter_map(Value::as_str);
+    let values: Vec<String> =
+        values.filter(|value| config.guards.has(value)).map(str::to_owned).collect();
+    if values.is_empty() { Seal::Absent } else { Seal::Guards(values) }
 }
 
 /// A matcher that a request without one of the values does not meet.
@@ -225,6 +248,65 @@ fn guarded(tables: &BTreeSet<Route>, config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// Guarded routes that a judged request may be kept from: those without a seal, on any listener with the filter.
+fn sealed(dump: &Value, tables: &BTreeSet<Route>, discovered: &BTreeSet<String>) -> Vec<Finding> {
+    let next = format!("add the metadata and the filter of the seal; {PAGE}#seal-the-routes");
+    let mut managers = Vec::new();
+    each_object(dump, &mut |node| {
+        if let Some(at) = position(node, discovered) {
+            managers.push(refused_guards(node, at));
+        }
+    });
+    let is_refused = |value: &String| managers.iter().all(|guards| guards.contains(value));
+    let unsealed = tables.iter().filter(|route| route.is_guarded).filter_map(|route| {
+        let found = match &route.seal {
+            Seal::Absent => "it has no seal: another route may get a judged request of it",
+            Seal::Guards(guards) if !guards.iter().all(is_refused) => {
+                "no filter behind Portcullis checks its seal, on one listener at least"
+            }
+            Seal::Guards(_) => return None,
+        };
+        Some(Finding::warning(&format!("envoy.route {}", route.name), found, next.clone()))
+    });
+    let findings: Vec<_> = unsealed.collect();
+    let any = tables.iter().any(|route| route.is_guarded) && !managers.is_empty();
+    if findings.is_empty() && any {
+        return vec![Finding::good("envoy.seal", "every guarded route has one")];
+    }
+    findings
+}
+
+/// The guards that seals behind the filter refuse on other routes.
+fn refused_guards(manager: &Value, at: usize) -> BTreeSet<String> {
+    let none = Vec::new();
+    let filters = manager["http_filters"].as_array().unwrap_or(&none);
+    let seals = filters.iter().skip(at.saturating_add(1));
+    let seals = seals.filter(|filter| is_seal(filter) && filter["disabled"] != true);
+    let mut guards = BTreeSet::new();
+    for rules in seals.filter_map(|filter| filter.pointer("/typed_config/rules")) {
+        // A dump leaves out what is a default: the action ALLOW.
+        if rules["action"] != "DENY" {
+            continue;
+        }
+        for policy in rules["policies"].as_object().into_iter().flat_map(|it| it.values()) {
+            let mut reads_route = false;
+            let mut values = BTreeSet::new();
+            each_object(policy, &mut |node| {
+                reads_route |= node["metadata_source"] == "ROUTE"
+                    && node.pointer("/metadata_matcher/filter") == Some(&guard::METADATA.into());
+                if node["name"] == guard::HEADER {
+                    let value = node.pointer("/string_match/exact").and_then(Value::as_str);
+                    values.extend(value.map(str::to_owned));
+                }
+            });
+            if reads_route {
+                guards.extend(values);
+            }
+        }
+    }
+    guards
+}
+
 impl Route {
     fn leads_to(&self, servers: &BTreeSet<String>) -> bool {
         self.clusters.iter().any(|cluster| servers.contains(cluster))
@@ -269,7 +351,7 @@ impl Route {
 }
 
 /// The connection managers of a listener that run the filter.
-fn listener(listener: &Value, config: &Config) -> Vec<Finding> {
+fn listener(listener: &Value, discovered: &BTreeSet<String>, config: &Config) -> Vec<Finding> {
     let none = Vec::new();
     let name = listener["name"].as_str().unwrap_or("unnamed");
     let chains = listener["filter_chains"].as_array().unwrap_or(&none).iter();
@@ -278,12 +360,14 @@ fn listener(listener: &Value, config: &Config) -> Vec<Finding> {
     let managers = filters.map(|filter| &filter["typed_config"]);
     let managers = managers
         .filter(|config| config["@type"].as_str().is_some_and(|name| name.ends_with(MANAGER)));
-    let managers: Vec<_> = managers.filter(|manager| position(manager).is_some()).collect();
+    let managers: Vec<_> =
+        managers.filter_map(|manager| Some((manager, position(manager, discovered)?))).collect();
     if managers.is_empty() {
         return Vec::new();
     }
     let check = format!("envoy.listener {name}");
-    let mut findings: Vec<_> = managers.iter().flat_map(|it| manager(it, &check, config)).collect();
+    let mut findings: Vec<_> =
+        managers.iter().flat_map(|(it, at)| manager(it, *at, &check, config)).collect();
     let buffer = listener["per_connection_buffer_limit_bytes"].as_u64().unwrap_or(DEFAULT_BUFFER);
     findings.extend(room(&check, "per_connection_buffer_limit_bytes", buffer, config));
     if findings.is_empty() {
@@ -292,20 +376,36 @@ fn listener(listener: &Value, config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// The names under which Envoy discovers the filter (ECDS), as Istio sends it.
+fn discovered(dump: &Value) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    each_object(dump, &mut |node| {
+        if let Some(filter) = node.get("ecds_filter").filter(|filter| is_the_filter(filter)) {
+            names.extend(filter["name"].as_str().map(str::to_owned));
+        }
+    });
+    names
+}
+
+fn is_the_filter(filter: &Value) -> bool {
+    let root = filter.pointer("/typed_config/config/root_id");
+    root.or_else(|| filter.pointer("/typed_config/value/config/root_id"))
+        .is_some_and(|root| root == ROOT)
+}
+
 /// Where the filter stands among the HTTP filters.
-fn position(manager: &Value) -> Option<usize> {
+fn position(manager: &Value, discovered: &BTreeSet<String>) -> Option<usize> {
     let filters = manager["http_filters"].as_array()?;
     filters.iter().position(|filter| {
-        let root = filter.pointer("/typed_config/config/root_id");
-        root.or_else(|| filter.pointer("/typed_config/value/config/root_id"))
-            .is_some_and(|root| root == ROOT)
+        let is_discovered = filter.get("config_discovery").is_some()
+            && filter["name"].as_str().is_some_and(|name| discovered.contains(name));
+        is_discovered || is_the_filter(filter)
     })
 }
 
-fn manager(manager: &Value, check: &str, config: &Config) -> Vec<Finding> {
+fn manager(manager: &Value, at: usize, check: &str, config: &Config) -> Vec<Finding> {
     let none = Vec::new();
     let filters = manager["http_filters"].as_array().unwrap_or(&none);
-    let at = position(manager).unwrap_or_default();
     let mut findings = Vec::new();
     if filters.get(at).is_some_and(|filter| filter["disabled"] == true) {
         let next = "remove disabled: true; to leave hosts out, disable it there";
@@ -410,8 +510,31 @@ mod tests {
             "match": {"path": "/demo/mcp", "headers": [
                 {"name": "x-portcullis-guard", "string_match": {"exact": "0123456789abcdef"}},
             ]},
+            "metadata": {"filter_metadata": {"portcullis": {"guards": ["0123456789abcdef"]}}},
             "route": {"cluster": "demo", "timeout": "0s"},
         })
+    }
+
+    /// As a dump has what `portcullis render` prints.
+    fn seal_of(value: &str, action: &str) -> Value {
+        let of_route = json!({"metadata_source": "ROUTE", "metadata_matcher": {
+            "filter": "portcullis", "path": [{"key": "guards"}],
+            "value": {"list_match": {"one_of": {"string_match": {"exact": value}}}},
+        }});
+        json!({"name": "portcullis_seal", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "rules": {"action": action, "policies": {"/demo/mcp": {
+                "principals": [{"any": true}],
+                "permissions": [{"and_rules": {"rules": [
+                    {"header": {"name": "x-portcullis-guard", "string_match": {"exact": value}}},
+                    {"not_rule": {"sourced_metadata": of_route}},
+                ]}}],
+            }}},
+        }})
+    }
+
+    fn filters() -> Value {
+        json!(["filter", seal_of("0123456789abcdef", "DENY"), {"name": ROUTER}])
     }
 
     fn told(dump: &Value) -> Vec<(String, State, String)> {
@@ -425,19 +548,59 @@ mod tests {
     fn a_guarded_gateway_is_in_order() {
         let unjudged = json!({"name": "unjudged", "match": {"prefix": "/"}, "direct_response": {"status": 503}});
         let routes = json!([guarded_route(), unjudged]);
-        let found = told(&dump(&routes, &json!(["filter", {"name": ROUTER}])));
+        let found = told(&dump(&routes, &filters()));
         assert!(found.iter().all(|(_, state, _)| *state == State::Good), "{found:?}");
-        assert_eq!(found.len(), 2);
-        // A seal belongs behind the filter.
-        let seal = json!({"name": "portcullis_seal", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"}});
-        let found = told(&dump(&routes, &json!(["filter", seal, {"name": ROUTER}])));
-        assert!(found.iter().all(|(_, state, _)| *state == State::Good), "{found:?}");
+        assert_eq!(found.len(), 3);
         // As in a real dump, which has the bootstrap beside the listeners.
-        let mut dump = dump(&routes, &json!(["filter", {"name": ROUTER}]));
+        let mut dump = dump(&routes, &filters());
         let again = dump["configs"][0].clone();
         dump["configs"].as_array_mut().unwrap().push(again);
-        assert_eq!(told(&dump).len(), 2);
+        assert_eq!(told(&dump).len(), 3);
+    }
+
+    // Finding 11.1: Envoy selects a route again after the filter has set the guard.
+    // Proves: X16, X30
+    #[test]
+    fn an_unsealed_route_has_a_line() {
+        let router = json!({"name": ROUTER});
+        let good = seal_of("0123456789abcdef", "DENY");
+        let mut bare = guarded_route();
+        bare["metadata"] = json!({});
+        let mut of_another = guarded_route();
+        of_another["metadata"]["filter_metadata"]["portcullis"]["guards"] =
+            json!(["another-guard-value"]);
+        let mut off = good.clone();
+        off["disabled"] = json!(true);
+        for (route, filters) in [
+            (guarded_route(), json!(["filter", router])),
+            (guarded_route(), json!([good, "filter", router])),
+            (guarded_route(), json!(["filter", off, router])),
+            (guarded_route(), json!(["filter", seal_of("0123456789abcdef", "ALLOW"), router])),
+            (guarded_route(), json!(["filter", seal_of("another-guard-value", "DENY"), router])),
+            (bare, json!(["filter", good, router])),
+            (of_another, json!(["filter", good, router])),
+        ] {
+            let found = told(&dump(&json!([route]), &filters));
+            let line = found.iter().find(|(check, ..)| check == "envoy.route mcp/demo");
+            let (_, state, told) = line.unwrap_or_else(|| panic!("{filters}: {found:?}"));
+            assert!(*state == State::Warning && told.contains("seal"), "{filters}: {found:?}");
+        }
+    }
+
+    // On Istio the listener names the filter, and its configuration is a resource of its own (ECDS).
+    // Proves: X16
+    #[test]
+    fn a_filter_that_is_discovered_is_found() {
+        let mut dump = dump(&json!([guarded_route()]), &filters());
+        let place = "/configs/0/static_listeners/0/listener/filter_chains/0/filters/0/typed_config/http_filters/0";
+        let filter = dump.pointer_mut(place).unwrap();
+        let config = filter["typed_config"].take();
+        *filter = json!({"name": "p", "config_discovery": {"type_urls": []}});
+        let ecds =
+            json!({"ecds_filters": [{"ecds_filter": {"name": "p", "typed_config": config}}]});
+        dump["configs"].as_array_mut().unwrap().push(ecds);
+        let checks: Vec<_> = told(&dump).into_iter().map(|(check, ..)| check).collect();
+        assert_eq!(checks, ["envoy.guard", "envoy.seal", "envoy.listener gateway"]);
     }
 
     // Finding 11.8.

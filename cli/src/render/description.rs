@@ -97,6 +97,8 @@ pub(super) struct ParentRef {
     pub(super) name: String,
     pub(super) namespace: Option<String>,
     pub(super) section_name: Option<String>,
+    /// The listeners of the Gateway, for the seal.
+    pub(super) listeners: Vec<String>,
 }
 
 /// What is said of a server.
@@ -269,6 +271,7 @@ fn gateway_api(node: Node<'_>, faults: &mut Faults) -> Option<Vec<ParentRef>> {
     const PARENTS: &str = "a list of Gateways, such as [{name: mcp, namespace: mcp}]";
     const PARENT: &str = "a Gateway: an object with `name`, such as {name: mcp}";
     const OBJECT: &str = "the name of a Gateway, such as mcp";
+    const LISTENERS: &str = "the names of the listeners of the Gateway, such as [http]";
     let mut fields = node.object(faults, EITHER)?;
     let parents = fields.required("parent_refs", faults, PARENTS).and_then(|node| {
         let place = node.clone();
@@ -287,11 +290,17 @@ fn gateway_api(node: Node<'_>, faults: &mut Faults) -> Option<Vec<ParentRef>> {
             let section_name = field(&mut fields, "section_name", |node| {
                 node.text(faults, "the name of a listener of the Gateway", object)
             });
+            let listeners = field(&mut fields, "listeners", |node| {
+                let items = node.items(faults, LISTENERS)?;
+                let listener = |item: Node<'_>| item.text(faults, LISTENERS, object);
+                items.into_iter().map(listener).collect::<Option<Vec<_>>>()
+            });
             fields.finish(faults);
             Some(ParentRef {
                 name: name?,
                 namespace: namespace.0.flatten(),
                 section_name: section_name.0.flatten(),
+                listeners: listeners.0.flatten().unwrap_or_default(),
             })
         };
         items.into_iter().map(parent).collect()

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::description::{self, Description};
 use super::guards::{Guards, Matcher};
 use super::route::{Guarded, Method};
-use super::{UNJUDGED, object};
+use super::{UNJUDGED, object, seal};
 use crate::report::CliError;
 
 /// A description whose servers are clusters.
@@ -64,7 +64,7 @@ fn domains(hosts: &[String]) -> Vec<String> {
 fn guarded(route: &Guarded<'_>, cluster: &str, host: Option<&str>) -> Value {
     let guard = match &route.guard {
         Matcher::Exact(value) => json!({"exact": value}),
-        Matcher::Regex(regex) => json!({"safe_regex": {"regex": regex}}),
+        Matcher::Either(either) => json!({"safe_regex": {"regex": either.regex()}}),
     };
     let mut headers = vec![json!({"name": HEADER, "string_match": guard})];
     if route.method == Method::Get {
@@ -80,6 +80,7 @@ fn guarded(route: &Guarded<'_>, cluster: &str, host: Option<&str>) -> Value {
     ]);
     json!({
         "name": route.name,
+        "metadata": seal::metadata(&route.guard),
         "match": {"path": route.path, "headers": headers},
         "route": action,
     })

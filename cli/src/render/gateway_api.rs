@@ -2,8 +2,10 @@
 //!
 //! Owns the form of both. The rules of an HTTPRoute are in no order: one with more matches comes before its twin.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use portcullis_core::decode::Faults;
-use portcullis_core::guard::HEADER;
+use portcullis_core::guard::{HEADER, METADATA};
 use serde_json::{Value, json};
 
 use super::description::{
@@ -12,11 +14,13 @@ use super::description::{
 };
 use super::guards::{Guards, Matcher};
 use super::route::{Guarded, Method, Routes, Unjudged};
-use super::{UNJUDGED, object};
-use crate::report::CliError;
+use super::{UNJUDGED, object, seal};
+use crate::report::{CliError, progress};
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io";
+const LISTENER: &str = "envoy.config.listener.v3.Listener";
+const ROUTES: &str = "envoy.config.route.v3.RouteConfiguration";
 /// As many open streams as Envoy's listener takes connections.
 const MOST: u64 = 10_000;
 
@@ -60,13 +64,97 @@ pub(super) fn documents(
     guards: &mut Guards,
 ) -> Result<Vec<Value>, CliError> {
     let mut documents = Vec::new();
-    for of_connector in description.routes(guards)? {
-        documents.push(http_route(description, &of_connector));
-        documents.extend(backend(description, &of_connector));
-        documents.extend(traffic_policies(description, &of_connector));
+    let routes = description.routes(guards)?;
+    for of_connector in &routes {
+        documents.push(http_route(description, of_connector));
+        documents.extend(backend(description, of_connector));
+        documents.extend(traffic_policies(description, of_connector));
     }
     documents.push(refusal(description));
+    let gateways = listeners(description);
+    for parent in &description.gateway.parents {
+        if gateways.get(&gateway_of(description, parent)).is_none_or(BTreeSet::is_empty) {
+            progress(&format!(
+                "the Gateway {} gets no seal: name its `listeners` or a `section_name`",
+                parent.name
+            ));
+        }
+    }
+    documents.extend(gateways.iter().filter(|(_, listeners)| !listeners.is_empty()).map(
+        |((namespace, gateway), listeners)| {
+            sealed(description, &routes, (namespace, gateway), listeners)
+        },
+    ));
     Ok(documents)
+}
+
+/// The namespace and the name of a Gateway.
+type Name = (String, String);
+
+fn gateway_of(description: &Described, parent: &ParentRef) -> Name {
+    let namespace = parent.namespace.as_ref().unwrap_or(&description.gateway.namespace);
+    (namespace.clone(), parent.name.clone())
+}
+
+/// The listeners of each Gateway that are known.
+fn listeners(description: &Described) -> BTreeMap<Name, BTreeSet<&str>> {
+    let mut gateways: BTreeMap<Name, BTreeSet<&str>> = BTreeMap::new();
+    for parent in &description.gateway.parents {
+        let known = gateways.entry(gateway_of(description, parent)).or_default();
+        known.extend(parent.section_name.as_deref());
+        known.extend(parent.listeners.iter().map(String::as_str));
+    }
+    gateways
+}
+
+/// The seal on each listener, and its metadata on each guarded route.
+fn sealed(
+    description: &Described,
+    routes: &[Routes<'_, Service>],
+    (namespace, gateway): (&str, &str),
+    listeners: &BTreeSet<&str>,
+) -> Value {
+    let guarded = || routes.iter().flat_map(|of_connector| &of_connector.guarded);
+    let patch = |kind: &str, listener: &str, json_path: &str, path: Option<&str>, value: Value| {
+        json!({
+            "type": format!("type.googleapis.com/{kind}"),
+            "name": format!("{namespace}/{gateway}/{listener}"),
+            "operation": object([
+                ("op", Some(json!("add"))),
+                ("jsonPath", Some(json!(json_path))),
+                ("path", path.map(Value::from)),
+                ("value", Some(value)),
+            ]),
+        })
+    };
+    let mut patches = Vec::new();
+    for listener in listeners {
+        // To add at the place of the router puts the seal before it.
+        let router = "$..http_filters[?(@.name=='envoy.filters.http.router')]";
+        let filter = seal::filter(&description.name, guarded());
+        patches.push(patch(LISTENER, listener, router, None, filter));
+        for of_connector in routes {
+            for (nth, route) in of_connector.guarded.iter().enumerate() {
+                // The rules of an HTTPRoute have a cluster each.
+                let (ours, name) = (&description.gateway.namespace, &of_connector.connector.name);
+                let routes =
+                    format!("$..routes[?(@.route.cluster=='httproute/{ours}/{name}/rule/{nth}')]");
+                let place = format!("metadata/filter_metadata/{METADATA}");
+                let value = seal::of_route(&route.guard);
+                patches.push(patch(ROUTES, listener, &routes, Some(&place), value));
+            }
+        }
+    }
+    json!({
+        "apiVersion": format!("{ENVOY_GATEWAY}/v1alpha1"),
+        "kind": "EnvoyPatchPolicy",
+        "metadata": {"name": format!("{}-seal-{gateway}", description.name), "namespace": namespace},
+        "spec": {
+            "targetRef": {"group": GATEWAY_API, "kind": "Gateway", "name": gateway},
+            "type": "JSONPatch",
+            "jsonPatches": patches,
+        },
+    })
 }
 
 fn metadata(description: &Described, name: &str) -> Value {
@@ -103,8 +191,8 @@ fn http_route(description: &Described, routes: &Routes<'_, Service>) -> Value {
 
 fn guarded(route: &Guarded<'_>, host: Option<&str>, backend: &Value) -> Value {
     let (kind, value) = match &route.guard {
-        Matcher::Exact(value) => ("Exact", value),
-        Matcher::Regex(regex) => ("RegularExpression", regex),
+        Matcher::Exact(value) => ("Exact", value.clone()),
+        Matcher::Either(either) => ("RegularExpression", either.regex()),
     };
     let matcher = object([
         ("path", Some(json!({"type": "Exact", "value": route.path}))),

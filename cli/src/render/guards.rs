@@ -43,8 +43,31 @@ enum Source {
 #[derive(Clone)]
 pub(super) enum Matcher {
     Exact(String),
-    /// Two values, as a regular expression (RE2) that has to match as a whole.
-    Regex(String),
+    Either(Either),
+}
+
+/// Two values, while one is on its way out.
+#[derive(Clone)]
+pub(super) struct Either {
+    previous: String,
+    value: String,
+}
+
+impl Either {
+    /// A regular expression (RE2) that has to match as a whole.
+    pub(super) fn regex(&self) -> String {
+        format!("{}|{}", literal(&self.previous), literal(&self.value))
+    }
+}
+
+impl Matcher {
+    /// Every value that it takes.
+    pub(super) fn values(&self) -> Vec<&str> {
+        match self {
+            Self::Exact(value) => vec![value],
+            Self::Either(Either { previous, value }) => vec![previous, value],
+        }
+    }
 }
 
 impl Guards {
@@ -100,7 +123,7 @@ impl Guards {
         let value = self.value(path)?;
         let previous = self.previous.get(path).map(Secret::expose);
         Ok(match previous.filter(|previous| *previous != value) {
-            Some(previous) => Matcher::Regex(format!("{}|{}", literal(previous), literal(&value))),
+            Some(previous) => Matcher::Either(Either { previous: previous.to_owned(), value }),
             None => Matcher::Exact(value),
         })
     }

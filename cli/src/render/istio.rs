@@ -9,8 +9,11 @@ use serde_json::{Map, Value, json};
 use super::description::{self, Description, Istio, Service};
 use super::guards::{Guards, Matcher};
 use super::route::{Guarded, Method, Unjudged};
-use super::{UNJUDGED, object};
+use super::{UNJUDGED, object, seal};
 use crate::report::CliError;
+
+/// Each patch puts its filter just before the router: the seal has to come after `envoyfilter.yaml` (20).
+const AFTER_THE_FILTER: u32 = 30;
 
 /// A description whose servers are hosts with a port.
 pub(super) type Described = Description<Gateway, Service>;
@@ -61,7 +64,8 @@ pub(super) fn documents(
     let Description { name, hosts, gateway, .. } = description;
     let Gateway { namespace, istio } = gateway;
     let (mut http, mut patches) = (Vec::new(), Vec::new());
-    for of_connector in description.routes(guards)? {
+    let routes = description.routes(guards)?;
+    for of_connector in &routes {
         let connector = of_connector.connector;
         let host = connector.rewrite.host.as_deref();
         for route in &of_connector.guarded {
@@ -70,6 +74,7 @@ pub(super) fn documents(
         }
         http.extend(of_connector.unjudged.iter().map(|route| unjudged(name, route)));
     }
+    patches.push(sealed(name, routes.iter().flat_map(|of_connector| &of_connector.guarded)));
     // An EnvoyFilter is for pods of its own namespace.
     let pods = istio.workload_namespace.as_ref().unwrap_or(namespace);
     let selector: Map<_, _> = istio
@@ -88,7 +93,11 @@ pub(super) fn documents(
             "apiVersion": "networking.istio.io/v1alpha3",
             "kind": "EnvoyFilter",
             "metadata": {"name": format!("{name}-routes"), "namespace": pods},
-            "spec": {"workloadSelector": {"labels": selector}, "configPatches": patches},
+            "spec": {
+                "workloadSelector": {"labels": selector},
+                "priority": AFTER_THE_FILTER,
+                "configPatches": patches,
+            },
         }),
     ])
 }
@@ -101,7 +110,7 @@ fn route_name(name: &str, route: &str) -> String {
 fn guarded(name: &str, route: &Guarded<'_>, service: &Service, host: Option<&str>) -> Value {
     let guard = match &route.guard {
         Matcher::Exact(value) => json!({"exact": value}),
-        Matcher::Regex(regex) => json!({"regex": regex}),
+        Matcher::Either(either) => json!({"regex": either.regex()}),
     };
     let get = (route.method == Method::Get).then(|| json!({"exact": "GET"}));
     let matcher = object([
@@ -142,10 +151,28 @@ fn patch(name: &str, route: &Guarded<'_>) -> Value {
         },
         "patch": {
             "operation": "MERGE",
-            "value": {"route": {
-                "idle_timeout": format!("{}s", route.idle),
-                "upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}],
-            }},
+            "value": {
+                "metadata": seal::metadata(&route.guard),
+                "route": {
+                    "idle_timeout": format!("{}s", route.idle),
+                    "upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}],
+                },
+            },
         },
+    })
+}
+
+/// The seal, between Portcullis and the router.
+fn sealed<'a>(name: &str, routes: impl IntoIterator<Item = &'a Guarded<'a>>) -> Value {
+    json!({
+        "applyTo": "HTTP_FILTER",
+        "match": {
+            "context": "GATEWAY",
+            "listener": {"filterChain": {"filter": {
+                "name": "envoy.filters.network.http_connection_manager",
+                "subFilter": {"name": "envoy.filters.http.router"},
+            }}},
+        },
+        "patch": {"operation": "INSERT_BEFORE", "value": seal::filter(name, routes)},
     })
 }

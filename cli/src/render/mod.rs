@@ -9,6 +9,7 @@ mod gateway_api;
 mod guards;
 mod istio;
 mod route;
+mod seal;
 mod yaml;
 
 use portcullis_core::decode::Faults;
@@ -32,6 +33,7 @@ pub(crate) fn render(session: &Session, args: &RenderArgs) -> Result<Report, Cli
         Target::GatewayApi => {
             made(&document, gateway_api::read(value), args, session, gateway_api::documents)
         }
+        Target::Seal => made(&document, seal::read(value), args, session, seal::documents),
         Target::Plugin => made(&document, plugin_read(value), args, session, plugin),
     }
 }
@@ -57,7 +59,7 @@ fn made<G, S>(
     }
     let text = match args.target {
         Target::Plugin => documents.iter().map(pretty).collect(),
-        Target::Envoy | Target::Istio | Target::GatewayApi => {
+        Target::Envoy | Target::Seal | Target::Istio | Target::GatewayApi => {
             yaml::text(heading(args.target), &documents)
         }
     };
@@ -71,6 +73,9 @@ fn heading(target: Target) -> &'static str {
     match target {
         Target::Envoy => {
             "# Made by portcullis render: the content of a route_config of Envoy. It has guards, which are secrets."
+        }
+        Target::Seal => {
+            "# Made by portcullis render: an HTTP filter of Envoy, between Portcullis and the router. It has guards, which are secrets."
         }
         Target::Istio => {
             "# Made by portcullis render, for Istio. It has guards, which are secrets."

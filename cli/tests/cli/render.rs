@@ -42,6 +42,7 @@ fn manifests_are_as_they_were_reviewed() {
         assert_eq!(json["documents"], Value::from(documents(&text)), "{target}");
         assert_eq!((&json["for"], &json["new_guards"]), (&json!(target), &json!([])));
     }
+    golden("render/seal.yaml", &shipped("seal", &[]).stdout);
     let plugin: Value = serde_json::from_str(&shipped("plugin", &[]).stdout).unwrap();
     let guards: Value = serde_json::from_str(&golden_file("render/guards.json")).unwrap();
     assert_eq!(plugin, json!({"guards": guards}));
@@ -120,7 +121,7 @@ fn of_istio(documents: &[Value]) -> Vec<Route> {
         .as_array()
         .unwrap()
         .iter()
-        .map(|patch| text(&patch["match"]["routeConfiguration"]["vhost"]["route"]["name"]).unwrap())
+        .filter_map(|patch| text(&patch["match"]["routeConfiguration"]["vhost"]["route"]["name"]))
         .collect();
     let route = |route: &Value| {
         let matcher = &route["match"][0];
@@ -271,6 +272,47 @@ fn while_guards_are_changed_routes_take_both_and_the_filter_sets_the_new_one() {
         every_way_is_as_it_has_to_be(target, &shipped(target, &more).stdout, &borrowed(&both));
     }
     assert_eq!(shipped("plugin", &more).stdout, shipped("plugin", &[]).stdout);
+}
+
+/// Calls `look` for `value` and everything inside it.
+fn each(value: &Value, look: &mut dyn FnMut(&Value)) {
+    look(value);
+    match value {
+        Value::Object(fields) => fields.values().for_each(|field| each(field, look)),
+        Value::Array(items) => items.iter().for_each(|item| each(item, look)),
+        _ => {}
+    }
+}
+
+// Finding 11.1: Envoy selects a route again after the filter has set the guard.
+// Proves: X30
+#[test]
+fn every_value_of_a_route_is_in_its_seal() {
+    let new = values("render/guards.json");
+    let both = [new.clone(), values("render/previous.json")].concat();
+    let previous = file("render/previous.json");
+    let changing = ["--previous-guards", previous.as_str()];
+    for (more, accepted) in [(&[][..], &new), (&changing[..], &both)] {
+        let accepted: BTreeSet<String> = accepted.iter().map(|(_, value)| value.clone()).collect();
+        for target in TARGETS {
+            let mut all = documents(&shipped(target, more).stdout);
+            if target == "envoy" {
+                all.extend(documents(&shipped("seal", more).stdout));
+            }
+            let (mut of_routes, mut refused) = (BTreeSet::new(), BTreeSet::new());
+            each(&Value::from(all), &mut |node| {
+                of_routes.extend(node["guards"].as_array().into_iter().flatten().filter_map(text));
+                let rules = &node["permissions"][0]["and_rules"]["rules"];
+                let header = &rules[0]["header"]["string_match"]["exact"];
+                let route = &rules[1]["not_rule"]["sourced_metadata"]["metadata_matcher"];
+                let one = &route["value"]["list_match"]["one_of"]["string_match"]["exact"];
+                assert_eq!((header, &rules[1]["not_rule"].is_object()), (one, &!header.is_null()));
+                refused.extend(text(header));
+            });
+            assert_eq!(of_routes, accepted, "{target} {more:?}");
+            assert_eq!(refused, accepted, "{target} {more:?}");
+        }
+    }
 }
 
 // Proves: X29

@@ -13,6 +13,18 @@ use crate::secret::Secret;
 /// The header. Routes take it off before the server (`request_headers_to_remove`).
 pub const HEADER: &str = "x-portcullis-guard";
 
+/// Where the metadata of a route has the values that it takes, for the seal: Envoy's RBAC filter behind this one.
+pub const METADATA: &str = "portcullis";
+
+/// The list of values in that metadata.
+pub const METADATA_KEY: &str = "guards";
+
+/// The name of the seal in Envoy, for the routes of one description.
+#[must_use]
+pub fn seal_name(description: &str) -> String {
+    format!("{description}_seal")
+}
+
 const EXPECTED: &str =
     "a value that nobody can guess: 16 to 128 letters, digits, `-`, `.`, `_` or `~`";
 
@@ -79,6 +91,12 @@ impl Guards {
         // In a regular expression a dot is escaped.
         let text = text.replace('\\', "");
         self.values.values().any(|value| text.contains(value.expose()))
+    }
+
+    /// Whether `text` is one of the values.
+    #[must_use]
+    pub fn has(&self, text: &str) -> bool {
+        self.values.values().any(|value| value.expose() == text)
     }
 
     /// The paths that have a value.

@@ -124,7 +124,11 @@ impl Cluster {
     }
 }
 
-/// A running registry that has the module as an image of one layer.
+/// What the names of images end with.
+pub(crate) const MODULE: &str = "portcullis";
+pub(crate) const FRAMING: &str = "redis-framing";
+
+/// A running registry that has each module as an image of one layer.
 pub(crate) struct Registry {
     address: SocketAddr,
     crane: PathBuf,
@@ -149,16 +153,21 @@ impl Registry {
         self.address
     }
 
-    /// Pushes `module` as `portcullis:TAG`; the digest of the manifest, without `sha256:`.
-    pub(crate) fn push(&self, tools: &Tools, module: &Path, tag: &str) -> Result<String> {
+    /// Pushes `module` as `NAME:TAG`; the digest of the manifest, without `sha256:`.
+    pub(crate) fn push(
+        &self,
+        tools: &Tools,
+        module: &Path,
+        (name, tag): (&str, &str),
+    ) -> Result<String> {
         // A layer is a gzipped tar, here with the one file that Istio and Envoy Gateway look for.
-        let layer = self.dir.join(format!("{tag}.tar.gz"));
+        let layer = self.dir.join(format!("{name}-{tag}.tar.gz"));
         let mut pack = tools.python_command();
         pack.args(["-c", "import sys, tarfile; tarfile.open(sys.argv[1], 'w:gz').add(sys.argv[2], 'plugin.wasm')"])
             .arg(&layer)
             .arg(module);
         succeeded("python3", pack)?;
-        let image = self.image(tag);
+        let image = self.image_of(name, tag);
         let mut append = Command::new(&self.crane);
         append
             .args(["append", "--insecure", "--oci-empty-base", "--new_layer"])
@@ -171,9 +180,14 @@ impl Registry {
         Ok(digest.trim().trim_start_matches("sha256:").to_owned())
     }
 
-    /// A reference to an image, whether it is there or not.
+    /// A reference to an image of the module, whether it is there or not.
     pub(crate) fn image(&self, tag: &str) -> String {
-        format!("{}/portcullis:{tag}", self.address)
+        self.image_of(MODULE, tag)
+    }
+
+    /// The same of the module `name`.
+    pub(crate) fn image_of(&self, name: &str, tag: &str) -> String {
+        format!("{}/{name}:{tag}", self.address)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns the operations. Where admission.yaml refuses one, Envoy Gateway alone is told, as in a cluster without these policies.
 
 use super::calls::{Gateway, HOST, Kind, within};
-use super::cluster::succeeded;
+use super::cluster::{MODULE, succeeded};
 use super::envoy_gateway_trials::{Mesh, NAME};
 use super::here::replaced;
 use super::operations::{After, under_load};
@@ -145,7 +145,7 @@ impl Mesh<'_> {
         let other_digest = digest.replace('a', "b");
         self.operate("upgrade to another image", After::Flows, report, || {
             let newer = ground.newer_module()?;
-            let digest_of_newer = ground.registry.push(&ground.tools, &newer, "2")?;
+            let digest_of_newer = ground.registry.push(&ground.tools, &newer, (MODULE, "2"))?;
             edited(&[(&there, &ground.registry.image("2")), (digest, &digest_of_newer)])
         });
         self.operate("image that is not there", After::Either, report, || {

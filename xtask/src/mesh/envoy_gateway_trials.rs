@@ -79,7 +79,7 @@ impl<'a> Mesh<'a> {
         })?;
         let port = free_port()?;
         let address = |host: &str, port: u16| format!("address: {host}, port_value: {port}");
-        let module = ground.workspace.artifacts().filter;
+        let framing = ground.workspace.artifacts().framing;
         let guard = files::random_hex(16)?;
         let here = Here::new(&ground.dir.join("applied-envoy-gateway"))
             .without_lines(options.left_out())
@@ -92,7 +92,7 @@ impl<'a> Mesh<'a> {
                 address("127.0.0.1", stack.openbao.address().port()),
             )
             .with("/var/local/portcullis-token/token.yaml", stack.openbao.token_sds().display())
-            .with("/var/local/portcullis/plugin.wasm", module.display())
+            .with("/var/local/portcullis-framing/plugin.wasm", framing.display())
             .with("registry.example/portcullis/portcullis:0.1.0", ground.registry.image("1"))
             .with(NO_DIGEST, &ground.digest)
             .with("YOUR-GUARD", &guard)

@@ -3,6 +3,7 @@
 //! Owns the ways to install, the trials of each, and the operations on them.
 
 use super::calls::{Gateway, HOST, Kind, within};
+use super::cluster::{FRAMING, MODULE};
 use super::here::{Here, replaced};
 use super::istio::{Ingress, Istiod, NAMESPACE};
 use super::operations::{After, flows, settle, under_load};
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 /// The digest that the shipped files have, until somebody sets it.
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// The same of the framing filter's image.
+const NO_FRAMING_DIGEST: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
 /// In other-hosts.yaml.
 const WEB_HOST: &str = "web.example.com";
@@ -155,6 +158,11 @@ impl<'a> Mesh<'a> {
             .with("/var/local/portcullis-token/token.yaml", stack.openbao.token_sds().display())
             .with("oci://registry.example/portcullis/portcullis:0.1.0", image)
             .with(NO_DIGEST, &ground.digest)
+            .with(
+                "oci://registry.example/portcullis/redis-framing:0.1.0",
+                format!("oci://{}", ground.registry.image_of(FRAMING, "1")),
+            )
+            .with(NO_FRAMING_DIGEST, &ground.framing_digest)
             .with("YOUR-GUARD", &guard)
             .with("port: {number: 8080, name: http, protocol: HTTP}", listen)
             .with("web.example.com:8080", format!("{WEB_HOST}:{port}"))
@@ -383,7 +391,7 @@ impl<'a> Mesh<'a> {
     fn upgrade(&self, file: &str) -> Result<()> {
         let ground = self.ground;
         let newer = ground.newer_module()?;
-        let digest = ground.registry.push(&ground.tools, &newer, "2")?;
+        let digest = ground.registry.push(&ground.tools, &newer, (MODULE, "2"))?;
         let (old, new) = (ground.registry.image("1"), ground.registry.image("2"));
         self.apply_edited(file, |text| {
             replaced(&replaced(&text, &old, &new)?, &ground.digest, &digest)

@@ -18,7 +18,7 @@ pub(crate) mod rendered;
 mod report;
 mod tools;
 
-use self::cluster::{Cluster, Registry};
+use self::cluster::{Cluster, FRAMING, MODULE, Registry};
 use self::report::{Guards, Report};
 use self::tools::{KubernetesTools, RegistryTools};
 use crate::build;
@@ -93,6 +93,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) registry: Registry,
     /// Of the image `portcullis:1`.
     pub(crate) digest: String,
+    /// Of the image `redis-framing:1`.
+    pub(crate) framing_digest: String,
     pub(crate) dir: PathBuf,
     pub(crate) logs: PathBuf,
 }
@@ -160,8 +162,10 @@ impl<'a> Ground<'a> {
             Cluster::start(&kubernetes, &tools, &dir, &logs)
         })?;
         let registry = Registry::start(&registry_tools, &dir, &logs)?;
-        let digest = registry.push(&tools, &workspace.artifacts().filter, "1")?;
-        Ok(Self { workspace, tools, stack, cluster, registry, digest, dir, logs })
+        let artifacts = workspace.artifacts();
+        let digest = registry.push(&tools, &artifacts.filter, (MODULE, "1"))?;
+        let framing_digest = registry.push(&tools, &artifacts.framing, (FRAMING, "1"))?;
+        Ok(Self { workspace, tools, stack, cluster, registry, digest, framing_digest, dir, logs })
     }
 }
 

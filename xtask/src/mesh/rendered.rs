@@ -298,15 +298,20 @@ fn to_file(value: &mut Value) {
     }
 }
 
-/// Every module, wherever a control plane has it from, is the one file.
+/// Both modules are files, wherever a control plane has them from.
 fn make_local(bootstrap: &mut Value) {
     anywhere(bootstrap, &mut |value| {
         if let Value::Object(fields) = value
             && fields.contains_key("vm_config")
-            && let Some(code) = fields.get_mut("vm_config").and_then(|vm| vm.get_mut("code"))
         {
-            *code =
-                json!({"local": {"filename": "${PORTCULLIS_WASM:-/etc/envoy/portcullis.wasm}"}});
+            let file = if fields.get("root_id").is_some_and(|root| root == "frame") {
+                "${PORTCULLIS_FRAMING_WASM:-/etc/envoy/redis_framing.wasm}"
+            } else {
+                "${PORTCULLIS_WASM:-/etc/envoy/portcullis.wasm}"
+            };
+            if let Some(code) = fields.get_mut("vm_config").and_then(|vm| vm.get_mut("code")) {
+                *code = json!({"local": {"filename": file}});
+            }
         }
     });
 }
