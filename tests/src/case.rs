@@ -3,8 +3,11 @@
 //! Owns the translation into a trial of the test runner.
 
 use std::any::Any;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 use portcullis_stack::Workspace;
@@ -34,7 +37,10 @@ impl Case {
         Trial::test(name, move || {
             let world = World::new(&shared, &workspace, &title);
             world::tidy(&world.dir());
-            match catch_unwind(AssertUnwindSafe(|| (self.run)(&world))) {
+            let started = Instant::now();
+            let outcome = catch_unwind(AssertUnwindSafe(|| (self.run)(&world)));
+            note_time(&workspace, &title, started.elapsed());
+            match outcome {
                 Ok(()) => {
                     world::tidy(&world.dir());
                     Ok(())
@@ -46,6 +52,15 @@ impl Case {
             }
         })
     }
+}
+
+/// Appends how long a test took to `target/test-logs/times.tsv`: seconds, tab, name. Shared stacks count for the test
+/// that asked first.
+fn note_time(workspace: &Workspace, title: &str, took: Duration) {
+    let file = workspace.target.join("test-logs/times.tsv");
+    let file = OpenOptions::new().create(true).append(true).open(file);
+    // A run by hand may have no folder for logs; nothing depends on the times.
+    let _ = file.and_then(|mut file| writeln!(file, "{:.1}\t{title}", took.as_secs_f64()));
 }
 
 fn said(panic: &(dyn Any + Send)) -> String {
