@@ -32,7 +32,7 @@ pub(crate) struct MintArgs {
     /// File with the private key, from `token keygen`.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// Issuer: the `iss`, as `token keygen` was told.
+    /// Issuer: the `iss`, as given to `token keygen`.
     #[arg(long, value_name = "ISS", value_parser = values::line, default_value = "https://trial.example/")]
     issuer: String,
     /// Audience: the URL of the MCP endpoint, or one of the issuer's `audiences`.
