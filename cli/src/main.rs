@@ -81,7 +81,12 @@ fn run(cli: Cli) -> Result<Report, CliError> {
             PolicyCommand::Schema => policy_schema::schema(),
             PolicyCommand::Push(args) => policy::push(session, &args),
             PolicyCommand::Promote(args) => policy::promote(session, &args),
-            PolicyCommand::Canary(CanaryCommand::Stop(args)) => policy::stop(session, &args),
+            PolicyCommand::Canary(command) => match command {
+                CanaryCommand::Start(args) => policy::start(session, args),
+                CanaryCommand::Widen(args) => policy::widen(session, args),
+                CanaryCommand::Stop(args) => policy::stop(session, &args),
+                CanaryCommand::Promote(args) => policy::promote(session, &args),
+            },
             PolicyCommand::Diff(args) => policy::diff(session, &args),
             PolicyCommand::History(args) => policy::history(session, &args),
             PolicyCommand::Show(args) => policy::show(session, &args),

@@ -74,7 +74,7 @@ pub(crate) struct AllowArgs {
     place: Place,
     /// Why; kept in the admin chain.
     #[arg(long, value_parser = values::line)]
-    reason: Option<String>,
+    reason: String,
 }
 
 #[derive(Debug, Args)]
@@ -147,7 +147,7 @@ fn allow(session: &Session, args: &AllowArgs) -> Result<Report, CliError> {
     let deniable = args.place.deniable()?;
     let (what, org) = (named(&deniable), &args.place.org);
     let mut store = Store::open(session)?;
-    let admin_log = AdminLog::new(session, &mut store, args.reason.as_deref())?;
+    let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
     let entry = |last: Option<&[u8]>| {
         admin_log.of_denial(AdminAction::TokenAllow, org, (what.as_str(), None), last)
     };

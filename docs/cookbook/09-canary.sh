@@ -2,8 +2,9 @@
 set -eu
 portcullis policy push 01-two-teams.yaml --reason "two teams"
 portcullis policy diff 02-read-only-analysts.yaml
-portcullis policy push 02-read-only-analysts.yaml --canary 10% --reason "analysts read"
+portcullis policy canary start 02-read-only-analysts.yaml --percent 10% --reason "analysts read"
 portcullis policy diff                         # the active version and the canary
-portcullis policy promote --reason "no complaints"
+portcullis policy canary widen --percent 50% --reason "no complaints so far"
+portcullis policy canary promote --reason "no complaints"
 portcullis policy history
 portcullis policy rollback --reason "analysts lost a tool"

@@ -99,7 +99,18 @@ impl Operator {
     pub fn issue_key(&self, spec: &KeySpec<'_>) -> Result<IssuedKey> {
         let KeySpec { org, name, role, tier } = spec;
         let issued = self.json(&[
-            "key", "issue", "--org", org, "--name", name, "--role", role, "--tier", tier,
+            "key",
+            "issue",
+            "--org",
+            org,
+            "--name",
+            name,
+            "--role",
+            role,
+            "--tier",
+            tier,
+            "--reason",
+            "a key of this stack",
         ])?;
         let field = |pointer: &str| {
             issued.pointer(pointer).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {

@@ -116,7 +116,8 @@ fn mistyped_and_made_up(org: &Organisation, key: &IssuedKey) -> Vec<Bad> {
 /// Keys that were issued, and do not hold.
 fn ended_and_restricted(org: &Organisation) -> Vec<Bad> {
     let set = |key: &IssuedKey, arguments: &[&str]| {
-        let command = [&["key", "set", &key.id, "--org", &org.name], arguments].concat();
+        let set = ["key", "set", &key.id, "--org", &org.name, "--reason", "a test"];
+        let command = [&set[..], arguments].concat();
         org.operator.json(&command).unwrap_or_else(|fault| panic!("{fault}"));
     };
     let with = |arguments: &[&str]| {
@@ -128,6 +129,7 @@ fn ended_and_restricted(org: &Organisation) -> Vec<Bad> {
     org.operator.revoke_key(&revoked.id, "a test wants it").expect("revoke");
     let rotated = org.key("analyst");
     let rotate = ["key", "rotate", &rotated.id, "--org", &org.name, "--overlap", "0s"];
+    let rotate = [&rotate[..], &["--reason", "a test"]].concat();
     let renewed: Value = org.operator.json(&rotate).expect("rotate");
     assert!(renewed["key"].is_string(), "{renewed}");
     let elsewhere = Bad {

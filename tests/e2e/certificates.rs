@@ -217,7 +217,7 @@ fn key_bound_to_a_certificate_is_nothing_without_it(world: &World<'_>) {
     let (mine, mesh) = (client(world, "mine", named("agent-1")), client(world, "mesh", named("m")));
     let key = gateway.org.key("analyst");
     let bind = |print: &str| {
-        let arguments = ["key", "set", &key.id, "--certificate", print];
+        let arguments = ["key", "set", &key.id, "--certificate", print, "--reason", "a test"];
         gateway.org.operator.json(&arguments).unwrap();
     };
     let with = |identity| gateway.send(identity, &list().bearer(&key.key)).unwrap();

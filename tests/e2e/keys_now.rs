@@ -71,7 +71,9 @@ fn assert_nothing_after(met: &[Met], moment: SystemTime, refusal: (u16, i64)) {
 }
 
 fn operate(org: &Organisation, arguments: &[&str]) -> Value {
-    org.operator.json(arguments).unwrap_or_else(|fault| panic!("{fault}"))
+    let reason: &[&str] =
+        if arguments.contains(&"--reason") { &[] } else { &["--reason", "a test"] };
+    org.operator.json(&[arguments, reason].concat()).unwrap_or_else(|fault| panic!("{fault}"))
 }
 
 // Proves: A21, X2

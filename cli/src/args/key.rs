@@ -47,7 +47,7 @@ pub(crate) struct IssueArgs {
     pub(crate) terms: Terms,
     /// Why; kept in the admin chain.
     #[arg(long, value_parser = line)]
-    pub(crate) reason: Option<String>,
+    pub(crate) reason: String,
     /// Write the key to this new file (mode 0600) instead of standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
@@ -146,7 +146,7 @@ pub(crate) struct SetArgs {
     pub(crate) terms: Terms,
     /// Why; kept in the admin chain.
     #[arg(long, value_parser = line)]
-    pub(crate) reason: Option<String>,
+    pub(crate) reason: String,
 }
 
 #[derive(Debug, Args)]
@@ -180,7 +180,7 @@ pub(crate) struct RotateArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// Why; kept with the record and in the admin chain.
-    #[arg(long, value_parser = line)]
+    #[arg(long, value_parser = line, required_unless_present = "dry_run")]
     pub(crate) reason: Option<String>,
 }
 

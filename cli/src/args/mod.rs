@@ -33,8 +33,9 @@ pub(crate) use operator::{
     AclArgs, CreateOperatorArgs, Form, OperatorCommand, RemoveOperatorArgs, Rights,
 };
 pub(crate) use policy::{
-    CanaryArgs, CanaryCommand, CheckArgs, DiffArgs, HistoryArgs, PolicyCommand, PromoteArgs,
-    PushArgs, RollbackArgs, ShowPolicyArgs, Side, TestArgs,
+    CanaryArgs, CanaryCommand, CanaryStartArgs, CanaryStopArgs, CanaryWidenArgs, CheckArgs,
+    DiffArgs, HistoryArgs, PolicyCommand, PromoteArgs, PushArgs, RollbackArgs, ShowPolicyArgs,
+    Side, TestArgs,
 };
 
 pub(crate) use crate::session::Session;

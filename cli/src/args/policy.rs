@@ -20,9 +20,9 @@ pub(crate) enum PolicyCommand {
     /// Activate a document for all organisations it names, from their next request on; or, with --canary,
     /// try it on some of their callers.
     Push(PushArgs),
-    /// Make the canary (push --canary) the active version for all callers.
+    /// Make the canary the active version for all callers.
     Promote(PromoteArgs),
-    /// End a trial on some callers.
+    /// Try a policy on some callers, on more of them, on none; or make it the active one.
     #[command(subcommand)]
     Canary(CanaryCommand),
     /// Show what differs between two documents, place by place. Without arguments: the active version and
@@ -39,8 +39,84 @@ pub(crate) enum PolicyCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CanaryCommand {
+    /// Try a document on some callers; the active version stays for the others. Refused if there is a canary.
+    Start(CanaryStartArgs),
+    /// Try the canary on more callers. Refused if there is no canary, or if it would be fewer.
+    Widen(CanaryWidenArgs),
     /// End the trial: the active version decides for all callers again. Refused if there is no canary.
-    Stop(PromoteArgs),
+    Stop(CanaryStopArgs),
+    /// Make the canary the active version for all callers.
+    Promote(PromoteArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CanaryStartArgs {
+    /// Policy document, YAML or JSON, or a folder of them; `-` for standard input.
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) callers: CallersArgs,
+    /// Change nothing; show what would differ.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Refuse a document with warnings.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Try a policy that lacks the role or tier of active keys: calls of those among its callers are refused.
+    #[arg(long)]
+    pub(crate) orphan_keys: bool,
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Why; kept in the history.
+    #[arg(long, value_parser = line, required_unless_present = "dry_run")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CanaryWidenArgs {
+    #[command(flatten)]
+    pub(crate) callers: CallersArgs,
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Why; kept in the history.
+    #[arg(long, value_parser = line)]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CanaryStopArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Why; kept in the history.
+    #[arg(long, value_parser = line)]
+    pub(crate) reason: String,
+}
+
+/// On whom a document is tried, in the commands that are about nothing else.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CallersArgs {
+    /// This share of callers, such as 10%. Who is among them stays so when the share grows.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) percent: Option<u8>,
+    /// The holder of this key: its id, as in `portcullis key list` and as `api_key_id` in the audit log. May be given
+    /// several times.
+    #[arg(long = "caller", value_name = "ID", value_parser = key_id)]
+    pub(crate) keys: Vec<KeyId>,
+    /// The subject of access tokens: their `sub`, as `client_id` in audit entries whose `auth_method` is `jwt`.
+    #[arg(long = "subject", value_name = "SUB", value_parser = line, requires = "issuer")]
+    pub(crate) subjects: Vec<String>,
+    /// Issuer of those subjects: its exact `iss`.
+    #[arg(long, value_name = "ISS", value_parser = line, requires = "subjects")]
+    pub(crate) issuer: Option<String>,
+    /// A caller with a client certificate: the name, as `client_id` in audit entries whose `auth_method` is `mtls`.
+    #[arg(long = "certificate", value_name = "NAME", value_parser = line)]
+    pub(crate) certificates: Vec<String>,
+}
+
+impl From<CallersArgs> for CanaryArgs {
+    fn from(args: CallersArgs) -> Self {
+        let CallersArgs { percent, keys, subjects, issuer, certificates } = args;
+        Self { percent, keys, subjects, issuer, certificates }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -128,6 +204,9 @@ pub(crate) struct CanaryArgs {
 pub(crate) struct PromoteArgs {
     #[command(flatten)]
     pub(crate) which: Which,
+    /// Also if the canary lacks the role or tier of active keys: their calls are refused from then on.
+    #[arg(long)]
+    pub(crate) orphan_keys: bool,
     /// Why; kept in the history.
     #[arg(long, value_parser = line)]
     pub(crate) reason: String,
@@ -193,6 +272,9 @@ pub(crate) struct RollbackArgs {
     /// Also undo a rollback that another actor made within the last hour, and end a canary.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Also if that version lacks the role or tier of active keys: their calls are refused from then on.
+    #[arg(long)]
+    pub(crate) orphan_keys: bool,
     #[command(flatten)]
     pub(crate) which: Which,
     /// Why; kept in the history.

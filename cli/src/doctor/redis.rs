@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::id::OrgId;
 use portcullis_core::policy;
 use portcullis_core::vault::{CredentialTemplate, SecretRef};
@@ -13,8 +14,10 @@ use portcullis_core::vault::{CredentialTemplate, SecretRef};
 use super::{Finding, clock};
 use crate::args::Session;
 use crate::connection::Node;
+use crate::key::{Active, lacks};
 use crate::report::CliError;
 use crate::store::Store;
+use crate::time::Seconds;
 
 /// What a call waits for Redis by default; half of it should not be needed by a server that does nothing.
 const SLOW: Duration = Duration::from_millis(25);
@@ -251,7 +254,38 @@ fn policies(store: &mut Store) -> Result<Vec<Finding>, CliError> {
         let next = "portcullis policy push FILE --reason …";
         return Ok(vec![Finding::warning("policy", "no organisation yet", next)]);
     }
-    organisations.iter().map(|org| policy_of(store, org)).collect()
+    let mut findings = Vec::new();
+    for org in &organisations {
+        findings.push(policy_of(store, org)?);
+        findings.extend(orphans_of(store, org)?);
+    }
+    Ok(findings)
+}
+
+/// Active keys of an organisation whose role or tier its policy does not have.
+fn orphans_of(store: &mut Store, org: &OrgId) -> Result<Option<Finding>, CliError> {
+    const NAMED: usize = 10;
+    let Ok(active) = Active::of(org, store) else { return Ok(None) };
+    let now = Seconds::now();
+    let records = store.records(org)?.into_iter().filter_map(|listed| listed.stored.ok());
+    let alive = records.map(|stored| stored.record).filter(|it| it.is_alive(now.0).is_ok());
+    let lacking = |record: KeyRecord| {
+        lacks(&record, active.policy())
+            .map(|lacks| format!("{} ({}: {lacks})", record.id, record.name))
+    };
+    let orphans: Vec<String> = alive.filter_map(lacking).collect();
+    if orphans.is_empty() {
+        return Ok(None);
+    }
+    let named: Vec<&str> = orphans.iter().take(NAMED).map(String::as_str).collect();
+    let more = if orphans.len() > NAMED { ", …" } else { "" };
+    let found = format!(
+        "the active policy lacks the role or tier of {} active keys, whose calls get 403: {}{more}",
+        orphans.len(),
+        named.join(", ")
+    );
+    let next = "portcullis key set ID --role ROLE --tier TIER, or portcullis key revoke ID";
+    Ok(Some(Finding::warning(&format!("keys {org}"), found, next)))
 }
 
 fn policy_of(store: &mut Store, org: &OrgId) -> Result<Finding, CliError> {

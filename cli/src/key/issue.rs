@@ -49,7 +49,7 @@ pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, CliErr
     }
 
     let mut store = Store::open(session)?;
-    let admin_log = AdminLog::new(session, &mut store, args.reason.as_deref())?;
+    let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
     record.created_by.clone_from(&admin_log.actor);
     let active = Active::of(&record.org, &mut store)?;
     active.knows_role(&record.role)?;

@@ -23,7 +23,7 @@ use portcullis_core::secret::Secret;
 use portcullis_redis_lua::Expected;
 
 pub(crate) use issue::issue;
-pub(crate) use policy::Active;
+pub(crate) use policy::{Active, lacks};
 pub(crate) use revoke::revoke;
 pub(crate) use rotate::rotate;
 pub(crate) use set::set;

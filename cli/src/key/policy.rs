@@ -1,6 +1,6 @@
 //! Whether the active policy knows what a key is to have. Owns how a refusal says what it does know.
 
-use portcullis_core::auth::record::NameList;
+use portcullis_core::auth::record::{KeyRecord, NameList};
 use portcullis_core::id::{OrgId, PolicyName, PolicyVersion};
 use portcullis_core::policy::{self, Policy};
 
@@ -81,6 +81,14 @@ impl Active {
             .expected(one_of(&known.collect::<Vec<_>>()))
             .next(format!("--{option} with one of these, or {PUSH}"))
     }
+}
+
+/// What of a key's role and tier a policy does not know: its calls are refused. `role analyst`, `tier std`, or both.
+pub(crate) fn lacks(record: &KeyRecord, policy: &Policy) -> Option<String> {
+    let role = (!policy.roles.contains_key(&record.role)).then(|| format!("role {}", record.role));
+    let tier = (!policy.tiers.contains_key(&record.tier)).then(|| format!("tier {}", record.tier));
+    let lacks: Vec<String> = role.into_iter().chain(tier).collect();
+    (!lacks.is_empty()).then(|| lacks.join(", "))
 }
 
 fn unknown_organisation(org: &OrgId, store: &mut Store) -> Result<CliError, CliError> {

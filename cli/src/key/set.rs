@@ -20,7 +20,7 @@ pub(crate) fn set(session: &Session, args: &SetArgs) -> Result<Report, CliError>
     }
     let now = Seconds::now();
     let mut store = Store::open(session)?;
-    let admin_log = AdminLog::new(session, &mut store, args.reason.as_deref())?;
+    let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
     let changed =
         change(&mut store, &admin_log, AdminAction::KeySet, &args.key, |store, record| {
             if record.revoked.is_some() {

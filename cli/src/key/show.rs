@@ -1,9 +1,12 @@
 //! `key list` and `key show`.
 
+use std::collections::BTreeMap;
+
+use portcullis_core::policy::Policy;
 use serde_json::{Value, json};
 
-use super::find;
 use super::view::{details, last_used, rfc3339, status, view, warnings};
+use super::{Active, find, lacks};
 use crate::args::{ListArgs, OneKey, Session};
 use crate::report::{CliError, Report, table};
 use crate::store::{Listed, Store, Stored, Used};
@@ -20,12 +23,19 @@ pub(crate) fn list(session: &Session, args: &ListArgs) -> Result<Report, CliErro
         None => store.organisations()?,
     };
     let mut keys = Vec::new();
+    let mut orphans = BTreeMap::new();
     // A record that cannot be read hides nobody else's.
     let mut unreadable = Vec::new();
     for org in &organisations {
+        // Without a policy that can be read, no key is an orphan more than another.
+        let active = Active::of(org, &mut store).ok();
         for Listed { id, stored, used } in store.records(org)? {
             match stored {
-                Ok(stored) => keys.push((stored, used)),
+                Ok(stored) => {
+                    let lacking = active.as_ref().and_then(|it| orphan(&stored, it.policy(), now));
+                    orphans.extend(lacking.map(|lacks| ((org.clone(), id), lacks)));
+                    keys.push((stored, used));
+                }
                 Err(fault) => unreadable.push((org.clone(), id, fault)),
             }
         }
@@ -36,7 +46,15 @@ pub(crate) fn list(session: &Session, args: &ListArgs) -> Result<Report, CliErro
     });
 
     let mut rows: Vec<_> = keys.iter().map(|(stored, used)| row(stored, used, now)).collect();
-    let mut views: Vec<Value> = keys.iter().map(|(stored, used)| view(stored, used, now)).collect();
+    let mut views: Vec<Value> = Vec::new();
+    for (stored, used) in &keys {
+        let mut view = view(stored, used, now);
+        let place = (stored.record.org.clone(), stored.record.id.clone());
+        if let (Some(lacks), Value::Object(view)) = (orphans.get(&place), &mut view) {
+            view.insert("policy_lacks".to_owned(), json!(lacks));
+        }
+        views.push(view);
+    }
     let mut faults = String::new();
     for (org, id, fault) in unreadable {
         let row = [&id.to_string(), org.as_str(), "?", "?", "?", "unreadable", "?", "?", "?", "?"];
@@ -49,6 +67,9 @@ pub(crate) fn list(session: &Session, args: &ListArgs) -> Result<Report, CliErro
         for warning in warnings(record, used, now) {
             faults.push_str(&format!("\nwarning: {}/{}: {warning}", record.org, record.id));
         }
+    }
+    for ((org, id), lacks) in &orphans {
+        faults.push_str(&format!("\nwarning: {org}/{id}: {}", orphaned(lacks)));
     }
     let text = match rows.is_empty() {
         true => "no keys".to_owned(),
@@ -72,11 +93,26 @@ fn row(Stored { record, .. }: &Stored, used: &Used, now: Seconds) -> [String; 10
     ]
 }
 
+/// What the active policy lacks of an active key.
+fn orphan(Stored { record, .. }: &Stored, policy: &Policy, now: Seconds) -> Option<String> {
+    record.is_alive(now.0).ok().and_then(|()| lacks(record, policy))
+}
+
+fn orphaned(lacks: &str) -> String {
+    format!(
+        "the active policy lacks its {lacks}: its calls are refused with 403; portcullis key set ID --role ROLE --tier TIER"
+    )
+}
+
 pub(crate) fn show(session: &Session, args: &OneKey) -> Result<Report, CliError> {
     let now = Seconds::now();
     let mut store = Store::open(session)?;
     let stored = find(&mut store, args)?;
     let used = store.used(&stored.record.org, &stored.record.id)?;
     let record = view(&stored, &used, now);
-    Ok(Report::done(details(&stored, &used, now), json!({ "record": record })))
+    let active = Active::of(&stored.record.org, &mut store).ok();
+    let lacking = active.and_then(|active| orphan(&stored, active.policy(), now));
+    let warning = lacking.as_ref().map(|lacks| format!("\nwarning: {}", orphaned(lacks)));
+    let text = details(&stored, &used, now) + &warning.unwrap_or_default();
+    Ok(Report::done(text, json!({ "record": record, "policy_lacks": lacking })))
 }

@@ -3,6 +3,8 @@
 //! Owns the life of a version: written once under its digest, tried on some callers or made active by
 //! flipping one pointer per organisation, noted in the history. What a document means is the core's business.
 
+mod canary;
+mod canary_callers;
 mod cases;
 mod change;
 mod check;
@@ -22,11 +24,12 @@ use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::policy::{self, Policy};
 use serde_json::Value;
 
+pub(crate) use canary::{promote, start, stop, widen};
 pub(crate) use check::check;
 pub(crate) use diff::diff;
 pub(crate) use history::{history, show};
 pub(crate) use push::push;
-pub(crate) use rollback::{promote, rollback, stop};
+pub(crate) use rollback::rollback;
 pub(crate) use test::test;
 
 use crate::report::{CliError, LocatedFault, progress};

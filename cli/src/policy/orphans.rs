@@ -8,7 +8,9 @@ use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::policy::{self, Policy};
 use serde::Serialize;
 
-use super::{count, stored_document};
+use super::change::OrgChange;
+use super::{compiled, count, stored_document};
+use crate::key::lacks;
 use crate::report::{CliError, progress};
 use crate::store::Store;
 use crate::time::Seconds;
@@ -73,13 +75,6 @@ pub(super) fn orphans(
     Ok(orphans)
 }
 
-fn lacks(record: &KeyRecord, policy: &Policy) -> Option<String> {
-    let role = (!policy.roles.contains_key(&record.role)).then(|| format!("role {}", record.role));
-    let tier = (!policy.tiers.contains_key(&record.tier)).then(|| format!("tier {}", record.tier));
-    let lacks: Vec<String> = role.into_iter().chain(tier).collect();
-    (!lacks.is_empty()).then(|| lacks.join(", "))
-}
-
 /// `2 active keys would lose their role or tier: k1a2b3 of acme (role analyst), …`.
 pub(super) fn told(orphans: &[Orphan]) -> String {
     let named = orphans.iter().take(NAMED);
@@ -92,6 +87,17 @@ pub(super) fn told(orphans: &[Orphan]) -> String {
         count(orphans.len(), "active key"),
         named.join(", ")
     )
+}
+
+/// Refuses a change to stored versions that would orphan keys.
+pub(super) fn refuse_steps(store: &mut Store, steps: &[OrgChange]) -> Result<(), CliError> {
+    let changes = steps.iter().filter(|step| step.before.version() != Some(&step.after.version));
+    for OrgChange { org, before, after } in changes {
+        let policy = compiled(&after.version, store)?;
+        let found = orphans(store, &policy, &[(org.clone(), before.version().cloned())])?;
+        refuse(&found, &format!("policy {}", after.version))?;
+    }
+    Ok(())
 }
 
 /// Refuses to orphan keys that nobody meant.

@@ -1,21 +1,37 @@
 //! Storing a document under its digest, and making it active or trying it on some callers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use portcullis_core::auth::{Identity, IdentityKind};
 use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::policy::Policy;
 
+use super::canary_callers::{canary, knows_keys};
 use super::change::{Change, OrgChange};
 use super::findings::{Findings, LocatedWarning, findings};
 use super::{NOT_ACTIVATED, count, diff, fits, listed, orphans};
 use crate::admin_log::AdminLog;
-use crate::args::{CanaryArgs, PushArgs, Session, Which};
+use crate::args::{PushArgs, Session, Which};
 use crate::document::Document;
 use crate::report::{CliError, Report, progress};
 use crate::store::{ActivePolicy, NamedCanary, PolicyAction, Store, Target};
 
 pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, CliError> {
+    pushed_beside(session, args, OtherCanary::Replaced)
+}
+
+/// What becomes of a canary that is there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum OtherCanary {
+    Replaced,
+    /// Nothing is changed.
+    Kept,
+}
+
+pub(super) fn pushed_beside(
+    session: &Session,
+    args: &PushArgs,
+    other: OtherCanary,
+) -> Result<Report, CliError> {
     let document = Document::read(&args.file)?;
     let (policy, version) = sound(&document, args.strict)?;
     let canary = canary(&args.canary, &version)?;
@@ -31,6 +47,9 @@ pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, CliErro
             .map(|org| Ok((org.clone(), store.active_policy(org)?)))
             .collect::<Result<Vec<_>, CliError>>()?;
         replaces_one(&args.which, &version, &active_policies)?;
+        if other == OtherCanary::Kept {
+            active_policies.iter().try_for_each(has_no_canary)?;
+        }
         let (verb, steps) = match &canary {
             Some(canary) => (PolicyAction::Canary, tried(canary, active_policies)?),
             None => (PolicyAction::Push, pushed(&version, active_policies)),
@@ -115,6 +134,16 @@ fn replaces_one(
     })
 }
 
+/// A trial is not replaced by another one unasked.
+fn has_no_canary((org, active_policy): &(OrgId, ActivePolicy)) -> Result<(), CliError> {
+    let Some(canary) = active_policy.canary() else { return Ok(()) };
+    let (tried, share) = (&canary.record.version, canary.share());
+    let found = format!("policy {tried} is tried on {share} of {org} already");
+    Err(CliError::new(found, "the active policies")
+        .expected("no canary; nothing was changed")
+        .next("portcullis policy canary widen, stop or promote; or policy push --canary, which replaces it"))
+}
+
 /// What was looked at before is what is replaced.
 fn still_active(expected: &PolicyVersion, steps: &[OrgChange]) -> Result<(), CliError> {
     let moved =
@@ -171,54 +200,4 @@ fn tried(
         .next("portcullis policy diff FILE"));
     }
     Ok(steps)
-}
-
-/// The canary that the arguments ask for, if they do.
-fn canary(args: &CanaryArgs, version: &PolicyVersion) -> Result<Option<NamedCanary>, CliError> {
-    let callers = callers(args);
-    match args.percent {
-        None if callers.is_empty() => Ok(None),
-        Some(0) if callers.is_empty() => Err(CliError::usage("a canary of nobody")
-            .expected("--canary 1% to 99%, or callers by name, such as --canary-caller ID")),
-        percent => {
-            Ok(Some(NamedCanary::new(version.clone(), percent.unwrap_or_default(), callers)))
-        }
-    }
-}
-
-/// Those named, as the gateway tells them apart, and as people do.
-fn callers(args: &CanaryArgs) -> BTreeMap<String, String> {
-    let keys = args.keys.iter().map(|id| (IdentityKind::Key(id.clone()), format!("key {id}")));
-    let subjects = args.subjects.iter().zip(args.issuer.iter().cycle()).map(|(subject, issuer)| {
-        let (issuer, subject) = (issuer.clone(), subject.clone());
-        let name = format!("subject {subject} of {issuer}");
-        (IdentityKind::Token { issuer, subject }, name)
-    });
-    let certificates = args
-        .certificates
-        .iter()
-        .map(|name| (IdentityKind::Certificate(name.clone()), format!("certificate {name}")));
-    let all = keys.chain(subjects).chain(certificates);
-    all.map(|(kind, name)| (Identity::from(kind).holder().to_owned(), name)).collect()
-}
-
-/// A key that nobody has would be tried on nobody. (Who has tokens or certificates is written nowhere.)
-fn knows_keys(
-    store: &mut Store,
-    args: &CanaryArgs,
-    organisations: &[OrgId],
-) -> Result<(), CliError> {
-    for id in &args.keys {
-        let mut known = false;
-        for org in organisations {
-            known |= store.record(org, id)?.is_some();
-        }
-        if !known {
-            let place = format!("the keys of {}", listed(organisations));
-            return Err(CliError::new(format!("there is no key {id}"), place)
-                .expected("the id of a key of the document's organisations; nothing was changed")
-                .next("portcullis key list"));
-        }
-    }
-    Ok(())
 }

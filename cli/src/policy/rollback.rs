@@ -1,12 +1,11 @@
-//! Going back: from a canary to the active version alone, or to an earlier version. And forth: from a
-//! canary to its version for everybody.
+//! Going back: from a canary to the active version alone, or to an earlier version.
 
 use portcullis_core::id::{OrgId, PolicyVersion};
 
 use super::change::{Change, OrgChange};
-use super::{NOT_ACTIVATED, compiled, listed, no_policy};
+use super::{NOT_ACTIVATED, compiled, listed, no_policy, orphans};
 use crate::admin_log::AdminLog;
-use crate::args::{PromoteArgs, RollbackArgs, Session, Which};
+use crate::args::{RollbackArgs, Session, Which};
 use crate::report::{CliError, Report};
 use crate::store::{Activation, PolicyAction, Store, Target};
 use crate::time::Seconds;
@@ -41,6 +40,9 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
             None => steps.iter().try_for_each(ends_no_canary)?,
         }
         args.which.covers(&steps.iter().map(|step| step.org.clone()).collect::<Vec<_>>())?;
+        if !args.orphan_keys {
+            orphans::refuse_steps(store, &steps)?;
+        }
         let untouched = args.which.org.is_empty().then_some(untouched);
         Change { verb: PolicyAction::Rollback, admin_log: admin_log.clone(), steps, untouched }
             .carry_out(store)
@@ -173,63 +175,6 @@ fn earlier(entries: &[Activation], org: &OrgId, active: &PolicyVersion) -> Optio
         .iter()
         .filter(|entry| entry.organisations.contains(org) && entry.verb != PolicyAction::Canary);
     activated.find(|entry| entry.version != *active).map(|entry| entry.version.clone())
-}
-
-/// Makes what is tried the active version for all callers.
-pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, CliError> {
-    of_canaries(session, args, PolicyAction::Promote, |_, tried| tried)
-}
-
-/// Ends the trial: the active version decides for all callers again.
-pub(crate) fn stop(session: &Session, args: &PromoteArgs) -> Result<Report, CliError> {
-    of_canaries(session, args, PolicyAction::Rollback, |active, _| active)
-}
-
-/// Moves organisations with a canary to one of both versions.
-fn of_canaries(
-    session: &Session,
-    args: &PromoteArgs,
-    verb: PolicyAction,
-    chosen: impl Fn(PolicyVersion, PolicyVersion) -> PolicyVersion,
-) -> Result<Report, CliError> {
-    let mut store = Store::open(session)?;
-    let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
-    store.until_done(NOT_ACTIVATED, |store| {
-        let only = &args.which.org;
-        let organisations = if only.is_empty() { store.organisations()? } else { only.clone() };
-        store.watch_organisations(&organisations)?;
-        let (mut steps, mut without) = (Vec::new(), Vec::new());
-        for org in organisations {
-            let before = store.active_policy(&org)?;
-            let tried = before.canary().map(|canary| canary.record.version.clone());
-            match (before.version().cloned(), tried) {
-                (Some(active), Some(tried)) => {
-                    steps.push(OrgChange {
-                        org,
-                        before,
-                        after: Target::alone(chosen(active, tried)),
-                    });
-                }
-                (_, _) => without.push(org),
-            }
-        }
-        if steps.is_empty() || !(only.is_empty() || without.is_empty()) {
-            let of = if only.is_empty() { String::new() } else { listed(&without) };
-            return Err(no_canary(&of));
-        }
-        args.which.covers(&steps.iter().map(|step| step.org.clone()).collect::<Vec<_>>())?;
-        for step in &steps {
-            compiled(&step.after.version, store)?;
-        }
-        Change { verb, admin_log: admin_log.clone(), steps, untouched: None }.carry_out(store)
-    })
-}
-
-fn no_canary(of: &str) -> CliError {
-    let of = if of.is_empty() { String::new() } else { format!(" in {of}") };
-    CliError::new(format!("no policy is tried on some callers{of}"), "the active policies")
-        .expected("a canary; nothing was changed")
-        .next("portcullis policy push FILE --canary 10% --reason …")
 }
 
 fn concerns(entry: &Activation, which: &Which) -> bool {

@@ -105,6 +105,12 @@ impl NamedCanary {
         Self { record, names: callers }
     }
 
+    /// The same on more callers.
+    pub(crate) fn widened(&self, percent: u8, callers: BTreeMap<String, String>) -> Self {
+        let names = self.names.clone().into_iter().chain(callers).collect();
+        Self::new(self.record.version.clone(), percent, names)
+    }
+
     pub(crate) fn share(&self) -> CanaryScope {
         let name = |holder: &String| self.names.get(holder).unwrap_or(holder).clone();
         CanaryScope {

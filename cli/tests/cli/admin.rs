@@ -163,7 +163,7 @@ fn show_finds_the_changes_of_a_key_newest_first() {
     assert_eq!(actions(&["--since", "2126-01-01T00:00:00Z"]), [""; 0]);
     assert_eq!(actions(&["--org", "globex"]), [""; 0]);
     let plainly = operator.plainly(&["audit", "show", "--admin", "--key", id]).stdout;
-    assert!(plainly.contains("tester  paid    tier: free -> pro"), "{plainly}");
+    assert!(plainly.contains("tester  paid         tier: free -> pro"), "{plainly}");
     assert_eq!(operator.says(&["audit", "show"]).status, 2);
     assert_eq!(operator.says(&["audit", "verify", "--admin", "x.log"]).status, 2);
 }

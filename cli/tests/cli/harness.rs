@@ -61,12 +61,26 @@ impl Operator {
     }
 
     pub(crate) fn plainly(&self, arguments: &[&str]) -> Said {
-        run(arguments, &[("PORTCULLIS_REDIS", self.valkey.url())], "")
+        run(&with_reason(arguments), &[("PORTCULLIS_REDIS", self.valkey.url())], "")
     }
 
     pub(crate) fn redis(&self) -> redis::Connection {
         self.valkey.connect()
     }
+}
+
+/// Commands that change a key or a denial want a reason. Most tests are about something else.
+fn with_reason<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let wants = match arguments {
+        ["key", verb, ..] => ["issue", "set", "rotate"].contains(verb),
+        ["token", "allow", ..] => true,
+        _ => false,
+    };
+    let reason: &[&str] = match wants && !arguments.contains(&"--reason") {
+        true => &["--reason", "some reason"],
+        false => &[],
+    };
+    [arguments, reason].concat()
 }
 
 /// Issues a key of role `analyst` in `acme`.

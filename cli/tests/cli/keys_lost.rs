@@ -51,7 +51,8 @@ fn a_key_whose_rotation_was_not_answered_is_kept_in_its_file() {
     let valkey = operator.valkey.url().trim_start_matches("redis://").trim_end_matches('/');
     let said = std::thread::scope(|scope| {
         scope.spawn(|| swallow_the_answer_of_a_script(&listener, valkey));
-        let arguments = ["key", "rotate", id, "--overlap", "1h", "--out", file.path()];
+        let arguments =
+            ["key", "rotate", id, "--overlap", "1h", "--out", file.path(), "--reason", "r"];
         let environment = [("PORTCULLIS_REDIS", fake.as_str())];
         run(&[&arguments[..], &["--output", "json"]].concat(), &environment, "")
     });

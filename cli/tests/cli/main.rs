@@ -24,6 +24,7 @@ mod policy_canary;
 mod policy_diff;
 mod policy_folder;
 mod policy_test;
+mod policy_trial;
 mod render;
 mod restore;
 mod schema;
