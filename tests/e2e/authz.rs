@@ -15,6 +15,8 @@ pub(crate) fn cases() -> Vec<Case> {
         cap_makes_a_call_ask_for_less_and_the_upstream_sees_only_that,
         cap_that_refuses_names_the_argument,
         capped_call_passes_in_every_form_that_a_client_sends,
+        rules_of_a_role_hold_for_it_alone_beside_those_of_the_tool,
+        approval_that_one_role_needs_another_one_does_not,
     ]
 }
 
@@ -223,4 +225,75 @@ fn capped_call_passes_in_every_form_that_a_client_sends(world: &World<'_>) {
         let answer = org.gateway.send(&mcp::modern(DEMO, call).bearer(&key));
         assert_eq!(answer.rows().len(), 3);
     }
+}
+
+// Issue 14: caps, patterns and approvals stood at the tool and were about every role.
+// Proves: C3, X8
+fn rules_of_a_role_hold_for_it_alone_beside_those_of_the_tool(world: &World<'_>) {
+    let org = ruled(world.stack(), |policy| {
+        policy["connectors"]["demo"]["tools"]["query_users"] = json!({
+            "max_records": {"argument": "limit", "max": 4},
+            "conditions": [{"when": "arguments.limit <= 4"}],
+        });
+        policy["roles"]["analyst"]["demo"]["tools"] = json!({"query_*": {
+            "max_records": {"argument": "limit", "max": 2},
+            "arguments": {"plan": {"enum": ["free", "pro"]}, "name_contains": {"pattern": "^[a-z]{1,9}$"}},
+            "conditions": [{"when": "!has(arguments.name_contains) || arguments.name_contains.matches('^[^x]*$')"}],
+        }});
+        policy["roles"]["admin"] = json!({"demo": {"allow": ["*"]}});
+    });
+    let (analyst, admin) = (org.key("analyst").key, org.key("admin").key);
+    // The stricter cap wins, and the condition sees what goes on.
+    for (key, most) in [(&analyst, 2), (&admin, 4)] {
+        for asked in [json!({"limit": 5000}), json!({})] {
+            let answer = org.call(key, "query_users", asked.clone());
+            assert_eq!(answer.rows().len(), most, "{asked}");
+            assert_eq!(arguments_upstream(&answer)["limit"], most, "{asked}");
+            assert_eq!(answer.audit()["decision"], json!({"effect": "allow"}));
+        }
+    }
+    let place = "roles.analyst.demo.tools.query_*";
+    for (arguments, text, rule) in [
+        (
+            json!({"name_contains": "a' OR 1=1"}),
+            "name_contains: expected a text",
+            ".arguments.name_contains",
+        ),
+        (json!({"name_contains": 5}), "that matches ^[a-z]{1,9}$", ".arguments.name_contains"),
+        (
+            json!({"Name_contains": "ann"}),
+            "name_contains must be spelled exactly so",
+            ".arguments.name_contains",
+        ),
+        (
+            json!({"plan": "enterprise"}),
+            r#"plan: expected one of "free", "pro""#,
+            ".arguments.plan",
+        ),
+        (json!({"name_contains": "axe"}), "do not meet a condition", ".conditions[0]"),
+    ] {
+        let answer = org.call(&analyst, "query_users", arguments.clone());
+        assert_tool_error(&answer, text, &format!("{place}{rule}"));
+        assert_eq!(answer.audit()["input"], arguments);
+    }
+    let free = org.call(&admin, "query_users", json!({"plan": "enterprise", "limit": 1}));
+    assert_eq!(free.audit()["decision"], json!({"effect": "allow"}));
+}
+
+// Issue 14, task 3: the approval that support needs hit every other role.
+// Proves: X9
+fn approval_that_one_role_needs_another_one_does_not(world: &World<'_>) {
+    let org = ruled(world.stack(), |policy| {
+        let rules = json!({"query_users": {"approval": {"expires": "20m"}}});
+        policy["roles"]["analyst"]["demo"]["tools"] = rules;
+        policy["roles"]["admin"] = json!({"demo": {"allow": ["*"]}});
+    });
+    let waits = org.call(&org.key("analyst").key, "query_users", json!({"limit": 1}));
+    assert_eq!(waits.status, 403);
+    let data = waits.message()["error"]["data"].clone();
+    let rule = "roles.analyst.demo.tools.query_users.approval";
+    assert_eq!((&data["rule"], &data["state"]), (&json!(rule), &json!("pending")));
+    assert_eq!((&waits.audit()["decision"]["rule"], waits.upstream().len()), (&json!(rule), 0));
+    let passes = org.call(&org.key("admin").key, "query_users", json!({"limit": 1}));
+    assert_eq!((passes.rows().len(), passes.upstream().len()), (1, 1));
 }

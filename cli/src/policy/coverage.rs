@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_core::auth::Writes;
 use portcullis_core::authz::Consideration;
-use portcullis_core::policy::{Policy, Requirement};
+use portcullis_core::policy::{CallRules, Policy, Requirement};
 
 /// What cases came by.
 #[derive(Default)]
@@ -59,19 +59,27 @@ impl Reached {
 fn rules(policy: &Policy) -> (BTreeSet<String>, Vec<String>) {
     let (mut rules, mut conditions) = (BTreeSet::new(), Vec::new());
     let mut noted = |of: &[Requirement]| conditions.extend(of.iter().map(|it| it.name.clone()));
-    for (name, connector) in &policy.connectors {
+    let of_call = |own: &CallRules| {
+        let cap = own.max_records.iter().map(|_| own.cap_name());
+        let approval = own.approval.iter().map(|_| own.approval_name());
+        let arguments = own.arguments.iter().map(|rule| own.argument_name(rule));
+        cap.chain(approval).chain(arguments).collect::<Vec<_>>()
+    };
+    for connector in policy.connectors.values() {
         noted(&connector.conditions);
-        for (tool, stated) in &connector.tools {
-            noted(&stated.conditions);
-            let place = format!("connectors.{name}.tools.{tool}");
-            rules.extend(stated.max_records.as_ref().map(|_| format!("{place}.max_records")));
-            rules.extend(stated.approval.as_ref().map(|_| format!("{place}.approval")));
+        for stated in connector.tools.values() {
+            noted(&stated.rules.conditions);
+            rules.extend(of_call(&stated.rules));
         }
     }
     for (name, role) in &policy.roles {
         noted(&role.conditions);
         for (connector, access) in &role.connectors {
             noted(&access.conditions);
+            for (_, own) in access.tools.iter().flat_map(|own| own.each()) {
+                noted(&own.conditions);
+                rules.extend(of_call(own));
+            }
             let place = format!("roles.{name}.{connector}");
             for (list, globs) in
                 [("allow", &access.allow), ("show", &access.show), ("deny", &access.deny)]

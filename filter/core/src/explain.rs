@@ -145,7 +145,7 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
     Some(match judged {
         Err(denial) => refused(&denial, question.tool, steps, shadowed),
         Ok(ruling) => {
-            let arguments = amended(question.arguments, ruling.amendment.as_ref());
+            let arguments = amended(question.arguments, &ruling.amendments);
             let waits = ruling.approval.map(|needed| {
                 let key = approval::key(principal, name, question.tool, &arguments);
                 (needed.rule, key.digest().to_owned())
@@ -170,7 +170,7 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
                 rule: waits_by.or_else(|| shadowed.first().cloned()),
                 refusal: None,
                 steps,
-                amended: ruling.amendment.map(|_| arguments),
+                amended: (!ruling.amendments.is_empty()).then(|| arguments.into_owned()),
                 approval,
                 shadowed,
                 windows: windows.into_iter().map(|quota| quota.name).collect(),

@@ -12,6 +12,7 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::as_conversions))]
 
 pub mod approval;
+pub mod arguments;
 pub mod audit;
 pub mod auth;
 pub mod authz;
@@ -39,6 +40,7 @@ pub mod local_reply;
 pub mod mcp;
 pub mod metric;
 mod nearest;
+mod pattern;
 pub mod pin;
 pub mod policy;
 mod query;

@@ -68,6 +68,22 @@ fn large(tools: usize, roles: usize) -> Value {
     document
 }
 
+/// With rules of their own for `tools` tools in each of `roles` roles.
+fn ruled(tools: usize, roles: usize) -> Value {
+    let mut document = large(tools, roles);
+    let rules = json!({
+        "max_records": {"argument": "limit", "max": 50},
+        "approval": "required",
+        "arguments": {"field_0": {"pattern": "^[a-z]{1,40}$", "max_length": 40}, "field_1": {"enum": ["free", "pro"]}},
+    });
+    let each = (0..tools).map(|number| (format!("query_records_{number}"), rules.clone()));
+    let each = Value::Object(each.collect());
+    for number in 0..roles {
+        document["roles"][format!("role-{number}")]["demo"]["tools"] = each.clone();
+    }
+    document
+}
+
 /// The length of the document, the bytes that its compiled form takes, and the bytes that it counts with.
 fn measured(document: &Value) -> (usize, usize, usize) {
     let text = json::canonical_exact(document);
@@ -83,7 +99,7 @@ fn measured(document: &Value) -> (usize, usize, usize) {
 // Proves: X17
 #[test]
 fn policy_counts_with_about_what_it_takes() {
-    for document in [small(), large(20, 5), large(500, 50)] {
+    for document in [small(), large(20, 5), large(500, 50), ruled(20, 5), ruled(50, 20)] {
         let (length, taken, weight) = measured(&document);
         let shown = format!("{length} bytes: takes {taken}, counts with {weight}");
         assert!(taken <= weight + weight / 8, "{shown}");

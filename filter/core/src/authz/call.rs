@@ -1,8 +1,9 @@
-//! What a call of a tool may carry: conditions, caps on records, approval.
+//! What a call of a tool may carry: caps on records, demands on arguments, conditions, approval.
 //!
 //! Owns the order of these checks. Cheap ones that need no arguments come first, so that they can be
-//! made before a body is read.
+//! made before a body is read. Caps come before all that looks at arguments: that judges what goes on.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -13,7 +14,8 @@ use crate::condition::{Facts, Undecided};
 use crate::denial::{Denial, INSUFFICIENT_SCOPE};
 use crate::json::{Decimal, misspelt};
 use crate::mcp::ToolCall;
-use crate::policy::{Cap, Check, Enforcement, OnExcess, Requirement, Tool};
+use crate::pattern::Budget;
+use crate::policy::{CallRules, Cap, Check, Enforcement, OnExcess, Requirement, Tool};
 
 /// An argument that goes on with another value than it came with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,24 +63,22 @@ pub(super) fn scopes(
 
 pub(super) fn conditions(
     case: &Case<'_>,
-    call: &ToolCall,
-    (requirements, about): (&Requirements<'_>, About),
+    (tool, arguments): (&str, &Map<String, Value>),
+    (rules, about): (&Rules<'_>, About),
     trail: &mut Trail,
 ) -> Result<(), Denial> {
     let facts = Facts {
         principal: case.principal,
         claims: case.claims,
         connector: case.name,
-        tool: &call.name,
-        arguments: &call.arguments,
+        tool,
+        arguments,
         now: case.now,
         source: case.source,
     };
-    requirements
-        .iter()
-        .copied()
-        .flatten()
-        .filter(|requirement| about.covers(requirement) && requirement.is_about(&call.name))
+    rules
+        .conditions()
+        .filter(|requirement| about.covers(requirement) && requirement.is_about(tool))
         .try_for_each(|requirement| require(case, requirement, &facts, trail))
 }
 
@@ -97,19 +97,38 @@ impl About {
     }
 }
 
-/// Everything that calls of a tool must meet: of the connector, of the tool, of the role.
-pub(super) type Requirements<'a> = [&'a [Requirement]; 4];
+/// Everything that calls of one tool by one caller must meet.
+pub(super) struct Rules<'a> {
+    /// Of the connector, the tool, the role, and the role's connector.
+    conditions: [&'a [Requirement]; 4],
+    of_tool: Option<&'a CallRules>,
+    /// What the role says of the tool; nearly always nothing.
+    of_role: Vec<&'a CallRules>,
+}
 
-pub(super) fn requirements<'a>(case: &Case<'a>, tool: &str) -> Requirements<'a> {
-    let of_tool = case.connector.tools.get(tool).map(|tool| tool.conditions.as_slice());
-    let role = case.policy.roles.get(&case.principal.role);
-    let access = role.and_then(|role| role.connectors.get(case.name));
-    [
-        case.connector.conditions.as_slice(),
-        of_tool.unwrap_or_default(),
-        role.map(|role| role.conditions.as_slice()).unwrap_or_default(),
-        access.map(|access| access.conditions.as_slice()).unwrap_or_default(),
-    ]
+impl<'a> Rules<'a> {
+    pub(super) fn of(case: &Case<'a>, tool: &str) -> Self {
+        let of_tool = case.connector.tools.get(tool).map(|tool| &tool.rules);
+        let role = case.policy.roles.get(&case.principal.role);
+        let access = role.and_then(|role| role.connectors.get(case.name));
+        let conditions = [
+            case.connector.conditions.as_slice(),
+            of_tool.map(|rules| rules.conditions.as_slice()).unwrap_or_default(),
+            role.map(|role| role.conditions.as_slice()).unwrap_or_default(),
+            access.map(|access| access.conditions.as_slice()).unwrap_or_default(),
+        ];
+        let of_role = access.into_iter().flat_map(|access| access.rules(tool)).collect();
+        Self { conditions, of_tool, of_role }
+    }
+
+    fn each(&self) -> impl Iterator<Item = &'a CallRules> {
+        self.of_tool.into_iter().chain(self.of_role.iter().copied())
+    }
+
+    fn conditions(&self) -> impl Iterator<Item = &'a Requirement> {
+        let of_role = self.of_role.iter().flat_map(|rules| &rules.conditions);
+        self.conditions.into_iter().flatten().chain(of_role)
+    }
 }
 
 fn require(
@@ -141,33 +160,50 @@ fn told(requirement: &Requirement, undecided: &Undecided) -> String {
     format!("{} cannot be decided: {undecided}", requirement.when.text())
 }
 
-/// The change that a cap makes to the arguments, if it makes one.
-pub(super) fn cap(
+/// The changes that caps make to the arguments. Those that change a call come before those that refuse it, and the
+/// lowest bound comes first.
+pub(super) fn caps(
     case: &Case<'_>,
     call: &ToolCall,
+    rules: &Rules<'_>,
+    trail: &mut Trail,
+) -> Result<Vec<Amendment>, Denial> {
+    let caps = rules.each().filter_map(|rules| Some((rules, rules.max_records.as_ref()?)));
+    let mut caps: Vec<(&CallRules, &Cap)> = caps.collect();
+    caps.sort_by_key(|(_, cap)| (cap.on_excess == OnExcess::Refuse, cap.max));
+    let mut amendments = Vec::new();
+    for own in caps {
+        amendments.extend(cap(case, call, (own, &amendments), trail)?);
+    }
+    Ok(amendments)
+}
+
+/// The change that one cap makes to the arguments, as the caps before it left them.
+fn cap(
+    case: &Case<'_>,
+    call: &ToolCall,
+    ((rules, cap), before): ((&CallRules, &Cap), &[Amendment]),
     trail: &mut Trail,
 ) -> Result<Option<Amendment>, Denial> {
-    let Some(cap) = case.connector.tools.get(&call.name).and_then(|tool| tool.max_records.as_ref())
-    else {
-        return Ok(None);
-    };
-    let rule = || format!("connectors.{}.tools.{}.max_records", case.name, call.name);
+    let rule = || rules.cap_name();
     if let Some(twin) = misspelt(&call.arguments, &[&cap.argument]) {
         let detail = format!("{} must be spelled exactly so; found {twin:?}", cap.argument);
         let denial = Denial::Arguments { rule: rule(), detail: detail.into() };
         let broken = Broken::new(rule(), denial);
         trail.enforce(case.policy, (Check::Caps, cap.enforcement), broken)?;
     }
+    let amended = before.iter().find(|amendment| amendment.argument == cap.argument);
     let asked = call.arguments.get(&cap.argument);
-    let excess = match asked_for(asked) {
-        RecordsAsked::Records(number) if number <= cap.max => {
-            trail.passed(rule);
-            return Ok(None);
-        }
-        RecordsAsked::Records(_) | RecordsAsked::Everything => cap.on_excess,
-        // What is no number cannot be made a smaller one.
-        RecordsAsked::Nonsense => OnExcess::Refuse,
-    };
+    let excess =
+        match amended.map_or_else(|| asked_for(asked), |it| RecordsAsked::Records(it.value)) {
+            RecordsAsked::Records(number) if number <= cap.max => {
+                trail.passed(rule);
+                return Ok(None);
+            }
+            RecordsAsked::Records(_) | RecordsAsked::Everything => cap.on_excess,
+            // What is no number cannot be made a smaller one.
+            RecordsAsked::Nonsense => OnExcess::Refuse,
+        };
     let shadow = case.policy.enforcement(Check::Caps, cap.enforcement);
     match (excess, shadow) {
         (OnExcess::Clamp, Enforcement::Enforce) => {
@@ -217,38 +253,77 @@ fn too_many(rule: String, cap: &Cap) -> Denial {
     Denial::Arguments { rule, detail: detail.into() }
 }
 
-/// Whether a person has to agree first.
-pub(super) fn approval(
+/// What the policy demands of single arguments, as they go on. All that is wrong is told at once, so that a model can
+/// repair a call in one go.
+pub(super) fn arguments(
     case: &Case<'_>,
-    call: &ToolCall,
+    arguments: &Map<String, Value>,
+    rules: &Rules<'_>,
     trail: &mut Trail,
-) -> Result<Option<Needed>, Denial> {
-    let Some(approval) = case.connector.tools.get(&call.name).and_then(|tool| tool.approval) else {
-        return Ok(None);
-    };
-    let rule = format!("connectors.{}.tools.{}.approval", case.name, call.name);
-    match case.policy.enforcement(Check::Approval, approval.enforcement) {
-        Enforcement::Enforce => {
-            trail.note(Consideration::Waits, || (rule.clone(), String::new()));
-            Ok(Some(Needed { rule, expires: approval.expires }))
-        }
-        Enforcement::Shadow => {
-            let broken = Broken::forbidden(rule);
-            trail.enforce(case.policy, (Check::Approval, approval.enforcement), broken)?;
-            Ok(None)
+) -> Result<(), Denial> {
+    /// The most that is told.
+    const MOST_TOLD: usize = 5;
+    let mut budget = Budget::default();
+    let mut refused: Vec<(String, String)> = Vec::new();
+    let each = rules.each().flat_map(|rules| rules.arguments.iter().map(move |it| (rules, it)));
+    for (rules, rule) in each {
+        let Some(detail) = rule.broken_by(arguments, &mut budget) else {
+            trail.passed(|| rules.argument_name(rule));
+            continue;
+        };
+        let name = rules.argument_name(rule);
+        match case.policy.enforcement(Check::Arguments, rule.enforcement) {
+            Enforcement::Enforce => refused.push((name, detail)),
+            Enforcement::Shadow => {
+                let broken = Broken::forbidden(name).because(detail);
+                trail.enforce(case.policy, (Check::Arguments, rule.enforcement), broken)?;
+            }
         }
     }
+    let Some(((name, detail), others)) = refused.split_first() else { return Ok(()) };
+    for (name, detail) in others {
+        trail.note(Consideration::Refused, || (name.clone(), detail.clone()));
+    }
+    let all: Vec<&str> =
+        refused.iter().map(|(_, detail)| detail.as_str()).take(MOST_TOLD).collect();
+    let denial = Denial::Arguments { rule: name.clone(), detail: all.join("; ").into() };
+    Err(trail.refuse(Broken::new(name.clone(), denial).because(detail.clone())))
+}
+
+/// Whether a person has to agree first. Of several rules that say so the shortest time holds, and one person is enough.
+pub(super) fn approval(
+    case: &Case<'_>,
+    rules: &Rules<'_>,
+    trail: &mut Trail,
+) -> Result<Option<Needed>, Denial> {
+    let mut needed: Option<Needed> = None;
+    for (rules, approval) in rules.each().filter_map(|rules| Some((rules, rules.approval?))) {
+        let rule = rules.approval_name();
+        match case.policy.enforcement(Check::Approval, approval.enforcement) {
+            Enforcement::Enforce => {
+                trail.note(Consideration::Waits, || (rule.clone(), String::new()));
+                let expires = needed.as_ref().map_or(approval.expires, |first| first.expires);
+                let rule = needed.map_or(rule, |first| first.rule);
+                needed = Some(Needed { rule, expires: expires.min(approval.expires) });
+            }
+            Enforcement::Shadow => {
+                let broken = Broken::forbidden(rule);
+                trail.enforce(case.policy, (Check::Approval, approval.enforcement), broken)?;
+            }
+        }
+    }
+    Ok(needed)
 }
 
 /// The arguments as they go on.
 #[must_use]
-pub fn amended(
-    arguments: &Map<String, Value>,
-    amendment: Option<&Amendment>,
-) -> Map<String, Value> {
-    let mut arguments = arguments.clone();
-    if let Some(Amendment { argument, value, .. }) = amendment {
-        arguments.insert(argument.clone(), (*value).into());
+pub fn amended<'a>(
+    arguments: &'a Map<String, Value>,
+    amendments: &[Amendment],
+) -> Cow<'a, Map<String, Value>> {
+    let mut arguments = Cow::Borrowed(arguments);
+    for Amendment { argument, value, .. } in amendments {
+        arguments.to_mut().insert(argument.clone(), (*value).into());
     }
     arguments
 }

@@ -4,7 +4,7 @@
 //! transport. What decides here decides in `portcullis explain` too.
 //!
 //! In order: the tier, the connector, the credential's own restrictions, what the role opens, scopes, conditions on
-//! the circumstances, conditions on the arguments, caps on records, approval.
+//! the circumstances, caps on records, demands on arguments, conditions on the arguments, approval.
 
 mod call;
 mod trail;
@@ -18,7 +18,7 @@ use crate::id::PolicyName;
 use crate::mcp::{Message, Operation};
 use crate::policy::{Check, Connector, Enforcement, Policy};
 use crate::time::UnixTime;
-use call::{About, approval, are_seen, cap, conditions, requirements, scopes};
+use call::{About, Rules, approval, are_seen, arguments, caps, conditions, scopes};
 use trail::Broken;
 use view::{Place, RoleAccess, grant, prompt, resource, restricted};
 
@@ -61,8 +61,8 @@ pub enum Seen {
 /// How a request that may go on goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruling {
-    /// With another argument than it came with.
-    pub amendment: Option<Amendment>,
+    /// With other arguments than it came with: at most one change of each.
+    pub amendments: Vec<Amendment>,
     /// Once a person agrees.
     pub approval: Option<Needed>,
 }
@@ -119,14 +119,17 @@ pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
             }
             access(of(&|grant| grant.tool(place, &call.name)), ".allow")?;
             scopes(case, case.connector.tools.get(&call.name), trail)?;
-            let requirements = requirements(case, &call.name);
-            conditions(case, call, (&requirements, About::Circumstances), trail)?;
+            let rules = Rules::of(case, &call.name);
+            let came = (call.name.as_str(), &call.arguments);
+            conditions(case, came, (&rules, About::Circumstances), trail)?;
             if !are_seen(case.seen) {
                 return Ok(Ruling::default());
             }
-            conditions(case, call, (&requirements, About::Arguments), trail)?;
-            let amendment = cap(case, call, trail)?;
-            Ok(Ruling { amendment, approval: approval(case, call, trail)? })
+            let amendments = caps(case, call, &rules, trail)?;
+            let goes_on = amended(&call.arguments, &amendments);
+            arguments(case, &goes_on, &rules, trail)?;
+            conditions(case, (&call.name, &goes_on), (&rules, About::Arguments), trail)?;
+            Ok(Ruling { amendments, approval: approval(case, &rules, trail)? })
         }
         Operation::Prompt(name) => {
             access(of(&|grant| prompt(place, &grant.access.prompts, name)), ".prompts")?;

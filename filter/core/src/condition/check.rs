@@ -10,9 +10,10 @@ use cel::common::types::{CelBool, CelString, STRING_TYPE};
 use cel::common::value::CowVal;
 use cel::{Env, ExecutionError};
 
-use super::{Cost, DEEPEST, MOST_NODES, Unusable, Variable};
+use super::{Cost, DEEPEST, MOST_NODES, Unusable, Variable, matching};
 use crate::auth::source::{SourceRange, SourceRanges};
 use crate::nearest::one_of;
+use crate::pattern;
 
 /// What a checked expression uses.
 pub(super) struct Checked {
@@ -20,15 +21,29 @@ pub(super) struct Checked {
     pub(super) cost: Cost,
     /// Members of the arguments that it names.
     pub(super) members: BTreeSet<String>,
+    /// Regular expressions in it.
+    pub(super) patterns: BTreeSet<String>,
 }
 
 /// Whether an address lies in a range: `inRange(source.address, "10.0.0.0/8")`.
 const IN_RANGE: &str = "inRange";
 const LOWER: &str = "lowerAscii";
+/// Whether a regular expression, which is written out, matches somewhere in a text.
+pub(super) const MATCHES: &str = "matches";
 
-/// Functions that people may call; each costs what reading its operands does.
-const FUNCTIONS: [&str; 9] =
-    ["size", "contains", "startsWith", "endsWith", "int", "double", "string", LOWER, IN_RANGE];
+/// Functions that people may call; each costs what reading its operands does, and [`MATCHES`] has a budget.
+const FUNCTIONS: [&str; 10] = [
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "int",
+    "double",
+    "string",
+    LOWER,
+    IN_RANGE,
+    MATCHES,
+];
 
 /// What the parser makes loops of.
 const MACROS: [&str; 6] = ["has", "all", "exists", "exists_one", "map", "filter"];
@@ -64,6 +79,10 @@ pub(super) fn environment() -> Env {
         in_range,
     );
     let _ = env.add_member_overload(LOWER, "lower_ascii_string", STRING_TYPE, vec![], lower_ascii);
+    let (of_text, pattern) = ("matches_string_string", vec![STRING_TYPE]);
+    let _ = env.add_member_overload(MATCHES, of_text, STRING_TYPE, pattern, matching::matches);
+    let both = vec![STRING_TYPE, STRING_TYPE];
+    let _ = env.add_overload(MATCHES, "matches_string", both, matching::matches);
     env
 }
 
@@ -99,8 +118,8 @@ pub(super) fn is_flat(text: &str) -> bool {
 
 /// Checks a parsed expression.
 pub(super) fn check(text: &str, expression: &IdedExpr) -> Result<Checked, Unusable> {
-    let (variables, members) = (BTreeSet::new(), BTreeSet::new());
-    let checked = Checked { variables, cost: Cost::Linear, members };
+    let (variables, members, patterns) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let checked = Checked { variables, cost: Cost::Linear, members, patterns };
     let mut walk = Walk { text, checked, bound: Vec::new(), nodes: 0, depth: 0 };
     walk.visit(expression)?;
     Ok(walk.checked)
@@ -143,6 +162,9 @@ impl Walk<'_> {
                 let target = call.target.iter().map(|target| &**target);
                 if call.func_name == IN_RANGE {
                     self.range(call.args.get(1))?;
+                }
+                if call.func_name == MATCHES {
+                    self.pattern(call.args.last())?;
                 }
                 let of = match call.func_name.as_str() {
                     operators::INDEX => Some((call.args.first(), call.args.get(1))),
@@ -229,6 +251,23 @@ impl Walk<'_> {
             return Ok(());
         }
         Err(self.unknown("the unknown function", name, &[&FUNCTIONS[..], &MACROS].concat()))
+    }
+
+    /// A regular expression is written down, so that no caller chooses one, and read now.
+    fn pattern(&mut self, argument: Option<&IdedExpr>) -> Result<(), Unusable> {
+        let Some(Expr::Literal(LiteralValue::String(source))) =
+            argument.map(|argument| &argument.expr)
+        else {
+            let expected = "a text, such as arguments.query.matches('^[a-z]+$')";
+            return Err(unusable("matches with a pattern that is not written out", expected));
+        };
+        match pattern::mistake(source.inner()) {
+            None => {
+                self.checked.patterns.insert(source.inner().to_owned());
+                Ok(())
+            }
+            Some(found) => Err(unusable(found, pattern::EXPECTED)),
+        }
     }
 
     /// A range that is written down is read now.

@@ -7,11 +7,12 @@
 //! calls only the functions listed in [`check`], and walks no list inside the walk of another. So the
 //! cost is that of reading the arguments a fixed number of times. Only an expression that walks lists or
 //! adds texts could multiply that, and it is not evaluated on arguments of more than [`MOST_VALUES`]
-//! values or [`MOST_TEXT`] bytes.
+//! values or [`MOST_TEXT`] bytes. All regular expressions of one evaluation share a budget ([`matching`]).
 
 mod check;
 mod facts;
 pub mod lint;
+mod matching;
 #[cfg(test)]
 mod tests;
 
@@ -98,6 +99,8 @@ pub struct Condition {
     cost: Cost,
     /// The members of the arguments that it names, by how they are folded.
     members: BTreeMap<String, BTreeSet<String>>,
+    /// Regular expressions in it.
+    patterns: BTreeSet<String>,
 }
 
 /// Why a text is no condition.
@@ -202,6 +205,7 @@ impl Condition {
             variables: checked.variables,
             cost: checked.cost,
             members,
+            patterns: checked.patterns,
         })
     }
 
@@ -209,6 +213,11 @@ impl Condition {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The regular expressions in it.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.patterns.iter().map(String::as_str)
     }
 
     /// Whether it speaks of the arguments of the call.
@@ -231,6 +240,9 @@ impl Condition {
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         for variable in &self.variables {
             context.add_variable_as_val(variable.name(), facts.value(*variable));
+        }
+        if !self.patterns.is_empty() {
+            matching::begin();
         }
         match Value::resolve(&self.expression, &context) {
             Ok(Value::Bool(holds)) => Ok(holds),

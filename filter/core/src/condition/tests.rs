@@ -143,7 +143,10 @@ fn no_condition_is_compiled_that_could_never_be_decided() {
     let wide = format!("tool in [{}'']", "'',".repeat(300));
     for (text, found) in [
         ("argument.amount < 5", "the unknown name argument at 1:1"),
-        ("tool == 'a' &&\n matches(tool, 'a')", "the unknown function matches at 2:2"),
+        ("tool == 'a' &&\n replace(tool, 'a')", "the unknown function replace at 2:2"),
+        ("tool.matches(arguments.pattern)", "a pattern that is not written out"),
+        ("tool.matches('(a')", "the pattern \"(a\""),
+        ("tool.matches('\\\\p{Letter}')", "a pattern with \\p"),
         ("tool.reverse() == ''", "the unknown function reverse at 1:6"),
         ("inRange(source.address, '10.0.0.1/8')", "\"10.0.0.1/8\""),
         ("[1].all(x, [2].all(y, x == y))", "all, exists, map or filter inside another"),
@@ -174,6 +177,26 @@ fn lists_are_walked_up_to_a_bound_and_read_beyond_it() {
     assert_eq!(decide_with(walk, &arguments(1_001, 0)), Err(Undecided::TooLarge));
     assert_eq!(decide_with(walk, &arguments(1, 70_000)), Err(Undecided::TooLarge));
     assert_eq!(decide_with(read, &arguments(5_000, 900_000)), Ok(true));
+}
+
+// Issue 14: a pattern could be stated in the pin only.
+// Proves: C3
+#[test]
+fn a_regular_expression_matches_as_in_a_schema_and_on_a_budget() {
+    let query = |text: &str| json!({ "query": text, "ids": vec![text; 900] });
+    let plain = "arguments.query.matches('^[A-Za-z0-9 @.-]{1,40}$')";
+    assert_eq!(decide_with(plain, &query("ann smith")), Ok(true));
+    assert_eq!(decide_with(plain, &query("a' OR 1=1")), Ok(false));
+    assert_eq!(decide_with("matches(arguments.query, 'n+')", &query("ann")), Ok(true));
+    assert_eq!(decide_with(r"!arguments.query.matches(r'\d')", &query("٤")), Ok(true));
+    // What is no text is not decided, nor what is longer than is read.
+    assert!(decide_with(plain, &json!({"query": 5})).is_err());
+    let long = json!({"query": "a".repeat(65_537)});
+    assert!(decide_with("arguments.query.matches('a')", &long).is_err());
+    assert!(decide_with("!arguments.query.matches('a')", &long).is_err());
+    // Nine hundred matches that each look around: together more than one evaluation may take.
+    let around = r"arguments.ids.all(id, id.matches('^(a|a)*\\1b$'))";
+    assert!(decide_with(around, &query(&"a".repeat(60))).is_err());
 }
 
 #[test]

@@ -42,7 +42,10 @@ pub(super) fn without_redis(policy: Option<&InlinePolicy>, faults: &mut Faults) 
         faults.push("policy", format!("the limit {}", limit.name), expected);
     }
     for (name, connector) in &policy.connectors {
-        for (tool, _) in connector.tools.iter().filter(|(_, tool)| tool.approval.is_some()) {
+        let stated = connector.tools.iter().map(|(tool, stated)| (tool.clone(), &stated.rules));
+        let of_roles = policy.roles.values().filter_map(|role| role.connectors.get(name));
+        let of_roles = of_roles.flat_map(|access| access.tools.iter().flat_map(|it| it.each()));
+        for (tool, _) in stated.chain(of_roles).filter(|(_, rules)| rules.approval.is_some()) {
             let found = format!("the approval of {name}'s tool {tool:?}");
             faults.push("policy", found, "no approvals without Redis, which keeps them");
         }

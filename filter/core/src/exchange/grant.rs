@@ -110,7 +110,7 @@ impl RequiredApproval {
         let (Some(needed), Operation::CallTool(call)) = (&ruling.approval, operation) else {
             return None;
         };
-        let arguments = amended(&call.arguments, ruling.amendment.as_ref());
+        let arguments = amended(&call.arguments, &ruling.amendments);
         let key = approval::key(principal, connector, &call.name, &arguments);
         Some(Self { key, rule: needed.rule.clone(), expires: needed.expires })
     }

@@ -30,7 +30,9 @@ use crate::pin::Definition;
 use crate::vault::CredentialTemplate;
 pub use activation::{Activation, Canary};
 pub use pins::{Pins, Unpinned};
-pub use rule::{Approval, Cap, Check, Enforcement, Names, OnExcess, Requirement};
+pub use rule::{
+    Approval, CallRules, Cap, Check, Enforcement, Names, OnExcess, Requirement, RoleRules,
+};
 pub use upstream::{Guard, UpstreamBinding};
 pub use uri::{Closed, Uris};
 pub use warning::{Warning, WarningKind};
@@ -123,12 +125,8 @@ pub struct Tool {
     pub row_price: u64,
     /// Scopes that a credential which knows scopes must have to call it, besides the connector's.
     pub scopes: Vec<String>,
-    /// The most records that a call may ask for.
-    pub max_records: Option<Cap>,
-    /// Whether a person has to agree to each call.
-    pub approval: Option<Approval>,
-    /// What every call of it must meet.
-    pub conditions: Vec<Requirement>,
+    /// What its calls must meet, whoever makes them.
+    pub rules: CallRules,
     /// The definition that was reviewed.
     pub pin: Option<Rc<Definition>>,
 }
@@ -212,8 +210,17 @@ pub struct Access {
     pub writes: Writes,
     /// What every call must meet.
     pub conditions: Vec<Requirement>,
+    /// What calls of single tools must meet besides; most roles have no such rules.
+    pub tools: Option<Box<RoleRules>>,
     /// Whether what it does not open is in shadow mode.
     pub enforcement: Enforcement,
+}
+
+impl Access {
+    /// What it adds to the rules of `tool`.
+    pub fn rules(&self, tool: &str) -> impl Iterator<Item = &CallRules> {
+        self.tools.iter().flat_map(move |rules| rules.about(tool))
+    }
 }
 
 /// One sliding window.

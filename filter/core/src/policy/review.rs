@@ -3,9 +3,13 @@
 //! Owns the faults of a policy that compiles: names that nothing has, rules that nothing reaches, schemas that
 //! cannot be used. Asked once, before a policy is pushed; workers read what was pushed as it is.
 
-use super::{Connector, Globs, LimitMatch, Policy, PolicyErrors, Requirement, Role, Tool};
+use super::{
+    Access, CallRules, Connector, Globs, LimitMatch, Policy, PolicyErrors, Requirement, Role, Tool,
+};
+use crate::arguments::Demand;
 use crate::id::PolicyName;
 use crate::nearest::{hint, one_of};
+use crate::pattern::{self, Pattern};
 use crate::schema;
 use crate::vault::CredentialTemplate;
 
@@ -52,6 +56,9 @@ impl Policy {
             faults.push(&format!("{place}.credential.secret"), format!("\"{secret}\""), expected);
         }
         self.conditions(&connector.conditions, &[name], faults);
+        for stated in connector.tools.values() {
+            self.call_rules(&stated.rules, name, faults);
+        }
         let opens: Vec<&Role> =
             self.roles.values().filter(|role| role.connectors.contains_key(name)).collect();
         for (tool, stated) in &connector.tools {
@@ -60,7 +67,7 @@ impl Policy {
                 let expected = "a tool's own name: patterns stand in roles, limits and conditions";
                 faults.push(&place, format!("the name {tool:?}"), expected);
             }
-            pinned(&place, stated, faults);
+            pinned(stated, &stated.rules, faults);
             let open = |role: &&Role| {
                 let access = role.connectors.get(name);
                 access.is_some_and(|it| it.allow.matches(tool) || it.show.matches(tool))
@@ -86,6 +93,7 @@ impl Policy {
         for (connector, access) in &role.connectors {
             let place = format!("roles.{name}.{connector}");
             self.conditions(&access.conditions, &[connector], faults);
+            self.role_rules(&place, connector, access, faults);
             for (list, globs) in
                 [("allow", &access.allow), ("show", &access.show), ("deny", &access.deny)]
             {
@@ -112,6 +120,47 @@ impl Policy {
         }
     }
 
+    /// What keeps rules about calls from being used.
+    fn call_rules(&self, rules: &CallRules, connector: &PolicyName, faults: &mut PolicyErrors) {
+        self.conditions(&rules.conditions, &[connector], faults);
+        for rule in &rules.arguments {
+            demands(&rules.argument_name(rule), &rule.demands, faults);
+        }
+    }
+
+    /// What a role adds to the rules of tools that are none, or that it cannot call.
+    fn role_rules(
+        &self,
+        place: &str,
+        connector: &PolicyName,
+        access: &Access,
+        faults: &mut PolicyErrors,
+    ) {
+        let Some(rules) = &access.tools else { return };
+        let tools_of = self.connectors.get(connector).map(|connector| &connector.tools);
+        for (tool, rules) in rules.each() {
+            let place = format!("{place}.tools.{tool}");
+            self.call_rules(rules, connector, faults);
+            let mut named = Globs::default();
+            named.insert(&tool);
+            tools(&place, &named, faults);
+            if !named.names(&tool) {
+                continue;
+            }
+            let effect = "its rules guard nothing";
+            let misspelt = self.misspelt(&named, &[connector], effect);
+            if let Some((found, expected)) = misspelt.into_iter().next() {
+                faults.push(&place, found, expected);
+            } else if !access.allow.matches(&tool) || access.deny.matches(&tool) {
+                let expected = "a tool that the role may call: nobody reaches these rules";
+                faults.push(&place, format!("the tool {tool:?}"), expected);
+            }
+            if let Some(stated) = tools_of.and_then(|tools| tools.get(&tool)) {
+                pinned(stated, rules, faults);
+            }
+        }
+    }
+
     fn conditions(
         &self,
         conditions: &[Requirement],
@@ -119,6 +168,8 @@ impl Policy {
         faults: &mut PolicyErrors,
     ) {
         for condition in conditions {
+            let when = format!("{}.when", condition.name);
+            condition.when.patterns().for_each(|source| compiled(&when, source, faults));
             let Some(globs) = &condition.tools else { continue };
             let place = format!("{}.tools", condition.name);
             some(&place, globs, faults);
@@ -159,30 +210,44 @@ impl Policy {
 
 /// Whether more is stated of a tool than what it is.
 fn has_rules(tool: &Tool) -> bool {
-    let Tool { price, row_price, scopes, max_records, approval, conditions, read_only: _, pin: _ } =
-        tool;
-    price.is_some()
-        || *row_price > 0
-        || !scopes.is_empty()
-        || max_records.is_some()
-        || approval.is_some()
-        || !conditions.is_empty()
+    let Tool { price, row_price, scopes, rules, read_only: _, pin: _ } = tool;
+    price.is_some() || *row_price > 0 || !scopes.is_empty() || !rules.is_empty()
 }
 
-fn pinned(place: &str, tool: &Tool, faults: &mut PolicyErrors) {
-    let Some(pin) = &tool.pin else { return };
-    let arguments =
-        pin.member("inputSchema").and_then(|schema| schema.get("properties")?.as_object());
-    if let (Some(cap), Some(arguments)) = (&tool.max_records, arguments)
-        && !arguments.contains_key(&cap.argument)
-    {
-        let known: Vec<&str> = arguments.keys().map(String::as_str).collect();
-        let expected = one_of("an argument of the pinned schema: ", &cap.argument, &known);
-        faults.push(
-            &format!("{place}.max_records.argument"),
-            format!("{:?}", cap.argument),
-            expected,
-        );
+/// Rules on arguments that the pinned schema does not have.
+fn pinned(tool: &Tool, rules: &CallRules, faults: &mut PolicyErrors) {
+    let schema = tool.pin.as_ref().and_then(|pin| pin.member("inputSchema"));
+    let Some(arguments) = schema.and_then(|it| it.get("properties")?.as_object()) else { return };
+    let known: Vec<&str> = arguments.keys().map(String::as_str).collect();
+    let place = format!("{}.argument", rules.cap_name());
+    let cap = rules.max_records.iter().map(|cap| (place.clone(), &*cap.argument));
+    let each = rules.arguments.iter();
+    let demanded = each.map(|rule| (rules.argument_name(rule), &*rule.argument));
+    for (place, argument) in cap.chain(demanded).filter(|(_, it)| !known.contains(it)) {
+        let expected = one_of("an argument of the pinned schema: ", argument, &known);
+        faults.push(&place, format!("{argument:?}"), expected);
+    }
+}
+
+/// Regular expressions that take more room than they may.
+fn demands(place: &str, demands_of: &[Demand], faults: &mut PolicyErrors) {
+    for demand in demands_of {
+        match demand {
+            Demand::Matches(source) => compiled(&format!("{place}.pattern"), source, faults),
+            Demand::Items(inside) => demands(&format!("{place}.items"), inside, faults),
+            Demand::OneOf(_)
+            | Demand::MinLength(_)
+            | Demand::MaxLength(_)
+            | Demand::Minimum(_)
+            | Demand::Maximum(_)
+            | Demand::MaxItems(_) => {}
+        }
+    }
+}
+
+fn compiled(place: &str, source: &str, faults: &mut PolicyErrors) {
+    if let Err(found) = Pattern::new(source) {
+        faults.push(place, found, pattern::EXPECTED);
     }
 }
 

@@ -106,14 +106,20 @@ fn every_fault_of_a_rule_is_told_with_its_place() {
                         {"message": "no"}
                     ],
                     "max_records": {"argument": "", "max": 0, "on_excess": "drop"},
-                    "approval": "maybe"
+                    "approval": "maybe",
+                    "arguments": {
+                        "a": {"pattern": "(", "minimum": "1"}, "b": {}, "c": {"max": 5},
+                        "d": {"pattern": "x", "maximum": 5}, "e": {"min_length": 5, "max_length": 4},
+                        "f": {"enum": []}, "g": {"enum": [[1]]}, "h": {"items": {"items": {"maximum": 1}}},
+                        "i": 7, "j": {"required": false}
+                    }
                 }},
                 "conditions": [{"when": "now() > 1", "enforcement": "trial", "message": ""}]
             },
             "allow_write": {"path": "/w"}
         },
         "roles": {"analyst": {
-            "demo": {"deny": "x", "prompts": {"alow": []}, "resources": 7, "allow_write": "no"},
+            "demo": {"tools": {"query_*": {}, "pay": {"max_rows": 5}, "x": []}, "deny": "x", "prompts": {"alow": []}, "resources": 7, "allow_write": "no"},
             "allow_write": 0, "conditions": {}
         }},
         "tiers": {},
@@ -136,10 +142,10 @@ fn rules_compile_to_what_they_say() {
     let policy = compile(&document).unwrap();
     let tools = &policy.connectors[&PolicyName::new("demo").unwrap()].tools;
     let pay = &tools["pay"];
-    assert_eq!(pay.approval.unwrap().expires, Duration::from_secs(900));
-    assert_eq!(pay.conditions[0].name, "connectors.demo.tools.pay.conditions[0]");
-    assert_eq!(pay.conditions[0].enforcement, Enforcement::Shadow);
-    let cap = tools["query_users"].max_records.as_ref().unwrap();
+    assert_eq!(pay.rules.approval.as_ref().unwrap().expires, Duration::from_secs(900));
+    assert_eq!(pay.rules.conditions[0].name, "connectors.demo.tools.pay.conditions[0]");
+    assert_eq!(pay.rules.conditions[0].enforcement, Enforcement::Shadow);
+    let cap = tools["query_users"].rules.max_records.as_ref().unwrap();
     assert_eq!((cap.max, cap.on_excess), (50, OnExcess::Clamp));
     let enforced = |check| policy.enforcement(check, Enforcement::Enforce);
     assert_eq!(enforced(Check::Caps), Enforcement::Shadow);

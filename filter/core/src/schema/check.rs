@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use serde_json::{Map, Value};
 
 use super::number::{compare, is_multiple, key, same};
-use super::pattern::{Effort, Pattern, TooCostly};
 use super::rule::{Body, Demand, Evaluated, Id, Node, Rule};
 use super::{MAX_NESTING, MAX_STEPS, MAX_VIOLATIONS, Schema, Violation};
 use crate::json;
+use crate::pattern::{Effort, Pattern, TooCostly};
 
 /// The most of an expectation that is told.
 const MAX_TEXT: usize = 300;

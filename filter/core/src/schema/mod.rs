@@ -10,7 +10,6 @@ mod compile;
 mod locate;
 mod mirror;
 mod number;
-mod pattern;
 mod read;
 mod rule;
 #[cfg(test)]

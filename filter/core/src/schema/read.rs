@@ -7,8 +7,8 @@ use serde_json::{Map, Number, Value};
 use super::SchemaFault;
 use super::compile::Reader;
 use super::locate::join;
-use super::pattern::Pattern;
 use super::rule::{Id, Kind, Range};
+use crate::pattern::Pattern;
 
 impl<'d> Reader<'_, 'd> {
     pub(super) fn schema(&mut self, keyword: &str) -> Option<Id> {

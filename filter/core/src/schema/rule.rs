@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Number, Value};
 
 use super::number::is_whole;
-use super::pattern::Pattern;
+use crate::pattern::Pattern;
 
 /// A subschema's place in [`super::Schema::nodes`]; the schema itself is 0.
 pub(super) type Id = usize;

@@ -29,7 +29,7 @@ use serde_json::{Map, Value, json};
 use crate::cases;
 
 const TOOLS: [&str; 3] = ["query_users", "create_note", "delete_user"];
-const CONDITIONS: [&str; 16] = [
+const CONDITIONS: [&str; 20] = [
     "time.hour >= 8 && time.hour < 18",
     "arguments.limit <= 50",
     "!has(arguments.limit) || arguments.limit <= 50",
@@ -40,6 +40,10 @@ const CONDITIONS: [&str; 16] = [
     "size(arguments.ids) < 3",
     "inRange(source.address, '192.0.2.0/24')",
     "arguments.ids.all(id, id != 'x')",
+    "arguments.plan.matches('^fr[ae]+$')",
+    "!matches(tool, 'delete') || arguments.ids.exists(id, id.matches('^(?!x)[a-z]$'))",
+    "arguments.ids.all(id, id.matches('^[a-c]{1,3}$'))",
+    "has(arguments.limit) && arguments.limit <= 10",
     // The same for every call; the last four are said to be so by `policy check`.
     "time.hours < 24",
     "time.hour < '8'",
@@ -85,34 +89,86 @@ fn put(object: &mut Value, name: &str, value: Option<Value>) {
     }
 }
 
+/// What the policy demands of arguments.
+fn demands() -> impl Strategy<Value = Option<Value>> {
+    let limit = select(vec![
+        json!({"maximum": 50}),
+        json!({"minimum": 1, "maximum": 10.5}),
+        json!({"enum": [1, 10, null]}),
+        json!({"required": true}),
+    ]);
+    let plan = select(vec![
+        json!({"enum": ["free"]}),
+        json!({"pattern": "^(?=f)[a-z]+$", "max_length": 4}),
+        json!({"min_length": 4, "required": true}),
+    ]);
+    let ids = select(vec![json!({"max_items": 2}), json!({"items": {"pattern": "^[a-c]$"}})]);
+    let each = (weighted(0.5, limit), weighted(0.5, plan), weighted(0.5, ids), shadowed());
+    let all = each.prop_filter_map("some", |(limit, plan, ids, shadow)| {
+        let mut all = json!({});
+        for (name, rule) in [("limit", limit), ("plan", plan), ("ids", ids)] {
+            let rule = rule.map(|mut rule| {
+                put(&mut rule, "enforcement", shadow.map(|it| json!(it)));
+                rule
+            });
+            put(&mut all, name, rule);
+        }
+        (!all.as_object().unwrap().is_empty()).then_some(all)
+    });
+    weighted(0.25, all)
+}
+
+/// Rules about calls, of a tool or of a role.
+fn call_rules() -> impl Strategy<Value = Value> {
+    let argument = prop_oneof![4 => Just("limit"), 1 => Just("size")];
+    let cap = (argument, 1_u64..100, select(vec!["clamp", "refuse"]), shadowed());
+    let approval = weighted(0.15, (select(vec!["20m", "1m"]), shadowed()));
+    (weighted(0.3, cap), approval, demands(), conditions(false)).prop_map(
+        |(cap, approval, demands, conditions)| {
+            let mut rules = json!({});
+            let cap = cap.map(|(argument, max, on_excess, shadow)| {
+                let mut cap = json!({"argument": argument, "max": max, "on_excess": on_excess});
+                put(&mut cap, "enforcement", shadow.map(|it| json!(it)));
+                cap
+            });
+            put(&mut rules, "max_records", cap);
+            let approval = approval.map(|(expires, shadow)| {
+                let mut approval = json!({"expires": expires});
+                put(&mut approval, "enforcement", shadow.map(|it| json!(it)));
+                approval
+            });
+            put(&mut rules, "approval", approval);
+            put(&mut rules, "arguments", demands);
+            put(&mut rules, "conditions", conditions);
+            rules
+        },
+    )
+}
+
 fn tool() -> impl Strategy<Value = Value> {
-    let cap = (1_u64..100, select(vec!["clamp", "refuse"]), shadowed());
     let schema = select(vec![
         json!({"type": "object"}),
         json!({"type": "object", "properties": {"limit": {"type": "integer", "maximum": 100}}}),
         json!({"type": "object", "properties": {"plan": {"enum": ["free", "pro"]}}, "required": ["plan"]}),
     ]);
-    let rules =
-        (of(any::<bool>()), weighted(0.3, cap), weighted(0.15, shadowed()), conditions(false));
-    (rules, weighted(0.4, schema)).prop_map(|((read_only, cap, approval, conditions), schema)| {
-        let mut tool = json!({});
-        put(&mut tool, "read_only", read_only.map(|it| json!(it)));
-        let cap = cap.map(|(max, on_excess, shadow)| {
-            let mut cap = json!({"argument": "limit", "max": max, "on_excess": on_excess});
-            put(&mut cap, "enforcement", shadow.map(|it| json!(it)));
-            cap
-        });
-        put(&mut tool, "max_records", cap);
-        let approval = approval.map(|shadow| {
-            let mut approval = json!({"expires": "20m"});
-            put(&mut approval, "enforcement", shadow.map(|it| json!(it)));
-            approval
-        });
-        put(&mut tool, "approval", approval);
-        put(&mut tool, "conditions", conditions);
-        put(&mut tool, "input_schema", schema);
-        tool
-    })
+    (of(any::<bool>()), call_rules(), weighted(0.4, schema)).prop_map(
+        |(read_only, mut tool, schema)| {
+            put(&mut tool, "read_only", read_only.map(|it| json!(it)));
+            put(&mut tool, "input_schema", schema);
+            tool
+        },
+    )
+}
+
+/// What a role adds to the rules of tools.
+fn role_rules() -> impl Strategy<Value = Option<Value>> {
+    let some = |rules: &Value| !rules.as_object().unwrap().is_empty();
+    let one = (select(vec!["query_users", "create_note", "query_*", "*_user", "*"]), call_rules());
+    let all = vec(one.prop_filter("some", move |(_, rules)| some(rules)), 1..=3);
+    let all = all.prop_map(|all| {
+        Value::Object(all.into_iter().map(|(name, rules)| (name.to_owned(), rules)).collect())
+    });
+    weighted(0.5, all)
 }
 
 fn globs() -> impl Strategy<Value = Vec<&'static str>> {
@@ -127,22 +183,31 @@ fn access() -> impl Strategy<Value = Value> {
         weighted(0.3, globs()),
         weighted(0.3, any::<bool>()),
         conditions(true),
-        shadowed(),
+        (role_rules(), shadowed()),
     )
-        .prop_map(|(allow, show, deny, writes, conditions, shadow)| {
+        .prop_map(|(allow, show, deny, writes, conditions, (rules, shadow))| {
             let mut access = json!({ "allow": allow });
             put(&mut access, "show", show.map(|it| json!(it)));
             put(&mut access, "deny", deny.map(|it| json!(it)));
             put(&mut access, "allow_write", writes.map(|it| json!(it)));
             put(&mut access, "conditions", conditions);
+            put(&mut access, "tools", rules);
             put(&mut access, "enforcement", shadow.map(|it| json!(it)));
             access
         })
 }
 
 fn document() -> impl Strategy<Value = Value> {
-    let checks =
-        vec!["authorisation", "scopes", "schema", "conditions", "caps", "approval", "limits"];
+    let checks = vec![
+        "authorisation",
+        "scopes",
+        "schema",
+        "conditions",
+        "caps",
+        "arguments",
+        "approval",
+        "limits",
+    ];
     let connector = (
         vec(weighted(0.6, tool()), 3),
         conditions(true),
@@ -215,9 +280,9 @@ fn arguments() -> impl Strategy<Value = Map<String, Value>> {
         json!(null),
         json!(1.5),
     ]);
-    let plan = select(vec![json!("free"), json!("pro"), json!("Pro"), json!(1)]);
+    let plan = select(vec![json!("free"), json!("fra"), json!("pro"), json!("Pro"), json!(1)]);
     let ids = select(vec![json!([]), json!(["a", "x"]), json!(["a", "b", "c"]), json!("abc")]);
-    let odd = select(vec!["Limit", "note", "LIMIT"]);
+    let odd = select(vec!["Limit", "note", "LIMIT", "size", "Plan"]);
     (of(limit), weighted(0.4, plan), weighted(0.4, ids), weighted(0.1, odd)).prop_map(
         |(limit, plan, ids, odd)| {
             let members = [("limit", limit), ("plan", plan), ("ids", ids)];

@@ -14,6 +14,7 @@ mod json;
 mod keys;
 mod lists;
 mod outcomes;
+mod patterns;
 mod policy;
 mod resp;
 mod schema;

@@ -83,7 +83,9 @@ impl Type {
         }
     }
 
-    const fn kind(&self) -> Option<&'static str> {
+    /// What it is called in messages, where it is known.
+    #[must_use]
+    pub const fn kind(&self) -> Option<&'static str> {
         match self {
             Self::Any => None,
             Self::Null => Some("null"),
@@ -480,7 +482,7 @@ impl Walk<'_> {
         let first = all.first().cloned().unwrap_or_default();
         let (count, kinds, result): (usize, &[&str], Type) = match name {
             "size" => (1, &["a text", "a list", "an object"], Type::Int),
-            "contains" | "startsWith" | "endsWith" => (2, &["a text"], Type::Bool),
+            "contains" | "startsWith" | "endsWith" | "matches" => (2, &["a text"], Type::Bool),
             "inRange" => (2, &["a text"], Type::Bool),
             "lowerAscii" => (1, &["a text"], Type::Text),
             "int" => (1, &["a number", "a text"], Type::Int),
@@ -510,6 +512,7 @@ fn example(name: &str) -> &'static str {
     match name {
         "size" => "size(arguments.ids) <= 10",
         "inRange" => "inRange(source.address, \"10.0.0.0/8\")",
+        "matches" => "arguments.query.matches('^[a-z]+$')",
         "lowerAscii" => "arguments.plan.lowerAscii()",
         "int" => "int(arguments.amount)",
         "double" => "double(arguments.amount)",

@@ -12,7 +12,7 @@ use crate::exchange::grant::Grant;
 use crate::exchange::turn::Turn;
 use crate::mcp::Operation;
 use crate::mcp::outcome::ToolOutcome;
-use crate::policy::Cost;
+use crate::policy::{Cap, Cost};
 
 /// So many rows an answer costs that was not seen, where nothing says how many it may have.
 const MOST_ROWS: u64 = 1_000;
@@ -70,10 +70,15 @@ impl RowCharge {
 /// How many rows the call may ask for: what it asked for, or what its tool is capped at.
 fn most(grant: &Grant, operation: &Operation) -> Option<u64> {
     let Operation::CallTool(call) = operation else { return None };
-    if let Some(amendment) = &grant.ruling.amendment {
-        return Some(amendment.value);
-    }
-    let tool = grant.policy.connectors.get(&grant.connector)?.tools.get(&call.name)?;
-    let cap = tool.max_records.as_ref()?;
-    Some(call.arguments.get(&cap.argument).and_then(Value::as_u64).unwrap_or(cap.max))
+    let access = grant.policy.access(&grant.principal.role, &grant.connector);
+    let of_role = access.into_iter().flat_map(|access| access.rules(&call.name));
+    let tool = grant.policy.connectors.get(&grant.connector)?.tools.get(&call.name);
+    let caps = tool.map(|tool| &tool.rules).into_iter().chain(of_role);
+    let asked = |cap: &Cap| {
+        let mut amendments = grant.ruling.amendments.iter();
+        let amended = amendments.find(|amendment| amendment.argument == cap.argument);
+        let sent = || call.arguments.get(&cap.argument).and_then(Value::as_u64);
+        amended.map(|it| it.value).or_else(sent).unwrap_or(cap.max)
+    };
+    caps.filter_map(|rules| rules.max_records.as_ref()).map(asked).min()
 }

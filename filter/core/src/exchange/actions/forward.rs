@@ -81,8 +81,8 @@ fn sent(mut request: Box<Request>, grant: &Grant, turn: &mut Turn<'_>) -> Sendin
         rule: rule.clone(),
     });
     turn.context.entry.events.extend(shadowed);
-    if let Some(amendment) = &grant.ruling.amendment
-        && let Err(denial) = amend_body(&request, amendment, turn)
+    if !grant.ruling.amendments.is_empty()
+        && let Err(denial) = amend_body(&request, &grant.ruling.amendments, turn)
     {
         return Sending::Refused(denial);
     }
@@ -141,19 +141,26 @@ fn listening(operation: &Operation) -> Operation {
     }
 }
 
-/// Puts an argument that goes on in the place of the one that came.
-fn amend_body(request: &Request, amendment: &Amendment, turn: &mut Turn<'_>) -> Result<(), Denial> {
-    let Amendment { argument, asked, value } = amendment;
-    let body =
-        amend(request.body.bytes(), argument, *value).ok_or(Denial::Internal("amendment"))?;
-    replace_body(request, body, turn)?;
-    let asked = asked.as_ref().map(|asked| match asked {
-        Value::Number(number) => shown(number),
-        other => other.clone(),
+/// Puts arguments that go on in the place of those that came.
+fn amend_body(
+    request: &Request,
+    amendments: &[Amendment],
+    turn: &mut Turn<'_>,
+) -> Result<(), Denial> {
+    let mut body = Cow::Borrowed(request.body.bytes());
+    for Amendment { argument, value, .. } in amendments {
+        let amended = amend(&body, argument, *value).ok_or(Denial::Internal("amendment"))?;
+        body = Cow::Owned(amended);
+    }
+    replace_body(request, body.into_owned(), turn)?;
+    let capped = amendments.iter().map(|Amendment { argument, asked, value }| {
+        let asked = asked.as_ref().map(|asked| match asked {
+            Value::Number(number) => shown(number),
+            other => other.clone(),
+        });
+        AuditEvent::RecordsCapped { argument: argument.clone(), asked, max: *value }
     });
-    let argument = argument.clone();
-    let capped = AuditEvent::RecordsCapped { argument, asked, max: *value };
-    turn.context.entry.events.push(capped);
+    turn.context.entry.events.extend(capped);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use super::tool::{Schemas, credits, pins, tools};
 use crate::decode::settings::scopes;
 use crate::decode::{Faults, Node};
 use crate::id::PolicyName;
-use crate::policy::{Connector, Globs, OnExcess, StreamRefusals, Unpinned, UpstreamBinding};
+use crate::policy::{Connector, Globs, StreamRefusals, Unpinned, UpstreamBinding};
 use crate::request_headers;
 use crate::response_headers;
 use crate::vault::{CredentialTemplate, SecretRef};
@@ -80,8 +80,7 @@ pub(super) fn connector(
         None => Some(Vec::new()),
     };
     let conditions = conditions(&mut fields, About::Tools, faults);
-    let caps = tools.iter().flat_map(BTreeMap::values).filter_map(|tool| tool.max_records.as_ref());
-    let amends = caps.into_iter().any(|cap| cap.on_excess == OnExcess::Clamp);
+    let amends = tools.iter().flat_map(BTreeMap::values).any(|tool| tool.rules.amends());
     let pinned = tools.iter().flat_map(BTreeMap::values).any(|tool| tool.pin.is_some());
     let pins = pins(&mut fields, faults, if pinned { Unpinned::Hide } else { Unpinned::Allow });
     fields.finish(faults);

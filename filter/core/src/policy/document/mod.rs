@@ -3,6 +3,7 @@
 //! Owns reading it field by field, and what each fault says. Unknown fields are faults; so is a
 //! reference to something the document does not define.
 
+mod argument;
 mod connector;
 mod cool_off;
 mod limit;
@@ -94,7 +95,14 @@ fn policy(document: &Value, schemas: Schemas, faults: &mut Faults) -> Option<Pol
     };
     let (enforcement, shadow) = (enforcement(&mut fields, faults), shadow(&mut fields, faults));
     fields.finish(faults);
-    let (organisations, connectors) = (organisations?, connectors?);
+    let (organisations, mut connectors) = (organisations?, connectors?);
+    let roles = roles?;
+    for (name, access) in roles.values().flat_map(|role| &role.connectors) {
+        let amends = access.tools.iter().any(|rules| rules.each().any(|(_, it)| it.amends()));
+        if let (true, Some(connector)) = (amends, connectors.get_mut(name)) {
+            connector.amends = true;
+        }
+    }
     let paths = connectors.iter().flat_map(|(name, connector)| {
         connector.paths().map(|path| (path.to_owned(), name.clone()))
     });
@@ -102,7 +110,7 @@ fn policy(document: &Value, schemas: Schemas, faults: &mut Faults) -> Option<Pol
         organisations,
         paths: paths.collect(),
         connectors,
-        roles: roles?,
+        roles,
         tiers: tiers?,
         limits: limits?,
         keys: keys?.into_iter().collect(),

@@ -2,13 +2,13 @@
 //!
 //! Owns what may stand where a role is described. Decides nothing about a caller.
 
-use super::globs;
-use super::rule::{About, conditions, enforcement, names};
+use super::rule::{About, call_rules, conditions, enforcement, names};
+use super::{LONGEST_GLOB, globs};
 use crate::auth::Writes;
 use crate::decode::{Faults, Fields, Node};
 use crate::id::PolicyName;
 use crate::nearest::one_of;
-use crate::policy::{Access, Globs, Role};
+use crate::policy::{Access, Globs, Role, RoleRules};
 
 /// Members of a role that are no connectors, so no connector may have these names.
 pub(super) const RESERVED: [&str; 2] = ["allow_write", "conditions"];
@@ -52,6 +52,10 @@ fn access(node: Node<'_>, faults: &mut Faults) -> Option<Access> {
     let (prompts, resources) = (objects("prompts", PROMPTS), objects("resources", RESOURCES));
     let writes = writes(&mut fields, faults);
     let conditions = conditions(&mut fields, About::Tools, faults);
+    let tools = match fields.optional("tools") {
+        Some(node) => tools(node, faults).map(Some),
+        None => Some(None),
+    };
     let enforcement = enforcement(&mut fields, faults);
     fields.finish(faults);
     Some(Access {
@@ -62,8 +66,48 @@ fn access(node: Node<'_>, faults: &mut Faults) -> Option<Access> {
         resources: resources?.into(),
         writes: writes?,
         conditions: conditions?,
+        tools: tools?.filter(|rules| **rules != RoleRules::default()),
         enforcement: enforcement?,
     })
+}
+
+/// What the role adds to the rules of single tools: by their names, or by patterns.
+fn tools(node: Node<'_>, faults: &mut Faults) -> Option<Box<RoleRules>> {
+    let expected = "one member for each tool or pattern, such as {query_*: {max_records: {argument: limit, max: 50}}}";
+    let rule =
+        "rules about calls: an object with `max_records`, `approval`, `arguments` or `conditions`";
+    let (mut exact, mut patterns) = (Vec::new(), Vec::new());
+    let mut whole = true;
+    // The same rules are the same policy, in whichever order they are written.
+    let mut members = node.members(faults, expected)?;
+    members.sort_by_key(|(name, _)| *name);
+    for (name, node) in members {
+        if !(1..=LONGEST_GLOB).contains(&name.len()) {
+            let expected = format!("a tool's name or a pattern of 1 to {LONGEST_GLOB} bytes");
+            faults.push(node.path(), format!("a name of {} bytes", name.len()), expected);
+        }
+        let place = node.clone();
+        let read = node.object(faults, rule).and_then(|mut fields| {
+            let read = call_rules(place.path(), &mut fields, faults);
+            fields.finish(faults);
+            read
+        });
+        let Some(read) = read else {
+            whole = false;
+            continue;
+        };
+        if place.names().is_empty() {
+            place.fault(faults, rule);
+        }
+        if name.contains(['*', '?']) {
+            let mut pattern = Globs::default();
+            pattern.insert(name);
+            patterns.push((pattern, read));
+        } else {
+            exact.push((name.into(), read));
+        }
+    }
+    whole.then(|| Box::new(RoleRules { exact: exact.into(), patterns: patterns.into() }))
 }
 
 /// The field `allow_write`, open unless it says no.

@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::argument::arguments;
 use super::limit::duration;
 use super::{LONGEST_GLOB, globs};
 use crate::condition::Condition;
 use crate::decode::{Faults, Fields, Node};
-use crate::policy::{Approval, Cap, Check, Enforcement, Names, OnExcess, Requirement};
+use crate::policy::{Approval, CallRules, Cap, Check, Enforcement, Names, OnExcess, Requirement};
 
 /// What a refused caller is told.
 const LONGEST_MESSAGE: usize = 300;
@@ -118,8 +119,36 @@ fn all<T>(read: Vec<Option<T>>) -> Option<Vec<T>> {
     read.into_iter().collect()
 }
 
+/// Rules about the calls of a tool, wherever they stand.
+pub(super) fn call_rules(
+    place: &str,
+    fields: &mut Fields<'_>,
+    faults: &mut Faults,
+) -> Option<CallRules> {
+    let max_records = match fields.optional("max_records") {
+        Some(node) => cap(node, faults).map(Some),
+        None => Some(None),
+    };
+    let approval = match fields.optional("approval") {
+        Some(node) => approval(node, faults).map(Some),
+        None => Some(None),
+    };
+    let arguments = match fields.optional("arguments") {
+        Some(node) => arguments(node, faults),
+        None => Some(Box::default()),
+    };
+    let conditions = conditions(fields, About::Own, faults);
+    Some(CallRules {
+        place: place.into(),
+        max_records: max_records?,
+        approval: approval?,
+        arguments: arguments?,
+        conditions: conditions?,
+    })
+}
+
 /// `max_records` of a tool.
-pub(super) fn cap(node: Node<'_>, faults: &mut Faults) -> Option<Cap> {
+fn cap(node: Node<'_>, faults: &mut Faults) -> Option<Cap> {
     const ARGUMENT: &str = "the name of the argument that says how many, such as limit";
     const MOST: u64 = 1_000_000_000;
     let mut fields = node.object(
@@ -149,7 +178,7 @@ pub(super) fn cap(node: Node<'_>, faults: &mut Faults) -> Option<Cap> {
 }
 
 /// `approval` of a tool: `required`, or an object that says more.
-pub(super) fn approval(node: Node<'_>, faults: &mut Faults) -> Option<Approval> {
+fn approval(node: Node<'_>, faults: &mut Faults) -> Option<Approval> {
     const EXPECTED: &str = "required, or an object such as {expires: 15m}";
     const EXPIRES: &str = "a duration from 1m to 7d, such as 15m, 1h, 1d";
     const DEFAULT: Duration = Duration::from_secs(900);

@@ -8,11 +8,11 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::LONGEST_GLOB;
-use super::rule::{About, approval, cap, conditions};
+use super::rule::call_rules;
 use crate::decode::settings::scopes;
 use crate::decode::{Faults, Fields, Node};
 use crate::pin::{Action, Definition, Drift, Member};
-use crate::policy::{Pins, Tool, Unpinned};
+use crate::policy::{CallRules, Pins, Tool, Unpinned};
 
 /// How pinned schemas stand in the value that is read.
 #[derive(Clone, Copy)]
@@ -44,6 +44,7 @@ pub(super) fn tools(
 }
 
 fn tool(node: Node<'_>, schemas: Schemas, faults: &mut Faults) -> Option<Tool> {
+    let place = node.path().to_owned();
     let mut fields = node.object(faults, "a tool: an object such as {read_only: true}")?;
     let read_only = match fields.optional("read_only") {
         Some(node) => node.boolean(faults).map(Some),
@@ -61,15 +62,7 @@ fn tool(node: Node<'_>, schemas: Schemas, faults: &mut Faults) -> Option<Tool> {
         Some(node) => scopes(node, faults),
         None => Some(Vec::new()),
     };
-    let max_records = match fields.optional("max_records") {
-        Some(node) => cap(node, faults).map(Some),
-        None => Some(None),
-    };
-    let approval = match fields.optional("approval") {
-        Some(node) => approval(node, faults).map(Some),
-        None => Some(None),
-    };
-    let conditions = conditions(&mut fields, About::Own, faults);
+    let rules = call_rules(&place, &mut fields, faults);
     let pin = pin(&mut fields, schemas, faults);
     fields.finish(faults);
     let (read_only, pin) = (read_only?, pin?);
@@ -79,9 +72,8 @@ fn tool(node: Node<'_>, schemas: Schemas, faults: &mut Faults) -> Option<Tool> {
         price: price?,
         row_price: row_price?,
         scopes: scopes?,
-        max_records: max_records?,
-        approval: approval?,
-        conditions: conditions?,
+        // Most tools are only pinned, and need no name.
+        rules: rules.map(|rules| if rules.is_empty() { CallRules::default() } else { rules })?,
         pin,
     })
 }

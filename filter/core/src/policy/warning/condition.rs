@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Warning, WarningKind};
+use super::{Warning, WarningKind, patterns};
 use crate::condition::lint::{Domain, Kind, Known, Mistake, Type};
 use crate::id::PolicyName;
 use crate::nearest::hint;
-use crate::policy::{Policy, Requirement};
+use crate::policy::{Globs, Policy, Requirement};
 
 /// Of a condition about more pinned tools than these, so many are looked at.
 const MOST_TOOLS: usize = 64;
@@ -23,28 +23,39 @@ struct Place<'a> {
     role: Option<&'a PolicyName>,
     /// The tool that it stands under.
     tool: Option<&'a str>,
+    /// The pattern of tools that it stands under.
+    pattern: Option<&'a Globs>,
 }
 
 impl Policy {
     pub(super) fn warn_of_conditions(&self, warnings: &mut Vec<Warning>) {
         for (name, connector) in &self.connectors {
-            let place = Place { role: None, tool: None };
+            let place = Place { role: None, tool: None, pattern: None };
             let (own, one) = (connector.conditions.iter(), [name]);
             own.for_each(|it| self.warn_of_condition(it, place, &one, warnings));
             for (tool, stated) in &connector.tools {
-                let place = Place { role: None, tool: Some(tool) };
-                let own = stated.conditions.iter();
+                let place = Place { role: None, tool: Some(tool), pattern: None };
+                let own = stated.rules.conditions.iter();
                 own.for_each(|it| self.warn_of_condition(it, place, &one, warnings));
             }
         }
         for (name, role) in &self.roles {
-            let place = Place { role: Some(name), tool: None };
+            let place = Place { role: Some(name), tool: None, pattern: None };
             let every: Vec<&PolicyName> = role.connectors.keys().collect();
             let own = role.conditions.iter();
             own.for_each(|it| self.warn_of_condition(it, place, &every, warnings));
             for (connector, access) in &role.connectors {
                 let (own, one) = (access.conditions.iter(), [connector]);
                 own.for_each(|it| self.warn_of_condition(it, place, &one, warnings));
+                for (tool, rules) in access.tools.iter().flat_map(|rules| rules.each()) {
+                    let mut named = Globs::default();
+                    named.insert(&tool);
+                    let (exact, role) = (named.names(&tool).then_some(tool.as_str()), Some(name));
+                    let pattern = exact.is_none().then_some(&named);
+                    let place = Place { role, tool: exact, pattern };
+                    let own = rules.conditions.iter();
+                    own.for_each(|it| self.warn_of_condition(it, place, &one, warnings));
+                }
             }
         }
     }
@@ -75,6 +86,8 @@ impl Policy {
             mistakes.extend(requirement.when.constant_part(&domains));
         }
         warnings.extend(mistakes.into_iter().map(|mistake| warning(&path, mistake)));
+        let never = requirement.when.patterns().filter(|source| patterns::never_matches(source));
+        warnings.extend(never.map(|source| patterns::warning(path.clone(), source, "")));
         if place.tool.is_none() {
             self.warn_of_compared(&path, requirement, connectors, warnings);
         }
@@ -124,7 +137,10 @@ impl Policy {
             for (tool, stated) in &connector.tools {
                 let about = match place.tool {
                     Some(own) => own == tool,
-                    None => requirement.is_about(tool) && open(tool),
+                    None => {
+                        let within = place.pattern.is_none_or(|pattern| pattern.matches(tool));
+                        within && requirement.is_about(tool) && open(tool)
+                    }
                 };
                 let schema = stated.pin.as_ref().and_then(|pin| pin.member("inputSchema"));
                 if let (true, Some(schema)) = (about, schema) {

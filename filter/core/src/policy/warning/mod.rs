@@ -4,6 +4,7 @@
 //! Owns the warnings of a policy without faults; what cannot be meant at all is in `review`. Asked by
 //! `policy check` and before a push, never by a worker.
 
+mod arguments;
 mod condition;
 mod patterns;
 
@@ -77,6 +78,7 @@ impl Policy {
         self.warn_of_roles(&mut warnings);
         self.warn_of_limits(&mut warnings);
         self.warn_of_conditions(&mut warnings);
+        self.warn_of_arguments(&mut warnings);
         warnings.sort();
         warnings.dedup();
         warnings
@@ -299,7 +301,19 @@ impl Policy {
         requirement: &Requirement,
         connectors: &[&PolicyName],
     ) -> Vec<(String, String)> {
-        let named = requirement.tools.iter().flat_map(Globs::exact);
+        let effect = "the condition guards nothing";
+        let tools = requirement.tools.iter();
+        tools.flat_map(|tools| self.misspelt(tools, connectors, effect)).collect()
+    }
+
+    /// The same, of any list of tools.
+    pub(super) fn misspelt(
+        &self,
+        tools: &Globs,
+        connectors: &[&PolicyName],
+        effect: &str,
+    ) -> Vec<(String, String)> {
+        let named = tools.exact().into_iter();
         let unknown: Vec<&str> = named.filter(|name| !self.knows_tool(connectors, name)).collect();
         if unknown.is_empty() {
             return Vec::new();
@@ -313,7 +327,7 @@ impl Policy {
         let faults = unknown.into_iter().filter_map(|name| {
             let slip = hint(name, &known);
             (closed || !slip.is_empty()).then(|| {
-                let found = format!("{name:?}, which is no tool here: the condition guards nothing");
+                let found = format!("{name:?}, which is no tool here: {effect}");
                 let expected = format!(
                     "a tool that the policy pins, states or allows by name{slip}; if the server has a {name}, state it as `{name}: {{}}` under tools"
                 );

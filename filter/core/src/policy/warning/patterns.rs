@@ -25,15 +25,7 @@ fn visit(path: &str, value: &Value, depth: usize, warnings: &mut Vec<Warning>) {
                 let path = format!("{path}.{name}");
                 match value {
                     Value::String(pattern) if name == "pattern" && never_matches(pattern) => {
-                        warnings.push(Warning {
-                            path,
-                            kind: WarningKind::NeverMatches,
-                            found: format!(
-                                "{pattern:?}, which matches no text: every call with it is refused"
-                            ),
-                            expected: "^ at the beginning and $ at the end, such as ^[a-z]+$"
-                                .to_owned(),
-                        });
+                        warnings.push(warning(path, pattern, REFUSED));
                     }
                     Value::Object(_) | Value::Array(_) => visit(&path, value, depth, warnings),
                     Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
@@ -48,9 +40,22 @@ fn visit(path: &str, value: &Value, depth: usize, warnings: &mut Vec<Warning>) {
     }
 }
 
+/// What follows where an argument has to match.
+pub(super) const REFUSED: &str = ": every call with it is refused";
+
+/// The warning of a regular expression that matches no text.
+pub(super) fn warning(path: String, pattern: &str, effect: &str) -> Warning {
+    Warning {
+        path,
+        kind: WarningKind::NeverMatches,
+        found: format!("{pattern:?}, which matches no text{effect}"),
+        expected: "^ at the beginning and $ at the end, such as ^[a-z]+$".to_owned(),
+    }
+}
+
 /// Whether a letter must stand behind the end or before the beginning of the text, in a pattern without groups and
 /// alternatives.
-fn never_matches(pattern: &str) -> bool {
+pub(super) fn never_matches(pattern: &str) -> bool {
     let (mut letters, mut ended, mut in_class) = (false, false, false);
     let mut chars = pattern.chars().peekable();
     while let Some(letter) = chars.next() {

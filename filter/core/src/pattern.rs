@@ -2,10 +2,14 @@
 //!
 //! Owns the translation into the engine's dialect: `\d` and `\w` are ASCII, a bracket inside a class
 //! is a bracket. Look-around is there, `\p{…}` is not: the tables would take more room than all else.
+//! Those of a policy's own rules are compiled at their first use and kept by their text, a bounded number of them.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::num::NonZeroUsize;
+use std::rc::Rc;
 
-use fancy_regex::{Regex, RegexBuilder};
+use fancy_regex::{Expr, Regex, RegexBuilder};
+use lru::LruCache;
 
 const MAX_PATTERN_BYTES: usize = 1_000;
 const MAX_COMPILED_BYTES: usize = 262_144;
@@ -18,20 +22,97 @@ const MAX_LOOKED_AROUND: usize = 4_096;
 const SPACE: &str = r"\t\n\x0B\x0C\r \u{A0}\u{1680}\u{2000}-\u{200A}\u{2028}\u{2029}\u{202F}\u{205F}\u{3000}\u{FEFF}";
 const WORD: &str = "0-9A-Za-z_";
 
+/// The longest text that a policy's own pattern is matched with.
+pub(crate) const LONGEST_TEXT: usize = 65_536;
+/// Patterns of policies that one worker keeps compiled; each takes at most half a megabyte, and mostly a tenth of that.
+const MOST_COMPILED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
+/// What all matches of one rule may take, in steps; one reads 64 bytes of a text.
+const MOST_STEPS: u32 = 100_000;
+/// What compiling a pattern takes, in steps.
+const COMPILING: u32 = 1_000;
+
+thread_local! {
+    /// By their text; `None` cannot be used. It only saves time: what a pattern matches does not depend on it.
+    static COMPILED: RefCell<LruCache<String, Option<Rc<Pattern>>>> =
+        RefCell::new(LruCache::new(MOST_COMPILED));
+}
+
+/// What matching with patterns of a policy may still cost.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    steps: u32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { steps: MOST_STEPS }
+    }
+}
+
+impl Budget {
+    /// Whether `text` matches the pattern `source`.
+    pub(crate) fn matches(&mut self, source: &str, text: &str) -> Result<bool, TooCostly> {
+        if text.len() > LONGEST_TEXT {
+            return Err(TooCostly);
+        }
+        let known = COMPILED.with_borrow_mut(|compiled| compiled.get(source).cloned());
+        let pattern = match known {
+            Some(pattern) => pattern,
+            None => {
+                self.spend(COMPILING)?;
+                let pattern = Pattern::new(source).ok().map(Rc::new);
+                COMPILED.with_borrow_mut(|compiled| {
+                    compiled.put(source.to_owned(), pattern.clone());
+                });
+                pattern
+            }
+        };
+        // `policy push` refuses what cannot be used; what got here all the same matches nothing.
+        let pattern = pattern.ok_or(TooCostly)?;
+        self.spend(pattern.cost(text))?;
+        pattern.matches(text, Effort::Little).or_else(|TooCostly| {
+            self.spend(Effort::Much.cost())?;
+            pattern.matches(text, Effort::Much)
+        })
+    }
+
+    fn spend(&mut self, steps: u32) -> Result<(), TooCostly> {
+        self.steps = self.steps.checked_sub(steps).ok_or(TooCostly)?;
+        Ok(())
+    }
+}
+
+/// Why `source` is no pattern, as far as its text says; whether it compiles within its bounds is not asked.
+pub(crate) fn mistake(source: &str) -> Option<String> {
+    if source.len() > MAX_PATTERN_BYTES {
+        return Some(format!("a pattern of {} bytes", source.len()));
+    }
+    match translate(source) {
+        Ok(translated) => {
+            Expr::parse_tree(&translated).err().map(|_| format!("the pattern {source:?}"))
+        }
+        Err(why) => Some(why),
+    }
+}
+
+/// What a pattern may be, for messages.
+pub(crate) const EXPECTED: &str =
+    "a regular expression of ECMA-262 of at most 1000 bytes, without \\p, such as ^[a-z]+$";
+
 /// A compiled pattern.
 #[derive(Debug)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     regex: Regex,
     /// The same with [`Effort::Much`], once a text has taken it.
     thorough: OnceCell<Option<Regex>>,
     translated: String,
-    pub(super) source: String,
+    pub(crate) source: String,
     looks_around: bool,
 }
 
 /// How long a text is tried. Only patterns that look around or back take more than a reading of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effort {
+pub(crate) enum Effort {
     /// [`FEW_BACKTRACKS`].
     Little,
     /// [`MAX_BACKTRACKS`].
@@ -40,7 +121,7 @@ pub(super) enum Effort {
 
 impl Effort {
     /// In steps of a check: all of [`MAX_BACKTRACKS`] may be used some ten times in one.
-    pub(super) fn cost(self) -> u32 {
+    pub(crate) fn cost(self) -> u32 {
         match self {
             Self::Little => 0,
             Self::Much => 8_000,
@@ -50,11 +131,11 @@ impl Effort {
 
 /// Matching would cost too much.
 #[derive(Debug)]
-pub(super) struct TooCostly;
+pub(crate) struct TooCostly;
 
 impl Pattern {
     /// `None` when it cannot be used, and why.
-    pub(super) fn new(source: &str) -> Result<Self, String> {
+    pub(crate) fn new(source: &str) -> Result<Self, String> {
         if source.len() > MAX_PATTERN_BYTES {
             return Err(format!("a pattern of {} bytes", source.len()));
         }
@@ -72,14 +153,14 @@ impl Pattern {
     }
 
     /// What a match with little effort costs, in steps of a check.
-    pub(super) fn cost(&self, text: &str) -> u32 {
+    pub(crate) fn cost(&self, text: &str) -> u32 {
         // From each place where it looks around it may read on.
         let bytes_per_step = if self.looks_around { 2 } else { 64 };
         let steps = text.len().checked_div(bytes_per_step);
         steps.and_then(|steps| u32::try_from(steps).ok()).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn matches(&self, text: &str, effort: Effort) -> Result<bool, TooCostly> {
+    pub(crate) fn matches(&self, text: &str, effort: Effort) -> Result<bool, TooCostly> {
         if self.looks_around && text.len() > MAX_LOOKED_AROUND {
             return Err(TooCostly);
         }
@@ -97,7 +178,12 @@ impl Pattern {
 
 fn built(translated: &str, backtracks: usize) -> Option<Regex> {
     let mut builder = RegexBuilder::new(translated);
-    builder.backtrack_limit(backtracks).delegate_size_limit(MAX_COMPILED_BYTES).build().ok()
+    builder
+        .backtrack_limit(backtracks)
+        .delegate_size_limit(MAX_COMPILED_BYTES)
+        .delegate_dfa_size_limit(MAX_COMPILED_BYTES)
+        .build()
+        .ok()
 }
 
 /// The pattern in the engine's dialect.

@@ -1,0 +1,34 @@
+//! `matches` in conditions: the dialect of pinned schemas ([`crate::pattern`]), on a budget for each evaluation.
+//!
+//! Owns the budget while an expression is evaluated: CEL hands a function its arguments and nothing else.
+
+use std::cell::RefCell;
+
+use cel::ExecutionError;
+use cel::common::types::{CelBool, CelString};
+use cel::common::value::CowVal;
+
+use super::check::MATCHES;
+use crate::pattern::Budget;
+
+thread_local! {
+    /// What is left to the evaluation that runs.
+    static BUDGET: RefCell<Budget> = RefCell::new(Budget::default());
+}
+
+/// An evaluation begins.
+pub(super) fn begin() {
+    BUDGET.set(Budget::default());
+}
+
+pub(super) fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let mut texts = args.iter().map(|arg| arg.downcast_ref::<CelString<'_>>());
+    let (Some(Some(text)), Some(Some(pattern))) = (texts.next(), texts.next()) else {
+        return Err(ExecutionError::missing_argument_or_target());
+    };
+    let matched = BUDGET.with_borrow_mut(|budget| budget.matches(pattern.inner(), text.inner()));
+    let matched = matched.map_err(|_| {
+        ExecutionError::function_error(MATCHES, "the text is too long, or takes too many steps")
+    })?;
+    Ok(CowVal::owned(CelBool::from(matched)))
+}
