@@ -27,6 +27,7 @@ use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 
+use crate::credential_calls::CredentialCalls;
 use crate::exchanges::{Ending, Exchanges, Held};
 use crate::guarded::Guarded;
 use crate::host::{self, BufferType, MapType};
@@ -35,7 +36,6 @@ use crate::metrics::Metrics;
 use crate::pending_events::PendingEvents;
 use crate::redis_stream::RedisStream;
 use crate::ticker::Ticker;
-use crate::vault_calls::VaultCalls;
 use crate::waiter::{DependencyEvent, PendingEvent, Waiter};
 use crate::withheld::WithheldBodies;
 
@@ -47,7 +47,7 @@ pub(crate) struct Gateway {
     exchanges: Exchanges,
     pending: PendingEvents,
     redis: RedisStream,
-    vault: VaultCalls,
+    credentials: CredentialCalls,
     jwks: JwksFetches,
     ticker: Ticker,
     metrics: Metrics,
@@ -84,7 +84,7 @@ impl Gateway {
             exchanges: Exchanges::default(),
             pending: PendingEvents::new(seed),
             redis,
-            vault: VaultCalls::default(),
+            credentials: CredentialCalls::default(),
             jwks: JwksFetches::default(),
             ticker: Ticker::new(),
             metrics: Metrics::default(),
@@ -123,7 +123,7 @@ impl Gateway {
 
     pub(crate) fn forget(&self, context: u32) {
         self.exchanges.forget(context);
-        self.vault.forget(context);
+        self.credentials.forget(context);
     }
 
     /// Whether the request of `context` was let go.
@@ -281,7 +281,7 @@ impl Gateway {
     /// The reply to the HTTP call `token`.
     pub(crate) fn http_answered(&self, token: u32, headers: usize, size: usize) {
         let of_issuer = self.jwks.answered(&self.worker, token, headers, size);
-        let events = of_issuer.or_else(|| self.vault.answered(token, headers, size));
+        let events = of_issuer.or_else(|| self.credentials.answered(token, headers, size));
         if let Some(events) = events {
             let now = host::now();
             self.take(now, events);
@@ -374,9 +374,10 @@ impl Gateway {
                 self.redis.submit(waiter, Command::Script(script))
             }
             DependencyCall::Policy(version) => self.redis.read_policy(waiter, &version),
-            DependencyCall::Secret(secret) => {
+            DependencyCall::Credential(reference, request_id) => {
                 let vault = self.worker.with(|worker| worker.config.vault.clone()).flatten();
-                self.vault.start(vault.as_ref(), waiter, &secret)
+                let asked = (&reference, request_id.as_str());
+                self.credentials.start(self.root, vault.as_ref(), waiter, asked)
             }
             DependencyCall::Keys(issuer) => {
                 self.jwks.wait(waiter, issuer);

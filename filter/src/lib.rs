@@ -13,6 +13,7 @@
 
 mod abi;
 mod alloc;
+mod credential_calls;
 mod exchanges;
 mod frame;
 mod gateway;
@@ -27,6 +28,5 @@ mod redis_stream;
 mod root;
 mod stream;
 mod ticker;
-mod vault_calls;
 mod waiter;
 mod withheld;

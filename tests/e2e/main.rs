@@ -57,6 +57,7 @@ mod tools;
 mod trailers;
 mod unproven;
 mod vault;
+mod vault_callers;
 mod went_back;
 mod work_before_proof;
 
@@ -150,6 +151,7 @@ fn all_cases() -> Vec<Case> {
         limits_budget::cases(),
         limits_load::cases(),
         vault::cases(),
+        vault_callers::cases(),
         meshes::cases(),
         messages::cases(),
         answers::cases(),

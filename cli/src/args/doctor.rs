@@ -25,6 +25,9 @@ pub(crate) struct DoctorArgs {
     /// KV mounts with a slash, as `vault.mounts` in the plugin configuration; may be given several times.
     #[arg(long, value_name = "MOUNT", value_delimiter = ',')]
     pub(crate) vault_mount: Vec<String>,
+    /// KV mounts of version 1; may be given several times.
+    #[arg(long, value_name = "MOUNT", value_delimiter = ',')]
+    pub(crate) vault_mount_v1: Vec<String>,
     /// The module that every Envoy should run; its SHA-256 is compared.
     #[arg(long, value_name = "FILE")]
     pub(crate) module: Option<PathBuf>,

@@ -13,6 +13,7 @@ mod routes;
 mod secrets;
 mod vault;
 
+use portcullis_core::vault::{KvVersion, Mount};
 use serde::Serialize;
 use serde_json::json;
 
@@ -108,7 +109,11 @@ fn secrets(session: &Session, args: &DoctorArgs, url: &str) -> Vec<Finding> {
     let Some(token) = args.vault_token.as_deref().filter(|token| !token.is_empty()) else {
         return vec![not_named("vault.secrets", "VAULT_TOKEN")];
     };
-    let vault = secrets::Vault { url, token, mounts: &args.vault_mount };
+    let mount = |kv| move |path: &String| Mount { path: path.clone(), kv };
+    let mounts = args.vault_mount.iter().map(mount(KvVersion::Two));
+    let mounts: Vec<_> =
+        mounts.chain(args.vault_mount_v1.iter().map(mount(KvVersion::One))).collect();
+    let vault = secrets::Vault { url, token, mounts: &mounts };
     match redis::secrets(session) {
         Ok(named) => secrets::look(&vault, &named),
         Err(refusal) => vec![Finding::refused("vault.secrets", &refusal)],

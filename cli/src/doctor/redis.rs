@@ -4,12 +4,13 @@
 //! the gateway, hence not a matter of taste. Whether it takes writes is tried, by the script that admits calls.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::id::OrgId;
 use portcullis_core::policy;
-use portcullis_core::vault::{CredentialTemplate, SecretRef};
+use portcullis_core::vault::ConnectorCredential;
 
 use super::{Finding, clock};
 use crate::args::Session;
@@ -55,10 +56,10 @@ pub(super) fn look(session: &Session) -> Vec<Finding> {
     findings
 }
 
-/// The secrets that active policies name, each with an organisation that needs it.
-pub(super) fn secrets(session: &Session) -> Result<Vec<(SecretRef, OrgId)>, CliError> {
+/// The credentials that active policies name, each with an organisation that needs it.
+pub(super) fn secrets(session: &Session) -> Result<Vec<NamedCredential>, CliError> {
     let mut store = Store::open(session)?;
-    let mut named: Vec<(SecretRef, OrgId)> = Vec::new();
+    let mut named: Vec<NamedCredential> = Vec::new();
     for org in store.organisations()? {
         let Some(version) = store.active(&org)? else { continue };
         // What cannot be read has a check of its own.
@@ -67,13 +68,16 @@ pub(super) fn secrets(session: &Session) -> Result<Vec<(SecretRef, OrgId)>, CliE
             continue;
         };
         for connector in policy.connectors.values() {
-            let secret = connector.credential.as_ref().map(CredentialTemplate::secret);
-            let secret = secret.filter(|secret| named.iter().all(|(known, _)| known != *secret));
-            named.extend(secret.map(|secret| (secret.clone(), org.clone())));
+            let credential = connector.credential.as_ref();
+            let credential = credential.filter(|it| named.iter().all(|(known, _)| known != *it));
+            named.extend(credential.map(|credential| (credential.clone(), org.clone())));
         }
     }
     Ok(named)
 }
+
+/// A connector's credential, and an organisation that needs it.
+pub(super) type NamedCredential = (Rc<ConnectorCredential>, OrgId);
 
 fn round_trip(store: &mut Store) -> Result<Finding, CliError> {
     let (mut best, mut worst) = (Duration::MAX, Duration::ZERO);

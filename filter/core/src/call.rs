@@ -3,12 +3,14 @@
 //! Owns which calls exist and how they can fail. Knows nothing of the host's tokens or transports.
 
 use std::fmt;
+use std::rc::Rc;
 
 use portcullis_redis_lua::{ScriptCall, Value};
 
 use crate::auth::token::issuer::IssuerId;
 use crate::id::PolicyVersion;
-use crate::vault::SecretRef;
+use crate::vault::CredentialRef;
+use zeroize::Zeroizing;
 
 /// Names one call of one exchange; the exchange mints them, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,8 +46,8 @@ pub enum DependencyCall {
     Approval(ScriptCall),
     /// Redis: the policy document of a version. The worker takes it before the call is done.
     Policy(PolicyVersion),
-    /// Vault: a connector's credential.
-    Secret(SecretRef),
+    /// Vault: a connector's credential. The id of the request goes along, so that Vault's own audit log has it.
+    Credential(CredentialRef, String),
     /// An issuer of tokens: its keys. The worker's keyring takes them before the call is done.
     Keys(IssuerId),
 }
@@ -56,13 +58,21 @@ pub enum Reply {
     Redis(Value),
     /// Vault answered with a 2xx status.
     Vault {
-        /// The response body.
-        body: Vec<u8>,
+        /// The response body, shared by all who waited for it.
+        body: Rc<Zeroizing<Vec<u8>>>,
     },
     /// The worker's keyring knows more than before, if only that nothing came.
     Keys,
     /// The worker has the policy document that was asked for, or knows that it cannot be used.
     Policy,
+}
+
+impl Reply {
+    /// Vault answered with a 2xx status and this body.
+    #[must_use]
+    pub fn vault(body: Vec<u8>) -> Self {
+        Self::Vault { body: Rc::new(Zeroizing::new(body)) }
+    }
 }
 
 /// Only whose it is: one of Vault is a credential.
@@ -117,6 +127,12 @@ pub enum CallFailure {
     Unreadable,
     /// The reply is of an older state than one before.
     WentBack,
+    /// The secret does not have the field that the policy names.
+    NoSuchField,
+    /// The secret's value is nothing that a header can carry.
+    Unusable,
+    /// The caller's credential lacks a fact that the secret's path is made of.
+    Unresolved,
 }
 
 impl CallFailure {
@@ -129,8 +145,26 @@ impl CallFailure {
             | Self::TimedOut
             | Self::Disconnected
             | Self::Status(500..) => true,
-            Self::Status(_) | Self::Unreadable | Self::WentBack => false,
+            Self::Status(_)
+            | Self::Unreadable
+            | Self::WentBack
+            | Self::NoSuchField
+            | Self::Unusable
+            | Self::Unresolved => false,
         }
+    }
+
+    /// Whether Vault gave no word on the credential: it cannot be asked, asks for a pause, or something else answered.
+    /// Else it is there, and an old credential was taken away.
+    #[must_use]
+    pub const fn leaves_credential_open(self) -> bool {
+        self.is_outage() || matches!(self, Self::Status(429) | Self::Unreadable)
+    }
+
+    /// Whether the caller has no credential, as far as Vault and the caller's own say.
+    #[must_use]
+    pub const fn says_there_is_none(self) -> bool {
+        matches!(self, Self::Status(404) | Self::NoSuchField | Self::Unresolved)
     }
 }
 
@@ -144,6 +178,9 @@ impl fmt::Display for CallFailure {
             Self::Status(status) => write!(f, "status_{status}"),
             Self::Unreadable => f.write_str("unreadable"),
             Self::WentBack => f.write_str("went_back"),
+            Self::NoSuchField => f.write_str("no_such_field"),
+            Self::Unusable => f.write_str("unusable"),
+            Self::Unresolved => f.write_str("unresolved"),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod audit;
 mod connection;
+mod credential_missing;
 mod in_message;
 mod relayed;
 mod text;
@@ -23,6 +24,7 @@ use crate::mcp::{Era, MODERN_VERSION, MessageFault, SUPPORTED_VERSIONS, Sender};
 use crate::route::Misrouted;
 pub use audit::AuditStatus;
 pub use connection::{HostFault, Unsupported};
+pub use credential_missing::{CredentialMissing, UrlElicitation};
 pub use relayed::{Relayed, relayed};
 pub use text::{LimitCause, Requested};
 pub use tool_error::InvalidArguments;
@@ -134,6 +136,8 @@ pub enum Denial {
         /// How long until the same call would be admitted.
         retry_after: Duration,
     },
+    /// The caller has no credential for the connector's server, and the policy says where to get one.
+    CredentialMissing(Box<CredentialMissing>),
     /// A system that the decision depends on did not answer.
     Unavailable(Dependency, CallFailure),
     /// The upstream opened a session, and Redis could not note whose it is: nobody is told its id.
@@ -206,7 +210,7 @@ impl Denial {
             | Self::UnknownResource(_)
             | Self::UnknownTask(_) => 200,
             // The model reads it, and may repair its call (MCP 2025-11-25 tools, error handling).
-            Self::Arguments { .. } | Self::InvalidArguments(_) => 200,
+            Self::Arguments { .. } | Self::InvalidArguments(_) | Self::CredentialMissing(_) => 200,
             Self::Forbidden { .. }
             | Self::InsufficientScope(_)
             | Self::Condition { .. }
@@ -265,6 +269,7 @@ impl Denial {
             | Self::Condition { .. }
             | Self::Arguments { .. }
             | Self::Approval { .. } => -31_403,
+            Self::CredentialMissing(missing) => missing.code(era),
             Self::Limited { .. } => -31_429,
             Self::Unavailable(..)
             | Self::NoSession(_)
@@ -289,6 +294,7 @@ impl Denial {
             Self::InsufficientScope(scopes) => {
                 Some(json!({"rule": INSUFFICIENT_SCOPE, "scopes": scopes}))
             }
+            Self::CredentialMissing(missing) => Some(missing.data(era)),
             Self::Approval { rule, id, state } => {
                 Some(json!({"rule": rule, "approval": id, "state": state.name()}))
             }
@@ -361,6 +367,10 @@ impl Denial {
             Self::Arguments { .. } => {
                 message.insert("result".to_owned(), self.result(era, requested))
             }
+            Self::CredentialMissing(missing) => match missing.result(era, requested) {
+                Some(result) => message.insert("result".to_owned(), result),
+                None => message.insert("error".to_owned(), self.error(era, requested)),
+            },
             _ => message.insert("error".to_owned(), self.error(era, requested)),
         };
         Value::from(message).to_string().into_bytes()

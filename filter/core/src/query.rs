@@ -21,7 +21,8 @@ pub(crate) fn pairs(query: &[u8]) -> impl Iterator<Item = Pair<'_>> {
     })
 }
 
-fn letters(name: &[u8]) -> Vec<u8> {
+/// A name as it may be read.
+pub(crate) fn letters(name: &[u8]) -> Vec<u8> {
     let mut letters = Vec::new();
     let mut rest = name;
     while let Some((byte, after)) = rest.split_first() {

@@ -14,6 +14,16 @@ impl Secret {
         Self(Zeroizing::new(text))
     }
 
+    /// Without one line break at its end.
+    pub fn drop_line_break(&mut self) {
+        if self.0.ends_with('\n') {
+            self.0.pop();
+            if self.0.ends_with('\r') {
+                self.0.pop();
+            }
+        }
+    }
+
     /// The secret itself. Every caller is a place to review.
     #[must_use]
     pub fn expose(&self) -> &str {

@@ -35,7 +35,7 @@ use crate::reviewed::{Drifts, Schemas};
 use crate::streams::OpenStreams;
 use crate::time::UnixTime;
 use crate::unproven::Unproven;
-use crate::vault::{CachedSecret, SecretRef};
+use crate::vault::{CachedSecret, CredentialRef, SecretFault, owner};
 use history::{Clocks, Course, Histories};
 use policies::Policies;
 
@@ -44,7 +44,11 @@ const BETWEEN_READS: Duration = Duration::from_secs(1);
 const MAX_RECORDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 /// Versions that could not be used lately: each organisation names at most two at a time.
 const MAX_UNUSABLE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
-const MAX_LEASES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
+/// Credentials of single callers, too.
+const MAX_SECRETS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
+const MAX_UNUSABLE_SECRETS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
+/// A caller who has just deposited a credential waits no longer than this.
+const MISSING_FOR: Duration = Duration::from_secs(2);
 
 /// A record and the revision it was read at.
 #[derive(Debug)]
@@ -134,7 +138,7 @@ pub struct Worker {
     /// Keys of issuers, and tokens that they proved.
     pub keyring: Keyring,
     /// Which credentials are worth asking Vault for.
-    pub vault: Breakers<SecretRef>,
+    pub vault: Breakers<String>,
     /// What serves when Redis or Vault cannot be asked.
     pub failover: Failover,
     records: LruCache<(OrgId, KeyId), Rc<CachedRecord>>,
@@ -153,7 +157,11 @@ pub struct Worker {
     policies: Policies,
     /// What was compiled since somebody last looked.
     compiled: Option<PolicyVersion>,
-    cached_secrets: LruCache<SecretRef, CachedSecret>,
+    cached_secrets: LruCache<CredentialRef, CachedSecret>,
+    /// Credentials that Vault did not have a moment ago.
+    missing_secrets: LruCache<CredentialRef, UnixTime>,
+    /// What Envoy's log says of secrets that cannot be used.
+    unusable_secrets: LruCache<CredentialRef, SecretFault>,
     /// Callers that do not back off.
     pub callers: Callers,
     /// Refusals that were relayed to streams.
@@ -198,7 +206,9 @@ impl Worker {
             good: BTreeMap::new(),
             unusable: LruCache::new(MAX_UNUSABLE),
             compiled: None,
-            cached_secrets: LruCache::new(MAX_LEASES),
+            cached_secrets: LruCache::new(MAX_SECRETS),
+            missing_secrets: LruCache::new(MAX_SECRETS),
+            unusable_secrets: LruCache::new(MAX_UNUSABLE_SECRETS),
             callers: Callers::default(),
             relays: Relays::default(),
             leases: Leases::default(),
@@ -495,22 +505,72 @@ impl Worker {
     }
 
     /// A credential in memory.
-    pub fn cached_secret(&mut self, secret: &SecretRef) -> Option<&CachedSecret> {
-        self.cached_secrets.get(secret)
+    pub fn cached_secret(&mut self, reference: &CredentialRef) -> Option<&CachedSecret> {
+        self.cached_secrets.get(reference)
     }
 
     /// Forgets a credential that was not accepted.
-    pub fn forget_secret(&mut self, secret: &SecretRef, now: UnixTime) {
+    pub fn forget_secret(&mut self, reference: &CredentialRef, now: UnixTime) {
         let fresh =
             |cached_secret: &CachedSecret| now.since(cached_secret.read_at()) < BETWEEN_READS;
-        if !self.cached_secrets.peek(secret).is_some_and(fresh) {
-            self.cached_secrets.pop(secret);
+        if !self.cached_secrets.peek(reference).is_some_and(fresh) {
+            self.cached_secrets.pop(reference);
         }
     }
 
     /// Remembers a credential.
-    pub fn cache_secret(&mut self, secret: SecretRef, cached_secret: CachedSecret) {
-        self.cached_secrets.put(secret, cached_secret);
+    pub fn cache_secret(&mut self, reference: CredentialRef, cached_secret: CachedSecret) {
+        // Nearly always there is nothing to forget.
+        if !self.unusable_secrets.is_empty() {
+            self.unusable_secrets.pop(&reference);
+        }
+        if !self.missing_secrets.is_empty() {
+            self.missing_secrets.pop(&reference);
+        }
+        self.cached_secrets.put(reference, cached_secret);
+    }
+
+    /// Vault does not have this credential: what it had before is forgotten.
+    pub fn secret_is_missing(&mut self, reference: CredentialRef, now: UnixTime) {
+        self.cached_secrets.pop(&reference);
+        self.missing_secrets.put(reference, now);
+    }
+
+    /// Whether Vault did not have this credential a moment ago.
+    pub fn is_known_missing(&mut self, reference: &CredentialRef, now: UnixTime) -> bool {
+        let missing = self.missing_secrets.peek(reference);
+        missing.is_some_and(|since| now.since(*since) < MISSING_FOR)
+    }
+
+    /// The operator reads once which secret cannot be used, and why.
+    pub fn secret_is_unusable(&mut self, reference: &CredentialRef, fault: SecretFault) {
+        if self.unusable_secrets.put(reference.clone(), fault) != Some(fault) {
+            let why = fault.described();
+            self.alarm(format!(
+                "{reference} is no credential: {why}. Calls that need it are refused; write it again, as \
+                 docs/guides/vault-credentials.md says"
+            ));
+        }
+    }
+
+    /// Forgets the credentials of one caller: who is revoked leaves none behind.
+    pub fn forget_secrets_of(&mut self, org: &OrgId, holder: &str) {
+        let owner = owner(org, holder);
+        let own = self.cached_secrets.iter().map(|(reference, _)| reference);
+        let own: Vec<_> = own.filter(|reference| reference.is_of(&owner)).cloned().collect();
+        own.iter().for_each(|reference| _ = self.cached_secrets.pop(reference));
+    }
+
+    /// Forgets credentials whose time is over, also where they may be used without Vault.
+    pub fn sweep_secrets(&mut self, now: UnixTime) {
+        const LONGEST: Duration = Duration::from_secs(31 * 86_400);
+        let ended = |cached: &CachedSecret| match &self.config.vault {
+            Some(vault) if vault.stale.is_none() => !cached.is_usable(now, Duration::from_secs(60)),
+            Some(_) | None => !cached.is_usable(now, LONGEST),
+        };
+        let ended = self.cached_secrets.iter().filter(|(_, cached)| ended(cached));
+        let ended: Vec<_> = ended.map(|(reference, _)| reference.clone()).collect();
+        ended.iter().for_each(|reference| _ = self.cached_secrets.pop(reference));
     }
 }
 

@@ -21,7 +21,7 @@ use crate::guard::Guards;
 use crate::id::PolicyVersion;
 use crate::policy::Policy;
 use crate::unproven::UnprovenConfig;
-use crate::vault::is_plain;
+use crate::vault::{KvVersion, Mount, is_plain};
 pub use auth::AuthConfig;
 pub use health::HealthConfig;
 pub use reach::{Bounds, Reach};
@@ -92,8 +92,8 @@ pub struct Vault {
     pub cache: Duration,
     /// For how long beyond that, when it cannot be read again.
     pub stale: Option<Duration>,
-    /// KV mounts whose paths have a slash, such as `team/kvv2`.
-    pub mounts: Vec<String>,
+    /// KV mounts whose paths have a slash, such as `team/kvv2`, or whose version is 1.
+    pub mounts: Vec<Mount>,
 }
 
 /// A policy that came with the configuration.
@@ -223,12 +223,29 @@ fn vault(node: Node<'_>, faults: &mut Faults) -> Option<Vault> {
     Some(Vault { cluster: cluster?, timeout: timeout?, cache, stale, mounts })
 }
 
-fn mounts(fields: &mut Fields<'_>, faults: &mut Faults) -> Vec<String> {
-    const MOUNT: &str = "the path of a KV v2 mount, such as team/kvv2";
+fn mounts(fields: &mut Fields<'_>, faults: &mut Faults) -> Vec<Mount> {
+    const MOUNT: &str =
+        "the path of a KV mount, such as team/kvv2, or an object such as {path: legacy, kv: 1}";
     let items = fields.optional("mounts").and_then(|node| node.items(faults, "a list"));
     let read = |text: &str| is_plain(text).then(|| text.to_owned());
     let items = items.unwrap_or_default().into_iter();
-    items.filter_map(|item| item.text(faults, MOUNT, read)).collect()
+    let items = items.filter_map(|item| {
+        if !item.value().is_object() {
+            let path = item.text(faults, MOUNT, read)?;
+            return Some(Mount { path, kv: KvVersion::Two });
+        }
+        let mut fields = item.object(faults, MOUNT)?;
+        let path = fields.required("path", faults, MOUNT);
+        let path = path.and_then(|node| node.text(faults, MOUNT, read));
+        let kv = match fields.optional("kv") {
+            Some(node) => node.integer(faults, 1..=2, "the KV engine's version"),
+            None => Some(2),
+        };
+        fields.finish(faults);
+        let kv = if kv? == 1 { KvVersion::One } else { KvVersion::Two };
+        Some(Mount { path: path?, kv })
+    });
+    items.collect()
 }
 
 /// The most bytes that anything may be allowed to have.

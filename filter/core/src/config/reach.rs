@@ -37,8 +37,11 @@ impl Reach {
             return false;
         };
         let messages = connector.messages.iter().all(|path| paths.matches(path));
-        let mut secret = connector.credential.iter().map(|template| template.secret().to_string());
-        paths.matches(&connector.path) && messages && secret.all(|secret| secrets.matches(&secret))
+        let credential = connector.credential.iter();
+        let mut references = credential.map(|credential| credential.pattern().text(Some(org)));
+        paths.matches(&connector.path)
+            && messages
+            && references.all(|reference| secrets.matches(&reference))
     }
 }
 

@@ -93,6 +93,7 @@ impl Denial {
             Self::Forbidden { rule }
             | Self::Condition { rule, .. }
             | Self::Arguments { rule, .. } => rule.clone(),
+            Self::CredentialMissing(missing) => missing.rule(),
             Self::Approval { rule, .. } => rule.to_string(),
             Self::InvalidArguments(unfit) => format!("tools.{}.input_schema", unfit.tool),
             Self::InsufficientScope(_) => INSUFFICIENT_SCOPE.to_owned(),

@@ -49,7 +49,11 @@ impl Relayed {
         if !denial.fits_in_message() {
             return None;
         }
-        let as_result = matches!(denial, Denial::Arguments { .. } | Denial::InvalidArguments(_));
+        let as_result = matches!(
+            (denial, requested),
+            (Denial::Arguments { .. } | Denial::InvalidArguments(_), _)
+                | (Denial::CredentialMissing(_), Requested::Tool(_))
+        );
         let tool = denial.tool_result(id, requested).is_some() || as_result;
         Some(Self {
             id: id.clone(),

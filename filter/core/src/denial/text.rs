@@ -149,6 +149,7 @@ impl Denial {
                 format!("{message} (policy rule `{rule}`)")
             }
             Self::Arguments { rule, detail } => format!("{detail} (rule {rule})"),
+            Self::CredentialMissing(missing) => missing.text(),
             Self::Approval { rule, id, state } => approval(rule, id, *state, requested),
             Self::Limited { limit, cause, retry_after } => limited(limit, cause, *retry_after),
             Self::UpstreamGone => {

@@ -19,7 +19,7 @@ use crate::id::PolicyName;
 use crate::limit::Quota;
 use crate::mcp::Operation;
 use crate::policy::{Check, Enforcement, Policy, Price};
-use crate::vault::{CredentialTemplate, SecretRef};
+use crate::vault::{CallerFacts, ConnectorCredential, CredentialRef, Unresolved};
 
 /// Everything that passing a request takes.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Grant {
     pub(crate) principal: Rc<Principal>,
     pub(crate) policy: Rc<Policy>,
     pub(crate) connector: PolicyName,
-    pub(crate) credential: Option<CredentialTemplate>,
+    pub(crate) credential: Option<CallerCredential>,
     /// What it draws from, in the order of the admission call.
     pub(crate) quotas: Vec<Quota>,
     /// What it costs, if it is a call.
@@ -127,15 +127,29 @@ impl RequiredApproval {
     }
 }
 
+/// What the server gets for this caller.
+#[derive(Clone, Debug)]
+pub(crate) struct CallerCredential {
+    pub(crate) stated: Rc<ConnectorCredential>,
+    /// Where it is, if this caller has one.
+    pub(crate) reference: Result<CredentialRef, Unresolved>,
+}
+
+impl CallerCredential {
+    pub(crate) fn of(stated: &Rc<ConnectorCredential>, facts: CallerFacts<'_>) -> Self {
+        Self { stated: stated.clone(), reference: stated.of(facts) }
+    }
+}
+
 /// The credential's read, which runs beside the admission.
 #[derive(Clone, Debug)]
 pub(crate) enum Credential {
     /// Not asked for, or in memory.
     Settled,
     /// Asked for.
-    Waiting(SecretRef, CallId),
+    Waiting(CredentialRef, CallId),
     /// Not to be had.
-    Failed(SecretRef, CallFailure),
+    Failed(CredentialRef, CallFailure),
 }
 
 /// What a message to the client calls the request.

@@ -19,6 +19,8 @@ use crate::route::Selected;
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) path: String,
+    /// Without its question mark.
+    pub(crate) query: Vec<u8>,
     /// Where the router would take it.
     pub(crate) selected: Selected,
     /// Headers that it has and the upstream sees only if the policy names them.

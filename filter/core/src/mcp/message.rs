@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::operation::{self, Operation, is_removed};
 use super::{Era, MessageFault};
+use crate::denial::UrlElicitation;
 use crate::json::{self, misspelt};
 
 /// Who sent a message, as far as an error reply has to know.
@@ -31,6 +32,8 @@ pub struct Message {
     pub operation: Operation,
     /// `params._meta["io.modelcontextprotocol/protocolVersion"]`, the mark of a modern request.
     pub claimed_version: Option<String>,
+    /// Whether its sender opens URLs that it is asked to; a legacy client says so once, when it initializes.
+    pub elicitation: UrlElicitation,
     /// What it says to a prompt or a completion; the arguments of a call are in its operation.
     pub input: Map<String, Value>,
 }
@@ -51,6 +54,7 @@ impl From<MessageFault> for Malformed {
     }
 }
 
+const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// Members whose meaning must not depend on whether a reader ignores case, as Go's and .NET's do.
 const ENVELOPE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
@@ -81,7 +85,8 @@ impl Message {
     pub fn bodiless(operation: Operation) -> Self {
         let sender = Sender::NoReplyExpected;
         let (method, input) = (String::new(), Map::new());
-        Self { sender, method, operation, claimed_version: None, input }
+        let elicitation = UrlElicitation::Undeclared;
+        Self { sender, method, operation, claimed_version: None, elicitation, input }
     }
 
     fn read(mut members: Map<String, Value>) -> Result<Self, Malformed> {
@@ -130,6 +135,7 @@ impl Message {
             return bad_message("A member of params differs from a known one only by case");
         }
         let claimed_version = claimed_version(&params)?;
+        let elicitation = elicitation(&method, &params);
         let (operation, input) = match &sender {
             Sender::Request(_) if claimed_version.is_some() && is_removed(&method) => {
                 (Operation::Unknown, Map::new())
@@ -142,7 +148,7 @@ impl Message {
                 (Operation::of_notification(&method), Map::new())
             }
         };
-        Ok(Self { sender, method, operation, claimed_version, input })
+        Ok(Self { sender, method, operation, claimed_version, elicitation, input })
     }
 
     /// What it says to the tool, the prompt or the reference that it names.
@@ -185,6 +191,19 @@ fn claimed_version(params: &Map<String, Value>) -> Result<Option<String>, Messag
             Some(_) => bad("The protocol version in params._meta must be a string"),
         },
         Some(_) => bad("The member params._meta must be an object"),
+    }
+}
+
+/// What the client declares: in each message (MCP 2026-07-28), or when it initializes.
+fn elicitation(method: &str, params: &Map<String, Value>) -> UrlElicitation {
+    let capabilities = match method {
+        "initialize" => params.get("capabilities"),
+        _ => params.get("_meta").and_then(|meta| meta.get(META_CAPABILITIES)),
+    };
+    let url = capabilities.and_then(|declared| declared.get("elicitation")?.get("url"));
+    match url {
+        Some(Value::Object(_)) => UrlElicitation::Declared,
+        Some(_) | None => UrlElicitation::Undeclared,
     }
 }
 

@@ -27,7 +27,7 @@ pub use crate::glob::Globs;
 use crate::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 use crate::json;
 use crate::pin::Definition;
-use crate::vault::CredentialTemplate;
+use crate::vault::ConnectorCredential;
 pub use activation::{Activation, Canary};
 pub use pins::{Pins, Unpinned};
 pub use rule::{
@@ -83,7 +83,7 @@ pub struct Connector {
     /// Where its requests may go.
     pub upstream: UpstreamBinding,
     /// What the upstream gets instead of the client's credential.
-    pub credential: Option<CredentialTemplate>,
+    pub credential: Option<Rc<ConnectorCredential>>,
     /// Request headers, in lower case, that go to it besides those that go to every one.
     pub request_headers: Vec<String>,
     /// Response headers, in lower case, that clients get from it besides those of every answer.

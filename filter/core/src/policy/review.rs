@@ -11,7 +11,7 @@ use crate::id::PolicyName;
 use crate::nearest::{hint, one_of};
 use crate::pattern::{self, Pattern};
 use crate::schema;
-use crate::vault::CredentialTemplate;
+use crate::vault::ConnectorCredential;
 
 impl Policy {
     /// Everything that cannot be meant, or cannot be used.
@@ -50,10 +50,8 @@ impl Policy {
 
     fn connector(&self, name: &PolicyName, connector: &Connector, faults: &mut PolicyErrors) {
         let place = format!("connectors.{name}");
-        let secret = connector.credential.as_ref().map(CredentialTemplate::secret);
-        if let Some(secret) = secret.filter(|secret| secret.has_api_form()) {
-            let expected = "a reference without `data`, which is part of the API's path only";
-            faults.push(&format!("{place}.credential.secret"), format!("\"{secret}\""), expected);
+        if let Some(credential) = &connector.credential {
+            review_credential(&format!("{place}.credential"), credential, faults);
         }
         self.conditions(&connector.conditions, &[name], faults);
         for stated in connector.tools.values() {
@@ -206,6 +204,35 @@ impl Policy {
             tools(&format!("{place}.tools"), globs, faults);
         }
     }
+}
+
+/// A path of the API, or a secret in the place of a reference to one.
+fn review_credential(place: &str, credential: &ConnectorCredential, faults: &mut PolicyErrors) {
+    let pattern = credential.pattern();
+    let found = format!("\"{}\"", pattern.text(None));
+    if pattern.has_api_form() {
+        let expected = "a reference without `data`, which is part of the API's path only";
+        faults.push(&format!("{place}.secret"), found, expected);
+    } else if pattern.has_api_version() {
+        let expected = "a reference without `v1`, which is part of the API's path only";
+        faults.push(&format!("{place}.secret"), found, expected);
+    }
+    if credential.texts().any(looks_like_secret) {
+        let expected = "templates without secrets: put the value into Vault and name its field";
+        faults.push(place, "a text that looks like a secret (not shown)", expected);
+    }
+}
+
+/// Whether `text` has the form of a token or a password that a program made: one long word of letters and digits.
+pub(crate) fn looks_like_secret(text: &str) -> bool {
+    const LONGEST_WORD: usize = 19;
+    let of_secret = |c: char| c.is_ascii_alphanumeric() || "+/_-=.".contains(c);
+    let words = text.split(|c: char| !of_secret(c));
+    words.filter(|word| word.len() > LONGEST_WORD).any(|word| {
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        let letters = word.bytes().filter(u8::is_ascii_alphabetic).count();
+        digits > 2 && letters > 2
+    })
 }
 
 /// Whether more is stated of a tool than what it is.

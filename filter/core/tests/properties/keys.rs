@@ -3,8 +3,9 @@
 //! Owns what a typo may look like.
 
 use portcullis_core::auth::api_key::{KeyDigest, PresentedKey, SECRET_LENGTH, mint};
-use portcullis_core::id::{KeyId, OrgId};
-use portcullis_core::vault::SecretRef;
+use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
+use portcullis_core::id::{KeyId, OrgId, PolicyName};
+use portcullis_core::vault::{CallerFacts, SecretPattern, SecretRef};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -75,4 +76,45 @@ proptest! {
             prop_assert!(segments.all(|segment| !["", ".", ".."].contains(&segment)), "{path}");
         }
     }
+
+    // Proves: C1, X21
+    #[test]
+    fn a_subject_is_one_segment_of_its_own(
+        subjects in prop::array::uniform2(prop_oneof![
+            any::<String>(), "[./%2efEF#?\\\\@=;&+*~ -]{1,12}", "[a-z]{1,4}",
+        ]),
+    ) {
+        let paths = subjects.each_ref().map(|subject| path_of(subject));
+        for path in paths.iter().flatten() {
+            let segments: Vec<_> = path.split('/').collect();
+            prop_assert_eq!(&segments[..6], ["", "v1", "secret", "data", "users", "acme"]);
+            prop_assert_eq!((segments.len(), segments[7]), (8, "crm"));
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@=".contains(&byte);
+            prop_assert!(segments[6].bytes().all(plain), "{path}");
+            prop_assert!(!["", ".", ".."].contains(&segments[6]), "{path}");
+        }
+        // Two subjects never share a path.
+        if subjects[0] != subjects[1] && paths.iter().all(Option::is_some) {
+            prop_assert_ne!(&paths[0], &paths[1]);
+        }
+    }
+}
+
+/// The path of the secret that a caller has.
+fn path_of(subject: &str) -> Option<String> {
+    let identity = IdentityKind::Token { issuer: "i".into(), subject: subject.into() };
+    let name = |text: &str| PolicyName::new(text).unwrap();
+    let principal = Principal {
+        org: OrgId::new("acme").unwrap(),
+        identity: identity.into(),
+        name: String::new(),
+        role: name("r"),
+        tier: name("t"),
+        scopes: Scopes::Unknown,
+        restrictions: Restrictions::default(),
+    };
+    let pattern = SecretPattern::parse("vault://secret/users/{org}/{sub}/{connector}#t").unwrap();
+    let (claims, connector) = (serde_json::Map::new(), name("crm"));
+    let facts = CallerFacts { principal: &principal, claims: &claims, connector: &connector };
+    pattern.resolve(facts, &["t".to_owned()]).ok().map(|secret| secret.api_path(&[]))
 }

@@ -164,7 +164,7 @@ impl World {
             "vault" => {
                 let (id, value) = rest.split_once(' ').unwrap();
                 let body = json!({"data": {"data": {"api_key": value}}}).to_string().into_bytes();
-                Event::CallDone { id: self.call(id), reply: Reply::Vault { body } }
+                Event::CallDone { id: self.call(id), reply: Reply::vault(body) }
             }
             "fail" => {
                 let (id, why) = rest.split_once(' ').unwrap();

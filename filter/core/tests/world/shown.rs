@@ -26,7 +26,7 @@ pub(super) fn call(call: DependencyCall) -> String {
         }
         DependencyCall::Approval(script) => approval(&script),
         DependencyCall::Policy(version) => readable(&format!("policy {version}")),
-        DependencyCall::Secret(secret) => format!("secret {secret}"),
+        DependencyCall::Credential(reference, _) => format!("secret {reference}"),
         DependencyCall::Keys(issuer) => format!("keys {issuer}"),
     }
 }

@@ -221,7 +221,7 @@ fn words(value: &Value) -> Option<Vec<String>> {
 
 /// The member at a dotted path. A name that itself has dots, such as `https://acme.example/org`, is
 /// looked for whole first.
-fn lookup<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+pub(crate) fn lookup<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(path) {
         return Some(value);
     }

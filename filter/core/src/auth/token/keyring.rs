@@ -249,7 +249,7 @@ fn read(issuer: &Issuer, body: &[u8]) -> Option<KeySet> {
     match &issuer.keys {
         KeySource::Jwks(_) => KeySet::parse(body, &issuer.algorithms),
         KeySource::Inline(_) => None,
-        KeySource::Secret { secret, .. } => KeySet::of_secret(&secret.read(body).ok()?),
+        KeySource::Secret { secret, .. } => KeySet::of_secret(&secret.read_one(body).ok()?),
     }
 }
 

@@ -19,8 +19,11 @@ use crate::exchange::turn::{Sent, Turn};
 use crate::guard;
 use crate::mcp::amend::amend;
 use crate::mcp::{Body, Operation};
+use crate::query;
 use crate::secret::Secret;
 use crate::step::{Effect, HeaderValue};
+use crate::vault::Injected;
+use url::form_urlencoded;
 
 /// What went upstream of a request.
 pub(crate) enum Sending {
@@ -38,7 +41,7 @@ pub(crate) enum Sending {
 pub(crate) fn pass(
     request: Box<Request>,
     grant: &Grant,
-    credential: Option<(String, Secret)>,
+    credential: Injected,
     turn: &mut Turn<'_>,
 ) -> Sending {
     match &grant.relayed {
@@ -55,13 +58,13 @@ pub(crate) fn pass(
             turn.context.entry.credits = grant.price.map(|price| price.call);
         }
     }
-    match request.part {
+    match &request.part {
         RequestPart::Whole => {
-            rewrite((&request.path, &request.strip), grant, credential, turn);
+            rewrite(&request, grant, credential, turn);
             sent(request, grant, turn)
         }
-        RequestPart::Head(reading) => {
-            rewrite((&request.path, &request.strip), grant, credential, turn);
+        RequestPart::Head(_) => {
+            rewrite(&request, grant, credential, turn);
             turn.context.sent = Sent::Headers;
             let connector = grant.policy.connectors.get(&grant.connector);
             let path = &request.path;
@@ -69,7 +72,12 @@ pub(crate) fn pass(
                 turn.effects.push(Effect::RemoveRequestHeader("content-length".into()));
                 turn.context.sent = Sent::HeadersWithoutLength;
             }
-            Sending::Headers(reading)
+            match request.part {
+                RequestPart::Head(reading) => Sending::Headers(reading),
+                RequestPart::Whole | RequestPart::Body => {
+                    Sending::Refused(Denial::Internal("part"))
+                }
+            }
         }
         RequestPart::Body => sent(request, grant, turn),
     }
@@ -191,12 +199,8 @@ fn replace_body(request: &Request, body: Vec<u8>, turn: &mut Turn<'_>) -> Result
 /// acceptable (RFC 9110, section 12.5.3), and a compressed answer cannot be read here.
 ///
 /// [`goes_upstream`]: crate::request_headers::goes_upstream
-fn rewrite(
-    (path, strip): (&str, &[String]),
-    grant: &Grant,
-    credential: Option<(String, Secret)>,
-    turn: &mut Turn<'_>,
-) {
+fn rewrite(request: &Request, grant: &Grant, credential: Injected, turn: &mut Turn<'_>) {
+    let Request { path, strip, .. } = request;
     let request_id = &turn.context.entry.request_id;
     let own = [
         ("accept-encoding", "identity".into()),
@@ -207,10 +211,11 @@ fn rewrite(
     ];
     let own = own.into_iter().map(|(name, value)| (name.into(), HeaderValue::Plain(value)));
     let guard = turn.worker.config.guards.value(path).map(|value| (guard::HEADER.into(), value));
-    let credential = credential.map(|(name, value)| (name.into(), value));
+    let Injected { headers, query } = credential;
+    let credential = headers.into_iter().map(|(name, value)| (name.into(), value));
     let secret = |(name, value)| (name, HeaderValue::Secret(value));
     let set: Vec<(Cow<'static, str>, HeaderValue)> =
-        own.chain(credential.into_iter().chain(guard).map(secret)).collect();
+        own.chain(credential.chain(guard).map(secret)).collect();
     let connector = grant.policy.connectors.get(&grant.connector);
     let named = connector.map(|connector| connector.request_headers.as_slice()).unwrap_or_default();
     let stays = |name: &String| !named.contains(name) && !set.iter().any(|(own, _)| own == name);
@@ -220,6 +225,49 @@ fn rewrite(
     for (name, value) in set {
         turn.effects.push(Effect::SetRequestHeader { name, value });
     }
+    if !query.is_empty() {
+        set_query(request, query, turn);
+    }
+}
+
+/// Puts the credential into the query, in the place of any parameter that a server might read as the same. Envoy writes
+/// `x-envoy-original-path` into its access log where there is one: that one has no credential.
+fn set_query(request: &Request, parameters: Vec<(String, Secret)>, turn: &mut Turn<'_>) {
+    let Request { path, query, .. } = request;
+    let named: Vec<_> =
+        parameters.iter().map(|(name, _)| query::letters(name.as_bytes())).collect();
+    let kept = query::pairs(query).filter(|pair| !named.contains(&pair.letters));
+    let kept = kept.filter(|pair| !pair.name.is_empty() || pair.value.is_some());
+    let kept: Vec<_> = kept
+        .map(|pair| {
+            let name = String::from_utf8_lossy(pair.name);
+            match pair.value {
+                Some(value) => format!("{name}={}", String::from_utf8_lossy(value)),
+                None => name.into_owned(),
+            }
+        })
+        .collect();
+    let original = match kept.is_empty() {
+        true => path.clone(),
+        false => format!("{path}?{}", kept.join("&")),
+    };
+    let longest = parameters.iter().map(|(name, value)| {
+        value.expose().len().saturating_mul(3).saturating_add(name.len()).saturating_add(2)
+    });
+    let mut target = String::with_capacity(original.len().saturating_add(longest.sum()));
+    target.push_str(&original);
+    let mut separator = if kept.is_empty() { '?' } else { '&' };
+    for (name, value) in &parameters {
+        target.push(separator);
+        target.push_str(name);
+        target.push('=');
+        target.extend(form_urlencoded::byte_serialize(value.expose().as_bytes()));
+        separator = '&';
+    }
+    let value = HeaderValue::Secret(Secret::new(target));
+    turn.effects.push(Effect::SetRequestHeader { name: ":path".into(), value });
+    let value = HeaderValue::Plain(original.into());
+    turn.effects.push(Effect::SetRequestHeader { name: "x-envoy-original-path".into(), value });
 }
 
 /// A name that a person chose, as a header can carry it: other bytes percent-encoded.

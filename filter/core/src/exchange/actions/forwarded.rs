@@ -13,7 +13,7 @@ use crate::exchange::session::{Owner, SessionRef};
 use crate::exchange::turn::{Answers, Turn};
 use crate::id::PolicyName;
 use crate::mcp::{Operation, Sender};
-use crate::vault::SecretRef;
+use crate::vault::CredentialRef;
 
 /// What was asked for, by whom, and what of the answer they may see.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Forwarded {
     /// The request was refused, and something else went up in its place: its entry is settled.
     pub(crate) refused: bool,
     /// The credential that the upstream was given.
-    pub(crate) secret: Option<SecretRef>,
+    pub(crate) secret: Option<CredentialRef>,
     pub(crate) row_charge: RowCharge,
     /// What its response rests on, as long as it is open.
     pub(crate) recheck: Option<Box<Recheck>>,
@@ -59,7 +59,7 @@ impl Forwarded {
             response_headers: connector
                 .map(|connector| connector.response_headers.clone())
                 .unwrap_or_default(),
-            secret: grant.credential.as_ref().map(|template| template.secret().clone()),
+            secret: grant.credential.as_ref().and_then(|it| it.reference.clone().ok()),
             row_charge,
             recheck: None,
         }

@@ -8,11 +8,11 @@ use portcullis_redis_lua::Admit;
 use crate::call::{CallFailure, Dependency};
 use crate::denial::{Denial, LimitCause};
 use crate::exchange::checks::verdict::Verdict;
-use crate::exchange::grant::Grant;
+use crate::exchange::grant::{CallerCredential, Grant};
 use crate::exchange::turn::{CallerIdentity, Turn};
 use crate::failure::WithoutRedis;
 use crate::id::OrgId;
-use crate::vault::{CachedSecret, CredentialTemplate};
+use crate::vault::{CachedSecret, Injected};
 
 /// What becomes of a verdict that Redis did not confirm; `None` where it must.
 pub(crate) fn without_redis(
@@ -50,19 +50,20 @@ pub(crate) fn without_redis(
 
 /// The credential that could not be read again, if it may still be used.
 pub(crate) fn without_vault(
-    template: &CredentialTemplate,
+    credential: &CallerCredential,
     why: CallFailure,
     turn: &mut Turn<'_>,
-) -> Option<(String, crate::secret::Secret)> {
+) -> Option<Injected> {
     // Otherwise Vault is there and does not give it: it was taken away.
-    if !why.is_outage() {
+    if !why.leaves_credential_open() {
         return None;
     }
-    let stale = turn.worker.config.vault.as_ref()?.stale?;
+    let stale = credential.stated.stale.time(turn.worker.config.vault.as_ref()?.stale)?;
     let now = turn.now;
     let usable = |cached: &&CachedSecret| cached.is_usable(now, stale);
-    let cached = turn.worker.cached_secret(template.secret()).filter(usable)?;
-    let credential = (template.header().to_owned(), template.render(&cached.secret));
+    let reference = credential.reference.as_ref().ok()?;
+    let cached = turn.worker.cached_secret(reference).filter(usable)?;
+    let injected = credential.stated.render(&cached.values);
     turn.note_degraded(Dependency::Vault);
-    Some(credential)
+    Some(injected)
 }

@@ -18,7 +18,7 @@ use crate::auth::{AuthFailure, IdentityKind, PresentedIdentity, Principal, Verif
 use crate::authz::{self, Case, Ruling, Seen, Trail};
 use crate::call::{CallFailure, Dependency};
 use crate::denial::Denial;
-use crate::exchange::grant::{Grant, RequiredApproval};
+use crate::exchange::grant::{CallerCredential, Grant, RequiredApproval};
 use crate::exchange::request::{Audience, Request, RequestPart};
 use crate::exchange::session::SessionRef;
 use crate::id::{PolicyName, PolicyVersion};
@@ -27,6 +27,7 @@ use crate::mcp::{Era, Message, Operation};
 use crate::policy::{Check, Connector, Policy};
 use crate::route::Selected;
 use crate::time::UnixTime;
+use crate::vault::CallerFacts;
 use crate::worker::{Cached, CachedRecord, EffectivePolicy, Worker};
 
 /// What may happen if the basis still holds.
@@ -135,7 +136,7 @@ fn relaying(request: &Request, principal: &Rc<Principal>, policy: &Rc<Policy>) -
         principal: principal.clone(),
         policy: policy.clone(),
         connector: name.clone(),
-        credential: connector.credential.clone(),
+        credential: credential(request, (principal, name, connector)),
         quotas: Vec::new(),
         price: None,
         ruling: Ruling::default(),
@@ -366,7 +367,8 @@ fn grant(
     {
         worker.labels.learn(&principal.org, &call.name);
     }
-    let (connector, credential) = (name.clone(), connector.credential.clone());
+    let credential = credential(request, (&principal, name, connector));
+    let connector = name.clone();
     let policy = policy.clone();
     let required_approval =
         RequiredApproval::of(&ruling, &principal, &connector, &message.operation);
@@ -382,6 +384,17 @@ fn grant(
         shadowed,
         relayed: None,
     }))
+}
+
+/// What the connector's server gets for this caller.
+fn credential(
+    request: &Request,
+    (principal, name, connector): (&Principal, &PolicyName, &Connector),
+) -> Option<CallerCredential> {
+    let unclaimed = Map::new();
+    let claims = request.identity.claims().unwrap_or(&unclaimed);
+    let facts = CallerFacts { principal, claims, connector: name };
+    connector.credential.as_ref().map(|stated| CallerCredential::of(stated, facts))
 }
 
 /// Whether the router takes the request where the connector's policy says.

@@ -96,10 +96,10 @@ fn ask(
     guards.extend(
         required_approval(&verdict).filter(|_| aim == Aim::Pass).map(RequiredApproval::guard),
     );
-    let (quotas, template) = match &verdict {
+    let (quotas, wanted) = match &verdict {
         Verdict::Allowed(grant) => {
-            let template = grant.credential.clone().filter(|_| aim == Aim::Pass);
-            (grant.quotas.as_slice(), template)
+            let wanted = grant.credential.clone().filter(|_| aim == Aim::Pass);
+            (grant.quotas.as_slice(), wanted)
         }
         // Refused requests ask too: the record or policy that refuses may be gone by now.
         Verdict::Open | Verdict::NeedsPolicy(_) | Verdict::Refused(_) => (&[][..], None),
@@ -108,8 +108,8 @@ fn ask(
     let used = use_of(identity, &verdict, turn);
     let admit = Admit { guards, windows, used };
     let call = turn.start(DependencyCall::Admit(admit.call()));
-    let credential = match (credential, template) {
-        (Credential::Settled, Some(template)) => fetch(&template, turn),
+    let credential = match (credential, wanted) {
+        (Credential::Settled, Some(wanted)) => fetch(&wanted, turn),
         (credential, _) => credential,
     };
     let stage =

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::call::{CallFailure, CallId, Dependency};
-use crate::denial::{Denial, LimitCause};
+use crate::denial::{CredentialMissing, Denial, LimitCause};
 use crate::event::Event;
 use crate::exchange::actions::forward::{Sending, pass};
 use crate::exchange::actions::go_without::without_vault;
@@ -15,16 +15,15 @@ use crate::exchange::handover::{Handover, Outcome, held, refuse};
 use crate::exchange::request::{Request, RequestPart};
 use crate::exchange::turn::Turn;
 use crate::mcp::Operation;
-use crate::secret::Secret;
 use crate::step::{Gate, RequestGate};
-use crate::vault::SecretRef;
+use crate::vault::{CredentialRef, Injected};
 
 /// Admitted; waits for Vault.
 #[derive(Debug)]
 pub(crate) struct AwaitCredential {
     request: Box<Request>,
     grant: Box<Grant>,
-    secret: SecretRef,
+    reference: CredentialRef,
     call: CallId,
 }
 
@@ -39,31 +38,33 @@ pub(crate) fn enter(
     if let Err(denial) = open_stream(&request, &grant, turn) {
         return refuse(denial, turn);
     }
-    let template = match request.part {
+    let wanted = match request.part {
         // The credential went upstream with the headers.
         RequestPart::Body => None,
         RequestPart::Whole | RequestPart::Head(_) => grant.credential.clone(),
     };
-    let Some(template) = template else { return send(request, &grant, None, turn) };
-    let secret = template.secret().clone();
-    let cached = turn.worker.cached_secret(&secret).filter(|cached| cached.is_live(turn.now));
-    if let Some(header) = cached.map(|cached| template.render(&cached.secret)) {
-        return send(request, &grant, Some((template.header().to_owned(), header)), turn);
+    let Some(wanted) = wanted else { return send(request, &grant, Injected::default(), turn) };
+    let Ok(reference) = wanted.reference.clone() else {
+        return without_credential(request, grant, CallFailure::Unresolved, turn);
+    };
+    let cached = turn.worker.cached_secret(&reference).filter(|cached| cached.is_live(turn.now));
+    if let Some(injected) = cached.map(|cached| wanted.stated.render(&cached.values)) {
+        return send(request, &grant, injected, turn);
     }
     let call = match credential {
-        Credential::Waiting(asked, call) if asked == secret => call,
-        Credential::Failed(asked, why) if asked == secret => {
+        Credential::Waiting(asked, call) if asked == reference => call,
+        Credential::Failed(asked, why) if asked == reference => {
             return without_credential(request, grant, why, turn);
         }
         // Also when another was asked for: the policy moved meanwhile.
         Credential::Waiting(..) | Credential::Failed(..) | Credential::Settled => {
-            match read(&secret, turn) {
+            match read(&wanted, &reference, turn) {
                 Ok(call) => call,
                 Err(why) => return without_credential(request, grant, why, turn),
             }
         }
     };
-    Outcome::Wait(Box::new(AwaitCredential { request, grant, secret, call }), Gate::Hold)
+    Outcome::Wait(Box::new(AwaitCredential { request, grant, reference, call }), Gate::Hold)
 }
 
 /// When a caller with too many streams may look whether one has ended.
@@ -101,7 +102,7 @@ impl AwaitCredential {
     ) -> Outcome<Box<AwaitCredential>> {
         match event {
             Event::CallDone { .. } | Event::CallFailed { .. } => {
-                match secret_outcome(event, self.call, &self.secret, turn) {
+                match secret_outcome(event, self.call, &self.reference, turn) {
                     None => Outcome::Wait(self, Gate::Hold),
                     Some(Err(why)) => without_credential(self.request, self.grant, why, turn),
                     Some(Ok(())) => self.with_credential(turn),
@@ -113,12 +114,10 @@ impl AwaitCredential {
 
     /// Uses the value just read, also when it may not be kept at all (`cache_seconds: 0`).
     fn with_credential(self, turn: &mut Turn<'_>) -> Outcome<Box<AwaitCredential>> {
-        let template = self.grant.credential.clone();
-        let cached = turn.worker.cached_secret(&self.secret);
-        match template.zip(cached).map(|(template, cached)| {
-            (template.header().to_owned(), template.render(&cached.secret))
-        }) {
-            Some(credential) => send(self.request, &self.grant, Some(credential), turn),
+        let wanted = self.grant.credential.as_ref();
+        let cached = turn.worker.cached_secret(&self.reference);
+        match wanted.zip(cached).map(|(wanted, cached)| wanted.stated.render(&cached.values)) {
+            Some(credential) => send(self.request, &self.grant, credential, turn),
             None => refuse(Denial::Internal("credential"), turn),
         }
     }
@@ -131,10 +130,18 @@ fn without_credential(
     why: CallFailure,
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<AwaitCredential>> {
-    let template = grant.credential.clone();
-    match template.and_then(|template| without_vault(&template, why, turn)) {
-        Some(credential) => send(request, &grant, Some(credential), turn),
-        None => refuse(Denial::Unavailable(Dependency::Vault, why), turn),
+    let wanted = grant.credential.clone();
+    let missing = wanted.as_ref().and_then(|wanted| wanted.stated.missing.clone());
+    match (wanted.and_then(|wanted| without_vault(&wanted, why, turn)), missing) {
+        (Some(credential), _) => send(request, &grant, credential, turn),
+        (None, Some(missing)) if why.says_there_is_none() => {
+            let (connector, id) = (grant.connector.clone(), turn.context.entry.request_id.clone());
+            let elicitation = request.message.as_ref().map(|message| message.elicitation);
+            let elicitation = elicitation.unwrap_or_default();
+            let missing = CredentialMissing { connector, missing, id, elicitation };
+            refuse(Denial::CredentialMissing(Box::new(missing)), turn)
+        }
+        (None, _) => refuse(Denial::Unavailable(Dependency::Vault, why), turn),
     }
 }
 
@@ -142,7 +149,7 @@ fn without_credential(
 fn send(
     request: Box<Request>,
     grant: &Grant,
-    credential: Option<(String, Secret)>,
+    credential: Injected,
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<AwaitCredential>> {
     match pass(request, grant, credential, turn) {

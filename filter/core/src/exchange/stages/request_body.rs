@@ -153,6 +153,7 @@ impl PendingBody {
             },
         };
         let (path, strip) = (self.head.path(), withheld(&self.head));
+        let query = self.head.query().to_vec();
         let selected = self.head.selected();
         let (message, bound) = referring(&self.head, message);
         let Caller { identity, certificate, audience } = self.caller.clone();
@@ -162,6 +163,7 @@ impl PendingBody {
         let (holds, unmirrored) = (Holds::Unasked, None);
         let request = Request {
             path,
+            query,
             selected,
             bound,
             holds,
@@ -211,6 +213,7 @@ impl PendingBody {
         let (message, bound) = referring(&self.head, message);
         let request = Request {
             path: self.head.path(),
+            query: self.head.query().to_vec(),
             selected: self.head.selected(),
             bound,
             holds: Holds::Unasked,

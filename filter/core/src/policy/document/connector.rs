@@ -3,7 +3,9 @@
 //! Owns what may stand where a connector is described. Reaches none of them.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
+use super::credential::credential;
 use super::globs;
 use super::role::RESERVED;
 use super::rule::{About, conditions};
@@ -14,7 +16,6 @@ use crate::id::PolicyName;
 use crate::policy::{Connector, Globs, StreamRefusals, Unpinned, UpstreamBinding};
 use crate::request_headers;
 use crate::response_headers;
-use crate::vault::{CredentialTemplate, SecretRef};
 
 pub(super) fn connector(
     name: &PolicyName,
@@ -48,7 +49,7 @@ pub(super) fn connector(
         None => Some(UpstreamBinding::default()),
     };
     let credential = match fields.optional("credential") {
-        Some(node) => credential(node, faults).map(Some),
+        Some(node) => credential(node, faults).map(|it| Some(Rc::new(it))),
         None => Some(None),
     };
     let request_headers = match fields.optional("request_headers") {
@@ -138,22 +139,6 @@ fn host(text: &str) -> Option<String> {
     let valid = !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
     valid.then(|| text.to_ascii_lowercase())
-}
-
-fn credential(node: Node<'_>, faults: &mut Faults) -> Option<CredentialTemplate> {
-    let mut fields = node.object(faults, "an object with `secret`, `header` and `template`")?;
-    let secret = fields
-        .required("secret", faults, SecretRef::EXPECTED)
-        .and_then(|node| node.unseen_text(faults, SecretRef::EXPECTED, SecretRef::parse));
-    let header = fields.required("header", faults, CredentialTemplate::HEADER).and_then(|node| {
-        node.text(faults, CredentialTemplate::HEADER, CredentialTemplate::header_name)
-    });
-    let template =
-        fields.required("template", faults, CredentialTemplate::TEMPLATE).and_then(|node| {
-            node.text(faults, CredentialTemplate::TEMPLATE, CredentialTemplate::split)
-        });
-    fields.finish(faults);
-    Some(CredentialTemplate::new(secret?, header?, template?))
 }
 
 pub(super) fn distinct_paths(

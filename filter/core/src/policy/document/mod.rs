@@ -6,6 +6,7 @@
 mod argument;
 mod connector;
 mod cool_off;
+mod credential;
 mod limit;
 mod open;
 mod role;

@@ -247,7 +247,7 @@ impl Bench {
                 Some(policy) => fixtures::bulk(&fixtures::document(policy).to_string()),
                 None => Value::Nil,
             }),
-            Kind::Secret(place) => Reply::Vault { body: vault(&format!("{place} {CANARY}")) },
+            Kind::Secret(place) => Reply::vault(vault(&format!("{place} {CANARY}"))),
         };
         self.answer(slot, at, reply);
     }
@@ -268,7 +268,7 @@ impl Bench {
                 Reply::Redis(admission(faulty_reply.admission, "analyst", ["?", "?"], 1))
             }
             (Some(Kind::Secret(_)), false) | (Some(Kind::Admit { .. }), true) | (None, _) => {
-                Reply::Vault { body: faulty_reply.vault }
+                Reply::vault(faulty_reply.vault)
             }
         }
     }

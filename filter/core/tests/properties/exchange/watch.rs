@@ -206,7 +206,7 @@ impl Watch {
                 DependencyCall::Keys(_) => panic!("nobody has a token"),
                 DependencyCall::Approval(_) => panic!("no policy here wants one"),
                 DependencyCall::Policy(version) => Kind::Policy(version.to_string()),
-                DependencyCall::Secret(secret) => Kind::Secret(secret.to_string()),
+                DependencyCall::Credential(reference, _) => Kind::Secret(reference.to_string()),
             };
             self.calls.push(Started { id: *id, kind, answered: false });
         }

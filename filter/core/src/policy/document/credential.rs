@@ -1,0 +1,153 @@
+//! The form of a connector's credential.
+//!
+//! Owns what may stand there. A value that is not a reference is never repeated: it may be a secret.
+
+use super::limit::duration;
+use crate::decode::{Faults, Fields, Node};
+use crate::vault::{ConnectorCredential, Missing, SecretPattern, Stale, Template};
+
+const CREDENTIAL: &str = "an object with `secret`, `header` and `template`; or with `secret`, and `headers`, `query` or both";
+const HEADERS: &str =
+    "an object: one template for each header, such as {authorization: \"Bearer {secret}\"}";
+const QUERY: &str = "an object: one template for each query parameter, such as {key: \"{secret}\"}";
+const STALE: &str =
+    "never, or a duration such as 5m: for how long it is used when it cannot be read again";
+
+/// Named templates.
+type Templates = Vec<(String, Template)>;
+
+pub(super) fn credential(node: Node<'_>, faults: &mut Faults) -> Option<ConnectorCredential> {
+    let place = node.clone();
+    let mut fields = node.object(faults, CREDENTIAL)?;
+    let pattern = fields
+        .required("secret", faults, SecretPattern::EXPECTED)
+        .and_then(|node| node.unseen_text(faults, SecretPattern::EXPECTED, SecretPattern::parse));
+    let field = pattern.as_ref().map(|pattern| pattern.field().map(str::to_owned));
+    let mut reader = Reader { field, names: Vec::new() };
+    let one = one(&mut fields, &mut reader, faults);
+    let headers = fields.optional("headers");
+    let headers = headers.map(|node| {
+        let expected = ConnectorCredential::HEADER;
+        let name = ConnectorCredential::header_name;
+        reader.each((node, HEADERS), (expected, name), faults)
+    });
+    let query = fields.optional("query");
+    let query = query.map(|node| {
+        let expected = ConnectorCredential::PARAMETER;
+        let name = ConnectorCredential::parameter_name;
+        reader.each((node, QUERY), (expected, name), faults)
+    });
+    let missing = match fields.optional("missing") {
+        Some(node) => missing(node, faults).map(Some),
+        None => Some(None),
+    };
+    let stale = match fields.optional("stale") {
+        Some(node) => node.text(faults, STALE, |text| match text {
+            "never" => Some(Stale::Never),
+            text => duration(text).map(Stale::For),
+        }),
+        None => Some(Stale::default()),
+    };
+    fields.finish(faults);
+    let headers = match (one, headers) {
+        (None, None) => Some(Vec::new()),
+        (None, Some(headers)) => headers,
+        (Some(one), None) => one,
+        (Some(_), Some(_)) => {
+            place.fault(faults, CREDENTIAL);
+            None
+        }
+    };
+    let (headers, query) = (headers?, query.unwrap_or_else(|| Some(Vec::new()))?);
+    if headers.is_empty() && query.is_empty() {
+        place.fault(faults, CREDENTIAL);
+        return None;
+    }
+    let source = (pattern?, reader.names);
+    Some(ConnectorCredential::new(source, (headers, query), missing?, stale?))
+}
+
+/// `header` and `template`, which go together.
+fn one(
+    fields: &mut Fields<'_>,
+    reader: &mut Reader,
+    faults: &mut Faults,
+) -> Option<Option<Templates>> {
+    let (header, template) = (fields.optional("header"), fields.optional("template"));
+    if header.is_none() && template.is_none() {
+        return None;
+    }
+    let header = fields.required("header", faults, ConnectorCredential::HEADER).and_then(|node| {
+        node.text(faults, ConnectorCredential::HEADER, ConnectorCredential::header_name)
+    });
+    let template = fields
+        .required("template", faults, Template::EXPECTED)
+        .and_then(|node| reader.template(node, faults));
+    Some(header.zip(template).map(|one| vec![one]))
+}
+
+/// Reads templates; collects the fields that they name.
+struct Reader {
+    /// What `{secret}` means; nothing where the reference itself is faulty.
+    field: Option<Option<String>>,
+    names: Vec<String>,
+}
+
+impl Reader {
+    fn template(&mut self, node: Node<'_>, faults: &mut Faults) -> Option<Template> {
+        // Of a faulty reference the fault is told once.
+        let field = match &self.field {
+            Some(field) => field.as_deref(),
+            None => Some("secret"),
+        };
+        node.unseen_text(faults, Template::EXPECTED, |text| {
+            Template::parse(text, field, &mut self.names)
+        })
+    }
+
+    fn each(
+        &mut self,
+        (node, expected): (Node<'_>, &str),
+        (name_expected, valid): (&str, fn(&str) -> Option<String>),
+        faults: &mut Faults,
+    ) -> Option<Templates> {
+        let members = node.members(faults, expected)?;
+        let read = members.into_iter().map(|(name, node)| {
+            let Some(name) = valid(name) else {
+                faults.push(node.path(), format!("the name {name:?}"), name_expected);
+                return None;
+            };
+            Some((name, self.template(node, faults)?))
+        });
+        // All of them, so that each fault is told.
+        let read: Vec<_> = read.collect();
+        read.into_iter().collect()
+    }
+}
+
+fn missing(node: Node<'_>, faults: &mut Faults) -> Option<Missing> {
+    const MISSING: &str = "an object with `message` and `url`";
+    const MESSAGE: &str = "a text of at most 512 characters that tells a person what to do";
+    const URL: &str = "an https URL without user and password, where a person gets a credential";
+    let mut fields = node.object(faults, MISSING)?;
+    let message = fields.required("message", faults, MESSAGE).and_then(|node| {
+        node.text(faults, MESSAGE, |text| {
+            let fits = (1..=512).contains(&text.chars().count());
+            (fits && !text.contains(char::is_control)).then(|| text.to_owned())
+        })
+    });
+    let url = fields
+        .required("url", faults, URL)
+        .and_then(|node| node.text(faults, URL, |text| is_link(text).then(|| text.to_owned())));
+    fields.finish(faults);
+    Some(Missing { message: message?, url: url? })
+}
+
+/// Plain HTTP only on the machine itself, where somebody tries it out.
+fn is_link(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else { return false };
+    let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let scheme = url.scheme() == "https" || (url.scheme() == "http" && local);
+    let plain = text.len() <= 2_048 && text.bytes().all(|b| b.is_ascii_graphic());
+    scheme && plain && url.username().is_empty() && url.password().is_none()
+}

@@ -1,0 +1,43 @@
+//! A credential in memory.
+//!
+//! Owns until when it is used. What makes it a header is [`super::ConnectorCredential`]'s business.
+
+use std::time::Duration;
+
+use crate::secret::Secret;
+use crate::time::UnixTime;
+
+/// A credential in memory, and until when it is used.
+#[derive(Debug)]
+pub struct CachedSecret {
+    /// The values, in the order of the reference's fields.
+    pub values: Vec<Secret>,
+    read: UnixTime,
+    expires: UnixTime,
+}
+
+impl CachedSecret {
+    /// Holds `values` for `life` from `now`.
+    #[must_use]
+    pub fn new(values: Vec<Secret>, now: UnixTime, life: Duration) -> Self {
+        Self { values, read: now, expires: now.after(life) }
+    }
+
+    /// When it was read.
+    #[must_use]
+    pub fn read_at(&self) -> UnixTime {
+        self.read
+    }
+
+    /// Whether it may still be used.
+    #[must_use]
+    pub fn is_live(&self, now: UnixTime) -> bool {
+        now < self.expires
+    }
+
+    /// Whether it may be used when it cannot be read again: for `stale` beyond its life.
+    #[must_use]
+    pub fn is_usable(&self, now: UnixTime, stale: Duration) -> bool {
+        now < self.expires.after(stale)
+    }
+}

@@ -1,0 +1,295 @@
+//! Where a connector's credential is, as the policy writes it: a path that may depend on the caller.
+//!
+//! Owns what a caller's facts look like in a path. A value never leaves its segment, two values never look alike, and
+//! no value chooses the mount.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use super::reference::SecretRef;
+use crate::auth::token::claims::lookup;
+use crate::auth::{IdentityKind, Principal};
+use crate::id::{OrgId, PolicyName};
+
+/// `vault://mount/path#field`, with facts of the caller in the path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretPattern {
+    segments: Vec<Segment>,
+    /// How many of the first segments have no fact.
+    stated: usize,
+    version: Option<u32>,
+    field: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Stated(String),
+    /// One fact: with two, different callers could have one path.
+    Of {
+        before: String,
+        fact: Fact,
+        after: String,
+    },
+}
+
+/// What a path may name of a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fact {
+    Org,
+    Connector,
+    Key,
+    Subject,
+    Issuer,
+    Certificate,
+    Claim(String),
+}
+
+/// What a path is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct CallerFacts<'a> {
+    /// Who calls.
+    pub principal: &'a Principal,
+    /// What the caller's token says.
+    pub claims: &'a Map<String, Value>,
+    /// The connector that is called.
+    pub connector: &'a PolicyName,
+}
+
+/// Why a caller has no path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    /// The caller's credential does not have the fact.
+    Absent,
+    /// The fact is longer than any name, or is none: an object, a list, an empty text.
+    NoName,
+}
+
+/// The longest value of a fact.
+const MAX_FACT_BYTES: usize = 256;
+
+impl SecretPattern {
+    /// What a valid reference looks like.
+    pub const EXPECTED: &'static str = "a reference vault://mount/path#field, such as vault://secret/connectors/demo#api_key \
+         or vault://secret/users/{org}/{sub}#token; never the secret itself";
+
+    /// Reads a reference. The field may be left out where templates name fields.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("vault://")?;
+        let (place, field) = match rest.split_once('#') {
+            Some((place, field)) => (place, Some(field)),
+            None => (rest, None),
+        };
+        let (place, version) = match place.split_once('?') {
+            Some((place, query)) => {
+                let version = query.strip_prefix("version=")?;
+                let plain =
+                    version.bytes().all(|b| b.is_ascii_digit()) && !version.starts_with('0');
+                (place, Some(version.parse().ok().filter(|_| plain)?))
+            }
+            None => (place, None),
+        };
+        let segments: Vec<_> = place.split('/').map(Segment::parse).collect::<Option<_>>()?;
+        let is_stated = |segment: &&Segment| matches!(segment, Segment::Stated(_));
+        let stated = segments.iter().take_while(is_stated).count();
+        let fits = stated > 0 && segments.len() > 1 && field.is_none_or(super::is_plain);
+        fits.then(|| Self { segments, stated, version, field: field.map(str::to_owned) })
+    }
+
+    /// The field that `{secret}` means, if there is one.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        self.field.as_deref()
+    }
+
+    /// Whether the path depends on who calls.
+    #[must_use]
+    pub fn is_of_caller(&self) -> bool {
+        let of_caller = |fact: &Fact| !matches!(fact, Fact::Org | Fact::Connector);
+        self.segments.iter().any(|segment| match segment {
+            Segment::Stated(_) => false,
+            Segment::Of { fact, .. } => of_caller(fact),
+        })
+    }
+
+    /// Whether every caller has the same path.
+    #[must_use]
+    pub fn is_stated(&self) -> bool {
+        self.stated == self.segments.len()
+    }
+
+    /// Whether it was copied from the API's path, which has `data` between mount and path; a reference has not.
+    #[must_use]
+    pub fn has_api_form(&self) -> bool {
+        self.segments.get(1).is_some_and(|segment| segment.is("data"))
+    }
+
+    /// Whether it begins with the API's version.
+    #[must_use]
+    pub fn has_api_version(&self) -> bool {
+        self.segments.first().is_some_and(|segment| segment.is("v1"))
+    }
+
+    /// The reference as text, for `org`: what the bounds of an organisation are compared with. Other facts stay as they
+    /// are written, for their values stay in their segments.
+    #[must_use]
+    pub fn text(&self, org: Option<&OrgId>) -> String {
+        let mut text = "vault://".to_owned();
+        for (at, segment) in self.segments.iter().enumerate() {
+            let slash = if at == 0 { "" } else { "/" };
+            let _ = match (segment, org) {
+                (Segment::Stated(name), _) => write!(text, "{slash}{name}"),
+                (Segment::Of { before, fact: Fact::Org, after }, Some(org)) => {
+                    write!(text, "{slash}{before}{org}{after}")
+                }
+                (Segment::Of { before, fact, after }, _) => {
+                    write!(text, "{slash}{before}{{{}}}{after}", fact.name())
+                }
+            };
+        }
+        let _ = match self.version {
+            Some(version) => write!(text, "?version={version}"),
+            None => Ok(()),
+        };
+        let _ = match &self.field {
+            Some(field) => write!(text, "#{field}"),
+            None => Ok(()),
+        };
+        text
+    }
+
+    /// `fields` of the secret that every caller has.
+    pub(super) fn stated_ref(&self, fields: &[String]) -> Option<SecretRef> {
+        let names = self.segments.iter().map(|segment| match segment {
+            Segment::Stated(name) => Some(name.as_str()),
+            Segment::Of { .. } => None,
+        });
+        let place = names.collect::<Option<Vec<_>>>()?.join("/");
+        Some(SecretRef::new((place, self.stated), self.version, fields.to_vec(), None))
+    }
+
+    /// `fields` of the secret that this caller has.
+    ///
+    /// # Errors
+    /// The caller has none.
+    pub fn resolve(
+        &self,
+        facts: CallerFacts<'_>,
+        fields: &[String],
+    ) -> Result<SecretRef, Unresolved> {
+        let mut place = String::new();
+        for segment in &self.segments {
+            if !place.is_empty() {
+                place.push('/');
+            }
+            match segment {
+                Segment::Stated(name) => place.push_str(name),
+                Segment::Of { before, fact, after } => {
+                    let start = place.len();
+                    place.push_str(before);
+                    escape(&fact.of(facts)?, &mut place);
+                    place.push_str(after);
+                    if matches!(place.get(start..), Some("." | "..")) {
+                        return Err(Unresolved::NoName);
+                    }
+                }
+            }
+        }
+        let principal = facts.principal;
+        let owner = self.is_of_caller().then(|| owner(&principal.org, principal.identity.holder()));
+        Ok(SecretRef::new((place, self.stated), self.version, fields.to_vec(), owner))
+    }
+}
+
+/// Whose a secret is.
+pub(crate) fn owner(org: &OrgId, holder: &str) -> String {
+    format!("{org}/{holder}")
+}
+
+impl Segment {
+    fn parse(text: &str) -> Option<Self> {
+        let Some((before, rest)) = text.split_once('{') else {
+            return super::is_plain(text).then(|| Self::Stated(text.to_owned()));
+        };
+        let (name, after) = rest.split_once('}')?;
+        let plain =
+            |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let fact = Fact::parse(name)?;
+        let (before, after) = (before.to_owned(), after.to_owned());
+        (plain(&before) && plain(&after)).then_some(Self::Of { before, fact, after })
+    }
+
+    fn is(&self, name: &str) -> bool {
+        matches!(self, Self::Stated(stated) if stated == name)
+    }
+}
+
+impl Fact {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "org" => Self::Org,
+            "connector" => Self::Connector,
+            "key" => Self::Key,
+            "sub" => Self::Subject,
+            "iss" => Self::Issuer,
+            "cert" => Self::Certificate,
+            other => {
+                let claim = other.strip_prefix("claim:")?;
+                let fits = (1..=128).contains(&claim.len())
+                    && claim.bytes().all(|b| b.is_ascii_graphic() && !b"{}/#?".contains(&b));
+                Self::Claim(fits.then(|| claim.to_owned())?)
+            }
+        })
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Org => "org".to_owned(),
+            Self::Connector => "connector".to_owned(),
+            Self::Key => "key".to_owned(),
+            Self::Subject => "sub".to_owned(),
+            Self::Issuer => "iss".to_owned(),
+            Self::Certificate => "cert".to_owned(),
+            Self::Claim(name) => format!("claim:{name}"),
+        }
+    }
+
+    fn of(&self, facts: CallerFacts<'_>) -> Result<String, Unresolved> {
+        let kind = facts.principal.identity.kind();
+        let value = match (self, kind) {
+            (Self::Org, _) => facts.principal.org.to_string(),
+            (Self::Connector, _) => facts.connector.to_string(),
+            (Self::Key, IdentityKind::Key(id)) => id.as_str().to_owned(),
+            (Self::Subject, IdentityKind::Token { subject, .. }) => subject.clone(),
+            (Self::Issuer, IdentityKind::Token { issuer, .. }) => issuer.clone(),
+            (Self::Certificate, IdentityKind::Certificate(name)) => name.clone(),
+            (Self::Claim(path), _) => match lookup(facts.claims, path) {
+                Some(Value::String(text)) => text.clone(),
+                Some(Value::Number(number)) => number.to_string(),
+                Some(_) => return Err(Unresolved::NoName),
+                None => return Err(Unresolved::Absent),
+            },
+            (Self::Key | Self::Subject | Self::Issuer | Self::Certificate, _) => {
+                return Err(Unresolved::Absent);
+            }
+        };
+        let fits = (1..=MAX_FACT_BYTES).contains(&value.len());
+        fits.then_some(value).ok_or(Unresolved::NoName)
+    }
+}
+
+/// Writes a value so that it is one segment, whoever reads the path: Vault decodes percent signs, so there are none.
+/// Letters, digits and `-_.@` stay, as people write them in paths; each other byte is `=` and two hex digits.
+fn escape(value: &str, place: &mut String) {
+    let dots = matches!(value, "." | "..");
+    for byte in value.bytes() {
+        match byte {
+            b'.' if dots => place.push_str("=2E"),
+            byte if byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte) => {
+                place.push(char::from(byte));
+            }
+            byte => _ = write!(place, "={byte:02X}"),
+        }
+    }
+}
