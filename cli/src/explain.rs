@@ -81,6 +81,12 @@ fn of_request(session: &Session, args: &ExplainArgs, request: &str) -> Result<Re
         (None, None) => return Err(unusable().expected("policy_version, or --policy FILE")),
     };
     let (principal, known) = caller_of(&call, (org, role), &policy, store.as_mut())?;
+    // The log has not what a token was granted; where that decided, it says so.
+    let lacked_scopes = !known && call.rule == "credential.scopes";
+    let principal = match lacked_scopes {
+        true => Principal { scopes: Scopes::Granted(BTreeSet::new()), ..principal },
+        false => principal,
+    };
     let mut notes = vec![format!(
         "the log has {}{} ({}) at {}",
         call.effect,
@@ -90,6 +96,12 @@ fn of_request(session: &Session, args: &ExplainArgs, request: &str) -> Result<Re
     )];
     if !call.exact {
         notes.push("the log redacts or cuts arguments: decided on what it shows".to_owned());
+    }
+    if lacked_scopes {
+        notes.push(
+            "which scopes the token had is not in the log: decided as if it had none; explain --role … --scopes asks with some"
+                .to_owned(),
+        );
     }
     if !known {
         notes.push(

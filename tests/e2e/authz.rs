@@ -289,7 +289,7 @@ fn approval_that_one_role_needs_another_one_does_not(world: &World<'_>) {
         policy["roles"]["admin"] = json!({"demo": {"allow": ["*"]}});
     });
     let waits = org.call(&org.key("analyst").key, "query_users", json!({"limit": 1}));
-    assert_eq!(waits.status, 403);
+    assert_eq!(waits.status(), 403);
     let data = waits.message()["error"]["data"].clone();
     let rule = "roles.analyst.demo.tools.query_users.approval";
     assert_eq!((&data["rule"], &data["state"]), (&json!(rule), &json!("pending")));

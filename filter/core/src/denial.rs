@@ -56,6 +56,15 @@ impl ApprovalState {
     }
 }
 
+/// Scopes that an operation takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InsufficientScope {
+    /// All of them, which the client is told.
+    pub needed: Vec<String>,
+    /// Those that the credential lacks, which the audit log is told.
+    pub missing: Vec<String>,
+}
+
 /// Why a request was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
@@ -95,8 +104,8 @@ pub enum Denial {
     UnknownSession,
     /// A task that is not the caller's, or that does not exist.
     UnknownTask(String),
-    /// The credential lacks some of these scopes, all of which the operation takes.
-    InsufficientScope(Vec<String>),
+    /// The credential lacks scopes that the operation takes.
+    InsufficientScope(Box<InsufficientScope>),
     /// Visible to the caller, yet refused.
     Forbidden {
         /// The deciding rule of the policy.
@@ -292,14 +301,22 @@ impl Denial {
                 Some(json!({"rule": self.rule()}))
             }
             Self::InsufficientScope(scopes) => {
-                Some(json!({"rule": INSUFFICIENT_SCOPE, "scopes": scopes}))
+                Some(json!({"rule": INSUFFICIENT_SCOPE, "scopes": scopes.needed}))
             }
             Self::CredentialMissing(missing) => Some(missing.data(era)),
             Self::Approval { rule, id, state } => {
                 Some(json!({"rule": rule, "approval": id, "state": state.name()}))
             }
-            Self::Limited { limit, retry_after, .. } => {
-                Some(json!({"limit": limit, "retryAfterMs": ceil_ms(*retry_after)}))
+            Self::Limited { limit, retry_after, cause } => {
+                let retry_after = ceil_ms(*retry_after);
+                let mut data =
+                    json!({"limit": limit, "cause": cause.name(), "retryAfterMs": retry_after});
+                if let (LimitCause::Budget { until, .. }, Some(data)) =
+                    (&**cause, data.as_object_mut())
+                {
+                    data.insert("until".to_owned(), (**until).into());
+                }
+                Some(data)
             }
             // Only the versions that may stand where the faulty one stood: a legacy one in `_meta`
             // would be refused as well.
@@ -343,7 +360,7 @@ impl Denial {
             )),
             Self::InsufficientScope(scopes) => Some(format!(
                 r#"Bearer realm="portcullis", error="insufficient_scope", scope="{}""#,
-                scopes.join(" ")
+                scopes.needed.join(" ")
             )),
             _ => None,
         }

@@ -473,6 +473,8 @@ impl Labels {
             AuditEvent::ShadowDenied { check, .. } => Some(Metric::ShadowDenied { check }),
             // What is refused or decided meanwhile is counted there, request by request.
             AuditEvent::AuthSuccess { .. }
+            | AuditEvent::TokenNotMapped { .. }
+            | AuditEvent::InsufficientScope { .. }
             | AuditEvent::ToolAccessDenied { .. }
             | AuditEvent::RecordsCapped { .. }
             | AuditEvent::ApprovalRequested { .. }

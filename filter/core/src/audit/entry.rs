@@ -217,6 +217,12 @@ impl Entry {
                     self.events.push(AuditEvent::ToolAccessDenied { client_id, tool });
                 }
             }
+            Denial::InsufficientScope(scopes) => {
+                let client_id = self.api_key_id.as_ref().or(self.client_id.as_ref());
+                let client_id = client_id.cloned().unwrap_or_default();
+                let missing_scopes = scopes.missing.clone();
+                self.events.push(AuditEvent::InsufficientScope { client_id, missing_scopes });
+            }
             Denial::Limited { limit, retry_after, .. } => {
                 self.events.push(AuditEvent::RateLimitExceeded {
                     limit: limit.to_string(),

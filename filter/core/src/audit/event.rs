@@ -34,6 +34,23 @@ pub enum AuditEvent {
         /// The path that was asked for.
         path: String,
     },
+    /// The signature of a token holds, and its claims make no caller of its subject.
+    TokenNotMapped {
+        /// [`crate::auth::Unmapped::name`]: what could not be told.
+        not_mapped: &'static str,
+        /// The claim that should say so, as the issuer's configuration names it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        claim: Option<String>,
+        /// The issuer.
+        issuer: String,
+    },
+    /// A credential lacks scopes.
+    InsufficientScope {
+        /// The id of the key, or the subject of the token or certificate.
+        client_id: String,
+        /// The scopes that it lacks.
+        missing_scopes: Vec<String>,
+    },
     /// A credential held.
     AuthSuccess {
         /// The id of the key, or the subject of the token or certificate.

@@ -72,7 +72,33 @@ pub enum AuthFailure {
     /// Meant for somebody else.
     WrongAudience,
     /// Its claims name no organisation, role or tier that the configuration knows of.
-    TokenUnmapped,
+    TokenUnmapped(Unmapped),
+}
+
+/// What the claims of a token do not tell of its subject. The client is not told which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unmapped {
+    /// No organisation, or none that the issuer speaks for.
+    Organisation,
+    /// No role, or none that the configuration has.
+    Role,
+    /// No tier.
+    Tier,
+    /// No name, where a claim is to have one.
+    Name,
+}
+
+impl Unmapped {
+    /// The name in audit entries.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Organisation => "org",
+            Self::Role => "role",
+            Self::Tier => "tier",
+            Self::Name => "name",
+        }
+    }
 }
 
 impl AuthFailure {
@@ -105,7 +131,7 @@ impl AuthFailure {
             Self::TokenClaims => "token_claims",
             Self::TokenLifetime => "token_lifetime",
             Self::WrongAudience => "wrong_audience",
-            Self::TokenUnmapped => "token_not_mapped",
+            Self::TokenUnmapped(_) => "token_not_mapped",
         }
     }
 
@@ -121,7 +147,7 @@ impl AuthFailure {
             | Self::SourceNotAllowed
             | Self::TokenLifetime
             | Self::WrongAudience
-            | Self::TokenUnmapped => true,
+            | Self::TokenUnmapped(_) => true,
             Self::NoCredential
             | Self::SeveralCredentials
             | Self::InQuery
@@ -167,7 +193,7 @@ impl AuthFailure {
             Self::TokenTooLarge => "The token is too large",
             Self::TokenLifetime => "The token is issued for longer than is accepted here",
             Self::WrongAudience => "The token is meant for another resource",
-            Self::TokenUnmapped => "The token names no organisation, role or tier known here",
+            Self::TokenUnmapped(_) => "The token names no organisation, role or tier known here",
             Self::Expired => "The credential has expired",
             Self::NotYetValid => "The credential is not valid yet",
             Self::SourceNotAllowed => "The credential is not accepted from here",

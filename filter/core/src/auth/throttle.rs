@@ -303,7 +303,7 @@ pub const fn costs_nothing(failure: AuthFailure) -> bool {
         | AuthFailure::TokenClaims
         | AuthFailure::TokenLifetime
         | AuthFailure::WrongAudience
-        | AuthFailure::TokenUnmapped => false,
+        | AuthFailure::TokenUnmapped(_) => false,
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::trail::{Broken, Consideration, Trail};
 use super::{Case, Seen};
 use crate::condition::{Facts, Undecided};
-use crate::denial::{Denial, INSUFFICIENT_SCOPE};
+use crate::denial::{Denial, INSUFFICIENT_SCOPE, InsufficientScope};
 use crate::json::{Decimal, misspelt};
 use crate::mcp::ToolCall;
 use crate::pattern::Budget;
@@ -53,11 +53,16 @@ pub(super) fn scopes(
     if needed.is_empty() {
         return Ok(());
     }
-    if case.principal.scopes.missing(&needed).is_empty() {
+    let missing = case.principal.scopes.missing(&needed);
+    if missing.is_empty() {
         trail.passed(|| INSUFFICIENT_SCOPE.to_owned());
         return Ok(());
     }
-    let broken = Broken::new(INSUFFICIENT_SCOPE, Denial::InsufficientScope(needed));
+    let missing: Vec<String> = missing.into_iter().map(str::to_owned).collect();
+    let why = format!("the credential lacks {}", missing.join(" "));
+    let scopes = InsufficientScope { needed, missing };
+    let denial = Denial::InsufficientScope(Box::new(scopes));
+    let broken = Broken::new(INSUFFICIENT_SCOPE, denial).because(why);
     trail.enforce(case.policy, (Check::Scopes, Enforcement::Enforce), broken)
 }
 

@@ -157,7 +157,13 @@ mod tests {
         let sender = Sender::Request(json!(1));
         let of = |denial: Denial| Relayed::of(&denial, &sender, Era::Legacy, Requested::Unread);
         assert_eq!(of(Denial::UnknownSession), None);
-        assert_eq!(of(Denial::InsufficientScope(vec!["a".into()])), None);
+        assert_eq!(
+            of(Denial::InsufficientScope(Box::new(crate::denial::InsufficientScope {
+                needed: vec!["a".into()],
+                missing: vec!["a".into()],
+            }))),
+            None
+        );
         let long = of(Denial::UnknownTool(SECRET.repeat(500))).unwrap();
         assert_eq!(long.request(), None);
         let none = Relayed::of(

@@ -17,7 +17,7 @@ fn retry_after_never_sends_a_client_back_too_early() {
     assert_eq!(limited(1).0, Some(1));
     assert_eq!(limited(1_000_000).0, Some(1));
     assert_eq!(limited(1_000_001).0, Some(2));
-    let data = json!({"limit": "tiers.free.calls", "retryAfterMs": 1001});
+    let data = json!({"limit": "tiers.free.calls", "cause": "throttle", "retryAfterMs": 1001});
     assert_eq!(limited(1_000_001).1, Some(data));
 }
 
@@ -87,6 +87,18 @@ fn a_message_says_what_refuses_and_when_to_come_back() {
         limited(window(), 731),
         "Rate limit `tiers.free.calls` reached: 5 calls a second. Try again in 0.8 s."
     );
+    // Issue 14: a month's budget and a burst looked the same to a model.
+    let budget = || LimitCause::Budget {
+        allowed: "100 credits in 30 days".into(),
+        until: "2026-12-28T09:30:00Z".into(),
+    };
+    assert_eq!(
+        limited(budget(), 2_591_998_310),
+        "The budget `tiers.free.calls` is used up until 2026-12-28 09:30 UTC: it allows 100 credits in 30 days. Do not \
+         repeat the call before."
+    );
+    let names = [window(), budget(), LimitCause::CoolOff].map(|cause| cause.name());
+    assert_eq!(names, ["rate", "budget", "cool_off"]);
     for (millis, said) in [
         (1, "0.1 s"),
         (1_000, "1 s"),

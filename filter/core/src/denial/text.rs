@@ -10,6 +10,7 @@ use super::{ApprovalState, Denial};
 use crate::limit::Quota;
 use crate::policy::Cost;
 use crate::route::Misrouted;
+use crate::time::UnixTime;
 
 /// What a refused request asked for, as far as its message can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,8 +27,15 @@ pub enum Requested<'a> {
 /// Why a limit refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LimitCause {
-    /// A window is used up; it allows this: `5 calls a second`.
+    /// A short window is used up; it allows this: `5 calls a second`.
     Window(Box<str>),
+    /// A window of a day or more is used up: to wait a moment is in vain.
+    Budget {
+        /// What it allows: `100 credits in 30 days`.
+        allowed: Box<str>,
+        /// When the same call would be admitted, to the second: RFC 3339, UTC.
+        until: Box<str>,
+    },
     /// The caller does not back off.
     CoolOff,
     /// Too many credentials from this address were refused.
@@ -44,14 +52,37 @@ pub enum LimitCause {
 const MOST_NAME_CHARS: usize = 128;
 
 impl LimitCause {
-    /// What `quota` allows.
+    /// `quota` is used up, and the same call would be admitted at `until`.
     #[must_use]
-    pub fn window(quota: &Quota) -> Self {
+    pub fn window(quota: &Quota, until: UnixTime) -> Self {
         let (limit, unit) = (quota.window.limit, unit(quota.cost));
         let plural = if limit == 1 { "" } else { "s" };
-        Self::Window(format!("{limit} {unit}{plural} {}", per(quota.length)).into())
+        let allowed = format!("{limit} {unit}{plural} {}", per(quota.length)).into();
+        if quota.length < DAY {
+            return Self::Window(allowed);
+        }
+        // None too early.
+        let until = until.after(Duration::from_micros(999_999)).rfc3339();
+        let second = until.get(..19).unwrap_or(&until);
+        Self::Budget { allowed, until: format!("{second}Z").into() }
+    }
+
+    /// Its name for programs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Window(_) => "rate",
+            Self::Budget { .. } => "budget",
+            Self::CoolOff => "cool_off",
+            Self::Throttle => "throttle",
+            Self::Streams => "streams",
+            Self::Unproven | Self::Bodies => "unfinished_requests",
+        }
     }
 }
+
+/// From this length on, a window is a budget.
+const DAY: Duration = Duration::from_secs(86_400);
 
 const fn unit(cost: Cost) -> &'static str {
     match cost {
@@ -68,6 +99,9 @@ fn per(length: Duration) -> String {
         (60, 0) => "a minute".to_owned(),
         (3_600, 0) => "an hour".to_owned(),
         (86_400, 0) => "a day".to_owned(),
+        (seconds, 0) if seconds.checked_rem(86_400) == Some(0) => {
+            format!("in {} days", seconds.div_euclid(86_400))
+        }
         _ => format!("in {}", wait(length)),
     }
 }
@@ -133,7 +167,7 @@ impl Denial {
             Self::UnknownResource(uri) => format!("Resource not found: {uri}"),
             Self::InvalidArguments(unfit) => unfit.text.clone(),
             Self::InsufficientScope(scopes) => {
-                format!("This takes the scopes {}", scopes.join(" "))
+                format!("This takes the scopes {}", scopes.needed.join(" "))
             }
             Self::Forbidden { rule } => format!(
                 "Policy rule `{rule}` refuses {} for this caller. Do not repeat it: it will be refused again. Ask the \
@@ -176,6 +210,14 @@ impl Denial {
 fn limited(limit: &str, cause: &LimitCause, retry_after: Duration) -> String {
     let mut text = match cause {
         LimitCause::Window(allowed) => format!("Rate limit `{limit}` reached: {allowed}."),
+        LimitCause::Budget { allowed, until } => {
+            let (date, time) = (until.get(..10), until.get(11..16));
+            let (date, time) = (date.unwrap_or(until), time.unwrap_or_default());
+            return format!(
+                "The budget `{limit}` is used up until {date} {time} UTC: it allows {allowed}. Do not repeat the call \
+                 before."
+            );
+        }
         LimitCause::CoolOff => format!(
             "This caller is paused by rule `{limit}`, because it repeated calls without waiting."
         ),

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use portcullis_core::auth::AuthFailure as F;
+use portcullis_core::auth::{AuthFailure as F, Unmapped};
 use serde_json::{Value, json};
 
 use crate::mint::{
@@ -275,13 +275,33 @@ fn claims_that_do_not_hold_are_told_apart() {
                 F::TokenClaims,
                 with(json!({"cnf": {"x5t#S256": "AAAA"}})),
             ),
-            ("no organisation", F::TokenUnmapped, with(json!({"org": null}))),
-            ("an organisation that is none", F::TokenUnmapped, with(json!({"org": "a:b"}))),
-            ("two organisations", F::TokenUnmapped, with(json!({"org": ["acme", "evil"]}))),
-            ("no role", F::TokenUnmapped, with(json!({"role": null}))),
-            ("two roles", F::TokenUnmapped, with(json!({"role": ["analyst", "admin"]}))),
-            ("a role that is none", F::TokenUnmapped, with(json!({"role": "an admin"}))),
-            ("no tier", F::TokenUnmapped, with(json!({"tier": {}}))),
+            (
+                "no organisation",
+                F::TokenUnmapped(Unmapped::Organisation),
+                with(json!({"org": null})),
+            ),
+            (
+                "an organisation that is none",
+                F::TokenUnmapped(Unmapped::Organisation),
+                with(json!({"org": "a:b"})),
+            ),
+            (
+                "two organisations",
+                F::TokenUnmapped(Unmapped::Organisation),
+                with(json!({"org": ["acme", "evil"]})),
+            ),
+            ("no role", F::TokenUnmapped(Unmapped::Role), with(json!({"role": null}))),
+            (
+                "two roles",
+                F::TokenUnmapped(Unmapped::Role),
+                with(json!({"role": ["analyst", "admin"]})),
+            ),
+            (
+                "a role that is none",
+                F::TokenUnmapped(Unmapped::Role),
+                with(json!({"role": "an admin"})),
+            ),
+            ("no tier", F::TokenUnmapped(Unmapped::Tier), with(json!({"tier": {}}))),
         ],
         inline(json!({})),
     );
@@ -296,9 +316,21 @@ fn a_mapping_opens_no_more_than_it_says() {
     }));
     every(
         vec![
-            ("another organisation", F::TokenUnmapped, with(json!({"org": "beta", "role": "ops"}))),
-            ("an internal name from outside", F::TokenUnmapped, with(json!({"role": "admin"}))),
-            ("a role that only starts so", F::TokenUnmapped, with(json!({"role": "agents2"}))),
+            (
+                "another organisation",
+                F::TokenUnmapped(Unmapped::Organisation),
+                with(json!({"org": "beta", "role": "ops"})),
+            ),
+            (
+                "an internal name from outside",
+                F::TokenUnmapped(Unmapped::Role),
+                with(json!({"role": "admin"})),
+            ),
+            (
+                "a role that only starts so",
+                F::TokenUnmapped(Unmapped::Role),
+                with(json!({"role": "agents2"})),
+            ),
         ],
         mapped,
     );

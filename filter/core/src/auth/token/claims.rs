@@ -14,7 +14,9 @@ use super::jwks::Thumbprint;
 use super::jws::TokenDigest;
 use crate::auth::certificate::Fingerprint;
 use crate::auth::deny_list::Deniable;
-use crate::auth::{AuthFailure, IdentityKind, Principal, Restrictions, Scopes, VerifiedCredential};
+use crate::auth::{
+    AuthFailure, IdentityKind, Principal, Restrictions, Scopes, Unmapped, VerifiedCredential,
+};
 use crate::id::{OrgId, PolicyName};
 use crate::time::UnixTime;
 
@@ -113,7 +115,7 @@ impl VerifiedToken {
 /// subject without organisation, role or tier.
 pub fn caller(claims: &Map<String, Value>, issuer: &Issuer) -> Result<Principal, AuthFailure> {
     let (subject, scopes) = (subject(claims)?, scopes(claims, issuer)?);
-    principal(claims, issuer, &subject, scopes).ok_or(AuthFailure::TokenUnmapped)
+    principal(claims, issuer, &subject, scopes).map_err(AuthFailure::TokenUnmapped)
 }
 
 fn subject(claims: &Map<String, Value>) -> Result<String, AuthFailure> {
@@ -236,27 +238,34 @@ fn principal(
     issuer: &Issuer,
     subject: &str,
     scopes: BTreeSet<String>,
-) -> Option<Principal> {
+) -> Result<Principal, Unmapped> {
     let mapping = &issuer.mapping;
-    let org = OrgId::new(&only(claims, &mapping.org)?)?;
-    let speaks = issuer.organisations.is_empty() || issuer.organisations.contains(&org);
+    let speaks =
+        |org: &OrgId| issuer.organisations.is_empty() || issuer.organisations.contains(org);
+    let org = only(claims, &mapping.org).and_then(|org| OrgId::new(&org)).filter(speaks);
+    let org = org.ok_or(Unmapped::Organisation)?;
     let role = match mapping.roles.as_slice() {
-        [] => PolicyName::new(&only(claims, &mapping.role)?)?,
-        roles => {
-            let named = values(claims, &mapping.role)?;
+        [] => only(claims, &mapping.role).and_then(|role| PolicyName::new(&role)),
+        roles => values(claims, &mapping.role).and_then(|named| {
             let fits = |(external, _): &&(String, PolicyName)| named.contains(external);
-            roles.iter().find(fits).map(|(_, internal)| internal.clone())?
+            roles.iter().find(fits).map(|(_, internal)| internal.clone())
+        }),
+    };
+    let role = role.ok_or(Unmapped::Role)?;
+    let name = match &mapping.name {
+        None => Some(subject.to_owned()),
+        Some(path) => {
+            let name = lookup(claims, path).and_then(Value::as_str);
+            name.filter(|name| is_identifier(name)).map(str::to_owned)
         }
     };
-    let name = match &mapping.name {
-        None => subject.to_owned(),
-        Some(path) => lookup(claims, path)?.as_str().filter(|name| is_identifier(name))?.to_owned(),
-    };
-    let tier = PolicyName::new(&only(claims, &mapping.tier)?)?;
+    let name = name.ok_or(Unmapped::Name)?;
+    let tier = only(claims, &mapping.tier).and_then(|tier| PolicyName::new(&tier));
+    let tier = tier.ok_or(Unmapped::Tier)?;
     let (issuer_id, subject) = (issuer.id.to_string(), subject.to_owned());
     let identity = IdentityKind::Token { issuer: issuer_id, subject }.into();
     let (scopes, restrictions) = (Scopes::Granted(scopes), Restrictions::default());
-    speaks.then_some(Principal { org, identity, name, role, tier, scopes, restrictions })
+    Ok(Principal { org, identity, name, role, tier, scopes, restrictions })
 }
 
 fn values(claims: &Map<String, Value>, source: &Source) -> Option<Vec<String>> {

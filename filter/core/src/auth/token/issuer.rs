@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::jwks::KeySet;
 use super::jws::Algorithm;
+use crate::auth::Unmapped;
 use crate::decode::settings::{cluster, milliseconds};
 use crate::decode::{Faults, Fields, Node};
 use crate::id::{OrgId, PolicyName};
@@ -148,6 +149,23 @@ pub struct Mapping {
     pub scopes: Option<String>,
     /// External roles and what they are here; the first that a token has counts.
     pub roles: Vec<(String, PolicyName)>,
+}
+
+impl Mapping {
+    /// The claim that should tell what a token does not.
+    #[must_use]
+    pub fn claim(&self, of: Unmapped) -> Option<&str> {
+        let source = match of {
+            Unmapped::Organisation => &self.org,
+            Unmapped::Role => &self.role,
+            Unmapped::Tier => &self.tier,
+            Unmapped::Name => return self.name.as_deref(),
+        };
+        match source {
+            Source::Fixed(_) => None,
+            Source::Claim(path) => Some(path),
+        }
+    }
 }
 
 /// Where a value comes from.

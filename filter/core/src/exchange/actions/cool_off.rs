@@ -65,7 +65,9 @@ pub(crate) fn limited(
     match cooling {
         Some(cooling) => start(&cooling, retry_after, turn),
         None => {
-            let (limit, cause) = (quota.name.as_str().into(), Box::new(LimitCause::window(quota)));
+            let until = turn.now.after(retry_after);
+            let (limit, cause) = (quota.name.as_str().into(), LimitCause::window(quota, until));
+            let cause = Box::new(cause);
             Denial::Limited { limit, cause, retry_after }
         }
     }

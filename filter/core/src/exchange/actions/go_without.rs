@@ -37,9 +37,10 @@ pub(crate) fn without_redis(
         (WithoutRedis::Unconfirmed, _) => return None,
         (WithoutRedis::Limited(full), Ok(grant)) => {
             let quota = grant.quotas.get(full.window)?;
-            let (limit, cause) = (quota.name.as_str().into(), Box::new(LimitCause::window(quota)));
             // Of a share so small that the call never fits, no time is told.
-            Err(Denial::Limited { limit, cause, retry_after: full.retry_after? })
+            let (limit, retry_after) = (quota.name.as_str().into(), full.retry_after?);
+            let cause = Box::new(LimitCause::window(quota, now.after(retry_after)));
+            Err(Denial::Limited { limit, cause, retry_after })
         }
         (WithoutRedis::Stands | WithoutRedis::Limited(_), decided) => decided,
     };

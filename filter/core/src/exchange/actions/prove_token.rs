@@ -3,9 +3,10 @@
 //! Owns the notes of it: whose token was refused, and that a signature holds. What a token comes to is for
 //! `checks::token` to say.
 
-use crate::auth::PresentedIdentity;
+use crate::audit::AuditEvent;
 use crate::auth::token::issuer::IssuerId;
-use crate::auth::token::jws::PresentedToken;
+use crate::auth::token::jws::{Jws, PresentedToken};
+use crate::auth::{AuthFailure, PresentedIdentity};
 use crate::denial::Denial;
 use crate::event::Head;
 use crate::exchange::checks::token::{TokenVerdict, judge};
@@ -41,6 +42,17 @@ pub(crate) fn judged(
         TokenVerdict::Refused(denial, owner) => {
             if let Some(owner) = owner {
                 turn.context.entry.identify(&owner.credential.principal);
+            }
+            if let Denial::Unauthenticated(AuthFailure::TokenUnmapped(not_mapped)) = &denial {
+                let issuer = Jws::read(token).ok().and_then(|jws| jws.issuer().map(str::to_owned));
+                let issuer = issuer.unwrap_or_default();
+                let known = turn.worker.config.auth.issuers.iter();
+                let mapping =
+                    known.map(|it| (it.id.as_str(), &it.mapping)).find(|it| it.0 == issuer);
+                let claim = mapping.and_then(|(_, mapping)| mapping.claim(*not_mapped));
+                let (claim, not_mapped) = (claim.map(str::to_owned), not_mapped.name());
+                let event = AuditEvent::TokenNotMapped { not_mapped, claim, issuer };
+                turn.context.entry.events.push(event);
             }
             Err(denial)
         }

@@ -109,6 +109,12 @@ impl ResponseBody {
         turn: &mut Turn<'_>,
     ) -> Outcome<Box<Self>> {
         let body_mode = body_mode(start.shape, turn);
+        let entry = &mut turn.context.entry;
+        if start.shape == Shape::Error && !asked.refused && entry.decision.effect == "allow" {
+            let denial = Denial::UpstreamAnswer(UpstreamFault::Status);
+            entry.decision.rule = denial.rule();
+            entry.error_code = denial.error_code(turn.context.era);
+        }
         turn.mark_response();
         if (200..300).contains(&start.status) {
             asked.ends.iter().for_each(|bound| end(bound, &asked.path, &asked.owner, turn));
