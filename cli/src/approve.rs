@@ -26,11 +26,23 @@ pub(crate) fn list(session: &Session, args: &ApproveListArgs) -> Result<Report, 
             approvals.extend(store.approval(&org, &digest)?);
         }
     }
-    let header = ["ID", "STATE", "FOR", "ORG", "CALLER", "TOOL", "ARGUMENTS", "ASKED"];
+    let header = ["ID", "STATE", "EXPIRES IN", "ORG", "CALLER", "TOOL", "ARGUMENTS", "ASKED"];
     let rows: Vec<_> = approvals.iter().map(row).collect();
     let text = if rows.is_empty() { "no call waits".to_owned() } else { table(header, rows) };
     let views: Vec<_> = approvals.iter().map(view).collect();
     Ok(Report::done(text, json!({ "approvals": views })))
+}
+
+/// Calls of these organisations that nobody decided yet, for scripts.
+pub(crate) fn waiting(store: &mut Store, organisations: &[OrgId]) -> Result<Vec<Value>, CliError> {
+    let mut waiting = Vec::new();
+    for org in organisations {
+        for digest in store.approval_digests(org, "")? {
+            let approval = store.approval(org, &digest)?;
+            waiting.extend(approval.filter(|it| it.state == "pending").map(|it| view(&it)));
+        }
+    }
+    Ok(waiting)
 }
 
 pub(crate) fn grant(session: &Session, args: &DecideArgs) -> Result<Report, CliError> {
@@ -132,7 +144,7 @@ fn row(approval: &Approval) -> [String; 8] {
 
 fn details(approval: &Approval) -> String {
     let labels =
-        ["id", "state", "holds for", "organisation", "caller", "tool", "arguments", "asked"];
+        ["id", "state", "expires in", "organisation", "caller", "tool", "arguments", "asked"];
     let rows = labels.into_iter().zip(row(approval));
     let rows = rows.map(|(label, value)| format!("{label:<13} {}", escape::line(&value)));
     rows.collect::<Vec<_>>().join("\n")

@@ -3,9 +3,13 @@
 //! Owns where the caller and the policy come from, and how the answer is shown. The answer is the core's,
 //! which decides in the data path too. Nothing is drawn and nothing is written.
 
+mod token;
+
 use std::collections::BTreeSet;
 
-use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
+use portcullis_core::auth::{
+    AuthFailure, IdentityKind, Principal, Restrictions, Scopes, VerifiedCredential,
+};
 use portcullis_core::explain::{Answer, Question, explain};
 use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 use portcullis_core::limit::{CALL, Called};
@@ -21,6 +25,7 @@ use crate::key;
 use crate::report::{CliError, Report, Verdict};
 use crate::store::Store;
 use crate::time::Seconds;
+use token::Told;
 
 pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
     match &args.request {
@@ -33,25 +38,66 @@ pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, CliEr
 fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
     let now = Seconds::now();
     let now = args.at.map_or(now, |time| time.seconds(now));
-    let (principal, mut store) = caller(session, args, now)?;
+    let at = UnixTime::from_micros(now.0.saturating_mul(1_000_000));
+    let holder = match args.token.as_deref().map(|file| token::told(args, file, at)).transpose()? {
+        Some(Told::Refused(report)) => return Ok(report),
+        Some(Told::Caller(holder)) => Some(holder),
+        None => None,
+    };
+    let in_particular = args.key.is_some() || holder.is_some();
+    let (principal, mut store) = match &holder {
+        Some(holder) => (holder.principal.clone(), None),
+        None => caller(session, args, now)?,
+    };
     let (policy, version, canary) = match &args.policy {
         Some(file) => from_file(file)?,
-        None => active(opened(session, &mut store)?, &principal, args.key.is_some())?,
+        None => active(opened(session, &mut store)?, &principal, in_particular)?,
     };
+    let (claims, notes, credential) = match holder {
+        Some(holder) => (holder.claims, holder.notes, holder.credential),
+        None => (args.claims.clone().map(|claims| claims.0).unwrap_or_default(), Vec::new(), None),
+    };
+    if let (Some(credential), Some(store)) = (&credential, &mut store)
+        && let Some(denied) = denied(store, credential)?
+    {
+        return Ok(denied);
+    }
     let principal = with_tier(principal, &policy, args);
     let connector = connector(&policy, &principal, args)?;
     let asked = ExplainedCall {
         principal,
-        claims: args.claims.clone().map(|claims| claims.0).unwrap_or_default(),
+        claims,
         connector,
         tool: args.tool.clone().unwrap_or_default(),
         arguments: args.arguments.0.clone(),
-        at: UnixTime::from_micros(now.0.saturating_mul(1_000_000)),
+        at,
         source: args.source.clone(),
     };
     // Of a role nobody in particular draws; of another time nothing is known.
-    let windows = args.key.is_some() && args.at.is_none();
-    answered(&asked, (&policy, &version, canary.as_deref()), store.as_mut(), windows, &[])
+    let windows = in_particular && args.at.is_none();
+    answered(&asked, (&policy, &version, canary.as_deref()), store.as_mut(), windows, &notes)
+}
+
+/// What the deny list has against the holder of a token.
+fn denied(store: &mut Store, credential: &VerifiedCredential) -> Result<Option<Report>, CliError> {
+    for key in credential.deny_list_keys() {
+        let Some(entry) = store.denial(key)?.filter(|entry| credential.is_denied_by(entry)) else {
+            continue;
+        };
+        let rule = format!("auth.{}", AuthFailure::Denied.code());
+        let text = format!(
+            "deny by {rule}\n  the client gets 401\n  {} was denied by {} at {}: {}",
+            entry.what,
+            entry.by,
+            Seconds(entry.at).rfc3339(),
+            entry.reason
+        );
+        let json =
+            json!({ "allowed": false, "gateway": "deny", "rule": rule, "denied": entry.what });
+        let text = text.lines().map(escape::line).collect::<Vec<_>>().join("\n");
+        return Ok(Some(Report::judged(Verdict::Wanting, text, json)));
+    }
+    Ok(None)
 }
 
 /// A call that was made, as the audit log has it: by the version that decided then, at that time.

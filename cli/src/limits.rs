@@ -22,7 +22,7 @@ use crate::key::{Active, find};
 use crate::report::{CliError, Report, progress, table};
 use crate::store::Store;
 
-pub(crate) use list::list;
+pub(crate) use list::{list, used_over};
 
 /// Why some windows are not found.
 const NO_SCAN: &str = "this Redis user may not SCAN";
@@ -289,7 +289,7 @@ impl WindowUsage {
 }
 
 fn rows(usages: &[WindowUsage]) -> String {
-    let header = ["LIMIT", "OF", "UNIT", "USED", "MAX", "LEFT", "WINDOW", "NEXT BACK"];
+    let header = ["LIMIT", "PER", "UNIT", "USED", "MAX", "LEFT", "WINDOW", "UNITS BACK IN"];
     let rows = usages.iter().map(|usage| {
         let of: Vec<_> = usage.of.iter().map(|(name, value)| format!("{name} {value}")).collect();
         let of = if of.is_empty() { "everybody".to_owned() } else { of.join(", ") };

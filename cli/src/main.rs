@@ -39,6 +39,7 @@ mod store;
 mod time;
 mod token;
 mod values;
+mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -119,6 +120,7 @@ fn run(cli: Cli) -> Result<Report, CliError> {
             ApproveCommand::Grant(args) => approve::grant(session, &args),
             ApproveCommand::Deny(args) => approve::deny(session, &args),
         },
+        Command::Watch(args) => watch::watch(session, &args),
         Command::Explain(args) => explain::run(session, &args),
         Command::Doctor(args) => doctor::run(session, &args),
         Command::Render(args) => render::render(session, &args),

@@ -51,6 +51,13 @@ pub(crate) fn policy_name(text: &str) -> Result<PolicyName, String> {
     PolicyName::new(text).ok_or_else(|| format!("expected {}", PolicyName::EXPECTED))
 }
 
+/// A part of a whole, such as 80%.
+pub(crate) fn share(text: &str) -> Result<u8, String> {
+    let number = text.trim_end_matches('%').trim_end().parse();
+    let share = number.ok().filter(|share| (0..=100).contains(share));
+    share.ok_or_else(|| "expected a whole number from 0% to 100%".to_owned())
+}
+
 /// One line of free text that is kept and shown again.
 pub(crate) fn line(text: &str) -> Result<String, String> {
     const LONGEST: usize = 200;

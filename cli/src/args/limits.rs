@@ -3,6 +3,8 @@
 use clap::{ArgGroup, Args, Subcommand};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 
+use crate::values::share;
+
 use super::{key_id, line, org, policy_name};
 
 #[derive(Debug, Subcommand)]
@@ -52,12 +54,6 @@ pub(crate) struct ListLimitsArgs {
     /// Only this organisation's. Default: all.
     #[arg(long, value_parser = org)]
     pub(crate) org: Option<OrgId>,
-}
-
-fn share(text: &str) -> Result<u8, String> {
-    let number = text.trim_end_matches('%').trim_end().parse();
-    let share = number.ok().filter(|share| (0..=100).contains(share));
-    share.ok_or_else(|| "expected a whole number from 0% to 100%".to_owned())
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ mod pages;
 mod policy;
 mod render;
 mod rules;
+mod watch;
 
 use clap::{Parser, Subcommand};
 
@@ -37,6 +38,8 @@ pub(crate) use policy::{
     DiffArgs, HistoryArgs, PolicyCommand, PromoteArgs, PushArgs, RollbackArgs, ShowPolicyArgs,
     Side, TestArgs,
 };
+
+pub(crate) use watch::WatchArgs;
 
 pub(crate) use crate::session::Session;
 pub(crate) use crate::values::Which;
@@ -85,6 +88,8 @@ pub(crate) enum Command {
     /// Approve or deny calls that wait for a person.
     #[command(subcommand)]
     Approve(ApproveCommand),
+    /// Call a hook when a call begins to wait for a person, or a window comes near its end.
+    Watch(WatchArgs),
     /// Explain whether a call is allowed, and why. Exit status: 0 allowed, 1 refused.
     Explain(Box<ExplainArgs>),
     /// Check Redis, Vault and Envoy, and suggest a fix for each problem. Exit status: 1 if anything is bad.

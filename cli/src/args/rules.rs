@@ -10,11 +10,24 @@ use super::{key_id, line, org, policy_name};
 use crate::time::Time;
 
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("who").required(true).args(["key", "role", "request"])))]
+#[command(group(ArgGroup::new("who").required(true).args(["key", "role", "token", "request"])))]
 pub(crate) struct ExplainArgs {
     /// Id of the key whose holder calls.
     #[arg(long, value_name = "ID", value_parser = key_id)]
     pub(crate) key: Option<KeyId>,
+    /// File with the access token of the caller; `-` for standard input. The token is not shown.
+    #[arg(long, value_name = "FILE", requires = "issuers")]
+    pub(crate) token: Option<PathBuf>,
+    /// Issuers of tokens: the list of `auth.issuers` of the plugin configuration, or the whole of it; as `portcullis token
+    /// keygen` prints it.
+    #[arg(long, value_name = "FILE", requires = "token")]
+    pub(crate) issuers: Option<PathBuf>,
+    /// Key set of the token's issuer, where --issuers has no `jwks_inline`. Without it, the claims are believed.
+    #[arg(long, value_name = "FILE", requires = "token")]
+    pub(crate) jwks: Option<PathBuf>,
+    /// URL of the MCP endpoint as clients reach it, which the token's audience has to be.
+    #[arg(long, value_name = "URL", requires = "token")]
+    pub(crate) endpoint: Option<String>,
     /// Role of a caller without a key.
     #[arg(long, value_parser = policy_name, requires = "org")]
     pub(crate) role: Option<PolicyName>,

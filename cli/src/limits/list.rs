@@ -35,35 +35,64 @@ pub(crate) fn list(session: &Session, args: &ListLimitsArgs) -> Result<Report, C
         Some(org) => vec![org.clone()],
         None => store.organisations()?,
     };
+    let Some(org) = &args.org else {
+        return Ok(shown_of(&near(&mut store, &organisations, args.over)?, args.over));
+    };
+    // One that is named has to have a policy.
+    Active::of(org, &mut store)?;
+    Ok(shown_of(&near(&mut store, &organisations, args.over)?, args.over))
+}
+
+/// Windows that are used to `over` percent and more, for scripts; those that are used most first.
+pub(crate) fn used_over(
+    store: &mut Store,
+    organisations: &[OrgId],
+    over: u8,
+) -> Result<Vec<Value>, CliError> {
+    Ok(near(store, organisations, over)?.iter().map(|(row, name)| row.view(name.clone())).collect())
+}
+
+fn shown_of(rows: &[(Row, Option<String>)], over: u8) -> Report {
+    let text = match rows.is_empty() {
+        true => format!("no window is used to {over} % or more"),
+        false => shown(rows),
+    };
+    let views: Vec<Value> = rows.iter().map(|(row, name)| row.view(name.clone())).collect();
+    Report::done(text, json!({ "over": over, "windows": views }))
+}
+
+/// Windows that are used to `over` percent and more, each with the name of its key.
+fn near(
+    store: &mut Store,
+    organisations: &[OrgId],
+    over: u8,
+) -> Result<Vec<(Row, Option<String>)>, CliError> {
     let (mut rows, mut names) = (Vec::new(), BTreeMap::new());
     for org in organisations {
         // An organisation that has keys may have no policy yet.
-        if args.org.is_none() && store.active(&org)?.is_none() {
+        if store.active(org)?.is_none() {
             continue;
         }
-        let active = Active::of(&org, &mut store)?;
+        let active = Active::of(org, store)?;
         let policy = active.policy();
         let mut keys = Vec::new();
-        for listed in store.records(&org)? {
+        for listed in store.records(org)? {
             let name = listed.stored.map(|stored| stored.record.name).unwrap_or_default();
             keys.push(listed.id.to_string());
             names.insert((org.clone(), listed.id.to_string()), name);
         }
         for limit in policy.every_limit().chain(policy.sessions.opened.as_ref()) {
-            rows.extend(used(&mut store, &org, limit, &keys)?);
+            rows.extend(used(store, org, limit, &keys)?);
         }
     }
-    rows.retain(|row| row.used > 0 && row.percent() >= u64::from(args.over));
+    rows.retain(|row| row.used > 0 && row.percent() >= u64::from(over));
     rows.sort_by(|a, b| b.percent().cmp(&a.percent()).then_with(|| a.limit.cmp(&b.limit)));
-    let name = |row: &Row| {
-        row.caller().and_then(|id| names.get(&(row.org.clone(), id.to_owned()))).cloned()
-    };
-    let text = match rows.is_empty() {
-        true => format!("no window is used to {} % or more", args.over),
-        false => shown(&rows, name),
-    };
-    let views: Vec<Value> = rows.iter().map(|row| row.view(name(row))).collect();
-    Ok(Report::done(text, json!({ "over": args.over, "windows": views })))
+    let named = rows.into_iter().map(|row| {
+        let name = row.caller().and_then(|id| names.get(&(row.org.clone(), id.to_owned())));
+        let name = name.cloned();
+        (row, name)
+    });
+    Ok(named.collect())
 }
 
 /// The windows of one limit that something was drawn from.
@@ -169,16 +198,16 @@ impl Row {
     }
 }
 
-fn shown(rows: &[Row], name: impl Fn(&Row) -> Option<String>) -> String {
-    let header = ["ORG", "LIMIT", "OF", "NAME", "USED", "MAX", "%", "NEXT BACK"];
-    let rows = rows.iter().map(|row| {
+fn shown(rows: &[(Row, Option<String>)]) -> String {
+    let header = ["ORG", "LIMIT", "PER", "NAME", "USED", "MAX", "%", "UNITS BACK IN"];
+    let rows = rows.iter().map(|(row, name)| {
         let of: Vec<String> =
             row.of.iter().map(|(name, value)| format!("{name} {value}")).collect();
         [
             row.org.to_string(),
             row.limit.clone(),
             if of.is_empty() { "everybody".to_owned() } else { of.join(", ") },
-            name(row).unwrap_or_else(|| "-".to_owned()),
+            name.clone().unwrap_or_else(|| "-".to_owned()),
             row.used.to_string(),
             row.max.to_string(),
             row.percent().to_string(),

@@ -58,6 +58,15 @@ impl Store {
         })
     }
 
+    /// One denial, if it stands.
+    pub(crate) fn denial(&mut self, key: &Key) -> Result<Option<DenyListEntry>, CliError> {
+        let doc: Option<Vec<u8>> = self.query(redis::cmd("HGET").arg(key.as_str()).arg("doc"))?;
+        doc.map(|doc| DenyListEntry::parse(&doc)).transpose().map_err(|error| {
+            CliError::new(format!("a denial cannot be read: {error}"), key.as_str())
+                .expected("one written by this version of portcullis or an older one")
+        })
+    }
+
     /// What is denied in an organisation, the latest first.
     pub(crate) fn denials(&mut self, org: &OrgId) -> Result<Vec<DenyListEntry>, CliError> {
         let index = Key::denied_index(org.as_str());

@@ -108,7 +108,8 @@ fn show_tells_every_window_that_a_key_draws_from() {
     assert!(next_back > 30 * 86_400_000 - 60_000 && next_back <= 30 * 86_400_000, "{next_back}");
 
     let table = operator.plainly(&["limits", "show", &id]).stdout;
-    for cell in ["tiers.free.day", "everybody", "org acme", "tool query_users", "30d", "NEXT BACK"]
+    for cell in
+        ["tiers.free.day", "everybody", "org acme", "tool query_users", "30d", "UNITS BACK IN"]
     {
         assert!(table.contains(cell), "{cell} in\n{table}");
     }

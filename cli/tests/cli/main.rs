@@ -11,6 +11,7 @@ mod causes;
 mod discover;
 mod doctor;
 mod explain;
+mod explain_token;
 mod harness;
 mod keys;
 mod keys_bulk;
@@ -34,3 +35,4 @@ mod usage;
 #[allow(dead_code, reason = "the tests of redis-lua use the rest")]
 #[path = "../../../redis-lua/tests/lua/valkey.rs"]
 mod valkey;
+mod watch;

@@ -1,0 +1,198 @@
+//! Whom an access token makes of its holder, as a gateway with these issuers would say.
+//!
+//! Owns where issuers and their keys come from. Proof, times, audience and mapping are the core's; the token's text is
+//! not shown.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use portcullis_core::auth::token::claims::{self, VerifiedToken};
+use portcullis_core::auth::token::issuer::{self, Issuer, IssuerId, Source};
+use portcullis_core::auth::token::jws::{Jws, PresentedToken};
+use portcullis_core::auth::token::keyring::{Keyring, Verification};
+use portcullis_core::auth::{AuthFailure, Principal, VerifiedCredential};
+use portcullis_core::decode::{Faults, Node};
+use portcullis_core::time::UnixTime;
+use serde_json::{Map, Value, json};
+
+use crate::args::ExplainArgs;
+use crate::document::Document;
+use crate::report::{CliError, Report, Verdict};
+
+/// As long as a gateway reads by default.
+const LONGEST: usize = 16_384;
+
+/// What a token comes to.
+pub(super) enum Told {
+    /// It is this caller's.
+    Caller(Box<Holder>),
+    /// The gateway answers 401.
+    Refused(Report),
+}
+
+/// Who calls.
+pub(super) struct Holder {
+    pub(super) principal: Principal,
+    pub(super) claims: Map<String, Value>,
+    /// What the deny list may have; nothing of a token that was not proven.
+    pub(super) credential: Option<Rc<VerifiedCredential>>,
+    pub(super) notes: Vec<String>,
+}
+
+pub(super) fn told(args: &ExplainArgs, file: &Path, now: UnixTime) -> Result<Told, CliError> {
+    let text = read(file)?;
+    let issuers = issuers(args)?;
+    let token = match PresentedToken::parse(text.trim().as_bytes(), LONGEST) {
+        Ok(token) => token,
+        Err(failure) => return Ok(refused(failure, None, &issuers)),
+    };
+    let jws = match Jws::read(&token) {
+        Ok(jws) => jws,
+        Err(failure) => return Ok(refused(failure, None, &issuers)),
+    };
+    let mut keyring = Keyring::new(0);
+    if let (Some(keys), Some(iss)) = (&args.jwks, jws.issuer()) {
+        let keys = read(keys)?;
+        keyring.fetched(&IssuerId::new(iss), &issuers, now, Ok(keys.as_bytes()));
+    }
+    let endpoint = args.endpoint.as_deref();
+    Ok(match keyring.verify(&token, &issuers, endpoint, now) {
+        Verification::Verified(token) => Told::Caller(Box::new(holder(&token, Vec::new()))),
+        Verification::Refused(AuthFailure::WrongAudience, Some(token)) if endpoint.is_none() => {
+            let note = "its audience was not compared with the endpoint: --endpoint URL";
+            Told::Caller(Box::new(holder(&token, vec![note.to_owned()])))
+        }
+        Verification::Refused(failure, _) => refused(failure, Some(&jws), &issuers),
+        // Keys that a gateway would fetch.
+        Verification::Fetch(_) | Verification::Unavailable(_) => unproven(&jws, &issuers),
+    })
+}
+
+fn read(file: &Path) -> Result<String, CliError> {
+    let read = match file == Path::new("-") {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(file),
+    };
+    read.map_err(|error| {
+        CliError::new(format!("cannot be read: {error}"), file.display().to_string())
+            .expected("a file with a token, or a key set")
+    })
+}
+
+/// The issuers of a file: a list, as `token keygen` prints it, or a plugin configuration.
+fn issuers(args: &ExplainArgs) -> Result<Vec<Issuer>, CliError> {
+    const EXPECTED: &str = "the list of issuers, as `auth.issuers` of the plugin configuration and as portcullis token keygen prints it";
+    let Some(file) = &args.issuers else {
+        return Err(CliError::usage("no issuers").expected("--issuers FILE"));
+    };
+    let document = Document::read(file)?;
+    let list = document.value.pointer("/auth/issuers").or_else(|| document.value.get("issuers"));
+    let list = list.unwrap_or(&document.value);
+    let mut faults = Faults::default();
+    let issuers = issuer::read(Node::root(list), &mut faults);
+    faults.unless(issuers).map_err(|faults| {
+        CliError::new("the issuers have faults", &document.place)
+            .expected(EXPECTED)
+            .faults(document.located(&faults))
+    })
+}
+
+fn holder(token: &VerifiedToken, notes: Vec<String>) -> Holder {
+    let credential = token.credential.clone();
+    let principal = (*credential.principal).clone();
+    Holder { principal, claims: credential.claims.clone(), credential: Some(credential), notes }
+}
+
+/// By its claims alone.
+fn unproven(jws: &Jws, issuers: &[Issuer]) -> Told {
+    let known = issuers.iter().find(|issuer| Some(issuer.id.as_str()) == jws.issuer());
+    let Some(issuer) = known else {
+        return refused(AuthFailure::UnknownIssuer, Some(jws), issuers);
+    };
+    match claims::caller(&jws.claims, issuer) {
+        Ok(principal) => {
+            let note = "its signature, times and audience were not checked: --jwks FILE with the issuer's key set";
+            Told::Caller(Box::new(Holder {
+                principal,
+                claims: jws.claims.clone(),
+                credential: None,
+                notes: vec![note.to_owned()],
+            }))
+        }
+        Err(failure) => refused(failure, Some(jws), issuers),
+    }
+}
+
+fn refused(failure: AuthFailure, jws: Option<&Jws>, issuers: &[Issuer]) -> Told {
+    let rule = format!("auth.{}", failure.code());
+    let mut lines = vec![format!("deny by {rule}"), "  the client gets 401".to_owned()];
+    let why = why(failure, jws, issuers);
+    lines.extend(why.iter().map(|line| format!("  {line}")));
+    let claims = jws.map(|jws| Value::Object(jws.claims.clone()));
+    let json =
+        json!({ "allowed": false, "gateway": "deny", "rule": rule, "why": why, "claims": claims });
+    let text = lines.iter().map(|line| crate::escape::line(line)).collect::<Vec<_>>().join("\n");
+    Told::Refused(Report::judged(Verdict::Wanting, text, json))
+}
+
+/// What of the token a person has to look at.
+fn why(failure: AuthFailure, jws: Option<&Jws>, issuers: &[Issuer]) -> Vec<String> {
+    let Some(jws) = jws else { return Vec::new() };
+    let claim = |name: &str| match jws.claims.get(name) {
+        Some(value) => format!("{name} is {value}"),
+        None => format!("{name} is missing"),
+    };
+    let known = issuers.iter().find(|issuer| Some(issuer.id.as_str()) == jws.issuer());
+    match failure {
+        AuthFailure::UnknownIssuer => {
+            let names: Vec<&str> = issuers.iter().map(|issuer| issuer.id.as_str()).collect();
+            vec![claim("iss"), format!("configured: {}", names.join(", "))]
+        }
+        AuthFailure::Expired | AuthFailure::NotYetValid => {
+            ["iat", "nbf", "exp"].map(claim).to_vec()
+        }
+        AuthFailure::TokenLifetime => {
+            let most =
+                known.map(|issuer| format!("max_lifetime is {} s", issuer.max_lifetime.as_secs()));
+            [claim("iat"), claim("exp")].into_iter().chain(most).collect()
+        }
+        AuthFailure::WrongAudience => vec![claim("aud")],
+        AuthFailure::TokenUnmapped => {
+            known.into_iter().flat_map(|issuer| mapped(issuer, jws)).collect()
+        }
+        AuthFailure::TokenClaims => ["sub", "exp", "iat", "nbf", "jti", "aud"].map(claim).to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// What the mapping of an issuer finds in a token: organisation, role and tier.
+fn mapped(issuer: &Issuer, jws: &Jws) -> Vec<String> {
+    let mapping = &issuer.mapping;
+    let parts = [("organisation", &mapping.org), ("role", &mapping.role), ("tier", &mapping.tier)];
+    let mut lines: Vec<String> = parts
+        .into_iter()
+        .map(|(what, source)| match source {
+            Source::Fixed(value) => format!("{what}: {value} for every token"),
+            Source::Claim(path) => match at(&jws.claims, path) {
+                Some(value) => format!("{what}: the claim {path} is {value}"),
+                None => format!("{what}: the claim {path} is missing"),
+            },
+        })
+        .collect();
+    if !mapping.roles.is_empty() {
+        let roles: Vec<&str> =
+            mapping.roles.iter().map(|(external, _)| external.as_str()).collect();
+        lines.push(format!("roles that the mapping knows: {}", roles.join(", ")));
+    }
+    lines
+}
+
+/// The claim of this name, or at this path.
+fn at<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    if let Some(value) = claims.get(path) {
+        return Some(value);
+    }
+    let mut steps = path.split('.');
+    let first = claims.get(steps.next()?)?;
+    steps.try_fold(first, |value, step| value.get(step))
+}

@@ -1,0 +1,188 @@
+//! `portcullis watch`: calls a hook when a call begins to wait for a person, or a window comes near its end.
+//!
+//! Owns which of that is new, and the way to the hook. It only looks: gateways need it for nothing.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use ureq::Agent;
+
+use crate::args::{Session, WatchArgs};
+use crate::report::{CliError, Output, Report, Verdict, progress};
+use crate::store::Store;
+use crate::time::timestamp;
+use crate::{approve, escape, http, limits};
+
+/// A hook that answers within this is good enough for a person.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Something that a person should know, and what tells it from everything else.
+struct Event {
+    name: String,
+    body: Value,
+}
+
+pub(crate) fn watch(session: &Session, args: &WatchArgs) -> Result<Report, CliError> {
+    let hooks = Hooks::new(session, args)?;
+    let mut store = Store::open(session)?;
+    let mut told: BTreeSet<String> = BTreeSet::new();
+    loop {
+        match events(&mut store, args) {
+            Ok(events) => {
+                // What is over may begin again.
+                let names: BTreeSet<&String> = events.iter().map(|event| &event.name).collect();
+                told.retain(|name| names.contains(name));
+                let mut failed = false;
+                for event in
+                    events.iter().filter(|event| !told.contains(&event.name)).collect::<Vec<_>>()
+                {
+                    match hooks.call(&event.body) {
+                        Ok(()) => _ = told.insert(event.name.clone()),
+                        Err(refusal) => {
+                            failed = true;
+                            progress(&format!("the hook is called again: {}", refusal.found()));
+                        }
+                    }
+                }
+                if args.once {
+                    let verdict = if failed { Verdict::Wanting } else { Verdict::Good };
+                    return Ok(Report::written(verdict));
+                }
+            }
+            Err(refusal) if args.once || refusal.is_for_want_of_rights() => return Err(refusal),
+            Err(refusal) => {
+                progress(&format!("looked in vain: {}", refusal.found()));
+                // The next look says why if there is none.
+                let _ = store.reopen();
+            }
+        }
+        std::thread::sleep(Duration::from_secs(args.every.0.max(1)));
+    }
+}
+
+fn events(store: &mut Store, args: &WatchArgs) -> Result<Vec<Event>, CliError> {
+    let organisations = match &args.org {
+        Some(org) => vec![org.clone()],
+        None => store.organisations()?,
+    };
+    let waiting = approve::waiting(store, &organisations)?.into_iter().map(|call| Event {
+        name: named("call", &call, ["/org", "/digest", "/id"]),
+        body: json!({ "event": "approval_waiting", "at": timestamp(), "call": call }),
+    });
+    let used = limits::used_over(store, &organisations, args.over)?;
+    let used = used.into_iter().map(|window| Event {
+        name: named("window", &window, ["/org", "/limit", "/of"]),
+        body: json!({ "event": "limit_near", "at": timestamp(), "over": args.over, "window": window }),
+    });
+    Ok(waiting.chain(used).collect())
+}
+
+/// A name of what a person is told of.
+fn named(kind: &str, what: &Value, parts: [&str; 3]) -> String {
+    let parts = parts.map(|part| what.pointer(part).map(Value::to_string).unwrap_or_default());
+    format!("{kind} {}", parts.join(" "))
+}
+
+/// Where events go.
+struct Hooks<'a> {
+    exec: Option<&'a PathBuf>,
+    post: Option<(&'a str, Agent)>,
+    output: Output,
+}
+
+impl<'a> Hooks<'a> {
+    fn new(session: &Session, args: &'a WatchArgs) -> Result<Self, CliError> {
+        let post = args.post.as_deref();
+        if post.is_some_and(|url| !["http://", "https://"].iter().any(|it| url.starts_with(it))) {
+            return Err(CliError::usage("the URL of --post")
+                .expected("a URL that starts with https:// or http://"));
+        }
+        let post = post.map(|url| (url, http::agent(PATIENCE)));
+        Ok(Self { exec: args.exec.as_ref(), post, output: session.output })
+    }
+
+    fn call(&self, event: &Value) -> Result<(), CliError> {
+        if let Some(program) = self.exec {
+            run(program, event)?;
+        }
+        if let Some((url, agent)) = &self.post {
+            post(agent, url, event)?;
+        }
+        let line = match self.output {
+            Output::Json => event.to_string(),
+            Output::Table => text(event),
+        };
+        // Nothing is left to do if nobody reads.
+        let _ = writeln!(std::io::stdout(), "{}", escape::line(&line));
+        Ok(())
+    }
+}
+
+fn run(program: &PathBuf, event: &Value) -> Result<(), CliError> {
+    let place = program.display().to_string();
+    let failed =
+        |found: String| CliError::new(found, &place).expected("a program that ends with 0");
+    let mut child = Command::new(program)
+        // It has no business with the operator's password.
+        .env_remove("PORTCULLIS_REDIS")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|error| failed(format!("{place} cannot be run: {error}")))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program need not read it.
+        let _ = writeln!(stdin, "{event}");
+    }
+    let status = child.wait().map_err(|error| failed(format!("{place}: {error}")))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(failed(format!("{place} ended with {status}"))),
+    }
+}
+
+fn post(agent: &Agent, url: &str, event: &Value) -> Result<(), CliError> {
+    let sent = agent.post(url).header("content-type", "application/json").send(event.to_string());
+    let found = match sent {
+        Ok(answer) if answer.status().is_success() => return Ok(()),
+        Ok(answer) => format!("{url} answered {}", answer.status().as_u16()),
+        Err(error) => format!("{url}: {error}"),
+    };
+    Err(CliError::new(found, url).expected("an answer of 2xx"))
+}
+
+fn text(event: &Value) -> String {
+    let of = |pointer: &str| match event.pointer(pointer) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => String::new(),
+    };
+    match event.pointer("/event").and_then(Value::as_str) {
+        Some("approval_waiting") => format!(
+            "{}  {} waits: {} of {} ({}) calls {}/{} with {}; portcullis approve grant {} --reason …",
+            of("/at"),
+            of("/call/id"),
+            of("/call/principal"),
+            of("/call/org"),
+            of("/call/client_id"),
+            of("/call/connector"),
+            of("/call/tool"),
+            of("/call/arguments"),
+            of("/call/id"),
+        ),
+        _ => format!(
+            "{}  {} of {} is used to {} %: {} of {}, {} {}",
+            of("/at"),
+            of("/window/limit"),
+            of("/window/org"),
+            of("/window/percent"),
+            of("/window/used"),
+            of("/window/max"),
+            of("/window/of"),
+            of("/window/name"),
+        ),
+    }
+}
