@@ -18,10 +18,28 @@ const SIZE_BUDGET: u64 = 4_000_000;
 /// As small as the standard library allows.
 const FRAMING_SIZE_BUDGET: u64 = 60_000;
 
+/// Every package that does not run in Envoy, as one selection: Cargo unifies features by selection, so the same
+/// dependencies would be compiled again for another one.
+pub(crate) const NATIVE: [&str; 5] = [
+    "--workspace",
+    "--exclude",
+    "portcullis-filter",
+    "--exclude",
+    "portcullis-redis-framing-module",
+];
+
 /// Builds all of it, and checks the sizes of the modules.
 pub(crate) fn all(workspace: &Workspace) -> Result<Artifacts> {
     filter(workspace)?;
-    natives(workspace)?;
+    natives(workspace, &["--package", "portcullis", "--package", "portcullis-demo-connector"])?;
+    Ok(workspace.built_artifacts()?)
+}
+
+/// As [`all`], where the tests were compiled: with their selection of packages, and `--all-targets` for the features
+/// that only tests ask for, little is left to compile.
+pub(crate) fn after_tests(workspace: &Workspace) -> Result<Artifacts> {
+    filter(workspace)?;
+    natives(workspace, &[&NATIVE[..], &["--all-targets"]].concat())?;
     Ok(workspace.built_artifacts()?)
 }
 
@@ -41,11 +59,8 @@ fn filter(workspace: &Workspace) -> Result<()> {
     within_budget(&framing, FRAMING_SIZE_BUDGET)
 }
 
-/// The filter, while something else goes on. Whoever builds it next waits for Cargo's lock, and says what is wrong.
+/// Starts to build the filter. The stage that needs it waits for Cargo's lock, and reports what is wrong.
 pub(crate) fn filter_ahead(workspace: &Workspace) {
-    if !wasm_target_is_there().unwrap_or_default() {
-        return;
-    }
     let workspace = workspace.clone();
     thread::spawn(move || {
         let arguments =
@@ -54,10 +69,9 @@ pub(crate) fn filter_ahead(workspace: &Workspace) {
     });
 }
 
-fn natives(workspace: &Workspace) -> Result<()> {
-    let arguments = ["build", "--package", "portcullis", "--package", "portcullis-demo-connector"];
+fn natives(workspace: &Workspace, packages: &[&str]) -> Result<()> {
     step("building the operator's tool and the demo connector", || {
-        cargo_quietly(workspace, &arguments)
+        cargo_quietly(workspace, &[&["build"], packages].concat())
     })
 }
 

@@ -11,6 +11,8 @@ use std::fs::{self, File};
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
 use std::time::Instant;
 
 /// How much is tested.
@@ -30,11 +32,17 @@ struct Stage {
 }
 
 enum Check {
-    /// Cargo with these arguments; further environment variables.
-    Cargo(&'static [&'static str], &'static [(&'static str, &'static str)]),
+    /// Cargo with these arguments.
+    Cargo(&'static [&'static str]),
+    /// Cargo for all packages that run natively ([`build::NATIVE`]), so that what one stage compiled serves the next.
+    Native(Verb, Variables),
     /// Code of ours.
     Ours(fn(&Workspace) -> Result<()>),
 }
+
+/// A verb of Cargo, and what follows the selection of packages.
+type Verb = (&'static str, &'static [&'static str]);
+type Variables = &'static [(&'static str, &'static str)];
 
 /// Private items are documented too, so public documentation may link to them.
 const DENY_WARNINGS: &[(&str, &str)] =
@@ -45,112 +53,74 @@ const SHOWN_LINES: usize = 60;
 const STAGES: &[Stage] = &[
     Stage {
         name: "format",
-        check: Check::Cargo(&["fmt", "--all", "--check", "--", "--color", "never"], &[]),
+        check: Check::Cargo(&["fmt", "--all", "--check", "--", "--color", "never"]),
     },
     Stage { name: "tidy", check: Check::Ours(tidy::tidy) },
-    Stage { name: "tools", check: Check::Ours(tools) },
     Stage {
         name: "clippy",
-        check: Check::Cargo(
-            &[
-                "clippy",
-                "--quiet",
-                "--workspace",
-                "--exclude",
-                "portcullis-filter",
-                "--exclude",
-                "portcullis-redis-framing-module",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ],
+        check: Check::Native(
+            ("clippy", &["--quiet", "--all-targets", "--", "-D", "warnings"]),
             &[],
         ),
     },
+    Stage { name: "tools", check: Check::Ours(tools) },
     Stage {
         name: "clippy on wasm32",
-        check: Check::Cargo(
-            &[
-                "clippy",
-                "--quiet",
-                "--target",
-                "wasm32-wasip1",
-                "--package",
-                "portcullis-filter",
-                "--package",
-                "portcullis-redis-framing-module",
-                "--",
-                "-D",
-                "warnings",
-            ],
-            &[],
-        ),
+        check: Check::Cargo(&[
+            "clippy",
+            "--quiet",
+            "--target",
+            "wasm32-wasip1",
+            "--package",
+            "portcullis-filter",
+            "--package",
+            "portcullis-redis-framing-module",
+            "--",
+            "-D",
+            "warnings",
+        ]),
     },
     Stage {
+        // Compiles the end-to-end tests, too, and runs none of them.
         name: "unit, scenario and Lua tests",
-        check: Check::Cargo(
-            &[
-                "test",
-                "--no-fail-fast",
-                "--workspace",
-                "--exclude",
-                "portcullis-filter",
-                "--exclude",
-                "portcullis-redis-framing-module",
-                "--exclude",
-                "portcullis-tests",
-            ],
-            &[],
-        ),
+        check: Check::Native(("test", &["--no-fail-fast"]), &[("PORTCULLIS_TEST_PART", "none")]),
     },
     Stage {
         name: "documentation",
-        check: Check::Cargo(
-            &[
-                "doc",
-                "--quiet",
-                "--workspace",
-                "--exclude",
-                "portcullis-filter",
-                "--exclude",
-                "portcullis-redis-framing-module",
-                "--no-deps",
-                "--document-private-items",
-            ],
+        check: Check::Native(
+            ("doc", &["--quiet", "--no-deps", "--document-private-items"]),
             DENY_WARNINGS,
         ),
     },
-    Stage { name: "build", check: Check::Ours(|workspace| build::all(workspace).map(drop)) },
+    Stage {
+        name: "build",
+        check: Check::Ours(|workspace| build::after_tests(workspace).map(drop)),
+    },
     Stage { name: "Envoy bootstraps", check: Check::Ours(validate::bootstraps) },
     Stage { name: "docker-compose.yml", check: Check::Ours(validate::compose) },
 ];
 
+const END_TO_END_TESTS: Verb = ("test", &["--test", "e2e"]);
+
 /// The suite in the one mode of the filter, what depends on the mode in the other one too, and on a Redis Cluster what
 /// decides and counts there.
 const END_TO_END: [Stage; 4] = [
-    Stage {
-        name: "end to end, hold mode",
-        check: Check::Cargo(&["test", "--package", "portcullis-tests"], &[]),
-    },
+    Stage { name: "end to end, hold mode", check: Check::Native(END_TO_END_TESTS, &[]) },
     Stage {
         name: "end to end, split mode",
-        check: Check::Cargo(
-            &["test", "--package", "portcullis-tests"],
+        check: Check::Native(
+            END_TO_END_TESTS,
             &[("PORTCULLIS_TEST_MODE", "split"), ("PORTCULLIS_TEST_PART", "mode")],
         ),
     },
     Stage {
         name: "third-party clients",
-        check: Check::Cargo(
-            &["test", "--package", "portcullis-tests"],
-            &[("PORTCULLIS_TEST_PART", "third_party")],
-        ),
+        check: Check::Native(END_TO_END_TESTS, &[("PORTCULLIS_TEST_PART", "third_party")]),
     },
     Stage {
         name: "on a Redis Cluster, in part",
-        check: Check::Cargo(
-            &["test", "--package", "portcullis-tests"],
+        check: Check::Native(
+            END_TO_END_TESTS,
             &[("PORTCULLIS_TEST_REDIS", "cluster"), ("PORTCULLIS_TEST_PART", "redis")],
         ),
     },
@@ -160,24 +130,18 @@ const END_TO_END: [Stage; 4] = [
 const ELSEWHERE: [Stage; 3] = [
     Stage {
         name: "end to end, split mode, the rest",
-        check: Check::Cargo(
-            &["test", "--package", "portcullis-tests"],
+        check: Check::Native(
+            END_TO_END_TESTS,
             &[("PORTCULLIS_TEST_MODE", "split"), ("PORTCULLIS_TEST_PART", "any_mode")],
         ),
     },
     Stage {
         name: "end to end, Redis Cluster",
-        check: Check::Cargo(
-            &["test", "--package", "portcullis-tests"],
-            &[("PORTCULLIS_TEST_REDIS", "cluster")],
-        ),
+        check: Check::Native(END_TO_END_TESTS, &[("PORTCULLIS_TEST_REDIS", "cluster")]),
     },
     Stage {
         name: "end to end, Redis behind TLS",
-        check: Check::Cargo(
-            &["test", "--package", "portcullis-tests"],
-            &[("PORTCULLIS_TEST_REDIS", "secured")],
-        ),
+        check: Check::Native(END_TO_END_TESTS, &[("PORTCULLIS_TEST_REDIS", "secured")]),
     },
 ];
 
@@ -193,8 +157,7 @@ pub(crate) fn test(workspace: &Workspace, extent: Extent, envoy: Option<&str>) -
         Extent::Everywhere => (&END_TO_END[..3], &ELSEWHERE),
     };
     let (mut passed, mut failed) = (0_u32, 0_u32);
-    // Linking the filter takes one processor for minutes: that is time for the stages before "build".
-    build::filter_ahead(workspace);
+    ahead(workspace);
     for stage in STAGES.iter().chain(modes).chain(elsewhere) {
         match stage.run(workspace, &logs, envoy) {
             StageResult::Passed => passed += 1,
@@ -217,8 +180,10 @@ impl Stage {
         let started = Instant::now();
         let log = logs.join(format!("{}.log", self.name.replace([' ', ',', '.'], "-")));
         let result = announced(self.name, || match self.check {
-            Check::Cargo(arguments, variables) => {
-                let mut command = cargo_command(workspace, arguments);
+            Check::Cargo(arguments) => logged(self.name, cargo_command(workspace, arguments), &log),
+            Check::Native((verb, rest), variables) => {
+                let arguments = [&[verb], &build::NATIVE[..], rest].concat();
+                let mut command = cargo_command(workspace, &arguments);
                 command.envs(variables.iter().copied());
                 command.envs(envoy.map(|version| (ENVOY_VERSION, version)));
                 logged(self.name, command, &log)
@@ -272,8 +237,23 @@ fn word(word: &str, colour: &str) -> String {
     if stdout().is_terminal() { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() }
 }
 
+/// Starts what takes a network or one processor for minutes, beside the stages that do not need it.
+fn ahead(workspace: &Workspace) {
+    let workspace = workspace.clone();
+    thread::spawn(move || {
+        // What goes wrong here goes wrong again in the stage, which reports it.
+        if build::require_wasm_target().is_ok() {
+            build::filter_ahead(&workspace);
+        }
+        let _reported_by_the_stage = tools(&workspace);
+    });
+}
+
 fn tools(workspace: &Workspace) -> Result<()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _held = ONE_AT_A_TIME.lock();
+    build::require_wasm_target()?;
     Tools::install(workspace)?;
     Node::install(workspace)?;
-    build::require_wasm_target()
+    Ok(())
 }
