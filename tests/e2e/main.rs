@@ -23,6 +23,7 @@ mod cool_off;
 mod credentials;
 mod degraded;
 mod doctor;
+mod ext_proc;
 mod faulty_redis;
 mod guard;
 mod hostile;
@@ -74,7 +75,7 @@ const REDIS_PART: [&str; 8] =
     ["calls", "credentials", "tokens", "policy", "limits", "limits_budget", "cool_off", "outages"];
 
 /// What depends on Envoy: the part that a round with another version of it makes do with.
-const ENVOY_PART: [&str; 12] = [
+const ENVOY_PART: [&str; 13] = [
     "calls",
     "guard",
     "other_routes",
@@ -87,16 +88,18 @@ const ENVOY_PART: [&str; 12] = [
     "trailers",
     "meshes",
     "http_versions",
+    "ext_proc",
 ];
 
 /// What is the same in both modes of the filter: who a caller is, what a policy says, what is made of an answer, and
 /// configurations that state a mode of their own.
-const ANY_MODE: [&str; 16] = [
+const ANY_MODE: [&str; 17] = [
     "answers",
     "audit",
     "certificates",
     "clocks",
     "doctor",
+    "ext_proc",
     "limits_load",
     "meshes",
     "metrics",
@@ -158,6 +161,7 @@ fn all_cases() -> Vec<Case> {
         trailers::cases(),
         hostile::cases(),
         http_versions::cases(),
+        ext_proc::cases(),
         connections::cases(),
         bypass::cases(),
         bypass_http::cases(),

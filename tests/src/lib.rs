@@ -8,6 +8,7 @@ pub mod audit;
 pub mod case;
 pub mod clients;
 pub mod crowd;
+pub mod ext_proc;
 pub mod fake;
 pub mod fake_http2;
 pub mod faulty_redis;

@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// One short round with four connections: whether everything works, without figures to trust
     #[arg(long, conflicts_with_all = ["seconds", "rounds", "connections", "check"])]
     smoke: bool,
+    /// Compare (c) and (d) with themselves without guards and seal, and with (a), instead
+    #[arg(long, conflicts_with = "check")]
+    guards: bool,
     /// Fail if a ratio is more than 15 % worse than in this report
     #[arg(long, value_name = "REPORT")]
     check: Option<PathBuf>,
@@ -64,8 +67,10 @@ pub(crate) fn compare(workspace: &Workspace, options: &Options) -> Result<()> {
     let baseline = options.check.as_deref().map(baseline::read).transpose()?;
     let machine = Machine::read()?;
     let rig = Rig::start(workspace, Cpus::split(machine.cpus))?;
-    let report = measured(&rig, machine, options.parameters())?;
-    let page = table::page(&report);
+    let variants = if options.guards { &Variant::GUARDS[..] } else { &Variant::ALL[..] };
+    let report = measured(&rig, machine, options.parameters(), variants)?;
+    let mut page = table::page(&report);
+    page.push_str(&guards(&report));
     let (file, shown) = (rig.dir.join("report.json"), rig.dir.join("report.md"));
     let json = serde_json::to_string_pretty(&report);
     write(&file, json.map_err(|error| Failure::new(error.to_string()))? + "\n")?;
@@ -77,11 +82,30 @@ pub(crate) fn compare(workspace: &Workspace, options: &Options) -> Result<()> {
     }
 }
 
-fn measured(rig: &Rig, machine: Machine, parameters: Parameters) -> Result<Report> {
+/// What guards and seal add to the CPU time of a request: quartiles of the rounds.
+fn guards(report: &Report) -> String {
+    let mut lines = String::new();
+    for Row { title, result, .. } in &report.variants {
+        let Some(ratios) = &result.to_unguarded else { continue };
+        let [low, median, high] = ratios.envoy_us_per_request.quartiles();
+        lines.push_str(&format!(
+            "\n{title}: guards and seal multiply CPU/req by {median:.4} (quartiles of {} rounds: {low:.4} to {high:.4})\n",
+            ratios.envoy_us_per_request.rounds.len()
+        ));
+    }
+    lines
+}
+
+fn measured(
+    rig: &Rig,
+    machine: Machine,
+    parameters: Parameters,
+    variants: &[Variant],
+) -> Result<Report> {
     let noise = Noise::listen(LISTEN)?;
     let contenders = step("starting an Envoy for every variant", || {
-        let variants = Variant::ALL.into_iter();
-        variants.map(|variant| Contender::start(rig, variant)).collect::<Result<Vec<_>>>()
+        let variants = variants.iter();
+        variants.map(|variant| Contender::start(rig, *variant)).collect::<Result<Vec<_>>>()
     })?;
     for contender in &contenders {
         contender.judges(rig)?;
@@ -163,6 +187,7 @@ fn result(
         counts: saturation.counts.plus(fixed.counts),
         to_plain: None,
         to_native: None,
+        to_unguarded: None,
     })
 }
 

@@ -15,6 +15,8 @@ const ROUTER: &str = "envoy.filters.http.router";
 const LIMITER: &str = "envoy.filters.http.local_ratelimit";
 /// What routes match on where the filter judges.
 const GUARD: &str = "x-portcullis-guard";
+/// Refuses what another route gets.
+const SEAL: &str = "portcullis_seal";
 /// Clusters that only the filter uses start with it.
 const OWN_CLUSTERS: &str = "portcullis_";
 
@@ -25,6 +27,14 @@ pub(crate) fn edit(tools: &Tools, config: &Path, chain: Chain, parts: &Value) ->
     match chain {
         Chain::Filter { .. } => configure(&mut bootstrap, parts, &[])?,
         Chain::Inline => configure(&mut bootstrap, parts, &["redis", "vault"])?,
+        Chain::FilterUnguarded => {
+            configure(&mut bootstrap, parts, &["guards"])?;
+            unguard(&mut bootstrap)?;
+        }
+        Chain::InlineUnguarded => {
+            configure(&mut bootstrap, parts, &["redis", "vault", "guards"])?;
+            unguard(&mut bootstrap)?;
+        }
         Chain::RouterOnly | Chain::Native | Chain::NativeUnlimited => {
             replace(&mut bootstrap, parts)?;
         }
@@ -86,6 +96,25 @@ fn replace(bootstrap: &mut Value, parts: &Value) -> Result<()> {
     let clusters = list(bootstrap, "/static_resources/clusters")?;
     clusters.retain(|cluster| !cluster["name"].as_str().unwrap_or("").starts_with(OWN_CLUSTERS));
     Ok(())
+}
+
+/// As it was before there were guards: open routes, no seal, and no header that is taken off early.
+fn unguard(bootstrap: &mut Value) -> Result<()> {
+    let filters = list(bootstrap, &format!("{MANAGER}/http_filters"))?;
+    let all = filters.len();
+    filters.retain(|filter| filter["name"] != SEAL);
+    if filters.len() + 1 != all {
+        return Err(drifted(SEAL));
+    }
+    let manager = bootstrap.pointer_mut(MANAGER).and_then(Value::as_object_mut);
+    let early = manager.and_then(|manager| manager.remove("early_header_mutation_extensions"));
+    early.ok_or_else(|| drifted("early_header_mutation_extensions"))?;
+    for route in list(bootstrap, &format!("{MANAGER}/route_config/virtual_hosts/0/routes"))? {
+        if let Some(fields) = route.as_object_mut() {
+            fields.remove("metadata");
+        }
+    }
+    open_routes(bootstrap)
 }
 
 /// Routes as they are where nobody judges: they want no guard.

@@ -268,17 +268,24 @@ fn bootstrap(rig: &Rig, chain: Chain) -> Result<Bootstrap> {
             .set("REFUSALS", "status")
             .set("MODE", mode)
             .set("HOLD_HEADERS", mode == "hold"),
-        Chain::RouterOnly | Chain::Native | Chain::NativeUnlimited | Chain::Inline => bootstrap,
+        Chain::FilterUnguarded => {
+            bootstrap.set("REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS).set("REFUSALS", "status")
+        }
+        Chain::RouterOnly
+        | Chain::Native
+        | Chain::NativeUnlimited
+        | Chain::Inline
+        | Chain::InlineUnguarded => bootstrap,
     })
 }
 
 /// What the variant has that `envoy/envoy.yaml` has not.
 fn parts(rig: &Rig, variant: Variant) -> Result<Value> {
     match variant.chain() {
-        Chain::RouterOnly | Chain::Filter { .. } => Ok(Value::Null),
+        Chain::RouterOnly | Chain::Filter { .. } | Chain::FilterUnguarded => Ok(Value::Null),
         Chain::Native => native(rig, variant),
         Chain::NativeUnlimited => configuration::unlimited(native(rig, variant)?),
-        Chain::Inline => inline(rig),
+        Chain::Inline | Chain::InlineUnguarded => inline(rig),
     }
 }
 

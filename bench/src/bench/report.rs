@@ -68,6 +68,9 @@ pub(crate) struct Measured {
     pub(crate) to_plain: Option<Ratios>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) to_native: Option<Ratios>,
+    /// Compared with [`Variant::unguarded`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to_unguarded: Option<Ratios>,
 }
 
 /// One shape of load.
@@ -113,10 +116,12 @@ impl Report {
         for Row { variant, result, .. } in &mut self.variants {
             let to = |base: Option<&Row>| Ratios::of(result, &base?.result);
             let to_native = to(variant.native().and_then(base));
+            let to_unguarded = to(variant.unguarded().and_then(base));
             if *variant != Variant::Plain {
                 result.to_plain = to(base(Variant::Plain));
             }
             result.to_native = to_native;
+            result.to_unguarded = to_unguarded;
         }
     }
 }
@@ -194,6 +199,7 @@ pub(super) mod tests {
             counts: Counts { client: 9, upstream: 9, log_lines: None, admissions: None },
             to_plain: None,
             to_native: None,
+            to_unguarded: None,
         };
         Row { variant, title: variant.title().to_owned(), result }
     }

@@ -31,6 +31,15 @@ impl Spread {
         Self::of(self.rounds.iter().zip(&other.rounds).map(|(a, b)| with(*a, *b)).collect())
     }
 
+    /// The first quartile, the median and the third one.
+    pub(crate) fn quartiles(&self) -> [f64; 3] {
+        let mut sorted = self.rounds.clone();
+        sorted.sort_by(f64::total_cmp);
+        let of = |rank: usize| sorted.get(rank).copied().unwrap_or(f64::NAN);
+        let last = sorted.len().saturating_sub(1);
+        [of(last / 4), self.median, of(last.saturating_mul(3).div_ceil(4))]
+    }
+
     /// How far apart the rounds are, as a share of the median.
     pub(crate) fn width(&self) -> f64 {
         (self.max - self.min) / self.median

@@ -20,6 +20,10 @@ pub(crate) enum Variant {
     Key,
     /// The same in split mode.
     KeySplit,
+    /// As [`Variant::Token`], without guards and without the seal.
+    TokenUnguarded,
+    /// As [`Variant::Key`], without guards and without the seal.
+    KeyUnguarded,
 }
 
 /// What a caller shows.
@@ -41,13 +45,20 @@ pub(crate) enum Chain {
     NativeUnlimited,
     /// The filter with the policy and the issuer's keys in its configuration, without Redis and Vault.
     Inline,
+    /// The same without guards and without the seal.
+    InlineUnguarded,
     /// As shipped, in this mode of the filter.
     Filter { mode: &'static str },
+    /// As shipped, without guards and without the seal.
+    FilterUnguarded,
 }
 
 impl Variant {
     pub(crate) const ALL: [Self; 6] =
         [Self::Plain, Self::Native, Self::NativeUnlimited, Self::Token, Self::Key, Self::KeySplit];
+    /// What guards and seal cost.
+    pub(crate) const GUARDS: [Self; 5] =
+        [Self::Plain, Self::Token, Self::TokenUnguarded, Self::Key, Self::KeyUnguarded];
 
     /// The letter in tables and file names.
     pub(crate) fn letter(self) -> &'static str {
@@ -58,6 +69,8 @@ impl Variant {
             Self::Token => "c",
             Self::Key => "d",
             Self::KeySplit => "d2",
+            Self::TokenUnguarded => "c0",
+            Self::KeyUnguarded => "d0",
         }
     }
 
@@ -69,6 +82,8 @@ impl Variant {
             Self::Token => "Portcullis, JWT, no Redis",
             Self::Key => "Portcullis, API key, 3 windows",
             Self::KeySplit => "the same in split mode",
+            Self::TokenUnguarded => "(c) without guards and seal",
+            Self::KeyUnguarded => "(d) without guards and seal",
         }
     }
 
@@ -79,6 +94,21 @@ impl Variant {
             Self::Token => Some(Self::NativeUnlimited),
             Self::Key | Self::KeySplit => Some(Self::Native),
             Self::Plain | Self::Native | Self::NativeUnlimited => None,
+            Self::TokenUnguarded | Self::KeyUnguarded => None,
+        }
+    }
+
+    /// The same without guards and seal.
+    pub(crate) fn unguarded(self) -> Option<Self> {
+        match self {
+            Self::Token => Some(Self::TokenUnguarded),
+            Self::Key => Some(Self::KeyUnguarded),
+            Self::Plain
+            | Self::Native
+            | Self::NativeUnlimited
+            | Self::KeySplit
+            | Self::TokenUnguarded
+            | Self::KeyUnguarded => None,
         }
     }
 
@@ -90,14 +120,18 @@ impl Variant {
             Self::Token => Chain::Inline,
             Self::Key => Chain::Filter { mode: "hold" },
             Self::KeySplit => Chain::Filter { mode: "split" },
+            Self::TokenUnguarded => Chain::InlineUnguarded,
+            Self::KeyUnguarded => Chain::FilterUnguarded,
         }
     }
 
     pub(crate) fn credential(self) -> Credential {
         match self {
             Self::Plain => Credential::Nothing,
-            Self::Native | Self::NativeUnlimited | Self::Token => Credential::Token,
-            Self::Key | Self::KeySplit => Credential::Key,
+            Self::Native | Self::NativeUnlimited | Self::Token | Self::TokenUnguarded => {
+                Credential::Token
+            }
+            Self::Key | Self::KeySplit | Self::KeyUnguarded => Credential::Key,
         }
     }
 
@@ -109,8 +143,8 @@ impl Variant {
     /// Whether it counts calls.
     pub(crate) fn limits(self) -> bool {
         match self {
-            Self::Native | Self::Key | Self::KeySplit => true,
-            Self::Plain | Self::NativeUnlimited | Self::Token => false,
+            Self::Native | Self::Key | Self::KeySplit | Self::KeyUnguarded => true,
+            Self::Plain | Self::NativeUnlimited | Self::Token | Self::TokenUnguarded => false,
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Owns what a call looks like and how its trace is found again. Knows nothing about how the gateway was installed.
 
+use super::streams::{Front, Open, Streams};
 use crate::failure::{Failure, Result};
 use portcullis_stack::{Stack, http, process};
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// The host under which the shipped routes serve.
 pub(crate) const HOST: &str = "mcp.example.com";
-const PATH: &str = "/demo/mcp";
+pub(crate) const PATH: &str = "/demo/mcp";
 
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const ALL: [Self; 3] = [Self::Allowed, Self::Danger, Self::NoKey];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
             Self::Danger => "danger",
@@ -50,7 +51,7 @@ impl Kind {
         }
     }
 
-    fn tool(self) -> &'static str {
+    pub(crate) fn tool(self) -> &'static str {
         match self {
             Self::Allowed | Self::NoKey => "query_users",
             Self::Danger => "delete_user",
@@ -69,12 +70,25 @@ pub(crate) struct Gateway {
     pub(crate) audit: PathBuf,
     /// Whether its routes have guards, so that something is missing when calls are still answered.
     pub(crate) is_guarded: bool,
+    /// Of the server's streams.
+    pub(crate) streams: StreamTraces,
+}
+
+/// Where the server says which streams came, and where it looks for those whose answers may go.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamTraces {
+    pub(crate) record: PathBuf,
+    pub(crate) released: PathBuf,
 }
 
 impl Gateway {
-    pub(crate) fn of(stack: &Stack, url: String, audit: PathBuf) -> Self {
+    pub(crate) fn of(stack: &Stack, front: &Front, url: String, audit: PathBuf) -> Self {
         let (key, record) = (stack.analyst.key.clone(), stack.connector.record().to_owned());
-        Self { url, key, record, audit, is_guarded: true }
+        let streams = StreamTraces {
+            record: front.record().to_owned(),
+            released: front.released().to_owned(),
+        };
+        Self { url, key, record, audit, is_guarded: true, streams }
     }
 
     /// One call.
@@ -154,7 +168,8 @@ impl Gateway {
             let (gateway, label, stop) = (self.clone(), label.to_owned(), Arc::clone(&stop));
             thread::spawn(move || gateway.keep_calling(kind, &label, started, &stop))
         });
-        Load { gateway: self.clone(), label: label.to_owned(), stop, threads }
+        let streams = Open::start(self, label);
+        Load { gateway: self.clone(), label: label.to_owned(), stop, threads, streams }
     }
 
     fn keep_calling(
@@ -215,13 +230,15 @@ impl Gateway {
     }
 
     /// How many entries of a kind the audit log has.
-    fn entries(&self, label: &str, kind: Kind) -> usize {
-        let agent = agent(label, kind);
-        entries(&self.audit)
-            .iter()
-            .filter(|entry| entry.get("user_agent").and_then(Value::as_str) == Some(&agent))
-            .count()
+    pub(crate) fn entries(&self, label: &str, kind: Kind) -> usize {
+        entries_of(&self.audit, &agent(label, kind))
     }
+}
+
+/// How many entries the audit log has of a client that calls itself so.
+pub(crate) fn entries_of(audit: &Path, agent: &str) -> usize {
+    let of_it = |entry: &&Value| entry.get("user_agent").and_then(Value::as_str) == Some(agent);
+    entries(audit).iter().filter(of_it).count()
 }
 
 /// What came back.
@@ -248,6 +265,7 @@ pub(crate) struct Load {
     label: String,
     stop: Arc<AtomicBool>,
     threads: [JoinHandle<Vec<Sent>>; 3],
+    streams: Open,
 }
 
 impl Load {
@@ -264,6 +282,8 @@ impl Load {
     fn counted_within(self, flushed_within: Duration) -> Result<Tally> {
         self.stop.store(true, Ordering::SeqCst);
         let [allowed, danger, nokey] = self.threads.map(|thread| thread.join().unwrap_or_default());
+        let is_audited = flushed_within > Duration::ZERO;
+        let streams = self.streams.finish(is_audited);
         let (gateway, label) = (&self.gateway, &self.label);
         let longest_gap = longest_gap(&allowed);
         let count = |kind, sent: &[Sent]| -> Result<Counts> {
@@ -289,6 +309,7 @@ impl Load {
             danger: count(Kind::Danger, &danger)?,
             nokey: count(Kind::NoKey, &nokey)?,
             longest_gap,
+            streams,
         })
     }
 }
@@ -310,19 +331,20 @@ pub(crate) struct Counts {
 }
 
 /// The counts of all kinds.
-#[derive(Clone, Debug)]
 pub(crate) struct Tally {
     pub(crate) allowed: Counts,
     pub(crate) danger: Counts,
     pub(crate) nokey: Counts,
     /// The longest time without an answered allowed call.
     pub(crate) longest_gap: Duration,
+    pub(crate) streams: Streams,
 }
 
 impl Tally {
     /// What must hold whatever happened: nothing unjudged was executed, and what was judged is written down.
     pub(crate) fn holds(&self) -> std::result::Result<(), String> {
         let mut wrong = self.executed();
+        wrong.extend(self.streams.wrong(true));
         if self.allowed.entries < self.allowed.reached {
             wrong.push(format!(
                 "{} allowed calls reached the server, {} are in the audit log",
@@ -342,7 +364,9 @@ impl Tally {
 
     /// The same without the audit log.
     pub(crate) fn refuses(&self) -> std::result::Result<(), String> {
-        concluded(&self.executed())
+        let mut wrong = self.executed();
+        wrong.extend(self.streams.wrong(false));
+        concluded(&wrong)
     }
 
     /// What was executed and must not be.

@@ -2,6 +2,7 @@
 //!
 //! Owns the operations. Where admission.yaml refuses one, Envoy Gateway alone is told, as in a cluster without these policies.
 
+use super::beside::{TlsFront, ext_authz, http3_client, idle_module};
 use super::calls::{Gateway, HOST, Kind, within};
 use super::cluster::{MODULE, succeeded};
 use super::envoy_gateway_trials::{Mesh, NAME};
@@ -11,11 +12,10 @@ use super::report::Report;
 use crate::failure::{Failure, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use portcullis_stack::http;
 use portcullis_stack::ports::{free_port, loopback};
-use portcullis_stack::{Process, http, ready};
 use serde_json::json;
 use std::fs;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// From a file to Envoy, on a busy machine.
@@ -33,18 +33,6 @@ for kind, tool in (('allowed', 'query_users'), ('danger', 'delete_user'), ('noke
     c.request('POST', '/demo/mcp', json.dumps(m), h)
     r = c.getresponse(); b = r.read()
     print(kind, r.status, b'\"result\"' in b)
-";
-
-/// An ext_authz server.
-const SAYS_YES: &str = "import http.server, sys
-class Yes(http.server.BaseHTTPRequestHandler):
-    protocol_version = 'HTTP/1.1'
-    def do_POST(self):
-        self.rfile.read(int(self.headers.get('content-length') or 0))
-        self.send_response(200); self.send_header('content-length', '0'); self.end_headers()
-    do_GET = do_POST
-    def log_message(self, *a): pass
-http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Yes).serve_forever()
 ";
 
 impl Mesh<'_> {
@@ -85,6 +73,7 @@ impl Mesh<'_> {
         self.images(report);
         self.holes(report);
         self.others(report);
+        self.merged(report);
         let gateway = self.gateway.clone();
         // The audit log is Envoy's standard output, and its file starts anew.
         let after = After::FlowsWithAuditAgain;
@@ -228,7 +217,33 @@ impl Mesh<'_> {
                 self.refuses_with_tls("eg-https-patched", &[Kind::Danger, Kind::NoKey])
             },
         );
-        self.operate("both removed", After::Flows, report, corrected);
+        self.operate("HTTP/3 with its patches (without admission)", After::Flows, report, || {
+            let port = free_port()?;
+            self.unadmitted("routes.yaml", |text| with_seal_of_https(&text))?;
+            self.unadmitted("gateway.yaml", |text| {
+                let listener = https_listener(port);
+                let text = replaced(&text, LISTENER, &format!("{listener}{LISTENER}"))?;
+                let http2 = "  http2: {initialStreamWindowSize";
+                with_patches_of_https(&replaced(&text, http2, &format!("  http3: {{}}\n{http2}"))?)
+            })?;
+            let (_client, address) = http3_client(self.ground, port)?;
+            let gateway = Gateway { url: format!("http://{address}"), ..self.gateway.clone() };
+            let label = "eg-http3";
+            within(PUSHED_WITHIN, "an allowed call by HTTP/3", || {
+                gateway.call(Kind::Allowed, label, 0).result.then_some(())
+            })?;
+            for kind in [Kind::Danger, Kind::NoKey] {
+                let reply = gateway.call(kind, label, 1);
+                if reply.result || !reply.judged || gateway.reached(label, kind) > 0 {
+                    return Err(Failure::new(format!("by HTTP/3: {reply:?}")));
+                }
+            }
+            Ok(())
+        });
+        self.operate("both removed", After::Flows, report, || {
+            self.apply("routes.yaml")?;
+            corrected()
+        });
         self.operate("the listener renamed (without admission)", After::Closed, report, || {
             self.unadmitted("gateway.yaml", |text| {
                 replaced(&text, "{name: http, protocol", "{name: renamed, protocol")
@@ -291,7 +306,7 @@ impl Mesh<'_> {
 
     /// Filters of others on the same gateway.
     fn beside(&self, report: &mut Report) {
-        let server = self.ext_authz();
+        let server = ext_authz(&self.ground.tools, &self.ground.logs);
         self.operate("an ext_authz filter in front that allows", After::Flows, report, || {
             let address = server.as_ref().map_err(|failure| Failure::new(failure.to_string()))?.1;
             self.write("ext-authz.yaml", &ext_authz_policy(address.port()))
@@ -302,20 +317,60 @@ impl Mesh<'_> {
             }
             Ok(())
         });
-        self.operate("that policy removed, too", After::Flows, report, || {
+        self.operate("the ext_authz policy removed", After::Flows, report, || {
             self.remove("ext-authz.yaml")
+        });
+        self.operate("another Wasm filter in front", After::Flows, report, || {
+            let ground = self.ground;
+            let module = ground.dir.join("idle.wasm");
+            fs::write(&module, idle_module()).map_err(|error| Failure::new(error.to_string()))?;
+            let digest = ground.registry.push(&ground.tools, &module, ("idle", "1"))?;
+            let image = ground.registry.image_of("idle", "1");
+            self.apply_edited("gateway.yaml", |text| {
+                let ours = "  wasm:\n  - name: portcullis\n";
+                let other = format!(
+                    "  wasm:\n  - name: idle\n    rootID: idle\n    failOpen: false\n    code: {{type: Image, image: {{url: {image}, sha256: \"{digest}\"}}}}\n  \
+                     - name: portcullis\n"
+                );
+                replaced(&text, ours, &other)
+            })
+        });
+        self.operate("that filter removed", After::Flows, report, || self.apply("gateway.yaml"));
+        // It has to be there as long as the gateway wants it.
+        let mut tls = None;
+        self.operate("mTLS to Redis and Vault", After::Flows, report, || {
+            let front = tls.insert(TlsFront::start(self.ground, "envoy-gateway")?);
+            self.apply_edited("gateway.yaml", |text| {
+                let text = front.in_the_way(self.ground, &text)?;
+                // A new VM of the filter reads the credential again.
+                replaced(&text, "4096", "1024")
+            })?;
+            within(PUSHED_WITHIN, "a client with a certificate at Redis and OpenBao", || {
+                front.is_used().then_some(())
+            })
+        });
+        self.operate("plaintext to both again", After::Flows, report, || {
+            self.apply("gateway.yaml")
         });
     }
 
-    /// A server that says yes to everything.
-    fn ext_authz(&self) -> Result<(Process, SocketAddr)> {
-        let address = loopback(free_port()?);
-        let mut command = self.ground.tools.python_command();
-        command.args(["-c", SAYS_YES, &address.port().to_string()]);
-        let process =
-            Process::spawn("ext-authz", command, &self.ground.logs.join("ext-authz.log"))?;
-        ready::process_is_ready(&process, PUSHED_WITHIN, || ready::accepts(address))?;
-        Ok((process, address))
+    /// One Envoy for all Gateways of the class: the patches are for the class then.
+    fn merged(&self, report: &mut Report) {
+        let after = After::FlowsWithAuditAgain;
+        self.operate("mergeGateways (without admission)", after, report, || {
+            self.write("here.yaml", &of_the_class(&self.patches_for_here())?)?;
+            self.unadmitted("routes.yaml", |text| of_the_class(&text))?;
+            self.unadmitted("gateway.yaml", |text| {
+                let proxy = "metadata: {name: portcullis, namespace: mcp}\nspec:\n  # The framing";
+                let merged = proxy.replace("spec:\n", "spec:\n  mergeGateways: true\n");
+                of_the_class(&replaced(&text, proxy, &merged)?)
+            })
+        });
+        self.operate("a Gateway of its own again", after, report, || {
+            self.write("here.yaml", &self.patches_for_here())?;
+            self.apply("routes.yaml")?;
+            self.apply("gateway.yaml")
+        });
     }
 
     /// A route before ours to the same server, for requests that have a header.
@@ -426,7 +481,29 @@ fn with_patches_of_https(text: &str) -> Result<String> {
         .split_once(patches)
         .ok_or_else(|| Failure::new(format!("no {patches:?} in gateway.yaml")))?;
     let of_https = of_http.replace("mcp/mcp/http", "mcp/mcp/https");
-    Ok(format!("{}\n{patches}{of_https}", text.trim_end()))
+    let of_quic = of_http.replace("mcp/mcp/http", "mcp/mcp/https-quic");
+    Ok(format!("{}\n{patches}{of_https}\n{patches}{of_quic}", text.trim_end()))
+}
+
+/// The same for the seal in routes.yaml. HTTP/3 has a listener and no routes of its own.
+fn with_seal_of_https(text: &str) -> Result<String> {
+    let listener = "  - type: type.googleapis.com/envoy.config.listener.v3.Listener\n";
+    let routes = "  # Each rule of an HTTPRoute has a cluster";
+    let absent = |what: &str| Failure::new(format!("no {what:?} in routes.yaml"));
+    let (_, patches) = text.split_once(listener).ok_or_else(|| absent(listener))?;
+    let (filter, _) = patches.split_once(routes).ok_or_else(|| absent(routes))?;
+    let of_https = patches.replace("mcp/mcp/http", "mcp/mcp/https");
+    let of_quic = filter.replace("mcp/mcp/http", "mcp/mcp/https-quic");
+    Ok(format!("{}\n{listener}{of_https}{listener}{of_quic}", text.trim_end()))
+}
+
+/// Its patches for every Gateway of the class.
+fn of_the_class(text: &str) -> Result<String> {
+    replaced(
+        text,
+        "targetRef: {group: gateway.networking.k8s.io, kind: Gateway, name: mcp}",
+        "targetRef: {group: gateway.networking.k8s.io, kind: GatewayClass, name: portcullis}",
+    )
 }
 
 /// A rule of another team for the demo's server.

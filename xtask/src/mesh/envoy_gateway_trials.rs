@@ -22,7 +22,7 @@ use std::time::Duration;
 pub(super) const NAME: &str = "Envoy Gateway";
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Of the Gateway, in any of the trials: without an API server, each is on all addresses until it is patched.
-const LISTENERS: [&str; 4] = ["http", "other", "renamed", "https"];
+const LISTENERS: [&str; 5] = ["http", "other", "renamed", "https", "https-quic"];
 /// What the shipped EnvoyProxy says of pods.
 const PODS: [&str; 2] = ["  provider:\n    type: Kubernetes\n", "  telemetry:\n"];
 
@@ -99,7 +99,7 @@ impl<'a> Mesh<'a> {
             .with("protocol: HTTP, port: 8080", format!("protocol: HTTP, port: {port}"))
             .with(
                 "fqdn: {hostname: demo.mcp.svc.cluster.local, port: 8080}",
-                format!("ip: {{address: 127.0.0.1, port: {}}}", stack.connector.address().port()),
+                format!("ip: {{address: 127.0.0.1, port: {}}}", ground.front.address().port()),
             )
             .with("timeout_ms: 50}", "timeout_ms: 1000}")
             .with(
@@ -107,7 +107,7 @@ impl<'a> Mesh<'a> {
                 "auth: {external_url: \"https://mcp.example.com\", slowdown: {failures: 0}}",
             );
         let url = format!("http://{}", loopback(port));
-        let of = Gateway::of(stack, url, controller.log().to_owned());
+        let of = Gateway::of(stack, &ground.front, url, controller.log().to_owned());
         let gateway = Gateway { is_guarded: !options.without_guards, ..of };
         let mesh = Self { ground, tools, controller, here, gateway, guard };
         let secret = mesh.controller.envoy_secret()?;
@@ -117,7 +117,7 @@ impl<'a> Mesh<'a> {
     }
 
     /// What the API server has of itself in a cluster, and where Envoy Gateway's own servers are on this machine.
-    fn patches_for_here(&self) -> String {
+    pub(super) fn patches_for_here(&self) -> String {
         let authority = self.controller.authority();
         let socket =
             "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/address";
@@ -270,6 +270,6 @@ fn without_pods(text: &str) -> Result<String> {
     let (before, rest) = text.split_once(from).unwrap_or((text, ""));
     let (_, after) =
         rest.split_once(to).ok_or_else(|| Failure::new("the EnvoyProxy has no telemetry"))?;
-    let host = "  provider: {type: Host, host: {envoyVersion: 1.40.0}}\n  concurrency: 2\n  extraArgs: [\"--file-flush-interval-msec 100\"]\n";
+    let host = "  provider: {type: Host, host: {envoyVersion: 1.40.0}}\n  concurrency: 2\n  extraArgs: [\"--file-flush-interval-msec 100\", \"--disable-hot-restart\"]\n";
     Ok(format!("{before}{host}{to}{after}"))
 }

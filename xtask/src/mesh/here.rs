@@ -50,6 +50,12 @@ impl Here {
         let fault = |error| Failure::new(format!("could not adapt {}: {error}", shipped.display()));
         let mut text = fs::read_to_string(shipped).map_err(fault)?;
         if let Some(left_out) = self.left_out {
+            // The seal is the end of a file, and says nothing without its values.
+            for seal in ["\n---\n# The seal.", "\n  # The seal."] {
+                if let Some((before, _)) = text.split_once(seal) {
+                    text = format!("{before}\n");
+                }
+            }
             text = text.split_inclusive('\n').filter(|line| !line.contains(left_out)).collect();
         }
         for (shipped, here) in &self.replacements {

@@ -34,6 +34,15 @@ const FOR_STOCK_ENVOY: [(&str, &str); 4] = [
     ("PILOT_ENABLE_ALPN_FILTER", "false"),
 ];
 
+/// The provider is the one that telemetry.yaml names.
+const MESH: &str = "enableAutoMtls: false
+extensionProviders:
+- name: portcullis-audit
+  envoyFileAccessLog:
+    path: /dev/stdout
+    logFormat: {text: \"%FILTER_STATE(wasm.portcullis.audit:PLAIN)%\\n\"}
+";
+
 /// Labels that the filter's metrics carry in their names; Istio makes a pattern of each.
 const TAGS: [&str; 12] = [
     "connector",
@@ -191,7 +200,7 @@ fn mesh_configuration(home: &Path) -> Result<()> {
     let dir = home.join("etc/istio/config");
     made(&dir)?;
     let file = dir.join("mesh");
-    fs::write(&file, "enableAutoMtls: false\n")
+    fs::write(&file, MESH)
         .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
 }
 

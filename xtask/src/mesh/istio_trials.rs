@@ -2,6 +2,7 @@
 //!
 //! Owns the ways to install, the trials of each, and the operations on them.
 
+use super::beside::{TlsFront, ext_authz, idle_module};
 use super::calls::{Gateway, HOST, Kind, within};
 use super::cluster::{FRAMING, MODULE};
 use super::here::{Here, replaced};
@@ -12,8 +13,8 @@ use super::tools::IstioTools;
 use super::{Ground, Options, rendered};
 use crate::failure::{Failure, Result};
 use crate::progress::step;
-use portcullis_stack::files;
 use portcullis_stack::ports::{free_port, loopback};
+use portcullis_stack::{Process, files};
 use serde_json::json;
 use std::fs;
 use std::path::PathBuf;
@@ -67,6 +68,10 @@ struct Mesh<'a> {
     here: Here,
     gateway: Gateway,
     guard: String,
+    /// Of others.
+    authorizer: Option<Process>,
+    /// In front of Redis and OpenBao.
+    tls: Option<TlsFront>,
 }
 
 /// Everything on Istio.
@@ -100,6 +105,11 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
                 "other-hosts.yaml leaves out the host that it names",
                 || mesh.leaves_other_hosts_out(),
             );
+        }
+        if works && install == Install::Hold && !options.without_guards {
+            report.trial(install.name(), "telemetry.yaml in place of the access log", || {
+                mesh.audits_by_telemetry()
+            });
         }
         if options.operations && works {
             mesh.operations(install, report);
@@ -178,16 +188,26 @@ impl<'a> Mesh<'a> {
                 "auth: {external_url: \"https://mcp.example.com\", slowdown: {failures: 0}}",
             );
         let url = format!("http://{}", loopback(port));
-        let of = Gateway::of(stack, url, ingress.log().to_owned());
+        let of = Gateway::of(stack, &ground.front, url, ingress.log().to_owned());
         let gateway = Gateway { is_guarded: !options.without_guards, ..of };
-        let mesh = Self { ground, tools, istiod, ingress, here, gateway, guard };
+        let mesh = Self {
+            ground,
+            tools,
+            istiod,
+            ingress,
+            here,
+            gateway,
+            guard,
+            authorizer: None,
+            tls: None,
+        };
         mesh.serve_demo()?;
         Ok(mesh)
     }
 
     /// The demo's MCP server under the name that `routes.yaml` has.
     fn serve_demo(&self) -> Result<()> {
-        let port = self.ground.stack.connector.address().port();
+        let port = self.ground.front.address().port();
         let entry = format!(
             "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: demo, namespace: mcp}}\nspec:\n  \
              hosts: [demo.mcp.svc.cluster.local]\n  ports: [{{number: 8080, name: http, protocol: HTTP}}]\n  \
@@ -354,6 +374,23 @@ impl<'a> Mesh<'a> {
         operate("that EnvoyFilter removed", After::Flows, &mut |mesh| {
             mesh.ground.cluster.delete(&mesh.ground.dir.join("taken-out.yaml"))
         });
+        operate(
+            "ext_authz and another Wasm filter, in front and behind",
+            After::Flows,
+            &mut |mesh| mesh.beside(),
+        );
+        operate("the ext_authz server gone", After::Closed, &mut |mesh| {
+            mesh.authorizer = None;
+            Ok(())
+        });
+        operate("those filters removed", After::Flows, &mut |mesh| {
+            mesh.ground.cluster.delete(&mesh.ground.dir.join("beside.yaml"))
+        });
+        operate("mTLS to Redis and Vault", After::Flows, &mut |mesh| mesh.with_tls(file));
+        operate("plaintext to both again", After::Flows, &mut |mesh| {
+            mesh.apply("base.yaml")?;
+            mesh.apply(file)
+        });
         operate("FAIL_OPEN with a faulty configuration", faulty, &mut |mesh| {
             mesh.apply_edited(file, |text| {
                 let open = replaced(&text, "FAIL_RELOAD", "FAIL_OPEN")?;
@@ -479,6 +516,64 @@ impl<'a> Mesh<'a> {
         expect(after == [before, 0, 0], "no further call at the server", &after)
     }
 
+    /// Filters of others on the same connection managers.
+    fn beside(&mut self) -> Result<()> {
+        let (process, address) = ext_authz(&self.ground.tools, &self.ground.logs)?;
+        self.authorizer = Some(process);
+        let module = self.ground.dir.join("idle.wasm");
+        fs::write(&module, idle_module()).map_err(|error| Failure::new(error.to_string()))?;
+        self.apply_own("beside.yaml", &filters_of_others(address.port(), &module))?;
+        within(PUSHED_WITHIN, "the filters of others", || {
+            let dump = self.ingress.admin("config_dump").ok()?.text();
+            dump.contains("beside_behind").then_some(())
+        })
+    }
+
+    /// base.yaml with its lines for TLS, and a new VM of the filter, which reads the credential again.
+    fn with_tls(&mut self, file: &str) -> Result<()> {
+        let front = TlsFront::start(self.ground, &format!("istio-{file}"))?;
+        self.apply_edited("base.yaml", |text| front.in_the_way(self.ground, &text))?;
+        self.apply_edited(file, |text| replaced(&text, "4096", "1024"))?;
+        within(PUSHED_WITHIN, "a client with a certificate at Redis and OpenBao", || {
+            front.is_used().then_some(())
+        })?;
+        self.tls = Some(front);
+        Ok(())
+    }
+
+    /// One entry for each call, by Telemetry alone.
+    fn audits_by_telemetry(&self) -> Result<()> {
+        self.apply_edited("base.yaml", |text| {
+            let (before, rest) = text.split_once("          access_log:\n").unwrap_or((&text, ""));
+            let (_, after) = rest.split_once("\n\n").ok_or_else(|| {
+                Failure::new("base.yaml has no access_log with a blank line behind it")
+            })?;
+            Ok(format!("{before}\n{after}"))
+        })?;
+        self.apply("telemetry.yaml")?;
+        let mut number = 0;
+        // None by now, two while both are there.
+        within(PUSHED_WITHIN, "one entry for a call", || {
+            number += 1;
+            let label = format!("istio-telemetry-{number}");
+            let sent = Kind::ALL.map(|kind| self.gateway.call(kind, &label, 0));
+            if !sent.iter().all(|reply| reply.judged) {
+                return None;
+            }
+            std::thread::sleep(Duration::from_secs(3));
+            Kind::ALL.iter().all(|kind| self.gateway.entries(&label, *kind) == 1).then_some(())
+        })?;
+        self.ground.cluster.delete(&self.file("telemetry.yaml")?)?;
+        self.apply("base.yaml")?;
+        within(PUSHED_WITHIN, "one entry for a call, by base.yaml", || {
+            number += 1;
+            let label = format!("istio-telemetry-{number}");
+            self.gateway.call(Kind::Allowed, &label, 0);
+            std::thread::sleep(Duration::from_secs(3));
+            (self.gateway.entries(&label, Kind::Allowed) == 1).then_some(())
+        })
+    }
+
     /// A registry that accepts and says nothing, for another digest: the agent has the module of this one already.
     fn slow_pull(&self, file: &str) -> Result<()> {
         let silent = std::net::TcpListener::bind("127.0.0.1:0")
@@ -542,6 +637,36 @@ fn taken_out(install: Install) -> String {
          workloadSelector: {{labels: {{istio: ingressgateway}}}}\n  priority: 90\n  configPatches:\n  - applyTo: HTTP_FILTER\n    \
          match: {{context: GATEWAY, listener: {{filterChain: {{filter: {{name: envoy.filters.network.http_connection_manager, \
          subFilter: {{name: \"{name}\"}}}}}}}}}}\n    patch: {{operation: REMOVE}}\n"
+    )
+}
+
+/// An ext_authz filter and a Wasm filter before all others, and the same Wasm filter just before the router.
+fn filters_of_others(port: u16, module: &std::path::Path) -> String {
+    let manager =
+        "listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager";
+    let wasm = |name: &str| {
+        format!(
+            "{{name: {name}, typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm, config: \
+             {{name: {name}, root_id: {name}, vm_config: {{vm_id: {name}, runtime: envoy.wasm.runtime.v8, \
+             code: {{local: {{filename: \"{}\"}}}}}}}}}}}}",
+            module.display()
+        )
+    };
+    format!(
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {{name: beside, namespace: {NAMESPACE}}}\nspec:\n  \
+         workloadSelector: {{labels: {{istio: ingressgateway}}}}\n  priority: 50\n  configPatches:\n  \
+         - applyTo: CLUSTER\n    match: {{context: GATEWAY}}\n    patch: {{operation: ADD, value: {{name: beside_authorizer, type: STATIC, \
+         connect_timeout: 1s, load_assignment: {{cluster_name: beside_authorizer, endpoints: [{{lb_endpoints: [{{endpoint: \
+         {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]}}}}}}\n  \
+         - applyTo: HTTP_FILTER\n    match: {{context: GATEWAY, {manager}}}}}}}}}\n    patch: {{operation: INSERT_FIRST, value: \
+         {{name: envoy.filters.http.ext_authz, typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz, http_service: {{server_uri: \
+         {{uri: \"http://127.0.0.1:{port}\", cluster: beside_authorizer, timeout: 1s}}}}}}}}}}\n  \
+         - applyTo: HTTP_FILTER\n    match: {{context: GATEWAY, {manager}}}}}}}}}\n    patch: {{operation: INSERT_FIRST, value: {}}}\n  \
+         - applyTo: HTTP_FILTER\n    match: {{context: GATEWAY, {manager}, subFilter: {{name: envoy.filters.http.router}}}}}}}}}}\n    \
+         patch: {{operation: INSERT_BEFORE, value: {}}}\n",
+        wasm("beside_front"),
+        wasm("beside_behind")
     )
 }
 

@@ -3,6 +3,7 @@
 //! Owns the order: build, start, apply, try, report. It needs Go and time, so it is no part of the test command: what the
 //! control planes make of our files is committed (`rendered`), and the test command serves that.
 
+mod beside;
 mod calls;
 mod cluster;
 mod envoy_gateway;
@@ -16,10 +17,12 @@ mod operations;
 mod plain_operations;
 pub(crate) mod rendered;
 mod report;
+mod streams;
 mod tools;
 
 use self::cluster::{Cluster, FRAMING, MODULE, Registry};
 use self::report::{Guards, Report};
+use self::streams::Front;
 use self::tools::{KubernetesTools, RegistryTools};
 use crate::build;
 use crate::failure::{Failure, Result};
@@ -89,6 +92,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) tools: Tools,
     pub(crate) stack: Stack,
+    /// The demo's MCP server, with streams.
+    pub(crate) front: Front,
     pub(crate) cluster: Cluster,
     pub(crate) registry: Registry,
     /// Of the image `portcullis:1`.
@@ -158,6 +163,7 @@ impl<'a> Ground<'a> {
         let stack = step("starting Redis, OpenBao and the MCP servers", || {
             Stack::start(stack_options(workspace, options, &dir)?)
         })?;
+        let front = Front::start(&tools, stack.connector.address(), &dir, &logs)?;
         let cluster = step("starting etcd and the API server", || {
             Cluster::start(&kubernetes, &tools, &dir, &logs)
         })?;
@@ -165,7 +171,18 @@ impl<'a> Ground<'a> {
         let artifacts = workspace.artifacts();
         let digest = registry.push(&tools, &artifacts.filter, (MODULE, "1"))?;
         let framing_digest = registry.push(&tools, &artifacts.framing, (FRAMING, "1"))?;
-        Ok(Self { workspace, tools, stack, cluster, registry, digest, framing_digest, dir, logs })
+        Ok(Self {
+            workspace,
+            tools,
+            stack,
+            front,
+            cluster,
+            registry,
+            digest,
+            framing_digest,
+            dir,
+            logs,
+        })
     }
 }
 

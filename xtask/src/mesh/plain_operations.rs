@@ -51,7 +51,7 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
     for (number, (operation, change)) in OPERATIONS.into_iter().enumerate() {
         let (envoy, port) = started(ground, options, number, change)?;
         let url = format!("http://{}", loopback(port));
-        let gateway = Gateway::of(&ground.stack, url, envoy.audit_log().to_owned());
+        let gateway = Gateway::of(&ground.stack, &ground.front, url, envoy.audit_log().to_owned());
         // The first call reads the policy.
         gateway.call(Kind::Allowed, "plain-first", number);
         let load = gateway.load(&format!("plain-{number}"));
@@ -86,7 +86,7 @@ fn started(
     let envoy = Envoy::start(EnvoyOptions {
         program: stack.tools.envoy.clone(),
         template,
-        bootstrap: stack.settings.clone(),
+        bootstrap: stack.settings.clone().demo(ground.front.address()),
         logs: dir.clone(),
         dir,
         name: format!("envoy-plain-{number}"),

@@ -135,7 +135,7 @@ pub(super) fn write(
     make_local(&mut bootstrap);
     let places = [
         Place::new(port, "LISTEN", 10000),
-        Place::new(&stack.connector.address().port().to_string(), "DEMO", 8080),
+        Place::new(&ground.front.address().port().to_string(), "DEMO", 8080),
         Place::new(&stack.valkey.address().port().to_string(), "REDIS", 6379),
         Place::new(&stack.openbao.address().port().to_string(), "VAULT", 8200),
     ];

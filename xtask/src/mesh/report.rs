@@ -92,6 +92,7 @@ impl Report {
         println!("     allowed {}", tally.allowed);
         println!("     danger  {}", tally.danger);
         println!("     nokey   {}", tally.nokey);
+        println!("     streams {}", tally.streams);
         self.rows.push(Row {
             install: install.to_owned(),
             operation: operation.to_owned(),
@@ -139,9 +140,11 @@ fn table(of: &str, guards: Guards, rows: &[&Row]) -> String {
          Written by `cargo xtask mesh {command}`; do not edit. `danger` is a tool that the\n\
          caller may not call, `nokey` a call without a credential: how many reached the MCP server, of how many\n\
          sent. The gap is the longest time without an answered allowed call. After an operation that closes the\n\
-         gateway, the calls until its end count, too. Of {} operations, {} hold.\n\n\
-         | install | operation | allowed: answered / sent | at the server | entries | `danger`, `nokey` at the server | longest gap |{}\n\
-         |---|---|---|---|---|---|---|{}\n",
+         gateway, the calls until its end count, too. Two streams of a client are open from before the operation\n\
+         until its end: a call whose answer waits, and a GET on which it listens; three more, without a credential or\n\
+         for `danger`, must not get to the server. Of {} operations, {} hold.\n\n\
+         | install | operation | allowed: answered / sent | at the server | entries | `danger`, `nokey` at the server | longest gap | streams |{}\n\
+         |---|---|---|---|---|---|---|---|{}\n",
         rows.len(),
         rows.len().saturating_sub(failed),
         more[0],
@@ -158,7 +161,7 @@ fn table(of: &str, guards: Guards, rows: &[&Row]) -> String {
         // Writing to a text does not fail.
         let _ = writeln!(
             text,
-            "| {install} | {operation}{mark} | {} / {} | {} | {} | {} of {}, {} of {} | {gap} |{what}",
+            "| {install} | {operation}{mark} | {} / {} | {} | {} | {} of {}, {} of {} | {gap} | {} |{what}",
             allowed.answered,
             allowed.sent,
             allowed.reached,
@@ -166,7 +169,8 @@ fn table(of: &str, guards: Guards, rows: &[&Row]) -> String {
             tally.danger.reached,
             tally.danger.sent,
             tally.nokey.reached,
-            tally.nokey.sent
+            tally.nokey.sent,
+            tally.streams
         );
     }
     text
