@@ -157,7 +157,7 @@ fn why(failure: AuthFailure, jws: Option<&Jws>, issuers: &[Issuer]) -> Vec<Strin
             [claim("iat"), claim("exp")].into_iter().chain(most).collect()
         }
         AuthFailure::WrongAudience => vec![claim("aud")],
-        AuthFailure::TokenUnmapped => {
+        AuthFailure::TokenUnmapped(_) => {
             known.into_iter().flat_map(|issuer| mapped(issuer, jws)).collect()
         }
         AuthFailure::TokenClaims => ["sub", "exp", "iat", "nbf", "jti", "aud"].map(claim).to_vec(),
