@@ -27,7 +27,7 @@ pub struct ConnectorCredential {
 }
 
 /// Named templates.
-pub type Templates = Vec<(String, Template)>;
+pub(super) type Templates = Vec<(String, Template)>;
 
 /// How a caller gets a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
