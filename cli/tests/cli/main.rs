@@ -19,6 +19,7 @@ mod keys_life;
 mod keys_lost;
 mod limits;
 mod operators;
+mod page_commands;
 mod pages;
 mod policy;
 mod policy_canary;
