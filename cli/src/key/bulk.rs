@@ -8,7 +8,7 @@ use portcullis_core::secret::Secret;
 use serde_json::{Map, Value, json};
 
 use super::out::KeyFile;
-use super::rotate::{Terms, renew};
+use super::renewal::{Terms, renew};
 use super::view::{ONCE, rfc3339};
 use crate::admin_log::AdminLog;
 use crate::args::{OneKey, RotateArgs, Session, Which};

@@ -9,6 +9,7 @@ mod bulk;
 mod issue;
 mod out;
 mod policy;
+mod renewal;
 mod revoke;
 mod rotate;
 mod set;

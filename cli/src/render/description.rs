@@ -431,7 +431,7 @@ fn distinct<S>(connectors: &[Connector<S>], faults: &mut Faults) {
         }
         for other in connectors {
             let rest = connector.name.strip_prefix(&other.name);
-            if rest.is_some_and(|rest| super::route::SUFFIXES.contains(&rest)) {
+            if rest.is_some_and(|rest| super::route_names::SUFFIXES.contains(&rest)) {
                 let expected = format!("another name: a route of {} has it", other.name);
                 faults.push(&place, format!("the name {:?}", connector.name), expected);
             }

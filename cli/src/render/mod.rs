@@ -9,6 +9,7 @@ mod gateway_api;
 mod guards;
 mod istio;
 mod route;
+mod route_names;
 mod seal;
 mod yaml;
 

@@ -1,16 +1,11 @@
 //! The guarded routes of a connector, whatever they are written for.
 //!
-//! Owns which there are, and their names. How one is written is in the file of each target.
+//! Owns which there are. How one is written is in the file of each target.
 
 use super::description::{Connector, Description};
 use super::guards::{Guards, Matcher};
+use super::route_names::{LISTEN, MESSAGES, UNJUDGED};
 use crate::report::CliError;
-
-const LISTEN: &str = "-listen";
-const MESSAGES: &str = "-messages";
-const UNJUDGED: &str = "-unjudged";
-/// What is put behind a connector's name.
-pub(super) const SUFFIXES: [&str; 4] = [LISTEN, MESSAGES, UNJUDGED, "-messages-unjudged"];
 
 /// The routes of one connector.
 pub(super) struct Routes<'a, S> {
