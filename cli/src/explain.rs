@@ -13,7 +13,8 @@ use portcullis_core::auth::{
 use portcullis_core::explain::{Answer, Question, explain};
 use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 use portcullis_core::limit::{CALL, Called};
-use portcullis_core::policy::{self, Check, Enforcement, Policy};
+use portcullis_core::observed::{self, Observed};
+use portcullis_core::policy::{self, Check, Enforcement, Policy, Unverified};
 use portcullis_core::time::UnixTime;
 use serde_json::{Map, Value, json};
 
@@ -236,6 +237,7 @@ fn answered(
     notes: &[String],
 ) -> Result<Report, CliError> {
     let ExplainedCall { principal, connector, tool, .. } = asked;
+    let observed = observed(policy, asked, store.as_deref_mut())?;
     let question = Question {
         policy,
         principal,
@@ -245,6 +247,7 @@ fn answered(
         arguments: &asked.arguments,
         now: asked.at,
         source: &asked.source,
+        observed: observed.unwrap_or(Observed::Same),
     };
     let answer = explain(&question).ok_or_else(|| no_connector(policy, connector))?;
     let state = match (&answer.approval, &mut store) {
@@ -269,7 +272,7 @@ fn answered(
         let first = lines.first_mut();
         first.into_iter().for_each(|line| *line = format!("limited by {}", limited.name));
     }
-    if let Some(note) = unknowable(policy, asked) {
+    if let Some(note) = unknowable(policy, asked, observed.is_some()) {
         lines.push(note);
     }
     lines.extend(notes.iter().cloned());
@@ -344,12 +347,28 @@ fn drawn(
     Ok(drawn.collect())
 }
 
+/// What lists showed of the tool, where the policy has gateways keep that in Redis, and Redis can be asked.
+fn observed(
+    policy: &Policy,
+    asked: &ExplainedCall,
+    store: Option<&mut Store>,
+) -> Result<Option<Observed>, CliError> {
+    let connector = policy.connectors.get(&asked.connector);
+    let blocks = connector.filter(|it| it.pins.unverified == Unverified::Block);
+    let pin = blocks.and_then(|it| it.tools.get(&asked.tool)?.pin.as_ref());
+    let (Some(connector), Some(pin), Some(store)) = (connector, pin, store) else {
+        return Ok(None);
+    };
+    let tool = observed::listed(&asked.principal.org, &connector.path, &asked.tool);
+    store.observed(&observed::key(&tool, pin)).map(Some)
+}
+
 /// What only the gateways know: they remember it, Redis does not.
-fn unknowable(policy: &Policy, asked: &ExplainedCall) -> Option<String> {
+fn unknowable(policy: &Policy, asked: &ExplainedCall, drift_is_known: bool) -> Option<String> {
     let connector = policy.connectors.get(&asked.connector)?;
     let pinned = connector.tools.get(&asked.tool).is_some_and(|tool| tool.pin.is_some());
     let mut what = Vec::new();
-    if pinned {
+    if pinned && !drift_is_known {
         what.push("a drift of the tool (portcullis discover compares it with its pin)");
     }
     if policy.cool_off.is_some() {

@@ -126,6 +126,12 @@ impl Key {
         Self::of_org(org, "bound", &[kind, digest])
     }
 
+    /// HASH: what the last list showed of a pinned tool; `rev` (`same`, or the class of its drift) and an empty
+    /// `doc`. `digest` is of the connector's path, the tool and its pin.
+    pub fn observed(org: &str, digest: &str) -> Self {
+        Self::of_org(org, "tool", &[digest])
+    }
+
     /// HASH: a token, a subject or a certificate that is denied although it proves itself; `rev` and
     /// `doc` (JSON). `digest` is of what is denied, and of who issued it.
     pub fn denied(org: &str, kind: &str, digest: &str) -> Self {

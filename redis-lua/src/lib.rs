@@ -46,6 +46,7 @@ mod keep;
 mod keys;
 mod look;
 mod noted;
+mod observe;
 mod operator;
 mod put_policy;
 mod record;
@@ -62,11 +63,12 @@ pub use keep::Keep;
 pub use keys::{Key, Scope};
 pub use look::Look;
 pub use noted::{AcceptRestore, DenialState, Forget, Note, NotedReply, PutDenial};
+pub use observe::Observe;
 pub use operator::{Realm, Task, rules, tasks_of};
 pub use put_policy::{PutPolicy, PutPolicyReply};
 pub use record::{PutRecord, PutRecordReply};
 pub use script::{
-    ACCEPT_RESTORE, ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, FORGET, KEEP, LOOK, PUT_DENIAL,
-    PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall, USE_APPROVAL,
+    ACCEPT_RESTORE, ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, FORGET, KEEP, LOOK, OBSERVE,
+    PUT_DENIAL, PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall, USE_APPROVAL,
 };
 pub use value::{ReplyError, Value};

@@ -88,8 +88,15 @@ pub static LOOK: Script = Script {
     sha1: include_str!("../scripts/look.lua.sha1").trim_ascii(),
 };
 
+/// Notes what a list of a server showed of tools.
+pub static OBSERVE: Script = Script {
+    name: "observe",
+    source: include_str!("../scripts/observe.lua"),
+    sha1: include_str!("../scripts/observe.lua.sha1").trim_ascii(),
+};
+
 /// Every script of this crate.
-pub static SCRIPTS: [&Script; 12] = [
+pub static SCRIPTS: [&Script; 13] = [
     &ADMIT,
     &BIND,
     &KEEP,
@@ -102,6 +109,7 @@ pub static SCRIPTS: [&Script; 12] = [
     &DECIDE_APPROVAL,
     &ACCEPT_RESTORE,
     &LOOK,
+    &OBSERVE,
 ];
 
 /// A Lua script and the digest by which Redis knows it.

@@ -1,9 +1,12 @@
 //! Tools as they were reviewed: arguments against pinned schemas, lists against pinned definitions.
 
+use std::time::Duration;
+
+use portcullis_stack::ready::eventually;
 use portcullis_tests::fake::{FakeUpstream, event_answer, json_answer};
 use portcullis_tests::node::{Program, Transport, node};
 use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
-use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
+use portcullis_tests::{Answer, Case, Gateway, Request, World, cases, mcp};
 use serde_json::{Value, json};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -13,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         drift_is_acted_upon_by_class,
         read_only_is_what_was_pinned_and_not_what_the_server_says_now,
         drifted_tool_in_an_event_stream_is_hidden_too,
+        drift_blocks_from_the_first_call_and_on_every_gateway,
         header_that_contradicts_its_argument_is_refused,
         discover_asks_live_servers_and_pins_what_they_say,
         discover_speaks_with_servers_before_2026,
@@ -228,6 +232,50 @@ fn drifted_tool_in_an_event_stream_is_hidden_too(world: &World<'_>) {
     assert_eq!(call_of(&org, &key).status(), 403);
     let entry = answer.audit();
     assert!(entry["events"].to_string().contains("\"kind\":\"suspicious\""), "{entry}");
+}
+
+/// Whether a call through `gateway` ends with `status`, once what another gateway wrote is there, and its last answer.
+fn call_until(gateway: &Gateway, key: &str, status: u16) -> Answer {
+    let message = mcp::call("echo", json!({"message": "hi"})).to_string();
+    let call = || {
+        let answer = gateway.send(&Request::post(PYTHON, message.clone()).bearer(key));
+        (answer.status() == status).then_some(answer)
+    };
+    eventually("the gateway knows what another one saw", Duration::from_secs(10), call)
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+// Issue 14, task 7: with `block`, calls passed until a list had gone through the very worker.
+// Proves: X5
+fn drift_blocks_from_the_first_call_and_on_every_gateway(world: &World<'_>) {
+    let fake = FakeUpstream::answering(changing);
+    let (one, other) = (world.with_python_as(&fake), world.with_python_as(&fake));
+    let org = with_echo(world, json!({"breaking": "block", "unverified": "block"}));
+    let org = org.through(&one.gateway);
+    let key = org.key("analyst").key;
+    let first = call_of(&org, &key);
+    let rule = "connectors.python.on_drift.unverified";
+    assert_eq!((first.status(), fake.requests().len()), (403, 0), "{}", first.text());
+    assert_eq!(first.message()["error"]["data"]["rule"], rule);
+    assert!(first.text().contains("List the tools"), "{}", first.text());
+    assert_eq!(first.audit()["decision"]["rule"], rule);
+    // One list through one of them is enough for both.
+    assert_eq!(list_of(&org, &key, "", "").tools(), ["echo"]);
+    assert_eq!(call_of(&org, &key).status(), 200);
+    call_until(&other.gateway, &key, 200);
+    // And so is a drift, which the other one never saw.
+    assert_eq!(list_of(&org, &key, "breaking", "").tools(), Vec::<String>::new());
+    let before = fake.requests().len();
+    let blocked = call_of(&org, &key);
+    assert_eq!((blocked.status(), fake.requests().len()), (403, before));
+    let blocked = call_until(&other.gateway, &key, 403);
+    let told = blocked.message()["error"]["data"]["rule"].clone();
+    assert_eq!(told, "connectors.python.on_drift.breaking");
+    // It ends for both with the next list that is as pinned, whichever of them sees it.
+    let list = Request::post(PYTHON, mcp::list().to_string()).bearer(&key);
+    assert_eq!(other.gateway.send(&list.header("x-case", "")).tools(), ["echo"]);
+    call_until(&other.gateway, &key, 200);
+    call_until(&one.gateway, &key, 200);
 }
 
 // Proves: X17

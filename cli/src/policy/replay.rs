@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use portcullis_core::explain::{Answer, Decision, Question, explain};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
+use portcullis_core::observed::Observed;
 use portcullis_core::policy::Policy;
 use serde_json::{Map, Value, json};
 
@@ -175,6 +176,8 @@ impl Tally {
                 arguments: &call.arguments,
                 now: call.at,
                 source: &call.source,
+                // What servers list is not looked at here.
+                observed: Observed::Same,
             })
         };
         bump(&mut self.calls);

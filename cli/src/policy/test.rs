@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use portcullis_core::explain::{Answer, Question, explain};
 use portcullis_core::id::PolicyName;
+use portcullis_core::observed::Observed;
 use portcullis_core::policy::Policy;
 use portcullis_core::time::UnixTime;
 use serde_json::{Value, json};
@@ -109,6 +110,8 @@ fn answer(policy: &Policy, case: &Case, document: &Document) -> Result<Answer, C
             arguments: &case.arguments,
             now: UnixTime::from_micros(case.at.0.saturating_mul(1_000_000)),
             source: &case.source,
+            // What servers list is not looked at here.
+            observed: Observed::Same,
         })
     };
     connector.and_then(|connector| question(&connector)).ok_or_else(|| {

@@ -3,6 +3,7 @@
 
 use portcullis_core::approval::Waiting;
 use portcullis_core::id::OrgId;
+use portcullis_core::observed::Observed;
 use portcullis_redis_lua::{Decide, DecideReply, Key};
 
 use super::Store;
@@ -28,6 +29,12 @@ impl Store {
         let digests: Vec<String> =
             self.query(redis::cmd("ZRANGE").arg(index.as_str()).arg(0).arg(-1))?;
         Ok(digests.into_iter().filter(|digest| digest.starts_with(prefix)).collect())
+    }
+
+    /// What lists showed of a pinned tool.
+    pub(crate) fn observed(&mut self, key: &Key) -> Result<Observed, CliError> {
+        let rev: Option<String> = self.query(redis::cmd("HGET").arg(key.as_str()).arg("rev"))?;
+        Ok(rev.map(|rev| Observed::read(&rev)).unwrap_or_default())
     }
 
     /// One approval, unless it expired meanwhile.

@@ -42,6 +42,8 @@ pub enum DependencyCall {
     Bind(ScriptCall),
     /// Redis: what became due after the admission is drawn. Nobody waits for it.
     Charge(ScriptCall),
+    /// Redis: what a list showed of tools. Nobody waits for it.
+    Observe(ScriptCall),
     /// Redis: a call waits for a person, or takes what one granted.
     Approval(ScriptCall),
     /// Redis: the policy document of a version. The worker takes it before the call is done.

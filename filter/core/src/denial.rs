@@ -189,6 +189,12 @@ impl From<MessageFault> for Denial {
 }
 
 impl Denial {
+    /// A call of a tool that no list showed lately. The caller can cure it: it lists the tools.
+    pub(crate) fn unverified(rule: String) -> Self {
+        let message = "This tool is not compared with its review yet. List the tools (tools/list), then repeat the call";
+        Self::Condition { rule, message: Some(message.into()) }
+    }
+
     /// The HTTP status.
     #[must_use]
     pub fn status(&self, era: Era) -> u16 {

@@ -12,7 +12,9 @@ use crate::denial::{Denial, Requested};
 use crate::id::PolicyName;
 use crate::limit::{CALL, Called};
 use crate::mcp::{Era, Message, Operation, ToolCall};
-use crate::policy::{Check, Connector, Policy};
+use crate::observed::{self, Observed};
+use crate::pin::Action;
+use crate::policy::{Check, Connector, Policy, Unverified};
 use crate::reviewed::Reviewed;
 use crate::time::UnixTime;
 
@@ -35,6 +37,8 @@ pub struct Question<'a> {
     pub now: UnixTime,
     /// From which address, without port.
     pub source: &'a str,
+    /// What lists showed of the tool; asked for where the policy says so.
+    pub observed: Observed,
 }
 
 /// What would become of it.
@@ -207,11 +211,26 @@ fn refused(
     }
 }
 
-/// The arguments against the pinned schema, as each call is checked. What servers list now is not known here.
+/// The tool and the arguments against the pin, as each call is checked.
 fn fits(question: &Question<'_>, connector: &Connector, trail: &mut Trail) -> Result<(), Denial> {
     let Some(pin) = connector.tools.get(question.tool).and_then(|tool| tool.pin.as_ref()) else {
         return Ok(());
     };
+    let name = question.connector;
+    let refusal = match (question.observed, connector.pins.unverified) {
+        (Observed::Drifted(drift), _) if connector.pins.action(drift) == Action::Block => {
+            let rule = format!("connectors.{name}.on_drift.{}", drift.name());
+            Some(Denial::Forbidden { rule })
+        }
+        (Observed::Nothing, Unverified::Block) => {
+            Some(Denial::unverified(observed::unverified(name)))
+        }
+        (Observed::Nothing | Observed::Same | Observed::Drifted(_), _) => None,
+    };
+    if let Some(refusal) = refusal {
+        trail.considered(Consideration::Refused, refusal.rule());
+        return Err(refusal);
+    }
     let reviewed = Reviewed::of(pin).ok_or(Denial::PolicyUnusable)?;
     match reviewed.fits(question.tool, question.arguments) {
         Ok(()) => {

@@ -40,6 +40,7 @@ pub mod local_reply;
 pub mod mcp;
 pub mod metric;
 mod nearest;
+pub mod observed;
 mod pattern;
 pub mod pin;
 pub mod policy;

@@ -37,6 +37,8 @@ pub struct Reviewed {
     pub schema: Schema,
     /// The arguments that headers repeat.
     pub mirrors: Vec<Mirror>,
+    /// The digest of the whole pin.
+    pub pin: PinDigest,
 }
 
 impl Reviewed {
@@ -45,7 +47,7 @@ impl Reviewed {
     pub fn of(pin: &Definition) -> Option<Self> {
         let document = pin.member("inputSchema")?;
         let schema = schema::compile(document).ok()?;
-        Some(Self { schema, mirrors: schema::mirrors(document) })
+        Some(Self { schema, mirrors: schema::mirrors(document), pin: digest(pin) })
     }
 
     /// Whether the arguments of a call fit the schema.
@@ -106,7 +108,7 @@ struct Noted {
 }
 
 /// Enough of the digest of a pin to tell it from the few others that a tool ever had.
-type PinDigest = [u8; 16];
+pub type PinDigest = [u8; 16];
 
 /// A tool as an organisation finds it listed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -211,7 +213,7 @@ impl Drifts {
     }
 }
 
-fn digest(pin: &Definition) -> PinDigest {
+pub(crate) fn digest(pin: &Definition) -> PinDigest {
     let mut hasher = Sha256::new();
     for (name, value) in pin.members() {
         hasher.update(name);

@@ -29,6 +29,7 @@ use crate::health::{Condition, Health, Surroundings};
 use crate::id::{KeyId, OrgId, PolicyVersion};
 use crate::limit::leases::Leases;
 use crate::metric::Labels;
+use crate::observed::Observations;
 use crate::policy::{self, Activation, Policy};
 use crate::relays::Relays;
 use crate::reviewed::{Drifts, Schemas};
@@ -172,6 +173,8 @@ pub struct Worker {
     pub schemas: Schemas,
     /// Pinned tools that changed.
     pub drifts: Drifts,
+    /// What lists showed of pinned tools, as far as Redis or a list told this worker.
+    pub(crate) observations: Observations,
     /// What metrics may be labelled with.
     pub labels: Labels,
     /// What was seen of the systems that decisions depend on.
@@ -214,6 +217,7 @@ impl Worker {
             leases: Leases::default(),
             schemas: Schemas::default(),
             drifts: Drifts::default(),
+            observations: Observations::default(),
             labels: Labels::default(),
             health: Health::default(),
             streams: OpenStreams::default(),

@@ -13,6 +13,7 @@ mod ledger;
 mod look;
 mod model;
 mod noted;
+mod observe;
 mod put_policy;
 mod put_record;
 mod scripts;

@@ -13,6 +13,7 @@ use crate::auth::token::claims::VerifiedToken;
 use crate::denial::Denial;
 use crate::event::{Event, Head};
 use crate::mcp::{Body, Message};
+use crate::observed::Watched;
 use crate::route::Selected;
 
 /// A request as far as it can be understood without asking anybody.
@@ -40,13 +41,18 @@ pub(crate) struct Request {
     /// Sessions and tasks that it refers to.
     pub(crate) bound: Vec<SessionRef>,
     pub(crate) holds: Holds,
+    /// The tool that it calls, where it hangs on what lists showed of that.
+    pub(crate) watched: Option<Watched>,
+    /// Whether Redis said in this request what they showed.
+    pub(crate) observed: Holds,
     pub(crate) part: RequestPart,
 }
 
 impl Request {
     /// Whether nothing that it refers to is left to ask for.
     pub(crate) fn holds_all(&self) -> bool {
-        self.bound.is_empty() || self.holds == Holds::Confirmed
+        let bound = self.bound.is_empty() || self.holds == Holds::Confirmed;
+        bound && (self.watched.is_none() || self.observed == Holds::Confirmed)
     }
 }
 

@@ -29,7 +29,7 @@ use crate::json;
 use crate::pin::Definition;
 use crate::vault::ConnectorCredential;
 pub use activation::{Activation, Canary};
-pub use pins::{Pins, Unpinned};
+pub use pins::{Pins, Unpinned, Unverified};
 pub use rule::{
     Approval, CallRules, Cap, Check, Enforcement, Names, OnExcess, Requirement, RoleRules,
 };

@@ -12,6 +12,18 @@ pub struct Pins {
     pub unpinned: Unpinned,
     /// By class, where the policy says something else than [`Drift::default_action`].
     pub on_drift: Vec<(Drift, Action)>,
+    /// What becomes of tools that no gateway saw in a list lately.
+    pub unverified: Unverified,
+}
+
+/// What becomes of a call of a pinned tool that no list showed yet, or not for a day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unverified {
+    /// It passes. A worker goes by the lists that it saw.
+    #[default]
+    Allow,
+    /// It is refused, on every worker, until a list passed any of them.
+    Block,
 }
 
 /// What becomes of a tool without a pin.

@@ -14,7 +14,8 @@ use portcullis_core::event::{Closing, Event, Head, Headers};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::explain::{Answer, Decision, Question, explain};
 use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion, RequestId};
-use portcullis_core::policy::{self, Policy, WarningKind};
+use portcullis_core::observed::Observed;
+use portcullis_core::policy::{self, Policy, Unverified, WarningKind};
 use portcullis_core::step::{Effect, Gate, RequestGate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
@@ -65,6 +66,7 @@ struct RandomCall {
     arguments: Map<String, Value>,
     hours: u64,
     source: &'static str,
+    observed: &'static str,
 }
 
 fn shadowed() -> impl Strategy<Value = Option<&'static str>> {
@@ -212,13 +214,21 @@ fn document() -> impl Strategy<Value = Value> {
         vec(weighted(0.6, tool()), 3),
         conditions(true),
         weighted(0.3, select(vec!["hide", "allow"])),
+        weighted(
+            0.4,
+            (
+                select(vec!["text", "widening", "breaking", "suspicious"]),
+                select(vec!["allow", "hide", "block"]),
+                select(vec!["allow", "block", "block"]),
+            ),
+        ),
     );
     let role = (weighted(0.9, access()), weighted(0.2, any::<bool>()), conditions(true));
     let whole =
         (weighted(0.15, subsequence(checks, 1..=2)), weighted(0.05, Just("shadow")), any::<bool>());
     (connector, role, whole).prop_map(
         |(
-            (tools, of_connector, unpinned),
+            (tools, of_connector, unpinned, on_drift),
             (access, writes, of_role),
             (shadow, enforcement, limited),
         )| {
@@ -230,6 +240,13 @@ fn document() -> impl Strategy<Value = Value> {
             connector["tools"] = Value::Object(named.collect());
             put(&mut connector, "conditions", of_connector);
             put(&mut connector, "unpinned", unpinned.map(|it| json!(it)));
+            put(
+                &mut connector,
+                "on_drift",
+                on_drift.map(
+                    |(class, action, unverified)| json!({class: action, "unverified": unverified}),
+                ),
+            );
             let mut role = json!({});
             put(&mut role, "demo", access);
             put(&mut role, "allow_write", writes.map(|it| json!(it)));
@@ -300,8 +317,9 @@ prop_compose! {
         arguments in arguments(),
         hours in 0_u64..24,
         source in select(vec!["192.0.2.7", "198.51.100.1"]),
+        observed in select(vec!["-", "same", "text", "widening", "breaking", "suspicious"]),
     ) -> RandomCall {
-        RandomCall { policy, record, tool, arguments, hours, source }
+        RandomCall { policy, record, tool, arguments, hours, source, observed }
     }
 }
 
@@ -329,6 +347,11 @@ impl RandomCall {
             arguments: &self.arguments,
             now: self.now(),
             source: self.source,
+            // Redis has it only for a policy that asks for it.
+            observed: match policy.connectors[&connector].pins.unverified {
+                Unverified::Block => Observed::read(self.observed),
+                Unverified::Allow => Observed::Nothing,
+            },
         })
         .unwrap()
     }
@@ -381,19 +404,28 @@ impl RandomCall {
     fn reply(&self, call: &DependencyCall, version: &PolicyVersion, windows: usize) -> Redis {
         let bulk = |text: String| Redis::Bulk(text.into_bytes());
         match call {
-            DependencyCall::Admit(call) if call.args.iter().any(|it| it == b"?") => {
-                let record = [bulk("1".into()), bulk(self.record.to_string())];
-                let policy = [bulk(version.to_string()), bulk("{}".into())];
-                Redis::Array([vec![Redis::Int(0)], record.into(), policy.into()].concat())
-            }
-            // Nobody granted anything.
-            DependencyCall::Admit(call) if call.args.iter().any(|it| it == b"granted") => {
-                let unmoved = |rev: String| [bulk(rev), Redis::Nil];
-                let states = ["1".to_owned(), version.to_string(), "-".to_owned()];
-                let states = states.into_iter().flat_map(unmoved);
-                Redis::Array([Redis::Int(0)].into_iter().chain(states).collect())
-            }
-            DependencyCall::Admit(_) => {
+            DependencyCall::Admit(call) => {
+                let guards = String::from_utf8_lossy(&call.args[0]);
+                let guards: usize = guards.split(',').next().unwrap().parse().unwrap();
+                let mut moved = false;
+                let mut states = vec![Redis::Int(0)];
+                for (key, expected) in call.keys[..guards].iter().zip(&call.args[1..]) {
+                    let (rev, doc) = match key.as_str() {
+                        key if key.contains("}:key:") => ("1".to_owned(), self.record.to_string()),
+                        key if key.ends_with("}:policy") => (version.to_string(), "{}".to_owned()),
+                        key if key.contains("}:tool:") => (self.observed.to_owned(), String::new()),
+                        // Nobody granted anything.
+                        key if key.contains("}:approval:") => ("-".to_owned(), String::new()),
+                        key => panic!("{key}"),
+                    };
+                    let current = rev.as_bytes() == expected.as_slice();
+                    let told = !current && rev != "-";
+                    moved |= !current;
+                    states.extend([bulk(rev), if told { bulk(doc) } else { Redis::Nil }]);
+                }
+                if moved {
+                    return Redis::Array(states);
+                }
                 let states = (0..windows).flat_map(|_| [4, 1_000, 0]);
                 Redis::Array([1].into_iter().chain(states).map(Redis::Int).collect())
             }

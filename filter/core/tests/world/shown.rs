@@ -14,6 +14,10 @@ pub(super) fn call(call: DependencyCall) -> String {
             let arg = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
             format!("charge {} {}", script.keys[0], arg(4))
         }
+        DependencyCall::Observe(script) => {
+            let states = script.args.iter().skip(1).map(|state| String::from_utf8_lossy(state));
+            format!("observe {} tools: {}", script.keys.len(), states.collect::<Vec<_>>().join(" "))
+        }
         DependencyCall::Bind(script) if script.script.name == "keep" => {
             let keys: Vec<_> = script.keys.iter().map(|key| undigested(key.as_str())).collect();
             let arg = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();

@@ -134,7 +134,7 @@ impl Recheck {
     }
 
     fn compared(
-        &self,
+        &mut self,
         mut snapshot: Snapshot,
         admit: &Admit,
         value: Value,
@@ -157,11 +157,11 @@ impl Recheck {
         }
     }
 
-    fn judged(&self, snapshot: Snapshot, turn: &mut Turn<'_>) -> CheckResult {
+    fn judged(&mut self, snapshot: Snapshot, turn: &mut Turn<'_>) -> CheckResult {
         // What the audit entry says was decided on stays.
         let client_address = turn.context.entry.client_address.clone();
         let mut scratch = Entry { client_address, ..Entry::default() };
-        match judge(&self.request, &snapshot, turn.worker, turn.now, &mut scratch) {
+        match judge(&mut self.request, &snapshot, turn.worker, turn.now, &mut scratch) {
             Verdict::Allowed(_) => CheckResult::Stands,
             Verdict::NeedsPolicy(version) => {
                 let call = turn.start(DependencyCall::Policy(version));

@@ -9,11 +9,13 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use crate::audit::AuditEvent;
+use crate::call::DependencyCall;
 use crate::exchange::turn::Turn;
 use crate::id::{OrgId, PolicyName};
 use crate::mcp::Listing;
+use crate::observed::{self, Observed};
 use crate::pin::{Action, Drift};
-use crate::policy::{Connector, Policy};
+use crate::policy::{Connector, Policy, Unverified};
 
 /// The most drifts that one audit entry tells; a metric counts these, and lists come often.
 const MAX_TOLD: usize = 20;
@@ -66,12 +68,17 @@ impl Watch {
         let Some(connector) = self.connector() else {
             return;
         };
+        let mut observed = Vec::new();
         for (tool, drift) in self.seen.take() {
             turn.worker.labels.learn(&self.org, &tool);
             let Some(pin) = connector.tools.get(&tool).and_then(|tool| tool.pin.as_ref()) else {
                 continue;
             };
-            turn.worker.drifts.note(connector.listed(&self.org, &tool), pin, drift);
+            let listed = connector.listed(&self.org, &tool);
+            if connector.pins.unverified == Unverified::Block {
+                observed.push((observed::key(&listed, pin), Observed::of(drift)));
+            }
+            turn.worker.drifts.note(listed, pin, drift);
             let Some((drift, action)) = drift.map(|drift| (drift, connector.pins.action(drift)))
             else {
                 continue;
@@ -85,6 +92,15 @@ impl Watch {
                     kind,
                     action: action.name(),
                 });
+            }
+        }
+        if observed.is_empty() {
+            return;
+        }
+        let calls = turn.worker.observations.saw(observed, turn.now);
+        if turn.worker.config.redis.is_some() {
+            for call in calls {
+                turn.start(DependencyCall::Observe(call));
             }
         }
     }

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use crate::denial::Denial;
 use crate::id::{OrgId, PolicyName};
 use crate::mcp::ToolCall;
+use crate::observed::{self, Watched};
 use crate::pin::Action;
-use crate::policy::Connector;
+use crate::policy::{Connector, Unverified};
 use crate::reviewed::Listed;
 use crate::schema::Mirror;
 use crate::worker::Worker;
@@ -23,6 +24,7 @@ pub(crate) fn check(
     call: &ToolCall,
     parameters: Option<&BTreeMap<String, Option<Vec<u8>>>>,
     (org, name, connector): (&OrgId, &PolicyName, &Connector),
+    watched: Option<&Watched>,
     worker: &mut Worker,
 ) -> Result<(), Denial> {
     let Some(pin) = connector.tools.get(&call.name).and_then(|tool| tool.pin.as_ref()) else {
@@ -34,12 +36,31 @@ pub(crate) fn check(
         let rule = format!("connectors.{name}.on_drift.{}", drift.name());
         return Err(Denial::Forbidden { rule });
     }
+    if watched.is_some_and(Watched::is_unverified) {
+        return Err(Denial::unverified(observed::unverified(name)));
+    }
     // `policy push` refuses such a schema; whoever got it here all the same gets no call through.
     let reviewed = worker.schemas.of(pin).ok_or(Denial::PolicyUnusable)?;
     if let Some(parameters) = parameters {
         mirrored(call, parameters, &reviewed.mirrors)?;
     }
     reviewed.fits(&call.name, &call.arguments)
+}
+
+/// The tool of a call, where the policy asks that a list showed it.
+pub(crate) fn watched(
+    call: &ToolCall,
+    (org, connector): (&OrgId, &Connector),
+    worker: &mut Worker,
+) -> Option<Watched> {
+    match connector.pins.unverified {
+        Unverified::Allow => return None,
+        Unverified::Block => {}
+    }
+    let pin = connector.tools.get(&call.name)?.pin.as_ref()?;
+    let reviewed = worker.schemas.of(pin)?;
+    let tool = connector.listed(org, &call.name);
+    Some(Watched::new((tool, pin), &reviewed.pin, &mut worker.observations))
 }
 
 /// Whoever routes on a header must not be misled (MCP 2026-07-28, custom headers).
@@ -67,6 +88,6 @@ fn mirrored(
 impl Connector {
     /// The tool as this server lists it to this organisation.
     pub(crate) fn listed(&self, org: &OrgId, tool: &str) -> Listed {
-        Listed { org: org.clone(), path: self.path.clone(), tool: tool.to_owned() }
+        observed::listed(org, &self.path, tool)
     }
 }

@@ -24,6 +24,7 @@ use crate::exchange::session::SessionRef;
 use crate::id::{PolicyName, PolicyVersion};
 use crate::limit::{CALL, Called};
 use crate::mcp::{Era, Message, Operation};
+use crate::observed::Watched;
 use crate::policy::{Check, Connector, Policy};
 use crate::route::Selected;
 use crate::time::UnixTime;
@@ -64,7 +65,7 @@ const MOST_HOST_CHARS: usize = 255;
 
 /// Judges `request` on `snapshot`; writes into `entry` what becomes known on the way.
 pub(crate) fn judge(
-    request: &Request,
+    request: &mut Request,
     snapshot: &Snapshot,
     worker: &mut Worker,
     now: UnixTime,
@@ -116,7 +117,10 @@ pub(crate) fn judge(
         return Verdict::Refused(denial);
     }
     let relaying = relaying(request, &principal, &policy);
-    match grant(request, (principal, now), policy, worker, entry) {
+    let mut watched = None;
+    let granted = grant(request, (principal, now), policy, (worker, &mut watched), entry);
+    request.watched = watched;
+    match granted {
         Ok(grant) => Verdict::Allowed(grant),
         // Not even a message without content goes where the policy does not say.
         Err(denial @ Denial::Misrouted(_)) => Verdict::Refused(denial),
@@ -287,7 +291,7 @@ fn grant(
     request: &Request,
     (principal, now): (Rc<Principal>, UnixTime),
     policy: Rc<Policy>,
-    worker: &mut Worker,
+    (worker, watched): (&mut Worker, &mut Option<Watched>),
     entry: &mut Entry,
 ) -> Result<Box<Grant>, Denial> {
     let message = request.message.as_ref().map_err(Denial::clone)?;
@@ -340,7 +344,9 @@ fn grant(
         (&message.operation, matches!(request.part, RequestPart::Head(_)))
     {
         let parameters = request.parameters.as_ref();
-        match pinned_tools::check(call, parameters, (&principal.org, name, connector), worker) {
+        *watched = pinned_tools::watched(call, (&principal.org, connector), worker);
+        let place = (&principal.org, name, connector);
+        match pinned_tools::check(call, parameters, place, watched.as_ref(), worker) {
             Err(denial @ Denial::InvalidArguments(_)) => {
                 trail.judged(&policy, Check::Schema, denial)?;
             }

@@ -24,6 +24,7 @@ use crate::exchange::handover::{Handover, Judged, Outcome, held, refuse, refuse_
 use crate::exchange::request::{Holds, Request};
 use crate::exchange::turn::{CallerIdentity, Turn};
 use crate::limit::leases::{DrawPlan, DrawResult};
+use crate::observed::Watched;
 use crate::policy::{Check, Cost};
 use crate::step::{Gate, RequestGate};
 
@@ -60,9 +61,9 @@ pub(crate) fn resume(judged: Judged, turn: &mut Turn<'_>) -> Outcome<Box<Admissi
 }
 
 /// Asks Redis, on what this worker remembers.
-pub(crate) fn enter(request: Box<Request>, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
+pub(crate) fn enter(mut request: Box<Request>, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
     let snapshot = Snapshot::remembered(&request.identity, turn.worker, turn.now);
-    let verdict = judge(&request, &snapshot, turn.worker, turn.now, &mut turn.context.entry);
+    let verdict = judge(&mut request, &snapshot, turn.worker, turn.now, &mut turn.context.entry);
     if let Verdict::Allowed(grant) = &verdict
         && let Some(refusal) = cool_off::refusal(&request, grant, turn)
     {
@@ -92,6 +93,7 @@ fn ask(
         let bound = request.bound.iter();
         let (org, holder) = (identity.org(), identity.holder());
         guards.extend(bound.map(|bound| bound.guard(org, &request.path, holder)));
+        guards.extend(request.watched.as_ref().map(Watched::guard));
     }
     guards.extend(
         required_approval(&verdict).filter(|_| aim == Aim::Pass).map(RequiredApproval::guard),
@@ -201,6 +203,14 @@ impl Admission {
                     let stale = pairs.find(|(_, state)| *state != GuardState::Current);
                     foreign = stale.map(|(bound, _)| bound.unknown());
                     self.request.holds = Holds::Confirmed;
+                    if let Some(watched) = self.request.watched.take() {
+                        let Some(state) = states.next() else { return refuse(unreadable, turn) };
+                        self.request.observed = Holds::Confirmed;
+                        let learnt = turn.worker.observations.learn(&watched, &state);
+                        if let Some((tool, pin, drift)) = learnt {
+                            turn.worker.drifts.note(tool, &pin, drift);
+                        }
+                    }
                 }
                 let stale = states.next().filter(|state| *state != GuardState::Current);
                 let unapproved = unapproved.filter(|_| stale.is_some());
@@ -300,7 +310,7 @@ fn admitted(
 /// Judges again, on what Redis just said. Something foreign is refused as unknown, once the caller
 /// proved who it is.
 fn decide(
-    request: Box<Request>,
+    mut request: Box<Request>,
     snapshot: Snapshot,
     foreign: Option<Denial>,
     unapproved: Option<RequiredApproval>,
@@ -312,7 +322,7 @@ fn decide(
         return refuse(Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable), turn);
     }
     let rounds = rounds.saturating_add(1);
-    let verdict = judge(&request, &snapshot, turn.worker, turn.now, &mut turn.context.entry);
+    let verdict = judge(&mut request, &snapshot, turn.worker, turn.now, &mut turn.context.entry);
     match (verdict, foreign) {
         (Verdict::Refused(denial @ Denial::Unauthenticated(_)), _) | (_, Some(denial)) => {
             refuse(denial, turn)

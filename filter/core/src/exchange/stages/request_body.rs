@@ -167,6 +167,8 @@ impl PendingBody {
             selected,
             bound,
             holds,
+            watched: None,
+            observed: Holds::Unasked,
             strip,
             identity,
             certificate,
@@ -217,6 +219,8 @@ impl PendingBody {
             selected: self.head.selected(),
             bound,
             holds: Holds::Unasked,
+            watched: None,
+            observed: Holds::Unasked,
             strip: match self.part {
                 RequestPart::Whole | RequestPart::Head(_) => withheld(&self.head),
                 // They are gone.

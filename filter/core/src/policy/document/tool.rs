@@ -12,7 +12,7 @@ use super::rule::call_rules;
 use crate::decode::settings::scopes;
 use crate::decode::{Faults, Fields, Node};
 use crate::pin::{Action, Definition, Drift, Member};
-use crate::policy::{CallRules, Pins, Tool, Unpinned};
+use crate::policy::{CallRules, Pins, Tool, Unpinned, Unverified};
 
 /// How pinned schemas stand in the value that is read.
 #[derive(Clone, Copy)]
@@ -157,14 +157,15 @@ pub(super) fn pins(
     };
     let on_drift = match fields.optional("on_drift") {
         Some(node) => on_drift(node, faults),
-        None => Some(Vec::new()),
+        None => Some((Vec::new(), Unverified::default())),
     };
-    Some(Pins { unpinned: unpinned?, on_drift: on_drift? })
+    let (on_drift, unverified) = on_drift?;
+    Some(Pins { unpinned: unpinned?, on_drift, unverified })
 }
 
-fn on_drift(node: Node<'_>, faults: &mut Faults) -> Option<Vec<(Drift, Action)>> {
-    let mut fields =
-        node.object(faults, "an object with text, widening, breaking or suspicious")?;
+fn on_drift(node: Node<'_>, faults: &mut Faults) -> Option<(Vec<(Drift, Action)>, Unverified)> {
+    let expected = "an object with text, widening, breaking, suspicious or unverified";
+    let mut fields = node.object(faults, expected)?;
     let mut actions = Vec::new();
     for drift in Drift::ALL {
         let Some(node) = fields.optional(drift.name()) else {
@@ -175,6 +176,15 @@ fn on_drift(node: Node<'_>, faults: &mut Faults) -> Option<Vec<(Drift, Action)>>
         });
         actions.push(action.map(|action| (drift, action)));
     }
+    let unverified = match fields.optional("unverified") {
+        Some(node) => node.text(faults, "allow or block", |text| match text {
+            "allow" => Some(Unverified::Allow),
+            "block" => Some(Unverified::Block),
+            _ => None,
+        }),
+        None => Some(Unverified::default()),
+    };
     fields.finish(faults);
-    actions.into_iter().collect()
+    let actions: Option<Vec<_>> = actions.into_iter().collect();
+    actions.zip(unverified)
 }

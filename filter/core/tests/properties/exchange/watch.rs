@@ -202,6 +202,7 @@ impl Watch {
                     Kind::Admit { expected, windows: windows.count() }
                 }
                 DependencyCall::Charge(_) => panic!("nothing costs by the row"),
+                DependencyCall::Observe(_) => panic!("nothing is asked for what is not verified"),
                 DependencyCall::Bind(_) => panic!("nothing was opened"),
                 DependencyCall::Keys(_) => panic!("nobody has a token"),
                 DependencyCall::Approval(_) => panic!("no policy here wants one"),

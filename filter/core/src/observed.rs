@@ -1,0 +1,272 @@
+//! What the lists of servers showed of pinned tools, for all gateways.
+//!
+//! Owns how that is named in Redis, and what a worker remembers of it. It is a guard of the admission, as the policy is:
+//! what one worker saw decides on every other one from the next call on. Only connectors whose policy blocks tools that
+//! are not verified ask for it.
+
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::time::Duration;
+
+use lru::LruCache;
+use portcullis_redis_lua::{Expected, Guard, GuardState, Key, Observe};
+use sha2::{Digest as _, Sha256};
+
+use crate::id::OrgId;
+use crate::pin::{Definition, Drift};
+use crate::reviewed::{Listed, PinDigest, digest};
+use crate::time::UnixTime;
+
+/// For how long a list says what a tool is.
+pub const LASTS: Duration = Duration::from_secs(86_400);
+/// How often a worker writes down again what it wrote before.
+const WRITTEN_EVERY: Duration = Duration::from_secs(3_600);
+/// Tools that one worker remembers. Of one that made room, Redis is asked again.
+const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
+/// The most tools that one script writes down.
+const MOST_AT_ONCE: usize = 200;
+
+/// What lists showed of a pinned tool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Observed {
+    /// Nothing, or not lately.
+    #[default]
+    Nothing,
+    /// That it is as it was pinned.
+    Same,
+    /// How far it had drifted.
+    Drifted(Drift),
+}
+
+impl Observed {
+    /// What a comparison came to.
+    #[must_use]
+    pub fn of(drift: Option<Drift>) -> Self {
+        drift.map_or(Self::Same, Self::Drifted)
+    }
+
+    /// What Redis has: the revision of [`Key::observed`].
+    #[must_use]
+    pub fn read(rev: &str) -> Self {
+        match rev {
+            "same" => Self::Same,
+            rev => {
+                let drift = Drift::ALL.into_iter().find(|drift| drift.name() == rev);
+                drift.map_or(Self::Nothing, Self::Drifted)
+            }
+        }
+    }
+
+    fn expected(self) -> Expected {
+        match self {
+            Self::Nothing => Expected::Absent,
+            Self::Same => Expected::Revision("same".to_owned()),
+            Self::Drifted(drift) => Expected::Revision(drift.name().to_owned()),
+        }
+    }
+}
+
+/// Where Redis has what lists showed of `tool` under its pin.
+#[must_use]
+pub fn key(tool: &Listed, pin: &Definition) -> Key {
+    key_of(tool, &digest(pin))
+}
+
+fn key_of(Listed { org, path, tool }: &Listed, pin: &PinDigest) -> Key {
+    let digest = Sha256::new_with_prefix(path).chain_update([0]).chain_update(tool);
+    let digest = digest.chain_update([0]).chain_update(pin).finalize();
+    Key::observed(org.as_str(), &base16ct::lower::encode_string(&digest))
+}
+
+/// A tool whose call hangs on what lists showed of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched {
+    key: Key,
+    tool: Listed,
+    pin: Rc<Definition>,
+    /// As far as this worker knows.
+    known: Option<Observed>,
+}
+
+impl Watched {
+    pub(crate) fn new(
+        (tool, pin): (Listed, &Rc<Definition>),
+        digest: &PinDigest,
+        observations: &mut Observations,
+    ) -> Self {
+        let key = key_of(&tool, digest);
+        let known = observations.known(&key);
+        Self { key, tool, pin: pin.clone(), known }
+    }
+
+    /// What the admission must find.
+    pub(crate) fn guard(&self) -> Guard {
+        let expected = self.known.map_or(Expected::Unknown, Observed::expected);
+        Guard { key: self.key.clone(), expected }
+    }
+
+    /// Whether no list showed it, as far as this worker knows.
+    pub(crate) fn is_unverified(&self) -> bool {
+        match self.known {
+            None | Some(Observed::Nothing) => true,
+            Some(Observed::Same | Observed::Drifted(_)) => false,
+        }
+    }
+}
+
+/// What a worker remembers.
+#[derive(Debug)]
+pub(crate) struct Observations {
+    known: LruCache<Key, Known>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    observed: Observed,
+    /// When this worker wrote it down.
+    written: Option<UnixTime>,
+}
+
+impl Default for Observations {
+    fn default() -> Self {
+        Self { known: LruCache::new(MOST) }
+    }
+}
+
+impl Observations {
+    fn known(&mut self, key: &Key) -> Option<Observed> {
+        self.known.get(key).map(|known| known.observed)
+    }
+
+    /// Redis said what it has; the drift that this means, where it means one or none.
+    pub(crate) fn learn(
+        &mut self,
+        watched: &Watched,
+        state: &GuardState,
+    ) -> Option<(Listed, Rc<Definition>, Option<Drift>)> {
+        let observed = match state {
+            GuardState::Current => return None,
+            GuardState::Absent => Observed::Nothing,
+            GuardState::Present { rev, .. } => Observed::read(rev),
+        };
+        self.known.put(watched.key.clone(), Known { observed, written: None });
+        let drift = match observed {
+            Observed::Nothing => return None,
+            Observed::Same => None,
+            Observed::Drifted(drift) => Some(drift),
+        };
+        Some((watched.tool.clone(), watched.pin.clone(), drift))
+    }
+
+    /// A list showed these tools: what Redis has to be told of it.
+    pub(crate) fn saw(
+        &mut self,
+        seen: Vec<(Key, Observed)>,
+        now: UnixTime,
+    ) -> Vec<portcullis_redis_lua::ScriptCall> {
+        let mut news = Vec::new();
+        for (key, observed) in seen {
+            let known = self.known.get(&key).filter(|known| known.observed == observed);
+            let written = known.and_then(|known| known.written);
+            if written.is_some_and(|written| now.since(written) < WRITTEN_EVERY) {
+                continue;
+            }
+            self.known.put(key.clone(), Known { observed, written: Some(now) });
+            if let Expected::Revision(rev) = observed.expected() {
+                news.push((key, rev));
+            }
+        }
+        let calls = news.chunks(MOST_AT_ONCE);
+        calls.map(|tools| Observe { tools: tools.to_vec(), life: LASTS }.call()).collect()
+    }
+}
+
+/// The rule of a refusal because no list showed the tool.
+pub(crate) fn unverified(connector: &crate::id::PolicyName) -> String {
+    format!("connectors.{connector}.on_drift.unverified")
+}
+
+/// The tool as the server at `path` lists it to `org`.
+#[must_use]
+pub fn listed(org: &OrgId, path: &str, tool: &str) -> Listed {
+    Listed { org: org.clone(), path: path.to_owned(), tool: tool.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pin(description: &str) -> Rc<Definition> {
+        let tool =
+            json!({"name": "pay", "description": description, "inputSchema": {"type": "object"}});
+        Rc::new(Definition::of(&tool))
+    }
+
+    fn tool(path: &str) -> Listed {
+        listed(&OrgId::new("acme").unwrap(), path, "pay")
+    }
+
+    #[test]
+    fn what_redis_has_reads_back_and_a_state_of_another_version_is_none() {
+        for observed in [Observed::Same, Observed::Drifted(Drift::Breaking)] {
+            let Expected::Revision(rev) = observed.expected() else { panic!("{observed:?}") };
+            assert_eq!(Observed::read(&rev), observed);
+        }
+        assert_eq!(Observed::Nothing.expected(), Expected::Absent);
+        assert_eq!(Observed::read("renamed"), Observed::Nothing);
+    }
+
+    #[test]
+    fn another_path_or_pin_is_another_key() {
+        let keys = [
+            key(&tool("/bank/mcp"), &pin("pays")),
+            key(&tool("/shop/mcp"), &pin("pays")),
+            key(&tool("/bank/mcp"), &pin("pays, and tells")),
+        ];
+        assert!(keys[0] != keys[1] && keys[0] != keys[2] && keys[1] != keys[2]);
+    }
+
+    #[test]
+    fn a_list_is_written_down_when_it_shows_something_new_and_once_an_hour() {
+        let mut observations = Observations::default();
+        let key = key(&tool("/bank/mcp"), &pin("pays"));
+        let mut saw = |observed, minute: u64| {
+            let now = UnixTime::from_micros(minute * 60_000_000);
+            observations.saw(vec![(key.clone(), observed)], now).len()
+        };
+        let drifted = Observed::Drifted(Drift::Breaking);
+        let written = [
+            saw(Observed::Same, 0),
+            saw(Observed::Same, 1),
+            saw(drifted, 2),
+            saw(Observed::Same, 3),
+            saw(Observed::Same, 62),
+            saw(Observed::Same, 63),
+        ];
+        assert_eq!(written, [1, 0, 1, 1, 0, 1]);
+    }
+
+    /// What one worker wrote, the guard of another one's call brings it.
+    #[test]
+    fn what_redis_says_is_believed_and_what_it_lost_is_not_verified() {
+        let mut observations = Observations::default();
+        let pin = pin("pays");
+        let digest = digest(&pin);
+        let watched = |observations: &mut Observations| {
+            Watched::new((tool("/bank/mcp"), &pin), &digest, observations)
+        };
+        let first = watched(&mut observations);
+        assert!(first.is_unverified() && first.guard().expected == Expected::Unknown);
+        let same = GuardState::Present { rev: "same".into(), doc: Vec::new() };
+        let (_, _, drift) = observations.learn(&first, &same).unwrap();
+        assert_eq!((drift, watched(&mut observations).is_unverified()), (None, false));
+        let drifted = GuardState::Present { rev: "breaking".into(), doc: Vec::new() };
+        let (_, _, drift) = observations.learn(&first, &drifted).unwrap();
+        assert_eq!(drift, Some(Drift::Breaking));
+        assert!(observations.learn(&first, &GuardState::Absent).is_none());
+        let lost = watched(&mut observations);
+        assert!(lost.is_unverified() && lost.guard().expected == Expected::Absent);
+    }
+}
