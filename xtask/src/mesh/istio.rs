@@ -24,6 +24,7 @@ const VERSION: &str = "1.31.0";
 
 /// Of the gateway. Of no endpoint: istiod would take that endpoint's labels for the gateway's.
 const GATEWAY_ADDRESS: &str = "127.0.0.99";
+const SIDECAR_ADDRESS: &str = "127.0.0.98";
 pub(crate) const NAMESPACE: &str = "istio-ingress";
 
 /// What only Istio's own build of Envoy knows is off.
@@ -123,7 +124,34 @@ impl Istiod {
     }
 }
 
-/// An ingress gateway.
+/// Which proxy of the mesh an agent starts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Ingress,
+    /// Beside the demo's MCP server.
+    Sidecar,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Sidecar => "sidecar",
+        }
+    }
+
+    /// Type, namespace, labels and address.
+    fn node(self) -> (&'static str, &'static str, serde_json::Value, &'static str) {
+        match self {
+            Self::Ingress => {
+                ("router", NAMESPACE, json!({"istio": "ingressgateway"}), GATEWAY_ADDRESS)
+            }
+            Self::Sidecar => ("sidecar", "mcp", json!({"app": "demo"}), SIDECAR_ADDRESS),
+        }
+    }
+}
+
+/// An ingress gateway, or a sidecar.
 pub(crate) struct Ingress {
     admin: SocketAddr,
     process: Process,
@@ -132,6 +160,7 @@ pub(crate) struct Ingress {
 impl Ingress {
     /// Starts the agent, which starts Envoy. The name is the pod's.
     pub(crate) fn start(
+        role: Role,
         (tools, envoy): (&IstioTools, &Path),
         istiod: &Istiod,
         registry: &Registry,
@@ -143,7 +172,8 @@ impl Ingress {
                 "Istio's agent keeps modules in {AGENT_DATA}, and that cannot be created ({error}); create it for this user, then try again"
             ))
         })?;
-        let home = dir.join("ingress");
+        let home = dir.join(role.name());
+        let (kind, namespace, labels, address) = role.node();
         made(&home)?;
         // The agent wants to know who signs certificates of the mesh. Nothing here asks for one.
         let secrets = home.join("var/run/secrets/istio");
@@ -160,22 +190,22 @@ impl Ingress {
         });
         let mut command = Command::new(&tools.agent);
         command
-            .args(["proxy", "router", "--domain", &format!("{NAMESPACE}.svc.cluster.local")])
+            .args(["proxy", kind, "--domain", &format!("{namespace}.svc.cluster.local")])
             .arg(format!("--templateFile={}", on_loopback(&tools.bootstrap, &home)?.display()))
             .current_dir(&home)
-            .env("POD_NAME", "ingress-1")
-            .env("POD_NAMESPACE", NAMESPACE)
-            .env("INSTANCE_IP", GATEWAY_ADDRESS)
+            .env("POD_NAME", format!("{}-1", role.name()))
+            .env("POD_NAMESPACE", namespace)
+            .env("INSTANCE_IP", address)
             .env("ISTIO_META_CLUSTER_ID", "Kubernetes")
             .env("ISTIO_META_ISTIO_VERSION", VERSION)
-            .env("ISTIO_METAJSON_LABELS", json!({"istio": "ingressgateway"}).to_string())
+            .env("ISTIO_METAJSON_LABELS", labels.to_string())
             .env("WASM_INSECURE_REGISTRIES", registry.address().to_string())
             .env("JWT_POLICY", "none")
             .env("ENVOY_STATUS_PORT", free_port()?.to_string())
             .env("ENVOY_PROMETHEUS_PORT", free_port()?.to_string())
             .env("MINIMUM_DRAIN_DURATION", "0s")
             .env("PROXY_CONFIG", configuration.to_string());
-        let log = logs.join("ingress.log");
+        let log = logs.join(format!("{}.log", role.name()));
         let process = Process::spawn("pilot-agent", command, &log)?;
         let ingress = Self { admin, process };
         let live = format!("http://{admin}/server_info");

@@ -6,7 +6,8 @@ use super::beside::{TlsFront, ext_authz, idle_module};
 use super::calls::{Gateway, HOST, Kind, within};
 use super::cluster::{FRAMING, MODULE};
 use super::here::{Here, replaced};
-use super::istio::{Ingress, Istiod, NAMESPACE};
+use super::istio::{Ingress, Istiod, NAMESPACE, Role};
+use super::istio_sidecar;
 use super::operations::{After, flows, settle, under_load};
 use super::report::Report;
 use super::tools::IstioTools;
@@ -111,6 +112,20 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
                 mesh.audits_by_telemetry()
             });
         }
+        if works && install == Install::Hold && !options.without_guards {
+            report.trial(
+                install.name(),
+                "in a server's sidecar: judged, and closed without",
+                || {
+                    istio_sidecar::judges(
+                        mesh.ground,
+                        (&mesh.tools, &mesh.istiod),
+                        &mesh.here,
+                        &mesh.guard,
+                    )
+                },
+            );
+        }
         if options.operations && works {
             mesh.operations(install, report);
             mesh.without_others()?;
@@ -147,7 +162,14 @@ impl<'a> Mesh<'a> {
         let ingress = step("starting Istio's agent and Envoy", || {
             let authority = stack.certificates.authority.certificate();
             let places = (ground.dir.as_path(), ground.logs.as_path());
-            Ingress::start((&tools, envoy), &istiod, &ground.registry, authority, places)
+            Ingress::start(
+                Role::Ingress,
+                (&tools, envoy),
+                &istiod,
+                &ground.registry,
+                authority,
+                places,
+            )
         })?;
         let port = free_port()?;
         let listen =

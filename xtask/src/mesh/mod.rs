@@ -11,6 +11,7 @@ mod envoy_gateway_operations;
 mod envoy_gateway_trials;
 mod here;
 mod istio;
+mod istio_sidecar;
 mod istio_trials;
 mod manifest_trials;
 mod operations;
