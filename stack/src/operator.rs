@@ -71,6 +71,17 @@ impl Operator {
         process::output("portcullis", command)
     }
 
+    /// Runs a script of bash in `dir`, with this `portcullis` on the path.
+    pub fn shell(&self, script: &str, dir: &Path, environment: &[(&str, &str)]) -> Result<Output> {
+        let own = self.program.parent().map(Path::to_owned).unwrap_or_default();
+        let path = format!("{}:{}", own.display(), std::env::var("PATH").unwrap_or_default());
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", script]).current_dir(dir);
+        command.env("PATH", path).env("PORTCULLIS_REDIS", &self.redis);
+        command.env_remove("PORTCULLIS_ORG").envs(environment.iter().copied());
+        process::output("bash", command)
+    }
+
     /// As [`Operator::run`] with `--output json`; refused unless it exits with 0 and writes JSON.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let mut all = arguments.to_vec();

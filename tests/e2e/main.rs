@@ -40,6 +40,7 @@ mod operations;
 mod organisations;
 mod other_routes;
 mod outages;
+mod pages;
 mod pins;
 mod policy;
 mod policy_canary;
@@ -146,6 +147,7 @@ fn all_cases() -> Vec<Case> {
         readers::cases(),
         doctor::cases(),
         operations::cases(),
+        pages::cases(),
         policy_canary::cases(),
         policy_now::cases(),
         pins::cases(),
