@@ -17,7 +17,7 @@ RUN install -d -o envoy -g envoy /var/log/portcullis
 USER envoy
 # Envoy's admin interface is on the container's own loopback; its image has bash and no curl.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s CMD ["bash", "-c", \
-  "exec 3<>/dev/tcp/127.0.0.1/9901 && printf 'GET /ready HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q LIVE <&3"]
+  "exec 3<>/dev/tcp/127.0.0.1/9901 && printf 'GET /ready HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && grep -q LIVE <&3"]
 ENTRYPOINT ["sh", "-ec", \
   "sh /etc/portcullis/render.sh /etc/portcullis/envoy.yaml > /tmp/envoy.yaml; exec envoy -c /tmp/envoy.yaml --concurrency 2 --file-flush-interval-msec 100"]
 

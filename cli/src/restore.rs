@@ -50,7 +50,12 @@ fn accept(session: &Session, args: &AcceptArgs) -> Result<Report, CliError> {
         Some(org) => {
             return Err(CliError::new("no such organisation", format!("organisation {org}"))
                 .expected("one that a policy or a key was ever written for")
-                .next("portcullis key list"));
+                .next("portcullis key list; in an emptied Redis, push the organisation's policy first"));
+        }
+        None if known.is_empty() => {
+            return Err(CliError::new("no organisation", "this Redis")
+                .expected("the organisations that gateways refuse; nothing was accepted")
+                .next("in an emptied Redis, push the policies first, then run this again"));
         }
         None => known,
     };
@@ -60,12 +65,9 @@ fn accept(session: &Session, args: &AcceptArgs) -> Result<Report, CliError> {
         store.accept_restore(org, entry)?;
     }
     let names: Vec<_> = accepted.iter().map(OrgId::as_str).collect();
-    let text = match names.is_empty() {
-        true => "no organisation is known; nothing was changed".to_owned(),
-        false => format!(
-            "accepted for {}: gateways serve them from the next request on, by what Redis holds now",
-            names.join(", ")
-        ),
-    };
+    let text = format!(
+        "accepted for {}: gateways serve them from the next request on, by what Redis holds now",
+        names.join(", ")
+    );
     Ok(Report::done(text, json!({ "accepted": names })))
 }

@@ -43,6 +43,8 @@ struct State {
     given_up: Vec<u32>,
     /// When an error of Redis was last logged.
     logged_error: Option<UnixTime>,
+    /// When the end of a stream was last logged.
+    logged_end: Option<UnixTime>,
     seed: u64,
 }
 
@@ -79,6 +81,7 @@ impl State {
             stream: None,
             given_up: Vec::new(),
             logged_error: None,
+            logged_end: None,
             seed,
         }
     }
@@ -169,7 +172,7 @@ impl RedisStream {
         if self.stream() != Some(token) {
             return Vec::new();
         }
-        warn!("the Redis stream ended");
+        self.log_end(now);
         let outputs = self.lost(now);
         self.carry_out(now, outputs)
     }
@@ -344,16 +347,30 @@ impl RedisStream {
 
     /// Tells the operator of an error that waiting does not cure: no rights, no memory, the wrong node.
     fn log_error(&self, now: UnixTime, error: &str) {
+        if self.is_due(now, |state| &mut state.logged_error) {
+            error!("Redis answered with an error, see docs/troubleshooting.md: {error}");
+        }
+    }
+
+    /// During an outage a stream ends with each attempt to open one.
+    fn log_end(&self, now: UnixTime) {
+        if self.is_due(now, |state| &mut state.logged_end) {
+            warn!(
+                "the Redis stream ended: see the cluster of redis.cluster in /clusters, and Redis's log"
+            );
+        }
+    }
+
+    /// Whether a line is due that was last logged at `last`; if so, it is logged now.
+    fn is_due(&self, now: UnixTime, last: fn(&mut State) -> &mut Option<UnixTime>) -> bool {
         let due = self.state.with(|state| {
-            let due =
-                state.logged_error.is_none_or(|last| now.since(last) >= BETWEEN_LOGGED_ERRORS);
+            let last = last(state);
+            let due = last.is_none_or(|last| now.since(last) >= BETWEEN_LOGGED_ERRORS);
             if due {
-                state.logged_error = Some(now);
+                *last = Some(now);
             }
             due
         });
-        if due == Some(true) {
-            error!("Redis answered with an error, see docs/troubleshooting.md: {error}");
-        }
+        due == Some(true)
     }
 }

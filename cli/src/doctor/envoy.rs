@@ -22,6 +22,8 @@ const OLDEST: [u64; 2] = [1, 36];
 const MAX_PAGE: u64 = 64 * 1_024 * 1_024;
 /// So much is shown of a text that Envoy wrote.
 const LONGEST: usize = 300;
+/// What Envoy counts when a VM has trapped: its successor started, did not start, or was not tried yet.
+const RELOADS: [&str; 3] = [".vm_reload_success", ".vm_reload_failure", ".vm_reload_backoff"];
 /// The name that a plugin goes by (`root_id`): the gateway itself.
 const ROOT: &str = "portcullis";
 
@@ -415,6 +417,24 @@ fn module_on_disk(dump: &Value) -> Option<String> {
     }
 }
 
+/// Whether a worker refused calls because Redis was behind what the worker had seen.
+fn went_back(stats: &[(&str, u64)]) -> Option<Finding> {
+    let orgs: BTreeSet<&str> = stats
+        .iter()
+        .filter(|(_, value)| *value > 0)
+        .filter_map(|(name, _)| {
+            name.split_once("portcullis_state_went_back_total")?.1.split(".=.").nth(1)
+        })
+        .filter_map(|label| label.split(';').next())
+        .collect();
+    (!orgs.is_empty()).then(|| {
+        let orgs = orgs.into_iter().collect::<Vec<_>>().join(", ");
+        let found = format!("Redis held an older state than a worker saw, of: {orgs}; their calls got 503");
+        let next = "bring the later state back, or see docs/guides/outages.md, \"When Redis holds an older state\"";
+        Finding::warning("envoy.went_back", found, next)
+    })
+}
+
 /// What it has met since it started.
 fn stats(page: &Value, (named, on_disk): (Option<&str>, Option<&str>)) -> Vec<Finding> {
     let none = Vec::new();
@@ -423,7 +443,9 @@ fn stats(page: &Value, (named, on_disk): (Option<&str>, Option<&str>)) -> Vec<Fi
         stats.filter_map(|stat| Some((stat["name"].as_str()?, stat["value"].as_u64()?))).collect();
     let failed: u64 = stats
         .iter()
-        .filter(|(name, _)| name.starts_with("wasm.") && name.ends_with(".vm_reload"))
+        .filter(|(name, _)| {
+            name.starts_with("wasm.") && RELOADS.iter().any(|end| name.ends_with(end))
+        })
         .map(|(_, value)| value)
         .sum();
     let mut findings = vec![if failed == 0 {
@@ -435,6 +457,7 @@ fn stats(page: &Value, (named, on_disk): (Option<&str>, Option<&str>)) -> Vec<Fi
     findings.push(build::finding(build::running(&stats).as_deref(), named, on_disk));
     findings.push(audit_log(&stats));
     findings.extend(turned_away(&stats));
+    findings.extend(went_back(&stats));
     findings.extend(stats.iter().filter_map(|(name, value)| {
         let dependency = name.split_once("portcullis_dependency_up")?.1;
         let dependency = dependency.split(".=.").nth(1)?.split(';').next()?;
@@ -507,7 +530,8 @@ mod tests {
     fn what_the_filter_met_is_told() {
         let stat = |name: &str, value: u64| json!({"name": name, "value": value});
         let page = json!({"stats": [
-            stat("wasm.portcullis.vm_reload", 2),
+            stat("wasm.portcullis.vm_reload_success", 2),
+            stat("wasmcustom.portcullis_state_went_back_total.org.=.acme;", 1),
             stat("wasmcustom.portcullis_dependency_up.dependency.=.redis;", 1),
             stat("wasmcustom.portcullis_dependency_up.dependency.=.vault;", 0),
         ]});
@@ -517,6 +541,7 @@ mod tests {
             ("envoy.vm", State::Warning),
             ("envoy.build", State::Unknown),
             ("envoy.audit_log", State::Good),
+            ("envoy.went_back", State::Warning),
             ("envoy.dependency redis", State::Good),
             ("envoy.dependency vault", State::Warning),
         ];

@@ -285,7 +285,7 @@ impl Worker {
                 "{org}: Redis holds an older state than this worker saw ({why}): its calls are refused, since what \
                  was revoked meanwhile would be served again. Expected no restored backup and no replica without the \
                  last writes; bring the later state back, or see what is lost and run \
-                 `portcullis redis accept-restore --org {org}`"
+                 `portcullis redis accept-restore --org {org} --reason …`"
             ));
         }
         first
