@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 
 use crate::json::{compare, misspelt};
 use crate::pattern::{Budget, LONGEST_TEXT};
-use crate::policy::Enforcement;
+use crate::policy::enforcement::Enforcement;
 use crate::schema::same;
 
 /// What one argument must be.

@@ -24,7 +24,7 @@ use crate::mcp::{Era, MODERN_VERSION, MessageFault, SUPPORTED_VERSIONS, Sender};
 use crate::route::Misrouted;
 pub use audit::AuditStatus;
 pub use connection::{HostFault, Unsupported};
-pub use credential_missing::{CredentialMissing, UrlElicitation};
+pub use credential_missing::CredentialMissing;
 pub use relayed::{Relayed, relayed};
 pub use text::{LimitCause, Requested};
 pub use tool_error::InvalidArguments;

@@ -275,6 +275,16 @@ impl Visitor<'_> for Digits {
     }
 }
 
+/// The member at a dotted path. A name that itself has dots, such as `https://acme.example/org`, is looked for whole first.
+pub(crate) fn lookup<'a>(members: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    if let Some(value) = members.get(path) {
+        return Some(value);
+    }
+    let mut names = path.split('.');
+    let first = members.get(names.next()?)?;
+    names.try_fold(first, |value, name| value.get(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

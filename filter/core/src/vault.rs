@@ -16,7 +16,7 @@ use std::rc::Rc;
 pub use cached::CachedSecret;
 pub use credential::{ConnectorCredential, Injected, Missing, Stale};
 pub(crate) use pattern::owner;
-pub use pattern::{CallerFacts, SecretPattern, Unresolved};
+pub use pattern::{CallerFacts, CallerProof, SecretPattern, Unresolved};
 pub use reference::{KvVersion, Mount, SecretRef};
 pub use template::Template;
 pub use value::{MAX_SECRET_BYTES, SecretFault};

@@ -13,10 +13,12 @@ pub mod record;
 pub mod source;
 pub mod throttle;
 pub mod token;
+mod unmapped;
 
 pub use certificate::CertificateFailure;
 pub use presented_identity::{PresentedIdentity, VerifiedCredential};
 pub use principal::{Identity, IdentityKind, Principal, Restrictions, Scopes, Writes};
+pub use unmapped::Unmapped;
 
 /// Why a credential was not accepted. The client hears [`AuthFailure::told`], no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,32 +75,6 @@ pub enum AuthFailure {
     WrongAudience,
     /// Its claims name no organisation, role or tier that the configuration knows of.
     TokenUnmapped(Unmapped),
-}
-
-/// What the claims of a token do not tell of its subject. The client is not told which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Unmapped {
-    /// No organisation, or none that the issuer speaks for.
-    Organisation,
-    /// No role, or none that the configuration has.
-    Role,
-    /// No tier.
-    Tier,
-    /// No name, where a claim is to have one.
-    Name,
-}
-
-impl Unmapped {
-    /// The name in audit entries.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Organisation => "org",
-            Self::Role => "role",
-            Self::Tier => "tier",
-            Self::Name => "name",
-        }
-    }
 }
 
 impl AuthFailure {

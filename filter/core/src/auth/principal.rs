@@ -6,9 +6,12 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use serde_json::{Map, Value};
+
 use super::deny_list::digest_of;
 use crate::glob::Globs;
 use crate::id::{KeyId, OrgId, PolicyName};
+use crate::vault::{CallerFacts, CallerProof};
 
 /// Somebody whose credential was proven.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +53,24 @@ pub enum IdentityKind {
     },
     /// The name in a client certificate that was matched.
     Certificate(String),
+}
+
+impl Principal {
+    /// What a connector's credential may depend on; `claims` are those of the caller's token.
+    #[must_use]
+    pub fn facts<'a>(
+        &'a self,
+        claims: &'a Map<String, Value>,
+        connector: &'a PolicyName,
+    ) -> CallerFacts<'a> {
+        let proof = match self.identity.kind() {
+            IdentityKind::Key(id) => CallerProof::Key(id.as_str()),
+            IdentityKind::Token { issuer, subject } => CallerProof::Token { issuer, subject },
+            IdentityKind::Certificate(name) => CallerProof::Certificate(name),
+        };
+        let holder = self.identity.holder();
+        CallerFacts { org: &self.org, holder, proof, claims, connector }
+    }
 }
 
 impl Identity {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Requested;
 use crate::id::PolicyName;
-use crate::mcp::Era;
+use crate::mcp::{Era, UrlElicitation};
 use crate::vault::Missing;
 
 /// URL elicitation is required (MCP 2025-11-25, elicitation, URL mode).
@@ -24,16 +24,6 @@ pub struct CredentialMissing {
     pub id: String,
     /// Whether the client opens URLs that it is asked to.
     pub elicitation: UrlElicitation,
-}
-
-/// Whether a client declared `elicitation: {url: {}}`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UrlElicitation {
-    /// It did not, as far as is known.
-    #[default]
-    Undeclared,
-    /// It did.
-    Declared,
 }
 
 impl CredentialMissing {

@@ -6,8 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::operation::{self, Operation, is_removed};
-use super::{Era, MessageFault};
-use crate::denial::UrlElicitation;
+use super::{Era, MessageFault, UrlElicitation};
 use crate::json::{self, misspelt};
 
 /// Who sent a message, as far as an error reply has to know.

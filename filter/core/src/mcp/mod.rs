@@ -25,6 +25,16 @@ pub const SUPPORTED_VERSIONS: [&str; 5] =
 /// The first revision without handshake and session.
 pub const MODERN_VERSION: &str = "2026-07-28";
 
+/// Whether a client declared `elicitation: {url: {}}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UrlElicitation {
+    /// It did not, as far as is known.
+    #[default]
+    Undeclared,
+    /// It did.
+    Declared,
+}
+
 /// Which rules a request follows; chosen per request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Era {

@@ -5,6 +5,7 @@
 
 mod activation;
 mod document;
+pub(crate) mod enforcement;
 mod pins;
 mod review;
 mod rule;
@@ -29,10 +30,9 @@ use crate::json;
 use crate::pin::Definition;
 use crate::vault::ConnectorCredential;
 pub use activation::{Activation, Canary};
+pub use enforcement::Enforcement;
 pub use pins::{Pins, Unpinned, Unverified};
-pub use rule::{
-    Approval, CallRules, Cap, Check, Enforcement, Names, OnExcess, Requirement, RoleRules,
-};
+pub use rule::{Approval, CallRules, Cap, Check, Names, OnExcess, Requirement, RoleRules};
 pub use upstream::{Guard, UpstreamBinding};
 pub use uri::{Closed, Uris};
 pub use warning::{Warning, WarningKind};

@@ -5,29 +5,9 @@
 use std::time::Duration;
 
 use super::Globs;
+use super::enforcement::Enforcement;
 use crate::arguments::ArgumentRule;
 use crate::condition::Condition;
-
-/// Whether what a rule refuses is refused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Enforcement {
-    /// It is.
-    #[default]
-    Enforce,
-    /// It passes, and that it would have been refused is written down and counted.
-    Shadow,
-}
-
-impl Enforcement {
-    /// Shadow, if either is: a rule in shadow mode stays one under a policy that is enforced.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Enforce, Self::Enforce) => Self::Enforce,
-            (Self::Shadow, _) | (_, Self::Shadow) => Self::Shadow,
-        }
-    }
-}
 
 /// A kind of check that may be in shadow. Who a caller is, and what its own credential was narrowed to,
 /// is none of them.

@@ -8,9 +8,8 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 use super::reference::SecretRef;
-use crate::auth::token::claims::lookup;
-use crate::auth::{IdentityKind, Principal};
 use crate::id::{OrgId, PolicyName};
+use crate::json::lookup;
 
 /// `vault://mount/path#field`, with facts of the caller in the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,12 +47,32 @@ enum Fact {
 /// What a path is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct CallerFacts<'a> {
-    /// Who calls.
-    pub principal: &'a Principal,
+    /// The caller's organisation.
+    pub org: &'a OrgId,
+    /// What tells the caller from every other one of the organisation.
+    pub holder: &'a str,
+    /// What proved the caller.
+    pub proof: CallerProof<'a>,
     /// What the caller's token says.
     pub claims: &'a Map<String, Value>,
     /// The connector that is called.
     pub connector: &'a PolicyName,
+}
+
+/// What a caller has beside claims, by what proved it.
+#[derive(Clone, Copy, Debug)]
+pub enum CallerProof<'a> {
+    /// The id of an API key.
+    Key(&'a str),
+    /// The `iss` and `sub` of a token.
+    Token {
+        /// Who issued it.
+        issuer: &'a str,
+        /// For whom.
+        subject: &'a str,
+    },
+    /// The name of a client certificate's identity.
+    Certificate(&'a str),
 }
 
 /// Why a caller has no path.
@@ -196,8 +215,7 @@ impl SecretPattern {
                 }
             }
         }
-        let principal = facts.principal;
-        let owner = self.is_of_caller().then(|| owner(&principal.org, principal.identity.holder()));
+        let owner = self.is_of_caller().then(|| owner(facts.org, facts.holder));
         Ok(SecretRef::new((place, self.stated), self.version, fields.to_vec(), owner))
     }
 }
@@ -256,14 +274,13 @@ impl Fact {
     }
 
     fn of(&self, facts: CallerFacts<'_>) -> Result<String, Unresolved> {
-        let kind = facts.principal.identity.kind();
-        let value = match (self, kind) {
-            (Self::Org, _) => facts.principal.org.to_string(),
+        let value = match (self, facts.proof) {
+            (Self::Org, _) => facts.org.to_string(),
             (Self::Connector, _) => facts.connector.to_string(),
-            (Self::Key, IdentityKind::Key(id)) => id.as_str().to_owned(),
-            (Self::Subject, IdentityKind::Token { subject, .. }) => subject.clone(),
-            (Self::Issuer, IdentityKind::Token { issuer, .. }) => issuer.clone(),
-            (Self::Certificate, IdentityKind::Certificate(name)) => name.clone(),
+            (Self::Key, CallerProof::Key(id)) => id.to_owned(),
+            (Self::Subject, CallerProof::Token { subject, .. }) => subject.to_owned(),
+            (Self::Issuer, CallerProof::Token { issuer, .. }) => issuer.to_owned(),
+            (Self::Certificate, CallerProof::Certificate(name)) => name.to_owned(),
             (Self::Claim(path), _) => match lookup(facts.claims, path) {
                 Some(Value::String(text)) => text.clone(),
                 Some(Value::Number(number)) => number.to_string(),

@@ -30,7 +30,7 @@ fn person(subject: &str) -> Principal {
 fn resolve(pattern: &str, who: &Principal, claims: &Value) -> Result<SecretRef, Unresolved> {
     let claims: Map<String, Value> = claims.as_object().cloned().unwrap_or_default();
     let connector = PolicyName::new("crm").unwrap();
-    let facts = CallerFacts { principal: who, claims: &claims, connector: &connector };
+    let facts = who.facts(&claims, &connector);
     SecretPattern::parse(pattern).unwrap().resolve(facts, &["token".to_owned()])
 }
 

@@ -5,7 +5,7 @@
 use portcullis_core::auth::api_key::{KeyDigest, PresentedKey, SECRET_LENGTH, mint};
 use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
-use portcullis_core::vault::{CallerFacts, SecretPattern, SecretRef};
+use portcullis_core::vault::{SecretPattern, SecretRef};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -115,6 +115,6 @@ fn path_of(subject: &str) -> Option<String> {
     };
     let pattern = SecretPattern::parse("vault://secret/users/{org}/{sub}/{connector}#t").unwrap();
     let (claims, connector) = (serde_json::Map::new(), name("crm"));
-    let facts = CallerFacts { principal: &principal, claims: &claims, connector: &connector };
+    let facts = principal.facts(&claims, &connector);
     pattern.resolve(facts, &["t".to_owned()]).ok().map(|secret| secret.api_path(&[]))
 }

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Globs;
+use crate::glob::Globs;
 
 /// Names, of which `*` and `?` are wildcards; of an empty list nothing matches.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

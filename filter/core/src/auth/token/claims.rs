@@ -18,6 +18,7 @@ use crate::auth::{
     AuthFailure, IdentityKind, Principal, Restrictions, Scopes, Unmapped, VerifiedCredential,
 };
 use crate::id::{OrgId, PolicyName};
+use crate::json::lookup;
 use crate::time::UnixTime;
 
 /// The longest subject, name or `jti`; longer ones are no identifiers.
@@ -219,17 +220,6 @@ fn words(value: &Value) -> Option<Vec<String>> {
         Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
         _ => None,
     }
-}
-
-/// The member at a dotted path. A name that itself has dots, such as `https://acme.example/org`, is
-/// looked for whole first.
-pub(crate) fn lookup<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
-    if let Some(value) = claims.get(path) {
-        return Some(value);
-    }
-    let mut names = path.split('.');
-    let first = claims.get(names.next()?)?;
-    names.try_fold(first, |value, name| value.get(name))
 }
 
 /// Whom the claims make of the subject, as the issuer's mapping says.

@@ -12,8 +12,8 @@ use super::jws::Algorithm;
 use crate::auth::Unmapped;
 use crate::decode::settings::{cluster, milliseconds};
 use crate::decode::{Faults, Fields, Node};
+use crate::glob::Globs;
 use crate::id::{OrgId, PolicyName};
-use crate::policy::Globs;
 use crate::vault::SecretRef;
 
 /// Names an issuer: its exact `iss`.

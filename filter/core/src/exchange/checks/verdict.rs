@@ -28,7 +28,6 @@ use crate::observed::Watched;
 use crate::policy::{Check, Connector, Policy};
 use crate::route::Selected;
 use crate::time::UnixTime;
-use crate::vault::CallerFacts;
 use crate::worker::{Cached, CachedRecord, EffectivePolicy, Worker};
 
 /// What may happen if the basis still holds.
@@ -399,7 +398,7 @@ fn credential(
 ) -> Option<CallerCredential> {
     let unclaimed = Map::new();
     let claims = request.identity.claims().unwrap_or(&unclaimed);
-    let facts = CallerFacts { principal, claims, connector: name };
+    let facts = principal.facts(claims, name);
     connector.credential.as_ref().map(|stated| CallerCredential::of(stated, facts))
 }
 
