@@ -219,3 +219,30 @@ fn a_key_of_another_organisation_is_refused_before_anything_is_asked() {
     let said = ask("pck_acme_k1a2b3_wrong");
     assert!(said.stderr.contains("a text that is no key (not shown)"), "{said:?}");
 }
+
+// Issue 14: a pattern stated in the pin was drift in every list, and the next `--write` removed it.
+// Proves: X5
+#[test]
+fn argument_rules_are_no_drift_and_stay_beside_what_is_written() {
+    let rules = "        read_only: true\n        arguments: {limit: {maximum: 20}}\n        max_records: {argument: limit, max: 10}\n";
+    let ruled = POLICY.replace("        read_only: true\n", rules);
+    let policy = Scratch::new("discover-rules.yaml", &ruled);
+    let said = discover(policy.path(), &file("tools.json"), &["--write"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    let written = std::fs::read_to_string(policy.path()).unwrap();
+    let stays = |written: &str| {
+        let mut lines = ["maximum: 20\n", "max: 10\n"].into_iter();
+        assert!(lines.all(|line| written.contains(line)), "{written}");
+    };
+    stays(&written);
+    let pinned = "input_schema: {\"type\":\"object\",\"properties\":{\"limit\":{\"type\":\"integer\",\"maximum\":50}}}";
+    assert!(written.contains(pinned), "{written}");
+    let again = discover(policy.path(), &file("tools.json"), &["--fail-on", "text"]);
+    assert!(!again.stdout.contains("query_users"), "{again:?}");
+    let changed = live(|tools| {
+        tools["tools"][0]["inputSchema"]["properties"]["limit"]["maximum"] = json!(40);
+    });
+    let live = Scratch::new("discover-rules.json", &changed);
+    let _ = discover(policy.path(), live.path(), &["--write"]);
+    stays(&std::fs::read_to_string(policy.path()).unwrap());
+}

@@ -9,6 +9,9 @@ use crate::id::PolicyName;
 use crate::policy::{Access, CallRules, Globs, Policy, Tool};
 use crate::schema::same;
 
+/// Of a pattern that more tools have than these, so many are looked at.
+const MOST_TOOLS: usize = 64;
+
 impl Policy {
     pub(super) fn warn_of_arguments(&self, warnings: &mut Vec<Warning>) {
         for connector in self.connectors.values() {
@@ -42,10 +45,16 @@ impl Policy {
             about.insert(&tool);
             let (path, effect) = (format!("{place}.{tool}"), "these rules guard nothing there");
             self.warn_of_unknown(&path, &about, &[name], effect, warnings);
-            let tools = self.connectors.get(name).into_iter().flat_map(|it| &it.tools);
+            let stated = self.connectors.get(name).map(|it| &it.tools);
             let open = |name: &str| access.allow.matches(name) && !access.deny.matches(name);
-            let meant = tools.filter(|(name, _)| about.matches(name) && open(name));
-            let meant: Vec<&Tool> = meant.map(|(_, tool)| tool).collect();
+            let meant: Vec<&Tool> = match about.names(&tool) {
+                true => stated.and_then(|tools| tools.get(&tool)).into_iter().collect(),
+                false => {
+                    let all = stated.into_iter().flatten();
+                    let meant = all.filter(|(name, _)| about.matches(name) && open(name));
+                    meant.map(|(_, tool)| tool).take(MOST_TOOLS).collect()
+                }
+            };
             of_rules(rules, &meant, warnings);
         }
     }

@@ -1,6 +1,7 @@
 //! Conditions against what is known of the calls that they are about.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
@@ -16,6 +17,18 @@ const MOST_TOOLS: usize = 64;
 /// A pinned tool: its connector, its name, and its schema.
 type Pinned<'a> = (&'a PolicyName, &'a str, &'a Value);
 
+/// What pinned schemas describe, each read once: hundreds of conditions may be about one tool.
+#[derive(Default)]
+struct Types(RefCell<HashMap<usize, Type>>);
+
+impl Types {
+    fn of(&self, schema: &Value) -> Type {
+        let address = std::ptr::from_ref(schema).addr();
+        let mut known = self.0.borrow_mut();
+        known.entry(address).or_insert_with(|| Type::of_schema(schema, "the pinned schema")).clone()
+    }
+}
+
 /// Where a condition stands.
 #[derive(Clone, Copy)]
 struct Place<'a> {
@@ -29,24 +42,25 @@ struct Place<'a> {
 
 impl Policy {
     pub(super) fn warn_of_conditions(&self, warnings: &mut Vec<Warning>) {
+        let types = Types::default();
         for (name, connector) in &self.connectors {
             let place = Place { role: None, tool: None, pattern: None };
             let (own, one) = (connector.conditions.iter(), [name]);
-            own.for_each(|it| self.warn_of_condition(it, place, &one, warnings));
+            own.for_each(|it| self.warn_of_condition(it, place, &one, (&types, warnings)));
             for (tool, stated) in &connector.tools {
                 let place = Place { role: None, tool: Some(tool), pattern: None };
                 let own = stated.rules.conditions.iter();
-                own.for_each(|it| self.warn_of_condition(it, place, &one, warnings));
+                own.for_each(|it| self.warn_of_condition(it, place, &one, (&types, warnings)));
             }
         }
         for (name, role) in &self.roles {
             let place = Place { role: Some(name), tool: None, pattern: None };
             let every: Vec<&PolicyName> = role.connectors.keys().collect();
             let own = role.conditions.iter();
-            own.for_each(|it| self.warn_of_condition(it, place, &every, warnings));
+            own.for_each(|it| self.warn_of_condition(it, place, &every, (&types, warnings)));
             for (connector, access) in &role.connectors {
                 let (own, one) = (access.conditions.iter(), [connector]);
-                own.for_each(|it| self.warn_of_condition(it, place, &one, warnings));
+                own.for_each(|it| self.warn_of_condition(it, place, &one, (&types, warnings)));
                 for (tool, rules) in access.tools.iter().flat_map(|rules| rules.each()) {
                     let mut named = Globs::default();
                     named.insert(&tool);
@@ -54,7 +68,7 @@ impl Policy {
                     let pattern = exact.is_none().then_some(&named);
                     let place = Place { role, tool: exact, pattern };
                     let own = rules.conditions.iter();
-                    own.for_each(|it| self.warn_of_condition(it, place, &one, warnings));
+                    own.for_each(|it| self.warn_of_condition(it, place, &one, (&types, warnings)));
                 }
             }
         }
@@ -65,7 +79,7 @@ impl Policy {
         requirement: &Requirement,
         place: Place<'_>,
         connectors: &[&PolicyName],
-        warnings: &mut Vec<Warning>,
+        (types, warnings): (&Types, &mut Vec<Warning>),
     ) {
         let path = format!("{}.when", requirement.name);
         if let Some(tools) = &requirement.tools {
@@ -81,7 +95,7 @@ impl Policy {
         if let [(_, _, schema)] = &*pinned {
             choices("arguments", schema, &mut domains);
         }
-        let mut mistakes = mistakes_of_type(requirement, place, &pinned, &domains);
+        let mut mistakes = mistakes_of_type(requirement, place, &pinned, &domains, types);
         if mistakes.is_empty() {
             mistakes.extend(requirement.when.constant_part(&domains));
         }
@@ -134,13 +148,13 @@ impl Policy {
                 Some(access) => access.allow.matches(tool) && !access.deny.matches(tool),
                 None => true,
             };
-            for (tool, stated) in &connector.tools {
-                let about = match place.tool {
-                    Some(own) => own == tool,
-                    None => {
-                        let within = place.pattern.is_none_or(|pattern| pattern.matches(tool));
-                        within && requirement.is_about(tool) && open(tool)
-                    }
+            // Of one tool, the others are not looked at: a policy has thousands.
+            let own = place.tool.and_then(|tool| connector.tools.get_key_value(tool));
+            let every = place.tool.is_none().then_some(&connector.tools).into_iter().flatten();
+            for (tool, stated) in own.into_iter().chain(every) {
+                let about = place.tool.is_some() || {
+                    let within = place.pattern.is_none_or(|pattern| pattern.matches(tool));
+                    within && requirement.is_about(tool) && open(tool)
                 };
                 let schema = stated.pin.as_ref().and_then(|pin| pin.member("inputSchema"));
                 if let (true, Some(schema)) = (about, schema) {
@@ -212,18 +226,18 @@ fn mistakes_of_type(
     place: Place<'_>,
     pinned: &[Pinned<'_>],
     domains: &BTreeMap<String, Domain>,
+    types: &Types,
 ) -> Vec<Mistake> {
     if pinned.is_empty() {
         let known = Known { arguments: Type::Any, domains: domains.clone() };
         return requirement.when.type_mistakes(&known);
     }
     let mut found: BTreeMap<Mistake, Vec<&str>> = BTreeMap::new();
+    let mut known = Known { arguments: Type::Any, domains: domains.clone() };
     for (connector, tool, schema) in pinned {
-        let mut domains = domains.clone();
-        domains.insert("tool".to_owned(), one(tool));
-        domains.insert("connector".to_owned(), one(connector.as_str()));
-        let arguments = Type::of_schema(schema, "the pinned schema");
-        let known = Known { arguments, domains };
+        known.domains.insert("tool".to_owned(), one(tool));
+        known.domains.insert("connector".to_owned(), one(connector.as_str()));
+        known.arguments = types.of(schema);
         for mistake in requirement.when.type_mistakes(&known) {
             // The members differ from schema to schema, the mistake does not.
             let same = found.keys().find(|it| it.found == mistake.found).cloned();

@@ -203,7 +203,13 @@ impl Policy {
         if connector.tools.is_empty() {
             return;
         }
-        let stated: Vec<&str> = connector.tools.keys().map(String::as_str).collect();
+        // Of thousands of tools, only looked at where a name is none of them.
+        let stated = || -> Vec<&str> { connector.tools.keys().map(String::as_str).collect() };
+        let any = |pattern: &str| {
+            let mut alone = Globs::default();
+            alone.insert(pattern);
+            connector.tools.keys().any(|tool| alone.matches(tool))
+        };
         for (list, globs) in
             [("allow", &access.allow), ("show", &access.show), ("deny", &access.deny)]
         {
@@ -211,13 +217,13 @@ impl Policy {
                 // A pattern in `deny` is also about tools that are yet to come.
                 let open = list == "deny" || !connector.is_pinned();
                 let passes = match is_pattern(&glob) {
-                    true => open || any_matches(&glob, &stated),
+                    true => open || any(&glob),
                     false => connector.tools.contains_key(&glob),
                 };
                 if passes {
                     continue;
                 }
-                let slip = hint(&glob, &stated);
+                let slip = hint(&glob, &stated());
                 if !connector.is_pinned() && slip.is_empty() {
                     continue;
                 }
