@@ -44,5 +44,6 @@ fn main() {
     println!("compiled after {:?}", start.elapsed());
     let faults = policy.review().iter().count();
     println!("reviewed after {:?}: {faults} faults", start.elapsed());
-    println!("warned after {:?}: {} warnings", start.elapsed(), policy.warnings().len());
+    let warnings = policy.warnings().len();
+    println!("warned after {:?}: {warnings} warnings", start.elapsed());
 }

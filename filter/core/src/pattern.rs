@@ -55,16 +55,11 @@ impl Budget {
         if text.len() > LONGEST_TEXT {
             return Err(TooCostly);
         }
-        let known = COMPILED.with_borrow_mut(|compiled| compiled.get(source).cloned());
-        let pattern = match known {
+        let pattern = match known(source) {
             Some(pattern) => pattern,
             None => {
                 self.spend(COMPILING)?;
-                let pattern = Pattern::new(source).ok().map(Rc::new);
-                COMPILED.with_borrow_mut(|compiled| {
-                    compiled.put(source.to_owned(), pattern.clone());
-                });
-                pattern
+                compiled(source)
             }
         };
         // `policy push` refuses what cannot be used; what got here all the same matches nothing.
@@ -80,6 +75,21 @@ impl Budget {
         self.steps = self.steps.checked_sub(steps).ok_or(TooCostly)?;
         Ok(())
     }
+}
+
+fn known(source: &str) -> Option<Option<Rc<Pattern>>> {
+    COMPILED.with_borrow_mut(|compiled| compiled.get(source).cloned())
+}
+
+fn compiled(source: &str) -> Option<Rc<Pattern>> {
+    let pattern = Pattern::new(source).ok().map(Rc::new);
+    COMPILED.with_borrow_mut(|compiled| compiled.put(source.to_owned(), pattern.clone()));
+    pattern
+}
+
+/// Whether `source` compiles within its bounds. A policy has one pattern at hundreds of places.
+pub(crate) fn compiles(source: &str) -> bool {
+    known(source).unwrap_or_else(|| compiled(source)).is_some()
 }
 
 /// Why `source` is no pattern, as far as its text says; whether it compiles within its bounds is not asked.

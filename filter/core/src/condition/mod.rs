@@ -220,6 +220,12 @@ impl Condition {
         self.patterns.iter().map(String::as_str)
     }
 
+    /// Whether it speaks of the caller.
+    #[must_use]
+    pub fn asks_for_principal(&self) -> bool {
+        self.variables.contains(&Variable::Principal)
+    }
+
     /// Whether it speaks of the arguments of the call.
     #[must_use]
     pub fn asks_for_arguments(&self) -> bool {

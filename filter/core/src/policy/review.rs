@@ -9,7 +9,7 @@ use super::{
 use crate::arguments::Demand;
 use crate::id::PolicyName;
 use crate::nearest::{hint, one_of};
-use crate::pattern::{self, Pattern};
+use crate::pattern;
 use crate::schema;
 use crate::vault::ConnectorCredential;
 
@@ -273,8 +273,8 @@ fn demands(place: &str, demands_of: &[Demand], faults: &mut PolicyErrors) {
 }
 
 fn compiled(place: &str, source: &str, faults: &mut PolicyErrors) {
-    if let Err(found) = Pattern::new(source) {
-        faults.push(place, found, pattern::EXPECTED);
+    if !pattern::compiles(source) {
+        faults.push(place, format!("the pattern {source:?}"), pattern::EXPECTED);
     }
 }
 

@@ -277,7 +277,17 @@ impl Policy {
         let unknown = |name: &&str| !self.knows_tool(connectors, name);
         let exact: Vec<String> =
             globs.exact().into_iter().filter(unknown).map(str::to_owned).collect();
-        let patterns = globs.patterns();
+        // Nearly every pattern matches a tool of the connector, and all known names are many.
+        let stated = |pattern: &String| {
+            let mut alone = Globs::default();
+            alone.insert(pattern);
+            connectors.iter().any(|name| {
+                let tools = self.connectors.get(*name).into_iter().flat_map(|it| it.tools.keys());
+                tools.into_iter().any(|tool| alone.matches(tool))
+            })
+        };
+        let patterns: Vec<String> =
+            globs.patterns().into_iter().filter(|pattern| !stated(pattern)).collect();
         if exact.is_empty() && patterns.is_empty() {
             return;
         }
