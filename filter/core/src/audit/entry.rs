@@ -201,11 +201,15 @@ impl Entry {
     /// Notes what a refusal has to be known for by itself.
     pub fn note_denial(&mut self, denial: &Denial) {
         match denial {
-            Denial::Unauthenticated(failure) => self.events.push(AuditEvent::AuthFailed {
-                reason: failure.code(),
-                address: self.client_address.clone(),
-                path: self.path.clone(),
-            }),
+            Denial::Unauthenticated(failure) => {
+                let event = AuditEvent::AuthFailed {
+                    reason: failure.code(),
+                    address: self.client_address.clone(),
+                    path: self.path.clone(),
+                };
+                // The refusal stands before what explains it.
+                self.events.insert(0, event);
+            }
             Denial::UnknownTool(_)
             | Denial::Forbidden { .. }
             | Denial::Condition { .. }
