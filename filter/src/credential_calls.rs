@@ -1,12 +1,14 @@
-//! Reads of credentials from Vault: one per credential at a time, whoever waits for it.
+//! Reads of credentials from Vault and authorization servers: one per credential at a time, whoever waits for it.
 //!
 //! Owns the host's tokens, and who waits for which. What a reply means is the core's to say. Calls start from the root
 //! context: the host forgets the calls of a stream that ends, and others may wait for them.
 
 use portcullis_core::call::{CallFailure, Dependency, Reply};
 use portcullis_core::config::Vault;
+use portcullis_core::connector_credential::CredentialRef;
 use portcullis_core::time::UnixTime;
-use portcullis_core::vault::CredentialRef;
+use portcullis_core::token_exchange::TokenRequest;
+use portcullis_core::vault::SecretRef;
 
 use crate::guarded::Guarded;
 use crate::host;
@@ -35,9 +37,9 @@ impl CredentialCalls {
     pub(crate) fn start(
         &self,
         root: u32,
-        vault: Option<&Vault>,
         waiter: Waiter,
-        (reference, request_id): (&CredentialRef, &str),
+        reference: &CredentialRef,
+        ask: impl FnOnce() -> Result<u32, CallFailure>,
     ) -> Vec<DependencyEvent> {
         let joined = self.calls.with(|calls| {
             if let Some(call) = calls.iter_mut().find(|call| call.reference == *reference) {
@@ -53,7 +55,7 @@ impl CredentialCalls {
             None => return vec![waiter.failed(CallFailure::Refused)],
         }
         let asked = host::enter(root).map_err(|_| CallFailure::Refused);
-        let asked = asked.and_then(|()| ask(vault, reference, request_id));
+        let asked = asked.and_then(|()| ask());
         let _ = host::enter(waiter.context);
         match asked {
             Ok(token) => {
@@ -77,17 +79,19 @@ impl CredentialCalls {
             let at = calls.iter().position(|call| call.token == token)?;
             Some(calls.swap_remove(at))
         });
-        let Call { since, waiters, .. } = call.flatten()?;
-        let reply = http_call::body(headers, size);
-        let elapsed = reply.is_ok().then(|| host::now().since(since));
-        let mut events = vec![DependencyEvent::Called(Dependency::Vault, elapsed)];
-        match reply.map(Reply::vault) {
-            Ok(Reply::Vault { body }) => {
-                let done = |waiter: Waiter| waiter.done(Reply::Vault { body: body.clone() });
-                events.extend(waiters.into_iter().map(done));
+        let Call { reference, since, waiters, .. } = call.flatten()?;
+        let reply = match &reference {
+            CredentialRef::Secret(_) => http_call::body(headers, size).map(Reply::vault),
+            CredentialRef::Token(_) => {
+                http_call::any_body(headers, size).map(|(status, body)| Reply::token(status, body))
             }
-            Ok(_) => {
-                events.extend(waiters.into_iter().map(|it| it.failed(CallFailure::Unreadable)))
+        };
+        let elapsed = reply.is_ok().then(|| host::now().since(since));
+        let mut events = vec![DependencyEvent::Called(Dependency::of(&reference), elapsed)];
+        match reply {
+            Ok(reply) => {
+                let done = |waiter: Waiter| waiter.done(reply.shared());
+                events.extend(waiters.into_iter().map(done));
             }
             Err(why) => events.extend(waiters.into_iter().map(|waiter| waiter.failed(why))),
         }
@@ -104,15 +108,19 @@ impl CredentialCalls {
     }
 }
 
-/// The host's token of a read.
-fn ask(
+/// The host's token of a read of Vault. The request id goes along, so that Vault's audit log has it.
+pub(crate) fn ask_vault(
     vault: Option<&Vault>,
-    reference: &CredentialRef,
+    secret: &SecretRef,
     request_id: &str,
 ) -> Result<u32, CallFailure> {
     let Vault { cluster, timeout, mounts, .. } = vault.ok_or(CallFailure::Refused)?;
-    let CredentialRef::Secret(secret) = reference;
     let path = secret.api_path(mounts);
     host::http_get((cluster, cluster), &path, Some(request_id), *timeout)
         .map_err(|_| CallFailure::Refused)
+}
+
+/// The host's token of a request to an authorization server.
+pub(crate) fn ask_token(request: &TokenRequest, request_id: &str) -> Result<u32, CallFailure> {
+    host::http_post(request, request_id).map_err(|_| CallFailure::Refused)
 }

@@ -14,8 +14,9 @@ use portcullis_core::audit::Chain;
 use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::auth::token::keyring::Keyring;
 use portcullis_core::breaker::Breakers;
-use portcullis_core::call::{Dependency, DependencyCall, Reply};
+use portcullis_core::call::{CallFailure, Dependency, DependencyCall, Reply};
 use portcullis_core::config::{Config, Mode, RequestIds};
+use portcullis_core::connector_credential::CredentialRef;
 use portcullis_core::denial::Denial;
 use portcullis_core::event::{Event, Head};
 use portcullis_core::health::Health;
@@ -27,7 +28,7 @@ use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 
-use crate::credential_calls::CredentialCalls;
+use crate::credential_calls::{CredentialCalls, ask_token, ask_vault};
 use crate::exchanges::{Ending, Exchanges, Held};
 use crate::guarded::Guarded;
 use crate::host::{self, BufferType, MapType};
@@ -377,8 +378,15 @@ impl Gateway {
             DependencyCall::Policy(version) => self.redis.read_policy(waiter, &version),
             DependencyCall::Credential(reference, request_id) => {
                 let vault = self.worker.with(|worker| worker.config.vault.clone()).flatten();
-                let asked = (&reference, request_id.as_str());
-                self.credentials.start(self.root, vault.as_ref(), waiter, asked)
+                self.credentials.start(self.root, waiter, &reference, || match &reference {
+                    CredentialRef::Secret(secret) => ask_vault(vault.as_ref(), secret, &request_id),
+                    CredentialRef::Token(_) => Err(CallFailure::Refused),
+                })
+            }
+            DependencyCall::Token(token, request, request_id) => {
+                let reference = CredentialRef::Token(token);
+                let ask = || ask_token(&request, &request_id);
+                self.credentials.start(self.root, waiter, &reference, ask)
             }
             DependencyCall::Keys(issuer) => {
                 self.jwks.wait(waiter, issuer);

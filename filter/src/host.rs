@@ -11,6 +11,8 @@ use portcullis_core::event::Headers;
 use portcullis_core::local_reply::LocalReply;
 use portcullis_core::metric::Kind;
 use portcullis_core::time::{UnixTime, micros};
+use portcullis_core::token_exchange::TokenRequest;
+use zeroize::Zeroizing;
 
 /// A buffer of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -346,6 +348,45 @@ pub(crate) fn http_get(
             headers.len(),
             std::ptr::null(),
             0,
+            trailers.as_ptr(),
+            trailers.len(),
+            timeout,
+            &raw mut token,
+        )
+    })?;
+    Ok(token)
+}
+
+/// Starts a `POST` of a form to a cluster, of a host; the token names its reply.
+pub(crate) fn http_post(request: &TokenRequest, request_id: &str) -> Result<u32, HostError> {
+    let TokenRequest { cluster, authority, path, timeout, authorization, body } = request;
+    let mut headers = vec![
+        (":method", "POST"),
+        (":path", path),
+        (":authority", authority),
+        ("accept", "application/json"),
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("x-request-id", request_id),
+    ];
+    headers.extend(authorization.as_ref().map(|value| ("authorization", value.expose())));
+    let headers: Vec<_> =
+        headers.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+    // Both have the secret in them; nobody is to find it in memory that was given back.
+    let serialized = Zeroizing::new(serialize_pairs(&headers));
+    headers.into_iter().for_each(|(_, value)| drop(Zeroizing::new(value)));
+    let trailers = serialize_pairs(&[]);
+    let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let body = body.expose();
+    let mut token = 0;
+    // SAFETY: all pointers come from live slices; the host writes one token.
+    done(unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            serialized.as_ptr(),
+            serialized.len(),
+            body.as_ptr(),
+            body.len(),
             trailers.as_ptr(),
             trailers.len(),
             timeout,

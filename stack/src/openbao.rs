@@ -44,6 +44,9 @@ impl OpenBao {
         let token_sds = dir.join("token.yaml");
         let openbao = Self { process, address: loopback(port), root_token, token_sds, audit_log };
         openbao.grant_gateway()?;
+        // The id of the gateway's request, so that its audit entry and this log's lines are found together.
+        let header = "sys/config/auditing/request-headers/x-request-id";
+        openbao.call("POST", header, &json!({"hmac": false}))?;
         Ok(openbao)
     }
 

@@ -53,6 +53,7 @@ mod soak;
 mod streams;
 mod third_party;
 mod throttle;
+mod token_exchange;
 mod tokens;
 mod tokens_idp;
 mod tools;
@@ -60,6 +61,7 @@ mod trailers;
 mod unproven;
 mod vault;
 mod vault_callers;
+mod vault_faults;
 mod went_back;
 mod work_before_proof;
 
@@ -157,6 +159,8 @@ fn all_cases() -> Vec<Case> {
         limits_load::cases(),
         vault::cases(),
         vault_callers::cases(),
+        vault_faults::cases(),
+        token_exchange::cases(),
         meshes::cases(),
         messages::cases(),
         answers::cases(),

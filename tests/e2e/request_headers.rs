@@ -274,7 +274,7 @@ impl Dice {
 }
 
 /// How many requests a random trial makes.
-pub(super) fn requests(standard: usize) -> usize {
+pub(crate) fn requests(standard: usize) -> usize {
     let asked = std::env::var("PORTCULLIS_TEST_REQUESTS").ok();
     asked.and_then(|text| text.parse().ok()).unwrap_or(standard)
 }

@@ -6,7 +6,7 @@ use portcullis_stack::{Stack, ready};
 use portcullis_tests::fake::{FakeUpstream, json_answer};
 use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
 use portcullis_tests::tokens::Mint;
-use portcullis_tests::world::OwnEnvoy;
+use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
 use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         no_name_of_a_caller_reaches_another_secret,
         several_fields_headers_and_a_query_parameter_reach_the_server,
         a_pinned_version_is_read,
+        a_mount_of_several_segments_and_of_the_first_version_is_read,
         callers_that_wait_for_one_secret_share_one_read,
         client_that_opens_urls_is_asked_to_open_the_link,
         revoked_caller_leaves_no_credential_behind,
@@ -38,13 +39,20 @@ pub(crate) struct Setting {
     pub(crate) org: Organisation,
     pub(crate) mint: Mint,
     audience: String,
-    _own: OwnEnvoy,
+    pub(crate) own: OwnEnvoy,
     _fake: FakeUpstream,
 }
 
 impl Setting {
     pub(crate) fn new(world: &World<'_>, credential: impl FnOnce(&str) -> Value) -> Self {
-        let fake = FakeUpstream::answering(head_as_text);
+        Self::before(world, FakeUpstream::answering(head_as_text), credential)
+    }
+
+    pub(crate) fn before(
+        world: &World<'_>,
+        fake: FakeUpstream,
+        credential: impl FnOnce(&str) -> Value,
+    ) -> Self {
         let own = world.with_python_as(&fake);
         let stack = world.stack();
         let org = Organisation::with_policy(stack, |policy| {
@@ -53,7 +61,7 @@ impl Setting {
         });
         let org = org.through(&own.gateway);
         let audience = stack.mcp_url().replace(DEMO, PYTHON);
-        Self { org, mint: Mint::of(stack), audience, _own: own, _fake: fake }
+        Self { org, mint: Mint::of(stack), audience, own, _fake: fake }
     }
 
     pub(crate) fn token(&self, subject: &str) -> String {
@@ -250,6 +258,46 @@ fn a_pinned_version_is_read(world: &World<'_>) {
     assert_eq!(header(&reached, "x-upstream-key"), ["second"]);
 }
 
+// Proves: A5
+fn a_mount_of_several_segments_and_of_the_first_version_is_read(world: &World<'_>) {
+    let (stack, fake) = (world.stack(), FakeUpstream::answering(head_as_text));
+    let openbao = &stack.openbao;
+    for (path, version) in [("team/kv1", "1"), ("team/kv2", "2")] {
+        let mount = json!({"type": "kv", "options": {"version": version}});
+        openbao.call("POST", &format!("sys/mounts/{path}"), &mount).unwrap();
+    }
+    let policy = openbao.call("GET", "sys/policies/acl/portcullis", &Value::Null).unwrap().json();
+    let policy = policy["data"]["policy"].as_str().unwrap().to_owned();
+    let more = r#"path "team/+/*" { capabilities = ["read"] }"#;
+    let policy = json!({"policy": format!("{policy}\n{more}")});
+    openbao.call("PUT", "sys/policies/acl/portcullis", &policy).unwrap();
+    let mounts = json!([{"path": "team/kv1", "kv": 1}, "team/kv2"]);
+    let own = world.envoy_changed(
+        Workers::One,
+        |settings| settings.python(fake.address()),
+        |template| {
+            let cache = "\"cache_seconds\": ${PORTCULLIS_VAULT_CACHE_SECONDS:-60}";
+            replaced(&template, cache, &format!("{cache}, \"mounts\": {mounts}"))
+        },
+    );
+    for (mount, body) in [
+        ("team/kv1", json!({"token": 7, "data": "x"})),
+        ("team/kv2/data", json!({"data": {"token": 7}})),
+    ] {
+        openbao.call("POST", &format!("{mount}/crm"), &body).unwrap();
+        let org = Organisation::with_policy(stack, |policy| {
+            let mount = mount.trim_end_matches("/data");
+            policy["connectors"]["python"]["credential"] = json!({
+                "secret": format!("vault://{mount}/crm#token"),
+                "header": "x-upstream-key", "template": "{secret}",
+            });
+        });
+        let org = org.through(&own.gateway);
+        let answer = org.gateway.send(&echo().bearer(&org.key("analyst").key));
+        assert_eq!(header(&head(&answer), "x-upstream-key"), ["7"], "{mount}");
+    }
+}
+
 // Proves: X12
 fn callers_that_wait_for_one_secret_share_one_read(world: &World<'_>) {
     let setting = Setting::new(world, |org| {
@@ -296,6 +344,14 @@ fn client_that_opens_urls_is_asked_to_open_the_link(world: &World<'_>) {
     let params = &request["params"];
     assert_eq!((&params["mode"], &params["url"]), (&json!("url"), &json!(LINK)), "{result}");
     assert_eq!(params["elicitationId"], asked.request_id(), "{result}");
+    // Before, a client says so once, when it opens its session.
+    let client = json!({"protocolVersion": "2025-11-25", "capabilities": {"elicitation": {"url": {}}},
+        "clientInfo": {"name": "t", "version": "1"}});
+    let open = mcp::request(1, "initialize", client).to_string();
+    let asked = setting.org.gateway.send(&Request::post(PYTHON, open).bearer(&nobody));
+    let error = asked.message()["error"].clone();
+    assert_eq!((asked.status(), &error["code"]), (200, &json!(-32_042)), "{}", asked.text());
+    assert_eq!(error["data"]["elicitations"][0]["url"], LINK, "{error}");
     for capabilities in [json!({}), json!({"elicitation": {"form": {}}})] {
         let told = capable(capabilities);
         assert_eq!(told.result()["resultType"], "complete", "{}", told.text());

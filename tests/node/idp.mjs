@@ -2,17 +2,21 @@
 // flow with PKCE, and resource indicators (RFC 8707). Whoever logs in is `person-1` and consents. Its keys live in a file, so
 // that it comes back with them, or with a further one.
 //
-//   node idp.mjs PORT KEYS GENERATION ORG
+//   node idp.mjs PORT KEYS GENERATION ORG [SUBJECTS [LIFE]]
 //
 // KEYS: a file that this program writes. GENERATION: how many keys there are; the newest signs, all are published.
+// SUBJECTS: a key set. The client `gateway` exchanges tokens that it proves (RFC 8693) for tokens that live LIFE seconds; while
+// the file KEYS.slow is there, that takes five seconds, and subjects in the lines of KEYS.refused get none.
 // Writes a line `call jwks` or `call token` for each request for keys or for a token.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import Provider from 'oidc-provider';
+import { createLocalJWKSet, jwtVerify } from 'jose';
+import Provider, { errors } from 'oidc-provider';
 
-const [port, file, generation, org] = process.argv.slice(2);
+const [port, file, generation, org, subjects, life = '300'] = process.argv.slice(2);
+const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
 const issuer = `http://127.0.0.1:${port}`;
 
 const keys = existsSync(file) ? JSON.parse(readFileSync(file)) : [];
@@ -34,6 +38,15 @@ const provider = new Provider(issuer, {
             token_endpoint_auth_method: 'client_secret_basic',
             id_token_signed_response_alg: 'ES256',
         },
+        ...(subjects ? [{
+            client_id: 'gateway',
+            client_secret: 'the-gateways-secret',
+            grant_types: [EXCHANGE],
+            redirect_uris: [],
+            response_types: [],
+            token_endpoint_auth_method: 'client_secret_basic',
+            id_token_signed_response_alg: 'ES256',
+        }] : []),
     ],
     clientDefaults: { id_token_signed_response_alg: 'ES256', application_type: 'native' },
     jwks: { keys },
@@ -56,8 +69,47 @@ const provider = new Provider(issuer, {
             }),
         },
     },
-    extraTokenClaims: () => ({ org, role: 'analyst', tier: 'wide' }),
+    extraTokenClaims: (context) => context.subject ?? { org, role: 'analyst', tier: 'wide' },
 });
+
+if (subjects) {
+    const proves = createLocalJWKSet(JSON.parse(readFileSync(subjects)));
+    const names = ['subject_token', 'subject_token_type', 'requested_token_type', 'audience', 'scope'];
+    provider.registerGrantType(EXCHANGE, (context) => exchange(context, proves), names, []);
+}
+
+/** A token for the subject of another one, whose `act` goes along. */
+async function exchange(context, proves) {
+    const { client, params } = context.oidc;
+    if (existsSync(`${file}.slow`)) {
+        await new Promise((resolve) => { setTimeout(resolve, 5_000); });
+    }
+    const proven = await jwtVerify(params.subject_token, proves).catch(() => {
+        throw new errors.InvalidGrant('the subject token does not hold');
+    });
+    const { sub, act } = proven.payload;
+    const refused = existsSync(`${file}.refused`) ? readFileSync(`${file}.refused`, 'utf8').split('\n') : [];
+    if (refused.includes(sub)) {
+        throw new errors.InvalidGrant('no token for this subject');
+    }
+    const token = new provider.ClientCredentials({ client, scope: params.scope });
+    token.resourceServer = new provider.ResourceServer(params.audience, {
+        scope: scopes,
+        audience: params.audience,
+        accessTokenTTL: Number(life),
+        accessTokenFormat: 'jwt',
+        jwt: { sign: { alg: 'ES256' } },
+    });
+    context.subject = { user: sub, act };
+    const value = await token.save();
+    context.body = {
+        access_token: value,
+        issued_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+        token_type: 'Bearer',
+        expires_in: token.expiration,
+        scope: token.scope,
+    };
+}
 
 /** What the person agrees to: everything that the client asks for. */
 async function consent(context) {

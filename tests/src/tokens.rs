@@ -79,6 +79,8 @@ pub struct Idp {
     keys: PathBuf,
     logs: PathBuf,
     org: String,
+    /// The key set of those whose tokens it exchanges, and how long what they get lives.
+    exchanges: Option<(PathBuf, u32)>,
 }
 
 impl Idp {
@@ -87,18 +89,56 @@ impl Idp {
         fs::create_dir_all(dir).expect("a directory of the test's own");
         let address = ports::loopback(ports::free_port().expect("a free port"));
         let (keys, logs) = (dir.join("idp-keys.json"), dir.join("logs"));
-        let mut idp = Self { program: None, address, keys, logs, org: org.to_owned() };
+        let (org, exchanges) = (org.to_owned(), None);
+        let mut idp = Self { program: None, address, keys, logs, org, exchanges };
         idp.come_back(node, 1);
         idp
+    }
+
+    /// As [`Idp::start`]; the client `gateway` exchanges tokens that `subjects` prove for some that live `life` seconds.
+    pub fn exchanging(node: &Node, dir: &Path, org: &str, subjects: &Path, life: u32) -> Self {
+        let mut idp = Self::start(node, dir, org);
+        idp.exchanges = Some((subjects.to_owned(), life));
+        idp.come_back(node, 1);
+        idp
+    }
+
+    /// How often a token was asked for since it last started.
+    pub fn token_requests(&self) -> usize {
+        self.program.as_ref().map_or(0, |program| program.ran("token"))
+    }
+
+    /// Whether an exchange takes five seconds.
+    pub fn set_slow(&self, slow: bool) {
+        let file = self.beside("slow");
+        if slow {
+            fs::write(file, "").expect("a file")
+        } else {
+            fs::remove_file(file).expect("gone")
+        }
+    }
+
+    /// Gives these subjects no token.
+    pub fn refuse(&self, subjects: &[&str]) {
+        fs::write(self.beside("refused"), subjects.join("\n")).expect("a file");
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut file = self.keys.clone().into_os_string();
+        file.push(format!(".{ending}"));
+        file.into()
     }
 
     /// Starts again, with so many keys.
     pub fn come_back(&mut self, node: &Node, generation: u32) {
         self.go_down();
-        let (keys, org) = (&self.keys, &self.org);
+        let (keys, org, exchanges) = (&self.keys, &self.org, &self.exchanges);
         let program = Program::start("idp", &self.logs, self.address.port(), |port| {
             let mut command = node.script("idp.mjs");
             command.arg(port).arg(keys).arg(generation.to_string()).arg(org);
+            if let Some((subjects, life)) = exchanges {
+                command.arg(subjects).arg(life.to_string());
+            }
             command
         });
         self.program = Some(program);

@@ -122,6 +122,9 @@ pub(crate) struct SearchArgs {
     /// Only the newest N, sorted by time. Without it, all, in the order of the logs.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
+    /// File of Vault's audit device: below each entry, what Vault answered for it. Vault has to write x-request-id.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vault_log: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

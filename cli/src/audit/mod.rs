@@ -15,6 +15,7 @@ mod report;
 mod rows;
 mod search;
 mod tail;
+mod vault_log;
 mod verify;
 
 use portcullis_core::id::OrgId;

@@ -7,6 +7,7 @@ use std::io::{BufWriter, IsTerminal as _, Result, Stdout, Write};
 use unicode_width::UnicodeWidthChar as _;
 
 use super::entry::Entry;
+use super::vault_log::{VaultLog, VaultRead};
 use crate::escape;
 use crate::report::Output;
 
@@ -22,6 +23,7 @@ pub(super) struct Rows {
     output: Output,
     widths: Widths,
     written: u64,
+    vault: VaultLog,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +40,18 @@ impl Rows {
         let out = std::io::stdout();
         let size = if out.is_terminal() { terminal_size::terminal_size() } else { None };
         let widths = size.map_or(PIPED, |(width, _)| Widths::within(width.0.into()));
-        Self { out: BufWriter::with_capacity(64 * 1_024, out), output, widths, written: 0 }
+        Self {
+            out: BufWriter::with_capacity(64 * 1_024, out),
+            output,
+            widths,
+            written: 0,
+            vault: VaultLog::default(),
+        }
+    }
+
+    /// The same; below each entry stands what Vault answered for it.
+    pub(super) fn beside(self, vault: VaultLog) -> Self {
+        Self { vault, ..self }
     }
 
     pub(super) fn write(&mut self, entry: &Entry<'_>, line: &str) -> Result<()> {
@@ -50,6 +63,12 @@ impl Rows {
                     writeln!(self.out, "{}", self.widths.row(header.map(str::to_owned)))?;
                 }
                 writeln!(self.out, "{}", self.widths.row(cells(entry)))?;
+            }
+        }
+        for read in self.vault.of(&entry.request_id) {
+            match self.output {
+                Output::Json => writeln!(self.out, "{}", json_line(&read.line))?,
+                Output::Table => writeln!(self.out, "{}", self.widths.row(cells_of_vault(read)))?,
             }
         }
         self.written = self.written.saturating_add(1);
@@ -75,6 +94,20 @@ pub(super) fn json_line(line: &str) -> String {
             escape::json(&value.to_string())
         }
     }
+}
+
+fn cells_of_vault(read: &VaultRead) -> [String; 6] {
+    let status = if read.error.is_empty() { "read" } else { "refused" };
+    let path = format!("vault {}", read.path);
+    let cells = [
+        seconds(&read.time),
+        status.to_owned(),
+        String::new(),
+        read.name.clone(),
+        path,
+        read.error.clone(),
+    ];
+    cells.map(|cell| escape::line(&cell))
 }
 
 fn cells(entry: &Entry<'_>) -> [String; 6] {

@@ -10,6 +10,7 @@ use super::filter::Filter;
 use super::halt::Halt;
 use super::log::{Logs, PassedOver, Quiet};
 use super::rows::Rows;
+use super::vault_log::VaultLog;
 use crate::args::{SearchArgs, Session};
 use crate::report::{CliError, Report, Verdict, progress};
 use crate::time::Seconds;
@@ -17,7 +18,8 @@ use crate::time::Seconds;
 pub(crate) fn search(session: &Session, args: &SearchArgs) -> Result<Report, CliError> {
     let logs = Logs::named(&args.logs.files)?;
     let filter = Filter::new(&args.filter, Seconds::now());
-    let mut rows = Rows::new(session.output);
+    let vault = VaultLog::named(&args.vault_log)?;
+    let mut rows = Rows::new(session.output).beside(vault);
     let read = match args.limit {
         None => logs.each_entry(Quiet::No, |entry, line| {
             if filter.matches(entry, line) {

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use portcullis_core::auth::record::KeyRecord;
+use portcullis_core::connector_credential::ConnectorCredential;
 use portcullis_core::id::OrgId;
 use portcullis_core::policy;
-use portcullis_core::vault::ConnectorCredential;
 
 use super::{Finding, clock};
 use crate::args::Session;

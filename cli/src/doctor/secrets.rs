@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
+use portcullis_core::connector_credential::{SecretPattern, Source};
 use portcullis_core::id::OrgId;
-use portcullis_core::vault::{ConnectorCredential, Mount, SecretRef};
+use portcullis_core::vault::{Mount, SecretRef};
 
 use super::Finding;
 use super::redis::NamedCredential;
@@ -22,16 +23,17 @@ pub(super) struct Vault<'a> {
 
 /// Whether each secret is there, and fit for a header.
 pub(super) fn look(vault: &Vault<'_>, named: &[NamedCredential]) -> Vec<Finding> {
-    let finding = |(credential, org): &NamedCredential| match credential.stated() {
-        Some(secret) => finding(vault, secret, org),
-        None => of_callers(credential, org),
+    let finding = |(credential, org): &NamedCredential| match credential.source() {
+        Source::Secret { stated: Some(secret), .. } => Some(finding(vault, secret, org)),
+        Source::Secret { pattern, .. } => Some(of_callers(pattern, org)),
+        Source::Exchange(_) => None,
     };
-    named.iter().map(finding).collect()
+    named.iter().filter_map(finding).collect()
 }
 
 /// Each caller has another path: none can be looked at without the caller.
-fn of_callers(credential: &ConnectorCredential, org: &OrgId) -> Finding {
-    let check = format!("vault.secret {}", credential.pattern().text(None));
+fn of_callers(pattern: &SecretPattern, org: &OrgId) -> Finding {
+    let check = format!("vault.secret {}", pattern.text(None));
     let next = "write one for each caller; audit entries name the path of a caller that has none";
     Finding::unknown(&check, format!("its path depends on the caller, for {org}"), next)
 }

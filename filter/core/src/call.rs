@@ -8,8 +8,9 @@ use std::rc::Rc;
 use portcullis_redis_lua::{ScriptCall, Value};
 
 use crate::auth::token::issuer::IssuerId;
+use crate::connector_credential::CredentialRef;
 use crate::id::PolicyVersion;
-use crate::vault::CredentialRef;
+use crate::token_exchange::{TokenRef, TokenRequest};
 use zeroize::Zeroizing;
 
 /// Names one call of one exchange; the exchange mints them, in order.
@@ -50,6 +51,8 @@ pub enum DependencyCall {
     Policy(PolicyVersion),
     /// Vault: a connector's credential. The id of the request goes along, so that Vault's own audit log has it.
     Credential(CredentialRef, String),
+    /// An authorization server: a token for a connector's server.
+    Token(Rc<TokenRef>, Box<TokenRequest>, String),
     /// An issuer of tokens: its keys. The worker's keyring takes them before the call is done.
     Keys(IssuerId),
 }
@@ -61,6 +64,13 @@ pub enum Reply {
     /// Vault answered with a 2xx status.
     Vault {
         /// The response body, shared by all who waited for it.
+        body: Rc<Zeroizing<Vec<u8>>>,
+    },
+    /// An authorization server answered, with whatever status.
+    Token {
+        /// The status.
+        status: u16,
+        /// The response body.
         body: Rc<Zeroizing<Vec<u8>>>,
     },
     /// The worker's keyring knows more than before, if only that nothing came.
@@ -77,12 +87,33 @@ impl Reply {
     }
 }
 
+impl Reply {
+    /// An authorization server answered.
+    #[must_use]
+    pub fn token(status: u16, body: Vec<u8>) -> Self {
+        Self::Token { status, body: Rc::new(Zeroizing::new(body)) }
+    }
+
+    /// The same for another who waits: of an answer about a credential, all have one copy.
+    #[must_use]
+    pub fn shared(&self) -> Self {
+        match self {
+            Self::Redis(value) => Self::Redis(value.clone()),
+            Self::Vault { body } => Self::Vault { body: body.clone() },
+            Self::Token { status, body } => Self::Token { status: *status, body: body.clone() },
+            Self::Keys => Self::Keys,
+            Self::Policy => Self::Policy,
+        }
+    }
+}
+
 /// Only whose it is: one of Vault is a credential.
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Redis(_) => f.write_str("Redis(..)"),
             Self::Vault { .. } => f.write_str("Vault { .. }"),
+            Self::Token { status, .. } => write!(f, "Token {{ {status}, .. }}"),
             Self::Keys => f.write_str("Keys"),
             Self::Policy => f.write_str("Policy"),
         }
@@ -98,9 +129,20 @@ pub enum Dependency {
     Vault,
     /// Keys of an issuer of tokens.
     Issuer,
+    /// Tokens for connectors' servers.
+    AuthorizationServer,
 }
 
 impl Dependency {
+    /// Whom a credential comes from.
+    #[must_use]
+    pub const fn of(reference: &CredentialRef) -> Self {
+        match reference {
+            CredentialRef::Secret(_) => Self::Vault,
+            CredentialRef::Token(_) => Self::AuthorizationServer,
+        }
+    }
+
     /// The name in audit entries and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -108,6 +150,7 @@ impl Dependency {
             Self::Redis => "redis",
             Self::Vault => "vault",
             Self::Issuer => "issuer",
+            Self::AuthorizationServer => "authorization_server",
         }
     }
 }
@@ -135,6 +178,8 @@ pub enum CallFailure {
     Unusable,
     /// The caller's credential lacks a fact that the secret's path is made of.
     Unresolved,
+    /// The authorization server gives this caller no token.
+    NotGranted,
 }
 
 impl CallFailure {
@@ -152,7 +197,8 @@ impl CallFailure {
             | Self::WentBack
             | Self::NoSuchField
             | Self::Unusable
-            | Self::Unresolved => false,
+            | Self::Unresolved
+            | Self::NotGranted => false,
         }
     }
 
@@ -166,7 +212,7 @@ impl CallFailure {
     /// Whether the caller has no credential, as far as Vault and the caller's own say.
     #[must_use]
     pub const fn says_there_is_none(self) -> bool {
-        matches!(self, Self::Status(404) | Self::NoSuchField | Self::Unresolved)
+        matches!(self, Self::Status(404) | Self::NoSuchField | Self::Unresolved | Self::NotGranted)
     }
 }
 
@@ -183,6 +229,7 @@ impl fmt::Display for CallFailure {
             Self::NoSuchField => f.write_str("no_such_field"),
             Self::Unusable => f.write_str("unusable"),
             Self::Unresolved => f.write_str("unresolved"),
+            Self::NotGranted => f.write_str("not_granted"),
         }
     }
 }

@@ -134,7 +134,8 @@ impl Health {
         let dependencies = self.dependencies.iter().map(|(dependency, seen)| match dependency {
             Dependency::Redis => failing(seen, around.without_redis, now),
             // Each issuer is told by itself.
-            Dependency::Issuer => Condition::Healthy,
+            // Of callers whose token another server gives, the rest knows nothing.
+            Dependency::Issuer | Dependency::AuthorizationServer => Condition::Healthy,
             Dependency::Vault => failing(seen, Condition::Degraded, now),
         });
         let issuers = around.issuers.iter().map(|(_, failure)| match failure {
@@ -153,6 +154,7 @@ impl Health {
             let worst = match dependency {
                 Dependency::Redis => around.without_redis,
                 Dependency::Vault => Condition::Degraded,
+                Dependency::AuthorizationServer => Condition::Degraded,
                 Dependency::Issuer => return None,
             };
             Some(check(json!({ "check": dependency.name() }), seen, worst, now))

@@ -486,6 +486,8 @@ impl Labels {
             | AuditEvent::StreamEnded { .. }
             | AuditEvent::Misrouted { .. }
             | AuditEvent::SecretUnusable { .. }
+            | AuditEvent::TokenRefused { .. }
+            | AuditEvent::CredentialEchoed { .. }
             | AuditEvent::DegradedEntered { .. }
             | AuditEvent::DegradedLeft { .. } => None,
         }

@@ -23,6 +23,7 @@ use crate::auth::throttle::Throttle;
 use crate::auth::token::keyring::Keyring;
 use crate::breaker::Breakers;
 use crate::config::Config;
+use crate::connector_credential::{CredentialRef, owner};
 use crate::cool_off::Callers;
 use crate::failure::{Failover, OnFailure};
 use crate::health::{Condition, Health, Surroundings};
@@ -36,7 +37,7 @@ use crate::reviewed::{Drifts, Schemas};
 use crate::streams::OpenStreams;
 use crate::time::UnixTime;
 use crate::unproven::Unproven;
-use crate::vault::{CachedSecret, CredentialRef, SecretFault, owner};
+use crate::vault::{CachedSecret, SecretFault};
 use history::{Clocks, Course, Histories};
 use policies::Policies;
 
@@ -563,18 +564,6 @@ impl Worker {
         let own = self.cached_secrets.iter().map(|(reference, _)| reference);
         let own: Vec<_> = own.filter(|reference| reference.is_of(&owner)).cloned().collect();
         own.iter().for_each(|reference| _ = self.cached_secrets.pop(reference));
-    }
-
-    /// Forgets credentials whose time is over, also where they may be used without Vault.
-    pub fn sweep_secrets(&mut self, now: UnixTime) {
-        const LONGEST: Duration = Duration::from_secs(31 * 86_400);
-        let ended = |cached: &CachedSecret| match &self.config.vault {
-            Some(vault) if vault.stale.is_none() => !cached.is_usable(now, Duration::from_secs(60)),
-            Some(_) | None => !cached.is_usable(now, LONGEST),
-        };
-        let ended = self.cached_secrets.iter().filter(|(_, cached)| ended(cached));
-        let ended: Vec<_> = ended.map(|(reference, _)| reference.clone()).collect();
-        ended.iter().for_each(|reference| _ = self.cached_secrets.pop(reference));
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Entry {
     pub org_id: Option<String>,
     /// Of the proven key.
     pub api_key_id: Option<String>,
+    /// Who acts for the subject of the token, the last one first (RFC 8693 §4.1).
+    pub actors: Vec<String>,
     /// The subject of the proven token or certificate.
     pub client_id: Option<String>,
     /// The name the credential was issued under.
@@ -118,10 +120,24 @@ const LONGEST_TEXT: usize = 256;
 /// Of a list of names, so many are written down.
 const MOST_NAMED: usize = 16;
 
+/// Who acts for the subject of a token with these claims: the chain of `act` (RFC 8693 §4.1), the last one first.
+#[must_use]
+pub fn actors(claims: &Map<String, Value>) -> Vec<String> {
+    let mut chain = Vec::new();
+    let mut act = claims.get("act");
+    while let (Some(actor), true) = (act, chain.len() < MOST_NAMED) {
+        let name = ["sub", "client_id"].iter().find_map(|name| actor.get(name)?.as_str());
+        chain.extend(name.map(shown_text));
+        act = actor.get("act");
+    }
+    chain
+}
+
 impl Entry {
     /// Its canonical JSON (RFC 8785) in that place, without its hash. Members are written in the order of their names.
     pub(super) fn canonical(&self, place: Place<'_>) -> String {
         let mut line = Object::with_capacity(ROOM);
+        line.texts("actors", &self.actors);
         line.some_text("api_key_id", self.api_key_id.as_deref());
         line.some_text("auth_method", self.auth_method);
         line.some_text("certificate_sha256", self.certificate_sha256.as_deref());
@@ -347,6 +363,7 @@ mod tests {
             request_id: "r".into(),
             trace_id: text("trace"),
             org_id: text("acme"),
+            actors: vec!["agent".into(), "job".into()],
             api_key_id: text("k"),
             client_id: text("c"),
             principal: text("a \"bot\"\n"),
@@ -384,7 +401,7 @@ mod tests {
         };
         let expected = json!({
             "timestamp": "t", "request_id": "r", "trace_id": "trace", "org_id": "acme",
-            "api_key_id": "k", "client_id": "c", "principal": "a \"bot\"\n", "auth_method": "jwt",
+            "actors": ["agent", "job"], "api_key_id": "k", "client_id": "c", "principal": "a \"bot\"\n", "auth_method": "jwt",
             "certificate_sha256": "f", "role": "analyst", "connector": "demo",
             "http_method": "POST", "path": "/ä", "mcp_method": "tools/call", "tool_name": "pay",
             "prompt_name": "p", "resource_uri": "a:b", "resource_uris": ["a:b", "\\"],

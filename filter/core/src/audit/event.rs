@@ -130,6 +130,18 @@ pub enum AuditEvent {
         /// The host, as the client sent it.
         host: String,
     },
+    /// The server said the connector's credential back; it was masked.
+    CredentialEchoed {
+        /// The connector.
+        connector: String,
+    },
+    /// An authorization server gave no token for a connector's server.
+    TokenRefused {
+        /// The server's name in the plugin configuration.
+        server: String,
+        /// Its error code (RFC 6749 §5.2), or what was wrong with its answer.
+        error: String,
+    },
     /// What Vault holds at a reference is no credential.
     SecretUnusable {
         /// The reference; never its value.

@@ -15,7 +15,7 @@ mod verify;
 pub use admin::{AdminAction, AdminEntry};
 pub use anchor::{Anchor, Found};
 pub use chain::Chain;
-pub use entry::{Decision, Entry};
+pub use entry::{Decision, Entry, actors};
 pub use event::AuditEvent;
 pub use link::{GENESIS, hash_of};
 pub use redact::{Redaction, redact, shown, shown_text};

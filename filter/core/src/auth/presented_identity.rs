@@ -12,6 +12,7 @@ use super::Principal;
 use super::api_key::PresentedKey;
 use super::certificate::Fingerprint;
 use super::deny_list::{Deniable, DenyListEntry};
+use super::token::jws::TokenDigest;
 use crate::id::OrgId;
 
 /// Who a request claims to be.
@@ -34,6 +35,8 @@ pub struct VerifiedCredential {
     pub cnf_thumbprint: Option<Fingerprint>,
     /// What a token says of its holder, for the conditions of policies; empty for a certificate.
     pub claims: Map<String, Value>,
+    /// The token, if it is one.
+    pub token: Option<TokenDigest>,
     deny_list_keys: Vec<Key>,
 }
 
@@ -53,6 +56,15 @@ impl PresentedIdentity {
         match self {
             Self::Key(_) => None,
             Self::Verified(verified) => Some(&verified.claims),
+        }
+    }
+
+    /// Its token, if it is one.
+    #[must_use]
+    pub fn token(&self) -> Option<TokenDigest> {
+        match self {
+            Self::Key(_) => None,
+            Self::Verified(verified) => verified.token,
         }
     }
 
@@ -77,13 +89,14 @@ impl VerifiedCredential {
     ) -> Self {
         let deny_list_keys = deniable.iter().map(|deniable| deniable.key(&principal.org)).collect();
         let principal = Rc::new(principal);
-        Self { principal, issued_at, cnf_thumbprint, claims: Map::new(), deny_list_keys }
+        let claims = Map::new();
+        Self { principal, issued_at, cnf_thumbprint, claims, token: None, deny_list_keys }
     }
 
     /// The same, of whom a token says this.
     #[must_use]
-    pub fn with_claims(self, claims: Map<String, Value>) -> Self {
-        Self { claims, ..self }
+    pub fn with_claims(self, claims: Map<String, Value>, token: TokenDigest) -> Self {
+        Self { claims, token: Some(token), ..self }
     }
 
     /// Where entries of the deny list about this credential would be.

@@ -9,9 +9,9 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 
 use super::deny_list::digest_of;
+use crate::connector_credential::{CallerFacts, CallerProof};
 use crate::glob::Globs;
 use crate::id::{KeyId, OrgId, PolicyName};
-use crate::vault::{CallerFacts, CallerProof};
 
 /// Somebody whose credential was proven.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +69,7 @@ impl Principal {
             IdentityKind::Certificate(name) => CallerProof::Certificate(name),
         };
         let holder = self.identity.holder();
-        CallerFacts { org: &self.org, holder, proof, claims, connector }
+        CallerFacts { org: &self.org, holder, proof, claims, connector, token: None }
     }
 }
 

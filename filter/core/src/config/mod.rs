@@ -9,6 +9,7 @@ mod inline;
 mod reach;
 mod scope;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use crate::decode::settings::{cluster, milliseconds};
 use crate::decode::{Faults, Fields, Node};
 use crate::failure::OnFailure;
 use crate::guard::Guards;
-use crate::id::PolicyVersion;
+use crate::id::{PolicyName, PolicyVersion};
 use crate::policy::Policy;
+use crate::token_exchange::{self, AuthorizationServer};
 use crate::unproven::UnprovenConfig;
 use crate::vault::{KvVersion, Mount, is_plain};
 pub use auth::AuthConfig;
@@ -39,6 +41,8 @@ pub struct Config {
     pub policy: Option<InlinePolicy>,
     /// Who may prove who they are, beside the holders of API keys.
     pub auth: AuthConfig,
+    /// Who gives tokens for connectors' servers, by the name in policies.
+    pub authorization_servers: BTreeMap<PolicyName, AuthorizationServer>,
     /// What policies of organisations may name.
     pub reach: Reach,
     /// What routes to MCP servers match on.
@@ -162,6 +166,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         Some(_) => {}
     }
     let auth = auth::read(&mut fields, faults);
+    let authorization_servers = token_exchange::read(&mut fields, faults);
     let reach = reach::read(&mut fields, faults);
     let guards = Guards::read(&mut fields, faults);
     let request = request(&mut fields, faults);
@@ -178,6 +183,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         vault: vault.map_or(Some(None), |vault| vault.map(Some))?,
         policy,
         auth,
+        authorization_servers,
         reach,
         guards,
         mode: request.mode,
@@ -409,7 +415,7 @@ mod tests {
              request.mode: found \"fast\", expected hold or split\n\
              request.origins[0]: found \"https://a/b\", expected an origin without path, such as https://app.example or http://localhost:6274\n\
              request.max_body_bytes: found 1.5, expected a whole number of bytes from 1024 to 16777216\n\
-             failure: found an unknown field, expected one of redis, vault, policy, auth, organisations, guards, unguarded_routes, request, audit, health, policy_cache"
+             failure: found an unknown field, expected one of redis, vault, policy, auth, authorization_servers, organisations, guards, unguarded_routes, request, audit, health, policy_cache"
         );
     }
 

@@ -38,7 +38,9 @@ impl Reach {
         };
         let messages = connector.messages.iter().all(|path| paths.matches(path));
         let credential = connector.credential.iter();
-        let mut references = credential.map(|credential| credential.pattern().text(Some(org)));
+        // What an authorization server gives, it says itself for which organisations.
+        let patterns = credential.filter_map(|credential| credential.pattern());
+        let mut references = patterns.map(|pattern| pattern.text(Some(org)));
         paths.matches(&connector.path)
             && messages
             && references.all(|reference| secrets.matches(&reference))

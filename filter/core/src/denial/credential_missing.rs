@@ -6,9 +6,9 @@
 use serde_json::{Value, json};
 
 use super::Requested;
+use crate::connector_credential::Missing;
 use crate::id::PolicyName;
 use crate::mcp::{Era, UrlElicitation};
-use crate::vault::Missing;
 
 /// URL elicitation is required (MCP 2025-11-25, elicitation, URL mode).
 pub(super) const URL_ELICITATION_REQUIRED: i64 = -32_042;

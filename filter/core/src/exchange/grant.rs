@@ -14,12 +14,12 @@ use crate::audit::Entry;
 use crate::auth::Principal;
 use crate::authz::{Ruling, Shadowed, amended};
 use crate::call::{CallFailure, CallId};
+use crate::connector_credential::{CallerFacts, ConnectorCredential, CredentialRef, Unresolved};
 use crate::denial::{ApprovalState, Denial, Relayed, Requested};
 use crate::id::PolicyName;
 use crate::limit::Quota;
 use crate::mcp::Operation;
 use crate::policy::{Check, Enforcement, Policy, Price};
-use crate::vault::{CallerFacts, ConnectorCredential, CredentialRef, Unresolved};
 
 /// Everything that passing a request takes.
 #[derive(Debug)]

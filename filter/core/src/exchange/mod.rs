@@ -54,6 +54,8 @@ impl Default for Exchange {
             mode: Mode::default(),
             proof: None,
             attempt: Attempt::Free,
+            echo: None,
+            token: None,
             slot: None,
             next_call: CallId::FIRST,
             sender: Sender::Unknown,

@@ -10,6 +10,7 @@ use super::checks::protected_resource::Hint;
 use super::session::SessionRef;
 use crate::audit::{AuditEvent, Entry};
 use crate::auth::throttle::{self, Attempt, CredentialDigest};
+use crate::auth::token::jws::PresentedToken;
 use crate::call::{CallFailure, CallId, Dependency, DependencyCall};
 use crate::config::Mode;
 use crate::denial::{AuditStatus, Denial, HostFault, UpstreamFault};
@@ -24,6 +25,7 @@ use crate::step::{Effect, Gate, RequestGate, ResponseGate};
 use crate::streams::Slot;
 use crate::time::UnixTime;
 use crate::unproven::HeldBytes;
+use crate::vault::EchoMask;
 use crate::worker::{WentBack, Worker};
 
 /// One turn of the machine: the memory it may use, the time, and what it wants done.
@@ -44,6 +46,10 @@ pub(crate) struct Context {
     pub(crate) proof: Option<CredentialDigest>,
     /// What the attempt to verify it was paid with, until that is settled.
     pub(crate) attempt: Attempt,
+    /// Looks for the connector's credential in the answer.
+    pub(crate) echo: Option<Box<EchoMask>>,
+    /// The caller's token, where an authorization server may be asked for another one.
+    pub(crate) token: Option<PresentedToken>,
     /// The stream that this exchange is counted as.
     pub(crate) slot: Option<Slot>,
     pub(crate) next_call: CallId,

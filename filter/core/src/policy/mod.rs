@@ -23,12 +23,12 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::auth::Writes;
+use crate::connector_credential::ConnectorCredential;
 pub use crate::decode::{Fault as PolicyError, Faults as PolicyErrors};
 pub use crate::glob::Globs;
 use crate::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 use crate::json;
 use crate::pin::Definition;
-use crate::vault::ConnectorCredential;
 pub use activation::{Activation, Canary};
 pub use enforcement::Enforcement;
 pub use pins::{Pins, Unpinned, Unverified};

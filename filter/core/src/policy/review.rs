@@ -7,11 +7,11 @@ use super::{
     Access, CallRules, Connector, Globs, LimitMatch, Policy, PolicyErrors, Requirement, Role, Tool,
 };
 use crate::arguments::Demand;
+use crate::connector_credential::{ConnectorCredential, SecretPattern};
 use crate::id::PolicyName;
 use crate::nearest::{hint, one_of};
 use crate::pattern;
 use crate::schema;
-use crate::vault::ConnectorCredential;
 
 impl Policy {
     /// Everything that cannot be meant, or cannot be used.
@@ -209,11 +209,11 @@ impl Policy {
 /// A path of the API, or a secret in the place of a reference to one.
 fn review_credential(place: &str, credential: &ConnectorCredential, faults: &mut PolicyErrors) {
     let pattern = credential.pattern();
-    let found = format!("\"{}\"", pattern.text(None));
-    if pattern.has_api_form() {
+    let found = pattern.map(|pattern| format!("\"{}\"", pattern.text(None))).unwrap_or_default();
+    if pattern.is_some_and(SecretPattern::has_api_form) {
         let expected = "a reference without `data`, which is part of the API's path only";
         faults.push(&format!("{place}.secret"), found, expected);
-    } else if pattern.has_api_version() {
+    } else if pattern.is_some_and(SecretPattern::has_api_version) {
         let expected = "a reference without `v1`, which is part of the API's path only";
         faults.push(&format!("{place}.secret"), found, expected);
     }

@@ -1,6 +1,6 @@
 //! One secret in Vault, and the fields that are wanted of it.
 //!
-//! Owns the path of the API that reads it. Where the path came from is [`super::pattern`]'s business.
+//! Owns the path of the API that reads it. Where the path came from is [`crate::connector_credential`]'s business.
 
 use std::fmt;
 
@@ -62,7 +62,7 @@ impl SecretRef {
     }
 
     /// Fields of the secret at `place`; the first `stated` segments of it are the policy's own.
-    pub(super) fn new(
+    pub(crate) fn new(
         (place, stated): (String, usize),
         version: Option<u32>,
         fields: Vec<String>,
@@ -105,7 +105,7 @@ impl SecretRef {
         self.owner.as_deref()
     }
 
-    pub(super) fn breaker(&self) -> String {
+    pub(crate) fn breaker(&self) -> String {
         match self.owner {
             None => self.to_string(),
             Some(_) => {

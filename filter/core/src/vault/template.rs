@@ -65,7 +65,7 @@ impl Template {
     }
 
     /// The texts around the values.
-    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
             Part::Value(_) | Part::Base64(_) => None,

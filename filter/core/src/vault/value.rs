@@ -95,7 +95,7 @@ fn text(value: &Value) -> Result<Secret, SecretFault> {
 }
 
 /// The value, if a header can carry it.
-pub(super) fn fit(text: Secret) -> Result<Secret, SecretFault> {
+pub(crate) fn fit(text: Secret) -> Result<Secret, SecretFault> {
     match text.expose().as_bytes() {
         [] => Err(SecretFault::Empty),
         bytes if bytes.len() > MAX_SECRET_BYTES => Err(SecretFault::TooLong),

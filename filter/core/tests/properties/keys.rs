@@ -4,8 +4,9 @@
 
 use portcullis_core::auth::api_key::{KeyDigest, PresentedKey, SECRET_LENGTH, mint};
 use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
+use portcullis_core::connector_credential::SecretPattern;
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
-use portcullis_core::vault::{SecretPattern, SecretRef};
+use portcullis_core::vault::SecretRef;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;

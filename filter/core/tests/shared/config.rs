@@ -28,6 +28,7 @@ pub(crate) fn config() -> Config {
         reach: Reach::Unbounded,
         policy: None,
         auth: AuthConfig::default(),
+        authorization_servers: std::collections::BTreeMap::new(),
         guards: Guards::default(),
         scope: Scope::default(),
         mode: Mode::Hold,

@@ -31,6 +31,7 @@ pub(super) fn call(call: DependencyCall) -> String {
         DependencyCall::Approval(script) => approval(&script),
         DependencyCall::Policy(version) => readable(&format!("policy {version}")),
         DependencyCall::Credential(reference, _) => format!("secret {reference}"),
+        DependencyCall::Token(token, ..) => format!("token of {}", token.exchange.server),
         DependencyCall::Keys(issuer) => format!("keys {issuer}"),
     }
 }

@@ -76,7 +76,7 @@ impl VerifiedToken {
         let deniable = token.into_iter().chain([Deniable::Subject { issuer: name(), subject }]);
         let deniable: Vec<_> = deniable.collect();
         let credential = VerifiedCredential::new(principal, &deniable, times.issued_at, bound);
-        let credential = Rc::new(credential.with_claims(claims.clone()));
+        let credential = Rc::new(credential.with_claims(claims.clone(), digest));
         let issuer = issuer.id.clone();
         Ok(Self { issuer, digest, key, credential, times, audiences })
     }

@@ -71,7 +71,9 @@ impl Claim {
     ) -> Claimed {
         let reply = match outcome {
             Ok(Reply::Redis(value)) => Bind::decode(value).map_err(|_| CallFailure::Unreadable),
-            Ok(Reply::Vault { .. } | Reply::Keys | Reply::Policy) => Err(CallFailure::Unreadable),
+            Ok(Reply::Vault { .. } | Reply::Token { .. } | Reply::Keys | Reply::Policy) => {
+                Err(CallFailure::Unreadable)
+            }
             Err(why) => Err(why),
         };
         match (reply, self.step) {

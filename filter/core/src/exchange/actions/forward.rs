@@ -12,6 +12,7 @@ use super::forwarded::Forwarded;
 use super::recheck::Recheck;
 use crate::audit::{AuditEvent, shown};
 use crate::authz::{Amendment, Shadowed};
+use crate::connector_credential::Injected;
 use crate::denial::Denial;
 use crate::exchange::grant::{Grant, RelayedRefusal};
 use crate::exchange::request::{PendingBody, Request, RequestPart};
@@ -22,7 +23,6 @@ use crate::mcp::{Body, Operation};
 use crate::query;
 use crate::secret::Secret;
 use crate::step::{Effect, HeaderValue};
-use crate::vault::Injected;
 use url::form_urlencoded;
 
 /// What went upstream of a request.
@@ -201,17 +201,18 @@ fn replace_body(request: &Request, body: Vec<u8>, turn: &mut Turn<'_>) -> Result
 /// [`goes_upstream`]: crate::request_headers::goes_upstream
 fn rewrite(request: &Request, grant: &Grant, credential: Injected, turn: &mut Turn<'_>) {
     let Request { path, strip, .. } = request;
-    let request_id = &turn.context.entry.request_id;
+    let request_id = turn.context.entry.request_id.clone();
     let own = [
         ("accept-encoding", "identity".into()),
         ("x-request-id", request_id.clone().into()),
         ("x-portcullis-org", grant.principal.org.as_str().to_owned().into()),
         ("x-portcullis-principal", header_safe(&grant.principal.name).into()),
-        ("x-portcullis-request-id", request_id.clone().into()),
+        ("x-portcullis-request-id", request_id.into()),
     ];
     let own = own.into_iter().map(|(name, value)| (name.into(), HeaderValue::Plain(value)));
     let guard = turn.worker.config.guards.value(path).map(|value| (guard::HEADER.into(), value));
-    let Injected { headers, query } = credential;
+    let Injected { headers, query, echo } = credential;
+    turn.context.echo = echo;
     let credential = headers.into_iter().map(|(name, value)| (name.into(), value));
     let secret = |(name, value)| (name, HeaderValue::Secret(value));
     let set: Vec<(Cow<'static, str>, HeaderValue)> =

@@ -7,13 +7,13 @@ use super::charge_rows::RowCharge;
 use super::recheck::Recheck;
 use super::watch_drift::Watch;
 use crate::authz::View;
+use crate::connector_credential::CredentialRef;
 use crate::exchange::checks::response_form::{Expected, Shape};
 use crate::exchange::grant::Grant;
 use crate::exchange::session::{Owner, SessionRef};
 use crate::exchange::turn::{Answers, Turn};
 use crate::id::PolicyName;
 use crate::mcp::{Operation, Sender};
-use crate::vault::CredentialRef;
 
 /// What was asked for, by whom, and what of the answer they may see.
 #[derive(Debug)]

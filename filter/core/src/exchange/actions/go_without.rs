@@ -6,13 +6,14 @@
 use portcullis_redis_lua::Admit;
 
 use crate::call::{CallFailure, Dependency};
+use crate::connector_credential::Injected;
 use crate::denial::{Denial, LimitCause};
 use crate::exchange::checks::verdict::Verdict;
 use crate::exchange::grant::{CallerCredential, Grant};
 use crate::exchange::turn::{CallerIdentity, Turn};
 use crate::failure::WithoutRedis;
 use crate::id::OrgId;
-use crate::vault::{CachedSecret, Injected};
+use crate::vault::CachedSecret;
 
 /// What becomes of a verdict that Redis did not confirm; `None` where it must.
 pub(crate) fn without_redis(
@@ -59,12 +60,13 @@ pub(crate) fn without_vault(
     if !why.leaves_credential_open() {
         return None;
     }
-    let stale = credential.stated.stale.time(turn.worker.config.vault.as_ref()?.stale)?;
+    let configured = turn.worker.config.vault.as_ref().and_then(|vault| vault.stale);
+    let stale = credential.stated.stale.time(configured)?;
     let now = turn.now;
     let usable = |cached: &&CachedSecret| cached.is_usable(now, stale);
-    let reference = credential.reference.as_ref().ok()?;
-    let cached = turn.worker.cached_secret(reference).filter(usable)?;
+    let reference = credential.reference.clone().ok()?;
+    let cached = turn.worker.cached_secret(&reference).filter(usable)?;
     let injected = credential.stated.render(&cached.values);
-    turn.note_degraded(Dependency::Vault);
+    turn.note_degraded(Dependency::of(&reference));
     Some(injected)
 }

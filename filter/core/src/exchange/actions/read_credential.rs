@@ -1,15 +1,26 @@
 //! The read of a connector's credential, which runs beside the admission.
 //!
-//! Owns when Vault is asked, and what is remembered of its answer.
+//! Owns when Vault or an authorization server is asked, and what is remembered of the answer. A token takes the gateway's
+//! own secret at the authorization server, so that is read first.
+
+use std::rc::Rc;
+use std::time::Duration;
 
 use crate::audit::AuditEvent;
 use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
+use crate::connector_credential::CredentialRef;
 use crate::event::Event;
 use crate::exchange::grant::{CallerCredential, Credential};
 use crate::exchange::turn::Turn;
 use crate::metric::Metric;
 use crate::step::Effect;
-use crate::vault::{CachedSecret, CredentialRef, SecretFault};
+use crate::token_exchange::{AuthorizationServer, NotIssued, TokenRef, TokenRequest, issued};
+use crate::vault::{CachedSecret, SecretFault};
+
+/// A call that is on its way: what it asks for, and its id.
+pub(crate) type Asked = (CredentialRef, CallId);
+/// What was not to be had, and why.
+pub(crate) type NotHad = (CredentialRef, CallFailure);
 
 /// Starts the read of a credential that is not in memory.
 pub(crate) fn fetch(credential: &CallerCredential, turn: &mut Turn<'_>) -> Credential {
@@ -19,30 +30,92 @@ pub(crate) fn fetch(credential: &CallerCredential, turn: &mut Turn<'_>) -> Crede
         return Credential::Settled;
     }
     match read(credential, reference, turn) {
-        Ok(call) => Credential::Waiting(reference.clone(), call),
-        Err(why) => Credential::Failed(reference.clone(), why),
+        Ok((asked, call)) => Credential::Waiting(asked, call),
+        Err((asked, why)) => Credential::Failed(asked, why),
     }
 }
 
-/// Starts the read of a credential, unless the last ones failed: of a Vault that hangs, not every caller
-/// is to wait for the end of its time.
+/// Starts the read of a credential, or of what it takes to ask for it.
 pub(crate) fn read(
     credential: &CallerCredential,
     reference: &CredentialRef,
     turn: &mut Turn<'_>,
-) -> Result<CallId, CallFailure> {
+) -> Result<Asked, NotHad> {
     if credential.stated.missing.is_some() && turn.worker.is_known_missing(reference, turn.now) {
-        return Err(CallFailure::Status(404));
+        let why = match reference {
+            CredentialRef::Secret(_) => CallFailure::Status(404),
+            CredentialRef::Token(_) => CallFailure::NotGranted,
+        };
+        return Err((reference.clone(), why));
     }
+    match reference {
+        CredentialRef::Secret(_) => ask_vault(reference, turn),
+        CredentialRef::Token(token) => exchange(reference, token, turn),
+    }
+}
+
+/// The server that a token comes from, if policies of the organisation may name it.
+fn server<'a>(token: &TokenRef, turn: &'a Turn<'_>) -> Option<&'a AuthorizationServer> {
+    let servers = &turn.worker.config.authorization_servers;
+    servers.get(&token.exchange.server).filter(|server| server.serves(&token.org))
+}
+
+/// The gateway's own secret at the server that this comes from.
+pub(crate) fn client_secret(reference: &CredentialRef, turn: &Turn<'_>) -> Option<CredentialRef> {
+    let CredentialRef::Token(token) = reference else { return None };
+    let secret = server(token, turn)?.client_secret.clone();
+    Some(CredentialRef::Secret(Rc::new(secret)))
+}
+
+/// Asks for a token, or before that for the gateway's own secret.
+fn exchange(
+    reference: &CredentialRef,
+    token: &Rc<TokenRef>,
+    turn: &mut Turn<'_>,
+) -> Result<Asked, NotHad> {
+    /// Also where secrets are not kept at all, the one just read is used.
+    const JUST_READ: Duration = Duration::from_secs(1);
+    let not_had = |why| (reference.clone(), why);
+    let secret = client_secret(reference, turn).ok_or_else(|| not_had(CallFailure::Refused))?;
+    let now = turn.now;
+    let usable =
+        |cached: &&CachedSecret| cached.is_live(now) || now.since(cached.read_at()) < JUST_READ;
+    let held = turn.worker.cached_secret(&secret).filter(usable).is_some();
+    if !held {
+        return ask_vault(&secret, turn);
+    }
+    let request = request(token, &secret, turn).ok_or_else(|| not_had(CallFailure::Refused))?;
+    let probe = request.timeout.saturating_mul(2);
+    if !turn.worker.vault.lets_pass(now, &reference.breaker(), probe) {
+        turn.effects.push(Effect::Measure(Metric::NotAsked(Dependency::AuthorizationServer), 1));
+        return Err(not_had(CallFailure::NotAsked));
+    }
+    let request_id = turn.context.entry.request_id.clone();
+    let call = DependencyCall::Token(token.clone(), Box::new(request), request_id);
+    Ok((reference.clone(), turn.start(call)))
+}
+
+fn request(token: &TokenRef, secret: &CredentialRef, turn: &mut Turn<'_>) -> Option<TokenRequest> {
+    let server = server(token, turn)?.clone();
+    let subject = turn.context.token.clone();
+    let subject = subject.filter(|subject| token.subject == Some(*subject.digest.bytes()));
+    let secret = turn.worker.cached_secret(secret)?.values.first()?;
+    server.request(&token.exchange, secret, subject.as_ref().map(|subject| subject.text()))
+}
+
+/// Starts the read of a secret, unless the last ones failed: of a Vault that hangs, not every caller
+/// is to wait for the end of its time.
+fn ask_vault(reference: &CredentialRef, turn: &mut Turn<'_>) -> Result<Asked, NotHad> {
     let timeout = turn.worker.config.vault.as_ref().map(|vault| vault.timeout).unwrap_or_default();
     // A probe that is never heard of again (its client left) is not waited for much longer.
     let probe = timeout.saturating_mul(2);
     if turn.worker.vault.lets_pass(turn.now, &reference.breaker(), probe) {
         let request_id = turn.context.entry.request_id.clone();
-        return Ok(turn.start(DependencyCall::Credential(reference.clone(), request_id)));
+        let call = DependencyCall::Credential(reference.clone(), request_id);
+        return Ok((reference.clone(), turn.start(call)));
     }
     turn.effects.push(Effect::Measure(Metric::NotAsked(Dependency::Vault), 1));
-    Err(CallFailure::NotAsked)
+    Err((reference.clone(), CallFailure::NotAsked))
 }
 
 /// The same credential, once `event` is about its read.
@@ -62,17 +135,49 @@ pub(crate) fn secret_outcome(
     reference: &CredentialRef,
     turn: &mut Turn<'_>,
 ) -> Option<Result<(), CallFailure>> {
-    let outcome = match event {
-        Event::CallDone { id, reply: Reply::Vault { body } } if id == call => {
-            let CredentialRef::Secret(secret) = reference;
-            secret.read(&body).map_err(|fault| unusable(reference, fault, turn))
-        }
-        Event::CallDone { id, reply: Reply::Redis(_) | Reply::Keys | Reply::Policy }
+    let outcome = match (event, reference) {
+        (Event::CallDone { id, reply: Reply::Vault { body } }, CredentialRef::Secret(secret))
             if id == call =>
         {
-            Err(CallFailure::Unreadable)
+            let values = secret.read(&body).map_err(|fault| unusable(reference, fault, turn));
+            let vault = turn.worker.config.vault.as_ref();
+            let cache = vault.map(|vault| vault.cache).unwrap_or_default();
+            values.map(|values| CachedSecret::new(values, turn.now, cache))
         }
-        Event::CallFailed { id, why } if id == call => Err(why),
+        (
+            Event::CallDone { id, reply: Reply::Token { status, body } },
+            CredentialRef::Token(token),
+        ) if id == call => match issued(status, &body) {
+            Ok(issued) => {
+                let cached = CachedSecret::new(vec![issued.token], turn.now, issued.used_for);
+                Ok(cached.ending(turn.now, issued.valid_for))
+            }
+            Err((why, error)) => {
+                let why = match why {
+                    NotIssued::NotGranted => CallFailure::NotGranted,
+                    NotIssued::Status(status) => CallFailure::Status(status),
+                    NotIssued::Unreadable => CallFailure::Unreadable,
+                };
+                let server = token.exchange.server.to_string();
+                let error = error.unwrap_or_else(|| why.to_string());
+                let event = AuditEvent::TokenRefused { server, error };
+                turn.context.entry.events.push(event);
+                Err(why)
+            }
+        },
+        (
+            Event::CallDone {
+                id,
+                reply:
+                    Reply::Redis(_)
+                    | Reply::Vault { .. }
+                    | Reply::Token { .. }
+                    | Reply::Keys
+                    | Reply::Policy,
+            },
+            _,
+        ) if id == call => Err(CallFailure::Unreadable),
+        (Event::CallFailed { id, why }, _) if id == call => Err(why),
         _ => return None,
     };
     let breaker = reference.breaker();
@@ -84,12 +189,9 @@ pub(crate) fn secret_outcome(
         // What was there was taken away.
         turn.worker.secret_is_missing(reference.clone(), turn.now);
     }
-    Some(outcome.map(|values| {
-        let vault = turn.worker.config.vault.as_ref();
-        let cache = vault.map(|vault| vault.cache).unwrap_or_default();
-        let cached = CachedSecret::new(values, turn.now, cache);
+    Some(outcome.map(|cached| {
         turn.worker.cache_secret(reference.clone(), cached);
-        turn.note_recovered(Dependency::Vault);
+        turn.note_recovered(Dependency::of(reference));
     }))
 }
 

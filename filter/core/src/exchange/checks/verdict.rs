@@ -9,7 +9,7 @@ use serde_json::Map;
 
 use super::pinned_tools;
 use super::snapshot::{CredentialState, Known, Snapshot};
-use crate::audit::{AuditEvent, Entry};
+use crate::audit::{AuditEvent, Entry, actors};
 use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::{Fingerprint, PeerCertificate};
 use crate::auth::deny_list::DenyListEntry;
@@ -17,6 +17,7 @@ use crate::auth::record::Peer;
 use crate::auth::{AuthFailure, IdentityKind, PresentedIdentity, Principal, VerifiedCredential};
 use crate::authz::{self, Case, Ruling, Seen, Trail};
 use crate::call::{CallFailure, Dependency};
+use crate::connector_credential::CallerFacts;
 use crate::denial::Denial;
 use crate::exchange::grant::{CallerCredential, Grant, RequiredApproval};
 use crate::exchange::request::{Audience, Request, RequestPart};
@@ -185,6 +186,7 @@ fn identify(
         },
         (PresentedIdentity::Verified(verified), CredentialState::DenyList(deny_list)) => {
             entry.identify(&verified.principal);
+            entry.actors = actors(&verified.claims);
             Some(undenied(verified, deny_list).map(|()| verified.principal.clone()))
         }
         (PresentedIdentity::Key(_), CredentialState::DenyList(_))
@@ -398,7 +400,8 @@ fn credential(
 ) -> Option<CallerCredential> {
     let unclaimed = Map::new();
     let claims = request.identity.claims().unwrap_or(&unclaimed);
-    let facts = principal.facts(claims, name);
+    let token = request.identity.token().map(|token| *token.bytes());
+    let facts = CallerFacts { token, ..principal.facts(claims, name) };
     connector.credential.as_ref().map(|stated| CallerCredential::of(stated, facts))
 }
 

@@ -5,25 +5,26 @@
 use std::time::Duration;
 
 use crate::call::{CallFailure, CallId, Dependency};
+use crate::connector_credential::{CredentialRef, Injected};
 use crate::denial::{CredentialMissing, Denial, LimitCause};
 use crate::event::Event;
 use crate::exchange::actions::forward::{Sending, pass};
 use crate::exchange::actions::go_without::without_vault;
-use crate::exchange::actions::read_credential::{read, secret_outcome};
+use crate::exchange::actions::read_credential::{client_secret, read, secret_outcome};
 use crate::exchange::grant::{Credential, Grant};
 use crate::exchange::handover::{Handover, Outcome, held, refuse};
 use crate::exchange::request::{Request, RequestPart};
 use crate::exchange::turn::Turn;
 use crate::mcp::Operation;
 use crate::step::{Gate, RequestGate};
-use crate::vault::{CredentialRef, Injected};
 
 /// Admitted; waits for Vault.
 #[derive(Debug)]
 pub(crate) struct AwaitCredential {
     request: Box<Request>,
     grant: Box<Grant>,
-    reference: CredentialRef,
+    /// What is asked for: the credential, or the gateway's own secret for getting it.
+    asked: CredentialRef,
     call: CallId,
 }
 
@@ -45,26 +46,30 @@ pub(crate) fn enter(
     };
     let Some(wanted) = wanted else { return send(request, &grant, Injected::default(), turn) };
     let Ok(reference) = wanted.reference.clone() else {
-        return without_credential(request, grant, CallFailure::Unresolved, turn);
+        return without_credential(request, grant, (None, CallFailure::Unresolved), turn);
     };
     let cached = turn.worker.cached_secret(&reference).filter(|cached| cached.is_live(turn.now));
     if let Some(injected) = cached.map(|cached| wanted.stated.render(&cached.values)) {
         return send(request, &grant, injected, turn);
     }
-    let call = match credential {
-        Credential::Waiting(asked, call) if asked == reference => call,
-        Credential::Failed(asked, why) if asked == reference => {
-            return without_credential(request, grant, why, turn);
+    let first = client_secret(&reference, turn);
+    let is_own = |asked: &CredentialRef| *asked == reference || first.as_ref() == Some(asked);
+    let (asked, call) = match credential {
+        Credential::Waiting(asked, call) if is_own(&asked) => (asked, call),
+        Credential::Failed(asked, why) if is_own(&asked) => {
+            return without_credential(request, grant, (Some(&asked), why), turn);
         }
         // Also when another was asked for: the policy moved meanwhile.
         Credential::Waiting(..) | Credential::Failed(..) | Credential::Settled => {
             match read(&wanted, &reference, turn) {
-                Ok(call) => call,
-                Err(why) => return without_credential(request, grant, why, turn),
+                Ok(asked) => asked,
+                Err((asked, why)) => {
+                    return without_credential(request, grant, (Some(&asked), why), turn);
+                }
             }
         }
     };
-    Outcome::Wait(Box::new(AwaitCredential { request, grant, reference, call }), Gate::Hold)
+    Outcome::Wait(Box::new(AwaitCredential { request, grant, asked, call }), Gate::Hold)
 }
 
 /// When a caller with too many streams may look whether one has ended.
@@ -102,9 +107,12 @@ impl AwaitCredential {
     ) -> Outcome<Box<AwaitCredential>> {
         match event {
             Event::CallDone { .. } | Event::CallFailed { .. } => {
-                match secret_outcome(event, self.call, &self.reference, turn) {
+                match secret_outcome(event, self.call, &self.asked, turn) {
                     None => Outcome::Wait(self, Gate::Hold),
-                    Some(Err(why)) => without_credential(self.request, self.grant, why, turn),
+                    Some(Err(why)) => {
+                        let Self { request, grant, asked, .. } = *self;
+                        without_credential(request, grant, (Some(&asked), why), turn)
+                    }
                     Some(Ok(())) => self.with_credential(turn),
                 }
             }
@@ -115,7 +123,20 @@ impl AwaitCredential {
     /// Uses the value just read, also when it may not be kept at all (`cache_seconds: 0`).
     fn with_credential(self, turn: &mut Turn<'_>) -> Outcome<Box<AwaitCredential>> {
         let wanted = self.grant.credential.as_ref();
-        let cached = turn.worker.cached_secret(&self.reference);
+        let reference = wanted.and_then(|wanted| wanted.reference.as_ref().ok());
+        if let (Some(wanted), Some(reference)) = (wanted, reference)
+            && *reference != self.asked
+        {
+            return match read(wanted, reference, turn) {
+                Ok((asked, call)) => {
+                    Outcome::Wait(Box::new(Self { asked, call, ..self }), Gate::Hold)
+                }
+                Err((asked, why)) => {
+                    without_credential(self.request, self.grant, (Some(&asked), why), turn)
+                }
+            };
+        }
+        let cached = turn.worker.cached_secret(&self.asked);
         match wanted.zip(cached).map(|(wanted, cached)| wanted.stated.render(&cached.values)) {
             Some(credential) => send(self.request, &self.grant, credential, turn),
             None => refuse(Denial::Internal("credential"), turn),
@@ -127,21 +148,25 @@ impl AwaitCredential {
 fn without_credential(
     request: Box<Request>,
     grant: Box<Grant>,
-    why: CallFailure,
+    (asked, why): (Option<&CredentialRef>, CallFailure),
     turn: &mut Turn<'_>,
 ) -> Outcome<Box<AwaitCredential>> {
     let wanted = grant.credential.clone();
+    // Of the gateway's own secret, nothing follows for the caller.
+    let own = wanted.as_ref().and_then(|wanted| wanted.reference.as_ref().ok());
+    let is_own = asked.is_none() || asked == own;
+    let dependency = asked.or(own).map_or(Dependency::Vault, Dependency::of);
     let missing = wanted.as_ref().and_then(|wanted| wanted.stated.missing.clone());
     match (wanted.and_then(|wanted| without_vault(&wanted, why, turn)), missing) {
         (Some(credential), _) => send(request, &grant, credential, turn),
-        (None, Some(missing)) if why.says_there_is_none() => {
+        (None, Some(missing)) if is_own && why.says_there_is_none() => {
             let (connector, id) = (grant.connector.clone(), turn.context.entry.request_id.clone());
             let elicitation = request.message.as_ref().map(|message| message.elicitation);
             let elicitation = elicitation.unwrap_or_default();
             let missing = CredentialMissing { connector, missing, id, elicitation };
             refuse(Denial::CredentialMissing(Box::new(missing)), turn)
         }
-        (None, _) => refuse(Denial::Unavailable(Dependency::Vault, why), turn),
+        (None, _) => refuse(Denial::Unavailable(dependency, why), turn),
     }
 }
 

@@ -68,6 +68,9 @@ pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
         }
         Claim::Token(token) => token,
     };
+    if !turn.worker.config.authorization_servers.is_empty() {
+        turn.context.token = Some(token.clone());
+    }
     match judged(&token, &head, turn) {
         Ok(TokenProof::Proven(identity, audience)) => {
             known(head, last, Caller { identity, certificate, audience })

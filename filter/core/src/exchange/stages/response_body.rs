@@ -218,6 +218,18 @@ impl ResponseBody {
             BodyMode::Instead(body) => Some(std::mem::take(body)),
         };
         self.body_mode = body_mode;
+        let passed = match &mut turn.context.echo {
+            None => passed,
+            Some(echo) => {
+                let masked = echo.feed(passed.as_deref().unwrap_or(chunk), last);
+                let connector = self.asked.connector.to_string();
+                let event = AuditEvent::CredentialEchoed { connector };
+                if masked.found && !turn.context.entry.events.contains(&event) {
+                    turn.context.entry.events.push(event);
+                }
+                Some(masked.bytes)
+            }
+        };
         if let Some(bytes) = passed.filter(|bytes| bytes != chunk) {
             turn.effects.push(Effect::ReplaceResponseBody(bytes));
         }

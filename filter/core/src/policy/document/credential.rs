@@ -3,8 +3,12 @@
 //! Owns what may stand there. A value that is not a reference is never repeated: it may be a secret.
 
 use super::limit::duration;
+use crate::connector_credential::{ConnectorCredential, Missing, SecretPattern, Source, Stale};
+use crate::decode::settings::scopes;
 use crate::decode::{Faults, Fields, Node};
-use crate::vault::{ConnectorCredential, Missing, SecretPattern, Stale, Template};
+use crate::id::PolicyName;
+use crate::token_exchange::{Exchange, GrantType};
+use crate::vault::{Echo, Template};
 
 const CREDENTIAL: &str = "an object with `secret`, `header` and `template`; or with `secret`, and `headers`, `query` or both";
 const HEADERS: &str =
@@ -13,16 +17,34 @@ const QUERY: &str = "an object: one template for each query parameter, such as {
 const STALE: &str =
     "never, or a duration such as 5m: for how long it is used when it cannot be read again";
 
+/// The one field of a token that was exchanged.
+const TOKEN: &str = "token";
+
 /// Named templates.
 type Templates = Vec<(String, Template)>;
 
 pub(super) fn credential(node: Node<'_>, faults: &mut Faults) -> Option<ConnectorCredential> {
     let place = node.clone();
     let mut fields = node.object(faults, CREDENTIAL)?;
-    let pattern = fields
-        .required("secret", faults, SecretPattern::EXPECTED)
-        .and_then(|node| node.unseen_text(faults, SecretPattern::EXPECTED, SecretPattern::parse));
-    let field = pattern.as_ref().map(|pattern| pattern.field().map(str::to_owned));
+    let exchanged = fields.optional("exchange").map(|node| exchange(node, faults));
+    let pattern = match (&exchanged, fields.optional("secret")) {
+        (Some(_), None) => None,
+        (None, Some(node)) => {
+            node.unseen_text(faults, SecretPattern::EXPECTED, SecretPattern::parse)
+        }
+        (None, None) => {
+            let expected = SecretPattern::EXPECTED;
+            fields.required("secret", faults, expected).and(None)
+        }
+        (Some(_), Some(_)) => {
+            place.fault(faults, "`secret` or `exchange`, not both");
+            None
+        }
+    };
+    let field = match &exchanged {
+        Some(_) => Some(Some(TOKEN.to_owned())),
+        None => pattern.as_ref().map(|pattern| pattern.field().map(str::to_owned)),
+    };
     let mut reader = Reader { field, names: Vec::new() };
     let one = one(&mut fields, &mut reader, faults);
     let headers = fields.optional("headers");
@@ -48,6 +70,14 @@ pub(super) fn credential(node: Node<'_>, faults: &mut Faults) -> Option<Connecto
         }),
         None => Some(Stale::default()),
     };
+    let echo = match fields.optional("echo") {
+        Some(node) => node.text(faults, "pass or mask", |text| match text {
+            "pass" => Some(Echo::Pass),
+            "mask" => Some(Echo::Mask),
+            _ => None,
+        }),
+        None => Some(Echo::default()),
+    };
     fields.finish(faults);
     let headers = match (one, headers) {
         (None, None) => Some(Vec::new()),
@@ -63,8 +93,15 @@ pub(super) fn credential(node: Node<'_>, faults: &mut Faults) -> Option<Connecto
         place.fault(faults, CREDENTIAL);
         return None;
     }
-    let source = (pattern?, reader.names);
-    Some(ConnectorCredential::new(source, (headers, query), missing?, stale?))
+    let source = match exchanged {
+        Some(_) if reader.names.iter().any(|name| name != TOKEN) => {
+            place.fault(faults, "templates with {token} alone: an exchange has no other field");
+            return None;
+        }
+        Some(exchange) => Source::Exchange(exchange?),
+        None => Source::secret(pattern?, reader.names),
+    };
+    Some(ConnectorCredential::new(source, (headers, query), missing?, (stale?, echo?)))
 }
 
 /// `header` and `template`, which go together.
@@ -123,6 +160,41 @@ impl Reader {
         let read: Vec<_> = read.collect();
         read.into_iter().collect()
     }
+}
+
+fn exchange(node: Node<'_>, faults: &mut Faults) -> Option<Exchange> {
+    const EXCHANGE: &str =
+        "an object with `server`, such as {server: corp, audience: \"https://crm.example\"}";
+    const SERVER: &str = "the name of one of authorization_servers in the plugin configuration";
+    const TARGET: &str = "a text of 1 to 512 visible characters, such as https://crm.example";
+    let mut fields = node.object(faults, EXCHANGE)?;
+    let server = fields
+        .required("server", faults, SERVER)
+        .and_then(|node| node.text(faults, SERVER, PolicyName::new));
+    let grant = match fields.optional("grant") {
+        None => Some(GrantType::TokenExchange),
+        Some(node) => node.text(faults, GrantType::EXPECTED, GrantType::named),
+    };
+    let mut target = |name, faults: &mut Faults| match fields.optional(name) {
+        None => Some(None),
+        Some(node) => node.text(faults, TARGET, |text| {
+            let visible = text.bytes().all(|b| b.is_ascii_graphic());
+            ((1..=512).contains(&text.len()) && visible).then(|| Some(text.to_owned()))
+        }),
+    };
+    let (audience, resource) = (target("audience", faults), target("resource", faults));
+    let scopes = match fields.optional("scopes") {
+        None => Some(Vec::new()),
+        Some(node) => scopes(node, faults),
+    };
+    fields.finish(faults);
+    Some(Exchange {
+        server: server?,
+        grant: grant?,
+        audience: audience?,
+        resource: resource?,
+        scopes: scopes?,
+    })
 }
 
 fn missing(node: Node<'_>, faults: &mut Faults) -> Option<Missing> {

@@ -204,7 +204,7 @@ impl Watch {
                 DependencyCall::Charge(_) => panic!("nothing costs by the row"),
                 DependencyCall::Observe(_) => panic!("nothing is asked for what is not verified"),
                 DependencyCall::Bind(_) => panic!("nothing was opened"),
-                DependencyCall::Keys(_) => panic!("nobody has a token"),
+                DependencyCall::Keys(_) | DependencyCall::Token(..) => panic!("nobody has a token"),
                 DependencyCall::Approval(_) => panic!("no policy here wants one"),
                 DependencyCall::Policy(version) => Kind::Policy(version.to_string()),
                 DependencyCall::Credential(reference, _) => Kind::Secret(reference.to_string()),

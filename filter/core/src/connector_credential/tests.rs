@@ -6,6 +6,7 @@ use super::*;
 use crate::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use crate::id::{KeyId, OrgId, PolicyName};
 use crate::secret::Secret;
+use crate::vault::*;
 
 fn mount(path: &str, kv: KvVersion) -> Mount {
     Mount { path: path.to_owned(), kv }

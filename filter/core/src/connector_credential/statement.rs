@@ -6,28 +6,52 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::CredentialRef;
-use super::pattern::{CallerFacts, SecretPattern, Unresolved};
-use super::reference::SecretRef;
-use super::template::Template;
+use super::pattern::{CallerFacts, SecretPattern, Unresolved, owner};
 use crate::secret::Secret;
+use crate::token_exchange::{Exchange, TokenRef};
+use crate::vault::{Echo, EchoMask, SecretRef, Template};
 
 /// What a connector's server gets instead of the client's credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectorCredential {
-    pattern: SecretPattern,
-    fields: Vec<String>,
-    /// The same for every caller: made once.
-    stated: Option<Rc<SecretRef>>,
+    source: Source,
     headers: Templates,
     query: Templates,
     /// What a caller without a credential is told.
     pub missing: Option<Missing>,
     /// For how long beyond its life it is used when it cannot be read again.
     pub stale: Stale,
+    /// What happens to an answer that has it in it.
+    pub echo: Echo,
+}
+
+/// Where a credential comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Fields of a secret in Vault.
+    Secret {
+        /// Where it is.
+        pattern: SecretPattern,
+        /// What templates name of it.
+        fields: Vec<String>,
+        /// The same for every caller, where the path does not depend on one: made once.
+        stated: Option<Rc<SecretRef>>,
+    },
+    /// A token of an authorization server.
+    Exchange(Exchange),
+}
+
+impl Source {
+    /// Fields of a secret in Vault.
+    #[must_use]
+    pub fn secret(pattern: SecretPattern, fields: Vec<String>) -> Self {
+        let stated = pattern.stated_ref(&fields).map(Rc::new);
+        Self::Secret { pattern, fields, stated }
+    }
 }
 
 /// Named templates.
-pub(super) type Templates = Vec<(String, Template)>;
+type Templates = Vec<(String, Template)>;
 
 /// How a caller gets a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +93,8 @@ pub struct Injected {
     pub headers: Vec<(String, Secret)>,
     /// Query parameters, not escaped.
     pub query: Vec<(String, Secret)>,
+    /// What looks for it in the answer, if that is wanted.
+    pub echo: Option<Box<EchoMask>>,
 }
 
 impl ConnectorCredential {
@@ -82,13 +108,12 @@ impl ConnectorCredential {
     /// Puts the parts together.
     #[must_use]
     pub fn new(
-        (pattern, fields): (SecretPattern, Vec<String>),
+        source: Source,
         (headers, query): (Templates, Templates),
         missing: Option<Missing>,
-        stale: Stale,
+        (stale, echo): (Stale, Echo),
     ) -> Self {
-        let stated = pattern.is_stated().then(|| pattern.stated_ref(&fields)).flatten();
-        Self { pattern, fields, stated: stated.map(Rc::new), headers, query, missing, stale }
+        Self { source, headers, query, missing, stale, echo }
     }
 
     /// A header that a credential may be put into.
@@ -111,16 +136,19 @@ impl ConnectorCredential {
         (plain && !session).then(|| text.to_owned())
     }
 
-    /// Where it is.
+    /// Where it comes from.
     #[must_use]
-    pub fn pattern(&self) -> &SecretPattern {
-        &self.pattern
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
-    /// The reference that every caller has; none where the path depends on the caller.
+    /// Where it is in Vault, if it is there.
     #[must_use]
-    pub fn stated(&self) -> Option<&Rc<SecretRef>> {
-        self.stated.as_ref()
+    pub fn pattern(&self) -> Option<&SecretPattern> {
+        match &self.source {
+            Source::Secret { pattern, .. } => Some(pattern),
+            Source::Exchange(_) => None,
+        }
     }
 
     /// Where this caller's is.
@@ -128,11 +156,26 @@ impl ConnectorCredential {
     /// # Errors
     /// The caller has none.
     pub fn of(&self, facts: CallerFacts<'_>) -> Result<CredentialRef, Unresolved> {
-        match &self.stated {
-            Some(stated) => Ok(CredentialRef::Secret(stated.clone())),
-            None => {
-                let secret = self.pattern.resolve(facts, &self.fields)?;
-                Ok(CredentialRef::Secret(Rc::new(secret)))
+        match &self.source {
+            Source::Secret { stated: Some(stated), .. } => {
+                Ok(CredentialRef::Secret(stated.clone()))
+            }
+            Source::Secret { pattern, fields, stated: None } => {
+                Ok(CredentialRef::Secret(Rc::new(pattern.resolve(facts, fields)?)))
+            }
+            Source::Exchange(exchange) => {
+                let CallerFacts { org, holder, connector, token, .. } = facts;
+                let of_caller = exchange.grant.is_of_caller();
+                if of_caller && token.is_none() {
+                    return Err(Unresolved::Absent);
+                }
+                Ok(CredentialRef::Token(Rc::new(TokenRef {
+                    exchange: exchange.clone(),
+                    org: org.clone(),
+                    connector: connector.clone(),
+                    subject: token.filter(|_| of_caller),
+                    owner: of_caller.then(|| owner(org, holder)),
+                })))
             }
         }
     }
@@ -157,9 +200,12 @@ impl ConnectorCredential {
     #[must_use]
     pub fn render(&self, values: &[Secret]) -> Injected {
         let each = |(name, template): &(String, Template)| (name.clone(), template.render(values));
-        Injected {
-            headers: self.headers.iter().map(each).collect(),
-            query: self.query.iter().map(each).collect(),
-        }
+        let headers: Vec<_> = self.headers.iter().map(each).collect();
+        let query: Vec<_> = self.query.iter().map(each).collect();
+        let echo = (self.echo == Echo::Mask).then(|| {
+            let sent = headers.iter().chain(&query).map(|(_, value)| value);
+            Box::new(EchoMask::new(sent.chain(values)))
+        });
+        Injected { headers, query, echo }
     }
 }

@@ -1,4 +1,4 @@
-//! Where a connector's credential is, as the policy writes it: a path that may depend on the caller.
+//! Where a connector's credential is in Vault, as the policy writes it: a path that may depend on the caller.
 //!
 //! Owns what a caller's facts look like in a path. A value never leaves its segment, two values never look alike, and
 //! no value chooses the mount.
@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::reference::SecretRef;
 use crate::id::{OrgId, PolicyName};
 use crate::json::lookup;
+use crate::vault::{SecretRef, is_plain};
 
 /// `vault://mount/path#field`, with facts of the caller in the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct CallerFacts<'a> {
     pub claims: &'a Map<String, Value>,
     /// The connector that is called.
     pub connector: &'a PolicyName,
+    /// The digest of the caller's token, if it is one.
+    pub token: Option<[u8; 32]>,
 }
 
 /// What a caller has beside claims, by what proved it.
@@ -112,7 +114,7 @@ impl SecretPattern {
         let segments: Vec<_> = place.split('/').map(Segment::parse).collect::<Option<_>>()?;
         let is_stated = |segment: &&Segment| matches!(segment, Segment::Stated(_));
         let stated = segments.iter().take_while(is_stated).count();
-        let fits = stated > 0 && segments.len() > 1 && field.is_none_or(super::is_plain);
+        let fits = stated > 0 && segments.len() > 1 && field.is_none_or(is_plain);
         fits.then(|| Self { segments, stated, version, field: field.map(str::to_owned) })
     }
 
@@ -228,7 +230,7 @@ pub(crate) fn owner(org: &OrgId, holder: &str) -> String {
 impl Segment {
     fn parse(text: &str) -> Option<Self> {
         let Some((before, rest)) = text.split_once('{') else {
-            return super::is_plain(text).then(|| Self::Stated(text.to_owned()));
+            return is_plain(text).then(|| Self::Stated(text.to_owned()));
         };
         let (name, after) = rest.split_once('}')?;
         let plain =

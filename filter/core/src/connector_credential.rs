@@ -1,0 +1,59 @@
+//! What a connector's server gets instead of the client's credential: where it comes from, and whose it is.
+//!
+//! Owns the names under which credentials are fetched and remembered. Fetches nothing.
+
+mod pattern;
+mod statement;
+
+use std::fmt;
+use std::rc::Rc;
+
+use crate::token_exchange::TokenRef;
+use crate::vault::SecretRef;
+pub(crate) use pattern::owner;
+pub use pattern::{CallerFacts, CallerProof, SecretPattern, Unresolved};
+pub use statement::{ConnectorCredential, Injected, Missing, Source, Stale};
+
+/// What a connector's credential is fetched as, and remembered by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CredentialRef {
+    /// Fields of a secret in Vault.
+    Secret(Rc<SecretRef>),
+    /// A token of an authorization server.
+    Token(Rc<TokenRef>),
+}
+
+impl CredentialRef {
+    /// Whether it is of one caller alone.
+    #[must_use]
+    pub fn is_of(&self, owner: &str) -> bool {
+        match self {
+            Self::Secret(secret) => secret.owner() == Some(owner),
+            Self::Token(token) => token.owner.as_deref() == Some(owner),
+        }
+    }
+
+    /// What the circuit breaker knows it by. The secrets of single callers share one: of a Vault that hangs, not each
+    /// caller is to find out alone.
+    #[must_use]
+    pub fn breaker(&self) -> String {
+        match self {
+            Self::Secret(secret) => secret.breaker(),
+            Self::Token(token) => format!("token of {}", token.exchange.server),
+        }
+    }
+}
+
+impl fmt::Display for CredentialRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret(secret) => secret.fmt(f),
+            Self::Token(token) => {
+                write!(f, "token of {} for {}", token.exchange.server, token.connector)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

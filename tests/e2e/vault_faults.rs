@@ -1,0 +1,322 @@
+//! A Vault that is not well, a credential that is rotated all the time, and where secrets must not be.
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use portcullis_stack::{CREDENTIAL_FIELD, ready};
+use portcullis_tests::fake::{FakeUpstream, event_answer, json_answer};
+use portcullis_tests::organisation::{Organisation, PYTHON};
+use portcullis_tests::world::{OwnEnvoy, Workers};
+use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
+use serde_json::{Value, json};
+
+use crate::request_headers::requests;
+use crate::vault::fetches;
+use crate::vault_callers::{Setting, head, head_as_text, header};
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!["vault_faults":
+        whatever_vault_answers_calls_are_refused_or_served_as_configured,
+        a_credential_that_changes_every_second_fails_no_call,
+        the_request_id_of_our_entry_is_in_vaults_audit_log,
+        secrets_are_nowhere_but_in_vault_and_at_the_server,
+        a_credential_that_a_server_says_back_is_masked,
+    ]
+}
+
+/// What the fake Vault does.
+static FAULT: AtomicUsize = AtomicUsize::new(0);
+
+/// How it is called, and what it does.
+const FAULTS: [&str; 9] =
+    ["well", "sealed", "slow", "403", "429", "garbage", "10 MB", "breaks off", "another answer"];
+
+fn vault(_: &str) -> Vec<Vec<u8>> {
+    let status = |line: &str, body: &str| {
+        vec![
+            format!("HTTP/1.1 {line}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes(),
+        ]
+    };
+    match FAULTS[FAULT.load(Ordering::SeqCst)] {
+        "sealed" => status("503 Service Unavailable", r#"{"errors":["Vault is sealed"]}"#),
+        "slow" => {
+            std::thread::sleep(Duration::from_secs(5));
+            Vec::new()
+        }
+        "403" => status("403 Forbidden", r#"{"errors":["permission denied"]}"#),
+        "429" => status("429 Too Many Requests", r#"{"errors":["rate limit"]}"#),
+        "garbage" => status("200 OK", "<html>\0</html>"),
+        "10 MB" => {
+            let body = "x".repeat(10 << 20);
+            json_answer(&json!({"data": {"data": {CREDENTIAL_FIELD: body}}}).to_string())
+        }
+        "breaks off" => {
+            vec![b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{".to_vec(), Vec::new()]
+        }
+        "another answer" => status("200 OK", r#"{"ok":true}"#),
+        _ => json_answer(&json!({"data": {"data": {CREDENTIAL_FIELD: "s3cret"}}}).to_string()),
+    }
+}
+
+/// An organisation before a fake Vault; what its connector's credential says of a Vault without a word.
+fn before(own: &OwnEnvoy, world: &World<'_>, stale: &str) -> (Organisation, String) {
+    let org = Organisation::with_policy(world.stack(), |policy| {
+        policy["connectors"]["python"]["credential"] = json!({
+            "secret": format!("vault://secret/connectors/{stale}#{CREDENTIAL_FIELD}"),
+            "header": "x-upstream-key", "template": "{secret}", "stale": stale,
+        });
+    });
+    let key = org.key("analyst").key;
+    (org.through(&own.gateway), key)
+}
+
+// Proves: B2, X12
+fn whatever_vault_answers_calls_are_refused_or_served_as_configured(world: &World<'_>) {
+    let (vault, fake) = (FakeUpstream::answering(vault), FakeUpstream::answering(head_as_text));
+    let (address, python) = (vault.address(), fake.address());
+    let own = world.envoy(Workers::One, |settings| {
+        let settings = settings.set("VAULT_HOST", address.ip()).set("VAULT_PORT", address.port());
+        settings.set("VAULT_TIMEOUT_MS", 500).set("VAULT_CACHE_SECONDS", 0).python(python)
+    });
+    let (stale, never) = (before(&own, world, "5m"), before(&own, world, "never"));
+    let call = |(org, key): &(Organisation, String)| {
+        let call = mcp::call("echo", json!({"message": "x"})).to_string();
+        let started = Instant::now();
+        let answer = org.gateway.send(&Request::post(PYTHON, call).bearer(key));
+        assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+        answer
+    };
+    let served = |answer: &Answer, fault: &str| {
+        assert_eq!(answer.status(), 200, "{fault}: {}", answer.text());
+        assert_eq!(header(&head(answer), "x-upstream-key"), ["s3cret"], "{fault}");
+    };
+    for (number, fault) in FAULTS.into_iter().enumerate() {
+        FAULT.store(0, Ordering::SeqCst);
+        for org in [&stale, &never] {
+            let well = || (call(org).status() == 200).then_some(());
+            ready::eventually("a Vault that is well again", Duration::from_secs(15), well).unwrap();
+            served(&call(org), fault);
+        }
+        FAULT.store(number, Ordering::SeqCst);
+        for _ in 0..6 {
+            let (with, without) = (call(&stale), call(&never));
+            match fault {
+                "well" => [&with, &without].iter().for_each(|answer| served(answer, fault)),
+                // Vault's word that it is not to be had.
+                "403" => {
+                    with.assert_refused(503, -31_503);
+                    without.assert_refused(503, -31_503);
+                }
+                _ => {
+                    served(&with, fault);
+                    assert_eq!(with.audit()["degraded"], json!(["vault"]), "{fault}");
+                    without.assert_refused(503, -31_503);
+                    assert!(without.header("retry-after").is_some(), "{fault}");
+                }
+            }
+        }
+    }
+}
+
+// PORTCULLIS_TEST_REQUESTS=10000 for a minute of it. The server takes a credential for two seconds after there is a new
+// one, as servers with two keys do.
+// Proves: C2, C12
+fn a_credential_that_changes_every_second_fails_no_call(world: &World<'_>) {
+    static CURRENT: AtomicUsize = AtomicUsize::new(0);
+    let fake = FakeUpstream::answering(|request| {
+        let sent =
+            header(request, "x-upstream-key").first().and_then(|text| text.strip_prefix("key-"));
+        let sent = sent.and_then(|number| number.trim().parse::<usize>().ok());
+        match sent.is_some_and(|sent| sent + 2 >= CURRENT.load(Ordering::SeqCst)) {
+            true => head_as_text(request),
+            false => vec![b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n".to_vec()],
+        }
+    });
+    let own = world.envoy(Workers::One, |settings| {
+        settings.python(fake.address()).set("VAULT_CACHE_SECONDS", 1)
+    });
+    let stack = world.stack();
+    let org = Organisation::with_policy(stack, |policy| {
+        let name = policy["organisations"][0].as_str().unwrap().to_owned();
+        stack.openbao.put_secret(&format!("connectors/{name}"), "token", "key-0").unwrap();
+        policy["connectors"]["python"]["credential"] = json!({
+            "secret": format!("vault://secret/connectors/{name}#token"),
+            "header": "x-upstream-key", "template": "{secret}",
+        });
+        policy["tiers"]["wide"] = json!({"limits": {}});
+    });
+    let org = org.through(&own.gateway);
+    let path = format!("connectors/{}", org.name);
+    let key = org.key_in("analyst", "wide").key;
+    let seconds = if requests(0) >= 10_000 { 60 } else { 8 };
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let calls = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut calls = 0;
+                    while Instant::now() < until {
+                        let call = mcp::call("echo", json!({"message": "x"})).to_string();
+                        let answer = org.gateway.send(&Request::post(PYTHON, call).bearer(&key));
+                        assert_eq!(answer.status(), 200, "{}", answer.text());
+                        calls += 1;
+                    }
+                    calls
+                })
+            })
+            .collect();
+        let mut number = 0;
+        while Instant::now() < until {
+            number += 1;
+            CURRENT.store(number, Ordering::SeqCst);
+            stack.openbao.put_secret(&path, "token", &format!("key-{number}")).unwrap();
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum::<usize>()
+    });
+    let rotations = CURRENT.load(Ordering::SeqCst);
+    let reads = fetches(stack, &format!("secret/data/{path}")).len();
+    println!("{calls} calls, {rotations} rotations, {reads} reads in {seconds} s: no failed call");
+    let sent = fake.requests();
+    let newest = format!("x-upstream-key: key-{}", rotations - 1);
+    assert!(sent.iter().any(|request| request.contains(&newest)), "it was never used: {newest}");
+}
+
+// Proves: A6, X12
+fn the_request_id_of_our_entry_is_in_vaults_audit_log(world: &World<'_>) {
+    let setting = Setting::new(world, |org| {
+        json!({
+            "secret": format!("vault://secret/connectors/{org}#token"),
+            "header": "x-upstream-key", "template": "{secret}",
+        })
+    });
+    let (stack, org) = (world.stack(), setting.org.name.clone());
+    stack.openbao.put_secret(&format!("connectors/{org}"), "token", "s3cret").unwrap();
+    let answer = setting.call(&setting.org.key("analyst").key);
+    let id = answer.audit()["request_id"].clone();
+    let reads = fetches(stack, &format!("secret/data/connectors/{org}"));
+    assert_eq!(reads.len(), 1, "{reads:?}");
+    assert_eq!(reads[0]["request"]["headers"]["x-request-id"], json!([id]), "{}", reads[0]);
+    // The operator sees both lines together.
+    let log = setting.org.gateway.audit().file().display().to_string();
+    let vault_log = stack.openbao.audit_log().display().to_string();
+    let id = id.as_str().unwrap();
+    let search = ["audit", "search", &log, "--text", id, "--vault-log", &vault_log];
+    let search = [&search[..], &["--output", "json"]].concat();
+    let output = setting.org.operator.run(&search).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let lines: Vec<Value> = lines.collect();
+    let [ours, theirs] = &lines[..] else { panic!("{text}") };
+    assert_eq!(ours["request_id"], *id, "{text}");
+    assert_eq!(theirs["request"]["path"], format!("secret/data/connectors/{org}"), "{text}");
+}
+
+// Proves: A5, A16, C1, C6
+fn secrets_are_nowhere_but_in_vault_and_at_the_server(world: &World<'_>) {
+    const MARKS: [&str; 4] =
+        ["mark-of-the-user", "mark-of-the-password", "mark-of-the-key", "mark-of-bad"];
+    let setting = Setting::new(world, |org| {
+        json!({
+            "secret": format!("vault://secret/connectors/{org}"),
+            "headers": {"authorization": "Basic {base64(user:password)}", "x-app": "{user}"},
+            "query": {"api_key": "{key}"},
+        })
+    });
+    let (stack, org) = (world.stack(), setting.org.name.clone());
+    let [user, password, key, bad] = MARKS;
+    let put = |fields: Value| {
+        let path = format!("secret/data/connectors/{org}");
+        stack.openbao.call("POST", &path, &json!({"data": fields})).unwrap();
+    };
+    put(json!({"user": user, "password": password, "key": key}));
+    let caller = setting.org.key("analyst");
+    for _ in 0..4 {
+        assert!(head(&setting.call(&caller.key)).contains(key));
+    }
+    // A value that no header can carry is told by its reference.
+    let other = Setting::new(world, |org| {
+        json!({
+            "secret": format!("vault://secret/connectors/{org}#token"),
+            "header": "x-upstream-key", "template": "{secret}",
+        })
+    });
+    let path = format!("connectors/{}", other.org.name);
+    stack.openbao.put_secret(&path, "token", &format!("{bad}\r\nhost: evil")).unwrap();
+    let refused = other.call(&other.org.key("analyst").key);
+    refused.assert_refused(503, -31_503);
+    let reference = format!("vault://secret/{path}#token");
+    let event = json!({"event": "secret_unusable", "reason": "not_ascii", "secret": reference});
+    assert_eq!(refused.audit()["events"][0], event);
+    let told = || {
+        let log =
+            everything(&other).into_iter().find(|(place, _)| place.ends_with("envoy-own.log"))?;
+        log.1.contains(&reference).then_some(())
+    };
+    ready::eventually("the reference in Envoy's log", Duration::from_secs(10), told).unwrap();
+    let basic = "bWFyay1vZi10aGUtdXNlcjptYXJrLW9mLXRoZS1wYXNzd29yZA==";
+    let mut looked = 0;
+    for (place, text) in everything(&setting).into_iter().chain(everything(&other)) {
+        looked += 1;
+        for secret in MARKS.iter().chain([&basic, &caller.key.as_str()]) {
+            assert!(!text.contains(secret), "{place} contains {secret}");
+        }
+    }
+    assert!(looked > 8, "{looked}");
+}
+
+/// What an Envoy of the test's own says anywhere.
+fn everything(setting: &Setting) -> Vec<(String, String)> {
+    let audit = setting.org.gateway.audit().file().to_owned();
+    let mut places = vec![("audit".to_owned(), fs::read_to_string(&audit).unwrap_or_default())];
+    for page in ["config_dump?include_eds", "stats", "clusters", "certs", "server_info", "memory"] {
+        let text = setting.own.envoy.admin(page).unwrap().text();
+        places.push((page.to_owned(), text));
+    }
+    let folder = audit.parent().unwrap();
+    for folder in [folder.to_owned(), folder.join("logs")] {
+        for file in
+            fs::read_dir(folder).into_iter().flatten().flatten().filter(|it| it.path().is_file())
+        {
+            let text = fs::read(file.path()).unwrap_or_default();
+            places.push((
+                file.path().display().to_string(),
+                String::from_utf8_lossy(&text).into_owned(),
+            ));
+        }
+    }
+    places
+}
+
+/// The head as it came, in a stream and cut in the middle of every word of it.
+fn head_as_events(request: &str) -> Vec<Vec<u8>> {
+    let head = request.split("\r\n\r\n").next().unwrap_or_default();
+    let content = json!([{"type": "text", "text": head}]);
+    let message = json!({"jsonrpc": "2.0", "id": 1, "result": {"content": content}});
+    event_answer(&format!("data: {message}\n\n"), 7)
+}
+
+// Proves: A5
+fn a_credential_that_a_server_says_back_is_masked(world: &World<'_>) {
+    for server in [head_as_text, head_as_events] {
+        let setting = Setting::before(world, FakeUpstream::answering(server), |org| {
+            json!({
+                "secret": format!("vault://secret/connectors/{org}"), "echo": "mask",
+                "headers": {"authorization": "Basic {base64(user:password)}", "x-app": "{password}"},
+            })
+        });
+        let path = format!("secret/data/connectors/{}", setting.org.name);
+        let fields = json!({"user": "ada", "password": "a-long\"password"});
+        world.stack().openbao.call("POST", &path, &json!({"data": fields})).unwrap();
+        let answer = setting.call(&setting.org.key("analyst").key);
+        let text = answer.text();
+        assert!(text.contains("authorization: ****") && text.contains("x-app: ****"), "{text}");
+        for secret in ["YWRhOmEtbG9uZyJwYXNzd29yZA==", "a-long", "password"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+        let echoed = json!({"event": "credential_echoed", "connector": "python"});
+        let entry = answer.audit();
+        assert!(entry["events"].as_array().unwrap().contains(&echoed), "{entry}");
+    }
+}
