@@ -13,6 +13,8 @@ chmod 0400 /run/demo/credential
 bao policy write portcullis - > /dev/null <<'POLICY'
 path "secret/data/connectors/*" { capabilities = ["read"] }
 POLICY
+# Vault's audit log names our request ids, so that `portcullis audit search --vault-log` joins both logs.
+bao write sys/config/auditing/request-headers/x-request-id hmac=false > /dev/null
 token=$(bao token create -policy=portcullis -no-default-policy -display-name=portcullis -field=token)
 
 # Envoy picks the token up from this file; it is moved into place, never edited. 101 is Envoy's user in its image.
