@@ -3,10 +3,10 @@
 //! Owns who did it, why, and which facts of a key or policy changed. The form of an entry and the
 //! chain are the core's; that an entry is written together with its change is the store's.
 
-use portcullis_core::approval::{self, Waiting};
 use portcullis_core::audit::{AdminAction, AdminEntry, Chain};
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::auth::{IdentityKind, Principal};
+use portcullis_core::authz::approval::{self, Waiting};
 use portcullis_core::id::OrgId;
 use serde_json::{Map, Value, json};
 

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use portcullis_core::approval;
 use portcullis_core::audit::AdminAction;
+use portcullis_core::authz::approval;
 use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{Decide, DecideReply, Decision};
 use serde_json::{Value, json};

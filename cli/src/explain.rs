@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use portcullis_core::auth::{
     AuthFailure, IdentityKind, Principal, Restrictions, Scopes, VerifiedCredential,
 };
-use portcullis_core::explain::{Answer, Question, explain};
+use portcullis_core::authz::explain::{Answer, Question, explain};
 use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 use portcullis_core::limit::{CALL, Called};
 use portcullis_core::observed::{self, Observed};
@@ -542,7 +542,7 @@ fn told(
         lines.push(format!("  the client gets {}: {}", refusal.status, refusal.message));
     }
     if let Some(digest) = &answer.approval {
-        let id = portcullis_core::approval::id(digest);
+        let id = portcullis_core::authz::approval::id(digest);
         lines.push(format!("  approval {id}: {}", state.unwrap_or("nobody asked yet")));
     }
     lines.push("considered".to_owned());

@@ -3,9 +3,9 @@
 //! Owns the host's tokens, and who waits for which. What a reply means is the core's to say. Calls start from the root
 //! context: the host forgets the calls of a stream that ends, and others may wait for them.
 
-use portcullis_core::call::{CallFailure, Dependency, Reply};
 use portcullis_core::config::Vault;
 use portcullis_core::connector_credential::CredentialRef;
+use portcullis_core::driver::call::{CallFailure, Dependency, Reply};
 use portcullis_core::time::UnixTime;
 use portcullis_core::token_exchange::TokenRequest;
 use portcullis_core::vault::SecretRef;

@@ -7,11 +7,11 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use portcullis_core::denial::Denial;
-use portcullis_core::event::{Closing, End, Event, ResponseHead};
+use portcullis_core::driver::event::{Closing, End, Event, ResponseHead};
+use portcullis_core::driver::step::Step;
 use portcullis_core::exchange::Exchange;
 use portcullis_core::hashing::Map;
-use portcullis_core::local_reply::LocalReply;
-use portcullis_core::step::Step;
+use portcullis_core::http::local_reply::LocalReply;
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 

@@ -7,8 +7,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use portcullis_core::event::Headers;
-use portcullis_core::local_reply::LocalReply;
+use portcullis_core::driver::event::Headers;
+use portcullis_core::http::local_reply::LocalReply;
 use portcullis_core::metric::Kind;
 use portcullis_core::time::{UnixTime, micros};
 use portcullis_core::token_exchange::TokenRequest;

@@ -2,7 +2,7 @@
 //!
 //! Owns what a good one is. Whose it is, the token tells the part that made the call.
 
-use portcullis_core::call::CallFailure;
+use portcullis_core::driver::call::CallFailure;
 
 use crate::host::{self, BufferType, MapType};
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use log::{error, info, warn};
 use portcullis_core::auth::token::issuer::{IssuerId, KeySource};
 use portcullis_core::auth::token::jwks::MAX_KEYS;
-use portcullis_core::call::{CallFailure, Dependency, Reply};
 use portcullis_core::config::Config;
+use portcullis_core::driver::call::{CallFailure, Dependency, Reply};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::call::Dependency;
+use portcullis_core::driver::call::Dependency;
 use portcullis_core::hashing::Map;
 use portcullis_core::metric::{Kind, Metric};
 

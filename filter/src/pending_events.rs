@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 
 use log::error;
-use portcullis_core::event::Event;
+use portcullis_core::driver::event::Event;
 
 use crate::guarded::Guarded;
 use crate::host;

@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use log::{error, warn};
-use portcullis_core::call::{CallFailure, Dependency, Reply};
 use portcullis_core::config::Redis;
+use portcullis_core::driver::call::{CallFailure, Dependency, Reply};
 use portcullis_core::id::PolicyVersion;
 use portcullis_core::redis::documents::Progress;
 use portcullis_core::redis::{Command, Connection, Documents, Output, Probed};

@@ -6,14 +6,14 @@ use std::rc::Rc;
 
 use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::auth::certificate::{CertificateFailure, PeerCertificate};
-use portcullis_core::call::{CallFailure, Dependency};
 use portcullis_core::config::Mode;
 use portcullis_core::denial::{Denial, Requested};
-use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
+use portcullis_core::driver::call::{CallFailure, Dependency};
+use portcullis_core::driver::event::{Closing, End, Event, Head, Origin, ResponseHead};
+use portcullis_core::driver::step::{RequestGate, ResponseGate};
 use portcullis_core::guard;
 use portcullis_core::mcp::headers::OF_ANSWERS;
 use portcullis_core::mcp::{Era, Sender};
-use portcullis_core::step::{RequestGate, ResponseGate};
 
 use crate::exchanges::Ending;
 use crate::gateway::{Chunk, Gateway, send};

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use portcullis_core::call::{CallFailure, CallId, Dependency, Reply};
-use portcullis_core::event::Event;
+use portcullis_core::driver::call::{CallFailure, CallId, Dependency, Reply};
+use portcullis_core::driver::event::Event;
 use portcullis_core::id::PolicyVersion;
 use portcullis_core::time::UnixTime;
 

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use portcullis_core::event::Event;
+use portcullis_core::driver::event::Event;
 use portcullis_core::time::UnixTime;
 
 use crate::exchanges::Exchanges;

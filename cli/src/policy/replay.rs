@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
-use portcullis_core::explain::{Answer, Decision, Question, explain};
+use portcullis_core::authz::explain::{Answer, Decision, Question, explain};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 use portcullis_core::observed::Observed;
 use portcullis_core::policy::Policy;

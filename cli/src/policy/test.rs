@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use portcullis_core::explain::{Answer, Question, explain};
+use portcullis_core::authz::explain::{Answer, Question, explain};
 use portcullis_core::id::PolicyName;
 use portcullis_core::observed::Observed;
 use portcullis_core::policy::Policy;

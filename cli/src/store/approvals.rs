@@ -1,7 +1,7 @@
 //! Calls that wait for a person. What they are is the core's business; they are decided on together with
 //! the entry that tells of it, by `decide_approval.lua`.
 
-use portcullis_core::approval::Waiting;
+use portcullis_core::authz::approval::Waiting;
 use portcullis_core::id::OrgId;
 use portcullis_core::observed::Observed;
 use portcullis_redis_lua::{Decide, DecideReply, Key};

@@ -1,6 +1,6 @@
 //! `portcullis operator`: what a Redis user of one organisation, and of one task, can do, with the tool and without it.
 
-use portcullis_core::approval::Waiting;
+use portcullis_core::authz::approval::Waiting;
 use portcullis_redis_lua::{Key, Value as Reply};
 use redis::Commands as _;
 use serde_json::{Value, json};

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint};
-use portcullis_core::call::{CallId, Reply};
 use portcullis_core::config::Config;
-use portcullis_core::event::{Closing, End, Event, Head, Origin, ResponseHead};
+use portcullis_core::driver::call::{CallId, Reply};
+use portcullis_core::driver::event::{Closing, End, Event, Head, Origin, ResponseHead};
+use portcullis_core::driver::step::{Effect, Gate, RequestGate};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::{KeyId, OrgId, RequestId};
-use portcullis_core::step::{Effect, Gate, RequestGate};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_core::{json, policy};
@@ -159,11 +159,11 @@ impl World {
                 _ => None,
             });
             let value = match call {
-                Some((asked, portcullis_core::call::DependencyCall::Admit(script))) => {
+                Some((asked, portcullis_core::driver::call::DependencyCall::Admit(script))) => {
                     id = asked;
                     self.admit(script)
                 }
-                Some((asked, portcullis_core::call::DependencyCall::Policy(version))) => {
+                Some((asked, portcullis_core::driver::call::DependencyCall::Policy(version))) => {
                     let document = json::canonical_exact(&document());
                     self.worker.policy_read(version, Some(document.as_bytes()), now);
                     let done = Event::CallDone { id: asked, reply: Reply::Policy };
@@ -202,7 +202,7 @@ impl World {
 
 /// The rest, once the request went upstream.
 fn at_response(
-    step: &mut impl FnMut(&mut Worker, Event, bool) -> portcullis_core::step::Step,
+    step: &mut impl FnMut(&mut Worker, Event, bool) -> portcullis_core::driver::step::Step,
     world: &mut World,
 ) {
     let head = ResponseHead {
@@ -217,7 +217,10 @@ fn at_response(
     // The admission's events share a place; this moves on from it.
     let _ = step(
         &mut world.worker,
-        Event::CallFailed { id: CallId::FIRST, why: portcullis_core::call::CallFailure::Refused },
+        Event::CallFailed {
+            id: CallId::FIRST,
+            why: portcullis_core::driver::call::CallFailure::Refused,
+        },
         true,
     );
     let _ = step(&mut world.worker, Event::ResponseHead(head), false);

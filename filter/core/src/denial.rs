@@ -17,9 +17,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::auth::{AuthFailure, CertificateFailure};
-use crate::call::{CallFailure, Dependency};
+use crate::driver::call::{CallFailure, Dependency};
+use crate::http::local_reply::LocalReply;
 use crate::json::JsonError;
-use crate::local_reply::LocalReply;
 use crate::mcp::{Era, MODERN_VERSION, MessageFault, SUPPORTED_VERSIONS, Sender};
 use crate::route::Misrouted;
 pub use audit::AuditStatus;

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::audit::Entry;
 use crate::auth::token::issuer::IssuerId;
-use crate::call::{CallFailure, Dependency};
 use crate::denial::AuditStatus;
+use crate::driver::call::{CallFailure, Dependency};
 use crate::id::{OrgId, PolicyVersion};
 use crate::time::UnixTime;
 

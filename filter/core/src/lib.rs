@@ -2,8 +2,8 @@
 //!
 //! This crate is sans-IO. It knows no proxy, no clock, no socket, no randomness, no log. Whoever
 //! drives it ([`portcullis-filter`] inside Envoy, a scenario file in the tests) turns what happened
-//! into an [`event::Event`], calls [`exchange::Exchange::step`], and carries out the returned
-//! [`step::Step`]: effects in order, then one gate. Time, request ids and every reply of Redis,
+//! into an [`driver::event::Event`], calls [`exchange::Exchange::step`], and carries out the returned
+//! [`driver::step::Step`]: effects in order, then one gate. Time, request ids and every reply of Redis,
 //! Vault or the upstream come in as arguments, so the same events give the same steps.
 //!
 //! [`portcullis-filter`]: ../portcullis_filter/index.html
@@ -11,33 +11,23 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::as_conversions))]
 
-pub mod approval;
-pub mod arguments;
 pub mod audit;
 pub mod auth;
 pub mod authz;
-mod backoff;
-pub mod breaker;
-pub mod call;
-pub mod condition;
 pub mod config;
 pub mod connector_credential;
-pub mod cool_off;
 pub mod decode;
 pub mod denial;
-pub mod event;
+pub mod driver;
 pub mod exchange;
-pub mod explain;
-pub mod failure;
 pub mod glob;
 pub mod guard;
 pub mod hashing;
-mod header_names;
 pub mod health;
+pub mod http;
 pub mod id;
 pub mod json;
 pub mod limit;
-pub mod local_reply;
 pub mod mcp;
 pub mod metric;
 mod nearest;
@@ -45,16 +35,13 @@ pub mod observed;
 mod pattern;
 pub mod pin;
 pub mod policy;
-mod query;
 pub mod redis;
 pub mod relays;
-pub mod request_headers;
-pub mod response_headers;
+pub mod resilience;
 pub mod reviewed;
 pub mod route;
 pub mod schema;
 pub mod secret;
-pub mod step;
 pub mod streams;
 pub mod time;
 pub mod token_exchange;

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use crate::audit::{AuditEvent, Entry};
-use crate::call::Dependency;
 use crate::denial::AuditStatus;
+use crate::driver::call::Dependency;
 use crate::hashing::Set;
 use crate::id::OrgId;
 

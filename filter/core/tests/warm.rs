@@ -13,14 +13,14 @@ use std::cell::Cell;
 
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::api_key::{KeyDigest, SECRET_LENGTH, mint as mint_key};
-use portcullis_core::call::{CallId, DependencyCall, Reply};
 use portcullis_core::config::Config;
-use portcullis_core::event::{Closing, Event, Head, Origin, ResponseHead};
+use portcullis_core::driver::call::{CallId, DependencyCall, Reply};
+use portcullis_core::driver::event::{Closing, Event, Head, Origin, ResponseHead};
+use portcullis_core::driver::step::{Effect, Gate, RequestGate, ResponseGate, Step};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::{KeyId, OrgId, PolicyVersion, RequestId};
 use portcullis_core::json;
 use portcullis_core::policy::version_of;
-use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
@@ -167,7 +167,7 @@ impl Caller {
             ("x-forwarded-proto", "http"),
             ("x-request-id", "3f1c7e0a-58d4-4a3e-9a3e-0123456789ab"),
         ];
-        let headers: portcullis_core::event::Headers = headers.into_iter().collect();
+        let headers: portcullis_core::driver::event::Headers = headers.into_iter().collect();
         let id = RequestId::numbered(7, self.calls);
         Head::new(id, "127.0.0.1".into(), headers).with_cluster(Some("demo".into()))
     }

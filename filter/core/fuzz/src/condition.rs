@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
-use portcullis_core::condition::{Condition, Facts};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 use portcullis_core::json;
+use portcullis_core::policy::condition::{Condition, Facts};
 use portcullis_core::time::UnixTime;
 use serde_json::{Map, Value};
 

@@ -23,8 +23,8 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use bench::Bench;
 use op::{Admission, Ask, BodyOp, Bytes, FaultyReply, HeadOp, Op, Turn, Which};
-use portcullis_core::call::CallFailure;
-use portcullis_core::event::{End, Origin};
+use portcullis_core::driver::call::CallFailure;
+use portcullis_core::driver::event::{End, Origin};
 use portcullis_core::mcp::Message;
 use portcullis_redis_lua::Value;
 

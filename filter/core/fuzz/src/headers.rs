@@ -8,12 +8,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_core::auth::AuthFailure;
 use portcullis_core::auth::credential::extract;
-use portcullis_core::call::DependencyCall;
-use portcullis_core::event::{Event, Head};
+use portcullis_core::driver::call::DependencyCall;
+use portcullis_core::driver::event::{Event, Head};
+use portcullis_core::driver::step::{Effect, Gate, RequestGate, Step};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
 use portcullis_core::mcp::{Era, Message, Sender, headers};
-use portcullis_core::step::{Effect, Gate, RequestGate, Step};
 use portcullis_core::time::UnixTime;
 
 use crate::fixtures;

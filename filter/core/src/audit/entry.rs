@@ -13,7 +13,7 @@ use super::redact::{Redaction, redact, shown_text};
 use crate::auth::{IdentityKind, Principal};
 use crate::authz::Shadowed;
 use crate::denial::{Denial, ceil_ms};
-use crate::event::Head;
+use crate::driver::event::Head;
 use crate::json::{self, Object};
 use crate::mcp::{Message, Operation};
 

@@ -93,7 +93,7 @@ pub enum AuditEvent {
     /// The caller does not back off, and is refused for a while. Further refusals until then are counted, and
     /// told by [`AuditEvent::CoolOffEnded`].
     CoolOffStarted {
-        /// [`crate::cool_off::Reason::rule`].
+        /// [`crate::limit::cool_off::Reason::rule`].
         rule: &'static str,
         /// For how long.
         for_ms: u64,

@@ -7,8 +7,8 @@ use memchr::memchr_iter;
 use super::AuthFailure;
 use super::api_key::PresentedKey;
 use super::token::jws::PresentedToken;
-use crate::event::Head;
-use crate::query;
+use crate::driver::event::Head;
+use crate::http::query;
 
 /// A credential as a client presented it: well-formed as far as its kind is told by its form, not
 /// yet proven.

@@ -88,7 +88,7 @@ impl SourceRanges {
         Self(ranges)
     }
 
-    /// Whether `address` (without a port, as [`crate::event::Head::client_address`] has it) lies in
+    /// Whether `address` (without a port, as [`crate::driver::event::Head::client_address`] has it) lies in
     /// one of the ranges. What is no address lies in none.
     #[must_use]
     pub fn contains(&self, address: &str) -> bool {

@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 
 use super::trail::{Broken, Consideration, Trail};
 use super::{Case, Seen};
-use crate::condition::{Facts, Undecided};
 use crate::denial::{Denial, INSUFFICIENT_SCOPE, InsufficientScope};
 use crate::json::{Decimal, misspelt};
 use crate::mcp::ToolCall;
 use crate::pattern::Budget;
+use crate::policy::condition::{Facts, Undecided};
 use crate::policy::{CallRules, Cap, Check, Enforcement, OnExcess, Requirement, Tool};
 
 /// An argument that goes on with another value than it came with.

@@ -6,7 +6,9 @@
 //! In order: the tier, the connector, the credential's own restrictions, what the role opens, scopes, conditions on
 //! the circumstances, caps on records, demands on arguments, conditions on the arguments, approval.
 
+pub mod approval;
 mod call;
+pub mod explain;
 mod trail;
 mod view;
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::decode::{Faults, Fields, Node};
-use crate::failure::{Degraded, Limits, OnFailure, WorkerShare};
+use crate::resilience::failover::{Degraded, Limits, OnFailure, WorkerShare};
 
 const STALE_SECONDS: u64 = 60;
 /// A tenth: ten workers together stay within the limit.

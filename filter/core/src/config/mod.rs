@@ -17,10 +17,10 @@ use serde_json::Value;
 
 use crate::decode::settings::{cluster, milliseconds};
 use crate::decode::{Faults, Fields, Node};
-use crate::failure::OnFailure;
 use crate::guard::Guards;
 use crate::id::{PolicyName, PolicyVersion};
 use crate::policy::Policy;
+use crate::resilience::failover::OnFailure;
 use crate::token_exchange::{self, AuthorizationServer};
 use crate::unproven::UnprovenConfig;
 use crate::vault::{KvVersion, Mount, is_plain};

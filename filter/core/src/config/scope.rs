@@ -5,7 +5,7 @@
 
 use super::Node;
 use crate::decode::{Faults, Fields};
-use crate::event::Head;
+use crate::driver::event::Head;
 use crate::policy::Globs;
 use crate::route::names_host;
 

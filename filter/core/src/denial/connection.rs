@@ -2,7 +2,7 @@
 //!
 //! Owns their names, statuses and words. None of them says anything about a message or its caller.
 
-use crate::event::Head;
+use crate::driver::event::Head;
 
 /// What a request asks of its connection that the gateway does not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

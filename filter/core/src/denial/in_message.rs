@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Denial, Requested};
 use crate::auth::AuthFailure;
-use crate::local_reply::LocalReply;
+use crate::http::local_reply::LocalReply;
 use crate::mcp::{Era, Sender};
 
 /// Where a result carries the code and the data of the error that it stands for.

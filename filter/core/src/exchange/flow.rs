@@ -19,8 +19,8 @@ use super::stages::verify_token::VerifyToken;
 use super::turn::{Context, Turn, after_end};
 use crate::audit::AuditEvent;
 use crate::denial::AuditStatus;
-use crate::event::{Closing, Event};
-use crate::step::{Effect, Gate, RequestGate};
+use crate::driver::event::{Closing, Event};
+use crate::driver::step::{Effect, Gate, RequestGate};
 use crate::worker::Worker;
 
 /// What the exchange waits for, and what is known by then.

@@ -9,13 +9,13 @@ use portcullis_redis_lua::{ApprovalKey, Expected, GRANTED, Guard};
 
 use super::request::{Request, RequestPart};
 use super::session::Owner;
-use crate::approval;
 use crate::audit::Entry;
 use crate::auth::Principal;
+use crate::authz::approval;
 use crate::authz::{Ruling, Shadowed, amended};
-use crate::call::{CallFailure, CallId};
 use crate::connector_credential::{CallerFacts, ConnectorCredential, CredentialRef, Unresolved};
 use crate::denial::{ApprovalState, Denial, Relayed, Requested};
+use crate::driver::call::{CallFailure, CallId};
 use crate::id::PolicyName;
 use crate::limit::Quota;
 use crate::mcp::Operation;

@@ -12,9 +12,9 @@ use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::PresentedToken;
 use crate::denial::Denial;
-use crate::event::{Event, Head};
+use crate::driver::event::{Event, Head};
+use crate::driver::step::Gate;
 use crate::id::PolicyVersion;
-use crate::step::Gate;
 
 /// How an event ends for a stage.
 ///

@@ -22,15 +22,15 @@ mod turn;
 
 use crate::audit::Entry;
 use crate::auth::throttle::Attempt;
-use crate::call::CallId;
 use crate::config::Mode;
 use crate::denial::Denial;
-use crate::event::Event;
+use crate::driver::call::CallId;
+use crate::driver::event::Event;
+use crate::driver::step::{Gate, Step};
+use crate::http::local_reply::LocalReply;
 use crate::id::RequestId;
 use crate::limit::fields::RateLimitHeaders;
-use crate::local_reply::LocalReply;
 use crate::mcp::{Era, Sender};
-use crate::step::{Gate, Step};
 use crate::time::UnixTime;
 use crate::unproven::HeldBytes;
 use crate::worker::Worker;
@@ -102,7 +102,7 @@ impl Exchange {
         }
     }
 
-    /// Checks whether the caller may still have an open response; [`crate::step::ResponseGate::Replace`] comes of it later if not, and
+    /// Checks whether the caller may still have an open response; [`crate::driver::step::ResponseGate::Replace`] comes of it later if not, and
     /// then the response has to end.
     pub fn recheck(&mut self, worker: &mut Worker, now: UnixTime) -> Step {
         let context = &mut self.context;

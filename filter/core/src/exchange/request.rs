@@ -11,7 +11,7 @@ use crate::auth::PresentedIdentity;
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::claims::VerifiedToken;
 use crate::denial::Denial;
-use crate::event::{Event, Head};
+use crate::driver::event::{Event, Head};
 use crate::mcp::{Body, Message};
 use crate::observed::Watched;
 use crate::route::Selected;

@@ -9,10 +9,10 @@ use portcullis_redis_lua::{Expected, Guard, Key};
 use sha2::{Digest as _, Sha256};
 
 use crate::denial::Denial;
-use crate::event::Head;
+use crate::driver::event::Head;
+use crate::http::query;
 use crate::id::OrgId;
 use crate::mcp::{Message, Operation, headers};
-use crate::query;
 
 /// A task is answered as unknown when nobody used it for so long. Of a session, the policy says how long that is:
 /// clients open a new one.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Quota;
 use crate::denial::ceil_ms;
-use crate::local_reply::LocalReply;
+use crate::http::local_reply::LocalReply;
 use crate::policy::Cost;
 
 const PROBLEM_JSON: &str = "application/problem+json";

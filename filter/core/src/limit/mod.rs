@@ -3,6 +3,7 @@
 //! Owns the mapping from limits of the policy to keys in Redis, and what a call costs in each.
 //! Counts nothing: the admission script does, atomically.
 
+pub mod cool_off;
 pub mod fields;
 pub mod leases;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::operation::is_removed;
 use super::{Era, MODERN_VERSION, Message, Operation, SUPPORTED_VERSIONS, Sender, ToolCall};
 use crate::denial::Denial;
-use crate::event::Head;
+use crate::driver::event::Head;
 
 /// Headers of an upstream's answer that a client gets; a policy may add others. What is not among them
 /// could be the gateway's own word (`www-authenticate`, `access-control-*`, `x-portcullis-*`), could set

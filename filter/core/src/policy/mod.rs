@@ -4,6 +4,8 @@
 //! about a request: that is [`crate::authz`] and [`crate::limit`].
 
 mod activation;
+pub mod arguments;
+pub mod condition;
 mod document;
 pub(crate) mod enforcement;
 mod pins;

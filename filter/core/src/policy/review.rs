@@ -6,11 +6,11 @@
 use super::{
     Access, CallRules, Connector, Globs, LimitMatch, Policy, PolicyErrors, Requirement, Role, Tool,
 };
-use crate::arguments::Demand;
 use crate::connector_credential::{ConnectorCredential, SecretPattern};
 use crate::id::PolicyName;
 use crate::nearest::{hint, one_of};
 use crate::pattern;
+use crate::policy::arguments::Demand;
 use crate::schema;
 
 impl Policy {

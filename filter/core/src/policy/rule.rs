@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::Globs;
 use super::enforcement::Enforcement;
-use crate::arguments::ArgumentRule;
-use crate::condition::Condition;
+use crate::policy::arguments::ArgumentRule;
+use crate::policy::condition::Condition;
 
 /// A kind of check that may be in shadow. Who a caller is, and what its own credential was narrowed to,
 /// is none of them.

@@ -27,9 +27,9 @@ use std::time::Duration;
 use portcullis_redis_lua::{ScriptCall, Value};
 
 use super::resp::{Command, Decoder};
-use crate::backoff::Backoff;
-use crate::breaker::Breakers;
-use crate::call::CallFailure;
+use crate::driver::call::CallFailure;
+use crate::resilience::backoff::Backoff;
+use crate::resilience::breaker::Breakers;
 use crate::time::UnixTime;
 
 /// Commands whose replies are outstanding; beyond it a new one fails at once rather than wait. One

@@ -15,7 +15,7 @@ use std::time::Duration;
 use portcullis_redis_lua::{Key, Value};
 
 use super::resp::{Command, MAX_REPLY_BYTES};
-use crate::call::CallFailure;
+use crate::driver::call::CallFailure;
 use crate::id::PolicyVersion;
 use crate::time::UnixTime;
 

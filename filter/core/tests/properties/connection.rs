@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use portcullis_core::call::CallFailure;
+use portcullis_core::driver::call::CallFailure;
 use portcullis_core::redis::{Cause, Command, Connection, Output};
 use portcullis_core::time::UnixTime;
 use portcullis_redis_lua::{Admit, Expected, Guard, Key, Value};

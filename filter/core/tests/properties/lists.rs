@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use portcullis_core::call::{CallId, DependencyCall, Reply};
-use portcullis_core::event::{Event, Head, Origin, ResponseHead};
+use portcullis_core::driver::call::{CallId, DependencyCall, Reply};
+use portcullis_core::driver::event::{Event, Head, Origin, ResponseHead};
+use portcullis_core::driver::step::{Effect, Gate, RequestGate, ResponseGate, Step};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
-use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use proptest::collection::vec;

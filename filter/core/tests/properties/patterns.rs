@@ -4,8 +4,8 @@
 //! Owns the dialect that both have: ASCII, no look-around, no references.
 
 use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
-use portcullis_core::condition::{Condition, Facts};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
+use portcullis_core::policy::condition::{Condition, Facts};
 use portcullis_core::time::UnixTime;
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use portcullis_core::config::{
     AuthConfig, Config, HealthConfig, Mode, Reach, Redis, Refusals, RequestIds, Scope, Vault,
 };
-use portcullis_core::failure::OnFailure;
 use portcullis_core::guard::Guards;
+use portcullis_core::resilience::failover::OnFailure;
 use portcullis_core::unproven::UnprovenConfig;
 
 /// Redis and Vault on one cluster each, hold mode, small bounds.

@@ -7,7 +7,7 @@ use portcullis_core::auth::AuthFailure;
 use portcullis_core::auth::token::issuer::{Issuer, IssuerId};
 use portcullis_core::auth::token::jws::PresentedToken;
 use portcullis_core::auth::token::keyring::{Keyring, Verification};
-use portcullis_core::call::CallFailure;
+use portcullis_core::driver::call::CallFailure;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

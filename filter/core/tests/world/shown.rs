@@ -1,6 +1,6 @@
 //! Calls and audit entries as scenarios show them.
 
-use portcullis_core::call::DependencyCall;
+use portcullis_core::driver::call::DependencyCall;
 use portcullis_redis_lua::{Key, ScriptCall};
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 //! Owns the names of tokens. How they are made is the mint's business.
 
 use portcullis_core::auth::token::issuer::IssuerId;
-use portcullis_core::call::CallFailure;
+use portcullis_core::driver::call::CallFailure;
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use serde_json::{Value, json};

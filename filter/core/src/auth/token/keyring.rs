@@ -19,7 +19,7 @@ use super::issuer::{Issuer, IssuerId, KeySource};
 use super::jwks::{KeySet, MAX_SET_BYTES, SignatureCheck};
 use super::jws::{Jws, PresentedToken, TokenDigest};
 use crate::auth::AuthFailure;
-use crate::call::CallFailure;
+use crate::driver::call::CallFailure;
 use crate::time::UnixTime;
 use ring::{Remedy, Ring};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{Bind, BindReply, Keep};
 
-use crate::call::{CallFailure, CallId, DependencyCall, Reply};
+use crate::driver::call::{CallFailure, CallId, DependencyCall, Reply};
 use crate::exchange::grant::Grant;
 use crate::exchange::session::{Owner, SessionRef, TASK_IDLE};
 use crate::exchange::turn::Turn;

@@ -7,7 +7,7 @@
 use portcullis_redis_lua::Window;
 use serde_json::Value;
 
-use crate::call::DependencyCall;
+use crate::driver::call::DependencyCall;
 use crate::exchange::grant::Grant;
 use crate::exchange::turn::Turn;
 use crate::mcp::Operation;

@@ -2,20 +2,20 @@
 //!
 //! Owns what is still written down about them: the call that starts an episode and the first one after it, which
 //! says how many were refused between. All of them are counted. Who does not back off is
-//! [`crate::cool_off`]'s business.
+//! [`crate::limit::cool_off`]'s business.
 
 use std::time::Duration;
 
 use crate::audit::AuditEvent;
-use crate::cool_off::Cooling;
 use crate::denial::{Denial, LimitCause, ceil_ms};
+use crate::driver::step::Effect;
 use crate::exchange::grant::Grant;
 use crate::exchange::request::{Request, RequestPart};
 use crate::exchange::turn::{Sent, Turn};
 use crate::limit::Quota;
+use crate::limit::cool_off::Cooling;
 use crate::mcp::Operation;
 use crate::metric::Metric;
-use crate::step::Effect;
 
 /// A call of a caller that has to cool off is refused.
 pub(crate) enum CoolOff {

@@ -14,15 +14,15 @@ use crate::audit::{AuditEvent, shown};
 use crate::authz::{Amendment, Shadowed};
 use crate::connector_credential::Injected;
 use crate::denial::Denial;
+use crate::driver::step::{Effect, HeaderValue};
 use crate::exchange::grant::{Grant, RelayedRefusal};
 use crate::exchange::request::{PendingBody, Request, RequestPart};
 use crate::exchange::turn::{Sent, Turn};
 use crate::guard;
+use crate::http::query;
 use crate::mcp::amend::amend;
 use crate::mcp::{Body, Operation};
-use crate::query;
 use crate::secret::Secret;
-use crate::step::{Effect, HeaderValue};
 use url::form_urlencoded;
 
 /// What went upstream of a request.
@@ -198,7 +198,7 @@ fn replace_body(request: &Request, body: Vec<u8>, turn: &mut Turn<'_>) -> Result
 /// and the gateway's are set. `accept-encoding: identity`, since without it any content coding is
 /// acceptable (RFC 9110, section 12.5.3), and a compressed answer cannot be read here.
 ///
-/// [`goes_upstream`]: crate::request_headers::goes_upstream
+/// [`goes_upstream`]: crate::http::request_headers::goes_upstream
 fn rewrite(request: &Request, grant: &Grant, credential: Injected, turn: &mut Turn<'_>) {
     let Request { path, strip, .. } = request;
     let request_id = turn.context.entry.request_id.clone();

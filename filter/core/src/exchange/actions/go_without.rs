@@ -1,18 +1,18 @@
 //! Going on without a dependency, where the operator said so.
 //!
 //! Owns which verdicts may stand without it, and that every entry decided so says it. How far a
-//! worker may go is [`crate::failure`]'s business.
+//! worker may go is [`crate::resilience::failover`]'s business.
 
 use portcullis_redis_lua::Admit;
 
-use crate::call::{CallFailure, Dependency};
 use crate::connector_credential::Injected;
 use crate::denial::{Denial, LimitCause};
+use crate::driver::call::{CallFailure, Dependency};
 use crate::exchange::checks::verdict::Verdict;
 use crate::exchange::grant::{CallerCredential, Grant};
 use crate::exchange::turn::{CallerIdentity, Turn};
-use crate::failure::WithoutRedis;
 use crate::id::OrgId;
+use crate::resilience::failover::WithoutRedis;
 use crate::vault::CachedSecret;
 
 /// What becomes of a verdict that Redis did not confirm; `None` where it must.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::denial::{Denial, LimitCause};
-use crate::event::Head;
+use crate::driver::event::Head;
 use crate::exchange::turn::Turn;
 
 /// Before a full worker takes more of a body that nobody vouches for.

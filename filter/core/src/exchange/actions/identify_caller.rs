@@ -9,7 +9,7 @@ use crate::auth::certificate::PeerCertificate;
 use crate::auth::throttle::Attempt;
 use crate::auth::{AuthFailure, PresentedIdentity};
 use crate::denial::{Denial, LimitCause};
-use crate::event::Head;
+use crate::driver::event::Head;
 use crate::exchange::checks::caller::{Claim, Credentials};
 use crate::exchange::turn::Turn;
 

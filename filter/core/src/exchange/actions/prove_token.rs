@@ -8,7 +8,7 @@ use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::{Jws, PresentedToken};
 use crate::auth::{AuthFailure, PresentedIdentity};
 use crate::denial::Denial;
-use crate::event::Head;
+use crate::driver::event::Head;
 use crate::exchange::checks::token::{TokenVerdict, judge};
 use crate::exchange::request::Audience;
 use crate::exchange::turn::Turn;

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::audit::AuditEvent;
-use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::connector_credential::CredentialRef;
-use crate::event::Event;
+use crate::driver::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
+use crate::driver::event::Event;
+use crate::driver::step::Effect;
 use crate::exchange::grant::{CallerCredential, Credential};
 use crate::exchange::turn::Turn;
 use crate::metric::Metric;
-use crate::step::Effect;
 use crate::token_exchange::{AuthorizationServer, NotIssued, TokenRef, TokenRequest, issued};
 use crate::vault::{CachedSecret, SecretFault};
 

@@ -9,15 +9,15 @@ use std::time::Duration;
 use portcullis_redis_lua::{Admit, AdmitReply, Value};
 
 use crate::audit::Entry;
-use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::denial::Denial;
+use crate::driver::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::exchange::checks::snapshot::{Snapshot, Unlearned};
 use crate::exchange::checks::verdict::{Verdict, judge};
 use crate::exchange::grant::Grant;
 use crate::exchange::request::Request;
 use crate::exchange::turn::Turn;
-use crate::failure::OnFailure;
 use crate::mcp::{Body, Message, Operation};
+use crate::resilience::failover::OnFailure;
 use crate::time::UnixTime;
 
 /// A response is ended when nothing confirmed it for so many intervals, unless `stale_seconds` are longer.

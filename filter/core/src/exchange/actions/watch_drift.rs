@@ -9,7 +9,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use crate::audit::AuditEvent;
-use crate::call::DependencyCall;
+use crate::driver::call::DependencyCall;
 use crate::exchange::turn::Turn;
 use crate::id::{OrgId, PolicyName};
 use crate::mcp::Listing;

@@ -19,7 +19,7 @@ use crate::auth::{
     VerifiedCredential,
 };
 use crate::config::AuthConfig;
-use crate::event::Head;
+use crate::driver::event::Head;
 
 /// A header in which a proxy speaks of its client's certificate. It ends here: it is no upstream's.
 const FORWARDED: &str = "x-forwarded-client-cert";

@@ -5,8 +5,8 @@
 
 use crate::config::Config;
 use crate::denial::Denial;
-use crate::event::Head;
-use crate::local_reply::LocalReply;
+use crate::driver::event::Head;
+use crate::http::local_reply::LocalReply;
 
 /// Request headers that MCP clients send.
 const ALLOWED_HEADERS: [&str; 13] = [

@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use super::cors;
 use crate::config::AuthConfig;
 use crate::denial::Denial;
-use crate::event::Head;
+use crate::driver::event::Head;
 use crate::exchange::session::session_of;
-use crate::local_reply::LocalReply;
+use crate::http::local_reply::LocalReply;
 
 /// Where the documents are (RFC 9728 §3); the path of an endpoint follows.
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";

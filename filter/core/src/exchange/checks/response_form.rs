@@ -3,7 +3,7 @@
 //! Owns the one list of them: what is not on it does not pass. Reads headers only.
 
 use crate::denial::UpstreamFault;
-use crate::event::ResponseHead;
+use crate::driver::event::ResponseHead;
 
 /// What the client of a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ fn media(content_type: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Origin;
+    use crate::driver::event::Origin;
 
     fn shape(
         status: u16,

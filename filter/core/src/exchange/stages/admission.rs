@@ -11,9 +11,10 @@ use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use};
 
 use crate::auth::PresentedIdentity;
 use crate::authz::Shadowed;
-use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::denial::Denial;
-use crate::event::Event;
+use crate::driver::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
+use crate::driver::event::Event;
+use crate::driver::step::{Gate, RequestGate};
 use crate::exchange::actions::cool_off::{self, CoolOff};
 use crate::exchange::actions::go_without::without_redis;
 use crate::exchange::actions::read_credential::{fetch, settled};
@@ -26,7 +27,6 @@ use crate::exchange::turn::{CallerIdentity, Turn};
 use crate::limit::leases::{DrawPlan, DrawResult};
 use crate::observed::Watched;
 use crate::policy::{Check, Cost};
-use crate::step::{Gate, RequestGate};
 
 /// How often a record or policy may move under one request before it is refused.
 const MOST_ROUNDS: u8 = 4;

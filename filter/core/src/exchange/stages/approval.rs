@@ -6,18 +6,18 @@
 
 use portcullis_redis_lua::{ApprovalKey, ApprovalReply};
 
-use crate::approval::{self, Waiting};
 use crate::audit::{AuditEvent, Redaction, redact};
-use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
+use crate::authz::approval::{self, Waiting};
 use crate::denial::{ApprovalState, Denial};
-use crate::event::Event;
+use crate::driver::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
+use crate::driver::event::Event;
+use crate::driver::step::Gate;
 use crate::exchange::actions::read_credential::settled;
 use crate::exchange::grant::{Credential, Grant, RequiredApproval};
 use crate::exchange::handover::{Handover, Outcome, held, refuse, refuse_granted};
 use crate::exchange::request::Request;
 use crate::exchange::turn::Turn;
 use crate::mcp::{Operation, ToolCall};
-use crate::step::Gate;
 
 /// Waits for Redis's word on an approval.
 #[derive(Debug)]

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use crate::call::{CallFailure, CallId, Dependency};
 use crate::connector_credential::{CredentialRef, Injected};
 use crate::denial::{CredentialMissing, Denial, LimitCause};
-use crate::event::Event;
+use crate::driver::call::{CallFailure, CallId, Dependency};
+use crate::driver::event::Event;
+use crate::driver::step::{Gate, RequestGate};
 use crate::exchange::actions::forward::{Sending, pass};
 use crate::exchange::actions::go_without::without_vault;
 use crate::exchange::actions::read_credential::{client_secret, read, secret_outcome};
@@ -16,7 +17,6 @@ use crate::exchange::handover::{Handover, Outcome, held, refuse};
 use crate::exchange::request::{Request, RequestPart};
 use crate::exchange::turn::Turn;
 use crate::mcp::Operation;
-use crate::step::{Gate, RequestGate};
 
 /// Admitted; waits for Vault.
 #[derive(Debug)]

@@ -3,13 +3,13 @@
 //! Owns that wait; what the policy says is judged anew.
 
 use crate::audit::AuditEvent;
-use crate::call::{CallId, Dependency, DependencyCall, Reply};
 use crate::denial::Denial;
-use crate::event::Event;
+use crate::driver::call::{CallId, Dependency, DependencyCall, Reply};
+use crate::driver::event::Event;
+use crate::driver::step::Gate;
 use crate::exchange::handover::{Handover, Judged, Outcome, held, refuse};
 use crate::exchange::turn::Turn;
 use crate::id::PolicyVersion;
-use crate::step::Gate;
 
 /// Waits for a policy document.
 #[derive(Debug)]

@@ -6,7 +6,8 @@
 use crate::auth::PresentedIdentity;
 use crate::config::Mode;
 use crate::denial::{Denial, HostFault};
-use crate::event::{Event, Head};
+use crate::driver::event::{Event, Head};
+use crate::driver::step::Gate;
 use crate::exchange::actions::hold_body::{hold, keep, reserve_unseen};
 use crate::exchange::checks::media_type;
 use crate::exchange::handover::{Handover, Outcome, refuse};
@@ -15,9 +16,8 @@ use crate::exchange::request::{
 };
 use crate::exchange::session::{SessionRef, session_of};
 use crate::exchange::turn::{Answers, Turn};
+use crate::http::request_headers::goes_upstream;
 use crate::mcp::{Body, Era, Message, Operation, headers};
-use crate::request_headers::goes_upstream;
-use crate::step::Gate;
 
 /// Up to this size a body is parsed for everybody: that costs no more than asking Redis first.
 const SMALL_BODY: usize = 16 << 10;

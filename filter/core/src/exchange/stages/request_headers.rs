@@ -7,7 +7,8 @@ use serde_json::json;
 use crate::audit::Entry;
 use crate::config::Refusals;
 use crate::denial::{Denial, Unsupported};
-use crate::event::{Event, Head};
+use crate::driver::event::{Event, Head};
+use crate::driver::step::{Gate, RequestGate};
 use crate::exchange::actions::identify_caller::caller;
 use crate::exchange::actions::prove_token::{TokenProof, judged};
 use crate::exchange::checks::caller::Claim;
@@ -15,9 +16,8 @@ use crate::exchange::checks::{cors, protected_resource};
 use crate::exchange::handover::{Handover, Outcome, TokenRequest, refuse};
 use crate::exchange::request::{ArrivedBody, Audience, Caller, PendingBody};
 use crate::exchange::turn::{ErrorFormat, Turn};
+use crate::http::local_reply::LocalReply;
 use crate::limit;
-use crate::local_reply::LocalReply;
-use crate::step::{Gate, RequestGate};
 
 /// Answered by the gateway, without credential.
 const HEALTH_PATH: &str = "/portcullis/health";

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::audit::{AuditEvent, Entry};
-use crate::call::{CallFailure, CallId, Reply};
 use crate::denial::{AuditStatus, Denial, Requested, UpstreamFault, relayed};
-use crate::event::{Closing, End, Event};
+use crate::driver::call::{CallFailure, CallId, Reply};
+use crate::driver::event::{Closing, End, Event};
+use crate::driver::step::{Effect, Gate, ResponseGate};
 use crate::exchange::actions::bind::{Claim, Claimed, end};
 use crate::exchange::actions::forwarded::{Forwarded, ResponseStart};
 use crate::exchange::checks::response_form::Shape;
@@ -24,7 +25,6 @@ use crate::mcp::list;
 use crate::mcp::outcome::ToolOutcome;
 use crate::mcp::sse::{EventFilter, Events};
 use crate::mcp::{Era, Listing, Operation, Sender};
-use crate::step::{Effect, Gate, ResponseGate};
 use crate::time::UnixTime;
 
 /// Tasks that one response may open: more would fill what the worker may ask of Redis.

@@ -3,12 +3,12 @@
 //! Owns which responses begin to pass, and which headers of theirs.
 
 use crate::denial::{AuditStatus, Denial, HostFault};
-use crate::event::{Closing, End, Event, Origin, ResponseHead};
+use crate::driver::event::{Closing, End, Event, Origin, ResponseHead};
+use crate::driver::step::{Effect, Gate, RequestGate};
 use crate::exchange::actions::forwarded::{Forwarded, ResponseStart};
 use crate::exchange::checks::response_form::Shape;
 use crate::exchange::handover::{Handover, Outcome};
 use crate::exchange::turn::Turn;
-use crate::step::{Effect, Gate, RequestGate};
 
 /// Waits for the response headers.
 #[derive(Debug)]

@@ -6,15 +6,15 @@
 
 use portcullis_redis_lua::{Admit, AdmitReply};
 
-use crate::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::denial::Denial;
-use crate::event::Event;
+use crate::driver::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
+use crate::driver::event::Event;
+use crate::driver::step::Gate;
 use crate::exchange::checks::snapshot::{Snapshot, Unlearned};
 use crate::exchange::checks::verdict::authenticate;
 use crate::exchange::handover::{Handover, Outcome, held, refuse};
 use crate::exchange::request::{ArrivedBody, PendingBody};
 use crate::exchange::turn::{CallerIdentity, Turn};
-use crate::step::Gate;
 
 /// Waits for Redis.
 #[derive(Debug)]

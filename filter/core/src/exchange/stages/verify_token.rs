@@ -5,16 +5,16 @@
 
 use crate::auth::PresentedIdentity;
 use crate::auth::token::issuer::IssuerId;
-use crate::call::{CallFailure, CallId, Dependency, DependencyCall};
 use crate::config::Mode;
 use crate::denial::Denial;
-use crate::event::Event;
+use crate::driver::call::{CallFailure, CallId, Dependency, DependencyCall};
+use crate::driver::event::Event;
+use crate::driver::step::Gate;
 use crate::exchange::actions::hold_body::reserve_unseen;
 use crate::exchange::actions::prove_token::{TokenProof, judged};
 use crate::exchange::handover::{Handover, Outcome, TokenRequest, held, refuse};
 use crate::exchange::request::{ArrivedBody, Audience, Caller, PendingBody};
 use crate::exchange::turn::Turn;
-use crate::step::Gate;
 
 /// A fetch or two: a set that was fetched for somebody else may lack what this token needs.
 const MOST_FETCHES: u8 = 2;

@@ -6,10 +6,10 @@ use serde_json::{Number, Value};
 
 use super::LONGEST_GLOB;
 use super::rule::enforcement;
-use crate::arguments::{ArgumentRule, Demand, Presence};
 use crate::decode::{Faults, Fields, Node};
 use crate::json::compare;
 use crate::pattern;
+use crate::policy::arguments::{ArgumentRule, Demand, Presence};
 
 /// More rules than this on one tool's arguments are a schema.
 const MOST_ARGUMENTS: usize = 50;

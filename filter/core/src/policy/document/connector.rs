@@ -12,10 +12,10 @@ use super::rule::{About, conditions};
 use super::tool::{Schemas, credits, pins, tools};
 use crate::decode::settings::scopes;
 use crate::decode::{Faults, Node};
+use crate::http::request_headers;
+use crate::http::response_headers;
 use crate::id::PolicyName;
 use crate::policy::{Connector, Globs, StreamRefusals, Unpinned, UpstreamBinding};
-use crate::request_headers;
-use crate::response_headers;
 
 pub(super) fn connector(
     name: &PolicyName,

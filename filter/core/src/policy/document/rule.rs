@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::argument::arguments;
 use super::limit::duration;
 use super::{LONGEST_GLOB, globs};
-use crate::condition::Condition;
 use crate::decode::{Faults, Fields, Node};
+use crate::policy::condition::Condition;
 use crate::policy::{Approval, CallRules, Cap, Check, Enforcement, Names, OnExcess, Requirement};
 
 /// What a refused caller is told.

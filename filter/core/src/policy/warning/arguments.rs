@@ -3,9 +3,9 @@
 //! Owns what the pinned schema tells of an argument.
 
 use super::{Warning, WarningKind, patterns};
-use crate::arguments::Demand;
-use crate::condition::lint::Type;
 use crate::id::PolicyName;
+use crate::policy::arguments::Demand;
+use crate::policy::condition::lint::Type;
 use crate::policy::{Access, CallRules, Globs, Policy, Tool};
 use crate::schema::same;
 

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::Value;
 
 use super::{Warning, WarningKind, patterns};
-use crate::condition::lint::{Domain, Kind, Known, Mistake, Type};
 use crate::id::PolicyName;
 use crate::nearest::hint;
+use crate::policy::condition::lint::{Domain, Kind, Known, Mistake, Type};
 use crate::policy::{Globs, Policy, Requirement};
 
 /// Of a condition about more pinned tools than these, so many are looked at.

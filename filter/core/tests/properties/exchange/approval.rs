@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use portcullis_core::call::{CallFailure, CallId, DependencyCall, Reply};
-use portcullis_core::event::{Closing, End, Event, Head};
+use portcullis_core::driver::call::{CallFailure, CallId, DependencyCall, Reply};
+use portcullis_core::driver::event::{Closing, End, Event, Head};
+use portcullis_core::driver::step::{Effect, Gate, RequestGate};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
 use portcullis_core::policy::version_of;
-use portcullis_core::step::{Effect, Gate, RequestGate};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::{GRANTED, ScriptCall, Value};

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use portcullis_core::call::Reply;
-use portcullis_core::event::{Closing, End, Event, Head, ResponseHead};
+use portcullis_core::driver::call::Reply;
+use portcullis_core::driver::event::{Closing, End, Event, Head, ResponseHead};
 use portcullis_core::id::{PolicyVersion, RequestId};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;

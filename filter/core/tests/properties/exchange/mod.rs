@@ -13,8 +13,8 @@ mod watch;
 
 use std::time::Duration;
 
-use portcullis_core::call::CallFailure;
-use portcullis_core::event::{End, Origin};
+use portcullis_core::driver::call::CallFailure;
+use portcullis_core::driver::event::{End, Origin};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

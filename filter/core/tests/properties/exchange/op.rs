@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use portcullis_core::call::CallFailure;
-use portcullis_core::event::{End, Origin};
+use portcullis_core::driver::call::CallFailure;
+use portcullis_core::driver::event::{End, Origin};
 use portcullis_redis_lua::Value;
 
 /// One operation on one of the exchanges, after some time.

@@ -3,12 +3,12 @@
 //! Owns an opinion of its own: from what Redis said, it tells whether a request may pass, by
 //! looking revisions up instead of parsing records. Never asks the core why.
 
-use portcullis_core::call::{CallId, Dependency, DependencyCall, Reply};
 use portcullis_core::denial::Denial;
-use portcullis_core::event::Event;
+use portcullis_core::driver::call::{CallId, Dependency, DependencyCall, Reply};
+use portcullis_core::driver::event::Event;
+use portcullis_core::driver::step::{Effect, Gate, RequestGate, ResponseGate, Step};
 use portcullis_core::exchange::Exchange;
 use portcullis_core::id::RequestId;
-use portcullis_core::step::{Effect, Gate, RequestGate, ResponseGate, Step};
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
@@ -330,7 +330,7 @@ impl Watch {
 
     /// In each form that a refusal may have: an error with a status, the same as an ordinary message, and
     /// the result of a tool.
-    fn refusal(&self, reply: &portcullis_core::local_reply::LocalReply) {
+    fn refusal(&self, reply: &portcullis_core::http::local_reply::LocalReply) {
         let body = String::from_utf8(reply.body.clone()).unwrap();
         is_clean(&body);
         let message: serde_json::Value = serde_json::from_str(&body).unwrap();

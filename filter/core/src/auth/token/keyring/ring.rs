@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::auth::token::jwks::KeySet;
-use crate::call::CallFailure;
+use crate::driver::call::CallFailure;
 use crate::time::UnixTime;
 
 /// How long after a first failed fetch the next may start; doubles up to [`MOST_PATIENCE`].

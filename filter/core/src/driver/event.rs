@@ -5,7 +5,7 @@ mod headers;
 use std::fmt;
 
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
-use crate::call::{CallFailure, CallId, Reply};
+use crate::driver::call::{CallFailure, CallId, Reply};
 use crate::id::RequestId;
 use crate::route::Selected;
 

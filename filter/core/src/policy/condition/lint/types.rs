@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use super::constant::{Constancy, constancy};
 use super::print::{path, sign, text, told};
 use super::{Kind, Known, Mistake};
-use crate::condition::Variable;
 use crate::nearest::one_of;
+use crate::policy::condition::Variable;
 
 /// The type of a value, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq)]

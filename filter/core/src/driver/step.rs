@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::call::{CallId, DependencyCall};
 use crate::denial::Denial;
-use crate::local_reply::LocalReply;
+use crate::driver::call::{CallId, DependencyCall};
+use crate::http::local_reply::LocalReply;
 use crate::mcp::Body;
 use crate::metric::Metric;
 use crate::secret::Secret;
@@ -156,7 +156,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::CallFailure;
+    use crate::driver::call::CallFailure;
 
     #[test]
     fn waiting_ends_with_what_follows_and_a_decision_stands() {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use portcullis_redis_lua::{Admit, AdmitReply, Window};
 
-use crate::call::Dependency;
+use crate::driver::call::Dependency;
 use crate::id::OrgId;
 use crate::time::UnixTime;
 use confirmed::Confirmed;

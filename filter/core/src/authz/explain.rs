@@ -5,8 +5,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::approval;
 use crate::auth::Principal;
+use crate::authz::approval;
 use crate::authz::{self, Case, Consideration, ConsideredRule, Seen, Shadowed, Trail, amended};
 use crate::denial::{Denial, Requested};
 use crate::id::PolicyName;

@@ -2,7 +2,7 @@
 //!
 //! Owns the names that it may not: each of them is the gateway's, Envoy's or the protocol's word to the client.
 
-use crate::header_names::Reserved;
+use crate::http::header_names::Reserved;
 
 const RESERVED: &[&str] = &[
     // Where to log in, and with what: the client has no credential for the server.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 
-use crate::backoff::Backoff;
+use crate::resilience::backoff::Backoff;
 use crate::time::UnixTime;
 
 /// So many failures in a row, and the part counts as dead.

@@ -5,7 +5,7 @@
 //! than was judged, `cf-access-jwt-assertion` is a credential that only the hop before this one has checked.
 //! Nobody can list all such names, so nobody has to.
 
-use crate::header_names::Reserved;
+use crate::http::header_names::Reserved;
 use crate::mcp::Era;
 
 /// Whether a header of that name (in lower case) goes upstream, whatever the connector.

@@ -1,0 +1,9 @@
+//! What HTTP/1.1 and HTTP/2 carry around a message: which headers pass each way, and answers of our own.
+//!
+//! Owns lists of names and the forms of values. Knows no caller and no policy.
+
+pub(crate) mod header_names;
+pub mod local_reply;
+pub(crate) mod query;
+pub mod request_headers;
+pub mod response_headers;
