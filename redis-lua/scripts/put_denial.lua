@@ -17,6 +17,8 @@ local rev, doc, last, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 if (redis.call('LINDEX', admin, -1) or '') ~= last then return {0} end
 
+-- First, since it alone can fail: a generation that was counted up to its end.
+redis.call('HINCRBY', policy, 'generation', 1)
 if rev == '-' then
   redis.call('DEL', denial)
   redis.call('SREM', index, denial)
@@ -25,5 +27,4 @@ else
   redis.call('SADD', index, denial)
 end
 redis.call('RPUSH', admin, entry)
-redis.call('HINCRBY', policy, 'generation', 1)
 return {1}

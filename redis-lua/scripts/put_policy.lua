@@ -19,8 +19,9 @@ local expected, rev, doc, last, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV
 
 if (redis.call('HGET', policy, 'rev') or '-') ~= expected then return {0} end
 if (redis.call('LINDEX', admin, -1) or '') ~= last then return {0} end
+-- First, since it alone can fail: a generation that was counted up to its end.
+redis.call('HINCRBY', policy, 'generation', 1)
 
 redis.call('HSET', policy, 'rev', rev, 'doc', doc)
-redis.call('HINCRBY', policy, 'generation', 1)
 redis.call('RPUSH', admin, entry)
 return {1}

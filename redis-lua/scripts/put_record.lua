@@ -22,9 +22,10 @@ local rev = redis.call('HGET', record, 'rev') or '-'
 if rev ~= expected then return {0, rev} end
 if (redis.call('LINDEX', admin, -1) or '') ~= last then return {0, rev} end
 
+-- First, since it alone can fail: a generation that was counted up to its end.
+redis.call('HINCRBY', policy, 'generation', 1)
 rev = rev == '-' and '1' or string.format('%.0f', rev + 1)
 redis.call('HSET', record, 'rev', rev, 'doc', doc)
 redis.call('SADD', index, id)
 redis.call('RPUSH', admin, entry)
-redis.call('HINCRBY', policy, 'generation', 1)
 return {1, rev}

@@ -147,7 +147,10 @@ pub fn rules(realms: &[Realm<'_>], tasks: &[Task]) -> Vec<String> {
         selectors.push(format!("(~{DOCUMENTS} +setnx)"));
     }
     if everyone {
-        selectors.push(format!("(~{} +smembers +sadd)", Key::organisations()));
+        selectors.push(format!("(%R~{} +smembers)", Key::organisations()));
+        if tasks.iter().any(|task| matches!(task, Task::Keys | Task::Policy)) {
+            selectors.push(format!("(~{} +sadd)", Key::organisations()));
+        }
         selectors.push(format!("(%R~{} +lrange +watch)", Key::policy_history()));
         rules.push("+scan".to_owned());
     }

@@ -85,15 +85,17 @@ fn listed(folder: &Path, is_meant: fn(&str) -> bool) -> std::io::Result<Vec<Path
     while let Some((folder, depth)) = folders.pop() {
         for entry in std::fs::read_dir(&folder)? {
             let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
+            let name = entry.file_name().to_string_lossy().to_ascii_lowercase();
             if name.starts_with('.') {
                 continue;
             }
             let path = entry.path();
             if path.is_dir() {
-                if depth < DEEPEST {
-                    folders.push((path, depth.saturating_add(1)));
+                if depth >= DEEPEST {
+                    let found = format!("{}: more than {DEEPEST} folders deep", path.display());
+                    return Err(std::io::Error::other(found));
                 }
+                folders.push((path, depth.saturating_add(1)));
             } else if is_meant(&name) {
                 found.push(path);
             }

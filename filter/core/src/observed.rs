@@ -168,7 +168,9 @@ impl Observations {
         for (key, observed) in seen {
             let known = self.known.get(&key).filter(|known| known.observed == observed);
             let written = known.and_then(|known| known.written);
-            if written.is_some_and(|written| now.since(written) < WRITTEN_EVERY) {
+            // Nobody hears whether a write arrived: that of a drift, which blocks, is repeated by each list.
+            let is_known = written.is_some_and(|written| now.since(written) < WRITTEN_EVERY);
+            if is_known && observed == Observed::Same {
                 continue;
             }
             self.known.put(key.clone(), Known { observed, written: Some(now) });

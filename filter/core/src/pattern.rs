@@ -28,8 +28,6 @@ pub(crate) const LONGEST_TEXT: usize = 65_536;
 const MOST_COMPILED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
 /// What all matches of one rule may take, in steps; one reads 64 bytes of a text.
 const MOST_STEPS: u32 = 100_000;
-/// What compiling a pattern takes, in steps.
-const COMPILING: u32 = 1_000;
 
 thread_local! {
     /// By their text; `None` cannot be used. It only saves time: what a pattern matches does not depend on it.
@@ -57,10 +55,7 @@ impl Budget {
         }
         let pattern = match known(source) {
             Some(pattern) => pattern,
-            None => {
-                self.spend(COMPILING)?;
-                compiled(source)
-            }
+            None => compiled(source),
         };
         // `policy push` refuses what cannot be used; what got here all the same matches nothing.
         let pattern = pattern.ok_or(TooCostly)?;
@@ -225,12 +220,26 @@ fn translate(source: &str) -> Result<String, String> {
                 class = false;
                 out.push(']');
             }
+            // Where ECMA-262 and the engine read different sets.
+            ('-', true) if letters.peek() == Some(&'-') => {
+                return Err(r"two hyphens in a class; escape one: \-".to_owned());
+            }
+            ('-', true) if !out.ends_with(['[', '^', ']']) && begins_shorthand(&letters) => {
+                return Err(r"a hyphen before a shorthand in a class; escape it: \-".to_owned());
+            }
             // Operators of classes that ECMA-262 does not have without its flag `v`.
             ('[' | '&' | '~', true) => out.extend(['\\', letter]),
+            ('.', false) => out.push_str(r"[^\n\r\x{2028}\x{2029}]"),
             _ => out.push(letter),
         }
     }
     Ok(out)
+}
+
+/// Whether `\d`, `\w`, `\s` or its opposite follows.
+fn begins_shorthand(letters: &std::iter::Peekable<std::str::Chars<'_>>) -> bool {
+    let mut next = letters.clone();
+    next.next() == Some('\\') && next.next().is_some_and(|letter| "dDwWsS".contains(letter))
 }
 
 fn escape(
@@ -240,7 +249,8 @@ fn escape(
     out: &mut String,
 ) -> Result<(), String> {
     let set = |positive: &str, negated: bool| match (class, negated) {
-        (true, false) => positive.to_owned(),
+        // Nested, so that a hyphen behind it begins no range.
+        (true, false) => format!("[{positive}]"),
         (_, true) => format!("[^{positive}]"),
         (false, false) => format!("[{positive}]"),
     };
@@ -286,6 +296,13 @@ mod tests {
         assert!(!matches(r"^\w$", "é") && matches(r"^\W$", "é"));
         assert!(matches(r"^\s$", "\u{a0}") && matches(r"^\s$", "\u{feff}"));
         assert!(matches(r"^[\d-]+$", "1-2") && matches(r"[[]", "[") && matches(r"^[&&a]$", "&"));
+        // A hyphen behind a shorthand is one; two readings of a class are none.
+        assert!(matches(r"^[\w-~]+$", "a-~") && !matches(r"^[\w-~]+$", "`{|}"));
+        assert!(matches(r"^[\w-.]+$", "a-.") && matches(r"^[-\w]+$", "-a"));
+        for unclear in [r"[+--/]", r"[a--]", r"[+-\w]"] {
+            assert!(Pattern::new(unclear).is_err(), "{unclear}");
+        }
+        assert!(!matches("^.$", "\r") && !matches("^.$", "\u{2028}") && matches("^.$", "é"));
         assert!(matches(r"^\/a\.b\-c$", "/a.b-c") && matches(r"^\cA$", "\u{1}"));
         assert!(matches("a.c", "xxabcxx") && !matches("^a$", "a\n"));
         assert!(matches(r"^[^]$", "x") && !matches("[]", "x"));

@@ -32,8 +32,8 @@ pub struct AuthorizationServer {
     pub client_secret: SecretRef,
     /// Where the secret goes.
     pub client_authentication: ClientAuthentication,
-    /// The organisations whose policies may name it; all when there are none.
-    pub organisations: Vec<OrgId>,
+    /// The organisations whose policies may name it; all without a list, none with an empty one.
+    pub organisations: Option<Vec<OrgId>>,
 }
 
 /// How a client authenticates (RFC 6749 §2.3.1).
@@ -155,15 +155,17 @@ pub enum NotIssued {
     NotGranted,
     /// It answered with this status.
     Status(u16),
-    /// The answer is none of a token endpoint, or its token is nothing that a header can carry.
+    /// The answer is none of a token endpoint.
     Unreadable,
+    /// It is one, and has nothing that goes into a header as an access token. That says nothing of other callers.
+    Unfit,
 }
 
 impl AuthorizationServer {
     /// Whether policies of `org` may name it.
     #[must_use]
     pub fn serves(&self, org: &OrgId) -> bool {
-        self.organisations.is_empty() || self.organisations.contains(org)
+        self.organisations.as_ref().is_none_or(|listed| listed.contains(org))
     }
 
     /// The request for a token. `subject` is the caller's token.
@@ -221,14 +223,15 @@ impl AuthorizationServer {
         let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
         let secret = Secret::new(encoded(client_secret.expose()));
         let pair = Secret::new([&encoded(&self.client_id), ":", secret.expose()].concat());
-        let value = base64::engine::general_purpose::STANDARD.encode(pair.expose());
-        Secret::new(["Basic ", &value].concat())
+        let value = Secret::new(base64::engine::general_purpose::STANDARD.encode(pair.expose()));
+        Secret::new(["Basic ", value.expose()].concat())
     }
 }
 
 /// Errors of a token endpoint that say: not for this caller, who may change that.
-const NOT_GRANTED: [&str; 5] = [
+const NOT_GRANTED: [&str; 6] = [
     "invalid_grant",
+    "invalid_token",
     "access_denied",
     "consent_required",
     "interaction_required",
@@ -243,21 +246,33 @@ pub fn issued(status: u16, body: &[u8]) -> Result<IssuedToken, (NotIssued, Optio
     /// A token without a stated life (RFC 6749 §5.1) is used for so long.
     const UNSTATED: u64 = 60;
     const LONGEST: u64 = 86_400;
+    const ACCESS_TOKENS: [&str; 2] =
+        ["urn:ietf:params:oauth:token-type:access_token", "urn:ietf:params:oauth:token-type:jwt"];
     let reply = json::parse_strict(body).ok();
     let text = |name: &str| reply.as_ref()?.get(name)?.as_str();
+    let code = || text("error").filter(|code| is_error_code(code)).map(str::to_owned);
     if !(200..300).contains(&status) {
-        let code = text("error").filter(|code| is_error_code(code)).map(str::to_owned);
+        let code = code();
         let refused = code.as_deref().is_some_and(|code| NOT_GRANTED.contains(&code));
         let why = if refused { NotIssued::NotGranted } else { NotIssued::Status(status) };
         return Err((why, code));
     }
-    let unreadable = (NotIssued::Unreadable, None);
-    let kind = text("token_type").unwrap_or("Bearer");
-    if !["bearer", "n_a"].iter().any(|known| kind.eq_ignore_ascii_case(known)) {
-        return Err(unreadable);
+    if reply.is_none() {
+        return Err((NotIssued::Unreadable, None));
     }
-    let token = text("access_token").map(|token| Secret::new(token.to_owned()));
-    let token = token.and_then(|token| crate::vault::fit(token).ok()).ok_or(unreadable)?;
+    let unfit = || (NotIssued::Unfit, code());
+    // `N_A` is for what is no access token (RFC 8693 §2.2.1), so the server has to say that it is one.
+    let of = text("issued_token_type");
+    let is_access = of.map(|of| ACCESS_TOKENS.contains(&of));
+    let kind = text("token_type").unwrap_or("Bearer");
+    let goes_as_bearer = match kind {
+        kind if kind.eq_ignore_ascii_case("bearer") => is_access != Some(false),
+        kind if kind.eq_ignore_ascii_case("n_a") => is_access == Some(true),
+        _ => false,
+    };
+    let token = text("access_token").filter(|_| goes_as_bearer);
+    let token = token.map(|token| Secret::new(token.to_owned()));
+    let token = token.and_then(|token| crate::vault::fit(token).ok()).ok_or_else(unfit)?;
     let stated = reply.as_ref().and_then(|reply| reply.get("expires_in"));
     let seconds = match stated {
         Some(Value::String(text)) => text.parse().ok(),
@@ -337,10 +352,11 @@ fn server(node: Node<'_>, faults: &mut Faults) -> Option<AuthorizationServer> {
         }),
     };
     let organisations = match fields.optional("organisations") {
-        None => Some(Vec::new()),
+        None => Some(None),
         Some(node) => {
             let items = node.items(faults, "a list of organisations").unwrap_or_default();
-            items.into_iter().map(|item| item.text(faults, OrgId::EXPECTED, OrgId::new)).collect()
+            let org = |item: Node<'_>| item.text(faults, OrgId::EXPECTED, OrgId::new);
+            items.into_iter().map(org).collect::<Option<Vec<_>>>().map(Some)
         }
     };
     fields.finish(faults);
@@ -383,7 +399,7 @@ mod tests {
             client_id: "gate:way".into(),
             client_secret: SecretRef::parse("vault://s/a#b").unwrap(),
             client_authentication: ClientAuthentication::Basic,
-            organisations: Vec::new(),
+            organisations: None,
         };
         let secret = Secret::new("p w".into());
         let request =
@@ -422,10 +438,19 @@ mod tests {
             assert_eq!((issued.used_for.as_secs(), issued.valid_for.as_secs()), (used, valid));
         }
         assert_eq!(of(200, json!({"access_token": "t"})).unwrap().valid_for.as_secs(), 60);
+        let refresh = "urn:ietf:params:oauth:token-type:refresh_token";
+        let access = "urn:ietf:params:oauth:token-type:access_token";
+        let named = json!({"access_token": "t", "token_type": "N_A", "issued_token_type": access});
+        assert!(of(200, named).is_ok());
+        assert_eq!(issued(200, b"<html>").unwrap_err().0, NotIssued::Unreadable);
         for (status, body, why) in [
-            (200, json!({"access_token": "t", "token_type": "DPoP"}), NotIssued::Unreadable),
-            (200, json!({"token_type": "Bearer"}), NotIssued::Unreadable),
-            (200, json!({"access_token": "a\r\nb"}), NotIssued::Unreadable),
+            (200, json!("no object"), NotIssued::Unfit),
+            (200, json!({"access_token": "t", "token_type": "DPoP"}), NotIssued::Unfit),
+            (200, json!({"access_token": "t", "token_type": "N_A"}), NotIssued::Unfit),
+            (200, json!({"access_token": "t", "issued_token_type": refresh}), NotIssued::Unfit),
+            (200, json!({"error": "server_error"}), NotIssued::Unfit),
+            (200, json!({"token_type": "Bearer"}), NotIssued::Unfit),
+            (200, json!({"access_token": "a\r\nb"}), NotIssued::Unfit),
             (400, json!({"error": "invalid_grant"}), NotIssued::NotGranted),
             (400, json!({"error": "invalid_scope"}), NotIssued::Status(400)),
             (401, json!({"error": "invalid_client"}), NotIssued::Status(401)),

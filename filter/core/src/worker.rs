@@ -228,9 +228,28 @@ impl Worker {
 
     /// Takes a new plugin configuration; what was learnt stays.
     pub fn reconfigure(&mut self, config: Config) {
+        self.forget_credentials_of_others(&config);
         self.throttle.reconfigure(config.auth.throttle);
         self.policies.resize(config.policy_cache_bytes);
         self.config = config;
+    }
+
+    /// Forgets what another Vault, or an authorization server as it was configured before, gave.
+    fn forget_credentials_of_others(&mut self, next: &Config) {
+        let vault = |config: &Config| {
+            config.vault.as_ref().map(|it| (it.cluster.clone(), it.mounts.clone()))
+        };
+        if vault(&self.config) != vault(next) {
+            self.cached_secrets.clear();
+        }
+        if self.config.authorization_servers != next.authorization_servers {
+            let references = self.cached_secrets.iter().map(|(reference, _)| reference);
+            let tokens =
+                references.filter(|reference| matches!(reference, CredentialRef::Token(_)));
+            for token in tokens.cloned().collect::<Vec<_>>() {
+                self.cached_secrets.pop(&token);
+            }
+        }
     }
 
     /// The last seen record of a key.

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use crate::auth::Principal;
 use crate::denial::Denial;
 use crate::id::PolicyName;
-use crate::mcp::{Message, Operation};
+use crate::mcp::{Message, Operation, is_of_mcp};
 use crate::policy::{Check, Connector, Enforcement, Policy};
 use crate::time::UnixTime;
 use call::{About, Rules, approval, are_seen, arguments, caps, conditions, scopes};
@@ -147,7 +147,11 @@ pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
             }
             Ok(Ruling::default())
         }
-        Operation::Unknown if case.connector.methods.matches(&case.message.method) => {
+        // A `tools/call` without an id is unknown, too, and is no vendor's method.
+        Operation::Unknown
+            if case.connector.methods.matches(&case.message.method)
+                && !is_of_mcp(&case.message.method) =>
+        {
             Ok(Ruling::default())
         }
         Operation::Unknown => {

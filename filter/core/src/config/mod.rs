@@ -155,6 +155,26 @@ impl Config {
     }
 }
 
+/// An authorization server's secret is in Vault; and where organisations are bounded, it serves those that it lists:
+/// a policy chooses audience and scopes freely.
+fn servers_fit(
+    servers: &BTreeMap<PolicyName, AuthorizationServer>,
+    (has_vault, reach): (bool, &Reach),
+    faults: &mut Faults,
+) {
+    if !servers.is_empty() && !has_vault {
+        let expected = "`vault` beside it: the client secret comes from there";
+        faults.push("authorization_servers", "no vault", expected);
+    }
+    for (name, server) in servers {
+        if matches!(reach, Reach::Bounded(_)) && server.organisations.is_none() {
+            let place = format!("authorization_servers.{name}.organisations");
+            let expected = "the organisations whose policies may name it, beside `organisations`";
+            faults.push(&place, "nothing", expected);
+        }
+    }
+}
+
 fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
     let mut fields = Node::root(document).object(faults, "an object with `redis` or `policy`")?;
     let redis = fields.optional("redis").map(|node| redis(node, faults));
@@ -168,6 +188,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
     let auth = auth::read(&mut fields, faults);
     let authorization_servers = token_exchange::read(&mut fields, faults);
     let reach = reach::read(&mut fields, faults);
+    servers_fit(&authorization_servers, (vault.is_some(), &reach), faults);
     let guards = Guards::read(&mut fields, faults);
     let request = request(&mut fields, faults);
     if matches!(request.scope, Scope::Paths(_)) && !guards.refuse_unguarded() {
@@ -417,6 +438,30 @@ mod tests {
              request.max_body_bytes: found 1.5, expected a whole number of bytes from 1024 to 16777216\n\
              failure: found an unknown field, expected one of redis, vault, policy, auth, authorization_servers, organisations, guards, unguarded_routes, request, audit, health, policy_cache"
         );
+    }
+
+    #[test]
+    fn an_authorization_server_needs_a_vault_and_names_whom_it_serves() {
+        let server = |organisations: Option<Value>| {
+            let mut server = json!({"cluster": "idp", "path": "/token", "client_id": "gate",
+                "client_secret": "vault://gateway/idp#secret"});
+            if let Some(organisations) = organisations {
+                server["organisations"] = organisations;
+            }
+            json!({"redis": {"cluster": "redis"}, "authorization_servers": {"corp": server}})
+        };
+        let faults = Config::parse(&server(None)).unwrap_err().to_string();
+        assert!(faults.starts_with("authorization_servers: found no vault"), "{faults}");
+        let mut bounded = server(None);
+        bounded["vault"] = json!({"cluster": "vault"});
+        bounded["organisations"] = json!({"acme": {"paths": ["/acme/*"]}});
+        let faults = Config::parse(&bounded).unwrap_err().to_string();
+        assert!(faults.starts_with("authorization_servers.corp.organisations: "), "{faults}");
+        let mut none = server(Some(json!([])));
+        none["vault"] = json!({"cluster": "vault"});
+        let config = Config::parse(&none).unwrap();
+        let acme = crate::id::OrgId::new("acme").unwrap();
+        assert!(config.authorization_servers.values().all(|server| !server.serves(&acme)));
     }
 
     #[test]

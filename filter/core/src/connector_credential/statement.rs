@@ -5,6 +5,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use url::form_urlencoded::byte_serialize;
+
 use super::CredentialRef;
 use super::pattern::{CallerFacts, SecretPattern, Unresolved, owner};
 use crate::secret::Secret;
@@ -204,7 +206,14 @@ impl ConnectorCredential {
         let query: Vec<_> = self.query.iter().map(each).collect();
         let echo = (self.echo == Echo::Mask).then(|| {
             let sent = headers.iter().chain(&query).map(|(_, value)| value);
-            Box::new(EchoMask::new(sent.chain(values)))
+            // A server that says its URL back has the value as the URL has it, and one that parsed `Basic`, its base64.
+            let encoded = |(_, value): &(String, Secret)| {
+                Secret::new(byte_serialize(value.expose().as_bytes()).collect())
+            };
+            let templates = self.headers.iter().chain(&self.query);
+            let in_base64 = templates.flat_map(|(_, template)| template.in_base64(values));
+            let others: Vec<Secret> = query.iter().map(encoded).chain(in_base64).collect();
+            Box::new(EchoMask::new(sent.chain(values).chain(&others)))
         });
         Injected { headers, query, echo }
     }

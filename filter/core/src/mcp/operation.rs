@@ -154,6 +154,29 @@ impl Operation {
     }
 }
 
+/// Whether MCP has a request or a notification of this name, in any era. A connector's `methods` open others.
+#[must_use]
+pub fn is_of_mcp(method: &str) -> bool {
+    const NAMED: [&str; 14] = [
+        "tools/list",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+        "tools/call",
+        "prompts/get",
+        "resources/read",
+        "completion/complete",
+        "subscriptions/listen",
+        "tasks/get",
+        "tasks/update",
+        "tasks/cancel",
+        "sampling/createMessage",
+        "elicitation/create",
+    ];
+    let all = NAMED.iter().chain(&HOUSEKEEPING).chain(&REMOVED).chain(&NOTIFICATIONS);
+    all.into_iter().any(|known| *known == method)
+}
+
 /// Whether the modern era has no such request any more.
 #[must_use]
 pub fn is_removed(method: &str) -> bool {
@@ -264,5 +287,19 @@ fn object(
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(members)) => Ok(members),
         Some(_) => Err(MessageFault::NotOneMessage(fault)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // `methods: ["*"]` let a `tools/call` without an id go by all rules of tools.
+    #[test]
+    fn what_is_mcps_own_is_no_vendors_method() {
+        for own in ["tools/call", "tools/list", "tasks/list", "ping", "notifications/progress"] {
+            assert!(is_of_mcp(own), "{own}");
+        }
+        assert!(!is_of_mcp("acme/search") && !is_of_mcp("tools/search"));
     }
 }

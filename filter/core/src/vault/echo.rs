@@ -3,6 +3,8 @@
 //! Owns what of an answer is masked. The credential is looked for as it was sent, as JSON writes it, and field by field;
 //! an escape that nothing needs (`\u0073`) hides it.
 
+use std::fmt;
+
 use memchr::{memchr_iter, memmem};
 use zeroize::Zeroizing;
 
@@ -22,11 +24,16 @@ pub enum Echo {
 const SHORTEST: usize = 8;
 
 /// Looks for one credential in one answer.
-#[derive(Debug)]
 pub struct EchoMask {
     needles: Vec<Secret>,
     /// The end of what came, where it may be the beginning of a credential.
     held: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for EchoMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EchoMask").field("needles", &self.needles.len()).finish_non_exhaustive()
+    }
 }
 
 /// What goes on of a chunk.

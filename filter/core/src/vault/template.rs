@@ -72,6 +72,12 @@ impl Template {
         })
     }
 
+    /// What of it is in base64, without the texts around it.
+    pub(crate) fn in_base64(&self, values: &[Secret]) -> Vec<Secret> {
+        let parts = self.0.iter().filter(|part| matches!(part, Part::Base64(_)));
+        parts.map(|part| Self(vec![part.clone()]).render(values)).collect()
+    }
+
     /// The text with `values` in it.
     #[must_use]
     pub fn render(&self, values: &[Secret]) -> Secret {

@@ -46,10 +46,11 @@ impl Forwarded {
         let connector = grant.policy.connectors.get(&grant.connector);
         let principal = &grant.principal;
         let row_charge = RowCharge::of(grant, &operation);
+        let watch = Watch::new(&grant.policy, &principal.org, &grant.connector, &operation);
         Self {
             operation,
             view: View::new(&grant.policy, &grant.principal, &grant.connector),
-            watch: Watch::new(&grant.policy, &principal.org, &grant.connector),
+            watch,
             owner: grant.owner(),
             ends: Vec::new(),
             connector: grant.connector.clone(),

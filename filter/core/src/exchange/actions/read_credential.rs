@@ -41,7 +41,11 @@ pub(crate) fn read(
     reference: &CredentialRef,
     turn: &mut Turn<'_>,
 ) -> Result<Asked, NotHad> {
-    if credential.stated.missing.is_some() && turn.worker.is_known_missing(reference, turn.now) {
+    let is_remembered = match reference {
+        CredentialRef::Secret(_) => credential.stated.missing.is_some(),
+        CredentialRef::Token(_) => true,
+    };
+    if is_remembered && turn.worker.is_known_missing(reference, turn.now) {
         let why = match reference {
             CredentialRef::Secret(_) => CallFailure::Status(404),
             CredentialRef::Token(_) => CallFailure::NotGranted,
@@ -155,9 +159,18 @@ pub(crate) fn secret_outcome(
             Err((why, error)) => {
                 let why = match why {
                     NotIssued::NotGranted => CallFailure::NotGranted,
+                    // Of a secret, Vault says so that there is none; of a token endpoint, that it is not there.
+                    NotIssued::Status(404) => CallFailure::Unreadable,
                     NotIssued::Status(status) => CallFailure::Status(status),
                     NotIssued::Unreadable => CallFailure::Unreadable,
+                    NotIssued::Unfit => CallFailure::Unusable,
                 };
+                if error.as_deref() == Some("invalid_client")
+                    && let Some(secret) = client_secret(reference, turn)
+                {
+                    // It may have been rotated.
+                    turn.worker.forget_secret(&secret, turn.now);
+                }
                 let server = token.exchange.server.to_string();
                 let error = error.unwrap_or_else(|| why.to_string());
                 let event = AuditEvent::TokenRefused { server, error };

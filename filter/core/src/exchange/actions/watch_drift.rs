@@ -12,7 +12,7 @@ use crate::audit::AuditEvent;
 use crate::driver::call::DependencyCall;
 use crate::exchange::turn::Turn;
 use crate::id::{OrgId, PolicyName};
-use crate::mcp::Listing;
+use crate::mcp::{Listing, Operation};
 use crate::observed::{self, Observed};
 use crate::pin::{Action, Drift};
 use crate::policy::{Connector, Policy, Unverified};
@@ -23,20 +23,44 @@ const MAX_TOLD: usize = 20;
 /// The most tools without a pin that one list makes known as labels of metrics.
 const MAX_UNPINNED: usize = 400;
 
+/// What a list in a response says of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Evidence {
+    /// It answers a request for it, or comes on the only stream on which an HTTP+SSE server answers.
+    OfNow,
+    /// It may be of any time, or of the caller's making.
+    OfAnyTime,
+}
+
 /// Compares the tools of passing lists with their pins.
 #[derive(Debug)]
 pub(crate) struct Watch {
     policy: Rc<Policy>,
     org: OrgId,
     connector: PolicyName,
+    /// Whether a list is what the server has now: a stream that is resumed may repeat an old one.
+    evidence: Evidence,
     /// What was seen and is not told yet.
     seen: RefCell<Vec<(String, Option<Drift>)>>,
 }
 
 impl Watch {
-    pub(crate) fn new(policy: &Rc<Policy>, org: &OrgId, connector: &PolicyName) -> Self {
+    /// Of the responses to `operation`.
+    pub(crate) fn new(
+        policy: &Rc<Policy>,
+        org: &OrgId,
+        connector: &PolicyName,
+        operation: &Operation,
+    ) -> Self {
         let (policy, org, connector) = (policy.clone(), org.clone(), connector.clone());
-        Self { policy, org, connector, seen: RefCell::default() }
+        let has_messages =
+            policy.connectors.get(&connector).is_some_and(|it| it.messages.is_some());
+        let evidence = match operation {
+            Operation::List(Listing::Tools) => Evidence::OfNow,
+            Operation::Listen if has_messages => Evidence::OfNow,
+            _ => Evidence::OfAnyTime,
+        };
+        Self { policy, org, connector, evidence, seen: RefCell::default() }
     }
 
     fn connector(&self) -> Option<&Connector> {
@@ -71,6 +95,9 @@ impl Watch {
         let mut observed = Vec::new();
         for (tool, drift) in self.seen.take() {
             turn.worker.labels.learn(&self.org, &tool);
+            if self.evidence == Evidence::OfAnyTime {
+                continue;
+            }
             let Some(pin) = connector.tools.get(&tool).and_then(|tool| tool.pin.as_ref()) else {
                 continue;
             };

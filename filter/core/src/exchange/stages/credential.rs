@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::connector_credential::{CredentialRef, Injected};
+use crate::connector_credential::{CredentialRef, Injected, Source};
 use crate::denial::{CredentialMissing, Denial, LimitCause};
 use crate::driver::call::{CallFailure, CallId, Dependency};
 use crate::driver::event::Event;
@@ -155,7 +155,12 @@ fn without_credential(
     // Of the gateway's own secret, nothing follows for the caller.
     let own = wanted.as_ref().and_then(|wanted| wanted.reference.as_ref().ok());
     let is_own = asked.is_none() || asked == own;
-    let dependency = asked.or(own).map_or(Dependency::Vault, Dependency::of);
+    let stated = wanted.as_ref().map(|wanted| wanted.stated.source());
+    let of_source = match stated {
+        Some(Source::Exchange(_)) => Dependency::AuthorizationServer,
+        Some(Source::Secret { .. }) | None => Dependency::Vault,
+    };
+    let dependency = asked.or(own).map_or(of_source, Dependency::of);
     let missing = wanted.as_ref().and_then(|wanted| wanted.stated.missing.clone());
     match (wanted.and_then(|wanted| without_vault(&wanted, why, turn)), missing) {
         (Some(credential), _) => send(request, &grant, credential, turn),
