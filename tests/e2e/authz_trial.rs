@@ -47,7 +47,7 @@ fn on_trial_nothing_is_refused_and_the_log_says_what_would_have_been(world: &Wor
     assert_eq!((both.rows().len(), &arguments_upstream(&both)["limit"]), (4, &json!(4)));
     let told: Vec<_> =
         events(&both.audit(), "shadow_denied").iter().map(|event| event["check"].clone()).collect();
-    assert_eq!(told, ["conditions", "caps"]);
+    assert_eq!(told, ["caps", "conditions"]);
     let fine = org.call(&key, "query_users", json!({"limit": 2}));
     assert_eq!(fine.audit()["decision"], json!({"effect": "allow"}));
 }
