@@ -72,6 +72,15 @@ pub(crate) struct LogArgs {
     pub(crate) files: Vec<PathBuf>,
 }
 
+/// A status, or a pattern of some: a misspelt one would find nothing, which reads like an all-clear.
+fn status(text: &str) -> Result<String, String> {
+    const KNOWN: [&str; 6] = ["success", "tool_error", "error", "denied", "limited", "aborted"];
+    match text.contains(['*', '?']) || KNOWN.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("expected {}, or a pattern", KNOWN.join(", "))),
+    }
+}
+
 /// Which entries are meant: all that match every option. An option given several times, or with a list, matches any.
 #[derive(Debug, Default, Clone, Args)]
 pub(crate) struct FilterArgs {
@@ -94,10 +103,10 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) method: Vec<String>,
     /// Status: success, tool_error, error, denied, limited or aborted.
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = status)]
     pub(crate) status: Vec<String>,
     /// Rule that decided, such as tool.* or limit.per_minute.
-    #[arg(long, value_name = "PATTERN")]
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) rule: Vec<String>,
     /// Event of the entry, such as schema_drift.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]

@@ -30,6 +30,17 @@ enum Kind {
     New,
     Changed,
     Gone,
+    /// The gateway does not show it: it is gone, or hidden because it drifted or from this role.
+    NotShown,
+}
+
+/// Who answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// The server: what is not there is gone.
+    Server,
+    /// A gateway, which hides tools.
+    Gateway,
 }
 
 /// One place in a definition.
@@ -40,7 +51,11 @@ struct FieldChange {
 }
 
 /// Every tool of a connector that differs, in the order of the live list; those that are gone last.
-pub(crate) fn changes(name: &PolicyName, connector: &Connector, live: &[Value]) -> Vec<Change> {
+pub(crate) fn changes(
+    name: &PolicyName,
+    connector: &Connector,
+    (answered, live): (Answered, &[Value]),
+) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut present = BTreeSet::new();
     for tool in live {
@@ -58,8 +73,15 @@ pub(crate) fn changes(name: &PolicyName, connector: &Connector, live: &[Value]) 
             changes.push(Change {
                 connector: name.clone(),
                 tool: tool.clone(),
-                kind: Kind::Gone,
-                class: Class::Breaking,
+                kind: match answered {
+                    Answered::Server => Kind::Gone,
+                    Answered::Gateway => Kind::NotShown,
+                },
+                class: match answered {
+                    Answered::Server => Class::Breaking,
+                    // A change of any class may be the reason.
+                    Answered::Gateway => Class::Suspicious,
+                },
                 live: None,
                 parts: parts(Some(pin), None),
                 new_marks: Vec::new(),
@@ -147,7 +169,9 @@ impl Change {
     pub(crate) fn loosens(&self) -> Option<String> {
         match self.kind {
             Kind::New => None,
-            Kind::Gone => Some("the tool, which the answer does not have".to_owned()),
+            Kind::Gone | Kind::NotShown => {
+                Some("the tool, which the answer does not have".to_owned())
+            }
             Kind::Changed => {
                 self.parts.iter().find(|part| part.loosens()).map(|part| part.place.clone())
             }
@@ -156,6 +180,10 @@ impl Change {
 
     /// Why the live definition cannot be pinned: its input schema is one that nothing can be checked against.
     pub(crate) fn unsupported(&self) -> Option<String> {
+        if let Kind::NotShown = self.kind {
+            return Some("the gateway does not show it: it is gone, or hidden because it drifted, or from this role; \
+                 --direct asks the server".to_owned());
+        }
         let schema = self.live.as_ref()?.member("inputSchema")?;
         let fault = schema::compile(schema).err()?;
         Some(format!(
@@ -233,6 +261,7 @@ impl Kind {
             Self::New => "new",
             Self::Changed => "changed",
             Self::Gone => "gone",
+            Self::NotShown => "not_shown",
         }
     }
 }

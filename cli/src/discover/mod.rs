@@ -16,7 +16,7 @@ use crate::args::{Class, DiscoverArgs};
 use crate::document::Document;
 use crate::escape;
 use crate::report::{CliError, Report, Verdict};
-use change::{Change, changes};
+use change::{Answered, Change, changes};
 use server::Server;
 
 pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, CliError> {
@@ -27,12 +27,16 @@ pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, CliError> {
             .faults(document.located(&faults))
     })?;
     let asked_as = asked_as(args, &policy, &document.place)?;
+    let answered = match args.from.is_none() && args.direct.is_none() {
+        true => Answered::Gateway,
+        false => Answered::Server,
+    };
     let mut found = Vec::new();
     let mut seen = 0_usize;
     for (name, connector) in chosen(args, &policy, &document.place)? {
         let live = live_tools(args, connector)?;
         seen = seen.saturating_add(live.len());
-        found.extend(changes(name, connector, &live));
+        found.extend(changes(name, connector, (answered, &live)));
     }
     let fails_on = args.fails_on();
     let (failing, passing): (Vec<_>, Vec<_>) =

@@ -173,7 +173,6 @@ const PAGES: [Page; 15] = [
         not_run: &[
             ("portcullis discover --policy policy.yaml --write", NEEDS_GATEWAY),
             ("portcullis discover --policy policy.yaml --connector crm --direct", NEEDS_GATEWAY),
-            ("portcullis discover --policy policy.yaml --fail-on", NEEDS_GATEWAY),
         ],
     },
     Page {
