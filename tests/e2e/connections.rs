@@ -307,7 +307,8 @@ fn what_a_later_filter_answers_is_what_the_client_reads(world: &World<'_>) {
         |settings| settings.python(address),
         |shipped| {
             let answers = "              - {name: itself, match: {path: /python/mcp, headers: [{name: x-piece, string_match: \
-                           {exact: itself}}]}, direct_response: {status: 403, body: {inline_string: by itself}}}\n";
+                           {exact: itself}}]}, direct_response: {status: 403, body: {inline_string: by itself}}, \
+                           metadata: {filter_metadata: {portcullis: {guards: [\"python-${PORTCULLIS_GUARD}\"]}}}}\n";
             let routes = "              - name: python-listen\n";
             let shipped = replaced(&shipped, routes, &format!("{answers}{routes}"));
             with_a_later_filter(&shipped)

@@ -189,7 +189,7 @@ fn window_over_all_organisations_is_refused_on_a_cluster(world: &World<'_>) {
     let version = portcullis_core::policy::version_of(&policy).expect("a version");
     let document = portcullis_core::json::canonical_exact(&policy);
     let pointer = json!({"version": version, "activated_at": 1, "actor": "x", "reason": "x"});
-    somewhere(&stack, &["SET", &format!("portcullis:policy:doc:{version}"), &document]);
+    somewhere(&stack, &["SETNX", &format!("portcullis:policy:doc:{version}"), &document]);
     let active = format!("portcullis:{{{}}}:policy", org.name);
     let pointer = pointer.to_string();
     somewhere(&stack, &["HSET", &active, "rev", version.as_str(), "doc", &pointer]);
