@@ -96,7 +96,7 @@ const ENVOY_PART: [&str; 13] = [
 
 /// What is the same in both modes of the filter: who a caller is, what a policy says, what is made of an answer, and
 /// configurations that state a mode of their own.
-const ANY_MODE: [&str; 17] = [
+const ANY_MODE: [&str; 18] = [
     "answers",
     "audit",
     "certificates",
@@ -108,6 +108,7 @@ const ANY_MODE: [&str; 17] = [
     "metrics",
     "operations",
     "organisations",
+    "pages",
     "pins",
     "policy",
     "policy_canary",
