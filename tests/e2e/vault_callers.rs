@@ -6,7 +6,7 @@ use portcullis_stack::{Stack, ready};
 use portcullis_tests::fake::{FakeUpstream, json_answer};
 use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
 use portcullis_tests::tokens::Mint;
-use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
+use portcullis_tests::world::{Mode, OwnEnvoy, Workers, replaced};
 use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
 use serde_json::{Value, json};
 
@@ -89,6 +89,16 @@ pub(crate) fn header<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
     head.lines().filter_map(|line| line.strip_prefix(prefix.as_str())).collect()
 }
 
+/// The caller is told where to get a credential: in hold mode as a result of the tool; in split mode the head alone is
+/// judged when the credential goes on, so as an error.
+pub(crate) fn assert_link(told: &Answer, link: &str) {
+    match Mode::of_this_run() {
+        Mode::Hold => assert_eq!(told.result()["isError"], true, "{}", told.text()),
+        Mode::Split => told.assert_refused(403, -31_403),
+    }
+    assert!(told.text().contains(link), "{}", told.text());
+}
+
 fn of_subject(org: &str) -> Value {
     json!({
         "secret": format!("vault://secret/connectors/users/{org}/{{sub}}#token"),
@@ -114,18 +124,15 @@ fn each_caller_reaches_the_server_with_its_own_credential(world: &World<'_>) {
             assert_eq!(header(&head, "authorization"), [format!("Bearer {value}")], "{head}");
         }
         let told = setting.call(&bob);
-        let result = told.result();
-        assert_eq!(result["isError"], true, "{}", told.text());
-        let text = result["content"][0]["text"].as_str().unwrap();
-        assert!(text.contains(LINK) && text.contains("Connect your CRM account."), "{text}");
+        assert_link(&told, LINK);
+        assert!(told.text().contains("Connect your CRM account."), "{}", told.text());
         let entry = told.audit();
         assert_eq!(entry["decision"]["rule"], "connectors.python.credential.missing", "{entry}");
         assert_eq!(entry["status"], "denied", "{entry}");
         assert!(told.upstream().is_empty());
     }
     // Who has no token has no subject.
-    let told = setting.call(&setting.org.key("analyst").key);
-    assert_eq!(told.result()["isError"], true, "{}", told.text());
+    assert_link(&setting.call(&setting.org.key("analyst").key), LINK);
     // As soon as there is one, it is used.
     put(stack, &org, "bob", "of-bob");
     let arrived = || {
@@ -337,6 +344,10 @@ fn client_that_opens_urls_is_asked_to_open_the_link(world: &World<'_>) {
         setting.org.gateway.send(&request)
     };
     let asked = capable(json!({"elicitation": {"url": {}}}));
+    if Mode::of_this_run() == Mode::Split {
+        // What the client can is in the body.
+        return assert_link(&asked, LINK);
+    }
     let result = asked.result();
     assert_eq!(result["resultType"], "input_required", "{}", asked.text());
     let request = &result["inputRequests"]["credential"];

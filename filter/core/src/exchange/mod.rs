@@ -148,6 +148,10 @@ impl Exchange {
         if self.context.is_told_in_message(denial) {
             denial.tell_in_message(sender, requested(entry), &mut reply);
         }
+        // Without the id of a request a 200 answers none: in split mode the head alone may be refused.
+        if *sender == Sender::Unknown && reply.status == 200 {
+            reply.status = 403;
+        }
         // A 200 would be news to nobody: the client would wait for an answer that never comes.
         if self.context.answers == Answers::Elsewhere && reply.status == 200 {
             reply.status = 400;
