@@ -84,11 +84,19 @@ fn located(
     faults: &[LocatedFault],
     removed: &[String],
 ) -> Vec<LocatedWarning> {
-    let warnings = policy.warnings().into_iter().filter(|warning| {
+    let void = policy.void_members(&document.value);
+    let warnings = policy.warnings().into_iter().chain(void).filter(|warning| {
         let told = faults.iter().any(|fault| fault.path == warning.path);
         let part = removed.iter().any(|path| warning.path.starts_with(path.as_str()));
         let absent = match warning.kind {
-            WarningKind::UnknownTool | WarningKind::NeverStated => names_tools(removed),
+            WarningKind::UnknownTool
+            | WarningKind::NeverStated
+            | WarningKind::NeverReached
+            | WarningKind::OpensNothing => names_tools(removed),
+            // What makes a thing void may have been read wrongly.
+            WarningKind::NeverCounted | WarningKind::UnknownLimit | WarningKind::NoEffect => {
+                !removed.is_empty()
+            }
             WarningKind::UnknownMember
             | WarningKind::WrongType
             | WarningKind::NeverTrue

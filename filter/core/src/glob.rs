@@ -49,6 +49,16 @@ impl Globs {
         self.all().into_iter().find(|own| covers(own, glob))
     }
 
+    /// Whether some name is matched by one of them and by `glob`, a name or a pattern.
+    #[must_use]
+    pub fn meets(&self, glob: &str) -> bool {
+        let wild = glob.contains(['*', '?']);
+        match wild {
+            false => self.matches(glob),
+            true => self.all().iter().any(|own| overlap(own, glob)),
+        }
+    }
+
     /// Whether nothing can match.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -100,9 +110,66 @@ pub fn covers(wide: &str, narrow: &str) -> bool {
     reached.last().is_some_and(|reached| *reached)
 }
 
+/// Whether some name is matched by both; each is a name or a pattern.
+#[must_use]
+pub fn overlap(one: &str, other: &str) -> bool {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    // Whether the letters of `one` that were read so far and the first ones of `other` have a name in common, by how
+    // many these are.
+    let mut before: Vec<bool> = vec![true];
+    for letter in &other {
+        before.push(*letter == '*' && before.last().is_some_and(|was| *was));
+    }
+    for letter in one {
+        let mut now: Vec<bool> = Vec::with_capacity(before.len());
+        now.push(letter == '*' && before.first().is_some_and(|was| *was));
+        for (at, own) in other.iter().enumerate() {
+            let was = |at: usize| before.get(at).is_some_and(|was| *was);
+            let left = now.last().is_some_and(|was| *was);
+            let (above, both) = (was(at.saturating_add(1)), was(at));
+            now.push(match (letter, *own) {
+                ('*', _) | (_, '*') => above || left,
+                ('?', _) | (_, '?') => both,
+                (one, other) => one == other && both,
+            });
+        }
+        before = now;
+    }
+    before.last().is_some_and(|met| *met)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_overlap_where_some_name_matches_both() {
+        for (one, other) in [
+            ("*", "*"),
+            ("*", ""),
+            ("a*", "*a"),
+            ("query_*", "*_users"),
+            ("?", "a"),
+            ("?*", "ab"),
+            ("a?c", "ab*"),
+            ("a*c", "abc"),
+            ("query_users", "query_users"),
+            ("*a*", "*b*"),
+        ] {
+            assert!(overlap(one, other) && overlap(other, one), "{one} {other}");
+        }
+        for (one, other) in [
+            ("query_*", "delete_*"),
+            ("a", "b"),
+            ("?", ""),
+            ("?", "ab"),
+            ("a*b", "a*c"),
+            ("", "a"),
+            ("?a", "b*b"),
+        ] {
+            assert!(!overlap(one, other) && !overlap(other, one), "{one} {other}");
+        }
+    }
 
     #[test]
     fn a_pattern_covers_what_it_matches_whatever_stands_for_the_wildcards() {

@@ -18,5 +18,6 @@ pub use chain::Chain;
 pub use entry::{Decision, Entry, actors};
 pub use event::AuditEvent;
 pub use link::{GENESIS, hash_of};
+pub(crate) use redact::same_name;
 pub use redact::{Redaction, redact, shown, shown_text};
 pub use verify::{ChainSummary, LineFault, Start, Verifier};

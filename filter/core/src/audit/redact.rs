@@ -58,6 +58,12 @@ impl Serialize for Redacted<'_> {
     }
 }
 
+/// Whether two names are the same for redaction.
+#[must_use]
+pub(crate) fn same_name(one: &str, other: &str) -> bool {
+    name::same(one, other)
+}
+
 /// A text of a client, such as a URI, as the log may show it before a policy is known.
 #[must_use]
 pub fn shown_text(text: &str) -> String {

@@ -143,7 +143,8 @@ pub fn of_key<'a>(
 
 impl Limit {
     /// Its name without what it belongs to: `calls` of `tiers.free.calls`.
-    fn last_name(&self) -> &str {
+    #[must_use]
+    pub(crate) fn last_name(&self) -> &str {
         self.name.rsplit('.').next().unwrap_or_default()
     }
 

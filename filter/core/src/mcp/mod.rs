@@ -17,7 +17,7 @@ pub mod sse;
 pub use amend::Body;
 pub use fault::MessageFault;
 pub use message::{Message, Sender};
-pub use operation::{Listing, Operation, ToolCall, is_of_mcp};
+pub use operation::{Listing, Operation, ToolCall, is_of_mcp, methods};
 
 /// Every protocol revision that is understood, oldest first. Compared by equality, never by order.
 pub const SUPPORTED_VERSIONS: [&str; 5] =

@@ -157,6 +157,11 @@ impl Operation {
 /// Whether MCP has a request or a notification of this name, in any era. A connector's `methods` open others.
 #[must_use]
 pub fn is_of_mcp(method: &str) -> bool {
+    methods().any(|known| known == method)
+}
+
+/// The requests and notifications of MCP, of every era.
+pub fn methods() -> impl Iterator<Item = &'static str> {
     const NAMED: [&str; 14] = [
         "tools/list",
         "prompts/list",
@@ -173,8 +178,7 @@ pub fn is_of_mcp(method: &str) -> bool {
         "sampling/createMessage",
         "elicitation/create",
     ];
-    let all = NAMED.iter().chain(&HOUSEKEEPING).chain(&REMOVED).chain(&NOTIFICATIONS);
-    all.into_iter().any(|known| *known == method)
+    NAMED.iter().chain(&HOUSEKEEPING).chain(&REMOVED).chain(&NOTIFICATIONS).copied()
 }
 
 /// Whether the modern era has no such request any more.

@@ -179,6 +179,9 @@ impl Policy {
     }
 
     fn limit_match(&self, place: &str, only: &LimitMatch, faults: &mut PolicyErrors) {
+        if let Some(methods) = &only.methods {
+            some(&format!("{place}.methods"), methods, faults);
+        }
         let connectors: Vec<&str> = self.connectors.keys().map(PolicyName::as_str).collect();
         let roles: Vec<&str> = self.roles.keys().map(PolicyName::as_str).collect();
         let known = [("connectors", &only.connectors, connectors), ("roles", &only.roles, roles)];
@@ -236,7 +239,7 @@ pub(crate) fn looks_like_secret(text: &str) -> bool {
 }
 
 /// Whether more is stated of a tool than what it is.
-fn has_rules(tool: &Tool) -> bool {
+pub(super) fn has_rules(tool: &Tool) -> bool {
     let Tool { price, row_price, scopes, rules, read_only: _, pin: _ } = tool;
     price.is_some() || *row_price > 0 || !scopes.is_empty() || !rules.is_empty()
 }

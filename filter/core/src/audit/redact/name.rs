@@ -104,6 +104,11 @@ pub(super) fn is_secret(name: &str, names: &[String]) -> bool {
             || names.iter().any(|secret| plain == self::plain(secret)))
 }
 
+/// Whether both are the same name.
+pub(super) fn same(one: &str, other: &str) -> bool {
+    plain(one) == plain(other)
+}
+
 /// Whether one of [`PARTS`] stands anywhere in `plain`. Names are short: one walk that looks at the first letter is
 /// cheaper than a search for each part.
 fn has_part(plain: &str) -> bool {

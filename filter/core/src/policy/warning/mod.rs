@@ -6,11 +6,16 @@
 
 mod arguments;
 mod condition;
+mod form;
 mod patterns;
+mod reach;
+mod redaction;
+mod windows;
 
 use std::collections::BTreeSet;
 
-use super::{Access, Connector, Cost, Globs, Policy, Requirement, Unpinned};
+use super::review::has_rules;
+use super::{Access, Connector, Globs, Policy, Requirement, Unpinned, Unverified};
 use crate::auth::Writes;
 use crate::id::PolicyName;
 use crate::nearest::hint;
@@ -49,6 +54,16 @@ pub enum WarningKind {
     NeverStated,
     /// A regular expression that matches no text.
     NeverMatches,
+    /// A rule of which no request is one.
+    NeverReached,
+    /// A role, or what it has on a connector, that opens nothing.
+    OpensNothing,
+    /// Something that another member makes void.
+    NoEffect,
+    /// A price that no limit counts, or a limit of what is free.
+    NeverCounted,
+    /// A limit of a key by a name that no tier has.
+    UnknownLimit,
 }
 
 impl WarningKind {
@@ -65,6 +80,11 @@ impl WarningKind {
             Self::ShownAndAllowed => "shown_and_allowed",
             Self::NeverStated => "never_stated",
             Self::NeverMatches => "never_matches",
+            Self::NeverReached => "never_reached",
+            Self::OpensNothing => "opens_nothing",
+            Self::NoEffect => "no_effect",
+            Self::NeverCounted => "never_counted",
+            Self::UnknownLimit => "unknown_limit",
         }
     }
 }
@@ -79,6 +99,9 @@ impl Policy {
         self.warn_of_limits(&mut warnings);
         self.warn_of_conditions(&mut warnings);
         self.warn_of_arguments(&mut warnings);
+        self.warn_of_reach(&mut warnings);
+        self.warn_of_windows(&mut warnings);
+        self.warn_of_redaction(&mut warnings);
         warnings.sort();
         warnings.dedup();
         warnings
@@ -122,7 +145,8 @@ impl Policy {
                     expected: "pins, as portcullis discover --write writes them".to_owned(),
                 });
             }
-            if !connector.pins.on_drift.is_empty() && !pinned {
+            let verifies = connector.pins.unverified == Unverified::Block;
+            if (verifies || !connector.pins.on_drift.is_empty()) && !pinned {
                 warnings.push(Warning {
                     path: format!("{place}.on_drift"),
                     kind: WarningKind::NeverStated,
@@ -132,28 +156,6 @@ impl Policy {
             }
             patterns::warn(&place, connector, warnings);
         }
-        self.warn_of_prices(warnings);
-    }
-
-    /// Prices that no limit counts.
-    fn warn_of_prices(&self, warnings: &mut Vec<Warning>) {
-        if self.every_limit().any(|limit| limit.cost == Cost::Credits) {
-            return;
-        }
-        let priced = self.connectors.iter().find_map(|(name, connector)| {
-            let tool = connector.tools.iter().find_map(|(tool, stated)| {
-                let price = stated.price.filter(|price| *price > 0).map(|_| "price");
-                let row = (stated.row_price > 0).then_some("row_price");
-                Some(format!("connectors.{name}.tools.{tool}.{}", price.or(row)?))
-            });
-            tool.or_else(|| (connector.price > 1).then(|| format!("connectors.{name}.price")))
-        });
-        warnings.extend(priced.map(|path| Warning {
-            path,
-            kind: WarningKind::NeverStated,
-            found: "a price, and no limit counts credits: nothing is drawn".to_owned(),
-            expected: "a limit with cost: credits in a tier, in keys or in limits".to_owned(),
-        }));
     }
 
     fn warn_of_roles(&self, warnings: &mut Vec<Warning>) {
@@ -163,33 +165,12 @@ impl Policy {
                 let place = format!("roles.{role_name}.{name}");
                 let reads_only = [role.writes, access.writes].contains(&Writes::Closed);
                 grants(&place, access, reads_only, warnings);
-                if reads_only && !self.may_read(name, access) {
-                    let path = match access.writes {
-                        Writes::Closed => format!("{place}.allow_write"),
-                        Writes::Open => format!("roles.{role_name}.allow_write"),
-                    };
-                    let found = format!(
-                        "false, and no tool of {name} that the role allows is stated as read-only: it can call none"
-                    );
-                    warnings.push(Warning {
-                        path,
-                        kind: WarningKind::NeverStated,
-                        found,
-                        expected: "read_only: true at the tools that only read, or pins with readOnlyHint (portcullis discover --write)"
-                            .to_owned(),
-                    });
+                if reads_only {
+                    warn_of_writes(&place, role_name, (name, connector), access, warnings);
                 }
                 self.warn_of_names(&place, (name, connector), access, warnings);
             }
         }
-    }
-
-    /// Whether a role that may not write can call anything.
-    fn may_read(&self, name: &PolicyName, access: &Access) -> bool {
-        let tools = self.connectors.get(name).into_iter().flat_map(|it| &it.tools);
-        let callable = |tool: &str| access.allow.matches(tool) && !access.deny.matches(tool);
-        access.allow.is_empty()
-            || tools.into_iter().any(|(tool, stated)| stated.reads_only() && callable(tool))
     }
 
     /// Names in a role's lists that the connector's tools do not have.
@@ -360,6 +341,52 @@ impl Connector {
     pub fn is_pinned(&self) -> bool {
         self.tools.values().any(|tool| tool.pin.is_some())
     }
+}
+
+/// A role that may not write, and can call nothing that only reads.
+fn warn_of_writes(
+    place: &str,
+    role_name: &PolicyName,
+    (name, connector): (&PolicyName, &Connector),
+    access: &Access,
+    warnings: &mut Vec<Warning>,
+) {
+    let readable = || {
+        let stated = connector.tools.iter();
+        let reads = stated.filter(|(tool, it)| it.reads_only() && !connector.hides_unpinned(tool));
+        reads.map(|(tool, _)| tool).filter(|tool| access.allow.matches(tool))
+    };
+    if access.allow.is_empty() || readable().any(|tool| !access.deny.matches(tool)) {
+        return;
+    }
+    // What `deny` takes away as a whole, `grants` tells.
+    let all = access.allow.all();
+    if all.iter().all(|glob| access.deny.covering(glob).is_some()) {
+        return;
+    }
+    if let Some(tool) = readable().next() {
+        warnings.push(Warning {
+            path: format!("{place}.deny"),
+            kind: WarningKind::NothingLeft,
+            found: format!(
+                "patterns of every tool of {name} that is stated as read-only, such as {tool}: with `allow_write: false` it can call none"
+            ),
+            expected: "a narrower pattern, or further tools with read_only: true".to_owned(),
+        });
+        return;
+    }
+    warnings.push(Warning {
+        path: match access.writes {
+            Writes::Closed => format!("{place}.allow_write"),
+            Writes::Open => format!("roles.{role_name}.allow_write"),
+        },
+        kind: WarningKind::NeverStated,
+        found: format!(
+            "false, and no tool of {name} that the role allows is stated as read-only: it can call none"
+        ),
+        expected: "read_only: true at the tools that only read, or pins with readOnlyHint (portcullis discover --write)"
+            .to_owned(),
+    });
 }
 
 /// Lists of one role and connector that leave nothing of each other.

@@ -1,0 +1,236 @@
+//! Rules that no call reaches: what stands with a role that opens nothing, with tools that no role may call, or with
+//! tools that are hidden.
+//!
+//! Owns who may call what, as far as a whole policy tells.
+
+use super::{Warning, WarningKind, any_matches, has_rules, is_pattern};
+use crate::glob::covers;
+use crate::id::PolicyName;
+use crate::nearest::hint;
+use crate::policy::{Access, Connector, Globs, Policy, Requirement, Role, Unpinned};
+
+impl Policy {
+    pub(super) fn warn_of_reach(&self, warnings: &mut Vec<Warning>) {
+        for (name, connector) in &self.connectors {
+            let opened = self.accesses(name).next().is_some();
+            if !opened && !self.roles.is_empty() {
+                warnings.push(Warning {
+                    path: format!("connectors.{name}"),
+                    kind: WarningKind::NeverReached,
+                    found: "a connector that no role has: every request to it is refused"
+                        .to_owned(),
+                    expected: format!("{name} in a role, such as {{{name}: {{allow: [query_*]}}}}"),
+                });
+            }
+            self.warn_of_hidden_rules((name, connector), warnings);
+            self.warn_of_methods((name, connector), warnings);
+            self.warn_of_closed(&connector.conditions, &[name], None, warnings);
+        }
+        for (name, role) in &self.roles {
+            let place = format!("roles.{name}");
+            if role.connectors.is_empty() {
+                warnings.push(Warning {
+                    path: place,
+                    kind: WarningKind::OpensNothing,
+                    found: "a role without a connector: every request of it is refused".to_owned(),
+                    expected: "at least one connector, such as {crm: {allow: [query_*]}}"
+                        .to_owned(),
+                });
+                continue;
+            }
+            let every: Vec<&PolicyName> = role.connectors.keys().collect();
+            self.warn_of_closed(&role.conditions, &every, Some(role), warnings);
+            for (connector, access) in &role.connectors {
+                let place = format!("{place}.{connector}");
+                of_access(&place, connector, access, warnings);
+                self.warn_of_closed(&access.conditions, &[connector], Some(role), warnings);
+            }
+        }
+    }
+
+    /// What the roles may do on a connector.
+    fn accesses(&self, connector: &PolicyName) -> impl Iterator<Item = &Access> {
+        self.roles.values().filter_map(|role| role.connectors.get(connector)).map(Box::as_ref)
+    }
+
+    /// Conditions on tools that nobody whom they are about may call.
+    fn warn_of_closed(
+        &self,
+        conditions: &[Requirement],
+        connectors: &[&PolicyName],
+        role: Option<&Role>,
+        warnings: &mut Vec<Warning>,
+    ) {
+        for requirement in conditions {
+            for glob in requirement.tools.iter().flat_map(Globs::all) {
+                let called = connectors.iter().any(|name| match role {
+                    Some(role) => role.connectors.get(*name).is_some_and(|it| may_call(it, &glob)),
+                    None => self.accesses(name).any(|access| may_call(access, &glob)),
+                });
+                if called {
+                    continue;
+                }
+                let known = match is_pattern(&glob) {
+                    true => any_matches(&glob, &self.known_names(connectors)),
+                    false => self.knows_tool(connectors, &glob),
+                };
+                if known {
+                    warnings.push(Warning {
+                        path: format!("{}.tools", requirement.name),
+                        kind: WarningKind::NeverReached,
+                        found: match role {
+                            Some(_) => format!(
+                                "{glob:?}, which the role may not call: the condition guards nothing there"
+                            ),
+                            None => format!(
+                                "{glob:?}, which no role may call: the condition guards nothing there"
+                            ),
+                        },
+                        expected: "a tool that `allow` opens and `deny` does not take away".to_owned(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether one of the roles and connectors that a limit is about may call what `glob` names.
+    pub(super) fn calls(
+        &self,
+        roles: Option<&Globs>,
+        connectors: Option<&Globs>,
+        glob: Option<&str>,
+    ) -> bool {
+        let within = |globs: Option<&Globs>, name: &PolicyName| {
+            globs.is_none_or(|globs| globs.matches(name.as_str()))
+        };
+        self.roles.iter().filter(|(name, _)| within(roles, name)).any(|(_, role)| {
+            let about = role.connectors.iter().filter(|(name, _)| within(connectors, name));
+            about.into_iter().any(|(_, it)| glob.is_none_or(|glob| may_call(it, glob)))
+        })
+    }
+
+    /// Rules of tools without a pin, where these are hidden or look like a slip.
+    fn warn_of_hidden_rules(
+        &self,
+        (name, connector): (&PolicyName, &Connector),
+        warnings: &mut Vec<Warning>,
+    ) {
+        let ruled = connector.tools.iter().filter(|(tool, stated)| {
+            stated.pin.is_none() && (has_rules(stated) || stated.read_only) && !is_pattern(tool)
+        });
+        let ruled: Vec<&String> = ruled.map(|(tool, _)| tool).collect();
+        if ruled.is_empty() {
+            return;
+        }
+        let pinned = connector.tools.iter().filter(|(_, stated)| stated.pin.is_some());
+        let meant: Vec<&str> = pinned.map(|(tool, _)| tool.as_str()).collect();
+        let hides = connector.pins.unpinned == Unpinned::Hide && !meant.is_empty();
+        let granted = |tool: &str| {
+            self.accesses(name).any(|access| access.allow.names(tool) || access.show.names(tool))
+        };
+        for tool in ruled {
+            let slip = hint(tool, &meant);
+            let found = match (hides, slip.is_empty() || granted(tool)) {
+                (true, _) => {
+                    "rules of a tool without a pin, and unpinned tools are hidden: they guard nothing"
+                }
+                (false, true) => continue,
+                (false, false) => {
+                    "rules of a tool that no role names and that is not pinned, beside one of nearly that name"
+                }
+            };
+            warnings.push(Warning {
+                path: format!("connectors.{name}.tools.{tool}"),
+                kind: if hides { WarningKind::NeverReached } else { WarningKind::UnknownTool },
+                found: format!("{tool:?}, {found}"),
+                expected: format!(
+                    "the name of a tool that is pinned or granted, or its pin (portcullis discover --write){slip}"
+                ),
+            });
+        }
+    }
+
+    /// Methods of MCP among those that are opened beyond it.
+    fn warn_of_methods(
+        &self,
+        (name, connector): (&PolicyName, &Connector),
+        warnings: &mut Vec<Warning>,
+    ) {
+        let own = connector.methods.exact().into_iter().filter(|it| crate::mcp::is_of_mcp(it));
+        warnings.extend(own.map(|method| Warning {
+            path: format!("connectors.{name}.methods"),
+            kind: WarningKind::NoEffect,
+            found: format!("{method:?}, a method of MCP, which this list neither opens nor closes"),
+            expected: "methods beyond MCP's own, such as vendor/search".to_owned(),
+        }));
+    }
+}
+
+/// Whether calls of what `glob` names, or of some of it, may pass.
+fn may_call(access: &Access, glob: &str) -> bool {
+    access.allow.meets(glob) && access.deny.covering(glob).is_none()
+}
+
+/// Lists and rules of a role on one connector that take away from nothing.
+fn of_access(place: &str, connector: &PolicyName, access: &Access, warnings: &mut Vec<Warning>) {
+    let (allow, show, deny) = (&access.allow, &access.show, &access.deny);
+    let resources = &access.resources.names;
+    let tools = !allow.is_empty() || !show.is_empty();
+    if !tools && access.prompts.allow.is_empty() && resources.allow.is_empty() {
+        warnings.push(Warning {
+            path: format!("{place}.allow"),
+            kind: WarningKind::OpensNothing,
+            found: format!(
+                "no tool, prompt or resource: an absent or empty `allow` opens nothing, so the role can use nothing of {connector}"
+            ),
+            expected: format!("the tools that it may call, such as [query_*]; or the role without {connector}"),
+        });
+        return;
+    }
+    let prompts = &access.prompts;
+    for (list, of, denied, allowed) in [
+        ("deny", "`allow` and `show`", deny, [allow, show]),
+        ("prompts.deny", "`prompts.allow`", &prompts.deny, [&prompts.allow; 2]),
+        ("resources.deny", "`resources.allow`", &resources.deny, [&resources.allow; 2]),
+    ] {
+        // A URI is denied in every reading of it, so only where none is allowed it is certain.
+        let empty = allowed.iter().all(|globs| globs.is_empty());
+        if list == "resources.deny" && !empty {
+            continue;
+        }
+        let idle = denied.all().into_iter().filter(|glob| !allowed.iter().any(|it| it.meets(glob)));
+        warnings.extend(idle.map(|glob| {
+            Warning {
+                path: format!("{place}.{list}"),
+                kind: WarningKind::NeverReached,
+                found: format!(
+                    "{glob:?}, and nothing in {of} can be that: nothing is denied by it"
+                ),
+                expected:
+                    "a name or pattern of what is allowed; what is not allowed needs no `deny`"
+                        .to_owned(),
+            }
+        }));
+    }
+    if allow.is_empty() && !access.conditions.is_empty() {
+        warnings.push(Warning {
+            path: format!("{place}.conditions"),
+            kind: WarningKind::NeverReached,
+            found: "conditions on calls, and `allow` opens no tool: they guard nothing".to_owned(),
+            expected: "the tools that the role may call in `allow`".to_owned(),
+        });
+    }
+    for (tool, _) in access.tools.iter().flat_map(|rules| rules.each()) {
+        let denied = || deny.all().iter().any(|deny| covers(deny, &tool));
+        if is_pattern(&tool) && (!allow.meets(&tool) || denied()) {
+            warnings.push(Warning {
+                path: format!("{place}.tools.{tool}"),
+                kind: WarningKind::NeverReached,
+                found: format!(
+                    "{tool:?}, of which the role may call nothing: these rules guard nothing"
+                ),
+                expected: "a pattern of tools that `allow` opens".to_owned(),
+            });
+        }
+    }
+}
