@@ -2,6 +2,7 @@
 //!
 //! Owns the command line. Each command is a module; what runs processes is the crate `portcullis_stack`.
 
+mod alerts;
 mod bench;
 mod build;
 mod demo;

@@ -2,6 +2,7 @@
 //!
 //! Owns the list of rules; each is a function from one file to what is wrong in it. Reads files, changes none.
 
+mod alerts;
 mod circles;
 mod directions;
 mod names;
@@ -58,5 +59,6 @@ pub(crate) fn tidy(workspace: &Workspace) -> Result<()> {
     complaints.extend(pages::unlisted(&sources));
     complaints.extend(circles::too_large(&sources));
     complaints.extend(names::explained(&sources));
+    complaints.extend(alerts::sound(&sources));
     if complaints.is_empty() { Ok(()) } else { Err(Failure::new(complaints.join("\n"))) }
 }

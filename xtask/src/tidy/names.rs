@@ -6,6 +6,7 @@
 
 use crate::source::Source;
 use portcullis_markdown::{prose, spans};
+use std::collections::BTreeMap;
 
 /// One family of names.
 struct Family {
@@ -99,6 +100,20 @@ fn metrics(sources: &[Source]) -> Vec<String> {
     let calls = file.map(code_of).into_iter().flat_map(|text| text.split("named(").skip(1));
     let names = calls.filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
     sorted(names.map(|name| format!("portcullis_{name}")))
+}
+
+/// The labels of each metric, as `named(…)` gets them.
+pub(super) fn labels(sources: &[Source]) -> BTreeMap<String, Vec<String>> {
+    let file = sources.iter().find(|it| in_filter(it) && it.text.contains("pub enum Metric {"));
+    let calls = file.map(code_of).into_iter().flat_map(|text| text.split("named(").skip(1));
+    calls
+        .filter_map(|rest| {
+            let (name, rest) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
+            let list = rest.split(']').next()?;
+            let labels = list.split("(\"").skip(1).filter_map(|it| it.split('"').next());
+            Some((format!("portcullis_{name}"), labels.map(str::to_owned).collect()))
+        })
+        .collect()
 }
 
 /// Variants of `AuditEvent`, as the log writes them.

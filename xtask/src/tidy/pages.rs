@@ -111,7 +111,7 @@ fn targets(line: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// The anchors of a page's headings, as GitHub makes them.
-fn anchors(text: &str) -> Vec<String> {
+pub(super) fn anchors(text: &str) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for (_, line) in prose(text) {
         let title = line.trim_start_matches('#');

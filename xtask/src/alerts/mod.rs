@@ -1,0 +1,3 @@
+//! Alert rules and the dashboard, as data and on the real stack.
+
+pub(crate) mod rules;

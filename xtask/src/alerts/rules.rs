@@ -1,0 +1,224 @@
+//! The rules and the dashboard as data: which alerts there are, and every query with the names in it.
+//!
+//! Owns how a query is read: names, the labels in their selectors, and the labels that are kept. Asks nobody, and runs
+//! nothing; that is the business of `prometheus`.
+
+use crate::failure::{Failure, Result};
+use saphyr::{LoadableYamlNode, Scalar, Yaml};
+use serde_json::Value;
+
+/// The recording and alert rules.
+pub(crate) const RULES: &str = "observability/prometheus/portcullis.rules.yaml";
+/// What promtool tests them with.
+pub(crate) const TESTS: &str = "observability/prometheus/portcullis.rules.test.yaml";
+/// The dashboard.
+pub(crate) const DASHBOARD: &str = "observability/grafana/portcullis.json";
+
+/// One alert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Alert {
+    pub(crate) name: String,
+    pub(crate) severity: String,
+    pub(crate) summary: String,
+    pub(crate) description: String,
+    pub(crate) runbook: String,
+}
+
+/// A rule, whatever it makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// Of the alert, or of what is recorded.
+    pub(crate) name: String,
+    pub(crate) query: String,
+    /// How long an alert waits.
+    pub(crate) wait: String,
+    pub(crate) alert: Option<Alert>,
+}
+
+/// The groups of a file of rules, as Prometheus reads them.
+pub(crate) fn document(text: &str) -> Result<Value> {
+    let fault = |why: String| Failure::new(format!("{RULES}: {why}"));
+    let documents = Yaml::load_from_str(text).map_err(|error| fault(error.to_string()))?;
+    let document = documents.first().ok_or_else(|| fault("it is empty".to_owned()))?;
+    Ok(json(document))
+}
+
+/// All rules of a document, in order.
+pub(crate) fn rules(document: &Value) -> Vec<Rule> {
+    let text = |value: &Value, pointer: &str| {
+        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let groups = document.get("groups").and_then(Value::as_array).into_iter().flatten();
+    let rules = groups.filter_map(|group| group.get("rules")?.as_array()).flatten();
+    rules
+        .map(|rule| {
+            let alert = rule.get("alert").map(|_| Alert {
+                name: text(rule, "/alert"),
+                severity: text(rule, "/labels/severity"),
+                summary: text(rule, "/annotations/summary"),
+                description: text(rule, "/annotations/description"),
+                runbook: text(rule, "/annotations/runbook_url"),
+            });
+            let recorded = text(rule, "/record");
+            Rule {
+                name: alert.as_ref().map_or(recorded, |alert| alert.name.clone()),
+                query: text(rule, "/expr"),
+                wait: text(rule, "/for"),
+                alert,
+            }
+        })
+        .collect()
+}
+
+/// A query of the dashboard, and the panel that asks it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PanelQuery {
+    pub(crate) panel: String,
+    pub(crate) query: String,
+}
+
+/// Every query of a dashboard's panels, in order.
+pub(crate) fn panel_queries(dashboard: &Value) -> Vec<PanelQuery> {
+    let mut all = Vec::new();
+    for panel in dashboard.get("panels").and_then(Value::as_array).into_iter().flatten() {
+        let title = panel.get("title").and_then(Value::as_str).unwrap_or_default();
+        for target in panel.get("targets").and_then(Value::as_array).into_iter().flatten() {
+            let query = target.get("expr").and_then(Value::as_str).unwrap_or_default();
+            all.push(PanelQuery { panel: title.to_owned(), query: query.to_owned() });
+        }
+    }
+    all
+}
+
+/// The names of a query.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    /// Metrics, each with the labels that its selector names.
+    pub(crate) metrics: Vec<(String, Vec<String>)>,
+    /// Labels behind `by`, `on` and the like.
+    pub(crate) kept: Vec<String>,
+}
+
+/// What behind a parenthesis are labels.
+const CLAUSES: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
+
+/// Reads the names of a PromQL query.
+pub(crate) fn names(query: &str) -> Names {
+    let mut names = Names::default();
+    let mut rest = query;
+    while let Some(first) = rest.chars().next() {
+        if first == '"' {
+            rest = after_string(rest);
+            continue;
+        }
+        let word: &str = rest.split(|c| !is_of_word(c)).next().unwrap_or_default();
+        if word.is_empty() {
+            rest = rest.get(first.len_utf8()..).unwrap_or_default();
+            continue;
+        }
+        rest = rest.get(word.len()..).unwrap_or_default();
+        let next = rest.trim_start();
+        if CLAUSES.contains(&word) {
+            let list = next.strip_prefix('(').and_then(|list| list.split(')').next());
+            let labels = list.unwrap_or_default().split(',').map(str::trim);
+            names.kept.extend(labels.filter(|it| !it.is_empty()).map(str::to_owned));
+            rest = next.get(list.map_or(0, |list| list.len() + 2)..).unwrap_or_default();
+        } else if is_metric(word) {
+            let mut labels = Vec::new();
+            if let Some(selector) = next.strip_prefix('{') {
+                rest = selector;
+                labels = selected(&mut rest);
+            }
+            names.metrics.push((word.to_owned(), labels));
+        }
+    }
+    names
+}
+
+/// The labels up to the end of a selector, which is taken off `rest`.
+fn selected(rest: &mut &str) -> Vec<String> {
+    let mut labels = Vec::new();
+    while let Some(first) = rest.chars().next() {
+        if first == '"' {
+            *rest = after_string(rest);
+            continue;
+        }
+        let word = rest.split(|c| !is_of_word(c)).next().unwrap_or_default();
+        if !word.is_empty() {
+            labels.push(word.to_owned());
+        }
+        *rest = rest.get(word.len().max(first.len_utf8())..).unwrap_or_default();
+        if first == '}' {
+            break;
+        }
+    }
+    labels
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == ':'
+}
+
+/// Metrics of ours, of Envoy, and what rules record.
+fn is_metric(word: &str) -> bool {
+    word.starts_with("portcullis_") || word.starts_with("envoy_") || word.contains(':')
+}
+
+/// What follows a string in quotation marks.
+fn after_string(text: &str) -> &str {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return text.get(at + 1..).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    ""
+}
+
+fn json(yaml: &Yaml<'_>) -> Value {
+    match yaml {
+        Yaml::Value(Scalar::Boolean(value)) => Value::from(*value),
+        Yaml::Value(Scalar::Integer(value)) => Value::from(*value),
+        Yaml::Value(Scalar::FloatingPoint(value)) => Value::from(value.into_inner()),
+        Yaml::Value(Scalar::String(value)) => Value::from(value.as_ref()),
+        Yaml::Sequence(items) => items.iter().map(json).collect(),
+        Yaml::Mapping(members) => Value::Object(
+            members
+                .iter()
+                .map(|(name, value)| (name.as_str().unwrap_or_default().to_owned(), json(value)))
+                .collect(),
+        ),
+        _ => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_a_query_are_found_and_strings_are_none() {
+        let found = names(
+            "sum by (org, le) (rate(portcullis_a_total{org=~\"$org\", tool!=\"envoy_x{\"}[5m])) / on (org) instance:b:rate5m",
+        );
+        let metrics = [
+            ("portcullis_a_total".to_owned(), vec!["org".to_owned(), "tool".to_owned()]),
+            ("instance:b:rate5m".to_owned(), Vec::new()),
+        ];
+        assert_eq!(found.metrics, metrics);
+        assert_eq!(found.kept, ["org", "le", "org"]);
+    }
+
+    #[test]
+    fn rules_are_read_with_what_people_see() {
+        let text = "groups:\n- name: g\n  rules:\n  - record: a:b\n    expr: x\n  - alert: A\n    expr: 'y > 1'\n    for: 5m\n    labels: {severity: warning}\n    annotations: {summary: S, description: D, runbook_url: R}\n";
+        let found = rules(&document(text).unwrap());
+        let [recorded, alert] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((recorded.name.as_str(), recorded.query.as_str()), ("a:b", "x"));
+        assert_eq!((alert.query.as_str(), alert.wait.as_str()), ("y > 1", "5m"));
+        assert_eq!(alert.alert.as_ref().map(|it| it.severity.as_str()), Some("warning"));
+    }
+}
