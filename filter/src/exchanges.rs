@@ -12,6 +12,7 @@ use portcullis_core::driver::step::Step;
 use portcullis_core::exchange::Exchange;
 use portcullis_core::hashing::Map;
 use portcullis_core::http::local_reply::LocalReply;
+use portcullis_core::order;
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 
@@ -232,7 +233,7 @@ impl Exchanges {
                     Body::Shown | Body::Unseen | Body::UnseenAt(_) => {}
                 }
             }
-            unseen.sort_unstable();
+            order::sort(&mut unseen);
             unseen.truncate(most);
             for (_, context) in &unseen {
                 if let Some(entry) = entries.get_mut(context) {

@@ -7,6 +7,8 @@ use std::collections::HashSet;
 
 use wildmatch::WildMatch;
 
+use crate::order;
+
 /// Names and patterns, of which any may match.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Globs {
@@ -69,7 +71,7 @@ impl Globs {
     #[must_use]
     pub fn exact(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.exact.iter().map(String::as_str).collect();
-        names.sort_unstable();
+        order::sort(&mut names);
         names
     }
 

@@ -32,6 +32,7 @@ pub mod mcp;
 pub mod metric;
 mod nearest;
 pub mod observed;
+pub mod order;
 mod pattern;
 pub mod pin;
 pub mod policy;

@@ -3,7 +3,9 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use jiff::fmt::temporal::DateTimePrinter;
+use jiff_core::Timestamp;
+use jiff_core::civil::DateTime;
+use jiff_core::tz::Offset;
 
 /// A moment, by two clocks. Durations and order are those of a steady clock, which nobody can set; the
 /// wall clock, which people and NTP set, says only what others mean by a time: `exp` and `nbf` of a token,
@@ -80,15 +82,38 @@ impl UnixTime {
         Duration::from_micros(self.steady.saturating_sub(earlier.steady))
     }
 
+    /// Date and time of day in UTC, by the wall clock.
+    pub(crate) fn utc(self) -> DateTime {
+        let micros = i64::try_from(self.wall()).ok();
+        let time = micros.and_then(|micros| Timestamp::from_microsecond(micros).ok());
+        time.unwrap_or(Timestamp::MAX).to_datetime(Offset::UTC)
+    }
+
     /// RFC 3339 in UTC with microseconds by the wall clock, as audit entries carry it.
     #[must_use]
     pub fn rfc3339(self) -> String {
-        const MICROSECONDS: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
-        let time = i64::try_from(self.wall())
-            .ok()
-            .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
-            .unwrap_or(jiff::Timestamp::MAX);
-        MICROSECONDS.timestamp_to_string(&time)
+        let utc = self.utc();
+        let (date, time) = (utc.date(), utc.time());
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        for (number, end) in [
+            (i32::from(date.year()), 4),
+            (i32::from(date.month()), 7),
+            (i32::from(date.day()), 10),
+            (i32::from(time.hour()), 13),
+            (i32::from(time.minute()), 16),
+            (i32::from(time.second()), 19),
+            (time.subsec_nanosecond() / 1_000, 26),
+        ] {
+            let mut left = number.unsigned_abs();
+            for digit in text.iter_mut().take(end).rev() {
+                if left == 0 {
+                    break;
+                }
+                *digit = u8::try_from(left % 10).map_or(b'9', |left| b'0'.saturating_add(left));
+                left /= 10;
+            }
+        }
+        String::from_utf8_lossy(&text).into_owned()
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::auth::Principal;
 use crate::auth::deny_list::digest_of;
 use crate::id::{OrgId, PolicyName};
+use crate::order;
 
 /// What Redis holds of a call that waits, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,7 +70,7 @@ fn exact(value: Value) -> Value {
     match value {
         Value::Object(members) => {
             let mut members: Vec<_> = members.into_iter().collect();
-            members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            order::sort_by(&mut members, |(one, _), (other, _)| one.cmp(other));
             members.into_iter().map(|(name, value)| (name, exact(value))).collect()
         }
         Value::Array(items) => items.into_iter().map(exact).collect(),

@@ -13,6 +13,7 @@ use super::{Case, Seen};
 use crate::denial::{Denial, INSUFFICIENT_SCOPE, InsufficientScope};
 use crate::json::{Decimal, misspelt};
 use crate::mcp::ToolCall;
+use crate::order;
 use crate::pattern::Budget;
 use crate::policy::condition::{Facts, Undecided};
 use crate::policy::{CallRules, Cap, Check, Enforcement, OnExcess, Requirement, Tool};
@@ -175,7 +176,8 @@ pub(super) fn caps(
 ) -> Result<Vec<Amendment>, Denial> {
     let caps = rules.each().filter_map(|rules| Some((rules, rules.max_records.as_ref()?)));
     let mut caps: Vec<(&CallRules, &Cap)> = caps.collect();
-    caps.sort_by_key(|(_, cap)| (cap.on_excess == OnExcess::Refuse, cap.max));
+    let rank = |cap: &Cap| (cap.on_excess == OnExcess::Refuse, cap.max);
+    order::sort_by(&mut caps, |(_, one), (_, other)| rank(one).cmp(&rank(other)));
     let mut amendments = Vec::new();
     for own in caps {
         amendments.extend(cap(case, call, (own, &amendments), trail)?);

@@ -12,6 +12,8 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
 
+use crate::order;
+
 use super::number::{in_double, is_plain_integer};
 
 /// Canonical JSON (RFC 8785), the form of the audit chain.
@@ -142,9 +144,14 @@ impl Canonical {
                 self.members.truncate(from);
                 return;
             }
-            members.sort_unstable_by(|a, b| a.name(text).cmp(b.name(text)));
+            order::sort_by(members, |a, b| a.name(text).cmp(b.name(text)));
         } else {
-            members.sort_by_cached_key(|member| member.units(text));
+            let keyed = members.iter().map(|member| (member.units(text), *member));
+            let mut keyed: Vec<_> = keyed.collect();
+            order::sort_by(&mut keyed, |(one, _), (other, _)| one.cmp(other));
+            for (member, (_, sorted)) in members.iter_mut().zip(keyed) {
+                *member = sorted;
+            }
         }
         self.mixed.clear();
         self.mixed.extend(self.out.drain(start..));

@@ -12,6 +12,7 @@ use super::operation::is_removed;
 use super::{Era, MODERN_VERSION, Message, Operation, SUPPORTED_VERSIONS, Sender, ToolCall};
 use crate::denial::Denial;
 use crate::driver::event::Head;
+use crate::order;
 
 /// Headers of an upstream's answer that a client gets; a policy may add others. What is not among them
 /// could be the gateway's own word (`www-authenticate`, `access-control-*`, `x-portcullis-*`), could set
@@ -84,7 +85,7 @@ pub fn parameters(head: &Head) -> Option<BTreeMap<String, Option<Vec<u8>>>> {
         let value = head.single(&name).and_then(decoded);
         (name, value)
     });
-    Some(said.collect())
+    Some(order::map(said))
 }
 
 /// Chooses the era and, in the modern one, checks that headers and body agree.

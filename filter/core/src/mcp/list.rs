@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Listing;
 use crate::json::{Reading, Strict, folded};
+use crate::order;
 
 /// A filtered list must not outlive the policy by more than this (milliseconds).
 const LONGEST_TTL_MS: u64 = 10_000;
@@ -49,7 +50,7 @@ pub fn item(bytes: &[u8]) -> Option<Value> {
     reader.end().ok()?;
     let mut names: Vec<_> = item.as_object()?.keys().map(|name| folded(name)).collect();
     names.retain(|name| JUDGED.contains(&name.as_str()));
-    names.sort_unstable();
+    order::sort(&mut names);
     let twins = names.windows(2).any(|pair| matches!(pair, [one, other] if one == other));
     (!twins).then_some(item)
 }

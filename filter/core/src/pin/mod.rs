@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::order;
 use crate::schema;
 pub use member::Member;
 pub use suspicion::{Suspicion, suspicions};
@@ -59,7 +60,7 @@ impl Definition {
             let value = tool.get(name).filter(|value| !value.is_null())?;
             Some((name.to_owned(), Member::from(value.clone())))
         };
-        Self(MEMBERS.iter().filter_map(|name| member(name)).collect())
+        Self(order::map(MEMBERS.iter().filter_map(|name| member(name))))
     }
 
     /// A pinned member.
@@ -122,7 +123,7 @@ impl Definition {
 
 impl FromIterator<(String, Member)> for Definition {
     fn from_iter<T: IntoIterator<Item = (String, Member)>>(members: T) -> Self {
-        Self(members.into_iter().collect())
+        Self(order::map(members))
     }
 }
 

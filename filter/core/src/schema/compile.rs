@@ -12,6 +12,7 @@ use super::read::{fault, kind_of, texts};
 use super::rule::{Body, Bound, Demand, Id, Node, Range, Rule};
 use super::{MAX_NODES, MAX_SCHEMA_BYTES, Schema, SchemaFault};
 use crate::json;
+use crate::order;
 
 pub(super) fn compile(document: &Value) -> Result<Schema, SchemaFault> {
     let bytes = document.to_string().len();
@@ -243,7 +244,7 @@ impl<'d> Reader<'_, 'd> {
     }
 
     fn members_and_items(&mut self, rules: &mut Vec<Rule>) -> Result<(), SchemaFault> {
-        let named: BTreeMap<_, _> = self.schema_map("properties")?.into_iter().flatten().collect();
+        let named = order::map(self.schema_map("properties")?.into_iter().flatten());
         let mut patterns = Vec::new();
         for (source, id) in self.schema_map("patternProperties")?.into_iter().flatten() {
             patterns.push((self.pattern("patternProperties", &source)?, id));

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use serde_json::{Number, Value};
 
 use crate::json::{Decimal, is_plain_integer};
+use crate::order;
 
 pub(super) use crate::json::compare;
 
@@ -60,7 +61,7 @@ pub(super) fn key(value: &Value, out: &mut String) {
         }
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();
-            members.sort_unstable_by_key(|(name, _)| name.as_str());
+            order::sort_by(&mut members, |(one, _), (other, _)| one.cmp(other));
             out.push('{');
             for (name, value) in members {
                 out.push_str(&Value::String(name.clone()).to_string());

@@ -8,6 +8,7 @@ use std::fmt;
 use memchr::{memchr_iter, memmem};
 use zeroize::Zeroizing;
 
+use crate::order;
 use crate::secret::Secret;
 
 /// What happens to an answer that has the credential in it.
@@ -60,7 +61,7 @@ impl EchoMask {
             }
         }
         // The longest first: a header's value has the field's in it.
-        needles.sort_by_key(|needle| std::cmp::Reverse(needle.expose().len()));
+        order::sort_by(&mut needles, |one, other| other.expose().len().cmp(&one.expose().len()));
         Self { needles, held: Zeroizing::default() }
     }
 

@@ -19,6 +19,7 @@ use crate::auth::{
 };
 use crate::id::{OrgId, PolicyName};
 use crate::json::lookup;
+use crate::order;
 use crate::time::UnixTime;
 
 /// The longest subject, name or `jti`; longer ones are no identifiers.
@@ -209,7 +210,7 @@ fn scopes(claims: &Map<String, Value>, issuer: &Issuer) -> Result<BTreeSet<Strin
         None => USUAL.iter().filter_map(|name| claims.get(*name)).collect(),
     };
     // Shapes that are no scopes grant none; where one is needed, that is what is missing.
-    let scopes: BTreeSet<_> = found.into_iter().filter_map(words).flatten().collect();
+    let scopes = order::set(found.into_iter().filter_map(words).flatten());
     if scopes.len() <= MAX_ITEMS { Ok(scopes) } else { Err(AuthFailure::TokenClaims) }
 }
 

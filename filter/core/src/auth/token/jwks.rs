@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use super::jws::{Algorithm, Jws, MOST_TOKEN_BYTES, PresentedToken};
 use crate::auth::AuthFailure;
 use crate::json;
+use crate::order;
 use crate::secret::Secret;
 
 /// The most bytes of a key set.
@@ -233,7 +234,7 @@ fn fit(jwk: &Value, allowed: &[Algorithm]) -> Vec<VerifyingKey> {
             Some(VerifyingKey { kid: kid.clone(), algorithm, thumbprint, material })
         })
         .collect();
-    keys.sort_by_key(|key| key.algorithm);
+    order::sort_by(&mut keys, |one, other| one.algorithm.cmp(&other.algorithm));
     keys
 }
 

@@ -119,20 +119,21 @@ fn principal(principal: &Principal) -> Boxed<'_> {
 }
 
 fn time<'a>(now: UnixTime) -> Boxed<'a> {
+    const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
     let second = i64::try_from(now.seconds()).unwrap_or(i64::MAX);
-    let timestamp = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::MAX);
-    let utc = timestamp.to_zoned(jiff::tz::TimeZone::UTC);
+    let (date, time) = (now.utc().date(), now.utc().time());
+    let weekday = usize::try_from(date.weekday().to_monday_zero_offset()).unwrap_or_default();
+    let day = now.rfc3339().split_once('T').map_or_else(String::new, |(day, _)| day.to_owned());
     let number = |number: i64| -> Boxed<'a> { Box::new(CelInt::from(number)) };
-    let owned = |text: String| -> Boxed<'a> { Box::new(CelString::from(text)) };
     members([
         ("unix", number(second)),
-        ("year", number(utc.year().into())),
-        ("month", number(utc.month().into())),
-        ("day", number(utc.day().into())),
-        ("hour", number(utc.hour().into())),
-        ("minute", number(utc.minute().into())),
-        ("weekday", owned(utc.strftime("%a").to_string().to_ascii_lowercase())),
-        ("date", owned(utc.strftime("%Y-%m-%d").to_string())),
+        ("year", number(date.year().into())),
+        ("month", number(date.month().into())),
+        ("day", number(date.day().into())),
+        ("hour", number(time.hour().into())),
+        ("minute", number(time.minute().into())),
+        ("weekday", text(WEEKDAYS.get(weekday).copied().unwrap_or_default())),
+        ("date", Box::new(CelString::from(day))),
     ])
 }
 

@@ -8,6 +8,7 @@ use super::LONGEST_GLOB;
 use super::rule::enforcement;
 use crate::decode::{Faults, Fields, Node};
 use crate::json::compare;
+use crate::order;
 use crate::pattern;
 use crate::policy::arguments::{ArgumentRule, Demand, Presence};
 
@@ -41,7 +42,7 @@ pub(super) fn arguments(node: Node<'_>, faults: &mut Faults) -> Option<Box<[Argu
         }
     }
     // The same rules are the same policy, in whichever order they are written.
-    rules.sort_by(|one, other| one.argument.cmp(&other.argument));
+    order::sort_by(&mut rules, |one, other| one.argument.cmp(&other.argument));
     whole.then(|| rules.into())
 }
 

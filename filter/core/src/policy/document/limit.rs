@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{globs, name_of};
 use crate::decode::{Faults, Fields, Node};
 use crate::id::{KeyId, PolicyName};
+use crate::order;
 use crate::policy::{Cost, Dimension, Limit, LimitMatch};
 
 /// An exact window keeps one entry per draw that is inside it, so its limit bounds its memory.
@@ -214,7 +215,7 @@ fn dimensions(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Dimension>> {
     let read = |node: Node<'_>| node.text(faults, DIMENSION, dimension);
     let mut per: Vec<_> = items.into_iter().map(read).collect::<Option<_>>()?;
     // The order in which a person lists them must not make another counter.
-    per.sort_unstable();
+    order::sort(&mut per);
     per.dedup();
     // An organisation is nowhere but in itself, and so are its keys.
     if per.contains(&Dimension::Global)

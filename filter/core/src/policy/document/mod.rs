@@ -21,6 +21,7 @@ use serde_json::Value;
 use super::{Globs, Policy, PolicyErrors, Sessions, Streams};
 use crate::decode::{Faults, Fields, Node};
 use crate::id::{OrgId, PolicyName};
+use crate::order;
 use connector::{connector, distinct_paths};
 use cool_off::cool_off;
 use limit::{keys, limits, tier};
@@ -114,7 +115,7 @@ fn policy(document: &Value, schemas: Schemas, faults: &mut Faults) -> Option<Pol
         roles,
         tiers: tiers?,
         limits: limits?,
-        keys: keys?.into_iter().collect(),
+        keys: order::map(keys?),
         cool_off: cool_off?,
         sessions: sessions?,
         streams: streams?,
@@ -130,7 +131,8 @@ fn organisations(node: Node<'_>, faults: &mut Faults) -> Option<BTreeSet<OrgId>>
     if items.is_empty() {
         node.fault(faults, "at least one organisation");
     }
-    items.into_iter().map(|item| item.text(faults, OrgId::EXPECTED, OrgId::new)).collect()
+    let read = items.into_iter().map(|item| item.text(faults, OrgId::EXPECTED, OrgId::new));
+    read.collect::<Option<Vec<_>>>().map(order::set)
 }
 
 /// The shortest good value of a field with named things.

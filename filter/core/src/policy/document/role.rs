@@ -8,6 +8,7 @@ use crate::auth::Writes;
 use crate::decode::{Faults, Fields, Node};
 use crate::id::PolicyName;
 use crate::nearest::one_of;
+use crate::order;
 use crate::policy::{Access, Globs, Role, RoleRules};
 
 /// Members of a role that are no connectors, so no connector may have these names.
@@ -80,7 +81,7 @@ fn tools(node: Node<'_>, faults: &mut Faults) -> Option<Box<RoleRules>> {
     let mut whole = true;
     // The same rules are the same policy, in whichever order they are written.
     let mut members = node.members(faults, expected)?;
-    members.sort_by_key(|(name, _)| *name);
+    order::sort_by(&mut members, |(one, _), (other, _)| one.cmp(other));
     for (name, node) in members {
         if !(1..=LONGEST_GLOB).contains(&name.len()) {
             let expected = format!("a tool's name or a pattern of 1 to {LONGEST_GLOB} bytes");

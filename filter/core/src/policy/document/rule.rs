@@ -10,6 +10,7 @@ use super::argument::arguments;
 use super::limit::duration;
 use super::{LONGEST_GLOB, globs};
 use crate::decode::{Faults, Fields, Node};
+use crate::order;
 use crate::policy::condition::Condition;
 use crate::policy::{Approval, CallRules, Cap, Check, Enforcement, Names, OnExcess, Requirement};
 
@@ -111,7 +112,7 @@ pub(super) fn shadow(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<BTr
     let items = node.items(faults, "a list of checks, such as [conditions, caps]")?;
     let check = |text: &str| Check::ALL.into_iter().find(|check| check.name() == text);
     let checks = items.into_iter().map(|item| item.text(faults, &expected, check)).collect();
-    all(checks).map(BTreeSet::from_iter)
+    all(checks).map(order::set)
 }
 
 /// Every item, once all of them were read and none was at fault.
