@@ -3,6 +3,8 @@
 //! Owns the URL and what a failure to connect is called. Whether a server belongs to a Cluster is asked of the server
 //! itself, so that one URL means the same to a person in front of either. Knows nothing about what is stored.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use portcullis_redis_lua::Value;
@@ -10,7 +12,7 @@ use redis::cluster::{ClusterClient, ClusterConnection, ClusterPipeline};
 use redis::cluster_routing::{
     MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
 };
-use redis::{Client, Cmd, ConnectionLike, FromRedisValue, Pipeline};
+use redis::{Client, Cmd, ConnectionAddr, ConnectionLike, FromRedisValue, Pipeline};
 // Linked for its cryptography provider: the Redis client takes the only one there is.
 use rustls as _;
 
@@ -75,6 +77,14 @@ impl Connection {
                 Ok(channel) => {
                     let user = client.get_connection_info().redis_settings().username();
                     return Ok(Self { channel, address, user: user.map(str::to_owned) });
+                }
+                Err(error) if speaks_plainly(client) => {
+                    let found =
+                        format!("the server speaks no TLS, and the URL asks for it: {error}");
+                    return Err(CliError::new(found, &address)
+                        .expected("rediss:// for a server with TLS, redis:// for one without")
+                        .next("redis:// in --redis or PORTCULLIS_REDIS, or the port on which the server has TLS (tls-port)")
+                        .unanswered());
                 }
                 Err(error) => failure = Some(error),
             }
@@ -261,6 +271,27 @@ fn connect(client: &Client) -> redis::RedisResult<redis::Connection> {
     Ok(connection)
 }
 
+/// Whether a server that did not do for `rediss://` answers in the clear: it would wait for the rest of a line for ever.
+fn speaks_plainly(client: &Client) -> bool {
+    const PROMPT: Duration = Duration::from_secs(1);
+    let ConnectionAddr::TcpTls { host, port, .. } = client.get_connection_info().addr() else {
+        return false;
+    };
+    let answer = || -> std::io::Result<[u8; 1]> {
+        let mut addresses = (host.as_str(), *port).to_socket_addrs()?;
+        let address = addresses.next().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+        let mut stream = TcpStream::connect_timeout(&address, PROMPT)?;
+        stream.set_read_timeout(Some(PROMPT))?;
+        // No secret goes over this connection.
+        stream.write_all(b"PING\r\n")?;
+        let mut first = [0];
+        stream.read_exact(&mut first)?;
+        Ok(first)
+    };
+    // `+PONG`, or an error of a server that wants a password first. TLS answers with a number below 32.
+    matches!(answer(), Ok([b'+' | b'-']))
+}
+
 /// The server itself, or the Cluster that it belongs to.
 fn joined(mut server: redis::Connection, clients: &[Client]) -> redis::RedisResult<Channel> {
     // Refused by a server on its own, and to a user who has no business with Clusters.
@@ -279,8 +310,9 @@ fn joined(mut server: redis::Connection, clients: &[Client]) -> redis::RedisResu
 }
 
 fn connection_error(address: &str, error: &redis::RedisError) -> CliError {
-    // The library has words of its own for some codes.
+    // The library has words of its own for some codes; the system's for a time that is over help nobody.
     let text = match error.code() {
+        None if error.is_timeout() => format!("no answer within {} s", PATIENCE.as_secs()),
         Some(code) if !error.to_string().contains(code) => format!("{code} {error}"),
         _ => error.to_string(),
     };

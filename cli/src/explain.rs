@@ -505,6 +505,10 @@ fn connector(
         };
     }
     let of_role = policy.roles.get(&principal.role).map(|role| &role.connectors);
+    // Whoever has no role is refused at every connector alike.
+    if let (None, Some(any)) = (of_role, policy.connectors.keys().next()) {
+        return Ok(any.clone());
+    }
     let mut names = of_role.into_iter().flatten().map(|(name, _)| name);
     match (names.next(), names.next()) {
         (Some(only), None) => Ok(only.clone()),
@@ -539,7 +543,10 @@ fn told(
         ),
     ];
     if let Some(refusal) = &answer.refusal {
-        lines.push(format!("  the client gets {}: {}", refusal.status, refusal.message));
+        let mut message = refusal.message.lines();
+        let first = message.next().unwrap_or_default();
+        lines.push(format!("  the client gets {}: {first}", refusal.status));
+        lines.extend(message.map(|line| format!("    {line}")));
     }
     if let Some(digest) = &answer.approval {
         let id = portcullis_core::authz::approval::id(digest);

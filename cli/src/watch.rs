@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -19,6 +19,8 @@ use crate::{approve, escape, http, limits};
 
 /// A hook that answers within this is good enough for a person.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A program has so long: it may send a mail. Then it is ended, so that others are told of what comes next.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Something that a person should know, and what tells it from everything else.
 struct Event {
@@ -134,13 +136,32 @@ fn run(program: &PathBuf, event: &Value) -> Result<(), CliError> {
         .spawn()
         .map_err(|error| failed(format!("{place} cannot be run: {error}")))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program need not read it.
-        let _ = writeln!(stdin, "{event}");
+        let event = event.to_string();
+        // A program need not read it: an event that the pipe has no room for waits in a thread of its own.
+        std::thread::spawn(move || writeln!(stdin, "{event}"));
     }
-    let status = child.wait().map_err(|error| failed(format!("{place}: {error}")))?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(failed(format!("{place} ended with {status}"))),
+    let lost = |error: std::io::Error| failed(format!("{place}: {error}"));
+    match ended(&mut child, LONGEST).map_err(lost)? {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(failed(format!("{place} ended with {status}"))),
+        None => Err(failed(format!("{place} did not end within {} s", LONGEST.as_secs()))),
+    }
+}
+
+/// How a program ended; `None` for one that had to be ended.
+fn ended(child: &mut Child, within: Duration) -> std::io::Result<Option<ExitStatus>> {
+    const LOOK: Duration = Duration::from_millis(20);
+    let until = Instant::now() + within;
+    loop {
+        match child.try_wait()? {
+            Some(status) => return Ok(Some(status)),
+            None if Instant::now() < until => std::thread::sleep(LOOK),
+            None => {
+                child.kill()?;
+                child.wait()?;
+                return Ok(None);
+            }
+        }
     }
 }
 
@@ -184,5 +205,17 @@ fn text(event: &Value) -> String {
             of("/window/of"),
             of("/window/name"),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_does_not_end_is_ended() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        assert!(ended(&mut child, Duration::from_millis(50)).unwrap().is_none());
+        assert!(child.try_wait().unwrap().is_some());
     }
 }

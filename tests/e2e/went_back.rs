@@ -1,5 +1,6 @@
 //! A Redis that holds an older state than the gateways saw: a restored backup, an emptied server.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use portcullis_stack::{Envoy, Stack, Topology, Valkey, ValkeyOptions, ports, rea
 use portcullis_tests::faulty_redis::FaultyRedis;
 use portcullis_tests::organisation::Organisation;
 use portcullis_tests::world::topology_of_this_run;
-use portcullis_tests::{Answer, Case, World, cases};
+use portcullis_tests::{Answer, Case, Request, World, cases};
 use serde_json::{Value, json};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -50,6 +51,14 @@ fn refused_as_gone_back(org: &Organisation, key: &str) {
     .unwrap();
 }
 
+/// The words of all workers for how they are, as far as so many requests meet them.
+fn conditions(org: &Organisation) -> BTreeSet<String> {
+    let health = Request::bare("GET", "/portcullis/health").header("host", "x");
+    let word =
+        || org.gateway.send(&health).message()["status"].as_str().unwrap_or_default().to_owned();
+    (0..ENOUGH).map(|_| word()).collect()
+}
+
 fn events(org: &Organisation) -> Vec<Value> {
     let entries = org.gateway.audit().entries();
     let events = entries.iter().filter_map(|entry| entry["events"].as_array()).flatten();
@@ -73,6 +82,8 @@ fn a_restored_copy_of_redis_serves_nothing_that_was_revoked_since_and_the_operat
 
     refused_as_gone_back(&org, &key.key);
     refused_as_gone_back(&org, &other.key);
+    // Nobody is sent elsewhere for it: other organisations are served.
+    assert_eq!(conditions(&org), BTreeSet::from(["degraded".to_owned()]));
     let events = events(&org);
     assert!((1..=2).contains(&events.len()), "once for each worker: {events:?}");
     assert!(events.iter().all(|event| event["org"] == org.name.as_str()), "{events:?}");
@@ -90,6 +101,7 @@ fn a_restored_copy_of_redis_serves_nothing_that_was_revoked_since_and_the_operat
     org.operator.json(&accept).unwrap();
     all(&answers(&org, &key.key), 401);
     all(&answers(&org, &other.key), 200);
+    assert_eq!(conditions(&org), BTreeSet::from(["healthy".to_owned()]));
     let said = org.operator.json(&["audit", "show", "--admin", "--org", &org.name]).unwrap();
     assert!(said.to_string().contains("restore.accept"), "{said}");
 }

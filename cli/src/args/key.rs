@@ -48,7 +48,7 @@ pub(crate) struct IssueArgs {
     /// Why; kept in the admin chain.
     #[arg(long, value_parser = line)]
     pub(crate) reason: String,
-    /// Write the key to this new file (mode 0600) instead of standard output.
+    /// Write the key to this new file (mode 0600, one JSON object a line) instead of standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use portcullis_core::id::{KeyId, OrgId};
+use portcullis_core::id::{KeyId, OrgId, PolicyName};
 use portcullis_core::policy::{Dimension, Limit};
 use portcullis_redis_lua::{Key, Scope, Window};
 use serde_json::{Map, Value, json};
@@ -27,6 +27,25 @@ struct Row {
     used: u64,
     max: u64,
     next_back_ms: u64,
+}
+
+/// Who holds a key.
+#[derive(Default)]
+struct Holder {
+    name: String,
+    /// Of a record that can be read.
+    tier: Option<PolicyName>,
+}
+
+impl Holder {
+    /// A caller who has another tier since draws from that one's windows, whatever is left in those of the former.
+    fn draws_from(&self, limit: &str) -> bool {
+        let of_tier = limit.strip_prefix("tiers.").and_then(|rest| rest.split('.').next());
+        match (of_tier, &self.tier) {
+            (Some(of_tier), Some(tier)) => of_tier == tier.as_str(),
+            (_, _) => true,
+        }
+    }
 }
 
 pub(crate) fn list(session: &Session, args: &ListLimitsArgs) -> Result<Report, CliError> {
@@ -67,7 +86,7 @@ fn near(
     organisations: &[OrgId],
     over: u8,
 ) -> Result<Vec<(Row, Option<String>)>, CliError> {
-    let (mut rows, mut names) = (Vec::new(), BTreeMap::new());
+    let (mut rows, mut holders) = (Vec::new(), BTreeMap::new());
     for org in organisations {
         // An organisation that has keys may have no policy yet.
         if store.active(org)?.is_none() {
@@ -77,19 +96,23 @@ fn near(
         let policy = active.policy();
         let mut keys = Vec::new();
         for listed in store.records(org)? {
-            let name = listed.stored.map(|stored| stored.record.name).unwrap_or_default();
+            let holder = match listed.stored {
+                Ok(stored) => Holder { name: stored.record.name, tier: Some(stored.record.tier) },
+                Err(_) => Holder::default(),
+            };
             keys.push(listed.id.to_string());
-            names.insert((org.clone(), listed.id.to_string()), name);
+            holders.insert((org.clone(), listed.id.to_string()), holder);
         }
         for limit in policy.every_limit().chain(policy.sessions.opened.as_ref()) {
             rows.extend(used(store, org, limit, &keys)?);
         }
     }
+    let holder = |row: &Row| holders.get(&(row.org.clone(), row.caller()?.to_owned()));
     rows.retain(|row| row.used > 0 && row.percent() >= u64::from(over));
+    rows.retain(|row| holder(row).is_none_or(|holder| holder.draws_from(&row.limit)));
     rows.sort_by(|a, b| b.percent().cmp(&a.percent()).then_with(|| a.limit.cmp(&b.limit)));
     let named = rows.into_iter().map(|row| {
-        let name = row.caller().and_then(|id| names.get(&(row.org.clone(), id.to_owned())));
-        let name = name.cloned();
+        let name = holder(&row).map(|holder| holder.name.clone());
         (row, name)
     });
     Ok(named.collect())

@@ -6,8 +6,9 @@ use portcullis_core::id::{OrgId, PolicyVersion};
 
 use super::canary_callers::{callers, knows_keys};
 use super::change::{Change, OrgChange};
+use super::orphans::{self, Orphaning};
 use super::push::{OtherCanary, pushed_beside};
-use super::{NOT_ACTIVATED, compiled, listed, orphans};
+use super::{NOT_ACTIVATED, compiled, listed};
 use crate::admin_log::AdminLog;
 use crate::args::{
     CanaryArgs, CanaryStartArgs, CanaryStopArgs, CanaryWidenArgs, PromoteArgs, PushArgs, Session,
@@ -54,7 +55,7 @@ pub(crate) fn widen(session: &Session, args: CanaryWidenArgs) -> Result<Report, 
         let canary = canary.widened(percent.unwrap_or(before), named.clone());
         Ok(Target { version: active, canary: Some(canary) })
     };
-    let asked = Asked { which: &which, reason: &reason, orphan_keys: true };
+    let asked = Asked { which: &which, reason: &reason, orphaning: Orphaning::Warned };
     of_canaries(session, &asked, PolicyAction::Canary, wider, |store, organisations| {
         knows_keys(store, &more, organisations)
     })
@@ -63,7 +64,7 @@ pub(crate) fn widen(session: &Session, args: CanaryWidenArgs) -> Result<Report, 
 /// Makes what is tried the active version for all callers.
 pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, CliError> {
     let PromoteArgs { which, orphan_keys, reason } = args;
-    let asked = Asked { which, reason, orphan_keys: *orphan_keys };
+    let asked = Asked { which, reason, orphaning: Orphaning::of(*orphan_keys) };
     let tried = |_, canary: &NamedCanary| Ok(Target::alone(canary.record.version.clone()));
     of_canaries(session, &asked, PolicyAction::Promote, tried, |_, _| Ok(()))
 }
@@ -71,7 +72,7 @@ pub(crate) fn promote(session: &Session, args: &PromoteArgs) -> Result<Report, C
 /// Ends the trial: the active version decides for all callers again.
 pub(crate) fn stop(session: &Session, args: &CanaryStopArgs) -> Result<Report, CliError> {
     // The active version takes from no key what it had.
-    let asked = Asked { which: &args.which, reason: &args.reason, orphan_keys: true };
+    let asked = Asked { which: &args.which, reason: &args.reason, orphaning: Orphaning::Warned };
     let active = |active, _: &NamedCanary| Ok(Target::alone(active));
     of_canaries(session, &asked, PolicyAction::Rollback, active, |_, _| Ok(()))
 }
@@ -79,7 +80,7 @@ pub(crate) fn stop(session: &Session, args: &CanaryStopArgs) -> Result<Report, C
 struct Asked<'a> {
     which: &'a Which,
     reason: &'a str,
-    orphan_keys: bool,
+    orphaning: Orphaning,
 }
 
 /// Moves organisations with a canary to what `chosen` makes of the active version and the canary.
@@ -118,9 +119,7 @@ fn of_canaries(
         for step in &steps {
             compiled(&step.after.version, store)?;
         }
-        if !asked.orphan_keys {
-            orphans::refuse_steps(store, &steps)?;
-        }
+        orphans::consider_steps(store, &steps, asked.orphaning)?;
         Change { verb, admin_log: admin_log.clone(), steps, untouched: None }.carry_out(store)
     })
 }

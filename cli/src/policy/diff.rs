@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::change::OrgChange;
 use super::difference::{Difference, differences, summary};
-use super::orphans::{self, Orphan};
+use super::orphans::{self, Orphan, Orphaning};
 use super::replay::{self, Sides};
 use super::{active_policies, listed, no_policy, stored_document};
 use crate::args::{DiffArgs, Session, Side};
@@ -102,7 +102,7 @@ pub(super) fn preview(
     document: &Document,
     version: &PolicyVersion,
     steps: &[OrgChange],
-    orphans: &[Orphan],
+    (orphans, orphaning): (&[Orphan], Orphaning),
 ) -> Result<Report, CliError> {
     let active = |step: &OrgChange| (step.org.clone(), step.before.version().cloned());
     let to = Named::of_file(document);
@@ -114,10 +114,11 @@ pub(super) fn preview(
         told.push_str(&format!("\n  {}  {}", step.org, step.told()));
     }
     if !orphans.is_empty() {
-        told.push_str(&format!(
-            "\n{}; a push needs --orphan-keys",
-            escape::line(&orphans::told(orphans))
-        ));
+        let needs = match orphaning {
+            Orphaning::Refused => "; a push needs --orphan-keys",
+            Orphaning::Warned => "",
+        };
+        told.push_str(&format!("\n{}{needs}", escape::line(&orphans::told(orphans))));
     }
     let json = json!({
         "dry_run": true,
@@ -127,7 +128,8 @@ pub(super) fn preview(
         "different": comparisons.iter().any(Comparison::is_different),
         "comparisons": comparisons.iter().map(Comparison::view).collect::<Vec<_>>(),
     });
-    let verdict = if orphans.is_empty() { Verdict::Good } else { Verdict::Wanting };
+    let refused = orphaning == Orphaning::Refused && !orphans.is_empty();
+    let verdict = if refused { Verdict::Wanting } else { Verdict::Good };
     Ok(Report::judged(verdict, format!("{told}\n{}", text(&comparisons)), json))
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::change::OrgChange;
 use super::{compiled, count, stored_document};
+use crate::escape;
 use crate::key::lacks;
 use crate::report::{CliError, progress};
 use crate::store::Store;
@@ -81,7 +82,10 @@ pub(super) fn told(orphans: &[Orphan]) -> String {
     let named: Vec<String> = named
         .map(|Orphan { org, id, name, lacks }| format!("{id} of {org} ({name}: {lacks})"))
         .collect();
-    let more = if orphans.len() > NAMED { ", …" } else { "" };
+    let more = match orphans.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(", and {more} more, which policy push --dry-run --output json names"),
+    };
     format!(
         "{} would lose their role or tier: {}{more}",
         count(orphans.len(), "active key"),
@@ -89,13 +93,42 @@ pub(super) fn told(orphans: &[Orphan]) -> String {
     )
 }
 
-/// Refuses a change to stored versions that would orphan keys.
-pub(super) fn refuse_steps(store: &mut Store, steps: &[OrgChange]) -> Result<(), CliError> {
+/// Says which keys lose what they have, where that was asked for.
+pub(super) fn warn(orphans: &[Orphan]) {
+    if !orphans.is_empty() {
+        progress(&escape::line(&format!("warning: {}", told(orphans))));
+    }
+}
+
+/// What becomes of a change that orphans keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orphaning {
+    Refused,
+    /// It was asked for: the keys are named.
+    Warned,
+}
+
+impl Orphaning {
+    /// As `--orphan-keys` says.
+    pub(super) fn of(orphan_keys: bool) -> Self {
+        if orphan_keys { Self::Warned } else { Self::Refused }
+    }
+}
+
+/// A change to stored versions that would orphan keys.
+pub(super) fn consider_steps(
+    store: &mut Store,
+    steps: &[OrgChange],
+    orphaning: Orphaning,
+) -> Result<(), CliError> {
     let changes = steps.iter().filter(|step| step.before.version() != Some(&step.after.version));
     for OrgChange { org, before, after } in changes {
         let policy = compiled(&after.version, store)?;
         let found = orphans(store, &policy, &[(org.clone(), before.version().cloned())])?;
-        refuse(&found, &format!("policy {}", after.version))?;
+        match orphaning {
+            Orphaning::Refused => refuse(&found, &format!("policy {}", after.version))?,
+            Orphaning::Warned => warn(&found),
+        }
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ use portcullis_core::policy::Policy;
 use super::canary_callers::{canary, knows_keys};
 use super::change::{Change, OrgChange};
 use super::findings::{Findings, LocatedWarning, findings};
-use super::{NOT_ACTIVATED, count, diff, fits, listed, orphans};
+use super::orphans::{self, Orphaning};
+use super::{NOT_ACTIVATED, count, diff, fits, listed};
 use crate::admin_log::AdminLog;
 use crate::args::{PushArgs, Session, Which};
 use crate::document::Document;
@@ -62,11 +63,13 @@ pub(super) fn pushed_beside(
         let orphans = orphans::orphans(store, &policy, &concerned)?;
         if args.dry_run {
             store.unwatch()?;
-            let orphans = if args.orphan_keys { Vec::new() } else { orphans };
-            return diff::preview(store, &document, &version, &steps, &orphans).map(Some);
+            let orphaning = Orphaning::of(args.orphan_keys);
+            let orphans = (orphans.as_slice(), orphaning);
+            return diff::preview(store, &document, &version, &steps, orphans).map(Some);
         }
-        if !args.orphan_keys {
-            orphans::refuse(&orphans, &document.place)?;
+        match Orphaning::of(args.orphan_keys) {
+            Orphaning::Refused => orphans::refuse(&orphans, &document.place)?,
+            Orphaning::Warned => orphans::warn(&orphans),
         }
         store.put_policy(&version, &document.value)?;
         let untouched = (verb == PolicyAction::Push).then_some("not named by this policy");

@@ -3,7 +3,8 @@
 use portcullis_core::id::{OrgId, PolicyVersion};
 
 use super::change::{Change, OrgChange};
-use super::{NOT_ACTIVATED, compiled, listed, no_policy, orphans};
+use super::orphans::{self, Orphaning};
+use super::{NOT_ACTIVATED, compiled, listed, no_policy};
 use crate::admin_log::AdminLog;
 use crate::args::{RollbackArgs, Session, Which};
 use crate::report::{CliError, Report};
@@ -40,9 +41,7 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
             None => steps.iter().try_for_each(ends_no_canary)?,
         }
         args.which.covers(&steps.iter().map(|step| step.org.clone()).collect::<Vec<_>>())?;
-        if !args.orphan_keys {
-            orphans::refuse_steps(store, &steps)?;
-        }
+        orphans::consider_steps(store, &steps, Orphaning::of(args.orphan_keys))?;
         let untouched = args.which.org.is_empty().then_some(untouched);
         Change { verb: PolicyAction::Rollback, admin_log: admin_log.clone(), steps, untouched }
             .carry_out(store)

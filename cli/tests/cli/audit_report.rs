@@ -38,7 +38,15 @@ fn week() -> String {
         tool_name: Some("list".into()),
         ..base
     };
-    text(&[chain.append(&night), chain.append(&day)])
+    // Who is refused has not used it.
+    let refused = Entry {
+        timestamp: "2026-12-07T11:00:00.000000Z".into(),
+        tool_name: Some("wipe".into()),
+        status: "denied",
+        decision: Decision { effect: "deny", rule: "default".to_owned() },
+        ..day.clone()
+    };
+    text(&[chain.append(&night), chain.append(&day), chain.append(&refused)])
 }
 
 // Proves: C11
@@ -64,15 +72,15 @@ fn a_review_sees_what_is_new_odd_slow_refused_and_nearly_used_up() {
     let report = said.json();
     assert_eq!(
         (&report["requests"], &report["earlier_entries"]),
-        (&2.into(), &10.into()),
+        (&3.into(), &10.into()),
         "{report:#}"
     );
-    // The tool that it used a week before is not new.
+    // The tool that it used a week before is not new; one that it was refused is none that it used.
     assert_eq!(report["first_uses_total"], 1);
     assert_eq!(report["first_uses"][0]["tool"], "<script>alert(1)</script>");
     assert_eq!((&report["outside_hours"], &report["hours"][0][2]), (&1.into(), &1.into()));
     let caller = &report["callers"][0];
-    assert_eq!((&caller["caller"], &caller["calls"]), (&"acme/cursor (k1)".into(), &2.into()));
+    assert_eq!((&caller["caller"], &caller["calls"]), (&"acme/cursor (k1)".into(), &3.into()));
     assert_eq!(report["limits"][0]["used"], 81);
     assert_eq!(report["drift"][0]["drift"], "crm/pay: changed, hide");
     assert_eq!(report["failing"][0]["failed_percent"], 100.0);

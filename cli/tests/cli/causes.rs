@@ -78,6 +78,17 @@ fn a_wrong_password_and_missing_rights_are_told_apart() {
     assert_eq!(list("guest:right"), "this Redis user may not do that");
 }
 
+#[test]
+fn a_server_without_tls_is_told_as_such() {
+    let operator = Operator::with_policy();
+    let url = operator.valkey.url().replace("redis://", "rediss://");
+    let said = run(&["key", "list", "--output", "json"], &[("PORTCULLIS_REDIS", &url)], "");
+    assert!(
+        found(&said).starts_with("the server speaks no TLS, and the URL asks for it"),
+        "{said:?}"
+    );
+}
+
 // Finding 7.1: push said active, and gateways read database 0.
 #[test]
 fn another_database_than_the_gateways_read_is_refused() {

@@ -30,6 +30,13 @@ impl Said {
         serde_json::from_str(&self.stdout).expect("one JSON document")
     }
 
+    /// The one JSON document of a run that went well, and what it warned of.
+    pub(crate) fn warned(&self) -> (Value, &str) {
+        assert_eq!(self.status, 0, "{self:?}");
+        assert!(!self.stderr.is_empty(), "no warning: {self:?}");
+        (serde_json::from_str(&self.stdout).expect("one JSON document"), &self.stderr)
+    }
+
     /// The `error` on standard error of a run that was refused.
     pub(crate) fn refusal(&self) -> Value {
         assert_eq!((self.status, self.stdout.as_str()), (1, ""), "{self:?}");

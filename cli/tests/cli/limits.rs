@@ -19,7 +19,7 @@ const POLICY: &str = r#"{
     "roles": {"analyst": {"demo": {"allow": ["*"]}}, "admin": {"demo": {"allow": ["*"]}}},
     "tiers": {"free": {"limits": {
         "calls": {"limit": 50, "window": "1h"},
-        "day": {"limit": 100, "window": "1d", "cost": "credits"}}}},
+        "day": {"limit": 100, "window": "1d", "cost": "credits"}}}, "pro": {"limits": {}}},
     "limits": {
         "all": {"limit": 1000000, "window": "1h", "per": ["global"]},
         "company": {"limit": 70, "window": "30d", "per": ["org"], "cost": "credits", "alert": 40},
@@ -286,6 +286,13 @@ fn list_names_every_window_that_is_nearly_used_up() {
     assert!(of_subject.clone().any(|it| it["of"]["key"] == holder), "{all}");
     let text = operator.plainly(&["limits", "list", "--org", "acme", "--over", "50%"]).stdout;
     assert!(text.contains("cursor") && text.contains("tiers.free.day"), "{text}");
+    // Of a tier that it had before nothing is said: it draws from other windows now.
+    let set = |tier| operator.says(&["key", "set", &id, "--tier", tier]).json();
+    set("pro");
+    let moved = operator.plainly(&["limits", "list", "--org", "acme", "--over", "1"]).stdout;
+    let of_key = moved.lines().filter(|line| line.contains("cursor")).collect::<String>();
+    assert!(!of_key.contains("tiers.free"), "{moved}");
+    set("free");
     // The short name of a limit is enough.
     let reset = ["limits", "reset", &id, "--limit", "day", "--reason", "r"];
     assert_eq!(

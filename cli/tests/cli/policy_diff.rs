@@ -236,7 +236,10 @@ fn keys_that_a_push_would_orphan_are_named_and_have_to_be_meant() {
     assert_eq!(dry.status, 1, "{dry:?}");
     let dry: serde_json::Value = serde_json::from_str(&dry.stdout).unwrap();
     assert_eq!(dry["orphaned_keys"][0]["id"], json!(id), "{dry}");
-    operator.says(&[&push[..], &["--orphan-keys"]].concat()).json();
+    let dry = [&push[..], &["--orphan-keys", "--dry-run"]].concat();
+    // Asked for, they are still named, and no reason to refuse.
+    assert_eq!(operator.says(&dry).json()["orphaned_keys"].as_array().map(Vec::len), Some(1));
+    operator.says(&[&push[..], &["--orphan-keys"]].concat()).warned();
     // It has no tier by now: the next push takes nothing from it.
     let next = Scratch::new("next.yaml", &text.replace("  free: {", "  plain: {"));
     operator.says(&["policy", "push", next.path(), "--reason", "r"]).json();

@@ -82,16 +82,21 @@ fn every_change_that_would_orphan_keys_names_them_and_is_refused() {
     orphaned(&says(&["policy", "push", without.path()]), &key);
     orphaned(&says(&["policy", "canary", "start", without.path(), "--percent", "10%"]), &key);
     let start = ["policy", "canary", "start", without.path(), "--percent", "10%", "--orphan-keys"];
-    says(&start).json();
+    let named = |said: Said| {
+        let (_, warning) = said.warned();
+        let lost = "warning: 1 active key would lose their role or tier: ";
+        assert!(warning.contains(lost) && warning.contains(&key), "{warning}");
+    };
+    named(says(&start));
     orphaned(&says(&["policy", "promote"]), &key);
     orphaned(&says(&["policy", "canary", "promote"]), &key);
     assert_eq!(active(&operator).version, with);
-    says(&["policy", "canary", "promote", "--orphan-keys"]).json();
+    named(says(&["policy", "canary", "promote", "--orphan-keys"]));
     // What had no role is not taken one; going back gives it again.
     says(&["policy", "rollback"]).json();
     assert_eq!(active(&operator).version, with);
     orphaned(&says(&["policy", "rollback"]), &key);
-    says(&["policy", "rollback", "--orphan-keys"]).json();
+    named(says(&["policy", "rollback", "--orphan-keys"]));
 }
 
 #[test]
@@ -99,7 +104,7 @@ fn keys_whose_role_the_active_policy_lacks_are_named_where_keys_are_looked_at() 
     let (operator, without, key) = with_orphan();
     let list = || operator.plainly(&["key", "list"]).stdout;
     assert!(!list().contains("warning"), "{}", list());
-    operator.says(&["policy", "push", without.path(), "--reason", "r", "--orphan-keys"]).json();
+    operator.says(&["policy", "push", without.path(), "--reason", "r", "--orphan-keys"]).warned();
     let warning = format!("warning: acme/{key}: the active policy lacks its role analyst");
     assert!(list().contains(&warning), "{}", list());
     assert!(operator.plainly(&["key", "show", &key]).stdout.contains("lacks its role analyst"));
@@ -108,6 +113,10 @@ fn keys_whose_role_the_active_policy_lacks_are_named_where_keys_are_looked_at() 
     let doctor = operator.plainly(&["doctor"]).stdout;
     assert!(doctor.contains("keys acme"), "{doctor}");
     assert!(doctor.contains(&format!("1 active keys, whose calls get 403: {key}")), "{doctor}");
+    // A role that the policy has not is refused at every connector: none has to be named.
+    let explained = operator.plainly(&["explain", "--key", &key, "--tool", "echo"]);
+    assert_eq!(explained.status, 1, "{explained:?}");
+    assert!(explained.stdout.starts_with("deny by "), "{explained:?}");
     operator.says(&["policy", "push", &file("policy.yaml"), "--reason", "r"]).json();
     assert!(!operator.plainly(&["doctor"]).stdout.contains("keys acme"));
 }

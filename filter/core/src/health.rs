@@ -85,6 +85,8 @@ pub struct Surroundings<'a> {
     pub issuers: Vec<(&'a IssuerId, Option<CallFailure>)>,
     /// The policy that each organisation's calls were last decided on.
     pub policies: &'a BTreeMap<OrgId, PolicyVersion>,
+    /// Organisations whose calls are refused because Redis holds an older state than before.
+    pub gone_back: Vec<&'a OrgId>,
 }
 
 impl Health {
@@ -144,7 +146,9 @@ impl Health {
         });
         let connectors = self.connectors.values().flat_map(BTreeMap::values);
         let connectors = connectors.map(|seen| failing(seen, Condition::Degraded, now));
-        dependencies.chain(issuers).chain(connectors).max().unwrap_or(Condition::Healthy)
+        let gone_back = around.gone_back.iter().map(|_| Condition::Degraded);
+        let all = dependencies.chain(issuers).chain(connectors).chain(gone_back);
+        all.max().unwrap_or(Condition::Healthy)
     }
 
     /// The document with every check.
@@ -173,6 +177,11 @@ impl Health {
                 check(named, seen, Condition::Degraded, now)
             })
         });
+        let gone_back = around.gone_back.iter().take(MOST_CONNECTORS).map(|org| {
+            let status = Condition::Degraded.name();
+            json!({ "check": "state", "org_id": org, "status": status, "failure": "went_back" })
+        });
+        let checks = dependencies.chain(issuers).chain(connectors).chain(gone_back);
         let policies = around.policies.iter().take(MOST_CONNECTORS);
         let policies: Map<String, Value> =
             policies.map(|(org, version)| (org.to_string(), version.to_string().into())).collect();
@@ -180,7 +189,7 @@ impl Health {
             "status": self.condition(around, now).name(),
             "uptime_seconds": now.since(self.since).as_secs(),
             "build": self.build,
-            "checks": dependencies.chain(issuers).chain(connectors).collect::<Vec<_>>(),
+            "checks": checks.collect::<Vec<_>>(),
             "policies": policies,
         })
     }
@@ -214,7 +223,8 @@ mod tests {
     }
 
     fn around(policies: &BTreeMap<OrgId, PolicyVersion>) -> Surroundings<'_> {
-        Surroundings { without_redis: Condition::Unhealthy, issuers: vec![], policies }
+        let without_redis = Condition::Unhealthy;
+        Surroundings { without_redis, issuers: vec![], policies, gone_back: vec![] }
     }
 
     fn ended(status: &'static str, upstream_ms: Option<u64>) -> Entry {
@@ -276,6 +286,20 @@ mod tests {
                     "status": "healthy", "age_seconds": 3, "latency_ms": 7,
                 }],
             })
+        );
+    }
+
+    #[test]
+    fn an_organisation_whose_state_went_back_is_told() {
+        let (policies, health) = (BTreeMap::new(), Health::new(at(100), "abc"));
+        let acme = OrgId::new("acme").unwrap();
+        let around = Surroundings { gone_back: vec![&acme], ..around(&policies) };
+        assert_eq!(health.condition(&around, at(120)), Condition::Degraded);
+        assert_eq!(
+            health.details(&around, at(120))["checks"],
+            json!([{
+                "check": "state", "org_id": "acme", "status": "degraded", "failure": "went_back",
+            }])
         );
     }
 

@@ -389,6 +389,7 @@ impl Worker {
             },
             issuers: self.keyring.health().collect(),
             policies: &self.good,
+            gone_back: self.histories.refused().collect(),
         }
     }
 

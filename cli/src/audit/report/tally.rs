@@ -189,7 +189,9 @@ impl Tally {
         let caller = caller(entry);
         let tool = tool(entry);
         let is_call = &*entry.mcp_method == "tools/call" && !entry.tool_name.is_empty();
-        let is_new = is_call && !entry.caller().is_empty() && self.is_first_use(&caller, &tool);
+        // Who was refused has not used it.
+        let is_use = is_call && !matches!(&*entry.status, "denied" | "limited");
+        let is_new = is_use && !entry.caller().is_empty() && self.is_first_use(&caller, &tool);
         if is_before {
             add(&mut self.before);
             return;

@@ -20,6 +20,8 @@ struct Seen {
     highest: Generation,
     /// Redis is behind that, and this was reported.
     reported: bool,
+    /// Its calls are refused for that, as far as this worker knows.
+    refused: bool,
 }
 
 /// How a generation compares with those before.
@@ -38,7 +40,7 @@ impl Histories {
     pub(super) fn see(&mut self, org: &OrgId, generation: Generation) -> Course {
         let Some(seen) = self.0.get_mut(org) else {
             if generation > Generation::default() {
-                self.0.insert(org.clone(), Seen { highest: generation, reported: false });
+                self.0.insert(org.clone(), Seen { highest: generation, ..Seen::default() });
             }
             return Course::Onward;
         };
@@ -46,17 +48,24 @@ impl Histories {
             return Course::Behind(seen.highest);
         }
         if generation == seen.highest {
+            seen.refused = false;
             return Course::Onward;
         }
         let restored = generation.is_restored_since(seen.highest);
-        *seen = Seen { highest: generation, reported: false };
+        *seen = Seen { highest: generation, ..Seen::default() };
         if restored { Course::Restored } else { Course::Onward }
     }
 
     /// Whether it was not reported yet that `org` went back. It counts as reported from here on.
     pub(super) fn report(&mut self, org: &OrgId) -> bool {
         let seen = self.0.entry(org.clone()).or_default();
+        seen.refused = true;
         !std::mem::replace(&mut seen.reported, true)
+    }
+
+    /// Organisations whose calls are refused because Redis is behind what this worker saw.
+    pub(super) fn refused(&self) -> impl Iterator<Item = &OrgId> {
+        self.0.iter().filter(|(_, seen)| seen.refused).map(|(org, _)| org)
     }
 }
 
