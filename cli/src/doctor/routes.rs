@@ -268,11 +268,37 @@ fn sealed(dump: &Value, tables: &BTreeSet<Route>, discovered: &BTreeSet<String>)
         };
         Some(Finding::warning(&format!("envoy.route {}", route.name), found, next.clone()))
     });
-    let findings: Vec<_> = unsealed.collect();
+    let mut findings: Vec<_> = unsealed.collect();
+    findings.extend(unsealing(dump, discovered));
     let any = tables.iter().any(|route| route.is_guarded) && !managers.is_empty();
     if findings.is_empty() && any {
         return vec![Finding::good("envoy.seal", "every guarded route has one")];
     }
+    findings
+}
+
+/// Hosts and routes with words of their own for the seal: without rules, or disabled, it lets a judged request of another
+/// route pass there.
+fn unsealing(dump: &Value, discovered: &BTreeSet<String>) -> Vec<Finding> {
+    let mut seals = BTreeSet::new();
+    each_object(dump, &mut |node| {
+        let Some(at) = position(node, discovered) else { return };
+        let filters = node["http_filters"].as_array().into_iter().flatten();
+        let behind = filters.skip(at.saturating_add(1)).filter(|filter| is_seal(filter));
+        seals.extend(behind.filter_map(|filter| filter["name"].as_str()).map(str::to_owned));
+    });
+    let mut findings = Vec::new();
+    each_object(dump, &mut |node| {
+        let Some(own) = node["typed_per_filter_config"].as_object() else { return };
+        for seal in seals.iter().filter(|seal| own.contains_key(*seal)) {
+            let check = format!("envoy.route {}", node["name"].as_str().unwrap_or("?"));
+            let found = format!(
+                "it sets {seal} for itself: a judged request of another route may pass there"
+            );
+            let next = format!("remove {seal} from its typed_per_filter_config; {PAGE}");
+            findings.push(Finding::warning(&check, found, next));
+        }
+    });
     findings
 }
 
@@ -584,6 +610,30 @@ mod tests {
             let line = found.iter().find(|(check, ..)| check == "envoy.route mcp/demo");
             let (_, state, told) = line.unwrap_or_else(|| panic!("{filters}: {found:?}"));
             assert!(*state == State::Warning && told.contains("seal"), "{filters}: {found:?}");
+        }
+    }
+
+    // Finding 11.1: whoever writes a route may switch filters off there.
+    // Proves: X16, X30
+    #[test]
+    fn a_route_that_switches_the_seal_off_has_a_line() {
+        let off = json!({"portcullis_seal": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
+        }});
+        let shop =
+            json!({"name": "shop", "match": {"path": "/shop"}, "route": {"cluster": "shop"}});
+        let mut of_route = dump(&json!([guarded_route(), shop]), &filters());
+        let mut of_host = of_route.clone();
+        let host = "/configs/1/static_route_configs/0/route_config/virtual_hosts/0";
+        of_route.pointer_mut(host).unwrap()["routes"][1]["typed_per_filter_config"] = off.clone();
+        of_host.pointer_mut(host).unwrap()["typed_per_filter_config"] = off;
+        for (dump, name) in [(of_route, "shop"), (of_host, "mcp")] {
+            let found = told(&dump);
+            let check = format!("envoy.route {name}");
+            let line = found.iter().find(|(it, ..)| *it == check);
+            let (_, state, told) = line.unwrap_or_else(|| panic!("{found:?}"));
+            assert!(*state == State::Warning && told.contains("portcullis_seal"), "{found:?}");
+            assert!(!found.iter().any(|(check, ..)| check == "envoy.seal"), "{found:?}");
         }
     }
 
