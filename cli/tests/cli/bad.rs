@@ -55,8 +55,17 @@ impl Case<'_> {
     }
 }
 
-const FILES: [&str; 8] =
-    ["yaml", "document", "connectors", "tools", "roles", "conditions", "limits", "warnings"];
+const FILES: [&str; 9] = [
+    "yaml",
+    "document",
+    "connectors",
+    "tools",
+    "roles",
+    "conditions",
+    "limits",
+    "warnings",
+    "bounds",
+];
 
 fn name(file: &str) -> String {
     format!("bad/{file}.txt")

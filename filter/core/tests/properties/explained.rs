@@ -30,7 +30,15 @@ use serde_json::{Map, Value, json};
 use crate::cases;
 
 const TOOLS: [&str; 3] = ["query_users", "create_note", "delete_user"];
-const CONDITIONS: [&str; 20] = [
+const CONDITIONS: [&str; 27] = [
+    // The same for every call that fits one of the pinned schemas below.
+    "arguments.limit <= 100",
+    "!has(arguments.limit) || arguments.limit <= 200",
+    "arguments.limit > 100 || time.hour < 12",
+    "arguments.plan in ['free', 'pro', 'gold']",
+    "has(arguments.plan) && arguments.plan != 'gold'",
+    "size(arguments.ids) <= 9",
+    "size(arguments.ids) < 1",
     "time.hour >= 8 && time.hour < 18",
     "arguments.limit <= 50",
     "!has(arguments.limit) || arguments.limit <= 50",
@@ -97,12 +105,16 @@ fn demands() -> impl Strategy<Value = Option<Value>> {
         json!({"maximum": 50}),
         json!({"minimum": 1, "maximum": 10.5}),
         json!({"enum": [1, 10, null]}),
+        json!({"maximum": 500}),
+        json!({"enum": [200]}),
         json!({"required": true}),
     ]);
     let plan = select(vec![
         json!({"enum": ["free"]}),
         json!({"pattern": "^(?=f)[a-z]+$", "max_length": 4}),
         json!({"min_length": 4, "required": true}),
+        json!({"max_length": 9}),
+        json!({"enum": ["free", "pro"]}),
     ]);
     let ids = select(vec![json!({"max_items": 2}), json!({"items": {"pattern": "^[a-c]$"}})]);
     let each = (weighted(0.5, limit), weighted(0.5, plan), weighted(0.5, ids), shadowed());
@@ -152,6 +164,11 @@ fn tool() -> impl Strategy<Value = Value> {
         json!({"type": "object"}),
         json!({"type": "object", "properties": {"limit": {"type": "integer", "maximum": 100}}}),
         json!({"type": "object", "properties": {"plan": {"enum": ["free", "pro"]}}, "required": ["plan"]}),
+        json!({"type": "object", "properties": {
+            "limit": {"type": "number", "exclusiveMinimum": 1, "exclusiveMaximum": 100},
+            "plan": {"type": "string", "minLength": 3, "maxLength": 4},
+            "ids": {"type": "array", "maxItems": 2, "items": {"type": "string", "maxLength": 2}},
+        }, "required": ["limit"]}),
     ]);
     (of(any::<bool>()), call_rules(), weighted(0.4, schema)).prop_map(
         |(read_only, mut tool, schema)| {
@@ -461,6 +478,52 @@ fn constant(policy: &Policy) -> [Vec<String>; 2] {
     ]
 }
 
+/// What `policy check` says of a rule and the calls that fit the pinned schema.
+#[derive(Clone, Copy)]
+enum Claim {
+    /// It refuses none.
+    Idle,
+    /// It refuses only calls without an argument.
+    IdleWith,
+    /// No call meets it.
+    RefusesAll,
+}
+
+fn claims(policy: &Policy) -> Vec<(String, Claim)> {
+    let warnings = policy.warnings().into_iter();
+    let claims = warnings.filter_map(|it| {
+        let claim = match it.found {
+            found if found.contains("only calls without it are refused") => Claim::IdleWith,
+            found
+                if found
+                    .contains("fits the pinned schema meets: the condition refuses nothing") =>
+            {
+                Claim::Idle
+            }
+            found if found.contains("no call that fits the pinned schema can meet") => {
+                Claim::RefusesAll
+            }
+            found if found.contains("the rule refuses nothing") => Claim::Idle,
+            _ => return None,
+        };
+        // Of one tool among several, the step does not say which.
+        let rule = it.path.rsplit_once('.')?.0;
+        (!matches!(claim, Claim::RefusesAll) || rule.contains(".tools."))
+            .then(|| (rule.to_owned(), claim))
+    });
+    claims.collect()
+}
+
+/// Whether a call fits its pinned schema, as it came.
+fn fits(policy: &Policy, trial: &RandomCall) -> bool {
+    let tool = policy.connectors.values().find_map(|it| it.tools.get(trial.tool));
+    let schema = tool.and_then(|tool| tool.pin.as_ref()?.member("inputSchema"));
+    schema.is_some_and(|schema| {
+        let compiled = portcullis_core::schema::compile(schema).unwrap();
+        compiled.check(&Value::Object(trial.arguments.clone())).is_ok()
+    })
+}
+
 proptest! {
     #![proptest_config(cases(300))]
 
@@ -485,6 +548,22 @@ proptest! {
         let capped = entry["events"].to_string().contains("records_capped");
         let amends = answer.amended.is_some() && answer.decision.lets_pass();
         prop_assert_eq!(capped, amends, "{:?} {}", answer, entry);
+        let fits = fits(&policy, &trial);
+        for (rule, claim) in claims(&policy) {
+            let step = answer.steps.iter().find(|step| step.rule == rule);
+            let Some(step) = step.filter(|_| fits) else { continue };
+            let met = step.outcome == authz::Consideration::Passed;
+            let others = answer.steps.iter().any(|it| {
+                it.rule != rule && it.outcome == authz::Consideration::Refused
+            });
+            match claim {
+                Claim::Idle => prop_assert!(met || others, "{:?} {:?}", step, answer),
+                Claim::IdleWith => prop_assert!(
+                    met || others || trial.arguments.len() < 3, "{:?} {:?}", step, answer
+                ),
+                Claim::RefusesAll => prop_assert!(!met, "{:?} {:?}", step, answer),
+            }
+        }
         let [never, always] = constant(&policy);
         for step in &answer.steps {
             let met = step.outcome == authz::Consideration::Passed;

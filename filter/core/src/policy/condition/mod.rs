@@ -232,6 +232,12 @@ impl Condition {
         self.variables.contains(&Variable::Arguments)
     }
 
+    /// Whether it speaks of what is called.
+    #[must_use]
+    pub fn asks_for_target(&self) -> bool {
+        [Variable::Tool, Variable::Connector].iter().any(|it| self.variables.contains(it))
+    }
+
     /// Whether it holds. No clock and no address is asked: `facts` has all there is.
     ///
     /// # Errors

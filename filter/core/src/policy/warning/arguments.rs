@@ -2,33 +2,51 @@
 //!
 //! Owns what the pinned schema tells of an argument.
 
-use super::{Warning, WarningKind, patterns};
+use std::rc::Rc;
+
+use serde_json::Value;
+
+use super::facts::{PinnedFacts, PinnedTool};
+use super::{Warning, WarningKind, bounds, patterns};
 use crate::id::PolicyName;
-use crate::policy::arguments::Demand;
-use crate::policy::condition::lint::Type;
-use crate::policy::{Access, CallRules, Globs, Policy, Tool};
-use crate::schema::same;
+use crate::policy::arguments::{Demand, Presence};
+use crate::policy::condition::lint::{Arguments, Type};
+use crate::policy::{Access, CallRules, Cap, Check, Globs, OnExcess, Policy, Tool, Unpinned};
 
 /// Of a pattern that more tools have than these, so many are looked at.
 const MOST_TOOLS: usize = 64;
 
+/// The tools that some rules are about.
+struct Meant<'a> {
+    tools: Vec<&'a Tool>,
+    /// What is left for arguments of those of them that are pinned, before the rules.
+    left: Vec<Rc<Arguments>>,
+    /// Whether they are about no other tool, and all of these are pinned.
+    closed: bool,
+}
+
 impl Policy {
-    pub(super) fn warn_of_arguments(&self, warnings: &mut Vec<Warning>) {
-        for connector in self.connectors.values() {
-            for tool in connector.tools.values() {
-                of_rules(&tool.rules, &[tool], warnings);
+    pub(super) fn warn_of_arguments(&self, facts: &PinnedFacts<'_>, warnings: &mut Vec<Warning>) {
+        for (name, connector) in &self.connectors {
+            let ruled = connector.tools.iter().filter(|(_, stated)| !stated.rules.is_empty());
+            for (tool, stated) in ruled {
+                let pinned = pinned_tool(name, tool, stated);
+                let left: Vec<_> =
+                    pinned.iter().map(|pinned| Rc::new(facts.before_rules(pinned))).collect();
+                let closed = !left.is_empty();
+                self.of_rules(
+                    &stated.rules,
+                    &Meant { tools: vec![stated], left, closed },
+                    warnings,
+                );
             }
         }
         for (role, name, access) in self.roles.iter().flat_map(|(role, stated)| {
             stated.connectors.iter().map(move |(name, access)| (role, name, access))
         }) {
             if access.tools.is_some() {
-                self.warn_of_role_rules(
-                    &format!("roles.{role}.{name}.tools"),
-                    name,
-                    access,
-                    warnings,
-                );
+                let place = format!("roles.{role}.{name}.tools");
+                self.warn_of_role_rules(&place, (name, access), facts, warnings);
             }
         }
     }
@@ -36,27 +54,155 @@ impl Policy {
     fn warn_of_role_rules(
         &self,
         place: &str,
-        name: &PolicyName,
-        access: &Access,
+        (name, access): (&PolicyName, &Access),
+        facts: &PinnedFacts<'_>,
         warnings: &mut Vec<Warning>,
     ) {
+        let Some((name, connector)) = self.connectors.get_key_value(name) else { return };
         for (tool, rules) in access.tools.iter().flat_map(|rules| rules.each()) {
             let mut about = Globs::default();
             about.insert(&tool);
             let (path, effect) = (format!("{place}.{tool}"), "these rules guard nothing there");
             self.warn_of_unknown(&path, &about, &[name], effect, warnings);
-            let stated = self.connectors.get(name).map(|it| &it.tools);
             let open = |name: &str| access.allow.matches(name) && !access.deny.matches(name);
-            let meant: Vec<&Tool> = match about.names(&tool) {
-                true => stated.and_then(|tools| tools.get(&tool)).into_iter().collect(),
+            let exact = about.names(&tool);
+            let meant: Vec<(&String, &Tool)> = match exact {
+                true => connector.tools.get_key_value(&tool).into_iter().collect(),
                 false => {
-                    let all = stated.into_iter().flatten();
+                    let all = connector.tools.iter();
                     let meant = all.filter(|(name, _)| about.matches(name) && open(name));
-                    meant.map(|(_, tool)| tool).take(MOST_TOOLS).collect()
+                    meant.take(MOST_TOOLS).collect()
                 }
             };
-            of_rules(rules, &meant, warnings);
+            let pinned: Vec<_> =
+                meant.iter().filter_map(|(tool, stated)| pinned_tool(name, tool, stated)).collect();
+            let hides = connector.pins.unpinned == Unpinned::Hide;
+            let closed = pinned.len() == meant.len()
+                && (1..MOST_TOOLS).contains(&meant.len())
+                && (exact || hides);
+            let left = pinned.iter().map(|pinned| Rc::clone(&facts.of(pinned).arguments)).collect();
+            let tools: Vec<&Tool> = meant.into_iter().map(|(_, stated)| stated).collect();
+            if exact || hides {
+                self.covered(rules, &tools, warnings);
+            }
+            self.of_rules(rules, &Meant { tools, left, closed }, warnings);
         }
+    }
+
+    /// Rules of a role beside stricter ones of every tool that they are about.
+    fn covered(&self, rules: &CallRules, tools: &[&Tool], warnings: &mut Vec<Warning>) {
+        let mut stricter = |path: String, found: String, of: Option<&Tool>, what: &str| {
+            let Some(tool) = of else { return };
+            let place = &tool.rules.place;
+            warnings.push(Warning {
+                path,
+                kind: WarningKind::NoEffect,
+                found: format!("{found}, where {place} has {what}: the stricter one holds"),
+                expected: "a stricter rule than that of the tool".to_owned(),
+            });
+        };
+        if let Some(cap) = &rules.max_records {
+            let lower = |tool: &&&Tool| {
+                let own = tool.rules.max_records.as_ref().filter(|own| self.holds(own));
+                own.is_some_and(|own| own.argument == cap.argument && own.max <= cap.max)
+            };
+            let all = (tools.len() < MOST_TOOLS && tools.iter().all(|it| lower(&it)))
+                .then(|| tools.first().copied())
+                .flatten();
+            let what = all.and_then(|tool| tool.rules.max_records.as_ref()).map_or(0, |it| it.max);
+            let found = format!("a cap of {}", cap.max);
+            stricter(rules.cap_name(), found, all, &format!("one of {what}"));
+        }
+        if let Some(approval) = &rules.approval {
+            let shorter = |tool: &&&Tool| {
+                let own = tool.rules.approval.as_ref();
+                own.is_some_and(|own| {
+                    self.is_enforced(Check::Approval, own.enforcement)
+                        && own.expires <= approval.expires
+                })
+            };
+            let all = (tools.len() < MOST_TOOLS && tools.iter().all(|it| shorter(&it)))
+                .then(|| tools.first().copied())
+                .flatten();
+            let found = "an approval".to_owned();
+            stricter(rules.approval_name(), found, all, "one that stands at most as long");
+        }
+    }
+
+    fn of_rules(&self, rules: &CallRules, meant: &Meant<'_>, warnings: &mut Vec<Warning>) {
+        of_rules(rules, &meant.tools, warnings);
+        if let Some(cap) = &rules.max_records {
+            of_cap(&rules.cap_name(), cap, meant, warnings);
+        }
+        for rule in &rules.arguments {
+            let (name, path) = (rules.argument_name(rule), format!("arguments.{}", rule.argument));
+            for demand in &rule.demands {
+                bounds::warn(&name, &path, demand, (&meant.left, meant.closed), warnings);
+            }
+            let needed = |left: &Rc<Arguments>| bounds::is_required(&path, left);
+            let asks_only = rule.demands.is_empty() && rule.presence == Presence::Required;
+            if asks_only && meant.closed && meant.left.iter().all(needed) {
+                warnings.push(Warning {
+                    path: format!("{name}.required"),
+                    kind: WarningKind::AlwaysTrue,
+                    found: "an argument that the pinned schema requires: the rule refuses nothing"
+                        .to_owned(),
+                    expected: "a rule that calls within the pinned schema can break".to_owned(),
+                });
+            }
+        }
+    }
+}
+
+fn pinned_tool<'a>(
+    connector: &'a PolicyName,
+    tool: &'a str,
+    stated: &'a Tool,
+) -> Option<PinnedTool<'a>> {
+    let schema = stated.pin.as_ref()?.member("inputSchema")?;
+    Some(PinnedTool { connector, tool, stated, schema })
+}
+
+/// A cap on what is no number, or above what the pinned schema allows.
+fn of_cap(path: &str, cap: &Cap, meant: &Meant<'_>, warnings: &mut Vec<Warning>) {
+    let schemas: Vec<&Value> = meant
+        .tools
+        .iter()
+        .filter_map(|tool| match pinned(tool, &cap.argument) {
+            Pinned::Of(schema) => Some(schema),
+            Pinned::Unknown | Pinned::Absent => None,
+        })
+        .collect();
+    let kinds = schemas.iter().map(|schema| Type::of_schema(schema, "the argument").kind());
+    if let Some(other) = kinds.flatten().find(|kind| *kind != "a number") {
+        warnings.push(Warning {
+            path: format!("{path}.argument"),
+            kind: WarningKind::WrongType,
+            found: format!(
+                "a cap on {:?}, which is {other} in the pinned schema: calls with it are refused",
+                cap.argument
+            ),
+            expected: "the argument that says how many records are asked for".to_owned(),
+        });
+    }
+    let most: Vec<Option<f64>> =
+        schemas.iter().map(|schema| schema.get("maximum").and_then(Value::as_f64)).collect();
+    let above = |most: &Option<f64>| most.is_some_and(|most| most < bounds::number(cap.max));
+    if meant.closed && !most.is_empty() && most.len() == meant.tools.len() && most.iter().all(above)
+    {
+        let most = most.into_iter().flatten().fold(0.0, f64::max);
+        let absent = match cap.on_excess {
+            OnExcess::Clamp => format!("a call without it goes on with {}", cap.max),
+            OnExcess::Refuse => "it refuses only calls without it".to_owned(),
+        };
+        warnings.push(Warning {
+            path: format!("{path}.max"),
+            kind: WarningKind::AlwaysTrue,
+            found: format!(
+                "{}, where the pinned schema has a maximum of {most}: the cap lowers nothing, and {absent}", cap.max
+            ),
+            expected: format!("at most {most}"),
+        });
     }
 }
 
@@ -116,7 +262,7 @@ fn of_demand(
     warnings: &mut Vec<Warning>,
 ) {
     let (field, kind) = match demand {
-        Demand::OneOf(_) => ("enum", None),
+        Demand::OneOf(values) => ("enum", kind_of_all(values)),
         Demand::Matches(_) => ("pattern", Some("a text")),
         Demand::MinLength(_) => ("min_length", Some("a text")),
         Demand::MaxLength(_) => ("max_length", Some("a text")),
@@ -142,30 +288,28 @@ fn of_demand(
         Demand::Matches(source) if patterns::never_matches(source) => {
             warnings.push(patterns::warning(path, source, patterns::REFUSED));
         }
-        Demand::OneOf(values) => {
-            let fits = |schema: &&serde_json::Value| {
-                let listed = schema.get("enum").and_then(|listed| listed.as_array());
-                listed.is_none_or(|it| it.iter().any(|one| values.iter().any(|own| same(own, one))))
-            };
-            if !schemas.iter().all(fits) {
-                warnings.push(Warning {
-                    path,
-                    kind: WarningKind::NothingLeft,
-                    found: "values of which the pinned schema has none: every call with the argument is refused"
-                        .to_owned(),
-                    expected: "at least one value of the pinned schema's enum".to_owned(),
-                });
-            }
-        }
         Demand::Items(inside) => {
             let items: Vec<_> = schemas.iter().filter_map(|schema| schema.get("items")).collect();
             inside.iter().for_each(|demand| of_demand((&path, demand), &items, warnings));
         }
-        Demand::Matches(_)
+        Demand::OneOf(_)
+        | Demand::Matches(_)
         | Demand::MinLength(_)
         | Demand::MaxLength(_)
         | Demand::Minimum(_)
         | Demand::Maximum(_)
         | Demand::MaxItems(_) => {}
     }
+}
+
+/// The kind of all values of an `enum`, if it is one.
+fn kind_of_all(values: &[Value]) -> Option<&'static str> {
+    let kind = |value: &Value| match value {
+        Value::String(_) => Some("a text"),
+        Value::Number(_) => Some("a number"),
+        Value::Bool(_) => Some("true or false"),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    };
+    let first = kind(values.first()?)?;
+    values.iter().all(|value| kind(value) == Some(first)).then_some(first)
 }

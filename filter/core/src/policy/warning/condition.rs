@@ -1,32 +1,22 @@
 //! Conditions against what is known of the calls that they are about.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-use serde_json::Value;
-
+use super::facts::{Facts, PinnedFacts, PinnedTool};
 use super::{Warning, WarningKind, patterns};
 use crate::id::PolicyName;
 use crate::nearest::hint;
-use crate::policy::condition::lint::{Domain, Kind, Known, Mistake, Type};
-use crate::policy::{Globs, Policy, Requirement};
+use crate::policy::condition::lint::{Domain, Domains, Kind, Known, Mistake, Type};
+use crate::policy::{Globs, Policy, Requirement, Unpinned};
 
 /// Of a condition about more pinned tools than these, so many are looked at.
 const MOST_TOOLS: usize = 64;
 
-/// A pinned tool: its connector, its name, and its schema.
-type Pinned<'a> = (&'a PolicyName, &'a str, &'a Value);
-
-/// What pinned schemas describe, each read once: hundreds of conditions may be about one tool.
-#[derive(Default)]
-struct Types(RefCell<HashMap<usize, Type>>);
-
-impl Types {
-    fn of(&self, schema: &Value) -> Type {
-        let address = std::ptr::from_ref(schema).addr();
-        let mut known = self.0.borrow_mut();
-        known.entry(address).or_insert_with(|| Type::of_schema(schema, "the pinned schema")).clone()
-    }
+/// Pinned tools of which the same is known, as far as a condition can tell.
+struct Alike<'a> {
+    facts: Rc<Facts>,
+    tools: Vec<PinnedTool<'a>>,
 }
 
 /// Where a condition stands.
@@ -41,26 +31,25 @@ struct Place<'a> {
 }
 
 impl Policy {
-    pub(super) fn warn_of_conditions(&self, warnings: &mut Vec<Warning>) {
-        let types = Types::default();
+    pub(super) fn warn_of_conditions(&self, types: &PinnedFacts<'_>, warnings: &mut Vec<Warning>) {
         for (name, connector) in &self.connectors {
             let place = Place { role: None, tool: None, pattern: None };
             let (own, one) = (connector.conditions.iter(), [name]);
-            own.for_each(|it| self.warn_of_condition(it, place, &one, (&types, warnings)));
+            own.for_each(|it| self.warn_of_condition(it, place, &one, (types, warnings)));
             for (tool, stated) in &connector.tools {
                 let place = Place { role: None, tool: Some(tool), pattern: None };
                 let own = stated.rules.conditions.iter();
-                own.for_each(|it| self.warn_of_condition(it, place, &one, (&types, warnings)));
+                own.for_each(|it| self.warn_of_condition(it, place, &one, (types, warnings)));
             }
         }
         for (name, role) in &self.roles {
             let place = Place { role: Some(name), tool: None, pattern: None };
             let every: Vec<&PolicyName> = role.connectors.keys().collect();
             let own = role.conditions.iter();
-            own.for_each(|it| self.warn_of_condition(it, place, &every, (&types, warnings)));
+            own.for_each(|it| self.warn_of_condition(it, place, &every, (types, warnings)));
             for (connector, access) in &role.connectors {
                 let (own, one) = (access.conditions.iter(), [connector]);
-                own.for_each(|it| self.warn_of_condition(it, place, &one, (&types, warnings)));
+                own.for_each(|it| self.warn_of_condition(it, place, &one, (types, warnings)));
                 for (tool, rules) in access.tools.iter().flat_map(|rules| rules.each()) {
                     let mut named = Globs::default();
                     named.insert(&tool);
@@ -68,7 +57,7 @@ impl Policy {
                     let pattern = exact.is_none().then_some(&named);
                     let place = Place { role, tool: exact, pattern };
                     let own = rules.conditions.iter();
-                    own.for_each(|it| self.warn_of_condition(it, place, &one, (&types, warnings)));
+                    own.for_each(|it| self.warn_of_condition(it, place, &one, (types, warnings)));
                 }
             }
         }
@@ -79,7 +68,7 @@ impl Policy {
         requirement: &Requirement,
         place: Place<'_>,
         connectors: &[&PolicyName],
-        (types, warnings): (&Types, &mut Vec<Warning>),
+        (types, warnings): (&PinnedFacts<'_>, &mut Vec<Warning>),
     ) {
         let path = format!("{}.when", requirement.name);
         if let Some(tools) = &requirement.tools {
@@ -91,13 +80,15 @@ impl Policy {
             true => self.pinned_tools(requirement, place, connectors),
             false => Vec::new(),
         };
-        let mut domains = self.domains(requirement, place, connectors);
-        if let [(_, _, schema)] = &*pinned {
-            choices("arguments", schema, &mut domains);
-        }
-        let mut mistakes = mistakes_of_type(requirement, place, &pinned, &domains, types);
+        let closed =
+            pinned.len() < MOST_TOOLS && self.is_closed(requirement, place, connectors, &pinned);
+        let named = self.domains(requirement, place, connectors);
+        let domains = Domains { named, ..Domains::default() };
+        let groups = grouped(requirement, pinned, types);
+        let mut mistakes = mistakes_of_type(requirement, place, &groups, &domains);
         if mistakes.is_empty() {
-            mistakes.extend(requirement.when.constant_part(&domains));
+            let constant = requirement.when.constant_part(&domains);
+            mistakes.extend(constant.or_else(|| beyond(requirement, (&groups, closed), &domains)));
         }
         warnings.extend(mistakes.into_iter().map(|mistake| warning(&path, mistake)));
         let never = requirement.when.patterns().filter(|source| patterns::never_matches(source));
@@ -140,10 +131,10 @@ impl Policy {
         requirement: &Requirement,
         place: Place<'_>,
         connectors: &[&'a PolicyName],
-    ) -> Vec<Pinned<'a>> {
+    ) -> Vec<PinnedTool<'a>> {
         let mut pinned = Vec::new();
         for name in connectors {
-            let Some(connector) = self.connectors.get(*name) else { continue };
+            let Some((name, connector)) = self.connectors.get_key_value(*name) else { continue };
             let open = |tool: &str| match place.role.and_then(|role| self.access(role, name)) {
                 Some(access) => access.allow.matches(tool) && !access.deny.matches(tool),
                 None => true,
@@ -158,7 +149,7 @@ impl Policy {
                 };
                 let schema = stated.pin.as_ref().and_then(|pin| pin.member("inputSchema"));
                 if let (true, Some(schema)) = (about, schema) {
-                    pinned.push((*name, tool.as_str(), schema));
+                    pinned.push(PinnedTool { connector: name, tool, stated, schema });
                 }
                 if pinned.len() >= MOST_TOOLS {
                     return pinned;
@@ -166,6 +157,25 @@ impl Policy {
             }
         }
         pinned
+    }
+
+    /// Whether a condition is about no other tools than `pinned`.
+    fn is_closed(
+        &self,
+        requirement: &Requirement,
+        place: Place<'_>,
+        connectors: &[&PolicyName],
+        pinned: &[PinnedTool<'_>],
+    ) -> bool {
+        let hidden = connectors.iter().all(|name| {
+            let connector = self.connectors.get(*name);
+            connector.is_some_and(|it| it.pins.unpinned == Unpinned::Hide)
+        });
+        let all_named = requirement.tools.as_ref().is_some_and(|tools| {
+            let names = tools.exact().len().saturating_mul(connectors.len());
+            tools.patterns().is_empty() && names == pinned.len()
+        });
+        !pinned.is_empty() && (hidden || all_named || place.tool.is_some())
     }
 
     /// What values there are for whom and what a condition may be asked about.
@@ -222,59 +232,118 @@ impl Policy {
     }
 }
 
+/// Tools of which a condition cannot tell one from another, together.
+fn grouped<'a>(
+    requirement: &Requirement,
+    pinned: Vec<PinnedTool<'a>>,
+    types: &PinnedFacts<'_>,
+) -> Vec<Alike<'a>> {
+    let apart = requirement.when.asks_for_target();
+    let mut groups: Vec<Alike<'a>> = Vec::new();
+    for tool in pinned {
+        let facts = types.of(&tool);
+        let same = groups.iter_mut().find(|it| !apart && Rc::ptr_eq(&it.facts, &facts));
+        match same {
+            Some(group) => group.tools.push(tool),
+            None => groups.push(Alike { facts, tools: vec![tool] }),
+        }
+    }
+    groups
+}
+
+impl Alike<'_> {
+    /// What is known of calls of these tools.
+    fn domains(&self, domains: &Domains) -> Domains {
+        let mut domains = domains.clone();
+        if let [tool] = &*self.tools {
+            domains.named.insert("tool".to_owned(), one(tool.tool));
+            domains.named.insert("connector".to_owned(), one(tool.connector.as_str()));
+        }
+        domains
+    }
+}
+
+/// What was found of which tools.
+type Found<'a> = BTreeMap<Mistake, Vec<&'a str>>;
+
+/// The members differ from schema to schema, the mistake does not.
+fn add<'a>(found: &mut Found<'a>, mistake: Mistake, group: &Alike<'a>) {
+    let same = found.keys().find(|it| it.found == mistake.found).cloned();
+    let tools = group.tools.iter().map(|tool| tool.tool);
+    found.entry(same.unwrap_or(mistake)).or_default().extend(tools);
+}
+
+fn count(groups: &[Alike<'_>]) -> usize {
+    groups.iter().map(|group| group.tools.len()).sum()
+}
+
+/// ` (tool pay and 3 more)`.
+fn named(tools: &[&str]) -> String {
+    let Some(first) = tools.first() else { return String::new() };
+    match tools.len().saturating_sub(1) {
+        0 => format!(" (tool {first})"),
+        others => format!(" (tool {first} and {others} more)"),
+    }
+}
+
 /// Mistakes of type, against the pinned schema of every tool that the condition is about.
 fn mistakes_of_type(
     requirement: &Requirement,
     place: Place<'_>,
-    pinned: &[Pinned<'_>],
-    domains: &BTreeMap<String, Domain>,
-    types: &Types,
+    groups: &[Alike<'_>],
+    domains: &Domains,
 ) -> Vec<Mistake> {
-    if pinned.is_empty() {
+    if groups.is_empty() {
         let known = Known { arguments: Type::Any, domains: domains.clone() };
         return requirement.when.type_mistakes(&known);
     }
-    let mut found: BTreeMap<Mistake, Vec<&str>> = BTreeMap::new();
-    let mut known = Known { arguments: Type::Any, domains: domains.clone() };
-    for (connector, tool, schema) in pinned {
-        known.domains.insert("tool".to_owned(), one(tool));
-        known.domains.insert("connector".to_owned(), one(connector.as_str()));
-        known.arguments = types.of(schema);
+    let mut found = Found::new();
+    for group in groups {
+        let known = Known { arguments: group.facts.of.clone(), domains: group.domains(domains) };
         for mistake in requirement.when.type_mistakes(&known) {
-            // The members differ from schema to schema, the mistake does not.
-            let same = found.keys().find(|it| it.found == mistake.found).cloned();
-            found.entry(same.unwrap_or(mistake)).or_default().push(tool);
+            add(&mut found, mistake, group);
         }
     }
+    let all = count(groups);
     let mistakes = found.into_iter().filter_map(|(mut mistake, tools)| {
-        let everywhere = tools.len() == pinned.len();
+        let everywhere = tools.len() == all;
         // A tool without an argument that is asked for with `has` is what `has` is for.
         if mistake.kind == Kind::UnknownOptional && !everywhere {
             return None;
         }
         let ours = matches!(mistake.kind, Kind::UnknownMember);
-        if let (None, false, Some(first)) = (place.tool, ours, tools.first()) {
-            let others = tools.len().saturating_sub(1);
-            let more = if others > 0 { format!(" and {others} more") } else { String::new() };
-            mistake.found.push_str(&format!(" (tool {first}{more})"));
+        if place.tool.is_none() && !ours {
+            mistake.found.push_str(&named(&tools));
         }
         Some(mistake)
     });
     mistakes.collect()
 }
 
-/// The texts that the pinned schema leaves for an argument.
-fn choices(path: &str, schema: &Value, domains: &mut BTreeMap<String, Domain>) {
-    let properties = schema.get("properties").and_then(Value::as_object);
-    for (name, property) in properties.into_iter().flatten() {
-        let values = property.get("enum").and_then(Value::as_array);
-        let texts = values.map(|values| {
-            values.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<_>>()
-        });
-        if let Some(Some(texts)) = texts {
-            domains.insert(format!("{path}.{name}"), Domain::SomeOf(texts));
+/// A condition that is the same for every call that fits the pinned schemas.
+fn beyond(
+    requirement: &Requirement,
+    (groups, closed): (&[Alike<'_>], bool),
+    domains: &Domains,
+) -> Option<Mistake> {
+    let mut found = Found::new();
+    for group in groups {
+        let arguments = Some(Rc::clone(&group.facts.arguments));
+        let domains = Domains { arguments, ..group.domains(domains) };
+        if let Some(mistake) = requirement.when.part_beyond_schema(&domains) {
+            add(&mut found, mistake, group);
         }
     }
+    let all = count(groups);
+    found.into_iter().find_map(|(mut mistake, tools)| {
+        let everywhere = closed && tools.len() == all;
+        // Of one tool among several, only what refuses all its calls is a mistake.
+        let refuses = mistake.kind == Kind::NeverTrue && mistake.found.ends_with("is refused");
+        if !everywhere && refuses {
+            mistake.found.push_str(&named(&tools));
+        }
+        (everywhere || refuses).then_some(mistake)
+    })
 }
 
 fn one(name: &str) -> Domain {

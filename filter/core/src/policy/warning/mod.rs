@@ -5,7 +5,9 @@
 //! `policy check` and before a push, never by a worker.
 
 mod arguments;
+mod bounds;
 mod condition;
+mod facts;
 mod form;
 mod patterns;
 mod reach;
@@ -97,8 +99,9 @@ impl Policy {
         self.warn_of_connectors(&mut warnings);
         self.warn_of_roles(&mut warnings);
         self.warn_of_limits(&mut warnings);
-        self.warn_of_conditions(&mut warnings);
-        self.warn_of_arguments(&mut warnings);
+        let facts = facts::PinnedFacts::new(self);
+        self.warn_of_conditions(&facts, &mut warnings);
+        self.warn_of_arguments(&facts, &mut warnings);
         self.warn_of_reach(&mut warnings);
         self.warn_of_windows(&mut warnings);
         self.warn_of_redaction(&mut warnings);

@@ -5,25 +5,110 @@
 //! what is not so; what is too large to search through varies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use cel::common::ast::{Expr, IdedExpr, LiteralValue, operators};
 
-use super::print::{path, told};
+use serde_json::Value;
+
+use super::allowed::Arguments;
+use super::print::{path, text, told};
 use super::{Kind, Mistake};
+use crate::policy::arguments::Presence;
 
 /// All values that a path can have.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Domain {
     /// These texts.
     Texts(BTreeSet<String>),
-    /// These texts, or it is not there.
-    SomeOf(BTreeSet<String>),
+    /// These values, as a pinned schema has them.
+    Listed(Vec<Literal>, Presence),
+    /// A number of a pinned schema, or a length.
+    Within(Span, Presence),
     /// Whole numbers from one to the other.
     Numbers(i32, i32),
     /// Any text, and it is there.
     AnyText,
     /// Any whole number, and it is there.
     AnyNumber,
+}
+
+/// Numbers between two bounds, each with whether it is one of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Span {
+    /// The lower bound.
+    pub least: Option<(f64, bool)>,
+    /// The upper bound.
+    pub most: Option<(f64, bool)>,
+    /// Whether all of them are whole.
+    pub whole: bool,
+}
+
+impl Span {
+    /// Whether `number` is one of them.
+    #[must_use]
+    pub fn has(&self, number: f64) -> bool {
+        let above = |(least, closed): (f64, bool)| number > least || (closed && number == least);
+        let below = |(most, closed): (f64, bool)| number < most || (closed && number == most);
+        self.least.is_none_or(above)
+            && self.most.is_none_or(below)
+            && (!self.whole || number.fract() == 0.0)
+    }
+
+    /// One number of each class that the literals make.
+    fn sampled(&self, literals: &[Literal]) -> Vec<Literal> {
+        let bounds = [self.least, self.most].into_iter().flatten();
+        let mut literals = literals.to_vec();
+        literals.extend(bounds.map(|(bound, _)| Literal::Number(bound)));
+        let classes = sampled(&literals).into_iter().flat_map(|literal| match literal {
+            Literal::Number(number) if self.whole => {
+                let whole =
+                    [number.floor() - 1.0, number.floor(), number.ceil(), number.ceil() + 1.0];
+                whole.to_vec()
+            }
+            Literal::Number(number) => vec![number],
+            Literal::Text(_) | Literal::Bool(_) => Vec::new(),
+        });
+        let mut numbers: Vec<f64> = classes.filter(|number| self.has(*number)).collect();
+        numbers.sort_by(f64::total_cmp);
+        numbers.dedup();
+        numbers.into_iter().map(Literal::Number).collect()
+    }
+
+    /// How it is told, behind the name of what has it.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let bound = |(bound, closed): (f64, bool), closed_word: &str, open_word: &str| {
+            format!("{} {bound}", if closed { closed_word } else { open_word })
+        };
+        let least = self.least.map(|it| bound(it, "at least", "above"));
+        let most = self.most.map(|it| bound(it, "at most", "below"));
+        match (least, most) {
+            (Some(least), Some(most)) => format!("{least} and {most}"),
+            (one, other) => one.or(other).unwrap_or_else(|| "any number".to_owned()),
+        }
+    }
+}
+
+/// What is known of the values of paths.
+#[derive(Clone, Debug, Default)]
+pub struct Domains {
+    /// By path.
+    pub named: BTreeMap<String, Domain>,
+    /// What a pinned schema leaves for arguments, where one is asked.
+    pub arguments: Option<Rc<Arguments>>,
+    /// Whether only calls are meant that have the arguments.
+    pub present: bool,
+}
+
+impl Domains {
+    fn get(&self, path: &str) -> Option<&Domain> {
+        self.named.get(path).or_else(|| self.of_schema(path))
+    }
+
+    fn of_schema(&self, path: &str) -> Option<&Domain> {
+        self.arguments.as_ref()?.get(path)
+    }
 }
 
 /// What an expression comes to.
@@ -42,10 +127,7 @@ const MOST_COMBINATIONS: usize = 20_000;
 const MOST_PATHS: usize = 8;
 
 /// The outermost part that is constant.
-pub(super) fn mistake(
-    expression: &IdedExpr,
-    domains: &BTreeMap<String, Domain>,
-) -> Option<Mistake> {
+pub(super) fn mistake(expression: &IdedExpr, domains: &Domains) -> Option<Mistake> {
     let whole = told(expression);
     match constancy(expression, domains) {
         Constancy::Always => Some(Mistake {
@@ -62,8 +144,72 @@ pub(super) fn mistake(
     }
 }
 
+/// The outermost part that is the same for every call that fits the pinned schema. Asked where [`mistake`] finds none.
+pub(super) fn beyond_schema(expression: &IdedExpr, domains: &Domains) -> Option<Mistake> {
+    let whole = told(expression);
+    let within = "a condition that calls within the pinned schema can";
+    match constancy(expression, domains) {
+        Constancy::Always => Some(Mistake {
+            kind: Kind::AlwaysTrue,
+            found: format!(
+                "{whole}, which every call that fits the pinned schema meets: the condition refuses nothing"
+            ),
+            expected: format!("{within} break{}", values(expression, domains)),
+        }),
+        Constancy::Never => Some(Mistake {
+            kind: Kind::NeverTrue,
+            found: format!(
+                "{whole}, which no call that fits the pinned schema can meet: every call is refused"
+            ),
+            expected: format!("{within} meet{}", values(expression, domains)),
+        }),
+        Constancy::Varies if is_idle(expression, domains) => Some(Mistake {
+            kind: Kind::AlwaysTrue,
+            found: format!(
+                "{whole}, which every call with the argument meets that fits the pinned schema: only calls without it are refused"
+            ),
+            expected: format!("{within} break{}", values(expression, domains)),
+        }),
+        Constancy::Varies => {
+            parts(expression).into_iter().find_map(|part| beyond_part(part, domains))
+        }
+    }
+}
+
+/// Whether it is true as soon as the arguments that it names are there.
+fn is_idle(expression: &IdedExpr, domains: &Domains) -> bool {
+    let present = Domains { present: true, ..domains.clone() };
+    let mut search = Search::new(&present);
+    search.collect(expression);
+    search.asked.is_empty()
+        && search.paths.keys().any(|path| present.of_schema(path).is_some())
+        && search.result(expression) == Constancy::Always
+}
+
+fn beyond_part(part: &IdedExpr, domains: &Domains) -> Option<Mistake> {
+    if matches!(part.expr, Expr::Literal(_)) {
+        return None;
+    }
+    let (kind, what) = match constancy(part, domains) {
+        Constancy::Always => (Kind::AlwaysTrue, "always true"),
+        Constancy::Varies if is_idle(part, domains) => (Kind::AlwaysTrue, "always true"),
+        Constancy::Never => (Kind::NeverTrue, "never true"),
+        Constancy::Varies => {
+            return parts(part).into_iter().find_map(|part| beyond_part(part, domains));
+        }
+    };
+    Some(Mistake {
+        kind,
+        found: format!(
+            "{}, a part that is {what} for calls that fit the pinned schema",
+            told(part)
+        ),
+        expected: format!("a part that can be either{}", values(part, domains)),
+    })
+}
+
 /// A part that is constant within a whole that is not.
-fn inner(part: &IdedExpr, domains: &BTreeMap<String, Domain>) -> Option<Mistake> {
+fn inner(part: &IdedExpr, domains: &Domains) -> Option<Mistake> {
     // Somebody may write `true` to switch a part on.
     if matches!(part.expr, Expr::Literal(_)) {
         return None;
@@ -96,7 +242,7 @@ fn parts(node: &IdedExpr) -> Vec<&IdedExpr> {
 }
 
 /// The way out that nearly every `&&` of two ends of a range is meant as.
-fn meant(expression: &IdedExpr, domains: &BTreeMap<String, Domain>) -> String {
+fn meant(expression: &IdedExpr, domains: &Domains) -> String {
     if let Expr::Call(call) = &expression.expr
         && call.func_name == operators::LOGICAL_AND
         && let [one, other] = &*call.args
@@ -109,15 +255,24 @@ fn meant(expression: &IdedExpr, domains: &BTreeMap<String, Domain>) -> String {
 }
 
 /// The values that there are, where only one path is asked for.
-fn values(expression: &IdedExpr, domains: &BTreeMap<String, Domain>) -> String {
-    let mut search = Search { domains, paths: BTreeMap::new(), free: BTreeSet::new() };
+fn values(expression: &IdedExpr, domains: &Domains) -> String {
+    let mut search = Search::new(domains);
     search.collect(expression);
     let mut paths = search.paths.keys();
     let (Some(path), None) = (paths.next(), paths.next()) else {
         return String::new();
     };
     match domains.get(path) {
-        Some(Domain::Texts(texts) | Domain::SomeOf(texts)) => {
+        Some(Domain::Listed(values, _)) => {
+            let known: Vec<String> = values.iter().map(Literal::told).collect();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let mut other = search.paths.get(path).into_iter().flatten();
+            let other = other.find(|value| !values.contains(value)).map(Literal::told);
+            let other = other.as_deref().unwrap_or("\0");
+            crate::nearest::one_of(&format!("; {path} is one of "), other, &known)
+        }
+        Some(Domain::Within(span, _)) => format!("; {path} is {}", span.told()),
+        Some(Domain::Texts(texts)) => {
             let known: Vec<&str> = texts.iter().map(String::as_str).collect();
             let found =
                 search.paths.get(path).into_iter().flatten().find_map(|value| match value {
@@ -133,8 +288,8 @@ fn values(expression: &IdedExpr, domains: &BTreeMap<String, Domain>) -> String {
 
 /// The texts that `path` is compared with.
 pub(super) fn texts_compared_with(expression: &IdedExpr, path: &str) -> Vec<String> {
-    let domains = BTreeMap::new();
-    let mut search = Search { domains: &domains, paths: BTreeMap::new(), free: BTreeSet::new() };
+    let domains = Domains::default();
+    let mut search = Search::new(&domains);
     search.collect(expression);
     let literals = search.paths.remove(path).into_iter().flatten();
     let texts = literals.filter_map(|literal| match literal {
@@ -145,23 +300,52 @@ pub(super) fn texts_compared_with(expression: &IdedExpr, path: &str) -> Vec<Stri
 }
 
 /// Whether `expression` is the same for every call.
-pub(super) fn constancy(expression: &IdedExpr, domains: &BTreeMap<String, Domain>) -> Constancy {
-    let mut search = Search { domains, paths: BTreeMap::new(), free: BTreeSet::new() };
+pub(super) fn constancy(expression: &IdedExpr, domains: &Domains) -> Constancy {
+    let mut search = Search::new(domains);
     search.collect(expression);
     search.result(expression)
 }
 
+/// A value that is written out.
 #[derive(Clone, Debug, PartialEq)]
-enum Literal {
+pub enum Literal {
+    /// A number that a double holds exactly.
     Number(f64),
+    /// A text.
     Text(String),
+    /// True or false.
     Bool(bool),
+}
+
+impl Literal {
+    /// How it is told.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text.clone(),
+            Self::Bool(value) => value.to_string(),
+        }
+    }
+
+    /// The value as one; none of `null`, lists, objects and numbers that a double does not hold.
+    #[must_use]
+    pub fn of(value: &Value) -> Option<Self> {
+        match value {
+            Value::Bool(value) => Some(Self::Bool(*value)),
+            Value::Number(value) => number(value.as_str()),
+            Value::String(text) => Some(Self::Text(text.clone())),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
 }
 
 /// A value that a path takes in one combination.
 #[derive(Clone, Debug, PartialEq)]
 enum Sample {
     Is(Literal),
+    /// It is not there.
+    Absent,
     /// It is not there, or of a kind that no literal has.
     Otherwise,
 }
@@ -181,16 +365,19 @@ impl From<bool> for Truth {
 }
 
 struct Search<'a> {
-    domains: &'a BTreeMap<String, Domain>,
+    domains: &'a Domains,
     /// The literals that each path is compared with.
     paths: BTreeMap<String, Vec<Literal>>,
     /// Parts of which nothing is known.
     free: BTreeSet<String>,
+    /// Parts that ask whether a path is there, with the path that tells.
+    asked: BTreeMap<String, String>,
 }
 
 struct Combination<'a> {
     paths: BTreeMap<&'a str, &'a Sample>,
     free: BTreeMap<&'a str, bool>,
+    asked: &'a BTreeMap<String, String>,
 }
 
 /// A comparison of a path with literals.
@@ -236,14 +423,14 @@ fn atom(node: &IdedExpr) -> Option<Atom<'_>> {
         operators::IN => {
             let Expr::List(list) = &second?.expr else { return None };
             let literals: Option<Vec<_>> = list.elements.iter().map(literal).collect();
-            Some(Atom { path: path(first)?, operator: operators::IN, literals: literals? })
+            Some(Atom { path: compared_path(first)?, operator: operators::IN, literals: literals? })
         }
         operator if COMPARISONS.contains(&operator) => {
             let second = second?;
-            if let (Some(path), Some(literal)) = (path(first), literal(second)) {
+            if let (Some(path), Some(literal)) = (compared_path(first), literal(second)) {
                 return Some(Atom { path, operator, literals: vec![literal] });
             }
-            let (path, literal) = (path(second)?, literal(first)?);
+            let (path, literal) = (compared_path(second)?, literal(first)?);
             Some(Atom { path, operator: turned(operator), literals: vec![literal] })
         }
         _ => None,
@@ -274,13 +461,63 @@ fn number(digits: &str) -> Option<Literal> {
     (number.abs() < EXACT).then_some(Literal::Number(number))
 }
 
+/// What has a length, of a question for it: `size(arguments.ids)`, `arguments.ids.size()`.
+fn sized(node: &IdedExpr) -> Option<String> {
+    let Expr::Call(call) = &node.expr else { return None };
+    let of = match (&call.target, &*call.args) {
+        (Some(target), []) => &**target,
+        (None, [one]) => one,
+        _ => return None,
+    };
+    (call.func_name == "size").then(|| path(of)).flatten().map(|of| format!("size({of})"))
+}
+
+/// A path that literals are compared with.
+fn compared_path(node: &IdedExpr) -> Option<String> {
+    path(node).or_else(|| sized(node))
+}
+
+/// The member of the arguments of which a part asks whether it is there.
+fn asked_for(node: &IdedExpr) -> Option<String> {
+    let (of, name) = match &node.expr {
+        Expr::Select(select) if select.test => (&*select.operand, select.field.as_str()),
+        Expr::Call(call) if call.func_name == operators::IN => {
+            (call.args.get(1)?, call.args.first().and_then(text)?)
+        }
+        _ => return None,
+    };
+    // Of a member of a member it could not be told whether the outer one is there.
+    matches!(&of.expr, Expr::Ident(root) if root == "arguments")
+        .then(|| format!("arguments.{name}"))
+}
+
+impl<'a> Search<'a> {
+    fn new(domains: &'a Domains) -> Self {
+        Self { domains, paths: BTreeMap::new(), free: BTreeSet::new(), asked: BTreeMap::new() }
+    }
+}
+
 impl Search<'_> {
+    /// The path with a domain that tells whether `member` is there.
+    fn teller(&self, member: &str) -> Option<String> {
+        let sized = format!("size({member})");
+        [member, &sized]
+            .into_iter()
+            .find(|path| self.domains.of_schema(path).is_some())
+            .map(str::to_owned)
+    }
+
     fn collect(&mut self, node: &IdedExpr) {
         if matches!(node.expr, Expr::Literal(_)) {
             return;
         }
         if is_joined(node) {
             return arguments(node).iter().for_each(|part| self.collect(part));
+        }
+        if let Some(teller) = asked_for(node).and_then(|member| self.teller(&member)) {
+            self.paths.entry(teller.clone()).or_default();
+            self.asked.insert(told(node), teller);
+            return;
         }
         match (atom(node), constant_pair(node)) {
             (Some(atom), _) => self.paths.entry(atom.path).or_default().extend(atom.literals),
@@ -296,11 +533,9 @@ impl Search<'_> {
         let numbers = || sampled(literals);
         match self.domains.get(path) {
             Some(Domain::Texts(texts)) => is(texts.iter().cloned().map(Literal::Text).collect()),
-            Some(Domain::SomeOf(texts)) => {
-                let mut samples: Vec<Sample> =
-                    is(texts.iter().cloned().map(Literal::Text).collect());
-                samples.push(Sample::Otherwise);
-                samples
+            Some(Domain::Listed(values, presence)) => self.absent(is(values.clone()), *presence),
+            Some(Domain::Within(span, presence)) => {
+                self.absent(is(span.sampled(literals)), *presence)
             }
             Some(Domain::Numbers(least, most)) => {
                 is((*least..=*most).map(|number| Literal::Number(number.into())).collect())
@@ -314,6 +549,25 @@ impl Search<'_> {
                 samples
             }
         }
+    }
+
+    fn absent(&self, mut samples: Vec<Sample>, presence: Presence) -> Vec<Sample> {
+        if presence == Presence::Optional && !self.domains.present {
+            samples.push(Sample::Absent);
+        }
+        // A schema that no value fits says nothing.
+        if samples.is_empty() {
+            samples.push(Sample::Otherwise);
+        }
+        samples
+    }
+
+    /// Whether all that is asked of the arguments is what the pinned schema describes.
+    fn is_described(&self) -> bool {
+        let of_arguments = |text: &String| text.contains("arguments");
+        let mut paths = self.paths.keys().filter(|path| of_arguments(path));
+        paths.all(|path| self.domains.of_schema(path).is_some())
+            && !self.free.iter().any(of_arguments)
     }
 
     fn result(&self, expression: &IdedExpr) -> Constancy {
@@ -332,7 +586,7 @@ impl Search<'_> {
         }
         let (mut always, mut never) = (true, true);
         for nth in 0..total {
-            let combination = combination(nth, &samples, &free);
+            let combination = combination(nth, &samples, &free, &self.asked);
             match truth(expression, &combination) {
                 Truth::True => never = false,
                 Truth::False | Truth::Undecided => always = false,
@@ -344,7 +598,9 @@ impl Search<'_> {
         match (always, never) {
             (_, true) => Constancy::Never,
             // It is refused where a member of the arguments is spelled otherwise, whatever it says of it.
-            (true, false) if told(expression).contains("arguments") => Constancy::Varies,
+            (true, false) if told(expression).contains("arguments") && !self.is_described() => {
+                Constancy::Varies
+            }
             (true, false) => Constancy::Always,
             (false, false) => Constancy::Varies,
         }
@@ -356,6 +612,7 @@ fn combination<'a>(
     nth: usize,
     samples: &'a [(&'a str, Vec<Sample>)],
     free: &[&'a str],
+    asked: &'a BTreeMap<String, String>,
 ) -> Combination<'a> {
     let mut rest = nth;
     let mut paths = BTreeMap::new();
@@ -369,7 +626,7 @@ fn combination<'a>(
         either.insert(*name, !rest.is_multiple_of(2));
         rest >>= 1;
     }
-    Combination { paths, free: either }
+    Combination { paths, free: either, asked }
 }
 
 /// One number of each class that the literals make.
@@ -448,6 +705,9 @@ fn truth(node: &IdedExpr, on: &Combination<'_>) -> Truth {
             (_, _, _) => Truth::Undecided,
         };
     }
+    if let Some(teller) = asked_for(node).and_then(|_| on.asked.get(told(node).as_str())) {
+        return Truth::from(on.paths.get(teller.as_str()).is_some_and(|it| **it != Sample::Absent));
+    }
     if let Some(Atom { path, operator, literals }) = atom(node) {
         return match on.paths.get(path.as_str()) {
             Some(Sample::Is(value)) if operator == operators::IN => {
@@ -456,7 +716,7 @@ fn truth(node: &IdedExpr, on: &Combination<'_>) -> Truth {
             Some(Sample::Is(value)) => {
                 literals.first().map_or(Truth::Undecided, |it| compared(value, operator, it))
             }
-            Some(Sample::Otherwise) | None => Truth::Undecided,
+            Some(Sample::Absent | Sample::Otherwise) | None => Truth::Undecided,
         };
     }
     if let Some(constant) = constant_pair(node) {

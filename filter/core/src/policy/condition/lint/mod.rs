@@ -4,14 +4,14 @@
 //! Owns the judgement, given what is known of the calls that the condition is about. Asked by
 //! `policy check` and before a push; no worker asks. Decides nothing about a call.
 
+pub mod allowed;
 mod constant;
 mod print;
 mod types;
 
-use std::collections::BTreeMap;
-
 use super::Condition;
-pub use constant::Domain;
+pub use allowed::Arguments;
+pub use constant::{Domain, Domains, Literal, Span};
 pub use types::{Shape, Type};
 
 /// What is known of the calls that a condition is about.
@@ -20,7 +20,7 @@ pub struct Known {
     /// The type of `arguments`.
     pub arguments: Type,
     /// All values that paths such as `principal.role` can have.
-    pub domains: BTreeMap<String, Domain>,
+    pub domains: Domains,
 }
 
 /// One mistake in a condition.
@@ -60,8 +60,15 @@ impl Condition {
 
     /// Whether it, or a part of it, is the same for every call. Asked where its types are right.
     #[must_use]
-    pub fn constant_part(&self, domains: &BTreeMap<String, Domain>) -> Option<Mistake> {
+    pub fn constant_part(&self, domains: &Domains) -> Option<Mistake> {
         constant::mistake(&self.expression, domains)
+    }
+
+    /// Whether it, or a part of it, is the same for every call that fits the pinned schema of `domains`. Asked where
+    /// [`Self::constant_part`] finds nothing without the schema.
+    #[must_use]
+    pub fn part_beyond_schema(&self, domains: &Domains) -> Option<Mistake> {
+        constant::beyond_schema(&self.expression, domains)
     }
 
     /// The texts that the variable or member `path` is compared with.
