@@ -89,6 +89,12 @@ impl UnixTime {
         time.unwrap_or(Timestamp::MAX).to_datetime(Offset::UTC)
     }
 
+    /// How far the wall clock and another one are apart, which shows so much since the epoch.
+    #[must_use]
+    pub fn apart_from(self, other: Duration) -> Duration {
+        Duration::from_micros(self.wall().abs_diff(micros(other)))
+    }
+
     /// RFC 3339 in UTC with microseconds by the wall clock, as audit entries carry it.
     #[must_use]
     pub fn rfc3339(self) -> String {

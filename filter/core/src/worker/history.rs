@@ -92,9 +92,8 @@ const MEASURED_EVERY: Duration = Duration::from_secs(10);
 impl Clocks {
     /// Redis's clock, as a reply has it that came just now; nothing to say most of the time.
     pub(super) fn compare(&mut self, now: UnixTime, redis: Duration) -> Option<Compared> {
-        let redis = UnixTime::from_micros(u64::try_from(redis.as_micros()).unwrap_or(u64::MAX));
-        // One of them is zero: time that is later is not since.
-        let apart = now.since(redis).saturating_add(redis.since(now));
+        // The wall clock: it is what tokens and certificates are judged by, and what people set.
+        let apart = now.apart_from(redis);
         let changed = (apart > MOST_APART) != self.apart;
         let passed = |at: UnixTime| now.since(at).saturating_add(at.since(now));
         if !changed && self.measured.is_some_and(|at| passed(at) < MEASURED_EVERY) {
@@ -138,6 +137,23 @@ mod tests {
             histories.see(&org(&format!("made-up{number}")), Generation::default());
         }
         assert!(histories.0.is_empty());
+    }
+
+    // The steady clock was compared: a wall clock that was set after the start showed in no metric and no log.
+    // Proves: B2
+    #[test]
+    fn a_wall_clock_that_is_set_later_is_apart() {
+        let mut clocks = Clocks::default();
+        let at = |steady: u64, wall: u64| {
+            UnixTime::from_micros(steady * 1_000_000).with_wall_clock(wall * 1_000_000)
+        };
+        let mut compare = |steady, wall, redis| {
+            let compared = clocks.compare(at(steady, wall), Duration::from_secs(redis));
+            compared.map(|it| (it.apart.as_secs(), it.changed))
+        };
+        assert_eq!(compare(1_000, 1_000, 1_000), Some((0, false)));
+        assert_eq!(compare(1_020, 1_080, 1_020), Some((60, true)), "set a minute ahead");
+        assert_eq!(compare(1_040, 1_040, 1_040), Some((0, true)), "and back");
     }
 
     /// Finding 10.9: a gateway that was five minutes behind accepted expired tokens, and nothing said so.
