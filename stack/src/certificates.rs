@@ -96,7 +96,12 @@ impl Authority {
 
     /// A certificate for a server on loopback.
     pub fn server(&self, file: &str) -> Result<Identity> {
-        let mut params = params("localhost", Validity::Now);
+        self.server_valid(file, Validity::Now)
+    }
+
+    /// As [`Authority::server`], valid as told.
+    pub fn server_valid(&self, file: &str, validity: Validity) -> Result<Identity> {
+        let mut params = params("localhost", validity);
         params.subject_alt_names = vec![
             SanType::DnsName("localhost".try_into().map_err(refused)?),
             SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),

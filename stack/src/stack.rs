@@ -186,7 +186,12 @@ impl Stack {
 
     /// One more Envoy with the same configuration on ports of its own, as a second replica of the gateway.
     pub fn start_replica(&self, name: &str) -> Result<Envoy> {
-        Envoy::start(self.options.envoy(name, free_port()?, free_port()?))
+        Envoy::start(self.replica(name)?)
+    }
+
+    /// What [`Stack::start_replica`] starts.
+    pub fn replica(&self, name: &str) -> Result<EnvoyOptions> {
+        Ok(self.options.envoy(name, free_port()?, free_port()?))
     }
 
     /// What it was started with; `settings` holds every address by now.

@@ -35,6 +35,8 @@ pub struct ValkeyOptions {
     pub users: Option<RedisUsers>,
     /// The port on which nodes of a Cluster speak with each other.
     pub cluster_port: Option<u16>,
+    /// Further environment variables.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl ValkeyOptions {
@@ -48,6 +50,7 @@ impl ValkeyOptions {
             port,
             users: None,
             cluster_port: None,
+            environment: Vec::new(),
         }
     }
 }
@@ -187,7 +190,8 @@ fn launch(options: &ValkeyOptions, data: &Path) -> Result<Process> {
         .args(["--daemonize", "no", "--save", ""])
         .args(["--appendonly", "yes", "--appendfsync", "everysec"])
         .arg("--dir")
-        .arg(data);
+        .arg(data)
+        .envs(options.environment.iter().map(|(name, value)| (name, value)));
     if let Some(users) = &options.users {
         command.arg("--aclfile").arg(&users.file);
     }

@@ -91,6 +91,12 @@ enum Verb {
         #[command(flatten)]
         options: mesh::Options,
     },
+    /// Make each alert fire and clear on the real stack, and ask every query of the dashboard; needs Debian's package
+    /// `prometheus`, which it downloads and unpacks into target/tools (`apt-get download`, `dpkg-deb`; no root)
+    Alerts {
+        #[command(flatten)]
+        options: alerts::Options,
+    },
     /// Measure one worker with 10,000 organisations, each with a policy of its own, and with 100 large policies
     #[command(disable_help_flag = true)]
     Organisations {
@@ -158,6 +164,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Bench { arguments } => bench::run(&workspace, "bench", &arguments),
         Verb::Scale { arguments } => bench::run(&workspace, "scale", &arguments),
         Verb::Mesh { options } => mesh::mesh(&workspace, &options),
+        Verb::Alerts { options } => alerts::alerts(&workspace, &options),
         Verb::Organisations { arguments } => bench::run(&workspace, "organisations", &arguments),
         Verb::Build => build::all(&workspace).map(drop),
         Verb::Tools => {

@@ -5,7 +5,9 @@
 
 use crate::failure::{Failure, Result};
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
 
 /// The recording and alert rules.
 pub(crate) const RULES: &str = "observability/prometheus/portcullis.rules.yaml";
@@ -13,6 +15,10 @@ pub(crate) const RULES: &str = "observability/prometheus/portcullis.rules.yaml";
 pub(crate) const TESTS: &str = "observability/prometheus/portcullis.rules.test.yaml";
 /// The dashboard.
 pub(crate) const DASHBOARD: &str = "observability/grafana/portcullis.json";
+/// What a run wrote.
+pub(crate) const SEEN: &str = "docs/reference/alerts.md";
+/// How the digest stands on that page.
+pub(crate) const DIGEST: &str = "Digest of rules and queries: `";
 
 /// One alert.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +94,22 @@ pub(crate) fn panel_queries(dashboard: &Value) -> Vec<PanelQuery> {
         }
     }
     all
+}
+
+/// Of what a run decides about: queries, waits and panels, not the texts for people.
+pub(crate) fn digest(rules: &[Rule], panels: &[PanelQuery]) -> String {
+    let mut hash = Sha256::new();
+    for Rule { name, query, wait, .. } in rules {
+        hash.update(format!("{name}\n{query}\n{wait}\n"));
+    }
+    for PanelQuery { query, .. } in panels {
+        hash.update(format!("{query}\n"));
+    }
+    let mut text = String::new();
+    for byte in hash.finalize().iter().take(8) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// The names of a query.
@@ -178,6 +200,57 @@ fn after_string(text: &str) -> &str {
     ""
 }
 
+/// The rules with every time in them so many times shorter, at least a second: windows, offsets and waits.
+pub(crate) fn faster(document: &Value, times: u32) -> Value {
+    match document {
+        Value::Object(members) => Value::Object(
+            members
+                .iter()
+                .map(|(name, value)| {
+                    let value = match (name.as_str(), value) {
+                        ("for", Value::String(wait)) => Value::from(shorter(wait, times)),
+                        ("expr", Value::String(query)) => Value::from(faster_query(query, times)),
+                        _ => faster(value, times),
+                    };
+                    (name.clone(), value)
+                })
+                .collect::<Map<_, _>>(),
+        ),
+        Value::Array(items) => items.iter().map(|item| faster(item, times)).collect(),
+        other => other.clone(),
+    }
+}
+
+/// A query with its times so many times shorter.
+pub(crate) fn faster_query(query: &str, times: u32) -> String {
+    let mut out = String::new();
+    let mut rest = query;
+    let places = |text: &str| {
+        ["[", "offset "].iter().filter_map(|it| Some((text.find(it)?, it.len()))).min()
+    };
+    while let Some((at, length)) = places(rest) {
+        let (before, after) = rest.split_at(at + length);
+        let time = after.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+        out.push_str(before);
+        out.push_str(&shorter(time, times));
+        rest = after.get(time.len()..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
+}
+
+fn shorter(time: &str, times: u32) -> String {
+    let (number, unit) = time.split_at(time.len().saturating_sub(1));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return time.to_owned(),
+    };
+    let Ok(number) = number.parse::<u32>() else { return time.to_owned() };
+    format!("{}s", number.saturating_mul(seconds).div_ceil(times.max(1)).max(1))
+}
+
 fn json(yaml: &Yaml<'_>) -> Value {
     match yaml {
         Yaml::Value(Scalar::Boolean(value)) => Value::from(*value),
@@ -213,6 +286,15 @@ mod tests {
     }
 
     #[test]
+    fn times_get_shorter_and_names_stay() {
+        let query = "increase(a:increase5m{b=\"5m\"}[5m]) unless x offset 5m or y[15m]";
+        let expected = "increase(a:increase5m{b=\"5m\"}[30s]) unless x offset 30s or y[90s]";
+        assert_eq!(faster_query(query, 10), expected);
+        assert_eq!(shorter("1h", 10), "360s");
+        assert_eq!(faster_query("rate(x[$__rate_interval])", 10), "rate(x[$__rate_interval])");
+    }
+
+    #[test]
     fn rules_are_read_with_what_people_see() {
         let text = "groups:\n- name: g\n  rules:\n  - record: a:b\n    expr: x\n  - alert: A\n    expr: 'y > 1'\n    for: 5m\n    labels: {severity: warning}\n    annotations: {summary: S, description: D, runbook_url: R}\n";
         let found = rules(&document(text).unwrap());
@@ -220,5 +302,6 @@ mod tests {
         assert_eq!((recorded.name.as_str(), recorded.query.as_str()), ("a:b", "x"));
         assert_eq!((alert.query.as_str(), alert.wait.as_str()), ("y > 1", "5m"));
         assert_eq!(alert.alert.as_ref().map(|it| it.severity.as_str()), Some("warning"));
+        assert_ne!(digest(&found, &[]), digest(&found[..1], &[]));
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{names, pages};
-use crate::alerts::rules::{self, Alert, DASHBOARD, PanelQuery, RULES, Rule, TESTS};
+use crate::alerts::rules::{self, Alert, DASHBOARD, DIGEST, PanelQuery, RULES, Rule, SEEN, TESTS};
 use crate::source::Source;
 use serde_json::Value;
 
@@ -41,6 +41,22 @@ pub(super) fn sound(sources: &[Source]) -> Vec<String> {
     let alerts: Vec<&Alert> = rules.iter().filter_map(|rule| rule.alert.as_ref()).collect();
     complaints.extend(of_people(sources, &alerts));
     complaints.extend(labels_of_page(sources));
+    complaints.extend(of_run(text(sources, SEEN), &rules, &panels));
+    complaints
+}
+
+/// The run that the page speaks of was one of these rules and queries, and the page has every alert.
+fn of_run(page: &str, rules: &[Rule], panels: &[PanelQuery]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let digest = rules::digest(rules, panels);
+    if !page.contains(&format!("{DIGEST}{digest}`")) {
+        complaints.push(format!(
+            "{SEEN}:0: rules or queries changed ({digest}); run `cargo xtask alerts --record`"
+        ));
+    }
+    let alerts = rules.iter().filter_map(|rule| rule.alert.as_ref());
+    let missing = alerts.filter(|it| !page.contains(&format!("| `{}`", it.name)));
+    complaints.extend(missing.map(|it| format!("{SEEN}:0: {} is neither caused nor not", it.name)));
     complaints
 }
 
@@ -208,6 +224,26 @@ mod tests {
         assert_eq!(of_people(&good, &[&alert]), [""; 0]);
         let bad = [source(GUIDE, "| [`PortcullisB`](x) | warning | S. |\n")];
         assert_eq!(of_people(&bad, &[&alert]).len(), 4);
+    }
+
+    #[test]
+    fn a_run_of_other_rules_does_not_count() {
+        let rule = |query: &str| Rule {
+            name: "A".into(),
+            query: query.into(),
+            wait: String::new(),
+            alert: Some(Alert {
+                name: "A".into(),
+                severity: String::new(),
+                summary: String::new(),
+                description: String::new(),
+                runbook: String::new(),
+            }),
+        };
+        let of = |query: &str| format!("| `A` |\n{DIGEST}{}`", rules::digest(&[rule(query)], &[]));
+        assert_eq!(of_run(&of("x > 1"), &[rule("x > 1")], &[]), [""; 0]);
+        assert_eq!(of_run(&of("x > 1"), &[rule("x > 2")], &[]).len(), 1);
+        assert_eq!(of_run("", &[rule("x > 1")], &[]).len(), 2);
     }
 
     #[test]
