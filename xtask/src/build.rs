@@ -12,7 +12,7 @@ use std::process::Command;
 use std::thread;
 
 /// The target that proxies load.
-const WASM_TARGET: &str = "wasm32-wasip1";
+pub(crate) const WASM_TARGET: &str = "wasm32-wasip1";
 /// Every Envoy compiles the module, and every worker holds it.
 const SIZE_BUDGET: u64 = 3_500_000;
 /// As small as the standard library allows.
@@ -54,6 +54,11 @@ fn filter(workspace: &Workspace) -> Result<()> {
         build("portcullis-redis-framing-module")?;
         build("portcullis-filter")
     })?;
+    within_budgets(workspace)
+}
+
+/// The sizes of the modules below the workspace's target directory.
+pub(crate) fn within_budgets(workspace: &Workspace) -> Result<()> {
     let Artifacts { filter, framing, .. } = workspace.artifacts();
     within_budget(&filter, SIZE_BUDGET)?;
     within_budget(&framing, FRAMING_SIZE_BUDGET)

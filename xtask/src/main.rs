@@ -6,6 +6,7 @@ mod alerts;
 mod bench;
 mod build;
 mod demo;
+mod dist;
 mod fuzz;
 mod mesh;
 mod requirements;
@@ -105,6 +106,11 @@ enum Verb {
     },
     /// Build the filter (wasm32), the operator's tool and the demo connector
     Build,
+    /// Make what a release has of the modules: files, digests, OCI images, bills of materials; in target/dist/
+    Dist {
+        #[command(flatten)]
+        options: dist::Options,
+    },
     /// Install the pinned third-party programs into target/tools/
     Tools,
     /// Check the rules that neither the compiler nor clippy knows
@@ -167,6 +173,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Alerts { options } => alerts::alerts(&workspace, &options),
         Verb::Organisations { arguments } => bench::run(&workspace, "organisations", &arguments),
         Verb::Build => build::all(&workspace).map(drop),
+        Verb::Dist { options } => dist::dist(&workspace, &options),
         Verb::Tools => {
             Ok(progress::step("installing the tools", || Tools::install(&workspace)).map(drop)?)
         }
