@@ -62,6 +62,7 @@ mod unproven;
 mod vault;
 mod vault_callers;
 mod vault_faults;
+mod vault_servers;
 mod went_back;
 mod work_before_proof;
 
@@ -161,6 +162,7 @@ fn all_cases() -> Vec<Case> {
         vault::cases(),
         vault_callers::cases(),
         vault_faults::cases(),
+        vault_servers::cases(),
         token_exchange::cases(),
         meshes::cases(),
         messages::cases(),

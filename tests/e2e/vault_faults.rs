@@ -19,6 +19,8 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!["vault_faults":
         whatever_vault_answers_calls_are_refused_or_served_as_configured,
         a_credential_that_changes_every_second_fails_no_call,
+        a_refused_credential_is_read_at_once_and_the_next_call_has_the_new_one,
+        a_refusal_while_vault_is_away_costs_no_credential,
         the_request_id_of_our_entry_is_in_vaults_audit_log,
         secrets_are_nowhere_but_in_vault_and_at_the_server,
         a_credential_that_a_server_says_back_is_masked,
@@ -63,7 +65,7 @@ fn vault(_: &str) -> Vec<Vec<u8>> {
 }
 
 /// An organisation before a fake Vault; what its connector's credential says of a Vault without a word.
-fn before(own: &OwnEnvoy, world: &World<'_>, stale: &str) -> (Organisation, String) {
+pub(crate) fn before(own: &OwnEnvoy, world: &World<'_>, stale: &str) -> (Organisation, String) {
     let org = Organisation::with_policy(world.stack(), |policy| {
         policy["connectors"]["python"]["credential"] = json!({
             "secret": format!("vault://secret/connectors/{stale}#{CREDENTIAL_FIELD}"),
@@ -189,6 +191,97 @@ fn a_credential_that_changes_every_second_fails_no_call(world: &World<'_>) {
     let sent = fake.requests();
     let newest = format!("x-upstream-key: key-{}", rotations - 1);
     assert!(sent.iter().any(|request| request.contains(&newest)), "it was never used: {newest}");
+}
+
+fn refuses(request: &str, current: &str) -> Vec<Vec<u8>> {
+    match header(request, "x-upstream-key") == [current] {
+        true => head_as_text(request),
+        false => vec![b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n".to_vec()],
+    }
+}
+
+/// Longer than the time in which a credential is not read again.
+fn until_it_may_be_read_again(read: Instant) {
+    let over = || (read.elapsed() > Duration::from_millis(1_200)).then_some(());
+    ready::eventually("a second", Duration::from_secs(5), over).unwrap();
+}
+
+// The server takes no old credential for a moment longer: the call under way fails, and no other one does.
+// Proves: C2
+fn a_refused_credential_is_read_at_once_and_the_next_call_has_the_new_one(world: &World<'_>) {
+    static CURRENT: AtomicUsize = AtomicUsize::new(0);
+    let fake = FakeUpstream::answering(|request| {
+        refuses(request, &format!("key-{}", CURRENT.load(Ordering::SeqCst)))
+    });
+    let setting = Setting::before(world, fake, |org| {
+        json!({
+            "secret": format!("vault://secret/connectors/{org}#token"),
+            "header": "x-upstream-key", "template": "{secret}",
+        })
+    });
+    let (stack, path) = (world.stack(), format!("connectors/{}", setting.org.name));
+    let key = setting.org.key("analyst").key;
+    stack.openbao.put_secret(&path, "token", "key-0").unwrap();
+    assert_eq!(setting.call(&key).status(), 200);
+    for number in 1..4 {
+        until_it_may_be_read_again(Instant::now());
+        stack.openbao.put_secret(&path, "token", &format!("key-{number}")).unwrap();
+        CURRENT.store(number, Ordering::SeqCst);
+        let refused = setting.call(&key);
+        assert_eq!((refused.status(), refused.error_code()), (503, Some(-31_503)));
+        let entry = refused.audit();
+        assert_eq!(entry["decision"]["rule"], "upstream.credential_refused", "{entry}");
+        let event =
+            json!({"event": "credential_read_again", "connector": "python", "found": "another"});
+        assert_eq!(entry["events"][0], event, "{entry}");
+        for _ in 0..3 {
+            assert_eq!(setting.call(&key).status(), 200);
+        }
+    }
+    // One read at the start, and one for each change.
+    assert_eq!(fetches(stack, &format!("secret/data/{path}")).len(), 4);
+    // Nobody changed it: what is wrong is with the server.
+    until_it_may_be_read_again(Instant::now());
+    CURRENT.store(9, Ordering::SeqCst);
+    let entry = setting.call(&key).audit();
+    assert_eq!(entry["events"][0]["found"], "same", "{entry}");
+}
+
+// A server that answers 401 by mistake while Vault is away took the credential from all calls.
+// Proves: B2, C2
+fn a_refusal_while_vault_is_away_costs_no_credential(world: &World<'_>) {
+    static AWAY: AtomicUsize = AtomicUsize::new(0);
+    static REFUSES: AtomicUsize = AtomicUsize::new(0);
+    let vault = FakeUpstream::answering(|_| match AWAY.load(Ordering::SeqCst) {
+        0 => json_answer(&json!({"data": {"data": {CREDENTIAL_FIELD: "s3cret"}}}).to_string()),
+        _ => vec![b"HTTP/1.1 503 Sealed\r\ncontent-length: 0\r\n\r\n".to_vec()],
+    });
+    let fake = FakeUpstream::answering(|request| match REFUSES.load(Ordering::SeqCst) {
+        0 => head_as_text(request),
+        _ => refuses(request, "another"),
+    });
+    let address = vault.address();
+    let own = world.envoy(Workers::One, |settings| {
+        let settings = settings.set("VAULT_HOST", address.ip()).set("VAULT_PORT", address.port());
+        settings.python(fake.address())
+    });
+    let (org, key) = before(&own, world, "never");
+    let call = || {
+        let call = mcp::call("echo", json!({"message": "x"})).to_string();
+        org.gateway.send(&Request::post(PYTHON, call).bearer(&key))
+    };
+    assert_eq!(call().status(), 200);
+    AWAY.store(1, Ordering::SeqCst);
+    until_it_may_be_read_again(Instant::now());
+    REFUSES.store(1, Ordering::SeqCst);
+    let refused = call();
+    assert_eq!(refused.status(), 503, "{}", refused.text());
+    assert_eq!(refused.audit()["events"][0]["found"], "none", "{}", refused.audit());
+    REFUSES.store(0, Ordering::SeqCst);
+    for _ in 0..3 {
+        let answer = call();
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    }
 }
 
 // Proves: A6, X12

@@ -487,6 +487,7 @@ impl Labels {
             | AuditEvent::Misrouted { .. }
             | AuditEvent::SecretUnusable { .. }
             | AuditEvent::TokenRefused { .. }
+            | AuditEvent::CredentialReadAgain { .. }
             | AuditEvent::CredentialEchoed { .. }
             | AuditEvent::DegradedEntered { .. }
             | AuditEvent::DegradedLeft { .. } => None,

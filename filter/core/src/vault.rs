@@ -5,12 +5,15 @@
 
 mod cached;
 mod echo;
+mod read_again;
 mod reference;
 mod template;
 mod value;
 
 pub use cached::CachedSecret;
 pub use echo::{Echo, EchoMask, Masked};
+pub(crate) use read_again::BETWEEN_READS;
+pub use read_again::{ReadsAgain, Refusal};
 pub use reference::{KvVersion, Mount, SecretRef};
 pub use template::Template;
 pub(crate) use value::fit;

@@ -37,12 +37,10 @@ use crate::reviewed::{Drifts, Schemas};
 use crate::streams::OpenStreams;
 use crate::time::UnixTime;
 use crate::unproven::Unproven;
-use crate::vault::{CachedSecret, SecretFault};
+use crate::vault::{BETWEEN_READS, CachedSecret, ReadsAgain, Refusal, SecretFault};
 use history::{Clocks, Course, Histories};
 use policies::Policies;
 
-/// A credential that an upstream turns down is not read again more often than this.
-const BETWEEN_READS: Duration = Duration::from_secs(1);
 const MAX_RECORDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 /// Versions that could not be used lately: each organisation names at most two at a time.
 const MAX_UNUSABLE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
@@ -160,6 +158,8 @@ pub struct Worker {
     /// What was compiled since somebody last looked.
     compiled: Option<PolicyVersion>,
     cached_secrets: LruCache<CredentialRef, CachedSecret>,
+    /// Reads of credentials that servers refused.
+    reads_again: ReadsAgain,
     /// Credentials that Vault did not have a moment ago.
     missing_secrets: LruCache<CredentialRef, UnixTime>,
     /// What Envoy's log says of secrets that cannot be used.
@@ -211,6 +211,7 @@ impl Worker {
             unusable: LruCache::new(MAX_UNUSABLE),
             compiled: None,
             cached_secrets: LruCache::new(MAX_SECRETS),
+            reads_again: ReadsAgain::default(),
             missing_secrets: LruCache::new(MAX_SECRETS),
             unusable_secrets: LruCache::new(MAX_UNUSABLE_SECRETS),
             callers: Callers::default(),
@@ -534,7 +535,35 @@ impl Worker {
         self.cached_secrets.get(reference)
     }
 
-    /// Forgets a credential that was not accepted.
+    /// A server refused the credential that was read at `read`. What follows from it; one that is to be read again goes
+    /// to nobody until then.
+    pub fn credential_refused(
+        &mut self,
+        reference: &CredentialRef,
+        read: UnixTime,
+        now: UnixTime,
+    ) -> Refusal {
+        let Some(cached) = self.cached_secrets.peek_mut(reference) else { return Refusal::TooSoon };
+        if cached.read_at() > read {
+            return Refusal::Replaced;
+        }
+        if now.since(cached.read_at()) < BETWEEN_READS
+            || !self.reads_again.lets_pass(&reference.breaker(), now)
+        {
+            return Refusal::TooSoon;
+        }
+        cached.refuse();
+        Refusal::ReadAgain
+    }
+
+    /// There is no word on whether there is another credential: the refused one is used on, and refused again if so.
+    pub fn keep_refused(&mut self, reference: &CredentialRef) {
+        if let Some(cached) = self.cached_secrets.peek_mut(reference) {
+            cached.accept();
+        }
+    }
+
+    /// Forgets the gateway's own secret at an authorization server that did not accept it.
     pub fn forget_secret(&mut self, reference: &CredentialRef, now: UnixTime) {
         let fresh =
             |cached_secret: &CachedSecret| now.since(cached_secret.read_at()) < BETWEEN_READS;

@@ -142,6 +142,13 @@ pub enum AuditEvent {
         /// Its error code (RFC 6749 §5.2), or what was wrong with its answer.
         error: String,
     },
+    /// The connector's server refused its credential, and it was read again.
+    CredentialReadAgain {
+        /// The connector.
+        connector: String,
+        /// `another`: the next call has a new one. `same`: nobody changed it. `none`: it could not be read.
+        found: &'static str,
+    },
     /// What Vault holds at a reference is no credential.
     SecretUnusable {
         /// The reference; never its value.

@@ -10,8 +10,9 @@ use url::form_urlencoded::byte_serialize;
 use super::CredentialRef;
 use super::pattern::{CallerFacts, SecretPattern, Unresolved, owner};
 use crate::secret::Secret;
+use crate::time::UnixTime;
 use crate::token_exchange::{Exchange, TokenRef};
-use crate::vault::{Echo, EchoMask, SecretRef, Template};
+use crate::vault::{CachedSecret, Echo, EchoMask, SecretRef, Template};
 
 /// What a connector's server gets instead of the client's credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +98,8 @@ pub struct Injected {
     pub query: Vec<(String, Secret)>,
     /// What looks for it in the answer, if that is wanted.
     pub echo: Option<Box<EchoMask>>,
+    /// When the values were read, if there are any.
+    pub read: Option<UnixTime>,
 }
 
 impl ConnectorCredential {
@@ -198,9 +201,10 @@ impl ConnectorCredential {
         self.headers.iter().chain(&self.query).flat_map(|(_, template)| template.texts())
     }
 
-    /// What goes on a request, with `values` in the order of the fields.
+    /// What goes on a request.
     #[must_use]
-    pub fn render(&self, values: &[Secret]) -> Injected {
+    pub fn render(&self, cached: &CachedSecret) -> Injected {
+        let values = cached.values.as_slice();
         let each = |(name, template): &(String, Template)| (name.clone(), template.render(values));
         let headers: Vec<_> = self.headers.iter().map(each).collect();
         let query: Vec<_> = self.query.iter().map(each).collect();
@@ -215,6 +219,6 @@ impl ConnectorCredential {
             let others: Vec<Secret> = query.iter().map(encoded).chain(in_base64).collect();
             Box::new(EchoMask::new(sent.chain(values).chain(&others)))
         });
-        Injected { headers, query, echo }
+        Injected { headers, query, echo, read: Some(cached.read_at()) }
     }
 }

@@ -10,6 +10,7 @@ use super::stages::admission::{self, Admission};
 use super::stages::approval::{self, Approval};
 use super::stages::credential::{self, AwaitCredential};
 use super::stages::load_policy::LoadPolicy;
+use super::stages::read_again::{self, ReadAgain};
 use super::stages::request_body;
 use super::stages::request_headers;
 use super::stages::response_body::ResponseBody;
@@ -44,6 +45,8 @@ pub(crate) enum Stage {
     Credential(Box<AwaitCredential>),
     /// The upstream's response headers.
     ResponseHeaders(ResponseHeaders),
+    /// Another credential, after the upstream refused one.
+    ReadAgain(Box<ReadAgain>),
     /// The rest of the upstream's response.
     ResponseBody(Box<ResponseBody>),
     /// The gateway or the proxy answered; only the end is awaited.
@@ -67,6 +70,7 @@ impl Stage {
             Self::Approval(stage) => stage.on(event, turn).map(Self::Approval),
             Self::Credential(stage) => stage.on(event, turn).map(Self::Credential),
             Self::ResponseHeaders(stage) => stage.on(event, turn).map(Self::ResponseHeaders),
+            Self::ReadAgain(stage) => stage.on(event, turn).map(Self::ReadAgain),
             Self::ResponseBody(stage) => stage.on(event, turn).map(Self::ResponseBody),
             // The refusal itself comes by as a response on its way to the client.
             Self::Ended => Outcome::Wait(Self::Ended, after_end(&event)),
@@ -91,6 +95,7 @@ impl Stage {
             | Self::Approval(_)
             | Self::Credential(_)
             | Self::ResponseHeaders(_)
+            | Self::ReadAgain(_)
             | Self::ResponseBody(_)
             | Self::Ended
             | Self::Closed) => Outcome::Wait(stage, Gate::Hold),
@@ -110,6 +115,7 @@ impl Stage {
             | Self::Approval(_)
             | Self::Credential(_)
             | Self::ResponseHeaders(_)
+            | Self::ReadAgain(_)
             | Self::ResponseBody(_)
             | Self::Ended
             | Self::Closed => false,
@@ -131,6 +137,7 @@ impl Stage {
             Self::Approval(_)
             | Self::Credential(_)
             | Self::ResponseHeaders(_)
+            | Self::ReadAgain(_)
             | Self::ResponseBody(_)
             | Self::Ended
             | Self::Closed => {
@@ -189,6 +196,9 @@ fn enter(handover: Handover, turn: &mut Turn<'_>) -> Outcome<Stage> {
         Handover::Forwarded(forwarded) => {
             ResponseHeaders::enter(forwarded).map(Stage::ResponseHeaders)
         }
+        Handover::CredentialRefused(connector, credential) => {
+            read_again::enter(connector, credential, turn).map(Stage::ReadAgain)
+        }
         Handover::ResponseBegan(forwarded, start) => {
             ResponseBody::enter(forwarded, start, turn).map(Stage::ResponseBody)
         }
@@ -218,6 +228,7 @@ pub(crate) fn close(stage: Stage, closing: &Closing, turn: &mut Turn<'_>) -> (St
         Stage::ResponseHeaders(stage) => {
             turn.context.entry.status = stage.close(closing, turn).name();
         }
+        Stage::ReadAgain(_) => read_again::close(closing, turn),
         Stage::ResponseBody(stage) => stage.close(closing, turn),
         Stage::Ended => {}
     }

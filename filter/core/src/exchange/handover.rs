@@ -5,7 +5,7 @@
 
 use super::actions::forwarded::{Forwarded, ResponseStart};
 use super::checks::snapshot::Snapshot;
-use super::grant::{Credential, Grant, RequiredApproval};
+use super::grant::{CallerCredential, Credential, Grant, RequiredApproval};
 use super::request::{ArrivedBody, PendingBody, Request};
 use super::turn::Turn;
 use crate::auth::certificate::PeerCertificate;
@@ -14,7 +14,7 @@ use crate::auth::token::jws::PresentedToken;
 use crate::denial::Denial;
 use crate::driver::event::{Event, Head};
 use crate::driver::step::Gate;
-use crate::id::PolicyVersion;
+use crate::id::{PolicyName, PolicyVersion};
 
 /// How an event ends for a stage.
 ///
@@ -68,6 +68,8 @@ pub(crate) enum Handover {
     HeadersForwarded(Box<PendingBody>),
     /// The request went upstream.
     Forwarded(Box<Forwarded>),
+    /// The connector's server refused this credential.
+    CredentialRefused(PolicyName, CallerCredential),
     /// A response that may pass began.
     ResponseBegan(Box<Forwarded>, ResponseStart),
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! RequestHeaders ─▶ (VerifyToken ─▶) RequestBody (⇄ VerifyKey) ─▶ Admission ⇄ LoadPolicy ─▶ (Approval ─▶) Credential
-//!   ─▶ ResponseHeaders ─▶ ResponseBody;  from any of them ─▶ Ended ─▶ Closed
+//!   ─▶ ResponseHeaders ─▶ ResponseBody (or, after 401, ReadAgain);  from any of them ─▶ Ended ─▶ Closed
 //! ```
 //!
 //! Imports run one way: `mod` → `flow` → `stages` → `handover` → `actions` → `turn` → `checks` → `grant` → `request` → `session`.
@@ -55,6 +55,7 @@ impl Default for Exchange {
             proof: None,
             attempt: Attempt::Free,
             echo: None,
+            credential_read: None,
             token: None,
             slot: None,
             next_call: CallId::FIRST,

@@ -48,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) attempt: Attempt,
     /// Looks for the connector's credential in the answer.
     pub(crate) echo: Option<Box<EchoMask>>,
+    /// When the connector's credential was read that went upstream.
+    pub(crate) credential_read: Option<UnixTime>,
     /// The caller's token, where an authorization server may be asked for another one.
     pub(crate) token: Option<PresentedToken>,
     /// The stream that this exchange is counted as.

@@ -211,8 +211,8 @@ fn rewrite(request: &Request, grant: &Grant, credential: Injected, turn: &mut Tu
     ];
     let own = own.into_iter().map(|(name, value)| (name.into(), HeaderValue::Plain(value)));
     let guard = turn.worker.config.guards.value(path).map(|value| (guard::HEADER.into(), value));
-    let Injected { headers, query, echo } = credential;
-    turn.context.echo = echo;
+    let Injected { headers, query, echo, read } = credential;
+    (turn.context.echo, turn.context.credential_read) = (echo, read);
     let credential = headers.into_iter().map(|(name, value)| (name.into(), value));
     let secret = |(name, value)| (name, HeaderValue::Secret(value));
     let set: Vec<(Cow<'static, str>, HeaderValue)> =

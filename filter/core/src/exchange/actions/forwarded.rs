@@ -7,9 +7,8 @@ use super::charge_rows::RowCharge;
 use super::recheck::Recheck;
 use super::watch_drift::Watch;
 use crate::authz::View;
-use crate::connector_credential::CredentialRef;
 use crate::exchange::checks::response_form::{Expected, Shape};
-use crate::exchange::grant::Grant;
+use crate::exchange::grant::{CallerCredential, Grant};
 use crate::exchange::session::{Owner, SessionRef};
 use crate::exchange::turn::{Answers, Turn};
 use crate::id::PolicyName;
@@ -34,7 +33,7 @@ pub(crate) struct Forwarded {
     /// The request was refused, and something else went up in its place: its entry is settled.
     pub(crate) refused: bool,
     /// The credential that the upstream was given.
-    pub(crate) secret: Option<CredentialRef>,
+    pub(crate) credential: Option<CallerCredential>,
     pub(crate) row_charge: RowCharge,
     /// What its response rests on, as long as it is open.
     pub(crate) recheck: Option<Box<Recheck>>,
@@ -60,7 +59,7 @@ impl Forwarded {
             response_headers: connector
                 .map(|connector| connector.response_headers.clone())
                 .unwrap_or_default(),
-            secret: grant.credential.as_ref().and_then(|it| it.reference.clone().ok()),
+            credential: grant.credential.clone(),
             row_charge,
             recheck: None,
         }

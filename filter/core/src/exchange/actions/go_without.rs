@@ -66,7 +66,7 @@ pub(crate) fn without_vault(
     let usable = |cached: &&CachedSecret| cached.is_usable(now, stale);
     let reference = credential.reference.clone().ok()?;
     let cached = turn.worker.cached_secret(&reference).filter(usable)?;
-    let injected = credential.stated.render(&cached.values);
+    let injected = credential.stated.render(cached);
     turn.note_degraded(Dependency::of(&reference));
     Some(injected)
 }

@@ -49,7 +49,7 @@ pub(crate) fn enter(
         return without_credential(request, grant, (None, CallFailure::Unresolved), turn);
     };
     let cached = turn.worker.cached_secret(&reference).filter(|cached| cached.is_live(turn.now));
-    if let Some(injected) = cached.map(|cached| wanted.stated.render(&cached.values)) {
+    if let Some(injected) = cached.map(|cached| wanted.stated.render(cached)) {
         return send(request, &grant, injected, turn);
     }
     let first = client_secret(&reference, turn);
@@ -137,7 +137,7 @@ impl AwaitCredential {
             };
         }
         let cached = turn.worker.cached_secret(&self.asked);
-        match wanted.zip(cached).map(|(wanted, cached)| wanted.stated.render(&cached.values)) {
+        match wanted.zip(cached).map(|(wanted, cached)| wanted.stated.render(cached)) {
             Some(credential) => send(self.request, &self.grant, credential, turn),
             None => refuse(Denial::Internal("credential"), turn),
         }

@@ -4,6 +4,7 @@ pub(crate) mod admission;
 pub(crate) mod approval;
 pub(crate) mod credential;
 pub(crate) mod load_policy;
+pub(crate) mod read_again;
 pub(crate) mod request_body;
 pub(crate) mod request_headers;
 pub(crate) mod response_body;

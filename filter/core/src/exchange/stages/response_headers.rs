@@ -29,13 +29,12 @@ impl ResponseHeaders {
                 Outcome::End(turn.passes_by(&event, "proxy.reply"))
             }
             Event::ResponseHead(head) => match refused(&head) {
-                Some(denial) => {
-                    if let (Denial::UpstreamRefused, Some(secret)) = (&denial, &self.asked.secret) {
-                        // It may have been rotated: the next call reads it anew.
-                        turn.worker.forget_secret(secret, turn.now);
+                Some(denial) => match (&denial, self.asked.credential) {
+                    (Denial::UpstreamRefused, Some(credential)) => {
+                        Outcome::Next(Handover::CredentialRefused(self.asked.connector, credential))
                     }
-                    Outcome::End(turn.replace(denial))
-                }
+                    _ => Outcome::End(turn.replace(denial)),
+                },
                 None => self.answer(&head, turn),
             },
             // The request passed: what is late about it changes nothing.
