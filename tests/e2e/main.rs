@@ -62,6 +62,7 @@ mod unproven;
 mod vault;
 mod vault_callers;
 mod vault_faults;
+mod vault_leases;
 mod vault_servers;
 mod went_back;
 mod work_before_proof;
@@ -162,6 +163,7 @@ fn all_cases() -> Vec<Case> {
         vault::cases(),
         vault_callers::cases(),
         vault_faults::cases(),
+        vault_leases::cases(),
         vault_servers::cases(),
         token_exchange::cases(),
         meshes::cases(),

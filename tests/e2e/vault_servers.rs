@@ -30,17 +30,17 @@ pub(crate) fn cases() -> Vec<Case> {
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// An OpenBao that keeps what it has when it dies, and is sealed when it starts.
-struct Server {
+pub(crate) struct Server {
     program: PathBuf,
     dir: PathBuf,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     process: Process,
     unseal_key: String,
     root_token: String,
 }
 
 impl Server {
-    fn start(world: &World<'_>) -> Self {
+    pub(crate) fn start(world: &World<'_>) -> Self {
         let dir = world.dir().join("vault");
         fs::create_dir_all(dir.join("data")).unwrap();
         let port = || ports::loopback(ports::free_port().unwrap());
@@ -89,7 +89,7 @@ impl Server {
         self.process = launch(&self.program, &self.dir, self.address);
     }
 
-    fn put(&self, path: &str) {
+    pub(crate) fn put(&self, path: &str) {
         let put = || {
             let body = json!({"data": {CREDENTIAL_FIELD: "s3cret"}});
             let (status, _) = self.send("POST", &format!("secret/data/{path}"), &body);
@@ -99,8 +99,11 @@ impl Server {
     }
 
     /// The gateway's token, in the form in which Envoy reads it.
-    fn token_sds(&self) -> PathBuf {
-        let policy = r#"path "secret/data/connectors/*" { capabilities = ["read"] }"#;
+    pub(crate) fn token_sds(&self) -> PathBuf {
+        let policy = r#"
+            path "secret/data/connectors/*" { capabilities = ["read"] }
+            path "database/creds/crm" { capabilities = ["read"] }
+        "#;
         self.call("PUT", "sys/policies/acl/gateway", &json!({"policy": policy}));
         let wanted = json!({"policies": ["gateway"], "no_default_policy": true});
         let made = self.call("POST", "auth/token/create", &wanted);
@@ -114,7 +117,7 @@ impl Server {
         file
     }
 
-    fn call(&self, method: &str, path: &str, body: &Value) -> Value {
+    pub(crate) fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let (status, answer) = self.send(method, path, body);
         assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         answer

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portcullis_core::connector_credential::{SecretPattern, Source};
 use portcullis_core::id::OrgId;
-use portcullis_core::vault::{Mount, SecretRef};
+use portcullis_core::vault::{Mount, SecretData, SecretRef};
 
 use super::Finding;
 use super::redis::NamedCredential;
@@ -50,7 +50,15 @@ fn finding(vault: &Vault<'_>, secret: &SecretRef, org: &OrgId) -> Finding {
     let status = answer.status().as_u16();
     let body = answer.body_mut().read_to_vec().unwrap_or_default();
     let fault = match status {
-        200 => secret.read(&body).err().map(|fault| fault.described()),
+        200 => match secret.read(&body) {
+            Ok(SecretData { lease: Some(lease), .. }) => {
+                let found =
+                    format!("made for {} s, for {org}; this look made one more", lease.as_secs());
+                return Finding::good(check, found);
+            }
+            Ok(SecretData { lease: None, .. }) => None,
+            Err(fault) => Some(fault.described()),
+        },
         403 => {
             let next = "a VAULT_TOKEN that may read it, like that of the gateways";
             return Finding::unknown(&check, "this token may not read it", next);

@@ -17,7 +17,7 @@ pub use read_again::{ReadsAgain, Refusal};
 pub use reference::{KvVersion, Mount, SecretRef};
 pub use template::Template;
 pub(crate) use value::fit;
-pub use value::{MAX_SECRET_BYTES, SecretFault};
+pub use value::{MAX_SECRET_BYTES, SecretData, SecretFault};
 
 /// Segments that stay where they are: no `.`, no `..`, nothing that a URL would read otherwise.
 pub(crate) fn is_plain(text: &str) -> bool {

@@ -39,6 +39,18 @@ impl CachedSecret {
         Self { values, read: now, expires, ends, accepted }
     }
 
+    /// Holds values that Vault made for `lease` from `now`. Another one is made before the end, and not by all workers at
+    /// once: each has values of its own, which choose when.
+    #[must_use]
+    pub fn leased(values: Vec<Secret>, now: UnixTime, lease: Duration) -> Self {
+        let cached = Self::new(values, now, lease);
+        let jitter = u32::from(cached.digest().first().copied().unwrap_or_default());
+        let tenth = lease.checked_div(10).unwrap_or_default();
+        let jitter = tenth.saturating_mul(jitter).checked_div(256).unwrap_or_default();
+        let spare = tenth.saturating_mul(2).saturating_add(jitter);
+        Self { expires: now.after(lease.saturating_sub(spare)), ..cached }.ending(now, lease)
+    }
+
     /// The same, of what is worth nothing after `life` from `now`.
     #[must_use]
     pub fn ending(self, now: UnixTime, life: Duration) -> Self {
@@ -75,9 +87,55 @@ impl CachedSecret {
         self.accepted = Accepted::Yes;
     }
 
-    /// Whether it may be used when it cannot be read again: for `stale` beyond its life.
+    /// Whether it may be used when it cannot be read again: to its end, if that is known, or else for `stale` beyond its
+    /// life.
     #[must_use]
-    pub fn is_usable(&self, now: UnixTime, stale: Duration) -> bool {
-        now < self.expires.after(stale) && self.ends.is_none_or(|ends| now < ends)
+    pub fn is_usable(&self, now: UnixTime, stale: Option<Duration>) -> bool {
+        match (self.ends, stale) {
+            (Some(ends), _) => now < ends,
+            (None, Some(stale)) => now < self.expires.after(stale),
+            (None, None) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> UnixTime {
+        UnixTime::from_micros(seconds * 1_000_000)
+    }
+
+    // Proves: X12
+    #[test]
+    fn a_leased_secret_is_made_anew_before_its_end_and_never_used_after_it() {
+        let leased = |value: &str| {
+            let values = vec![Secret::new(value.to_owned())];
+            CachedSecret::leased(values, at(0), Duration::from_secs(100))
+        };
+        let mut ends = std::collections::BTreeSet::new();
+        for value in ["a", "b", "c", "d", "e", "f"] {
+            let mut cached = leased(value);
+            assert!(cached.is_live(at(69)) && !cached.is_live(at(80)));
+            ends.extend((70..=80).find(|end| !cached.is_live(at(*end))));
+            for stale in [None, Some(Duration::from_secs(600))] {
+                assert!(cached.is_usable(at(99), stale) && !cached.is_usable(at(100), stale));
+            }
+            cached.refuse();
+            assert!(!cached.is_live(at(1)));
+            cached.accept();
+            assert!(cached.is_live(at(1)));
+        }
+        assert!(ends.len() > 2, "all at once: {ends:?}");
+    }
+
+    #[test]
+    fn a_stored_secret_is_used_beyond_its_life_as_stated() {
+        let values = vec![Secret::new("a".to_owned())];
+        let cached = CachedSecret::new(values, at(0), Duration::from_secs(60));
+        assert!(!cached.is_usable(at(1), None));
+        let stale = Some(Duration::from_secs(30));
+        assert!(cached.is_usable(at(89), stale) && !cached.is_usable(at(90), stale));
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::SecretFault;
 use super::is_plain;
-use super::value::values;
+use super::value::{SecretData, values};
 use crate::secret::Secret;
 
 /// Which API a mount of the KV engine has.
@@ -115,11 +115,11 @@ impl SecretRef {
         }
     }
 
-    /// The values in the body of a successful read, in the order of the fields.
+    /// What the body of a successful read has.
     ///
     /// # Errors
-    /// Why there are none that a header can carry.
-    pub fn read(&self, body: &[u8]) -> Result<Vec<Secret>, SecretFault> {
+    /// Why it has nothing that a header can carry.
+    pub fn read(&self, body: &[u8]) -> Result<SecretData, SecretFault> {
         values(body, &self.fields)
     }
 
@@ -128,7 +128,7 @@ impl SecretRef {
     /// # Errors
     /// The same.
     pub fn read_one(&self, body: &[u8]) -> Result<Secret, SecretFault> {
-        self.read(body)?.into_iter().next().ok_or(SecretFault::NoSuchField)
+        self.read(body)?.values.into_iter().next().ok_or(SecretFault::NoSuchField)
     }
 }
 

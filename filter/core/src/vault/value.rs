@@ -2,6 +2,8 @@
 //!
 //! Owns which values a header can carry, and why another one is refused. No fault repeats a value.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::json;
@@ -67,8 +69,18 @@ impl SecretFault {
     }
 }
 
-/// The values of `fields` in the body of a KV read, version 2 (`data.data`) or 1 (`data`).
-pub(super) fn values(body: &[u8], fields: &[String]) -> Result<Vec<Secret>, SecretFault> {
+/// What a read answers.
+#[derive(Debug)]
+pub struct SecretData {
+    /// The values, in the order of the fields.
+    pub values: Vec<Secret>,
+    /// For how long the values hold: of a secret that an engine made for this read, such as a user of a database.
+    pub lease: Option<Duration>,
+}
+
+/// The values of `fields` in the body of a KV read, version 2 (`data.data`) or 1 (`data`), or of one that made a secret
+/// (`data`, with a lease).
+pub(super) fn values(body: &[u8], fields: &[String]) -> Result<SecretData, SecretFault> {
     let reply = json::parse_strict(body).map_err(|_| SecretFault::NotJson)?;
     let data = reply.get("data").and_then(Value::as_object).ok_or(SecretFault::NotKv)?;
     // Version 2 has `data` and `metadata` here; a secret of version 1 may have a field `data` among others.
@@ -79,7 +91,12 @@ pub(super) fn values(body: &[u8], fields: &[String]) -> Result<Vec<Secret>, Secr
         _ => data,
     };
     let value = |field: &String| found.get(field).ok_or(SecretFault::NoSuchField).and_then(text);
-    fields.iter().map(value).collect()
+    let values = fields.iter().map(value).collect::<Result<_, _>>()?;
+    // KV version 1 states a duration, and no lease.
+    let leased = reply.get("lease_id").and_then(Value::as_str).is_some_and(|id| !id.is_empty());
+    let seconds = reply.get("lease_duration").and_then(Value::as_u64);
+    let lease = seconds.filter(|seconds| leased && *seconds > 0).map(Duration::from_secs);
+    Ok(SecretData { values, lease })
 }
 
 fn text(value: &Value) -> Result<Secret, SecretFault> {

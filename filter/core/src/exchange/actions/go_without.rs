@@ -61,7 +61,7 @@ pub(crate) fn without_vault(
         return None;
     }
     let configured = turn.worker.config.vault.as_ref().and_then(|vault| vault.stale);
-    let stale = credential.stated.stale.time(configured)?;
+    let stale = credential.stated.stale.time(configured);
     let now = turn.now;
     let usable = |cached: &&CachedSecret| cached.is_usable(now, stale);
     let reference = credential.reference.clone().ok()?;

@@ -15,7 +15,7 @@ use crate::exchange::grant::{CallerCredential, Credential};
 use crate::exchange::turn::Turn;
 use crate::metric::Metric;
 use crate::token_exchange::{AuthorizationServer, NotIssued, TokenRef, TokenRequest, issued};
-use crate::vault::{CachedSecret, SecretFault};
+use crate::vault::{CachedSecret, SecretData, SecretFault};
 
 /// A call that is on its way: what it asks for, and its id.
 pub(crate) type Asked = (CredentialRef, CallId);
@@ -143,10 +143,13 @@ pub(crate) fn secret_outcome(
         (Event::CallDone { id, reply: Reply::Vault { body } }, CredentialRef::Secret(secret))
             if id == call =>
         {
-            let values = secret.read(&body).map_err(|fault| unusable(reference, fault, turn));
+            let data = secret.read(&body).map_err(|fault| unusable(reference, fault, turn));
             let vault = turn.worker.config.vault.as_ref();
             let cache = vault.map(|vault| vault.cache).unwrap_or_default();
-            values.map(|values| CachedSecret::new(values, turn.now, cache))
+            data.map(|SecretData { values, lease }| match lease {
+                Some(lease) => CachedSecret::leased(values, turn.now, lease),
+                None => CachedSecret::new(values, turn.now, cache),
+            })
         }
         (
             Event::CallDone { id, reply: Reply::Token { status, body } },

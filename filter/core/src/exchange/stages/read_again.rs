@@ -68,7 +68,7 @@ impl ReadAgain {
             Event::CallDone { .. } | Event::CallFailed { .. } => {
                 match secret_outcome(event, self.call, &self.asked, turn) {
                     None => Outcome::Wait(self, Gate::Hold),
-                    Some(Ok(())) if self.asked != self.reference => self.exchange(turn),
+                    Some(Ok(())) if self.asked != self.reference => (*self).exchange(turn),
                     Some(Ok(())) => {
                         let now = turn.worker.cached_secret(&self.reference);
                         let now = now.map(|cached| cached.digest());
@@ -95,10 +95,10 @@ impl ReadAgain {
     }
 
     /// The gateway's own secret is there: now the token.
-    fn exchange(self: Box<Self>, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
+    fn exchange(self, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         match read(&self.credential, &self.reference, turn) {
             Ok((asked, call)) => {
-                let stage = Box::new(Self { asked, call, ..*self });
+                let stage = Box::new(Self { asked, call, ..self });
                 Outcome::Wait(stage, Gate::Response(ResponseGate::Pause))
             }
             Err((_, why)) => {
