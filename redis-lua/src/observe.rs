@@ -12,6 +12,9 @@ pub struct Observe {
     pub tools: Vec<(Key, String)>,
     /// For how long.
     pub life: Duration,
+    /// When the list was seen, in microseconds since the Unix epoch: a gateway that saw another one later goes by its
+    /// own.
+    pub at: u64,
 }
 
 impl Observe {
@@ -19,7 +22,8 @@ impl Observe {
     pub fn call(self) -> ScriptCall {
         let life = self.life.as_millis().max(1).to_string().into_bytes();
         let (keys, states): (Vec<Key>, Vec<String>) = self.tools.into_iter().unzip();
-        let args = std::iter::once(life).chain(states.into_iter().map(String::into_bytes));
+        let at = self.at.to_string().into_bytes();
+        let args = [life, at].into_iter().chain(states.into_iter().map(String::into_bytes));
         ScriptCall { script: &OBSERVE, keys, args: args.collect() }
     }
 }

@@ -90,6 +90,9 @@ pub(crate) struct FilterArgs {
     /// Id of the API key.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) key: Vec<String>,
+    /// Secret of a key that was replaced or replaced one: its name in `portcullis key show`, never the key.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) secret: Vec<String>,
     /// Caller: subject of the token or certificate, or the name of the key.
     #[arg(long, value_name = "PATTERN")]
     pub(crate) client: Vec<String>,

@@ -27,6 +27,8 @@ pub(super) struct Entry<'a> {
     #[serde(borrow)]
     pub(super) api_key_id: Text<'a>,
     #[serde(borrow)]
+    pub(super) secret: Text<'a>,
+    #[serde(borrow)]
     pub(super) client_id: Text<'a>,
     #[serde(borrow)]
     pub(super) principal: Text<'a>,

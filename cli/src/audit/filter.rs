@@ -12,6 +12,7 @@ use crate::time::{Seconds, Time};
 pub(super) struct Filter {
     org: Patterns,
     key: Patterns,
+    secret: Patterns,
     client: Patterns,
     tool: Patterns,
     resource: Patterns,
@@ -33,6 +34,7 @@ impl Filter {
         Self {
             org: Patterns::new(&args.org),
             key: Patterns::new(&args.key),
+            secret: Patterns::new(&args.secret),
             client: Patterns::new(&args.client),
             tool: Patterns::new(&args.tool),
             resource: Patterns::new(&args.resource),
@@ -53,6 +55,7 @@ impl Filter {
         self.org.any([&*entry.org_id])
             && self.status.any([&*entry.status])
             && self.key.any([&*entry.api_key_id])
+            && self.secret.any([&*entry.secret])
             && self.client.any([&*entry.client_id, &*entry.principal])
             && self.tool.any([&*entry.tool_name])
             && self.resource.any([&*entry.resource_uri].into_iter().chain(resources()))
@@ -134,7 +137,7 @@ impl Needle {
 mod tests {
     use super::*;
 
-    const LINE: &str = r#"{"api_key_id":"k1","chain":"c","decision":{"effect":"deny","rule":"tool.blocked"},"events":[{"client_id":"k1","event":"auth_success"},{"client_id":"k1","event":"tool_access_denied","tool":"Pay"}],"input":{"note":"Grüße an \"Bob\""},"mcp_method":"tools/call","org_id":"acme","principal":"cursor","resource_uris":["a:b","c:d"],"seq":1,"status":"denied","timestamp":"2026-11-28T10:00:00.500000Z","tool_name":"Pay"}"#;
+    const LINE: &str = r#"{"api_key_id":"k1","secret":"b6f6a1b2c3d4","chain":"c","decision":{"effect":"deny","rule":"tool.blocked"},"events":[{"client_id":"k1","event":"auth_success"},{"client_id":"k1","event":"tool_access_denied","tool":"Pay"}],"input":{"note":"Grüße an \"Bob\""},"mcp_method":"tools/call","org_id":"acme","principal":"cursor","resource_uris":["a:b","c:d"],"seq":1,"status":"denied","timestamp":"2026-11-28T10:00:00.500000Z","tool_name":"Pay"}"#;
 
     fn matches(change: impl FnOnce(&mut FilterArgs)) -> bool {
         let mut args = FilterArgs::default();
@@ -151,6 +154,8 @@ mod tests {
         assert!(matches(|_| {}));
         assert!(matches(|args| args.org = some("ac*")) && !matches(|args| args.org = some("ac")));
         assert!(matches(|args| args.key = vec!["x".into(), "k?".into()]));
+        assert!(matches(|args| args.secret = some("b6f6*")));
+        assert!(!matches(|args| args.secret = some("a0*")));
         assert!(matches(|args| args.client = some("cursor")));
         assert!(
             matches(|args| args.tool = some("Pay")) && !matches(|args| args.tool = some("pay"))

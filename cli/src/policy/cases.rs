@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_core::auth::token::claims;
 use portcullis_core::auth::token::issuer::{self, Issuer};
-use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes, Writes};
+use portcullis_core::auth::{AuthFailure, IdentityKind, Principal, Restrictions, Scopes, Writes};
 use portcullis_core::authz::explain::{Answer, Decision};
 use portcullis_core::decode::{Faults, Fields, Node};
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
@@ -20,7 +20,8 @@ pub(super) struct Case {
     /// Where it stands: `cases[3]`.
     pub(super) path: String,
     pub(super) name: String,
-    pub(super) caller: Caller,
+    /// Who calls, or why the token makes nobody of its holder.
+    pub(super) caller: Result<Caller, AuthFailure>,
     pub(super) connector: Option<PolicyName>,
     pub(super) tool: String,
     pub(super) arguments: Map<String, Value>,
@@ -52,7 +53,7 @@ struct Defaults<'a> {
     policy: &'a Policy,
     at: Option<Seconds>,
     issuers: Vec<Issuer>,
-    callers: BTreeMap<String, Caller>,
+    callers: BTreeMap<String, Result<Caller, AuthFailure>>,
 }
 
 const TIME: &str = "a time, such as 2027-01-04T12:00:00Z";
@@ -151,7 +152,11 @@ fn case(node: Node<'_>, defaults: &Defaults<'_>, faults: &mut Faults) -> Option<
     })
 }
 
-fn caller(node: Node<'_>, defaults: &Defaults<'_>, faults: &mut Faults) -> Option<Caller> {
+fn caller(
+    node: Node<'_>,
+    defaults: &Defaults<'_>,
+    faults: &mut Faults,
+) -> Option<Result<Caller, AuthFailure>> {
     if let Some(name) = node.value().as_str() {
         let known = defaults.callers.get(name).cloned();
         if known.is_none() {
@@ -167,11 +172,15 @@ fn caller(node: Node<'_>, defaults: &Defaults<'_>, faults: &mut Faults) -> Optio
     }
     let caller = by_role(&mut fields, defaults, faults);
     fields.finish(faults);
-    caller
+    caller.map(Ok)
 }
 
 /// Whom the claims of a token make of its holder, by the mapping of its issuer.
-fn by_token(node: &Node<'_>, defaults: &Defaults<'_>, faults: &mut Faults) -> Option<Caller> {
+fn by_token(
+    node: &Node<'_>,
+    defaults: &Defaults<'_>,
+    faults: &mut Faults,
+) -> Option<Result<Caller, AuthFailure>> {
     let claims = object(node, faults)?;
     let iss = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
     let issuer = defaults.issuers.iter().find(|issuer| issuer.id.as_str() == iss);
@@ -182,7 +191,9 @@ fn by_token(node: &Node<'_>, defaults: &Defaults<'_>, faults: &mut Faults) -> Op
         return None;
     };
     match claims::caller(&claims, issuer) {
-        Ok(principal) => Some(Caller { principal, claims }),
+        Ok(principal) => Some(Ok(Caller { principal, claims })),
+        // Signed by its issuer, and nobody here: a case may expect that.
+        Err(failure @ AuthFailure::TokenUnmapped(_)) => Some(Err(failure)),
         Err(failure) => {
             let expected =
                 "claims that the issuer's mapping makes an organisation, a role and a tier of";

@@ -12,7 +12,7 @@ use portcullis_core::policy::Policy;
 use portcullis_core::time::UnixTime;
 use serde_json::{Value, json};
 
-use super::cases::{self, Case, CaseResult};
+use super::cases::{self, Caller, Case, CaseResult};
 use super::coverage::{Coverage, Reached};
 use super::findings::findings;
 use super::{count, junit};
@@ -99,12 +99,16 @@ fn policy(file: &Path) -> Result<Policy, CliError> {
 }
 
 fn answer(policy: &Policy, case: &Case, document: &Document) -> Result<Answer, CliError> {
-    let connector = connector(policy, case);
+    let caller = match &case.caller {
+        Ok(caller) => caller,
+        Err(failure) => return Ok(Answer::unauthenticated(*failure, &case.tool)),
+    };
+    let connector = connector(policy, case, caller);
     let question = |connector: &PolicyName| {
         explain(&Question {
             policy,
-            principal: &case.caller.principal,
-            claims: &case.caller.claims,
+            principal: &caller.principal,
+            claims: &caller.claims,
             connector,
             tool: &case.tool,
             arguments: &case.arguments,
@@ -127,11 +131,11 @@ fn answer(policy: &Policy, case: &Case, document: &Document) -> Result<Answer, C
 }
 
 /// The connector that is named; else the only one of the role, or of the policy.
-fn connector(policy: &Policy, case: &Case) -> Option<PolicyName> {
+fn connector(policy: &Policy, case: &Case, caller: &Caller) -> Option<PolicyName> {
     if let Some(named) = &case.connector {
         return Some(named.clone());
     }
-    let of_role = policy.roles.get(&case.caller.principal.role).map(|role| &role.connectors);
+    let of_role = policy.roles.get(&caller.principal.role).map(|role| &role.connectors);
     let of_role: Vec<&PolicyName> = of_role.into_iter().flat_map(|it| it.keys()).collect();
     let all: Vec<&PolicyName> = policy.connectors.keys().collect();
     match (&*of_role, &*all) {

@@ -93,10 +93,16 @@ impl Watched {
         (tool, pin): (Listed, &Rc<Definition>),
         digest: &PinDigest,
         observations: &mut Observations,
+        now: UnixTime,
     ) -> Self {
         let key = key_of(&tool, digest);
-        let known = observations.known(&key);
+        let known = observations.known(&key, now);
         Self { key, tool, pin: pin.clone(), known }
+    }
+
+    /// Where Redis has it.
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
     }
 
     /// What the admission must find.
@@ -122,9 +128,27 @@ pub(crate) struct Observations {
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
+    /// What Redis has, as far as this worker knows.
     observed: Observed,
+    /// When this worker saw or heard it.
+    at: UnixTime,
     /// When this worker wrote it down.
     written: Option<UnixTime>,
+    /// A drift that this worker saw, and when, until Redis has it or a list shows something else.
+    own: Option<(Drift, UnixTime)>,
+}
+
+/// What a worker makes of what Redis has.
+#[derive(Debug)]
+pub(crate) struct Learnt {
+    /// The tool.
+    pub(crate) tool: Listed,
+    /// Its pin.
+    pub(crate) pin: Rc<Definition>,
+    /// How far it has drifted.
+    pub(crate) drift: Option<Drift>,
+    /// What Redis has to be told again.
+    pub(crate) again: Option<portcullis_redis_lua::ScriptCall>,
 }
 
 impl Default for Observations {
@@ -134,28 +158,45 @@ impl Default for Observations {
 }
 
 impl Observations {
-    fn known(&mut self, key: &Key) -> Option<Observed> {
-        self.known.get(key).map(|known| known.observed)
+    /// Nothing, where that is older than a list lasts: without Redis nothing else ends it.
+    fn known(&mut self, key: &Key, now: UnixTime) -> Option<Observed> {
+        let known = self.known.get(key).filter(|known| now.since(known.at) < LASTS);
+        known.map(|known| known.observed)
     }
 
-    /// Redis said what it has; the drift that this means, where it means one or none.
+    /// Redis said what it has; the drift that this means, where it means one or none. What this worker saw later than
+    /// what Redis has did not arrive there: it stands, and is written down again.
     pub(crate) fn learn(
         &mut self,
         watched: &Watched,
         state: &GuardState,
-    ) -> Option<(Listed, Rc<Definition>, Option<Drift>)> {
-        let observed = match state {
+        now: UnixTime,
+    ) -> Option<Learnt> {
+        let (observed, at) = match state {
             GuardState::Current => return None,
-            GuardState::Absent => Observed::Nothing,
-            GuardState::Present { rev, .. } => Observed::read(rev),
+            GuardState::Absent => (Observed::Nothing, None),
+            GuardState::Present { rev, doc } => (Observed::read(rev), seen_at(doc)),
         };
-        self.known.put(watched.key.clone(), Known { observed, written: None });
+        let own = self.known.peek(&watched.key).and_then(|known| known.own);
+        // An older gateway writes no time; what it wrote is believed.
+        let lost = own.filter(|(drift, seen)| {
+            observed != Observed::Drifted(*drift)
+                && (observed == Observed::Nothing || at.is_some_and(|at| at < seen.wall()))
+        });
+        let known = Known { observed, at: now, written: None, own: lost };
+        self.known.put(watched.key.clone(), known);
+        let (tool, pin) = (watched.tool.clone(), watched.pin.clone());
+        if let Some((drift, seen)) = lost {
+            let tools = vec![(watched.key.clone(), drift.name().to_owned())];
+            let again = Observe { tools, life: LASTS, at: seen.wall() }.call();
+            return Some(Learnt { tool, pin, drift: Some(drift), again: Some(again) });
+        }
         let drift = match observed {
             Observed::Nothing => return None,
             Observed::Same => None,
             Observed::Drifted(drift) => Some(drift),
         };
-        Some((watched.tool.clone(), watched.pin.clone(), drift))
+        Some(Learnt { tool, pin, drift, again: None })
     }
 
     /// A list showed these tools: what Redis has to be told of it.
@@ -171,16 +212,33 @@ impl Observations {
             // Nobody hears whether a write arrived: that of a drift, which blocks, is repeated by each list.
             let is_known = written.is_some_and(|written| now.since(written) < WRITTEN_EVERY);
             if is_known && observed == Observed::Same {
+                if let Some(known) = self.known.get_mut(&key) {
+                    known.at = now;
+                }
                 continue;
             }
-            self.known.put(key.clone(), Known { observed, written: Some(now) });
+            let own = match observed {
+                Observed::Drifted(drift) => Some((drift, now)),
+                Observed::Nothing | Observed::Same => None,
+            };
+            self.known.put(key.clone(), Known { observed, at: now, written: Some(now), own });
             if let Expected::Revision(rev) = observed.expected() {
                 news.push((key, rev));
             }
         }
         let calls = news.chunks(MOST_AT_ONCE);
-        calls.map(|tools| Observe { tools: tools.to_vec(), life: LASTS }.call()).collect()
+        calls
+            .map(|tools| {
+                let at = now.wall();
+                Observe { tools: tools.to_vec(), life: LASTS, at }.call()
+            })
+            .collect()
     }
+}
+
+/// When a list was seen, as Redis has it, by the wall clock of the gateway that saw it.
+fn seen_at(doc: &[u8]) -> Option<u64> {
+    std::str::from_utf8(doc).ok()?.parse().ok()
 }
 
 /// The rule of a refusal because no list showed the tool.
@@ -199,6 +257,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    const NOW: UnixTime = UnixTime::from_micros(1_000_000_000);
 
     fn pin(description: &str) -> Rc<Definition> {
         let tool =
@@ -257,18 +317,71 @@ mod tests {
         let pin = pin("pays");
         let digest = digest(&pin);
         let watched = |observations: &mut Observations| {
-            Watched::new((tool("/bank/mcp"), &pin), &digest, observations)
+            Watched::new((tool("/bank/mcp"), &pin), &digest, observations, NOW)
         };
         let first = watched(&mut observations);
         assert!(first.is_unverified() && first.guard().expected == Expected::Unknown);
         let same = GuardState::Present { rev: "same".into(), doc: Vec::new() };
-        let (_, _, drift) = observations.learn(&first, &same).unwrap();
+        let drift = observations.learn(&first, &same, NOW).unwrap().drift;
         assert_eq!((drift, watched(&mut observations).is_unverified()), (None, false));
         let drifted = GuardState::Present { rev: "breaking".into(), doc: Vec::new() };
-        let (_, _, drift) = observations.learn(&first, &drifted).unwrap();
+        let drift = observations.learn(&first, &drifted, NOW).unwrap().drift;
         assert_eq!(drift, Some(Drift::Breaking));
-        assert!(observations.learn(&first, &GuardState::Absent).is_none());
+        assert!(observations.learn(&first, &GuardState::Absent, NOW).is_none());
         let lost = watched(&mut observations);
         assert!(lost.is_unverified() && lost.guard().expected == Expected::Absent);
+    }
+
+    /// A write of a drift that did not arrive was forgotten with the next admission, and the call passed.
+    #[test]
+    fn a_drift_whose_write_was_lost_stands_and_is_written_again() {
+        let pin = pin("pays");
+        let digest = digest(&pin);
+        let at = |second: u64| UnixTime::from_micros(second * 1_000_000);
+        let stored = |rev: &str, second: u64| GuardState::Present {
+            rev: rev.into(),
+            doc: at(second).wall().to_string().into_bytes(),
+        };
+        let drifted = Observed::Drifted(Drift::Breaking);
+        let key = key(&tool("/bank/mcp"), &pin);
+        let learnt = |state: GuardState| {
+            let mut observations = Observations::default();
+            observations.saw(vec![(key.clone(), drifted)], at(100));
+            let watched =
+                Watched::new((tool("/bank/mcp"), &pin), &digest, &mut observations, at(101));
+            let first = observations.learn(&watched, &state, at(101));
+            // Once it is there, what another gateway sees later is believed.
+            let arrived = observations.learn(&watched, &stored("breaking", 100), at(102)).unwrap();
+            let fixed = observations.learn(&watched, &stored("same", 103), at(104)).unwrap();
+            assert_eq!((arrived.drift, fixed.drift), (Some(Drift::Breaking), None));
+            assert!(arrived.again.is_none() && fixed.again.is_none());
+            first.map(|it| (it.drift, it.again.is_some()))
+        };
+        assert_eq!(learnt(stored("same", 50)), Some((Some(Drift::Breaking), true)));
+        assert_eq!(learnt(GuardState::Absent), Some((Some(Drift::Breaking), true)));
+        assert_eq!(learnt(stored("same", 100)), Some((None, false)));
+        let old = GuardState::Present { rev: "same".into(), doc: Vec::new() };
+        assert_eq!(learnt(old), Some((None, false)));
+    }
+
+    /// Without Redis a tool that one list had shown was verified for ever.
+    #[test]
+    fn what_a_list_showed_ends_after_a_day_in_memory_too() {
+        let pin = pin("pays");
+        let digest = digest(&pin);
+        let mut observations = Observations::default();
+        let day = u64::try_from(LASTS.as_micros()).unwrap();
+        let mut unverified = |seen: Option<u64>, now: u64| {
+            let now = UnixTime::from_micros(now);
+            if let Some(seen) = seen {
+                let key = key(&tool("/bank/mcp"), &pin);
+                observations.saw(vec![(key, Observed::Same)], UnixTime::from_micros(seen));
+            }
+            let listed = (tool("/bank/mcp"), &pin);
+            Watched::new(listed, &digest, &mut observations, now).is_unverified()
+        };
+        assert!(!unverified(Some(0), day - 1));
+        assert!(unverified(None, day));
+        assert!(!unverified(Some(day), day + 1));
     }
 }

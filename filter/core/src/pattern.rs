@@ -5,11 +5,13 @@
 //! Those of a policy's own rules are compiled at their first use and kept by their text, a bounded number of them.
 
 use std::cell::{OnceCell, RefCell};
-use std::num::NonZeroUsize;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use fancy_regex::{Expr, Regex, RegexBuilder};
 use lru::LruCache;
+
+use crate::id::OrgId;
 
 const MAX_PATTERN_BYTES: usize = 1_000;
 const MAX_COMPILED_BYTES: usize = 262_144;
@@ -25,38 +27,72 @@ const WORD: &str = "0-9A-Za-z_";
 /// The longest text that a policy's own pattern is matched with.
 pub(crate) const LONGEST_TEXT: usize = 65_536;
 /// Patterns of policies that one worker keeps compiled; each takes at most half a megabyte, and mostly a tenth of that.
-const MOST_COMPILED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
+const MOST_COMPILED: usize = 128;
 /// What all matches of one rule may take, in steps; one reads 64 bytes of a text.
 const MOST_STEPS: u32 = 100_000;
 
 thread_local! {
-    /// By their text; `None` cannot be used. It only saves time: what a pattern matches does not depend on it.
-    static COMPILED: RefCell<LruCache<String, Option<Rc<Pattern>>>> =
-        RefCell::new(LruCache::new(MOST_COMPILED));
+    /// It only saves time: what a pattern matches does not depend on it.
+    static COMPILED: RefCell<Compiled> = RefCell::default();
+}
+
+/// Compiled patterns by organisation and by their text; `None` cannot be used.
+#[derive(Default)]
+struct Compiled {
+    by_owner: BTreeMap<Rc<str>, LruCache<String, Option<Rc<Pattern>>>>,
+    count: usize,
+}
+
+impl Compiled {
+    fn get(&mut self, owner: &str, source: &str) -> Option<Option<Rc<Pattern>>> {
+        self.by_owner.get_mut(owner)?.get(source).cloned()
+    }
+
+    /// Who has most makes room: an organisation with many patterns takes none of another one's.
+    fn put(&mut self, owner: &Rc<str>, source: &str, pattern: Option<Rc<Pattern>>) {
+        let own = self.by_owner.entry(Rc::clone(owner)).or_insert_with(LruCache::unbounded);
+        if own.put(source.to_owned(), pattern).is_none() {
+            self.count = self.count.saturating_add(1);
+        }
+        while self.count > MOST_COMPILED {
+            let most = self.by_owner.iter_mut().max_by_key(|(_, own)| own.len());
+            let Some((owner, own)) = most else { return };
+            let (owner, emptied) = (Rc::clone(owner), own.len() <= 1);
+            own.pop_lru();
+            self.count = self.count.saturating_sub(1);
+            if emptied {
+                self.by_owner.remove(&owner);
+            }
+        }
+    }
 }
 
 /// What matching with patterns of a policy may still cost.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: u32,
+    /// Whose patterns they are: each organisation has a share of what is kept compiled.
+    owner: Rc<str>,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { steps: MOST_STEPS }
+        Self { steps: MOST_STEPS, owner: "".into() }
     }
 }
 
 impl Budget {
+    /// Of patterns of an organisation's policy.
+    pub(crate) fn of(org: &OrgId) -> Self {
+        Self { steps: MOST_STEPS, owner: org.as_str().into() }
+    }
+
     /// Whether `text` matches the pattern `source`.
     pub(crate) fn matches(&mut self, source: &str, text: &str) -> Result<bool, TooCostly> {
         if text.len() > LONGEST_TEXT {
             return Err(TooCostly);
         }
-        let pattern = match known(source) {
-            Some(pattern) => pattern,
-            None => compiled(source),
-        };
+        let pattern = compiled(&self.owner, source);
         // `policy push` refuses what cannot be used; what got here all the same matches nothing.
         let pattern = pattern.ok_or(TooCostly)?;
         self.spend(pattern.cost(text))?;
@@ -66,25 +102,31 @@ impl Budget {
         })
     }
 
+    /// Whether a value may still be compared with so many others.
+    pub(crate) fn compares(&mut self, values: usize) -> bool {
+        const VALUES_PER_STEP: usize = 16;
+        let steps = u32::try_from(values.div_ceil(VALUES_PER_STEP)).unwrap_or(u32::MAX);
+        self.spend(steps).is_ok()
+    }
+
     fn spend(&mut self, steps: u32) -> Result<(), TooCostly> {
         self.steps = self.steps.checked_sub(steps).ok_or(TooCostly)?;
         Ok(())
     }
 }
 
-fn known(source: &str) -> Option<Option<Rc<Pattern>>> {
-    COMPILED.with_borrow_mut(|compiled| compiled.get(source).cloned())
-}
-
-fn compiled(source: &str) -> Option<Rc<Pattern>> {
+fn compiled(owner: &Rc<str>, source: &str) -> Option<Rc<Pattern>> {
+    if let Some(known) = COMPILED.with_borrow_mut(|compiled| compiled.get(owner, source)) {
+        return known;
+    }
     let pattern = Pattern::new(source).ok().map(Rc::new);
-    COMPILED.with_borrow_mut(|compiled| compiled.put(source.to_owned(), pattern.clone()));
+    COMPILED.with_borrow_mut(|compiled| compiled.put(owner, source, pattern.clone()));
     pattern
 }
 
 /// Whether `source` compiles within its bounds. A policy has one pattern at hundreds of places.
 pub(crate) fn compiles(source: &str) -> bool {
-    known(source).unwrap_or_else(|| compiled(source)).is_some()
+    compiled(&Budget::default().owner, source).is_some()
 }
 
 /// Why `source` is no pattern, as far as its text says; whether it compiles within its bounds is not asked.
@@ -327,5 +369,19 @@ mod tests {
                 .matches(&format!("{}!", "a".repeat(100_000)), Effort::Little)
                 .unwrap()
         );
+    }
+
+    /// One organisation's patterns pushed those of all others out.
+    #[test]
+    fn an_organisation_with_many_patterns_takes_no_room_of_another_one() {
+        let (acme, globex): (Rc<str>, Rc<str>) = ("acme".into(), "globex".into());
+        let mut compiled = Compiled::default();
+        (0..10).for_each(|at| compiled.put(&acme, &format!("a{at}"), None));
+        (0..1_000).for_each(|at| compiled.put(&globex, &format!("g{at}"), None));
+        assert_eq!(compiled.count, MOST_COMPILED);
+        assert!((0..10).all(|at| compiled.get(&acme, &format!("a{at}")).is_some()));
+        assert!(compiled.get(&globex, "g999").is_some() && compiled.get(&globex, "g0").is_none());
+        // What one compiled, another one does not find.
+        assert!(compiled.get(&acme, "g999").is_none());
     }
 }

@@ -54,7 +54,8 @@ impl UnixTime {
     }
 
     /// Microseconds since the epoch, by the wall clock.
-    fn wall(self) -> u64 {
+    #[must_use]
+    pub fn wall(self) -> u64 {
         self.steady.saturating_add_signed(self.ahead)
     }
 

@@ -25,7 +25,7 @@ fn the_last_list_decides_for_every_gateway() {
         (["breaking", "same"], "same", same(), true),
     ] {
         let tools = keys.iter().cloned().zip(states.map(str::to_owned)).collect();
-        let observe = Observe { tools, life: Duration::from_secs(60) };
+        let observe = Observe { tools, life: Duration::from_secs(60), at: 7 };
         let _ = run(&mut connection, &observe.call());
         let admit = admit(expected);
         let reply = admit.decode(run(&mut connection, &admit.call())).unwrap();

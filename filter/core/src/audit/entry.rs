@@ -14,6 +14,7 @@ use crate::auth::{IdentityKind, Principal};
 use crate::authz::Shadowed;
 use crate::denial::{Denial, ceil_ms};
 use crate::driver::event::Head;
+use crate::id::OrgId;
 use crate::json::{self, Object};
 use crate::mcp::{Message, Operation};
 
@@ -32,6 +33,10 @@ pub struct Entry {
     pub api_key_id: Option<String>,
     /// Who acts for the subject of the token, the last one first (RFC 8693 §4.1).
     pub actors: Vec<String>,
+    /// Which of the secrets of the proven key it was, where the key has had several: [`StoredSecret::label`].
+    ///
+    /// [`StoredSecret::label`]: crate::auth::record::StoredSecret::label
+    pub secret: Option<String>,
     /// The subject of the proven token or certificate.
     pub client_id: Option<String>,
     /// The name the credential was issued under.
@@ -173,6 +178,7 @@ impl Entry {
         line.texts("resource_uris", &self.resource_uris);
         line.some_text("role", self.role.as_deref());
         line.number("rows_returned", self.rows_returned);
+        line.some_text("secret", self.secret.as_deref());
         line.number("seq", Some(place.seq));
         line.text("status", self.status);
         line.some_text("task_id", self.task_id.as_deref());
@@ -212,6 +218,13 @@ impl Entry {
         self.principal = Some(principal.name.clone());
         self.auth_method = Some(principal.identity.method());
         self.role = Some(principal.role.as_str().to_owned());
+    }
+
+    /// Notes whom a token names that makes no caller of its holder.
+    pub fn name_holder(&mut self, org: Option<&OrgId>, subject: Option<&str>) {
+        self.org_id = org.map(|org| org.as_str().to_owned());
+        self.client_id = subject.map(|subject| first(subject, LONGEST_TEXT));
+        self.auth_method = Some("jwt");
     }
 
     /// Notes what a refusal has to be known for by itself.
@@ -363,6 +376,7 @@ mod tests {
             request_id: "r".into(),
             trace_id: text("trace"),
             org_id: text("acme"),
+            secret: text("b6f6a1b2c3d4"),
             actors: vec!["agent".into(), "job".into()],
             api_key_id: text("k"),
             client_id: text("c"),
@@ -408,7 +422,7 @@ mod tests {
             "task_id": "1", "task_ids": ["1"], "input": {"a": [2], "b": 1}, "input_sha256": "d",
             "status": "success", "http_status": 200, "error_code": -32_000,
             "decision": {"effect": "deny", "rule": "r"}, "latency_ms": u64::MAX, "upstream_ms": 2,
-            "rows_returned": 0, "policy_version": "v", "credits": 1, "degraded": ["redis"],
+            "rows_returned": 0, "secret": "b6f6a1b2c3d4", "policy_version": "v", "credits": 1, "degraded": ["redis"],
             "events": [
                 {"event": "auth_success", "client_id": "c"},
                 {"event": "degraded_entered", "dependency": "redis"},

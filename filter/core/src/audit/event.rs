@@ -43,6 +43,9 @@ pub enum AuditEvent {
         claim: Option<String>,
         /// The issuer.
         issuer: String,
+        /// The subject, whom the issuer vouches for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        subject: Option<String>,
     },
     /// A credential lacks scopes.
     InsufficientScope {

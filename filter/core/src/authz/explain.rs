@@ -5,7 +5,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::auth::Principal;
+use crate::auth::{AuthFailure, Principal};
 use crate::authz::approval;
 use crate::authz::{self, Case, Consideration, ConsideredRule, Seen, Shadowed, Trail, amended};
 use crate::denial::{Denial, Requested};
@@ -183,6 +183,14 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
             }
         }
     })
+}
+
+impl Answer {
+    /// What comes of a call of `tool` whose credential fails.
+    #[must_use]
+    pub fn unauthenticated(failure: AuthFailure, tool: &str) -> Self {
+        refused(&Denial::Unauthenticated(failure), tool, Vec::new(), Vec::new())
+    }
 }
 
 fn refused(

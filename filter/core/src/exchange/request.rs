@@ -7,6 +7,8 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::session::SessionRef;
+use portcullis_redis_lua::Key;
+
 use crate::auth::PresentedIdentity;
 use crate::auth::certificate::PeerCertificate;
 use crate::auth::token::claims::VerifiedToken;
@@ -43,8 +45,8 @@ pub(crate) struct Request {
     pub(crate) holds: Holds,
     /// The tool that it calls, where it hangs on what lists showed of that.
     pub(crate) watched: Option<Watched>,
-    /// Whether Redis said in this request what they showed.
-    pub(crate) observed: Holds,
+    /// Of what Redis said in this request what they showed: another policy may pin another definition.
+    pub(crate) observed: Option<Key>,
     pub(crate) part: RequestPart,
 }
 
@@ -52,7 +54,7 @@ impl Request {
     /// Whether nothing that it refers to is left to ask for.
     pub(crate) fn holds_all(&self) -> bool {
         let bound = self.bound.is_empty() || self.holds == Holds::Confirmed;
-        bound && (self.watched.is_none() || self.observed == Holds::Confirmed)
+        bound && self.watched.as_ref().is_none_or(|it| self.observed.as_ref() == Some(it.key()))
     }
 }
 

@@ -131,7 +131,10 @@ impl Demand {
     fn holds(&self, value: &Value, budget: &mut Budget) -> bool {
         let length = |text: &str| u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
         match (self, value) {
-            (Self::OneOf(values), value) => values.iter().any(|one| same(one, value)),
+            // Of a list with many items, each is compared with each.
+            (Self::OneOf(values), value) => {
+                budget.compares(values.len()) && values.iter().any(|one| same(one, value))
+            }
             // What takes too long to tell does not match.
             (Self::Matches(source), Value::String(text)) => {
                 budget.matches(source, text).unwrap_or(false)
@@ -206,6 +209,17 @@ mod tests {
         let required = rule(Presence::Required, Vec::new());
         assert_eq!(told(&required, json!({})).as_deref(), Some("query is required"));
         assert_eq!(told(&required, json!({"query": null})), None);
+    }
+
+    /// Each of a million items was compared with each of a thousand values.
+    #[test]
+    fn comparisons_of_items_with_values_have_a_budget() {
+        let values: Vec<Value> = (0..1_000).map(|number| json!(number)).collect();
+        let items = Demand::Items([Demand::OneOf(values.into())].into());
+        let rule = rule(Presence::Optional, vec![items]);
+        let list = |items: usize| json!({ "query": vec![json!(999); items] });
+        assert_eq!(told(&rule, list(1_000)), None);
+        assert!(told(&rule, list(2_000)).is_some());
     }
 
     #[test]

@@ -90,7 +90,9 @@ fn version(name: &str) -> String {
 /// Names in the place of secrets and hashes.
 fn readable(text: &str) -> String {
     let mut text = text.to_owned();
-    for name in ["v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "rules", "reader", "trial"] {
+    const NAMES: [&str; 12] =
+        ["v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "rules", "reader", "trial", "mirrored"];
+    for name in NAMES {
         text = text.replace(&version(name), name);
     }
     for name in ["analyst", "stranger"] {

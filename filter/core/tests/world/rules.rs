@@ -31,6 +31,13 @@ pub(crate) fn document(name: &str) -> Option<Value> {
     });
     match name {
         "rules" => {}
+        // A header repeats the argument that is capped.
+        "mirrored" => {
+            document["connectors"]["open"]["unpinned"] = json!("allow");
+            document["connectors"]["open"]["tools"]["query_users"]["input_schema"] = json!({
+                "type": "object", "properties": {"limit": {"type": "integer", "x-mcp-header": "Limit"}}
+            });
+        }
         "reader" => document["roles"]["analyst"]["allow_write"] = json!(false),
         "trial" => {
             document["enforcement"] = json!("shadow");

@@ -15,7 +15,7 @@ pub(super) fn call(call: DependencyCall) -> String {
             format!("charge {} {}", script.keys[0], arg(4))
         }
         DependencyCall::Observe(script) => {
-            let states = script.args.iter().skip(1).map(|state| String::from_utf8_lossy(state));
+            let states = script.args.iter().skip(2).map(|state| String::from_utf8_lossy(state));
             format!("observe {} tools: {}", script.keys.len(), states.collect::<Vec<_>>().join(" "))
         }
         DependencyCall::Bind(script) if script.script.name == "keep" => {

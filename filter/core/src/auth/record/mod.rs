@@ -168,6 +168,13 @@ impl KeyRecord {
         Ok(self.principal())
     }
 
+    /// The name of the secret that `key` was presented with ([`StoredSecret::label`]), where the key has had several.
+    /// Asked once it is proven.
+    #[must_use]
+    pub fn secret_of(&self, key: &PresentedKey) -> Option<String> {
+        (self.secrets.len() > 1).then(|| key.digest.name())
+    }
+
     /// Whether the key can be used at all at the second `now`.
     ///
     /// # Errors

@@ -66,6 +66,18 @@ fn each_reason_to_refuse_is_its_own() {
     assert_eq!(judged(&revoked, "n", 100), Err(AuthFailure::Revoked));
 }
 
+/// A client that still uses a replaced secret could not be told from the others of its key.
+#[test]
+fn the_secret_that_proved_a_key_has_the_name_that_people_see() {
+    let record = record();
+    let name = |secret| record.secret_of(&presented(secret)).unwrap();
+    let labels: Vec<&str> = record.secrets.iter().map(StoredSecret::label).collect();
+    assert!(labels.contains(&name("n").as_str()) && labels.contains(&name("o").as_str()));
+    assert_ne!(name("n"), name("o"));
+    let only = KeyRecord { secrets: record.secrets[..1].to_vec(), ..record };
+    assert_eq!(only.secret_of(&presented("n")), None);
+}
+
 #[test]
 fn a_key_bound_to_addresses_or_a_certificate_is_refused_without_them() {
     let sources = SourceRanges::new(vec![SourceRange::new("10.0.0.0/8").unwrap()]);

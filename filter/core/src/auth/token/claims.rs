@@ -120,6 +120,19 @@ pub fn caller(claims: &Map<String, Value>, issuer: &Issuer) -> Result<Principal,
     principal(claims, issuer, &subject, scopes).map_err(AuthFailure::TokenUnmapped)
 }
 
+/// Whom the claims of a token of `issuer` name although they make no caller of its holder: the subject, and its
+/// organisation where the mapping tells that.
+#[must_use]
+pub fn named(claims: &Map<String, Value>, issuer: &Issuer) -> (Option<String>, Option<OrgId>) {
+    (subject(claims).ok(), organisation(claims, issuer))
+}
+
+fn organisation(claims: &Map<String, Value>, issuer: &Issuer) -> Option<OrgId> {
+    let speaks =
+        |org: &OrgId| issuer.organisations.is_empty() || issuer.organisations.contains(org);
+    only(claims, &issuer.mapping.org).and_then(|org| OrgId::new(&org)).filter(speaks)
+}
+
 fn subject(claims: &Map<String, Value>) -> Result<String, AuthFailure> {
     let subject = match text(claims, "sub")? {
         Some(subject) => Some(subject),
@@ -231,10 +244,7 @@ fn principal(
     scopes: BTreeSet<String>,
 ) -> Result<Principal, Unmapped> {
     let mapping = &issuer.mapping;
-    let speaks =
-        |org: &OrgId| issuer.organisations.is_empty() || issuer.organisations.contains(org);
-    let org = only(claims, &mapping.org).and_then(|org| OrgId::new(&org)).filter(speaks);
-    let org = org.ok_or(Unmapped::Organisation)?;
+    let org = organisation(claims, issuer).ok_or(Unmapped::Organisation)?;
     let role = match mapping.roles.as_slice() {
         [] => only(claims, &mapping.role).and_then(|role| PolicyName::new(&role)),
         roles => values(claims, &mapping.role).and_then(|named| {

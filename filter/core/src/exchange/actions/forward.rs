@@ -22,6 +22,7 @@ use crate::guard;
 use crate::http::query;
 use crate::mcp::amend::amend;
 use crate::mcp::{Body, Operation};
+use crate::schema::Mirror;
 use crate::secret::Secret;
 use url::form_urlencoded;
 
@@ -90,7 +91,7 @@ fn sent(mut request: Box<Request>, grant: &Grant, turn: &mut Turn<'_>) -> Sendin
     });
     turn.context.entry.events.extend(shadowed);
     if !grant.ruling.amendments.is_empty()
-        && let Err(denial) = amend_body(&request, &grant.ruling.amendments, turn)
+        && let Err(denial) = amend_body(&request, grant, turn)
     {
         return Sending::Refused(denial);
     }
@@ -150,11 +151,9 @@ fn listening(operation: &Operation) -> Operation {
 }
 
 /// Puts arguments that go on in the place of those that came.
-fn amend_body(
-    request: &Request,
-    amendments: &[Amendment],
-    turn: &mut Turn<'_>,
-) -> Result<(), Denial> {
+fn amend_body(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Result<(), Denial> {
+    let amendments = &grant.ruling.amendments;
+    amend_headers(request, grant, turn)?;
     let mut body = Cow::Borrowed(request.body.bytes());
     for Amendment { argument, value, .. } in amendments {
         let amended = amend(&body, argument, *value).ok_or(Denial::Internal("amendment"))?;
@@ -169,6 +168,31 @@ fn amend_body(
         AuditEvent::RecordsCapped { argument: argument.clone(), asked, max: *value }
     });
     turn.context.entry.events.extend(capped);
+    Ok(())
+}
+
+/// Makes headers that repeat an argument say what goes on: a server that reads them would take the value that came.
+fn amend_headers(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> Result<(), Denial> {
+    let (Some(_), Ok(message)) = (&request.parameters, &request.message) else { return Ok(()) };
+    let Operation::CallTool(call) = &message.operation else { return Ok(()) };
+    let connector = grant.policy.connectors.get(&grant.connector);
+    let tool = connector.and_then(|connector| connector.tools.get(&call.name));
+    let Some(pin) = tool.and_then(|tool| tool.pin.as_ref()) else { return Ok(()) };
+    let reviewed = turn.worker.schemas.of(pin).ok_or(Denial::PolicyUnusable)?;
+    for Amendment { argument, value, .. } in &grant.ruling.amendments {
+        let repeats = |mirror: &&Mirror| mirror.path.len() == 1 && mirror.path.contains(argument);
+        for Mirror { header, .. } in reviewed.mirrors.iter().filter(repeats) {
+            if turn.context.sent != Sent::Nothing {
+                // The headers are gone, with the value that came.
+                return Err(Denial::HeaderMismatch(
+                    "An Mcp-Param header repeats an argument that a record cap lowers; ask for less",
+                ));
+            }
+            let value = HeaderValue::Plain(value.to_string().into());
+            let name = header.clone().into();
+            turn.effects.push(Effect::SetRequestHeader { name, value });
+        }
+    }
     Ok(())
 }
 

@@ -4,9 +4,10 @@
 //! `checks::token` to say.
 
 use crate::audit::AuditEvent;
+use crate::auth::token::claims::named;
 use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::{Jws, PresentedToken};
-use crate::auth::{AuthFailure, PresentedIdentity};
+use crate::auth::{AuthFailure, PresentedIdentity, Unmapped};
 use crate::denial::Denial;
 use crate::driver::event::Head;
 use crate::exchange::checks::token::{TokenVerdict, judge};
@@ -44,17 +45,24 @@ pub(crate) fn judged(
                 turn.context.entry.identify(&owner.credential.principal);
             }
             if let Denial::Unauthenticated(AuthFailure::TokenUnmapped(not_mapped)) = &denial {
-                let issuer = Jws::read(token).ok().and_then(|jws| jws.issuer().map(str::to_owned));
-                let issuer = issuer.unwrap_or_default();
-                let known = turn.worker.config.auth.issuers.iter();
-                let mapping =
-                    known.map(|it| (it.id.as_str(), &it.mapping)).find(|it| it.0 == issuer);
-                let claim = mapping.and_then(|(_, mapping)| mapping.claim(*not_mapped));
-                let (claim, not_mapped) = (claim.map(str::to_owned), not_mapped.name());
-                let event = AuditEvent::TokenNotMapped { not_mapped, claim, issuer };
-                turn.context.entry.events.push(event);
+                note_unmapped(token, *not_mapped, turn);
             }
             Err(denial)
         }
     }
+}
+
+/// Notes whom a token names that makes no caller of its holder. Its signature holds, so the issuer vouches for it; the
+/// client reads none of that.
+fn note_unmapped(token: &PresentedToken, not_mapped: Unmapped, turn: &mut Turn<'_>) {
+    let Ok(jws) = Jws::read(token) else { return };
+    let issuer = jws.issuer().unwrap_or_default();
+    let known = turn.worker.config.auth.issuers.iter().find(|it| it.id.as_str() == issuer);
+    let claim = known.and_then(|known| known.mapping.claim(not_mapped)).map(str::to_owned);
+    let (subject, org) = known.map(|known| named(&jws.claims, known)).unwrap_or_default();
+    let entry = &mut turn.context.entry;
+    entry.name_holder(org.as_ref(), subject.as_deref());
+    let (not_mapped, issuer) = (not_mapped.name(), issuer.to_owned());
+    let event = AuditEvent::TokenNotMapped { not_mapped, claim, issuer, subject };
+    entry.events.push(event);
 }

@@ -13,6 +13,7 @@ use crate::pin::Action;
 use crate::policy::{Connector, Unverified};
 use crate::reviewed::Listed;
 use crate::schema::Mirror;
+use crate::time::UnixTime;
 use crate::worker::Worker;
 
 /// Judges a call by the pin of its tool, if it has one.
@@ -52,6 +53,7 @@ pub(crate) fn watched(
     call: &ToolCall,
     (org, connector): (&OrgId, &Connector),
     worker: &mut Worker,
+    now: UnixTime,
 ) -> Option<Watched> {
     match connector.pins.unverified {
         Unverified::Allow => return None,
@@ -60,7 +62,7 @@ pub(crate) fn watched(
     let pin = connector.tools.get(&call.name)?.pin.as_ref()?;
     let reviewed = worker.schemas.of(pin)?;
     let tool = connector.listed(org, &call.name);
-    Some(Watched::new((tool, pin), &reviewed.pin, &mut worker.observations))
+    Some(Watched::new((tool, pin), &reviewed.pin, &mut worker.observations, now))
 }
 
 /// Whoever routes on a header must not be misled (MCP 2026-07-28, custom headers).

@@ -206,10 +206,16 @@ fn holder(
     let record = cached.record.as_ref().ok_or(UNREADABLE)?;
     let peer = Peer { address: &entry.client_address, certificate };
     let principal = record.authenticate(key, now, peer);
-    match &principal {
-        Ok(principal) => entry.identify(principal),
-        Err(failure) if failure.proves_holder() => entry.identify(&record.principal()),
-        Err(_) => {}
+    let proven = match &principal {
+        Ok(_) => true,
+        Err(failure) => failure.proves_holder(),
+    };
+    if proven {
+        match &principal {
+            Ok(principal) => entry.identify(principal),
+            Err(_) => entry.identify(&record.principal()),
+        }
+        entry.secret = record.secret_of(key);
     }
     principal.map(Rc::new).map_err(Denial::Unauthenticated)
 }
@@ -345,7 +351,7 @@ fn grant(
         (&message.operation, matches!(request.part, RequestPart::Head(_)))
     {
         let parameters = request.parameters.as_ref();
-        *watched = pinned_tools::watched(call, (&principal.org, connector), worker);
+        *watched = pinned_tools::watched(call, (&principal.org, connector), worker, now);
         let place = (&principal.org, name, connector);
         match pinned_tools::check(call, parameters, place, watched.as_ref(), worker) {
             Err(denial @ Denial::InvalidArguments(_)) => {

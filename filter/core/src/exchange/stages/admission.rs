@@ -25,7 +25,7 @@ use crate::exchange::handover::{Handover, Judged, Outcome, held, refuse, refuse_
 use crate::exchange::request::{Holds, Request};
 use crate::exchange::turn::{CallerIdentity, Turn};
 use crate::limit::leases::{DrawPlan, DrawResult};
-use crate::observed::Watched;
+use crate::observed::{Learnt, Watched};
 use crate::policy::{Check, Cost};
 
 /// How often a record or policy may move under one request before it is refused.
@@ -205,10 +205,13 @@ impl Admission {
                     self.request.holds = Holds::Confirmed;
                     if let Some(watched) = self.request.watched.take() {
                         let Some(state) = states.next() else { return refuse(unreadable, turn) };
-                        self.request.observed = Holds::Confirmed;
-                        let learnt = turn.worker.observations.learn(&watched, &state);
-                        if let Some((tool, pin, drift)) = learnt {
+                        self.request.observed = Some(watched.key().clone());
+                        let learnt = turn.worker.observations.learn(&watched, &state, turn.now);
+                        if let Some(Learnt { tool, pin, drift, again }) = learnt {
                             turn.worker.drifts.note(tool, &pin, drift);
+                            if let Some(again) = again {
+                                turn.start(DependencyCall::Observe(again));
+                            }
                         }
                     }
                 }

@@ -168,7 +168,7 @@ impl PendingBody {
             bound,
             holds,
             watched: None,
-            observed: Holds::Unasked,
+            observed: None,
             strip,
             identity,
             certificate,
@@ -220,7 +220,7 @@ impl PendingBody {
             bound,
             holds: Holds::Unasked,
             watched: None,
-            observed: Holds::Unasked,
+            observed: None,
             strip: match self.part {
                 RequestPart::Whole | RequestPart::Head(_) => withheld(&self.head),
                 // They are gone.

@@ -9,6 +9,7 @@ use cel::common::types::{CelBool, CelString};
 use cel::common::value::CowVal;
 
 use super::check::MATCHES;
+use crate::id::OrgId;
 use crate::pattern::Budget;
 
 thread_local! {
@@ -17,8 +18,8 @@ thread_local! {
 }
 
 /// An evaluation begins.
-pub(super) fn begin() {
-    BUDGET.set(Budget::default());
+pub(super) fn begin(org: &OrgId) {
+    BUDGET.set(Budget::of(org));
 }
 
 pub(super) fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {

@@ -254,7 +254,7 @@ impl Condition {
             context.add_variable_as_val(variable.name(), facts.value(*variable));
         }
         if !self.patterns.is_empty() {
-            matching::begin();
+            matching::begin(&facts.principal.org);
         }
         match Value::resolve(&self.expression, &context) {
             Ok(Value::Bool(holds)) => Ok(holds),

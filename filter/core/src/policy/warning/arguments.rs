@@ -145,7 +145,7 @@ impl Policy {
                 warnings.push(Warning {
                     path: format!("{name}.required"),
                     kind: WarningKind::AlwaysTrue,
-                    found: "an argument that the pinned schema requires: the rule refuses nothing"
+                    found: "an argument that the pinned schema or a cap gives every call: the rule refuses nothing"
                         .to_owned(),
                     expected: "a rule that calls within the pinned schema can break".to_owned(),
                 });
