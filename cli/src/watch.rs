@@ -151,11 +151,11 @@ fn run(program: &PathBuf, event: &Value) -> Result<(), CliError> {
 /// How a program ended; `None` for one that had to be ended.
 fn ended(child: &mut Child, within: Duration) -> std::io::Result<Option<ExitStatus>> {
     const LOOK: Duration = Duration::from_millis(20);
-    let until = Instant::now() + within;
+    let began = Instant::now();
     loop {
         match child.try_wait()? {
             Some(status) => return Ok(Some(status)),
-            None if Instant::now() < until => std::thread::sleep(LOOK),
+            None if began.elapsed() < within => std::thread::sleep(LOOK),
             None => {
                 child.kill()?;
                 child.wait()?;
