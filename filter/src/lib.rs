@@ -1,8 +1,9 @@
 //! The Envoy filter: a thin driver of [`portcullis_core`].
 //!
 //! Turns host callbacks into events, carries out steps, and nothing else: no decision is made here.
-//! The host calls only [`abi`], and only [`host`] calls the host; memory comes from [`alloc`]. The same module serves, under
-//! the root id `frame` and in a VM of its own, as the upstream filter that takes gRPC's framing off the Redis stream.
+//! The host calls only [`abi`], and only [`host`] calls the host; memory comes from [`alloc`], and [`compare`] compares it. The
+//! same module serves, under the root id `frame` and in a VM of its own, as the upstream filter that takes gRPC's framing off the
+//! Redis stream.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,6 +14,7 @@
 
 mod abi;
 mod alloc;
+mod compare;
 mod credential_calls;
 mod exchanges;
 mod frame;

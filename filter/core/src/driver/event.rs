@@ -2,6 +2,7 @@
 
 mod headers;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::auth::certificate::{CertificateFailure, PeerCertificate};
@@ -223,8 +224,8 @@ impl Head {
 
     /// The path without its query.
     #[must_use]
-    pub fn path(&self) -> String {
-        String::from_utf8_lossy(self.target().0).into_owned()
+    pub fn path(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.target().0)
     }
 
     /// The query without its question mark.

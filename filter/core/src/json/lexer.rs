@@ -298,14 +298,30 @@ fn place(level: usize) -> (usize, u64) {
     (level / 64, 1_u64.rotate_left(u32::try_from(level % 64).unwrap_or_default()))
 }
 
-/// Where a string may end or has an escape. Most are near: only from there on it pays to look with [`memchr2`].
+/// Where a string may end or has an escape. Most are near: two words are looked at as such, and only from there on it pays to
+/// look with [`memchr2`].
 pub(crate) fn quote_or_escape(rest: &[u8]) -> Option<usize> {
-    const NEAR: usize = 16;
-    let (near, far) = rest.split_at_checked(NEAR).unwrap_or((rest, &[]));
-    near.iter().position(|byte| matches!(byte, b'"' | b'\\')).or_else(|| {
-        let found = memchr2(b'"', b'\\', far)?;
-        found.checked_add(NEAR)
-    })
+    const QUOTES: u64 = u64::from_le_bytes([b'"'; 8]);
+    const ESCAPES: u64 = u64::from_le_bytes([b'\\'; 8]);
+    let Some((near, far)) = rest.split_first_chunk::<16>() else {
+        return rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+    };
+    let mut before = 0_usize;
+    for word in near.as_chunks::<8>().0 {
+        let word = u64::from_le_bytes(*word);
+        let found = (zeros(word ^ QUOTES) | zeros(word ^ ESCAPES)).trailing_zeros() / 8;
+        if found < 8 {
+            return before.checked_add(usize::try_from(found).ok()?);
+        }
+        before = before.saturating_add(8);
+    }
+    memchr2(b'"', b'\\', far)?.checked_add(near.len())
+}
+
+/// The highest bit of each byte that is zero, up to the first such byte; those behind it may have theirs by mistake.
+const fn zeros(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    word.wrapping_sub(ONES) & !word & (ONES << 7)
 }
 
 fn advance(at: &mut usize, by: usize) -> Option<Token> {
@@ -335,6 +351,21 @@ mod tests {
             }
         }
         if lexer.is_complete_at_end() { Ok(tokens) } else { Err(Malformed) }
+    }
+
+    #[test]
+    fn quotes_and_escapes_are_found_wherever_they_stand() {
+        for before in 0..40 {
+            for (one, other) in [(b'"', b'\\'), (b'\\', b'"'), (b'"', b'#'), (b'\\', b']')] {
+                for fill in [b'!', b'#', b'[', b']', b'a', 0, 0x80, 0xA2, 0xDC, 0xFF] {
+                    let mut text = vec![fill; before];
+                    text.extend([one, other]);
+                    text.extend([fill; 20]);
+                    assert_eq!(quote_or_escape(&text), Some(before), "{text:?}");
+                    assert_eq!(quote_or_escape(&text[..before]), None);
+                }
+            }
+        }
     }
 
     #[test]

@@ -8,35 +8,59 @@
 pub struct Headers {
     /// All names and values, one after the other.
     text: Vec<u8>,
-    /// How long each name and each value is.
-    lengths: Vec<(usize, usize)>,
+    lines: Vec<Line>,
+}
+
+/// Where a header line is.
+#[derive(Clone, Copy)]
+struct Line {
+    /// The kind of its name.
+    kind: Kind,
+    name: u32,
+    value: u32,
+    end: u32,
+}
+
+/// A name's length and first letters: a request is asked for some forty names, and this tells nearly all that it has not from
+/// those that it has, without a look at the text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Kind(u32);
+
+impl Kind {
+    fn of(name: &[u8]) -> Self {
+        let length = u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes();
+        let letter = |at: usize| name.get(at).copied().unwrap_or_default();
+        Self(u32::from_le_bytes([length[0], length[1], letter(0), letter(4)]))
+    }
+}
+
+impl Line {
+    fn name(self, text: &[u8]) -> &[u8] {
+        slice(text, self.name, self.value)
+    }
+
+    fn value(self, text: &[u8]) -> &[u8] {
+        slice(text, self.value, self.end)
+    }
+}
+
+fn slice(text: &[u8], from: u32, to: u32) -> &[u8] {
+    let index = |at: u32| usize::try_from(at).unwrap_or(usize::MAX);
+    text.get(index(from)..index(to)).unwrap_or_default()
 }
 
 impl Headers {
     /// Every name with its value.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut rest = self.text.as_slice();
-        self.lengths.iter().map_while(move |(name, value)| {
-            let (name, tail) = rest.split_at_checked(*name)?;
-            let (value, tail) = tail.split_at_checked(*value)?;
-            rest = tail;
-            Some((name, value))
-        })
+        self.lines.iter().map(|line| (line.name(&self.text), line.value(&self.text)))
     }
 
-    /// Every value of the header `name`. A request is asked for some forty of them, so what has another length is passed
-    /// without a look.
+    /// Every value of the header `name`.
     pub(crate) fn values<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
-        let mut end = 0_usize;
-        self.lengths.iter().filter_map(move |(length, value)| {
-            let begin = end;
-            end = end.saturating_add(*length).saturating_add(*value);
-            if *length != name.len() {
-                return None;
-            }
-            let line = self.text.get(begin..end)?;
-            line.strip_prefix(name)
-        })
+        let kind = Kind::of(name);
+        let alike = self.lines.iter().filter(move |line| line.kind == kind);
+        let named = alike.filter(move |line| line.name(&self.text) == name);
+        named.map(|line| line.value(&self.text))
     }
 }
 
@@ -45,14 +69,19 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
         let pairs = pairs.into_iter();
         let (least, _) = pairs.size_hint();
         // Names and values are some forty bytes long together.
-        let (text, lengths) =
+        let (text, lines) =
             (Vec::with_capacity(least.saturating_mul(40)), Vec::with_capacity(least));
-        let mut headers = Self { text, lengths };
+        let mut headers = Self { text, lines };
+        // No request has 4 GB of headers; of one that had, the rest would be empty.
+        let place = |text: &Vec<u8>| u32::try_from(text.len()).unwrap_or(u32::MAX);
         for (name, value) in pairs {
-            let (name, value) = (name.as_ref(), value.as_ref());
-            headers.text.extend_from_slice(name);
-            headers.text.extend_from_slice(value);
-            headers.lengths.push((name.len(), value.len()));
+            let kind = Kind::of(name.as_ref());
+            let start = place(&headers.text);
+            headers.text.extend_from_slice(name.as_ref());
+            let middle = place(&headers.text);
+            headers.text.extend_from_slice(value.as_ref());
+            let end = place(&headers.text);
+            headers.lines.push(Line { kind, name: start, value: middle, end });
         }
         headers
     }
@@ -70,11 +99,19 @@ mod tests {
 
     #[test]
     fn pairs_come_back_as_they_went_in() {
-        let pairs = [("a", "1"), ("", ""), ("b", ""), ("a", "é")];
+        let pairs = [("a", "1"), ("", ""), ("b", ""), ("a", "é"), ("accept", "2"), ("accext", "3")];
         let headers: Headers = pairs.into_iter().collect();
         let back: Vec<_> = headers.iter().collect();
         assert_eq!(back, pairs.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
-        for (name, values) in [("a", &["1", "é"][..]), ("", &[""]), ("b", &[""]), ("c", &[])] {
+        let asked = [
+            ("a", &["1", "é"][..]),
+            ("", &[""]),
+            ("b", &[""]),
+            ("c", &[]),
+            ("accept", &["2"]),
+            ("acxept", &[]),
+        ];
+        for (name, values) in asked {
             let found: Vec<_> = headers.values(name.as_bytes()).collect();
             assert_eq!(found, values.iter().map(|value| value.as_bytes()).collect::<Vec<_>>());
         }

@@ -53,7 +53,7 @@ pub(crate) fn document(head: &Head, auth: &AuthConfig, page: Option<&str>) -> Op
 pub(crate) fn hint(head: &Head, auth: &AuthConfig) -> Option<Hint> {
     let (url, path) = (auth.external_url.as_deref()?, head.path());
     auth.issuers_at(&path).next()?;
-    let path = if is_plain(&path) { path } else { String::new() };
+    let path = if is_plain(&path) { path.as_ref() } else { "" };
     // What HTTP+SSE posts to is no resource. Its client knows the one of its stream, and looks there when it is not
     // sent elsewhere; which path that is, is in a policy, and a stranger has none.
     let metadata = (!posts_elsewhere(head)).then(|| format!("{url}{WELL_KNOWN}{path}"));
