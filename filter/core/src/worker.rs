@@ -621,10 +621,84 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::id::PolicyName;
+    use crate::secret::Secret;
+    use crate::token_exchange::{Exchange, GrantType, TokenRef};
+    use crate::vault::SecretRef;
 
     fn worker() -> Worker {
         let config = json!({"redis": {"cluster": "r"}, "policy_cache": {"max_bytes": 1_048_576}});
         Worker::new(Config::parse(&config).unwrap(), Chain::new("c".into()))
+    }
+
+    // Proves: X21, C2
+    #[test]
+    fn what_another_vault_or_authorization_server_gave_is_not_used_on() {
+        let config = |cluster: &str, client: &str| {
+            let secret = "vault://gateway/idp#client_secret";
+            let server = json!({"cluster": "idp", "path": "/token", "client_id": client, "client_secret": secret});
+            Config::parse(&json!({
+                "redis": {"cluster": "r"}, "vault": {"cluster": cluster}, "authorization_servers": {"corp": server},
+            }))
+            .unwrap()
+        };
+        let exchange = Exchange {
+            server: PolicyName::new("corp").unwrap(),
+            grant: GrantType::ClientCredentials,
+            audience: None,
+            resource: None,
+            scopes: Vec::new(),
+        };
+        let connector = PolicyName::new("crm").unwrap();
+        let token = TokenRef { exchange, org: org("acme"), connector, subject: None, owner: None };
+        let token = CredentialRef::Token(Rc::new(token));
+        let secret = SecretRef::parse("vault://secret/crm#key").unwrap();
+        let secret = CredentialRef::Secret(Rc::new(secret));
+        for (next, left) in [
+            (config("v", "gateway"), [true, true]),
+            (config("v", "another"), [true, false]),
+            (config("w", "gateway"), [false, false]),
+        ] {
+            let mut worker = Worker::new(config("v", "gateway"), Chain::new("c".into()));
+            let now = UnixTime::from_micros(0);
+            for reference in [&secret, &token] {
+                let values = vec![Secret::new("s3cret".into())];
+                let cached = CachedSecret::new(values, now, Duration::from_secs(60));
+                worker.cache_secret(reference.clone(), cached);
+            }
+            worker.reconfigure(next);
+            let found = [&secret, &token].map(|it| worker.cached_secret(it).is_some());
+            assert_eq!(found, left);
+        }
+    }
+
+    // Proves: C2, X12
+    #[test]
+    fn a_refused_credential_is_read_once_and_goes_to_nobody_meanwhile() {
+        let mut worker = worker();
+        let secret = SecretRef::parse("vault://secret/crm#key").unwrap();
+        let secret = CredentialRef::Secret(Rc::new(secret));
+        let at = |seconds: u64| UnixTime::from_micros(seconds * 1_000_000);
+        let put = |worker: &mut Worker, now| {
+            let values = vec![Secret::new("s3cret".into())];
+            let cached = CachedSecret::new(values, now, Duration::from_secs(60));
+            worker.cache_secret(secret.clone(), cached);
+        };
+        let live = |worker: &mut Worker, now| {
+            worker.cached_secret(&secret).is_some_and(|cached| cached.is_live(now))
+        };
+        assert_eq!(worker.credential_refused(&secret, at(0), at(0)), Refusal::TooSoon);
+        put(&mut worker, at(0));
+        assert_eq!(worker.credential_refused(&secret, at(0), at(0)), Refusal::TooSoon);
+        assert!(live(&mut worker, at(2)));
+        assert_eq!(worker.credential_refused(&secret, at(0), at(2)), Refusal::ReadAgain);
+        assert!(!live(&mut worker, at(2)));
+        // No word of another one.
+        worker.keep_refused(&secret);
+        assert!(live(&mut worker, at(2)));
+        put(&mut worker, at(2));
+        assert_eq!(worker.credential_refused(&secret, at(0), at(4)), Refusal::Replaced);
+        assert!(live(&mut worker, at(4)));
     }
 
     fn org(name: &str) -> OrgId {

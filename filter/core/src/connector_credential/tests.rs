@@ -1,11 +1,14 @@
 //! Where credentials are, and what is made of them.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use crate::id::{KeyId, OrgId, PolicyName};
 use crate::secret::Secret;
+use crate::time::UnixTime;
 use crate::vault::*;
 
 fn mount(path: &str, kv: KvVersion) -> Mount {
@@ -163,6 +166,63 @@ fn a_value_is_taken_only_when_a_header_can_carry_it() {
     // KV v1, also with a field that is called as version 2 calls all of them.
     let first = br#"{"data":{"api_key":"one","data":"x"}}"#;
     assert_eq!(secret.read_one(first).unwrap().expose(), "one");
+}
+
+// A secret that an engine made has a lease; KV version 1 states a duration, and none.
+// Proves: X12
+#[test]
+fn a_lease_is_one_with_an_id() {
+    let secret = SecretRef::parse("vault://database/creds/crm#username").unwrap();
+    let of = |id: Value, seconds: Value| {
+        let body = json!({"lease_id": id, "lease_duration": seconds, "data": {"username": "u"}});
+        secret.read(body.to_string().as_bytes()).unwrap().lease
+    };
+    let made = of(json!("database/creds/crm/x"), json!(60));
+    assert_eq!(made, Some(Duration::from_secs(60)));
+    for (id, seconds) in [
+        (json!(""), json!(2_764_800)),
+        (Value::Null, json!(60)),
+        (json!("x"), json!(0)),
+        (json!("x"), json!(-1)),
+        (json!("x"), json!("60")),
+    ] {
+        assert_eq!(of(id, seconds), None);
+    }
+}
+
+// Proves: A5
+#[test]
+fn an_echo_is_found_in_each_form_that_a_server_may_give_it() {
+    let mut fields = Vec::new();
+    let mut template = |text: &str| Template::parse(text, None, &mut fields).unwrap();
+    let headers = vec![("authorization".to_owned(), template("Basic {base64(user:password)}"))];
+    let query = vec![("key".to_owned(), template("{password}"))];
+    let pattern = SecretPattern::parse("vault://secret/crm").unwrap();
+    let source = Source::secret(pattern, fields);
+    let stated = (Stale::Configured, Echo::Mask);
+    let credential = ConnectorCredential::new(source, (headers, query), None, stated);
+    let values = ["ada-lovelace", "a long/pass\"word"].map(|text| Secret::new(text.into()));
+    let cached = CachedSecret::new(values.into(), UnixTime::from_micros(7), Duration::ZERO);
+    let injected = credential.render(&cached);
+    assert_eq!(injected.read, Some(UnixTime::from_micros(7)));
+    let basic = injected.headers[0].1.expose().to_owned();
+    let base64 = basic.strip_prefix("Basic ").unwrap().to_owned();
+    for form in [
+        basic,
+        base64,
+        "a long/pass\"word".to_owned(),
+        // In JSON, with and without the escape that a slash may have, and in a URL.
+        r#"a long/pass\"word"#.to_owned(),
+        r#"a long\/pass\"word"#.to_owned(),
+        "a+long%2Fpass%22word".to_owned(),
+        "ada-lovelace".to_owned(),
+    ] {
+        let mut mask = credential.render(&cached).echo.unwrap();
+        let masked = mask.feed(format!("<{form}>").as_bytes(), true);
+        assert!(masked.found, "{form}");
+        let expected = format!("<{}>", "*".repeat(form.len()));
+        assert_eq!(String::from_utf8(masked.bytes).unwrap(), expected, "{form}");
+    }
 }
 
 // Proves: A5
