@@ -109,6 +109,7 @@ fn run(cli: Cli) -> Result<Report, CliError> {
         Command::Redis(command) => restore::run(session, &command),
         Command::Audit(command) => match command {
             AuditCommand::Verify(args) => audit::verify(session, &args),
+            AuditCommand::Anchor(args) => audit::anchor(session, &args),
             AuditCommand::Search(args) => audit::search(session, &args),
             AuditCommand::Tail(args) => audit::tail(session, &args),
             AuditCommand::Export(args) => audit::export(&args),

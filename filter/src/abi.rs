@@ -187,7 +187,9 @@ extern "C" fn proxy_on_delete(id: u32) {
     let stream = contexts(|contexts| contexts.streams.remove(&id));
     if stream.is_none() {
         let root = contexts(|contexts| contexts.roots.remove(&id));
-        drop(root);
+        if let Some(root) = root {
+            root.on_delete();
+        }
     }
 }
 

@@ -321,12 +321,23 @@ impl Gateway {
         self.look_for_withheld_bodies(now);
         self.take(now, self.redis.tick(now));
         self.take(now, self.jwks.tick(&self.worker, now));
+        if let Some(call) = self.worker.with(|worker| worker.due_checkpoint(now)).flatten() {
+            self.take(now, self.redis.checkpoint(now, call));
+        }
         if !self.pending.is_empty() {
             self.work_off(now);
         }
         match self.is_waiting() {
             true => self.ticker.go_on(now),
             false => self.ticker.slow_down(now),
+        }
+    }
+
+    /// The VM ends in order: what its chain has since the last checkpoint is noted.
+    pub(crate) fn end(&self) {
+        let now = host::now();
+        if let Some(call) = self.worker.with(|worker| worker.last_checkpoint(now)).flatten() {
+            let _ = self.redis.checkpoint(now, call);
         }
     }
 
@@ -405,6 +416,10 @@ impl Gateway {
                     self.metrics.measure_call(dependency, elapsed);
                 }
                 DependencyEvent::Exchange(event) => self.pending.extend([event]),
+                DependencyEvent::Checkpointed(reply) => {
+                    self.worker.with(|worker| worker.checkpoint_answered(reply));
+                    self.measure_load(now);
+                }
                 DependencyEvent::PolicyRead { version, document, waiters } => {
                     self.worker
                         .with(|worker| worker.policy_read(&version, document.as_deref(), now));

@@ -18,7 +18,7 @@ use portcullis_core::id::PolicyVersion;
 use portcullis_core::redis::documents::Progress;
 use portcullis_core::redis::{Command, Connection, Documents, Output, Probed};
 use portcullis_core::time::UnixTime;
-use portcullis_redis_lua::Value;
+use portcullis_redis_lua::{ScriptCall, Value};
 
 use crate::guarded::Guarded;
 use crate::host::{self, BufferType};
@@ -53,6 +53,8 @@ struct State {
 enum Asker {
     /// An exchange.
     Call(Waiter),
+    /// The worker itself, for a checkpoint of its audit chain.
+    Checkpoint(UnixTime),
     /// The worker itself, for a part of a document.
     Document {
         /// Which.
@@ -65,7 +67,9 @@ enum Asker {
 impl Asker {
     const fn since(&self) -> UnixTime {
         match self {
-            Self::Call(Waiter { since, .. }) | Self::Document { since, .. } => *since,
+            Self::Call(Waiter { since, .. })
+            | Self::Checkpoint(since)
+            | Self::Document { since, .. } => *since,
         }
     }
 }
@@ -132,6 +136,13 @@ impl RedisStream {
     /// `waiter` waits for what Redis answers to `command`.
     pub(crate) fn submit(&self, waiter: Waiter, command: Command) -> Vec<DependencyEvent> {
         let (now, asker) = (waiter.since, Asker::Call(waiter));
+        let outputs = self.state.with(|state| state.connection.submit(now, asker, command));
+        self.carry_out(now, outputs.unwrap_or_default())
+    }
+
+    /// Notes how far the audit chain has come.
+    pub(crate) fn checkpoint(&self, now: UnixTime, call: ScriptCall) -> Vec<DependencyEvent> {
+        let (asker, command) = (Asker::Checkpoint(now), Command::Script(call));
         let outputs = self.state.with(|state| state.connection.submit(now, asker, command));
         self.carry_out(now, outputs.unwrap_or_default())
     }
@@ -292,6 +303,10 @@ impl RedisStream {
                 events.push(waiter.done(Reply::Redis(value)));
                 Vec::new()
             }
+            Asker::Checkpoint(_) => {
+                events.push(DependencyEvent::Checkpointed(Some(value)));
+                Vec::new()
+            }
             Asker::Document { version, .. } => {
                 let progress =
                     self.state.with(|state| state.documents.answered(now, &version, value));
@@ -310,6 +325,10 @@ impl RedisStream {
         match asker {
             Asker::Call(waiter) => {
                 events.push(waiter.failed(why));
+                Vec::new()
+            }
+            Asker::Checkpoint(_) => {
+                events.push(DependencyEvent::Checkpointed(None));
                 Vec::new()
             }
             Asker::Document { version, .. } => {

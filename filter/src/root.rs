@@ -69,7 +69,8 @@ impl Root {
                     name
                 );
                 let build = env!("PORTCULLIS_BUILD");
-                let gateway = Gateway::start(self.id, config, Chain::new(name), seed, build);
+                let gateway =
+                    Gateway::start(self.id, config, Chain::new(name).of_build(build), seed, build);
                 self.role.replace(Role::Gateway(Rc::new(gateway)));
             }
         }
@@ -89,6 +90,13 @@ impl Root {
                 }
                 false
             }
+        }
+    }
+
+    /// The plugin ends in order.
+    pub(crate) fn on_delete(&self) {
+        if let Some(gateway) = self.gateway() {
+            gateway.end();
         }
     }
 

@@ -9,6 +9,7 @@ use portcullis_core::driver::call::{CallFailure, CallId, Dependency, Reply};
 use portcullis_core::driver::event::Event;
 use portcullis_core::id::PolicyVersion;
 use portcullis_core::time::UnixTime;
+use portcullis_redis_lua::Value;
 
 /// Which call of which exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub(crate) enum DependencyEvent {
     Called(Dependency, Option<Duration>),
     /// An exchange's call is over.
     Exchange(PendingEvent),
+    /// Redis answered, or did not, to a checkpoint of the audit chain.
+    Checkpointed(Option<Value>),
     /// The worker is to take a policy document before who waited for it goes on; none when Redis has none.
     PolicyRead { version: PolicyVersion, document: Option<Vec<u8>>, waiters: Vec<Waiter> },
 }

@@ -159,6 +159,17 @@ impl Key {
         Self::of_org(org, "approvals", &[holder])
     }
 
+    /// HASH: how far the audit chain of a gateway's VM has come: `seq`, `hash`, `time` and `build`. All of them are in
+    /// one slot of a Cluster, and of no organisation: a chain has entries of all.
+    pub fn checkpoint(chain: &str) -> Self {
+        Self::of_all("audit:{chains}", &[chain])
+    }
+
+    /// ZSET: the names of the audit chains that have a [checkpoint](Self::checkpoint), by its time.
+    pub fn checkpoints() -> Self {
+        Self::of_all("audit:{chains}", &[])
+    }
+
     /// A name that carries the hash tag of an organisation.
     fn of_org(org: &str, kind: &str, parts: &[&str]) -> Self {
         let mut name = String::with_capacity(ROOM);

@@ -42,6 +42,7 @@
 mod admit;
 mod approval;
 mod bind;
+mod checkpoint;
 mod keep;
 mod keys;
 mod look;
@@ -59,6 +60,7 @@ pub use admit::{
 };
 pub use approval::{ApprovalKey, ApprovalReply, Decide, DecideReply, Decision, GRANTED};
 pub use bind::{Bind, BindReply};
+pub use checkpoint::{ChainEnd, Checkpoint, CheckpointReply};
 pub use keep::Keep;
 pub use keys::{Key, Scope};
 pub use look::Look;
@@ -68,7 +70,7 @@ pub use operator::{Realm, Task, rules, tasks_of};
 pub use put_policy::{PutPolicy, PutPolicyReply};
 pub use record::{PutRecord, PutRecordReply};
 pub use script::{
-    ACCEPT_RESTORE, ADMIT, ASK_APPROVAL, BIND, DECIDE_APPROVAL, FORGET, KEEP, LOOK, OBSERVE,
-    PUT_DENIAL, PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall, USE_APPROVAL,
+    ACCEPT_RESTORE, ADMIT, ASK_APPROVAL, BIND, CHECKPOINT, DECIDE_APPROVAL, FORGET, KEEP, LOOK,
+    OBSERVE, PUT_DENIAL, PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall, USE_APPROVAL,
 };
 pub use value::{ReplyError, Value};

@@ -95,8 +95,15 @@ pub static OBSERVE: Script = Script {
     sha1: include_str!("../scripts/observe.lua.sha1").trim_ascii(),
 };
 
+/// Notes how far an audit chain has come.
+pub static CHECKPOINT: Script = Script {
+    name: "checkpoint",
+    source: include_str!("../scripts/checkpoint.lua"),
+    sha1: include_str!("../scripts/checkpoint.lua.sha1").trim_ascii(),
+};
+
 /// Every script of this crate.
-pub static SCRIPTS: [&Script; 13] = [
+pub static SCRIPTS: [&Script; 14] = [
     &ADMIT,
     &BIND,
     &KEEP,
@@ -110,6 +117,7 @@ pub static SCRIPTS: [&Script; 13] = [
     &ACCEPT_RESTORE,
     &LOOK,
     &OBSERVE,
+    &CHECKPOINT,
 ];
 
 /// A Lua script and the digest by which Redis knows it.

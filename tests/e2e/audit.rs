@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use portcullis_tests::organisation::{DEMO, Organisation};
+use portcullis_tests::world::{Workers, replaced};
 use portcullis_tests::{Case, Request, World, cases, mcp};
 use serde_json::{Value, json};
+
+use crate::metrics::eventually;
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!["audit":
@@ -14,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
         inputs_are_capped_and_still_told_apart,
         refusals_of_every_stage_are_in_the_log,
         intact_log_verifies_and_every_change_is_named,
+        redis_notes_how_far_chains_have_come,
     ]
 }
 
@@ -148,6 +152,57 @@ fn intact_log_verifies_and_every_change_is_named(world: &World<'_>) {
         assert_eq!(output.status.code(), Some(1), "{what}: {said}");
         assert!(said.contains(&format!("jsonl:{bad}:")), "{what}: expected line {bad} in {said}");
     }
+}
+
+// Issue 16: a chain whose end was cut off was intact. Proves: A17
+fn redis_notes_how_far_chains_have_come(world: &World<'_>) {
+    let own = world.envoy_changed(
+        Workers::One,
+        |settings| settings,
+        |template| {
+            let audit = "\"audit\": {\"input_max_bytes\"";
+            let often = "\"audit\": {\"checkpoint_entries\": 4, \"checkpoint_seconds\": 3600, \"input_max_bytes\"";
+            replaced(&template, audit, often)
+        },
+    );
+    let org = world.organisation().through(&own.gateway);
+    let key = org.key("analyst").key;
+    let call = || org.call(&key, "query_users", json!({})).audit();
+    let first = call();
+    assert!(
+        first["module"].as_str().is_some_and(|it| it.contains('+')),
+        "the first entry: {first}"
+    );
+    assert_eq!(call()["module"], Value::Null);
+    let anchored = |file: &Path| {
+        let file = file.to_str().unwrap();
+        let verify = ["audit", "verify", file, "--checkpoints", "--partial", "--output", "json"];
+        let output = org.operator.run(&verify).unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    };
+    let log = own.gateway.audit().file();
+    let found = |count: u64| {
+        eventually(&format!("{count} checkpoints"), || {
+            let report = anchored(log);
+            assert_eq!(report["intact"], true, "{report:#}");
+            report["anchors"]["found"] == count
+        });
+    };
+    found(1);
+    // By number, long before it is time again.
+    (0..4).for_each(|_| _ = call());
+    let cut = |last: usize| {
+        let lines = own.gateway.audit().lines();
+        let kept = lines.len() - last;
+        copy(&world.dir(), &format!("cut-{last}"), &lines[..kept])
+    };
+    eventually("a checkpoint of the last entry", || anchored(&cut(1))["intact"] == false);
+    // The VM ends in order: what it wrote since is noted.
+    call();
+    assert_eq!(anchored(&cut(1))["intact"], true, "not noted yet");
+    own.envoy.process().stop();
+    eventually("a checkpoint of the end", || anchored(&cut(1))["intact"] == false);
+    found(1);
 }
 
 fn copy(dir: &Path, name: &str, lines: &[String]) -> PathBuf {

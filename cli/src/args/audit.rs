@@ -13,6 +13,8 @@ use crate::time::Time;
 pub(crate) enum AuditCommand {
     /// Verify that no entry was edited, dropped, swapped or repeated. Names each bad entry and counts gaps.
     Verify(VerifyArgs),
+    /// Sign how far every chain has come and append it to a log of anchors, which is kept elsewhere. For a cron job.
+    Anchor(AnchorArgs),
     /// Search logs for entries; newest last. Exit status: 0 found, 1 none found.
     Search(SearchArgs),
     /// Show the last entries of logs; with --follow, also each new one, across rotation.
@@ -37,12 +39,53 @@ pub(crate) struct VerifyArgs {
     /// several times. A chain that was cut off, or an older copy, is found so.
     #[arg(long, value_name = "CHAIN:SEQ:HASH", value_parser = anchor)]
     pub(crate) expect: Vec<Anchor>,
+    /// Log of anchors, as `audit anchor` writes it: what each chain has to contain. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) anchors: Vec<PathBuf>,
+    /// Public key of the anchors: PEM, or base64 as Vault shows it. Without it, their signatures are not checked.
+    #[arg(long, value_name = "FILE", requires = "anchors")]
+    pub(crate) public_key: Option<PathBuf>,
+    /// Chains also have to contain the checkpoints that gateways noted in Redis.
+    #[arg(long)]
+    pub(crate) checkpoints: bool,
+    /// The logs are those of some gateways only: an anchored chain without an entry in them is counted, not missed.
+    #[arg(long)]
+    pub(crate) partial: bool,
     /// Verify the admin chains in Redis instead of files: who changed keys and policies.
     #[arg(long, conflicts_with = "files")]
     pub(crate) admin: bool,
     /// Only this organisation's admin chain.
     #[arg(long, requires = "admin", value_parser = org)]
     pub(crate) org: Option<OrgId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnchorArgs {
+    /// Log of anchors; made if it is not there. Keep it where gateways and users of Redis cannot write.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: PathBuf,
+    #[command(flatten)]
+    pub(crate) signer: SignerArgs,
+}
+
+/// What signs.
+#[derive(Debug, Args)]
+pub(crate) struct SignerArgs {
+    /// Ed25519 private key in PEM, as `openssl genpkey -algorithm ed25519` makes it.
+    #[arg(long, value_name = "FILE", required_unless_present = "vault_key")]
+    pub(crate) key: Option<PathBuf>,
+    /// Instead of a file: the name of an ed25519 key of Vault's transit engine.
+    #[arg(long, value_name = "NAME", conflicts_with = "key")]
+    pub(crate) vault_key: Option<String>,
+    /// Mount of the transit engine.
+    #[arg(long, value_name = "PATH", default_value = "transit")]
+    pub(crate) vault_mount: String,
+    /// Vault's address.
+    #[arg(long, env = "VAULT_ADDR", value_name = "URL")]
+    pub(crate) vault: Option<String>,
+    /// Token for Vault.
+    #[arg(long, env = "VAULT_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -18,8 +18,8 @@ mod watch;
 use clap::{Parser, Subcommand};
 
 pub(crate) use audit::{
-    AuditCommand, ChainStart, ExportArgs, ExportFormat, FilterArgs, ReportArgs, SearchArgs,
-    ShowAuditArgs, TailArgs, VerifyArgs,
+    AnchorArgs, AuditCommand, ChainStart, ExportArgs, ExportFormat, FilterArgs, ReportArgs,
+    SearchArgs, ShowAuditArgs, SignerArgs, TailArgs, VerifyArgs,
 };
 pub(crate) use discover::{Class, DiscoverArgs};
 pub(crate) use doctor::DoctorArgs;

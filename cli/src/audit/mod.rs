@@ -1,7 +1,9 @@
-//! `portcullis audit`: verifies, searches, follows, exports and reviews logs; verifies and shows admin chains.
+//! `portcullis audit`: verifies, anchors, searches, follows, exports and reviews logs; verifies and shows admin chains.
 //!
 //! Owns what is shown of admin chains. `log` reads logs, for all commands; each command has a module of its own.
 
+mod anchor;
+mod anchor_log;
 mod calls;
 mod entry;
 mod export;
@@ -14,6 +16,7 @@ mod progress;
 mod report;
 mod rows;
 mod search;
+mod signature;
 mod tail;
 mod vault_log;
 mod verify;
@@ -21,6 +24,7 @@ mod verify;
 use portcullis_core::id::OrgId;
 use serde_json::{Map, Value, json};
 
+pub(crate) use anchor::anchor;
 pub(crate) use calls::{Call, each_call};
 pub(crate) use export::export;
 pub(crate) use report::report;

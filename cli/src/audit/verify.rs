@@ -2,12 +2,15 @@
 //!
 //! Owns the account of what was read. What an intact chain is, the core decides.
 
-use portcullis_core::audit::{Anchor, Found, LineFault, Verifier};
+use portcullis_core::audit::{Anchor, Anchors, Found, LineFault, Verifier};
 use serde_json::{Value, json};
 
+use super::anchor::read;
+use super::anchor_log::AnchorLog;
 use super::halt::Halt;
 use super::log::{CUT, Item, Logs, Place, Quiet, too_long};
-use super::organisations;
+use super::signature::read_public_key;
+use super::{organisations, signature};
 use crate::args::{ChainStart, Session, VerifyArgs};
 use crate::escape;
 use crate::report::{CliError, Report, Verdict, table};
@@ -21,7 +24,24 @@ const SHOWN: usize = 100;
 const KEPT: usize = 1_000;
 
 pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, CliError> {
-    let mut log = Log::new(args.start, args.expect.clone());
+    let mut anchors = Anchors::default();
+    anchors.extend(args.expect.iter().cloned());
+    let mut vouched = Vouched::default();
+    let key = args.public_key.as_deref().map(read_public_key).transpose()?;
+    for file in &args.anchors {
+        let mut log = AnchorLog::new(key.as_ref());
+        read(file, &mut log)?;
+        vouched.take(&file.display().to_string(), &mut log);
+        anchors.extend(log.anchors.iter().cloned());
+    }
+    vouched.checked = key.as_ref().map(signature::shown);
+    if args.checkpoints {
+        anchors.extend(Store::open(session)?.checkpoints()?);
+    }
+    let mut log = Log::new(args.start, anchors);
+    log.vouched = vouched;
+    log.admin = args.admin;
+    log.partial = args.partial;
     if args.admin {
         let mut store = Store::open(session)?;
         for org in organisations(args.org.as_ref(), &mut store)? {
@@ -45,7 +65,11 @@ pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, Cli
 struct Log {
     verifier: Verifier,
     start: ChainStart,
-    anchors: Vec<Anchor>,
+    /// Admin chains are verified, and no files.
+    admin: bool,
+    /// Chains without any entry are of other gateways.
+    partial: bool,
+    vouched: Vouched,
     entries: u64,
     /// Lines of others.
     foreign: u64,
@@ -56,6 +80,43 @@ struct Log {
     faults: Vec<BadEntry>,
 }
 
+/// What logs of anchors are worth.
+#[derive(Default)]
+struct Vouched {
+    entries: u64,
+    faults: Vec<BadEntry>,
+    /// The time of the newest entry.
+    newest: Option<String>,
+    /// The key that signatures were checked with.
+    checked: Option<String>,
+}
+
+impl Vouched {
+    fn take(&mut self, place: &str, log: &mut AnchorLog<'_>) {
+        self.entries = self.entries.saturating_add(log.entries);
+        self.newest = self.newest.take().max(log.newest.take());
+        self.faults.extend(log.faults.drain(..).map(|(line, fault)| BadEntry {
+            place: place.to_owned(),
+            line,
+            fault,
+        }));
+    }
+
+    fn text(&self, found: usize) -> Option<String> {
+        let newest = self.newest.as_deref().unwrap_or("none");
+        let checked = match self.checked {
+            Some(_) => "signatures hold",
+            None => "signatures are not checked: --public-key",
+        };
+        (self.entries > 0).then(|| {
+            let entries = self.entries;
+            format!(
+                "anchors: {found} found; {entries} entries of them, the newest of {newest}; {checked}"
+            )
+        })
+    }
+}
+
 struct BadEntry {
     place: String,
     line: u64,
@@ -63,11 +124,13 @@ struct BadEntry {
 }
 
 impl Log {
-    fn new(start: ChainStart, anchors: Vec<Anchor>) -> Self {
+    fn new(start: ChainStart, anchors: Anchors) -> Self {
         Self {
-            verifier: Verifier::new(start.into()),
+            verifier: Verifier::expecting(start.into(), anchors),
             start,
-            anchors,
+            admin: false,
+            partial: false,
+            vouched: Vouched::default(),
             entries: 0,
             foreign: 0,
             missing: 0,
@@ -95,10 +158,7 @@ impl Log {
     fn entry(&mut self, place: &str, number: u64, line: &[u8]) {
         self.entries = self.entries.saturating_add(1);
         let fault = match std::str::from_utf8(line) {
-            Ok(text) => {
-                self.anchors.iter_mut().for_each(|anchor| anchor.look(text));
-                self.verifier.line(text).err().map(|fault| self.told(&fault))
-            }
+            Ok(text) => self.verifier.line(text).err().map(|fault| self.told(&fault)),
             Err(_) => Some("not an audit entry: not UTF-8".to_owned()),
         };
         if let Some(fault) = fault {
@@ -131,11 +191,13 @@ impl Log {
 
     /// What an anchor says that is not so.
     fn misses(&self) -> Vec<String> {
-        let missed = self.anchors.iter().filter_map(|anchor| {
+        let missed = self.verifier.anchors().iter().filter_map(|anchor| {
             let Anchor { chain, seq, .. } = anchor;
-            let last = self.verifier.chains().find(|one| one.chain == *chain).map(|one| one.last);
-            match (anchor.found(), last) {
+            let seen = self.verifier.chain(chain);
+            match (anchor.found(), seen.map(|one| one.last)) {
                 (Found::Same, _) => None,
+                (Found::Nothing, None) if !self.reads(anchor) => None,
+                _ if self.is_rotated_away(anchor, seen.map(|one| one.first)) => None,
                 (Found::Other(hash), _) => Some(format!(
                     "entry {seq} of chain {chain} has the hash {hash}, which is not the expected one: the chain was \
                      replaced, or goes on from an older copy"
@@ -153,9 +215,33 @@ impl Log {
         missed.collect()
     }
 
+    fn found(&self, what: Found) -> usize {
+        self.verifier.anchors().iter().filter(|anchor| *anchor.found() == what).count()
+    }
+
+    /// Whether the chain of an anchor is of the kind that is verified: admin chains are in Redis, all others in files. An
+    /// anchor of the command line is always meant.
+    fn reads(&self, anchor: &Anchor) -> bool {
+        anchor.at.is_none() || (anchor.chain.starts_with("admin:") == self.admin && !self.partial)
+    }
+
+    /// Whether an anchor that is known to be older is of entries in files that nobody named.
+    fn is_rotated_away(&self, anchor: &Anchor, first: Option<u64>) -> bool {
+        let older = match (first, &anchor.at, self.verifier.oldest()) {
+            (Some(first), ..) => anchor.seq < first,
+            // Both are RFC 3339 in UTC, so that text sorts as time does.
+            (None, Some(at), Some(oldest)) => at.as_str() < oldest,
+            (None, ..) => false,
+        };
+        older && anchor.at.is_some() && self.start == ChainStart::Anywhere
+    }
+
     /// Whether it is intact, as far as it goes and as far as anchors say it went.
     fn verdict(&self, misses: &[String]) -> Verdict {
-        let intact = self.bad == 0 && misses.is_empty() && self.entries > 0;
+        let intact = self.bad == 0
+            && self.vouched.faults.is_empty()
+            && misses.is_empty()
+            && self.entries > 0;
         if intact { Verdict::Good } else { Verdict::Wanting }
     }
 
@@ -172,6 +258,14 @@ impl Log {
             "first_bad": self.faults.first().map(BadEntry::view),
             "faults": self.faults.iter().map(BadEntry::view).collect::<Vec<_>>(),
             "not_as_expected": misses,
+            "anchors": json!({
+                "entries": self.vouched.entries,
+                "found": self.found(Found::Same),
+                "elsewhere": self.found(Found::Nothing).saturating_sub(misses.len()),
+                "newest": self.vouched.newest,
+                "public_key": self.vouched.checked,
+                "faults": self.vouched.faults.iter().map(BadEntry::view).collect::<Vec<_>>(),
+            }),
             "chains": chains.iter().map(|chain| json!({
                 "chain": chain.chain,
                 "first": chain.first,
@@ -190,10 +284,8 @@ impl Log {
         if self.entries == 0 {
             return format!("no audit entries{foreign}");
         }
-        let faults = self.faults.iter().take(SHOWN).map(|BadEntry { place, line, fault }| {
-            escape::line(&format!("{place}:{line}: {fault}"))
-        });
-        let mut lines: Vec<String> = faults.collect();
+        let mut lines: Vec<String> = self.faults.iter().take(SHOWN).map(BadEntry::line).collect();
+        lines.extend(self.vouched.faults.iter().take(SHOWN).map(BadEntry::line));
         lines.extend(misses.iter().map(|miss| escape::line(miss)));
         if self.bad > 0 {
             let shown = u64::try_from(SHOWN).unwrap_or(u64::MAX).min(self.bad);
@@ -204,6 +296,14 @@ impl Log {
             lines.push(format!(
                 "NOT INTACT: {} of {} lines are bad{missing}; {shown} are named above{foreign}",
                 self.bad, self.entries
+            ));
+        } else if !self.vouched.faults.is_empty() {
+            lines.push(format!(
+                "ANCHORS NOT INTACT: {} of {} entries of the log of anchors are bad; {} entries are intact as far as \
+                 they go{foreign}",
+                self.vouched.faults.len(),
+                self.vouched.entries,
+                self.entries
             ));
         } else if !misses.is_empty() {
             lines.push(format!(
@@ -217,6 +317,7 @@ impl Log {
                 [chain.chain.clone(), first, last, chain.head.clone()]
             });
             lines.push(table(header, rows.collect()));
+            lines.extend(self.vouched.text(self.found(Found::Same)));
             lines.push(format!("intact: {} entries{foreign}", self.entries));
         }
         lines.join("\n")
@@ -224,6 +325,10 @@ impl Log {
 }
 
 impl BadEntry {
+    fn line(&self) -> String {
+        escape::line(&format!("{}:{}: {}", self.place, self.line, self.fault))
+    }
+
     fn view(&self) -> Value {
         json!({ "file": self.place, "line": self.line, "fault": self.fault })
     }

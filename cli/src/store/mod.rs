@@ -8,6 +8,7 @@
 mod active_policy;
 mod admin;
 mod approvals;
+mod checkpoints;
 mod denials;
 mod keys;
 mod operators;

@@ -2,6 +2,7 @@
 
 mod admin;
 mod audit;
+mod audit_anchor;
 mod audit_export;
 mod audit_report;
 mod audit_search;

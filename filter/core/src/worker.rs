@@ -14,9 +14,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lru::LruCache;
-use portcullis_redis_lua::{Generation, Key, Stamp, Use};
+use portcullis_redis_lua::{Generation, Key, ScriptCall, Stamp, Use, Value};
 
-use crate::audit::Chain;
+use crate::audit::{Chain, Checkpoints};
 use crate::auth::deny_list::DenyListEntry;
 use crate::auth::record::KeyRecord;
 use crate::auth::throttle::Throttle;
@@ -129,6 +129,8 @@ pub struct Worker {
     pub config: Config,
     /// The audit chain of this VM.
     pub chain: Chain,
+    /// How far Redis knows that chain.
+    checkpoints: Checkpoints,
     /// Addresses that guess.
     pub throttle: Throttle,
     /// Bytes that are held for callers who have proved nothing.
@@ -195,6 +197,7 @@ impl Worker {
             policies: Policies::new(config.policy_cache_bytes),
             config,
             chain,
+            checkpoints: Checkpoints::default(),
             unproven: Unproven::default(),
             kept_bytes: 0,
             keyring: Keyring::new(0),
@@ -327,6 +330,25 @@ impl Worker {
             });
         }
         Some(compared.apart)
+    }
+
+    /// The call that notes in Redis how far the audit chain has come, when one is due.
+    pub fn due_checkpoint(&mut self, now: UnixTime) -> Option<ScriptCall> {
+        self.config.redis.as_ref()?;
+        self.checkpoints.due(now, &self.chain, self.config.checkpoints)
+    }
+
+    /// The same when the VM ends; nobody waits for the reply.
+    pub fn last_checkpoint(&mut self, now: UnixTime) -> Option<ScriptCall> {
+        self.config.redis.as_ref()?;
+        self.checkpoints.last(now, &self.chain, self.config.checkpoints)
+    }
+
+    /// The reply to that; `None` if there was none.
+    pub fn checkpoint_answered(&mut self, reply: Option<Value>) {
+        if let Some(alarm) = self.checkpoints.answered(reply, &self.chain) {
+            self.alarm(alarm);
+        }
     }
 
     fn alarm(&mut self, text: String) {

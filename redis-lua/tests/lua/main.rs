@@ -6,6 +6,7 @@ mod admit;
 mod approval;
 mod bind;
 mod budget;
+mod checkpoint;
 mod concurrency;
 mod cost;
 mod generation;

@@ -5,12 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use portcullis_core::audit::hash_of;
+use ed25519_compact::{KeyPair, Seed};
+use portcullis_core::audit::{Anchor, Chain, hash_of};
 use serde_json::{Map, Value};
 
 use super::*;
+use crate::audit::anchor_log;
+use crate::audit::signature::Signer;
 
 const LOG: &str = include_str!("../../../tests/cli/files/audit.jsonl");
+/// Whose key signs the anchors; whoever forges one has another.
+const KEEPER: u8 = 16;
 /// In the test command; `PORTCULLIS_TEST_MUTATIONS=10000` makes it longer.
 const ROUNDS: u64 = 120;
 
@@ -38,8 +43,16 @@ fn is_cut(was: &Chains, now: &Chains) -> bool {
     now.iter().all(|(chain, now)| was.get(chain).is_some_and(|was| was.starts_with(now)))
 }
 
-fn verified(log: &[u8], anchors: &[Anchor]) -> Verdict {
-    let mut found = Log::new(ChainStart::Genesis, anchors.to_vec());
+fn verified(log: &[u8], anchors: &[u8]) -> Verdict {
+    let key = keys(KEEPER).pk;
+    let mut signed = AnchorLog::new(Some(&key));
+    anchors
+        .split(|byte| *byte == b'\n')
+        .zip(1..)
+        .filter(|(line, _)| !line.is_empty())
+        .for_each(|(line, number)| signed.take(number, line));
+    let mut found = Log::new(ChainStart::Genesis, signed.anchors.clone());
+    found.vouched.take("anchors", &mut signed);
     let mut lines = super::super::lines::Lines::new(log);
     while let Ok(Some(line)) = lines.next() {
         found.item(Place { file: "log", line: line.number }, &Item::of(&line));
@@ -75,9 +88,10 @@ enum Mutation {
     SpliceChains,
     RehashEntry,
     RehashFrom,
+    ForgeAnchor,
 }
 
-const MUTATIONS: [Mutation; 12] = [
+const MUTATIONS: [Mutation; 13] = [
     Mutation::EditByte,
     Mutation::InsertByte,
     Mutation::RemoveByte,
@@ -90,6 +104,7 @@ const MUTATIONS: [Mutation; 12] = [
     Mutation::SpliceChains,
     Mutation::RehashEntry,
     Mutation::RehashFrom,
+    Mutation::ForgeAnchor,
 ];
 
 fn lines() -> Vec<Vec<u8>> {
@@ -115,7 +130,42 @@ fn forged(line: &[u8], prev_hash: Option<&str>) -> Vec<u8> {
     portcullis_core::json::canonical(&entry).into_bytes()
 }
 
-fn mutated(mutation: Mutation, random: &mut Random) -> Vec<u8> {
+/// The log and the anchors after the mutation.
+fn mutated(mutation: Mutation, random: &mut Random) -> (Vec<u8>, Vec<u8>) {
+    if mutation == Mutation::ForgeAnchor {
+        return forged_anchor(random);
+    }
+    (mutated_log(mutation, random), anchors())
+}
+
+/// The last lines are gone, and the anchor that would show it names the last entry that is left.
+fn forged_anchor(random: &mut Random) -> (Vec<u8>, Vec<u8>) {
+    let mut lines = lines();
+    let cut = lines.len() - 1 - random.below(4);
+    lines.truncate(cut);
+    let signer = match random.below(2) {
+        0 => KEEPER,
+        _ => KEEPER + 1,
+    };
+    let mut anchors = anchor_log(&lines, signer);
+    if signer == KEEPER {
+        // Without the key: the old signature, below forged content with its right hash.
+        let signature = members(anchors.split(|byte| *byte == b'\n').nth(1).unwrap());
+        let signed = anchor_log(&self::lines(), KEEPER);
+        let theirs = members(signed.split(|byte| *byte == b'\n').nth(1).unwrap());
+        let mut entry = signature;
+        entry.insert("signature".into(), theirs["signature"].clone());
+        if random.below(2) == 0 {
+            entry.remove("signature");
+        }
+        entry.insert("hash".into(), hash_of(entry.clone()).into());
+        let first = anchors.split(|byte| *byte == b'\n').next().unwrap().to_vec();
+        anchors = joined(&[first, portcullis_core::json::canonical(&entry).into_bytes()]);
+    }
+    (joined(&lines), anchors)
+}
+
+fn mutated_log(mutation: Mutation, random: &mut Random) -> Vec<u8> {
     let (mut log, mut lines) = (LOG.as_bytes().to_vec(), lines());
     let (at, byte) = (random.below(lines.len()), random.below(log.len()));
     match mutation {
@@ -165,6 +215,7 @@ fn mutated(mutation: Mutation, random: &mut Random) -> Vec<u8> {
                 }
             }
         }
+        Mutation::ForgeAnchor => unreachable!("is no mutation of the log alone"),
     }
     match mutation {
         Mutation::EditByte
@@ -175,15 +226,32 @@ fn mutated(mutation: Mutation, random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// The last entry of each chain, as somebody has stored it elsewhere.
-fn anchors() -> Vec<Anchor> {
-    let mut last: BTreeMap<String, String> = BTreeMap::new();
-    for line in lines() {
-        let entry = members(&line);
-        let text = |name: &str| entry[name].as_str().unwrap().to_owned();
-        last.insert(text("chain"), format!("{}:{}:{}", text("chain"), entry["seq"], text("hash")));
+fn keys(seed: u8) -> KeyPair {
+    KeyPair::from_seed(Seed::new([seed; 32]))
+}
+
+fn anchors() -> Vec<u8> {
+    anchor_log(&lines(), KEEPER)
+}
+
+/// Two anchors of each chain, as `audit anchor` signs them: one from the middle of the log, one of its end.
+fn anchor_log(lines: &[Vec<u8>], signer: u8) -> Vec<u8> {
+    let (pair, mut log) = (keys(signer), Vec::new());
+    let (key, signer) = (pair.pk, Signer::Key(Box::new(pair)));
+    let mut chain = Chain::new("anchors:a".into());
+    for until in [lines.len() / 2, lines.len()] {
+        let mut last: BTreeMap<String, Anchor> = BTreeMap::new();
+        for entry in lines.iter().take(until).map(|line| members(line)) {
+            let [name, hash] = ["chain", "hash"].map(|it| entry[it].as_str().unwrap());
+            let anchor = Anchor::new(name, entry["seq"].as_u64().unwrap(), hash, None).unwrap();
+            last.insert(name.to_owned(), anchor);
+        }
+        let last: Vec<Anchor> = last.into_values().collect();
+        let (timestamp, by) = ("2026-11-29T00:00:00Z".to_owned(), ("a".to_owned(), &key));
+        let line = anchor_log::line(&mut chain, timestamp, by, &last, |text| signer.sign(text));
+        log.push(line.unwrap().into_bytes());
     }
-    last.values().map(|anchor| Anchor::parse(anchor).unwrap()).collect()
+    joined(&log)
 }
 
 // Issue 16. Proves: A17, A18, X1
@@ -191,14 +259,14 @@ fn anchors() -> Vec<Anchor> {
 fn every_mutation_that_changes_what_a_log_says_is_found() {
     let rounds = std::env::var("PORTCULLIS_TEST_MUTATIONS");
     let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
-    let (was, anchors) = (meaning(LOG.as_bytes()), anchors());
-    assert_eq!(verified(LOG.as_bytes(), &anchors), Verdict::Good);
+    let (was, own) = (meaning(LOG.as_bytes()), anchors());
+    assert_eq!(verified(LOG.as_bytes(), &own), Verdict::Good);
     // Mutation, how often; changed what is said, found by the chain alone, only by an anchor.
     let mut figures: BTreeMap<Mutation, [u64; 4]> = BTreeMap::new();
     let mut random = Random(16);
     for round in 0..rounds {
         let mutation = MUTATIONS[random.below(MUTATIONS.len())];
-        let log = mutated(mutation, &mut random);
+        let (log, anchors) = mutated(mutation, &mut random);
         let now = meaning(&log);
         let figures = figures.entry(mutation).or_default();
         figures[0] += 1;

@@ -1,6 +1,9 @@
 //! An entry that is known to have been written, kept somewhere else: what a log has to contain.
 //!
-//! Owns what a chain that was cut off, replaced or restored from an older copy cannot hide.
+//! Owns what a chain that was cut off, replaced or restored from an older copy cannot hide. Who vouches for an anchor is
+//! its keeper's business.
+
+use std::collections::BTreeMap;
 
 use super::link::Link;
 
@@ -11,7 +14,10 @@ pub struct Anchor {
     pub chain: String,
     /// The sequence number in it.
     pub seq: u64,
-    hash: String,
+    /// The hash of the entry.
+    pub hash: String,
+    /// When the entry was there already: RFC 3339, if that is known.
+    pub at: Option<String>,
     found: Found,
 }
 
@@ -30,43 +36,75 @@ impl Anchor {
     /// What a valid anchor looks like.
     pub const EXPECTED: &'static str = "CHAIN:SEQ:HASH as `audit verify` shows them, such as admin:acme:12:9f86d081… (64 hex digits)";
 
+    /// An anchor, if these can be the place and the hash of an entry.
+    #[must_use]
+    pub fn new(chain: &str, seq: u64, hash: &str, at: Option<String>) -> Option<Self> {
+        let hash = hash.to_ascii_lowercase();
+        let hex = hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+        let chain = chain.to_owned();
+        (hex && seq > 0 && !chain.is_empty()).then_some(Self {
+            chain,
+            seq,
+            hash,
+            at,
+            found: Found::Nothing,
+        })
+    }
+
     /// Reads an anchor; names of chains may have colons in them.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (rest, hash) = text.rsplit_once(':')?;
         let (chain, seq) = rest.rsplit_once(':')?;
-        let hash = hash.to_ascii_lowercase();
-        let hex = hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
-        let seq = seq.parse().ok().filter(|seq| *seq > 0)?;
-        (hex && !chain.is_empty()).then(|| Self {
-            chain: chain.to_owned(),
-            seq,
-            hash,
-            found: Found::Nothing,
-        })
-    }
-
-    /// Looks at the next line of a log. The entry itself counts wherever it stands.
-    pub fn look(&mut self, line: &str) {
-        let seq = format!("\"seq\":{}", self.seq);
-        if self.found == Found::Same || !line.contains(&seq) || !line.contains(&self.chain) {
-            return;
-        }
-        let Ok(link) = Link::read(line) else {
-            return;
-        };
-        if link.chain != self.chain || link.seq != self.seq {
-            return;
-        }
-        // What an entry says of itself does not count: its content has to have that hash.
-        self.found =
-            if link.computed == self.hash { Found::Same } else { Found::Other(link.computed) };
+        Self::new(chain, seq.parse().ok()?, hash, None)
     }
 
     /// What was found in all lines so far.
     #[must_use]
     pub fn found(&self) -> &Found {
         &self.found
+    }
+}
+
+/// Many anchors, each of which is looked up by its place.
+#[derive(Clone, Debug, Default)]
+pub struct Anchors {
+    /// By chain; then by number, and by hash for anchors that contradict each other.
+    chains: BTreeMap<String, BTreeMap<(u64, String), Anchor>>,
+}
+
+impl Anchors {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.chains.is_empty()
+    }
+
+    /// All of them, by chain and number.
+    pub fn iter(&self) -> impl Iterator<Item = &Anchor> {
+        self.chains.values().flat_map(BTreeMap::values)
+    }
+
+    /// Looks at the next entry of a log. The entry itself counts wherever it stands.
+    pub(super) fn look(&mut self, link: &Link) {
+        let Some(chain) = self.chains.get_mut(&link.chain) else { return };
+        let here = (link.seq, String::new())..(link.seq.saturating_add(1), String::new());
+        for (_, anchor) in chain.range_mut(here).filter(|(_, it)| it.found != Found::Same) {
+            // What an entry says of itself does not count: its content has to have that hash.
+            anchor.found = match link.computed == anchor.hash {
+                true => Found::Same,
+                false => Found::Other(link.computed.clone()),
+            };
+        }
+    }
+}
+
+impl Extend<Anchor> for Anchors {
+    fn extend<I: IntoIterator<Item = Anchor>>(&mut self, anchors: I) {
+        for anchor in anchors {
+            let chain = self.chains.entry(anchor.chain.clone()).or_default();
+            chain.entry((anchor.seq, anchor.hash.clone())).or_insert(anchor);
+        }
     }
 }
 
@@ -89,9 +127,10 @@ mod tests {
         let (lines, head) = log(5);
         let anchor = Anchor::parse(&format!("admin:acme:5:{}", head.to_uppercase())).unwrap();
         let look = |lines: &[String]| {
-            let mut anchor = anchor.clone();
-            lines.iter().for_each(|line| anchor.look(line));
-            anchor.found
+            let mut anchors = Anchors::default();
+            anchors.extend([anchor.clone()]);
+            lines.iter().for_each(|line| anchors.look(&Link::read(line).unwrap()));
+            anchors.iter().next().unwrap().found.clone()
         };
         assert_eq!(look(&lines), Found::Same);
         assert_eq!(look(&lines[..4]), Found::Nothing);

@@ -6,7 +6,9 @@
 
 use std::fmt::Write as _;
 
+use portcullis_redis_lua::ChainEnd;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::link::{GENESIS, Link, hash_text};
 use super::{AdminEntry, Entry};
@@ -19,6 +21,9 @@ pub(super) struct Place<'a> {
     pub(super) seq: u64,
     /// The hash of the entry before.
     pub(super) prev_hash: &'a str,
+    /// The build of the module, in the first entry of a chain.
+    #[serde(rename = "module", skip_serializing_if = "str::is_empty")]
+    pub(super) build: &'a str,
 }
 
 /// The end of a chain.
@@ -27,13 +32,39 @@ pub struct Chain {
     name: String,
     seq: u64,
     head: String,
+    /// What the first entry names as the module that writes the chain.
+    build: &'static str,
 }
 
 impl Chain {
     /// A chain without entries; `name` must be unique.
     #[must_use]
     pub fn new(name: String) -> Self {
-        Self { name, seq: 0, head: GENESIS.to_owned() }
+        Self { name, seq: 0, head: GENESIS.to_owned(), build: "" }
+    }
+
+    /// The same chain, whose first entry names the build of the module that writes it.
+    #[must_use]
+    pub fn of_build(self, build: &'static str) -> Self {
+        Self { build, ..self }
+    }
+
+    /// The build of the module that writes it, if it is known.
+    #[must_use]
+    pub const fn build(&self) -> &'static str {
+        self.build
+    }
+
+    /// The sequence number of the last entry; 0 without one.
+    #[must_use]
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The last entry.
+    #[must_use]
+    pub fn end(&self) -> ChainEnd {
+        ChainEnd { seq: self.seq, hash: self.head.clone() }
     }
 
     /// The chain that `line` is the last one of, to go on with; `None` if it is no audit entry.
@@ -43,7 +74,7 @@ impl Chain {
     #[must_use]
     pub fn after(line: &str) -> Option<Self> {
         let Link { chain, seq, hash, .. } = Link::read(line).ok()?;
-        Some(Self { name: chain, seq, head: hash })
+        Some(Self { name: chain, seq, head: hash, build: "" })
     }
 
     /// The chain's name.
@@ -65,10 +96,34 @@ impl Chain {
         self.link(line)
     }
 
+    /// Appends an entry of any members, which `sign` signs as [`signed`](super::signed) says.
+    ///
+    /// # Errors
+    /// Those of `sign`; nothing is appended then.
+    pub fn append_signed<E>(
+        &mut self,
+        mut members: Map<String, Value>,
+        sign: impl FnOnce(&str) -> Result<String, E>,
+    ) -> Result<String, E> {
+        let mut chain = self.clone();
+        let Place { chain: name, seq, prev_hash, .. } = chain.next();
+        for (member, value) in
+            [("chain", name.into()), ("seq", seq.into()), ("prev_hash", prev_hash.into())]
+        {
+            members.insert(member.to_owned(), value);
+        }
+        let signature = sign(&json::canonical(&members))?;
+        members.insert("signature".to_owned(), signature.into());
+        let line = chain.link(json::canonical(&members));
+        *self = chain;
+        Ok(line)
+    }
+
     /// The place of the next entry.
     fn next(&mut self) -> Place<'_> {
         self.seq = self.seq.saturating_add(1);
-        Place { chain: &self.name, seq: self.seq, prev_hash: &self.head }
+        let build = if self.seq == 1 { self.build } else { "" };
+        Place { chain: &self.name, seq: self.seq, prev_hash: &self.head, build }
     }
 
     /// Puts its hash into the canonical `line` of an entry.

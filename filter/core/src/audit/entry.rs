@@ -167,6 +167,7 @@ impl Entry {
         line.some_text("input_sha256", self.input_sha256.as_deref());
         line.number("latency_ms", Some(self.latency_ms));
         line.some_text("mcp_method", self.mcp_method.as_deref());
+        line.some_text("module", Some(place.build).filter(|build| !build.is_empty()));
         line.some_text("org_id", self.org_id.as_deref());
         line.text("path", &self.path);
         line.some_text("policy_version", self.policy_version.as_deref());
@@ -194,12 +195,12 @@ impl Entry {
     /// What is known from the headers.
     #[must_use]
     pub fn of(head: &Head) -> Self {
-        let user_agent = head.single("user-agent").map(shortened);
+        let user_agent = head.single("user-agent").map(shown);
         Self {
             request_id: head.request_id.as_str().to_owned(),
             trace_id: head.single("traceparent").and_then(trace_id),
             http_method: shortened(head.method()),
-            path: shortened(head.path().as_bytes()),
+            path: shown(head.path().as_bytes()),
             client_address: head.client_address.clone(),
             user_agent,
             ..Self::default()
@@ -295,14 +296,14 @@ impl Entry {
             all.iter().take(MOST_NAMED).map(|one| shown(one)).collect()
         };
         match &message.operation {
-            Operation::CallTool(call) => self.tool_name = Some(call.name.clone()),
-            Operation::Prompt(name) => self.prompt_name = Some(shortened(name.as_bytes())),
+            Operation::CallTool(call) => self.tool_name = Some(shown_text(&call.name)),
+            Operation::Prompt(name) => self.prompt_name = Some(shown(name.as_bytes())),
             Operation::Resource(uri) => self.resource_uri = Some(shown_text(uri)),
             Operation::Subscriptions { resources, tasks } => {
                 self.resource_uris = some(resources, shown_text);
-                self.task_ids = some(tasks, |id| shortened(id.as_bytes()));
+                self.task_ids = some(tasks, |id| shown(id.as_bytes()));
             }
-            Operation::Task(id) => self.task_id = Some(shortened(id.as_bytes())),
+            Operation::Task(id) => self.task_id = Some(shown(id.as_bytes())),
             Operation::Initialize
             | Operation::Housekeeping
             | Operation::List(_)
@@ -354,6 +355,11 @@ fn trace_id(value: &[u8]) -> Option<String> {
 
 fn shortened(bytes: &[u8]) -> String {
     first(&String::from_utf8_lossy(bytes), LONGEST_TEXT)
+}
+
+/// The same, without secrets.
+fn shown(bytes: &[u8]) -> String {
+    shown_text(&shortened(bytes))
 }
 
 /// The first letters of a text, most of which are not as long.
@@ -428,9 +434,9 @@ mod tests {
                 {"event": "degraded_entered", "dependency": "redis"},
             ],
             "client_address": "192.0.2.7", "user_agent": "u",
-            "chain": "n", "seq": 1, "prev_hash": "h",
+            "chain": "n", "seq": 1, "prev_hash": "h", "module": "m",
         });
-        let place = Place { chain: "n", seq: 1, prev_hash: "h" };
+        let place = Place { chain: "n", seq: 1, prev_hash: "h", build: "m" };
         assert_eq!(entry.canonical(place), json::canonical(&expected));
     }
 

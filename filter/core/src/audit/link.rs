@@ -17,6 +17,7 @@ pub(super) struct Link {
     pub(super) prev_hash: String,
     pub(super) hash: String,
     pub(super) computed: String,
+    pub(super) timestamp: Option<String>,
 }
 
 impl Link {
@@ -32,6 +33,7 @@ impl Link {
             seq: seq.ok_or("no whole number in the member seq")?,
             prev_hash: text("prev_hash")?,
             hash: text("hash")?,
+            timestamp: text("timestamp").ok(),
             computed: hash_of(members),
         })
     }
@@ -47,6 +49,15 @@ fn text(members: &Map<String, Value>, name: &str) -> Result<String, String> {
 pub fn hash_of(mut members: Map<String, Value>) -> String {
     members.remove("hash");
     hash_text(&json::canonical(&members))
+}
+
+/// What the signature of an entry is of, and the signature: its canonical JSON without `hash` and `signature`.
+/// `None` for an entry without one.
+#[must_use]
+pub fn signed(mut members: Map<String, Value>) -> Option<(String, String)> {
+    members.remove("hash");
+    let signature = members.remove("signature")?;
+    Some((json::canonical(&members), signature.as_str()?.to_owned()))
 }
 
 /// SHA-256, in hex.

@@ -6,6 +6,7 @@
 mod admin;
 mod anchor;
 mod chain;
+mod checkpoint;
 mod entry;
 mod event;
 mod link;
@@ -13,11 +14,12 @@ mod redact;
 mod verify;
 
 pub use admin::{AdminAction, AdminEntry};
-pub use anchor::{Anchor, Found};
+pub use anchor::{Anchor, Anchors, Found};
 pub use chain::Chain;
+pub use checkpoint::{CheckpointConfig, Checkpoints};
 pub use entry::{Decision, Entry, actors};
 pub use event::AuditEvent;
-pub use link::{GENESIS, hash_of};
+pub use link::{GENESIS, hash_of, signed};
 pub(crate) use redact::same_name;
 pub use redact::{Redaction, redact, shown, shown_text};
 pub use verify::{ChainSummary, LineFault, Start, Verifier};

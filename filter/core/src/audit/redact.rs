@@ -4,6 +4,9 @@
 //! JSON of a text, in a text by its form; and how a cut is marked.
 
 mod name;
+mod number;
+#[cfg(test)]
+mod spellings;
 mod text;
 
 use std::borrow::Cow;
@@ -12,7 +15,7 @@ use std::cell::Cell;
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use serde_json::{Map, Number, Value};
 
-use self::name::{is_label, is_secret, is_value};
+use self::name::{is_count, is_label, is_secret, is_value};
 use self::text::{REDACTED, masked};
 
 use crate::json;
@@ -105,7 +108,8 @@ impl Redactor<'_> {
                 kept.serialize_entry("…", CAPPED)?;
                 break;
             }
-            if is_secret(name, self.names) || (pair && is_value(name)) {
+            let secret = is_secret(name, self.names) && !(value.is_number() && is_count(name));
+            if secret || (pair && is_value(name)) {
                 kept.serialize_entry(name, REDACTED)?;
             } else {
                 kept.serialize_entry(name, &Shown { redactor: self, value })?;
@@ -136,6 +140,9 @@ impl Redactor<'_> {
             Value::Object(members) => self.object(members, serializer),
             Value::Array(items) => self.list(items, serializer),
             Value::String(text) => serializer.serialize_str(&self.text(text)),
+            Value::Number(number) if number::is_card(number.as_str()) => {
+                serializer.serialize_str(REDACTED)
+            }
             Value::Number(number) => match json::in_double(number.as_str()) {
                 Some(_) => number.serialize(serializer),
                 None => serializer.serialize_str(number.as_str()),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::anchor::Anchors;
 use super::link::{GENESIS, Link};
 
 /// Whether a chain may start in the middle.
@@ -88,6 +89,9 @@ pub struct ChainSummary {
 #[derive(Clone, Debug)]
 pub struct Verifier {
     start: Start,
+    anchors: Anchors,
+    /// The time of the oldest entry.
+    oldest: Option<String>,
     chains: BTreeMap<String, ChainSummary>,
 }
 
@@ -95,7 +99,25 @@ impl Verifier {
     /// Nothing read yet.
     #[must_use]
     pub fn new(start: Start) -> Self {
-        Self { start, chains: BTreeMap::new() }
+        Self::expecting(start, Anchors::default())
+    }
+
+    /// The same, where the log has to contain `anchors`.
+    #[must_use]
+    pub fn expecting(start: Start, anchors: Anchors) -> Self {
+        Self { start, anchors, oldest: None, chains: BTreeMap::new() }
+    }
+
+    /// What became of them.
+    #[must_use]
+    pub fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    /// The time of the oldest entry, as it says.
+    #[must_use]
+    pub fn oldest(&self) -> Option<&str> {
+        self.oldest.as_deref()
     }
 
     /// Takes the next line.
@@ -104,6 +126,13 @@ impl Verifier {
     /// What is wrong with it. Reading on is possible: the line then counts as the chain's last.
     pub fn line(&mut self, line: &str) -> Result<(), LineFault> {
         let link = Link::read(line).map_err(LineFault::Unreadable)?;
+        self.anchors.look(&link);
+        // RFC 3339 in UTC, so that text sorts as time does.
+        if let Some(time) = &link.timestamp
+            && self.oldest.as_ref().is_none_or(|oldest| time < oldest)
+        {
+            self.oldest = Some(time.clone());
+        }
         let fault = self.judge(&link);
         let summary = self.chains.entry(link.chain.clone()).or_insert_with(|| ChainSummary {
             chain: link.chain,
@@ -119,6 +148,12 @@ impl Verifier {
     /// The chains seen, by name.
     pub fn chains(&self) -> impl Iterator<Item = &ChainSummary> {
         self.chains.values()
+    }
+
+    /// What was seen of one chain.
+    #[must_use]
+    pub fn chain(&self, name: &str) -> Option<&ChainSummary> {
+        self.chains.get(name)
     }
 
     fn judge(&self, link: &Link) -> Option<LineFault> {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::audit::CheckpointConfig;
 use crate::decode::settings::{cluster, milliseconds};
 use crate::decode::{Faults, Fields, Node};
 use crate::guard::Guards;
@@ -66,6 +67,8 @@ pub struct Config {
     pub unproven: UnprovenConfig,
     /// The most bytes of redacted input that one audit entry carries.
     pub audit_input_max_bytes: usize,
+    /// How often Redis notes how far the audit chain has come.
+    pub checkpoints: CheckpointConfig,
     /// Who is told more than how the gateway is.
     pub health: HealthConfig,
     /// About how many bytes of compiled policies a worker keeps.
@@ -195,7 +198,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         let expected = "refuse; or `guards`, and `unguarded_routes` not `allow`: only they keep what goes by from MCP servers";
         faults.push("request.unmatched", "pass", expected);
     }
-    let audit_input_max_bytes = audit(&mut fields, faults);
+    let (audit_input_max_bytes, checkpoints) = audit(&mut fields, faults);
     let health = HealthConfig::read(&mut fields, faults);
     let policy_cache_bytes = policy_cache(&mut fields, faults);
     fields.finish(faults);
@@ -216,6 +219,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         max_body_bytes: request.max_body_bytes,
         unproven: request.unproven,
         audit_input_max_bytes,
+        checkpoints,
         health,
         policy_cache_bytes,
     })
@@ -370,14 +374,24 @@ fn texts(
     items.filter_map(|item| item.text(faults, expected, read)).collect()
 }
 
-fn audit(fields: &mut Fields<'_>, faults: &mut Faults) -> usize {
-    const DEFAULT: usize = 4_096;
+fn audit(fields: &mut Fields<'_>, faults: &mut Faults) -> (usize, CheckpointConfig) {
+    const INPUT: usize = 4_096;
+    const LONGEST: u64 = 3_600;
+    const MOST: u64 = 1_000_000;
+    let mut checkpoints = CheckpointConfig::default();
     let node = fields.optional("audit").and_then(|node| node.object(faults, "an object"));
-    let Some(mut fields) = node else { return DEFAULT };
+    let Some(mut fields) = node else { return (INPUT, checkpoints) };
     let most = fields.optional("input_max_bytes");
     let most = most.and_then(|node| node.integer(faults, 0..=MOST_BYTES, "bytes"));
+    let every = fields.optional("checkpoint_seconds");
+    if let Some(every) = every.and_then(|it| it.integer(faults, 0..=LONGEST, "seconds")) {
+        checkpoints.every = (every > 0).then(|| Duration::from_secs(every));
+    }
+    let entries = fields.optional("checkpoint_entries");
+    let entries = entries.and_then(|node| node.integer(faults, 1..=MOST, "entries"));
+    checkpoints.entries = entries.unwrap_or(checkpoints.entries);
     fields.finish(faults);
-    most.and_then(|most| usize::try_from(most).ok()).unwrap_or(DEFAULT)
+    (most.and_then(|most| usize::try_from(most).ok()).unwrap_or(INPUT), checkpoints)
 }
 
 fn policy_cache(fields: &mut Fields<'_>, faults: &mut Faults) -> usize {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use portcullis_core::audit::CheckpointConfig;
 use portcullis_core::config::{
     AuthConfig, Config, HealthConfig, Mode, Reach, Redis, Refusals, RequestIds, Scope, Vault,
 };
@@ -39,6 +40,7 @@ pub(crate) fn config() -> Config {
         max_body_bytes: 1_024,
         unproven: UnprovenConfig::default(),
         audit_input_max_bytes: 256,
+        checkpoints: CheckpointConfig::default(),
         health: HealthConfig::default(),
         policy_cache_bytes: 67_108_864,
     }

@@ -35,18 +35,25 @@ const PARTS: [&str; 26] = [
     "token",
 ];
 /// Names too short to be looked for inside others: a compass is no pass, an author no auth.
-const WHOLE: [&str; 25] = [
+const WHOLE: [&str; 35] = [
+    "adminpass",
     "assertion",
     "auth",
     "authcode",
     "authheader",
     "authkey",
     "basicauth",
+    "cardcvc",
+    "cardcvv",
+    "cardpin",
     "cvc",
     "cvv",
     "dbpass",
+    "emailpass",
+    "ftppass",
     "hmac",
     "httpauth",
+    "mailpass",
     "mfa",
     "otp",
     "otpcode",
@@ -56,11 +63,31 @@ const WHOLE: [&str; 25] = [
     "privkey",
     "proxyauth",
     "pw",
+    "redisauth",
+    "rootpass",
     "sig",
     "smtppass",
     "totp",
     "userpass",
+    "userpin",
     "xauth",
+];
+/// Names of numbers of tokens and sessions, which are no secrets.
+const COUNTS: [&str; 14] = [
+    "completiontokens",
+    "inputtokens",
+    "maxcompletiontokens",
+    "maxinputtokens",
+    "maxoutputtokens",
+    "maxtokens",
+    "mintokens",
+    "numtokens",
+    "outputtokens",
+    "prompttokens",
+    "tokenbudget",
+    "tokencount",
+    "tokenlimit",
+    "totaltokens",
 ];
 /// Longer ones are no names.
 const LONGEST: usize = 256;
@@ -107,6 +134,11 @@ pub(super) fn is_secret(name: &str, names: &[String]) -> bool {
 /// Whether both are the same name.
 pub(super) fn same(one: &str, other: &str) -> bool {
     plain(one) == plain(other)
+}
+
+/// Whether a number under `name` says how many.
+pub(super) fn is_count(name: &str) -> bool {
+    COUNTS.contains(&&*plain(name))
 }
 
 /// Whether one of [`PARTS`] stands anywhere in `plain`. Names are short: one walk that looks at the first letter is

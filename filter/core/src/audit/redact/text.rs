@@ -6,7 +6,11 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use super::name::is_secret;
+use super::number;
 
 /// Stands for a secret.
 pub(super) const REDACTED: &str = "[redacted]";
@@ -16,7 +20,7 @@ const PRIVATE_KEY: &str = "PRIVATE KEY-----";
 /// The word of it that nothing else begins with.
 const BEHIND_PRIVATE: &str = "KEY-----";
 /// How tokens of services that many use begin; a token is longer.
-const TOKENS: [&str; 20] = [
+const TOKENS: [&str; 32] = [
     "pck_",
     "ghp_",
     "gho_",
@@ -36,7 +40,19 @@ const TOKENS: [&str; 20] = [
     "npm_",
     "pypi-",
     "hvs.",
+    "hvb.",
     "AKIA",
+    "ASIA",
+    "AIza",
+    "AGE-SECRET-KEY-",
+    "dapi",
+    "dop_v1_",
+    "glrt-",
+    "SG.",
+    "shpat_",
+    "whsec_",
+    "xoxa-",
+    "ya29.",
 ];
 const SHORTEST_TOKEN: usize = 20;
 
@@ -45,10 +61,21 @@ pub(super) fn masked<'t>(text: &'t str, names: &[String]) -> Cow<'t, str> {
     if is_harmless(text) {
         return Cow::Borrowed(text);
     }
+    if let Some((from, to)) = number::find(text) {
+        let before = text.get(..from).unwrap_or_default();
+        let after = text.get(to..).unwrap_or_default();
+        let (before, after) = (masked_forms(before, names), masked(after, names));
+        return Cow::Owned(format!("{before}{REDACTED}{after}"));
+    }
+    masked_forms(text, names)
+}
+
+/// The same, where no number is secret by itself.
+fn masked_forms<'t>(text: &'t str, names: &[String]) -> Cow<'t, str> {
     if let Some((before, behind)) = text.split_once(PRIVATE_KEY) {
         let before = before.rsplit_once("-----BEGIN").map_or(before, |(before, _)| before);
         let after = behind.split_once(PRIVATE_KEY).map_or("", |(_, after)| after);
-        let (before, after) = (masked(before, names), masked_words(after, names));
+        let (before, after) = (masked_words(before, names), masked_forms(after, names));
         return Cow::Owned(format!("{before}{REDACTED}{after}"));
     }
     Cow::Owned(masked_words(text, names))
@@ -58,10 +85,14 @@ pub(super) fn masked<'t>(text: &'t str, names: &[String]) -> Cow<'t, str> {
 /// before a credential. Most arguments are such texts.
 fn is_harmless(text: &str) -> bool {
     let plain = |word: &str| {
-        word.len() < SHORTEST_TOKEN && !is_scheme(word) && !word.starts_with(BEHIND_PRIVATE)
+        word.len() < SHORTEST_TOKEN
+            && !is_scheme(word)
+            && !word.starts_with(BEHIND_PRIVATE)
+            && !word.starts_with("--")
     };
     text.bytes().all(|b| b.is_ascii_alphanumeric() || b" -_.,/".contains(&b))
         && text.split([' ', ',']).all(plain)
+        && text.bytes().filter(u8::is_ascii_digit).count() < number::FEWEST_DIGITS
 }
 
 /// Whether a credential stands behind the word, in a header.
@@ -80,7 +111,11 @@ fn masked_words(text: &str, names: &[String]) -> String {
         let (word, behind) = behind.split_at_checked(end).unwrap_or_default();
         rest = behind;
         if !word.is_empty() {
+            let element = between.ends_with('<') && rest.starts_with('>');
             next = push(word, next, names, &mut masked);
+            if element && is_secret(word, names) {
+                next = Next::Secret;
+            }
         }
     }
     masked
@@ -94,6 +129,10 @@ enum Next {
     Secret,
     /// A secret, if it looks like one: people write "bearer" and "basic" in sentences, too.
     Credential,
+    /// A secret, if a separator comes first.
+    Separator,
+    /// A name and a password with a colon between them.
+    User,
 }
 
 fn is_delimiter(letter: char) -> bool {
@@ -119,6 +158,18 @@ fn is_delimiter(letter: char) -> bool {
 
 /// Writes one word; says what the next one is.
 fn push(word: &str, next: Next, names: &[String], masked: &mut String) -> Next {
+    if matches!(word, "-u" | "--user") && next == Next::Anything {
+        masked.push_str(word);
+        return Next::User;
+    }
+    if let (Next::User, Some((user, _))) = (next, word.split_once(':')) {
+        masked.extend([user, ":", REDACTED]);
+        return Next::Anything;
+    }
+    if next == Next::Separator && matches!(word, "=" | ":" | ":=" | "=>") {
+        masked.push_str(word);
+        return Next::Secret;
+    }
     if is_scheme(word) {
         masked.push_str(word);
         return if next == Next::Secret { next } else { Next::Credential };
@@ -127,21 +178,101 @@ fn push(word: &str, next: Next, names: &[String], masked: &mut String) -> Next {
         masked.push_str(REDACTED);
         return Next::Anything;
     }
+    if let Some(at) = word.find('%')
+        && let Some(encoded) = within_encoded(word, at, names)
+    {
+        masked.push_str(&encoded);
+        return Next::Anything;
+    }
     match named(word, '=', names).or_else(|| named(word, ':', names)) {
         Some((before, "")) => {
-            masked.push_str(&without_user(before));
+            masked.push_str(&without_tokens(&without_user(before)));
             Next::Secret
         }
         Some((before, _)) => {
-            masked.push_str(&without_user(before));
+            masked.push_str(&without_tokens(&without_user(before)));
             masked.push_str(REDACTED);
             Next::Anything
         }
         None => {
-            masked.push_str(&without_user(word));
-            Next::Anything
+            masked.push_str(&without_tokens(&without_user(word)));
+            match is_secret(word, names) {
+                // `--password …`, and `password = …`.
+                true if word.starts_with("--") => Next::Secret,
+                true => Next::Separator,
+                false => Next::Anything,
+            }
         }
     }
+}
+
+/// A word without tokens that are a segment of its path or a value of its query.
+fn without_tokens(word: &str) -> Cow<'_, str> {
+    const BETWEEN: [char; 6] = ['/', '?', '=', ':', '#', '@'];
+    if word.len() < SHORTEST_TOKEN || !word.split(BETWEEN).any(is_token) {
+        return Cow::Borrowed(word);
+    }
+    let mut kept = String::with_capacity(word.len());
+    for part in word.split_inclusive(BETWEEN) {
+        let inner = part.strip_suffix(BETWEEN).unwrap_or(part);
+        let separator = part.get(inner.len()..).unwrap_or_default();
+        kept.push_str(if is_token(inner) { REDACTED } else { inner });
+        kept.push_str(separator);
+    }
+    Cow::Owned(kept)
+}
+
+/// A word without the secret values of a query that was percent-encoded: `next=https%3A%2F%2Fa%2F%3Ftoken%3D…`, or one
+/// whose name was. `None` if it has none.
+fn within_encoded(word: &str, at: usize, names: &[String]) -> Option<String> {
+    let (mut masked, mut rest) = (String::with_capacity(word.len()), word);
+    let mut found = false;
+    while let Some((before, separator, behind)) = encoded_separator(rest) {
+        let name = percent_decoded(before);
+        let name = name.rsplit(['?', '&', '/', '#', ';', '=']).next().unwrap_or_default();
+        masked.extend([before, separator]);
+        rest = behind;
+        if name.len() <= LONGEST_NAME && is_secret(name, names) {
+            let lower = behind.to_ascii_lowercase();
+            let end = lower.find("%26").or_else(|| lower.find('&')).unwrap_or(behind.len());
+            masked.push_str(REDACTED);
+            rest = behind.get(end..).unwrap_or_default();
+            found = true;
+        }
+    }
+    masked.push_str(rest);
+    (found && at < word.len()).then_some(masked)
+}
+
+/// The next `=` of a text, in clear or encoded, and what stands around it.
+fn encoded_separator(text: &str) -> Option<(&str, &str, &str)> {
+    let plain = text.find('=').map(|at| (at, 1));
+    let encoded = text.find("%3D").or_else(|| text.find("%3d")).map(|at| (at, 3));
+    let (at, length) = plain.into_iter().chain(encoded).min()?;
+    let (before, rest) = text.split_at_checked(at)?;
+    let (separator, behind) = rest.split_at_checked(length)?;
+    Some((before, separator, behind))
+}
+
+/// As a server reads it, once; what is no escape stays.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, behind @ ..] = rest {
+        let escape = behind.first_chunk::<2>().filter(|_| *byte == b'%');
+        let escaped = escape.and_then(|digits| std::str::from_utf8(digits).ok());
+        match escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(escaped) => {
+                bytes.push(escaped);
+                rest = behind.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*byte);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// What stands before a secret value, separator included, and the value.
@@ -176,7 +307,10 @@ fn without_user(word: &str) -> Cow<'_, str> {
 
 /// No word of a sentence.
 fn is_odd(word: &str) -> bool {
+    let is_pair =
+        |word: &str| BASE64.decode(word).is_ok_and(|pair| pair.is_ascii() && pair.contains(&b':'));
     word.len() >= SHORTEST_TOKEN
+        || is_pair(word)
         || (word.len() >= 8 && word.bytes().any(|b| b.is_ascii_digit() || b"=._~+/-".contains(&b)))
 }
 

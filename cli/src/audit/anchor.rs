@@ -1,0 +1,117 @@
+//! `audit anchor`: signs how far the chains have come, for a log that is kept elsewhere.
+//!
+//! Owns what is refused: a chain that went back, or that has another entry where one was signed before.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+
+use portcullis_core::audit::{Anchor, Chain};
+use serde_json::json;
+
+use super::anchor_log::{self, AnchorLog};
+use super::lines::Lines;
+use super::organisations;
+use super::signature::Signer;
+use crate::args::{AnchorArgs, Session};
+use crate::report::{CliError, Report, Verdict};
+use crate::store::Store;
+use crate::{escape, random, time};
+
+pub(crate) fn anchor(session: &Session, args: &AnchorArgs) -> Result<Report, CliError> {
+    let signer = Signer::of(&args.signer)?;
+    let key = signer.public_key()?;
+    let mut log = AnchorLog::new(Some(&key));
+    // Whoever else appends waits: two entries with one number would be a fork.
+    let mut file = opened(&args.log)?;
+    read(&args.log, &mut log)?;
+    if let Some((line, fault)) = log.faults.first() {
+        let place = format!("{}:{line}", args.log.display());
+        return Err(CliError::new(fault.clone(), place)
+            .expected("a log of anchors that is intact and signed with this key")
+            .next("keep the file as it is and find out who changed it; go on with a new file, also for a new key"));
+    }
+    let (mut new, mut unchanged, mut refused) = (Vec::new(), 0_u64, Vec::new());
+    for now in ends(session)? {
+        match log.last.get(&now.chain) {
+            Some(last) if last.seq == now.seq && last.hash == now.hash => {
+                unchanged = unchanged.saturating_add(1);
+            }
+            Some(last) if last.seq >= now.seq => refused.push(format!(
+                "chain {}: entry {} with hash {} was anchored, and Redis now has entry {} with hash {}: it went back \
+                 or was replaced",
+                now.chain, last.seq, last.hash, now.seq, now.hash
+            )),
+            Some(_) | None => new.push(now),
+        }
+    }
+    let name = format!("anchors:{}", random::base62(16)?);
+    let mut chain = log.chain.take().unwrap_or_else(|| Chain::new(name));
+    let actor = session.actor_name()?;
+    let line = anchor_log::line(&mut chain, time::timestamp(), (actor, &key), &new, |text| {
+        signer.sign(text)
+    })?;
+    let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(|error| unwritable(&args.log, &error))?;
+    let json = json!({
+        "anchored": new.iter().map(|it| json!({"chain": it.chain, "seq": it.seq, "hash": it.hash}))
+            .collect::<Vec<_>>(),
+        "unchanged": unchanged,
+        "refused": refused,
+        "log": { "chain": chain.name(), "last": chain.seq(), "head": chain.end().hash },
+    });
+    let mut text: Vec<String> = refused.iter().map(|it| escape::line(it)).collect();
+    text.push(format!(
+        "{} chains anchored, {unchanged} unchanged, {} refused; entry {} of {}",
+        new.len(),
+        refused.len(),
+        chain.seq(),
+        args.log.display()
+    ));
+    let verdict = if refused.is_empty() { Verdict::Good } else { Verdict::Wanting };
+    Ok(Report::judged(verdict, text.join("\n"), json))
+}
+
+/// How far each chain of a gateway and of an organisation has come, as Redis has it.
+fn ends(session: &Session) -> Result<Vec<Anchor>, CliError> {
+    let mut store = Store::open(session)?;
+    let mut ends = store.checkpoints()?;
+    let now = time::timestamp();
+    for org in organisations(None, &mut store)? {
+        let last = store.last_entry(&org)?;
+        let chain = last.and_then(|line| Chain::after(std::str::from_utf8(&line).ok()?));
+        ends.extend(chain.and_then(|chain| {
+            let end = chain.end();
+            Anchor::new(chain.name(), end.seq, &end.hash, Some(now.clone()))
+        }));
+    }
+    Ok(ends)
+}
+
+fn opened(path: &Path) -> Result<File, CliError> {
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    let file = file.map_err(|error| unwritable(path, &error))?;
+    match file.lock() {
+        // A file system without locks.
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(file),
+        locked => locked.map(|()| file).map_err(|error| unwritable(path, &error)),
+    }
+}
+
+/// Reads a log of anchors.
+pub(super) fn read(path: &Path, log: &mut AnchorLog<'_>) -> Result<(), CliError> {
+    let place = path.display().to_string();
+    let unreadable = |error: std::io::Error| {
+        CliError::new(error.to_string(), place.clone()).expected("a log of anchors")
+    };
+    let mut lines = Lines::new(std::io::BufReader::new(File::open(path).map_err(unreadable)?));
+    while let Some(line) = lines.next().map_err(unreadable)? {
+        log.take(line.number, line.text);
+    }
+    Ok(())
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::new(error.to_string(), path.display().to_string())
+        .expected("a file that this user may append to")
+}

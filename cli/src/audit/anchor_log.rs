@@ -1,0 +1,113 @@
+//! A log of signed anchors: how far each chain had come when somebody looked, kept where gateways cannot write.
+//!
+//! Owns the form of its entries. Each entry is signed as a whole, its place in the log included; only entries that hold
+//! vouch for anything.
+
+use std::collections::BTreeMap;
+
+use ed25519_compact::PublicKey;
+use portcullis_core::audit::{Anchor, Anchors, Chain, Start, Verifier, signed};
+use serde_json::{Map, Value, json};
+
+use super::signature;
+use crate::report::CliError;
+
+/// What a log of anchors says.
+pub(super) struct AnchorLog<'k> {
+    key: Option<&'k PublicKey>,
+    verifier: Verifier,
+    /// All anchors of entries that hold.
+    pub(super) anchors: Anchors,
+    /// Of each chain the last one.
+    pub(super) last: BTreeMap<String, Anchor>,
+    /// The lines that do not hold, and why.
+    pub(super) faults: Vec<(u64, String)>,
+    pub(super) entries: u64,
+    /// The time of the newest entry that holds.
+    pub(super) newest: Option<String>,
+    /// What the next entry follows.
+    pub(super) chain: Option<Chain>,
+}
+
+impl<'k> AnchorLog<'k> {
+    /// An empty log, whose entries are signed with `key`; without one, signatures are not checked.
+    pub(super) fn new(key: Option<&'k PublicKey>) -> Self {
+        Self {
+            key,
+            verifier: Verifier::new(Start::Genesis),
+            anchors: Anchors::default(),
+            last: BTreeMap::new(),
+            faults: Vec::new(),
+            entries: 0,
+            newest: None,
+            chain: None,
+        }
+    }
+
+    /// Takes the next line.
+    pub(super) fn take(&mut self, number: u64, line: &[u8]) {
+        self.entries = self.entries.saturating_add(1);
+        if let Err(fault) = self.judge(line) {
+            self.faults.push((number, fault));
+        }
+    }
+
+    fn judge(&mut self, line: &[u8]) -> Result<(), String> {
+        let text = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_owned())?;
+        self.verifier.line(text).map_err(|fault| fault.to_string())?;
+        let entry: Map<String, Value> =
+            serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let (time, anchors) = (entry.get("timestamp").cloned(), entry.get("anchors").cloned());
+        if let Some(key) = self.key {
+            let (text, signature) = signed(entry).ok_or("an entry without a signature")?;
+            if !signature::is_signed(&text, &signature, key) {
+                return Err("the signature is not of this entry by this key: the anchor is forged, or another key \
+                     signed it"
+                    .to_owned());
+            }
+        }
+        let anchors = anchors.as_ref().and_then(Value::as_array);
+        let anchors = anchors.ok_or("an entry without anchors: is this a log of anchors?")?;
+        self.newest =
+            time.as_ref().and_then(Value::as_str).map(str::to_owned).or(self.newest.take());
+        self.chain = Chain::after(text);
+        for anchor in anchors {
+            let anchor = read(anchor).ok_or("an anchor without chain, seq and hash")?;
+            self.last.insert(anchor.chain.clone(), anchor.clone());
+            self.anchors.extend([anchor]);
+        }
+        Ok(())
+    }
+}
+
+fn read(anchor: &Value) -> Option<Anchor> {
+    let text = |name: &str| anchor.get(name).and_then(Value::as_str);
+    let at = text("at").map(str::to_owned);
+    Anchor::new(text("chain")?, anchor.get("seq")?.as_u64()?, text("hash")?, at)
+}
+
+/// The next line of a log of anchors: these, signed.
+pub(super) fn line(
+    chain: &mut Chain,
+    timestamp: String,
+    (actor, key): (String, &PublicKey),
+    anchors: &[Anchor],
+    sign: impl FnOnce(&str) -> Result<String, CliError>,
+) -> Result<String, CliError> {
+    let shown = anchors.iter().map(|anchor| {
+        let mut shown = json!({ "chain": anchor.chain, "seq": anchor.seq, "hash": anchor.hash });
+        if let (Some(at), Some(shown)) = (&anchor.at, shown.as_object_mut()) {
+            shown.insert("at".into(), at.clone().into());
+        }
+        shown
+    });
+    let members = [
+        ("timestamp", timestamp.into()),
+        ("action", "audit.anchor".into()),
+        ("actor", actor.into()),
+        ("public_key", signature::shown(key).into()),
+        ("anchors", shown.collect::<Vec<_>>().into()),
+    ];
+    let members = members.map(|(name, value): (_, Value)| (name.to_owned(), value));
+    chain.append_signed(Map::from_iter(members), sign)
+}

@@ -1,0 +1,29 @@
+//! Checkpoints of audit chains, as gateways noted them. What an entry is, the core decides.
+
+use portcullis_core::audit::Anchor;
+use portcullis_redis_lua::Key;
+
+use super::Store;
+use crate::report::CliError;
+use crate::time::Seconds;
+
+impl Store {
+    /// The last entry of each gateway's chain that Redis knows of.
+    pub(crate) fn checkpoints(&mut self) -> Result<Vec<Anchor>, CliError> {
+        let index = Key::checkpoints();
+        let names: Vec<String> =
+            self.query(redis::cmd("ZRANGE").arg(index.as_str()).arg(0).arg(-1))?;
+        let mut checkpoints = Vec::new();
+        for name in names {
+            let key = Key::checkpoint(&name);
+            let fields: (Option<u64>, Option<String>, Option<u64>) = self
+                .query(redis::cmd("HMGET").arg(key.as_str()).arg("seq").arg("hash").arg("time"))?;
+            // Expired a moment ago, or no checkpoint: nothing vouches for it.
+            if let (Some(seq), Some(hash), time) = fields {
+                let at = time.map(|time| Seconds(time).rfc3339());
+                checkpoints.extend(Anchor::new(&name, seq, &hash, at));
+            }
+        }
+        Ok(checkpoints)
+    }
+}

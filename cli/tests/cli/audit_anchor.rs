@@ -1,0 +1,126 @@
+//! `audit anchor`, and what a log has to contain because of it.
+
+use ed25519_compact::{KeyPair, Seed};
+use portcullis_core::audit::{Chain, Entry};
+use portcullis_redis_lua::{ChainEnd, Checkpoint};
+
+use crate::harness::{Operator, Said, Scratch, issue, run};
+use crate::valkey;
+
+/// A gateway's chain, and the operator's files.
+struct Trial {
+    operator: Operator,
+    chain: Chain,
+    lines: Vec<String>,
+    noted: ChainEnd,
+    key: Scratch,
+    public_key: Scratch,
+    anchors: Scratch,
+}
+
+impl Trial {
+    fn new() -> Self {
+        let operator = Operator::with_policy();
+        issue(&operator, &[]);
+        let pair = KeyPair::from_seed(Seed::new([7; 32]));
+        Self {
+            operator,
+            chain: Chain::new("worker-a".into()),
+            lines: Vec::new(),
+            noted: ChainEnd::default(),
+            key: Scratch::new("anchor.key", &pair.sk.to_pem()),
+            public_key: Scratch::new("anchor.pub", &pair.pk.to_pem()),
+            anchors: Scratch::nowhere("anchors.jsonl"),
+        }
+    }
+
+    /// The gateway writes so many entries and notes it in Redis.
+    fn writes(&mut self, entries: u64) {
+        for latency_ms in 0..entries {
+            let timestamp = format!("2026-11-29T10:00:{:02}Z", self.lines.len());
+            let entry = Entry { latency_ms, timestamp, ..Entry::default() };
+            self.lines.push(self.chain.append(&entry));
+        }
+        let (chain, last, end) = ("worker-a".into(), self.noted.clone(), self.chain.end());
+        let checkpoint = Checkpoint { chain, last, end: end.clone(), build: "b" };
+        let reply = valkey::run(&mut self.operator.redis(), &checkpoint.call());
+        assert!(Checkpoint::decode(reply).is_ok());
+        self.noted = end;
+    }
+
+    fn anchors(&self) -> Said {
+        let anchor = ["audit", "anchor", "--log", self.anchors.path(), "--key", self.key.path()];
+        run(&anchor, &[("PORTCULLIS_REDIS", self.operator.valkey.url())], "")
+    }
+
+    fn verifies(&self, lines: &[String]) -> Said {
+        let (anchors, key) = (self.anchors.path(), self.public_key.path());
+        let verify = ["audit", "verify", "-", "--anchors", anchors, "--public-key", key];
+        run(&verify, &[], &(lines.join("\n") + "\n"))
+    }
+}
+
+// Issue 16: a cut end of a chain was found only with an anchor that somebody had typed.
+// Proves: A17, A18
+#[test]
+fn a_cut_end_is_found_by_signed_anchors() {
+    let mut trial = Trial::new();
+    trial.writes(5);
+    let said = trial.anchors();
+    assert_eq!(said.status, 0, "{said:?}");
+    assert!(said.stdout.starts_with("2 chains anchored, 0 unchanged"), "{said:?}");
+    trial.writes(3);
+    let said = trial.anchors();
+    assert!(said.stdout.starts_with("1 chains anchored, 1 unchanged"), "{said:?}");
+    let whole = trial.verifies(&trial.lines);
+    assert_eq!(whole.status, 0, "{whole:?}");
+    assert!(
+        whole.stdout.contains("anchors: 2 found; 2 entries")
+            && whole.stdout.contains("signatures hold")
+    );
+    let cut = trial.verifies(&trial.lines[..6]);
+    assert_eq!(cut.status, 1, "{cut:?}");
+    let told = "chain worker-a ends with entry 6, before the expected entry 8";
+    assert!(cut.stdout.contains(told), "{cut:?}");
+    // The admin chains are anchored too, and are verified where they are.
+    let admin = [
+        "audit",
+        "verify",
+        "--admin",
+        "--anchors",
+        trial.anchors.path(),
+        "--public-key",
+        trial.public_key.path(),
+    ];
+    let redis = [("PORTCULLIS_REDIS", trial.operator.valkey.url())];
+    let said = run(&admin, &redis, "");
+    assert_eq!(said.status, 0, "{said:?}");
+    let checkpoints = ["audit", "verify", "-", "--checkpoints"];
+    let said = run(&checkpoints, &redis, &(trial.lines[..6].join("\n") + "\n"));
+    assert!(said.status == 1 && said.stdout.contains(told), "{said:?}");
+}
+
+// Proves: A17
+#[test]
+fn a_forged_anchor_is_found_and_a_chain_that_went_back_is_refused() {
+    let mut trial = Trial::new();
+    trial.writes(5);
+    assert_eq!(trial.anchors().status, 0);
+    // Whoever may write to Redis takes the checkpoint back.
+    let key = portcullis_redis_lua::Key::checkpoint("worker-a");
+    let end = Chain::after(&trial.lines[2]).unwrap().end();
+    redis::cmd("HSET")
+        .arg(key.as_str())
+        .arg(&["seq", "3", "hash", &end.hash])
+        .exec(&mut trial.operator.redis())
+        .unwrap();
+    let said = trial.anchors();
+    assert!(said.status == 1 && said.stdout.contains("it went back"), "{said:?}");
+    // Whoever may write to the log of anchors changes one.
+    let log = std::fs::read_to_string(trial.anchors.path()).unwrap();
+    std::fs::write(trial.anchors.path(), log.replace("\"seq\":5", "\"seq\":4")).unwrap();
+    let said = trial.verifies(&trial.lines);
+    assert!(said.status == 1 && said.stdout.contains("ANCHORS NOT INTACT"), "{said:?}");
+    let refusal = trial.anchors();
+    assert!(refusal.status == 1 && refusal.stderr.contains("go on with a new file"), "{refusal:?}");
+}
