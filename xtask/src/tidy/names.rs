@@ -228,6 +228,8 @@ fn key_shapes(sources: &[Source]) -> Vec<String> {
             let parts = rest.split_once("&[").and_then(|(_, rest)| rest.split(']').next());
             let parts = parts.unwrap_or_default().split(',').filter(|it| !it.trim().is_empty());
             let parts = ":*".repeat(parts.count());
+            // Pages are read without the braces of a tag that does not vary.
+            let kind = kind.map(|kind| kind.replace(['{', '}'], ""));
             shapes.extend(kind.map(|kind| format!("{before}{kind}{parts}")));
         }
     }
