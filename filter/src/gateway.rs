@@ -382,6 +382,7 @@ impl Gateway {
             DependencyCall::Admit(script)
             | DependencyCall::Bind(script)
             | DependencyCall::Charge(script)
+            | DependencyCall::Complete(script)
             | DependencyCall::Observe(script)
             | DependencyCall::Approval(script) => {
                 self.redis.submit(waiter, Command::Script(script))

@@ -3,11 +3,11 @@
 -- If both, draws from every window; if not, from none. One atomic step, one round trip.
 --
 -- KEYS    guard_1 .. guard_g, window_1 .. window_w, a mark for each window that has an alert (in their
---         order), and the use if one is to be noted; all different, in Redis Cluster all with one hash tag.
+--         order), the use if one is to be noted, and the intents if one is to be appended; all different, in Redis Cluster all with one hash tag.
 --         A guard is a HASH with the fields `rev` and `doc`. A window is a LIST, a mark a HASH and a use
---         a HASH that only this script writes.
--- ARGV    g, or `g,o` where guard o, from 1, is the organisation's policy; expected_1 .. expected_g, then for each window: limit, length_us, grain_us, cost, alert; then,
---         if a use is to be noted, the field of it that gets the time in whole seconds.
+--         a HASH that only this script writes. The intents are a STREAM.
+-- ARGV    g, or `g,o` where guard o, from 1, is the organisation's policy; then `+` if an intent is to be appended; expected_1 .. expected_g, then for each window: limit, length_us, grain_us, cost, alert; then,
+--         if a use is to be noted, the field of it that gets the time in whole seconds; and the intent.
 --         expected: a revision; `-` for a guard that should be absent; `?` for one not known yet
 --         (which always counts as moved). Numbers are decimal integers, not negative; length_us and
 --         grain_us above 0. alert: from how many units in use on to raise it; 0 for never.
@@ -20,7 +20,7 @@
 --           (cost above limit); index, from 0, is the window that has to be waited for longest.
 --         drawn: {1, remaining_1, reset_us_1, raised_1 .. }.
 --         A use is noted in the latter two cases, whether the windows admit the call or not; the filter asks
---         for it when the policy allows the call.
+--         for it when the policy allows the call. So is an intent appended.
 --         remaining: units left after this call. reset_us: when the oldest drawn units come back; 0 if
 --         none are drawn. raised: 1 if this very reply carries the window's alert, and 2 more if draws of the
 --         window were dated anew (TIME).
@@ -41,14 +41,15 @@
 -- ATOMIC  Redis runs a script alone. Everything that can fail (wrong types, bad arguments, a right that the
 --         user lacks) is read or done before the first draw of a window, and the `#!lua` line makes Redis refuse the whole script up front when memory is
 --         full, so a draw is never left half done.
--- EXPIRY  Every draw sets the key to expire when that draw leaves the window. A use is kept for 90 days.
+-- EXPIRY  Every draw sets the key to expire when that draw leaves the window. A use is kept for 90 days, intents for a day
+--         after the last one.
 -- MEMORY  Two integers for each different date inside the window, some 15 bytes: at most `limit` of them, and
---         at most one more than length_us / grain_us, rounded up.
+--         at most one more than length_us / grain_us, rounded up. Of intents, and what complete.lua adds, the last 100,000.
 -- TIME    Redis's own, read once, so all gateways share one clock. If it jumps back (a failover), new draws
 --         are dated like the newest one and stay longer; more than `limit` is never admitted. If that one lies
 --         further ahead than a whole window, all draws are dated now, as one: each stays for at most length_us from
 --         now on, and never shorter than it should.
--- ACL     +time +hget +hset +lindex +lrange +lset +ltrim +rpush +pexpireat on the keys given.
+-- ACL     +time +hget +hset +lindex +lrange +lset +ltrim +rpush +pexpireat on the keys given; +xadd +pexpire for intents.
 
 local GUARD_MOVED, DRAWN, FULL = 0, 1, 2
 local NEVER = -1
@@ -167,7 +168,7 @@ local function raises(window, now)
   return 1
 end
 
-local guards, own = string.match(ARGV[1], '^(%d+),?(%d*)$')
+local guards, own, appends = string.match(ARGV[1], '^(%d+),?(%d*)(%+?)$')
 guards, own = tonumber(guards), tonumber(own)
 
 local clock = redis.call('TIME')
@@ -182,8 +183,15 @@ end
 local moved = guards_moved(guards)
 if moved then return stamped(moved) end
 
-local numbers = #ARGV - 1 - guards
-if numbers % PER_WINDOW == 1 then note_use(KEYS[#KEYS], ARGV[#ARGV], now) end
+local keys, args = #KEYS, #ARGV
+if appends == '+' then
+  redis.call('XADD', KEYS[keys], 'MAXLEN', '~', 100000, '*', 'intent', ARGV[args])
+  redis.call('PEXPIRE', KEYS[keys], 86400000)
+  keys, args = keys - 1, args - 1
+end
+
+local numbers = args - 1 - guards
+if numbers % PER_WINDOW == 1 then note_use(KEYS[keys], ARGV[args], now) end
 
 local windows, retry_after, index = {}, 0, nil
 local count = math.floor(numbers / PER_WINDOW)

@@ -17,6 +17,17 @@ pub struct Admit {
     pub windows: Vec<Window>,
     /// What to note besides, unless a guard is stale. `None` costs nothing.
     pub used: Option<Use>,
+    /// What to append to the intents, unless a guard is stale.
+    pub intent: Option<Intent>,
+}
+
+/// What a call is about to do: it is known even if the gateway dies before it can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// Where it is appended: [`Key::intents`].
+    pub key: Key,
+    /// What it says.
+    pub doc: Vec<u8>,
 }
 
 /// Notes that something was used just now, by the clock of Redis.
@@ -193,6 +204,7 @@ impl Admit {
                 .chain(windows)
                 .chain(marks)
                 .chain(used.map(|used| &used.key))
+                .chain(self.intent.as_ref().map(|intent| &intent.key))
                 .cloned()
                 .collect(),
             args: std::iter::once(self.counted())
@@ -200,6 +212,7 @@ impl Admit {
                 .chain(numbers)
                 .chain(used.map(|used| used.field.clone()))
                 .map(String::into_bytes)
+                .chain(self.intent.as_ref().map(|intent| intent.doc.clone()))
                 .collect(),
         }
     }
@@ -207,9 +220,10 @@ impl Admit {
     /// How many guards there are, and which of them is the organisation's policy.
     fn counted(&self) -> String {
         let count = self.guards.len();
+        let intent = if self.intent.is_some() { "+" } else { "" };
         match self.guards.iter().position(|guard| guard.key.is_policy()) {
-            Some(at) => format!("{count},{}", at.saturating_add(1)),
-            None => count.to_string(),
+            Some(at) => format!("{count},{}{intent}", at.saturating_add(1)),
+            None => format!("{count}{intent}"),
         }
     }
 
@@ -286,7 +300,7 @@ impl Window {
     pub fn overdraw(windows: Vec<Self>) -> ScriptCall {
         let unlimited = |window| Self { limit: LARGEST_EXACT, alert: None, ..window };
         let windows = windows.into_iter().map(unlimited).collect();
-        Admit { guards: Vec::new(), windows, used: None }.call()
+        Admit { guards: Vec::new(), windows, used: None, intent: None }.call()
     }
 }
 

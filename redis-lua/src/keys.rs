@@ -159,6 +159,12 @@ impl Key {
         Self::of_org(org, "approvals", &[holder])
     }
 
+    /// STREAM: what calls of an organisation were about to do, appended with their admission (`intent`, JSON), and where
+    /// their audit entries are (`done`, `chain`, `seq`, `hash`); the last ones.
+    pub fn intents(org: &str) -> Self {
+        Self::of_org(org, "intents", &[])
+    }
+
     /// HASH: how far the audit chain of a gateway's VM has come: `seq`, `hash`, `time` and `build`. All of them are in
     /// one slot of a Cluster, and of no organisation: a chain has entries of all.
     pub fn checkpoint(chain: &str) -> Self {

@@ -18,6 +18,7 @@
 //!         alert: None,
 //!     }],
 //!     used: None,
+//!     intent: None,
 //! };
 //! let call = admit.call();
 //! let command = call.evalsha(); // send this; on a NOSCRIPT error, send `eval()` once
@@ -43,6 +44,7 @@ mod admit;
 mod approval;
 mod bind;
 mod checkpoint;
+mod complete;
 mod keep;
 mod keys;
 mod look;
@@ -55,12 +57,13 @@ mod script;
 mod value;
 
 pub use admit::{
-    Admit, AdmitReply, Alert, Expected, Generation, Guard, GuardState, Stamp, Use, Window,
+    Admit, AdmitReply, Alert, Expected, Generation, Guard, GuardState, Intent, Stamp, Use, Window,
     WindowState,
 };
 pub use approval::{ApprovalKey, ApprovalReply, Decide, DecideReply, Decision, GRANTED};
 pub use bind::{Bind, BindReply};
 pub use checkpoint::{ChainEnd, Checkpoint, CheckpointReply};
+pub use complete::Complete;
 pub use keep::Keep;
 pub use keys::{Key, Scope};
 pub use look::Look;
@@ -70,7 +73,7 @@ pub use operator::{Realm, Task, rules, tasks_of};
 pub use put_policy::{PutPolicy, PutPolicyReply};
 pub use record::{PutRecord, PutRecordReply};
 pub use script::{
-    ACCEPT_RESTORE, ADMIT, ASK_APPROVAL, BIND, CHECKPOINT, DECIDE_APPROVAL, FORGET, KEEP, LOOK,
-    OBSERVE, PUT_DENIAL, PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall, USE_APPROVAL,
+    ACCEPT_RESTORE, ADMIT, ASK_APPROVAL, BIND, CHECKPOINT, COMPLETE, DECIDE_APPROVAL, FORGET, KEEP,
+    LOOK, OBSERVE, PUT_DENIAL, PUT_POLICY, PUT_RECORD, SCRIPTS, Script, ScriptCall, USE_APPROVAL,
 };
 pub use value::{ReplyError, Value};

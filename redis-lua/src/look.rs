@@ -30,7 +30,7 @@ impl Look {
     /// # Errors
     /// One that Redis answered, or a reply of another form.
     pub fn decode(self, reply: Value) -> Result<Vec<WindowState>, ReplyError> {
-        let admit = Admit { guards: Vec::new(), windows: self.windows, used: None };
+        let admit = Admit { guards: Vec::new(), windows: self.windows, used: None, intent: None };
         match admit.decode(reply)? {
             AdmitReply::Admitted(states) => Ok(states),
             AdmitReply::Stale(_) | AdmitReply::Limited { .. } => {

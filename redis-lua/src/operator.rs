@@ -44,7 +44,7 @@ const SCRIPTS: &str = "+eval +evalsha";
 /// What names no key.
 const KEYLESS: &str =
     "+ping +time +info +wait +multi +exec +discard +unwatch +acl|whoami +cluster|slots";
-const READ: &str = "+hget +hmget +hgetall +smembers +lindex +lrange +zrange +pttl +exists +watch +eval_ro +evalsha_ro";
+const READ: &str = "+hget +hmget +hgetall +smembers +lindex +lrange +zrange +xrange +pttl +exists +watch +eval_ro +evalsha_ro";
 /// Where policy documents are, of whichever organisation.
 const DOCUMENTS: &str = "portcullis:policy:doc:*";
 /// What callers of all organisations draw from; each of them sees it in `RateLimit`.

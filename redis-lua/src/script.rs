@@ -102,8 +102,15 @@ pub static CHECKPOINT: Script = Script {
     sha1: include_str!("../scripts/checkpoint.lua.sha1").trim_ascii(),
 };
 
+/// Notes that a call whose intent was appended has its audit entry.
+pub static COMPLETE: Script = Script {
+    name: "complete",
+    source: include_str!("../scripts/complete.lua"),
+    sha1: include_str!("../scripts/complete.lua.sha1").trim_ascii(),
+};
+
 /// Every script of this crate.
-pub static SCRIPTS: [&Script; 14] = [
+pub static SCRIPTS: [&Script; 15] = [
     &ADMIT,
     &BIND,
     &KEEP,
@@ -118,6 +125,7 @@ pub static SCRIPTS: [&Script; 14] = [
     &LOOK,
     &OBSERVE,
     &CHECKPOINT,
+    &COMPLETE,
 ];
 
 /// A Lua script and the digest by which Redis knows it.

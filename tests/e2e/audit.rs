@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
+use portcullis_stack::ready;
 use portcullis_tests::organisation::{DEMO, Organisation};
 use portcullis_tests::world::{Workers, replaced};
-use portcullis_tests::{Case, Request, World, cases, mcp};
+use portcullis_tests::{Case, Request, Wire, World, cases, mcp};
 use serde_json::{Value, json};
 
 use crate::metrics::eventually;
@@ -17,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         inputs_are_capped_and_still_told_apart,
         refusals_of_every_stage_are_in_the_log,
         intact_log_verifies_and_every_change_is_named,
+        no_call_is_lost_when_envoy_is_killed,
         redis_notes_how_far_chains_have_come,
     ]
 }
@@ -154,6 +157,68 @@ fn intact_log_verifies_and_every_change_is_named(world: &World<'_>) {
     }
 }
 
+// Issue 16: a crash lost the calls whose lines Envoy had not written yet. Proves: B13, A17
+fn no_call_is_lost_when_envoy_is_killed(world: &World<'_>) {
+    let own = world.envoy_changed(
+        Workers::Two,
+        |settings| settings,
+        |template| {
+            let audit = "\"audit\": {\"input_max_bytes\"";
+            replaced(&template, audit, "\"audit\": {\"durable\": true, \"input_max_bytes\"")
+        },
+    );
+    let org = world.organisation().through(&own.gateway);
+    let key = org.key("analyst").key;
+    let message = mcp::call("query_users", json!({})).to_string();
+    let request = Request::post(DEMO, message).bearer(&key);
+    let address = own.gateway.address();
+    // Until Envoy is gone: how many calls were answered.
+    let calls = || {
+        let mut answered = 0_u64;
+        let mut wire = Wire::connect(address).expect("a gateway");
+        while let Ok(reply) = wire.exchange(&request) {
+            answered += u64::from(reply.status == 200);
+        }
+        answered
+    };
+    let answered: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(calls)).collect();
+        ready::eventually("some entries", Duration::from_secs(60), || {
+            (own.gateway.audit().lines().len() >= 100).then_some(())
+        })
+        .unwrap_or_else(|fault| panic!("{fault}"));
+        own.envoy.process().kill_9();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    let log = own.gateway.audit().file().to_str().unwrap();
+    let verify = ["audit", "verify", log, "--intents", "--org", &org.name, "--output", "json"];
+    // Calls of the last half minute may be open.
+    let report = ready::eventually("a report of all calls", Duration::from_secs(90), || {
+        let output = org.operator.run(&verify).unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let number = |name: &str| report["intents"][name].as_u64().unwrap();
+        let listed = |name: &str| report["intents"][name].as_array().unwrap().len() as u64;
+        let all = number("logged") + listed("incomplete") + listed("lost");
+        (all == number("calls")).then_some(report)
+    });
+    let report = report.unwrap_or_else(|fault| panic!("{fault}"));
+    let intents = &report["intents"];
+    let listed = |name: &str| intents[name].as_array().unwrap();
+    let calls = intents["calls"].as_u64().unwrap();
+    // Each worker may have held one call for each of four clients when it was killed.
+    assert!((answered..=answered + 4).contains(&calls), "{answered} answered: {intents:#}");
+    assert_eq!((&report["bad"], &report["missing"]), (&json!(0), &json!(0)), "{report:#}");
+    for call in listed("incomplete").iter().chain(listed("lost")) {
+        assert_eq!(call["intent"]["tool_name"], "query_users", "{call}");
+    }
+    println!(
+        "{answered} calls answered, {calls} intents; {} in the log, {} without an entry, {} lost",
+        intents["logged"],
+        listed("incomplete").len(),
+        listed("lost").len()
+    );
+}
+
 // Issue 16: a chain whose end was cut off was intact. Proves: A17
 fn redis_notes_how_far_chains_have_come(world: &World<'_>) {
     let own = world.envoy_changed(
@@ -196,7 +261,7 @@ fn redis_notes_how_far_chains_have_come(world: &World<'_>) {
         let kept = lines.len() - last;
         copy(&world.dir(), &format!("cut-{last}"), &lines[..kept])
     };
-    eventually("a checkpoint of the last entry", || anchored(&cut(1))["intact"] == false);
+    eventually("a later checkpoint", || anchored(&cut(2))["intact"] == false);
     // The VM ends in order: what it wrote since is noted.
     call();
     assert_eq!(anchored(&cut(1))["intact"], true, "not noted yet");

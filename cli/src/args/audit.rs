@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use portcullis_core::audit::{Anchor, Start};
 use portcullis_core::id::{KeyId, OrgId};
 
@@ -28,6 +28,7 @@ pub(crate) enum AuditCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("of_org").args(["admin", "intents"]))]
 pub(crate) struct VerifyArgs {
     /// Logs, in any order, also compressed with gzip; `-` for standard input. Lines of others are passed over.
     #[arg(required_unless_present = "admin")]
@@ -48,14 +49,18 @@ pub(crate) struct VerifyArgs {
     /// Chains also have to contain the checkpoints that gateways noted in Redis.
     #[arg(long)]
     pub(crate) checkpoints: bool,
+    /// Compare with the calls that Redis was told of before they were made (`audit.durable`): names each that has no
+    /// entry.
+    #[arg(long, conflicts_with = "admin")]
+    pub(crate) intents: bool,
     /// The logs are those of some gateways only: an anchored chain without an entry in them is counted, not missed.
     #[arg(long)]
     pub(crate) partial: bool,
     /// Verify the admin chains in Redis instead of files: who changed keys and policies.
     #[arg(long, conflicts_with = "files")]
     pub(crate) admin: bool,
-    /// Only this organisation's admin chain.
-    #[arg(long, requires = "admin", value_parser = org)]
+    /// Only this organisation's admin chain, or intents.
+    #[arg(long, requires = "of_org", value_parser = org)]
     pub(crate) org: Option<OrgId>,
 }
 
@@ -117,7 +122,8 @@ pub(crate) struct LogArgs {
 
 /// A status, or a pattern of some: a misspelt one would find nothing, which reads like an all-clear.
 fn status(text: &str) -> Result<String, String> {
-    const KNOWN: [&str; 6] = ["success", "tool_error", "error", "denied", "limited", "aborted"];
+    const KNOWN: [&str; 7] =
+        ["success", "tool_error", "error", "denied", "limited", "unavailable", "aborted"];
     match text.contains(['*', '?']) || KNOWN.contains(&text) {
         true => Ok(text.to_owned()),
         false => Err(format!("expected {}, or a pattern", KNOWN.join(", "))),
@@ -148,7 +154,7 @@ pub(crate) struct FilterArgs {
     /// MCP method, such as tools/call, or the action of an administrator, such as key.rotate.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) method: Vec<String>,
-    /// Status: success, tool_error, error, denied, limited or aborted.
+    /// Status: success, tool_error, error, denied, limited, unavailable or aborted.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = status)]
     pub(crate) status: Vec<String>,
     /// Rule that decided, such as tool.* or limit.per_minute.

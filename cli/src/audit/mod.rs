@@ -13,6 +13,7 @@ mod halt;
 mod lines;
 mod log;
 mod progress;
+mod reconcile;
 mod report;
 mod rows;
 mod search;

@@ -9,6 +9,7 @@ use super::anchor::read;
 use super::anchor_log::AnchorLog;
 use super::halt::Halt;
 use super::log::{CUT, Item, Logs, Place, Quiet, too_long};
+use super::reconcile::Intents;
 use super::signature::read_public_key;
 use super::{organisations, signature};
 use crate::args::{ChainStart, Session, VerifyArgs};
@@ -42,6 +43,9 @@ pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, Cli
     log.vouched = vouched;
     log.admin = args.admin;
     log.partial = args.partial;
+    if args.intents {
+        log.intents = Intents::read(args, &mut Store::open(session)?)?;
+    }
     if args.admin {
         let mut store = Store::open(session)?;
         for org in organisations(args.org.as_ref(), &mut store)? {
@@ -69,6 +73,7 @@ struct Log {
     admin: bool,
     /// Chains without any entry are of other gateways.
     partial: bool,
+    intents: Intents,
     vouched: Vouched,
     entries: u64,
     /// Lines of others.
@@ -130,6 +135,7 @@ impl Log {
             start,
             admin: false,
             partial: false,
+            intents: Intents::default(),
             vouched: Vouched::default(),
             entries: 0,
             foreign: 0,
@@ -158,7 +164,10 @@ impl Log {
     fn entry(&mut self, place: &str, number: u64, line: &[u8]) {
         self.entries = self.entries.saturating_add(1);
         let fault = match std::str::from_utf8(line) {
-            Ok(text) => self.verifier.line(text).err().map(|fault| self.told(&fault)),
+            Ok(text) => {
+                self.intents.look(text);
+                self.verifier.line(text).err().map(|fault| self.told(&fault))
+            }
             Err(_) => Some("not an audit entry: not UTF-8".to_owned()),
         };
         if let Some(fault) = fault {
@@ -241,6 +250,7 @@ impl Log {
         let intact = self.bad == 0
             && self.vouched.faults.is_empty()
             && misses.is_empty()
+            && !self.intents.lacks_entries()
             && self.entries > 0;
         if intact { Verdict::Good } else { Verdict::Wanting }
     }
@@ -258,6 +268,7 @@ impl Log {
             "first_bad": self.faults.first().map(BadEntry::view),
             "faults": self.faults.iter().map(BadEntry::view).collect::<Vec<_>>(),
             "not_as_expected": misses,
+            "intents": self.intents.view(),
             "anchors": json!({
                 "entries": self.vouched.entries,
                 "found": self.found(Found::Same),
@@ -287,6 +298,7 @@ impl Log {
         let mut lines: Vec<String> = self.faults.iter().take(SHOWN).map(BadEntry::line).collect();
         lines.extend(self.vouched.faults.iter().take(SHOWN).map(BadEntry::line));
         lines.extend(misses.iter().map(|miss| escape::line(miss)));
+        lines.extend(self.intents.lines().iter().map(|line| escape::line(line)));
         if self.bad > 0 {
             let shown = u64::try_from(SHOWN).unwrap_or(u64::MAX).min(self.bad);
             let missing = match self.missing {
@@ -305,7 +317,7 @@ impl Log {
                 self.vouched.entries,
                 self.entries
             ));
-        } else if !misses.is_empty() {
+        } else if !misses.is_empty() || self.intents.lacks_entries() {
             lines.push(format!(
                 "NOT AS EXPECTED: {} entries, intact as far as they go{foreign}",
                 self.entries

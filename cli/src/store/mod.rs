@@ -10,6 +10,7 @@ mod admin;
 mod approvals;
 mod checkpoints;
 mod denials;
+mod intents;
 mod keys;
 mod operators;
 mod policies;
@@ -24,6 +25,7 @@ use redis::FromRedisValue;
 
 pub(crate) use active_policy::{ActivePolicy, CanaryScope, NamedCanary, Target};
 pub(crate) use approvals::Approval;
+pub(crate) use intents::Told;
 pub(crate) use keys::{Listed, Stored, Used, Written};
 pub(crate) use operators::AclUser;
 pub(crate) use policies::{Activation, Move, PolicyAction};

@@ -56,7 +56,7 @@ impl Store {
             cost: 1,
             alert: None,
         };
-        let admit = Admit { guards: Vec::new(), windows: vec![window], used: None };
+        let admit = Admit { guards: Vec::new(), windows: vec![window], used: None, intent: None };
         let reply = self.run(&admit.call())?;
         match admit.decode(reply) {
             Ok(AdmitReply::Admitted(_)) => Ok(()),

@@ -78,7 +78,7 @@ fn the_holder_of_a_token_is_decided_about_with_its_windows_and_its_canary() {
         cost: 5,
         alert: None,
     };
-    let admit = Admit { guards: vec![], windows: vec![window], used: None };
+    let admit = Admit { guards: vec![], windows: vec![window], used: None, intent: None };
     crate::valkey::run(&mut operator.redis(), &admit.call());
     let told = answer(&idp.explains(&operator, &token, &MEANT));
     assert_eq!(told["gateway"], "limited", "{told}");

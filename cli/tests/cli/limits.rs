@@ -48,7 +48,7 @@ fn call_of(operator: &Operator, principal: &Principal, tool: &str) -> bool {
         Called { connector: &connector, method: "tools/call", tool, opens: false, bytes: 1 }
             .quotas(&policy, principal);
     let windows = quotas.into_iter().map(|quota| quota.window).collect();
-    let admit = Admit { guards: vec![], windows, used: None };
+    let admit = Admit { guards: vec![], windows, used: None, intent: None };
     let reply = valkey::run(&mut operator.redis(), &admit.call());
     matches!(admit.decode(reply).unwrap(), AdmitReply::Admitted(_))
 }

@@ -135,7 +135,7 @@ fn draw(admin: &Operator, id: &str) {
         cost: 1,
         alert: None,
     };
-    let admit = Admit { guards: vec![], windows: vec![window], used: None };
+    let admit = Admit { guards: vec![], windows: vec![window], used: None, intent: None };
     let reply = crate::valkey::run(&mut admin.redis(), &admit.call());
     assert!(matches!(reply, Reply::Array(_)), "{reply:?}");
 }

@@ -35,7 +35,7 @@ fn draw(operator: &Operator, id: &str, cost: u64) {
         cost,
         alert: None,
     };
-    let admit = Admit { guards: vec![], windows: vec![window], used: None };
+    let admit = Admit { guards: vec![], windows: vec![window], used: None, intent: None };
     crate::valkey::run(&mut operator.redis(), &admit.call());
 }
 

@@ -21,6 +21,7 @@ fn admit() -> Admit {
         ],
         windows: vec![window("calls", 1), window("credits", u64::MAX)],
         used: None,
+        intent: None,
     }
 }
 
@@ -158,7 +159,8 @@ fn refuses_every_other_form() {
 
 #[test]
 fn refuses_a_move_in_which_nothing_moved() {
-    let admit = Admit { guards: admit().guards[..1].to_vec(), windows: vec![], used: None };
+    let admit =
+        Admit { guards: admit().guards[..1].to_vec(), windows: vec![], used: None, intent: None };
     let reply = Value::Array(vec![Value::Int(0), bulk("7"), Value::Nil]);
     assert_eq!(admit.decode(reply), Err(ReplyError::Malformed { expected: "a guard that moved" }));
 }

@@ -396,6 +396,7 @@ fn a_moved_guard_comes_back_and_nothing_is_drawn() {
             guards: guards.map(|(key, expected)| Guard { key, expected }).collect(),
             windows: vec![calls.clone()],
             used: None,
+            intent: None,
         };
         let reply = admit.decode(run(&mut connection, &admit.call())).unwrap();
         drawn += usize::from(states.is_none());
@@ -412,7 +413,7 @@ fn without_windows_the_guards_decide_alone() {
     let valkey = Valkey::start();
     let mut connection = valkey.connect();
     let guard = Guard { key: Key::record("acme", "a1"), expected: Expected::Absent };
-    let admit = Admit { guards: vec![guard], windows: vec![], used: None };
+    let admit = Admit { guards: vec![guard], windows: vec![], used: None, intent: None };
     let reply = run(&mut connection, &admit.call());
     assert!(matches!(&reply, Value::Array(items) if items.len() == 3), "{reply:?}");
     assert_eq!(admit.decode(reply), Ok(AdmitReply::Admitted(vec![])));

@@ -24,7 +24,7 @@ fn what_a_person_granted_is_taken_once() {
     let mut ask = |call: &ScriptCall| run(&mut connection, call);
     let guard =
         Guard { key: approval.key().clone(), expected: Expected::Revision(GRANTED.to_owned()) };
-    let admit = Admit { guards: vec![guard], windows: vec![], used: None };
+    let admit = Admit { guards: vec![guard], windows: vec![], used: None, intent: None };
 
     assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(false), "nobody asked");
     assert_eq!(admit.decode(ask(&admit.call())), Ok(AdmitReply::Stale(vec![GuardState::Absent])));

@@ -29,7 +29,7 @@ fn the_first_holder_keeps_it_and_it_guards_admissions_until_it_expires() {
     for (holder, admitted) in [("k1", true), ("k2", false)] {
         let expected = Expected::Revision(holder.into());
         let guard = Guard { key: key.clone(), expected };
-        let admit = Admit { guards: vec![guard], windows: vec![], used: None };
+        let admit = Admit { guards: vec![guard], windows: vec![], used: None, intent: None };
         let reply = admit.decode(ask(&admit.call())).unwrap();
         let moved = vec![GuardState::Present { rev: "k1".into(), doc: vec![] }];
         let told = if admitted { AdmitReply::Admitted(vec![]) } else { AdmitReply::Stale(moved) };

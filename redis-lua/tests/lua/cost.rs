@@ -106,6 +106,7 @@ fn admission(key: u64, windows: usize) -> Admit {
         ],
         windows: (0..windows).map(|nth| kinds[nth % 3](format!("w{nth}-{key}"))).collect(),
         used: None,
+        intent: None,
     }
 }
 

@@ -11,7 +11,12 @@ use crate::valkey::{Valkey, run};
 fn admit(policy: Expected) -> Admit {
     let record = Guard { key: Key::record("acme", "a1"), expected: Expected::Absent };
     let policy = Guard { key: Key::policy("acme"), expected: policy };
-    Admit { guards: vec![record, policy], windows: vec![window("calls", 5, 1_000, 1)], used: None }
+    Admit {
+        guards: vec![record, policy],
+        windows: vec![window("calls", 5, 1_000, 1)],
+        used: None,
+        intent: None,
+    }
 }
 
 fn stamp(connection: &mut redis::Connection, admit: &Admit) -> (AdmitReply, Stamp) {

@@ -65,5 +65,5 @@ pub(crate) fn alerting(name: &str, limit: u64, length_us: u64, cost: u64, from: 
 }
 
 pub(crate) fn draw_from(windows: Vec<Window>) -> Admit {
-    Admit { guards: vec![], windows, used: None }
+    Admit { guards: vec![], windows, used: None, intent: None }
 }

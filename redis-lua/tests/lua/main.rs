@@ -10,6 +10,7 @@ mod checkpoint;
 mod concurrency;
 mod cost;
 mod generation;
+mod intents;
 mod ledger;
 mod look;
 mod model;

@@ -17,6 +17,7 @@ fn the_last_list_decides_for_every_gateway() {
         guards: vec![Guard { key: keys[1].clone(), expected }],
         windows: vec![],
         used: None,
+        intent: None,
     };
     let same = || Expected::Revision("same".into());
     for (states, now, expected, passes) in [

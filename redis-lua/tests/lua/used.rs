@@ -11,7 +11,7 @@ const DAY_MS: i64 = 86_400_000;
 fn admit(expected: Expected, windows: Vec<Window>, field: &str) -> Admit {
     let used = Use { key: Key::used("acme", "a1"), field: field.into() };
     let guard = Guard { key: Key::record("acme", "a1"), expected };
-    Admit { guards: vec![guard], windows, used: Some(used) }
+    Admit { guards: vec![guard], windows, used: Some(used), intent: None }
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn nothing_is_noted_unless_asked() {
     let mut connection = valkey.connect();
     for used in [None, Some(Use { key: Key::used("acme", "a1"), field: String::new() })] {
         let windows = vec![window("calls", 5, 60_000_000, 1)];
-        let admit = Admit { guards: vec![], windows, used };
+        let admit = Admit { guards: vec![], windows, used, intent: None };
         let reply = admit.decode(run(&mut connection, &admit.call())).unwrap();
         assert!(matches!(reply, AdmitReply::Admitted(_)), "{reply:?}");
     }

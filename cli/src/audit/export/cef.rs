@@ -82,7 +82,7 @@ fn severity(entry: &Entry<'_>, events: &[String]) -> u8 {
     });
     let status = match &*entry.status {
         "denied" => 5,
-        "limited" | "error" => 4,
+        "limited" | "error" | "unavailable" => 4,
         "tool_error" | "aborted" => 3,
         _ if !entry.action.is_empty() => 3,
         _ => 1,

@@ -104,7 +104,7 @@ fn activity(entry: &Entry<'_>) -> (u64, &'static str) {
 fn status(entry: &Entry<'_>) -> (u64, &'static str) {
     match &*entry.status {
         "success" => (1, "Success"),
-        "tool_error" | "error" | "denied" | "limited" | "aborted" => (2, "Failure"),
+        "tool_error" | "error" | "denied" | "limited" | "unavailable" | "aborted" => (2, "Failure"),
         _ => (0, "Unknown"),
     }
 }
@@ -116,7 +116,7 @@ fn severity(entry: &Entry<'_>) -> (u64, &'static str) {
     }
     match &*entry.status {
         "denied" => (3, "Medium"),
-        "limited" | "error" => (2, "Low"),
+        "limited" | "error" | "unavailable" => (2, "Low"),
         _ => (1, "Informational"),
     }
 }

@@ -145,7 +145,7 @@ impl Outcomes {
         add(&mut self.calls);
         match status {
             "tool_error" | "error" => add(&mut self.failed),
-            "denied" | "limited" => add(&mut self.refused),
+            "denied" | "limited" | "unavailable" => add(&mut self.refused),
             _ => {}
         }
     }
@@ -217,7 +217,7 @@ impl Tally {
         if outside {
             add(&mut of_caller.outside_hours);
         }
-        if matches!(&*entry.status, "denied" | "limited") {
+        if matches!(&*entry.status, "denied" | "limited" | "unavailable") {
             self.denials.count(&entry.decision.rule);
         }
         if is_call {

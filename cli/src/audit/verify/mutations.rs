@@ -141,11 +141,11 @@ fn mutated(mutation: Mutation, random: &mut Random) -> (Vec<u8>, Vec<u8>) {
 /// The last lines are gone, and the anchor that would show it names the last entry that is left.
 fn forged_anchor(random: &mut Random) -> (Vec<u8>, Vec<u8>) {
     let mut lines = lines();
-    let cut = lines.len() - 1 - random.below(4);
+    let cut = lines.len().saturating_sub(random.below(4).saturating_add(1));
     lines.truncate(cut);
     let signer = match random.below(2) {
         0 => KEEPER,
-        _ => KEEPER + 1,
+        _ => KEEPER.saturating_add(1),
     };
     let mut anchors = anchor_log(&lines, signer);
     if signer == KEEPER {

@@ -37,6 +37,8 @@ pub struct Entry {
     ///
     /// [`StoredSecret::label`]: crate::auth::record::StoredSecret::label
     pub secret: Option<String>,
+    /// The OAuth client that the token was issued to (RFC 9068 §2.2; `azp` of OpenID Connect).
+    pub oauth_client_id: Option<String>,
     /// The subject of the proven token or certificate.
     pub client_id: Option<String>,
     /// The name the credential was issued under.
@@ -71,7 +73,7 @@ pub struct Entry {
     pub input: Option<String>,
     /// SHA-256 of its canonical JSON as it came, numbers as they were written.
     pub input_sha256: Option<String>,
-    /// `success`, `tool_error`, `error`, `denied`, `limited` or `aborted`.
+    /// `success`, `tool_error`, `error`, `denied`, `limited`, `unavailable` or `aborted`.
     pub status: &'static str,
     /// What the client got.
     pub http_status: Option<u16>,
@@ -138,6 +140,13 @@ pub fn actors(claims: &Map<String, Value>) -> Vec<String> {
     chain
 }
 
+/// The OAuth client that a token with these claims was issued to.
+#[must_use]
+pub fn oauth_client(claims: &Map<String, Value>) -> Option<String> {
+    let client = ["client_id", "azp"].iter().find_map(|name| claims.get(*name)?.as_str());
+    client.map(shown_text)
+}
+
 impl Entry {
     /// Its canonical JSON (RFC 8785) in that place, without its hash. Members are written in the order of their names.
     pub(super) fn canonical(&self, place: Place<'_>) -> String {
@@ -168,6 +177,7 @@ impl Entry {
         line.number("latency_ms", Some(self.latency_ms));
         line.some_text("mcp_method", self.mcp_method.as_deref());
         line.some_text("module", Some(place.build).filter(|build| !build.is_empty()));
+        line.some_text("oauth_client_id", self.oauth_client_id.as_deref());
         line.some_text("org_id", self.org_id.as_deref());
         line.text("path", &self.path);
         line.some_text("policy_version", self.policy_version.as_deref());
@@ -190,6 +200,26 @@ impl Entry {
         line.number("upstream_ms", self.upstream_ms);
         line.some_text("user_agent", self.user_agent.as_deref());
         line.end()
+    }
+
+    /// What the call is about to do, before it is done: canonical JSON. Its input by its digest alone.
+    #[must_use]
+    pub fn intent(&self, timestamp: String, chain: &str) -> String {
+        let mut intent = Object::with_capacity(512);
+        intent.some_text("api_key_id", self.api_key_id.as_deref());
+        intent.text("chain", chain);
+        intent.some_text("client_id", self.client_id.as_deref());
+        intent.some_text("connector", self.connector.as_deref());
+        intent.some_text("input_sha256", self.input_sha256.as_deref());
+        intent.some_text("mcp_method", self.mcp_method.as_deref());
+        intent.some_text("principal", self.principal.as_deref());
+        intent.some_text("prompt_name", self.prompt_name.as_deref());
+        intent.text("request_id", &self.request_id);
+        intent.some_text("resource_uri", self.resource_uri.as_deref());
+        intent.some_text("task_id", self.task_id.as_deref());
+        intent.text("timestamp", &timestamp);
+        intent.some_text("tool_name", self.tool_name.as_deref());
+        intent.end()
     }
 
     /// What is known from the headers.
@@ -386,6 +416,7 @@ mod tests {
             actors: vec!["agent".into(), "job".into()],
             api_key_id: text("k"),
             client_id: text("c"),
+            oauth_client_id: text("o"),
             principal: text("a \"bot\"\n"),
             auth_method: Some("jwt"),
             certificate_sha256: text("f"),
@@ -421,7 +452,7 @@ mod tests {
         };
         let expected = json!({
             "timestamp": "t", "request_id": "r", "trace_id": "trace", "org_id": "acme",
-            "actors": ["agent", "job"], "api_key_id": "k", "client_id": "c", "principal": "a \"bot\"\n", "auth_method": "jwt",
+            "actors": ["agent", "job"], "api_key_id": "k", "client_id": "c", "oauth_client_id": "o", "principal": "a \"bot\"\n", "auth_method": "jwt",
             "certificate_sha256": "f", "role": "analyst", "connector": "demo",
             "http_method": "POST", "path": "/ä", "mcp_method": "tools/call", "tool_name": "pay",
             "prompt_name": "p", "resource_uri": "a:b", "resource_uris": ["a:b", "\\"],

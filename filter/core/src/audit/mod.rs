@@ -17,7 +17,7 @@ pub use admin::{AdminAction, AdminEntry};
 pub use anchor::{Anchor, Anchors, Found};
 pub use chain::Chain;
 pub use checkpoint::{CheckpointConfig, Checkpoints};
-pub use entry::{Decision, Entry, actors};
+pub use entry::{Decision, Entry, actors, oauth_client};
 pub use event::AuditEvent;
 pub use link::{GENESIS, hash_of, signed};
 pub(crate) use redact::same_name;

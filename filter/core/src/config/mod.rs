@@ -67,6 +67,8 @@ pub struct Config {
     pub unproven: UnprovenConfig,
     /// The most bytes of redacted input that one audit entry carries.
     pub audit_input_max_bytes: usize,
+    /// Whether Redis knows of each call before it is made.
+    pub durable_audit: bool,
     /// How often Redis notes how far the audit chain has come.
     pub checkpoints: CheckpointConfig,
     /// Who is told more than how the gateway is.
@@ -198,7 +200,10 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         let expected = "refuse; or `guards`, and `unguarded_routes` not `allow`: only they keep what goes by from MCP servers";
         faults.push("request.unmatched", "pass", expected);
     }
-    let (audit_input_max_bytes, checkpoints) = audit(&mut fields, faults);
+    let (audit_input_max_bytes, checkpoints, durable_audit) = audit(&mut fields, faults);
+    if durable_audit && redis.is_none() {
+        faults.push("audit.durable", "true", "false, or `redis`: it takes the intents of calls");
+    }
     let health = HealthConfig::read(&mut fields, faults);
     let policy_cache_bytes = policy_cache(&mut fields, faults);
     fields.finish(faults);
@@ -219,6 +224,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         max_body_bytes: request.max_body_bytes,
         unproven: request.unproven,
         audit_input_max_bytes,
+        durable_audit,
         checkpoints,
         health,
         policy_cache_bytes,
@@ -374,15 +380,17 @@ fn texts(
     items.filter_map(|item| item.text(faults, expected, read)).collect()
 }
 
-fn audit(fields: &mut Fields<'_>, faults: &mut Faults) -> (usize, CheckpointConfig) {
+fn audit(fields: &mut Fields<'_>, faults: &mut Faults) -> (usize, CheckpointConfig, bool) {
     const INPUT: usize = 4_096;
     const LONGEST: u64 = 3_600;
     const MOST: u64 = 1_000_000;
     let mut checkpoints = CheckpointConfig::default();
     let node = fields.optional("audit").and_then(|node| node.object(faults, "an object"));
-    let Some(mut fields) = node else { return (INPUT, checkpoints) };
+    let Some(mut fields) = node else { return (INPUT, checkpoints, false) };
     let most = fields.optional("input_max_bytes");
     let most = most.and_then(|node| node.integer(faults, 0..=MOST_BYTES, "bytes"));
+    let durable = fields.optional("durable");
+    let durable = durable.and_then(|node| node.boolean(faults)).unwrap_or_default();
     let every = fields.optional("checkpoint_seconds");
     if let Some(every) = every.and_then(|it| it.integer(faults, 0..=LONGEST, "seconds")) {
         checkpoints.every = (every > 0).then(|| Duration::from_secs(every));
@@ -391,7 +399,8 @@ fn audit(fields: &mut Fields<'_>, faults: &mut Faults) -> (usize, CheckpointConf
     let entries = entries.and_then(|node| node.integer(faults, 1..=MOST, "entries"));
     checkpoints.entries = entries.unwrap_or(checkpoints.entries);
     fields.finish(faults);
-    (most.and_then(|most| usize::try_from(most).ok()).unwrap_or(INPUT), checkpoints)
+    let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(INPUT);
+    (most, checkpoints, durable)
 }
 
 fn policy_cache(fields: &mut Fields<'_>, faults: &mut Faults) -> usize {

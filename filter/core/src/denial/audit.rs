@@ -16,6 +16,8 @@ pub enum AuditStatus {
     Error,
     /// Refused.
     Denied,
+    /// Refused because the gateway could not decide: a dependency failed, or has an older state.
+    Unavailable,
     /// Refused because a limit was reached.
     Limited,
     /// The client went away.
@@ -31,6 +33,7 @@ impl AuditStatus {
             Self::ToolError => "tool_error",
             Self::Error => "error",
             Self::Denied => "denied",
+            Self::Unavailable => "unavailable",
             Self::Limited => "limited",
             Self::Aborted => "aborted",
         }
@@ -48,6 +51,10 @@ impl Denial {
             | Self::UpstreamGone
             | Self::UpstreamTimedOut
             | Self::UpstreamAnswer(_) => AuditStatus::Error,
+            Self::Unavailable(..)
+            | Self::NoSession(_)
+            | Self::PolicyUnusable
+            | Self::Internal(_) => AuditStatus::Unavailable,
             _ => AuditStatus::Denied,
         }
     }

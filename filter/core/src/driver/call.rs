@@ -43,6 +43,8 @@ pub enum DependencyCall {
     Bind(ScriptCall),
     /// Redis: what became due after the admission is drawn. Nobody waits for it.
     Charge(ScriptCall),
+    /// Redis: where the audit entry of a call is. Nobody waits for it.
+    Complete(ScriptCall),
     /// Redis: what a list showed of tools. Nobody waits for it.
     Observe(ScriptCall),
     /// Redis: a call waits for a person, or takes what one granted.

@@ -3,6 +3,8 @@
 //! Owns the transition table. What a stage does is the stage's own business; a new one is a variant of [`Stage`], a line
 //! in [`Stage::on`], a line for what it takes over in [`enter`], and a file.
 
+use portcullis_redis_lua::Complete;
+
 use super::actions::hold_body::hold;
 use super::handover::{Handover, Outcome, refuse};
 use super::request::PendingBody;
@@ -20,6 +22,7 @@ use super::stages::verify_token::VerifyToken;
 use super::turn::{Context, Turn, after_end};
 use crate::audit::AuditEvent;
 use crate::denial::AuditStatus;
+use crate::driver::call::DependencyCall;
 use crate::driver::event::{Closing, Event};
 use crate::driver::step::{Effect, Gate, RequestGate};
 use crate::worker::Worker;
@@ -244,6 +247,13 @@ pub(crate) fn close(stage: Stage, closing: &Closing, turn: &mut Turn<'_>) -> (St
     entry.upstream_ms = closing.upstream_ms;
     let line = turn.worker.chain.append(entry);
     turn.effects.push(Effect::Audit(line));
+    if let Some(key) = turn.context.intents.take() {
+        let chain = &turn.worker.chain;
+        let (request_id, name) = (turn.context.entry.request_id.clone(), chain.name().to_owned());
+        let complete = Complete { key, request_id, chain: name, entry: chain.end() };
+        turn.start(DependencyCall::Complete(complete.call()));
+    }
+    let entry = &turn.context.entry;
     turn.worker.health.request_ended(entry, turn.now);
     let measures = turn.worker.labels.measures(entry).into_iter();
     turn.effects.extend(measures.map(|(metric, value)| Effect::Measure(metric, value)));

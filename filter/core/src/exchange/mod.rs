@@ -59,6 +59,7 @@ impl Default for Exchange {
             token: None,
             slot: None,
             next_call: CallId::FIRST,
+            intents: None,
             sender: Sender::Unknown,
             era: Era::Legacy,
             answers: Answers::Here,

@@ -3,7 +3,7 @@
 //! Owns the notes of an exchange (its audit entry, how its client is addressed) and the effects that all stages have
 //! in common. Holds no stage's own state.
 
-use portcullis_redis_lua::{Admit, AdmitReply, Stamp, WindowState};
+use portcullis_redis_lua::{Admit, AdmitReply, Key, Stamp, WindowState};
 
 use super::checks::cors;
 use super::checks::protected_resource::Hint;
@@ -55,6 +55,8 @@ pub(crate) struct Context {
     /// The stream that this exchange is counted as.
     pub(crate) slot: Option<Slot>,
     pub(crate) next_call: CallId,
+    /// Where the intent of the call was to be appended.
+    pub(crate) intents: Option<Key>,
     pub(crate) sender: Sender,
     pub(crate) era: Era,
     pub(crate) answers: Answers,

@@ -130,7 +130,9 @@ impl Bench {
         let name = format!("{waiter:016x}");
         let command = if script {
             let guard = Guard { key: Key::policy_document(&name), expected: Expected::Unknown };
-            Command::Script(Admit { guards: vec![guard], windows: Vec::new(), used: None }.call())
+            Command::Script(
+                Admit { guards: vec![guard], windows: Vec::new(), used: None, intent: None }.call(),
+            )
         } else {
             Command::Get(Key::policy_document(&name))
         };

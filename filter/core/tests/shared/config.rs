@@ -40,6 +40,7 @@ pub(crate) fn config() -> Config {
         max_body_bytes: 1_024,
         unproven: UnprovenConfig::default(),
         audit_input_max_bytes: 256,
+        durable_audit: false,
         checkpoints: CheckpointConfig::default(),
         health: HealthConfig::default(),
         policy_cache_bytes: 67_108_864,

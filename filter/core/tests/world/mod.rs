@@ -241,6 +241,7 @@ impl World {
                 let config = Config::parse(&document).unwrap();
                 (self.worker.config.redis, self.worker.config.vault) = (config.redis, config.vault);
                 self.worker.config.policy = config.policy;
+                self.worker.config.durable_audit = config.durable_audit;
             }
             "sharded" => {
                 self.worker.config.redis.as_mut().unwrap().sharded = rest == "yes";

@@ -14,6 +14,10 @@ pub(super) fn call(call: DependencyCall) -> String {
             let arg = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
             format!("charge {} {}", script.keys[0], arg(4))
         }
+        DependencyCall::Complete(script) => {
+            let arg = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
+            format!("complete {} at {}", script.keys[0], arg(2))
+        }
         DependencyCall::Observe(script) => {
             let states = script.args.iter().skip(2).map(|state| String::from_utf8_lossy(state));
             format!("observe {} tools: {}", script.keys.len(), states.collect::<Vec<_>>().join(" "))
@@ -40,8 +44,8 @@ pub(super) fn call(call: DependencyCall) -> String {
 fn admission(call: &ScriptCall) -> String {
     let mut args = call.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned());
     let mut next = || args.next().unwrap();
-    // `g` or `g,o`: which of the guards is the policy is seen from its key.
-    let guards: usize = next().split(',').next().unwrap().parse().unwrap();
+    // `g` or `g,o`: which of the guards is the policy is seen from its key. Then `+` for an intent, which is seen, too.
+    let guards: usize = next().split([',', '+']).next().unwrap().parse().unwrap();
     let (guards, rest) = call.keys.split_at(guards);
     let mut lines = vec!["admit".to_owned()];
     lines.extend(guards.iter().map(|key| format!("  guard {} at {}", shown(key), next())));
@@ -60,8 +64,11 @@ fn admission(call: &ScriptCall) -> String {
             lines.push(format!("  alert at {alert} in {}", shown(rest.next().unwrap())));
         }
     }
-    if let Some(key) = rest.next() {
-        lines.push(format!("  note use of {} in {}", next(), shown(key)));
+    for key in rest.by_ref() {
+        lines.push(match key.as_str().ends_with(":intents") {
+            true => format!("  append {} to {}", next(), shown(key)),
+            false => format!("  note use of {} in {}", next(), shown(key)),
+        });
     }
     assert!(rest.next().is_none() && args.next().is_none(), "more than admit.lua takes: {call:?}");
     lines.join("\n")

@@ -114,7 +114,7 @@ fn card(text: &str) -> Option<usize> {
         }
     };
     let sum: u32 = number.iter().rev().enumerate().map(doubled).fold(0, u32::saturating_add);
-    (ends && sum % 10 == 0).then_some(end)
+    (ends && sum.is_multiple_of(10)).then_some(end)
 }
 
 /// How long the IBAN is that `text` begins with.

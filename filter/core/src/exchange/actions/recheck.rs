@@ -77,7 +77,7 @@ impl Recheck {
     pub(crate) fn ask(&mut self, turn: &mut Turn<'_>) {
         let snapshot = Snapshot::remembered(&self.request.identity, turn.worker, turn.now);
         let guards = snapshot.guards(&self.request.identity);
-        let admit = Admit { guards, windows: Vec::new(), used: None };
+        let admit = Admit { guards, windows: Vec::new(), used: None, intent: None };
         let call = turn.start(DependencyCall::Admit(admit.call()));
         self.asked = PendingCheck::Records(call, snapshot, admit);
     }

@@ -9,7 +9,7 @@ use serde_json::Map;
 
 use super::pinned_tools;
 use super::snapshot::{CredentialState, Known, Snapshot};
-use crate::audit::{AuditEvent, Entry, actors};
+use crate::audit::{AuditEvent, Entry, actors, oauth_client};
 use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::{Fingerprint, PeerCertificate};
 use crate::auth::deny_list::DenyListEntry;
@@ -187,6 +187,7 @@ fn identify(
         (PresentedIdentity::Verified(verified), CredentialState::DenyList(deny_list)) => {
             entry.identify(&verified.principal);
             entry.actors = actors(&verified.claims);
+            entry.oauth_client_id = oauth_client(&verified.claims);
             Some(undenied(verified, deny_list).map(|()| verified.principal.clone()))
         }
         (PresentedIdentity::Key(_), CredentialState::DenyList(_))

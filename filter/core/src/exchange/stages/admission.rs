@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Key, Use};
+use portcullis_redis_lua::{Admit, AdmitReply, GuardState, Intent, Key, Use};
 
 use crate::auth::PresentedIdentity;
 use crate::authz::Shadowed;
@@ -108,7 +108,9 @@ fn ask(
     };
     let (plan, windows) = turn.worker.leases.draw(quotas, turn.now);
     let used = use_of(identity, &verdict, turn);
-    let admit = Admit { guards, windows, used };
+    let intent = intent_of(identity, &verdict, aim, turn);
+    turn.context.intents = intent.as_ref().map(|intent| intent.key.clone());
+    let admit = Admit { guards, windows, used, intent };
     let call = turn.start(DependencyCall::Admit(admit.call()));
     let credential = match (credential, wanted) {
         (Credential::Settled, Some(wanted)) => fetch(&wanted, turn),
@@ -138,6 +140,20 @@ fn use_of(identity: &PresentedIdentity, verdict: &Verdict, turn: &mut Turn<'_>) 
     let used = Use { key: Key::used(key.org.as_str(), key.id.as_str()), field: key.digest.name() };
     let noted = turn.worker.use_noted(&used);
     noted.is_none_or(|noted| turn.now.since(noted) >= USE_NOTED_EVERY).then_some(used)
+}
+
+/// What a call is about to do, where the audit log is to be durable.
+fn intent_of(
+    identity: &PresentedIdentity,
+    verdict: &Verdict,
+    aim: Aim,
+    turn: &Turn<'_>,
+) -> Option<Intent> {
+    let call = matches!((verdict, aim), (Verdict::Allowed(_), Aim::Pass));
+    (call && turn.worker.config.durable_audit).then(|| Intent {
+        key: Key::intents(identity.org().as_str()),
+        doc: turn.context.entry.intent(turn.now.rfc3339(), turn.worker.chain.name()).into_bytes(),
+    })
 }
 
 impl Admission {
@@ -233,7 +249,7 @@ impl Admission {
                     }
                     DrawResult::Rest(..) if self.rounds >= MOST_ROUNDS => refuse(unreadable, turn),
                     DrawResult::Rest(plan, windows) => {
-                        let admit = Admit { windows, ..self.admit };
+                        let admit = Admit { windows, intent: None, ..self.admit };
                         let call = turn.start(DependencyCall::Admit(admit.call()));
                         let rounds = self.rounds.saturating_add(1);
                         let verdict = Verdict::Allowed(grant);
@@ -284,6 +300,10 @@ impl Admission {
 
     /// Redis cannot be asked.
     fn unanswered(self, why: CallFailure, turn: &mut Turn<'_>) -> Outcome<Box<Admission>> {
+        // A call without its intent is one that a crash would lose.
+        if turn.worker.config.durable_audit {
+            return refuse(Denial::Unavailable(Dependency::Redis, why), turn);
+        }
         let admission = (self.request.identity.org(), &self.admit);
         match without_redis(admission, self.verdict, turn) {
             Some(Ok(grant)) => {
@@ -351,7 +371,8 @@ fn proceed(
         Verdict::Allowed(grant)
             if request.holds_all()
                 && grant.quotas.is_empty()
-                && grant.required_approval.is_none() =>
+                && grant.required_approval.is_none()
+                && !turn.worker.config.durable_audit =>
         {
             Outcome::Next(Handover::Granted(request, grant, credential))
         }

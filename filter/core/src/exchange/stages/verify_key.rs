@@ -36,7 +36,7 @@ impl VerifyKey {
         let identity = &reading.caller.identity;
         let snapshot = Snapshot::remembered(identity, turn.worker, turn.now);
         let guards = snapshot.guards(identity);
-        let admit = Admit { guards, windows: Vec::new(), used: None };
+        let admit = Admit { guards, windows: Vec::new(), used: None, intent: None };
         let call = turn.start(DependencyCall::Admit(admit.call()));
         let stage = Self { reading, snapshot, admit, call, body };
         Outcome::Wait(Box::new(stage), Gate::Hold)

@@ -18,7 +18,7 @@ fn get(name: &str) -> Command {
 }
 
 fn admit() -> ScriptCall {
-    Admit { guards: Vec::new(), windows: Vec::new(), used: None }.call()
+    Admit { guards: Vec::new(), windows: Vec::new(), used: None, intent: None }.call()
 }
 
 fn send<W>(command: &Command) -> Output<W> {

@@ -21,7 +21,7 @@ fn admit(record: Expected, policy: Expected) -> Admit {
     ];
     let key = Key::window(Scope::Org("acme"), "calls", &[]);
     let window = Window { key, limit: 10, length_us: 1_000_000, grain_us: 1, cost: 1, alert: None };
-    Admit { guards, windows: vec![window], used: None }
+    Admit { guards, windows: vec![window], used: None, intent: None }
 }
 
 fn rev(rev: &str) -> Expected {

@@ -201,6 +201,7 @@ impl Watch {
                         script.keys.iter().filter(|key| key.as_str().contains(":window:"));
                     Kind::Admit { expected, windows: windows.count() }
                 }
+                DependencyCall::Complete(_) => panic!("no call is durable"),
                 DependencyCall::Charge(_) => panic!("nothing costs by the row"),
                 DependencyCall::Observe(_) => panic!("nothing is asked for what is not verified"),
                 DependencyCall::Bind(_) => panic!("nothing was opened"),
