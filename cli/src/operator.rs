@@ -22,7 +22,8 @@ const PASSWORD_LENGTH: usize = 43;
 pub(crate) fn create(session: &Session, args: &CreateOperatorArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
     let users = store.users()?;
-    if !args.replace && users.iter().any(|user| user.name == args.name) {
+    let there = users.iter().any(|user| user.name == args.name);
+    if !args.replace && there {
         return Err(CliError::new(format!("there is a user {} already", args.name), "ACL LIST")
             .expected("another name, or --replace, which also changes the password"));
     }
@@ -48,6 +49,17 @@ pub(crate) fn create(session: &Session, args: &CreateOperatorArgs) -> Result<Rep
     store.set_user(&args.name, &granted)?;
     for org in &args.rights.org {
         store.lists_organisation(org)?;
+    }
+    // Redis asks for a password when a connection opens, and never again.
+    let ended = there.then(|| store.end_connections(&args.name));
+    if let Some(Err(refusal)) = &ended {
+        progress(&format!(
+            "warning: connections that {} has open go on without the new password ({}). End them as an administrator with \
+             `CLIENT KILL USER {}`, on every node of a Cluster",
+            args.name,
+            refusal.found(),
+            args.name
+        ));
     }
     let saved = store.save_users();
     if let Err(refusal) = &saved {
@@ -76,6 +88,7 @@ pub(crate) fn create(session: &Session, args: &CreateOperatorArgs) -> Result<Rep
         "url": args.out.is_none().then_some(url),
         "password_sha256": digest,
         "saved": saved.is_ok(),
+        "connections_ended": ended.and_then(Result::ok),
     });
     Ok(Report::done(text, json))
 }

@@ -74,7 +74,7 @@ pub(crate) fn stop(session: &Session, args: &CanaryStopArgs) -> Result<Report, C
     // The active version takes from no key what it had.
     let asked = Asked { which: &args.which, reason: &args.reason, orphaning: Orphaning::Warned };
     let active = |active, _: &NamedCanary| Ok(Target::alone(active));
-    of_canaries(session, &asked, PolicyAction::Rollback, active, |_, _| Ok(()))
+    of_canaries(session, &asked, PolicyAction::CanaryStop, active, |_, _| Ok(()))
 }
 
 struct Asked<'a> {

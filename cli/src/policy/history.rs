@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{active_policies, listed, no_policy, stored_document};
 use crate::args::{HistoryArgs, Session, ShowPolicyArgs};
 use crate::report::{CliError, Output, Report, pretty, progress, table};
-use crate::store::{Activation, ActivePolicy, CanaryScope, PolicyAction, Store};
+use crate::store::{Activation, ActivePolicy, CanaryScope, Store};
 use crate::time::Seconds;
 
 pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, CliError> {
@@ -135,6 +135,6 @@ fn activated_last(store: &mut Store) -> Result<PolicyVersion, CliError> {
     const REMEMBERED: u32 = 1_000;
     let organisations = store.organisations()?;
     let entries = store.history(&organisations, REMEMBERED)?;
-    let activated = entries.into_iter().find(|entry| entry.verb != PolicyAction::Canary);
+    let activated = entries.into_iter().find(|entry| entry.verb.activates());
     activated.map(|entry| entry.version).ok_or_else(no_policy)
 }

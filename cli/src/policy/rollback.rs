@@ -170,9 +170,8 @@ fn undone(
 /// What was last active for `org` before `active` was. (The history tells, and not what is active now:
 /// in a Cluster this may be the second attempt.)
 fn earlier(entries: &[Activation], org: &OrgId, active: &PolicyVersion) -> Option<PolicyVersion> {
-    let mut activated = entries
-        .iter()
-        .filter(|entry| entry.organisations.contains(org) && entry.verb != PolicyAction::Canary);
+    let mut activated =
+        entries.iter().filter(|entry| entry.organisations.contains(org) && entry.verb.activates());
     activated.find(|entry| entry.version != *active).map(|entry| entry.version.clone())
 }
 

@@ -48,6 +48,16 @@ impl Store {
         self.acl(redis::cmd("ACL").arg("SETUSER").arg(name).arg("reset").arg(rules)).map(drop)
     }
 
+    /// Ends the connections of a user, who keeps them over a change of the password; how many there were.
+    pub(crate) fn end_connections(&mut self, name: &str) -> Result<i64, CliError> {
+        let replies = self.acl(redis::cmd("CLIENT").arg("KILL").arg("USER").arg(name))?;
+        let ended = replies.iter().map(|reply| match reply {
+            Value::Int(ended) => *ended,
+            _ => 0,
+        });
+        Ok(ended.sum())
+    }
+
     /// Removes a user; whether there was one.
     pub(crate) fn delete_user(&mut self, name: &str) -> Result<bool, CliError> {
         let replies = self.acl(redis::cmd("ACL").arg("DELUSER").arg(name))?;

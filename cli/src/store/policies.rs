@@ -36,13 +36,15 @@ pub(crate) struct Activation {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum PolicyAction {
     Push,
     /// Another version is tried on some callers.
     Canary,
     /// The version that was tried becomes the active one.
     Promote,
+    /// A version is no longer tried; the active one stays.
+    CanaryStop,
     Rollback,
 }
 
@@ -67,7 +69,16 @@ impl PolicyAction {
             PolicyAction::Push => "push",
             PolicyAction::Canary => "canary",
             PolicyAction::Promote => "promote",
+            PolicyAction::CanaryStop => "canary_stop",
             PolicyAction::Rollback => "rollback",
+        }
+    }
+
+    /// Whether it makes a version the active one; else a version is tried, or no longer.
+    pub(crate) fn activates(self) -> bool {
+        match self {
+            PolicyAction::Push | PolicyAction::Promote | PolicyAction::Rollback => true,
+            PolicyAction::Canary | PolicyAction::CanaryStop => false,
         }
     }
 
@@ -77,6 +88,7 @@ impl PolicyAction {
             PolicyAction::Push => AdminAction::PolicyPush,
             PolicyAction::Canary => AdminAction::PolicyCanary,
             PolicyAction::Promote => AdminAction::PolicyPromote,
+            PolicyAction::CanaryStop => AdminAction::PolicyCanaryStop,
             PolicyAction::Rollback => AdminAction::PolicyRollback,
         }
     }

@@ -275,7 +275,14 @@ fn operators_are_listed_replaced_and_removed() {
     assert_eq!(listed["operators"], json!([bob]));
     let again = ["operator", "create", "bob", "--all", "--task", "read"];
     assert_eq!(admin.says(&again).status, 1);
-    assert_eq!(admin.says(&[&again[..], &["--replace"]].concat()).status, 0);
+    // A connection that was open went on as the user who was replaced.
+    let mut open = person.redis();
+    assert_eq!(redis::cmd("PING").query::<String>(&mut open).unwrap(), "PONG");
+    let replaced = admin.says(&[&again[..], &["--replace"]].concat());
+    assert!(replaced.status == 0, "{replaced:?}");
+    let replaced: Value = serde_json::from_str(&replaced.stdout).unwrap();
+    assert_eq!(replaced["connections_ended"], json!(1));
+    assert!(redis::cmd("PING").query::<String>(&mut open).is_err());
     let listed = admin.says(&["operator", "list"]).json();
     assert_eq!(
         listed["operators"],

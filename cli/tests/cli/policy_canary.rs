@@ -224,8 +224,9 @@ fn a_rollback_ends_no_canary_by_accident_and_the_end_of_a_canary_rolls_nothing_b
     assert!(text.contains(&format!("as before; the canary {third} (50 %) is over")), "{text}");
     let there = active(&operator, "acme");
     assert_eq!((there.version.as_str(), &there.canary), (second.as_str(), &None));
+    // The history and the admin chain said `rollback`, and nothing was rolled back.
     let entry = &history(&operator)[0];
-    assert_eq!((&entry["verb"], &entry["ended_canary"]), (&json!("rollback"), &json!(third)));
+    assert_eq!((&entry["verb"], &entry["ended_canary"]), (&json!("canary_stop"), &json!(third)));
     // From what to what.
     let text = operator.plainly(&[&rollback[..], &["--actor", "tester"]].concat()).stdout;
     assert!(text.contains(&format!("acme  from {second} to {first}")), "{text}");

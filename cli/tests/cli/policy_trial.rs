@@ -57,7 +57,7 @@ fn a_trial_starts_widens_and_ends_by_verbs_that_do_one_thing() {
     let history = operator.says(&["policy", "history"]).json();
     let verbs: Vec<&Value> =
         history["history"].as_array().unwrap().iter().map(|entry| &entry["verb"]).collect();
-    assert_eq!(verbs, ["promote", "canary", "rollback", "canary", "canary", "canary", "push"]);
+    assert_eq!(verbs, ["promote", "canary", "canary_stop", "canary", "canary", "canary", "push"]);
 }
 
 /// `policy.yaml` without the role of a key that is active, and that key.

@@ -30,7 +30,9 @@ pub enum AdminAction {
     PolicyCanary,
     /// A policy that was tried on some callers was made the active one.
     PolicyPromote,
-    /// An earlier policy was made the active one again, or a policy is no longer tried.
+    /// A policy is no longer tried on some callers.
+    PolicyCanaryStop,
+    /// An earlier policy was made the active one again.
     PolicyRollback,
     /// What a key had drawn from windows was forgotten.
     LimitsReset,
@@ -56,6 +58,7 @@ impl AdminAction {
             Self::PolicyPush => "policy.push",
             Self::PolicyCanary => "policy.canary",
             Self::PolicyPromote => "policy.promote",
+            Self::PolicyCanaryStop => "policy.canary_stop",
             Self::PolicyRollback => "policy.rollback",
             Self::LimitsReset => "limits.reset",
             Self::TokenDeny => "token.deny",
