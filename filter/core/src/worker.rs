@@ -4,6 +4,7 @@
 //! rests on a cached record or policy is confirmed by Redis in the same request, unless the operator
 //! has it degrade when Redis cannot be asked.
 
+mod checkpoints;
 mod history;
 mod policies;
 
@@ -14,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lru::LruCache;
-use portcullis_redis_lua::{Generation, Key, ScriptCall, Stamp, Use, Value};
+use portcullis_redis_lua::{Generation, Key, Stamp, Use};
 
 use crate::audit::{Chain, Checkpoints};
 use crate::auth::deny_list::DenyListEntry;
@@ -330,25 +331,6 @@ impl Worker {
             });
         }
         Some(compared.apart)
-    }
-
-    /// The call that notes in Redis how far the audit chain has come, when one is due.
-    pub fn due_checkpoint(&mut self, now: UnixTime) -> Option<ScriptCall> {
-        self.config.redis.as_ref()?;
-        self.checkpoints.due(now, &self.chain, self.config.checkpoints)
-    }
-
-    /// The same when the VM ends; nobody waits for the reply.
-    pub fn last_checkpoint(&mut self, now: UnixTime) -> Option<ScriptCall> {
-        self.config.redis.as_ref()?;
-        self.checkpoints.last(now, &self.chain, self.config.checkpoints)
-    }
-
-    /// The reply to that; `None` if there was none.
-    pub fn checkpoint_answered(&mut self, reply: Option<Value>) {
-        if let Some(alarm) = self.checkpoints.answered(reply, &self.chain) {
-            self.alarm(alarm);
-        }
     }
 
     fn alarm(&mut self, text: String) {
