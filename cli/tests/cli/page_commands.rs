@@ -377,8 +377,10 @@ fn every_page_with_commands_is_run_or_says_why_not() {
     for path in markdown::pages(&folder).expect("the pages") {
         let page = std::fs::read_to_string(&path).expect("a page");
         let name = path.strip_prefix(&folder).unwrap().display().to_string();
-        let runs =
-            |block: &markdown::Block| block.language == "sh" && block.text.contains("portcullis ");
+        let runs = |block: &markdown::Block| {
+            let mut words = block.text.split_whitespace();
+            block.language == "sh" && words.any(|word| word == "portcullis")
+        };
         if markdown::blocks(&page).iter().any(runs) {
             assert!(
                 known.contains(name.as_str()),
