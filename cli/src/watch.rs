@@ -31,25 +31,11 @@ struct Event {
 pub(crate) fn watch(session: &Session, args: &WatchArgs) -> Result<Report, CliError> {
     let hooks = Hooks::new(session, args)?;
     let mut store = Store::open(session)?;
-    let mut told: BTreeSet<String> = BTreeSet::new();
+    let mut told = Told::default();
     loop {
         match events(&mut store, args) {
             Ok(events) => {
-                // What is over may begin again.
-                let names: BTreeSet<&String> = events.iter().map(|event| &event.name).collect();
-                told.retain(|name| names.contains(name));
-                let mut failed = false;
-                for event in
-                    events.iter().filter(|event| !told.contains(&event.name)).collect::<Vec<_>>()
-                {
-                    match hooks.call(&event.body) {
-                        Ok(()) => _ = told.insert(event.name.clone()),
-                        Err(refusal) => {
-                            failed = true;
-                            progress(&format!("the hook is called again: {}", refusal.found()));
-                        }
-                    }
-                }
+                let failed = hooks.tell(&events, &mut told);
                 if args.once {
                     let verdict = if failed { Verdict::Wanting } else { Verdict::Good };
                     return Ok(Report::written(verdict));
@@ -89,11 +75,24 @@ fn named(kind: &str, what: &Value, parts: [&str; 3]) -> String {
     format!("{kind} {}", parts.join(" "))
 }
 
+/// What was told, and to whom.
+#[derive(Default)]
+struct Told {
+    /// Events that every hook has.
+    everywhere: BTreeSet<String>,
+    /// Events that the hook with this number has.
+    by_hook: BTreeSet<(usize, String)>,
+}
+
 /// Where events go.
 struct Hooks<'a> {
-    exec: Option<&'a PathBuf>,
-    post: Option<(&'a str, Agent)>,
+    each: Vec<Hook<'a>>,
     output: Output,
+}
+
+enum Hook<'a> {
+    Exec(&'a PathBuf),
+    Post(&'a str, Agent),
 }
 
 impl<'a> Hooks<'a> {
@@ -103,24 +102,68 @@ impl<'a> Hooks<'a> {
             return Err(CliError::usage("the URL of --post")
                 .expected("a URL that starts with https:// or http://"));
         }
-        let post = post.map(|url| (url, http::agent(PATIENCE)));
-        Ok(Self { exec: args.exec.as_ref(), post, output: session.output })
+        let post = post.map(|url| Hook::Post(url, http::agent(PATIENCE)));
+        let each = args.exec.as_ref().map(Hook::Exec).into_iter().chain(post).collect();
+        Ok(Self { each, output: session.output })
     }
 
-    fn call(&self, event: &Value) -> Result<(), CliError> {
-        if let Some(program) = self.exec {
-            run(program, event)?;
+    /// Tells each hook what it has not heard; whether one of them failed. One that takes too long hears no more in this
+    /// round, and keeps no other hook from hearing.
+    fn tell(&self, events: &[Event], told: &mut Told) -> bool {
+        // What is over may begin again.
+        let names: BTreeSet<&String> = events.iter().map(|event| &event.name).collect();
+        told.everywhere.retain(|name| names.contains(name));
+        told.by_hook.retain(|(_, name)| names.contains(name));
+        let (mut failed, mut slow) = (false, BTreeSet::new());
+        for Event { name, body } in events {
+            if told.everywhere.contains(name) {
+                continue;
+            }
+            let mut heard = true;
+            for (number, hook) in self.each.iter().enumerate() {
+                let entry = (number, name.clone());
+                if told.by_hook.contains(&entry) {
+                    continue;
+                }
+                let began = Instant::now();
+                let called = if slow.contains(&number) { None } else { Some(hook.call(body)) };
+                match called {
+                    Some(Ok(())) => _ = told.by_hook.insert(entry),
+                    Some(Err(refusal)) => {
+                        heard = false;
+                        progress(&format!("the hook is called again: {}", refusal.found()));
+                        if began.elapsed() >= PATIENCE {
+                            slow.insert(number);
+                        }
+                    }
+                    None => heard = false,
+                }
+            }
+            failed |= !heard;
+            if heard {
+                self.print(body);
+                told.everywhere.insert(name.clone());
+            }
         }
-        if let Some((url, agent)) = &self.post {
-            post(agent, url, event)?;
-        }
+        failed
+    }
+
+    fn print(&self, event: &Value) {
         let line = match self.output {
             Output::Json => event.to_string(),
             Output::Table => text(event),
         };
         // Nothing is left to do if nobody reads.
         let _ = writeln!(std::io::stdout(), "{}", escape::line(&line));
-        Ok(())
+    }
+}
+
+impl Hook<'_> {
+    fn call(&self, event: &Value) -> Result<(), CliError> {
+        match self {
+            Self::Exec(program) => run(program, event),
+            Self::Post(url, agent) => post(agent, url, event),
+        }
     }
 }
 

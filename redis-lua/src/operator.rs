@@ -152,6 +152,8 @@ pub fn rules(realms: &[Realm<'_>], tasks: &[Task]) -> Vec<String> {
             selectors.push(format!("(~{} +sadd)", Key::organisations()));
         }
         selectors.push(format!("(%R~{} +lrange +watch)", Key::policy_history()));
+        // How far the gateways' audit chains have come: the index, and a key of each chain.
+        selectors.push(format!("(%R~{}* +zrange +hmget)", Key::checkpoints()));
         rules.push("+scan".to_owned());
     }
     let mut seen = BTreeSet::new();
@@ -238,6 +240,7 @@ mod tests {
         assert_eq!(tasks_of(&line), expected);
         let line = format!("user a on {}", rules(&[Realm::All], &[Task::Read]).join(" "));
         assert_eq!(tasks_of(&line), [(None, vec![Task::Read])]);
+        assert!(line.contains("(%R~portcullis:audit:{chains}* +zrange +hmget)"), "{line}");
         assert_eq!(tasks_of("user default on nopass ~* &* +@all"), []);
     }
 

@@ -2,10 +2,11 @@
 //!
 //! Owns what is missing: a call without an entry, and an entry that Redis knows of and the log does not have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::entry::Entry;
 use super::organisations;
 use crate::args::VerifyArgs;
 use crate::report::CliError;
@@ -13,14 +14,20 @@ use crate::store::{Store, Told};
 use crate::time::since_1970;
 
 /// The entry of a call that is younger may be in the proxy's buffer, or the call not over.
-const OPEN_MS: u64 = 30_000;
+pub(super) const OPEN_MS: u64 = 30_000;
 
 /// The calls that Redis was told of.
 #[derive(Default)]
 pub(super) struct Intents {
     calls: BTreeMap<String, Call>,
+    /// The calls by the places of their entries.
+    places: BTreeMap<(String, u64), String>,
+    /// The chains that the log has entries of.
+    chains: BTreeSet<String>,
     /// Whether they were asked for.
     asked: bool,
+    /// Chains without any entry are of other gateways.
+    partial: bool,
 }
 
 #[derive(Default)]
@@ -30,12 +37,24 @@ struct Call {
     at_ms: u64,
     /// The chain and the number of its entry, as the gateway told Redis.
     entry: Option<(String, u64)>,
+    /// The hash of it.
+    hash: String,
     logged: bool,
+    /// The hash of another entry in that place.
+    other: Option<String>,
+}
+
+impl Call {
+    /// The chain of the worker that made it.
+    fn chain(&self) -> Option<&str> {
+        let entry = self.entry.as_ref().map(|(chain, _)| chain.as_str());
+        entry.or_else(|| self.intent.get("chain").and_then(Value::as_str))
+    }
 }
 
 impl Intents {
     pub(super) fn read(args: &VerifyArgs, store: &mut Store) -> Result<Self, CliError> {
-        let mut intents = Self { calls: BTreeMap::new(), asked: true };
+        let mut intents = Self { asked: true, partial: args.partial, ..Self::default() };
         for org in organisations(args.org.as_ref(), store)? {
             store.each_intent(&org, |told| intents.take(&told))?;
         }
@@ -50,9 +69,11 @@ impl Intents {
             let call = self.calls.entry(id.to_owned()).or_default();
             (call.intent, call.at_ms) = (intent, told.at_ms);
         } else if let Some(id) = told.fields.get("done") {
+            let place = (field("chain"), field("seq").parse().unwrap_or_default());
+            self.places.insert(place.clone(), id.clone());
             let call = self.calls.entry(id.clone()).or_default();
             call.at_ms = told.at_ms;
-            call.entry = Some((field("chain"), field("seq").parse().unwrap_or_default()));
+            (call.entry, call.hash) = (Some(place), field("hash"));
         }
     }
 
@@ -61,19 +82,42 @@ impl Intents {
         if self.calls.is_empty() {
             return;
         }
-        let id = line.split_once("\"request_id\":\"").and_then(|(_, rest)| rest.split('"').next());
-        if let Some(call) = id.and_then(|id| self.calls.get_mut(id)) {
+        // What is no entry, the verifier names.
+        let Ok((entry, _)) = Entry::read(line.as_bytes()) else { return };
+        if let Some(call) = self.calls.get_mut(&*entry.request_id) {
             call.logged = true;
         }
+        let chain = entry.chain.to_string();
+        if !self.chains.contains(&chain) {
+            self.chains.insert(chain.clone());
+        }
+        // The hash that an entry names is its own, or the verifier names it.
+        let id = self.places.get(&(chain, entry.seq.unwrap_or_default()));
+        if let Some(call) = id.and_then(|id| self.calls.get_mut(id))
+            && *entry.hash != *call.hash
+        {
+            call.other = Some(entry.hash.to_string());
+        }
+    }
+
+    /// Whether the call was made by a gateway whose log this is.
+    fn is_of_this_log(&self, call: &Call) -> bool {
+        !self.partial || call.chain().is_none_or(|chain| self.chains.contains(chain))
+    }
+
+    /// The calls whose entry was written again: another one has its place.
+    fn rewritten(&self) -> Vec<(&String, &Call)> {
+        self.calls.iter().filter(|(_, call)| call.other.is_some()).collect()
     }
 
     /// The calls that are over and not in the log: first those without an entry anywhere, then those whose entry is known.
     fn missing(&self) -> [Vec<(&String, &Call)>; 2] {
         let now = u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX);
+        let is_over = |call: &Call| now.saturating_sub(call.at_ms) >= OPEN_MS;
         let missing = self
             .calls
             .iter()
-            .filter(|(_, call)| !call.logged && now.saturating_sub(call.at_ms) >= OPEN_MS);
+            .filter(|(_, call)| !call.logged && is_over(call) && self.is_of_this_log(call));
         let (known, unknown) = missing.partition(|(_, call)| call.entry.is_some());
         [unknown, known]
     }
@@ -81,7 +125,7 @@ impl Intents {
     /// Whether an entry is known to have been written and is not there.
     pub(super) fn lacks_entries(&self) -> bool {
         let [_, known] = self.missing();
-        !known.is_empty()
+        !known.is_empty() || !self.rewritten().is_empty()
     }
 
     pub(super) fn view(&self) -> Value {
@@ -92,7 +136,10 @@ impl Intents {
         let shown = |calls: Vec<(&String, &Call)>| -> Vec<Value> {
             let view = |(id, call): (&String, &Call)| {
                 let (chain, seq) = call.entry.clone().unzip();
-                json!({"request_id": id, "intent": call.intent, "chain": chain, "seq": seq})
+                json!({
+                    "request_id": id, "intent": call.intent, "chain": chain, "seq": seq,
+                    "hash": call.other,
+                })
             };
             calls.into_iter().map(view).collect()
         };
@@ -101,6 +148,7 @@ impl Intents {
             "logged": self.calls.values().filter(|call| call.logged).count(),
             "incomplete": shown(unknown),
             "lost": shown(known),
+            "rewritten": shown(self.rewritten()),
         })
     }
 
@@ -126,13 +174,99 @@ impl Intents {
                 "call {id} ({what}): entry {seq} of chain {chain} was written and is not in the log"
             )
         }));
+        let rewritten = self.rewritten();
+        lines.extend(rewritten.iter().map(|(id, call)| {
+            let (chain, seq) = call.entry.clone().unwrap_or_default();
+            let (what, other) = (what(call), call.other.as_deref().unwrap_or_default());
+            format!(
+                "call {id} ({what}): entry {seq} of chain {chain} was written with the hash {} and has the hash \
+                 {other}: it was replaced",
+                call.hash
+            )
+        }));
         let logged = self.calls.values().filter(|call| call.logged).count();
         lines.push(format!(
-            "intents: {} calls, {logged} of them in the log, {} without an entry, {} whose entry is lost",
+            "intents: {} calls, {logged} of them in the log, {} without an entry, {} whose entry is lost, {} whose \
+             entry was replaced",
             self.calls.len(),
             unknown.len(),
-            known.len()
+            known.len(),
+            rewritten.len()
         ));
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_core::audit::{Chain, Entry as Written};
+
+    use super::*;
+
+    /// What Redis was told of a call with this id: once that it begins, once that its entry is there.
+    fn told(fields: &[(&str, &str)]) -> Told {
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Told { at_ms: 1, fields: fields.collect() }
+    }
+
+    fn intents(ids: &[&str], partial: bool) -> Intents {
+        let mut intents = Intents { asked: true, partial, ..Intents::default() };
+        for id in ids {
+            let intent = json!({"request_id": id, "chain": "a"}).to_string();
+            intents.take(&told(&[("intent", intent.as_str())]));
+        }
+        intents
+    }
+
+    fn line(chain: &mut Chain, id: &str, input: Option<&str>) -> String {
+        let input = input.map(str::to_owned);
+        chain.append(&Written { request_id: id.into(), input, ..Written::default() })
+    }
+
+    // Proves: A17, B13
+    #[test]
+    fn only_the_entry_itself_says_whose_it_is() {
+        let mut intents = intents(&["r1", "r2"], false);
+        let input = r#"{"request_id":"r2","x":"\"request_id\":\"r2\""}"#;
+        intents.look(&line(&mut Chain::new("a".into()), "r1", Some(input)));
+        let [unknown, known] = intents.missing();
+        let ids: Vec<&str> = unknown.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!((ids, known.len()), (vec!["r2"], 0));
+    }
+
+    // Proves: A17
+    #[test]
+    fn an_entry_that_was_written_again_is_found_with_its_right_hash_too() {
+        let mut chain = Chain::new("a".into());
+        let text = line(&mut chain, "r1", None);
+        let hash = chain.end().hash;
+        let done = [("done", "r1"), ("chain", "a"), ("seq", "1"), ("hash", hash.as_str())];
+        let looked = |line: &str| {
+            let mut intents = intents(&["r1"], false);
+            intents.take(&told(&done));
+            intents.look(line);
+            intents
+        };
+        assert!(!looked(&text).lacks_entries());
+        let forged = line(&mut Chain::new("a".into()), "r1", Some("{}"));
+        let found = looked(&forged);
+        assert!(found.lacks_entries());
+        assert!(found.lines().iter().any(|line| line.contains("it was replaced")));
+        assert_eq!(found.view()["rewritten"][0]["request_id"], "r1");
+    }
+
+    // Proves: A17
+    #[test]
+    fn calls_of_other_gateways_are_not_lost_in_a_part_of_the_logs() {
+        for (partial, lost) in [(false, true), (true, false)] {
+            let mut intents = intents(&[], partial);
+            intents.take(&told(&[("done", "r1"), ("chain", "b"), ("seq", "1"), ("hash", "h")]));
+            intents.look(&line(&mut Chain::new("a".into()), "r2", None));
+            assert_eq!(intents.lacks_entries(), lost, "partial: {partial}");
+        }
+        let mut intents = intents(&[], true);
+        intents.take(&told(&[("done", "r1"), ("chain", "a"), ("seq", "2"), ("hash", "h")]));
+        intents.look(&line(&mut Chain::new("a".into()), "r2", None));
+        assert!(intents.lacks_entries(), "its chain is there");
     }
 }

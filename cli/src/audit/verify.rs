@@ -2,6 +2,7 @@
 //!
 //! Owns the account of what was read. What an intact chain is, the core decides.
 
+use jiff::Timestamp;
 use portcullis_core::audit::{Anchor, Anchors, Found, LineFault, Verifier};
 use serde_json::{Value, json};
 
@@ -9,13 +10,14 @@ use super::anchor::read;
 use super::anchor_log::AnchorLog;
 use super::halt::Halt;
 use super::log::{CUT, Item, Logs, Place, Quiet, too_long};
-use super::reconcile::Intents;
+use super::reconcile::{Intents, OPEN_MS};
 use super::signature::read_public_key;
 use super::{organisations, signature};
 use crate::args::{ChainStart, Session, VerifyArgs};
 use crate::escape;
 use crate::report::{CliError, Report, Verdict, table};
 use crate::store::Store;
+use crate::time::since_1970;
 
 #[cfg(test)]
 mod mutations;
@@ -23,6 +25,8 @@ mod mutations;
 /// So many bad lines are shown to people; scripts get ten times as many.
 const SHOWN: usize = 100;
 const KEPT: usize = 1_000;
+/// A gateway notes how far its chain has come within this time: the longest `checkpoint_seconds`.
+const LATEST_NOTE_S: i64 = 3_600;
 
 pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, CliError> {
     let mut anchors = Anchors::default();
@@ -32,6 +36,9 @@ pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, Cli
     for file in &args.anchors {
         let mut log = AnchorLog::new(key.as_ref());
         read(file, &mut log)?;
+        if log.entries == 0 {
+            log.faults.push((1, "no entries: nothing is anchored".to_owned()));
+        }
         vouched.take(&file.display().to_string(), &mut log);
         anchors.extend(log.anchors.iter().cloned());
     }
@@ -206,6 +213,7 @@ impl Log {
             match (anchor.found(), seen.map(|one| one.last)) {
                 (Found::Same, _) => None,
                 (Found::Nothing, None) if !self.reads(anchor) => None,
+                _ if self.is_open(anchor) => None,
                 _ if self.is_rotated_away(anchor, seen.map(|one| one.first)) => None,
                 (Found::Other(hash), _) => Some(format!(
                     "entry {seq} of chain {chain} has the hash {hash}, which is not the expected one: the chain was \
@@ -228,6 +236,22 @@ impl Log {
         self.verifier.anchors().iter().filter(|anchor| *anchor.found() == what).count()
     }
 
+    /// Whether the entry of an anchor may be on its way: proxies write their logs a little later.
+    fn is_open(&self, anchor: &Anchor) -> bool {
+        let seen = self.verifier.chain(&anchor.chain);
+        let at = anchor.at.as_ref().and_then(|at| at.parse::<Timestamp>().ok());
+        let at = at.and_then(|at| u64::try_from(at.as_millisecond()).ok());
+        let now = u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX);
+        *anchor.found() == Found::Nothing
+            && !anchor.chain.starts_with("admin:")
+            && seen.map_or_else(|| self.reads(anchor), |seen| seen.last < anchor.seq)
+            && at.is_some_and(|at| now.abs_diff(at) < OPEN_MS)
+    }
+
+    fn open(&self) -> usize {
+        self.verifier.anchors().iter().filter(|anchor| self.is_open(anchor)).count()
+    }
+
     /// Whether the chain of an anchor is of the kind that is verified: admin chains are in Redis, all others in files. An
     /// anchor of the command line is always meant.
     fn reads(&self, anchor: &Anchor) -> bool {
@@ -237,6 +261,8 @@ impl Log {
     /// Whether an anchor that is known to be older is of entries in files that nobody named.
     fn is_rotated_away(&self, anchor: &Anchor, first: Option<u64>) -> bool {
         let older = match (first, &anchor.at, self.verifier.oldest()) {
+            // What was noted long after the log begins is of an entry that was in it.
+            (Some(first), Some(at), Some(oldest)) => anchor.seq < first && !is_later(at, oldest),
             (Some(first), ..) => anchor.seq < first,
             // Both are RFC 3339 in UTC, so that text sorts as time does.
             (None, Some(at), Some(oldest)) => at.as_str() < oldest,
@@ -259,6 +285,7 @@ impl Log {
         let chains: Vec<_> = self.verifier.chains().collect();
         let misses = self.misses();
         let verdict = self.verdict(&misses);
+        let (nowhere, open) = (self.found(Found::Nothing), self.open());
         let json = json!({
             "intact": verdict == Verdict::Good,
             "entries": self.entries,
@@ -272,7 +299,8 @@ impl Log {
             "anchors": json!({
                 "entries": self.vouched.entries,
                 "found": self.found(Found::Same),
-                "elsewhere": self.found(Found::Nothing).saturating_sub(misses.len()),
+                "open": open,
+                "elsewhere": nowhere.saturating_sub(misses.len()).saturating_sub(open),
                 "newest": self.vouched.newest,
                 "public_key": self.vouched.checked,
                 "faults": self.vouched.faults.iter().map(BadEntry::view).collect::<Vec<_>>(),
@@ -299,6 +327,13 @@ impl Log {
         lines.extend(self.vouched.faults.iter().take(SHOWN).map(BadEntry::line));
         lines.extend(misses.iter().map(|miss| escape::line(miss)));
         lines.extend(self.intents.lines().iter().map(|line| escape::line(line)));
+        if let open @ 1.. = self.open() {
+            let seconds = std::time::Duration::from_millis(OPEN_MS).as_secs();
+            lines.push(format!(
+                "{open} chains go on after the log: those entries are younger than {seconds} seconds and may be in a \
+                 proxy's buffer"
+            ));
+        }
         if self.bad > 0 {
             let shown = u64::try_from(SHOWN).unwrap_or(u64::MAX).min(self.bad);
             let missing = match self.missing {
@@ -311,8 +346,8 @@ impl Log {
             ));
         } else if !self.vouched.faults.is_empty() {
             lines.push(format!(
-                "ANCHORS NOT INTACT: {} of {} entries of the log of anchors are bad; {} entries are intact as far as \
-                 they go{foreign}",
+                "ANCHORS NOT INTACT: {} faults in {} entries of the log of anchors; {} entries are intact as far as they \
+                 go{foreign}",
                 self.vouched.faults.len(),
                 self.vouched.entries,
                 self.entries
@@ -334,6 +369,13 @@ impl Log {
         }
         lines.join("\n")
     }
+}
+
+/// Whether an anchor was noted so long after `oldest` that its entry cannot be older.
+fn is_later(at: &str, oldest: &str) -> bool {
+    let seconds = |time: &str| time.parse::<Timestamp>().ok().map(Timestamp::as_second);
+    let (at, oldest) = (seconds(at), seconds(oldest));
+    at.zip(oldest).is_some_and(|(at, oldest)| at.saturating_sub(oldest) >= LATEST_NOTE_S)
 }
 
 impl BadEntry {

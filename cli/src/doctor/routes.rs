@@ -285,6 +285,8 @@ fn unsealing(dump: &Value, discovered: &BTreeSet<String>) -> Vec<Finding> {
         let Some(at) = position(node, discovered) else { return };
         let filters = node["http_filters"].as_array().into_iter().flatten();
         let behind = filters.skip(at.saturating_add(1)).filter(|filter| is_seal(filter));
+        // Another RBAC filter there is somebody's rule, and no seal.
+        let behind = behind.filter(|filter| !sealed_guards(filter).is_empty());
         seals.extend(behind.filter_map(|filter| filter["name"].as_str()).map(str::to_owned));
     });
     let mut findings = Vec::new();
@@ -308,12 +310,15 @@ fn refused_guards(manager: &Value, at: usize) -> BTreeSet<String> {
     let filters = manager["http_filters"].as_array().unwrap_or(&none);
     let seals = filters.iter().skip(at.saturating_add(1));
     let seals = seals.filter(|filter| is_seal(filter) && filter["disabled"] != true);
+    seals.flat_map(sealed_guards).collect()
+}
+
+/// The guards that one filter refuses on other routes.
+fn sealed_guards(filter: &Value) -> BTreeSet<String> {
     let mut guards = BTreeSet::new();
-    for rules in seals.filter_map(|filter| filter.pointer("/typed_config/rules")) {
-        // A dump leaves out what is a default: the action ALLOW.
-        if rules["action"] != "DENY" {
-            continue;
-        }
+    // A dump leaves out what is a default: the action ALLOW.
+    let rules = filter.pointer("/typed_config/rules").filter(|rules| rules["action"] == "DENY");
+    if let Some(rules) = rules {
         for policy in rules["policies"].as_object().into_iter().flat_map(|it| it.values()) {
             let mut reads_route = false;
             let mut values = BTreeSet::new();
@@ -627,6 +632,17 @@ mod tests {
         let host = "/configs/1/static_route_configs/0/route_config/virtual_hosts/0";
         of_route.pointer_mut(host).unwrap()["routes"][1]["typed_per_filter_config"] = off.clone();
         of_host.pointer_mut(host).unwrap()["typed_per_filter_config"] = off;
+        // Another RBAC filter behind Portcullis is somebody's own rule, and may be set for a route.
+        let own = json!({"name": "own_rbac", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+        }});
+        let mut of_own = dump(
+            &json!([guarded_route()]),
+            &json!(["filter", seal_of("0123456789abcdef", "DENY"), own, {"name": ROUTER}]),
+        );
+        of_own.pointer_mut(host).unwrap()["typed_per_filter_config"] = json!({"own_rbac": {}});
+        let found = told(&of_own);
+        assert!(found.iter().all(|(_, state, _)| *state == State::Good), "{found:?}");
         for (dump, name) in [(of_route, "shop"), (of_host, "mcp")] {
             let found = told(&dump);
             let check = format!("envoy.route {name}");

@@ -2,7 +2,8 @@
 
 use ed25519_compact::{KeyPair, Seed};
 use portcullis_core::audit::{Chain, Entry};
-use portcullis_redis_lua::{ChainEnd, Checkpoint};
+use portcullis_redis_lua::{ChainEnd, Checkpoint, Key};
+use redis::Commands as _;
 
 use crate::harness::{Operator, Said, Scratch, issue, run};
 use crate::valkey;
@@ -46,6 +47,14 @@ impl Trial {
         let reply = valkey::run(&mut self.operator.redis(), &checkpoint.call());
         assert!(Checkpoint::decode(reply).is_ok());
         self.noted = end;
+        // Long ago: what was noted a moment ago may be in a proxy's buffer.
+        self.noted_at("worker-a", "1795946460");
+    }
+
+    /// When Redis noted the end of the chain, in seconds since 1970.
+    fn noted_at(&self, chain: &str, time: &str) {
+        let key = Key::checkpoint(chain);
+        let _: () = self.operator.redis().hset(key.as_str(), "time", time).unwrap();
     }
 
     fn anchors(&self) -> Said {
@@ -107,7 +116,7 @@ fn a_forged_anchor_is_found_and_a_chain_that_went_back_is_refused() {
     trial.writes(5);
     assert_eq!(trial.anchors().status, 0);
     // Whoever may write to Redis takes the checkpoint back.
-    let key = portcullis_redis_lua::Key::checkpoint("worker-a");
+    let key = Key::checkpoint("worker-a");
     let end = Chain::after(&trial.lines[2]).unwrap().end();
     redis::cmd("HSET")
         .arg(key.as_str())
@@ -123,4 +132,69 @@ fn a_forged_anchor_is_found_and_a_chain_that_went_back_is_refused() {
     assert!(said.status == 1 && said.stdout.contains("ANCHORS NOT INTACT"), "{said:?}");
     let refusal = trial.anchors();
     assert!(refusal.status == 1 && refusal.stderr.contains("go on with a new file"), "{refusal:?}");
+}
+
+// Proves: A17
+#[test]
+fn an_end_that_was_noted_a_moment_ago_is_open() {
+    let mut trial = Trial::new();
+    trial.writes(5);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let redis = [("PORTCULLIS_REDIS", trial.operator.valkey.url())];
+    let verify = ["audit", "verify", "-", "--checkpoints", "--output", "json"];
+    let log = trial.lines[..3].join("\n") + "\n";
+    trial.noted_at("worker-a", &now.as_secs().to_string());
+    let said = run(&verify, &redis, &log);
+    assert_eq!(said.status, 0, "{said:?}");
+    let found = said.json();
+    assert_eq!((&found["anchors"]["open"], &found["intact"]), (&1.into(), &true.into()));
+    let said = run(&verify[..4], &redis, &log);
+    assert!(said.stdout.contains("1 chains go on after the log"), "{said:?}");
+    // A time that never comes excuses nothing.
+    for time in [now.as_secs() - 60, now.as_secs() + 3_600] {
+        trial.noted_at("worker-a", &time.to_string());
+        let said = run(&verify, &redis, &log);
+        assert_eq!(said.status, 1, "{said:?}");
+    }
+    // Nor is another entry in its place on its way.
+    trial.noted_at("worker-a", &now.as_secs().to_string());
+    let mut other = Chain::new("worker-a".into());
+    let other: Vec<String> =
+        (0..5).map(|_| other.append(&Entry { latency_ms: 99, ..Entry::default() })).collect();
+    let said = run(&verify, &redis, &(other.join("\n") + "\n"));
+    assert_eq!(said.status, 1, "{said:?}");
+}
+
+// Proves: A17
+#[test]
+fn a_head_that_was_cut_off_is_found_by_what_was_noted_after_the_log_begins() {
+    let mut trial = Trial::new();
+    trial.writes(5);
+    let timestamp = "2026-11-29T10:00:00Z".to_owned();
+    let entry = Entry { timestamp, ..Entry::default() };
+    let mut lines = vec![Chain::new("worker-b".into()).append(&entry)];
+    for latency_ms in 0..2 {
+        let timestamp = "2026-11-29T14:00:00Z".to_owned();
+        lines.push(trial.chain.append(&Entry { latency_ms, timestamp, ..Entry::default() }));
+    }
+    let redis = [("PORTCULLIS_REDIS", trial.operator.valkey.url())];
+    let verify = ["audit", "verify", "-", "--checkpoints", "--start", "anywhere"];
+    let verified = || run(&verify, &redis, &(lines.join("\n") + "\n"));
+    // Entry 5 was noted a minute, and then three hours after the log begins.
+    assert_eq!(verified().status, 0);
+    trial.noted_at("worker-a", "1795957200");
+    let said = verified();
+    assert_eq!(said.status, 1, "{said:?}");
+    assert!(said.stdout.contains("entry 5 of chain worker-a is not in what was read"), "{said:?}");
+}
+
+// Proves: A17
+#[test]
+fn an_empty_log_of_anchors_vouches_for_nothing() {
+    let mut trial = Trial::new();
+    trial.writes(5);
+    std::fs::write(trial.anchors.path(), "").unwrap();
+    let said = trial.verifies(&trial.lines);
+    assert_eq!(said.status, 1, "{said:?}");
+    assert!(said.stdout.contains("no entries: nothing is anchored"), "{said:?}");
 }

@@ -1,7 +1,9 @@
 //! `portcullis operator`: what a Redis user of one organisation, and of one task, can do, with the tool and without it.
 
+use ed25519_compact::{KeyPair, Seed};
+use portcullis_core::audit::{Chain, Entry};
 use portcullis_core::authz::approval::Waiting;
-use portcullis_redis_lua::{Key, Value as Reply};
+use portcullis_redis_lua::{ChainEnd, Checkpoint, Key, Value as Reply};
 use redis::Commands as _;
 use serde_json::{Value, json};
 
@@ -301,6 +303,32 @@ fn operators_are_listed_replaced_and_removed() {
     assert_eq!(admin.says(&["operator", "remove", "carol"]).status, 0);
     assert_eq!(admin.says(&["operator", "remove", "carol"]).status, 1);
     assert_eq!(run(&["key", "list"], &carol, "").status, 1);
+}
+
+// Proves: X32, A17
+#[test]
+fn an_operator_of_the_deployment_anchors_audit_chains() {
+    let (admin, _) = deployment(Valkey::start());
+    let said = admin.says(&["operator", "create", "dora", "--all", "--task", "read"]);
+    assert_eq!(said.status, 0, "{said:?}");
+    let created: Value = serde_json::from_str(&said.stdout).unwrap();
+    let dora = [("PORTCULLIS_REDIS", created["url"].as_str().unwrap())];
+    let mut chain = Chain::new("worker-a".into());
+    let line = chain.append(&Entry::default());
+    let (last, end) = (ChainEnd::default(), chain.end());
+    let checkpoint = Checkpoint { chain: "worker-a".into(), last, end, build: "b" };
+    let reply = crate::valkey::run(&mut admin.redis(), &checkpoint.call());
+    assert!(Checkpoint::decode(reply).is_ok());
+    let pair = KeyPair::from_seed(Seed::new([7; 32]));
+    let key = Scratch::new("anchor.key", &pair.sk.to_pem());
+    let anchors = Scratch::nowhere("anchors.jsonl");
+    let anchor = ["audit", "anchor", "--log", anchors.path(), "--key", key.path()];
+    let said = run(&anchor, &dora, "");
+    assert_eq!(said.status, 0, "{said:?}");
+    assert!(said.stdout.starts_with("3 chains anchored"), "{said:?}");
+    let verify = ["audit", "verify", "-", "--checkpoints"];
+    let said = run(&verify, &dora, &format!("{line}\n"));
+    assert_eq!(said.status, 0, "{said:?}");
 }
 
 #[test]

@@ -24,6 +24,26 @@ pub(crate) fn hint(found: &str, known: &[&str]) -> String {
     nearest(found, known).map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }
 
+/// `; did you mean x?` where `found` is most probably a slip of the pen: by a letter or two, of a longer word. For what
+/// blames a name, and does not only help with one that is wrong for certain.
+#[must_use]
+pub(crate) fn slip(found: &str, known: &[&str]) -> String {
+    let plain = |name: &str| name.to_lowercase().replace(['-', ' '], "_");
+    let found = plain(found);
+    let near = known.iter().copied().filter_map(|name| {
+        let name_plain = plain(name);
+        let letters = found.chars().count().min(name_plain.chars().count());
+        let most = match letters {
+            0..=3 => 0,
+            4..=7 => 1,
+            _ => 2,
+        };
+        let distance = strsim::osa_distance(&found, &name_plain);
+        (distance <= most).then_some((distance, name))
+    });
+    near.min().map(|(_, name)| format!("; did you mean {name}?")).unwrap_or_default()
+}
+
 fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     const SHORTEST_PART: usize = 4;
     let plain = |name: &str| name.to_lowercase().replace(['-', ' '], "_");
@@ -47,6 +67,25 @@ fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_blames_a_name_takes_no_other_word_for_it() {
+        for (found, known) in
+            [("custmer_number", "customerNumber"), ("qery_users", "query_users"), ("call", "calls")]
+        {
+            assert_eq!(slip(found, &[known]), format!("; did you mean {known}?"));
+        }
+        for (found, known) in [
+            ("calls_hourly", "calls"),
+            ("get_users", "get_orders"),
+            ("search_all", "search"),
+            ("dob", "job"),
+            ("name", "date"),
+            ("email", "email_subject"),
+        ] {
+            assert_eq!(slip(found, &[known]), "", "{found}");
+        }
+    }
 
     #[test]
     fn a_slip_is_recognised_and_another_word_is_not() {

@@ -5,6 +5,7 @@
 //! Those of a policy's own rules are compiled at their first use and kept by their text, a bounded number of them.
 
 use std::cell::{OnceCell, RefCell};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -39,26 +40,43 @@ thread_local! {
 /// Compiled patterns by organisation and by their text; `None` cannot be used.
 #[derive(Default)]
 struct Compiled {
-    by_owner: BTreeMap<Rc<str>, LruCache<String, Option<Rc<Pattern>>>>,
+    by_owner: BTreeMap<Option<OrgId>, Share>,
     count: usize,
+    /// Uses so far.
+    uses: u64,
+}
+
+/// What is kept of one organisation.
+struct Share {
+    patterns: LruCache<String, Option<Rc<Pattern>>>,
+    /// The last use of any of them.
+    used: u64,
 }
 
 impl Compiled {
-    fn get(&mut self, owner: &str, source: &str) -> Option<Option<Rc<Pattern>>> {
-        self.by_owner.get_mut(owner)?.get(source).cloned()
+    fn get(&mut self, owner: &Option<OrgId>, source: &str) -> Option<Option<Rc<Pattern>>> {
+        self.uses = self.uses.saturating_add(1);
+        let own = self.by_owner.get_mut(owner)?;
+        own.used = self.uses;
+        own.patterns.get(source).cloned()
     }
 
-    /// Who has most makes room: an organisation with many patterns takes none of another one's.
-    fn put(&mut self, owner: &Rc<str>, source: &str, pattern: Option<Rc<Pattern>>) {
-        let own = self.by_owner.entry(Rc::clone(owner)).or_insert_with(LruCache::unbounded);
-        if own.put(source.to_owned(), pattern).is_none() {
+    /// Who has most makes room, and of those who have as many, the one that was idle for longest: an organisation with
+    /// many patterns takes none of another one's, and one without calls keeps none from those that have some.
+    fn put(&mut self, owner: &Option<OrgId>, source: &str, pattern: Option<Rc<Pattern>>) {
+        self.uses = self.uses.saturating_add(1);
+        let none = || Share { patterns: LruCache::unbounded(), used: 0 };
+        let own = self.by_owner.entry(owner.clone()).or_insert_with(none);
+        own.used = self.uses;
+        if own.patterns.put(source.to_owned(), pattern).is_none() {
             self.count = self.count.saturating_add(1);
         }
         while self.count > MOST_COMPILED {
-            let most = self.by_owner.iter_mut().max_by_key(|(_, own)| own.len());
+            let all = self.by_owner.iter_mut();
+            let most = all.max_by_key(|(_, own)| (own.patterns.len(), Reverse(own.used)));
             let Some((owner, own)) = most else { return };
-            let (owner, emptied) = (Rc::clone(owner), own.len() <= 1);
-            own.pop_lru();
+            let (owner, emptied) = (owner.clone(), own.patterns.len() <= 1);
+            own.patterns.pop_lru();
             self.count = self.count.saturating_sub(1);
             if emptied {
                 self.by_owner.remove(&owner);
@@ -72,19 +90,19 @@ impl Compiled {
 pub(crate) struct Budget {
     steps: u32,
     /// Whose patterns they are: each organisation has a share of what is kept compiled.
-    owner: Rc<str>,
+    owner: Option<OrgId>,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { steps: MOST_STEPS, owner: "".into() }
+        Self { steps: MOST_STEPS, owner: None }
     }
 }
 
 impl Budget {
     /// Of patterns of an organisation's policy.
     pub(crate) fn of(org: &OrgId) -> Self {
-        Self { steps: MOST_STEPS, owner: org.as_str().into() }
+        Self { steps: MOST_STEPS, owner: Some(org.clone()) }
     }
 
     /// Whether `text` matches the pattern `source`.
@@ -115,7 +133,7 @@ impl Budget {
     }
 }
 
-fn compiled(owner: &Rc<str>, source: &str) -> Option<Rc<Pattern>> {
+fn compiled(owner: &Option<OrgId>, source: &str) -> Option<Rc<Pattern>> {
     if let Some(known) = COMPILED.with_borrow_mut(|compiled| compiled.get(owner, source)) {
         return known;
     }
@@ -126,7 +144,7 @@ fn compiled(owner: &Rc<str>, source: &str) -> Option<Rc<Pattern>> {
 
 /// Whether `source` compiles within its bounds. A policy has one pattern at hundreds of places.
 pub(crate) fn compiles(source: &str) -> bool {
-    compiled(&Budget::default().owner, source).is_some()
+    compiled(&None, source).is_some()
 }
 
 /// Why `source` is no pattern, as far as its text says; whether it compiles within its bounds is not asked.
@@ -374,7 +392,7 @@ mod tests {
     /// One organisation's patterns pushed those of all others out.
     #[test]
     fn an_organisation_with_many_patterns_takes_no_room_of_another_one() {
-        let (acme, globex): (Rc<str>, Rc<str>) = ("acme".into(), "globex".into());
+        let (acme, globex) = (OrgId::new("acme"), OrgId::new("globex"));
         let mut compiled = Compiled::default();
         (0..10).for_each(|at| compiled.put(&acme, &format!("a{at}"), None));
         (0..1_000).for_each(|at| compiled.put(&globex, &format!("g{at}"), None));
@@ -383,5 +401,19 @@ mod tests {
         assert!(compiled.get(&globex, "g999").is_some() && compiled.get(&globex, "g0").is_none());
         // What one compiled, another one does not find.
         assert!(compiled.get(&acme, "g999").is_none());
+    }
+
+    /// Those whose names come last in the alphabet compiled theirs for each call.
+    #[test]
+    fn an_organisation_without_calls_makes_room_for_one_that_has_some() {
+        let mut compiled = Compiled::default();
+        let owners: Vec<_> = (0..200).map(|at| OrgId::new(&format!("org{at:03}"))).collect();
+        for owner in &owners {
+            compiled.put(owner, "a", None);
+            assert!(compiled.get(owner, "a").is_some(), "{owner:?}");
+        }
+        assert_eq!(compiled.count, MOST_COMPILED);
+        let kept = |compiled: &mut Compiled, at: usize| compiled.get(&owners[at], "a").is_some();
+        assert!(!kept(&mut compiled, 0) && kept(&mut compiled, 150));
     }
 }

@@ -255,5 +255,5 @@ fn a_warm_call_with_a_token_asks_for_memory_no_more_often_than_this() {
 #[test]
 fn a_warm_call_with_a_key_and_three_windows_asks_for_memory_no_more_often_than_this() {
     let asked = Caller::with_key().warm();
-    assert!(asked.allocations <= 185 && asked.reallocations <= 9, "{asked:?}");
+    assert!(asked.allocations <= 186 && asked.reallocations <= 9, "{asked:?}");
 }

@@ -49,7 +49,8 @@ impl Checkpoints {
         let every = config.every?;
         let new = chain.seq().saturating_sub(self.noted.seq);
         let late = self.asked.is_none_or(|asked| now.since(asked) >= every);
-        let many = new >= config.entries && self.pending.is_none();
+        // What was refused is asked again at its time, not with every tick.
+        let many = new >= config.entries && self.pending.is_none() && !self.refused;
         let due = !self.waiting && new > 0 && (late || many);
         due.then(|| self.call(now, chain))
     }
@@ -87,6 +88,7 @@ impl Checkpoints {
             Some(Ok(CheckpointReply::Recovered)) => {
                 let lost = std::mem::take(&mut self.noted).seq;
                 self.noted = self.pending.take().unwrap_or_default();
+                self.refused = false;
                 Some(format!(
                     "Redis had lost the checkpoint of audit chain {} at entry {lost}: expected after a restored backup \
                      only; compare with the signed anchors (portcullis audit verify --anchors)",
@@ -167,6 +169,8 @@ mod tests {
         let refused =
             || Value::Array(vec![Value::Int(0), Value::Int(4), Value::Bulk(b"ff".into())]);
         assert!(checkpoints.answered(Some(refused()), &chain).unwrap().contains("entry 4"));
+        assert!(chain.seq() >= CONFIG.entries, "many are new");
+        assert!(checkpoints.due(at(111), &chain, CONFIG).is_none(), "no tick asks again at once");
         let _ = checkpoints.due(at(120), &chain, CONFIG).unwrap();
         assert_eq!(checkpoints.answered(Some(refused()), &chain), None);
     }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::chain::Place;
 use super::event::{self, AuditEvent};
-use super::redact::{Redaction, redact, shown_text};
+use super::redact::{Redaction, redact, shown_name, shown_text, start};
 use crate::auth::{IdentityKind, Principal};
 use crate::authz::Shadowed;
 use crate::denial::{Denial, ceil_ms};
@@ -124,6 +124,8 @@ impl Decision {
 const ROOM: usize = 2_048;
 /// Free text from a client is cut here.
 const LONGEST_TEXT: usize = 256;
+/// Of a name in an intent, of which Redis has many, so many bytes stay.
+const LONGEST_OF_INTENT: usize = 128;
 /// Of a list of names, so many are written down.
 const MOST_NAMED: usize = 16;
 
@@ -202,23 +204,24 @@ impl Entry {
         line.end()
     }
 
-    /// What the call is about to do, before it is done: canonical JSON. Its input by its digest alone.
+    /// What the call is about to do, before it is done: canonical JSON. Its input by its digest alone, of its names the
+    /// beginning.
     #[must_use]
     pub fn intent(&self, timestamp: String, chain: &str) -> String {
         let mut intent = Object::with_capacity(512);
         intent.some_text("api_key_id", self.api_key_id.as_deref());
         intent.text("chain", chain);
-        intent.some_text("client_id", self.client_id.as_deref());
+        intent.some_text("client_id", beginning(self.client_id.as_deref()));
         intent.some_text("connector", self.connector.as_deref());
         intent.some_text("input_sha256", self.input_sha256.as_deref());
-        intent.some_text("mcp_method", self.mcp_method.as_deref());
-        intent.some_text("principal", self.principal.as_deref());
-        intent.some_text("prompt_name", self.prompt_name.as_deref());
+        intent.some_text("mcp_method", beginning(self.mcp_method.as_deref()));
+        intent.some_text("principal", beginning(self.principal.as_deref()));
+        intent.some_text("prompt_name", beginning(self.prompt_name.as_deref()));
         intent.text("request_id", &self.request_id);
-        intent.some_text("resource_uri", self.resource_uri.as_deref());
-        intent.some_text("task_id", self.task_id.as_deref());
+        intent.some_text("resource_uri", beginning(self.resource_uri.as_deref()));
+        intent.some_text("task_id", beginning(self.task_id.as_deref()));
         intent.text("timestamp", &timestamp);
-        intent.some_text("tool_name", self.tool_name.as_deref());
+        intent.some_text("tool_name", beginning(self.tool_name.as_deref()));
         intent.end()
     }
 
@@ -326,8 +329,10 @@ impl Entry {
             all.iter().take(MOST_NAMED).map(|one| shown(one)).collect()
         };
         match &message.operation {
-            Operation::CallTool(call) => self.tool_name = Some(shown_text(&call.name)),
-            Operation::Prompt(name) => self.prompt_name = Some(shown(name.as_bytes())),
+            Operation::CallTool(call) => self.tool_name = Some(shown_name(&call.name)),
+            Operation::Prompt(name) => {
+                self.prompt_name = Some(shown_name(&first(name, LONGEST_TEXT)));
+            }
             Operation::Resource(uri) => self.resource_uri = Some(shown_text(uri)),
             Operation::Subscriptions { resources, tasks } => {
                 self.resource_uris = some(resources, shown_text);
@@ -390,6 +395,11 @@ fn shortened(bytes: &[u8]) -> String {
 /// The same, without secrets.
 fn shown(bytes: &[u8]) -> String {
     shown_text(&shortened(bytes))
+}
+
+/// What an intent has of a name.
+fn beginning(text: Option<&str>) -> Option<&str> {
+    text.map(|text| start(text, LONGEST_OF_INTENT))
 }
 
 /// The first letters of a text, most of which are not as long.
@@ -471,6 +481,41 @@ mod tests {
         expected["oauth_client_id"] = "o".into();
         let place = Place { chain: "n", seq: 1, prev_hash: "h", build: "m" };
         assert_eq!(entry.canonical(place), json::canonical(&expected));
+    }
+
+    // Proves: A16
+    #[test]
+    fn an_intent_has_the_beginning_of_long_names() {
+        let long = "é".repeat(400);
+        let entry = Entry {
+            client_id: Some(long.clone()),
+            principal: Some(long.clone()),
+            prompt_name: Some(long.clone()),
+            resource_uri: Some(long.clone()),
+            task_id: Some(long.clone()),
+            tool_name: Some(long),
+            ..Entry::default()
+        };
+        let intent = entry.intent("t".into(), "c");
+        assert!(intent.len() < 1_200, "{}: {intent}", intent.len());
+        assert_eq!(intent.matches('é').count(), 6 * 64);
+    }
+
+    // Proves: A16
+    #[test]
+    fn ordinary_names_of_tools_are_shown_and_tokens_are_not() {
+        for name in [
+            "npm_package_vulnerabilities",
+            "hf_list_all_public_models",
+            "sk-learn.model/evaluation",
+            "token:create",
+            "session:list",
+        ] {
+            assert_eq!(shown_name(name), name);
+        }
+        let name = "ghp_0123456789abcdefghij0123456789ABCDEFGHIJ";
+        assert_eq!(shown_name(name), "[redacted]");
+        assert!(shown_name(&"a".repeat(1_000)).len() < 600);
     }
 
     #[test]

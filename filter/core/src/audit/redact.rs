@@ -15,7 +15,7 @@ use std::cell::Cell;
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use serde_json::{Map, Number, Value};
 
-use self::name::{is_count, is_label, is_secret, is_value};
+use self::name::{is_count, is_label, is_named, is_secret, is_value};
 use self::text::{REDACTED, masked};
 
 use crate::json;
@@ -73,6 +73,16 @@ pub fn shown_text(text: &str) -> String {
     cut(&masked(start(text, LONGEST_TEXT.saturating_mul(2)), &[]), LONGEST_TEXT)
 }
 
+/// The same of a name, such as a tool's: lower-case words are no secret, whatever they begin with.
+#[must_use]
+pub(super) fn shown_name(name: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b"_-.:/".contains(&b);
+    match name.len() <= LONGEST_TEXT && name.bytes().all(is_plain) {
+        true => name.to_owned(),
+        false => shown_text(name),
+    }
+}
+
 /// What may still be shown, on the way through the arguments.
 struct Redactor<'a> {
     names: &'a [String],
@@ -108,7 +118,8 @@ impl Redactor<'_> {
                 kept.serialize_entry("…", CAPPED)?;
                 break;
             }
-            let secret = is_secret(name, self.names) && !(value.is_number() && is_count(name));
+            let count = value.is_number() && is_count(name) && !is_named(name, self.names);
+            let secret = is_secret(name, self.names) && !count;
             if secret || (pair && is_value(name)) {
                 kept.serialize_entry(name, REDACTED)?;
             } else {
@@ -217,7 +228,7 @@ impl Redactor<'_> {
 }
 
 /// The start of a text, of at most so many bytes.
-fn start(text: &str, most: usize) -> &str {
+pub(super) fn start(text: &str, most: usize) -> &str {
     if text.len() <= most {
         return text;
     }
@@ -274,6 +285,17 @@ mod tests {
                 "pin": "[redacted]", "shipping": "kept", "limit": 5
             })
         );
+    }
+
+    // Proves: C6
+    #[test]
+    fn a_count_that_the_policy_names_is_secret() {
+        let shown = |names: &[String]| {
+            let arguments = Map::from_iter([("max_tokens".to_owned(), Value::from(5))]);
+            json::canonical(&redact(&arguments, Redaction { names, max_bytes: 600 }))
+        };
+        assert_eq!(shown(&[]), r#"{"max_tokens":5}"#);
+        assert_eq!(shown(&["maxTokens".to_owned()]), r#"{"max_tokens":"[redacted]"}"#);
     }
 
     // Finding 6.2.

@@ -87,14 +87,14 @@ impl CachedSecret {
         self.accepted = Accepted::Yes;
     }
 
-    /// Whether it may be used when it cannot be read again: to its end, if that is known, or else for `stale` beyond its
-    /// life.
+    /// Whether it may be used when it cannot be read again, also after its server refused it: to its end, if that is
+    /// known, or else to the end of its life and for `stale` beyond it.
     #[must_use]
     pub fn is_usable(&self, now: UnixTime, stale: Option<Duration>) -> bool {
         match (self.ends, stale) {
             (Some(ends), _) => now < ends,
             (None, Some(stale)) => now < self.expires.after(stale),
-            (None, None) => false,
+            (None, None) => now < self.expires,
         }
     }
 }
@@ -133,8 +133,10 @@ mod tests {
     #[test]
     fn a_stored_secret_is_used_beyond_its_life_as_stated() {
         let values = vec![Secret::new("a".to_owned())];
-        let cached = CachedSecret::new(values, at(0), Duration::from_secs(60));
-        assert!(!cached.is_usable(at(1), None));
+        let mut cached = CachedSecret::new(values, at(0), Duration::from_secs(60));
+        cached.refuse();
+        assert!(!cached.is_live(at(1)), "another one is read");
+        assert!(cached.is_usable(at(59), None) && !cached.is_usable(at(60), None));
         let stale = Some(Duration::from_secs(30));
         assert!(cached.is_usable(at(89), stale) && !cached.is_usable(at(90), stale));
     }

@@ -125,10 +125,16 @@ fn parts_from(letter: u8) -> &'static [&'static str] {
 /// Whether what stands under `name` is secret; `names` are further ones, of which the whole counts.
 pub(super) fn is_secret(name: &str, names: &[String]) -> bool {
     let plain = plain(name);
-    !plain.is_empty()
-        && (has_part(&plain)
-            || WHOLE.contains(&&*plain)
-            || names.iter().any(|secret| plain == self::plain(secret)))
+    !plain.is_empty() && (has_part(&plain) || WHOLE.contains(&&*plain) || is_one_of(&plain, names))
+}
+
+/// Whether `name` is one of `names`.
+pub(super) fn is_named(name: &str, names: &[String]) -> bool {
+    is_one_of(&plain(name), names)
+}
+
+fn is_one_of(plain: &str, names: &[String]) -> bool {
+    names.iter().any(|secret| plain == self::plain(secret))
 }
 
 /// Whether both are the same name.

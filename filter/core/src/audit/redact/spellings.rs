@@ -69,7 +69,7 @@ fn structured() -> Vec<Value> {
 }
 
 /// Texts with [`MARK`] where the secret is.
-const TEXTS: [&str; 27] = [
+const TEXTS: [&str; 31] = [
     "password=hunter2",
     "password: hunter2",
     "password = hunter2",
@@ -96,6 +96,10 @@ const TEXTS: [&str; 27] = [
     "Server=db;User Id=a;Password=hunter2;",
     "AccountName=a;AccountKey=hunter2==;EndpointSuffix=x",
     "<password>hunter2</password>",
+    "https://alice:hunter2@a.example/?token=a%20b",
+    "https://a.example/ghp_hunter20123456789abcdef/x?token=a%3D",
+    "api_key:hunter2YmFyYmF6%3D%3D",
+    "curl -u https://alice:hunter2@a.example",
     "password hunter2: token=hunter2",
 ];
 
@@ -206,7 +210,7 @@ fn one_hundred_ordinary_values_stay_readable() {
     assert!(lost.is_empty(), "{} lost:\n{}", lost.len(), lost.join("\n"));
 }
 
-const INNOCENT: [&str; 76] = [
+const INNOCENT: [&str; 82] = [
     "",
     "hello",
     "Weekly report for Q4",
@@ -283,6 +287,12 @@ const INNOCENT: [&str; 76] = [
     "日本語のテキスト",
     "🙂 ok",
     "skip-link, sky-high, task-list-with-a-long-name",
+    "npm_package_vulnerabilities",
+    "hf_list_all_public_models",
+    "sk-learn-model-evaluation",
+    "docker run -u 1000:1000 image",
+    "git push -u https://a.example/repo",
+    "npm_package_vulnerabilities of /hf_list_all_public_models/",
 ];
 
 fn innocent_structures() -> Vec<Value> {

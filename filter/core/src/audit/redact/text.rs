@@ -162,7 +162,9 @@ fn push(word: &str, next: Next, names: &[String], masked: &mut String) -> Next {
         masked.push_str(word);
         return Next::User;
     }
-    if let (Next::User, Some((user, _))) = (next, word.split_once(':')) {
+    if let (Next::User, Some((user, password))) = (next, word.split_once(':'))
+        && !is_no_password(user, password)
+    {
         masked.extend([user, ":", REDACTED]);
         return Next::Anything;
     }
@@ -178,10 +180,12 @@ fn push(word: &str, next: Next, names: &[String], masked: &mut String) -> Next {
         masked.push_str(REDACTED);
         return Next::Anything;
     }
-    if let Some(at) = word.find('%')
-        && let Some(encoded) = within_encoded(word, at, names)
+    // What stands behind a secret name and a colon is secret as a whole.
+    if word.contains('%')
+        && named(word, ':', names).is_none_or(|(before, _)| before.contains(['%', '=']))
+        && let Some(encoded) = within_encoded(&without_user(word), names)
     {
-        masked.push_str(&encoded);
+        masked.push_str(&without_tokens(&encoded));
         return Next::Anything;
     }
     match named(word, '=', names).or_else(|| named(word, ':', names)) {
@@ -206,6 +210,12 @@ fn push(word: &str, next: Next, names: &[String], masked: &mut String) -> Next {
     }
 }
 
+/// Whether what follows `-u` is a URL, or the numbers of a user and a group.
+fn is_no_password(user: &str, password: &str) -> bool {
+    let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    password.starts_with("//") || (is_number(user) && is_number(password) && !user.is_empty())
+}
+
 /// A word without tokens that are a segment of its path or a value of its query.
 fn without_tokens(word: &str) -> Cow<'_, str> {
     const BETWEEN: [char; 6] = ['/', '?', '=', ':', '#', '@'];
@@ -224,7 +234,7 @@ fn without_tokens(word: &str) -> Cow<'_, str> {
 
 /// A word without the secret values of a query that was percent-encoded: `next=https%3A%2F%2Fa%2F%3Ftoken%3D…`, or one
 /// whose name was. `None` if it has none.
-fn within_encoded(word: &str, at: usize, names: &[String]) -> Option<String> {
+fn within_encoded(word: &str, names: &[String]) -> Option<String> {
     let (mut masked, mut rest) = (String::with_capacity(word.len()), word);
     let mut found = false;
     while let Some((before, separator, behind)) = encoded_separator(rest) {
@@ -241,7 +251,7 @@ fn within_encoded(word: &str, at: usize, names: &[String]) -> Option<String> {
         }
     }
     masked.push_str(rest);
-    (found && at < word.len()).then_some(masked)
+    found.then_some(masked)
 }
 
 /// The next `=` of a text, in clear or encoded, and what stands around it.
@@ -314,13 +324,15 @@ fn is_odd(word: &str) -> bool {
         || (word.len() >= 8 && word.bytes().any(|b| b.is_ascii_digit() || b"=._~+/-".contains(&b)))
 }
 
+/// Whether a word is a token by its form. What has neither digit nor capital is a name: `npm_package_vulnerabilities`.
 fn is_token(word: &str) -> bool {
     let of_token = |b: u8| b.is_ascii_alphanumeric() || b"._~+/=-".contains(&b);
     if word.len() < SHORTEST_TOKEN || !word.bytes().all(of_token) {
         return false;
     }
     let is_jwt = word.starts_with("eyJ") && word.bytes().filter(|b| *b == b'.').count() == 2;
-    is_jwt || TOKENS.iter().any(|start| word.starts_with(start))
+    let is_drawn = |rest: &str| rest.bytes().any(|b| b.is_ascii_digit() || b.is_ascii_uppercase());
+    is_jwt || TOKENS.iter().any(|start| word.strip_prefix(*start).is_some_and(is_drawn))
 }
 
 #[cfg(test)]
@@ -353,6 +365,18 @@ mod tests {
                 "a [redacted]\nb",
             ),
             ("-----BEGIN PRIVATE KEY-----\nMII", "[redacted]"),
+            (
+                "https://alice:hunter2@a.example/?token=a%20b",
+                "https://alice:[redacted]@a.example/?token=[redacted]",
+            ),
+            (
+                "https://a.example/ghp_0123456789abcdefghij/x?token=a%3D",
+                "https://a.example/[redacted]/x?token=[redacted]",
+            ),
+            ("api_key:Zm9vYmFyYmF6%3D%3D", "api_key:[redacted]"),
+            ("a%3Ftoken%3Dhunter2:x%26y%3Dz", "a%3Ftoken%3D[redacted]%26y%3Dz"),
+            ("curl -u https://u:hunter2@a.example", "curl -u https://u:[redacted]@a.example"),
+            ("curl -u 1000:hunter2", "curl -u 1000:[redacted]"),
         ] {
             assert_eq!(masked(text, &[]), expected);
             assert!(!is_harmless(text), "{text}");
@@ -364,6 +388,8 @@ mod tests {
             "postgres://user@localhost:5432/table/schema",
             "",
             "customer 0000000001, plan-b/2.1",
+            "docker run -u 1000:1000 image",
+            "git remote -u https://a.example/x",
             "ÄÖÜ \u{1f600} = :",
         ] {
             assert_eq!(masked(text, &[]), text);

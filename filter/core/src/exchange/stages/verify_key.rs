@@ -46,6 +46,10 @@ impl VerifyKey {
         match event {
             Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
             Event::CallFailed { id, why } if id == self.call => self.unanswered(why, turn),
+            // A body that is whole stays what it was.
+            Event::Body(_) | Event::BodyTooLarge if !self.awaits_body() => {
+                Outcome::Wait(self, Gate::Hold)
+            }
             Event::Body(body) => {
                 self.body = ArrivedBody::Whole(body);
                 Outcome::Wait(self, Gate::Hold)
@@ -55,6 +59,13 @@ impl VerifyKey {
                 Outcome::Wait(self, Gate::Hold)
             }
             event => held(event, "authenticating", turn, || self),
+        }
+    }
+
+    fn awaits_body(&self) -> bool {
+        match self.body {
+            ArrivedBody::Awaited => true,
+            ArrivedBody::Whole(_) | ArrivedBody::TooLarge => false,
         }
     }
 

@@ -11,7 +11,9 @@ use super::{Warning, WarningKind, bounds, patterns};
 use crate::id::PolicyName;
 use crate::policy::arguments::{Demand, Presence};
 use crate::policy::condition::lint::{Arguments, Type};
-use crate::policy::{Access, CallRules, Cap, Check, Globs, OnExcess, Policy, Tool, Unpinned};
+use crate::policy::{
+    Access, CallRules, Cap, Check, Enforcement, Globs, OnExcess, Policy, Tool, Unpinned,
+};
 
 /// Of a pattern that more tools have than these, so many are looked at.
 const MOST_TOOLS: usize = 64;
@@ -104,7 +106,13 @@ impl Policy {
         if let Some(cap) = &rules.max_records {
             let lower = |tool: &&&Tool| {
                 let own = tool.rules.max_records.as_ref().filter(|own| self.holds(own));
-                own.is_some_and(|own| own.argument == cap.argument && own.max <= cap.max)
+                // Caps that lower come before those that refuse: of equal ones each has its own effect.
+                let idle = |own: &Cap| {
+                    own.max < cap.max
+                        || own.max == cap.max
+                            && (own.on_excess == cap.on_excess || cap.on_excess == OnExcess::Refuse)
+                };
+                own.is_some_and(|own| own.argument == cap.argument && idle(own))
             };
             let all = (tools.len() < MOST_TOOLS && tools.iter().all(|it| lower(&it)))
                 .then(|| tools.first().copied())
@@ -132,7 +140,7 @@ impl Policy {
     fn of_rules(&self, rules: &CallRules, meant: &Meant<'_>, warnings: &mut Vec<Warning>) {
         of_rules(rules, &meant.tools, warnings);
         if let Some(cap) = &rules.max_records {
-            of_cap(&rules.cap_name(), cap, meant, warnings);
+            self.of_cap(&rules.cap_name(), cap, meant, warnings);
         }
         for rule in &rules.arguments {
             let (name, path) = (rules.argument_name(rule), format!("arguments.{}", rule.argument));
@@ -161,49 +169,6 @@ fn pinned_tool<'a>(
 ) -> Option<PinnedTool<'a>> {
     let schema = stated.pin.as_ref()?.member("inputSchema")?;
     Some(PinnedTool { connector, tool, stated, schema })
-}
-
-/// A cap on what is no number, or above what the pinned schema allows.
-fn of_cap(path: &str, cap: &Cap, meant: &Meant<'_>, warnings: &mut Vec<Warning>) {
-    let schemas: Vec<&Value> = meant
-        .tools
-        .iter()
-        .filter_map(|tool| match pinned(tool, &cap.argument) {
-            Pinned::Of(schema) => Some(schema),
-            Pinned::Unknown | Pinned::Absent => None,
-        })
-        .collect();
-    let kinds = schemas.iter().map(|schema| Type::of_schema(schema, "the argument").kind());
-    if let Some(other) = kinds.flatten().find(|kind| *kind != "a number") {
-        warnings.push(Warning {
-            path: format!("{path}.argument"),
-            kind: WarningKind::WrongType,
-            found: format!(
-                "a cap on {:?}, which is {other} in the pinned schema: calls with it are refused",
-                cap.argument
-            ),
-            expected: "the argument that says how many records are asked for".to_owned(),
-        });
-    }
-    let most: Vec<Option<f64>> =
-        schemas.iter().map(|schema| schema.get("maximum").and_then(Value::as_f64)).collect();
-    let above = |most: &Option<f64>| most.is_some_and(|most| most < bounds::number(cap.max));
-    if meant.closed && !most.is_empty() && most.len() == meant.tools.len() && most.iter().all(above)
-    {
-        let most = most.into_iter().flatten().fold(0.0, f64::max);
-        let absent = match cap.on_excess {
-            OnExcess::Clamp => format!("a call without it goes on with {}", cap.max),
-            OnExcess::Refuse => "it refuses only calls without it".to_owned(),
-        };
-        warnings.push(Warning {
-            path: format!("{path}.max"),
-            kind: WarningKind::AlwaysTrue,
-            found: format!(
-                "{}, where the pinned schema has a maximum of {most}: the cap lowers nothing, and {absent}", cap.max
-            ),
-            expected: format!("at most {most}"),
-        });
-    }
 }
 
 /// What a pinned tool says of an argument.
@@ -312,4 +277,50 @@ fn kind_of_all(values: &[Value]) -> Option<&'static str> {
     };
     let first = kind(values.first()?)?;
     values.iter().all(|value| kind(value) == Some(first)).then_some(first)
+}
+
+impl Policy {
+    /// A cap on what is no number, or above what the pinned schema allows.
+    fn of_cap(&self, path: &str, cap: &Cap, meant: &Meant<'_>, warnings: &mut Vec<Warning>) {
+        let schemas: Vec<&Value> = meant
+            .tools
+            .iter()
+            .filter_map(|tool| match pinned(tool, &cap.argument) {
+                Pinned::Of(schema) => Some(schema),
+                Pinned::Unknown | Pinned::Absent => None,
+            })
+            .collect();
+        let kinds = schemas.iter().map(|schema| Type::of_schema(schema, "the argument").kind());
+        if let Some(other) = kinds.flatten().find(|kind| *kind != "a number") {
+            warnings.push(Warning {
+            path: format!("{path}.argument"),
+            kind: WarningKind::WrongType,
+            found: format!(
+                "a cap on {:?}, which is {other} in the pinned schema: calls with it are refused",
+                cap.argument
+            ),
+            expected: "the argument that says how many records are asked for".to_owned(),
+        });
+        }
+        let most: Vec<Option<f64>> =
+            schemas.iter().map(|schema| schema.get("maximum").and_then(Value::as_f64)).collect();
+        let above = |most: &Option<f64>| most.is_some_and(|most| most < bounds::number(cap.max));
+        // A schema on trial keeps no value out.
+        let kept = meant.closed && self.is_enforced(Check::Schema, Enforcement::Enforce);
+        if kept && !most.is_empty() && most.len() == meant.tools.len() && most.iter().all(above) {
+            let most = most.into_iter().flatten().fold(0.0, f64::max);
+            let absent = match cap.on_excess {
+                OnExcess::Clamp => format!("a call without it goes on with {}", cap.max),
+                OnExcess::Refuse => "it refuses only calls without it".to_owned(),
+            };
+            warnings.push(Warning {
+            path: format!("{path}.max"),
+            kind: WarningKind::AlwaysTrue,
+            found: format!(
+                "{}, where the pinned schema has a maximum of {most}: the cap lowers nothing, and {absent}", cap.max
+            ),
+            expected: format!("at most {most}"),
+        });
+        }
+    }
 }

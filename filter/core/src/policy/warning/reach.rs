@@ -6,14 +6,18 @@
 use super::{Warning, WarningKind, any_matches, has_rules, is_pattern};
 use crate::glob::covers;
 use crate::id::PolicyName;
-use crate::nearest::hint;
-use crate::policy::{Access, Connector, Globs, Policy, Requirement, Role, Unpinned};
+use crate::nearest::slip;
+use crate::policy::{
+    Access, Check, Connector, Enforcement, Globs, Policy, Requirement, Role, Unpinned,
+};
 
 impl Policy {
     pub(super) fn warn_of_reach(&self, warnings: &mut Vec<Warning>) {
+        // On trial, what no role opens passes.
+        let closes = self.is_enforced(Check::Authorisation, Enforcement::Enforce);
         for (name, connector) in &self.connectors {
             let opened = self.accesses(name).next().is_some();
-            if !opened && !self.roles.is_empty() {
+            if closes && !opened && !self.roles.is_empty() {
                 warnings.push(Warning {
                     path: format!("connectors.{name}"),
                     kind: WarningKind::NeverReached,
@@ -28,7 +32,7 @@ impl Policy {
         }
         for (name, role) in &self.roles {
             let place = format!("roles.{name}");
-            if role.connectors.is_empty() {
+            if role.connectors.is_empty() && closes {
                 warnings.push(Warning {
                     path: place,
                     kind: WarningKind::OpensNothing,
@@ -42,7 +46,9 @@ impl Policy {
             self.warn_of_closed(&role.conditions, &every, Some(role), warnings);
             for (connector, access) in &role.connectors {
                 let place = format!("{place}.{connector}");
-                of_access(&place, connector, access, warnings);
+                if self.is_enforced(Check::Authorisation, access.enforcement) {
+                    self.of_access(&place, connector, access, warnings);
+                }
                 self.warn_of_closed(&access.conditions, &[connector], Some(role), warnings);
             }
         }
@@ -64,8 +70,10 @@ impl Policy {
         for requirement in conditions {
             for glob in requirement.tools.iter().flat_map(Globs::all) {
                 let called = connectors.iter().any(|name| match role {
-                    Some(role) => role.connectors.get(*name).is_some_and(|it| may_call(it, &glob)),
-                    None => self.accesses(name).any(|access| may_call(access, &glob)),
+                    Some(role) => {
+                        role.connectors.get(*name).is_some_and(|it| self.may_call(it, &glob))
+                    }
+                    None => self.accesses(name).any(|access| self.may_call(access, &glob)),
                 });
                 if called {
                     continue;
@@ -105,7 +113,7 @@ impl Policy {
         };
         self.roles.iter().filter(|(name, _)| within(roles, name)).any(|(_, role)| {
             let about = role.connectors.iter().filter(|(name, _)| within(connectors, name));
-            about.into_iter().any(|(_, it)| glob.is_none_or(|glob| may_call(it, glob)))
+            about.into_iter().any(|(_, it)| glob.is_none_or(|glob| self.may_call(it, glob)))
         })
     }
 
@@ -129,7 +137,7 @@ impl Policy {
             self.accesses(name).any(|access| access.allow.names(tool) || access.show.names(tool))
         };
         for tool in ruled {
-            let slip = hint(tool, &meant);
+            let slip = slip(tool, &meant);
             let found = match (hides, slip.is_empty() || granted(tool)) {
                 (true, _) => {
                     "rules of a tool without a pin, and unpinned tools are hidden: they guard nothing"
@@ -164,29 +172,56 @@ impl Policy {
             expected: "methods beyond MCP's own, such as vendor/search".to_owned(),
         }));
     }
+
+    /// Whether calls of what `glob` names, or of some of it, may pass.
+    fn may_call(&self, access: &Access, glob: &str) -> bool {
+        !self.is_enforced(Check::Authorisation, access.enforcement)
+            || access.allow.meets(glob) && access.deny.covering(glob).is_none()
+    }
+
+    /// Lists and rules of a role on one connector that take away from nothing.
+    fn of_access(
+        &self,
+        place: &str,
+        connector: &PolicyName,
+        access: &Access,
+        warnings: &mut Vec<Warning>,
+    ) {
+        let opens = access.opens_something();
+        // Methods beyond MCP's own are for every role that has the connector.
+        let methods = self.connectors.get(connector).is_some_and(|it| !it.methods.is_empty());
+        match opens || methods {
+            true => of_lists(place, access, warnings),
+            false => warnings.push(opens_nothing(place, connector)),
+        }
+    }
 }
 
-/// Whether calls of what `glob` names, or of some of it, may pass.
-fn may_call(access: &Access, glob: &str) -> bool {
-    access.allow.meets(glob) && access.deny.covering(glob).is_none()
+impl Access {
+    fn opens_something(&self) -> bool {
+        let resources = &self.resources.names.allow;
+        let lists = [&self.allow, &self.show, &self.prompts.allow, resources];
+        lists.iter().any(|list| !list.is_empty())
+    }
 }
 
-/// Lists and rules of a role on one connector that take away from nothing.
-fn of_access(place: &str, connector: &PolicyName, access: &Access, warnings: &mut Vec<Warning>) {
+fn opens_nothing(place: &str, connector: &PolicyName) -> Warning {
+    Warning {
+        path: format!("{place}.allow"),
+        kind: WarningKind::OpensNothing,
+        found: format!(
+            "no tool, prompt or resource: an absent or empty `allow` opens nothing, so the role can use nothing of {connector}"
+        ),
+        expected: format!(
+            "the tools that it may call, such as [query_*]; or the role without {connector}"
+        ),
+    }
+}
+
+/// Denials and rules of what no list opens.
+fn of_lists(place: &str, access: &Access, warnings: &mut Vec<Warning>) {
     let (allow, show, deny) = (&access.allow, &access.show, &access.deny);
     let resources = &access.resources.names;
-    let tools = !allow.is_empty() || !show.is_empty();
-    if !tools && access.prompts.allow.is_empty() && resources.allow.is_empty() {
-        warnings.push(Warning {
-            path: format!("{place}.allow"),
-            kind: WarningKind::OpensNothing,
-            found: format!(
-                "no tool, prompt or resource: an absent or empty `allow` opens nothing, so the role can use nothing of {connector}"
-            ),
-            expected: format!("the tools that it may call, such as [query_*]; or the role without {connector}"),
-        });
-        return;
-    }
     let prompts = &access.prompts;
     for (list, of, denied, allowed) in [
         ("deny", "`allow` and `show`", deny, [allow, show]),

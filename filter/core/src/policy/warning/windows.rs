@@ -4,7 +4,7 @@ use super::{Warning, WarningKind};
 use crate::id::PolicyName;
 use crate::limit::CALL;
 use crate::mcp::methods;
-use crate::nearest::hint;
+use crate::nearest::{hint, slip};
 use crate::policy::{Connector, Cost, Globs, Limit, Policy, Tool};
 
 /// Methods of HTTP that are counted where a request has no body.
@@ -89,8 +89,12 @@ impl Policy {
                 });
             }
             for limit in limits.iter().filter(|limit| !known.contains(&limit.last_name())) {
-                let slip = hint(limit.last_name(), &known);
-                let looser = |tier: &Vec<Limit>| tier.iter().any(|own| covers(own, limit));
+                let slip = slip(limit.last_name(), &known);
+                // What the key replaces itself holds no more.
+                let stays =
+                    |own: &&Limit| limits.iter().all(|it| it.last_name() != own.last_name());
+                let looser =
+                    |tier: &Vec<Limit>| tier.iter().filter(stays).any(|own| covers(own, limit));
                 let idle = !self.tiers.is_empty() && self.tiers.values().all(looser);
                 if slip.is_empty() && !idle {
                     continue;
