@@ -618,8 +618,7 @@ mod tests {
         }
     }
 
-    // Finding 11.1: whoever writes a route may switch filters off there.
-    // Proves: X16, X30
+    // Finding 11.1: whoever writes a route may switch filters off there. Proves: X16, X30
     #[test]
     fn a_route_that_switches_the_seal_off_has_a_line() {
         let off = json!({"portcullis_seal": {
@@ -636,13 +635,11 @@ mod tests {
         let own = json!({"name": "own_rbac", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
         }});
-        let mut of_own = dump(
-            &json!([guarded_route()]),
-            &json!(["filter", seal_of("0123456789abcdef", "DENY"), own, {"name": ROUTER}]),
-        );
+        let seal = seal_of("0123456789abcdef", "DENY");
+        let own_behind = json!(["filter", seal, own, {"name": ROUTER}]);
+        let mut of_own = dump(&json!([guarded_route()]), &own_behind);
         of_own.pointer_mut(host).unwrap()["typed_per_filter_config"] = json!({"own_rbac": {}});
-        let found = told(&of_own);
-        assert!(found.iter().all(|(_, state, _)| *state == State::Good), "{found:?}");
+        assert!(told(&of_own).iter().all(|(_, state, _)| *state == State::Good));
         for (dump, name) in [(of_route, "shop"), (of_host, "mcp")] {
             let found = told(&dump);
             let check = format!("envoy.route {name}");
