@@ -66,7 +66,7 @@ impl Policy {
             about.insert(&tool);
             let (path, effect) = (format!("{place}.{tool}"), "these rules guard nothing there");
             self.warn_of_unknown(&path, &about, &[name], effect, warnings);
-            let open = |name: &str| access.allow.matches(name) && !access.deny.matches(name);
+            let open = |name: &str| self.opens(access, name);
             let exact = about.names(&tool);
             let meant: Vec<(&String, &Tool)> = match exact {
                 true => connector.tools.get_key_value(&tool).into_iter().collect(),

@@ -136,7 +136,7 @@ impl Policy {
         for name in connectors {
             let Some((name, connector)) = self.connectors.get_key_value(*name) else { continue };
             let open = |tool: &str| match place.role.and_then(|role| self.access(role, name)) {
-                Some(access) => access.allow.matches(tool) && !access.deny.matches(tool),
+                Some(access) => self.opens(access, tool),
                 None => true,
             };
             // Of one tool, the others are not looked at: a policy has thousands.

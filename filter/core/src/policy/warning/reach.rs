@@ -179,6 +179,12 @@ impl Policy {
             || access.allow.meets(glob) && access.deny.covering(glob).is_none()
     }
 
+    /// Whether calls of this tool pass; on trial, all do.
+    pub(super) fn opens(&self, access: &Access, tool: &str) -> bool {
+        !self.is_enforced(Check::Authorisation, access.enforcement)
+            || access.allow.matches(tool) && !access.deny.matches(tool)
+    }
+
     /// Lists and rules of a role on one connector that take away from nothing.
     fn of_access(
         &self,
