@@ -249,11 +249,11 @@ fn response() -> ResponseHead {
 #[test]
 fn a_warm_call_with_a_token_asks_for_memory_no_more_often_than_this() {
     let asked = Caller::with_token().warm();
-    assert!(asked.allocations <= 128 && asked.reallocations <= 12, "{asked:?}");
+    assert!(asked.allocations <= 124 && asked.reallocations <= 12, "{asked:?}");
 }
 
 #[test]
 fn a_warm_call_with_a_key_and_three_windows_asks_for_memory_no_more_often_than_this() {
     let asked = Caller::with_key().warm();
-    assert!(asked.allocations <= 186 && asked.reallocations <= 9, "{asked:?}");
+    assert!(asked.allocations <= 184 && asked.reallocations <= 9, "{asked:?}");
 }

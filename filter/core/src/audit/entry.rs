@@ -246,7 +246,7 @@ impl Entry {
         match principal.identity.kind() {
             IdentityKind::Key(id) => self.api_key_id = Some(id.as_str().to_owned()),
             IdentityKind::Token { subject: client, .. } | IdentityKind::Certificate(client) => {
-                self.client_id = Some(first(client, LONGEST_TEXT));
+                self.client_id = Some(first(client, LONGEST_TEXT).to_owned());
             }
         }
         self.principal = Some(principal.name.clone());
@@ -257,7 +257,7 @@ impl Entry {
     /// Notes whom a token names that makes no caller of its holder.
     pub fn name_holder(&mut self, org: Option<&OrgId>, subject: Option<&str>) {
         self.org_id = org.map(|org| org.as_str().to_owned());
-        self.client_id = subject.map(|subject| first(subject, LONGEST_TEXT));
+        self.client_id = subject.map(|subject| first(subject, LONGEST_TEXT).to_owned());
         self.auth_method = Some("jwt");
     }
 
@@ -323,7 +323,7 @@ impl Entry {
     /// Notes what a message asks for, by name; nothing of what it says.
     pub fn note_message(&mut self, message: &Message) {
         if !message.method.is_empty() {
-            self.mcp_method = Some(first(&message.method, 128));
+            self.mcp_method = Some(first(&message.method, 128).to_owned());
         }
         let some = |all: &[String], shown: fn(&str) -> String| {
             all.iter().take(MOST_NAMED).map(|one| shown(one)).collect()
@@ -331,7 +331,7 @@ impl Entry {
         match &message.operation {
             Operation::CallTool(call) => self.tool_name = Some(shown_name(&call.name)),
             Operation::Prompt(name) => {
-                self.prompt_name = Some(shown_name(&first(name, LONGEST_TEXT)));
+                self.prompt_name = Some(shown_name(first(name, LONGEST_TEXT)));
             }
             Operation::Resource(uri) => self.resource_uri = Some(shown_text(uri)),
             Operation::Subscriptions { resources, tasks } => {
@@ -389,12 +389,12 @@ fn trace_id(value: &[u8]) -> Option<String> {
 }
 
 fn shortened(bytes: &[u8]) -> String {
-    first(&String::from_utf8_lossy(bytes), LONGEST_TEXT)
+    first(&String::from_utf8_lossy(bytes), LONGEST_TEXT).to_owned()
 }
 
 /// The same, without secrets.
 fn shown(bytes: &[u8]) -> String {
-    shown_text(&shortened(bytes))
+    shown_text(first(&String::from_utf8_lossy(bytes), LONGEST_TEXT))
 }
 
 /// What an intent has of a name.
@@ -403,8 +403,12 @@ fn beginning(text: Option<&str>) -> Option<&str> {
 }
 
 /// The first letters of a text, most of which are not as long.
-fn first(text: &str, letters: usize) -> String {
-    if text.len() <= letters { text.to_owned() } else { text.chars().take(letters).collect() }
+fn first(text: &str, letters: usize) -> &str {
+    if text.len() <= letters {
+        return text;
+    }
+    let end = text.char_indices().nth(letters).map_or(text.len(), |(at, _)| at);
+    text.get(..end).unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub(crate) fn same_name(one: &str, other: &str) -> bool {
 /// A text of a client, such as a URI, as the log may show it before a policy is known.
 #[must_use]
 pub fn shown_text(text: &str) -> String {
-    cut(&masked(start(text, LONGEST_TEXT.saturating_mul(2)), &[]), LONGEST_TEXT)
+    cut(masked(start(text, LONGEST_TEXT.saturating_mul(2)), &[]), LONGEST_TEXT)
 }
 
 /// The same of a name, such as a tool's: lower-case words are no secret, whatever they begin with.
@@ -216,7 +216,7 @@ impl Redactor<'_> {
             return None;
         }
         self.spend(text.len());
-        Some(cut(&shown, LONGEST_TEXT.saturating_mul(2)))
+        Some(cut(shown.into(), LONGEST_TEXT.saturating_mul(2)))
     }
 
     /// Takes `cost` from what is left; whether it fits. After something did not, nothing does.
@@ -236,10 +236,10 @@ pub(super) fn start(text: &str, most: usize) -> &str {
     text.split_at_checked(end.unwrap_or_default()).unwrap_or_default().0
 }
 
-fn cut(text: &str, most: usize) -> String {
-    let kept = start(text, most);
+fn cut(text: Cow<'_, str>, most: usize) -> String {
+    let kept = start(&text, most);
     match text.len().saturating_sub(kept.len()) {
-        0 => kept.to_owned(),
+        0 => text.into_owned(),
         gone => format!("{kept}…[{gone} bytes capped]"),
     }
 }

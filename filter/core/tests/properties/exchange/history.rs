@@ -13,6 +13,8 @@ pub(super) struct History {
     pub(super) audit: Verifier,
     /// Every credential that Vault gave, by the field it was read from.
     pub(super) credentials: BTreeSet<(String, String)>,
+    /// How many reads of a credential brought none.
+    pub(super) failed_reads: usize,
     /// Versions whose document came as asked for, and those of which something else came.
     pub(super) read: BTreeSet<String>,
     pub(super) spoilt: BTreeSet<String>,
@@ -32,6 +34,7 @@ impl Default for History {
         Self {
             audit: Verifier::new(Start::Genesis),
             credentials: BTreeSet::new(),
+            failed_reads: 0,
             read: BTreeSet::new(),
             spoilt: BTreeSet::new(),
         }

@@ -22,6 +22,8 @@ use crate::fixtures::{self, HOLDERS};
 const HEALTH: &str = "/portcullis/health";
 /// Input is capped at 256 bytes here; the rest of an entry is bounded text.
 const LONGEST_LINE: usize = 4_096;
+/// After so many failures in a row Vault is not asked for a while.
+const FAILURES: usize = 3;
 
 /// A call that was started.
 pub(super) struct Started {
@@ -137,8 +139,12 @@ impl Watch {
             }
             (Kind::Secret(place), Reply::Vault { body }) => {
                 let reply: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-                let value = reply.pointer("/data/data/api_key").and_then(|value| value.as_str());
-                history.credentials.extend(value.map(|value| (place.clone(), value.to_owned())));
+                match reply.pointer("/data/data/api_key").and_then(|value| value.as_str()) {
+                    Some(value) => {
+                        history.credentials.insert((place.clone(), value.to_owned()));
+                    }
+                    None => history.failed_reads += 1,
+                }
             }
             _ => {}
         }
@@ -156,6 +162,7 @@ impl Watch {
             Event::Closed(_) => Side::End,
             _ => Side::Request,
         };
+        history.failed_reads += usize::from(self.fails_a_read(&event));
         let quiet = match &event {
             Event::CallDone { id, .. } | Event::CallFailed { id, .. } => !self.answered(*id),
             _ => false,
@@ -174,6 +181,13 @@ impl Watch {
             Side::Response => self.response(&step),
             Side::End => self.end(step, history),
         }
+    }
+
+    /// Whether a read of a credential that is out ends without one.
+    fn fails_a_read(&self, event: &Event) -> bool {
+        let Event::CallFailed { id, .. } = event else { return false };
+        let mut out = self.calls.iter().filter(|call| !call.answered);
+        out.any(|call| call.id == *id && matches!(call.kind, Kind::Secret(_)))
     }
 
     /// Marks a call as answered; whether it was out.
@@ -231,7 +245,9 @@ impl Watch {
                 self.refusal(&self.exchange.reply(denial));
                 match denial {
                     // Others asked in vain: it is not asked for a while.
-                    Denial::Unavailable(Dependency::Vault, CallFailure::NotAsked) => {}
+                    Denial::Unavailable(Dependency::Vault, CallFailure::NotAsked) => {
+                        assert!(history.failed_reads >= FAILURES, "only {}", history.failed_reads);
+                    }
                     Denial::Unavailable(Dependency::Vault, _) => self.vault_failed(history),
                     _ => {}
                 }
