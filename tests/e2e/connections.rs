@@ -146,7 +146,7 @@ fn what_envoy_does_itself_is_served(world: &World<'_>) {
 }
 
 // Finding 11.11: every call hung and left no entry.
-// Proves: X17, C16
+// Proves: X17, X29
 fn a_host_that_cannot_hold_is_found_out(world: &World<'_>) {
     let fake = echo();
     let address = fake.address();

@@ -39,7 +39,7 @@ fn give_out_users(vault: &Server, world: &World<'_>) {
     vault.call("POST", "database/roles/crm", &role);
 }
 
-// Proves: X12, C2
+// Proves: A7, X12, C2
 fn users_of_a_database_are_made_in_time_and_shared_by_all_calls(world: &World<'_>) {
     let vault = Server::start(world);
     give_out_users(&vault, world);

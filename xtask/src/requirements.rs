@@ -25,25 +25,38 @@ struct Requirement {
 
 /// A test's claim.
 #[derive(Debug, PartialEq, Eq)]
-struct Claim {
-    id: String,
+pub(crate) struct Claim {
+    pub(crate) id: String,
     file: String,
     line: usize,
-    test: String,
+    pub(crate) test: String,
 }
 
 /// `cargo xtask requirements`.
 pub(crate) fn requirements(workspace: &Workspace, output: Output) -> Result<()> {
     let sources = source::all(workspace)?;
-    let list = sources.iter().find(|source| source.path == LIST);
-    let requirements = list.map(listed).unwrap_or_default();
-    let claims: Vec<Claim> = sources.iter().flat_map(claimed).collect();
+    let requirements = list(&sources);
+    let claims = claims(&sources);
     match output {
         Output::Table => print_table(&requirements, &claims),
         Output::Json => println!("{}", as_json(&requirements, &claims)),
     }
     let unknown = unknown(&requirements, &claims);
     if unknown.is_empty() { Ok(()) } else { Err(Failure::new(unknown.join("\n"))) }
+}
+
+fn list(sources: &[Source]) -> Vec<Requirement> {
+    sources.iter().find(|source| source.path == LIST).map(listed).unwrap_or_default()
+}
+
+/// What the tests in these files say they prove.
+pub(crate) fn claims(sources: &[Source]) -> Vec<Claim> {
+    sources.iter().flat_map(claimed).collect()
+}
+
+/// Complaints about claims that name no requirement.
+pub(crate) fn unknown_in(sources: &[Source], claims: &[Claim]) -> Vec<String> {
+    unknown(&list(sources), claims)
 }
 
 /// The claims that name nothing in the list.

@@ -70,7 +70,7 @@ impl Trial {
 }
 
 // Issue 16: a cut end of a chain was found only with an anchor that somebody had typed.
-// Proves: A17, A18
+// Proves: A17, A18, X1
 #[test]
 fn a_cut_end_is_found_by_signed_anchors() {
     let mut trial = Trial::new();
@@ -109,7 +109,7 @@ fn a_cut_end_is_found_by_signed_anchors() {
     assert!(said.status == 1 && said.stdout.contains(told), "{said:?}");
 }
 
-// Proves: A17
+// Proves: A17, X1
 #[test]
 fn a_forged_anchor_is_found_and_a_chain_that_went_back_is_refused() {
     let mut trial = Trial::new();
@@ -134,7 +134,7 @@ fn a_forged_anchor_is_found_and_a_chain_that_went_back_is_refused() {
     assert!(refusal.status == 1 && refusal.stderr.contains("go on with a new file"), "{refusal:?}");
 }
 
-// Proves: A17
+// Proves: A17, X1
 #[test]
 fn an_end_that_was_noted_a_moment_ago_is_open() {
     let mut trial = Trial::new();
@@ -165,7 +165,7 @@ fn an_end_that_was_noted_a_moment_ago_is_open() {
     assert_eq!(said.status, 1, "{said:?}");
 }
 
-// Proves: A17
+// Proves: A17, X1
 #[test]
 fn a_head_that_was_cut_off_is_found_by_what_was_noted_after_the_log_begins() {
     let mut trial = Trial::new();
@@ -188,7 +188,7 @@ fn a_head_that_was_cut_off_is_found_by_what_was_noted_after_the_log_begins() {
     assert!(said.stdout.contains("entry 5 of chain worker-a is not in what was read"), "{said:?}");
 }
 
-// Proves: A17
+// Proves: A17, X1
 #[test]
 fn an_empty_log_of_anchors_vouches_for_nothing() {
     let mut trial = Trial::new();

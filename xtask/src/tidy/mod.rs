@@ -4,6 +4,7 @@
 
 mod alerts;
 mod circles;
+mod compliance;
 mod directions;
 mod names;
 mod pages;
@@ -60,5 +61,6 @@ pub(crate) fn tidy(workspace: &Workspace) -> Result<()> {
     complaints.extend(circles::too_large(&sources));
     complaints.extend(names::explained(&sources));
     complaints.extend(alerts::sound(&sources));
+    complaints.extend(compliance::proven(&sources));
     if complaints.is_empty() { Ok(()) } else { Err(Failure::new(complaints.join("\n"))) }
 }
