@@ -122,6 +122,7 @@ fn run(cli: Cli) -> Result<Report, CliError> {
             ApproveCommand::Deny(args) => approve::deny(session, &args),
         },
         Command::Watch(args) => watch::watch(session, &args),
+        Command::Top(args) => audit::top(session, &args),
         Command::Explain(args) => explain::run(session, &args),
         Command::Doctor(args) => doctor::run(session, &args),
         Command::Render(args) => render::render(session, &args),

@@ -13,13 +13,14 @@ mod pages;
 mod policy;
 mod render;
 mod rules;
+mod top;
 mod watch;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use audit::{
-    AnchorArgs, AuditCommand, ChainStart, ExportArgs, ExportFormat, FilterArgs, ReportArgs,
-    SearchArgs, ShowAuditArgs, SignerArgs, TailArgs, VerifyArgs,
+    AnchorArgs, AuditCommand, ChainStart, ExportArgs, ExportFormat, FilterArgs, LogArgs,
+    ReportArgs, SearchArgs, ShowAuditArgs, SignerArgs, TailArgs, VerifyArgs,
 };
 pub(crate) use discover::{Class, DiscoverArgs};
 pub(crate) use doctor::DoctorArgs;
@@ -39,6 +40,7 @@ pub(crate) use policy::{
     Side, TestArgs,
 };
 
+pub(crate) use top::TopArgs;
 pub(crate) use watch::WatchArgs;
 
 pub(crate) use crate::session::Session;
@@ -90,6 +92,8 @@ pub(crate) enum Command {
     Approve(ApproveCommand),
     /// Call a hook when a call begins to wait for a person, or a window comes near its end.
     Watch(WatchArgs),
+    /// Show who calls what now: rates, durations, refusals, windows that are nearly used up.
+    Top(TopArgs),
     /// Explain whether a call is allowed, and why. Exit status: 0 allowed, 1 refused.
     Explain(Box<ExplainArgs>),
     /// Check Redis, Vault and Envoy, and suggest a fix for each problem. Exit status: 1 if anything is bad.

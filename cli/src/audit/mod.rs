@@ -19,6 +19,7 @@ mod rows;
 mod search;
 mod signature;
 mod tail;
+mod top;
 mod vault_log;
 mod verify;
 
@@ -31,6 +32,7 @@ pub(crate) use export::export;
 pub(crate) use report::report;
 pub(crate) use search::search;
 pub(crate) use tail::tail;
+pub(crate) use top::top;
 pub(crate) use verify::verify;
 
 use crate::args::{Session, ShowAuditArgs};

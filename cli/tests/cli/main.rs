@@ -33,6 +33,7 @@ mod restore;
 mod schema;
 mod several;
 mod tokens;
+mod top;
 mod usage;
 #[allow(dead_code, reason = "the tests of redis-lua use the rest")]
 #[path = "../../../redis-lua/tests/lua/valkey.rs"]
