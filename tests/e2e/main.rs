@@ -96,15 +96,16 @@ const ENVOY_PART: [&str; 13] = [
     "ext_proc",
 ];
 
-/// What is the same in both modes of the filter: who a caller is, what a policy says, what is made of an answer, and
-/// configurations that state a mode of their own.
-const ANY_MODE: [&str; 18] = [
+/// What is the same in both modes of the filter: who a caller is, what a policy says, what is made of an answer, where
+/// Redis, Vault and issuers are and how they fail, and configurations that state a mode of their own.
+const ANY_MODE: [&str; 24] = [
     "answers",
     "audit",
     "certificates",
     "clocks",
     "doctor",
     "ext_proc",
+    "keys",
     "limits_load",
     "meshes",
     "metrics",
@@ -115,8 +116,13 @@ const ANY_MODE: [&str; 18] = [
     "policy",
     "policy_canary",
     "policy_size",
-    "throttle",
+    "redis_places",
     "streams",
+    "throttle",
+    "tokens_idp",
+    "vault_leases",
+    "vault_servers",
+    "went_back",
 ];
 
 /// All tests but those of third-party clients; a part of them with `PORTCULLIS_TEST_PART=redis`, `=envoy`, `=mode` or
