@@ -127,6 +127,7 @@ fn run(cli: Cli) -> Result<Report, CliError> {
         Command::Doctor(args) => doctor::run(session, &args),
         Command::Render(args) => render::render(session, &args),
         Command::Completions { shell } => Ok(completions(shell)),
+        Command::Man { folder } => manual(&folder),
     }
 }
 
@@ -136,6 +137,25 @@ fn completions(shell: clap_complete::Shell) -> Report {
     let script = String::from_utf8_lossy(&script).into_owned();
     let json = serde_json::json!({ "shell": shell.to_string(), "script": &script });
     Report::done(script, json)
+}
+
+fn manual(folder: &std::path::Path) -> Result<Report, CliError> {
+    let place = folder.display().to_string();
+    let failed = |error: std::io::Error| {
+        CliError::new(format!("cannot be written: {error}"), &place)
+            .expected("a folder for manual pages, such as /usr/local/share/man/man1")
+            .next("name a folder that you may write to")
+    };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    // What stands on a page is what `--help` says, with the names of subcommands in full.
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    clap_mangen::generate_to(command, folder).map_err(failed)?;
+    let json = serde_json::json!({ "folder": &place });
+    Ok(Report::done(
+        format!("{place} has a page for every command: man -l {place}/portcullis.1"),
+        json,
+    ))
 }
 
 /// Clap found the arguments wrong, or was asked for help. Its text is for people, unless the

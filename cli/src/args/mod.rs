@@ -102,6 +102,8 @@ pub(crate) enum Command {
     Render(RenderArgs),
     /// Print a completion script.
     Completions { shell: clap_complete::Shell },
+    /// Write a manual page for every command into a folder; read one with `man -l FILE`.
+    Man { folder: std::path::PathBuf },
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Exit status 2, help, completions, and how errors look.
+//! Exit status 2, help, completions, manual pages, and how errors look.
 
-use crate::harness::{Operator, run};
+use crate::harness::{Operator, Scratch, run};
 
 #[test]
 fn wrong_arguments_end_with_two_and_a_way_on() {
@@ -101,6 +101,30 @@ fn a_closed_pipe_is_not_an_accident() {
     drop(process.stdout.take());
     let output = process.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = Scratch::nowhere("man");
+    let said = run(&["man", folder.path()], &[], "");
+    assert_eq!((said.status, said.stderr.as_str()), (0, ""), "{said:?}");
+    let page = |name: &str| {
+        let path = format!("{}/{name}.1", folder.path());
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    };
+    for (name, part) in [
+        ("portcullis", "policy"),
+        ("portcullis-key-issue", "portcullis key issue"),
+        ("portcullis-policy-canary-widen", "reason"),
+        ("portcullis-top", "So many rows"),
+    ] {
+        let page = page(name).replace("\\-", "-");
+        assert!(page.starts_with(".ie") && page.contains(".TH"), "{name}: {page}");
+        assert!(page.contains(part), "{name}: {page}");
+    }
+    std::fs::remove_dir_all(folder.path()).expect("the folder is ours");
+    let said = run(&["man", "/dev/null/man"], &[], "");
+    assert_eq!(said.status, 1, "{said:?}");
 }
 
 #[test]
