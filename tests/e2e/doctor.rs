@@ -10,6 +10,9 @@ pub(crate) fn cases() -> Vec<Case> {
     cases!["doctor": doctor_finds_a_working_gateway_in_order]
 }
 
+/// The demo's path, as a client of a public name calls it.
+const OF_A_HOST: &str = "http://mcp.example/demo/mcp";
+
 // Proves: X16
 fn doctor_finds_a_working_gateway_in_order(world: &World<'_>) {
     let (org, stack) = (world.organisation(), world.stack());
@@ -20,12 +23,17 @@ fn doctor_finds_a_working_gateway_in_order(world: &World<'_>) {
     let environment = [("PORTCULLIS_ENVOY_ADMIN", envoy.as_str()), ("VAULT_ADDR", vault.as_str())];
     let look = |module: &str| -> Value {
         let probe = format!("{}{DEMO}", stack.envoy.url());
-        let arguments = ["doctor", "--module", module, "--probe", &probe, "--output", "json"];
+        let address = stack.envoy.url().trim_start_matches("http://").to_owned();
+        // A host that is no name here: the probe connects to the gateway all the same.
+        let hosts = ["--probe", &probe, "--probe", OF_A_HOST, "--probe-address", &address];
+        let arguments =
+            [&["doctor", "--module", module, "--output", "json"][..], &hosts[..]].concat();
         let said = org.operator.run_with(&arguments, &environment).expect("it runs");
         serde_json::from_slice(&said.stdout).expect("one JSON document")
     };
     let policy = format!("policy {}", org.name);
     let probed = format!("probe {}{DEMO}", stack.envoy.url());
+    let of_a_host = format!("probe {OF_A_HOST}");
     let in_order = [
         "redis",
         "redis.clock",
@@ -43,6 +51,7 @@ fn doctor_finds_a_working_gateway_in_order(world: &World<'_>) {
         "envoy.guard",
         "envoy.seal",
         &probed,
+        &of_a_host,
         "envoy.listener gateway",
         "envoy.cluster portcullis_redis",
         "envoy.cluster portcullis_vault",

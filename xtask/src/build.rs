@@ -35,6 +35,11 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Artifacts> {
     Ok(workspace.built_artifacts()?)
 }
 
+/// The operator's tool alone.
+pub(crate) fn cli(workspace: &Workspace) -> Result<()> {
+    natives(workspace, &["--package", "portcullis"])
+}
+
 /// As [`all`], where the tests were compiled: with their selection of packages, and `--all-targets` for the features
 /// that only tests ask for, little is left to compile.
 pub(crate) fn after_tests(workspace: &Workspace) -> Result<Artifacts> {

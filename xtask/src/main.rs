@@ -5,6 +5,7 @@
 mod alerts;
 mod bench;
 mod build;
+mod chart;
 mod demo;
 mod dist;
 mod fuzz;
@@ -92,6 +93,11 @@ enum Verb {
         #[command(flatten)]
         options: mesh::Options,
     },
+    /// Lint, render, refuse and install the Helm chart, with Helm and a real API server; needs Go
+    Chart {
+        #[command(flatten)]
+        options: chart::Options,
+    },
     /// Make each alert fire and clear on the real stack, and ask every query of the dashboard; needs Debian's package
     /// `prometheus`, which it downloads and unpacks into target/tools (`apt-get download`, `dpkg-deb`; no root)
     Alerts {
@@ -170,6 +176,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Bench { arguments } => bench::run(&workspace, "bench", &arguments),
         Verb::Scale { arguments } => bench::run(&workspace, "scale", &arguments),
         Verb::Mesh { options } => mesh::mesh(&workspace, &options),
+        Verb::Chart { options } => chart::chart(&workspace, &options),
         Verb::Alerts { options } => alerts::alerts(&workspace, &options),
         Verb::Organisations { arguments } => bench::run(&workspace, "organisations", &arguments),
         Verb::Build => build::all(&workspace).map(drop),

@@ -5,7 +5,7 @@
 use crate::build::{self, cargo_command};
 use crate::failure::{Failure, Result};
 use crate::progress::{announced, seconds};
-use crate::{tidy, validate};
+use crate::{chart, tidy, validate};
 use portcullis_stack::{ENVOY_VERSION, Node, Tools, Workspace, process};
 use std::fs::{self, File};
 use std::io::{IsTerminal, stdout};
@@ -97,6 +97,7 @@ const STAGES: &[Stage] = &[
         check: Check::Ours(|workspace| build::after_tests(workspace).map(drop)),
     },
     Stage { name: "Envoy bootstraps", check: Check::Ours(validate::bootstraps) },
+    Stage { name: "Helm chart", check: Check::Ours(chart::current) },
     Stage { name: "docker-compose.yml", check: Check::Ours(validate::compose) },
 ];
 

@@ -16,6 +16,9 @@ pub(crate) struct DoctorArgs {
     /// path. It is called without a credential and with a forged guard, and has to refuse.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(crate) probe: Vec<String>,
+    /// Where to connect for every `--probe`, instead of to the hosts of the URLs, such as the gateway's Service; HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT", requires = "probe")]
+    pub(crate) probe_address: Option<String>,
     /// Vault or OpenBao, such as https://vault:8200.
     #[arg(long, env = "VAULT_ADDR", value_name = "URL")]
     pub(crate) vault: Option<String>,

@@ -96,7 +96,7 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, CliErr
     }
     for url in &args.probe {
         progress(&format!("a stranger's calls of {url} …"));
-        findings.extend(probe::look(url));
+        findings.extend(probe::look(url, args.probe_address.as_deref()));
     }
     if args.envoy_admin.is_empty() && args.probe.is_empty() {
         findings.push(not_named("envoy", "--envoy-admin or PORTCULLIS_ENVOY_ADMIN"));

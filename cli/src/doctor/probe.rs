@@ -33,16 +33,20 @@ impl Stranger {
     }
 }
 
-/// Calls `url`, the whole URL of an MCP endpoint, as each stranger.
-pub(super) fn look(url: &str) -> Vec<Finding> {
-    Stranger::ALL.iter().map(|stranger| finding(url, *stranger)).collect()
+/// Calls `url`, the whole URL of an MCP endpoint, as each stranger; at `address`, if there is one.
+pub(super) fn look(url: &str, address: Option<&str>) -> Vec<Finding> {
+    let agent = match address {
+        Some(address) => http::agent_at(BOUND, address),
+        None => http::agent(BOUND),
+    };
+    Stranger::ALL.iter().map(|stranger| finding(&agent, url, *stranger)).collect()
 }
 
-fn finding(url: &str, stranger: Stranger) -> Finding {
+fn finding(agent: &ureq::Agent, url: &str, stranger: Stranger) -> Finding {
     let check = format!("probe {url}");
     let what = stranger.described();
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).to_string();
-    let request = http::agent(BOUND)
+    let request = agent
         .post(url)
         .header("content-type", "application/json")
         .header("accept", "application/json, text/event-stream");

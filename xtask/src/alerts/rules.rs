@@ -251,7 +251,8 @@ fn shorter(time: &str, times: u32) -> String {
     format!("{}s", number.saturating_mul(seconds).div_ceil(times.max(1)).max(1))
 }
 
-fn json(yaml: &Yaml<'_>) -> Value {
+/// A document of YAML as JSON.
+pub(crate) fn json(yaml: &Yaml<'_>) -> Value {
     match yaml {
         Yaml::Value(Scalar::Boolean(value)) => Value::from(*value),
         Yaml::Value(Scalar::Integer(value)) => Value::from(*value),

@@ -80,8 +80,13 @@ impl Cluster {
         &self.kubeconfig
     }
 
+    /// Where kubectl is.
+    pub(crate) fn program(&self) -> &Path {
+        &self.kubectl
+    }
+
     /// Runs kubectl; what it wrote.
-    fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.kubectl);
         // Its cache of what the API server knows lies in its home.
         command.args(arguments).env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.dir);
@@ -219,12 +224,12 @@ fn kubeconfig_of(port: u16, authority: &Path, token: &str) -> String {
     )
 }
 
-pub(super) fn made(dir: &Path) -> Result<()> {
+pub(crate) fn made(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)
         .map_err(|error| Failure::new(format!("could not create {}: {error}", dir.display())))
 }
 
-pub(super) fn succeeded(name: &str, command: Command) -> Result<String> {
+pub(crate) fn succeeded(name: &str, command: Command) -> Result<String> {
     let output = process::output(name, command)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

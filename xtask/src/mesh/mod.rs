@@ -5,7 +5,7 @@
 
 mod beside;
 mod calls;
-mod cluster;
+pub(crate) mod cluster;
 mod envoy_gateway;
 mod envoy_gateway_operations;
 mod envoy_gateway_trials;
@@ -17,9 +17,9 @@ mod manifest_trials;
 mod operations;
 mod plain_operations;
 pub(crate) mod rendered;
-mod report;
+pub(crate) mod report;
 mod streams;
-mod tools;
+pub(crate) mod tools;
 
 use self::cluster::{Cluster, FRAMING, MODULE, Registry};
 use self::report::{Guards, Report};

@@ -120,7 +120,7 @@ impl Report {
         if self.failed == 0 {
             Ok(())
         } else {
-            Err(Failure::new("the logs are in target/mesh/run/"))
+            Err(Failure::new("the logs are in target/mesh/run/ or target/chart/run/"))
         }
     }
 }

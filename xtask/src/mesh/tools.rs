@@ -1,4 +1,4 @@
-//! The programs of Kubernetes, Istio and Envoy Gateway: built from pinned Go modules into `target/tools/mesh/`.
+//! The programs of Kubernetes, Istio, Envoy Gateway and Helm: built from pinned Go modules into `target/tools/mesh/`.
 //!
 //! Owns which packages are built and which files are taken from their sources. A stamp says what was built, so that a
 //! second run needs neither Go nor a network. Knows nothing about how the programs are used.
@@ -13,38 +13,72 @@ use std::process::Command;
 /// A Go module of `tools/mesh/`: its folder, what is built from it, what is taken from its sources.
 pub(crate) struct Source {
     folder: &'static str,
+    /// Where its results are, below `target/tools/mesh`.
+    into: &'static str,
     packages: &'static [&'static str],
     /// Module, path in it, name here.
     files: &'static [(&'static str, &'static str, &'static str)],
 }
 
 const ETCD: Source =
-    Source { folder: "etcd", packages: &["go.etcd.io/etcd/server/v3"], files: &[] };
+    Source { folder: "etcd", into: "etcd", packages: &["go.etcd.io/etcd/server/v3"], files: &[] };
 
 const KUBERNETES: Source = Source {
     folder: "kubernetes",
+    into: "kubernetes",
     packages: &["k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl"],
     files: &[],
 };
 
 const REGISTRY: Source = Source {
     folder: "registry",
+    into: "registry",
     packages: &["github.com/google/go-containerregistry/cmd/crane"],
     files: &[],
 };
 
 const ISTIO: Source = Source {
     folder: "istio",
+    into: "istio",
     packages: &["istio.io/istio/pilot/cmd/pilot-discovery", "istio.io/istio/pilot/cmd/pilot-agent"],
-    files: &[
-        ("istio.io/istio", "manifests/charts/base/files/crd-all.gen.yaml", "crds.yaml"),
-        ("istio.io/istio", "tools/packaging/common/envoy_bootstrap.json", "bootstrap.json"),
-    ],
+    files: &[("istio.io/istio", "tools/packaging/common/envoy_bootstrap.json", "bootstrap.json")],
 };
 
 const ENVOY_GATEWAY: Source = Source {
     folder: "envoy-gateway",
+    into: "envoy-gateway",
     packages: &["github.com/envoyproxy/gateway/cmd/envoy-gateway"],
+    files: &[],
+};
+
+const EG: &str = "github.com/envoyproxy/gateway";
+
+const HELM: Source =
+    Source { folder: "helm", into: "helm", packages: &["helm.sh/helm/v4/cmd/helm"], files: &[] };
+
+/// Helm.
+pub(crate) struct HelmTools {
+    pub(crate) helm: PathBuf,
+}
+
+impl HelmTools {
+    pub(crate) fn install(workspace: &Workspace) -> Result<Self> {
+        Ok(Self { helm: built(workspace, &HELM)?.join("helm") })
+    }
+}
+
+/// What Istio, Gateway API and Envoy Gateway define, from their sources: nothing is built.
+const ISTIO_RESOURCES: Source = Source {
+    folder: "istio",
+    into: "istio-resources",
+    packages: &[],
+    files: &[("istio.io/istio", "manifests/charts/base/files/crd-all.gen.yaml", "crds.yaml")],
+};
+
+const GATEWAY_RESOURCES: Source = Source {
+    folder: "envoy-gateway",
+    into: "gateway-resources",
+    packages: &[],
     files: &[
         (
             EG,
@@ -55,7 +89,25 @@ const ENVOY_GATEWAY: Source = Source {
     ],
 };
 
-const EG: &str = "github.com/envoyproxy/gateway";
+/// Definitions of resources for an API server.
+pub(crate) struct Resources {
+    /// Every resource that Istio defines.
+    pub(crate) istio: PathBuf,
+    /// Every resource of Gateway API's standard channel, and every one that Envoy Gateway defines.
+    pub(crate) gateway: [PathBuf; 2],
+}
+
+impl Resources {
+    pub(crate) fn install(workspace: &Workspace) -> Result<Self> {
+        let istio = built(workspace, &ISTIO_RESOURCES)?.join("crds.yaml");
+        Ok(Self { istio, gateway: gateway_resources(workspace)? })
+    }
+}
+
+fn gateway_resources(workspace: &Workspace) -> Result<[PathBuf; 2]> {
+    let dir = built(workspace, &GATEWAY_RESOURCES)?;
+    Ok([dir.join("gateway-api.yaml"), dir.join("crds.yaml")])
+}
 
 /// A Kubernetes API server without nodes.
 pub(crate) struct KubernetesTools {
@@ -103,7 +155,7 @@ impl IstioTools {
         Ok(Self {
             istiod: dir.join("pilot-discovery"),
             agent: dir.join("pilot-agent"),
-            crds: dir.join("crds.yaml"),
+            crds: built(workspace, &ISTIO_RESOURCES)?.join("crds.yaml"),
             bootstrap: dir.join("bootstrap.json"),
         })
     }
@@ -119,7 +171,7 @@ pub(crate) struct EnvoyGatewayTools {
 impl EnvoyGatewayTools {
     pub(crate) fn install(workspace: &Workspace) -> Result<Self> {
         let dir = built(workspace, &ENVOY_GATEWAY)?;
-        let crds = [dir.join("gateway-api.yaml"), dir.join("crds.yaml")];
+        let crds = gateway_resources(workspace)?;
         Ok(Self { program: dir.join("envoy-gateway"), crds })
     }
 }
@@ -127,7 +179,7 @@ impl EnvoyGatewayTools {
 /// The folder with the programs and files of `source`; builds them where the stamp differs.
 fn built(workspace: &Workspace, source: &Source) -> Result<PathBuf> {
     let module = workspace.root.join("tools/mesh").join(source.folder);
-    let dir = workspace.tools_dir().join("mesh").join(source.folder);
+    let dir = workspace.tools_dir().join("mesh").join(source.into);
     fs::create_dir_all(&dir)
         .map_err(|error| Failure::new(format!("could not create {}: {error}", dir.display())))?;
     let lock = dir.join(".lock");
@@ -143,6 +195,7 @@ fn built(workspace: &Workspace, source: &Source) -> Result<PathBuf> {
         step(&name, || go(&module, &["build", "-ldflags=-s -w", "-o", &slashed(&dir), package]))?;
     }
     for (of, path, name) in source.files {
+        go(&module, &["mod", "download", of])?;
         let root = go(&module, &["list", "-m", "-f", "{{.Dir}}", of])?;
         let from = Path::new(root.trim()).join(path);
         let copied = taken(&from).and_then(|text| fs::write(dir.join(name), text));
@@ -206,7 +259,7 @@ fn go(module: &Path, arguments: &[&str]) -> Result<String> {
     command.args(arguments).current_dir(module).env("GOTOOLCHAIN", "local").env("GOWORK", "off");
     let output = process::output("go", command).map_err(|error| {
         Failure::new(format!(
-            "`cargo xtask mesh` builds Kubernetes and the control planes with Go 1.26 or newer: {error}; install Go, then try again"
+            "`cargo xtask mesh` and `cargo xtask chart` build Kubernetes, the control planes and Helm with Go 1.26 or newer: {error}; install Go, then try again"
         ))
     })?;
     if output.status.success() {

@@ -1,0 +1,259 @@
+//! The chart against the shipped files and against `portcullis render`: one description makes the same documents.
+//!
+//! Owns `charts/rendered/`, and every way in which the chart may differ from the others: all of them are named here. Runs
+//! `portcullis`, and no Helm.
+
+use super::cases::{CASES, Case, ISTIO};
+use super::documents::{self, Documents, difference, remove, walk};
+use crate::failure::{Failure, Result};
+use crate::mesh::cluster::succeeded;
+use portcullis_stack::Workspace;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The line of a rendered file that has the digest.
+const DIGEST: &str = "# inputs: sha256 ";
+/// The folders that decide about what is rendered. The rules and the dashboard do not: they are links to `observability`.
+const INPUTS: [&str; 3] = ["charts/portcullis", "charts/portcullis/templates", "charts/values"];
+const COMMAND: &str = "cargo xtask chart --record";
+/// What the tests have in the place of the shipped files' guard.
+const GUARD: &str = "not-a-secret-demo";
+
+/// What only the chart has, by kind.
+const ONLY_CHART: [&str; 7] = [
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+    "NetworkPolicy",
+    "PodMonitor",
+    "PrometheusRule",
+    "ConfigMap",
+    "Pod",
+];
+
+/// What the chart sets on proxies that it owns, and the shipped file leaves to its readers.
+const OF_PROXIES: [&str; 6] = [
+    "/spec/shutdown",
+    "/spec/provider/kubernetes/envoyPDB",
+    "/spec/provider/kubernetes/envoyDeployment/replicas",
+    "/spec/provider/kubernetes/envoyDeployment/pod/topologySpreadConstraints",
+    "/spec/provider/kubernetes/envoyDeployment/pod/securityContext",
+    "/spec/provider/kubernetes/envoyDeployment/container/securityContext",
+];
+
+/// The policy whose first validation differs.
+const LISTENERS: &str = "ValidatingAdmissionPolicy /portcullis-gateway";
+
+/// Whether the rendered files are of today's chart, and say what the shipped files and `portcullis render` say.
+pub(crate) fn current(workspace: &Workspace) -> Result<()> {
+    let digest = digest(workspace)?;
+    let mut complaints = Vec::new();
+    for case in &CASES {
+        let file = rendered(case);
+        let text = read(&workspace.root.join(&file))?;
+        if text.lines().find_map(|line| line.strip_prefix(DIGEST)) != Some(digest.as_str()) {
+            return Err(Failure::new(format!(
+                "{file} was made from other files than charts/ has now; run `{COMMAND}` (it needs Go) and commit what it writes"
+            )));
+        }
+        let chart = without_annotations(documents::read(&file, &text)?);
+        let mut others = vec![("portcullis render", printed(workspace, case)?)];
+        others.extend(shipped(workspace, case)?);
+        let chart = if case.has_own_port() { without_ports(chart) } else { chart };
+        let known = |key: &str| others.iter().any(|(_, documents)| documents.contains_key(key));
+        let all_is_shipped = ["istio", "istio-split", "envoy-gateway"].contains(&case.name);
+        for key in chart.keys().filter(|key| all_is_shipped && !known(key)) {
+            if !ONLY_CHART.iter().any(|kind| key.starts_with(&format!("{kind} "))) {
+                complaints.push(format!("{file}: {key}: nothing else has such a document"));
+            }
+        }
+        for (of, documents) in &others {
+            complaints.extend(missing(case, of, &chart, documents));
+        }
+    }
+    if complaints.is_empty() { Ok(()) } else { Err(Failure::new(complaints.join("\n"))) }
+}
+
+/// Writes what Helm made of a case.
+pub(super) fn write(workspace: &Workspace, case: &Case, made: &str) -> Result<()> {
+    let mut text = format!(
+        "# What Helm made of charts/portcullis with the values of `{}`. Written by `{COMMAND}`; do not edit.\n{DIGEST}{}\n",
+        case.name,
+        digest(workspace)?
+    );
+    for line in without_copies(made) {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    let file = workspace.root.join(rendered(case));
+    let unwritable = |error| Failure::new(format!("could not write {}: {error}", file.display()));
+    fs::create_dir_all(file.parent().unwrap_or(Path::new("."))).map_err(unwritable)?;
+    fs::write(&file, format!("{}\n", text.trim_end())).map_err(unwritable)
+}
+
+fn rendered(case: &Case) -> String {
+    format!("charts/rendered/{}.yaml", case.name)
+}
+
+/// Lines without the rules and the dashboard, which are in `observability`.
+fn without_copies(made: &str) -> impl Iterator<Item = &str> {
+    let mut copied = false;
+    made.lines().filter(move |line| {
+        if line.starts_with("---") {
+            copied = false;
+        }
+        let starts = line.starts_with("  groups:") || line.starts_with("  portcullis.json:");
+        copied |= starts || line.starts_with("  # Recording and alert rules");
+        !copied
+    })
+}
+
+/// Documents that the chart lacks, or has otherwise.
+fn missing(case: &Case, of: &str, chart: &Documents, others: &Documents) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (key, other) in others {
+        let place = format!("charts/rendered/{}.yaml and {of}: {key}", case.name);
+        match chart.get(key) {
+            None => complaints.push(format!("{place}: the chart has no such document")),
+            Some(ours) => {
+                complaints.extend(difference(ours, other).map(|found| format!("{place}: {found}")))
+            }
+        }
+    }
+    complaints
+}
+
+fn without_annotations(mut documents: Documents) -> Documents {
+    for (key, document) in &mut documents {
+        remove(document, "/metadata/annotations");
+        // The shipped policy has the names of the listeners, the chart's compares the Gateway with its annotation.
+        if key == LISTENERS
+            && let Some(validation) = document.pointer_mut("/spec/validations/0")
+        {
+            *validation = Value::Null;
+        }
+        if key.starts_with("EnvoyProxy ") {
+            OF_PROXIES.iter().for_each(|pointer| remove(document, pointer));
+        }
+    }
+    documents
+}
+
+/// `portcullis render` knows no ports of the gateway.
+fn without_ports(mut documents: Documents) -> Documents {
+    for document in documents.values_mut() {
+        walk(document, &mut |value| remove(value, "/listener/portNumber"));
+    }
+    documents
+}
+
+/// What `portcullis render` makes of the description of a case.
+fn printed(workspace: &Workspace, case: &Case) -> Result<Documents> {
+    let values = workspace.root.join("charts/values");
+    let mut command = Command::new(workspace.artifacts().cli);
+    command.arg("render").arg(values.join(case.description));
+    command.args(["--for", case.control_plane()[1], "--output", "json", "--guards"]);
+    command.arg(values.join("guards.json"));
+    if case.previous {
+        command.arg("--previous-guards").arg(values.join("previous.json"));
+    }
+    let made = succeeded("portcullis render", command)?;
+    let made: Value = serde_json::from_str(&made)
+        .map_err(|error| Failure::new(format!("portcullis render: {error}")))?;
+    let list = made.get("documents").and_then(Value::as_array).cloned();
+    Ok(documents::of(list.unwrap_or_default()))
+}
+
+/// The shipped files that a case has to equal; what a description of several connectors makes is compared with
+/// `portcullis render` alone.
+fn shipped(workspace: &Workspace, case: &Case) -> Result<Vec<(&'static str, Documents)>> {
+    let names: &[&'static str] = match case.name {
+        "istio" => {
+            &["envoy/istio/base.yaml", "envoy/istio/envoyfilter.yaml", "envoy/istio/routes.yaml"]
+        }
+        "istio-tls" => &["envoy/istio/base.yaml"],
+        "istio-split" => {
+            &["envoy/istio/base.yaml", "envoy/istio/wasmplugin.yaml", "envoy/istio/routes.yaml"]
+        }
+        "envoy-gateway" | "envoy-gateway-tls" => {
+            &["envoy/envoy-gateway/gateway.yaml", "envoy/envoy-gateway/admission.yaml"]
+        }
+        _ => &[],
+    };
+    let with_tls = case.name.ends_with("-tls");
+    let of = |name: &&'static str| {
+        let mut text = read(&workspace.root.join(name))?.replace("YOUR-GUARD", GUARD);
+        if with_tls {
+            text = text.replace("\n#tls ", "\n");
+        }
+        let mut documents = documents::read(name, &text)?;
+        documents.values_mut().for_each(|document| as_the_chart_names_it(case, document));
+        Ok((*name, documents))
+    };
+    names.iter().map(of).collect()
+}
+
+/// The chart names Istio's routes by the description, and images of pods by their digest.
+fn as_the_chart_names_it(case: &Case, document: &mut Value) {
+    if document.pointer("/metadata/name").is_some_and(|name| name == "portcullis-gateway")
+        && let Some(validation) = document.pointer_mut("/spec/validations/0")
+    {
+        *validation = Value::Null;
+    }
+    let ones = "1".repeat(64);
+    walk(document, &mut |value| {
+        let Value::Object(fields) = value else { return };
+        if let Some(Value::String(name)) = fields.get_mut("name")
+            && case.control_plane() == ISTIO
+            && ["demo", "demo-listen", "demo-unjudged"].contains(&name.as_str())
+        {
+            *name = format!("portcullis-{name}");
+        }
+        if let Some(Value::String(reference)) = fields.get_mut("reference") {
+            reference.push_str(&format!("@sha256:{ones}"));
+        }
+    });
+}
+
+/// Of the names and bytes of all inputs.
+fn digest(workspace: &Workspace) -> Result<String> {
+    let mut files: Vec<PathBuf> = vec![workspace.root.join("tools/mesh/helm/go.mod")];
+    for input in INPUTS {
+        collect(&workspace.root.join(input), &mut files)?;
+    }
+    for folder in ["istio", "envoy-gateway", "tests"] {
+        collect(&workspace.root.join("charts/portcullis/templates").join(folder), &mut files)?;
+    }
+    files.sort();
+    let mut digest = Sha256::new();
+    for file in files {
+        let name = file.strip_prefix(&workspace.root).unwrap_or(&file).display().to_string();
+        let text = read(&file)?;
+        digest.update(format!("{name} {}\n{text}", text.len()));
+    }
+    Ok(digest.finalize().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a text does not fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    }))
+}
+
+/// The files of a folder itself.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let unreadable = |error| Failure::new(format!("could not read {}: {error}", folder.display()));
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file)
+        .map_err(|error| Failure::new(format!("could not use {}: {error}", file.display())))
+}
