@@ -6,16 +6,18 @@
 mod token;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use portcullis_core::auth::{
     AuthFailure, IdentityKind, Principal, Restrictions, Scopes, VerifiedCredential,
 };
-use portcullis_core::authz::explain::{Answer, Question, explain};
+use portcullis_core::authz::explain::{Answer, Decision, Question, explain};
+use portcullis_core::authz::outcome::{End, PersonsWord, Standing};
 use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion};
-use portcullis_core::limit::{CALL, Called};
 use portcullis_core::observed::{self, Observed};
-use portcullis_core::policy::{self, Check, Enforcement, Policy, Unverified};
+use portcullis_core::policy::{self, Policy, Unverified};
 use portcullis_core::time::UnixTime;
+use portcullis_redis_lua::WindowStanding;
 use serde_json::{Map, Value, json};
 
 use crate::args::{ExplainArgs, OneKey, Session};
@@ -210,20 +212,20 @@ struct Drawn {
     name: String,
     cost: u64,
     max: u64,
-    remaining: u64,
-    next_back_ms: u128,
+    standing: WindowStanding,
 }
 
 impl Drawn {
     fn refuses(&self) -> bool {
-        self.remaining < self.cost
+        self.standing.wait.is_none_or(|wait| !wait.is_zero())
     }
 
     fn view(&self) -> Value {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         json!({
-            "limit": self.name, "cost": self.cost, "max": self.max, "remaining": self.remaining,
-            "next_back_ms": u64::try_from(self.next_back_ms).unwrap_or(u64::MAX),
-            "refuses": self.refuses(),
+            "limit": self.name, "cost": self.cost, "max": self.max,
+            "remaining": self.standing.remaining, "next_back_ms": millis(self.standing.reset),
+            "wait_ms": self.standing.wait.map(millis), "refuses": self.refuses(),
         })
     }
 }
@@ -256,32 +258,33 @@ fn answered(
         }
         (Some(_) | None, _) => None,
     };
-    let granted = state.as_deref() == Some("granted");
-    let by_policy = answer.decision.lets_pass() || granted;
-    let drawn = match (windows && by_policy, store) {
-        (true, Some(store)) => drawn(store, policy, asked)?,
+    let drawn = match (windows && answer.decision != Decision::Deny, store) {
+        (true, Some(store)) => drawn(store, &answer)?,
         (_, _) => Vec::new(),
     };
-    let limited = drawn.iter().find(|it| it.refuses());
-    let trial = policy.enforcement(Check::Limits, Enforcement::Enforce) == Enforcement::Shadow;
-    let passes = by_policy && (limited.is_none() || trial);
+    let standing = Standing {
+        approval: state.as_deref().and_then(PersonsWord::read),
+        windows: drawn.iter().map(|it| it.standing).collect(),
+        // Each worker remembers its own callers.
+        cooling: None,
+    };
+    let outcome = answer.outcome(policy, &standing);
+    let passes = outcome.end == End::Passes;
     let verdict = if passes { Verdict::Good } else { Verdict::Wanting };
     let mut lines = told(&answer, asked, (version, canary), state.as_deref());
     lines.extend(drawn.iter().map(Drawn::text));
-    if let Some(limited) = limited.filter(|_| !trial) {
+    if let (Some(limited), false) = (outcome.window.and_then(|at| drawn.get(at)), passes)
+        && outcome.rule.as_ref() == Some(&limited.name)
+    {
         let first = lines.first_mut();
-        first.into_iter().for_each(|line| *line = format!("limited by {}", limited.name));
+        let what = if outcome.end == End::Limited { "limited" } else { "deny" };
+        first.into_iter().for_each(|line| *line = format!("{what} by {}", limited.name));
     }
-    if let Some(note) = unknowable(policy, asked, observed.is_some()) {
+    if let Some(note) = unknowable(policy, asked, &answer, observed.is_some()) {
         lines.push(note);
     }
     lines.extend(notes.iter().cloned());
-    let gateway = match (passes, limited.is_some(), answer.approval.is_some()) {
-        (true, ..) => "allow",
-        (false, true, _) => "limited",
-        (false, false, true) => "needs_approval",
-        (false, false, false) => "deny",
-    };
+    let gateway = outcome.end.name();
     let mut json = json!({
         "allowed": passes,
         "gateway": gateway,
@@ -306,43 +309,30 @@ fn answered(
 
 impl Drawn {
     fn text(&self) -> String {
-        let wait = match (self.refuses(), self.next_back_ms) {
-            (true, 0) => "; it costs more than there ever is".to_owned(),
-            (true, millis) => {
-                format!("; the call would be 429, units come back in {} s", millis.div_ceil(1_000))
+        let wait = match (self.refuses(), self.standing.wait) {
+            (true, None) => "; it costs more than there ever is".to_owned(),
+            (true, Some(wait)) => {
+                let seconds = wait.as_millis().div_ceil(1_000);
+                format!("; the call would be 429, enough units come back in {seconds} s")
             }
             (false, _) => String::new(),
         };
         format!(
             "  {:<24} {} of {} left, the call draws {}{wait}",
-            self.name, self.remaining, self.max, self.cost
+            self.name, self.standing.remaining, self.max, self.cost
         )
     }
 }
 
 /// The windows that the call draws from, as they stand now.
-fn drawn(
-    store: &mut Store,
-    policy: &Policy,
-    asked: &ExplainedCall,
-) -> Result<Vec<Drawn>, CliError> {
-    let called = Called {
-        connector: &asked.connector,
-        method: CALL,
-        tool: &asked.tool,
-        opens: false,
-        // About as long as a client would send it.
-        bytes: u64::try_from(Value::Object(asked.arguments.clone()).to_string().len()).unwrap_or(0),
-    };
-    let quotas = called.quotas(policy, &asked.principal);
-    let windows: Vec<_> = quotas.iter().map(|quota| quota.window.clone()).collect();
-    let states = store.look_at(&windows)?;
-    let drawn = quotas.into_iter().zip(states).map(|(quota, state)| Drawn {
-        name: quota.name,
+fn drawn(store: &mut Store, answer: &Answer) -> Result<Vec<Drawn>, CliError> {
+    let windows: Vec<_> = answer.quotas.iter().map(|quota| quota.window.clone()).collect();
+    let standings = store.look_at(&windows)?;
+    let drawn = answer.quotas.iter().zip(standings).map(|(quota, standing)| Drawn {
+        name: quota.name.clone(),
         cost: quota.window.cost,
         max: quota.window.limit,
-        remaining: state.remaining,
-        next_back_ms: state.reset.as_millis(),
+        standing,
     });
     Ok(drawn.collect())
 }
@@ -364,7 +354,12 @@ fn observed(
 }
 
 /// What only the gateways know: they remember it, Redis does not.
-fn unknowable(policy: &Policy, asked: &ExplainedCall, drift_is_known: bool) -> Option<String> {
+fn unknowable(
+    policy: &Policy,
+    asked: &ExplainedCall,
+    answer: &Answer,
+    drift_is_known: bool,
+) -> Option<String> {
     let connector = policy.connectors.get(&asked.connector)?;
     let pinned = connector.tools.get(&asked.tool).is_some_and(|tool| tool.pin.is_some());
     let mut what = Vec::new();
@@ -373,6 +368,9 @@ fn unknowable(policy: &Policy, asked: &ExplainedCall, drift_is_known: bool) -> O
     }
     if policy.cool_off.is_some() {
         what.push("a cool-off of the caller (the events of the audit log)");
+    }
+    if answer.quotas.iter().any(|quota| quota.lease.is_some()) {
+        what.push("units that it drew in advance (`lease`)");
     }
     (!what.is_empty())
         .then(|| format!("not known here, each gateway remembers it: {}", what.join("; ")))

@@ -13,7 +13,7 @@ use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use portcullis_core::id::PolicyName;
 use portcullis_core::limit::{self, CALL, Called, Quota};
 use portcullis_core::policy::{Cost, Dimension, Limit, Policy};
-use portcullis_redis_lua::{Key, Window, WindowState};
+use portcullis_redis_lua::{Key, Window, WindowStanding};
 use serde_json::{Map, Value, json};
 
 use crate::admin_log::AdminLog;
@@ -32,7 +32,7 @@ struct WindowUsage {
     quota: Quota,
     of: Partition,
     own: Whose,
-    state: WindowState,
+    state: WindowStanding,
 }
 
 /// The dimensions that a window is kept per, with their values.

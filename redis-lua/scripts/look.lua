@@ -2,9 +2,10 @@
 -- look: how windows stand, without a draw and without a write, so that a user who may only read can run it.
 --
 -- KEYS    windows (LISTs that only admit.lua writes; see there), in Redis Cluster all with one hash tag.
--- ARGV    for each window: limit, length_us.
--- RETURNS {1, remaining_1, reset_us_1, 0 or 2, .. , 0, the time in microseconds}: as admit.lua returns when it draws nothing.
---         2: the draws are dated further ahead than a whole window; admit.lua would date them now, and so does this.
+-- ARGV    for each window: limit, length_us, cost.
+-- RETURNS {remaining_1, reset_us_1, wait_us_1, ..}: remaining and reset as admit.lua returns them when it draws nothing.
+--         wait_us: how long until the cost would fit if nobody else drew; 0 if it does now, -1 if it never can (cost
+--         above limit). Draws that are dated further ahead than a whole window are taken as of now, as admit.lua dates them.
 -- ATOMIC  Redis runs a script alone.
 -- EXPIRY  None: it only reads.
 -- MEMORY  None.
@@ -17,34 +18,47 @@ local function number_at(key, index)
   return tonumber(redis.call('LINDEX', key, index) or nil)
 end
 
--- How many draws at the head have left the window: the first few, and none after them.
-local function count_left(key, length)
-  local function has_left(draw)
-    local time = number_at(key, 2 * draw - 1)
-    return time and time + length <= now
-  end
+-- For how many draws at the head `holds` is true; it is true for the first few and for none after them.
+local function count_while(holds)
   local low, high = 0, 1
-  while has_left(high) do low, high = high, 2 * high end
+  while holds(high) do low, high = high, 2 * high end
   while high - low > 1 do
     local middle = math.floor((low + high) / 2)
-    if has_left(middle) then low = middle else high = middle end
+    if holds(middle) then low = middle else high = middle end
   end
   return low
 end
 
-local reply = {1}
+-- How long until `excess` units have left the window, of which `first` had left by its oldest draw.
+local function wait_for(key, length, first, excess)
+  local too_few = count_while(function(draw)
+    local total = number_at(key, 2 * draw)
+    return total and total - first < excess
+  end)
+  return number_at(key, 2 * too_few + 1) + length - now
+end
+
+local reply = {}
 for i, key in ipairs(KEYS) do
-  local limit, length = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
-  local left = count_left(key, length)
+  local limit, length, cost = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
+  local left = count_while(function(draw)
+    local time = number_at(key, 2 * draw - 1)
+    return time and time + length <= now
+  end)
   local first, oldest = number_at(key, 2 * left) or 0, number_at(key, 2 * left + 1)
   local last = number_at(key, -1) or 0
-  local newest, redated = oldest and number_at(key, -2), 0
-  if newest and newest > now + 2 * length then oldest, redated = now, 2 end
+  local newest = oldest and number_at(key, -2)
+  local ahead = newest and newest > now + 2 * length
+  if ahead then oldest = now end
   local used = oldest and last - first or 0
+  local excess, wait = used + cost - limit, 0
+  if cost > limit then
+    wait = -1
+  elseif cost > 0 and excess > 0 then
+    wait = ahead and length or wait_for(key, length, first, excess)
+  end
   reply[#reply + 1] = math.max(0, limit - used)
   reply[#reply + 1] = oldest and oldest + length - now or 0
-  reply[#reply + 1] = redated
+  reply[#reply + 1] = wait
 end
-reply[#reply + 1] = 0
-reply[#reply + 1] = now
 return reply

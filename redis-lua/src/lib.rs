@@ -66,7 +66,7 @@ pub use checkpoint::{ChainEnd, Checkpoint, CheckpointReply};
 pub use complete::Complete;
 pub use keep::Keep;
 pub use keys::{Key, Scope};
-pub use look::Look;
+pub use look::{Look, WindowStanding};
 pub use noted::{AcceptRestore, DenialState, Forget, Note, NotedReply, PutDenial};
 pub use observe::Observe;
 pub use operator::{Realm, Task, rules, tasks_of};

@@ -1,18 +1,32 @@
 //! The call that asks how windows stand. It draws nothing and writes nothing, so a user who may only read can make it.
 
-use crate::{Admit, AdmitReply, LOOK, ReplyError, ScriptCall, Value, Window, WindowState};
+use std::time::Duration;
+
+use crate::value::{Elements, malformed};
+use crate::{LOOK, ReplyError, ScriptCall, Value, Window};
 
 /// How windows stand, all at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
-    /// The windows; of their numbers only limit and length count.
+    /// The windows; of their numbers only limit, length and cost count.
     pub windows: Vec<Window>,
+}
+
+/// How one window stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowStanding {
+    /// Units left.
+    pub remaining: u64,
+    /// When the oldest drawn units come back; zero if none are drawn.
+    pub reset: Duration,
+    /// How long until the window's cost would fit; zero if it does, `None` if it never can.
+    pub wait: Option<Duration>,
 }
 
 impl Look {
     /// The script call; for `EVALSHA_RO`.
     pub fn call(&self) -> ScriptCall {
-        let numbers = |window: &Window| [window.limit, window.length_us.max(1)];
+        let numbers = |window: &Window| [window.limit, window.length_us.max(1), window.cost];
         ScriptCall {
             script: &LOOK,
             keys: self.windows.iter().map(|window| window.key.clone()).collect(),
@@ -29,13 +43,19 @@ impl Look {
     ///
     /// # Errors
     /// One that Redis answered, or a reply of another form.
-    pub fn decode(self, reply: Value) -> Result<Vec<WindowState>, ReplyError> {
-        let admit = Admit { guards: Vec::new(), windows: self.windows, used: None, intent: None };
-        match admit.decode(reply)? {
-            AdmitReply::Admitted(states) => Ok(states),
-            AdmitReply::Stale(_) | AdmitReply::Limited { .. } => {
-                Err(crate::value::malformed("the state of windows"))
-            }
-        }
+    pub fn decode(&self, reply: Value) -> Result<Vec<WindowStanding>, ReplyError> {
+        let mut elements = Elements::of(reply)?;
+        let mut standing = || {
+            let remaining = elements.natural("remaining units")?;
+            let reset = Duration::from_micros(elements.natural("reset_us of at least 0")?);
+            let wait = match elements.int("wait_us")? {
+                -1 => None,
+                us => Some(u64::try_from(us).map_err(|_| malformed("wait_us of at least -1"))?),
+            };
+            Ok(WindowStanding { remaining, reset, wait: wait.map(Duration::from_micros) })
+        };
+        let all = self.windows.iter().map(|_| standing()).collect::<Result<Vec<_>, _>>()?;
+        elements.end()?;
+        Ok(all)
     }
 }

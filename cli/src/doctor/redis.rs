@@ -3,19 +3,20 @@
 //! Owns what is asked of a server. That nothing may be evicted and that changes survive a crash are guarantees of
 //! the gateway, hence not a matter of taste. Whether it takes writes is tried, by the script that admits calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::connector_credential::ConnectorCredential;
 use portcullis_core::id::OrgId;
-use portcullis_core::policy;
+use portcullis_core::policy::{self, Policy};
 
 use super::{Finding, clock};
 use crate::args::Session;
 use crate::connection::Node;
 use crate::key::{Active, lacks};
+use crate::policy::unknown_keys;
 use crate::report::CliError;
 use crate::store::Store;
 use crate::time::Seconds;
@@ -258,10 +259,15 @@ fn policies(store: &mut Store) -> Result<Vec<Finding>, CliError> {
         let next = "portcullis policy push FILE --reason …";
         return Ok(vec![Finding::warning("policy", "no organisation yet", next)]);
     }
-    let mut findings = Vec::new();
+    let (mut findings, mut seen) = (Vec::new(), BTreeSet::new());
     for org in &organisations {
         findings.push(policy_of(store, org)?);
         findings.extend(orphans_of(store, org)?);
+        if let Ok(active) = Active::of(org, store)
+            && seen.insert(active.version.clone())
+        {
+            findings.extend(unknown_keys(store, org, active.policy())?);
+        }
     }
     Ok(findings)
 }
@@ -290,6 +296,19 @@ fn orphans_of(store: &mut Store, org: &OrgId) -> Result<Option<Finding>, CliErro
     );
     let next = "portcullis key set ID --role ROLE --tier TIER, or portcullis key revoke ID";
     Ok(Some(Finding::warning(&format!("keys {org}"), found, next)))
+}
+
+/// Keys to which a policy gives limits and that none of its organisations has.
+fn unknown_keys(
+    store: &mut Store,
+    org: &OrgId,
+    policy: &Policy,
+) -> Result<Option<Finding>, CliError> {
+    let unknown = unknown_keys::unknown(store, policy)?;
+    let next = "correct the ids in the policy, and push it";
+    let finding =
+        || Finding::warning(&format!("policy {org}"), unknown_keys::told(&unknown, policy), next);
+    Ok((!unknown.is_empty()).then(finding))
 }
 
 fn policy_of(store: &mut Store, org: &OrgId) -> Result<Finding, CliError> {

@@ -11,7 +11,7 @@ const PUSH: &str = "portcullis policy push FILE --reason …";
 
 /// The policy that is active for an organisation.
 pub(crate) struct Active {
-    version: PolicyVersion,
+    pub(crate) version: PolicyVersion,
     org: OrgId,
     policy: Policy,
 }

@@ -2,15 +2,15 @@
 //!
 //! Owns which documents are meant. How they are compared is in `difference`.
 
-use portcullis_core::id::{OrgId, PolicyVersion};
-use portcullis_core::policy;
+use portcullis_core::id::{KeyId, OrgId, PolicyVersion};
+use portcullis_core::policy::{self, Policy};
 use serde_json::{Value, json};
 
 use super::change::OrgChange;
 use super::difference::{Difference, differences, summary};
 use super::orphans::{self, Orphan, Orphaning};
 use super::replay::{self, Sides};
-use super::{active_policies, listed, no_policy, stored_document};
+use super::{active_policies, listed, no_policy, stored_document, unknown_keys};
 use crate::args::{DiffArgs, Session, Side};
 use crate::document::Document;
 use crate::escape;
@@ -96,14 +96,24 @@ fn against(
     replay::replay(&args.against, &sides, store, args.exit_code)
 }
 
+/// What a push would mean for keys.
+pub(super) struct Keys<'a> {
+    pub(super) orphans: &'a [Orphan],
+    pub(super) orphaning: Orphaning,
+    /// That the policy names and nobody has.
+    pub(super) unknown: &'a [KeyId],
+    pub(super) policy: &'a Policy,
+}
+
 /// What a push would do.
 pub(super) fn preview(
     store: &mut Store,
     document: &Document,
     version: &PolicyVersion,
     steps: &[OrgChange],
-    (orphans, orphaning): (&[Orphan], Orphaning),
+    keys: &Keys<'_>,
 ) -> Result<Report, CliError> {
+    let Keys { orphans, orphaning, unknown, policy } = *keys;
     let active = |step: &OrgChange| (step.org.clone(), step.before.version().cloned());
     let to = Named::of_file(document);
     let comparisons = with_active(steps.iter().map(active).collect(), &to, store)?;
@@ -120,11 +130,15 @@ pub(super) fn preview(
         };
         told.push_str(&format!("\n{}{needs}", escape::line(&orphans::told(orphans))));
     }
+    if !unknown.is_empty() {
+        told.push_str(&format!("\nwarning: {}", unknown_keys::told(unknown, policy)));
+    }
     let json = json!({
         "dry_run": true,
         "version": version,
         "organisations": steps.iter().map(OrgChange::view).collect::<Vec<_>>(),
         "orphaned_keys": orphans,
+        "unknown_keys": unknown,
         "different": comparisons.iter().any(Comparison::is_different),
         "comparisons": comparisons.iter().map(Comparison::view).collect::<Vec<_>>(),
     });

@@ -19,6 +19,7 @@ mod push;
 mod replay;
 mod rollback;
 mod test;
+pub(crate) mod unknown_keys;
 
 use portcullis_core::id::{OrgId, PolicyVersion};
 use portcullis_core::policy::{self, Policy};

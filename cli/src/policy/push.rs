@@ -7,9 +7,10 @@ use portcullis_core::policy::Policy;
 
 use super::canary_callers::{canary, knows_keys};
 use super::change::{Change, OrgChange};
+use super::diff::Keys;
 use super::findings::{Findings, LocatedWarning, findings};
 use super::orphans::{self, Orphaning};
-use super::{NOT_ACTIVATED, count, diff, fits, listed};
+use super::{NOT_ACTIVATED, count, diff, fits, listed, unknown_keys};
 use crate::admin_log::AdminLog;
 use crate::args::{PushArgs, Session, Which};
 use crate::document::Document;
@@ -61,12 +62,17 @@ pub(super) fn pushed_beside(
         let active = |step: &OrgChange| (step.org.clone(), step.before.version().cloned());
         let concerned: Vec<_> = steps.iter().map(active).collect();
         let orphans = orphans::orphans(store, &policy, &concerned)?;
+        let unknown = unknown_keys::unknown(store, &policy)?;
+        if args.strict {
+            unknown_keys::refuse(&unknown, &policy, &document.place)?;
+        }
         if args.dry_run {
             store.unwatch()?;
             let orphaning = Orphaning::of(args.orphan_keys);
-            let orphans = (orphans.as_slice(), orphaning);
-            return diff::preview(store, &document, &version, &steps, orphans).map(Some);
+            let keys = Keys { orphans: &orphans, orphaning, unknown: &unknown, policy: &policy };
+            return diff::preview(store, &document, &version, &steps, &keys).map(Some);
         }
+        unknown_keys::warn(&unknown, &policy);
         match Orphaning::of(args.orphan_keys) {
             Orphaning::Refused => orphans::refuse(&orphans, &document.place)?,
             Orphaning::Warned => orphans::warn(&orphans),

@@ -60,6 +60,11 @@ impl Store {
         })
     }
 
+    /// Whether there is a record, be it readable or not.
+    pub(crate) fn has_record(&mut self, org: &OrgId, id: &KeyId) -> Result<bool, CliError> {
+        Ok(self.record_or_fault(org, id)?.is_some())
+    }
+
     /// The record, if there is one, or what is wrong with it.
     fn record_or_fault(
         &mut self,

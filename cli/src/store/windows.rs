@@ -2,7 +2,7 @@
 
 use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{
-    Admit, AdmitReply, Forget, Key, Look, Note, Scope, Window, WindowState,
+    Admit, AdmitReply, Forget, Key, Look, Note, Scope, Window, WindowStanding,
 };
 
 use super::Store;
@@ -39,7 +39,7 @@ impl Store {
     }
 
     /// How the windows stand, all at one moment. Draws nothing and writes nothing.
-    pub(crate) fn look_at(&mut self, windows: &[Window]) -> Result<Vec<WindowState>, CliError> {
+    pub(crate) fn look_at(&mut self, windows: &[Window]) -> Result<Vec<WindowStanding>, CliError> {
         let look = Look { windows: windows.to_vec() };
         let reply = self.run_ro(&look.call())?;
         look.decode(reply).map_err(|error| self.unscripted(&error))

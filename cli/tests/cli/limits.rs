@@ -321,5 +321,8 @@ fn explain_says_what_a_window_that_is_used_up_makes_of_a_call() {
     let text = operator.plainly(&["explain", "--key", &other, "--tool", "query_users"]).stdout;
     assert!(text.starts_with("limited by limits.company\n"), "{text}");
     assert!(text.contains("10 of 70 left, the call draws 30; the call would be 429"), "{text}");
+    // All 30 fit once the first draw left, which is the oldest: a month from now.
+    let wait = company.unwrap()["wait_ms"].as_u64().unwrap();
+    assert_eq!(Some(wait), company.unwrap()["next_back_ms"].as_u64(), "{told}");
     assert_eq!(explain(&other, "echo").status, 0);
 }

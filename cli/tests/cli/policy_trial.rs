@@ -146,3 +146,32 @@ fn every_change_of_a_key_or_a_denial_wants_a_reason() {
         assert!(said.stderr.contains("--reason"), "{arguments:?}: {said:?}");
     }
 }
+
+/// A limit for a key that nobody has counts nobody, and nothing said so. Proves: X4
+#[test]
+fn keys_that_a_policy_names_and_nobody_has_are_named() {
+    let operator = Operator::with_policy();
+    let key = issue(&operator, &[]).json()["record"]["id"].as_str().unwrap().to_owned();
+    let limits = "{limits: {calls: {limit: 9, window: 1s}}}";
+    let text = golden_file("policy.yaml");
+    let with = |ids: &[&str]| {
+        let keys: String = ids.iter().map(|id| format!("  {id}: {limits}\n")).collect();
+        Scratch::new("keys.yaml", &format!("{text}\nkeys:\n{keys}"))
+    };
+    let (known, unknown) = (with(&[&key]), with(&[&key, "k9misspelt"]));
+    let push = |file: &Scratch, more: &[&str]| {
+        operator.says(&[&["policy", "push", file.path(), "--reason", "r"], more].concat())
+    };
+    let told = "keys.k9misspelt: found no key of acme with this id, so the limits count nobody";
+    push(&known, &["--strict"]).json();
+    let dry = push(&unknown, &["--dry-run"]).json();
+    assert_eq!(dry["unknown_keys"], json!(["k9misspelt"]), "{dry}");
+    let dry = operator.plainly(&["policy", "push", unknown.path(), "--reason", "r", "--dry-run"]);
+    assert!(dry.stdout.contains(&format!("warning: {told}")), "{dry:?}");
+    let refusal = push(&unknown, &["--strict"]).refusal();
+    assert!(refusal["found"].as_str().unwrap().starts_with(told), "{refusal}");
+    let pushed = push(&unknown, &[]);
+    let (_, warning) = pushed.warned();
+    assert!(warning.contains(told) && !warning.contains(&key), "{warning}");
+    assert!(operator.plainly(&["doctor"]).stdout.contains(told));
+}

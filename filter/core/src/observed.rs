@@ -134,8 +134,8 @@ struct Known {
     at: UnixTime,
     /// When this worker wrote it down.
     written: Option<UnixTime>,
-    /// A drift that this worker saw, and when, until Redis has it or a list shows something else.
-    own: Option<(Drift, UnixTime)>,
+    /// A drift that this worker saw, and when by Redis's clock, until Redis has it or a list shows something else.
+    own: Option<(Drift, u64)>,
 }
 
 /// What a worker makes of what Redis has.
@@ -181,14 +181,14 @@ impl Observations {
         // An older gateway writes no time; what it wrote is believed.
         let lost = own.filter(|(drift, seen)| {
             observed != Observed::Drifted(*drift)
-                && (observed == Observed::Nothing || at.is_some_and(|at| at < seen.wall()))
+                && (observed == Observed::Nothing || at.is_some_and(|at| at < *seen))
         });
         let known = Known { observed, at: now, written: None, own: lost };
         self.known.put(watched.key.clone(), known);
         let (tool, pin) = (watched.tool.clone(), watched.pin.clone());
         if let Some((drift, seen)) = lost {
             let tools = vec![(watched.key.clone(), drift.name().to_owned())];
-            let again = Observe { tools, life: LASTS, at: seen.wall() }.call();
+            let again = Observe { tools, life: LASTS, at: seen }.call();
             return Some(Learnt { tool, pin, drift: Some(drift), again: Some(again) });
         }
         let drift = match observed {
@@ -199,10 +199,19 @@ impl Observations {
         Some(Learnt { tool, pin, drift, again: None })
     }
 
-    /// A list showed these tools: what Redis has to be told of it.
+    /// An admission found what it expected: a drift that this worker wrote down is there.
+    pub(crate) fn confirmed(&mut self, watched: &Watched) {
+        let Some(Observed::Drifted(expected)) = watched.known else { return };
+        if let Some(known) = self.known.peek_mut(&watched.key) {
+            known.own = known.own.filter(|(drift, _)| *drift != expected);
+        }
+    }
+
+    /// A list showed these tools, at `at` by Redis's clock: what Redis has to be told of it.
     pub(crate) fn saw(
         &mut self,
         seen: Vec<(Key, Observed)>,
+        at: u64,
         now: UnixTime,
     ) -> Vec<portcullis_redis_lua::ScriptCall> {
         let mut news = Vec::new();
@@ -218,7 +227,7 @@ impl Observations {
                 continue;
             }
             let own = match observed {
-                Observed::Drifted(drift) => Some((drift, now)),
+                Observed::Drifted(drift) => Some((drift, at)),
                 Observed::Nothing | Observed::Same => None,
             };
             self.known.put(key.clone(), Known { observed, at: now, written: Some(now), own });
@@ -227,16 +236,11 @@ impl Observations {
             }
         }
         let calls = news.chunks(MOST_AT_ONCE);
-        calls
-            .map(|tools| {
-                let at = now.wall();
-                Observe { tools: tools.to_vec(), life: LASTS, at }.call()
-            })
-            .collect()
+        calls.map(|tools| Observe { tools: tools.to_vec(), life: LASTS, at }.call()).collect()
     }
 }
 
-/// When a list was seen, as Redis has it, by the wall clock of the gateway that saw it.
+/// When a list was seen, as Redis has it, by Redis's own clock: those of gateways differ.
 fn seen_at(doc: &[u8]) -> Option<u64> {
     std::str::from_utf8(doc).ok()?.parse().ok()
 }
@@ -254,9 +258,13 @@ pub fn listed(org: &OrgId, path: &str, tool: &str) -> Listed {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_redis_lua::{Generation, Stamp};
     use serde_json::json;
 
     use super::*;
+    use crate::audit::Chain;
+    use crate::config::Config;
+    use crate::worker::Worker;
 
     const NOW: UnixTime = UnixTime::from_micros(1_000_000_000);
 
@@ -296,7 +304,7 @@ mod tests {
         let key = key(&tool("/bank/mcp"), &pin("pays"));
         let mut saw = |observed, minute: u64| {
             let now = UnixTime::from_micros(minute * 60_000_000);
-            observations.saw(vec![(key.clone(), observed)], now).len()
+            observations.saw(vec![(key.clone(), observed)], now.wall(), now).len()
         };
         let drifted = Observed::Drifted(Drift::Breaking);
         let written = [
@@ -346,7 +354,7 @@ mod tests {
         let key = key(&tool("/bank/mcp"), &pin);
         let learnt = |state: GuardState| {
             let mut observations = Observations::default();
-            observations.saw(vec![(key.clone(), drifted)], at(100));
+            observations.saw(vec![(key.clone(), drifted)], at(100).wall(), at(100));
             let watched =
                 Watched::new((tool("/bank/mcp"), &pin), &digest, &mut observations, at(101));
             let first = observations.learn(&watched, &state, at(101));
@@ -364,6 +372,88 @@ mod tests {
         assert_eq!(learnt(old), Some((None, false)));
     }
 
+    /// A gateway with a clock of its own, which has talked to Redis.
+    struct Gateway {
+        worker: Worker,
+        ahead: i64,
+    }
+
+    impl Gateway {
+        /// Its clock is `ahead` seconds ahead.
+        fn new(ahead: i64) -> Self {
+            let config = Config::parse(&json!({"redis": {"cluster": "redis"}})).unwrap();
+            let mut gateway = Self { worker: Worker::new(config, Chain::new("c".into())), ahead };
+            let stamp = Stamp { generation: Generation::default(), time: Duration::from_secs(90) };
+            let now = gateway.now(90);
+            gateway.worker.compare_clocks(now, &stamp);
+            gateway
+        }
+
+        fn now(&self, second: u64) -> UnixTime {
+            let second = second.saturating_add_signed(self.ahead);
+            UnixTime::from_micros(second * 1_000_000)
+        }
+
+        /// A list shows this; what arrives in Redis, if it does.
+        fn saw(&mut self, observed: Observed, second: u64, pin: &Definition) -> GuardState {
+            let now = self.now(second);
+            let at = self.worker.by_redis_clock(now);
+            let key = key(&tool("/bank/mcp"), pin);
+            let calls = self.worker.observations.saw(vec![(key, observed)], at, now);
+            let [life_at_rev @ ..] = &calls[0].args[..];
+            let rev = String::from_utf8(life_at_rev[2].clone()).unwrap();
+            GuardState::Present { rev, doc: life_at_rev[1].clone() }
+        }
+
+        fn watched(&mut self, second: u64, pin: &Rc<Definition>) -> Watched {
+            let now = self.now(second);
+            let listed = (tool("/bank/mcp"), pin);
+            Watched::new(listed, &digest(pin), &mut self.worker.observations, now)
+        }
+
+        /// An admission finds this in Redis: the drift that decides, and whether it is written again.
+        fn learns(
+            &mut self,
+            state: &GuardState,
+            second: u64,
+            pin: &Rc<Definition>,
+        ) -> (Option<Drift>, bool) {
+            let (watched, now) = (self.watched(second, pin), self.now(second));
+            let learnt = self.worker.observations.learn(&watched, state, now).unwrap();
+            (learnt.drift, learnt.again.is_some())
+        }
+    }
+
+    /// Gateways dated lists by their own clocks: seconds between them made one forget a drift whose write was lost, and
+    /// another one write a drift again that was gone.
+    #[test]
+    fn a_drift_is_neither_forgotten_nor_brought_back_by_clocks_that_differ() {
+        let pin = pin("pays");
+        let drifted = Observed::Drifted(Drift::Breaking);
+        for (one, other) in [(-5, 0), (0, 5), (-5, 5), (5, -5), (30, -30)] {
+            let (mut a, mut b) = (Gateway::new(one), Gateway::new(other));
+            let same = b.saw(Observed::Same, 100, &pin);
+            let lost = a.saw(drifted, 101, &pin);
+            assert_eq!(a.learns(&same, 102, &pin), (Some(Drift::Breaking), true), "{one} {other}");
+            // Written again, it decides on the other one too; then a later list ends it on both.
+            assert_eq!(b.learns(&lost, 103, &pin), (Some(Drift::Breaking), false));
+            let fixed = b.saw(Observed::Same, 104, &pin);
+            assert_eq!(a.learns(&fixed, 105, &pin), (None, false), "{one} {other}");
+        }
+    }
+
+    /// Once an admission found the drift in Redis, what comes there later is believed, whatever it is dated.
+    #[test]
+    fn a_drift_that_arrived_is_not_written_again() {
+        let pin = pin("pays");
+        let mut gateway = Gateway::new(0);
+        gateway.saw(Observed::Drifted(Drift::Breaking), 100, &pin);
+        let watched = gateway.watched(101, &pin);
+        gateway.worker.observations.confirmed(&watched);
+        let older = GuardState::Present { rev: "same".into(), doc: b"99000000".to_vec() };
+        assert_eq!(gateway.learns(&older, 102, &pin), (None, false));
+    }
+
     /// Without Redis a tool that one list had shown was verified for ever.
     #[test]
     fn what_a_list_showed_ends_after_a_day_in_memory_too() {
@@ -375,7 +465,7 @@ mod tests {
             let now = UnixTime::from_micros(now);
             if let Some(seen) = seen {
                 let key = key(&tool("/bank/mcp"), &pin);
-                observations.saw(vec![(key, Observed::Same)], UnixTime::from_micros(seen));
+                observations.saw(vec![(key, Observed::Same)], seen, UnixTime::from_micros(seen));
             }
             let listed = (tool("/bank/mcp"), &pin);
             Watched::new(listed, &digest, &mut observations, now).is_unverified()

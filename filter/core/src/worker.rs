@@ -318,6 +318,7 @@ impl Worker {
 
     /// Compares the clocks; how far they are apart, when it is to be measured.
     pub fn compare_clocks(&mut self, now: UnixTime, stamp: &Stamp) -> Option<Duration> {
+        self.clocks.set(now, stamp.time);
         let compared = self.clocks.compare(now, stamp.time)?;
         if compared.changed {
             let seconds = compared.apart.as_secs();
@@ -331,6 +332,13 @@ impl Worker {
             });
         }
         Some(compared.apart)
+    }
+
+    /// Microseconds since the epoch by Redis's clock, which all gateways share; by the wall clock until Redis told its
+    /// own.
+    #[must_use]
+    pub fn by_redis_clock(&self, now: UnixTime) -> u64 {
+        self.clocks.by_redis(now)
     }
 
     fn alarm(&mut self, text: String) {

@@ -1,6 +1,8 @@
 //! Looking at windows: the same state that an admission sees, and not a write.
 
-use portcullis_redis_lua::{AdmitReply, Key, LOOK, Look, Scope};
+use std::time::Duration;
+
+use portcullis_redis_lua::{AdmitReply, Key, LOOK, Look, Scope, Window};
 
 use crate::ledger::{Draw, draw_from, read, seed, window};
 use crate::valkey::{Valkey, run, send};
@@ -12,21 +14,22 @@ fn what_is_seen_is_what_an_admission_would_find() {
         let now: (u64, u64) = redis::cmd("TIME").query(&mut connection).unwrap();
         let now = now.0 * 1_000_000 + now.1;
         let length = 60_000_000;
-        for (nth, ages) in [
-            vec![],
-            vec![10_000_000],
-            vec![59_000_000, 1_000_000],
-            vec![200_000_000],
-            vec![300_000_000, 200_000_000, 100_000_000, 30_000_000, 20_000_000],
-            vec![90_000_000; 7],
+        for (nth, (cost, ages)) in [
+            (0, vec![]),
+            (1, vec![10_000_000]),
+            (9, vec![59_000_000, 30_000_000, 1_000_000]),
+            (11, vec![200_000_000]),
+            (6, vec![300_000_000, 200_000_000, 100_000_000, 50_000_000, 30_000_000, 20_000_000]),
+            (8, vec![300_000_000, 200_000_000, 100_000_000, 50_000_000, 30_000_000, 20_000_000]),
+            (10, vec![40_000_000; 5]),
+            (1, vec![90_000_000; 7]),
         ]
         .into_iter()
         .enumerate()
         {
             let name = format!("calls-{nth}");
-            let mut one = window("x", 10, length, 1);
+            let mut one = Window { cost, ..window("x", 10, length, 1) };
             one.key = Key::window(Scope::Org("acme"), &name, &[]);
-            one.cost = 0;
             let draws: Vec<Draw> = ages
                 .iter()
                 .zip(0_u64..)
@@ -44,12 +47,27 @@ fn what_is_seen_is_what_an_admission_would_find() {
             }
             let seen = look.decode(reply).expect("a state");
             assert_eq!(read(&mut connection, &one.key), before, "{name}: something was written");
-            let admit = draw_from(vec![one]);
+            let nothing = Window { cost: 0, ..one.clone() };
+            let admit = draw_from(vec![nothing]);
             let found = admit.decode(run(&mut connection, &admit.call())).expect("a reply");
             let AdmitReply::Admitted(found) = found else { panic!("{found:?}") };
             assert_eq!(seen[0].remaining, found[0].remaining, "{name}");
             let apart = seen[0].reset.abs_diff(found[0].reset);
             assert!(apart.as_secs() < 5, "{name}: {seen:?} {found:?}");
+            let admit = draw_from(vec![one]);
+            let wait = match admit.decode(run(&mut connection, &admit.call())).expect("a reply") {
+                AdmitReply::Admitted(_) => Some(Duration::ZERO),
+                AdmitReply::Limited { retry_after, .. } => retry_after,
+                AdmitReply::Stale(states) => panic!("{states:?}"),
+            };
+            match (seen[0].wait, wait) {
+                (None, None) => {}
+                (Some(seen), Some(wait)) => {
+                    assert_eq!(seen.is_zero(), wait.is_zero(), "{name} {cost}");
+                    assert!(seen.abs_diff(wait).as_secs() < 5, "{name} {cost}: {seen:?} {wait:?}");
+                }
+                other => panic!("{name} {cost}: {other:?}"),
+            }
         }
     }
 }

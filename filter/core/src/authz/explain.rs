@@ -3,14 +3,14 @@
 //! Owns the answer's form. Judges nothing itself, draws from no window, and asks nobody.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::auth::{AuthFailure, Principal};
 use crate::authz::approval;
 use crate::authz::{self, Case, Consideration, ConsideredRule, Seen, Shadowed, Trail, amended};
 use crate::denial::{Denial, Requested};
 use crate::id::PolicyName;
-use crate::limit::{CALL, Called};
+use crate::limit::{CALL, Called, Quota};
 use crate::mcp::{Era, Message, Operation, ToolCall};
 use crate::observed::{self, Observed};
 use crate::pin::Action;
@@ -64,6 +64,9 @@ pub struct Answer {
     pub shadowed: Vec<String>,
     /// The windows that it would draw from, by name.
     pub windows: Vec<String>,
+    /// The same, with what it would draw from each.
+    #[serde(skip)]
+    pub quotas: Vec<Quota>,
     /// What it would cost, in credits, without the rows of its answer.
     pub credits: u64,
     /// What each row of its answer would cost.
@@ -159,9 +162,9 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
                 method: CALL,
                 tool: question.tool,
                 opens: false,
-                bytes: 0,
+                bytes: length(question),
             };
-            let windows = called.quotas(policy, principal);
+            let quotas = called.quotas(policy, principal);
             let price = called.price(policy);
             let decision = match (&waits, shadowed.is_empty()) {
                 (Some(_), _) => Decision::NeedsApproval,
@@ -177,12 +180,22 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
                 amended: (!ruling.amendments.is_empty()).then(|| arguments.into_owned()),
                 approval,
                 shadowed,
-                windows: windows.into_iter().map(|quota| quota.name).collect(),
+                windows: quotas.iter().map(|quota| quota.name.clone()).collect(),
+                quotas,
                 credits: price.call,
                 credits_per_row: price.row,
             }
         }
     })
+}
+
+/// How long the body of the call is, written as briefly as a client can.
+fn length(question: &Question<'_>) -> u64 {
+    let call = json!({
+        "jsonrpc": "2.0", "id": 1, "method": CALL,
+        "params": {"name": question.tool, "arguments": question.arguments},
+    });
+    u64::try_from(call.to_string().len()).unwrap_or(u64::MAX)
 }
 
 impl Answer {
@@ -214,6 +227,7 @@ fn refused(
         approval: None,
         shadowed,
         windows: Vec::new(),
+        quotas: Vec::new(),
         credits: 0,
         credits_per_row: 0,
     }

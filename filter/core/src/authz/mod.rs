@@ -9,6 +9,7 @@
 pub mod approval;
 mod call;
 pub mod explain;
+pub mod outcome;
 mod trail;
 mod view;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis_redis_lua::Generation;
 
 use crate::id::OrgId;
-use crate::time::UnixTime;
+use crate::time::{UnixTime, micros};
 
 /// The highest generation of each organisation: of those only that have one in Redis, so no caller adds to it.
 #[derive(Debug, Default)]
@@ -74,6 +74,8 @@ impl Histories {
 pub(super) struct Clocks {
     apart: bool,
     measured: Option<UnixTime>,
+    /// What Redis's clock showed, and when.
+    redis: Option<(u64, UnixTime)>,
 }
 
 /// What is worth saying of two clocks.
@@ -90,6 +92,21 @@ pub(super) const MOST_APART: Duration = Duration::from_secs(30);
 const MEASURED_EVERY: Duration = Duration::from_secs(10);
 
 impl Clocks {
+    /// Redis's clock, as a reply has it that came just now.
+    pub(super) fn set(&mut self, now: UnixTime, redis: Duration) {
+        self.redis = Some((micros(redis), now));
+    }
+
+    /// What Redis's clock shows at `now`, as far as the steady clock tells; the wall clock if nothing is known of it.
+    pub(super) fn by_redis(&self, now: UnixTime) -> u64 {
+        match self.redis {
+            Some((redis, at)) => {
+                redis.saturating_add(micros(now.since(at))).saturating_sub(micros(at.since(now)))
+            }
+            None => now.wall(),
+        }
+    }
+
     /// Redis's clock, as a reply has it that came just now; nothing to say most of the time.
     pub(super) fn compare(&mut self, now: UnixTime, redis: Duration) -> Option<Compared> {
         // The wall clock: it is what tokens and certificates are judged by, and what people set.

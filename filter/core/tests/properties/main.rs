@@ -13,6 +13,9 @@ mod fixtures;
 mod json;
 mod keys;
 mod lists;
+#[path = "../tokens/mint.rs"]
+#[expect(dead_code, reason = "shared with other tests")]
+mod mint;
 mod outcomes;
 mod patterns;
 mod policy;

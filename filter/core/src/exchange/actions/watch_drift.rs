@@ -124,7 +124,8 @@ impl Watch {
         if observed.is_empty() {
             return;
         }
-        let calls = turn.worker.observations.saw(observed, turn.now);
+        let at = turn.worker.by_redis_clock(turn.now);
+        let calls = turn.worker.observations.saw(observed, at, turn.now);
         if turn.worker.config.redis.is_some() {
             for call in calls {
                 turn.start(DependencyCall::Observe(call));
