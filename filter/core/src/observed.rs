@@ -400,7 +400,7 @@ mod tests {
             let at = self.worker.by_redis_clock(now);
             let key = key(&tool("/bank/mcp"), pin);
             let calls = self.worker.observations.saw(vec![(key, observed)], at, now);
-            let [life_at_rev @ ..] = &calls[0].args[..];
+            let life_at_rev = &calls[0].args;
             let rev = String::from_utf8(life_at_rev[2].clone()).unwrap();
             GuardState::Present { rev, doc: life_at_rev[1].clone() }
         }

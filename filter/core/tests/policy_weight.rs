@@ -1,18 +1,21 @@
-//! What a compiled policy takes in memory, against what a worker counts it with.
+//! What a compiled policy takes in memory, against what a worker counts it with; what a check of it costs.
 //!
-//! Owns an allocator that counts. A test program of its own: no other test allocates beside it.
+//! Owns an allocator that counts for each thread, and so for each test.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 
 use portcullis_core::{json, policy};
 use serde_json::{Map, Value, json};
 
-/// The system's allocator, and how many bytes of it are in use.
+/// The system's allocator, with how many bytes of it this thread has in use, and how often it asked for some.
 struct Counting;
 
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static IN_USE: Cell<usize> = const { Cell::new(0) };
+    static ASKED: Cell<usize> = const { Cell::new(0) };
+}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -20,13 +23,14 @@ static ALLOCATOR: Counting = Counting;
 // SAFETY: every call goes to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
+        IN_USE.set(IN_USE.get().wrapping_add(layout.size()));
+        ASKED.set(ASKED.get().wrapping_add(1));
         // SAFETY: the caller's promises are those that the system's allocator asks for.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        IN_USE.set(IN_USE.get().wrapping_sub(layout.size()));
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -88,9 +92,9 @@ fn ruled(tools: usize, roles: usize) -> Value {
 fn measured(document: &Value) -> (usize, usize, usize) {
     let text = json::canonical_exact(document);
     let version = policy::version_of(document).unwrap();
-    let before = IN_USE.load(Ordering::Relaxed);
+    let before = IN_USE.get();
     let policy = policy::load(text.as_bytes(), &version).unwrap();
-    let taken = IN_USE.load(Ordering::Relaxed) - before;
+    let taken = IN_USE.get() - before;
     (text.len(), taken, policy.weight)
 }
 
@@ -105,4 +109,39 @@ fn policy_counts_with_about_what_it_takes() {
         assert!(taken <= weight + weight / 8, "{shown}");
         assert!(weight <= 2 * taken, "{shown}");
     }
+}
+
+/// So many tools, and a tenth as many roles, with conditions and rules of their own.
+fn checked(tools: usize) -> Value {
+    let mut document = large(tools, tools / 10);
+    let when = "arguments.field_1 != 'x' || time.hour < 8";
+    for number in 0..tools {
+        let tool = &mut document["connectors"]["demo"]["tools"][format!("query_records_{number}")];
+        tool["conditions"] = json!([{"when": when}]);
+        tool["arguments"] = json!({"field_0": {"max_length": 40}});
+    }
+    for number in 0..tools / 10 {
+        let own = format!("query_records_{number}");
+        document["roles"][format!("role-{number}")]["demo"] = json!({
+            "allow": ["query_*", own], "deny": [format!("query_records_{}", number + 1)],
+            "conditions": [{"when": "arguments.field_2.size() < 9", "tools": ["query_*"]}],
+            "tools": {"query_records_*": {"arguments": {"field_0": {"max_length": 50}}}, own: {"approval": "required"}},
+        });
+    }
+    document
+}
+
+/// What `policy check` does for a policy twice as large, counted in what it asks the allocator for: with every tool
+/// compared to every role it would be four times as much. `cargo run --release --example check` has the time.
+// Proves: X9
+#[test]
+fn a_check_of_a_policy_twice_as_large_costs_twice_as_much() {
+    let cost = |tools: usize| {
+        let policy = policy::compile(&checked(tools)).unwrap();
+        let before = ASKED.get();
+        std::hint::black_box(policy.warnings());
+        ASKED.get() - before
+    };
+    let (one, two) = (cost(200), cost(400));
+    assert!(two * 2 < one * 5, "{one} and {two} allocations");
 }

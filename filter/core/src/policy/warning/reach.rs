@@ -224,34 +224,31 @@ fn opens_nothing(place: &str, connector: &PolicyName) -> Warning {
     }
 }
 
-/// Denials and rules of what no list opens.
+/// Denials that are a slip of what a list opens, and rules of what no list opens. Any other denial of what is not opened
+/// is a second lock: it stays when somebody opens more.
 fn of_lists(place: &str, access: &Access, warnings: &mut Vec<Warning>) {
     let (allow, show, deny) = (&access.allow, &access.show, &access.deny);
-    let resources = &access.resources.names;
     let prompts = &access.prompts;
     for (list, of, denied, allowed) in [
         ("deny", "`allow` and `show`", deny, [allow, show]),
         ("prompts.deny", "`prompts.allow`", &prompts.deny, [&prompts.allow; 2]),
-        ("resources.deny", "`resources.allow`", &resources.deny, [&resources.allow; 2]),
     ] {
-        // A URI is denied in every reading of it, so only where none is allowed it is certain.
-        let empty = allowed.iter().all(|globs| globs.is_empty());
-        if list == "resources.deny" && !empty {
-            continue;
-        }
-        let idle = denied.all().into_iter().filter(|glob| !allowed.iter().any(|it| it.meets(glob)));
-        warnings.extend(idle.map(|glob| {
-            Warning {
+        let idle = denied.exact().into_iter();
+        for name in idle.filter(|name| !allowed.iter().any(|it| it.meets(name))) {
+            let meant: Vec<&str> = allowed.iter().flat_map(|globs| globs.exact()).collect();
+            let slip = slip(name, &meant);
+            if slip.is_empty() {
+                continue;
+            }
+            warnings.push(Warning {
                 path: format!("{place}.{list}"),
                 kind: WarningKind::NeverReached,
                 found: format!(
-                    "{glob:?}, and nothing in {of} can be that: nothing is denied by it"
+                    "{name:?}, and nothing in {of} can be that: nothing is denied by it"
                 ),
-                expected:
-                    "a name or pattern of what is allowed; what is not allowed needs no `deny`"
-                        .to_owned(),
-            }
-        }));
+                expected: format!("a name or pattern of what is allowed{slip}"),
+            });
+        }
     }
     if allow.is_empty() && !access.conditions.is_empty() {
         warnings.push(Warning {
@@ -273,5 +270,27 @@ fn of_lists(place: &str, access: &Access, warnings: &mut Vec<Warning>) {
                 expected: "a pattern of tools that `allow` opens".to_owned(),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    /// A second lock was called a mistake, and a push with `--strict` refused a sensible policy.
+    #[test]
+    fn a_denial_of_what_is_not_allowed_is_no_mistake_unless_it_is_a_slip() {
+        let warned = |allow: &[&str], deny: &[&str]| {
+            let crm = json!({"allow": allow, "deny": deny});
+            let policy = crate::policy::compile(&json!({
+                "version": 1, "organisations": ["acme"], "connectors": {"crm": {"path": "/crm/mcp"}},
+                "roles": {"analyst": {"crm": crm}}, "tiers": {"free": {"limits": {}}},
+            }));
+            let warnings = policy.unwrap().warnings();
+            warnings.iter().any(|warning| warning.path == "roles.analyst.crm.deny")
+        };
+        assert!(!warned(&["query_*"], &["delete_*", "drop_table"]));
+        assert!(!warned(&["query_users"], &["*_admin"]));
+        assert!(warned(&["query_users"], &["qery_users"]));
     }
 }

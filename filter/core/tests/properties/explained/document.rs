@@ -44,11 +44,40 @@ const CONDITIONS: [&str; 29] = [
     "principal.name == 'bot' || has(claims.team)",
 ];
 
+/// How much a policy forbids. What refuses early hides what comes after it, so most of them are lenient.
+#[derive(Clone, Copy)]
+pub(super) enum Mood {
+    Strict,
+    Lenient,
+}
+
+impl Mood {
+    /// So many of what refuses, of the strict share.
+    fn of(self, share: f64) -> f64 {
+        match self {
+            Self::Strict => share,
+            Self::Lenient => share / 5.0,
+        }
+    }
+
+    fn approvals(self) -> f64 {
+        match self {
+            Self::Strict => 0.15,
+            Self::Lenient => 0.4,
+        }
+    }
+}
+
+/// A policy of any kind.
+pub(super) fn document() -> BoxedStrategy<Value> {
+    prop_oneof![1 => document_of(Mood::Strict), 3 => document_of(Mood::Lenient)].boxed()
+}
+
 fn shadowed() -> impl Strategy<Value = Option<&'static str>> {
     weighted(0.15, select(vec!["shadow", "enforce"]))
 }
 
-fn conditions(about_tools: bool) -> impl Strategy<Value = Option<Value>> {
+fn conditions(mood: Mood, about_tools: bool) -> impl Strategy<Value = Option<Value>> {
     let tools = weighted(0.4, subsequence(TOOLS.to_vec(), 1..=2));
     let tools = tools.prop_map(move |tools| tools.filter(|_| about_tools));
     let one = (select(CONDITIONS.to_vec()), tools, shadowed()).prop_map(|(when, tools, shadow)| {
@@ -57,7 +86,7 @@ fn conditions(about_tools: bool) -> impl Strategy<Value = Option<Value>> {
         put(&mut condition, "enforcement", shadow.map(|it| json!(it)));
         condition
     });
-    weighted(0.3, vec(one, 1..=2).prop_map(|all| json!(all)))
+    weighted(mood.of(0.3), vec(one, 1..=2).prop_map(|all| json!(all)))
 }
 
 pub(super) fn put(object: &mut Value, name: &str, value: Option<Value>) {
@@ -67,7 +96,7 @@ pub(super) fn put(object: &mut Value, name: &str, value: Option<Value>) {
 }
 
 /// What the policy demands of arguments.
-fn demands() -> impl Strategy<Value = Option<Value>> {
+fn demands(mood: Mood) -> impl Strategy<Value = Option<Value>> {
     let limit = select(vec![
         json!({"maximum": 50}),
         json!({"minimum": 1, "maximum": 10.5}),
@@ -96,15 +125,15 @@ fn demands() -> impl Strategy<Value = Option<Value>> {
         }
         (!all.as_object().unwrap().is_empty()).then_some(all)
     });
-    weighted(0.25, all)
+    weighted(mood.of(0.25), all)
 }
 
 /// Rules about calls, of a tool or of a role.
-fn call_rules() -> BoxedStrategy<Value> {
+fn call_rules(mood: Mood) -> BoxedStrategy<Value> {
     let argument = prop_oneof![4 => Just("limit"), 1 => Just("size")];
     let cap = (argument, 1_u64..100, select(vec!["clamp", "refuse"]), shadowed());
-    let approval = weighted(0.15, (select(vec!["20m", "1m"]), shadowed()));
-    (weighted(0.3, cap), approval, demands(), conditions(false))
+    let approval = weighted(mood.approvals(), (select(vec!["20m", "1m"]), shadowed()));
+    (weighted(0.3, cap), approval, demands(mood), conditions(mood, false))
         .prop_map(|(cap, approval, demands, conditions)| {
             let mut rules = json!({});
             let cap = cap.map(|(argument, max, on_excess, shadow)| {
@@ -162,7 +191,7 @@ fn further() -> impl Strategy<Value = Value> {
     })
 }
 
-fn tool() -> BoxedStrategy<Value> {
+fn tool(mood: Mood) -> BoxedStrategy<Value> {
     let schema = select(vec![
         json!({"type": "object"}),
         json!({"type": "object", "properties": {"limit": {"type": "integer", "maximum": 100}}}),
@@ -174,8 +203,8 @@ fn tool() -> BoxedStrategy<Value> {
         }, "required": ["limit"]}),
     ]);
     let price = weighted(0.4, select(vec![0, 3, 100]));
-    let scopes = weighted(0.1, Just(json!(["write"])));
-    (of(any::<bool>()), call_rules(), weighted(0.4, schema), price, scopes)
+    let scopes = weighted(mood.of(0.1), Just(json!(["write"])));
+    (of(any::<bool>()), call_rules(mood), weighted(mood.of(0.4), schema), price, scopes)
         .prop_map(|(read_only, mut tool, schema, price, scopes)| {
             put(&mut tool, "read_only", read_only.map(|it| json!(it)));
             put(&mut tool, "input_schema", schema);
@@ -187,9 +216,10 @@ fn tool() -> BoxedStrategy<Value> {
 }
 
 /// What a role adds to the rules of tools.
-fn role_rules() -> impl Strategy<Value = Option<Value>> {
+fn role_rules(mood: Mood) -> impl Strategy<Value = Option<Value>> {
     let some = |rules: &Value| !rules.as_object().unwrap().is_empty();
-    let one = (select(vec!["query_users", "create_note", "query_*", "*_user", "*"]), call_rules());
+    let one =
+        (select(vec!["query_users", "create_note", "query_*", "*_user", "*"]), call_rules(mood));
     let all = vec(one.prop_filter("some", move |(_, rules)| some(rules)), 1..=3);
     let all = all.prop_map(|all| {
         Value::Object(all.into_iter().map(|(name, rules)| (name.to_owned(), rules)).collect())
@@ -201,15 +231,18 @@ pub(super) fn globs() -> impl Strategy<Value = Vec<&'static str>> {
     subsequence(vec!["query_users", "create_note", "query_*", "*_user", "?elete_*"], 0..=2)
 }
 
-fn access() -> BoxedStrategy<Value> {
-    let allow = prop_oneof![2 => Just(vec!["*"]), 2 => globs()];
+fn access(mood: Mood) -> BoxedStrategy<Value> {
+    let allow = match mood {
+        Mood::Strict => prop_oneof![2 => Just(vec!["*"]), 2 => globs()],
+        Mood::Lenient => prop_oneof![9 => Just(vec!["*"]), 1 => globs()],
+    };
     (
         allow,
         weighted(0.3, globs()),
-        weighted(0.3, globs()),
-        weighted(0.3, any::<bool>()),
-        conditions(true),
-        (role_rules(), shadowed()),
+        weighted(mood.of(0.3), globs()),
+        weighted(mood.of(0.3), any::<bool>()),
+        conditions(mood, true),
+        (role_rules(mood), shadowed()),
     )
         .prop_map(|(allow, show, deny, writes, conditions, (rules, shadow))| {
             let mut access = json!({ "allow": allow });
@@ -224,7 +257,7 @@ fn access() -> BoxedStrategy<Value> {
         .boxed()
 }
 
-pub(super) fn document() -> BoxedStrategy<Value> {
+fn document_of(mood: Mood) -> BoxedStrategy<Value> {
     let checks = vec![
         "authorisation",
         "scopes",
@@ -236,11 +269,11 @@ pub(super) fn document() -> BoxedStrategy<Value> {
         "limits",
     ];
     let connector = (
-        vec(weighted(0.6, tool()), 3),
-        conditions(true),
-        weighted(0.3, select(vec!["hide", "allow"])),
+        vec(weighted(0.6, tool(mood)), 3),
+        conditions(mood, true),
+        weighted(mood.of(0.3), select(vec!["hide", "allow"])),
         weighted(
-            0.4,
+            mood.of(0.4),
             (
                 select(vec!["text", "widening", "breaking", "suspicious"]),
                 select(vec!["allow", "hide", "block"]),
@@ -248,10 +281,15 @@ pub(super) fn document() -> BoxedStrategy<Value> {
             ),
         ),
     );
-    let role = (weighted(0.9, access()), weighted(0.2, any::<bool>()), conditions(true));
+    let role = (
+        weighted(0.9, access(mood)),
+        weighted(mood.of(0.2), any::<bool>()),
+        conditions(mood, true),
+    );
     let whole = (weighted(0.15, subsequence(checks, 1..=2)), weighted(0.05, Just("shadow")));
     let limits = (windows(), weighted(0.2, windows()), weighted(0.4, further()));
-    let others = (weighted(0.2, subsequence(vec!["use", "read"], 1..=2)), weighted(0.3, Just(())));
+    let others =
+        (weighted(mood.of(0.2), subsequence(vec!["use", "read"], 1..=2)), weighted(0.3, Just(())));
     (connector, role, whole, limits, others)
         .prop_map(
             |(

@@ -36,8 +36,8 @@ pub(super) enum Caller {
 }
 
 pub(super) fn caller() -> BoxedStrategy<Caller> {
-    let role = || prop_oneof![8 => Just("analyst"), 1 => Just("other"), 1 => Just("gone")];
-    let tier = || prop_oneof![9 => Just("free"), 1 => Just("gone")];
+    let role = || prop_oneof![18 => Just("analyst"), 1 => Just("other"), 1 => Just("gone")];
+    let tier = || prop_oneof![29 => Just("free"), 1 => Just("gone")];
     let scopes = weighted(0.8, subsequence(vec!["use", "read", "write"], 1..=3));
     let claims = (role(), tier(), scopes, weighted(0.4, select(vec!["red", "blue"])));
     let token = claims.prop_map(|(role, tier, scopes, team)| {
@@ -55,8 +55,8 @@ pub(super) fn caller() -> BoxedStrategy<Caller> {
 }
 
 pub(super) fn record() -> impl Strategy<Value = Value> {
-    let role = prop_oneof![8 => Just("analyst"), 1 => Just("other"), 1 => Just("gone")];
-    let tier = prop_oneof![9 => Just("free"), 1 => Just("gone")];
+    let role = prop_oneof![18 => Just("analyst"), 1 => Just("other"), 1 => Just("gone")];
+    let tier = prop_oneof![29 => Just("free"), 1 => Just("gone")];
     let tools = weighted(0.15, globs().prop_filter("some", |it| !it.is_empty()));
     let connectors = weighted(0.1, select(vec!["demo", "x*"]));
     (role, tier, tools, connectors, weighted(0.15, Just(true))).prop_map(
@@ -132,7 +132,7 @@ pub(super) fn state(canary: BoxedStrategy<Value>) -> BoxedStrategy<State> {
         select(vec!["-", "same", "text", "widening", "breaking", "suspicious"]),
         (of(word), any::<bool>()),
         vec((fill, 1_u64..90_000_000), 4),
-        weighted(0.1, weighted(0.6, -20_i64..20)),
+        weighted(0.05, weighted(0.6, -20_i64..20)),
         weighted(0.3, Just(())),
         weighted(0.2, (canary, select(vec![0, 10, 50, 99]), any::<bool>())),
     )
