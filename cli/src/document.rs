@@ -8,6 +8,7 @@ mod folder;
 
 pub(crate) use folder::cases as files_of_cases;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
@@ -24,13 +25,38 @@ pub(crate) struct Document {
     pub(crate) value: Value,
     /// The name of the file or folder as the user gave it.
     pub(crate) place: String,
-    lines: Lines,
+    lines: WrittenLines,
     /// Of a document of several files: which file says what stands at a path.
     files: BTreeMap<String, String>,
 }
 
 /// The line of each value by its path, such as `limits.storm.per[0]`.
 type Lines = BTreeMap<String, usize>;
+
+/// The lines of a text, looked for when the first one is asked for: a document without mistakes needs none, and to name
+/// each place of a large one takes longer than to check it.
+struct WrittenLines {
+    text: String,
+    found: OnceCell<Lines>,
+}
+
+impl WrittenLines {
+    fn of(text: String) -> Self {
+        Self { text, found: OnceCell::new() }
+    }
+
+    fn found(&self) -> &Lines {
+        // JSON is YAML but for a few escapes; then there are no line numbers.
+        self.found
+            .get_or_init(|| with_lines(&self.text).map(|(_, lines)| lines).unwrap_or_default())
+    }
+}
+
+impl From<Lines> for WrittenLines {
+    fn from(lines: Lines) -> Self {
+        Self { text: String::new(), found: OnceCell::from(lines) }
+    }
+}
 
 impl Document {
     /// The document of a file, or of all files of a folder together.
@@ -45,7 +71,9 @@ impl Document {
         let (place, text) = contents(file)?;
         let parsed = if is_json(file, &text) { from_json(&text) } else { from_yaml(&text) };
         match parsed {
-            Ok((value, lines)) => Ok(Self { value, place, lines, files: BTreeMap::new() }),
+            Ok(value) => {
+                Ok(Self { value, place, lines: WrittenLines::of(text), files: BTreeMap::new() })
+            }
             Err(fault) => Err(CliError::new("the document cannot be read", place)
                 .expected("one YAML or JSON document")
                 .faults(vec![fault])),
@@ -72,7 +100,7 @@ impl Document {
 
     /// The line of the value at `path`, or of what should contain it if it is missing.
     pub(crate) fn line_of(&self, path: &str) -> Option<usize> {
-        nearest(&self.lines, path).copied()
+        nearest(self.lines.found(), path).copied()
     }
 }
 
@@ -107,34 +135,41 @@ fn is_json(file: &Path, text: &str) -> bool {
         || text.trim_start().starts_with('{')
 }
 
-fn from_json(text: &str) -> Result<(Value, Lines), LocatedFault> {
-    // JSON is YAML but for a few escapes; then there are no line numbers.
-    let as_yaml = from_yaml(text);
-    match (json::parse_strict(text.as_bytes()), as_yaml) {
-        (Ok(value), as_yaml) => Ok((value, as_yaml.map(|(_, lines)| lines).unwrap_or_default())),
-        // A member twice: the other reader knows where both are.
-        (Err(json::JsonError::DuplicateMember(_)), Err(fault)) => Err(fault),
-        (Err(error), _) => {
-            let found = error.to_string();
-            // `… at line 3 column 7`, as serde_json ends.
-            let line = found.rsplit_once(" at line ").and_then(|(_, rest)| rest.split(' ').next());
-            let line = line.and_then(|line| line.parse().ok());
-            let found = found.replacen("the body is not readable JSON: ", "", 1);
-            let expected = "JSON with one meaning".to_owned();
-            Err(LocatedFault { file: None, line, path: String::new(), found, expected })
-        }
+fn from_json(text: &str) -> Result<Value, LocatedFault> {
+    let error = match json::parse_strict(text.as_bytes()) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    // A member twice: the other reader knows where both are.
+    if let (json::JsonError::DuplicateMember(_), Err(fault)) = (&error, with_lines(text)) {
+        return Err(fault);
     }
+    let found = error.to_string();
+    // `… at line 3 column 7`, as serde_json ends.
+    let line = found.rsplit_once(" at line ").and_then(|(_, rest)| rest.split(' ').next());
+    let line = line.and_then(|line| line.parse().ok());
+    let found = found.replacen("the body is not readable JSON: ", "", 1);
+    let expected = "JSON with one meaning".to_owned();
+    Err(LocatedFault { file: None, line, path: String::new(), found, expected })
 }
 
-fn from_yaml(text: &str) -> Result<(Value, Lines), LocatedFault> {
-    let mut reader = Reader { events: Parser::new_from_str(text), lines: Lines::new() };
+fn from_yaml(text: &str) -> Result<Value, LocatedFault> {
+    let mut reader = Reader { events: Parser::new_from_str(text), lines: None };
+    // What is wrong is told with the place that it is at.
+    reader.document().or_else(|_| with_lines(text).map(|(value, _)| value))
+}
+
+fn with_lines(text: &str) -> Result<(Value, Lines), LocatedFault> {
+    let lines = Some(Lines::new());
+    let mut reader = Reader { events: Parser::new_from_str(text), lines };
     let value = reader.document()?;
-    Ok((value, reader.lines))
+    Ok((value, reader.lines.unwrap_or_default()))
 }
 
 struct Reader<'a> {
     events: Parser<'a, StrInput<'a>>,
-    lines: Lines,
+    /// Without them, no path is written either.
+    lines: Option<Lines>,
 }
 
 impl<'a> Reader<'a> {
@@ -144,7 +179,7 @@ impl<'a> Reader<'a> {
             let (event, span) = self.next()?;
             match event {
                 Event::StreamEnd => {
-                    self.lines.entry(String::new()).or_insert(1);
+                    self.note("", 1);
                     return Ok(document.unwrap_or(Value::Null));
                 }
                 Event::Nothing | Event::StreamStart | Event::DocumentEnd => {}
@@ -174,7 +209,7 @@ impl<'a> Reader<'a> {
             return Err(fault(span, path, "more levels of nesting", &expected));
         }
         // The line of a member is that of its key, which was there before.
-        self.lines.entry(path.to_owned()).or_insert_with(|| span.start.line());
+        self.note(path, span.start.line());
         let plain = PLAIN;
         match event {
             Event::Scalar(text, style, 0, None) => scalar(&text, style)
@@ -199,7 +234,7 @@ impl<'a> Reader<'a> {
             if event == Event::SequenceEnd {
                 return Ok(Value::Array(items));
             }
-            let path = format!("{path}[{}]", items.len());
+            let path = self.path(|| format!("{path}[{}]", items.len()));
             items.push(self.value(event, span, &path, depth.saturating_add(1))?);
         }
     }
@@ -218,19 +253,35 @@ impl<'a> Reader<'a> {
                     return Err(fault(span, path, &found, "a text as key; put it in quotes"));
                 }
             };
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            let path = self.path(|| match path {
+                "" => name.clone(),
+                path => format!("{path}.{name}"),
+            });
             let line = span.start.line();
             if members.contains_key(&name) {
-                let found = match self.lines.get(&path) {
+                let found = match self.lines.as_ref().and_then(|lines| lines.get(&path)) {
                     Some(first) => format!("a second {name:?}, the first is on line {first}"),
                     None => format!("a second {name:?}"),
                 };
                 return Err(fault(span, &path, &found, "each key once"));
             }
-            self.lines.insert(path.clone(), line);
+            if let Some(lines) = &mut self.lines {
+                lines.insert(path.clone(), line);
+            }
             let (event, span) = self.next()?;
             members.insert(name, self.value(event, span, &path, depth.saturating_add(1))?);
         }
+    }
+
+    /// The first line of a value is noted; that of a member is its key's.
+    fn note(&mut self, path: &str, line: usize) {
+        if let Some(lines) = &mut self.lines {
+            lines.entry(path.to_owned()).or_insert(line);
+        }
+    }
+
+    fn path(&self, write: impl FnOnce() -> String) -> String {
+        self.lines.as_ref().map(|_| write()).unwrap_or_default()
     }
 
     fn next(&mut self) -> Result<(Event<'a>, Span), LocatedFault> {
@@ -324,7 +375,8 @@ empty:
 
     #[test]
     fn reads_yaml_as_json_with_lines() {
-        let (value, lines) = from_yaml(POLICY).unwrap();
+        let (value, lines) = with_lines(POLICY).unwrap();
+        assert_eq!(from_yaml(POLICY).unwrap(), value);
         assert_eq!(
             value,
             json!({
@@ -352,7 +404,8 @@ empty:
 
     #[test]
     fn a_missing_part_is_on_the_line_of_what_should_contain_it() {
-        let (value, lines) = from_yaml(POLICY).unwrap();
+        let value = from_yaml(POLICY).unwrap();
+        let lines = WrittenLines::of(POLICY.to_owned());
         let document = Document { value, place: "p.yaml".into(), lines, files: BTreeMap::new() };
         assert_eq!(document.line_of("limits.storm.window"), Some(8));
         assert_eq!(document.line_of("organisations[1]"), Some(4));
@@ -385,9 +438,9 @@ empty:
 
     #[test]
     fn reads_json_with_lines() {
-        let (value, lines) = from_json("{\n\t\"a\": {\n\t\t\"b\": [1,\n2]}}").unwrap();
-        assert_eq!(value, json!({"a": {"b": [1, 2]}}));
-        assert_eq!(lines.get("a.b"), Some(&3));
+        let text = "{\n\t\"a\": {\n\t\t\"b\": [1,\n2]}}";
+        assert_eq!(from_json(text).unwrap(), json!({"a": {"b": [1, 2]}}));
+        assert_eq!(WrittenLines::of(text.to_owned()).found().get("a.b"), Some(&3));
         assert!(from_json("{\"a\": 1, \"a\": 2}").is_err());
         assert!(from_json("{\"a\": 1,}").is_err());
     }

@@ -55,6 +55,7 @@ pub(super) fn read(folder: &Path) -> Result<Document, CliError> {
     }
     let Whole { members, lines, files, mut faults } = whole;
     if faults.is_empty() {
+        let lines = lines.into();
         return Ok(Document { value: Value::Object(members), place, lines, files });
     }
     faults.sort();
@@ -184,7 +185,7 @@ impl Whole {
 
     /// The lines of what stands at `from` in the part, and of all in it, are those of `to`.
     fn note(&mut self, part: &Document, from: &str, to: &str) {
-        for (path, line) in part.lines.range(from.to_owned()..) {
+        for (path, line) in part.lines.found().range(from.to_owned()..) {
             let Some(rest) = path.strip_prefix(from) else { break };
             if rest.is_empty() || rest.starts_with(['.', '[']) {
                 self.lines.insert(format!("{to}{rest}"), *line);

@@ -1,4 +1,7 @@
 //! How long `policy check` takes for a large policy: 5,000 pinned tools, 500 roles, conditions with types.
+//!
+//! With a path, the policy is written there, for the command itself:
+//! `cargo run --release -p portcullis-core --example check -- large.json && time portcullis policy check large.json`.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
 
 use std::time::Instant;
@@ -38,7 +41,11 @@ fn main() {
         "version": 1, "organisations": ["acme"], "roles": roles, "tiers": {"std": {"limits": {}}},
         "connectors": {"crm": {"path": "/crm/mcp", "tools": tools}},
     });
-    println!("{} bytes", document.to_string().len());
+    let text = document.to_string();
+    println!("{} bytes", text.len());
+    if let Some(path) = std::env::args_os().nth(1) {
+        std::fs::write(path, &text).unwrap();
+    }
     let start = Instant::now();
     let policy = policy::compile(&document).unwrap();
     println!("compiled after {:?}", start.elapsed());

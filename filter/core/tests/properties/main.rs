@@ -34,6 +34,8 @@ fn cases(count: u32) -> Config {
     Config {
         cases: asked.unwrap_or(count),
         failure_persistence: Some(Box::new(persistence)),
+        // The bound is for a whole run, and filters reject a share of each case.
+        max_local_rejects: u32::MAX,
         ..config
     }
 }
