@@ -26,12 +26,19 @@ pub(crate) fn cases() -> Vec<Case> {
 
 // Proves: A16, B14, C6
 fn inputs_are_logged_without_secrets(world: &World<'_>) {
-    let org = Organisation::with_policy(world.stack(), |policy| policy["redact"] = json!(["ssn"]));
+    let org = Organisation::with_policy(world.stack(), |policy| {
+        policy["redact"] = json!(["ssn"]);
+        let paths = json!(["$.customer.number", "$.lines[*].note"]);
+        let tools = ["query_users", "create_note", "delete_user"];
+        let tools = tools.map(|tool| (tool.to_owned(), json!({"redact": paths})));
+        policy["connectors"]["demo"]["tools"] = Value::Object(tools.into_iter().collect());
+    });
     let key = org.key("analyst").key;
     let arguments = json!({
         "name_contains": "kept", "password": "hunter2-one", "api_key": "hunter2-two",
         "nested": {"accessToken": "hunter2-three", "list": [{"client-secret": {"x": "hunter2-four"}}]},
         "SSN": "hunter2-five", "ssn": 123_454_321,
+        "customer": {"number": "hunter2-six", "city": "kept"}, "lines": [{"note": "hunter2-seven", "n": 1}],
     });
     // Allowed, refused and hidden: the input of each is logged.
     for tool in ["query_users", "create_note", "delete_user"] {
@@ -39,6 +46,8 @@ fn inputs_are_logged_without_secrets(world: &World<'_>) {
         let text = entry.to_string();
         assert!(!text.contains("hunter2") && !text.contains("123454321"), "{tool}: {text}");
         assert_eq!(entry["input"]["name_contains"], "kept", "{tool}: {text}");
+        assert_eq!(entry["input"]["customer"]["city"], "kept", "{tool}: {text}");
+        assert_eq!(entry["input"]["lines"][0]["n"], 1, "{tool}: {text}");
         for name in ["password", "api_key", "SSN", "ssn"] {
             assert!(entry["input"].get(name).is_some(), "{tool}: the name {name} stays: {text}");
         }

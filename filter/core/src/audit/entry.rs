@@ -361,13 +361,8 @@ impl Entry {
 
     /// Notes the arguments of a call, redacted and capped. Which names are secret besides the
     /// built-in ones only the policy tells: before it is known, nothing may be shown.
-    pub fn note_input(
-        &mut self,
-        arguments: &Map<String, Value>,
-        names: &[String],
-        max_bytes: usize,
-    ) {
-        self.input = Some(json::canonical(&redact(arguments, Redaction { names, max_bytes })));
+    pub fn note_input(&mut self, arguments: &Map<String, Value>, redaction: Redaction<'_>) {
+        self.input = Some(json::canonical(&redact(arguments, redaction)));
     }
 }
 

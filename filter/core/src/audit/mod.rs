@@ -21,5 +21,5 @@ pub use entry::{Decision, Entry, actors, oauth_client};
 pub use event::AuditEvent;
 pub use link::{GENESIS, hash_of, signed};
 pub(crate) use redact::same_name;
-pub use redact::{Redaction, redact, shown, shown_text};
+pub use redact::{JsonPath, Redaction, redact, shown, shown_text};
 pub use verify::{ChainSummary, LineFault, Start, Verifier};

@@ -1,10 +1,11 @@
 //! Arguments made fit for the log: secrets out, size bounded.
 //!
 //! Owns where a secret may stand: under a secret name, beside one (`{"name": …, "value": …}`), in the
-//! JSON of a text, in a text by its form; and how a cut is marked.
+//! JSON of a text, in a text by its form, at a path of the policy; and how a cut is marked.
 
 mod name;
 mod number;
+mod path;
 #[cfg(test)]
 mod spellings;
 mod text;
@@ -16,9 +17,12 @@ use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 use serde_json::{Map, Number, Value};
 
 use self::name::{is_count, is_label, is_named, is_secret, is_value};
+use self::path::{Inside, Places};
 use self::text::{REDACTED, masked};
 
 use crate::json;
+
+pub use self::path::JsonPath;
 
 const LONGEST_TEXT: usize = 512;
 const DEEPEST: usize = 16;
@@ -35,6 +39,8 @@ const CAPPED: &str = "[capped]";
 pub struct Redaction<'a> {
     /// Further names, from the policy.
     pub names: &'a [String],
+    /// Places in the arguments, from what the policy says of the tool.
+    pub paths: &'a [JsonPath],
     /// The most bytes of text that stay, roughly: what does not fit is replaced by a mark.
     pub max_bytes: usize,
 }
@@ -55,9 +61,10 @@ struct Redacted<'a> {
 
 impl Serialize for Redacted<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Redaction { names, max_bytes } = self.redaction;
+        let Redaction { names, paths, max_bytes } = self.redaction;
         let (left, depth) = (Cell::new(max_bytes), Cell::new(DEEPEST));
-        Redactor { names, left, depth, wrapped: 0 }.object(self.arguments, serializer)
+        let redactor = Redactor { names, left, depth, wrapped: 0 };
+        redactor.object(self.arguments, &Places::of(paths), serializer)
     }
 }
 
@@ -97,11 +104,13 @@ struct Redactor<'a> {
 struct Shown<'a> {
     redactor: &'a Redactor<'a>,
     value: &'a Value,
+    /// Where in it something is secret.
+    places: &'a Places<'a>,
 }
 
 impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.redactor.value(self.value, serializer)
+        self.redactor.value(self.value, self.places, serializer)
     }
 }
 
@@ -109,6 +118,7 @@ impl Redactor<'_> {
     fn object<S: Serializer>(
         &self,
         members: &Map<String, Value>,
+        places: &Places<'_>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         let mut kept = serializer.serialize_map(None)?;
@@ -120,10 +130,11 @@ impl Redactor<'_> {
             }
             let count = value.is_number() && is_count(name) && !is_named(name, self.names);
             let secret = is_secret(name, self.names) && !count;
-            if secret || (pair && is_value(name)) {
-                kept.serialize_entry(name, REDACTED)?;
-            } else {
-                kept.serialize_entry(name, &Shown { redactor: self, value })?;
+            match places.member(name) {
+                Inside::Shown(places) if !secret && !(pair && is_value(name)) => {
+                    kept.serialize_entry(name, &Shown { redactor: self, value, places: &places })?;
+                }
+                Inside::Secret | Inside::Shown(_) => kept.serialize_entry(name, REDACTED)?,
             }
         }
         kept.end()
@@ -137,7 +148,12 @@ impl Redactor<'_> {
         (2..=MOST_OF_A_PAIR).contains(&members.len()) && members.iter().any(says)
     }
 
-    fn value<S: Serializer>(&self, value: &Value, serializer: S) -> Result<S::Ok, S::Error> {
+    fn value<S: Serializer>(
+        &self,
+        value: &Value,
+        places: &Places<'_>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         // Whatever it is, it takes room: empty lists and marks add up too.
         if !self.spend(8) {
             return serializer.serialize_str(CAPPED);
@@ -148,9 +164,9 @@ impl Redactor<'_> {
         };
         self.depth.set(deeper);
         let written = match value {
-            Value::Object(members) => self.object(members, serializer),
-            Value::Array(items) => self.list(items, serializer),
-            Value::String(text) => serializer.serialize_str(&self.text(text)),
+            Value::Object(members) => self.object(members, places, serializer),
+            Value::Array(items) => self.list(items, places, serializer),
+            Value::String(text) => serializer.serialize_str(&self.text(text, places)),
             Value::Number(number) if number::is_card(number.as_str()) => {
                 serializer.serialize_str(REDACTED)
             }
@@ -164,7 +180,13 @@ impl Redactor<'_> {
         written
     }
 
-    fn list<S: Serializer>(&self, items: &[Value], serializer: S) -> Result<S::Ok, S::Error> {
+    fn list<S: Serializer>(
+        &self,
+        items: &[Value],
+        places: &Places<'_>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let inside = places.item();
         let mut kept = serializer.serialize_seq(None)?;
         let mut named = false;
         for item in items {
@@ -172,9 +194,11 @@ impl Redactor<'_> {
                 kept.serialize_element(CAPPED)?;
                 break;
             }
-            match named {
-                true => kept.serialize_element(REDACTED)?,
-                false => kept.serialize_element(&Shown { redactor: self, value: item })?,
+            match &inside {
+                Inside::Shown(places) if !named => {
+                    kept.serialize_element(&Shown { redactor: self, value: item, places })?;
+                }
+                Inside::Secret | Inside::Shown(_) => kept.serialize_element(REDACTED)?,
             }
             // `["Authorization", …]`, and what a command line says: `["--password", …]`.
             named = item.as_str().is_some_and(|name| {
@@ -184,9 +208,9 @@ impl Redactor<'_> {
         kept.end()
     }
 
-    fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
+    fn text<'t>(&self, text: &'t str, places: &Places<'_>) -> Cow<'t, str> {
         let most = LONGEST_TEXT.min(self.left.get());
-        if let Some(json) = self.json(text) {
+        if let Some(json) = self.json(text, places) {
             return json.into();
         }
         self.spend(text.len());
@@ -202,7 +226,7 @@ impl Redactor<'_> {
     }
 
     /// A text that is JSON with a secret in it, without the secret.
-    fn json(&self, text: &str) -> Option<String> {
+    fn json(&self, text: &str, places: &Places<'_>) -> Option<String> {
         let begins = text.trim_start().starts_with(['{', '[']);
         if !begins || text.len() > LONGEST_JSON || self.wrapped >= MOST_WRAPPED {
             return None;
@@ -211,7 +235,7 @@ impl Redactor<'_> {
         let left = Cell::new(LONGEST_TEXT.min(self.left.get()));
         let (depth, wrapped) = (self.depth.clone(), self.wrapped.saturating_add(1));
         let inner = Redactor { names: self.names, left, depth, wrapped };
-        let shown = serde_json::to_string(&Shown { redactor: &inner, value: &value }).ok()?;
+        let shown = serde_json::to_string(&Shown { redactor: &inner, value: &value, places }).ok()?;
         if !shown.contains(REDACTED) {
             return None;
         }
@@ -264,7 +288,8 @@ mod tests {
     fn redacted(arguments: Value, max_bytes: usize) -> Value {
         let Value::Object(arguments) = arguments else { panic!("not an object") };
         let names = ["ssn".to_owned()];
-        serde_json::to_value(redact(&arguments, Redaction { names: &names, max_bytes })).unwrap()
+        serde_json::to_value(redact(&arguments, Redaction { names: &names, paths: &[], max_bytes }))
+            .unwrap()
     }
 
     // Proves: C6, B14, A16
@@ -287,12 +312,49 @@ mod tests {
         );
     }
 
+    // Issue 16: "by JSON path per tool".
+    // Proves: C6
+    #[test]
+    fn a_place_that_the_policy_names_is_secret_there_and_nowhere_else() {
+        let shown = |paths: &[&str], arguments: Value| {
+            let paths: Vec<_> = paths.iter().map(|path| JsonPath::new(path).unwrap()).collect();
+            let Value::Object(arguments) = arguments else { panic!("not an object") };
+            let redaction = Redaction { names: &[], paths: &paths, max_bytes: 4_096 };
+            serde_json::to_value(redact(&arguments, redaction)).unwrap()
+        };
+        let arguments = json!({
+            "customer": {"number": 17, "name": "Ada", "Tax-Id": "x"}, "number": 3,
+            "items": [{"iban": "x", "n": 1}, {"iban": ["x"], "n": 2}], "all": {"a": 1, "b": [2]},
+        });
+        assert_eq!(
+            shown(&["$.customer.number", "$.customer.tax_id", "$.items[*].iban", "$.all[*]"], arguments),
+            json!({
+                "customer": {"number": "[redacted]", "name": "Ada", "Tax-Id": "[redacted]"}, "number": 3,
+                "items": [{"iban": "[redacted]", "n": 1}, {"iban": "[redacted]", "n": 2}],
+                "all": {"a": "[redacted]", "b": "[redacted]"},
+            })
+        );
+        // A list or a text with JSON in the place of an object hides nothing.
+        assert_eq!(
+            shown(&["$.a.b"], json!({"a": [[{"b": "x", "c": 1}]]})),
+            json!({"a": [[{"b": "[redacted]", "c": 1}]]})
+        );
+        assert_eq!(
+            shown(&["$.a.b"], json!({"a": r#"{"b": "x", "c": 1}"#})),
+            json!({"a": r#"{"b":"[redacted]","c":1}"#})
+        );
+        assert_eq!(shown(&["$.a[*]"], json!({"a": ["x", "y"]}))["a"], json!(["[redacted]", "[redacted]"]));
+        // A path leads to no other place.
+        let untouched = json!({"b": "y", "c": {"a": {"b": "y"}}, "a": "y"});
+        assert_eq!(shown(&["$.a.b"], untouched.clone()), untouched);
+    }
+
     // Proves: C6
     #[test]
     fn a_count_that_the_policy_names_is_secret() {
         let shown = |names: &[String]| {
             let arguments = Map::from_iter([("max_tokens".to_owned(), Value::from(5))]);
-            json::canonical(&redact(&arguments, Redaction { names, max_bytes: 600 }))
+            json::canonical(&redact(&arguments, Redaction { names, paths: &[], max_bytes: 600 }))
         };
         assert_eq!(shown(&[]), r#"{"max_tokens":5}"#);
         assert_eq!(shown(&["maxTokens".to_owned()]), r#"{"max_tokens":"[redacted]"}"#);

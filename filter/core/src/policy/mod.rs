@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::audit::JsonPath;
 use crate::auth::Writes;
 use crate::connector_credential::ConnectorCredential;
 pub use crate::decode::{Fault as PolicyError, Faults as PolicyErrors};
@@ -129,6 +130,8 @@ pub struct Tool {
     pub scopes: Vec<String>,
     /// What its calls must meet, whoever makes them.
     pub rules: CallRules,
+    /// Where in its arguments the audit log redacts.
+    pub redact: Vec<JsonPath>,
     /// The definition that was reviewed.
     pub pin: Option<Rc<Definition>>,
 }
@@ -401,6 +404,20 @@ impl Policy {
     pub fn connector_at(&self, path: &str) -> Option<(&PolicyName, &Connector)> {
         let (name, connector) = self.connectors.get_key_value(self.paths.get(path)?)?;
         Some((name, connector))
+    }
+
+    /// Where in the arguments of `tool` the audit log redacts, for calls of it at `path`.
+    #[must_use]
+    pub fn secret_places_at(&self, path: &str, tool: &str) -> &[JsonPath] {
+        let connector = self.paths.get(path);
+        connector.map(|name| self.secret_places(name, tool)).unwrap_or_default()
+    }
+
+    /// The same, of a connector by its name.
+    #[must_use]
+    pub fn secret_places(&self, connector: &PolicyName, tool: &str) -> &[JsonPath] {
+        let tool = self.connectors.get(connector).and_then(|connector| connector.tools.get(tool));
+        tool.map(|tool| &*tool.redact).unwrap_or_default()
     }
 
     /// Every limit there is.

@@ -240,7 +240,7 @@ pub(crate) fn looks_like_secret(text: &str) -> bool {
 
 /// Whether more is stated of a tool than what it is.
 pub(super) fn has_rules(tool: &Tool) -> bool {
-    let Tool { price, row_price, scopes, rules, read_only: _, pin: _ } = tool;
+    let Tool { price, row_price, scopes, rules, read_only: _, redact: _, pin: _ } = tool;
     price.is_some() || *row_price > 0 || !scopes.is_empty() || !rules.is_empty()
 }
 

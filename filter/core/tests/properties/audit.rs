@@ -82,7 +82,7 @@ fn bulky() -> impl Strategy<Value = Map<String, Value>> {
 
 fn redacted(arguments: &Map<String, Value>, max_bytes: usize) -> String {
     let names = NAMES.map(str::to_owned);
-    canonical(&redact(arguments, Redaction { names: &names, max_bytes }))
+    canonical(&redact(arguments, Redaction { names: &names, paths: &[], max_bytes }))
 }
 
 proptest! {
@@ -166,7 +166,8 @@ prop_compose! {
         entry.principal = Some(principal);
         entry.mcp_method = Some(mcp_method);
         entry.user_agent = Some(user_agent);
-        entry.note_input(&arguments, &NAMES.map(str::to_owned), 256);
+        let names = NAMES.map(str::to_owned);
+        entry.note_input(&arguments, Redaction { names: &names, paths: &[], max_bytes: 256 });
         entry
     }
 }

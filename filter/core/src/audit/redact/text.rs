@@ -14,6 +14,8 @@ use super::number;
 
 /// Stands for a secret.
 pub(super) const REDACTED: &str = "[redacted]";
+/// Stands for a number that is secret by itself until names were looked for: a letter for private use.
+const NUMBER: char = '\u{f8ff}';
 /// Longer words before `=` or `:` are no names.
 const LONGEST_NAME: usize = 64;
 const PRIVATE_KEY: &str = "PRIVATE KEY-----";
@@ -61,13 +63,22 @@ pub(super) fn masked<'t>(text: &'t str, names: &[String]) -> Cow<'t, str> {
     if is_harmless(text) {
         return Cow::Borrowed(text);
     }
-    if let Some((from, to)) = number::find(text) {
-        let before = text.get(..from).unwrap_or_default();
-        let after = text.get(to..).unwrap_or_default();
-        let (before, after) = (masked_forms(before, names), masked(after, names));
-        return Cow::Owned(format!("{before}{REDACTED}{after}"));
+    match without_numbers(text) {
+        Some(text) => Cow::Owned(masked_forms(&text, names).replace(NUMBER, REDACTED)),
+        None => masked_forms(text, names),
     }
-    masked_forms(text, names)
+}
+
+/// A text with [`NUMBER`] for each number that is secret by itself; `None` if it has none. A number is no end of what
+/// stands under a name: `password=4111…-x` is one value.
+fn without_numbers(text: &str) -> Option<String> {
+    let (mut kept, mut rest) = (String::new(), text);
+    while let Some((from, to)) = number::find(rest) {
+        kept.push_str(rest.get(..from).unwrap_or_default());
+        kept.push(NUMBER);
+        rest = rest.get(to..).unwrap_or_default();
+    }
+    (!kept.is_empty()).then(|| kept + rest)
 }
 
 /// The same, where no number is secret by itself.
@@ -111,14 +122,35 @@ fn masked_words(text: &str, names: &[String]) -> String {
         let (word, behind) = behind.split_at_checked(end).unwrap_or_default();
         rest = behind;
         if !word.is_empty() {
-            let element = between.ends_with('<') && rest.starts_with('>');
+            let tag = between.ends_with('<');
             next = push(word, next, names, &mut masked);
-            if element && is_secret(word, names) {
-                next = Next::Secret;
+            if tag && is_secret(word, names) {
+                (rest, next) = element(word, rest, names, &mut masked);
             }
         }
     }
     masked
+}
+
+/// What stands in `<password>…</password>`, attributes or not: secret to its end, and the next word without one. In
+/// `login <password> <host>` nothing stands in it.
+fn element<'t>(
+    word: &str,
+    rest: &'t str,
+    names: &[String],
+    masked: &mut String,
+) -> (&'t str, Next) {
+    let Some((attributes, inner)) = rest.split_once('>') else { return (rest, Next::Separator) };
+    let end = inner.find(&format!("</{word}"));
+    if let Some(end) = end.filter(|_| !attributes.contains('<')) {
+        masked.extend([&*masked_words(attributes, names), ">"]);
+        if end > 0 {
+            masked.push_str(REDACTED);
+        }
+        return (inner.get(end..).unwrap_or_default(), Next::Anything);
+    }
+    let is_form = inner.is_empty() || inner.trim_start().starts_with('<');
+    (rest, if attributes.is_empty() && !is_form { Next::Secret } else { Next::Separator })
 }
 
 /// What is known of the next word.
@@ -243,8 +275,12 @@ fn within_encoded(word: &str, names: &[String]) -> Option<String> {
         masked.extend([before, separator]);
         rest = behind;
         if name.len() <= LONGEST_NAME && is_secret(name, names) {
-            let lower = behind.to_ascii_lowercase();
-            let end = lower.find("%26").or_else(|| lower.find('&')).unwrap_or(behind.len());
+            // Behind a plain `=`, `%26` is part of the value.
+            let end = match separator {
+                "=" => behind.find('&'),
+                _ => behind.find("%26").or_else(|| behind.find('&')),
+            };
+            let end = end.unwrap_or(behind.len());
             masked.push_str(REDACTED);
             rest = behind.get(end..).unwrap_or_default();
             found = true;
@@ -377,6 +413,14 @@ mod tests {
             ("a%3Ftoken%3Dhunter2:x%26y%3Dz", "a%3Ftoken%3D[redacted]%26y%3Dz"),
             ("curl -u https://u:hunter2@a.example", "curl -u https://u:[redacted]@a.example"),
             ("curl -u 1000:hunter2", "curl -u 1000:[redacted]"),
+            // Issue 16: these left a part of the secret, or took what is none.
+            ("https://a.example/?password=hun%26ter2", "https://a.example/?password=[redacted]"),
+            ("a%3Ftoken%3Dhunter2%26secret%3Dhunter2%26y%3D1", "a%3Ftoken%3D[redacted]%26secret%3D[redacted]%26y%3D1"),
+            ("password=4111111111111111-Xy9", "password=[redacted]"),
+            ("password=4111 1111 1111 1111, card 4111111111111111", "password=[redacted], card [redacted]"),
+            ("<password kind=\"a\"> hunter2 hunter2 </password><b>x</b>", "<password kind=\"a\">[redacted]</password><b>x</b>"),
+            ("<secret><v>hunter2</v></secret>", "<secret>[redacted]</secret>"),
+            ("<token>hunter2", "<token>[redacted]"),
         ] {
             assert_eq!(masked(text, &[]), expected);
             assert!(!is_harmless(text), "{text}");
@@ -391,6 +435,8 @@ mod tests {
             "docker run -u 1000:1000 image",
             "git remote -u https://a.example/x",
             "ÄÖÜ \u{1f600} = :",
+            "login <password> <host>",
+            "<password></password> <token/>",
         ] {
             assert_eq!(masked(text, &[]), text);
             assert_eq!(masked_words(text, &[]), text);

@@ -9,7 +9,7 @@ use serde_json::Map;
 
 use super::pinned_tools;
 use super::snapshot::{CredentialState, Known, Snapshot};
-use crate::audit::{AuditEvent, Entry, actors, oauth_client};
+use crate::audit::{AuditEvent, Entry, Redaction, actors, oauth_client};
 use crate::auth::api_key::PresentedKey;
 use crate::auth::certificate::{Fingerprint, PeerCertificate};
 use crate::auth::deny_list::DenyListEntry;
@@ -305,7 +305,11 @@ fn grant(
     let message = request.message.as_ref().map_err(Denial::clone)?;
     if let Some(input) = message.said() {
         let max_bytes = worker.config.audit_input_max_bytes;
-        entry.note_input(input, &policy.redact, max_bytes);
+        let paths = match &message.operation {
+            Operation::CallTool(call) => policy.secret_places_at(&request.path, &call.name),
+            _ => &[],
+        };
+        entry.note_input(input, Redaction { names: &policy.redact, paths, max_bytes });
     }
     let (name, connector) = policy.connector_at(&request.path).ok_or(Denial::UnknownPath)?;
     entry.connector = Some(name.as_str().to_owned());

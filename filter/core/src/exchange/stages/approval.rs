@@ -70,7 +70,9 @@ fn waiting(
 ) -> Waiting {
     let entry = &turn.context.entry;
     let max_bytes = turn.worker.config.audit_input_max_bytes;
-    let shown = redact(&call.arguments, Redaction { names: &grant.policy.redact, max_bytes });
+    let paths = grant.policy.secret_places(&grant.connector, &call.name);
+    let redaction = Redaction { names: &grant.policy.redact, paths, max_bytes };
+    let shown = redact(&call.arguments, redaction);
     let client_id = entry.api_key_id.as_ref().or(entry.client_id.as_ref());
     Waiting {
         digest: required_approval.key.digest().to_owned(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::LONGEST_GLOB;
 use super::rule::call_rules;
+use crate::audit::JsonPath;
 use crate::decode::settings::scopes;
 use crate::decode::{Faults, Fields, Node};
 use crate::pin::{Action, Definition, Drift, Member};
@@ -63,6 +64,10 @@ fn tool(node: Node<'_>, schemas: Schemas, faults: &mut Faults) -> Option<Tool> {
         None => Some(Vec::new()),
     };
     let rules = call_rules(&place, &mut fields, faults);
+    let redact = match fields.optional("redact") {
+        Some(node) => secret_places(node, faults),
+        None => Some(Vec::new()),
+    };
     let pin = pin(&mut fields, schemas, faults);
     fields.finish(faults);
     let (read_only, pin) = (read_only?, pin?);
@@ -74,8 +79,21 @@ fn tool(node: Node<'_>, schemas: Schemas, faults: &mut Faults) -> Option<Tool> {
         scopes: scopes?,
         // Most tools are only pinned, and need no name.
         rules: rules.map(|rules| if rules.is_empty() { CallRules::default() } else { rules })?,
+        redact: redact?,
         pin,
     })
+}
+
+/// Where in the arguments the audit log redacts.
+fn secret_places(node: Node<'_>, faults: &mut Faults) -> Option<Vec<JsonPath>> {
+    const MOST: usize = 50;
+    const EXPECTED: &str = "a list of 1 to 50 JSON paths, such as [$.customer.ssn]";
+    let items = node.clone().items(faults, EXPECTED)?;
+    if !(1..=MOST).contains(&items.len()) {
+        node.fault(faults, EXPECTED);
+        return None;
+    }
+    items.into_iter().map(|item| item.text(faults, JsonPath::EXPECTED, JsonPath::new)).collect()
 }
 
 pub(super) fn credits(node: Node<'_>, faults: &mut Faults) -> Option<u64> {
