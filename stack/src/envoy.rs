@@ -40,6 +40,18 @@ pub struct EnvoyOptions {
     pub concurrency: u8,
 }
 
+/// Which of several Envoys that take over from one another, without a moment in which nobody listens (hot restart).
+#[derive(Debug, Clone, Copy)]
+pub struct Epoch {
+    /// Tells Envoys of one machine apart; the same for all that take over from one another.
+    pub base_id: u16,
+    /// 0 for the first.
+    pub number: u32,
+}
+
+/// How long an Envoy that was taken over from lets its connections end, and how long it lives.
+const DRAINS: [&str; 4] = ["--drain-time-s", "2", "--parent-shutdown-time-s", "4"];
+
 /// A running Envoy.
 #[derive(Debug)]
 pub struct Envoy {
@@ -58,7 +70,16 @@ impl Envoy {
 
     /// As [`Envoy::start`], with further environment variables.
     pub fn start_with(options: EnvoyOptions, environment: &[(&str, PathBuf)]) -> Result<Self> {
-        Self::launch(options, |_| Ok(()), environment)
+        Self::launch(options, |_| Ok(()), environment, None)
+    }
+
+    /// As [`Envoy::start_edited`], as one of several that take over from one another. They share a name and its files.
+    pub fn start_epoch(
+        options: EnvoyOptions,
+        epoch: Epoch,
+        edit: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        Self::launch(options, edit, &[], Some(epoch))
     }
 
     /// As [`Envoy::start`], after `edit` has changed the filled configuration, a file, as it needs it.
@@ -66,13 +87,14 @@ impl Envoy {
         options: EnvoyOptions,
         edit: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
-        Self::launch(options, edit, &[])
+        Self::launch(options, edit, &[], None)
     }
 
     fn launch(
         options: EnvoyOptions,
         edit: impl FnOnce(&Path) -> Result<()>,
         environment: &[(&str, PathBuf)],
+        epoch: Option<Epoch>,
     ) -> Result<Self> {
         let EnvoyOptions {
             program,
@@ -99,15 +121,22 @@ impl Envoy {
         let config = dir.join(format!("{name}.yaml"));
         let addition = write_configs(&bootstrap, &template, &config)?;
         edit(&config)?;
-        // Truncated, not removed later: the demo counts its lines.
-        fs::write(&audit_log, "").during(|| format!("create {}", audit_log.display()))?;
+        if epoch.is_none_or(|epoch| epoch.number == 0) {
+            // Truncated, not removed later: the demo counts its lines.
+            fs::write(&audit_log, "").during(|| format!("create {}", audit_log.display()))?;
+        }
         let mut command = Command::new(program);
         command
             .arg("--config-path")
             .arg(&config)
-            .args(["--concurrency", &concurrency.to_string(), "--file-flush-interval-msec", "100"])
-            // Several may run at once, and none is ever hot-restarted here.
-            .arg("--disable-hot-restart");
+            .args(["--concurrency", &concurrency.to_string(), "--file-flush-interval-msec", "100"]);
+        match epoch {
+            // Several may run at once.
+            None => command.arg("--disable-hot-restart"),
+            Some(Epoch { base_id, number }) => command
+                .args(["--base-id", &base_id.to_string(), "--restart-epoch", &number.to_string()])
+                .args(DRAINS),
+        };
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         if let Some(addition) = addition {
             command.arg("--config-yaml").arg(addition);

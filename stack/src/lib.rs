@@ -45,7 +45,7 @@ mod workspace;
 pub use bootstrap::Bootstrap;
 pub use certificates::{Authority, Certificates, DEMO_AGENT, Identity, Names, Validity};
 pub use connector::{Connector, PythonServer};
-pub use envoy::{Envoy, EnvoyOptions};
+pub use envoy::{Envoy, EnvoyOptions, Epoch};
 pub use error::{During, Result, StackError};
 pub use frameworks::Frameworks;
 pub use issuer::DemoIssuer;

@@ -7,6 +7,8 @@
 mod accounts;
 mod answers;
 mod audit;
+mod audit_restarts;
+mod audit_sinks;
 mod authz;
 mod authz_trial;
 mod bad_credentials;
@@ -98,9 +100,11 @@ const ENVOY_PART: [&str; 13] = [
 
 /// What is the same in both modes of the filter: who a caller is, what a policy says, what is made of an answer, where
 /// Redis, Vault and issuers are and how they fail, and configurations that state a mode of their own.
-const ANY_MODE: [&str; 24] = [
+const ANY_MODE: [&str; 26] = [
     "answers",
     "audit",
+    "audit_restarts",
+    "audit_sinks",
     "certificates",
     "clocks",
     "doctor",
@@ -185,6 +189,8 @@ fn all_cases() -> Vec<Case> {
         bypass_objects::cases(),
         streams::cases(),
         audit::cases(),
+        audit_restarts::cases(),
+        audit_sinks::cases(),
         metrics::cases(),
         outages::cases(),
         faulty_redis::cases(),

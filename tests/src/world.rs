@@ -204,12 +204,8 @@ impl<'a> World<'a> {
         adjust: impl FnOnce(Bootstrap) -> Bootstrap,
         change: impl FnOnce(String) -> String,
     ) -> OwnEnvoy {
-        let stack = self.stack();
-        let shipped = fs::read_to_string(stack.options().root.join("envoy/envoy.yaml"));
-        fs::create_dir_all(self.dir()).expect("a directory of the test's own");
-        let template = self.dir().join("envoy-template.yaml");
-        fs::write(&template, change(shipped.expect("envoy/envoy.yaml"))).expect("write a template");
-        self.envoy_from(stack, template, port, (workers, adjust, &[]))
+        let template = self.changed_template(change);
+        self.envoy_from(self.stack(), template, port, (workers, adjust, &[]))
     }
 
     /// As [`World::envoy`], with further environment variables.
@@ -235,6 +231,48 @@ impl<'a> World<'a> {
         self.envoy_from(stack, template.to_owned(), port, (Workers::Two, adjust, &[]))
     }
 
+    /// What an Envoy of the test's own is started with, from the shipped configuration as changed by `change`.
+    pub fn options(
+        &self,
+        workers: Workers,
+        change: impl FnOnce(String) -> String,
+    ) -> EnvoyOptions {
+        let template = self.changed_template(change);
+        let port = ports::free_port().unwrap_or_else(|e| panic!("{e}"));
+        self.options_from(self.stack(), template, port, workers, |settings| settings)
+    }
+
+    fn changed_template(&self, change: impl FnOnce(String) -> String) -> PathBuf {
+        let shipped = fs::read_to_string(self.stack().options().root.join("envoy/envoy.yaml"));
+        fs::create_dir_all(self.dir()).expect("a directory of the test's own");
+        let template = self.dir().join("envoy-template.yaml");
+        fs::write(&template, change(shipped.expect("envoy/envoy.yaml"))).expect("write a template");
+        template
+    }
+
+    fn options_from(
+        &self,
+        stack: &Stack,
+        template: PathBuf,
+        port: u16,
+        workers: Workers,
+        adjust: impl FnOnce(Bootstrap) -> Bootstrap,
+    ) -> EnvoyOptions {
+        let options = stack.options();
+        let name = "envoy-own";
+        EnvoyOptions {
+            program: options.tools.envoy.clone(),
+            template,
+            bootstrap: adjust(options.settings.clone().set("NODE", name)),
+            dir: self.dir(),
+            logs: self.dir().join("logs"),
+            name: name.to_owned(),
+            port,
+            admin_port: ports::free_port().unwrap_or_else(|e| panic!("{e}")),
+            concurrency: workers.count(),
+        }
+    }
+
     fn envoy_from(
         &self,
         stack: &Stack,
@@ -246,19 +284,7 @@ impl<'a> World<'a> {
             &[(&str, PathBuf)],
         ),
     ) -> OwnEnvoy {
-        let options = stack.options();
-        let name = "envoy-own";
-        let options = EnvoyOptions {
-            program: options.tools.envoy.clone(),
-            template,
-            bootstrap: adjust(options.settings.clone().set("NODE", name)),
-            dir: self.dir(),
-            logs: self.dir().join("logs"),
-            name: name.to_owned(),
-            port,
-            admin_port: ports::free_port().unwrap_or_else(|e| panic!("{e}")),
-            concurrency: workers.count(),
-        };
+        let options = self.options_from(stack, template, port, workers, adjust);
         let envoy = Envoy::start_with(options, environment).unwrap_or_else(|e| panic!("{e}"));
         let gateway = Gateway::at(&envoy, stack.connector.record());
         OwnEnvoy { envoy, gateway }
