@@ -126,10 +126,12 @@ impl Envoy {
             fs::write(&audit_log, "").during(|| format!("create {}", audit_log.display()))?;
         }
         let mut command = Command::new(program);
-        command
-            .arg("--config-path")
-            .arg(&config)
-            .args(["--concurrency", &concurrency.to_string(), "--file-flush-interval-msec", "100"]);
+        command.arg("--config-path").arg(&config).args([
+            "--concurrency",
+            &concurrency.to_string(),
+            "--file-flush-interval-msec",
+            "100",
+        ]);
         match epoch {
             // Several may run at once.
             None => command.arg("--disable-hot-restart"),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use portcullis_stack::{Envoy, Epoch, StackError, ready};
@@ -29,7 +30,11 @@ struct Load {
 impl Load {
     fn calls(&self, gateway: &Gateway, request: &Request) {
         while !self.stopped.load(Ordering::Relaxed) {
-            let Ok(mut wire) = Wire::connect(gateway.address()) else { continue };
+            let Ok(mut wire) = Wire::connect(gateway.address()) else {
+                // How often it is tried; nothing waits for it.
+                thread::sleep(Duration::from_millis(10));
+                continue;
+            };
             // Some calls on each connection: Envoy closes those of a listener that drains.
             for _ in 0..20 {
                 match wire.exchange(request) {
@@ -56,6 +61,15 @@ impl Load {
     fn more(&self, calls: u64) {
         let from = self.answered();
         wait("more calls", || (self.answered() >= from + calls).then_some(()));
+    }
+}
+
+/// Stops the clients also when the trial fails: the scope waits for them.
+struct Stops<'a>(&'a Load);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.stopped.store(true, Ordering::Relaxed);
     }
 }
 
@@ -125,16 +139,21 @@ fn no_call_is_lost_by_a_reload_a_hot_restart_and_a_crash(world: &World<'_>) {
     let log = gateway.audit().file();
 
     let load = Load::default();
-    let second = std::thread::scope(|scope| {
+    let second = thread::scope(|scope| {
+        let _stops = Stops(&load);
         for _ in 0..4 {
             scope.spawn(|| load.calls(&gateway, &request));
         }
         load.more(50);
         // A new configuration of the filter is a new VM on each worker.
         let text = fs::read_to_string(&listeners).unwrap();
-        publish(&listeners, &replaced(&text, "\"input_max_bytes\": 4096", "\"input_max_bytes\": 4095"));
+        publish(
+            &listeners,
+            &replaced(&text, "\"input_max_bytes\": 4096", "\"input_max_bytes\": 4095"),
+        );
         wait("the new listener", || {
-            let page = first.admin("stats?filter=listener_manager.listener_in_place_updated").ok()?;
+            let page =
+                first.admin("stats?filter=listener_manager.listener_in_place_updated").ok()?;
             let page = String::from_utf8_lossy(&page.body).into_owned();
             (page.trim().ends_with(": 1")).then_some(())
         });
@@ -144,7 +163,6 @@ fn no_call_is_lost_by_a_reload_a_hot_restart_and_a_crash(world: &World<'_>) {
         let second = Envoy::start_epoch(options, epoch(1), apart).unwrap();
         wait("the end of the first Envoy", || (!first.process().is_running()).then_some(()));
         load.more(50);
-        load.stopped.store(true, Ordering::Relaxed);
         second
     });
     let (answered, broken) = (load.answered(), load.broken.load(Ordering::Relaxed));
@@ -168,13 +186,13 @@ fn no_call_is_lost_by_a_reload_a_hot_restart_and_a_crash(world: &World<'_>) {
 
     // A crash on top.
     let load = Load::default();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
+        let _stops = Stops(&load);
         for _ in 0..4 {
             scope.spawn(|| load.calls(&gateway, &request));
         }
         load.more(100);
         second.process().kill_9();
-        load.stopped.store(true, Ordering::Relaxed);
     });
     let answered = answered + load.answered();
     let report = wait("a report of all calls", || {

@@ -33,9 +33,8 @@ fn with_sink(world: &World<'_>, sink: &str, port: u16, beside: bool) -> OwnEnvoy
     let text = text.replace("${PORTCULLIS_AUDIT_SINK_PORT:-4317}", &port.to_string());
     let (loggers, clusters) = text.split_once("\nclusters:\n").unwrap_or((&text, ""));
     let (_, logger) = loggers.split_once("access_log:\n").expect("a logger");
-    let indented = |text: &str, by: &str| {
-        text.lines().map(|line| format!("{by}{line}\n")).collect::<String>()
-    };
+    let indented =
+        |text: &str, by: &str| text.lines().map(|line| format!("{by}{line}\n")).collect::<String>();
     let (logger, clusters) = (indented(logger, "          "), indented(clusters, "  "));
     world.envoy_changed(
         Workers::Two,

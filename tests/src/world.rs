@@ -232,11 +232,7 @@ impl<'a> World<'a> {
     }
 
     /// What an Envoy of the test's own is started with, from the shipped configuration as changed by `change`.
-    pub fn options(
-        &self,
-        workers: Workers,
-        change: impl FnOnce(String) -> String,
-    ) -> EnvoyOptions {
+    pub fn options(&self, workers: Workers, change: impl FnOnce(String) -> String) -> EnvoyOptions {
         let template = self.changed_template(change);
         let port = ports::free_port().unwrap_or_else(|e| panic!("{e}"));
         self.options_from(self.stack(), template, port, workers, |settings| settings)

@@ -235,7 +235,8 @@ impl Redactor<'_> {
         let left = Cell::new(LONGEST_TEXT.min(self.left.get()));
         let (depth, wrapped) = (self.depth.clone(), self.wrapped.saturating_add(1));
         let inner = Redactor { names: self.names, left, depth, wrapped };
-        let shown = serde_json::to_string(&Shown { redactor: &inner, value: &value, places }).ok()?;
+        let shown =
+            serde_json::to_string(&Shown { redactor: &inner, value: &value, places }).ok()?;
         if !shown.contains(REDACTED) {
             return None;
         }
@@ -327,7 +328,10 @@ mod tests {
             "items": [{"iban": "x", "n": 1}, {"iban": ["x"], "n": 2}], "all": {"a": 1, "b": [2]},
         });
         assert_eq!(
-            shown(&["$.customer.number", "$.customer.tax_id", "$.items[*].iban", "$.all[*]"], arguments),
+            shown(
+                &["$.customer.number", "$.customer.tax_id", "$.items[*].iban", "$.all[*]"],
+                arguments
+            ),
             json!({
                 "customer": {"number": "[redacted]", "name": "Ada", "Tax-Id": "[redacted]"}, "number": 3,
                 "items": [{"iban": "[redacted]", "n": 1}, {"iban": "[redacted]", "n": 2}],
@@ -343,7 +347,10 @@ mod tests {
             shown(&["$.a.b"], json!({"a": r#"{"b": "x", "c": 1}"#})),
             json!({"a": r#"{"b":"[redacted]","c":1}"#})
         );
-        assert_eq!(shown(&["$.a[*]"], json!({"a": ["x", "y"]}))["a"], json!(["[redacted]", "[redacted]"]));
+        assert_eq!(
+            shown(&["$.a[*]"], json!({"a": ["x", "y"]}))["a"],
+            json!(["[redacted]", "[redacted]"])
+        );
         // A path leads to no other place.
         let untouched = json!({"b": "y", "c": {"a": {"b": "y"}}, "a": "y"});
         assert_eq!(shown(&["$.a.b"], untouched.clone()), untouched);

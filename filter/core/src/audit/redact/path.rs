@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn paths_are_read_as_they_are_written() {
-        for text in ["$.ssn", "$.customer.ssn", "$.items[*].iban", "$['account no'].a", "$.a-b_c", "$[*]"]
+        for text in
+            ["$.ssn", "$.customer.ssn", "$.items[*].iban", "$['account no'].a", "$.a-b_c", "$[*]"]
         {
             assert_eq!(JsonPath::new(text).map(|path| path.to_string()).as_deref(), Some(text));
         }
@@ -141,8 +142,24 @@ mod tests {
         }
         let (deep, long) = (format!("${}", ".a".repeat(17)), format!("$.{}", "a".repeat(255)));
         for text in [
-            "", "$", "ssn", "$ssn", "$.", "$..a", "$.a.", "$[0]", "$.a[0]", "$.a[?@.b]", "$['a]", "$['']",
-            "$['-']", "$.a b", "$['a'", "$['a\\'b']", &deep, &long,
+            "",
+            "$",
+            "ssn",
+            "$ssn",
+            "$.",
+            "$..a",
+            "$.a.",
+            "$[0]",
+            "$.a[0]",
+            "$.a[?@.b]",
+            "$['a]",
+            "$['']",
+            "$['-']",
+            "$.a b",
+            "$['a'",
+            "$['a\\'b']",
+            &deep,
+            &long,
         ] {
             assert_eq!(JsonPath::new(text), None, "{text}");
         }

@@ -415,10 +415,19 @@ mod tests {
             ("curl -u 1000:hunter2", "curl -u 1000:[redacted]"),
             // Issue 16: these left a part of the secret, or took what is none.
             ("https://a.example/?password=hun%26ter2", "https://a.example/?password=[redacted]"),
-            ("a%3Ftoken%3Dhunter2%26secret%3Dhunter2%26y%3D1", "a%3Ftoken%3D[redacted]%26secret%3D[redacted]%26y%3D1"),
+            (
+                "a%3Ftoken%3Dhunter2%26secret%3Dhunter2%26y%3D1",
+                "a%3Ftoken%3D[redacted]%26secret%3D[redacted]%26y%3D1",
+            ),
             ("password=4111111111111111-Xy9", "password=[redacted]"),
-            ("password=4111 1111 1111 1111, card 4111111111111111", "password=[redacted], card [redacted]"),
-            ("<password kind=\"a\"> hunter2 hunter2 </password><b>x</b>", "<password kind=\"a\">[redacted]</password><b>x</b>"),
+            (
+                "password=4111 1111 1111 1111, card 4111111111111111",
+                "password=[redacted], card [redacted]",
+            ),
+            (
+                "<password kind=\"a\"> hunter2 hunter2 </password><b>x</b>",
+                "<password kind=\"a\">[redacted]</password><b>x</b>",
+            ),
             ("<secret><v>hunter2</v></secret>", "<secret>[redacted]</secret>"),
             ("<token>hunter2", "<token>[redacted]"),
         ] {

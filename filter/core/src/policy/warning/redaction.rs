@@ -55,7 +55,8 @@ impl Policy {
                 for (at, path) in tool.redact.iter().enumerate() {
                     let steps: Vec<&str> = path.steps().collect();
                     let Err(known) = describes(schema, &steps, DEEPEST) else { continue };
-                    let slip = steps.iter().map(|step| slip(step, &known)).find(|it| !it.is_empty());
+                    let slip =
+                        steps.iter().map(|step| slip(step, &known)).find(|it| !it.is_empty());
                     warnings.push(Warning {
                         path: format!("connectors.{connector}.tools.{name}.redact[{at}]"),
                         kind: WarningKind::UnknownMember,
