@@ -94,6 +94,15 @@ impl Authority {
         self.issue(file, params)
     }
 
+    /// A certificate for a workload of a mesh, which is a client and a server by one name.
+    pub fn workload(&self, file: &str, uri: &str) -> Result<Identity> {
+        let mut params = params("", Validity::Now);
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(refused)?)];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue(file, params)
+    }
+
     /// A certificate for a server on loopback.
     pub fn server(&self, file: &str) -> Result<Identity> {
         self.server_valid(file, Validity::Now)

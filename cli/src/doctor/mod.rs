@@ -6,6 +6,7 @@
 mod build;
 mod clock;
 mod dump;
+mod enabled;
 mod envoy;
 mod probe;
 mod redis;

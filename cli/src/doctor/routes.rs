@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Finding;
 use super::dump::each_object;
+use super::enabled::Enabled;
 
 const ROOT: &str = "portcullis";
 const ROUTER: &str = "envoy.filters.http.router";
@@ -24,12 +25,20 @@ const DEFAULT_WINDOW: u64 = 65_535;
 pub(super) fn look(dump: &Value, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let discovered = discovered(dump);
+    let enabled = enabled(dump, &discovered);
     let mut tables = BTreeSet::new();
     each_object(dump, &mut |node| {
         if let Some(hosts) = node["virtual_hosts"].as_array() {
-            let table = Table { config, removes: removes_guard(node), mirrors: mirrors(node) };
+            let table = Table {
+                config,
+                enabled: &enabled,
+                node,
+                removes: removes_guard(node),
+                mirrors: mirrors(node),
+            };
             tables.extend(hosts.iter().flat_map(|host| routes(host, &table)));
             findings.extend(hosts.iter().filter_map(unread));
+            findings.extend(hosts.iter().flat_map(|host| unjudged(host, &table)));
         }
     });
     if config.guards.paths().next().is_none() {
@@ -43,12 +52,12 @@ pub(super) fn look(dump: &Value, config: &Config) -> Vec<Finding> {
         findings.extend(sealed(dump, &tables, &discovered));
     }
     let servers = servers(&tables);
-    for route in tables.iter().filter(|it| it.leads_to(&servers) || it.meets_a_path(config)) {
+    for route in tables.iter().filter(|it| it.leads_to(&servers) || it.takes_a_path(config)) {
         findings.extend(route.hurts());
     }
     each_object(dump, &mut |node| {
         if node["filter_chains"].is_array() || node["default_filter_chain"].is_object() {
-            findings.extend(listener(node, &discovered, config));
+            findings.extend(listener(node, &discovered, &enabled, config));
         }
     });
     // A dump shows what the bootstrap has twice: there, and among the listeners.
@@ -64,6 +73,8 @@ struct Route {
     name: String,
     matcher: Matcher,
     clusters: Vec<String>,
+    /// Whether the filter is on for it.
+    is_judged: bool,
     /// Whether it wants the guard.
     is_guarded: bool,
     seal: Seal,
@@ -104,6 +115,8 @@ enum Extra {
 /// What a table of routes says for all of them.
 struct Table<'a> {
     config: &'a Config,
+    enabled: &'a Enabled,
+    node: &'a Value,
     removes: bool,
     mirrors: bool,
 }
@@ -134,6 +147,7 @@ fn routes(host: &Value, table: &Table<'_>) -> Vec<Route> {
 
 fn read(host: &Value, route: &Value, table: &Table<'_>) -> Option<Route> {
     let action = route.get("route")?;
+    let is_judged = table.enabled.on(route, host, table.node);
     let none = Vec::new();
     let weighted = action.pointer("/weighted_clusters/clusters").and_then(Value::as_array);
     let weighted = weighted.unwrap_or(&none).iter().filter_map(|cluster| cluster["name"].as_str());
@@ -142,17 +156,15 @@ fn read(host: &Value, route: &Value, table: &Table<'_>) -> Option<Route> {
     let headers = route.pointer("/match/headers").and_then(Value::as_array).unwrap_or(&none);
     let names = || headers.iter().filter_map(|matcher| matcher["name"].as_str());
     let own = names().filter(|name| name.starts_with("x-portcullis-") && *name != guard::HEADER);
-    let matcher = &route["match"];
-    let text = |name: &str| matcher[name].as_str().map(str::to_owned);
-    let matcher = text("path").map(Matcher::Path).or_else(|| text("prefix").map(Matcher::Prefix));
-    let matcher = matcher.or_else(|| text("path_separated_prefix").map(Matcher::Prefix));
-    // A path without regard to case is many paths.
-    let has_case = route.pointer("/match/case_sensitive") != Some(&Value::Bool(false));
-    let matcher = matcher.filter(|_| has_case);
+    let matcher = matcher(route);
     let is_guarded = headers.iter().any(|matcher| wants_guard(matcher, table.config));
     let mut extras = extras(action, host.get("retry_policy").is_some());
     if !extras.contains(&Extra::Mirror) && (table.mirrors || mirrors(host)) {
         extras.push(Extra::Mirror);
+    }
+    if is_guarded {
+        // The filter refuses an upgrade, so that no upgrade ever has the guard.
+        extras.retain(|extra| *extra != Extra::Upgrade);
     }
     if is_guarded && ![table.removes, removes_guard(host), removes_guard(route)].contains(&true) {
         extras.push(Extra::Guard);
@@ -161,13 +173,44 @@ fn read(host: &Value, route: &Value, table: &Table<'_>) -> Option<Route> {
         (host["name"].as_str().unwrap_or("?"), route["name"].as_str().unwrap_or("?"));
     Some(Route {
         name: format!("{host}/{name}"),
-        matcher: matcher.unwrap_or(Matcher::Other),
+        matcher,
+        is_judged,
         is_guarded,
         seal: seal(route, table.config),
         own_headers: own.map(str::to_owned).collect(),
         extras,
         clusters,
     })
+}
+
+fn matcher(route: &Value) -> Matcher {
+    let field = |name: &str| route.pointer("/match").and_then(|matcher| matcher.get(name));
+    let text = |name: &str| field(name).and_then(Value::as_str).map(str::to_owned);
+    let matcher = text("path").map(Matcher::Path).or_else(|| text("prefix").map(Matcher::Prefix));
+    let matcher = matcher.or_else(|| text("path_separated_prefix").map(Matcher::Prefix));
+    // A path without regard to case is many paths.
+    let has_case = field("case_sensitive") != Some(&Value::Bool(false));
+    matcher.filter(|_| has_case).unwrap_or(Matcher::Other)
+}
+
+/// Routes of guarded paths that answer by themselves what is not judged, and for which the filter is off: nothing is ever
+/// judged there.
+fn unjudged(host: &Value, table: &Table<'_>) -> Vec<Finding> {
+    let none = Vec::new();
+    let routes = host["routes"].as_array().unwrap_or(&none).iter();
+    let answering = routes.filter(|route| route.get("direct_response").is_some());
+    let of_a_path = answering.filter(|route| match matcher(route) {
+        Matcher::Path(own) => table.config.guards.paths().any(|path| path == own),
+        Matcher::Prefix(_) | Matcher::Other => false,
+    });
+    let off = of_a_path.filter(|route| !table.enabled.on(route, host, table.node));
+    off.map(|route| {
+        let name = |node: &Value| node["name"].as_str().unwrap_or("?").to_owned();
+        let check = format!("envoy.route {}/{}", name(host), name(route));
+        let next = "remove what switches it off: disabled: true in typed_per_filter_config, or a more specific policy";
+        Finding::bad(&check, "the filter is off here: every call of the path gets the answer of this route", next)
+    })
+    .collect()
 }
 
 /// The guards in the metadata of a route.
@@ -223,7 +266,7 @@ fn servers(tables: &BTreeSet<Route>) -> BTreeSet<String> {
 fn guarded(tables: &BTreeSet<Route>, config: &Config) -> Vec<Finding> {
     let servers = servers(tables);
     let open = tables.iter().filter(|route| !route.is_guarded);
-    let open = open.filter(|route| route.leads_to(&servers) || route.meets_a_path(config));
+    let open = open.filter(|route| route.leads_to(&servers) || route.takes_a_path(config));
     let mut findings: Vec<_> = open
         .map(|route| {
             let found = format!("to {}, and it wants no guard", route.clusters.join(", "));
@@ -343,12 +386,13 @@ impl Route {
         self.clusters.iter().any(|cluster| servers.contains(cluster))
     }
 
-    /// Whether a request for a guarded path can meet it.
-    fn meets_a_path(&self, config: &Config) -> bool {
+    /// Whether a request for a guarded path can meet it. Where the filter is off, nothing gets a credential, and only a route
+    /// of that very path is taken for one to an MCP server.
+    fn takes_a_path(&self, config: &Config) -> bool {
         config.guards.paths().any(|path| match &self.matcher {
             Matcher::Path(own) => own == path,
-            Matcher::Prefix(prefix) => path.starts_with(prefix.as_str()),
-            Matcher::Other => true,
+            Matcher::Prefix(prefix) => self.is_judged && path.starts_with(prefix.as_str()),
+            Matcher::Other => self.is_judged,
         })
     }
 
@@ -382,7 +426,12 @@ impl Route {
 }
 
 /// The connection managers of a listener that run the filter.
-fn listener(listener: &Value, discovered: &BTreeSet<String>, config: &Config) -> Vec<Finding> {
+fn listener(
+    listener: &Value,
+    discovered: &BTreeSet<String>,
+    enabled: &Enabled,
+    config: &Config,
+) -> Vec<Finding> {
     let none = Vec::new();
     let name = listener["name"].as_str().unwrap_or("unnamed");
     let chains = listener["filter_chains"].as_array().unwrap_or(&none).iter();
@@ -398,7 +447,7 @@ fn listener(listener: &Value, discovered: &BTreeSet<String>, config: &Config) ->
     }
     let check = format!("envoy.listener {name}");
     let mut findings: Vec<_> =
-        managers.iter().flat_map(|(it, at)| manager(it, *at, &check, config)).collect();
+        managers.iter().flat_map(|(it, at)| manager(it, *at, &check, (enabled, config))).collect();
     let buffer = listener["per_connection_buffer_limit_bytes"].as_u64().unwrap_or(DEFAULT_BUFFER);
     findings.extend(room(&check, "per_connection_buffer_limit_bytes", buffer, config));
     if findings.is_empty() {
@@ -424,6 +473,20 @@ fn is_the_filter(filter: &Value) -> bool {
         .is_some_and(|root| root == ROOT)
 }
 
+/// Where the filter is on.
+fn enabled(dump: &Value, discovered: &BTreeSet<String>) -> Enabled {
+    let mut enabled = Enabled::default();
+    each_object(dump, &mut |node| {
+        let at = position(node, discovered);
+        let filter = at.and_then(|at| node["http_filters"].as_array()?.get(at));
+        if let Some(filter) = filter {
+            enabled.stands(filter, node);
+        }
+    });
+    each_object(dump, &mut |node| enabled.said(node));
+    enabled
+}
+
 /// Where the filter stands among the HTTP filters.
 fn position(manager: &Value, discovered: &BTreeSet<String>) -> Option<usize> {
     let filters = manager["http_filters"].as_array()?;
@@ -434,11 +497,18 @@ fn position(manager: &Value, discovered: &BTreeSet<String>) -> Option<usize> {
     })
 }
 
-fn manager(manager: &Value, at: usize, check: &str, config: &Config) -> Vec<Finding> {
+fn manager(
+    manager: &Value,
+    at: usize,
+    check: &str,
+    (enabled, config): (&Enabled, &Config),
+) -> Vec<Finding> {
     let none = Vec::new();
     let filters = manager["http_filters"].as_array().unwrap_or(&none);
     let mut findings = Vec::new();
-    if filters.get(at).is_some_and(|filter| filter["disabled"] == true) {
+    // Envoy Gateway disables each filter there, and routes enable it.
+    let is_off = |filter: &Value| filter["disabled"] == true && !enabled.by_routes(filter);
+    if filters.get(at).is_some_and(is_off) {
         let next = "remove disabled: true; to leave hosts out, disable it there";
         findings.push(Finding::bad(check, "the filter is disabled", next));
     }
@@ -501,300 +571,4 @@ fn room(check: &str, field: &str, bytes: u64, config: &Config) -> Option<Finding
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::super::State;
-    use super::*;
-
-    fn config() -> Config {
-        let document = json!({
-            "redis": {"cluster": "r"},
-            "guards": {"/demo/mcp": "0123456789abcdef"},
-        });
-        Config::parse(&document).unwrap()
-    }
-
-    fn dump(routes: &Value, filters: &Value) -> Value {
-        let plugin = json!({"name": "p", "typed_config": {"config": {"root_id": "portcullis"}}});
-        let mut all = filters.as_array().unwrap().clone();
-        let at = all.iter().position(|filter| filter == "filter").unwrap();
-        all[at] = plugin;
-        json!({"configs": [
-            {"static_listeners": [{"listener": {
-                "name": "gateway", "per_connection_buffer_limit_bytes": 4_194_304,
-                "filter_chains": [{"filters": [{"typed_config": {
-                    "@type": format!("type.googleapis.com/envoy.extensions.filters.network.{MANAGER}"),
-                    "http2_protocol_options": {"initial_stream_window_size": 4_194_304},
-                    "http_filters": all,
-                }}]}],
-            }}]},
-            {"static_route_configs": [{"route_config": {"virtual_hosts": [
-                {"name": "mcp", "routes": routes, "request_headers_to_remove": [guard::HEADER]},
-            ]}}]},
-        ]})
-    }
-
-    fn guarded_route() -> Value {
-        json!({
-            "name": "demo",
-            "match": {"path": "/demo/mcp", "headers": [
-                {"name": "x-portcullis-guard", "string_match": {"exact": "0123456789abcdef"}},
-            ]},
-            "metadata": {"filter_metadata": {"portcullis": {"guards": ["0123456789abcdef"]}}},
-            "route": {"cluster": "demo", "timeout": "0s"},
-        })
-    }
-
-    /// As a dump has what `portcullis render` prints.
-    fn seal_of(value: &str, action: &str) -> Value {
-        let of_route = json!({"metadata_source": "ROUTE", "metadata_matcher": {
-            "filter": "portcullis", "path": [{"key": "guards"}],
-            "value": {"list_match": {"one_of": {"string_match": {"exact": value}}}},
-        }});
-        json!({"name": "portcullis_seal", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
-            "rules": {"action": action, "policies": {"/demo/mcp": {
-                "principals": [{"any": true}],
-                "permissions": [{"and_rules": {"rules": [
-                    {"header": {"name": "x-portcullis-guard", "string_match": {"exact": value}}},
-                    {"not_rule": {"sourced_metadata": of_route}},
-                ]}}],
-            }}},
-        }})
-    }
-
-    fn filters() -> Value {
-        json!(["filter", seal_of("0123456789abcdef", "DENY"), {"name": ROUTER}])
-    }
-
-    fn told(dump: &Value) -> Vec<(String, State, String)> {
-        let findings = look(dump, &config()).into_iter();
-        findings.map(|finding| (finding.check, finding.state, finding.found)).collect()
-    }
-
-    // Finding 11.8.
-    // Proves: X16, X29
-    #[test]
-    fn a_guarded_gateway_is_in_order() {
-        let unjudged = json!({"name": "unjudged", "match": {"prefix": "/"}, "direct_response": {"status": 503}});
-        let routes = json!([guarded_route(), unjudged]);
-        let found = told(&dump(&routes, &filters()));
-        assert!(found.iter().all(|(_, state, _)| *state == State::Good), "{found:?}");
-        assert_eq!(found.len(), 3);
-        // As in a real dump, which has the bootstrap beside the listeners.
-        let mut dump = dump(&routes, &filters());
-        let again = dump["configs"][0].clone();
-        dump["configs"].as_array_mut().unwrap().push(again);
-        assert_eq!(told(&dump).len(), 3);
-    }
-
-    // Finding 11.1: Envoy selects a route again after the filter has set the guard.
-    // Proves: X16, X30
-    #[test]
-    fn an_unsealed_route_has_a_line() {
-        let router = json!({"name": ROUTER});
-        let good = seal_of("0123456789abcdef", "DENY");
-        let mut bare = guarded_route();
-        bare["metadata"] = json!({});
-        let mut of_another = guarded_route();
-        of_another["metadata"]["filter_metadata"]["portcullis"]["guards"] =
-            json!(["another-guard-value"]);
-        let mut off = good.clone();
-        off["disabled"] = json!(true);
-        for (route, filters) in [
-            (guarded_route(), json!(["filter", router])),
-            (guarded_route(), json!([good, "filter", router])),
-            (guarded_route(), json!(["filter", off, router])),
-            (guarded_route(), json!(["filter", seal_of("0123456789abcdef", "ALLOW"), router])),
-            (guarded_route(), json!(["filter", seal_of("another-guard-value", "DENY"), router])),
-            (bare, json!(["filter", good, router])),
-            (of_another, json!(["filter", good, router])),
-        ] {
-            let found = told(&dump(&json!([route]), &filters));
-            let line = found.iter().find(|(check, ..)| check == "envoy.route mcp/demo");
-            let (_, state, told) = line.unwrap_or_else(|| panic!("{filters}: {found:?}"));
-            assert!(*state == State::Warning && told.contains("seal"), "{filters}: {found:?}");
-        }
-    }
-
-    // Finding 11.1: whoever writes a route may switch filters off there. Proves: X16, X30
-    #[test]
-    fn a_route_that_switches_the_seal_off_has_a_line() {
-        let off = json!({"portcullis_seal": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
-        }});
-        let shop =
-            json!({"name": "shop", "match": {"path": "/shop"}, "route": {"cluster": "shop"}});
-        let mut of_route = dump(&json!([guarded_route(), shop]), &filters());
-        let mut of_host = of_route.clone();
-        let host = "/configs/1/static_route_configs/0/route_config/virtual_hosts/0";
-        of_route.pointer_mut(host).unwrap()["routes"][1]["typed_per_filter_config"] = off.clone();
-        of_host.pointer_mut(host).unwrap()["typed_per_filter_config"] = off;
-        // Another RBAC filter behind Portcullis is somebody's own rule, and may be set for a route.
-        let own = json!({"name": "own_rbac", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
-        }});
-        let seal = seal_of("0123456789abcdef", "DENY");
-        let own_behind = json!(["filter", seal, own, {"name": ROUTER}]);
-        let mut of_own = dump(&json!([guarded_route()]), &own_behind);
-        of_own.pointer_mut(host).unwrap()["typed_per_filter_config"] = json!({"own_rbac": {}});
-        assert!(told(&of_own).iter().all(|(_, state, _)| *state == State::Good));
-        for (dump, name) in [(of_route, "shop"), (of_host, "mcp")] {
-            let found = told(&dump);
-            let check = format!("envoy.route {name}");
-            let line = found.iter().find(|(it, ..)| *it == check);
-            let (_, state, told) = line.unwrap_or_else(|| panic!("{found:?}"));
-            assert!(*state == State::Warning && told.contains("portcullis_seal"), "{found:?}");
-            assert!(!found.iter().any(|(check, ..)| check == "envoy.seal"), "{found:?}");
-        }
-    }
-
-    // On Istio the listener names the filter, and its configuration is a resource of its own (ECDS).
-    // Proves: X16
-    #[test]
-    fn a_filter_that_is_discovered_is_found() {
-        let mut dump = dump(&json!([guarded_route()]), &filters());
-        let place = "/configs/0/static_listeners/0/listener/filter_chains/0/filters/0/typed_config/http_filters/0";
-        let filter = dump.pointer_mut(place).unwrap();
-        let config = filter["typed_config"].take();
-        *filter = json!({"name": "p", "config_discovery": {"type_urls": []}});
-        let ecds =
-            json!({"ecds_filters": [{"ecds_filter": {"name": "p", "typed_config": config}}]});
-        dump["configs"].as_array_mut().unwrap().push(ecds);
-        let checks: Vec<_> = told(&dump).into_iter().map(|(check, ..)| check).collect();
-        assert_eq!(checks, ["envoy.guard", "envoy.seal", "envoy.listener gateway"]);
-    }
-
-    // Finding 11.8.
-    // Proves: X16, X29
-    #[test]
-    fn every_hole_has_a_line() {
-        let open = |name: &str, matcher: Value, route: Value| json!({"name": name, "match": matcher, "route": route});
-        let routes = json!([
-            guarded_route(),
-            open(
-                "same path",
-                json!({"path": "/demo/mcp"}),
-                json!({"cluster": "evil", "timeout": "0s"})
-            ),
-            open("prefix", json!({"prefix": "/de"}), json!({"cluster": "evil", "timeout": "0s"})),
-            open(
-                "any",
-                json!({"safe_regex": {"regex": ".*"}}),
-                json!({"cluster": "evil", "timeout": "0s"})
-            ),
-            open("same server", json!({"path": "/x"}), json!({"cluster": "demo", "timeout": "0s"})),
-            open("none of ours", json!({"path": "/shop"}), json!({"cluster": "shop"})),
-            open(
-                "any case",
-                json!({"path": "/DEMO/mcp", "case_sensitive": false}),
-                json!({"cluster": "evil", "timeout": "0s"})
-            ),
-            open(
-                "any value",
-                json!({"path": "/demo/mcp", "headers": [
-                    {"name": "x-portcullis-guard", "string_match": {"safe_regex": {"regex": ".*"}}},
-                ]}),
-                json!({"cluster": "evil", "timeout": "0s"})
-            ),
-            open(
-                "by header",
-                json!({"path": "/demo/mcp"}),
-                json!({"cluster_header": "x-portcullis-org", "timeout": "0s"})
-            ),
-            open(
-                "own header",
-                json!({"path": "/y", "headers": [
-                    {"name": "x-portcullis-org", "string_match": {"exact": "acme"}},
-                ]}),
-                json!({"cluster": "evil", "timeout": "0s"})
-            ),
-            open(
-                "not the guard",
-                json!({"path": "/demo/mcp", "headers": [
-                    {"name": "x-portcullis-guard", "present_match": true, "invert_match": true},
-                ]}),
-                json!({"cluster": "evil", "timeout": "0s"})
-            ),
-        ]);
-        let found = told(&dump(&routes, &json!(["filter", {"name": ROUTER}])));
-        let bad: Vec<_> = found
-            .iter()
-            .filter(|(_, state, _)| *state == State::Bad)
-            .map(|(check, ..)| check.as_str())
-            .collect();
-        assert_eq!(
-            bad,
-            [
-                "envoy.route mcp/any",
-                "envoy.route mcp/any case",
-                "envoy.route mcp/any value",
-                "envoy.route mcp/by header",
-                "envoy.route mcp/not the guard",
-                "envoy.route mcp/prefix",
-                "envoy.route mcp/same path",
-                "envoy.route mcp/same server",
-                "envoy.route mcp/own header",
-            ]
-            .map(str::to_owned)
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>(),
-            "{found:?}"
-        );
-    }
-
-    // Finding 11.17.
-    // Proves: X16
-    #[test]
-    fn split_mode_beside_a_filter_that_streams_bodies_is_bad() {
-        let kind =
-            "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor";
-        let processor = json!({"name": "inspect", "typed_config": {"@type": kind}});
-        let dump = dump(&json!([guarded_route()]), &json!([processor, "filter", {"name": ROUTER}]));
-        let mut split = config();
-        split.mode = Mode::Split;
-        let bad = |config: &Config| {
-            let findings = look(&dump, config).into_iter();
-            findings.filter(|it| it.state == State::Bad).map(|it| it.found).collect::<Vec<_>>()
-        };
-        assert_eq!(bad(&split), ["split mode beside inspect: requests may end early and fail"]);
-        assert_eq!(bad(&config()), Vec::<String>::new());
-    }
-
-    // Findings 11.3, 11.4, 11.7, 11.9.
-    // Proves: X16
-    #[test]
-    fn what_hurts_is_told() {
-        let mut route = guarded_route();
-        route["route"] = json!({
-            "cluster": "demo", "retry_policy": {"retry_on": "5xx"},
-            "request_mirror_policies": [{"cluster": "evil"}],
-            "upgrade_configs": [{"upgrade_type": "websocket"}],
-        });
-        let filters = json!(["filter", {"name": "envoy.filters.http.ext_authz"}, {"name": ROUTER}]);
-        let mut dump = dump(&json!([route]), &filters);
-        let listener = dump.pointer_mut("/configs/0/static_listeners/0/listener").unwrap();
-        listener["per_connection_buffer_limit_bytes"] = json!(32_768);
-        listener["filter_chains"][0]["filters"][0]["typed_config"]["http2_protocol_options"] =
-            json!({});
-        let found = told(&dump);
-        let warnings: Vec<_> = found
-            .iter()
-            .filter(|(_, state, _)| *state == State::Warning)
-            .map(|(_, _, found)| found.as_str())
-            .collect();
-        for part in [
-            "retries",
-            "mirrors",
-            "upgrades",
-            "15 s",
-            "ext_authz",
-            "initial_stream_window_size is 65535",
-            "per_connection_buffer_limit_bytes is 32768",
-        ] {
-            assert!(warnings.iter().any(|found| found.contains(part)), "{part}: {warnings:?}");
-        }
-    }
-}
+mod tests;

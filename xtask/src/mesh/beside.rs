@@ -5,7 +5,7 @@
 
 use crate::failure::{Failure, Result};
 use portcullis_stack::ports::{free_port, loopback};
-use portcullis_stack::{Process, Tools, http, ready};
+use portcullis_stack::{Identity, Process, Tools, http, ready};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
@@ -167,25 +167,9 @@ impl TlsFront {
 
 /// An Envoy that takes plain HTTP and speaks HTTP/3 to a listener; where it takes it.
 pub(crate) fn http3_client(ground: &Ground<'_>, port: u16) -> Result<(Process, SocketAddr)> {
-    let at = loopback(free_port()?);
     let authority = ground.stack.certificates.authority.certificate();
-    let manager = json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "client",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
-            {"match": {"prefix": "/"}, "route": {"cluster": "http3", "timeout": "20s"}},
-        ]}]},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
-        }}],
-    });
     let mut http3 = cluster("http3", loopback(port));
-    http3["typed_extension_protocol_options"] = json!({
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": {"http3_protocol_options": {}},
-        },
-    });
+    http3["typed_extension_protocol_options"] = protocol("http3_protocol_options");
     http3["transport_socket"] = json!({
         "name": "envoy.transport_sockets.quic",
         "typed_config": {
@@ -196,16 +180,102 @@ pub(crate) fn http3_client(ground: &Ground<'_>, port: u16) -> Result<(Process, S
             },
         },
     });
-    let configuration = json!({"static_resources": {
+    client(ground, "http3-client", &http_manager(), http3)
+}
+
+/// An Envoy that takes plain HTTP and speaks mutual TLS to a sidecar, as a sidecar of a workload does.
+pub(crate) fn workload(
+    ground: &Ground<'_>,
+    name: &str,
+    identity: &Identity,
+    port: u16,
+) -> Result<(Process, SocketAddr)> {
+    let mut server = cluster("server", loopback(port));
+    server["transport_socket"] = mutual_tls(ground, identity, "istio");
+    client(ground, name, &http_manager(), server)
+}
+
+/// An Envoy that takes connections and puts each into a tunnel (HBONE) to a waypoint, as ztunnel does.
+pub(crate) fn ztunnel(
+    ground: &Ground<'_>,
+    (identity, waypoint): (&Identity, SocketAddr),
+    destination: &str,
+) -> Result<(Process, SocketAddr)> {
+    let mut server = cluster("server", waypoint);
+    server["transport_socket"] = mutual_tls(ground, identity, "h2");
+    server["typed_extension_protocol_options"] = protocol("http2_protocol_options");
+    let proxy = json!({
+        "name": "tcp_proxy", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": "ztunnel", "cluster": "server",
+            "tunneling_config": {"hostname": destination},
+        },
+    });
+    client(ground, "ztunnel", &proxy, server)
+}
+
+fn mutual_tls(ground: &Ground<'_>, identity: &Identity, alpn: &str) -> Value {
+    let authority = ground.stack.certificates.authority.certificate();
+    json!({
+        "name": "tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": [alpn],
+                // What a waypoint wants.
+                "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
+                "tls_certificates": [{
+                    "certificate_chain": {"filename": identity.certificate},
+                    "private_key": {"filename": identity.private_key},
+                }],
+                "validation_context": {"trusted_ca": {"filename": authority}},
+            },
+        },
+    })
+}
+
+fn protocol(options: &str) -> Value {
+    json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {options: {}},
+        },
+    })
+}
+
+/// Everything goes to the one cluster.
+fn http_manager() -> Value {
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "client",
+        // What a client says of itself gets to the gateway as it is.
+        "forward_client_cert_details": "ALWAYS_FORWARD_ONLY",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+            {"match": {"prefix": "/"}, "route": {"cluster": "server", "timeout": "20s"}},
+        ]}]},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+        }}],
+    });
+    json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": manager})
+}
+
+fn client(
+    ground: &Ground<'_>,
+    name: &str,
+    filter: &Value,
+    mut server: Value,
+) -> Result<(Process, SocketAddr)> {
+    let at = loopback(free_port()?);
+    server["name"] = json!("server");
+    server["load_assignment"]["cluster_name"] = json!("server");
+    let configuration = json!({"admin": {"address": address(loopback(free_port()?))}, "static_resources": {
         "listeners": [{
-            "name": "client", "address": address(at),
-            "filter_chains": [{"filters": [
-                {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager},
-            ]}],
+            "name": "client", "address": address(at), "filter_chains": [{"filters": [filter]}],
         }],
-        "clusters": [http3],
+        "clusters": [server],
     }});
-    let process = envoy(ground, "http3-client", &configuration, at)?;
+    let process = envoy(ground, name, &configuration, at)?;
     Ok((process, at))
 }
 

@@ -98,12 +98,38 @@ impl Gateway {
 
     /// One call to another host.
     pub(crate) fn call_host(&self, host: &str, kind: Kind, label: &str, number: usize) -> Reply {
+        self.call_saying(host, kind, (label, number), &[])
+    }
+
+    /// One call with further headers.
+    pub(crate) fn call_saying(
+        &self,
+        host: &str,
+        kind: Kind,
+        (label, number): (&str, usize),
+        more: &[(&str, &str)],
+    ) -> Reply {
         let id = format!("{label}-{}-{number}", kind.name());
         let message = json!({
             "jsonrpc": "2.0", "id": id, "method": "tools/call",
             "params": {"name": kind.tool(), "arguments": {"limit": 1}},
         });
-        self.send(host, kind, &agent(label, kind), (&message.to_string(), &[]))
+        self.send(host, kind, &agent(label, kind), (&message.to_string(), more))
+    }
+
+    /// The entries of a kind that the audit log has.
+    pub(crate) fn entries_with(&self, label: &str, kind: Kind) -> Vec<Value> {
+        let agent = agent(label, kind);
+        let mut entries = entries(&self.audit);
+        entries.retain(|entry| entry.get("user_agent").and_then(Value::as_str) == Some(&agent));
+        entries
+    }
+
+    /// The requests of a kind that the server received.
+    pub(crate) fn received(&self, label: &str, kind: Kind) -> Vec<String> {
+        let sign = format!("{label}-{}-", kind.name());
+        let text = fs::read_to_string(&self.record).unwrap_or_default();
+        text.lines().filter(|line| line.contains(&sign)).map(str::to_owned).collect()
     }
 
     /// One call of each kind to another host, or by this address to `HOST`: none may get to the server. A status is one of
@@ -224,9 +250,7 @@ impl Gateway {
 
     /// How many requests of a kind reached the server.
     pub(crate) fn reached(&self, label: &str, kind: Kind) -> usize {
-        let sign = format!("{label}-{}-", kind.name());
-        let text = fs::read_to_string(&self.record).unwrap_or_default();
-        text.lines().filter(|line| line.contains(&sign)).count()
+        self.received(label, kind).len()
     }
 
     /// How many entries of a kind the audit log has.

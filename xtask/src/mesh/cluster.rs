@@ -119,13 +119,30 @@ impl Cluster {
             .map(drop)
     }
 
+    /// A Gateway has an address, as the controller of its class says where there are nodes.
+    pub(crate) fn has_address(&self, kind: &str, name: &str, host: &str) -> Result<()> {
+        let status =
+            serde_json::json!({"status": {"addresses": [{"type": "Hostname", "value": host}]}});
+        self.kubectl(&[
+            "patch",
+            kind,
+            name,
+            "--namespace=mcp",
+            "--subresource=status",
+            "--type=merge",
+            &format!("--patch={status}"),
+        ])
+        .map(drop)
+    }
+
     /// As a user would.
     pub(crate) fn apply(&self, file: &Path) -> Result<()> {
         self.kubectl(&["apply", "--filename", &file.to_string_lossy()]).map(drop)
     }
 
     pub(crate) fn delete(&self, file: &Path) -> Result<()> {
-        self.kubectl(&["delete", "--wait", "--filename", &file.to_string_lossy()]).map(drop)
+        let file = file.to_string_lossy();
+        self.kubectl(&["delete", "--wait", "--ignore-not-found", "--filename", &file]).map(drop)
     }
 }
 

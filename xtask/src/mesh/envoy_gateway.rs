@@ -127,6 +127,11 @@ impl EnvoyGateway {
 
     /// A page of the admin interface of the Envoy that it started last.
     pub(crate) fn admin(&self, page: &str) -> Result<Reply> {
+        Ok(http::get(&format!("{}/{page}", self.admin_url()?))?)
+    }
+
+    /// Of that admin interface.
+    pub(crate) fn admin_url(&self) -> Result<String> {
         let runs = self.home.join("run");
         let mut addresses: Vec<PathBuf> = fs::read_dir(&runs)
             .map_err(|error| Failure::new(format!("could not read {}: {error}", runs.display())))?
@@ -139,7 +144,7 @@ impl EnvoyGateway {
             .last()
             .and_then(|file| fs::read_to_string(file).ok())
             .ok_or_else(|| Failure::new("Envoy Gateway's Envoy has not said where its admin is"))?;
-        Ok(http::get(&format!("http://{}/{page}", address.trim()))?)
+        Ok(format!("http://{}", address.trim()))
     }
 
     /// Its own log, in which Envoy's standard output is.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// From a file to Envoy, on a busy machine.
 const PUSHED_WITHIN: Duration = Duration::from_secs(90);
-const LISTENER: &str = "  - {name: http, protocol: HTTP";
+pub(super) const LISTENER: &str = "  - {name: http, protocol: HTTP";
 const ANOTHER_ROUTE: &str = "other.example.com";
 /// All kinds of calls at a listener with TLS, whose certificate does not matter here: a line with the status of each.
 const CALL_WITH_TLS: &str = "import http.client, json, ssl, sys
@@ -507,7 +507,7 @@ fn of_the_class(text: &str) -> Result<String> {
 }
 
 /// A rule of another team for the demo's server.
-fn route_of_others(host: &str, matches: &str, filters: &str) -> String {
+pub(super) fn route_of_others(host: &str, matches: &str, filters: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: other-team, namespace: mcp}}\nspec:\n  \
          parentRefs: [{{name: mcp}}]\n  hostnames: [{host}]\n  rules:\n  - matches: [{matches}]\n{filters}    \
@@ -537,7 +537,7 @@ fn ext_authz_policy(port: u16) -> String {
 }
 
 /// A policy on the demo's route, or on one rule of it.
-fn policy(kind: &str, rule: &str, more: &str) -> String {
+pub(super) fn policy(kind: &str, rule: &str, more: &str) -> String {
     format!(
         "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: {kind}\nmetadata: {{name: specific-{}, namespace: mcp}}\nspec:\n  \
          targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: demo{rule}}}]\n{more}",
@@ -546,7 +546,7 @@ fn policy(kind: &str, rule: &str, more: &str) -> String {
 }
 
 /// `text` without its documents of these kinds; each has to be there.
-fn without(text: &str, kinds: &[&str]) -> Result<String> {
+pub(super) fn without(text: &str, kinds: &[&str]) -> Result<String> {
     let lines: Vec<String> = kinds.iter().map(|kind| format!("kind: {kind}")).collect();
     let (gone, kept): (Vec<&str>, Vec<&str>) = text
         .split("\n---\n")

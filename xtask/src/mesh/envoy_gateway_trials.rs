@@ -59,6 +59,10 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
         let outcome = rendered::write(kept, ground, &|page| mesh.controller.admin(page), shown);
         report.trial(NAME, "what Envoy Gateway made of it is written down", || outcome);
     }
+    let doctor = "doctor: content with the files, a line for each hole";
+    if !options.without_guards && options.wants(doctor) {
+        report.trial(NAME, doctor, || mesh.doctor_names_holes());
+    }
     if options.operations {
         mesh.operations(report);
     }

@@ -7,7 +7,7 @@ use super::tools::IstioTools;
 use crate::failure::{Failure, Result};
 use portcullis_stack::http::{self, Reply};
 use portcullis_stack::ports::{free_port, loopback};
-use portcullis_stack::{Process, ready};
+use portcullis_stack::{Authority, Process, ready};
 use serde_json::json;
 use std::fs;
 use std::net::SocketAddr;
@@ -25,6 +25,9 @@ const VERSION: &str = "1.31.0";
 /// Of the gateway. Of no endpoint: istiod would take that endpoint's labels for the gateway's.
 const GATEWAY_ADDRESS: &str = "127.0.0.99";
 const SIDECAR_ADDRESS: &str = "127.0.0.98";
+const WAYPOINT_ADDRESS: &str = "127.0.0.97";
+/// Where the agent finds a workload's certificate, in its working directory. It asks nobody for one then.
+const CREDENTIALS: &str = "var/run/secrets/workload-spiffe-credentials";
 pub(crate) const NAMESPACE: &str = "istio-ingress";
 
 /// What only Istio's own build of Envoy knows is off.
@@ -60,6 +63,24 @@ const TAGS: [&str; 12] = [
     "build",
 ];
 
+/// What a control plane is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dataplane {
+    /// Gateways and sidecars.
+    Sidecars,
+    /// Waypoints, too.
+    Ambient,
+}
+
+impl Dataplane {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sidecars => "istiod",
+            Self::Ambient => "istiod-ambient",
+        }
+    }
+}
+
 /// A running control plane.
 pub(crate) struct Istiod {
     grpc: SocketAddr,
@@ -69,12 +90,12 @@ pub(crate) struct Istiod {
 impl Istiod {
     /// Starts it; `cluster` has Istio's definitions already.
     pub(crate) fn start(
+        dataplane: Dataplane,
         tools: &IstioTools,
         cluster: &Cluster,
-        dir: &Path,
-        logs: &Path,
+        (dir, logs): (&Path, &Path),
     ) -> Result<Self> {
-        Self::start_on(loopback(free_port()?), tools, cluster, dir, logs)
+        Self::start_on(loopback(free_port()?), dataplane, tools, cluster, (dir, logs))
     }
 
     /// It is gone.
@@ -91,17 +112,17 @@ impl Istiod {
         logs: &Path,
     ) -> Result<Self> {
         self.process.stop();
-        Self::start_on(self.grpc, tools, cluster, dir, logs)
+        Self::start_on(self.grpc, Dataplane::Sidecars, tools, cluster, (dir, logs))
     }
 
     fn start_on(
         grpc: SocketAddr,
+        dataplane: Dataplane,
         tools: &IstioTools,
         cluster: &Cluster,
-        dir: &Path,
-        logs: &Path,
+        (dir, logs): (&Path, &Path),
     ) -> Result<Self> {
-        let home = dir.join("istiod");
+        let home = dir.join(dataplane.name());
         mesh_configuration(&home)?;
         let (http, monitoring) = (loopback(free_port()?), loopback(free_port()?));
         let mut command = Command::new(&tools.istiod);
@@ -115,9 +136,11 @@ impl Istiod {
             // It looks for configuration and keys below its working directory.
             .current_dir(&home)
             .env("POD_NAMESPACE", "istio-system")
-            .env("POD_NAME", "istiod-1")
+            .env("POD_NAME", format!("{}-1", dataplane.name()))
+            .env("PILOT_ENABLE_AMBIENT", (dataplane == Dataplane::Ambient).to_string())
             .envs(FOR_STOCK_ENVOY);
-        let process = Process::spawn("istiod", command, &logs.join("istiod.log"))?;
+        let log = logs.join(format!("{}.log", dataplane.name()));
+        let process = Process::spawn(dataplane.name(), command, &log)?;
         let live = format!("http://{http}/ready");
         ready::process_is_ready(&process, READY_WITHIN, || ready::answers_200(&live))?;
         Ok(Self { grpc, process })
@@ -130,6 +153,8 @@ pub(crate) enum Role {
     Ingress,
     /// Beside the demo's MCP server.
     Sidecar,
+    /// In front of the service of the demo's MCP server.
+    Waypoint,
 }
 
 impl Role {
@@ -137,6 +162,7 @@ impl Role {
         match self {
             Self::Ingress => "ingress",
             Self::Sidecar => "sidecar",
+            Self::Waypoint => "waypoint",
         }
     }
 
@@ -147,6 +173,26 @@ impl Role {
                 ("router", NAMESPACE, json!({"istio": "ingressgateway"}), GATEWAY_ADDRESS)
             }
             Self::Sidecar => ("sidecar", "mcp", json!({"app": "demo"}), SIDECAR_ADDRESS),
+            Self::Waypoint => {
+                let labels = json!({"gateway.networking.k8s.io/gateway-name": "waypoint"});
+                ("waypoint", "mcp", labels, WAYPOINT_ADDRESS)
+            }
+        }
+    }
+
+    /// What the agent reports. A newer waypoint gets a kind of filter state that only Istio's own build of Envoy knows.
+    fn version(self) -> &'static str {
+        match self {
+            Self::Ingress | Self::Sidecar => VERSION,
+            Self::Waypoint => "1.28.0",
+        }
+    }
+
+    /// Traffic is redirected to a sidecar by rules of a pod's network, which is not here.
+    fn interception(self) -> &'static str {
+        match self {
+            Self::Ingress | Self::Waypoint => "REDIRECT",
+            Self::Sidecar => "NONE",
         }
     }
 }
@@ -164,7 +210,7 @@ impl Ingress {
         (tools, envoy): (&IstioTools, &Path),
         istiod: &Istiod,
         registry: &Registry,
-        authority: &Path,
+        authority: &Authority,
         (dir, logs): (&Path, &Path),
     ) -> Result<Self> {
         fs::create_dir_all(AGENT_DATA).map_err(|error| {
@@ -175,12 +221,17 @@ impl Ingress {
         let home = dir.join(role.name());
         let (kind, namespace, labels, address) = role.node();
         made(&home)?;
-        // The agent wants to know who signs certificates of the mesh. Nothing here asks for one.
+        // The agent wants to know who signs certificates of the mesh.
         let secrets = home.join("var/run/secrets/istio");
         made(&secrets)?;
-        fs::copy(authority, secrets.join("root-cert.pem")).map_err(|error| {
-            Failure::new(format!("could not copy {}: {error}", authority.display()))
-        })?;
+        copied(authority.certificate(), &secrets.join("root-cert.pem"))?;
+        let credentials = home.join(CREDENTIALS);
+        made(&credentials)?;
+        let uri = format!("spiffe://cluster.local/ns/{namespace}/sa/{}", role.name());
+        let identity = authority.workload(&format!("workload-{}", role.name()), &uri)?;
+        copied(authority.certificate(), &credentials.join("root-cert.pem"))?;
+        copied(&identity.certificate, &credentials.join("cert-chain.pem"))?;
+        copied(&identity.private_key, &credentials.join("key.pem"))?;
         let admin = loopback(free_port()?);
         let configuration = json!({
             "discoveryAddress": istiod.grpc.to_string(), "controlPlaneAuthPolicy": "NONE",
@@ -197,8 +248,9 @@ impl Ingress {
             .env("POD_NAMESPACE", namespace)
             .env("INSTANCE_IP", address)
             .env("ISTIO_META_CLUSTER_ID", "Kubernetes")
-            .env("ISTIO_META_ISTIO_VERSION", VERSION)
+            .env("ISTIO_META_ISTIO_VERSION", role.version())
             .env("ISTIO_METAJSON_LABELS", labels.to_string())
+            .env("ISTIO_META_INTERCEPTION_MODE", role.interception())
             .env("WASM_INSECURE_REGISTRIES", registry.address().to_string())
             .env("JWT_POLICY", "none")
             .env("ENVOY_STATUS_PORT", free_port()?.to_string())
@@ -215,7 +267,12 @@ impl Ingress {
 
     /// A page of Envoy's admin interface.
     pub(crate) fn admin(&self, page: &str) -> Result<Reply> {
-        Ok(http::get(&format!("http://{}/{page}", self.admin))?)
+        Ok(http::get(&format!("{}/{page}", self.admin_url()))?)
+    }
+
+    /// Of the admin interface.
+    pub(crate) fn admin_url(&self) -> String {
+        format!("http://{}", self.admin)
     }
 
     /// Both logs, of the agent and of Envoy, and the audit log in between.
@@ -224,8 +281,14 @@ impl Ingress {
     }
 }
 
-/// Plaintext between workloads: nothing here signs certificates, and a cluster that waits for one holds up all others. The
-/// API server's own service is such a cluster.
+fn copied(from: &Path, to: &Path) -> Result<()> {
+    let copied = fs::copy(from, to);
+    copied
+        .map(drop)
+        .map_err(|error| Failure::new(format!("could not copy {}: {error}", from.display())))
+}
+
+/// Plaintext between workloads, but where a trial says otherwise.
 fn mesh_configuration(home: &Path) -> Result<()> {
     let dir = home.join("etc/istio/config");
     made(&dir)?;
@@ -234,11 +297,14 @@ fn mesh_configuration(home: &Path) -> Result<()> {
         .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
 }
 
-/// Istio's template, whose listeners for probes and metrics are for the pod's address.
+/// Istio's template, whose listeners for probes and metrics are for the pod's address. A waypoint's has an extension that only
+/// Istio's own build of Envoy knows.
 fn on_loopback(template: &Path, home: &Path) -> Result<PathBuf> {
     let file = home.join("bootstrap-template.json");
     let fault = |error| Failure::new(format!("could not write {}: {error}", file.display()));
     let text = fs::read_to_string(template).map_err(fault)?;
-    fs::write(&file, text.replace("{{ .wildcard }}", "127.0.0.1")).map_err(fault)?;
+    let text = text.replace("{{ .wildcard }}", "127.0.0.1");
+    let text = text.replace("{{- if .metadata_discovery }}", "{{- if false }}");
+    fs::write(&file, text).map_err(fault)?;
     Ok(file)
 }

@@ -1,137 +1,175 @@
-//! The filter in the sidecar of an MCP server: the shipped files for that sidecar's inbound listener.
+//! The filter in the sidecar of an MCP server, as sidecar.yaml has it: callers come by mutual TLS.
 //!
-//! Owns what of the files changes for it. There is no VirtualService: the inbound listener's one route leads to the server, and
-//! is patched to want the guard.
+//! Owns who calls and by which certificate. There is no pod, so nothing redirects traffic: a Sidecar resource gives the sidecar
+//! a listener for the server's port.
 
 use super::Ground;
-use super::calls::{Gateway, Kind, within};
+use super::Options;
+use super::beside::workload;
+use super::calls::{Gateway, HOST, Kind};
 use super::here::Here;
 use super::istio::{Ingress, Istiod, Role};
+use super::istio_inbound::{Inbound, Parts};
+use super::report::Report;
 use super::tools::IstioTools;
 use crate::failure::{Failure, Result};
+use portcullis_stack::Process;
 use portcullis_stack::ports::{free_port, loopback};
 use std::fs;
-use std::time::Duration;
 
-const PUSHED_WITHIN: Duration = Duration::from_secs(90);
+const NAME: &str = "Istio, sidecar";
+/// In sidecar.yaml.
+const ANALYST: &str = "spiffe://cluster.local/ns/agents/sa/analyst";
+const STRANGER: &str = "spiffe://cluster.local/ns/agents/sa/stranger";
 
-/// Applies the files, calls, takes the filter away and calls again.
-pub(super) fn judges(
+/// A sidecar with the shipped file, and two workloads that call.
+struct Sidecar<'a> {
+    inbound: Inbound<'a>,
+    /// By the certificate that sidecar.yaml names.
+    analyst: Gateway,
+    /// Without a certificate.
+    plaintext: Gateway,
+    around: std::path::PathBuf,
+    _sidecar: Ingress,
+    _workloads: [Process; 2],
+}
+
+/// All of it.
+pub(super) fn run(
     ground: &Ground<'_>,
     (tools, istiod): (&IstioTools, &Istiod),
     here: &Here,
-    guard: &str,
+    options: &Options,
+    report: &mut Report,
 ) -> Result<()> {
-    let (authority, envoy) = (&ground.stack.certificates.authority, &ground.tools.envoy);
-    let places = (ground.dir.as_path(), ground.logs.as_path());
-    let programs = (tools, envoy.as_path());
-    let sidecar = Ingress::start(
-        Role::Sidecar,
-        programs,
-        istiod,
-        &ground.registry,
-        authority.certificate(),
-        places,
-    )?;
-    let port = free_port()?;
-    let folder = ground.workspace.root.join("envoy/istio");
-    let mut manifests = vec![inbound(port, ground.front.address().port())];
-    for name in ["base.yaml", "routes.yaml"] {
-        let file = here.edited(&folder.join(name), &format!("sidecar-{name}"), Ok)?;
-        let text = read(&file)?;
-        let text = if name == "base.yaml" { text } else { guarded(&text, guard)? };
-        manifests.push(for_the_sidecar(&text));
+    let sidecar = Sidecar::start(ground, (tools, istiod), here)?;
+    let inbound = &sidecar.inbound;
+    if report
+        .trial(NAME, "sidecar.yaml: judged, and closed without the filter", || inbound.judges())
+    {
+        report.trial(NAME, "sidecar.yaml: a workload's certificate is the caller", || {
+            sidecar.knows_workloads()
+        });
+        report.trial(NAME, "sidecar.yaml: nobody comes without a certificate", || {
+            sidecar.refuses_plaintext()
+        });
+        report.trial(NAME, "sidecar.yaml: doctor is content", || inbound.doctor_is_content());
+        report.trial(NAME, "sidecar.yaml: the filter removed, and applied again", || {
+            inbound.without_the_filter()
+        });
+        if options.operations {
+            inbound.operations(report);
+        }
     }
-    let filter =
-        here.edited(&folder.join("envoyfilter.yaml"), "sidecar-envoyfilter.yaml", |text| {
-            Ok(for_the_sidecar(&text))
-        })?;
-    let around = ground.dir.join("sidecar.yaml");
-    fs::write(&around, manifests.join("\n---\n"))
-        .map_err(|error| Failure::new(error.to_string()))?;
-    let of = Gateway::of(
-        &ground.stack,
-        &ground.front,
-        format!("http://{}", loopback(port)),
-        sidecar.log().to_owned(),
-    );
-    let tried = ground.cluster.apply(&around).and_then(|()| {
-        ground.cluster.apply(&filter)?;
-        called(&of)?;
-        ground.cluster.delete(&filter)?;
-        within(PUSHED_WITHIN, "calls that no filter has judged, refused by the sidecar", || {
-            let replies = Kind::ALL.map(|kind| of.call(kind, "sidecar-without", 0));
-            replies.iter().all(|reply| !reply.result && !reply.judged).then_some(())
-        })?;
-        let before = Kind::ALL.map(|kind| of.reached("sidecar-without", kind));
-        let replies = Kind::ALL.map(|kind| of.call(kind, "sidecar-without", 1));
-        let after = Kind::ALL.map(|kind| of.reached("sidecar-without", kind));
-        if before == after && after[1..] == [0, 0] && replies.iter().all(|reply| !reply.result) {
+    ground.cluster.delete(&inbound.parts.all)?;
+    ground.cluster.delete(&sidecar.around)
+}
+
+impl<'a> Sidecar<'a> {
+    fn start(
+        ground: &'a Ground<'a>,
+        (tools, istiod): (&IstioTools, &Istiod),
+        here: &Here,
+    ) -> Result<Self> {
+        let (authority, envoy) = (&ground.stack.certificates.authority, &ground.tools.envoy);
+        let port = free_port()?;
+        let here = here
+            .clone()
+            .with("portNumber: 8080", format!("portNumber: {port}"))
+            .with("inbound|8080||", format!("inbound|{port}||"));
+        let parts = Parts::of(ground, &here, "sidecar.yaml")?;
+        let around = ground.dir.join("sidecar-around.yaml");
+        fs::write(&around, listener(port, ground.front.address().port()))
+            .map_err(|error| Failure::new(error.to_string()))?;
+        ground.cluster.apply(&around)?;
+        ground.cluster.apply(&parts.all)?;
+        let sidecar = Ingress::start(
+            Role::Sidecar,
+            (tools, envoy.as_path()),
+            istiod,
+            &ground.registry,
+            authority,
+            (ground.dir.as_path(), ground.logs.as_path()),
+        )?;
+        let of =
+            |url: String| Gateway::of(&ground.stack, &ground.front, url, sidecar.log().to_owned());
+        let workload_of = |name: &str, uri: &str| {
+            let identity = authority.workload(name, uri)?;
+            workload(ground, name, &identity, port)
+        };
+        let (analyst, as_analyst) = workload_of("workload-analyst", ANALYST)?;
+        let (stranger, as_stranger) = workload_of("workload-stranger", STRANGER)?;
+        // The trials begin without the filter.
+        ground.cluster.delete(&parts.filter)?;
+        let inbound = Inbound {
+            ground,
+            name: NAME,
+            gateway: of(format!("http://{as_stranger}")),
+            admin: sidecar.admin_url(),
+            parts,
+        };
+        Ok(Self {
+            inbound,
+            analyst: of(format!("http://{as_analyst}")),
+            plaintext: of(format!("http://{}", loopback(port))),
+            around,
+            _sidecar: sidecar,
+            _workloads: [analyst, stranger],
+        })
+    }
+
+    /// Who the mesh says that the caller is, and never who the caller says.
+    fn knows_workloads(&self) -> Result<()> {
+        let analyst = &self.analyst;
+        let label = self.inbound.label("certificate");
+        let forged = format!(
+            "By=spiffe://cluster.local/ns/mcp/sa/sidecar;Hash=00;Subject=\"\";URI={ANALYST}"
+        );
+        let forged = [("x-forwarded-client-cert", forged.as_str())];
+        // Without a key.
+        let reply = analyst.call_saying(HOST, Kind::NoKey, (&label, 0), &forged);
+        if !reply.result {
+            return Err(Failure::new(format!("the certificate of sidecar.yaml: {reply:?}")));
+        }
+        analyst.traces(&label, Kind::NoKey, 1, 1)?;
+        let entries = analyst.entries_with(&label, Kind::NoKey);
+        let method =
+            entries.first().and_then(|entry| entry.get("auth_method")?.as_str().map(str::to_owned));
+        if method.as_deref() != Some("mtls") {
+            return Err(Failure::new(format!("auth_method is {method:?}")));
+        }
+        let received = analyst.received(&label, Kind::NoKey).concat();
+        if received.contains("x-forwarded-client-cert") || received.contains("x-portcullis-guard") {
+            return Err(Failure::new(format!("the server received {received}")));
+        }
+        // Another workload that claims to be it.
+        let label = self.inbound.label("forged");
+        let stranger = &self.inbound.gateway;
+        let reply = stranger.call_saying(HOST, Kind::NoKey, (&label, 0), &forged);
+        if reply.status != 401 {
+            return Err(Failure::new(format!("a forged header: {reply:?}")));
+        }
+        stranger.traces(&label, Kind::NoKey, 0, 1)
+    }
+
+    /// PeerAuthentication STRICT.
+    fn refuses_plaintext(&self) -> Result<()> {
+        let label = self.inbound.label("plaintext");
+        let statuses = Kind::ALL.map(|kind| self.plaintext.call(kind, &label, 0).status);
+        let reached = Kind::ALL.map(|kind| self.plaintext.reached(&label, kind));
+        if (statuses, reached) == ([0; 3], [0; 3]) {
             return Ok(());
         }
-        Err(Failure::new(format!("without the filter: {after:?} at the server, {replies:?}")))
-    });
-    ground.cluster.delete(&around)?;
-    tried
-}
-
-fn called(gateway: &Gateway) -> Result<()> {
-    let label = "sidecar";
-    let mut last = String::new();
-    within(PUSHED_WITHIN, "an allowed call through the sidecar", || {
-        let reply = gateway.call(Kind::Allowed, "sidecar-first", 0);
-        last = format!("{reply:?}");
-        reply.result.then_some(())
-    })
-    .map_err(|failure| Failure::new(format!("{failure}: {last}")))?;
-    for (kind, executed) in [(Kind::Allowed, 1), (Kind::Danger, 0), (Kind::NoKey, 0)] {
-        let reply = gateway.call(kind, label, 0);
-        if !reply.judged || reply.result != (executed == 1) {
-            return Err(Failure::new(format!("{reply:?}")));
-        }
-        gateway.traces(label, kind, executed, 1)?;
+        Err(Failure::new(format!("statuses {statuses:?}, {reached:?} at the server")))
     }
-    Ok(())
 }
 
-/// A listener for the server on a port of the sidecar, without redirection of traffic; nothing here signs certificates.
-fn inbound(port: u16, server: u16) -> String {
+/// A listener for the server on a port of the sidecar.
+fn listener(port: u16, server: u16) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: demo, namespace: mcp}}\nspec:\n  \
          workloadSelector: {{labels: {{app: demo}}}}\n  ingress:\n  \
          - port: {{number: {port}, protocol: HTTP, name: http}}\n    bind: 127.0.0.1\n    captureMode: NONE\n    \
-         defaultEndpoint: 127.0.0.1:{server}\n  egress: [{{hosts: [\"./*\"]}}]\n---\n\
-         apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: demo, namespace: mcp}}\nspec:\n  \
-         selector: {{matchLabels: {{app: demo}}}}\n  mtls: {{mode: DISABLE}}\n"
+         defaultEndpoint: 127.0.0.1:{server}\n  egress: [{{hosts: [\"./*\"]}}]\n"
     )
-}
-
-fn for_the_sidecar(text: &str) -> String {
-    text.replace("context: GATEWAY", "context: SIDECAR_INBOUND")
-        .replace("{istio: ingressgateway}", "{app: demo}")
-        .replace("namespace: istio-ingress", "namespace: mcp")
-}
-
-/// The EnvoyFilter of routes.yaml alone, whose patches of routes become one of the inbound route.
-fn guarded(text: &str, guard: &str) -> Result<String> {
-    let absent =
-        || Failure::new("routes.yaml has no EnvoyFilter with patches of routes and the seal");
-    let filter =
-        text.split("\n---\n").find(|it| it.contains("kind: EnvoyFilter")).ok_or_else(absent)?;
-    let (head, rest) = filter.split_once("  - applyTo: HTTP_ROUTE\n").ok_or_else(absent)?;
-    let (_, seal) = rest.split_once("  # The seal.").ok_or_else(absent)?;
-    let route = format!(
-        "  - applyTo: HTTP_ROUTE\n    match:\n      context: GATEWAY\n      \
-         routeConfiguration: {{vhost: {{route: {{name: default}}}}}}\n    patch:\n      operation: MERGE\n      value:\n        \
-         metadata: {{filter_metadata: {{portcullis: {{guards: [{guard}]}}}}}}\n        \
-         match: {{headers: [{{name: x-portcullis-guard, string_match: {{exact: {guard}}}}}]}}\n        \
-         request_headers_to_remove: [x-portcullis-guard]\n        \
-         route: {{host_rewrite_literal: demo, regex_rewrite: {{pattern: {{regex: \"^/.*$\"}}, substitution: /mcp}}}}\n"
-    );
-    Ok(format!("{head}{route}  # The seal.{seal}"))
-}
-
-fn read(file: &std::path::Path) -> Result<String> {
-    fs::read_to_string(file)
-        .map_err(|error| Failure::new(format!("could not read {}: {error}", file.display())))
 }

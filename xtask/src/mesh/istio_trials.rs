@@ -6,12 +6,12 @@ use super::beside::{TlsFront, ext_authz, idle_module};
 use super::calls::{Gateway, HOST, Kind, within};
 use super::cluster::{FRAMING, MODULE};
 use super::here::{Here, replaced};
-use super::istio::{Ingress, Istiod, NAMESPACE, Role};
-use super::istio_sidecar;
+use super::istio::{Dataplane, Ingress, Istiod, NAMESPACE, Role};
 use super::operations::{After, flows, settle, under_load};
 use super::report::Report;
 use super::tools::IstioTools;
 use super::{Ground, Options, rendered};
+use super::{istio_sidecar, istio_waypoint};
 use crate::failure::{Failure, Result};
 use crate::progress::step;
 use portcullis_stack::ports::{free_port, loopback};
@@ -26,16 +26,18 @@ const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000
 /// The same of the framing filter's image.
 const NO_FRAMING_DIGEST: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
+/// The file with the demo's MCP server as a service.
+pub(super) const DEMO_SERVER: &str = "demo-server.yaml";
 /// In other-hosts.yaml.
 const WEB_HOST: &str = "web.example.com";
 /// Of another team.
-const OTHER_HOST: &str = "other.example.com";
+pub(super) const OTHER_HOST: &str = "other.example.com";
 /// From kubectl to Envoy, on a busy machine.
-const PUSHED_WITHIN: Duration = Duration::from_secs(150);
+pub(super) const PUSHED_WITHIN: Duration = Duration::from_secs(150);
 
 /// A way to install the filter; `base.yaml` and `routes.yaml` are the same for all.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Install {
+pub(super) enum Install {
     /// EnvoyFilter, `hold` mode.
     Hold,
     /// WasmPlugin, `split` mode.
@@ -61,13 +63,13 @@ impl Install {
 }
 
 /// A running Istio.
-struct Mesh<'a> {
-    ground: &'a Ground<'a>,
+pub(super) struct Mesh<'a> {
+    pub(super) ground: &'a Ground<'a>,
     tools: IstioTools,
     istiod: Istiod,
-    ingress: Ingress,
+    pub(super) ingress: Ingress,
     here: Here,
-    gateway: Gateway,
+    pub(super) gateway: Gateway,
     guard: String,
     /// Of others.
     authorizer: Option<Process>,
@@ -89,6 +91,9 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
         });
     }
     for install in Install::ALL {
+        if install != Install::Hold && !options.wants(install.name()) {
+            continue;
+        }
         let works = mesh.trials(install, report);
         // Before the operations, which add hosts of others.
         if options.records_configurations() && works {
@@ -101,32 +106,9 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
             report.trial(install.name(), "what Istio made of it is written down", || outcome);
         }
         if works && install == Install::Hold && !options.without_guards {
-            report.trial(
-                install.name(),
-                "other-hosts.yaml leaves out the host that it names",
-                || mesh.leaves_other_hosts_out(),
-            );
+            mesh.further(options, report)?;
         }
-        if works && install == Install::Hold && !options.without_guards {
-            report.trial(install.name(), "telemetry.yaml in place of the access log", || {
-                mesh.audits_by_telemetry()
-            });
-        }
-        if works && install == Install::Hold && !options.without_guards {
-            report.trial(
-                install.name(),
-                "in a server's sidecar: judged, and closed without",
-                || {
-                    istio_sidecar::judges(
-                        mesh.ground,
-                        (&mesh.tools, &mesh.istiod),
-                        &mesh.here,
-                        &mesh.guard,
-                    )
-                },
-            );
-        }
-        if options.operations && works {
+        if options.operations && works && options.wants(install.name()) {
             mesh.operations(install, report);
             mesh.without_others()?;
         }
@@ -148,7 +130,37 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
     Ok(())
 }
 
+/// A trial of the EnvoyFilter form.
+type Further = (&'static str, fn(&Mesh<'_>) -> Result<()>);
+
+const FURTHER: [Further; 6] = [
+    ("other-hosts.yaml leaves out the host that it names", |mesh| mesh.leaves_other_hosts_out()),
+    ("other-hosts.yaml leaves out the route that it names", |mesh| mesh.leaves_other_routes_out()),
+    ("telemetry.yaml in place of the access log", |mesh| mesh.audits_by_telemetry()),
+    ("a port of its own: others' ports have nothing of ours", |mesh| mesh.has_a_port_of_its_own()),
+    ("doctor: content with the files, a line for each hole", |mesh| mesh.doctor_names_holes()),
+    ("docs/get-started/istio.md, step by step", |mesh| mesh.follows_the_page()),
+];
+
 impl<'a> Mesh<'a> {
+    /// What goes beyond the install.
+    fn further(&self, options: &Options, report: &mut Report) -> Result<()> {
+        let name = Install::Hold.name();
+        for (what, run) in FURTHER {
+            if options.wants(what) {
+                report.trial(name, what, || run(self));
+            }
+        }
+        if options.wants("sidecar") {
+            let plane = (&self.tools, &self.istiod);
+            istio_sidecar::run(self.ground, plane, &self.here, options, report)?;
+        }
+        if options.wants("waypoint") {
+            istio_waypoint::run(self.ground, &self.tools, &self.here, options, report)?;
+        }
+        Ok(())
+    }
+
     fn start(ground: &'a Ground<'a>, options: &Options) -> Result<Self> {
         let tools = IstioTools::install(ground.workspace)?;
         let (cluster, stack) = (&ground.cluster, &ground.stack);
@@ -156,18 +168,18 @@ impl<'a> Mesh<'a> {
         for namespace in ["istio-system", NAMESPACE, "mcp"] {
             cluster.namespace(namespace)?;
         }
-        let istiod =
-            step("starting istiod", || Istiod::start(&tools, cluster, &ground.dir, &ground.logs))?;
+        let istiod = step("starting istiod", || {
+            Istiod::start(Dataplane::Sidecars, &tools, cluster, (&ground.dir, &ground.logs))
+        })?;
         let envoy = &ground.tools.envoy;
         let ingress = step("starting Istio's agent and Envoy", || {
-            let authority = stack.certificates.authority.certificate();
             let places = (ground.dir.as_path(), ground.logs.as_path());
             Ingress::start(
                 Role::Ingress,
                 (&tools, envoy),
                 &istiod,
                 &ground.registry,
-                authority,
+                &stack.certificates.authority,
                 places,
             )
         })?;
@@ -198,12 +210,13 @@ impl<'a> Mesh<'a> {
             .with("YOUR-GUARD", &guard)
             .with("port: {number: 8080, name: http, protocol: HTTP}", listen)
             .with("web.example.com:8080", format!("{WEB_HOST}:{port}"))
+            .with("shop.example.com:8080", format!("shop.example.com:{port}"))
             // A busy machine, and a load of refused calls from one address.
             .with("\"timeout_ms\": 50}", "\"timeout_ms\": 1000}")
             .with("timeout_ms: 250}", "timeout_ms: 1000}")
             .with(
-                "\"auth\": {\"external_url\": \"https://mcp.example.com\"}",
-                "\"auth\": {\"external_url\": \"https://mcp.example.com\", \"slowdown\": {\"failures\": 0}}",
+                "\"external_url\": \"https://mcp.example.com\"",
+                "\"slowdown\": {\"failures\": 0}, \"external_url\": \"https://mcp.example.com\"",
             )
             .with(
                 "auth: {external_url: \"https://mcp.example.com\"}",
@@ -235,7 +248,7 @@ impl<'a> Mesh<'a> {
              hosts: [demo.mcp.svc.cluster.local]\n  ports: [{{number: 8080, name: http, protocol: HTTP}}]\n  \
              resolution: STATIC\n  endpoints: [{{address: 127.0.0.1, ports: {{http: {port}}}}}]\n"
         );
-        let file = self.ground.dir.join("demo-server.yaml");
+        let file = self.ground.dir.join(DEMO_SERVER);
         fs::write(&file, entry).map_err(|error| {
             Failure::new(format!("could not write {}: {error}", file.display()))
         })?;
@@ -246,16 +259,20 @@ impl<'a> Mesh<'a> {
         self.ground.workspace.root.join("envoy/istio").join(name)
     }
 
-    fn file(&self, name: &str) -> Result<PathBuf> {
+    pub(super) fn file(&self, name: &str) -> Result<PathBuf> {
         self.here.file(&self.shipped(name), name)
     }
 
-    fn apply(&self, name: &str) -> Result<()> {
+    pub(super) fn apply(&self, name: &str) -> Result<()> {
         self.ground.cluster.apply(&self.file(name)?)
     }
 
     /// Applies a shipped file with a change.
-    fn apply_edited(&self, name: &str, edit: impl FnOnce(String) -> Result<String>) -> Result<()> {
+    pub(super) fn apply_edited(
+        &self,
+        name: &str,
+        edit: impl FnOnce(String) -> Result<String>,
+    ) -> Result<()> {
         self.ground.cluster.apply(&self.here.edited(&self.shipped(name), name, edit)?)
     }
 
@@ -469,7 +486,7 @@ impl<'a> Mesh<'a> {
     }
 
     /// A Gateway and a VirtualService for `host`, whose route to the MCP server asks for no guard.
-    fn host_without_guard(&self, name: &str, host: &str) -> String {
+    pub(super) fn host_without_guard(&self, name: &str, host: &str) -> String {
         let port = self.gateway.port();
         format!(
             "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\nspec:\n  \
@@ -483,7 +500,7 @@ impl<'a> Mesh<'a> {
     }
 
     /// A host of somebody else on the same port, whose route to the MCP server asks for no guard.
-    fn other_team(&self) -> Result<()> {
+    pub(super) fn other_team(&self) -> Result<()> {
         let manifest = self.host_without_guard("other-team", OTHER_HOST);
         self.apply_own("other-team.yaml", &manifest)?;
         let label = "istio-other-team";
@@ -637,7 +654,7 @@ impl<'a> Mesh<'a> {
     }
 
     /// A manifest that is none of the shipped ones.
-    fn apply_own(&self, name: &str, manifest: &str) -> Result<()> {
+    pub(super) fn apply_own(&self, name: &str, manifest: &str) -> Result<()> {
         let file = self.ground.dir.join(name);
         fs::write(&file, manifest).map_err(|error| {
             Failure::new(format!("could not write {}: {error}", file.display()))
@@ -647,7 +664,7 @@ impl<'a> Mesh<'a> {
 }
 
 /// An EnvoyFilter that removes ours, as a cleanup of somebody else might.
-fn taken_out(install: Install) -> String {
+pub(super) fn taken_out(install: Install) -> String {
     let name = match install {
         Install::Hold => "portcullis",
         Install::Plugin => {
@@ -692,6 +709,6 @@ fn filters_of_others(port: u16, module: &std::path::Path) -> String {
     )
 }
 
-fn expect(holds: bool, what: &str, reply: &dyn std::fmt::Debug) -> Result<()> {
+pub(super) fn expect(holds: bool, what: &str, reply: &dyn std::fmt::Debug) -> Result<()> {
     if holds { Ok(()) } else { Err(Failure::new(format!("expected {what}, found {reply:?}"))) }
 }

@@ -6,13 +6,20 @@
 mod beside;
 mod calls;
 pub(crate) mod cluster;
+mod doctor;
 mod envoy_gateway;
+mod envoy_gateway_doctor;
 mod envoy_gateway_operations;
 mod envoy_gateway_trials;
 mod here;
 mod istio;
+mod istio_doctor;
+mod istio_inbound;
+mod istio_page;
+mod istio_sharing;
 mod istio_sidecar;
 mod istio_trials;
+mod istio_waypoint;
 mod manifest_trials;
 mod operations;
 mod plain_operations;
@@ -63,9 +70,17 @@ pub(crate) struct Options {
     /// Take the guards out of files and policy first, to see what they are for; records operations only
     #[arg(long, requires = "operations")]
     without_guards: bool,
+    /// Beyond the install itself, only the trials with one of these texts in their names
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
 }
 
 impl Options {
+    /// Whether this trial is one of those that were asked for.
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|text| name.contains(text))
+    }
+
     /// What is left out of the shipped files.
     fn left_out(&self) -> Option<&'static str> {
         self.without_guards.then_some("YOUR-GUARD")
@@ -105,6 +120,14 @@ pub(crate) struct Ground<'a> {
     pub(crate) logs: PathBuf,
 }
 
+/// Tables of operations: what each is of, the installs in it, its file.
+const TABLES: [(&str, &[&str], &str); 4] = [
+    ("Istio", &["Istio, EnvoyFilter", "Istio, WasmPlugin"], "istio"),
+    ("Istio's sidecars and waypoints", &["Istio, sidecar", "Istio, waypoint"], "istio-inbound"),
+    ("Envoy Gateway", &["Envoy Gateway"], "envoy-gateway"),
+    ("plain Envoy", &["plain Envoy"], "plain"),
+];
+
 /// `cargo xtask mesh`.
 pub(crate) fn mesh(workspace: &Workspace, options: &Options) -> Result<()> {
     let ground = Ground::prepare(workspace, options)?;
@@ -126,15 +149,10 @@ pub(crate) fn mesh(workspace: &Workspace, options: &Options) -> Result<()> {
     } else {
         workspace.target.join("mesh")
     };
-    for (of, name) in
-        [("Istio", "istio"), ("Envoy Gateway", "envoy-gateway"), ("plain Envoy", "plain")]
-    {
+    for (of, installs, name) in TABLES {
         let guards = if options.without_guards { Guards::LeftOut } else { Guards::Shipped };
-        report.write(
-            of,
-            guards,
-            &tables.join(format!("operations-{name}{}.md", guards.suffix())),
-        )?;
+        let file = tables.join(format!("operations-{name}{}.md", guards.suffix()));
+        report.write((of, installs), guards, &file)?;
     }
     // Without guards much is executed that must not be: that is what the table is for.
     if options.without_guards { Ok(()) } else { report.conclude() }

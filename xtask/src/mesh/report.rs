@@ -101,9 +101,15 @@ impl Report {
         });
     }
 
-    /// The table of operations of the installs whose names begin with `of`, as Markdown.
-    pub(crate) fn write(&self, of: &str, guards: Guards, file: &Path) -> Result<()> {
-        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.install.starts_with(of)).collect();
+    /// The table of operations of the installs whose names begin with one of `installs`, as Markdown.
+    pub(crate) fn write(
+        &self,
+        (of, installs): (&str, &[&str]),
+        guards: Guards,
+        file: &Path,
+    ) -> Result<()> {
+        let is_of = |row: &&Row| installs.iter().any(|name| row.install.starts_with(name));
+        let rows: Vec<&Row> = self.rows.iter().filter(is_of).collect();
         if rows.is_empty() {
             return Ok(());
         }

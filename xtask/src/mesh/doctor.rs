@@ -1,0 +1,98 @@
+//! `portcullis doctor` in front of an Envoy that a control plane configures: content with the shipped files, and a line for each
+//! hole.
+//!
+//! Owns what counts as content. Which holes there are is with the trials of each control plane.
+
+use super::Ground;
+use super::calls::within;
+use crate::failure::{Failure, Result};
+use serde_json::Value;
+use std::time::Duration;
+
+/// A push, and what Envoy's workers have counted.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// A doctor for one Envoy.
+pub(super) struct Doctor<'a> {
+    ground: &'a Ground<'a>,
+    /// Of Envoy's admin interface.
+    admin: String,
+}
+
+/// What it said of one Envoy.
+struct Said {
+    /// The exit status.
+    status: Option<i32>,
+    checks: Vec<Value>,
+}
+
+/// A line that is expected: the beginning of the check's name, a part of what was found, its state.
+pub(super) type Line<'a> = (&'a str, &'a str, &'a str);
+
+impl<'a> Doctor<'a> {
+    pub(super) fn of(ground: &'a Ground<'a>, admin: String) -> Self {
+        Self { ground, admin }
+    }
+
+    /// Exit status 0, and no check of this Envoy is anything but good.
+    pub(super) fn is_content(&self) -> Result<()> {
+        let mut last = String::new();
+        within(WITHIN, "a doctor that has nothing to say", || {
+            let said = self.look().ok()?;
+            let wrong = said.lines(|state| state != "good");
+            last = format!("exit status {:?}; {}", said.status, wrong.join("; "));
+            (said.status == Some(0) && wrong.is_empty()).then_some(())
+        })
+        .map_err(|failure| Failure::new(format!("{failure}: {last}")))
+    }
+
+    /// The line is there; the exit status says whether its state is bad.
+    pub(super) fn names(&self, (check, found, state): Line<'_>) -> Result<()> {
+        let mut last = String::new();
+        within(WITHIN, "doctor's line", || {
+            let said = self.look().ok()?;
+            last = format!(
+                "exit status {:?}; {}",
+                said.status,
+                said.lines(|it| it != "good").join("; ")
+            );
+            let status = i32::from(state == "bad");
+            let is_it = |line: &Value| {
+                text(line, "check").starts_with(check)
+                    && text(line, "found").contains(found)
+                    && text(line, "state") == state
+                    && !text(line, "next").is_empty()
+            };
+            (said.status == Some(status) && said.checks.iter().any(is_it)).then_some(())
+        })
+        .map_err(|failure| Failure::new(format!("{failure} ({state} {check}: …{found}…): {last}")))
+    }
+
+    fn look(&self) -> Result<Said> {
+        let stack = &self.ground.stack;
+        let module = self.ground.workspace.artifacts().filter.to_string_lossy().into_owned();
+        let arguments =
+            ["doctor", "--envoy-admin", &self.admin, "--module", &module, "--output", "json"];
+        let vault = stack.openbao.url();
+        let output = stack.operator.run_with(&arguments, &[("VAULT_ADDR", &vault)])?;
+        let said: Value = serde_json::from_slice(&output.stdout)
+            .map_err(|error| Failure::new(format!("doctor wrote no JSON: {error}")))?;
+        let checks = said.get("checks").and_then(Value::as_array).cloned().unwrap_or_default();
+        Ok(Said { status: output.status.code(), checks })
+    }
+}
+
+impl Said {
+    /// Lines of this Envoy, in short.
+    fn lines(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let of_envoy = self.checks.iter().filter(|line| text(line, "check").starts_with("envoy"));
+        let wanted = of_envoy.filter(|line| wanted(text(line, "state")));
+        wanted
+            .map(|it| format!("{} {}: {}", text(it, "state"), text(it, "check"), text(it, "found")))
+            .collect()
+    }
+}
+
+fn text<'a>(line: &'a Value, field: &str) -> &'a str {
+    line.get(field).and_then(Value::as_str).unwrap_or_default()
+}

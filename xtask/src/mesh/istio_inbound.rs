@@ -1,0 +1,222 @@
+//! What holds for the filter wherever it stands before a server's port: in its sidecar, and on a waypoint.
+//!
+//! Owns the order of a shipped file's parts and the trials. How callers get there is with each of the two.
+
+use super::Ground;
+use super::calls::{Gateway, HOST, Kind, within};
+use super::doctor::Doctor;
+use super::here::Here;
+use super::operations::{After, flows, under_load};
+use super::report::Report;
+use crate::failure::{Failure, Result};
+use portcullis_stack::http;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const PUSHED_WITHIN: Duration = Duration::from_secs(90);
+/// What a client writes about its address.
+const CLAIMED: &str = "203.0.113.7";
+
+/// The filter before a port of a server.
+pub(super) struct Inbound<'a> {
+    pub(super) ground: &'a Ground<'a>,
+    /// Of its rows and labels.
+    pub(super) name: &'static str,
+    /// Calls come from a workload that is nobody's: a key is needed.
+    pub(super) gateway: Gateway,
+    /// Of Envoy's admin interface.
+    pub(super) admin: String,
+    pub(super) parts: Parts,
+}
+
+/// The EnvoyFilters of a shipped file, each as a file of its own.
+pub(super) struct Parts {
+    /// The whole file.
+    pub(super) all: PathBuf,
+    base: PathBuf,
+    routes: PathBuf,
+    pub(super) filter: PathBuf,
+}
+
+impl Parts {
+    /// `name` is that of the file in `envoy/istio`.
+    pub(super) fn of(ground: &Ground<'_>, here: &Here, name: &str) -> Result<Self> {
+        let shipped = ground.workspace.root.join("envoy/istio").join(name);
+        let all = here.file(&shipped, name)?;
+        let text = fs::read_to_string(&all).map_err(|error| Failure::new(error.to_string()))?;
+        let mut documents = text.split("\n---\n");
+        let mut part = |of: &str| {
+            let document = documents.next().unwrap_or_default();
+            let file = ground.dir.join(format!("{of}-{name}"));
+            fs::write(&file, document).map_err(|error| Failure::new(error.to_string()))?;
+            Ok::<_, Failure>(file)
+        };
+        let (base, routes, filter) = (part("base")?, part("routes")?, part("filter")?);
+        Ok(Self { all, base, routes, filter })
+    }
+}
+
+impl Inbound<'_> {
+    /// Without the filter nothing, with it what the policy says, and nothing again once it is removed.
+    pub(super) fn judges(&self) -> Result<()> {
+        let (cluster, gateway) = (&self.ground.cluster, &self.gateway);
+        cluster.apply(&self.parts.routes)?;
+        self.is_closed("before")?;
+        cluster.apply(&self.parts.all)?;
+        flows(gateway, &self.label("install"))?;
+        let label = self.label("core");
+        for (kind, executed) in [(Kind::Allowed, 1), (Kind::Danger, 0), (Kind::NoKey, 0)] {
+            let reply = gateway.call(kind, &label, 0);
+            if !reply.judged || reply.result != (executed == 1) {
+                return Err(Failure::new(format!("{}: {reply:?}", kind.name())));
+            }
+            gateway.traces(&label, kind, executed, 1)?;
+        }
+        let large = gateway.large(&self.label("large"));
+        let more = [("connection", "upgrade"), ("upgrade", "websocket")];
+        let upgrade = gateway.send(HOST, Kind::Allowed, &self.label("upgrade"), ("", &more));
+        if large.status != 200 || !large.judged || !(400..=503).contains(&upgrade.status) {
+            return Err(Failure::new(format!("900 KB: {large:?}; an upgrade: {upgrade:?}")));
+        }
+        self.by_its_own_path()?;
+        self.writes_the_true_address()
+    }
+
+    /// The server's own path, which leads around the connector's.
+    fn by_its_own_path(&self) -> Result<()> {
+        let label = self.label("own-path");
+        let body = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":\"{label}-allowed-0\",\"method\":\"tools/list\"}}"
+        );
+        let bearer = format!("Bearer {}", self.gateway.key);
+        let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
+        for path in ["/mcp", "/", "/demo/mcp/", "/DEMO/mcp"] {
+            let url = format!("{}{path}", self.gateway.url);
+            let status = http::send("POST", &url, &headers, body.as_bytes())?.status;
+            if !(400..=503).contains(&status) {
+                return Err(Failure::new(format!("{path}: {status}")));
+            }
+        }
+        match self.gateway.reached(&label, Kind::Allowed) {
+            0 => Ok(()),
+            reached => Err(Failure::new(format!("{reached} calls by other paths at the server"))),
+        }
+    }
+
+    /// Finding 11.12: on sidecars and waypoints a client wrote its own address into the audit log.
+    fn writes_the_true_address(&self) -> Result<()> {
+        let label = self.label("address");
+        let more = [("x-forwarded-for", CLAIMED), ("x-envoy-external-address", CLAIMED)];
+        self.gateway.call_saying(HOST, Kind::Allowed, (&label, 0), &more);
+        self.gateway.traces(&label, Kind::Allowed, 1, 1)?;
+        let entries = self.gateway.entries_with(&label, Kind::Allowed);
+        let address = entries.first().and_then(|entry| entry.get("client_address"));
+        match address.and_then(|address| address.as_str()) {
+            Some(address) if !address.contains(CLAIMED) => Ok(()),
+            found => Err(Failure::new(format!("client_address is {found:?}"))),
+        }
+    }
+
+    /// Finding 11.8.
+    pub(super) fn doctor_is_content(&self) -> Result<()> {
+        Doctor::of(self.ground, self.admin.clone()).is_content()
+    }
+
+    pub(super) fn without_the_filter(&self) -> Result<()> {
+        self.ground.cluster.delete(&self.parts.filter)?;
+        self.is_closed("removed")?;
+        self.ground.cluster.apply(&self.parts.filter)?;
+        flows(&self.gateway, &self.label("again"))
+    }
+
+    /// No call of any kind gets to the server.
+    fn is_closed(&self, when: &str) -> Result<()> {
+        let label = self.label(when);
+        let mut last = String::new();
+        within(PUSHED_WITHIN, "503 for calls that nothing has judged", || {
+            let replies = Kind::ALL.map(|kind| self.gateway.call(kind, &label, 0));
+            last = format!("{replies:?}");
+            replies.iter().all(|reply| reply.status == 503 && !reply.judged).then_some(())
+        })
+        .map_err(|failure| Failure::new(format!("{failure}: {last}")))?;
+        let count = || Kind::ALL.map(|kind| self.gateway.reached(&label, kind));
+        let before = count();
+        let replies = Kind::ALL.map(|kind| self.gateway.call(kind, &label, 1));
+        let after = count();
+        // A danger or nokey call never got there, whatever it met.
+        if before == after && after[1..] == [0, 0] && replies.iter().all(|it| it.status == 503) {
+            return Ok(());
+        }
+        Err(Failure::new(format!("{when}: {before:?}, then {after:?} at the server, {replies:?}")))
+    }
+
+    /// Rows of the table.
+    pub(super) fn operations(&self, report: &mut Report) {
+        let cluster = &self.ground.cluster;
+        let mut operate = |operation: &str, after, run: &mut dyn FnMut() -> Result<()>| {
+            under_load(&self.gateway, self.name, operation, after, report, run);
+        };
+        operate("filter removed", After::Closed, &mut || cluster.delete(&self.parts.filter));
+        operate("filter applied again", After::Flows, &mut || cluster.apply(&self.parts.filter));
+        operate("faulty configuration", After::Flows, &mut || {
+            self.edited("max_body_bytes", "no_such_field")
+        });
+        operate("configuration corrected", After::Flows, &mut || cluster.apply(&self.parts.filter));
+        operate("what the filter needs removed", After::ClosedWithoutAudit, &mut || {
+            cluster.delete(&self.parts.base)
+        });
+        operate("what the filter needs applied again", After::FlowsWithAuditAgain, &mut || {
+            cluster.apply(&self.parts.base)
+        });
+    }
+
+    fn edited(&self, old: &str, new: &str) -> Result<()> {
+        let fault = |error: std::io::Error| Failure::new(error.to_string());
+        let text = fs::read_to_string(&self.parts.filter).map_err(fault)?;
+        let file = self.ground.dir.join("edited-inbound.yaml");
+        fs::write(&file, super::here::replaced(&text, old, new)?).map_err(fault)?;
+        self.ground.cluster.apply(&file)
+    }
+
+    pub(super) fn label(&self, of: &str) -> String {
+        format!("{}-{of}", self.name.rsplit(' ').next().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    fn shipped(name: &str) -> String {
+        let file = format!("{}/../envoy/istio/{name}", env!("CARGO_MANIFEST_DIR"));
+        fs::read_to_string(file).expect("a shipped file")
+    }
+
+    fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+        let (_, rest) = text.split_once(from).expect(from);
+        rest.split(to).next().expect("a part")
+    }
+
+    // What the filter calls is the same everywhere: a change of base.yaml has to be made in these files, too.
+    #[test]
+    fn sidecars_and_waypoints_have_what_the_filter_of_a_gateway_has() {
+        let gateway = shipped("base.yaml").replace("context: GATEWAY", "context: SIDECAR_INBOUND");
+        for name in ["sidecar.yaml", "waypoint.yaml"] {
+            let text = shipped(name);
+            assert!(
+                !text.contains("context: GATEWAY\n") && !text.contains("context: GATEWAY}"),
+                "{name}"
+            );
+            for (from, to) in [
+                ("# --- clusters", "# --- listener"),
+                ("          normalize_path", "          # No address is internal"),
+                ("          - name: portcullis_audit", "# --- the framing filter"),
+                ("# --- the framing filter of the Redis cluster", "\n---\n"),
+            ] {
+                let wanted = between(&gateway, from, to).trim_end();
+                assert_eq!(between(&text, from, to).trim_end(), wanted, "{name}: {from}");
+            }
+        }
+    }
+}
