@@ -1,7 +1,7 @@
 -- The table of audit entries in ClickHouse. A shipper inserts the line, unchanged: `line` is what `portcullis audit verify` reads,
 -- and all other columns are made of it.
 --   clickhouse-client --multiquery < clickhouse.sql
---   clickhouse-client -q "SELECT line FROM audit ORDER BY chain, seq FORMAT TSVRaw" | portcullis audit verify --start anywhere -
+--   clickhouse-client -q "SELECT line FROM (SELECT DISTINCT chain, seq, line FROM audit) ORDER BY chain, seq FORMAT TSVRaw" | portcullis audit verify --start anywhere -
 CREATE TABLE IF NOT EXISTS audit
 (
     line String CODEC(ZSTD(3)),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use portcullis_stack::{ports, ready};
-use portcullis_tests::log_service::LogService;
+use portcullis_tests::log_service::{LogService, SECRET};
 use portcullis_tests::organisation::{DEMO, Organisation};
 use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
 use portcullis_tests::{Case, Request, Wire, World, cases, mcp};
@@ -26,8 +26,15 @@ pub(crate) fn cases() -> Vec<Case> {
 const CLIENTS: usize = 4;
 const CALLS: usize = 30;
 
+/// Where a sink is put.
+#[derive(Clone, Copy)]
+enum Place {
+    BesideTheFile,
+    OfTheFile,
+}
+
 /// The shipped configuration with a sink of `envoy/sinks/`, beside the file or in its place.
-fn with_sink(world: &World<'_>, sink: &str, port: u16, beside: bool) -> OwnEnvoy {
+fn with_sink(world: &World<'_>, sink: &str, port: u16, place: Place) -> OwnEnvoy {
     let file = world.stack().options().root.join("envoy/sinks").join(sink);
     let text = fs::read_to_string(file).expect("a shipped sink");
     let text = text.replace("${PORTCULLIS_AUDIT_SINK_PORT:-4317}", &port.to_string());
@@ -42,9 +49,9 @@ fn with_sink(world: &World<'_>, sink: &str, port: u16, beside: bool) -> OwnEnvoy
         |template| {
             let begin = "          - name: audit_file\n";
             let end = "          # What Envoy answered without the filter";
-            let template = match beside {
-                true => replaced(&template, begin, &format!("{logger}{begin}")),
-                false => {
+            let template = match place {
+                Place::BesideTheFile => replaced(&template, begin, &format!("{logger}{begin}")),
+                Place::OfTheFile => {
                     let (before, rest) = template.split_once(begin).expect("the shipped logger");
                     let (_, after) = rest.split_once(end).expect("the next logger");
                     format!("{before}{logger}          # ${{PORTCULLIS_AUDIT_LOG}}\n{end}{after}")
@@ -63,8 +70,10 @@ fn calls(org: &Organisation, key: &str) -> usize {
         let mut wire = Wire::connect(org.gateway.address()).expect("a gateway");
         let answers = (0..CALLS).map(|n| {
             let tool = ["query_users", "delete_user", "search_contacts"][(client + n) % 3];
-            let message = mcp::call(tool, json!({"query": text(n), "password": "hunter2"}));
+            let message = mcp::call(tool, json!({"query": text(n), "password": SECRET}));
+            let agent = format!("trial password={SECRET}");
             let request = Request::post(DEMO, message.to_string()).bearer(key);
+            let request = request.without("user-agent").header("user-agent", agent);
             wire.exchange(&request).expect("an answer").status
         });
         answers.filter(|status| [200, 403].contains(status)).count()
@@ -87,16 +96,26 @@ fn written(world: &World<'_>, lines: &[String]) -> std::path::PathBuf {
     file
 }
 
+/// As `ORDER BY chain, seq` has them.
+fn in_order(lines: &[String]) -> Vec<String> {
+    let mut lines = lines.to_vec();
+    lines.sort_by_cached_key(|line| {
+        let entry: Value = serde_json::from_str(line).expect("an entry");
+        (entry["chain"].to_string(), entry["seq"].as_u64())
+    });
+    lines
+}
+
 fn wait<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     ready::eventually(what, Duration::from_secs(30), condition)
         .unwrap_or_else(|fault| panic!("{fault}"))
 }
 
-/// Both sinks have the same entries, those received are in order in each chain, and the chains are whole.
+/// Both sinks have the same entries, those of an access log service are in order in each chain, and the chains are whole.
 fn all_arrive_at(world: &World<'_>, sink: &str) {
     let port = ports::free_port().unwrap();
     let service = LogService::listening_on(port);
-    let own = with_sink(world, sink, port, true);
+    let own = with_sink(world, sink, port, Place::BesideTheFile);
     let org = world.organisation().through(&own.gateway);
     let key = org.key("analyst").key;
     assert_eq!(calls(&org, &key), CLIENTS * CALLS);
@@ -111,6 +130,8 @@ fn all_arrive_at(world: &World<'_>, sink: &str) {
     let set = |lines: &[String]| lines.iter().cloned().collect::<BTreeSet<_>>();
     assert_eq!(received.len(), CLIENTS * CALLS);
     assert!(set(&received) == set(&in_file), "the sinks have different entries");
+    // Of OTLP each request is an exchange of its own: on a busy machine a later one may end first.
+    let received = if sink == "opentelemetry.yaml" { in_order(&received) } else { received };
     let report = verified(&org, &written(world, &received), &[]);
     assert_eq!(
         (&report["intact"], &report["entries"]),
@@ -134,7 +155,7 @@ fn an_opentelemetry_collector_gets_every_entry(world: &World<'_>) {
 
 // Proves: A19
 fn standard_output_gets_every_entry(world: &World<'_>) {
-    let own = with_sink(world, "stdout.yaml", 0, false);
+    let own = with_sink(world, "stdout.yaml", 0, Place::OfTheFile);
     let org = world.organisation().through(&own.gateway);
     let key = org.key("analyst").key;
     assert_eq!(calls(&org, &key), CLIENTS * CALLS);
@@ -151,7 +172,7 @@ fn standard_output_gets_every_entry(world: &World<'_>) {
 fn a_sink_that_is_gone_or_hangs_stops_no_call(world: &World<'_>) {
     for sink in ["access-log-service.yaml", "opentelemetry.yaml"] {
         let port = ports::free_port().unwrap();
-        let own = with_sink(world, sink, port, true);
+        let own = with_sink(world, sink, port, Place::BesideTheFile);
         let org = world.organisation().through(&own.gateway);
         let key = org.key("analyst").key;
         // Nobody listens.
@@ -171,7 +192,7 @@ fn a_sink_that_is_gone_or_hangs_stops_no_call(world: &World<'_>) {
         // moments late.
         let (made, received, lost) = wait("a count of what was lost", || {
             let (made, received) = (own.gateway.audit().lines().len(), service.entries());
-            let report = verified(&org, &written(world, &received), &[]);
+            let report = verified(&org, &written(world, &in_order(&received)), &[]);
             let lost = made.checked_sub(received.len())?;
             let counted = report["missing"] == json!(lost) && received.len() > after;
             counted.then_some((made, received.len(), lost))

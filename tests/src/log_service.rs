@@ -17,6 +17,9 @@ use tokio::runtime::Builder;
 /// Bytes before each gRPC message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
+/// Is in arguments and in a header of the trials, and must be in no message, whatever Envoy adds to an entry.
+pub const SECRET: &str = "hunter2";
+
 /// The service, and what it received.
 #[derive(Clone, Debug, Default)]
 pub struct LogService {
@@ -81,6 +84,8 @@ async fn take(
         body.flow_control().release_capacity(piece.len())?;
         bytes.extend_from_slice(&piece);
         while let Some(message) = next_message(&mut bytes) {
+            let raw = String::from_utf8_lossy(&message);
+            assert!(!raw.contains(SECRET), "a secret beside an entry: {raw}");
             service.locked().extend(read(&message));
         }
     }
@@ -106,10 +111,10 @@ fn next_message(bytes: &mut BytesMut) -> Option<Bytes> {
     Some(bytes.split_to(length).freeze())
 }
 
-/// The entries of a message of an access log service: the filter state in each HTTP log entry.
+/// The entries of a message of an access log service: the filter state in each log entry.
 fn access_log_entries(message: &[u8]) -> Vec<String> {
     let message = StreamAccessLogsMessage::decode(message).expect("a StreamAccessLogsMessage");
-    let entries = message.http_logs.map(|logs| logs.log_entry).unwrap_or_default();
+    let entries = message.tcp_logs.map(|logs| logs.log_entry).unwrap_or_default();
     let entries = entries.into_iter().map(|entry| {
         let common = entry.common_properties.expect("common properties");
         let [state] = <[_; 1]>::try_from(common.filter_state_objects).expect("one object");
@@ -132,18 +137,18 @@ fn log_records(message: &[u8]) -> Vec<String> {
 
 #[derive(Clone, PartialEq, Message)]
 struct StreamAccessLogsMessage {
-    #[prost(message, optional, tag = "2")]
-    http_logs: Option<HttpAccessLogEntries>,
+    #[prost(message, optional, tag = "3")]
+    tcp_logs: Option<TcpAccessLogEntries>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct HttpAccessLogEntries {
+struct TcpAccessLogEntries {
     #[prost(message, repeated, tag = "1")]
-    log_entry: Vec<HttpAccessLogEntry>,
+    log_entry: Vec<TcpAccessLogEntry>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct HttpAccessLogEntry {
+struct TcpAccessLogEntry {
     #[prost(message, optional, tag = "1")]
     common_properties: Option<AccessLogCommon>,
 }

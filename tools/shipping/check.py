@@ -6,6 +6,7 @@
 docs/guides/ship-the-audit-log.md says how to run it.
 """
 
+import datetime
 import json
 import pathlib
 import sqlite3
@@ -32,8 +33,11 @@ def clickhouse(directory, log, out):
     session.query(f"INSERT INTO audit SELECT line FROM file('{rows}', 'JSONEachRow', 'line String')")
     entries = [json.loads(line) for line in lines]
     calls = [entry for entry in entries if entry.get("mcp_method") == "tools/call"]
-    failed = sum(entry["status"] != "success" for entry in calls)
-    expected = (len(calls), failed)
+    now = datetime.datetime.now(datetime.timezone.utc)
+    of_today = [entry for entry in calls if entry["timestamp"] >= now.strftime("%Y-%m-%d")]
+    expected = (len(of_today), sum(entry["status"] != "success" for entry in of_today))
+    yesterday = (now - datetime.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    failed = sum(entry["status"] != "success" for entry in calls if entry["timestamp"] >= yesterday)
     today, slowest, failures = [
         [json.loads(row) for row in str(session.query(f"{statement} FORMAT JSONEachRow")).splitlines()]
         for statement in statements(f"{directory}/queries/clickhouse.sql")
@@ -45,7 +49,7 @@ def clickhouse(directory, log, out):
         sys.exit(f"failed calls: the query has {len(failures)}, the log {failed}")
     if not slowest or any(not row["tool_name"] for row in slowest):
         sys.exit(f"slowest tools: {slowest}")
-    back = session.query("SELECT line FROM audit ORDER BY chain, seq FORMAT TSVRaw").bytes()
+    back = session.query("SELECT line FROM (SELECT DISTINCT chain, seq, line FROM audit) ORDER BY chain, seq FORMAT TSVRaw").bytes()
     pathlib.Path(out).write_bytes(back)
     print(f"ClickHouse: {len(entries)} entries; {len(today)} clients today, {len(slowest)} tools, {failed} failed calls")
 

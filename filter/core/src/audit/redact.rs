@@ -129,9 +129,9 @@ impl Redactor<'_> {
                 break;
             }
             let count = value.is_number() && is_count(name) && !is_named(name, self.names);
-            let secret = is_secret(name, self.names) && !count;
+            let secret = is_secret(name, self.names) && !count || pair && is_value(name);
             match places.member(name) {
-                Inside::Shown(places) if !secret && !(pair && is_value(name)) => {
+                Inside::Shown(places) if !secret => {
                     kept.serialize_entry(name, &Shown { redactor: self, value, places: &places })?;
                 }
                 Inside::Secret | Inside::Shown(_) => kept.serialize_entry(name, REDACTED)?,
@@ -227,17 +227,22 @@ impl Redactor<'_> {
 
     /// A text that is JSON with a secret in it, without the secret.
     fn json(&self, text: &str, places: &Places<'_>) -> Option<String> {
-        let begins = text.trim_start().starts_with(['{', '[']);
-        if !begins || text.len() > LONGEST_JSON || self.wrapped >= MOST_WRAPPED {
+        if !text.trim_start().starts_with(['{', '[']) {
             return None;
         }
-        let value = json::parse_strict(text.as_bytes()).ok()?;
+        // Nobody knows what stands at a place in it.
+        let unread = || (!places.is_empty()).then(|| REDACTED.to_owned());
+        if text.len() > LONGEST_JSON || self.wrapped >= MOST_WRAPPED {
+            return unread();
+        }
+        let Ok(value) = json::parse_strict(text.as_bytes()) else { return unread() };
         let left = Cell::new(LONGEST_TEXT.min(self.left.get()));
         let (depth, wrapped) = (self.depth.clone(), self.wrapped.saturating_add(1));
         let inner = Redactor { names: self.names, left, depth, wrapped };
         let shown =
             serde_json::to_string(&Shown { redactor: &inner, value: &value, places }).ok()?;
-        if !shown.contains(REDACTED) {
+        // What did not fit was not looked at either.
+        if !shown.contains(REDACTED) && !shown.contains(CAPPED) {
             return None;
         }
         self.spend(text.len());
@@ -351,6 +356,26 @@ mod tests {
             shown(&["$.a[*]"], json!({"a": ["x", "y"]}))["a"],
             json!(["[redacted]", "[redacted]"])
         );
+        // An object in the place of a list, and texts that are not read to their end.
+        assert_eq!(
+            shown(&["$.a[*].b"], json!({"a": {"b": "x", "c": 1}})),
+            json!({"a": {"b": "[redacted]", "c": 1}})
+        );
+        let long = format!(r#"{{"l":{},"b":"hunter2"}}"#, json!(vec![0; 64]));
+        let (deep, large) = ("[".repeat(17), " ".repeat(20_000));
+        for text in [
+            long.clone(),
+            format!(r#"{deep}{{"b":"hunter2"}}{}"#, "]".repeat(17)),
+            r#"{"b":"hunter2","b":1}"#.to_owned(),
+            r#"{"b":"hunter2""#.to_owned(),
+            format!(r#"{{"b":"hunter2"{large}}}"#),
+        ] {
+            let seen = shown(&["$.a.b"], json!({"a": text})).to_string();
+            assert!(!seen.contains("hunter2"), "{seen}");
+        }
+        let named = long.replace(r#""b":"hunter2""#, r#""password":"hunter2 battery""#);
+        let seen = shown(&[], json!({"a": named})).to_string();
+        assert!(!seen.contains("hunter2") && !seen.contains("battery"), "{seen}");
         // A path leads to no other place.
         let untouched = json!({"b": "y", "c": {"a": {"b": "y"}}, "a": "y"});
         assert_eq!(shown(&["$.a.b"], untouched.clone()), untouched);

@@ -94,36 +94,52 @@ impl<'a> Places<'a> {
         Self(paths.iter().map(|path| &*path.0).collect())
     }
 
-    /// Inside of the member `name`.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Inside of the member `name`. An object where a path expects a list hides nothing.
     pub(super) fn member(&self, name: &str) -> Inside<'a> {
-        self.narrowed(|step| (step == EACH || name::same(step, name)).then_some(Taken::Step))
+        let mut inside = Self::default();
+        for place in &self.0 {
+            let mut place = *place;
+            loop {
+                let (step, rest) = place.split_once(SEPARATOR).unwrap_or((place, ""));
+                let each = step == EACH;
+                if each || name::same(step, name) {
+                    if rest.is_empty() {
+                        return Inside::Secret;
+                    }
+                    inside.add(rest);
+                }
+                if !each {
+                    break;
+                }
+                place = rest;
+            }
+        }
+        Inside::Shown(inside)
     }
 
     /// Inside of an item. A list on the way to a name is looked through: a caller who sends one for an object hides
     /// nothing.
     pub(super) fn item(&self) -> Inside<'a> {
-        self.narrowed(|step| Some(if step == EACH { Taken::Step } else { Taken::Nothing }))
-    }
-
-    fn narrowed(&self, takes: impl Fn(&str) -> Option<Taken>) -> Inside<'a> {
-        let mut inside = Vec::new();
+        let mut inside = Self::default();
         for place in &self.0 {
-            let (step, rest) = place.split_once(SEPARATOR).unwrap_or((place, ""));
-            match takes(step) {
-                None => {}
-                Some(Taken::Nothing) => inside.push(*place),
-                Some(Taken::Step) if rest.is_empty() => return Inside::Secret,
-                Some(Taken::Step) => inside.push(rest),
+            match place.split_once(SEPARATOR) {
+                Some((EACH, rest)) => inside.add(rest),
+                None if *place == EACH => return Inside::Secret,
+                _ => inside.add(place),
             }
         }
-        Inside::Shown(Self(inside))
+        Inside::Shown(inside)
     }
-}
 
-/// How far a path leads into a member or an item.
-enum Taken {
-    Step,
-    Nothing,
+    fn add(&mut self, place: &'a str) {
+        if !self.0.contains(&place) {
+            self.0.push(place);
+        }
+    }
 }
 
 #[cfg(test)]

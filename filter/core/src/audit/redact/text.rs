@@ -122,7 +122,7 @@ fn masked_words(text: &str, names: &[String]) -> String {
         let (word, behind) = behind.split_at_checked(end).unwrap_or_default();
         rest = behind;
         if !word.is_empty() {
-            let tag = between.ends_with('<');
+            let tag = between.ends_with('<') && !word.starts_with('/');
             next = push(word, next, names, &mut masked);
             if tag && is_secret(word, names) {
                 (rest, next) = element(word, rest, names, &mut masked);
@@ -141,8 +141,19 @@ fn element<'t>(
     masked: &mut String,
 ) -> (&'t str, Next) {
     let Some((attributes, inner)) = rest.split_once('>') else { return (rest, Next::Separator) };
-    let end = inner.find(&format!("</{word}"));
-    if let Some(end) = end.filter(|_| !attributes.contains('<')) {
+    if attributes.contains('<') {
+        return (rest, Next::Separator);
+    }
+    let closing = format!("</{word}");
+    let ends = |(at, found): &(usize, &str)| {
+        let behind = inner.get(at.saturating_add(found.len())..).unwrap_or_default();
+        behind.is_empty()
+            || behind.starts_with(|letter: char| letter == '>' || letter.is_whitespace())
+    };
+    let end = inner.match_indices(&closing).find(ends).map(|(at, _)| at);
+    // Of one that is cut off, what stands before the next.
+    let cut = || (!attributes.is_empty()).then(|| inner.find('<').unwrap_or(inner.len()));
+    if let Some(end) = end.or_else(cut) {
         masked.extend([&*masked_words(attributes, names), ">"]);
         if end > 0 {
             masked.push_str(REDACTED);
@@ -150,7 +161,7 @@ fn element<'t>(
         return (inner.get(end..).unwrap_or_default(), Next::Anything);
     }
     let is_form = inner.is_empty() || inner.trim_start().starts_with('<');
-    (rest, if attributes.is_empty() && !is_form { Next::Secret } else { Next::Separator })
+    (rest, if is_form { Next::Separator } else { Next::Secret })
 }
 
 /// What is known of the next word.
@@ -278,7 +289,7 @@ fn within_encoded(word: &str, names: &[String]) -> Option<String> {
             // Behind a plain `=`, `%26` is part of the value.
             let end = match separator {
                 "=" => behind.find('&'),
-                _ => behind.find("%26").or_else(|| behind.find('&')),
+                _ => [behind.find("%26"), behind.find('&')].into_iter().flatten().min(),
             };
             let end = end.unwrap_or(behind.len());
             masked.push_str(REDACTED);
@@ -293,8 +304,8 @@ fn within_encoded(word: &str, names: &[String]) -> Option<String> {
 /// The next `=` of a text, in clear or encoded, and what stands around it.
 fn encoded_separator(text: &str) -> Option<(&str, &str, &str)> {
     let plain = text.find('=').map(|at| (at, 1));
-    let encoded = text.find("%3D").or_else(|| text.find("%3d")).map(|at| (at, 3));
-    let (at, length) = plain.into_iter().chain(encoded).min()?;
+    let encoded = ["%3D", "%3d"].map(|escape| text.find(escape).map(|at| (at, escape.len())));
+    let (at, length) = plain.into_iter().chain(encoded.into_iter().flatten()).min()?;
     let (before, rest) = text.split_at_checked(at)?;
     let (separator, behind) = rest.split_at_checked(length)?;
     Some((before, separator, behind))
@@ -430,6 +441,13 @@ mod tests {
             ),
             ("<secret><v>hunter2</v></secret>", "<secret>[redacted]</secret>"),
             ("<token>hunter2", "<token>[redacted]"),
+            ("<token>hunter2</token> please", "<token>[redacted]</token> please"),
+            ("<secret a=\"b\">hunter2 hunter2", "<secret a=\"b\">[redacted]"),
+            (
+                "<credentials><credentialsId>1</credentialsId>hunter2</credentials>",
+                "<credentials>[redacted]</credentials>",
+            ),
+            ("a%3Ftoken%3dhunter2%26x%3D1", "a%3Ftoken%3d[redacted]%26x%3D1"),
         ] {
             assert_eq!(masked(text, &[]), expected);
             assert!(!is_harmless(text), "{text}");
