@@ -19,6 +19,9 @@ pub(crate) struct DoctorArgs {
     /// Where to connect for every `--probe`, instead of to the hosts of the URLs, such as the gateway's Service; HOST:PORT.
     #[arg(long, value_name = "HOST:PORT", requires = "probe")]
     pub(crate) probe_address: Option<String>,
+    /// Let each `--probe` count as bad unless Portcullis itself refuses it: also one without an answer.
+    #[arg(long, requires = "probe")]
+    pub(crate) require_judged: bool,
     /// Vault or OpenBao, such as https://vault:8200.
     #[arg(long, env = "VAULT_ADDR", value_name = "URL")]
     pub(crate) vault: Option<String>,

@@ -61,6 +61,15 @@ impl Finding {
         Self { state: State::Unknown, next: next.into(), ..Self::good(check, found) }
     }
 
+    /// The same where nothing but good is enough.
+    fn good_or_bad(self) -> Self {
+        let state = match self.state {
+            State::Good => State::Good,
+            State::Warning | State::Bad | State::Unknown => State::Bad,
+        };
+        Self { state, ..self }
+    }
+
     /// What kept a check from being made.
     fn refused(check: &str, refusal: &CliError) -> Self {
         Self::bad(check, refusal.found(), refusal.next_step())
@@ -97,7 +106,11 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, CliErr
     }
     for url in &args.probe {
         progress(&format!("a stranger's calls of {url} …"));
-        findings.extend(probe::look(url, args.probe_address.as_deref()));
+        let found = probe::look(url, args.probe_address.as_deref());
+        findings.extend(found.into_iter().map(|finding| match args.require_judged {
+            true => finding.good_or_bad(),
+            false => finding,
+        }));
     }
     if args.envoy_admin.is_empty() && args.probe.is_empty() {
         findings.push(not_named("envoy", "--envoy-admin or PORTCULLIS_ENVOY_ADMIN"));

@@ -102,6 +102,18 @@ mod tests {
     use super::super::State;
     use super::*;
 
+    #[test]
+    fn where_a_judge_is_required_anything_but_its_refusal_is_bad() {
+        let state = |status, is_ours| {
+            verdict("probe", "without a credential", status, is_ours).good_or_bad().state
+        };
+        assert_eq!(state(401, true), State::Good);
+        for (status, is_ours) in [(503, false), (401, false), (404, false), (200, true)] {
+            assert_eq!(state(status, is_ours), State::Bad, "{status}");
+        }
+        assert_eq!(Finding::unknown("probe", "no answer", "").good_or_bad().state, State::Bad);
+    }
+
     // Finding 11.8.
     // Proves: X16, X29
     #[test]

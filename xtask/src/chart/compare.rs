@@ -60,18 +60,21 @@ pub(crate) fn current(workspace: &Workspace) -> Result<()> {
             )));
         }
         let chart = without_annotations(documents::read(&file, &text)?);
-        let mut others = vec![("portcullis render", printed(workspace, case)?)];
-        others.extend(shipped(workspace, case)?);
-        let chart = if case.has_own_port() { without_ports(chart) } else { chart };
+        let shipped = shipped(workspace, case)?;
+        let printed = ("portcullis render", printed(workspace, case)?);
+        // `portcullis render` knows no ports of the gateway.
+        let portless = without_ports(chart.clone());
+        complaints.extend(missing(case, printed.0, &portless, &printed.1));
+        for (of, documents) in &shipped {
+            complaints.extend(missing(case, of, &chart, documents));
+        }
+        let others = [&shipped[..], &[printed]].concat();
         let known = |key: &str| others.iter().any(|(_, documents)| documents.contains_key(key));
         let all_is_shipped = ["istio", "istio-split", "envoy-gateway"].contains(&case.name);
         for key in chart.keys().filter(|key| all_is_shipped && !known(key)) {
             if !ONLY_CHART.iter().any(|kind| key.starts_with(&format!("{kind} "))) {
                 complaints.push(format!("{file}: {key}: nothing else has such a document"));
             }
-        }
-        for (of, documents) in &others {
-            complaints.extend(missing(case, of, &chart, documents));
         }
     }
     if complaints.is_empty() { Ok(()) } else { Err(Failure::new(complaints.join("\n"))) }
@@ -142,7 +145,6 @@ fn without_annotations(mut documents: Documents) -> Documents {
     documents
 }
 
-/// `portcullis render` knows no ports of the gateway.
 fn without_ports(mut documents: Documents) -> Documents {
     for document in documents.values_mut() {
         walk(document, &mut |value| remove(value, "/listener/portNumber"));
@@ -175,6 +177,9 @@ fn shipped(workspace: &Workspace, case: &Case) -> Result<Vec<(&'static str, Docu
             &["envoy/istio/base.yaml", "envoy/istio/envoyfilter.yaml", "envoy/istio/routes.yaml"]
         }
         "istio-tls" => &["envoy/istio/base.yaml"],
+        "istio-monitoring" => {
+            &["envoy/istio/base.yaml", "envoy/istio/envoyfilter.yaml", "envoy/istio/routes.yaml"]
+        }
         "istio-split" => {
             &["envoy/istio/base.yaml", "envoy/istio/wasmplugin.yaml", "envoy/istio/routes.yaml"]
         }
@@ -188,6 +193,9 @@ fn shipped(workspace: &Workspace, case: &Case) -> Result<Vec<(&'static str, Docu
         let mut text = read(&workspace.root.join(name))?.replace("YOUR-GUARD", GUARD);
         if with_tls {
             text = text.replace("\n#tls ", "\n");
+        }
+        if case.has_own_port() {
+            text = text.replace("\n#port ", "\n");
         }
         let mut documents = documents::read(name, &text)?;
         documents.values_mut().for_each(|document| as_the_chart_names_it(case, document));

@@ -89,9 +89,10 @@ fn on_an_api_server(workspace: &Workspace, helm: &Helm, report: &mut Report) -> 
     let cluster = step("starting etcd and the API server", || {
         Cluster::start(&kubernetes, &tools, &dir, &dir.join("logs"))
     })?;
-    step("defining the resources of Istio, Gateway API and Envoy Gateway", || {
+    step("defining the resources of Istio, Envoy Gateway and Prometheus's operator", || {
         cluster.define(&resources.istio)?;
-        resources.gateway.iter().try_for_each(|file| cluster.define(file))
+        let files = resources.gateway.iter().chain(&resources.monitoring);
+        files.into_iter().try_for_each(|file| cluster.define(file))
     })?;
     for namespace in NAMESPACES {
         cluster.namespace(namespace)?;

@@ -4,9 +4,11 @@
 //! `helm test` is created and admitted, and does not run.
 
 use super::cases::{CASES, Case, Helm};
+use super::documents;
 use crate::failure::{Failure, Result};
 use crate::mesh::cluster::{Cluster, succeeded};
 use crate::mesh::report::Report;
+use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,11 +23,10 @@ pub(super) fn run(helm: &Helm, cluster: &Cluster, dir: &Path, report: &mut Repor
     }
     for case in &CASES {
         report.trial(case.name, "server-side dry run", || {
-            // The API server does not have what Prometheus's operator defines.
-            cluster.dry_run(&written(dir, case.name, &helm.render(case, &[])?)?)
+            cluster.dry_run(&written(dir, case.name, &helm.template(case)?)?)
         });
     }
-    for case in CASES.iter().filter(|case| !case.name.ends_with("-monitoring")) {
+    for case in &CASES {
         let kubeconfig = cluster.kubeconfig();
         let install = || helm.release("install", case, &[], kubeconfig);
         report.trial(case.name, "install", install);
@@ -56,7 +57,44 @@ pub(super) fn run(helm: &Helm, cluster: &Cluster, dir: &Path, report: &mut Repor
             restricted(helm, cluster, dir, case)
         });
     }
+    for case in CASES.iter().filter(|case| case.name == "envoy-gateway-tls") {
+        report.trial(
+            case.name,
+            "the standard `restricted` takes what the proxies' pods ask for",
+            || {
+                let proxy = proxy_pod(&helm.template(case)?)?;
+                cluster.dry_run(&written(dir, "proxy-pod", &proxy)?)
+            },
+        );
+    }
     Ok(())
+}
+
+/// A pod with what the EnvoyProxy says of its pods. Envoy Gateway adds a container of its own, which it describes itself.
+fn proxy_pod(manifests: &str) -> Result<String> {
+    let documents = documents::read("the manifests of Envoy Gateway", manifests)?;
+    let deployment = documents.iter().find_map(|(key, document)| {
+        let is_proxy = key.starts_with("EnvoyProxy ");
+        is_proxy.then(|| document.pointer("/spec/provider/kubernetes/envoyDeployment"))?
+    });
+    let deployment = deployment.ok_or_else(|| Failure::new("there is no EnvoyProxy"))?;
+    let (pod, container) = (&deployment["pod"], &deployment["container"]);
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "proxy", "namespace": "mcp"},
+        "spec": {
+            "securityContext": pod["securityContext"],
+            "volumes": pod["volumes"],
+            "containers": [{
+                "name": "envoy",
+                "image": "envoyproxy/envoy",
+                "securityContext": container["securityContext"],
+                "volumeMounts": container["volumeMounts"],
+            }],
+        },
+    });
+    Ok(pod.to_string())
 }
 
 pub(super) fn written(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {

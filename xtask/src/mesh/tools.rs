@@ -89,18 +89,42 @@ const GATEWAY_RESOURCES: Source = Source {
     ],
 };
 
+const MONITORING_RESOURCES: Source = Source {
+    folder: "monitoring",
+    into: "monitoring-resources",
+    packages: &[],
+    files: &[
+        (
+            PROMETHEUS,
+            "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
+            "pods.yaml",
+        ),
+        (
+            PROMETHEUS,
+            "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+            "rules.yaml",
+        ),
+    ],
+};
+
+const PROMETHEUS: &str = "github.com/prometheus-operator/prometheus-operator";
+
 /// Definitions of resources for an API server.
 pub(crate) struct Resources {
     /// Every resource that Istio defines.
     pub(crate) istio: PathBuf,
     /// Every resource of Gateway API's standard channel, and every one that Envoy Gateway defines.
     pub(crate) gateway: [PathBuf; 2],
+    /// PodMonitor and PrometheusRule of Prometheus's operator.
+    pub(crate) monitoring: [PathBuf; 2],
 }
 
 impl Resources {
     pub(crate) fn install(workspace: &Workspace) -> Result<Self> {
         let istio = built(workspace, &ISTIO_RESOURCES)?.join("crds.yaml");
-        Ok(Self { istio, gateway: gateway_resources(workspace)? })
+        let dir = built(workspace, &MONITORING_RESOURCES)?;
+        let monitoring = [dir.join("pods.yaml"), dir.join("rules.yaml")];
+        Ok(Self { istio, gateway: gateway_resources(workspace)?, monitoring })
     }
 }
 
