@@ -30,6 +30,12 @@
 {{- $_ := set $paths . true }}
 {{- end }}
 {{- end }}
+{{- if and (has "*" .Values.hosts) (gt (len .Values.hosts) 1) }}{{ fail "hosts: * and another host; expected * alone, for every host" }}{{ end }}
+{{- range $name, $_ := .Values.connectors }}
+{{- range list "-listen" "-messages" "-unjudged" "-messages-unjudged" }}
+{{- if hasKey $.Values.connectors (printf "%s%s" $name .) }}{{ fail (printf "connectors: %s%s is the name of a route of %s; expected another name" $name . $name) }}{{ end }}
+{{- end }}
+{{- end }}
 {{- if .Values.network_policies.enabled }}
 {{- range $part := list "redis" "vault" }}
 {{- $it := get $.Values.network_policies $part }}
@@ -37,7 +43,7 @@
 {{- end }}
 {{- end }}
 {{- $drain := int .Values.envoy_gateway.drain_seconds }}
-{{- if and $drain (lt $drain (include "portcullis.longest" . | int)) }}
+{{- if and $drain (le $drain (include "portcullis.longest" . | int)) }}
 {{- fail (printf "envoy_gateway.drain_seconds: %d; expected more than the longest idle_timeout, which is %ss" $drain (include "portcullis.longest" .)) }}
 {{- end }}
 {{- end }}

@@ -5,7 +5,7 @@
 {{- $ports := list 0 }}
 {{- if .Values.gateway.own_ports }}
 {{- $ports = list }}
-{{- range .Values.listeners }}{{ $ports = append $ports (int .port) }}{{ end }}
+{{- range .Values.listeners }}{{ $ports = append $ports (int (.pod_port | default .port)) }}{{ end }}
 {{- end }}
 {{- $ports | toJson }}
 {{- end }}

@@ -42,3 +42,12 @@
 {{- define "portcullis.unjudged" -}}
 {"jsonrpc":"2.0","id":null,"error":{"code":-31503,"message":"The gateway cannot serve this call right now"}}
 {{- end }}
+
+{{- /* Metadata of what a hook creates after an uninstall, as a release would have it, so that a later one takes it over. */ -}}
+{{- define "portcullis.left" -}}
+labels: {app.kubernetes.io/managed-by: Helm}
+annotations:
+  helm.sh/hook: post-delete
+  meta.helm.sh/release-name: {{ .Release.Name }}
+  meta.helm.sh/release-namespace: {{ .Release.Namespace }}
+{{- end }}

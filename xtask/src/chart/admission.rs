@@ -25,7 +25,37 @@ const fn taken(name: &'static str, text: &'static str) -> Manifest {
     Manifest { name, text, said: None }
 }
 
-const ISTIO: [Manifest; 9] = [
+const ISTIO: [Manifest; 15] = [
+    denied(
+        "a route that matches by an empty list",
+        "x-portcullis-guard",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: other, namespace: istio-ingress}\nspec: {hosts: [mcp.example.com], gateways: [portcullis], http: [{match: [], route: [{destination: {host: demo}}], retries: {attempts: 0}}]}\n",
+    ),
+    denied(
+        "a route of the Gateway as ./NAME",
+        "x-portcullis-guard",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: other, namespace: istio-ingress}\nspec: {hosts: [mcp.example.com], gateways: [./portcullis], http: [{route: [{destination: {host: demo}}], retries: {attempts: 0}}]}\n",
+    ),
+    denied(
+        "a route of the Gateway as NAME.NAMESPACE",
+        "x-portcullis-guard",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: other, namespace: istio-ingress}\nspec: {hosts: [mcp.example.com], gateways: [portcullis.istio-ingress], http: [{route: [{destination: {host: demo}}], retries: {attempts: 0}}]}\n",
+    ),
+    denied(
+        "a route of the Gateway as a host",
+        "x-portcullis-guard",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: other, namespace: istio-ingress}\nspec: {hosts: [mcp.example.com], gateways: [portcullis.istio-ingress.svc.cluster.local], http: [{route: [{destination: {host: demo}}], retries: {attempts: 0}}]}\n",
+    ),
+    denied(
+        "a patch of the root namespace that removes the filter",
+        "not portcullis or its seal",
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: other, namespace: istio-system}\nspec: {configPatches: [{applyTo: HTTP_FILTER, match: {context: GATEWAY, listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager, subFilter: {name: portcullis}}}}}, patch: {operation: REMOVE}}]}\n",
+    ),
+    denied(
+        "a patch that removes the WasmPlugin's filter",
+        "not portcullis or its seal",
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: other, namespace: istio-ingress}\nspec: {configPatches: [{applyTo: HTTP_FILTER, match: {context: GATEWAY, listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager, subFilter: {name: 'extensions.istio.io/trafficextension/istio-ingress.portcullis~istio-translated-wasmplugin'}}}}}, patch: {operation: REMOVE}}]}\n",
+    ),
     denied(
         "a route without the guard",
         "x-portcullis-guard",
@@ -71,7 +101,12 @@ const ISTIO: [Manifest; 9] = [
     ),
 ];
 
-const ENVOY_GATEWAY: [Manifest; 8] = [
+const ENVOY_GATEWAY: [Manifest; 9] = [
+    denied(
+        "a route that matches by an empty list",
+        "x-portcullis-guard",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: other, namespace: mcp}\nspec: {parentRefs: [{name: mcp}], rules: [{matches: [], backendRefs: [{name: demo, port: 8080}]}]}\n",
+    ),
     denied(
         "a route without the guard",
         "x-portcullis-guard",

@@ -131,9 +131,9 @@ impl Helm {
         succeeded("helm lint", command).map(drop)
     }
 
-    /// All manifests of a case, also those that need the API of Prometheus's operator.
+    /// All manifests of a case but hooks, also those that need the API of Prometheus's operator.
     pub(super) fn template(&self, case: &Case) -> Result<String> {
-        self.render(case, &["--api-versions", "monitoring.coreos.com/v1"])
+        self.render(case, &["--no-hooks", "--api-versions", "monitoring.coreos.com/v1"])
     }
 
     /// The same with further options.

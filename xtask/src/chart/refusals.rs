@@ -13,7 +13,7 @@ struct Refusal {
     said: &'static str,
 }
 
-const REFUSALS: [Refusal; 21] = [
+const REFUSALS: [Refusal; 24] = [
     refusal("failOpen", &["--set", "failOpen=true"], "additional properties 'failOpen'"),
     refusal(
         "failOpen of the module",
@@ -91,6 +91,29 @@ const REFUSALS: [Refusal; 21] = [
             "gateway.own_ports=true,mode=split,split_consent=a refused call sends the server its headers",
         ],
         "gateway.own_ports: only with",
+    ),
+    refusal(
+        "a host beside *",
+        &["--set-json", "hosts=[\"*\", \"mcp.example.com\"]"],
+        "expected * alone",
+    ),
+    refusal(
+        "a connector with the name of a route",
+        &[
+            "--set-json",
+            "connectors.demo-listen={\"path\": \"/crm/sse\", \"upstream\": {\"service\": {\"host\": \"b\", \"port\": 80}}}",
+        ],
+        "demo-listen is the name of a route of demo",
+    ),
+    refusal(
+        "several Gateways",
+        &[
+            "--set-json",
+            "istio.gateways=[\"a\", \"b\"]",
+            "--set-json",
+            "gateway_api.parent_refs=[{\"name\": \"a\"}, {\"name\": \"b\"}]",
+        ],
+        "maxItems: got 2, want 1",
     ),
     refusal("a probe image without a digest", &["--set", "tests.digest="], "/tests/digest"),
 ];
