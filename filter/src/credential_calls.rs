@@ -1,21 +1,24 @@
-//! Reads of credentials from Vault and authorization servers: one per credential at a time, whoever waits for it.
+//! Questions to Vault and authorization servers: one per credential at a time, whoever waits for it, and one about leases,
+//! for which nobody waits.
 //!
-//! Owns the host's tokens, and who waits for which. What a reply means is the core's to say. Calls start from the root
-//! context: the host forgets the calls of a stream that ends, and others may wait for them.
+//! Owns the host's tokens, who waits for which, and how many there are. What a reply means is the core's to say. Calls
+//! start from the root context: the host forgets the calls of a stream that ends, and others may wait for them.
 
 use portcullis_core::config::Vault;
 use portcullis_core::connector_credential::CredentialRef;
 use portcullis_core::driver::call::{CallFailure, Dependency, Reply};
+use portcullis_core::id::OrgId;
+use portcullis_core::resilience::shares;
 use portcullis_core::time::UnixTime;
 use portcullis_core::token_exchange::TokenRequest;
-use portcullis_core::vault::SecretRef;
+use portcullis_core::vault::{LeaseCall, LeaseId, SecretRef};
 
 use crate::guarded::Guarded;
 use crate::host;
 use crate::http_call;
 use crate::waiter::{DependencyEvent, Waiter};
 
-/// So many reads may be on their way at once.
+/// So many questions may be on their way at once. Organisations share them: of one whose Vault is slow, half at most.
 const MOST_CALLS: usize = 1_024;
 
 /// The reads that are on their way.
@@ -25,11 +28,31 @@ pub(crate) struct CredentialCalls {
 }
 
 struct Call {
-    reference: CredentialRef,
+    asked: Asked,
     /// The host's token.
     token: u32,
     since: UnixTime,
     waiters: Vec<Waiter>,
+    /// For whom it was started.
+    org: Option<OrgId>,
+}
+
+/// What a call asks.
+enum Asked {
+    Credential(CredentialRef),
+    Lease(LeaseCall),
+}
+
+impl Asked {
+    /// The credential that it brings.
+    fn credential(&self) -> Option<&CredentialRef> {
+        match self {
+            Self::Credential(reference) | Self::Lease(LeaseCall::Replace(reference)) => {
+                Some(reference)
+            }
+            Self::Lease(LeaseCall::Renew(..) | LeaseCall::Revoke(_)) => None,
+        }
+    }
 }
 
 impl CredentialCalls {
@@ -38,15 +61,21 @@ impl CredentialCalls {
         &self,
         root: u32,
         waiter: Waiter,
-        reference: &CredentialRef,
+        (reference, org): (&CredentialRef, Option<OrgId>),
         ask: impl FnOnce() -> Result<u32, CallFailure>,
     ) -> Vec<DependencyEvent> {
         let joined = self.calls.with(|calls| {
-            if let Some(call) = calls.iter_mut().find(|call| call.reference == *reference) {
+            let same = |call: &&mut Call| call.asked.credential() == Some(reference);
+            if let Some(call) = calls.iter_mut().find(same) {
                 call.waiters.push(waiter);
                 return Ok(true);
             }
-            if calls.len() < MOST_CALLS { Ok(false) } else { Err(CallFailure::Refused) }
+            let own = calls.iter().filter(|call| call.org == org).count();
+            match shares::lets_in(MOST_CALLS, calls.len(), own) {
+                true => Ok(false),
+                // Of a share that is used up, nothing follows for Vault.
+                false => Err(CallFailure::NotAsked),
+            }
         });
         match joined {
             Some(Ok(true)) => return Vec::new(),
@@ -59,13 +88,50 @@ impl CredentialCalls {
         let _ = host::enter(waiter.context);
         match asked {
             Ok(token) => {
-                let (reference, since) = (reference.clone(), waiter.since);
-                let call = Call { reference, token, since, waiters: vec![waiter] };
+                let (asked, since) = (Asked::Credential(reference.clone()), waiter.since);
+                let call = Call { asked, token, since, waiters: vec![waiter], org };
                 self.calls.with(|calls| calls.push(call));
                 Vec::new()
             }
             Err(why) => vec![waiter.failed(why)],
         }
+    }
+
+    /// Whether a question about a lease is on its way: there is one at a time.
+    pub(crate) fn attends_lease(&self) -> bool {
+        let of_lease = |call: &Call| matches!(call.asked, Asked::Lease(_));
+        self.calls.with(|calls| calls.iter().any(of_lease)).unwrap_or(true)
+    }
+
+    /// Asks Vault about a lease. The current context is the root's.
+    pub(crate) fn start_lease(
+        &self,
+        vault: Option<&Vault>,
+        call: LeaseCall,
+        since: UnixTime,
+    ) -> Vec<DependencyEvent> {
+        let asked = match &call {
+            // A call has one made already.
+            LeaseCall::Replace(reference) if self.is_asked(reference) => Err(CallFailure::NotAsked),
+            LeaseCall::Replace(CredentialRef::Secret(secret)) => ask_vault(vault, secret, None),
+            LeaseCall::Replace(CredentialRef::Token(_)) => Err(CallFailure::Refused),
+            LeaseCall::Renew(_, id) => put_lease(vault, &id.renewal()),
+            LeaseCall::Revoke(revocation) => put_lease(vault, &revocation.id.revocation()),
+        };
+        match asked {
+            Ok(token) => {
+                let (asked, waiters) = (Asked::Lease(call), Vec::new());
+                let call = Call { asked, token, since, waiters, org: None };
+                self.calls.with(|calls| calls.push(call));
+                Vec::new()
+            }
+            Err(why) => vec![DependencyEvent::Lease(call, Err(why))],
+        }
+    }
+
+    fn is_asked(&self, reference: &CredentialRef) -> bool {
+        let same = |call: &Call| call.asked.credential() == Some(reference);
+        self.calls.with(|calls| calls.iter().any(same)).unwrap_or(true)
     }
 
     /// The reply to the HTTP call `token`, if it is one of these.
@@ -79,15 +145,29 @@ impl CredentialCalls {
             let at = calls.iter().position(|call| call.token == token)?;
             Some(calls.swap_remove(at))
         });
-        let Call { reference, since, waiters, .. } = call.flatten()?;
-        let reply = match &reference {
-            CredentialRef::Secret(_) => http_call::body(headers, size).map(Reply::vault),
-            CredentialRef::Token(_) => {
+        let Call { asked, since, waiters, .. } = call.flatten()?;
+        let reply = match asked.credential() {
+            Some(CredentialRef::Secret(_)) | None => {
+                http_call::body(headers, size).map(Reply::vault)
+            }
+            Some(CredentialRef::Token(_)) => {
                 http_call::any_body(headers, size).map(|(status, body)| Reply::token(status, body))
             }
         };
         let elapsed = reply.is_ok().then(|| host::now().since(since));
-        let mut events = vec![DependencyEvent::Called(Dependency::of(&reference), elapsed)];
+        let dependency = asked.credential().map_or(Dependency::Vault, Dependency::of);
+        let mut events = vec![DependencyEvent::Called(dependency, elapsed)];
+        if let Asked::Credential(reference) = &asked {
+            let reply = reply.as_ref().ok().map(Reply::shared);
+            events.push(DependencyEvent::Credential(reference.clone(), reply, since));
+        }
+        if let Asked::Lease(call) = asked {
+            // Before those who came to wait for it go on.
+            events.push(DependencyEvent::Lease(
+                call,
+                reply.as_ref().map(Reply::shared).map_err(|it| *it),
+            ));
+        }
         match reply {
             Ok(reply) => {
                 let done = |waiter: Waiter| waiter.done(reply.shared());
@@ -112,12 +192,25 @@ impl CredentialCalls {
 pub(crate) fn ask_vault(
     vault: Option<&Vault>,
     secret: &SecretRef,
-    request_id: &str,
+    request_id: Option<&str>,
 ) -> Result<u32, CallFailure> {
     let Vault { cluster, timeout, mounts, .. } = vault.ok_or(CallFailure::Refused)?;
     let path = secret.api_path(mounts);
-    host::http_get((cluster, cluster), &path, Some(request_id), *timeout)
+    host::http_get((cluster, cluster), &path, request_id, *timeout)
         .map_err(|_| CallFailure::Refused)
+}
+
+fn put_lease(vault: Option<&Vault>, path: &str) -> Result<u32, CallFailure> {
+    let Vault { cluster, timeout, .. } = vault.ok_or(CallFailure::Refused)?;
+    host::http_put((cluster, cluster), path, *timeout).map_err(|_| CallFailure::Refused)
+}
+
+/// Gives leases back where nobody is there any more to hear the answer. The host cancels the calls of a context that is
+/// gone, and writes before what a connection takes at once: each call needs a connection to Vault that is open and idle.
+pub(crate) fn revoke_last(vault: Option<&Vault>, leases: &[LeaseId]) {
+    for id in leases {
+        let _ = put_lease(vault, &id.revocation());
+    }
 }
 
 /// The host's token of a request to an authorization server.

@@ -13,10 +13,10 @@ use log::{error, info};
 use portcullis_core::audit::Chain;
 use portcullis_core::auth::certificate::mapping::CertificateMode;
 use portcullis_core::auth::token::keyring::Keyring;
-use portcullis_core::config::{Config, Mode, RequestIds};
+use portcullis_core::config::{Config, Mode, RequestIds, Vault};
 use portcullis_core::connector_credential::CredentialRef;
 use portcullis_core::denial::Denial;
-use portcullis_core::driver::call::{CallFailure, Dependency, DependencyCall, Reply};
+use portcullis_core::driver::call::{Asker, CallFailure, Dependency, DependencyCall, Reply};
 use portcullis_core::driver::event::{Event, Head};
 use portcullis_core::driver::step::{Effect, Gate, RequestGate, ResponseGate};
 use portcullis_core::health::Health;
@@ -28,7 +28,7 @@ use portcullis_core::resilience::breaker::Breakers;
 use portcullis_core::time::UnixTime;
 use portcullis_core::worker::Worker;
 
-use crate::credential_calls::{CredentialCalls, ask_token, ask_vault};
+use crate::credential_calls::{CredentialCalls, ask_token, ask_vault, revoke_last};
 use crate::exchanges::{Ending, Exchanges, Held};
 use crate::guarded::Guarded;
 use crate::host::{self, BufferType, MapType};
@@ -287,7 +287,29 @@ impl Gateway {
             let now = host::now();
             self.take(now, events);
             self.work_off(now);
+            // Where many leases are due, each tick would attend to one.
+            self.attend_leases(now);
         }
+    }
+
+    /// Asks Vault about the lease whose turn it is, unless a question is on its way.
+    fn attend_leases(&self, now: UnixTime) {
+        /// Questions that could not be asked; the next tick goes on.
+        const MOST_FAILED: usize = 8;
+        for _ in 0..MOST_FAILED {
+            if self.credentials.attends_lease() {
+                return;
+            }
+            let Some(call) = self.worker.with(|worker| worker.due_lease(now)).flatten() else {
+                return;
+            };
+            let events = self.credentials.start_lease(self.vault().as_ref(), call, now);
+            self.take(now, events);
+        }
+    }
+
+    fn vault(&self) -> Option<Vault> {
+        self.worker.with(|worker| worker.config.vault.clone()).flatten()
     }
 
     /// Bytes came on the Redis stream.
@@ -324,6 +346,7 @@ impl Gateway {
         if let Some(call) = self.worker.with(|worker| worker.due_checkpoint(now)).flatten() {
             self.take(now, self.redis.checkpoint(now, call));
         }
+        self.attend_leases(now);
         if !self.pending.is_empty() {
             self.work_off(now);
         }
@@ -333,9 +356,11 @@ impl Gateway {
         }
     }
 
-    /// The VM ends in order: what its chain has since the last checkpoint is noted.
+    /// The VM ends in order: what its chain has since the last checkpoint is noted, and its leases are given back.
     pub(crate) fn end(&self) {
         let now = host::now();
+        let leases = self.worker.with(|worker| worker.last_leases(now)).unwrap_or_default();
+        revoke_last(self.vault().as_ref(), &leases);
         if let Some(call) = self.worker.with(|worker| worker.last_checkpoint(now)).flatten() {
             let _ = self.redis.checkpoint(now, call);
         }
@@ -388,17 +413,20 @@ impl Gateway {
                 self.redis.submit(waiter, Command::Script(script))
             }
             DependencyCall::Policy(version) => self.redis.read_policy(waiter, &version),
-            DependencyCall::Credential(reference, request_id) => {
-                let vault = self.worker.with(|worker| worker.config.vault.clone()).flatten();
-                self.credentials.start(self.root, waiter, &reference, || match &reference {
-                    CredentialRef::Secret(secret) => ask_vault(vault.as_ref(), secret, &request_id),
+            DependencyCall::Credential(reference, Asker { request_id, org }) => {
+                let vault = self.vault();
+                let ask = || match &reference {
+                    CredentialRef::Secret(secret) => {
+                        ask_vault(vault.as_ref(), secret, Some(&request_id))
+                    }
                     CredentialRef::Token(_) => Err(CallFailure::Refused),
-                })
+                };
+                self.credentials.start(self.root, waiter, (&reference, org), ask)
             }
-            DependencyCall::Token(token, request, request_id) => {
+            DependencyCall::Token(token, request, Asker { request_id, org }) => {
                 let reference = CredentialRef::Token(token);
                 let ask = || ask_token(&request, &request_id);
-                self.credentials.start(self.root, waiter, &reference, ask)
+                self.credentials.start(self.root, waiter, (&reference, org), ask)
             }
             DependencyCall::Keys(issuer) => {
                 self.jwks.wait(waiter, issuer);
@@ -417,6 +445,23 @@ impl Gateway {
                     self.metrics.measure_call(dependency, elapsed);
                 }
                 DependencyEvent::Exchange(event) => self.pending.extend([event]),
+                DependencyEvent::Credential(reference, reply, since) => {
+                    self.worker.with(|worker| {
+                        worker.take_answer(&reference, reply.as_ref(), (since, now));
+                    });
+                }
+                DependencyEvent::Lease(call, reply) => {
+                    let body = match &reply {
+                        Ok(Reply::Vault { body }) => Ok(body.as_slice()),
+                        Ok(_) => Err(CallFailure::Unreadable),
+                        Err(why) => Err(*why),
+                    };
+                    let outcome = self.worker.with(|worker| worker.lease_answered(call, body, now));
+                    if let Some(outcome) = outcome {
+                        self.metrics.measure(Metric::Leases(outcome), 1);
+                    }
+                    self.measure_load(now);
+                }
                 DependencyEvent::Checkpointed(reply) => {
                     self.worker.with(|worker| worker.checkpoint_answered(reply));
                     self.measure_load(now);

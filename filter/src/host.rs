@@ -326,8 +326,27 @@ pub(crate) fn http_get(
     request_id: Option<&str>,
     timeout: Duration,
 ) -> Result<u32, HostError> {
+    http_call("GET", (cluster, authority), path, request_id, timeout)
+}
+
+/// Starts a `PUT` without a body to a cluster, of a host; the token names its reply.
+pub(crate) fn http_put(
+    (cluster, authority): (&str, &str),
+    path: &str,
+    timeout: Duration,
+) -> Result<u32, HostError> {
+    http_call("PUT", (cluster, authority), path, None, timeout)
+}
+
+fn http_call(
+    method: &str,
+    (cluster, authority): (&str, &str),
+    path: &str,
+    request_id: Option<&str>,
+    timeout: Duration,
+) -> Result<u32, HostError> {
     let mut headers = vec![
-        (":method", "GET"),
+        (":method", method),
         (":path", path),
         (":authority", authority),
         ("accept", "application/json"),

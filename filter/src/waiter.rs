@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use portcullis_core::connector_credential::CredentialRef;
 use portcullis_core::driver::call::{CallFailure, CallId, Dependency, Reply};
 use portcullis_core::driver::event::Event;
 use portcullis_core::id::PolicyVersion;
 use portcullis_core::time::UnixTime;
+use portcullis_core::vault::LeaseCall;
 use portcullis_redis_lua::Value;
 
 /// Which call of which exchange.
@@ -49,6 +51,10 @@ pub(crate) enum DependencyEvent {
     Called(Dependency, Option<Duration>),
     /// An exchange's call is over.
     Exchange(PendingEvent),
+    /// The question for a credential, asked at that time, was answered, or was not: the worker takes it first.
+    Credential(CredentialRef, Option<Reply>, UnixTime),
+    /// Vault answered, or did not, to a question about a lease.
+    Lease(LeaseCall, Result<Reply, CallFailure>),
     /// Redis answered, or did not, to a checkpoint of the audit chain.
     Checkpointed(Option<Value>),
     /// The worker is to take a policy document before who waited for it goes on; none when Redis has none.

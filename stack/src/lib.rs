@@ -24,6 +24,7 @@ pub mod files;
 mod frameworks;
 pub mod http;
 mod issuer;
+pub mod known_secrets;
 mod node;
 mod openbao;
 mod operator;

@@ -6,6 +6,7 @@
 use crate::error::{During, Result, StackError};
 use crate::files::{random_hex, write_private};
 use crate::http::{self, Reply};
+use crate::known_secrets;
 use crate::ports::loopback;
 use crate::process::Process;
 use crate::ready;
@@ -88,6 +89,9 @@ impl OpenBao {
 
     /// Any request to the API below `/v1/`, as root; refused unless the answer is a 2xx.
     pub fn call(&self, method: &str, path: &str, body: &Value) -> Result<Reply> {
+        if let Some(fields) = body.get("data") {
+            known_secrets::note_all(fields, path);
+        }
         let url = format!("{}/v1/{path}", self.url());
         let reply = http::send(
             method,

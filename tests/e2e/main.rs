@@ -32,6 +32,7 @@ mod hostile;
 mod http_versions;
 mod interop;
 mod keys_now;
+mod leaks;
 mod limits;
 mod limits_budget;
 mod limits_load;
@@ -55,7 +56,9 @@ mod soak;
 mod streams;
 mod third_party;
 mod throttle;
+mod token_endpoints;
 mod token_exchange;
+mod token_exchange_id_jag;
 mod tokens;
 mod tokens_idp;
 mod tools;
@@ -176,6 +179,9 @@ fn all_cases() -> Vec<Case> {
         vault_leases::cases(),
         vault_servers::cases(),
         token_exchange::cases(),
+        token_exchange_id_jag::cases(),
+        token_endpoints::cases(),
+        leaks::cases(),
         meshes::cases(),
         messages::cases(),
         answers::cases(),
@@ -236,10 +242,17 @@ fn main() -> ExitCode {
     let shared = Arc::new(Shared::default());
     let trials = cases().into_iter().map(|case| case.trial(&shared, &workspace)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    let leaks = shared.leaks();
     // The stack has to be stopped before the process ends: `exit` would run no destructor.
     drop(shared);
     signals::yield_to_stop();
-    conclusion.exit_code()
+    match leaks {
+        None => conclusion.exit_code(),
+        Some(leaks) => {
+            eprintln!("{leaks}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn refused(why: &str) -> ExitCode {

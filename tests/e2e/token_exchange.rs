@@ -97,7 +97,7 @@ impl Setting {
 }
 
 /// What the token says that reached the server.
-fn claims(answer: &Answer) -> Value {
+pub(crate) fn claims(answer: &Answer) -> Value {
     let head = head(answer);
     let [sent] = header(&head, "authorization")[..] else { panic!("{head}") };
     let token = sent.strip_prefix("Bearer ").unwrap_or_else(|| panic!("{head}"));

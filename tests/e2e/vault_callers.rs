@@ -257,12 +257,12 @@ fn a_pinned_version_is_read(world: &World<'_>) {
         })
     });
     let path = format!("connectors/{}", pinned.org.name);
-    for value in ["first", "second", "third"] {
+    for value in ["the-first-value", "the-second-value", "the-third-value"] {
         stack.openbao.put_secret(&path, "token", value).unwrap();
     }
     let key = pinned.org.key("analyst").key;
     let reached = head(&pinned.call(&key));
-    assert_eq!(header(&reached, "x-upstream-key"), ["second"]);
+    assert_eq!(header(&reached, "x-upstream-key"), ["the-second-value"]);
 }
 
 // Proves: A5

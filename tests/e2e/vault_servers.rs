@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use portcullis_stack::files::write_private;
-use portcullis_stack::{CREDENTIAL_FIELD, Process, http, ports, ready};
+use portcullis_stack::{CREDENTIAL_FIELD, Process, http, known_secrets, ports, ready};
 use portcullis_tests::fake::FakeUpstream;
 use portcullis_tests::organisation::{Organisation, PYTHON};
 use portcullis_tests::world::{OwnEnvoy, Workers};
@@ -103,6 +103,8 @@ impl Server {
         let policy = r#"
             path "secret/data/connectors/*" { capabilities = ["read"] }
             path "database/creds/crm" { capabilities = ["read"] }
+            path "sys/leases/renew/database/creds/crm/*" { capabilities = ["update"] }
+            path "sys/leases/revoke/database/creds/crm/*" { capabilities = ["update"] }
         "#;
         self.call("PUT", "sys/policies/acl/gateway", &json!({"policy": policy}));
         let wanted = json!({"policies": ["gateway"], "no_default_policy": true});
@@ -124,6 +126,9 @@ impl Server {
     }
 
     fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        if let Some(fields) = body.get("data") {
+            known_secrets::note_all(fields, path);
+        }
         let url = format!("http://{}/v1/{path}", self.address);
         let token = [("x-vault-token", self.root_token.as_str())];
         let reply = http::send(method, &url, &token, body.to_string().as_bytes()).unwrap();

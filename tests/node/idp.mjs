@@ -6,17 +6,20 @@
 //
 // KEYS: a file that this program writes. GENERATION: how many keys there are; the newest signs, all are published.
 // SUBJECTS: a key set. The client `gateway` exchanges tokens that it proves (RFC 8693) for tokens that live LIFE seconds; while
-// the file KEYS.slow is there, that takes five seconds, and subjects in the lines of KEYS.refused get none.
+// the file KEYS.slow is there, that takes five seconds, and subjects in the lines of KEYS.refused get none. For
+// `requested_token_type` ID-JAG they get one, which another of these takes for a token (RFC 7523), once, if SUBJECTS has its key.
 // Writes a line `call jwks` or `call token` for each request for keys or for a token.
 
-import { generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { createLocalJWKSet, jwtVerify } from 'jose';
+import { SignJWT, createLocalJWKSet, importJWK, jwtVerify } from 'jose';
 import Provider, { errors } from 'oidc-provider';
 
 const [port, file, generation, org, subjects, life = '300'] = process.argv.slice(2);
 const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const JWT_BEARER = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
+const ID_JAG = 'urn:ietf:params:oauth:token-type:id-jag';
 const issuer = `http://127.0.0.1:${port}`;
 
 const keys = existsSync(file) ? JSON.parse(readFileSync(file)) : [];
@@ -41,7 +44,7 @@ const provider = new Provider(issuer, {
         ...(subjects ? [{
             client_id: 'gateway',
             client_secret: 'the-gateways-secret',
-            grant_types: [EXCHANGE],
+            grant_types: [EXCHANGE, JWT_BEARER],
             redirect_uris: [],
             response_types: [],
             token_endpoint_auth_method: 'client_secret_basic',
@@ -74,8 +77,10 @@ const provider = new Provider(issuer, {
 
 if (subjects) {
     const proves = createLocalJWKSet(JSON.parse(readFileSync(subjects)));
-    const names = ['subject_token', 'subject_token_type', 'requested_token_type', 'audience', 'scope'];
-    provider.registerGrantType(EXCHANGE, (context) => exchange(context, proves), names, []);
+    const names = ['subject_token', 'subject_token_type', 'requested_token_type', 'audience', 'resource', 'scope'];
+    provider.registerGrantType(EXCHANGE, (context) => exchange(context, proves), names, ['resource']);
+    const seen = new Set();
+    provider.registerGrantType(JWT_BEARER, (context) => redeem(context, proves, seen), ['assertion', 'scope'], []);
 }
 
 /** A token for the subject of another one, whose `act` goes along. */
@@ -92,10 +97,40 @@ async function exchange(context, proves) {
     if (refused.includes(sub)) {
         throw new errors.InvalidGrant('no token for this subject');
     }
-    const token = new provider.ClientCredentials({ client, scope: params.scope });
-    token.resourceServer = new provider.ResourceServer(params.audience, {
+    if (params.requested_token_type === ID_JAG) {
+        const claims = { client_id: client.clientId, scope: params.scope, resource: params.resource, act };
+        const key = await importJWK(keys[0], 'ES256');
+        const jag = await new SignJWT(claims)
+            .setProtectedHeader({ alg: 'ES256', kid: keys[0].kid, typ: 'oauth-id-jag+jwt' })
+            .setIssuer(issuer).setSubject(sub).setAudience(params.audience).setJti(randomUUID())
+            .setIssuedAt().setExpirationTime('5m').sign(key);
+        context.body = { access_token: jag, issued_token_type: ID_JAG, token_type: 'N_A', expires_in: 300 };
+        return;
+    }
+    await issue(context, { audience: params.audience, scope: params.scope, sub, act });
+}
+
+/** A token for the subject of an ID-JAG that names this server and the client, and was not used before. */
+async function redeem(context, proves, seen) {
+    const { client, params } = context.oidc;
+    const options = { typ: 'oauth-id-jag+jwt', audience: issuer, requiredClaims: ['jti', 'exp', 'iat', 'client_id'] };
+    const proven = await jwtVerify(params.assertion, proves, options).catch(() => {
+        throw new errors.InvalidGrant('the assertion does not hold');
+    });
+    const { sub, act, jti, client_id: of, resource, scope } = proven.payload;
+    if (of !== client.clientId || seen.has(jti)) {
+        throw new errors.InvalidGrant('the assertion is not for this client, or was used before');
+    }
+    seen.add(jti);
+    await issue(context, { audience: resource, scope, sub, act });
+}
+
+async function issue(context, { audience, scope, sub, act }) {
+    const { client } = context.oidc;
+    const token = new provider.ClientCredentials({ client, scope });
+    token.resourceServer = new provider.ResourceServer(audience, {
         scope: scopes,
-        audience: params.audience,
+        audience,
         accessTokenTTL: Number(life),
         accessTokenFormat: 'jwt',
         jwt: { sign: { alg: 'ES256' } },

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Failed, Trial};
 use portcullis_stack::Workspace;
 
+use crate::leaks;
 use crate::world::{self, Shared, World};
 
 /// A test before it runs.
@@ -42,6 +43,9 @@ impl Case {
             note_time(&workspace, &title, started.elapsed());
             match outcome {
                 Ok(()) => {
+                    if let Some(leaks) = leaks::report(&leaks::search(&world.dir())) {
+                        return Err(Failed::from(leaks));
+                    }
                     world::tidy(&world.dir());
                     Ok(())
                 }

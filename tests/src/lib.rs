@@ -15,6 +15,7 @@ pub mod faulty_redis;
 pub mod front;
 pub mod gateway;
 pub mod http2;
+pub mod leaks;
 pub mod log_service;
 pub mod mcp;
 pub mod moved_clock;

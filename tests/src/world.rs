@@ -12,6 +12,7 @@ use portcullis_stack::{
 
 use crate::fake::FakeUpstream;
 use crate::gateway::Gateway;
+use crate::leaks::{self, AdminPages};
 use crate::organisation::Organisation;
 
 /// What the guards of [`World::envoy_serving`] end with.
@@ -21,6 +22,18 @@ pub const GUARD: &str = "0123456789abcdef0123456789abcdef";
 #[derive(Debug, Default)]
 pub struct Shared {
     stack: OnceLock<Result<Stack, String>>,
+}
+
+impl Shared {
+    /// The secrets of this run that the shared stack shows, once all tests are over.
+    pub fn leaks(&self) -> Option<String> {
+        let Some(Ok(stack)) = self.stack.get() else { return None };
+        let dir = &stack.options().dir;
+        if let Err(fault) = leaks::dump(stack, dir) {
+            return Some(format!("what the shared stack holds cannot be read: {fault}"));
+        }
+        leaks::report(&leaks::search(dir))
+    }
 }
 
 /// What one test may use.
@@ -34,6 +47,8 @@ pub struct World<'a> {
 /// An Envoy of a test's own in front of another stack's Redis and OpenBao.
 #[derive(Debug)]
 pub struct OwnEnvoy {
+    // Before the Envoy, because fields are dropped in this order.
+    _pages: AdminPages,
     pub envoy: Envoy,
     pub gateway: Gateway,
 }
@@ -283,7 +298,8 @@ impl<'a> World<'a> {
         let options = self.options_from(stack, template, port, workers, adjust);
         let envoy = Envoy::start_with(options, environment).unwrap_or_else(|e| panic!("{e}"));
         let gateway = Gateway::at(&envoy, stack.connector.record());
-        OwnEnvoy { envoy, gateway }
+        let pages = AdminPages::of(&envoy, self.dir().join("pages"));
+        OwnEnvoy { _pages: pages, envoy, gateway }
     }
 
     /// Files of this test's own stack or Envoy.
@@ -301,9 +317,10 @@ impl<'a> World<'a> {
 impl OwnEnvoy {
     /// Any Envoy in front of a stack's servers.
     pub fn start(options: EnvoyOptions, stack: &Stack) -> Self {
+        let dir = options.dir.join("pages");
         let envoy = Envoy::start(options).unwrap_or_else(|e| panic!("{e}"));
         let gateway = Gateway::at(&envoy, stack.connector.record());
-        Self { envoy, gateway }
+        Self { _pages: AdminPages::of(&envoy, dir), envoy, gateway }
     }
 }
 

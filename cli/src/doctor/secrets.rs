@@ -52,8 +52,10 @@ fn finding(vault: &Vault<'_>, secret: &SecretRef, org: &OrgId) -> Finding {
     let fault = match status {
         200 => match secret.read(&body) {
             Ok(SecretData { lease: Some(lease), .. }) => {
-                let found =
-                    format!("made for {} s, for {org}; this look made one more", lease.as_secs());
+                let found = format!(
+                    "made for {} s, for {org}; this look made one more",
+                    lease.lasts.as_secs()
+                );
                 return Finding::good(check, found);
             }
             Ok(SecretData { lease: None, .. }) => None,

@@ -39,7 +39,7 @@ impl CredentialRef {
     pub fn breaker(&self) -> String {
         match self {
             Self::Secret(secret) => secret.breaker(),
-            Self::Token(token) => format!("token of {}", token.exchange.server),
+            Self::Token(token) => format!("token of {}", token.server()),
         }
     }
 }
@@ -49,7 +49,7 @@ impl fmt::Display for CredentialRef {
         match self {
             Self::Secret(secret) => secret.fmt(f),
             Self::Token(token) => {
-                write!(f, "token of {} for {}", token.exchange.server, token.connector)
+                write!(f, "token of {} for {}", token.server(), token.connector)
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::denial::AuditStatus;
 use crate::driver::call::Dependency;
 use crate::hashing::Set;
 use crate::id::OrgId;
+use crate::vault::LeaseOutcome;
 
 /// Labels that one worker learns; what comes later is `other`.
 const MOST_LABELS: usize = 2_000;
@@ -145,6 +146,8 @@ pub enum Metric {
     DependencyDuration(Dependency),
     /// Calls to a dependency that were not made, since the last ones failed.
     NotAsked(Dependency),
+    /// Leases of secrets that Vault made: what became of them in time.
+    Leases(LeaseOutcome),
     /// Requests that were decided without a dependency.
     Degraded {
         /// Its name.
@@ -197,6 +200,7 @@ impl Metric {
             | Self::BudgetAlerts { .. }
             | Self::Degraded { .. }
             | Self::NotAsked(_)
+            | Self::Leases(_)
             | Self::ShadowDenied { .. }
             | Self::SchemaDrift { .. }
             | Self::UpstreamUnreadable { .. }
@@ -270,6 +274,7 @@ impl Metric {
             Self::NotAsked(dependency) => {
                 named("not_asked_total", &[("dependency", dependency.name())])
             }
+            Self::Leases(outcome) => named("leases_total", &[("outcome", outcome.name())]),
             Self::StateWentBack { org } => named("state_went_back_total", &[("org", org)]),
             Self::ClockSkew => named("clock_skew_ms", &[]),
             Self::PolicyLoad => named("policy_load_ms", &[]),

@@ -1,7 +1,8 @@
 //! Access tokens for connectors' servers, from an authorization server.
 //!
-//! Owns the requests of RFC 8693 (token exchange), RFC 6749 §4.4 (client credentials) and RFC 7523 §2.1 (a token as
-//! assertion), and the replies. Sends nothing. Where a token goes is a connector's business.
+//! Owns the requests of RFC 8693 (token exchange), RFC 6749 §4.4 (client credentials), RFC 7523 §2.1 (a token as
+//! assertion) and draft-ietf-oauth-identity-assertion-authz-grant (an ID-JAG of an identity provider as assertion at
+//! another server), and the replies. Sends nothing. Where a token goes is a connector's business.
 
 use std::time::Duration;
 
@@ -55,11 +56,14 @@ pub enum GrantType {
     ClientCredentials,
     /// RFC 7523 §2.1: the caller's token is the assertion.
     JwtBearer,
+    /// An identity assertion authorization grant: RFC 8693 for an ID-JAG at the identity provider, then RFC 7523 with it
+    /// at the server that the token is of.
+    IdJag,
 }
 
 impl GrantType {
     /// What a policy calls it.
-    pub const EXPECTED: &'static str = "token_exchange, client_credentials or jwt_bearer";
+    pub const EXPECTED: &'static str = "token_exchange, client_credentials, jwt_bearer or id_jag";
 
     /// Reads the name in a policy.
     #[must_use]
@@ -68,15 +72,8 @@ impl GrantType {
             "token_exchange" => Some(Self::TokenExchange),
             "client_credentials" => Some(Self::ClientCredentials),
             "jwt_bearer" => Some(Self::JwtBearer),
+            "id_jag" => Some(Self::IdJag),
             _ => None,
-        }
-    }
-
-    const fn uri(self) -> &'static str {
-        match self {
-            Self::TokenExchange => "urn:ietf:params:oauth:grant-type:token-exchange",
-            Self::ClientCredentials => "client_credentials",
-            Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
         }
     }
 
@@ -84,11 +81,53 @@ impl GrantType {
     #[must_use]
     pub const fn is_of_caller(self) -> bool {
         match self {
-            Self::TokenExchange | Self::JwtBearer => true,
+            Self::TokenExchange | Self::JwtBearer | Self::IdJag => true,
             Self::ClientCredentials => false,
         }
     }
 }
+
+/// What an authorization server is told that the caller's token is (RFC 8693 §3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SubjectTokenType {
+    /// An access token.
+    #[default]
+    AccessToken,
+    /// An ID token of OpenID Connect.
+    IdToken,
+    /// A JWT.
+    Jwt,
+}
+
+impl SubjectTokenType {
+    /// What a policy calls it.
+    pub const EXPECTED: &'static str = "access_token, id_token or jwt";
+
+    /// Reads the name in a policy.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        match text {
+            "access_token" => Some(Self::AccessToken),
+            "id_token" => Some(Self::IdToken),
+            "jwt" => Some(Self::Jwt),
+            _ => None,
+        }
+    }
+
+    const fn uri(self) -> &'static str {
+        match self {
+            Self::AccessToken => ACCESS_TOKEN,
+            Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
+            Self::Jwt => JWT,
+        }
+    }
+}
+
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+const ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// What a connector asks an authorization server for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +142,20 @@ pub struct Exchange {
     pub resource: Option<String>,
     /// Its scopes.
     pub scopes: Vec<String>,
+    /// What the caller's token is.
+    pub subject_token_type: SubjectTokenType,
+    /// The server that takes the ID-JAG of `server`, with [`GrantType::IdJag`].
+    pub redeem: Option<PolicyName>,
+}
+
+/// What is asked for on the way to a connector's token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TokenKind {
+    /// The token that goes to the connector's server.
+    #[default]
+    Access,
+    /// The ID-JAG that another server takes for it. It is used once.
+    IdJag,
 }
 
 /// A token of one connector, and of one token of a caller.
@@ -110,6 +163,8 @@ pub struct Exchange {
 pub struct TokenRef {
     /// What is asked for.
     pub exchange: Exchange,
+    /// Which part of it.
+    pub kind: TokenKind,
     /// The organisation.
     pub org: OrgId,
     /// The connector.
@@ -118,6 +173,24 @@ pub struct TokenRef {
     pub subject: Option<[u8; 32]>,
     /// The caller.
     pub owner: Option<String>,
+}
+
+impl TokenRef {
+    /// The server that it comes from.
+    #[must_use]
+    pub fn server(&self) -> &PolicyName {
+        match (&self.exchange.redeem, self.kind) {
+            (Some(redeem), TokenKind::Access) => redeem,
+            (Some(_), TokenKind::IdJag) | (None, _) => &self.exchange.server,
+        }
+    }
+
+    /// The ID-JAG that it takes.
+    #[must_use]
+    pub fn assertion(&self) -> Option<Self> {
+        let takes = self.kind == TokenKind::Access && self.exchange.redeem.is_some();
+        takes.then(|| Self { kind: TokenKind::IdJag, ..self.clone() })
+    }
 }
 
 /// A request to a token endpoint.
@@ -168,36 +241,46 @@ impl AuthorizationServer {
         self.organisations.as_ref().is_none_or(|listed| listed.contains(org))
     }
 
-    /// The request for a token. `subject` is the caller's token.
+    /// The request for a token. `subject` is the caller's token, or the ID-JAG where that was got for it.
     #[must_use]
     pub fn request(
         &self,
-        exchange: &Exchange,
+        (exchange, kind): (&Exchange, TokenKind),
         client_secret: &Secret,
         subject: Option<&str>,
     ) -> Option<TokenRequest> {
         // As long as it takes: a text that grows leaves copies behind that nobody wipes.
         let room = subject.map_or(0, str::len).saturating_add(4_096);
         let mut form = Serializer::new(String::with_capacity(room));
-        form.append_pair("grant_type", exchange.grant.uri());
-        match exchange.grant {
-            GrantType::TokenExchange => {
-                form.append_pair("subject_token", subject?);
-                let kind = "urn:ietf:params:oauth:token-type:access_token";
-                form.append_pair("subject_token_type", kind);
-                form.append_pair("requested_token_type", kind);
+        let mut of_subject = |requested: &str| {
+            form.append_pair("grant_type", TOKEN_EXCHANGE);
+            form.append_pair("subject_token", subject?);
+            form.append_pair("subject_token_type", exchange.subject_token_type.uri());
+            form.append_pair("requested_token_type", requested);
+            Some(())
+        };
+        match (exchange.grant, kind) {
+            (GrantType::TokenExchange, _) => of_subject(ACCESS_TOKEN)?,
+            (GrantType::IdJag, TokenKind::IdJag) => of_subject(ID_JAG)?,
+            (GrantType::JwtBearer, _) | (GrantType::IdJag, TokenKind::Access) => {
+                form.append_pair("grant_type", JWT_BEARER);
+                form.append_pair("assertion", subject?);
             }
-            GrantType::JwtBearer => _ = form.append_pair("assertion", subject?),
-            GrantType::ClientCredentials => {}
-        }
-        let named = [("audience", &exchange.audience), ("resource", &exchange.resource)];
-        for (name, value) in named {
-            if let Some(value) = value {
-                form.append_pair(name, value);
+            (GrantType::ClientCredentials, _) => {
+                form.append_pair("grant_type", "client_credentials");
             }
         }
-        if !exchange.scopes.is_empty() {
-            form.append_pair("scope", &exchange.scopes.join(" "));
+        // Whom the token is for, and what it may, the ID-JAG says.
+        if (exchange.grant, kind) != (GrantType::IdJag, TokenKind::Access) {
+            let named = [("audience", &exchange.audience), ("resource", &exchange.resource)];
+            for (name, value) in named {
+                if let Some(value) = value {
+                    form.append_pair(name, value);
+                }
+            }
+            if !exchange.scopes.is_empty() {
+                form.append_pair("scope", &exchange.scopes.join(" "));
+            }
         }
         let authorization = match self.client_authentication {
             ClientAuthentication::Basic => Some(self.basic(client_secret)),
@@ -229,25 +312,29 @@ impl AuthorizationServer {
 }
 
 /// Errors of a token endpoint that say: not for this caller, who may change that.
-const NOT_GRANTED: [&str; 6] = [
+const NOT_GRANTED: [&str; 7] = [
     "invalid_grant",
     "invalid_token",
     "access_denied",
     "consent_required",
     "interaction_required",
     "login_required",
+    "insufficient_user_authentication",
 ];
 
 /// What a token endpoint answered.
 ///
 /// # Errors
 /// It gave no token; beside that its error code (RFC 6749 §5.2), if it is one.
-pub fn issued(status: u16, body: &[u8]) -> Result<IssuedToken, (NotIssued, Option<String>)> {
+pub fn issued(
+    kind: TokenKind,
+    status: u16,
+    body: &[u8],
+) -> Result<IssuedToken, (NotIssued, Option<String>)> {
     /// A token without a stated life (RFC 6749 §5.1) is used for so long.
     const UNSTATED: u64 = 60;
     const LONGEST: u64 = 86_400;
-    const ACCESS_TOKENS: [&str; 2] =
-        ["urn:ietf:params:oauth:token-type:access_token", "urn:ietf:params:oauth:token-type:jwt"];
+    const ACCESS_TOKENS: [&str; 2] = [ACCESS_TOKEN, JWT];
     let reply = json::parse_strict(body).ok();
     let text = |name: &str| reply.as_ref()?.get(name)?.as_str();
     let code = || text("error").filter(|code| is_error_code(code)).map(str::to_owned);
@@ -264,13 +351,15 @@ pub fn issued(status: u16, body: &[u8]) -> Result<IssuedToken, (NotIssued, Optio
     // `N_A` is for what is no access token (RFC 8693 §2.2.1), so the server has to say that it is one.
     let of = text("issued_token_type");
     let is_access = of.map(|of| ACCESS_TOKENS.contains(&of));
-    let kind = text("token_type").unwrap_or("Bearer");
-    let goes_as_bearer = match kind {
-        kind if kind.eq_ignore_ascii_case("bearer") => is_access != Some(false),
-        kind if kind.eq_ignore_ascii_case("n_a") => is_access == Some(true),
-        _ => false,
+    let goes_as = text("token_type").unwrap_or("Bearer");
+    let is_wanted = match (kind, goes_as) {
+        // It is no access token, and nobody is to take it for one.
+        (TokenKind::IdJag, goes_as) => of == Some(ID_JAG) && goes_as.eq_ignore_ascii_case("n_a"),
+        (TokenKind::Access, it) if it.eq_ignore_ascii_case("bearer") => is_access != Some(false),
+        (TokenKind::Access, it) if it.eq_ignore_ascii_case("n_a") => is_access == Some(true),
+        (TokenKind::Access, _) => false,
     };
-    let token = text("access_token").filter(|_| goes_as_bearer);
+    let token = text("access_token").filter(|_| is_wanted);
     let token = token.map(|token| Secret::new(token.to_owned()));
     let token = token.and_then(|token| crate::vault::fit(token).ok()).ok_or_else(unfit)?;
     let stated = reply.as_ref().and_then(|reply| reply.get("expires_in"));
@@ -385,6 +474,8 @@ mod tests {
             audience: Some("https://crm".into()),
             resource: None,
             scopes: vec!["a".into(), "b".into()],
+            subject_token_type: SubjectTokenType::default(),
+            redeem: None,
         }
     }
 
@@ -402,8 +493,13 @@ mod tests {
             organisations: None,
         };
         let secret = Secret::new("p w".into());
-        let request =
-            server.request(&exchange(GrantType::TokenExchange), &secret, Some("e.y.J")).unwrap();
+        let request = server
+            .request(
+                (&exchange(GrantType::TokenExchange), TokenKind::Access),
+                &secret,
+                Some("e.y.J"),
+            )
+            .unwrap();
         assert_eq!(
             request.body.expose(),
             "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&subject_token=e.y.J&\
@@ -414,17 +510,69 @@ mod tests {
         // gate%3Away:p+w
         let basic = request.authorization.unwrap();
         assert_eq!(basic.expose(), "Basic Z2F0ZSUzQXdheTpwK3c=");
-        assert!(server.request(&exchange(GrantType::JwtBearer), &secret, None).is_none());
+        // An ID-JAG of one server, and the token of another for it.
+        let jag = Exchange {
+            subject_token_type: SubjectTokenType::IdToken,
+            redeem: PolicyName::new("crm"),
+            ..exchange(GrantType::IdJag)
+        };
+        let request = server.request((&jag, TokenKind::IdJag), &secret, Some("e.y.J")).unwrap();
+        assert_eq!(
+            request.body.expose(),
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&subject_token=e.y.J&\
+             subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aid_token&\
+             requested_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aid-jag&\
+             audience=https%3A%2F%2Fcrm&scope=a+b"
+        );
+        let request = server.request((&jag, TokenKind::Access), &secret, Some("j.a.G")).unwrap();
+        assert_eq!(
+            request.body.expose(),
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=j.a.G"
+        );
+        assert!(
+            server
+                .request((&exchange(GrantType::JwtBearer), TokenKind::Access), &secret, None)
+                .is_none()
+        );
         let post =
             AuthorizationServer { client_authentication: ClientAuthentication::Post, ..server };
-        let request = post.request(&exchange(GrantType::ClientCredentials), &secret, None).unwrap();
+        let request = post
+            .request((&exchange(GrantType::ClientCredentials), TokenKind::Access), &secret, None)
+            .unwrap();
         assert!(request.authorization.is_none());
         assert!(request.body.expose().ends_with("&client_id=gate%3Away&client_secret=p+w"));
     }
 
+    // Proves: X21
+    #[test]
+    fn an_id_jag_is_no_access_token_and_no_access_token_is_one() {
+        let reply = |of: &str, goes_as: &str| {
+            let of = format!("urn:ietf:params:oauth:token-type:{of}");
+            json!({"access_token": "t", "issued_token_type": of, "token_type": goes_as, "expires_in": 300})
+                .to_string()
+        };
+        for (of, goes_as, jag, access) in [
+            ("id-jag", "N_A", true, false),
+            ("id-jag", "Bearer", false, false),
+            ("access_token", "Bearer", false, true),
+            ("access_token", "N_A", false, true),
+            ("id_token", "N_A", false, false),
+        ] {
+            let is = |kind| issued(kind, 200, reply(of, goes_as).as_bytes()).is_ok();
+            assert_eq!(
+                (is(TokenKind::IdJag), is(TokenKind::Access)),
+                (jag, access),
+                "{of} {goes_as}"
+            );
+        }
+        let untyped = br#"{"access_token": "t", "token_type": "Bearer"}"#;
+        assert!(issued(TokenKind::IdJag, 200, untyped).is_err());
+    }
+
     #[test]
     fn a_token_is_used_until_shortly_before_its_end() {
-        let of = |status, body: Value| issued(status, body.to_string().as_bytes());
+        let of =
+            |status, body: Value| issued(TokenKind::Access, status, body.to_string().as_bytes());
         let token = |expires: Value| {
             of(200, json!({"access_token": "t", "token_type": "Bearer", "expires_in": expires}))
         };
@@ -442,7 +590,7 @@ mod tests {
         let access = "urn:ietf:params:oauth:token-type:access_token";
         let named = json!({"access_token": "t", "token_type": "N_A", "issued_token_type": access});
         assert!(of(200, named).is_ok());
-        assert_eq!(issued(200, b"<html>").unwrap_err().0, NotIssued::Unreadable);
+        assert_eq!(issued(TokenKind::Access, 200, b"<html>").unwrap_err().0, NotIssued::Unreadable);
         for (status, body, why) in [
             (200, json!("no object"), NotIssued::Unfit),
             (200, json!({"access_token": "t", "token_type": "DPoP"}), NotIssued::Unfit),

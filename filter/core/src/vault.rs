@@ -1,17 +1,20 @@
 //! Secrets in Vault, and what is made of their values.
 //!
-//! Owns references, templates, the reply of a KV read and how long its value is used. Fetches nothing, and knows no
+//! Owns references, templates, the reply of a KV read, how long its value is used, and leases. Fetches nothing, and knows no
 //! caller. Values live in [`Secret`](crate::secret::Secret)s only.
 
 mod cached;
 mod echo;
+mod lease;
 mod read_again;
 mod reference;
 mod template;
 mod value;
 
 pub use cached::CachedSecret;
+pub(crate) use cached::DueStep;
 pub use echo::{Echo, EchoMask, Masked};
+pub use lease::{Lease, LeaseCall, LeaseId, LeaseOutcome, Revocation, Revocations};
 pub(crate) use read_again::BETWEEN_READS;
 pub use read_again::{ReadsAgain, Refusal};
 pub use reference::{KvVersion, Mount, SecretRef};

@@ -5,6 +5,7 @@
 //! has it degrade when Redis cannot be asked.
 
 mod checkpoints;
+mod credentials;
 mod history;
 mod policies;
 
@@ -23,7 +24,6 @@ use crate::auth::record::KeyRecord;
 use crate::auth::throttle::Throttle;
 use crate::auth::token::keyring::Keyring;
 use crate::config::Config;
-use crate::connector_credential::{CredentialRef, owner};
 use crate::health::{Condition, Health, Surroundings};
 use crate::id::{KeyId, OrgId, PolicyVersion};
 use crate::limit::cool_off::Callers;
@@ -38,19 +38,13 @@ use crate::reviewed::{Drifts, Schemas};
 use crate::streams::OpenStreams;
 use crate::time::UnixTime;
 use crate::unproven::Unproven;
-use crate::vault::{BETWEEN_READS, CachedSecret, ReadsAgain, Refusal, SecretFault};
+use credentials::Credentials;
 use history::{Clocks, Course, Histories};
 use policies::Policies;
 
 const MAX_RECORDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 /// Versions that could not be used lately: each organisation names at most two at a time.
 const MAX_UNUSABLE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
-/// Credentials of single callers, too.
-const MAX_SECRETS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
-const MAX_UNUSABLE_SECRETS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
-/// A caller who has just deposited a credential waits no longer than this.
-const MISSING_FOR: Duration = Duration::from_secs(2);
-
 /// A record and the revision it was read at.
 #[derive(Debug)]
 pub struct Cached<T> {
@@ -160,13 +154,7 @@ pub struct Worker {
     policies: Policies,
     /// What was compiled since somebody last looked.
     compiled: Option<PolicyVersion>,
-    cached_secrets: LruCache<CredentialRef, CachedSecret>,
-    /// Reads of credentials that servers refused.
-    reads_again: ReadsAgain,
-    /// Credentials that Vault did not have a moment ago.
-    missing_secrets: LruCache<CredentialRef, UnixTime>,
-    /// What Envoy's log says of secrets that cannot be used.
-    unusable_secrets: LruCache<CredentialRef, SecretFault>,
+    credentials: Credentials,
     /// Callers that do not back off.
     pub callers: Callers,
     /// Refusals that were relayed to streams.
@@ -214,10 +202,7 @@ impl Worker {
             good: BTreeMap::new(),
             unusable: LruCache::new(MAX_UNUSABLE),
             compiled: None,
-            cached_secrets: LruCache::new(MAX_SECRETS),
-            reads_again: ReadsAgain::default(),
-            missing_secrets: LruCache::new(MAX_SECRETS),
-            unusable_secrets: LruCache::new(MAX_UNUSABLE_SECRETS),
+            credentials: Credentials::default(),
             callers: Callers::default(),
             relays: Relays::default(),
             leases: Leases::default(),
@@ -237,24 +222,6 @@ impl Worker {
         self.throttle.reconfigure(config.auth.throttle);
         self.policies.resize(config.policy_cache_bytes);
         self.config = config;
-    }
-
-    /// Forgets what another Vault, or an authorization server as it was configured before, gave.
-    fn forget_credentials_of_others(&mut self, next: &Config) {
-        let vault = |config: &Config| {
-            config.vault.as_ref().map(|it| (it.cluster.clone(), it.mounts.clone()))
-        };
-        if vault(&self.config) != vault(next) {
-            self.cached_secrets.clear();
-        }
-        if self.config.authorization_servers != next.authorization_servers {
-            let references = self.cached_secrets.iter().map(|(reference, _)| reference);
-            let tokens =
-                references.filter(|reference| matches!(reference, CredentialRef::Token(_)));
-            for token in tokens.cloned().collect::<Vec<_>>() {
-                self.cached_secrets.pop(&token);
-            }
-        }
     }
 
     /// The last seen record of a key.
@@ -414,6 +381,10 @@ impl Worker {
 
     /// Remembers what is active, or that nothing is.
     pub fn set_active(&mut self, org: &OrgId, active: Option<Rc<Activation>>) {
+        let known = self.active.get(org);
+        if known.is_some() && known.map(|known| &known.rev) != active.as_ref().map(|it| &it.rev) {
+            self.credentials.policy_moved(org);
+        }
         match active {
             Some(active) => _ = self.active.insert(org.clone(), active),
             None => _ = self.active.remove(org),
@@ -485,6 +456,7 @@ impl Worker {
         if self.good.get(org) != Some(version) {
             self.good.insert(org.clone(), version.clone());
             self.drifts.reviewed(org);
+            self.credentials.policy_moved(org);
         }
     }
 
@@ -541,91 +513,6 @@ impl Worker {
     pub fn take_compiled(&mut self) -> Option<PolicyVersion> {
         self.compiled.take()
     }
-
-    /// A credential in memory.
-    pub fn cached_secret(&mut self, reference: &CredentialRef) -> Option<&CachedSecret> {
-        self.cached_secrets.get(reference)
-    }
-
-    /// A server refused the credential that was read at `read`. What follows from it; one that is to be read again goes
-    /// to nobody until then.
-    pub fn credential_refused(
-        &mut self,
-        reference: &CredentialRef,
-        read: UnixTime,
-        now: UnixTime,
-    ) -> Refusal {
-        let Some(cached) = self.cached_secrets.peek_mut(reference) else { return Refusal::TooSoon };
-        if cached.read_at() > read {
-            return Refusal::Replaced;
-        }
-        if now.since(cached.read_at()) < BETWEEN_READS
-            || !self.reads_again.lets_pass(&reference.breaker(), now)
-        {
-            return Refusal::TooSoon;
-        }
-        cached.refuse();
-        Refusal::ReadAgain
-    }
-
-    /// There is no word on whether there is another credential: the refused one is used on, and refused again if so.
-    pub fn keep_refused(&mut self, reference: &CredentialRef) {
-        if let Some(cached) = self.cached_secrets.peek_mut(reference) {
-            cached.accept();
-        }
-    }
-
-    /// Forgets the gateway's own secret at an authorization server that did not accept it.
-    pub fn forget_secret(&mut self, reference: &CredentialRef, now: UnixTime) {
-        let fresh =
-            |cached_secret: &CachedSecret| now.since(cached_secret.read_at()) < BETWEEN_READS;
-        if !self.cached_secrets.peek(reference).is_some_and(fresh) {
-            self.cached_secrets.pop(reference);
-        }
-    }
-
-    /// Remembers a credential.
-    pub fn cache_secret(&mut self, reference: CredentialRef, cached_secret: CachedSecret) {
-        // Nearly always there is nothing to forget.
-        if !self.unusable_secrets.is_empty() {
-            self.unusable_secrets.pop(&reference);
-        }
-        if !self.missing_secrets.is_empty() {
-            self.missing_secrets.pop(&reference);
-        }
-        self.cached_secrets.put(reference, cached_secret);
-    }
-
-    /// Vault does not have this credential: what it had before is forgotten.
-    pub fn secret_is_missing(&mut self, reference: CredentialRef, now: UnixTime) {
-        self.cached_secrets.pop(&reference);
-        self.missing_secrets.put(reference, now);
-    }
-
-    /// Whether Vault did not have this credential a moment ago.
-    pub fn is_known_missing(&mut self, reference: &CredentialRef, now: UnixTime) -> bool {
-        let missing = self.missing_secrets.peek(reference);
-        missing.is_some_and(|since| now.since(*since) < MISSING_FOR)
-    }
-
-    /// The operator reads once which secret cannot be used, and why.
-    pub fn secret_is_unusable(&mut self, reference: &CredentialRef, fault: SecretFault) {
-        if self.unusable_secrets.put(reference.clone(), fault) != Some(fault) {
-            let why = fault.described();
-            self.alarm(format!(
-                "{reference} is no credential: {why}. Calls that need it are refused; write it again, as \
-                 docs/guides/vault-credentials.md says"
-            ));
-        }
-    }
-
-    /// Forgets the credentials of one caller: who is revoked leaves none behind.
-    pub fn forget_secrets_of(&mut self, org: &OrgId, holder: &str) {
-        let owner = owner(org, holder);
-        let own = self.cached_secrets.iter().map(|(reference, _)| reference);
-        let own: Vec<_> = own.filter(|reference| reference.is_of(&owner)).cloned().collect();
-        own.iter().for_each(|reference| _ = self.cached_secrets.pop(reference));
-    }
 }
 
 #[cfg(test)]
@@ -633,84 +520,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::id::PolicyName;
-    use crate::secret::Secret;
-    use crate::token_exchange::{Exchange, GrantType, TokenRef};
-    use crate::vault::SecretRef;
 
     fn worker() -> Worker {
         let config = json!({"redis": {"cluster": "r"}, "policy_cache": {"max_bytes": 1_048_576}});
         Worker::new(Config::parse(&config).unwrap(), Chain::new("c".into()))
-    }
-
-    // Proves: X21, C2
-    #[test]
-    fn what_another_vault_or_authorization_server_gave_is_not_used_on() {
-        let config = |cluster: &str, client: &str| {
-            let secret = "vault://gateway/idp#client_secret";
-            let server = json!({"cluster": "idp", "path": "/token", "client_id": client, "client_secret": secret});
-            Config::parse(&json!({
-                "redis": {"cluster": "r"}, "vault": {"cluster": cluster}, "authorization_servers": {"corp": server},
-            }))
-            .unwrap()
-        };
-        let exchange = Exchange {
-            server: PolicyName::new("corp").unwrap(),
-            grant: GrantType::ClientCredentials,
-            audience: None,
-            resource: None,
-            scopes: Vec::new(),
-        };
-        let connector = PolicyName::new("crm").unwrap();
-        let token = TokenRef { exchange, org: org("acme"), connector, subject: None, owner: None };
-        let token = CredentialRef::Token(Rc::new(token));
-        let secret = SecretRef::parse("vault://secret/crm#key").unwrap();
-        let secret = CredentialRef::Secret(Rc::new(secret));
-        for (next, left) in [
-            (config("v", "gateway"), [true, true]),
-            (config("v", "another"), [true, false]),
-            (config("w", "gateway"), [false, false]),
-        ] {
-            let mut worker = Worker::new(config("v", "gateway"), Chain::new("c".into()));
-            let now = UnixTime::from_micros(0);
-            for reference in [&secret, &token] {
-                let values = vec![Secret::new("s3cret".into())];
-                let cached = CachedSecret::new(values, now, Duration::from_secs(60));
-                worker.cache_secret(reference.clone(), cached);
-            }
-            worker.reconfigure(next);
-            let found = [&secret, &token].map(|it| worker.cached_secret(it).is_some());
-            assert_eq!(found, left);
-        }
-    }
-
-    // Proves: C2, X12
-    #[test]
-    fn a_refused_credential_is_read_once_and_goes_to_nobody_meanwhile() {
-        let mut worker = worker();
-        let secret = SecretRef::parse("vault://secret/crm#key").unwrap();
-        let secret = CredentialRef::Secret(Rc::new(secret));
-        let at = |seconds: u64| UnixTime::from_micros(seconds * 1_000_000);
-        let put = |worker: &mut Worker, now| {
-            let values = vec![Secret::new("s3cret".into())];
-            let cached = CachedSecret::new(values, now, Duration::from_secs(60));
-            worker.cache_secret(secret.clone(), cached);
-        };
-        let live = |worker: &mut Worker, now| {
-            worker.cached_secret(&secret).is_some_and(|cached| cached.is_live(now))
-        };
-        assert_eq!(worker.credential_refused(&secret, at(0), at(0)), Refusal::TooSoon);
-        put(&mut worker, at(0));
-        assert_eq!(worker.credential_refused(&secret, at(0), at(0)), Refusal::TooSoon);
-        assert!(live(&mut worker, at(2)));
-        assert_eq!(worker.credential_refused(&secret, at(0), at(2)), Refusal::ReadAgain);
-        assert!(!live(&mut worker, at(2)));
-        // No word of another one.
-        worker.keep_refused(&secret);
-        assert!(live(&mut worker, at(2)));
-        put(&mut worker, at(2));
-        assert_eq!(worker.credential_refused(&secret, at(0), at(4)), Refusal::Replaced);
-        assert!(live(&mut worker, at(4)));
     }
 
     fn org(name: &str) -> OrgId {

@@ -134,6 +134,18 @@ impl SecretPattern {
         })
     }
 
+    /// What the secrets of all callers lie below, if each has one of its own: what their circuit breaker is called, too.
+    pub(crate) fn folder(&self) -> Option<String> {
+        self.is_of_caller().then(|| {
+            let stated = self.segments.iter().take(self.stated);
+            let names = stated.filter_map(|segment| match segment {
+                Segment::Stated(name) => Some(name.as_str()),
+                Segment::Of { .. } => None,
+            });
+            SecretRef::folder(&names.collect::<Vec<_>>())
+        })
+    }
+
     /// Whether every caller has the same path.
     #[must_use]
     pub fn is_stated(&self) -> bool {

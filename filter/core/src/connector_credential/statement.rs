@@ -11,7 +11,7 @@ use super::CredentialRef;
 use super::pattern::{CallerFacts, SecretPattern, Unresolved, owner};
 use crate::secret::Secret;
 use crate::time::UnixTime;
-use crate::token_exchange::{Exchange, TokenRef};
+use crate::token_exchange::{Exchange, TokenKind, TokenRef};
 use crate::vault::{CachedSecret, Echo, EchoMask, SecretRef, Template};
 
 /// What a connector's server gets instead of the client's credential.
@@ -176,6 +176,7 @@ impl ConnectorCredential {
                 }
                 Ok(CredentialRef::Token(Rc::new(TokenRef {
                     exchange: exchange.clone(),
+                    kind: TokenKind::Access,
                     org: org.clone(),
                     connector: connector.clone(),
                     subject: token.filter(|_| of_caller),
@@ -204,6 +205,7 @@ impl ConnectorCredential {
     /// What goes on a request.
     #[must_use]
     pub fn render(&self, cached: &CachedSecret) -> Injected {
+        cached.note_use();
         let values = cached.values.as_slice();
         let each = |(name, template): &(String, Template)| (name.clone(), template.render(values));
         let headers: Vec<_> = self.headers.iter().map(each).collect();

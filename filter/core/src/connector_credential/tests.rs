@@ -177,8 +177,10 @@ fn a_lease_is_one_with_an_id() {
         let body = json!({"lease_id": id, "lease_duration": seconds, "data": {"username": "u"}});
         secret.read(body.to_string().as_bytes()).unwrap().lease
     };
-    let made = of(json!("database/creds/crm/x"), json!(60));
-    assert_eq!(made, Some(Duration::from_secs(60)));
+    let made = of(json!("database/creds/crm/x"), json!(60)).unwrap();
+    assert_eq!((made.lasts, made.renewable), (Duration::from_secs(60), false));
+    assert_eq!(made.id, LeaseId::new("database/creds/crm/x"));
+    assert_eq!(of(json!("../x"), json!(60)).unwrap().id, None);
     for (id, seconds) in [
         (json!(""), json!(2_764_800)),
         (Value::Null, json!(60)),

@@ -9,7 +9,7 @@ use portcullis_redis_lua::{ScriptCall, Value};
 
 use crate::auth::token::issuer::IssuerId;
 use crate::connector_credential::CredentialRef;
-use crate::id::PolicyVersion;
+use crate::id::{OrgId, PolicyVersion};
 use crate::token_exchange::{TokenRef, TokenRequest};
 use zeroize::Zeroizing;
 
@@ -51,12 +51,21 @@ pub enum DependencyCall {
     Approval(ScriptCall),
     /// Redis: the policy document of a version. The worker takes it before the call is done.
     Policy(PolicyVersion),
-    /// Vault: a connector's credential. The id of the request goes along, so that Vault's own audit log has it.
-    Credential(CredentialRef, String),
+    /// Vault: a connector's credential.
+    Credential(CredentialRef, Asker),
     /// An authorization server: a token for a connector's server.
-    Token(Rc<TokenRef>, Box<TokenRequest>, String),
+    Token(Rc<TokenRef>, Box<TokenRequest>, Asker),
     /// An issuer of tokens: its keys. The worker's keyring takes them before the call is done.
     Keys(IssuerId),
+}
+
+/// Whose question for a credential it is.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// The id of the request, which goes along, so that the log of who is asked has it.
+    pub request_id: String,
+    /// The organisation, which has a share of all questions.
+    pub org: Option<OrgId>,
 }
 
 /// A reply that came back in time and was not an error of the transport.

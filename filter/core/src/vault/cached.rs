@@ -2,10 +2,12 @@
 //!
 //! Owns until when it is used. What makes it a header is [`crate::connector_credential`]'s business.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use super::lease::{HeldLease, Lease, LeaseId, Next, between_attempts, parts};
 use crate::secret::Secret;
 use crate::time::UnixTime;
 
@@ -20,6 +22,19 @@ pub struct CachedSecret {
     ends: Option<UnixTime>,
     /// What its server said of it.
     accepted: Accepted,
+    /// Of one that Vault made.
+    lease: Option<HeldLease>,
+}
+
+/// What is to be done about a lease whose time has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DueStep {
+    /// Vault is asked for more time.
+    Renew(LeaseId),
+    /// Another secret is made.
+    Replace,
+    /// No call had it: it is left to end, unless one comes.
+    Leave,
 }
 
 /// What the server that a credential is for says of it.
@@ -36,19 +51,101 @@ impl CachedSecret {
     #[must_use]
     pub fn new(values: Vec<Secret>, now: UnixTime, life: Duration) -> Self {
         let (expires, ends, accepted) = (now.after(life), None, Accepted::Yes);
-        Self { values, read: now, expires, ends, accepted }
+        Self { values, read: now, expires, ends, accepted, lease: None }
     }
 
-    /// Holds values that Vault made for `lease` from `now`. Another one is made before the end, and not by all workers at
-    /// once: each has values of its own, which choose when.
+    /// Holds values that Vault made at `now`. It is attended to after half of the lease, and not by all workers at once:
+    /// each has values of its own, which choose when. From some 70 % on, calls have another one made themselves.
     #[must_use]
-    pub fn leased(values: Vec<Secret>, now: UnixTime, lease: Duration) -> Self {
-        let cached = Self::new(values, now, lease);
-        let jitter = u32::from(cached.digest().first().copied().unwrap_or_default());
-        let tenth = lease.checked_div(10).unwrap_or_default();
-        let jitter = tenth.saturating_mul(jitter).checked_div(256).unwrap_or_default();
-        let spare = tenth.saturating_mul(2).saturating_add(jitter);
-        Self { expires: now.after(lease.saturating_sub(spare)), ..cached }.ending(now, lease)
+    pub fn leased(values: Vec<Secret>, now: UnixTime, lease: Lease) -> Self {
+        let Lease { id, lasts, renewable } = lease;
+        let cached = Self::new(values, now, lasts).ending(now, lasts);
+        let (due, expires) = parts(now, lasts, cached.jitter());
+        let next = if renewable && id.is_some() { Next::Renewal } else { Next::Replacement };
+        let lease = HeldLease { id, first: lasts, next, due, used: Cell::new(false) };
+        Self { expires, lease: Some(lease), ..cached }
+    }
+
+    fn jitter(&self) -> u8 {
+        self.digest().first().copied().unwrap_or_default()
+    }
+
+    /// A call gets it.
+    pub(crate) fn note_use(&self) {
+        if let Some(lease) = &self.lease {
+            lease.used.set(true);
+        }
+    }
+
+    /// When its lease is to be attended to, if it has one that has not ended.
+    pub(crate) fn due(&self, now: UnixTime) -> Option<UnixTime> {
+        self.lease.as_ref().filter(|_| self.is_usable(now, None)).map(|lease| lease.due)
+    }
+
+    /// What is to be done about its lease now; from here on it is under way.
+    pub(crate) fn step(&mut self, now: UnixTime) -> Option<DueStep> {
+        let lease = self.lease.as_mut().filter(|lease| now >= lease.due)?;
+        lease.due = now.after(between_attempts(lease.first));
+        Some(match (lease.used.replace(false), &lease.id, lease.next) {
+            (false, _, _) => DueStep::Leave,
+            (true, Some(id), Next::Renewal) => DueStep::Renew(id.clone()),
+            (true, _, Next::Replacement) | (true, None, Next::Renewal) => DueStep::Replace,
+        })
+    }
+
+    /// Vault gave its lease more time. With little of it, the end that no renewal moves is near: another one is made.
+    pub(crate) fn renewed(&mut self, now: UnixTime, lease: &Lease) {
+        let (due, expires) = parts(now, lease.lasts, self.jitter());
+        let Some(held) = &mut self.lease else { return };
+        if lease.lasts.saturating_mul(2) < held.first {
+            // What Vault says now may be less than before.
+            let ends = now.after(lease.lasts);
+            self.ends = self.ends.map(|known| known.min(ends));
+            self.expires = self.expires.min(ends);
+            (held.next, held.due) = (Next::Replacement, now);
+            held.used.set(true);
+        } else {
+            (self.ends, self.expires, held.due) = (Some(now.after(lease.lasts)), expires, due);
+        }
+    }
+
+    /// Vault could not be asked: it is asked again soon, or calls do.
+    pub(crate) fn left(&self) {
+        self.note_use();
+    }
+
+    /// Vault gives its lease no more time: another one is made at once.
+    pub(crate) fn not_renewed(&mut self, now: UnixTime) {
+        if let Some(held) = &mut self.lease {
+            (held.next, held.due) = (Next::Replacement, now);
+            held.used.set(true);
+        }
+    }
+
+    /// The name of its lease, if it has one that has not ended.
+    pub(crate) fn lease_id(&self, now: UnixTime) -> Option<&LeaseId> {
+        self.any_lease_id().filter(|_| self.is_usable(now, None))
+    }
+
+    /// The name of its lease, also of one that has ended.
+    pub(crate) fn any_lease_id(&self) -> Option<&LeaseId> {
+        self.lease.as_ref()?.id.as_ref()
+    }
+
+    /// Whether its server refused it.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.accepted == Accepted::No
+    }
+
+    /// Whether Vault made it.
+    pub(crate) fn is_leased(&self) -> bool {
+        self.lease.is_some()
+    }
+
+    /// How many bytes its values have.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.values.iter().map(|value| value.expose().len()).sum()
     }
 
     /// The same, of what is worth nothing after `life` from `now`.
@@ -74,7 +171,8 @@ impl CachedSecret {
     /// Whether it may still be used.
     #[must_use]
     pub fn is_live(&self, now: UnixTime) -> bool {
-        self.accepted == Accepted::Yes && now < self.expires
+        let ended = self.ends.is_some_and(|ends| now >= ends);
+        self.accepted == Accepted::Yes && now < self.expires && !ended
     }
 
     /// Its server refused it: nobody gets it any more, unless another one cannot be had.
@@ -107,12 +205,70 @@ mod tests {
         UnixTime::from_micros(seconds * 1_000_000)
     }
 
+    fn lease(seconds: u64, renewable: bool) -> Lease {
+        let (id, lasts) = (LeaseId::new("database/creds/crm/x"), Duration::from_secs(seconds));
+        Lease { id, lasts, renewable }
+    }
+
+    // Proves: X12
+    #[test]
+    fn a_lease_in_use_is_renewed_until_its_last_end_is_near_and_then_replaced() {
+        let values = vec![Secret::new("a".to_owned())];
+        let mut cached = CachedSecret::leased(values, at(0), lease(100, true));
+        let id = LeaseId::new("database/creds/crm/x").unwrap();
+        cached.note_use();
+        assert_eq!(cached.step(at(49)), None, "not yet");
+        assert_eq!(cached.step(at(60)), Some(DueStep::Renew(id.clone())));
+        assert_eq!(cached.step(at(61)), None, "it is under way");
+        cached.renewed(at(61), &lease(100, true));
+        assert!(cached.is_live(at(130)) && cached.is_usable(at(160), None));
+        assert!(!cached.is_live(at(141)) && !cached.is_usable(at(161), None));
+        cached.note_use();
+        assert_eq!(cached.step(at(121)), Some(DueStep::Renew(id.clone())));
+        // No answer: it is asked again, and a call that has it meanwhile changes nothing.
+        cached.left();
+        assert_eq!(cached.step(at(126)), Some(DueStep::Renew(id)));
+        // The end that no renewal moves.
+        cached.renewed(at(126), &lease(30, true));
+        assert_eq!(cached.step(at(126)), Some(DueStep::Replace));
+        assert!(cached.is_usable(at(155), None) && !cached.is_usable(at(156), None));
+    }
+
+    // A renewal that gave little moved the end before the time until which calls trusted the lease.
+    // Proves: X12
+    #[test]
+    fn no_call_has_a_leased_secret_after_an_end_that_came_nearer() {
+        let values = vec![Secret::new("a".to_owned())];
+        let mut cached = CachedSecret::leased(values, at(0), lease(100, true));
+        cached.renewed(at(55), &lease(5, true));
+        assert!(cached.is_live(at(59)) && !cached.is_live(at(60)));
+        assert!(!cached.is_usable(at(60), Some(Duration::from_secs(600))));
+    }
+
+    #[test]
+    fn a_lease_that_no_call_used_is_left_alone() {
+        for renewable in [true, false] {
+            let values = vec![Secret::new("a".to_owned())];
+            let mut cached = CachedSecret::leased(values, at(0), lease(100, renewable));
+            assert_eq!(cached.step(at(60)), Some(DueStep::Leave));
+            let values = vec![Secret::new("a".to_owned())];
+            let mut cached = CachedSecret::leased(values, at(0), lease(100, renewable));
+            cached.note_use();
+            let step = cached.step(at(60));
+            assert_eq!(step == Some(DueStep::Replace), !renewable, "{step:?}");
+            cached.not_renewed(at(61));
+            assert_eq!(cached.step(at(61)), Some(DueStep::Replace));
+        }
+        let mut stored = CachedSecret::new(Vec::new(), at(0), Duration::from_secs(1));
+        assert_eq!((stored.step(at(9)), stored.due(at(0))), (None, None));
+    }
+
     // Proves: X12
     #[test]
     fn a_leased_secret_is_made_anew_before_its_end_and_never_used_after_it() {
         let leased = |value: &str| {
             let values = vec![Secret::new(value.to_owned())];
-            CachedSecret::leased(values, at(0), Duration::from_secs(100))
+            CachedSecret::leased(values, at(0), lease(100, true))
         };
         let mut ends = std::collections::BTreeSet::new();
         for value in ["a", "b", "c", "d", "e", "f"] {

@@ -108,11 +108,13 @@ impl SecretRef {
     pub(crate) fn breaker(&self) -> String {
         match self.owner {
             None => self.to_string(),
-            Some(_) => {
-                let stated = self.place.split('/').take(self.stated).collect::<Vec<_>>();
-                format!("vault://{}/{{}}", stated.join("/"))
-            }
+            Some(_) => Self::folder(&self.place.split('/').take(self.stated).collect::<Vec<_>>()),
         }
+    }
+
+    /// The name of what lies below these segments.
+    pub(crate) fn folder(stated: &[&str]) -> String {
+        format!("vault://{}/{{}}", stated.join("/"))
     }
 
     /// What the body of a successful read has.

@@ -2,10 +2,10 @@
 //!
 //! Owns which values a header can carry, and why another one is refused. No fault repeats a value.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
+use super::lease::Lease;
+use crate::driver::call::CallFailure;
 use crate::json;
 use crate::secret::Secret;
 
@@ -62,6 +62,16 @@ impl SecretFault {
         }
     }
 
+    /// What it means for who waits for the secret.
+    #[must_use]
+    pub const fn failure(self) -> CallFailure {
+        match self {
+            Self::NotJson | Self::NotKv => CallFailure::Unreadable,
+            Self::NoSuchField => CallFailure::NoSuchField,
+            Self::NotText | Self::Empty | Self::TooLong | Self::NotAscii => CallFailure::Unusable,
+        }
+    }
+
     /// Whether the answer is not Vault's: something in between, or a Vault that is not well.
     #[must_use]
     pub const fn is_garbage(self) -> bool {
@@ -74,8 +84,8 @@ impl SecretFault {
 pub struct SecretData {
     /// The values, in the order of the fields.
     pub values: Vec<Secret>,
-    /// For how long the values hold: of a secret that an engine made for this read, such as a user of a database.
-    pub lease: Option<Duration>,
+    /// Of a secret that an engine made for this read, such as a user of a database.
+    pub lease: Option<Lease>,
 }
 
 /// The values of `fields` in the body of a KV read, version 2 (`data.data`) or 1 (`data`), or of one that made a secret
@@ -92,11 +102,7 @@ pub(super) fn values(body: &[u8], fields: &[String]) -> Result<SecretData, Secre
     };
     let value = |field: &String| found.get(field).ok_or(SecretFault::NoSuchField).and_then(text);
     let values = fields.iter().map(value).collect::<Result<_, _>>()?;
-    // KV version 1 states a duration, and no lease.
-    let leased = reply.get("lease_id").and_then(Value::as_str).is_some_and(|id| !id.is_empty());
-    let seconds = reply.get("lease_duration").and_then(Value::as_u64);
-    let lease = seconds.filter(|seconds| leased && *seconds > 0).map(Duration::from_secs);
-    Ok(SecretData { values, lease })
+    Ok(SecretData { values, lease: Lease::of(&reply) })
 }
 
 fn text(value: &Value) -> Result<Secret, SecretFault> {

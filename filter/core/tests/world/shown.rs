@@ -35,7 +35,7 @@ pub(super) fn call(call: DependencyCall) -> String {
         DependencyCall::Approval(script) => approval(&script),
         DependencyCall::Policy(version) => readable(&format!("policy {version}")),
         DependencyCall::Credential(reference, _) => format!("secret {reference}"),
-        DependencyCall::Token(token, ..) => format!("token of {}", token.exchange.server),
+        DependencyCall::Token(token, ..) => format!("token of {}", token.server()),
         DependencyCall::Keys(issuer) => format!("keys {issuer}"),
     }
 }

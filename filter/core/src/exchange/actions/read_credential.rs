@@ -8,14 +8,19 @@ use std::time::Duration;
 
 use crate::audit::AuditEvent;
 use crate::connector_credential::CredentialRef;
-use crate::driver::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
+use crate::driver::call::{Asker, CallFailure, CallId, Dependency, DependencyCall, Reply};
 use crate::driver::event::Event;
 use crate::driver::step::Effect;
 use crate::exchange::grant::{CallerCredential, Credential};
 use crate::exchange::turn::Turn;
+use crate::id::OrgId;
 use crate::metric::Metric;
+use crate::secret::Secret;
 use crate::token_exchange::{AuthorizationServer, NotIssued, TokenRef, TokenRequest, issued};
-use crate::vault::{CachedSecret, SecretData, SecretFault};
+use crate::vault::CachedSecret;
+
+/// Also where credentials are not kept at all, the one just read is used.
+const JUST_READ: Duration = Duration::from_secs(1);
 
 /// A call that is on its way: what it asks for, and its id.
 pub(crate) type Asked = (CredentialRef, CallId);
@@ -54,14 +59,43 @@ pub(crate) fn read(
     }
     match reference {
         CredentialRef::Secret(_) => ask_vault(reference, turn),
-        CredentialRef::Token(token) => exchange(reference, token, turn),
+        CredentialRef::Token(token) => {
+            let assertion =
+                token.assertion().map(|assertion| CredentialRef::Token(Rc::new(assertion)));
+            match assertion {
+                Some(assertion) => redeem((reference, token), &assertion, turn),
+                None => exchange(reference, token, None, turn),
+            }
+        }
+    }
+}
+
+/// Asks for a token with an ID-JAG, or before that for what it takes.
+fn redeem(
+    (reference, token): (&CredentialRef, &Rc<TokenRef>),
+    assertion: &CredentialRef,
+    turn: &mut Turn<'_>,
+) -> Result<Asked, NotHad> {
+    let CredentialRef::Token(first) = assertion else {
+        return Err((reference.clone(), CallFailure::Refused));
+    };
+    let now = turn.now;
+    // One that lives for no time at all is tried, too, and once.
+    let usable =
+        |cached: &CachedSecret| cached.is_live(now) || now.since(cached.read_at()) < JUST_READ;
+    match turn.worker.cached_secret(assertion).is_some_and(usable) {
+        true => exchange(reference, token, Some(assertion), turn),
+        false if turn.worker.is_known_missing(assertion, now) => {
+            Err((assertion.clone(), CallFailure::NotGranted))
+        }
+        false => exchange(assertion, first, None, turn),
     }
 }
 
 /// The server that a token comes from, if policies of the organisation may name it.
 fn server<'a>(token: &TokenRef, turn: &'a Turn<'_>) -> Option<&'a AuthorizationServer> {
     let servers = &turn.worker.config.authorization_servers;
-    servers.get(&token.exchange.server).filter(|server| server.serves(&token.org))
+    servers.get(token.server()).filter(|server| server.serves(&token.org))
 }
 
 /// The gateway's own secret at the server that this comes from.
@@ -71,14 +105,22 @@ pub(crate) fn client_secret(reference: &CredentialRef, turn: &Turn<'_>) -> Optio
     Some(CredentialRef::Secret(Rc::new(secret)))
 }
 
+/// What is asked for before `reference`: the gateway's own secrets, and the ID-JAG.
+pub(crate) fn takes(reference: &CredentialRef, turn: &Turn<'_>) -> Vec<CredentialRef> {
+    let CredentialRef::Token(token) = reference else { return Vec::new() };
+    let assertion = token.assertion().map(|assertion| CredentialRef::Token(Rc::new(assertion)));
+    let of_assertion = assertion.as_ref().and_then(|assertion| client_secret(assertion, turn));
+    let own = client_secret(reference, turn);
+    own.into_iter().chain(of_assertion).chain(assertion).collect()
+}
+
 /// Asks for a token, or before that for the gateway's own secret.
 fn exchange(
     reference: &CredentialRef,
     token: &Rc<TokenRef>,
+    assertion: Option<&CredentialRef>,
     turn: &mut Turn<'_>,
 ) -> Result<Asked, NotHad> {
-    /// Also where secrets are not kept at all, the one just read is used.
-    const JUST_READ: Duration = Duration::from_secs(1);
     let not_had = |why| (reference.clone(), why);
     let secret = client_secret(reference, turn).ok_or_else(|| not_had(CallFailure::Refused))?;
     let now = turn.now;
@@ -88,23 +130,36 @@ fn exchange(
     if !held {
         return ask_vault(&secret, turn);
     }
-    let request = request(token, &secret, turn).ok_or_else(|| not_had(CallFailure::Refused))?;
+    let request =
+        request(token, (&secret, assertion), turn).ok_or_else(|| not_had(CallFailure::Refused))?;
     let probe = request.timeout.saturating_mul(2);
     if !turn.worker.vault.lets_pass(now, &reference.breaker(), probe) {
         turn.effects.push(Effect::Measure(Metric::NotAsked(Dependency::AuthorizationServer), 1));
         return Err(not_had(CallFailure::NotAsked));
     }
-    let request_id = turn.context.entry.request_id.clone();
-    let call = DependencyCall::Token(token.clone(), Box::new(request), request_id);
+    let call = DependencyCall::Token(token.clone(), Box::new(request), asker(turn));
     Ok((reference.clone(), turn.start(call)))
 }
 
-fn request(token: &TokenRef, secret: &CredentialRef, turn: &mut Turn<'_>) -> Option<TokenRequest> {
+fn request(
+    token: &TokenRef,
+    (secret, assertion): (&CredentialRef, Option<&CredentialRef>),
+    turn: &mut Turn<'_>,
+) -> Option<TokenRequest> {
     let server = server(token, turn)?.clone();
     let subject = turn.context.token.clone();
     let subject = subject.filter(|subject| token.subject == Some(*subject.digest.bytes()));
-    let secret = turn.worker.cached_secret(secret)?.values.first()?;
-    server.request(&token.exchange, secret, subject.as_ref().map(|subject| subject.text()))
+    let subject = match assertion {
+        None => subject.map(|subject| Secret::new(subject.text().to_owned())),
+        Some(assertion) => {
+            let held = turn.worker.cached_secret(assertion)?.values.first()?;
+            Some(Secret::new(held.expose().to_owned()))
+        }
+    };
+    let secret = turn.worker.cached_secret(secret)?;
+    secret.note_use();
+    let what = (&token.exchange, token.kind);
+    server.request(what, secret.values.first()?, subject.as_ref().map(Secret::expose))
 }
 
 /// Starts the read of a secret, unless the last ones failed: of a Vault that hangs, not every caller
@@ -114,12 +169,18 @@ fn ask_vault(reference: &CredentialRef, turn: &mut Turn<'_>) -> Result<Asked, No
     // A probe that is never heard of again (its client left) is not waited for much longer.
     let probe = timeout.saturating_mul(2);
     if turn.worker.vault.lets_pass(turn.now, &reference.breaker(), probe) {
-        let request_id = turn.context.entry.request_id.clone();
-        let call = DependencyCall::Credential(reference.clone(), request_id);
+        let call = DependencyCall::Credential(reference.clone(), asker(turn));
         return Ok((reference.clone(), turn.start(call)));
     }
     turn.effects.push(Effect::Measure(Metric::NotAsked(Dependency::Vault), 1));
     Err((reference.clone(), CallFailure::NotAsked))
+}
+
+/// Whose question it is.
+fn asker(turn: &Turn<'_>) -> Asker {
+    let entry = &turn.context.entry;
+    let org = entry.org_id.as_deref().and_then(OrgId::new);
+    Asker { request_id: entry.request_id.clone(), org }
 }
 
 /// The same credential, once `event` is about its read.
@@ -140,21 +201,15 @@ pub(crate) fn secret_outcome(
     turn: &mut Turn<'_>,
 ) -> Option<Result<(), CallFailure>> {
     let outcome = match (event, reference) {
-        (Event::CallDone { id, reply: Reply::Vault { body } }, CredentialRef::Secret(secret))
+        (Event::CallDone { id, reply: Reply::Vault { body } }, CredentialRef::Secret(_))
             if id == call =>
         {
-            let data = secret.read(&body).map_err(|fault| unusable(reference, fault, turn));
-            let vault = turn.worker.config.vault.as_ref();
-            let cache = vault.map(|vault| vault.cache).unwrap_or_default();
-            data.map(|SecretData { values, lease }| match lease {
-                Some(lease) => CachedSecret::leased(values, turn.now, lease),
-                None => CachedSecret::new(values, turn.now, cache),
-            })
+            return Some(secret_read(reference, &body, turn));
         }
         (
             Event::CallDone { id, reply: Reply::Token { status, body } },
             CredentialRef::Token(token),
-        ) if id == call => match issued(status, &body) {
+        ) if id == call => match issued(token.kind, status, &body) {
             Ok(issued) => {
                 let cached = CachedSecret::new(vec![issued.token], turn.now, issued.used_for);
                 Ok(cached.ending(turn.now, issued.valid_for))
@@ -174,7 +229,7 @@ pub(crate) fn secret_outcome(
                     // It may have been rotated.
                     turn.worker.forget_secret(&secret, turn.now);
                 }
-                let server = token.exchange.server.to_string();
+                let server = token.server().to_string();
                 let error = error.unwrap_or_else(|| why.to_string());
                 let event = AuditEvent::TokenRefused { server, error };
                 turn.context.entry.events.push(event);
@@ -196,32 +251,40 @@ pub(crate) fn secret_outcome(
         (Event::CallFailed { id, why }, _) if id == call => Err(why),
         _ => return None,
     };
-    let breaker = reference.breaker();
-    match &outcome {
-        Err(why) if why.leaves_credential_open() => turn.worker.vault.failed(turn.now, &breaker),
-        Ok(_) | Err(_) => turn.worker.vault.answered(&breaker),
+    if let CredentialRef::Token(token) = reference
+        && let Some(assertion) = token.assertion()
+    {
+        // Whatever came of it: a server may take it once.
+        turn.worker.spend(&CredentialRef::Token(Rc::new(assertion)));
     }
-    if outcome.as_ref().is_err_and(|why| why.says_there_is_none()) {
-        // What was there was taken away.
-        turn.worker.secret_is_missing(reference.clone(), turn.now);
-    }
+    turn.worker.credential_answered(
+        reference,
+        outcome.as_ref().map(|_| ()).map_err(|why| *why),
+        turn.now,
+    );
     Some(outcome.map(|cached| {
-        turn.worker.cache_secret(reference.clone(), cached);
+        turn.worker.cache_secret(reference.clone(), cached, turn.now);
         turn.note_recovered(Dependency::of(reference));
     }))
 }
 
-/// Tells of a value that no header can carry: the audit log each time, Envoy's log once.
-fn unusable(reference: &CredentialRef, fault: SecretFault, turn: &mut Turn<'_>) -> CallFailure {
-    let (secret, reason) = (reference.to_string(), fault.name());
-    turn.context.entry.events.push(AuditEvent::SecretUnusable { secret, reason });
-    turn.worker.secret_is_unusable(reference, fault);
-    match fault {
-        SecretFault::NotJson | SecretFault::NotKv => CallFailure::Unreadable,
-        SecretFault::NoSuchField => CallFailure::NoSuchField,
-        SecretFault::NotText
-        | SecretFault::Empty
-        | SecretFault::TooLong
-        | SecretFault::NotAscii => CallFailure::Unusable,
+/// Takes what Vault answered. A value that no header can carry is told: in the audit log each time, in Envoy's once.
+fn secret_read(
+    reference: &CredentialRef,
+    body: &[u8],
+    turn: &mut Turn<'_>,
+) -> Result<(), CallFailure> {
+    match turn.worker.secret_read(reference, Ok(body), turn.now) {
+        Ok(()) => {
+            turn.note_recovered(Dependency::of(reference));
+            Ok(())
+        }
+        Err((why, fault)) => {
+            if let Some(fault) = fault {
+                let (secret, reason) = (reference.to_string(), fault.name());
+                turn.context.entry.events.push(AuditEvent::SecretUnusable { secret, reason });
+            }
+            Err(why)
+        }
     }
 }

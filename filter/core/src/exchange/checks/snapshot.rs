@@ -165,14 +165,17 @@ fn learn_record(
         GuardState::Absent => {
             *known = Known::Absent;
             worker.set_record(&key.org, &key.id, None);
-            worker.forget_secrets_of(&key.org, key.id.as_str());
+            worker.revoke_secrets_of(&key.org, key.id.as_str());
         }
         GuardState::Present { rev, doc } => {
             worker.witness_record(&key.org, &key.id, &rev).map_err(Unlearned::WentBack)?;
             let record = Rc::new(Cached { rev, record: KeyRecord::parse(&doc).ok() });
             // Revoked, perhaps. Of one that this worker saw for the first time, it holds nothing.
             if matches!(known, Known::Present(_)) {
-                worker.forget_secrets_of(&key.org, key.id.as_str());
+                match record.record.as_ref().is_some_and(|it| it.revoked.is_some()) {
+                    true => worker.revoke_secrets_of(&key.org, key.id.as_str()),
+                    false => worker.forget_secrets_of(&key.org, key.id.as_str()),
+                }
             }
             worker.set_record(&key.org, &key.id, Some(record.clone()));
             *known = Known::Present(record);
@@ -197,7 +200,7 @@ fn learn_deny_list(
             GuardState::Present { rev, doc } => {
                 let entry = Rc::new(Cached { rev, record: DenyListEntry::parse(&doc).ok() });
                 let principal = &verified.principal;
-                worker.forget_secrets_of(&principal.org, principal.identity.holder());
+                worker.revoke_secrets_of(&principal.org, principal.identity.holder());
                 worker.set_deny_list_entry(key.clone(), Some(entry.clone()));
                 *known = Known::Present(entry);
             }

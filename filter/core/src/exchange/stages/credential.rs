@@ -11,7 +11,7 @@ use crate::driver::event::Event;
 use crate::driver::step::{Gate, RequestGate};
 use crate::exchange::actions::forward::{Sending, pass};
 use crate::exchange::actions::go_without::without_vault;
-use crate::exchange::actions::read_credential::{client_secret, read, secret_outcome};
+use crate::exchange::actions::read_credential::{read, secret_outcome, takes};
 use crate::exchange::grant::{Credential, Grant};
 use crate::exchange::handover::{Handover, Outcome, held, refuse};
 use crate::exchange::request::{Request, RequestPart};
@@ -52,8 +52,8 @@ pub(crate) fn enter(
     if let Some(injected) = cached.map(|cached| wanted.stated.render(cached)) {
         return send(request, &grant, injected, turn);
     }
-    let first = client_secret(&reference, turn);
-    let is_own = |asked: &CredentialRef| *asked == reference || first.as_ref() == Some(asked);
+    let first = takes(&reference, turn);
+    let is_own = |asked: &CredentialRef| *asked == reference || first.contains(asked);
     let (asked, call) = match credential {
         Credential::Waiting(asked, call) if is_own(&asked) => (asked, call),
         Credential::Failed(asked, why) if is_own(&asked) => {
@@ -154,7 +154,8 @@ fn without_credential(
     let wanted = grant.credential.clone();
     // Of the gateway's own secret, nothing follows for the caller.
     let own = wanted.as_ref().and_then(|wanted| wanted.reference.as_ref().ok());
-    let is_own = asked.is_none() || asked == own;
+    let is_token = matches!(asked, Some(CredentialRef::Token(_)));
+    let is_own = asked.is_none() || asked == own || is_token;
     let stated = wanted.as_ref().map(|wanted| wanted.stated.source());
     let of_source = match stated {
         Some(Source::Exchange(_)) => Dependency::AuthorizationServer,

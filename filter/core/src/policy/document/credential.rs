@@ -7,7 +7,7 @@ use crate::connector_credential::{ConnectorCredential, Missing, SecretPattern, S
 use crate::decode::settings::scopes;
 use crate::decode::{Faults, Fields, Node};
 use crate::id::PolicyName;
-use crate::token_exchange::{Exchange, GrantType};
+use crate::token_exchange::{Exchange, GrantType, SubjectTokenType};
 use crate::vault::{Echo, Template};
 
 const CREDENTIAL: &str = "an object with `secret`, `header` and `template`; or with `secret`, and `headers`, `query` or both";
@@ -167,6 +167,9 @@ fn exchange(node: Node<'_>, faults: &mut Faults) -> Option<Exchange> {
         "an object with `server`, such as {server: corp, audience: \"https://crm.example\"}";
     const SERVER: &str = "the name of one of authorization_servers in the plugin configuration";
     const TARGET: &str = "a text of 1 to 512 visible characters, such as https://crm.example";
+    const ID_JAG: &str = "with `grant: id_jag`, and with no other one, `redeem`: the authorization server that takes the \
+         ID-JAG; its issuer is the `audience`";
+    let place = node.clone();
     let mut fields = node.object(faults, EXCHANGE)?;
     let server = fields
         .required("server", faults, SERVER)
@@ -187,13 +190,28 @@ fn exchange(node: Node<'_>, faults: &mut Faults) -> Option<Exchange> {
         None => Some(Vec::new()),
         Some(node) => scopes(node, faults),
     };
+    let subject_token_type = match fields.optional("subject_token_type") {
+        None => Some(SubjectTokenType::default()),
+        Some(node) => node.text(faults, SubjectTokenType::EXPECTED, SubjectTokenType::named),
+    };
+    let redeem = match fields.optional("redeem") {
+        None => Some(None),
+        Some(node) => node.text(faults, SERVER, |text| PolicyName::new(text).map(Some)),
+    };
     fields.finish(faults);
+    let (grant, audience, redeem) = (grant?, audience?, redeem?);
+    if (grant == GrantType::IdJag) != redeem.is_some() || (redeem.is_some() && audience.is_none()) {
+        place.fault(faults, ID_JAG);
+        return None;
+    }
     Some(Exchange {
         server: server?,
-        grant: grant?,
-        audience: audience?,
+        grant,
+        audience,
         resource: resource?,
         scopes: scopes?,
+        subject_token_type: subject_token_type?,
+        redeem,
     })
 }
 

@@ -1,0 +1,158 @@
+//! Token endpoints that answer in their own way, and a server that refuses the token that one gave.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use portcullis_stack::ready;
+use portcullis_tests::fake::{FakeUpstream, json_answer};
+use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
+use portcullis_tests::tokens::Mint;
+use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
+use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
+use serde_json::{Value, json};
+
+use crate::vault_callers::{head, head_as_text, header};
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases!["token_endpoints":
+        an_endpoint_that_is_not_there_or_does_not_know_the_gateway_is_no_word_on_the_caller,
+        a_token_that_the_server_refuses_is_replaced_for_the_next_call,
+    ]
+}
+
+/// An organisation whose connector wants tokens of a fake authorization server.
+struct Setting {
+    org: Organisation,
+    /// Of one caller, the same in all calls.
+    token: String,
+    _own: OwnEnvoy,
+}
+
+impl Setting {
+    fn new(world: &World<'_>, endpoint: &FakeUpstream, server: &FakeUpstream) -> Self {
+        let stack = world.stack();
+        let org = Organisation::with_policy(stack, |policy| {
+            let name = policy["organisations"][0].as_str().unwrap().to_owned();
+            let path = format!("connectors/client-{name}");
+            stack.openbao.put_secret(&path, "secret", "of-the-gateway-1").unwrap();
+            policy["connectors"]["python"]["credential"] = json!({
+                "exchange": {"server": "corp", "audience": "https://crm.example"},
+                "header": "authorization", "template": "Bearer {token}",
+                "missing": {"message": "Connect your CRM account.", "url": "https://connect.example"},
+            });
+        });
+        let servers = json!({"corp": {
+            "cluster": "portcullis_idp", "path": "/token", "client_id": "gateway",
+            "client_secret": format!("vault://secret/connectors/client-{}#secret", org.name),
+        }});
+        let own = world.envoy_changed(
+            Workers::One,
+            |settings| settings.python(server.address()).idp(endpoint.address()),
+            |template| {
+                let audit = "\"audit\": {\"input_max_bytes\"";
+                let named = format!("\"authorization_servers\": {servers}, {audit}");
+                replaced(&template, audit, &named)
+            },
+        );
+        let org = org.through(&own.gateway);
+        let audience = stack.mcp_url().replace(DEMO, PYTHON);
+        let token = Mint::of(stack).token(&org.name, json!({"sub": "ada", "aud": audience}));
+        Self { org, token, _own: own }
+    }
+
+    fn call(&self) -> Answer {
+        let call = mcp::call("echo", json!({"message": "x"})).to_string();
+        self.org.gateway.send(&Request::post(PYTHON, call).bearer(&self.token))
+    }
+}
+
+fn status(line: &str, body: &Value) -> Vec<Vec<u8>> {
+    let (body, kind) = (body.to_string(), "content-type: application/json");
+    let head = format!("HTTP/1.1 {line}\r\n{kind}\r\ncontent-length: {}\r\n\r\n", body.len());
+    vec![[head.into_bytes(), body.into_bytes()].concat()]
+}
+
+fn token(number: usize, life: u32) -> Vec<Vec<u8>> {
+    let token = format!("token-number-{number}");
+    json_answer(
+        &json!({"access_token": token, "token_type": "Bearer", "expires_in": life}).to_string(),
+    )
+}
+
+// Proves: X21, B2
+fn an_endpoint_that_is_not_there_or_does_not_know_the_gateway_is_no_word_on_the_caller(
+    world: &World<'_>,
+) {
+    static THERE: AtomicUsize = AtomicUsize::new(0);
+    let endpoint = FakeUpstream::answering(|request| {
+        let basic =
+            |secret: &str| format!("Basic {}", STANDARD.encode(format!("gateway:{secret}")));
+        let sent = header(request, "authorization");
+        match THERE.load(Ordering::SeqCst) {
+            0 => status("404 Not Found", &json!({"error": "not_found"})),
+            1 if sent == [basic("of-the-gateway-1").as_str()] => token(1, 1),
+            2 if sent == [basic("of-the-gateway-2").as_str()] => token(2, 300),
+            _ => status("401 Unauthorized", &json!({"error": "invalid_client"})),
+        }
+    });
+    let server = FakeUpstream::answering(head_as_text);
+    let setting = Setting::new(world, &endpoint, &server);
+    let unavailable = |rule: &str, error: &str| {
+        let answer = setting.call();
+        answer.assert_refused(503, -31_503);
+        let entry = answer.audit();
+        assert_eq!(entry["decision"]["rule"], rule, "{entry}");
+        let event = json!({"event": "token_refused", "server": "corp", "error": error});
+        assert!(entry["events"].as_array().unwrap().contains(&event), "{entry}");
+        assert!(!answer.text().contains("connect.example"), "{}", answer.text());
+    };
+    unavailable("unavailable.authorization_server.unreadable", "not_found");
+    THERE.store(1, Ordering::SeqCst);
+    let given = || (setting.call().status() == 200).then_some(());
+    ready::eventually("a token", Duration::from_secs(15), given).unwrap();
+    // The server knows another secret of the gateway by now, and Vault has it: what the first call finds out, the next
+    // one has.
+    THERE.store(2, Ordering::SeqCst);
+    let path = format!("connectors/client-{}", setting.org.name);
+    world.stack().openbao.put_secret(&path, "secret", "of-the-gateway-2").unwrap();
+    let refused = || (setting.call().status() == 503).then_some(());
+    ready::eventually("the end of the token", Duration::from_secs(15), refused).unwrap();
+    let given = || {
+        let answer = setting.call();
+        (answer.status() == 200).then(|| head(&answer))
+    };
+    let head = ready::eventually("another token", Duration::from_secs(15), given).unwrap();
+    assert_eq!(header(&head, "authorization"), ["Bearer token-number-2"]);
+}
+
+// Proves: X21, C2
+fn a_token_that_the_server_refuses_is_replaced_for_the_next_call(world: &World<'_>) {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    let endpoint = FakeUpstream::answering(|_| token(ASKED.fetch_add(1, Ordering::SeqCst), 300));
+    let server = FakeUpstream::answering(|request| {
+        let taken = format!("Bearer token-number-{}", TAKEN.load(Ordering::SeqCst));
+        match header(request, "authorization") == [taken.as_str()] {
+            true => head_as_text(request),
+            false => status("401 Unauthorized", &json!({"error": "invalid_token"})),
+        }
+    });
+    let setting = Setting::new(world, &endpoint, &server);
+    assert_eq!(setting.call().status(), 200);
+    // Not within a second after it was given: then nobody would ask again.
+    let read = std::time::Instant::now();
+    let over = || (read.elapsed() > Duration::from_millis(1_200)).then_some(());
+    ready::eventually("a second", Duration::from_secs(5), over).unwrap();
+    TAKEN.store(1, Ordering::SeqCst);
+    let refused = setting.call();
+    assert_eq!((refused.status(), refused.error_code()), (503, Some(-31_503)));
+    let entry = refused.audit();
+    assert_eq!(entry["decision"]["rule"], "upstream.credential_refused", "{entry}");
+    assert_eq!(entry["events"][0]["found"], "another", "{entry}");
+    for _ in 0..3 {
+        assert_eq!(setting.call().status(), 200);
+    }
+    assert_eq!(ASKED.load(Ordering::SeqCst), 2);
+}

@@ -1,0 +1,223 @@
+//! Secrets in places where none belongs.
+//!
+//! Owns the search: every value that a test put into Vault, as it is and as base64, URLs and JSON have it, in every file of a
+//! test or of the shared stack. That is where Envoy's logs and audit entries are, what its admin interface said last, what
+//! Redis had, what Vault wrote into its own audit log, and core files. Only Vault and the servers behind the gateway may have
+//! them; those keep what they got in their memory, or in [`OF_SERVERS`].
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use portcullis_stack::{Envoy, Stack, known_secrets};
+
+/// Shorter texts are found where nobody put them.
+const SHORTEST: usize = 6;
+/// What servers behind the gateway write and read.
+const OF_SERVERS: [&str; 2] = ["record.jsonl", "credential"];
+
+/// A value in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Leak {
+    pub file: PathBuf,
+    /// Where in Vault the value was put: the value itself is in no report.
+    pub of: String,
+    pub form: &'static str,
+}
+
+/// Every secret of this run in the files below `dir`.
+pub fn search(dir: &Path) -> Vec<Leak> {
+    let needles = Needles::new(&known_secrets::all());
+    let mut leaks = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let (path, kind) = (entry.path(), entry.file_type());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match kind {
+                Ok(kind) if kind.is_dir() => folders.push(path),
+                Ok(kind) if kind.is_file() && !OF_SERVERS.contains(&name.as_str()) => {
+                    let found = needles.find(&fs::read(&path).unwrap_or_default());
+                    leaks.extend(found.into_iter().map(|(of, form)| Leak {
+                        file: path.clone(),
+                        of,
+                        form,
+                    }));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+    leaks
+}
+
+/// What a run says of what it found; nothing if that is nothing.
+pub fn report(leaks: &[Leak]) -> Option<String> {
+    let line =
+        |leak: &Leak| format!("{}: the secret of {}, {}", leak.file.display(), leak.of, leak.form);
+    let lines: Vec<_> = leaks.iter().map(line).collect();
+    (!lines.is_empty()).then(|| format!("secrets where none belongs:\n{}", lines.join("\n")))
+}
+
+/// What is looked for, by its first bytes.
+struct Needles {
+    /// Whether any begins with these two.
+    begins: Vec<bool>,
+    by_start: HashMap<[u8; SHORTEST], Vec<(Vec<u8>, usize)>>,
+    of: Vec<(String, &'static str)>,
+}
+
+impl Needles {
+    fn new(secrets: &[(String, String)]) -> Self {
+        let mut needles =
+            Self { begins: vec![false; 1 << 16], by_start: HashMap::new(), of: Vec::new() };
+        for (value, place) in secrets {
+            let url: String = value
+                .bytes()
+                .map(|byte| match byte {
+                    byte if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => {
+                        char::from(byte).to_string()
+                    }
+                    byte => format!("%{byte:02X}"),
+                })
+                .collect();
+            let json = serde_json::Value::from(value.as_str()).to_string();
+            let forms = [
+                ("as it is", value.clone()),
+                ("in a URL", url),
+                ("in JSON", json.trim_matches('"').to_owned()),
+                // The last character depends on what follows.
+                ("in base64", cut(STANDARD_NO_PAD.encode(value))),
+                ("in base64 of URLs", cut(URL_SAFE_NO_PAD.encode(value))),
+            ];
+            for (form, text) in forms {
+                needles.add(text.into_bytes(), place, form);
+            }
+        }
+        needles
+    }
+
+    fn add(&mut self, text: Vec<u8>, place: &str, form: &'static str) {
+        let Some(start) = text.first_chunk::<SHORTEST>().copied() else { return };
+        let known = self.by_start.entry(start).or_default();
+        if known.iter().all(|(other, _)| *other != text) {
+            self.begins[usize::from(u16::from_be_bytes([start[0], start[1]]))] = true;
+            known.push((text, self.of.len()));
+            self.of.push((place.to_owned(), form));
+        }
+    }
+
+    fn find(&self, bytes: &[u8]) -> Vec<(String, &'static str)> {
+        let mut found = Vec::new();
+        for (at, pair) in bytes.windows(2).enumerate() {
+            if !self.begins[usize::from(u16::from_be_bytes([pair[0], pair[1]]))] {
+                continue;
+            }
+            let Some(start) = bytes[at..].first_chunk::<SHORTEST>() else { break };
+            for (text, of) in self.by_start.get(start).into_iter().flatten() {
+                if bytes[at..].starts_with(text) && !found.contains(of) {
+                    found.push(*of);
+                }
+            }
+        }
+        found.into_iter().map(|of| self.of[of].clone()).collect()
+    }
+}
+
+fn cut(mut text: String) -> String {
+    text.pop();
+    text
+}
+
+/// Writes what an Envoy's admin interface says, when it is dropped: before the Envoy, if it stands before it.
+#[derive(Debug)]
+pub struct AdminPages {
+    admin: String,
+    dir: PathBuf,
+}
+
+impl AdminPages {
+    pub fn of(envoy: &Envoy, dir: PathBuf) -> Self {
+        Self { admin: envoy.admin_url(), dir }
+    }
+}
+
+impl Drop for AdminPages {
+    fn drop(&mut self) {
+        let _ = fs::create_dir_all(&self.dir);
+        for page in ["config_dump?include_eds", "stats", "clusters", "certs", "server_info"] {
+            // A test may have ended its Envoy.
+            let Ok(reply) = portcullis_stack::http::get(&format!("{}/{page}", self.admin)) else {
+                break;
+            };
+            let name = page.split('?').next().unwrap_or(page);
+            let _ = fs::write(self.dir.join(format!("admin-{name}.txt")), reply.body);
+        }
+    }
+}
+
+/// What a stack that lives on says and holds, into files below `dir`.
+pub fn dump(stack: &Stack, dir: &Path) -> std::io::Result<()> {
+    drop(AdminPages::of(&stack.envoy, dir.join("pages")));
+    for (number, valkey) in std::iter::once(&stack.valkey).chain(&stack.further_valkeys).enumerate()
+    {
+        fs::write(dir.join(format!("redis-{number}.txt")), everything_in(valkey.connect()?)?)?;
+    }
+    Ok(())
+}
+
+/// Every key and value of a Redis.
+fn everything_in(mut redis: TcpStream) -> std::io::Result<Vec<u8>> {
+    const SCRIPT: &str = r"
+        local found, cursor = {}, '0'
+        local function add(value)
+            if type(value) == 'table' then for _, each in ipairs(value) do add(each) end
+            else found[#found + 1] = tostring(value) end
+        end
+        local read = {
+            string = function(key) return redis.call('GET', key) end,
+            hash = function(key) return redis.call('HGETALL', key) end,
+            list = function(key) return redis.call('LRANGE', key, 0, -1) end,
+            set = function(key) return redis.call('SMEMBERS', key) end,
+            zset = function(key) return redis.call('ZRANGE', key, 0, -1) end,
+            stream = function(key) return redis.call('XRANGE', key, '-', '+') end,
+        }
+        repeat
+            local page = redis.call('SCAN', cursor, 'COUNT', 1000)
+            cursor = page[1]
+            for _, key in ipairs(page[2]) do
+                add(key)
+                local kind = redis.call('TYPE', key).ok
+                if read[kind] then add(read[kind](key)) end
+            end
+        until cursor == '0'
+        return table.concat(found, '\n')
+    ";
+    let length = SCRIPT.len();
+    write!(redis, "*3\r\n$4\r\nEVAL\r\n${length}\r\n{SCRIPT}\r\n$1\r\n0\r\n")?;
+    let (mut reply, mut chunk) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        let read = redis.read(&mut chunk)?;
+        reply.extend_from_slice(&chunk[..read]);
+        let line = reply.windows(2).position(|pair| pair == b"\r\n");
+        let head = line.map(|end| (end, String::from_utf8_lossy(&reply[..end]).into_owned()));
+        let whole = match &head {
+            Some((end, head)) if head.starts_with('$') => {
+                let size: usize = head[1..].parse().unwrap_or_default();
+                reply.len() >= end + 2 + size
+            }
+            Some((_, head)) => return Err(std::io::Error::other(format!("Redis said {head}"))),
+            None => false,
+        };
+        if whole {
+            return Ok(reply);
+        }
+        if read == 0 {
+            return Err(std::io::Error::other("Redis went away"));
+        }
+    }
+}
