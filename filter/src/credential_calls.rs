@@ -5,13 +5,13 @@
 //! start from the root context: the host forgets the calls of a stream that ends, and others may wait for them.
 
 use portcullis_core::config::Vault;
-use portcullis_core::connector_credential::CredentialRef;
+use portcullis_core::connector_credential::{CredentialRef, LeaseCall};
 use portcullis_core::driver::call::{CallFailure, Dependency, Reply};
 use portcullis_core::id::OrgId;
 use portcullis_core::resilience::shares;
 use portcullis_core::time::UnixTime;
 use portcullis_core::token_exchange::TokenRequest;
-use portcullis_core::vault::{LeaseCall, LeaseId, SecretRef};
+use portcullis_core::vault::{LeaseId, SecretRef};
 
 use crate::guarded::Guarded;
 use crate::host;

@@ -5,12 +5,11 @@
 
 use std::time::Duration;
 
-use portcullis_core::connector_credential::CredentialRef;
+use portcullis_core::connector_credential::{CredentialRef, LeaseCall};
 use portcullis_core::driver::call::{CallFailure, CallId, Dependency, Reply};
 use portcullis_core::driver::event::Event;
 use portcullis_core::id::PolicyVersion;
 use portcullis_core::time::UnixTime;
-use portcullis_core::vault::LeaseCall;
 use portcullis_redis_lua::Value;
 
 /// Which call of which exchange.

@@ -9,7 +9,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::token_exchange::TokenRef;
-use crate::vault::SecretRef;
+use crate::vault::{LeaseId, Revocation, SecretRef};
 pub(crate) use pattern::owner;
 pub use pattern::{CallerFacts, CallerProof, SecretPattern, Unresolved};
 pub use statement::{ConnectorCredential, Injected, Missing, Source, Stale};
@@ -53,6 +53,17 @@ impl fmt::Display for CredentialRef {
             }
         }
     }
+}
+
+/// A question to Vault that no call waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseCall {
+    /// The secret is to last longer.
+    Renew(CredentialRef, LeaseId),
+    /// Another secret is made before this one ends.
+    Replace(CredentialRef),
+    /// The secret is not wanted any more.
+    Revoke(Revocation),
 }
 
 #[cfg(test)]

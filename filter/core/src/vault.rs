@@ -14,7 +14,7 @@ mod value;
 pub use cached::CachedSecret;
 pub(crate) use cached::DueStep;
 pub use echo::{Echo, EchoMask, Masked};
-pub use lease::{Lease, LeaseCall, LeaseId, LeaseOutcome, Revocation, Revocations};
+pub use lease::{Lease, LeaseId, LeaseOutcome, Revocation, Revocations};
 pub(crate) use read_again::BETWEEN_READS;
 pub use read_again::{ReadsAgain, Refusal};
 pub use reference::{KvVersion, Mount, SecretRef};

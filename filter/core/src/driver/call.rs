@@ -11,6 +11,7 @@ use crate::auth::token::issuer::IssuerId;
 use crate::connector_credential::CredentialRef;
 use crate::id::{OrgId, PolicyVersion};
 use crate::token_exchange::{TokenRef, TokenRequest};
+use crate::vault::SecretFault;
 use zeroize::Zeroizing;
 
 /// Names one call of one exchange; the exchange mints them, in order.
@@ -194,6 +195,19 @@ pub enum CallFailure {
 }
 
 impl CallFailure {
+    /// What a secret that is none means for who waits for it.
+    #[must_use]
+    pub const fn of(fault: SecretFault) -> Self {
+        match fault {
+            SecretFault::NotJson | SecretFault::NotKv => Self::Unreadable,
+            SecretFault::NoSuchField => Self::NoSuchField,
+            SecretFault::NotText
+            | SecretFault::Empty
+            | SecretFault::TooLong
+            | SecretFault::NotAscii => Self::Unusable,
+        }
+    }
+
     /// Whether it only says that the dependency cannot be asked now. Else it is there, and this is its answer.
     #[must_use]
     pub const fn is_outage(self) -> bool {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::is_plain;
-use crate::connector_credential::CredentialRef;
 use crate::json;
 use crate::time::UnixTime;
 
@@ -63,17 +62,6 @@ impl LeaseId {
     pub fn revocation(&self) -> String {
         format!("/v1/sys/leases/revoke/{}", self.0)
     }
-}
-
-/// A question to Vault that no call waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LeaseCall {
-    /// The secret is to last longer.
-    Renew(CredentialRef, LeaseId),
-    /// Another secret is made before this one ends.
-    Replace(CredentialRef),
-    /// The secret is not wanted any more.
-    Revoke(Revocation),
 }
 
 /// What happened to a lease.

@@ -5,7 +5,6 @@
 use serde_json::Value;
 
 use super::lease::Lease;
-use crate::driver::call::CallFailure;
 use crate::json;
 use crate::secret::Secret;
 
@@ -59,16 +58,6 @@ impl SecretFault {
             Self::NotAscii => {
                 "the value is not one line of printable ASCII, so no header can carry it"
             }
-        }
-    }
-
-    /// What it means for who waits for the secret.
-    #[must_use]
-    pub const fn failure(self) -> CallFailure {
-        match self {
-            Self::NotJson | Self::NotKv => CallFailure::Unreadable,
-            Self::NoSuchField => CallFailure::NoSuchField,
-            Self::NotText | Self::Empty | Self::TooLong | Self::NotAscii => CallFailure::Unusable,
         }
     }
 

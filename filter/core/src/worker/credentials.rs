@@ -10,7 +10,7 @@ use lru::LruCache;
 use serde_json::Map;
 
 use super::Worker;
-use crate::connector_credential::{CallerFacts, CallerProof, CredentialRef, owner};
+use crate::connector_credential::{CallerFacts, CallerProof, CredentialRef, LeaseCall, owner};
 use crate::driver::call::{CallFailure, Reply};
 use crate::hashing::Set;
 use crate::id::OrgId;
@@ -18,8 +18,8 @@ use crate::policy::Policy;
 use crate::time::UnixTime;
 use crate::token_exchange::issued;
 use crate::vault::{
-    BETWEEN_READS, CachedSecret, DueStep, Lease, LeaseCall, LeaseId, LeaseOutcome, ReadsAgain,
-    Refusal, Revocations, SecretData, SecretFault,
+    BETWEEN_READS, CachedSecret, DueStep, Lease, LeaseId, LeaseOutcome, ReadsAgain, Refusal,
+    Revocations, SecretData, SecretFault,
 };
 
 /// Credentials of single callers, too.
@@ -299,9 +299,9 @@ impl Worker {
         let CredentialRef::Secret(secret) = reference else {
             return Err((CallFailure::Unreadable, None));
         };
-        let read = outcome
-            .map_err(|why| (why, None))
-            .and_then(|body| secret.read(body).map_err(|fault| (fault.failure(), Some(fault))));
+        let read = outcome.map_err(|why| (why, None)).and_then(|body| {
+            secret.read(body).map_err(|fault| (CallFailure::of(fault), Some(fault)))
+        });
         if let Err((_, Some(fault))) = read {
             self.secret_is_unusable(reference, fault);
         }
