@@ -134,8 +134,18 @@ struct Known {
     at: UnixTime,
     /// When this worker wrote it down.
     written: Option<UnixTime>,
-    /// A drift that this worker saw, and when by Redis's clock, until Redis has it or a list shows something else.
-    own: Option<(Drift, u64)>,
+    /// A drift that this worker saw, until Redis says later that a list showed something else.
+    own: Option<OwnDrift>,
+}
+
+/// A drift that a list showed to this worker. It stands even where Redis had it and lost it again, by a failover.
+#[derive(Clone, Copy, Debug)]
+struct OwnDrift {
+    drift: Drift,
+    /// When, by the clock of the organisation's Redis, in microseconds.
+    at: u64,
+    /// When, by the steady clock of this worker.
+    seen: UnixTime,
 }
 
 /// What a worker makes of what Redis has.
@@ -178,17 +188,19 @@ impl Observations {
             GuardState::Present { rev, doc } => (Observed::read(rev), seen_at(doc)),
         };
         let own = self.known.peek(&watched.key).and_then(|known| known.own);
+        // As long as Redis keeps what lists showed.
+        let own = own.filter(|own| now.since(own.seen) < LASTS);
         // An older gateway writes no time; what it wrote is believed.
-        let lost = own.filter(|(drift, seen)| {
-            observed != Observed::Drifted(*drift)
-                && (observed == Observed::Nothing || at.is_some_and(|at| at < *seen))
+        let lost = own.filter(|own| {
+            observed != Observed::Drifted(own.drift)
+                && (observed == Observed::Nothing || at.is_some_and(|at| at < own.at))
         });
         let known = Known { observed, at: now, written: None, own: lost };
         self.known.put(watched.key.clone(), known);
         let (tool, pin) = (watched.tool.clone(), watched.pin.clone());
-        if let Some((drift, seen)) = lost {
+        if let Some(OwnDrift { drift, at, .. }) = lost {
             let tools = vec![(watched.key.clone(), drift.name().to_owned())];
-            let again = Observe { tools, life: LASTS, at: seen }.call();
+            let again = Observe { tools, life: LASTS, at }.call();
             return Some(Learnt { tool, pin, drift: Some(drift), again: Some(again) });
         }
         let drift = match observed {
@@ -197,14 +209,6 @@ impl Observations {
             Observed::Drifted(drift) => Some(drift),
         };
         Some(Learnt { tool, pin, drift, again: None })
-    }
-
-    /// An admission found what it expected: a drift that this worker wrote down is there.
-    pub(crate) fn confirmed(&mut self, watched: &Watched) {
-        let Some(Observed::Drifted(expected)) = watched.known else { return };
-        if let Some(known) = self.known.peek_mut(&watched.key) {
-            known.own = known.own.filter(|(drift, _)| *drift != expected);
-        }
     }
 
     /// A list showed these tools, at `at` by Redis's clock: what Redis has to be told of it.
@@ -227,7 +231,7 @@ impl Observations {
                 continue;
             }
             let own = match observed {
-                Observed::Drifted(drift) => Some((drift, at)),
+                Observed::Drifted(drift) => Some(OwnDrift { drift, at, seen: now }),
                 Observed::Nothing | Observed::Same => None,
             };
             self.known.put(key.clone(), Known { observed, at: now, written: Some(now), own });
@@ -383,10 +387,15 @@ mod tests {
         fn new(ahead: i64) -> Self {
             let config = Config::parse(&json!({"redis": {"cluster": "redis"}})).unwrap();
             let mut gateway = Self { worker: Worker::new(config, Chain::new("c".into())), ahead };
-            let stamp = Stamp { generation: Generation::default(), time: Duration::from_secs(90) };
-            let now = gateway.now(90);
-            gateway.worker.compare_clocks(now, &stamp);
+            let stamp = Stamp { generation: Generation::new(1), time: Duration::from_secs(90) };
+            let (org, now) = (gateway.org(), gateway.now(90));
+            assert!(gateway.worker.witness(&org, Some(&stamp)).is_ok());
+            gateway.worker.set_redis_clock(&org, now, &stamp);
             gateway
+        }
+
+        fn org(&self) -> OrgId {
+            OrgId::new("acme").unwrap()
         }
 
         fn now(&self, second: u64) -> UnixTime {
@@ -397,7 +406,7 @@ mod tests {
         /// A list shows this; what arrives in Redis, if it does.
         fn saw(&mut self, observed: Observed, second: u64, pin: &Definition) -> GuardState {
             let now = self.now(second);
-            let at = self.worker.by_redis_clock(now);
+            let at = self.worker.by_redis_clock(&self.org(), now);
             let key = key(&tool("/bank/mcp"), pin);
             let calls = self.worker.observations.saw(vec![(key, observed)], at, now);
             let life_at_rev = &calls[0].args;
@@ -442,16 +451,19 @@ mod tests {
         }
     }
 
-    /// Once an admission found the drift in Redis, what comes there later is believed, whatever it is dated.
+    /// A drift that Redis had is lost where a replica takes over that had not got it yet: it stands, as long as Redis
+    /// would have kept it.
     #[test]
-    fn a_drift_that_arrived_is_not_written_again() {
+    fn a_drift_that_a_failover_lost_stands_and_is_written_again() {
         let pin = pin("pays");
-        let mut gateway = Gateway::new(0);
-        gateway.saw(Observed::Drifted(Drift::Breaking), 100, &pin);
-        let watched = gateway.watched(101, &pin);
-        gateway.worker.observations.confirmed(&watched);
         let older = GuardState::Present { rev: "same".into(), doc: b"99000000".to_vec() };
-        assert_eq!(gateway.learns(&older, 102, &pin), (None, false));
+        for (second, expected) in [(102, (Some(Drift::Breaking), true)), (86_500, (None, false))] {
+            let mut gateway = Gateway::new(0);
+            gateway.saw(Observed::Drifted(Drift::Breaking), 100, &pin);
+            // An admission finds it: nothing is learnt.
+            assert!(!gateway.watched(101, &pin).is_unverified());
+            assert_eq!(gateway.learns(&older, second, &pin), expected, "{second}");
+        }
     }
 
     /// Without Redis a tool that one list had shown was verified for ever.

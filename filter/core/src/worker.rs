@@ -285,7 +285,6 @@ impl Worker {
 
     /// Compares the clocks; how far they are apart, when it is to be measured.
     pub fn compare_clocks(&mut self, now: UnixTime, stamp: &Stamp) -> Option<Duration> {
-        self.clocks.set(now, stamp.time);
         let compared = self.clocks.compare(now, stamp.time)?;
         if compared.changed {
             let seconds = compared.apart.as_secs();
@@ -301,11 +300,16 @@ impl Worker {
         Some(compared.apart)
     }
 
-    /// Microseconds since the epoch by Redis's clock, which all gateways share; by the wall clock until Redis told its
-    /// own.
+    /// Takes note of the clock of the Redis that has the state of `org`.
+    pub fn set_redis_clock(&mut self, org: &OrgId, now: UnixTime, stamp: &Stamp) {
+        self.histories.set_clock(org, now, stamp.time);
+    }
+
+    /// Microseconds since the epoch by the clock of the Redis that has the state of `org`, which all gateways share; by
+    /// the wall clock until Redis told its own.
     #[must_use]
-    pub fn by_redis_clock(&self, now: UnixTime) -> u64 {
-        self.clocks.by_redis(now)
+    pub fn by_redis_clock(&self, org: &OrgId, now: UnixTime) -> u64 {
+        self.histories.by_redis(org, now)
     }
 
     fn alarm(&mut self, text: String) {

@@ -268,7 +268,11 @@ impl Turn<'_> {
             let apart = u64::try_from(apart.as_millis()).unwrap_or(u64::MAX);
             self.effects.push(Effect::Measure(Metric::ClockSkew, apart));
         }
-        self.worker.witness(org, stamp)
+        self.worker.witness(org, stamp)?;
+        if let Some(stamp) = stamp {
+            self.worker.set_redis_clock(org, self.now, stamp);
+        }
+        Ok(())
     }
 
     /// Refuses, and says so to who can do something about it.

@@ -22,6 +22,8 @@ struct Seen {
     reported: bool,
     /// Its calls are refused for that, as far as this worker knows.
     refused: bool,
+    /// What the clock of its Redis showed, in microseconds, and when: in a Redis Cluster each master has its own.
+    clock: Option<(u64, UnixTime)>,
 }
 
 /// How a generation compares with those before.
@@ -52,7 +54,7 @@ impl Histories {
             return Course::Onward;
         }
         let restored = generation.is_restored_since(seen.highest);
-        *seen = Seen { highest: generation, ..Seen::default() };
+        *seen = Seen { highest: generation, clock: seen.clock, ..Seen::default() };
         if restored { Course::Restored } else { Course::Onward }
     }
 
@@ -61,6 +63,23 @@ impl Histories {
         let seen = self.0.entry(org.clone()).or_default();
         seen.refused = true;
         !std::mem::replace(&mut seen.reported, true)
+    }
+
+    /// The clock of the Redis of `org`, as a reply has it that came just now.
+    pub(super) fn set_clock(&mut self, org: &OrgId, now: UnixTime, redis: Duration) {
+        if let Some(seen) = self.0.get_mut(org) {
+            seen.clock = Some((micros(redis), now));
+        }
+    }
+
+    /// What that clock shows at `now`, as far as the steady clock tells; the wall clock if nothing is known of it.
+    pub(super) fn by_redis(&self, org: &OrgId, now: UnixTime) -> u64 {
+        match self.0.get(org).and_then(|seen| seen.clock) {
+            Some((redis, at)) => {
+                redis.saturating_add(micros(now.since(at))).saturating_sub(micros(at.since(now)))
+            }
+            None => now.wall(),
+        }
     }
 
     /// Organisations whose calls are refused because Redis is behind what this worker saw.
@@ -74,8 +93,6 @@ impl Histories {
 pub(super) struct Clocks {
     apart: bool,
     measured: Option<UnixTime>,
-    /// What Redis's clock showed, and when.
-    redis: Option<(u64, UnixTime)>,
 }
 
 /// What is worth saying of two clocks.
@@ -92,21 +109,6 @@ pub(super) const MOST_APART: Duration = Duration::from_secs(30);
 const MEASURED_EVERY: Duration = Duration::from_secs(10);
 
 impl Clocks {
-    /// Redis's clock, as a reply has it that came just now.
-    pub(super) fn set(&mut self, now: UnixTime, redis: Duration) {
-        self.redis = Some((micros(redis), now));
-    }
-
-    /// What Redis's clock shows at `now`, as far as the steady clock tells; the wall clock if nothing is known of it.
-    pub(super) fn by_redis(&self, now: UnixTime) -> u64 {
-        match self.redis {
-            Some((redis, at)) => {
-                redis.saturating_add(micros(now.since(at))).saturating_sub(micros(at.since(now)))
-            }
-            None => now.wall(),
-        }
-    }
-
     /// Redis's clock, as a reply has it that came just now; nothing to say most of the time.
     pub(super) fn compare(&mut self, now: UnixTime, redis: Duration) -> Option<Compared> {
         // The wall clock: it is what tokens and certificates are judged by, and what people set.

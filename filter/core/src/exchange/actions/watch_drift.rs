@@ -124,7 +124,7 @@ impl Watch {
         if observed.is_empty() {
             return;
         }
-        let at = turn.worker.by_redis_clock(turn.now);
+        let at = turn.worker.by_redis_clock(&self.org, turn.now);
         let calls = turn.worker.observations.saw(observed, at, turn.now);
         if turn.worker.config.redis.is_some() {
             for call in calls {

@@ -195,10 +195,6 @@ impl Admission {
         if let (Ok(AdmitReply::Admitted(_)), Some(used)) = (&reply, self.admit.used.take()) {
             turn.worker.note_use(used, turn.now);
         }
-        let found = matches!(&reply, Ok(AdmitReply::Admitted(_) | AdmitReply::Limited { .. }));
-        if let (true, Some(watched)) = (found, &self.request.watched) {
-            turn.worker.observations.confirmed(watched);
-        }
         let asked_of_bound = self.verdict.proves_identity();
         match (reply, self.verdict) {
             (Ok(AdmitReply::Stale(states)), verdict) => {
