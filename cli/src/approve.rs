@@ -16,7 +16,7 @@ use crate::args::{ApproveListArgs, DecideArgs, Session};
 use crate::escape;
 use crate::report::{CliError, Report, table};
 use crate::store::{Approval, Store};
-use crate::time::Seconds;
+use crate::time::{Seconds, in_short};
 
 pub(crate) fn list(session: &Session, args: &ApproveListArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
@@ -65,7 +65,10 @@ fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Re
     let (org, approval) = find(&mut store, args)?;
     let digest = approval.waiting.digest.clone();
     let (action, end) = match decision {
-        Decision::Grant => (AdminAction::CallGrant, "Granted: the same call is let through, once."),
+        Decision::Grant => (
+            AdminAction::CallGrant,
+            "Granted: the same call is let through, once. If it is made again later, it waits again, under this id.",
+        ),
         Decision::Deny => {
             (AdminAction::CallDeny, "Denied: the same call is refused until this expires.")
         }
@@ -133,7 +136,7 @@ fn row(approval: &Approval) -> [String; 8] {
     [
         approval::id(&waiting.digest).to_owned(),
         state.clone(),
-        format!("{}s", left_ms.div_ceil(1_000)),
+        in_short(*left_ms),
         waiting.org.to_string(),
         format!("{} ({})", waiting.principal, waiting.client_id),
         format!("{}/{}", waiting.connector, waiting.tool),

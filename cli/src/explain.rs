@@ -3,6 +3,7 @@
 //! Owns where the caller and the policy come from, and how the answer is shown. The answer is the core's,
 //! which decides in the data path too. Nothing is drawn and nothing is written.
 
+mod request;
 mod token;
 
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use portcullis_core::auth::{
 };
 use portcullis_core::authz::explain::{Answer, Decision, Question, explain};
 use portcullis_core::authz::outcome::{End, PersonsWord, Standing};
-use portcullis_core::id::{KeyId, OrgId, PolicyName, PolicyVersion};
+use portcullis_core::id::{KeyId, PolicyName, PolicyVersion};
 use portcullis_core::observed::{self, Observed};
 use portcullis_core::policy::{self, Policy, Unverified};
 use portcullis_core::time::UnixTime;
@@ -21,7 +22,6 @@ use portcullis_redis_lua::WindowStanding;
 use serde_json::{Map, Value, json};
 
 use crate::args::{ExplainArgs, OneKey, Session};
-use crate::audit::{Call, each_call};
 use crate::document::Document;
 use crate::escape;
 use crate::key;
@@ -32,7 +32,7 @@ use token::Told;
 
 pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
     match &args.request {
-        Some(request) => of_request(session, args, request),
+        Some(request) => request::explained(session, args, request),
         None => of_call(session, args),
     }
 }
@@ -78,7 +78,15 @@ fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
     };
     // Of a role nobody in particular draws; of another time nothing is known.
     let windows = in_particular && args.at.is_none();
-    answered(&asked, (&policy, &version, canary.as_deref()), store.as_mut(), windows, &notes)
+    let policy = (&policy, &version, canary.as_deref());
+    let Explained { passes, lines, json } =
+        answered(&asked, policy, store.as_mut(), windows, &notes)?;
+    let verdict = if passes { Verdict::Good } else { Verdict::Wanting };
+    Ok(Report::judged(verdict, shown(&lines), json))
+}
+
+fn shown(lines: &[String]) -> String {
+    lines.iter().map(|line| escape::line(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// What the deny list has against the holder of a token.
@@ -103,99 +111,6 @@ fn denied(store: &mut Store, credential: &VerifiedCredential) -> Result<Option<R
     Ok(None)
 }
 
-/// A call that was made, as the audit log has it: by the version that decided then, at that time.
-fn of_request(session: &Session, args: &ExplainArgs, request: &str) -> Result<Report, CliError> {
-    let mut found: Option<Call> = None;
-    each_call(&args.log, |call| {
-        if call.request_id == request {
-            found = Some(call);
-        }
-    })?;
-    let call = found.ok_or_else(|| {
-        CliError::new(format!("no call of a tool has the request id {request}"), "the audit logs")
-            .expected("the id of a tools/call by a caller that proved who it is; portcullis audit search --request shows others")
-    })?;
-    let mut store = None;
-    let unusable = || CliError::new("an entry without organisation, role or connector", request);
-    let org = OrgId::new(&call.org).ok_or_else(unusable)?;
-    let role = PolicyName::new(&call.role).ok_or_else(unusable)?;
-    let connector = PolicyName::new(&call.connector).ok_or_else(unusable)?;
-    let (policy, version, _) = match (&args.policy, PolicyVersion::new(&call.policy_version)) {
-        (Some(file), _) => from_file(file)?,
-        (None, Some(version)) => {
-            let place = format!("the policy of {org}");
-            let (policy, version) = stored(opened(session, &mut store)?, version, &place)?;
-            (policy, version, None)
-        }
-        (None, None) => return Err(unusable().expected("policy_version, or --policy FILE")),
-    };
-    let (principal, known) = caller_of(&call, (org, role), &policy, store.as_mut())?;
-    // The log has not what a token was granted; where that decided, it says so.
-    let lacked_scopes = !known && call.rule == "credential.scopes";
-    let principal = match lacked_scopes {
-        true => Principal { scopes: Scopes::Granted(BTreeSet::new()), ..principal },
-        false => principal,
-    };
-    let mut notes = vec![format!(
-        "the log has {}{} ({}) at {}",
-        call.effect,
-        if call.rule.is_empty() { String::new() } else { format!(" by {}", call.rule) },
-        call.status,
-        call.at.rfc3339()
-    )];
-    if !call.exact {
-        notes.push("the log redacts or cuts arguments: decided on what it shows".to_owned());
-    }
-    if lacked_scopes {
-        notes.push(
-            "which scopes the token had is not in the log: decided as if it had none; explain --role … --scopes asks with some"
-                .to_owned(),
-        );
-    }
-    if !known {
-        notes.push(
-            "the caller's tier, scopes and claims are not in the log: decided by the first tier"
-                .to_owned(),
-        );
-    }
-    let asked = ExplainedCall {
-        principal,
-        claims: Map::new(),
-        connector,
-        tool: call.tool,
-        arguments: call.arguments,
-        at: call.at,
-        source: call.source,
-    };
-    answered(&asked, (&policy, &version, None), store.as_mut(), false, &notes)
-}
-
-/// The caller of an entry; whether its key's record says what the entry does not.
-fn caller_of(
-    call: &Call,
-    (org, role): (OrgId, PolicyName),
-    policy: &Policy,
-    store: Option<&mut Store>,
-) -> Result<(Principal, bool), CliError> {
-    let key = KeyId::new(&call.key);
-    if let (Some(id), Some(store)) = (&key, store)
-        && let Some(stored) = store.record(&org, id)?
-    {
-        return Ok((Principal { role, ..stored.record.principal() }, true));
-    }
-    let identity = match key {
-        Some(id) => IdentityKind::Key(id),
-        None => IdentityKind::Certificate(call.caller.clone()),
-    };
-    let tier = policy.tiers.keys().next().cloned().unwrap_or_else(|| role.clone());
-    let (scopes, restrictions) = (Scopes::Unknown, Restrictions::default());
-    let identity = identity.into();
-    Ok((
-        Principal { org, identity, name: call.name.clone(), role, tier, scopes, restrictions },
-        false,
-    ))
-}
-
 /// A call, with all that decides about it.
 struct ExplainedCall {
     principal: Principal,
@@ -205,6 +120,13 @@ struct ExplainedCall {
     arguments: Map<String, Value>,
     at: UnixTime,
     source: String,
+}
+
+/// What is said of a call.
+struct Explained {
+    passes: bool,
+    lines: Vec<String>,
+    json: Value,
 }
 
 /// How a window that the call draws from stands now.
@@ -237,7 +159,7 @@ fn answered(
     mut store: Option<&mut Store>,
     windows: bool,
     notes: &[String],
-) -> Result<Report, CliError> {
+) -> Result<Explained, CliError> {
     let ExplainedCall { principal, connector, tool, .. } = asked;
     let observed = observed(policy, asked, store.as_deref_mut())?;
     let question = Question {
@@ -270,7 +192,6 @@ fn answered(
     };
     let outcome = answer.outcome(policy, &standing);
     let passes = outcome.end == End::Passes;
-    let verdict = if passes { Verdict::Good } else { Verdict::Wanting };
     let mut lines = told(&answer, asked, (version, canary), state.as_deref());
     lines.extend(drawn.iter().map(Drawn::text));
     if let (Some(limited), false) = (outcome.window.and_then(|at| drawn.get(at)), passes)
@@ -279,6 +200,9 @@ fn answered(
         let first = lines.first_mut();
         let what = if outcome.end == End::Limited { "limited" } else { "deny" };
         first.into_iter().for_each(|line| *line = format!("{what} by {}", limited.name));
+    }
+    if let Some(known) = policy.role_hint(&principal.role) {
+        lines.insert(1, format!("  the policy has no role {}{known}", principal.role));
     }
     if let Some(note) = unknowable(policy, asked, &answer, observed.is_some()) {
         lines.push(note);
@@ -303,8 +227,7 @@ fn answered(
     {
         json.extend(answer);
     }
-    let text = lines.iter().map(|line| escape::line(line)).collect::<Vec<_>>().join("\n");
-    Ok(Report::judged(verdict, text, json))
+    Ok(Explained { passes, lines, json })
 }
 
 impl Drawn {
@@ -548,7 +471,10 @@ fn told(
     }
     if let Some(digest) = &answer.approval {
         let id = portcullis_core::authz::approval::id(digest);
-        lines.push(format!("  approval {id}: {}", state.unwrap_or("nobody asked yet")));
+        lines.push(format!(
+            "  approval {id}: {}",
+            state.map_or("nobody asked yet".to_owned(), |state| format!("{state} now"))
+        ));
     }
     lines.push("considered".to_owned());
     lines.extend(answer.steps.iter().map(|step| {

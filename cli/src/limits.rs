@@ -21,6 +21,7 @@ use crate::args::{CallerArgs, OneKey, ResetArgs, Session};
 use crate::key::{Active, find};
 use crate::report::{CliError, Report, progress, table};
 use crate::store::Store;
+use crate::time::in_short;
 
 pub(crate) use list::{list, used_over};
 
@@ -303,7 +304,7 @@ fn rows(usages: &[WindowUsage]) -> String {
             span(u64::try_from(usage.quota.length.as_millis()).unwrap_or(u64::MAX)),
             match usage.state.reset.as_millis() {
                 0 => "-".to_owned(),
-                millis => span(u64::try_from(millis).unwrap_or(u64::MAX)),
+                millis => in_short(u64::try_from(millis).unwrap_or(u64::MAX)),
             },
         ]
     });

@@ -34,6 +34,7 @@ mod random;
 mod render;
 mod report;
 mod restore;
+mod secrets;
 mod session;
 mod store;
 mod time;
@@ -161,11 +162,11 @@ fn manual(folder: &std::path::Path) -> Result<Report, CliError> {
 /// Clap found the arguments wrong, or was asked for help. Its text is for people, unless the
 /// arguments that it did not understand ask for JSON.
 fn not_understood(error: &clap::Error) -> ExitCode {
-    let arguments: Vec<_> = std::env::args().collect();
+    let arguments = secrets::command_line();
     let wants_json = arguments.iter().any(|argument| argument == "--output=json")
         || arguments.windows(2).any(|pair| pair == ["--output", "json"]);
     if wants_json && error.use_stderr() {
-        let text = error.to_string();
+        let text = secrets::hidden(&error.to_string(), &arguments);
         let (found, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
         let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
         let found = found.trim_start_matches("error: ").trim_end();
@@ -173,7 +174,8 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     }
     // Nothing is left to do if there is nobody to tell.
     if error.use_stderr() {
-        let _ = write!(std::io::stderr(), "{}", escape::text(&error.to_string()));
+        let text = secrets::hidden(&error.to_string(), &arguments);
+        let _ = write!(std::io::stderr(), "{}", escape::text(&text));
     } else {
         let _ = error.print();
     }

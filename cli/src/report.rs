@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cause::{Cause, Rights};
 use crate::escape;
+use crate::secrets;
 
 /// How the outcome of a command is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -210,6 +211,7 @@ impl CliError {
             Output::Table => self.0.text(),
             Output::Json => pretty(&json!({ "error": self.0 })),
         };
+        let text = secrets::hidden(&text, &secrets::command_line());
         // Nothing is left to do if there is nobody to tell.
         let _ = writeln!(std::io::stderr(), "{text}");
         ExitCode::from(self.0.status)

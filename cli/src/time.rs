@@ -51,6 +51,27 @@ impl FromStr for Span {
     }
 }
 
+/// A length of time for people, in its two largest units: `29d 23h`, `20m`, `45s`.
+pub(crate) fn in_short(millis: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let mut rest = millis.div_ceil(1_000);
+    let mut parts = Vec::new();
+    for (at, (unit, name)) in UNITS.into_iter().enumerate() {
+        let count = rest.checked_div(unit).unwrap_or_default();
+        rest = rest.checked_rem(unit).unwrap_or_default();
+        if count > 0 {
+            parts.push((at, format!("{count}{name}")));
+        }
+    }
+    let first = parts.first().map_or(0, |(at, _)| *at);
+    // `1d 5s` would be more exact than it is of use.
+    parts.retain(|(at, _)| at.saturating_sub(first) < 2);
+    match parts.is_empty() {
+        true => "0s".to_owned(),
+        false => parts.into_iter().map(|(_, part)| part).collect::<Vec<_>>().join(" "),
+    }
+}
+
 /// A time on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
@@ -81,7 +102,7 @@ impl FromStr for Time {
 
     fn from_str(text: &str) -> Result<Self, String> {
         duration(text).map(Time::In).or_else(|| time(text).map(Time::At)).ok_or_else(|| {
-            "expected a duration from now, such as 90d, 12h, 30m or 45s, or a time with its \
+            "expected a duration, such as 90d, 12h, 30m or 45s, or a time with its \
                  offset, such as 2027-01-31T00:00:00Z"
                 .to_owned()
         })
@@ -110,6 +131,23 @@ fn time(text: &str) -> Option<Seconds> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Finding 19 of a fresh reader: `UNITS BACK IN 2591995s`.
+    #[test]
+    fn a_length_of_time_is_short() {
+        for (millis, told) in [
+            (2_591_995_000, "29d 23h"),
+            (1_200_000, "20m"),
+            (1_199_001, "20m"),
+            (86_405_000, "1d"),
+            (90_061_000, "1d 1h"),
+            (61_000, "1m 1s"),
+            (1, "1s"),
+            (0, "0s"),
+        ] {
+            assert_eq!(in_short(millis), told);
+        }
+    }
 
     #[test]
     fn reads_durations_and_times() {

@@ -3,6 +3,7 @@
 //! Owns the form of each. Whether what a value names exists is for the commands to find out.
 
 use clap::Args;
+use portcullis_core::auth::api_key::PresentedKey;
 use portcullis_core::id::{KeyId, OrgId, PolicyName};
 
 use crate::report::CliError;
@@ -42,8 +43,11 @@ pub(crate) fn org(text: &str) -> Result<OrgId, String> {
 }
 
 pub(crate) fn key_id(text: &str) -> Result<KeyId, String> {
-    KeyId::new(text).ok_or_else(|| {
-        format!("expected the id of a key: {}; never the whole key", KeyId::EXPECTED)
+    KeyId::new(text).ok_or_else(|| match PresentedKey::parse(text.as_bytes()) {
+        Ok(PresentedKey { id, .. }) => {
+            format!("this is the whole key, a secret: name it by its id, which is {id}")
+        }
+        Err(_) => format!("expected the id of a key: {}; never the whole key", KeyId::EXPECTED),
     })
 }
 

@@ -70,7 +70,7 @@ fn bad_credentials_are_all_401_and_tell_a_stranger_nothing(world: &World<'_>) {
     let elsewhere = forged("nobody", &good.id);
     let mut told = Vec::new();
     for (key, rule) in [
-        ("", "auth.malformed_key"),
+        ("", "auth.empty_credential"),
         ("x", "auth.malformed_key"),
         ("pck_", "auth.malformed_key"),
         ("pck_acme_a_b_c", "auth.malformed_key"),

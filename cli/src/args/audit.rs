@@ -142,6 +142,9 @@ pub(crate) struct FilterArgs {
     /// Secret of a key that was replaced or replaced one: its name in `portcullis key show`, never the key.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) secret: Vec<String>,
+    /// Id of the request, from `x-portcullis-request-id`.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) request: Vec<String>,
     /// Caller: subject of the token or certificate, or the name of the key.
     #[arg(long, value_name = "PATTERN")]
     pub(crate) client: Vec<String>,
@@ -260,8 +263,8 @@ fn hours(text: &str) -> Result<Hours, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowAuditArgs {
-    /// The admin chains in Redis; requests are in the access log that Envoy writes.
-    #[arg(long, required = true)]
+    /// The admin chains in Redis, which it shows also without this; requests are in the access log that Envoy writes.
+    #[arg(long)]
     pub(crate) admin: bool,
     /// Only this organisation's.
     #[arg(long, value_parser = org)]

@@ -101,7 +101,10 @@ pub(crate) enum Command {
     /// Print guarded routes for Envoy, Istio or Envoy Gateway from a description of hosts and connectors.
     Render(RenderArgs),
     /// Print a completion script.
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// Shell that the script is for
+        shell: clap_complete::Shell,
+    },
     /// Write a manual page for every command into a folder; read one with `man -l FILE`.
     Man { folder: std::path::PathBuf },
 }

@@ -67,6 +67,7 @@ fn table(page: &mut String, arguments: &[&Arg]) {
         let names = arg.get_value_names().unwrap_or_default();
         let value = names.first().map(ToString::to_string).unwrap_or_default();
         let shown = match (arg.get_long(), arg.get_action().takes_values()) {
+            (Some(long), true) if arg.is_require_equals_set() => format!("--{long}[={value}]"),
             (Some(long), true) => format!("--{long} {value}"),
             (Some(long), false) => format!("--{long}"),
             (None, _) => value,

@@ -35,6 +35,8 @@ pub(super) struct Entry<'a> {
     #[serde(borrow)]
     pub(super) auth_method: Text<'a>,
     #[serde(borrow)]
+    pub(super) oauth_client_id: Text<'a>,
+    #[serde(borrow)]
     pub(super) certificate_sha256: Text<'a>,
     #[serde(borrow)]
     pub(super) role: Text<'a>,

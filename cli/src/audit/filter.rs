@@ -13,6 +13,7 @@ pub(super) struct Filter {
     org: Patterns,
     key: Patterns,
     secret: Patterns,
+    request: Patterns,
     client: Patterns,
     tool: Patterns,
     resource: Patterns,
@@ -35,6 +36,7 @@ impl Filter {
             org: Patterns::new(&args.org),
             key: Patterns::new(&args.key),
             secret: Patterns::new(&args.secret),
+            request: Patterns::new(&args.request),
             client: Patterns::new(&args.client),
             tool: Patterns::new(&args.tool),
             resource: Patterns::new(&args.resource),
@@ -56,6 +58,7 @@ impl Filter {
             && self.status.any([&*entry.status])
             && self.key.any([&*entry.api_key_id])
             && self.secret.any([&*entry.secret])
+            && self.request.any([&*entry.request_id])
             && self.client.any([&*entry.client_id, &*entry.principal])
             && self.tool.any([&*entry.tool_name])
             && self.resource.any([&*entry.resource_uri].into_iter().chain(resources()))
@@ -137,7 +140,7 @@ impl Needle {
 mod tests {
     use super::*;
 
-    const LINE: &str = r#"{"api_key_id":"k1","secret":"b6f6a1b2c3d4","chain":"c","decision":{"effect":"deny","rule":"tool.blocked"},"events":[{"client_id":"k1","event":"auth_success"},{"client_id":"k1","event":"tool_access_denied","tool":"Pay"}],"input":{"note":"Grüße an \"Bob\""},"mcp_method":"tools/call","org_id":"acme","principal":"cursor","resource_uris":["a:b","c:d"],"seq":1,"status":"denied","timestamp":"2026-11-28T10:00:00.500000Z","tool_name":"Pay"}"#;
+    const LINE: &str = r#"{"api_key_id":"k1","secret":"b6f6a1b2c3d4","chain":"c","decision":{"effect":"deny","rule":"tool.blocked"},"events":[{"client_id":"k1","event":"auth_success"},{"client_id":"k1","event":"tool_access_denied","tool":"Pay"}],"input":{"note":"Grüße an \"Bob\""},"mcp_method":"tools/call","org_id":"acme","principal":"cursor","request_id":"639da463-54a7","resource_uris":["a:b","c:d"],"seq":1,"status":"denied","timestamp":"2026-11-28T10:00:00.500000Z","tool_name":"Pay"}"#;
 
     fn matches(change: impl FnOnce(&mut FilterArgs)) -> bool {
         let mut args = FilterArgs::default();
@@ -156,6 +159,8 @@ mod tests {
         assert!(matches(|args| args.key = vec!["x".into(), "k?".into()]));
         assert!(matches(|args| args.secret = some("b6f6*")));
         assert!(!matches(|args| args.secret = some("a0*")));
+        assert!(matches(|args| args.request = some("639da463*")));
+        assert!(!matches(|args| args.request = some("639da464*")));
         assert!(matches(|args| args.client = some("cursor")));
         assert!(
             matches(|args| args.tool = some("Pay")) && !matches(|args| args.tool = some("pay"))

@@ -12,7 +12,8 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::dump::each_object;
-use super::{Finding, build, clock, routes};
+use super::routes::{self, Served};
+use super::{Finding, build, clock};
 use crate::http;
 use crate::report::CliError;
 
@@ -73,23 +74,28 @@ impl Module {
     }
 }
 
-/// Looks at the Envoy behind `url`; `module` is what it should run.
-pub(super) fn look(url: &str, module: &Module) -> Vec<Finding> {
+/// Looks at the Envoy behind `url`; `module` is what it should run. Also which paths it serves, if that can be read.
+pub(super) fn look(url: &str, module: &Module) -> (Vec<Finding>, Option<Served>) {
     let admin = Admin { url: url.trim_end_matches('/'), agent: http::agent(BOUND) };
     let mut findings = match admin.server() {
         Ok(findings) => findings,
         Err(found) => {
             let next = "check --envoy-admin, and that Envoy runs";
-            return vec![Finding::bad("envoy", found, next)];
+            return (vec![Finding::bad("envoy", found, next)], None);
         }
     };
+    let mut served = None;
     let dump = admin.page("config_dump");
     let files = dump.as_ref().map(audit_files).unwrap_or_default();
     let on_disk = dump.as_ref().ok().and_then(module_on_disk);
     let builds = (module.build.as_deref(), on_disk.as_deref());
     let pages = [
         admin.page("clusters?format=json").map(|page| clusters(&page)),
-        dump.map(|page| plugins(&page, module.digest.as_deref())),
+        dump.map(|page| {
+            let (findings, paths) = plugins(&page, module.digest.as_deref());
+            served = paths;
+            findings
+        }),
         admin.page("stats?format=json").map(|page| stats(&page, builds)),
         Ok(files.iter().map(|file| log_file(file)).collect()),
     ];
@@ -98,7 +104,7 @@ pub(super) fn look(url: &str, module: &Module) -> Vec<Finding> {
             vec![Finding::unknown("envoy", found, "open this page of the admin interface")]
         }));
     }
-    findings
+    (findings, served)
 }
 
 impl Admin<'_> {
@@ -186,22 +192,23 @@ fn is_healthy(status: &Value) -> bool {
 }
 
 /// The module, how it fails, and whether its configuration has a meaning.
-fn plugins(dump: &Value, module: Option<&str>) -> Vec<Finding> {
+fn plugins(dump: &Value, module: Option<&str>) -> (Vec<Finding>, Option<Served>) {
     let mut plugins = BTreeSet::new();
     collect(dump, &mut plugins);
     let rejected = rejected(dump);
     let Some(gateway) = plugins.first() else {
         let next = "add the filter to the listener, as in envoy/envoy.yaml";
         let none = Finding::bad("envoy.module", "no listener runs the filter", next);
-        return std::iter::once(none).chain(rejected).collect();
+        return (std::iter::once(none).chain(rejected).collect(), None);
     };
     let mut findings = vec![code(&plugins, module), on_failure(gateway)];
     findings.extend(rejected);
     let parsed = serde_json::from_str(&gateway.configuration).ok();
     let parsed = parsed.and_then(|document: Value| Config::parse(&document).ok());
     findings.extend(plugins.iter().map(configuration));
-    findings.extend(parsed.map(|config| routes::look(dump, &config)).unwrap_or_default());
-    findings
+    let (of_routes, served) = parsed.map(|config| routes::look(dump, &config)).unzip();
+    findings.extend(of_routes.unwrap_or_default());
+    (findings, served)
 }
 
 /// Every instance of the filter that is in force, wherever it stands in the dump. What frames the Redis stream is a module
@@ -492,6 +499,7 @@ mod tests {
 
     fn states(dump: &Value, module: Option<&str>) -> Vec<State> {
         plugins(dump, module)
+            .0
             .iter()
             .filter(|finding| finding.check != "envoy.guard")
             .map(|finding| finding.state)
@@ -585,11 +593,11 @@ mod tests {
             }
             json!({"configs": [{"dynamic_listeners": [listener]}]})
         };
-        let found = plugins(&listener(Some(&good)), None);
+        let found = plugins(&listener(Some(&good)), None).0;
         let told: Vec<_> = found.iter().map(|it| (it.check.as_str(), it.state)).collect();
         assert!(told.contains(&("envoy.failure_policy", State::Good)), "{told:?}");
         assert!(told.contains(&("envoy.listener gateway", State::Warning)), "{told:?}");
-        let found = plugins(&listener(None), None);
+        let found = plugins(&listener(None), None).0;
         let told: Vec<_> = found.iter().map(|it| (it.check.as_str(), it.state)).collect();
         assert_eq!(told, [("envoy.module", State::Bad), ("envoy.listener gateway", State::Bad)]);
     }

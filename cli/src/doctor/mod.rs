@@ -8,6 +8,7 @@ mod clock;
 mod dump;
 mod enabled;
 mod envoy;
+mod paths;
 mod probe;
 mod redis;
 mod routes;
@@ -92,18 +93,27 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, CliErr
     let module = args.module.as_deref().map(envoy::Module::named).transpose()?.unwrap_or_default();
     progress("Redis …");
     let mut findings = redis::look(session);
+    let connectors = redis::connectors(session);
     progress("Vault …");
     match &args.vault {
         Some(url) => {
             findings.extend(vault::look(url));
-            findings.extend(secrets(session, args, url));
+            findings.extend(secrets(args, url, &connectors));
         }
         None => findings.push(not_named("vault", "--vault or VAULT_ADDR")),
     }
+    let mut served = Vec::new();
     for url in &args.envoy_admin {
         progress(&format!("Envoy at {url} …"));
-        findings.extend(envoy::look(url, &module));
+        let (found, paths) = envoy::look(url, &module);
+        findings.extend(found);
+        served.extend(paths);
     }
+    // Of an Envoy that cannot be read, it is not known what it serves.
+    let all_read = served.len() == args.envoy_admin.len() && !served.is_empty();
+    let paths = connectors.as_ref().ok().filter(|_| all_read);
+    let paths = paths.map(|connectors| paths::Paths { connectors, served: &served });
+    findings.extend(paths.iter().flat_map(paths::Paths::look));
     for url in &args.probe {
         progress(&format!("a stranger's calls of {url} …"));
         let found = probe::look(url, args.probe_address.as_deref());
@@ -111,6 +121,7 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, CliErr
             true => finding.good_or_bad(),
             false => finding,
         }));
+        findings.extend(paths.as_ref().and_then(|paths| paths.of_probe(url)));
     }
     if args.envoy_admin.is_empty() && args.probe.is_empty() {
         findings.push(not_named("envoy", "--envoy-admin or PORTCULLIS_ENVOY_ADMIN"));
@@ -119,7 +130,11 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, CliErr
 }
 
 /// The secrets of active policies.
-fn secrets(session: &Session, args: &DoctorArgs, url: &str) -> Vec<Finding> {
+fn secrets(
+    args: &DoctorArgs,
+    url: &str,
+    connectors: &Result<Vec<redis::ActiveConnector>, CliError>,
+) -> Vec<Finding> {
     let Some(token) = args.vault_token.as_deref().filter(|token| !token.is_empty()) else {
         return vec![not_named("vault.secrets", "VAULT_TOKEN")];
     };
@@ -128,9 +143,9 @@ fn secrets(session: &Session, args: &DoctorArgs, url: &str) -> Vec<Finding> {
     let mounts: Vec<_> =
         mounts.chain(args.vault_mount_v1.iter().map(mount(KvVersion::One))).collect();
     let vault = secrets::Vault { url, token, mounts: &mounts };
-    match redis::secrets(session) {
-        Ok(named) => secrets::look(&vault, &named),
-        Err(refusal) => vec![Finding::refused("vault.secrets", &refusal)],
+    match connectors {
+        Ok(connectors) => secrets::look(&vault, connectors),
+        Err(refusal) => vec![Finding::refused("vault.secrets", refusal)],
     }
 }
 

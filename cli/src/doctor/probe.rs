@@ -85,10 +85,10 @@ fn verdict(check: &str, what: &str, status: u16, is_ours: bool) -> Finding {
                 "see what refuses it: the filter does not run on this listener or host",
             )
         }
-        (404, false) => Finding::warning(
+        (404, false) => Finding::bad(
             check,
-            format!("{found}: no such route"),
-            "check the path and the host",
+            format!("{found}: no such route, every call gets this"),
+            "check the path and the host, or add a guarded route; see docs/guides/guarded-routes.md",
         ),
         _ => {
             let found = format!("{found}: a server answered a call that nobody judged");
@@ -122,7 +122,7 @@ mod tests {
             |status, is_ours| verdict("probe", "without a credential", status, is_ours).state;
         assert_eq!(state(401, true), State::Good);
         for (status, is_ours) in
-            [(503, true), (503, false), (401, false), (403, false), (404, false), (429, true)]
+            [(503, true), (503, false), (401, false), (403, false), (429, true)]
         {
             assert_eq!(state(status, is_ours), State::Warning, "{status}");
         }
@@ -132,6 +132,7 @@ mod tests {
             (202, false),
             (400, false),
             (406, false),
+            (404, false),
             (500, false),
             (302, false),
         ] {

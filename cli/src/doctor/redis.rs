@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::connector_credential::ConnectorCredential;
-use portcullis_core::id::OrgId;
-use portcullis_core::policy::{self, Policy};
+use portcullis_core::id::{OrgId, PolicyName, PolicyVersion};
+use portcullis_core::policy::{self, Connector, Policy, UpstreamBinding};
 
 use super::{Finding, clock};
 use crate::args::Session;
@@ -57,28 +57,63 @@ pub(super) fn look(session: &Session) -> Vec<Finding> {
     findings
 }
 
-/// The credentials that active policies name, each with an organisation that needs it.
-pub(super) fn secrets(session: &Session) -> Result<Vec<NamedCredential>, CliError> {
+/// The connectors of active policies, canaries included. A policy of many organisations is read once, and of each no more is
+/// kept than the checks need.
+pub(super) fn connectors(session: &Session) -> Result<Vec<ActiveConnector>, CliError> {
     let mut store = Store::open(session)?;
-    let mut named: Vec<NamedCredential> = Vec::new();
+    let mut by_version: BTreeMap<PolicyVersion, ActiveVersion> = BTreeMap::new();
     for org in store.organisations()? {
-        let Some(version) = store.active(&org)? else { continue };
-        // What cannot be read has a check of its own.
-        let document = store.policy(&version)?;
-        let Some(Ok(policy)) = document.map(|document| policy::compile(&document)) else {
-            continue;
-        };
-        for connector in policy.connectors.values() {
-            let credential = connector.credential.as_ref();
-            let credential = credential.filter(|it| named.iter().all(|(known, _)| known != *it));
-            named.extend(credential.map(|credential| (credential.clone(), org.clone())));
+        let Some(target) = store.active_policy(&org)?.target else { continue };
+        let canary = target.canary.map(|canary| canary.record.version);
+        for version in [Some(target.version), canary].into_iter().flatten() {
+            if let Some(known) = by_version.get_mut(&version) {
+                known.count = known.count.saturating_add(1);
+                continue;
+            }
+            // What cannot be read has a check of its own.
+            let document = store.policy(&version)?;
+            let policy = document.and_then(|document| policy::compile(&document).ok());
+            let connectors = policy.map(|policy| policy.connectors).unwrap_or_default();
+            let connectors = connectors.into_iter().map(|(name, connector)| {
+                let Connector { path, messages, upstream, credential, .. } = *connector;
+                KeptConnector { name, path, messages, upstream, credential }
+            });
+            let connectors = connectors.collect();
+            by_version.insert(version, ActiveVersion { org: org.clone(), count: 1, connectors });
         }
     }
-    Ok(named)
+    let connectors =
+        by_version.into_values().flat_map(|ActiveVersion { org, count, connectors }| {
+            let active = move |kept| ActiveConnector { org: org.clone(), count, kept };
+            connectors.into_iter().map(active)
+        });
+    Ok(connectors.collect())
 }
 
-/// A connector's credential, and an organisation that needs it.
-pub(super) type NamedCredential = (Rc<ConnectorCredential>, OrgId);
+/// One version, and how many organisations have it.
+struct ActiveVersion {
+    org: OrgId,
+    count: usize,
+    connectors: Vec<KeptConnector>,
+}
+
+/// What of a connector is looked at.
+pub(super) struct KeptConnector {
+    pub(super) name: PolicyName,
+    pub(super) path: String,
+    pub(super) messages: Option<String>,
+    pub(super) upstream: UpstreamBinding,
+    pub(super) credential: Option<Rc<ConnectorCredential>>,
+}
+
+/// A connector of a policy that is active for an organisation, or tried on some of its callers.
+pub(super) struct ActiveConnector {
+    /// One of the organisations.
+    pub(super) org: OrgId,
+    /// How many there are.
+    pub(super) count: usize,
+    pub(super) kept: KeptConnector,
+}
 
 fn round_trip(store: &mut Store) -> Result<Finding, CliError> {
     let (mut best, mut worst) = (Duration::MAX, Duration::ZERO);

@@ -21,8 +21,8 @@ const DEFAULT_BUFFER: u64 = 1 << 20;
 /// The window of a stream of HTTP/2 where nothing is set (RFC 9113, section 6.5.2).
 const DEFAULT_WINDOW: u64 = 65_535;
 
-/// Looks at every route and every connection manager in `dump`.
-pub(super) fn look(dump: &Value, config: &Config) -> Vec<Finding> {
+/// Looks at every route and every connection manager in `dump`; and which paths it serves.
+pub(super) fn look(dump: &Value, config: &Config) -> (Vec<Finding>, Served) {
     let mut findings = Vec::new();
     let discovered = discovered(dump);
     let enabled = enabled(dump, &discovered);
@@ -41,6 +41,7 @@ pub(super) fn look(dump: &Value, config: &Config) -> Vec<Finding> {
             findings.extend(hosts.iter().flat_map(|host| unjudged(host, &table)));
         }
     });
+    let unread = !findings.is_empty();
     if config.guards.paths().next().is_none() {
         findings.push(Finding::warning(
             "envoy.guard",
@@ -63,7 +64,38 @@ pub(super) fn look(dump: &Value, config: &Config) -> Vec<Finding> {
     // A dump shows what the bootstrap has twice: there, and among the listeners.
     let mut seen = BTreeSet::new();
     findings.retain(|finding| seen.insert((finding.check.clone(), finding.found.clone())));
-    findings
+    let paths = config.guards.paths().map(str::to_owned).collect();
+    (findings, Served { routes: tables, paths, unread })
+}
+
+/// What one Envoy serves.
+pub(super) struct Served {
+    routes: BTreeSet<Route>,
+    /// The paths that have a guard.
+    paths: BTreeSet<String>,
+    /// Whether there are routes that are not read here.
+    unread: bool,
+}
+
+impl Served {
+    /// The clusters that a judged request for `path` can be sent to, by route; `None` where that cannot be told. A guard
+    /// is set for the paths that have one, and without it no guarded route is met.
+    pub(super) fn clusters_of(&self, path: &str) -> Option<Vec<&[String]>> {
+        let has_guard = self.paths.contains(path);
+        let met = self.routes.iter().filter(|it| it.matcher.meets(path));
+        let met: Vec<_> = met.filter(|it| !it.is_guarded || has_guard).collect();
+        (!self.unread).then(|| met.iter().map(|it| &*it.clusters).collect())
+    }
+}
+
+impl Matcher {
+    fn meets(&self, path: &str) -> bool {
+        match self {
+            Self::Path(own) => own == path,
+            Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
+            Self::Other => true,
+        }
+    }
 }
 
 /// A route that leads to clusters.

@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use portcullis_core::connector_credential::{SecretPattern, Source};
+use portcullis_core::connector_credential::{ConnectorCredential, SecretPattern, Source};
 use portcullis_core::id::OrgId;
 use portcullis_core::vault::{Mount, SecretData, SecretRef};
 
 use super::Finding;
-use super::redis::NamedCredential;
+use super::redis::ActiveConnector;
 use crate::http;
 
 const BOUND: Duration = Duration::from_secs(5);
@@ -22,13 +22,22 @@ pub(super) struct Vault<'a> {
 }
 
 /// Whether each secret is there, and fit for a header.
-pub(super) fn look(vault: &Vault<'_>, named: &[NamedCredential]) -> Vec<Finding> {
-    let finding = |(credential, org): &NamedCredential| match credential.source() {
-        Source::Secret { stated: Some(secret), .. } => Some(finding(vault, secret, org)),
-        Source::Secret { pattern, .. } => Some(of_callers(pattern, org)),
-        Source::Exchange(_) => None,
-    };
-    named.iter().filter_map(finding).collect()
+pub(super) fn look(vault: &Vault<'_>, connectors: &[ActiveConnector]) -> Vec<Finding> {
+    let mut seen: Vec<&ConnectorCredential> = Vec::new();
+    let mut findings = Vec::new();
+    for ActiveConnector { org, kept, .. } in connectors {
+        let Some(credential) = kept.credential.as_deref() else { continue };
+        if seen.contains(&credential) {
+            continue;
+        }
+        seen.push(credential);
+        findings.extend(match credential.source() {
+            Source::Secret { stated: Some(secret), .. } => Some(finding(vault, secret, org)),
+            Source::Secret { pattern, .. } => Some(of_callers(pattern, org)),
+            Source::Exchange(_) => None,
+        });
+    }
+    findings
 }
 
 /// Each caller has another path: none can be looked at without the caller.

@@ -18,9 +18,12 @@ use serde_json::{Map, Value, json};
 use crate::args::ExplainArgs;
 use crate::document::Document;
 use crate::report::{CliError, Report, Verdict};
+use crate::time::Seconds;
 
 /// As long as a gateway reads by default.
 const LONGEST: usize = 16_384;
+/// Claims that are seconds since 1970.
+const TIMES: [&str; 3] = ["iat", "nbf", "exp"];
 
 /// What a token comes to.
 pub(super) enum Told {
@@ -44,11 +47,11 @@ pub(super) fn told(args: &ExplainArgs, file: &Path, now: UnixTime) -> Result<Tol
     let issuers = issuers(args)?;
     let token = match PresentedToken::parse(text.trim().as_bytes(), LONGEST) {
         Ok(token) => token,
-        Err(failure) => return Ok(refused(failure, None, &issuers)),
+        Err(failure) => return Ok(refused(failure, None, (&issuers, None))),
     };
     let jws = match Jws::read(&token) {
         Ok(jws) => jws,
-        Err(failure) => return Ok(refused(failure, None, &issuers)),
+        Err(failure) => return Ok(refused(failure, None, (&issuers, None))),
     };
     let mut keyring = Keyring::new(0);
     if let (Some(keys), Some(iss)) = (&args.jwks, jws.issuer()) {
@@ -62,7 +65,7 @@ pub(super) fn told(args: &ExplainArgs, file: &Path, now: UnixTime) -> Result<Tol
             let note = "its audience was not compared with the endpoint: --endpoint URL";
             Told::Caller(Box::new(holder(&token, vec![note.to_owned()])))
         }
-        Verification::Refused(failure, _) => refused(failure, Some(&jws), &issuers),
+        Verification::Refused(failure, _) => refused(failure, Some(&jws), (&issuers, endpoint)),
         // Keys that a gateway would fetch.
         Verification::Fetch(_) | Verification::Unavailable(_) => unproven(&jws, &issuers),
     })
@@ -107,7 +110,7 @@ fn holder(token: &VerifiedToken, notes: Vec<String>) -> Holder {
 fn unproven(jws: &Jws, issuers: &[Issuer]) -> Told {
     let known = issuers.iter().find(|issuer| Some(issuer.id.as_str()) == jws.issuer());
     let Some(issuer) = known else {
-        return refused(AuthFailure::UnknownIssuer, Some(jws), issuers);
+        return refused(AuthFailure::UnknownIssuer, Some(jws), (issuers, None));
     };
     match claims::caller(&jws.claims, issuer) {
         Ok(principal) => {
@@ -119,14 +122,23 @@ fn unproven(jws: &Jws, issuers: &[Issuer]) -> Told {
                 notes: vec![note.to_owned()],
             }))
         }
-        Err(failure) => refused(failure, Some(jws), issuers),
+        Err(failure) => refused(failure, Some(jws), (issuers, None)),
     }
 }
 
-fn refused(failure: AuthFailure, jws: Option<&Jws>, issuers: &[Issuer]) -> Told {
+fn refused(
+    failure: AuthFailure,
+    jws: Option<&Jws>,
+    (issuers, endpoint): (&[Issuer], Option<&str>),
+) -> Told {
     let rule = format!("auth.{}", failure.code());
-    let mut lines = vec![format!("deny by {rule}"), "  the client gets 401".to_owned()];
-    let why = why(failure, jws, issuers);
+    let status = match failure {
+        AuthFailure::SourceNotAllowed => 403,
+        _ => 401,
+    };
+    let mut lines =
+        vec![format!("deny by {rule}"), format!("  the client gets {status}: {}", failure.told())];
+    let why = why(failure, jws, (issuers, endpoint));
     lines.extend(why.iter().map(|line| format!("  {line}")));
     let claims = jws.map(|jws| Value::Object(jws.claims.clone()));
     let json =
@@ -136,9 +148,17 @@ fn refused(failure: AuthFailure, jws: Option<&Jws>, issuers: &[Issuer]) -> Told 
 }
 
 /// What of the token a person has to look at.
-fn why(failure: AuthFailure, jws: Option<&Jws>, issuers: &[Issuer]) -> Vec<String> {
+fn why(
+    failure: AuthFailure,
+    jws: Option<&Jws>,
+    (issuers, endpoint): (&[Issuer], Option<&str>),
+) -> Vec<String> {
     let Some(jws) = jws else { return Vec::new() };
     let claim = |name: &str| match jws.claims.get(name) {
+        Some(value) if TIMES.contains(&name) => match value.as_u64() {
+            Some(seconds) => format!("{name} is {value}, {}", Seconds(seconds).rfc3339()),
+            None => format!("{name} is {value}"),
+        },
         Some(value) => format!("{name} is {value}"),
         None => format!("{name} is missing"),
     };
@@ -156,7 +176,12 @@ fn why(failure: AuthFailure, jws: Option<&Jws>, issuers: &[Issuer]) -> Vec<Strin
                 known.map(|issuer| format!("max_lifetime is {} s", issuer.max_lifetime.as_secs()));
             [claim("iat"), claim("exp")].into_iter().chain(most).collect()
         }
-        AuthFailure::WrongAudience => vec![claim("aud")],
+        AuthFailure::WrongAudience => {
+            let own = known.map(|issuer| issuer.audiences.as_slice()).unwrap_or_default();
+            let accepted: Vec<&str> =
+                endpoint.into_iter().chain(own.iter().map(String::as_str)).collect();
+            vec![claim("aud"), format!("accepted: {}", accepted.join(", "))]
+        }
         AuthFailure::TokenUnmapped(_) => {
             known.into_iter().flat_map(|issuer| mapped(issuer, jws)).collect()
         }

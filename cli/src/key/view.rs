@@ -110,7 +110,8 @@ pub(super) fn details(Stored { rev, record }: &Stored, used: &Used, now: Seconds
     );
     lines.push(("revision", rev.clone()));
     lines.extend(secrets(record, now).map(|(secret, state)| {
-        ("secret", format!("{}  {state}{}", secret.label(), life(secret, used)))
+        let until = if record.revoked.is_some() { None } else { end(secret) };
+        ("secret", format!("{}  {state}{}", secret.label(), life(secret, until, used)))
     }));
     lines.extend(warnings(record, used, now).into_iter().map(|warning| ("warning", warning)));
     let lines: Vec<_> =
@@ -118,13 +119,14 @@ pub(super) fn details(Stored { rev, record }: &Stored, used: &Used, now: Seconds
     lines.join("\n")
 }
 
-/// The secrets and what each comes to: `current`, `replaced` (it still works), `ended`.
+/// The secrets and what each comes to: `current`, `replaced` (it still works), `ended`, or `revoked` with the key.
 fn secrets(
     record: &KeyRecord,
     now: Seconds,
 ) -> impl Iterator<Item = (&StoredSecret, &'static str)> {
     record.secrets.iter().enumerate().map(move |(place, secret)| {
         let state = match (place, secret.holds(now.0)) {
+            _ if record.revoked.is_some() => "revoked",
             (_, false) => "ended",
             (0, true) => "current",
             (_, true) => "replaced",
@@ -138,8 +140,8 @@ fn end(secret: &StoredSecret) -> Option<u64> {
     secret.not_after.filter(|end| *end > 0)
 }
 
-fn life(secret: &StoredSecret, used: &Used) -> String {
-    let end = end(secret).map(|end| format!(", until {}", rfc3339(end))).unwrap_or_default();
+fn life(secret: &StoredSecret, end: Option<u64>, used: &Used) -> String {
+    let end = end.map(|end| format!(", until {}", rfc3339(end))).unwrap_or_default();
     let last = used.get(secret.label()).copied();
     format!("{end}, last used {}", last.map_or_else(|| "never".to_owned(), rfc3339))
 }

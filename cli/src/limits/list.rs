@@ -10,11 +10,12 @@ use portcullis_core::policy::{Dimension, Limit};
 use portcullis_redis_lua::{Key, Scope, Window};
 use serde_json::{Map, Value, json};
 
-use super::{NO_SCAN, span};
+use super::NO_SCAN;
 use crate::args::{ListLimitsArgs, Session};
 use crate::key::Active;
 use crate::report::{CliError, Report, progress, table};
 use crate::store::Store;
+use crate::time::in_short;
 
 /// So many windows are asked for at once.
 const PAGE: usize = 200;
@@ -234,7 +235,7 @@ fn shown(rows: &[(Row, Option<String>)]) -> String {
             row.used.to_string(),
             row.max.to_string(),
             row.percent().to_string(),
-            span(row.next_back_ms),
+            in_short(row.next_back_ms),
         ]
     });
     table(header, rows.collect())

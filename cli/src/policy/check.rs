@@ -1,6 +1,6 @@
 //! Judging a document without activating it.
 
-use portcullis_core::policy::Policy;
+use portcullis_core::policy::{Enforcement, Policy};
 use serde_json::json;
 
 use super::count;
@@ -23,7 +23,11 @@ pub(crate) fn check(args: &CheckArgs) -> Result<Report, CliError> {
         Some((policy, version)) => {
             let judged = if sound { "good" } else { "not good with --strict" };
             let more = counts.iter().map(|count| format!("; {count}")).collect::<String>();
-            format!("{place}: {judged}, version {version}: {}{more}", summary(policy))
+            let shadow = match shadow(policy) {
+                Some(shadow) => format!("; {shadow}"),
+                None => String::new(),
+            };
+            format!("{place}: {judged}, version {version}: {}{more}{shadow}", summary(policy))
         }
         None => format!("{place}: {}", counts.join(", ")),
     });
@@ -37,6 +41,16 @@ pub(crate) fn check(args: &CheckArgs) -> Result<Report, CliError> {
     });
     let verdict = if valid { Verdict::Good } else { Verdict::Wanting };
     Ok(Report::judged(verdict, lines.join("\n"), json))
+}
+
+/// What is on trial for the whole policy: good, and not what most policies are to be.
+fn shadow(policy: &Policy) -> Option<String> {
+    let checks: Vec<&str> = policy.shadow.iter().map(|check| check.name()).collect();
+    if policy.enforcement == Enforcement::Shadow {
+        return Some("enforcement: shadow: no rule of it refuses anything".to_owned());
+    }
+    (!checks.is_empty())
+        .then(|| format!("in shadow mode, and refusing nothing: {}", checks.join(", ")))
 }
 
 fn summary(policy: &Policy) -> String {

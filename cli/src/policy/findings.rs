@@ -103,7 +103,8 @@ fn located(
             | WarningKind::AlwaysTrue
             | WarningKind::NothingLeft
             | WarningKind::ShownAndAllowed
-            | WarningKind::NeverMatches => false,
+            | WarningKind::NeverMatches
+            | WarningKind::Secret => false,
         };
         !told && !part && !absent
     });

@@ -76,7 +76,7 @@ pub(super) fn orphans(
     Ok(orphans)
 }
 
-/// `2 active keys would lose their role or tier: k1a2b3 of acme (role analyst), …`.
+/// `the document lacks the role or the tier of 2 active keys: k1a2b3 of acme (role analyst), …`.
 pub(super) fn told(orphans: &[Orphan]) -> String {
     let named = orphans.iter().take(NAMED);
     let named: Vec<String> = named
@@ -87,7 +87,7 @@ pub(super) fn told(orphans: &[Orphan]) -> String {
         more => format!(", and {more} more, which policy push --dry-run --output json names"),
     };
     format!(
-        "{} would lose their role or tier: {}{more}",
+        "the document lacks the role or the tier of {}: {}{more}",
         count(orphans.len(), "active key"),
         named.join(", ")
     )

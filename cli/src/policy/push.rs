@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use portcullis_core::id::{OrgId, PolicyVersion};
+use portcullis_core::nearest::slip;
 use portcullis_core::policy::Policy;
 
 use super::canary_callers::{canary, knows_keys};
@@ -42,6 +43,7 @@ pub(super) fn pushed_beside(
     fits(&policy, &document.place, &store)?;
     let organisations = chosen(&args.which, &policy, &document.place)?;
     knows_keys(&mut store, &args.canary, &organisations)?;
+    warn_of_new(&mut store, &organisations)?;
     store.until_done(NOT_ACTIVATED, |store| {
         store.watch_organisations(&organisations)?;
         let active_policies = organisations
@@ -115,6 +117,21 @@ fn chosen(which: &Which, policy: &Policy, place: &str) -> Result<Vec<OrgId>, Cli
         return Err(CliError::new(found, place).expected("--org with organisations that it names"));
     }
     Ok(policy.organisations.iter().filter(|org| which.means(org)).cloned().collect())
+}
+
+/// Says which organisation is new and has nearly the name of one that is there: a push makes it, and no command removes
+/// it.
+fn warn_of_new(store: &mut Store, organisations: &[OrgId]) -> Result<(), CliError> {
+    // An operator of one organisation sees no other one.
+    let Ok(known) = store.organisations() else { return Ok(()) };
+    let names: Vec<&str> = known.iter().map(OrgId::as_str).collect();
+    for org in organisations.iter().filter(|org| !known.contains(org)) {
+        let slip = slip(org.as_str(), &names);
+        if !slip.is_empty() {
+            progress(&format!("warning: {org} is an organisation without a policy so far{slip}"));
+        }
+    }
+    Ok(())
 }
 
 /// A document that takes the place of several others has to be asked for: else one organisation's document with a

@@ -248,7 +248,7 @@ impl Tally {
             ),
             (
                 self.otherwise,
-                "decided otherwise when they were made: by another version, by a token, or with a tool that had drifted",
+                "decided otherwise when they were made, by what a policy alone does not tell: portcullis explain --request shows one",
             ),
         ];
         let notes = notes.iter().filter(|(number, _)| *number > 0);

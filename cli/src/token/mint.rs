@@ -8,7 +8,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use jwt_simple::prelude::{Ed25519KeyPair, EdDSAKeyPairLike as _, JWTClaims};
+use jwt_simple::prelude::{
+    ECDSAP256KeyPairLike as _, ES256KeyPair, Ed25519KeyPair, EdDSAKeyPairLike as _, JWTClaims,
+};
 use portcullis_core::json as strict;
 use serde_json::{Map, Value, json};
 
@@ -29,9 +31,12 @@ pub(crate) struct KeygenArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct MintArgs {
-    /// File with the private key, from `token keygen`.
+    /// File with the private key, PEM: Ed25519, as `token keygen` makes it, or P-256 (ES256).
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// Name of the key (`kid`) in the issuer's key set.
+    #[arg(long, value_name = "KID", value_parser = values::line, default_value = KEY_ID)]
+    key_id: String,
     /// Issuer: the `iss`, as given to `token keygen`.
     #[arg(long, value_name = "ISS", value_parser = values::line, default_value = "https://trial.example/")]
     issuer: String,
@@ -108,17 +113,38 @@ pub(super) fn mint(args: &MintArgs) -> Result<Report, CliError> {
     };
     let typed: JWTClaims<Map<String, Value>> =
         serde_json::from_value(claims.clone()).map_err(|error| refused(error.to_string()))?;
-    let token = pair.with_key_id(KEY_ID).sign(typed).map_err(|error| refused(error.to_string()))?;
+    let token = match pair {
+        KeyPair::Ed25519(pair) => pair.with_key_id(&args.key_id).sign(typed),
+        KeyPair::P256(pair) => pair.with_key_id(&args.key_id).sign(typed),
+    };
+    let token = token.map_err(|error| refused(error.to_string()))?;
     Ok(Report::done(token.clone(), json!({ "token": token, "claims": claims })))
 }
 
-fn read(file: &Path) -> Result<Ed25519KeyPair, CliError> {
+/// What signs.
+enum KeyPair {
+    Ed25519(Ed25519KeyPair),
+    P256(ES256KeyPair),
+}
+
+fn read(file: &Path) -> Result<KeyPair, CliError> {
     let refusal = |found: String| {
         CliError::new(found, file.display().to_string())
-            .expected("a private key (Ed25519, PEM)")
+            .expected("a private key in PEM (PKCS #8): Ed25519 or P-256")
             .next("portcullis token keygen --out FILE")
     };
     let pem = std::fs::read_to_string(file)
         .map_err(|error| refusal(format!("cannot be read: {error}")))?;
-    Ed25519KeyPair::from_pem(&pem).map_err(|_| refusal("no private key (not shown)".to_owned()))
+    let ed25519 = Ed25519KeyPair::from_pem(&pem).map(KeyPair::Ed25519);
+    let pair = ed25519.or_else(|_| ES256KeyPair::from_pem(&pem).map(KeyPair::P256));
+    pair.map_err(|_| {
+        let what = match pem.lines().find_map(|line| line.strip_prefix("-----BEGIN ")) {
+            Some(kind) => format!(
+                "no private key of these kinds, but {:?} (not shown)",
+                kind.trim_end().trim_end_matches('-')
+            ),
+            None => "no private key in PEM (not shown)".to_owned(),
+        };
+        refusal(what)
+    })
 }

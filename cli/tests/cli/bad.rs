@@ -55,7 +55,7 @@ impl Case<'_> {
     }
 }
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "yaml",
     "document",
     "connectors",
@@ -65,6 +65,7 @@ const FILES: [&str; 9] = [
     "limits",
     "warnings",
     "bounds",
+    "idle",
 ];
 
 fn name(file: &str) -> String {

@@ -126,16 +126,14 @@ fn what_does_not_wait_cannot_be_decided_on() {
     assert_eq!(refusal["found"], "no call 0123456789abcdef waits");
 }
 
-/// Task 10: `explain` could not say why a call that was made was refused. Proves: X4
-#[test]
-fn a_call_of_the_audit_log_is_explained_by_its_request_id() {
+/// A call of `balance` by the key `k1a2b3` that a gateway wrote into its log, as `change` has it.
+fn logged(
+    version: &str,
+    change: impl FnOnce(&mut portcullis_core::audit::Entry),
+) -> crate::harness::Scratch {
     use portcullis_core::audit::{Chain, Decision, Entry};
     use sha2::Digest as _;
-    let operator = Operator::new();
-    let pushed = operator.says(&["policy", "push", &file("rules.yaml"), "--reason", "r"]).json();
-    let arguments = r#"{"amount":500}"#;
-    let digest = sha2::Sha256::digest(arguments.as_bytes());
-    let entry = Entry {
+    let mut entry = Entry {
         timestamp: "2027-01-04T12:00:00.000000Z".into(),
         request_id: "req-7".into(),
         org_id: Some("acme".into()),
@@ -145,20 +143,112 @@ fn a_call_of_the_audit_log_is_explained_by_its_request_id() {
         role: Some("agent".into()),
         connector: Some("bank".into()),
         mcp_method: Some("tools/call".into()),
-        tool_name: Some("transfer".into()),
-        input: Some(arguments.to_owned()),
-        input_sha256: Some(base16ct::lower::encode_string(&digest)),
+        tool_name: Some("balance".into()),
+        input: Some("{}".to_owned()),
         status: "denied",
-        policy_version: Some(pushed["version"].as_str().unwrap().to_owned()),
-        decision: Decision {
-            effect: "deny",
-            rule: "connectors.bank.tools.transfer.conditions[0]".into(),
-        },
+        policy_version: Some(version.to_owned()),
+        decision: Decision { effect: "deny", rule: String::new() },
         client_address: "192.0.2.1".into(),
         ..Entry::default()
     };
+    change(&mut entry);
+    let digest = sha2::Sha256::digest(entry.input.as_deref().unwrap_or_default().as_bytes());
+    entry.input_sha256 = Some(base16ct::lower::encode_string(&digest));
     let line = Chain::new("worker-a".into()).append(&entry) + "\n";
-    let log = crate::harness::Scratch::new("explained.jsonl", &line);
+    crate::harness::Scratch::new("explained.jsonl", &line)
+}
+
+/// Finding 1 of a fresh reader: `allow`, exit 0, for calls that were refused by what the policy does not tell. The log
+/// is the answer. Proves: X4
+#[test]
+fn a_call_that_was_refused_is_never_explained_as_allowed() {
+    let operator = Operator::new();
+    let pushed = operator.says(&["policy", "push", &file("rules.yaml"), "--reason", "r"]).json();
+    let version = pushed["version"].as_str().unwrap();
+    for (status, rule, gateway) in [
+        ("denied", "auth.revoked", "deny"),
+        ("limited", "tiers.free.month", "limited"),
+        ("denied", "connectors.bank.on_drift.breaking", "deny"),
+        ("denied", "connectors.bank.tools.balance.approval", "deny"),
+        ("unavailable", "unavailable.redis.unreadable", "deny"),
+    ] {
+        let log =
+            logged(version, |entry| (entry.status, entry.decision.rule) = (status, rule.into()));
+        let ask = ["explain", "--request", "req-7", "--log", log.path()];
+        let said = operator.plainly(&ask);
+        assert_eq!(said.status, 1, "{said:?}");
+        assert!(said.stdout.starts_with(&format!("{gateway} by {rule}\n")), "{said:?}");
+        let differs = "decided again by the policy of that time: allow; the log counts";
+        assert!(said.stdout.contains(differs), "{said:?}");
+        assert!(said.stdout.contains("not replayed: windows, keys"), "{said:?}");
+        let said = operator.says(&ask);
+        let told: Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!(
+            (said.status, &told["allowed"], &told["gateway"]),
+            (1, &json!(false), &json!(gateway))
+        );
+        assert_eq!((&told["rule"], &told["replay"]["decision"]), (&json!(rule), &json!("allow")));
+    }
+    // A hidden tool is not told by which rule, and a policy that is gone takes nothing from the log's answer.
+    let log = logged(version, |entry| {
+        (entry.tool_name, entry.decision.rule) =
+            (Some("close_account".into()), "tool.not_visible".into());
+    });
+    let said = operator.plainly(&["explain", "--request", "req-7", "--log", log.path()]);
+    assert!(said.stdout.contains("by the policy of that time: the same"), "{said:?}");
+    let log = logged("0123456789abcdef", |entry| entry.decision.rule = "auth.revoked".into());
+    let said = operator.plainly(&["explain", "--request", "req-7", "--log", log.path()]);
+    assert!(said.status == 1 && said.stdout.starts_with("deny by auth.revoked\n"), "{said:?}");
+    assert!(
+        said.stdout.contains("not decided again: there is no policy 0123456789abcdef"),
+        "{said:?}"
+    );
+    // And the other way round: what passed then was allowed.
+    let log = logged(version, |entry| {
+        (entry.status, entry.tool_name) = ("success", Some("close_account".into()));
+        entry.decision.effect = "allow";
+    });
+    let said = operator.plainly(&["explain", "--request", "req-7", "--log", log.path()]);
+    assert_eq!(said.status, 0, "{said:?}");
+    assert!(said.stdout.starts_with("allow\n"), "{said:?}");
+}
+
+/// Finding 14 of a fresh reader: the hint named an option that `audit search` did not have.
+#[test]
+fn a_request_is_found_in_the_log_by_the_command_that_explain_names() {
+    let operator = Operator::new();
+    let log = logged("9e443fd60c2722d5", |entry| entry.mcp_method = Some("tools/list".into()));
+    let said = operator.says(&["explain", "--request", "req-7", "--log", log.path()]).refusal();
+    let next = said["next"].as_str().unwrap();
+    let words = next.strip_prefix("portcullis ").unwrap().split_whitespace();
+    let words: Vec<&str> =
+        words.take(5).map(|it| if it == "LOG" { log.path() } else { it }).collect();
+    let found = operator.says(&words);
+    assert_eq!(found.status, 0, "{found:?}");
+    assert!(found.stdout.contains("tools/list"), "{found:?}");
+}
+
+/// Finding 17 of a fresh reader: "the role has no such connector" of a role that does not exist.
+#[test]
+fn a_role_that_the_policy_does_not_have_is_named_with_the_nearest() {
+    let said = explain("agnet", "balance", &json!({}), &["--connector", "bank"]);
+    assert_eq!(said.status, 1, "{said:?}");
+    let told = "the policy has no role agnet; its roles are agent, reader; did you mean agent?";
+    assert!(said.stdout.contains(told), "{said:?}");
+    assert!(!explain("agent", "balance", &json!({}), &[]).stdout.contains("has no role"));
+}
+
+/// Task 10: `explain` could not say why a call that was made was refused. Proves: X4
+#[test]
+fn a_call_of_the_audit_log_is_explained_by_its_request_id() {
+    let operator = Operator::new();
+    let pushed = operator.says(&["policy", "push", &file("rules.yaml"), "--reason", "r"]).json();
+    let arguments = r#"{"amount":500}"#;
+    let log = logged(pushed["version"].as_str().unwrap(), |entry| {
+        entry.tool_name = Some("transfer".into());
+        entry.input = Some(arguments.to_owned());
+        entry.decision.rule = "connectors.bank.tools.transfer.conditions[0]".into();
+    });
     let ask =
         |request: &str| operator.plainly(&["explain", "--request", request, "--log", log.path()]);
     let said = ask("req-7");
@@ -168,8 +258,10 @@ fn a_call_of_the_audit_log_is_explained_by_its_request_id() {
         "{said:?}"
     );
     assert!(said.stdout.contains("arguments.amount <= 100 is false"), "{said:?}");
-    let told = "the log has deny by connectors.bank.tools.transfer.conditions[0] (denied) at 2027-01-04T12:00:00";
+    let told = "the log has status denied at 2027-01-04T12:00:00";
     assert!(said.stdout.contains(told), "{said:?}");
+    assert!(said.stdout.contains("by the policy of that time: the same"), "{said:?}");
+    assert!(!said.stdout.contains("not replayed"), "{said:?}");
     assert!(said.stdout.contains("decided by the first tier"), "no such key: {said:?}");
     assert!(ask("req-8").stderr.contains("no call of a tool has the request id req-8"));
 }

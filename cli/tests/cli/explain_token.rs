@@ -109,8 +109,14 @@ fn a_token_that_is_refused_says_what_of_it() {
     let token = idp.token(&claims(), &[]);
     let elsewhere = ["--endpoint", "https://gw.example/python/mcp"];
     refused(&token, &elsewhere, "auth.wrong_audience", "aud is");
+    // Finding 7 of a fresh reader: which one was expected, and when that was.
+    refused(&token, &elsewhere, "auth.wrong_audience", "accepted: https://gw.example/python/mcp");
     let later = ["--at", "1h"];
     refused(&token, &later, "auth.expired", "exp is");
+    refused(&token, &later, "auth.expired", "Z\"");
+    let who = ["explain", "--token", token.path(), "--issuers", idp.issuers.path()];
+    let said = operator.plainly(&[&who[..], &later, &["--tool", "x"]].concat());
+    assert!(said.stdout.contains("the client gets 401: The credential has expired"), "{said:?}");
     let mut unmapped = claims();
     unmapped.as_object_mut().unwrap().remove("tier");
     let token = idp.token(&unmapped, &[]);

@@ -116,6 +116,8 @@ fn a_revoked_key_is_refused_and_no_other() {
     let revoked = operator.says(&["key", "revoke", id, "--reason", "found in a log"]).json();
     assert_eq!(revoked["changed"], true);
     assert_eq!(revoked["record"]["status"], "revoked");
+    // Finding 11 of a fresh reader: it still said `current`.
+    assert_eq!(revoked["record"]["secrets"][0]["state"], "revoked");
     assert_eq!(revoked["record"]["revoked"]["by"], "tester");
     assert_eq!(revoked["record"]["revoked"]["reason"], "found in a log");
 

@@ -107,7 +107,10 @@ const PAGES: [Page; 15] = [
         policy: Policy::Standard,
         with: &[(" ID ", " <key> "), ("search_*,get_user", "query_*")],
         refused: &[],
-        not_run: &[],
+        not_run: &[(
+            "portcullis audit search",
+            "it needs the log of a gateway: cli/tests/cli/audit_search.rs",
+        )],
     },
     Page {
         path: "guides/approvals.md",
@@ -132,7 +135,10 @@ const PAGES: [Page; 15] = [
         with: &[("QYDJf6v9j5", "<key>"), ("VERSION", "<version>")],
         // It stands beside the one before it.
         refused: &["portcullis policy canary stop"],
-        not_run: &[],
+        not_run: &[(
+            "portcullis audit search",
+            "of the last 7 days: cli/tests/cli/audit_search.rs",
+        )],
     },
     Page {
         path: "guides/operators.md",
@@ -185,7 +191,7 @@ const PAGES: [Page; 15] = [
 ];
 
 /// Pages whose commands of `portcullis` are not run here.
-const ELSEWHERE: [(&str, &str); 8] = [
+const ELSEWHERE: [(&str, &str); 9] = [
     ("get-started/envoy.md", "with an Envoy: the end-to-end tests"),
     ("guides/audit-log.md", "of a log that a gateway wrote: cli/tests/cli/audit*.rs"),
     ("guides/guarded-routes.md", "with Kubernetes and Envoy: cli/tests/cli/render.rs"),
@@ -193,6 +199,7 @@ const ELSEWHERE: [(&str, &str); 8] = [
     ("guides/redis.md", "with an Envoy: tests/e2e/doctor.rs"),
     ("guides/client-certificates.md", "with an Envoy: tests/e2e/certificates.rs"),
     ("guides/vault-credentials.md", "with a Vault: tests/e2e/vault.rs"),
+    ("reference/compliance.md", "they run the tests themselves"),
     ("reference/doctor.md", "with an Envoy and a Vault: tests/e2e/doctor.rs"),
 ];
 

@@ -4,7 +4,7 @@ use portcullis_redis_lua::Key;
 use redis::Commands as _;
 use serde_json::{Value, json};
 
-use crate::harness::{Operator, Scratch, file, golden, run};
+use crate::harness::{Operator, Scratch, file, golden, golden_file, run};
 
 fn policy_yaml() -> String {
     std::fs::read_to_string(file("policy.yaml")).unwrap()
@@ -320,4 +320,40 @@ fn warnings_are_said_at_a_push_and_refused_with_strict() {
         (&checked["valid"], &checked["warnings"][0]["kind"]),
         (&json!(true), &json!("nothing_left"))
     );
+}
+
+/// Finding 8 of a fresh reader: `--strict` refused a pattern of tools before any tool was pinned, as the guide has one push
+/// it. Finding 3: `good` of a policy that refuses nothing, without a word.
+#[test]
+fn a_policy_before_its_pins_is_good_and_one_on_trial_says_so() {
+    let document = "version: 1\norganisations: [acme]\nconnectors: {demo: {path: /demo/mcp}}\nroles: {analyst: {demo: \
+                    {allow: ['*'], tools: {'query_*': {max_records: {argument: limit, max: 50}}}}}}\n\
+                    tiers: {std: {limits: {}}}\n";
+    let check = |document: &str| run(&["policy", "check", "--strict", "-"], &[], document);
+    let said = check(document);
+    assert!(said.status == 0 && !said.stdout.contains("warning"), "{said:?}");
+    assert!(!said.stdout.contains("shadow"), "{said:?}");
+    let said = check(&format!("enforcement: shadow\n{document}"));
+    assert_eq!(said.status, 0, "{said:?}");
+    assert!(
+        said.stdout.contains("enforcement: shadow: no rule of it refuses anything"),
+        "{said:?}"
+    );
+    let said = check(&format!("shadow: [limits]\n{document}"));
+    assert!(said.stdout.contains("in shadow mode, and refusing nothing: limits"), "{said:?}");
+}
+
+/// Finding 3 of a fresh reader: a misspelt organisation was made without a word, beside the one that was meant.
+#[test]
+fn a_new_organisation_with_nearly_the_name_of_another_is_named() {
+    let operator = Operator::with_policy();
+    let misspelt = golden_file("policy.yaml").replace("[acme]", "[amce]");
+    let misspelt = Scratch::new("policy.yaml", &misspelt);
+    let push = ["policy", "push", misspelt.path(), "--dry-run"];
+    let said = operator.plainly(&push);
+    let warning = "warning: amce is an organisation without a policy so far; did you mean acme?";
+    assert!(said.stderr.contains(warning), "{said:?}");
+    let own = file("policy.yaml");
+    let said = operator.plainly(&["policy", "push", &own, "--dry-run"]);
+    assert!(!said.stderr.contains("organisation"), "{said:?}");
 }

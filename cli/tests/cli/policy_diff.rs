@@ -229,7 +229,9 @@ fn keys_that_a_push_would_orphan_are_named_and_have_to_be_meant() {
     let told = refused["found"].as_str().unwrap();
     assert_eq!(
         told,
-        format!("1 active key would lose their role or tier: {id} of acme (cursor: tier free)")
+        format!(
+            "the document lacks the role or the tier of 1 active key: {id} of acme (cursor: tier free)"
+        )
     );
     assert!(refused["expected"].as_str().unwrap().contains("--orphan-keys"), "{refused}");
     let dry = operator.says(&["policy", "push", new.path(), "--dry-run"]);

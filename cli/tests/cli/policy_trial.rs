@@ -70,7 +70,10 @@ fn with_orphan() -> (Operator, Scratch, String) {
 fn orphaned(said: &Said, key: &str) {
     let refusal = said.refusal();
     let found = refusal["found"].as_str().unwrap();
-    assert!(found.starts_with("1 active key would lose their role or tier: "), "{found}");
+    assert!(
+        found.starts_with("the document lacks the role or the tier of 1 active key: "),
+        "{found}"
+    );
     assert!(found.contains(key) && found.contains("role analyst"), "{found}");
 }
 
@@ -84,7 +87,7 @@ fn every_change_that_would_orphan_keys_names_them_and_is_refused() {
     let start = ["policy", "canary", "start", without.path(), "--percent", "10%", "--orphan-keys"];
     let named = |said: Said| {
         let (_, warning) = said.warned();
-        let lost = "warning: 1 active key would lose their role or tier: ";
+        let lost = "warning: the document lacks the role or the tier of 1 active key: ";
         assert!(warning.contains(lost) && warning.contains(&key), "{warning}");
     };
     named(says(&start));

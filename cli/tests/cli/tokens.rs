@@ -80,3 +80,24 @@ fn a_minted_token_is_one_that_a_gateway_with_the_printed_issuers_accepts() {
     let bad = ["token", "mint", "--key", "nowhere.pem", "--audience", "a"];
     assert!(crate::harness::run(&bad, &[], "").stderr.contains("token keygen"));
 }
+
+/// Finding 7 of a fresh reader: "no private key" of the stack's own key, which is P-256.
+#[test]
+fn a_p256_key_signs_too_and_another_file_is_named_for_what_it_is() {
+    use jwt_simple::prelude::NoCustomClaims;
+    use jwt_simple::prelude::{ECDSAP256PublicKeyLike as _, ES256KeyPair};
+    let pair = ES256KeyPair::generate();
+    let key = crate::harness::Scratch::new("p256.pem", &pair.to_pem().unwrap());
+    let mint = |key: &str| {
+        let mint = ["token", "mint", "--key", key, "--key-id", "demo", "--audience", "a"];
+        crate::harness::run(&mint, &[], "")
+    };
+    let said = mint(key.path());
+    assert_eq!((said.status, said.stderr.as_str()), (0, ""), "{said:?}");
+    pair.public_key().verify_token::<NoCustomClaims>(said.stdout.trim(), None).unwrap();
+    let header = jwt_simple::token::Token::decode_metadata(said.stdout.trim()).unwrap();
+    assert_eq!((header.algorithm(), header.key_id()), ("ES256", Some("demo")));
+    let other = crate::harness::Scratch::new("x.pem", "-----BEGIN RSA PRIVATE KEY-----\nMII\n");
+    let said = mint(other.path());
+    assert!(said.status == 1 && said.stderr.contains("RSA PRIVATE KEY"), "{said:?}");
+}

@@ -56,6 +56,41 @@ fn wrong_arguments_end_with_two_and_a_way_on() {
     }
 }
 
+// Finding 5 of a fresh reader: the error had the whole key, and the log of the CI had it, too.
+#[test]
+fn an_error_names_a_key_by_its_id_and_never_shows_it() {
+    use portcullis_core::auth::api_key::mint;
+    use portcullis_core::id::{KeyId, OrgId};
+    let (org, id) = (OrgId::new("north").unwrap(), KeyId::new("wOXKTLflGl").unwrap());
+    let minted = mint(&org, &id, &"aB3".repeat(15)[..43]).unwrap();
+    let (key, typo) = (minted.expose(), format!("{}0", minted.expose()));
+    let secret = &key[20..];
+    for arguments in [
+        &["key", "show", key][..],
+        &["key", key],
+        &[key],
+        &["key", "show", "wOXKTLflGl", key],
+        &["key", "revoke", key, "--reason", "r"],
+        &["key", "show", &typo],
+        &["explain", "--key", key, "--tool", "x"],
+        &["explain", &format!("--key={key}"), "--tool", "x"],
+        &["limits", "show", key],
+        &["audit", "verify", &format!("--{key}")],
+        &["policy", "check", key],
+        &["audit", "search", key],
+        &["audit", "search", "x", "--status", &format!("denied,{key}")],
+    ] {
+        for more in [&[][..], &["--output", "json"]] {
+            let said = run(&[arguments, more].concat(), &[], "");
+            let all = format!("{}{}", said.stdout, said.stderr);
+            assert!(said.status != 0 && !all.contains(secret), "{said:?}");
+        }
+    }
+    let said = run(&["key", "show", key], &[], "");
+    assert!(said.stderr.contains("'(not shown)'"), "{said:?}");
+    assert!(said.stderr.contains("its id, which is wOXKTLflGl"), "{said:?}");
+}
+
 // Finding 9.14: 5,000 characters of --name were printed back.
 #[test]
 fn a_long_argument_is_not_printed_back() {

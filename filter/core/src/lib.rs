@@ -30,7 +30,7 @@ pub mod json;
 pub mod limit;
 pub mod mcp;
 pub mod metric;
-mod nearest;
+pub mod nearest;
 pub mod observed;
 pub mod order;
 mod pattern;

@@ -27,7 +27,7 @@ pub(crate) fn hint(found: &str, known: &[&str]) -> String {
 /// `; did you mean x?` where `found` is most probably a slip of the pen: by a letter or two, of a longer word. For what
 /// blames a name, and does not only help with one that is wrong for certain.
 #[must_use]
-pub(crate) fn slip(found: &str, known: &[&str]) -> String {
+pub fn slip(found: &str, known: &[&str]) -> String {
     let plain = |name: &str| name.to_lowercase().replace(['-', ' '], "_");
     let found = plain(found);
     let near = known.iter().copied().filter_map(|name| {

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::audit::entry::{Entry, Text};
 use crate::escape;
 
-const COLUMNS: [&str; 44] = [
+const COLUMNS: [&str; 46] = [
     "timestamp",
     "org_id",
     "principal",
@@ -52,6 +52,8 @@ const COLUMNS: [&str; 44] = [
     "chain",
     "seq",
     "hash",
+    "secret",
+    "oauth_client_id",
 ];
 
 pub(super) fn header() -> String {
@@ -110,6 +112,8 @@ pub(super) fn row(entry: &Entry<'_>) -> String {
         cell(&entry.chain),
         number(entry.seq),
         cell(&entry.hash),
+        cell(&entry.secret),
+        cell(&entry.oauth_client_id),
     ];
     cells.join(",")
 }

@@ -71,14 +71,19 @@ pub(super) fn text(summary: &Summary) -> String {
 
 pub(super) fn head(summary: &Summary) -> String {
     format!(
-        "From {} to {}: {} requests of {} callers with {} tools; {} outside of working hours; {} changes by administrators.",
+        "From {} to {}: {} requests of {} callers with {} tools; {} outside of working hours; {}.",
         summary.from,
         summary.to,
         summary.requests,
         summary.callers_total,
         summary.tools_total,
         summary.outside_hours,
-        summary.admin_changes
+        match summary.admin_changes {
+            0 => "these logs have no changes by administrators (portcullis audit show --admin)"
+                .to_owned(),
+            1 => "1 change by administrators".to_owned(),
+            changes => format!("{changes} changes by administrators"),
+        }
     )
 }
 

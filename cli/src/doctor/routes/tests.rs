@@ -67,7 +67,7 @@ fn filters() -> Value {
 }
 
 fn told(dump: &Value) -> Vec<(String, State, String)> {
-    let findings = look(dump, &config()).into_iter();
+    let findings = look(dump, &config()).0.into_iter();
     findings.map(|finding| (finding.check, finding.state, finding.found)).collect()
 }
 
@@ -252,7 +252,7 @@ fn split_mode_beside_a_filter_that_streams_bodies_is_bad() {
     let mut split = config();
     split.mode = Mode::Split;
     let bad = |config: &Config| {
-        let findings = look(&dump, config).into_iter();
+        let findings = look(&dump, config).0.into_iter();
         findings.filter(|it| it.state == State::Bad).map(|it| it.found).collect::<Vec<_>>()
     };
     assert_eq!(bad(&split), ["split mode beside inspect: requests may end early and fail"]);

@@ -74,6 +74,12 @@ pub(crate) fn same_name(one: &str, other: &str) -> bool {
     name::same(one, other)
 }
 
+/// Whether a token of a service or a private key stands in `text`.
+#[must_use]
+pub(crate) fn has_token(text: &str) -> bool {
+    text::has_token(text)
+}
+
 /// A text of a client, such as a URI, as the log may show it before a policy is known.
 #[must_use]
 pub fn shown_text(text: &str) -> String {

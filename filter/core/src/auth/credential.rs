@@ -33,6 +33,7 @@ pub fn extract(head: &Head, token_max_bytes: usize) -> Result<Presented, AuthFai
     match (bearers.as_slice(), keys.as_slice()) {
         ([], []) => Err(AuthFailure::NoCredential),
         ([value], []) => presented(bearer(value)?, token_max_bytes),
+        ([], [value]) if value.trim_ascii().is_empty() => Err(AuthFailure::EmptyCredential),
         ([], [value]) => PresentedKey::parse(value.trim_ascii()).map(Presented::Key),
         _ => Err(AuthFailure::SeveralCredentials),
     }
@@ -52,6 +53,10 @@ fn presented(text: &[u8], token_max_bytes: usize) -> Result<Presented, AuthFailu
 fn bearer(value: &[u8]) -> Result<&[u8], AuthFailure> {
     const SCHEME: &[u8] = b"bearer ";
     let value = value.trim_ascii();
+    // An unset variable of a script, most often.
+    if value.is_empty() || value.eq_ignore_ascii_case(SCHEME.trim_ascii()) {
+        return Err(AuthFailure::EmptyCredential);
+    }
     match value.split_at_checked(SCHEME.len()) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(SCHEME) => Ok(token.trim_ascii()),
         _ => Err(AuthFailure::UnsupportedScheme),
@@ -77,9 +82,12 @@ mod tests {
         use AuthFailure as F;
         assert_eq!(failure("/demo/mcp", &[]), F::NoCredential);
         assert_eq!(failure("/demo/mcp", &[("authorization", "Basic eDp5")]), F::UnsupportedScheme);
-        assert_eq!(failure("/demo/mcp", &[("authorization", "Bearer")]), F::UnsupportedScheme);
+        assert_eq!(failure("/demo/mcp", &[("authorization", "Bearer")]), F::EmptyCredential);
+        assert_eq!(failure("/demo/mcp", &[("authorization", " ")]), F::EmptyCredential);
+        assert_eq!(failure("/demo/mcp", &[("x-api-key", "")]), F::EmptyCredential);
+        assert_eq!(failure("/demo/mcp", &[("authorization", "Bearers")]), F::UnsupportedScheme);
         assert_eq!(failure("/demo/mcp", &[("authorization", "bearer x")]), F::Malformed);
-        assert_eq!(failure("/demo/mcp", &[("x-api-key", "")]), F::Malformed);
+        assert_eq!(failure("/demo/mcp", &[("x-api-key", "x")]), F::Malformed);
         let two = [("authorization", "Bearer a"), ("x-api-key", "b")];
         assert_eq!(failure("/demo/mcp", &two), F::SeveralCredentials);
         let twice = [("authorization", "Bearer a"), ("authorization", "Bearer a")];

@@ -31,6 +31,8 @@ pub enum AuthFailure {
     InQuery,
     /// An `Authorization` scheme other than `Bearer`.
     UnsupportedScheme,
+    /// A header for a credential without one: `Bearer` and nothing behind it.
+    EmptyCredential,
     /// Not of the form `pck_<org>_<id>_<secret><check>`.
     Malformed,
     /// The check digits do not fit: a typo or a scanner.
@@ -86,6 +88,7 @@ impl AuthFailure {
             Self::SeveralCredentials => "several_credentials",
             Self::InQuery => "credential_in_query",
             Self::UnsupportedScheme => "unsupported_scheme",
+            Self::EmptyCredential => "empty_credential",
             Self::Malformed => "malformed_key",
             Self::CheckDigits => "check_digits",
             Self::UnknownKey => "unknown_key",
@@ -128,6 +131,7 @@ impl AuthFailure {
             | Self::SeveralCredentials
             | Self::InQuery
             | Self::UnsupportedScheme
+            | Self::EmptyCredential
             | Self::Malformed
             | Self::CheckDigits
             | Self::UnknownKey
@@ -153,6 +157,7 @@ impl AuthFailure {
             Self::SeveralCredentials => "More than one credential was presented",
             Self::InQuery => "Credentials in the URL are not accepted",
             Self::UnsupportedScheme => "Only the Bearer scheme is accepted",
+            Self::EmptyCredential => "The header has no credential in it",
             Self::Malformed | Self::CheckDigits => "The credential is malformed",
             Self::UnknownKey
             | Self::WrongSecret

@@ -282,6 +282,7 @@ pub const fn costs_nothing(failure: AuthFailure) -> bool {
         | AuthFailure::SeveralCredentials
         | AuthFailure::InQuery
         | AuthFailure::UnsupportedScheme
+        | AuthFailure::EmptyCredential
         | AuthFailure::Malformed
         | AuthFailure::CheckDigits
         | AuthFailure::Certificate(_)

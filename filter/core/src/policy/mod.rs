@@ -420,6 +420,15 @@ impl Policy {
         tool.map(|tool| &*tool.redact).unwrap_or_default()
     }
 
+    /// The roles there are, and the one that a role which the policy does not have is probably a slip of; `None` where it
+    /// has it.
+    #[must_use]
+    pub fn role_hint(&self, role: &PolicyName) -> Option<String> {
+        let known = || self.roles.keys().map(PolicyName::as_str).collect::<Vec<_>>();
+        (!self.roles.contains_key(role))
+            .then(|| crate::nearest::one_of("; its roles are ", role.as_str(), &known()))
+    }
+
     /// Every limit there is.
     pub fn every_limit(&self) -> impl Iterator<Item = &Limit> {
         let of_keys = self.tiers.values().chain(self.keys.values()).flatten();

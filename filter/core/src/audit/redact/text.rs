@@ -362,6 +362,34 @@ fn without_user(word: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{scheme}://{user}@{host}{path}"))
 }
 
+/// Whether a token or a private key stands in `text` for certain: by its form, with the digits and capitals of what a
+/// program drew. Examples of documentation are none.
+pub(super) fn has_token(text: &str) -> bool {
+    const BETWEEN: [char; 8] = ['/', '?', '=', ':', '#', '@', '%', '!'];
+    let is_example = |word: &str| {
+        let lower = word.to_ascii_lowercase();
+        ["example", "xxxx", "0123456789", "123456789"].iter().any(|part| lower.contains(part))
+    };
+    let words = || text.split(is_delimiter).flat_map(|word| word.split(BETWEEN));
+    text.len() >= SHORTEST_TOKEN
+        && (text.contains(PRIVATE_KEY)
+            || words().any(|word| is_token(word) && is_drawn(word) && !is_example(word)))
+}
+
+/// Whether a token looks drawn: an access key of a cloud has 20 capitals and digits, every other one all three kinds.
+fn is_drawn(token: &str) -> bool {
+    let is_access_key =
+        token.len() == 20 && token.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    let count = |kind: fn(&u8) -> bool| token.bytes().filter(kind).count();
+    let mixed = count(u8::is_ascii_digit) > 2
+        && count(u8::is_ascii_uppercase) > 1
+        && count(u8::is_ascii_lowercase) > 1;
+    match token.starts_with("AKIA") || token.starts_with("ASIA") {
+        true => is_access_key && count(u8::is_ascii_digit) > 0,
+        false => mixed,
+    }
+}
+
 /// No word of a sentence.
 fn is_odd(word: &str) -> bool {
     let is_pair =
@@ -385,6 +413,29 @@ fn is_token(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_certain_and_a_name_is_none() {
+        for text in [
+            "claims.t != \"ghp_0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX\"",
+            "ask AKIAQ3EGHTJ5ZK7PL2WM.",
+            "api_key=sk-live4f9aK2mQ8xT1vB7nC3",
+            "-----BEGIN PRIVATE KEY-----",
+        ] {
+            assert!(has_token(text), "{text}");
+        }
+        for text in [
+            "ASIA_PACIFIC_SOUTHEAST",
+            "ASIAPACIFICSOUTHEAST",
+            "sk-learn-classifier-v2",
+            "npm_package_vulnerabilities",
+            "AKIAIOSFODNN7EXAMPLE",
+            "hf_transformers_bert_base_uncased_v2",
+            "Authorization: Bearer <token>",
+        ] {
+            assert!(!has_token(text), "{text}");
+        }
+    }
 
     // Finding 6.2.
     // Proves: C6

@@ -12,7 +12,7 @@ use crate::id::PolicyName;
 use crate::policy::arguments::{Demand, Presence};
 use crate::policy::condition::lint::{Arguments, Type};
 use crate::policy::{
-    Access, CallRules, Cap, Check, Enforcement, Globs, OnExcess, Policy, Tool, Unpinned,
+    Access, CallRules, Cap, Check, Enforcement, Globs, OnExcess, Policy, Role, Tool, Unpinned,
 };
 
 /// Of a pattern that more tools have than these, so many are looked at.
@@ -25,6 +25,8 @@ struct Meant<'a> {
     left: Vec<Rc<Arguments>>,
     /// Whether they are about no other tool, and all of these are pinned.
     closed: bool,
+    /// The pattern that the rules stand under. Of a tool that is named, an argument that it does not have is a fault.
+    pattern: Option<&'a str>,
 }
 
 impl Policy {
@@ -38,24 +40,24 @@ impl Policy {
                 let closed = !left.is_empty();
                 self.of_rules(
                     &stated.rules,
-                    &Meant { tools: vec![stated], left, closed },
+                    &Meant { tools: vec![stated], left, closed, pattern: None },
                     warnings,
                 );
             }
         }
-        for (role, name, access) in self.roles.iter().flat_map(|(role, stated)| {
-            stated.connectors.iter().map(move |(name, access)| (role, name, access))
+        for ((role, stated), name, access) in self.roles.iter().flat_map(|(role, stated)| {
+            stated.connectors.iter().map(move |(name, access)| ((role, stated), name, access))
         }) {
             if access.tools.is_some() {
                 let place = format!("roles.{role}.{name}.tools");
-                self.warn_of_role_rules(&place, (name, access), facts, warnings);
+                self.warn_of_role_rules((&place, stated), (name, access), facts, warnings);
             }
         }
     }
 
     fn warn_of_role_rules(
         &self,
-        place: &str,
+        (place, role): (&str, &Role),
         (name, access): (&PolicyName, &Access),
         facts: &PinnedFacts<'_>,
         warnings: &mut Vec<Warning>,
@@ -65,7 +67,7 @@ impl Policy {
             let mut about = Globs::default();
             about.insert(&tool);
             let (path, effect) = (format!("{place}.{tool}"), "these rules guard nothing there");
-            self.warn_of_unknown(&path, &about, &[name], effect, warnings);
+            self.warn_of_unknown(&path, &about, (&[name], Some(role)), effect, warnings);
             let open = |name: &str| self.opens(access, name);
             let exact = about.names(&tool);
             let meant: Vec<(&String, &Tool)> = match exact {
@@ -83,11 +85,15 @@ impl Policy {
                 && (1..MOST_TOOLS).contains(&meant.len())
                 && (exact || hides);
             let left = pinned.iter().map(|pinned| Rc::clone(&facts.of(pinned).arguments)).collect();
+            let pattern = (!exact).then_some(tool.as_str());
+            if let (Some(cap), Some(pattern)) = (rules.max_records.as_ref(), pattern) {
+                self.of_absent(&rules.cap_name(), (cap, pattern), &meant, warnings);
+            }
             let tools: Vec<&Tool> = meant.into_iter().map(|(_, stated)| stated).collect();
             if exact || hides {
                 self.covered(rules, &tools, warnings);
             }
-            self.of_rules(rules, &Meant { tools, left, closed }, warnings);
+            self.of_rules(rules, &Meant { tools, left, closed, pattern }, warnings);
         }
     }
 
@@ -138,7 +144,7 @@ impl Policy {
     }
 
     fn of_rules(&self, rules: &CallRules, meant: &Meant<'_>, warnings: &mut Vec<Warning>) {
-        of_rules(rules, &meant.tools, warnings);
+        of_rules(rules, meant, warnings);
         if let Some(cap) = &rules.max_records {
             self.of_cap(&rules.cap_name(), cap, meant, warnings);
         }
@@ -159,6 +165,7 @@ impl Policy {
                 });
             }
         }
+        self.of_bounds_beyond_cap(rules, meant, warnings);
     }
 }
 
@@ -189,12 +196,12 @@ fn pinned<'a>(tool: &'a Tool, argument: &str) -> Pinned<'a> {
     }
 }
 
-fn of_rules(rules: &CallRules, tools: &[&Tool], warnings: &mut Vec<Warning>) {
+fn of_rules(rules: &CallRules, meant: &Meant<'_>, warnings: &mut Vec<Warning>) {
+    let tools = &meant.tools;
     let cap = rules.max_records.iter().map(|cap| (rules.cap_name(), &*cap.argument));
     let arguments = rules.arguments.iter();
     let each = arguments.map(|rule| (rules.argument_name(rule), &*rule.argument)).chain(cap);
-    // Of one tool, that is a fault.
-    for (name, argument) in each.filter(|_| tools.len() > 1) {
+    for (name, argument) in each.filter(|_| meant.pattern.is_some() && !tools.is_empty()) {
         if tools.iter().all(|tool| matches!(pinned(tool, argument), Pinned::Absent)) {
             warnings.push(Warning {
                 path: name,
@@ -253,6 +260,9 @@ fn of_demand(
         Demand::Matches(source) if patterns::never_matches(source) => {
             warnings.push(patterns::warning(path, source, patterns::REFUSED));
         }
+        Demand::Matches(source) if patterns::always_matches(source) => {
+            warnings.push(patterns::idle(path, source));
+        }
         Demand::Items(inside) => {
             let items: Vec<_> = schemas.iter().filter_map(|schema| schema.get("items")).collect();
             inside.iter().for_each(|demand| of_demand((&path, demand), &items, warnings));
@@ -279,7 +289,83 @@ fn kind_of_all(values: &[Value]) -> Option<&'static str> {
     values.iter().all(|value| kind(value) == Some(first)).then_some(first)
 }
 
+/// Whether the pinned schema of a tool refuses arguments that it does not name.
+fn is_closed(tool: &Tool) -> bool {
+    let schema = tool.pin.as_ref().and_then(|pin| pin.member("inputSchema"));
+    schema.is_some_and(|schema| schema.get("additionalProperties") == Some(&Value::Bool(false)))
+}
+
 impl Policy {
+    /// A cap under a pattern, of tools that do not know its argument: the gateway gives it to every call.
+    fn of_absent(
+        &self,
+        path: &str,
+        (cap, pattern): (&Cap, &str),
+        meant: &[(&String, &Tool)],
+        warnings: &mut Vec<Warning>,
+    ) {
+        let lacks =
+            |tool: &Tool| is_closed(tool) && matches!(pinned(tool, &cap.argument), Pinned::Absent);
+        let mut lacking = meant.iter().filter(|(_, tool)| lacks(tool)).map(|(name, _)| *name);
+        let Some(first) = lacking.next().filter(|_| self.holds(cap)) else { return };
+        let more = match lacking.count() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let effect = match cap.on_excess {
+            OnExcess::Clamp => {
+                "the gateway adds it to calls, and the server, which takes no other arguments, refuses them"
+            }
+            OnExcess::Refuse => "calls without it are refused, and the server refuses the others",
+        };
+        warnings.push(Warning {
+            path: format!("{path}.argument"),
+            kind: WarningKind::UnknownMember,
+            found: format!(
+                "a cap on {:?} for {pattern:?}, and the pinned schema of {first}{more} does not have it: {effect}",
+                cap.argument
+            ),
+            expected: "a pattern, or names, of tools that have the argument".to_owned(),
+        });
+    }
+
+    /// Bounds of an argument above what a cap lowers it to. Caps come first.
+    fn of_bounds_beyond_cap(
+        &self,
+        rules: &CallRules,
+        meant: &Meant<'_>,
+        warnings: &mut Vec<Warning>,
+    ) {
+        let own = rules.max_records.iter();
+        let of_tool = meant.tools.iter().filter(|_| meant.pattern.is_none());
+        let of_tool = of_tool.filter_map(|tool| tool.rules.max_records.as_ref());
+        let caps: Vec<&Cap> = own.chain(of_tool).filter(|cap| self.holds(cap)).collect();
+        for rule in &rules.arguments {
+            let lowest =
+                caps.iter().filter(|cap| cap.argument == *rule.argument).map(|cap| cap.max);
+            let Some(most) = lowest.min() else { continue };
+            if !self.is_enforced(Check::Arguments, rule.enforcement) {
+                continue;
+            }
+            for demand in &rule.demands {
+                let Demand::Minimum(least) = demand else { continue };
+                let path = format!("{}.minimum", rules.argument_name(rule));
+                let above = least.as_str().parse::<f64>().is_ok_and(|it| it > bounds::number(most));
+                // What a pinned schema and the tool's own cap leave has been told.
+                if above && !warnings.iter().any(|warning| warning.path == path) {
+                    warnings.push(Warning {
+                        path,
+                        kind: WarningKind::NothingLeft,
+                        found: format!(
+                            "{demand}, where max_records lowers the argument to {most}: every call with the argument is refused"
+                        ),
+                        expected: format!("at most {most}, or no minimum"),
+                    });
+                }
+            }
+        }
+    }
+
     /// A cap on what is no number, or above what the pinned schema allows.
     fn of_cap(&self, path: &str, cap: &Cap, meant: &Meant<'_>, warnings: &mut Vec<Warning>) {
         let schemas: Vec<&Value> = meant

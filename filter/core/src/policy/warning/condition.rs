@@ -74,7 +74,8 @@ impl Policy {
         if let Some(tools) = &requirement.tools {
             let list = format!("{}.tools", requirement.name);
             let effect = "the condition guards nothing there";
-            self.warn_of_unknown(&list, tools, connectors, effect, warnings);
+            let role = place.role.and_then(|role| self.roles.get(role));
+            self.warn_of_unknown(&list, tools, (connectors, role), effect, warnings);
         }
         let pinned = match requirement.when.asks_for_arguments() {
             true => self.pinned_tools(requirement, place, connectors),
@@ -89,6 +90,9 @@ impl Policy {
         if mistakes.is_empty() {
             let constant = requirement.when.constant_part(&domains);
             mistakes.extend(constant.or_else(|| beyond(requirement, (&groups, closed), &domains)));
+        }
+        if mistakes.is_empty() {
+            mistakes.extend(requirement.when.idle_calls());
         }
         warnings.extend(mistakes.into_iter().map(|mistake| warning(&path, mistake)));
         let never = requirement.when.patterns().filter(|source| patterns::never_matches(source));

@@ -11,7 +11,8 @@ const NOT_LOOKED_INTO: [&str; 6] =
     ["input_schema", "output_schema", "annotations", "credential", "enum", "upstream"];
 
 impl Policy {
-    /// Members of `document`, which this is the policy of, that other members make void.
+    /// Members of `document`, which this is the policy of, that other members make void, and texts that look like
+    /// secrets.
     #[must_use]
     pub fn void_members(&self, document: &Value) -> Vec<Warning> {
         let mut warnings = Vec::new();
@@ -33,6 +34,7 @@ impl Policy {
                 ));
             }
         }
+        super::secrets::warn("", document, &mut warnings);
         let Streams { per_caller, per_organisation, .. } = self.streams;
         let written = |name: &str| document.get("streams").and_then(|it| it.get(name)).is_some();
         if per_caller > per_organisation && written("per_caller") {

@@ -12,6 +12,7 @@ mod form;
 mod patterns;
 mod reach;
 mod redaction;
+mod secrets;
 mod windows;
 
 use std::collections::BTreeSet;
@@ -66,6 +67,8 @@ pub enum WarningKind {
     NeverCounted,
     /// A limit of a key by a name that no tier has.
     UnknownLimit,
+    /// A text that has the form of a secret.
+    Secret,
 }
 
 impl WarningKind {
@@ -87,6 +90,7 @@ impl WarningKind {
             Self::NoEffect => "no_effect",
             Self::NeverCounted => "never_counted",
             Self::UnknownLimit => "unknown_limit",
+            Self::Secret => "secret",
         }
     }
 }
@@ -242,7 +246,7 @@ impl Policy {
             self.warn_of_unknown(
                 &path,
                 tools,
-                &connectors,
+                (&connectors, None),
                 "the limit counts none of its calls",
                 warnings,
             );
@@ -254,7 +258,7 @@ impl Policy {
         &self,
         path: &str,
         globs: &Globs,
-        connectors: &[&PolicyName],
+        (connectors, role): (&[&PolicyName], Option<&super::Role>),
         effect: &str,
         warnings: &mut Vec<Warning>,
     ) {
@@ -277,7 +281,9 @@ impl Policy {
         }
         let known = self.known_names(connectors);
         for glob in exact.into_iter().chain(patterns) {
-            if is_pattern(&glob) && any_matches(&glob, &known) {
+            if is_pattern(&glob)
+                && (any_matches(&glob, &known) || self.may_be((connectors, role), &glob, &known))
+            {
                 continue;
             }
             let what = if is_pattern(&glob) { "pattern" } else { "name" };
@@ -291,6 +297,32 @@ impl Policy {
                     if is_pattern(&glob) { "NAME" } else { &glob }
                 ),
             });
+        }
+    }
+
+    /// Whether a pattern may be one of tools that the policy has no word of yet: nothing is pinned, the role that it is
+    /// about, or any role, may call what it matches, and it is near no known name.
+    fn may_be(
+        &self,
+        (connectors, role): (&[&PolicyName], Option<&super::Role>),
+        pattern: &str,
+        known: &[&str],
+    ) -> bool {
+        let name: String = pattern.chars().filter(|letter| !['*', '?'].contains(letter)).collect();
+        let open = connectors.iter().filter(|name| {
+            self.connectors.get(**name).is_some_and(|connector| !connector.is_pinned())
+        });
+        let open: Vec<&PolicyName> = open.copied().collect();
+        if open.is_empty() || !hint(&name, known).is_empty() {
+            return false;
+        }
+        let opens = |role: &super::Role| {
+            let access = open.iter().filter_map(|name| role.connectors.get(*name));
+            access.into_iter().any(|access| access.allow.meets(pattern))
+        };
+        match role {
+            Some(role) => opens(role),
+            None => self.roles.values().any(opens),
         }
     }
 

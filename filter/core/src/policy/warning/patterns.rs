@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Connector, Warning, WarningKind};
+use crate::pattern::Budget;
 
 /// Schemas that nest deeper are not looked into.
 const DEEPEST: usize = 32;
@@ -51,6 +52,27 @@ pub(super) fn warning(path: String, pattern: &str, effect: &str) -> Warning {
         found: format!("{pattern:?}, which matches no text{effect}"),
         expected: "^ at the beginning and $ at the end, such as ^[a-z]+$".to_owned(),
     }
+}
+
+/// The warning of a regular expression that every text has a match of.
+pub(super) fn idle(path: String, pattern: &str) -> Warning {
+    Warning {
+        path,
+        kind: WarningKind::AlwaysTrue,
+        found: format!(
+            "{pattern:?}, which every text meets, since a match may be anywhere in it and may be empty"
+        ),
+        expected: "^ at the beginning and $ at the end, such as ^[a-z]+$".to_owned(),
+    }
+}
+
+/// Whether every text has an empty match of a pattern: it matches the empty text, and asks for nothing about the place.
+pub(super) fn always_matches(pattern: &str) -> bool {
+    let without_classes = pattern.replace("[^", "[");
+    let is_bound = ["^", "$", "\\b", "\\B", "(?=", "(?!", "(?<"]
+        .iter()
+        .any(|part| without_classes.contains(part));
+    !is_bound && Budget::default().matches(pattern, "").is_ok_and(|matches| matches)
 }
 
 /// Whether a letter must stand behind the end or before the beginning of the text, in a pattern without groups and
@@ -104,7 +126,18 @@ pub(super) fn never_matches(pattern: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::never_matches;
+    use super::{always_matches, never_matches};
+
+    // Finding 3 of a fresh reader: `[A-Za-z]*` let `%;--` pass.
+    #[test]
+    fn a_pattern_that_asks_for_nothing_is_found() {
+        for pattern in ["[A-Za-z]*", "[^;]*", "", "a?", "(abc)*", ".*", "(?i)x{0,3}", "a|"] {
+            assert!(always_matches(pattern), "{pattern}");
+        }
+        for pattern in ["^[A-Za-z]*$", "[a-z]+", "^.*", r"\ba*", "a", r"\^*", "^$"] {
+            assert!(!always_matches(pattern), "{pattern}");
+        }
+    }
 
     #[test]
     fn a_letter_behind_the_end_or_before_the_beginning_is_found() {

@@ -4,6 +4,7 @@
 //! Owns who may call what, as far as a whole policy tells.
 
 use super::{Warning, WarningKind, any_matches, has_rules, is_pattern};
+use crate::auth::Writes;
 use crate::glob::covers;
 use crate::id::PolicyName;
 use crate::nearest::slip;
@@ -27,6 +28,7 @@ impl Policy {
                 });
             }
             self.warn_of_hidden_rules((name, connector), warnings);
+            self.warn_of_unwritable((name, connector), warnings);
             self.warn_of_methods((name, connector), warnings);
             self.warn_of_closed(&connector.conditions, &[name], None, warnings);
         }
@@ -158,6 +160,48 @@ impl Policy {
         }
     }
 
+    /// Approvals of tools that `allow_write: false` keeps the role that they stand at, or every role, from.
+    fn warn_of_unwritable(
+        &self,
+        (name, connector): (&PolicyName, &Connector),
+        warnings: &mut Vec<Warning>,
+    ) {
+        if !self.is_enforced(Check::Authorisation, Enforcement::Enforce) {
+            return;
+        }
+        let roles = || {
+            self.roles.values().filter_map(|stated| {
+                let access = stated.connectors.get(name)?;
+                let closed = [stated.writes, access.writes].contains(&Writes::Closed);
+                Some((access, closed && access.enforcement == Enforcement::Enforce))
+            })
+        };
+        let mut warn = |path: String, who: &str| {
+            warnings.push(Warning {
+                path,
+                kind: WarningKind::NeverReached,
+                found: format!(
+                    "an approval, and `allow_write: false` keeps {who} from the tool: nobody ever asks for it"
+                ),
+                expected: "read_only: true at a tool that only reads, a role that may write, or no approval"
+                    .to_owned(),
+            });
+        };
+        if roles().next().is_some() && roles().all(|(_, closed)| closed) {
+            let writes = connector.tools.iter().filter(|(tool, _)| !connector.reads_only(tool));
+            for (_, stated) in writes.filter(|(_, stated)| stated.rules.approval.is_some()) {
+                warn(stated.rules.approval_name(), "every role");
+            }
+        }
+        for (access, _) in roles().filter(|(_, closed)| *closed) {
+            for (tool, rules) in access.tools.iter().flat_map(|rules| rules.each()) {
+                if rules.approval.is_some() && !is_pattern(&tool) && !connector.reads_only(&tool) {
+                    warn(rules.approval_name(), "the role");
+                }
+            }
+        }
+    }
+
     /// Methods of MCP among those that are opened beyond it.
     fn warn_of_methods(
         &self,
@@ -200,6 +244,9 @@ impl Policy {
             true => of_lists(place, access, warnings),
             false => warnings.push(opens_nothing(place, connector)),
         }
+        if let Some(stated) = self.connectors.get(connector) {
+            of_denied_patterns(place, (connector, stated), access, warnings);
+        }
     }
 }
 
@@ -221,6 +268,38 @@ fn opens_nothing(place: &str, connector: &PolicyName) -> Warning {
         expected: format!(
             "the tools that it may call, such as [query_*]; or the role without {connector}"
         ),
+    }
+}
+
+/// Patterns in `allow` of which `deny` takes every tool that there is, where others are hidden.
+fn of_denied_patterns(
+    place: &str,
+    (name, connector): (&PolicyName, &Connector),
+    access: &Access,
+    warnings: &mut Vec<Warning>,
+) {
+    if connector.pins.unpinned != Unpinned::Hide || access.deny.is_empty() {
+        return;
+    }
+    for pattern in access.allow.patterns() {
+        // What `deny` covers by its form alone is told of `deny`.
+        if access.deny.covering(&pattern).is_some() || !access.deny.meets(&pattern) {
+            continue;
+        }
+        let mut alone = Globs::default();
+        alone.insert(&pattern);
+        let tools = connector.tools.keys().filter(|tool| !connector.hides_unpinned(tool));
+        let mut matched = tools.filter(|tool| alone.matches(tool)).peekable();
+        if matched.peek().is_some() && matched.all(|tool| access.deny.matches(tool)) {
+            warnings.push(Warning {
+                path: format!("{place}.allow"),
+                kind: WarningKind::NothingLeft,
+                found: format!(
+                    "{pattern:?}, and `deny` takes away every pinned tool of {name} that it matches"
+                ),
+                expected: "a pattern that `deny` leaves something of: `deny` wins".to_owned(),
+            });
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::id::PolicyName;
 use crate::limit::CALL;
 use crate::mcp::methods;
 use crate::nearest::{hint, slip};
-use crate::policy::{Connector, Cost, Globs, Limit, Policy, Tool};
+use crate::policy::{Check, Connector, Cost, Enforcement, Globs, Limit, Policy, Tool};
 
 /// Methods of HTTP that are counted where a request has no body.
 const HTTP: [&str; 2] = ["GET", "DELETE"];
@@ -93,8 +93,9 @@ impl Policy {
                 // What the key replaces itself holds no more.
                 let stays =
                     |own: &&Limit| limits.iter().all(|it| it.last_name() != own.last_name());
-                let looser =
-                    |tier: &Vec<Limit>| tier.iter().filter(stays).any(|own| covers(own, limit));
+                let looser = |tier: &Vec<Limit>| {
+                    tier.iter().filter(stays).any(|own| covers(own, limit).is_some())
+                };
                 let idle = !self.tiers.is_empty() && self.tiers.values().all(looser);
                 if slip.is_empty() && !idle {
                     continue;
@@ -123,6 +124,10 @@ impl Policy {
 
     /// Windows that are never full, since another one of the same calls is before.
     fn warn_of_covered(&self, warnings: &mut Vec<Warning>) {
+        // On trial, a window that is full lets calls pass, which the others count.
+        if !self.is_enforced(Check::Limits, Enforcement::Enforce) {
+            return;
+        }
         let replaced = |limit: &Limit| {
             let mut own = self.keys.values().flatten();
             own.any(|own| own.last_name() == limit.last_name())
@@ -149,6 +154,7 @@ impl Policy {
             found: "credits, and every call is free: the limit counts nothing".to_owned(),
             expected: "prices of tools or connectors, or calls or bytes as `cost`".to_owned(),
         }));
+        warnings.extend(credits().filter_map(|limit| self.unaffordable(limit)));
         let of_keys = self.tiers.values().chain(self.keys.values()).flatten();
         if of_keys.into_iter().any(|limit| limit.cost == Cost::Credits) {
             return;
@@ -184,6 +190,42 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// A budget that is smaller than the price of a call that a counted role may make.
+    fn unaffordable(&self, limit: &Limit) -> Option<Warning> {
+        if !self.is_enforced(Check::Limits, Enforcement::Enforce) {
+            return None;
+        }
+        let only = &limit.only;
+        let within = |globs: Option<&Globs>, name: &str| globs.is_none_or(|it| it.matches(name));
+        let about = self.connectors.iter();
+        let about = about.filter(|(name, _)| within(only.connectors.as_ref(), name.as_str()));
+        let mut dear = about.flat_map(|(name, connector)| {
+            let tools =
+                connector.tools.iter().filter(|(tool, _)| within(only.tools.as_ref(), tool));
+            let priced = tools.map(|(tool, it)| (tool, it.price.unwrap_or(connector.price)));
+            let dear = priced
+                .filter(|(tool, price)| *price > limit.limit && !connector.hides_unpinned(tool));
+            dear.map(move |(tool, price)| (name, tool, price))
+        });
+        let mut own = Globs::default();
+        let (name, tool, price) = dear.find(|(name, tool, _)| {
+            own = Globs::default();
+            own.insert(name.as_str());
+            self.calls(only.roles.as_ref(), Some(&own), Some(tool))
+        })?;
+        Some(Warning {
+            path: limit.name.clone(),
+            kind: WarningKind::NothingLeft,
+            found: format!(
+                "{} credits, and one call of {name}/{tool} costs {price}: who has this limit can never make it",
+                limit.limit
+            ),
+            expected: format!("at least {price} credits, a lower price, or roles without the tool"),
+        })
+    }
+}
+
 /// What of a connector has a price that somebody wrote, and where.
 fn priced<'a>(name: &PolicyName, connector: &'a Connector) -> Vec<(Option<&'a str>, String)> {
     let of_tools = connector.tools.iter().filter_map(|(tool, stated)| {
@@ -196,29 +238,45 @@ fn priced<'a>(name: &PolicyName, connector: &'a Connector) -> Vec<(Option<&'a st
     of_tools.chain(own).collect()
 }
 
-/// Whether `strict` is full before `loose` can be.
-fn covers(strict: &Limit, loose: &Limit) -> bool {
+/// How many units `strict` lets into any interval of `loose`'s length, where that is less than what fills `loose`.
+fn covers(strict: &Limit, loose: &Limit) -> Option<u64> {
     let same = strict.cost == loose.cost && strict.per == loose.per && strict.only == loose.only;
+    let most = match strict.window >= loose.window {
+        true => strict.limit,
+        // Rows of an answer are charged to a budget that is used up, too.
+        false if loose.cost == Cost::Credits => return None,
+        false => {
+            let longest = loose.window.saturating_add(loose.precision).as_millis();
+            // Those at both ends of the interval.
+            let within = longest.checked_div(strict.window.as_millis().max(1)).unwrap_or(0);
+            let windows = within.saturating_add(1);
+            strict.limit.saturating_mul(u64::try_from(windows).unwrap_or(u64::MAX))
+        }
+    };
     // The alert of a window that never fills may still come.
-    let alerts = loose.alert.is_some_and(|from| from <= strict.limit);
-    same && !alerts && strict.limit <= loose.limit && strict.window >= loose.window
+    let alerts = loose.alert.is_some_and(|from| from <= most);
+    (same && !alerts && most <= loose.limit).then_some(most)
 }
 
 fn of_each_other(limits: &[Limit], counts: impl Fn(&Limit) -> bool, warnings: &mut Vec<Warning>) {
     for (at, loose) in limits.iter().enumerate() {
         let strict = limits.iter().enumerate().find(|(other, strict)| {
             // Of two that are alike, the second one is told.
-            let alike = covers(loose, strict) && *other > at;
-            *other != at && counts(strict) && covers(strict, loose) && !alike
+            let alike = covers(loose, strict).is_some() && *other > at;
+            *other != at && counts(strict) && covers(strict, loose).is_some() && !alike
         });
         let Some((_, strict)) = strict else { continue };
+        let what = match strict.window >= loose.window {
+            true => "as few units in at least as long".to_owned(),
+            false => {
+                let most = covers(strict, loose).unwrap_or_default();
+                format!("at most {most} of its {} units can be drawn in its time", loose.limit)
+            }
+        };
         warnings.push(Warning {
             path: loose.name.clone(),
             kind: WarningKind::NoEffect,
-            found: format!(
-                "a window that {} never lets fill: as few units in at least as long",
-                strict.name
-            ),
+            found: format!("a window that {} never lets fill: {what}", strict.name),
             expected: "more units in a longer window, or fewer in a shorter one".to_owned(),
         });
     }

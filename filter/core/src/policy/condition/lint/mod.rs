@@ -6,6 +6,7 @@
 
 pub mod allowed;
 mod constant;
+mod idle;
 mod print;
 mod types;
 
@@ -69,6 +70,13 @@ impl Condition {
     #[must_use]
     pub fn part_beyond_schema(&self, domains: &Domains) -> Option<Mistake> {
         constant::beyond_schema(&self.expression, domains)
+    }
+
+    /// Calls of functions that say the same of every value: the empty text, a size from zero; and an address compared with
+    /// what is none.
+    #[must_use]
+    pub fn idle_calls(&self) -> Vec<Mistake> {
+        idle::calls(&self.expression)
     }
 
     /// The texts that the variable or member `path` is compared with.

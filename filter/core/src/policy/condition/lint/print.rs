@@ -56,7 +56,9 @@ pub(super) fn told(node: &IdedExpr) -> String {
         Expr::Select(select) if select.test => {
             format!("has({}.{})", told(&select.operand), select.field)
         }
-        Expr::Select(select) => format!("{}.{}", told(&select.operand), select.field),
+        Expr::Select(select) => {
+            format!("{}.{}", operand(&select.operand, operators::INDEX, 0), select.field)
+        }
         Expr::List(list) => format!("[{}]", all(&list.elements)),
         Expr::Map(map) => {
             let entries = map.entries.iter().map(|entry| match &entry.expr {
@@ -71,7 +73,10 @@ pub(super) fn told(node: &IdedExpr) -> String {
             format!("a walk of {}: {}", told(&walk.iter_range), told(&walk.loop_step))
         }
         Expr::Call(call) => {
-            let part = |at: usize| call.args.get(at).map(operand).unwrap_or_default();
+            let name = call.func_name.as_str();
+            let part = |at: usize| {
+                call.args.get(at).map(|part| operand(part, name, at)).unwrap_or_default()
+            };
             match (call.func_name.as_str(), &call.target) {
                 (operators::CONDITIONAL, _) => format!("{} ? {} : {}", part(0), part(1), part(2)),
                 (operators::LOGICAL_NOT, _) => format!("!{}", part(0)),
@@ -82,7 +87,9 @@ pub(super) fn told(node: &IdedExpr) -> String {
                 (name, _) if sign(name).is_some() => {
                     format!("{} {} {}", part(0), sign(name).unwrap_or_default(), part(1))
                 }
-                (name, Some(target)) => format!("{}.{name}({})", operand(target), all(&call.args)),
+                (name, Some(target)) => {
+                    format!("{}.{name}({})", operand(target, name, 0), all(&call.args))
+                }
                 (name, None) => format!("{name}({})", all(&call.args)),
             }
         }
@@ -93,16 +100,31 @@ fn all(nodes: &[IdedExpr]) -> String {
     nodes.iter().map(told).collect::<Vec<_>>().join(", ")
 }
 
-/// In brackets where it would be read otherwise without.
-fn operand(node: &IdedExpr) -> String {
-    match &node.expr {
-        Expr::Call(call)
-            if [operators::LOGICAL_AND, operators::LOGICAL_OR, operators::CONDITIONAL]
-                .contains(&call.func_name.as_str()) =>
-        {
-            format!("({})", told(node))
-        }
-        _ => told(node),
+/// How strongly an operator binds: CEL's language definition, "Syntax". Functions and members bind most.
+fn strength(name: &str) -> u8 {
+    match name {
+        operators::CONDITIONAL => 0,
+        operators::LOGICAL_OR => 1,
+        operators::LOGICAL_AND => 2,
+        operators::ADD | operators::SUBSTRACT => 4,
+        operators::MULTIPLY | operators::DIVIDE | operators::MODULO => 5,
+        operators::LOGICAL_NOT | operators::NEGATE => 6,
+        name if sign(name).is_some() => 3,
+        _ => 7,
+    }
+}
+
+/// The part of `parent` at `at`, in brackets where it would be read otherwise without; what `&&` and `||` join has them
+/// inside of another, since few readers know which one binds more.
+fn operand(node: &IdedExpr, parent: &str, at: usize) -> String {
+    let Expr::Call(call) = &node.expr else { return told(node) };
+    let name = call.func_name.as_str();
+    let joins = [operators::LOGICAL_AND, operators::LOGICAL_OR, operators::CONDITIONAL];
+    let weaker = strength(name) < strength(parent)
+        || at > 0 && strength(name) == strength(parent) && sign(name).is_some();
+    match joins.contains(&name) || weaker {
+        true => format!("({})", told(node)),
+        false => told(node),
     }
 }
 
