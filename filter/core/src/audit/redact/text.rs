@@ -373,7 +373,10 @@ pub(super) fn has_token(text: &str) -> bool {
     let words = || text.split(is_delimiter).flat_map(|word| word.split(BETWEEN));
     text.len() >= SHORTEST_TOKEN
         && (text.contains(PRIVATE_KEY)
-            || words().any(|word| is_token(word) && is_drawn(word) && !is_example(word)))
+            || words()
+                // The end of a sentence.
+                .map(|word| word.trim_end_matches('.'))
+                .any(|word| is_token(word) && is_drawn(word) && !is_example(word)))
 }
 
 /// Whether a token looks drawn: an access key of a cloud has 20 capitals and digits, every other one all three kinds.
