@@ -27,6 +27,7 @@ pub mod health;
 pub mod http;
 pub mod id;
 pub mod json;
+pub mod json_path;
 pub mod limit;
 pub mod mcp;
 pub mod metric;

@@ -283,35 +283,6 @@ impl Worker {
         first
     }
 
-    /// Compares the clocks; how far they are apart, when it is to be measured.
-    pub fn compare_clocks(&mut self, now: UnixTime, stamp: &Stamp) -> Option<Duration> {
-        let compared = self.clocks.compare(now, stamp.time)?;
-        if compared.changed {
-            let seconds = compared.apart.as_secs();
-            let most = history::MOST_APART.as_secs();
-            self.alarm(match compared.apart > history::MOST_APART {
-                true => format!(
-                    "this gateway's clock and that of Redis are {seconds} s apart, expected at most {most} s: tokens and \
-                     certificates are judged by a wrong time if it is this one; check NTP on both"
-                ),
-                false => format!("this gateway's clock and that of Redis agree again ({seconds} s)"),
-            });
-        }
-        Some(compared.apart)
-    }
-
-    /// Takes note of the clock of the Redis that has the state of `org`.
-    pub fn set_redis_clock(&mut self, org: &OrgId, now: UnixTime, stamp: &Stamp) {
-        self.histories.set_clock(org, now, stamp.time);
-    }
-
-    /// Microseconds since the epoch by the clock of the Redis that has the state of `org`, which all gateways share; by
-    /// the wall clock until Redis told its own.
-    #[must_use]
-    pub fn by_redis_clock(&self, org: &OrgId, now: UnixTime) -> u64 {
-        self.histories.by_redis(org, now)
-    }
-
     fn alarm(&mut self, text: String) {
         /// Between two looks of the driver; the rest would say the same.
         const MOST: usize = 16;

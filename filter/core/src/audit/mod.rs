@@ -20,6 +20,6 @@ pub use checkpoint::{CheckpointConfig, Checkpoints};
 pub use entry::{Decision, Entry, actors, oauth_client};
 pub use event::AuditEvent;
 pub use link::{GENESIS, hash_of, signed};
-pub use redact::{JsonPath, Redaction, redact, shown, shown_text};
+pub use redact::{Redaction, redact, shown, shown_text};
 pub(crate) use redact::{has_token, same_name};
 pub use verify::{ChainSummary, LineFault, Start, Verifier};

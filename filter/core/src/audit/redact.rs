@@ -21,11 +21,10 @@ use self::path::{Inside, Places};
 use self::text::{REDACTED, masked};
 
 use crate::json;
-
-pub use self::path::JsonPath;
+use crate::json_path::{JsonPath, MOST_STEPS};
 
 const LONGEST_TEXT: usize = 512;
-const DEEPEST: usize = 16;
+const DEEPEST: usize = MOST_STEPS;
 /// Longer texts are not read as JSON, and so many times one may stand in another.
 const LONGEST_JSON: usize = 16_384;
 const MOST_WRAPPED: usize = 2;

@@ -24,13 +24,13 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::audit::JsonPath;
 use crate::auth::Writes;
 use crate::connector_credential::ConnectorCredential;
 pub use crate::decode::{Fault as PolicyError, Faults as PolicyErrors};
 pub use crate::glob::Globs;
 use crate::id::{KeyId, OrgId, PolicyName, PolicyVersion};
 use crate::json;
+use crate::json_path::JsonPath;
 use crate::pin::Definition;
 pub use activation::{Activation, Canary};
 pub use enforcement::Enforcement;

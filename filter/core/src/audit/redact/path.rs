@@ -1,83 +1,9 @@
-//! Places in arguments that a policy calls secret: `$.customer.ssn`, `$.items[*].iban`.
+//! What a policy calls secret inside of a member or an item of arguments.
 //!
-//! Owns their form, a part of JSONPath (RFC 9535), and what a place is inside of a member or an item.
-
-use std::fmt;
+//! Owns how a place is followed through objects and lists. Its form is [`JsonPath`]'s.
 
 use super::name;
-
-/// Between steps; no name has it.
-const SEPARATOR: char = '\u{1f}';
-/// The step to every member and every item.
-const EACH: &str = "*";
-/// The most steps, which is how deep arguments are shown.
-const MOST_STEPS: usize = super::DEEPEST;
-const LONGEST: usize = 256;
-
-/// One place, or one of each item. Names count as they do in `redact` of the policy: whatever their case and separators.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JsonPath(Box<str>);
-
-impl JsonPath {
-    /// What [`JsonPath::new`] takes.
-    pub const EXPECTED: &str = "a JSON path of 1 to 16 names and [*], such as $.customer.ssn, $.items[*].iban or $['account no']";
-
-    /// Reads `$`, then `.name`, `['name']`, `[*]` or `.*`.
-    #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        let mut rest = text.strip_prefix('$').filter(|_| text.len() <= LONGEST)?;
-        let mut steps: Vec<&str> = Vec::new();
-        while !rest.is_empty() {
-            let (step, behind) = step(rest)?;
-            steps.push(step);
-            rest = behind;
-        }
-        (1..=MOST_STEPS).contains(&steps.len()).then(|| Self(steps.join("\u{1f}").into()))
-    }
-
-    /// The names on the way; `*` for every member or item.
-    pub fn steps(&self) -> impl Iterator<Item = &str> {
-        self.0.split(SEPARATOR)
-    }
-}
-
-impl fmt::Display for JsonPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("$")?;
-        self.steps().try_for_each(|step| match step {
-            EACH => f.write_str("[*]"),
-            name if is_plain(name) => write!(f, ".{name}"),
-            name => write!(f, "['{name}']"),
-        })
-    }
-}
-
-/// The first step of the rest of a path, and what follows.
-fn step(rest: &str) -> Option<(&str, &str)> {
-    if let Some(behind) = rest.strip_prefix("[*]").or_else(|| rest.strip_prefix(".*")) {
-        return Some((EACH, behind));
-    }
-    if let Some(name) = rest.strip_prefix('.') {
-        let (name, behind) = name.split_at_checked(name.find(['.', '[']).unwrap_or(name.len()))?;
-        return is_plain(name).then_some((name, behind));
-    }
-    let (quote, quoted) = [('\'', "['"), ('"', "[\"")]
-        .into_iter()
-        .find_map(|(quote, begin)| Some((quote, rest.strip_prefix(begin)?)))?;
-    let (name, behind) = quoted.split_once(quote)?;
-    Some((name, behind.strip_prefix(']')?)).filter(|_| is_name(name))
-}
-
-/// Whether a name stands without quotes.
-fn is_plain(name: &str) -> bool {
-    is_name(name) && name.chars().all(|letter| letter.is_alphanumeric() || "_-".contains(letter))
-}
-
-/// A name without letter or digit is the same as no other.
-fn is_name(name: &str) -> bool {
-    let bad = |letter: char| letter.is_control() || "'\"\\".contains(letter);
-    !name.contains(bad) && name.chars().any(char::is_alphanumeric)
-}
+use crate::json_path::{EACH, JsonPath, SEPARATOR};
 
 /// The rests of paths from one place on.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +17,7 @@ pub(super) enum Inside<'a> {
 
 impl<'a> Places<'a> {
     pub(super) fn of(paths: &'a [JsonPath]) -> Self {
-        Self(paths.iter().map(|path| &*path.0).collect())
+        Self(paths.iter().map(|path| path.joined()).collect())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -138,46 +64,6 @@ impl<'a> Places<'a> {
     fn add(&mut self, place: &'a str) {
         if !self.0.contains(&place) {
             self.0.push(place);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_read_as_they_are_written() {
-        for text in
-            ["$.ssn", "$.customer.ssn", "$.items[*].iban", "$['account no'].a", "$.a-b_c", "$[*]"]
-        {
-            assert_eq!(JsonPath::new(text).map(|path| path.to_string()).as_deref(), Some(text));
-        }
-        for (text, same) in [("$.a.*", "$.a[*]"), ("$[\"a\"]", "$.a"), ("$['a.b']", "$['a.b']")] {
-            assert_eq!(JsonPath::new(text).map(|path| path.to_string()).as_deref(), Some(same));
-        }
-        let (deep, long) = (format!("${}", ".a".repeat(17)), format!("$.{}", "a".repeat(255)));
-        for text in [
-            "",
-            "$",
-            "ssn",
-            "$ssn",
-            "$.",
-            "$..a",
-            "$.a.",
-            "$[0]",
-            "$.a[0]",
-            "$.a[?@.b]",
-            "$['a]",
-            "$['']",
-            "$['-']",
-            "$.a b",
-            "$['a'",
-            "$['a\\'b']",
-            &deep,
-            &long,
-        ] {
-            assert_eq!(JsonPath::new(text), None, "{text}");
         }
     }
 }

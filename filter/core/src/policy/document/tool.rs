@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::LONGEST_GLOB;
 use super::rule::call_rules;
-use crate::audit::JsonPath;
 use crate::decode::settings::scopes;
 use crate::decode::{Faults, Fields, Node};
+use crate::json_path::JsonPath;
 use crate::pin::{Action, Definition, Drift, Member};
 use crate::policy::{CallRules, Pins, Tool, Unpinned, Unverified};
 
