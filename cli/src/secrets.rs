@@ -53,8 +53,8 @@ mod tests {
             "redis://app:hunter2@redis.example/".to_owned(),
         ] {
             let secret = argument.trim_start_matches("--").trim_start_matches("key=");
-            let message =
-                hidden(&format!("invalid value '{secret}' for '<ID>'"), &[argument.clone()]);
+            let said = format!("invalid value '{secret}' for '<ID>'");
+            let message = hidden(&said, std::slice::from_ref(&argument));
             assert_eq!(message, "invalid value '(not shown)' for '<ID>'", "{argument}");
         }
         let words = ["key", "show", "k1a2b3c4d5X!", "--limit=50000000"].map(str::to_owned);

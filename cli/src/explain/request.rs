@@ -37,18 +37,8 @@ pub(super) fn explained(
     })?;
     let logged = Logged::of(&call);
     let mut told = vec![logged.headline(), format!("  {}", logged.told)];
-    let mut json = json!({
-        "allowed": logged.passed,
-        "gateway": logged.gateway,
-        "decision": logged.effect,
-        "rule": logged.rule,
-        "log": {
-            "request_id": request, "effect": logged.effect, "rule": logged.rule,
-            "status": logged.status, "at": logged.at,
-        },
-        "same": Value::Null,
-        "replay": Value::Null,
-    });
+    let (mut same_as_log, mut replay_json, mut not_decided_again) =
+        (Value::Null, Value::Null, Value::Null);
     match replayed(session, args, call) {
         Ok(Explained { passes, lines, json: replay }) => {
             let mut lines = lines.into_iter();
@@ -64,17 +54,29 @@ pub(super) fn explained(
                 told.push(format!("  {NOT_REPLAYED}"));
             }
             told.extend(lines);
-            json["same"] = json!(same);
-            json["replay"] = replay;
+            (same_as_log, replay_json) = (json!(same), replay);
         }
         // The log has the answer; what else there is to say needs the policy of that time.
         Err(refusal) => {
             told.push(format!("  not decided again: {}", refusal.found()));
             let next = Some(refusal.next_step()).filter(|next| !next.is_empty());
             told.extend(next.map(|next| format!("  next: {next}")));
-            json["not_decided_again"] = json!(refusal.found());
+            not_decided_again = json!(refusal.found());
         }
     }
+    let json = json!({
+        "allowed": logged.passed,
+        "gateway": logged.gateway,
+        "decision": logged.effect,
+        "rule": logged.rule,
+        "log": {
+            "request_id": request, "effect": logged.effect, "rule": logged.rule,
+            "status": logged.status, "at": logged.at,
+        },
+        "same": same_as_log,
+        "replay": replay_json,
+        "not_decided_again": not_decided_again,
+    });
     let verdict = if logged.passed { Verdict::Good } else { Verdict::Wanting };
     Ok(Report::judged(verdict, shown(&told), json))
 }
