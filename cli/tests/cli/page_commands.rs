@@ -191,9 +191,12 @@ const PAGES: [Page; 15] = [
 ];
 
 /// Pages whose commands of `portcullis` are not run here.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     ("get-started/envoy.md", "with an Envoy: the end-to-end tests"),
+    ("get-started/helm.md", "with Helm and an API server: `cargo xtask chart`"),
+    ("get-started/istio.md", "with Istio: `cargo xtask mesh istio`"),
     ("guides/audit-log.md", "of a log that a gateway wrote: cli/tests/cli/audit*.rs"),
+    ("guides/ship-the-audit-log.md", "with collectors and stores: tests/e2e/audit_sinks.rs"),
     ("guides/guarded-routes.md", "with Kubernetes and Envoy: cli/tests/cli/render.rs"),
     ("guides/operations.md", "with an Envoy and jq: the end-to-end tests"),
     ("guides/redis.md", "with an Envoy: tests/e2e/doctor.rs"),

@@ -67,7 +67,10 @@ impl Policy {
             let mut about = Globs::default();
             about.insert(&tool);
             let (path, effect) = (format!("{place}.{tool}"), "these rules guard nothing there");
-            self.warn_of_unknown(&path, &about, (&[name], Some(role)), effect, warnings);
+            // A pattern of which the role may call nothing is told as that.
+            if about.names(&tool) || access.allow.meets(&tool) {
+                self.warn_of_unknown(&path, &about, (&[name], Some(role)), effect, warnings);
+            }
             let open = |name: &str| self.opens(access, name);
             let exact = about.names(&tool);
             let meant: Vec<(&String, &Tool)> = match exact {
