@@ -131,7 +131,7 @@ fn a_key_is_rotated_and_redeployed_under_load_without_one_failed_call(world: &Wo
     let gateways = pair.gateways.each_ref();
     let (met, (new, end)) = Crowd::calls_during(&gateways, CLIENTS, request, |crowd| {
         crowd.each_makes(CALLS_OF_EACH);
-        let arguments = ["key", "rotate", &old.id, "--overlap", "12s", "--reason", "monthly"];
+        let arguments = ["key", "rotate", &old.id, "--overlap", "6s", "--reason", "monthly"];
         let rotated = operate(&org, &arguments);
         let end = second(&rotated["record"]["rotated"]["overlap_until"]);
         // The new key works before anybody has it, the old one still does.

@@ -2,8 +2,8 @@
 //!
 //! Owns the search: every value that a test put into Vault, as it is and as base64, URLs and JSON have it, in every file of a
 //! test or of the shared stack. That is where Envoy's logs and audit entries are, what its admin interface said last, what
-//! Redis had, what Vault wrote into its own audit log, and core files. Only Vault and the servers behind the gateway may have
-//! them; those keep what they got in their memory, or in [`OF_SERVERS`].
+//! Redis had, what Vault wrote into its own audit log, and core files. Only Vault, the servers behind the gateway and the
+//! agents before it may have them; those keep what they got in their memory, or in [`OF_HOLDERS`].
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,8 +17,8 @@ use portcullis_stack::{Envoy, Stack, known_secrets};
 
 /// Shorter texts are found where nobody put them.
 const SHORTEST: usize = 6;
-/// What servers behind the gateway write and read.
-const OF_SERVERS: [&str; 2] = ["record.jsonl", "credential"];
+/// What servers behind the gateway write and read, and the key that an agent mounts.
+const OF_HOLDERS: [&str; 3] = ["record.jsonl", "credential", "mounted-key"];
 
 /// A value in a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub fn search(dir: &Path) -> Vec<Leak> {
             let name = entry.file_name().to_string_lossy().into_owned();
             match kind {
                 Ok(kind) if kind.is_dir() => folders.push(path),
-                Ok(kind) if kind.is_file() && !OF_SERVERS.contains(&name.as_str()) => {
+                Ok(kind) if kind.is_file() && !OF_HOLDERS.contains(&name.as_str()) => {
                     let found = needles.find(&fs::read(&path).unwrap_or_default());
                     leaks.extend(found.into_iter().map(|(of, form)| Leak {
                         file: path.clone(),
