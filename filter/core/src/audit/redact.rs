@@ -3,6 +3,8 @@
 //! Owns where a secret may stand: under a secret name, beside one (`{"name": …, "value": …}`), in the
 //! JSON of a text, in a text by its form, at a path of the policy; and how a cut is marked.
 
+#[cfg(test)]
+mod cases;
 mod name;
 mod number;
 mod path;

@@ -415,6 +415,7 @@ fn is_token(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cases::{INNOCENT, SECRETS};
     use super::*;
 
     #[test]
@@ -444,81 +445,11 @@ mod tests {
     // Proves: C6
     #[test]
     fn secrets_in_texts_are_known_by_their_form() {
-        for (text, expected) in [
-            ("postgres://app:hunter2@db.example/crm", "postgres://app:[redacted]@db.example/crm"),
-            ("https://abcdefghij0123456789@git.example/x", "https://[redacted]@git.example/x"),
-            ("see note://a/b?token=hunter2&x=1", "see note://a/b?token=[redacted]&x=1"),
-            ("note://u:hunter2@a/b?token=hunter2#c", "note://u:[redacted]@a/b?token=[redacted]"),
-            ("Server=db;User Id=a;Password=hunter2;", "Server=db;User Id=a;Password=[redacted];"),
-            (
-                "curl -H 'Authorization: Bearer hunter2' x",
-                "curl -H 'Authorization: Bearer [redacted]' x",
-            ),
-            ("Authorization: Basic aHVudGVyMg==", "Authorization: Basic [redacted]"),
-            ("bearer 0123-abcd and go", "bearer [redacted] and go"),
-            ("eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln", "[redacted]"),
-            ("key pck_acme_k1a2_0123456789abcdef!", "key pck_acme_k1a2_0123456789abcdef!"),
-            ("key pck_acme_k1a2_0123456789abcdef.", "key [redacted]"),
-            ("password: 'hunter2' ok", "password: '[redacted]' ok"),
-            ("--api-key=hunter2", "--api-key=[redacted]"),
-            (
-                "a -----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----\nb",
-                "a [redacted]\nb",
-            ),
-            ("-----BEGIN PRIVATE KEY-----\nMII", "[redacted]"),
-            (
-                "https://alice:hunter2@a.example/?token=a%20b",
-                "https://alice:[redacted]@a.example/?token=[redacted]",
-            ),
-            (
-                "https://a.example/ghp_0123456789abcdefghij/x?token=a%3D",
-                "https://a.example/[redacted]/x?token=[redacted]",
-            ),
-            ("api_key:Zm9vYmFyYmF6%3D%3D", "api_key:[redacted]"),
-            ("a%3Ftoken%3Dhunter2:x%26y%3Dz", "a%3Ftoken%3D[redacted]%26y%3Dz"),
-            ("curl -u https://u:hunter2@a.example", "curl -u https://u:[redacted]@a.example"),
-            ("curl -u 1000:hunter2", "curl -u 1000:[redacted]"),
-            // Issue 16: these left a part of the secret, or took what is none.
-            ("https://a.example/?password=hun%26ter2", "https://a.example/?password=[redacted]"),
-            (
-                "a%3Ftoken%3Dhunter2%26secret%3Dhunter2%26y%3D1",
-                "a%3Ftoken%3D[redacted]%26secret%3D[redacted]%26y%3D1",
-            ),
-            ("password=4111111111111111-Xy9", "password=[redacted]"),
-            (
-                "password=4111 1111 1111 1111, card 4111111111111111",
-                "password=[redacted], card [redacted]",
-            ),
-            (
-                "<password kind=\"a\"> hunter2 hunter2 </password><b>x</b>",
-                "<password kind=\"a\">[redacted]</password><b>x</b>",
-            ),
-            ("<secret><v>hunter2</v></secret>", "<secret>[redacted]</secret>"),
-            ("<token>hunter2", "<token>[redacted]"),
-            ("<token>hunter2</token> please", "<token>[redacted]</token> please"),
-            ("<secret a=\"b\">hunter2 hunter2", "<secret a=\"b\">[redacted]"),
-            (
-                "<credentials><credentialsId>1</credentialsId>hunter2</credentials>",
-                "<credentials>[redacted]</credentials>",
-            ),
-            ("a%3Ftoken%3dhunter2%26x%3D1", "a%3Ftoken%3d[redacted]%26x%3D1"),
-        ] {
+        for (text, expected) in SECRETS {
             assert_eq!(masked(text, &[]), expected);
             assert!(!is_harmless(text), "{text}");
         }
-        for text in [
-            "the basic plan bears no token of it, at 12:30 on db.example:5432",
-            "SELECT * FROM users WHERE plan = 'pro'",
-            "https://example.com/a:b?q=1#x",
-            "postgres://user@localhost:5432/table/schema",
-            "",
-            "customer 0000000001, plan-b/2.1",
-            "docker run -u 1000:1000 image",
-            "git remote -u https://a.example/x",
-            "ÄÖÜ \u{1f600} = :",
-            "login <password> <host>",
-            "<password></password> <token/>",
-        ] {
+        for text in INNOCENT {
             assert_eq!(masked(text, &[]), text);
             assert_eq!(masked_words(text, &[]), text);
         }
