@@ -55,15 +55,19 @@ impl Checkpoints {
         due.then(|| self.call(now, chain))
     }
 
-    /// The last call: the VM ends in order. Nobody waits for its reply.
+    /// The last call: the VM ends in order. Nobody waits for its reply. Where an earlier one is under way, it follows that
+    /// one: Redis takes calls in order, and lets a chain go on too whose checkpoint it did not get.
     pub fn last(
         &mut self,
         now: UnixTime,
         chain: &Chain,
         config: CheckpointConfig,
     ) -> Option<ScriptCall> {
+        if let Some(asked) = self.pending.take_if(|asked| asked.seq < chain.seq()) {
+            (self.noted, self.waiting) = (asked, false);
+        }
         let new = config.every.is_some() && chain.seq() > self.noted.seq;
-        (new && self.pending.is_none()).then(|| self.call(now, chain))
+        (new && !self.waiting).then(|| self.call(now, chain))
     }
 
     fn call(&mut self, now: UnixTime, chain: &Chain) -> ScriptCall {
@@ -151,8 +155,26 @@ mod tests {
         append(&mut chain, 1);
         assert!(checkpoints.due(at(105), &chain, CONFIG).is_none());
         assert!(checkpoints.last(at(105), &chain, CONFIG).is_some(), "the VM ends");
+        assert!(checkpoints.last(at(105), &chain, CONFIG).is_none(), "all of it is asked for");
         let off = CheckpointConfig { every: None, ..CONFIG };
         assert!(Checkpoints::default().due(at(105), &chain, off).is_none());
+    }
+
+    // Proves: A17
+    #[test]
+    fn a_vm_that_ends_notes_its_end_behind_a_checkpoint_under_way() {
+        let (mut chain, mut checkpoints) = (Chain::new("c".into()), Checkpoints::default());
+        append(&mut chain, 2);
+        let first = checkpoints.due(at(100), &chain, CONFIG).unwrap();
+        append(&mut chain, 3);
+        let last = checkpoints.last(at(101), &chain, CONFIG).unwrap();
+        assert_eq!((argument(&last, 1), argument(&last, 3)), ("2".into(), "5".into()));
+        assert_eq!(argument(&last, 2), argument(&first, 4), "it follows the one under way");
+        // One that got no answer is asked again, since Redis may have it.
+        let mut checkpoints = Checkpoints::default();
+        let first = checkpoints.due(at(100), &chain, CONFIG).unwrap();
+        checkpoints.answered(None, &chain);
+        assert_eq!(checkpoints.last(at(101), &chain, CONFIG).unwrap().args, first.args);
     }
 
     // Proves: A17
