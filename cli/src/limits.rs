@@ -128,6 +128,7 @@ fn caller(store: &mut Store, args: &CallerArgs) -> Result<Principal, CliError> {
         role: role.clone(),
         tier: tier.clone(),
         scopes: Scopes::Unknown,
+        agent: None,
         restrictions: Restrictions::default(),
     })
 }

@@ -55,6 +55,14 @@ pub(crate) struct Gateway {
     withheld: WithheldBodies,
 }
 
+/// What the end of a request hands to the access loggers.
+#[derive(Default)]
+pub(crate) struct AuditLines {
+    /// The entry of a response that is open, which stands before its own.
+    pub(crate) open: Option<String>,
+    pub(crate) own: Option<String>,
+}
+
 /// The bytes of the response that an event is about.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
@@ -245,7 +253,8 @@ impl Gateway {
                 | Effect::SetResponseHeader { .. }
                 | Effect::RemoveResponseHeader(_)
                 | Effect::ReplaceResponseBody(_)
-                | Effect::Audit(_) => {}
+                | Effect::Audit(_)
+                | Effect::AuditOpen(_) => {}
             }
         }
         if let Gate::Response(ResponseGate::Pause) = step.gate {
@@ -254,14 +263,15 @@ impl Gateway {
         self.wake();
     }
 
-    /// Ends the exchange; the audit line, once.
-    pub(crate) fn close(&self, context: u32, ending: Ending) -> Option<String> {
+    /// Ends the exchange; its audit line, once.
+    pub(crate) fn close(&self, context: u32, ending: Ending) -> AuditLines {
         let now = host::now();
-        let step = self.exchanges.close(&self.worker, (context, now), ending)?;
-        let mut audit = None;
-        for effect in step.effects {
+        let mut audit = AuditLines::default();
+        let step = self.exchanges.close(&self.worker, (context, now), ending);
+        for effect in step.map(|step| step.effects).unwrap_or_default() {
             match effect {
-                Effect::Audit(line) => audit = Some(line),
+                Effect::Audit(line) => audit.own = Some(line),
+                Effect::AuditOpen(line) => audit.open = Some(line),
                 Effect::Measure(metric, value) => self.metrics.measure(metric, value),
                 // Nobody waits for its outcome: what an answer costs that was not seen.
                 Effect::Start { id, call } => {
@@ -575,7 +585,7 @@ impl Gateway {
                 Ok(())
             }
             // Only a closing exchange has one, and `close` takes it.
-            Effect::Audit(_) => Ok(()),
+            Effect::Audit(_) | Effect::AuditOpen(_) => Ok(()),
         }
     }
 

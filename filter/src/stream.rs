@@ -22,6 +22,8 @@ use crate::http_context::{Action, HttpContext};
 
 /// The name under which access loggers find the audit entry: `wasm.portcullis.audit`.
 const AUDIT_STATE: &str = "portcullis.audit";
+/// The entry of a response that is open, which a logger writes before the other one.
+const OPEN_STATE: &str = "portcullis.audit_open";
 
 /// One stream.
 pub(crate) struct Stream {
@@ -364,9 +366,10 @@ impl HttpContext for Stream {
             Answer::Whole(status) => Ending::Whole { status, attempts: attempts(passed) },
             Answer::None | Answer::Begun(_) => Ending::Told(closing(passed)),
         };
-        if let Some(line) = self.gateway.close(self.id, ending) {
+        let lines = self.gateway.close(self.id, ending);
+        for (state, line) in [(OPEN_STATE, lines.open), (AUDIT_STATE, lines.own)] {
             // No stream, no logger: there is nobody left to hand it to.
-            let _ = host::set_filter_state(AUDIT_STATE, &line);
+            let _ = line.map(|line| host::set_filter_state(state, &line));
         }
     }
 }

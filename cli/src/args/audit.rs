@@ -122,8 +122,8 @@ pub(crate) struct LogArgs {
 
 /// A status, or a pattern of some: a misspelt one would find nothing, which reads like an all-clear.
 fn status(text: &str) -> Result<String, String> {
-    const KNOWN: [&str; 7] =
-        ["success", "tool_error", "error", "denied", "limited", "unavailable", "aborted"];
+    const KNOWN: [&str; 8] =
+        ["success", "tool_error", "error", "denied", "limited", "unavailable", "aborted", "open"];
     match text.contains(['*', '?']) || KNOWN.contains(&text) {
         true => Ok(text.to_owned()),
         false => Err(format!("expected {}, or a pattern", KNOWN.join(", "))),
@@ -148,6 +148,9 @@ pub(crate) struct FilterArgs {
     /// Caller: subject of the token or certificate, or the name of the key.
     #[arg(long, value_name = "PATTERN")]
     pub(crate) client: Vec<String>,
+    /// Agent that the caller's token names.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) agent: Vec<String>,
     /// Tool.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) tool: Vec<String>,
@@ -157,7 +160,7 @@ pub(crate) struct FilterArgs {
     /// MCP method, such as tools/call, or the action of an administrator, such as key.rotate.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
     pub(crate) method: Vec<String>,
-    /// Status: success, tool_error, error, denied, limited, unavailable or aborted.
+    /// Status: success, tool_error, error, denied, limited, unavailable, aborted or open.
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = status)]
     pub(crate) status: Vec<String>,
     /// Rule that decided, such as tool.* or limit.per_minute.

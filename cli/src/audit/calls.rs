@@ -21,6 +21,8 @@ pub(crate) struct Call {
     pub(crate) caller: String,
     pub(crate) name: String,
     pub(crate) auth_method: String,
+    /// The agent that the caller's token named.
+    pub(crate) agent: Option<String>,
     pub(crate) role: String,
     pub(crate) connector: String,
     pub(crate) tool: String,
@@ -54,7 +56,7 @@ fn call(entry: &Entry<'_>) -> Option<Call> {
     let complete = ![&entry.tool_name, &entry.role, &entry.connector, &entry.org_id]
         .iter()
         .any(|member| member.is_empty());
-    if &*entry.mcp_method != "tools/call" || !complete {
+    if &*entry.mcp_method != "tools/call" || !complete || entry.is_open() {
         return None;
     }
     let input = entry.input.map(|input| input.get()).unwrap_or("{}");
@@ -70,6 +72,7 @@ fn call(entry: &Entry<'_>) -> Option<Call> {
         caller: entry.caller().to_owned(),
         name: entry.principal.to_string(),
         auth_method: entry.auth_method.to_string(),
+        agent: Some(entry.agent_id.to_string()).filter(|agent| !agent.is_empty()),
         role: entry.role.to_string(),
         connector: entry.connector.to_string(),
         tool: entry.tool_name.to_string(),

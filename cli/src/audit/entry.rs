@@ -37,6 +37,10 @@ pub(super) struct Entry<'a> {
     #[serde(borrow)]
     pub(super) oauth_client_id: Text<'a>,
     #[serde(borrow)]
+    pub(super) agent_id: Text<'a>,
+    #[serde(borrow)]
+    pub(super) actors: Vec<Text<'a>>,
+    #[serde(borrow)]
     pub(super) certificate_sha256: Text<'a>,
     #[serde(borrow)]
     pub(super) role: Text<'a>,
@@ -124,6 +128,11 @@ impl<'a> Entry<'a> {
     /// Whether it stands in a chain.
     pub(super) fn is_linked(&self) -> bool {
         !self.chain.is_empty() && self.seq.is_some()
+    }
+
+    /// Whether it is of a response that is not over, whose own entry follows.
+    pub(super) fn is_open(&self) -> bool {
+        &*self.status == "open"
     }
 
     /// When it happened.

@@ -15,6 +15,7 @@ pub(super) struct Filter {
     secret: Patterns,
     request: Patterns,
     client: Patterns,
+    agent: Patterns,
     tool: Patterns,
     resource: Patterns,
     method: Patterns,
@@ -38,6 +39,7 @@ impl Filter {
             secret: Patterns::new(&args.secret),
             request: Patterns::new(&args.request),
             client: Patterns::new(&args.client),
+            agent: Patterns::new(&args.agent),
             tool: Patterns::new(&args.tool),
             resource: Patterns::new(&args.resource),
             method: Patterns::new(&args.method),
@@ -60,6 +62,7 @@ impl Filter {
             && self.secret.any([&*entry.secret])
             && self.request.any([&*entry.request_id])
             && self.client.any([&*entry.client_id, &*entry.principal])
+            && self.agent.any([&*entry.agent_id])
             && self.tool.any([&*entry.tool_name])
             && self.resource.any([&*entry.resource_uri].into_iter().chain(resources()))
             && self.method.any([&*entry.mcp_method, &*entry.action])
@@ -140,7 +143,7 @@ impl Needle {
 mod tests {
     use super::*;
 
-    const LINE: &str = r#"{"api_key_id":"k1","secret":"b6f6a1b2c3d4","chain":"c","decision":{"effect":"deny","rule":"tool.blocked"},"events":[{"client_id":"k1","event":"auth_success"},{"client_id":"k1","event":"tool_access_denied","tool":"Pay"}],"input":{"note":"Grüße an \"Bob\""},"mcp_method":"tools/call","org_id":"acme","principal":"cursor","request_id":"639da463-54a7","resource_uris":["a:b","c:d"],"seq":1,"status":"denied","timestamp":"2026-11-28T10:00:00.500000Z","tool_name":"Pay"}"#;
+    const LINE: &str = r#"{"agent_id":"bot-7","api_key_id":"k1","secret":"b6f6a1b2c3d4","chain":"c","decision":{"effect":"deny","rule":"tool.blocked"},"events":[{"client_id":"k1","event":"auth_success"},{"client_id":"k1","event":"tool_access_denied","tool":"Pay"}],"input":{"note":"Grüße an \"Bob\""},"mcp_method":"tools/call","org_id":"acme","principal":"cursor","request_id":"639da463-54a7","resource_uris":["a:b","c:d"],"seq":1,"status":"denied","timestamp":"2026-11-28T10:00:00.500000Z","tool_name":"Pay"}"#;
 
     fn matches(change: impl FnOnce(&mut FilterArgs)) -> bool {
         let mut args = FilterArgs::default();
@@ -162,6 +165,8 @@ mod tests {
         assert!(matches(|args| args.request = some("639da463*")));
         assert!(!matches(|args| args.request = some("639da464*")));
         assert!(matches(|args| args.client = some("cursor")));
+        assert!(matches(|args| args.agent = some("bot-*")));
+        assert!(!matches(|args| args.agent = some("cursor")));
         assert!(
             matches(|args| args.tool = some("Pay")) && !matches(|args| args.tool = some("pay"))
         );

@@ -84,7 +84,9 @@ impl Intents {
         }
         // What is no entry, the verifier names.
         let Ok((entry, _)) = Entry::read(line.as_bytes()) else { return };
-        if let Some(call) = self.calls.get_mut(&*entry.request_id) {
+        if !entry.is_open()
+            && let Some(call) = self.calls.get_mut(&*entry.request_id)
+        {
             call.logged = true;
         }
         let chain = entry.chain.to_string();
@@ -232,6 +234,18 @@ mod tests {
         let [unknown, known] = intents.missing();
         let ids: Vec<&str> = unknown.iter().map(|(id, _)| id.as_str()).collect();
         assert_eq!((ids, known.len()), (vec!["r2"], 0));
+    }
+
+    // Proves: A17, A15
+    #[test]
+    fn the_entry_of_an_open_response_does_not_stand_for_its_end() {
+        let mut intents = intents(&["r1"], false);
+        let open = Written { request_id: "r1".into(), status: "open", ..Written::default() };
+        let mut chain = Chain::new("a".into());
+        intents.look(&chain.append(&open));
+        assert_eq!(intents.missing()[0].len(), 1);
+        intents.look(&line(&mut chain, "r1", None));
+        assert_eq!(intents.missing()[0].len(), 0);
     }
 
     // Proves: A17

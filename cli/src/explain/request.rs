@@ -199,9 +199,6 @@ fn caller_of(
     };
     let tier = policy.tiers.keys().next().cloned().unwrap_or_else(|| role.clone());
     let (scopes, restrictions) = (Scopes::Unknown, Restrictions::default());
-    let identity = identity.into();
-    Ok((
-        Principal { org, identity, name: call.name.clone(), role, tier, scopes, restrictions },
-        false,
-    ))
+    let (identity, name, agent) = (identity.into(), call.name.clone(), call.agent.clone());
+    Ok((Principal { org, identity, name, role, tier, scopes, agent, restrictions }, false))
 }

@@ -235,6 +235,10 @@ fn by_role(
         Some(node) => texts(node, faults).map(|it| Scopes::Granted(BTreeSet::from_iter(it))),
         None => Some(Scopes::Unknown),
     };
+    let agent = match fields.optional("agent") {
+        Some(node) => text(node, faults, "the agent that the token names").map(Some),
+        None => Some(None),
+    };
     let claims = match fields.optional("claims") {
         Some(node) => object(&node, faults),
         None => Some(Map::new()),
@@ -262,6 +266,7 @@ fn by_role(
         role,
         tier,
         scopes: scopes?,
+        agent: agent?,
         restrictions,
     };
     Some(Caller { principal, claims: claims? })

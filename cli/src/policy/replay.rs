@@ -156,6 +156,7 @@ fn caller(call: &Call, org: &OrgId, sides: &Sides, keys: &mut Keys) -> Option<(P
         tier: tier.cloned().unwrap_or_else(|| role.clone()),
         role,
         scopes: Scopes::Unknown,
+        agent: call.agent.clone(),
         restrictions: Restrictions::default(),
     };
     Some((principal, true))

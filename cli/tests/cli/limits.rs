@@ -183,6 +183,7 @@ fn caller(identity: IdentityKind) -> Principal {
         role: PolicyName::new("analyst").unwrap(),
         tier: PolicyName::new("free").unwrap(),
         scopes: Scopes::Unknown,
+        agent: None,
         restrictions: Restrictions::default(),
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use lru::LruCache;
 use portcullis_redis_lua::{Generation, Key, Stamp, Use};
 
-use crate::audit::{Chain, Checkpoints};
+use crate::audit::{Chain, Checkpoints, OpenResponses};
 use crate::auth::deny_list::DenyListEntry;
 use crate::auth::record::KeyRecord;
 use crate::auth::throttle::Throttle;
@@ -126,6 +126,8 @@ pub struct Worker {
     pub chain: Chain,
     /// How far Redis knows that chain.
     checkpoints: Checkpoints,
+    /// Responses that may have an entry before they end.
+    pub open_responses: OpenResponses,
     /// Addresses that guess.
     pub throttle: Throttle,
     /// Bytes that are held for callers who have proved nothing.
@@ -187,6 +189,7 @@ impl Worker {
             config,
             chain,
             checkpoints: Checkpoints::default(),
+            open_responses: OpenResponses::default(),
             unproven: Unproven::default(),
             kept_bytes: 0,
             keyring: Keyring::new(0),

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::audit::entry::{Entry, Text};
 use crate::escape;
 
-const COLUMNS: [&str; 46] = [
+const COLUMNS: [&str; 48] = [
     "timestamp",
     "org_id",
     "principal",
@@ -54,6 +54,8 @@ const COLUMNS: [&str; 46] = [
     "hash",
     "secret",
     "oauth_client_id",
+    "agent_id",
+    "actors",
 ];
 
 pub(super) fn header() -> String {
@@ -114,6 +116,8 @@ pub(super) fn row(entry: &Entry<'_>) -> String {
         cell(&entry.hash),
         cell(&entry.secret),
         cell(&entry.oauth_client_id),
+        cell(&entry.agent_id),
+        cell(&list(&entry.actors)),
     ];
     cells.join(",")
 }

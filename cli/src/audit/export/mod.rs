@@ -74,6 +74,8 @@ mod samples {
             org_id: text("acme"),
             api_key_id: text("k1"),
             principal: text("=cmd|' /C calc'!A0"),
+            agent_id: text("bot-7"),
+            actors: vec!["desk".into()],
             auth_method: Some("api_key"),
             role: text("analyst"),
             connector: text("demo"),

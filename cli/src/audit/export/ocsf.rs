@@ -254,6 +254,12 @@ fn unmapped(entry: &Entry<'_>) -> Option<Value> {
     rest.text("mcp_method", &entry.mcp_method);
     rest.text("auth_method", &entry.auth_method);
     rest.text("certificate_sha256", &entry.certificate_sha256);
+    rest.text("secret", &entry.secret);
+    rest.text("oauth_client_id", &entry.oauth_client_id);
+    rest.text("agent_id", &entry.agent_id);
+    if !entry.actors.is_empty() {
+        rest.put("actors", json!(entry.actors));
+    }
     rest.text("trace_id", &entry.trace_id);
     rest.text("input_sha256", &entry.input_sha256);
     rest.some("upstream_ms", entry.upstream_ms);

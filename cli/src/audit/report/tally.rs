@@ -184,7 +184,8 @@ impl Tally {
     }
 
     pub(super) fn take(&mut self, entry: &Entry<'_>) {
-        let Some(time) = entry.time() else { return };
+        // A request is counted with its end.
+        let Some(time) = entry.time().filter(|_| !entry.is_open()) else { return };
         let is_before = self.since.is_some_and(|since| time < since);
         let caller = caller(entry);
         let tool = tool(entry);

@@ -112,7 +112,7 @@ impl Recent {
         else {
             return;
         };
-        if !entry.action.is_empty() {
+        if !entry.action.is_empty() || entry.is_open() {
             return;
         }
         let name = [&*entry.principal, entry.caller(), &*entry.client_address];

@@ -64,6 +64,7 @@ fn principal() -> Principal {
         role: name("analyst"),
         tier: name("free"),
         scopes: Scopes::Granted(["crm:read".to_owned()].into()),
+        agent: Some("bot-7".to_owned()),
         restrictions: Restrictions::default(),
     }
 }

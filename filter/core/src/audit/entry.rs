@@ -33,6 +33,8 @@ pub struct Entry {
     pub api_key_id: Option<String>,
     /// Who acts for the subject of the token, the last one first (RFC 8693 §4.1).
     pub actors: Vec<String>,
+    /// The agent that the token names, where its issuer names one.
+    pub agent_id: Option<String>,
     /// Which of the secrets of the proven key it was, where the key has had several: [`StoredSecret::label`].
     ///
     /// [`StoredSecret::label`]: crate::auth::record::StoredSecret::label
@@ -73,7 +75,8 @@ pub struct Entry {
     pub input: Option<String>,
     /// SHA-256 of its canonical JSON as it came, numbers as they were written.
     pub input_sha256: Option<String>,
-    /// `success`, `tool_error`, `error`, `denied`, `limited`, `unavailable` or `aborted`.
+    /// `success`, `tool_error`, `error`, `denied`, `limited`, `unavailable` or `aborted`; [`OPEN`] of a response that is
+    /// not over.
     pub status: &'static str,
     /// What the client got.
     pub http_status: Option<u16>,
@@ -111,6 +114,9 @@ pub struct Decision {
     pub rule: String,
 }
 
+/// The effect of what is let go although a rule in shadow mode says no.
+const SHADOW_DENY: &str = "shadow_deny";
+
 impl Decision {
     fn canonical(&self) -> String {
         let mut decision = Object::with_capacity(64);
@@ -119,6 +125,9 @@ impl Decision {
         decision.end()
     }
 }
+
+/// The status in the entry of a response that began and is not over.
+pub(crate) const OPEN: &str = "open";
 
 /// Most lines have room in so many bytes, with their hash.
 const ROOM: usize = 2_048;
@@ -154,6 +163,7 @@ impl Entry {
     pub(super) fn canonical(&self, place: Place<'_>) -> String {
         let mut line = Object::with_capacity(ROOM);
         line.texts("actors", &self.actors);
+        line.some_text("agent_id", self.agent_id.as_deref());
         line.some_text("api_key_id", self.api_key_id.as_deref());
         line.some_text("auth_method", self.auth_method);
         line.some_text("certificate_sha256", self.certificate_sha256.as_deref());
@@ -176,7 +186,7 @@ impl Entry {
             line.written("input", input);
         }
         line.some_text("input_sha256", self.input_sha256.as_deref());
-        line.number("latency_ms", Some(self.latency_ms));
+        line.number("latency_ms", Some(self.latency_ms).filter(|_| self.status != OPEN));
         line.some_text("mcp_method", self.mcp_method.as_deref());
         line.some_text("module", Some(place.build).filter(|build| !build.is_empty()));
         line.some_text("oauth_client_id", self.oauth_client_id.as_deref());
@@ -205,14 +215,18 @@ impl Entry {
     }
 
     /// What the call is about to do, before it is done: canonical JSON. Its input by its digest alone, of its names the
-    /// beginning.
+    /// beginning. `shadowed` are the rules in shadow mode that it is made in spite of.
     #[must_use]
-    pub fn intent(&self, timestamp: String, chain: &str) -> String {
+    pub fn intent(&self, timestamp: String, chain: &str, shadowed: &[Shadowed]) -> String {
         let mut intent = Object::with_capacity(512);
         intent.some_text("api_key_id", self.api_key_id.as_deref());
         intent.text("chain", chain);
         intent.some_text("client_id", beginning(self.client_id.as_deref()));
         intent.some_text("connector", self.connector.as_deref());
+        if let Some(first) = shadowed.first() {
+            let rule = start(&first.rule, LONGEST_OF_INTENT).to_owned();
+            intent.written("decision", &Decision { effect: SHADOW_DENY, rule }.canonical());
+        }
         intent.some_text("input_sha256", self.input_sha256.as_deref());
         intent.some_text("mcp_method", beginning(self.mcp_method.as_deref()));
         intent.some_text("principal", beginning(self.principal.as_deref()));
@@ -252,6 +266,15 @@ impl Entry {
         self.principal = Some(principal.name.clone());
         self.auth_method = Some(principal.identity.method());
         self.role = Some(principal.role.as_str().to_owned());
+        self.agent_id = principal.agent.as_deref().map(shown_text);
+    }
+
+    /// The entry of a response that began with this status: it says what is known so far, and no event, since each event is
+    /// in one entry.
+    #[must_use]
+    pub fn opened(&self, timestamp: String, http_status: u16) -> Self {
+        let (status, http_status) = (OPEN, Some(http_status));
+        Self { timestamp, status, http_status, events: Vec::new(), ..self.clone() }
     }
 
     /// Notes whom a token names that makes no caller of its holder.
@@ -304,7 +327,7 @@ impl Entry {
     pub fn pass(&mut self, shadowed: &[Shadowed]) {
         match shadowed.first() {
             Some(first) => {
-                self.decision.effect = "shadow_deny";
+                self.decision.effect = SHADOW_DENY;
                 self.decision.rule.clone_from(&first.rule);
             }
             None => self.decision.effect = "allow",
@@ -411,6 +434,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::policy::Check;
 
     // Proves: A16, A18
     #[test]
@@ -423,6 +447,7 @@ mod tests {
             org_id: text("acme"),
             secret: text("b6f6a1b2c3d4"),
             actors: vec!["agent".into(), "job".into()],
+            agent_id: text("bot-7"),
             api_key_id: text("k"),
             client_id: text("c"),
             oauth_client_id: text("o"),
@@ -461,7 +486,7 @@ mod tests {
         };
         let mut expected = json!({
             "timestamp": "t", "request_id": "r", "trace_id": "trace", "org_id": "acme",
-            "actors": ["agent", "job"], "api_key_id": "k", "client_id": "c", "principal": "a \"bot\"\n", "auth_method": "jwt",
+            "actors": ["agent", "job"], "agent_id": "bot-7", "api_key_id": "k", "client_id": "c", "principal": "a \"bot\"\n", "auth_method": "jwt",
             "certificate_sha256": "f", "role": "analyst", "connector": "demo",
             "http_method": "POST", "path": "/ä", "mcp_method": "tools/call", "tool_name": "pay",
             "prompt_name": "p", "resource_uri": "a:b", "resource_uris": ["a:b", "\\"],
@@ -495,9 +520,14 @@ mod tests {
             tool_name: Some(long),
             ..Entry::default()
         };
-        let intent = entry.intent("t".into(), "c");
-        assert!(intent.len() < 1_200, "{}: {intent}", intent.len());
-        assert_eq!(intent.matches('é').count(), 6 * 64);
+        let shadowed = [Shadowed { check: Check::Limits, rule: "é".repeat(400) }];
+        let intent = entry.intent("t".into(), "c", &shadowed);
+        assert!(intent.len() < 1_400, "{}: {intent}", intent.len());
+        assert_eq!(intent.matches('é').count(), 7 * 64);
+        let mark = r#","decision":{"effect":"shadow_deny","rule":"é"#;
+        assert!(intent.contains(mark), "{intent}");
+        let intent = entry.intent("t".into(), "c", &[]);
+        assert!(intent.len() < 1_200 && !intent.contains("decision"), "{intent}");
     }
 
     // Proves: A16

@@ -10,6 +10,7 @@ mod checkpoint;
 mod entry;
 mod event;
 mod link;
+mod opened;
 mod redact;
 mod verify;
 
@@ -20,6 +21,7 @@ pub use checkpoint::{CheckpointConfig, Checkpoints};
 pub use entry::{Decision, Entry, actors, oauth_client};
 pub use event::AuditEvent;
 pub use link::{GENESIS, hash_of, signed};
+pub use opened::OpenResponses;
 pub use redact::{Redaction, redact, shown, shown_text};
 pub(crate) use redact::{has_token, same_name};
 pub use verify::{ChainSummary, LineFault, Start, Verifier};

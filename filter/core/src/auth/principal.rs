@@ -28,6 +28,8 @@ pub struct Principal {
     pub tier: PolicyName,
     /// What the credential was granted, where its kind knows scopes.
     pub scopes: Scopes,
+    /// The agent that acts, as the token names it.
+    pub agent: Option<String>,
     /// What the credential may do less than its role.
     pub restrictions: Restrictions,
 }

@@ -99,6 +99,7 @@ mod tests {
                 role: name("analyst"),
                 tier: name("free"),
                 scopes: Scopes::Unknown,
+                agent: None,
                 restrictions: Restrictions::default(),
             };
             let arguments = arguments.as_object().unwrap();

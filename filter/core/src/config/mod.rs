@@ -69,6 +69,8 @@ pub struct Config {
     pub audit_input_max_bytes: usize,
     /// Whether Redis knows of each call before it is made.
     pub durable_audit: bool,
+    /// After how long an open response has an entry of its own; never without.
+    pub open_after: Option<Duration>,
     /// How often Redis notes how far the audit chain has come.
     pub checkpoints: CheckpointConfig,
     /// Who is told more than how the gateway is.
@@ -200,7 +202,8 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         let expected = "refuse; or `guards`, and `unguarded_routes` not `allow`: only they keep what goes by from MCP servers";
         faults.push("request.unmatched", "pass", expected);
     }
-    let (audit_input_max_bytes, checkpoints, durable_audit) = audit(&mut fields, faults);
+    let (audit_input_max_bytes, checkpoints, durable_audit, open_after) =
+        audit(&mut fields, faults);
     if durable_audit && redis.is_none() {
         faults.push("audit.durable", "true", "false, or `redis`: it takes the intents of calls");
     }
@@ -225,6 +228,7 @@ fn read(document: &Value, faults: &mut Faults) -> Option<Config> {
         unproven: request.unproven,
         audit_input_max_bytes,
         durable_audit,
+        open_after,
         checkpoints,
         health,
         policy_cache_bytes,
@@ -380,17 +384,23 @@ fn texts(
     items.filter_map(|item| item.text(faults, expected, read)).collect()
 }
 
-fn audit(fields: &mut Fields<'_>, faults: &mut Faults) -> (usize, CheckpointConfig, bool) {
+fn audit(
+    fields: &mut Fields<'_>,
+    faults: &mut Faults,
+) -> (usize, CheckpointConfig, bool, Option<Duration>) {
     const INPUT: usize = 4_096;
     const LONGEST: u64 = 3_600;
     const MOST: u64 = 1_000_000;
     let mut checkpoints = CheckpointConfig::default();
     let node = fields.optional("audit").and_then(|node| node.object(faults, "an object"));
-    let Some(mut fields) = node else { return (INPUT, checkpoints, false) };
+    let Some(mut fields) = node else { return (INPUT, checkpoints, false, None) };
     let most = fields.optional("input_max_bytes");
     let most = most.and_then(|node| node.integer(faults, 0..=MOST_BYTES, "bytes"));
     let durable = fields.optional("durable");
     let durable = durable.and_then(|node| node.boolean(faults)).unwrap_or_default();
+    let open = fields.optional("open_after_seconds");
+    let open = open.and_then(|node| node.integer(faults, 0..=LONGEST, "seconds"));
+    let open = open.filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let every = fields.optional("checkpoint_seconds");
     if let Some(every) = every.and_then(|it| it.integer(faults, 0..=LONGEST, "seconds")) {
         checkpoints.every = (every > 0).then(|| Duration::from_secs(every));
@@ -400,7 +410,7 @@ fn audit(fields: &mut Fields<'_>, faults: &mut Faults) -> (usize, CheckpointConf
     checkpoints.entries = entries.unwrap_or(checkpoints.entries);
     fields.finish(faults);
     let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(INPUT);
-    (most, checkpoints, durable)
+    (most, checkpoints, durable, open)
 }
 
 fn policy_cache(fields: &mut Fields<'_>, faults: &mut Faults) -> usize {

@@ -23,6 +23,7 @@ fn principal(kind: IdentityKind) -> Principal {
         role: PolicyName::new("analyst").unwrap(),
         tier: PolicyName::new("free").unwrap(),
         scopes: Scopes::Unknown,
+        agent: None,
         restrictions: Restrictions::default(),
     }
 }

@@ -53,6 +53,8 @@ pub enum Effect {
     ReplaceResponseBody(Vec<u8>),
     /// Hand this line to the access log.
     Audit(String),
+    /// Hand this line to the access log before that of [`Effect::Audit`]: a response of this or another request is open.
+    AuditOpen(String),
     /// Add this much to a metric.
     Measure(Metric, u64),
 }

@@ -25,6 +25,7 @@ use crate::denial::AuditStatus;
 use crate::driver::call::DependencyCall;
 use crate::driver::event::{Closing, Event};
 use crate::driver::step::{Effect, Gate, RequestGate};
+use crate::metric::Metric;
 use crate::worker::Worker;
 
 /// What the exchange waits for, and what is known by then.
@@ -208,11 +209,23 @@ fn enter(handover: Handover, turn: &mut Turn<'_>) -> Outcome<Stage> {
     }
 }
 
+/// Writes the entry of a response that has been open for long, of this exchange or of another one.
+fn write_open(turn: &mut Turn<'_>) {
+    let Some(after) = turn.worker.config.open_after else { return };
+    let request_id = &turn.context.entry.request_id;
+    if let Some(entry) = turn.worker.open_responses.due(request_id, turn.now, after) {
+        let line = turn.worker.chain.append(&entry);
+        turn.effects.push(Effect::AuditOpen(line));
+        turn.effects.push(Effect::Measure(Metric::AuditEntries, 1));
+    }
+}
+
 /// Writes the audit entry, once.
 pub(crate) fn close(stage: Stage, closing: &Closing, turn: &mut Turn<'_>) -> (Stage, Gate) {
     if let Some(slot) = turn.context.slot.take() {
         turn.worker.streams.close(slot);
     }
+    write_open(turn);
     match stage {
         // Closed before, or no MCP exchange at all: there is nothing to tell.
         Stage::Closed | Stage::RequestHeaders => return (Stage::Closed, Gate::Hold),

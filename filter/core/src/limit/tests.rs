@@ -38,6 +38,7 @@ fn principal(key: &str, tier: &str) -> Principal {
         role: PolicyName::new("analyst").unwrap(),
         tier: PolicyName::new(tier).unwrap(),
         scopes: Scopes::default(),
+        agent: None,
         restrictions: Restrictions::default(),
     }
 }

@@ -154,6 +154,7 @@ impl RandomCall {
                     role: found.role,
                     tier: found.tier,
                     scopes: Scopes::Unknown,
+                    agent: None,
                     restrictions: Restrictions::default(),
                 };
                 // It does not say when it was issued, so every entry is about it.

@@ -112,6 +112,7 @@ fn path_of(subject: &str) -> Option<String> {
         role: name("r"),
         tier: name("t"),
         scopes: Scopes::Unknown,
+        agent: None,
         restrictions: Restrictions::default(),
     };
     let pattern = SecretPattern::parse("vault://secret/users/{org}/{sub}/{connector}#t").unwrap();

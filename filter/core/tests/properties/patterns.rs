@@ -23,6 +23,7 @@ fn holds(condition: &Condition, text: &str) -> Option<bool> {
         role: name("analyst"),
         tier: name("free"),
         scopes: Scopes::Unknown,
+        agent: None,
         restrictions: Restrictions::default(),
     };
     let arguments = json!({ "q": text });

@@ -76,6 +76,7 @@ prop_compose! {
             role: name(1),
             tier: name(2),
             scopes: Scopes::Unknown,
+            agent: None,
             restrictions: Restrictions::default(),
         };
         let holder = principal.identity.holder().to_owned();

@@ -41,6 +41,7 @@ pub(crate) fn config() -> Config {
         unproven: UnprovenConfig::default(),
         audit_input_max_bytes: 256,
         durable_audit: false,
+        open_after: None,
         checkpoints: CheckpointConfig::default(),
         health: HealthConfig::default(),
         policy_cache_bytes: 67_108_864,

@@ -242,6 +242,7 @@ impl World {
                 (self.worker.config.redis, self.worker.config.vault) = (config.redis, config.vault);
                 self.worker.config.policy = config.policy;
                 self.worker.config.durable_audit = config.durable_audit;
+                self.worker.config.open_after = config.open_after;
             }
             "sharded" => {
                 self.worker.config.redis.as_mut().unwrap().sharded = rest == "yes";
@@ -411,7 +412,7 @@ fn effect(effect: Effect) -> String {
             format!("body becomes {}", String::from_utf8_lossy(&bytes).replace('\n', "\\n"))
         }
         Effect::Measure(metric, value) => format!("{} +{value}", metric.name()),
-        Effect::Audit(line) => {
+        Effect::Audit(line) | Effect::AuditOpen(line) => {
             let mut entry: serde_json::Value = serde_json::from_str(&line).unwrap();
             let members = entry.as_object_mut().unwrap();
             for known in ["chain", "prev_hash", "hash", "input_sha256", "client_address"] {

@@ -10,11 +10,15 @@ use serde_json::{Value, json};
 
 use crate::mint::{ISS, START, claims_with, headed, inline, issuers, jwks, remote, token};
 
-/// `inline` or `remote`: where its keys are; `elsewhere`: inline, and accepted at other paths only.
+/// `inline` or `remote`: where its keys are; `elsewhere`: inline, and accepted at other paths only; `agents`: inline, and `azp`
+/// is the agent.
 pub(super) fn configure(worker: &mut Worker, keys: &str) {
     let mut fixed = json!({"org": "acme", "tier": "free"});
     if keys == "elsewhere" {
         fixed["paths"] = json!(["/open/*"]);
+    }
+    if keys == "agents" {
+        fixed["claims"] = json!({"agent": "azp"});
     }
     let issuer = if keys == "remote" { remote(fixed) } else { inline(fixed) };
     worker.config.auth.issuers = issuers(&[issuer]);
@@ -50,6 +54,11 @@ pub(super) fn bearer(name: &str) -> String {
         "expired" => with(json!({"exp": START - 60})),
         "elsewhere" => with(json!({"aud": "https://other.example/mcp"})),
         "sse" => with(json!({"aud": "https://mcp.example/old/sse", "scope": "demo:use"})),
+        "of-agent" => with(json!({
+            "scope": "demo:use", "agent_id": "bot-7", "azp": "desk", "act": {"sub": "scheduler"},
+        })),
+        "of-actor" => with(json!({"scope": "demo:use", "act": {"sub": "scheduler"}})),
+        "of-nobody" => with(json!({"scope": "demo:use", "agent_id": "a".repeat(257)})),
         "bound" => with(json!({"cnf": {"x5t#S256": "A".repeat(43)}})),
         "unknown-kid" => headed(json!({"kid": "other"})),
         other => panic!("no such token: {other}"),

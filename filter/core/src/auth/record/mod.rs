@@ -202,6 +202,7 @@ impl KeyRecord {
             role: self.role.clone(),
             tier: self.tier.clone(),
             scopes: Scopes::Unknown,
+            agent: None,
             restrictions: Restrictions {
                 connectors: self.connectors.as_ref().map(|list| list.globs().clone()),
                 tools: self.tools.as_ref().map(|list| list.globs().clone()),

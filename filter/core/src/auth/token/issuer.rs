@@ -147,6 +147,8 @@ pub struct Mapping {
     pub name: Option<String>,
     /// The path of the scopes; the usual claims when there is none.
     pub scopes: Option<String>,
+    /// The path of the agent that acts; the usual claims when there is none.
+    pub agent: Option<String>,
     /// External roles and what they are here; the first that a token has counts.
     pub roles: Vec<(String, PolicyName)>,
 }
@@ -338,6 +340,7 @@ fn mapping(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Mapping> {
     };
     let paths = ["org", "role", "tier"].map(|name| claim(name, faults));
     let (name, scopes) = (claim("name", faults), claim("scopes", faults));
+    let agent = claim("agent", faults);
     if let Some(claims) = claims {
         claims.finish(faults);
     }
@@ -354,7 +357,7 @@ fn mapping(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Mapping> {
     };
     let (org, role, tier) = (source(), source(), source());
     let roles = roles(fields, faults)?;
-    Some(Mapping { org: org?, role: role?, tier: tier?, name, scopes, roles })
+    Some(Mapping { org: org?, role: role?, tier: tier?, name, scopes, agent, roles })
 }
 
 fn roles(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Vec<(String, PolicyName)>> {

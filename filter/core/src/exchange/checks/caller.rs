@@ -134,6 +134,7 @@ fn identified(
         role: identity.role,
         tier: identity.tier,
         scopes: Scopes::Unknown,
+        agent: None,
         restrictions: Restrictions::default(),
     };
     let deniable = Deniable::Certificate(certificate.sha256.to_string());

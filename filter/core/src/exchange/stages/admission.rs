@@ -149,10 +149,11 @@ fn intent_of(
     aim: Aim,
     turn: &Turn<'_>,
 ) -> Option<Intent> {
-    let call = matches!((verdict, aim), (Verdict::Allowed(_), Aim::Pass));
-    (call && turn.worker.config.durable_audit).then(|| Intent {
+    let (Verdict::Allowed(grant), Aim::Pass) = (verdict, aim) else { return None };
+    let (entry, chain) = (&turn.context.entry, turn.worker.chain.name());
+    turn.worker.config.durable_audit.then(|| Intent {
         key: Key::intents(identity.org().as_str()),
-        doc: turn.context.entry.intent(turn.now.rfc3339(), turn.worker.chain.name()).into_bytes(),
+        doc: entry.intent(turn.now.rfc3339(), chain, &grant.shadowed).into_bytes(),
     })
 }
 

@@ -116,6 +116,14 @@ impl ResponseBody {
             entry.error_code = denial.error_code(turn.context.era);
         }
         turn.mark_response();
+        if start.shape == Shape::Events
+            && !asked.refused
+            && (200..300).contains(&start.status)
+            && turn.worker.config.open_after.is_some()
+        {
+            let entry = turn.context.entry.opened(turn.now.rfc3339(), start.status);
+            turn.worker.open_responses.begin(entry, turn.now);
+        }
         if (200..300).contains(&start.status) {
             asked.ends.iter().for_each(|bound| end(bound, &asked.path, &asked.owner, turn));
         }

@@ -115,6 +115,7 @@ fn principal(principal: &Principal) -> Boxed<'_> {
         ("tier", text(principal.tier.as_str())),
         ("method", text(principal.identity.method())),
         ("scopes", Box::new(CelList::from(scopes))),
+        ("agent", text(principal.agent.as_deref().unwrap_or_default())),
     ])
 }
 

@@ -41,7 +41,7 @@ pub const MOST_TEXT: usize = 65_536;
 /// What an expression may speak of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Variable {
-    /// `principal`: `org`, `name`, `role`, `tier`, `method`, `scopes`.
+    /// `principal`: `org`, `name`, `role`, `tier`, `method`, `scopes`, `agent`.
     Principal,
     /// `claims`: of the caller's token; empty for other credentials.
     Claims,

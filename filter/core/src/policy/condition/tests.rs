@@ -17,6 +17,7 @@ fn principal() -> Principal {
         role: PolicyName::new("analyst").unwrap(),
         tier: PolicyName::new("free").unwrap(),
         scopes: Scopes::Granted(BTreeSet::from(["crm:read".to_owned()])),
+        agent: Some("bot-7".to_owned()),
         restrictions: Restrictions::default(),
     }
 }
@@ -109,6 +110,7 @@ fn conditions_speak_of_everything_that_is_known_of_a_call() {
         "size(arguments.lines) == 2 && arguments.lines[0].sku in ['a', 'b']",
         "principal.org == 'acme' && principal.role == 'analyst' && principal.tier == 'free'",
         "principal.method == 'api_key' && principal.name == 'cursor'",
+        "principal.agent == 'bot-7' && principal.agent.startsWith('bot-')",
         "'crm:read' in principal.scopes && !('crm:write' in principal.scopes)",
         "claims.team == 'sales' && claims.level >= 3",
         "tool == 'transfer' && connector == 'demo'",

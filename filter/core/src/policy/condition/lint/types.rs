@@ -139,7 +139,7 @@ fn variable(name: &str, known: &Known) -> Type {
     };
     match Variable::ALL.into_iter().find(|variable| variable.name() == name) {
         Some(Variable::Principal) => {
-            let mut members = texts(&["org", "name", "role", "tier", "method"]);
+            let mut members = texts(&["org", "name", "role", "tier", "method", "agent"]);
             members.push(("scopes".to_owned(), Type::List(Rc::new(Type::Text))));
             object(members)
         }
