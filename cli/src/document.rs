@@ -8,6 +8,7 @@ mod folder;
 
 pub(crate) use folder::cases as files_of_cases;
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -212,8 +213,8 @@ impl<'a> Reader<'a> {
         self.note(path, span.start.line());
         let plain = PLAIN;
         match event {
-            Event::Scalar(text, style, 0, None) => scalar(&text, style)
-                .ok_or_else(|| fault(span, path, &text, "a number that JSON can express")),
+            Event::Scalar(text, style, 0, None) => scalar(text, style)
+                .map_err(|text| fault(span, path, &text, "a number that JSON can express")),
             Event::SequenceStart(0, None) => self.sequence(path, depth),
             Event::MappingStart(0, None) => self.mapping(path, depth),
             Event::Alias(_) => Err(fault(span, path, "an alias", plain)),
@@ -300,27 +301,27 @@ impl<'a> Reader<'a> {
 }
 
 /// What an unquoted word is, by the core schema of YAML 1.2; a quoted one is a text.
-/// Nothing for a number that JSON cannot express.
-fn scalar(text: &str, style: ScalarStyle) -> Option<Value> {
+/// The text itself for a number that JSON cannot express.
+fn scalar(text: Cow<'_, str>, style: ScalarStyle) -> Result<Value, Cow<'_, str>> {
     if style != ScalarStyle::Plain {
-        return Some(Value::String(text.to_owned()));
+        return Ok(Value::String(text.into_owned()));
     }
     if text.is_empty() {
-        return Some(Value::Null);
+        return Ok(Value::Null);
     }
-    match Scalar::parse_from_cow(text.into()) {
-        Scalar::Null => Some(Value::Null),
-        Scalar::Boolean(value) => Some(Value::Bool(value)),
-        Scalar::Integer(value) => Some(Value::from(value)),
+    match Scalar::parse_from_cow(Cow::Borrowed(&*text)) {
+        Scalar::Null => Ok(Value::Null),
+        Scalar::Boolean(value) => Ok(Value::Bool(value)),
+        Scalar::Integer(value) => Ok(Value::from(value)),
         Scalar::FloatingPoint(value) => {
             let value = Number::from_f64(value.into_inner());
             // Of a number that a double does not hold, all digits count: a pin has to be what was reviewed.
             let written = text.parse::<Number>().ok().filter(|written| {
                 value.as_ref().is_some_and(|value| !json::is_same_number(value, written))
             });
-            written.or(value).map(Value::Number)
+            written.or(value).map(Value::Number).ok_or(text)
         }
-        Scalar::String(value) => Some(Value::String(value.into_owned())),
+        Scalar::String(_) => Ok(Value::String(text.into_owned())),
     }
 }
 

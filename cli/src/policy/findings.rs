@@ -47,16 +47,16 @@ impl From<LocatedWarning> for LocatedFault {
 
 /// Looks at all of a document.
 pub(super) fn findings(document: &Document) -> Findings {
-    let bytes = json::canonical_exact(&document.value).len();
-    if bytes > policy::LONGEST {
-        let faults = vec![too_long(bytes)];
+    let canonical = json::canonical_exact(&document.value);
+    if canonical.len() > policy::LONGEST {
+        let faults = vec![too_long(canonical.len())];
         return Findings { policy: None, faults, warnings: Vec::new() };
     }
     match policy::compile(&document.value) {
         Ok(policy) => {
             let mut faults = document.located(&policy.review());
             let warnings = located(document, &policy, &faults, &[]);
-            let version = policy::version_of(&document.value);
+            let version = policy::version_of_canonical(canonical.as_bytes());
             faults.sort();
             let policy = version.filter(|_| faults.is_empty()).map(|version| (policy, version));
             Findings { policy, faults, warnings }

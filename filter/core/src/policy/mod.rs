@@ -515,7 +515,9 @@ pub fn version_of(document: &Value) -> Option<PolicyVersion> {
     version_of_canonical(json::canonical_exact(document).as_bytes())
 }
 
-fn version_of_canonical(text: &[u8]) -> Option<PolicyVersion> {
+/// The same of a document that is in its canonical form, which takes longer to write than to hash.
+#[must_use]
+pub fn version_of_canonical(text: &[u8]) -> Option<PolicyVersion> {
     /// In one piece a large document would be hashed by code that the host has not optimised yet.
     const PIECE: usize = 16_384;
     let mut hasher = Sha256::new();

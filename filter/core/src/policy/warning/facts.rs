@@ -1,7 +1,7 @@
 //! What pinned schemas, caps and argument rules leave for the arguments of a tool.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use serde_json::Value;
@@ -33,21 +33,25 @@ pub(super) struct Facts {
 /// tools have the same schema.
 pub(super) struct PinnedFacts<'a> {
     policy: &'a Policy,
-    /// Arguments that caps of roles change, by connector and by tools.
-    capped: Vec<(&'a PolicyName, Globs, &'a str)>,
+    /// Arguments that caps of roles change, by connector and by tools; each once, however many roles have the cap.
+    capped: BTreeMap<&'a PolicyName, Vec<(Globs, &'a str)>>,
     by_tool: RefCell<HashMap<usize, Rc<Facts>>>,
     by_text: RefCell<HashMap<String, Rc<Facts>>>,
 }
 
 impl<'a> PinnedFacts<'a> {
     pub(super) fn new(policy: &'a Policy) -> Self {
-        let mut capped = Vec::new();
+        let mut capped: BTreeMap<_, Vec<(Globs, &str)>> = BTreeMap::new();
         for (name, access) in policy.roles.values().flat_map(|role| &role.connectors) {
             for (tool, rules) in access.tools.iter().flat_map(|rules| rules.each()) {
                 if let Some(cap) = rules.max_records.as_ref().filter(|cap| policy.holds(cap)) {
                     let mut tools = Globs::default();
                     tools.insert(&tool);
-                    capped.push((name, tools, cap.argument.as_str()));
+                    let cap = (tools, cap.argument.as_str());
+                    let of_connector = capped.entry(name).or_default();
+                    if !of_connector.contains(&cap) {
+                        of_connector.push(cap);
+                    }
                 }
             }
         }
@@ -106,10 +110,9 @@ impl<'a> PinnedFacts<'a> {
         &'s self,
         pinned: &'s PinnedTool<'_>,
     ) -> impl Iterator<Item = &'a str> + 's {
-        let about = self.capped.iter().filter(move |(connector, tools, _)| {
-            *connector == pinned.connector && tools.matches(pinned.tool)
-        });
-        about.map(|(_, _, argument)| *argument)
+        let of_connector = self.capped.get(pinned.connector).into_iter().flatten();
+        let about = of_connector.filter(move |(tools, _)| tools.matches(pinned.tool));
+        about.map(|(_, argument)| *argument)
     }
 
     /// Whether more than the schema decides what is left.

@@ -34,7 +34,7 @@ impl Policy {
                 ));
             }
         }
-        super::secrets::warn("", document, &mut warnings);
+        super::secrets::warn(document, &mut warnings);
         let Streams { per_caller, per_organisation, .. } = self.streams;
         let written = |name: &str| document.get("streams").and_then(|it| it.get(name)).is_some();
         if per_caller > per_organisation && written("per_caller") {
