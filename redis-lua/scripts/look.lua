@@ -2,10 +2,11 @@
 -- look: how windows stand, without a draw and without a write, so that a user who may only read can run it.
 --
 -- KEYS    windows (LISTs that only admit.lua writes; see there), in Redis Cluster all with one hash tag.
--- ARGV    for each window: limit, length_us, cost.
+-- ARGV    for each window: limit, length_us, grain_us, cost.
 -- RETURNS {remaining_1, reset_us_1, wait_us_1, ..}: remaining and reset as admit.lua returns them when it draws nothing.
 --         wait_us: how long until the cost would fit if nobody else drew; 0 if it does now, -1 if it never can (cost
---         above limit). Draws that are dated further ahead than a whole window are taken as of now, as admit.lua dates them.
+--         above limit). Draws that are dated further ahead than a whole window and a grain are taken as of now, as
+--         admit.lua dates them.
 -- ATOMIC  Redis runs a script alone.
 -- EXPIRY  None: it only reads.
 -- MEMORY  None.
@@ -40,7 +41,8 @@ end
 
 local reply = {}
 for i, key in ipairs(KEYS) do
-  local limit, length, cost = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
+  local limit, length = tonumber(ARGV[4 * i - 3]), tonumber(ARGV[4 * i - 2])
+  local grain, cost = tonumber(ARGV[4 * i - 1]), tonumber(ARGV[4 * i])
   local left = count_while(function(draw)
     local time = number_at(key, 2 * draw - 1)
     return time and time + length <= now
@@ -48,14 +50,14 @@ for i, key in ipairs(KEYS) do
   local first, oldest = number_at(key, 2 * left) or 0, number_at(key, 2 * left + 1)
   local last = number_at(key, -1) or 0
   local newest = oldest and number_at(key, -2)
-  local ahead = newest and newest > now + 2 * length
-  if ahead then oldest = now end
+  local ahead = newest and newest > now + length + grain
+  if ahead then oldest = math.ceil(now / grain) * grain end
   local used = oldest and last - first or 0
   local excess, wait = used + cost - limit, 0
   if cost > limit then
     wait = -1
   elseif cost > 0 and excess > 0 then
-    wait = ahead and length or wait_for(key, length, first, excess)
+    wait = ahead and oldest + length - now or wait_for(key, length, first, excess)
   end
   reply[#reply + 1] = math.max(0, limit - used)
   reply[#reply + 1] = oldest and oldest + length - now or 0

@@ -8,7 +8,7 @@ use crate::{LOOK, ReplyError, ScriptCall, Value, Window};
 /// How windows stand, all at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
-    /// The windows; of their numbers only limit, length and cost count.
+    /// The windows; of their numbers only limit, length, grain and cost count.
     pub windows: Vec<Window>,
 }
 
@@ -26,7 +26,9 @@ pub struct WindowStanding {
 impl Look {
     /// The script call; for `EVALSHA_RO`.
     pub fn call(&self) -> ScriptCall {
-        let numbers = |window: &Window| [window.limit, window.length_us.max(1), window.cost];
+        let numbers = |window: &Window| {
+            [window.limit, window.length_us.max(1), window.grain_us.max(1), window.cost]
+        };
         ScriptCall {
             script: &LOOK,
             keys: self.windows.iter().map(|window| window.key.clone()).collect(),

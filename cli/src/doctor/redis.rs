@@ -3,7 +3,8 @@
 //! Owns what is asked of a server. That nothing may be evicted and that changes survive a crash are guarantees of
 //! the gateway, hence not a matter of taste. Whether it takes writes is tried, by the script that admits calls.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use portcullis_core::policy::{self, Connector, Policy, UpstreamBinding};
 use super::{Finding, clock};
 use crate::args::Session;
 use crate::connection::Node;
-use crate::key::{Active, lacks};
+use crate::key::lacks;
 use crate::policy::unknown_keys;
 use crate::report::CliError;
 use crate::store::Store;
@@ -294,29 +295,75 @@ fn policies(store: &mut Store) -> Result<Vec<Finding>, CliError> {
         let next = "portcullis policy push FILE --reason …";
         return Ok(vec![Finding::warning("policy", "no organisation yet", next)]);
     }
-    let (mut findings, mut seen) = (Vec::new(), BTreeSet::new());
+    let (mut findings, mut known) = (Vec::new(), BTreeMap::new());
     for org in &organisations {
-        findings.push(policy_of(store, org)?);
-        findings.extend(orphans_of(store, org)?);
-        if let Ok(active) = Active::of(org, store)
-            && seen.insert(active.version.clone())
-        {
-            findings.extend(unknown_keys(store, org, active.policy())?);
+        let check = format!("policy {org}");
+        let Some(version) = store.active(org)? else {
+            let next = "portcullis policy push FILE --reason …";
+            findings.push(Finding::bad(&check, "none is active: every call is refused", next));
+            continue;
+        };
+        let first = !known.contains_key(&version);
+        let stored = match known.entry(version.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(StoredVersion::read(store, &version)?),
+        };
+        findings.push(stored.finding(check, &version));
+        let StoredVersion::Read(policy) = stored else { continue };
+        findings.extend(orphans_of(store, org, policy)?);
+        if first {
+            findings.extend(unknown_keys(store, org, policy)?);
         }
     }
     Ok(findings)
 }
 
+/// What is stored under a version. Many organisations may have one: it is read and compiled once.
+enum StoredVersion {
+    Absent,
+    /// So many faults.
+    Faulty(usize),
+    /// Without what is large and is not looked at here.
+    Read(Box<Policy>),
+}
+
+impl StoredVersion {
+    fn read(store: &mut Store, version: &PolicyVersion) -> Result<Self, CliError> {
+        let Some(document) = store.policy(version)? else { return Ok(Self::Absent) };
+        Ok(match policy::compile(&document) {
+            Ok(policy) => Self::Read(Box::new(Policy { connectors: BTreeMap::new(), ..policy })),
+            Err(faults) => Self::Faulty(faults.len()),
+        })
+    }
+
+    fn finding(&self, check: String, version: &PolicyVersion) -> Finding {
+        match self {
+            Self::Read(_) => Finding::good(check, format!("{version} is active, and can be read")),
+            Self::Absent => {
+                let found = format!("{version} is active, and its document is gone");
+                Finding::bad(&check, found, "portcullis policy rollback, or push it again")
+            }
+            Self::Faulty(faults) => {
+                let found = format!("{version} is active, and has {faults} faults");
+                let next = "portcullis policy rollback; the filter keeps the last good one";
+                Finding::bad(&check, found, next)
+            }
+        }
+    }
+}
+
 /// Active keys of an organisation whose role or tier its policy does not have.
-fn orphans_of(store: &mut Store, org: &OrgId) -> Result<Option<Finding>, CliError> {
+fn orphans_of(
+    store: &mut Store,
+    org: &OrgId,
+    policy: &Policy,
+) -> Result<Option<Finding>, CliError> {
     const NAMED: usize = 10;
-    let Ok(active) = Active::of(org, store) else { return Ok(None) };
     let now = Seconds::now();
     let records = store.records(org)?.into_iter().filter_map(|listed| listed.stored.ok());
     let alive = records.map(|stored| stored.record).filter(|it| it.is_alive(now.0).is_ok());
     let lacking = |record: KeyRecord| {
-        lacks(&record, active.policy())
-            .map(|lacks| format!("{} ({}: {lacks})", record.id, record.name))
+        lacks(&record, policy).map(|lacks| format!("{} ({}: {lacks})", record.id, record.name))
     };
     let orphans: Vec<String> = alive.filter_map(lacking).collect();
     if orphans.is_empty() {
@@ -344,30 +391,6 @@ fn unknown_keys(
     let finding =
         || Finding::warning(&format!("policy {org}"), unknown_keys::told(&unknown, policy), next);
     Ok((!unknown.is_empty()).then(finding))
-}
-
-fn policy_of(store: &mut Store, org: &OrgId) -> Result<Finding, CliError> {
-    let check = format!("policy {org}");
-    let Some(version) = store.active(org)? else {
-        let next = "portcullis policy push FILE --reason …";
-        return Ok(Finding::bad(&check, "none is active: every call is refused", next));
-    };
-    let Some(document) = store.policy(&version)? else {
-        let found = format!("{version} is active, and its document is gone");
-        return Ok(Finding::bad(&check, found, "portcullis policy rollback, or push it again"));
-    };
-    Ok(match policy::compile(&document) {
-        Ok(_) => Finding::good(check, format!("{version} is active, and can be read")),
-        Err(faults) => {
-            let faults = faults.iter().count();
-            let found = format!("{version} is active, and has {faults} faults");
-            Finding::bad(
-                &check,
-                found,
-                "portcullis policy rollback; the filter keeps the last good one",
-            )
-        }
-    })
 }
 
 #[cfg(test)]

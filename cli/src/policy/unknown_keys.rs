@@ -14,11 +14,16 @@ const NAMED: usize = 10;
 
 /// Ids below `keys:` that no organisation of the policy has; none where that may not be read.
 pub(crate) fn unknown(store: &mut Store, policy: &Policy) -> Result<Vec<KeyId>, CliError> {
-    let mut unknown = Vec::new();
-    for id in policy.keys.keys() {
-        match is_known(store, policy, id) {
-            Ok(true) => {}
-            Ok(false) => unknown.push(id.clone()),
+    let mut unknown: Vec<&KeyId> = policy.keys.keys().collect();
+    for org in &policy.organisations {
+        if unknown.is_empty() {
+            break;
+        }
+        match store.have_records(org, &unknown) {
+            Ok(have) => {
+                let mut have = have.into_iter();
+                unknown.retain(|_| !have.next().unwrap_or_default());
+            }
             Err(refusal) if refusal.is_for_want_of_rights() => {
                 let found = refusal.found();
                 progress(&format!(
@@ -29,16 +34,7 @@ pub(crate) fn unknown(store: &mut Store, policy: &Policy) -> Result<Vec<KeyId>, 
             Err(refusal) => return Err(refusal),
         }
     }
-    Ok(unknown)
-}
-
-fn is_known(store: &mut Store, policy: &Policy, id: &KeyId) -> Result<bool, CliError> {
-    for org in &policy.organisations {
-        if store.has_record(org, id)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(unknown.into_iter().cloned().collect())
 }
 
 /// `keys.k1a2b3, keys.k9x8y7: no key of acme and south has this id, …`.

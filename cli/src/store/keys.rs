@@ -60,9 +60,21 @@ impl Store {
         })
     }
 
-    /// Whether there is a record, be it readable or not.
-    pub(crate) fn has_record(&mut self, org: &OrgId, id: &KeyId) -> Result<bool, CliError> {
-        Ok(self.record_or_fault(org, id)?.is_some())
+    /// Of which of these ids there is a record, be it readable or not.
+    pub(crate) fn have_records(
+        &mut self,
+        org: &OrgId,
+        ids: &[&KeyId],
+    ) -> Result<Vec<bool>, CliError> {
+        let mut have = Vec::new();
+        for ids in ids.chunks(PAGE) {
+            let records = ids.iter().map(|id| record_fields(org, id)).collect();
+            let records: Vec<Fields> = self.connection.all(records)?;
+            have.extend(
+                ids.iter().zip(records).map(|(id, fields)| read(org, id, fields).is_some()),
+            );
+        }
+        Ok(have)
     }
 
     /// The record, if there is one, or what is wrong with it.

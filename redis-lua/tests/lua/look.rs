@@ -14,6 +14,7 @@ fn what_is_seen_is_what_an_admission_would_find() {
         let now: (u64, u64) = redis::cmd("TIME").query(&mut connection).unwrap();
         let now = now.0 * 1_000_000 + now.1;
         let length = 60_000_000;
+        let ahead = |seconds: i64| vec![-seconds * 1_000_000];
         for (nth, (cost, ages)) in [
             (0, vec![]),
             (1, vec![10_000_000]),
@@ -23,6 +24,11 @@ fn what_is_seen_is_what_an_admission_would_find() {
             (8, vec![300_000_000, 200_000_000, 100_000_000, 50_000_000, 30_000_000, 20_000_000]),
             (10, vec![40_000_000; 5]),
             (1, vec![90_000_000; 7]),
+            // The clock went back: below a whole window such draws stay as they are, beyond it they are of now.
+            (9, ahead(50)),
+            (9, ahead(61)),
+            (9, ahead(90)),
+            (9, ahead(130)),
         ]
         .into_iter()
         .enumerate()
@@ -32,8 +38,9 @@ fn what_is_seen_is_what_an_admission_would_find() {
             one.key = Key::window(Scope::Org("acme"), &name, &[]);
             let draws: Vec<Draw> = ages
                 .iter()
+                .copied()
                 .zip(0_u64..)
-                .map(|(age, nth)| Draw { at_us: now - age + nth, cost: 2 })
+                .map(|(age, nth)| Draw { at_us: now.saturating_add_signed(-age) + nth, cost: 2 })
                 .collect();
             if !draws.is_empty() {
                 seed(&mut connection, &one.key, 3, &draws);

@@ -9,7 +9,7 @@ use crate::glob::covers;
 use crate::id::PolicyName;
 use crate::nearest::slip;
 use crate::policy::{
-    Access, Check, Connector, Enforcement, Globs, Policy, Requirement, Role, Unpinned,
+    Access, Check, Connector, Enforcement, Globs, Policy, Requirement, Role, Tool, Unpinned,
 };
 
 impl Policy {
@@ -126,9 +126,10 @@ impl Policy {
         warnings: &mut Vec<Warning>,
     ) {
         let ruled = connector.tools.iter().filter(|(tool, stated)| {
-            stated.pin.is_none() && (has_rules(stated) || stated.read_only) && !is_pattern(tool)
+            let says = has_rules(stated) || stated.read_only || !stated.redact.is_empty();
+            stated.pin.is_none() && says && !is_pattern(tool)
         });
-        let ruled: Vec<&String> = ruled.map(|(tool, _)| tool).collect();
+        let ruled: Vec<(&String, &Tool)> = ruled.collect();
         if ruled.is_empty() {
             return;
         }
@@ -138,8 +139,10 @@ impl Policy {
         let granted = |tool: &str| {
             self.accesses(name).any(|access| access.allow.names(tool) || access.show.names(tool))
         };
-        for tool in ruled {
+        for (tool, stated) in ruled {
             let slip = slip(tool, &meant);
+            // Calls of hidden tools are logged, too: what is only redacted there has its effect.
+            let hides = hides && (has_rules(stated) || stated.read_only);
             let found = match (hides, slip.is_empty() || granted(tool)) {
                 (true, _) => {
                     "rules of a tool without a pin, and unpinned tools are hidden: they guard nothing"

@@ -95,6 +95,10 @@ fn describes<'a>(schema: &'a Value, steps: &[&str], depth: usize) -> Result<(), 
         return Ok(());
     }
     let properties = members.get("properties").and_then(Value::as_object);
+    // What it says of the others is nothing, and it says so: a name in `properties` is not all that may stand here.
+    if members.get("additionalProperties") == Some(&Value::Bool(true)) {
+        return Ok(());
+    }
     let open = members.get("additionalProperties").filter(|it| it.is_object());
     let prefix = members.get("prefixItems").and_then(Value::as_array).into_iter().flatten();
     let items: Vec<&Value> = prefix.chain(members.get("items")).collect();
