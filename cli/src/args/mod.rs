@@ -36,8 +36,8 @@ pub(crate) use operator::{
 };
 pub(crate) use policy::{
     CanaryArgs, CanaryCommand, CanaryStartArgs, CanaryStopArgs, CanaryWidenArgs, CheckArgs,
-    DiffArgs, HistoryArgs, PolicyCommand, PromoteArgs, PushArgs, RollbackArgs, ShowPolicyArgs,
-    Side, TestArgs,
+    DiffArgs, HistoryArgs, PolicyCommand, PromoteArgs, PushArgs, ReviewArgs, RollbackArgs,
+    ShowPolicyArgs, Side, TestArgs,
 };
 
 pub(crate) use top::TopArgs;

@@ -65,6 +65,8 @@ pub(crate) struct CanaryStartArgs {
     #[arg(long)]
     pub(crate) orphan_keys: bool,
     #[command(flatten)]
+    pub(crate) review: ReviewArgs,
+    #[command(flatten)]
     pub(crate) which: Which,
     /// Why; kept in the history.
     #[arg(long, value_parser = line, required_unless_present = "dry_run")]
@@ -165,9 +167,27 @@ pub(crate) struct PushArgs {
     #[arg(long, value_name = "VERSION", value_parser = policy_version)]
     pub(crate) if_active: Option<PolicyVersion>,
     #[command(flatten)]
+    pub(crate) review: ReviewArgs,
+    #[command(flatten)]
     pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) canary: CanaryArgs,
+}
+
+/// What is looked at before a document is activated.
+#[derive(Debug, Default, Clone, Args)]
+pub(crate) struct ReviewArgs {
+    /// On a terminal, do not show the difference and ask first. Scripts are never asked.
+    #[arg(long, short = 'y')]
+    pub(crate) yes: bool,
+    /// Also show what the tool calls of these audit logs would get: calls newly refused, newly allowed, waiting for a
+    /// person, with other arguments, priced otherwise.
+    #[arg(long, value_name = "LOG", num_args = 1..)]
+    pub(crate) against: Vec<PathBuf>,
+    /// Push a policy whose cases are not as expected: those of policy.test.yaml beside policy.yaml, or below the
+    /// folder.
+    #[arg(long)]
+    pub(crate) failing_cases: bool,
 }
 
 /// On whom a document is tried.

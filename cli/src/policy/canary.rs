@@ -19,11 +19,13 @@ use crate::store::{NamedCanary, PolicyAction, Store, Target};
 
 /// Tries a document on some callers, where nothing is tried yet.
 pub(crate) fn start(session: &Session, args: CanaryStartArgs) -> Result<Report, CliError> {
-    let CanaryStartArgs { file, callers, dry_run, strict, orphan_keys, which, reason } = args;
+    let CanaryStartArgs { file, callers, dry_run, strict, orphan_keys, review, which, reason } =
+        args;
     let canary = CanaryArgs::from(callers);
     nobody(&canary)?;
+    let if_active = None;
     let push =
-        PushArgs { file, reason, dry_run, strict, orphan_keys, if_active: None, which, canary };
+        PushArgs { file, reason, dry_run, strict, orphan_keys, if_active, review, which, canary };
     pushed_beside(session, &push, OtherCanary::Kept)
 }
 

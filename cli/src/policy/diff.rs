@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::change::OrgChange;
 use super::difference::{Difference, differences, summary};
 use super::orphans::{self, Orphan, Orphaning};
-use super::replay::{self, Sides};
+use super::replay::{self, Replayed, Sides};
+use super::test::Tally;
 use super::{active_policies, listed, no_policy, stored_document, unknown_keys};
-use crate::args::{DiffArgs, Session, Side};
+use crate::args::{DiffArgs, ReviewArgs, Session, Side};
 use crate::document::Document;
 use crate::escape;
 use crate::report::{CliError, Report, Verdict};
@@ -75,25 +76,16 @@ fn against(
     args: &DiffArgs,
     comparisons: &[Comparison],
 ) -> Result<Report, CliError> {
-    let compiled = |named: &Named| {
-        policy::compile(&named.document).map_err(|faults| {
-            CliError::new(format!("it has {} faults: {faults}", faults.len()), &named.name)
-                .expected("a policy that decides about calls")
-                .next("portcullis policy check FILE")
-        })
-    };
-    let mut sides = Vec::new();
-    for Comparison { from, to, organisations, .. } in comparisons {
-        let (organisations, name) =
-            (organisations.clone(), format!("{} -> {}", from.name, to.name));
-        sides.push(Sides { name, organisations, from: compiled(from)?, to: compiled(to)? });
-    }
+    let sides = comparisons.iter().map(Comparison::sides).collect::<Result<Vec<_>, _>>()?;
     // Tiers and restrictions of keys are in Redis, if that is there.
-    let store = match session.redis {
+    let mut store = match session.redis {
         Some(_) => Some(Store::open(session)?),
         None => None,
     };
-    replay::replay(&args.against, &sides, store, args.exit_code)
+    let Replayed { different, text, views } =
+        replay::replay(&args.against, &sides, store.as_mut())?;
+    let verdict = if different && args.exit_code { Verdict::Wanting } else { Verdict::Good };
+    Ok(Report::judged(verdict, text, json!({ "different": different, "replays": views })))
 }
 
 /// What a push would mean for keys.
@@ -105,46 +97,113 @@ pub(super) struct Keys<'a> {
     pub(super) policy: &'a Policy,
 }
 
+/// What is looked at beside the difference.
+pub(super) struct Beside<'a> {
+    pub(super) cases: Option<&'a Tally>,
+    pub(super) args: &'a ReviewArgs,
+}
+
 /// What a push would do.
-pub(super) fn preview(
+pub(super) struct Preview {
+    /// What becomes of which version, and what that means for keys.
+    told: String,
+    comparisons: Vec<Comparison>,
+    replayed: Option<Replayed>,
+    cases: Vec<String>,
+    json: Value,
+    refused: bool,
+}
+
+impl Preview {
+    pub(super) fn of(
+        store: &mut Store,
+        document: &Document,
+        version: &PolicyVersion,
+        steps: &[OrgChange],
+        keys: &Keys<'_>,
+        beside: &Beside<'_>,
+    ) -> Result<Self, CliError> {
+        let Keys { orphans, orphaning, unknown, policy } = *keys;
+        let active = |step: &OrgChange| (step.org.clone(), step.before.version().cloned());
+        let to = Named::of_file(document);
+        let comparisons = with_active(steps.iter().map(active).collect(), &to, store)?;
+        let share = steps.first().and_then(OrgChange::share);
+        let what = share.map_or_else(|| "active".to_owned(), |share| format!("tried on {share}"));
+        let mut told = format!("policy {version} would be {what}");
+        for step in steps {
+            told.push_str(&format!("\n  {}  {}", step.org, step.told()));
+        }
+        if !orphans.is_empty() {
+            let needs = match orphaning {
+                Orphaning::Refused => "; a push needs --orphan-keys",
+                Orphaning::Warned => "",
+            };
+            told.push_str(&format!("\n{}{needs}", escape::line(&orphans::told(orphans))));
+        }
+        if !unknown.is_empty() {
+            told.push_str(&format!("\nwarning: {}", unknown_keys::told(unknown, policy)));
+        }
+        let replayed = replayed(&comparisons, beside.args, store)?;
+        let failing = beside.cases.is_some_and(|cases| cases.failed > 0);
+        let mut json = json!({
+            "dry_run": true,
+            "version": version,
+            "organisations": steps.iter().map(OrgChange::view).collect::<Vec<_>>(),
+            "orphaned_keys": orphans,
+            "unknown_keys": unknown,
+            "different": comparisons.iter().any(Comparison::is_different),
+            "comparisons": comparisons.iter().map(Comparison::view).collect::<Vec<_>>(),
+        });
+        if let Some(members) = json.as_object_mut() {
+            let cases = beside.cases.map(|cases| ("cases".to_owned(), cases.view()));
+            let replays =
+                replayed.as_ref().map(|it| ("replays".to_owned(), it.views.clone().into()));
+            members.extend(cases.into_iter().chain(replays));
+        }
+        Ok(Self {
+            told,
+            comparisons,
+            replayed,
+            cases: beside.cases.map(Tally::lines).unwrap_or_default(),
+            json,
+            refused: orphaning == Orphaning::Refused && !orphans.is_empty()
+                || failing && !beside.args.failing_cases,
+        })
+    }
+
+    /// For people: what differs, what the cases say, and what calls would get.
+    pub(super) fn text(&self) -> String {
+        let mut parts = vec![format!("{}\n{}", self.told, text(&self.comparisons))];
+        parts.extend(Some(self.cases.join("\n")).filter(|cases| !cases.is_empty()));
+        parts.extend(self.replayed().map(str::to_owned));
+        parts.join("\n\n")
+    }
+
+    /// What calls would get, where that was asked for.
+    pub(super) fn replayed(&self) -> Option<&str> {
+        self.replayed.as_ref().map(|it| it.text.as_str())
+    }
+
+    /// Of a push that changes nothing.
+    pub(super) fn report(self) -> Report {
+        let verdict = if self.refused { Verdict::Wanting } else { Verdict::Good };
+        let text = format!("a dry run, nothing was changed: {}", self.text());
+        Report::judged(verdict, text, self.json)
+    }
+}
+
+/// What the calls in the logs that were named would get. Where nothing was active, all were refused.
+fn replayed(
+    comparisons: &[Comparison],
+    args: &ReviewArgs,
     store: &mut Store,
-    document: &Document,
-    version: &PolicyVersion,
-    steps: &[OrgChange],
-    keys: &Keys<'_>,
-) -> Result<Report, CliError> {
-    let Keys { orphans, orphaning, unknown, policy } = *keys;
-    let active = |step: &OrgChange| (step.org.clone(), step.before.version().cloned());
-    let to = Named::of_file(document);
-    let comparisons = with_active(steps.iter().map(active).collect(), &to, store)?;
-    let share = steps.first().and_then(OrgChange::share);
-    let what = share.map_or_else(|| "active".to_owned(), |share| format!("tried on {share}"));
-    let mut told = format!("a dry run, nothing was changed: policy {version} would be {what}");
-    for step in steps {
-        told.push_str(&format!("\n  {}  {}", step.org, step.told()));
+) -> Result<Option<Replayed>, CliError> {
+    if args.against.is_empty() {
+        return Ok(None);
     }
-    if !orphans.is_empty() {
-        let needs = match orphaning {
-            Orphaning::Refused => "; a push needs --orphan-keys",
-            Orphaning::Warned => "",
-        };
-        told.push_str(&format!("\n{}{needs}", escape::line(&orphans::told(orphans))));
-    }
-    if !unknown.is_empty() {
-        told.push_str(&format!("\nwarning: {}", unknown_keys::told(unknown, policy)));
-    }
-    let json = json!({
-        "dry_run": true,
-        "version": version,
-        "organisations": steps.iter().map(OrgChange::view).collect::<Vec<_>>(),
-        "orphaned_keys": orphans,
-        "unknown_keys": unknown,
-        "different": comparisons.iter().any(Comparison::is_different),
-        "comparisons": comparisons.iter().map(Comparison::view).collect::<Vec<_>>(),
-    });
-    let refused = orphaning == Orphaning::Refused && !orphans.is_empty();
-    let verdict = if refused { Verdict::Wanting } else { Verdict::Good };
-    Ok(Report::judged(verdict, format!("{told}\n{}", text(&comparisons)), json))
+    let active = comparisons.iter().filter(|it| it.from.version.is_some());
+    let sides = active.map(Comparison::sides).collect::<Result<Vec<_>, _>>()?;
+    replay::replay(&args.against, &sides, Some(store)).map(Some)
 }
 
 /// What the named organisations have active, each version once, and `to`.
@@ -260,6 +319,23 @@ impl Comparison {
     fn of(from: Named, to: Named) -> Self {
         let differences = differences(&from.document, &to.document);
         Self { organisations: Vec::new(), from, to, differences }
+    }
+
+    /// Both sides as policies that decide.
+    fn sides(&self) -> Result<Sides, CliError> {
+        let compiled = |named: &Named| {
+            policy::compile(&named.document).map_err(|faults| {
+                CliError::new(format!("it has {} faults: {faults}", faults.len()), &named.name)
+                    .expected("a policy that decides about calls")
+                    .next("portcullis policy check FILE")
+            })
+        };
+        Ok(Sides {
+            name: format!("{} -> {}", self.from.name, self.to.name),
+            organisations: self.organisations.clone(),
+            from: compiled(&self.from)?,
+            to: compiled(&self.to)?,
+        })
     }
 
     fn is_different(&self) -> bool {

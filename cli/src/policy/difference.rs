@@ -75,10 +75,11 @@ fn objects(
     }
 }
 
-/// What only one side has; taken apart as long as it is too much for a line.
+/// What only one side has; taken apart as long as it is too much for a line. A schema stays whole: it came or went in one
+/// piece, and a hundred places of it would hide the rest.
 fn one_sided(path: String, value: &Value, kind: fn(Value) -> Kind, found: &mut Vec<Difference>) {
     match value {
-        Value::Object(members) if !is_short(&told(value)) => {
+        Value::Object(members) if !is_short(&told(value)) && !is_schema(&path) => {
             // A file's members come in its own order.
             for (name, value) in members.iter().collect::<BTreeMap<_, _>>() {
                 one_sided(member(&path, name), value, kind, found);
@@ -86,6 +87,11 @@ fn one_sided(path: String, value: &Value, kind: fn(Value) -> Kind, found: &mut V
         }
         value => found.push(Difference { path, kind: kind(value.clone()) }),
     }
+}
+
+/// Whether a pinned schema stands there.
+fn is_schema(path: &str) -> bool {
+    [".input_schema", ".output_schema"].iter().any(|end| path.ends_with(end))
 }
 
 fn lists(path: &str, old: &[Value], new: &[Value], found: &mut Vec<Difference>) {
@@ -240,6 +246,22 @@ mod tests {
              + e.f.h  {{}}\n  + i  {{\"j\":true}}"
         );
         assert_eq!(text(old, new), expected);
+    }
+
+    #[test]
+    fn a_schema_that_is_new_is_one_place_and_one_that_changes_is_taken_apart() {
+        let tool = |maximum: u64| {
+            let long = "x".repeat(SHORT);
+            let limit = json!({"type": "integer", "maximum": maximum, "description": long});
+            json!({"t": {"price": 2, "input_schema": {"type": "object", "properties": {"limit": limit}}}})
+        };
+        let new = differences(&json!({"u": 1}), &tool(5));
+        let paths: Vec<&str> = new.iter().map(|it| it.path.as_str()).collect();
+        assert_eq!(paths, ["t.input_schema", "t.price", "u"]);
+        let shown = text(json!({}), tool(5));
+        assert_eq!(shown.lines().count(), 3, "{shown}");
+        assert!(shown.contains(r#"+ {"properties":{"limit":{"description":"xxx"#), "{shown}");
+        assert_eq!(text(tool(5), tool(6)), "  ~ t.input_schema.properties.limit.maximum  5 -> 6");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod junit;
 mod orphans;
 mod push;
 mod replay;
+mod review;
 mod rollback;
 mod test;
 pub(crate) mod unknown_keys;

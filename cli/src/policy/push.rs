@@ -8,10 +8,10 @@ use portcullis_core::policy::Policy;
 
 use super::canary_callers::{canary, knows_keys};
 use super::change::{Change, OrgChange};
-use super::diff::Keys;
+use super::diff::{Beside, Keys, Preview};
 use super::findings::{Findings, LocatedWarning, findings};
 use super::orphans::{self, Orphaning};
-use super::{NOT_ACTIVATED, count, diff, fits, listed, unknown_keys};
+use super::{NOT_ACTIVATED, count, fits, listed, review, unknown_keys};
 use crate::admin_log::AdminLog;
 use crate::args::{PushArgs, Session, Which};
 use crate::document::Document;
@@ -38,12 +38,21 @@ pub(super) fn pushed_beside(
     let document = Document::read(&args.file)?;
     let (policy, version) = sound(&document, args.strict)?;
     let canary = canary(&args.canary, &version)?;
+    let cases = review::cases(&args.file)?;
+    if let (Some(cases), false) = (&cases, args.dry_run) {
+        review::refuse(cases, &args.review, &document.place)?;
+    }
     let mut store = Store::open(session)?;
     let admin_log = AdminLog::new(session, &mut store, args.reason.as_deref())?;
     fits(&policy, &document.place, &store)?;
     let organisations = chosen(&args.which, &policy, &document.place)?;
     knows_keys(&mut store, &args.canary, &organisations)?;
     warn_of_new(&mut store, &organisations)?;
+    // Beside the watch: it only warns, and asks for each key of each organisation.
+    let unknown = unknown_keys::unknown(&mut store, &policy)?;
+    if args.strict {
+        unknown_keys::refuse(&unknown, &policy, &document.place)?;
+    }
     store.until_done(NOT_ACTIVATED, |store| {
         store.watch_organisations(&organisations)?;
         let active_policies = organisations
@@ -64,20 +73,25 @@ pub(super) fn pushed_beside(
         let active = |step: &OrgChange| (step.org.clone(), step.before.version().cloned());
         let concerned: Vec<_> = steps.iter().map(active).collect();
         let orphans = orphans::orphans(store, &policy, &concerned)?;
-        let unknown = unknown_keys::unknown(store, &policy)?;
-        if args.strict {
-            unknown_keys::refuse(&unknown, &policy, &document.place)?;
-        }
+        let orphaning = Orphaning::of(args.orphan_keys);
+        let preview = |store: &mut Store| {
+            let keys = Keys { orphans: &orphans, orphaning, unknown: &unknown, policy: &policy };
+            let beside = Beside { cases: cases.as_ref(), args: &args.review };
+            Preview::of(store, &document, &version, &steps, &keys, &beside)
+        };
         if args.dry_run {
             store.unwatch()?;
-            let orphaning = Orphaning::of(args.orphan_keys);
-            let keys = Keys { orphans: &orphans, orphaning, unknown: &unknown, policy: &policy };
-            return diff::preview(store, &document, &version, &steps, &keys).map(Some);
+            return preview(store).map(|preview| Some(preview.report()));
         }
         unknown_keys::warn(&unknown, &policy);
-        match Orphaning::of(args.orphan_keys) {
+        match orphaning {
             Orphaning::Refused => orphans::refuse(&orphans, &document.place)?,
             Orphaning::Warned => orphans::warn(&orphans),
+        }
+        if review::asks(session, &args.review) {
+            review::confirm(&preview(store)?.text(), &document.place)?;
+        } else if !args.review.against.is_empty() {
+            preview(store)?.replayed().into_iter().flat_map(str::lines).for_each(progress);
         }
         store.put_policy(&version, &document.value)?;
         let untouched = (verb == PolicyAction::Push).then_some("not named by this policy");

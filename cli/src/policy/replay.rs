@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::count;
 use crate::audit::{Call, each_call};
 use crate::escape;
-use crate::report::{CliError, Report, Verdict};
+use crate::report::CliError;
 use crate::store::Store;
 
 /// Two policies, and whose calls they decide.
@@ -72,12 +72,18 @@ struct Tally {
 /// So many groups are shown of each effect.
 const SHOWN: usize = 20;
 
+/// What the calls of some logs get by each pair of policies.
+pub(super) struct Replayed {
+    pub(super) different: bool,
+    pub(super) text: String,
+    pub(super) views: Vec<Value>,
+}
+
 pub(super) fn replay(
     logs: &[PathBuf],
     sides: &[Sides],
-    store: Option<Store>,
-    exit_code: bool,
-) -> Result<Report, CliError> {
+    store: Option<&mut Store>,
+) -> Result<Replayed, CliError> {
     let mut tallies: Vec<Tally> = sides.iter().map(|_| Tally::default()).collect();
     let mut keys = Keys { store, known: BTreeMap::new(), failed: None };
     each_call(logs, |call| {
@@ -98,22 +104,18 @@ pub(super) fn replay(
     let different = tallies.iter().any(|tally| !tally.groups.is_empty());
     let both = || sides.iter().zip(&tallies);
     let text: Vec<String> = both().map(|(sides, tally)| tally.text(&sides.name)).collect();
-    let json = json!({
-        "different": different,
-        "replays": both().map(|(sides, tally)| tally.view(&sides.name)).collect::<Vec<_>>(),
-    });
-    let verdict = if different && exit_code { Verdict::Wanting } else { Verdict::Good };
-    Ok(Report::judged(verdict, text.join("\n\n"), json))
+    let views = both().map(|(sides, tally)| tally.view(&sides.name)).collect();
+    Ok(Replayed { different, text: text.join("\n\n"), views })
 }
 
 /// Records of keys, each read once.
-struct Keys {
-    store: Option<Store>,
+struct Keys<'a> {
+    store: Option<&'a mut Store>,
     known: BTreeMap<(OrgId, KeyId), Option<Principal>>,
     failed: Option<CliError>,
 }
 
-impl Keys {
+impl Keys<'_> {
     fn principal(&mut self, org: &OrgId, key: &str) -> Option<Principal> {
         let (id, store) = (KeyId::new(key)?, self.store.as_mut()?);
         let place = (org.clone(), id);
@@ -134,7 +136,12 @@ impl Keys {
 }
 
 /// The caller of an entry; whether its tier had to be guessed.
-fn caller(call: &Call, org: &OrgId, sides: &Sides, keys: &mut Keys) -> Option<(Principal, bool)> {
+fn caller(
+    call: &Call,
+    org: &OrgId,
+    sides: &Sides,
+    keys: &mut Keys<'_>,
+) -> Option<(Principal, bool)> {
     let role = PolicyName::new(&call.role)?;
     if let Some(principal) = keys.principal(org, &call.key) {
         return Some((Principal { role, ..principal }, false));
@@ -163,7 +170,7 @@ fn caller(call: &Call, org: &OrgId, sides: &Sides, keys: &mut Keys) -> Option<(P
 }
 
 impl Tally {
-    fn add(&mut self, call: &Call, org: &OrgId, sides: &Sides, keys: &mut Keys) {
+    fn add(&mut self, call: &Call, org: &OrgId, sides: &Sides, keys: &mut Keys<'_>) {
         let Some((principal, guessed)) = caller(call, org, sides, keys) else { return };
         let Some(connector) = PolicyName::new(&call.connector) else { return };
         let (claims, bump) = (Map::new(), |number: &mut u64| *number = number.saturating_add(1));

@@ -170,21 +170,90 @@ fn fault(case: &Case, answer: &Answer) -> Option<String> {
     })
 }
 
+/// What came of the cases beside a policy.
+pub(super) struct Tally {
+    pub(super) cases: usize,
+    pub(super) failed: usize,
+    /// A line for each case that is not as expected.
+    pub(super) failures: Vec<String>,
+    files: Vec<String>,
+    reached: usize,
+    rules: usize,
+}
+
+/// Tries the cases of `files` that are about `policy`.
+pub(super) fn tally(files: &[PathBuf], policy: &Path) -> Result<Tally, CliError> {
+    let args = TestArgs { file: policy.to_owned(), policy: None, junit: None, covered: false };
+    let same = |other: &Path| {
+        other == policy
+            || matches!((other.canonicalize(), policy.canonicalize()), (Ok(a), Ok(b)) if a == b)
+    };
+    let mut tried_here = Vec::new();
+    for file in files {
+        let tried = tried(file, &args)?;
+        // Cases below a folder may name another policy.
+        if same(&tried.policy_file) {
+            tried_here.push(tried);
+        }
+    }
+    let coverage = coverages(&tried_here);
+    let failed = |it: &Tried| it.outcomes.iter().filter(|it| it.fault.is_some()).count();
+    let sum = |number: fn(&Coverage) -> usize| {
+        coverage.iter().map(|(_, coverage, _)| number(coverage)).fold(0, usize::saturating_add)
+    };
+    Ok(Tally {
+        cases: tried_here.iter().map(|it| it.outcomes.len()).fold(0, usize::saturating_add),
+        failed: tried_here.iter().map(failed).fold(0, usize::saturating_add),
+        failures: tried_here.iter().flat_map(failures).collect(),
+        files: tried_here.iter().map(verdict).collect(),
+        reached: sum(Coverage::reached),
+        rules: sum(|coverage| coverage.rules),
+    })
+}
+
+impl Tally {
+    /// For people.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let reached = format!("cases reach {} of {}", self.reached, count(self.rules, "rule"));
+        self.failures.iter().chain(&self.files).cloned().chain([reached]).collect()
+    }
+
+    pub(super) fn view(&self) -> Value {
+        let Self { cases, failed, failures, reached, rules, files: _ } = self;
+        json!({
+            "cases": cases, "failed": failed, "failures": failures, "rules": rules,
+            "rules_reached": reached,
+        })
+    }
+}
+
+/// `FAILED crm.test.yaml:12: at most 50 rows: found …, expected …`.
+fn failures(tried: &Tried) -> Vec<String> {
+    let failed = tried.outcomes.iter().filter_map(|it| Some((it, it.fault.as_deref()?)));
+    failed
+        .map(|(it, fault)| {
+            let line = it.line.map(|line| format!(":{line}")).unwrap_or_default();
+            format!("FAILED {}{line}: {}: {fault}", tried.place, it.name)
+        })
+        .collect()
+}
+
+/// `crm.test.yaml: 14 cases, all as expected`.
+fn verdict(tried: &Tried) -> String {
+    let told = match failures(tried).len() {
+        0 => "all as expected".to_owned(),
+        number => format!("{number} not as expected"),
+    };
+    format!("{}: {}, {told}", tried.place, count(tried.outcomes.len(), "case"))
+}
+
 fn report(tried: &[Tried], args: &TestArgs) -> Report {
     let (mut lines, mut views, mut good) = (Vec::new(), Vec::new(), true);
-    for Tried { place, outcomes, .. } in tried {
-        let failed: Vec<&CaseResult> = outcomes.iter().filter(|it| it.fault.is_some()).collect();
-        lines.extend(failed.iter().map(|it| {
-            let line = it.line.map(|line| format!(":{line}")).unwrap_or_default();
-            let fault = it.fault.as_deref().unwrap_or_default();
-            format!("FAILED {place}{line}: {}: {fault}", it.name)
-        }));
-        let told = match failed.len() {
-            0 => "all as expected".to_owned(),
-            number => format!("{number} not as expected"),
-        };
+    for it in tried {
+        let failed = failures(it);
         good &= failed.is_empty();
-        lines.push(format!("{place}: {}, {told}", count(outcomes.len(), "case")));
+        lines.extend(failed);
+        lines.push(verdict(it));
     }
     for (policy_file, coverage, of) in coverages(tried) {
         lines.push(format!(

@@ -163,6 +163,13 @@ impl Scratch {
         Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name))
     }
 
+    /// A file of the same name with another end.
+    pub(crate) fn beside(&self, end: &str, content: &str) -> Self {
+        let path = self.0.with_extension("").display().to_string() + end;
+        std::fs::write(&path, content).expect("the target directory is writable");
+        Self(path.into())
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.0.to_str().expect("UTF-8")
     }

@@ -26,6 +26,7 @@ mod policy;
 mod policy_canary;
 mod policy_diff;
 mod policy_folder;
+mod policy_review;
 mod policy_test;
 mod policy_trial;
 mod render;

@@ -127,7 +127,7 @@ fn a_dry_run_shows_the_same_and_changes_nothing() {
 }
 
 /// What the filter writes of calls of `query_users` and `create_note` by key `id`.
-fn log(id: &str) -> String {
+pub(crate) fn log(id: &str) -> String {
     use portcullis_core::audit::{Chain, Decision, Entry};
     let mut chain = Chain::new("worker-a".into());
     let entry = |tool: &str, effect: &'static str, arguments: serde_json::Value| {
