@@ -133,6 +133,7 @@ impl AdminLog {
         entry.changes = Map::from_iter([
             ("approval".to_owned(), json!({ "to": approval::id(&waiting.digest) })),
             ("client_id".to_owned(), json!({ "to": waiting.client_id })),
+            ("request_id".to_owned(), json!({ "to": waiting.request_id })),
             ("tool".to_owned(), json!({ "to": format!("{}/{}", waiting.connector, waiting.tool) })),
         ]);
         chain(&waiting.org, last).append_action(&entry)

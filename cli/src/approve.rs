@@ -26,7 +26,8 @@ pub(crate) fn list(session: &Session, args: &ApproveListArgs) -> Result<Report, 
             approvals.extend(store.approval(&org, &digest)?);
         }
     }
-    let header = ["ID", "STATE", "EXPIRES IN", "ORG", "CALLER", "TOOL", "ARGUMENTS", "ASKED"];
+    let header =
+        ["ID", "STATE", "EXPIRES IN", "ORG", "CALLER", "TOOL", "ARGUMENTS", "ASKED", "REQUEST"];
     let rows: Vec<_> = approvals.iter().map(row).collect();
     let text = if rows.is_empty() { "no call waits".to_owned() } else { table(header, rows) };
     let views: Vec<_> = approvals.iter().map(view).collect();
@@ -63,6 +64,7 @@ fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Re
     let mut store = Store::open(session)?;
     let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
     let (org, approval) = find(&mut store, args)?;
+    asked_by(args.request.as_deref(), &args.id, &approval)?;
     let digest = approval.waiting.digest.clone();
     let (action, end) = match decision {
         Decision::Grant => (
@@ -131,7 +133,21 @@ fn find(store: &mut Store, args: &DecideArgs) -> Result<(OrgId, Approval), CliEr
     }
 }
 
-fn row(approval: &Approval) -> [String; 8] {
+/// Refuses what another request asked for than the one that somebody looked at.
+fn asked_by(request: Option<&str>, id: &str, approval: &Approval) -> Result<(), CliError> {
+    let asked = &approval.waiting.request_id;
+    match request.is_none_or(|request| request == asked) {
+        true => Ok(()),
+        false => Err(CliError::new(
+            format!("the call {id} waits, and the request {asked} asked for it"),
+            "--request",
+        )
+        .expected("the request that asks now; nothing was changed")
+        .next("portcullis approve list")),
+    }
+}
+
+fn row(approval: &Approval) -> [String; 9] {
     let Approval { state, left_ms, waiting } = approval;
     [
         approval::id(&waiting.digest).to_owned(),
@@ -142,12 +158,22 @@ fn row(approval: &Approval) -> [String; 8] {
         format!("{}/{}", waiting.connector, waiting.tool),
         waiting.arguments.to_string(),
         waiting.asked_at.clone(),
+        waiting.request_id.clone(),
     ]
 }
 
 fn details(approval: &Approval) -> String {
-    let labels =
-        ["id", "state", "expires in", "organisation", "caller", "tool", "arguments", "asked"];
+    let labels = [
+        "id",
+        "state",
+        "expires in",
+        "organisation",
+        "caller",
+        "tool",
+        "arguments",
+        "asked",
+        "request",
+    ];
     let rows = labels.into_iter().zip(row(approval));
     let rows = rows.map(|(label, value)| format!("{label:<13} {}", escape::line(&value)));
     rows.collect::<Vec<_>>().join("\n")

@@ -104,6 +104,10 @@ pub(crate) struct DecideArgs {
     /// Id of the call, from the refusal or `approve list`.
     #[arg(value_parser = approval_id)]
     pub(crate) id: String,
+    /// Only what this request asked for, from REQUEST in `approve list`: a call that waits again under the same id is
+    /// another request.
+    #[arg(long, value_name = "REQUEST", value_parser = line)]
+    pub(crate) request: Option<String>,
     /// Organisation of the call; looked for in all if not given.
     #[arg(long, value_parser = org)]
     pub(crate) org: Option<OrgId>,

@@ -84,6 +84,33 @@ fn ask(admin: &Operator, org: &str, digest: &str) {
     let _: () = redis.zadd(Key::approvals(org).as_str(), digest, 9_999_999_999_999_u64).unwrap();
 }
 
+/// An id names the call: a call that was made and asks again waits under the same one.
+#[test]
+fn a_decision_is_about_the_request_that_was_looked_at() {
+    let operator = Operator::with_policy();
+    let digest = "3f9c0a5be2d17788".repeat(4);
+    ask(&operator, "acme", &digest);
+    let id = &digest[..16];
+    let listed = operator.says(&["approve", "list"]).json();
+    assert_eq!(listed["approvals"][0]["request_id"], "q");
+    let table = operator.plainly(&["approve", "list"]).stdout;
+    assert!(table.lines().nth(1).is_some_and(|row| row.ends_with("  q")), "{table}");
+
+    let grant = ["approve", "grant", id, "--reason", "r", "--request"];
+    let refused = operator.says(&[&grant[..], &["p"]].concat()).refusal();
+    let found = format!("the call {id} waits, and the request q asked for it");
+    assert_eq!(refused["found"], found);
+    let listed = operator.says(&["approve", "list"]).json();
+    assert_eq!(listed["approvals"][0]["state"], "pending");
+
+    operator.says(&[&grant[..], &["q"]].concat()).json();
+    let entries: Vec<String> =
+        operator.redis().lrange(Key::admin("acme").as_str(), -1, -1).unwrap();
+    let entry: serde_json::Value = serde_json::from_str(&entries[0]).unwrap();
+    assert_eq!(entry["changes"]["request_id"]["to"], "q", "{entry}");
+    assert_eq!(entry["changes"]["approval"]["to"], id);
+}
+
 /// Each command that a task is for.
 fn deed<'a>(task: &str, id: &'a str, file: &'a str, digest: &'a str) -> Vec<&'a str> {
     let issuer = "https://idp.example/";
