@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use portcullis_core::id::PolicyName;
 use portcullis_core::pin::Drift;
 
-use super::policy_name;
+use super::{line, policy_name};
 
 /// Where definitions come from: one of three.
 #[derive(Debug, Args)]
@@ -19,6 +19,9 @@ pub(crate) struct DiscoverArgs {
     /// Only this connector. Default: all.
     #[arg(long, value_name = "NAME", value_parser = policy_name)]
     pub(crate) connector: Option<PolicyName>,
+    /// Only this tool; may be given several times. Default: all.
+    #[arg(long = "tool", value_name = "NAME", value_parser = line)]
+    pub(crate) tools: Vec<String>,
     /// Ask through the gateway at this URL, with --key. Shows what that key sees.
     #[arg(long, env = "PORTCULLIS_URL", value_name = "URL")]
     pub(crate) gateway: Option<String>,

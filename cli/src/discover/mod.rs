@@ -7,8 +7,11 @@ mod change;
 mod server;
 mod splice;
 
+use std::collections::BTreeSet;
+
 use portcullis_core::auth::api_key::PresentedKey;
 use portcullis_core::id::{OrgId, PolicyName};
+use portcullis_core::nearest::slip;
 use portcullis_core::policy::{self, Connector, Policy};
 use serde_json::{Value, json};
 
@@ -33,11 +36,19 @@ pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, CliError> {
     };
     let mut found = Vec::new();
     let mut seen = 0_usize;
+    let mut known = BTreeSet::new();
     for (name, connector) in chosen(args, &policy, &document.place)? {
         let live = live_tools(args, connector)?;
-        seen = seen.saturating_add(live.len());
+        let listed = || live.iter().filter_map(|tool| tool.get("name")?.as_str());
+        seen = seen.saturating_add(match args.tools.is_empty() {
+            true => live.len(),
+            false => listed().filter(|tool| is_meant(args, tool)).count(),
+        });
+        known.extend(listed().chain(connector.tools.keys().map(String::as_str)).map(str::to_owned));
         found.extend(changes(name, connector, (answered, &live)));
     }
+    found.retain(|change| is_meant(args, &change.tool));
+    all_known(args, &known)?;
     let fails_on = args.fails_on();
     let (failing, passing): (Vec<_>, Vec<_>) =
         found.iter().partition(|change| change.class >= fails_on);
@@ -56,6 +67,25 @@ pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, CliError> {
     let counts = Counts { seen, written: written.len(), failing: failing.len() };
     let asked_as = asked_as.as_deref();
     Ok(report((&document.place, asked_as), &found, &unwritable, counts, fails_on))
+}
+
+/// Whether a tool is one of those that were asked for.
+fn is_meant(args: &DiscoverArgs, tool: &str) -> bool {
+    args.tools.is_empty() || args.tools.iter().any(|meant| meant == tool)
+}
+
+/// Refuses names that neither the policy nor a server has.
+fn all_known(args: &DiscoverArgs, known: &BTreeSet<String>) -> Result<(), CliError> {
+    let Some(unknown) = args.tools.iter().find(|tool| !known.contains(*tool)) else {
+        return Ok(());
+    };
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    Err(CliError::new(format!("no tool {unknown}"), "--tool")
+        .expected(format!(
+            "a tool that the server lists or the policy has{}",
+            slip(unknown, &known)
+        ))
+        .next("portcullis discover without --tool"))
 }
 
 /// Why a change is not written.

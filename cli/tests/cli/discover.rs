@@ -67,6 +67,21 @@ fn pins_are_written_between_what_a_person_wrote() {
     assert_eq!(run(&["policy", "check", policy.path()], &[], "").status, 0);
 }
 
+#[test]
+fn one_tool_is_looked_at_and_written_alone() {
+    let policy = Scratch::new("discover-one.yaml", POLICY);
+    let one = ["--write", "--tool", "query_users", "--output", "json"];
+    let said = discover(policy.path(), &file("tools.json"), &one).json();
+    assert_eq!((&said["tools"], &said["written"]), (&json!(1), &json!(1)), "{said}");
+    let written = std::fs::read_to_string(policy.path()).unwrap();
+    assert!(written.contains("description: \"List users.\""), "{written}");
+    assert!(!written.contains("create note"), "{written}");
+    let unknown = discover(policy.path(), &file("tools.json"), &["--tool", "query_user"]);
+    assert_eq!(unknown.status, 1, "{unknown:?}");
+    assert!(unknown.stderr.contains("no tool query_user\n"), "{unknown:?}");
+    assert!(unknown.stderr.contains("did you mean query_users?"), "{unknown:?}");
+}
+
 // Proves: X5
 #[test]
 fn changes_are_shown_with_both_texts_and_a_class() {
