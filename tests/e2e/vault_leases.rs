@@ -13,12 +13,13 @@ use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
 use serde_json::{Value, json};
 
 use crate::vault_callers::{head, head_as_text, header};
-use crate::vault_servers::Server;
+use crate::vault_servers::{GATEWAY, Server};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!["vault_leases":
         users_of_a_database_are_made_in_time_and_shared_by_all_calls,
         a_user_is_renewed_in_use_and_revoked_when_a_policy_drops_it_or_the_gateway_ends,
+        doctor_says_whether_the_token_may_attend_to_leases_and_whether_it_may_too_much,
     ]
 }
 
@@ -192,4 +193,53 @@ fn a_user_is_renewed_in_use_and_revoked_when_a_policy_drops_it_or_the_gateway_en
     assert!(setting.is_taken(&second) && second != first);
     setting.own.envoy.process().stop();
     setting.is_gone(&second, 15);
+}
+
+// Proves: X12, X16
+fn doctor_says_whether_the_token_may_attend_to_leases_and_whether_it_may_too_much(
+    world: &World<'_>,
+) {
+    let vault = Server::start(world);
+    give_out_users(&vault, world, (300, 300));
+    let org = Organisation::with_policy(world.stack(), with_users);
+    let address = format!("http://{}", vault.address);
+    let look = |token: &str| -> Value {
+        let environment = [("VAULT_ADDR", address.as_str()), ("VAULT_TOKEN", token)];
+        let arguments = ["doctor", "--vault-mount-v1", "database", "--output", "json"];
+        let said = org.operator.run_with(&arguments, &environment).unwrap();
+        let report: Value = serde_json::from_slice(&said.stdout).unwrap();
+        report["checks"].clone()
+    };
+    let found = |checks: &Value, name: &str| -> (String, String) {
+        let checks = checks.as_array().unwrap();
+        let check = checks.iter().find(|check| check["check"].as_str().unwrap().starts_with(name));
+        let check = check.unwrap_or_else(|| panic!("no {name} in {checks:?}"));
+        let text = |name: &str| check[name].as_str().unwrap().to_owned();
+        (text("state"), format!("{} {}", text("found"), text("next")))
+    };
+    const LEASE: &str = "vault.lease vault://database/creds/crm";
+    let checks = look(&vault.token("gateway", GATEWAY));
+    assert_eq!(found(&checks, LEASE).0, "good", "{checks:#}");
+    assert_eq!(found(&checks, "vault.token").0, "good", "{checks:#}");
+    // It may not revoke.
+    let without = GATEWAY.replace("sys/leases/revoke", "sys/leases/other");
+    let checks = look(&vault.token("no-revocation", &without));
+    let (state, text) = found(&checks, LEASE);
+    assert_eq!(state, "warning", "{checks:#}");
+    assert!(text.contains("may not revoke it"), "{text}");
+    let line = r#"path "sys/leases/revoke/database/creds/crm/*" { capabilities = ["update"] }"#;
+    assert!(text.contains(line) && !text.contains("sys/leases/renew"), "{text}");
+    // It may change what it should only read, or everything.
+    let more = format!(r#"{GATEWAY} path "auth/token/create" {{ capabilities = ["update"] }}"#);
+    let checks = look(&vault.token("makes-tokens", &more));
+    let (state, text) = found(&checks, "vault.token");
+    assert_eq!(state, "warning", "{checks:#}");
+    assert!(text.contains("may change auth/token/create "), "{text}");
+    let (state, text) = found(&look(vault.root_token()), "vault.token");
+    assert!(state == "warning" && text.contains("and 5 more"), "{state} {text}");
+    // One that may not ask what it may.
+    let silent = GATEWAY.replace("sys/capabilities-self", "sys/nothing");
+    let checks = look(&vault.token("silent", &silent));
+    let (state, text) = found(&checks, "vault.token");
+    assert!(state == "unknown" && text.contains("sys/capabilities-self"), "{state} {text}");
 }

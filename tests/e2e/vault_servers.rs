@@ -28,6 +28,14 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// What a gateway's token may.
+pub(crate) const GATEWAY: &str = r#"
+    path "secret/data/connectors/*" { capabilities = ["read"] }
+    path "database/creds/crm" { capabilities = ["read"] }
+    path "sys/leases/renew/database/creds/crm/*" { capabilities = ["update"] }
+    path "sys/leases/revoke/database/creds/crm/*" { capabilities = ["update"] }
+    path "sys/capabilities-self" { capabilities = ["update"] }
+"#;
 
 /// An OpenBao that keeps what it has when it dies, and is sealed when it starts.
 pub(crate) struct Server {
@@ -100,23 +108,27 @@ impl Server {
 
     /// The gateway's token, in the form in which Envoy reads it.
     pub(crate) fn token_sds(&self) -> PathBuf {
-        let policy = r#"
-            path "secret/data/connectors/*" { capabilities = ["read"] }
-            path "database/creds/crm" { capabilities = ["read"] }
-            path "sys/leases/renew/database/creds/crm/*" { capabilities = ["update"] }
-            path "sys/leases/revoke/database/creds/crm/*" { capabilities = ["update"] }
-        "#;
-        self.call("PUT", "sys/policies/acl/gateway", &json!({"policy": policy}));
-        let wanted = json!({"policies": ["gateway"], "no_default_policy": true});
-        let made = self.call("POST", "auth/token/create", &wanted);
+        let token = self.token("gateway", GATEWAY);
         let file = self.dir.join("token.yaml");
-        let token = made["auth"]["client_token"].as_str().unwrap();
         let resource = json!({"resources": [{
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             "name": "vault_token", "generic_secret": {"secret": {"inline_string": token}},
         }]});
         write_private(&file, &resource.to_string()).unwrap();
         file
+    }
+
+    /// The token that may everything.
+    pub(crate) fn root_token(&self) -> &str {
+        &self.root_token
+    }
+
+    /// A token that may what `policy` says.
+    pub(crate) fn token(&self, name: &str, policy: &str) -> String {
+        self.call("PUT", &format!("sys/policies/acl/{name}"), &json!({"policy": policy}));
+        let wanted = json!({"policies": [name], "no_default_policy": true});
+        let made = self.call("POST", "auth/token/create", &wanted);
+        made["auth"]["client_token"].as_str().unwrap().to_owned()
     }
 
     pub(crate) fn call(&self, method: &str, path: &str, body: &Value) -> Value {

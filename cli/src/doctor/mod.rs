@@ -14,6 +14,7 @@ mod redis;
 mod routes;
 mod secrets;
 mod vault;
+mod vault_token;
 
 use portcullis_core::vault::{KvVersion, Mount};
 use serde::Serialize;

@@ -10,9 +10,10 @@ use portcullis_core::vault::{Mount, SecretData, SecretRef};
 
 use super::Finding;
 use super::redis::ActiveConnector;
+use super::vault_token::{self, Seen};
 use crate::http;
 
-const BOUND: Duration = Duration::from_secs(5);
+pub(super) const BOUND: Duration = Duration::from_secs(5);
 
 /// Where Vault is, with which token it is asked, and which of its mounts have a slash or version 1.
 pub(super) struct Vault<'a> {
@@ -24,7 +25,7 @@ pub(super) struct Vault<'a> {
 /// Whether each secret is there, and fit for a header.
 pub(super) fn look(vault: &Vault<'_>, connectors: &[ActiveConnector]) -> Vec<Finding> {
     let mut seen: Vec<&ConnectorCredential> = Vec::new();
-    let mut findings = Vec::new();
+    let (mut findings, mut looked_at) = (Vec::new(), Seen::default());
     for ActiveConnector { org, kept, .. } in connectors {
         let Some(credential) = kept.credential.as_deref() else { continue };
         if seen.contains(&credential) {
@@ -32,11 +33,14 @@ pub(super) fn look(vault: &Vault<'_>, connectors: &[ActiveConnector]) -> Vec<Fin
         }
         seen.push(credential);
         findings.extend(match credential.source() {
-            Source::Secret { stated: Some(secret), .. } => Some(finding(vault, secret, org)),
+            Source::Secret { stated: Some(secret), .. } => {
+                Some(finding(vault, secret, org, &mut looked_at))
+            }
             Source::Secret { pattern, .. } => Some(of_callers(pattern, org)),
             Source::Exchange(_) => None,
         });
     }
+    findings.extend(vault_token::look(vault, &looked_at));
     findings
 }
 
@@ -47,7 +51,7 @@ fn of_callers(pattern: &SecretPattern, org: &OrgId) -> Finding {
     Finding::unknown(&check, format!("its path depends on the caller, for {org}"), next)
 }
 
-fn finding(vault: &Vault<'_>, secret: &SecretRef, org: &OrgId) -> Finding {
+fn finding(vault: &Vault<'_>, secret: &SecretRef, org: &OrgId, looked_at: &mut Seen) -> Finding {
     let check = format!("vault.secret {secret}");
     let path = secret.api_path(vault.mounts);
     let url = format!("{}{path}", vault.url.trim_end_matches('/'));
@@ -57,14 +61,14 @@ fn finding(vault: &Vault<'_>, secret: &SecretRef, org: &OrgId) -> Finding {
         Err(error) => return Finding::unknown(&check, error.to_string(), "check --vault"),
     };
     let status = answer.status().as_u16();
+    looked_at.paths.push(path.clone());
     let body = answer.body_mut().read_to_vec().unwrap_or_default();
     let fault = match status {
         200 => match secret.read(&body) {
             Ok(SecretData { lease: Some(lease), .. }) => {
-                let found = format!(
-                    "made for {} s, for {org}; this look made one more",
-                    lease.lasts.as_secs()
-                );
+                looked_at.leases.extend(lease.id.map(|id| (secret.to_string(), id)));
+                let lasts = lease.lasts.as_secs();
+                let found = format!("made for {lasts} s, for {org}; this look made one more");
                 return Finding::good(check, found);
             }
             Ok(SecretData { lease: None, .. }) => None,
