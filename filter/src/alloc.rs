@@ -4,13 +4,18 @@
 //! them small and freed by its end. The C library's allocator looks for the best fit, splits it and joins
 //! it again, which touches memory all over; here a block is taken off a list and put back.
 //!
+//! While a secret is read or written ([`portcullis_core::secret::Wiping`]), what is given back is wiped before.
+//!
 //! A block stays of its size class for ever, so what a class once had at most is what it keeps. Larger
 //! blocks are the C library's.
 #![allow(unsafe_code, reason = "an allocator hands out raw memory")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
+use std::hint::black_box;
 use std::ptr;
+
+use portcullis_core::secret;
 
 /// Larger blocks, and what wants another alignment, are the C library's.
 const LARGEST: usize = 1_024;
@@ -103,6 +108,17 @@ impl Blocks {
     }
 }
 
+/// Overwrites what is given back. The compiler must not see that nobody reads it any more.
+///
+/// # Safety
+/// `block` is writable for `size` bytes.
+#[cold]
+unsafe fn wipe(block: *mut u8, size: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { ptr::write_bytes(block, 0, size) };
+    black_box(block);
+}
+
 // SAFETY: a block of a class is at least as large as every layout of the class and aligned to
 // `GRAIN`; it is on a list or in use, never both. Everything else is the C library's.
 unsafe impl GlobalAlloc for Classed {
@@ -130,6 +146,12 @@ unsafe impl GlobalAlloc for Classed {
 
     #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if secret::wipes() {
+            // What had more bytes before has them in the rest of its block.
+            let of_class = Self::class(layout).and_then(|class| SIZES.get(class).copied());
+            // SAFETY: the caller gives it back, and nobody else has it.
+            unsafe { wipe(block, of_class.unwrap_or(layout.size())) };
+        }
         let Some(class) = Self::class(layout) else {
             // SAFETY: the caller's contract is the same.
             return unsafe { System.dealloc(block, layout) };
@@ -149,18 +171,33 @@ unsafe impl GlobalAlloc for Classed {
         // SAFETY: the caller promises that this is a layout.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         match (Self::class(layout), Self::class(wanted)) {
+            (None, None) if secret::wipes() => {
+                // SAFETY: as below; the C library would leave a copy where the block was.
+                unsafe { self.moved(block, layout, wanted) }
+            }
             // SAFETY: the caller's contract is the same.
             (None, None) => unsafe { System.realloc(block, layout, size) },
             (Some(old), Some(new)) if old == new => block,
-            // SAFETY: the new block is another one, and both have as many bytes as are copied.
-            _ => unsafe {
-                let moved = self.alloc(wanted);
-                if !moved.is_null() {
-                    ptr::copy_nonoverlapping(block, moved, layout.size().min(size));
-                    self.dealloc(block, layout);
-                }
-                moved
-            },
+            // SAFETY: the caller's contract is the same.
+            _ => unsafe { self.moved(block, layout, wanted) },
+        }
+    }
+}
+
+impl Classed {
+    /// Puts what is in `block` into another one.
+    ///
+    /// # Safety
+    /// That of [`GlobalAlloc::realloc`].
+    unsafe fn moved(&self, block: *mut u8, layout: Layout, wanted: Layout) -> *mut u8 {
+        // SAFETY: the new block is another one, and both have as many bytes as are copied.
+        unsafe {
+            let moved = self.alloc(wanted);
+            if !moved.is_null() {
+                ptr::copy_nonoverlapping(block, moved, layout.size().min(wanted.size()));
+                self.dealloc(block, layout);
+            }
+            moved
         }
     }
 }

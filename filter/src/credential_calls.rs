@@ -110,7 +110,9 @@ impl CredentialCalls {
         call: LeaseCall,
         since: UnixTime,
     ) -> Vec<DependencyEvent> {
+        let org = call.org();
         let asked = match &call {
+            _ if !self.has_room(org.as_ref()) => Err(CallFailure::NotAsked),
             // A call has one made already.
             LeaseCall::Replace(reference) if self.is_asked(reference) => Err(CallFailure::NotAsked),
             LeaseCall::Replace(CredentialRef::Secret(secret)) => ask_vault(vault, secret, None),
@@ -121,12 +123,21 @@ impl CredentialCalls {
         match asked {
             Ok(token) => {
                 let (asked, waiters) = (Asked::Lease(call), Vec::new());
-                let call = Call { asked, token, since, waiters, org: None };
+                let call = Call { asked, token, since, waiters, org };
                 self.calls.with(|calls| calls.push(call));
                 Vec::new()
             }
             Err(why) => vec![DependencyEvent::Lease(call, Err(why))],
         }
+    }
+
+    /// Whether one more question of `org` is in its share.
+    fn has_room(&self, org: Option<&OrgId>) -> bool {
+        let lets_in = |calls: &mut Vec<Call>| {
+            let own = calls.iter().filter(|call| call.org.as_ref() == org).count();
+            shares::lets_in(MOST_CALLS, calls.len(), own)
+        };
+        self.calls.with(lets_in).unwrap_or_default()
     }
 
     fn is_asked(&self, reference: &CredentialRef) -> bool {

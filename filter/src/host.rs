@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use portcullis_core::driver::event::Headers;
 use portcullis_core::http::local_reply::LocalReply;
 use portcullis_core::metric::Kind;
+use portcullis_core::secret::Wiping;
 use portcullis_core::time::{UnixTime, micros};
 use portcullis_core::token_exchange::TokenRequest;
-use zeroize::Zeroizing;
 
 /// A buffer of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,11 +388,11 @@ pub(crate) fn http_post(request: &TokenRequest, request_id: &str) -> Result<u32,
         ("x-request-id", request_id),
     ];
     headers.extend(authorization.as_ref().map(|value| ("authorization", value.expose())));
+    // What is made of it has the secret in it; nobody is to find it in memory that was given back.
+    let _wiping = Wiping::begin();
     let headers: Vec<_> =
         headers.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
-    // Both have the secret in them; nobody is to find it in memory that was given back.
-    let serialized = Zeroizing::new(serialize_pairs(&headers));
-    headers.into_iter().for_each(|(_, value)| drop(Zeroizing::new(value)));
+    let serialized = serialize_pairs(&headers);
     let trailers = serialize_pairs(&[]);
     let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     let body = body.expose();

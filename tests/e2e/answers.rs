@@ -252,7 +252,7 @@ fn headers_of_an_upstream_pass_by_name(world: &World<'_>) {
 }
 
 /// What Envoy has resident, in bytes.
-fn resident(own: &OwnEnvoy) -> u64 {
+pub(crate) fn resident(own: &OwnEnvoy) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", own.envoy.process().pid()));
     let kilobytes = status.expect("its status").lines().find_map(|line| {
         line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()

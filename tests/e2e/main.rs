@@ -22,6 +22,7 @@ mod clocks;
 mod conformance;
 mod connections;
 mod cool_off;
+mod core_file;
 mod credentials;
 mod degraded;
 mod doctor;
@@ -103,13 +104,14 @@ const ENVOY_PART: [&str; 13] = [
 
 /// What is the same in both modes of the filter: who a caller is, what a policy says, what is made of an answer, where
 /// Redis, Vault and issuers are and how they fail, and configurations that state a mode of their own.
-const ANY_MODE: [&str; 26] = [
+const ANY_MODE: [&str; 27] = [
     "answers",
     "audit",
     "audit_restarts",
     "audit_sinks",
     "certificates",
     "clocks",
+    "core_file",
     "doctor",
     "ext_proc",
     "keys",
@@ -171,6 +173,7 @@ fn all_cases() -> Vec<Case> {
         pins::cases(),
         limits::cases(),
         cool_off::cases(),
+        core_file::cases(),
         limits_budget::cases(),
         limits_load::cases(),
         vault::cases(),

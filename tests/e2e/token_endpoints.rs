@@ -6,19 +6,22 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_stack::ready;
-use portcullis_tests::fake::{FakeUpstream, json_answer};
+use portcullis_tests::fake::{FakeUpstream, event_answer, json_answer};
 use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
 use portcullis_tests::tokens::Mint;
 use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
 use portcullis_tests::{Answer, Case, Request, World, cases, mcp};
 use serde_json::{Value, json};
 
+use crate::answers::resident;
 use crate::vault_callers::{head, head_as_text, header};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!["token_endpoints":
         an_endpoint_that_is_not_there_or_does_not_know_the_gateway_is_no_word_on_the_caller,
         a_token_that_the_server_refuses_is_replaced_for_the_next_call,
+        a_token_whose_life_is_over_is_asked_for_once_and_used_by_the_call_that_asked,
+        whatever_a_token_endpoint_answers_costs_bounded_time_and_memory,
     ]
 }
 
@@ -27,7 +30,9 @@ struct Setting {
     org: Organisation,
     /// Of one caller, the same in all calls.
     token: String,
-    _own: OwnEnvoy,
+    mint: Mint,
+    audience: String,
+    own: OwnEnvoy,
 }
 
 impl Setting {
@@ -58,13 +63,24 @@ impl Setting {
         );
         let org = org.through(&own.gateway);
         let audience = stack.mcp_url().replace(DEMO, PYTHON);
-        let token = Mint::of(stack).token(&org.name, json!({"sub": "ada", "aud": audience}));
-        Self { org, token, _own: own }
+        let mint = Mint::of(stack);
+        let token = mint.token(&org.name, json!({"sub": "ada", "aud": audience}));
+        Self { org, token, mint, audience, own }
     }
 
     fn call(&self) -> Answer {
+        self.call_with(&self.token)
+    }
+
+    /// The call of another caller, who has no token yet.
+    fn call_of(&self, subject: &str) -> Answer {
+        let claims = json!({"sub": subject, "aud": self.audience});
+        self.call_with(&self.mint.token(&self.org.name, claims))
+    }
+
+    fn call_with(&self, token: &str) -> Answer {
         let call = mcp::call("echo", json!({"message": "x"})).to_string();
-        self.org.gateway.send(&Request::post(PYTHON, call).bearer(&self.token))
+        self.org.gateway.send(&Request::post(PYTHON, call).bearer(token))
     }
 }
 
@@ -155,4 +171,106 @@ fn a_token_that_the_server_refuses_is_replaced_for_the_next_call(world: &World<'
         assert_eq!(setting.call().status(), 200);
     }
     assert_eq!(ASKED.load(Ordering::SeqCst), 2);
+}
+
+// An answer that came before that of Redis was asked for again.
+// Proves: X21
+fn a_token_whose_life_is_over_is_asked_for_once_and_used_by_the_call_that_asked(world: &World<'_>) {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let endpoint = FakeUpstream::answering(|_| token(ASKED.fetch_add(1, Ordering::SeqCst), 0));
+    let server = FakeUpstream::answering(head_as_text);
+    let setting = Setting::new(world, &endpoint, &server);
+    for number in 0..20 {
+        let head = head(&setting.call());
+        let expected = format!("Bearer token-number-{number}");
+        assert_eq!(header(&head, "authorization"), [expected.as_str()]);
+    }
+    assert_eq!(ASKED.load(Ordering::SeqCst), 20, "one question for each call");
+    // Calls that come together share questions.
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| assert_eq!(setting.call().status(), 200));
+        }
+    });
+    let asked = ASKED.load(Ordering::SeqCst) - 20;
+    assert!((1..=20).contains(&asked), "{asked}");
+}
+
+/// What an endpoint does, and what the audit entry says of it; nothing for a token that is used.
+const ANSWERS: [(&str, Option<&str>); 11] = [
+    ("well", None),
+    ("10 MB", Some("unreadable")),
+    ("drips", Some("timed_out")),
+    ("100,000 parts", Some("unreadable")),
+    ("no bearer token", Some("unusable")),
+    ("a type that is no text", Some("unusable")),
+    ("a long token", Some("unusable")),
+    ("a token of two lines", Some("unusable")),
+    ("for ever", None),
+    ("since yesterday", None),
+    ("fewer scopes", None),
+];
+static DOES: AtomicUsize = AtomicUsize::new(0);
+
+fn token_endpoint(_: &str) -> Vec<Vec<u8>> {
+    let bearer = |more: Value| {
+        let mut answer =
+            json!({"access_token": "t0ken-of-all", "token_type": "Bearer", "expires_in": 300});
+        for (name, value) in more.as_object().unwrap() {
+            answer[name] = value.clone();
+        }
+        json_answer(&answer.to_string())
+    };
+    match ANSWERS[DOES.load(Ordering::SeqCst)].0 {
+        "10 MB" => bearer(json!({"more": "x".repeat(10 << 20)})),
+        "drips" => {
+            let text = json!({"access_token": "t", "token_type": "Bearer"}).to_string();
+            let spaces = " ".repeat(10_000);
+            event_answer(&(spaces + &text), 1)
+        }
+        "100,000 parts" => bearer(json!({"more": vec![0; 100_000]})),
+        "no bearer token" => bearer(json!({"token_type": "DPoP"})),
+        "a type that is no text" => bearer(json!({"token_type": ["Bearer"]})),
+        "a long token" => bearer(json!({"access_token": "t".repeat(8_193)})),
+        "a token of two lines" => bearer(json!({"access_token": "a\r\nx-injected: 1"})),
+        "for ever" => bearer(json!({"expires_in": 1e300})),
+        "since yesterday" => bearer(json!({"expires_in": -86_400})),
+        "fewer scopes" => bearer(json!({"scope": "read"})),
+        _ => bearer(json!({})),
+    }
+}
+
+// Proves: X21, B2
+fn whatever_a_token_endpoint_answers_costs_bounded_time_and_memory(world: &World<'_>) {
+    let endpoint = FakeUpstream::answering(token_endpoint);
+    let server = FakeUpstream::answering(head_as_text);
+    let setting = Setting::new(world, &endpoint, &server);
+    let memory = || resident(&setting.own);
+    assert_eq!(setting.call().status(), 200);
+    let before = memory();
+    for (number, (answer, refused)) in ANSWERS.iter().enumerate() {
+        DOES.store(number, Ordering::SeqCst);
+        let told = setting.call_of(&format!("caller-{number}"));
+        assert!(told.took() < Duration::from_secs(4), "{answer}: {:?}", told.took());
+        match refused {
+            None => {
+                let head = head(&told);
+                assert_eq!(header(&head, "authorization"), ["Bearer t0ken-of-all"], "{answer}");
+            }
+            Some(why) => {
+                told.assert_refused(503, -31_503);
+                let rule = told.audit()["decision"]["rule"].clone();
+                assert_eq!(rule, format!("unavailable.authorization_server.{why}"), "{answer}");
+            }
+        }
+        // Who has a token is served, and the server is asked again.
+        assert_eq!(setting.call().status(), 200, "{answer}");
+        DOES.store(0, Ordering::SeqCst);
+        let caller = format!("after-{number}");
+        let well = || (setting.call_of(&caller).status() == 200).then_some(());
+        ready::eventually("a token", Duration::from_secs(10), well).unwrap();
+    }
+    let more = memory().saturating_sub(before);
+    println!("{} MiB more", more >> 20);
+    assert!(more < 96 << 20, "{more} bytes more");
 }

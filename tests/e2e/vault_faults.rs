@@ -24,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         the_request_id_of_our_entry_is_in_vaults_audit_log,
         secrets_are_nowhere_but_in_vault_and_at_the_server,
         a_credential_that_a_server_says_back_is_masked,
+        a_stream_that_outlasts_its_credential_is_searched_for_that_one,
     ]
 }
 
@@ -420,4 +421,60 @@ fn a_credential_that_a_server_says_back_is_masked(world: &World<'_>) {
         let entry = answer.audit();
         assert!(entry["events"].as_array().unwrap().contains(&echoed), "{entry}");
     }
+}
+
+/// Answers each call with a stream of ten seconds, whose last event says the credential of the call back.
+fn long_stream(request: &str) -> Vec<Vec<u8>> {
+    let credential = header(request, "x-app").concat();
+    let content = json!([{"type": "text", "text": format!("it was {credential}")}]);
+    let answer = json!({"jsonrpc": "2.0", "id": 1, "result": {"content": content}});
+    match credential.starts_with("the-first") {
+        true => event_answer(&format!("{}data: {answer}\n\n", ":\n\n".repeat(500)), 3),
+        false => json_answer(&answer.to_string()),
+    }
+}
+
+// Proves: A5, A7
+fn a_stream_that_outlasts_its_credential_is_searched_for_that_one(world: &World<'_>) {
+    let fake = FakeUpstream::answering(long_stream);
+    let own = world.envoy(Workers::One, |settings| {
+        settings.set("VAULT_CACHE_SECONDS", 1).python(fake.address())
+    });
+    let org = Organisation::with_policy(world.stack(), |policy| {
+        let name = policy["organisations"][0].as_str().unwrap().to_owned();
+        policy["connectors"]["python"]["credential"] = json!({
+            "secret": format!("vault://secret/connectors/{name}#key"), "echo": "mask",
+            "header": "x-app", "template": "{secret}",
+        });
+    });
+    let org = org.through(&own.gateway);
+    let key = org.key("analyst").key;
+    let put = |value: &str| {
+        world
+            .stack()
+            .openbao
+            .put_secret(&format!("connectors/{}", org.name), "key", value)
+            .unwrap();
+    };
+    let call = || {
+        let call = mcp::call("echo", json!({"message": "x"})).to_string();
+        org.gateway.send(&Request::post(PYTHON, call).bearer(&key))
+    };
+    put("the-first-credential");
+    std::thread::scope(|scope| {
+        let stream = scope.spawn(call);
+        let begun = || (!fake.requests().is_empty()).then_some(());
+        ready::eventually("the stream", Duration::from_secs(5), begun).unwrap();
+        put("another-credential");
+        let over = Instant::now();
+        let over = || (over.elapsed() > Duration::from_millis(1_500)).then_some(());
+        ready::eventually("the end of the first", Duration::from_secs(5), over).unwrap();
+        let next = call();
+        assert!(next.text().contains("it was ****") && !next.text().contains("another"));
+        let sent = fake.requests().pop().unwrap();
+        assert_eq!(header(&sent, "x-app"), ["another-credential"]);
+        assert!(!stream.is_finished(), "it was to outlast its credential");
+        let text = stream.join().unwrap().text();
+        assert!(text.contains("it was ****") && !text.contains("the-first"), "{text}");
+    });
 }

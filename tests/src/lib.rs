@@ -18,6 +18,7 @@ pub mod http2;
 pub mod leaks;
 pub mod log_service;
 pub mod mcp;
+pub mod memory;
 pub mod moved_clock;
 pub mod node;
 pub mod organisation;

@@ -8,6 +8,7 @@ mod statement;
 use std::fmt;
 use std::rc::Rc;
 
+use crate::id::OrgId;
 use crate::token_exchange::TokenRef;
 use crate::vault::{LeaseId, Revocation, SecretRef};
 pub(crate) use pattern::owner;
@@ -30,6 +31,15 @@ impl CredentialRef {
         match self {
             Self::Secret(secret) => secret.owner() == Some(owner),
             Self::Token(token) => token.owner.as_deref() == Some(owner),
+        }
+    }
+
+    /// The organisation that it is of alone, if it is.
+    #[must_use]
+    pub fn org(&self) -> Option<OrgId> {
+        match self {
+            Self::Secret(secret) => OrgId::new(secret.owner()?.split_once('/')?.0),
+            Self::Token(token) => Some(token.org.clone()),
         }
     }
 
@@ -64,6 +74,17 @@ pub enum LeaseCall {
     Replace(CredentialRef),
     /// The secret is not wanted any more.
     Revoke(Revocation),
+}
+
+impl LeaseCall {
+    /// Whose share it is of.
+    #[must_use]
+    pub fn org(&self) -> Option<OrgId> {
+        match self {
+            Self::Renew(reference, _) | Self::Replace(reference) => reference.org(),
+            Self::Revoke(revocation) => revocation.org.clone(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::decode::settings::{cluster, milliseconds};
 use crate::decode::{Faults, Fields, Node};
 use crate::id::{OrgId, PolicyName};
 use crate::json;
-use crate::secret::Secret;
+use crate::secret::{Secret, Wiping};
 use crate::vault::SecretRef;
 
 /// An authorization server that gives tokens to this gateway.
@@ -249,7 +249,8 @@ impl AuthorizationServer {
         client_secret: &Secret,
         subject: Option<&str>,
     ) -> Option<TokenRequest> {
-        // As long as it takes: a text that grows leaves copies behind that nobody wipes.
+        let _wiping = Wiping::begin();
+        // As long as it takes, for the most part.
         let room = subject.map_or(0, str::len).saturating_add(4_096);
         let mut form = Serializer::new(String::with_capacity(room));
         let mut of_subject = |requested: &str| {
@@ -322,6 +323,9 @@ const NOT_GRANTED: [&str; 7] = [
     "insufficient_user_authentication",
 ];
 
+/// A token is used for no longer, whatever its server says.
+const LONGEST: u64 = 86_400;
+
 /// What a token endpoint answered.
 ///
 /// # Errors
@@ -333,9 +337,9 @@ pub fn issued(
 ) -> Result<IssuedToken, (NotIssued, Option<String>)> {
     /// A token without a stated life (RFC 6749 §5.1) is used for so long.
     const UNSTATED: u64 = 60;
-    const LONGEST: u64 = 86_400;
     const ACCESS_TOKENS: [&str; 2] = [ACCESS_TOKEN, JWT];
-    let reply = json::parse_strict(body).ok();
+    let _wiping = Wiping::begin();
+    let reply = json::parse_reply(body).ok();
     let text = |name: &str| reply.as_ref()?.get(name)?.as_str();
     let code = || text("error").filter(|code| is_error_code(code)).map(str::to_owned);
     if !(200..300).contains(&status) {
@@ -359,12 +363,18 @@ pub fn issued(
         (TokenKind::Access, it) if it.eq_ignore_ascii_case("n_a") => is_access == Some(true),
         (TokenKind::Access, _) => false,
     };
+    // What is there and is no text is no type that we know.
+    let is_type = |name| {
+        let stated = reply.as_ref().and_then(|reply| reply.get(name));
+        stated.is_none_or(|stated| stated.is_string() || stated.is_null())
+    };
+    let is_wanted = is_wanted && is_type("token_type") && is_type("issued_token_type");
     let token = text("access_token").filter(|_| is_wanted);
     let token = token.map(|token| Secret::new(token.to_owned()));
     let token = token.and_then(|token| crate::vault::fit(token).ok()).ok_or_else(unfit)?;
     let stated = reply.as_ref().and_then(|reply| reply.get("expires_in"));
     let seconds = match stated {
-        Some(Value::String(text)) => text.parse().ok(),
+        Some(Value::String(text)) => text.parse().ok().map(whole),
         Some(value) => value.as_u64().or_else(|| value.as_f64().map(whole)),
         None => None,
     };
@@ -375,8 +385,11 @@ pub fn issued(
     Ok(IssuedToken { token, used_for, valid_for: Duration::from_secs(valid) })
 }
 
+/// No time at all for what is less than none, or no number.
 fn whole(seconds: f64) -> u64 {
-    Duration::try_from_secs_f64(seconds).map(|time| time.as_secs()).unwrap_or_default()
+    let longest = Duration::from_secs(LONGEST);
+    let time = Duration::try_from_secs_f64(seconds.min(longest.as_secs_f64())).unwrap_or_default();
+    if seconds.is_nan() { 0 } else { time.as_secs() }
 }
 
 fn is_error_code(text: &str) -> bool {
@@ -581,6 +594,21 @@ mod tests {
             (json!(10), 8, 10),
             (json!("60"), 48, 60),
             (json!(1e9), 86_370, 86_400),
+            (json!(1e300), 86_370, 86_400),
+            (json!(u64::MAX), 86_370, 86_400),
+            (json!("1e9"), 86_370, 86_400),
+            (json!("inf"), 86_370, 86_400),
+            (json!(0), 0, 0),
+            (json!(-5), 0, 0),
+            (json!(-1e300), 0, 0),
+            (json!("-5"), 0, 0),
+            (json!("NaN"), 0, 0),
+            (json!(0.9), 0, 0),
+            (json!(3.9), 3, 3),
+            // No time is stated.
+            (json!(null), 48, 60),
+            (json!("soon"), 48, 60),
+            (json!([300]), 48, 60),
         ] {
             let issued = token(expires).unwrap();
             assert_eq!((issued.used_for.as_secs(), issued.valid_for.as_secs()), (used, valid));
@@ -595,6 +623,11 @@ mod tests {
             (200, json!("no object"), NotIssued::Unfit),
             (200, json!({"access_token": "t", "token_type": "DPoP"}), NotIssued::Unfit),
             (200, json!({"access_token": "t", "token_type": "N_A"}), NotIssued::Unfit),
+            (200, json!({"access_token": "t", "token_type": 5}), NotIssued::Unfit),
+            (200, json!({"access_token": "t", "token_type": ["Bearer"]}), NotIssued::Unfit),
+            (200, json!({"access_token": "t", "issued_token_type": 5}), NotIssued::Unfit),
+            (200, json!({"access_token": "t".repeat(8_193)}), NotIssued::Unfit),
+            (200, json!({"access_token": "t", "of": vec![0; 200_000]}), NotIssued::Unreadable),
             (200, json!({"access_token": "t", "issued_token_type": refresh}), NotIssued::Unfit),
             (200, json!({"error": "server_error"}), NotIssued::Unfit),
             (200, json!({"token_type": "Bearer"}), NotIssued::Unfit),

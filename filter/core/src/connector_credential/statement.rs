@@ -9,7 +9,7 @@ use url::form_urlencoded::byte_serialize;
 
 use super::CredentialRef;
 use super::pattern::{CallerFacts, SecretPattern, Unresolved, owner};
-use crate::secret::Secret;
+use crate::secret::{Secret, Wiping};
 use crate::time::UnixTime;
 use crate::token_exchange::{Exchange, TokenKind, TokenRef};
 use crate::vault::{CachedSecret, Echo, EchoMask, SecretRef, Template};
@@ -205,6 +205,7 @@ impl ConnectorCredential {
     /// What goes on a request.
     #[must_use]
     pub fn render(&self, cached: &CachedSecret) -> Injected {
+        let _wiping = Wiping::begin();
         cached.note_use();
         let values = cached.values.as_slice();
         let each = |(name, template): &(String, Template)| (name.clone(), template.render(values));

@@ -148,6 +148,8 @@ pub(crate) enum Credential {
     Settled,
     /// Asked for.
     Waiting(CredentialRef, CallId),
+    /// Read by this request a moment ago: it is used, also where nobody else may use it.
+    Read(CredentialRef),
     /// Not to be had.
     Failed(CredentialRef, CallFailure),
 }

@@ -60,6 +60,17 @@ impl<K: Debug + Hash + Eq> Breakers<K> {
         due
     }
 
+    /// Whether nobody asks `part` now. Another than this question is no probe.
+    #[must_use]
+    pub fn is_open<Q>(&self, now: UnixTime, part: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let part = self.parts.peek(part);
+        part.is_some_and(|part| part.failures >= FAILURES && now < part.until)
+    }
+
     /// `part` answered.
     pub fn answered<Q>(&mut self, part: &Q)
     where
@@ -120,6 +131,7 @@ mod tests {
         let mut breakers = dead();
         assert!(breakers.lets_pass(at(50), ACME, PROBE), "a probe");
         assert!(!breakers.lets_pass(at(51), ACME, PROBE), "while it is out");
+        assert!(breakers.is_open(at(51), ACME) && !breakers.is_open(at(51), "globex"));
         breakers.failed(at(90), ACME);
         assert!(!breakers.lets_pass(at(139), ACME, PROBE), "the wait is longer now");
         assert!(breakers.lets_pass(at(190), ACME, PROBE));

@@ -132,6 +132,11 @@ impl CachedSecret {
         self.lease.as_ref()?.id.as_ref()
     }
 
+    /// When it is worth nothing any more, if that is known.
+    pub(crate) fn end(&self) -> Option<UnixTime> {
+        self.ends
+    }
+
     /// Whether its server refused it.
     pub(crate) fn is_refused(&self) -> bool {
         self.accepted == Accepted::No
@@ -173,6 +178,12 @@ impl CachedSecret {
     pub fn is_live(&self, now: UnixTime) -> bool {
         let ended = self.ends.is_some_and(|ends| now >= ends);
         self.accepted == Accepted::Yes && now < self.expires && !ended
+    }
+
+    /// Whether the request that read it may use it, also if it may not be kept at all. The end of a lease holds for all.
+    pub(crate) fn serves_its_reader(&self, now: UnixTime) -> bool {
+        let is_there = self.lease.is_none() || self.is_usable(now, None);
+        self.accepted == Accepted::Yes && is_there
     }
 
     /// Its server refused it: nobody gets it any more, unless another one cannot be had.

@@ -6,10 +6,10 @@
 use std::fmt;
 
 use memchr::{memchr_iter, memmem};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::order;
-use crate::secret::Secret;
+use crate::secret::{Secret, Wiping};
 
 /// What happens to an answer that has the credential in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,8 +27,10 @@ const SHORTEST: usize = 8;
 /// Looks for one credential in one answer.
 pub struct EchoMask {
     needles: Vec<Secret>,
-    /// The end of what came, where it may be the beginning of a credential.
+    /// The end of what came, as it came, where it may be the beginning of a credential.
     held: Zeroizing<Vec<u8>>,
+    /// So many of the first bytes of it are the end of a credential that went on before.
+    masked: usize,
 }
 
 impl fmt::Debug for EchoMask {
@@ -50,6 +52,7 @@ impl EchoMask {
     /// Looks for these texts.
     #[must_use]
     pub fn new<'a>(texts: impl Iterator<Item = &'a Secret>) -> Self {
+        let _wiping = Wiping::begin();
         let mut needles: Vec<Secret> = Vec::new();
         for text in texts.map(Secret::expose).filter(|text| text.len() >= SHORTEST) {
             let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
@@ -62,28 +65,36 @@ impl EchoMask {
         }
         // The longest first: a header's value has the field's in it.
         order::sort_by(&mut needles, |one, other| other.expose().len().cmp(&one.expose().len()));
-        Self { needles, held: Zeroizing::default() }
+        Self { needles, held: Zeroizing::default(), masked: 0 }
     }
 
     /// Takes the next bytes of the answer; `last` when none follow.
     pub fn feed(&mut self, bytes: &[u8], last: bool) -> Masked {
+        let _wiping = Wiping::begin();
         let mut text = std::mem::take(&mut *self.held);
         text.extend_from_slice(bytes);
         let needles = self.needles.iter().map(|needle| needle.expose().as_bytes());
-        let mut echoes = Vec::new();
+        let mut echoes = vec![(0, std::mem::take(&mut self.masked))];
         for needle in needles.clone() {
             let found = memmem::find_iter(&text, needle);
             echoes.extend(found.map(|at| (at, at.saturating_add(needle.len()))));
         }
-        for (from, to) in &echoes {
-            text.get_mut(*from..*to).unwrap_or_default().fill(b'*');
-        }
+        // Also where one credential ends that another one begins with.
         let begun = needles.filter(|_| !last).filter_map(|needle| begins_at(&text, needle)).min();
         if let Some(begun) = begun {
             self.held.extend_from_slice(text.get(begun..).unwrap_or_default());
+            text.get_mut(begun..).unwrap_or_default().zeroize();
             text.truncate(begun);
+            let ends = echoes.iter().filter(|(from, _)| *from <= begun).map(|(_, to)| *to);
+            self.masked = ends.max().unwrap_or_default().saturating_sub(begun);
         }
-        Masked { bytes: text, found: !echoes.is_empty() }
+        let (mut found, length) = (false, text.len());
+        for (from, to) in echoes {
+            let echo = text.get_mut(from..to.min(length)).unwrap_or_default();
+            echo.fill(b'*');
+            found |= !echo.is_empty();
+        }
+        Masked { bytes: text, found }
     }
 }
 
@@ -124,6 +135,37 @@ mod tests {
                 assert!(fed.iter().any(|masked| masked.found));
             }
         }
+    }
+
+    // The rest of the longer one went through where the answer was cut behind the shorter one.
+    // Proves: A5
+    #[test]
+    fn of_credentials_that_are_parts_of_each_other_nothing_is_left() {
+        let all = ["gateway-of-crm", "gateway-of-crm-s3cret", "s3cret-and-more", "of-crm-s3"];
+        let answer =
+            b"gateway-of-crm gateway-of-crm-s3cret gateway-of-crm-s3cret-and-more s3cret-and- end";
+        let [one, two, three] = [14, 21, 30].map(|length| "*".repeat(length));
+        let expected = format!("{one} {two} {three} s3cret-and- end").into_bytes();
+        for texts in [all, [all[1], all[0], all[3], all[2]]] {
+            for first in 0..answer.len() {
+                for second in first..answer.len() {
+                    let mut mask = mask(&texts);
+                    let parts = [&answer[..first], &answer[first..second], &answer[second..]];
+                    let [one, two, three] = parts;
+                    let fed =
+                        [mask.feed(one, false), mask.feed(two, false), mask.feed(three, true)];
+                    let came = fed.iter().flat_map(|it| it.bytes.clone()).collect::<Vec<_>>();
+                    let shown = String::from_utf8_lossy(&came);
+                    assert_eq!(came, expected, "{first} {second}: {shown}");
+                }
+            }
+        }
+        // Byte by byte.
+        let mut mask = mask(&all);
+        let bytes = answer.iter().flat_map(|byte| mask.feed(&[*byte], false).bytes);
+        let mut came: Vec<u8> = bytes.collect();
+        came.extend(mask.feed(b"", true).bytes);
+        assert_eq!(came, expected);
     }
 
     #[test]

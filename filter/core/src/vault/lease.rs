@@ -10,7 +10,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::is_plain;
+use crate::id::OrgId;
 use crate::json;
+use crate::resilience::shares;
+use crate::secret::Wiping;
 use crate::time::UnixTime;
 
 /// What Vault states of a secret that it made.
@@ -36,7 +39,9 @@ impl Lease {
     /// What a renewal answers; `None` for what is no answer to one.
     #[must_use]
     pub fn renewed(body: &[u8]) -> Option<Self> {
-        Self::of(&json::parse_strict(body).ok()?)
+        // It may be the answer that made another secret.
+        let _wiping = Wiping::begin();
+        Self::of(&json::parse_reply(body).ok()?)
     }
 }
 
@@ -130,68 +135,121 @@ pub(super) fn between_attempts(lasts: Duration) -> Duration {
 pub struct Revocation {
     /// Which.
     pub id: LeaseId,
+    /// Of whose share it is; of nobody's where the secret is of no organisation alone.
+    pub org: Option<OrgId>,
+    /// What the circuit breaker knows the secret by.
+    pub(crate) breaker: Rc<str>,
+    /// When it ends by itself.
+    ends: UnixTime,
     /// None for at once.
     not_before: Option<UnixTime>,
     attempts: u8,
+    /// Its turn: each organisation has one in each round.
+    round: u64,
 }
 
 /// Calls that are under way have the secret still.
 const GRACE: Duration = Duration::from_secs(5);
-/// What does not fit ends by itself.
+/// What does not fit ends by itself. Organisations share it.
 const MOST_REVOCATIONS: usize = 1_024;
 const MOST_ATTEMPTS: u8 = 5;
+/// How many are looked at for one that Vault may be asked for; the next tick goes on.
+const MOST_LOOKED_AT: usize = 8;
+
+impl Revocation {
+    /// The lease `id`, which ends by itself at `ends`, of a secret that the circuit breaker knows as `breaker`.
+    #[must_use]
+    pub fn new(id: LeaseId, (org, breaker): (Option<OrgId>, &str), ends: UnixTime) -> Self {
+        let breaker = breaker.into();
+        Self { id, org, breaker, ends, not_before: None, attempts: 0, round: 0 }
+    }
+}
 
 /// Leases that are given back.
 #[derive(Debug, Default)]
-pub struct Revocations(VecDeque<Revocation>);
+pub struct Revocations {
+    waiting: VecDeque<Revocation>,
+    /// The round of the last one that Vault was asked for.
+    round: u64,
+}
 
 impl Revocations {
-    /// Nobody wants the secret of `id` any more, but for calls that are under way.
-    pub fn add(&mut self, id: LeaseId, now: UnixTime) {
-        self.push(Revocation { id, not_before: Some(now.after(GRACE)), attempts: 0 });
+    /// Nobody wants the secret any more, but for calls that are under way.
+    pub fn add(&mut self, revocation: Revocation, now: UnixTime) {
+        self.push(Revocation { not_before: Some(now.after(GRACE)), ..revocation });
     }
 
-    /// Nobody is to have the secret of `id` any more.
-    pub fn add_at_once(&mut self, id: LeaseId) {
-        self.push(Revocation { id, not_before: None, attempts: 0 });
+    /// Nobody is to have the secret any more.
+    pub fn add_at_once(&mut self, revocation: Revocation) {
+        self.push(revocation);
     }
 
     fn push(&mut self, revocation: Revocation) {
-        let known = self.0.iter().any(|known| known.id == revocation.id);
-        if !known && self.0.len() < MOST_REVOCATIONS {
-            self.0.push_back(revocation);
+        let known = self.waiting.iter().any(|known| known.id == revocation.id);
+        let own = self.waiting.iter().filter(|known| known.org == revocation.org).count();
+        if !known && shares::lets_in(MOST_REVOCATIONS, self.waiting.len(), own) {
+            self.line_up(revocation);
+        }
+    }
+
+    /// Behind those of the same organisation, and beside those of others.
+    fn line_up(&mut self, revocation: Revocation) {
+        let own = self.waiting.iter().filter(|known| known.org == revocation.org);
+        let last = own.map(|known| known.round).max().unwrap_or_default();
+        let round = last.max(self.round).saturating_add(1);
+        if self.waiting.len() < MOST_REVOCATIONS {
+            self.waiting.push_back(Revocation { round, ..revocation });
         }
     }
 
     /// It is in use again.
     pub fn keep(&mut self, id: &LeaseId) {
-        self.0.retain(|revocation| revocation.id != *id);
+        self.waiting.retain(|revocation| revocation.id != *id);
     }
 
-    /// One whose time has come.
-    pub fn due(&mut self, now: UnixTime) -> Option<Revocation> {
-        let is_due = |revocation: &Revocation| revocation.not_before.is_none_or(|it| now >= it);
-        let at = self.0.iter().position(is_due)?;
-        self.0.remove(at)
+    /// One whose time has come, and that Vault may be asked for; others wait on.
+    pub fn due(
+        &mut self,
+        now: UnixTime,
+        mut may_ask: impl FnMut(&Revocation) -> bool,
+    ) -> Option<Revocation> {
+        self.waiting.retain(|revocation| now < revocation.ends);
+        for _ in 0..MOST_LOOKED_AT {
+            let due = |revocation: &Revocation| revocation.not_before.is_none_or(|it| now >= it);
+            let waiting = self.waiting.iter().enumerate().filter(|(_, it)| due(it));
+            let (at, _) = waiting.min_by_key(|(_, revocation)| revocation.round)?;
+            let revocation = self.waiting.remove(at)?;
+            if may_ask(&revocation) {
+                self.round = revocation.round;
+                return Some(revocation);
+            }
+            self.wait(revocation, now);
+        }
+        None
     }
 
-    /// Vault could not be asked: it is asked again, some times.
+    /// Vault cannot be asked: it is asked later, until the lease ends.
+    pub fn wait(&mut self, revocation: Revocation, now: UnixTime) {
+        self.line_up(Revocation { not_before: Some(now.after(GRACE)), ..revocation });
+    }
+
+    /// Vault could not revoke it: it is asked again, some times.
     pub fn retry(&mut self, revocation: Revocation, now: UnixTime) {
         let attempts = revocation.attempts.saturating_add(1);
         if attempts < MOST_ATTEMPTS {
             let not_before = Some(now.after(GRACE.saturating_mul(attempts.into())));
-            self.push(Revocation { not_before, attempts, ..revocation });
+            self.line_up(Revocation { not_before, attempts, ..revocation });
         }
     }
 
     /// All of them; none is left.
     pub fn take(&mut self) -> impl Iterator<Item = LeaseId> {
-        std::mem::take(&mut self.0).into_iter().map(|revocation| revocation.id)
+        std::mem::take(&mut self.waiting).into_iter().map(|revocation| revocation.id)
     }
 
     /// Forgets them: they are another Vault's.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.waiting.clear();
     }
 }
 
@@ -214,25 +272,72 @@ mod tests {
         }
     }
 
+    /// A lease of `org` until 1,000 s.
+    fn of(org: &str, name: &str) -> Revocation {
+        Revocation::new(LeaseId::new(name).unwrap(), (OrgId::new(org), "vault://a#b"), at(1_000))
+    }
+
     #[test]
     fn a_lease_is_revoked_after_a_grace_and_some_attempts() {
-        let (mut revocations, id) = (Revocations::default(), LeaseId::new("a/b").unwrap());
-        revocations.add(id.clone(), at(0));
-        revocations.add(id.clone(), at(1));
-        assert_eq!(revocations.due(at(4)), None, "calls under way have it");
+        let (mut revocations, one) = (Revocations::default(), of("acme", "a/b"));
+        revocations.add(one.clone(), at(0));
+        revocations.add(one.clone(), at(1));
+        assert_eq!(revocations.due(at(4), |_| true), None, "calls under way have it");
         let (mut now, mut asked) = (5, 0);
-        while let Some(revocation) = revocations.due(at(now)) {
-            assert_eq!(revocation.id, id);
+        while let Some(revocation) = revocations.due(at(now), |_| true) {
+            assert_eq!(revocation.id, one.id);
             asked += 1;
             revocations.retry(revocation, at(now));
-            assert_eq!(revocations.due(at(now)), None, "not at once");
+            assert_eq!(revocations.due(at(now), |_| true), None, "not at once");
             now += 60;
         }
         assert_eq!(asked, MOST_ATTEMPTS);
-        for number in 0..2_000 {
-            revocations.add(LeaseId::new(&format!("a/{number}")).unwrap(), at(0));
+    }
+
+    // Proves: X12
+    #[test]
+    fn revocations_wait_for_vault_until_their_leases_end() {
+        let mut revocations = Revocations::default();
+        revocations.add_at_once(of("acme", "a/b"));
+        for second in (0..900).step_by(5) {
+            assert_eq!(revocations.due(at(second), |_| false), None);
+            if second == 600 {
+                let asked = revocations.due(at(second + 5), |_| true).unwrap();
+                revocations.wait(asked, at(second + 5));
+            }
         }
-        assert_eq!(revocations.take().count(), MOST_REVOCATIONS);
+        assert!(revocations.due(at(999), |_| true).is_some());
+        revocations.add_at_once(of("acme", "a/b"));
+        assert_eq!(revocations.due(at(1_000), |_| true), None, "it ended by itself");
         assert_eq!(revocations.take().count(), 0);
+    }
+
+    // Those of one organisation took all of the room, and had all the turns until there were none left of them.
+    // Proves: X12
+    #[test]
+    fn one_organisation_keeps_no_other_from_giving_leases_back() {
+        let mut revocations = Revocations::default();
+        for number in 0..2_000 {
+            revocations.add_at_once(of("acme", &format!("a/{number}")));
+        }
+        for number in 0..3 {
+            revocations.add_at_once(of("globex", &format!("g/{number}")));
+        }
+        let orgs = (0..8).map(|_| revocations.due(at(0), |_| true).unwrap().org.unwrap());
+        let orgs: Vec<_> = orgs.map(|org| org.to_string()).collect();
+        assert_eq!(orgs.iter().filter(|org| *org == "globex").count(), 3, "{orgs:?}");
+        assert_eq!(orgs.last().unwrap(), "acme");
+        assert_eq!(revocations.take().count(), MOST_REVOCATIONS / 2 - 5);
+        // Where Vault may not be asked for many, few are looked at in one turn.
+        for number in 0..100 {
+            revocations.add_at_once(of("acme", &format!("a/{number}")));
+        }
+        let mut looked_at = 0;
+        let refuse = |_: &Revocation| {
+            looked_at += 1;
+            false
+        };
+        assert_eq!(revocations.due(at(0), refuse), None);
+        assert_eq!(looked_at, MOST_LOOKED_AT);
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::lease::Lease;
 use crate::json;
-use crate::secret::Secret;
+use crate::secret::{Secret, Wiping};
 
 /// The longest value: Envoy and servers take some 60 KiB of headers in all, most of which is the client's.
 pub const MAX_SECRET_BYTES: usize = 8_192;
@@ -80,7 +80,8 @@ pub struct SecretData {
 /// The values of `fields` in the body of a KV read, version 2 (`data.data`) or 1 (`data`), or of one that made a secret
 /// (`data`, with a lease).
 pub(super) fn values(body: &[u8], fields: &[String]) -> Result<SecretData, SecretFault> {
-    let reply = json::parse_strict(body).map_err(|_| SecretFault::NotJson)?;
+    let _wiping = Wiping::begin();
+    let reply = json::parse_reply(body).map_err(|_| SecretFault::NotJson)?;
     let data = reply.get("data").and_then(Value::as_object).ok_or(SecretFault::NotKv)?;
     // Version 2 has `data` and `metadata` here; a secret of version 1 may have a field `data` among others.
     let second = data.keys().all(|name| matches!(name.as_str(), "data" | "metadata"));

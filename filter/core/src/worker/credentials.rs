@@ -12,14 +12,15 @@ use serde_json::Map;
 use super::Worker;
 use crate::connector_credential::{CallerFacts, CallerProof, CredentialRef, LeaseCall, owner};
 use crate::driver::call::{CallFailure, Reply};
-use crate::hashing::Set;
+use crate::hashing::{self, Set};
 use crate::id::OrgId;
 use crate::policy::Policy;
+use crate::resilience::breaker::Breakers;
 use crate::time::UnixTime;
 use crate::token_exchange::issued;
 use crate::vault::{
     BETWEEN_READS, CachedSecret, DueStep, Lease, LeaseId, LeaseOutcome, ReadsAgain, Refusal,
-    Revocations, SecretData, SecretFault,
+    Revocation, Revocations, SecretData, SecretFault,
 };
 
 /// Credentials of single callers, too.
@@ -29,6 +30,8 @@ const MAX_SECRET_WEIGHT: usize = 16 << 20;
 const MAX_UNUSABLE_SECRETS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
 /// A caller who has just deposited a credential waits no longer than this.
 const MISSING_FOR: Duration = Duration::from_secs(2);
+/// However often policies change, their secrets are compared with leases no more often than this.
+const BETWEEN_COMPARISONS: Duration = Duration::from_secs(5);
 /// As many leases as there may be connections to Vault for when a worker ends: each takes one of its own.
 const MOST_LAST_LEASES: usize = 64;
 
@@ -49,6 +52,8 @@ pub(super) struct Credentials {
     revocations: Revocations,
     /// Organisations whose policy is another one than when leases were last compared with it.
     moved: Set<OrgId>,
+    /// When leases were last compared with policies.
+    compared: Option<UnixTime>,
     /// Whether the operator was told that Vault lets the gateway attend to no lease.
     told: bool,
 }
@@ -64,6 +69,7 @@ impl Default for Credentials {
             due: None,
             revocations: Revocations::default(),
             moved: Set::default(),
+            compared: None,
             told: false,
         }
     }
@@ -98,8 +104,9 @@ impl Credentials {
     /// Forgets a secret; its lease is given back.
     fn give_back(&mut self, reference: &CredentialRef, now: UnixTime) {
         let old = self.take(reference);
-        if let Some(id) = old.as_ref().and_then(|old| old.lease_id(now)) {
-            self.revocations.add(id.clone(), now);
+        let lease = old.as_ref().and_then(|old| Some((old.lease_id(now)?, old.end()?)));
+        if let Some((id, ends)) = lease {
+            self.revocations.add(revocation(id, reference, ends), now);
         }
     }
 
@@ -135,17 +142,25 @@ impl Worker {
     pub fn due_lease(&mut self, now: UnixTime) -> Option<LeaseCall> {
         /// The next tick goes on.
         const MOST_STEPS: usize = 8;
-        if !self.credentials.moved.is_empty() {
+        let compared = self.credentials.compared;
+        if !self.credentials.moved.is_empty()
+            && compared.is_none_or(|then| now.since(then) >= BETWEEN_COMPARISONS)
+        {
+            self.credentials.compared = Some(now);
             self.give_back_unstated(now);
         }
+        let timeout = self.config.vault.as_ref().map(|vault| vault.timeout).unwrap_or_default();
+        let probe = timeout.saturating_mul(2);
         for _ in 0..MOST_STEPS {
             let Some((reference, step)) = self.credentials.step(now) else { break };
             match step {
-                DueStep::Renew(id) => return Some(LeaseCall::Renew(reference, id)),
+                DueStep::Renew(id) => {
+                    if may_ask_of_leases(&mut self.vault, &reference.breaker(), (now, probe)) {
+                        return Some(LeaseCall::Renew(reference, id));
+                    }
+                    self.lease_left(&reference);
+                }
                 DueStep::Replace => {
-                    let vault = self.config.vault.as_ref();
-                    let timeout = vault.map(|vault| vault.timeout).unwrap_or_default();
-                    let probe = timeout.saturating_mul(2);
                     if self.vault.lets_pass(now, &reference.breaker(), probe) {
                         return Some(LeaseCall::Replace(reference));
                     }
@@ -155,7 +170,10 @@ impl Worker {
             }
         }
         // What is in use goes first.
-        self.credentials.revocations.due(now).map(LeaseCall::Revoke)
+        let may_ask = |revocation: &Revocation| {
+            may_ask_of_leases(&mut self.vault, &revocation.breaker, (now, probe))
+        };
+        self.credentials.revocations.due(now, may_ask).map(LeaseCall::Revoke)
     }
 
     /// What became of a question about a lease.
@@ -169,16 +187,22 @@ impl Worker {
             self.tell_of_leases(&call);
         }
         let open = outcome.as_ref().is_err_and(|why| why.leaves_credential_open());
+        self.note_word_on_leases(&call, outcome.map(|_| ()), now);
         match call {
-            LeaseCall::Revoke(revocation) => match outcome {
-                Ok(_) => LeaseOutcome::Revoked,
-                // Another answer than these says that there is no such lease, or that it is not ours to revoke.
-                Err(_) if open => {
-                    self.credentials.revocations.retry(revocation, now);
-                    LeaseOutcome::Failed
+            LeaseCall::Revoke(revocation) => {
+                let revocations = &mut self.credentials.revocations;
+                match outcome {
+                    Ok(_) => return LeaseOutcome::Revoked,
+                    // Vault cannot do it now: it cannot drop the user, say.
+                    Err(CallFailure::Status(429 | 500) | CallFailure::Unreadable) => {
+                        revocations.retry(revocation, now);
+                    }
+                    Err(_) if open => revocations.wait(revocation, now),
+                    // There is no such lease, or it is not ours to revoke.
+                    Err(_) => {}
                 }
-                Err(_) => LeaseOutcome::Failed,
-            },
+                LeaseOutcome::Failed
+            }
             LeaseCall::Renew(reference, id) => {
                 let renewed = outcome.ok().and_then(Lease::renewed);
                 let cached = self.credentials.cached.peek_mut(&reference);
@@ -208,8 +232,11 @@ impl Worker {
             }
             LeaseCall::Replace(reference) if self.credentials.cached.peek(&reference).is_none() => {
                 // Its caller was revoked meanwhile, or no policy names it: nobody is to have another one.
-                let made = outcome.ok().and_then(Lease::renewed).and_then(|lease| lease.id);
-                made.into_iter().for_each(|id| self.credentials.revocations.add_at_once(id));
+                let made = outcome.ok().and_then(Lease::renewed);
+                if let Some(Lease { id: Some(id), lasts, .. }) = made {
+                    let revocation = revocation(&id, &reference, now.after(lasts));
+                    self.credentials.revocations.add_at_once(revocation);
+                }
                 LeaseOutcome::Failed
             }
             LeaseCall::Replace(reference) => match self.secret_read(&reference, outcome, now) {
@@ -219,6 +246,27 @@ impl Worker {
                     LeaseOutcome::Failed
                 }
             },
+        }
+    }
+
+    /// Takes note of whether Vault answers questions about leases. That it cannot revoke one says nothing of reads.
+    fn note_word_on_leases(
+        &mut self,
+        call: &LeaseCall,
+        outcome: Result<(), CallFailure>,
+        now: UnixTime,
+    ) {
+        let secret = match call {
+            LeaseCall::Renew(reference, _) => reference.breaker(),
+            LeaseCall::Revoke(revocation) => revocation.breaker.to_string(),
+            // That is a read.
+            LeaseCall::Replace(_) => return,
+        };
+        let leases = leases_of(&secret);
+        match outcome {
+            Err(CallFailure::NotAsked) => {}
+            Err(why) if why.leaves_credential_open() => self.vault.failed(now, &leases),
+            Ok(()) | Err(_) => self.vault.answered(&leases),
         }
     }
 
@@ -252,37 +300,47 @@ impl Worker {
     }
 
     /// Gives back the leases of secrets that no policy names any more, once an organisation has another one. Where the
-    /// policy of one cannot be looked at, they end by themselves.
+    /// policy of one cannot be looked at, they end by themselves. Most changes of policies drop no secret: the search ends
+    /// with the last of the secrets.
     fn give_back_unstated(&mut self, now: UnixTime) {
         let moved = std::mem::take(&mut self.credentials.moved);
-        let mut stated = Stated::default();
+        let leases = self.credentials.cached.iter().filter(|(_, cached)| cached.due(now).is_some());
+        let mut unstated = Unstated::default();
+        leases.for_each(|(reference, _)| unstated.add(reference.clone()));
+        // The gateway's own.
+        for server in self.config.authorization_servers.values() {
+            unstated.references.remove(&CredentialRef::Secret(server.client_secret.clone().into()));
+        }
+        if let Some(inline) = &self.config.policy {
+            inline
+                .policy
+                .organisations
+                .iter()
+                .for_each(|org| unstated.find_in(org, &inline.policy));
+        }
         let active = self.active.iter().flat_map(|(org, active)| {
             let canary = active.canary.as_ref().map(|canary| &canary.version);
             std::iter::once(&active.version).chain(canary).map(move |version| (org, version))
         });
+        let mut is_known = true;
         for (org, version) in active.chain(&self.good) {
+            if unstated.is_empty() {
+                return;
+            }
             match self.policy(version) {
-                Some(policy) => stated.add(org, &policy),
+                Some(policy) => unstated.find_in(org, &policy),
                 // It is read by the call that brought it.
                 None if moved.contains(org) => {
                     self.credentials.moved = moved;
                     return;
                 }
-                None => return,
+                None => is_known = false,
             }
         }
-        // The gateway's own.
-        for server in self.config.authorization_servers.values() {
-            stated.references.insert(CredentialRef::Secret(server.client_secret.clone().into()));
-        }
-        if let Some(inline) = &self.config.policy {
-            inline.policy.organisations.iter().for_each(|org| stated.add(org, &inline.policy));
-        }
-        let leases = self.credentials.cached.iter().filter(|(_, cached)| cached.due(now).is_some());
-        let unstated = leases.filter(|(reference, _)| !stated.has(reference));
-        let unstated: Vec<_> = unstated.map(|(reference, _)| reference.clone()).collect();
-        for reference in unstated {
-            self.credentials.give_back(&reference, now);
+        if is_known {
+            for reference in unstated.into_references() {
+                self.credentials.give_back(&reference, now);
+            }
         }
     }
 
@@ -493,8 +551,10 @@ impl Worker {
     pub fn revoke_secrets_of(&mut self, org: &OrgId, holder: &str) {
         for reference in self.secrets_of(org, holder) {
             let old = self.credentials.take(&reference);
-            if let Some(id) = old.as_ref().and_then(CachedSecret::any_lease_id) {
-                self.credentials.revocations.add_at_once(id.clone());
+            if let Some((id, ends)) = old.and_then(|old| old.any_lease_id().cloned().zip(old.end()))
+            {
+                let revocation = revocation(&id, &reference, ends);
+                self.credentials.revocations.add_at_once(revocation);
             }
         }
     }
@@ -506,34 +566,71 @@ impl Worker {
     }
 }
 
-/// The secrets that policies name.
-#[derive(Debug, Default)]
-struct Stated {
-    references: Set<CredentialRef>,
-    /// Of secrets of single callers, what all of them lie below.
-    folders: Set<String>,
+/// The lease `id` of `reference`, which ends by itself at `ends`.
+fn revocation(id: &LeaseId, reference: &CredentialRef, ends: UnixTime) -> Revocation {
+    Revocation::new(id.clone(), (reference.org(), &reference.breaker()), ends)
 }
 
-impl Stated {
-    fn add(&mut self, org: &OrgId, policy: &Policy) {
+/// What the circuit breaker knows the leases of a secret by.
+fn leases_of(secret: &str) -> String {
+    format!("leases of {secret}")
+}
+
+/// Whether Vault may be asked about a lease: not while it gives no word on the secret either.
+fn may_ask_of_leases(
+    vault: &mut Breakers<String>,
+    secret: &str,
+    (now, probe): (UnixTime, Duration),
+) -> bool {
+    !vault.is_open(now, secret) && vault.lets_pass(now, &leases_of(secret), probe)
+}
+
+/// Secrets that no policy is known to name.
+#[derive(Default)]
+struct Unstated {
+    references: Set<CredentialRef>,
+    /// Those of single callers, by what all of them lie below.
+    folders: hashing::Map<String, Vec<CredentialRef>>,
+}
+
+impl Unstated {
+    fn add(&mut self, reference: CredentialRef) {
+        match &reference {
+            CredentialRef::Secret(secret) if secret.owner().is_some() => {
+                self.folders.entry(reference.breaker()).or_default().push(reference);
+            }
+            CredentialRef::Secret(_) | CredentialRef::Token(_) => {
+                self.references.insert(reference);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.references.is_empty() && self.folders.is_empty()
+    }
+
+    fn into_references(self) -> impl Iterator<Item = CredentialRef> {
+        self.references.into_iter().chain(self.folders.into_values().flatten())
+    }
+
+    /// Those that `policy` names for `org` are not among them any more.
+    fn find_in(&mut self, org: &OrgId, policy: &Policy) {
         let none = Map::new();
         for (name, connector) in &policy.connectors {
             let Some(credential) = &connector.credential else { continue };
             let Some(pattern) = credential.pattern() else { continue };
             if let Some(folder) = pattern.folder() {
-                self.folders.insert(folder);
+                self.folders.remove(&folder);
                 continue;
             }
             // Nothing of a caller is in its path.
             let proof = CallerProof::Key("");
             let facts =
                 CallerFacts { org, holder: "", proof, claims: &none, connector: name, token: None };
-            self.references.extend(credential.of(facts));
+            if let Ok(reference) = credential.of(facts) {
+                self.references.remove(&reference);
+            }
         }
-    }
-
-    fn has(&self, reference: &CredentialRef) -> bool {
-        self.references.contains(reference) || self.folders.contains(&reference.breaker())
     }
 }
 

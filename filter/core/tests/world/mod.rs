@@ -90,8 +90,21 @@ fn version(name: &str) -> String {
 /// Names in the place of secrets and hashes.
 fn readable(text: &str) -> String {
     let mut text = text.to_owned();
-    const NAMES: [&str; 12] =
-        ["v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "rules", "reader", "trial", "mirrored"];
+    const NAMES: [&str; 13] = [
+        "v1",
+        "v2",
+        "v3",
+        "v4",
+        "v5",
+        "v6",
+        "v7",
+        "v8",
+        "rules",
+        "reader",
+        "trial",
+        "mirrored",
+        "exchanged",
+    ];
     for name in NAMES {
         text = text.replace(&version(name), name);
     }
@@ -168,6 +181,16 @@ impl World {
                 let body = json!({"data": {"data": {"api_key": value}}}).to_string().into_bytes();
                 Event::CallDone { id: self.call(id), reply: Reply::vault(body) }
             }
+            "token" => {
+                let [id, life, token] = rest.split(' ').collect::<Vec<_>>()[..] else {
+                    panic!("no such answer: {rest}")
+                };
+                let life: serde_json::Value = life.parse().unwrap();
+                let body =
+                    json!({"access_token": token, "token_type": "Bearer", "expires_in": life});
+                let reply = Reply::token(200, body.to_string().into_bytes());
+                Event::CallDone { id: self.call(id), reply }
+            }
             "fail" => {
                 let (id, why) = rest.split_once(' ').unwrap();
                 let why = match why {
@@ -241,6 +264,7 @@ impl World {
                 let config = Config::parse(&document).unwrap();
                 (self.worker.config.redis, self.worker.config.vault) = (config.redis, config.vault);
                 self.worker.config.policy = config.policy;
+                self.worker.config.authorization_servers = config.authorization_servers;
                 self.worker.config.durable_audit = config.durable_audit;
                 self.worker.config.open_after = config.open_after;
             }

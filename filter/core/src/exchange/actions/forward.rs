@@ -23,7 +23,7 @@ use crate::http::query;
 use crate::mcp::amend::amend;
 use crate::mcp::{Body, Operation};
 use crate::schema::Mirror;
-use crate::secret::Secret;
+use crate::secret::{Secret, Wiping};
 use url::form_urlencoded;
 
 /// What went upstream of a request.
@@ -258,6 +258,7 @@ fn rewrite(request: &Request, grant: &Grant, credential: Injected, turn: &mut Tu
 /// Puts the credential into the query, in the place of any parameter that a server might read as the same. Envoy writes
 /// `x-envoy-original-path` into its access log where there is one: that one has no credential.
 fn set_query(request: &Request, parameters: Vec<(String, Secret)>, turn: &mut Turn<'_>) {
+    let _wiping = Wiping::begin();
     let Request { path, query, .. } = request;
     let named: Vec<_> =
         parameters.iter().map(|(name, _)| query::letters(name.as_bytes())).collect();

@@ -187,7 +187,7 @@ fn asker(turn: &Turn<'_>) -> Asker {
 pub(crate) fn settled(credential: &Credential, event: Event, turn: &mut Turn<'_>) -> Credential {
     let Credential::Waiting(reference, call) = credential else { return credential.clone() };
     match secret_outcome(event, *call, reference, turn) {
-        Some(Ok(())) => Credential::Settled,
+        Some(Ok(())) => Credential::Read(reference.clone()),
         Some(Err(why)) => Credential::Failed(reference.clone(), why),
         None => credential.clone(),
     }

@@ -17,6 +17,7 @@ use crate::exchange::handover::{Handover, Outcome, held, refuse};
 use crate::exchange::request::{Request, RequestPart};
 use crate::exchange::turn::Turn;
 use crate::mcp::Operation;
+use crate::vault::CachedSecret;
 
 /// Admitted; waits for Vault.
 #[derive(Debug)]
@@ -48,7 +49,11 @@ pub(crate) fn enter(
     let Ok(reference) = wanted.reference.clone() else {
         return without_credential(request, grant, (None, CallFailure::Unresolved), turn);
     };
-    let cached = turn.worker.cached_secret(&reference).filter(|cached| cached.is_live(turn.now));
+    let now = turn.now;
+    let was_read = matches!(&credential, Credential::Read(read) if *read == reference);
+    let usable =
+        |cached: &&CachedSecret| cached.is_live(now) || (was_read && cached.serves_its_reader(now));
+    let cached = turn.worker.cached_secret(&reference).filter(usable);
     if let Some(injected) = cached.map(|cached| wanted.stated.render(cached)) {
         return send(request, &grant, injected, turn);
     }
@@ -60,14 +65,15 @@ pub(crate) fn enter(
             return without_credential(request, grant, (Some(&asked), why), turn);
         }
         // Also when another was asked for: the policy moved meanwhile.
-        Credential::Waiting(..) | Credential::Failed(..) | Credential::Settled => {
-            match read(&wanted, &reference, turn) {
-                Ok(asked) => asked,
-                Err((asked, why)) => {
-                    return without_credential(request, grant, (Some(&asked), why), turn);
-                }
+        Credential::Waiting(..)
+        | Credential::Failed(..)
+        | Credential::Read(_)
+        | Credential::Settled => match read(&wanted, &reference, turn) {
+            Ok(asked) => asked,
+            Err((asked, why)) => {
+                return without_credential(request, grant, (Some(&asked), why), turn);
             }
-        }
+        },
     };
     Outcome::Wait(Box::new(AwaitCredential { request, grant, asked, call }), Gate::Hold)
 }

@@ -25,6 +25,7 @@ use crate::mcp::list;
 use crate::mcp::outcome::ToolOutcome;
 use crate::mcp::sse::{EventFilter, Events};
 use crate::mcp::{Era, Listing, Operation, Sender};
+use crate::secret::Wiping;
 use crate::time::UnixTime;
 
 /// Tasks that one response may open: more would fill what the worker may ask of Redis.
@@ -187,7 +188,12 @@ impl ResponseBody {
 
     pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         match event {
-            Event::ResponseBody { bytes, last } => self.body(&bytes, last, turn),
+            Event::ResponseBody { bytes, last } => {
+                // The credential may be in it.
+                let _wiping = turn.context.echo.is_some().then(Wiping::begin);
+                let chunk = bytes;
+                self.body(&chunk, last, turn)
+            }
             Event::CallDone { id, reply } => self.called(id, Ok(reply), turn),
             Event::CallFailed { id, why } => self.called(id, Err(why), turn),
             Event::Head { .. }

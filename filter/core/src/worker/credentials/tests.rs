@@ -253,17 +253,18 @@ fn a_secret_that_a_policy_names_is_kept_when_policies_move() {
             "connectors": {"crm": {"path": "/crm/mcp", "credential": credential}},
         })
     };
-    for (secret, kept) in
-        [("vault://database/creds/1#password", true), ("vault://database/creds/2#password", false)]
-    {
+    for (secret, kept, second) in [
+        ("vault://database/creds/1#password", true, 1),
+        ("vault://database/creds/2#password", false, 6),
+    ] {
         let reference = make(&mut worker, 1, 100, at(0));
         let bytes = serde_json::to_vec(&document(secret)).unwrap();
         let version = crate::policy::version_of(&document(secret)).unwrap();
         worker.policy_read(&version, Some(&bytes), at(0));
         assert!(worker.policy(&version).is_some(), "{secret}");
         worker.set_good(&org("acme"), &version);
-        assert_eq!(worker.due_lease(at(1)), None);
-        assert_eq!(is_live(&mut worker, &reference, at(1)), kept, "{secret}");
+        assert_eq!(worker.due_lease(at(second)), None);
+        assert_eq!(is_live(&mut worker, &reference, at(second)), kept, "{secret}");
     }
 }
 
@@ -320,4 +321,74 @@ fn credentials_take_a_bounded_part_of_the_memory() {
     let (cached, weight) = (&worker.credentials.cached, worker.credentials.weight);
     assert_eq!(cached.iter().map(|(_, it)| it.weight()).sum::<usize>(), weight);
     assert_eq!(weight, MAX_SECRET_WEIGHT);
+}
+
+// Proves: X12, B2
+#[test]
+fn leases_wait_for_a_vault_that_gives_no_word_and_nothing_else_does() {
+    let mut worker = worker();
+    let secrets: Vec<_> = (1..=4).map(|number| make(&mut worker, number, 3_600, at(0))).collect();
+    for secret in &secrets[..3] {
+        worker.credentials.give_back(secret, at(0));
+    }
+    // Five minutes without a word.
+    let mut asked = 0;
+    for second in 5..305 {
+        while let Some(call) = worker.due_lease(at(second)) {
+            asked += 1;
+            worker.lease_answered(call, Err(CallFailure::TimedOut), at(second));
+        }
+    }
+    assert!((30..=190).contains(&asked), "{asked}");
+    // Of reads of these secrets, nothing is known.
+    let reads = secrets[0].breaker();
+    assert!(worker.vault.lets_pass(at(305), &reads, Duration::ZERO));
+    // Nor is Vault asked about leases where reads get no word.
+    (0..4).for_each(|_| worker.vault.failed(at(400), &reads));
+    let now = UnixTime::from_micros(400_000_001);
+    let mut revoked = Vec::new();
+    while let Some(call) = worker.due_lease(now) {
+        let LeaseCall::Revoke(revocation) = &call else { panic!("{call:?}") };
+        revoked.push(revocation.breaker.to_string());
+        worker.lease_answered(call, Ok(b""), now);
+    }
+    assert_eq!(revoked.len(), 2, "{revoked:?}");
+    assert!(!revoked.contains(&reads));
+    let Some(call @ LeaseCall::Revoke(_)) = worker.due_lease(at(410)) else { panic!() };
+    assert_eq!(worker.lease_answered(call, Ok(b""), at(410)), LeaseOutcome::Revoked);
+    assert_eq!(worker.due_lease(at(420)), None);
+}
+
+// An engine that cannot drop a user answers 500 on and on.
+#[test]
+fn a_lease_that_vault_cannot_revoke_is_left_to_end() {
+    let mut worker = worker();
+    let secret = make(&mut worker, 1, 3_600, at(0));
+    worker.credentials.give_back(&secret, at(0));
+    let mut asked = 0;
+    for second in 5..3_000 {
+        while let Some(call) = worker.due_lease(at(second)) {
+            asked += 1;
+            worker.lease_answered(call, Err(CallFailure::Status(500)), at(second));
+        }
+    }
+    assert_eq!(asked, 5);
+    assert!(worker.vault.lets_pass(at(3_000), &secret.breaker(), Duration::ZERO));
+}
+
+// Each change of a policy had all policies searched.
+#[test]
+fn policies_are_compared_with_leases_every_five_seconds_at_most() {
+    let mut worker = worker();
+    let secret = make(&mut worker, 1, 3_600, at(0));
+    worker.credentials.policy_moved(&org("acme"));
+    assert_eq!(worker.due_lease(at(1)), None);
+    assert!(worker.cached_secret(&secret).is_none());
+    let secret = make(&mut worker, 2, 3_600, at(2));
+    worker.credentials.policy_moved(&org("acme"));
+    for (second, kept) in [(2, true), (5, true), (6, false)] {
+        let _ = worker.credentials.revocations.take();
+        let _ = worker.due_lease(at(second));
+        assert_eq!(worker.cached_secret(&secret).is_some(), kept, "{second}");
+    }
 }
