@@ -219,15 +219,20 @@ fn collect(node: &Value, plugins: &mut BTreeSet<Plugin>) {
 
 /// Updates of listeners that Envoy refused: the listener before goes on, or there is none.
 fn rejected(dump: &Value) -> Vec<Finding> {
-    let none = Vec::new();
-    let listeners = dump["configs"].as_array().unwrap_or(&none).iter();
-    let listeners =
-        listeners.flat_map(|config| config["dynamic_listeners"].as_array().unwrap_or(&none));
-    let refused = listeners.filter_map(|listener| {
+    let listeners = dump["configs"].as_array().into_iter().flatten();
+    let listeners = listeners.filter_map(|config| config["dynamic_listeners"].as_array()).flatten();
+    let listeners: Vec<_> = listeners.collect();
+    let refused = listeners.iter().filter_map(|listener| {
         let why = listener.pointer("/error_state/details")?.as_str().unwrap_or("no reason given");
-        let check = format!("envoy.listener {}", listener["name"].as_str().unwrap_or("unnamed"));
+        let name = refused_name(listener);
         let why: String = why.chars().take(LONGEST).collect();
-        Some(if listener.get("active_state").is_some() {
+        // An update may be refused as a whole; its entry has no name and no state of its own.
+        let goes_on = listeners.iter().any(|it| {
+            it.get("active_state").is_some()
+                && name.is_none_or(|name| it["name"].as_str() == Some(name))
+        });
+        let check = format!("envoy.listener {}", name.unwrap_or("unnamed"));
+        Some(if goes_on {
             let found = format!("an update was refused, the configuration before goes on: {why}");
             Finding::warning(&check, found, "repair what the control plane sends")
         } else {
@@ -235,7 +240,16 @@ fn rejected(dump: &Value) -> Vec<Finding> {
             Finding::bad(&check, found, "repair what the control plane sends")
         })
     });
-    refused.collect()
+    let mut seen = BTreeSet::new();
+    refused.filter(|finding| seen.insert(finding.check.clone())).collect()
+}
+
+/// Which listener was refused: of its entry, or of the configuration that did not become one.
+fn refused_name(listener: &Value) -> Option<&str> {
+    let own = listener["name"].as_str();
+    let failed = listener.pointer("/error_state/failed_configuration");
+    own.or_else(|| failed?.get("name")?.as_str())
+        .or_else(|| failed?.pointer("/resource/name")?.as_str())
 }
 
 fn plugin(node: &Value) -> Option<Plugin> {
@@ -600,5 +614,36 @@ mod tests {
         let found = plugins(&listener(None), None).0;
         let told: Vec<_> = found.iter().map(|it| (it.check.as_str(), it.state)).collect();
         assert_eq!(told, [("envoy.module", State::Bad), ("envoy.listener gateway", State::Bad)]);
+    }
+
+    // As Envoy Gateway's Envoy shows `failOpen`: an update that was refused as a whole has no name of its own.
+    #[test]
+    fn an_update_that_is_refused_as_a_whole_is_told_once() {
+        let good = dump("FAIL_RELOAD", r#"{"redis": {"cluster": "redis"}}"#);
+        let whole = |failed: Value| json!({"error_state": {"failed_configuration": failed, "details": "no"}});
+        let named =
+            json!({"name": "gateway", "active_state": good, "error_state": {"details": "no"}});
+        let running = json!({"name": "gateway", "active_state": good});
+        let other = json!({"name": "other", "active_state": good});
+        for (listeners, lines) in [
+            (
+                json!([running, whole(json!({"name": "gateway"}))]),
+                vec![("envoy.listener gateway", State::Warning)],
+            ),
+            (
+                json!([named, whole(json!({"name": "gateway"}))]),
+                vec![("envoy.listener gateway", State::Warning)],
+            ),
+            (json!([running, whole(json!({}))]), vec![("envoy.listener unnamed", State::Warning)]),
+            (
+                json!([other, whole(json!({"name": "gateway"}))]),
+                vec![("envoy.listener gateway", State::Bad)],
+            ),
+            (json!([whole(json!({}))]), vec![("envoy.listener unnamed", State::Bad)]),
+        ] {
+            let found = rejected(&json!({"configs": [{"dynamic_listeners": listeners}]}));
+            let told: Vec<_> = found.iter().map(|it| (it.check.as_str(), it.state)).collect();
+            assert_eq!(told, lines, "{listeners}");
+        }
     }
 }

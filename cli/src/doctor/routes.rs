@@ -59,6 +59,7 @@ pub(super) fn look(dump: &Value, config: &Config) -> (Vec<Finding>, Served) {
     each_object(dump, &mut |node| {
         if node["filter_chains"].is_array() || node["default_filter_chain"].is_object() {
             findings.extend(listener(node, &discovered, &enabled, config));
+            findings.extend(raw_connections(node, &servers));
         }
     });
     // A dump shows what the bootstrap has twice: there, and among the listeners.
@@ -488,6 +489,26 @@ fn listener(
     findings
 }
 
+/// Filter chains that put a connection through to a server as it is: Istio makes one beside the HTTP chain where a port does not
+/// say its protocol.
+fn raw_connections(listener: &Value, servers: &BTreeSet<String>) -> Vec<Finding> {
+    const PROXY: &str = ".tcp_proxy.v3.TcpProxy";
+    let check = format!("envoy.listener {}", listener["name"].as_str().unwrap_or("unnamed"));
+    let mut clusters = BTreeSet::new();
+    each_object(listener, &mut |node| {
+        if node["@type"].as_str().is_some_and(|name| name.ends_with(PROXY)) {
+            let one = node["cluster"].as_str();
+            let weighted = node.pointer("/weighted_clusters/clusters").and_then(Value::as_array);
+            let weighted = weighted.into_iter().flatten().filter_map(|it| it["name"].as_str());
+            let led_to = one.into_iter().chain(weighted).filter(|name| servers.contains(*name));
+            clusters.extend(led_to.map(str::to_owned));
+        }
+    });
+    let next = "give the port its protocol (appProtocol: http on Istio), or remove the filter chain with the TCP proxy";
+    let found = |name: String| format!("TCP connections go to {name}, and nothing judges them");
+    clusters.into_iter().map(|name| Finding::bad(&check, found(name), next)).collect()
+}
+
 /// The names under which Envoy discovers the filter (ECDS), as Istio sends it.
 fn discovered(dump: &Value) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
@@ -553,12 +574,27 @@ fn manager(
         findings.push(Finding::warning(check, found, "put the filter just before the router"));
     }
     findings.extend(beside_split(filters, check, config));
+    if config.guards.paths().next().is_some() && !removes_early(manager) {
+        let found = "a client's own x-portcullis-guard stays until the filter: where the filter is off, a stolen guard opens a route";
+        let next = "early_header_mutation_extensions: mutations: [{remove: x-portcullis-guard}]";
+        findings.push(Finding::warning(check, found, next));
+    }
     if manager["codec_type"] != "HTTP1" {
         let window = manager.pointer("/http2_protocol_options/initial_stream_window_size");
         let window = window.and_then(Value::as_u64).unwrap_or(DEFAULT_WINDOW);
         findings.extend(room(check, "initial_stream_window_size", window, config));
     }
     findings
+}
+
+/// Whether a client's own guard goes before a route is selected.
+fn removes_early(manager: &Value) -> bool {
+    let mut removes = false;
+    each_object(&manager["early_header_mutation_extensions"], &mut |node| {
+        // Envoy Gateway has `remove_on_match` with a matcher of the name.
+        removes |= node["remove"] == guard::HEADER || node["exact"] == guard::HEADER;
+    });
+    removes
 }
 
 /// Envoy's RBAC filter reads a request and sends it nowhere; behind Portcullis it seals routes.

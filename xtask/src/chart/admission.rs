@@ -101,7 +101,7 @@ const ISTIO: [Manifest; 15] = [
     ),
 ];
 
-const ENVOY_GATEWAY: [Manifest; 9] = [
+const ENVOY_GATEWAY: [Manifest; 15] = [
     denied(
         "a route that matches by an empty list",
         "x-portcullis-guard",
@@ -136,6 +136,34 @@ const ENVOY_GATEWAY: [Manifest; 9] = [
         "a more specific extension policy",
         "replaces the gateway's",
         "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyExtensionPolicy\nmetadata: {name: other, namespace: mcp}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: demo}]}\n",
+    ),
+    denied(
+        "a patch of the Gateway by others",
+        "can take off the filter",
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyPatchPolicy\nmetadata: {name: other, namespace: mcp}\nspec: {targetRef: {group: gateway.networking.k8s.io, kind: Gateway, name: mcp}, type: JSONPatch, jsonPatches: [{type: type.googleapis.com/envoy.config.listener.v3.Listener, name: mcp/mcp/http, operation: {op: remove, path: /default_filter_chain/filters/0}}]}\n",
+    ),
+    denied(
+        "another ClientTrafficPolicy of a listener",
+        "takes a client's own x-portcullis-guard off",
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy\nmetadata: {name: other, namespace: mcp}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: mcp, sectionName: http}], connection: {bufferLimit: 1Mi}}\n",
+    ),
+    denied(
+        "the ClientTrafficPolicy without the early removal",
+        "leave earlyRequestHeaders",
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy\nmetadata: {name: portcullis, namespace: mcp}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: mcp}], headers: {earlyRequestHeaders: {removeOnMatch: [{type: Exact, value: x-other}]}}}\n",
+    ),
+    denied(
+        "retries",
+        "a retry executes a call again",
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: BackendTrafficPolicy\nmetadata: {name: other, namespace: mcp}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: demo}], retry: {numRetries: 3}}\n",
+    ),
+    taken(
+        "traffic of another Gateway",
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy\nmetadata: {name: other, namespace: mcp}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web}], connection: {bufferLimit: 1Mi}}\n",
+    ),
+    taken(
+        "a patch of another Gateway",
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyPatchPolicy\nmetadata: {name: other, namespace: mcp}\nspec: {targetRef: {group: gateway.networking.k8s.io, kind: Gateway, name: web}, type: JSONPatch, jsonPatches: [{type: type.googleapis.com/envoy.config.listener.v3.Listener, name: mcp/web/http, operation: {op: remove, path: /default_filter_chain/filters/0}}]}\n",
     ),
     taken(
         "a route of another Gateway",

@@ -23,6 +23,13 @@ pub(super) const NAME: &str = "Envoy Gateway";
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// Of the Gateway, in any of the trials: without an API server, each is on all addresses until it is patched.
 const LISTENERS: [&str; 5] = ["http", "other", "renamed", "https", "https-quic"];
+/// What follows the first route of routes.yaml.
+const FILTER_OF_ROUTES: &str =
+    "---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: HTTPRouteFilter\n";
+/// A route without any condition before it.
+const EMPTY_MATCHES: &str = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: any, namespace: mcp}\nspec:\n  \
+     parentRefs: [{name: mcp}]\n  rules:\n  - {matches: [], backendRefs: [{name: demo, port: 8080}]}\n\
+     ---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: HTTPRouteFilter\n";
 /// What the shipped EnvoyProxy says of pods.
 const PODS: [&str; 2] = ["  provider:\n    type: Kubernetes\n", "  telemetry:\n"];
 
@@ -203,6 +210,25 @@ impl<'a> Mesh<'a> {
                 "routes.yaml",
                 "      headers: [{type: Exact, name: x-portcullis-guard, value: ",
                 "      headers: [{type: Exact, name: x-other, value: ",
+            ),
+            (
+                "a route to a server that matches by an empty list",
+                "routes.yaml",
+                FILTER_OF_ROUTES,
+                EMPTY_MATCHES,
+            ),
+            ("retries", "routes.yaml", "retry: {numRetries: 0}", "retry: {numRetries: 3}"),
+            (
+                "a gateway that leaves a client its guard",
+                "gateway.yaml",
+                "removeOnMatch: [{type: Exact, value: x-portcullis-guard}]",
+                "removeOnMatch: [{type: Exact, value: x-other}]",
+            ),
+            (
+                "a patch policy of another name",
+                "gateway.yaml",
+                "kind: EnvoyPatchPolicy\nmetadata: {name: portcullis,",
+                "kind: EnvoyPatchPolicy\nmetadata: {name: other,",
             ),
             (
                 "a mirror of what goes to a server",

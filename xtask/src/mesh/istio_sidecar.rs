@@ -6,7 +6,7 @@
 use super::Ground;
 use super::Options;
 use super::beside::workload;
-use super::calls::{Gateway, HOST, Kind};
+use super::calls::{Gateway, HOST, Kind, within};
 use super::here::Here;
 use super::istio::{Ingress, Istiod, Role};
 use super::istio_inbound::{Inbound, Parts};
@@ -16,22 +16,29 @@ use crate::failure::{Failure, Result};
 use portcullis_stack::Process;
 use portcullis_stack::ports::{free_port, loopback};
 use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
 const NAME: &str = "Istio, sidecar";
 /// In sidecar.yaml.
 const ANALYST: &str = "spiffe://cluster.local/ns/agents/sa/analyst";
 const STRANGER: &str = "spiffe://cluster.local/ns/agents/sa/stranger";
+/// In waypoint.yaml.
+const WAYPOINT: &str = "spiffe://cluster.local/ns/mcp/sa/waypoint";
+const PUSHED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A sidecar with the shipped file, and two workloads that call.
 struct Sidecar<'a> {
     inbound: Inbound<'a>,
     /// By the certificate that sidecar.yaml names.
     analyst: Gateway,
+    /// By the certificate of a waypoint.
+    waypoint: Gateway,
     /// Without a certificate.
     plaintext: Gateway,
-    around: std::path::PathBuf,
+    around: PathBuf,
     _sidecar: Ingress,
-    _workloads: [Process; 2],
+    _workloads: [Process; 3],
 }
 
 /// All of it.
@@ -56,6 +63,9 @@ pub(super) fn run(
         report.trial(NAME, "sidecar.yaml: doctor is content", || inbound.doctor_is_content());
         report.trial(NAME, "sidecar.yaml: the filter removed, and applied again", || {
             inbound.without_the_filter()
+        });
+        report.trial(NAME, "waypoint.yaml: pods take nothing but the waypoint", || {
+            sidecar.takes_only_the_waypoint()
         });
         if options.operations {
             inbound.operations(report);
@@ -99,6 +109,7 @@ impl<'a> Sidecar<'a> {
         };
         let (analyst, as_analyst) = workload_of("workload-analyst", ANALYST)?;
         let (stranger, as_stranger) = workload_of("workload-stranger", STRANGER)?;
+        let (waypoint, as_waypoint) = workload_of("workload-of-waypoint", WAYPOINT)?;
         // The trials begin without the filter.
         ground.cluster.delete(&parts.filter)?;
         let inbound = Inbound {
@@ -111,10 +122,11 @@ impl<'a> Sidecar<'a> {
         Ok(Self {
             inbound,
             analyst: of(format!("http://{as_analyst}")),
+            waypoint: of(format!("http://{as_waypoint}")),
             plaintext: of(format!("http://{}", loopback(port))),
             around,
             _sidecar: sidecar,
-            _workloads: [analyst, stranger],
+            _workloads: [analyst, stranger, waypoint],
         })
     }
 
@@ -162,6 +174,50 @@ impl<'a> Sidecar<'a> {
         }
         Err(Failure::new(format!("statuses {statuses:?}, {reached:?} at the server")))
     }
+
+    /// A sidecar stands here for ztunnel: both hold a policy for the workload behind them.
+    fn takes_only_the_waypoint(&self) -> Result<()> {
+        let policies = policies_of_waypoint(self.inbound.ground)?;
+        let cluster = &self.inbound.ground.cluster;
+        cluster.apply(&policies)?;
+        let label = self.inbound.label("around-the-waypoint");
+        let others = [&self.inbound.gateway, &self.analyst];
+        let denied = within(PUSHED_WITHIN, "403 for every workload but the waypoint", || {
+            let statuses = others.map(|it| it.call(Kind::Allowed, &label, 0).status);
+            (statuses == [403, 403]).then_some(())
+        });
+        let label = self.inbound.label("around-the-waypoint-again");
+        let statuses = others.map(|it| Kind::ALL.map(|kind| it.call(kind, &label, 0).status));
+        let reached = Kind::ALL.map(|kind| self.inbound.gateway.reached(&label, kind));
+        let through = self.waypoint.call(Kind::Allowed, &label, 1);
+        cluster.delete(&policies)?;
+        denied?;
+        if statuses != [[403; 3]; 2] || reached != [0; 3] || !through.result {
+            return Err(Failure::new(format!(
+                "others: {statuses:?}, {reached:?} at the server; by the waypoint: {through:?}"
+            )));
+        }
+        within(PUSHED_WITHIN, "calls of other workloads again", || {
+            let label = self.inbound.label("without-waypoint-policies");
+            self.inbound.gateway.call(Kind::Allowed, &label, 0).result.then_some(())
+        })
+    }
+}
+
+/// The policies of waypoint.yaml for the pods of the server, as they are shipped.
+fn policies_of_waypoint(ground: &Ground<'_>) -> Result<PathBuf> {
+    let fault = |error: std::io::Error| Failure::new(error.to_string());
+    let shipped = ground.workspace.root.join("envoy/istio/waypoint.yaml");
+    let text = fs::read_to_string(shipped).map_err(fault)?;
+    let documents = text.split("\n---\n");
+    let policies: Vec<_> =
+        documents.filter(|it| it.contains("apiVersion: security.istio.io/v1\n")).collect();
+    if policies.len() != 2 {
+        return Err(Failure::new(format!("waypoint.yaml has {} policies", policies.len())));
+    }
+    let file = ground.dir.join("waypoint-policies.yaml");
+    fs::write(&file, policies.join("\n---\n")).map_err(fault)?;
+    Ok(file)
 }
 
 /// A listener for the server on a port of the sidecar.

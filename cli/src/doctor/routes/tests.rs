@@ -24,6 +24,7 @@ fn dump(routes: &Value, filters: &Value) -> Value {
             "filter_chains": [{"filters": [{"typed_config": {
                 "@type": format!("type.googleapis.com/envoy.extensions.filters.network.{MANAGER}"),
                 "http2_protocol_options": {"initial_stream_window_size": 4_194_304},
+                "early_header_mutation_extensions": [{"typed_config": {"mutations": [{"remove": guard::HEADER}]}}],
                 "http_filters": all,
             }}]}],
         }}]},
@@ -393,6 +394,55 @@ fn a_table_that_no_listener_with_the_filter_uses_is_left_alone() {
         found
             .iter()
             .any(|(check, state, _)| check == "envoy.route others/same" && *state == State::Bad),
+        "{found:?}"
+    );
+}
+
+// Istio makes a TCP chain beside the HTTP chain where a port does not say its protocol.
+// Proves: X16, X29
+#[test]
+fn a_chain_that_puts_connections_through_to_a_server_has_a_line() {
+    let tcp = |cluster: Value| {
+        let mut dump = dump(&json!([guarded_route()]), &filters());
+        let chains = dump.pointer_mut("/configs/0/static_listeners/0/listener/filter_chains");
+        chains.unwrap().as_array_mut().unwrap().push(json!({"filters": [{"typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "cluster": cluster["cluster"], "weighted_clusters": cluster["weighted_clusters"],
+        }}]}));
+        dump
+    };
+    for cluster in [
+        json!({"cluster": "demo"}),
+        json!({"weighted_clusters": {"clusters": [{"name": "other"}, {"name": "demo"}]}}),
+    ] {
+        let found = told(&tcp(cluster));
+        let is_named = found.iter().any(|(check, state, found)| {
+            check == "envoy.listener gateway"
+                && *state == State::Bad
+                && found.contains("TCP connections go to demo")
+        });
+        assert!(is_named, "{found:?}");
+    }
+    let found = told(&tcp(json!({"cluster": "other"})));
+    assert!(found.iter().all(|(_, state, _)| *state == State::Good), "{found:?}");
+}
+
+// Proves: X16, X29
+#[test]
+fn a_guard_that_a_client_keeps_has_a_line() {
+    let mut dump = dump(&json!([guarded_route()]), &filters());
+    let manager = "/configs/0/static_listeners/0/listener/filter_chains/0/filters/0/typed_config";
+    let manager = dump.pointer_mut(manager).unwrap();
+    manager["early_header_mutation_extensions"] = json!([{"typed_config": {"mutations": [
+        {"remove_on_match": {"key_matcher": {"exact": "x-portcullis-guard"}}},
+    ]}}]);
+    assert!(told(&dump).iter().all(|(_, state, _)| *state == State::Good));
+    let manager = "/configs/0/static_listeners/0/listener/filter_chains/0/filters/0/typed_config";
+    dump.pointer_mut(manager).unwrap()["early_header_mutation_extensions"] = json!([]);
+    let found = told(&dump);
+    let lines: Vec<_> = found.iter().filter(|(_, state, _)| *state == State::Warning).collect();
+    assert!(
+        matches!(lines[..], [(_, _, found)] if found.contains("stays until the filter")),
         "{found:?}"
     );
 }
