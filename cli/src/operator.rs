@@ -1,7 +1,7 @@
-//! `portcullis operator`: Redis users for people, each for the organisations and tasks that are theirs.
+//! `portcullis operator`: Redis users for people, each limited to its organisations and tasks.
 //!
-//! Owns how such a user is made and shown. Which commands on which keys a task needs is `redis-lua`'s; that a user
-//! does nothing else is Redis's.
+//! Owns how such a user is created and shown. `redis-lua` owns which commands on which keys a task needs; Redis
+//! enforces that a user runs nothing else.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -50,7 +50,7 @@ pub(crate) fn create(session: &Session, args: &CreateOperatorArgs) -> Result<Rep
     for org in &args.rights.org {
         store.lists_organisation(org)?;
     }
-    // Redis asks for a password when a connection opens, and never again.
+    // Redis asks for a password only when a connection opens, so open connections have to end.
     let ended = there.then(|| store.end_connections(&args.name));
     if let Some(Err(refusal)) = &ended {
         progress(&format!(
@@ -100,7 +100,7 @@ pub(crate) fn acl(args: &AclArgs) -> Result<Report, CliError> {
     };
     let rules = args.rights.rules();
     let text = match args.form {
-        // A shell and redis-cli would split a selector at its blanks, and expand its stars.
+        // A shell and redis-cli would split a selector at its spaces, and expand its stars.
         Form::Setuser => {
             let quoted: Vec<String> = rules
                 .iter()

@@ -1,6 +1,6 @@
-//! `key rotate --older-than`: one key after the other, each on its own.
+//! `key rotate --older-than`: rotates one key after the other, each on its own.
 //!
-//! Owns which keys these are, and that one that cannot be rotated holds up no other.
+//! Owns which keys are due. A key that cannot be rotated does not stop the others.
 
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::id::{KeyId, OrgId};
@@ -24,7 +24,7 @@ struct Due {
     since: u64,
 }
 
-/// What became of it.
+/// The result of one rotation.
 enum Fate {
     Rotated { key: Secret, old_works_until: Option<u64> },
     Failed(CliError),
@@ -54,7 +54,7 @@ pub(super) fn rotate(session: &Session, args: &RotateArgs) -> Result<Report, Cli
     Ok(report(&fates, file.as_ref()))
 }
 
-/// Living keys whose secret is old enough.
+/// Active keys whose secret is old enough.
 fn due(store: &mut Store, args: &RotateArgs, now: Seconds) -> Result<Vec<Due>, CliError> {
     let age = args.older_than.map_or(0, |span| span.0);
     let organisations = match &args.org {
@@ -68,7 +68,7 @@ fn due(store: &mut Store, args: &RotateArgs, now: Seconds) -> Result<Vec<Due>, C
     };
     let mut due = Vec::new();
     for org in organisations {
-        // `key list` names those that cannot be read.
+        // `key list` reports the records that cannot be read.
         let records = store.records(&org)?.into_iter().filter_map(|listed| listed.stored.ok());
         let records = records.map(|stored| stored.record).filter(is_due);
         due.extend(records.map(|record| Due {

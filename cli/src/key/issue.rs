@@ -56,7 +56,7 @@ pub(crate) fn issue(session: &Session, args: IssueArgs) -> Result<Report, CliErr
     active.knows_tier(&record.tier)?;
     record.connectors.as_ref().map_or(Ok(()), |names| active.knows_connectors(names))?;
     let mut file = args.out.as_deref().map(KeyFile::create).transpose()?;
-    // First the organisation, then the key: a key that is there is always listed.
+    // The organisation first, then the key, so that every stored key is listed.
     store.add_organisation(&record.org)?;
     let stored =
         KeyFile::around(file.as_mut(), (&record, &key), || write(&mut store, &admin_log, &record))?;

@@ -1,9 +1,8 @@
 //! `portcullis key`: issue, list, show, set, rotate, revoke.
 //!
-//! Owns what an operator may ask of a key, and how a record is changed: read, edited, written together
-//! with its entry in the admin chain, and all of it again when somebody else was faster. The key's
-//! text and digest are the core's business; a key is seen here once, between its minting and the end
-//! of the command.
+//! Owns what an operator may do with a key, and how a record changes: read it, edit it, write it together with its
+//! entry in the admin chain, and repeat all of it when another writer was faster. The core owns the key's text and
+//! digest; a key appears here once, from its minting to the end of the command.
 
 mod bulk;
 mod issue;
@@ -36,14 +35,14 @@ use crate::random::base62;
 use crate::report::CliError;
 use crate::store::{Store, Stored, Written};
 
-/// What became of a record.
+/// The result of a change to a record.
 enum Change {
     Made(Stored),
-    /// It is already as it should be; nothing was written.
+    /// The record already has the wanted state; nothing was written.
     Needless(Stored),
 }
 
-/// Changes the record that `args` name by `edit`, and notes it as `action`.
+/// Changes the record that `args` name by `edit`, and records the change as `action` in the admin chain.
 fn change(
     store: &mut Store,
     admin_log: &AdminLog,

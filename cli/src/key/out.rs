@@ -1,7 +1,6 @@
-//! Where a new key goes: to standard output once, or into a file that only its owner may read.
+//! The output of a new key: standard output once, or a file that only its owner may read.
 //!
-//! Owns that a key is on disk before it becomes the one that counts, and that the file has no line of
-//! a key of which it is certain that it never did.
+//! Owns two rules. A key is on disk before it becomes valid. The file keeps no key that certainly never became valid.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -18,7 +17,7 @@ use crate::report::{ActionOutcome, CliError, Report};
 use crate::store::{Stored, Used};
 use crate::time::Seconds;
 
-/// A key with a new secret, and where that is.
+/// A key with a new secret, and the place of that secret.
 pub(super) struct New<'a> {
     pub(super) stored: &'a Stored,
     pub(super) key: &'a Secret,
@@ -27,7 +26,7 @@ pub(super) struct New<'a> {
 }
 
 impl New<'_> {
-    /// What the command says in the end, with `more` after it.
+    /// The final report of the command, with `more` after it.
     pub(super) fn report(&self, used: &Used, now: Seconds, more: &str) -> Report {
         let Self { stored, key, file } = self;
         let shown = match file {
@@ -44,17 +43,17 @@ impl New<'_> {
     }
 }
 
-/// A file of new keys, one JSON object a line; gone again when no key came to count.
+/// A file of new keys, one JSON object a line. It is removed when no key became valid.
 pub(super) struct KeyFile {
     path: PathBuf,
     file: File,
     place: String,
-    /// What is in it for good.
+    /// The length of the part that stays.
     length: u64,
 }
 
 impl KeyFile {
-    /// Makes the file; there must be none of that name.
+    /// Creates the file; fails when a file of that name exists.
     pub(super) fn create(path: &Path) -> Result<Self, CliError> {
         let place = path.display().to_string();
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
@@ -83,20 +82,20 @@ impl KeyFile {
         written.map_err(|error| self.unwritable(&error))
     }
 
-    /// What was added counts.
+    /// Keeps the added key: it is valid.
     fn keep(&mut self) -> Result<(), CliError> {
         self.length = self.file.stream_position().map_err(|error| self.unwritable(&error))?;
         Ok(())
     }
 
-    /// What was added since [`KeyFile::keep`] never came to count.
+    /// Removes what was added since [`KeyFile::keep`]: that key never became valid.
     fn take_back(&mut self) -> Result<(), CliError> {
         let shortened = self.file.set_len(self.length);
         let back = shortened.and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
         back.map(|_| ()).map_err(|error| self.unwritable(&error))
     }
 
-    /// Runs `count`, which makes `key` the one that counts, with the key safely in `file`.
+    /// Writes `key` to `file`, then runs `count`, which makes the key valid.
     pub(super) fn around<T>(
         file: Option<&mut Self>,
         (record, key): (&KeyRecord, &Secret),
@@ -136,7 +135,7 @@ impl KeyFile {
 impl Drop for KeyFile {
     fn drop(&mut self) {
         if self.length == 0 {
-            // An empty file is in nobody's way but the next attempt's.
+            // An empty file that stays only makes the next attempt fail.
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -1,4 +1,5 @@
-//! Whether the active policy knows what a key is to have. Owns how a refusal says what it does know.
+//! Checks a key's role, tier and connectors against the active policy. Owns how a refusal lists the names that the
+//! policy has.
 
 use portcullis_core::auth::record::{KeyRecord, NameList};
 use portcullis_core::id::{OrgId, PolicyName, PolicyVersion};
@@ -44,8 +45,8 @@ impl Active {
         self.knows("tier", tier, self.policy.tiers.keys())
     }
 
-    /// Refuses a name that no connector has: with it the key could do nothing. (Which tools there are
-    /// no policy says.)
+    /// Refuses a name that matches no connector: the key could do nothing with it. (No policy lists the tools that
+    /// exist.)
     pub(super) fn knows_connectors(&self, names: &NameList) -> Result<(), CliError> {
         let connectors = || self.policy.connectors.keys();
         for name in names {
@@ -83,7 +84,7 @@ impl Active {
     }
 }
 
-/// What of a key's role and tier a policy does not know: its calls are refused. `role analyst`, `tier std`, or both.
+/// The role and tier of a key that a policy lacks; calls of the key are refused. `role analyst`, `tier std`, or both.
 pub(crate) fn lacks(record: &KeyRecord, policy: &Policy) -> Option<String> {
     let role = (!policy.roles.contains_key(&record.role)).then(|| format!("role {}", record.role));
     let tier = (!policy.tiers.contains_key(&record.tier)).then(|| format!("tier {}", record.tier));

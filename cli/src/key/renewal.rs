@@ -1,6 +1,7 @@
-//! A new secret for a key: written to its file first, then to the record, and looked for where the answer was lost.
+//! A new secret for a key: written to its file first, then to the record. A lost answer is resolved by reading the
+//! record.
 //!
-//! Owns why a rotation is refused, in words. What happens to the secrets is the core's business.
+//! Owns the error messages of a refused rotation. The core decides what happens to the secrets.
 
 use portcullis_core::audit::AdminAction;
 use portcullis_core::auth::AuthFailure;
@@ -32,7 +33,7 @@ impl Terms {
     }
 }
 
-/// Gives the key a new secret, which is in `file` before it counts.
+/// Gives the key a new secret, which is in `file` before it becomes valid.
 pub(super) fn renew(
     store: &mut Store,
     admin_log: &AdminLog,
@@ -66,7 +67,7 @@ pub(super) fn renew(
     }
 }
 
-/// The answer to a change was lost: whether it was made, the record says on a new connection.
+/// The answer to a change was lost: reads the record on a new connection to see whether the change was made.
 fn found_out(
     store: &mut Store,
     args: &OneKey,

@@ -20,7 +20,7 @@ pub(crate) fn revoke(session: &Session, args: &RevokeArgs) -> Result<Report, Cli
         change(&mut store, &admin_log, AdminAction::KeyRevoke, &args.key, |_, record| {
             let revocation =
                 Revocation { at: now.0, by: admin_log.actor.clone(), reason: args.reason.clone() };
-            // The first one counts.
+            // The first revocation counts.
             record.revoked.get_or_insert(revocation);
             Ok(())
         })?;

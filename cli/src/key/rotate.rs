@@ -1,6 +1,6 @@
-//! `key rotate`: a new secret, and for how long the old one goes on.
+//! `key rotate`: a new secret, and how long the old one stays valid.
 //!
-//! Owns the wording of a rotation of one key; how it is done is `renewal`'s, many keys are `bulk`'s.
+//! Owns the wording of a rotation of one key. `renewal` does the rotation; `bulk` rotates many keys.
 
 use super::bulk;
 use super::out::{KeyFile, New};
@@ -16,7 +16,7 @@ pub(crate) fn rotate(session: &Session, args: RotateArgs) -> Result<Report, CliE
     let Some(id) = args.id.clone() else {
         return bulk::rotate(session, &args);
     };
-    // Clap waives a requirement that conflicts with something else that was given.
+    // Clap drops a requirement that conflicts with another given option.
     if args.dry_run || args.role.is_some() {
         return Err(CliError::usage(
             "--dry-run and --role are about several keys, and one was named",

@@ -1,4 +1,4 @@
-//! `key set`: what a key may do, from where and until when.
+//! `key set`: changes what a key may do, from which addresses and until when.
 
 use portcullis_core::audit::AdminAction;
 use portcullis_core::auth::record::KeyRecord;
@@ -72,7 +72,7 @@ fn edit(record: &mut KeyRecord, args: &SetArgs, now: Seconds) {
     apply(record, &args.terms, now);
 }
 
-/// Takes over what was given, and leaves the rest as it is.
+/// Applies the given options, and leaves the rest as it is.
 pub(super) fn apply(record: &mut KeyRecord, terms: &Terms, now: Seconds) {
     let Terms { connectors, tools, read_only, sources, certificate, expires, not_before } = terms;
     if let Some(bound) = connectors {
@@ -98,8 +98,8 @@ pub(super) fn apply(record: &mut KeyRecord, terms: &Terms, now: Seconds) {
     }
 }
 
-/// Refuses what the active policy does not know. What is not asked about is not looked at: a key whose
-/// role is gone can still be narrowed.
+/// Refuses names that the active policy does not have. Checks only the given options: a key whose role is gone can
+/// still be narrowed.
 fn known(record: &KeyRecord, args: &SetArgs, store: &mut Store) -> Result<(), CliError> {
     let connectors = record.connectors.as_ref().filter(|_| args.terms.connectors.is_some());
     if args.role.is_none() && args.tier.is_none() && connectors.is_none() {

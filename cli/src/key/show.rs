@@ -24,10 +24,10 @@ pub(crate) fn list(session: &Session, args: &ListArgs) -> Result<Report, CliErro
     };
     let mut keys = Vec::new();
     let mut orphans = BTreeMap::new();
-    // A record that cannot be read hides nobody else's.
+    // An unreadable record does not hide the others.
     let mut unreadable = Vec::new();
     for org in &organisations {
-        // Without a policy that can be read, no key is an orphan more than another.
+        // Without a readable policy, no key counts as an orphan.
         let active = Active::of(org, &mut store).ok();
         for Listed { id, stored, used } in store.records(org)? {
             match stored {
@@ -93,7 +93,7 @@ fn row(Stored { record, .. }: &Stored, used: &Used, now: Seconds) -> [String; 10
     ]
 }
 
-/// What the active policy lacks of an active key.
+/// The role and tier of an active key that the active policy lacks.
 fn orphan(Stored { record, .. }: &Stored, policy: &Policy, now: Seconds) -> Option<String> {
     record.is_alive(now.0).ok().and_then(|()| lacks(record, policy))
 }

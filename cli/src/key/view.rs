@@ -1,7 +1,6 @@
-//! A record as people and scripts see it, and what somebody should look at.
+//! A record as people and scripts see it, and its warnings.
 //!
-//! Owns the words for states, and when the use of a replaced secret is worth a warning. Nothing here
-//! proves a key.
+//! Owns the words for states, and when the use of a replaced secret is worth a warning. Does not verify keys.
 
 use portcullis_core::auth::AuthFailure;
 use portcullis_core::auth::record::{KeyRecord, NameList, Revocation, Rotation, StoredSecret};
@@ -12,16 +11,16 @@ use crate::escape;
 use crate::store::{Stored, Used};
 use crate::time::Seconds;
 
-/// Said beside a new key.
+/// Shown beside a new key.
 pub(super) const ONCE: &str =
     "Only its SHA-256 is stored: it cannot be shown again. Keep it in a secrets manager.";
 
-/// Uses are noted once a minute.
+/// The gateway records uses once a minute.
 const NOTED_WITHIN: u64 = 60;
-/// A secret that ended longer ago than this is nobody's business any more.
+/// A secret that ended longer ago than this causes no warning.
 const REMEMBERED: u64 = 7 * 86_400;
 
-/// What the record comes to now.
+/// The record's state now.
 pub(super) fn status(record: &KeyRecord, now: Seconds) -> &'static str {
     match record.is_alive(now.0) {
         Ok(()) => "active",
@@ -31,7 +30,7 @@ pub(super) fn status(record: &KeyRecord, now: Seconds) -> &'static str {
     }
 }
 
-/// When the key was last used, with whichever secret.
+/// When the key was last used, with any of its secrets.
 pub(super) fn last_used(used: &Used) -> Option<u64> {
     used.values().max().copied()
 }
@@ -119,7 +118,7 @@ pub(super) fn details(Stored { rev, record }: &Stored, used: &Used, now: Seconds
     lines.join("\n")
 }
 
-/// The secrets and what each comes to: `current`, `replaced` (it still works), `ended`, or `revoked` with the key.
+/// The secrets and the state of each: `current`, `replaced` (it still works), `ended`, or `revoked` with the key.
 fn secrets(
     record: &KeyRecord,
     now: Seconds,
@@ -146,8 +145,8 @@ fn life(secret: &StoredSecret, end: Option<u64>, used: &Used) -> String {
     format!("{end}, last used {}", last.map_or_else(|| "never".to_owned(), rfc3339))
 }
 
-/// Replaced secrets that somebody still uses when the end is near, or used until it came: whoever that
-/// is will be, or was, locked out.
+/// Warns of replaced secrets that a client still uses near their end, or used until they ended: that client will be, or
+/// was, locked out.
 pub(super) fn warnings(record: &KeyRecord, used: &Used, now: Seconds) -> Vec<String> {
     if record.is_alive(now.0).is_err() {
         return Vec::new();
@@ -155,7 +154,7 @@ pub(super) fn warnings(record: &KeyRecord, used: &Used, now: Seconds) -> Vec<Str
     let warning = |secret: &StoredSecret| {
         let (end, last) = (end(secret)?, *used.get(secret.label())?);
         let overlap = end.saturating_sub(record.current_since());
-        // The last quarter of the overlap, and never less than uses are noted late.
+        // The last quarter of the overlap, and never less than the delay with which uses are recorded.
         let near = (overlap / 4).max(NOTED_WITHIN);
         let label = secret.label();
         if now.0 < end {

@@ -1,6 +1,6 @@
-//! The description of a gateway that manifests are made of: hosts, where its routes belong, connectors and servers.
+//! The gateway description that `portcullis render` reads: hosts, where its routes belong, connectors and servers.
 //!
-//! Owns its form and every mistake in it. What is made of it is in the file of each target.
+//! Owns its form and finds every mistake in it. The file of each target makes manifests from it.
 
 use std::collections::BTreeSet;
 
@@ -13,9 +13,9 @@ const HOST: &str = "a host in lower case and without a port, such as mcp.example
 const NAME: &str = "a name that Kubernetes takes: up to 40 lower-case letters, digits and `-`, starting with a letter";
 const NAMESPACE: &str = "the namespace of the routes, such as mcp";
 
-/// What is described, for a target that needs `G` of the gateway and `S` of a server.
+/// A description for a target that needs `G` of the gateway and `S` of a server.
 pub(super) struct Description<G, S> {
-    /// Of the virtual host, and of resources that are there once.
+    /// The name of the virtual host, and of resources that exist once.
     pub(super) name: String,
     pub(super) hosts: Vec<String>,
     pub(super) gateway: G,
@@ -26,14 +26,14 @@ pub(super) struct Description<G, S> {
 pub(super) struct Connector<S> {
     pub(super) name: String,
     pub(super) path: String,
-    /// Where clients of HTTP+SSE post to.
+    /// The path to which clients of HTTP+SSE post.
     pub(super) messages: Option<String>,
     pub(super) server: S,
     pub(super) rewrite: Rewrite,
     pub(super) idle: IdleTimeout,
 }
 
-/// What the server gets instead of what the client sent.
+/// Path and host that the server gets instead of the client's.
 #[derive(Default)]
 pub(super) struct Rewrite {
     pub(super) path: Option<String>,
@@ -41,7 +41,7 @@ pub(super) struct Rewrite {
     pub(super) host: Option<String>,
 }
 
-/// After how many seconds of silence a stream ends.
+/// After how many seconds without data a stream ends.
 pub(super) struct IdleTimeout {
     pub(super) answer: u64,
     pub(super) listen: u64,
@@ -53,11 +53,11 @@ impl Default for IdleTimeout {
     }
 }
 
-/// A field: absent, or there; then its value, unless it has a fault.
+/// A field: absent, or present with its value, unless it has a fault.
 pub(super) struct Field<T>(Option<Option<T>>);
 
 impl<T> Field<T> {
-    /// The value; that it is absent is a fault.
+    /// The value; reports a fault when the field is absent.
     pub(super) fn required(self, path: &str, expected: &str, faults: &mut Faults) -> Option<T> {
         if self.0.is_none() {
             faults.push(path, "nothing", expected);
@@ -66,12 +66,12 @@ impl<T> Field<T> {
     }
 }
 
-/// What is said of the gateway.
+/// The gateway's part of the description.
 pub(super) struct GatewayFields {
     namespace: Field<String>,
     pub(super) istio: Field<Istio>,
     pub(super) gateway_api: Field<Vec<ParentRef>>,
-    /// The hosts that have no fault of their own, with their places.
+    /// The valid hosts, with their places.
     pub(super) hosts: Vec<String>,
     /// The names of the connectors.
     pub(super) connectors: Vec<String>,
@@ -83,10 +83,10 @@ impl GatewayFields {
     }
 }
 
-/// Where the routes belong in Istio.
+/// The Istio gateways that the routes belong to, and their pods.
 pub(super) struct Istio {
     pub(super) gateways: Vec<String>,
-    /// The namespace of the gateway's pods, if it is not that of the routes.
+    /// The namespace of the gateway's pods, if it differs from that of the routes.
     pub(super) workload_namespace: Option<String>,
     /// Labels of the gateway's pods.
     pub(super) selector: Vec<(String, String)>,
@@ -101,9 +101,9 @@ pub(super) struct ParentRef {
     pub(super) listeners: Vec<String>,
 }
 
-/// What is said of a server.
+/// The server's part of a connector.
 pub(super) struct ServerFields<'a> {
-    /// Where it is said, such as `connectors.crm.upstream`.
+    /// Its place in the description, such as `connectors.crm.upstream`.
     pub(super) path: String,
     pub(super) cluster: Field<String>,
     pub(super) service: Field<Service>,
@@ -118,13 +118,13 @@ pub(super) struct Service {
 }
 
 impl<S> Connector<S> {
-    /// Every path that reaches it.
+    /// Every path that reaches the server.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.path.as_str()).chain(self.messages.as_deref())
     }
 }
 
-/// Reads a description for a target, which takes what it needs of the gateway and of each server.
+/// Reads a description for a target; `gateway` and the server's reader take the fields that the target needs.
 pub(super) fn read<G, S>(
     document: &Value,
     gateway: impl FnOnce(GatewayFields, &mut Faults) -> Option<G>,
@@ -342,7 +342,7 @@ fn connector<S>(
     })
 }
 
-/// Nothing when the field has a fault.
+/// `None` when the field has a fault.
 fn optional<T>(field: Field<T>) -> Option<Option<T>> {
     match field.0 {
         Some(Some(value)) => Some(Some(value)),
@@ -418,7 +418,7 @@ fn idle_timeout(node: Node<'_>, faults: &mut Faults) -> Option<IdleTimeout> {
     })
 }
 
-/// Paths and names of routes are there once.
+/// Checks that each path and each route name exists once.
 fn distinct<S>(connectors: &[Connector<S>], faults: &mut Faults) {
     let mut paths = BTreeSet::new();
     for connector in connectors {
@@ -457,14 +457,14 @@ fn kubernetes_name(text: &str) -> Option<String> {
     is_kubernetes_name(text).then(|| text.to_owned())
 }
 
-/// A name that leaves room for what is put behind it.
+/// A Kubernetes name that leaves room for a suffix.
 pub(super) fn is_kubernetes_name(text: &str) -> bool {
     const LONGEST: usize = 40;
     let starts = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     text.len() <= LONGEST && starts && is_label(text)
 }
 
-/// What such a name is, for messages to people.
+/// The form of such a name, for error messages.
 pub(super) const KUBERNETES_NAME: &str = NAME;
 
 /// A label of DNS (RFC 1123) in lower case.
@@ -480,7 +480,7 @@ fn is_host(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
-/// Whether a host is an IPv4 address and no name.
+/// Whether a host is an IPv4 address.
 pub(super) fn is_address(host: &str) -> bool {
     host.parse::<std::net::Ipv4Addr>().is_ok()
 }
@@ -491,7 +491,7 @@ fn host_and_port(text: &str) -> Option<String> {
     (is_host(host) && has_port).then(|| text.to_owned())
 }
 
-/// A label's value as Kubernetes takes it.
+/// A label value that Kubernetes accepts.
 fn is_label_value(text: &str) -> bool {
     let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     text.len() <= 63
@@ -505,7 +505,7 @@ fn is_cluster(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/|".contains(&byte))
 }
 
-/// Like the path of a connector; it may also be `/`, or end with a slash.
+/// A path like a connector's; it may also be `/`, or end with a slash.
 fn is_upstream_path(text: &str) -> bool {
     text == "/" || policy::Connector::is_path(text.strip_suffix('/').unwrap_or(text))
 }

@@ -1,4 +1,4 @@
-//! Routes for Envoy itself: what stands under `route_config`.
+//! Routes for Envoy itself: the value of `route_config`.
 //!
 //! Owns its form (`envoy.config.route.v3.RouteConfiguration`).
 
@@ -48,12 +48,12 @@ pub(super) fn documents(
     })])
 }
 
-/// Each host, and each with any port, which clients write where it is not the scheme's own.
+/// Each host, and each host with any port: clients write a port that is not the scheme's default.
 fn domains(hosts: &[String]) -> Vec<String> {
     let mut domains = Vec::new();
     for host in hosts {
         domains.push(host.clone());
-        // Envoy takes a wildcard at one end only.
+        // Envoy accepts a wildcard at one end only.
         if !host.starts_with('*') {
             domains.push(format!("{host}:*"));
         }

@@ -1,6 +1,7 @@
-//! Routes for the Gateway API: an HTTPRoute for each connector, and what Envoy Gateway needs beside them.
+//! Routes for the Gateway API: an HTTPRoute for each connector, and the Envoy Gateway resources that go with it.
 //!
-//! Owns the form of both. The rules of an HTTPRoute are in no order: one with more matches comes before its twin.
+//! Owns the form of both. The rules of an HTTPRoute have no order: of two similar ones, the one with more matches comes
+//! first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,13 +22,13 @@ const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io";
 const LISTENER: &str = "envoy.config.listener.v3.Listener";
 const ROUTES: &str = "envoy.config.route.v3.RouteConfiguration";
-/// As many open streams as Envoy's listener takes connections.
+/// As many open streams as Envoy's listener accepts connections.
 const MOST: u64 = 10_000;
 
 /// A description whose servers are hosts with a port.
 pub(super) type Described = Description<Gateway, Service>;
 
-/// Where the routes belong.
+/// The Gateways that the routes belong to.
 pub(super) struct Gateway {
     namespace: String,
     parents: Vec<ParentRef>,
@@ -96,7 +97,7 @@ fn gateway_of(description: &Described, parent: &ParentRef) -> Name {
     (namespace.clone(), parent.name.clone())
 }
 
-/// The listeners of each Gateway that are known.
+/// The known listeners of each Gateway.
 fn listeners(description: &Described) -> BTreeMap<Name, BTreeSet<&str>> {
     let mut gateways: BTreeMap<Name, BTreeSet<&str>> = BTreeMap::new();
     for parent in &description.gateway.parents {
@@ -107,7 +108,7 @@ fn listeners(description: &Described) -> BTreeMap<Name, BTreeSet<&str>> {
     gateways
 }
 
-/// The seal on each listener, and its metadata on each guarded route.
+/// Adds the seal to each listener, and its metadata to each guarded route.
 fn sealed(
     description: &Described,
     routes: &[Routes<'_, Service>],
@@ -129,13 +130,13 @@ fn sealed(
     };
     let mut patches = Vec::new();
     for listener in listeners {
-        // To add at the place of the router puts the seal before it.
+        // The operation `add` at the router's position puts the seal before the router.
         let router = "$..http_filters[?(@.name=='envoy.filters.http.router')]";
         let filter = seal::filter(&description.name, guarded());
         patches.push(patch(LISTENER, listener, router, None, filter));
         for of_connector in routes {
             for (nth, route) in of_connector.guarded.iter().enumerate() {
-                // The rules of an HTTPRoute have a cluster each.
+                // Each rule of an HTTPRoute has a cluster of its own.
                 let (ours, name) = (&description.gateway.namespace, &of_connector.connector.name);
                 let routes =
                     format!("$..routes[?(@.route.cluster=='httproute/{ours}/{name}/rule/{nth}')]");
@@ -251,7 +252,7 @@ fn refusal(description: &Described) -> Value {
     })
 }
 
-/// A Service of the cluster, by name and namespace; a host outside otherwise.
+/// The name and namespace of a Service in the cluster; `None` for a host outside.
 fn service(description: &Described, host: &str) -> Option<(String, String)> {
     let host = host.strip_suffix(".cluster.local").unwrap_or(host);
     match host.split('.').collect::<Vec<_>>().as_slice() {
@@ -275,7 +276,8 @@ fn backend_ref(description: &Described, name: &str, server: &Service) -> Value {
     }
 }
 
-/// What makes a server reachable: a Backend for a host outside, a permission for a Service of another namespace.
+/// The resource that makes a server reachable: a Backend for a host outside, a ReferenceGrant for a Service in another
+/// namespace.
 fn backend(description: &Described, routes: &Routes<'_, Service>) -> Option<Value> {
     let connector = routes.connector;
     let Service { host, port } = &connector.server;
@@ -309,7 +311,7 @@ fn backend(description: &Described, routes: &Routes<'_, Service>) -> Option<Valu
     }
 }
 
-/// No retries and a time of silence, for all rules of a connector; another time for streams on which a client listens.
+/// No retries and an idle timeout, for all rules of a connector; another timeout for streams on which a client listens.
 fn traffic_policies(description: &Described, routes: &Routes<'_, Service>) -> Vec<Value> {
     let connector = routes.connector;
     let policy = |name: &str, rule: Option<&str>, idle: u64| {

@@ -1,6 +1,6 @@
-//! The file of guards: a value for each path, made where there is none.
+//! The file of guards: one value for each path. `render` makes missing values.
 //!
-//! Owns that a value belongs to one path, and that a manifest with a new value is shown only once the value is on disk.
+//! Owns two rules. A value belongs to one path. A manifest with a new value is shown only once the value is on disk.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -27,9 +27,9 @@ pub(super) struct Guards {
     file: PathBuf,
     source: Source,
     values: Values,
-    /// Those that are on their way out.
+    /// Old values that routes still accept.
     previous: Values,
-    /// The paths whose value was made just now.
+    /// The paths that got a new value in this run.
     new: Vec<String>,
 }
 
@@ -39,14 +39,14 @@ enum Source {
     Nothing,
 }
 
-/// What a route takes. Not for the eye: it has the values.
+/// The guards that a route accepts. Never print it: it holds the values.
 #[derive(Clone)]
 pub(super) enum Matcher {
     Exact(String),
     Either(Either),
 }
 
-/// Two values, while one is on its way out.
+/// Two values, while routes still accept the old one.
 #[derive(Clone)]
 pub(super) struct Either {
     previous: String,
@@ -61,7 +61,7 @@ impl Either {
 }
 
 impl Matcher {
-    /// Every value that it takes.
+    /// Every value that the route accepts.
     pub(super) fn values(&self) -> Vec<&str> {
         match self {
             Self::Exact(value) => vec![value],
@@ -92,7 +92,7 @@ impl Guards {
         Ok(guards)
     }
 
-    /// Who knows the value of one path, such as the team that owns its routes, must not know that of another.
+    /// A team that knows the value of one path, because it owns its routes, must not know that of another path.
     fn each_has_one_path(&self) -> Result<(), CliError> {
         let mut owners = BTreeMap::new();
         for (path, value) in self.values.iter().chain(&self.previous) {
@@ -107,7 +107,7 @@ impl Guards {
         Ok(())
     }
 
-    /// What the filter sets for `path`.
+    /// The value that the filter sets for `path`.
     pub(super) fn value(&mut self, path: &str) -> Result<String, CliError> {
         if let Some(value) = self.values.get(path) {
             return Ok(value.expose().to_owned());
@@ -118,7 +118,7 @@ impl Guards {
         Ok(value)
     }
 
-    /// What routes of `path` take.
+    /// The values that routes of `path` accept.
     pub(super) fn matcher(&mut self, path: &str) -> Result<Matcher, CliError> {
         let value = self.value(path)?;
         let previous = self.previous.get(path).map(Secret::expose);
@@ -128,12 +128,12 @@ impl Guards {
         })
     }
 
-    /// The paths whose value was made just now.
+    /// The paths that got a new value in this run.
     pub(super) fn new_paths(&self) -> &[String] {
         &self.new
     }
 
-    /// What to say about new values.
+    /// The message about new values.
     pub(super) fn note(&self) -> Option<String> {
         let verb = match self.source {
             Source::File => "added to",
@@ -143,7 +143,7 @@ impl Guards {
         (!self.new.is_empty()).then(|| format!("{verb} {}: guards of {paths}", self.place()))
     }
 
-    /// Writes values that were made.
+    /// Writes the new values to the file.
     pub(super) fn keep(&self) -> Result<(), CliError> {
         if self.new.is_empty() {
             return Ok(());
@@ -160,9 +160,9 @@ impl Guards {
         }
     }
 
-    /// Beside the file, then in its place: after a crash there is one whole or the other.
+    /// Writes beside the file, then renames: a crash leaves the old file or the new one, never a part.
     fn replace(&self, text: &str) -> std::io::Result<()> {
-        // Where a link leads: the link stays.
+        // Follows a symbolic link, so that the link stays.
         let file = std::fs::canonicalize(&self.file)?;
         let staged = file.with_extension(format!("{}.new", std::process::id()));
         let replaced = private(&staged, text).and_then(|()| std::fs::rename(&staged, &file));
@@ -207,7 +207,7 @@ fn read(file: &Path) -> Result<Values, CliError> {
         .next("docs/reference/render.md has the form of the file"))
 }
 
-/// A value as a regular expression: of its letters only the dot means something else there.
+/// A value as a regular expression: only its dots need an escape.
 fn literal(value: &str) -> String {
     value.replace('.', "[.]")
 }

@@ -1,4 +1,4 @@
-//! Routes for Istio: a VirtualService, and an EnvoyFilter for what a VirtualService cannot say.
+//! Routes for Istio: a VirtualService, and an EnvoyFilter for settings that a VirtualService lacks.
 //!
 //! Owns the form of both.
 
@@ -12,13 +12,13 @@ use super::route::{Guarded, Method, Unjudged};
 use super::{UNJUDGED, object, seal};
 use crate::report::CliError;
 
-/// Each patch puts its filter just before the router: the seal has to come after `envoyfilter.yaml` (20).
+/// Each patch puts its filter just before the router. The seal has to come after `envoyfilter.yaml` (20).
 const AFTER_THE_FILTER: u32 = 30;
 
 /// A description whose servers are hosts with a port.
 pub(super) type Described = Description<Gateway, Service>;
 
-/// Where the routes belong.
+/// The Istio gateways that the routes belong to.
 pub(super) struct Gateway {
     namespace: String,
     istio: Istio,
@@ -46,7 +46,7 @@ pub(super) fn read(document: &Value) -> Result<Described, Faults> {
     )
 }
 
-/// Each wildcard with a host that it has already.
+/// Each wildcard with a listed host that it already covers.
 fn overlapping(hosts: &[String]) -> impl Iterator<Item = (&str, &str)> {
     hosts.iter().flat_map(move |wildcard| {
         let suffix = wildcard.strip_prefix('*').filter(|suffix| !suffix.is_empty());
@@ -75,7 +75,7 @@ pub(super) fn documents(
         http.extend(of_connector.unjudged.iter().map(|route| unjudged(name, route)));
     }
     patches.push(sealed(name, routes.iter().flat_map(|of_connector| &of_connector.guarded)));
-    // An EnvoyFilter is for pods of its own namespace.
+    // An EnvoyFilter applies to pods of its own namespace.
     let pods = istio.workload_namespace.as_ref().unwrap_or(namespace);
     let selector: Map<_, _> = istio
         .selector
@@ -102,7 +102,7 @@ pub(super) fn documents(
     ])
 }
 
-/// The patches find a route by its name alone, so that of another team must not have it.
+/// The patches find a route by its name alone, so another team's route must not have the same name.
 fn route_name(name: &str, route: &str) -> String {
     format!("{name}-{route}")
 }
@@ -128,7 +128,7 @@ fn guarded(name: &str, route: &Guarded<'_>, service: &Service, host: Option<&str
         ("rewrite", rewrite),
         ("headers", Some(json!({"request": {"remove": [HEADER]}}))),
         ("route", Some(json!([{"destination": destination}]))),
-        // No timeout: there is none by default, and Istio refuses to be told so ("0s").
+        // No timeout: Istio sets none by default, and refuses an explicit "0s".
         ("retries", Some(json!({"attempts": 0}))),
     ])
 }

@@ -1,7 +1,7 @@
-//! `portcullis render`: routes that want a guard, for Envoy, Istio and Envoy Gateway.
+//! `portcullis render`: routes with guards, for Envoy, Istio and Envoy Gateway.
 //!
-//! Owns the way from a description and a file of guards to manifests. What a description looks like is in
-//! [`description`], what a route looks like in the file of its target.
+//! Owns the steps from a description and a file of guards to manifests. [`description`] owns the form of a description;
+//! the file of each target owns the form of a route.
 
 mod description;
 mod envoy;
@@ -22,7 +22,7 @@ use crate::report::{CliError, Output, Report, pretty, progress};
 use description::Description;
 use guards::Guards;
 
-/// What a request gets that no filter has judged: the body of the filter's own 503.
+/// The response to a request that no filter has judged: the body of the filter's own 503.
 const UNJUDGED: &str = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-31503,"message":"The gateway cannot serve this call right now"}}"#;
 
 pub(crate) fn render(session: &Session, args: &RenderArgs) -> Result<Report, CliError> {
@@ -39,7 +39,7 @@ pub(crate) fn render(session: &Session, args: &RenderArgs) -> Result<Report, Cli
     }
 }
 
-/// Makes the manifests, keeps the guards that are new, and shows the manifests.
+/// Makes the manifests, writes new guards to the file, and then shows the manifests.
 fn made<G, S>(
     document: &Document,
     read: Result<Description<G, S>, Faults>,
@@ -92,7 +92,7 @@ fn plugin_read(document: &Value) -> Result<Description<(), ()>, Faults> {
     description::read(document, |_, _| Some(()), |_, _| Some(()))
 }
 
-/// The new value of each path: what the filter is to set.
+/// The current value of each path, for the filter's configuration.
 fn plugin(description: &Description<(), ()>, guards: &mut Guards) -> Result<Vec<Value>, CliError> {
     let mut values = Map::new();
     for connector in &description.connectors {
@@ -103,7 +103,7 @@ fn plugin(description: &Description<(), ()>, guards: &mut Guards) -> Result<Vec<
     Ok(vec![json!({ "guards": values })])
 }
 
-/// An object of the members that are there.
+/// An object of the members that are present.
 fn object<const N: usize>(members: [(&str, Option<Value>); N]) -> Value {
     let there = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Value::Object(there.collect())

@@ -1,6 +1,6 @@
-//! The guarded routes of a connector, whatever they are written for.
+//! The guarded routes of a connector, independent of the target.
 //!
-//! Owns which there are. How one is written is in the file of each target.
+//! Owns which routes there are. The file of each target writes them.
 
 use super::description::{Connector, Description};
 use super::guards::{Guards, Matcher};
@@ -14,19 +14,19 @@ pub(super) struct Routes<'a, S> {
     pub(super) unjudged: Vec<Unjudged<'a>>,
 }
 
-/// A route to the server, for what the filter has judged.
+/// A route to the server, for requests that the filter has judged.
 pub(super) struct Guarded<'a> {
     pub(super) name: String,
     pub(super) path: &'a str,
     pub(super) method: Method,
     pub(super) guard: Matcher,
-    /// The path that the server gets, if it is another one.
+    /// The path that the server gets, if it differs.
     pub(super) rewrite: Option<&'a str>,
-    /// Seconds of silence after which a stream ends.
+    /// Seconds without data after which a stream ends.
     pub(super) idle: u64,
 }
 
-/// The route for everything else on the same path, which refuses.
+/// The route for all other requests on the same path; it refuses them.
 pub(super) struct Unjudged<'a> {
     pub(super) name: String,
     pub(super) path: &'a str,
@@ -34,7 +34,7 @@ pub(super) struct Unjudged<'a> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
-    /// A GET opens a stream on which the server may have nothing to say for hours.
+    /// A GET opens a stream on which the server may send nothing for hours.
     Get,
     Any,
 }

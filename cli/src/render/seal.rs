@@ -1,8 +1,9 @@
-//! The seal: Envoy's RBAC filter behind Portcullis, and metadata of the guarded routes that it reads.
+//! The seal: an Envoy RBAC filter after Portcullis, and the metadata of guarded routes that it reads.
 //!
-//! Envoy selects a route once more after Portcullis has set the guard. The seal refuses (403) a request whose guard is one
-//! of these and whose route has not this guard in its metadata: it matched by something else. A request with another guard,
-//! or with none, passes: other descriptions have seals of their own, and guarded routes take no request without a guard.
+//! Envoy selects a route again after Portcullis has set the guard. The seal refuses a request (403) when its guard is
+//! one of these and its route does not have this guard in its metadata: that route matched by something else. A request
+//! with another guard, or with none, passes: other descriptions have their own seals, and guarded routes accept no
+//! request without a guard.
 
 use portcullis_core::decode::Faults;
 use portcullis_core::guard::{HEADER, METADATA, METADATA_KEY, seal_name};
@@ -13,12 +14,12 @@ use super::guards::{Guards, Matcher};
 use super::route::Guarded;
 use crate::report::CliError;
 
-/// What a guarded route has for the seal.
+/// The metadata of a guarded route for the seal.
 pub(super) fn metadata(guard: &Matcher) -> Value {
     json!({"filter_metadata": {METADATA: of_route(guard)}})
 }
 
-/// The same without its place.
+/// The value of that metadata alone.
 pub(super) fn of_route(guard: &Matcher) -> Value {
     json!({METADATA_KEY: guard.values()})
 }
@@ -41,7 +42,7 @@ pub(super) fn filter<'a>(name: &str, routes: impl IntoIterator<Item = &'a Guarde
     })
 }
 
-/// Refuses a request with this value whose route has it not.
+/// Refuses a request with this value whose route does not have it.
 fn policy(value: &str) -> Value {
     let exact = json!({"string_match": {"exact": value}});
     let of_route = json!({
@@ -61,7 +62,7 @@ fn policy(value: &str) -> Value {
     })
 }
 
-/// For `--for seal`: the filter for an Envoy without a control plane.
+/// For `--for seal`: reads the description for an Envoy without a control plane.
 pub(super) fn read(document: &Value) -> Result<Description<(), ()>, Faults> {
     description::read(document, |_, _| Some(()), |_, _| Some(()))
 }

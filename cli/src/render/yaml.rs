@@ -1,19 +1,19 @@
-//! Documents as YAML that every reader understands alike.
+//! YAML that every reader parses alike.
 //!
-//! Owns which texts stand without quotation marks: only those that are a text in YAML 1.1 (Go's readers) and 1.2.
+//! Owns which strings need no quotation marks: only those that are strings in YAML 1.1 (Go's parsers) and in 1.2.
 
 use saphyr::{Mapping, Scalar, ScalarStyle, Yaml, YamlEmitter};
 use serde_json::Value;
 
-/// Words that are no texts in YAML 1.1.
+/// Words that are not strings in YAML 1.1.
 const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan"];
 
-/// `heading`, then each document. A single one has no mark in front, so that it can be a part of another.
+/// `heading`, then each document. A single document gets no `---`, so that it can be part of another one.
 pub(super) fn text(heading: &str, documents: &[Value]) -> String {
     let mut text = format!("{heading}\n");
     for (nth, document) in documents.iter().enumerate() {
         let mut written = String::new();
-        // Nothing can keep a `String` from being written to.
+        // Writing to a `String` does not fail.
         let _ = YamlEmitter::new(&mut written).dump(&yaml(document));
         let body = written.strip_prefix("---\n").unwrap_or(&written);
         if nth > 0 {
@@ -45,13 +45,13 @@ fn scalar(text: &str) -> Yaml<'_> {
     if is_plain(text) {
         return Yaml::Representation(text.into(), ScalarStyle::Plain, None);
     }
-    // What stands between JSON's quotation marks stands between YAML's.
+    // A JSON string is also a double-quoted YAML string.
     let quoted = Value::from(text).to_string();
     let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
     Yaml::Representation(inner.to_owned().into(), ScalarStyle::DoubleQuoted, None)
 }
 
-/// A word that begins with a letter or is a path, and can be nothing but a text.
+/// A word that begins with a letter or is a path, and can only be a string.
 fn is_plain(text: &str) -> bool {
     let first = text.bytes().next();
     first.is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'/')

@@ -1,6 +1,6 @@
-//! Keys and tokens for trials: an issuer of one's own, so that nobody needs an identity provider to try a policy.
+//! Keys and tokens for trials: a local issuer, so that you can try a policy without an identity provider.
 //!
-//! Owns what such a token says. Whoever has the key file can mint any token of that issuer.
+//! Owns the claims of such a token. Anyone who has the key file can mint any token of that issuer.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -70,7 +70,7 @@ fn claims(text: &str) -> Result<Claims, String> {
 
 const KEY_ID: &str = "trial";
 
-/// Makes a key, and says what the gateway has to know of it.
+/// Makes a key, and prints the issuer's entry for the gateway's configuration.
 pub(super) fn keygen(args: &KeygenArgs) -> Result<Report, CliError> {
     let place = args.out.display().to_string();
     let pair = Ed25519KeyPair::generate();
@@ -88,7 +88,7 @@ pub(super) fn keygen(args: &KeygenArgs) -> Result<Report, CliError> {
     let jwk: Value =
         serde_json::from_str(&jwk).map_err(|error| CliError::new(error.to_string(), place))?;
     let issuers = json!([{ "issuer": args.issuer, "jwks_inline": { "keys": [jwk] } }]);
-    // On one line: it goes into a variable.
+    // On one line, because it goes into an environment variable.
     Ok(Report::done(issuers.to_string(), issuers))
 }
 
@@ -121,7 +121,7 @@ pub(super) fn mint(args: &MintArgs) -> Result<Report, CliError> {
     Ok(Report::done(token.clone(), json!({ "token": token, "claims": claims })))
 }
 
-/// What signs.
+/// The signing key.
 enum KeyPair {
     Ed25519(Ed25519KeyPair),
     P256(ES256KeyPair),

@@ -13,9 +13,9 @@ use crate::time::Seconds;
 
 pub(super) struct Frame<'a> {
     pub(super) summary: &'a Summary,
-    /// So many rows in each section.
+    /// How many rows each section has at most.
     pub(super) rows: usize,
-    /// Windows that are nearly used up, or why they are not known.
+    /// Windows that are nearly used up, or the reason why `top` does not know them.
     pub(super) windows: Result<&'a [Value], &'a str>,
     pub(super) over: u8,
 }
@@ -119,7 +119,7 @@ fn numbers(outcomes: &Outcomes) -> [String; 5] {
     [requests, failed, refused, limited, unavailable].map(|number| number.to_string())
 }
 
-/// With one digit behind the point.
+/// A rate with one decimal digit.
 fn per_second(requests: u64, span: Duration) -> String {
     let tenths = requests.saturating_mul(10).checked_div(span.as_secs()).unwrap_or_default();
     format!(
@@ -129,7 +129,7 @@ fn per_second(requests: u64, span: Duration) -> String {
     )
 }
 
-/// A line as far as a terminal has columns for it.
+/// Cuts a line to the width of a terminal.
 pub(super) fn cut(line: &str, columns: usize) -> String {
     let mut left = columns;
     let fits = line.chars().take_while(|letter| {

@@ -1,7 +1,7 @@
 //! The logs that `top` reads: the end of files and what they gain, or standard input.
 //!
-//! Owns how far back a file is read first. Standard input is read by a thread, so that the picture goes on while
-//! nobody calls.
+//! Owns how far back a file is read first. A thread reads standard input, so that the picture is redrawn while no line
+//! arrives.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
@@ -16,9 +16,9 @@ use crate::audit::lines::{End, Lines};
 use crate::audit::log::{Item, Logs, Place};
 use crate::report::CliError;
 
-/// So much of the end of a file is read first; more, where that does not go back far enough.
+/// The first read covers this many bytes at the end of a file, and more when they do not go back far enough.
 const FIRST: u64 = 1_024 * 1_024;
-/// So many lines of standard input wait to be counted.
+/// How many lines of standard input may wait to be counted.
 const AHEAD: usize = 10_000;
 const STDIN: &str = "standard input";
 
@@ -34,7 +34,7 @@ pub(super) enum Growing {
 }
 
 impl Growing {
-    /// Opens logs so that entries since `since` (since 1970) are read, and perhaps earlier ones.
+    /// Opens logs and reads every entry since `since` (since 1970), and perhaps earlier ones.
     pub(super) fn open(args: &LogArgs, since: Duration) -> Result<Self, CliError> {
         let logs = Logs::named(&args.files)?;
         if logs.has_stdin() {
@@ -66,7 +66,7 @@ impl Growing {
         Self::Input { lines, number: 0, next: None, ended: false }
     }
 
-    /// Hands on what came since; whether more may come.
+    /// Passes new lines to `take`. Returns whether more may come.
     pub(super) fn read(&mut self, mut take: impl FnMut(Place<'_>, Item<'_>)) -> Result<bool, Halt> {
         match self {
             Self::Files(followers) => {
@@ -79,7 +79,7 @@ impl Growing {
                 Ok(true)
             }
             Self::Input { lines, number, next, ended } => {
-                // As many as wait now: a log that comes faster than it is read still gets drawn.
+                // Only as many lines as wait now: a log that grows faster than it is read is still drawn.
                 for _ in 0..=AHEAD {
                     let line = match next.take().map_or_else(|| lines.try_recv(), Ok) {
                         Ok(line) => line,
@@ -97,7 +97,7 @@ impl Growing {
         }
     }
 
-    /// Whether everything that is there was read: files are read to their end at once.
+    /// Whether every available line was read. Files are read to their end at once.
     pub(super) fn is_at_its_end(&self) -> bool {
         match self {
             Self::Files(_) => true,
@@ -105,7 +105,7 @@ impl Growing {
         }
     }
 
-    /// Waits, but not for standard input that has ended.
+    /// Waits for `time`. Returns at once when standard input has ended.
     pub(super) fn wait(&mut self, time: Duration) {
         let Self::Input { lines, next, ended, .. } = self else {
             return std::thread::sleep(time);
@@ -115,7 +115,7 @@ impl Growing {
             Ok(line) => {
                 *next = Some(line);
                 let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-                // Somebody calls: the picture still changes no more often than it should.
+                // A line arrived early: the picture still changes no more often than it should.
                 std::thread::sleep(left.unwrap_or_default().min(time));
             }
             Err(RecvTimeoutError::Disconnected) => *ended = true,
@@ -124,7 +124,7 @@ impl Growing {
     }
 }
 
-/// Where a file is read from, so that all entries since `since` are seen.
+/// The offset from which to read a file, so that no entry since `since` is missed.
 fn start(file: &File, since: Duration) -> std::io::Result<u64> {
     let length = file.metadata()?.len();
     let mut span = FIRST;

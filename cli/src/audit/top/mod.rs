@@ -1,6 +1,7 @@
-//! `portcullis top`: who calls what now, how fast, what is refused, which windows are nearly used up.
+//! `portcullis top`: which callers call which tools, how fast, which rules refuse, and which windows are nearly used
+//! up.
 //!
-//! Owns the loop: it reads what logs gained, and draws. What is counted is in `recent`, what is shown in `frame`.
+//! Owns the loop: it reads new log lines and draws. `recent` counts; `frame` shows.
 
 mod frame;
 mod growing;
@@ -24,7 +25,7 @@ use crate::report::{CliError, Output, Report, Verdict, progress};
 use crate::store::Store;
 use crate::time::{Seconds, since_1970};
 
-/// Windows are looked for no more often: Redis has to name all that are drawn from.
+/// The least time between two searches for windows: Redis has to list every window in use.
 const WINDOWS_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) fn top(session: &Session, args: &TopArgs) -> Result<Report, CliError> {
@@ -64,7 +65,7 @@ fn watch(session: &Session, args: &TopArgs) -> Result<(), Halt> {
     }
 }
 
-/// The windows that are nearly used up, as they were a moment ago.
+/// The windows that are nearly used up, as the last search found them.
 struct Windows<'a> {
     session: &'a Session,
     organisation: Option<OrgId>,
@@ -78,7 +79,7 @@ impl<'a> Windows<'a> {
         Self { session, organisation, over: args.over, seen: None }
     }
 
-    /// Those windows, or why they are not known.
+    /// Those windows, or the reason why `top` does not know them.
     fn near(&mut self) -> Result<&[Value], &str> {
         let stale = |(at, _): &(Instant, _)| at.elapsed() >= WINDOWS_EVERY;
         if self.seen.as_ref().is_none_or(stale) {
@@ -102,10 +103,10 @@ impl<'a> Windows<'a> {
     }
 }
 
-/// Where frames go.
+/// The output for frames.
 struct Screen {
     output: Output,
-    /// Columns and lines of a terminal. Elsewhere frames follow one another.
+    /// Columns and lines of a terminal. Without a terminal, each frame follows the one before.
     is_terminal: bool,
 }
 
@@ -124,7 +125,7 @@ impl Screen {
                 let (columns, lines) = size.map_or((usize::MAX, usize::MAX), |(width, height)| {
                     (usize::from(width.0), usize::from(height.0))
                 });
-                // Home; every line to its end; the rest of the screen.
+                // Cursor home; clear each line to its end; clear the rest of the screen.
                 write!(out, "\x1b[H")?;
                 for line in frame.text().lines().take(lines.saturating_sub(1)) {
                     writeln!(out, "{}\x1b[K", frame::cut(line, columns))?;

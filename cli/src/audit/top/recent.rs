@@ -1,6 +1,7 @@
-//! The calls of the last while, and what they come to.
+//! The calls of the last while, and their totals.
 //!
-//! Owns the bounds: whatever logs say, this takes some tens of megabytes. What has no room is counted as "other".
+//! Owns the bounds: whatever the logs contain, memory stays at some tens of megabytes. Names without room count as
+//! "other".
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -9,12 +10,12 @@ use hdrhistogram::Histogram;
 
 use crate::audit::entry::Entry;
 
-/// So many requests are remembered.
+/// At most this many requests are kept.
 const MOST: usize = 1_000_000;
-/// So many callers, tools and rules are told apart.
+/// At most this many callers, tools and rules have a name of their own.
 const MANY: usize = 10_000;
 const OTHER: &str = "other";
-/// Durations are told apart up to here, to two digits.
+/// Longer durations count as this one. Durations keep two digits.
 const LONGEST_MS: u64 = 3_600_000;
 
 /// How a request ended.
@@ -39,7 +40,7 @@ impl Outcome {
     }
 }
 
-/// One request. Names by their place in [`Names`].
+/// One request. Each name is an index into [`Names`].
 struct Request {
     at: Duration,
     caller: usize,
@@ -55,7 +56,7 @@ pub(super) struct Recent {
     callers: Names,
     tools: Names,
     rules: Names,
-    /// The time of the newest one that had no room.
+    /// The time of the newest request that had no room.
     left_out: Option<Duration>,
 }
 
@@ -69,7 +70,7 @@ pub(super) struct Outcomes {
     pub(super) unavailable: u64,
 }
 
-/// Of a caller, a tool, or all.
+/// The totals of a caller, of a tool, or of all requests.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) name: String,
@@ -79,7 +80,7 @@ pub(super) struct Group {
     pub(super) p99_ms: u64,
 }
 
-/// What a rule refused.
+/// The refusals of one rule.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Refusals {
     pub(super) rule: String,
@@ -87,7 +88,7 @@ pub(super) struct Refusals {
     pub(super) callers: usize,
 }
 
-/// What the last while came to. Those with most requests first.
+/// The totals of the last while; groups with the most requests come first.
 #[derive(Debug)]
 pub(super) struct Summary {
     pub(super) now: Duration,
@@ -96,7 +97,7 @@ pub(super) struct Summary {
     pub(super) callers: Vec<Group>,
     pub(super) tools: Vec<Group>,
     pub(super) rules: Vec<Refusals>,
-    /// There were more requests than are remembered.
+    /// Some requests had no room and are not counted.
     pub(super) is_cut: bool,
 }
 
@@ -106,7 +107,7 @@ impl Recent {
         Self { span, requests: VecDeque::new(), callers, tools, rules, left_out: None }
     }
 
-    /// Counts an entry; those of administrators' changes are none of callers.
+    /// Counts an entry. Entries of administrators' changes belong to no caller, so they do not count.
     pub(super) fn count(&mut self, entry: &Entry<'_>) {
         let Some(at) = entry.time().and_then(|time| Duration::try_from(time.as_duration()).ok())
         else {
@@ -139,10 +140,10 @@ impl Recent {
         }
     }
 
-    /// What the time before `now` came to. What is older is forgotten.
+    /// The totals of the time before `now`. Forgets older requests.
     pub(super) fn summary(&mut self, now: Duration) -> Summary {
         let since = now.saturating_sub(self.span);
-        // Gateways write in turn: what is a little out of order is passed over below.
+        // Several gateways write in turn, so requests may be slightly out of order: the loop below skips older ones.
         while self.requests.front().is_some_and(|request| request.at < since) {
             self.requests.pop_front();
         }
@@ -190,7 +191,7 @@ fn groups(tallies: HashMap<usize, Tally>, names: &Names) -> Vec<Group> {
     groups
 }
 
-/// Outcomes and durations of one caller, one tool, or all.
+/// Outcomes and durations of one caller, of one tool, or of all requests.
 #[derive(Default)]
 struct Tally {
     outcomes: Outcomes,
@@ -230,7 +231,7 @@ impl Tally {
     }
 }
 
-/// Texts by number. Those for which there is no room have the number of "other".
+/// Texts by number. All texts without room share the number of "other".
 #[derive(Default)]
 struct Names {
     known: HashMap<String, usize>,
