@@ -1,50 +1,50 @@
-//! The admission call: typed on both sides. `scripts/admit.lua` says what it does and why it is exact.
+//! The admission call, with typed input and reply. `scripts/admit.lua` documents what it does and why it is exact.
 
 use std::time::Duration;
 
 use crate::value::{Elements, malformed};
 use crate::{ADMIT, Key, ReplyError, ScriptCall, Value};
 
-/// Lua counts in doubles; integers up to here are exact. Also some 285 years in microseconds.
+/// Lua counts in doubles; integers up to here are exact. In microseconds this is about 285 years.
 const LARGEST_EXACT: u64 = (1 << 53) - 1;
 
 /// One call asking to be admitted. The keys must all be different and of one organisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admit {
-    /// The records that the decision rests on.
+    /// The records that the decision depends on.
     pub guards: Vec<Guard>,
     /// The windows to draw from, all or none.
     pub windows: Vec<Window>,
-    /// What to note besides, unless a guard is stale. `None` costs nothing.
+    /// A use to record as well, unless a guard is stale. `None` costs nothing.
     pub used: Option<Use>,
     /// What to append to the intents, unless a guard is stale.
     pub intent: Option<Intent>,
 }
 
-/// What a call is about to do: it is known even if the gateway dies before it can tell.
+/// A call that the gateway is about to forward. Redis has it even if the gateway dies before it writes the audit entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
-    /// Where it is appended: [`Key::intents`].
+    /// The stream that it is appended to: [`Key::intents`].
     pub key: Key,
-    /// What it says.
+    /// The content of the intent.
     pub doc: Vec<u8>,
 }
 
-/// Notes that something was used just now, by the clock of Redis.
+/// Records that something was used just now, by Redis's clock.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Use {
-    /// Where it is kept, for 90 days: [`Key::used`].
+    /// The key, which lives for 90 days: [`Key::used`].
     pub key: Key,
-    /// Which of the things that the key is about, such as a secret of an API key; not empty.
+    /// The field of that key, such as the secret of an API key that was used; not empty.
     pub field: String,
 }
 
-/// A record, and what the decision took it to be.
+/// A record, and the state of it that the decision assumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
-    /// Where the record is.
+    /// The record's key.
     pub key: Key,
-    /// What it should be for the decision to stand.
+    /// The state that makes the decision valid.
     pub expected: Expected,
 }
 
@@ -53,9 +53,9 @@ pub struct Guard {
 pub enum Expected {
     /// Exactly this revision.
     Revision(String),
-    /// Not there.
+    /// No record.
     Absent,
-    /// Nothing is known yet: the reply brings the record, and nothing is drawn.
+    /// Not known yet: the reply contains the record, and nothing is drawn.
     Unknown,
 }
 
@@ -72,14 +72,14 @@ impl Expected {
 /// One sliding window, and what the call costs there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// Where it is kept.
+    /// The window's key.
     pub key: Key,
     /// Units admitted in any `length_us`.
     pub limit: u64,
     /// Length in microseconds; 0 is taken as 1.
     pub length_us: u64,
-    /// To what multiple of microseconds draws are dated; 1 is exact, 0 is taken as 1. A draw counts
-    /// less than this longer than `length_us`, and never shorter.
+    /// Draws are dated to a multiple of this many microseconds; 1 is exact, 0 is taken as 1. A draw counts for
+    /// `length_us` or less than this much longer, never shorter.
     pub grain_us: u64,
     /// Units this call draws; 0 draws nothing.
     pub cost: u64,
@@ -87,26 +87,26 @@ pub struct Window {
     pub alert: Option<Alert>,
 }
 
-/// An alert, raised at most once in any `length_us` of its window, in one reply of all there are.
+/// An alert. In any `length_us` of its window, only one of all replies raises it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
-    /// What keeps it from being raised again: [`Key::mark`].
+    /// The key that prevents a second alert: [`Key::mark`].
     pub mark: Key,
-    /// From how many units in use on; 0 is taken as 1.
+    /// The number of used units from which on the alert is raised; 0 is taken as 1.
     pub from: u64,
 }
 
-/// What came of it.
+/// The result of an admission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdmitReply {
-    /// At least one record is not what was expected. Nothing was drawn; decide again. In the order
-    /// of [`Admit::guards`].
+    /// At least one record has another state than expected. Nothing was drawn; decide again. In the order of
+    /// [`Admit::guards`].
     Stale(Vec<GuardState>),
     /// At least one window is full. Nothing was drawn.
     Limited {
-        /// When the call would be admitted if nobody else drew. `None`: never, it costs more than the limit.
+        /// When the call would be admitted if no other caller drew. `None`: never, since it costs more than the limit.
         retry_after: Option<Duration>,
-        /// The window that has to be waited for longest, as an index into [`Admit::windows`].
+        /// The window with the longest wait, as an index into [`Admit::windows`].
         window: usize,
         /// All windows, in the order of [`Admit::windows`].
         windows: Vec<WindowState>,
@@ -115,31 +115,31 @@ pub enum AdmitReply {
     Admitted(Vec<WindowState>),
 }
 
-/// What state of Redis a reply was made of.
+/// The state of Redis in which a reply was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// Of the organisation whose policy was guarded.
+    /// The generation of the organisation whose policy was guarded.
     pub generation: Generation,
     /// Redis's clock, since the Unix epoch.
     pub time: Duration,
 }
 
-/// How many changes of keys, policies and deny list an organisation has seen; zero if there is no record of any.
-/// It only grows, unless Redis lost what it had written.
+/// How many changes of keys, policies and deny list an organisation has seen; zero without a record of any. It only
+/// grows, unless Redis lost writes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(u64);
 
 impl Generation {
-    /// `accept_restore.lua` says what is above these bits.
+    /// `accept_restore.lua` defines the bits above these.
     const CHANGES: u32 = 20;
 
-    /// The number as it is stored.
+    /// A generation from its stored number.
     #[must_use]
     pub fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// Whether an operator accepted a restored copy of Redis between `earlier` and this.
+    /// Whether an operator accepted a restored copy of Redis between `earlier` and this generation.
     #[must_use]
     pub fn is_restored_since(self, earlier: Self) -> bool {
         self.0.wrapping_shr(Self::CHANGES) > earlier.0.wrapping_shr(Self::CHANGES)
@@ -160,7 +160,7 @@ impl Stamp {
     }
 }
 
-/// What a guarded record is now.
+/// The current state of a guarded record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuardState {
     /// Still what was expected.
@@ -185,7 +185,7 @@ pub struct WindowState {
     pub reset: Duration,
     /// Whether this reply carries the window's alert.
     pub raised: bool,
-    /// Whether the draws in it were dated anew: the clock of Redis went back by more than the window's length.
+    /// Whether the draws in it got a new date: the clock of Redis went back by more than the window's length.
     pub redated: bool,
 }
 
@@ -217,7 +217,7 @@ impl Admit {
         }
     }
 
-    /// How many guards there are, and which of them is the organisation's policy.
+    /// The number of guards, the position of the organisation's policy among them, and `+` for an intent.
     fn counted(&self) -> String {
         let count = self.guards.len();
         let intent = if self.intent.is_some() { "+" } else { "" };
@@ -227,13 +227,14 @@ impl Admit {
         }
     }
 
-    /// Reads the reply to [`Admit::call`]. Any other form than the promised one is an error, so that
-    /// nothing is ever admitted by a misunderstanding.
+    /// Reads the reply to [`Admit::call`]. Any form that the script does not document is an error, so that a misread
+    /// reply never admits a call.
     pub fn decode(&self, reply: Value) -> Result<AdmitReply, ReplyError> {
         self.decode_stamped(reply).map(|(reply, _)| reply)
     }
 
-    /// The same, with the state of Redis that it was made of. What has no stamp is of no generation.
+    /// As [`Admit::decode`], with the state of Redis in which the reply was made. A reply without a stamp has no
+    /// generation.
     pub fn decode_stamped(&self, reply: Value) -> Result<(AdmitReply, Option<Stamp>), ReplyError> {
         let mut elements = Elements::of(reply)?;
         let decoded = match elements.int("0, 1 or 2")? {
@@ -295,8 +296,8 @@ impl Window {
             .map(|number| number.min(LARGEST_EXACT).to_string())
     }
 
-    /// The call that draws the cost although it may not fit: what became due after the admission.
-    /// The window is overdrawn then, and admits nothing until it has recovered.
+    /// The call that draws the cost even if it does not fit: it became known only after the admission. The window is
+    /// then overdrawn, and admits nothing until it has recovered.
     pub fn overdraw(windows: Vec<Self>) -> ScriptCall {
         let unlimited = |window| Self { limit: LARGEST_EXACT, alert: None, ..window };
         let windows = windows.into_iter().map(unlimited).collect();

@@ -1,5 +1,5 @@
-//! The calls about approvals: a call of a tool waits, a person decides, the call is made once. Refuses to
-//! know what the call is: its document is bytes.
+//! The calls about approvals: a tool call waits, a person decides, and the call is made once. Does not know the tool
+//! call: its document is bytes.
 
 use std::time::Duration;
 
@@ -9,30 +9,30 @@ use crate::{ASK_APPROVAL, DECIDE_APPROVAL, Key, ReplyError, ScriptCall, USE_APPR
 /// The revision of an approval that a person granted: what an admission's guard expects.
 pub const GRANTED: &str = "granted";
 
-/// How many calls of one organisation may wait, or be decided and not made yet.
+/// How many calls of one organisation may wait, or be decided and not made yet, at the same time.
 const MOST_WAITING: u64 = 1_000;
 
 /// How many of them may be one caller's.
 const MOST_OF_CALLER: u64 = 50;
 
-/// What is known of an approval.
+/// The state of an approval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApprovalReply {
-    /// It waits, since now.
+    /// It waits; this call asked for it.
     Asked,
-    /// It waits, and did before.
+    /// It waits; an earlier call asked for it.
     Pending,
-    /// Somebody agreed.
+    /// A person granted it.
     Granted,
-    /// Somebody did not.
+    /// A person denied it.
     Denied,
-    /// Too many wait; it does not.
+    /// Too many approvals wait; this one was not recorded.
     Full,
-    /// Too many of this caller wait; it does not.
+    /// Too many approvals of this caller wait; this one was not recorded.
     CallerFull,
 }
 
-/// One approval: of an organisation, named by the digest of what is to be approved.
+/// One approval of an organisation, named by the digest of the call to approve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApprovalKey {
     key: Key,
@@ -52,17 +52,17 @@ impl ApprovalKey {
         }
     }
 
-    /// Where it is.
+    /// The approval's key.
     pub fn key(&self) -> &Key {
         &self.key
     }
 
-    /// What it is about.
+    /// The digest of the call to approve.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// Notes that `doc` waits for a person, for as long as `life`.
+    /// Records that `doc` waits for a person, for as long as `life`.
     pub fn ask(&self, doc: &str, life: Duration) -> ScriptCall {
         let numbers = [milliseconds(life), MOST_WAITING, MOST_OF_CALLER];
         let numbers = numbers.map(|number| number.to_string());
@@ -91,7 +91,7 @@ impl ApprovalKey {
         }
     }
 
-    /// Takes it, if it is granted.
+    /// Takes the approval, if it is granted.
     pub fn take(&self) -> ScriptCall {
         ScriptCall {
             script: &USE_APPROVAL,
@@ -100,7 +100,7 @@ impl ApprovalKey {
         }
     }
 
-    /// Reads the reply to [`ApprovalKey::take`]: whether it was granted, and nobody else took it.
+    /// Reads the reply to [`ApprovalKey::take`]: whether the approval was granted and no other call took it.
     pub fn taken(reply: Value) -> Result<bool, ReplyError> {
         let mut elements = Elements::of(reply)?;
         let tag = elements.int("0 or 1")?;
@@ -113,25 +113,25 @@ impl ApprovalKey {
     }
 }
 
-/// A person's word.
+/// A person's decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The call may be made, once.
     Grant,
-    /// It may not.
+    /// The call may not be made.
     Deny,
 }
 
-/// A person's word on a call that waits, and the entry that tells of it.
+/// A person's decision on a waiting call, and its entry in the admin chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decide<'a> {
     /// The organisation.
     pub org: &'a str,
     /// The approval.
     pub digest: &'a str,
-    /// Which word.
+    /// The decision.
     pub decision: Decision,
-    /// How long it holds.
+    /// How long the decision holds.
     pub life: Duration,
     /// The last entry of the organisation's admin chain, as the writer read it.
     pub last_entry: Option<&'a [u8]>,
@@ -139,17 +139,17 @@ pub struct Decide<'a> {
     pub entry: &'a str,
 }
 
-/// What became of it.
+/// The result of a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecideReply {
-    /// It holds.
+    /// The decision holds.
     Decided,
-    /// Nothing waits under this name: it expired, was decided, or was never asked for.
+    /// No approval waits under this name: it expired, was decided, or was never asked for.
     NotPending {
-        /// What it is, if it is there.
+        /// The approval's state, if it exists.
         state: Option<String>,
     },
-    /// Somebody else wrote to the admin chain at the same moment; nothing was written.
+    /// Another writer extended the admin chain at the same moment; nothing was written.
     Conflict,
 }
 

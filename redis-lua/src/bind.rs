@@ -1,28 +1,28 @@
-//! The call that binds a session or a task to its holder. Refuses to know what either is.
+//! The call that binds a session or a task to its holder. Does not know what a session or a task is.
 
 use std::time::Duration;
 
 use crate::value::{Elements, malformed};
 use crate::{BIND, Key, ReplyError, ScriptCall, Value};
 
-/// Binds what `key` names to `holder`, unless it is bound to somebody else. First an
-/// [owner](Key::owner) key to the organisation, then a [binding](Key::binding) to the caller.
+/// Binds `key` to `holder`, unless it is bound to another holder. First an [owner](Key::owner) key to the organisation,
+/// then a [binding](Key::binding) to the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
-    /// Where the binding is.
+    /// The binding's key.
     pub key: Key,
-    /// Whose it is: the revision that an admission's guard expects.
+    /// The holder: the revision that an admission's guard expects.
     pub holder: String,
-    /// How long.
+    /// How long the binding lasts.
     pub life: Duration,
 }
 
-/// What became of it.
+/// The result of a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BindReply {
-    /// It is this holder's.
+    /// It belongs to this holder.
     Bound,
-    /// It is somebody else's.
+    /// It belongs to another holder.
     Foreign,
 }
 

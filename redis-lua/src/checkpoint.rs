@@ -1,4 +1,4 @@
-//! The call that notes how far an audit chain has come. Refuses to know what an entry is.
+//! The call that records how far an audit chain has come. Does not know what an entry is.
 
 use crate::value::{Elements, malformed};
 use crate::{CHECKPOINT, Key, ReplyError, ScriptCall, Value};
@@ -12,27 +12,27 @@ pub struct ChainEnd {
     pub hash: String,
 }
 
-/// Notes how far a chain has come.
+/// Records how far a chain has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The chain's name.
     pub chain: String,
-    /// What the writer knows to be noted.
+    /// The last checkpoint that the writer knows.
     pub last: ChainEnd,
-    /// What to note.
+    /// The new checkpoint.
     pub end: ChainEnd,
     /// The build of the module that writes the chain.
     pub build: &'static str,
 }
 
-/// What came of it.
+/// The result of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckpointReply {
-    /// It is noted.
+    /// It is recorded.
     Noted,
-    /// It is noted; Redis had lost the one before.
+    /// It is recorded; Redis had lost the previous checkpoint.
     Recovered,
-    /// Nothing was written: this is what is noted, which the writer's chain does not follow.
+    /// Nothing was written: this is the recorded checkpoint, which the writer's chain does not follow.
     Refused(ChainEnd),
 }
 

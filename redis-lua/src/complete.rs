@@ -1,13 +1,13 @@
-//! The call that notes where the audit entry of a call is. Refuses to know what an entry is.
+//! The call that records where the audit entry of a call is. Does not know what an entry is.
 
 use crate::{COMPLETE, ChainEnd, Key, ScriptCall};
 
-/// Notes that a call whose [`Intent`](crate::Intent) was appended has its entry.
+/// Records that a call whose [`Intent`](crate::Intent) was appended has its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complete {
-    /// Where intents are: [`Key::intents`].
+    /// The stream of intents: [`Key::intents`].
     pub key: Key,
-    /// The call.
+    /// The request id of the call.
     pub request_id: String,
     /// The chain of the entry.
     pub chain: String,
@@ -16,7 +16,7 @@ pub struct Complete {
 }
 
 impl Complete {
-    /// The script call. Nobody needs its reply.
+    /// The script call. Its reply needs no reader.
     pub fn call(self) -> ScriptCall {
         let args = [self.request_id, self.chain, self.entry.seq.to_string(), self.entry.hash];
         ScriptCall {

@@ -1,16 +1,16 @@
-//! The call that keeps bindings for longer, or ends them. Refuses to know what is bound.
+//! The call that extends bindings, or ends them. Does not know what is bound.
 
 use std::time::Duration;
 
 use crate::value::{Elements, malformed};
 use crate::{KEEP, Key, ReplyError, ScriptCall, Value};
 
-/// Keeps what is bound at `keys`, as far as it is `holder`'s.
+/// Extends the bindings at `keys` that belong to `holder`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keep {
-    /// Where the bindings are; all of one organisation.
+    /// The bindings' keys; all of one organisation.
     pub keys: Vec<Key>,
-    /// Whose they have to be.
+    /// The holder that they must belong to.
     pub holder: String,
     /// For how long from now; zero ends them.
     pub life: Duration,
@@ -24,7 +24,7 @@ impl Keep {
         ScriptCall { script: &KEEP, keys: self.keys.clone(), args }
     }
 
-    /// Reads its reply: how many of them were the holder's.
+    /// Reads its reply: how many of the bindings belonged to the holder.
     pub fn decode(reply: Value) -> Result<usize, ReplyError> {
         let mut elements = Elements::of(reply)?;
         let kept = elements.natural("a number of bindings")?;

@@ -1,8 +1,8 @@
-//! The names of all Redis keys. Owns the layout; refuses to know what the names stand for.
+//! The names of all Redis keys. Owns the layout; does not know what the names stand for.
 //!
-//! Everything of one organisation carries the hash tag `{org}`, so a script that touches several of
-//! its keys works in Redis Cluster. Every variable part is percent-encoded: a tool called
-//! `x}:key:admin` stays inside its own segment and can forge neither another key nor another tag.
+//! All keys of one organisation carry the hash tag `{org}`, so a script that uses several of them works in Redis
+//! Cluster. Every variable part is percent-encoded: a tool called `x}:key:admin` stays inside its own segment and can
+//! forge neither another key nor another tag.
 
 use std::fmt::{self, Write as _};
 
@@ -10,18 +10,18 @@ use std::fmt::{self, Write as _};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
-/// Whose calls a window counts.
+/// The callers whose calls a window counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope<'a> {
     /// Those of one organisation.
     Org(&'a str),
-    /// Those of all organisations together. Such a key has no hash tag: in Redis Cluster, no script
-    /// can touch it together with an organisation's.
+    /// All organisations together. Such a key has no hash tag: in Redis Cluster, no script can use it together with an
+    /// organisation's.
     Global,
 }
 
 impl Key {
-    /// HASH: one API key's record; `rev` (decimal, from 1) and `doc` (JSON).
+    /// HASH: the record of one API key; `rev` (decimal, from 1) and `doc` (JSON).
     pub fn record(org: &str, id: &str) -> Self {
         Self::of_org(org, "key", &[id])
     }
@@ -58,33 +58,33 @@ impl Key {
         Self::of_all("policy:doc", &[version])
     }
 
-    /// LIST: what was activated for an organisation when, by whom and why; newest first.
+    /// LIST: the policies that were activated for an organisation: when, by whom and why; newest first.
     pub fn history(org: &str) -> Self {
         Self::of_org(org, "history", &[])
     }
 
-    /// LIST: the same of all organisations together, as versions before wrote it; nothing is added.
+    /// LIST: the same for all organisations together, as earlier versions wrote it; nothing is added.
     pub fn policy_history() -> Self {
         Self("portcullis:policy:history".to_owned())
     }
 
-    /// SET: the names of all organisations that a policy or a key was ever written for.
+    /// SET: the names of all organisations that ever had a policy or a key.
     pub fn organisations() -> Self {
         Self("portcullis:organisations".to_owned())
     }
 
-    /// LIST: one sliding window of the limit called `limit`. `partition` says whose: the dimensions
-    /// it is kept per, each with its value, such as `[("key", "a1"), ("tool", "create_note")]`.
+    /// LIST: one sliding window of the limit called `limit`. `partition` names each dimension that has windows of its
+    /// own, with its value, such as `[("key", "a1"), ("tool", "create_note")]`.
     pub fn window(scope: Scope<'_>, limit: &str, partition: &[(&str, &str)]) -> Self {
         Self::partitioned(scope, "window", limit, partition)
     }
 
-    /// HASH: the alert of the window of the same name was raised not long ago.
+    /// HASH: the alert of the window of the same name was raised within the window's length.
     pub fn mark(scope: Scope<'_>, limit: &str, partition: &[(&str, &str)]) -> Self {
         Self::partitioned(scope, "mark", limit, partition)
     }
 
-    /// What the window or mark called `name` is kept per: the reverse of what its constructor took.
+    /// The dimensions and values in the name of a window or mark: the reverse of its constructor.
     pub fn partition(name: &str) -> Option<Vec<(String, String)>> {
         let (_, text) = name.rsplit_once(':')?;
         let pairs = text.split(',').filter(|pair| !pair.is_empty());
@@ -112,66 +112,67 @@ impl Key {
         Self(name)
     }
 
-    /// HASH: which organisation a session or task belongs to; `rev` (organisation) and an empty `doc`.
-    /// Organisations that share a server cannot see each other's [bindings](Self::binding), so this key
-    /// is of none of them and carries no hash tag.
+    /// HASH: the organisation that a session or task belongs to; `rev` (organisation) and an empty `doc`. Organisations
+    /// that share a server cannot see each other's [bindings](Self::binding), so this key belongs to no organisation
+    /// and carries no hash tag.
     pub fn owner(kind: &str, digest: &str) -> Self {
         Self::of_all("owner", &[kind, digest])
     }
 
-    /// HASH: whose session or task it is; `rev` (holder) and an empty `doc`. `kind` says which of
-    /// them, `digest` which one, of the connector's path and the id: ids that servers choose are not put
-    /// into key names, and two servers may choose the same one.
+    /// HASH: the caller that a session or task belongs to; `rev` (holder) and an empty `doc`. `kind` says which of the
+    /// two it is. `digest` is of the connector's path and the id: the server chooses the id, so it is not put into a
+    /// key name, and two servers may choose the same one.
     pub fn binding(org: &str, kind: &str, digest: &str) -> Self {
         Self::of_org(org, "bound", &[kind, digest])
     }
 
-    /// HASH: what the last list showed of a pinned tool; `rev` (`same`, or the class of its drift) and an empty
-    /// `doc`. `digest` is of the connector's path, the tool and its pin.
+    /// HASH: the state of a pinned tool in the last `tools/list`; `rev` (`same`, or the class of its drift) and an
+    /// empty `doc`. `digest` is of the connector's path, the tool and its pin.
     pub fn observed(org: &str, digest: &str) -> Self {
         Self::of_org(org, "tool", &[digest])
     }
 
-    /// HASH: a token, a subject or a certificate that is denied although it proves itself; `rev` and
-    /// `doc` (JSON). `digest` is of what is denied, and of who issued it.
+    /// HASH: a token, a subject or a certificate that is denied although its credential is valid; `rev` and `doc`
+    /// (JSON). `digest` is of the denied value and its issuer.
     pub fn denied(org: &str, kind: &str, digest: &str) -> Self {
         Self::of_org(org, "denied", &[kind, digest])
     }
 
-    /// SET: the names of an organisation's deny list.
+    /// SET: the names of the entries in an organisation's deny list.
     pub fn denied_index(org: &str) -> Self {
         Self::of_org(org, "denied", &[])
     }
 
-    /// HASH: a call that waits for a person, or was decided on and not made yet; `rev` (`pending`,
-    /// `granted` or `denied`) and `doc` (JSON). `digest` is of the caller, the tool and the arguments.
+    /// HASH: a call that waits for a person, or was decided and not made yet; `rev` (`pending`, `granted` or `denied`)
+    /// and `doc` (JSON). `digest` is of the caller, the tool and the arguments.
     pub fn approval(org: &str, digest: &str) -> Self {
         Self::of_org(org, "approval", &[digest])
     }
 
-    /// ZSET: the digests of an organisation's approvals, by when they expire.
+    /// ZSET: the digests of an organisation's approvals, scored by their expiry.
     pub fn approvals(org: &str) -> Self {
         Self::of_org(org, "approvals", &[])
     }
 
-    /// ZSET: the digests of one caller's approvals, by when they expire.
+    /// ZSET: the digests of one caller's approvals, scored by their expiry.
     pub fn approvals_of(org: &str, holder: &str) -> Self {
         Self::of_org(org, "approvals", &[holder])
     }
 
-    /// STREAM: what calls of an organisation were about to do, appended with their admission (`intent`, JSON), and where
-    /// their audit entries are (`done`, `chain`, `seq`, `hash`); the last ones.
+    /// STREAM: the calls that an organisation's gateways were about to forward, appended with their admission
+    /// (`intent`, JSON), and the places of their audit entries (`done`, `chain`, `seq`, `hash`); bounded to the last
+    /// ones.
     pub fn intents(org: &str) -> Self {
         Self::of_org(org, "intents", &[])
     }
 
-    /// HASH: how far the audit chain of a gateway's VM has come: `seq`, `hash`, `time` and `build`. All of them are in
-    /// one slot of a Cluster, and of no organisation: a chain has entries of all.
+    /// HASH: how far the audit chain of a gateway's VM has come: `seq`, `hash`, `time` and `build`. All of them share
+    /// one slot of a Cluster and belong to no organisation: a chain has entries of every organisation.
     pub fn checkpoint(chain: &str) -> Self {
         Self::of_all("audit:{chains}", &[chain])
     }
 
-    /// ZSET: the names of the audit chains that have a [checkpoint](Self::checkpoint), by its time.
+    /// ZSET: the names of the audit chains that have a [checkpoint](Self::checkpoint), scored by its time.
     pub fn checkpoints() -> Self {
         Self::of_all("audit:{chains}", &[])
     }
@@ -186,7 +187,7 @@ impl Key {
         Self(with_parts(name, parts))
     }
 
-    /// A name that carries none.
+    /// A name without a hash tag.
     fn of_all(kind: &str, parts: &[&str]) -> Self {
         let mut name = String::with_capacity(ROOM);
         name.push_str("portcullis:");
@@ -194,14 +195,14 @@ impl Key {
         Self(with_parts(name, parts))
     }
 
-    /// What the names of everything of an organisation begin with.
+    /// The prefix of all keys of an organisation.
     pub(crate) fn beginning(org: &str) -> String {
         let Self(mut name) = Self::admin(org);
         name.truncate(name.rfind(':').map_or(0, |end| end.saturating_add(1)));
         name
     }
 
-    /// The name as Redis sees it.
+    /// The name that Redis gets.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -213,7 +214,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// Most names have room in so many bytes. Every request writes several.
+/// Most names fit into this many bytes. Every request writes several names.
 const ROOM: usize = 96;
 
 fn with_parts(mut name: String, parts: &[&str]) -> String {
@@ -224,11 +225,11 @@ fn with_parts(mut name: String, parts: &[&str]) -> String {
     name
 }
 
-/// Percent-encodes all but RFC 3986's unreserved characters, so that none of `{}:,=%*?` gets through.
+/// Percent-encodes all but RFC 3986's unreserved characters, so that none of `{}:,=%*?` remains.
 fn encode(part: &str, name: &mut String) {
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    // Of nearly every name, nothing has to be encoded.
+    // Nearly every name needs no encoding.
     if part.bytes().all(plain) {
         return name.push_str(part);
     }
@@ -240,7 +241,7 @@ fn encode(part: &str, name: &mut String) {
     }
 }
 
-/// The reverse of [`encode`]; nothing for what that did not write.
+/// The reverse of [`encode`]; `None` for text that [`encode`] cannot have written.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -1,8 +1,8 @@
-//! What Portcullis keeps in Redis, and the only code that changes it: Lua scripts as first-class
-//! files, the names of all keys, typed builders for script calls and decoders for their replies.
+//! The data that Portcullis keeps in Redis, and the only code that changes it: Lua scripts as files of their own, the
+//! names of all keys, typed builders for script calls and decoders for their replies.
 //!
-//! It owns the layout of the data. It refuses to know a connection, a wire format, a clock or JSON:
-//! a call leaves as a list of byte strings, a reply comes in as a [`Value`], documents are bytes.
+//! It owns the layout of the data. It does not know connections, wire formats, clocks or JSON: a call leaves as a list
+//! of byte strings, a reply comes in as a [`Value`], documents are bytes.
 //!
 //! ```
 //! use portcullis_redis_lua::{Admit, AdmitReply, Expected, Guard, Key, Scope, Value, Window};

@@ -1,25 +1,26 @@
-//! The call that asks how windows stand. It draws nothing and writes nothing, so a user who may only read can make it.
+//! The call that reads the state of windows. It draws nothing and writes nothing, so a user with read rights only can
+//! make it.
 
 use std::time::Duration;
 
 use crate::value::{Elements, malformed};
 use crate::{LOOK, ReplyError, ScriptCall, Value, Window};
 
-/// How windows stand, all at one moment.
+/// Reads several windows at the same moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
     /// The windows; of their numbers only limit, length, grain and cost count.
     pub windows: Vec<Window>,
 }
 
-/// How one window stands.
+/// The state of one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowStanding {
     /// Units left.
     pub remaining: u64,
     /// When the oldest drawn units come back; zero if none are drawn.
     pub reset: Duration,
-    /// How long until the window's cost would fit; zero if it does, `None` if it never can.
+    /// How long until the window's cost fits; zero if it fits now, `None` if it never can.
     pub wait: Option<Duration>,
 }
 

@@ -1,72 +1,72 @@
-//! The calls that change something small and note who did it: entries of the deny list, and windows that are forgotten.
-//! Refuses to know what an entry says.
+//! The calls that make a small change together with its entry in the admin chain: they write the deny list, remove
+//! windows, and accept a restored Redis. Does not know the content of an entry.
 
 use crate::value::{Elements, malformed};
 use crate::{ACCEPT_RESTORE, FORGET, Key, PUT_DENIAL, ReplyError, ScriptCall, Value};
 
-/// Denies something, or takes an entry of the deny list back, if the admin chain has not grown since the writer looked.
+/// Adds or removes an entry of the deny list, if the admin chain has not grown since the writer read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PutDenial<'a> {
-    /// The organisation.
+    /// The organisation whose deny list changes.
     pub org: &'a str,
-    /// Where the entry is kept.
+    /// The key of the deny-list entry.
     pub denial: &'a Key,
-    /// What the entry becomes.
+    /// The new state of the entry.
     pub state: DenialState<'a>,
-    /// The end of the admin chain, and what follows it.
+    /// The end of the admin chain, and the new entry.
     pub note: Note<'a>,
 }
 
-/// What becomes of an entry of the deny list.
+/// The state of a deny-list entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DenialState<'a> {
-    /// It stands.
+    /// The entry exists.
     Denied {
-        /// The new revision, another one than ever before.
+        /// The new revision; it was never used before.
         rev: &'a str,
         /// What is denied, since when and why.
         doc: &'a str,
     },
-    /// It is taken back.
+    /// The entry is removed.
     Allowed,
 }
 
-/// Removes windows, if the admin chain has not grown since the writer looked.
+/// Removes windows, if the admin chain has not grown since the writer read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forget<'a> {
     /// The organisation.
     pub org: &'a str,
     /// The windows, and the marks of their alerts.
     pub keys: &'a [&'a Key],
-    /// The end of the admin chain, and what follows it.
+    /// The end of the admin chain, and the new entry.
     pub note: Note<'a>,
 }
 
-/// Has gateways serve an organisation of a restored Redis, if the admin chain has not grown since the writer looked.
+/// Lets gateways serve an organisation of a restored Redis, if the admin chain has not grown since the writer read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AcceptRestore<'a> {
     /// The organisation.
     pub org: &'a str,
-    /// The end of the admin chain, and what follows it.
+    /// The end of the admin chain, and the new entry.
     pub note: Note<'a>,
 }
 
-/// An entry of an admin chain, and the one that it follows.
+/// A new entry of an admin chain, and the entry before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Note<'a> {
     /// The last entry, byte for byte as it was read, if there was one.
     pub last_entry: Option<&'a [u8]>,
-    /// The entry that tells of this.
+    /// The entry that records this change.
     pub entry: &'a str,
 }
 
-/// What became of it.
+/// The result of any of these calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum NotedReply {
-    /// It is done, and noted.
+    /// The change and its entry are written.
     Done,
-    /// Nothing was changed: somebody else wrote an entry since.
+    /// Nothing was changed: another writer extended the chain.
     Conflict,
 }
 

@@ -1,18 +1,18 @@
-//! The call that notes what a list showed of tools. Refuses to know what a tool is.
+//! The call that records the state of tools in a `tools/list`. Does not know what a tool is.
 
 use std::time::Duration;
 
 use crate::{Key, OBSERVE, ScriptCall};
 
-/// Notes a state of each of some tools, for all gateways.
+/// Records the state of some tools, for all gateways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observe {
-    /// Where each is noted ([`Key::observed`]), all of one organisation, and its state: the revision that an
+    /// For each tool its key ([`Key::observed`]), all of one organisation, and its state: the revision that an
     /// admission's guard expects.
     pub tools: Vec<(Key, String)>,
-    /// For how long.
+    /// How long the states last.
     pub life: Duration,
-    /// When the list was seen, in microseconds since the Unix epoch: a gateway that saw another one later goes by its
+    /// When the gateway saw the list, in microseconds since the Unix epoch: a gateway that saw a later list uses its
     /// own.
     pub at: u64,
 }

@@ -1,26 +1,26 @@
-//! What Redis lets an operator do: the rules of an ACL user, made of organisations and tasks.
+//! The Redis rights of an operator: the rules of an ACL user, made from organisations and tasks.
 //!
-//! Owns which commands a task needs on which keys. Refuses to know names and passwords. Every rule is a selector
-//! (Redis 7): a command counts only on the keys that stand beside it.
+//! Owns which commands on which keys a task needs. Does not know names and passwords. Every rule is a selector of an ACL
+//! (Redis 7): a command is allowed only on the keys in the same selector.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::Key;
 
-/// Whose keys an operator may use.
+/// The organisations whose keys an operator may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Realm<'a> {
-    /// Those of one organisation.
+    /// One organisation.
     Org(&'a str),
-    /// Those of all organisations.
+    /// All organisations.
     All,
 }
 
 /// What an operator does. Each task includes reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Task {
-    /// Look: keys, policies, limits, approvals, the admin chain.
+    /// Read keys, policies, limits, approvals and the admin chain.
     Read,
     /// Issue, change, rotate and revoke API keys.
     Keys,
@@ -28,26 +28,26 @@ pub enum Task {
     Policy,
     /// Grant and deny calls that wait for approval.
     Approve,
-    /// Reset what callers have drawn from windows.
+    /// Reset windows that callers have drawn from.
     Limits,
     /// Deny access tokens and allow them again.
     Tokens,
 }
 
-/// Keys of an organisation, and what may be done to them.
+/// Keys of an organisation, and the commands that are allowed on them.
 struct Grant {
     kinds: &'static [&'static str],
     commands: &'static str,
 }
 
 const SCRIPTS: &str = "+eval +evalsha";
-/// What names no key.
+/// Commands that use no key.
 const KEYLESS: &str =
     "+ping +time +info +wait +multi +exec +discard +unwatch +acl|whoami +cluster|slots";
 const READ: &str = "+hget +hmget +hgetall +smembers +lindex +lrange +zrange +xrange +pttl +exists +watch +eval_ro +evalsha_ro";
-/// Where policy documents are, of whichever organisation.
+/// The keys of policy documents, which belong to no organisation.
 const DOCUMENTS: &str = "portcullis:policy:doc:*";
-/// What callers of all organisations draw from; each of them sees it in `RateLimit`.
+/// Windows that callers of all organisations share; each caller sees them in `RateLimit`.
 const SHARED_WINDOWS: &str = "portcullis:global:window:*";
 const NOTE: Grant = Grant { kinds: &["admin"], commands: "+lindex +rpush" };
 const COUNT: Grant = Grant { kinds: &["policy"], commands: "+hincrby" };
@@ -57,7 +57,7 @@ impl Task {
     pub const ALL: [Self; 6] =
         [Self::Read, Self::Keys, Self::Policy, Self::Approve, Self::Limits, Self::Tokens];
 
-    /// As people write it.
+    /// The task's name on the command line.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ impl Task {
         }
     }
 
-    /// What it writes. The first of them says which keys its scripts are given.
+    /// The write rights of the task. The first grant lists the keys that its scripts get.
     const fn grants(self) -> &'static [Grant] {
         match self {
             Self::Read => &[],
@@ -115,7 +115,7 @@ impl fmt::Display for Task {
     }
 }
 
-/// The rules of a user who may do `tasks` in `realms`: what follows name and password in `ACL SETUSER`.
+/// The ACL rules of a user for `tasks` in `realms`: the part of `ACL SETUSER` after name and password.
 #[must_use]
 pub fn rules(realms: &[Realm<'_>], tasks: &[Task]) -> Vec<String> {
     let mut rules = vec!["resetchannels".to_owned(), "-@all".to_owned()];
@@ -143,7 +143,7 @@ pub fn rules(realms: &[Realm<'_>], tasks: &[Task]) -> Vec<String> {
     }
     selectors.push(format!("(%R~{DOCUMENTS} +get)"));
     if tasks.contains(&Task::Policy) {
-        // SETNX and no SET: what is stored stays.
+        // SETNX instead of SET: a stored document never changes.
         selectors.push(format!("(~{DOCUMENTS} +setnx)"));
     }
     if everyone {
@@ -152,7 +152,7 @@ pub fn rules(realms: &[Realm<'_>], tasks: &[Task]) -> Vec<String> {
             selectors.push(format!("(~{} +sadd)", Key::organisations()));
         }
         selectors.push(format!("(%R~{} +lrange +watch)", Key::policy_history()));
-        // How far the gateways' audit chains have come: the index, and a key of each chain.
+        // Checkpoints of the gateways' audit chains: the index, and one key for each chain.
         selectors.push(format!("(%R~{}* +zrange +hmget)", Key::checkpoints()));
         rules.push("+scan".to_owned());
     }
@@ -162,7 +162,7 @@ pub fn rules(realms: &[Realm<'_>], tasks: &[Task]) -> Vec<String> {
     rules
 }
 
-/// What a user of Redis may do here, read from the user's line in `ACL LIST`: organisations (`None` is all) and tasks.
+/// The rights of a Redis user, read from the user's line in `ACL LIST`: organisations (`None` is all) and tasks.
 #[must_use]
 pub fn tasks_of(line: &str) -> Vec<(Option<String>, Vec<Task>)> {
     let selectors: Vec<(Vec<&str>, Vec<&str>)> = line
@@ -201,7 +201,7 @@ pub fn tasks_of(line: &str) -> Vec<(Option<String>, Vec<Task>)> {
     found.collect()
 }
 
-/// The keys of `kind` of an organisation, or of every one. `kind` may end with `*`.
+/// The keys of `kind` of one organisation, or of all. `kind` may end with `*`.
 fn pattern(org: Option<&str>, kind: &str) -> String {
     match org {
         Some(org) => format!("{}{kind}", Key::beginning(org)),
@@ -209,7 +209,7 @@ fn pattern(org: Option<&str>, kind: &str) -> String {
     }
 }
 
-/// A pattern of an organisation whose name is encoded already.
+/// A pattern for an organisation whose name is already encoded.
 fn pattern_as_listed(org: Option<&str>, kind: &str) -> String {
     org.map_or_else(|| pattern(None, kind), |org| format!("portcullis:{{{org}}}:{kind}"))
 }

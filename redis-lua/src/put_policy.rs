@@ -1,31 +1,31 @@
-//! The call that makes a policy the active one of an organisation. Refuses to know what it says.
+//! The call that activates a policy for an organisation. Does not know the policy's content.
 
 use crate::value::{Elements, malformed};
 use crate::{Key, PUT_POLICY, ReplyError, ScriptCall, Value};
 
-/// Moves one organisation to a policy, if nothing changed since the writer looked.
+/// Activates a policy for one organisation, if nothing changed since the writer read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PutPolicy<'a> {
     /// The organisation.
     pub org: &'a str,
-    /// The revision of what was active, if anything was.
+    /// The revision of the active policy, if there was one.
     pub expected: Option<&'a str>,
-    /// The new revision: the policy's version, and more when another one is tried on some callers.
+    /// The new revision: the policy's version, with a suffix while a canary is active.
     pub rev: &'a str,
-    /// Who activated it, when and why, and the policy that is tried.
+    /// Who activated it, when and why, and the policy of a canary.
     pub doc: &'a str,
     /// The last entry of the admin chain, byte for byte as it was read, if there was one.
     pub last_entry: Option<&'a [u8]>,
-    /// The entry that tells of this.
+    /// The entry that records this change.
     pub entry: &'a str,
 }
 
-/// What became of it.
+/// The result of the activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PutPolicyReply {
-    /// It is active.
+    /// The policy is active.
     Stale,
-    /// Nothing was written: somebody else changed the policy or the chain since.
+    /// Nothing was written: another writer changed the policy or the chain.
     Conflict,
 }
 

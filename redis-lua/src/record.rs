@@ -1,38 +1,38 @@
-//! The call that changes a key record, and notes in the admin chain who did it. Refuses to know what
-//! the document and the entry say.
+//! The call that changes a key record, and records in the admin chain who did it. Does not know the content of the
+//! document and the entry.
 
 use crate::value::{Elements, malformed};
 use crate::{Expected, Key, PUT_RECORD, ReplyError, ScriptCall, Value};
 
-/// Writes `doc` and `entry` if the record and the chain are still what the writer read.
+/// Writes `doc` and `entry` if the record and the chain are unchanged since the writer read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PutRecord<'a> {
     /// The organisation.
     pub org: &'a str,
     /// The record's id.
     pub id: &'a str,
-    /// What the writer read: a revision, or that there was no such record.
-    /// ([`Expected::Unknown`] matches nothing and is always answered with a conflict.)
+    /// The revision that the writer read, or that there was no record. ([`Expected::Unknown`] matches nothing, so the
+    /// reply is always a conflict.)
     pub expected: Expected,
     /// The new document.
     pub doc: &'a str,
     /// The last entry of the organisation's admin chain, as the writer read it.
     pub last_entry: Option<&'a [u8]>,
-    /// The entry that follows it and tells of this change; never empty.
+    /// The entry that follows it and records this change; never empty.
     pub entry: &'a str,
 }
 
-/// What became of it.
+/// The result of the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PutRecordReply {
-    /// Written, as this revision.
+    /// The record was written with this revision.
     Written {
         /// The new revision.
         rev: String,
     },
-    /// Nothing was written: the record is another revision now, or the chain has another end.
+    /// Nothing was written: the record has another revision now, or the chain has another end.
     Conflict {
-        /// The revision it has, if there is such a record.
+        /// The record's revision, if it exists.
         rev: Option<String>,
     },
 }

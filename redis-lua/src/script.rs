@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 use crate::Key;
 
-/// Checks that a record is still the revision decided on, then draws from every window or none.
+/// Checks that a record still has the revision that the filter decided on, then draws from every window or from none.
 pub static ADMIT: Script = Script {
     name: "admit",
     source: include_str!("../scripts/admit.lua"),
     sha1: include_str!("../scripts/admit.lua.sha1").trim_ascii(),
 };
 
-/// Writes a key record and its entry in the admin chain if both are still what the writer read.
+/// Writes a key record and its entry in the admin chain, if both are unchanged since the writer read them.
 pub static PUT_RECORD: Script = Script {
     name: "put_record",
     source: include_str!("../scripts/put_record.lua"),
@@ -25,21 +25,21 @@ pub static BIND: Script = Script {
     sha1: include_str!("../scripts/bind.lua.sha1").trim_ascii(),
 };
 
-/// Keeps what is bound to a holder for longer, or ends it.
+/// Extends or ends the bindings of a holder.
 pub static KEEP: Script = Script {
     name: "keep",
     source: include_str!("../scripts/keep.lua"),
     sha1: include_str!("../scripts/keep.lua.sha1").trim_ascii(),
 };
 
-/// Moves one organisation to a policy if nobody else did something meanwhile.
+/// Activates a policy for one organisation, if no other writer changed it.
 pub static PUT_POLICY: Script = Script {
     name: "put_policy",
     source: include_str!("../scripts/put_policy.lua"),
     sha1: include_str!("../scripts/put_policy.lua.sha1").trim_ascii(),
 };
 
-/// Notes that a call waits for a person.
+/// Records that a call waits for a person.
 pub static ASK_APPROVAL: Script = Script {
     name: "ask_approval",
     source: include_str!("../scripts/ask_approval.lua"),
@@ -53,56 +53,56 @@ pub static USE_APPROVAL: Script = Script {
     sha1: include_str!("../scripts/use_approval.lua.sha1").trim_ascii(),
 };
 
-/// A person's word on a call that waits.
+/// Records a person's decision on a waiting call.
 pub static DECIDE_APPROVAL: Script = Script {
     name: "decide_approval",
     source: include_str!("../scripts/decide_approval.lua"),
     sha1: include_str!("../scripts/decide_approval.lua.sha1").trim_ascii(),
 };
 
-/// Denies something, or takes an entry of the deny list back, and its entry in the admin chain.
+/// Adds or removes an entry of the deny list, with an entry in the admin chain.
 pub static PUT_DENIAL: Script = Script {
     name: "put_denial",
     source: include_str!("../scripts/put_denial.lua"),
     sha1: include_str!("../scripts/put_denial.lua.sha1").trim_ascii(),
 };
 
-/// Removes windows, and writes the entry in the admin chain that tells of it.
+/// Removes windows, with an entry in the admin chain.
 pub static FORGET: Script = Script {
     name: "forget",
     source: include_str!("../scripts/forget.lua"),
     sha1: include_str!("../scripts/forget.lua.sha1").trim_ascii(),
 };
 
-/// Has gateways serve an organisation of a restored Redis.
+/// Lets gateways serve an organisation of a restored Redis.
 pub static ACCEPT_RESTORE: Script = Script {
     name: "accept_restore",
     source: include_str!("../scripts/accept_restore.lua"),
     sha1: include_str!("../scripts/accept_restore.lua.sha1").trim_ascii(),
 };
 
-/// Says how windows stand, and writes nothing.
+/// Reads the state of windows, and writes nothing.
 pub static LOOK: Script = Script {
     name: "look",
     source: include_str!("../scripts/look.lua"),
     sha1: include_str!("../scripts/look.lua.sha1").trim_ascii(),
 };
 
-/// Notes what a list of a server showed of tools.
+/// Records the state of tools in a server's `tools/list`.
 pub static OBSERVE: Script = Script {
     name: "observe",
     source: include_str!("../scripts/observe.lua"),
     sha1: include_str!("../scripts/observe.lua.sha1").trim_ascii(),
 };
 
-/// Notes how far an audit chain has come.
+/// Records how far an audit chain has come.
 pub static CHECKPOINT: Script = Script {
     name: "checkpoint",
     source: include_str!("../scripts/checkpoint.lua"),
     sha1: include_str!("../scripts/checkpoint.lua.sha1").trim_ascii(),
 };
 
-/// Notes that a call whose intent was appended has its audit entry.
+/// Records that a call whose intent was appended has its audit entry.
 pub static COMPLETE: Script = Script {
     name: "complete",
     source: include_str!("../scripts/complete.lua"),
@@ -128,14 +128,14 @@ pub static SCRIPTS: [&Script; 15] = [
     &COMPLETE,
 ];
 
-/// A Lua script and the digest by which Redis knows it.
+/// A Lua script and the digest under which Redis caches it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Script {
     /// File name without the extension.
     pub name: &'static str,
     /// The Lua text, byte for byte what [`Script::sha1`] is the digest of.
     pub source: &'static str,
-    /// Lower-hex SHA-1 of the source: a checked-in golden, so nothing has to hash at run time.
+    /// Lower-hex SHA-1 of the source: a checked-in golden, so that nothing computes it at run time.
     pub sha1: &'static str,
 }
 
@@ -143,16 +143,16 @@ pub struct Script {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct ScriptCall {
-    /// What to run.
+    /// The script.
     pub script: &'static Script,
-    /// The keys it touches; all of one organisation, hence of one Redis Cluster slot.
+    /// The keys that it uses; all of one organisation, hence of one Redis Cluster slot.
     pub keys: Vec<Key>,
     /// Its arguments.
     pub args: Vec<Vec<u8>>,
 }
 
 impl ScriptCall {
-    /// The command that runs the script by its digest: short, and what to send first.
+    /// The command that runs the script by its digest. It is short: send it first.
     pub fn evalsha(&self) -> Vec<Cow<'_, [u8]>> {
         self.command("EVALSHA", self.script.sha1)
     }
@@ -163,12 +163,12 @@ impl ScriptCall {
         self.command("EVAL", self.script.source)
     }
 
-    /// As [`ScriptCall::evalsha`], for a script that writes nothing and a user who may not write either.
+    /// As [`ScriptCall::evalsha`], for a script that writes nothing and a user without write rights.
     pub fn evalsha_ro(&self) -> Vec<Cow<'_, [u8]>> {
         self.command("EVALSHA_RO", self.script.sha1)
     }
 
-    /// As [`ScriptCall::eval`], beside [`ScriptCall::evalsha_ro`].
+    /// As [`ScriptCall::eval`], to go with [`ScriptCall::evalsha_ro`].
     pub fn eval_ro(&self) -> Vec<Cow<'_, [u8]>> {
         self.command("EVAL_RO", self.script.source)
     }

@@ -1,4 +1,4 @@
-//! A Redis reply, whatever protocol version and client library brought it, and what can be wrong with it.
+//! A Redis reply, independent of protocol version and client library, and the faults that it can have.
 
 use std::fmt;
 
@@ -20,21 +20,21 @@ pub enum Value {
 }
 
 impl Value {
-    /// Whether Redis says that it does not know the script: the one error that has a cure, sending
+    /// Whether Redis does not know the script. It is the one error with a remedy: send
     /// [`ScriptCall::eval`](crate::ScriptCall::eval).
     pub fn is_noscript(&self) -> bool {
         matches!(self, Value::Error(text) if text.starts_with("NOSCRIPT"))
     }
 }
 
-/// A reply that is not what the script promises.
+/// A reply that does not have the form that the script documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplyError {
-    /// Redis answered with an error; the text is its own.
+    /// Redis answered with an error; this is its text.
     Redis(String),
-    /// The reply has another form than the script's header says.
+    /// The reply has another form than the script's header documents.
     Malformed {
-        /// The part that is wrong, in the words of the script's header.
+        /// The wrong part, as the script's header calls it.
         expected: &'static str,
     },
 }
@@ -52,7 +52,7 @@ impl fmt::Display for ReplyError {
 
 impl std::error::Error for ReplyError {}
 
-/// Takes a reply apart from front to back; every step says what it expects to find.
+/// Reads a reply from front to back; every step names what it expects.
 pub(crate) struct Elements(std::vec::IntoIter<Value>);
 
 impl Elements {
@@ -93,7 +93,7 @@ impl Elements {
         }
     }
 
-    /// Whether there is anything left.
+    /// Whether any element is left.
     pub(crate) fn more(&self) -> bool {
         self.0.len() > 0
     }

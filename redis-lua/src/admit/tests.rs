@@ -1,4 +1,4 @@
-//! What is sent, and what of the replies is believed.
+//! Tests of the arguments that are sent and of the replies that are accepted.
 
 use super::*;
 use crate::Scope;

@@ -1,4 +1,4 @@
-//! The shipped users (`envoy/redis/users.acl`) may do what they need, and the gateway nothing else.
+//! Each user of `envoy/redis/users.acl` has the rights that it needs; the gateway's user has no others.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,10 +13,10 @@ use portcullis_redis_lua::{
 use crate::ledger::{draw_from, window};
 use crate::valkey::{Valkey, run, send};
 
-/// What the gateway sends itself, and what Envoy sends to a Cluster on its behalf.
+/// The commands that the gateway sends, and those that Envoy sends to a Cluster for it.
 const SENT: [&str; 7] = ["ping", "get", "getrange", "eval", "evalsha", "cluster|slots", "asking"];
 
-/// What the operator's tool runs.
+/// The scripts that the operator's tool runs.
 static OPERATORS: [&Script; 6] =
     [&PUT_RECORD, &PUT_POLICY, &PUT_DENIAL, &FORGET, &DECIDE_APPROVAL, &ACCEPT_RESTORE];
 
@@ -28,7 +28,7 @@ fn users() -> Vec<Vec<String>> {
     text.lines().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
 }
 
-/// Sets the users up and becomes `name`.
+/// Creates the users and logs in as `name`.
 fn log_in(valkey: &Valkey, name: &str) -> redis::Connection {
     let mut connection = valkey.connect();
     for user in users().iter().rev() {
@@ -52,7 +52,7 @@ fn words(line: &str) -> Vec<Vec<u8>> {
     line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
 }
 
-/// What a user of the file was granted.
+/// The commands that the file grants a user.
 fn granted(name: &str) -> BTreeSet<String> {
     let user = users().into_iter().find(|user| user[1] == name).expect("a user");
     for rule in ["~portcullis:*", "resetchannels", "-@all"] {
@@ -117,7 +117,7 @@ fn the_gateway_can_do_nothing_else() {
             "{command}: {reply:?}"
         );
     }
-    // Nor from within a script of somebody who stole its password.
+    // Nor does a script of an attacker who stole the gateway's password.
     for call in ["redis.call('FLUSHALL')", "redis.call('SET', KEYS[1], 'x')"] {
         let eval = ["EVAL", call, "1", "portcullis:{acme}:policy"];
         let reply = send(&mut connection, &eval.map(|word| word.as_bytes().to_vec()));
@@ -134,7 +134,7 @@ fn nobody_else_gets_in() {
     assert!(matches!(&reply, Value::Error(text) if text.starts_with("NOAUTH")), "{reply:?}");
 }
 
-/// Finding 10.9: without `pexpireat` a call was refused, and what it drew stayed for good.
+/// Finding 10.9: without `pexpireat` a call was refused, and its draw never expired.
 #[test]
 fn without_the_right_to_expire_nothing_is_drawn_and_nothing_is_left() {
     let valkey = Valkey::start();
@@ -148,7 +148,7 @@ fn without_the_right_to_expire_nothing_is_drawn_and_nothing_is_left() {
     let mut raising = draw_from(vec![window("calls", 5, 60_000_000, 1)]);
     let mark = Key::mark(Scope::Org("acme"), "calls", &[]);
     raising.windows[0].alert = Some(Alert { mark, from: 1 });
-    // Full already, so that nothing is drawn and the alert is all there is to write.
+    // The window is full already: nothing is drawn, and the script only writes the alert.
     raising.windows[0].limit = 0;
     let mut using = draw_from(vec![]);
     using.used = Some(Use { key: Key::used("acme", "a1"), field: "s1".into() });

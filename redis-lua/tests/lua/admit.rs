@@ -1,4 +1,4 @@
-//! `admit` case by case: state and arguments in; reply, state and expiry out.
+//! `admit` case by case: given state and arguments, the reply and the state and expiry afterwards.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::valkey::{Valkey, run};
 
 const SECOND: u64 = 1_000_000;
 
-/// One row: draws already made, as (how long ago, cost); the window asked; what comes out.
+/// One row: earlier draws, as (how long ago, cost); the window of the call; the result.
 struct Case {
     name: &'static str,
     drawn: &'static [(u64, u64)],
@@ -26,9 +26,9 @@ struct Case {
 
 #[derive(Debug)]
 enum ModelReply {
-    /// Remaining units, and which of the draws that are left comes back next.
+    /// Remaining units, and which of the remaining draws leaves the window next.
     Admitted(u64),
-    /// Remaining units, and how long before now the draw was made that must leave first.
+    /// Remaining units, and how long ago the draw was made that must leave first.
     Refused(u64, Retry),
 }
 
@@ -194,7 +194,7 @@ fn one_window() {
     let valkey = Valkey::start();
     let mut connection = valkey.connect();
     for (nth, case) in CASES.iter().enumerate() {
-        // The running totals of a list that has been in use for long do not start at zero.
+        // In a list that has been in use for long, the running totals do not start at zero.
         for (variant, first) in [("new", 0), ("old", 9_000_000_000)] {
             let asked = window(&format!("{variant}-{nth}"), case.limit, case.length_us, case.cost);
             check(&mut connection, case, &asked, first);
@@ -351,12 +351,12 @@ fn several_windows_are_drawn_from_all_or_none() {
     };
     assert_eq!(ask([1, 1, 1]), ("admitted", None, vec![4, 2, 3], vec![1, 1, 1]));
     assert_eq!(ask([1, 0, 2]), ("admitted", None, vec![3, 2, 1], vec![2, 1, 2]));
-    // The middle one is full; the others keep what they have.
+    // The middle window is full; the others keep their units.
     assert_eq!(ask([1, 3, 1]), ("refused", Some(1), vec![3, 2, 1], vec![2, 1, 2]));
-    // Two are full: the one to wait for longest is named.
+    // Two windows are full: the reply names the one with the longer wait.
     assert_eq!(ask([4, 1, 2]), ("refused", Some(2), vec![3, 2, 1], vec![2, 1, 2]));
     assert_eq!(ask([4, 3, 2]), ("refused", Some(1), vec![3, 2, 1], vec![2, 1, 2]));
-    // A wait without end is the longest.
+    // An endless wait is the longest.
     assert_eq!(ask([6, 3, 2]), ("never", Some(0), vec![3, 2, 1], vec![2, 1, 2]));
     assert_eq!(ask([4, 3, 5]), ("never", Some(2), vec![3, 2, 1], vec![2, 1, 2]));
     assert_eq!(ask([3, 2, 1]), ("admitted", None, vec![0, 0, 0], vec![3, 2, 3]));

@@ -75,7 +75,7 @@ fn only_so_many_calls_wait_and_those_that_expired_do_not_count() {
     let valkey = Valkey::start();
     let mut connection = valkey.connect();
     let mut waiting = |number: usize, life: Duration| {
-        // No caller asks for more than it may.
+        // No caller asks for more approvals than it may.
         let caller = format!("k{}", number / 50);
         let approval = ApprovalKey::new("acme", &caller, &format!("{number}"));
         ApprovalKey::asked(run(&mut connection, &approval.ask("{}", life))).unwrap()
@@ -88,7 +88,7 @@ fn only_so_many_calls_wait_and_those_that_expired_do_not_count() {
     assert_eq!(waiting(1_000, LIFE), ApprovalReply::Asked);
 }
 
-// Finding 2.4: one caller filled what all of an organisation have.
+// Finding 2.4: one caller filled the whole quota of an organisation.
 #[test]
 fn one_caller_fills_only_its_own_part() {
     let valkey = Valkey::start();
@@ -107,7 +107,7 @@ fn one_caller_fills_only_its_own_part() {
     assert_eq!(ApprovalKey::asked(again), Ok(ApprovalReply::Pending));
     let other = ask(&approval("other", 0).ask("{}", LIFE));
     assert_eq!(ApprovalKey::asked(other), Ok(ApprovalReply::Asked));
-    // What was made is out of the way.
+    // Approvals that were used no longer count.
     let grant = Decide { digest: "eager-7", ..decide(Decision::Grant, None, "first") };
     assert_eq!(Decide::decode(ask(&grant.call())), Ok(DecideReply::Decided));
     assert_eq!(ApprovalKey::taken(ask(&approval("eager", 7).take())), Ok(true));

@@ -1,4 +1,4 @@
-//! What a server handed out belongs to one holder.
+//! A session or task that a server handed out belongs to one holder.
 
 use std::time::Duration;
 

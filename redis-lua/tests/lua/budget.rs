@@ -1,4 +1,4 @@
-//! Alerts and overdrafts: what a budget needs beside a window.
+//! Alerts and overdrafts: the parts of a budget that a window alone does not have.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ fn nobody_is_stopped_without_an_alert() {
         (admitted, state.remaining, state.raised)
     };
     assert_eq!(ask(6), (true, 4, false));
-    // The price is above what is left, although little of the budget is used.
+    // The cost exceeds the remaining units, although little of the budget is used.
     assert_eq!(ask(6), (false, 4, true));
     assert_eq!(ask(6), (false, 4, false));
     assert_eq!(ask(0), (true, 4, false));

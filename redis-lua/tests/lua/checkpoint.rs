@@ -1,4 +1,4 @@
-//! How far an audit chain has come: it goes on, and neither back nor elsewhere.
+//! Checkpoints of an audit chain: they go forward, and neither back nor to another history.
 
 use portcullis_redis_lua::{ChainEnd, Checkpoint, CheckpointReply, Key};
 use redis::Commands as _;
@@ -32,7 +32,7 @@ fn a_checkpoint_goes_neither_back_nor_to_another_history() {
     ] {
         assert_eq!(note(last.clone(), next.clone()), Refused(end(9, "nine")), "{last:?} {next:?}");
     }
-    // Redis was restored from a copy of before.
+    // Redis was restored from an older copy.
     assert_eq!(note(end(20, "twenty"), end(21, "one more")), Recovered);
     let key = Key::checkpoint("c");
     let seq: u64 = connection.hget(key.as_str(), "seq").unwrap();

@@ -1,5 +1,5 @@
-//! Many connections at once. Each window has a recorder beside it: a window without an effective limit
-//! that the same atomic calls draw from, so its list is the exact history of what was admitted.
+//! Many connections at once. Each window has a recorder: a window with a limit that is never reached, which the same
+//! atomic calls draw from. The recorder's list is therefore the exact history of admitted calls.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ struct Drawn {
 }
 
 impl Drawn {
-    /// Of any size, from a few calls in a moment on; every other one dated coarsely.
+    /// A random window, from a few calls in a moment on; every other one has a coarse grain.
     fn at_random(random: &mut Random, nth: usize) -> Self {
         let length_us = 3_000 + random.random_below(300_000);
         let grain_us = if nth.is_multiple_of(2) { 1 } else { 1 + random.random_below(length_us) };
@@ -86,8 +86,8 @@ fn limits_hold(server: &Valkey, seed: u64) {
     every_key_expires(&mut connection);
 }
 
-/// Draws from a random choice of windows, obeying no answer, and now and then pauses; returns the
-/// units admitted per window.
+/// Draws from a random choice of windows, ignores every reply, and sometimes pauses; returns the units admitted per
+/// window.
 fn draw_at_random(server: &Valkey, windows: &[Drawn; WINDOWS], seed: u64) -> [u64; WINDOWS] {
     let mut random = Random(seed);
     let mut connection = server.connect();

@@ -1,5 +1,5 @@
-//! What an admission costs the server. Not a test of right and wrong: it prints a table, which
-//! `docs/explanation/exact-limits.md` quotes.
+//! The server time of an admission. It asserts nothing: it prints a table, which `docs/explanation/exact-limits.md`
+//! quotes.
 //!
 //! `cargo test -p portcullis-redis-lua --release --test lua -- --ignored --nocapture script_cost`
 
@@ -38,12 +38,12 @@ fn script_cost() {
     }
 }
 
-/// One window, by how many draws it holds: each call lets one leave and adds one.
+/// One window with a growing number of draws: in each call one draw leaves and one is added.
 fn deep(connection: &mut redis::Connection) {
     println!("\n| draws in the window | drawn | refused | half as many allowed | bytes |");
     println!("|---|---|---|---|---|");
     for draws in [10, 1_000, 100_000] {
-        // Evenly spread over an hour; while this runs, little of it leaves.
+        // Evenly spread over an hour; few of them leave during the run.
         let at_most = |limit: u64| {
             draw_from(vec![window(&format!("deep-{draws}"), limit, 3_600 * SECOND, 1)])
         };
@@ -74,7 +74,7 @@ fn record(key: u64) -> String {
     Key::record("acme", &format!("k{key}")).to_string()
 }
 
-/// Records of API keys as the CLI writes them, in size.
+/// API key records of the same size as those of the CLI.
 fn populate(connection: &mut redis::Connection, from: u64, to: u64) {
     let doc = format!("{{{}}}", "x".repeat(298));
     let _: () = redis::cmd("HSET")
@@ -93,7 +93,7 @@ fn populate(connection: &mut redis::Connection, from: u64, to: u64) {
 
 fn admission(key: u64, windows: usize) -> Admit {
     let guard = |key, rev: &str| Guard { key, expected: Expected::Revision(rev.into()) };
-    // Of each kind: a rate, a budget with an alert, one dated coarsely; never full.
+    // A rate, a budget with an alert, and a window with a coarse grain; none is ever full.
     let kinds: [fn(String) -> Window; 3] = [
         |name| window(&name, 1_000_000, SECOND, 1),
         |name| alerting(&name, 1_000_000, 3_600 * SECOND, 5, 800_000),
@@ -110,10 +110,10 @@ fn admission(key: u64, windows: usize) -> Admit {
     }
 }
 
-/// Microseconds per call, by the server's own account. Other programs interrupt the server, which its
-/// clock counts too: of many short batches the tenth part that was interrupted least is taken.
+/// Microseconds per call, as the server measures them. Its clock also counts interruptions by other programs, so this
+/// takes the 10th percentile of many short batches.
 fn measured(connection: &mut redis::Connection, mut call: impl FnMut() -> ScriptCall) -> f64 {
-    // Loads the script, and shows that it is the call it should be.
+    // Loads the script, and checks that the call works.
     let first = run(connection, &call());
     assert!(matches!(&first, Value::Array(items) if items[0] != Value::Int(0)), "{first:?}");
     let mut batches: Vec<f64> = (0..BATCHES).map(|_| batch(connection, &mut call)).collect();

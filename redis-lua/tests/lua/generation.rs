@@ -1,4 +1,4 @@
-//! The generation of an organisation: every change makes it grow, every admission tells it.
+//! The generation of an organisation: every change increases it, and every admission returns it.
 
 use portcullis_redis_lua::{
     AcceptRestore, Admit, AdmitReply, DenialState, Expected, Generation, Guard, GuardState, Key,
@@ -25,7 +25,7 @@ fn stamp(connection: &mut redis::Connection, admit: &Admit) -> (AdmitReply, Stam
     (reply, stamp.expect("a stamp"))
 }
 
-/// Finding 9.5: nothing told a restored copy of Redis from what came after it.
+/// Finding 9.5: a gateway could not distinguish a restored copy of Redis from the later state.
 #[test]
 fn every_change_of_a_key_a_policy_or_a_denial_makes_it_grow_and_every_reply_tells_it() {
     let valkey = Valkey::start();
@@ -66,7 +66,7 @@ fn every_change_of_a_key_a_policy_or_a_denial_makes_it_grow_and_every_reply_tell
     for (state, note) in [(denied, note(b"2", "3")), (DenialState::Allowed, note(b"3", "4"))] {
         run(&mut connection, &PutDenial { org: "acme", denial: &denial, state, note }.call());
     }
-    // Of two that saw the same, one is first; the other changes nothing.
+    // Of two writers that read the same state, one is first; the other changes nothing.
     run(&mut connection, &record.call());
     let known = admit(Expected::Revision("v1".into()));
     let (reply, after) = stamp(&mut connection, &known);

@@ -1,4 +1,4 @@
-//! What a call is about to do is in Redis before it is done, in the same step as its admission.
+//! The intent of a call is in Redis before the call is forwarded; the admission writes it in the same step.
 
 use portcullis_redis_lua::{
     Admit, AdmitReply, ChainEnd, Complete, Expected, Guard, Intent, Key, Scope, Use, Window,
@@ -42,7 +42,7 @@ fn an_intent_is_appended_with_the_admission_and_with_none_that_is_stale() {
     assert!(matches!(told(&stale), (AdmitReply::Stale(_), 0)));
     let used = Use { key: Key::used("acme", "a"), field: "f".into() };
     assert!(matches!(told(&admit(Expected::Absent, Some(used))), (AdmitReply::Admitted(_), 1)));
-    // A limit may be in shadow mode: the call may go on.
+    // A limit may be in shadow mode: then the call goes on.
     assert!(matches!(told(&admit(Expected::Absent, None)), (AdmitReply::Limited { .. }, 2)));
     let entry = ChainEnd { seq: 7, hash: "h".into() };
     let complete = Complete { key: key.clone(), request_id: "r".into(), chain: "c".into(), entry };

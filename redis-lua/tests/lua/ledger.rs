@@ -1,4 +1,4 @@
-//! A window's list as the tests read and write it: `total_0, time_1, total_1, ..`.
+//! The tests' own reader and writer of a window's list: `total_0, time_1, total_1, ..`.
 
 use portcullis_redis_lua::{Admit, Alert, Key, Scope, Window};
 use redis::Commands as _;
@@ -31,7 +31,7 @@ pub(crate) fn seed(connection: &mut redis::Connection, key: &Key, first: u64, dr
     let _: () = connection.pexpire(key.as_str(), 3_600_000).expect("Valkey takes it");
 }
 
-/// Adds draws to a list that may be there already.
+/// Appends draws to a list that may exist already.
 pub(crate) fn append(connection: &mut redis::Connection, key: &Key, draws: &[Draw]) {
     let last: Option<u64> = connection.lindex(key.as_str(), -1).expect("a list of integers");
     match last {
@@ -58,7 +58,7 @@ pub(crate) fn window(name: &str, limit: u64, length_us: u64, cost: u64) -> Windo
     Window { key, limit, length_us, grain_us: 1, cost, alert: None }
 }
 
-/// The same with an alert from `from` units on.
+/// A window with an alert from `from` units on.
 pub(crate) fn alerting(name: &str, limit: u64, length_us: u64, cost: u64, from: u64) -> Window {
     let mark = Key::mark(Scope::Org("acme"), name, &[("key", "a1")]);
     Window { alert: Some(Alert { mark, from }), ..window(name, limit, length_us, cost) }

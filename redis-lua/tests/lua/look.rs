@@ -1,4 +1,4 @@
-//! Looking at windows: the same state that an admission sees, and not a write.
+//! Reading windows: the reply shows the state that an admission sees, and nothing is written.
 
 use std::time::Duration;
 

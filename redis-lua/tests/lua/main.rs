@@ -1,5 +1,5 @@
-//! The scripts on a real Valkey: what they answer, what they leave behind, and that many connections
-//! at once cannot get more out of a window than it holds.
+//! The scripts on a real Valkey: their replies, the state that they leave, and that many connections at once cannot
+//! draw more from a window than its limit.
 
 mod acl;
 mod admit;

@@ -1,6 +1,5 @@
-//! `admit` against a model of an exact sliding window that is too simple to be wrong, over random
-//! calls. Redis's clock cannot be set, but each reply tells the time it was made at: a window's
-//! `reset` is the distance to a moment that the model knows.
+//! `admit` against a simple model of an exact sliding window, over random calls. The test cannot set Redis's clock, but
+//! each reply contains its time: a window's `reset` is the distance to a moment that the model knows.
 
 use std::time::Duration;
 
@@ -9,12 +8,12 @@ use portcullis_redis_lua::{AdmitReply, Window};
 use crate::ledger::{Draw, draw_from, window};
 use crate::valkey::{Valkey, run};
 
-/// Every draw ever made, and no cleverness.
+/// Every draw ever made, without any optimisation.
 #[derive(Default)]
 struct Model {
-    /// When they were made, whatever the window dates them with.
+    /// The draws with the time at which they were made.
     made: Vec<Draw>,
-    /// As they are dated.
+    /// The draws with the date that the window gives them.
     dated: Vec<Draw>,
 }
 
@@ -47,7 +46,7 @@ impl Model {
         }
     }
 
-    /// Never over the limit, and strict for no longer than a grain: what was promised, not how.
+    /// Never over the limit, and never too strict for longer than a grain: this checks the guarantee, not the method.
     fn keeps_the_bound(&self, asked: &Window, now: u64, full: bool) {
         let (length, grain) = (asked.length_us, asked.grain_us);
         assert!(used(&self.made, length, now) <= asked.limit, "{asked:?}");
@@ -56,7 +55,7 @@ impl Model {
     }
 }
 
-/// Name, limit, length, grain, and what costs are below.
+/// Name, limit, length, grain, and the bound of costs.
 const WINDOWS: [(&str, u64, u64, u64, u64); 5] = [
     ("a", 5, 2_000, 1, 3),
     ("b", 40, 9_000, 1, 42),
@@ -76,7 +75,7 @@ fn agrees_with_the_model() {
 fn agrees(server: &Valkey) {
     let mut connection = server.connect();
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
-    // A window nothing is refused by; it brings the time with every reply.
+    // A window that refuses nothing; each reply contains its time.
     let clock = window("clock", 1 << 50, 3_600_000_000, 1);
     let mut clock_oldest = None;
     let mut models: [Model; 5] = Default::default();

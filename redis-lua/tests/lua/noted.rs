@@ -1,4 +1,5 @@
-//! put_denial and forget: of two that saw the same, one is first; a change and its entry are one.
+//! put_denial and forget: of two writers that read the same state, one is first; a change and its entry are written
+//! together.
 
 use portcullis_redis_lua::{
     DenialState, Forget, Key, Note, NotedReply, PutDenial, Scope, ScriptCall,

@@ -1,4 +1,4 @@
-//! What a list showed of tools guards admissions, until it is a day old.
+//! The recorded state of tools guards admissions, until it expires.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn the_last_list_decides_for_every_gateway() {
         let _ = run(&mut connection, &observe.call());
         let admit = admit(expected);
         let reply = admit.decode(run(&mut connection, &admit.call())).unwrap();
-        // When the list was seen, for gateways that saw another one.
+        // When the list was seen, for gateways that saw another list.
         let moved = vec![GuardState::Present { rev: now.into(), doc: b"7".to_vec() }];
         let told = if passes { AdmitReply::Admitted(vec![]) } else { AdmitReply::Stale(moved) };
         assert_eq!(reply, told, "{states:?}");

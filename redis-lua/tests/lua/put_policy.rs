@@ -1,4 +1,4 @@
-//! put_policy: of two that saw the same, one is first; a change and its entry are one.
+//! put_policy: of two writers that read the same state, one is first; a change and its entry are written together.
 
 use portcullis_redis_lua::{Key, PutPolicy, PutPolicyReply};
 use redis::Commands as _;

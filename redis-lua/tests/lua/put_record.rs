@@ -1,4 +1,4 @@
-//! Compare and set of a record together with the admin chain.
+//! put_record: compare and set of a record together with the admin chain.
 
 use portcullis_redis_lua::{Expected, Key, PutRecord, PutRecordReply};
 use redis::Commands as _;

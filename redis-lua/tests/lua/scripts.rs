@@ -1,4 +1,4 @@
-//! The scripts as files: digests, flags, and what a user with few rights can do with them.
+//! The scripts as files: digests, flags, and what a Redis user with few rights can do with them.
 
 use portcullis_redis_lua::{Admit, AdmitReply, Expected, Guard, Key, PutRecord, SCRIPTS, Value};
 
@@ -79,7 +79,7 @@ fn full_memory_refuses_the_whole_script_up_front() {
 fn fill_memory(valkey: &Valkey) {
     let mut connection = valkey.connect();
     let admit = draw_from(vec![window("a", 5, 1_000, 1), window("b", 5, 60_000_000, 1)]);
-    // A draw that left the window: trimming it is allowed when memory is full, appending is not.
+    // A draw that left the window: when memory is full, the script may trim it but not append.
     ledger::seed(&mut connection, &admit.windows[0].key, 0, &[Draw { at_us: 1, cost: 1 }]);
     let before = lists(&mut connection, &admit);
 

@@ -1,4 +1,4 @@
-//! Noting a use: when it is noted, what it leaves, and that nothing is left when nobody asked.
+//! Recording a use: when the script records it, what it writes, and that it writes nothing without one.
 
 use portcullis_redis_lua::{Admit, AdmitReply, Expected, Guard, Key, Use, Window};
 use redis::Commands as _;

@@ -19,7 +19,7 @@ impl Valkey {
         Self::run("Valkey", &valkey_server())
     }
 
-    /// One of each server there is, one after the other: Valkey, and Redis 7 where it is installed.
+    /// Each kind of server, one after the other: Valkey, and Redis 7 where it is installed.
     pub(crate) fn each() -> impl Iterator<Item = Self> {
         let redis = redis_server();
         if redis.is_none() {
@@ -29,13 +29,13 @@ impl Valkey {
         valkey.chain(redis.into_iter().map(|binary| Self::run("Redis 7", &binary)))
     }
 
-    /// What it is, for messages.
+    /// The server's kind, for messages.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
 
     fn run(name: &'static str, binary: &Path) -> Self {
-        // A free port is only free until somebody else takes it: try again with another one.
+        // Another process may take a free port first: try again with another one.
         for _ in 0..10 {
             if let Some(server) = Self::start_on(free_port(), name, binary) {
                 return server;
@@ -60,7 +60,7 @@ impl Valkey {
         let process = Command::new(binary)
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-            // A replica would write what it gets into a file, and the next server would load it.
+            // A replica would write the data that it receives into a file, and the next server would load it.
             .args(["--repl-diskless-load", "swapdb"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -80,7 +80,7 @@ impl Valkey {
         None
     }
 
-    /// Whether our own child answers, not somebody who took the port before it.
+    /// Whether the answer comes from our child, and not from a process that took the port first.
     fn serves_ours(&self) -> bool {
         let Ok(mut connection) = connect(&self.url) else {
             return false;
@@ -98,7 +98,7 @@ impl Drop for Valkey {
     }
 }
 
-/// Sends the script by digest, and once in full if Valkey does not know it.
+/// Sends the script by digest, and then in full if the server does not know it.
 pub(crate) fn run(connection: &mut redis::Connection, call: &ScriptCall) -> Value {
     let reply = send(connection, &call.evalsha());
     if reply.is_noscript() { send(connection, &call.eval()) } else { reply }
