@@ -1,7 +1,7 @@
-//! gRPC's framing on the Redis stream: taken off what goes to Redis, put on what comes.
+//! gRPC's framing on the Redis stream: removed from messages to Redis, added to those from it.
 //!
-//! Owns the five-byte prefix of a message (gRPC over HTTP/2: a flag, four bytes of length). Knows nothing of the host and
-//! needs nothing but the standard library: the module made of it is compiled by every worker of every Envoy.
+//! Owns the five-byte prefix of a message (gRPC over HTTP/2: a flag, four bytes of length). Does not know the host and
+//! needs only the standard library: every worker of every Envoy compiles the module made of it.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,14 +17,14 @@ const PREFIX: usize = 5;
 /// One connection to Redis.
 #[derive(Debug, Default)]
 pub struct Framing {
-    /// What has come of a message that is not whole yet.
+    /// The bytes of a message that is not complete yet.
     pending: Vec<u8>,
 }
 
 impl Framing {
-    /// The payloads of all messages that are whole now.
+    /// The payloads of all messages that are complete now.
     pub fn unframe<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        // As it nearly always is: one message at a time.
+        // The usual case: one message at a time.
         if self.pending.is_empty()
             && let Some((payload, [])) = message(bytes)
         {
@@ -42,14 +42,14 @@ impl Framing {
     }
 }
 
-/// The payload of the first message, and what follows it.
+/// The payload of the first message, and the bytes after it.
 fn message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (prefix, rest) = bytes.split_first_chunk::<PREFIX>()?;
     let [_, length @ ..] = prefix;
     rest.split_at_checked(u32::from_be_bytes(*length) as usize)
 }
 
-/// What stands before a message of `size` raw bytes.
+/// The prefix of a message of `size` raw bytes.
 #[must_use]
 pub fn prefix(size: usize) -> [u8; PREFIX] {
     let [a, b, c, d] = u32::try_from(size).unwrap_or(0).to_be_bytes();

@@ -1,6 +1,6 @@
-//! The upstream filter of the Redis stream, as a module of its own.
+//! The upstream filter of the Redis stream, as a Wasm module of its own.
 //!
-//! Owns the few exports and imports of proxy-wasm 0.2.1 that it takes, and one [`Framing`] for each connection. The host
+//! Owns the few exports and imports of proxy-wasm 0.2.1 that it uses, and one [`Framing`] for each connection. The host
 //! compiles a module for every `vm_id`: this one has a few kilobytes, the gateway's has megabytes.
 #![deny(
     clippy::unwrap_used,
@@ -44,11 +44,11 @@ unsafe extern "C" {
 const REQUEST_BODY: u32 = 0;
 const RESPONSE_BODY: u32 = 1;
 const OK: u32 = 0;
-/// The host goes on with what it showed.
+/// The host continues with the buffer that it passed.
 const CONTINUE: u32 = 0;
 
 thread_local! {
-    /// The connections, by context.
+    /// The connections, by context id.
     static CONNECTIONS: RefCell<BTreeMap<u32, Framing>> = const { RefCell::new(BTreeMap::new()) };
 }
 
@@ -67,7 +67,8 @@ fn request_body(size: usize) -> Vec<u8> {
 
 /// Puts `bytes` in place of the first `size` bytes of a buffer.
 fn replace(buffer: u32, size: usize, bytes: &[u8]) {
-    // Without the replacement Redis or the gateway reads no message, which ends the stream: nothing is admitted by it.
+    // If the replacement fails, Redis or the gateway cannot parse the message and ends the stream: no call is admitted
+    // by it.
     // SAFETY: the slice outlives the call.
     let _ = unsafe { proxy_set_buffer_bytes(buffer, 0, size, bytes.as_ptr(), bytes.len()) };
 }
@@ -78,7 +79,7 @@ extern "C" fn _initialize() {
     unsafe { __wasm_call_ctors() };
 }
 
-/// The host looks for this name to learn which ABI the module speaks.
+/// The host looks for this name to find the module's ABI version.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
 
