@@ -1,6 +1,6 @@
-//! The data: one SQLite file with users, contacts and notes, and the five things one can do to it.
+//! The data: one SQLite file with users, contacts and notes, and five operations on it.
 //!
-//! Every value a caller sends is bound, never spliced into SQL. Knows nothing of MCP or HTTP.
+//! Every value from a caller is bound, never spliced into SQL. Knows nothing of MCP or HTTP.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -88,7 +88,7 @@ impl Database {
         plan: Option<Plan>,
         name_contains: Option<&str>,
     ) -> rusqlite::Result<Vec<User>> {
-        // `instr` and not LIKE: `%` and `_` in what the caller typed stand for themselves.
+        // `instr` instead of LIKE: `%` and `_` in the caller's text stand for themselves.
         rows(
             &self.connection(),
             "SELECT id, name, email, plan, created_at FROM users
@@ -138,7 +138,7 @@ impl Database {
         )
     }
 
-    /// Deletes a user for good and says who it was; `None` when there is no such user.
+    /// Deletes a user for good and returns it; `None` when there is no such user.
     pub(crate) fn delete_user(&self, id: i64) -> rusqlite::Result<Option<User>> {
         self.connection()
             .query_row(
@@ -163,7 +163,7 @@ impl Database {
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        // A panic elsewhere leaves no half transaction behind: each operation is one statement.
+        // A panic elsewhere leaves no half-done transaction: each operation is one statement.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! The way in: `/healthz` for everyone, `/mcp` for who presents the credential.
+//! The HTTP server: `/healthz` for every client, `/mcp` for clients that present the credential.
 //!
 //! Order: record, then credential, then MCP. Knows nothing of tools or data.
 
@@ -20,7 +20,7 @@ use crate::database::Database;
 use crate::record::Recorder;
 use crate::tools::Connector;
 
-/// What rmcp accepts at most by itself; larger bodies are not worth keeping in a record either.
+/// The largest body that rmcp accepts by itself; larger bodies are not worth recording either.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
 pub(crate) struct McpOptions {
@@ -60,14 +60,14 @@ fn mcp(
     StreamableHttpService::new(move || Ok(connector.clone()), Arc::default(), config)
 }
 
-/// The credential callers must present. The file is read at each request: rotation is a file
-/// replaced, and a file that cannot be read lets nobody in.
+/// The credential that callers must present. The server reads the file at each request: replacing the file rotates the
+/// credential, and an unreadable file admits no caller.
 pub(crate) struct Credential {
     file: PathBuf,
 }
 
 impl Credential {
-    /// Refuses a file that is missing or empty now; later that is a refusal per request.
+    /// Fails when the file is missing or empty now; later that refuses each request.
     pub(crate) fn at(file: PathBuf) -> Result<Self, String> {
         let credential = Self { file };
         match credential.read() {

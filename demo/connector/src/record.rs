@@ -1,7 +1,7 @@
-//! The record file: what this server really received, one JSON line per request.
+//! The record file: each request that this server received, as one JSON line.
 //!
-//! Demos and tests read it to see what a gateway let through and what it took away. It contains
-//! secrets on purpose and exists only when asked for. Knows nothing of credentials or MCP.
+//! Demos and tests read it to see what a gateway forwarded and what it removed. It contains secrets on purpose and
+//! exists only with `--record`. Knows nothing of credentials or MCP.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -21,7 +21,7 @@ struct Line<'a> {
     /// Pairs in the order received; a name may come twice.
     headers: Vec<(&'a str, String)>,
     body: String,
-    /// Absent unless the body broke off or was too long; then `body` is empty.
+    /// Absent unless the client broke off the body or it was too long; then `body` is empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     body_fault: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The sample rows: the same ones on every machine, so that demos and tests can name them.
+//! The sample rows: the same on every machine, so that demos and tests can name them.
 
 use rusqlite::{Connection, Transaction, named_params};
 

@@ -1,6 +1,6 @@
 //! The tools as MCP shows them: names, descriptions, schemas, hints, and results as `{"rows": […]}`.
 //!
-//! Knows nothing of SQL or HTTP. A refusal that the model can act on is a tool error, not a fault.
+//! Knows nothing of SQL or HTTP. A refusal that the model can act on is a tool error, not a protocol error.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -74,8 +74,8 @@ impl Connector {
         Self { database, texts: texts.map(Arc::new) }
     }
 
-    /// The tools, with the descriptions that the file of texts has for them: how a server that was
-    /// taken over, or only updated, changes under its users.
+    /// The tools, with descriptions from the file of texts where it has them: this simulates a server that was
+    /// compromised, or only updated, while clients use it.
     fn tools(&self) -> ToolRouter<Self> {
         let mut router = Self::tool_router();
         let file = self.texts.as_ref().and_then(|file| std::fs::read(&**file).ok());
