@@ -1,10 +1,10 @@
-//! On which CPUs a process may run.
+//! The CPUs on which a process may run.
 //!
-//! Owns the one Linux call. Elsewhere nothing is pinned.
+//! Owns the one Linux call. Other systems pin nothing.
 
 use std::io;
 
-/// Binds every thread that process `pid` has by now; those it starts later inherit it. No CPUs: no change.
+/// Binds every thread that process `pid` has now; later threads inherit it. Without CPUs it changes nothing.
 #[cfg(target_os = "linux")]
 pub fn bind(pid: u32, cpus: &[usize]) -> io::Result<()> {
     use rustix::process::Pid;

@@ -1,7 +1,7 @@
-//! The load: threads that each hold one connection, take the next request when they are free, and check every answer.
+//! The load: each thread holds one connection, takes the next request when it is free, and checks every answer.
 //!
-//! Owns when a request is sent and from when its latency counts. Threads and blocking sockets, because a thread can sleep until a
-//! microsecond, which an event loop with millisecond timers cannot. Stops by time and by count.
+//! Owns when a request is sent and when its latency starts. It uses threads and blocking sockets: a thread can sleep
+//! with microsecond precision, an event loop with millisecond timers cannot. Stops by time and by count.
 
 use crate::Result;
 use crate::wire::{FirstLine, Wire};
@@ -14,15 +14,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Three digits of every latency, up to a minute, are exact.
+/// Every latency up to a minute is exact to three digits.
 const LONGEST_NS: u64 = 60_000_000_000;
 const DIGITS: u8 = 3;
-/// A thread that only meets faults gives up.
+/// A thread gives up after this many faults.
 const MOST_FAULTS: u64 = 100;
-/// How long after the last moment of a fixed rate what is due is still sent.
+/// For how long after the end of a fixed rate the loader still sends due requests.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What one thread has seen.
+/// The results of one thread.
 struct Tally {
     latency: Histogram<u64>,
     lateness: Histogram<u64>,
@@ -32,7 +32,7 @@ struct Tally {
     last_answer: Instant,
 }
 
-/// What all threads look at.
+/// The state that all threads share.
 struct Run {
     plan: LoadPlan,
     serial: Range<usize>,
@@ -40,10 +40,10 @@ struct Run {
     started: Instant,
 }
 
-/// Runs the plan to its end.
+/// Runs the plan until it ends.
 pub(crate) fn drive(plan: LoadPlan) -> Result<LoadResult> {
     affinity::bind(std::process::id(), &plan.cpus)?;
-    // Ten digits have to do.
+    // A serial number has ten digits.
     if plan.first_serial.saturating_add(plan.most) > 9_999_999_999 {
         return Err("the serial numbers do not fit their place".into());
     }
@@ -78,7 +78,7 @@ pub(crate) fn drive(plan: LoadPlan) -> Result<LoadResult> {
 impl Run {
     fn thread(&self, mut wire: Wire) -> Tally {
         if let Shape::FixedRate { .. } = self.plan.shape {
-            // Wakes at the moment, not up to 50 µs after it. Where that is refused, `lateness` will tell.
+            // Wakes at the exact moment, not up to 50 µs later. Where the system refuses that, `lateness` shows it.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         }
         let mut tally = Tally::new(self.started);
@@ -112,7 +112,7 @@ impl Run {
         tally
     }
 
-    /// When request `number` is to be sent by a thread that is free now; none when the load is over.
+    /// When a thread that is free now has to send request `number`; `None` when the load is over.
     fn due(&self, number: u64, free: Instant) -> Option<Instant> {
         let end = self.started + Duration::from_secs_f64(self.plan.seconds);
         if number >= self.plan.most {
@@ -128,7 +128,7 @@ impl Run {
         }
     }
 
-    /// One request; the fault is what was wrong with its answer.
+    /// Makes one request; the error describes a wrong answer.
     fn exchange(&self, wire: &mut Wire, request: &[u8]) -> std::result::Result<(), String> {
         let right = |first_line, body: &[u8]| {
             if first_line == FirstLine::Status(200) && body == self.plan.expected.as_bytes() {
@@ -249,7 +249,7 @@ mod tests {
         address
     }
 
-    /// The upstream counts POST requests; this asks in the same way as `xtask` does.
+    /// The upstream counts POST requests; this reads the count with the same request as `xtask`.
     fn served(address: SocketAddr) -> String {
         let mut wire = Wire::connect(address).unwrap();
         wire.send(b"GET /served HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();

@@ -1,16 +1,17 @@
-//! What the measurements of `cargo xtask bench` tell the program `portcullis-load`, and what it hears from it: JSON, one argument in, one line out.
+//! The interface between the measurements of `cargo xtask bench` and the program `portcullis-load`: JSON, one argument
+//! in, one line out.
 //!
-//! Owns these types and CPU affinity, which both sides set. Knows nothing about gateways: a target is an address, a request
-//! and the answer that is right.
+//! Owns these types and CPU affinity, which both sides set. Knows nothing about gateways: a target is an address, a
+//! request and the expected answer.
 
 pub mod affinity;
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
-/// In a request, ten digits in its place make every request another one.
+/// The loader replaces it with ten digits, which make every request different.
 pub const SERIAL: &str = "##########";
-/// The path at which the upstream tells how many requests it has answered.
+/// The path at which the upstream returns the number of answered requests.
 pub const SERVED_PATH: &str = "/served";
 
 /// `portcullis-load drive PLAN`: one run of load against one target.
@@ -19,43 +20,43 @@ pub struct LoadPlan {
     pub address: SocketAddr,
     /// Head and body of an HTTP/1.1 request, [`SERIAL`] in it once.
     pub request: String,
-    /// The serial number of the first request: who counts repetitions must not see any between loads either.
+    /// The serial number of the first request. A gateway that counts repetitions must not see any between loads either.
     pub first_serial: u64,
     /// The body of the only right answer; its status is 200.
     pub expected: String,
-    /// Each a thread that waits for one answer at a time.
+    /// Each connection has one thread, which waits for one answer at a time.
     pub connections: u32,
     pub shape: Shape,
     /// For how long requests are started.
     pub seconds: f64,
-    /// No more requests than that, whatever the time.
+    /// The most requests, independent of time.
     pub most: u64,
-    /// Where the loader may run; everywhere when empty.
+    /// The CPUs of the loader; empty means all.
     pub cpus: Vec<usize>,
 }
 
-/// When the next request is sent.
+/// When the loader sends the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {
-    /// As soon as the answer to the last one is there. Latency is counted from the sending.
+    /// As soon as the last answer has arrived. Latency starts at the sending.
     Saturation,
-    /// At moments fixed beforehand, answered or not. Latency is counted from that moment, so that a slow answer also counts
-    /// for those that had to wait behind it (no coordinated omission).
+    /// At moments fixed in advance, even without an answer. Latency starts at that moment, so that a slow answer also
+    /// counts for the requests that waited behind it (no coordinated omission).
     FixedRate { per_second: f64 },
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LoadResult {
-    /// Answered rightly.
+    /// Requests with the right answer.
     pub requests: u64,
-    /// From the first sending to the last answer.
+    /// From the first request to the last answer.
     pub seconds: f64,
     pub latency: Latency,
-    /// How late requests were sent after their moment for reasons of the loader alone: the 99th percentile, microseconds.
+    /// How late the loader sent requests for its own reasons: the 99th percentile, microseconds.
     pub lateness_p99_us: f64,
-    /// Requests whose moment came but that were not sent any more: the target was too far behind.
+    /// Requests that were due but never sent: the target was too far behind.
     pub unsent: u64,
     /// CPU time of the loader, microseconds.
     pub cpu_us: u64,
@@ -74,7 +75,7 @@ pub struct Latency {
     pub max: f64,
 }
 
-/// `portcullis-load serve UPSTREAM`: answers every POST in the same way.
+/// `portcullis-load serve UPSTREAM`: answers every POST with the same body.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Upstream {
     pub listen: SocketAddr,
@@ -82,13 +83,13 @@ pub struct Upstream {
     pub cpus: Vec<usize>,
 }
 
-/// `portcullis-load mint CLAIMS`: who the token is to speak for.
+/// `portcullis-load mint CLAIMS`: the claims of the tokens.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Claims {
     pub issuer: String,
     pub audience: String,
     pub subject: String,
-    /// A second caller, of whom all else is the same.
+    /// The subject of a second caller; its other claims are the same.
     pub tight_subject: String,
     pub org: String,
     pub role: String,
@@ -100,9 +101,9 @@ pub struct Claims {
 pub struct Minted {
     /// JWK set with the public key.
     pub jwks: String,
-    /// ES256, good for longer than a run.
+    /// ES256; it is valid for longer than a run.
     pub token: String,
-    /// The second caller's.
+    /// The token of the second caller.
     pub tight: String,
     /// The same claims and key id, signed with another key.
     pub forged: String,

@@ -1,6 +1,7 @@
-//! `portcullis-load`: one program for what a benchmark needs beside the gateway. Its words are in `portcullis_load`.
+//! `portcullis-load`: the parts of a benchmark around the gateway, in one program. `portcullis_load` defines its
+//! messages.
 //!
-//! Owns the command line. Built by `cargo xtask bench` with optimisation; not meant to be typed.
+//! Owns the command line. `cargo xtask bench` builds it with optimisation and starts it.
 
 mod drive;
 mod mint;
@@ -11,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::process::ExitCode;
 
-/// What every part of the program fails with: a sentence.
+/// The result of every part of the program; the error is a sentence.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {

@@ -1,17 +1,17 @@
-//! A key pair for one run, and tokens signed with it. Knows nothing about who checks them.
+//! A key pair for one run, and tokens signed with it. Knows nothing about their verification.
 
 use crate::Result;
 use jwt_simple::prelude::{ECDSAP256KeyPairLike, ES256KeyPair};
 use portcullis_load::{Claims, Minted};
 use serde::{Deserialize, Serialize};
 
-/// Names the key in the set and in the tokens.
+/// The key id in the set and in the tokens.
 const KEY_ID: &str = "bench";
 
 /// Longer than any run.
 const LIFETIME_HOURS: u64 = 12;
 
-/// Claims beyond RFC 7519's own.
+/// Claims that RFC 7519 does not define.
 #[derive(Clone, Serialize, Deserialize)]
 struct Own {
     org: String,

@@ -1,6 +1,6 @@
-//! The upstream: an MCP server that has only one answer, and gives it as fast as a thread can.
+//! The upstream: an MCP server with one answer, which it sends as fast as a thread can.
 //!
-//! Owns the answer's head and the count of what was answered. It looks at no body, so that it is never the bottleneck.
+//! Owns the answer's head and the count of answers. It parses no body, so that it is never the bottleneck.
 
 use crate::Result;
 use crate::wire::{FirstLine, Wire};
@@ -21,7 +21,7 @@ pub(crate) fn serve_on(listener: &TcpListener, body: &str) -> Result<()> {
     let served = Arc::new(AtomicU64::new(0));
     for connection in listener.incoming() {
         let (connection, answer, served) = (connection?, Arc::clone(&answer), Arc::clone(&served));
-        // A client that breaks off ends its thread and nothing else.
+        // A client that closes its connection ends its thread and nothing else.
         thread::spawn(move || converse(connection, &answer, &served));
     }
     Ok(())

@@ -1,12 +1,12 @@
-//! HTTP/1.1 messages over a blocking socket: whole ones, and no more than the two ends of the benchmark need.
+//! HTTP/1.1 messages over a blocking socket: whole messages, and only the features that the benchmark needs.
 //!
-//! Owns where a message ends. Knows nothing about what is in it.
+//! Owns where a message ends. Knows nothing about its content.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Nothing in a benchmark takes longer; what does is a fault.
+/// Nothing in a benchmark takes longer; a longer wait is a fault.
 const BOUND: Duration = Duration::from_secs(10);
 const MOST_HEADERS: usize = 64;
 const CHUNK: usize = 16 * 1024;
@@ -14,24 +14,24 @@ const CHUNK: usize = 16 * 1024;
 /// One end of a connection.
 pub(crate) struct Wire {
     stream: TcpStream,
-    /// What has arrived and was not used yet.
+    /// Bytes that have arrived and are not used yet.
     buffer: Vec<u8>,
 }
 
-/// Where in the buffer a message lies.
+/// The place of a message in the buffer.
 struct Extent {
     head: usize,
     body: Framing,
     first_line: FirstLine,
 }
 
-/// How the end of a body is known.
+/// How the end of a body is found.
 enum Framing {
     Length(usize),
     Chunked,
 }
 
-/// What the first line says, as far as it matters.
+/// The parts of the first line that matter here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FirstLine {
     Status(u16),
@@ -46,7 +46,7 @@ impl Wire {
         Self::accepted(stream)
     }
 
-    /// The server's end: waits for the next request for as long as it takes.
+    /// The server's end: waits for the next request without a limit.
     pub(crate) fn accepted(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(BOUND))?;
@@ -57,7 +57,7 @@ impl Wire {
         self.stream.write_all(message)
     }
 
-    /// The next response, its body shown to `look`.
+    /// The next response; passes its body to `look`.
     pub(crate) fn response<T>(
         &mut self,
         look: impl FnOnce(FirstLine, &[u8]) -> T,
@@ -65,7 +65,7 @@ impl Wire {
         self.message(response_extent, look)?.ok_or_else(|| closed("before a response"))
     }
 
-    /// The next request; none when the client has gone.
+    /// The next request; `None` when the client has closed the connection.
     pub(crate) fn request(&mut self) -> io::Result<Option<FirstLine>> {
         self.message(request_extent, |first_line, _| first_line)
     }
@@ -110,7 +110,8 @@ impl Wire {
 }
 
 impl Framing {
-    /// The end of a chunked body: neither end sends one in which the last chunk's bytes could occur, nor pipelines.
+    /// The end of a chunked body. Neither side sends a body that contains the bytes of the last chunk, or pipelines
+    /// requests.
     fn end(&self, buffer: &[u8], head: usize) -> Option<usize> {
         match self {
             Self::Length(length) => (buffer.len() >= head + length).then_some(head + length),

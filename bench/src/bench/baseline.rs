@@ -1,6 +1,7 @@
 //! `--check FILE`: whether the ratios got worse than in an earlier report.
 //!
-//! Owns the tolerance. Compares ratios within a run, never figures of two runs: machines differ, and so do moments.
+//! Owns the tolerance. Compares ratios within a run, never absolute values of two runs: machines differ, and so does
+//! their load.
 
 use super::report::{Ratios, Report, Row, SCHEMA};
 use super::stats::Spread;
@@ -30,12 +31,12 @@ pub(crate) fn read(file: &Path) -> Result<Report> {
     Err(unusable(format!("it has schema {}", report.schema)))
 }
 
-/// Whether Envoy was the limit of every row; if it was not, throughput says something about the machine only.
+/// Whether Envoy was the limit of every row. If it was not, throughput only describes the machine.
 fn is_saturated(report: &Report) -> bool {
     report.variants.iter().all(|row| row.result.saturation.envoy_busy.median >= SATURATED)
 }
 
-/// Every ratio that is worse, as a sentence; of rows that both reports have.
+/// Every ratio that got worse, as a sentence. Looks only at rows that both reports have.
 pub(crate) fn regressions(now: &Report, baseline: &Report) -> Vec<String> {
     let mut worse = Vec::new();
     let with_throughput = is_saturated(now) && is_saturated(baseline);
@@ -61,7 +62,7 @@ pub(crate) fn regressions(now: &Report, baseline: &Report) -> Vec<String> {
     worse
 }
 
-/// What is compared. Latency is left out: its ratios at a low load say more about the machine than about the gateway.
+/// The compared figures. Latency is left out: at a low load its ratios depend more on the machine than on the gateway.
 enum Figure {
     CpuTime,
     Throughput,
@@ -84,7 +85,7 @@ fn compared(now: &Ratios, before: &Ratios) -> impl Iterator<Item = (Figure, Stri
     .flatten()
 }
 
-/// Why the two should not be compared lightly.
+/// The reasons to compare the two reports with care.
 pub(crate) fn differences(now: &Report, baseline: &Report) -> Vec<String> {
     let mut different = Vec::new();
     if now.machine != baseline.machine {

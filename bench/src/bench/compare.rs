@@ -1,7 +1,7 @@
-//! What the gateway costs, as ratios to plain Envoy and to Envoy's own filters in the same run.
+//! The cost of the gateway, as ratios to plain Envoy and to Envoy's own filters in the same run.
 //!
-//! Owns the course of a run. `variant` says who is compared, `contender` proves that each does what it claims, `rounds` loads,
-//! `report` and `table` tell. What the figures mean is in `docs/explanation/benchmarks.md`.
+//! Owns the course of a run. `variant` lists the variants, `contender` checks that each works as claimed, `rounds` runs
+//! the loads, `report` and `table` present the results. `docs/explanation/benchmarks.md` explains the figures.
 
 use super::contender::Contender;
 use super::machine::{Machine, Noise};
@@ -19,9 +19,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long the machine, and then the idle Envoys, are listened to.
+/// How long the machine, and then the idle Envoys, are observed.
 const LISTEN: Duration = Duration::from_secs(2);
-/// The fixed rate, as a share of what the slowest variant can do.
+/// The fixed rate, as a share of the throughput of the slowest variant.
 const SHARE_OF_SLOWEST: f64 = 0.5;
 
 /// What to run.
@@ -61,9 +61,9 @@ impl Options {
     }
 }
 
-/// Runs it all, writes the report and the table.
+/// Runs the comparison, and writes the report and the table.
 pub(crate) fn compare(workspace: &Workspace, options: &Options) -> Result<()> {
-    // First what may be refused.
+    // Reads the baseline first, so that an unusable file fails before the run.
     let baseline = options.check.as_deref().map(baseline::read).transpose()?;
     let machine = Machine::read()?;
     let rig = Rig::start(workspace, Cpus::split(machine.cpus))?;
@@ -82,7 +82,7 @@ pub(crate) fn compare(workspace: &Workspace, options: &Options) -> Result<()> {
     }
 }
 
-/// What guards and seal add to the CPU time of a request: quartiles of the rounds.
+/// The CPU time that guards and seal add to a request: quartiles of the rounds.
 fn guards(report: &Report) -> String {
     let mut lines = String::new();
     for Row { title, result, .. } in &report.variants {
@@ -153,7 +153,7 @@ fn idle(contenders: &[Contender]) -> Result<Vec<f64>> {
     Ok(after.iter().zip(&before).map(|(after, before)| (after - before) / seconds).collect())
 }
 
-/// Half of what the slowest can do, so that all are measured at one rate and none of them queues.
+/// Half the throughput of the slowest variant: all are measured at one rate, and none of them queues.
 fn fixed_rate(saturation: &[Series]) -> Result<f64> {
     let slowest = saturation
         .iter()
@@ -211,7 +211,8 @@ fn versions(rig: &Rig) -> Result<Versions> {
     })
 }
 
-/// Of `PROGRAM  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`; the program's path has slashes of its own.
+/// The version in `PROGRAM  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`; the program's path contains slashes as
+/// well.
 fn envoy_version(said: &str) -> &str {
     let version = said.split_once("version: ").and_then(|(_, version)| version.split('/').nth(1));
     version.unwrap_or(said)

@@ -1,6 +1,6 @@
-//! The bootstrap of each variant: `envoy/envoy.yaml` with parts taken out or exchanged, so that nothing else can differ.
+//! The bootstrap of each variant: `envoy/envoy.yaml` with some parts removed or replaced, so that nothing else differs.
 //!
-//! Owns which parts. What stands in Envoy's own chain is in `envoy/bench/native.yaml`.
+//! Owns which parts. `envoy/bench/native.yaml` has the filters of Envoy's own chain.
 
 use super::variant::Chain;
 use crate::yaml;
@@ -13,11 +13,11 @@ use std::path::Path;
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
 const ROUTER: &str = "envoy.filters.http.router";
 const LIMITER: &str = "envoy.filters.http.local_ratelimit";
-/// What routes match on where the filter judges.
+/// The header that guarded routes match on.
 const GUARD: &str = "x-portcullis-guard";
-/// Refuses what another route gets.
+/// The filter that refuses requests on a route without the guard's metadata.
 const SEAL: &str = "portcullis_seal";
-/// Clusters that only the filter uses start with it.
+/// The prefix of clusters that only the filter uses.
 const OWN_CLUSTERS: &str = "portcullis_";
 
 /// Turns a filled `envoy/envoy.yaml` into the variant's. `parts`: for Envoy's own chain the filled `envoy/bench/native.yaml`; for the
@@ -51,7 +51,7 @@ pub(crate) fn document(tools: &Tools, file: &Path) -> Result<Value> {
     documents.into_iter().next().ok_or_else(|| Failure::new(format!("{} is empty", file.display())))
 }
 
-/// Takes members off the filter's configuration, JSON in a string, and puts others in.
+/// Removes members of the filter's configuration, which is JSON in a string, and adds others.
 fn configure(bootstrap: &mut Value, parts: &Value, without: &[&str]) -> Result<()> {
     let filters = list(bootstrap, &format!("{MANAGER}/http_filters"))?;
     let text = filters
@@ -71,7 +71,7 @@ fn configure(bootstrap: &mut Value, parts: &Value, without: &[&str]) -> Result<(
     Ok(())
 }
 
-/// Envoy's own chain without the filter that limits.
+/// Envoy's own chain without the rate-limit filter.
 pub(crate) fn unlimited(mut parts: Value) -> Result<Value> {
     let filters = list(&mut parts, "/http_filters")?;
     let all = filters.len();
@@ -82,7 +82,7 @@ pub(crate) fn unlimited(mut parts: Value) -> Result<Value> {
     Err(Failure::new(format!("envoy/bench/native.yaml has not exactly one {LIMITER}")))
 }
 
-/// Filters and logs from `parts`, in the place of ours; the router stays.
+/// Replaces the gateway's filters and logs with those of `parts`; the router stays.
 fn replace(bootstrap: &mut Value, parts: &Value) -> Result<()> {
     let part = |name: &str| parts[name].as_array().cloned().unwrap_or_default();
     *list(bootstrap, &format!("{MANAGER}/access_log"))? = part("access_log");
@@ -98,7 +98,7 @@ fn replace(bootstrap: &mut Value, parts: &Value) -> Result<()> {
     Ok(())
 }
 
-/// As it was before there were guards: open routes, no seal, and no header that is taken off early.
+/// The configuration without guards: open routes, no seal, and no early removal of a header.
 fn unguard(bootstrap: &mut Value) -> Result<()> {
     let filters = list(bootstrap, &format!("{MANAGER}/http_filters"))?;
     let all = filters.len();
@@ -117,7 +117,7 @@ fn unguard(bootstrap: &mut Value) -> Result<()> {
     open_routes(bootstrap)
 }
 
-/// Routes as they are where nobody judges: they want no guard.
+/// Removes the guards from the routes, for a chain without the filter.
 fn open_routes(bootstrap: &mut Value) -> Result<()> {
     for route in list(bootstrap, &format!("{MANAGER}/route_config/virtual_hosts/0/routes"))? {
         if let Some(matchers) = route.pointer_mut("/match/headers").and_then(Value::as_array_mut) {

@@ -1,6 +1,6 @@
-//! A variant that runs: its Envoy, the request that it is sent, and the proof that it does what it claims.
+//! A running variant: its Envoy, its request, and the checks that it works as claimed.
 //!
-//! Owns the checks before and after each load. A figure of a gateway that judges nothing is worth nothing.
+//! Owns the checks before and after each load. The figures of a gateway that does not enforce the policy are worthless.
 
 use super::configuration;
 use super::counts::Counts;
@@ -18,19 +18,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 
-/// How often the tight caller may call, by the policy and by `envoy/bench/native.yaml`.
+/// The tight caller's limit of calls, in the policy and in `envoy/bench/native.yaml`.
 const TIGHT_LIMIT: usize = 3;
 const WINDOWS: usize = 3;
-/// A disk that others keep busy holds Valkey up for longer than what is shipped; that is not what is measured.
+/// On a busy disk Valkey can take longer than the shipped timeout; the benchmark does not measure that.
 const REDIS_TIMEOUT_MS: u32 = 5_000;
-/// The windows of the check last a second; a stalled machine gets another try.
+/// The windows of the check last a second; on a stalled machine the check tries again.
 const TRIES: u32 = 20;
 
 /// A running variant.
 pub(crate) struct Contender {
     pub(crate) variant: Variant,
     pub(crate) envoy: Envoy,
-    /// For the loader.
+    /// The request that the loader sends.
     pub(crate) request: String,
     credential: Option<String>,
 }
@@ -40,13 +40,13 @@ impl Contender {
         Self::before(rig, variant, rig.upstream_address)
     }
 
-    /// One before another upstream.
+    /// A variant in front of another upstream.
     pub(crate) fn before(rig: &Rig, variant: Variant, upstream: SocketAddr) -> Result<Self> {
         let parts = parts(rig, variant)?;
         Self::of_parts(rig, variant, upstream, &parts)
     }
 
-    /// One whose filter has these members of its configuration besides.
+    /// A variant with additional members in the filter's configuration.
     pub(crate) fn with(rig: &Rig, variant: Variant, members: &Value) -> Result<Self> {
         Self::of_parts(rig, variant, rig.upstream_address, members)
     }
@@ -82,12 +82,12 @@ impl Contender {
         Ok(Self { variant, envoy, request, credential })
     }
 
-    /// One call that is let through and answered.
+    /// Makes one call, which must be allowed and answered.
     pub(crate) fn right_call(&self, rig: &Rig) -> Result<()> {
         self.right(&self.call(self.credential.as_deref(), &allowed_call(rig))?, "a call")
     }
 
-    /// Whether it judges as it says, before anything is measured.
+    /// Checks that the variant enforces its policy, before anything is measured.
     pub(crate) fn judges(&self, rig: &Rig) -> Result<()> {
         let credential = self.credential.as_deref();
         self.right(&self.call(credential, &allowed_call(rig))?, "a call that is allowed")?;
@@ -124,13 +124,13 @@ impl Contender {
         log::forget(self.envoy.audit_log())
     }
 
-    /// A call draws from three windows.
+    /// Checks that a call draws from three windows.
     fn windows_count(&self, rig: &Rig) -> Result<()> {
         let mut seen = BTreeSet::new();
         for _ in 0..TRIES {
             self.call(self.credential.as_deref(), &allowed_call(rig))?;
             seen = rig.limits_in_use()?;
-            // That of the tight key stays for an hour; it is not what is looked for.
+            // The window of the tight key stays for an hour; this check ignores it.
             seen.retain(|limit| !limit.contains("tight"));
             if seen.len() >= WINDOWS {
                 break;
@@ -145,7 +145,7 @@ impl Contender {
         Ok(())
     }
 
-    /// A small limit is a limit.
+    /// Checks that a small limit stops calls.
     fn limits_stop(&self, rig: &Rig) -> Result<()> {
         let tight = match self.variant.credential() {
             Credential::Nothing => return Ok(()),
@@ -160,7 +160,7 @@ impl Contender {
         if reply.status == 429 { Ok(()) } else { Err(self.lax("one call too many", "429", &reply)) }
     }
 
-    /// Well formed, but not ours.
+    /// A well-formed credential that the gateway must refuse.
     fn stranger(&self, rig: &Rig) -> String {
         match self.variant.credential() {
             Credential::Nothing | Credential::Token => format!("Bearer {}", rig.minted.forged),
@@ -195,13 +195,14 @@ impl Contender {
         format!("({}) {}", self.variant.letter(), self.variant.title())
     }
 
-    /// What upstream and Redis have counted by now; the client's and the log's part is what a load adds.
+    /// The current counts of upstream and Redis. The counts of client and log come from each load.
     pub(crate) fn counts(&self, rig: &Rig) -> Result<Counts> {
         let admissions = self.variant.asks_redis().then(|| rig.admissions()).transpose()?;
         Ok(Counts { client: 0, upstream: rig.served()?, log_lines: None, admissions })
     }
 
-    /// What a load of `client` right answers has added to every count since `before`; refused when they disagree.
+    /// The increase of every count since `before`, for a load with `client` right answers; fails when the counts
+    /// disagree.
     pub(crate) fn reconciled(&self, rig: &Rig, before: Counts, client: u64) -> Result<Counts> {
         let log_lines = self
             .variant
@@ -222,7 +223,7 @@ impl Contender {
         Err(Failure::new(format!("{}: the counts disagree: {grown:?}", self.name())))
     }
 
-    /// CPU time so far, microseconds.
+    /// CPU time so far, in microseconds.
     pub(crate) fn cpu_us(&self) -> Result<f64> {
         machine::cpu_us(self.envoy.process().pid())
     }
@@ -231,14 +232,14 @@ impl Contender {
         machine::memory(self.envoy.process().pid())
     }
 
-    /// All of Envoy's own figures, for who wants to know more, beside its log.
+    /// Writes all statistics of Envoy beside its log, for a later look.
     pub(crate) fn keep_stats(&self, rig: &Rig) -> Result<()> {
         let file = rig.dir.join(format!("logs/{}-stats.txt", self.variant.letter()));
         fs::write(&file, self.envoy.admin("stats")?.body)
             .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
     }
 
-    /// A figure of Envoy's own.
+    /// One of Envoy's statistics.
     pub(crate) fn stat(&self, name: &str) -> Result<Option<u64>> {
         let page = self.envoy.admin(&format!("stats?filter=^{name}$"))?.text();
         Ok(page
@@ -247,14 +248,15 @@ impl Contender {
     }
 }
 
-/// One that was never made before.
+/// A call with arguments that no earlier call had.
 fn allowed_call(rig: &Rig) -> String {
     traffic::allowed_call(rig.serials(1))
 }
 
 fn bootstrap(rig: &Rig, chain: Chain) -> Result<Bootstrap> {
     let token = rig.dir.join("vault-token.yaml");
-    // No connector of the benchmark has a credential, so nobody asks Vault; Envoy only wants the file to be there.
+    // No connector of the benchmark has a credential, so the filter never asks Vault; Envoy only requires that the file
+    // exists.
     let resource = "resources: [{\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret, \
                     name: vault_token, generic_secret: {secret: {inline_string: none}}}]\n";
     files::write_private(&token, resource)?;
@@ -279,7 +281,7 @@ fn bootstrap(rig: &Rig, chain: Chain) -> Result<Bootstrap> {
     })
 }
 
-/// What the variant has that `envoy/envoy.yaml` has not.
+/// The parts of the variant that `envoy/envoy.yaml` does not have.
 fn parts(rig: &Rig, variant: Variant) -> Result<Value> {
     match variant.chain() {
         Chain::RouterOnly | Chain::Filter { .. } | Chain::FilterUnguarded => Ok(Value::Null),
@@ -301,7 +303,7 @@ fn native(rig: &Rig, variant: Variant) -> Result<Value> {
     configuration::document(&rig.tools, &file)
 }
 
-/// The same policy less its limits, which only Redis counts, and the same issuer as Envoy's own chain has.
+/// The same policy without limits, which only Redis counts, and the same issuer as in Envoy's own chain.
 fn inline(rig: &Rig) -> Result<Value> {
     let mut policy =
         configuration::document(&rig.tools, &rig.root.join("envoy/bench/policy.yaml"))?;

@@ -1,23 +1,24 @@
-//! What client, upstream, log and Redis have counted, and whether they agree. Pure.
+//! The counts of client, upstream, log and Redis, and whether they agree. Pure.
 
 use super::variant::Variant;
 use serde::{Deserialize, Serialize};
 
-/// What three sides have counted; each load has to make all of them grow alike.
+/// The counts of all sides; each load has to increase all of them alike.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    /// Answers that the client found right.
+    /// Right answers that the client received.
     pub(crate) client: u64,
     /// Requests that reached the upstream.
     pub(crate) upstream: u64,
-    /// Lines of the log; none where there is no log.
+    /// Lines of the log; `None` for a variant without a log.
     pub(crate) log_lines: Option<u64>,
-    /// Calls of the script that admits; none without Redis.
+    /// Calls of the admission script; `None` without Redis.
     pub(crate) admissions: Option<u64>,
 }
 
 impl Counts {
-    /// One line and one request upstream for each answer. The script may run more often: a worker that knows nothing yet asks twice.
+    /// Each answer needs one log line and one upstream request. The script may run more often: a worker without cached
+    /// state asks twice.
     pub(crate) fn agree(&self, variant: Variant) -> bool {
         let admitted = match self.admissions {
             Some(admissions) => admissions >= self.client,

@@ -1,6 +1,6 @@
-//! A log that an Envoy writes: waiting until it is complete, counting its lines, emptying it.
+//! An Envoy's log: waits until it is complete, counts its lines, and empties it.
 //!
-//! Knows nothing about what is in a line.
+//! Knows nothing about the content of a line.
 
 use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::ready;
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 /// Envoy flushes its logs every 100 ms; a busy machine takes its time.
 const WITHIN: Duration = Duration::from_secs(20);
-/// After three flushes without a line there is none.
+/// Three flushes without a line mean that no more lines follow.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// Waits for as many lines as there were requests, and counts when nothing more comes; empties the file, but for one line that stays
-/// beside it, to look at.
+/// Waits for `expected` lines, and counts once no more lines come. Empties the file, and keeps one line in a file
+/// beside it.
 pub(crate) fn drained(log: &Path, expected: u64) -> Result<u64> {
     let awaited = format!("{expected} lines in {}", log.display());
     ready::eventually(&awaited, WITHIN, || {
@@ -30,13 +30,13 @@ pub(crate) fn drained(log: &Path, expected: u64) -> Result<u64> {
     counted.map_err(|error| Failure::new(format!("could not use {}: {error}", log.display())))
 }
 
-/// Empties it when nothing more comes.
+/// Empties the log once no more lines come.
 pub(crate) fn forget(log: &Path) -> Result<()> {
     quiet(log)?;
     empty(log).map_err(|error| Failure::new(format!("could not empty {}: {error}", log.display())))
 }
 
-/// Envoy appends: its next line is the first one.
+/// Envoy appends: its next line becomes the first one.
 fn empty(log: &Path) -> io::Result<()> {
     File::options().write(true).truncate(true).open(log).map(drop)
 }

@@ -1,4 +1,4 @@
-//! What the kernel says: how busy the machine is, what a process has used, what hardware this is.
+//! What the kernel reports: the load of the machine, the usage of a process, and the hardware.
 //!
 //! Owns reading `/proc`. Knows nothing about the processes.
 
@@ -17,12 +17,12 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
 }
 
-/// What others did with the machine while we did nothing.
+/// The load of the machine while the benchmark is idle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Noise {
-    /// Of all CPUs' time, the share that was used.
+    /// The used share of all CPUs' time.
     pub(crate) busy: f64,
-    /// The share that the hypervisor gave to others.
+    /// The share that the hypervisor gave to other machines.
     pub(crate) steal: f64,
     pub(crate) load_1m: f64,
 }
@@ -35,14 +35,14 @@ pub(crate) struct Clock {
     all: f64,
 }
 
-/// What a process holds, in bytes.
+/// The memory of a process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Memory {
     pub(crate) resident: u64,
     pub(crate) resident_peak: u64,
 }
 
-/// Linux counts in ticks of 10 ms there, on every architecture.
+/// On Linux these counters have ticks of 10 ms, on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Machine {
@@ -61,7 +61,7 @@ impl Machine {
 }
 
 impl Noise {
-    /// Looks on for `duration`.
+    /// Observes the machine for `duration`.
     pub(crate) fn listen(duration: Duration) -> Result<Self> {
         let before = Clock::read()?;
         thread::sleep(duration);
@@ -115,7 +115,7 @@ pub(crate) fn cpu_us(pid: u32) -> Result<f64> {
     let mut total = 0.0;
     for entry in entries {
         let file = entry.map_err(|_| unreadable(&tasks))?.path().join("schedstat");
-        // A thread that has ended meanwhile takes its time with it; those of a server do not end.
+        // The time of a thread that has ended is lost; threads of a server do not end.
         let text = fs::read_to_string(&file).unwrap_or_default();
         let nanos = text.split(' ').next().and_then(|field| field.parse::<f64>().ok());
         total += nanos.unwrap_or_default() / 1_000.0;
@@ -140,7 +140,7 @@ fn ticks_us(pid: u32) -> Result<f64> {
     }
 }
 
-/// What a process holds now, and held at most.
+/// The current and the highest memory of a process.
 pub(crate) fn memory(pid: u32) -> Result<Memory> {
     let file = format!("/proc/{pid}/status");
     Ok(Memory { resident: kilobytes(&file, "VmRSS")?, resident_peak: kilobytes(&file, "VmHWM")? })

@@ -1,7 +1,7 @@
 //! `portcullis-bench`: the measurements of `cargo xtask bench`, `scale` and `organisations`.
 //!
-//! Owns the command line. `variant` says who is compared, `contender` proves that each does what it claims, `rig` starts
-//! what stands around. Builds nothing: `cargo xtask` does, before it starts this.
+//! Owns the command line. `variant` lists the variants, `contender` checks that each works as claimed, `rig` starts the
+//! processes around them. Builds nothing: `cargo xtask` builds before it starts this program.
 
 mod baseline;
 mod compare;

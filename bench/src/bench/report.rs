@@ -1,7 +1,7 @@
-//! `target/bench/report.json`: what was measured, on what, with what, and how far it can be trusted.
+//! `target/bench/report.json`: the results, the machine, the versions, and the reasons for doubt.
 //!
-//! Owns the schema and every figure derived from the samples. A field that is added is a compatible change; any other one takes the
-//! next [`SCHEMA`].
+//! Owns the schema and every figure derived from the samples. A new field is a compatible change; any other change
+//! needs the next [`SCHEMA`].
 
 use super::counts::Counts;
 use super::machine::{Machine, Memory, Noise};
@@ -10,7 +10,7 @@ use super::stats::Spread;
 use super::variant::Variant;
 use serde::{Deserialize, Serialize};
 
-/// The version of this form.
+/// The version of the schema.
 pub(crate) const SCHEMA: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,23 +19,23 @@ pub(crate) struct Report {
     /// Seconds since 1970.
     pub(crate) unix_time: u64,
     pub(crate) machine: Machine,
-    /// The CPU of the measured Envoy, and those of everybody else; empty: nobody was bound.
+    /// The CPU of the measured Envoy, and those of all other processes; empty when nothing was bound.
     pub(crate) envoy_cpus: Vec<usize>,
     pub(crate) other_cpus: Vec<usize>,
-    /// Before anything was loaded.
+    /// The load of the machine before the first load.
     pub(crate) noise: Noise,
     pub(crate) versions: Versions,
     pub(crate) parameters: Parameters,
     /// Requests per second of the fixed rate.
     pub(crate) fixed_rate: f64,
-    /// Why not to trust some figure; empty when nothing speaks against any.
+    /// Reasons to distrust a figure; empty without any.
     pub(crate) warnings: Vec<String>,
     pub(crate) variants: Vec<Row>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Versions {
-    /// What git calls the sources.
+    /// The version of the sources, as git describes it.
     pub(crate) portcullis: String,
     pub(crate) module_bytes: u64,
     pub(crate) envoy: String,
@@ -55,13 +55,13 @@ pub(crate) struct Measured {
     pub(crate) fixed_rate: Figures,
     /// After all loads.
     pub(crate) memory: Memory,
-    /// What Envoy's allocator has given out, bytes; what V8 maps for a module is in `memory` only.
+    /// Bytes that Envoy's allocator has given out; V8's mappings for a module are in `memory` only.
     pub(crate) envoy_allocated: Option<u64>,
     /// Wasm VMs that live in the process.
     pub(crate) wasm_vms: Option<u64>,
-    /// CPU time of the Envoy with no request at all, microseconds per second.
+    /// CPU time of the Envoy without any request, microseconds per second.
     pub(crate) idle_us_per_second: f64,
-    /// What client, upstream, log and Redis have counted over all loads; they had to agree.
+    /// The counts of client, upstream, log and Redis over all loads; they agreed.
     pub(crate) counts: Counts,
     /// Compared with plain Envoy, and with [`Variant::native`], round by round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,24 +81,24 @@ pub(crate) struct Figures {
     pub(crate) p99_us: Spread,
     /// CPU time of Envoy per request, user and system, all threads.
     pub(crate) envoy_us_per_request: Spread,
-    /// CPU time of Valkey per request; near zero for who does not ask it.
+    /// CPU time of Valkey per request; near zero for a variant without Redis.
     pub(crate) redis_us_per_request: Spread,
-    /// CPU time of Envoy as a share of one CPU. Below 1 at saturation, something else was the limit.
+    /// CPU time of Envoy as a share of one CPU. If it is below 1 at saturation, Envoy was not the limit.
     pub(crate) envoy_busy: Spread,
-    /// How late the loader was by itself.
+    /// How late the loader sent requests for its own reasons.
     pub(crate) lateness_p99_us: Spread,
-    /// CPU time of strangers, as a share of the machine.
+    /// CPU time of processes outside the benchmark, as a share of the machine.
     pub(crate) foreign: Spread,
-    /// Requests of the fixed rate that could not be sent any more, all rounds.
+    /// Requests of the fixed rate that the loader never sent, in all rounds.
     pub(crate) unsent: u64,
 }
 
-/// Ours over theirs. CPU time and throughput at saturation, latency at the fixed rate.
+/// This variant divided by the other one. CPU time and throughput at saturation, latency at the fixed rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ratios {
     pub(crate) per_second: Spread,
     pub(crate) envoy_us_per_request: Spread,
-    /// Ours less theirs, microseconds of CPU time per request.
+    /// This variant minus the other one, microseconds of CPU time per request.
     pub(crate) envoy_us_added: Spread,
     pub(crate) p50: Spread,
     pub(crate) p99: Spread,
@@ -109,7 +109,7 @@ impl Report {
         self.variants.iter().find(|row| row.variant == variant)
     }
 
-    /// Fills in what compares rows with each other.
+    /// Computes the comparisons between rows.
     pub(crate) fn compare(&mut self) {
         let bases = self.variants.clone();
         let base = |variant| bases.iter().find(|row| row.variant == variant);
@@ -252,7 +252,7 @@ pub(super) mod tests {
         assert!(near(&plain.envoy_us_per_request, 4.0) && near(&native.envoy_us_per_request, 2.0));
         assert!(near(&plain.envoy_us_added, 120.0), "{plain:?}");
         assert!(near(&plain.per_second, 0.25) && near(&plain.p99, 4.0));
-        // Without limits it is compared with who has none either.
+        // A variant without limits is compared with Envoy's chain without limits.
         let native = result(Variant::Token).to_native.as_ref().unwrap();
         assert!(near(&native.envoy_us_per_request, 2.0), "{native:?}");
     }

@@ -1,6 +1,7 @@
-//! What stands around the measured Envoys: the loader's program, the upstream, Valkey with the policy and keys, tokens, CPUs.
+//! The processes around the measured Envoys: the loader's program, the upstream, Valkey with the policy and keys,
+//! tokens, CPUs.
 //!
-//! Owns starting them and asking them what they have counted. Everything is on loopback, on free ports, and ends with us.
+//! Owns starting them and reading their counts. Everything is on loopback, on free ports, and ends with this process.
 
 use super::traffic::ANSWER;
 use portcullis_load::{Claims, LoadPlan, LoadResult, Minted, SERVED_PATH, Upstream, affinity};
@@ -26,7 +27,7 @@ pub(crate) const AUDIENCE: &str = "https://gateway.bench.example";
 const ROLE: &str = "analyst";
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// Who runs where: the measured Envoy has a CPU for itself. Both empty on a machine with one CPU.
+/// The CPUs of each side: the measured Envoy has one for itself. Both are empty on a machine with one CPU.
 #[derive(Debug, Clone)]
 pub(crate) struct Cpus {
     pub(crate) envoy: Vec<usize>,
@@ -45,7 +46,7 @@ pub(crate) struct Rig {
     pub(crate) dir: PathBuf,
     pub(crate) cpus: Cpus,
     pub(crate) minted: Minted,
-    /// A key whose windows never fill, one of three calls an hour, and one that is no good any more.
+    /// A key whose windows never fill, one with three calls an hour, and a revoked one.
     pub(crate) key: String,
     pub(crate) tight_key: String,
     pub(crate) revoked_key: String,
@@ -114,17 +115,17 @@ impl Rig {
         })
     }
 
-    /// Runs one load to its end.
+    /// Runs one load until it ends.
     pub(crate) fn drive(&self, plan: &LoadPlan) -> Result<LoadResult> {
         told(&self.loader, "drive", plan)
     }
 
-    /// Another upstream, which answers everything with `body`.
+    /// Starts another upstream, which answers every request with `body`.
     pub(crate) fn serve(&self, listen: SocketAddr, body: &str) -> Result<Process> {
         upstream(&self.loader, &self.dir.join("logs"), (listen, body), &self.cpus)
     }
 
-    /// The first of `count` serial numbers that no call has had.
+    /// The first of `count` unused serial numbers.
     pub(crate) fn serials(&self, count: u64) -> u64 {
         self.serials.fetch_add(count, Ordering::Relaxed)
     }
@@ -135,7 +136,7 @@ impl Rig {
         reply.text().parse().map_err(|_| Failure::new("the upstream does not tell its count"))
     }
 
-    /// How often Valkey was asked to admit a call.
+    /// How often Valkey ran the admission script.
     pub(crate) fn admissions(&self) -> Result<u64> {
         let info: String = self.ask(redis::cmd("INFO").arg("commandstats"))?;
         let calls = info.lines().find_map(|line| {
@@ -144,7 +145,7 @@ impl Rig {
         Ok(calls.unwrap_or(0))
     }
 
-    /// The limits of which some window is in use now.
+    /// The limits that have a window in use now.
     pub(crate) fn limits_in_use(&self) -> Result<BTreeSet<String>> {
         let prefix = format!("portcullis:{{{ORGANISATION}}}:window:");
         let keys: Vec<String> = self.ask(redis::cmd("KEYS").arg(format!("{prefix}*")))?;
@@ -174,7 +175,7 @@ impl Rig {
     }
 }
 
-/// Keeps a second run off the directory as long as the lock lives, and the logs of the last one out of this one's.
+/// Locks the directory against a second run as long as the lock lives, and removes the logs of the last run.
 fn claim(dir: &Path, logs: &Path) -> Result<File> {
     let unusable = |error: std::io::Error| {
         Failure::new(format!("could not prepare {}: {error}", dir.display()))
@@ -205,7 +206,7 @@ fn upstream(
     Ok(process)
 }
 
-/// One call of the loader's program.
+/// Runs the loader's program once.
 fn told<I: Serialize, O: DeserializeOwned>(loader: &Path, verb: &str, input: &I) -> Result<O> {
     let mut command = Command::new(loader);
     command.arg(verb).arg(json(input)?);

@@ -1,6 +1,6 @@
-//! The loads themselves: every variant once in each round, so that whatever disturbs the machine disturbs all.
+//! The loads: each round runs every variant once, so that a disturbance of the machine affects all of them.
 //!
-//! Owns the order, and what is read before and after each load. What the figures mean is `report`'s.
+//! Owns the order, and the readings before and after each load. `report` interprets the figures.
 
 use super::contender::Contender;
 use super::counts::Counts;
@@ -11,10 +11,10 @@ use portcullis_load::{LoadPlan, LoadResult, Shape};
 use portcullis_stack::failure::{Failure, Result};
 use serde::{Deserialize, Serialize};
 
-/// A load never sends more than that.
+/// The most requests of one load.
 const MOST_REQUESTS: u64 = 2_000_000;
 
-/// How long, how often, how wide.
+/// Duration, number of rounds, and number of connections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Parameters {
     pub(crate) seconds: f64,
@@ -31,20 +31,20 @@ pub(crate) struct Sample {
     pub(crate) envoy_us: f64,
     /// CPU time of Valkey, microseconds.
     pub(crate) redis_us: f64,
-    /// CPU time of everybody who is no part of the benchmark, as a share of the machine.
+    /// CPU time of processes outside the benchmark, as a share of the machine.
     pub(crate) foreign: f64,
 }
 
-/// CPU time by now.
+/// CPU time so far.
 struct Reading {
     clock: Clock,
     envoys: Vec<f64>,
     redis: f64,
-    /// Of the upstream and of this process.
+    /// CPU time of the upstream and of this process.
     others: f64,
 }
 
-/// What a variant has shown in one shape of load, round by round.
+/// The results of a variant in one shape of load, round by round.
 pub(crate) struct Series {
     pub(crate) samples: Vec<Sample>,
     pub(crate) counts: Counts,
@@ -72,7 +72,7 @@ pub(crate) fn rounds(
     Ok(all)
 }
 
-/// One load, its answers counted at every side.
+/// Runs one load, and compares the counts of all sides.
 fn load(
     rig: &Rig,
     contenders: &[Contender],
@@ -101,7 +101,7 @@ fn load(
     Ok((after.since(&before, nth, outcome), counts))
 }
 
-/// A single wrong answer makes every figure suspect.
+/// One wrong answer makes every figure suspect.
 fn right(contender: &Contender, outcome: LoadResult) -> Result<LoadResult> {
     if outcome.faults == 0 && outcome.requests > 0 {
         return Ok(outcome);

@@ -1,8 +1,8 @@
-//! What several rounds add up to. Pure; knows nothing about what was measured.
+//! Combines the figures of several rounds. Pure; knows nothing about the measurement.
 
 use serde::{Deserialize, Serialize};
 
-/// A figure of every round, and what stands for all of them.
+/// A figure of every round, and the summary of all rounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -13,7 +13,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// None without a finite figure in every round: half a result is none.
+    /// `None` unless every round has a finite figure: a partial result is no result.
     pub(crate) fn of(rounds: Vec<f64>) -> Option<Self> {
         if !rounds.iter().all(|value| value.is_finite()) {
             return None;
@@ -23,7 +23,7 @@ impl Spread {
         Some(Self { median: median(&sorted)?, min: *sorted.first()?, max: *sorted.last()?, rounds })
     }
 
-    /// Round by round: noise that lasts longer than a round hits both sides of each pair.
+    /// Combines two figures round by round: noise that lasts longer than a round affects both sides of each pair.
     pub(crate) fn paired(&self, other: &Self, with: impl Fn(f64, f64) -> f64) -> Option<Self> {
         if self.rounds.len() != other.rounds.len() {
             return None;
@@ -40,13 +40,13 @@ impl Spread {
         [of(last / 4), self.median, of(last.saturating_mul(3).div_ceil(4))]
     }
 
-    /// How far apart the rounds are, as a share of the median.
+    /// The distance between the rounds, as a share of the median.
     pub(crate) fn width(&self) -> f64 {
         (self.max - self.min) / self.median
     }
 }
 
-/// Of an even number the mean of the two in the middle.
+/// The median; of an even number, the mean of the two in the middle.
 fn median(sorted: &[f64]) -> Option<f64> {
     let upper = sorted.get(sorted.len() / 2)?;
     if sorted.len() % 2 == 1 {
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn ratios_are_those_of_each_round() {
-        // The third round was disturbed, for both alike: the ratio does not notice.
+        // The third round was disturbed, for both alike: the ratio does not change.
         let (ours, theirs) = (spread(&[20.0, 22.0, 60.0]), spread(&[10.0, 11.0, 30.0]));
         let ratio = ours.paired(&theirs, |a, b| a / b).unwrap();
         assert_eq!((ratio.median, ratio.min, ratio.max), (2.0, 2.0, 2.0));

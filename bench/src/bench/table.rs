@@ -1,4 +1,5 @@
-//! The report for people, as a page that can stand in `docs/explanation/benchmarks.md`: on what, a table, and the reasons to distrust it.
+//! The report for people, as a page for `docs/explanation/benchmarks.md`: the machine, a table, and the reasons to
+//! distrust it.
 //!
 //! Owns thresholds and wording. Measures nothing.
 
@@ -6,18 +7,18 @@ use super::report::{Measured, Ratios, Report, Row};
 use super::stats::Spread;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-/// Above it, somebody else used the machine.
+/// Above this, another process used the machine.
 const BUSY: f64 = 0.05;
 const STEAL: f64 = 0.01;
 const FOREIGN: f64 = 0.05;
-/// Below it, not Envoy was the limit.
+/// Below this, Envoy was not the limit.
 pub(crate) const SATURATED: f64 = 0.9;
-/// The rounds of one figure should be nearer to each other.
+/// The rounds of one figure should be closer together than this.
 const WIDTH: f64 = 0.15;
-/// A loader that is later than that by itself blurs the latencies.
+/// A loader that is later than this for its own reasons blurs the latencies.
 const LATENESS_US: f64 = 1_000.0;
 
-/// Everything that speaks against the figures of this run.
+/// Every reason to distrust the figures of this run.
 pub(crate) fn warnings(report: &Report) -> Vec<String> {
     let mut warnings = Vec::new();
     let noise = &report.noise;
@@ -42,7 +43,7 @@ pub(crate) fn warnings(report: &Report) -> Vec<String> {
     warnings
 }
 
-/// What hit all variants, by the one that it hit hardest.
+/// Disturbances of all variants, by the variant that was disturbed most.
 fn disturbed(report: &Report) -> impl Iterator<Item = String> {
     let worst = |figure: fn(&Measured) -> f64| {
         report.variants.iter().map(|row| figure(&row.result)).fold(0.0, f64::max)
@@ -80,7 +81,7 @@ fn doubts(result: &Measured) -> Vec<String> {
     doubts
 }
 
-/// All of it, in Markdown.
+/// The whole page, in Markdown.
 pub(crate) fn page(report: &Report) -> String {
     let (versions, machine, parameters) = (&report.versions, &report.machine, &report.parameters);
     let mut page = format!(

@@ -1,11 +1,11 @@
-//! The one `tools/call` that everything is measured with, and what is sent to see whether a gateway judges at all.
+//! The one `tools/call` of all measurements, and the requests that check whether a gateway enforces its policy.
 //!
-//! Owns the bytes. Every variant gets the same request, but for its credential.
+//! Owns the bytes. Every variant gets the same request, apart from its credential.
 
 use portcullis_load::SERIAL;
 
 pub(crate) const PATH: &str = "/demo/mcp";
-/// The tool that is called, and one that the policy does not name.
+/// The tool of the load, and one that the policy does not name.
 const TOOL: &str = "search_contacts";
 const HIDDEN_TOOL: &str = "delete_everything";
 
@@ -16,7 +16,7 @@ pub(crate) const HEADERS: [(&str, &str); 4] = [
     ("user-agent", "portcullis-bench/1"),
 ];
 
-/// What the upstream answers, always.
+/// The constant answer of the upstream.
 pub(crate) const ANSWER: &str = concat!(
     r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":""#,
     r#"[{\"id\":4711,\"name\":\"Ada Lovelace\",\"city\":\"London\",\"since\":\"1835-06-01\"},"#,
@@ -25,7 +25,7 @@ pub(crate) const ANSWER: &str = concat!(
     r#""}],"isError":false}}"#
 );
 
-/// Arguments differ from call to call: whoever counts repetitions must not see any.
+/// Arguments differ from call to call, so that a gateway that counts repetitions sees none.
 fn body(tool: &str, serial: &str) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}","arguments":{{"query":"customer {serial}","fields":["name","city","since"],"limit":25,"include_archived":false}}}}}}"#
@@ -43,12 +43,12 @@ pub(crate) fn request(credential: Option<&str>) -> String {
     format!("{head}content-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A call that everybody lets through.
+/// A call that every variant allows.
 pub(crate) fn allowed_call(serial: u64) -> String {
     body(TOOL, &format!("{serial:010}"))
 }
 
-/// A call that whoever authorises refuses.
+/// A call that every variant with authorization refuses.
 pub(crate) fn hidden_call() -> String {
     body(HIDDEN_TOOL, SERIAL)
 }

@@ -1,6 +1,6 @@
-//! Who is compared with whom. One more entry here is one more row of the table.
+//! The variants of the comparison. Each one is a row of the table.
 //!
-//! Owns names, order and what each variant claims to do, which `checks` then asks it to prove. Starts nothing.
+//! Owns names, order and the claims of each variant, which `contender` checks. Starts nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Variant {
     /// Envoy with its router alone.
     Plain,
-    /// Envoy's own filters, as far as they do the same.
+    /// Envoy's own filters, as far as they do the same as Portcullis.
     Native,
     /// The same without its buckets.
     NativeUnlimited,
@@ -26,7 +26,7 @@ pub(crate) enum Variant {
     KeyUnguarded,
 }
 
-/// What a caller shows.
+/// The credential that a caller presents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Credential {
     Nothing,
@@ -34,18 +34,18 @@ pub(crate) enum Credential {
     Key,
 }
 
-/// What becomes of `envoy/envoy.yaml`.
+/// The changes to `envoy/envoy.yaml`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Chain {
-    /// The filter and its log are taken out.
+    /// Without the filter and its log.
     RouterOnly,
-    /// `envoy/bench/native.yaml` takes their place.
+    /// `envoy/bench/native.yaml` replaces them.
     Native,
-    /// The same, less the filter that limits.
+    /// As [`Chain::Native`], without the rate-limit filter.
     NativeUnlimited,
     /// The filter with the policy and the issuer's keys in its configuration, without Redis and Vault.
     Inline,
-    /// The same without guards and without the seal.
+    /// As [`Chain::Inline`], without guards and without the seal.
     InlineUnguarded,
     /// As shipped, in this mode of the filter.
     Filter { mode: &'static str },
@@ -56,7 +56,7 @@ pub(crate) enum Chain {
 impl Variant {
     pub(crate) const ALL: [Self; 6] =
         [Self::Plain, Self::Native, Self::NativeUnlimited, Self::Token, Self::Key, Self::KeySplit];
-    /// What guards and seal cost.
+    /// The variants that show the cost of guards and seal.
     pub(crate) const GUARDS: [Self; 5] =
         [Self::Plain, Self::Token, Self::TokenUnguarded, Self::Key, Self::KeyUnguarded];
 
@@ -87,8 +87,8 @@ impl Variant {
         }
     }
 
-    /// What of Envoy's own does most nearly the same: whoever counts calls is compared with buckets,
-    /// whoever does not, with none.
+    /// The closest chain of Envoy's own filters: with buckets for a variant that counts calls, without for one that
+    /// does not.
     pub(crate) fn native(self) -> Option<Self> {
         match self {
             Self::Token => Some(Self::NativeUnlimited),
@@ -135,7 +135,7 @@ impl Variant {
         }
     }
 
-    /// Whether it writes a line per request.
+    /// Whether it writes a log line per request.
     pub(crate) fn logs(self) -> bool {
         self.chain() != Chain::RouterOnly
     }

@@ -1,6 +1,6 @@
-//! YAML as JSON, read by a whole YAML parser: anchors, flow style, several documents.
+//! YAML to JSON with a complete YAML parser: anchors, flow style, several documents.
 //!
-//! Owns the call of Python's. Knows nothing about what is in the file.
+//! Owns the call of Python's parser. Knows nothing about the file's content.
 
 use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::{Tools, process};

@@ -1,7 +1,7 @@
 //! `cargo xtask organisations`: one worker and many organisations, each with a policy of its own.
 //!
-//! Owns the sizes, the order of calls and the table: how much memory compiled policies take against what a worker
-//! reckons with, how often a call finds its policy, and what it costs when it does not. Asserts nothing.
+//! Owns the sizes, the order of calls and the table: the memory of compiled policies against a worker's estimate, how
+//! often a call finds its policy in the cache, and the cost when it does not. Asserts nothing.
 
 mod population;
 
@@ -18,9 +18,9 @@ use portcullis_stack::progress::step;
 use portcullis_stack::{Workspace, http};
 use serde_json::json;
 
-/// The least that may be configured, which nearly nothing fits into; the default; and more than all of them take.
+/// The smallest allowed cache, which holds almost no policy; the default; and one that holds all policies.
 const CACHES: [usize; 3] = [1 << 20, 64 << 20, 1 << 30];
-/// How often every organisation calls, one after the other; the first time no policy is there.
+/// How often every organisation calls, one after the other; in the first pass no policy is cached.
 const PASSES: usize = 2;
 
 /// What to run.
@@ -34,14 +34,14 @@ pub(crate) struct Options {
     large: u32,
 }
 
-/// What a population and a cache come to.
+/// The figures of a population with a cache.
 struct Figures {
     cache: usize,
-    /// How many calls of the last pass found their policy.
+    /// How many calls of the last pass found their policy in the cache.
     found: usize,
     /// CPU time of Envoy per call of each pass, microseconds.
     cpu_us: [f64; PASSES],
-    /// By how much the resident set grew, less what Envoy's own allocator gave out: the memory of the VMs.
+    /// Growth of the resident set, without the bytes of Envoy's own allocator: the memory of the VMs.
     grown: f64,
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn organisations(workspace: &Workspace, options: &Options) -> Result<
 fn measured(rig: &Rig, tenants: &population::Tenants, cache: usize) -> Result<Figures> {
     let settings = json!({"policy_cache": {"max_bytes": cache}});
     let contender = Contender::with(rig, Variant::Key, &settings)?;
-    // What the first call of a VM costs is not what is asked.
+    // The first call of a VM costs more; this measurement leaves it out.
     contender.right_call(rig)?;
     let before = memory(&contender)?;
     let (mut cpu_us, mut found) = ([0.0; PASSES], 0);
@@ -83,7 +83,7 @@ fn measured(rig: &Rig, tenants: &population::Tenants, cache: usize) -> Result<Fi
     Ok(Figures { cache, found, cpu_us, grown })
 }
 
-/// Resident bytes that Envoy's own allocator does not know of.
+/// Resident bytes that Envoy's own allocator does not account for.
 fn memory(contender: &Contender) -> Result<f64> {
     let own = contender.stat("server.memory_allocated")?.unwrap_or_default();
     #[expect(clippy::cast_precision_loss, reason = "bytes of one process")]
@@ -103,7 +103,7 @@ fn call(rig: &Rig, contender: &Contender, tenant: &Tenant) -> Result<()> {
     Err(Failure::new(format!("{}: {} {text}, expected 200", tenant.org, reply.status)))
 }
 
-/// The smallest cache holds next to nothing, so what another one takes more is what its policies take.
+/// The smallest cache holds almost nothing, so a larger one's additional memory is that of its policies.
 fn table(tenants: &population::Tenants, all: &[Figures]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header([

@@ -1,7 +1,7 @@
-//! Organisations that a Redis holds: each with a policy document of its own and one key.
+//! Many organisations in one Redis: each with its own policy document and one key.
 //!
-//! Owns what such documents look like, and writes them as the operator's tool does. Ten thousand runs of that tool
-//! would take longer than all that is measured; so nothing here has an entry in an admin chain, which no filter reads.
+//! Owns the form of these documents, and writes them as the operator's tool does. Ten thousand runs of that tool would
+//! take longer than the measurement. So there are no entries in an admin chain, which no filter reads.
 
 use super::super::configuration;
 use super::super::rig::Rig;
@@ -14,16 +14,16 @@ use portcullis_redis_lua::Key;
 use portcullis_stack::failure::{Failure, Result};
 use serde_json::{Value, json};
 
-/// Of what size the policies are.
+/// The size of the policies.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Population {
     /// One connector and two roles.
     Small,
-    /// 500 tools with what is pinned of each, and 50 roles.
+    /// 500 pinned tools, and 50 roles.
     Large,
 }
 
-/// One organisation, as its caller sees it.
+/// One organisation, as its caller uses it.
 pub(super) struct Tenant {
     pub(super) org: String,
     pub(super) credential: String,
@@ -32,17 +32,17 @@ pub(super) struct Tenant {
 /// All of them.
 pub(super) struct Tenants {
     pub(super) all: Vec<Tenant>,
-    /// How long each document is, and what a worker reckons with for it.
+    /// The length of each document, and a worker's estimate of its memory.
     pub(super) bytes: usize,
     pub(super) weight: usize,
 }
 
 /// How many organisations are written at once.
 const BATCH: usize = 100;
-/// Who may call the tool of the load.
+/// The role that may call the tool of the load.
 const ROLE: &str = "analyst";
 const TIER: &str = "wide";
-/// One secret for all: what tells keys apart is in front of it.
+/// One secret for all keys: their prefixes differ.
 const SECRET: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 
 impl Population {
@@ -82,7 +82,7 @@ impl Population {
     }
 }
 
-/// Makes `document` the policy of `org`; gives what is stored.
+/// Makes `document` the policy of `org`; returns the stored text.
 fn activate(org: &OrgId, document: &Value, pipeline: &mut redis::Pipeline) -> Result<String> {
     let version = policy::version_of(document).ok_or_else(unfit)?;
     let text = json::canonical_exact(document);
@@ -93,7 +93,7 @@ fn activate(org: &OrgId, document: &Value, pipeline: &mut redis::Pipeline) -> Re
     Ok(text)
 }
 
-/// Gives `org` a key.
+/// Issues a key for `org`.
 fn issue(org: &OrgId, pipeline: &mut redis::Pipeline) -> Result<String> {
     let id = KeyId::new("key1").ok_or_else(unfit)?;
     let key = mint(org, &id, SECRET).ok_or_else(unfit)?;

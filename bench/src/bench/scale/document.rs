@@ -1,6 +1,6 @@
-//! Policies of any size: so many tools, with what is pinned of each, and so many roles.
+//! Policies of any size: a number of tools with their pins, and a number of roles.
 //!
-//! Owns what such a document looks like. The tool that is called and the role that calls it are in all of them.
+//! Owns the form of such a document. Each one has the tool that the load calls and the role that calls it.
 
 use serde_json::{Map, Value, json};
 
@@ -11,9 +11,9 @@ pub(crate) struct Size {
     pub(crate) roles: usize,
 }
 
-/// Over how many servers the tools are spread.
+/// The number of servers that share the tools.
 const CONNECTORS: usize = 20;
-/// Every so many tools one has a condition.
+/// One of this many tools has a condition.
 const CONDITION_EVERY: usize = 10;
 /// How many tools a role names on each of its connectors.
 const NAMED: usize = 10;
@@ -41,10 +41,10 @@ pub(crate) fn policy(mut base: Value, size: Size) -> Value {
     base
 }
 
-/// A server that the loader plays is told its answer on the command line.
+/// The loader plays a server and gets its answer on the command line, so the list is bounded.
 const LISTED: usize = 50;
 
-/// The tools of [`CONNECTOR`] as its server lists them, as far as they fit.
+/// The tools of [`CONNECTOR`] as its server lists them, up to the bound.
 pub(super) fn listed(size: Size) -> Vec<Value> {
     let tool = |tool| {
         json!({
@@ -75,7 +75,7 @@ fn description(tool: usize) -> String {
     format!("Returns records of kind {tool}, oldest first, as far as the caller may see them.")
 }
 
-/// What the policy says of a tool.
+/// The policy's entry for a tool.
 fn stated(tool: usize) -> Value {
     let mut stated = json!({
         "title": title(tool), "description": description(tool), "input_schema": schema(tool),
@@ -88,7 +88,7 @@ fn stated(tool: usize) -> Value {
     stated
 }
 
-/// About a kilobyte, with what generators of schemas write.
+/// About a kilobyte, with the keywords that schema generators write.
 fn schema(tool: usize) -> Value {
     let text = |what: String| json!({"type": "string", "description": what, "maxLength": 200});
     let mut properties = Map::new();

@@ -1,6 +1,7 @@
-//! `cargo xtask scale`: what a large policy costs: reading it, and deciding by it.
+//! `cargo xtask scale`: the cost of a large policy: reading it, and deciding by it.
 //!
-//! Owns the sizes and the table. Asserts nothing about time; what the figures should be is in `docs/explanation/policy-size.md`.
+//! Owns the sizes and the table. Asserts nothing about time; `docs/explanation/policy-size.md` has the expected
+//! figures.
 
 pub(crate) mod document;
 
@@ -31,7 +32,7 @@ const SIZES: [Size; 5] = [
 const LOADS: usize = 4;
 const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#;
 const MOST_REQUESTS: u64 = 1_000_000;
-/// Lists that are timed, for each size.
+/// How many lists are timed for each size.
 const LISTS: usize = 20;
 
 /// What to run.
@@ -49,17 +50,17 @@ pub(crate) struct Options {
 struct Figures {
     size: Size,
     bytes: usize,
-    /// Milliseconds that the worker was busy with it: the first time, and the median of the others.
+    /// Milliseconds that the worker took to read the policy: the first time, and the median of the others.
     cold_ms: u64,
     warm_ms: u64,
-    /// CPU time of Envoy for the first call after a push, with all that it takes to read the policy, milliseconds.
+    /// Envoy's CPU time for the first call after a push, including all work to read the policy, milliseconds.
     cold_cpu_ms: f64,
     warm_cpu_ms: f64,
-    /// Of Envoy, per call, microseconds.
+    /// Envoy's CPU time per call, microseconds.
     cpu_us: f64,
     p50_us: f64,
     p99_us: f64,
-    /// How many tools a list has, and the median of its answers, milliseconds.
+    /// The number of tools in a list, and the median time of a list, milliseconds.
     list: (usize, f64),
     resident: u64,
 }
@@ -79,7 +80,7 @@ pub(crate) fn scale(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// An Envoy of its own for each size: what the VM holds is part of the figures.
+/// Starts a new Envoy for each size, because the VM's memory is part of the figures.
 fn measured(rig: &Rig, size: Size, options: &Options) -> Result<Figures> {
     let contender = Contender::start(rig, Variant::Key)?;
     let base = configuration::document(&rig.tools, &rig.root.join("envoy/bench/policy.yaml"))?;
@@ -88,7 +89,7 @@ fn measured(rig: &Rig, size: Size, options: &Options) -> Result<Figures> {
     let (mut bytes, mut used_ms) = (0, Vec::new());
     for nth in 0..LOADS {
         let mut document = policy(base.clone(), size);
-        // Another version each time: one that is known is not read again.
+        // A new version each time: the worker does not read a known version again.
         document["redact"] = json!([format!("nothing{nth}")]);
         let text = document.to_string();
         bytes = text.len();
@@ -124,14 +125,14 @@ fn measured(rig: &Rig, size: Size, options: &Options) -> Result<Figures> {
     })
 }
 
-/// How long each policy took, as the filter's log has it, milliseconds; those of earlier Envoys too.
+/// The time of each policy compilation in the filter's log, milliseconds; includes those of earlier Envoys.
 pub(crate) fn compilations(contender: &Contender) -> Vec<u64> {
     let text = fs::read_to_string(contender.envoy.process().log()).unwrap_or_default();
     let told = |line: &str| line.split_once(" compiled in ")?.1.split(' ').next()?.parse().ok();
     text.lines().filter_map(told).collect()
 }
 
-/// What the filter says of the policy after the `told` ones before.
+/// The compilation time that the filter logs after the first `told` ones.
 fn compiled_in(contender: &Contender, told: usize) -> Result<u64> {
     let until = Instant::now() + Duration::from_secs(5);
     loop {
@@ -168,7 +169,7 @@ fn calls(rig: &Rig, contender: &Contender, seconds: f64) -> Result<(f64, f64, f6
     Ok((used / outcome.requests as f64, outcome.latency.p50, outcome.latency.p99))
 }
 
-/// How many tools the connector's server lists, and what such a list takes, milliseconds.
+/// The number of tools that the connector's server lists, and the time of such a list, milliseconds.
 fn lists(rig: &Rig, size: Size) -> Result<(usize, f64)> {
     let tools = listed(size);
     let count = tools.len();
