@@ -1,7 +1,7 @@
 //! Fills the placeholders of `envoy/envoy.yaml`, the one Envoy configuration.
 //!
-//! Owns the names of the placeholders. The template language is that of `envoy/render.sh`, and this runs it: what containers
-//! do at their start is what the demo and the tests have. Knows nothing about running Envoy.
+//! Owns the names of the placeholders. It runs `envoy/render.sh`, which defines the template language, so that the demo
+//! and the tests fill templates exactly as containers do at their start. Knows nothing about running Envoy.
 
 use crate::certificates::Certificates;
 use crate::error::{During, Result, StackError};
@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fmt, fs};
 
-/// What fills a template.
+/// The script that fills a template.
 const SCRIPT: &str = include_str!("../../envoy/render.sh");
 
-/// Values for the placeholders; what is not set keeps the default written in the file.
+/// Values for the placeholders; a placeholder without a value keeps the default in the file.
 #[derive(Debug, Clone, Default)]
 pub struct Bootstrap {
     values: BTreeMap<String, String>,
@@ -24,7 +24,7 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// Sets a placeholder by name, without the `PORTCULLIS_` that all of them start with.
+    /// Sets a placeholder by name, without the common prefix `PORTCULLIS_`.
     pub fn set(mut self, name: &str, value: impl fmt::Display) -> Self {
         self.values.insert(format!("PORTCULLIS_{name}"), value.to_string());
         self
@@ -39,66 +39,66 @@ impl Bootstrap {
         }
     }
 
-    /// An identity provider whose key sets the gateway fetches.
+    /// The address of an identity provider whose key sets the gateway fetches.
     pub fn idp(self, address: SocketAddr) -> Self {
         self.set("IDP_HOST", address.ip()).set("IDP_PORT", address.port())
     }
 
-    /// A further template with placeholders, which Envoy merges into the first: one of `envoy/redis/`.
+    /// Adds a further template with placeholders, one of `envoy/redis/`; Envoy merges it into the first.
     pub fn merge(mut self, template: PathBuf) -> Self {
         self.addition = Some(template);
         self
     }
 
-    /// What [`Bootstrap::merge`] was given.
+    /// The template that [`Bootstrap::merge`] added.
     pub fn addition(&self) -> Option<&Path> {
         self.addition.as_deref()
     }
 
-    /// Where clients connect.
+    /// The address on which Envoy listens for clients.
     pub fn listen(self, address: SocketAddr) -> Self {
         self.set("LISTEN_ADDRESS", address.ip()).set("LISTEN_PORT", address.port())
     }
 
-    /// Envoy's admin interface.
+    /// The address of Envoy's admin interface.
     pub fn admin(self, address: SocketAddr) -> Self {
         self.set("ADMIN_ADDRESS", address.ip()).set("ADMIN_PORT", address.port())
     }
 
-    /// The demo connector.
+    /// The address of the demo connector.
     pub fn demo(self, address: SocketAddr) -> Self {
         self.set("DEMO_HOST", address.ip()).set("DEMO_PORT", address.port())
     }
 
-    /// The Python MCP server.
+    /// The address of the Python MCP server.
     pub fn python(self, address: SocketAddr) -> Self {
         self.set("PYTHON_HOST", address.ip()).set("PYTHON_PORT", address.port())
     }
 
-    /// Redis or Valkey.
+    /// The address of Redis or Valkey.
     pub fn redis(self, address: SocketAddr) -> Self {
         self.set("REDIS_HOST", address.ip()).set("REDIS_PORT", address.port())
     }
 
-    /// Vault or OpenBao, and the file with the token that Envoy adds to requests for it.
+    /// The address of Vault or OpenBao, and the file with the token that Envoy adds to requests for it.
     pub fn vault(self, address: SocketAddr, token_sds: &Path) -> Self {
         self.set("VAULT_HOST", address.ip())
             .set("VAULT_PORT", address.port())
             .set("VAULT_TOKEN_SDS", token_sds.display())
     }
 
-    /// The modules: the filter, and what frames the Redis stream.
+    /// The Wasm modules: the gateway's filter, and the framing filter of the Redis stream.
     pub fn wasm(self, artifacts: &Artifacts) -> Self {
         let Artifacts { filter, framing, .. } = artifacts;
         self.set("WASM", filter.display()).set("FRAMING_WASM", framing.display())
     }
 
-    /// Where audit lines go.
+    /// The file for audit lines.
     pub fn audit_log(self, file: &Path) -> Self {
         self.set("AUDIT_LOG", file.display())
     }
 
-    /// Where lines about requests that Envoy refused without the filter go.
+    /// The file for lines about requests that Envoy rejected before the filter ran.
     pub fn rejected_log(self, file: &Path) -> Self {
         self.set("REJECTED_LOG", file.display())
     }
@@ -117,7 +117,7 @@ impl Bootstrap {
         Ok(rendered)
     }
 
-    /// Several templates, each with every placeholder filled. A value may be for any of them.
+    /// Several templates, each with every placeholder filled. A value may belong to any of them.
     pub fn render_together<const N: usize>(&self, templates: [&Path; N]) -> Result<[String; N]> {
         let mut unused: Vec<&String> = self.values.keys().collect();
         for template in templates {
@@ -127,7 +127,7 @@ impl Bootstrap {
                 !["}", ":-"].iter().any(|end| text.contains(&format!("${{{name}{end}")))
             });
         }
-        // A misspelt name, most likely.
+        // Most likely a misspelt name.
         if let Some(name) = unused.first() {
             let names = templates.map(|template| template.display().to_string()).join(", ");
             return Err(refused(&names, format!("no placeholder is named {name}")));
@@ -161,7 +161,7 @@ fn refused(template: &str, answer: String) -> StackError {
 mod tests {
     use super::*;
 
-    /// What becomes of `template`, or why nothing does.
+    /// The filled `template`, or the reason why it cannot be filled.
     fn rendered(
         name: &str,
         template: &str,
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(filled.as_deref(), Ok("a: 7 b: x/y\nc\n"));
     }
 
-    // What the shell would run or drop stands in the files that control planes rendered.
+    // Templates rendered by control planes contain text that a shell would evaluate or drop.
     #[test]
     fn the_shell_evaluates_placeholders_alone() {
         let plain = r#"\.x \\. `id` $(id) $HOME $$ "q" 'q' \n"#;

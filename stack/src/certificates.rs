@@ -1,6 +1,6 @@
-//! Certificates of the demo and the tests: made when they are needed, by authorities that nobody else trusts.
+//! Certificates of the demo and the tests: made on demand, by authorities that nothing else trusts.
 //!
-//! Owns what a certificate for the gateway or for a client looks like. Knows nothing about what the gateway makes of it.
+//! Owns the form of a certificate for the gateway or for a client. Knows nothing about how the gateway uses it.
 
 use crate::error::{During, Result, StackError};
 use crate::files::write_private;
@@ -14,7 +14,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-/// What the demo's agent is called in its certificate.
+/// The names in the certificate of the demo's agent.
 pub const DEMO_AGENT: Names<'_> = Names {
     common_name: Some("demo-agent"),
     uri: Some("spiffe://acme.example/agent/demo"),
@@ -26,7 +26,7 @@ pub const DEMO_AGENT: Names<'_> = Names {
 pub struct Identity {
     pub certificate: PathBuf,
     pub private_key: PathBuf,
-    /// Of the DER form, in lower-case hex.
+    /// SHA-256 of the DER form, in lower-case hex.
     pub sha256: String,
 }
 
@@ -41,13 +41,13 @@ pub struct Names<'a> {
 /// When a certificate is valid.
 #[derive(Debug, Clone, Copy)]
 pub enum Validity {
-    /// For as long as anybody will run this.
+    /// Valid now, for longer than any run.
     Now,
-    /// It was, years ago.
+    /// Expired years ago.
     Over,
 }
 
-/// Somebody who issues certificates.
+/// A certificate authority.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     dir: PathBuf,
@@ -61,7 +61,7 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// A new one, whose files go to `dir`.
+    /// Makes a new authority, with its files in `dir`.
     pub fn new(dir: &Path, name: &str) -> Result<Self> {
         fs::create_dir_all(dir).during(|| format!("create {}", dir.display()))?;
         let mut params = params(name, Validity::Now);
@@ -75,7 +75,7 @@ impl Authority {
         Ok(Self { issuer, dir: dir.to_owned(), certificate })
     }
 
-    /// Its own certificate: what to trust.
+    /// The authority's own certificate, for trust stores.
     pub fn certificate(&self) -> &Path {
         &self.certificate
     }
@@ -94,7 +94,7 @@ impl Authority {
         self.issue(file, params)
     }
 
-    /// A certificate for a workload of a mesh, which is a client and a server by one name.
+    /// A certificate for a workload of a mesh, which is a client and a server with the same name.
     pub fn workload(&self, file: &str, uri: &str) -> Result<Identity> {
         let mut params = params("", Validity::Now);
         params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(refused)?)];
@@ -108,7 +108,7 @@ impl Authority {
         self.server_valid(file, Validity::Now)
     }
 
-    /// As [`Authority::server`], valid as told.
+    /// As [`Authority::server`], with the given validity.
     pub fn server_valid(&self, file: &str, validity: Validity) -> Result<Identity> {
         let mut params = params("localhost", validity);
         params.subject_alt_names = vec![
@@ -136,16 +136,16 @@ impl Authority {
 /// The certificates of one stack.
 #[derive(Debug)]
 pub struct Certificates {
-    /// Issues the clients' certificates, and the gateway's.
+    /// Issues the certificates of the clients and of the gateway.
     pub authority: Authority,
-    /// The gateway's.
+    /// The gateway's certificate.
     pub server: Identity,
-    /// The demo agent's.
+    /// The certificate of the demo's agent.
     pub agent: Identity,
 }
 
 impl Certificates {
-    /// Makes them in `dir`.
+    /// Makes all of them in `dir`.
     pub fn make(dir: &Path) -> Result<Self> {
         let authority = Authority::new(dir, "ca")?;
         let server = authority.server("server")?;

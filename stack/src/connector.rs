@@ -1,6 +1,6 @@
-//! The demo MCP servers: ours on `rmcp` with a real database, and an unmodified one on PyPI's `mcp`.
+//! The demo MCP servers: ours on `rmcp` with a real database, and an unmodified one on PyPI's package `mcp`.
 //!
-//! Owns the two processes and the files that the first one reads and writes. Knows nothing about the gateway.
+//! Owns the two processes and the files of the first one. Knows nothing about the gateway.
 
 use crate::error::{During, Result};
 use crate::files::write_private;
@@ -28,7 +28,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Starts it with a fresh database; it answers only requests that carry `credential`.
+    /// Starts it with a new database; it answers only requests that carry `credential`.
     pub fn start(
         program: &Path,
         dir: &Path,
@@ -62,12 +62,12 @@ impl Connector {
         Ok(Self { process, address, database, credential_file, record, texts })
     }
 
-    /// The process, to watch or to kill.
+    /// The process, to watch or to kill it.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -77,17 +77,17 @@ impl Connector {
         &self.database
     }
 
-    /// The file that holds the credential it demands.
+    /// The file with the credential that it requires.
     pub fn credential_file(&self) -> &Path {
         &self.credential_file
     }
 
-    /// Descriptions that it shows in the place of its own: JSON, by tool. Absent at first.
+    /// Descriptions that replace its own: JSON, by tool. Absent at first.
     pub fn texts(&self) -> &Path {
         &self.texts
     }
 
-    /// One JSON line per HTTP request that reached it: method, path, headers, body.
+    /// The record of HTTP requests that reached it, one JSON line each: method, path, headers, body.
     pub fn record(&self) -> &Path {
         &self.record
     }
@@ -117,12 +117,12 @@ impl PythonServer {
         Ok(Self { process, address })
     }
 
-    /// The process, to watch or to kill.
+    /// The process, to watch or to kill it.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

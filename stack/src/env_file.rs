@@ -1,6 +1,6 @@
-//! The file that people source to work with a running stack: `export NAME='value'` lines.
+//! The file that users source to work with a running stack: `export NAME='value'` lines.
 //!
-//! Owns its names, which scripts rely on. It has keys in it, hence its mode 0600.
+//! Owns its variable names, which scripts depend on. It contains keys, hence its mode 0600.
 
 use crate::error::Result;
 use crate::files::write_private;

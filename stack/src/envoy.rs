@@ -1,6 +1,6 @@
-//! Envoy: starts one with a given bootstrap, or only asks it whether a bootstrap is good.
+//! Envoy: starts it with a given bootstrap, or only validates a bootstrap.
 //!
-//! Knows nothing about what the bootstrap says, but where its admin interface is.
+//! Knows nothing about the content of the bootstrap, except for the admin interface.
 
 use crate::bootstrap::Bootstrap;
 use crate::error::{During, Result, StackError};
@@ -14,42 +14,42 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Compiling the module for every worker takes a while on a busy machine.
+/// On a busy machine, compiling the module for every worker takes a while.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// What to run.
+/// The options of one Envoy.
 #[derive(Debug, Clone)]
 pub struct EnvoyOptions {
     /// The program.
     pub program: PathBuf,
     /// The configuration with placeholders; `envoy/envoy.yaml` of the project.
     pub template: PathBuf,
-    /// What the placeholders become. Listener, admin and audit log are set by [`Envoy::start`].
+    /// Values for the placeholders. [`Envoy::start`] sets listener, admin and audit log.
     pub bootstrap: Bootstrap,
-    /// Where the filled configuration and the audit log go.
+    /// The folder for the filled configuration and the audit log.
     pub dir: PathBuf,
-    /// Where Envoy's own log goes.
+    /// The folder for Envoy's own log.
     pub logs: PathBuf,
-    /// Tells several Envoys of one stack apart: `envoy`, `envoy-2`.
+    /// The name of this Envoy in its stack: `envoy`, `envoy-2`.
     pub name: String,
-    /// Where clients connect.
+    /// The port for clients.
     pub port: u16,
     /// The admin interface.
     pub admin_port: u16,
-    /// Workers. Two, so that what is wrong between workers shows.
+    /// The number of workers. Two of them reveal faults between workers.
     pub concurrency: u8,
 }
 
-/// Which of several Envoys that take over from one another, without a moment in which nobody listens (hot restart).
+/// The position of an Envoy in a series of hot restarts, in which a listener is always open.
 #[derive(Debug, Clone, Copy)]
 pub struct Epoch {
-    /// Tells Envoys of one machine apart; the same for all that take over from one another.
+    /// Identifies the series on this machine; all Envoys of the series share it.
     pub base_id: u16,
     /// 0 for the first.
     pub number: u32,
 }
 
-/// How long an Envoy that was taken over from lets its connections end, and how long it lives.
+/// How long a replaced Envoy drains its connections, and how long it lives.
 const DRAINS: [&str; 4] = ["--drain-time-s", "2", "--parent-shutdown-time-s", "4"];
 
 /// A running Envoy.
@@ -73,7 +73,8 @@ impl Envoy {
         Self::launch(options, |_| Ok(()), environment, None)
     }
 
-    /// As [`Envoy::start_edited`], as one of several that take over from one another. They share a name and its files.
+    /// As [`Envoy::start_edited`], as a part of a series of hot restarts. The Envoys of a series share a name and its
+    /// files.
     pub fn start_epoch(
         options: EnvoyOptions,
         epoch: Epoch,
@@ -82,7 +83,7 @@ impl Envoy {
         Self::launch(options, edit, &[], Some(epoch))
     }
 
-    /// As [`Envoy::start`], after `edit` has changed the filled configuration, a file, as it needs it.
+    /// As [`Envoy::start`], after `edit` has changed the file with the filled configuration.
     pub fn start_edited(
         options: EnvoyOptions,
         edit: impl FnOnce(&Path) -> Result<()>,
@@ -112,7 +113,7 @@ impl Envoy {
         let audit_log = dir.join(format!("{name}-audit.jsonl"));
         let rejected_log = dir.join(format!("{name}-rejected.jsonl"));
         let bootstrap = bootstrap.listen(address).admin(admin).audit_log(&audit_log);
-        // A template of a test's own may have no such log, and a value that nothing uses is a fault.
+        // A test's own template may lack this log, and an unused value is a fault.
         let text = fs::read_to_string(&template).unwrap_or_default();
         let bootstrap = match text.contains("PORTCULLIS_REJECTED_LOG") {
             true => bootstrap.rejected_log(&rejected_log),
@@ -122,7 +123,7 @@ impl Envoy {
         let addition = write_configs(&bootstrap, &template, &config)?;
         edit(&config)?;
         if epoch.is_none_or(|epoch| epoch.number == 0) {
-            // Truncated, not removed later: the demo counts its lines.
+            // The file is truncated now and never removed: the demo counts its lines.
             fs::write(&audit_log, "").during(|| format!("create {}", audit_log.display()))?;
         }
         let mut command = Command::new(program);
@@ -133,7 +134,7 @@ impl Envoy {
             "100",
         ]);
         match epoch {
-            // Several may run at once.
+            // Several Envoys may run at the same time.
             None => command.arg("--disable-hot-restart"),
             Some(Epoch { base_id, number }) => command
                 .args(["--base-id", &base_id.to_string(), "--restart-epoch", &number.to_string()])
@@ -151,12 +152,12 @@ impl Envoy {
         Ok(Self { process, address, admin, audit_log, rejected_log })
     }
 
-    /// The process, to watch or to kill.
+    /// The process, to watch or to kill it.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Where clients connect.
+    /// The address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -176,12 +177,12 @@ impl Envoy {
         http::get(&format!("{}/{page}", self.admin_url()))
     }
 
-    /// The audit lines.
+    /// The file with the audit lines.
     pub fn audit_log(&self) -> &Path {
         &self.audit_log
     }
 
-    /// Lines about requests that Envoy refused without the filter.
+    /// The file with lines about requests that Envoy rejected before the filter ran.
     pub fn rejected_log(&self) -> &Path {
         &self.rejected_log
     }
@@ -192,7 +193,7 @@ pub fn write_config(bootstrap: &Bootstrap, template: &Path, config: &Path) -> Re
     write_configs(bootstrap, template, config).map(drop)
 }
 
-/// Fills `template` into `config`; gives what is to be merged into it.
+/// Fills `template` into `config`; returns the configuration to merge into it.
 fn write_configs(bootstrap: &Bootstrap, template: &Path, config: &Path) -> Result<Option<String>> {
     let (filled, addition) = match bootstrap.addition() {
         None => (bootstrap.render(template)?, None),
@@ -205,7 +206,7 @@ fn write_configs(bootstrap: &Bootstrap, template: &Path, config: &Path) -> Resul
     Ok(addition)
 }
 
-/// `envoy --mode validate`: everything but listening, the modules' own opinion on their configuration included.
+/// `envoy --mode validate`: everything but listening; the modules validate their configuration, too.
 pub fn validate(program: &Path, config: &Path) -> Result<()> {
     let mut command = Command::new(program);
     command.args(["--mode", "validate", "--log-level", "error", "--config-path"]).arg(config);

@@ -1,6 +1,6 @@
-//! What can go wrong while a stack is set up, in words that a user can act on.
+//! Errors while a stack is set up, in words that a user can act on.
 //!
-//! Owns the error type and the `during` adapter that says what was being attempted.
+//! Owns the error type and the `during` adapter that names the attempted step.
 //! Knows nothing about any single component.
 
 use std::fmt;
@@ -8,23 +8,23 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The result of everything in this crate.
+/// The result of every function in this crate.
 pub type Result<T> = std::result::Result<T, StackError>;
 
-/// Why a stack, or a part of it, could not do what was asked.
+/// Why a stack, or a part of it, failed.
 #[derive(Debug)]
 pub enum StackError {
     /// The operating system refused.
     Io { attempted: String, source: io::Error },
-    /// Something that the user has to provide or build is not there.
+    /// The user has to provide or build something that is missing.
     Missing { what: String, next_step: String },
-    /// A process ended while somebody waited for it to be ready.
+    /// A process ended before it was ready.
     Died { process: String, status: String, log: PathBuf, tail: String },
     /// A process lives but did not become ready in time.
     NotReady { awaited: String, waited: Duration, tail: String },
-    /// A program or a server answered, but not what was needed.
+    /// A program or a server answered, but not as needed.
     Refused { attempted: String, answer: String },
-    /// Everything is being stopped, nothing new may start.
+    /// The stack is being stopped, so nothing new may start.
     Stopping,
 }
 
@@ -63,7 +63,7 @@ impl std::error::Error for StackError {
     }
 }
 
-/// Says what an I/O operation was for: `fs::write(…).during(|| format!("write {path}"))?`.
+/// Names the purpose of an I/O operation: `fs::write(…).during(|| format!("write {path}"))?`.
 pub trait During<T> {
     /// `attempted` completes the sentence "could not …".
     fn during(self, attempted: impl FnOnce() -> String) -> Result<T>;

@@ -1,4 +1,4 @@
-//! How a command ends when it does not end well: one sentence for the user.
+//! The failure of a command: one sentence for the user.
 
 use crate::error::StackError;
 use std::fmt;
@@ -11,7 +11,7 @@ pub struct Failure(String);
 pub type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
-    /// A failure that is told with `sentence`.
+    /// A failure whose message is `sentence`.
     pub fn new(sentence: impl Into<String>) -> Self {
         Self(sentence.into())
     }

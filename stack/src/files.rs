@@ -1,6 +1,6 @@
 //! Files with secrets in them: readable by their owner only, never half-written.
 //!
-//! Knows nothing about what the secrets are.
+//! Knows nothing about the secrets themselves.
 
 use crate::error::{During, Result};
 use std::fs::{self, OpenOptions, Permissions};
@@ -19,7 +19,7 @@ pub fn write_private(path: &Path, content: &str) -> Result<()> {
         .mode(0o600)
         .open(&staged)
         .during(attempted)?;
-    // `mode` counts only for a file that did not exist.
+    // `mode` only applies to a file that did not exist.
     file.set_permissions(Permissions::from_mode(0o600)).during(attempted)?;
     file.write_all(content.as_bytes()).during(attempted)?;
     fs::rename(&staged, path).during(attempted)

@@ -1,6 +1,6 @@
-//! Agent frameworks in Python: two directories, since they pin two generations of the official MCP SDK.
+//! Agent frameworks in Python: two directories, since they pin two major versions of the official MCP SDK.
 //!
-//! Owns their installation. Only the tests of third-party clients want them, so nothing else installs them.
+//! Owns their installation. Only the tests of third-party clients install them.
 
 use crate::error::{During, Result};
 use crate::tools::Python;
@@ -20,7 +20,7 @@ pub struct Frameworks {
 }
 
 impl Frameworks {
-    /// Installs what is missing; instant and offline when nothing is.
+    /// Installs what is missing; instant and offline when nothing is missing.
     pub fn install(workspace: &Workspace) -> Result<Self> {
         let python = Python::find()?;
         let dir = workspace.tools_dir().join("frameworks");
@@ -62,7 +62,7 @@ impl Frameworks {
             .env("PYTHONNOUSERSITE", "1")
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONUNBUFFERED", "1")
-            // Nothing of the user's, nothing into the user's home, and nobody is told that they run.
+            // Uses no settings of the user, writes nothing into the user's home, and disables telemetry.
             .env("HOME", &self.dir)
             .env("OPENAI_AGENTS_DISABLE_TRACING", "1")
             .env("LANGSMITH_TRACING", "false")

@@ -1,4 +1,4 @@
-//! One HTTP exchange on loopback: what was sent, and status, headers and body as they came.
+//! One HTTP exchange on loopback: sends a request, and returns status, headers and body unchanged.
 //!
 //! Every status is a reply, redirects are not followed, proxies of the environment are ignored. Knows nothing about MCP.
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use ureq::Agent;
 use ureq::http::Request;
 
-/// Nothing on loopback may take longer; a request that hangs is a finding, not a wait.
+/// Nothing on loopback may take longer; a request that hangs is a failure.
 const BOUND: Duration = Duration::from_secs(30);
 
 static AGENT: LazyLock<Agent> = LazyLock::new(|| {
@@ -17,13 +17,13 @@ static AGENT: LazyLock<Agent> = LazyLock::new(|| {
         .max_redirects(0)
         .proxy(None)
         .timeout_global(Some(BOUND))
-        // Readiness is asked of servers that come and go: a kept connection would be a stale one.
+        // Readiness probes reach servers that start and stop, so a kept connection would be stale.
         .max_idle_connections(0)
         .build()
         .new_agent()
 });
 
-/// What came back.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The status code.
@@ -40,12 +40,12 @@ impl Reply {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as text, for messages and for looking into.
+    /// The body as text, for messages and checks.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; `Null` when it is none.
+    /// The body as JSON; `Null` when it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }

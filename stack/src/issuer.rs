@@ -1,7 +1,7 @@
-//! An issuer of tokens for the demo and for scripts: a key pair, made anew for each stack.
+//! A token issuer for the demo and for scripts: a new key pair for each stack.
 //!
-//! Owns the private key's file. There is no server: whoever may read the file mints tokens, and the gateway has the public
-//! half in its configuration. A real deployment names an identity provider instead.
+//! Owns the private key's file. There is no server: anyone who can read the file can mint tokens, and the gateway's
+//! configuration has the public key. A real deployment configures an identity provider instead.
 
 use crate::error::{Result, StackError};
 use crate::files::write_private;
@@ -9,10 +9,10 @@ use jwt_simple::prelude::ES256KeyPair;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// The `iss` of its tokens; nobody is asked there.
+/// The `iss` of its tokens; the gateway sends no request there.
 const NAME: &str = "https://issuer.demo.invalid";
 
-/// Who may mint tokens.
+/// The issuer.
 #[derive(Debug)]
 pub struct DemoIssuer {
     private_key: PathBuf,
@@ -20,7 +20,7 @@ pub struct DemoIssuer {
 }
 
 impl DemoIssuer {
-    /// A new ES256 key; the private half, as PEM, lies in `dir`.
+    /// Makes a new ES256 key; writes the private key to `dir` as PEM.
     pub fn create(dir: &Path) -> Result<Self> {
         let attempted = |answer: String| StackError::Refused {
             attempted: "make a key for demo tokens".into(),

@@ -1,7 +1,7 @@
-//! Starts the real processes that the gateway needs (Valkey, OpenBao, MCP servers, Envoy) and stops them for certain.
+//! Starts the real processes that the gateway needs (Valkey, OpenBao, MCP servers, Envoy) and stops them reliably.
 //!
-//! Used by `cargo xtask`, the benchmarks and the end-to-end tests. Everything listens on loopback, needs no root, and ends with the
-//! process that started it, even if that is killed. Knows nothing about what the gateway decides.
+//! `cargo xtask`, the benchmarks and the end-to-end tests use it. Everything listens on loopback, needs no root, and
+//! ends with the process that started it, even if that is killed. Knows nothing about the gateway's decisions.
 //!
 //! ```no_run
 //! # fn main() -> portcullis_stack::Result<()> {

@@ -1,7 +1,7 @@
-//! Node.js and the packages of `tests/node`: MCP programs that are published for Node only.
+//! Node.js and the packages of `tests/node`: MCP programs that exist for Node only.
 //!
-//! Owns their installation: Node as a Python wheel, the packages with the `npm` in it, by lock file. Only tests want
-//! them, so nothing else installs them. Uses the user's own npm settings (registry, proxies). Knows nothing of MCP.
+//! Owns their installation: Node as a Python wheel, the packages with its `npm`, by lock file. Only tests install them.
+//! Uses the user's own npm settings (registry, proxies). Knows nothing of MCP.
 
 use crate::error::{During, Result, StackError};
 use crate::process;
@@ -11,19 +11,19 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What says what is installed; the scripts beside them change more often.
+/// The files that define what is installed; the scripts beside them change more often.
 const PINS: [&str; 3] = ["package.json", "package-lock.json", ".npmrc"];
 
-/// Node with packages, and our scripts where they find these.
+/// Node with packages, and our scripts in a place where they find the packages.
 #[derive(Debug, Clone)]
 pub struct Node {
     program: PathBuf,
-    /// With `node_modules` and the scripts of `tests/node`: modules are looked for from a script's own place.
+    /// Contains `node_modules` and the scripts of `tests/node`: Node searches for modules from a script's own folder.
     dir: PathBuf,
 }
 
 impl Node {
-    /// Installs what is missing; instant and offline when nothing is.
+    /// Installs what is missing; instant and offline when nothing is missing.
     pub fn install(workspace: &Workspace) -> Result<Self> {
         let source = workspace.root.join("tests/node");
         let dir = workspace.tools_dir().join("node");
@@ -60,7 +60,7 @@ impl Node {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        // Nothing of the user's, and nothing into the user's home.
+        // Uses no settings of the user, and writes nothing into the user's home.
         command.env_remove("NODE_OPTIONS").env_remove("NODE_PATH").env("HOME", &self.dir);
         command.current_dir(&self.dir);
         command
@@ -87,7 +87,7 @@ impl Node {
         })
     }
 
-    /// Each at once and whole: another test may be starting one.
+    /// Replaces each file at once and whole: another test may be starting one.
     fn copy_scripts(&self, source: &Path) -> Result<()> {
         let attempted = || format!("copy the scripts of {}", source.display());
         for entry in fs::read_dir(source).during(attempted)? {
@@ -103,7 +103,7 @@ impl Node {
     }
 }
 
-/// What the installed state depends on, word for word.
+/// Everything that the installed state depends on, in full.
 fn stamp(requirements: &Path, source: &Path) -> Result<String> {
     let files = [requirements.to_owned(), source.join(PINS[0]), source.join(PINS[1])];
     let read =

@@ -1,7 +1,7 @@
-//! OpenBao, which speaks Vault's API: where connector credentials live.
+//! OpenBao, which speaks Vault's API: the store of connector credentials.
 //!
-//! Owns one in-memory server on loopback, the policy and the token that the gateway uses, and the file through which
-//! Envoy gets that token. Its own audit device records every read. Knows nothing about the filter.
+//! Owns one in-memory server on loopback, the policy and the token of the gateway, and the file that passes this token
+//! to Envoy. Its own audit device records every read. Knows nothing about the filter.
 
 use crate::error::{During, Result, StackError};
 use crate::files::{random_hex, write_private};
@@ -21,7 +21,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// The name of the policy, of its token, and of the resource in the file for Envoy.
 const GATEWAY: &str = "portcullis";
-/// What the gateway may do: read connector credentials, and nothing else.
+/// The gateway may read connector credentials, and nothing else.
 const GATEWAY_POLICY: &str = r#"path "secret/data/connectors/*" { capabilities = ["read"] }"#;
 
 /// A running OpenBao with a token for the gateway.
@@ -45,18 +45,18 @@ impl OpenBao {
         let token_sds = dir.join("token.yaml");
         let openbao = Self { process, address: loopback(port), root_token, token_sds, audit_log };
         openbao.grant_gateway()?;
-        // The id of the gateway's request, so that its audit entry and this log's lines are found together.
+        // The id of the gateway's request, which connects its audit entry with the lines of this log.
         let header = "sys/config/auditing/request-headers/x-request-id";
         openbao.call("POST", header, &json!({"hmac": false}))?;
         Ok(openbao)
     }
 
-    /// The process, to watch or to kill. What it held is gone then: it keeps everything in memory.
+    /// The process, to watch or to kill it. Its data is lost then: it keeps everything in memory.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -66,17 +66,17 @@ impl OpenBao {
         format!("http://{}", self.address)
     }
 
-    /// The token that may do everything (`VAULT_TOKEN`).
+    /// The root token (`VAULT_TOKEN`).
     pub fn root_token(&self) -> &str {
         &self.root_token
     }
 
-    /// The file from which Envoy takes the gateway's token.
+    /// The file from which Envoy reads the gateway's token.
     pub fn token_sds(&self) -> &Path {
         &self.token_sds
     }
 
-    /// One JSON line per request and per response, written by OpenBao itself.
+    /// OpenBao's own audit log: one JSON line per request and per response.
     pub fn audit_log(&self) -> &Path {
         &self.audit_log
     }
@@ -108,7 +108,7 @@ impl OpenBao {
         })
     }
 
-    /// A new token for the gateway; the one before is worth nothing from then on.
+    /// Makes a new token for the gateway, and revokes the previous one.
     pub fn grant_gateway(&self) -> Result<()> {
         self.call(
             "PUT",
@@ -125,7 +125,7 @@ impl OpenBao {
                     answer: reply.to_string(),
                 }
             })?;
-        // JSON is YAML. Envoy sees the new file because it is moved into place.
+        // JSON is valid YAML. Envoy notices the new file because it is moved into place.
         let resource = json!({"resources": [{
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             "name": "vault_token",
@@ -143,7 +143,7 @@ fn launch(
     (port, root_token): (u16, &str),
 ) -> Result<Process> {
     let config = dir.join("openbao.hcl");
-    // Audit devices can only be declared in the configuration; the API refuses them. A JSON string is one of HCL, too.
+    // Only the configuration can declare audit devices; the API refuses them. A JSON string is also a valid HCL string.
     let declared = format!(
         "audit \"file\" \"{GATEWAY}\" {{ options {{ file_path = {} }} }}\n",
         json!(audit_log)
@@ -154,12 +154,12 @@ fn launch(
         .args(["server", "-dev", "-dev-no-store-token"])
         .arg(format!("-dev-listen-address={}", loopback(port)))
         .arg(format!("-config={}", config.display()))
-        // In the environment, not on the command line, which every user of the machine can read.
+        // The token is in the environment: every user of the machine can read a command line.
         .env("BAO_DEV_ROOT_TOKEN_ID", root_token)
         .env("HOME", dir);
     let process = Process::spawn("openbao", command, &logs.join("openbao.log"))?;
     let health = format!("http://{}/v1/sys/health", loopback(port));
-    // It is unsealed a moment before its key-value store has been upgraded to version 2.
+    // It is unsealed shortly before its key-value store is upgraded to version 2.
     let store = format!("http://{}/v1/secret/config", loopback(port));
     ready::process_is_ready(&process, READY_WITHIN, || {
         ready::answers_200(&health)

@@ -1,7 +1,6 @@
 //! The operator's side: the real `portcullis` program against a stack's Redis.
 //!
-//! Everything that the demo and the tests set up goes through it, as it would in production. Knows nothing about what
-//! the program does inside.
+//! The demo and the tests set up everything through it, as in production. Knows nothing about the program's internals.
 
 use crate::error::{Result, StackError};
 use crate::process;
@@ -9,7 +8,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The program, and the Redis it works on.
+/// The program, and the Redis that it works on.
 #[derive(Debug, Clone)]
 pub struct Operator {
     program: PathBuf,
@@ -18,7 +17,7 @@ pub struct Operator {
     authority: Option<PathBuf>,
 }
 
-/// What a key is to be.
+/// The terms of a new key.
 #[derive(Debug, Clone, Copy)]
 pub struct KeySpec<'a> {
     pub org: &'a str,
@@ -28,16 +27,16 @@ pub struct KeySpec<'a> {
 }
 
 impl KeySpec<'static> {
-    /// A key of the demo's organisation whose tier's limits do not get in the way.
+    /// A key of the demo's organisation, with a tier whose limits are never reached.
     pub fn acme(role: &'static str) -> Self {
         Self { org: "acme", name: role, role, tier: "enterprise" }
     }
 }
 
-/// A key that was just made.
+/// A newly issued key.
 #[derive(Debug, Clone)]
 pub struct IssuedKey {
-    /// Names it to `key revoke`.
+    /// The key's id for `key revoke`.
     pub id: String,
     /// The whole key, shown only once.
     pub key: String,
@@ -55,12 +54,12 @@ impl Operator {
         self
     }
 
-    /// Runs `portcullis` with these arguments and returns what came of it, whatever that is.
+    /// Runs `portcullis` with these arguments and returns its output, also when it fails.
     pub fn run(&self, arguments: &[&str]) -> Result<Output> {
         self.run_with(arguments, &[])
     }
 
-    /// As [`Operator::run`], with more in the environment: secrets do not belong on a command line.
+    /// As [`Operator::run`], with additional environment variables: secrets do not belong on a command line.
     pub fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Output> {
         let mut command = Command::new(&self.program);
         command.args(arguments).env("PORTCULLIS_REDIS", &self.redis);
@@ -71,7 +70,7 @@ impl Operator {
         process::output("portcullis", command)
     }
 
-    /// Runs a script of bash in `dir`, with this `portcullis` on the path.
+    /// Runs a bash script in `dir`, with this `portcullis` on the path.
     pub fn shell(&self, script: &str, dir: &Path, environment: &[(&str, &str)]) -> Result<Output> {
         let own = self.program.parent().map(Path::to_owned).unwrap_or_default();
         let path = format!("{}:{}", own.display(), std::env::var("PATH").unwrap_or_default());
@@ -82,7 +81,7 @@ impl Operator {
         process::output("bash", command)
     }
 
-    /// As [`Operator::run`] with `--output json`; refused unless it exits with 0 and writes JSON.
+    /// As [`Operator::run`] with `--output json`; fails unless it exits with 0 and writes JSON.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let mut all = arguments.to_vec();
         all.extend(["--output", "json"]);
@@ -101,12 +100,12 @@ impl Operator {
         serde_json::from_slice(&output.stdout).map_err(|error| refused(error.to_string()))
     }
 
-    /// Makes a policy document the active one, whatever becomes of keys with a role that it does not have.
+    /// Activates a policy document, even if keys have a role that it lacks.
     pub fn push_policy(&self, file: &Path, reason: &str) -> Result<Value> {
         self.json(&["policy", "push", &file.to_string_lossy(), "--orphan-keys", "--reason", reason])
     }
 
-    /// Makes a key.
+    /// Issues a key.
     pub fn issue_key(&self, spec: &KeySpec<'_>) -> Result<IssuedKey> {
         let KeySpec { org, name, role, tier } = spec;
         let issued = self.json(&[
@@ -134,7 +133,7 @@ impl Operator {
         Ok(IssuedKey { id: field("/record/id")?, key: field("/key")? })
     }
 
-    /// Ends a key, for the next request on.
+    /// Revokes a key, from the next request on.
     pub fn revoke_key(&self, id: &str, reason: &str) -> Result<Value> {
         self.json(&["key", "revoke", id, "--reason", reason])
     }

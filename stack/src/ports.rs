@@ -1,4 +1,4 @@
-//! Which loopback port each part of a stack listens on.
+//! The loopback port of each part of a stack.
 //!
 //! | part                | with `--port-base N` |
 //! |---------------------|----------------------|
@@ -19,8 +19,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Below the range from which systems give ports to outgoing connections, so that none of those takes one of ours
-/// between the moment it was found free and the moment the server binds it.
+/// Below the range from which systems give ports to outgoing connections: none of those can take a port between the
+/// moment it was found free and the moment the server binds it.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
 /// How many ports a stack has.
@@ -41,7 +41,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Free ports, different from every other that this process was given.
+    /// Free ports, different from all others that this process got.
     pub fn free() -> Result<Self> {
         Ok(Self {
             gateway: free_port()?,
@@ -54,14 +54,14 @@ impl Ports {
         })
     }
 
-    /// A warning, when the kernel gives some of the ports from `base` on to outgoing connections: one of those may take
+    /// A warning when the kernel gives some of the ports from `base` on to outgoing connections: one of those may take
     /// a port between the moment it was found free and the moment its server binds it.
     pub fn risk_of(base: u16) -> Option<String> {
         let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
         risk_within(base, &range)
     }
 
-    /// `base` and the six after it, as in the table above; refused when one of them is taken.
+    /// `base` and the six ports after it, as in the table above; fails when one of them is taken.
     pub fn consecutive(base: u16) -> Result<Self> {
         let missing = |what: String| StackError::Missing {
             what,
@@ -85,7 +85,7 @@ impl Ports {
     }
 }
 
-/// What `base` risks, where the kernel's range for outgoing connections is `range`: two numbers.
+/// The warning for `base` when the kernel's range for outgoing connections is `range`: two numbers.
 fn risk_within(base: u16, range: &str) -> Option<String> {
     let mut bounds = range.split_ascii_whitespace().map(str::parse::<u16>);
     let (first, last) = (bounds.next()?.ok()?, bounds.next()?.ok()?);
@@ -104,7 +104,7 @@ pub fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// One free port. The search starts at a place that differs between processes, so that they seldom meet.
+/// One free port. Processes start their search at different places, so that they seldom collide.
 pub fn free_port() -> Result<u16> {
     let mut handed_out = HANDED_OUT.lock().unwrap_or_else(PoisonError::into_inner);
     let length = usize::from(RANGE.end - RANGE.start);

@@ -1,7 +1,7 @@
-//! A child process that is stopped for certain: by request, on drop, on a signal, and by the kernel if we are killed.
+//! A child process that always stops: by request, on drop, on a signal, and by the kernel if this process is killed.
 //!
 //! Owns starting, watching and stopping, always by process id. Knows nothing about what the program does, nor when it
-//! is ready (that is `ready`).
+//! is ready (see `ready`).
 
 use crate::error::{During, Result, StackError};
 use crate::spawner;
@@ -15,15 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a process may take to end by itself after SIGTERM.
+/// How long a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often a process is asked whether it has ended.
+/// How often the process is checked for its end.
 const POLL: Duration = Duration::from_millis(10);
 
 static LIVE: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
-/// Stops every process that was started and not yet stopped, and refuses to start more. For signal handlers.
+/// Stops every process that still runs, and refuses to start more. For signal handlers.
 pub fn stop_everything() {
     STOPPING.store(true, Ordering::SeqCst);
     let live: Vec<Arc<Shared>> = locked(&LIVE).iter().filter_map(Weak::upgrade).collect();
@@ -77,7 +77,7 @@ impl Process {
         self.shared.pid
     }
 
-    /// Where the output goes.
+    /// The log file of its output.
     pub fn log(&self) -> &Path {
         &self.log
     }
@@ -92,13 +92,13 @@ impl Process {
         locked(&self.shared.child).try_wait().ok().flatten()
     }
 
-    /// SIGKILL, as a crash would look to everybody else; returns when the process is gone.
+    /// SIGKILL, which other processes see as a crash; returns when the process is gone.
     pub fn kill_9(&self) {
         self.shared.signal(Signal::KILL);
         self.shared.wait(GRACE);
     }
 
-    /// SIGSTOP: the process keeps its connections and does nothing until [`Process::resume`].
+    /// SIGSTOP: the process keeps its connections and stands still until [`Process::resume`].
     pub fn pause(&self) {
         self.shared.signal(Signal::STOP);
     }
@@ -108,7 +108,7 @@ impl Process {
         self.shared.signal(Signal::CONT);
     }
 
-    /// SIGTERM, then SIGKILL if it takes longer than the bound; returns when the process is gone.
+    /// SIGTERM, then SIGKILL if it exceeds the bound; returns when the process is gone.
     pub fn stop(&self) {
         self.shared.stop();
     }
@@ -119,13 +119,13 @@ impl Process {
     }
 }
 
-/// Runs a program to its end with our own input and outputs.
+/// Runs a program until it ends, with our own input and outputs.
 pub fn run(name: &str, command: Command) -> Result<ExitStatus> {
     let shared = start(name, command)?;
     Ok(shared.wait_for_ever())
 }
 
-/// Runs a program to its end and returns what it wrote.
+/// Runs a program until it ends, and returns its output.
 pub fn output(name: &str, mut command: Command) -> Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let shared = start(name, command)?;
@@ -139,11 +139,11 @@ pub fn output(name: &str, mut command: Command) -> Result<Output> {
     Ok(Output { status, stdout, stderr: stderr.join().unwrap_or_default() })
 }
 
-/// A command that ends well is heard to its end; one that does not end within this has failed.
+/// A command that does not end within this time has failed.
 const LONGEST_CONVERSATION: Duration = Duration::from_secs(150);
 
-/// Runs a command that asks on its standard output: `answer` sees each line, and may have a line for its standard input.
-/// Returns the last line and what it wrote to standard error.
+/// Runs a command that asks on its standard output: `answer` gets each line, and may return a line for its standard
+/// input. Returns the last line and the standard error.
 pub fn converse(
     name: &str,
     mut command: Command,
@@ -168,7 +168,7 @@ pub fn converse(
     for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
         let Ok(line) = line else { break };
         if let (Some(reply), Some(stdin)) = (answer(&line), stdin.as_mut()) {
-            // Who does not listen any more has ended, and says so next.
+            // A program that no longer reads has ended, and the code below notices that.
             let _ = writeln!(stdin, "{reply}");
         }
         last = line;
@@ -198,7 +198,7 @@ fn start(name: &str, command: Command) -> Result<Arc<Shared>> {
     live.retain(|process| process.strong_count() > 0);
     live.push(Arc::downgrade(&shared));
     drop(live);
-    // A signal that came between the check above and the registration must not leave this one behind.
+    // A signal may have come between the check above and the registration; this child must not survive it.
     if is_stopping() {
         shared.stop();
         return Err(StackError::Stopping);
@@ -222,16 +222,16 @@ impl Shared {
         locked(&self.child).try_wait().ok().flatten()
     }
 
-    /// To the process alone. It is not reaped while the lock is held, so the id cannot belong to anybody else.
+    /// Signals the process alone. The lock prevents reaping, so no other process can have the id.
     fn signal(&self, signal: Signal) {
         let mut child = locked(&self.child);
         if let (Ok(None), Some(pid)) = (child.try_wait(), self.rustix_pid()) {
-            // It may just have ended; that is what was wanted.
+            // The process may just have ended, which is the goal.
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// To the process and what it started itself (cargo's compilers, a shell's children): it leads its own group.
+    /// Signals the process and its children (cargo's compilers, a shell's children): it leads its own group.
     fn signal_group(&self, signal: Signal) {
         let mut child = locked(&self.child);
         if let (Ok(None), Some(pid)) = (child.try_wait(), self.rustix_pid()) {
@@ -276,13 +276,13 @@ impl Drop for Shared {
 fn drain(pipe: Option<impl Read>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(mut pipe) = pipe {
-        // A broken pipe ends the output; what came before is still worth showing.
+        // A broken pipe ends the output; the part before it is still useful.
         let _ = pipe.read_to_end(&mut bytes);
     }
     bytes
 }
 
-/// A panic elsewhere must not keep us from stopping children.
+/// A panic elsewhere must not prevent the stop of children.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Says what takes time: a line for every step of more than two seconds, and nothing for the others.
+//! Reports slow steps: a line for every step of more than two seconds, and nothing for the others.
 //!
 //! Writes to standard error, so that a command's own output stays clean. Knows nothing about the steps.
 
@@ -7,12 +7,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A step that is over by then needs no line.
+/// A shorter step gets no line.
 const QUIET: Duration = Duration::from_secs(2);
-/// How often the line is renewed on a terminal.
+/// How often a terminal's line is redrawn.
 const RENEW: Duration = Duration::from_secs(1);
 
-/// Does `work`, and says so as `name` if it takes long, with the time at the end.
+/// Runs `work`, and reports it as `name` if it takes long, with its time at the end.
 pub fn step<T>(name: &str, work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let (result, shown) = watched(name, work);
@@ -36,7 +36,7 @@ fn watched<T>(name: &str, work: impl FnOnce() -> T) -> (T, bool) {
     drop(done);
     let shown = ticker.join().unwrap_or(false);
     if shown && stderr().is_terminal() {
-        // The line that was renewed all the time makes room.
+        // Clears the line that was redrawn.
         eprint!("\r\x1b[K");
     }
     (result, shown)
@@ -47,20 +47,20 @@ pub fn seconds(elapsed: Duration) -> String {
     format!("{:.1} s", elapsed.as_secs_f64())
 }
 
-/// Returns whether anything was shown.
+/// Returns whether it showed a line.
 fn tick(name: &str, started: Instant, over: &Receiver<()>) -> bool {
     if over.recv_timeout(QUIET) != Err(RecvTimeoutError::Timeout) {
         return false;
     }
     if !stderr().is_terminal() {
         eprintln!("{name} …");
-        // The sender says nothing; it is dropped at the end.
+        // The sender sends nothing; its drop marks the end.
         let _ = over.recv();
         return true;
     }
     loop {
         let mut out = stderr();
-        // Progress that cannot be shown is no reason to stop.
+        // A failure to show progress is no reason to stop.
         let _ = write!(out, "\r\x1b[K\x1b[2m{name} … {} s\x1b[0m", started.elapsed().as_secs());
         let _ = out.flush();
         if over.recv_timeout(RENEW) != Err(RecvTimeoutError::Timeout) {

@@ -1,7 +1,7 @@
-//! Waiting until something is true, with a deadline, and never by a blind sleep.
+//! Waits until a condition holds, with a deadline, and never by a blind sleep.
 //!
-//! Owns the polling loop and its two ways to fail: the process died, or the time is over. Knows nothing about
-//! components; what "ready" means is the caller's probe.
+//! Owns the polling loop and its two failures: the process ended, or the time is over. Knows nothing about components;
+//! the caller's probe defines "ready".
 
 use crate::error::{Result, StackError};
 use crate::http;
@@ -10,12 +10,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the probe.
+/// The time between two probes.
 const POLL: Duration = Duration::from_millis(20);
-/// The most that a busy machine may stretch a bound: by then it hangs.
+/// A busy machine may stretch a bound at most by this factor; beyond it, the process hangs.
 const MOST_STRETCHED: f64 = 15.0;
 
-/// Waits until `probe` holds; fails at once, with the end of its log, when `process` ends meanwhile.
+/// Waits until `probe` holds; fails at once, with the end of its log, when `process` ends.
 pub fn process_is_ready(
     process: &Process,
     bound: Duration,
@@ -23,7 +23,7 @@ pub fn process_is_ready(
 ) -> Result<()> {
     let started = Instant::now();
     loop {
-        // Death first: a probe may be answered by somebody else who has the same port.
+        // Checks for the end first: another process on the same port may answer the probe.
         if let Some(status) = process.status() {
             return Err(died(process, &status.to_string()));
         }
@@ -66,14 +66,13 @@ pub fn eventually<T>(
     }
 }
 
-/// A bound is for a machine that has nothing else to do. Where many threads want each core, all of them take as much
-/// longer.
+/// A bound assumes an idle machine. When several threads compete for each core, everything takes longer by that factor.
 fn is_over(started: Instant, bound: Duration) -> bool {
     let elapsed = started.elapsed();
     elapsed >= bound && elapsed >= bound.mul_f64(crowding().clamp(1.0, MOST_STRETCHED))
 }
 
-/// How many threads wanted each core in the last minute, where the machine says so.
+/// The number of threads that competed for each core in the last minute, where the machine reports it.
 fn crowding() -> f64 {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().and_then(|load| load.parse::<f64>().ok()).unwrap_or(1.0);
@@ -81,7 +80,7 @@ fn crowding() -> f64 {
     load / cores as f64
 }
 
-/// Whether somebody accepts connections there.
+/// Whether a server accepts connections there.
 pub fn accepts(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
 }

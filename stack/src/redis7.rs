@@ -1,7 +1,8 @@
-//! Redis 7 beside Valkey, for tests that are to hold on both, where the system's package manager has it.
+//! Redis 7 as well as Valkey, for tests that have to pass on both, where the system's package manager has it.
 //!
-//! Owns getting it from Debian's or Ubuntu's archive without root: downloaded, unpacked, not installed. Elsewhere
-//! there is none, and the file `absent` says why; removing it makes the next installation of the tools try again.
+//! Owns its download from Debian's or Ubuntu's archive without root: downloaded, unpacked, not installed. On other
+//! systems there is none, and the file `absent` gives the reason; after its removal the next installation of the tools
+//! tries again.
 
 use crate::error::{During, Result};
 use crate::process;
@@ -11,11 +12,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-/// The server is in `redis-tools`, under another name; the rest are libraries that only it needs.
+/// The server is in `redis-tools`, under another name; the others are libraries that only it needs.
 const PACKAGES: [&str; 6] =
     ["redis-tools", "libjemalloc2", "liblua5.1-0", "liblzf1", "lua-bitop", "lua-cjson"];
 
-/// Finds the libraries where they were unpacked. `exec`, so that the process is the server itself.
+/// Finds the libraries in the folder where they were unpacked. `exec` makes the process the server itself.
 const WRAPPER: &str = r#"#!/bin/sh
 here=$(dirname "$0")/root
 LD_LIBRARY_PATH=$(find "$here" -name '*.so*' -exec dirname {} \; | sort -u | paste -s -d :)

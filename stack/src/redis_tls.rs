@@ -1,7 +1,7 @@
-//! TLS in front of a Redis that has none: the packaged Valkey is built without.
+//! TLS in front of a Redis without TLS: the packaged Valkey is built without it.
 //!
-//! Owns a certificate authority of one stack, and the Envoy that ends TLS with it. Nothing of Portcullis is in there: to the
-//! gateway and to the operator's tool it is a Redis that speaks TLS.
+//! Owns the certificate authority of one stack, and the Envoy that terminates TLS. It contains nothing of Portcullis:
+//! the gateway and the operator's tool see a Redis that speaks TLS.
 
 use crate::error::{During, Result, StackError};
 use crate::files::write_private;
@@ -30,7 +30,7 @@ pub struct RedisTls {
 }
 
 impl RedisTls {
-    /// Ends TLS in front of `server`.
+    /// Starts TLS termination in front of `server`.
     pub(crate) fn start(envoy: &Path, dir: &Path, logs: &Path, server: SocketAddr) -> Result<Self> {
         let authority = dir.join("redis-ca.pem");
         let (certificate, key) = (dir.join("redis.pem"), dir.join("redis.key"));
@@ -54,7 +54,7 @@ impl RedisTls {
         Ok(Self { address, authority, _process: process })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -68,7 +68,7 @@ impl RedisTls {
 /// PEM: the authority's certificate, the server's, the server's key.
 fn certificates() -> std::result::Result<[String; 3], rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
-    // Whose issuer has its own name counts as self-signed.
+    // A certificate whose issuer has the same name would count as self-signed.
     params.distinguished_name.push(DnType::CommonName, "an authority of one stack");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;

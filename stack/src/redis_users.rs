@@ -1,6 +1,6 @@
-//! Who may do what in Redis: `envoy/redis/users.acl` with passwords, and a user who may do all.
+//! The Redis users: `envoy/redis/users.acl` with passwords, and an administrator with all rights.
 //!
-//! Owns the passwords of one stack. What the users may do is the shipped file's business.
+//! Owns the passwords of one stack. The shipped file defines the rights.
 
 use crate::bootstrap::Bootstrap;
 use crate::error::Result;
@@ -10,18 +10,18 @@ use std::path::{Path, PathBuf};
 /// The users of one stack's Redis.
 #[derive(Debug, Clone)]
 pub struct RedisUsers {
-    /// What `aclfile` names.
+    /// The file for Redis's setting `aclfile`.
     pub file: PathBuf,
-    /// The gateway's password, alone in a file, for Envoy.
+    /// A file that contains only the gateway's password, for Envoy.
     pub gateway_file: PathBuf,
     /// The operator's password.
     pub operator: String,
-    /// Who sets Clusters up.
+    /// The password of the administrator, who sets up Clusters.
     pub admin: String,
 }
 
 impl RedisUsers {
-    /// With new passwords; files in `dir`.
+    /// Makes new passwords; writes the files to `dir`.
     pub fn create(root: &Path, dir: &Path) -> Result<Self> {
         let template = root.join("envoy/redis/users.acl");
         let [gateway, operator, admin] = [random_hex(16)?, random_hex(16)?, random_hex(16)?];

@@ -1,6 +1,6 @@
-//! Ctrl-C and friends: whatever was started is stopped, at any time.
+//! Ctrl-C and other signals: at any time, they stop all started processes.
 //!
-//! Owns the thread that waits for signals. It ends the process itself, so no other code has to look out for signals.
+//! Owns the thread that waits for signals. It ends the process itself, so no other code has to handle signals.
 
 use crate::failure::{Failure, Result};
 use crate::process;
@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Not an exit status: a signal is unexpected.
+/// Not an exit status: no signal is expected.
 const UNEXPECTED: i32 = -1;
 
 static ENDING: AtomicI32 = AtomicI32::new(UNEXPECTED);
 
-/// From here on signals stop everything, then us.
+/// After this call, a signal stops all processes and then this one.
 pub fn handle() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|error| Failure::new(format!("could not handle signals: {error}")))?;
@@ -32,12 +32,12 @@ pub fn handle() -> Result<()> {
     Ok(())
 }
 
-/// From here on a signal is the ordinary way to end, with this exit status.
+/// After this call, a signal is the ordinary end, with this exit status.
 pub fn end_with(status: i32) {
     ENDING.store(status, Ordering::SeqCst);
 }
 
-/// A failure during the stop is a consequence of it: leaves the last word to the signal thread.
+/// A failure during the stop is a consequence of it: the signal thread ends the process.
 pub fn yield_to_stop() {
     while process::is_stopping() {
         thread::sleep(Duration::from_millis(50));

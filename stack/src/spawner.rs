@@ -1,4 +1,4 @@
-//! The one thread that starts child processes, and the one unsafe call that binds them to us.
+//! The one thread that starts child processes, and the one unsafe call that binds them to this process.
 //!
 //! Linux can send a child a signal when its parent dies. "Parent" means the *thread* that forked it, so every child is
 //! started from a thread that lives as long as this process: nothing survives even a `kill -9` of the demo or a test.
@@ -22,7 +22,7 @@ fn launch() -> io::Result<Sender<Job>> {
     let (sender, jobs) = channel::<Job>();
     thread::Builder::new().name("spawner".into()).spawn(move || {
         for mut job in jobs {
-            // A receiver that is gone had no use for the child; dropping it here leaves it to the death signal.
+            // A receiver that is gone does not need the child; after the drop here, the death signal still stops it.
             let _ = job.answer.send(job.command.spawn());
         }
     })?;
@@ -49,7 +49,7 @@ fn die_with_parent(command: &mut Command) {
     let parent = getpid();
     let bind = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        // The parent may have died between fork and the line above; then no signal would ever come.
+        // The parent may have died between fork and the line above; then the signal would never come.
         if getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
     };
     // SAFETY: the closure runs in the forked child before exec. It makes two system calls, touches no lock and no heap
@@ -63,6 +63,7 @@ fn die_with_parent(command: &mut Command) {
     }
 }
 
-/// Other systems have no parent-death signal: `Drop` and the signal handler stop children, a `kill -9` of us leaves them.
+/// Other systems have no parent-death signal: `Drop` and the signal handler stop children, but a `kill -9` of this
+/// process leaves them running.
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_command: &mut Command) {}

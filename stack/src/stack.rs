@@ -1,7 +1,7 @@
 //! Everything at once: Valkey, OpenBao, two MCP servers, a seeded policy and keys, and Envoy with the filter.
 //!
-//! Owns the order in which the parts start and what they are told of each other. Each part can be started alone, too;
-//! a further Envoy on the same Redis is [`Stack::start_replica`].
+//! Owns the order in which the parts start and the addresses that they get of each other. Each part can also start
+//! alone; [`Stack::start_replica`] starts a further Envoy on the same Redis.
 
 use crate::bootstrap::Bootstrap;
 use crate::certificates::Certificates;
@@ -23,29 +23,29 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-/// Where the connector's credential lies in OpenBao, below the mount `secret`, and in which field.
+/// The path of the connector's credential in OpenBao, below the mount `secret`, and its field.
 pub const CREDENTIAL_PATH: &str = "connectors/demo";
 pub const CREDENTIAL_FIELD: &str = "api_key";
 
-/// Whose certificate the demo's agent has, until somebody sets another list.
+/// Maps the certificate of the demo's agent to an identity, unless a caller sets another list.
 const DEMO_IDENTITIES: &str = r#"[{"match": {"uri": "spiffe://acme.example/agent/*"}, "org": "acme", "role": "analyst", "tier": "enterprise"}]"#;
 
-/// What to start, where.
+/// The options of a stack.
 #[derive(Debug, Clone)]
 pub struct StackOptions {
     /// The installed third-party programs.
     pub tools: Tools,
-    /// What was built.
+    /// The built modules and programs.
     pub artifacts: Artifacts,
-    /// The project's root, for the files that are used as they are.
+    /// The project's root, for files that are used unchanged.
     pub root: PathBuf,
-    /// Data, configuration and logs of this stack. Emptied at the start.
+    /// The folder for data, configuration and logs of this stack. It is emptied at the start.
     pub dir: PathBuf,
-    /// Who listens where.
+    /// The port of each part.
     pub ports: Ports,
     /// The policy to push.
     pub policy: PathBuf,
-    /// What Redis is.
+    /// The kind of Redis.
     pub topology: Topology,
     /// Placeholders of `envoy/envoy.yaml` beyond the addresses: timeouts and caps.
     pub settings: Bootstrap,
@@ -75,10 +75,10 @@ impl StackOptions {
     }
 }
 
-/// What Redis is in a stack.
+/// The kind of Redis in a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topology {
-    /// One server, which asks nobody who they are.
+    /// One server without authentication.
     Server,
     /// One server with users, behind TLS, reached through `envoy/redis/server.yaml`.
     Secured,
@@ -89,7 +89,7 @@ pub enum Topology {
 /// A running stack. Dropping it stops everything; its directory stays.
 #[derive(Debug)]
 pub struct Stack {
-    // In this order, because fields are dropped in it: the gateway first.
+    // In this order, because Rust drops fields in it: the gateway first.
     pub envoy: Envoy,
     pub connector: Connector,
     pub python: PythonServer,
@@ -97,12 +97,12 @@ pub struct Stack {
     pub valkey: Valkey,
     /// The other nodes of a Cluster.
     pub further_valkeys: Vec<Valkey>,
-    /// What ends TLS in front of it.
+    /// The TLS termination in front of Redis.
     pub redis_tls: Option<RedisTls>,
     pub operator: Operator,
-    /// Of the gateway, of the demo's agent, and of who issued them.
+    /// The certificates of the gateway and of the demo's agent, and their authority.
     pub certificates: Certificates,
-    /// Mints tokens that the gateway takes.
+    /// Mints tokens that the gateway accepts.
     pub issuer: DemoIssuer,
     /// Key of role `analyst`, tier `enterprise`.
     pub analyst: IssuedKey,
@@ -122,7 +122,7 @@ impl Stack {
         let certificates = Certificates::make(&options.dir.join("certificates"))?;
         let StackOptions { tools, artifacts, root, dir, ports, .. } = &options;
         let logs = &options.logs();
-        // Nothing in these four depends on another one; OpenBao and Python take a second each.
+        // These four steps do not depend on each other; OpenBao and Python take a second each.
         let (seeded, openbao, connector, python) = thread::scope(|scope| {
             let seeded = scope.spawn(|| seeded_valkey(&options));
             let openbao = scope.spawn(|| {
@@ -174,32 +174,32 @@ impl Stack {
         })
     }
 
-    /// All of Redis.
+    /// All Redis nodes.
     pub fn valkeys(&self) -> impl Iterator<Item = &Valkey> {
         std::iter::once(&self.valkey).chain(&self.further_valkeys)
     }
 
-    /// The part of Redis that has an organisation's keys.
+    /// The Redis node that has an organisation's keys.
     pub fn valkey_of(&self, org: &str) -> &Valkey {
         self.valkeys().find(|valkey| valkey.has(org)).unwrap_or(&self.valkey)
     }
 
-    /// One more Envoy with the same configuration on ports of its own, as a second replica of the gateway.
+    /// Starts one more Envoy with the same configuration on its own ports, as a second replica of the gateway.
     pub fn start_replica(&self, name: &str) -> Result<Envoy> {
         Envoy::start(self.replica(name)?)
     }
 
-    /// What [`Stack::start_replica`] starts.
+    /// The options of [`Stack::start_replica`].
     pub fn replica(&self, name: &str) -> Result<EnvoyOptions> {
         Ok(self.options.envoy(name, free_port()?, free_port()?))
     }
 
-    /// What it was started with; `settings` holds every address by now.
+    /// The options of this stack; `settings` contains every address by now.
     pub fn options(&self) -> &StackOptions {
         &self.options
     }
 
-    /// Data, configuration, logs and the `env` file.
+    /// The folder with data, configuration, logs and the `env` file.
     pub fn dir(&self) -> &Path {
         &self.options.dir
     }
@@ -221,7 +221,7 @@ impl Stack {
 }
 
 impl StackOptions {
-    /// Where every part's own log goes.
+    /// The folder with the log of every part.
     pub fn logs(&self) -> PathBuf {
         self.dir.join("logs")
     }
@@ -246,7 +246,7 @@ struct Seeded {
     valkey: Valkey,
     further_valkeys: Vec<Valkey>,
     redis_tls: Option<RedisTls>,
-    /// The stack's, and what Envoy has to know of this Redis.
+    /// The stack's settings, and Envoy's settings for this Redis.
     settings: Bootstrap,
     operator: Operator,
     keys: [IssuedKey; 3],
@@ -310,7 +310,7 @@ fn joined<T>(handle: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     })
 }
 
-/// Empties the directory and keeps others off it as long as the lock lives.
+/// Empties the directory and locks it against other stacks as long as the lock lives.
 fn claim(dir: &Path) -> Result<File> {
     let attempted = || format!("prepare {}", dir.display());
     fs::create_dir_all(dir).during(attempted)?;

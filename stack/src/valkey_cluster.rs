@@ -1,6 +1,6 @@
 //! A Redis Cluster of three Valkeys on loopback, without replicas.
 //!
-//! Owns who has which slots, and the waiting until all three agree. Knows nothing about what is stored.
+//! Owns the distribution of slots, and the wait until all three nodes agree. Knows nothing about the stored data.
 
 use crate::error::{Result, StackError};
 use crate::ports::free_port;

@@ -1,4 +1,4 @@
-//! Where things are: the project's root, its `target/`, and what a build leaves there.
+//! Paths of the project: its root, its `target/`, and the results of a build.
 //!
 //! Asks Cargo instead of guessing, so that `CARGO_TARGET_DIR` and configuration files count. Builds nothing.
 
@@ -16,7 +16,7 @@ pub struct Workspace {
     pub target: PathBuf,
 }
 
-/// The four things that a stack runs and that are built from this project.
+/// The four results of a build that a stack runs.
 #[derive(Debug, Clone)]
 pub struct Artifacts {
     /// The Wasm module.
@@ -57,17 +57,18 @@ impl Workspace {
         Ok(Self { root: path("workspace_root")?, target: path("target_directory")? })
     }
 
-    /// Third-party programs and packages. Beside the sources even if Cargo's target is elsewhere: they do not depend on a build.
+    /// The folder for third-party programs and packages. It stays beside the sources even if Cargo's target is
+    /// elsewhere: they do not depend on a build.
     pub fn tools_dir(&self) -> PathBuf {
         self.root.join("target/tools")
     }
 
-    /// The stack of `demo` and `up`; the `env` file in it is what people source.
+    /// The stack of `demo` and `up`; users source the `env` file in it.
     pub fn stack_dir(&self) -> PathBuf {
         self.root.join("target/stack")
     }
 
-    /// Where a build leaves what a stack needs, whether it is there or not.
+    /// The paths of all build results, whether they exist or not.
     pub fn artifacts(&self) -> Artifacts {
         Artifacts {
             filter: self.target.join("wasm32-wasip1/release/portcullis_filter.wasm"),
@@ -77,7 +78,7 @@ impl Workspace {
         }
     }
 
-    /// As [`Workspace::artifacts`], but refused when one is missing.
+    /// As [`Workspace::artifacts`], but fails when one is missing.
     pub fn built_artifacts(&self) -> Result<Artifacts> {
         let artifacts = self.artifacts();
         for path in [&artifacts.filter, &artifacts.framing, &artifacts.cli, &artifacts.connector] {
@@ -87,7 +88,7 @@ impl Workspace {
     }
 }
 
-/// The Cargo that runs us, or the one on the path.
+/// The Cargo that runs this process, or the one on the path.
 pub fn cargo() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! Child processes: what is started ends, however its parent does.
+//! Child processes: every started process ends, however its parent ends.
 
 use portcullis_stack::ready::{eventually, process_is_ready};
 use portcullis_stack::{Process, StackError};
@@ -9,12 +9,12 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Set for the copy of this program that plays the parent.
+/// The environment variable that makes a copy of this program play the parent.
 const PARENT: &str = "PORTCULLIS_TEST_PARENT";
 
 fn log(name: &str) -> PathBuf {
     let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"));
-    // Logs are appended to, and an earlier run may have left one.
+    // The log is appended to, and an earlier run may have left one.
     let _ = std::fs::remove_file(&log);
     log
 }
@@ -87,8 +87,8 @@ fn a_killed_parent_leaves_no_child_behind() {
         .unwrap();
 }
 
-/// Not a test of its own: the program that the test above kills. The child is started from a thread that ends, as a
-/// test's thread does.
+/// Not a test of its own: the test above kills this program. A thread that ends starts the child, as a test's thread
+/// does.
 #[test]
 fn plays_the_parent() {
     if env::var_os(PARENT).is_none() {
