@@ -1,6 +1,6 @@
-//! The audit log as a reader sees it: lines of a file, some moments late.
+//! The audit log as a reader sees it: lines of a file, written with a short delay.
 //!
-//! Owns waiting for a line. Verifies nothing; that is the CLI's job.
+//! Owns the wait for a line. Verifies nothing; the CLI does that.
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -28,7 +28,7 @@ impl AuditLog {
         &self.file
     }
 
-    /// The entry of that request; waits for it. There is never more than one.
+    /// Waits for the entry of that request. There is never more than one.
     pub fn entry(&self, request_id: &str) -> Value {
         let found = ready::eventually(&format!("the audit entry of {request_id}"), WITHIN, || {
             let entries = self.latest_where(request_id);
@@ -39,8 +39,8 @@ impl AuditLog {
         entries.remove(0)
     }
 
-    /// The entries whose `field` has that value, so far. Tests share a log of many megabytes: only lines that have the
-    /// value anywhere are read as JSON.
+    /// The entries whose `field` has that value, so far. Tests share a log of many megabytes, so this parses only lines
+    /// that contain the value.
     pub fn entries_where(&self, field: &str, value: &str) -> Vec<Value> {
         let lines = self.lines();
         let candidates = lines.iter().filter(|line| line.contains(value));
@@ -67,7 +67,7 @@ impl AuditLog {
         entries.filter(|entry| entry["request_id"] == request_id).collect()
     }
 
-    /// Every entry so far; a line that is still being written is left out.
+    /// Every entry so far, without a line that is still being written.
     pub fn entries(&self) -> Vec<Value> {
         self.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }

@@ -1,4 +1,4 @@
-//! One test: a name, a function, and what is said when it fails.
+//! One test: its name, its function, and its message on failure.
 //!
 //! Owns the translation into a trial of the test runner.
 
@@ -58,12 +58,12 @@ impl Case {
     }
 }
 
-/// Appends how long a test took to `target/test-logs/times.tsv`: seconds, tab, name. Shared stacks count for the test
-/// that asked first.
+/// Appends the duration of a test to `target/test-logs/times.tsv`: seconds, tab, name. The start of a shared stack
+/// counts for the first test that uses it.
 fn note_time(workspace: &Workspace, title: &str, took: Duration) {
     let file = workspace.target.join("test-logs/times.tsv");
     let file = OpenOptions::new().create(true).append(true).open(file);
-    // A run by hand may have no folder for logs; nothing depends on the times.
+    // A run by hand may have no folder for logs; no check needs the times.
     let _ = file.and_then(|mut file| writeln!(file, "{:.1}\t{title}", took.as_secs_f64()));
 }
 

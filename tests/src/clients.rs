@@ -1,6 +1,6 @@
 //! The official MCP clients, unmodified: PyPI `mcp` as a program, `rmcp` in this process.
 //!
-//! Owns starting them and a common shape for what they say. Knows nothing of the gateway.
+//! Owns their start and a common form of their results. Knows nothing of the gateway.
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use serde_json::Value;
 /// A client that hangs has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How a client finds out which revision the server speaks.
+/// How a client finds the protocol revision of the server.
 #[derive(Clone, Copy, Debug)]
 pub enum Mode {
-    /// `server/discover`, then `initialize` if need be.
+    /// `server/discover`, then `initialize` if necessary.
     Auto,
     /// `initialize` at once.
     Legacy,
@@ -53,14 +53,14 @@ impl PythonClient<'_> {
     }
 }
 
-/// What rmcp says about a list and a call.
+/// The results of a list and a call with rmcp.
 #[derive(Debug)]
 pub struct RustOutcome {
     pub tools: Vec<String>,
     pub call: Result<Value, String>,
 }
 
-/// Lists the tools, calls one, and leaves.
+/// Lists the tools, calls one, and disconnects.
 pub fn rmcp_list_and_call(
     (url, key): (&str, &str),
     mode: Mode,
@@ -105,7 +105,7 @@ async fn connect(
         .map_err(|fault| fault.to_string())
 }
 
-/// What a client says at last that pauses by printing `paused`; `at_pause` is called with how often it did before.
+/// The last output of a client that pauses by printing `paused`; `at_pause` gets the number of earlier pauses.
 pub fn conversation(name: &str, command: Command, at_pause: &mut dyn FnMut(usize)) -> Value {
     let mut pauses = 0;
     let mut answer = |line: &str| {

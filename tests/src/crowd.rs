@@ -1,7 +1,6 @@
-//! Many clients that call without a pause, and what each call met.
+//! Many clients that call without a pause, and the result of each call.
 //!
-//! Owns the connections and the moments: when a call was sent and when its answer was there. Judges
-//! nothing.
+//! Owns the connections and the times: when a call was sent and when its answer arrived. Checks nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -12,13 +11,13 @@ use serde_json::Value;
 use crate::gateway::Gateway;
 use crate::wire::{Reply, Request, Wire};
 
-/// A crowd that gets nowhere is a failure, not a hang.
+/// A crowd without progress is a failure, not a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One call.
 #[derive(Clone, Debug)]
 pub struct Met {
-    /// Which of the gateways it went to.
+    /// The index of the gateway that got the call.
     pub gateway: usize,
     pub sent: SystemTime,
     pub received: SystemTime,
@@ -26,7 +25,7 @@ pub struct Met {
 }
 
 impl Met {
-    /// A result came back, not an error of any kind.
+    /// Whether a result came back, and no error of any kind.
     pub fn is_admitted(&self) -> bool {
         self.reply.status == 200 && self.code() == 0
     }
@@ -49,9 +48,9 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Has `clients` clients call without a pause while `during` runs, each on one connection, in turn
-    /// to each of `gateways`; `request` is asked anew for every call. What every call met, in the
-    /// order of each client, and what `during` came to.
+    /// Runs `clients` clients that call without a pause while `during` runs. Each client has one connection to one of
+    /// `gateways`, in turn; `request` makes a new request for every call. Returns the results of all calls, in the
+    /// order of each client, and the result of `during`.
     pub fn calls_during<R>(
         gateways: &[&Gateway],
         clients: usize,
@@ -72,7 +71,7 @@ impl Crowd {
                     })
                 })
                 .collect();
-            // Whatever becomes of `during`, nobody may wait for the clients for ever.
+            // Stops the clients even if `during` panics, so that the test does not wait forever.
             let _over = Over(&crowd.over);
             let result = during(&crowd);
             drop(_over);
@@ -103,7 +102,7 @@ impl Crowd {
     /// Waits until every client has made `more` further calls.
     pub fn each_makes(&self, more: u64) {
         let count = |calls: &AtomicU64| calls.load(Ordering::Relaxed);
-        // The call that is under way does not count.
+        // The call in progress does not count.
         let goals: Vec<u64> = self.calls.iter().map(|calls| count(calls) + more + 1).collect();
         let what = format!("{more} further calls of each client");
         let done = portcullis_stack::ready::eventually(&what, PATIENCE, || {
@@ -114,7 +113,7 @@ impl Crowd {
     }
 }
 
-/// Ends the crowd's work, also when the test fails.
+/// Stops the crowd, also when the test fails.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

@@ -1,7 +1,8 @@
-//! A server of Envoy's ext_proc filter that gives every frame of a request's body back as it came (`FULL_DUPLEX_STREAMED`).
+//! A server for Envoy's ext_proc filter that returns every frame of a request's body unchanged
+//! (`FULL_DUPLEX_STREAMED`).
 //!
-//! Owns one listening socket and the runtime that serves it, until the test process ends. gRPC and Protocol Buffers by hand: of
-//! `envoy.service.ext_proc.v3` it knows request headers, body and trailers.
+//! Owns one listening socket and its runtime, until the test process ends. It implements gRPC and Protocol Buffers by
+//! hand: of `envoy.service.ext_proc.v3` it knows request headers, body and trailers.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,20 +16,20 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
-/// How long a frame stays with the server.
+/// How long the server keeps a frame.
 const HELD: Duration = Duration::from_millis(5);
 
-/// The fields of `ProcessingRequest`, and of `ProcessingResponse` the answer to each.
+/// The field numbers in `ProcessingRequest`, each with the number of its answer in `ProcessingResponse`.
 const HEADERS: (u64, u64) = (2, 1);
 const BODY: (u64, u64) = (4, 3);
 const TRAILERS: (u64, u64) = (6, 5);
 
-/// When the server gives back what it got.
+/// When the server returns a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
     /// Frame by frame.
     AtOnce,
-    /// Headers and body once the whole request is there, as one that inspects bodies does.
+    /// Headers and body once the whole request has arrived, like a server that inspects bodies.
     AtTheEnd,
 }
 
@@ -39,12 +40,12 @@ pub struct ExtProc {
     bodies: Arc<Mutex<Vec<Body>>>,
 }
 
-/// A body as the server saw it.
+/// A body as the server received it.
 #[derive(Clone, Debug, Default)]
 pub struct Body {
     pub bytes: Vec<u8>,
     pub frames: usize,
-    /// Its last frame came.
+    /// Whether its last frame arrived.
     pub is_whole: bool,
 }
 
@@ -74,7 +75,7 @@ impl ExtProc {
         self.address
     }
 
-    /// The bodies of requests, whole or not, in the order of their ends.
+    /// The bodies of requests, complete or not, in the order of their ends.
     pub fn bodies(&self) -> Vec<Body> {
         self.bodies.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -87,13 +88,13 @@ async fn serve(stream: TcpStream, pace: Pace, bodies: Bodies) {
     while let Some(Ok((request, respond))) = connection.accept().await {
         let bodies = Arc::clone(&bodies);
         tokio::spawn(async move {
-            // A request that Envoy gave up is none.
+            // A request that Envoy aborted has no result.
             let _ = process(request, respond, (pace, &bodies)).await;
         });
     }
 }
 
-/// One HTTP request of the gateway's client is one stream here.
+/// Serves one stream: one HTTP request of the gateway's client.
 async fn process(
     request: Request<h2::RecvStream>,
     mut respond: SendResponse<Bytes>,
@@ -125,7 +126,7 @@ async fn process(
     answers.send_trailers(trailers)
 }
 
-/// A message of gRPC: a byte that says whether it is compressed, four of length.
+/// A gRPC message: one byte says whether it is compressed, four bytes have its length.
 fn next_message(pending: &mut BytesMut) -> Option<Bytes> {
     let length = pending.get(1..5).map(|mut bytes| bytes.get_u32())?;
     let length = usize::try_from(length).ok()?;
@@ -180,7 +181,7 @@ enum Content<'a> {
     Number(u64),
 }
 
-/// The fields of a message that are numbers, texts or messages.
+/// The fields of a message that are numbers, strings or messages.
 fn fields(mut message: &[u8]) -> Vec<(u64, Content<'_>)> {
     let mut found = Vec::new();
     while !message.is_empty() {
@@ -199,7 +200,7 @@ fn fields(mut message: &[u8]) -> Vec<(u64, Content<'_>)> {
     found
 }
 
-/// A number in groups of seven bits, the lowest first.
+/// A variable-length number: groups of seven bits, the lowest first.
 fn number(message: &mut &[u8]) -> u64 {
     let (mut value, mut shift) = (0, 0);
     loop {

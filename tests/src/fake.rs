@@ -1,6 +1,7 @@
-//! An upstream that is not there to serve: it counts what reaches it and answers as a test wants.
+//! A fake upstream: it counts what reaches it and answers as a test wants.
 //!
-//! Owns one listening socket. It counts connections and bytes, so that "nothing at all, not even headers" can be seen.
+//! Owns one listening socket. It counts connections and bytes, so that a test can check that nothing arrived, not even
+//! headers.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,11 +12,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-/// The pieces of an answer to a request (head and body as they came); they are sent one by one. No piece is silence, an
-/// empty one hangs up.
+/// Makes the pieces of an answer from a request (head and body as they came); the server sends them one by one. Without
+/// a piece it stays silent; an empty piece closes the connection.
 pub type Answerer = fn(&str) -> Vec<Vec<u8>>;
 
-/// Between two pieces: long enough for each to arrive alone.
+/// The delay between two pieces, long enough for each to arrive separately.
 const BETWEEN_PIECES: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -34,7 +35,7 @@ struct State {
 }
 
 impl FakeUpstream {
-    /// Answers every request with the result of a tool that found one row.
+    /// Answers every request with a tool result of one row.
     pub fn of_one_row() -> Self {
         Self::answering(|_| {
             let result = json!({"content": [], "structuredContent": {"rows": [1]}});
@@ -72,7 +73,7 @@ impl FakeUpstream {
         self.address
     }
 
-    /// How many connections were made so far.
+    /// How many connections were opened so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
@@ -82,7 +83,8 @@ impl FakeUpstream {
         self.state.bytes.load(Ordering::SeqCst)
     }
 
-    /// The requests that arrived whole so far. In `split` mode the head of a refused one may have come, but no more.
+    /// The requests that arrived completely so far. In `split` mode the head of a refused request may arrive, but no
+    /// more.
     pub fn requests(&self) -> Vec<String> {
         self.state.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -91,13 +93,13 @@ impl FakeUpstream {
 impl Drop for FakeUpstream {
     fn drop(&mut self) {
         self.state.closing.store(true, Ordering::SeqCst);
-        // Wakes the accepting thread; if it is gone already, so much the better.
+        // Wakes the accepting thread; if it has already ended, the error does not matter.
         let _ = TcpStream::connect(self.address);
     }
 }
 
 impl State {
-    /// Until the peer leaves or breaks off: either is the end of this connection and of nothing else.
+    /// Serves until the peer closes or aborts the connection; other connections go on.
     fn serve(&self, mut stream: TcpStream) {
         let _ = self.answer_each(&mut stream);
     }
@@ -130,7 +132,7 @@ impl State {
     }
 }
 
-/// Head and body are here. The gateway sends either a length or chunks.
+/// Whether head and body have arrived. The gateway sends either a length or chunks.
 fn is_whole(request: &str) -> bool {
     let Some((head, body)) = request.split_once("\r\n\r\n") else {
         return false;
@@ -153,7 +155,7 @@ pub fn json_answer(body: &str) -> Vec<Vec<u8>> {
     vec![(head + body).into_bytes()]
 }
 
-/// An event stream whose bytes come in pieces of `size`, each a chunk of its own.
+/// An event stream in pieces of `size` bytes, each a chunk of its own.
 pub fn event_answer(events: &str, size: usize) -> Vec<Vec<u8>> {
     let head =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";

@@ -1,6 +1,6 @@
-//! An upstream that speaks HTTP/2 without TLS and ends its answers with trailers, as gRPC-minded servers do.
+//! An upstream that speaks HTTP/2 without TLS and ends its answers with trailers, as gRPC servers do.
 //!
-//! Owns one listening socket and the runtime that serves it, until the test process ends.
+//! Owns one listening socket and its runtime, until the test process ends.
 
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
-/// The content type and the body of the answer to a request with that body.
+/// Makes content type and body of the answer to a request with that body.
 pub type Answerer = fn(&str) -> (&'static str, String);
 
 /// The upstream.
@@ -47,7 +47,7 @@ async fn serve(stream: TcpStream, answerer: Answerer) {
     let Ok(mut connection) = server::handshake(stream).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
         tokio::spawn(async move {
-            // Whoever left does not hear it.
+            // A client that disconnected does not get the answer.
             let _ = answer(request, respond, answerer).await;
         });
     }

@@ -1,6 +1,6 @@
-//! A fake hop between Envoy and the real Valkey: it forces faults that a real one shows once in a while.
+//! A fake hop between Envoy and the real Valkey: it forces faults that a real hop shows only rarely.
 //!
-//! Owns one listening socket and what becomes of replies on their way. Commands pass as they are.
+//! Owns one listening socket and the replies that pass it. Commands pass unchanged.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,20 +9,20 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// What becomes of replies.
+/// The fault in the replies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// They pass.
+    /// They pass unchanged.
     None,
-    /// So many bytes of replies pass, counted from when this was set; then the connection is closed, at once.
+    /// This many bytes of replies pass, counted from the moment of the setting; then the connection closes at once.
     CloseAfterBytes(usize),
-    /// So many replies pass, or as many as Redis sends at once; then the connection is closed, at once.
+    /// This many replies pass, or as many as Redis sends at once; then the connection closes at once.
     CloseAfterReplies(usize),
-    /// They come byte by byte, with so much between two.
+    /// They pass byte by byte, with this delay between two bytes.
     Trickle(Duration),
-    /// They come at so many bytes a second.
+    /// They pass at this many bytes a second.
     Slow(usize),
-    /// They wait until another fault is set, and then come all at once.
+    /// They wait until another fault is set, and then pass all at once.
     Pause,
 }
 
@@ -45,7 +45,7 @@ struct State {
 }
 
 impl FaultyRedis {
-    /// In front of the server at `redis`.
+    /// A hop in front of the server at `redis`.
     pub fn before(redis: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -76,7 +76,7 @@ impl FaultyRedis {
         self.address
     }
 
-    /// From now on this becomes of replies, also of those under way.
+    /// Sets the fault of all replies from now on, including those in progress.
     pub fn set(&self, fault: Fault) {
         let mut current = self.state.fault.lock().unwrap_or_else(PoisonError::into_inner);
         self.state.passed.iter().for_each(|passed| passed.store(0, Ordering::SeqCst));
@@ -85,12 +85,12 @@ impl FaultyRedis {
         self.state.changed.notify_all();
     }
 
-    /// New connections lead to the server at `redis`, as after a failover.
+    /// Sends new connections to the server at `redis`, as after a failover.
     pub fn lead_to(&self, redis: SocketAddr) {
         *self.state.redis.lock().unwrap_or_else(PoisonError::into_inner) = redis;
     }
 
-    /// How many connections were made so far.
+    /// How many connections were opened so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
@@ -100,7 +100,7 @@ impl Drop for FaultyRedis {
     fn drop(&mut self) {
         self.state.closing.store(true, Ordering::SeqCst);
         self.set(Fault::None);
-        // Wakes the accepting thread; if it is gone already, so much the better.
+        // Wakes the accepting thread; if it has already ended, the error does not matter.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -110,7 +110,7 @@ impl State {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until either side leaves.
+    /// Serves until either side closes the connection.
     fn serve(&self, client: &TcpStream) {
         let address = *self.redis.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(redis) = TcpStream::connect(address) else { return };

@@ -1,6 +1,7 @@
-//! Gateways that take client certificates, and a real Envoy in front of one that tells of its clients' certificates.
+//! Gateways that take client certificates, and a real Envoy in front of one that forwards its clients' certificates
+//! (XFCC).
 //!
-//! Owns how they are put together. What they are to decide is said in `e2e/certificates.rs`.
+//! Owns their setup. `e2e/certificates.rs` has the expected decisions.
 
 use std::fs;
 
@@ -25,8 +26,8 @@ pub struct TlsGateway {
 }
 
 impl TlsGateway {
-    /// One worker of the shared stack, with the identities that `identities` makes of the organisation's name. `adjust`
-    /// sets further placeholders.
+    /// One worker of the shared stack, with the identities that `identities` makes from the organisation's name.
+    /// `adjust` sets further placeholders.
     pub fn start(
         world: &World<'_>,
         identities: impl FnOnce(&str) -> serde_json::Value,
@@ -59,7 +60,7 @@ pub struct FrontProxy {
 }
 
 impl FrontProxy {
-    /// `forward` is its `forward_client_cert_details`; it presents `identity` to the gateway.
+    /// `forward` is its `forward_client_cert_details`. It presents `identity` to the gateway.
     pub fn start(
         world: &World<'_>,
         behind: &TlsGateway,
@@ -98,7 +99,7 @@ impl FrontProxy {
     }
 }
 
-/// An authority that nobody trusts.
+/// An authority that the gateway does not trust.
 pub fn stranger(world: &World<'_>) -> Authority {
     let dir = world.dir().join("stranger");
     Authority::new(&dir, "stranger").unwrap_or_else(|e| panic!("{e}"))

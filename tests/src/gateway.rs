@@ -1,4 +1,4 @@
-//! One Envoy as a test sees it: a place to send requests to, and for each answer the two other places to look at.
+//! One Envoy as a test sees it: requests go in, and each answer leads to the upstream's record and the audit entry.
 //!
 //! Owns the link between an answer, the requests recorded upstream and the audit entry: the request id.
 
@@ -13,7 +13,7 @@ use crate::audit::AuditLog;
 use crate::wire::{Reply, Request, Wire};
 use crate::world::Mode;
 
-/// A gateway and what is behind it.
+/// A gateway and the demo connector behind it.
 #[derive(Clone, Debug)]
 pub struct Gateway {
     address: SocketAddr,
@@ -22,12 +22,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// The stack's own Envoy.
+    /// The stack's first Envoy.
     pub fn of(stack: &Stack) -> Self {
         Self::at(&stack.envoy, stack.connector.record())
     }
 
-    /// Any Envoy; `record` is where the demo connector notes what it was sent.
+    /// Any Envoy; the demo connector writes its requests to `record`.
     pub fn at(envoy: &Envoy, record: &Path) -> Self {
         let audit = AuditLog::at(envoy.audit_log());
         Self { address: envoy.address(), audit, record: record.to_owned() }
@@ -45,7 +45,7 @@ impl Gateway {
         &self.audit
     }
 
-    /// One request on a connection of its own, so that either worker may get it.
+    /// Sends one request on a new connection, so that either worker may get it.
     pub fn send(&self, request: &Request) -> Answer {
         let sent = Instant::now();
         let mut wire = Wire::connect(self.address).expect("connect to the gateway");
@@ -55,7 +55,7 @@ impl Gateway {
         self.answer(reply, sent)
     }
 
-    /// What came back on a connection that the test holds itself.
+    /// The answer that arrived on the test's own connection.
     pub fn answer(&self, reply: Reply, sent: Instant) -> Answer {
         Answer { reply, sent, received: Instant::now(), gateway: self.clone() }
     }
@@ -65,7 +65,7 @@ impl Gateway {
         self.recorded_with("")
     }
 
-    /// Those that have `part` somewhere. The record is long: only these lines are read as JSON.
+    /// The recorded requests that contain `part`. The record is long, so only these lines are parsed as JSON.
     fn recorded_with(&self, part: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.record).unwrap_or_default();
         let lines = text.lines().filter(|line| line.contains(part));
@@ -99,7 +99,7 @@ impl Answer {
         String::from_utf8_lossy(&self.reply.body).into_owned()
     }
 
-    /// The JSON-RPC message in the answer, be it JSON or the last event of a stream.
+    /// The JSON-RPC message in the answer: JSON, or the last event of a stream.
     pub fn message(&self) -> Value {
         let text = self.text();
         let streamed =
@@ -112,7 +112,7 @@ impl Answer {
             .unwrap_or_else(|| panic!("no JSON-RPC message in {} {text:?}", self.status()))
     }
 
-    /// The `result` of the message; an error is a failure.
+    /// The `result` of the message; panics on an error.
     pub fn result(&self) -> Value {
         let mut message = self.message();
         assert_eq!(self.status(), 200, "{message}");
@@ -140,7 +140,7 @@ impl Answer {
         self.message()["error"]["code"].as_i64()
     }
 
-    /// What ties the three places together; every response has one.
+    /// The id that connects answer, upstream and audit entry; every response has one.
     pub fn request_id(&self) -> String {
         self.header("x-portcullis-request-id")
             .unwrap_or_else(|| panic!("no request id: {:?} {}", self.reply.headers, self.text()))
@@ -152,7 +152,8 @@ impl Answer {
         let mut seen = self.gateway.recorded_with(&id);
         seen.retain(|request| sent_header(request, "x-portcullis-request-id") == [id.as_str()]);
         if Mode::of_this_run() == Mode::Split {
-            // There the headers of a call go before the verdict on its body; without one, nothing was asked.
+            // In split mode, headers of a call go upstream before the decision on its body; a request without a body
+            // was not executed.
             seen.retain(|request| request["method"] != "POST" || request["body"] != "");
         }
         seen
@@ -163,7 +164,8 @@ impl Answer {
         self.gateway.audit.entry(&self.request_id())
     }
 
-    /// Refused with this status and code, audited as refused, and unknown to the upstream.
+    /// Checks that the call was refused with this status and code, is audited as refused, and never reached the
+    /// upstream.
     pub fn assert_refused(&self, status: u16, code: i64) {
         assert_eq!((self.status(), self.error_code()), (status, Some(code)), "{}", self.text());
         let entry = self.audit();

@@ -1,7 +1,7 @@
-//! HTTP/2 without TLS (prior knowledge), on one connection: requests as a test wants them, in pieces, with trailers, broken off.
+//! HTTP/2 without TLS (prior knowledge), on one connection: requests in any form, in pieces, with trailers, or aborted.
 //!
-//! Owns a connection and the runtime that moves it. Takes and gives what [`crate::wire`] does, so that a trial can ask the same over
-//! both. Knows nothing of MCP or of the gateway.
+//! Owns a connection and its runtime. Uses the types of [`crate::wire`], so that a trial can send the same request over
+//! both protocols. Knows nothing of MCP or of the gateway.
 
 use std::future::poll_fn;
 use std::io;
@@ -31,26 +31,26 @@ pub struct Http2 {
     sender: SendRequest<Bytes>,
 }
 
-/// A request that is under way.
+/// A request in progress.
 #[derive(Debug)]
 pub struct Exchange {
     response: ResponseFuture,
     body: SendStream<Bytes>,
-    /// The head of an answer that came before the end of the body.
+    /// The head of an answer that arrived before the end of the body.
     early: Option<Result<Response<RecvStream>, h2::Error>>,
 }
 
 impl Http2 {
     /// Connects.
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
-        // One thread, this one: the connection moves while something is waited for.
+        // Only the current thread: the connection makes progress while a caller waits.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let sender = runtime.block_on(async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             let (sender, connection) =
                 h2::client::handshake(stream).await.map_err(io::Error::other)?;
-            // Its end shows in the requests on it.
+            // An error of the connection appears in its requests.
             tokio::spawn(async move { _ = connection.await });
             Ok::<_, io::Error>(sender)
         })?;
@@ -61,13 +61,13 @@ impl Http2 {
     pub fn exchange(&self, request: &Request) -> io::Result<Reply> {
         let mut exchange = self.open(request)?;
         if let Some(body) = &request.body {
-            // An answer that came before the end of the body ends the sending, and counts.
+            // An answer that arrives before the end of the body stops the sending, and counts.
             let _ = self.send(&mut exchange, body, true);
         }
         self.reply(exchange)
     }
 
-    /// Sends the head; it is the end when there is no body.
+    /// Sends the head; a request without a body ends there.
     pub fn open(&self, request: &Request) -> io::Result<Exchange> {
         let authority = request.headers.iter().find(|(name, _)| name == "host");
         let authority = authority.map(|(_, value)| String::from_utf8_lossy(value).into_owned());
@@ -86,7 +86,7 @@ impl Http2 {
         let head = head.body(()).map_err(io::Error::other)?;
         self.wait(async {
             let mut sender = self.sender.clone().ready().await?;
-            // What follows the head of a CONNECT is no body, and has no end yet.
+            // Data after the head of a CONNECT is not a body, and has no end yet.
             let last = request.body.is_none() && request.method != "CONNECT";
             let (response, body) = sender.send_request(head, last)?;
             Ok(Exchange { response, body, early: None })
@@ -111,10 +111,10 @@ impl Http2 {
         })
     }
 
-    /// Breaks the request off.
+    /// Aborts the request.
     pub fn reset(&self, mut exchange: Exchange) -> io::Result<()> {
         exchange.body.send_reset(Reason::CANCEL);
-        // Lets the connection send it.
+        // Lets the connection send the reset.
         self.wait(async {
             tokio::task::yield_now().await;
             Ok(())
@@ -151,7 +151,7 @@ impl Http2 {
 }
 
 impl Exchange {
-    /// How much of the body may be sent: none any more once an answer is here.
+    /// How much of the body may be sent; nothing once an answer has arrived.
     fn room(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<usize, h2::Error>>> {
         if self.early.is_none()
             && let Poll::Ready(response) = Pin::new(&mut self.response).poll(context)

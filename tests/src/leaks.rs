@@ -1,9 +1,9 @@
-//! Secrets in places where none belongs.
+//! Searches for secrets in places where they must not be.
 //!
-//! Owns the search: every value that a test put into Vault, as it is and as base64, URLs and JSON have it, in every file of a
-//! test or of the shared stack. That is where Envoy's logs and audit entries are, what its admin interface said last, what
-//! Redis had, what Vault wrote into its own audit log, and core files. Only Vault, the servers behind the gateway and the
-//! agents before it may have them; those keep what they got in their memory, or in [`OF_HOLDERS`].
+//! Owns the search: every value that a test put into Vault, plain and as base64, URLs and JSON encode it, in every file
+//! of a test or of the shared stack. Those files include Envoy's logs and audit entries, the last pages of its admin
+//! interface, Redis's data, Vault's own audit log, and core files. Only Vault, the servers behind the gateway and the
+//! agents in front of it may have the values; they keep them in memory, or in [`OF_HOLDERS`].
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,16 +15,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use portcullis_stack::{Envoy, Stack, known_secrets};
 
-/// Shorter texts are found where nobody put them.
+/// Shorter strings also occur by chance.
 const SHORTEST: usize = 6;
-/// What servers behind the gateway write and read, and the key that an agent mounts.
+/// Files of servers behind the gateway, and the key that an agent mounts.
 const OF_HOLDERS: [&str; 3] = ["record.jsonl", "credential", "mounted-key"];
 
 /// A value in a file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Leak {
     pub file: PathBuf,
-    /// Where in Vault the value was put: the value itself is in no report.
+    /// The place in Vault where the value was put: no report contains the value itself.
     pub of: String,
     pub form: &'static str,
 }
@@ -55,7 +55,7 @@ pub fn search(dir: &Path) -> Vec<Leak> {
     leaks
 }
 
-/// What a run says of what it found; nothing if that is nothing.
+/// The report of the leaks; `None` without any.
 pub fn report(leaks: &[Leak]) -> Option<String> {
     let line =
         |leak: &Leak| format!("{}: the secret of {}, {}", leak.file.display(), leak.of, leak.form);
@@ -63,9 +63,9 @@ pub fn report(leaks: &[Leak]) -> Option<String> {
     (!lines.is_empty()).then(|| format!("secrets where none belongs:\n{}", lines.join("\n")))
 }
 
-/// What is looked for, by its first bytes.
+/// The strings to search for, by their first bytes.
 struct Needles {
-    /// Whether any begins with these two.
+    /// Whether any string begins with these two bytes.
     begins: Vec<bool>,
     by_start: HashMap<[u8; SHORTEST], Vec<(Vec<u8>, usize)>>,
     of: Vec<(String, &'static str)>,
@@ -90,7 +90,7 @@ impl Needles {
                 ("as it is", value.clone()),
                 ("in a URL", url),
                 ("in JSON", json.trim_matches('"').to_owned()),
-                // The last character depends on what follows.
+                // The last base64 character depends on the bytes that follow.
                 ("in base64", cut(STANDARD_NO_PAD.encode(value))),
                 ("in base64 of URLs", cut(URL_SAFE_NO_PAD.encode(value))),
             ];
@@ -133,7 +133,7 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// Writes what an Envoy's admin interface says, when it is dropped: before the Envoy, if it stands before it.
+/// Writes pages of an Envoy's admin interface when it is dropped. Declare it before the Envoy, so that it drops first.
 #[derive(Debug)]
 pub struct AdminPages {
     admin: String,
@@ -160,7 +160,7 @@ impl Drop for AdminPages {
     }
 }
 
-/// What a stack that lives on says and holds, into files below `dir`.
+/// Writes pages and data of a running stack into files below `dir`.
 pub fn dump(stack: &Stack, dir: &Path) -> std::io::Result<()> {
     drop(AdminPages::of(&stack.envoy, dir.join("pages")));
     for (number, valkey) in std::iter::once(&stack.valkey).chain(&stack.further_valkeys).enumerate()

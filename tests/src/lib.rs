@@ -1,8 +1,8 @@
-//! What the end-to-end tests stand on: a world of running stacks, a client that shows raw answers, and the two other
-//! places a test looks at, which are what the upstream saw and what the audit log says.
+//! The base of the end-to-end tests: a world of running stacks, a client that shows raw answers, the upstream's record
+//! and the audit log.
 //!
-//! Owns the mechanics and no opinion: what the gateway has to do is said in `e2e/`, one module per topic. Builds nothing
-//! and links no filter; the tests run what `cargo xtask build` made.
+//! Owns the mechanics and no expectations: `e2e/` has those, one module per topic. Builds nothing and links no filter;
+//! the tests run the results of `cargo xtask build`.
 
 pub mod audit;
 pub mod case;

@@ -1,7 +1,8 @@
-//! A gRPC server that takes log entries: an Envoy access log service and the logs service of OTLP.
+//! A gRPC server that receives log entries: an Envoy access log service and the logs service of OTLP.
 //!
-//! Owns one listening socket and the runtime that serves it, until the test process ends. The messages are the parts of
-//! `envoy.service.accesslog.v3`, `envoy.data.accesslog.v3` and `opentelemetry.proto.collector.logs.v1` that lead to an entry.
+//! Owns one listening socket and its runtime, until the test process ends. Its messages are the parts of
+//! `envoy.service.accesslog.v3`, `envoy.data.accesslog.v3` and `opentelemetry.proto.collector.logs.v1` that lead to an
+//! entry.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,13 +15,13 @@ use prost::Message;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
-/// Bytes before each gRPC message: whether it is compressed, and its length.
+/// Bytes before each gRPC message: a compression flag, and the length.
 const PREFIX: usize = 5;
 
-/// Is in arguments and in a header of the trials, and must be in no message, whatever Envoy adds to an entry.
+/// The trials put this into arguments and a header. No message may contain it, whatever Envoy adds to an entry.
 pub const SECRET: &str = "hunter2";
 
-/// The service, and what it received.
+/// The service, and the entries that it received.
 #[derive(Clone, Debug, Default)]
 pub struct LogService {
     entries: Arc<Mutex<Vec<String>>>,
@@ -46,7 +47,7 @@ impl LogService {
         service
     }
 
-    /// The entries so far, in the order in which they came.
+    /// The entries so far, in the order of their arrival.
     pub fn entries(&self) -> Vec<String> {
         self.locked().clone()
     }
@@ -61,7 +62,7 @@ async fn serve(stream: TcpStream, service: LogService) {
     while let Some(Ok((request, respond))) = connection.accept().await {
         let service = service.clone();
         tokio::spawn(async move {
-            // A client that left does not hear the answer.
+            // A client that disconnected does not get the answer.
             let _ = take(request, respond, service).await;
         });
     }
@@ -92,14 +93,14 @@ async fn take(
     let mut head = Response::new(());
     head.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
     let mut stream = respond.send_response(head, false)?;
-    // An empty message: both answers have no field that must be set.
+    // An empty message: neither answer has a required field.
     stream.send_data(Bytes::from_static(&[0; PREFIX]), false)?;
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     stream.send_trailers(trailers)
 }
 
-/// Takes a whole message off the front.
+/// Takes a complete message off the front.
 fn next_message(bytes: &mut BytesMut) -> Option<Bytes> {
     let prefix: [u8; PREFIX] = bytes.get(..PREFIX)?.try_into().ok()?;
     assert_eq!(prefix[0], 0, "not compressed");
@@ -111,7 +112,7 @@ fn next_message(bytes: &mut BytesMut) -> Option<Bytes> {
     Some(bytes.split_to(length).freeze())
 }
 
-/// The entries of a message of an access log service: the filter state in each log entry.
+/// The entries in a message of an access log service: each log entry has one in its filter state.
 fn access_log_entries(message: &[u8]) -> Vec<String> {
     let message = StreamAccessLogsMessage::decode(message).expect("a StreamAccessLogsMessage");
     let entries = message.tcp_logs.map(|logs| logs.log_entry).unwrap_or_default();
@@ -127,7 +128,7 @@ fn access_log_entries(message: &[u8]) -> Vec<String> {
     entries.collect()
 }
 
-/// The entries of an export request: the body of each log record.
+/// The entries in an export request: each is the body of a log record.
 fn log_records(message: &[u8]) -> Vec<String> {
     let message = ExportLogsServiceRequest::decode(message).expect("an ExportLogsServiceRequest");
     let scopes = message.resource_logs.into_iter().flat_map(|resource| resource.scope_logs);
@@ -155,7 +156,7 @@ struct TcpAccessLogEntry {
 
 #[derive(Clone, PartialEq, Message)]
 struct AccessLogCommon {
-    /// A map on the wire is a list of pairs.
+    /// On the wire, a map is a list of pairs.
     #[prost(message, repeated, tag = "21")]
     filter_state_objects: Vec<FilterStateObject>,
 }

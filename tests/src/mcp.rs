@@ -1,10 +1,10 @@
-//! MCP messages as tests write them. Owns their shapes; knows nothing of HTTP beyond the headers that mirror a body.
+//! MCP messages as tests write them. Owns their form; of HTTP it knows only the headers that mirror a body.
 
 use serde_json::{Value, json};
 
 use crate::wire::Request;
 
-/// The revision whose requests carry everything themselves.
+/// The revision whose requests are self-contained.
 pub const MODERN: &str = "2026-07-28";
 
 /// A legacy request.
@@ -22,7 +22,7 @@ pub fn list() -> Value {
     request(1, "tools/list", json!({}))
 }
 
-/// Turns a message into one of the modern revision, and puts the mirroring headers beside it.
+/// Turns a message into one of the modern revision, and adds the headers that mirror it.
 pub fn modern(path: &str, mut message: Value) -> Request {
     message["params"]["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": MODERN,

@@ -1,7 +1,7 @@
-//! The wall clock of one process, moved by a test while the process runs.
+//! The wall clock of one process, which a test moves while the process runs.
 //!
-//! Owns the library that answers in libc's place (`tests/preload/clock.rs`) and the file with the offset. Its monotonic
-//! clock stays as it is, and so do the clocks of all other processes.
+//! Owns the library that replaces libc's clock functions (`tests/preload/clock.rs`) and the file with the offset. The
+//! process's monotonic clock and the clocks of all other processes stay as they are.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use portcullis_stack::process;
 
-/// A clock that is right until it is moved.
+/// A clock that is right until a test moves it.
 #[derive(Debug)]
 pub struct MovedClock {
     library: PathBuf,
@@ -32,12 +32,12 @@ impl MovedClock {
         Self { library, offset }
     }
 
-    /// What a process is started with.
+    /// The environment variables of the process.
     pub fn environment(&self) -> Vec<(&'static str, PathBuf)> {
         vec![("LD_PRELOAD", self.library.clone()), ("PORTCULLIS_CLOCK", self.offset.clone())]
     }
 
-    /// From now on the clock is so many seconds before (or, if negative, behind) the right time.
+    /// Sets the clock this many seconds ahead of the right time (or behind it, if negative).
     pub fn set(&self, seconds: i64) {
         let file = fs::OpenOptions::new().write(true).open(&self.offset).expect("the offset");
         file.write_all_at(&seconds.to_ne_bytes(), 0).expect("write the offset");

@@ -1,6 +1,6 @@
-//! MCP programs that we did not write, on Node: servers behind the gateway, clients and the conformance suite in front.
+//! Third-party MCP programs on Node: servers behind the gateway, clients and the conformance suite in front of it.
 //!
-//! Owns starting them and the common shape of what they say. Knows nothing of the gateway.
+//! Owns their start and the common form of their results. Knows nothing of the gateway.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ pub struct Program {
     address: SocketAddr,
 }
 
-/// Over which transport `server-everything` is reached.
+/// The transport of `server-everything`.
 #[derive(Clone, Copy, Debug)]
 pub enum Transport {
     StreamableHttp,
@@ -51,7 +51,7 @@ pub fn node(workspace: &Workspace) -> &'static Node {
 }
 
 impl Program {
-    /// Our server with every fixture of the suite, in both eras.
+    /// Our server with every fixture of the suite, in both protocol eras.
     pub fn fixture(node: &Node, logs: &Path) -> Self {
         Self::start("fixture", logs, ports::free_port().expect("a free port"), |port| {
             let mut command = node.script("fixture-server.mjs");
@@ -65,7 +65,7 @@ impl Program {
         Self::everything_at(node, transport, ports::free_port().expect("a free port"), logs)
     }
 
-    /// The same on a port that is known before.
+    /// The reference server on a port that is known in advance.
     pub fn everything_at(node: &Node, transport: Transport, port: u16, logs: &Path) -> Self {
         let (name, kind) = match transport {
             Transport::StreamableHttp => ("everything-http", "streamableHttp"),
@@ -81,7 +81,7 @@ impl Program {
         })
     }
 
-    /// What adds the key on the way to `gateway`.
+    /// The hop that adds the key on the way to `gateway`.
     pub fn hop(node: &Node, port: u16, gateway: SocketAddr, key: &str, logs: &Path) -> Self {
         Self::start("hop", logs, port, |port| {
             let mut command = node.script("add-key.mjs");
@@ -116,7 +116,7 @@ impl Program {
     }
 }
 
-/// What a client that prints one JSON document says; some print a fault where faults go. `name` is for messages.
+/// The JSON document that a client prints; some clients print a fault to standard error. `name` is for messages.
 pub fn said(name: &str, command: Command) -> Value {
     let output = process::output(name, command).unwrap_or_else(|fault| panic!("{name}: {fault}"));
     let document = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
@@ -127,7 +127,7 @@ pub fn said(name: &str, command: Command) -> Value {
 }
 
 impl Suite {
-    /// Runs every scenario against `url`. What failed is in the checks.
+    /// Runs every scenario against `url`. The checks contain the failures.
     pub fn run(self, node: &Node, url: &str, results: &Path) -> Checks {
         let (package, what) = match self {
             Self::Released => ("conformance", ["--suite", "all"]),
@@ -152,7 +152,7 @@ fn checks_in(results: &Path) -> Checks {
 
 fn scenario_of(directory: &Path) -> Option<String> {
     let name = directory.file_name()?.to_str()?.strip_prefix("server-")?;
-    // The time: 2026-11-20T23-27-22-085Z.
+    // The time in the name: 2026-11-20T23-27-22-085Z.
     let end = name.len().checked_sub("-2026-11-20T23-27-22-085Z".len())?;
     name.get(..end).map(str::to_owned)
 }

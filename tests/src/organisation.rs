@@ -1,6 +1,6 @@
-//! An organisation of one test's own: its policy and its keys touch nobody else's.
+//! An organisation of one test: its policy and its keys affect no other test.
 //!
-//! Everything is set up through the real CLI. Owns the policy that most tests start from.
+//! The real CLI sets up everything. Owns the policy that most tests start from.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::wire::Request;
 pub const DEMO: &str = "/demo/mcp";
 pub const PYTHON: &str = "/python/mcp";
 
-/// With these a test says to a fake in the place of the Python server what it wants to get.
+/// Headers with which a test selects the answer of a fake that replaces the Python server.
 const FOR_FAKES: [&str; 6] = ["x-case", "x-form", "x-opens", "x-piece", "x-streamed", "x-ttl"];
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -31,7 +31,7 @@ pub struct Organisation {
 }
 
 impl Organisation {
-    /// With [`Organisation::standard_policy`], as changed by `change`.
+    /// An organisation with [`Organisation::standard_policy`], as changed by `change`.
     pub fn with_policy(stack: &Stack, change: impl FnOnce(&mut Value)) -> Self {
         let organisation = Self {
             name: format!("org{}", COUNT.fetch_add(1, Ordering::Relaxed)),
@@ -49,7 +49,7 @@ impl Organisation {
         Self::with_policy(stack, |_| {})
     }
 
-    /// The same organisation as seen through another Envoy.
+    /// The same organisation, through another Envoy.
     pub fn through(&self, gateway: &Gateway) -> Self {
         Self { gateway: gateway.clone(), ..self.clone() }
     }
@@ -85,7 +85,7 @@ impl Organisation {
         })
     }
 
-    /// Makes `policy` the active one, for the next request on; what the CLI says about it.
+    /// Activates `policy`, for the next request on; returns the CLI's output.
     pub fn push(&self, policy: &Value) -> Value {
         let file = self.file(policy);
         self.operator
@@ -93,7 +93,7 @@ impl Organisation {
             .unwrap_or_else(|fault| panic!("{fault}"))
     }
 
-    /// What the CLI says about a policy that it does not take.
+    /// The CLI's output for a policy that it refuses.
     pub fn push_refused(&self, policy: &Value) -> Value {
         let file = self.file(policy);
         let push = ["policy", "push", &file.to_string_lossy(), "--reason", "r", "--output", "json"];

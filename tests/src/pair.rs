@@ -1,6 +1,6 @@
-//! Two gateways on one Redis, as a deployment has them.
+//! Two gateways on one Redis, as in a deployment.
 //!
-//! Owns what both of them say of a key. Starts a stack of its own; breaks nothing.
+//! Owns the evidence of both about a key. Starts its own stack; breaks nothing.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -28,7 +28,8 @@ impl Pair {
         Self { gateways: [Gateway::of(&stack), second], stack, _replica: replica }
     }
 
-    /// What the upstream got and what both audit logs say of a key fits what its calls met. The entries.
+    /// Checks that the upstream's record and both audit logs of a key agree with the results of its calls. Returns the
+    /// entries.
     pub fn assert_evidence(&self, id: &str, met: &[Met]) -> Vec<Value> {
         let admitted = met.iter().filter(|met| met.is_admitted()).count();
         let entries = || -> Vec<Value> {

@@ -1,4 +1,4 @@
-//! TLS clients: with the certificate that a test wants, or with none.
+//! TLS clients, with a given certificate or with none.
 //!
 //! Owns trust and client certificates. Knows nothing of HTTP.
 
@@ -22,7 +22,7 @@ impl Stream for Tls {
     }
 }
 
-/// Where to connect with TLS, and whom to believe there.
+/// An address for TLS, and the authority to trust there.
 #[derive(Clone, Debug)]
 pub struct TlsClient {
     address: SocketAddr,
@@ -30,13 +30,13 @@ pub struct TlsClient {
 }
 
 impl TlsClient {
-    /// Believes whom the authority in the file `trusted` vouches for.
+    /// Trusts certificates of the authority in the file `trusted`.
     pub fn new(address: SocketAddr, trusted: &Path) -> Self {
         Self { address, trusted: trusted.to_owned() }
     }
 
-    /// Connects as `identity`, or as nobody. With TLS 1.3 a server that does not like a certificate says so in the
-    /// place of its first answer.
+    /// Connects as `identity`, or without a certificate. With TLS 1.3 a server that rejects a certificate sends the
+    /// alert instead of its first answer.
     pub fn connect(&self, identity: Option<&Identity>) -> io::Result<Wire> {
         let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
         let config = Arc::new(self.config(identity)?);

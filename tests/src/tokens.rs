@@ -1,6 +1,6 @@
-//! Access tokens as tests want them: from the stack's demo issuer, from a real authorization server, and bad ones.
+//! Access tokens for tests: from the stack's demo issuer, from a real authorization server, and invalid ones.
 //!
-//! Owns how they are got. What becomes of them is for the tests to say.
+//! Owns how tests get them. The tests decide what to expect.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::wire::{Request, Wire};
 /// A client of the authorization server.
 pub const CLIENT: (&str, &str) = ("agent-1", "agent-1-secret");
 
-/// Whoever may read the stack's private key.
+/// Mints tokens with the stack's private key.
 pub struct Mint {
     key: ES256KeyPair,
     issuer: String,
@@ -26,20 +26,20 @@ pub struct Mint {
 }
 
 impl Mint {
-    /// With the stack's own key and issuer.
+    /// Uses the stack's own key and issuer.
     pub fn of(stack: &Stack) -> Self {
         let pem = fs::read_to_string(stack.issuer.private_key()).expect("the private key");
         let key = ES256KeyPair::from_pem(&pem).expect("a P-256 key").with_key_id("demo");
         Self { key, issuer: stack.issuer.name().to_owned(), audience: stack.mcp_url() }
     }
 
-    /// Under the same name, with a key that nobody published.
+    /// Uses the same issuer with a key that is in no key set.
     pub fn forged(&self, kid: &str) -> Self {
         let key = ES256KeyPair::generate().with_key_id(kid);
         Self { key, issuer: self.issuer.clone(), audience: self.audience.clone() }
     }
 
-    /// As if it were another issuer.
+    /// Uses another issuer's name.
     pub fn named(self, issuer: &str) -> Self {
         Self { issuer: issuer.to_owned(), ..self }
     }
@@ -48,12 +48,12 @@ impl Mint {
         &self.issuer
     }
 
-    /// A token for an analyst of `org`, changed by `more`; null takes a claim away.
+    /// A token for an analyst of `org`, changed by `more`; null removes a claim.
     pub fn token(&self, org: &str, more: Value) -> String {
         self.key.sign(self.claims(org, more)).expect("a token")
     }
 
-    /// The same, of another type.
+    /// As [`Mint::token`], with another type.
     pub fn typed(&self, typ: &str, org: &str, more: Value) -> String {
         let options =
             HeaderOptions { signature_type: Some(typ.into()), ..HeaderOptions::default() };
@@ -89,12 +89,12 @@ pub struct Idp {
     keys: PathBuf,
     logs: PathBuf,
     org: String,
-    /// The key set of those whose tokens it exchanges, and how long what they get lives.
+    /// The key set of the subject tokens that it exchanges, and the lifetime of the issued tokens.
     exchanges: Option<(PathBuf, u32)>,
 }
 
 impl Idp {
-    /// With one key; its tokens are for an analyst of `org`.
+    /// Starts it with one key; its tokens are for an analyst of `org`.
     pub fn start(node: &Node, dir: &Path, org: &str) -> Self {
         fs::create_dir_all(dir).expect("a directory of the test's own");
         let address = ports::loopback(ports::free_port().expect("a free port"));
@@ -105,7 +105,8 @@ impl Idp {
         idp
     }
 
-    /// As [`Idp::start`]; the client `gateway` exchanges tokens that `subjects` prove for some that live `life` seconds.
+    /// As [`Idp::start`]; the client `gateway` exchanges tokens that verify with `subjects` for tokens that live `life`
+    /// seconds.
     pub fn exchanging(node: &Node, dir: &Path, org: &str, subjects: &Path, life: u32) -> Self {
         let mut idp = Self::start(node, dir, org);
         idp.exchanges = Some((subjects.to_owned(), life));
@@ -113,12 +114,12 @@ impl Idp {
         idp
     }
 
-    /// How often a token was asked for since it last started.
+    /// How many tokens clients requested since its last start.
     pub fn token_requests(&self) -> usize {
         self.program.as_ref().map_or(0, |program| program.ran("token"))
     }
 
-    /// Whether an exchange takes five seconds.
+    /// Sets whether an exchange takes five seconds.
     pub fn set_slow(&self, slow: bool) {
         let file = self.beside("slow");
         if slow {
@@ -128,7 +129,7 @@ impl Idp {
         }
     }
 
-    /// Gives these subjects no token.
+    /// Refuses to issue tokens to these subjects.
     pub fn refuse(&self, subjects: &[&str]) {
         fs::write(self.beside("refused"), subjects.join("\n")).expect("a file");
     }
@@ -139,7 +140,7 @@ impl Idp {
         file.into()
     }
 
-    /// Starts again, with so many keys.
+    /// Starts again, with this many keys.
     pub fn come_back(&mut self, node: &Node, generation: u32) {
         self.go_down();
         let (keys, org, exchanges) = (&self.keys, &self.org, &self.exchanges);
@@ -154,7 +155,7 @@ impl Idp {
         self.program = Some(program);
     }
 
-    /// Ends.
+    /// Stops the server.
     pub fn go_down(&mut self) {
         self.program = None;
     }
@@ -167,19 +168,19 @@ impl Idp {
         format!("http://{}", self.address)
     }
 
-    /// What the gateway's configuration says of it.
+    /// The issuer's entry in the gateway's configuration.
     pub fn configuration(&self) -> Value {
         json!([{"issuer": self.issuer(), "jwks": {
             "cluster": "portcullis_idp", "path": "/jwks", "unknown_kid_seconds": 2, "timeout_ms": 1_000,
         }}])
     }
 
-    /// How often its keys were asked for since it last started.
+    /// How often clients requested its keys since its last start.
     pub fn key_requests(&self) -> usize {
         self.program.as_ref().map_or(0, |program| program.ran("jwks"))
     }
 
-    /// A token by client credentials, for that resource.
+    /// A token for that resource, by client credentials.
     pub fn token(&self, resource: &str, scope: &str) -> String {
         let encoded = |text: &str| text.replace(':', "%3A").replace('/', "%2F").replace(' ', "+");
         let body = format!(

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: requests exactly as a test wants them, broken ones too, and answers byte for byte.
+//! HTTP/1.1 by hand: requests in exactly the form that a test needs, invalid ones too, and answers byte for byte.
 //!
 //! Owns framing. Knows nothing of MCP or of the gateway.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Nothing may hang: an answer that takes longer is a failure of the test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A request: what is set is sent, in this order, and nothing else but `content-length`.
+/// A request: it contains only the given headers, in this order, and `content-length`.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: String,
@@ -20,13 +20,13 @@ pub struct Request {
 }
 
 impl Request {
-    /// Without any header, not even `host`.
+    /// A request without any header, not even `host`.
     pub fn bare(method: &str, path: &str) -> Self {
         let (method, path) = (method.to_owned(), path.to_owned());
         Self { method, path, headers: Vec::new(), body: None }
     }
 
-    /// A POST as MCP clients make it.
+    /// A POST like that of an MCP client.
     pub fn post(path: &str, body: impl Into<Vec<u8>>) -> Self {
         let mut request = Self::bare("POST", path)
             .header("host", "gateway.test")
@@ -37,24 +37,24 @@ impl Request {
         request
     }
 
-    /// One more header line, also if one of that name is there.
+    /// Adds a header line, also if one of that name exists.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.to_owned(), value.as_ref().to_vec()));
         self
     }
 
-    /// Without the headers of that name.
+    /// Removes the headers of that name.
     pub fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(given, _)| given != name);
         self
     }
 
-    /// With a key as a Bearer token.
+    /// Adds a key as a Bearer token.
     pub fn bearer(self, key: &str) -> Self {
         self.header("authorization", format!("Bearer {key}"))
     }
 
-    /// The request as it goes over the wire.
+    /// The bytes of the request.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.head(self.body.as_ref().map(Vec::len));
         bytes.extend_from_slice(self.body.as_deref().unwrap_or_default());
@@ -78,7 +78,7 @@ impl Request {
     }
 }
 
-/// An answer as it came; chunks of a body are joined.
+/// An answer, unchanged; chunks of a body are joined.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
@@ -97,7 +97,7 @@ impl Reply {
     }
 }
 
-/// A connection on which nothing waits for ever.
+/// A connection with timeouts, so that nothing waits forever.
 pub(crate) fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -112,9 +112,9 @@ pub struct Wire {
     reader: BufReader<Box<dyn Stream>>,
 }
 
-/// What a connection is made of: TCP, or TLS on top of it.
+/// The transport of a connection: TCP, or TLS on top of it.
 pub trait Stream: Read + Write + fmt::Debug + Send {
-    /// The connection below.
+    /// The TCP connection below.
     fn tcp(&self) -> &TcpStream;
 }
 
@@ -130,17 +130,17 @@ impl Wire {
         Ok(Self::over(tcp(address)?))
     }
 
-    /// Goes on with a connection that was made elsewhere.
+    /// Uses a connection that was made elsewhere.
     pub fn over(stream: impl Stream + 'static) -> Self {
         Self { reader: BufReader::new(Box::new(stream)) }
     }
 
-    /// Sends bytes, whatever they are.
+    /// Sends any bytes.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.reader.get_mut().write_all(bytes)
     }
 
-    /// No more will be sent; what is still to be answered can be.
+    /// Ends the sending side; answers can still arrive.
     pub fn half_close(&mut self) -> io::Result<()> {
         self.reader.get_ref().tcp().shutdown(Shutdown::Write)
     }
@@ -151,7 +151,7 @@ impl Wire {
         self.read_reply()
     }
 
-    /// The next answer; interim ones (100 Continue) are passed over.
+    /// The next answer; skips interim ones (100 Continue).
     pub fn read_reply(&mut self) -> io::Result<Reply> {
         loop {
             let reply = self.read_any_reply()?;
@@ -161,7 +161,7 @@ impl Wire {
         }
     }
 
-    /// The next answer, be it an interim one.
+    /// The next answer, also an interim one.
     pub fn read_any_reply(&mut self) -> io::Result<Reply> {
         let bad = |detail: &str| io::Error::new(io::ErrorKind::InvalidData, detail.to_owned());
         let status_line = self.line()?;

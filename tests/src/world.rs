@@ -1,4 +1,4 @@
-//! The stacks that tests run on: one that all of them share, and others for tests that break something.
+//! The stacks that tests run on: one that all tests share, and others for tests that break something.
 //!
 //! Owns when stacks start and where their files are. A shared stack starts with the first test that asks for it.
 
@@ -15,17 +15,17 @@ use crate::gateway::Gateway;
 use crate::leaks::{self, AdminPages};
 use crate::organisation::Organisation;
 
-/// What the guards of [`World::envoy_serving`] end with.
+/// The end of the guards of [`World::envoy_serving`].
 pub const GUARD: &str = "0123456789abcdef0123456789abcdef";
 
-/// The stack that is shared, once somebody wanted it.
+/// The shared stack, once a test has used it.
 #[derive(Debug, Default)]
 pub struct Shared {
     stack: OnceLock<Result<Stack, String>>,
 }
 
 impl Shared {
-    /// The secrets of this run that the shared stack shows, once all tests are over.
+    /// Searches the shared stack for secrets of this run, once all tests are over.
     pub fn leaks(&self) -> Option<String> {
         let Some(Ok(stack)) = self.stack.get() else { return None };
         let dir = &stack.options().dir;
@@ -36,7 +36,7 @@ impl Shared {
     }
 }
 
-/// What one test may use.
+/// The environment of one test.
 #[derive(Debug)]
 pub struct World<'a> {
     shared: &'a Shared,
@@ -44,10 +44,10 @@ pub struct World<'a> {
     name: &'a str,
 }
 
-/// An Envoy of a test's own in front of another stack's Redis and OpenBao.
+/// A test's own Envoy in front of another stack's Redis and OpenBao.
 #[derive(Debug)]
 pub struct OwnEnvoy {
-    // Before the Envoy, because fields are dropped in this order.
+    // Before the Envoy, because Rust drops fields in this order.
     _pages: AdminPages,
     pub envoy: Envoy,
     pub gateway: Gateway,
@@ -56,10 +56,10 @@ pub struct OwnEnvoy {
 /// The suite runs once in each mode of the filter: `PORTCULLIS_TEST_MODE=split` for the second. It also runs on a Redis
 /// Cluster of three nodes, `PORTCULLIS_TEST_REDIS=cluster`, and on one server behind TLS, `PORTCULLIS_TEST_REDIS=secured`.
 ///
-/// All tests come from one address, and many with bad credentials: none is to pay for another.
+/// All tests share one source address, and many send bad credentials: a test must not be throttled for another one's.
 fn in_mode(mut options: StackOptions) -> StackOptions {
     options = options.set("SLOWDOWN_FAILURES", 0);
-    // On few cores that are busy with a whole test suite an answer may take much longer than the 50 ms of a deployment.
+    // While a whole test suite runs on few cores, an answer may take much longer than the 50 ms of a deployment.
     options = options.set("REDIS_TIMEOUT_MS", 1_000);
     options.topology = topology_of_this_run();
     options = through_proxy(options);
@@ -69,7 +69,7 @@ fn in_mode(mut options: StackOptions) -> StackOptions {
     }
 }
 
-/// A stack's own topology; one beyond a plain server has Envoy in between.
+/// Sets a stack's topology; any other than a plain server has Envoy in between.
 pub fn on(topology: Topology) -> impl FnOnce(StackOptions) -> StackOptions {
     move |mut options| {
         options.topology = topology;
@@ -84,7 +84,7 @@ fn through_proxy(options: StackOptions) -> StackOptions {
     }
 }
 
-/// What Redis is in all stacks of this run.
+/// The kind of Redis in all stacks of this run.
 pub fn topology_of_this_run() -> Topology {
     match std::env::var("PORTCULLIS_TEST_REDIS").as_deref() {
         Ok("cluster") => Topology::Cluster,
@@ -93,12 +93,12 @@ pub fn topology_of_this_run() -> Topology {
     }
 }
 
-/// When the filter holds a request.
+/// How the filter holds a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// From its headers on.
     Hold,
-    /// Headers and body apart.
+    /// Headers and body separately.
     Split,
 }
 
@@ -121,7 +121,7 @@ impl<'a> World<'a> {
         self.workspace
     }
 
-    /// The shared stack. Nobody may break it, and everybody uses an organisation of their own.
+    /// The shared stack. No test may break it, and every test uses its own organisation.
     pub fn stack(&self) -> &'a Stack {
         let started = self.shared.stack.get_or_init(|| {
             let dir = shared_dir(self.workspace);
@@ -134,12 +134,12 @@ impl<'a> World<'a> {
         }
     }
 
-    /// An organisation on the shared stack.
+    /// A new organisation on the shared stack.
     pub fn organisation(&self) -> Organisation {
         Organisation::new(self.stack())
     }
 
-    /// A stack to break. `adjust` sets placeholders of `envoy/envoy.yaml`.
+    /// A stack that the test may break. `adjust` sets placeholders of `envoy/envoy.yaml`.
     pub fn own_stack(&self, adjust: impl FnOnce(StackOptions) -> StackOptions) -> Stack {
         let options =
             StackOptions::new(self.workspace, self.dir()).unwrap_or_else(|e| panic!("{e}"));
@@ -156,7 +156,7 @@ impl<'a> World<'a> {
         self.envoy(Workers::One, |settings| settings.set("REQUEST_TIMEOUT", "2s"))
     }
 
-    /// One worker whose connector `python` is a fake.
+    /// One worker whose connector `python` leads to a fake.
     pub fn with_python_as(&self, fake: &FakeUpstream) -> OwnEnvoy {
         let address = fake.address();
         self.envoy(Workers::One, |settings| {
@@ -169,7 +169,7 @@ impl<'a> World<'a> {
         self.envoy_changed(workers, adjust, |template| template)
     }
 
-    /// As [`World::envoy`], whose clients know it by its own address, and not by that of the shared one.
+    /// As [`World::envoy`], with the Envoy's own address as its external URL instead of the shared one's.
     pub fn envoy_named_by_itself(
         &self,
         workers: Workers,
@@ -191,7 +191,7 @@ impl<'a> World<'a> {
         self.envoy_on(port, workers, adjust, change)
     }
 
-    /// As [`World::envoy`], with a change to `envoy/envoy.yaml` that it has no placeholder for.
+    /// As [`World::envoy`], with a change to `envoy/envoy.yaml` that has no placeholder.
     pub fn envoy_changed(
         &self,
         workers: Workers,
@@ -202,7 +202,7 @@ impl<'a> World<'a> {
         self.envoy_on(port, workers, adjust, change)
     }
 
-    /// An Envoy with guards of [`GUARD`], before `demo` as the demo connector's server.
+    /// An Envoy with guards of [`GUARD`], and with `demo` as the demo connector's server.
     pub fn envoy_serving(
         &self,
         demo: &FakeUpstream,
@@ -235,7 +235,7 @@ impl<'a> World<'a> {
         self.envoy_from(self.stack(), template, port, (workers, adjust, environment))
     }
 
-    /// Two workers of the test's own in front of a stack of its own.
+    /// The test's own Envoy with two workers, in front of its own stack.
     pub fn envoy_before(
         &self,
         stack: &Stack,
@@ -246,7 +246,7 @@ impl<'a> World<'a> {
         self.envoy_from(stack, template.to_owned(), port, (Workers::Two, adjust, &[]))
     }
 
-    /// What an Envoy of the test's own is started with, from the shipped configuration as changed by `change`.
+    /// The options of a test's own Envoy, from the shipped configuration as changed by `change`.
     pub fn options(&self, workers: Workers, change: impl FnOnce(String) -> String) -> EnvoyOptions {
         let template = self.changed_template(change);
         let port = ports::free_port().unwrap_or_else(|e| panic!("{e}"));
@@ -302,12 +302,12 @@ impl<'a> World<'a> {
         OwnEnvoy { _pages: pages, envoy, gateway }
     }
 
-    /// Files of this test's own stack or Envoy.
+    /// The folder for files of this test's own stack or Envoy.
     pub fn dir(&self) -> PathBuf {
         self.workspace.target.join("tests").join(self.name.replace("::", "-"))
     }
 
-    /// Where to look when this test failed.
+    /// The folder to look at when this test failed.
     pub fn evidence(&self) -> PathBuf {
         let own = self.dir();
         if own.exists() { own } else { shared_dir(self.workspace) }
@@ -344,13 +344,13 @@ fn shared_dir(workspace: &Workspace) -> PathBuf {
     workspace.target.join("tests/shared")
 }
 
-/// Removes what tests that passed have left.
+/// Removes the files of tests that passed.
 pub fn tidy(dir: &Path) {
-    // Left-over files of a passed test are in nobody's way.
+    // Leftover files of a passed test do no harm.
     let _ = std::fs::remove_dir_all(dir);
 }
 
-/// `text` with `old` replaced where it first stands; it has to be there.
+/// `text` with the first `old` replaced; panics when `text` does not contain it.
 pub fn replaced(text: &str, old: &str, new: &str) -> String {
     assert!(text.contains(old), "no {old:?} to replace");
     text.replacen(old, new, 1)
