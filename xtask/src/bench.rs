@@ -1,6 +1,7 @@
-//! `cargo xtask bench`, `scale` and `organisations`: builds what is measured and what measures, and starts the latter.
+//! `cargo xtask bench`, `scale` and `organisations`: builds the gateway and the measuring program, and starts the
+//! latter.
 //!
-//! Owns the order of that. What is measured, and with which options, the crate `portcullis-load` knows.
+//! Owns this order. The crate `portcullis-load` owns the measurements and their options.
 
 use crate::build::{self, cargo_quietly};
 use crate::failure::{Failure, Result};
@@ -18,7 +19,7 @@ pub(crate) struct Arguments {
 
 /// Runs the measurement `what` to its end.
 pub(crate) fn run(workspace: &Workspace, what: &str, arguments: &Arguments) -> Result<()> {
-    // With optimisation: the loader must not be what is measured.
+    // With optimisation, so that the loader is not the bottleneck.
     const LOADER: [&str; 10] = [
         "build",
         "--profile",

@@ -1,7 +1,7 @@
-//! Builds what a stack runs: the Wasm modules, the operator's tool, the demo connector.
+//! Builds the parts of a stack: the Wasm modules, the operator's tool, the demo connector.
 //!
-//! Owns the nested calls of Cargo, the Wasm target and the size budget. Compiles into the same target directory as
-//! everything else.
+//! Owns the nested calls of Cargo, the Wasm target and the size budget. Uses the same target directory as everything
+//! else.
 
 use crate::failure::{Failure, Result};
 use crate::progress::step;
@@ -11,15 +11,15 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-/// The target that proxies load.
+/// The Wasm target of the modules.
 pub(crate) const WASM_TARGET: &str = "wasm32-wasip1";
 /// Every Envoy compiles the module, and every worker holds it.
 const SIZE_BUDGET: u64 = 3_500_000;
-/// As small as the standard library allows.
+/// The smallest size that the standard library allows.
 const FRAMING_SIZE_BUDGET: u64 = 60_000;
 
-/// Every package that does not run in Envoy, as one selection: Cargo unifies features by selection, so the same
-/// dependencies would be compiled again for another one.
+/// Every package that does not run in Envoy, in one selection: Cargo unifies features by selection, so another
+/// selection would compile the same dependencies again.
 pub(crate) const NATIVE: [&str; 5] = [
     "--workspace",
     "--exclude",
@@ -40,15 +40,15 @@ pub(crate) fn cli(workspace: &Workspace) -> Result<()> {
     natives(workspace, &["--package", "portcullis"])
 }
 
-/// As [`all`], where the tests were compiled: with their selection of packages, and `--all-targets` for the features
-/// that only tests ask for, little is left to compile.
+/// As [`all`], after the tests were compiled: with their selection of packages, and with `--all-targets` for features
+/// of tests, little is left to compile.
 pub(crate) fn after_tests(workspace: &Workspace) -> Result<Artifacts> {
     filter(workspace)?;
     natives(workspace, &[&NATIVE[..], &["--all-targets"]].concat())?;
     Ok(workspace.built_artifacts()?)
 }
 
-/// The modules, as they are shipped.
+/// Builds the modules in their shipped form.
 fn filter(workspace: &Workspace) -> Result<()> {
     require_wasm_target()?;
     let build = |package: &str| {
@@ -62,14 +62,14 @@ fn filter(workspace: &Workspace) -> Result<()> {
     within_budgets(workspace)
 }
 
-/// The sizes of the modules below the workspace's target directory.
+/// Checks the sizes of the modules below the workspace's target directory.
 pub(crate) fn within_budgets(workspace: &Workspace) -> Result<()> {
     let Artifacts { filter, framing, .. } = workspace.artifacts();
     within_budget(&filter, SIZE_BUDGET)?;
     within_budget(&framing, FRAMING_SIZE_BUDGET)
 }
 
-/// Starts to build the filter. The stage that needs it waits for Cargo's lock, and reports what is wrong.
+/// Starts to build the filter. The stage that needs it waits for Cargo's lock, and reports errors.
 pub(crate) fn filter_ahead(workspace: &Workspace) {
     let workspace = workspace.clone();
     thread::spawn(move || {
@@ -85,12 +85,12 @@ fn natives(workspace: &Workspace, packages: &[&str]) -> Result<()> {
     })
 }
 
-/// A nested Cargo with the lock file as it is and our target directory.
+/// A nested Cargo with the unchanged lock file and our target directory.
 pub(crate) fn cargo_command(workspace: &Workspace, arguments: &[&str]) -> Command {
     let mut command = Command::new(cargo());
     let (verb, rest) = arguments.split_first().unwrap_or((&"help", &[]));
     command.arg(verb);
-    // `cargo fmt` resolves nothing and takes no such flag.
+    // `cargo fmt` resolves nothing and has no such flag.
     if *verb != "fmt" {
         command.arg("--locked");
     }
@@ -98,7 +98,7 @@ pub(crate) fn cargo_command(workspace: &Workspace, arguments: &[&str]) -> Comman
     command
 }
 
-/// As [`cargo_command`], run to its end; shows what Cargo wrote only when it failed.
+/// As [`cargo_command`], and runs it; shows Cargo's output only on failure.
 pub(crate) fn cargo_quietly(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     let output = process::output("cargo", cargo_command(workspace, arguments))?;
     if output.status.success() {
@@ -108,7 +108,7 @@ pub(crate) fn cargo_quietly(workspace: &Workspace, arguments: &[&str]) -> Result
     Err(Failure::new(format!("`cargo {}` failed; its words are above", arguments.join(" "))))
 }
 
-/// Adds the target's standard library to the toolchain when it is not there.
+/// Adds the target's standard library to the toolchain when it is missing.
 pub(crate) fn require_wasm_target() -> Result<()> {
     if wasm_target_is_there()? {
         return Ok(());

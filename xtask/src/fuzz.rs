@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: the fuzz targets of the core, with libFuzzer on the pinned toolchain.
 //!
-//! Owns how they are instrumented and where their inputs live. What they check stands in `filter/core/fuzz`.
+//! Owns the instrumentation and the folders of inputs. `filter/core/fuzz` has the checks.
 
 use crate::build::cargo_command;
 use crate::failure::{Failure, Result};
@@ -13,24 +13,24 @@ use std::process::Command;
 pub(crate) const TARGETS: [&str; 7] =
     ["jsonrpc_body", "sse_chunks", "headers", "exchange_ops", "token", "condition", "schema"];
 
-/// What cargo-fuzz passes, less the sanitizers that only nightly has.
+/// The flags of cargo-fuzz, without the sanitizers that only nightly has.
 const INSTRUMENTED: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
      -Cllvm-args=-sanitizer-coverage-trace-compares";
-/// More bytes add time, not states.
+/// More bytes take time and reach no new states.
 const LONGEST_INPUT: u32 = 4_096;
 
-/// Where everything is.
+/// The folders.
 struct Bench {
     /// Built targets.
     programs: PathBuf,
-    /// What fuzzing finds out, for the next time: `corpus/`, `artifacts/`, `log/`.
+    /// Results for the next run: `corpus/`, `artifacts/`, `log/`.
     findings: PathBuf,
     /// The committed corpus.
     seeds: PathBuf,
 }
 
-/// Runs the targets one after the other; fails with the inputs that crashed one.
+/// Runs the targets one after the other; fails with the inputs that made one crash.
 pub(crate) fn fuzz(workspace: &Workspace, seconds: u32, targets: &[String]) -> Result<()> {
     let bench = build(workspace)?;
     let all = targets.is_empty();
@@ -46,7 +46,7 @@ fn build(workspace: &Workspace) -> Result<Bench> {
     let host = host()?;
     let findings = workspace.target.join("fuzz");
     let target_dir = findings.join("build");
-    // With a target named, build scripts and macros are left as they are.
+    // With an explicit target, Cargo does not instrument build scripts and macros.
     let arguments =
         ["build", "--package", "portcullis-fuzz", "--bins", "--profile", "fuzz", "--target", &host];
     let mut command = cargo_command(workspace, &arguments);
@@ -74,7 +74,7 @@ fn host() -> Result<String> {
 }
 
 impl Bench {
-    /// Runs one target and prints its line; returns what to say of a crash.
+    /// Runs one target and prints its line; returns the message about a crash.
     fn run(&self, target: &str, seconds: u32) -> Result<Option<String>> {
         let corpus = directory(&self.findings.join("corpus").join(target))?;
         let artifacts = directory(&self.findings.join("artifacts").join(target))?;
@@ -106,7 +106,7 @@ impl Bench {
     }
 }
 
-/// The word behind the last occurrence of `mark`.
+/// The word after the last occurrence of `mark`.
 fn after<'a>(text: &'a str, mark: &str) -> Option<&'a str> {
     let (_, rest) = text.rsplit_once(mark)?;
     rest.split_whitespace().next()

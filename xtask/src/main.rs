@@ -1,6 +1,6 @@
-//! `cargo xtask …`: what a developer or a curious user types.
+//! `cargo xtask …`: the commands for developers and users of the demo.
 //!
-//! Owns the command line. Each command is a module; what runs processes is the crate `portcullis_stack`.
+//! Owns the command line. Each command is a module; the crate `portcullis_stack` runs processes.
 
 mod alerts;
 mod bench;

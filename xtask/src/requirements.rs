@@ -1,4 +1,4 @@
-//! Joins the list of requirements with the tests that say which of them they prove.
+//! Joins the list of requirements with the tests that claim to prove them.
 //!
 //! Owns the two notations: the table in `docs/requirements.md`, and the comment line above a test. Knows nothing about
 //! whether a test passes.
@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 const LIST: &str = "docs/requirements.md";
 /// Files in which tests are written.
 const TEST_FILES: [&str; 4] = ["rs", "lua", "py", "txt"];
-/// What a comment can start with in them.
+/// The characters at the start of a comment in them.
 const COMMENT_MARKS: [char; 4] = ['/', '!', '#', '-'];
-/// How far below its comment line a test's name may stand.
+/// How many lines below its comment a test's name may be.
 const NAME_WITHIN: usize = 12;
 
 /// One row of the table.
@@ -49,17 +49,17 @@ fn list(sources: &[Source]) -> Vec<Requirement> {
     sources.iter().find(|source| source.path == LIST).map(listed).unwrap_or_default()
 }
 
-/// What the tests in these files say they prove.
+/// The requirements that the tests in these files claim to prove.
 pub(crate) fn claims(sources: &[Source]) -> Vec<Claim> {
     sources.iter().flat_map(claimed).collect()
 }
 
-/// Complaints about claims that name no requirement.
+/// Complaints about claims of unknown requirements.
 pub(crate) fn unknown_in(sources: &[Source], claims: &[Claim]) -> Vec<String> {
     unknown(&list(sources), claims)
 }
 
-/// The claims that name nothing in the list.
+/// The claims that name no requirement of the list.
 fn unknown(requirements: &[Requirement], claims: &[Claim]) -> Vec<String> {
     claims
         .iter()
@@ -95,7 +95,7 @@ fn claimed(source: &Source) -> Vec<Claim> {
     for (number, line) in source.lines() {
         let trimmed = line.trim_start();
         let comment = trimmed.trim_start_matches(COMMENT_MARKS);
-        // Without a mark it is no comment, but perhaps a sentence or a string.
+        // A line without a mark is not a comment, but perhaps a sentence or a string.
         let Some(ids) =
             comment.trim_start().strip_prefix("Proves:").filter(|_| comment.len() < trimmed.len())
         else {
@@ -112,7 +112,7 @@ fn claimed(source: &Source) -> Vec<Claim> {
     claims
 }
 
-/// The next function's name, or the next trial's, or else the file's.
+/// The name of the next function or trial, or else of the file.
 fn name_below(source: &Source, number: usize) -> String {
     let below = source.lines().skip(number).take(NAME_WITHIN);
     let named =

@@ -1,7 +1,7 @@
 //! `cargo xtask schema-suite`: the official JSON Schema test suite against the core's validator.
 //!
-//! Owns where the suite comes from: the source package of PyPI's `jsonschema`, pinned by hash, which carries it. None of
-//! it is in the repository. What is expected of it, the test says.
+//! Owns the source of the suite: the source package of PyPI's `jsonschema`, pinned by hash, which contains it. The
+//! repository has no part of it. The test has the expected results.
 
 use crate::failure::{Failure, Result};
 use portcullis_stack::{Workspace, process};
@@ -11,7 +11,7 @@ use std::process::Command;
 
 const PACKAGE: &str = "jsonschema==4.26.0 --hash=sha256:0c26707e2efad8aa1bfc5b7ce170f3fccc2e4918ff85989ba9ffa9facb2be326\n";
 const SUITE: &str = "jsonschema-4.26.0/json/tests";
-/// Only the drafts are taken out of the package.
+/// Extracts only the drafts from the package.
 const UNPACK: &str = "import sys, tarfile; t = tarfile.open(sys.argv[1]); t.extractall(sys.argv[2], [m for m in t if '/json/tests/' in m.name], filter='data')";
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {

@@ -1,12 +1,12 @@
-//! `cargo xtask soak`: the trials of `tests/e2e/soak.rs`, for as long as somebody has time.
+//! `cargo xtask soak`: the trials of `tests/e2e/soak.rs`, for a given time.
 //!
-//! Owns the command only; each trial prints what it counted.
+//! Owns the command only; each trial prints its own counts.
 
 use crate::build::cargo_command;
 use crate::failure::{Failure, Result};
 use portcullis_stack::{Workspace, process};
 
-/// Runs them on the module that is in `target/`; `cargo xtask build` makes it.
+/// Runs the trials on the module in `target/`; `cargo xtask build` makes it.
 pub(crate) fn soak(workspace: &Workspace, seconds: u32) -> Result<()> {
     workspace.built_artifacts()?;
     let arguments = ["test", "--package", "portcullis-tests", "--", "soak::", "--nocapture"];

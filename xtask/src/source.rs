@@ -1,6 +1,6 @@
-//! The project's own text files, as the checks see them.
+//! The project's own text files, as input for the checks.
 //!
-//! Asks git, so that what is ignored is not looked at and what is new is. Knows nothing about the checks.
+//! Asks git, so that ignored files are left out and new files are included. Knows nothing about the checks.
 
 use crate::failure::{Failure, Result};
 use portcullis_stack::{Workspace, process};
@@ -29,7 +29,7 @@ impl Source {
     }
 }
 
-/// Every text file that is tracked, or could be. Files that are not UTF-8 are left out.
+/// Every text file that is tracked or untracked, but not ignored. Files that are not UTF-8 are left out.
 pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Source>> {
     let mut command = Command::new("git");
     command

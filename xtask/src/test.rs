@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check there is, in the order of what it costs, and one line for each.
+//! `cargo xtask test`: every check, cheapest first, with one line for each.
 //!
 //! Owns the list of stages. A stage's output goes to a log and is shown only when the stage fails.
 
@@ -15,13 +15,13 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
-/// How much is tested.
+/// The extent of a test run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// All but the end-to-end tests.
+    /// Everything except the end-to-end tests.
     Fast,
     Full,
-    /// With all of them on every kind of Redis.
+    /// With all end-to-end tests on every kind of Redis.
     Everywhere,
 }
 
@@ -32,22 +32,22 @@ struct Stage {
 }
 
 enum Check {
-    /// Cargo with these arguments.
+    /// Runs Cargo with these arguments.
     Cargo(&'static [&'static str]),
-    /// Cargo for all packages that run natively ([`build::NATIVE`]), so that what one stage compiled serves the next.
+    /// Runs Cargo for all native packages ([`build::NATIVE`]), so that later stages reuse what one stage compiled.
     Native(Verb, Variables),
-    /// Code of ours.
+    /// Runs a function of this crate.
     Ours(fn(&Workspace) -> Result<()>),
 }
 
-/// A verb of Cargo, and what follows the selection of packages.
+/// A verb of Cargo, and the arguments after the selection of packages.
 type Verb = (&'static str, &'static [&'static str]);
 type Variables = &'static [(&'static str, &'static str)];
 
 /// Private items are documented too, so public documentation may link to them.
 const DENY_WARNINGS: &[(&str, &str)] =
     &[("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")];
-/// How much of a failed stage's log is shown.
+/// How many lines of a failed stage's log are shown.
 const SHOWN_LINES: usize = 60;
 
 const STAGES: &[Stage] = &[
@@ -81,7 +81,7 @@ const STAGES: &[Stage] = &[
         ]),
     },
     Stage {
-        // Compiles the end-to-end tests, too, and runs none of them.
+        // Also compiles the end-to-end tests, but runs none of them.
         name: "unit, scenario and Lua tests",
         check: Check::Native(("test", &["--no-fail-fast"]), &[("PORTCULLIS_TEST_PART", "none")]),
     },
@@ -103,8 +103,8 @@ const STAGES: &[Stage] = &[
 
 const END_TO_END_TESTS: Verb = ("test", &["--test", "e2e"]);
 
-/// The suite in the one mode of the filter, what depends on the mode in the other one too, and on a Redis Cluster what
-/// decides and counts there.
+/// The whole suite in one mode of the filter, the tests that depend on the mode in the other one, and the tests of
+/// decisions and counts on a Redis Cluster.
 const END_TO_END: [Stage; 4] = [
     Stage { name: "end to end, hold mode", check: Check::Native(END_TO_END_TESTS, &[]) },
     Stage {
@@ -127,7 +127,7 @@ const END_TO_END: [Stage; 4] = [
     },
 ];
 
-/// The rest of the suite in the other mode, and the whole of it on every other kind of Redis.
+/// The rest of the suite in the other mode, and the whole suite on every other kind of Redis.
 const ELSEWHERE: [Stage; 3] = [
     Stage {
         name: "end to end, split mode, the rest",
@@ -146,7 +146,8 @@ const ELSEWHERE: [Stage; 3] = [
     },
 ];
 
-/// Runs the stages, those that start Envoy from a test with the version `envoy` if there is one. Those that follow a failure run as well: one round shows everything that is wrong.
+/// Runs the stages; `envoy` selects the version of Envoy for tests that start it. Stages after a failed one run as
+/// well, so that one round shows every fault.
 pub(crate) fn test(workspace: &Workspace, extent: Extent, envoy: Option<&str>) -> Result<()> {
     let logs = workspace.root.join("target/test-logs");
     fs::create_dir_all(&logs)
@@ -166,7 +167,7 @@ pub(crate) fn test(workspace: &Workspace, extent: Extent, envoy: Option<&str>) -
         }
     }
     println!("in {}", seconds(started.elapsed()));
-    // A line of its own: this is what CI reads.
+    // CI reads this line.
     println!("{passed} passed, {failed} failed");
     if failed == 0 { Ok(()) } else { Err(Failure::new("the logs are in target/test-logs/")) }
 }
@@ -206,7 +207,7 @@ impl Stage {
     }
 }
 
-/// Runs a program into a log; the failure is what it wrote.
+/// Runs a program with its output in a log; a failure contains that output.
 fn logged(name: &str, mut command: Command, log: &Path) -> Result<()> {
     let open = || -> std::io::Result<(File, File)> {
         let file = File::create(log)?;
@@ -222,7 +223,7 @@ fn logged(name: &str, mut command: Command, log: &Path) -> Result<()> {
     Err(Failure::new(format!("{tail}\n(the end of {})", log.display())))
 }
 
-/// How many tests a log of `cargo test` speaks of.
+/// How many tests a log of `cargo test` counts.
 fn counted(log: &PathBuf) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let tests: u64 = text
@@ -238,11 +239,11 @@ fn word(word: &str, colour: &str) -> String {
     if stdout().is_terminal() { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() }
 }
 
-/// Starts what takes a network or one processor for minutes, beside the stages that do not need it.
+/// Starts slow work that needs only a network or one processor, beside the stages that do not depend on it.
 fn ahead(workspace: &Workspace) {
     let workspace = workspace.clone();
     thread::spawn(move || {
-        // What goes wrong here goes wrong again in the stage, which reports it.
+        // The stage repeats a failure of this and reports it.
         if build::require_wasm_target().is_ok() {
             build::filter_ahead(&workspace);
         }

@@ -1,4 +1,4 @@
-//! The stack in the foreground: starts it, says where things are, and watches over it until a signal comes.
+//! The stack in the foreground: starts it, prints its addresses, and watches it until a signal comes.
 
 use crate::build;
 use crate::failure::{Failure, Result};
@@ -8,9 +8,9 @@ use portcullis_stack::{Ports, Process, Stack, StackOptions, Tools, Workspace, en
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often the processes are looked at.
+/// How often the processes are checked.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long Redis stays away after a crash: long enough to see what the gateway does without it.
+/// How long Redis stays down after a crash: long enough to observe the gateway without it.
 const OUTAGE: Duration = Duration::from_secs(3);
 
 /// `cargo xtask up`.
@@ -24,7 +24,7 @@ pub(crate) fn up(workspace: &Workspace, port_base: Option<u16>) -> Result<()> {
 
 /// Installs, builds and starts what is missing, and writes the `env` file.
 pub(crate) fn start(workspace: &Workspace, port_base: Option<u16>) -> Result<Stack> {
-    // Before anything is built: whoever named ports that are taken need not wait to hear of it.
+    // Before the build: a user who gives ports that are taken does not have to wait for the error.
     let ports = port_base.map(Ports::consecutive).transpose()?;
     if let Some(risk) = port_base.and_then(Ports::risk_of) {
         eprintln!("warning: {risk}");
@@ -40,7 +40,7 @@ pub(crate) fn start(workspace: &Workspace, port_base: Option<u16>) -> Result<Sta
     Ok(stack)
 }
 
-/// Where things are, and how to use them.
+/// Prints addresses and examples of use.
 pub(crate) fn describe(stack: &Stack) {
     let env = stack.dir().join("env");
     println!("gateway          {}", stack.envoy.url());
@@ -55,7 +55,7 @@ pub(crate) fn describe(stack: &Stack) {
     println!("variables        . {}", env.display());
 }
 
-/// Returns only when the gateway itself has died; a signal ends the process elsewhere.
+/// Returns only when the gateway's process has ended; a signal ends this process elsewhere.
 pub(crate) fn watch(stack: &Stack) -> Result<()> {
     let mut others =
         vec![stack.openbao.process(), stack.connector.process(), stack.python.process()];
@@ -77,12 +77,12 @@ pub(crate) fn watch(stack: &Stack) -> Result<()> {
     }
 }
 
-/// Who serves the Redis port.
+/// The owner of the Redis port.
 enum Redis {
     Ours,
-    /// Ours has died; nobody does since then.
+    /// Our Redis has ended; since then no process serves the port.
     Nobody(Instant),
-    /// Somebody started another one meanwhile, as one does to try out an outage.
+    /// The user started another Redis, to try out an outage.
     Another,
 }
 

@@ -1,6 +1,6 @@
-//! Asks the programs themselves whether the shipped configurations are good: Envoy, and a Compose parser.
+//! Validates the shipped configurations with the programs themselves: Envoy, and a Compose parser.
 //!
-//! Owns which files there are to check. Starts no servers.
+//! Owns the list of files to check. Starts no servers.
 
 use crate::failure::{Failure, Result};
 use crate::mesh::rendered;
@@ -13,7 +13,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Every Envoy bootstrap in the tree, and what control planes made of the manifests, if of today's.
+/// Every Envoy bootstrap in the tree, and the control planes' output for the manifests; fails when that output is
+/// outdated.
 pub(crate) fn bootstraps(workspace: &Workspace) -> Result<()> {
     let tools = Tools::install(workspace)?;
     let bench = Bench::new(workspace)?;
@@ -37,7 +38,8 @@ pub(crate) fn bootstraps(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// The routes and the seal that `portcullis render` makes of its tests' description, in a listener that has nothing else.
+/// The routes and the seal that `portcullis render` makes of its tests' description, in a listener without anything
+/// else.
 fn made_by_render(workspace: &Workspace) -> Result<Value> {
     let (routes, seal) = (rendered_for(workspace, "envoy")?, rendered_for(workspace, "seal")?);
     let cluster = |name: &str| json!({"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": {"cluster_name": name}});
@@ -79,7 +81,7 @@ fn rendered_for(workspace: &Workspace, target: &str) -> Result<Value> {
     Ok(made["documents"][0].clone())
 }
 
-/// What a bootstrap refers to on the machine that checks it.
+/// The files that a bootstrap refers to, on the machine that validates it.
 struct Bench {
     dir: PathBuf,
     artifacts: Artifacts,
@@ -113,7 +115,7 @@ impl Bench {
             .set("GUARD", "a-value-that-nobody-can-guess")
     }
 
-    /// What a rendered file has placeholders for.
+    /// The values for the placeholders of a rendered file.
     fn rendered(&self) -> Bootstrap {
         Bootstrap::default()
             .wasm(&self.artifacts)
@@ -128,12 +130,13 @@ impl Bench {
     }
 }
 
-/// `docker-compose.yml`, by a Compose implementation (references, interpolation) and by the schema (misspelt names).
+/// Checks `docker-compose.yml` with a Compose implementation (references, interpolation) and with the schema (misspelt
+/// names).
 pub(crate) fn compose(workspace: &Workspace) -> Result<()> {
     let tools = Tools::install(workspace)?;
     let file = workspace.root.join("docker-compose.yml");
     let mut parse = tools.python_command();
-    // Only the parser is wanted: a dry run needs no podman.
+    // Only uses the parser: a dry run needs no podman.
     parse.args(["-m", "podman_compose", "--dry-run", "--file"]).arg(&file).arg("config");
     accepted("podman-compose config", parse)?;
     let mut check = tools.python_command();

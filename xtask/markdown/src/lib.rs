@@ -1,7 +1,7 @@
-//! Reads pages of Markdown, as far as checks of documentation look into them: blocks, prose, code spans and links.
+//! Parses Markdown pages, as far as checks of documentation need it: blocks, prose, code spans and links.
 //!
-//! Owns what a fence is. Of `cargo xtask tidy` and of the tests of the command line tool; both say line numbers, so this
-//! goes by lines. Knows nothing of what pages are to say.
+//! Owns what a fence is. `cargo xtask tidy` and the tests of the command line tool use it; both report line numbers, so
+//! it works line by line. Knows nothing of the pages' content.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -11,9 +11,9 @@ use std::{fs, io};
 pub struct Block {
     /// The line of the fence that opens it; the first line of a page is 1.
     pub line: usize,
-    /// What the fence says: `json`, `sh`, or nothing.
+    /// The info string of the fence: `json`, `sh`, or empty.
     pub language: String,
-    /// Without the indentation of a list that it is in.
+    /// Without the indentation of a surrounding list.
     pub text: String,
 }
 
@@ -29,7 +29,7 @@ pub fn blocks(page: &str) -> Vec<Block> {
             }
             (Some(_), Some(_), _) => indent = None,
             (None, Some(indent), Some(block)) => {
-                // A line that is not indented as far is kept as it is: whoever reads the block will say what is wrong.
+                // Keeps a line with less indentation as it is: the parser of the block reports the fault.
                 let own = text.get(..indent).filter(|it| it.trim().is_empty());
                 block
                     .text
@@ -52,7 +52,7 @@ pub fn prose(page: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// The code spans of a line of prose, and whatever else stands between single backquotes.
+/// The code spans of a line of prose, and any other text between single backquotes.
 pub fn spans(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
@@ -62,7 +62,7 @@ pub fn links(line: &str) -> impl Iterator<Item = &str> {
     line.split("](").skip(1).filter_map(|rest| rest.split(')').next())
 }
 
-/// The pages in a folder and in those below, in order.
+/// The pages in a folder and its subfolders, in order.
 ///
 /// # Errors
 /// When a folder cannot be read.
@@ -80,7 +80,7 @@ pub fn pages(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What follows the mark of a fence.
+/// The text after the mark of a fence.
 fn fence(line: &str) -> Option<&str> {
     line.trim_start().strip_prefix("```")
 }

@@ -1,6 +1,7 @@
-//! What makes each alert fire, and how it is undone.
+//! The causes that make each alert fire, and how each one is undone.
 //!
-//! A cause works until its alerts fire or its time is over, then undoes what it did. Those of one phase run at once.
+//! A cause works until its alerts fire or its time is over, then undoes its change. The causes of one phase run at the
+//! same time.
 
 use super::scene::{CONNECTIONS, Scene, read, write};
 use super::watch::{Expected, Pending};
@@ -16,7 +17,7 @@ use std::time::Duration;
 /// One cause.
 pub(crate) struct Cause {
     pub(crate) expected: &'static [Expected],
-    /// For the table.
+    /// The text in the table.
     pub(crate) what: &'static str,
     pub(crate) act: fn(&Scene, &Pending<'_>) -> Result<()>,
 }
@@ -29,14 +30,14 @@ const fn on(alert: &'static str, labels: &'static [(&'static str, &'static str)]
     Expected { alert, labels }
 }
 
-/// What takes long and stands in nobody's way.
+/// A slow cause that disturbs no other one.
 pub(crate) const ALL_ALONG: &[Cause] = &[Cause {
     expected: &[any("PortcullisPolicyVersionsDiffer")],
     what: "a policy is pushed to the Redis of one gateway only",
     act: versions,
 }];
 
-/// With Redis and Vault there.
+/// Causes that need Redis and Vault.
 pub(crate) const SIDE_BY_SIDE: &[Cause] = &[
     Cause {
         expected: &[any("PortcullisAuthFailureBurst")],
@@ -103,7 +104,7 @@ pub(crate) const SIDE_BY_SIDE: &[Cause] = &[
     },
 ];
 
-/// One after the other, on the first gateway.
+/// Outages of the first gateway, one after the other.
 pub(crate) const OUTAGES_OF_THE_FIRST: &[Cause] = &[
     Cause {
         expected: &[
@@ -123,7 +124,7 @@ pub(crate) const OUTAGES_OF_THE_FIRST: &[Cause] = &[
     },
 ];
 
-/// One after the other, on the second gateway.
+/// Outages of the second gateway, one after the other.
 pub(crate) const OUTAGES_OF_THE_SECOND: &[Cause] = &[
     Cause {
         expected: &[on("PortcullisDependencySlow", &[("dependency", "redis")])],
@@ -142,14 +143,14 @@ pub(crate) const OUTAGES_OF_THE_SECOND: &[Cause] = &[
     },
 ];
 
-/// Alone, at the end.
+/// Runs alone, at the end.
 pub(crate) const AT_THE_END: &[Cause] = &[Cause {
     expected: &[any("PortcullisAbsent")],
     what: "all gateways are stopped, then one is started",
     act: absent,
 }];
 
-/// What no cause here makes fire, and why.
+/// Alerts that no cause here fires, and why.
 pub(crate) const NOT_CAUSED: &[(&str, &str)] = &[
     ("PortcullisAuditBuffered", "needs 16 MiB of lines that nobody reads, about 16,000 calls"),
     ("PortcullisVmCrashed", "no request is known that makes the module trap"),
@@ -172,7 +173,7 @@ fn wrong_keys(scene: &Scene, pending: &Pending<'_>) -> Result<()> {
 
 fn too_many_calls(scene: &Scene, pending: &Pending<'_>) -> Result<()> {
     while pending.goes_on() {
-        // At once: a busy machine makes fewer than five a second one after the other.
+        // All at once: one after the other, a busy machine makes fewer than five a second.
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| scene.call(&scene.free.key, "get_dashboard_metrics", json!({})));
@@ -327,7 +328,7 @@ fn redis_dies(scene: &Scene, pending: &Pending<'_>) -> Result<()> {
 }
 
 fn degraded(scene: &Scene, pending: &Pending<'_>) -> Result<()> {
-    // Every worker confirms the key.
+    // Enough calls that every worker confirms the key.
     for _ in 0..20 {
         scene.second.call("well");
     }
@@ -363,7 +364,7 @@ fn went_back(scene: &Scene, pending: &Pending<'_>) -> Result<()> {
     let [_, other] = &second.keys;
     second.valkey.back_up()?;
     second.operator.revoke_key(&other.id, "after the backup")?;
-    // Both workers see that.
+    // Enough calls that both workers notice.
     for _ in 0..20 {
         second.call("well");
         second.send(1, "tools/list", json!({}));
@@ -386,7 +387,7 @@ fn absent(scene: &Scene, pending: &Pending<'_>) -> Result<()> {
     let ports = scene.stack.options().ports;
     let mut again = scene.stack.replica("again")?;
     (again.port, again.admin_port) = (ports.gateway, ports.envoy_admin);
-    // Until the end of the program: what is cleared has to stay so.
+    // Runs until the end of the program: cleared alerts have to stay cleared.
     let envoy = Envoy::start(again)?;
     scene.keep(envoy);
     Ok(())

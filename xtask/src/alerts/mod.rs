@@ -1,7 +1,7 @@
 //! `cargo xtask alerts`: the alert rules and the dashboard on the real stack, with a real Prometheus.
 //!
-//! Owns the order: promtool, gateways, Prometheus, causes, queries, report. It needs a Debian package and time, so it is
-//! no part of the test command: what it saw is committed, and the test command compares the digest.
+//! Owns the order: promtool, gateways, Prometheus, causes, queries, report. It needs a Debian package and time, so the
+//! test command does not include it: its results are committed, and the test command compares the digest.
 
 mod causes;
 mod prometheus;
@@ -45,11 +45,11 @@ pub(crate) struct Options {
     built: bool,
 }
 
-/// The longest that an alert takes to fire: its window, its wait, and what a busy machine adds.
+/// The longest time until an alert fires: its window, its wait, and the delay of a busy machine.
 const FIRES_WITHIN: Duration = Duration::from_secs(12 * 60);
 /// The longest window, and the time until it has passed.
 const CLEARS_WITHIN: Duration = Duration::from_secs(18 * 60);
-/// What no factor shortens.
+/// The shortest bound; no factor shortens it.
 const AT_LEAST: Duration = Duration::from_secs(90);
 
 /// `cargo xtask alerts`.
@@ -68,7 +68,7 @@ pub(crate) fn alerts(workspace: &Workspace, options: &Options) -> Result<()> {
     } else {
         build::all(workspace)?;
     }
-    // Two runs with different factors do not meet.
+    // Runs with different factors use different folders.
     let dir = workspace.target.join("alerts").join(options.faster.to_string());
     if dir.exists() {
         fs::remove_dir_all(&dir)
@@ -115,7 +115,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Every phase, under calls that go on all the time.
+    /// Runs every phase, with a constant background of calls.
     fn all(&self) -> Result<()> {
         let calls_end = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -126,7 +126,7 @@ impl Run<'_> {
                     thread::sleep(Duration::from_millis(400));
                 }
             });
-            // A rate wants a window of them.
+            // A rate needs a full window of calls.
             thread::sleep(Duration::from_secs(20));
             let result = self.phases();
             calls_end.store(true, Ordering::SeqCst);
@@ -150,7 +150,7 @@ impl Run<'_> {
                     self.clear(cause, acted?)
                 }));
             }
-            // What clears may do so while the outages come.
+            // Alerts may clear while the outages run.
             while at_work.load(Ordering::SeqCst) > 0 {
                 thread::sleep(Duration::from_millis(200));
             }
@@ -166,14 +166,14 @@ impl Run<'_> {
         })
     }
 
-    /// Until its alerts fire; how soon each did.
+    /// Runs a cause until its alerts fire; returns how soon each fired.
     fn act(&self, cause: &Cause) -> Result<Vec<Option<Duration>>> {
         let pending = Pending::new(&self.watch, cause.expected, self.within(FIRES_WITHIN));
         (cause.act)(self.scene, &pending)?;
         Ok(pending.note())
     }
 
-    /// Until they clear.
+    /// Waits until the alerts clear.
     fn clear(&self, cause: &Cause, fired: Vec<Option<Duration>>) -> Result<()> {
         let cleared = watch::cleared(&self.watch, cause.expected, self.within(CLEARS_WITHIN));
         for ((expected, fired), cleared) in cause.expected.iter().zip(fired).zip(cleared) {
@@ -188,7 +188,7 @@ impl Run<'_> {
         bound / self.options.faster + AT_LEAST
     }
 
-    /// Asks every query of the dashboard for the whole run.
+    /// Runs every query of the dashboard over the whole run.
     fn ask(&self, panels: &[rules::PanelQuery], from: f64) -> Result<Vec<Asked>> {
         let range = since_1970() - from;
         panels

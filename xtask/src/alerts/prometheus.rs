@@ -1,6 +1,6 @@
 //! Prometheus and promtool, from Debian's package: installed without root, started on loopback, asked over HTTP.
 //!
-//! Knows nothing about what is asked.
+//! Knows nothing about the queries.
 
 use crate::failure::{Failure, Result};
 use crate::progress::step;
@@ -23,7 +23,7 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Takes them from `target/tools/prometheus`, or puts them there with APT's and dpkg's own programs.
+    /// Uses the programs in `target/tools/prometheus`, or installs them there with APT and dpkg.
     pub(crate) fn install(workspace: &Workspace) -> Result<Self> {
         let dir = workspace.tools_dir().join("prometheus");
         let bin = dir.join("usr/bin");
@@ -51,7 +51,7 @@ impl Programs {
         Ok(programs)
     }
 
-    /// What it calls itself.
+    /// Its own version string.
     pub(crate) fn version(&self) -> Result<String> {
         let mut command = Command::new(&self.server);
         command.arg("--version");
@@ -95,12 +95,12 @@ impl Target {
 
 /// A running Prometheus that scrapes and evaluates every second.
 pub(crate) struct Prometheus {
-    /// Ends with this.
+    /// Dropping it stops Prometheus.
     _process: Process,
     url: String,
 }
 
-/// One alert that Prometheus holds.
+/// One alert in Prometheus.
 pub(crate) struct Held {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) is_firing: bool,
@@ -116,7 +116,7 @@ impl Prometheus {
     ) -> Result<Self> {
         let written = |name: &str, value: &Value| -> Result<PathBuf> {
             let file = dir.join(name);
-            // JSON is YAML.
+            // JSON is valid YAML.
             fs::write(&file, format!("{value:#}")).map_err(|error| {
                 Failure::new(format!("could not write {}: {error}", file.display()))
             })?;
@@ -150,7 +150,7 @@ impl Prometheus {
         Ok(Self { _process: process, url })
     }
 
-    /// What `/api/v1/alerts` says.
+    /// The alerts of `/api/v1/alerts`.
     pub(crate) fn alerts(&self) -> Result<Vec<Held>> {
         let reply = http::get(&format!("{}/api/v1/alerts", self.url))?.json();
         let alerts = reply.pointer("/data/alerts").and_then(Value::as_array);
@@ -167,7 +167,7 @@ impl Prometheus {
             .collect())
     }
 
-    /// How many series a query gives between two times, in seconds since 1970, with a number in at least one point.
+    /// How many series a query returns between two times, in seconds since 1970, with a number in at least one point.
     pub(crate) fn series(&self, query: &str, (from, to): (f64, f64), step: u32) -> Result<usize> {
         let form = format!("query={}&start={from}&end={to}&step={step}", encoded(query));
         let headers = [("content-type", "application/x-www-form-urlencoded")];
@@ -188,7 +188,7 @@ fn texts(value: Option<&Value>) -> BTreeMap<String, String> {
     members.map(|(name, it)| (name.clone(), it.as_str().unwrap_or_default().to_owned())).collect()
 }
 
-/// As a form has it.
+/// Percent-encodes text for a form.
 fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

@@ -1,4 +1,4 @@
-//! What a run saw: the page that is committed, and whether all of it holds.
+//! The results of a run: the page that is committed, and whether every alert and query works.
 
 use super::causes::NOT_CAUSED;
 use super::rules::{DIGEST, SEEN};
@@ -42,7 +42,7 @@ fn seconds(after: Option<Duration>) -> String {
     after.map_or_else(|| "never".to_owned(), |it| format!("{} s", it.as_secs_f64().round()))
 }
 
-/// A query of the dashboard, and how many series it gave.
+/// A query of the dashboard, and the number of its series.
 pub(crate) struct Asked {
     pub(crate) panel: String,
     pub(crate) query: String,
@@ -56,12 +56,12 @@ pub(crate) struct Report {
     pub(crate) took: Duration,
     pub(crate) rows: Vec<Row>,
     pub(crate) asked: Vec<Asked>,
-    /// Descriptions that could not be made.
+    /// Descriptions whose template failed.
     pub(crate) broken: Vec<String>,
 }
 
 impl Report {
-    /// Writes it where it is to be kept, and fails when something does not hold.
+    /// Writes the page if it is to be recorded, and fails when a result is wrong.
     pub(crate) fn conclude(&self, workspace: &Workspace, record: bool) -> Result<()> {
         let empty: Vec<&Asked> = self.asked.iter().filter(|it| it.series == 0).collect();
         for Asked { panel, query, .. } in &empty {
@@ -110,7 +110,7 @@ impl Report {
             took.as_secs(),
         );
         for row in rows {
-            // Writing to a text does not fail.
+            // Writing to a `String` does not fail.
             let _ = writeln!(
                 text,
                 "| {} | {} | {} | {} |",

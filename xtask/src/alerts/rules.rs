@@ -1,7 +1,7 @@
-//! The rules and the dashboard as data: which alerts there are, and every query with the names in it.
+//! The rules and the dashboard as data: the alerts, and every query with its names.
 //!
-//! Owns how a query is read: names, the labels in their selectors, and the labels that are kept. Asks nobody, and runs
-//! nothing; that is the business of `prometheus`.
+//! Owns how a query is parsed: names, the labels in their selectors, and the labels that are kept. Runs no query;
+//! `prometheus` does.
 
 use crate::failure::{Failure, Result};
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
@@ -11,13 +11,13 @@ use std::fmt::Write as _;
 
 /// The recording and alert rules.
 pub(crate) const RULES: &str = "observability/prometheus/portcullis.rules.yaml";
-/// What promtool tests them with.
+/// The file with promtool's tests of them.
 pub(crate) const TESTS: &str = "observability/prometheus/portcullis.rules.test.yaml";
 /// The dashboard.
 pub(crate) const DASHBOARD: &str = "observability/grafana/portcullis.json";
-/// What a run wrote.
+/// The page that a run writes.
 pub(crate) const SEEN: &str = "docs/reference/alerts.md";
-/// How the digest stands on that page.
+/// The line with the digest on that page.
 pub(crate) const DIGEST: &str = "Digest of rules and queries: `";
 
 /// One alert.
@@ -30,10 +30,10 @@ pub(crate) struct Alert {
     pub(crate) runbook: String,
 }
 
-/// A rule, whatever it makes.
+/// An alert rule or a recording rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// Of the alert, or of what is recorded.
+    /// The name of the alert, or of the recorded series.
     pub(crate) name: String,
     pub(crate) query: String,
     /// How long an alert waits.
@@ -41,7 +41,7 @@ pub(crate) struct Rule {
     pub(crate) alert: Option<Alert>,
 }
 
-/// The groups of a file of rules, as Prometheus reads them.
+/// The groups of a rule file, as Prometheus parses them.
 pub(crate) fn document(text: &str) -> Result<Value> {
     let fault = |why: String| Failure::new(format!("{RULES}: {why}"));
     let documents = Yaml::load_from_str(text).map_err(|error| fault(error.to_string()))?;
@@ -76,7 +76,7 @@ pub(crate) fn rules(document: &Value) -> Vec<Rule> {
         .collect()
 }
 
-/// A query of the dashboard, and the panel that asks it.
+/// A query of the dashboard, and its panel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PanelQuery {
     pub(crate) panel: String,
@@ -96,7 +96,7 @@ pub(crate) fn panel_queries(dashboard: &Value) -> Vec<PanelQuery> {
     all
 }
 
-/// Of what a run decides about: queries, waits and panels, not the texts for people.
+/// A digest of everything that affects a run: queries, waits and panels, not the texts for people.
 pub(crate) fn digest(rules: &[Rule], panels: &[PanelQuery]) -> String {
     let mut hash = Sha256::new();
     for Rule { name, query, wait, .. } in rules {
@@ -117,11 +117,11 @@ pub(crate) fn digest(rules: &[Rule], panels: &[PanelQuery]) -> String {
 pub(crate) struct Names {
     /// Metrics, each with the labels that its selector names.
     pub(crate) metrics: Vec<(String, Vec<String>)>,
-    /// Labels behind `by`, `on` and the like.
+    /// Labels after `by`, `on` and the like.
     pub(crate) kept: Vec<String>,
 }
 
-/// What behind a parenthesis are labels.
+/// Keywords whose parentheses contain labels.
 const CLAUSES: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 
 /// Reads the names of a PromQL query.
@@ -157,7 +157,7 @@ pub(crate) fn names(query: &str) -> Names {
     names
 }
 
-/// The labels up to the end of a selector, which is taken off `rest`.
+/// The labels up to the end of a selector; removes the selector from `rest`.
 fn selected(rest: &mut &str) -> Vec<String> {
     let mut labels = Vec::new();
     while let Some(first) = rest.chars().next() {
@@ -181,12 +181,12 @@ fn is_of_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == ':'
 }
 
-/// Metrics of ours, of Envoy, and what rules record.
+/// Metrics of Portcullis and of Envoy, and recorded series.
 fn is_metric(word: &str) -> bool {
     word.starts_with("portcullis_") || word.starts_with("envoy_") || word.contains(':')
 }
 
-/// What follows a string in quotation marks.
+/// The text after a string in quotation marks.
 fn after_string(text: &str) -> &str {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -200,7 +200,7 @@ fn after_string(text: &str) -> &str {
     ""
 }
 
-/// The rules with every time in them so many times shorter, at least a second: windows, offsets and waits.
+/// The rules with all times divided by `times`, at least a second: windows, offsets and waits.
 pub(crate) fn faster(document: &Value, times: u32) -> Value {
     match document {
         Value::Object(members) => Value::Object(
@@ -221,7 +221,7 @@ pub(crate) fn faster(document: &Value, times: u32) -> Value {
     }
 }
 
-/// A query with its times so many times shorter.
+/// A query with its times divided by `times`.
 pub(crate) fn faster_query(query: &str, times: u32) -> String {
     let mut out = String::new();
     let mut rest = query;
@@ -251,7 +251,7 @@ fn shorter(time: &str, times: u32) -> String {
     format!("{}s", number.saturating_mul(seconds).div_ceil(times.max(1)).max(1))
 }
 
-/// A document of YAML as JSON.
+/// A YAML document as JSON.
 pub(crate) fn json(yaml: &Yaml<'_>) -> Value {
     match yaml {
         Yaml::Value(Scalar::Boolean(value)) => Value::from(*value),

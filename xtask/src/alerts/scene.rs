@@ -1,7 +1,8 @@
-//! The gateways that a run looks at, and calls to them.
+//! The gateways of a run, and calls to them.
 //!
-//! `first` is the demo's stack as `cargo xtask up` starts it; `second` has a Redis with a clock of its own, another audit log and other routes,
-//! so that a cause there leaves the first one alone; `small` has little memory and a certificate that is over.
+//! `first` is the demo's stack as `cargo xtask up` starts it. `second` has a Redis with its own clock, another audit
+//! log and other routes, so that a cause there does not affect the first one. `small` has little memory and an expired
+//! certificate.
 
 use super::prometheus::Target;
 use super::server;
@@ -18,33 +19,33 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// Connections that the second gateway may have.
+/// The most connections of the second gateway.
 pub(crate) const CONNECTIONS: usize = 40;
-/// Less than an Envoy takes without a request.
+/// Less memory than an Envoy uses without a request.
 const LITTLE_MEMORY: u32 = 30_000_000;
 
-/// What the demo's policy gets, so that a budget and a rule in shadow mode are there.
+/// Additions to the demo's policy: a budget and a rule in shadow mode.
 const MORE_POLICY: &str = "\nlimits: {month: {limit: 100, window: 30d, per: [org], cost: credits, alert: 80, match: {tools: [search_contacts]}}}\n";
 const IN_SHADOW: (&str, &str) = (
     "get_dashboard_metrics: {read_only: true}",
     "get_dashboard_metrics: {read_only: true, conditions: [{when: 1 > 2, enforcement: shadow}]}",
 );
 
-/// Everything that runs.
+/// All parts of a run.
 pub(crate) struct Scene {
     pub(crate) stack: Stack,
     /// Key of the tier `free`.
     pub(crate) free: IssuedKey,
     pub(crate) second: Second,
-    /// Starts when its cause comes.
+    /// Its cause starts it.
     pub(crate) small: EnvoyOptions,
     pub(crate) policy: PathBuf,
     pub(crate) dir: PathBuf,
-    /// Started in the place of one above.
+    /// Envoys that replaced one of those above.
     again: Mutex<Vec<Envoy>>,
 }
 
-/// The gateway that is changed.
+/// The gateway with changes.
 pub(crate) struct Second {
     pub(crate) envoy: Envoy,
     pub(crate) valkey: Valkey,
@@ -56,11 +57,11 @@ pub(crate) struct Second {
 impl Scene {
     pub(crate) fn start(workspace: &Workspace, dir: &Path) -> Result<Self> {
         let mut options = StackOptions::new(workspace, dir.join("stack"))?;
-        // Soon enough asked again to notice that Vault is away.
+        // The filter asks Vault again after a second, so that it notices Vault's outage.
         options = options.set("VAULT_CACHE_SECONDS", 1);
         let policy = dir.join("policy.yaml");
         let demo = read(&options.policy)?;
-        // What pauses a caller would keep limits from refusing it.
+        // A cool-off pauses a caller, so that limits would not refuse it.
         let kept = demo.lines().filter(|line| !line.starts_with("cool_off:"));
         let text = kept.collect::<Vec<_>>().join("\n").replace(IN_SHADOW.0, IN_SHADOW.1);
         write(&policy, &format!("{text}{MORE_POLICY}"))?;
@@ -81,18 +82,18 @@ impl Scene {
         [first, Target::of("second", &self.second.envoy), small]
     }
 
-    /// Until the end of the run.
+    /// Keeps an Envoy until the end of the run.
     pub(crate) fn keep(&self, envoy: Envoy) {
         self.again.lock().unwrap_or_else(PoisonError::into_inner).push(envoy);
     }
 
-    /// Calls that succeed, so that shares have something to be shares of.
+    /// Makes successful calls, so that ratios have a denominator.
     pub(crate) fn steady(&self) {
         self.call(&self.stack.analyst.key, "get_dashboard_metrics", json!({}));
         self.second.call("well");
     }
 
-    /// A call of a tool of the demo's server through the first gateway; the status, 0 without an answer.
+    /// Calls a tool of the demo's server through the first gateway; returns the status, 0 without an answer.
     pub(crate) fn call(&self, key: &str, tool: &str, arguments: Value) -> u16 {
         let params = json!({"name": tool, "arguments": arguments});
         send(&self.stack.mcp_url(), key, "tools/call", params)
@@ -133,26 +134,26 @@ impl Second {
         Ok(Self { envoy, valkey, operator, keys, clock })
     }
 
-    /// A call of the misbehaving server's tool.
+    /// Calls the misbehaving server's tool.
     pub(crate) fn call(&self, message: &str) -> u16 {
         let params = json!({"name": "echo", "arguments": {"message": message}});
         self.send(0, "tools/call", params)
     }
 
-    /// Any message to it, with one of the two keys.
+    /// Sends any message to that server, with one of the two keys.
     pub(crate) fn send(&self, key: usize, method: &str, params: Value) -> u16 {
         let key = self.keys.get(key).map(|key| key.key.as_str()).unwrap_or_default();
         send(&format!("{}/python/mcp", self.envoy.url()), key, method, params)
     }
 
-    /// Sets the clock of its Redis so many seconds before the right time.
+    /// Sets the clock of its Redis this many seconds ahead of the right time.
     pub(crate) fn set_clock(&self, seconds: i64) -> Result<()> {
         let file = fs::OpenOptions::new().write(true).open(&self.clock);
         file.and_then(|file| file.write_all_at(&seconds.to_ne_bytes(), 0))
             .map_err(|error| fault(&self.clock, &error))
     }
 
-    /// Makes its audit log another file, and has Envoy open it.
+    /// Redirects its audit log to another file, and makes Envoy open it.
     pub(crate) fn log_to(&self, file: &Path) -> Result<()> {
         relink(self.envoy.audit_log(), file)?;
         http::send("POST", &format!("{}/reopen_logs", self.envoy.admin_url()), &[], b"")?;
@@ -160,7 +161,7 @@ impl Second {
     }
 }
 
-/// A route that repeats, and a bound on connections that is soon reached.
+/// Adds retries to a route, and a low limit of connections.
 fn changed(config: &Path) -> portcullis_stack::Result<()> {
     use portcullis_stack::During;
     let named = || format!("change {}", config.display());
@@ -187,7 +188,7 @@ fn small(stack: &Stack, dir: &Path) -> Result<EnvoyOptions> {
     Ok(options)
 }
 
-/// Pins what the demo's server has, and pushes the policy.
+/// Pins the tools of the demo's server, and pushes the policy.
 fn pin(stack: &Stack, policy: &Path) -> Result<()> {
     let credential = read(stack.connector.credential_file())?;
     let credential = format!("Bearer {}", credential.trim());
@@ -228,13 +229,13 @@ fn moved_clock(workspace: &Workspace, dir: &Path) -> Result<(PathBuf, PathBuf)> 
     Ok((library, clock))
 }
 
-/// Makes `link` lead to `file`.
+/// Makes `link` point to `file`.
 fn relink(link: &Path, file: &Path) -> Result<()> {
     let _absent_at_first = fs::remove_file(link);
     symlink(file, link).map_err(|error| fault(link, &error))
 }
 
-/// One MCP message; the status of the answer, 0 without one.
+/// Sends one MCP message; returns the status of the answer, 0 without one.
 fn send(url: &str, key: &str, method: &str, params: Value) -> u16 {
     let message =
         json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();

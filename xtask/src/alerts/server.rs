@@ -1,6 +1,6 @@
-//! An MCP server that does what a real one should not: answers late or with nonsense, fails, hands out one session twice.
+//! An MCP server with faults: it answers late or with nonsense, fails, or hands out one session twice.
 //!
-//! Owns what it answers to which message. Listens on loopback until the program ends.
+//! Owns its answer to each message. Listens on loopback until the program ends.
 
 use crate::failure::{Failure, Result};
 use serde_json::{Value, json};
@@ -9,18 +9,18 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// Longer than every threshold of a latency.
+/// Longer than every latency threshold of an alert.
 const LATE: Duration = Duration::from_secs(7);
 const LONGEST_BODY: u64 = 1 << 20;
 
-/// Starts it; where it listens.
+/// Starts the server; returns its address.
 pub(crate) fn start() -> Result<SocketAddr> {
     let fault = |error| Failure::new(format!("could not start the misbehaving server: {error}"));
     let listener = TcpListener::bind("127.0.0.1:0").map_err(fault)?;
     let address = listener.local_addr().map_err(fault)?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A client that leaves early is none of its business.
+            // A client that disconnects early does not matter.
             thread::spawn(move || serve(&stream).ok());
         }
     });
@@ -45,7 +45,7 @@ fn serve(mut stream: &TcpStream) -> std::io::Result<()> {
     reader.take(LONGEST_BODY.min(length)).read_to_end(&mut body)?;
     let message: Value = serde_json::from_slice(&body).unwrap_or_default();
     let (status, session, result) = answer(&message);
-    // What fails says nothing that a client of MCP could read.
+    // A failure has no body that an MCP client could parse.
     let reply = match status {
         200 => json!({"jsonrpc": "2.0", "id": message.get("id"), "result": result}).to_string(),
         _ => "{}".to_owned(),
@@ -68,7 +68,7 @@ fn answer(message: &Value) -> (u16, &'static str, Value) {
             let result = json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": server});
             (200, "mcp-session-id: the-same-for-everybody\r\n", result)
         }
-        // The first one has a number for a name.
+        // The first tool has a number as its name.
         ("tools/list", _) => {
             let schema = json!({"type": "object"});
             (

@@ -1,6 +1,6 @@
-//! Which alerts fire, looked at twice a second while causes come and go.
+//! Checks twice a second which alerts fire, while causes start and end.
 //!
-//! Owns the two moments that a row of the table has. Knows nothing about the causes.
+//! Owns the two times in a row of the table. Knows nothing about the causes.
 
 use super::prometheus::{Held, Prometheus};
 use portcullis_stack::process;
@@ -19,17 +19,17 @@ pub(crate) struct Expected {
     pub(crate) labels: &'static [(&'static str, &'static str)],
 }
 
-/// What is firing now.
+/// The alerts that fire now.
 #[derive(Default)]
 pub(crate) struct Watch {
     firing: Mutex<Vec<BTreeMap<String, String>>>,
-    /// Descriptions that could not be made.
+    /// Descriptions whose template failed.
     broken: Mutex<Vec<String>>,
     over: AtomicBool,
 }
 
 impl Watch {
-    /// Looks until [`Watch::end`]. A look that fails is made again: Prometheus may be busy.
+    /// Polls until [`Watch::end`]. It repeats a failed query: Prometheus may be busy.
     pub(crate) fn look(&self, prometheus: &Prometheus) {
         while !self.over.load(Ordering::SeqCst) && !process::is_stopping() {
             if let Ok(held) = prometheus.alerts() {
@@ -66,7 +66,7 @@ impl Watch {
     }
 }
 
-/// The alerts of a cause that is at work.
+/// The alerts of a running cause.
 pub(crate) struct Pending<'a> {
     watch: &'a Watch,
     began: Instant,
@@ -83,7 +83,7 @@ impl<'a> Pending<'a> {
         Self { watch, began, until: began + bound, expected, fired }
     }
 
-    /// Whether one of its alerts has not fired yet and there is time.
+    /// Whether one of its alerts has not fired yet and time is left.
     pub(crate) fn goes_on(&self) -> bool {
         self.goes_on_for(|_| true)
     }
@@ -100,7 +100,7 @@ impl<'a> Pending<'a> {
         waits && Instant::now() < self.until && !process::is_stopping()
     }
 
-    /// When each alert began to fire, counted from the cause's beginning.
+    /// When each alert began to fire, counted from the start of the cause.
     pub(crate) fn note(&self) -> Vec<Option<Duration>> {
         let mut fired = self.fired.lock().unwrap_or_else(PoisonError::into_inner);
         for (expected, fired) in self.expected.iter().zip(fired.iter_mut()) {
@@ -112,7 +112,7 @@ impl<'a> Pending<'a> {
     }
 }
 
-/// When each alert stopped, counted from now on; `None` for one that did not within `bound`.
+/// When each alert stopped, counted from this call; `None` for one that did not stop within `bound`.
 pub(crate) fn cleared(
     watch: &Watch,
     expected: &[Expected],

@@ -1,6 +1,6 @@
-//! What the admission policies of a release refuse, on a real API server; and what they leave alone.
+//! The requests that a release's admission policies deny on a real API server, and those that they allow.
 //!
-//! Owns the manifests that others might apply.
+//! Owns the manifests that other teams might apply.
 
 use super::cases::{CASES, Helm};
 use super::releases::{delete_kept, uninstalled, written};
@@ -10,7 +10,7 @@ use crate::mesh::report::Report;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A manifest, and a part of the API server's message; nothing where it is taken.
+/// A manifest, and a part of the API server's message; `None` where it is allowed.
 struct Manifest {
     name: &'static str,
     text: &'static str,
@@ -197,7 +197,7 @@ pub(super) fn run(helm: &Helm, cluster: &Cluster, dir: &Path, report: &mut Repor
 
 fn judged(cluster: &Cluster, file: &Path, said: Option<&str>) -> Result<()> {
     let file = file.to_string_lossy();
-    // The other manager of a field takes it over: that is no reason to refuse.
+    // `--force-conflicts` takes the field over from its other manager: such a conflict is not a denial.
     let how = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--filename"];
     let apply = || cluster.kubectl(&[&how[..], &[&file]].concat()).map(drop);
     let Some(said) = said else { return apply() };
@@ -206,7 +206,7 @@ fn judged(cluster: &Cluster, file: &Path, said: Option<&str>) -> Result<()> {
         match apply() {
             Err(failure) if failure.to_string().contains(said) => return Ok(()),
             Err(failure) => return Err(Failure::new(format!("another message: {failure}"))),
-            // A policy counts once the API server has compiled it.
+            // A policy is in force once the API server has compiled it.
             Ok(()) if started.elapsed() < IN_FORCE_WITHIN => {}
             Ok(()) => return Err(Failure::new("the API server takes it")),
         }

@@ -1,6 +1,6 @@
-//! The value files, and Helm with them.
+//! The value files, and calls of Helm with them.
 //!
-//! Owns which files make a case. Knows nothing about what is in a manifest.
+//! Owns which files make a case. Knows nothing about the content of a manifest.
 
 use crate::failure::Result;
 use crate::mesh::cluster::succeeded;
@@ -8,20 +8,20 @@ use portcullis_stack::Workspace;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A set of value files, and what it is rendered to.
+/// A set of value files, and the name of the rendered file.
 pub(super) struct Case {
     pub(super) name: &'static str,
-    /// What `portcullis render` reads of it, too.
+    /// The file that `portcullis render` reads as well.
     pub(super) description: &'static str,
-    /// Files of `charts/values` behind the description.
+    /// Files of `charts/values` that follow the description.
     files: &'static [&'static str],
-    /// Of the release, too.
+    /// The namespace of the release and of its resources.
     pub(super) namespace: &'static str,
-    /// Whether the file of previous guards is given.
+    /// Whether the case has the file of previous guards.
     pub(super) previous: bool,
 }
 
-/// How the chart names the control planes, and how `portcullis render` does.
+/// The names of the control planes: in the chart, and in `portcullis render`.
 pub(super) const ISTIO: [&str; 2] = ["istio", "istio"];
 pub(super) const ENVOY_GATEWAY: [&str; 2] = ["envoy-gateway", "gateway-api"];
 
@@ -74,7 +74,7 @@ pub(super) const CASES: [Case; 10] = [
 ];
 
 impl Case {
-    /// Whether the patches are for the ports of the listeners only.
+    /// Whether the patches apply only to the ports of the listeners.
     pub(super) fn has_own_port(&self) -> bool {
         self.files.contains(&"own-port.yaml")
     }
@@ -85,12 +85,12 @@ impl Case {
     }
 }
 
-/// Helm, and where the chart and its value files are.
+/// Helm, with the paths of the chart and its value files.
 pub(super) struct Helm {
     pub(super) program: PathBuf,
     pub(super) chart: PathBuf,
     pub(super) values: PathBuf,
-    /// Helm's own files.
+    /// The home of Helm's own files.
     pub(super) home: PathBuf,
 }
 
@@ -102,7 +102,7 @@ impl Helm {
         Ok(Self { program, chart: charts.join("portcullis"), values: charts.join("values"), home })
     }
 
-    /// Helm with nothing of the machine's own settings.
+    /// Helm without the machine's own settings.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.env("HOME", &self.home).env_remove("KUBECONFIG");
@@ -131,12 +131,12 @@ impl Helm {
         succeeded("helm lint", command).map(drop)
     }
 
-    /// All manifests of a case but hooks, also those that need the API of Prometheus's operator.
+    /// All manifests of a case except hooks, including those that need the API of Prometheus's operator.
     pub(super) fn template(&self, case: &Case) -> Result<String> {
         self.render(case, &["--no-hooks", "--api-versions", "monitoring.coreos.com/v1"])
     }
 
-    /// The same with further options.
+    /// As [`Helm::template`], with hooks and further options.
     pub(super) fn render(&self, case: &Case, more: &[&str]) -> Result<String> {
         let mut command = self.command();
         command.args(["template", "portcullis", "--namespace", case.namespace]);
@@ -144,7 +144,7 @@ impl Helm {
         succeeded("helm template", command)
     }
 
-    /// A release of a case, on an API server: `install` or `upgrade`, with further options.
+    /// Makes a release of a case on an API server: `install` or `upgrade`, with further options.
     pub(super) fn release(
         &self,
         verb: &str,

@@ -1,7 +1,6 @@
-//! The chart against the shipped files and against `portcullis render`: one description makes the same documents.
+//! Compares the chart with the shipped files and with `portcullis render`: one description makes the same documents.
 //!
-//! Owns `charts/rendered/`, and every way in which the chart may differ from the others: all of them are named here. Runs
-//! `portcullis`, and no Helm.
+//! Owns `charts/rendered/`, and the complete list of allowed differences. Runs `portcullis`, and does not need Helm.
 
 use super::cases::{CASES, Case, ISTIO};
 use super::documents::{self, Documents, difference, remove, walk};
@@ -15,15 +14,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The line of a rendered file that has the digest.
+/// The prefix of the line with the digest in a rendered file.
 const DIGEST: &str = "# inputs: sha256 ";
-/// The folders that decide about what is rendered. The rules and the dashboard do not: they are links to `observability`.
+/// The folders that affect the rendered files. The rules and the dashboard do not: they are links to `observability`.
 const INPUTS: [&str; 3] = ["charts/portcullis", "charts/portcullis/templates", "charts/values"];
 const COMMAND: &str = "cargo xtask chart --record";
-/// What the tests have in the place of the shipped files' guard.
+/// The guard that the tests put into the shipped files.
 const GUARD: &str = "not-a-secret-demo";
 
-/// What only the chart has, by kind.
+/// Kinds that only the chart has.
 const ONLY_CHART: [&str; 6] = [
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
@@ -33,7 +32,7 @@ const ONLY_CHART: [&str; 6] = [
     "ConfigMap",
 ];
 
-/// What the chart sets on proxies that it owns, and the shipped file leaves to its readers.
+/// Settings of the chart on its own proxies; the shipped file leaves them to the reader.
 const OF_PROXIES: [&str; 6] = [
     "/spec/shutdown",
     "/spec/provider/kubernetes/envoyPDB",
@@ -43,10 +42,11 @@ const OF_PROXIES: [&str; 6] = [
     "/spec/provider/kubernetes/envoyDeployment/container/securityContext",
 ];
 
-/// The policy whose first validation differs.
+/// The policy with a different first validation.
 const LISTENERS: &str = "ValidatingAdmissionPolicy /portcullis-gateway";
 
-/// Whether the rendered files are of today's chart, and say what the shipped files and `portcullis render` say.
+/// Checks that the rendered files come from the current chart, and agree with the shipped files and `portcullis
+/// render`.
 pub(crate) fn current(workspace: &Workspace) -> Result<()> {
     let digest = digest(workspace)?;
     let mut complaints = Vec::new();
@@ -61,7 +61,7 @@ pub(crate) fn current(workspace: &Workspace) -> Result<()> {
         let chart = without_annotations(documents::read(&file, &text)?);
         let shipped = shipped(workspace, case)?;
         let printed = ("portcullis render", printed(workspace, case)?);
-        // `portcullis render` knows no ports of the gateway.
+        // `portcullis render` does not know the ports of the gateway.
         let portless = without_ports(chart.clone());
         complaints.extend(missing(case, printed.0, &portless, &printed.1));
         for (of, documents) in &shipped {
@@ -79,7 +79,7 @@ pub(crate) fn current(workspace: &Workspace) -> Result<()> {
     if complaints.is_empty() { Ok(()) } else { Err(Failure::new(complaints.join("\n"))) }
 }
 
-/// Writes what Helm made of a case.
+/// Writes the manifests that Helm made of a case.
 pub(super) fn write(workspace: &Workspace, case: &Case, made: &str) -> Result<()> {
     let mut text = format!(
         "# What Helm made of charts/portcullis with the values of `{}`. Written by `{COMMAND}`; do not edit.\n{DIGEST}{}\n",
@@ -100,7 +100,7 @@ fn rendered(case: &Case) -> String {
     format!("charts/rendered/{}.yaml", case.name)
 }
 
-/// Lines without the rules and the dashboard, which are in `observability`.
+/// The lines without the rules and the dashboard, which are in `observability`.
 fn without_copies(made: &str) -> impl Iterator<Item = &str> {
     let mut copied = false;
     made.lines().filter(move |line| {
@@ -113,7 +113,7 @@ fn without_copies(made: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Documents that the chart lacks, or has otherwise.
+/// Documents that the chart lacks, or that differ.
 fn missing(case: &Case, of: &str, chart: &Documents, others: &Documents) -> Vec<String> {
     let mut complaints = Vec::new();
     for (key, other) in others {
@@ -132,7 +132,8 @@ fn without_annotations(mut documents: Documents) -> Documents {
     for (key, document) in &mut documents {
         remove(document, "/metadata/annotations");
         walk(document, &mut of_either);
-        // The shipped policy has the names of the listeners, the chart's compares the Gateway with its annotation.
+        // The shipped policy lists the names of the listeners; the chart's policy compares the Gateway with its
+        // annotation.
         if key == LISTENERS
             && let Some(validation) = document.pointer_mut("/spec/validations/0")
         {
@@ -145,7 +146,7 @@ fn without_annotations(mut documents: Documents) -> Documents {
     documents
 }
 
-/// A condition that the shipped policies get on their own.
+/// Removes a condition that only one of the two sides has.
 fn of_either(value: &mut Value) {
     if let Value::String(text) = value {
         *text = text.replace("r.matches.size() > 0 && ", "");
@@ -159,7 +160,7 @@ fn without_ports(mut documents: Documents) -> Documents {
     documents
 }
 
-/// What `portcullis render` makes of the description of a case.
+/// The documents that `portcullis render` makes of the description of a case.
 fn printed(workspace: &Workspace, case: &Case) -> Result<Documents> {
     let values = workspace.root.join("charts/values");
     let mut command = Command::new(workspace.artifacts().cli);
@@ -176,8 +177,8 @@ fn printed(workspace: &Workspace, case: &Case) -> Result<Documents> {
     Ok(documents::of(list.unwrap_or_default()))
 }
 
-/// The shipped files that a case has to equal; what a description of several connectors makes is compared with
-/// `portcullis render` alone.
+/// The shipped files that a case has to equal. A description of several connectors is compared with `portcullis render`
+/// alone.
 fn shipped(workspace: &Workspace, case: &Case) -> Result<Vec<(&'static str, Documents)>> {
     let names: &[&'static str] = match case.name {
         "istio" => {
@@ -211,7 +212,7 @@ fn shipped(workspace: &Workspace, case: &Case) -> Result<Vec<(&'static str, Docu
     names.iter().map(of).collect()
 }
 
-/// The chart names Istio's routes by the description, and images of pods by their digest.
+/// Renames as the chart does: it names Istio's routes by the description, and images of pods by their digest.
 fn as_the_chart_names_it(case: &Case, document: &mut Value) {
     if document.pointer("/metadata/name").is_some_and(|name| name == "portcullis-gateway")
         && let Some(validation) = document.pointer_mut("/spec/validations/0")
@@ -234,7 +235,7 @@ fn as_the_chart_names_it(case: &Case, document: &mut Value) {
     });
 }
 
-/// Of the names and bytes of all inputs.
+/// A digest of the names and bytes of all inputs.
 fn digest(workspace: &Workspace) -> Result<String> {
     let mut files: Vec<PathBuf> = vec![workspace.root.join("tools/mesh/helm/go.mod")];
     for input in INPUTS {
@@ -251,13 +252,13 @@ fn digest(workspace: &Workspace) -> Result<String> {
         digest.update(format!("{name} {}\n{text}", text.len()));
     }
     Ok(digest.finalize().iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a text does not fail.
+        // Writing to a `String` does not fail.
         let _ = write!(hex, "{byte:02x}");
         hex
     }))
 }
 
-/// The files of a folder itself.
+/// The files directly in a folder.
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let unreadable = |error| Failure::new(format!("could not read {}: {error}", folder.display()));
     for entry in fs::read_dir(folder).map_err(unreadable)? {

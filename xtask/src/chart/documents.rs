@@ -1,6 +1,6 @@
-//! Manifests as data, and what two of them differ in.
+//! Manifests as data, and the differences between two of them.
 //!
-//! Owns what makes two documents the same: the fields and values, not the order of fields or how they are written.
+//! Owns when two documents are equal: fields and values count, not their order or notation.
 
 use crate::alerts::rules::json;
 use crate::failure::{Failure, Result};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// Documents by kind, namespace and name.
 pub(super) type Documents = BTreeMap<String, Value>;
 
-/// The documents of a text.
+/// The documents in a text.
 pub(super) fn read(of: &str, text: &str) -> Result<Documents> {
     let fault = |why: String| Failure::new(format!("{of}: {why}"));
     let all = Yaml::load_from_str(text).map_err(|error| fault(error.to_string()))?;
@@ -25,7 +25,7 @@ pub(super) fn read(of: &str, text: &str) -> Result<Documents> {
     Ok(documents)
 }
 
-/// The same of documents that are data already.
+/// Documents that are already data.
 pub(super) fn of(documents: Vec<Value>) -> Documents {
     documents.into_iter().map(|document| (key(&document), normal(document))).collect()
 }
@@ -35,7 +35,7 @@ fn key(document: &Value) -> String {
     format!("{} {}/{}", text("/kind"), text("/metadata/namespace"), text("/metadata/name"))
 }
 
-/// Numbers of one kind, and the plugin configuration as what it says.
+/// Converts all numbers to one kind, and parses the plugin configuration.
 fn normal(mut document: Value) -> Value {
     walk(&mut document, &mut |value| match value {
         Value::Number(number) => {
@@ -54,7 +54,7 @@ fn normal(mut document: Value) -> Value {
     document
 }
 
-/// Calls `change` with every value, the outermost first.
+/// Calls `change` with every value, outermost first.
 pub(super) fn walk(value: &mut Value, change: &mut dyn FnMut(&mut Value)) {
     change(value);
     match value {
@@ -64,7 +64,7 @@ pub(super) fn walk(value: &mut Value, change: &mut dyn FnMut(&mut Value)) {
     }
 }
 
-/// Takes a field out, by its pointer, if it is there.
+/// Removes a field, by its pointer, if it exists.
 pub(super) fn remove(document: &mut Value, pointer: &str) {
     let Some((parent, name)) = pointer.rsplit_once('/') else { return };
     if let Some(Value::Object(fields)) = document.pointer_mut(parent) {
@@ -72,7 +72,7 @@ pub(super) fn remove(document: &mut Value, pointer: &str) {
     }
 }
 
-/// The first place where they differ, and both values.
+/// The first difference, with both values.
 pub(super) fn difference(ours: &Value, theirs: &Value) -> Option<String> {
     match (ours, theirs) {
         (Value::Object(a), Value::Object(b)) => {

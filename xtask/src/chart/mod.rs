@@ -1,7 +1,7 @@
-//! `cargo xtask chart`: the Helm chart, by Helm itself and on a real API server.
+//! `cargo xtask chart`: tests the Helm chart with Helm itself and on a real API server.
 //!
-//! Owns the order: build Helm, lint, render, refuse, apply. It needs Go, so it is no part of the test command: what Helm makes
-//! of the chart is committed (`charts/rendered`), and the test command compares it (`compare`).
+//! Owns the order: build Helm, lint, render, refuse, apply. It needs Go, so the test command does not include it:
+//! Helm's output is committed (`charts/rendered`), and the test command compares it (`compare`).
 
 mod admission;
 mod cases;
@@ -37,7 +37,7 @@ pub(crate) struct Options {
     built: bool,
 }
 
-/// What the manifests name.
+/// The namespaces that the manifests use.
 const NAMESPACES: [&str; 10] = [
     "istio-system",
     "istio-ingress",

@@ -1,6 +1,6 @@
-//! `docs/get-started/helm.md`, step by step: its files and its commands, as they stand there.
+//! Runs `docs/get-started/helm.md` step by step: its files and its commands, unchanged.
 //!
-//! Owns what stands for a placeholder. The modules' images exist nowhere: nothing is scheduled that would pull them.
+//! Owns the values of placeholders. The modules' images do not exist: nothing is scheduled that would pull them.
 
 use super::cases::Helm;
 use crate::failure::{Failure, Result};
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 const PAGE: &str = "docs/get-started/helm.md";
-/// Commands that need pods, or a machine that is not here.
+/// Commands that need pods or another machine.
 const NOT_RUN: [&str; 2] = ["helm test", "curl"];
 /// The digests of the page's images.
 const PLACEHOLDERS: [(&str, char); 3] =
@@ -60,7 +60,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// The commands of a block: a line that ends with a backslash goes on.
+/// The commands of a block; joins lines that end with a backslash.
 fn joined(block: &str) -> impl Iterator<Item = String> {
     let lines: Vec<String> = block.replace("\\\n", "").lines().map(str::to_owned).collect();
     lines.into_iter().filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
@@ -68,7 +68,7 @@ fn joined(block: &str) -> impl Iterator<Item = String> {
 
 fn shell(helm: &Helm, cluster: &Cluster, dir: &Path, line: &str) -> Result<()> {
     let mut command = Command::new("bash");
-    // Helm's own settings, and what kubectl remembers, stay in the folder of the run.
+    // Helm's settings and kubectl's cache stay in the folder of the run.
     command.env("HOME", &helm.home);
     command.args(["-euo", "pipefail", "-c", line]).current_dir(dir);
     command.env("KUBECONFIG", cluster.kubeconfig());

@@ -1,12 +1,12 @@
-//! Values that the chart refuses, each with the message that says why.
+//! Values that the chart refuses, each with its error message.
 //!
-//! Owns the list. Helm alone decides.
+//! Owns the list. Helm makes the decision.
 
 use super::cases::{CASES, Case, Helm};
 use crate::failure::{Failure, Result};
 use crate::mesh::report::Report;
 
-/// Options on top of a case, and a part of what Helm says.
+/// Additional options for a case, and a part of Helm's message.
 struct Refusal {
     name: &'static str,
     options: &'static [&'static str],
@@ -118,7 +118,7 @@ const REFUSALS: [Refusal; 24] = [
     refusal("a probe image without a digest", &["--set", "tests.digest="], "/tests/digest"),
 ];
 
-/// What only one control plane refuses.
+/// Values that the chart refuses only for Istio.
 const OF_ISTIO: [Refusal; 1] = [refusal(
     "a port twice",
     &[
@@ -128,7 +128,7 @@ const OF_ISTIO: [Refusal; 1] = [refusal(
     "port 8080 is there twice",
 )];
 
-/// The same of the other one.
+/// Values that the chart refuses only for Envoy Gateway.
 const OF_ENVOY_GATEWAY: [Refusal; 2] = [
     refusal(
         "other listeners in the description",
@@ -150,7 +150,7 @@ const fn refusal(
     Refusal { name, options, said }
 }
 
-/// Every refusal, for each control plane that has it.
+/// Tries every refusal, for each control plane that has it.
 pub(super) fn run(helm: &Helm, report: &mut Report) {
     for name in ["istio", "envoy-gateway"] {
         let Some(case) = CASES.iter().find(|case| case.name == name) else { continue };

@@ -1,7 +1,7 @@
-//! Releases of the chart on a real API server: what it takes, and what is left after an uninstall.
+//! Releases of the chart on a real API server: which ones it accepts, and what remains after an uninstall.
 //!
-//! Owns the life of a release: dry run, install, upgrade, uninstall, install again. Nothing is ever scheduled, so the pod of
-//! `helm test` is created and admitted, and does not run.
+//! Owns the life of a release: dry run, install, upgrade, uninstall, install again. Nothing is ever scheduled, so the
+//! pod of `helm test` is created and admitted, and does not run.
 
 use super::cases::{CASES, Case, Helm};
 use super::documents;
@@ -12,12 +12,12 @@ use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What has to be there after an uninstall: kind and name of the refusing routes.
+/// The kinds of the refusing routes, which have to remain after an uninstall.
 const ISTIO_KEPT: [&str; 2] = ["gateways.networking.istio.io", "virtualservices"];
 const ENVOY_GATEWAY_KEPT: [&str; 2] = ["httproutes", "httproutefilters"];
 
 pub(super) fn run(helm: &Helm, cluster: &Cluster, dir: &Path, report: &mut Report) -> Result<()> {
-    // The API server has no controllers here, which make this one in each namespace.
+    // This API server has no controllers, which would create this account in each namespace.
     for namespace in ["istio-ingress", "mcp"] {
         cluster.kubectl(&["create", "serviceaccount", "default", "--namespace", namespace])?;
     }
@@ -70,7 +70,7 @@ pub(super) fn run(helm: &Helm, cluster: &Cluster, dir: &Path, report: &mut Repor
     Ok(())
 }
 
-/// A pod with what the EnvoyProxy says of its pods. Envoy Gateway adds a container of its own, which it describes itself.
+/// A pod from the EnvoyProxy's settings for pods. Envoy Gateway adds and describes a container of its own.
 fn proxy_pod(manifests: &str) -> Result<String> {
     let documents = documents::read("the manifests of Envoy Gateway", manifests)?;
     let deployment = documents.iter().find_map(|(key, document)| {
@@ -111,7 +111,7 @@ pub(super) fn uninstalled(helm: &Helm, cluster: &Cluster, case: &Case) -> Result
     succeeded("helm uninstall", command).map(drop)
 }
 
-/// Routes that refuse are there, and none to a server; the filter is not.
+/// Checks that the refusing routes exist, that none leads to a server, and that the filter is gone.
 fn kept(cluster: &Cluster, case: &Case) -> Result<()> {
     let (kinds, gone) = match case.control_plane()[0] {
         "istio" => (ISTIO_KEPT, "envoyfilters,wasmplugins"),
@@ -128,7 +128,7 @@ fn kept(cluster: &Cluster, case: &Case) -> Result<()> {
     if !routes.contains("503") {
         return Err(Failure::new("the routes that stayed do not answer 503"));
     }
-    // Nothing removes a client's header any more: a route to a server would take whoever knows the guard.
+    // Nothing removes a client's header any more, so a route to a server would accept any client that knows the guard.
     for part in ["x-portcullis-guard", "not-a-secret", "destination:", "backendRefs"] {
         if routes.contains(part) {
             return Err(Failure::new(format!("the routes that stayed have {part}")));
@@ -138,7 +138,7 @@ fn kept(cluster: &Cluster, case: &Case) -> Result<()> {
     if found.trim().is_empty() { Ok(()) } else { Err(Failure::new(format!("there is {found}"))) }
 }
 
-/// What an operator deletes when no client calls the routes any more.
+/// Deletes the remaining routes, as an operator does once no client calls them.
 pub(super) fn delete_kept(cluster: &Cluster, case: &Case) -> Result<()> {
     let kinds = match case.control_plane()[0] {
         "istio" => "gateways.networking.istio.io,virtualservices",
@@ -151,7 +151,7 @@ pub(super) fn delete_kept(cluster: &Cluster, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// The admission policies of the release before do not refuse it.
+/// Upgrades to another listener; the admission policies of the previous release must not deny it.
 fn another_listener(helm: &Helm, cluster: &Cluster, case: &Case) -> Result<()> {
     const MORE: [&str; 6] = [
         "--set-json",
@@ -163,7 +163,7 @@ fn another_listener(helm: &Helm, cluster: &Cluster, case: &Case) -> Result<()> {
     ];
     helm.release("install", case, &[], cluster.kubeconfig())?;
     helm.release("upgrade", case, &MORE, cluster.kubeconfig())?;
-    // And takes it away again.
+    // Removes the listener again.
     helm.release("upgrade", case, &[], cluster.kubeconfig())?;
     uninstalled(helm, cluster, case)?;
     delete_kept(cluster, case)
@@ -173,7 +173,7 @@ fn from_a_secret(helm: &Helm, cluster: &Cluster, case: &Case) -> Result<()> {
     let file = format!("--from-file=guards.json={}", helm.values.join("guards.json").display());
     let secret = ["create", "secret", "generic", "guards", "--namespace", case.namespace];
     cluster.kubectl(&[&secret[..], &[file.as_str()]].concat())?;
-    // The file of guards is among the options of a case: an empty one takes its place.
+    // An empty file overrides the file of guards in the case's options.
     let by_secret = ["--set-file", "guards=/dev/null", "--set", "guards_secret=guards"];
     let install = || helm.release("install", case, &by_secret, cluster.kubeconfig());
     install()?;
@@ -186,7 +186,7 @@ fn from_a_secret(helm: &Helm, cluster: &Cluster, case: &Case) -> Result<()> {
     if !manifest.contains("not-a-secret-demo") {
         return Err(Failure::new("the routes have no guard"));
     }
-    // The Secret is gone: an upgrade would render routes without guards.
+    // Without the Secret, an upgrade would render routes without guards.
     cluster.kubectl(&["delete", "secret", "guards", "--namespace", case.namespace])?;
     match install() {
         Err(failure) if failure.to_string().contains("there is no Secret") => Ok(()),
@@ -195,7 +195,7 @@ fn from_a_secret(helm: &Helm, cluster: &Cluster, case: &Case) -> Result<()> {
     }
 }
 
-/// A namespace that asks for the standard takes the pod, and refuses one that is not so.
+/// A namespace that enforces the `restricted` standard admits the pod, and denies one that violates it.
 fn restricted(helm: &Helm, cluster: &Cluster, dir: &Path, case: &Case) -> Result<()> {
     let standard = "pod-security.kubernetes.io/enforce=restricted";
     cluster.kubectl(&["label", "--overwrite", "namespace", case.namespace, standard])?;

@@ -1,4 +1,4 @@
-//! Who gets in: a working key, and all the ways not to have one.
+//! Authentication: a working key, and all the ways to lack one.
 
 use super::guide::Guide;
 use super::notes::Notes;

@@ -1,4 +1,4 @@
-//! What is left to show: which credential travelled, what the audit says, and that nothing is missing in it.
+//! The evidence: which credential reached the connector, the audit entries, and that no entry is missing.
 
 use super::guide::{Guide, abridged};
 use super::notes::Notes;
@@ -23,7 +23,7 @@ pub(crate) const GROUP: Group = Group {
     ],
 };
 
-/// Envoy writes lines within 100 ms; the rest is patience with a busy machine.
+/// Envoy writes lines within 100 ms; the rest allows for a busy machine.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
 fn credential(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
@@ -91,7 +91,7 @@ fn complete(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
     notes.sent("Envoy's own count of requests (http.gateway.downstream_rq_total), and the lines of the audit log");
     let lines = || fs::read_to_string(envoy.audit_log()).unwrap_or_default().lines().count() as u64;
     let requests = requests(guide)?;
-    // More than one line per request would be as wrong as less; the wait is for the last ones to be written.
+    // More than one line per request would be as wrong as fewer; this waits for the last lines.
     let settled = ready::eventually("a line per request", WRITTEN_WITHIN, || {
         (lines() >= requests).then_some(())
     });

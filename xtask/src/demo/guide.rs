@@ -1,6 +1,6 @@
 //! The two clients of the tour: the unmodified PyPI `mcp` client, and plain HTTP where statuses and headers matter.
 //!
-//! Owns how MCP messages are sent. Knows nothing about what the answers should be.
+//! Owns how MCP messages are sent. Knows nothing about the expected answers.
 
 use super::notes::Notes;
 use crate::failure::{Failure, Result};
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Headers of an answer that are worth showing.
+/// The headers of an answer that the tour shows.
 const SHOWN: [&str; 4] = ["www-authenticate", "retry-after", "ratelimit", "ratelimit-policy"];
-/// Enough of a body to see what it says.
+/// How much of a body the tour shows.
 const SHOWN_BODY: usize = 300;
 
-/// What every step gets.
+/// The context of every step.
 pub(crate) struct Guide<'a> {
     pub(crate) stack: &'a Stack,
     tools: Tools,
@@ -58,7 +58,7 @@ impl<'a> Guide<'a> {
         self.post(Some(key), "tools/list", json!({}), notes)
     }
 
-    /// As [`Guide::list`], without showing anything.
+    /// As [`Guide::list`], without output.
     pub(crate) fn list_silently(&self, key: &str) -> Result<Answer> {
         self.send(Some(key), "tools/list", &json!({}))
     }
@@ -75,12 +75,12 @@ impl<'a> Guide<'a> {
         self.post(Some(key), "tools/call", json!({"name": tool, "arguments": arguments}), notes)
     }
 
-    /// As [`Guide::call`], without showing anything: for the many calls of one step.
+    /// As [`Guide::call`], without output, for the many calls of one step.
     pub(crate) fn call_silently(&self, key: &str, tool: &str, arguments: &Value) -> Result<Answer> {
         self.send(Some(key), "tools/call", &json!({"name": tool, "arguments": arguments}))
     }
 
-    /// Without a credential.
+    /// Calls a tool without a credential.
     pub(crate) fn call_anonymously(&self, tool: &str, notes: &mut Notes) -> Result<Answer> {
         notes.sent(format!("POST /demo/mcp  tools/call {tool}  without a key"));
         self.post(None, "tools/call", json!({"name": tool, "arguments": {}}), notes)
@@ -112,7 +112,7 @@ impl<'a> Guide<'a> {
         Ok(Answer { reply, took: started.elapsed() })
     }
 
-    /// Runs the PyPI client against one of the connectors; what it prints is one JSON document.
+    /// Runs the PyPI client against one of the connectors; it prints one JSON document.
     pub(crate) fn python_client(
         &self,
         url: &str,
@@ -136,12 +136,12 @@ impl<'a> Guide<'a> {
         })
     }
 
-    /// The operator's tool, shown as a person would type it.
+    /// Runs the operator's tool, and shows the command as a person would type it.
     pub(crate) fn operator(&self, arguments: &[&str], notes: &mut Notes) -> Result<bool> {
         self.operator_with(arguments, &[], notes)
     }
 
-    /// As [`Guide::operator`], with secrets in the environment, which are not shown.
+    /// As [`Guide::operator`], with secrets in the environment, which the tour does not show.
     pub(crate) fn operator_with(
         &self,
         arguments: &[&str],
@@ -155,7 +155,7 @@ impl<'a> Guide<'a> {
         Ok(output.status.success())
     }
 
-    /// For the reader's own shell.
+    /// A command for the reader's own shell.
     pub(crate) fn ready_made_command(&self) -> String {
         let command: &Command = &self.tools.python_command();
         format!(
@@ -187,7 +187,7 @@ fn clipped(text: &str) -> String {
     }
 }
 
-/// A key that can be told from another one, and that nobody can use.
+/// The beginning of a key: it identifies the key, and does not authenticate.
 pub(crate) fn abridged(key: &str) -> String {
     let shown: String = key.chars().take(18).collect();
     format!("{shown}…")

@@ -1,4 +1,4 @@
-//! How much: a sliding window per key, decided in Redis.
+//! Rate limits: a sliding window per key, decided in Redis.
 
 use super::guide::{Guide, abridged};
 use super::notes::Notes;
@@ -19,7 +19,7 @@ pub(crate) const GROUP: Group = Group {
     ],
 };
 
-/// What tier `free` admits in any second.
+/// How many calls tier `free` allows in any second.
 const ADMITTED: usize = 5;
 
 fn limited(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
@@ -47,7 +47,7 @@ fn limited(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
         "retryAfterMs in the body, within the window",
         wait.is_some_and(|wait| (1..=1000).contains(&wait)),
     );
-    // Not a blind sleep: it is what the gateway asked for.
+    // Not a blind sleep: the gateway asked for this wait.
     std::thread::sleep(Duration::from_millis(wait.unwrap_or(1000)));
     notes.sent(format!("the same after {} ms", wait.unwrap_or(1000)));
     let again = guide.call_silently(&key, "query_users", &json!({"limit": 1}))?;

@@ -1,7 +1,6 @@
-//! `cargo xtask demo`: a tour of what the gateway does, on the real parts, each step checked.
+//! `cargo xtask demo`: a tour of the gateway on the real parts, with a check of each step.
 //!
-//! Owns the order of the steps and what happens after them. What a step does is in the module of its group; how it is
-//! shown is in `tour`.
+//! Owns the order of the steps and the end of the tour. The module of each group has its steps; `tour` shows them.
 
 mod access;
 mod drift;
@@ -28,7 +27,7 @@ pub(crate) enum Then {
     StayUp,
 }
 
-/// The evidence comes last: it speaks of every request of the tour.
+/// The evidence comes last: it covers every request of the tour.
 const GROUPS: &[Group] = &[
     access::GROUP,
     tools::GROUP,
@@ -39,7 +38,7 @@ const GROUPS: &[Group] = &[
     evidence::GROUP,
 ];
 
-/// Starts the stack, walks, and stays or ends. Fails when a step did.
+/// Starts the stack, runs the tour, and stays or ends. Fails when a step failed.
 pub(crate) fn demo(workspace: &Workspace, port_base: Option<u16>, then: Then) -> Result<()> {
     let stack = up::start(workspace, port_base)?;
     up::describe(&stack);
@@ -61,7 +60,7 @@ pub(crate) fn demo(workspace: &Workspace, port_base: Option<u16>, then: Then) ->
     }
 }
 
-/// Everything that is needed to go on by oneself.
+/// Prints everything that a user needs to continue alone.
 fn invite(stack: &Stack, guide: &Guide<'_>) {
     println!("\nThe stack stays up until Ctrl-C.\n");
     up::describe(stack);

@@ -1,25 +1,25 @@
-//! What one step of the tour says: what was sent, what came back, what had to be true.
+//! The output of one step of the tour: what was sent, what came back, and the expectations.
 
-/// What a step has to say. Printed as it comes, so that a slow step is seen at work.
+/// The notes of a step. They are printed at once, so that a slow step shows progress.
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(super) unmet: Vec<String>,
 }
 
 impl Notes {
-    /// What goes to the gateway, or what is done.
+    /// A message to the gateway, or an action.
     pub(crate) fn sent(&mut self, text: impl AsRef<str>) {
         println!("    > {}", text.as_ref());
     }
 
-    /// What came back.
+    /// An answer.
     pub(crate) fn came(&mut self, text: impl AsRef<str>) {
         for line in text.as_ref().lines() {
             println!("    < {line}");
         }
     }
 
-    /// What has to be true for the step to pass.
+    /// An expectation, which has to hold for the step to pass.
     pub(crate) fn expect(&mut self, expectation: impl Into<String>, met: bool) {
         if !met {
             self.unmet.push(expectation.into());

@@ -1,4 +1,4 @@
-//! What an operator changes: it counts from the next request on, on every worker.
+//! Changes by an operator: each takes effect from the next request on, on every worker.
 
 use super::guide::{Answer, Guide, abridged};
 use super::notes::Notes;
@@ -27,7 +27,7 @@ pub(crate) const GROUP: Group = Group {
     ],
 };
 
-/// Enough requests, each on a connection of its own, to meet both workers.
+/// Enough requests, each on a new connection, to reach both workers.
 const ON_EVERY_WORKER: usize = 6;
 
 fn revoked(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
@@ -101,7 +101,7 @@ fn many(guide: &Guide<'_>, key: &str, tool: &str, notes: &mut Notes) -> Result<V
     Ok(statuses)
 }
 
-/// The demo policy with one line changed: what is only shown to analysts becomes allowed.
+/// The demo policy with one changed line: it allows analysts a tool that was only shown to them.
 fn policy_with_notes(guide: &Guide<'_>) -> Result<PathBuf> {
     let unusable =
         |reason: String| Failure::new(format!("a changed copy of the demo policy: {reason}"));

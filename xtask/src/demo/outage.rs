@@ -1,4 +1,4 @@
-//! What breaks: Redis is killed in the middle of it all.
+//! Outages: Redis is killed during the tour.
 
 use super::guide::Guide;
 use super::notes::Notes;
@@ -19,10 +19,9 @@ pub(crate) const GROUP: Group = Group {
     ],
 };
 
-/// Longer is a hang to a client.
+/// A client sees a longer wait as a hang.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// Reconnecting includes a back-off.
-/// Each worker of Envoy reconnects by itself; so many calls meet all of them.
+/// Reconnecting includes a back-off. Each worker of Envoy reconnects by itself; this many calls reach all of them.
 const IN_A_ROW: usize = 12;
 const RECOVERED_WITHIN: Duration = Duration::from_secs(10);
 

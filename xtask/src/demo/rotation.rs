@@ -1,6 +1,6 @@
-//! A key is rotated and handed out anew while its client calls without a pause.
+//! A key is rotated and deployed while its client calls without a pause.
 //!
-//! Owns the client and the key it has mounted. What a rotation does is the operator's tool's business.
+//! Owns the client and the key that it has mounted. The operator's tool owns the rotation.
 
 use super::guide::{Guide, abridged};
 use super::notes::Notes;
@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Long enough to hand out a key in the tour; in production it is a day.
+/// Long enough to deploy a key in the tour; in production it is a day.
 const OVERLAP: &str = "4s";
-/// Enough calls to meet both workers.
+/// Enough calls to reach both workers.
 const SOME: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A client that takes its key from where it is mounted, before each call.
+/// A client that reads its mounted key before each call.
 struct Client {
     mounted: Mutex<String>,
     over: AtomicBool,
@@ -30,7 +30,7 @@ impl Client {
     fn call_without_pause(&self, guide: &Guide<'_>) {
         while !self.over.load(Ordering::Relaxed) {
             let key = self.mounted.lock().map(|key| key.clone()).unwrap_or_default();
-            // One call again and again would be a loop, and the demo's policy stops those.
+            // The same call again and again would be a loop, and the demo's policy stops loops.
             let limit = self.calls.load(Ordering::Relaxed) % 50 + 1;
             let answer = guide.call_silently(&key, "query_users", &json!({"limit": limit}));
             let served = answer.is_ok_and(|answer| answer.status() == 200);
@@ -84,7 +84,7 @@ pub(super) fn rotated(guide: &Guide<'_>, notes: &mut Notes) -> Result<()> {
     Ok(())
 }
 
-/// The new key, once the old one's time is over.
+/// Rotates the key; returns the new key once the old one's overlap is over.
 fn rotate_and_deploy(
     guide: &Guide<'_>,
     id: &str,

@@ -1,4 +1,4 @@
-//! Which tools there are: allowed, shown but refused, and hidden.
+//! The tools: allowed, shown but refused, and hidden.
 
 use super::guide::{Answer, Guide};
 use super::notes::Notes;
@@ -82,7 +82,7 @@ fn nothing_arrived(guide: &Guide<'_>, before: usize, notes: &mut Notes) {
     notes.expect("the connector to have received nothing", arrived == 0);
 }
 
-/// Names only: values carry times and ids.
+/// Header names only: values contain times and ids.
 fn headers(answer: &Answer) -> Vec<&str> {
     answer.reply.headers.iter().map(|(name, _)| name.as_str()).collect()
 }

@@ -1,4 +1,4 @@
-//! How a tour is walked and shown: per step what was sent, what came back, and PASS or FAIL.
+//! Runs and shows a tour: for each step the requests, the answers, and PASS or FAIL.
 //!
 //! Knows nothing about the gateway.
 
@@ -14,20 +14,20 @@ pub(crate) struct Group {
     pub(crate) steps: &'static [TourStep],
 }
 
-/// One step: what it shows, and the code that shows it.
+/// One step: its title, and its code.
 pub(crate) struct TourStep {
     pub(crate) title: &'static str,
     pub(crate) walk: fn(&Guide<'_>, &mut Notes) -> Result<()>,
 }
 
-/// How many steps went which way.
+/// How many steps passed and failed.
 #[derive(Default)]
 pub(crate) struct Score {
     pub(crate) passed: u32,
     pub(crate) failed: u32,
 }
 
-/// Walks all steps; one that fails does not keep the next ones from being shown.
+/// Runs all steps; a failed step does not stop the next ones.
 pub(crate) fn walk(groups: &[Group], guide: &Guide<'_>) -> Score {
     let mut score = Score::default();
     let mut number = 0;

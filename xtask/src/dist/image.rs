@@ -1,6 +1,8 @@
-//! An OCI image layout with one manifest and one layer, in which `plugin.wasm` is: what Istio and Envoy Gateway take.
+//! An OCI image layout with one manifest and one layer that contains `plugin.wasm`: the form that Istio and Envoy
+//! Gateway accept.
 //!
-//! Owns its bytes: the same module gives the same digest everywhere. A registry gets it with `crane push` or `skopeo copy`.
+//! Owns its bytes: the same module gives the same digest everywhere. `crane push` or `skopeo copy` uploads it to a
+//! registry.
 
 use super::{fault, sha256, write as write_file};
 use crate::failure::{Failure, Result};
@@ -10,10 +12,10 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-/// What both look for in the layer.
+/// The file that both look for in the layer.
 const NAME: &str = "plugin.wasm";
 
-/// Writes the layout; the digest of the manifest, which `sha256` of a WasmPlugin is compared with.
+/// Writes the layout; returns the digest of the manifest, which is the `sha256` of a WasmPlugin.
 pub(super) fn write(dir: &Path, module: &[u8]) -> Result<String> {
     let blobs = dir.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(|error| fault(&blobs, &error))?;
@@ -41,7 +43,7 @@ pub(super) fn write(dir: &Path, module: &[u8]) -> Result<String> {
     Ok(sha256(manifest.as_bytes()))
 }
 
-/// A tar (ustar) of the one file: of nobody, of no time.
+/// A tar (ustar) of this file, without an owner and a time.
 fn archive(module: &[u8]) -> Result<Vec<u8>> {
     const BLOCK: usize = 512;
     let mut header = [0_u8; BLOCK];
@@ -69,12 +71,12 @@ fn archive(module: &[u8]) -> Result<Vec<u8>> {
     }
     let mut tar = header.to_vec();
     tar.extend_from_slice(module);
-    // The end of the file's block, and two empty ones.
+    // The end of the file's block, and two empty blocks.
     tar.resize(size.saturating_add(3 * BLOCK), 0);
     Ok(tar)
 }
 
-/// Without a name or a time in it.
+/// Gzips without a name or a time.
 fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut writer = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
     writer

@@ -1,6 +1,7 @@
-//! `cargo xtask dist`: what a release has of the modules: the files, their digests, OCI images, and lists of what is in them.
+//! `cargo xtask dist`: the release files of the modules: the modules, their digests, OCI images, and bills of
+//! materials.
 //!
-//! Owns the names in `target/dist/`. Nothing in them depends on the time, the machine or the folder. Signs and
+//! Owns the names in `target/dist/`. Nothing in the files depends on the time, the machine or the folder. Signs and
 //! publishes nothing.
 
 mod image;
@@ -63,7 +64,7 @@ pub(crate) fn dist(workspace: &Workspace, options: &Options) -> Result<()> {
         let bytes = read(&compiled(&target, module))?;
         let sum = sha256(&bytes);
         write(&dir.join(module.file), &bytes)?;
-        // Writing to a text does not fail.
+        // Writing to a `String` does not fail.
         let _ = writeln!(sums, "{sum}  {}", module.file);
         let digest = image::write(&dir.join("oci").join(module.image), &bytes)?;
         let _ = writeln!(digests, "sha256:{digest}  {}", module.image);
@@ -78,14 +79,14 @@ pub(crate) fn dist(workspace: &Workspace, options: &Options) -> Result<()> {
     if options.twice { same_again(workspace, &dir) } else { Ok(()) }
 }
 
-/// The modules, without the name of the folder in which Cargo keeps sources: panics name their files.
+/// Builds the modules. Panics contain file names, so the flag removes the folder in which Cargo keeps sources.
 fn compile(workspace: &Workspace) -> Result<()> {
     build::require_wasm_target()?;
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
     let home = home.ok_or_else(|| Failure::new("neither CARGO_HOME nor HOME is set"))?;
     let flag = format!("--remap-path-prefix={}=/cargo", home.display());
-    // A JSON string is one of TOML. Cargo adds it to the flags of its configuration file.
+    // A JSON string is also a TOML string. Cargo adds it to the flags of its configuration file.
     let flags = format!("target.{WASM_TARGET}.rustflags=[{}]", json!(flag));
     let base = ["build", "--release", "--target", WASM_TARGET, "--config", &flags, "--package"];
     MODULES.iter().try_for_each(|module| {
@@ -139,7 +140,7 @@ fn sha256(bytes: &[u8]) -> String {
     })
 }
 
-/// An empty folder there.
+/// Makes `dir` an empty folder.
 fn empty(dir: &Path) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(dir).map_err(|error| fault(dir, &error))?;

@@ -1,6 +1,6 @@
-//! What a module is made of: a bill of materials in CycloneDX, from Cargo.lock and what Cargo resolves for the target.
+//! The components of a module: a bill of materials in CycloneDX, from Cargo.lock and Cargo's resolution for the target.
 //!
-//! Owns its form. Without a time and a serial number, so that it is the same each time.
+//! Owns its form. It has no time and no serial number, so that it is the same each time.
 
 use crate::build::cargo_command;
 use crate::failure::{Failure, Result};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-/// The list for `package`, whose module has this SHA-256.
+/// The bill of materials of `package`, whose module has this SHA-256.
 pub(super) fn of(workspace: &Workspace, package: &str, sum: &str) -> Result<Value> {
     let arguments = ["metadata", "--format-version", "1", "--filter-platform", "wasm32-wasip1"];
     let output = process::output("cargo metadata", cargo_command(workspace, &arguments))?;
@@ -65,7 +65,7 @@ fn list(metadata: &Value, lock: &str, package: &str, sum: &str) -> Result<Value>
     }))
 }
 
-/// What is linked in: no tools of the build, no tests.
+/// The linked dependencies: no build dependencies, no dev dependencies.
 fn linked(node: &Value) -> impl Iterator<Item = &str> {
     items(node, "/deps").filter_map(|dependency| {
         let normal = items(dependency, "/dep_kinds").any(|it| it.get("kind") == Some(&Value::Null));
@@ -73,7 +73,7 @@ fn linked(node: &Value) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A macro: it and what it needs are not in the module.
+/// Whether it is a macro: the module contains neither a macro nor its dependencies.
 fn runs_in_compiler(package: &Value) -> bool {
     let kinds = items(package, "/targets").flat_map(|it| items(it, "/kind"));
     kinds.into_iter().any(|kind| kind == "proc-macro")
@@ -90,7 +90,7 @@ fn component(package: &Value, sums: &BTreeMap<(String, String), String>) -> Valu
     if !license.is_empty() {
         component.insert("licenses".into(), json!([{"expression": license}]));
     }
-    // Ours have none: they are in the repository.
+    // Our own packages have no checksum: they are in the repository.
     if let Some(sum) = sums.get(&(name.to_owned(), version.to_owned())) {
         component.insert("purl".into(), reference(package).into());
         component.insert("hashes".into(), json!([{"alg": "SHA-256", "content": sum}]));
@@ -102,7 +102,7 @@ fn reference(package: &Value) -> String {
     format!("pkg:cargo/{}@{}", text(package, "/name"), text(package, "/version"))
 }
 
-/// By name and version, from Cargo.lock.
+/// The checksums in Cargo.lock, by name and version.
 fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
     let blocks = lock.split("[[package]]").skip(1);
     blocks

@@ -1,7 +1,7 @@
-//! What stands beside the gateway in some operations: TLS in front of Redis and OpenBao, a client of HTTP/3, servers and filters
-//! of others.
+//! The neighbours of the gateway in some operations: TLS in front of Redis and OpenBao, a client of HTTP/3, third-party
+//! servers and filters.
 //!
-//! Owns how each is made. Which operation needs it is with the operations.
+//! Owns how each is made. The operations decide which one they need.
 
 use crate::failure::{Failure, Result};
 use portcullis_stack::ports::{free_port, loopback};
@@ -29,7 +29,7 @@ class Yes(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Yes).serve_forever()
 ";
 
-/// A server that says yes to everything.
+/// A server that allows every request.
 pub(crate) fn ext_authz(tools: &Tools, logs: &Path) -> Result<(Process, SocketAddr)> {
     let address = loopback(free_port()?);
     let mut command = tools.python_command();
@@ -39,7 +39,7 @@ pub(crate) fn ext_authz(tools: &Tools, logs: &Path) -> Result<(Process, SocketAd
     Ok((process, address))
 }
 
-/// A filter for Envoy that does nothing: a module of the ABI 0.2.1 with memory and no callback but the one for contexts.
+/// A Wasm filter that does nothing: a module of the ABI 0.2.1 with memory and only the callback for contexts.
 pub(crate) fn idle_module() -> Vec<u8> {
     let name = |text: &str, kind: u8, index: u8| {
         let mut bytes = vec![u8::try_from(text.len()).unwrap_or_default()];
@@ -64,12 +64,12 @@ pub(crate) fn idle_module() -> Vec<u8> {
     section(3, 4, &[0, 1, 0, 2]);
     section(5, 1, &[0, 1]);
     section(7, 5, &exports.concat());
-    // Memory is always that behind the first kilobyte.
+    // Every allocation returns the address after the first kilobyte.
     section(10, 4, &[2, 0, 0x0b, 5, 0, 0x41, 0x80, 0x08, 0x0b, 2, 0, 0x0b, 2, 0, 0x0b]);
     module
 }
 
-/// TLS in front of Redis and OpenBao, for clients with a certificate only: the packaged Valkey has no TLS of its own.
+/// TLS in front of Redis and OpenBao, only for clients with a certificate: the packaged Valkey has no TLS.
 pub(crate) struct TlsFront {
     pub(crate) redis: SocketAddr,
     pub(crate) vault: SocketAddr,
@@ -122,7 +122,7 @@ impl TlsFront {
         Ok(Self { redis, vault, admin, _process: process })
     }
 
-    /// Both have had a client with a certificate.
+    /// Whether both have served a client with a certificate.
     pub(crate) fn is_used(&self) -> bool {
         let stats =
             http::get(&format!("http://{}/stats?format=json&filter=ssl.handshake", self.admin));
@@ -138,7 +138,7 @@ impl TlsFront {
         of(self.redis) && of(self.vault)
     }
 
-    /// A shipped file with the lines for TLS, for these two.
+    /// A shipped file with its lines for TLS, adapted to these two addresses.
     pub(crate) fn in_the_way(&self, ground: &Ground<'_>, text: &str) -> Result<String> {
         let stack = &ground.stack;
         let certificates = &stack.certificates;
@@ -165,7 +165,7 @@ impl TlsFront {
     }
 }
 
-/// An Envoy that takes plain HTTP and speaks HTTP/3 to a listener; where it takes it.
+/// An Envoy that accepts plain HTTP and speaks HTTP/3 to a listener; returns its address as well.
 pub(crate) fn http3_client(ground: &Ground<'_>, port: u16) -> Result<(Process, SocketAddr)> {
     let authority = ground.stack.certificates.authority.certificate();
     let mut http3 = cluster("http3", loopback(port));
@@ -183,7 +183,7 @@ pub(crate) fn http3_client(ground: &Ground<'_>, port: u16) -> Result<(Process, S
     client(ground, "http3-client", &http_manager(), http3)
 }
 
-/// An Envoy that takes plain HTTP and speaks mutual TLS to a sidecar, as a sidecar of a workload does.
+/// An Envoy that accepts plain HTTP and speaks mutual TLS to a sidecar, like the sidecar of a workload.
 pub(crate) fn workload(
     ground: &Ground<'_>,
     name: &str,
@@ -195,7 +195,7 @@ pub(crate) fn workload(
     client(ground, name, &http_manager(), server)
 }
 
-/// An Envoy that takes connections and puts each into a tunnel (HBONE) to a waypoint, as ztunnel does.
+/// An Envoy that accepts connections and puts each into a tunnel (HBONE) to a waypoint, like ztunnel.
 pub(crate) fn ztunnel(
     ground: &Ground<'_>,
     (identity, waypoint): (&Identity, SocketAddr),
@@ -222,7 +222,7 @@ fn mutual_tls(ground: &Ground<'_>, identity: &Identity, alpn: &str) -> Value {
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
             "common_tls_context": {
                 "alpn_protocols": [alpn],
-                // What a waypoint wants.
+                // A waypoint requires TLS 1.3.
                 "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
                 "tls_certificates": [{
                     "certificate_chain": {"filename": identity.certificate},
@@ -243,12 +243,12 @@ fn protocol(options: &str) -> Value {
     })
 }
 
-/// Everything goes to the one cluster.
+/// Routes everything to the one cluster.
 fn http_manager() -> Value {
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "client",
-        // What a client says of itself gets to the gateway as it is.
+        // Forwards a client's own XFCC header to the gateway unchanged.
         "forward_client_cert_details": "ALWAYS_FORWARD_ONLY",
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
             {"match": {"prefix": "/"}, "route": {"cluster": "server", "timeout": "20s"}},

@@ -1,7 +1,7 @@
-//! Three kinds of calls at a steady pace, and three counts of each: what clients got, what the server received, what the
-//! audit log has.
+//! Three kinds of calls at a steady pace, and three counts of each: answers to clients, requests at the server, entries
+//! in the audit log.
 //!
-//! Owns what a call looks like and how its trace is found again. Knows nothing about how the gateway was installed.
+//! Owns the form of a call and how its traces are found. Knows nothing about how the gateway was installed.
 
 use super::streams::{Front, Open, Streams};
 use crate::failure::{Failure, Result};
@@ -16,20 +16,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Between two calls of one kind.
+/// The time between two calls of one kind.
 const PACE: Duration = Duration::from_millis(150);
-/// Envoy hands lines of its access log over in its main thread, which also compiles a new module: on a busy machine that takes
-/// most of a minute.
+/// Envoy's main thread writes the access log, and it also compiles a new module: on a busy machine that takes most of a
+/// minute.
 const FLUSHED_WITHIN: Duration = Duration::from_secs(120);
 
-/// Between two looks at something that is awaited.
+/// The time between two polls.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The host under which the shipped routes serve.
+/// The host of the shipped routes.
 pub(crate) const HOST: &str = "mcp.example.com";
 pub(crate) const PATH: &str = "/demo/mcp";
 
-/// What is called.
+/// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A tool that the caller may call.
@@ -59,22 +59,23 @@ impl Kind {
     }
 }
 
-/// A gateway to call, and where its traces are.
+/// A gateway to call, and the files with its traces.
 #[derive(Clone, Debug)]
 pub(crate) struct Gateway {
     pub(crate) url: String,
     pub(crate) key: String,
-    /// What the MCP server received.
+    /// The requests that the MCP server received.
     pub(crate) record: PathBuf,
-    /// Lines of the audit log, perhaps among others.
+    /// The file with the lines of the audit log, perhaps among others.
     pub(crate) audit: PathBuf,
-    /// Whether its routes have guards, so that something is missing when calls are still answered.
+    /// Whether its routes have guards. Without guards, calls may be answered while a part is missing.
     pub(crate) is_guarded: bool,
-    /// Of the server's streams.
+    /// The traces of the server's streams.
     pub(crate) streams: StreamTraces,
 }
 
-/// Where the server says which streams came, and where it looks for those whose answers may go.
+/// The file in which the server records its streams, and the folder in which it looks for the streams that it may
+/// answer.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamTraces {
     pub(crate) record: PathBuf,
@@ -91,17 +92,17 @@ impl Gateway {
         Self { url, key, record, audit, is_guarded: true, streams }
     }
 
-    /// One call.
+    /// Makes one call.
     pub(crate) fn call(&self, kind: Kind, label: &str, number: usize) -> Reply {
         self.call_host(HOST, kind, label, number)
     }
 
-    /// One call to another host.
+    /// Makes one call to another host.
     pub(crate) fn call_host(&self, host: &str, kind: Kind, label: &str, number: usize) -> Reply {
         self.call_saying(host, kind, (label, number), &[])
     }
 
-    /// One call with further headers.
+    /// Makes one call with further headers.
     pub(crate) fn call_saying(
         &self,
         host: &str,
@@ -117,7 +118,7 @@ impl Gateway {
         self.send(host, kind, &agent(label, kind), (&message.to_string(), more))
     }
 
-    /// The entries of a kind that the audit log has.
+    /// The audit entries of one kind.
     pub(crate) fn entries_with(&self, label: &str, kind: Kind) -> Vec<Value> {
         let agent = agent(label, kind);
         let mut entries = entries(&self.audit);
@@ -125,15 +126,15 @@ impl Gateway {
         entries
     }
 
-    /// The requests of a kind that the server received.
+    /// The requests of one kind that the server received.
     pub(crate) fn received(&self, label: &str, kind: Kind) -> Vec<String> {
         let sign = format!("{label}-{}-", kind.name());
         let text = fs::read_to_string(&self.record).unwrap_or_default();
         text.lines().filter(|line| line.contains(&sign)).map(str::to_owned).collect()
     }
 
-    /// One call of each kind to another host, or by this address to `HOST`: none may get to the server. A status is one of
-    /// those that are named, where some are.
+    /// Makes one call of each kind to another host, or at another address to `HOST`, and fails when one reaches the
+    /// server. Each status must be one of `statuses`, unless that is empty.
     pub(crate) fn refuses(&self, host: &str, label: &str, statuses: &[u16]) -> Result<()> {
         let replies = Kind::ALL.map(|kind| (kind, self.call_host(host, kind, label, 1)));
         let reached = Kind::ALL.map(|kind| self.reached(label, kind));
@@ -154,7 +155,7 @@ impl Gateway {
         )))
     }
 
-    /// A message of any form, with further headers.
+    /// Sends a message of any form, with further headers.
     pub(crate) fn send(
         &self,
         host: &str,
@@ -186,7 +187,7 @@ impl Gateway {
         }
     }
 
-    /// Calls of each kind until the load is stopped.
+    /// Makes calls of each kind until the load stops.
     pub(crate) fn load(&self, label: &str) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let started = Instant::now();
@@ -215,7 +216,7 @@ impl Gateway {
         sent
     }
 
-    /// An allowed call with a body of 900 KB.
+    /// Makes an allowed call with a body of 900 KB.
     pub(crate) fn large(&self, label: &str) -> Reply {
         let message = json!({
             "jsonrpc": "2.0", "id": format!("{label}-allowed-0"), "method": "tools/call",
@@ -229,7 +230,7 @@ impl Gateway {
         self.url.rsplit(':').next().unwrap_or_default()
     }
 
-    /// Waits for so many entries; then there are so many executions, and no more entries.
+    /// Waits for this many entries, and then checks the numbers of executions and entries.
     pub(crate) fn traces(
         &self,
         label: &str,
@@ -248,31 +249,31 @@ impl Gateway {
         )))
     }
 
-    /// How many requests of a kind reached the server.
+    /// How many requests of one kind reached the server.
     pub(crate) fn reached(&self, label: &str, kind: Kind) -> usize {
         self.received(label, kind).len()
     }
 
-    /// How many entries of a kind the audit log has.
+    /// How many audit entries of one kind there are.
     pub(crate) fn entries(&self, label: &str, kind: Kind) -> usize {
         entries_of(&self.audit, &agent(label, kind))
     }
 }
 
-/// How many entries the audit log has of a client that calls itself so.
+/// How many audit entries have this user agent.
 pub(crate) fn entries_of(audit: &Path, agent: &str) -> usize {
     let of_it = |entry: &&Value| entry.get("user_agent").and_then(Value::as_str) == Some(agent);
     entries(audit).iter().filter(of_it).count()
 }
 
-/// What came back.
+/// A reply.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
-    /// 0 where there was no reply.
+    /// 0 without a reply.
     pub(crate) status: u16,
-    /// The filter put its request id on it.
+    /// Whether it has the filter's request id.
     pub(crate) judged: bool,
-    /// It is a JSON-RPC result.
+    /// Whether it is a JSON-RPC result.
     pub(crate) result: bool,
     pub(crate) body: String,
 }
@@ -293,12 +294,12 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Stops the calls and counts, once the audit log has been written.
+    /// Stops the calls and counts, once the audit log is complete.
     pub(crate) fn finish(self) -> Result<Tally> {
         self.counted_within(FLUSHED_WITHIN)
     }
 
-    /// Stops the calls and counts; of the audit log what it has now.
+    /// Stops the calls and counts at once, with the audit entries that exist now.
     pub(crate) fn finish_unaudited(self) -> Result<Tally> {
         self.counted_within(Duration::ZERO)
     }
@@ -312,7 +313,7 @@ impl Load {
         let longest_gap = longest_gap(&allowed);
         let count = |kind, sent: &[Sent]| -> Result<Counts> {
             let judged = sent.iter().filter(|sent| sent.reply.judged).count();
-            // One that is missing is a finding, which the count shows: not to have waited long enough must not be.
+            // A missing entry is a finding, which the count shows. A too short wait must not look like one.
             let _ = within(flushed_within, "the audit log's lines", || {
                 (gateway.entries(label, kind) >= judged).then_some(())
             });
@@ -342,7 +343,7 @@ impl Load {
 #[derive(Clone, Debug)]
 pub(crate) struct Counts {
     pub(crate) sent: usize,
-    /// With a JSON-RPC result.
+    /// Calls answered with a JSON-RPC result.
     pub(crate) answered: usize,
     /// Replies that carry the filter's request id.
     pub(crate) judged: usize,
@@ -350,7 +351,7 @@ pub(crate) struct Counts {
     pub(crate) reached: usize,
     /// Entries of the audit log.
     pub(crate) entries: usize,
-    /// Every status that came, each once.
+    /// Each status that occurred, once.
     pub(crate) statuses: Vec<u16>,
 }
 
@@ -365,7 +366,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// What must hold whatever happened: nothing unjudged was executed, and what was judged is written down.
+    /// Checks the invariants: no unjudged call was executed, and every judged call is in the audit log.
     pub(crate) fn holds(&self) -> std::result::Result<(), String> {
         let mut wrong = self.executed();
         wrong.extend(self.streams.wrong(true));
@@ -386,14 +387,14 @@ impl Tally {
         concluded(&wrong)
     }
 
-    /// The same without the audit log.
+    /// Checks the same without the audit log.
     pub(crate) fn refuses(&self) -> std::result::Result<(), String> {
         let mut wrong = self.executed();
         wrong.extend(self.streams.wrong(false));
         concluded(&wrong)
     }
 
-    /// What was executed and must not be.
+    /// Calls that were executed and must not be.
     fn executed(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for (name, counts) in [("danger", &self.danger), ("nokey", &self.nokey)] {
@@ -445,7 +446,8 @@ fn agent(label: &str, kind: Kind) -> String {
     format!("mesh-{label}-{}", kind.name())
 }
 
-/// Waits until `probe` yields something. The bound is a hard one, however busy the machine: each operation waits anew.
+/// Waits until `probe` returns a value. The bound does not depend on the machine's load: each operation has a wait of
+/// its own.
 pub(crate) fn within<T>(
     bound: Duration,
     awaited: &str,
@@ -463,7 +465,7 @@ pub(crate) fn within<T>(
     }
 }
 
-/// The audit entries in a file that may have other lines.
+/// The audit entries in a file that may contain other lines.
 pub(crate) fn entries(file: &Path) -> Vec<Value> {
     let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     text.unwrap_or_default()

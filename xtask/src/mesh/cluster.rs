@@ -1,7 +1,7 @@
 //! Kubernetes without nodes: etcd, the API server, kubectl, and a registry with the module as an image.
 //!
-//! What is applied is validated, stored and watched as in any cluster; nothing is ever scheduled. Everything listens on
-//! loopback. Knows nothing about Istio or Envoy Gateway.
+//! The API server validates and stores manifests, and serves watches, as in any cluster; nothing is ever scheduled.
+//! Everything listens on loopback. Knows nothing about Istio or Envoy Gateway.
 
 use super::tools::{KubernetesTools, RegistryTools};
 use crate::failure::{Failure, Result};
@@ -16,7 +16,7 @@ use std::time::Duration;
 /// The API server starts many controllers before it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// What signs tokens of service accounts. The API server takes no key of another form than RSA's own or SEC 1.
+/// Makes the key that signs tokens of service accounts. The API server accepts only keys in RSA's own form or in SEC 1.
 const MAKE_KEY: &str = "import sys; from cryptography.hazmat.primitives.asymmetric import rsa; \
     from cryptography.hazmat.primitives import serialization as s; \
     k = rsa.generate_private_key(public_exponent=65537, key_size=2048); \
@@ -27,7 +27,7 @@ pub(crate) struct Cluster {
     kubectl: PathBuf,
     kubeconfig: PathBuf,
     dir: PathBuf,
-    // The API server first: it would complain without its store.
+    // The API server first: it would report errors without its store.
     _api_server: Process,
     _etcd: Process,
 }
@@ -75,35 +75,35 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// For a control plane.
+    /// The kubeconfig for a control plane.
     pub(crate) fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// Where kubectl is.
+    /// The path of kubectl.
     pub(crate) fn program(&self) -> &Path {
         &self.kubectl
     }
 
-    /// Runs kubectl; what it wrote.
+    /// Runs kubectl; returns its output.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.kubectl);
-        // Its cache of what the API server knows lies in its home.
+        // Its cache of API discovery is in its home.
         command.args(arguments).env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.dir);
         succeeded(&format!("kubectl {}", arguments.join(" ")), command)
     }
 
-    /// Definitions, which are too large for the annotation of a plain `apply`.
+    /// Applies resource definitions, which are too large for the annotation of a plain `apply`.
     pub(crate) fn define(&self, file: &Path) -> Result<()> {
         let file = file.to_string_lossy();
         self.kubectl(&["apply", "--server-side", "--filename", &file])?;
-        // Of all that are there: a file may have other kinds, too, which have no such condition.
+        // Waits for all definitions: the file may contain other kinds, which have no such condition.
         let established = "--for=condition=Established";
         self.kubectl(&["wait", established, "--timeout=60s", "--all", "customresourcedefinitions"])
             .map(drop)
     }
 
-    /// There it is, whether it was or not.
+    /// Creates a namespace unless it exists.
     pub(crate) fn namespace(&self, name: &str) -> Result<()> {
         if self.kubectl(&["get", "namespace", name]).is_ok() {
             return Ok(());
@@ -111,7 +111,7 @@ impl Cluster {
         self.kubectl(&["create", "namespace", name]).map(drop)
     }
 
-    /// Whether the API server would take it, with every validation that it has.
+    /// Whether the API server would accept the file, with all its validations.
     pub(crate) fn dry_run(&self, file: &Path) -> Result<()> {
         let file = file.to_string_lossy();
         let strict = "--validate=strict";
@@ -119,7 +119,7 @@ impl Cluster {
             .map(drop)
     }
 
-    /// A Gateway has an address, as the controller of its class says where there are nodes.
+    /// Gives a Gateway an address. In a cluster with nodes, the controller of its class does that.
     pub(crate) fn has_address(&self, kind: &str, name: &str, host: &str) -> Result<()> {
         let status =
             serde_json::json!({"status": {"addresses": [{"type": "Hostname", "value": host}]}});
@@ -135,7 +135,7 @@ impl Cluster {
         .map(drop)
     }
 
-    /// As a user would.
+    /// Applies a file, as a user would.
     pub(crate) fn apply(&self, file: &Path) -> Result<()> {
         self.kubectl(&["apply", "--filename", &file.to_string_lossy()]).map(drop)
     }
@@ -146,7 +146,7 @@ impl Cluster {
     }
 }
 
-/// What the names of images end with.
+/// The end of the images' names.
 pub(crate) const MODULE: &str = "portcullis";
 pub(crate) const FRAMING: &str = "redis-framing";
 
@@ -170,19 +170,19 @@ impl Registry {
         Ok(Self { address, crane: programs.crane.clone(), dir, _process: process })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Pushes `module` as `NAME:TAG`; the digest of the manifest, without `sha256:`.
+    /// Pushes `module` as `NAME:TAG`; returns the digest of the manifest, without `sha256:`.
     pub(crate) fn push(
         &self,
         tools: &Tools,
         module: &Path,
         (name, tag): (&str, &str),
     ) -> Result<String> {
-        // A layer is a gzipped tar, here with the one file that Istio and Envoy Gateway look for.
+        // A layer is a gzipped tar. This one has the file that Istio and Envoy Gateway look for.
         let layer = self.dir.join(format!("{name}-{tag}.tar.gz"));
         let mut pack = tools.python_command();
         pack.args(["-c", "import sys, tarfile; tarfile.open(sys.argv[1], 'w:gz').add(sys.argv[2], 'plugin.wasm')"])
@@ -202,12 +202,12 @@ impl Registry {
         Ok(digest.trim().trim_start_matches("sha256:").to_owned())
     }
 
-    /// A reference to an image of the module, whether it is there or not.
+    /// A reference to an image of the module, which may not exist.
     pub(crate) fn image(&self, tag: &str) -> String {
         self.image_of(MODULE, tag)
     }
 
-    /// The same of the module `name`.
+    /// A reference to an image of the module `name`.
     pub(crate) fn image_of(&self, name: &str, tag: &str) -> String {
         format!("{}/{name}:{tag}", self.address)
     }

@@ -1,7 +1,7 @@
-//! `portcullis doctor` in front of an Envoy that a control plane configures: content with the shipped files, and a line for each
-//! hole.
+//! `portcullis doctor` in front of an Envoy that a control plane configures: no findings with the shipped files, and a
+//! line for each hole.
 //!
-//! Owns what counts as content. Which holes there are is with the trials of each control plane.
+//! Owns the criteria for no findings. The trials of each control plane own the holes.
 
 use super::Ground;
 use super::calls::within;
@@ -9,24 +9,24 @@ use crate::failure::{Failure, Result};
 use serde_json::Value;
 use std::time::Duration;
 
-/// A push, and what Envoy's workers have counted.
+/// The bound for a push and for the statistics of Envoy's workers.
 const WITHIN: Duration = Duration::from_secs(120);
 
 /// A doctor for one Envoy.
 pub(super) struct Doctor<'a> {
     ground: &'a Ground<'a>,
-    /// Of Envoy's admin interface.
+    /// The URL of Envoy's admin interface.
     admin: String,
 }
 
-/// What it said of one Envoy.
+/// Doctor's report about one Envoy.
 struct Said {
     /// The exit status.
     status: Option<i32>,
     checks: Vec<Value>,
 }
 
-/// A line that is expected: the beginning of the check's name, a part of what was found, its state.
+/// An expected line: the beginning of the check's name, a part of the finding, its state.
 pub(super) type Line<'a> = (&'a str, &'a str, &'a str);
 
 impl<'a> Doctor<'a> {
@@ -34,7 +34,7 @@ impl<'a> Doctor<'a> {
         Self { ground, admin }
     }
 
-    /// Exit status 0, and no check of this Envoy is anything but good.
+    /// Waits for exit status 0, with every check of this Envoy good.
     pub(super) fn is_content(&self) -> Result<()> {
         let mut last = String::new();
         within(WITHIN, "a doctor that has nothing to say", || {
@@ -46,7 +46,7 @@ impl<'a> Doctor<'a> {
         .map_err(|failure| Failure::new(format!("{failure}: {last}")))
     }
 
-    /// The line is there; the exit status says whether its state is bad.
+    /// Waits for this line, with the exit status that its state needs.
     pub(super) fn names(&self, (check, found, state): Line<'_>) -> Result<()> {
         let mut last = String::new();
         within(WITHIN, "doctor's line", || {
@@ -83,7 +83,7 @@ impl<'a> Doctor<'a> {
 }
 
 impl Said {
-    /// Lines of this Envoy, in short.
+    /// Short forms of the lines about this Envoy.
     fn lines(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let of_envoy = self.checks.iter().filter(|line| text(line, "check").starts_with("envoy"));
         let wanted = of_envoy.filter(|line| wanted(text(line, "state")));

@@ -1,7 +1,7 @@
-//! Envoy Gateway on its own, without a cluster: resources from a folder, real translation, a real Envoy that it starts.
+//! Envoy Gateway without a cluster: resources from a folder, real translation, and a real Envoy that it starts.
 //!
-//! Owns what it is told. Its own servers (xDS, modules) listen on all addresses: it has no setting for that. Knows nothing
-//! about what is applied.
+//! Owns its configuration. Its own servers (xDS, modules) listen on all addresses, since it has no setting for that.
+//! Knows nothing about the applied resources.
 
 use super::cluster::{made, succeeded};
 use super::tools::EnvoyGatewayTools;
@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// It pulls the module and compiles it before the gateway listens.
+/// It pulls and compiles the module before the gateway listens.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-/// Of Envoy, as it names the folder in which it looks for one.
+/// The version of Envoy in the name of the folder in which it looks for Envoy.
 const ENVOY_VERSION: &str = "1.40.0";
-/// Where it serves its health.
+/// The URL of its health check.
 const HEALTH: &str = "http://127.0.0.1:8081/readyz";
 
 /// A running Envoy Gateway.
@@ -90,19 +90,19 @@ impl EnvoyGateway {
         Ok(process)
     }
 
-    /// The same once more. Its Envoy ends with it and starts with it.
+    /// Restarts it. Its Envoy stops and starts with it.
     pub(crate) fn restart(&mut self, tools: &EnvoyGatewayTools, logs: &Path) -> Result<()> {
         self.process.stop();
         self.process = Self::spawn(tools, &self.config, &self.home, logs)?;
         Ok(())
     }
 
-    /// Where it looks for resources.
+    /// The folder from which it reads resources.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The Secret with the certificate that its Envoys present, which it has in a cluster.
+    /// The Secret with the certificate that its Envoys present; in a cluster it exists already.
     pub(crate) fn envoy_secret(&self) -> Result<String> {
         let read = |name: &str| {
             let file = self.home.join("config/certs/envoy").join(name);
@@ -114,23 +114,23 @@ impl EnvoyGateway {
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
             "metadata": {"name": "envoy", "namespace": "envoy-gateway-system"},
-            // Without an API server nobody makes `data` of a `stringData`.
+            // Without an API server, nothing converts `stringData` to `data`.
             "data": {"ca.crt": read("ca.crt")?, "tls.crt": read("tls.crt")?, "tls.key": read("tls.key")?},
         });
         Ok(secret.to_string())
     }
 
-    /// The authority of its servers.
+    /// The certificate authority of its servers.
     pub(crate) fn authority(&self) -> PathBuf {
         self.home.join("config/certs/envoy/ca.crt")
     }
 
-    /// A page of the admin interface of the Envoy that it started last.
+    /// A page of the admin interface of its latest Envoy.
     pub(crate) fn admin(&self, page: &str) -> Result<Reply> {
         Ok(http::get(&format!("{}/{page}", self.admin_url()?))?)
     }
 
-    /// Of that admin interface.
+    /// The URL of that admin interface.
     pub(crate) fn admin_url(&self) -> Result<String> {
         let runs = self.home.join("run");
         let mut addresses: Vec<PathBuf> = fs::read_dir(&runs)
@@ -138,7 +138,7 @@ impl EnvoyGateway {
             .filter_map(|run| Some(run.ok()?.path().join("admin-address.txt")))
             .filter(|file| file.is_file())
             .collect();
-        // The folders have the time in their names.
+        // The folders' names contain the time.
         addresses.sort();
         let address = addresses
             .last()
@@ -147,7 +147,7 @@ impl EnvoyGateway {
         Ok(format!("http://{}", address.trim()))
     }
 
-    /// Its own log, in which Envoy's standard output is.
+    /// Its own log, which contains Envoy's standard output.
     pub(crate) fn log(&self) -> &Path {
         self.process.log()
     }

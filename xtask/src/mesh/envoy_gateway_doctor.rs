@@ -1,7 +1,7 @@
-//! `portcullis doctor` on Envoy Gateway's Envoy: nothing to say of the shipped files, and a line for each thing that people do to
-//! them and to what stands beside them.
+//! `portcullis doctor` on Envoy Gateway's Envoy: no findings with the shipped files, and a line for each change that
+//! people make to them and to the resources around them.
 //!
-//! Owns the holes. Where admission.yaml refuses one, Envoy Gateway alone is told.
+//! Owns the holes. Where admission.yaml denies one, the change goes to Envoy Gateway only.
 
 use super::doctor::{Doctor, Line};
 use super::envoy_gateway_operations::{LISTENER, policy, route_of_others, without};
@@ -10,7 +10,7 @@ use super::here::replaced;
 use crate::failure::{Failure, Result};
 use portcullis_stack::ports::free_port;
 
-/// What is done, the line that doctor has for it, and what takes it back.
+/// A change, doctor's line about it, and the change that undoes it.
 struct Hole<'a> {
     what: &'a str,
     make: &'a dyn Fn() -> Result<()>,
@@ -19,7 +19,7 @@ struct Hole<'a> {
 }
 
 impl Mesh<'_> {
-    /// Each hole has its line, and is mended before the next one.
+    /// Makes each hole, checks for doctor's line, and closes the hole before the next one.
     pub(super) fn doctor_names_holes(&self) -> Result<()> {
         let doctor = Doctor::of(self.ground, self.controller.admin_url()?);
         doctor.is_content()?;

@@ -1,6 +1,7 @@
-//! The table of operations on Envoy Gateway: what people do to a running gateway, what goes wrong, and what others do beside it.
+//! The table of operations on Envoy Gateway: changes to a running gateway, failures, and changes by other teams.
 //!
-//! Owns the operations. Where admission.yaml refuses one, Envoy Gateway alone is told, as in a cluster without these policies.
+//! Owns the operations. Where admission.yaml denies one, the change goes to Envoy Gateway only, as in a cluster without
+//! these policies.
 
 use super::beside::{TlsFront, ext_authz, http3_client, idle_module};
 use super::calls::{Gateway, HOST, Kind, within};
@@ -18,11 +19,11 @@ use serde_json::json;
 use std::fs;
 use std::time::Duration;
 
-/// From a file to Envoy, on a busy machine.
+/// From a file to Envoy's configuration, on a busy machine.
 const PUSHED_WITHIN: Duration = Duration::from_secs(90);
 pub(super) const LISTENER: &str = "  - {name: http, protocol: HTTP";
 const ANOTHER_ROUTE: &str = "other.example.com";
-/// All kinds of calls at a listener with TLS, whose certificate does not matter here: a line with the status of each.
+/// Makes calls of all kinds at a listener with TLS, without verifying its certificate; prints a line with each status.
 const CALL_WITH_TLS: &str = "import http.client, json, ssl, sys
 port, host, key, label = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 for kind, tool in (('allowed', 'query_users'), ('danger', 'delete_user'), ('nokey', 'query_users')):
@@ -36,7 +37,7 @@ for kind, tool in (('allowed', 'query_users'), ('danger', 'delete_user'), ('noke
 ";
 
 impl Mesh<'_> {
-    /// What comes before a first install that works: a gateway that runs without the filter, and an install with a mistake.
+    /// The steps before a working first install: a gateway without the filter, and an install with a mistake.
     pub(super) fn first_install(&self, report: &mut Report) {
         let gateway = &self.gateway;
         report.trial(NAME, "a gateway without the filter sends a server nothing", || {
@@ -67,7 +68,7 @@ impl Mesh<'_> {
         });
     }
 
-    /// The table of operations.
+    /// Runs the table of operations.
     pub(super) fn operations(&mut self, report: &mut Report) {
         self.changes(report);
         self.images(report);
@@ -75,7 +76,7 @@ impl Mesh<'_> {
         self.others(report);
         self.merged(report);
         let gateway = self.gateway.clone();
-        // The audit log is Envoy's standard output, and its file starts anew.
+        // The audit log is Envoy's standard output, and its file starts empty again.
         let after = After::FlowsWithAuditAgain;
         under_load(&gateway, NAME, "controller and Envoy restarted", after, report, || {
             let (tools, logs) = (&self.tools, &self.ground.logs);
@@ -83,7 +84,7 @@ impl Mesh<'_> {
         });
     }
 
-    /// Of the filter's configuration, and the filter itself.
+    /// Changes of the filter's configuration, and removals of the filter.
     fn changes(&self, report: &mut Report) {
         let corrected = || self.apply("gateway.yaml");
         let edited = |old: &str, new: &str| {
@@ -94,7 +95,7 @@ impl Mesh<'_> {
             edited("max_body_bytes", "no_such_field")
         });
         self.operate("configuration corrected", After::Flows, report, corrected);
-        // Envoy refuses the listener, since the patches set failure_policy, and goes on with the last good one.
+        // Envoy rejects the listener, since the patches set failure_policy, and keeps the last good one.
         self.operate(
             "failOpen with a faulty configuration (without admission)",
             After::Either,
@@ -121,7 +122,7 @@ impl Mesh<'_> {
         self.operate("client traffic policy applied again", After::Flows, report, corrected);
     }
 
-    /// Of the module's image.
+    /// Changes of the module's image.
     fn images(&self, report: &mut Report) {
         let ground = self.ground;
         let corrected = || self.apply("gateway.yaml");
@@ -144,7 +145,7 @@ impl Mesh<'_> {
         self.operate("wrong digest", After::Either, report, || edited(&[(digest, &other_digest)]));
         self.operate("digest corrected", After::Flows, report, corrected);
         self.operate("registry that does not answer", After::Either, report, || {
-            // Nobody accepts there: the kernel takes connections, and nothing is said on them.
+            // No program accepts there: the kernel completes connections, and no data follows.
             let silent = std::net::TcpListener::bind("127.0.0.1:0")
                 .and_then(|listener| Ok((listener.local_addr()?, listener)))
                 .map_err(|error| Failure::new(format!("could not listen: {error}")))?;
@@ -156,7 +157,7 @@ impl Mesh<'_> {
         self.operate("registry corrected", After::Flows, report, corrected);
     }
 
-    /// Listeners that the patches do not know, and patches that do not find theirs.
+    /// Listeners that the patches do not cover, and patches that do not find their listener.
     fn holes(&self, report: &mut Report) {
         let corrected = || self.apply("gateway.yaml");
         let with_listener = |listener: String| {
@@ -258,7 +259,7 @@ impl Mesh<'_> {
         self.operate("that name corrected", After::Flows, report, corrected);
     }
 
-    /// What other teams and policies do.
+    /// Resources and policies of other teams.
     fn others(&self, report: &mut Report) {
         self.operate(
             "an empty, more specific policy on the route (without admission)",
@@ -266,7 +267,7 @@ impl Mesh<'_> {
             report,
             || self.write("specific.yaml", &policy("EnvoyExtensionPolicy", "", "")),
         );
-        // A call comes by the rule without a server, whose filter is on.
+        // The filter is on for the rule without a server, and a call matches that rule first.
         self.operate("the same on the rule with the server alone", After::Flows, report, || {
             self.write("specific.yaml", &policy("EnvoyExtensionPolicy", ", sectionName: demo", ""))
         });
@@ -304,7 +305,7 @@ impl Mesh<'_> {
         self.beside(report);
     }
 
-    /// Filters of others on the same gateway.
+    /// Third-party filters on the same gateway.
     fn beside(&self, report: &mut Report) {
         let server = ext_authz(&self.ground.tools, &self.ground.logs);
         self.operate("an ext_authz filter in front that allows", After::Flows, report, || {
@@ -336,7 +337,7 @@ impl Mesh<'_> {
             })
         });
         self.operate("that filter removed", After::Flows, report, || self.apply("gateway.yaml"));
-        // It has to be there as long as the gateway wants it.
+        // It has to run as long as the gateway uses it.
         let mut tls = None;
         self.operate("mTLS to Redis and Vault", After::Flows, report, || {
             let front = tls.insert(TlsFront::start(self.ground, "envoy-gateway")?);
@@ -354,7 +355,7 @@ impl Mesh<'_> {
         });
     }
 
-    /// One Envoy for all Gateways of the class: the patches are for the class then.
+    /// One Envoy for all Gateways of the class: then the patches target the class.
     fn merged(&self, report: &mut Report) {
         let after = After::FlowsWithAuditAgain;
         self.operate("mergeGateways (without admission)", after, report, || {
@@ -373,20 +374,20 @@ impl Mesh<'_> {
         });
     }
 
-    /// A route before ours to the same server, for requests that have a header.
+    /// Adds a route before ours to the same server, for requests with certain headers.
     fn by_header(&self) -> Result<()> {
         let matches = "{path: {type: Exact, value: /demo/mcp}, headers: [{name: x-team, value: a}, {name: x-more, value: b}]}";
         self.write("other-team.yaml", &route_of_others(HOST, matches, ""))?;
         let (gateway, label) = (&self.gateway, "eg-by-header");
         if !gateway.is_guarded {
-            // A call by their route is as any other: judged, and sent to the same server.
+            // Without guards, a call on their route is like any other: judged, and sent to the same server.
             return Ok(());
         }
         let headers = [("x-team", "a"), ("x-more", "b")];
         let call = |kind, number: &str| {
             gateway.send(HOST, kind, label, (&message(kind, label, number), &headers))
         };
-        // Until it is there, the headers say nothing, and the call is as any other.
+        // Until the route is active, the headers have no effect, and the call is like any other.
         within(PUSHED_WITHIN, "the route that matches on headers", || {
             (!call(Kind::Allowed, "0").result).then_some(())
         })?;
@@ -415,11 +416,12 @@ impl Mesh<'_> {
         under_load(&self.gateway, NAME, operation, after, report, run);
     }
 
-    /// A route of somebody else to the same server, on the same Gateway, for another host; `filters` of the rule.
+    /// Adds another team's route to the same server, on the same Gateway, for another host; `filters` are those of its
+    /// rule.
     fn other_team(&self, label: &str, filters: &str) -> Result<()> {
         let path = "{path: {type: Exact, value: /demo/mcp}}";
         self.write("other-team.yaml", &route_of_others(ANOTHER_ROUTE, path, filters))?;
-        // 404 until the host is there.
+        // The status is 404 until the host is active.
         within(PUSHED_WITHIN, "the other host", || {
             (self.gateway.call_host(ANOTHER_ROUTE, Kind::NoKey, label, 0).status != 404)
                 .then_some(())
@@ -427,12 +429,12 @@ impl Mesh<'_> {
         self.gateway.refuses(ANOTHER_ROUTE, label, &[])
     }
 
-    /// Waits until something answers there.
+    /// Waits until a server answers there.
     fn served(&self, url: &str) -> Result<()> {
         within(PUSHED_WITHIN, "the other listener", || http::get(url).is_ok().then_some(()))
     }
 
-    /// At a listener that has not what the filter needs: no call of any kind gets to a server.
+    /// Checks that no call of any kind reaches a server at a listener that lacks a part of the filter's setup.
     fn refuses_all(&self, url: &str, label: &str, statuses: &[u16]) -> Result<()> {
         let gateway = Gateway { url: url.to_owned(), ..self.gateway.clone() };
         gateway.refuses(HOST, label, statuses)
@@ -474,7 +476,7 @@ fn https_listener(port: u16) -> String {
     format!("  - {{name: https, protocol: HTTPS, port: {port}, tls: {tls}}}\n")
 }
 
-/// The patches of the listener once more, for the one with TLS. They are the last in the file.
+/// Adds the listener's patches for the listener with TLS. They are the last ones in the file.
 fn with_patches_of_https(text: &str) -> Result<String> {
     let patches = "  # The name of a listener is";
     let (_, of_http) = text
@@ -485,7 +487,7 @@ fn with_patches_of_https(text: &str) -> Result<String> {
     Ok(format!("{}\n{patches}{of_https}\n{patches}{of_quic}", text.trim_end()))
 }
 
-/// The same for the seal in routes.yaml. HTTP/3 has a listener and no routes of its own.
+/// Adds the seal of routes.yaml for the listener with TLS. HTTP/3 has a listener and no routes of its own.
 fn with_seal_of_https(text: &str) -> Result<String> {
     let listener = "  - type: type.googleapis.com/envoy.config.listener.v3.Listener\n";
     let routes = "  # Each rule of an HTTPRoute has a cluster";
@@ -497,7 +499,7 @@ fn with_seal_of_https(text: &str) -> Result<String> {
     Ok(format!("{}\n{listener}{of_https}{listener}{of_quic}", text.trim_end()))
 }
 
-/// Its patches for every Gateway of the class.
+/// Its patches, for every Gateway of the class.
 fn of_the_class(text: &str) -> Result<String> {
     replaced(
         text,
@@ -506,7 +508,7 @@ fn of_the_class(text: &str) -> Result<String> {
     )
 }
 
-/// A rule of another team for the demo's server.
+/// Another team's rule for the demo's server.
 pub(super) fn route_of_others(host: &str, matches: &str, filters: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: other-team, namespace: mcp}}\nspec:\n  \
@@ -545,7 +547,7 @@ pub(super) fn policy(kind: &str, rule: &str, more: &str) -> String {
     )
 }
 
-/// `text` without its documents of these kinds; each has to be there.
+/// `text` without its documents of these kinds; fails when one is missing.
 pub(super) fn without(text: &str, kinds: &[&str]) -> Result<String> {
     let lines: Vec<String> = kinds.iter().map(|kind| format!("kind: {kind}")).collect();
     let (gone, kept): (Vec<&str>, Vec<&str>) = text

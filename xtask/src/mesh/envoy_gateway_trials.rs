@@ -1,8 +1,8 @@
-//! What is tried on Envoy Gateway: the shipped files of `envoy/envoy-gateway/`, taken by the API server with its admission
-//! policies, then translated by Envoy Gateway for a real Envoy.
+//! The trials on Envoy Gateway: the API server accepts the shipped files of `envoy/envoy-gateway/` with its admission
+//! policies, then Envoy Gateway translates them for a real Envoy.
 //!
-//! Owns the trials and the operations. Without nodes, Envoy Gateway cannot start Envoy in a cluster: it reads what the API
-//! server took from a folder, and starts Envoy here.
+//! Owns the trials and the operations. Without nodes, Envoy Gateway cannot start Envoy in a cluster: it reads the
+//! accepted files from a folder, and starts Envoy here.
 
 use super::calls::{Gateway, Kind, within};
 use super::envoy_gateway::EnvoyGateway;
@@ -21,7 +21,8 @@ use std::time::Duration;
 
 pub(super) const NAME: &str = "Envoy Gateway";
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-/// Of the Gateway, in any of the trials: without an API server, each is on all addresses until it is patched.
+/// The Gateway's listeners in all trials: without an API server, each listens on all addresses until a patch changes
+/// that.
 const LISTENERS: [&str; 5] = ["http", "other", "renamed", "https", "https-quic"];
 /// What follows the first route of routes.yaml.
 const FILTER_OF_ROUTES: &str =
@@ -43,10 +44,10 @@ pub(super) struct Mesh<'a> {
     guard: String,
 }
 
-/// Everything on Envoy Gateway.
+/// Runs everything on Envoy Gateway.
 pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -> Result<()> {
     let mut mesh = Mesh::start(ground, options)?;
-    // Its policies refuse routes without a guard.
+    // Its policies deny routes without a guard.
     if !options.without_guards {
         mesh.admission(report);
     }
@@ -127,7 +128,7 @@ impl<'a> Mesh<'a> {
         Ok(mesh)
     }
 
-    /// What the API server has of itself in a cluster, and where Envoy Gateway's own servers are on this machine.
+    /// Patches for the address of Envoy Gateway's own servers on this machine, and for its certificate authority.
     pub(super) fn patches_for_here(&self) -> String {
         let authority = self.controller.authority();
         let socket =
@@ -154,7 +155,7 @@ impl<'a> Mesh<'a> {
         self.apply_edited(name, Ok)
     }
 
-    /// Applies a shipped file with a change: to the API server, and what that took to Envoy Gateway.
+    /// Applies a changed shipped file to the API server, and then gives it to Envoy Gateway.
     pub(super) fn apply_edited(
         &self,
         name: &str,
@@ -166,7 +167,7 @@ impl<'a> Mesh<'a> {
         self.write(name, &without_pods(&text)?)
     }
 
-    /// What Envoy Gateway sees, at once and whole.
+    /// Writes a file for Envoy Gateway in one step.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<()> {
         let file = self.controller.folder().join(name);
         let staged = self.ground.dir.join("staged.yaml");
@@ -175,7 +176,7 @@ impl<'a> Mesh<'a> {
             .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
     }
 
-    /// To Envoy Gateway alone, as if admission.yaml had not been applied.
+    /// Gives a file only to Envoy Gateway, as if admission.yaml were not applied.
     pub(super) fn unadmitted(
         &self,
         name: &str,
@@ -192,7 +193,7 @@ impl<'a> Mesh<'a> {
             .map_err(|error| Failure::new(format!("could not remove {}: {error}", file.display())))
     }
 
-    /// What the API server refuses once admission.yaml is applied.
+    /// The requests that the API server denies once admission.yaml is applied.
     fn admission(&self, report: &mut Report) {
         report.trial(NAME, "the API server takes admission.yaml", || {
             self.ground.cluster.apply(&self.shipped("admission.yaml"))
@@ -255,7 +256,7 @@ impl<'a> Mesh<'a> {
 
     fn trials(&self, report: &mut Report) -> bool {
         let gateway = &self.gateway;
-        // Without it, nothing that follows says anything.
+        // Without a working call, the next trials mean nothing.
         if !report.trial(NAME, "an allowed call is answered", || flows(gateway, "eg-install")) {
             return false;
         }

@@ -1,46 +1,46 @@
-//! The shipped files as they are on this machine: loopback in the place of a cluster's names, and the image that was pushed.
+//! Adapts the shipped files to this machine: loopback addresses for a cluster's names, and the pushed image.
 //!
-//! Owns what a user has to change in them, too: every name here is one that the pages tell to change. All else is
-//! applied as it is shipped.
+//! Owns the values that a user has to change as well: the pages name each of them. Everything else is applied
+//! unchanged.
 
 use crate::failure::{Failure, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is replaced by what.
+/// The replacements.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Here {
     replacements: Vec<(String, String)>,
-    /// Lines with this text are left out.
+    /// Lines with this text are removed.
     left_out: Option<&'static str>,
     dir: PathBuf,
 }
 
 impl Here {
-    /// Adapted files go to `dir`.
+    /// Writes adapted files to `dir`.
     pub(crate) fn new(dir: &Path) -> Self {
         Self { replacements: Vec::new(), left_out: None, dir: dir.to_owned() }
     }
 
-    /// Without the lines that have `text` in them.
+    /// Removes the lines that contain `text`.
     pub(crate) fn without_lines(mut self, text: Option<&'static str>) -> Self {
         self.left_out = text;
         self
     }
 
-    /// `shipped` stands for `here`; a later one of the same name counts.
+    /// Replaces `shipped` by `here`; a later replacement of the same text overrides an earlier one.
     pub(crate) fn with(mut self, shipped: &str, here: impl std::fmt::Display) -> Self {
         self.replacements.retain(|(name, _)| name != shipped);
         self.replacements.push((shipped.to_owned(), here.to_string()));
         self
     }
 
-    /// `shipped` for this machine, under a name of its own.
+    /// `shipped`, adapted to this machine, in a file called `name`.
     pub(crate) fn file(&self, shipped: &Path, name: &str) -> Result<PathBuf> {
         self.edited(shipped, name, Ok)
     }
 
-    /// As [`Here::file`], after `edit` has changed it as a trial needs it.
+    /// As [`Here::file`], after `edit` has changed the text.
     pub(crate) fn edited(
         &self,
         shipped: &Path,
@@ -50,7 +50,7 @@ impl Here {
         let fault = |error| Failure::new(format!("could not adapt {}: {error}", shipped.display()));
         let mut text = fs::read_to_string(shipped).map_err(fault)?;
         if let Some(left_out) = self.left_out {
-            // The seal is the end of a file, and says nothing without its values.
+            // The seal is at the end of a file, and is useless without its values.
             for seal in ["\n---\n# The seal.", "\n  # The seal."] {
                 if let Some((before, _)) = text.split_once(seal) {
                     text = format!("{before}\n");
@@ -68,7 +68,7 @@ impl Here {
     }
 }
 
-/// `text` with `old` replaced wherever it stands; it has to be there.
+/// `text` with every `old` replaced; fails when there is none.
 pub(crate) fn replaced(text: &str, old: &str, new: &str) -> Result<String> {
     if text.contains(old) {
         return Ok(text.replace(old, new));

@@ -1,6 +1,7 @@
-//! Istio: istiod on the API server, and an ingress gateway as a pod has it: Istio's agent and the real Envoy.
+//! Istio: istiod on the API server, and an ingress gateway as in a pod: Istio's agent and the real Envoy.
 //!
-//! Everything listens on loopback but the agent's own port for probes, which has no setting for it. Owns what both are told. Knows nothing about what is applied.
+//! Everything listens on loopback, except the agent's port for probes, which has no setting for it. Owns the
+//! configuration of both. Knows nothing about the applied resources.
 
 use super::cluster::{Cluster, Registry, made};
 use super::tools::IstioTools;
@@ -17,20 +18,21 @@ use std::time::Duration;
 
 /// Both wait for each other and for many kinds of resources.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-/// Where Istio's agent keeps modules. It is a constant there.
+/// The folder in which Istio's agent keeps modules; it is a constant there.
 const AGENT_DATA: &str = "/var/lib/istio/data";
 /// The version that the agent reports to istiod.
 const VERSION: &str = "1.31.0";
 
-/// Of the gateway. Of no endpoint: istiod would take that endpoint's labels for the gateway's.
+/// The address of the gateway. No endpoint has it: istiod would use that endpoint's labels for the gateway.
 const GATEWAY_ADDRESS: &str = "127.0.0.99";
 const SIDECAR_ADDRESS: &str = "127.0.0.98";
 const WAYPOINT_ADDRESS: &str = "127.0.0.97";
-/// Where the agent finds a workload's certificate, in its working directory. It asks nobody for one then.
+/// The path of a workload's certificate, below the agent's working directory. With this file the agent requests no
+/// certificate.
 const CREDENTIALS: &str = "var/run/secrets/workload-spiffe-credentials";
 pub(crate) const NAMESPACE: &str = "istio-ingress";
 
-/// What only Istio's own build of Envoy knows is off.
+/// Turns off features that only Istio's own build of Envoy has.
 const FOR_STOCK_ENVOY: [(&str, &str); 4] = [
     ("PILOT_ENABLE_METADATA_EXCHANGE", "false"),
     ("PILOT_ENABLE_TELEMETRY_LABEL", "false"),
@@ -38,7 +40,7 @@ const FOR_STOCK_ENVOY: [(&str, &str); 4] = [
     ("PILOT_ENABLE_ALPN_FILTER", "false"),
 ];
 
-/// The provider is the one that telemetry.yaml names.
+/// telemetry.yaml names this provider.
 const MESH: &str = "enableAutoMtls: false
 extensionProviders:
 - name: portcullis-audit
@@ -47,7 +49,7 @@ extensionProviders:
     logFormat: {text: \"%FILTER_STATE(wasm.portcullis.audit:PLAIN)%\\n\"}
 ";
 
-/// Labels that the filter's metrics carry in their names; Istio makes a pattern of each.
+/// Labels in the names of the filter's metrics; Istio makes a pattern of each.
 const TAGS: [&str; 12] = [
     "connector",
     "method",
@@ -63,12 +65,12 @@ const TAGS: [&str; 12] = [
     "build",
 ];
 
-/// What a control plane is for.
+/// The kind of proxies that a control plane configures.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dataplane {
     /// Gateways and sidecars.
     Sidecars,
-    /// Waypoints, too.
+    /// Waypoints as well.
     Ambient,
 }
 
@@ -98,12 +100,12 @@ impl Istiod {
         Self::start_on(loopback(free_port()?), dataplane, tools, cluster, (dir, logs))
     }
 
-    /// It is gone.
+    /// Stops it.
     pub(crate) fn stop(&self) {
         self.process.stop();
     }
 
-    /// The same once more, where the agents look for it.
+    /// Restarts it at the same address, where the agents look for it.
     pub(crate) fn restart(
         &self,
         tools: &IstioTools,
@@ -147,7 +149,7 @@ impl Istiod {
     }
 }
 
-/// Which proxy of the mesh an agent starts.
+/// The kind of proxy that an agent starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Ingress,
@@ -180,7 +182,8 @@ impl Role {
         }
     }
 
-    /// What the agent reports. A newer waypoint gets a kind of filter state that only Istio's own build of Envoy knows.
+    /// The version that the agent reports. A newer waypoint gets a kind of filter state that only Istio's own build of
+    /// Envoy has.
     fn version(self) -> &'static str {
         match self {
             Self::Ingress | Self::Sidecar => VERSION,
@@ -188,7 +191,7 @@ impl Role {
         }
     }
 
-    /// Traffic is redirected to a sidecar by rules of a pod's network, which is not here.
+    /// How traffic reaches a proxy. Redirection to a sidecar needs rules in a pod's network, which does not exist here.
     fn interception(self) -> &'static str {
         match self {
             Self::Ingress | Self::Waypoint => "REDIRECT",
@@ -197,14 +200,14 @@ impl Role {
     }
 }
 
-/// An ingress gateway, or a sidecar.
+/// A running proxy of the mesh with its agent.
 pub(crate) struct Ingress {
     admin: SocketAddr,
     process: Process,
 }
 
 impl Ingress {
-    /// Starts the agent, which starts Envoy. The name is the pod's.
+    /// Starts the agent, which starts Envoy. The role gives the pod its name.
     pub(crate) fn start(
         role: Role,
         (tools, envoy): (&IstioTools, &Path),
@@ -221,7 +224,7 @@ impl Ingress {
         let home = dir.join(role.name());
         let (kind, namespace, labels, address) = role.node();
         made(&home)?;
-        // The agent wants to know who signs certificates of the mesh.
+        // The agent needs the root certificate of the mesh.
         let secrets = home.join("var/run/secrets/istio");
         made(&secrets)?;
         copied(authority.certificate(), &secrets.join("root-cert.pem"))?;
@@ -270,12 +273,12 @@ impl Ingress {
         Ok(http::get(&format!("{}/{page}", self.admin_url()))?)
     }
 
-    /// Of the admin interface.
+    /// The URL of the admin interface.
     pub(crate) fn admin_url(&self) -> String {
         format!("http://{}", self.admin)
     }
 
-    /// Both logs, of the agent and of Envoy, and the audit log in between.
+    /// The log with the output of the agent and of Envoy, which includes the audit log.
     pub(crate) fn log(&self) -> &Path {
         self.process.log()
     }
@@ -288,7 +291,7 @@ fn copied(from: &Path, to: &Path) -> Result<()> {
         .map_err(|error| Failure::new(format!("could not copy {}: {error}", from.display())))
 }
 
-/// Plaintext between workloads, but where a trial says otherwise.
+/// Plaintext between workloads, unless a trial changes that.
 fn mesh_configuration(home: &Path) -> Result<()> {
     let dir = home.join("etc/istio/config");
     made(&dir)?;
@@ -297,8 +300,8 @@ fn mesh_configuration(home: &Path) -> Result<()> {
         .map_err(|error| Failure::new(format!("could not write {}: {error}", file.display())))
 }
 
-/// Istio's template, whose listeners for probes and metrics are for the pod's address. A waypoint's has an extension that only
-/// Istio's own build of Envoy knows.
+/// Istio's template with loopback addresses: its listeners for probes and metrics would use the pod's address. A
+/// waypoint's template has an extension that only Istio's own build of Envoy has.
 fn on_loopback(template: &Path, home: &Path) -> Result<PathBuf> {
     let file = home.join("bootstrap-template.json");
     let fault = |error| Failure::new(format!("could not write {}: {error}", file.display()));

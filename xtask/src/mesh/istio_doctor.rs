@@ -1,4 +1,5 @@
-//! `portcullis doctor` on an Istio gateway: nothing to say of the shipped files, and a line for each thing that people do to them.
+//! `portcullis doctor` on an Istio gateway: no findings with the shipped files, and a line for each change that people
+//! make to them.
 //!
 //! Owns the holes. Finding 11.8.
 
@@ -9,7 +10,7 @@ use crate::failure::{Failure, Result};
 
 const FILTER: &str = "envoyfilter.yaml";
 
-/// What is done, the line that doctor has for it, and what takes it back.
+/// A change, doctor's line about it, and the change that undoes it.
 struct Hole<'a> {
     what: &'a str,
     make: &'a dyn Fn() -> Result<()>,
@@ -18,7 +19,7 @@ struct Hole<'a> {
 }
 
 impl Mesh<'_> {
-    /// Each hole has its line, and is mended before the next one.
+    /// Makes each hole, checks for doctor's line, and closes the hole before the next one.
     pub(super) fn doctor_names_holes(&self) -> Result<()> {
         let doctor = Doctor::of(self.ground, self.ingress.admin_url());
         doctor.is_content()?;

@@ -1,6 +1,6 @@
-//! What holds for the filter wherever it stands before a server's port: in its sidecar, and on a waypoint.
+//! The trials of the filter in front of a server's port: in its sidecar, and on a waypoint.
 //!
-//! Owns the order of a shipped file's parts and the trials. How callers get there is with each of the two.
+//! Owns the order of a shipped file's parts and the trials. The modules of the two own how callers reach them.
 
 use super::Ground;
 use super::calls::{Gateway, HOST, Kind, within};
@@ -15,17 +15,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const PUSHED_WITHIN: Duration = Duration::from_secs(90);
-/// What a client writes about its address.
+/// The address that a client claims to have.
 const CLAIMED: &str = "203.0.113.7";
 
-/// The filter before a port of a server.
+/// The filter in front of a server's port.
 pub(super) struct Inbound<'a> {
     pub(super) ground: &'a Ground<'a>,
-    /// Of its rows and labels.
+    /// The name in rows and labels.
     pub(super) name: &'static str,
-    /// Calls come from a workload that is nobody's: a key is needed.
+    /// Its calls come from a workload without an identity: they need a key.
     pub(super) gateway: Gateway,
-    /// Of Envoy's admin interface.
+    /// The URL of Envoy's admin interface.
     pub(super) admin: String,
     pub(super) parts: Parts,
 }
@@ -40,7 +40,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// `name` is that of the file in `envoy/istio`.
+    /// The parts of the file `name` in `envoy/istio`.
     pub(super) fn of(ground: &Ground<'_>, here: &Here, name: &str) -> Result<Self> {
         let shipped = ground.workspace.root.join("envoy/istio").join(name);
         let all = here.file(&shipped, name)?;
@@ -58,7 +58,8 @@ impl Parts {
 }
 
 impl Inbound<'_> {
-    /// Without the filter nothing, with it what the policy says, and nothing again once it is removed.
+    /// Checks that no call passes without the filter, that the policy applies with it, and that no call passes after
+    /// its removal.
     pub(super) fn judges(&self) -> Result<()> {
         let (cluster, gateway) = (&self.ground.cluster, &self.gateway);
         cluster.apply(&self.parts.routes)?;
@@ -83,7 +84,7 @@ impl Inbound<'_> {
         self.writes_the_true_address()
     }
 
-    /// The server's own path, which leads around the connector's.
+    /// Checks the server's own path, which would bypass the connector's path.
     fn by_its_own_path(&self) -> Result<()> {
         let label = self.label("own-path");
         let body = format!(
@@ -130,7 +131,7 @@ impl Inbound<'_> {
         flows(&self.gateway, &self.label("again"))
     }
 
-    /// No call of any kind gets to the server.
+    /// Checks that no call of any kind reaches the server.
     fn is_closed(&self, when: &str) -> Result<()> {
         let label = self.label(when);
         let mut last = String::new();
@@ -144,14 +145,14 @@ impl Inbound<'_> {
         let before = count();
         let replies = Kind::ALL.map(|kind| self.gateway.call(kind, &label, 1));
         let after = count();
-        // A danger or nokey call never got there, whatever it met.
+        // No danger or nokey call reached the server, whatever its status was.
         if before == after && after[1..] == [0, 0] && replies.iter().all(|it| it.status == 503) {
             return Ok(());
         }
         Err(Failure::new(format!("{when}: {before:?}, then {after:?} at the server, {replies:?}")))
     }
 
-    /// Rows of the table.
+    /// The rows of the table.
     pub(super) fn operations(&self, report: &mut Report) {
         let cluster = &self.ground.cluster;
         let mut operate = |operation: &str, after, run: &mut dyn FnMut() -> Result<()>| {
@@ -198,7 +199,7 @@ mod tests {
         rest.split(to).next().expect("a part")
     }
 
-    // What the filter calls is the same everywhere: a change of base.yaml has to be made in these files, too.
+    // The filter calls the same services everywhere: a change of base.yaml belongs into these files, too.
     #[test]
     fn sidecars_and_waypoints_have_what_the_filter_of_a_gateway_has() {
         let gateway = shipped("base.yaml").replace("context: GATEWAY", "context: SIDECAR_INBOUND");

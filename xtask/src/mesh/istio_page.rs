@@ -1,6 +1,6 @@
-//! docs/get-started/istio.md, followed step by step: its own commands, in its order, on the running control plane.
+//! Runs docs/get-started/istio.md step by step: its own commands, in its order, on the running control plane.
 //!
-//! Owns which lines cannot be run here, and what each step must lead to.
+//! Owns which lines cannot run here, and the expected result of each step.
 
 use super::calls::{HOST, Kind, within};
 use super::istio_trials::{Mesh, PUSHED_WITHIN, expect};
@@ -10,17 +10,17 @@ use portcullis_markdown::blocks;
 use std::fs;
 
 const PAGE: &str = "docs/get-started/istio.md";
-/// What the page tells to copy.
+/// The files that the page tells users to copy.
 const FILES: [&str; 5] =
     ["base.yaml", "envoyfilter.yaml", "routes.yaml", "sidecar.yaml", "waypoint.yaml"];
-/// Lines for programs and pods that are not here: images are pushed already, and the admin interface is at hand.
+/// Lines for programs and pods that do not exist here: images are already pushed, and the admin interface is reachable.
 const ELSEWHERE: [&str; 4] = ["cargo ", "crane ", "istioctl ", "kubectl port-forward "];
 
-/// A block of commands of the page, by its beginning, and what is seen then.
+/// A block of commands of the page, by its beginning, and the check after it.
 type Step<'a> = (&'a str, &'a dyn Fn(&str) -> Result<()>);
 
 impl Mesh<'_> {
-    /// From nothing to an install, a check, a look of doctor, and nothing again.
+    /// From an empty gateway to an install, a check and a run of doctor, and back to an empty gateway.
     pub(super) fn follows_the_page(&self) -> Result<()> {
         let followed = self.steps();
         self.ground.cluster.delete(&self.file("sidecar.yaml")?)?;
@@ -69,7 +69,7 @@ impl Mesh<'_> {
         gone(&[404, 0])
     }
 
-    /// The line that begins so, as on a machine beside the gateway.
+    /// Runs the line that begins like this, adapted to a machine beside the gateway.
     fn run_block(&self, commands: &[String], begins: &str) -> Result<String> {
         let mut lines = commands.iter().flat_map(|block| block.lines());
         let line = lines.find(|line| line.starts_with(begins)).ok_or_else(|| {

@@ -1,6 +1,6 @@
-//! A gateway that others use, too: the shipped files for a port of their own, and hosts and routes that are left out.
+//! A shared gateway: the shipped files for a port of their own, and hosts and routes that the filter leaves out.
 //!
-//! Owns what others have beside us.
+//! Owns the resources of the other teams.
 
 use super::calls::{Gateway, HOST, Kind, within};
 use super::doctor::Doctor;
@@ -13,7 +13,7 @@ use portcullis_stack::ports::{free_port, loopback};
 /// In other-hosts.yaml.
 const SHOP_HOST: &str = "shop.example.com";
 
-/// A host with two routes to a server that is no MCP server's for the filter.
+/// A host with two routes to a server that is not an MCP server for the filter.
 fn shop(port: &str, gateway: &str) -> String {
     let route = |name: &str, path: &str| {
         format!(
@@ -33,7 +33,7 @@ fn shop(port: &str, gateway: &str) -> String {
 }
 
 impl Mesh<'_> {
-    /// One route of another host is left out, the rest of that host is judged.
+    /// Leaves out one route of another host; the filter still judges the rest of that host.
     pub(super) fn leaves_other_routes_out(&self) -> Result<()> {
         let file = "shop.yaml";
         self.apply_own(file, &shop(self.gateway.port(), "shop"))?;
@@ -56,8 +56,8 @@ impl Mesh<'_> {
         self.ground.cluster.delete(&self.ground.dir.join(file))
     }
 
-    /// The files with their lines for a port of their own: another port of the gateway has nothing of ours, and our host serves
-    /// nothing there.
+    /// Applies the files with their lines for a port of their own: another port of the gateway gets no part of ours,
+    /// and our host has no route there.
     pub(super) fn has_a_port_of_its_own(&self) -> Result<()> {
         let other = free_port()?;
         let name = "others-port.yaml";
@@ -84,7 +84,7 @@ impl Mesh<'_> {
             let theirs = listener(&self.ingress.admin("config_dump").ok()?.json(), other)?;
             (!ours.iter().any(|text| theirs.contains(text))).then_some(())
         })?;
-        // On our own port all is as before; on theirs our host has no route.
+        // On our port nothing changes; on the other port our host has no route.
         for (kind, result) in [(Kind::Allowed, true), (Kind::Danger, false), (Kind::NoKey, false)] {
             let reply = self.gateway.call(kind, label, 3);
             expect(reply.judged && reply.result == result, "a judged call on our port", &reply)?;
@@ -92,7 +92,7 @@ impl Mesh<'_> {
             expect(reply.status == 404 && !reply.judged, "404 on the other port", &reply)?;
         }
         let doctor = Doctor::of(self.ground, self.ingress.admin_url());
-        // The trial's other host leads to the server: that is a hole, and it is named.
+        // The trial's other host leads to the server: that is a hole, and doctor names it.
         doctor.names((&format!("envoy.route {SHOP_HOST}:{other}/"), "wants no guard", "bad"))?;
         self.ground.cluster.delete(&self.ground.dir.join(name))?;
         let content = doctor.is_content();
@@ -103,7 +103,7 @@ impl Mesh<'_> {
     }
 }
 
-/// The listener of a port, as it is in force.
+/// The active listener of a port.
 fn listener(dump: &serde_json::Value, port: u16) -> Option<String> {
     let configs = dump.get("configs")?.as_array()?;
     let listeners = configs.iter().filter_map(|config| config.get("dynamic_listeners")?.as_array());

@@ -1,7 +1,7 @@
-//! The filter in the sidecar of an MCP server, as sidecar.yaml has it: callers come by mutual TLS.
+//! The filter in the sidecar of an MCP server, with sidecar.yaml: callers use mutual TLS.
 //!
-//! Owns who calls and by which certificate. There is no pod, so nothing redirects traffic: a Sidecar resource gives the sidecar
-//! a listener for the server's port.
+//! Owns the callers and their certificates. There is no pod, so nothing redirects traffic: a Sidecar resource gives the
+//! sidecar a listener for the server's port.
 
 use super::Ground;
 use super::Options;
@@ -27,10 +27,10 @@ const STRANGER: &str = "spiffe://cluster.local/ns/agents/sa/stranger";
 const WAYPOINT: &str = "spiffe://cluster.local/ns/mcp/sa/waypoint";
 const PUSHED_WITHIN: Duration = Duration::from_secs(60);
 
-/// A sidecar with the shipped file, and two workloads that call.
+/// A sidecar with the shipped file, and two workloads that call it.
 struct Sidecar<'a> {
     inbound: Inbound<'a>,
-    /// By the certificate that sidecar.yaml names.
+    /// Calls with the certificate that sidecar.yaml names.
     analyst: Gateway,
     /// By the certificate of a waypoint.
     waypoint: Gateway,
@@ -41,7 +41,7 @@ struct Sidecar<'a> {
     _workloads: [Process; 3],
 }
 
-/// All of it.
+/// Runs everything on the sidecar.
 pub(super) fn run(
     ground: &Ground<'_>,
     (tools, istiod): (&IstioTools, &Istiod),
@@ -130,7 +130,7 @@ impl<'a> Sidecar<'a> {
         })
     }
 
-    /// Who the mesh says that the caller is, and never who the caller says.
+    /// Checks that the caller's identity comes from its certificate, and never from a header of the caller.
     fn knows_workloads(&self) -> Result<()> {
         let analyst = &self.analyst;
         let label = self.inbound.label("certificate");
@@ -138,7 +138,7 @@ impl<'a> Sidecar<'a> {
             "By=spiffe://cluster.local/ns/mcp/sa/sidecar;Hash=00;Subject=\"\";URI={ANALYST}"
         );
         let forged = [("x-forwarded-client-cert", forged.as_str())];
-        // Without a key.
+        // This call has no key.
         let reply = analyst.call_saying(HOST, Kind::NoKey, (&label, 0), &forged);
         if !reply.result {
             return Err(Failure::new(format!("the certificate of sidecar.yaml: {reply:?}")));
@@ -154,7 +154,7 @@ impl<'a> Sidecar<'a> {
         if received.contains("x-forwarded-client-cert") || received.contains("x-portcullis-guard") {
             return Err(Failure::new(format!("the server received {received}")));
         }
-        // Another workload that claims to be it.
+        // Another workload claims the same identity.
         let label = self.inbound.label("forged");
         let stranger = &self.inbound.gateway;
         let reply = stranger.call_saying(HOST, Kind::NoKey, (&label, 0), &forged);
@@ -164,7 +164,7 @@ impl<'a> Sidecar<'a> {
         stranger.traces(&label, Kind::NoKey, 0, 1)
     }
 
-    /// PeerAuthentication STRICT.
+    /// Checks PeerAuthentication STRICT.
     fn refuses_plaintext(&self) -> Result<()> {
         let label = self.inbound.label("plaintext");
         let statuses = Kind::ALL.map(|kind| self.plaintext.call(kind, &label, 0).status);

@@ -1,4 +1,4 @@
-//! What is tried on Istio: the shipped files of `envoy/istio/`, applied with kubectl, through istiod and its agent.
+//! The trials on Istio: the shipped files of `envoy/istio/`, applied with kubectl, through istiod and its agent.
 //!
 //! Owns the ways to install, the trials of each, and the operations on them.
 
@@ -21,18 +21,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The digest that the shipped files have, until somebody sets it.
+/// The placeholder for a digest in the shipped files.
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-/// The same of the framing filter's image.
+/// The placeholder for the digest of the framing filter's image.
 const NO_FRAMING_DIGEST: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
 /// The file with the demo's MCP server as a service.
 pub(super) const DEMO_SERVER: &str = "demo-server.yaml";
 /// In other-hosts.yaml.
 const WEB_HOST: &str = "web.example.com";
-/// Of another team.
+/// A host of another team.
 pub(super) const OTHER_HOST: &str = "other.example.com";
-/// From kubectl to Envoy, on a busy machine.
+/// From kubectl to Envoy's configuration, on a busy machine.
 pub(super) const PUSHED_WITHIN: Duration = Duration::from_secs(150);
 
 /// A way to install the filter; `base.yaml` and `routes.yaml` are the same for all.
@@ -71,13 +71,13 @@ pub(super) struct Mesh<'a> {
     here: Here,
     pub(super) gateway: Gateway,
     guard: String,
-    /// Of others.
+    /// The ext_authz server of another team.
     authorizer: Option<Process>,
-    /// In front of Redis and OpenBao.
+    /// TLS in front of Redis and OpenBao.
     tls: Option<TlsFront>,
 }
 
-/// Everything on Istio.
+/// Runs everything on Istio.
 pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -> Result<()> {
     let mut mesh = Mesh::start(ground, options)?;
     let install = Install::Hold.name();
@@ -95,7 +95,7 @@ pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -
             continue;
         }
         let works = mesh.trials(install, report);
-        // Before the operations, which add hosts of others.
+        // Before the operations, which add other teams' hosts.
         if options.records_configurations() && works {
             let kept = match install {
                 Install::Hold => &rendered::ISTIO,
@@ -143,7 +143,7 @@ const FURTHER: [Further; 6] = [
 ];
 
 impl<'a> Mesh<'a> {
-    /// What goes beyond the install.
+    /// The trials after the install.
     fn further(&self, options: &Options, report: &mut Report) -> Result<()> {
         let name = Install::Hold.name();
         for (what, run) in FURTHER {
@@ -211,7 +211,7 @@ impl<'a> Mesh<'a> {
             .with("port: {number: 8080, name: http, protocol: HTTP}", listen)
             .with("web.example.com:8080", format!("{WEB_HOST}:{port}"))
             .with("shop.example.com:8080", format!("shop.example.com:{port}"))
-            // A busy machine, and a load of refused calls from one address.
+            // Longer for a busy machine, and for a load of refused calls from one address.
             .with("\"timeout_ms\": 50}", "\"timeout_ms\": 1000}")
             .with("timeout_ms: 250}", "timeout_ms: 1000}")
             .with(
@@ -240,7 +240,7 @@ impl<'a> Mesh<'a> {
         Ok(mesh)
     }
 
-    /// The demo's MCP server under the name that `routes.yaml` has.
+    /// Adds the demo's MCP server under its name in `routes.yaml`.
     fn serve_demo(&self) -> Result<()> {
         let port = self.ground.front.address().port();
         let entry = format!(
@@ -276,7 +276,7 @@ impl<'a> Mesh<'a> {
         self.ground.cluster.apply(&self.here.edited(&self.shipped(name), name, edit)?)
     }
 
-    /// The routes are there, the filter is not: the guard has to refuse.
+    /// Checks the routes without the filter: the guard has to refuse.
     fn nothing_without_it(&self) -> Result<()> {
         within(PUSHED_WITHIN, "the route that answers what is not judged", || {
             (self.gateway.call(Kind::Allowed, "unguarded", 0).status == 503).then_some(())
@@ -296,7 +296,7 @@ impl<'a> Mesh<'a> {
         }
     }
 
-    /// The core of trials of one way to install.
+    /// The basic trials of one way to install.
     fn trials(&self, install: Install, report: &mut Report) -> bool {
         let (name, gateway) = (install.name(), &self.gateway);
         let applied =
@@ -304,7 +304,7 @@ impl<'a> Mesh<'a> {
                 self.apply(install.file())
             });
         let label = format!("{}-install", install.file());
-        // Without it, nothing that follows says anything.
+        // Without a working call, the next trials mean nothing.
         if !(applied
             && report.trial(name, "an allowed call is answered", || flows(gateway, &label)))
         {
@@ -350,12 +350,13 @@ impl<'a> Mesh<'a> {
         true
     }
 
-    /// The table of operations.
+    /// Runs the table of operations.
     fn operations(&mut self, install: Install, report: &mut Report) {
         let name = install.name();
         let gateway = self.gateway.clone();
         let file = install.file();
-        // A WasmPlugin's image or configuration that cannot be loaded refuses; an EnvoyFilter's leaves the last good one.
+        // After a failed load of image or configuration, a WasmPlugin refuses calls; an EnvoyFilter keeps the last good
+        // one.
         let faulty = match install {
             Install::Hold => After::Flows,
             Install::Plugin => After::Either,
@@ -379,7 +380,7 @@ impl<'a> Mesh<'a> {
             let present = format!("oci://{}", mesh.ground.registry.image("1"));
             let digest = mesh.ground.digest.clone();
             mesh.apply_edited(file, |text| {
-                // Another digest too: the agent has the module of this one already.
+                // Also changes the digest: the agent already has the module of this one.
                 replaced(&replaced(&text, &present, &missing)?, &digest, &digest.replace('a', "b"))
             })
         });
@@ -452,7 +453,7 @@ impl<'a> Mesh<'a> {
         });
     }
 
-    /// Takes away what the operations have added for others.
+    /// Removes the resources that the operations have added for other teams.
     fn without_others(&self) -> Result<()> {
         for name in ["second-port.yaml", "other-team.yaml", "delegate.yaml"] {
             let file = self.ground.dir.join(name);
@@ -463,7 +464,7 @@ impl<'a> Mesh<'a> {
         Ok(())
     }
 
-    /// The same module in another image, hence with another digest.
+    /// Upgrades to another image of the same code, hence with another digest.
     fn upgrade(&self, file: &str) -> Result<()> {
         let ground = self.ground;
         let newer = ground.newer_module()?;
@@ -474,7 +475,7 @@ impl<'a> Mesh<'a> {
         })
     }
 
-    /// Somebody serves the host of the MCP servers on a port that nobody thought of.
+    /// Serves the host of the MCP servers on an unexpected port.
     fn second_port(&self) -> Result<()> {
         let port = free_port()?;
         let gateway = format!(
@@ -485,7 +486,7 @@ impl<'a> Mesh<'a> {
         self.apply_own("second-port.yaml", &gateway)
     }
 
-    /// A Gateway and a VirtualService for `host`, whose route to the MCP server asks for no guard.
+    /// A Gateway and a VirtualService for `host`, whose route to the MCP server requires no guard.
     pub(super) fn host_without_guard(&self, name: &str, host: &str) -> String {
         let port = self.gateway.port();
         format!(
@@ -499,20 +500,20 @@ impl<'a> Mesh<'a> {
         )
     }
 
-    /// A host of somebody else on the same port, whose route to the MCP server asks for no guard.
+    /// Adds another team's host on the same port, whose route to the MCP server requires no guard.
     pub(super) fn other_team(&self) -> Result<()> {
         let manifest = self.host_without_guard("other-team", OTHER_HOST);
         self.apply_own("other-team.yaml", &manifest)?;
         let label = "istio-other-team";
         let call = |kind, number| self.gateway.call_host(OTHER_HOST, kind, label, number);
-        // 404 until the host is there.
+        // The status is 404 until the host is active.
         within(PUSHED_WITHIN, "the other host", || {
             (call(Kind::NoKey, 0).status != 404).then_some(())
         })?;
         self.gateway.refuses(OTHER_HOST, label, &[])
     }
 
-    /// A VirtualService that delegates a part of our host to another team, whose route is for the same server.
+    /// Delegates a part of our host to another team, whose route leads to the same server.
     fn delegated(&self) -> Result<()> {
         let delegate = format!(
             "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: delegate, namespace: {NAMESPACE}}}\nspec:\n  \
@@ -528,7 +529,7 @@ impl<'a> Mesh<'a> {
             replaced(&text, "  http:\n", &root)
         })?;
         if !self.gateway.is_guarded {
-            // A call by their route is as any other: judged, and sent to the same server.
+            // Without guards, a call on their route is like any other: judged, and sent to the same server.
             return Ok(());
         }
         let label = "istio-delegated";
@@ -542,7 +543,7 @@ impl<'a> Mesh<'a> {
                 "params": {"name": tool, "arguments": {"limit": 1}}});
             self.gateway.send(HOST, kind, label, (&message.to_string(), &[("x-team", "a")]))
         };
-        // Until it is there, the header says nothing, and the call is as any other.
+        // Until the route is active, the header has no effect, and the call is like any other.
         within(PUSHED_WITHIN, "the delegated route", || {
             (!call(Kind::Allowed, 0).result).then_some(())
         })?;
@@ -555,7 +556,7 @@ impl<'a> Mesh<'a> {
         expect(after == [before, 0, 0], "no further call at the server", &after)
     }
 
-    /// Filters of others on the same connection managers.
+    /// Adds third-party filters to the same connection managers.
     fn beside(&mut self) -> Result<()> {
         let (process, address) = ext_authz(&self.ground.tools, &self.ground.logs)?;
         self.authorizer = Some(process);
@@ -568,7 +569,7 @@ impl<'a> Mesh<'a> {
         })
     }
 
-    /// base.yaml with its lines for TLS, and a new VM of the filter, which reads the credential again.
+    /// Applies base.yaml with its lines for TLS, and makes a new VM of the filter, which reads the credential again.
     fn with_tls(&mut self, file: &str) -> Result<()> {
         let front = TlsFront::start(self.ground, &format!("istio-{file}"))?;
         self.apply_edited("base.yaml", |text| front.in_the_way(self.ground, &text))?;
@@ -580,7 +581,7 @@ impl<'a> Mesh<'a> {
         Ok(())
     }
 
-    /// One entry for each call, by Telemetry alone.
+    /// Checks for one entry for each call, written by Telemetry alone.
     fn audits_by_telemetry(&self) -> Result<()> {
         self.apply_edited("base.yaml", |text| {
             let (before, rest) = text.split_once("          access_log:\n").unwrap_or((&text, ""));
@@ -591,7 +592,7 @@ impl<'a> Mesh<'a> {
         })?;
         self.apply("telemetry.yaml")?;
         let mut number = 0;
-        // None by now, two while both are there.
+        // There may be no entry yet, and two while both logs are active.
         within(PUSHED_WITHIN, "one entry for a call", || {
             number += 1;
             let label = format!("istio-telemetry-{number}");
@@ -613,7 +614,8 @@ impl<'a> Mesh<'a> {
         })
     }
 
-    /// A registry that accepts and says nothing, for another digest: the agent has the module of this one already.
+    /// Points to a registry that accepts connections and sends nothing. The digest is new, because the agent already
+    /// has the module of this one.
     fn slow_pull(&self, file: &str) -> Result<()> {
         let silent = std::net::TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| Ok((listener.local_addr()?, listener)))
@@ -627,7 +629,7 @@ impl<'a> Mesh<'a> {
         Ok(())
     }
 
-    /// A host without MCP servers on the same port: the filter judges it, until other-hosts.yaml names it.
+    /// Checks a host without MCP servers on the same port: the filter judges it until other-hosts.yaml names it.
     fn leaves_other_hosts_out(&self) -> Result<()> {
         let name = "web.yaml";
         self.apply_own(name, &self.host_without_guard("web", WEB_HOST))?;
@@ -637,7 +639,7 @@ impl<'a> Mesh<'a> {
             (call(Kind::NoKey, 0).status == 401).then_some(())
         })?;
         self.apply("other-hosts.yaml")?;
-        // It refuses the call itself, without the connector's credential.
+        // The server refuses the call itself, since the connector's credential is missing.
         within(PUSHED_WITHIN, "a call that reaches the other host's server unjudged", || {
             let reply = call(Kind::NoKey, 1);
             (!reply.judged && self.gateway.reached(label, Kind::NoKey) > 0).then_some(())
@@ -653,7 +655,7 @@ impl<'a> Mesh<'a> {
         self.ground.cluster.delete(&self.ground.dir.join(name))
     }
 
-    /// A manifest that is none of the shipped ones.
+    /// Applies a manifest that is not a shipped file.
     pub(super) fn apply_own(&self, name: &str, manifest: &str) -> Result<()> {
         let file = self.ground.dir.join(name);
         fs::write(&file, manifest).map_err(|error| {
@@ -663,7 +665,7 @@ impl<'a> Mesh<'a> {
     }
 }
 
-/// An EnvoyFilter that removes ours, as a cleanup of somebody else might.
+/// An EnvoyFilter that removes ours, like a cleanup by another team.
 pub(super) fn taken_out(install: Install) -> String {
     let name = match install {
         Install::Hold => "portcullis",

@@ -1,6 +1,7 @@
-//! The filter on a waypoint, as waypoint.yaml has it: callers come through a tunnel (HBONE), as ztunnel opens one.
+//! The filter on a waypoint, with waypoint.yaml: callers come through a tunnel (HBONE), as ztunnel opens one.
 //!
-//! Owns what a cluster with nodes would make around a waypoint, and what stock Envoy cannot load of it.
+//! Owns the resources that a cluster with nodes would make around a waypoint, and the parts that stock Envoy cannot
+//! load.
 
 use super::Ground;
 use super::Options;
@@ -21,11 +22,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const NAME: &str = "Istio, waypoint";
-/// Of the service: nothing listens there.
+/// The address of the service; nothing listens there.
 const VIP: &str = "240.240.0.1";
 const PUSHED_WITHIN: Duration = Duration::from_secs(90);
 
-/// A waypoint with the shipped file, and a workload that calls.
+/// A waypoint with the shipped file, and a workload that calls it.
 struct Waypoint<'a> {
     inbound: Inbound<'a>,
     around: PathBuf,
@@ -34,7 +35,7 @@ struct Waypoint<'a> {
     _istiod: Istiod,
 }
 
-/// All of it.
+/// Runs everything on the waypoint.
 pub(super) fn run(
     ground: &Ground<'_>,
     tools: &IstioTools,
@@ -60,7 +61,7 @@ pub(super) fn run(
             inbound.operations(report);
         }
     }
-    // For who looks for what was wrong.
+    // Kept to investigate failures.
     if let Ok(dump) = waypoint.proxy.admin("config_dump?include_eds") {
         fs::write(ground.logs.join("waypoint-dump.json"), dump.text())
             .map_err(|error| Failure::new(error.to_string()))?;
@@ -71,7 +72,7 @@ pub(super) fn run(
     }
     ground.cluster.delete(&inbound.parts.all)?;
     ground.cluster.delete(&waypoint.around)?;
-    // It was another form of this one.
+    // Restores the entry that the waypoint's form of it replaced.
     ground.cluster.apply(&ground.dir.join(DEMO_SERVER))
 }
 
@@ -115,7 +116,7 @@ impl<'a> Waypoint<'a> {
         Ok(Self { inbound, around, _ztunnel: tunnel, proxy: waypoint, _istiod: istiod })
     }
 
-    /// Istio makes the routes of a service with a VirtualService without any patch, and nothing says so.
+    /// With a VirtualService, Istio makes the routes of a service without any patch and without a warning.
     fn is_undone_by_a_virtual_service(&self) -> Result<()> {
         let ground = self.inbound.ground;
         let file = ground.dir.join("undoes.yaml");
@@ -142,8 +143,8 @@ spec:
   - route: [{destination: {host: demo.mcp.svc.cluster.local, port: {number: 8080}}}]
 ";
 
-/// The Gateway of the waypoint and its Service, which Istio makes in a cluster; the server as a service with an address of its
-/// own; loopback; and no filters that only Istio's build of Envoy has.
+/// The waypoint's Gateway and Service, which Istio makes in a cluster; the server as a service with its own address;
+/// loopback addresses; and no filters that only Istio's build of Envoy has.
 fn surroundings(port: u16, server: u16) -> String {
     let removed = |listener: &str, filter: &str| {
         format!(

@@ -1,6 +1,7 @@
-//! Every manifest that is shipped or that `portcullis render` prints, on Kubernetes' API server: it takes them all.
+//! Applies every shipped manifest and every output of `portcullis render` to Kubernetes' API server, which has to
+//! accept all of them.
 //!
-//! Owns which files those are. What comes of them is for the trials of each control plane.
+//! Owns which files those are. The trials of each control plane own their effect.
 
 use super::Ground;
 use super::report::Report;
@@ -15,12 +16,12 @@ use std::process::Command;
 const NAME: &str = "API server";
 /// The folders with manifests for Kubernetes.
 const SHIPPED: [&str; 2] = ["envoy/istio", "envoy/envoy-gateway"];
-/// The targets of `portcullis render` that are manifests.
+/// The targets of `portcullis render` whose output is manifests.
 const RENDERED: [&str; 2] = ["istio", "gateway-api"];
-/// What those manifests name.
+/// The namespaces that those manifests use.
 const NAMESPACES: [&str; 3] = ["istio-system", "istio-ingress", "mcp"];
 
-/// Defines all resources, and applies every manifest as it is, on trial and for good; then it is deleted again.
+/// Defines all resources, applies every manifest first as a dry run and then really, and deletes it again.
 pub(super) fn run(ground: &Ground<'_>, report: &mut Report) -> Result<()> {
     let cluster = &ground.cluster;
     let istio = IstioTools::install(ground.workspace)?;
@@ -65,7 +66,7 @@ fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What `portcullis render` makes of the description in its page.
+/// The output of `portcullis render` for the description in its page.
 fn rendered(ground: &Ground<'_>, target: &str) -> Result<PathBuf> {
     let page = ground.workspace.root.join("docs/guides/guarded-routes.md");
     let text = fs::read_to_string(&page)
@@ -88,7 +89,7 @@ fn rendered(ground: &Ground<'_>, target: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// The first block of YAML of a page.
+/// The first YAML block of a page.
 fn first_yaml(page: &str) -> Result<String> {
     let mut blocks = blocks(page).into_iter().filter(|block| block.language == "yaml");
     let yaml = blocks.next().map(|block| block.text);

@@ -1,7 +1,7 @@
 //! `cargo xtask mesh`: the shipped files on the real control planes, with a real Envoy, on one machine without root's help.
 //!
-//! Owns the order: build, start, apply, try, report. It needs Go and time, so it is no part of the test command: what the
-//! control planes make of our files is committed (`rendered`), and the test command serves that.
+//! Owns the order: build, start, apply, try, report. It needs Go and time, so the test command does not include it: the
+//! control planes' output for our files is committed (`rendered`), and the test command serves that.
 
 mod beside;
 mod calls;
@@ -76,22 +76,22 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether this trial is one of those that were asked for.
+    /// Whether the options select this trial.
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|text| name.contains(text))
     }
 
-    /// What is left out of the shipped files.
+    /// The text whose lines are removed from the shipped files.
     fn left_out(&self) -> Option<&'static str> {
         self.without_guards.then_some("YOUR-GUARD")
     }
 
-    /// Whether what control planes make of the files is written down.
+    /// Whether the run records the control planes' output.
     fn records_configurations(&self) -> bool {
         self.record && !self.without_guards
     }
 
-    /// Part of the names of files and folders, so that two of these can run at once.
+    /// A part of the names of files and folders, so that two different runs do not collide.
     fn name(&self) -> &'static str {
         match self.which {
             Which::Manifests => "manifests",
@@ -103,7 +103,7 @@ impl Options {
     }
 }
 
-/// What every trial stands on.
+/// The parts that every trial needs.
 pub(crate) struct Ground<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) tools: Tools,
@@ -112,15 +112,15 @@ pub(crate) struct Ground<'a> {
     pub(crate) front: Front,
     pub(crate) cluster: Cluster,
     pub(crate) registry: Registry,
-    /// Of the image `portcullis:1`.
+    /// The digest of the image `portcullis:1`.
     pub(crate) digest: String,
-    /// Of the image `redis-framing:1`.
+    /// The digest of the image `redis-framing:1`.
     pub(crate) framing_digest: String,
     pub(crate) dir: PathBuf,
     pub(crate) logs: PathBuf,
 }
 
-/// Tables of operations: what each is of, the installs in it, its file.
+/// Tables of operations: the title, the installs in it, its file.
 const TABLES: [(&str, &[&str], &str); 4] = [
     ("Istio", &["Istio, EnvoyFilter", "Istio, WasmPlugin"], "istio"),
     ("Istio's sidecars and waypoints", &["Istio, sidecar", "Istio, waypoint"], "istio-inbound"),
@@ -154,7 +154,7 @@ pub(crate) fn mesh(workspace: &Workspace, options: &Options) -> Result<()> {
         let file = tables.join(format!("operations-{name}{}.md", guards.suffix()));
         report.write((of, installs), guards, &file)?;
     }
-    // Without guards much is executed that must not be: that is what the table is for.
+    // Without guards, calls are executed that must not be: the table shows them.
     if options.without_guards { Ok(()) } else { report.conclude() }
 }
 
@@ -206,11 +206,11 @@ impl<'a> Ground<'a> {
 }
 
 impl Ground<'_> {
-    /// Another file with the same code, as a new version of the module would be.
+    /// Another file with the same code, like a new version of the module.
     pub(crate) fn newer_module(&self) -> Result<PathBuf> {
         let fault = |error| Failure::new(format!("could not copy the module: {error}"));
         let mut bytes = fs::read(self.workspace.artifacts().filter).map_err(fault)?;
-        // A custom section of one letter's name, without content.
+        // An empty custom section with a name of one letter.
         bytes.extend([0, 2, 1, b'x']);
         let newer = self.dir.join("newer.wasm");
         fs::write(&newer, bytes).map_err(fault)?;
@@ -218,7 +218,7 @@ impl Ground<'_> {
     }
 }
 
-/// The demo's policy, without what takes offence at a load of refused calls from one address.
+/// The demo's policy without cool-off, and settings without slowdown: the load sends refused calls from one address.
 fn stack_options(
     workspace: &Workspace,
     how: &Options,
@@ -230,11 +230,11 @@ fn stack_options(
         .set("REDIS_TIMEOUT_MS", 1_000);
     let policy =
         std::fs::read_to_string(&options.policy).during(|| "read the policy".to_owned())?;
-    // The cluster that it names is that of a plain Envoy.
+    // That cluster only exists in a plain Envoy.
     let binds = |line: &str| how.without_guards && line.starts_with("    upstream:");
     let kept = |line: &&str| !line.starts_with("cool_off:") && !binds(line);
     let policy: Vec<&str> = policy.lines().filter(kept).collect();
-    // Beside the stack's own folder, which is emptied at its start.
+    // Beside the stack's own folder, which the stack empties at its start.
     let file = dir.join("policy.yaml");
     std::fs::write(&file, policy.join("\n")).during(|| format!("write {}", file.display()))?;
     options.policy = file;

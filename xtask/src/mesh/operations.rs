@@ -1,6 +1,6 @@
 //! An operation on a running gateway, under load.
 //!
-//! Owns the order: load, wait until it flows, operate, wait until it flows again, count. Knows no control plane.
+//! Owns the order: load, wait for answered calls, operate, wait again, count. Knows no control plane.
 
 use super::calls::{Gateway, Kind, within};
 use super::report::Report;
@@ -13,21 +13,21 @@ const AROUND: Duration = Duration::from_secs(3);
 /// A push, a pull and a compilation take a while on a busy machine.
 const FLOWS_WITHIN: Duration = Duration::from_secs(90);
 
-/// How long is looked at what may go on or not.
+/// How long to wait when calls may or may not be answered.
 const EITHER: Duration = Duration::from_secs(10);
 
-/// What is expected of the allowed calls after an operation.
+/// The expected result of allowed calls after an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
     /// They are answered.
     Flows,
-    /// They are not, since something is missing; nothing is executed.
+    /// They fail, since a part is missing; nothing is executed.
     Closed,
-    /// They are not, and the audit log itself is what was taken away.
+    /// They fail, and the operation removed the audit log.
     ClosedWithoutAudit,
-    /// They are again, and the audit log is back.
+    /// They are answered again, and the audit log is back.
     FlowsWithAuditAgain,
-    /// They may be or not; in the table stands what came of them.
+    /// Either is allowed; the table shows the result.
     Either,
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn under_load(
     }
 }
 
-/// Waits until allowed calls are what is expected of them.
+/// Waits until allowed calls have the expected result.
 pub(crate) fn settle(gateway: &Gateway, label: &str, after: After) -> Result<()> {
     match after {
         After::Flows | After::FlowsWithAuditAgain => flows(gateway, label),
@@ -100,7 +100,7 @@ pub(crate) fn flows(gateway: &Gateway, label: &str) -> Result<()> {
     answered.map_err(|error| Failure::new(format!("{error} (the last reply: {last})")))
 }
 
-/// What ids and entries of this operation begin with.
+/// The prefix of ids and entries of this operation.
 fn label(install: &str, operation: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     format!("{install}-{operation}").chars().map(plain).collect()

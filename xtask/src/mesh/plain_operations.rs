@@ -1,6 +1,7 @@
 //! The table of operations on a plain Envoy: envoy/envoy.yaml with the mistakes that leave a listener without its filter.
 //!
-//! Owns the changes. A static Envoy does not change while it runs, so each operation is an Envoy of its own.
+//! Owns the changes. The configuration of a static Envoy does not change while it runs, so each operation starts its
+//! own Envoy.
 
 use super::calls::{Gateway, Kind};
 use super::here::replaced;
@@ -14,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 const NAME: &str = "plain Envoy";
-/// How long each is called.
+/// How long calls are made to each.
 const CALLED: Duration = Duration::from_secs(6);
 const FILTER: &str = "          - name: portcullis\n";
 const ROUTER: &str = "          - name: envoy.filters.http.router\n";
@@ -46,13 +47,13 @@ const OPERATIONS: [(&str, Change); 5] = [
     }),
 ];
 
-/// All of them.
+/// Runs all operations.
 pub(super) fn run(ground: &Ground<'_>, options: &Options, report: &mut Report) -> Result<()> {
     for (number, (operation, change)) in OPERATIONS.into_iter().enumerate() {
         let (envoy, port) = started(ground, options, number, change)?;
         let url = format!("http://{}", loopback(port));
         let gateway = Gateway::of(&ground.stack, &ground.front, url, envoy.audit_log().to_owned());
-        // The first call reads the policy.
+        // The first call makes the worker read the policy.
         gateway.call(Kind::Allowed, "plain-first", number);
         let load = gateway.load(&format!("plain-{number}"));
         thread::sleep(CALLED);
@@ -97,13 +98,13 @@ fn started(
     Ok((envoy, called))
 }
 
-/// The file as it was before routes had guards.
+/// The file without guards.
 fn without_guards(text: &str) -> Result<String> {
     let text = replaced(text, "\"/demo/mcp\": \"demo-${PORTCULLIS_GUARD}\",\n", "")?;
     replaced(&text, "{path: /demo/mcp, headers: [*demo_guard]}", "{path: /demo/mcp}")
 }
 
-/// Its lines become comments: the placeholders in them are filled all the same.
+/// Turns the filter's lines into comments: the placeholders in them are still filled.
 fn without_filter(text: &str) -> Result<String> {
     let (before, rest) = cut(text, FILTER)?;
     let (filter, after) = cut(rest, ROUTER)?;

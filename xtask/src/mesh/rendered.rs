@@ -1,7 +1,7 @@
-//! What control planes made of the shipped files, as a bootstrap that a plain Envoy runs: `envoy/rendered/`.
+//! The control planes' output for the shipped files, as a bootstrap that a plain Envoy runs: `envoy/rendered/`.
 //!
-//! Owns how a dump of Envoy's configuration becomes such a file, and the digest that says from which files it was made. The
-//! test command compares the digest, has Envoy validate the file, and serves it in the end-to-end suite.
+//! Owns the conversion of Envoy's config dump to such a file, and the digest of the source files. The test command
+//! compares the digest, validates the file with Envoy, and serves it in the end-to-end suite.
 
 use super::Ground;
 use crate::failure::{Failure, Result};
@@ -13,13 +13,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A way to install whose result is kept.
+/// A way to install whose output is kept.
 pub(super) struct Kept {
     file: &'static str,
     /// The folder with the shipped files, and the pinned version of the control plane.
     inputs: [&'static str; 2],
     command: &'static str,
-    /// To the demo's MCP server, as the control plane names it.
+    /// The control plane's name of the cluster for the demo's MCP server.
     demo_cluster: &'static str,
 }
 
@@ -41,10 +41,10 @@ pub(super) const ENVOY_GATEWAY: Kept = Kept {
 
 const KEPT: [Kept; 3] = [ISTIO, ISTIO_PLUGIN, ENVOY_GATEWAY];
 
-/// The line of such a file that has the digest.
+/// The prefix of the line with the digest.
 const DIGEST: &str = "# inputs: sha256 ";
 
-/// The kept files, each made of today's inputs.
+/// The kept files; fails when one is not made of the current inputs.
 pub(crate) fn current(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     KEPT.iter().map(|kept| kept.current(workspace)).collect()
 }
@@ -63,7 +63,7 @@ impl Kept {
         )))
     }
 
-    /// Of the names and bytes of all inputs.
+    /// A digest of the names and bytes of all inputs.
     fn digest(&self, workspace: &Workspace) -> Result<String> {
         let mut files = Vec::new();
         for input in self.inputs {
@@ -83,7 +83,7 @@ impl Kept {
             digest.update(format!("{name} {}\n{text}", text.len()));
         }
         Ok(digest.finalize().iter().fold(String::new(), |mut hex, byte| {
-            // Writing to a text does not fail.
+            // Writing to a `String` does not fail.
             let _ = write!(hex, "{byte:02x}");
             hex
         }))
@@ -108,7 +108,7 @@ impl Kept {
     }
 }
 
-/// Writes the file of `kept` from what an Envoy says of itself.
+/// Writes the file of `kept` from an Envoy's config dump.
 pub(super) fn write(
     kept: &Kept,
     ground: &Ground<'_>,
@@ -143,7 +143,7 @@ pub(super) fn write(
     let texts = [
         (token.as_str(), "${PORTCULLIS_VAULT_TOKEN_SDS:-/etc/envoy/vault-token.yaml}"),
         (guard, "${PORTCULLIS_GUARD}"),
-        // Istio makes names with the port in them.
+        // Istio makes names that contain the port.
         (port, "10000"),
         ("\"timeout_ms\": 1000}", "\"timeout_ms\": ${PORTCULLIS_REDIS_TIMEOUT_MS:-50}}"),
         ("\"timeout_ms\":1000}", "\"timeout_ms\":${PORTCULLIS_REDIS_TIMEOUT_MS:-50}}"),
@@ -225,7 +225,7 @@ impl<'a> Parts<'a> {
         Ok(cluster)
     }
 
-    /// Puts in what is referred to: routes by RDS, filters by ECDS.
+    /// Inlines references: routes by RDS, filters by ECDS.
     fn resolve(&self, value: &mut Value) -> Result<()> {
         let mut wrong = None;
         anywhere(value, &mut |value| {
@@ -253,7 +253,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// An address that becomes two placeholders.
+/// An address that two placeholders replace.
 struct Place {
     port: String,
     host: String,
@@ -281,7 +281,7 @@ impl Place {
     }
 }
 
-/// The audit log on standard output, into the file that the tests read.
+/// Redirects the audit log from standard output to the file that the tests read.
 fn to_file(value: &mut Value) {
     let Value::Object(fields) = value else { return };
     let kind = fields.get("@type").and_then(Value::as_str).unwrap_or_default();
@@ -298,7 +298,7 @@ fn to_file(value: &mut Value) {
     }
 }
 
-/// Both modules are files, wherever a control plane has them from.
+/// Loads both modules from files, wherever the control plane gets them.
 fn make_local(bootstrap: &mut Value) {
     anywhere(bootstrap, &mut |value| {
         if let Value::Object(fields) = value
@@ -316,7 +316,7 @@ fn make_local(bootstrap: &mut Value) {
     });
 }
 
-/// Envoy prints the fields of metadata in another order each time.
+/// Envoy prints the fields of metadata in a different order each time.
 fn sort_metadata(value: &mut Value) {
     if let Value::Object(fields) = value
         && let Some(metadata) = fields.get_mut("filter_metadata")
@@ -333,12 +333,12 @@ fn is_port(value: &Value, port: &str) -> bool {
     value.as_u64().is_some_and(|value| port.parse() == Ok(value))
 }
 
-/// A placeholder in the place of a number.
+/// A placeholder for a number.
 fn bare(placeholder: &str) -> String {
     format!("@@{placeholder}@@")
 }
 
-/// Placeholders of numbers lose their quotes.
+/// Removes the quotes around placeholders of numbers.
 fn unquoted(json: &str) -> String {
     json.replace("\"@@", "${").replace("@@\"", "}")
 }
@@ -357,7 +357,7 @@ fn named(list: &[&Value], name: &str, kind: &str) -> Result<Value> {
     found.map(|entry| untyped(entry)).ok_or_else(|| missing(kind, name))
 }
 
-/// A resource in the place where a bootstrap has it: there its type is known.
+/// A resource without its type: at its place in a bootstrap the type is known.
 fn untyped(resource: &Value) -> Value {
     let mut resource = resource.clone();
     if let Value::Object(fields) = &mut resource {

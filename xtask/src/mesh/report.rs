@@ -1,6 +1,6 @@
-//! What was tried and what came of it: a line for each trial, a row for each operation, and the exit status.
+//! The results of trials and operations: a line for each trial, a row for each operation, and the exit status.
 //!
-//! Knows nothing about what is tried.
+//! Knows nothing about the trials.
 
 use super::calls::Tally;
 use crate::failure::{Failure, Result};
@@ -26,17 +26,17 @@ struct Row {
     verdict: std::result::Result<(), String>,
 }
 
-/// Which of the shipped files a table is of.
+/// Which form of the shipped files a table describes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Guards {
-    /// As they are.
+    /// With their guards.
     Shipped,
     /// Without their guards.
     LeftOut,
 }
 
 impl Guards {
-    /// What the name of a table's file ends with.
+    /// The end of the name of a table's file.
     pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Shipped => "",
@@ -46,7 +46,7 @@ impl Guards {
 }
 
 impl Report {
-    /// One trial: what is wrong, or nothing. Whether it passed.
+    /// Runs one trial and reports its fault, if any. Returns whether it passed.
     pub(crate) fn trial(
         &mut self,
         install: &str,
@@ -70,7 +70,7 @@ impl Report {
         }
     }
 
-    /// One operation, with the three counts.
+    /// Reports one operation, with the three counts.
     pub(crate) fn operation(
         &mut self,
         install: &str,
@@ -120,7 +120,7 @@ impl Report {
         Ok(())
     }
 
-    /// The last line, which scripts read.
+    /// Prints the last line, which scripts read.
     pub(crate) fn conclude(&self) -> Result<()> {
         println!("{} passed, {} failed", self.passed, self.failed);
         if self.failed == 0 {
@@ -164,7 +164,7 @@ fn table(of: &str, guards: Guards, rows: &[&Row]) -> String {
             (Err(_), Guards::Shipped) => (" **does not hold**", String::new()),
             (Err(wrong), Guards::LeftOut) => ("", format!(" {wrong} |")),
         };
-        // Writing to a text does not fail.
+        // Writing to a `String` does not fail.
         let _ = writeln!(
             text,
             "| {install} | {operation}{mark} | {} / {} | {} | {} | {} of {}, {} of {} | {gap} | {} |{what}",

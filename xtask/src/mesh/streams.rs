@@ -1,6 +1,6 @@
-//! Streams that are open during an operation: a call whose answer waits, and one on which a client listens.
+//! Streams that are open during an operation: a call with a delayed answer, and a GET on which a client listens.
 //!
-//! Owns both, and the server behind the gateway that has them ([`Front`]). What an operation is, is elsewhere.
+//! Owns both, and the server behind the gateway that serves them ([`Front`]). Other modules own the operations.
 
 use super::calls::{Gateway, HOST, Kind, PATH, entries_of, within};
 use crate::failure::{Failure, Result};
@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 const SCRIPT: &str = include_str!("front.py");
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Between two looks at whether a stream has to end.
+/// The time between two checks whether a stream has to end.
 const TICK: Duration = Duration::from_millis(300);
-/// From the release of an answer to its client, through a busy gateway.
+/// From the release of an answer to its arrival at the client, through a busy gateway.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
-/// Entries of streams are written when they end.
+/// The entry of a stream is written when the stream ends.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(20);
 
 /// The demo's server, with streams.
@@ -52,7 +52,7 @@ impl Front {
         Ok(Self { address, record, released, _process: process })
     }
 
-    /// Where the gateways reach the demo's server.
+    /// The address at which the gateways reach the demo's server.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -66,10 +66,10 @@ impl Front {
     }
 }
 
-/// Which of them a stream is.
+/// The form of a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// A call whose answer waits.
+    /// A call with a delayed answer.
     Held,
     /// A GET on which a client listens.
     Listening,
@@ -101,14 +101,14 @@ pub(crate) struct Open {
     threads: Vec<((Form, Kind), JoinHandle<Seen>)>,
 }
 
-/// What a client saw.
+/// The observations of a client.
 #[derive(Clone, Default)]
 struct Seen {
     judged: bool,
     answered: bool,
-    /// A stream of events began.
+    /// Whether a stream of events began.
     opened: bool,
-    /// The gateway ended it, after so long.
+    /// When the gateway ended it, counted from the start.
     ended: Option<Duration>,
 }
 
@@ -119,7 +119,7 @@ impl Open {
         let threads = STREAMS.map(|(form, kind)| {
             let (gateway, label, stop) = (gateway.clone(), label.to_owned(), Arc::clone(&stop));
             let thread = thread::spawn(move || {
-                // A refused connection is a stream that was never open.
+                // A refused connection counts as a stream that never opened.
                 kept(&gateway, &label, form, kind, &stop).unwrap_or_default()
             });
             ((form, kind), thread)
@@ -128,10 +128,10 @@ impl Open {
         Self { gateway: gateway.clone(), label: label.to_owned(), stop, listening_before, threads }
     }
 
-    /// Lets the answers go and closes what is open, then counts.
+    /// Releases the answers, closes open streams, then counts.
     pub(crate) fn finish(self, is_audited: bool) -> Streams {
         for kind in Kind::ALL {
-            // One that cannot be written is an answer that does not come, which the count shows.
+            // A failed write means that no answer comes, which the count shows.
             let _ = fs::write(self.gateway.streams.released.join(id(&self.label, kind)), "");
         }
         let started = Instant::now();
@@ -184,20 +184,20 @@ impl Open {
     }
 }
 
-/// What came of the streams of one operation.
+/// The counts of the streams of one operation.
 pub(crate) struct Streams {
     held: Seen,
     listened: Seen,
     held_reached: bool,
     listening_reached: usize,
-    /// Of calls that are not allowed or have no credential.
+    /// Streams that are not allowed or have no credential, and reached the server.
     refused_reached: usize,
     judged: usize,
     entries: usize,
 }
 
 impl Streams {
-    /// What must hold: no stream got to the server that was not allowed, and what was judged is in the audit log.
+    /// Checks the invariants: only allowed streams reached the server, and every judged stream is in the audit log.
     pub(crate) fn wrong(&self, is_audited: bool) -> Vec<String> {
         let mut wrong = Vec::new();
         if self.refused_reached > 0 {
@@ -251,7 +251,7 @@ fn listening(record: &Path) -> usize {
     text.lines().filter(|line| *line == "listening").count()
 }
 
-/// Opens one and reads until it is answered, ends or has to stop.
+/// Opens a stream and reads until it is answered, ends, or has to stop.
 fn kept(gateway: &Gateway, label: &str, form: Form, kind: Kind, stop: &AtomicBool) -> Result<Seen> {
     let fault = |error: std::io::Error| Failure::new(error.to_string());
     let mut wire = TcpStream::connect(gateway.url.trim_start_matches("http://")).map_err(fault)?;

@@ -1,7 +1,7 @@
 //! The programs of Kubernetes, Istio, Envoy Gateway and Helm: built from pinned Go modules into `target/tools/mesh/`.
 //!
-//! Owns which packages are built and which files are taken from their sources. A stamp says what was built, so that a
-//! second run needs neither Go nor a network. Knows nothing about how the programs are used.
+//! Owns which packages are built and which files come from their sources. A stamp records the build, so that a second
+//! run needs neither Go nor a network. Knows nothing about the use of the programs.
 
 use crate::failure::{Failure, Result};
 use crate::progress::step;
@@ -10,13 +10,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A Go module of `tools/mesh/`: its folder, what is built from it, what is taken from its sources.
+/// A Go module of `tools/mesh/`: its folder, the packages to build, the files to take from its sources.
 pub(crate) struct Source {
     folder: &'static str,
-    /// Where its results are, below `target/tools/mesh`.
+    /// The folder of its results, below `target/tools/mesh`.
     into: &'static str,
     packages: &'static [&'static str],
-    /// Module, path in it, name here.
+    /// The module, the path in it, the name here.
     files: &'static [(&'static str, &'static str, &'static str)],
 }
 
@@ -67,7 +67,7 @@ impl HelmTools {
     }
 }
 
-/// What Istio, Gateway API and Envoy Gateway define, from their sources: nothing is built.
+/// The resource definitions of Istio, Gateway API and Envoy Gateway, from their sources: nothing is built.
 const ISTIO_RESOURCES: Source = Source {
     folder: "istio",
     into: "istio-resources",
@@ -152,7 +152,7 @@ impl KubernetesTools {
     }
 }
 
-/// An OCI registry, and what puts images into it.
+/// An OCI registry, and the program that pushes images to it.
 pub(crate) struct RegistryTools {
     pub(crate) crane: PathBuf,
 }
@@ -169,7 +169,7 @@ pub(crate) struct IstioTools {
     pub(crate) agent: PathBuf,
     /// Every resource that Istio defines.
     pub(crate) crds: PathBuf,
-    /// From which the agent makes an Envoy's bootstrap.
+    /// The template from which the agent makes an Envoy's bootstrap.
     pub(crate) bootstrap: PathBuf,
 }
 
@@ -200,7 +200,7 @@ impl EnvoyGatewayTools {
     }
 }
 
-/// The folder with the programs and files of `source`; builds them where the stamp differs.
+/// The folder with the programs and files of `source`; builds them when the stamp differs.
 fn built(workspace: &Workspace, source: &Source) -> Result<PathBuf> {
     let module = workspace.root.join("tools/mesh").join(source.folder);
     let dir = workspace.tools_dir().join("mesh").join(source.into);
@@ -233,7 +233,7 @@ fn built(workspace: &Workspace, source: &Source) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// A file, or all files of a folder as one; of a chart's YAML without the lines in which it asks for its values.
+/// A file, or all files of a folder as one. Removes the template lines of a chart's YAML.
 fn taken(from: &Path) -> std::io::Result<String> {
     let mut files = vec![from.to_owned()];
     if from.is_dir() {
@@ -257,7 +257,7 @@ fn taken(from: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// What decides about what is built, word for word.
+/// Everything that affects the build, in full.
 fn stamp(module: &Path, source: &Source) -> Result<String> {
     let mut stamp = source.packages.join("\n");
     for (of, path, name) in source.files {
@@ -272,14 +272,14 @@ fn stamp(module: &Path, source: &Source) -> Result<String> {
     Ok(stamp)
 }
 
-/// `-o` takes a folder only with a slash at its end.
+/// `go build -o` accepts a folder only with a slash at its end.
 fn slashed(dir: &Path) -> String {
     format!("{}/", dir.display())
 }
 
 fn go(module: &Path, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new("go");
-    // The sources of these versions say which toolchain they take: nothing is fetched behind our back.
+    // These versions name their toolchain: Go must not download another one silently.
     command.args(arguments).current_dir(module).env("GOTOOLCHAIN", "local").env("GOWORK", "off");
     let output = process::output("go", command).map_err(|error| {
         Failure::new(format!(

@@ -1,7 +1,7 @@
 //! Alert rules and the dashboard against the code and the pages: names and labels exist, runbooks exist, tables agree.
 //!
-//! Owns which labels a metric has. The rules' form is the business of `alerts::rules`; whether an alert fires, of
-//! `cargo xtask alerts`.
+//! Owns which labels a metric has. `alerts::rules` owns the form of the rules; `cargo xtask alerts` checks that alerts
+//! fire.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use serde_json::Value;
 const GUIDE: &str = "docs/guides/alerts.md";
 const METRICS: &str = "docs/reference/metrics.md";
 const RUNBOOKS: &str = "docs/troubleshooting.md";
-/// Labels of targets, and what Prometheus adds.
+/// Labels of targets, and labels that Prometheus adds.
 const OF_TARGETS: [&str; 5] = ["namespace", "job", "instance", "pod", "le"];
 
-/// What is wrong with rules and dashboard.
+/// The faults of rules and dashboard.
 pub(super) fn sound(sources: &[Source]) -> Vec<String> {
     let rules = match rules::document(text(sources, RULES)) {
         Ok(document) => rules::rules(&document),
@@ -45,7 +45,7 @@ pub(super) fn sound(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
-/// The run that the page speaks of was one of these rules and queries, and the page has every alert.
+/// Checks that the page's run used these rules and queries, and that the page lists every alert.
 fn of_run(page: &str, rules: &[Rule], panels: &[PanelQuery]) -> Vec<String> {
     let mut complaints = Vec::new();
     let digest = rules::digest(rules, panels);
@@ -60,11 +60,11 @@ fn of_run(page: &str, rules: &[Rule], panels: &[PanelQuery]) -> Vec<String> {
     complaints
 }
 
-/// What exists.
+/// The known names.
 struct Known {
     /// Labels by metric.
     metrics: BTreeMap<String, Vec<String>>,
-    /// What rules record.
+    /// Series that rules record.
     recorded: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ impl Known {
         Self { metrics, recorded: recorded.collect() }
     }
 
-    /// Names of a query that do not exist.
+    /// Names in a query that do not exist.
     fn unknown(&self, query: &str) -> impl Iterator<Item = String> + use<> {
         let names = rules::names(query);
         let mut complaints = Vec::new();
@@ -113,7 +113,7 @@ impl Known {
     }
 }
 
-/// Severity, texts, runbook, the guide's row and the test of each alert.
+/// Checks severity, texts, runbook, the guide's row and the test of each alert.
 fn of_people(sources: &[Source], alerts: &[&Alert]) -> Vec<String> {
     let mut complaints = Vec::new();
     let headings = pages::anchors(text(sources, RUNBOOKS));
@@ -147,7 +147,7 @@ fn of_people(sources: &[Source], alerts: &[&Alert]) -> Vec<String> {
     complaints
 }
 
-/// The labels that the page gives a metric of ours are those of the code.
+/// Checks that the page and the code give our metrics the same labels.
 fn labels_of_page(sources: &[Source]) -> Vec<String> {
     let code = names::labels(sources);
     let ours = rows(sources).filter(|(name, _)| name.starts_with("portcullis_"));
@@ -159,7 +159,7 @@ fn labels_of_page(sources: &[Source]) -> Vec<String> {
     .collect()
 }
 
-/// Name and labels of each row of the metrics page. What stands in parentheses are values.
+/// Name and labels of each row of the metrics page. Text in parentheses is a value.
 fn rows(sources: &[Source]) -> impl Iterator<Item = (String, Vec<String>)> {
     text(sources, METRICS).lines().filter_map(|line| {
         let (name, rest) = line.strip_prefix("| `")?.split_once('`')?;

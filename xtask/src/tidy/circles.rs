@@ -1,7 +1,7 @@
 //! Files of a crate that import each other in a circle.
 //!
-//! Owns what an import is: a path from `crate`, `self`, `super` or a child module, in a `use` or in code, but for tests.
-//! That a file names its parent module is none: a parent holds what its children share.
+//! Owns what an import is: a path from `crate`, `self`, `super` or a child module, in a `use` or in code, except in
+//! tests. A file that names its parent module does not import it: a parent has what its children share.
 
 use super::Finding;
 use crate::source::Source;
@@ -11,9 +11,9 @@ use syn::visit::{self, Visit};
 /// A module's path from the crate's root.
 type Module = Vec<String>;
 
-/// A circle of files that is larger, or that leaves its folder, hides where a line is to be found.
+/// In a larger circle, or in one that leaves its folder, it is hard to find a line.
 const MOST_FILES: usize = 3;
-/// The crates that are looked at.
+/// The crates to check.
 const CRATES: [&str; 3] = ["filter/core/src/", "cli/src/", "filter/src/"];
 
 /// Circles that are too large.
@@ -38,7 +38,7 @@ fn complaint(root: &str, circle: &[Module], what: &str) -> String {
     format!("{root}:{line}: {message}")
 }
 
-/// The module of a file; tests have none.
+/// The module of a file; tests are not modules.
 fn module(path: &str) -> Option<Module> {
     let mut parts: Module = path.strip_suffix(".rs")?.split('/').map(str::to_owned).collect();
     if parts.iter().any(|part| part == "tests") {
@@ -64,7 +64,7 @@ fn imports(files: &BTreeMap<Module, &Source>) -> BTreeMap<Module, BTreeSet<Modul
         .collect()
 }
 
-/// The file that a path of `module` leads into.
+/// The file that a path used in `module` leads to.
 fn target(files: &BTreeMap<Module, &Source>, module: &Module, path: &[String]) -> Option<Module> {
     let ups = path.iter().take_while(|part| *part == "super").count();
     let (base, rest): (&[String], &[String]) = match path.first()?.as_str() {
@@ -78,7 +78,7 @@ fn target(files: &BTreeMap<Module, &Source>, module: &Module, path: &[String]) -
     (!module.starts_with(found)).then(|| found.clone())
 }
 
-/// Sets of at least two modules, each of which leads to each other.
+/// Sets of at least two modules in which each one imports each other, directly or not.
 fn circles(imports: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
     let reached: BTreeMap<&Module, BTreeSet<&Module>> =
         imports.keys().map(|from| (from, reachable(imports, from))).collect();
@@ -110,7 +110,7 @@ fn reachable<'a>(
     seen
 }
 
-/// The paths of a file, tests left out.
+/// The paths in a file, without tests.
 struct Paths(Vec<Module>);
 
 impl Paths {

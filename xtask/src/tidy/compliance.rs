@@ -1,23 +1,23 @@
-//! The compliance map against the list of requirements and the tests that prove them.
+//! Compares the compliance map with the list of requirements and the tests that prove them.
 //!
-//! Owns how a row of the map is read. Does not judge whether a control is met: the tests that it names do.
+//! Owns how a row of the map is read. Does not judge whether a control is met: the named tests do.
 
 use crate::requirements::{self, Claim};
 use crate::source::Source;
 use portcullis_markdown::spans;
 
 const PAGE: &str = "docs/reference/compliance.md";
-/// Fewer rows than that mean that the page was not understood.
+/// With fewer rows than this, the check has misread the page.
 const LEAST: usize = 20;
 
-/// One control: what the row says of it.
+/// The content of a row about one control.
 struct Row<'a> {
     line: usize,
     requirements: Vec<&'a str>,
     tests: Vec<&'a str>,
 }
 
-/// Requirements that do not exist, and tests that prove none of their row's requirements.
+/// Unknown requirements, and tests that prove none of their row's requirements.
 pub(super) fn proven(sources: &[Source]) -> Vec<String> {
     let claims = requirements::claims(sources);
     let mut complaints = requirements::unknown_in(sources, &claims);
@@ -33,7 +33,8 @@ pub(super) fn proven(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
-/// A row with four cells whose last two are requirements and tests; a control that is somebody else's has neither.
+/// A row with four cells whose last two are requirements and tests. A control that another party is responsible for has
+/// neither.
 fn row(line: usize, text: &str) -> Option<Row<'_>> {
     let cells: Vec<&str> = text.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
     let [_, _, requirements, tests] = cells.as_slice() else { return None };

@@ -1,20 +1,20 @@
-//! Which way imports run inside an exchange (docs/decisions/0011-an-exchange-runs-one-way.md).
+//! The direction of imports inside an exchange (docs/decisions/0011-an-exchange-runs-one-way.md).
 //!
-//! Owns the order of its layers. Reads paths as text: what is imported by a list in braces, or named in a test module, is
-//! not looked at.
+//! Owns the order of its layers. Reads paths as text: it does not check imports by a list in braces, or names in a test
+//! module.
 
 use super::Finding;
 use crate::source::Source;
 
 const EXCHANGE: &str = "filter/core/src/exchange/";
-/// From those who import to those who are imported.
+/// From the importing layers to the imported ones.
 const LAYERS: [&str; 10] = [
     "mod", "flow", "stages", "handover", "actions", "turn", "checks", "grant", "request", "session",
 ];
-/// The layer whose members do not know each other.
+/// The layer whose members must not import each other.
 const APART: &str = "stages";
 
-/// Imports against the order.
+/// Imports that violate the order.
 pub(super) fn one_way(source: &Source) -> Vec<Finding> {
     let Some(place) = source.path.strip_prefix(EXCHANGE).and_then(|it| it.strip_suffix(".rs"))
     else {
@@ -31,7 +31,7 @@ pub(super) fn one_way(source: &Source) -> Vec<Finding> {
         .collect()
 }
 
-/// What a line names of the exchange: a layer, or nothing for a member of the own layer.
+/// The parts of the exchange that a line names: a layer, or `None` for a member of the same layer.
 fn targets(line: &str, inside: bool) -> impl Iterator<Item = Option<&str>> {
     let up = if inside { "super::super::" } else { "super::" };
     let layers = ["crate::exchange::", up]

@@ -1,6 +1,6 @@
-//! The rules of the house that neither the compiler nor clippy knows.
+//! The project's own rules that neither the compiler nor clippy checks.
 //!
-//! Owns the list of rules; each is a function from one file to what is wrong in it. Reads files, changes none.
+//! Owns the list of rules; each is a function from one file to its faults. Reads files, changes none.
 
 mod alerts;
 mod circles;
@@ -15,7 +15,7 @@ use crate::failure::{Failure, Result};
 use crate::source::{self, Source};
 use portcullis_stack::Workspace;
 
-/// What is wrong, in which line (0: the file as a whole).
+/// A fault and its line (0: the file as a whole).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
     line: usize,

@@ -1,8 +1,7 @@
 //! Names that operators search for, and the pages that have to explain them.
 //!
-//! Owns where the code has such names and which page lists them. Reads the code as text: it does not matter in which file
-//! of a folder an enum lives, only that it is found. A list that comes out shorter than it ever was fails, so that a
-//! moved enum does not switch a check off.
+//! Owns where the code defines such names and which page lists them. Reads the code as text: an enum may be in any file
+//! of a folder. A list that is shorter than ever before fails, so that a moved enum does not disable a check.
 
 use crate::source::Source;
 use portcullis_markdown::{prose, spans};
@@ -11,9 +10,9 @@ use std::collections::BTreeMap;
 /// One family of names.
 struct Family {
     what: &'static str,
-    /// Every name has to be on each of these pages.
+    /// Each of these pages has to contain every name.
     pages: &'static [&'static str],
-    /// Fewer names than that mean that the code was not understood.
+    /// With fewer names than this, the check has misread the code.
     least: usize,
     names: fn(&[Source]) -> Vec<String>,
 }
@@ -41,7 +40,7 @@ const FAMILIES: &[Family] = &[
     Family { what: "action", pages: &["docs/reference/audit.md"], least: 13, names: admin_actions },
 ];
 
-/// Names of the code that no page explains, and metrics and Redis keys of pages that the code does not have.
+/// Names of the code that no page explains, and metrics and Redis keys of pages that do not exist in the code.
 pub(super) fn explained(sources: &[Source]) -> Vec<String> {
     let mut complaints = Vec::new();
     for Family { what, pages, least, names } in FAMILIES {
@@ -74,7 +73,7 @@ fn unknown_metrics(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
-/// Redis keys of the code that the page does not list, and the other way round.
+/// Redis keys that are only in the code or only on the page.
 fn redis_keys(sources: &[Source]) -> Vec<String> {
     let code = key_shapes(sources);
     let page: Vec<_> = prose(page_text(sources, KEYS))
@@ -102,7 +101,7 @@ fn metrics(sources: &[Source]) -> Vec<String> {
     sorted(names.map(|name| format!("portcullis_{name}")))
 }
 
-/// The labels of each metric, as `named(…)` gets them.
+/// The labels of each metric, as passed to `named(…)`.
 pub(super) fn labels(sources: &[Source]) -> BTreeMap<String, Vec<String>> {
     let file = sources.iter().find(|it| in_filter(it) && it.text.contains("pub enum Metric {"));
     let calls = file.map(code_of).into_iter().flat_map(|text| text.split("named(").skip(1));
@@ -116,7 +115,7 @@ pub(super) fn labels(sources: &[Source]) -> BTreeMap<String, Vec<String>> {
         .collect()
 }
 
-/// Variants of `AuditEvent`, as the log writes them.
+/// Variants of `AuditEvent`, as the audit log spells them.
 fn events(sources: &[Source]) -> Vec<String> {
     let block = sources.iter().filter(|it| in_filter(it)).find_map(|source| {
         let (_, rest) = source.text.split_once("pub enum AuditEvent {")?;
@@ -140,7 +139,7 @@ fn fields(sources: &[Source]) -> Vec<String> {
     sorted(names.map(str::to_owned))
 }
 
-/// What refuses: literals of a rule's form, and the codes that end one.
+/// Names of refusals: literals in the form of a rule, and the codes at the end of one.
 fn rules(sources: &[Source]) -> Vec<String> {
     const PREFIXES: [&str; 13] = [
         "auth",
@@ -203,7 +202,7 @@ fn codes(sources: &[Source]) -> Vec<String> {
     sorted(numbers)
 }
 
-/// What the admin chain calls a change.
+/// The admin chain's names of changes.
 fn admin_actions(sources: &[Source]) -> Vec<String> {
     let file = sources.iter().find(|it| it.path == "filter/core/src/audit/admin.rs");
     let words = file.into_iter().flat_map(|it| literals(code_of(it)));
@@ -212,23 +211,23 @@ fn admin_actions(sources: &[Source]) -> Vec<String> {
     sorted(actions.map(str::to_owned))
 }
 
-/// The keys that `redis-lua/src/keys.rs` makes, with `*` for what varies.
+/// The keys that `redis-lua/src/keys.rs` makes, with `*` for each variable part.
 fn key_shapes(sources: &[Source]) -> Vec<String> {
     let file = sources.iter().find(|it| it.path == "redis-lua/src/keys.rs");
     let text = file.map(code_of).unwrap_or_default();
     let whole = literals(text)
         .filter(|it| it.starts_with("portcullis:") && it.ends_with(char::is_alphabetic));
     let mut shapes: Vec<String> = whole.map(str::to_owned).collect();
-    // Each constructor says what stands in front, the kind of key, and the parts that vary.
+    // Each constructor passes the prefix, the kind of key, and the variable parts.
     for (call, before) in [("of_org(org, ", "portcullis:{*}:"), ("of_all(", "portcullis:")] {
         for rest in text.split(call).skip(1) {
-            // Windows and marks take their kind from the caller: see below.
+            // Windows and marks get their kind from the caller: see below.
             let kind = rest.strip_prefix('"').and_then(|rest| rest.split('"').next());
             let kind = kind.filter(|kind| *kind != "global");
             let parts = rest.split_once("&[").and_then(|(_, rest)| rest.split(']').next());
             let parts = parts.unwrap_or_default().split(',').filter(|it| !it.trim().is_empty());
             let parts = ":*".repeat(parts.count());
-            // Pages are read without the braces of a tag that does not vary.
+            // Pages are read without the braces of a constant tag.
             let kind = kind.map(|kind| kind.replace(['{', '}'], ""));
             shapes.extend(kind.map(|kind| format!("{before}{kind}{parts}")));
         }
@@ -241,14 +240,15 @@ fn key_shapes(sources: &[Source]) -> Vec<String> {
     sorted(shapes.into_iter())
 }
 
-/// A key's name with `*` for each part that varies: `{}` in code, `<org>` in pages; the last part of a window may be empty.
+/// A key's name with `*` for each variable part: `{}` in code, `<org>` in pages; the last part of a window may be
+/// empty.
 fn shape(name: &str) -> String {
     let mut out = String::new();
     let mut inside = false;
     for (nth, part) in name.split(':').enumerate() {
         let part = part.trim_start_matches(['(', '{']).trim_end_matches([')', '}']);
         let varies = part.is_empty() || part.contains(['<', '{', '=']);
-        // A hash tag is not lost.
+        // Keeps a hash tag.
         let tag = nth == 1 && name.split(':').nth(1).is_some_and(|it| it.contains(['{', '(']));
         let shown = match (tag, varies) {
             (true, _) => "{*}",
@@ -272,7 +272,7 @@ fn in_filter(source: &Source) -> bool {
         && !source.path.contains("/tests/")
 }
 
-/// Without the unit tests, which are at the end.
+/// The code without the unit tests, which are at the end.
 fn code_of(source: &Source) -> &str {
     source.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default()
 }
@@ -286,7 +286,7 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
-/// Whether `word` stands alone somewhere in `text`.
+/// Whether `word` occurs in `text` as a whole word.
 fn has_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         let part = |c: char| c.is_ascii_alphanumeric() || c == '_';

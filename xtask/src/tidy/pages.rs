@@ -1,7 +1,7 @@
-//! What a page promises: a link leads to a heading that exists, and JSON is JSON.
+//! Checks of pages: a link leads to an existing heading, and JSON is valid.
 //!
-//! Owns the form of headings' anchors. Files that do not exist are the business of `paths`; YAML and commands that of the
-//! tests of the command line tool, which has their readers.
+//! Owns the form of headings' anchors. `paths` checks that files exist; the tests of the command line tool check YAML
+//! and commands, because they have the parsers.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub(super) fn dead_anchors(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
-/// Pages that the index does not lead to; decisions have a folder of their own.
+/// Pages that the index does not link; decisions have a folder of their own.
 pub(super) fn unlisted(sources: &[Source]) -> Vec<String> {
     const INDEX: &str = "docs/README.md";
     let Some(index) = sources.iter().find(|it| it.path == INDEX) else { return Vec::new() };
@@ -50,16 +50,16 @@ pub(super) fn unlisted(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
-/// Prose wraps here.
+/// The longest line of prose.
 const MOST_COLUMNS: usize = 100;
-/// A cell of a table has at most so many words.
+/// The most words in a cell of a table.
 const MOST_WORDS: usize = 20;
 
-/// Lines of prose that are too long, and cells that hold a paragraph.
+/// Lines of prose that are too long, and cells with too many words.
 pub(super) fn measure(source: &Source) -> Vec<Finding> {
     let page = source.path.starts_with("docs/") && source.extension() == "md"
         || ["README.md", "CONTRIBUTING.md", "SECURITY.md"].contains(&source.path.as_str());
-    // One is made from the help texts, and one is a list of what was asked for.
+    // One page is generated from the help texts, and one lists the requirements.
     let other = ["docs/reference/cli.md", "docs/requirements.md"].contains(&source.path.as_str());
     if !page || other || source.path.starts_with("docs/decisions/") {
         return Vec::new();
@@ -80,14 +80,14 @@ pub(super) fn measure(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Fenced blocks of JSON that are none.
+/// Fenced blocks of JSON that are not valid.
 pub(super) fn json(source: &Source) -> Vec<Finding> {
     if source.extension() != "md" {
         return Vec::new();
     }
     let mut findings = Vec::new();
     for Block { line, language, text } in blocks(&source.text) {
-        // A part of a document: `"auth": {…}`.
+        // A block may show a part of a document: `"auth": {…}`.
         let part = |error| match text.trim_start().starts_with('"') {
             true => serde_json::from_str::<serde_json::Value>(&format!("{{{text}}}")),
             false => Err(error),
@@ -102,7 +102,7 @@ pub(super) fn json(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// File and anchor of each link that has one.
+/// The file and the anchor of each link with an anchor.
 fn targets(line: &str) -> impl Iterator<Item = (&str, &str)> {
     links(line).filter_map(|target| {
         let (file, anchor) = target.split_once('#')?;
@@ -138,7 +138,7 @@ pub(super) fn anchors(text: &str) -> Vec<String> {
     all
 }
 
-/// `target` as seen from the page `from`.
+/// The path of `target` relative to the page `from`.
 fn joined(from: &str, target: &str) -> String {
     let mut parts: Vec<&str> = from.split('/').collect();
     parts.pop();

@@ -5,10 +5,10 @@ use crate::source::Source;
 use portcullis_markdown as markdown;
 use std::path::Path;
 
-/// They look like files in `tools/`, and are MCP methods.
+/// MCP methods that look like files in `tools/`.
 const METHODS: [&str; 2] = ["tools/list", "tools/call"];
 
-/// Paths in backquotes and targets of links in Markdown files that lead nowhere.
+/// Paths in backquotes and link targets in Markdown files that do not exist.
 pub(super) fn existing(source: &Source, root: &Path) -> Vec<Finding> {
     if source.extension() != "md" {
         return Vec::new();
@@ -27,7 +27,7 @@ pub(super) fn existing(source: &Source, root: &Path) -> Vec<Finding> {
     findings
 }
 
-/// What stands in single backquotes, without `:12` for a line at its end.
+/// Text between single backquotes, without `:12` for a line at its end.
 fn spans(line: &str) -> impl Iterator<Item = &str> {
     markdown::spans(line).map(|span| match span.rsplit_once(':') {
         Some((path, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => path,
@@ -35,7 +35,7 @@ fn spans(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether it claims to be a file of ours: it starts with a directory of the root. What is built does not count.
+/// Whether it looks like a file of the project: it starts with a directory of the root. Build results do not count.
 fn is_path(span: &str, root: &Path) -> bool {
     let plain = span.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
     match span.split_once('/') {

@@ -1,11 +1,11 @@
-//! Rules that need nothing but one file's text.
+//! Rules that look only at one file's text.
 
 use super::Finding;
 use crate::source::Source;
 
-/// A file has one subject; one this long has more than one.
+/// The most lines of a file; a longer one has more than one subject.
 const MOST_LINES: usize = 800;
-/// Files that may be longer, and why.
+/// Files that may be longer, and the reasons.
 const LONG_FILES: [(&str, &str); 8] = [
     ("Cargo.lock", "written by Cargo"),
     ("tools/agents-v1.txt", "written by uv, one line per hash"),
@@ -17,11 +17,11 @@ const LONG_FILES: [(&str, &str); 8] = [
     ("charts/rendered/envoy-gateway-several.yaml", "written by cargo xtask chart"),
 ];
 
-/// What differs from machine to machine must not be written down. Put together here, so that this file passes itself.
+/// Paths that differ between machines. They are assembled here, so that this file passes its own check.
 const MACHINE_PATHS: [&str; 4] =
     [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/Us", "ers/")];
 
-/// Names that only one place may use, and that place.
+/// Names that only one place may use, with that place.
 const BOUNDARIES: [(&str, &str); 2] =
     [(concat!("proxy", "_wasm"), "filter/src/"), (concat!("host", "calls"), "filter/src/host.rs")];
 
@@ -66,7 +66,7 @@ pub(super) fn length(source: &Source) -> Vec<Finding> {
     )]
 }
 
-/// An allowance that nobody needs any more misleads.
+/// Exceptions that are no longer needed.
 pub(super) fn stale_allowances(sources: &[Source]) -> Vec<String> {
     LONG_FILES
         .iter()
@@ -107,7 +107,7 @@ pub(super) fn strict_shell(source: &Source) -> Vec<Finding> {
     vec![Finding::new(1, "a shell script without `set -eu`")]
 }
 
-/// Only the filter's adapter knows the host, and only its package may depend on it.
+/// Only the filter's adapter may use the host, and only its package may depend on it.
 pub(super) fn host_boundary(source: &Source) -> Vec<Finding> {
     let manifest = source.path.ends_with("/Cargo.toml") && source.path != "filter/Cargo.toml";
     if manifest {
