@@ -1,8 +1,8 @@
 //! One entry of an admin chain: who changed a key or the policy, when and why, and what changed.
 //!
-//! Owns its fields: those of a request's entry where they mean the same, so that both are searched
-//! alike, and `actor`, `action`, `reason` and `changes` besides. A field that is not known is absent,
-//! never null. Knows nothing of how a change is made.
+//! Owns the entry's fields: those of a request's entry where they have the same meaning, so that the same searches find
+//! both, and in addition `actor`, `action`, `reason` and `changes`. An unknown field is absent, never null. Does not
+//! know how a change is made.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -12,9 +12,9 @@ use super::Decision;
 /// What an administrator did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminAction {
-    /// A key was issued.
+    /// A new key.
     KeyIssue,
-    /// What a key may do, or from where or when, was changed.
+    /// A change of a key's permissions, its source ranges or its times.
     KeySet,
     /// A key got a new secret.
     KeyRotate,
@@ -45,7 +45,7 @@ pub enum AdminAction {
 }
 
 impl AdminAction {
-    /// `action` in the log; people search for it.
+    /// The value of `action` in the log, which operators search for.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -71,32 +71,32 @@ impl AdminAction {
 /// The fields of an entry.
 #[derive(Clone, Debug, Serialize)]
 pub struct AdminEntry {
-    /// RFC 3339, UTC, microseconds: when it was decided.
+    /// The time of the decision: RFC 3339, UTC, microseconds.
     pub timestamp: String,
     /// The same for everything that one command did.
     pub request_id: String,
-    /// Whose key or policy.
+    /// The organisation whose key or policy changed.
     pub org_id: String,
-    /// Which key.
+    /// The key's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_id: Option<String>,
-    /// Who is concerned and has no key: the subject of a token, the name in a certificate.
+    /// The client without a key whom the change concerns: the subject of a token, or the name in a certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// The key's name after the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// Who did it: the ACL user of Redis, if there is one, or who the tool says it was.
+    /// The operator: the ACL user of Redis, if there is one, otherwise the name that the tool reports.
     pub actor: String,
-    /// Who the tool says it was, beside an ACL user: Redis did not prove it.
+    /// The operator's name that the tool reports besides an ACL user. Redis does not prove it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor_claim: Option<String>,
-    /// What: see [`AdminAction::as_str`].
+    /// The action: see [`AdminAction::as_str`].
     pub action: &'static str,
-    /// Why.
+    /// The operator's reason.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Each field that changed, with its value `from` before and `to` now; no secret.
+    /// Each field that changed, with its value `from` before and `to` after; no secret.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub changes: Map<String, Value>,
     /// The policy that is active now.
@@ -104,12 +104,12 @@ pub struct AdminEntry {
     pub policy_version: Option<String>,
     /// `success`: an entry is written together with the change, or not at all.
     pub status: &'static str,
-    /// `allow`, by `admin`: whoever may write to Redis.
+    /// `allow`, by `admin`: write access to Redis is the permission.
     pub decision: Decision,
 }
 
 impl AdminEntry {
-    /// The entry of a deed that succeeds, without what only some deeds have.
+    /// The entry of an action that succeeds, without the fields that only some actions have.
     #[must_use]
     pub fn of(action: AdminAction, timestamp: String, org: String) -> Self {
         Self {

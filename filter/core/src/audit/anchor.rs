@@ -1,7 +1,7 @@
-//! An entry that is known to have been written, kept somewhere else: what a log has to contain.
+//! An anchor: an entry that is known to exist, kept outside the log. The log must contain it.
 //!
-//! Owns what a chain that was cut off, replaced or restored from an older copy cannot hide. Who vouches for an anchor is
-//! its keeper's business.
+//! Owns the detection of a chain that was cut off, replaced or restored from an older copy. Does not know where anchors
+//! are kept, or who protects them.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +16,15 @@ pub struct Anchor {
     pub seq: u64,
     /// The hash of the entry.
     pub hash: String,
-    /// When the entry was there already: RFC 3339, if that is known.
+    /// A time at which the entry existed: RFC 3339, if known.
     pub at: Option<String>,
     found: Found,
 }
 
-/// What a log has in the place of an anchor.
+/// The entry that a log has at the anchor's position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing so far.
+    /// None so far.
     Nothing,
     /// The entry itself.
     Same,
@@ -33,10 +33,10 @@ pub enum Found {
 }
 
 impl Anchor {
-    /// What a valid anchor looks like.
+    /// The form of a valid anchor.
     pub const EXPECTED: &'static str = "CHAIN:SEQ:HASH as `audit verify` shows them, such as admin:acme:12:9f86d081… (64 hex digits)";
 
-    /// An anchor, if these can be the place and the hash of an entry.
+    /// An anchor, if the arguments can be the position and the hash of an entry.
     #[must_use]
     pub fn new(chain: &str, seq: u64, hash: &str, at: Option<String>) -> Option<Self> {
         let hash = hash.to_ascii_lowercase();
@@ -51,7 +51,7 @@ impl Anchor {
         })
     }
 
-    /// Reads an anchor; names of chains may have colons in them.
+    /// Reads an anchor; a chain's name may contain colons.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (rest, hash) = text.rsplit_once(':')?;
@@ -59,14 +59,14 @@ impl Anchor {
         Self::new(chain, seq.parse().ok()?, hash, None)
     }
 
-    /// What was found in all lines so far.
+    /// The result of all lines so far.
     #[must_use]
     pub fn found(&self) -> &Found {
         &self.found
     }
 }
 
-/// Many anchors, each of which is looked up by its place.
+/// Many anchors, looked up by position.
 #[derive(Clone, Debug, Default)]
 pub struct Anchors {
     /// By chain; then by number, and by hash for anchors that contradict each other.
@@ -85,12 +85,12 @@ impl Anchors {
         self.chains.values().flat_map(BTreeMap::values)
     }
 
-    /// Looks at the next entry of a log. The entry itself counts wherever it stands.
+    /// Compares the next entry of a log with the anchors. The entry itself counts at any position in the log.
     pub(super) fn look(&mut self, link: &Link) {
         let Some(chain) = self.chains.get_mut(&link.chain) else { return };
         let here = (link.seq, String::new())..(link.seq.saturating_add(1), String::new());
         for (_, anchor) in chain.range_mut(here).filter(|(_, it)| it.found != Found::Same) {
-            // What an entry says of itself does not count: its content has to have that hash.
+            // The hash that the entry names does not count: its content must have that hash.
             anchor.found = match link.computed == anchor.hash {
                 true => Found::Same,
                 false => Found::Other(link.computed.clone()),

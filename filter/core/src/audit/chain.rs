@@ -1,8 +1,8 @@
 //! The hash chain: each entry names the hash of the one before it.
 //!
-//! Owns sequence numbers and hashes. One chain belongs to one VM, so appending needs no lock; a new
-//! VM starts a new chain under a new name. The admin chain of an organisation is the other kind: it
-//! goes on after a line that is kept in Redis, and whoever keeps it sees to it that nobody is faster.
+//! Owns sequence numbers and hashes. One chain belongs to one VM, so appending needs no lock; a new VM starts a new
+//! chain under a new name. The admin chain of an organisation continues after a line that Redis keeps. Its writer must
+//! make sure that no other writer appends at the same time.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ use super::link::{GENESIS, Link, hash_text};
 use super::{AdminEntry, Entry};
 use crate::json;
 
-/// Where an entry stands in its chain.
+/// The position of an entry in its chain.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Place<'a> {
     pub(super) chain: &'a str,
@@ -26,13 +26,13 @@ pub(super) struct Place<'a> {
     pub(super) build: &'a str,
 }
 
-/// The end of a chain.
+/// The end of a chain, to which entries are appended.
 #[derive(Clone, Debug)]
 pub struct Chain {
     name: String,
     seq: u64,
     head: String,
-    /// What the first entry names as the module that writes the chain.
+    /// The module build that the first entry names.
     build: &'static str,
 }
 
@@ -67,10 +67,10 @@ impl Chain {
         ChainEnd { seq: self.seq, hash: self.head.clone() }
     }
 
-    /// The chain that `line` is the last one of, to go on with; `None` if it is no audit entry.
+    /// Continues the chain whose last entry is `line`; `None` if it is no audit entry.
     ///
-    /// Whether `line` has the hash that it names is not asked: that is for the verification to find,
-    /// and no reason not to write down what happens next.
+    /// Does not check whether `line` has the hash that it names: verification finds that, and the next action must be
+    /// recorded anyway.
     #[must_use]
     pub fn after(line: &str) -> Option<Self> {
         let Link { chain, seq, hash, .. } = Link::read(line).ok()?;
@@ -83,23 +83,23 @@ impl Chain {
         &self.name
     }
 
-    /// Appends an entry; gives the line that records it, without line end.
+    /// Appends an entry; returns the line that records it, without line end.
     pub fn append(&mut self, entry: &Entry) -> String {
         let line = entry.canonical(self.next());
         self.link(line)
     }
 
-    /// As [`Chain::append`], for the entry of an administrator's deed.
+    /// As [`Chain::append`], for an administrator's action.
     pub fn append_action(&mut self, entry: &AdminEntry) -> String {
         let place = self.next();
         let line = json::canonical(&Linked { entry, place });
         self.link(line)
     }
 
-    /// Appends an entry of any members, which `sign` signs as [`signed`](super::signed) says.
+    /// Appends an entry with any members, which `sign` signs as described at [`signed`](super::signed).
     ///
     /// # Errors
-    /// Those of `sign`; nothing is appended then.
+    /// Errors of `sign`; nothing is appended then.
     pub fn append_signed<E>(
         &mut self,
         mut members: Map<String, Value>,
@@ -136,8 +136,8 @@ impl Chain {
     }
 }
 
-/// The line with what a terminal or a reader of lines may act upon as escapes of JSON: the value, and so
-/// its canonical form and its hash, stay the same.
+/// The line with JSON escapes for letters that a terminal or a line reader could interpret. The value, and so its
+/// canonical form and its hash, stay the same.
 fn escaped(line: &str) -> String {
     let mut escaped = String::with_capacity(line.len());
     for letter in line.chars() {
@@ -152,7 +152,8 @@ fn escaped(line: &str) -> String {
     escaped
 }
 
-/// Whether anything in `line` is to be escaped. Most lines are ASCII, which is found out faster than letter by letter.
+/// Whether `line` has a letter that must be escaped. Most lines are ASCII, which is checked faster than letter by
+/// letter.
 fn has_invisible(line: &str) -> bool {
     match line.is_ascii() {
         true => line.as_bytes().contains(&0x7f),
@@ -170,7 +171,7 @@ fn is_invisible(letter: char) -> bool {
     )
 }
 
-/// An administrator's deed in its place.
+/// An administrator's action at its position in the chain.
 #[derive(Serialize)]
 struct Linked<'a> {
     #[serde(flatten)]

@@ -1,14 +1,13 @@
-//! Events: what people alert on, by name, inside the audit entry of the request that met them.
+//! Events: named conditions for alerts, inside the audit entry of the request in which they occurred.
 //!
-//! Owns their names and fields. An event is in one entry only; how often something happened is a
-//! metric's business.
+//! Owns their names and fields. An event is in one entry only; metrics count how often it happens.
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::json::{self, Object};
 
-/// The canonical JSON of what happened to one request. What happens to all that are good is known beforehand.
+/// The canonical JSON of the events of one request. The events of every good request are constant text.
 pub(super) fn canonical(events: &[AuditEvent]) -> String {
     match events {
         [AuditEvent::AuthSuccess { client_id }] => {
@@ -25,25 +24,25 @@ pub(super) fn canonical(events: &[AuditEvent]) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum AuditEvent {
-    /// A credential was missing or did not hold.
+    /// A credential is missing or invalid.
     AuthFailed {
         /// [`crate::auth::AuthFailure::code`].
         reason: &'static str,
         /// The client's address.
         address: String,
-        /// The path that was asked for.
+        /// The path of the request.
         path: String,
     },
-    /// The signature of a token holds, and its claims make no caller of its subject.
+    /// The token's signature is valid, but its claims do not map its subject to a caller.
     TokenNotMapped {
-        /// [`crate::auth::Unmapped::name`]: what could not be told.
+        /// [`crate::auth::Unmapped::name`]: the fact that the claims do not give.
         not_mapped: &'static str,
-        /// The claim that should say so, as the issuer's configuration names it.
+        /// The claim that should give it, as the issuer's configuration names it.
         #[serde(skip_serializing_if = "Option::is_none")]
         claim: Option<String>,
         /// The issuer.
         issuer: String,
-        /// The subject, whom the issuer vouches for.
+        /// The subject, as the issuer asserts it.
         #[serde(skip_serializing_if = "Option::is_none")]
         subject: Option<String>,
     },
@@ -54,12 +53,12 @@ pub enum AuditEvent {
         /// The scopes that it lacks.
         missing_scopes: Vec<String>,
     },
-    /// A credential held.
+    /// A credential was accepted.
     AuthSuccess {
         /// The id of the key, or the subject of the token or certificate.
         client_id: String,
     },
-    /// A call of a tool that the caller may not call, whether it sees it or not.
+    /// A call of a tool that the caller may not call, whether the caller sees the tool or not.
     ToolAccessDenied {
         /// The id of the key, or the subject of the token or certificate.
         client_id: String,
@@ -73,42 +72,42 @@ pub enum AuditEvent {
         /// The rule.
         rule: String,
     },
-    /// An argument went on as the most that its rule allows.
+    /// An argument was lowered to the maximum that its rule allows.
     RecordsCapped {
         /// The argument.
         argument: String,
-        /// What was asked for, if it was there.
+        /// The requested value, if the argument was present.
         #[serde(skip_serializing_if = "Option::is_none")]
         asked: Option<Value>,
-        /// What went on.
+        /// The value that was forwarded.
         max: u64,
     },
-    /// A person is asked to agree to the call.
+    /// The call waits for an approval.
     ApprovalRequested {
-        /// Under which id it can be granted.
+        /// The id with which it can be granted.
         id: String,
     },
-    /// The call was made because a person had agreed to it.
+    /// The call was made with an approval.
     ApprovalUsed {
-        /// Under which id it was granted.
+        /// The id of the approval.
         id: String,
     },
-    /// The caller does not back off, and is refused for a while. Further refusals until then are counted, and
-    /// told by [`AuditEvent::CoolOffEnded`].
+    /// The caller does not back off, and all its calls are refused for a while. Until then further refusals are only
+    /// counted; [`AuditEvent::CoolOffEnded`] has their number.
     CoolOffStarted {
         /// [`crate::limit::cool_off::Reason::rule`].
         rule: &'static str,
-        /// For how long.
+        /// The duration.
         for_ms: u64,
     },
     /// The first call after that.
     CoolOffEnded {
-        /// How many calls were refused meanwhile without an entry of their own.
+        /// How many calls were refused in that time without an entry of their own.
         refused: u64,
     },
-    /// The active policy is missing, or this filter cannot read it: the last good one goes on deciding.
+    /// The active policy is missing, or this filter cannot read it: the last good policy stays in use.
     PolicyUnusable {
-        /// The one that cannot be used.
+        /// The version that cannot be used.
         version: String,
     },
     /// Redis holds an older state than this worker saw: a restored backup, a stale replica, an emptied
@@ -116,14 +115,14 @@ pub enum AuditEvent {
     StateWentBack {
         /// The organisation.
         org: String,
-        /// `organisation` or `key`: what is older.
+        /// `organisation` or `key`: the object whose state is older.
         what: &'static str,
         /// The latest generation or revision that this worker saw.
         seen: String,
-        /// What Redis has.
+        /// The one that Redis has.
         now: String,
     },
-    /// The router would take the request elsewhere than the connector's policy says. Nothing went anywhere.
+    /// The router selected another cluster than the connector's policy names. The request was not forwarded.
     Misrouted {
         /// The connector.
         connector: String,
@@ -133,33 +132,33 @@ pub enum AuditEvent {
         /// The host, as the client sent it.
         host: String,
     },
-    /// The server said the connector's credential back; it was masked.
+    /// The server returned the connector's credential in its response; Portcullis masked it.
     CredentialEchoed {
         /// The connector.
         connector: String,
     },
-    /// An authorization server gave no token for a connector's server.
+    /// A token endpoint issued no token for a connector.
     TokenRefused {
-        /// The server's name in the plugin configuration.
+        /// The name of the authorization server in the plugin configuration.
         server: String,
-        /// Its error code (RFC 6749 §5.2), or what was wrong with its answer.
+        /// Its error code (RFC 6749 §5.2), or the fault in its response.
         error: String,
     },
-    /// The connector's server refused its credential, and it was read again.
+    /// The upstream refused the connector's credential, and Portcullis read the credential again.
     CredentialReadAgain {
         /// The connector.
         connector: String,
-        /// `another`: the next call has a new one. `same`: nobody changed it. `none`: it could not be read.
+        /// `another`: the next call has a new one. `same`: it has not changed. `none`: it could not be read.
         found: &'static str,
     },
-    /// What Vault holds at a reference is no credential.
+    /// Vault's value at a reference cannot be a credential.
     SecretUnusable {
         /// The reference; never its value.
         secret: String,
         /// [`crate::vault::SecretFault::name`].
         reason: &'static str,
     },
-    /// A tool in a list is not as it was pinned.
+    /// A tool in a list differs from its pin.
     SchemaDrift {
         /// The connector.
         connector: String,
@@ -167,7 +166,7 @@ pub enum AuditEvent {
         tool: String,
         /// [`crate::pin::Drift::name`].
         kind: &'static str,
-        /// [`crate::pin::Action::name`]: what was done about it.
+        /// [`crate::pin::Action::name`]: the action that was taken.
         action: &'static str,
     },
     /// Items of a list were left out because they could not be read.
@@ -181,23 +180,22 @@ pub enum AuditEvent {
         /// How many.
         items: u64,
     },
-    /// A message of the server was replaced by an error because it could not be read.
+    /// An unreadable message of the server was replaced by an error.
     UnreadableMessage {
         /// The connector.
         connector: String,
     },
-    /// The server handed out the id of a session or a task that could not be bound to the caller, who
-    /// cannot use it therefore.
+    /// The server issued the id of a session or a task that could not be bound to the caller. The caller cannot use it.
     NotBound {
         /// The connector.
         connector: String,
         /// `session` or `task`.
         kind: &'static str,
-        /// `foreign`: it is another caller's. `too_many`: one answer had more than are bound. Or what
-        /// failed.
+        /// `foreign`: the id is bound to another caller. `too_many`: one response had more ids than are bound.
+        /// Otherwise the error.
         reason: String,
     },
-    /// The proxy sent the request more than once: a route of its own accord. The tool may have run as often.
+    /// Envoy sent the request more than once, because the route has a retry policy. The tool may have run as often.
     Retried {
         /// The connector.
         connector: String,
@@ -208,30 +206,30 @@ pub enum AuditEvent {
     RateLimitExceeded {
         /// The window's name.
         limit: String,
-        /// How long until the same call would be admitted.
+        /// The time until the same call would be admitted.
         retry_after_ms: u64,
     },
-    /// A window nears its end, or the first call did not fit it. Once for each window and length of
-    /// it, over all gateways.
+    /// A window is nearly used up, or refused a call for the first time. This event occurs once per window and length,
+    /// over all gateways.
     BudgetAlert {
         /// The window's name.
         limit: String,
         /// Units in use, this call included.
         used: u64,
-        /// Units that there are.
+        /// The window's size in units.
         of: u64,
     },
-    /// An open response was ended: its caller may not listen any more.
+    /// An open response was ended, because its caller may not receive it any more.
     StreamEnded {
         /// The rule that refuses it now.
         rule: String,
     },
-    /// The clock of Redis went back by more than the length of a window: what was drawn from it counts from now on.
+    /// The clock of Redis went back by more than the length of a window: the units drawn from it count from now on.
     RedisClockWentBack {
         /// The window's name.
         limit: String,
     },
-    /// This worker went on without a dependency, for the first time since it had it.
+    /// This worker started to operate without a dependency.
     DegradedEntered {
         /// Its name.
         dependency: &'static str,
@@ -240,7 +238,7 @@ pub enum AuditEvent {
     DegradedLeft {
         /// Its name.
         dependency: &'static str,
-        /// How long after the event above.
+        /// The time since [`AuditEvent::DegradedEntered`].
         after_ms: u64,
     },
 }

@@ -1,16 +1,17 @@
-//! What ties an entry to its chain: its name, its place, the hash of the entry before, its own.
+//! The link between an entry and its chain: the chain's name, the position, the hash of the previous entry, its own
+//! hash.
 //!
-//! Owns how an entry is hashed and how its members are read back. Knows neither who appends nor who verifies.
+//! Owns how an entry is hashed and how its link is parsed. Knows neither the writer nor the verifier.
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::json;
 
-/// What stands before the first entry of a chain.
+/// The previous hash of the first entry of a chain.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What ties an entry to its chain.
+/// The link of an entry to its chain.
 pub(super) struct Link {
     pub(super) chain: String,
     pub(super) seq: u64,
@@ -51,8 +52,8 @@ pub fn hash_of(mut members: Map<String, Value>) -> String {
     hash_text(&json::canonical(&members))
 }
 
-/// What the signature of an entry is of, and the signature: its canonical JSON without `hash` and `signature`.
-/// `None` for an entry without one.
+/// The signed text of an entry and the signature: the text is its canonical JSON without `hash` and `signature`. `None`
+/// for an entry without a signature.
 #[must_use]
 pub fn signed(mut members: Map<String, Value>) -> Option<(String, String)> {
     members.remove("hash");

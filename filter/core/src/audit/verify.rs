@@ -1,8 +1,8 @@
 //! Verification of audit logs, offline: no key, no server, only the lines.
 //!
-//! Owns the notion of an intact chain: sequence numbers without gap, each entry naming the hash of
-//! the one before, each hash right. Lines of several chains may be mixed; within one chain they
-//! stand in order, since one worker writes them.
+//! Owns the definition of an intact chain: sequence numbers without gaps, each entry with the hash of the previous one,
+//! each hash right. Lines of several chains may be mixed; the lines of one chain are in order, because one worker
+//! writes them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,16 +15,16 @@ use super::link::{GENESIS, Link};
 pub enum Start {
     /// Every chain starts with its first entry.
     Genesis,
-    /// The log was rotated: the first entry that is there is taken as it is.
+    /// The log was rotated: the first entry of each chain is accepted without its predecessor.
     Anywhere,
 }
 
-/// What is wrong with a line. The first fault of a log is the first bad entry.
+/// A fault of a line. The first fault of a log is the first bad entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LineFault {
     /// Not a JSON object with `chain`, `seq`, `prev_hash` and `hash`.
     Unreadable(String),
-    /// The entry was changed: its content does not have the hash it names.
+    /// The entry was changed: its content does not have the hash that it names.
     Edited {
         /// The chain.
         chain: String,
@@ -35,12 +35,12 @@ pub enum LineFault {
     OutOfSequence {
         /// The chain.
         chain: String,
-        /// The sequence number that should stand here.
+        /// The expected sequence number.
         expected: u64,
-        /// The one that does.
+        /// The sequence number of the line.
         found: u64,
     },
-    /// The entry before it was replaced: hashes are right, the link is not.
+    /// The previous entry was replaced: the hashes are right, the link is not.
     BrokenLink {
         /// The chain.
         chain: String,
@@ -81,7 +81,7 @@ pub struct ChainSummary {
     pub first: u64,
     /// The sequence number of the last.
     pub last: u64,
-    /// The hash of the last: what an anchor kept elsewhere is compared with.
+    /// The hash of the last entry, which is compared with an anchor kept elsewhere.
     pub head: String,
 }
 
@@ -96,38 +96,38 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Nothing read yet.
+    /// A verifier that has read no line.
     #[must_use]
     pub fn new(start: Start) -> Self {
         Self::expecting(start, Anchors::default())
     }
 
-    /// The same, where the log has to contain `anchors`.
+    /// As [`Verifier::new`], for a log that must contain `anchors`.
     #[must_use]
     pub fn expecting(start: Start, anchors: Anchors) -> Self {
         Self { start, anchors, oldest: None, chains: BTreeMap::new() }
     }
 
-    /// What became of them.
+    /// The anchors, each with the entry found at its position.
     #[must_use]
     pub fn anchors(&self) -> &Anchors {
         &self.anchors
     }
 
-    /// The time of the oldest entry, as it says.
+    /// The timestamp of the oldest entry.
     #[must_use]
     pub fn oldest(&self) -> Option<&str> {
         self.oldest.as_deref()
     }
 
-    /// Takes the next line.
+    /// Reads the next line.
     ///
     /// # Errors
-    /// What is wrong with it. Reading on is possible: the line then counts as the chain's last.
+    /// The line's fault. Reading can continue: the line then counts as the chain's last.
     pub fn line(&mut self, line: &str) -> Result<(), LineFault> {
         let link = Link::read(line).map_err(LineFault::Unreadable)?;
         self.anchors.look(&link);
-        // RFC 3339 in UTC, so that text sorts as time does.
+        // RFC 3339 in UTC: the order of the texts is the order of the times.
         if let Some(time) = &link.timestamp
             && self.oldest.as_ref().is_none_or(|oldest| time < oldest)
         {
@@ -150,7 +150,7 @@ impl Verifier {
         self.chains.values()
     }
 
-    /// What was seen of one chain.
+    /// The summary of one chain.
     #[must_use]
     pub fn chain(&self, name: &str) -> Option<&ChainSummary> {
         self.chains.get(name)

@@ -1,7 +1,6 @@
-//! Names under which secrets stand.
+//! Names of members and labels whose values are secret.
 //!
-//! Owns the list, and what counts as the same name: letters and digits alone do, whatever their case,
-//! their width and what stands between them.
+//! Owns the list, and when two names are the same: only letters and digits count, not case, width or separators.
 
 use std::borrow::Cow;
 
@@ -34,7 +33,7 @@ const PARTS: [&str; 26] = [
     "sshkey",
     "token",
 ];
-/// Names too short to be looked for inside others: a compass is no pass, an author no auth.
+/// Names too short for a search inside other names: "compass" contains "pass", "author" contains "auth".
 const WHOLE: [&str; 35] = [
     "adminpass",
     "assertion",
@@ -92,7 +91,7 @@ const COUNTS: [&str; 14] = [
 /// Longer ones are no names.
 const LONGEST: usize = 256;
 
-/// Where in [`PARTS`], which are in order, those begin that start with each letter.
+/// The first index in [`PARTS`], which is sorted, for each letter.
 const BEGIN: [usize; 27] = begin();
 
 #[allow(
@@ -122,7 +121,7 @@ fn parts_from(letter: u8) -> &'static [&'static str] {
     span.and_then(|[from, to]| PARTS.get(*from..*to)).unwrap_or_default()
 }
 
-/// Whether what stands under `name` is secret; `names` are further ones, of which the whole counts.
+/// Whether the value under `name` is secret; of `names`, further secret names, the whole name must match.
 pub(super) fn is_secret(name: &str, names: &[String]) -> bool {
     let plain = plain(name);
     !plain.is_empty() && (has_part(&plain) || WHOLE.contains(&&*plain) || is_one_of(&plain, names))
@@ -142,7 +141,7 @@ pub(super) fn same(one: &str, other: &str) -> bool {
     plain(one) == plain(other)
 }
 
-/// Whether a number under `name` says how many.
+/// Whether a number under `name` is a count.
 pub(super) fn is_count(name: &str) -> bool {
     COUNTS.contains(&&*plain(name))
 }
@@ -160,13 +159,13 @@ fn has_part(plain: &str) -> bool {
     false
 }
 
-/// Whether the name is one for a name, with its value beside it: a header, a variable, a field of a form.
+/// Whether the name denotes a name, whose value is a neighbour: a header, a variable, a field of a form.
 pub(super) fn is_label(name: &str) -> bool {
     ["name", "key", "header", "field", "param", "parameter", "variable", "label"]
         .contains(&&*plain(name))
 }
 
-/// Whether the name is one for what belongs to a label.
+/// Whether the name denotes the value that belongs to a label.
 pub(super) fn is_value(name: &str) -> bool {
     ["value", "values", "val", "v", "content", "data", "text", "default"].contains(&&*plain(name))
 }

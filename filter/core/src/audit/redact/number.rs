@@ -1,11 +1,12 @@
-//! Numbers that are secret by themselves: payment cards and bank accounts.
+//! Numbers that are secret without a name: payment cards and bank accounts.
 //!
-//! Owns how they are told from other numbers: a card by the beginnings and lengths that are issued and its check digit
-//! (ISO/IEC 7812), an account by the length of its country and its check digits (ISO 13616). A text is read once.
+//! Owns how they are distinguished from other numbers: a card by the prefixes and lengths that issuers use and its
+//! check digit (ISO/IEC 7812), an account by the length of its country and its check digits (ISO 13616). Reads a text
+//! once.
 
-/// Fewer digits are neither. An IBAN of the Netherlands has twelve.
+/// A number with fewer digits is neither. A Dutch IBAN has twelve.
 pub(super) const FEWEST_DIGITS: usize = 12;
-/// With the blanks between groups.
+/// The longest number, with the blanks between its groups.
 const LONGEST: usize = 48;
 /// Lengths of IBANs by country.
 const ACCOUNTS: [(&str, usize); 38] = [

@@ -1,15 +1,15 @@
-//! What a policy calls secret inside of a member or an item of arguments.
+//! The parts of arguments that a policy marks as secret by path.
 //!
-//! Owns how a place is followed through objects and lists. Its form is [`JsonPath`]'s.
+//! Owns how a path is followed through objects and lists. [`JsonPath`] owns its form.
 
 use super::name;
 use crate::json_path::{EACH, JsonPath, SEPARATOR};
 
-/// The rests of paths from one place on.
+/// The remaining parts of paths at one place.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places<'a>(Vec<&'a str>);
 
-/// What a policy says of a member or an item.
+/// What a policy marks of a member or an item.
 pub(super) enum Inside<'a> {
     Secret,
     Shown(Places<'a>),
@@ -24,7 +24,7 @@ impl<'a> Places<'a> {
         self.0.is_empty()
     }
 
-    /// Inside of the member `name`. An object where a path expects a list hides nothing.
+    /// Descends into the member `name`. An object at a place where a path expects a list is secret as a whole.
     pub(super) fn member(&self, name: &str) -> Inside<'a> {
         let mut inside = Self::default();
         for place in &self.0 {
@@ -47,8 +47,8 @@ impl<'a> Places<'a> {
         Inside::Shown(inside)
     }
 
-    /// Inside of an item. A list on the way to a name is looked through: a caller who sends one for an object hides
-    /// nothing.
+    /// Descends into an item. A path to a member also covers the items of a list at that place: a list instead of an
+    /// object hides nothing from the path.
     pub(super) fn item(&self) -> Inside<'a> {
         let mut inside = Self::default();
         for place in &self.0 {
