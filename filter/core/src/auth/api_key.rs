@@ -1,8 +1,8 @@
 //! API keys: `pck_<org>_<id>_<secret><check>`.
 //!
-//! Owns the text form, the check digits and the digest. The secret is 256 random bits in base62;
-//! the check is the CRC-32 of everything before it, so a typo or a scanner's invention is turned
-//! away without a look-up. It protects nothing: that is the digest's job.
+//! Owns the text form, the check digits and the digest. The secret is 256 random bits in base62; the check is the
+//! CRC-32 of everything before it, so Portcullis refuses a typo or a scanner's guess without a look-up. The check is no
+//! protection; the digest is.
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -18,7 +18,7 @@ const CHECK_LENGTH: usize = 6;
 const PREFIX: &str = "pck_";
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// The SHA-256 of a whole key: all that is ever stored of it.
+/// The SHA-256 of a whole key: Portcullis stores nothing else of it.
 #[derive(Clone, Debug)]
 pub struct KeyDigest([u8; 32]);
 
@@ -43,7 +43,7 @@ impl KeyDigest {
         base16ct::lower::encode_string(&self.0)
     }
 
-    /// Names the secret where its last use is kept: the first 12 hex digits, which prove nothing.
+    /// The name of the secret in the record of its last use: the first 12 hex digits, which prove nothing.
     #[must_use]
     pub fn name(&self) -> String {
         base16ct::lower::encode_string(self.0.first_chunk::<6>().map_or(&[], |begin| begin))
@@ -62,14 +62,14 @@ impl KeyDigest {
     }
 }
 
-/// A key as a client presented it: well-formed, not yet proven.
+/// A key from a request: well-formed, not yet verified.
 #[derive(Clone, Debug)]
 pub struct PresentedKey {
     /// The organisation it claims.
     pub org: OrgId,
     /// The record it claims.
     pub id: KeyId,
-    /// What proves the claim.
+    /// The digest that proves the claim.
     pub digest: KeyDigest,
 }
 

@@ -1,6 +1,6 @@
 //! Finding the one credential of a request (RFC 6750 §2; never in the URL).
 //!
-//! Owns where credentials may stand. Proves nothing.
+//! Owns the allowed places of credentials. Verifies nothing.
 
 use memchr::memchr_iter;
 
@@ -10,8 +10,7 @@ use super::token::jws::PresentedToken;
 use crate::driver::event::Head;
 use crate::http::query;
 
-/// A credential as a client presented it: well-formed as far as its kind is told by its form, not
-/// yet proven.
+/// A credential from a request: well-formed as far as its kind is visible from its form, not yet verified.
 #[derive(Debug)]
 pub enum Presented {
     /// An API key.
@@ -23,7 +22,7 @@ pub enum Presented {
 /// The single credential in the headers of a request; a token has at most `token_max_bytes`.
 ///
 /// # Errors
-/// None, several, one in the URL, or one that is not well-formed.
+/// No credential, several, one in the URL, or one that is not well-formed.
 pub fn extract(head: &Head, token_max_bytes: usize) -> Result<Presented, AuthFailure> {
     if names_credential(head.query()) {
         return Err(AuthFailure::InQuery);
@@ -39,7 +38,7 @@ pub fn extract(head: &Head, token_max_bytes: usize) -> Result<Presented, AuthFai
     }
 }
 
-/// What follows `Bearer`. An API key has no dot in it, a token exactly two.
+/// The value after `Bearer`. An API key has no dot, a token exactly two.
 fn presented(text: &[u8], token_max_bytes: usize) -> Result<Presented, AuthFailure> {
     match std::str::from_utf8(text) {
         Ok(token) if memchr_iter(b'.', token.as_bytes()).count() == 2 => {
@@ -53,7 +52,7 @@ fn presented(text: &[u8], token_max_bytes: usize) -> Result<Presented, AuthFailu
 fn bearer(value: &[u8]) -> Result<&[u8], AuthFailure> {
     const SCHEME: &[u8] = b"bearer ";
     let value = value.trim_ascii();
-    // An unset variable of a script, most often.
+    // Usually an unset variable of a script.
     if value.is_empty() || value.eq_ignore_ascii_case(SCHEME.trim_ascii()) {
         return Err(AuthFailure::EmptyCredential);
     }

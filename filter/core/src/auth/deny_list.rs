@@ -1,7 +1,7 @@
-//! Credentials that somebody denied although they prove themselves: a token, a subject, a certificate.
+//! Deny-list entries for verified credentials: a token, a subject, a certificate.
 //!
-//! Owns the form of an entry of the deny list in Redis, and what it covers. It is a guard of the admission, so that a
-//! denial holds from the next request on and checking it costs no round trip.
+//! Owns the form of an entry of the deny list in Redis, and the credentials that it covers. The admission script checks
+//! it, so a denial holds from the next request on and checking it costs no round trip.
 
 use portcullis_redis_lua::Key;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::id::OrgId;
 
-/// Something about a credential that can be denied.
+/// A property of a credential that can be denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deniable {
     /// One token: `jti` (RFC 7519 §4.1.7), with its issuer.
@@ -31,7 +31,7 @@ pub enum Deniable {
 }
 
 impl Deniable {
-    /// Where its entry is kept.
+    /// The Redis key of its entry.
     #[must_use]
     pub fn key(&self, org: &OrgId) -> Key {
         let (kind, parts) = match self {
@@ -43,8 +43,8 @@ impl Deniable {
     }
 }
 
-/// Of several names together, none running into the next. The filter and the CLI must come to the same,
-/// and their `usize` differs.
+/// A digest of several names, unambiguous at their boundaries. The filter and the CLI must get the same digest,
+/// although their `usize` differs.
 pub(crate) fn digest_of<const N: usize>(parts: [&str; N]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -54,17 +54,17 @@ pub(crate) fn digest_of<const N: usize>(parts: [&str; N]) -> String {
     base16ct::lower::encode_string(&hasher.finalize())
 }
 
-/// What Redis holds of an entry of the deny list, as JSON. Times are seconds since the Unix epoch.
+/// A deny-list entry in Redis, as JSON. Times are seconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DenyListEntry {
-    /// What is denied, in words that a person typed: a `jti`, a subject, a fingerprint.
+    /// The denied value, as the operator typed it: a `jti`, a subject, a fingerprint.
     pub what: String,
-    /// When.
+    /// The time of the denial.
     pub at: u64,
-    /// Who.
+    /// The operator who denied it.
     pub by: String,
-    /// Why.
+    /// The operator's reason.
     pub reason: String,
     /// Only credentials issued before this second; all of them when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,16 +72,15 @@ pub struct DenyListEntry {
 }
 
 impl DenyListEntry {
-    /// Reads an entry of the deny list.
+    /// Reads a deny-list entry.
     ///
     /// # Errors
-    /// What `serde_json` says of it.
+    /// The error of `serde_json`.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(json)
     }
 
-    /// Whether a credential issued at `issued_at` is denied. One that does not say when it was
-    /// issued cannot show that it is new enough.
+    /// Whether a credential issued at `issued_at` is denied. A credential without an issue time counts as old.
     #[must_use]
     pub fn covers(&self, issued_at: Option<u64>) -> bool {
         match (self.issued_before, issued_at) {
@@ -95,7 +94,7 @@ impl DenyListEntry {
 mod tests {
     use super::*;
 
-    /// The same on every machine: the CLI writes what the filter looks for.
+    /// The key is the same on every machine: the CLI writes it, and the filter reads it.
     #[test]
     fn a_denial_is_kept_where_it_always_was() {
         let denied = Deniable::Token { issuer: "https://idp.example".into(), id: "t-1".into() };

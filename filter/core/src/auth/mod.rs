@@ -1,7 +1,6 @@
-//! Who is calling: credentials as presented, records as stored, principals as proven.
+//! Authentication: presented credentials, stored records, verified principals.
 //!
-//! Owns the rules of each kind of credential. Fetches nothing; what a principal may do is
-//! [`crate::authz`]'s business.
+//! Owns the rules of each kind of credential. Fetches nothing; [`crate::authz`] decides on a principal's permissions.
 
 pub mod api_key;
 pub mod certificate;
@@ -20,7 +19,7 @@ pub use presented_identity::{PresentedIdentity, VerifiedCredential};
 pub use principal::{Identity, IdentityKind, Principal, Restrictions, Scopes, Writes};
 pub use unmapped::Unmapped;
 
-/// Why a credential was not accepted. The client hears [`AuthFailure::told`], no more.
+/// The reason for refusing a credential. The client gets only [`AuthFailure::told`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthFailure {
     /// Neither `Authorization` nor `X-API-Key`.
@@ -31,7 +30,7 @@ pub enum AuthFailure {
     InQuery,
     /// An `Authorization` scheme other than `Bearer`.
     UnsupportedScheme,
-    /// A header for a credential without one: `Bearer` and nothing behind it.
+    /// A header for a credential without one: `Bearer` and nothing after it.
     EmptyCredential,
     /// Not of the form `pck_<org>_<id>_<secret><check>`.
     Malformed,
@@ -39,9 +38,9 @@ pub enum AuthFailure {
     CheckDigits,
     /// No such key.
     UnknownKey,
-    /// The key exists, the secret is another.
+    /// The key exists, but the secret is wrong.
     WrongSecret,
-    /// Right once, replaced by a rotation whose overlap is over.
+    /// The secret was valid until a rotation whose overlap is over.
     RotatedOut,
     /// Revoked.
     Revoked,
@@ -49,19 +48,19 @@ pub enum AuthFailure {
     Expired,
     /// Before its first valid moment.
     NotYetValid,
-    /// It proves itself, and somebody denied it.
+    /// The credential is valid, but is on the deny list.
     Denied,
-    /// Right, and presented from an address that it may not be used from.
+    /// The credential is valid, but its source address is not allowed.
     SourceNotAllowed,
-    /// The client certificate is missing, or does not hold.
+    /// The client certificate is missing or not accepted.
     Certificate(CertificateFailure),
     /// A token that is not three segments of base64url with a JSON object in the first two.
     TokenMalformed,
-    /// A token, or its header, beyond what is read.
+    /// A token, or its header, that exceeds the size limit.
     TokenTooLarge,
-    /// Unsigned, or signed in a way that its issuer or its key is not allowed.
+    /// A token without a signature, or with an algorithm that its issuer or its key is not allowed to use.
     TokenAlgorithm,
-    /// A header that asks for an extension, brings a key, or says that it is no access token.
+    /// A token header that requires an extension, contains a key, or has the type of another token.
     TokenHeader,
     /// No issuer of this name is configured.
     UnknownIssuer,
@@ -69,11 +68,11 @@ pub enum AuthFailure {
     UnknownSigner,
     /// The signature is not the key's.
     BadSignature,
-    /// A claim is missing, or of another type than it must be.
+    /// A claim is missing, or has the wrong type.
     TokenClaims,
     /// Issued for longer than the configuration allows.
     TokenLifetime,
-    /// Meant for somebody else.
+    /// The token is for another audience.
     WrongAudience,
     /// Its claims name no organisation, role or tier that the configuration knows of.
     TokenUnmapped(Unmapped),
@@ -114,7 +113,7 @@ impl AuthFailure {
         }
     }
 
-    /// Whether the secret was right, so that the key's owner may be named in the audit log.
+    /// Whether the secret was right, so that the audit log may name the key's owner.
     #[must_use]
     pub const fn proves_holder(self) -> bool {
         match self {
@@ -148,8 +147,8 @@ impl AuthFailure {
         }
     }
 
-    /// What the client is told. Whether a key exists is not told; that it expired is, because
-    /// only its holder can get that far.
+    /// The client's error message. It does not reveal whether a key exists; it reveals expiry, because only the key's
+    /// holder gets that far.
     #[must_use]
     pub const fn told(self) -> &'static str {
         match self {

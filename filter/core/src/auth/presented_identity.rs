@@ -1,7 +1,7 @@
-//! Who a request claims to be, as far as that is known before Redis has spoken.
+//! The identity that a request claims, before Redis has answered.
 //!
-//! Owns which records in Redis have a say about a credential: an API key is proven by its record, a
-//! token or a certificate by itself, unless somebody denied it since. Reads none of them.
+//! Owns which Redis records decide on a credential. A record proves an API key. A token or a certificate proves itself,
+//! unless the deny list has an entry for it. Reads none of them.
 
 use std::rc::Rc;
 
@@ -15,25 +15,25 @@ use super::deny_list::{Deniable, DenyListEntry};
 use super::token::jws::TokenDigest;
 use crate::id::OrgId;
 
-/// Who a request claims to be.
+/// The identity that a request claims.
 #[derive(Clone, Debug)]
 pub enum PresentedIdentity {
-    /// The holder of an API key, if its record says so.
+    /// The holder of an API key, once its record confirms it.
     Key(PresentedKey),
-    /// Somebody verified by signature or handshake.
+    /// A caller verified by signature or handshake.
     Verified(Rc<VerifiedCredential>),
 }
 
-/// A credential verified without Redis, which may still hold an entry of the deny list.
+/// A credential verified without Redis. Redis may still hold a deny-list entry for it.
 #[derive(Clone, Debug)]
 pub struct VerifiedCredential {
-    /// Who it is.
+    /// The caller.
     pub principal: Rc<Principal>,
     /// When the credential was issued, in seconds since the Unix epoch, if it says so.
     pub issued_at: Option<u64>,
     /// The SHA-256 of the client certificate that it is bound to (RFC 8705 §3.1).
     pub cnf_thumbprint: Option<Fingerprint>,
-    /// What a token says of its holder, for the conditions of policies; empty for a certificate.
+    /// The token's claims, for the conditions of policies; empty for a certificate.
     pub claims: Map<String, Value>,
     /// The token, if it is one.
     pub token: Option<TokenDigest>,
@@ -50,7 +50,7 @@ impl PresentedIdentity {
         }
     }
 
-    /// What its token says of its holder, if it is one.
+    /// The token's claims, if there is a token.
     #[must_use]
     pub fn claims(&self) -> Option<&Map<String, Value>> {
         match self {
@@ -79,7 +79,7 @@ impl PresentedIdentity {
 }
 
 impl VerifiedCredential {
-    /// Somebody whose credential may be denied as all of `deniable`; the rest as in the fields.
+    /// A caller whose credential may be denied by each of `deniable`; the other arguments are the fields.
     #[must_use]
     pub fn new(
         principal: Principal,
@@ -93,19 +93,19 @@ impl VerifiedCredential {
         Self { principal, issued_at, cnf_thumbprint, claims, token: None, deny_list_keys }
     }
 
-    /// The same, of whom a token says this.
+    /// The same caller, with the claims and the digest of its token.
     #[must_use]
     pub fn with_claims(self, claims: Map<String, Value>, token: TokenDigest) -> Self {
         Self { claims, token: Some(token), ..self }
     }
 
-    /// Where entries of the deny list about this credential would be.
+    /// The Redis keys of the deny-list entries that would cover this credential.
     #[must_use]
     pub fn deny_list_keys(&self) -> &[Key] {
         &self.deny_list_keys
     }
 
-    /// Whether `record` is about this credential.
+    /// Whether `record` denies this credential.
     #[must_use]
     pub fn is_denied_by(&self, record: &DenyListEntry) -> bool {
         record.covers(self.issued_at)

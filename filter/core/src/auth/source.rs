@@ -1,7 +1,7 @@
-//! Ranges of addresses: where a key may be used from, and which proxies are believed.
+//! Ranges of addresses: the sources of a key, and the trusted proxies.
 //!
-//! Owns what a range is and when an address lies in it. Knows nothing of whose address it is: the
-//! driver says that of a connection's peer, and nobody else's word is taken.
+//! Owns what a range is and when it contains an address. Does not know whose address it is: the driver gives the
+//! address of the connection's peer, and no header counts.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,19 +11,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One range, such as `10.1.0.0/16` or `2001:db8::/32`; a single address is a range of one.
 ///
-/// An IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) is the IPv4 address: which of the two a peer has
-/// is a matter of how the listener's socket was opened. Hence `::/0` is every IPv6 address, and no
-/// IPv4 address.
+/// An IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) is the IPv4 address: which of the two a peer has depends on the
+/// listener's socket. Hence `::/0` is every IPv6 address, and no IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SourceRange(IpNet);
 
 impl SourceRange {
-    /// What a valid range looks like, for messages to people.
+    /// The form of a valid range, for error messages.
     pub const EXPECTED: &'static str =
         "an address or a range without host bits, such as 192.0.2.7, 10.1.0.0/16 or 2001:db8::/32";
 
-    /// Reads a range. `None` when `text` is none, or names a host inside its range: of
-    /// `10.1.2.3/8` nobody can tell whether one address is meant or sixteen million.
+    /// Reads a range. `None` when `text` is no range, or has host bits set: `10.1.2.3/8` may mean one address or
+    /// sixteen million.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let range = match text.parse::<IpNet>() {
@@ -75,8 +74,8 @@ impl<'de> Deserialize<'de> for SourceRange {
     }
 }
 
-/// Several ranges, of which any will do. No range at all contains no address: "from anywhere" is
-/// the absence of this list, not an empty one.
+/// Several ranges; an address must be in one of them. An empty list contains no address: "from anywhere" is the absence
+/// of this list, not an empty one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SourceRanges(Vec<SourceRange>);
@@ -88,8 +87,8 @@ impl SourceRanges {
         Self(ranges)
     }
 
-    /// Whether `address` (without a port, as [`crate::driver::event::Head::client_address`] has it) lies in
-    /// one of the ranges. What is no address lies in none.
+    /// Whether `address` (without a port, as [`crate::driver::event::Head::client_address`] has it) lies in one of the
+    /// ranges. Text that is no address lies in none.
     #[must_use]
     pub fn contains(&self, address: &str) -> bool {
         let Ok(address) = address.parse::<IpAddr>() else { return false };
@@ -117,7 +116,7 @@ impl<'a> IntoIterator for &'a SourceRanges {
     }
 }
 
-/// As a person lists them: `10.0.0.0/8, 192.0.2.7`.
+/// A comma-separated list: `10.0.0.0/8, 192.0.2.7`.
 impl fmt::Display for SourceRanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, range) in self.0.iter().enumerate() {

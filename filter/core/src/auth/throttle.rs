@@ -1,9 +1,9 @@
-//! Slows down guessing: bounds the work that unproven credentials cost, and who pays for it.
+//! Slows down guessing: limits the work for unverified credentials, and decides which callers wait.
 //!
-//! Owns what a worker remembers of addresses and credentials. The budget is on work, not on people: a
-//! credential that was proven here never waits, and neither does one that this worker sees for the first time, as long
-//! as there is work left to spend; a credential that failed before waits with its address. It is advice, not a lock:
-//! each worker has its own memory (requirement A14). No IO, no clock; every operation takes constant time.
+//! Owns a worker's memory of addresses and credentials. The budget limits work, not callers. A credential that was
+//! verified here never waits. A credential that this worker sees for the first time does not wait while budget is left.
+//! A credential that failed before waits with its address. The limit is best effort: each worker has its own memory
+//! (requirement A14). No IO, no clock; every operation takes constant time.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
@@ -20,23 +20,23 @@ const MAX_PROVEN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 const MAX_FAILED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 /// The first wait; each further one is twice as long.
 const FIRST: Duration = Duration::from_secs(1);
-/// How long a proof counts without being renewed.
+/// How long a verification counts without being renewed.
 const PROVEN_FOR: Duration = Duration::from_secs(3_600);
-/// What an address that waits may still spend on credentials that were never seen: so many trials at
-/// once, and one more after each time of this length.
+/// The share of a waiting address for credentials that were never seen: this many trials at once, and one more after
+/// each time of this length.
 const SHARE: Rate = Rate { burst: 10, each: Duration::from_millis(100) };
 
 /// When to slow down, and how much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThrottleConfig {
-    /// This many failures from one address are one too many; 0 never slows anybody down.
+    /// The number of failures from one address at which slowing down starts; 0 turns it off.
     pub failures: u32,
-    /// Within this time.
+    /// The time in which they are counted.
     pub window: Duration,
-    /// The longest wait, and the quiet time after which an address is forgiven.
+    /// The longest wait, and the quiet time after which the failures of an address are forgotten.
     pub longest: Duration,
-    /// The most unproven credentials that one worker tries per second, for all addresses together. One that holds
-    /// costs nothing.
+    /// The most unverified credentials that one worker tries per second, for all addresses together. A valid one costs
+    /// nothing.
     pub trials: u32,
 }
 
@@ -80,26 +80,26 @@ impl ThrottleConfig {
     }
 }
 
-/// What a credential is remembered by: a SHA-256 of it, or of the certificate.
+/// The key of a credential in this memory: a SHA-256 of it, or of the certificate.
 pub type CredentialDigest = [u8; 32];
 
-/// What one worker remembers.
+/// The memory of one worker.
 #[derive(Debug)]
 pub struct Throttle {
     config: ThrottleConfig,
     addresses: LruCache<Source, Address>,
     proven: LruCache<CredentialDigest, UnixTime>,
-    /// Credentials that did not hold when they were last tried.
+    /// Credentials that failed when they were last tried.
     failed: LruCache<CredentialDigest, ()>,
-    /// What this worker has left to spend on credentials that are not proven.
+    /// The rest of this worker's budget for unverified credentials.
     budget: Bucket,
 }
 
-/// What an attempt to verify a credential was paid with.
+/// What paid for an attempt to verify a credential.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub enum Attempt {
-    /// Nothing: it is proven, or nobody is slowed down.
+    /// Nothing: it is verified, or slowing down is off.
     #[default]
     Free,
     /// The worker's budget.
@@ -108,15 +108,15 @@ pub enum Attempt {
     Share,
 }
 
-/// Who fails: an IPv4 address, or the /64 that one IPv6 host chooses its addresses from. What is no
-/// address (a socket's path) is one source.
+/// The source of failures: an IPv4 address, or the /64 of an IPv6 host. A peer without an address (a socket's path) is
+/// one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Source {
     Address(IpAddr),
     Unknown,
 }
 
-/// What is remembered of a source.
+/// The state of a source.
 #[derive(Clone, Copy, Debug)]
 struct Address {
     trouble: Trouble,
@@ -126,9 +126,9 @@ struct Address {
 /// Failures of one source.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
-    /// Counted since the first of them; a wait that came before, if there was one.
+    /// Counted since the first of them; and the previous wait, if any.
     Counting { since: UnixTime, failures: u32, before: Option<Wait> },
-    /// Told to wait.
+    /// It has to wait.
     Waiting(Wait),
 }
 
@@ -152,7 +152,7 @@ struct Bucket {
 }
 
 impl Throttle {
-    /// A memory in which nobody has failed.
+    /// A memory without failures.
     #[must_use]
     pub fn new(config: ThrottleConfig) -> Self {
         Self {
@@ -164,12 +164,12 @@ impl Throttle {
         }
     }
 
-    /// Takes a new configuration; waits that have begun stay as they are.
+    /// Takes a new configuration; waits that have begun continue unchanged.
     pub fn reconfigure(&mut self, config: ThrottleConfig) {
         self.config = config;
     }
 
-    /// Whether a credential that cannot hold is answered now: nothing is spent on it, and it waits with its address.
+    /// Whether an obviously invalid credential is answered now: it costs no budget, and it waits with its address.
     ///
     /// # Errors
     /// How long it has to wait.
@@ -178,7 +178,7 @@ impl Throttle {
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
 
-    /// Whether `credential` from `address` is tried now, and what that is paid with.
+    /// Whether `credential` from `address` is tried now, and what pays for it.
     ///
     /// # Errors
     /// How long it has to wait.
@@ -196,7 +196,7 @@ impl Throttle {
         if wait.is_zero() {
             return self.budget.take(self.config.rate(), now).map(|()| Attempt::Budget);
         }
-        // What failed before fails again; a credential that is new here may be its neighbours' victim.
+        // A credential that failed before fails again; a new one may share its address with an attacker.
         if self.failed.contains(credential) {
             return Err(wait);
         }
@@ -212,7 +212,7 @@ impl Throttle {
         }
     }
 
-    /// A credential from `address` was not accepted. It no longer counts as proven.
+    /// Records that a credential from `address` failed. It no longer counts as verified.
     pub fn failed(&mut self, address: &str, credential: &CredentialDigest, now: UnixTime) {
         self.proven.pop(credential);
         if self.config.failures == 0 {
@@ -229,7 +229,8 @@ impl Throttle {
         }
     }
 
-    /// A credential was accepted, which costs nothing. Its address's failures stay: a good key is no licence to guess.
+    /// Records that a credential was accepted, which costs nothing. The failures of its address stay: a valid key does
+    /// not allow guessing.
     pub fn succeeded(
         &mut self,
         address: &str,
@@ -242,7 +243,7 @@ impl Throttle {
         self.proven.put(credential, now);
     }
 
-    /// Nothing was spent on a credential after all.
+    /// Returns what [`Throttle::check`] took, because no work was done.
     pub fn unattempted(&mut self, address: &str, attempt: Attempt) {
         match attempt {
             Attempt::Free => {}
@@ -267,14 +268,14 @@ impl Throttle {
         }
     }
 
-    /// Whether a credential was proven here lately.
+    /// Whether a credential was verified here recently.
     #[must_use]
     pub fn is_proven(&self, credential: &CredentialDigest, now: UnixTime) -> bool {
         self.proven.peek(credential).is_some_and(|at| now.since(*at) < PROVEN_FOR)
     }
 }
 
-/// Whether a failure is found without work: neither Redis nor a signature was looked at.
+/// Whether a failure is found without work, so without Redis and without a signature check.
 #[must_use]
 pub const fn costs_nothing(failure: AuthFailure) -> bool {
     match failure {
@@ -325,7 +326,7 @@ impl Trouble {
     }
 
     fn after_failure(self, config: &ThrottleConfig, now: UnixTime) -> Self {
-        // A wait is longer than the one before only if as many failures follow it as led to it.
+        // A wait is longer than the previous one only if as many failures follow it as led to it.
         let lately = |wait: &Wait| now.since(wait.until) < config.longest;
         match self {
             Self::Counting { since, failures, before } => {
@@ -335,7 +336,7 @@ impl Trouble {
                     false => Self::counted(config, now, 1, before, now),
                 }
             }
-            // It was on its way before the wait began: one burst is one offence.
+            // The request arrived before the wait began: one burst counts once.
             Self::Waiting(wait) if !wait.rest(now).is_zero() => self,
             Self::Waiting(wait) => Self::counted(config, now, 1, Some(wait).filter(lately), now),
         }
@@ -343,7 +344,7 @@ impl Trouble {
 }
 
 impl Wait {
-    /// What is left of it: never more than all of it, also when the clock was set back.
+    /// The rest of the wait: never more than the whole wait, even when the clock was set back.
     fn rest(self, now: UnixTime) -> Duration {
         let left = self.until.since(now);
         if left > self.length { Duration::ZERO } else { left }
@@ -359,7 +360,7 @@ impl Bucket {
     /// How long until there is one.
     fn take(&mut self, rate: Rate, now: UnixTime) -> Result<(), Duration> {
         let all = rate.each.saturating_mul(rate.burst);
-        // It never owes more than all it has, unless the clock was set back.
+        // The debt is never more than the whole burst, unless the clock was set back.
         if self.full_at > now.after(all) {
             self.full_at = now;
         }
@@ -448,7 +449,7 @@ mod tests {
             assert_eq!(wait(&mut throttle, HOST, now), 0, "two bad requests are no burst");
             fail(&mut throttle, 1, now);
         }
-        // Forgiven after as long a quiet time as the longest wait.
+        // The address is forgiven after a quiet time as long as the longest wait.
         now += 5 + 5;
         fail(&mut throttle, 3, now);
         assert_eq!(wait(&mut throttle, HOST, now), 1);
@@ -479,7 +480,7 @@ mod tests {
         assert_eq!(throttle.check(HOST, &GOOD, at(0)), Ok(Attempt::Free));
         assert!(throttle.check(HOST, &BAD, at(0)).is_err());
         assert!(throttle.check("192.0.2.8", &BAD, at(0)).is_ok());
-        // Once it fails it is proven no longer.
+        // After a failure it no longer counts as verified.
         throttle.failed(HOST, &GOOD, at(0));
         assert!(throttle.check(HOST, &GOOD, at(0)).is_err());
     }
@@ -497,10 +498,10 @@ mod tests {
             throttle.failed(HOST, &numbered(number), at(0));
             assert_eq!(wait(&mut throttle, HOST, 0), 1);
         }
-        // Somebody who makes up new ones has a share, and no more, for no longer than a moment.
+        // A client that makes up new ones has its share, and no more, only for a moment.
         let later = throttle.check(HOST, &numbered(99), at(0)).unwrap_err();
         assert_eq!(later, SHARE.each);
-        // What holds costs nothing.
+        // A valid one costs nothing.
         throttle.succeeded(HOST, GOOD, Attempt::Share, at(0));
         assert!(throttle.check(HOST, &numbered(100), at(0)).is_ok());
         assert!(throttle.check(HOST, &numbered(101), at(0)).is_err());
@@ -518,7 +519,7 @@ mod tests {
         assert_eq!(tried, 50);
         assert!(throttle.check(HOST, &GOOD, at(5)).unwrap_err() <= Duration::from_millis(20));
         assert!(throttle.check(HOST, &GOOD, at(6)).is_ok(), "it fills up again");
-        // What needed no work after all is given back.
+        // Budget for which no work was done is returned.
         for _ in 0..200 {
             let attempt = throttle.check(HOST, &GOOD, at(8)).unwrap();
             throttle.unattempted(HOST, attempt);

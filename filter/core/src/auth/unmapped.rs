@@ -1,15 +1,15 @@
-//! Which fact about its subject a token lacks.
+//! The fact about its subject that a token lacks.
 
-/// What the claims of a token do not tell of its subject. The client is not told which.
+/// The fact that a token's claims do not give. The client does not learn which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unmapped {
-    /// No organisation, or none that the issuer speaks for.
+    /// No organisation, or none that the issuer may name.
     Organisation,
-    /// No role, or none that the configuration has.
+    /// No role, or one that the configuration does not have.
     Role,
     /// No tier.
     Tier,
-    /// No name, where a claim is to have one.
+    /// No name, although the configuration names a claim for it.
     Name,
 }
 

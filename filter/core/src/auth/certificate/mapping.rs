@@ -1,7 +1,7 @@
-//! Which certificate counts, and whose it is.
+//! The configuration of client certificates and the identities that they map to.
 //!
-//! Owns the configuration `auth.certificates` and its rules: when a proxy is believed, which identity
-//! a certificate has, and what it must be beside a key or a token. Reads no header and no property.
+//! Owns the configuration `auth.certificates` and its rules: which proxies are trusted, the identity of a certificate,
+//! and the requirements for a certificate besides a key or a token. Reads no header and no property.
 
 mod form;
 
@@ -12,30 +12,30 @@ use wildmatch::WildMatch;
 
 pub use form::read;
 
-/// What the operator decided about client certificates.
+/// The operator's settings for client certificates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CertificateConfig {
-    /// Whether they count.
+    /// Whether certificates are used.
     pub mode: CertificateMode,
-    /// Whose they are; the first that matches decides.
+    /// The identities; the first rule that matches decides.
     pub identities: Vec<IdentityRule>,
-    /// Who may speak for a client's certificate; nobody when absent.
+    /// The proxies that may forward a client's certificate; none when absent.
     pub forwarded: Option<Forwarded>,
 }
 
-/// Whether client certificates count.
+/// Whether client certificates are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CertificateMode {
-    /// No: none is looked at.
+    /// No certificate is read.
     #[default]
     Off,
-    /// One that is there identifies who has no other credential.
+    /// A certificate identifies a caller without another credential.
     Optional,
-    /// One has to be there, whatever else is.
+    /// Every request needs a certificate, with or without another credential.
     Required,
 }
 
-/// Certificates, and who presents them.
+/// A set of certificates and their identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IdentityRule {
     matcher: Match,
@@ -45,7 +45,7 @@ pub struct IdentityRule {
     name: Option<String>,
 }
 
-/// What a certificate has to be; all that is set.
+/// The conditions on a certificate; all that are set must match.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Match {
     uri: Option<Segments>,
@@ -54,7 +54,7 @@ struct Match {
     sha256: Option<Fingerprint>,
 }
 
-/// Proxies in front of this one that tell of their clients' certificates.
+/// Proxies in front of this one that forward their clients' certificates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Forwarded {
     /// URIs of the proxies' own certificates, byte for byte.
@@ -64,7 +64,7 @@ pub struct Forwarded {
     elements: xfcc::Elements,
 }
 
-/// Who presents a certificate.
+/// The identity of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateIdentity {
     /// The organisation.
@@ -77,22 +77,22 @@ pub struct CertificateIdentity {
     pub name: String,
 }
 
-/// What is known of the other end of the connection.
+/// The known facts about the peer of the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer<'a> {
-    /// Its certificate, as the proxy verified it.
+    /// Its certificate, as Envoy verified it.
     pub certificate: Option<&'a PeerCertificate>,
     /// Its address, without port.
     pub address: &'a str,
 }
 
 impl CertificateConfig {
-    /// The certificate that counts for a request: the peer's own; or, when the peer is a trusted proxy,
-    /// the one that its `x-forwarded-client-cert` speaks of. Such a proxy speaks for others, never for
-    /// itself: without the header its client has no certificate. Anybody else's header says nothing.
+    /// The certificate that counts for a request: the peer's own or, when the peer is a trusted proxy, the one in its
+    /// `x-forwarded-client-cert`. A trusted proxy's own certificate never counts: without the header its client has no
+    /// certificate. The header of any other peer is ignored.
     ///
     /// # Errors
-    /// [`CertificateFailure::Forwarded`] when a trusted proxy's header is not one clear statement.
+    /// [`CertificateFailure::Forwarded`] when a trusted proxy's header is not unambiguous.
     pub fn presented(
         &self,
         peer: Peer<'_>,
@@ -115,7 +115,7 @@ impl CertificateConfig {
         }
     }
 
-    /// Who presents `certificate`, when nothing else identifies the request.
+    /// The identity of `certificate`, for a request without another credential.
     ///
     /// # Errors
     /// [`CertificateFailure::Unmapped`] when no rule matches.
@@ -127,15 +127,14 @@ impl CertificateConfig {
         rules.find_map(|rule| rule.identify(certificate)).ok_or(CertificateFailure::Unmapped)
     }
 
-    /// Whether `certificate` may stand beside a key or token of `org`, which is `bound` to a certificate
-    /// or to none.
+    /// Whether `certificate` is acceptable with a key or token of `org`, which is `bound` to a certificate or to none.
     ///
-    /// A binding is the word of who issued the key or token, so it holds in every mode: where no
-    /// certificate counts, what is bound to one is not accepted. In any mode a certificate that is known
-    /// to be another organisation's is a sign that one of the two was stolen.
+    /// The issuer of the key or token decides on a binding, so it holds in every mode: where no certificate counts, a
+    /// bound credential is not accepted. In any mode a certificate that belongs to another organisation is a sign that
+    /// one of the two was stolen.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason for the refusal.
     pub fn beside(
         &self,
         org: &OrgId,
@@ -181,7 +180,7 @@ impl IdentityRule {
 }
 
 impl Match {
-    /// What matched, the most telling first; `None` when something that is set does not match.
+    /// The name that matched, the most specific first; `None` when a condition that is set does not match.
     fn matched(&self, certificate: &PeerCertificate) -> Option<String> {
         let fingerprint =
             self.sha256.map(|pinned| (pinned == certificate.sha256).then_some(pinned));
@@ -212,7 +211,7 @@ impl Segments {
         Self { separator: '/', segments: glob.split('/').map(WildMatch::new).collect() }
     }
 
-    /// A DNS name, whose case does not count.
+    /// A DNS name, case-insensitive.
     fn dns(glob: &str) -> Self {
         let segments = glob.split('.').map(WildMatch::new_case_insensitive).collect();
         Self { separator: '.', segments }
@@ -222,8 +221,8 @@ impl Segments {
         names.iter().find(|name| self.matches(name)).cloned()
     }
 
-    /// A certificate for `*.acme.example` is nobody's in particular, and a segment that a path could
-    /// leave out or climb with is nobody's name.
+    /// Refuses a certificate for `*.acme.example`, which identifies no single client, and a segment that a path could
+    /// drop or use to climb (empty, `.`, `..`).
     fn matches(&self, name: &str) -> bool {
         let segments: Vec<&str> = name.split(self.separator).collect();
         let plain = !name.contains('*') && !segments.iter().any(|part| matches!(*part, "." | ".."));

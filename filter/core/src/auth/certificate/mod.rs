@@ -1,7 +1,7 @@
-//! Client certificates: what is known of one, and why one is not accepted.
+//! Client certificates: the known facts about one, and the reasons for refusing one.
 //!
-//! Owns the facts and the failures. The handshake is the proxy's: it verified the chain, or it is
-//! misconfigured (docs/guides/client-certificates.md). Nothing here parses X.509.
+//! Owns the facts and the failures. Envoy does the handshake and verifies the chain, unless it is misconfigured
+//! (docs/guides/client-certificates.md). Nothing here parses X.509.
 
 pub mod mapping;
 pub mod subject;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// What a valid fingerprint looks like, for messages to people.
+    /// The form of a valid fingerprint, for error messages.
     pub const EXPECTED: &'static str =
         "a SHA-256 fingerprint: 64 hex digits, also in pairs with colons, as openssl prints it";
 
@@ -47,7 +47,7 @@ impl Fingerprint {
     }
 }
 
-/// The digits of `AA:BB:…`, which come in pairs.
+/// The digits of `AA:BB:…`, which must be pairs.
 fn joined(text: &str) -> Option<String> {
     text.split(':').map(|pair| (pair.len() == 2).then_some(pair)).collect()
 }
@@ -65,7 +65,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// As text in that form; read in any form that a person may have written.
+/// Serialized in that form; parsed in any common form.
 impl Serialize for Fingerprint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -81,25 +81,25 @@ impl<'de> Deserialize<'de> for Fingerprint {
     }
 }
 
-/// A certificate whose holder is at the other end: of the connection, or of a trusted proxy's.
+/// A certificate whose private key the peer holds: the peer of the connection, or of a trusted proxy's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
-    /// The subject alternative names of type URI that are known; Envoy tells only the first.
+    /// The known subject alternative names of type URI; Envoy reports only the first.
     pub uri_sans: Vec<String>,
-    /// The subject alternative names of type DNS that are known; Envoy tells only the first.
+    /// The known subject alternative names of type DNS; Envoy reports only the first.
     pub dns_sans: Vec<String>,
     /// The subject as RFC 2253 text; empty when there is none.
     pub subject: String,
-    /// Which certificate it is.
+    /// The fingerprint.
     pub sha256: Fingerprint,
 }
 
 impl PeerCertificate {
-    /// Puts together what a proxy told. Empty names do not count.
+    /// A certificate from Envoy's properties or header. Empty names do not count.
     ///
     /// # Errors
-    /// [`CertificateFailure::Unreadable`]: a fingerprint that is none, or a name that is not UTF-8, not
-    /// printable or longer than SPIFFE lets a name be.
+    /// [`CertificateFailure::Unreadable`] for an invalid fingerprint, or for a name that is not UTF-8, not printable or
+    /// longer than a SPIFFE ID may be.
     pub fn told(
         uri_sans: &[&[u8]],
         dns_sans: &[&[u8]],
@@ -128,7 +128,7 @@ impl PeerCertificate {
     }
 }
 
-/// Text that may go into a log and a header.
+/// The bytes as text, if it is safe in a log and a header.
 fn plain(bytes: &[u8]) -> Option<&str> {
     /// SPIFFE ID §2.3: an id has at most 2048 bytes.
     const LONGEST: usize = 2_048;
@@ -136,20 +136,20 @@ fn plain(bytes: &[u8]) -> Option<&str> {
     (text.len() <= LONGEST && !text.chars().any(char::is_control)).then_some(text)
 }
 
-/// Why a request's certificate is not accepted, or why the lack of one is not.
+/// The reason for refusing a request's certificate, or for refusing a request without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateFailure {
-    /// One is required, and there is none.
+    /// A certificate is required, and there is none.
     Missing,
-    /// What the proxy tells of it cannot be read.
+    /// Envoy's data about the certificate cannot be read.
     Unreadable,
-    /// The trusted proxy's `x-forwarded-client-cert` is not one clear statement.
+    /// The trusted proxy's `x-forwarded-client-cert` is not unambiguous.
     Forwarded,
-    /// It is valid, and none of the identities matches.
+    /// The certificate is valid, but no identity rule matches.
     Unmapped,
-    /// It belongs to another organisation than the key or token beside it.
+    /// It belongs to another organisation than the key or token of the request.
     OtherOrganisation,
-    /// The key or token beside it is bound to another certificate, or to one and there is none.
+    /// The key or token of the request is bound to another certificate, or is bound and there is none.
     OtherCertificate,
 }
 
@@ -167,7 +167,7 @@ impl CertificateFailure {
         }
     }
 
-    /// Whether the key or token beside it was right, so that its owner may be named.
+    /// Whether the key or token of the request was valid, so that the log may name its owner.
     #[must_use]
     pub const fn proves_holder(self) -> bool {
         match self {
@@ -176,7 +176,7 @@ impl CertificateFailure {
         }
     }
 
-    /// What the client is told.
+    /// The client's error message.
     #[must_use]
     pub const fn told(self) -> &'static str {
         match self {

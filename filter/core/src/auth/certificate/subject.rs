@@ -1,10 +1,10 @@
 //! Distinguished names as text (RFC 4514; RFC 2253 as BoringSSL prints it).
 //!
-//! Owns how the common name is found in one, and refuses to guess: a name that can be read in two
-//! ways has none. Knows no other attribute, and nothing of certificates.
+//! Owns the search for the common name, and never guesses: an ambiguous name has none. Knows no other attribute, and
+//! nothing of certificates.
 
-/// The common name, when the whole of `name` is well-formed and has exactly one, which is printable
-/// text. An attribute that only looks like one, because its value holds `,CN=`, is not taken for one.
+/// The common name, when the whole of `name` is well-formed and has exactly one, which is printable text. A value that
+/// contains `,CN=` does not count as a common name.
 #[must_use]
 pub fn common_name(name: &str) -> Option<String> {
     let mut found = attributes(name)?.into_iter().filter(|attribute| attribute.is_common_name());
@@ -14,14 +14,14 @@ pub fn common_name(name: &str) -> Option<String> {
     }
 }
 
-/// `type=value`; the value is `None` when it is a dump of DER (`#0c05…`), which nobody reads here.
+/// `type=value`; the value is `None` for a dump of DER (`#0c05…`), which is not decoded here.
 struct Attribute<'a> {
     kind: &'a str,
     value: Option<Vec<u8>>,
 }
 
 impl Attribute<'_> {
-    /// RFC 4514 §3: `CN`, in any case; or the OID, which must not slip by as something else.
+    /// RFC 4514 §3: `CN`, in any case, or its OID, which must not pass for another attribute.
     fn is_common_name(&self) -> bool {
         self.kind.eq_ignore_ascii_case("CN")
             || self.kind.eq_ignore_ascii_case("commonName")
@@ -34,7 +34,7 @@ impl Attribute<'_> {
     }
 }
 
-/// Every attribute, in order; those of one multi-valued RDN (`+`) count one by one.
+/// Every attribute, in order; the attributes of a multi-valued RDN (`+`) are separate.
 fn attributes(name: &str) -> Option<Vec<Attribute<'_>>> {
     let mut found = Vec::new();
     let mut rest = name;
@@ -43,7 +43,7 @@ fn attributes(name: &str) -> Option<Vec<Attribute<'_>>> {
         let (value, after) = value(after)?;
         found.push(Attribute { kind: is_type(kind).then_some(kind)?, value });
         rest = match after.strip_prefix([',', '+']) {
-            // Another one has to follow.
+            // A separator must be followed by another attribute.
             Some(next) => (!next.is_empty()).then_some(next)?,
             None => after,
         };
@@ -64,7 +64,7 @@ fn is_type(text: &str) -> bool {
 
 type Value<'a> = (Option<Vec<u8>>, &'a str);
 
-/// The value at the start of `text`, and what follows it: nothing, or `,` or `+` and more.
+/// The value at the start of `text`, and the rest: empty, or `,` or `+` and more.
 fn value(text: &str) -> Option<Value<'_>> {
     if let Some(dump) = text.strip_prefix('#') {
         let end = dump.find([',', '+']).unwrap_or(dump.len());
@@ -74,7 +74,7 @@ fn value(text: &str) -> Option<Value<'_>> {
     }
     let mut bytes = Vec::new();
     let mut rest = text;
-    // A space at either end has to be escaped; so it is known where the value ends.
+    // A space at either end must be escaped, so the end of the value is unambiguous.
     let mut bare_space = text.starts_with(' ');
     if bare_space {
         return None;
@@ -100,7 +100,7 @@ fn value(text: &str) -> Option<Value<'_>> {
     (!bare_space).then_some((Some(bytes), rest))
 }
 
-/// What a backslash stands before: one of the special characters, or two hex digits of a byte.
+/// The byte that a backslash escapes: one of the special characters, or two hex digits.
 fn escaped(text: &str) -> Option<(u8, &str)> {
     let first = text.bytes().next()?;
     if b" \"#+,;<=>\\".contains(&first) {
@@ -156,7 +156,7 @@ mod tests {
             "CN=a+",
             ",CN=a",
             "CN=a,,O=b",
-            // Two, however they are hidden.
+            // Two common names, in hidden forms.
             "CN=a,CN=b",
             "CN=a+CN=b",
             "CN=a,cn=b",
@@ -172,7 +172,7 @@ mod tests {
             r"CN=a\00b",
             r"CN=a\0Ab",
             "CN=a\u{7}",
-            // Not this form.
+            // Another form.
             "CN=\"a\"",
             "CN=a;O=b",
             "CN=a<b",

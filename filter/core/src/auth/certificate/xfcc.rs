@@ -1,11 +1,11 @@
-//! `x-forwarded-client-cert`: what a proxy says about its client's certificate.
+//! `x-forwarded-client-cert`: a proxy's statement about its client's certificate.
 //!
-//! Owns the header's grammar, as Envoy documents and writes it. Whether the proxy is to be believed
-//! is decided before, in [`super::mapping`].
+//! Owns the header's grammar, as Envoy documents and writes it. [`super::mapping`] decides before whether the proxy is
+//! trusted.
 //!
-//! Envoy puts subject alternative names in as they are, without quotes or escapes: a name with `;`,
-//! `,` or `=` in it could say something else. So the parser takes only what can be read in one way,
-//! and fields only in the order in which Envoy writes them: what a name smuggles in comes too late.
+//! Envoy inserts subject alternative names without quotes or escapes: a name with `;`, `,` or `=` could change the
+//! meaning. So the parser accepts only headers with one possible reading, and fields only in Envoy's order: fields that
+//! a name smuggles in are out of order.
 
 use super::{CertificateFailure, PeerCertificate};
 
@@ -19,10 +19,10 @@ pub enum Elements {
     Last,
 }
 
-/// The certificate that the header speaks of.
+/// Parses the header into the client's certificate.
 ///
 /// # Errors
-/// [`CertificateFailure::Forwarded`] when the header can be read in no way, or in two.
+/// [`CertificateFailure::Forwarded`] when the header has no possible reading, or more than one.
 pub fn parse(header: &[u8], elements: Elements) -> Result<PeerCertificate, CertificateFailure> {
     let read = || {
         let header = std::str::from_utf8(header).ok()?;
@@ -59,15 +59,15 @@ impl Field {
         ("DNS", Self::Dns),
     ];
 
-    /// Names are case-insensitive; an unknown one is nothing to guess at.
+    /// Field names are case-insensitive; an unknown field makes the header unreadable.
     fn named(name: &str) -> Option<Self> {
         let mut all = Self::ALL.into_iter();
         all.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, field)| field)
     }
 
-    /// The proxy's certificate may have several URIs, the client's several DNS names. That a client's
-    /// has several URIs is possible, but SPIFFE forbids it (X.509-SVID §2), and it looks the same as
-    /// a URI that smuggles in a second one.
+    /// The proxy's certificate may have several URIs, the client's several DNS names. Several URIs in a client's
+    /// certificate are possible, but SPIFFE forbids them (X.509-SVID §2), and they look like a URI that smuggles in a
+    /// second one.
     const fn repeats(self) -> bool {
         match self {
             Self::By | Self::Dns => true,
@@ -75,11 +75,10 @@ impl Field {
         }
     }
 
-    /// What stands for itself. Envoy quotes the first three, always, and no other: quotes around a URI
-    /// are part of the certificate's name.
+    /// The value without quotes. Envoy always quotes the first three fields and no other: quotes around a URI are part
+    /// of the certificate's name.
     ///
-    /// What stands in quotes stays as it is, too. Envoy does not escape the subject again: the
-    /// backslashes in it are RFC 2253's.
+    /// The quoted text is not unescaped. Envoy does not escape the subject again: its backslashes are RFC 2253's.
     fn value(self, text: &str) -> Option<&str> {
         match self {
             Self::Cert | Self::Chain | Self::Subject => {
@@ -113,8 +112,7 @@ fn certificate(element: &str) -> Option<PeerCertificate> {
     PeerCertificate::told(&values(Field::Uri), &values(Field::Dns), subject, hash).ok()
 }
 
-/// The parts between separators that stand outside quotes. `None` when a quote stands anywhere but
-/// around a whole value, or is not closed.
+/// The parts between separators outside quotes. `None` when a quote is not around a whole value, or is not closed.
 fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     let mut parts = Vec::new();
     let mut start = 0;
@@ -132,7 +130,7 @@ fn split(text: &str, separator: char) -> Option<Vec<&str>> {
             (State::Quoted, '\\') => State::Escaped,
             (State::Quoted, '"') => State::Closed,
             (State::Quoted | State::Escaped, _) => State::Quoted,
-            // Between a closed quote and the end of its element only the other separator may stand.
+            // After a closed quote only another separator may follow within the element.
             (State::Closed, ';' | ' ' | '\t') => State::Bare,
             (State::Closed, _) => return None,
             (State::Bare | State::Value, _) => State::Bare,
@@ -145,7 +143,7 @@ fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     }
 }
 
-/// Where in a header [`split`] is.
+/// The state of [`split`].
 #[derive(Clone, Copy)]
 enum State {
     /// Anywhere outside quotes.

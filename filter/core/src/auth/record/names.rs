@@ -1,12 +1,12 @@
 //! A list of names and patterns as a record holds it.
 //!
-//! Owns keeping the words of whoever wrote it, so that it is shown and written as it was read.
+//! Owns the original text, so that a list is shown and written as it was read.
 
 use serde::{Deserialize, Serialize};
 
 use crate::glob::Globs;
 
-/// Names, of which `*` and `?` are wildcards; of an empty list nothing matches.
+/// Names in which `*` and `?` are wildcards; an empty list matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Vec<String>", into = "Vec<String>")]
 pub struct NameList {
@@ -20,7 +20,7 @@ impl NameList {
         self.names.iter()
     }
 
-    /// What they match.
+    /// The compiled patterns.
     #[must_use]
     pub fn globs(&self) -> &Globs {
         &self.globs

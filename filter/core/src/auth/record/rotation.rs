@@ -1,54 +1,53 @@
 //! Replacing a key's secret while the old one still works.
 //!
-//! Owns what happens to each secret, and when a rotation is refused. Makes no secret; tells nobody.
+//! Owns the end of each secret, and when a rotation is refused. Makes no secret and notifies no client.
 
 use serde::{Deserialize, Serialize};
 
 use super::{KeyRecord, StoredSecret};
 use crate::auth::AuthFailure;
 
-/// A record keeps at most so many secrets: replaced ones are kept to tell a rotated-out key from a
-/// wrong one, and each is compared with what is presented.
+/// The most secrets of a record. A record keeps replaced secrets, so that a rotated-out key is distinguished from a
+/// wrong one; each is compared with the presented one.
 pub const MOST_SECRETS: usize = 8;
 
-/// Who replaced a key's secret, when and why.
+/// The operator, time and reason of a rotation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
-    /// When.
+    /// The time.
     pub at: u64,
-    /// Who.
+    /// The operator.
     pub by: String,
-    /// Why.
+    /// The reason.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// The first second at which the secret before it no longer works.
     pub overlap_until: u64,
 }
 
-/// What to do about a rotation that is still in its overlap.
+/// How to handle a rotation during the overlap of the previous one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insistence {
-    /// Wait: clients may not have taken over the secret before.
+    /// Refuse: clients may not use the current secret yet.
     Refuse,
-    /// Rotate all the same. Secrets that still work go on to their own end, or to this overlap's if
-    /// that is sooner.
+    /// Rotate anyway. Secrets that still work keep their own end, or get this overlap's end if that is earlier.
     Force,
 }
 
-/// Why a key was not rotated. Nothing was changed.
+/// The reason for refusing a rotation. The record is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotationRefused {
     /// The new secret would not work either.
     Dead(AuthFailure),
     /// The secret before the current one still works, until this second.
     InOverlap(u64),
-    /// As many secrets work as a record keeps.
+    /// As many secrets still work as a record may have.
     TooMany,
 }
 
 impl KeyRecord {
-    /// The secret that clients are to use; a record without any vouches for nobody.
+    /// The current secret; a record without secrets identifies no caller.
     #[must_use]
     pub fn current(&self) -> Option<&StoredSecret> {
         self.secrets.first()
@@ -64,7 +63,7 @@ impl KeyRecord {
     #[must_use]
     pub fn overlap_until(&self, now: u64) -> Option<u64> {
         let replaced = self.secrets.iter().skip(1).filter(|secret| secret.holds(now));
-        // One without an end would be somebody's handiwork; it is in overlap for ever.
+        // A secret without an end was not written by Portcullis; its overlap never ends.
         replaced.map(|secret| secret.not_after.unwrap_or(u64::MAX)).max()
     }
 
@@ -72,7 +71,7 @@ impl KeyRecord {
     /// most, or not any more if that is not in the future.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason for the refusal.
     pub fn rotate(
         &mut self,
         sha256: String,
@@ -81,7 +80,7 @@ impl KeyRecord {
     ) -> Result<(), RotationRefused> {
         let now = rotation.at;
         match self.is_alive(now) {
-            // Who rotates before the first day has a reason, such as a key sent by the wrong mail.
+            // A rotation before the first day has a reason, such as a key sent to the wrong recipient.
             Ok(()) | Err(AuthFailure::NotYetValid) => {}
             Err(why) => return Err(RotationRefused::Dead(why)),
         }
@@ -91,7 +90,7 @@ impl KeyRecord {
         if self.secrets.iter().filter(|secret| secret.holds(now)).count() >= MOST_SECRETS {
             return Err(RotationRefused::TooMany);
         }
-        // Without an overlap no clock is asked: a gateway's may be behind that of whoever rotates.
+        // Without an overlap the clock does not matter: a gateway's clock may be behind the operator's.
         let end = if rotation.overlap_until > now { rotation.overlap_until } else { 0 };
         for secret in &mut self.secrets {
             secret.not_after = Some(secret.not_after.unwrap_or(u64::MAX).min(end));

@@ -1,8 +1,7 @@
-//! Verifying keys: sets of them (RFC 7517), and shared secrets.
+//! Verification keys: key sets (RFC 7517), and shared secrets.
 //!
-//! Owns which key is fit for which algorithm: a key that names one does that one and no other, so a
-//! public key never becomes the secret of an HMAC. A key that is not fit is left out; a set that
-//! holds it is not thereby unreadable.
+//! Owns which key fits which algorithm. A key that names an algorithm is used for that one only, so a public key never
+//! becomes the secret of an HMAC. An unfit key is left out; its set stays usable.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -26,14 +25,14 @@ use crate::secret::Secret;
 pub const MAX_SET_BYTES: usize = 262_144;
 /// The most keys of a set that are used, each for any number of algorithms; a rotation needs two.
 pub const MAX_KEYS: usize = 64;
-/// The most signatures that one token is worth, when it names no key.
+/// The most keys that are tried for one token that names no key.
 const MAX_TRIES: usize = 4;
-/// The same when it names one: an issuer may publish several keys under one name.
+/// The most keys that are tried for a token that names one: an issuer may publish several keys under one name.
 const MAX_TRIES_OF_NAME: usize = 16;
 /// An HMAC secret is as long as the hash (RFC 7518 §3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
-/// Names a key by what it is, not by what it is called: the same under another `kid` is the same.
+/// Identifies a key by its material, not by its name: the same key under another `kid` has the same thumbprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Thumbprint([u8; 32]);
 
@@ -48,7 +47,7 @@ enum Material {
     Hs256(HS256Key),
 }
 
-/// A key that may prove tokens.
+/// A key that can verify tokens.
 #[derive(Clone)]
 pub struct VerifyingKey {
     kid: Option<String>,
@@ -86,24 +85,24 @@ pub struct KeySet {
 pub enum SignatureCheck {
     /// This key signed it.
     Signed(Thumbprint),
-    /// No key that it may have been signed with is in the set: one may be published by now.
+    /// The set has no key for it. The issuer may have published one since.
     NoSuchKey(AuthFailure),
-    /// The key that it names did not sign it: another one may be published under that name by now.
+    /// The key that it names did not sign it. The issuer may have published another one under that name since.
     Mismatched(AuthFailure),
-    /// It was signed, and says something that it must not.
+    /// The signature is valid, but the content is not allowed.
     Refused(AuthFailure),
 }
 
 impl KeySet {
-    /// Reads a set; `allowed` are the algorithms that its issuer may use. `None` when it is not a
-    /// key set at all: then whoever sent it had something else to say.
+    /// Reads a set; `allowed` are the algorithms that its issuer may use. `None` when the document is not a key set,
+    /// for example an error page.
     #[must_use]
     pub fn parse(bytes: &[u8], allowed: &[Algorithm]) -> Option<Self> {
         let document = json::parse_strict(bytes).ok().filter(|_| bytes.len() <= MAX_SET_BYTES)?;
         Self::read(&document, allowed)
     }
 
-    /// [`KeySet::parse`] of a document that was read before, strictly.
+    /// [`KeySet::parse`] for a document that was parsed strictly before.
     #[must_use]
     pub fn read(document: &Value, allowed: &[Algorithm]) -> Option<Self> {
         let keys = document.get("keys")?.as_array()?;
@@ -122,7 +121,7 @@ impl KeySet {
         (bytes.len() >= MIN_SECRET_BYTES).then(|| Self { keys: vec![key], left_out: 0 })
     }
 
-    /// How many keys of the document are not used, since there are more than [`MAX_KEYS`].
+    /// How many keys of the document are not used, because it has more than [`MAX_KEYS`].
     #[must_use]
     pub fn left_out(&self) -> usize {
         self.left_out
@@ -134,7 +133,7 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Whether nothing can be proven with it.
+    /// Whether the set has no usable key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
@@ -146,7 +145,7 @@ impl KeySet {
         self.keys.iter().any(|key| key.thumbprint == thumbprint)
     }
 
-    /// Whether one of these keys signed `token`, of which `jws` was read.
+    /// Whether one of these keys signed `token`, whose parsed form is `jws`.
     #[must_use]
     pub fn prove(&self, token: &PresentedToken, jws: &Jws) -> SignatureCheck {
         let named = |kid: Option<&str>| {
@@ -192,15 +191,15 @@ impl VerifyingKey {
         };
         match verified {
             Ok(_) => Ok(()),
-            // Signed, but `sub` is a number or the like.
+            // The signature is valid, but `sub` is a number or the like.
             Err(error) if error.is::<serde_json::Error>() => Err(AuthFailure::TokenClaims),
             Err(_) => Err(AuthFailure::BadSignature),
         }
     }
 }
 
-/// The library would judge times by a clock; they are judged in [`super::claims`], each with its own
-/// reason.
+/// Verifies only the signature. The library would compare times with a clock; [`super::claims`] checks them, each with
+/// its own reason.
 fn signature_only() -> Option<VerificationOptions> {
     Some(VerificationOptions {
         accept_future: true,
@@ -211,8 +210,8 @@ fn signature_only() -> Option<VerificationOptions> {
     })
 }
 
-/// A JWK as a key for each allowed algorithm that it is fit for: none when its `use`, `key_ops` or
-/// `alg` speak against it, when it is weak, and when it brings its private half.
+/// A JWK as a key for each allowed algorithm that it fits: none when its `use`, `key_ops` or `alg` exclude it, when it
+/// is weak, and when it contains its private half.
 fn fit(jwk: &Value, allowed: &[Algorithm]) -> Vec<VerifyingKey> {
     let kid = match jwk.get("kid") {
         None => None,
@@ -245,8 +244,8 @@ fn verifies(jwk: &Value) -> bool {
     })
 }
 
-/// The library reads a key only as the type and for the algorithm that it says, and refuses RSA
-/// below 2048 bits, points that are not on the curve, and weak Edwards points.
+/// Reads a key with the library, only as its own type and for the given algorithm. The library refuses RSA below 2048
+/// bits, points that are not on the curve, and weak Edwards points.
 fn material(algorithm: Algorithm, jwk: &str) -> Option<Material> {
     match algorithm {
         Algorithm::Es256 => ES256PublicKey::from_jwk(jwk).ok().map(Material::Es256),
@@ -254,7 +253,7 @@ fn material(algorithm: Algorithm, jwk: &str) -> Option<Material> {
         Algorithm::Rs256 => RS256PublicKey::from_jwk(jwk).ok().map(Material::Rs256),
         Algorithm::Ps256 => PS256PublicKey::from_jwk(jwk).ok().map(Material::Ps256),
         Algorithm::EdDsa => Ed25519PublicKey::from_jwk(jwk).ok().map(Material::EdDsa),
-        // A secret that is published is none.
+        // A published secret is not secret.
         Algorithm::Hs256 => None,
     }
 }

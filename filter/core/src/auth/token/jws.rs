@@ -1,7 +1,7 @@
-//! A compact JWS (RFC 7515) as a client presented it.
+//! A compact JWS (RFC 7515) from a request.
 //!
-//! Owns the form: three base64url segments, a header and claims with one meaning each. Nothing in
-//! it is believed yet; a header may name a key that this worker knows, never bring one.
+//! Owns the form: three base64url segments, a header and claims with one meaning each. Nothing in it is verified yet; a
+//! header may name a key that this worker knows, but never contain one.
 
 use std::fmt;
 use std::rc::Rc;
@@ -16,8 +16,8 @@ use crate::auth::AuthFailure;
 use crate::json;
 use crate::secret::Secret;
 
-/// The most bytes that a token may be allowed to have: all headers together have no more in the shipped Envoy
-/// configuration (`max_request_headers_kb: 60`).
+/// The upper limit of the configured token size: all headers together have no more in the shipped Envoy configuration
+/// (`max_request_headers_kb: 60`).
 pub const MOST_TOKEN_BYTES: usize = 61_440;
 /// The most bytes of an encoded header.
 const MAX_HEADER_BYTES: usize = 2_048;
@@ -42,7 +42,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Those whose keys may be published.
+    /// The algorithms whose keys may be published.
     pub const PUBLIC: [Self; 5] = [Self::Es256, Self::Es384, Self::Rs256, Self::Ps256, Self::EdDsa];
 
     /// The name in a header.
@@ -73,7 +73,7 @@ impl Algorithm {
     }
 }
 
-/// The SHA-256 of a whole token: what it is remembered by.
+/// The SHA-256 of a whole token, which is its key in the worker's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenDigest([u8; 32]);
 
@@ -97,7 +97,7 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
-/// A token of the right shape; not yet read, not yet proven.
+/// A token with the right form; not yet parsed, not yet verified.
 #[derive(Clone, Debug)]
 pub struct PresentedToken {
     text: Rc<Secret>,
@@ -105,7 +105,7 @@ pub struct PresentedToken {
     pub digest: TokenDigest,
 }
 
-/// The letters of base64url, and the dot. A token has hundreds of them and comes with each request, hence a table.
+/// The letters of base64url, and the dot. A token has hundreds of letters and comes with each request; a table is fast.
 const OF_TOKEN: [bool; 256] = of_token();
 
 #[allow(
@@ -150,17 +150,17 @@ impl PresentedToken {
         Ok(Self { text: Rc::new(Secret::new(token.to_owned())), digest })
     }
 
-    /// The token's text. Whoever has it is its subject.
+    /// The token's text. Anyone who has it can act as its subject.
     #[must_use]
     pub fn text(&self) -> &str {
         self.text.expose()
     }
 }
 
-/// What a token says, without proof.
+/// The content of a token, unverified.
 #[derive(Clone, Debug)]
 pub struct Jws {
-    /// How it claims to be signed.
+    /// The algorithm that its header names.
     pub algorithm: Algorithm,
     /// The key that it names.
     pub kid: Option<String>,
@@ -172,8 +172,8 @@ impl Jws {
     /// Reads a token's header and claims.
     ///
     /// # Errors
-    /// Segments that are no strict base64url or no strict JSON object are malformed; then an
-    /// algorithm that is not known, and a header that asks for what is not done here.
+    /// Segments that are no strict base64url or no strict JSON object are malformed; then an unknown algorithm, and a
+    /// header that requires an unsupported feature.
     pub fn read(token: &PresentedToken) -> Result<Self, AuthFailure> {
         let mut segments = token.text().split('.');
         let (Some(header), Some(claims), Some(signature)) =
@@ -201,16 +201,15 @@ impl Jws {
         Ok(Self { algorithm, kid, claims })
     }
 
-    /// Who claims to have issued it.
+    /// The issuer that it claims.
     #[must_use]
     pub fn issuer(&self) -> Option<&str> {
         self.claims.get("iss").and_then(Value::as_str)
     }
 }
 
-/// Whether a header asks for nothing beyond a signature. Extensions that must be understood (RFC
-/// 7515 §4.1.11) are not; a key inside a token proves nothing (RFC 8725 §3.5); `jku`, `x5u` and the
-/// like are not followed (§3.10).
+/// Whether a header requires nothing beyond a signature. Critical extensions (RFC 7515 §4.1.11) are not supported; a
+/// key inside a token proves nothing (RFC 8725 §3.5); `jku`, `x5u` and the like are not followed (§3.10).
 fn is_plain(header: &Map<String, Value>) -> bool {
     const REFUSED: [&str; 5] = ["crit", "jwk", "b64", "zip", "enc"];
     let nested = header.get("cty").is_some_and(|cty| is_text(cty, &["jwt", "application/jwt"]));

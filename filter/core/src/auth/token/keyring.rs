@@ -1,8 +1,8 @@
-//! What one worker knows of issuers' keys and of tokens that they proved.
+//! One worker's cache of issuers' keys and of verified tokens.
 //!
-//! Owns when keys are fetched: in the background before they are old, once for a key that is not
-//! among them, never more often than configured, whatever tokens come in. Fetches nothing itself;
-//! the driver starts one fetch per issuer at a time and hands in what came of it.
+//! Owns when keys are fetched: in the background before they are old, once for an unknown key, and never more often
+//! than configured, whatever tokens arrive. Fetches nothing itself; the driver runs one fetch per issuer at a time and
+//! passes in its result.
 
 mod ring;
 
@@ -23,53 +23,53 @@ use crate::driver::call::CallFailure;
 use crate::time::UnixTime;
 use ring::{Remedy, Ring};
 
-/// The most proven tokens that are remembered; the least recently used make room.
+/// The most verified tokens in the cache; the least recently used are dropped.
 const MAX_TOKENS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
 
-/// What became of a token.
+/// The result of verifying a token.
 #[derive(Debug)]
 pub enum Verification {
-    /// It is good, here and now.
+    /// The token is valid for this time and resource.
     Verified(Rc<VerifiedToken>),
-    /// It is not; whose it is, if it was proven nevertheless.
+    /// The token is not valid; with its content, if its signature is valid.
     Refused(AuthFailure, Option<Rc<VerifiedToken>>),
-    /// It depends on keys that have to be fetched first.
+    /// The token depends on keys that must be fetched first.
     Fetch(IssuerId),
-    /// It depends on keys that could not be fetched a moment ago.
+    /// The token depends on keys whose fetch failed a moment ago.
     Unavailable(CallFailure),
 }
 
-/// The keys of every issuer, and the tokens that they proved.
+/// The keys of every issuer, and the tokens that they verified.
 #[derive(Debug)]
 pub struct Keyring {
     rings: BTreeMap<IssuerId, Ring>,
     tokens: LruCache<TokenDigest, Rc<VerifiedToken>>,
-    /// Spreads the fetches of workers that started together.
+    /// Spreads the fetches of workers that start together.
     seed: u64,
 }
 
 impl Keyring {
-    /// A worker that knows no key yet.
+    /// A worker without keys.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { rings: BTreeMap::new(), tokens: LruCache::new(MAX_TOKENS), seed }
     }
 
-    /// Forgets everything: issuers may mean something else now.
+    /// Drops everything: the issuers' configuration may have changed.
     pub fn reset(&mut self) {
         *self = Self::new(self.seed);
     }
 
-    /// How many proven tokens are remembered.
+    /// How many verified tokens are in the cache.
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether `token` is good at `now` for `resource`, the canonical URI of an endpoint.
+    /// Verifies `token` at `now` for `resource`, the canonical URI of an endpoint.
     ///
-    /// A remembered token costs no signature; that its key is still in the set, its times and its
-    /// audience are looked at each time.
+    /// A cached token needs no signature check. Its key must still be in the set, and its times and its audience are
+    /// checked each time.
     pub fn verify(
         &mut self,
         token: &PresentedToken,
@@ -116,7 +116,7 @@ impl Keyring {
             Err(Unproven::Mismatched(failure)) => {
                 self.tokens.pop(&token.digest);
                 match lacking(ring, failure, issuer, now) {
-                    // The key is here and says no; another one under its name would have to be published.
+                    // The key is here and does not match; only a new key under the same name could.
                     Verification::Unavailable(_) => Verification::Refused(failure, None),
                     other => other,
                 }
@@ -124,7 +124,7 @@ impl Keyring {
         }
     }
 
-    /// What came of a fetch: the body of a good answer, or why there is none.
+    /// Takes the result of a fetch: the body of a good response, or the failure.
     pub fn fetched(
         &mut self,
         id: &IssuerId,
@@ -143,8 +143,8 @@ impl Keyring {
         }
     }
 
-    /// The issuers whose keys are to be fetched again now, in the background: those that tokens
-    /// asked for, since an idle worker has no need to.
+    /// The issuers whose keys must be fetched again now, in the background: only those whose keys a token used, so that
+    /// an idle worker fetches nothing.
     pub fn due(&mut self, issuers: &[Issuer], now: UnixTime) -> Vec<IssuerId> {
         let seed = self.seed;
         let mut due = Vec::new();
@@ -159,19 +159,19 @@ impl Keyring {
         due
     }
 
-    /// How many keys of an issuer's last set were left out, since there are too many.
+    /// How many keys of an issuer's last set were left out, because the set has too many.
     #[must_use]
     pub fn left_out(&self, id: &IssuerId) -> usize {
         self.rings.get(id).map_or(0, Ring::left_out)
     }
 
-    /// How the last fetch of each issuer's keys went; `None` for one that worked.
+    /// The result of the last fetch of each issuer's keys; `None` for a success.
     pub fn health(&self) -> impl Iterator<Item = (&IssuerId, Option<CallFailure>)> {
         self.rings.iter().map(|(id, ring)| (id, ring.failure()))
     }
 }
 
-/// The keys of `issuer`, when they may be used: its own, or those that were fetched.
+/// The usable keys of `issuer`: the configured secret, or the fetched keys.
 fn keys(ring: &mut Ring, issuer: &Issuer, now: UnixTime) -> Option<Rc<KeySet>> {
     match issuer.keys.refresh() {
         None => issuer.keys.inline(),
@@ -179,7 +179,7 @@ fn keys(ring: &mut Ring, issuer: &Issuer, now: UnixTime) -> Option<Rc<KeySet>> {
     }
 }
 
-/// There are no keys to judge by.
+/// The result when there are no keys.
 fn wanting(ring: &Ring, issuer: &Issuer, now: UnixTime) -> Verification {
     match ring.wanting(now) {
         Some(why) => Verification::Unavailable(why),
@@ -187,24 +187,24 @@ fn wanting(ring: &Ring, issuer: &Issuer, now: UnixTime) -> Verification {
     }
 }
 
-/// The keys are not those of the token.
+/// The result when no key matches the token.
 fn lacking(ring: &Ring, failure: AuthFailure, issuer: &Issuer, now: UnixTime) -> Verification {
     let Some(refresh) = issuer.keys.refresh() else {
         return Verification::Refused(failure, None);
     };
     match ring.lacking(refresh.unknown, now) {
         Remedy::Fetch => Verification::Fetch(issuer.id.clone()),
-        // It might be good, and nobody can tell.
+        // The token may be valid, but it cannot be verified now.
         Remedy::Unavailable(why) => Verification::Unavailable(why),
         Remedy::Fresh => Verification::Refused(failure, None),
     }
 }
 
-/// Why a signature was not found right.
+/// The reason for a failed signature check.
 enum Unproven {
     Refused(AuthFailure),
     NoSuchKey(AuthFailure),
-    /// Not by the key that it names.
+    /// The key that the token names did not sign it.
     Mismatched(AuthFailure),
 }
 
@@ -257,7 +257,7 @@ fn by_id<'a>(issuers: &'a [Issuer], id: &str) -> Option<&'a Issuer> {
     issuers.iter().find(|issuer| issuer.id.as_str() == id)
 }
 
-/// Up to a tenth earlier, each worker and issuer at a point of its own.
+/// Up to a tenth of the time earlier, different for each worker and issuer.
 fn early(every: Duration, seed: u64, id: &IssuerId) -> Duration {
     let mut hasher = Sha256::new_with_prefix(seed.to_be_bytes());
     hasher.update(id.as_str());

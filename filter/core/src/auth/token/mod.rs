@@ -1,8 +1,7 @@
-//! Access tokens: JWTs of configured issuers (RFC 7519, RFC 9068), and the keys that prove them.
+//! Access tokens: JWTs of configured issuers (RFC 7519, RFC 9068), and the keys that verify them.
 //!
-//! Owns a token's form, its signature, its claims and what a worker remembers of both. Fetches
-//! nothing and knows no clock: key sets and the time come in as arguments. What a token's subject
-//! may do is [`crate::authz`]'s business.
+//! Owns a token's form, its signature, its claims and a worker's cache of both. Fetches nothing and has no clock: key
+//! sets and the time are arguments. [`crate::authz`] decides on the permissions of a token's subject.
 
 pub mod claims;
 pub mod issuer;

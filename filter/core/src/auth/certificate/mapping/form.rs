@@ -1,6 +1,6 @@
 //! The form of `auth.certificates` in the plugin configuration.
 //!
-//! Owns what may stand there. Decides nothing about a certificate.
+//! Owns the allowed values. Decides nothing about a certificate.
 
 use wildmatch::WildMatch;
 
@@ -30,7 +30,7 @@ pub fn read(node: Node<'_>, faults: &mut Faults) -> Option<CertificateConfig> {
             _ => None,
         })
     });
-    // Where certificates count, somebody has to be known by one.
+    // When certificates count, at least one identity is required.
     let listed = match mode {
         Some(CertificateMode::Off) | None => fields.optional("identities"),
         Some(CertificateMode::Optional | CertificateMode::Required) => {
@@ -124,7 +124,7 @@ impl Match {
     }
 }
 
-/// A URI or DNS pattern of nothing but wildcards would make anybody's certificate this identity.
+/// A URI or DNS pattern of only wildcards would match every certificate.
 fn names_somebody(glob: &str) -> bool {
     let scheme_less = glob.split_once("://").map_or(glob, |(_, rest)| rest);
     scheme_less.contains(|c: char| c.is_alphanumeric())

@@ -1,4 +1,4 @@
-//! Examples: whose a certificate is, which one counts, and what may stand beside a key.
+//! Examples: the identity of a certificate, which certificate counts, and which are acceptable with a key.
 
 use serde_json::{Value, json};
 
@@ -115,10 +115,10 @@ fn only_a_trusted_proxy_speaks_for_another() {
     assert_eq!(presented(Some(&proxy), "192.0.2.1", &told), forwarded);
     assert_eq!(presented(None, "10.1.2.3", &told), forwarded);
     assert_eq!(presented(None, "::ffff:10.1.2.3", &told), forwarded);
-    // Anybody else speaks for himself, whatever he says.
+    // For any other peer its own certificate counts, whatever the header says.
     assert_eq!(presented(Some(&agent), "192.0.2.1", &told), Ok(Some("agent-1".to_owned())));
     assert_eq!(presented(None, "192.0.2.1", &told), Ok(None));
-    // A proxy does not speak for itself.
+    // A proxy's own certificate does not count.
     assert_eq!(presented(Some(&proxy), "192.0.2.1", &[]), Ok(None));
     let twice = [told[0], told[0]];
     assert_eq!(presented(Some(&proxy), "10.0.0.1", &twice), Err(CertificateFailure::Forwarded));

@@ -1,4 +1,4 @@
-//! Examples of `x-forwarded-client-cert`: as Envoy writes it, and as somebody would like it read.
+//! Examples of `x-forwarded-client-cert`: as Envoy writes it, and as attackers might craft it.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn an_element_as_envoy_writes_it() {
     assert_eq!(told.dns_sans, ["a.example", "b.example"]);
     assert_eq!(told.subject, "CN=a\\, \\\"b\\\";c,O=acme");
     assert_eq!(format!("Hash={}", told.sha256), HASH);
-    // Without names the keys are there all the same.
+    // Without names Envoy still writes the field names.
     let empty = last(&format!("{HASH};Subject=\"\";URI=;DNS=")).unwrap();
     assert_eq!((empty.uri_sans.len(), empty.dns_sans.len(), empty.subject.as_str()), (0, 0, ""));
     let lower = last(&format!("by=x;{};uri=spiffe://a/b", HASH.to_lowercase())).unwrap();
@@ -61,11 +61,11 @@ fn what_is_not_one_clear_statement_is_refused() {
         "Hash=;URI=spiffe://a/b".to_owned(),
         "Hash=abcd".to_owned(),
         format!("{HASH}00"),
-        // Twice, be it the same.
+        // A repeated field, even with the same value.
         format!("{HASH};{HASH}"),
         format!("{HASH};{other}"),
         format!("{HASH};Subject=\"CN=a\";Subject=\"CN=b\""),
-        // A URI that smuggles something in.
+        // A URI that smuggles in a field.
         format!("{HASH};URI=spiffe://a/b;URI=spiffe://a/admin"),
         format!("{HASH};URI=spiffe://a/b;Subject=\"CN=admin\""),
         format!("{HASH};URI=spiffe://a/b;{other}"),
@@ -73,7 +73,7 @@ fn what_is_not_one_clear_statement_is_refused() {
         format!("{HASH};URI=spiffe://a/b?role=admin"),
         format!("{HASH};URI=\"spiffe://a/admin\""),
         format!("{HASH};DNS=\"a.example\""),
-        // Not this form.
+        // Another form.
         format!("{HASH};"),
         format!("{HASH};;URI=a"),
         format!("{HASH};URI"),

@@ -1,7 +1,7 @@
-//! The keys of one issuer, and how the fetching of them goes.
+//! The keys of one issuer, and the state of their fetches.
 //!
-//! Owns when they may be used, when they are fetched again, and how long nobody asks after a failure.
-//! Knows nothing of tokens.
+//! Owns when keys may be used, when they are fetched again, and how long the worker waits after a failure. Knows
+//! nothing of tokens.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::time::UnixTime;
 const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is known of an issuer's keys.
+/// The state of an issuer's keys.
 #[derive(Debug, Default)]
 pub(super) enum Ring {
     /// No fetch has ended yet.
     #[default]
     Untried,
-    /// None has brought keys yet.
+    /// Every fetch so far has failed.
     Failing(Failing),
-    /// Keys came.
+    /// A fetch has succeeded.
     Held(Held),
 }
 
@@ -30,47 +30,47 @@ pub(super) enum Ring {
 #[derive(Debug)]
 pub(super) struct Held {
     keys: Rc<KeySet>,
-    /// When these keys came.
+    /// When these keys arrived.
     since: UnixTime,
     demand: Demand,
-    /// How the fetches after that went, if any did not bring others.
+    /// The failed fetches since then, if any.
     failing: Option<Failing>,
 }
 
-/// Whether anybody wants keys that are newer.
+/// Whether newer keys are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Demand {
-    /// No token asked for these keys since they came.
+    /// No token has used these keys since they arrived.
     Unused,
-    /// One did.
+    /// A token has used them.
     Used,
-    /// One did, and the driver was told to refresh them and has not said what came of it.
+    /// A token has used them, and the driver's background fetch has not ended yet.
     Refreshing,
 }
 
-/// Fetches that failed, one after the other.
+/// Consecutive failed fetches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failing {
     why: CallFailure,
-    /// How many, less one.
+    /// Their number, minus one.
     before: u32,
     /// When the last one ended.
     ended: UnixTime,
 }
 
-/// What may be done about a key that is not there.
+/// What to do about an unknown key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// To fetch them.
+    /// Fetch the keys.
     Fetch,
-    /// Nothing now: that failed a moment ago.
+    /// Nothing now: the fetch failed a moment ago.
     Unavailable(CallFailure),
-    /// Nothing now: they came a moment ago.
+    /// Nothing now: the keys are new.
     Fresh,
 }
 
 impl Ring {
-    /// The keys, when they are younger than `stale`; somebody has a use for them.
+    /// The keys, when they are younger than `stale`; marks them as used.
     pub(super) fn used(&mut self, stale: Duration, now: UnixTime) -> Option<Rc<KeySet>> {
         let Self::Held(held) = self else { return None };
         if held.demand == Demand::Unused {
@@ -79,13 +79,13 @@ impl Ring {
         (now.since(held.since) < stale).then(|| held.keys.clone())
     }
 
-    /// Why keys cannot be had now, when a fetch failed a moment ago.
+    /// Why there can be no keys now: a fetch failed a moment ago.
     pub(super) fn wanting(&self, now: UnixTime) -> Option<CallFailure> {
         self.failing().filter(|failing| !failing.is_over(now)).map(|failing| failing.why)
     }
 
-    /// A key is not among them. There may be others by now; asking for those is done once in `rest`,
-    /// or names that anybody can make up would have this worker ask without end.
+    /// The remedy for an unknown key. The issuer may have published new keys; the worker fetches them once in `rest`,
+    /// because otherwise made-up key names would cause endless fetches.
     pub(super) fn lacking(&self, rest: Duration, now: UnixTime) -> Remedy {
         let (ended, meanwhile) = match (self.failing(), self) {
             (Some(failing), _) => (failing.ended, Remedy::Unavailable(failing.why)),
@@ -95,10 +95,10 @@ impl Ring {
         if now.since(ended) >= rest { Remedy::Fetch } else { meanwhile }
     }
 
-    /// Whether the keys are to be fetched again in the background, since they are of this age and
-    /// somebody uses them. The fetch counts as started.
+    /// Whether the keys must be fetched again in the background, because they are `every` old and in use. The fetch
+    /// counts as started.
     pub(super) fn refresh(&mut self, every: Duration, now: UnixTime) -> bool {
-        // Whoever needs first keys fetches them.
+        // The first token that needs keys fetches them.
         let Self::Held(held) = self else { return false };
         let rested = held.failing.is_none_or(|failing| failing.is_over(now));
         let due = held.demand == Demand::Used && now.since(held.since) >= every && rested;
@@ -108,13 +108,13 @@ impl Ring {
         due
     }
 
-    /// A fetch brought keys.
+    /// Records a fetch that brought keys.
     pub(super) fn brought(&mut self, keys: KeySet, now: UnixTime) {
         let keys = Rc::new(keys);
         *self = Self::Held(Held { keys, since: now, demand: Demand::Unused, failing: None });
     }
 
-    /// A fetch failed. Keys that were there before stay.
+    /// Records a failed fetch. The keys from before stay.
     pub(super) fn failed(&mut self, why: CallFailure, now: UnixTime) {
         let before = self.failing().map_or(0, |failing| failing.before.saturating_add(1));
         let failing = Failing { why, before, ended: now };
@@ -134,7 +134,7 @@ impl Ring {
         self.failing().map(|failing| failing.why)
     }
 
-    /// How many keys of the set that was fetched last were left out.
+    /// How many keys of the last fetched set were left out.
     pub(super) fn left_out(&self) -> usize {
         match self {
             Self::Untried | Self::Failing(_) => 0,
@@ -152,7 +152,7 @@ impl Ring {
 }
 
 impl Failing {
-    /// Whether it was long enough ago for another try.
+    /// Whether the last failure is long enough ago for another try.
     fn is_over(self, now: UnixTime) -> bool {
         let doubled = 1_u32.checked_shl(self.before).unwrap_or(u32::MAX);
         let patience = PATIENCE.saturating_mul(doubled).min(MOST_PATIENCE);
