@@ -1,7 +1,7 @@
-//! Refusals: what the client is told, and what the audit log says.
+//! Refusals: the client's error message, and the audit entry.
 //!
-//! Owns the table of statuses and codes. The two halves differ on purpose: a client learns how to
-//! do better, never which check a stranger failed.
+//! Owns the table of statuses and codes. The two differ on purpose: a client learns how to correct its request, but an
+//! unauthenticated client never learns which check failed.
 
 mod audit;
 mod connection;
@@ -30,16 +30,16 @@ pub use text::{LimitCause, Requested};
 pub use tool_error::InvalidArguments;
 pub use upstream::UpstreamFault;
 
-/// What was decided about a call that needs approval.
+/// The decision on a call that needs approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApprovalState {
-    /// Nothing yet.
+    /// No decision yet.
     Pending,
-    /// No.
+    /// The call was denied.
     Denied,
-    /// Nothing, and nobody was asked: too many calls wait already.
+    /// There is no request for approval, because too many calls wait already.
     Full,
-    /// Nothing, and nobody was asked: too many calls of this caller wait already.
+    /// There is no request for approval, because too many calls of this caller wait already.
     CallerFull,
 }
 
@@ -56,19 +56,19 @@ impl ApprovalState {
     }
 }
 
-/// Scopes that an operation takes.
+/// Scopes that an operation needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InsufficientScope {
-    /// All of them, which the client is told.
+    /// All of them, for the client.
     pub needed: Vec<String>,
-    /// Those that the credential lacks, which the audit log is told.
+    /// Those that the credential lacks, for the audit log.
     pub missing: Vec<String>,
 }
 
-/// Why a request was refused.
+/// The reason for a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// No credential, or one that does not hold.
+    /// No credential, or an invalid one.
     Unauthenticated(AuthFailure),
     /// A page of another origin, or a host name that is not served (DNS rebinding).
     ForeignOrigin,
@@ -76,7 +76,7 @@ pub enum Denial {
     UnknownPath,
     /// An HTTP method that MCP does not use.
     MethodNotAllowed,
-    /// The request asks something of its connection that the gateway does not do.
+    /// The request asks for something on its connection that the gateway does not support.
     Unsupported(Unsupported),
     /// The body is not announced as plain JSON.
     ContentType,
@@ -90,7 +90,7 @@ pub enum Denial {
     HeaderMismatch(&'static str),
     /// `params._meta` is not what the protocol asks for (MCP 2026-07-28).
     BadMeta(&'static str),
-    /// A protocol version nobody knows.
+    /// An unknown protocol version.
     UnsupportedVersion(String),
     /// A method that is not open on this connector.
     UnknownMethod(String),
@@ -104,78 +104,78 @@ pub enum Denial {
     UnknownSession,
     /// A task that is not the caller's, or that does not exist.
     UnknownTask(String),
-    /// The credential lacks scopes that the operation takes.
+    /// The credential lacks scopes that the operation needs.
     InsufficientScope(Box<InsufficientScope>),
-    /// Visible to the caller, yet refused.
+    /// The caller sees the object, but the policy refuses the request.
     Forbidden {
         /// The deciding rule of the policy.
         rule: String,
     },
-    /// Visible to the caller, yet refused by a condition on the circumstances.
+    /// The caller sees the object, but a condition without arguments refuses the request.
     Condition {
         /// The condition.
         rule: String,
-        /// What the policy wants the caller to be told.
+        /// The policy's message for the caller.
         message: Option<Box<str>>,
     },
     /// Refused for its arguments; another call of the same tool may be fine.
     Arguments {
         /// The deciding rule of the policy.
         rule: String,
-        /// What is wrong with which argument, or what the policy wants the caller to be told.
+        /// The faulty arguments, or the policy's message for the caller.
         detail: Box<str>,
     },
-    /// A person has to agree first.
+    /// The call needs an approval first.
     Approval {
-        /// The rule that says so.
+        /// The rule that requires it.
         rule: Box<str>,
-        /// Under which id it can be granted.
+        /// The id with which it can be granted.
         id: Box<str>,
-        /// What was decided so far.
+        /// The decision so far.
         state: ApprovalState,
     },
-    /// The arguments break the pinned input schema: a result, for the model to repair its call by.
+    /// The arguments violate the pinned input schema: a result, so that the model can repair its call.
     InvalidArguments(InvalidArguments),
     /// A window is used up.
     Limited {
         /// The window's name.
         limit: Box<str>,
-        /// What it allows.
+        /// The reason of the limit.
         cause: Box<LimitCause>,
-        /// How long until the same call would be admitted.
+        /// The time until the same call would be admitted.
         retry_after: Duration,
     },
     /// The caller has no credential for the connector's server, and the policy says where to get one.
     CredentialMissing(Box<CredentialMissing>),
-    /// A system that the decision depends on did not answer.
+    /// A dependency of the decision did not answer.
     Unavailable(Dependency, CallFailure),
-    /// The upstream opened a session, and Redis could not note whose it is: nobody is told its id.
+    /// The upstream opened a session, but Redis could not bind it to the caller. The client does not get its id.
     NoSession(CallFailure),
     /// Redis holds no policy for the organisation, or one that this filter cannot read.
     PolicyUnusable,
-    /// The router would take the request elsewhere than the connector's policy says.
+    /// The router selected another cluster than the connector's policy names.
     Misrouted(Misrouted),
-    /// The upstream did not accept the connector's credential. That is not the client's fault, and a
-    /// 401 would send it to look for another credential of its own.
+    /// The upstream refused the connector's credential. The client gets no 401, because its own credential is fine and
+    /// it would look for another one.
     UpstreamRefused,
-    /// The upstream could not be reached: the request was not made.
+    /// The upstream is unreachable: the request was not sent.
     UpstreamUnavailable,
-    /// The upstream broke off before it answered. What the request asked for may have been done.
+    /// The upstream closed the connection before it answered. It may have executed the request.
     UpstreamGone,
-    /// The upstream did not answer in time. What the request asked for may still be done.
+    /// The upstream did not answer in time. It may still execute the request.
     UpstreamTimedOut,
-    /// The upstream's answer must not pass.
+    /// The upstream's response must not pass.
     UpstreamAnswer(UpstreamFault),
-    /// The configuration of the host keeps the filter from serving the request.
+    /// The host's configuration prevents the filter from serving the request.
     Host(HostFault),
-    /// Something that cannot happen did; refusing is the only safe answer to it.
+    /// An internal invariant is broken; the only safe reaction is a refusal.
     Internal(&'static str),
 }
 
-/// The rule of a refusal for want of scopes.
+/// The rule of a refusal because of missing scopes.
 pub(crate) const INSUFFICIENT_SCOPE: &str = "credential.scopes";
 
-/// How long a client waits before it tries a dependency's failure again.
+/// `Retry-After` for a failure of a dependency.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
 
 impl From<MessageFault> for Denial {
@@ -189,7 +189,7 @@ impl From<MessageFault> for Denial {
 }
 
 impl Denial {
-    /// A call of a tool that no list showed lately. The caller can cure it: it lists the tools.
+    /// A call of a tool that no list has shown recently. The caller can solve this by listing the tools.
     pub(crate) fn unverified(rule: String) -> Self {
         let message = "This tool is not compared with its review yet. List the tools (tools/list), then repeat the call";
         Self::Condition { rule, message: Some(message.into()) }
@@ -199,7 +199,7 @@ impl Denial {
     #[must_use]
     pub fn status(&self, era: Era) -> u16 {
         match self {
-            // The credential is right; another one would not help from there.
+            // The credential is valid; another one would not help from this address.
             Self::Unauthenticated(AuthFailure::SourceNotAllowed) => 403,
             Self::Unauthenticated(_) => 401,
             // On a request with a session, 404 has one meaning: open a new one.
@@ -215,7 +215,7 @@ impl Denial {
             | Self::HeaderMismatch(_)
             | Self::BadMeta(_)
             | Self::UnsupportedVersion(_) => 400,
-            // Clients of the legacy era take 404 for a lost session (MCP 2025-11-25 transports).
+            // Clients of the legacy era interpret 404 as a lost session (MCP 2025-11-25 transports).
             Self::UnknownMethod(_) => match era {
                 Era::Modern => 404,
                 Era::Legacy => 200,
@@ -237,10 +237,10 @@ impl Denial {
             | Self::UpstreamRefused
             | Self::UpstreamUnavailable
             | Self::Internal(_) => 503,
-            // RFC 9110 §15.6.3 and §15.6.5: the gateway works, and waiting does not help.
+            // RFC 9110 §15.6.3 and §15.6.5: the gateway works, and a retry later does not help.
             Self::UpstreamGone | Self::UpstreamAnswer(_) => 502,
             Self::UpstreamTimedOut => 504,
-            // RFC 9110 §15.5.20: on this host, nobody answers for the connector.
+            // RFC 9110 §15.5.20: no server answers for the connector on this host.
             Self::Misrouted(Misrouted::Host) => 421,
             Self::Misrouted(Misrouted::Cluster | Misrouted::Unguarded) => 503,
         }
@@ -262,7 +262,7 @@ impl Denial {
             | Self::Misrouted(Misrouted::Host)
             | Self::Host(HostFault::BufferLimit)
             | Self::NotOneMessage(_) => -32_600,
-            // What the official TypeScript server answers; openai-agents opens another session for it. All others go by
+            // The official TypeScript server's code; openai-agents opens another session for it. All other clients use
             // the status.
             Self::UnknownSession => -32_001,
             Self::Unreadable(_) => -32_700,
@@ -273,7 +273,7 @@ impl Denial {
             | Self::UnknownTool(_)
             | Self::UnknownPrompt(_)
             | Self::UnknownTask(_)
-            // Not in the reply, which is a result; for the audit log.
+            // Only for the audit log: the reply is a result.
             | Self::InvalidArguments(_) => -32_602,
             Self::UnknownResource(_) => match era {
                 Era::Modern => -32_602,
@@ -324,8 +324,7 @@ impl Denial {
                 }
                 Some(data)
             }
-            // Only the versions that may stand where the faulty one stood: a legacy one in `_meta`
-            // would be refused as well.
+            // Only the versions that are valid in the same place: a legacy one in `_meta` would be refused as well.
             Self::UnsupportedVersion(requested) => {
                 let supported = match era {
                     Era::Modern => &[MODERN_VERSION],
@@ -337,7 +336,7 @@ impl Denial {
         }
     }
 
-    /// What `Retry-After` says, in whole seconds.
+    /// The value of `Retry-After`, in whole seconds.
     fn retry_after_seconds(&self) -> Option<u64> {
         let wait = match self {
             Self::Limited { retry_after, .. } => *retry_after,
@@ -372,7 +371,7 @@ impl Denial {
         }
     }
 
-    /// The JSON-RPC message for `sender`: an error, or what a tool would answer about its arguments.
+    /// The JSON-RPC message for `sender`: an error, or a tool result about the arguments.
     #[must_use]
     pub fn body(&self, sender: &Sender, era: Era, requested: Requested<'_>) -> Vec<u8> {
         if let (Self::InvalidArguments(unfit), Sender::Request(id)) = (self, sender) {
@@ -437,7 +436,7 @@ impl Denial {
         if matches!(self, Self::MethodNotAllowed | Self::Unsupported(Unsupported::Connect)) {
             headers.push(("allow", "POST, GET, DELETE".to_owned()));
         }
-        // Nobody reads a body that answers a notification: only an error status says that it was not
+        // Clients ignore the body of the response to a notification: only an error status shows that it was not
         // accepted (MCP 2025-11-25, Streamable HTTP, "Sending Messages to the Server").
         let status = match (self.status(era), sender) {
             (200, Sender::NoReplyExpected) => 400,
@@ -447,7 +446,7 @@ impl Denial {
     }
 }
 
-/// Whole milliseconds, none of them too early.
+/// Whole milliseconds, rounded up.
 pub(crate) fn ceil_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }

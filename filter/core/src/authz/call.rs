@@ -1,7 +1,7 @@
-//! What a call of a tool may carry: caps on records, demands on arguments, conditions, approval.
+//! Checks of a tool call: caps on records, rules on arguments, conditions, approval.
 //!
-//! Owns the order of these checks. Cheap ones that need no arguments come first, so that they can be
-//! made before a body is read. Caps come before all that looks at arguments: that judges what goes on.
+//! Owns the order of these checks. Cheap checks without arguments come first, so that they run before the body is read.
+//! Caps come before all checks of arguments, which judge the forwarded values.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -18,28 +18,28 @@ use crate::pattern::Budget;
 use crate::policy::condition::{Facts, Undecided};
 use crate::policy::{CallRules, Cap, Check, Enforcement, OnExcess, Requirement, Tool};
 
-/// An argument that goes on with another value than it came with.
+/// An argument that is forwarded with another value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Amendment {
     /// The argument.
     pub argument: String,
-    /// What was asked for; `None` when it was absent.
+    /// The client's value; `None` when it was absent.
     pub asked: Option<Value>,
-    /// What goes on.
+    /// The forwarded value.
     pub value: u64,
 }
 
-/// A person has to agree first.
+/// An approval that the call needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needed {
-    /// The rule that says so.
+    /// The rule that requires it.
     pub rule: String,
-    /// How long the request waits to be decided on.
+    /// How long the request waits for a decision.
     pub expires: Duration,
 }
 
-/// Whether the credential has the scopes that an operation takes. All of them are named, so that a
-/// client asks once (MCP 2025-11-25, step-up authorization).
+/// Whether the credential has the scopes that an operation needs. The refusal names all of them, so that a client asks
+/// once (MCP 2025-11-25, step-up authorization).
 pub(super) fn scopes(
     case: &Case<'_>,
     tool: Option<&Tool>,
@@ -88,12 +88,12 @@ pub(super) fn conditions(
         .try_for_each(|requirement| require(case, requirement, &facts, trail))
 }
 
-/// Which conditions are decided.
+/// Which conditions are evaluated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
-    /// Those that ask for no arguments.
+    /// Conditions that use no arguments.
     Circumstances,
-    /// Those that do.
+    /// Conditions that use arguments.
     Arguments,
 }
 
@@ -103,12 +103,12 @@ impl About {
     }
 }
 
-/// Everything that calls of one tool by one caller must meet.
+/// All rules for calls of one tool by one caller.
 pub(super) struct Rules<'a> {
-    /// Of the connector, the tool, the role, and the role's connector.
+    /// The conditions of the connector, the tool, the role, and the role's connector.
     conditions: [&'a [Requirement]; 4],
     of_tool: Option<&'a CallRules>,
-    /// What the role says of the tool; nearly always nothing.
+    /// The role's rules for the tool; nearly always empty.
     of_role: Vec<&'a CallRules>,
 }
 
@@ -208,7 +208,7 @@ fn cap(
                 return Ok(None);
             }
             RecordsAsked::Records(_) | RecordsAsked::Everything => cap.on_excess,
-            // What is no number cannot be made a smaller one.
+            // A value that is no number cannot be lowered.
             RecordsAsked::Nonsense => OnExcess::Refuse,
         };
     let shadow = case.policy.enforcement(Check::Caps, cap.enforcement);
@@ -231,7 +231,7 @@ fn cap(
 /// How many records an argument asks for.
 enum RecordsAsked {
     Records(u64),
-    /// No number, or one that servers take for none.
+    /// No number, or a value that servers take for "no limit".
     Everything,
     Nonsense,
 }
@@ -242,7 +242,7 @@ fn asked_for(value: Option<&Value>) -> RecordsAsked {
         Some(Value::Number(number)) => match number.as_u64() {
             Some(0) => RecordsAsked::Everything,
             Some(number) => RecordsAsked::Records(number),
-            // `-1` is how many servers are told that there is no limit.
+            // Many servers take `-1` for "no limit".
             None if Decimal::of(number.as_str()).is_some_and(|it| it.is_whole()) => {
                 RecordsAsked::Everything
             }
@@ -260,15 +260,15 @@ fn too_many(rule: String, cap: &Cap) -> Denial {
     Denial::Arguments { rule, detail: detail.into() }
 }
 
-/// What the policy demands of single arguments, as they go on. All that is wrong is told at once, so that a model can
-/// repair a call in one go.
+/// The policy's rules on single arguments, applied to the forwarded values. The refusal names all faults at once, so
+/// that a model can repair a call in one step.
 pub(super) fn arguments(
     case: &Case<'_>,
     arguments: &Map<String, Value>,
     rules: &Rules<'_>,
     trail: &mut Trail,
 ) -> Result<(), Denial> {
-    /// The most that is told.
+    /// The most faults in a refusal.
     const MOST_TOLD: usize = 5;
     if rules.each().all(|rules| rules.arguments.is_empty()) {
         return Ok(());
@@ -300,7 +300,7 @@ pub(super) fn arguments(
     Err(trail.refuse(Broken::new(name.clone(), denial).because(detail.clone())))
 }
 
-/// Whether a person has to agree first. Of several rules that say so the shortest time holds, and one person is enough.
+/// Whether the call needs an approval. Of several rules the shortest time holds, and one approval is enough.
 pub(super) fn approval(
     case: &Case<'_>,
     rules: &Rules<'_>,
@@ -325,7 +325,7 @@ pub(super) fn approval(
     Ok(needed)
 }
 
-/// The arguments as they go on.
+/// The forwarded arguments.
 #[must_use]
 pub fn amended<'a>(
     arguments: &'a Map<String, Value>,
@@ -338,7 +338,7 @@ pub fn amended<'a>(
     arguments
 }
 
-/// Whether the arguments are there to be judged.
+/// Whether the arguments are available.
 pub(super) fn are_seen(seen: Seen) -> bool {
     match seen {
         Seen::Whole => true,

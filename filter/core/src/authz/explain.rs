@@ -1,6 +1,6 @@
-//! Would this call be allowed, and why: the same judgement as in the data path, with every step told.
+//! Explains whether a call would be allowed: the same decision as in the data path, with every step.
 //!
-//! Owns the answer's form. Judges nothing itself, draws from no window, and asks nobody.
+//! Owns the form of the explanation. Decides nothing itself, draws from no window, and requests no approval.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -18,43 +18,43 @@ use crate::policy::{Check, Connector, Policy, Unverified};
 use crate::reviewed::Reviewed;
 use crate::time::UnixTime;
 
-/// A call that somebody might make.
+/// A hypothetical call.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// By which policy.
+    /// The policy.
     pub policy: &'a Policy,
-    /// Who.
+    /// The caller.
     pub principal: &'a Principal,
-    /// What the caller's token says besides.
+    /// The claims of the caller's token.
     pub claims: &'a Map<String, Value>,
-    /// On which connector.
+    /// The connector.
     pub connector: &'a PolicyName,
-    /// Which tool.
+    /// The tool.
     pub tool: &'a str,
-    /// With which arguments.
+    /// The arguments.
     pub arguments: &'a Map<String, Value>,
-    /// When.
+    /// The time.
     pub now: UnixTime,
-    /// From which address, without port.
+    /// The source address, without port.
     pub source: &'a str,
-    /// What lists showed of the tool; asked for where the policy says so.
+    /// The tool as lists showed it; used where the policy requires it.
     pub observed: Observed,
 }
 
-/// What would become of it.
+/// The explanation of a call.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Answer {
     /// The decision.
     pub decision: Decision,
-    /// The deciding rule; absent when nothing stands against the call.
+    /// The deciding rule; absent when no rule refuses the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// What the client would get, where it is a refusal.
+    /// The client's response, when the call is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
     /// Everything that was considered, in order.
     pub steps: Vec<ConsideredRule>,
-    /// The arguments as they would go on, where a rule changes them.
+    /// The forwarded arguments, when a rule changes them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amended: Option<Map<String, Value>>,
     /// The digest of the approval that it needs.
@@ -67,9 +67,9 @@ pub struct Answer {
     /// The same, with what it would draw from each.
     #[serde(skip)]
     pub quotas: Vec<Quota>,
-    /// What it would cost, in credits, without the rows of its answer.
+    /// Its cost in credits, without the rows of its result.
     pub credits: u64,
-    /// What each row of its answer would cost.
+    /// The cost of each row of its result.
     pub credits_per_row: u64,
 }
 
@@ -77,18 +77,18 @@ pub struct Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// It goes on, if no window is used up.
+    /// The call is forwarded, unless a window is used up.
     Allow,
-    /// It goes on, although a rule in shadow mode says no.
+    /// The call is forwarded, although a rule in shadow mode would refuse it.
     ShadowDeny,
-    /// It waits for a person.
+    /// The call waits for an approval.
     NeedsApproval,
-    /// It is refused.
+    /// The call is refused.
     Deny,
 }
 
 impl Decision {
-    /// Whether the call would go on as it is.
+    /// Whether the call would be forwarded now.
     #[must_use]
     pub const fn lets_pass(self) -> bool {
         match self {
@@ -97,7 +97,7 @@ impl Decision {
         }
     }
 
-    /// The name in the answer.
+    /// The name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -109,16 +109,16 @@ impl Decision {
     }
 }
 
-/// What a refused client gets.
+/// The response of a refused call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// What it reads.
+    /// The error message.
     pub message: String,
 }
 
-/// Answers `question`; `None` when the policy has no such connector.
+/// Explains `question`; `None` when the policy has no such connector.
 #[must_use]
 pub fn explain(question: &Question<'_>) -> Option<Answer> {
     let Question { policy, principal, connector: name, .. } = *question;
@@ -189,7 +189,7 @@ pub fn explain(question: &Question<'_>) -> Option<Answer> {
     })
 }
 
-/// How long the body of the call is, written as briefly as a client can.
+/// The length of the call's body in its shortest form.
 fn length(question: &Question<'_>) -> u64 {
     let call = json!({
         "jsonrpc": "2.0", "id": 1, "method": CALL,
@@ -199,7 +199,7 @@ fn length(question: &Question<'_>) -> u64 {
 }
 
 impl Answer {
-    /// What comes of a call of `tool` whose credential fails.
+    /// The explanation for a call of `tool` whose credential fails.
     #[must_use]
     pub fn unauthenticated(failure: AuthFailure, tool: &str) -> Self {
         refused(&Denial::Unauthenticated(failure), tool, Vec::new(), Vec::new())
@@ -216,7 +216,7 @@ fn refused(
         status: denial.status(Era::Legacy),
         message: denial.client_message(Requested::Tool(tool)),
     };
-    // The rule of the policy, which the client of a hidden tool is not told.
+    // The rule of the policy, which the client of a hidden tool does not see.
     let rule = steps.last().map(|step| step.rule.clone()).or_else(|| Some(denial.rule()));
     Answer {
         decision: Decision::Deny,
@@ -233,7 +233,7 @@ fn refused(
     }
 }
 
-/// The tool and the arguments against the pin, as each call is checked.
+/// Compares the tool and the arguments with the pin, as for each real call.
 fn fits(question: &Question<'_>, connector: &Connector, trail: &mut Trail) -> Result<(), Denial> {
     let Some(pin) = connector.tools.get(question.tool).and_then(|tool| tool.pin.as_ref()) else {
         return Ok(());

@@ -1,10 +1,10 @@
-//! Whether a principal may do what a message asks for.
+//! Whether a principal may make a request.
 //!
-//! Owns the order of checks, the ruling, and the rule it names. Knows nothing of credentials, limits or
-//! transport. What decides here decides in `portcullis explain` too.
+//! Owns the order of checks, the ruling, and the rule that it names. Knows nothing of credentials, limits or transport.
+//! `portcullis explain` uses the same code.
 //!
-//! In order: the tier, the connector, the credential's own restrictions, what the role opens, scopes, conditions on
-//! the circumstances, caps on records, demands on arguments, conditions on the arguments, approval.
+//! In order: the tier, the connector, the credential's own restrictions, the role's tools, scopes, conditions without
+//! arguments, caps on records, rules on arguments, conditions on the arguments, approval.
 
 pub mod approval;
 mod call;
@@ -29,51 +29,51 @@ pub use call::{Amendment, Needed, amended};
 pub use trail::{Consideration, ConsideredRule, Shadowed, Trail};
 pub use view::View;
 
-/// A request that is to be judged.
+/// A request to decide on.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
-    /// By this policy.
+    /// The policy.
     pub policy: &'a Policy,
-    /// Who asks.
+    /// The caller.
     pub principal: &'a Principal,
-    /// What the caller's token says besides.
+    /// The claims of the caller's token.
     pub claims: &'a Map<String, Value>,
     /// The name of the connector.
     pub name: &'a PolicyName,
     /// The connector.
     pub connector: &'a Connector,
-    /// What is asked for.
+    /// The MCP message.
     pub message: &'a Message,
-    /// How much of the request is there.
+    /// How much of the request is available.
     pub seen: Seen,
-    /// When.
+    /// The time.
     pub now: UnixTime,
-    /// From which address, without port.
+    /// The source address, without port.
     pub source: &'a str,
 }
 
-/// How much of a request is there to be judged.
+/// How much of a request is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// Its headers.
+    /// Only its headers.
     Head,
-    /// All of it.
+    /// The whole request.
     Whole,
 }
 
-/// How a request that may go on goes on.
+/// How an allowed request is forwarded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruling {
-    /// With other arguments than it came with: at most one change of each.
+    /// Changed arguments: at most one change of each.
     pub amendments: Vec<Amendment>,
-    /// Once a person agrees.
+    /// The approval that it needs first.
     pub approval: Option<Needed>,
 }
 
-/// Judges `case`; what is considered goes into `trail`.
+/// Decides on `case`; `trail` records the rules that were considered.
 ///
 /// # Errors
-/// The refusal, with its rule. What the caller cannot see is refused like what does not exist.
+/// The refusal, with its rule. An object that the caller cannot see is refused like one that does not exist.
 pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
     let Case { policy, principal, name, .. } = *case;
     let place = Place { role: &principal.role, connector: name };
@@ -92,7 +92,7 @@ pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
     if restrictions.connectors.as_ref().is_some_and(|only| !only.matches(name.as_str())) {
         return Err(trail.refuse(Broken::forbidden("credential.connectors")));
     }
-    // A tool's own come with what the role says of the tool.
+    // A tool's own conditions are checked with the role's rules for the tool.
     if !matches!(case.message.operation, Operation::CallTool(_)) {
         scopes(case, None, trail)?;
     }
@@ -107,7 +107,7 @@ pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
     };
     let of = |judge: &dyn Fn(RoleAccess<'_>) -> Result<(), Broken>| grant.map_or(Ok(()), judge);
     match &case.message.operation {
-        // Tasks and sessions are bound to who opened them; the admission checks that.
+        // Tasks and sessions are bound to the caller who opened them; the admission checks that.
         Operation::Initialize
         | Operation::Housekeeping
         | Operation::List(_)
@@ -148,7 +148,7 @@ pub fn judge(case: &Case<'_>, trail: &mut Trail) -> Result<Ruling, Denial> {
             }
             Ok(Ruling::default())
         }
-        // A `tools/call` without an id is unknown, too, and is no vendor's method.
+        // A `tools/call` without an id is unknown as well, and is no vendor's method.
         Operation::Unknown
             if case.connector.methods.matches(&case.message.method)
                 && !is_of_mcp(&case.message.method) =>

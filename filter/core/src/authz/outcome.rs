@@ -1,7 +1,7 @@
-//! What becomes of a call in the end: the policy's answer, and then what the gateway and Redis remember of the caller.
+//! The final outcome of a call: the policy's decision, and then the state of the caller in the gateway and in Redis.
 //!
-//! Owns the order of these for `explain`: cool-off, then a person's word, then windows. The exchange has the same order
-//! in its stages; a property holds the two together.
+//! Owns the order of these for `explain`: cool-off, then approval, then windows. The exchange has the same order in its
+//! stages; a property test compares the two.
 
 use portcullis_redis_lua::WindowStanding;
 
@@ -9,25 +9,25 @@ use super::explain::{Answer, Decision};
 use crate::limit::cool_off::Reason;
 use crate::policy::{Check, Cost, Enforcement, Policy};
 
-/// What is remembered of a caller and a call.
+/// The state of a caller and a call.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
-    /// A person's word on the call, where it was asked for.
+    /// The decision on the call's request for approval, if there is one.
     pub approval: Option<PersonsWord>,
-    /// How each window of [`Answer::quotas`] stands, in their order; none where nobody in particular calls.
+    /// The state of each window of [`Answer::quotas`], in their order; empty when the question names no single caller.
     pub windows: Vec<WindowStanding>,
-    /// Why the caller has to cool off, on the worker that it calls.
+    /// Why the caller has to cool off, on the worker that handles the call.
     pub cooling: Option<Reason>,
 }
 
-/// What became of a request for approval.
+/// The state of a request for approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PersonsWord {
-    /// Nobody decided yet.
+    /// No decision yet.
     Pending,
     /// The call may be made, once.
     Granted,
-    /// It may not.
+    /// The call must not be made.
     Denied,
 }
 
@@ -38,7 +38,7 @@ impl PersonsWord {
         [Self::Pending, Self::Granted, Self::Denied].into_iter().find(|word| word.name() == rev)
     }
 
-    /// The revision in Redis.
+    /// Its revision in Redis.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -49,32 +49,32 @@ impl PersonsWord {
     }
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Whether it goes on.
+    /// Whether the call is forwarded.
     pub end: End,
-    /// The rule that decides; absent when nothing stands against the call.
+    /// The rule that decides; absent when no rule refuses the call.
     pub rule: Option<String>,
-    /// The window that refuses it, or would if limits were not in shadow mode: its place in [`Answer::quotas`].
+    /// The window that refuses it, or would if limits were not in shadow mode: its index in [`Answer::quotas`].
     pub window: Option<usize>,
 }
 
 /// How a call ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It goes on.
+    /// The call is forwarded.
     Passes,
-    /// It is refused for now: a window is used up, or the caller has to cool off.
+    /// The call is refused for now: a window is used up, or the caller has to cool off.
     Limited,
-    /// It waits for a person.
+    /// The call waits for an approval.
     Waits,
-    /// It is refused.
+    /// The call is refused.
     Refused,
 }
 
 impl End {
-    /// The name in the answer.
+    /// The name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -87,7 +87,7 @@ impl End {
 }
 
 impl Answer {
-    /// What becomes of the call under `policy`, as the caller stands.
+    /// The outcome of the call under `policy`, given the caller's state.
     #[must_use]
     pub fn outcome(&self, policy: &Policy, standing: &Standing) -> Outcome {
         if self.decision == Decision::Deny {
@@ -128,8 +128,8 @@ impl Answer {
         Outcome { end, rule: self.rule.clone(), window }
     }
 
-    /// The window that has to be waited for longest, as the admission script chooses it, and for how long: one that can
-    /// never admit the call comes first. Who asks a person pays for the call when it is made.
+    /// The window with the longest wait, as the admission script selects it, and that wait: a window that can never
+    /// admit the call comes first. A call that needs an approval draws only when it is made.
     fn refusing(
         &self,
         windows: &[WindowStanding],

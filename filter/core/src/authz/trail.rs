@@ -1,14 +1,14 @@
-//! What was considered on the way to a ruling.
+//! The rules that were considered for a ruling.
 //!
-//! Owns what becomes of a refusal that is only in shadow mode, and the account that `explain` prints. Nobody
-//! pays for an account that is not kept.
+//! Owns how refusals in shadow mode are recorded, and the list of steps that `explain` prints. The data path keeps no
+//! list and pays nothing for it.
 
 use serde::Serialize;
 
 use crate::denial::Denial;
 use crate::policy::{Check, Enforcement, Policy};
 
-/// What was considered, in order.
+/// The considered rules, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Trail {
     /// Refusals in shadow mode.
@@ -16,45 +16,45 @@ pub struct Trail {
     steps: Option<Vec<ConsideredRule>>,
 }
 
-/// Something that would have been refused.
+/// A refusal that shadow mode suppressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shadowed {
-    /// By which kind of check.
+    /// The kind of check.
     pub check: Check,
-    /// By which rule.
+    /// The rule.
     pub rule: String,
 }
 
-/// One thing that was considered.
+/// One considered rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConsideredRule {
-    /// Where it stands: in the policy, or `credential…`.
+    /// Its position in the policy, or `credential…`.
     pub rule: String,
-    /// What came of it.
+    /// Its result.
     pub outcome: Consideration,
-    /// Why, where the rule alone does not say.
+    /// The reason, where the rule alone does not say it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
-/// What came of one consideration.
+/// The result of one considered rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Consideration {
-    /// Nothing is wrong with the request.
+    /// The request complies.
     Passed,
-    /// The request goes on, but not as it came.
+    /// The request is forwarded with changes.
     Changed,
-    /// The request goes on once a person agrees.
+    /// The request waits for an approval.
     Waits,
-    /// It would have been refused.
+    /// The request would have been refused.
     ShadowDenied,
     /// The request is refused.
     Refused,
 }
 
 impl Consideration {
-    /// The name in the account.
+    /// The name in the output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ impl Consideration {
 /// A rule that the request breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Broken {
-    /// Where it stands; a hidden tool's caller is not told.
+    /// The rule's position, which the caller of a hidden tool does not see.
     pub(super) rule: String,
     pub(super) denial: Denial,
     pub(super) detail: String,
@@ -86,7 +86,7 @@ impl Broken {
         self
     }
 
-    /// Refused as something that the rule forbids.
+    /// A refusal because the rule forbids the request.
     pub(super) fn forbidden(rule: impl Into<String>) -> Self {
         let rule = rule.into();
         Self::new(rule.clone(), Denial::Forbidden { rule })
@@ -94,24 +94,24 @@ impl Broken {
 }
 
 impl Trail {
-    /// One that keeps an account.
+    /// A trail that keeps the list of steps.
     #[must_use]
     pub fn kept() -> Self {
         Self { steps: Some(Vec::new()), ..Self::default() }
     }
 
-    /// The account, if one was kept.
+    /// The list of steps; empty unless it is kept.
     #[must_use]
     pub fn steps(&self) -> &[ConsideredRule] {
         self.steps.as_deref().unwrap_or_default()
     }
 
-    /// Notes a check that is made elsewhere.
+    /// Records a check that is made elsewhere.
     pub fn considered(&mut self, outcome: Consideration, rule: String) {
         self.note(outcome, || (rule, String::new()));
     }
 
-    /// Notes what was considered.
+    /// Records a considered rule.
     pub(super) fn note(&mut self, outcome: Consideration, told: impl FnOnce() -> (String, String)) {
         if let Some(steps) = &mut self.steps {
             let (rule, detail) = told();
@@ -123,14 +123,14 @@ impl Trail {
         self.note(Consideration::Passed, || (rule(), String::new()));
     }
 
-    /// Refuses, whatever is in shadow mode.
+    /// Refuses regardless of shadow mode.
     pub(super) fn refuse(&mut self, broken: Broken) -> Denial {
         let Broken { rule, denial, detail } = broken;
         self.note(Consideration::Refused, || (rule, detail));
         denial
     }
 
-    /// Refuses with `denial`, of a check that is made elsewhere, unless that check is in shadow mode.
+    /// Refuses with `denial`, from a check that is made elsewhere, unless that check is in shadow mode.
     ///
     /// # Errors
     /// The refusal.
@@ -139,7 +139,7 @@ impl Trail {
         self.enforce(policy, (check, Enforcement::Enforce), broken)
     }
 
-    /// Refuses what a check found broken, unless that is in shadow mode.
+    /// Refuses because of the broken rule, unless its check is in shadow mode.
     pub(super) fn enforce(
         &mut self,
         policy: &Policy,

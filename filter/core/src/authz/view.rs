@@ -1,7 +1,6 @@
-//! What of a connector one principal sees.
+//! The part of a connector that one principal sees.
 //!
-//! Owns which tools, prompts and resources are open to whom. What a call of one may carry is judged
-//! elsewhere.
+//! Owns which tools, prompts and resources a principal may use. Other modules check the content of a call.
 
 use std::fmt;
 use std::rc::Rc;
@@ -15,7 +14,7 @@ use crate::id::PolicyName;
 use crate::mcp::Listing;
 use crate::policy::{Access, Check, Closed, Connector, Enforcement, Names, Policy, Role, Uris};
 
-/// Where in a policy a role's grant on a connector stands.
+/// The position of a role's grant on a connector in a policy.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) role: &'a PolicyName,
@@ -37,7 +36,8 @@ pub(super) struct RoleAccess<'a> {
 }
 
 impl RoleAccess<'_> {
-    /// What keeps the role from calling `tool`. `place` is where its grant stands in the policy.
+    /// The rule that forbids the role to call `tool`, if any. `place` is the position of the role's grant in the
+    /// policy.
     pub(super) fn tool(&self, place: Place<'_>, tool: &str) -> Result<(), Broken> {
         let unknown = || Denial::UnknownTool(tool.to_owned());
         let (allowed, shown) = (self.access.allow.matches(tool), self.access.show.matches(tool));
@@ -63,7 +63,7 @@ impl RoleAccess<'_> {
         }
     }
 
-    /// Whether calling `tool` changes nothing that the role may not change.
+    /// Whether `tool` is read-only, or the role may change data.
     fn may_change(&self, tool: &str) -> bool {
         match (self.role.writes, self.access.writes) {
             (Writes::Open, Writes::Open) => true,
@@ -77,7 +77,7 @@ impl RoleAccess<'_> {
     }
 }
 
-/// What keeps a prompt from being used.
+/// The rule that forbids the use of a prompt, if any.
 pub(super) fn prompt(place: Place<'_>, names: &Names, prompt: &str) -> Result<(), Broken> {
     let rule = match (names.deny.matches(prompt), names.allow.matches(prompt)) {
         (true, _) => format!("{place}.prompts.deny"),
@@ -87,7 +87,7 @@ pub(super) fn prompt(place: Place<'_>, names: &Names, prompt: &str) -> Result<()
     Err(Broken::new(rule, Denial::UnknownPrompt(prompt.to_owned())))
 }
 
-/// What keeps a resource from being read.
+/// The rule that forbids reading a resource, if any.
 pub(super) fn resource(place: Place<'_>, rules: &Uris, uri: &str) -> Result<(), Broken> {
     rules.judge(uri).map_err(|closed| {
         let (list, why) = match closed {
@@ -100,8 +100,8 @@ pub(super) fn resource(place: Place<'_>, rules: &Uris, uri: &str) -> Result<(), 
     })
 }
 
-/// What keeps a tool closed that the role may be open to: the credential's own restrictions, or that nobody
-/// reviewed it.
+/// The rule that forbids a tool despite the role's grant, if any: the credential's own restrictions, or a missing
+/// review.
 pub(super) fn restricted(
     restrictions: &Restrictions,
     connector: &Connector,
@@ -119,7 +119,7 @@ pub(super) fn restricted(
     }
 }
 
-/// What of one connector one principal sees.
+/// The part of one connector that one principal sees.
 #[derive(Clone, Debug)]
 pub struct View {
     policy: Rc<Policy>,
@@ -140,7 +140,7 @@ impl View {
         }
     }
 
-    /// Whether the item of a list is seen; `None` when it has no name to judge by.
+    /// Whether the principal sees the item of a list; `None` when the item has no name.
     #[must_use]
     pub fn sees(&self, listing: Listing, item: &Value) -> Option<bool> {
         let name = |member: &str| item.get(member).and_then(Value::as_str);
@@ -149,7 +149,7 @@ impl View {
         };
         let grant = grant(&self.policy, &self.role, &self.connector);
         let rule = grant.map_or(Enforcement::Enforce, |grant| grant.access.enforcement);
-        // Who may call everything in shadow mode has to see it first.
+        // With authorisation in shadow mode the caller may call every tool, so lists must show them.
         let shadow = match self.policy.enforcement(Check::Authorisation, rule) {
             Enforcement::Shadow => true,
             Enforcement::Enforce => false,
@@ -177,7 +177,7 @@ impl View {
     }
 }
 
-/// What `role` may do on `connector`, if it is there for it.
+/// The role's grant on `connector`, if it has one.
 pub(super) fn grant<'a>(
     policy: &'a Policy,
     role: &PolicyName,

@@ -1,6 +1,6 @@
-//! The half of a refusal that the audit log reads.
+//! The audit entry's part of a refusal.
 //!
-//! Owns its status, effect and rule. What the client is told says less.
+//! Owns its status, effect and rule. The client's message says less.
 
 use super::{Denial, INSUFFICIENT_SCOPE, UpstreamFault};
 use crate::mcp::Era;
@@ -12,7 +12,7 @@ pub enum AuditStatus {
     Success,
     /// The call was made and the tool reported an error.
     ToolError,
-    /// The call was made, or could not be, and failed.
+    /// The call failed, or could not be made.
     Error,
     /// Refused.
     Denied,
@@ -20,7 +20,7 @@ pub enum AuditStatus {
     Unavailable,
     /// Refused because a limit was reached.
     Limited,
-    /// The client went away.
+    /// The client closed the connection.
     Aborted,
 }
 
@@ -74,7 +74,7 @@ impl Denial {
         }
     }
 
-    /// The `decision.rule` of the audit entry: what exactly was decisive.
+    /// The `decision.rule` of the audit entry: the rule that decided.
     #[must_use]
     pub fn rule(&self) -> String {
         match self {
@@ -120,7 +120,7 @@ impl Denial {
         }
     }
 
-    /// The `error_code` of the audit entry: that of the JSON-RPC error, where the client gets one.
+    /// The `error_code` of the audit entry: the code of the JSON-RPC error, when the client gets one.
     #[must_use]
     pub fn error_code(&self, era: Era) -> Option<i64> {
         match self {

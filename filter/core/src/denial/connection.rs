@@ -1,24 +1,24 @@
-//! Refusals for how a request uses its connection, and for what the host keeps the filter from doing.
+//! Refusals because of a request's use of its connection, and because of the host's configuration.
 //!
-//! Owns their names, statuses and words. None of them says anything about a message or its caller.
+//! Owns their names, statuses and messages. None of them depends on a message or its caller.
 
 use crate::driver::event::Head;
 
-/// What a request asks of its connection that the gateway does not do.
+/// A feature of the connection that a request asks for and the gateway does not support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsupported {
-    /// Another protocol on this connection (RFC 9110 §7.8), or the extended CONNECT of HTTP/2 (RFC 8441), which Envoy shows
-    /// as an upgrade. What follows is no request body, and what comes back is no MCP message.
+    /// Another protocol on this connection (RFC 9110 §7.8), or the extended CONNECT of HTTP/2 (RFC 8441), which Envoy
+    /// shows as an upgrade. The data after it is neither a request body nor MCP messages.
     Upgrade,
     /// A tunnel (RFC 9110 §9.3.6).
     Connect,
-    /// An interim response before the body (RFC 9110 §10.1.1). Envoy gives it itself and takes the header off; with
-    /// `proxy_100_continue` it leaves that to the server, which sees nothing before the body is judged.
+    /// An interim response before the body (RFC 9110 §10.1.1). Envoy sends it itself and removes the header. With
+    /// `proxy_100_continue` Envoy leaves it to the server, which receives nothing before the body is judged.
     Expect,
 }
 
 impl Unsupported {
-    /// What `head` asks for, if it is one of these.
+    /// The unsupported feature that `head` asks for, if any.
     #[must_use]
     pub fn asked_by(head: &Head) -> Option<Self> {
         if head.method() == b"CONNECT" {
@@ -62,11 +62,11 @@ impl Unsupported {
     }
 }
 
-/// What the configuration of the host keeps the filter from doing.
+/// A setting of the host that prevents the filter from serving a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostFault {
-    /// The filter is to hold headers until it has the body, and the host does not show it the body of a request whose headers
-    /// are held: `allow_on_headers_stop_iteration` is not set.
+    /// The filter must hold the headers until it has the body, but the host does not show the body while headers are
+    /// held: `allow_on_headers_stop_iteration` is not set.
     CannotHold,
     /// The host buffers less than `max_body_bytes`.
     BufferLimit,

@@ -1,7 +1,7 @@
-//! A caller who has no credential for the connector's server, and how such a one is told where to get it.
+//! The refusal for a caller who has no credential for the connector's server, with the place to get one.
 //!
 //! Owns the three forms: a URL elicitation in an error (MCP 2025-11-25), one in a result (2026-07-28), and a text with
-//! the link for clients that know neither. A model reads the text and shows it to a person.
+//! the link for clients that support neither. A model reads the text and shows it to the user.
 
 use serde_json::{Value, json};
 
@@ -13,16 +13,16 @@ use crate::mcp::{Era, UrlElicitation};
 /// URL elicitation is required (MCP 2025-11-25, elicitation, URL mode).
 pub(super) const URL_ELICITATION_REQUIRED: i64 = -32_042;
 
-/// What a caller without a credential is told.
+/// The refusal of a caller without a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialMissing {
     /// The connector.
     pub connector: PolicyName,
-    /// What its policy says.
+    /// The policy's message and link.
     pub missing: Missing,
-    /// Names the elicitation: the id of the request.
+    /// The id of the elicitation: the id of the request.
     pub id: String,
-    /// Whether the client opens URLs that it is asked to.
+    /// Whether the client supports URL elicitation.
     pub elicitation: UrlElicitation,
 }
 
@@ -43,7 +43,7 @@ impl CredentialMissing {
         json!({"mode": "url", "message": message, "url": url, "elicitationId": self.id})
     }
 
-    /// The code, where it is told in an error.
+    /// The error code, when the refusal is an error.
     pub(super) fn code(&self, era: Era) -> i64 {
         match (self.elicitation, era) {
             (UrlElicitation::Declared, Era::Legacy) => URL_ELICITATION_REQUIRED,
@@ -63,7 +63,7 @@ impl CredentialMissing {
         }
     }
 
-    /// The result, where it is told in one.
+    /// The result, when the refusal is a result.
     pub(super) fn result(&self, era: Era, requested: Requested<'_>) -> Option<Value> {
         let content = json!([{"type": "text", "text": self.text()}]);
         let tool = matches!(requested, Requested::Tool(_));

@@ -1,8 +1,8 @@
 //! A refusal as a message of status 200, for clients that lose their session at any other status.
 //!
-//! Owns which refusals may be told so, and their form. Clients of the legacy era take a status for a fault of the
-//! connection: some end the session, and none shows the model why. A result of a tool reaches the model in all of them
-//! (MCP 2025-11-25, tools, error handling).
+//! Owns which refusals may have this form, and the form. Clients of the legacy era interpret an error status as a fault
+//! of the connection: some end the session, and none shows the model the reason. A tool result reaches the model in all
+//! of them (MCP 2025-11-25, tools, error handling).
 
 use serde_json::{Value, json};
 
@@ -11,12 +11,12 @@ use crate::auth::AuthFailure;
 use crate::http::local_reply::LocalReply;
 use crate::mcp::{Era, Sender};
 
-/// Where a result carries the code and the data of the error that it stands for.
+/// The member of a result with the code and the data of the error that it replaces.
 const META: &str = "portcullis/refusal";
 
 impl Denial {
-    /// Whether a caller that proved its identity may be told in a message. What a status alone can say stays a status: 401
-    /// and the challenge for scopes (RFC 6750), a lost session, and what is wrong with the HTTP request.
+    /// Whether an authenticated caller may get this refusal as a message. Refusals that need a status keep it: 401 and
+    /// the challenge for scopes (RFC 6750), a lost session, and faults of the HTTP request.
     #[must_use]
     pub fn fits_in_message(&self) -> bool {
         match self {
@@ -27,7 +27,7 @@ impl Denial {
         }
     }
 
-    /// Makes `reply`, which answers a request of the legacy era, a message of status 200.
+    /// Turns `reply`, which answers a request of the legacy era, into a message of status 200.
     pub fn tell_in_message(
         &self,
         sender: &Sender,
@@ -41,7 +41,8 @@ impl Denial {
         }
     }
 
-    /// What a tool would answer; `None` for other requests, and for what is a protocol error or a result anyway.
+    /// The refusal as a tool result; `None` for other requests, and for refusals that are a protocol error or a result
+    /// anyway.
     pub(super) fn tool_result(&self, id: &Value, requested: Requested<'_>) -> Option<Value> {
         let tool = matches!(requested, Requested::Tool(_));
         if !tool || self.status(Era::Legacy) == 200 {

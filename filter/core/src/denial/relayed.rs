@@ -1,12 +1,12 @@
-//! A refusal that takes the way of an answer: to the stream of HTTP+SSE, on which its client waits.
+//! A refusal that is delivered on the HTTP+SSE stream on which its client waits.
 //!
-//! Owns the message that goes upstream in the place of a refused one, and what its answer is read as. Clients of HTTP+SSE
-//! take every status of a POST but a good one for the end of their session, and read no body of it. The stream is another
-//! request, on any worker of any replica, and Envoy cannot write to it from here. The server can: a request that it does
-//! not know is answered with the id it had. So the refusal is the id. Of the refused call, that message has its id and
-//! what the text of the refusal names; it has no parameters.
+//! Owns the message that is sent upstream instead of a refused one, and the interpretation of its response. HTTP+SSE
+//! clients end their session at every error status of a POST, and do not read its body. The stream is another request,
+//! on any worker of any replica, and Envoy cannot write to it from here. The server can: it answers an unknown request
+//! with the request's id. So the id contains the refusal. That message has the refused call's id and the names in the
+//! refusal's text; it has no parameters.
 //!
-//! A server may make up such an id. It gains nothing: what can be read from one is an error, or a tool's error.
+//! A server may invent such an id, but gains nothing: the id can only contain an error, or a tool's error.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,10 +19,10 @@ use crate::mcp::{Era, Sender};
 /// No server has a method of this name.
 const METHOD: &str = "portcullis/refused";
 const PREFIX: &str = "portcullis/refused/";
-/// Longer ones are told by status.
+/// A longer message is not sent; the client gets a status instead.
 const MOST_BYTES: usize = 2_048;
 
-/// What a refused call is told, in the id of the message that stands for it.
+/// The refusal of a call, in the id of the message that replaces it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Relayed {
@@ -31,13 +31,13 @@ pub struct Relayed {
     message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     data: Option<Value>,
-    /// As a result of a tool.
+    /// Whether it is a tool result.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     tool: bool,
 }
 
 impl Relayed {
-    /// What `denial` is told as on a stream; `None` where only a status can tell it.
+    /// The relayed form of `denial`; `None` when only a status can express it.
     #[must_use]
     pub fn of(
         denial: &Denial,
@@ -64,7 +64,7 @@ impl Relayed {
         })
     }
 
-    /// The message that goes upstream; `None` when it would be too long.
+    /// The message that is sent upstream; `None` when it would be too long.
     #[must_use]
     pub fn request(&self) -> Option<Vec<u8>> {
         let text = serde_json::to_vec(self).ok().filter(|text| text.len() <= MOST_BYTES)?;
@@ -72,7 +72,7 @@ impl Relayed {
         Some(json!({"jsonrpc": "2.0", "id": id, "method": METHOD}).to_string().into_bytes())
     }
 
-    /// What the client is to read.
+    /// The client's message.
     fn answer(self) -> Value {
         let Self { id, code, message, data, tool } = self;
         if !tool {
@@ -87,7 +87,7 @@ impl Relayed {
     }
 }
 
-/// What takes the place of `message`, if it answers a request that stood for a refused one.
+/// The replacement of `message`, if that answers a request that replaced a refused one.
 #[must_use]
 pub fn relayed(message: &Value) -> Option<Value> {
     if message.get("method").is_some() {
@@ -129,7 +129,7 @@ mod tests {
             assert_eq!((&told["id"], &told["error"]["code"]), (&json!(7), &json!(-31_403)));
             assert_eq!(told["error"]["data"], json!({"rule": "roles.a.b"}));
         }
-        // A request of the server's own is none of ours.
+        // A request that the server itself sends is not a relayed refusal.
         assert_eq!(relayed(&sent), None);
         let sender = Sender::Request(json!("a"));
         let denial = Denial::Forbidden { rule: "r".into() };
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(with(json!(1)), None);
         assert_eq!(with(json!(PREFIX)), None);
         assert_eq!(with(json!(encoded(json!({"id": 1})))), None);
-        // A server cannot send a list past the filter: nothing but an error can be written in an id.
+        // A server cannot send a list past the filter: an id can only contain an error.
         let list = json!({"id": 1, "code": 1, "message": "", "result": {"tools": []}});
         assert_eq!(with(json!(encoded(list))), None);
         let bad_id = json!({"id": {}, "code": 1, "message": ""});

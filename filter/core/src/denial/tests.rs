@@ -1,4 +1,4 @@
-//! What a refused client reads.
+//! The responses to refused requests.
 
 use super::*;
 

@@ -1,7 +1,7 @@
-//! The message of a refusal: the one part that every client shows, so it says what refused and what to do.
+//! The message of a refusal, the only part that every client shows: it names the reason and the remedy.
 //!
-//! Owns the words. A model reads them and acts upon them: each names the rule or the limit, and says whether and when
-//! the call may be repeated. What is hidden reads like what does not exist.
+//! Owns the text. A model reads it and acts on it: each message names the rule or the limit, and says whether and when
+//! the call may be repeated. A hidden object has the same message as one that does not exist.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,28 +12,28 @@ use crate::policy::Cost;
 use crate::route::Misrouted;
 use crate::time::UnixTime;
 
-/// What a refused request asked for, as far as its message can be read.
+/// The object of a refused request, as far as its message can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Requested<'a> {
-    /// A call of this tool.
+    /// The tool of a call.
     Tool(&'a str),
-    /// This method.
+    /// A method.
     Method(&'a str),
-    /// Something that could not be read.
+    /// A message that could not be read.
     #[default]
     Unread,
 }
 
-/// Why a limit refuses.
+/// The reason for a limit's refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LimitCause {
-    /// A short window is used up; it allows this: `5 calls a second`.
+    /// A short window is used up; its size: `5 calls a second`.
     Window(Box<str>),
-    /// A window of a day or more is used up: to wait a moment is in vain.
+    /// A window of a day or more is used up: waiting a moment does not help.
     Budget {
-        /// What it allows: `100 credits in 30 days`.
+        /// Its size: `100 credits in 30 days`.
         allowed: Box<str>,
-        /// When the same call would be admitted, to the second: RFC 3339, UTC.
+        /// The time from which the same call would be admitted, to the second: RFC 3339, UTC.
         until: Box<str>,
     },
     /// The caller does not back off.
@@ -42,9 +42,9 @@ pub enum LimitCause {
     Throttle,
     /// Too many streams are open.
     Streams,
-    /// Too many unfinished bodies of callers that are not proven.
+    /// Too many unfinished bodies of unverified callers.
     Unproven,
-    /// Too many unfinished bodies of callers that are (`split` mode).
+    /// Too many unfinished bodies of verified callers (`split` mode).
     Bodies,
 }
 
@@ -52,7 +52,7 @@ pub enum LimitCause {
 const MOST_NAME_CHARS: usize = 128;
 
 impl LimitCause {
-    /// `quota` is used up, and the same call would be admitted at `until`.
+    /// `quota` is used up; the same call would be admitted at `until`.
     #[must_use]
     pub fn window(quota: &Quota, until: UnixTime) -> Self {
         let (limit, unit) = (quota.window.limit, unit(quota.cost));
@@ -61,7 +61,7 @@ impl LimitCause {
         if quota.length < DAY {
             return Self::Window(allowed);
         }
-        // None too early.
+        // Rounded up.
         let until = until.after(Duration::from_micros(999_999)).rfc3339();
         let second = until.get(..19).unwrap_or(&until);
         Self::Budget { allowed, until: format!("{second}Z").into() }
@@ -106,7 +106,7 @@ fn per(length: Duration) -> String {
     }
 }
 
-/// A time to wait, never too short: `0.8 s`, `90 s`, `3 min`, `2 h`.
+/// A time to wait, rounded up: `0.8 s`, `90 s`, `3 min`, `2 h`.
 pub(super) fn wait(duration: Duration) -> String {
     let tenths = duration.as_millis().div_ceil(100);
     let seconds = duration.as_millis().div_ceil(1_000);
@@ -124,7 +124,7 @@ pub(super) fn wait(duration: Duration) -> String {
 }
 
 impl Requested<'_> {
-    /// With what it is: `tool `create_note``.
+    /// The name with its kind: `tool `create_note``.
     fn described(self) -> String {
         let (kind, name) = match self {
             Self::Tool(name) => ("tool", name),
@@ -137,7 +137,7 @@ impl Requested<'_> {
 }
 
 impl Denial {
-    /// What the client reads.
+    /// The client's message.
     #[must_use]
     pub fn client_message(&self, requested: Requested<'_>) -> String {
         match self {

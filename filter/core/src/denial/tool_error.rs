@@ -1,6 +1,6 @@
-//! The one refusal that is a result: arguments that a model can repair its call by.
+//! The refusal that is a tool result: a model can repair its call with it.
 //!
-//! Owns its form. What is wrong with the arguments, `schema` says.
+//! Owns its form. `schema` describes the faults of the arguments.
 
 use serde_json::{Value, json};
 
@@ -11,13 +11,13 @@ use crate::mcp::Era;
 pub struct InvalidArguments {
     /// The tool.
     pub tool: String,
-    /// What is wrong, and where.
+    /// The faults and their positions.
     pub text: String,
 }
 
 impl InvalidArguments {
-    /// A tool result that says what is wrong: clients show errors of the protocol to people, and results
-    /// to models (MCP 2025-11-25, tools, error handling).
+    /// A tool result with the faults: clients show protocol errors to users, and results to models (MCP 2025-11-25,
+    /// tools, error handling).
     pub(super) fn result(&self, id: &Value, era: Era) -> Vec<u8> {
         let mut result = json!({"content": [{"type": "text", "text": self.text}], "isError": true});
         if let (Era::Modern, Value::Object(result)) = (era, &mut result) {

@@ -1,21 +1,21 @@
-//! What an upstream answered that must not pass.
+//! Upstream responses that must not pass.
 //!
-//! Owns the kinds of it. None of them gets better by trying again at once.
+//! Owns their kinds. An immediate retry helps with none of them.
 
-/// What is wrong with an upstream's answer.
+/// The fault of an upstream's response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamFault {
-    /// A redirect: MCP has none, and a client that follows it takes its credential along.
+    /// A redirect: MCP has none, and a client that follows it sends its credential to the target.
     Redirect,
-    /// A 1xx status as the final one: nobody asked for another protocol.
+    /// A 1xx status as the final one: the request asked for no other protocol.
     Upgrade,
-    /// An answer that is neither JSON nor an event stream, nor without a body.
+    /// A response with a body that is neither JSON nor an event stream.
     ContentType,
-    /// A content coding that nobody asked for.
+    /// A content coding that the request did not accept.
     ContentEncoding,
-    /// What should be a JSON-RPC message is none.
+    /// The content should be a JSON-RPC message, but cannot be read as one.
     Unreadable,
-    /// An answer to a request that was not judged yet (`split` mode).
+    /// A response to a request that was not judged yet (`split` mode).
     Early,
     /// A session id that belongs to another caller.
     SessionTaken,
@@ -39,7 +39,7 @@ impl UpstreamFault {
         }
     }
 
-    /// What the client reads.
+    /// The client's message.
     #[must_use]
     pub const fn told(self) -> &'static str {
         match self {
