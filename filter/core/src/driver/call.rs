@@ -1,4 +1,4 @@
-//! Calls to the systems that a decision depends on.
+//! Calls to the dependencies of a decision.
 //!
 //! Owns which calls exist and how they can fail. Knows nothing of the host's tokens or transports.
 
@@ -14,7 +14,7 @@ use crate::token_exchange::{TokenRef, TokenRequest};
 use crate::vault::SecretFault;
 use zeroize::Zeroizing;
 
-/// Names one call of one exchange; the exchange mints them, in order.
+/// Identifies one call of one exchange; the exchange numbers them in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(u32);
 
@@ -35,59 +35,59 @@ impl fmt::Display for CallId {
     }
 }
 
-/// What to ask, and of whom.
+/// The dependency and the question.
 #[derive(Debug)]
 pub enum DependencyCall {
-    /// Redis: is what was decided on still current, and draw from every window.
+    /// Redis: checks that the records of the decision are still current, and draws from every window.
     Admit(ScriptCall),
-    /// Redis: a session or a task belongs to the caller.
+    /// Redis: binds a session or a task to the caller.
     Bind(ScriptCall),
-    /// Redis: what became due after the admission is drawn. Nobody waits for it.
+    /// Redis: draws the costs that are known only after the admission. The exchange does not wait for it.
     Charge(ScriptCall),
-    /// Redis: where the audit entry of a call is. Nobody waits for it.
+    /// Redis: marks the audit entry of a call as written. The exchange does not wait for it.
     Complete(ScriptCall),
-    /// Redis: what a list showed of tools. Nobody waits for it.
+    /// Redis: records the tools that a list showed. The exchange does not wait for it.
     Observe(ScriptCall),
-    /// Redis: a call waits for a person, or takes what one granted.
+    /// Redis: requests an approval, or uses a granted one.
     Approval(ScriptCall),
-    /// Redis: the policy document of a version. The worker takes it before the call is done.
+    /// Redis: reads the policy document of a version. The worker stores it before the call is done.
     Policy(PolicyVersion),
-    /// Vault: a connector's credential.
+    /// Vault: reads a connector's credential.
     Credential(CredentialRef, Asker),
-    /// An authorization server: a token for a connector's server.
+    /// An authorization server: requests a token for a connector's server.
     Token(Rc<TokenRef>, Box<TokenRequest>, Asker),
-    /// An issuer of tokens: its keys. The worker's keyring takes them before the call is done.
+    /// An issuer of tokens: fetches its keys. The worker's keyring stores them before the call is done.
     Keys(IssuerId),
 }
 
-/// Whose question for a credential it is.
+/// The request that needs a credential.
 #[derive(Clone, Debug)]
 pub struct Asker {
-    /// The id of the request, which goes along, so that the log of who is asked has it.
+    /// The id of the request, which is sent along, so that the dependency's log has it.
     pub request_id: String,
-    /// The organisation, which has a share of all questions.
+    /// The organisation. Each has a share of the pending calls.
     pub org: Option<OrgId>,
 }
 
-/// A reply that came back in time and was not an error of the transport.
+/// A reply that arrived in time without a transport error.
 pub enum Reply {
     /// Redis answered.
     Redis(Value),
     /// Vault answered with a 2xx status.
     Vault {
-        /// The response body, shared by all who waited for it.
+        /// The response body, shared by all exchanges that waited for it.
         body: Rc<Zeroizing<Vec<u8>>>,
     },
-    /// An authorization server answered, with whatever status.
+    /// An authorization server answered, with any status.
     Token {
         /// The status.
         status: u16,
         /// The response body.
         body: Rc<Zeroizing<Vec<u8>>>,
     },
-    /// The worker's keyring knows more than before, if only that nothing came.
+    /// The worker's keyring was updated, with keys or with the failure of the fetch.
     Keys,
-    /// The worker has the policy document that was asked for, or knows that it cannot be used.
+    /// The worker has the requested policy document, or knows that it cannot be used.
     Policy,
 }
 
@@ -106,7 +106,7 @@ impl Reply {
         Self::Token { status, body: Rc::new(Zeroizing::new(body)) }
     }
 
-    /// The same for another who waits: of an answer about a credential, all have one copy.
+    /// The same reply for another exchange that waits: all share one copy of a credential.
     #[must_use]
     pub fn shared(&self) -> Self {
         match self {
@@ -119,7 +119,7 @@ impl Reply {
     }
 }
 
-/// Only whose it is: one of Vault is a credential.
+/// Only the dependency: a reply of Vault contains a credential.
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -132,7 +132,7 @@ impl fmt::Debug for Reply {
     }
 }
 
-/// A system that a decision depends on.
+/// A dependency of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dependency {
     /// Key records, policies and windows.
@@ -146,7 +146,7 @@ pub enum Dependency {
 }
 
 impl Dependency {
-    /// Whom a credential comes from.
+    /// The source of a credential.
     #[must_use]
     pub const fn of(reference: &CredentialRef) -> Self {
         match reference {
@@ -167,12 +167,12 @@ impl Dependency {
     }
 }
 
-/// Why a call failed.
+/// The reason for a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFailure {
     /// It could not be started: no connection, no healthy host, too many waiting.
     Refused,
-    /// It was not started: the last ones failed, and the next probe is not due.
+    /// It was not started: the previous calls failed, and the next probe is not due.
     NotAsked,
     /// No reply came in time.
     TimedOut,
@@ -180,22 +180,22 @@ pub enum CallFailure {
     Disconnected,
     /// An HTTP status outside 2xx.
     Status(u16),
-    /// The reply cannot be read, or says something it must not.
+    /// The reply cannot be read, or has content that is not allowed.
     Unreadable,
-    /// The reply is of an older state than one before.
+    /// The reply has an older state than a previous one.
     WentBack,
     /// The secret does not have the field that the policy names.
     NoSuchField,
-    /// The secret's value is nothing that a header can carry.
+    /// The secret's value cannot be a header value.
     Unusable,
-    /// The caller's credential lacks a fact that the secret's path is made of.
+    /// The caller's credential lacks a fact that the secret's path needs.
     Unresolved,
-    /// The authorization server gives this caller no token.
+    /// The authorization server issues no token to this caller.
     NotGranted,
 }
 
 impl CallFailure {
-    /// What a secret that is none means for who waits for it.
+    /// The failure for calls that wait for a faulty secret.
     #[must_use]
     pub const fn of(fault: SecretFault) -> Self {
         match fault {
@@ -208,7 +208,8 @@ impl CallFailure {
         }
     }
 
-    /// Whether it only says that the dependency cannot be asked now. Else it is there, and this is its answer.
+    /// Whether the failure only means that the dependency is unreachable. Otherwise the dependency is available, and
+    /// this is its answer.
     #[must_use]
     pub const fn is_outage(self) -> bool {
         match self {
@@ -227,14 +228,14 @@ impl CallFailure {
         }
     }
 
-    /// Whether Vault gave no word on the credential: it cannot be asked, asks for a pause, or something else answered.
-    /// Else it is there, and an old credential was taken away.
+    /// Whether Vault did not decide on the credential: it is unreachable, asks for a pause, or another server answered.
+    /// Otherwise Vault is available, and an old credential is no longer valid.
     #[must_use]
     pub const fn leaves_credential_open(self) -> bool {
         self.is_outage() || matches!(self, Self::Status(429) | Self::Unreadable)
     }
 
-    /// Whether the caller has no credential, as far as Vault and the caller's own say.
+    /// Whether the failure means that the caller has no credential, according to Vault or the caller's own credential.
     #[must_use]
     pub const fn says_there_is_none(self) -> bool {
         matches!(self, Self::Status(404) | Self::NoSuchField | Self::Unresolved | Self::NotGranted)

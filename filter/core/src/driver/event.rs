@@ -1,4 +1,4 @@
-//! What happened to an exchange. Facts only; the time comes beside them.
+//! Events of an exchange. Facts only; the time is a separate argument.
 
 mod headers;
 
@@ -12,7 +12,7 @@ use crate::route::Selected;
 
 pub use headers::Headers;
 
-/// One thing that happened.
+/// One event.
 #[derive(Debug)]
 pub enum Event {
     /// The request's headers; `last` when no body follows.
@@ -26,20 +26,20 @@ pub enum Event {
     Body(Vec<u8>),
     /// The request body grew beyond the configured cap.
     BodyTooLarge,
-    /// The host has bytes of the body and does not show them while the headers are held.
+    /// The host has received bytes of the body, but does not show them while the headers are held.
     BodyWithheld,
-    /// A call came back.
+    /// A call was answered.
     CallDone {
-        /// Which one.
+        /// The call.
         id: CallId,
-        /// What it said.
+        /// Its reply.
         reply: Reply,
     },
     /// A call could not be started, got no usable reply, or took too long.
     CallFailed {
-        /// Which one.
+        /// The call.
         id: CallId,
-        /// Why.
+        /// The reason.
         why: CallFailure,
     },
     /// A response's headers.
@@ -55,7 +55,7 @@ pub enum Event {
     Closed(Closing),
 }
 
-/// The headers of a response, as far as they matter; absent ones are empty.
+/// The relevant headers of a response; absent ones are empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     /// The status code.
@@ -68,67 +68,67 @@ pub struct ResponseHead {
     pub session_id: Vec<u8>,
     /// The names of the headers that are not among [`crate::mcp::headers::OF_ANSWERS`].
     pub others: Vec<String>,
-    /// Who made it.
+    /// Its origin.
     pub origin: Origin,
     /// Whether the response ends here.
     pub last: bool,
 }
 
-/// Who made a response.
+/// The origin of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The upstream.
     Upstream,
-    /// The proxy, in its place: no connection, no route, a timeout.
+    /// Envoy itself, instead of the upstream: no connection, no route, a timeout.
     Proxy,
-    /// Another filter, or a route that answers by itself.
+    /// Another filter, or a route with a direct response.
     Filter,
-    /// The proxy, since the upstream broke off after it had got the request, or some of it.
+    /// Envoy itself, because the upstream disconnected after it had received the request or a part of it.
     Disconnected,
 }
 
-/// How an exchange ended, as the proxy saw it.
+/// How an exchange ended, as Envoy reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Closing {
-    /// The status code that went to the client, when one did.
+    /// The status code that was sent to the client, if any.
     pub http_status: Option<u16>,
-    /// From the first byte of the request to the end, in milliseconds.
+    /// The time from the first byte of the request to the end, in milliseconds.
     pub latency_ms: u64,
-    /// What the upstream took of it, when it was asked.
+    /// The upstream's part of it, if the request was sent there.
     pub upstream_ms: Option<u64>,
-    /// How often the proxy sent the request to an upstream, when it did.
+    /// How often Envoy sent the request to an upstream, if it did.
     pub attempts: Option<u64>,
-    /// Who ended it.
+    /// The reason for the end.
     pub end: End,
 }
 
-/// Who ended an exchange.
+/// The reason for the end of an exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum End {
-    /// The response was sent whole.
+    /// The whole response was sent.
     #[default]
     Complete,
-    /// The client went away before that.
+    /// The client disconnected before that.
     ClientGone,
-    /// The upstream broke off.
+    /// The upstream disconnected.
     UpstreamGone,
 }
 
-/// The headers of a request and what the proxy knows about it.
+/// The headers of a request and Envoy's facts about it.
 #[derive(Clone)]
 pub struct Head {
     /// The id of this request.
     pub request_id: RequestId,
     /// The client's address, without port.
     pub client_address: String,
-    /// The client's certificate, as the proxy verified and described it.
+    /// The client's certificate, as Envoy verified and described it.
     pub certificate: Option<Result<PeerCertificate, CertificateFailure>>,
-    /// The cluster of the route that the proxy selected, if that has one.
+    /// The cluster of the route that Envoy selected, if the route has one.
     pub cluster: Option<String>,
     headers: Headers,
 }
 
-/// Without the headers: one of them is the credential.
+/// Without the headers, which contain the credential.
 impl fmt::Debug for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut head = f.debug_struct("Head");
@@ -157,7 +157,7 @@ impl Head {
         self
     }
 
-    /// Where the router would take the request.
+    /// The destination that the router selected.
     #[must_use]
     pub fn selected(&self) -> Selected {
         let authority = self.single(":authority").unwrap_or_default();
@@ -174,8 +174,8 @@ impl Head {
         Self { certificate: Some(certificate), ..self }
     }
 
-    /// Every value of the header `name`, in order. A header that occurs twice has two: taking the
-    /// first of them is how gateways and servers come to disagree.
+    /// Every value of the header `name`, in order. A repeated header has several: gateways and servers disagree when
+    /// one of them uses only the first.
     #[must_use]
     pub fn values(&self, name: &str) -> Vec<&[u8]> {
         self.each(name).collect()
@@ -204,7 +204,7 @@ impl Head {
         self.names_where(|name| name.starts_with(prefix.as_bytes()))
     }
 
-    /// The names of all headers that `fits` says yes to, once each.
+    /// The names of all headers for which `fits` is true, once each.
     pub fn names_where(&self, fits: impl Fn(&[u8]) -> bool) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for (name, _) in self.headers.iter().filter(|(name, _)| fits(name)) {

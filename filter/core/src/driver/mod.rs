@@ -1,6 +1,6 @@
-//! What the core and its driver say to each other: events in, steps out, and the calls that a step starts.
+//! The interface between the core and its driver: events in, steps out, and the calls that a step starts.
 //!
-//! Owns the vocabulary. Decides nothing.
+//! Owns the types. Decides nothing.
 
 pub mod call;
 pub mod event;

@@ -1,7 +1,7 @@
-//! What one stage hands to the next.
+//! The results that one stage hands to the next.
 //!
-//! Owns how an event ends for a stage, and what a stage gives away when it is done. A stage names what it hands over,
-//! never who takes it: that is in the transition table (`flow.rs`).
+//! Owns how an event ends for a stage, and its result. A stage names its result, never the next stage: the transition
+//! table (`flow.rs`) has that.
 
 use super::actions::forwarded::{Forwarded, ResponseStart};
 use super::checks::snapshot::Snapshot;
@@ -20,18 +20,18 @@ use crate::id::{PolicyName, PolicyVersion};
 ///
 /// Moved several times within one step, so what it hands over is small or in a box.
 pub(crate) enum Outcome<S> {
-    /// The stage waits on, and the message is at this gate.
+    /// The stage continues to wait, and the message is at this gate.
     Wait(S, Gate),
-    /// The stage is done; whoever takes this goes on.
+    /// The stage is done; another stage continues with its result.
     Next(Handover),
-    /// The client is answered; only the end of the stream is awaited.
+    /// The client got its response; only the end of the stream is awaited.
     End(Gate),
-    /// The same, and there is no audit entry.
+    /// The same, without an audit entry.
     Close(Gate),
 }
 
 impl<S> Outcome<S> {
-    /// The same, of a stage as one of all.
+    /// The same outcome, with the stage wrapped in the enum of all stages.
     pub(crate) fn map<T>(self, stage: impl FnOnce(S) -> T) -> Outcome<T> {
         match self {
             Self::Wait(waiting, gate) => Outcome::Wait(stage(waiting), gate),
@@ -42,27 +42,28 @@ impl<S> Outcome<S> {
     }
 }
 
-/// What a stage hands over.
+/// The result of a stage.
 pub(crate) enum Handover {
-    /// A token that this issuer's keys could prove, and the request that it came with.
+    /// A token that this issuer's keys could verify, with its request.
     TokenPresented(Box<TokenRequest>, IssuerId),
-    /// A caller whose credential is as good as it can be told without Redis, and what came of its body.
+    /// A caller whose credential is verified as far as possible without Redis, and the part of the body that has
+    /// arrived.
     CallerKnown { pending: Box<PendingBody>, last: bool, body: ArrivedBody },
-    /// A large body of a caller whose key nobody confirmed.
+    /// A large body of a caller whose key is not confirmed.
     KeyUnverified(Box<PendingBody>, ArrivedBody),
-    /// The same, whose key Redis confirmed.
+    /// The same, after Redis confirmed the key.
     KeyVerified(Box<PendingBody>, ArrivedBody),
     /// A request, or the part of it that is judged now.
     Understood(Box<Request>),
-    /// A request that this version of a policy decides on.
+    /// A request on which this version of a policy decides.
     PolicyMissing(Box<Judged>, PolicyVersion),
-    /// The same, once the worker was given the policy.
+    /// The same, after the worker got the policy.
     PolicyLoaded(Box<Judged>),
-    /// An admitted call that waits for a person's word.
+    /// An admitted call that waits for an approval.
     ApprovalMissing(Box<Request>, Box<Grant>),
-    /// An admitted call that a person agreed to.
+    /// An admitted call with an approval.
     ApprovalGranted(Box<Request>, Box<Grant>, Credential, RequiredApproval),
-    /// A request that passes once its credential is there.
+    /// A request that passes once its credential is available.
     Granted(Box<Request>, Box<Grant>, Credential),
     /// The headers went upstream (`split` mode).
     HeadersForwarded(Box<PendingBody>),
@@ -74,7 +75,7 @@ pub(crate) enum Handover {
     ResponseBegan(Box<Forwarded>, ResponseStart),
 }
 
-/// The headers of a request and its token, which nobody proved yet.
+/// The headers of a request and its unverified token.
 #[derive(Debug)]
 pub(crate) struct TokenRequest {
     pub(crate) head: Head,
@@ -83,7 +84,7 @@ pub(crate) struct TokenRequest {
     pub(crate) certificate: Option<PeerCertificate>,
 }
 
-/// A request, what its verdict rests on, and how often it was judged.
+/// A request, the basis of its verdict, and how often it was judged.
 #[derive(Debug)]
 pub(crate) struct Judged {
     pub(crate) request: Box<Request>,
@@ -96,7 +97,7 @@ pub(crate) fn refuse<S>(denial: Denial, turn: &mut Turn<'_>) -> Outcome<S> {
     Outcome::End(turn.refuse(denial))
 }
 
-/// Refuses what its verdict had let pass: on the caller's stream, where it has one.
+/// Refuses a request that its verdict had allowed: on the caller's stream, where it has one.
 pub(crate) fn refuse_granted<S>(
     request: Box<Request>,
     grant: Box<Grant>,
@@ -110,7 +111,7 @@ pub(crate) fn refuse_granted<S>(
     }
 }
 
-/// An event that decides nothing while a call is outstanding.
+/// Handles an event that has no effect while a call is pending.
 pub(crate) fn held<S>(
     event: Event,
     place: &'static str,

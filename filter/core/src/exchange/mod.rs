@@ -1,7 +1,7 @@
 //! One MCP exchange over HTTP, from the request's headers to its audit entry.
 //!
-//! Owns the order in which things are decided. Each stage is a type that holds exactly what is
-//! known by then; an event moves the exchange to its next stage or leaves it where it is.
+//! Owns the order of decisions. Each stage is a type that holds exactly the facts known by then; an event moves the
+//! exchange to its next stage or leaves it in the same one.
 //!
 //! ```text
 //! RequestHeaders ─▶ (VerifyToken ─▶) RequestBody (⇄ VerifyKey) ─▶ Admission ⇄ LoadPolicy ─▶ (Approval ─▶) Credential
@@ -77,11 +77,11 @@ impl Default for Exchange {
 }
 
 impl Exchange {
-    /// Takes one event; says what to do.
+    /// Handles one event; returns what the driver must do.
     ///
-    /// Late, duplicate and unknown call ids change nothing. After [`Event::Closed`] nothing does.
+    /// Late, duplicate and unknown call ids have no effect. After [`Event::Closed`] no event has.
     pub fn step(&mut self, worker: &mut Worker, now: UnixTime, event: Event) -> Step {
-        // Should a transition ever be cut short, what stands here lets nothing pass.
+        // If a transition panics, this stage remains, which lets nothing pass.
         let stage = std::mem::replace(&mut self.stage, Stage::Ended);
         let context = &mut self.context;
         let mut turn = Turn { worker, now, context, effects: Vec::new() };
@@ -95,7 +95,7 @@ impl Exchange {
         Step { effects, gate }
     }
 
-    /// When an open response is to be checked again.
+    /// When an open response must be checked again.
     #[must_use]
     pub fn recheck_due(&self) -> Option<UnixTime> {
         match &self.stage {
@@ -104,8 +104,8 @@ impl Exchange {
         }
     }
 
-    /// Checks whether the caller may still have an open response; [`crate::driver::step::ResponseGate::Replace`] comes of it later if not, and
-    /// then the response has to end.
+    /// Checks whether the caller may still receive an open response. If not, a later step has
+    /// [`crate::driver::step::ResponseGate::Replace`], and the response must end.
     pub fn recheck(&mut self, worker: &mut Worker, now: UnixTime) -> Step {
         let context = &mut self.context;
         let mut turn = Turn { worker, now, context, effects: Vec::new() };
@@ -115,7 +115,8 @@ impl Exchange {
         Step { effects: turn.effects, gate: Gate::Hold }
     }
 
-    /// Of the request's body there are `bytes` now, and more follow. Until its sender is proven, a worker holds only so much.
+    /// `bytes` of the request's body have arrived, and more follow. Until the sender is verified, a worker holds a
+    /// limited amount.
     pub fn receive(&mut self, worker: &mut Worker, now: UnixTime, bytes: usize) -> Step {
         let stage = std::mem::replace(&mut self.stage, Stage::Ended);
         let context = &mut self.context;
@@ -127,16 +128,16 @@ impl Exchange {
         Step { effects, gate }
     }
 
-    /// Whether the headers are held until there is a body.
+    /// Whether the headers are held until the body has arrived.
     #[must_use]
     pub fn awaits_body(&self) -> bool {
         self.stage.awaits_body()
     }
 
-    /// The response that a refusal of this exchange is sent as.
+    /// The response for a refusal of this exchange.
     #[must_use]
     pub fn reply(&self, denial: &Denial) -> LocalReply {
-        // An exchange that never saw headers has no id to show.
+        // An exchange without request headers has no id.
         let request_id = RequestId::new(&self.context.entry.request_id);
         let request_id = request_id.as_ref().map_or("none", RequestId::as_str);
         let Context { entry, sender, era, .. } = &self.context;
@@ -150,11 +151,11 @@ impl Exchange {
         if self.context.is_told_in_message(denial) {
             denial.tell_in_message(sender, requested(entry), &mut reply);
         }
-        // Without the id of a request a 200 answers none: in split mode the head alone may be refused.
+        // A 200 without a request id is no answer: in `split` mode the head alone may be refused.
         if *sender == Sender::Unknown && reply.status == 200 {
             reply.status = 403;
         }
-        // A 200 would be news to nobody: the client would wait for an answer that never comes.
+        // A 200 would tell the client nothing: it would wait for an answer that never comes.
         if self.context.answers == Answers::Elsewhere && reply.status == 200 {
             reply.status = 400;
         }

@@ -1,6 +1,7 @@
-//! A request, as far as its headers and its body tell what it is.
+//! A request, as its headers and its body describe it.
 //!
-//! Owns the facts that the stages hand on: who calls, what is asked for, which part of it is there. Decides nothing.
+//! Owns the facts that stages pass on: the caller, the operation, and the available part of the request. Decides
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,47 +19,47 @@ use crate::mcp::{Body, Message};
 use crate::observed::Watched;
 use crate::route::Selected;
 
-/// A request as far as it can be understood without asking anybody.
+/// A request, as far as it can be parsed without a dependency.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) path: String,
     /// Without its question mark.
     pub(crate) query: Vec<u8>,
-    /// Where the router would take it.
+    /// The destination that the router selected.
     pub(crate) selected: Selected,
-    /// Headers that it has and the upstream sees only if the policy names them.
+    /// Its headers that the upstream gets only if the policy names them.
     pub(crate) strip: Vec<String>,
     pub(crate) identity: PresentedIdentity,
-    /// The client certificate that came with the claim, when certificates count.
+    /// The client certificate of the request, when certificates count.
     pub(crate) certificate: Option<PeerCertificate>,
-    /// Whether the credential is meant for this endpoint.
+    /// Whether the credential is for this endpoint.
     pub(crate) audience: Audience,
     pub(crate) message: Result<Message, Denial>,
-    /// The body that it came in; empty if there is none.
+    /// The body of the request; empty if there is none.
     pub(crate) body: Body,
-    /// What headers say of single arguments, where the era has such headers.
+    /// The values of single arguments in headers, where the era has such headers.
     pub(crate) parameters: Parameters,
-    /// A header that the era asks for and that is missing; HTTP+SSE needs none.
+    /// The refusal because of a missing header that the era requires; HTTP+SSE needs none.
     pub(crate) unmirrored: Option<Denial>,
     /// Sessions and tasks that it refers to.
     pub(crate) bound: Vec<SessionRef>,
     pub(crate) holds: Holds,
-    /// The tool that it calls, where it hangs on what lists showed of that.
+    /// The tool that it calls, when the policy requires that a list showed it.
     pub(crate) watched: Option<Watched>,
-    /// Of what Redis said in this request what they showed: another policy may pin another definition.
+    /// The observation of that tool that Redis reported in this request. Another policy may pin another definition.
     pub(crate) observed: Option<Key>,
     pub(crate) part: RequestPart,
 }
 
 impl Request {
-    /// Whether nothing that it refers to is left to ask for.
+    /// Whether Redis has confirmed every session and task that the request refers to.
     pub(crate) fn holds_all(&self) -> bool {
         let bound = self.bound.is_empty() || self.holds == Holds::Confirmed;
         bound && self.watched.as_ref().is_none_or(|it| self.observed.as_ref() == Some(it.key()))
     }
 }
 
-/// Whether Redis confirmed in this request that the caller holds what the request refers to.
+/// Whether Redis confirmed in this request that the request's sessions and tasks belong to the caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Holds {
     /// Redis was not asked.
@@ -68,40 +69,40 @@ pub(crate) enum Holds {
     Confirmed,
 }
 
-/// By header name; `None` where a header says nothing that can be read.
+/// By header name; `None` for a header whose value cannot be read.
 pub(crate) type Parameters = Option<BTreeMap<String, Option<Vec<u8>>>>;
 
-/// Which part of a request is judged.
+/// The part of a request that is judged.
 #[derive(Debug)]
 pub(crate) enum RequestPart {
     /// All of it.
     Whole,
-    /// The headers (`split` mode); the body is read once they went upstream.
+    /// The headers (`split` mode); the body is read after they were sent upstream.
     Head(Box<PendingBody>),
-    /// The body, whose headers went upstream before.
+    /// The body; its headers were sent upstream before.
     Body,
 }
 
-/// Who calls.
+/// The caller.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) identity: PresentedIdentity,
-    /// The certificate that came with the claim, when certificates count.
+    /// The client certificate of the request, when certificates count.
     pub(crate) certificate: Option<PeerCertificate>,
     pub(crate) audience: Audience,
 }
 
-/// Whether a credential is meant for the endpoint.
+/// Whether a credential is for the endpoint.
 #[derive(Clone, Debug)]
 pub(crate) enum Audience {
-    /// It is, or its kind names none.
+    /// It is, or its kind names no endpoint.
     Fits,
-    /// This token is not meant for the path of the request. A client of HTTP+SSE posts to another path than the one
-    /// that its token is for; the policy says which two belong together.
+    /// The token is for another path. A client of HTTP+SSE posts to another path than its token's; the policy says
+    /// which two belong together.
     Elsewhere(Rc<VerifiedToken>),
 }
 
-/// The body of a request whose sender is not proven yet, as far as it is here.
+/// The body of an unverified sender's request, as far as it has arrived.
 pub(crate) enum ArrivedBody {
     Awaited,
     Whole(Vec<u8>),
@@ -109,7 +110,7 @@ pub(crate) enum ArrivedBody {
 }
 
 impl ArrivedBody {
-    /// What the next stage is told of it.
+    /// The event for the next stage.
     pub(crate) fn event(self) -> Option<Event> {
         match self {
             Self::Awaited => None,
@@ -120,7 +121,7 @@ impl ArrivedBody {
 }
 
 impl fmt::Debug for ArrivedBody {
-    /// Its length, and nothing of what a client wrote in it.
+    /// Its length, without the client's content.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Awaited => f.write_str("Awaited"),
@@ -130,18 +131,18 @@ impl fmt::Debug for ArrivedBody {
     }
 }
 
-/// A request whose body is awaited.
+/// A request whose body has not arrived completely.
 #[derive(Debug)]
 pub(crate) struct PendingBody {
     pub(crate) head: Head,
     pub(crate) caller: Caller,
-    /// What the headers already rule out.
+    /// The refusal that the headers already require.
     pub(crate) fault: Option<Denial>,
     pub(crate) part: RequestPart,
     pub(crate) authentication: Authentication,
 }
 
-/// Whether Redis confirmed the key in this request, before its body is parsed.
+/// Whether Redis confirmed the key in this request, before the body is parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Authentication {
     Unasked,
@@ -149,24 +150,24 @@ pub(crate) enum Authentication {
 }
 
 impl PendingBody {
-    /// Of a request with these headers; what is wrong with them is not known yet.
+    /// A request with these headers, before their faults are known.
     pub(crate) fn new(head: Head, caller: Caller) -> Self {
         let (part, authentication) = (RequestPart::Whole, Authentication::Unasked);
         Self { head, caller, fault: None, part, authentication }
     }
 
-    /// Whether Redis vouched for the caller in this request: by the headers in `split` mode, or before a large body.
+    /// Whether Redis confirmed the caller in this request: on the headers in `split` mode, or before a large body.
     pub(crate) fn is_admitted(&self) -> bool {
         matches!(self.part, RequestPart::Body) || self.authentication == Authentication::Confirmed
     }
 
-    /// The same, of a caller whose key Redis confirmed.
+    /// The same, for a caller whose key Redis confirmed.
     pub(crate) fn authenticated(mut self: Box<Self>) -> Box<Self> {
         self.authentication = Authentication::Confirmed;
         self
     }
 
-    /// Whether nothing has gone upstream.
+    /// Whether no part of the request was sent upstream.
     pub(crate) fn holds_headers(&self) -> bool {
         match self.part {
             RequestPart::Whole => true,

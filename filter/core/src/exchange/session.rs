@@ -1,7 +1,6 @@
-//! Sessions and tasks that a request refers to, and whose they are.
+//! Sessions and tasks that a request refers to, and their owners.
 //!
-//! Owns how they are named: in a request, and in Redis. A binding is a guard of the admission, so that checking it
-//! costs no round trip.
+//! Owns their names: in a request, and in Redis. The admission script checks bindings, so a check costs no round trip.
 
 use std::time::Duration;
 
@@ -14,11 +13,11 @@ use crate::http::query;
 use crate::id::OrgId;
 use crate::mcp::{Message, Operation, headers};
 
-/// A task is answered as unknown when nobody used it for so long. Of a session, the policy says how long that is:
-/// clients open a new one.
+/// A task counts as unknown when it was not used for this time. The policy has that time for sessions, because clients
+/// open a new one.
 pub(crate) const TASK_IDLE: Duration = Duration::from_secs(7 * 86_400);
 
-/// What refers to something that a server handed out.
+/// A reference to an object that a server created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SessionRef {
     /// A session of the legacy era, by `Mcp-Session-Id` or by the query of HTTP+SSE.
@@ -27,21 +26,21 @@ pub(crate) enum SessionRef {
     Task(String),
 }
 
-/// Whose it is.
+/// The owner.
 #[derive(Clone, Debug)]
 pub(crate) struct Owner {
     pub(crate) org: OrgId,
     /// [`crate::auth::Identity::holder`].
     pub(crate) name: String,
-    /// After which time without use its sessions are forgotten.
+    /// The time without use after which its sessions are forgotten.
     pub(crate) idle: Duration,
 }
 
 impl SessionRef {
-    /// Everything bound that a request refers to.
+    /// All sessions and tasks that a request refers to.
     pub(crate) fn named_by(head: &Head, message: &Message) -> Result<Vec<Self>, Denial> {
         let mut bound = Vec::new();
-        // A modern request has no session: the header means nothing there and does not go upstream.
+        // A modern request has no session: the header has no meaning and is not forwarded.
         if !headers::is_modern(head) {
             match head.values("mcp-session-id").as_slice() {
                 [] => {}
@@ -61,7 +60,7 @@ impl SessionRef {
         Ok(bound)
     }
 
-    /// What the admission must find for `owner` to own it, of a request to `path`.
+    /// The guard which confirms that `owner` owns it, for a request to `path`.
     pub(crate) fn guard(&self, org: &OrgId, path: &str, owner: &str) -> Guard {
         Guard { key: self.key(org, path), expected: Expected::Revision(owner.to_owned()) }
     }
@@ -74,7 +73,7 @@ impl SessionRef {
         }
     }
 
-    /// How it is told that somebody is not the owner: as if it did not exist.
+    /// The refusal of a caller who is not the owner: the same as for an id that does not exist.
     pub(crate) fn unknown(&self) -> Denial {
         match self {
             Self::Session(_) => Denial::UnknownSession,
@@ -97,7 +96,7 @@ impl SessionRef {
         Key::binding(org.as_str(), self.kind(), &self.digest(path))
     }
 
-    /// Of the path that the id is used at, and of the id: another server may choose the same one.
+    /// A digest of the path and of the id: another server may create the same id.
     fn digest(&self, path: &str) -> String {
         let (Self::Session(id) | Self::Task(id)) = self;
         let digest = Sha256::new_with_prefix(path).chain_update([0]).chain_update(id);
@@ -108,8 +107,8 @@ impl SessionRef {
 /// The session id in the query of a POST to an HTTP+SSE server; SDKs use either name.
 ///
 /// # Errors
-/// [`Denial::NotOneMessage`] for a second one, and for a name that only some servers would read as one of these: what
-/// is checked must be what the upstream finds.
+/// [`Denial::NotOneMessage`] for a second one, and for a name that only some servers would read as one of these:
+/// Portcullis and the upstream must use the same id.
 pub(crate) fn session_of(query: &[u8]) -> Result<Option<String>, Denial> {
     const FAULT: Denial = Denial::NotOneMessage("The query must name a session plainly and once");
     const NAMES: [&[u8]; 2] = [b"sessionId", b"session_id"];

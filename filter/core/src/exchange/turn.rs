@@ -1,7 +1,7 @@
-//! One turn of the machine: the memory that it may use, the time, what every stage adds to, and what is to be done.
+//! One turn of the state machine: the worker's memory, the time, the context of all stages, and the effects.
 //!
-//! Owns the notes of an exchange (its audit entry, how its client is addressed) and the effects that all stages have
-//! in common. Holds no stage's own state.
+//! Owns the context of an exchange (its audit entry, the form of responses to its client) and the effects that all
+//! stages share. Holds no stage's own state.
 
 use portcullis_redis_lua::{Admit, AdmitReply, Key, Stamp, WindowState};
 
@@ -28,7 +28,7 @@ use crate::unproven::HeldBytes;
 use crate::vault::EchoMask;
 use crate::worker::{WentBack, Worker};
 
-/// One turn of the machine: the memory it may use, the time, and what it wants done.
+/// One turn of the state machine: the worker's memory, the time, and the requested effects.
 pub(crate) struct Turn<'a> {
     pub(crate) worker: &'a mut Worker,
     pub(crate) now: UnixTime,
@@ -36,83 +36,83 @@ pub(crate) struct Turn<'a> {
     pub(crate) effects: Vec<Effect>,
 }
 
-/// What every stage adds to: the audit entry, and how to address the client.
+/// The context that every stage updates: the audit entry, and the form of responses to the client.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) entry: Entry,
-    /// When the request is held. It stays so when the configuration changes meanwhile: the driver relies on it, too.
+    /// When the request is held. A new configuration does not change it, because the driver relies on it as well.
     pub(crate) mode: Mode,
-    /// What the credential is remembered by, when there is one.
+    /// The digest by which the worker remembers the credential, if there is one.
     pub(crate) proof: Option<CredentialDigest>,
-    /// What the attempt to verify it was paid with, until that is settled.
+    /// What paid for the attempt to verify it, until the attempt is settled.
     pub(crate) attempt: Attempt,
-    /// Looks for the connector's credential in the answer.
+    /// Searches the response for the connector's credential.
     pub(crate) echo: Option<Box<EchoMask>>,
-    /// When the connector's credential was read that went upstream.
+    /// When the forwarded connector credential was read.
     pub(crate) credential_read: Option<UnixTime>,
-    /// The caller's token, where an authorization server may be asked for another one.
+    /// The caller's token, when the connector exchanges it at an authorization server.
     pub(crate) token: Option<PresentedToken>,
-    /// The stream that this exchange is counted as.
+    /// The slot in the count of open streams.
     pub(crate) slot: Option<Slot>,
     pub(crate) next_call: CallId,
-    /// Where the intent of the call was to be appended.
+    /// The stream in Redis to which the intent of the call was appended.
     pub(crate) intents: Option<Key>,
     pub(crate) sender: Sender,
     pub(crate) era: Era,
     pub(crate) answers: Answers,
-    /// The page that asked, when it may.
+    /// The origin of the page that sent the request, if it may call.
     pub(crate) origin: Option<String>,
-    /// Where a client that has no token learns how to get one.
+    /// How a client without a token gets one.
     pub(crate) hint: Option<Hint>,
     pub(crate) sent: Sent,
-    /// What a refused client reads.
+    /// The format of a refusal.
     pub(crate) error_format: ErrorFormat,
-    /// Whether the caller is who it says.
+    /// Whether the caller's identity is confirmed.
     pub(crate) identity: CallerIdentity,
-    /// What it is told of its windows, once Redis has spoken.
+    /// The headers about its windows, after Redis has answered.
     pub(crate) rate_limit: RateLimitHeaders,
-    /// What is held of a body whose sender has proved nothing.
+    /// The held bytes of an unverified sender's body.
     pub(crate) share: HeldBytes,
-    /// What is held of any other one.
+    /// The held bytes of a verified sender's body.
     pub(crate) kept: usize,
 }
 
-/// In which form a refusal for a limit is told.
+/// The format of a refusal because of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorFormat {
     /// As a JSON-RPC error.
     JsonRpc,
-    /// As problem details (RFC 9457), which the client asked for by name.
+    /// As problem details (RFC 9457), which the client accepts explicitly.
     Problem,
-    /// As a message of status 200, where the caller is proven and the era is the legacy one.
+    /// As a message of status 200, when the caller is verified and the era is legacy.
     Message,
 }
 
-/// Whether the caller is who it says.
+/// Whether the caller's identity is confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallerIdentity {
-    /// Nobody said so yet.
+    /// It is not confirmed yet.
     Claimed,
-    /// Redis confirmed in this request what vouches for it, or something else may stand for that.
+    /// Redis confirmed the credential in this request, or the failover rules allow it without Redis.
     Confirmed,
 }
 
-/// Where the client looks for the answer to its message.
+/// Where the client expects the answer to its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answers {
     /// In the response to the request.
     Here,
-    /// On another stream (HTTP+SSE): of this response it takes the status alone.
+    /// On another stream (HTTP+SSE): the client uses only the status of this response.
     Elsewhere,
 }
 
-/// What of the request went upstream.
+/// The part of the request that was sent upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     Nothing,
-    /// The headers (`split` mode); the body is not judged yet, and has to stay as long as they say.
+    /// The headers (`split` mode); the body is not judged yet, and must keep the length in them.
     Headers,
-    /// The same, without a length: the body may become another one.
+    /// The same, without a length: the body may change.
     HeadersWithoutLength,
 }
 
@@ -125,7 +125,7 @@ impl Context {
 }
 
 impl Turn<'_> {
-    /// Asks for a call; its outcome comes back under the id.
+    /// Starts a call; its outcome arrives under the id.
     pub(crate) fn start(&mut self, call: DependencyCall) -> CallId {
         let id = self.context.next_call;
         self.context.next_call = id.next();
@@ -139,13 +139,13 @@ impl Turn<'_> {
         Gate::Request(RequestGate::Refuse(denial))
     }
 
-    /// The response must not pass: a refusal takes its place.
+    /// Replaces a response that must not pass with a refusal.
     pub(crate) fn replace(&mut self, denial: Denial) -> Gate {
         self.note(&denial);
         Gate::Response(ResponseGate::Replace(denial))
     }
 
-    /// Notes what Redis said of the windows: for the client, and what people alert on.
+    /// Records the states of the windows from Redis: for the client, and for alerts.
     pub(crate) fn tell(&mut self, quotas: &[Quota], states: &[WindowState]) {
         let raised = quotas.iter().zip(states).filter(|(_, state)| state.raised);
         let alerts = raised.map(|(quota, state)| AuditEvent::BudgetAlert {
@@ -161,7 +161,7 @@ impl Turn<'_> {
         self.context.rate_limit = RateLimitHeaders::of(quotas, states);
     }
 
-    /// Writes down why.
+    /// Records the reason in the audit entry.
     pub(crate) fn note(&mut self, denial: &Denial) {
         let era = self.context.era;
         let entry = &mut self.context.entry;
@@ -173,7 +173,7 @@ impl Turn<'_> {
         self.settle_attempt(denial);
     }
 
-    /// A refusal settles what the attempt to verify the credential was paid with: work that was done stays paid.
+    /// A refusal settles what paid for the attempt to verify the credential: work that was done stays paid.
     pub(crate) fn settle_attempt(&mut self, denial: &Denial) {
         let attempt = std::mem::take(&mut self.context.attempt);
         let address = &self.context.entry.client_address;
@@ -187,7 +187,7 @@ impl Turn<'_> {
                     throttle.unattempted(address, attempt);
                 }
             }
-            // Whether the credential holds is open, and the dependency had work with it.
+            // The credential is not verified, and the dependency had work with it.
             Denial::Unavailable(
                 _,
                 CallFailure::TimedOut | CallFailure::Disconnected | CallFailure::Unreadable,
@@ -196,7 +196,7 @@ impl Turn<'_> {
         }
     }
 
-    /// The credential holds.
+    /// Records that the credential is valid.
     pub(crate) fn proven(&mut self) {
         let attempt = std::mem::take(&mut self.context.attempt);
         if let Some(proof) = self.context.proof {
@@ -205,9 +205,9 @@ impl Turn<'_> {
         }
     }
 
-    /// A response arrived although the request did not pass: the proxy itself answers, say because the
-    /// body did not come in time, and that goes on. In `split` mode the upstream may be the reason; what it
-    /// answers itself before its request is judged does not.
+    /// Handles a response that arrives although the request did not pass: Envoy itself answers, for example because the
+    /// body did not arrive in time, and that response passes. In `split` mode the upstream may be the cause; its own
+    /// response before its request is judged does not pass.
     pub(crate) fn proxy_answers(&mut self, event: &Event, rule: &str) -> Gate {
         if let (Event::ResponseHead(head), Sent::Headers | Sent::HeadersWithoutLength) =
             (event, self.context.sent)
@@ -233,7 +233,7 @@ impl Turn<'_> {
         self.passes_by(event, rule)
     }
 
-    /// The same, of an answer that goes on as it is.
+    /// The same, for a response that passes unchanged.
     pub(crate) fn passes_by(&mut self, event: &Event, rule: &str) -> Gate {
         let entry = &mut self.context.entry;
         entry.status = AuditStatus::Error.name();
@@ -243,8 +243,8 @@ impl Turn<'_> {
         after_end(event)
     }
 
-    /// What every response carries: the request's id, which ties it to its audit entry, and leave for
-    /// the page to read it. What was refused before it was a request has no id.
+    /// Marks every response with the request's id, which is also in the audit entry, and with the CORS headers for the
+    /// page. A request that Envoy refused before this filter has no id.
     pub(crate) fn mark_response(&mut self) {
         let cors = self.context.origin.iter().flat_map(|origin| cors::headers(origin));
         let cors = cors.map(|(name, value)| Effect::SetResponseHeader { name, value });
@@ -259,10 +259,10 @@ impl Turn<'_> {
         }
     }
 
-    /// Takes note of the state that a reply was made of.
+    /// Checks and records the state on which a reply is based.
     ///
     /// # Errors
-    /// Nothing may be decided on it.
+    /// Nothing may be decided on this state.
     pub(crate) fn witness(&mut self, org: &OrgId, stamp: Option<&Stamp>) -> Result<(), WentBack> {
         if let Some(apart) = stamp.and_then(|stamp| self.worker.compare_clocks(self.now, stamp)) {
             let apart = u64::try_from(apart.as_millis()).unwrap_or(u64::MAX);
@@ -275,7 +275,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Refuses, and says so to who can do something about it.
+    /// Refuses, and reports it to the operator.
     pub(crate) fn note_went_back(&mut self, org: &OrgId, why: WentBack) -> Denial {
         if self.worker.reports(org, &why) {
             let (what, seen, now) = match why {
@@ -297,7 +297,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Redis answered an admission: what it confirmed may serve when it cannot.
+    /// Redis answered an admission: records what it confirmed, for operation without Redis.
     pub(crate) fn confirm(&mut self, admit: &Admit, reply: &AdmitReply) {
         if self.degraded_redis().is_some() {
             self.worker.failover.confirm(self.now, admit, reply);
@@ -316,7 +316,7 @@ impl Turn<'_> {
         }
     }
 
-    /// A dependency answered again.
+    /// Records that a dependency answered again.
     pub(crate) fn note_recovered(&mut self, dependency: Dependency) {
         if let Some(length) = self.worker.failover.recovered(dependency, self.now) {
             let after_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
@@ -334,7 +334,7 @@ impl Turn<'_> {
     }
 }
 
-/// A response passes; a request, of which more may come in, does not.
+/// A response passes; a request, whose body may still arrive, does not.
 pub(crate) fn after_end(event: &Event) -> Gate {
     match event {
         Event::ResponseHead(_) | Event::ResponseBody { .. } => Gate::Response(ResponseGate::Pass),

@@ -1,7 +1,7 @@
-//! Header lines as they came.
+//! Header lines as received.
 //!
-//! Owns how they are kept: in one piece of memory, since a request has a dozen of them or more, of which
-//! hardly any is looked at. Knows no name.
+//! Owns their storage: one piece of memory, because a request has a dozen headers or more, and few of them are read.
+//! Knows no name.
 
 /// Header lines: names in lower case and values, in order.
 #[derive(Clone, Default)]
@@ -11,7 +11,7 @@ pub struct Headers {
     lines: Vec<Line>,
 }
 
-/// Where a header line is.
+/// The position of a header line.
 #[derive(Clone, Copy)]
 struct Line {
     /// The kind of its name.
@@ -21,8 +21,8 @@ struct Line {
     end: u32,
 }
 
-/// A name's length and first letters: a request is asked for some forty names, and this tells nearly all that it has not from
-/// those that it has, without a look at the text.
+/// A name's length and first letters. Some forty names are looked up in a request; this comparison rules out nearly all
+/// absent ones without reading the text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Kind(u32);
 
@@ -68,11 +68,11 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
         let pairs = pairs.into_iter();
         let (least, _) = pairs.size_hint();
-        // Names and values are some forty bytes long together.
+        // A name and its value have about forty bytes together.
         let (text, lines) =
             (Vec::with_capacity(least.saturating_mul(40)), Vec::with_capacity(least));
         let mut headers = Self { text, lines };
-        // No request has 4 GB of headers; of one that had, the rest would be empty.
+        // No request has 4 GB of headers; if one had, the rest would be empty.
         let place = |text: &Vec<u8>| u32::try_from(text.len()).unwrap_or(u32::MAX);
         for (name, value) in pairs {
             let kind = Kind::of(name.as_ref());

@@ -1,9 +1,8 @@
-//! Sessions and tasks belong to who opened them (MCP: a session is not an authentication).
+//! Binds sessions and tasks to the caller who opened them (MCP: a session is not an authentication).
 //!
-//! Owns what is bound, to whom, and for how long. A binding is a guard of the admission, so that
-//! checking it costs no round trip; making one costs two, when a session or a task is opened: across
-//! organisations, which may share a server, and within the one. Nobody waits for one that is kept for
-//! longer, or ended.
+//! Owns what is bound, to which caller, and for how long. The admission script checks bindings, so a check costs no
+//! round trip. A new binding costs two round trips, when a session or a task is opened: one across organisations, which
+//! may share a server, and one within the organisation. The exchange does not wait when a binding is extended or ended.
 
 use std::time::Duration;
 
@@ -14,10 +13,10 @@ use crate::exchange::grant::Grant;
 use crate::exchange::session::{Owner, SessionRef, TASK_IDLE};
 use crate::exchange::turn::Turn;
 
-/// Each worker keeps what is used for longer once in this part of the time that it would be forgotten after.
+/// Each worker extends a used binding once in this part of its lifetime.
 const KEPT_IN: u32 = 12;
 
-/// Something that is being bound. Nobody is told its id before that.
+/// A binding in progress. The client does not get the id before it is bound.
 #[derive(Debug)]
 pub(crate) struct Claim {
     bound: SessionRef,
@@ -28,28 +27,28 @@ pub(crate) struct Claim {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OwnerLookup {
-    /// Whether another organisation has it.
+    /// Checks that no other organisation has the id.
     Organisation,
-    /// Whether another caller of the same one has it.
+    /// Checks that no other caller of the organisation has the id.
     Caller,
 }
 
-/// What became of a claim.
+/// The result of a claim.
 #[derive(Debug)]
 pub(crate) enum Claimed {
-    /// It is not settled yet.
+    /// Redis has not answered yet.
     Open(Claim),
-    /// It is the caller's.
+    /// The id is bound to the caller.
     Bound,
-    /// It is another caller's.
+    /// The id is bound to another caller.
     Foreign(SessionRef),
-    /// Redis did not say.
+    /// Redis gave no usable answer.
     Failed(SessionRef, CallFailure),
 }
 
 impl Claim {
-    /// Asks Redis to bind it to `owner`, for requests to `path`. The binding within the organisation
-    /// is only made once no other organisation has it: by that key alone the admission goes.
+    /// Asks Redis to bind it to `owner`, for requests to `path`. The binding within the organisation is made only after
+    /// no other organisation has the id: the admission checks that key alone.
     pub(crate) fn start(bound: SessionRef, path: &str, owner: &Owner, turn: &mut Turn<'_>) -> Self {
         let (key, life) = (bound.owner(path), bound.idle(owner));
         let bind = Bind { key, holder: owner.org.to_string(), life };
@@ -93,8 +92,7 @@ impl Claim {
     }
 }
 
-/// What a request that passes refers to is used: asks Redis to keep it for longer, unless this worker did a while
-/// ago.
+/// Extends the bindings of a request that passes, unless this worker did so a while ago.
 pub(crate) fn keep(bound: &[SessionRef], path: &str, grant: &Grant, turn: &mut Turn<'_>) {
     if bound.is_empty() || turn.worker.config.redis.is_none() {
         return;
@@ -106,7 +104,7 @@ pub(crate) fn keep(bound: &[SessionRef], path: &str, grant: &Grant, turn: &mut T
         let keys = alike.map(|bound| (bound.key(&owner.org, path), bound.owner(path)));
         let keys = keys.filter(|(key, _)| turn.worker.keeps(key, every, turn.now));
         let (keys, others): (Vec<_>, Vec<_>) = keys.unzip();
-        // Each lies in a slot of its own.
+        // Each key may be in a different slot, so each needs its own call.
         for key in others {
             let (keys, holder) = (vec![key], owner.org.to_string());
             turn.start(DependencyCall::Bind(Keep { keys, holder, life }.call()));
@@ -118,7 +116,7 @@ pub(crate) fn keep(bound: &[SessionRef], path: &str, grant: &Grant, turn: &mut T
     }
 }
 
-/// The server ended `bound`: asks Redis to forget it.
+/// The server ended `bound`: asks Redis to delete the binding.
 pub(crate) fn end(bound: &SessionRef, path: &str, owner: &Owner, turn: &mut Turn<'_>) {
     let (keys, name) = (vec![bound.key(&owner.org, path)], owner.name.clone());
     turn.start(DependencyCall::Bind(Keep { keys, holder: name, life: Duration::ZERO }.call()));

@@ -1,8 +1,8 @@
-//! What a call costs once its answer is known.
+//! The costs of a call that are known only with its response.
 //!
-//! Owns the charge for rows, which are counted after the admission. Nobody waits for it: a window
-//! may be overdrawn by what one answer costs, and later calls wait until it has recovered. An answer
-//! that was not seen here may be read on another stream, so it costs the most that it may.
+//! Owns the charge for rows, which are counted after the admission. The exchange does not wait for it: a window may be
+//! overdrawn by the cost of one response, and later calls wait until it has recovered. A response on another stream is
+//! not seen here, so it costs the maximum.
 
 use portcullis_redis_lua::Window;
 use serde_json::Value;
@@ -14,17 +14,17 @@ use crate::mcp::Operation;
 use crate::mcp::outcome::ToolOutcome;
 use crate::policy::{Cap, Cost};
 
-/// So many rows an answer costs that was not seen, where nothing says how many it may have.
+/// The assumed rows of an unseen response without a known maximum.
 const MOST_ROWS: u64 = 1_000;
 
-/// What is still to be paid.
+/// The charge that is still due.
 #[derive(Debug)]
 pub(crate) struct RowCharge {
     /// Credits per row; zero once they are charged.
     row_price: u64,
-    /// The most rows that the answer may have.
+    /// The most rows that the response may have.
     most: u64,
-    /// Where they are drawn.
+    /// The windows from which it is drawn.
     windows: Vec<Window>,
 }
 
@@ -38,7 +38,7 @@ impl RowCharge {
         }
     }
 
-    /// Charges the rows of `outcome`, if it is one, once.
+    /// Charges the rows of `outcome`, if it has any, once.
     pub(crate) fn charge(&mut self, outcome: ToolOutcome, turn: &mut Turn<'_>) {
         match outcome {
             ToolOutcome::Unseen => {}
@@ -47,7 +47,7 @@ impl RowCharge {
         }
     }
 
-    /// Charges what an answer may cost at most that is read elsewhere, if it is not charged yet.
+    /// Charges the maximum for a response that arrives elsewhere, unless it is charged already.
     pub(crate) fn charge_unseen(&mut self, turn: &mut Turn<'_>) {
         self.rows(self.most, turn);
     }
@@ -67,7 +67,7 @@ impl RowCharge {
     }
 }
 
-/// How many rows the call may ask for: what it asked for, or what its tool is capped at.
+/// How many rows the call may return: the number in its arguments, or the cap of its tool.
 fn most(grant: &Grant, operation: &Operation) -> Option<u64> {
     let Operation::CallTool(call) = operation else { return None };
     let access = grant.policy.access(&grant.principal.role, &grant.connector);

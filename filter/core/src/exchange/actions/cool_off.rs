@@ -1,8 +1,8 @@
-//! Calls of callers that do not back off: answered here, without Redis.
+//! Refusals of calls of callers that do not back off, without Redis.
 //!
-//! Owns what is still written down about them: the call that starts an episode and the first one after it, which
-//! says how many were refused between. All of them are counted. Who does not back off is
-//! [`crate::limit::cool_off`]'s business.
+//! Owns which of these calls get an audit entry: the call that starts an episode and the first one after it, which has
+//! the number of refusals between. All of them are counted. [`crate::limit::cool_off`] decides which callers do not
+//! back off.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(crate) fn refusal(request: &Request, grant: &Grant, turn: &mut Turn<'_>) -> 
     Some(CoolOff::Audited(denial))
 }
 
-/// A call found a window used up: the refusal that it gets.
+/// The refusal of a call that found a window used up.
 pub(crate) fn limited(
     request: &Request,
     grant: &Grant,
@@ -73,7 +73,7 @@ pub(crate) fn limited(
     }
 }
 
-/// An episode starts; `least` is how long the call would have to wait anyway.
+/// Starts an episode; `least` is how long the call would have to wait anyway.
 fn start(cooling: &Cooling, least: Duration, turn: &mut Turn<'_>) -> Denial {
     let rule = cooling.reason.rule();
     let for_ms = ceil_ms(cooling.rest);
@@ -82,7 +82,7 @@ fn start(cooling: &Cooling, least: Duration, turn: &mut Turn<'_>) -> Denial {
     Denial::Limited { limit, cause, retry_after: cooling.rest.max(least) }
 }
 
-/// Refuses without an audit entry, unless something of the request went upstream before.
+/// Refuses without an audit entry, unless a part of the request was sent upstream before.
 fn refuse_unwritten(cooling: &Cooling, turn: &mut Turn<'_>) -> CoolOff {
     let limit = cooling.reason.rule().into();
     let denial =

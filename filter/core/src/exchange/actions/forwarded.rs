@@ -1,6 +1,6 @@
-//! What went upstream.
+//! A request that was sent upstream.
 //!
-//! Owns what has to be known of a request when its response comes: who asked, for what, and what of the answer they may
+//! Owns the facts that its response needs: the caller, the operation, and the parts of the response that the caller may
 //! see.
 
 use super::charge_rows::RowCharge;
@@ -14,7 +14,7 @@ use crate::exchange::turn::{Answers, Turn};
 use crate::id::PolicyName;
 use crate::mcp::{Operation, Sender};
 
-/// What was asked for, by whom, and what of the answer they may see.
+/// The operation, its caller, and the parts of the response that the caller may see.
 #[derive(Debug)]
 pub(crate) struct Forwarded {
     pub(crate) operation: Operation,
@@ -24,23 +24,23 @@ pub(crate) struct Forwarded {
     /// The sessions that end if the server agrees.
     pub(crate) ends: Vec<SessionRef>,
     pub(crate) connector: PolicyName,
-    /// Where the request went.
+    /// The path of the request.
     pub(crate) path: String,
-    /// Where a client of HTTP+SSE posts to.
+    /// The path to which a client of HTTP+SSE posts.
     pub(crate) messages: Option<String>,
-    /// Response headers that pass besides those that every answer may have.
+    /// Response headers that pass in addition to those that every response may have.
     pub(crate) response_headers: Vec<String>,
-    /// The request was refused, and something else went up in its place: its entry is settled.
+    /// The request was refused, and another message was sent instead: its audit entry is complete.
     pub(crate) refused: bool,
-    /// The credential that the upstream was given.
+    /// The credential that the upstream received.
     pub(crate) credential: Option<CallerCredential>,
     pub(crate) row_charge: RowCharge,
-    /// What its response rests on, as long as it is open.
+    /// The recheck of its response while that is open.
     pub(crate) recheck: Option<Box<Recheck>>,
 }
 
 impl Forwarded {
-    /// What `operation` asked for, by what it was granted.
+    /// The facts of `operation` and its grant.
     pub(crate) fn new(operation: Operation, path: String, grant: &Grant) -> Self {
         let connector = grant.policy.connectors.get(&grant.connector);
         let principal = &grant.principal;
@@ -65,7 +65,7 @@ impl Forwarded {
         }
     }
 
-    /// The same, of a request that refers to these; one that ends a session ends them.
+    /// The same, for a request that refers to these sessions; a request that ends a session ends them.
     pub(crate) fn ending(mut self, bound: Vec<SessionRef>) -> Self {
         if self.operation == Operation::EndSession {
             self.ends = bound;
@@ -73,7 +73,7 @@ impl Forwarded {
         self
     }
 
-    /// What its client waits for.
+    /// The form of response that its client expects.
     pub(crate) fn expected(&self, turn: &Turn<'_>) -> Expected {
         match (&turn.context.sender, turn.context.answers, &self.operation) {
             (Sender::Request(_), Answers::Here, _) | (_, _, Operation::Listen) => {
@@ -86,7 +86,7 @@ impl Forwarded {
     }
 }
 
-/// How a response begins.
+/// The start of a response.
 pub(crate) struct ResponseStart {
     pub(crate) status: u16,
     pub(crate) session_id: Vec<u8>,

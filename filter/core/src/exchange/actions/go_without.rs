@@ -1,7 +1,7 @@
-//! Going on without a dependency, where the operator said so.
+//! Operation without a dependency, where the operator allows it.
 //!
-//! Owns which verdicts may stand without it, and that every entry decided so says it. How far a
-//! worker may go is [`crate::resilience::failover`]'s business.
+//! Owns which verdicts are valid without the dependency, and marks every such audit entry.
+//! [`crate::resilience::failover`] decides how far a worker may go.
 
 use portcullis_redis_lua::Admit;
 
@@ -15,7 +15,7 @@ use crate::id::OrgId;
 use crate::resilience::failover::WithoutRedis;
 use crate::vault::CachedSecret;
 
-/// What becomes of a verdict that Redis did not confirm; `None` where it must.
+/// The outcome of a verdict that Redis did not confirm; `None` where Redis must confirm it.
 pub(crate) fn without_redis(
     (org, admit): (&OrgId, &Admit),
     verdict: Verdict,
@@ -24,12 +24,12 @@ pub(crate) fn without_redis(
     let degraded = turn.degraded_redis()?;
     let decided = match verdict {
         Verdict::Open | Verdict::NeedsPolicy(_) => return None,
-        // The record that does not vouch for the caller may have been replaced since.
+        // The record may have been replaced since with one that accepts the caller.
         Verdict::Refused(Denial::Unauthenticated(failure)) if !failure.proves_holder() => {
             return None;
         }
         Verdict::Refused(denial) => Err(denial),
-        // A person's word is taken once, and only Redis knows whether it was.
+        // An approval is used once, and only Redis knows whether it was used.
         Verdict::Allowed(grant) if grant.required_approval.is_some() => return None,
         Verdict::Allowed(grant) => Ok(grant),
     };
@@ -38,7 +38,7 @@ pub(crate) fn without_redis(
         (WithoutRedis::Unconfirmed, _) => return None,
         (WithoutRedis::Limited(full), Ok(grant)) => {
             let quota = grant.quotas.get(full.window)?;
-            // Of a share so small that the call never fits, no time is told.
+            // When the share is so small that the call never fits, there is no time to wait for.
             let (limit, retry_after) = (quota.name.as_str().into(), full.retry_after?);
             let cause = Box::new(LimitCause::window(quota, now.after(retry_after)));
             Err(Denial::Limited { limit, cause, retry_after })
@@ -50,13 +50,13 @@ pub(crate) fn without_redis(
     Some(decided)
 }
 
-/// The credential that could not be read again, if it may still be used.
+/// The credential that could not be renewed, if it may still be used.
 pub(crate) fn without_vault(
     credential: &CallerCredential,
     why: CallFailure,
     turn: &mut Turn<'_>,
 ) -> Option<Injected> {
-    // Otherwise Vault is there and does not give it: it was taken away.
+    // Otherwise Vault is available and refuses the credential: it is no longer valid.
     if !why.leaves_credential_open() {
         return None;
     }

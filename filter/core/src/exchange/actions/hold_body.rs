@@ -1,6 +1,6 @@
-//! Bodies that wait in memory.
+//! Bodies in memory.
 //!
-//! Owns how much a worker holds: of bodies whose sender has proved nothing, and of those that it keeps itself.
+//! Owns how much a worker holds: bodies of unverified senders, and bodies that the filter itself keeps.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use crate::denial::{Denial, LimitCause};
 use crate::driver::event::Head;
 use crate::exchange::turn::Turn;
 
-/// Before a full worker takes more of a body that nobody vouches for.
+/// The wait for a client whose body a full worker cannot take.
 const FULL_FOR: Duration = Duration::from_secs(1);
 
-/// In `split` mode the headers wait for an answer and Envoy holds what comes of the body meanwhile, unseen by the
-/// filter. It has its share beforehand: what the request announces, or all that a body may be.
+/// In `split` mode, the headers wait for an answer and Envoy holds the body meanwhile, invisible to the filter. The
+/// memory is reserved before: the announced length, or the maximum of a body.
 ///
 /// # Errors
-/// There is no room.
+/// There is no memory left.
 pub(crate) fn reserve_unseen(head: &Head, turn: &mut Turn<'_>) -> Result<(), Denial> {
     let announced = head
         .single("content-length")
@@ -26,11 +26,11 @@ pub(crate) fn reserve_unseen(head: &Head, turn: &mut Turn<'_>) -> Result<(), Den
     hold(bytes.min(config.unproven.per_source).min(config.unproven.total), turn)
 }
 
-/// How many bytes of unfinished bodies a worker keeps in its own memory, which never shrinks and is 1 GiB at most. Their
-/// callers are confirmed (`split` mode).
+/// How many bytes of unfinished bodies of verified callers a worker keeps in its own memory (`split` mode). That memory
+/// never shrinks and is 1 GiB at most.
 const MOST_KEPT: usize = 256 << 20;
 
-/// In `split` mode the filter keeps the body, of which there are `bytes` now.
+/// Records that the filter keeps the body in `split` mode, which has `bytes` now.
 pub(crate) fn keep(bytes: usize, turn: &mut Turn<'_>) -> Result<(), Denial> {
     let more = bytes.saturating_sub(turn.context.kept);
     let kept = turn.worker.kept_bytes.saturating_add(more);

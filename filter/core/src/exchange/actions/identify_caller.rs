@@ -1,7 +1,7 @@
-//! Who calls, as far as the headers and the connection tell.
+//! The identity of the caller from the headers and the connection.
 //!
-//! Owns what is written down of a claim, and that guessing is slowed down before Redis is asked. Which credential counts
-//! is for `checks::caller` to say.
+//! Owns how a claimed identity is recorded, and that guessing is slowed down before Redis is asked. `checks::caller`
+//! decides which credential counts.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::driver::event::Head;
 use crate::exchange::checks::caller::{Claim, Credentials};
 use crate::exchange::turn::Turn;
 
-/// The claim of a request and the certificate beside it, unless they have to wait.
+/// The claimed identity of a request and its certificate, unless they have to wait.
 pub(crate) fn caller(
     head: &Head,
     turn: &mut Turn<'_>,
@@ -34,7 +34,7 @@ pub(crate) fn caller(
     claim.map_err(Denial::Unauthenticated)
 }
 
-/// Whether the claim is looked into now, and what that is paid with.
+/// Whether the claim is verified now, and what pays for it.
 fn attempt(
     claim: &Result<(Claim, Option<PeerCertificate>), AuthFailure>,
     turn: &mut Turn<'_>,

@@ -1,4 +1,5 @@
-//! What stages do: through [`super::turn::Turn`], on the worker and as effects. They know no stage and no handover.
+//! The effects of stages: through [`super::turn::Turn`], on the worker and as effects. They know no stage and no
+//! handover.
 
 pub(crate) mod bind;
 pub(crate) mod charge_rows;

@@ -1,7 +1,6 @@
-//! What a token proves, written down.
+//! Verifies a token and records the result.
 //!
-//! Owns the notes of it: whose token was refused, and that a signature holds. What a token comes to is for
-//! `checks::token` to say.
+//! Owns the record: the subject of a refused token, and a valid signature. `checks::token` verifies the token.
 
 use crate::audit::AuditEvent;
 use crate::auth::token::claims::named;
@@ -14,18 +13,18 @@ use crate::exchange::checks::token::{TokenVerdict, judge};
 use crate::exchange::request::Audience;
 use crate::exchange::turn::Turn;
 
-/// What a token proves.
+/// The result of verifying a token.
 pub(crate) enum TokenProof {
-    /// This identity, whose token may be meant for another endpoint.
+    /// This identity; the token may be for another endpoint.
     Proven(PresentedIdentity, Audience),
-    /// Nothing, until this issuer's keys are here.
+    /// No result before this issuer's keys are fetched.
     Waits(IssuerId),
 }
 
-/// Judges a token by the keys that the worker has.
+/// Verifies a token with the worker's keys.
 ///
 /// # Errors
-/// Why it does not hold, or that nobody can tell.
+/// The token is invalid, or cannot be verified.
 pub(crate) fn judged(
     token: &PresentedToken,
     head: &Head,
@@ -33,7 +32,7 @@ pub(crate) fn judged(
 ) -> Result<TokenProof, Denial> {
     match judge(token, head, turn.worker, turn.now) {
         TokenVerdict::Verified(identity, audience) => {
-            // Its signature holds, whatever Redis says of it next. One for elsewhere is not proven yet.
+            // The signature is valid, whatever Redis answers next. A token for another endpoint is not verified yet.
             if let Audience::Fits = audience {
                 turn.proven();
             }
@@ -52,8 +51,8 @@ pub(crate) fn judged(
     }
 }
 
-/// Notes whom a token names that makes no caller of its holder. Its signature holds, so the issuer vouches for it; the
-/// client reads none of that.
+/// Records the subject of a token whose claims do not map it to a caller. The signature is valid, so the issuer vouches
+/// for the subject; the client does not see this.
 fn note_unmapped(token: &PresentedToken, not_mapped: Unmapped, turn: &mut Turn<'_>) {
     let Ok(jws) = Jws::read(token) else { return };
     let issuer = jws.issuer().unwrap_or_default();

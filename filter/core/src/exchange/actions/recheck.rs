@@ -1,8 +1,8 @@
-//! A response that stays open is checked again: may its caller still listen?
+//! Repeated checks of an open response: may its caller still receive it?
 //!
-//! Owns what an open response rests on, when Redis is asked about it, and the end of it. It costs one small read
-//! at a stated interval, of the caller's records and the policy; nothing is drawn. How the driver ends a response
-//! whose headers are with the client is the driver's business.
+//! Owns the basis of an open response, when Redis is asked about it, and the end of the response. A check costs one
+//! small read of the caller's records and the policy, at a configured interval, and draws nothing. The driver ends a
+//! response whose headers the client already has.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use crate::mcp::{Body, Message, Operation};
 use crate::resilience::failover::OnFailure;
 use crate::time::UnixTime;
 
-/// A response is ended when nothing confirmed it for so many intervals, unless `stale_seconds` are longer.
+/// A response ends after this many intervals without confirmation, unless `stale_seconds` is longer.
 const MOST_MISSED: u32 = 3;
 
-/// What an open response rests on.
+/// The basis of an open response.
 #[derive(Debug)]
 pub(crate) struct Recheck {
     request: Box<Request>,
@@ -33,17 +33,17 @@ pub(crate) struct Recheck {
     asked: PendingCheck,
 }
 
-/// What Redis was asked.
+/// The pending question to Redis.
 #[derive(Debug)]
 enum PendingCheck {
     Nothing,
-    /// Whether this is still so.
+    /// Whether the records are unchanged.
     Records(CallId, Snapshot, Admit),
-    /// For a policy that came meanwhile.
+    /// The document of a policy that became active since.
     Policy(CallId, Snapshot),
 }
 
-/// What a check comes to.
+/// The result of a check.
 enum CheckResult {
     Stands,
     Waits(PendingCheck),
@@ -52,7 +52,7 @@ enum CheckResult {
 }
 
 impl Recheck {
-    /// Of a request that passes. What it asked for is judged as `operation`.
+    /// The basis of a request that passes, whose message is judged as `operation`.
     pub(crate) fn of(
         mut request: Box<Request>,
         operation: Operation,
@@ -65,7 +65,7 @@ impl Recheck {
         Self { request, every, due: now.after(every), confirmed: now, asked: PendingCheck::Nothing }
     }
 
-    /// When Redis is asked next; `None` while it is.
+    /// When Redis is asked next; `None` while a question is pending.
     pub(crate) fn due(&self) -> Option<UnixTime> {
         match self.asked {
             PendingCheck::Nothing => Some(self.due),
@@ -90,13 +90,13 @@ impl Recheck {
         }
     }
 
-    /// Takes the outcome of its call; a refusal when the response has to end.
+    /// Takes the outcome of its call; returns a refusal when the response has to end.
     pub(crate) fn answered(&mut self, reply: Option<Reply>, turn: &mut Turn<'_>) -> Option<Denial> {
         let outcome = match (std::mem::replace(&mut self.asked, PendingCheck::Nothing), reply) {
             (PendingCheck::Records(_, snapshot, admit), Some(Reply::Redis(value))) => {
                 self.compared(snapshot, &admit, value, turn)
             }
-            // The worker has it, or knows that it cannot be used; if neither, the next check asks again.
+            // The worker has the policy, or knows that it cannot be used; otherwise the next check asks again.
             (PendingCheck::Policy(_, snapshot), Some(Reply::Policy)) => {
                 match self.judged(snapshot, turn) {
                     CheckResult::Waits(_) => CheckResult::Unknown,
@@ -124,7 +124,7 @@ impl Recheck {
         }
     }
 
-    /// For how long it may go on without being confirmed.
+    /// How long the response may continue without confirmation.
     fn patience(&self, turn: &Turn<'_>) -> Duration {
         let missed = self.every.saturating_mul(MOST_MISSED);
         match turn.worker.config.redis.as_ref().map(|redis| redis.on_failure) {
@@ -158,7 +158,7 @@ impl Recheck {
     }
 
     fn judged(&mut self, snapshot: Snapshot, turn: &mut Turn<'_>) -> CheckResult {
-        // What the audit entry says was decided on stays.
+        // The audit entry keeps the decision on the request.
         let client_address = turn.context.entry.client_address.clone();
         let mut scratch = Entry { client_address, ..Entry::default() };
         match judge(&mut self.request, &snapshot, turn.worker, turn.now, &mut scratch) {

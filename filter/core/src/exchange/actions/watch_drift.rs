@@ -1,7 +1,6 @@
-//! Lists of tools against their pins, as they pass.
+//! Compares passing lists of tools with their pins.
 //!
-//! Owns what a worker remembers of a drift, and what the audit entry says of it. How far something drifted is `pin`'s
-//! business.
+//! Owns the worker's memory of drifts, and their part of the audit entry. `pin` decides how far a tool drifted.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -17,18 +16,19 @@ use crate::observed::{self, Observed};
 use crate::pin::{Action, Drift};
 use crate::policy::{Connector, Policy, Unverified};
 
-/// The most drifts that one audit entry tells; a metric counts these, and lists come often.
+/// The most drifts in one audit entry; a metric counts all, and lists are frequent.
 const MAX_TOLD: usize = 20;
 
-/// The most tools without a pin that one list makes known as labels of metrics.
+/// The most tools without a pin of one list that become labels of metrics.
 const MAX_UNPINNED: usize = 400;
 
-/// What a list in a response says of the server.
+/// How much a list in a response says about the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Evidence {
-    /// It answers a request for it, or comes on the only stream on which an HTTP+SSE server answers.
+    /// The list is current: it answers a request for it, or comes on the only stream on which an HTTP+SSE server
+    /// answers.
     OfNow,
-    /// It may be of any time, or of the caller's making.
+    /// The list may be old, or a product of the caller.
     OfAnyTime,
 }
 
@@ -38,14 +38,14 @@ pub(crate) struct Watch {
     policy: Rc<Policy>,
     org: OrgId,
     connector: PolicyName,
-    /// Whether a list is what the server has now: a stream that is resumed may repeat an old one.
+    /// Whether the list is current: a resumed stream may repeat an old one.
     evidence: Evidence,
-    /// What was seen and is not told yet.
+    /// Drifts that are not reported yet.
     seen: RefCell<Vec<(String, Option<Drift>)>>,
 }
 
 impl Watch {
-    /// Of the responses to `operation`.
+    /// The watch for the responses to `operation`.
     pub(crate) fn new(
         policy: &Rc<Policy>,
         org: &OrgId,
@@ -67,7 +67,7 @@ impl Watch {
         self.policy.connectors.get(&self.connector).map(Box::as_ref)
     }
 
-    /// Whether the item of a list, which the caller may see, goes on.
+    /// Whether a list item that the caller may see passes.
     pub(crate) fn passes(&self, listing: Listing, item: &Value) -> bool {
         let (Listing::Tools, Some(connector)) = (listing, self.connector()) else {
             return true;
@@ -87,7 +87,7 @@ impl Watch {
         drift.is_none_or(|drift| connector.pins.action(drift) < Action::Hide)
     }
 
-    /// Tells what was seen, and remembers it.
+    /// Reports the drifts that were seen, and records them in the worker.
     pub(crate) fn settle(&self, turn: &mut Turn<'_>) {
         let Some(connector) = self.connector() else {
             return;

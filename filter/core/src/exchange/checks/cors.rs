@@ -1,7 +1,7 @@
-//! Pages and host names: who may call from a browser (MCP: servers MUST validate `Origin`).
+//! Origins and host names: the pages that may call from a browser (MCP: servers MUST validate `Origin`).
 //!
-//! Owns the comparison with what the operator allows, and the answers of CORS. Comes before the
-//! credential: a page that may not call is not told whether its user could.
+//! Owns the comparison with the configured origins and hosts, and the responses of CORS. Runs before authentication: a
+//! page that may not call does not learn whether its user could.
 
 use crate::config::Config;
 use crate::denial::Denial;
@@ -28,7 +28,7 @@ const ALLOWED_HEADERS: [&str; 13] = [
 const EXPOSED_HEADERS: &str = "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, ratelimit, \
      ratelimit-policy, x-portcullis-request-id";
 
-/// The origin of the page that a request comes from, if it comes from one that may call.
+/// The origin of the page that sent a request, if that page may call.
 ///
 /// # Errors
 /// [`Denial::ForeignOrigin`], also for more than one origin or host.
@@ -51,7 +51,7 @@ pub(crate) fn check(head: &Head, config: &Config) -> Result<Option<String>, Deni
     }
 }
 
-/// The headers by which a browser lets its page read a response.
+/// The headers that allow a browser's page to read a response.
 pub(crate) fn headers(origin: &str) -> [(&'static str, String); 3] {
     [
         ("access-control-allow-origin", origin.to_owned()),
@@ -60,12 +60,12 @@ pub(crate) fn headers(origin: &str) -> [(&'static str, String); 3] {
     ]
 }
 
-/// Whether a request only asks what a page may send (Fetch, CORS-preflight request).
+/// Whether a request is a CORS preflight (Fetch, CORS-preflight request).
 pub(crate) fn is_preflight(head: &Head) -> bool {
     head.method() == b"OPTIONS" && head.single("access-control-request-method").is_some()
 }
 
-/// What a page may send. `Mcp-Param-*` has no wildcard, so those that were asked for are named.
+/// The response to a preflight. `Mcp-Param-*` has no wildcard, so the requested names are listed.
 pub(crate) fn preflight(head: &Head, origin: &str) -> LocalReply {
     let asked = head.single("access-control-request-headers").unwrap_or_default();
     let asked = String::from_utf8_lossy(asked).to_ascii_lowercase();

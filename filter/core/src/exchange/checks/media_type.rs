@@ -1,9 +1,9 @@
 //! The media type of a request's body (RFC 9110 §8.3.1).
 //!
-//! Owns which ones are JSON in UTF-8. Parameters are read by their grammar (§5.6.6): those that nobody
-//! knows mean nothing, and one that cannot be read may hide a `charset`.
+//! Owns which ones are JSON in UTF-8. Parameters are parsed by their grammar (§5.6.6): unknown ones have no effect, and
+//! an unreadable one may hide a `charset`.
 
-/// Whether `value` is JSON in UTF-8, whatever its parameters say besides.
+/// Whether `value` is JSON in UTF-8, with any other parameters.
 pub(crate) fn is_json(value: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(value) else {
         return false;
@@ -15,7 +15,7 @@ pub(crate) fn is_json(value: &[u8]) -> bool {
 /// Optional white space (§5.6.3).
 const SPACE: [char; 2] = [' ', '\t'];
 
-/// `parameters = *( OWS ";" OWS [ parameter ] )`, behind the first semicolon.
+/// `parameters = *( OWS ";" OWS [ parameter ] )`, after the first semicolon.
 fn are_harmless(mut rest: &str) -> bool {
     loop {
         rest = rest.trim_start_matches(SPACE);
@@ -43,7 +43,7 @@ fn are_harmless(mut rest: &str) -> bool {
     }
 }
 
-/// A token or a quoted string (§5.6.4) at the start, and what follows it.
+/// A token or a quoted string (§5.6.4) at the start, and the rest.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end =

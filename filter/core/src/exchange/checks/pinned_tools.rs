@@ -1,7 +1,7 @@
-//! Calls and lists against what was reviewed: pinned schemas, pinned definitions.
+//! Compares calls and lists with the reviewed state: pinned schemas, pinned definitions.
 //!
-//! Owns what a drift leads to, and what a worker has to remember for it. How far something drifted is
-//! `pin`'s business, whether arguments fit is `schema`'s.
+//! Owns the consequence of a drift, and the state that a worker keeps for it. `pin` decides how far a tool drifted,
+//! `schema` whether arguments fit.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,10 @@ use crate::schema::Mirror;
 use crate::time::UnixTime;
 use crate::worker::Worker;
 
-/// Judges a call by the pin of its tool, if it has one.
+/// Checks a call against the pin of its tool, if it has one.
 ///
 /// # Errors
-/// The tool drifted too far, a header says something else than its argument, or the arguments break
-/// the schema.
+/// The tool drifted too far, a header differs from its argument, or the arguments violate the schema.
 pub(crate) fn check(
     call: &ToolCall,
     parameters: Option<&BTreeMap<String, Option<Vec<u8>>>>,
@@ -40,7 +39,7 @@ pub(crate) fn check(
     if watched.is_some_and(Watched::is_unverified) {
         return Err(Denial::unverified(observed::unverified(name)));
     }
-    // `policy push` refuses such a schema; whoever got it here all the same gets no call through.
+    // `policy push` refuses such a schema. If one is in Redis anyway, its calls are refused.
     let reviewed = worker.schemas.of(pin).ok_or(Denial::PolicyUnusable)?;
     if let Some(parameters) = parameters {
         mirrored(call, parameters, &reviewed.mirrors)?;
@@ -48,7 +47,7 @@ pub(crate) fn check(
     reviewed.fits(&call.name, &call.arguments)
 }
 
-/// The tool of a call, where the policy asks that a list showed it.
+/// The tool of a call, where the policy requires that a list showed it.
 pub(crate) fn watched(
     call: &ToolCall,
     (org, connector): (&OrgId, &Connector),
@@ -65,7 +64,7 @@ pub(crate) fn watched(
     Some(Watched::new((tool, pin), &reviewed.pin, &mut worker.observations, now))
 }
 
-/// Whoever routes on a header must not be misled (MCP 2026-07-28, custom headers).
+/// A proxy that routes on such a header must get the argument's value (MCP 2026-07-28, custom headers).
 fn mirrored(
     call: &ToolCall,
     parameters: &BTreeMap<String, Option<Vec<u8>>>,

@@ -1,7 +1,7 @@
 //! The gateway as a protected resource (RFC 9728), for clients that have no token yet.
 //!
-//! Owns the metadata documents and where a challenge points to. The documents are the same for
-//! everybody, so they say nothing of any organisation's policy.
+//! Owns the metadata documents and the URL in a challenge. The documents are the same for every client, so they reveal
+//! nothing of an organisation's policy.
 
 use serde_json::{Map, Value, json};
 
@@ -12,11 +12,11 @@ use crate::driver::event::Head;
 use crate::exchange::session::session_of;
 use crate::http::local_reply::LocalReply;
 
-/// Where the documents are (RFC 9728 §3); the path of an endpoint follows.
+/// The path of the documents (RFC 9728 §3); the path of an endpoint follows.
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
-/// Whether `head` asks for a document that there is: only when tokens can be had, or a client that has
-/// an API key would look for one in vain.
+/// The document that `head` asks for, if it exists: only when an issuer is configured, because otherwise a client with
+/// an API key would look for a token in vain.
 pub(crate) fn document(head: &Head, auth: &AuthConfig, page: Option<&str>) -> Option<LocalReply> {
     if !matches!(head.method(), b"GET" | b"HEAD") {
         return None;
@@ -48,24 +48,24 @@ pub(crate) fn document(head: &Head, auth: &AuthConfig, page: Option<&str>) -> Op
     Some(LocalReply { status: 200, headers, body: Value::from(document).to_string().into_bytes() })
 }
 
-/// What a challenge adds for a client that knows OAuth (RFC 9728 §5.1, RFC 6750 §3); nothing where no issuer's tokens
-/// are accepted, or the client would look for a login in vain.
+/// The additions to a challenge for an OAuth client (RFC 9728 §5.1, RFC 6750 §3); none when no issuer's tokens are
+/// accepted, because the client would look for a login in vain.
 pub(crate) fn hint(head: &Head, auth: &AuthConfig) -> Option<Hint> {
     let (url, path) = (auth.external_url.as_deref()?, head.path());
     auth.issuers_at(&path).next()?;
     let path = if is_plain(&path) { path.as_ref() } else { "" };
-    // What HTTP+SSE posts to is no resource. Its client knows the one of its stream, and looks there when it is not
-    // sent elsewhere; which path that is, is in a policy, and a stranger has none.
+    // The POST path of HTTP+SSE is no resource. Its client knows the resource of its stream, and looks there unless the
+    // challenge names another. Only a policy has that path, and an unauthenticated client has no policy.
     let metadata = (!posts_elsewhere(head)).then(|| format!("{url}{WELL_KNOWN}{path}"));
     Some(Hint { metadata, scopes: auth.scopes.join(" ") })
 }
 
-/// Whether the request looks like one of HTTP+SSE, whose answer comes on a stream of another path.
+/// Whether the request looks like a POST of HTTP+SSE, whose response comes on a stream of another path.
 pub(crate) fn posts_elsewhere(head: &Head) -> bool {
     matches!(session_of(head.query()), Ok(Some(_)))
 }
 
-/// Where a client learns how to get a token.
+/// The place where a client learns how to get a token.
 #[derive(Clone, Debug)]
 pub(crate) struct Hint {
     metadata: Option<String>,
@@ -77,7 +77,7 @@ impl Hint {
     pub(crate) fn complete(&self, denial: &Denial, reply: &mut LocalReply) {
         let challenges = reply.headers.iter_mut().filter(|(name, _)| *name == "www-authenticate");
         for (_, challenge) in challenges {
-            // A refusal for want of scopes names those itself.
+            // A refusal because of missing scopes names the scopes itself.
             if matches!(denial, Denial::Unauthenticated(_)) && !self.scopes.is_empty() {
                 challenge.push_str(&format!(r#", scope="{}""#, self.scopes));
             }
@@ -88,7 +88,7 @@ impl Hint {
     }
 }
 
-/// A path that means the same in a URL, in JSON and between quotes.
+/// Whether a path has the same meaning in a URL, in JSON and between quotes.
 fn is_plain(path: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
     path.starts_with('/') && path.bytes().all(plain) && !path.contains("..") && path.len() <= 256

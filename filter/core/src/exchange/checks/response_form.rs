@@ -1,11 +1,11 @@
-//! Which forms of an answer may pass.
+//! The forms of a response that may pass.
 //!
-//! Owns the one list of them: what is not on it does not pass. Reads headers only.
+//! Owns the only list of them: every other form is refused. Reads headers only.
 
 use crate::denial::UpstreamFault;
 use crate::driver::event::ResponseHead;
 
-/// What the client of a request waits for.
+/// The response that the client of a request expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     /// A message, or a stream of them.
@@ -14,26 +14,26 @@ pub(crate) enum Expected {
     Status,
 }
 
-/// What is done with the body of an answer.
+/// How the body of a response is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// There is none.
+    /// There is no body.
     Empty,
     /// One JSON text: each message in it is filtered.
     Json,
     /// Server-sent events: each message in them is filtered.
     Events,
-    /// Only the status goes on: its body is no message, such as `Accepted` to a 202.
+    /// Only the status passes: the body is no message, such as `Accepted` with a 202.
     StatusOnly,
-    /// An error of a server that does not say it in JSON-RPC, such as a page of a proxy before it.
+    /// An error without a JSON-RPC message, such as the error page of a proxy in front of the server.
     Error,
 }
 
 impl Shape {
-    /// The form of an answer.
+    /// The form of a response.
     ///
     /// # Errors
-    /// It is none that may pass.
+    /// The form is not on the list.
     pub(crate) fn of(head: &ResponseHead, expected: Expected) -> Result<Self, UpstreamFault> {
         let succeeded = (200..300).contains(&head.status);
         match head.status {
@@ -45,7 +45,7 @@ impl Shape {
         }
         let other = match (succeeded, head.status, expected) {
             (false, ..) => Ok(Self::Error),
-            // To a message, 202 only says that it came.
+            // A 202 only confirms that the server received the message.
             (true, 202, _) | (true, _, Expected::Status) => Ok(Self::StatusOnly),
             (true, _, Expected::Messages) => Err(UpstreamFault::ContentType),
         };
@@ -60,7 +60,7 @@ impl Shape {
     }
 }
 
-/// The media type, when its text is read as UTF-8 (or as a part of it) by whoever goes by the header.
+/// The media type, when a reader that follows the header reads the text as UTF-8 (or a subset of it).
 fn media(content_type: &[u8]) -> Option<String> {
     const UNICODE: [&str; 3] = ["utf-8", "utf8", "us-ascii"];
     let text = std::str::from_utf8(content_type).ok()?.to_ascii_lowercase();

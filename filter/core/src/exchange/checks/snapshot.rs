@@ -1,6 +1,6 @@
-//! What a verdict rests on: the records in Redis that it was told of.
+//! The basis of a verdict: the state of records in Redis, as this worker knows it.
 //!
-//! Owns which guards an admission has, and what their states teach. Judges nothing.
+//! Owns which guards an admission has, and how their states update the worker. Judges nothing.
 
 use std::rc::Rc;
 
@@ -15,44 +15,44 @@ use crate::policy::Activation;
 use crate::time::UnixTime;
 use crate::worker::{Cached, CachedRecord, EffectivePolicy, WentBack, Worker};
 
-/// What is known of something that Redis holds.
+/// The worker's knowledge of an object in Redis.
 #[derive(Clone, Debug)]
 pub(crate) enum Known<T> {
-    /// Nothing yet.
+    /// Redis was not asked yet.
     Unknown,
-    /// It is not there.
+    /// Redis does not have it.
     Absent,
-    /// This.
+    /// Redis has this.
     Present(T),
 }
 
-/// What a verdict rests on.
+/// The basis of a verdict.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) credential: CredentialState,
     pub(crate) policy: Known<Rc<Activation>>,
 }
 
-/// Why nothing was learnt.
+/// The reason for an unusable reply.
 #[derive(Debug)]
 pub(crate) enum Unlearned {
-    /// Redis did not say all that it was asked.
+    /// Redis did not answer all questions.
     Missing,
-    /// It holds an older state than this worker saw.
+    /// Redis holds an older state than this worker saw.
     WentBack(WentBack),
 }
 
-/// What Redis has to say of the presented identity.
+/// The state of the presented identity in Redis.
 #[derive(Clone, Debug)]
 pub(crate) enum CredentialState {
     /// The record of an API key.
     Record(Known<Rc<CachedRecord>>),
-    /// What the deny list has of a credential that proves itself, in the order of [`VerifiedCredential::deny_list_keys`].
+    /// The deny-list entries of a self-contained credential, in the order of [`VerifiedCredential::deny_list_keys`].
     DenyList(Vec<Known<Rc<Cached<DenyListEntry>>>>),
 }
 
 impl Snapshot {
-    /// What this worker remembers; a policy that it would have to fetch counts as unknown.
+    /// The worker's cached state; a policy that is not cached counts as unknown.
     pub(crate) fn remembered(
         identity: &PresentedIdentity,
         worker: &mut Worker,
@@ -66,7 +66,7 @@ impl Snapshot {
                     None => Known::Unknown,
                 })
             }
-            // Hardly anything is ever denied, and Redis says when it is.
+            // Denials are rare, and Redis reports them at the admission.
             PresentedIdentity::Verified(verified) => {
                 let remembered =
                     verified.deny_list_keys().iter().map(|key| worker.deny_list_entry(key));
@@ -76,7 +76,7 @@ impl Snapshot {
         };
         let holder = identity.holder();
         let policy = match worker.active(org).cloned() {
-            // Nobody activates anything: the policy in the configuration is all there is.
+            // Without Redis no policy is activated: the policy in the configuration is the only one.
             _ if worker.config.redis.is_none() => Known::Absent,
             Some(active) => {
                 let version = worker.version_for(org, &active, holder, now);
@@ -116,11 +116,11 @@ impl Snapshot {
         guards
     }
 
-    /// Takes over what Redis said of [`Snapshot::guards`], and has the worker remember it. The states
-    /// of whatever else was guarded are left in `states`.
+    /// Takes the states of [`Snapshot::guards`] from Redis, and stores them in the worker. The states of other guards
+    /// stay in `states`.
     ///
     /// # Errors
-    /// States are missing, or one is older than what this worker saw.
+    /// States are missing, or one is older than a state that this worker saw.
     pub(crate) fn learn(
         &mut self,
         identity: &PresentedIdentity,
@@ -170,7 +170,7 @@ fn learn_record(
         GuardState::Present { rev, doc } => {
             worker.witness_record(&key.org, &key.id, &rev).map_err(Unlearned::WentBack)?;
             let record = Rc::new(Cached { rev, record: KeyRecord::parse(&doc).ok() });
-            // Revoked, perhaps. Of one that this worker saw for the first time, it holds nothing.
+            // The credential may be revoked. The worker has nothing cached of one that it sees for the first time.
             if matches!(known, Known::Present(_)) {
                 match record.record.as_ref().is_some_and(|it| it.revoked.is_some()) {
                     true => worker.revoke_secrets_of(&key.org, key.id.as_str()),

@@ -1,6 +1,6 @@
-//! A token against the keys that the worker has.
+//! Verifies a token with the worker's keys.
 //!
-//! Owns what a token comes to. Fetches no keys.
+//! Owns the verdict on a token. Fetches no keys.
 
 use std::rc::Rc;
 
@@ -17,17 +17,17 @@ use crate::exchange::request::Audience;
 use crate::time::UnixTime;
 use crate::worker::Worker;
 
-/// What a token comes to.
+/// The verdict on a token.
 pub(crate) enum TokenVerdict {
-    /// It is this caller's, and may be meant for another endpoint.
+    /// The token is valid for this caller, but may be for another endpoint.
     Verified(PresentedIdentity, Audience),
-    /// Nobody can tell, until this issuer's keys are here.
+    /// The token cannot be verified before this issuer's keys are fetched.
     KeysMissing(IssuerId),
-    /// It does not hold, or nobody can tell; whose it is, where its signature proves that.
+    /// The token is invalid or cannot be verified; with its content, when its signature is valid.
     Refused(Denial, Option<Rc<VerifiedToken>>),
 }
 
-/// Judges a token by the keys that the worker has.
+/// Verifies a token with the worker's keys.
 pub(crate) fn judge(
     token: &PresentedToken,
     head: &Head,
@@ -40,7 +40,7 @@ pub(crate) fn judge(
     if let Verification::Verified(token) | Verification::Refused(_, Some(token)) = &verification
         && !auth.issuer(&token.issuer).is_some_and(|issuer| issuer.serves(&head.path()))
     {
-        // What it proves counts elsewhere; here nobody knows its issuer.
+        // The token is valid at another endpoint; this one does not accept its issuer.
         return TokenVerdict::Refused(Denial::Unauthenticated(AuthFailure::UnknownIssuer), None);
     }
     match verification {
@@ -48,7 +48,7 @@ pub(crate) fn judge(
             PresentedIdentity::Verified(token.credential.clone()),
             Audience::Fits,
         ),
-        // Whether the path belongs to what the token is for is in the policy.
+        // Only the policy says whether the path belongs to the token's resource.
         Verification::Refused(AuthFailure::WrongAudience, Some(token)) if posts_elsewhere(head) => {
             let identity = PresentedIdentity::Verified(token.credential.clone());
             TokenVerdict::Verified(identity, Audience::Elsewhere(token))

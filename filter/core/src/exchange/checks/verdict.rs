@@ -1,7 +1,7 @@
-//! The verdict on a request, given what Redis holds of the caller, and a policy.
+//! The verdict on a request, from the caller's records in Redis and a policy.
 //!
-//! Owns the order of checks: identity first, so that a stranger learns nothing else; then the
-//! message, the path, the tool. Asks nobody; says what it would have to know.
+//! Owns the order of checks: identity first, so that an unauthenticated client learns nothing else; then the message,
+//! the path, the tool. Asks no dependency; returns the data that is missing.
 
 use std::rc::Rc;
 
@@ -31,26 +31,26 @@ use crate::route::Selected;
 use crate::time::UnixTime;
 use crate::worker::{Cached, CachedRecord, EffectivePolicy, Worker};
 
-/// What may happen if the basis still holds.
+/// The decision, if its basis still holds.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// Redis has to say more first.
+    /// The decision needs more states from Redis.
     Open,
-    /// This policy has to be read first.
+    /// The decision needs this policy.
     NeedsPolicy(PolicyVersion),
-    /// No.
+    /// The request is refused.
     Refused(Denial),
-    /// Yes, within these windows.
+    /// The request is allowed, within these windows.
     Allowed(Box<Grant>),
 }
 
 impl Verdict {
-    /// Whether the caller is who it claims to be, as far as this worker remembers its records. What
-    /// Redis is asked for anybody else has a constant size.
+    /// Whether the caller is verified, by the records that this worker has cached. The questions to Redis for any other
+    /// caller have a constant size.
     pub(crate) fn proves_identity(&self) -> bool {
         match self {
             Self::Allowed(_) => true,
-            // The policy is read for callers that are proven, and again asked about once it is here.
+            // The policy is fetched for verified callers, and is judged again once it is here.
             Self::Open | Self::NeedsPolicy(_) => false,
             Self::Refused(denial) => !matches!(
                 denial,
@@ -60,10 +60,10 @@ impl Verdict {
     }
 }
 
-/// So much of a host goes into the audit log: a DNS name has no more.
+/// The most characters of a host in the audit log: a DNS name has no more.
 const MOST_HOST_CHARS: usize = 255;
 
-/// Judges `request` on `snapshot`; writes into `entry` what becomes known on the way.
+/// Judges `request` on `snapshot`; writes the facts that it learns into `entry`.
 pub(crate) fn judge(
     request: &mut Request,
     snapshot: &Snapshot,
@@ -98,7 +98,7 @@ pub(crate) fn judge(
     let (version, policy) = match worker.effective_policy(&principal.org, &version, now) {
         EffectivePolicy::On(version, policy) => (version, policy),
         undecided => {
-            // What another policy let the audit log show, this one may not.
+            // Another policy may have allowed the audit log to show the input; this one may not.
             entry.input = None;
             return match undecided {
                 EffectivePolicy::Needs(version) => Verdict::NeedsPolicy(version),
@@ -108,7 +108,7 @@ pub(crate) fn judge(
             };
         }
     };
-    // What is only tried on some is not what all of them would go back to.
+    // A canary policy is not the last good policy of all callers.
     if !matches!(&snapshot.policy, Known::Present(active) if active.version != version) {
         worker.set_good(&principal.org, &version);
     }
@@ -122,7 +122,7 @@ pub(crate) fn judge(
     request.watched = watched;
     match granted {
         Ok(grant) => Verdict::Allowed(grant),
-        // Not even a message without content goes where the policy does not say.
+        // A message without content is also refused when the router selected another destination.
         Err(denial @ Denial::Misrouted(_)) => Verdict::Refused(denial),
         Err(denial) => match relaying.and_then(|grant| grant.refused(&denial, request, entry)) {
             Some(grant) => Verdict::Allowed(Box::new(grant)),
@@ -131,7 +131,7 @@ pub(crate) fn judge(
     }
 }
 
-/// What it takes to tell the caller on its stream that `request` is refused; `None` where it has no stream for that.
+/// The facts for relaying the refusal of `request` on the caller's stream; `None` when there is no such stream.
 fn relaying(request: &Request, principal: &Rc<Principal>, policy: &Rc<Policy>) -> Option<Grant> {
     let (name, connector) = policy.connector_at(&request.path)?;
     let session = request.bound.iter().any(|bound| matches!(bound, SessionRef::Session(_)));
@@ -150,10 +150,10 @@ fn relaying(request: &Request, principal: &Rc<Principal>, policy: &Rc<Policy>) -
     })
 }
 
-/// A claim, and the client certificate that came with it, when certificates count.
+/// A claimed identity, and the client certificate of the request, when certificates count.
 type Caller<'a> = (&'a PresentedIdentity, Option<&'a PeerCertificate>);
 
-/// Who is calling, with all that has to vouch for it; `None` while Redis has to say more.
+/// The caller, with everything that must vouch for it; `None` while the decision needs more states from Redis.
 pub(crate) fn authenticate(
     caller: Caller<'_>,
     credential: &CredentialState,
@@ -168,7 +168,7 @@ pub(crate) fn authenticate(
     Some(second_factor(&principal, caller, worker).map(|()| principal))
 }
 
-/// Who is calling, as the records say.
+/// The caller according to the records.
 fn identify(
     (identity, certificate): Caller<'_>,
     credential: &CredentialState,
@@ -197,7 +197,7 @@ fn identify(
     }
 }
 
-/// The holder of a key, if its record vouches for it.
+/// The holder of a key, if its record confirms it.
 fn holder(
     (key, certificate): (&PresentedKey, Option<&Fingerprint>),
     cached: &CachedRecord,
@@ -221,7 +221,7 @@ fn holder(
     principal.map(Rc::new).map_err(Denial::Unauthenticated)
 }
 
-/// Whether the certificate beside a key or a token is one that may stand there.
+/// Whether the certificate is acceptable with a key or a token.
 fn second_factor(
     principal: &Principal,
     (identity, certificate): Caller<'_>,
@@ -242,8 +242,8 @@ fn second_factor(
     }
 }
 
-/// Whether a token that is not for the path of the request is for the connector that the path belongs to: what
-/// HTTP+SSE posts to is no resource of its own.
+/// Whether a token for another path is for the connector of the request's path: the POST path of HTTP+SSE is no
+/// resource of its own.
 fn meant_for(
     audience: &Audience,
     path: &str,
@@ -266,13 +266,13 @@ fn meant_for(
     if meant { Ok(()) } else { Err(Denial::Unauthenticated(AuthFailure::WrongAudience)) }
 }
 
-/// An entry of the deny list that cannot be read may be about this very credential.
+/// Refuses a denied credential. An unreadable deny-list entry may deny this credential, so it counts as one that does.
 fn undenied(
     verified: &VerifiedCredential,
     deny_list: &[Known<Rc<Cached<DenyListEntry>>>],
 ) -> Result<(), Denial> {
     deny_list.iter().try_for_each(|entry| match entry {
-        // What is unknown counts as stale: Redis tells before anything is admitted.
+        // An unknown entry counts as stale: Redis reports it before the admission.
         Known::Unknown | Known::Absent => Ok(()),
         Known::Present(cached) => match &cached.record {
             Some(record) if verified.is_denied_by(record) => {
@@ -286,8 +286,8 @@ fn undenied(
 
 const UNREADABLE: Denial = Denial::Unavailable(Dependency::Redis, CallFailure::Unreadable);
 
-/// A key's organisation was there when it was issued, so its policy is missing. That of a token is what
-/// its issuer wrote: whoever comes from elsewhere has nothing here.
+/// A key's organisation existed when the key was issued, so its policy is missing. A token's organisation is its
+/// issuer's text: a caller of an unknown organisation has nothing here.
 fn no_policy(identity: &PresentedIdentity) -> Denial {
     match identity {
         PresentedIdentity::Key(_) => Denial::PolicyUnusable,
@@ -314,7 +314,7 @@ fn grant(
     let (name, connector) = policy.connector_at(&request.path).ok_or(Denial::UnknownPath)?;
     entry.connector = Some(name.as_str().to_owned());
     if !worker.config.reach.allows(&principal.org, connector) {
-        // As if it were not there: whoever wrote the policy had no right to name it.
+        // The refusal is the same as for a path that does not exist: the policy had no right to name it.
         return Err(Denial::UnknownPath);
     }
     bound_for(request, (name, connector), worker, entry)?;
@@ -343,7 +343,7 @@ fn grant(
     };
     let mut trail = Trail::default();
     let ruling = match authz::judge(&case, &mut trail) {
-        // A client knows an answer with status 200 by its id only, and that comes with the body.
+        // A client assigns a response with status 200 by its id, which is in the body.
         Err(denial)
             if matches!(request.part, RequestPart::Head(_))
                 && denial.status(Era::Modern) == 200 =>
@@ -366,14 +366,14 @@ fn grant(
         }
     }
     let shadowed = trail.shadowed;
-    // Of a call that is only announced, nothing is drawn yet.
+    // An announced call draws nothing yet.
     let called = match request.part {
         RequestPart::Head(_) => None,
         RequestPart::Whole | RequestPart::Body => Some(called(message, request, (name, connector))),
     };
     let price = called.filter(|called| called.method == CALL).map(|called| called.price(&policy));
     let mut quotas = called.map(|called| called.quotas(&policy, &principal)).unwrap_or_default();
-    // Without Redis nothing is bound, and nothing could count it.
+    // Without Redis nothing is bound, and tasks could not be counted.
     if let Some(called) = called
         && called.opens
         && worker.config.redis.is_some()
@@ -404,7 +404,7 @@ fn grant(
     }))
 }
 
-/// What the connector's server gets for this caller.
+/// The credential of the connector's server for this caller.
 fn credential(
     request: &Request,
     (principal, name, connector): (&Principal, &PolicyName, &Connector),
@@ -416,7 +416,7 @@ fn credential(
     connector.credential.as_ref().map(|stated| CallerCredential::of(stated, facts))
 }
 
-/// Whether the router takes the request where the connector's policy says.
+/// Whether the router selected the destination that the connector's policy names.
 fn bound_for(
     request: &Request,
     (name, connector): (&PolicyName, &Connector),
@@ -436,8 +436,7 @@ fn bound_for(
     })
 }
 
-/// A request, as far as limits care. Of the modern era's tasks, which the server chooses to open, nobody can tell
-/// before.
+/// A request as the limits see it. The server decides on the tasks of the modern era, so they are unknown before.
 fn called<'a>(
     message: &'a Message,
     request: &Request,

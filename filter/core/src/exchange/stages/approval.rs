@@ -1,8 +1,8 @@
-//! Awaits Redis's word on a call that a person has to agree to.
+//! Waits for Redis's answer on a call that needs an approval.
 //!
-//! Owns the two conversations with Redis about such calls. A call that is not granted draws from its windows, is
-//! noted, and refused. A granted one is admitted, then taken, so that it is made once. What was drawn from
-//! windows for a call that another one overtook stays drawn.
+//! Owns the two calls to Redis for this. A call without a granted approval draws from its windows, is recorded, and
+//! refused. A call with one is admitted, and then uses the approval, so that it is made once. When a parallel call used
+//! the approval first, the units that were drawn stay drawn.
 
 use portcullis_redis_lua::{ApprovalKey, ApprovalReply};
 
@@ -19,7 +19,7 @@ use crate::exchange::request::Request;
 use crate::exchange::turn::Turn;
 use crate::mcp::{Operation, ToolCall};
 
-/// Waits for Redis's word on an approval.
+/// Waits for Redis's answer on an approval.
 #[derive(Debug)]
 pub(crate) struct Approval {
     request: Box<Request>,
@@ -30,16 +30,16 @@ pub(crate) struct Approval {
     asked: ApprovalCall,
 }
 
-/// What Redis was asked.
+/// The pending call to Redis.
 #[derive(Clone, Copy, Debug)]
 enum ApprovalCall {
-    /// To note that the call waits.
+    /// Records that the call waits for an approval.
     Note,
-    /// To let the call take what was granted.
+    /// Uses the granted approval for this call.
     Take,
 }
 
-/// Not granted: notes that the call waits.
+/// No approval is granted: records that the call waits.
 pub(crate) fn ask(
     request: Box<Request>,
     grant: Box<Grant>,
@@ -89,7 +89,7 @@ fn waiting(
     }
 }
 
-/// Admitted on what was granted: takes it.
+/// The admission found a granted approval: uses it.
 pub(crate) fn take(
     request: Box<Request>,
     grant: Box<Grant>,
@@ -135,7 +135,7 @@ impl Approval {
                     events.push(AuditEvent::ApprovalRequested { id });
                     self.refused(ApprovalState::Pending, turn)
                 }
-                // Granted a moment ago: the next call finds it so.
+                // The approval was granted a moment ago: the next call finds it.
                 Ok(ApprovalReply::Pending | ApprovalReply::Granted) => {
                     self.refused(ApprovalState::Pending, turn)
                 }

@@ -1,6 +1,6 @@
-//! Awaits a policy that this worker has not seen.
+//! Waits for a policy that this worker has not loaded.
 //!
-//! Owns that wait; what the policy says is judged anew.
+//! Owns that wait; the request is judged again with the loaded policy.
 
 use crate::audit::AuditEvent;
 use crate::denial::Denial;
@@ -32,7 +32,7 @@ impl LoadPolicy {
 
     pub(crate) fn on(self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         match event {
-            // The worker has it, or knows that it cannot be used; if neither, it is asked for again.
+            // The worker has the policy, or knows that it cannot be used; otherwise it is requested again.
             Event::CallDone { id, reply: Reply::Policy } if id == self.call => {
                 if turn.worker.audits_unusable(&self.version) {
                     let version = self.version.to_string();

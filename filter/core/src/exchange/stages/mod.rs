@@ -1,4 +1,4 @@
-//! One wait per file, named by what it awaits. A stage names no other: it returns an outcome.
+//! One wait per file, with the name of what it waits for. A stage names no other: it returns an outcome.
 
 pub(crate) mod admission;
 pub(crate) mod approval;

@@ -1,8 +1,8 @@
-//! Awaits another credential after the connector's server refused the one that it got.
+//! Waits for a new credential after the connector's server refused the current one.
 //!
-//! Owns what a refusal leads to: one read at once, so that the next call has the new credential. The refused call is not
-//! sent again (docs/decisions/0014-a-refused-call-is-not-repeated.md). Its client waits for the read: when it repeats the
-//! call, the new credential is there.
+//! Owns the reaction to such a refusal: one immediate read, so that the next call has the new credential. The refused
+//! call is not sent again (docs/decisions/0014-a-refused-call-is-not-repeated.md). Its client waits for the read: when
+//! it repeats the call, the new credential is available.
 
 use crate::audit::AuditEvent;
 use crate::connector_credential::CredentialRef;
@@ -17,7 +17,7 @@ use crate::exchange::turn::Turn;
 use crate::id::PolicyName;
 use crate::vault::Refusal;
 
-/// The read is on its way; the server's answer waits, and goes nowhere.
+/// The read is pending; the server's response is held, and is never forwarded.
 #[derive(Debug)]
 pub(crate) struct ReadAgain {
     connector: PolicyName,
@@ -26,7 +26,7 @@ pub(crate) struct ReadAgain {
     /// The credential, or the gateway's own secret for getting it.
     asked: CredentialRef,
     call: CallId,
-    /// What the refused one was made of.
+    /// The fingerprint of the refused credential.
     refused: Option<[u8; 32]>,
 }
 
@@ -94,7 +94,7 @@ impl ReadAgain {
         }
     }
 
-    /// The gateway's own secret is there: now the token.
+    /// The gateway's own secret has arrived: requests the token.
     fn exchange(self, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         match read(&self.credential, &self.reference, turn) {
             Ok((asked, call)) => {

@@ -1,7 +1,7 @@
-//! Awaits the request's body: what was asked for.
+//! Waits for the request's body, which contains the message.
 //!
-//! Owns what can be told without asking anybody. A fault in the message is kept, not answered: only
-//! who proves an identity learns what is wrong with a body.
+//! Owns the checks without a dependency. A fault in the message is kept, not answered: Portcullis reports body errors
+//! only to authenticated callers.
 
 use crate::auth::PresentedIdentity;
 use crate::config::Mode;
@@ -19,10 +19,10 @@ use crate::exchange::turn::{Answers, Turn};
 use crate::http::request_headers::goes_upstream;
 use crate::mcp::{Body, Era, Message, Operation, headers};
 
-/// Up to this size a body is parsed for everybody: that costs no more than asking Redis first.
+/// Up to this size a body is parsed for any client: that costs no more than asking Redis first.
 const SMALL_BODY: usize = 16 << 10;
 
-/// Reads the request of somebody whose credential is as good as it can be told without Redis.
+/// Reads the request of a caller whose credential is verified as far as possible without Redis.
 pub(crate) fn enter(
     mut pending: Box<PendingBody>,
     last: bool,
@@ -43,7 +43,7 @@ pub(crate) fn enter(
     }
 }
 
-/// Goes on with what came of the body meanwhile.
+/// Continues with the part of the body that has arrived meanwhile.
 pub(crate) fn resume(
     pending: Box<PendingBody>,
     body: ArrivedBody,
@@ -55,8 +55,9 @@ pub(crate) fn resume(
     }
 }
 
-/// More of a body came. A caller whose token or certificate was verified, or whose key this worker proved lately, may take its
-/// time; anybody else has a share of what is held, and is authenticated while the rest of a large one arrives.
+/// Handles further bytes of a body. The body of a caller whose token or certificate is verified, or whose key this
+/// worker verified recently, may arrive slowly. Any other client has a share of the memory, and is authenticated while
+/// the rest of a large body arrives.
 pub(crate) fn receive(
     pending: Box<PendingBody>,
     bytes: usize,
@@ -81,20 +82,20 @@ fn fault_of(head: &Head, last: bool) -> Option<Denial> {
         (b"POST", false) if is_plain_json(head) => None,
         (b"POST", false) => Some(Denial::ContentType),
         (b"POST", true) => Some(Denial::NotOneMessage("The body is empty")),
-        // Whether a body that is announced has anything in it shows when it is there.
+        // Whether an announced body is empty is known only when it has arrived.
         (b"GET" | b"DELETE", _) => None,
         _ => Some(Denial::MethodNotAllowed),
     }
 }
 
-/// One `content-type` of JSON in UTF-8, and no content coding: anything else may be read by the
-/// upstream in another way than here.
+/// Requires one `content-type` of JSON in UTF-8, and no content coding: the upstream may read any other body
+/// differently.
 fn is_plain_json(head: &Head) -> bool {
     let plain = head.values("content-encoding").iter().all(|coding| *coding == b"identity");
     plain && head.single("content-type").is_some_and(media_type::is_json)
 }
 
-/// One event while the body is awaited.
+/// Handles one event while the body is awaited.
 pub(crate) fn on(
     pending: Box<PendingBody>,
     event: Event,
@@ -121,7 +122,7 @@ pub(crate) fn on(
 }
 
 impl PendingBody {
-    /// Whether nobody has vouched for the caller yet. In `split` mode Redis did, before the headers went.
+    /// Whether the caller is not verified yet. In `split` mode Redis confirmed it before the headers were forwarded.
     fn is_unproven(&self, turn: &Turn<'_>) -> bool {
         match (&self.part, &self.caller.identity, self.authentication) {
             (RequestPart::Body, ..)
@@ -143,7 +144,7 @@ impl PendingBody {
         bytes > SMALL_BODY && self.is_unproven(turn) && turn.worker.config.redis.is_some()
     }
 
-    /// `split` mode: the headers are judged first, as far as they go, and the body after them.
+    /// `split` mode: judges the headers first, as far as possible, and the body after them.
     fn opening(mut self: Box<Self>) -> Outcome<Box<Self>> {
         let message = match self.fault.take() {
             Some(fault) => Err(fault),
@@ -182,10 +183,10 @@ impl PendingBody {
         Outcome::Next(Handover::Understood(Box::new(request)))
     }
 
-    /// The request is here as a whole.
+    /// Handles the complete request.
     fn whole(self: Box<Self>, body: Option<Vec<u8>>, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         let posts = self.head.method() == b"POST";
-        // An empty chunked body, or an empty frame of HTTP/2, is none.
+        // An empty chunked body, or an empty HTTP/2 frame, is no body.
         let body = body.filter(|body| posts || !body.is_empty());
         let message = match (self.fault, &body) {
             (Some(fault), _) => Err(fault),
@@ -223,7 +224,7 @@ impl PendingBody {
             observed: None,
             strip: match self.part {
                 RequestPart::Whole | RequestPart::Head(_) => withheld(&self.head),
-                // They are gone.
+                // They were forwarded before.
                 RequestPart::Body => Vec::new(),
             },
             identity: self.caller.identity,
@@ -239,7 +240,7 @@ impl PendingBody {
     }
 }
 
-/// What a request without a body asks for.
+/// The message of a request without a body.
 fn bodiless(head: &Head) -> Message {
     Message::bodiless(match head.method() {
         b"GET" => Operation::Listen,
@@ -247,8 +248,9 @@ fn bodiless(head: &Head) -> Message {
     })
 }
 
-/// Headers of this request that go upstream only where the policy names them for the connector. An event id means a
-/// place in the stream of a session, so it goes on with one, whose owner the admission checks, and not by itself.
+/// Headers of this request that are forwarded only where the policy names them for the connector. An event id is a
+/// position in the stream of a session, so it is forwarded together with a session id, whose owner the admission
+/// checks, and never alone.
 fn withheld(head: &Head) -> Vec<String> {
     let era = if headers::is_modern(head) { Era::Modern } else { Era::Legacy };
     let in_session = head.has("mcp-session-id") || !matches!(session_of(head.query()), Ok(None));

@@ -1,6 +1,6 @@
-//! Awaits the request's headers: which credential came, and what the gateway answers by itself.
+//! Waits for the request's headers: finds the credential, and answers requests for the gateway itself.
 //!
-//! Owns what can be told from headers without asking anybody.
+//! Owns the checks of headers without a dependency.
 
 use serde_json::json;
 
@@ -19,13 +19,13 @@ use crate::exchange::turn::{ErrorFormat, Turn};
 use crate::http::local_reply::LocalReply;
 use crate::limit;
 
-/// Answered by the gateway, without credential.
+/// The path of the health document, which needs no credential.
 const HEALTH_PATH: &str = "/portcullis/health";
 
 pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
     let (head, last) = match event {
         Event::Head { head, last } => (head, last),
-        // A response before any request header: the proxy refused what it read.
+        // A response before any request headers: Envoy refused the request.
         Event::ResponseHead { .. } | Event::ResponseBody { .. } => {
             return Outcome::End(turn.proxy_answers(&event, "proxy.reply"));
         }
@@ -83,7 +83,7 @@ pub(crate) fn on(event: Event, turn: &mut Turn<'_>) -> Outcome<()> {
     }
 }
 
-/// How a refusal is told.
+/// The format of refusals.
 fn error_format(head: &Head, refusals: Refusals) -> ErrorFormat {
     let client = || head.has("mcp-protocol-version") || head.has("mcp-session-id");
     match refusals {
@@ -94,9 +94,9 @@ fn error_format(head: &Head, refusals: Refusals) -> ErrorFormat {
     }
 }
 
-/// How the gateway is, as this worker saw it: nobody is asked for it. `?ready` is for load balancers: the worker answers,
-/// so it serves, and a dependency that all gateways share takes none of them out of service. Probes come every few
-/// seconds and are no MCP exchange: they leave no audit entry.
+/// The gateway's health as this worker saw it, without asking a dependency. `?ready` is for load balancers: the worker
+/// answers, so it is ready, and a dependency that all gateways share takes none of them out of service. Probes come
+/// every few seconds and are no MCP exchange: they have no audit entry.
 fn health(head: &Head, turn: &Turn<'_>) -> Outcome<()> {
     let (health, around) = (&turn.worker.health, turn.worker.surroundings());
     let condition = health.condition(&around, turn.now);
@@ -122,7 +122,7 @@ fn known(head: Head, last: bool, caller: Caller) -> Outcome<()> {
     Outcome::Next(Handover::CallerKnown { pending, last, body })
 }
 
-/// The gateway answers by itself, and there is no audit entry.
+/// A reply of the gateway itself, without an audit entry.
 fn local(reply: LocalReply) -> Outcome<()> {
     Outcome::Close(Gate::Request(RequestGate::LocalReply(reply)))
 }

@@ -1,6 +1,6 @@
-//! Awaits the headers of the upstream's response.
+//! Waits for the headers of the upstream's response.
 //!
-//! Owns which responses begin to pass, and which headers of theirs.
+//! Owns which responses pass, and which of their headers.
 
 use crate::denial::{AuditStatus, Denial, HostFault};
 use crate::driver::event::{Closing, End, Event, Origin, ResponseHead};
@@ -17,14 +17,14 @@ pub(crate) struct ResponseHeaders {
 }
 
 impl ResponseHeaders {
-    /// The request went upstream.
+    /// The request was sent upstream.
     pub(crate) fn enter(asked: Box<Forwarded>) -> Outcome<Self> {
         Outcome::Wait(Self { asked }, Gate::Request(RequestGate::Pass))
     }
 
     pub(crate) fn on(self, event: Event, turn: &mut Turn<'_>) -> Outcome<Self> {
         match event {
-            // What judges behind this filter has its say: the client reads that.
+            // A response of a filter after this one goes to the client: that filter may refuse as well.
             Event::ResponseHead(ref head) if head.origin == Origin::Filter => {
                 Outcome::End(turn.passes_by(&event, "proxy.reply"))
             }
@@ -37,7 +37,7 @@ impl ResponseHeaders {
                 },
                 None => self.answer(&head, turn),
             },
-            // The request passed: what is late about it changes nothing.
+            // The request has passed: a late event about it has no effect.
             Event::Head { .. }
             | Event::Body(_)
             | Event::BodyTooLarge
@@ -62,7 +62,7 @@ impl ResponseHeaders {
         Outcome::Next(Handover::ResponseBegan(asked, ResponseStart { status, session_id, shape }))
     }
 
-    /// The end of a request whose answer never began: it may be read on another stream.
+    /// The end of a request without response headers: its response may arrive on another stream.
     pub(crate) fn close(mut self, closing: &Closing, turn: &mut Turn<'_>) -> AuditStatus {
         match closing.end {
             End::ClientGone => {
@@ -74,7 +74,7 @@ impl ResponseHeaders {
     }
 }
 
-/// Why a response must not pass, whatever was asked for.
+/// The reason to refuse a response to any request.
 fn refused(head: &ResponseHead) -> Option<Denial> {
     let challenges = head
         .others
@@ -82,7 +82,7 @@ fn refused(head: &ResponseHead) -> Option<Denial> {
         .any(|name| matches!(name.as_str(), "www-authenticate" | "proxy-authenticate"));
     match (head.origin, head.status) {
         (Origin::Upstream, 401 | 407) => Some(Denial::UpstreamRefused),
-        // The client's credential never went there, and another one would not.
+        // The client's credential was not sent to the server, and another one would not be sent either.
         (Origin::Upstream, 403) if challenges => Some(Denial::UpstreamRefused),
         (Origin::Upstream | Origin::Filter, _) => None,
         (Origin::Proxy, 413) => Some(Denial::Host(HostFault::BufferLimit)),

@@ -1,8 +1,8 @@
-//! Awaits Redis's word on a key, before a large body is parsed.
+//! Waits for Redis's answer on a key, before a large body is parsed.
 //!
-//! Owns that wait. Parsing takes time in proportion to the body, on the thread that serves everybody, so it is not done
-//! for a key that Redis did not confirm. The wait begins while the body still arrives; what came of it meanwhile is
-//! kept, unread.
+//! Owns that wait. Parsing takes time in proportion to the body, on the worker's only thread, so Portcullis does not
+//! parse for a key that Redis did not confirm. The wait begins while the body still arrives; the arrived part is kept,
+//! unparsed.
 
 use portcullis_redis_lua::{Admit, AdmitReply};
 
@@ -27,7 +27,7 @@ pub(crate) struct VerifyKey {
 }
 
 impl VerifyKey {
-    /// Asks Redis about the key of `reading`, and draws from nothing.
+    /// Asks Redis about the key of `reading`, without drawing units.
     pub(crate) fn enter(
         reading: Box<PendingBody>,
         body: ArrivedBody,
@@ -46,7 +46,7 @@ impl VerifyKey {
         match event {
             Event::CallDone { id, reply } if id == self.call => self.answered(reply, turn),
             Event::CallFailed { id, why } if id == self.call => self.unanswered(why, turn),
-            // A body that is whole stays what it was.
+            // A complete body does not change.
             Event::Body(_) | Event::BodyTooLarge if !self.awaits_body() => {
                 Outcome::Wait(self, Gate::Hold)
             }
@@ -92,7 +92,7 @@ impl VerifyKey {
                     }
                 }
             }
-            // It draws from nothing.
+            // The call draws from no window.
             AdmitReply::Limited { .. } => return refuse(unreadable, turn),
         }
         match self.vouched(turn) {
@@ -105,7 +105,7 @@ impl VerifyKey {
         }
     }
 
-    /// Where the operator would rather go on without Redis, the admission decides how far: for a key that this worker
+    /// When the operator allows operation without Redis, the admission decides how far: for a key that this worker
     /// knows.
     fn unanswered(self, why: CallFailure, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         match (turn.degraded_redis(), self.vouched(turn)) {
@@ -114,7 +114,7 @@ impl VerifyKey {
         }
     }
 
-    /// Whether the key holds, as far as the worker knows.
+    /// Whether the key is valid, according to the worker's cache.
     fn vouched(&self, turn: &mut Turn<'_>) -> Option<Result<(), Denial>> {
         let (caller, credential) = (&self.reading.caller, &self.snapshot.credential);
         let caller = (&caller.identity, caller.certificate.as_ref());
@@ -123,7 +123,7 @@ impl VerifyKey {
             .map(|principal| principal.map(drop))
     }
 
-    /// Goes on as if the key had been known from the start.
+    /// Continues as if the key had been known from the start.
     fn proceed(self) -> Outcome<Box<Self>> {
         let Self { reading, body, .. } = self;
         Outcome::Next(Handover::KeyVerified(reading.authenticated(), body))

@@ -1,7 +1,7 @@
-//! Awaits the keys that could prove a token.
+//! Waits for the keys that could verify a token.
 //!
-//! Owns that wait. It costs a request nothing while its worker has the keys; when it has not, many
-//! requests wait for one fetch. What came of the token's request meanwhile is kept, unread.
+//! Owns that wait. It costs a request nothing while the worker has the keys; otherwise many requests wait for one
+//! fetch. The part of the request that arrives meanwhile is kept, unparsed.
 
 use crate::auth::PresentedIdentity;
 use crate::auth::token::issuer::IssuerId;
@@ -16,7 +16,7 @@ use crate::exchange::handover::{Handover, Outcome, TokenRequest, held, refuse};
 use crate::exchange::request::{ArrivedBody, Audience, Caller, PendingBody};
 use crate::exchange::turn::Turn;
 
-/// A fetch or two: a set that was fetched for somebody else may lack what this token needs.
+/// One fetch or two: a set that was fetched for another token may lack the key of this one.
 const MOST_FETCHES: u8 = 2;
 
 /// Waits for keys.
@@ -48,7 +48,7 @@ impl VerifyToken {
 
     pub(crate) fn on(mut self: Box<Self>, event: Event, turn: &mut Turn<'_>) -> Outcome<Box<Self>> {
         match event {
-            // Whether keys came or not, the keyring knows.
+            // The keyring knows whether the fetch brought keys.
             Event::CallDone { id, .. } | Event::CallFailed { id, .. } if id == self.call => {
                 self.judge(turn)
             }
@@ -79,7 +79,7 @@ impl VerifyToken {
         }
     }
 
-    /// Goes on as if the keys had been here from the start.
+    /// Continues as if the keys had been here from the start.
     fn proceed(self, identity: PresentedIdentity, audience: Audience) -> Outcome<Box<Self>> {
         let Self { presented, body, .. } = self;
         let TokenRequest { head, last, certificate, .. } = *presented;
