@@ -1,23 +1,23 @@
-//! Places in arguments, as a policy writes them: `$.customer.ssn`, `$.items[*].iban`.
+//! Paths into arguments, as a policy writes them: `$.customer.ssn`, `$.items[*].iban`.
 //!
-//! Owns their form, a part of JSONPath (RFC 9535). Does not know what a place is for.
+//! Owns their form, a part of JSONPath (RFC 9535). Does not know a path's purpose.
 
 use std::fmt;
 
-/// Between steps; no name has it.
+/// The separator between steps; no name contains it.
 pub(crate) const SEPARATOR: char = '\u{1f}';
 /// The step to every member and every item.
 pub(crate) const EACH: &str = "*";
-/// The most steps, which is how deep the audit log shows arguments.
+/// The most steps: the depth to which the audit log shows arguments.
 pub(crate) const MOST_STEPS: usize = 16;
 const LONGEST: usize = 256;
 
-/// One place, or one of each item. Names count as they do in `redact` of the policy: whatever their case and separators.
+/// One path. Names are compared as in `redact` of the policy: case and separators do not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonPath(Box<str>);
 
 impl JsonPath {
-    /// What [`JsonPath::new`] takes.
+    /// The form that [`JsonPath::new`] accepts.
     pub const EXPECTED: &str = "a JSON path of 1 to 16 names and [*], such as $.customer.ssn, $.items[*].iban or $['account no']";
 
     /// Reads `$`, then `.name`, `['name']`, `[*]` or `.*`.
@@ -38,7 +38,7 @@ impl JsonPath {
         &self.0
     }
 
-    /// The names on the way; `*` for every member or item.
+    /// The names of the steps; `*` for every member or item.
     pub fn steps(&self) -> impl Iterator<Item = &str> {
         self.0.split(SEPARATOR)
     }
@@ -55,7 +55,7 @@ impl fmt::Display for JsonPath {
     }
 }
 
-/// The first step of the rest of a path, and what follows.
+/// The first step of the rest of a path, and the rest after it.
 fn step(rest: &str) -> Option<(&str, &str)> {
     if let Some(behind) = rest.strip_prefix("[*]").or_else(|| rest.strip_prefix(".*")) {
         return Some((EACH, behind));
@@ -71,12 +71,12 @@ fn step(rest: &str) -> Option<(&str, &str)> {
     Some((name, behind.strip_prefix(']')?)).filter(|_| is_name(name))
 }
 
-/// Whether a name stands without quotes.
+/// Whether a name is valid without quotes.
 fn is_plain(name: &str) -> bool {
     is_name(name) && name.chars().all(|letter| letter.is_alphanumeric() || "_-".contains(letter))
 }
 
-/// A name without letter or digit is the same as no other.
+/// Whether a name has a letter or a digit: a name without one equals no other.
 fn is_name(name: &str) -> bool {
     let bad = |letter: char| letter.is_control() || "'\"\\".contains(letter);
     !name.contains(bad) && name.chars().any(char::is_alphanumeric)

@@ -1,18 +1,18 @@
-//! Names of headers that a policy lets through: lists of an operator, and what no such list may have.
+//! Names of headers that a policy lets through: the operator's lists, and the reserved names.
 //!
-//! Owns the form of a name. Which names are reserved, and why, is in `request_headers` and `response_headers`.
+//! Owns the form of a name. `request_headers` and `response_headers` own the reserved names and the reasons.
 
 use crate::decode::{Faults, Node};
 
-/// What a list may not have, and how to say so.
+/// The reserved names, and the error messages for them.
 pub(crate) struct Reserved {
     /// Names, in lower case.
     pub(crate) names: &'static [&'static str],
     /// Families of names.
     pub(crate) prefixes: &'static [&'static str],
-    /// What is expected of a list.
+    /// The expected form of a list.
     pub(crate) list: &'static str,
-    /// What is expected of one name.
+    /// The expected form of one name.
     pub(crate) name: &'static str,
 }
 
@@ -26,7 +26,7 @@ impl Reserved {
             .collect()
     }
 
-    /// A name in lower case, if it is one that is not reserved.
+    /// A name in lower case, unless it is invalid or reserved.
     pub(crate) fn other(&self, text: &str) -> Option<String> {
         let name = text.to_ascii_lowercase();
         let is_token = !name.is_empty()

@@ -1,6 +1,6 @@
-//! A response of the gateway's own, as Envoy's local reply sends it.
+//! A response of the gateway itself, which the driver sends as Envoy's local reply.
 //!
-//! Owns its parts. What stands in them is for whoever refuses or answers.
+//! Owns its parts. The modules that refuse or answer own the content.
 
 /// A response that the gateway makes itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! What HTTP/1.1 and HTTP/2 carry around a message: which headers pass each way, and answers of our own.
+//! The HTTP/1.1 and HTTP/2 envelope of a message: the headers that pass in each direction, and the gateway's own
+//! responses.
 //!
 //! Owns lists of names and the forms of values. Knows no caller and no policy.
 

@@ -1,13 +1,14 @@
-//! The query of a URL as the most lenient server reads it: what is looked for in it must not hide behind a spelling.
+//! The query of a URL as the most lenient server reads it: no spelling may hide a parameter.
 //!
-//! Owns the reading of names. What a name means is its reader's business.
+//! Owns the reading of names. Its users know the names' meaning.
 
 /// One `name=value`.
 #[derive(Debug)]
 pub(crate) struct Pair<'a> {
-    /// As it is written.
+    /// As written.
     pub(crate) name: &'a [u8],
-    /// As it may be read: unescaped, letters and digits alone, in lower case, one of an array like the array.
+    /// As a lenient server may read it: unescaped, only letters and digits, in lower case, an array item like the
+    /// array.
     pub(crate) letters: Vec<u8>,
     pub(crate) value: Option<&'a [u8]>,
 }
@@ -21,7 +22,7 @@ pub(crate) fn pairs(query: &[u8]) -> impl Iterator<Item = Pair<'_>> {
     })
 }
 
-/// A name as it may be read.
+/// A name as a lenient server may read it.
 pub(crate) fn letters(name: &[u8]) -> Vec<u8> {
     let mut letters = Vec::new();
     let mut rest = name;

@@ -1,25 +1,25 @@
-//! Which request headers go upstream: an allow list.
+//! The request headers that are sent upstream: an allow list.
 //!
-//! Owns the names. What is on neither this list nor the connector's (`request_headers` in the policy) stays
-//! behind: `x-envoy-*` makes Envoy's router repeat a request, `x-original-url` makes a server see another path
-//! than was judged, `cf-access-jwt-assertion` is a credential that only the hop before this one has checked.
-//! Nobody can list all such names, so nobody has to.
+//! Owns the names. A header that is on neither this list nor the connector's (`request_headers` in the policy) is
+//! removed. `x-envoy-*` makes Envoy's router repeat a request. `x-original-url` makes a server see another path than
+//! the judged one. `cf-access-jwt-assertion` is a credential that only the previous hop has checked. No deny list could
+//! be complete.
 
 use crate::http::header_names::Reserved;
 use crate::mcp::Era;
 
-/// Whether a header of that name (in lower case) goes upstream, whatever the connector.
+/// Whether a header of that name (in lower case) is sent upstream for every connector.
 ///
-/// `x-forwarded-proto` and the last entry of `x-forwarded-for` are Envoy's own. Other eras than that of
-/// 2026-07-28 have no `Mcp-Method`, `Mcp-Name` and `Mcp-Param-*`, so nobody compared them with the body; and
-/// that one has no sessions, so nobody checked whose `Mcp-Session-Id` names.
+/// `x-forwarded-proto` and the last entry of `x-forwarded-for` are Envoy's own. Only the era of 2026-07-28 has
+/// `Mcp-Method`, `Mcp-Name` and `Mcp-Param-*`; in other eras they are not compared with the body. That era has no
+/// sessions, so the owner of its `Mcp-Session-Id` is not checked.
 #[must_use]
 pub fn goes_upstream(name: &[u8], era: Era) -> bool {
     match name {
-        // What the request is, and how its body is framed: Envoy's codecs wrote them.
+        // The request line, and the framing of its body: Envoy's codecs wrote them.
         b":method" | b":path" | b":scheme" | b":authority" | b"content-length" => true,
         b"accept" | b"accept-language" | b"content-type" | b"user-agent" => true,
-        // W3C Trace Context and Baggage. Envoy's tracers put their own headers on after the filter.
+        // W3C Trace Context and Baggage. Envoy's tracers add their own headers after the filter.
         b"traceparent" | b"tracestate" | b"baggage" => true,
         b"x-forwarded-for" | b"x-forwarded-proto" => true,
         b"mcp-protocol-version" | b"last-event-id" => true,
@@ -30,7 +30,7 @@ pub fn goes_upstream(name: &[u8], era: Era) -> bool {
     }
 }
 
-/// Names that no policy can let through, for each of them is the gateway's, Envoy's or the protocol's.
+/// Names that no policy can let through, because each belongs to the gateway, Envoy or the protocol.
 const RESERVED: &[&str] = &[
     // Credentials for the gateway.
     "authorization",
@@ -40,7 +40,7 @@ const RESERVED: &[&str] = &[
     // Set by the gateway.
     "accept-encoding",
     "x-request-id",
-    // Another request than was judged, to some servers.
+    // Some servers see another request than the judged one.
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
@@ -49,7 +49,7 @@ const RESERVED: &[&str] = &[
     "x-rewrite-url",
     "x-forwarded-uri",
     "x-forwarded-prefix",
-    // How a message is framed, and for one hop alone (RFC 9110, section 7.6.1).
+    // The framing of a message, and headers for one hop only (RFC 9110, section 7.6.1).
     "host",
     "connection",
     "keep-alive",
@@ -64,7 +64,7 @@ const RESERVED: &[&str] = &[
     "content-encoding",
 ];
 
-/// What a policy may name: anything but those, and these families.
+/// The names that a policy may use: all except these, and these families.
 pub(crate) const NAMED: Reserved = Reserved {
     names: RESERVED,
     prefixes: &["x-portcullis-", "x-envoy-", "mcp-"],

@@ -1,11 +1,11 @@
-//! Which response headers a policy may let pass besides [`crate::mcp::headers::OF_ANSWERS`].
+//! The response headers that a policy may let pass in addition to [`crate::mcp::headers::OF_ANSWERS`].
 //!
-//! Owns the names that it may not: each of them is the gateway's, Envoy's or the protocol's word to the client.
+//! Owns the reserved names: each belongs to the gateway, Envoy or the protocol.
 
 use crate::http::header_names::Reserved;
 
 const RESERVED: &[&str] = &[
-    // Where to log in, and with what: the client has no credential for the server.
+    // A login challenge: the client has no credential for the server.
     "www-authenticate",
     "proxy-authenticate",
     "authentication-info",
@@ -13,7 +13,7 @@ const RESERVED: &[&str] = &[
     // MCP has no redirects.
     "location",
     "refresh",
-    // How a message is framed, and for one hop alone (RFC 9110, section 7.6.1).
+    // The framing of a message, and headers for one hop only (RFC 9110, section 7.6.1).
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -24,7 +24,7 @@ const RESERVED: &[&str] = &[
     "x-request-id",
 ];
 
-/// What a policy may name: anything but those, and these families.
+/// The names that a policy may use: all except these, and these families.
 pub(crate) const NAMED: Reserved = Reserved {
     names: RESERVED,
     prefixes: &["access-control-", "content-", "mcp-", "x-envoy-", "x-portcullis-"],

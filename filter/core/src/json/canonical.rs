@@ -1,11 +1,11 @@
 //! Canonical JSON (RFC 8785), the form that is hashed.
 //!
-//! In two forms. RFC 8785 itself rounds numbers to doubles; it is for the audit chain, which anybody may
-//! verify. What others wrote (policies, arguments) must not have one hash for two numbers: there, a
-//! number that a double does not hold stays as it is written.
+//! It has two forms. RFC 8785 itself rounds numbers to doubles; the audit chain uses it, so that standard tools can
+//! verify the chain. The hash of foreign documents (policies, arguments) must differ for two different numbers: there,
+//! a number that a double cannot represent stays as written.
 //!
-//! Owns the order of members. Whatever serialises itself is written once, into one buffer, and the
-//! members of each object are put in order there when it ends: no tree is built to be sorted.
+//! Owns the order of members. A value is serialised once, into one buffer, and the members of each object are sorted
+//! there when the object ends: no tree is built.
 
 use std::io;
 
@@ -22,7 +22,7 @@ pub fn canonical<T: Serialize + ?Sized>(value: &T) -> String {
     written(value, Inexact::Rounded)
 }
 
-/// Canonical JSON, but for numbers that a double does not hold: those stay as they are written.
+/// Canonical JSON, except for numbers that a double cannot represent: those stay as written.
 #[must_use]
 pub fn canonical_exact<T: Serialize + ?Sized>(value: &T) -> String {
     written(value, Inexact::AsWritten)
@@ -30,20 +30,20 @@ pub fn canonical_exact<T: Serialize + ?Sized>(value: &T) -> String {
 
 fn written<T: Serialize + ?Sized>(value: &T, inexact: Inexact) -> String {
     let mut text = Canonical::new(inexact);
-    // Fails for what has no JSON: an object whose names are not texts, and nothing here has one.
+    // Fails for a value without JSON form: an object whose names are not texts, which does not occur here.
     match value.serialize(&mut Serializer::with_formatter(Nowhere, &mut text)) {
         Ok(()) => String::from_utf8(text.out).unwrap_or_default(),
         Err(_) => String::new(),
     }
 }
 
-/// Up to here every integer is a double of its own.
+/// Up to this integer every integer has its own double.
 pub(super) const EXACT: u64 = 1 << 53;
 
-/// How a number is written that a double does not hold.
+/// How to write a number that a double cannot represent.
 #[derive(Clone, Copy)]
 enum Inexact {
-    /// As the nearest one that a double holds.
+    /// As the nearest double.
     Rounded,
     AsWritten,
 }
@@ -53,17 +53,17 @@ struct Canonical {
     out: Vec<u8>,
     /// The members of all open objects, those of the innermost last.
     members: Vec<Member>,
-    /// Where in `members` each open object begins.
+    /// For each open object, its first index in `members`.
     open: Vec<usize>,
-    /// What is being put in order.
+    /// The buffer for sorting.
     mixed: Vec<u8>,
 }
 
-/// Where in the text a member stands.
+/// The position of a member in the text.
 #[derive(Clone, Copy)]
 struct Member {
     start: usize,
-    /// Behind the name's closing quote.
+    /// After the name's closing quote.
     colon: usize,
     end: usize,
 }
@@ -73,8 +73,8 @@ impl Member {
         text.get(self.start..self.colon).unwrap_or_default()
     }
 
-    /// In their quotes, such names sort as RFC 8785 §3.2.3 says: by UTF-16 code units. The quote that
-    /// ends one is less than whatever another goes on with, but for a space and an exclamation mark.
+    /// Whether a name, compared with its quotes, sorts as RFC 8785 §3.2.3 requires: by UTF-16 code units. The closing
+    /// quote is less than every letter that can follow, except a space and an exclamation mark.
     fn is_plain(self, text: &[u8]) -> bool {
         let name = self.name(text);
         let name = name.get(1..name.len().saturating_sub(1)).unwrap_or_default();
@@ -88,7 +88,7 @@ impl Member {
 }
 
 impl Canonical {
-    /// With room for an audit entry: a buffer that grows from nothing is copied each time.
+    /// With capacity for an audit entry: a buffer that grows from nothing is copied each time.
     fn new(inexact: Inexact) -> Self {
         let (out, mixed) = (Vec::with_capacity(1_024), Vec::with_capacity(1_024));
         let (members, open) = (Vec::with_capacity(64), Vec::with_capacity(8));
@@ -101,7 +101,7 @@ impl Canonical {
     }
 
     fn double(&mut self, value: f64) -> io::Result<()> {
-        // What is not finite, serde_json writes as null.
+        // serde_json writes a number that is not finite as null.
         self.put(ryu_js::Buffer::new().format(value).as_bytes())
     }
 
@@ -133,7 +133,7 @@ impl Canonical {
         }
     }
 
-    /// Puts the members of the innermost object in order.
+    /// Sorts the members of the innermost object.
     fn arrange(&mut self) {
         let from = self.open.pop().unwrap_or_default();
         let members = self.members.get_mut(from..).unwrap_or_default();
@@ -166,7 +166,7 @@ impl Canonical {
     }
 }
 
-/// Everything goes to [`Canonical::out`]; what would not is an error.
+/// All output goes to [`Canonical::out`]; other output is an error.
 struct Nowhere;
 
 impl io::Write for Nowhere {
@@ -179,7 +179,7 @@ impl io::Write for Nowhere {
     }
 }
 
-/// One method of the trait that writes, to another place.
+/// One method of the trait that writes, redirected.
 macro_rules! methods {
     ($($method:ident($($name:ident: $type:ty),*) => |$text:ident| $act:expr;)*) => {$(
         #[inline]

@@ -1,8 +1,7 @@
-//! Names of members as readers that ignore case take them.
+//! Names of members as case-insensitive readers compare them.
 //!
-//! Owns the folding: that of Go's `encoding/json` (`strings.EqualFold`) and of .NET's
-//! `OrdinalIgnoreCase`, and no other normalisation, since no reader makes one. `ſ` is `s` to both, and
-//! the Kelvin sign is `k`.
+//! Owns the folding: that of Go's `encoding/json` (`strings.EqualFold`) and of .NET's `OrdinalIgnoreCase`, and no other
+//! normalisation, because no reader has one. `ſ` is `s` to both, and the Kelvin sign is `k`.
 
 use serde_json::{Map, Value};
 
@@ -24,7 +23,7 @@ pub(crate) fn folded(name: &str) -> String {
     name.chars().map(fold).collect()
 }
 
-/// Whether a reader that ignores case takes `name` for `known`, and another one does not.
+/// Whether a case-insensitive reader takes `name` for `known`, and a case-sensitive one does not.
 pub(crate) fn is_misspelt(name: &str, known: &str) -> bool {
     name != known
         && match name.is_ascii() && known.is_ascii() {
@@ -33,11 +32,11 @@ pub(crate) fn is_misspelt(name: &str, known: &str) -> bool {
         }
 }
 
-/// The first member that differs from one of the `known` names by its case only.
+/// The first member that differs from one of the `known` names only by case.
 pub(crate) fn misspelt<'m>(members: &'m Map<String, Value>, known: &[&str]) -> Option<&'m str> {
     let mut names = members.keys().map(String::as_str);
     names.find(|name| match name.is_ascii() {
-        // Of names in ASCII, those of another length are others.
+        // ASCII names of different length are different.
         true => known.iter().any(|known| {
             (known.len() == name.len() || !known.is_ascii()) && is_misspelt(name, known)
         }),

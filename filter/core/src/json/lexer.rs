@@ -1,20 +1,19 @@
-//! JSON read piece by piece, however long it is.
+//! A streaming JSON lexer for texts of any length.
 //!
-//! Owns the structure of a JSON text: where values start and end, and the names of members. Keeps no
-//! value, so that its memory does not grow with the text. Reads leniently what changes no structure
-//! (numbers, literals, escapes inside strings); everything else must be RFC 8259.
+//! Owns the structure of a JSON text: where values start and end, and the names of members. Keeps no value, so its
+//! memory does not grow with the text. It is lenient where the structure is not affected (numbers, literals, escapes
+//! inside strings); everything else must be RFC 8259.
 
 use memchr::memchr2;
 
-/// Nesting beyond this is refused. Two parsers that give up at different depths disagree about no
-/// message that a server sends.
+/// Deeper nesting is refused. Two parsers with different limits disagree about no message that a server sends.
 pub const MAX_DEPTH: usize = 1_024;
 const WORDS: usize = MAX_DEPTH / 64;
-/// A member's name beyond this many bytes, as written, is none that is looked for.
+/// The longest name of a member, as written, that is kept for comparison.
 const LONGEST_KEY: usize = 256;
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
-/// What a value is.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `{}`.
@@ -27,12 +26,12 @@ pub enum Kind {
     Scalar,
 }
 
-/// What was met.
+/// The result of reading on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
     /// The first byte of a value was read.
     Start(Kind),
-    /// The last byte of a value was read; of a scalar, the byte behind it was seen.
+    /// The last byte of a value was read; for a scalar, the byte after it was seen.
     End(Kind),
     /// A member's name was read: [`Lexer::key`].
     Key,
@@ -44,7 +43,7 @@ pub struct Malformed;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// At the start of the text, behind this many bytes of a byte-order mark.
+    /// At the start of the text, after this many bytes of a byte-order mark.
     Text(u8),
     Value,
     ItemOrEnd,
@@ -56,18 +55,18 @@ enum State {
     InString,
     StringEscape,
     InScalar,
-    /// Behind a value.
+    /// After a value.
     Behind,
 }
 
-/// A JSON text in passing.
+/// A lexer over the chunks of one JSON text.
 #[derive(Clone, Debug)]
 pub struct Lexer {
     state: State,
     depth: usize,
-    /// Of each open level, one bit: whether it is an object.
+    /// One bit for each open level: whether it is an object.
     objects: [u64; WORDS],
-    /// Inside a container that nobody looks into: the depth of its members.
+    /// Inside a skipped container: the depth of its members.
     skipped: Option<usize>,
     key: Vec<u8>,
 }
@@ -86,13 +85,13 @@ impl Lexer {
         self.depth
     }
 
-    /// The name of the last member, as written; `None` when it is too long to be looked for.
+    /// The name of the last member, as written; `None` when it is too long.
     #[must_use]
     pub fn key(&self) -> Option<&[u8]> {
         (self.key.len() <= LONGEST_KEY).then_some(&self.key)
     }
 
-    /// Tells nothing of the container that was just started but its end.
+    /// Skips the container that just started: only its end is reported.
     pub fn skip(&mut self) {
         self.skipped = Some(self.depth);
     }
@@ -103,16 +102,16 @@ impl Lexer {
         self.depth == 0 && self.state == State::Behind
     }
 
-    /// The same, when no more is to come: a number ends with the text.
+    /// The same at the end of the text, which also ends a number.
     #[must_use]
     pub fn is_complete_at_end(&self) -> bool {
         self.depth == 0 && matches!(self.state, State::Behind | State::InScalar)
     }
 
-    /// Reads on in `bytes` from `at`, which it moves on; `None` at their end.
+    /// Reads on in `bytes` from `at`, and advances `at`; `None` at their end.
     ///
     /// # Errors
-    /// [`Malformed`], for ever after.
+    /// [`Malformed`], also for all later calls.
     #[inline]
     pub fn next(&mut self, bytes: &[u8], at: &mut usize) -> Result<Option<Token>, Malformed> {
         while let Some((&byte, _)) = bytes.get(*at..).and_then(<[u8]>::split_first) {
@@ -172,7 +171,7 @@ impl Lexer {
         Ok(None)
     }
 
-    /// Whether `token` is told: inside what is skipped, only its end is.
+    /// Whether `token` is reported: inside a skipped container, only its end is.
     fn tells(&mut self, token: Token) -> bool {
         match (self.skipped, token) {
             (None, _) => true,
@@ -184,8 +183,8 @@ impl Lexer {
         }
     }
 
-    /// Reads on in a string that is a value. JSON in a string has an escape every few bytes: what follows one is passed
-    /// here.
+    /// Reads on in a string value. JSON inside a string has an escape every few bytes, so the byte after an escape is
+    /// skipped here.
     fn string(&mut self, bytes: &[u8], at: &mut usize) -> Option<Token> {
         let mut rest = bytes.get(*at..).unwrap_or_default();
         loop {
@@ -293,13 +292,13 @@ impl Lexer {
     }
 }
 
-/// Where the bit of a level is.
+/// The position of a level's bit.
 fn place(level: usize) -> (usize, u64) {
     (level / 64, 1_u64.rotate_left(u32::try_from(level % 64).unwrap_or_default()))
 }
 
-/// Where a string may end or has an escape. Most are near: two words are looked at as such, and only from there on it pays to
-/// look with [`memchr2`].
+/// The position of the next quote or escape. Most are near: the first two words are compared directly, and only after
+/// them [`memchr2`] is faster.
 pub(crate) fn quote_or_escape(rest: &[u8]) -> Option<usize> {
     const QUOTES: u64 = u64::from_le_bytes([b'"'; 8]);
     const ESCAPES: u64 = u64::from_le_bytes([b'\\'; 8]);
@@ -318,7 +317,7 @@ pub(crate) fn quote_or_escape(rest: &[u8]) -> Option<usize> {
     memchr2(b'"', b'\\', far)?.checked_add(near.len())
 }
 
-/// The highest bit of each byte that is zero, up to the first such byte; those behind it may have theirs by mistake.
+/// The highest bit of each byte that is zero, up to the first such byte; bits after it may be wrong.
 const fn zeros(word: u64) -> u64 {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     word.wrapping_sub(ONES) & !word & (ONES << 7)
@@ -333,7 +332,7 @@ fn is_scalar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
 }
 
-/// The text of a string, as written between its quotation marks.
+/// The text of a string, from its written form between the quotation marks.
 pub(crate) fn decoded(raw: &[u8]) -> Option<String> {
     serde_json::from_slice(&[b"\"", raw, b"\""].concat()).ok()
 }

@@ -1,8 +1,7 @@
-//! Numbers as they are written.
+//! Numbers in their written form.
 //!
-//! Owns their value: decimals of any length, compared digit by digit. Readers of JSON disagree about
-//! numbers that a double does not hold (RFC 8259 §6); what is decided here must not depend on which
-//! reader comes next.
+//! Owns their value: decimals of any length, compared digit by digit. JSON readers disagree about numbers that a double
+//! cannot represent (RFC 8259 §6); decisions here must not depend on the next reader.
 
 use std::cmp::Ordering;
 
@@ -10,7 +9,7 @@ use serde_json::Number;
 
 /// Longer ones are refused: a double has at most 309 digits before its point.
 pub(super) const LONGEST: usize = 400;
-/// Every integer of so many digits is a double.
+/// Every integer of this many digits has its own double.
 const EXACT_DIGITS: usize = 15;
 
 /// A number's value: 0.`digits` × 10^`point`, without zeros at either end.
@@ -52,18 +51,18 @@ impl Decimal {
         self.places().is_some_and(|places| places <= 0)
     }
 
-    /// A text that is the same for every spelling.
+    /// A text that is the same for all spellings.
     pub(crate) fn text(&self) -> String {
         let sign = if self.negative { "-" } else { "" };
         format!("{sign}0.{}e{}", String::from_utf8_lossy(&self.digits), self.point)
     }
 
-    /// How many digits stand behind the point; negative when zeros stand before it.
+    /// How many digits are after the point; negative for zeros before it.
     fn places(&self) -> Option<i64> {
         i64::try_from(self.digits.len()).ok()?.checked_sub(self.point)
     }
 
-    /// Whether it is a multiple of `of`. Says no for an `of` of more than 36 digits.
+    /// Whether it is a multiple of `of`. False for an `of` of more than 36 digits.
     pub(crate) fn is_multiple(&self, of: &Self) -> bool {
         self.remainder(of) == Some(0)
     }
@@ -78,7 +77,7 @@ impl Decimal {
         let divisor =
             if digits.len() <= MOST_DIGITS { std::str::from_utf8(digits).ok()? } else { "" };
         let divisor: u128 = divisor.parse().ok()?;
-        // Its last digit is no zero, so it is no multiple of ten.
+        // The last digit is not zero, so it is no multiple of ten.
         let zeros = of.places()?.checked_sub(self.places()?).filter(|zeros| *zeros >= 0)?;
         let digits = self.digits.iter().map(|digit| u128::from(digit.saturating_sub(b'0')));
         let zeros = std::iter::repeat_n(0_u128, usize::try_from(zeros.min(1_000)).ok()?);
@@ -111,7 +110,7 @@ impl PartialOrd for Decimal {
     }
 }
 
-/// The order of two numbers, whatever their spelling.
+/// The order of two numbers in any spelling.
 pub(crate) fn compare(one: &Number, other: &Number) -> Option<Ordering> {
     match (one.as_i64(), other.as_i64()) {
         (Some(one), Some(other)) => Some(one.cmp(&other)),
@@ -119,8 +118,8 @@ pub(crate) fn compare(one: &Number, other: &Number) -> Option<Ordering> {
     }
 }
 
-/// The number as ECMAScript writes it (RFC 8785 §3.2.2.3), if that is the same number; `None` for one
-/// that a double does not hold.
+/// The number as ECMAScript writes it (RFC 8785 §3.2.2.3), if that is the same number; `None` for one that a double
+/// cannot represent.
 pub(crate) fn in_double(text: &str) -> Option<String> {
     let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
     let mut buffer = ryu_js::Buffer::new();
@@ -128,7 +127,7 @@ pub(crate) fn in_double(text: &str) -> Option<String> {
     (shortest == text || Decimal::of(shortest)? == Decimal::of(text)?).then(|| shortest.to_owned())
 }
 
-/// Whether `text` is an integer that every reader reads and writes alike.
+/// Whether `text` is an integer that every reader reads and writes in the same way.
 pub(crate) fn is_plain_integer(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     digits.len() <= EXACT_DIGITS
@@ -136,7 +135,7 @@ pub(crate) fn is_plain_integer(text: &str) -> bool {
         && (!digits.starts_with('0') || text == "0")
 }
 
-/// Whether every reader finds a number here: none finds infinity, none a zero that is none.
+/// Whether every reader finds the same kind of number: no infinity, and no zero for a number that is not zero.
 pub(super) fn is_readable(text: &str) -> bool {
     if is_plain_integer(text) {
         return true;

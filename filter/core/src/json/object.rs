@@ -1,7 +1,7 @@
-//! One object of canonical JSON (RFC 8785), written by who knows the order of its members.
+//! One object of canonical JSON (RFC 8785), for callers that know the order of its members.
 //!
-//! Owns how texts and numbers are written. Sorts nothing: members are named in the order of RFC 8785 §3.2.3, so what
-//! each request writes costs neither a sort nor a copy. For everything else there is [`canonical()`].
+//! Owns how texts and numbers are written. Sorts nothing: callers add members in the order of RFC 8785 §3.2.3, so the
+//! JSON of each request costs neither a sort nor a copy. Everything else uses [`canonical()`].
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// One without members, with room for so many bytes.
+    /// An object without members, with capacity for this many bytes.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         let mut text = String::with_capacity(bytes);
         text.push('{');
@@ -83,7 +83,7 @@ impl Object {
     }
 }
 
-/// A text as RFC 8785 §3.2.2.2 writes it. Hardly any has something to escape.
+/// A text as RFC 8785 §3.2.2.2 writes it. Few texts need an escape.
 fn string(value: &str, text: &mut String) {
     match is_plain(value.as_bytes()) {
         true => quoted(value, text),
@@ -91,11 +91,11 @@ fn string(value: &str, text: &mut String) {
     }
 }
 
-/// Whether nothing is to be escaped: no control, no quotation mark, no backslash. Eight bytes at a time.
+/// Whether no escape is needed: no control, no quotation mark, no backslash. Compares eight bytes at a time.
 fn is_plain(text: &[u8]) -> bool {
     const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-    // The high bits of bytes that are zero; a borrow may set that of a neighbour only where there is one.
+    // The high bits of zero bytes; a borrow can only set a neighbour's bit when there is a zero byte.
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     let (words, rest) = text.as_chunks::<8>();
     let odd = words.iter().fold(0, |odd, bytes| {

@@ -1,7 +1,7 @@
-//! A call with another argument than it came with.
+//! Replaces an argument of a call.
 //!
-//! Owns the rewriting of a body. Everything but the one value stays byte for byte: no number is rounded
-//! on the way, and what a server reads is what was judged.
+//! Owns the rewriting of a body. Everything but the one value stays byte for byte: no number is rounded, and the server
+//! reads what was judged.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Deserializer, Value};
 
-/// The body of a request. It does not show itself: what is secret in it, only [`crate::audit`] can tell.
+/// The body of a request. It has no debug output: only [`crate::audit`] knows its secret parts.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Body(Vec<u8>);
 
@@ -40,7 +40,7 @@ impl fmt::Debug for Body {
     }
 }
 
-/// The body of a `tools/call` with the argument `name` set to `value`; `None` when it is none.
+/// The body of a `tools/call` with the argument `name` set to `value`; `None` when it is no such call.
 #[must_use]
 pub fn amend(body: &[u8], name: &str, value: u64) -> Option<Vec<u8>> {
     let params = match member(body, start(body, 0)?, "params")? {
@@ -66,9 +66,9 @@ enum Found {
     Absent(Members),
 }
 
-/// Where a member can be put in.
+/// The position where a member can be inserted.
 struct Members {
-    /// Behind the opening brace.
+    /// After the opening brace.
     place: usize,
     others: Others,
 }
@@ -113,14 +113,14 @@ fn member(body: &[u8], at: usize, name: &str) -> Option<Found> {
     Some(Found::Absent(Members { place: behind_brace, others }))
 }
 
-/// What stands at `at`, and where it ends.
+/// The value at `at`, and its end.
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8], at: usize) -> Option<(T, usize)> {
     let mut values = Deserializer::from_slice(body.get(at..)?).into_iter::<T>();
     let value = values.next()?.ok()?;
     Some((value, at.checked_add(values.byte_offset())?))
 }
 
-/// The first byte at or behind `at` that is not white space.
+/// The first byte at or after `at` that is not white space.
 fn start(body: &[u8], at: usize) -> Option<usize> {
     let rest = body.get(at..)?;
     at.checked_add(rest.iter().position(|byte| !byte.is_ascii_whitespace())?)

@@ -1,14 +1,14 @@
-//! A JSON body of a response, filtered as it passes.
+//! Filters a JSON response body while it passes.
 //!
-//! Owns how much of it is held: the start, until the message is whole or has grown. What is not JSON is
-//! replaced while nothing of it has gone on, and cut off there else. Knows no event streams.
+//! Owns how much of it is held: the start, until the message is complete or has grown. A body that is not JSON is
+//! replaced if nothing of it was forwarded, otherwise cut off. Knows no event streams.
 
 use super::filter::{MessageFilter, Reader};
 
-/// Of one message, this much is held before any of it goes on.
+/// The most bytes of one message that are held before any are forwarded.
 pub const MAX_HELD_BYTES: usize = 65_536;
 
-/// Whether two texts are equal, eight bytes at a time: the module's C library compares one by one.
+/// Whether two texts are equal, eight bytes at a time: the module's C library compares single bytes.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     let ((words, rest), (others, tail)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
     let mut pairs = words.iter().zip(others);
@@ -17,13 +17,13 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
         && rest == tail
 }
 
-/// What takes the place of a message that cannot be read.
+/// The replacement of an unreadable message.
 pub trait Substitute: Reader {
     /// The JSON-RPC error; `id` is that of the message, if it was read.
     fn refused(&mut self, id: Option<&serde_json::Value>) -> String;
 }
 
-/// A body in passing.
+/// The state of a passing body.
 #[derive(Debug, Default)]
 pub struct JsonBody {
     filter: MessageFilter,
@@ -33,19 +33,19 @@ pub struct JsonBody {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// Nothing came yet.
+    /// No byte has arrived.
     #[default]
     Empty,
-    /// Nothing has gone on.
+    /// Nothing was forwarded.
     Held,
-    /// What comes goes on.
+    /// Further bytes are forwarded.
     Passing,
-    /// Nothing goes on any more.
+    /// No further bytes are forwarded.
     Ended,
 }
 
 impl JsonBody {
-    /// Takes a chunk; what goes on in its place. `None`: the chunk itself.
+    /// Takes a chunk; returns its replacement, or `None` to forward the chunk itself.
     pub fn feed(
         &mut self,
         chunk: &[u8],
@@ -77,7 +77,7 @@ impl JsonBody {
         (before > 0 || !is_same(&out, chunk)).then_some(out)
     }
 
-    /// What was held is replaced; what went on already is left without its end.
+    /// Replaces the held bytes; a part that was forwarded before stays without its end.
     fn refuse(&mut self, reader: &mut dyn Substitute) -> Vec<u8> {
         let held = self.state != State::Passing;
         self.state = State::Ended;

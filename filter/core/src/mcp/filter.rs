@@ -1,8 +1,8 @@
-//! One JSON-RPC message of a server, filtered as it passes.
+//! Filters one JSON-RPC message of a server while it passes.
 //!
-//! Owns what of a message is looked at, and what of it does not go on: items of lists that the caller
-//! may not see. Every result with a list is filtered, whoever asked for it. Everything else passes byte
-//! for byte, at any size: at most one item of a list is in memory. Decides nothing about an item.
+//! Owns which parts of a message are read, and which are removed: items of lists that the caller may not see. Every
+//! result with a list is filtered, for any request. Everything else passes byte for byte, at any size: at most one item
+//! of a list is in memory. Decides nothing about an item.
 
 use std::borrow::Cow;
 
@@ -15,30 +15,30 @@ use super::rows::{Rows, TextRows};
 use crate::json::folded;
 use crate::json::lexer::{Kind, Lexer, Malformed, Token, decoded};
 
-/// An item of a list beyond this many bytes is not shown.
+/// A larger item of a list is removed.
 pub const MAX_ITEM_BYTES: usize = 262_144;
-/// Of an id, a code or a setting, no more is read.
+/// The most bytes that are read of an id, a code or a setting.
 const MAX_SMALL: usize = 4_096;
-/// White space between two items beyond this is left out.
+/// Further white space between two items is removed.
 const MAX_SEPARATOR: usize = 1_024;
 
-/// What becomes of an item of a list.
+/// The decision on an item of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// It goes on.
+    /// It passes.
     Yes,
-    /// It is left out.
+    /// It is removed.
     No,
 }
 
-/// Why a list, or an item of it, could not be shown whatever the policy says.
+/// The reason why a list, or an item of it, was removed regardless of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unreadable {
     /// An item larger than [`MAX_ITEM_BYTES`].
     TooLarge,
     /// An item that has no single meaning, or no name.
     Item,
-    /// In the place of a list stands something else.
+    /// The member of the list has another type.
     List,
 }
 
@@ -54,29 +54,28 @@ impl Unreadable {
     }
 }
 
-/// Who looks at what passes.
+/// The receiver of what passes.
 pub trait Reader {
     /// An item of a list, as written.
     fn item(&mut self, listing: Listing, item: &[u8]) -> Shown;
-    /// Something was left out because it could not be read.
+    /// Something unreadable was removed.
     fn unreadable(&mut self, listing: Listing, why: Unreadable);
     /// A message has passed.
     fn message(&mut self, seen: Seen);
 }
 
-/// What a message says about the request that it answers.
+/// The content of a message about the request that it answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// The id; `None` when there is none, or none that can be read.
+    /// The id; `None` when it is missing or unreadable.
     pub id: Option<Value>,
-    /// What it says, when it is an answer.
+    /// The outcome, when the message is a response.
     pub outcome: Option<ToolOutcome>,
-    /// The task that it says was created: MCP 2025-11-25 (`result.task`), or the extension of
-    /// 2026-07-28 (`resultType: "task"`).
+    /// The created task: MCP 2025-11-25 (`result.task`), or the extension of 2026-07-28 (`resultType: "task"`).
     pub task: Option<String>,
 }
 
-/// What of a message was seen so far.
+/// The facts of a message so far.
 #[derive(Clone, Debug, Default)]
 struct Notes {
     id: Option<Value>,
@@ -127,10 +126,10 @@ impl Answer {
     }
 }
 
-/// A container that is looked into.
+/// A container that is inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    /// Several messages at once: part of MCP 2025-03-26, and some servers never stopped.
+    /// Several messages at once: part of MCP 2025-03-26, and some servers still send them.
     Batch,
     Message,
     Error,
@@ -161,49 +160,48 @@ enum Member {
     Other,
 }
 
-/// What is done with the bytes.
+/// How bytes are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// They go on.
+    /// They pass.
     Pass,
-    /// They go on, and are kept as well: a small value.
+    /// They pass, and are also kept: a small value.
     Note(Member),
-    /// They go on; they are the text of a tool's result.
+    /// They pass; they are the text of a tool's result.
     Text,
     /// Between the items of a list.
     Separator,
     /// An item of a list.
     Item(Listing),
-    /// A value that goes on changed or not.
+    /// A value that may be changed.
     Setting(Setting),
-    /// A value in whose place an empty list goes on.
+    /// A value that an empty list replaces.
     Replace,
 }
 
-/// A message in passing.
+/// The state of a passing message.
 #[derive(Clone, Debug)]
 pub struct MessageFilter {
     lexer: Lexer,
-    /// The containers that are open and looked into, each with the depth of its members.
+    /// The open containers that are inspected, each with the depth of its members.
     roles: Vec<(Role, usize)>,
     member: Member,
     mode: Mode,
     notes: Notes,
     /// Whether the result that is open carries a list.
     listed: bool,
-    /// What is kept: an item, a separator, a small value.
+    /// The kept bytes: an item, a separator, a small value.
     kept: Vec<u8>,
     overflow: bool,
     separator: Vec<u8>,
-    /// Whether an item of the open list has gone on.
+    /// Whether an item of the open list has passed.
     shown: bool,
-    /// Settings that went on as they were, since no list had come by then: where they are in the
-    /// output, and what they would have to be.
+    /// Settings that passed unchanged before any list: their position in the output, and the setting.
     pending: Vec<(usize, usize, Setting)>,
-    /// What went on can no longer be changed.
+    /// The output can no longer be changed.
     released: bool,
     edited: bool,
-    /// A line break is one of the frame that the message comes in.
+    /// A line break is part of the frame of the message.
     framed: bool,
 }
 
@@ -229,11 +227,11 @@ impl Default for MessageFilter {
 }
 
 impl MessageFilter {
-    /// Takes the next bytes; what may go on is added to `out`, which holds all that went on before
-    /// unless it was [released](Self::release).
+    /// Takes the next bytes; adds the output to `out`, which has the whole output so far unless it was
+    /// [released](Self::release).
     ///
     /// # Errors
-    /// [`Malformed`]: nothing of what follows may go on.
+    /// [`Malformed`]: no further bytes may pass.
     pub fn feed(
         &mut self,
         bytes: &[u8],
@@ -243,7 +241,7 @@ impl MessageFilter {
         let (mut at, mut from) = (0, 0);
         loop {
             let token = self.lexer.next(bytes, &mut at);
-            // A value starts with the byte that told of it.
+            // A value starts with the byte that showed it.
             let edge = match token {
                 Ok(Some(Token::Start(_))) => at.saturating_sub(1),
                 Ok(Some(Token::End(Kind::Object | Kind::Array)))
@@ -262,14 +260,14 @@ impl MessageFilter {
             from = edge;
             self.take(token, out, reader)?;
             if let (Token::Start(Kind::Array), Mode::Separator) = (token, self.mode) {
-                // A list was entered: its bracket stands before what is kept.
+                // Entered a list: its bracket precedes the kept bytes.
                 out.push(b'[');
                 from = at;
             }
         }
     }
 
-    /// The next bytes come on another line of the frame; the line break itself went on already.
+    /// The next bytes are on another line of the frame; the line break itself has passed.
     ///
     /// # Errors
     /// See [`MessageFilter::feed`].
@@ -289,7 +287,7 @@ impl MessageFilter {
         self.lexer.is_complete()
     }
 
-    /// Whether something went on changed, or not at all.
+    /// Whether a part was changed or removed.
     #[must_use]
     pub fn edited(&self) -> bool {
         self.edited
@@ -301,8 +299,8 @@ impl MessageFilter {
         self.notes.id.as_ref()
     }
 
-    /// What went on leaves `out`, and can no longer be changed. Where a list might still come, what
-    /// would have to be changed then is changed now.
+    /// The output leaves `out` and can no longer be changed. If a list may still follow, the settings that it would
+    /// change are changed now.
     pub fn release(&mut self, out: &mut Vec<u8>) {
         if !self.is_complete() {
             self.settle(out);
@@ -311,9 +309,9 @@ impl MessageFilter {
         self.pending.clear();
     }
 
-    /// Applies what a list asks of the settings beside it.
+    /// Applies a list's requirements to the settings next to it.
     fn settle(&mut self, out: &mut Vec<u8>) {
-        // From behind, so that what stands before stays where it is.
+        // From the end, so that earlier positions stay valid.
         for (from, to, setting) in std::mem::take(&mut self.pending).into_iter().rev() {
             if from <= to && to <= out.len() {
                 self.edited = true;
@@ -326,7 +324,7 @@ impl MessageFilter {
         self.roles.last().is_some_and(|(_, depth)| self.lexer.depth() < *depth)
     }
 
-    /// Bytes that no token has anything to say about.
+    /// Bytes without a token.
     fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         if bytes.is_empty() {
             return;
@@ -382,7 +380,7 @@ impl MessageFilter {
             Token::Key => self.key(),
             Token::Start(kind) => {
                 if self.roles.is_empty() && matches!(kind, Kind::String | Kind::Scalar) {
-                    // A JSON text, and no message.
+                    // JSON, but no message.
                     return Err(Malformed);
                 }
                 self.start(kind, out, reader);
@@ -446,7 +444,7 @@ impl MessageFilter {
         }
     }
 
-    /// What was kept between two items waits for the next one.
+    /// The bytes kept between two items wait for the next item.
     fn separate(&mut self) {
         std::mem::swap(&mut self.separator, &mut self.kept);
         if self.overflow {
@@ -461,7 +459,7 @@ impl MessageFilter {
         (content.items == 1 && kind == Kind::Object).then_some(Role::ContentItem)
     }
 
-    /// The value of [`Self::member`]; the role of a container that is looked into.
+    /// The value of [`Self::member`]; returns the role of a container that is inspected.
     fn value(&mut self, kind: Kind, out: &mut Vec<u8>, reader: &mut dyn Reader) -> Option<Role> {
         let small = matches!(kind, Kind::String | Kind::Scalar);
         let object = |role| (kind == Kind::Object).then_some(role);
@@ -531,7 +529,7 @@ impl MessageFilter {
                 answer.content.text = None;
                 if kind == Kind::String {
                     answer.content.text = Some(Box::default());
-                    // The quotation mark goes on before the text.
+                    // The quotation mark passes before the text.
                     self.start_keeping(Mode::Text);
                 }
                 return None;
@@ -557,7 +555,7 @@ impl MessageFilter {
                 self.settle(out);
                 Some(Role::List(listing))
             }
-            // Some servers write `null` for a list of nothing; no reader finds items in a number.
+            // Some servers write `null` for an empty list; no reader finds items in a number.
             Kind::Scalar => None,
             Kind::Object | Kind::String => {
                 reader.unreadable(listing, Unreadable::List);
@@ -588,7 +586,7 @@ impl MessageFilter {
                 return;
             }
             Mode::Separator => {
-                // The list ends: what stands behind its last item goes on, and its bracket will.
+                // The list ends: the bytes after its last item pass, and its bracket follows.
                 self.separate();
                 let blank = self.separator.iter().filter(|byte| **byte != b',');
                 let framed = self.framed;
@@ -602,7 +600,7 @@ impl MessageFilter {
             self.roles.pop();
             match role {
                 Role::Message => reader.message(std::mem::take(&mut self.notes).seen()),
-                // No list came: its settings stand.
+                // There was no list: its settings stay.
                 Role::Result => self.pending.clear(),
                 Role::Batch
                 | Role::Error
@@ -648,7 +646,7 @@ impl MessageFilter {
         let framed = self.framed;
         out.extend(self.kept.iter().map(|byte| unframed(*byte, framed)));
         if !stands {
-            // Beyond a few, somebody wants them to be many.
+            // More than a few repeated settings are an attack.
             if self.pending.len() < 16 {
                 self.pending.push((from, out.len(), setting));
             } else {
@@ -684,14 +682,14 @@ impl MessageFilter {
     }
 }
 
-/// A line break between the tokens of a list, as a line of a frame may carry it.
+/// Removes a line break between the tokens of a list, because it belongs to the frame.
 fn unframed(byte: u8, framed: bool) -> u8 {
     if framed && byte == b'\n' { b' ' } else { byte }
 }
 
 impl Member {
-    /// What a member of that name is, there. A name counts however it is written, and whatever its
-    /// case: some readers ignore it.
+    /// The member with that name in a container. All spellings of a name count, in any case, because some readers
+    /// ignore case.
     fn named(role: Role, key: &[u8]) -> Result<Self, Malformed> {
         match role {
             Role::Batch | Role::Content | Role::Structured | Role::List(_) => Ok(Self::Other),

@@ -1,7 +1,7 @@
 //! The headers that mirror the body (MCP 2026-07-28, "HTTP headers"), and the era they imply.
 //!
-//! Owns the comparison. The body is what is judged; a header that says otherwise is refused, since
-//! whoever routes on it would have been misled.
+//! Owns the comparison. The body is judged; a header that differs is refused, because a proxy that routes on it would
+//! be misled.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +14,9 @@ use crate::denial::Denial;
 use crate::driver::event::Head;
 use crate::order;
 
-/// Headers of an upstream's answer that a client gets; a policy may add others. What is not among them
-/// could be the gateway's own word (`www-authenticate`, `access-control-*`, `x-portcullis-*`), could set
-/// state for the gateway's host (`set-cookie`), or tells of the upstream what nobody has to know.
+/// Headers of an upstream's response that a client gets; a policy may add others. Any other header could look like the
+/// gateway's own (`www-authenticate`, `access-control-*`, `x-portcullis-*`), could set state for the gateway's host
+/// (`set-cookie`), or could reveal internals of the upstream.
 pub const OF_ANSWERS: [&str; 22] = [
     ":status",
     "content-type",
@@ -39,7 +39,7 @@ pub const OF_ANSWERS: [&str; 22] = [
     "tracestate",
     "traceresponse",
     "x-accel-buffering",
-    // The proxy's own, for the access log.
+    // Envoy's own, for the access log.
     "x-envoy-upstream-service-time",
 ];
 
@@ -47,8 +47,8 @@ pub const OF_ANSWERS: [&str; 22] = [
 const NAMED: [&str; 6] =
     ["tools/call", "prompts/get", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"];
 
-/// What the headers of a modern request announce, before its body is there. Only a first word: the
-/// body is judged as well, and must say the same.
+/// The message that the headers of a modern request announce, before its body arrives. It is preliminary: the body is
+/// judged as well, and must agree.
 #[must_use]
 pub fn announced(head: &Head) -> Message {
     let modern = is_modern(head);
@@ -69,15 +69,15 @@ pub fn announced(head: &Head) -> Message {
     Message::bodiless(operation)
 }
 
-/// Whether the headers say that the request is of the modern era; [`check`] refuses a body that says otherwise.
+/// Whether the headers are those of the modern era; [`check`] refuses a body that differs.
 #[must_use]
 pub fn is_modern(head: &Head) -> bool {
     let version = head.single("mcp-protocol-version").map(<[u8]>::trim_ascii);
     version == Some(MODERN_VERSION.as_bytes())
 }
 
-/// What the `Mcp-Param-*` headers of a modern request say, by lower-case name; `None` for a header that
-/// occurs twice or cannot be decoded. Nothing for other eras, which have no such headers.
+/// The values of the `Mcp-Param-*` headers of a modern request, by lower-case name; `None` for a header that occurs
+/// twice or cannot be decoded. Nothing for other eras, which have no such headers.
 #[must_use]
 pub fn parameters(head: &Head) -> Option<BTreeMap<String, Option<Vec<u8>>>> {
     let names = is_modern(head).then(|| head.names_with("mcp-param-"))?;
@@ -88,7 +88,7 @@ pub fn parameters(head: &Head) -> Option<BTreeMap<String, Option<Vec<u8>>>> {
     Some(order::map(said))
 }
 
-/// Chooses the era and, in the modern one, checks that headers and body agree.
+/// Determines the era and, in the modern one, checks that headers and body agree.
 ///
 /// # Errors
 /// [`Denial::HeaderMismatch`], [`Denial::BadMeta`], [`Denial::UnsupportedVersion`], and
@@ -98,17 +98,17 @@ pub fn check(head: &Head, message: &Message) -> Result<Era, Denial> {
     missing.map_or(Ok(era), Err)
 }
 
-/// What headers and body say together.
+/// The common content of headers and body.
 #[derive(Debug)]
 pub struct Agreement {
     /// The era.
     pub era: Era,
-    /// A mirror of the body that the modern era asks for and that is not there. HTTP+SSE has no mirrors: on its
-    /// endpoint for messages the body alone speaks, as far as headers do not contradict it.
+    /// A missing header that the modern era requires. HTTP+SSE has no such headers: on its endpoint for messages only
+    /// the body counts, as far as headers do not contradict it.
     pub missing: Option<Denial>,
 }
 
-/// As [`check`], where the caller decides whether a mirror may be missing.
+/// As [`check`], but the caller decides whether such a header may be missing.
 ///
 /// # Errors
 /// As [`check`].
@@ -172,13 +172,13 @@ fn mirrors(head: &Head, message: &Message, missing: &mut Option<Denial>) -> Resu
             Ok(())
         }
         ([value], Some(name)) if decoded(value).as_deref() == Some(name.as_bytes()) => Ok(()),
-        // Methods that are not open here are refused as such, whatever they name.
+        // A method that is not open here is refused as such, with any name.
         ([_], None) if NAMED.contains(&message.method.as_str()) => Ok(()),
         _ => Err(mismatch),
     }
 }
 
-/// A header value, or what its base64 sentinel stands for; `None` when the sentinel is broken.
+/// A header value, with its base64 form decoded; `None` when that form is broken.
 fn decoded(value: &[u8]) -> Option<Vec<u8>> {
     let value = value.trim_ascii();
     match value.strip_prefix(b"=?base64?").and_then(|rest| rest.strip_suffix(b"?=")) {

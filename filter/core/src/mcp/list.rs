@@ -1,7 +1,7 @@
-//! Lists (tools, prompts, resources, templates) that a caller sees a part of.
+//! Lists (tools, prompts, resources, templates) of which a caller sees a part.
 //!
-//! Owns which members are lists, what an item has to be, and how long and by whom a list may be cached.
-//! How a message passes is [`super::filter`]'s business.
+//! Owns which members are lists, the requirements for an item, and how long and for which clients a list may be cached.
+//! [`super::filter`] owns how a message passes.
 
 use serde::de::DeserializeSeed as _;
 use serde_json::Value;
@@ -10,12 +10,12 @@ use super::Listing;
 use crate::json::{Reading, Strict, folded};
 use crate::order;
 
-/// A filtered list must not outlive the policy by more than this (milliseconds).
+/// The longest cache lifetime of a filtered list in milliseconds: it must not outlive the policy by more.
 const LONGEST_TTL_MS: u64 = 10_000;
-/// An item nested deeper is not shown: schemas of 60 levels are.
+/// A deeper item is not shown; schemas of 60 levels are.
 const MAX_ITEM_DEPTH: usize = 120;
-/// Members of an item by which it is judged, or compared with its pin: none of them may have a twin that
-/// differs by case, since some readers ignore it.
+/// Members of an item that decide whether it is shown, or that its pin contains. None of them may occur twice with
+/// different case, because some readers ignore case.
 const JUDGED: [&str; 8] = [
     "name",
     "uri",
@@ -27,7 +27,7 @@ const JUDGED: [&str; 8] = [
     "annotations",
 ];
 
-/// The list that a member of a result is, by its name in lower case.
+/// The list in a member of a result, by the member's name in lower case.
 #[must_use]
 pub fn listing(name: &str) -> Option<Listing> {
     match name {
@@ -39,7 +39,7 @@ pub fn listing(name: &str) -> Option<Listing> {
     }
 }
 
-/// An item of a list; `None` when it is no object with one meaning.
+/// An item of a list; `None` when it is not an object with a single meaning.
 #[must_use]
 pub fn item(bytes: &[u8]) -> Option<Value> {
     let text = std::str::from_utf8(bytes).ok()?;
@@ -55,8 +55,8 @@ pub fn item(bytes: &[u8]) -> Option<Value> {
     (!twins).then_some(item)
 }
 
-/// What a result with a list says of caches. What one principal sees must not be served to another, nor
-/// for long (MCP 2026-07-28 caching).
+/// The cache settings of a result with a list. One principal's list must not be served to another, nor for long (MCP
+/// 2026-07-28 caching).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
     /// `cacheScope`.
@@ -66,7 +66,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// The setting that a member of a result is, by its name in lower case.
+    /// The setting in a member of a result, by the member's name in lower case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         match name {
@@ -76,7 +76,7 @@ impl Setting {
         }
     }
 
-    /// Whether a value, as written, may stand beside a filtered list.
+    /// Whether a value, as written, is allowed for a filtered list.
     #[must_use]
     pub fn allows(self, value: &[u8]) -> bool {
         match self {
@@ -87,7 +87,7 @@ impl Setting {
         }
     }
 
-    /// What stands there otherwise.
+    /// The value that replaces any other.
     #[must_use]
     pub fn required(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
 //! One JSON-RPC message from a client.
 //!
-//! Owns what a well-formed message is (JSON-RPC 2.0; MCP: one object, no batch). What stays open is
-//! whether the caller may send it.
+//! Owns the definition of a well-formed message (JSON-RPC 2.0; MCP: one object, no batch). Does not decide whether the
+//! caller may send it.
 
 use serde_json::{Map, Value};
 
@@ -9,7 +9,7 @@ use super::operation::{self, Operation, is_removed};
 use super::{Era, MessageFault, UrlElicitation};
 use crate::json::{self, misspelt};
 
-/// Who sent a message, as far as an error reply has to know.
+/// The sender of a message, as far as an error reply needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sender {
     /// A request: the reply carries its id, with its type.
@@ -23,7 +23,7 @@ pub enum Sender {
 /// A parsed message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who expects an answer.
+    /// The sender, for the reply.
     pub sender: Sender,
     /// The method; empty for a response.
     pub method: String,
@@ -31,18 +31,18 @@ pub struct Message {
     pub operation: Operation,
     /// `params._meta["io.modelcontextprotocol/protocolVersion"]`, the mark of a modern request.
     pub claimed_version: Option<String>,
-    /// Whether its sender opens URLs that it is asked to; a legacy client says so once, when it initializes.
+    /// Whether its sender supports URL elicitation; a legacy client declares that once, when it initializes.
     pub elicitation: UrlElicitation,
-    /// What it says to a prompt or a completion; the arguments of a call are in its operation.
+    /// The arguments of a prompt or a completion; the arguments of a call are in its operation.
     pub input: Map<String, Value>,
 }
 
-/// A body that is no message, and what of it an error reply has to know all the same.
+/// A body that is no message, and the parts of it that an error reply needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
-    /// Who expects an answer.
+    /// The sender, for the reply.
     pub sender: Sender,
-    /// What is wrong.
+    /// The fault.
     pub fault: MessageFault,
 }
 
@@ -55,7 +55,7 @@ impl From<MessageFault> for Malformed {
 
 const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-/// Members whose meaning must not depend on whether a reader ignores case, as Go's and .NET's do.
+/// Members whose meaning must not depend on whether a reader ignores case, as readers in Go and .NET do.
 const ENVELOPE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 const PARAMS: [&str; 9] =
     ["name", "arguments", "uri", "ref", "taskId", "notifications", "_meta", "argument", "context"];
@@ -73,7 +73,7 @@ impl Message {
         }
     }
 
-    /// The era that the message itself speaks of. [`super::headers`] has the last word.
+    /// The era according to the message alone. [`super::headers`] decides.
     #[must_use]
     pub fn claimed_era(&self) -> Era {
         if self.claimed_version.is_some() { Era::Modern } else { Era::Legacy }
@@ -150,7 +150,7 @@ impl Message {
         Ok(Self { sender, method, operation, claimed_version, elicitation, input })
     }
 
-    /// What it says to the tool, the prompt or the reference that it names.
+    /// The arguments for the tool, the prompt or the reference that it names.
     #[must_use]
     pub fn said(&self) -> Option<&Map<String, Value>> {
         match (&self.operation, self.method.as_str()) {
@@ -193,7 +193,7 @@ fn claimed_version(params: &Map<String, Value>) -> Result<Option<String>, Messag
     }
 }
 
-/// What the client declares: in each message (MCP 2026-07-28), or when it initializes.
+/// The client's capability: in each message (MCP 2026-07-28), or when it initializes.
 fn elicitation(method: &str, params: &Map<String, Value>) -> UrlElicitation {
     let capabilities = match method {
         "initialize" => params.get("capabilities"),
@@ -213,7 +213,7 @@ fn is_id(id: &Value) -> bool {
         Value::String(_) => true,
         Value::Number(number) => {
             let integer = number.as_i64().filter(|integer| integer.unsigned_abs() <= SAFE);
-            // `-0` is 0 to most readers, and an answer could not be told to be its.
+            // `-0` is 0 to most readers, so an answer could not be assigned to it.
             integer.is_some() && number.as_str() != "-0"
         }
         _ => false,
@@ -285,7 +285,7 @@ mod tests {
         }
     }
 
-    // Finding 4.4: to a Python server null is as good as absent.
+    // Finding 4.4: a Python server treats null like an absent member.
     #[test]
     fn null_is_as_good_as_absent() {
         for body in [
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(operation(skills), Operation::Unknown);
         let read = r#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"a:b"}}"#;
         assert_eq!(operation(read), Operation::Resource("a:b".into()));
-        // A completion tells values of a prompt, so it is a use of the prompt.
+        // A completion reveals values of a prompt, so it is a use of the prompt.
         let complete = r#"{"jsonrpc":"2.0","id":1,"method":"completion/complete",
             "params":{"ref":{"type":"ref/prompt","name":"p"},"argument":{"name":"a","value":""}}}"#;
         assert_eq!(operation(complete), Operation::Prompt("p".into()));
@@ -318,7 +318,7 @@ mod tests {
             "params":{"notifications":{"resourceSubscriptions":["a:b"],"toolsListChanged":true}}}"#;
         let resources = vec!["a:b".to_owned()];
         assert_eq!(operation(listen), Operation::Subscriptions { resources, tasks: vec![] });
-        // A notification cannot call a tool: nobody would learn what became of it.
+        // A notification cannot call a tool: its result would be lost.
         assert_eq!(
             operation(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"x"}}"#),
             Operation::Unknown

@@ -1,7 +1,7 @@
-//! What a message asks for: the method, and the object that it names.
+//! The operation of a message: the method, and the object that it names.
 //!
-//! Owns the list of methods and where each names its object. Whether the caller may use the object
-//! is [`crate::authz`]'s business.
+//! Owns the list of methods and the member in which each names its object. [`crate::authz`] decides whether the caller
+//! may use the object.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 use super::MessageFault;
 use crate::json::misspelt;
 
-/// Requests that name no object: which of them a server understands is between it and the client.
+/// Requests that name no object; servers may support any of them.
 const HOUSEKEEPING: [&str; 3] = ["ping", "server/discover", "logging/setLevel"];
-/// Requests of the legacy era that 2026-07-28 took out.
+/// Requests of the legacy era that 2026-07-28 removed.
 const REMOVED: [&str; 7] = [
     "initialize",
     "ping",
@@ -33,15 +33,15 @@ const NOTIFICATIONS: [&str; 5] = [
 const LONGEST_NAME: usize = 256;
 /// URIs, prompt names and task ids.
 const LONGEST_URI: usize = 4_096;
-/// Different resources, and different tasks, that one `subscriptions/listen` may name.
+/// The most resources, and the most tasks, that one `subscriptions/listen` may name.
 const MOST_NAMED: usize = 64;
 
-/// What a message asks for.
+/// The operation of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// The legacy handshake; its answer may open a session.
     Initialize,
-    /// Everything else that names no object and is open to every caller: ping, log level.
+    /// Other requests that name no object and are open to every caller: ping, log level.
     Housekeeping,
     /// A list, of which the caller sees a part.
     List(Listing),
@@ -70,7 +70,7 @@ pub enum Operation {
     Unknown,
 }
 
-/// What a list lists.
+/// The kind of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
     /// `tools/list`.
@@ -103,11 +103,11 @@ pub struct ToolCall {
     pub name: String,
     /// Its arguments; absent means none.
     pub arguments: Map<String, Value>,
-    /// Whether it asks for a task in the place of a result (MCP 2025-11-25).
+    /// Whether it asks for a task instead of a result (MCP 2025-11-25).
     pub as_task: bool,
 }
 
-/// Without the arguments: what is secret among them, only [`crate::audit`] can tell.
+/// Without the arguments: only [`crate::audit`] knows the secret ones.
 impl fmt::Debug for ToolCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ToolCall").field("name", &self.name).finish_non_exhaustive()
@@ -115,14 +115,14 @@ impl fmt::Debug for ToolCall {
 }
 
 impl Operation {
-    /// What a notification asks for. None of them names an object, and none may call a tool: nobody
-    /// would learn what became of it.
+    /// The operation of a notification. None of them names an object, and none may call a tool, because its result
+    /// would be lost.
     #[must_use]
     pub(super) fn of_notification(method: &str) -> Self {
         if NOTIFICATIONS.contains(&method) { Self::Housekeeping } else { Self::Unknown }
     }
 
-    /// What a request asks for, by its method; takes what it needs from `params`.
+    /// The operation of a request, from its method; takes the needed members from `params`.
     ///
     /// # Errors
     /// [`MessageFault::NotOneMessage`] when the object that the method names is missing.
@@ -154,7 +154,7 @@ impl Operation {
     }
 }
 
-/// Whether MCP has a request or a notification of this name, in any era. A connector's `methods` open others.
+/// Whether MCP has a request or a notification of this name, in any era. A connector's `methods` open other methods.
 #[must_use]
 pub fn is_of_mcp(method: &str) -> bool {
     methods().any(|known| known == method)
@@ -181,7 +181,7 @@ pub fn methods() -> impl Iterator<Item = &'static str> {
     NAMED.iter().chain(&HOUSEKEEPING).chain(&REMOVED).chain(&NOTIFICATIONS).copied()
 }
 
-/// Whether the modern era has no such request any more.
+/// Whether the modern era removed this request.
 #[must_use]
 pub fn is_removed(method: &str) -> bool {
     REMOVED.contains(&method)
@@ -199,7 +199,7 @@ fn named(
     }
 }
 
-/// A completion tells values of what it refers to, so it is judged like a use of it.
+/// A completion reveals values of its reference, so it is judged like a use of it.
 fn completion(params: &mut Map<String, Value>) -> Result<Operation, MessageFault> {
     const FAULT: &str = "params.ref must be a ref/prompt with name or a ref/resource with uri";
     let Some(Value::Object(mut reference)) = params.remove("ref") else {
@@ -266,7 +266,7 @@ fn tool_call(params: &mut Map<String, Value>) -> Result<ToolCall, MessageFault> 
     })
 }
 
-/// What a request says to the prompt that it names, or to the reference that it completes.
+/// The arguments for the prompt that a request names, or for the reference that it completes.
 pub(super) fn input(
     method: &str,
     params: &mut Map<String, Value>,
@@ -281,7 +281,7 @@ pub(super) fn input(
     }
 }
 
-/// An object, or nothing: `null` is as good as absent to every server that takes it at all.
+/// An object, or nothing: every server that accepts `null` treats it like an absent member.
 fn object(
     params: &mut Map<String, Value>,
     member: &str,
@@ -298,7 +298,7 @@ fn object(
 mod tests {
     use super::*;
 
-    // `methods: ["*"]` let a `tools/call` without an id go by all rules of tools.
+    // `methods: ["*"]` let a `tools/call` without an id pass all rules of tools.
     #[test]
     fn what_is_mcps_own_is_no_vendors_method() {
         for own in ["tools/call", "tools/list", "tasks/list", "ping", "notifications/progress"] {

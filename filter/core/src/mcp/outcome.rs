@@ -1,16 +1,16 @@
-//! What became of a call, as the server's answer says.
+//! The outcome of a call, according to the server's response.
 //!
-//! Keeps no output: the audit log says how many rows came back, never which.
+//! Keeps no output: the audit log has the number of rows, never their content.
 
-/// What an answer says about its call.
+/// The outcome in a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ToolOutcome {
-    /// No answer was recognised.
+    /// No response was recognised.
     #[default]
     Unseen,
     /// A result.
     Result {
-        /// How many rows it carries, when that can be told.
+        /// How many rows it has, if known.
         rows: Option<u64>,
     },
     /// A result with `isError: true`.

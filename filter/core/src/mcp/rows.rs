@@ -1,18 +1,18 @@
-//! How many rows a tool's result carries, counted as it passes.
+//! Counts the rows of a tool's result while it passes.
 //!
-//! Owns where servers put rows: a list in `structuredContent`, there under a usual name, or the same in
-//! the JSON of a single text content. Keeps no row.
+//! Owns where servers put rows: `structuredContent` is a list, or has one under a usual name, or the same holds for the
+//! JSON of a single text content. Keeps no row.
 
 use crate::json::lexer::{Kind, Lexer, Token, decoded, quote_or_escape};
 
-/// Members under which servers return lists; the first that is one counts.
+/// Members in which servers return lists; the first list counts.
 const LISTS: [&[u8]; 6] = [b"rows", b"items", b"results", b"records", b"data", b"result"];
 
 /// Counts the rows of one value, token by token.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rows {
     place: Place,
-    /// Whether the value itself is a list, and how long.
+    /// The length of the value itself, if it is a list.
     whole: Option<u64>,
     members: [Option<u64>; LISTS.len()],
 }
@@ -22,14 +22,14 @@ enum Place {
     /// Before the value.
     #[default]
     Outside,
-    /// In a list: that of this member, or the value itself.
+    /// In a list: the one of this member, or the value itself.
     List(Option<usize>),
-    /// In the value, an object, behind the name of this list.
+    /// In the value, an object, after the name of this list.
     Object(Option<usize>),
 }
 
 impl Rows {
-    /// Takes a token of the value. A container that is no list of rows is skipped.
+    /// Takes a token of the value. A container that is not a list of rows is skipped.
     pub(super) fn take(&mut self, token: Token, lexer: &mut Lexer, base: usize) {
         let depth = lexer.depth().saturating_sub(base);
         match (token, self.place) {
@@ -71,7 +71,7 @@ impl Rows {
         }
     }
 
-    /// How many there are, when that can be told.
+    /// The number of rows, if known.
     pub(super) fn count(&self) -> Option<u64> {
         self.whole.or_else(|| self.members.iter().find_map(|count| *count))
     }
@@ -90,7 +90,7 @@ fn skip(kind: Kind, lexer: &mut Lexer) {
     }
 }
 
-/// How much of a string is put together before it is read.
+/// How many bytes of a string are unescaped before they are parsed.
 const PIECE: usize = 1_024;
 
 /// Counts the rows of a JSON text inside a JSON string.
@@ -104,7 +104,7 @@ pub(super) struct TextRows {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Text {
-    /// Nothing but white space yet.
+    /// Only white space so far.
     #[default]
     Blank,
     /// It may be JSON.
@@ -118,13 +118,13 @@ enum Escape {
     #[default]
     None,
     Backslash,
-    /// The digits so far, and how many are to come.
+    /// The digits so far, and how many are missing.
     Unicode(u32, u8),
 }
 
 impl TextRows {
-    /// Takes the next bytes of the string, as written. JSON in a string has an escape every few bytes: what they stand
-    /// for is put together piece by piece, so that it is not read letter by letter.
+    /// Takes the next bytes of the string, as written. JSON in a string has an escape every few bytes: the unescaped
+    /// text is parsed in pieces, not letter by letter.
     pub(super) fn take(&mut self, mut raw: &[u8]) {
         if self.text == Text::Other {
             return;
@@ -140,7 +140,7 @@ impl TextRows {
                     self.escape = Escape::Backslash;
                     rest
                 }
-                // Its own quotation marks; those inside are escaped.
+                // Its own quotation marks; those inside the text are escaped.
                 Escape::None if first == b'"' => rest,
                 Escape::None => {
                     let end = quote_or_escape(raw).unwrap_or(raw.len());
@@ -173,7 +173,7 @@ impl TextRows {
                     self.escape = Escape::Unicode(value, left.saturating_sub(1));
                     if left <= 1 {
                         self.escape = Escape::None;
-                        // Halves of a pair stand in strings only, where they change no structure.
+                        // Half of a surrogate pair only occurs in strings, where it does not change the structure.
                         let letter = char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER);
                         plain.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
                     }
@@ -209,7 +209,7 @@ impl TextRows {
         }
     }
 
-    /// How many there are, when the text was JSON and that can be told.
+    /// The number of rows, when the text was JSON and the number is known.
     pub(super) fn count(&self) -> Option<u64> {
         match self.text {
             Text::Json if self.lexer.is_complete() => self.rows.count(),

@@ -1,8 +1,8 @@
-//! Server-sent events, filtered as they pass (WHATWG HTML §9.2).
+//! Filters server-sent events while they pass (WHATWG HTML §9.2).
 //!
-//! Owns event boundaries, whatever the chunks: lines end in CRLF, LF or CR. Each event carries one
-//! message, which [`super::filter`] reads. An event in which nothing changes passes byte for byte; the
-//! start of one is held, so that a message that cannot be read is replaced, and no other with it.
+//! Owns event boundaries, for any chunks: lines end in CRLF, LF or CR. Each event has one message, which
+//! [`super::filter`] reads. An unchanged event passes byte for byte. The start of an event is held, so that an
+//! unreadable message is replaced without affecting another.
 
 use memchr::memchr2;
 
@@ -11,64 +11,64 @@ use super::filter::MessageFilter;
 use crate::json::lexer::Malformed;
 
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
-/// The longest field name that means something here.
+/// The longest field name with a meaning here.
 const LONGEST_FIELD: usize = 5;
-/// The name of an event beyond this is none that means something here.
+/// The longest event name with a meaning here.
 const LONGEST_NAME: usize = 64;
 
-/// Who looks at events.
+/// The receiver of events.
 pub trait Events: Substitute {
-    /// Where a client of HTTP+SSE is to post to (MCP 2024-11-05), as the server says it; what it is
-    /// told instead, if it may be told.
+    /// The endpoint to which an HTTP+SSE client posts (MCP 2024-11-05), from the server; returns the client's endpoint,
+    /// if the client may use it.
     fn endpoint(&mut self, data: &str) -> Option<String>;
 
-    /// What is told instead of an answer to a message that went upstream in the place of another.
+    /// The replacement of the response to a message that was sent upstream instead of another.
     fn stands_for(&mut self, data: &[u8]) -> Option<String>;
 }
 
-/// An event stream in passing.
+/// The state of a passing event stream.
 #[derive(Debug, Default)]
 pub struct EventFilter {
-    /// How much of a byte-order mark was seen; beyond its length, the stream has begun.
+    /// How many bytes of a byte-order mark were seen; a larger value means that the stream has begun.
     mark: usize,
     line: Line,
-    /// The last byte seen was a CR: an LF that follows belongs to it.
+    /// The last byte was a CR: an LF after it belongs to the same line end.
     after_cr: bool,
     event: Event,
     state: State,
 }
 
-/// Where in a line the next byte stands.
+/// The position of the next byte in its line.
 #[derive(Debug, Default)]
 enum Line {
     /// At its start.
     #[default]
     Start,
-    /// In its name: these bytes so far.
+    /// In its field name: these bytes so far.
     Field(Vec<u8>),
-    /// Behind `data:`, where one space means nothing.
+    /// After `data:`, where one space is ignored.
     DataSpace,
     Data,
-    /// In the name of the event; the line so far.
+    /// In the event's name; the line so far.
     Name(Vec<u8>),
-    /// In a line that means nothing here.
+    /// In a line without a meaning here.
     Other,
 }
 
 /// The event that has not ended yet.
 #[derive(Debug, Default)]
 struct Event {
-    /// As it came, while nothing of it has gone on.
+    /// Its bytes as received, while none were forwarded.
     raw: Vec<u8>,
-    /// As it may go on.
+    /// Its filtered bytes.
     filtered: Vec<u8>,
     message: MessageFilter,
     name: Name,
     /// How many lines of data it has.
     data_lines: u64,
-    /// Whether there is anything in them.
+    /// Whether they are not empty.
     data: bool,
-    /// A line of data began, and its message was not told.
+    /// A line of data began, and the message filter does not know it yet.
     line_due: bool,
     broken: bool,
 }
@@ -87,14 +87,14 @@ enum State {
     /// The event is held.
     #[default]
     Held,
-    /// It goes on as it comes.
+    /// It is forwarded as it arrives.
     Passing,
-    /// What is left of it does not go on.
+    /// The rest of it is not forwarded.
     Dropped,
 }
 
 impl EventFilter {
-    /// Takes the next bytes; what goes on in their place.
+    /// Takes the next bytes; returns their replacement.
     pub fn feed(&mut self, chunk: &[u8], events: &mut dyn Events) -> Vec<u8> {
         let mut out = Vec::with_capacity(chunk.len());
         let mut rest = chunk;
@@ -108,7 +108,7 @@ impl EventFilter {
                     }
                     continue;
                 }
-                // It was none, and what looked like one is part of a line.
+                // It was no byte-order mark, and its bytes are part of a line.
                 let seen = std::mem::replace(&mut self.mark, BYTE_ORDER_MARK.len());
                 let mut seen = BYTE_ORDER_MARK.get(..seen).unwrap_or_default();
                 while !seen.is_empty() {
@@ -120,8 +120,8 @@ impl EventFilter {
         out
     }
 
-    /// The stream is over: what is left of an event that never ended. Clients discard it, but not
-    /// all of them do, so it is filtered like any other.
+    /// The end of the stream: returns the rest of an unfinished event. Most clients discard such an event, but not all,
+    /// so it is filtered like any other.
     pub fn finish(&mut self, events: &mut dyn Events) -> Vec<u8> {
         let mut out = Vec::new();
         match std::mem::take(&mut self.line) {
@@ -138,7 +138,7 @@ impl EventFilter {
         out
     }
 
-    /// Reads some of `bytes`, at least one; what is left.
+    /// Reads some of `bytes`, at least one; returns the rest.
     fn read<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -147,7 +147,7 @@ impl EventFilter {
     ) -> &'a [u8] {
         let Some((&first, tail)) = bytes.split_first() else { return bytes };
         if std::mem::take(&mut self.after_cr) && first == b'\n' {
-            // The second half of a line end that was already acted upon.
+            // The second half of a line end that was handled before.
             if self.event.is_blank() && self.state == State::Held {
                 out.push(b'\n');
             } else {
@@ -168,7 +168,7 @@ impl EventFilter {
                 bytes
             }
             Line::Field(mut field) => {
-                // Up to the colon, or as long as it may be the name of a field that means something.
+                // Up to the colon, or as long as it may be a known field name.
                 let most = LONGEST_FIELD.saturating_add(1).saturating_sub(field.len());
                 let colon = text.iter().position(|byte| *byte == b':');
                 let taken = colon.map_or(text.len(), |at| at.saturating_add(1)).min(most);
@@ -244,15 +244,15 @@ impl EventFilter {
         self.overflow(out, events);
     }
 
-    /// A line that is a field's name and nothing else.
+    /// A line with only a field name.
     fn field(&mut self, field: &[u8]) {
         if field == b"event" {
             self.event.name = Name::Message;
         }
     }
 
-    /// A line that names the event; whether it goes on. Once data went on, it is too late to say that
-    /// it was an address.
+    /// A line that names the event; returns whether it passes. After data was forwarded, it is too late to name it an
+    /// endpoint.
     fn named(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
         let value = line.strip_prefix(b"event:").unwrap_or_default();
         self.event.name = match value.strip_prefix(b" ").unwrap_or(value) {
@@ -267,7 +267,7 @@ impl EventFilter {
         true
     }
 
-    /// Bytes that are no data.
+    /// Bytes that are not data.
     fn plain(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         match self.state {
             State::Held => {
@@ -306,7 +306,7 @@ impl EventFilter {
         }
     }
 
-    /// An event that is held no longer: what may go on of it does.
+    /// The event is too long to be held: forwards its filtered bytes.
     fn overflow(&mut self, out: &mut Vec<u8>, events: &mut dyn Events) {
         let held = self.event.raw.len().max(self.event.filtered.len());
         if self.state != State::Held || held <= MAX_HELD_BYTES {
@@ -328,7 +328,7 @@ impl EventFilter {
         self.state = State::Passing;
     }
 
-    /// A message that went on in part, and of which no more may: the event ends here, and another tells.
+    /// A message that was forwarded in part, and must not continue: ends the event, and reports the error in another.
     fn cut(&mut self, out: &mut Vec<u8>, events: &mut dyn Events) {
         let refusal = events.refused(self.event.message.id());
         out.extend_from_slice(b"\n\ndata: ");
@@ -358,7 +358,7 @@ impl Event {
         self.raw.is_empty() && self.data_lines == 0
     }
 
-    /// Shows the message some data.
+    /// Passes data to the message filter.
     fn read(
         &mut self,
         text: &[u8],
@@ -371,7 +371,7 @@ impl Event {
         self.message.feed(text, out, events)
     }
 
-    /// An event that was held to its end.
+    /// Ends an event that was held completely.
     fn finish(mut self, end: &[u8], out: &mut Vec<u8>, events: &mut dyn Events) {
         let whole = !self.broken && self.message.is_complete();
         self.raw.extend_from_slice(end);
@@ -382,8 +382,8 @@ impl Event {
             let told = told.unwrap_or_else(|| events.refused(None));
             replace_data(&self.raw, Some(&told), out);
         } else if !whole {
-            // Clients read messages from events of that name only; a heartbeat may say what it likes,
-            // and does not reach those that read all of them.
+            // Clients read messages only from events of that name. An unreadable event of another name, such as a
+            // heartbeat, loses its data, so that it does not reach clients that read all events.
             let message = self.name == Name::Message;
             let refusal = message.then(|| events.refused(self.message.id()));
             replace_data(&self.raw, refusal.as_deref(), out);
@@ -432,13 +432,13 @@ fn data(event: &[u8]) -> String {
     String::from_utf8_lossy(&values.join(&b'\n')).into_owned()
 }
 
-/// The event with `text` in the place of its first line of data, and no other such line.
+/// The event with `text` instead of its first line of data, and without its other data lines.
 fn replace_data(event: &[u8], text: Option<&str>, out: &mut Vec<u8>) {
     let mut text = text;
     for line in lines(event) {
         if data_value(line).is_none() {
             if line == b"\n" && out.ends_with(b"\r") {
-                // What stood between is gone: without another LF, the two would be one line end.
+                // The lines between are gone: without another LF, the two would be one line end.
                 out.push(b'\n');
             }
             out.extend_from_slice(line);

@@ -1,7 +1,7 @@
-//! Checks a value against a schema, on a budget.
+//! Checks a value against a schema, with a budget.
 //!
-//! Owns the evaluation. Inside of alternatives it stops at the first fault; elsewhere it goes on, so
-//! that a model can repair a call in one go. Never repeats a value: it may be a secret.
+//! Owns the evaluation. Inside of alternatives it stops at the first fault; elsewhere it continues, so that a model can
+//! repair a call in one step. Never repeats a value: it may be a secret.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -13,7 +13,7 @@ use super::{MAX_NESTING, MAX_STEPS, MAX_VIOLATIONS, Schema, Violation};
 use crate::json;
 use crate::pattern::{Effort, Pattern, TooCostly};
 
-/// The most of an expectation that is told.
+/// The most characters of an expectation in a message.
 const MAX_TEXT: usize = 300;
 
 pub(super) fn check(schema: &Schema, value: &Value) -> Result<(), Vec<Violation>> {
@@ -48,7 +48,7 @@ pub(super) struct Exhausted;
 
 pub(super) type Held = Result<bool, Exhausted>;
 
-/// How the place that is being checked is reached.
+/// One step on the path to the checked value.
 #[derive(Clone)]
 pub(super) enum Segment<'v> {
     Member(&'v str),
@@ -59,14 +59,14 @@ pub(super) struct Check<'s, 'v> {
     pub(super) schema: &'s Schema,
     pub(super) steps: u32,
     pub(super) nesting: u32,
-    /// Resources on the way here, outermost first: what `$dynamicRef` goes by.
+    /// Resources on the path, outermost first: `$dynamicRef` depends on them.
     pub(super) scope: Vec<usize>,
     pub(super) path: Vec<Segment<'v>>,
     pub(super) found: Vec<Violation>,
     /// Whether only the first fault matters.
     pub(super) quiet: bool,
-    /// Members that are no property, and to a reader that ignores case are one. Faults whatever else
-    /// holds: what stands under `not` must not turn them into merits.
+    /// Members that are no property, but are one for a case-insensitive reader. They are faults in any case: a `not`
+    /// around them must not turn them into valid members.
     pub(super) misspelt: Vec<Violation>,
 }
 
@@ -224,7 +224,7 @@ impl<'s, 'v> Check<'s, 'v> {
                 | Demand::DynamicRef { .. },
                 _,
             ) => self.in_place(node, rule, value, seen)?,
-            // Of a value of another kind, the rule says nothing.
+            // The rule does not apply to a value of another type.
             _ => true,
         })
     }
@@ -278,7 +278,7 @@ impl<'s, 'v> Check<'s, 'v> {
         }
     }
 
-    /// At least one of several, and fewer than `enough` ... `oneOf` looks for a second one.
+    /// At least one of several, and fewer than `enough`: `oneOf` searches for a second one.
     fn alternatives(
         &mut self,
         ids: &[Id],
@@ -300,7 +300,7 @@ impl<'s, 'v> Check<'s, 'v> {
                 why.extend(self.found.get(start).map(|it| format!("({it})")));
             }
             self.found.truncate(start);
-            // What was evaluated has to be known of every alternative.
+            // The evaluated members must be known for every alternative.
             if fitting >= enough && (enough > 1 || !self.schema.tracks) {
                 break;
             }
@@ -312,7 +312,7 @@ impl<'s, 'v> Check<'s, 'v> {
         }))
     }
 
-    /// Whether it holds, with its first fault if not.
+    /// Whether it is valid, otherwise its first fault.
     fn quietly(&mut self, id: Id, value: &'v Value, seen: &mut Evaluated<'v>) -> Held {
         let quiet = std::mem::replace(&mut self.quiet, true);
         let held = self.node(id, value, seen)?;
@@ -320,7 +320,7 @@ impl<'s, 'v> Check<'s, 'v> {
         Ok(held)
     }
 
-    /// Whether it holds.
+    /// Whether it is valid.
     pub(super) fn silently(&mut self, id: Id, value: &'v Value, seen: &mut Evaluated<'v>) -> Held {
         let start = self.found.len();
         let held = self.quietly(id, value, seen)?;
@@ -383,7 +383,7 @@ impl<'s, 'v> Check<'s, 'v> {
         self.found.push(violation);
     }
 
-    /// A member that is to be spelled as the schema has it.
+    /// Reports a member that must be spelled as in the schema.
     pub(super) fn report_spelling(&mut self, node: &Node, name: &str) {
         if self.misspelt.len() < MAX_VIOLATIONS {
             let expected = format!("{name}, spelled exactly so");
@@ -408,7 +408,7 @@ impl<'s, 'v> Check<'s, 'v> {
         }
     }
 
-    /// Whether `text` matches; what that takes comes off the one budget of this check.
+    /// Whether `text` matches; the cost is taken from this check's only budget.
     pub(super) fn matches(&mut self, pattern: &Pattern, text: &str) -> Held {
         self.spend(pattern.cost(text))?;
         match pattern.matches(text, Effort::Little) {
@@ -434,7 +434,7 @@ impl<'s, 'v> Check<'s, 'v> {
     }
 }
 
-/// What is inside a value: members of objects and items of arrays.
+/// The contents of a value: members of objects and items of arrays.
 impl<'s, 'v> Check<'s, 'v> {
     fn members(
         &mut self,
@@ -476,7 +476,7 @@ impl<'s, 'v> Check<'s, 'v> {
         Ok(held)
     }
 
-    /// Notes members that differ from a name of the schema only by case.
+    /// Reports members that differ from a name in the schema only by case.
     fn spelling(
         &mut self,
         names: &'s BTreeMap<String, BTreeSet<String>>,
@@ -493,7 +493,7 @@ impl<'s, 'v> Check<'s, 'v> {
         }
     }
 
-    /// A member that is neither named nor matched; when none may be there, says which are known.
+    /// A member that is neither named nor matched; when none is allowed, reports the known names.
     fn other<'n>(
         &mut self,
         id: Id,
@@ -514,7 +514,7 @@ impl<'s, 'v> Check<'s, 'v> {
         Ok(false)
     }
 
-    /// Names are values of their own, which live no longer than this check of them.
+    /// Names are checked as values of their own, which live only as long as this check.
     fn member_name(&mut self, id: Id, name: &str, node: &'s Node) -> Held {
         let value = Value::String(name.to_owned());
         let mut check = Check {

@@ -1,7 +1,7 @@
-//! From a JSON document to nodes and rules.
+//! Compiles a JSON document to nodes and rules.
 //!
-//! Owns the form of each keyword. Unknown keywords are annotations, as the specification has it.
-//! No recursion: a reference is a number whose node is compiled when its turn comes.
+//! Owns the form of each keyword. Unknown keywords are annotations, as in the specification. Without recursion: a
+//! reference is a number whose node is compiled later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -45,7 +45,7 @@ pub(super) fn compile(document: &Value) -> Result<Schema, SchemaFault> {
 pub(super) struct Compiler<'d> {
     located: Located<'d>,
     ids: HashMap<String, Id>,
-    /// By id; those that are not nodes yet are waiting.
+    /// By id; those without a node yet are waiting.
     places: Vec<String>,
     tracks: bool,
 }
@@ -135,7 +135,7 @@ impl<'d> Reader<'_, 'd> {
         Ok(Some(Rule { keyword, demand }))
     }
 
-    /// Every name of a member that a rule here speaks of.
+    /// Every member name that a rule here uses.
     fn spelling(&self) -> Option<Rule> {
         let object = |keyword: &str| self.members.get(keyword).and_then(Value::as_object);
         let keywords = ["properties", "dependentRequired", "dependentSchemas", "dependencies"];

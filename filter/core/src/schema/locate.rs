@@ -1,7 +1,7 @@
-//! Where subschemas are and what a reference means: `$id`, `$anchor`, `$dynamicAnchor`, `$ref`.
+//! The positions of subschemas and the targets of references: `$id`, `$anchor`, `$dynamicAnchor`, `$ref`.
 //!
-//! Owns the walk through a document and the resolution of references inside it. A reference to
-//! anything else is a fault: nothing is ever fetched.
+//! Owns the walk through a document and the resolution of references inside it. A reference to another document is a
+//! fault: nothing is ever fetched.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 use super::SchemaFault;
 use super::rule::Id;
 
-/// What a schema without `$id` is called.
+/// The URI of a schema without `$id`.
 const UNNAMED: &str = "schema://tool/";
 
-/// Which rules a schema follows.
+/// The version of the rules that a schema follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Draft {
     V7,
@@ -25,20 +25,20 @@ pub(super) enum Draft {
 #[derive(Debug)]
 pub(super) struct Anchors {
     base: Uri<String>,
-    /// Where it starts.
+    /// Its start.
     place: String,
     /// Places by `$anchor`.
     plain: BTreeMap<String, String>,
-    /// Places by `$dynamicAnchor`, and what is compiled there.
+    /// Places by `$dynamicAnchor`, and the node compiled there.
     pub(super) dynamic: BTreeMap<String, (String, Option<Id>)>,
 }
 
-/// A document and what in it has a name.
+/// A document and its named parts.
 pub(super) struct Located<'d> {
     pub(super) document: &'d Value,
     pub(super) draft: Draft,
     pub(super) resources: Vec<Anchors>,
-    /// The resource of each subschema that stands where a keyword has one.
+    /// The resource of each subschema at a keyword's position.
     places: BTreeMap<String, usize>,
 }
 
@@ -60,7 +60,7 @@ const LISTS: [&str; 5] = ["allOf", "anyOf", "oneOf", "prefixItems", "items"];
 const MAPS: [&str; 6] =
     ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
 
-/// What a reference leads to.
+/// The target of a reference.
 pub(super) struct Target {
     pub(super) place: String,
     /// Its name, if the reference names a `$dynamicAnchor`.
@@ -106,7 +106,7 @@ impl<'d> Located<'d> {
         Ok(())
     }
 
-    /// Notes the names of a subschema; the resource that it belongs to.
+    /// Records the names of a subschema; returns its resource.
     fn named(
         &mut self,
         members: &Map<String, Value>,
@@ -114,7 +114,7 @@ impl<'d> Located<'d> {
         resource: usize,
     ) -> Result<usize, SchemaFault> {
         let text = |name: &str| members.get(name).and_then(Value::as_str);
-        // draft-07 §8.3: beside a $ref nothing else counts.
+        // draft-07 §8.3: keywords next to a $ref have no effect.
         if self.draft == Draft::V7 && members.contains_key("$ref") {
             return Ok(resource);
         }
@@ -150,7 +150,7 @@ impl<'d> Located<'d> {
         UriRef::parse(reference).ok()?.resolve_against(base).ok()
     }
 
-    /// What `reference`, written in `resource`, leads to.
+    /// The target of `reference`, written in `resource`.
     pub(super) fn target(
         &self,
         place: &str,
@@ -176,7 +176,7 @@ impl<'d> Located<'d> {
         Ok(Target { place: place.clone(), dynamic: None })
     }
 
-    /// The resource of the subschema at `place`, which may stand where no keyword has one.
+    /// The resource of the subschema at `place`, which may be at a position without a keyword.
     pub(super) fn resource_at(&self, place: &str) -> usize {
         let mut place = place;
         loop {
@@ -212,7 +212,7 @@ fn draft(document: &Value) -> Result<Draft, SchemaFault> {
     }
 }
 
-/// The place of the member `name` of what stands at `place` (RFC 6901).
+/// The place of the member `name` of the value at `place` (RFC 6901).
 pub(super) fn join(place: &str, name: &str) -> String {
     format!("{place}/{}", name.replace('~', "~0").replace('/', "~1"))
 }

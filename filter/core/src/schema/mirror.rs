@@ -1,20 +1,20 @@
 //! Arguments that a header repeats: `x-mcp-header` in an input schema (MCP 2026-07-28, SEP-2243).
 //!
-//! Owns which annotations count: those of texts, whole numbers and booleans, reached through
-//! `properties` alone, each header once. Others are the server's mistake; clients drop such tools.
+//! Owns which annotations count: those of texts, whole numbers and booleans, reached only through `properties`, each
+//! header once. Others are the server's mistake; clients drop such tools.
 
 use serde_json::{Map, Value};
 
 /// One argument and the header that repeats it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
-    /// The names of members on the way to the argument.
+    /// The names of members on the path to the argument.
     pub path: Vec<String>,
     /// The header, in lower case: `mcp-param-region`.
     pub header: String,
 }
 
-/// Deeper than any real tool nests its arguments.
+/// Deeper than in any real tool.
 const MAX_DEPTH: usize = 8;
 
 /// Every argument of an input schema that a header repeats.
@@ -62,7 +62,7 @@ impl Mirror {
         (!value.is_null()).then_some(value)
     }
 
-    /// Whether a header's decoded value says what the argument says.
+    /// Whether a header's decoded value equals the argument.
     #[must_use]
     pub fn agrees(argument: &Value, header: &[u8]) -> bool {
         let Ok(text) = std::str::from_utf8(header) else {

@@ -1,9 +1,9 @@
-//! JSON Schema: whether a value is what a schema describes, and if not, where and why.
+//! JSON Schema: whether a value fits a schema, and if not, where and why.
 //!
-//! Owns the meaning of the keywords of 2020-12 and draft-07, with bounded work: schemas of tools are
-//! written by strangers, and a crafted value makes validators without a budget run for hours.
-//! `format` and `content*` are annotations, as the specification has it by default. Fetches nothing:
-//! a `$ref` stays inside its document. Knows nothing of tools or policies.
+//! Owns the meaning of the keywords of 2020-12 and draft-07, with bounded work: third parties write the schemas of
+//! tools, and a crafted value makes validators without a budget run for hours. `format` and `content*` are annotations,
+//! the specification's default. Fetches nothing: a `$ref` stays inside its document. Knows nothing of tools or
+//! policies.
 
 mod check;
 mod compile;
@@ -28,9 +28,9 @@ pub const MAX_SCHEMA_BYTES: usize = 65_536;
 const MAX_NODES: usize = 4_000;
 /// The most steps one check takes; a step is about one keyword at one place.
 const MAX_STEPS: u32 = 100_000;
-/// How deep subschemas may lead into each other; far below the stack of a worker.
+/// The most nested subschemas; far below the stack limit of a worker.
 const MAX_NESTING: u32 = 256;
-/// The most faults that are told at once.
+/// The most faults in one report.
 const MAX_VIOLATIONS: usize = 5;
 
 /// A schema, ready to check values.
@@ -38,29 +38,29 @@ const MAX_VIOLATIONS: usize = 5;
 pub struct Schema {
     nodes: Vec<rule::Node>,
     resources: Vec<locate::Anchors>,
-    /// Whether anything asks what was evaluated.
+    /// Whether a keyword needs the evaluated members.
     tracks: bool,
 }
 
-/// What keeps a document from being a usable schema.
+/// The reason why a document is not a usable schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaFault {
-    /// Where, as a JSON pointer; empty is the schema itself.
+    /// The position, as a JSON pointer; empty is the schema itself.
     pub place: String,
-    /// What stands there.
+    /// The value there.
     pub found: String,
-    /// What should.
+    /// The expected value.
     pub expected: String,
 }
 
-/// What is wrong with a value. Says nothing of the value but where: it may be a secret.
+/// A fault of a value. It contains only the position, not the value, which may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Where in the value, as a JSON pointer; empty is the value itself.
+    /// The position in the value, as a JSON pointer; empty is the value itself.
     pub path: String,
     /// The rule, as a JSON pointer into the schema.
     pub rule: String,
-    /// What the rule asks for.
+    /// The rule's requirement.
     pub expected: String,
 }
 
@@ -83,7 +83,7 @@ impl Schema {
     /// Checks a value.
     ///
     /// # Errors
-    /// What is wrong, at least one and at most five; a check that would take too long is one, too.
+    /// The faults, at least one and at most five; a check that would take too long is a fault as well.
     pub fn check(&self, value: &Value) -> Result<(), Vec<Violation>> {
         check::check(self, value)
     }

@@ -1,7 +1,7 @@
-//! Equality and arithmetic as JSON Schema means them: 1 and 1.0 are one number.
+//! Equality and arithmetic of JSON Schema: 1 and 1.0 are one number.
 //!
-//! Owns what that means for values. Numbers are compared by every digit that is written: a reader that
-//! rounds and one that does not must not disagree about what was checked.
+//! Owns their meaning for values. Numbers are compared by every written digit: a reader that rounds and one that does
+//! not must not disagree about the checked value.
 
 use std::cmp::Ordering;
 
@@ -12,7 +12,7 @@ use crate::order;
 
 pub(super) use crate::json::compare;
 
-/// Whether two values are equal as JSON, whatever the order of members and the spelling of numbers.
+/// Whether two values are equal as JSON, regardless of the order of members and the spelling of numbers.
 #[must_use]
 pub fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
@@ -30,7 +30,7 @@ pub fn same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// Whether the number is whole, however it is written.
+/// Whether the number is whole, in any spelling.
 pub(super) fn is_whole(number: &Number) -> bool {
     is_plain_integer(number.as_str())
         || Decimal::of(number.as_str()).is_some_and(|number| number.is_whole())
@@ -44,7 +44,7 @@ pub(super) fn is_multiple(number: &Number, of: &Number) -> bool {
     }
 }
 
-/// A text that two values share if and only if they are [`same`].
+/// A text that is the same for two values exactly when they are [`same`].
 pub(super) fn key(value: &Value, out: &mut String) {
     match value {
         Value::Number(number) => match Decimal::of(number.as_str()) {

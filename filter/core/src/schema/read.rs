@@ -1,6 +1,6 @@
-//! One keyword at a time: the kind of value that each must have.
+//! Reads one keyword at a time: each has a required type of value.
 //!
-//! Owns what is said of a keyword that is not of its form. What keywords mean is in `compile`.
+//! Owns the faults of keywords with a wrong form. `compile` owns their meaning.
 
 use serde_json::{Map, Number, Value};
 

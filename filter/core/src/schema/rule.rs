@@ -1,6 +1,6 @@
-//! A schema as the checker sees it: nodes with rules, tied together by numbers.
+//! A compiled schema: nodes with rules, linked by numbers.
 //!
-//! Owns the list of rules. What they mean is in `check`, how they are written in `compile`.
+//! Owns the list of rules. `check` owns their meaning, `compile` their written form.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,13 +10,13 @@ use serde_json::{Number, Value};
 use super::number::is_whole;
 use crate::pattern::Pattern;
 
-/// A subschema's place in [`super::Schema::nodes`]; the schema itself is 0.
+/// A subschema's index in [`super::Schema::nodes`]; the schema itself is 0.
 pub(super) type Id = usize;
 
 /// One subschema.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// Where it stands, as a JSON pointer.
+    /// Its position, as a JSON pointer.
     pub(super) place: String,
     /// The resource it belongs to.
     pub(super) resource: usize,
@@ -27,18 +27,18 @@ pub(super) struct Node {
 pub(super) enum Body {
     /// `true` or `false`.
     Constant(bool),
-    /// What asks for what was evaluated comes last.
+    /// Rules that need the evaluated members come last.
     Rules(Vec<Rule>),
 }
 
 #[derive(Debug)]
 pub(super) struct Rule {
-    /// The keyword, as it is reported.
+    /// The keyword, for reports.
     pub(super) keyword: &'static str,
     pub(super) demand: Demand,
 }
 
-/// What a rule asks for.
+/// The requirement of a rule.
 #[derive(Debug)]
 pub(super) enum Demand {
     Type(Vec<Kind>),
@@ -69,7 +69,7 @@ pub(super) enum Demand {
         fallback: Id,
         anchor: Option<String>,
     },
-    /// The names that the rules speak of, by how they are folded; comes first.
+    /// The names in the rules, by their folded form; comes first.
     Spelling(BTreeMap<String, BTreeSet<String>>),
     Members {
         named: BTreeMap<String, Id>,
@@ -109,14 +109,14 @@ pub(super) enum Bound {
     Below,
 }
 
-/// How many there may be.
+/// The allowed number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Range {
     pub(super) least: u64,
     pub(super) most: u64,
 }
 
-/// What of a value was looked at by rules that held.
+/// The parts of a value that valid rules have evaluated.
 #[derive(Debug, Default)]
 pub(super) struct Evaluated<'v> {
     pub(super) members: BTreeSet<&'v str>,

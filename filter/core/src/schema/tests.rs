@@ -1,4 +1,4 @@
-//! What the official suite does not ask: bounds, texts, references out of the document.
+//! Cases outside the official suite: bounds, texts, references out of the document.
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ fn violations_name_path_and_rule_and_never_the_value() {
     assert!(told(&schema, &json!({"limit": 50.0, "who": null})).is_empty());
 }
 
-/// What a server might well publish; `boon` 0.6 takes 31 s for 20 levels of this, each level twice the last.
+/// A server might publish this; `boon` 0.6 takes 31 s for 20 levels of this, each level twice the last.
 fn conditions() -> Value {
     let of = |kind: &str| json!({"type": "object", "properties": {"kind": {"const": kind}, "of": {"$ref": "#/$defs/t"}}, "required": ["kind", "of"]});
     json!({"$ref": "#/$defs/t", "$defs": {"t": {"anyOf": [of("and"), of("or"), {"type": "string"}]}}})
@@ -58,7 +58,7 @@ fn a_crafted_value_is_refused_within_the_budget() {
     assert_eq!(violations[0].rule, "budget");
     let loops = json!({"$ref": "#"});
     assert_eq!(compile(&loops).unwrap().check(&json!(1)).unwrap_err()[0].rule, "budget");
-    // What is compared with everything else costs no more than its own length.
+    // A value that is compared with every other costs no more than its own length.
     let wide = json!({"type": "array", "uniqueItems": true});
     let items: Vec<_> = (0..20_000).collect();
     assert_eq!(compile(&wide).unwrap().check(&json!(items)), Ok(()));

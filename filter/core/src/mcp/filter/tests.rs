@@ -1,4 +1,4 @@
-//! The filter over answers, chunk by chunk.
+//! The filter over responses, chunk by chunk.
 
 use super::*;
 
