@@ -1,8 +1,8 @@
-//! Reading a JSON document that a person wrote: strictly, and with every fault at once.
+//! A strict reader for hand-written JSON documents, which reports all faults at once.
 //!
-//! Owns the notion of a fault (path, found, expected) and of fields that must all be known.
-//! Knows nothing of what any document means. `serde` stops at the first error, which makes a
-//! person repair a policy one mistake at a time; this reads on.
+//! Owns the notion of a fault (path, found, expected) and of fields that must all be known. Knows nothing of a
+//! document's meaning. `serde` stops at the first error, so an operator would repair a policy one mistake at a time;
+//! this reader continues.
 
 pub(crate) mod settings;
 
@@ -12,14 +12,14 @@ use serde_json::{Map, Value};
 
 use crate::nearest::one_of;
 
-/// One thing wrong with a document.
+/// One fault of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where: `limits.storm.window`; the empty string is the document itself.
+    /// The position: `limits.storm.window`; the empty string is the document itself.
     pub path: String,
-    /// What stands there, shortened.
+    /// The value there, shortened.
     pub found: String,
-    /// What should stand there, with an example or the valid choices.
+    /// The expected value, with an example or the valid choices.
     pub expected: String,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything wrong with a document, in document order.
+/// All faults of a document, in document order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
@@ -61,7 +61,7 @@ impl Faults {
         self.0.is_empty()
     }
 
-    /// `Ok` with the value when there is one and nothing was found wrong.
+    /// `Ok` with the value when there is one and no fault was found.
     ///
     /// # Errors
     /// All faults otherwise.
@@ -96,7 +96,7 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
-/// One value of the document and where it stands.
+/// One value of the document and its position.
 #[derive(Clone, Debug)]
 pub struct Node<'a> {
     path: String,
@@ -110,13 +110,13 @@ impl<'a> Node<'a> {
         Self { path: String::new(), value }
     }
 
-    /// Where this value stands.
+    /// The value's position.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The value as it stands.
+    /// The value itself.
     #[must_use]
     pub fn value(&self) -> &'a Value {
         self.value
@@ -152,7 +152,7 @@ impl<'a> Node<'a> {
         faults.push(&self.path, describe(self.value), expected);
     }
 
-    /// [`Node::text`] where a person might have put a secret: the fault does not repeat what it found.
+    /// [`Node::text`] for a place where an operator might have put a secret: the fault does not repeat the value.
     pub fn unseen_text<T>(
         self,
         faults: &mut Faults,
@@ -166,12 +166,12 @@ impl<'a> Node<'a> {
         read
     }
 
-    /// A part of the document that has a form of its own, as `read` takes it.
+    /// A part of the document with a form of its own, which `read` parses.
     pub fn json<T>(&self, read: impl FnOnce(&'a Value) -> Option<T>) -> Option<T> {
         read(self.value)
     }
 
-    /// An object whose members are all to be named by the reader.
+    /// An object whose members must all be read by name.
     pub fn object(self, faults: &mut Faults, expected: &str) -> Option<Fields<'a>> {
         match self.value {
             Value::Object(members) => Some(Fields { path: self.path, members, known: Vec::new() }),
@@ -240,7 +240,7 @@ impl<'a> Node<'a> {
         value
     }
 
-    /// A number from 0 to 1 in millionths; what is less than one of them is cut off.
+    /// A number from 0 to 1 in millionths; a smaller fraction is cut off.
     #[must_use]
     #[expect(
         clippy::as_conversions,
@@ -250,11 +250,11 @@ impl<'a> Node<'a> {
     )]
     pub fn millionths(&self) -> Option<u32> {
         let number = self.value.as_f64().filter(|number| (0.0..=1.0).contains(number))?;
-        // A thousandth of one more, so that 0.1, which binary numbers only come near to, is 100,000.
+        // Adds a thousandth of a millionth, so that 0.1, which a binary number only approximates, is 100,000.
         Some((number * 1_000_000.0 + 0.001) as u32)
     }
 
-    /// A whole number within `range`; `5.0` is one too, since protobuf's `Struct` knows no other.
+    /// A whole number within `range`; `5.0` is one too, because protobuf's `Struct` has only doubles.
     pub fn integer(
         self,
         faults: &mut Faults,
@@ -271,7 +271,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// The members of an object, of which all must be known.
+/// The members of an object, which must all be known.
 #[derive(Debug)]
 pub struct Fields<'a> {
     path: String,
@@ -314,7 +314,7 @@ impl<'a> Fields<'a> {
         faults.push(&join(&self.path, name), found, expected);
     }
 
-    /// Ends the reading: a member nobody asked for is a fault.
+    /// Ends the reading: a member that was not read is a fault.
     pub fn finish(self, faults: &mut Faults) {
         for name in self.members.keys() {
             if !self.known.contains(&name.as_str()) {
@@ -332,7 +332,7 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// A value as a person would name it, never longer than a line.
+/// A value for an error message, at most one line long.
 fn describe(value: &Value) -> String {
     const LONGEST: usize = 60;
     match value {

@@ -1,7 +1,6 @@
 //! Sets of names: exact ones and patterns with `*` and `?`.
 //!
-//! Owns matching. Names are matched byte for byte, never normalised: two tools that look alike are
-//! two tools.
+//! Owns matching. Names are compared byte for byte, never normalised: two tools with similar names are two tools.
 
 use std::collections::HashSet;
 
@@ -9,7 +8,7 @@ use wildmatch::WildMatch;
 
 use crate::order;
 
-/// Names and patterns, of which any may match.
+/// Names and patterns; a name matches if any of them matches it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Globs {
     exact: HashSet<String>,
@@ -32,7 +31,7 @@ impl Globs {
         self.exact.contains(name) || self.patterns.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Whether `name` itself is one of them, and no pattern.
+    /// Whether `name` is one of the exact names.
     #[must_use]
     pub fn names(&self, name: &str) -> bool {
         self.exact.contains(name)
@@ -51,7 +50,7 @@ impl Globs {
         self.all().into_iter().find(|own| covers(own, glob))
     }
 
-    /// Whether some name is matched by one of them and by `glob`, a name or a pattern.
+    /// Whether a name exists that one of them and `glob`, a name or a pattern, both match.
     #[must_use]
     pub fn meets(&self, glob: &str) -> bool {
         let wild = glob.contains(['*', '?']);
@@ -67,7 +66,7 @@ impl Globs {
         self.exact.is_empty() && self.patterns.is_empty()
     }
 
-    /// What matches by its whole name, in order.
+    /// The exact names, in order.
     #[must_use]
     pub fn exact(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.exact.iter().map(String::as_str).collect();
@@ -75,18 +74,18 @@ impl Globs {
         names
     }
 
-    /// What has wildcards, as it was written but for repeated ones.
+    /// The patterns, as written except for repeated wildcards.
     #[must_use]
     pub fn patterns(&self) -> Vec<String> {
         self.patterns.iter().map(WildMatch::pattern).collect()
     }
 }
 
-/// Whether `wide` matches all that `narrow` matches; each is a name or a pattern.
+/// Whether `wide` matches every name that `narrow` matches; each is a name or a pattern.
 #[must_use]
 pub fn covers(wide: &str, narrow: &str) -> bool {
     let (wide, narrow): (Vec<char>, Vec<char>) = (wide.chars().collect(), narrow.chars().collect());
-    // Whether what was read of `wide` so far covers the first letters of `narrow`, by how many these are.
+    // For each length: whether the part of `wide` that was read covers that many first letters of `narrow`.
     let mut reached = vec![false; narrow.len().saturating_add(1)];
     if let Some(start) = reached.first_mut() {
         *start = true;
@@ -112,12 +111,12 @@ pub fn covers(wide: &str, narrow: &str) -> bool {
     reached.last().is_some_and(|reached| *reached)
 }
 
-/// Whether some name is matched by both; each is a name or a pattern.
+/// Whether a name exists that both match; each is a name or a pattern.
 #[must_use]
 pub fn overlap(one: &str, other: &str) -> bool {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
-    // Whether the letters of `one` that were read so far and the first ones of `other` have a name in common, by how
-    // many these are.
+    // For each length: whether the part of `one` that was read and that many first letters of `other` have a name in
+    // common.
     let mut before: Vec<bool> = vec![true];
     for letter in &other {
         before.push(*letter == '*' && before.last().is_some_and(|was| *was));

@@ -1,11 +1,11 @@
-//! Which of some names a person probably meant.
+//! Suggests the name that an operator probably meant.
 //!
-//! Owns how near is near. Knows nothing of what the names are for.
+//! Owns the distance between names. Knows nothing of their purpose.
 
-/// More than so many names are not listed.
+/// Longer lists of names are not shown.
 const MOST_LISTED: usize = 30;
 
-/// `expected`, the names, and of them the one that `found` is probably a slip of.
+/// `expected` and the names, with the one that `found` is probably a misspelling of.
 #[must_use]
 pub(crate) fn one_of(expected: &str, found: &str, known: &[&str]) -> String {
     let mut text = format!("{expected}{}", known.get(..MOST_LISTED).unwrap_or(known).join(", "));
@@ -24,8 +24,8 @@ pub(crate) fn hint(found: &str, known: &[&str]) -> String {
     nearest(found, known).map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }
 
-/// `; did you mean x?` where `found` is most probably a slip of the pen: by a letter or two, of a longer word. For what
-/// blames a name, and does not only help with one that is wrong for certain.
+/// `; did you mean x?` where `found` is most probably a typing error: one or two letters of a longer word. For warnings
+/// about a name that may be right.
 #[must_use]
 pub fn slip(found: &str, known: &[&str]) -> String {
     let plain = |name: &str| name.to_lowercase().replace(['-', ' '], "_");

@@ -1,8 +1,8 @@
 //! Patterns: regular expressions of ECMA-262, as JSON Schema has them, with bounded cost.
 //!
-//! Owns the translation into the engine's dialect: `\d` and `\w` are ASCII, a bracket inside a class
-//! is a bracket. Look-around is there, `\p{…}` is not: the tables would take more room than all else.
-//! Those of a policy's own rules are compiled at their first use and kept by their text, a bounded number of them.
+//! Owns the translation into the engine's dialect: `\d` and `\w` are ASCII, a bracket inside a class is a bracket.
+//! Look-around is supported, `\p{…}` is not: its tables would be larger than all the rest. The patterns of a policy's
+//! own rules are compiled at their first use and cached by their text, a bounded number of them.
 
 use std::cell::{OnceCell, RefCell};
 use std::cmp::Reverse;
@@ -16,37 +16,36 @@ use crate::id::OrgId;
 
 const MAX_PATTERN_BYTES: usize = 1_000;
 const MAX_COMPILED_BYTES: usize = 262_144;
-/// Enough for nearly every text that people send.
+/// Enough for nearly every text in practice.
 const FEW_BACKTRACKS: usize = 200;
 const MAX_BACKTRACKS: usize = 10_000;
-/// Texts beyond this are not matched with a pattern that looks around or back: each step may read on
-/// to the end.
+/// Longer texts are not matched with a pattern that looks around or back, because each step may read to the end.
 const MAX_LOOKED_AROUND: usize = 4_096;
 const SPACE: &str = r"\t\n\x0B\x0C\r \u{A0}\u{1680}\u{2000}-\u{200A}\u{2028}\u{2029}\u{202F}\u{205F}\u{3000}\u{FEFF}";
 const WORD: &str = "0-9A-Za-z_";
 
-/// The longest text that a policy's own pattern is matched with.
+/// The longest text for a policy's own pattern.
 pub(crate) const LONGEST_TEXT: usize = 65_536;
-/// Patterns of policies that one worker keeps compiled; each takes at most half a megabyte, and mostly a tenth of that.
+/// The most compiled patterns in one worker's cache; each has at most half a megabyte, and usually a tenth of that.
 const MOST_COMPILED: usize = 128;
-/// What all matches of one rule may take, in steps; one reads 64 bytes of a text.
+/// The most steps for all matches of one rule; one step reads 64 bytes of a text.
 const MOST_STEPS: u32 = 100_000;
 
 thread_local! {
-    /// It only saves time: what a pattern matches does not depend on it.
+    /// A cache only: it does not change what a pattern matches.
     static COMPILED: RefCell<Compiled> = RefCell::default();
 }
 
-/// Compiled patterns by organisation and by their text; `None` cannot be used.
+/// Compiled patterns by organisation and text; `None` for unusable ones.
 #[derive(Default)]
 struct Compiled {
     by_owner: BTreeMap<Option<OrgId>, Share>,
     count: usize,
-    /// Uses so far.
+    /// The number of uses so far.
     uses: u64,
 }
 
-/// What is kept of one organisation.
+/// The cached patterns of one organisation.
 struct Share {
     patterns: LruCache<String, Option<Rc<Pattern>>>,
     /// The last use of any of them.
@@ -61,8 +60,9 @@ impl Compiled {
         own.patterns.get(source).cloned()
     }
 
-    /// Who has most makes room, and of those who have as many, the one that was idle for longest: an organisation with
-    /// many patterns takes none of another one's, and one without calls keeps none from those that have some.
+    /// Adds a pattern. When the cache is full, the organisation with the most patterns loses one; among equals, the one
+    /// that was idle longest. So an organisation with many patterns displaces none of another's, and an idle one makes
+    /// room for an active one.
     fn put(&mut self, owner: &Option<OrgId>, source: &str, pattern: Option<Rc<Pattern>>) {
         self.uses = self.uses.saturating_add(1);
         let none = || Share { patterns: LruCache::unbounded(), used: 0 };
@@ -85,11 +85,11 @@ impl Compiled {
     }
 }
 
-/// What matching with patterns of a policy may still cost.
+/// The remaining cost of matching with a policy's patterns.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: u32,
-    /// Whose patterns they are: each organisation has a share of what is kept compiled.
+    /// The owner of the patterns: each organisation has a share of the cache.
     owner: Option<OrgId>,
 }
 
@@ -100,7 +100,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Of patterns of an organisation's policy.
+    /// The budget for patterns of an organisation's policy.
     pub(crate) fn of(org: &OrgId) -> Self {
         Self { steps: MOST_STEPS, owner: Some(org.clone()) }
     }
@@ -111,7 +111,7 @@ impl Budget {
             return Err(TooCostly);
         }
         let pattern = compiled(&self.owner, source);
-        // `policy push` refuses what cannot be used; what got here all the same matches nothing.
+        // `policy push` refuses unusable patterns; one that is in Redis anyway matches nothing.
         let pattern = pattern.ok_or(TooCostly)?;
         self.spend(pattern.cost(text))?;
         pattern.matches(text, Effort::Little).or_else(|TooCostly| {
@@ -120,7 +120,7 @@ impl Budget {
         })
     }
 
-    /// Whether a value may still be compared with so many others.
+    /// Whether the budget allows comparing a value with this many others.
     pub(crate) fn compares(&mut self, values: usize) -> bool {
         const VALUES_PER_STEP: usize = 16;
         let steps = u32::try_from(values.div_ceil(VALUES_PER_STEP)).unwrap_or(u32::MAX);
@@ -142,12 +142,12 @@ fn compiled(owner: &Option<OrgId>, source: &str) -> Option<Rc<Pattern>> {
     pattern
 }
 
-/// Whether `source` compiles within its bounds. A policy has one pattern at hundreds of places.
+/// Whether `source` compiles within its bounds. A policy may have one pattern in hundreds of places.
 pub(crate) fn compiles(source: &str) -> bool {
     compiled(&None, source).is_some()
 }
 
-/// Why `source` is no pattern, as far as its text says; whether it compiles within its bounds is not asked.
+/// Why the text of `source` is no pattern; does not check whether it compiles within its bounds.
 pub(crate) fn mistake(source: &str) -> Option<String> {
     if source.len() > MAX_PATTERN_BYTES {
         return Some(format!("a pattern of {} bytes", source.len()));
@@ -160,7 +160,7 @@ pub(crate) fn mistake(source: &str) -> Option<String> {
     }
 }
 
-/// What a pattern may be, for messages.
+/// The form of a pattern, for error messages.
 pub(crate) const EXPECTED: &str =
     "a regular expression of ECMA-262 of at most 1000 bytes, without \\p, such as ^[a-z]+$";
 
@@ -168,14 +168,14 @@ pub(crate) const EXPECTED: &str =
 #[derive(Debug)]
 pub(crate) struct Pattern {
     regex: Regex,
-    /// The same with [`Effort::Much`], once a text has taken it.
+    /// The same with [`Effort::Much`], compiled when a text first needs it.
     thorough: OnceCell<Option<Regex>>,
     translated: String,
     pub(crate) source: String,
     looks_around: bool,
 }
 
-/// How long a text is tried. Only patterns that look around or back take more than a reading of it.
+/// How much effort a match may take. Only patterns that look around or back need more than one pass over the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
     /// [`FEW_BACKTRACKS`].
@@ -185,7 +185,7 @@ pub(crate) enum Effort {
 }
 
 impl Effort {
-    /// In steps of a check: all of [`MAX_BACKTRACKS`] may be used some ten times in one.
+    /// The cost in steps of a check: one check may use all of [`MAX_BACKTRACKS`] some ten times.
     pub(crate) fn cost(self) -> u32 {
         match self {
             Self::Little => 0,
@@ -199,7 +199,7 @@ impl Effort {
 pub(crate) struct TooCostly;
 
 impl Pattern {
-    /// `None` when it cannot be used, and why.
+    /// The error when it cannot be used.
     pub(crate) fn new(source: &str) -> Result<Self, String> {
         if source.len() > MAX_PATTERN_BYTES {
             return Err(format!("a pattern of {} bytes", source.len()));
@@ -211,15 +211,15 @@ impl Pattern {
             .as_bytes()
             .windows(2)
             .any(|pair| matches!(pair, [b'\\', digit] if digit.is_ascii_digit()) || pair == b"\\k");
-        // `\b` is translated into look-around, too.
+        // The translation of `\b` contains look-around as well.
         let around = ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|group| translated.contains(group));
         let (thorough, source) = (OnceCell::new(), source.to_owned());
         Ok(Self { regex, thorough, translated, source, looks_around: backward || around })
     }
 
-    /// What a match with little effort costs, in steps of a check.
+    /// The cost of a match with little effort, in steps of a check.
     pub(crate) fn cost(&self, text: &str) -> u32 {
-        // From each place where it looks around it may read on.
+        // At each position where it looks around it may read further.
         let bytes_per_step = if self.looks_around { 2 } else { 64 };
         let steps = text.len().checked_div(bytes_per_step);
         steps.and_then(|steps| u32::try_from(steps).ok()).unwrap_or(u32::MAX)
@@ -268,7 +268,7 @@ fn translate(source: &str) -> Result<String, String> {
                 if letters.next_if_eq(&'^').is_some() {
                     out.push('^');
                 }
-                // ECMA-262: `[]` matches nothing, `[^]` everything; the engine reads on.
+                // ECMA-262: `[]` matches nothing, `[^]` everything; the engine continues the class.
                 if letters.next_if_eq(&']').is_some() {
                     class = false;
                     let any = out.ends_with('^');
@@ -280,14 +280,14 @@ fn translate(source: &str) -> Result<String, String> {
                 class = false;
                 out.push(']');
             }
-            // Where ECMA-262 and the engine read different sets.
+            // ECMA-262 and the engine read different sets here.
             ('-', true) if letters.peek() == Some(&'-') => {
                 return Err(r"two hyphens in a class; escape one: \-".to_owned());
             }
             ('-', true) if !out.ends_with(['[', '^', ']']) && begins_shorthand(&letters) => {
                 return Err(r"a hyphen before a shorthand in a class; escape it: \-".to_owned());
             }
-            // Operators of classes that ECMA-262 does not have without its flag `v`.
+            // Class operators that ECMA-262 does not have without its flag `v`.
             ('[' | '&' | '~', true) => out.extend(['\\', letter]),
             ('.', false) => out.push_str(r"[^\n\r\x{2028}\x{2029}]"),
             _ => out.push(letter),
@@ -309,7 +309,7 @@ fn escape(
     out: &mut String,
 ) -> Result<(), String> {
     let set = |positive: &str, negated: bool| match (class, negated) {
-        // Nested, so that a hyphen behind it begins no range.
+        // Nested, so that a hyphen after it begins no range.
         (true, false) => format!("[{positive}]"),
         (_, true) => format!("[^{positive}]"),
         (false, false) => format!("[{positive}]"),
@@ -356,7 +356,7 @@ mod tests {
         assert!(!matches(r"^\w$", "é") && matches(r"^\W$", "é"));
         assert!(matches(r"^\s$", "\u{a0}") && matches(r"^\s$", "\u{feff}"));
         assert!(matches(r"^[\d-]+$", "1-2") && matches(r"[[]", "[") && matches(r"^[&&a]$", "&"));
-        // A hyphen behind a shorthand is one; two readings of a class are none.
+        // A hyphen after a shorthand is literal; a class with two readings is refused.
         assert!(matches(r"^[\w-~]+$", "a-~") && !matches(r"^[\w-~]+$", "`{|}"));
         assert!(matches(r"^[\w-.]+$", "a-.") && matches(r"^[-\w]+$", "-a"));
         for unclear in [r"[+--/]", r"[a--]", r"[+-\w]"] {
@@ -389,7 +389,7 @@ mod tests {
         );
     }
 
-    /// One organisation's patterns pushed those of all others out.
+    /// One organisation's patterns displaced those of all others.
     #[test]
     fn an_organisation_with_many_patterns_takes_no_room_of_another_one() {
         let (acme, globex) = (OrgId::new("acme"), OrgId::new("globex"));
@@ -399,11 +399,11 @@ mod tests {
         assert_eq!(compiled.count, MOST_COMPILED);
         assert!((0..10).all(|at| compiled.get(&acme, &format!("a{at}")).is_some()));
         assert!(compiled.get(&globex, "g999").is_some() && compiled.get(&globex, "g0").is_none());
-        // What one compiled, another one does not find.
+        // One organisation does not find the patterns of another.
         assert!(compiled.get(&acme, "g999").is_none());
     }
 
-    /// Those whose names come last in the alphabet compiled theirs for each call.
+    /// Organisations at the end of the alphabet compiled their patterns for each call.
     #[test]
     fn an_organisation_without_calls_makes_room_for_one_that_has_some() {
         let mut compiled = Compiled::default();

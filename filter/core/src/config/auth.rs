@@ -1,6 +1,6 @@
-//! Credentials other than API keys, who may vouch for whom, and how guessing is slowed down.
+//! Credentials other than API keys, their issuers, and the settings that slow down guessing.
 //!
-//! Owns the section `auth`. What each part of it means is [`crate::auth`]'s business.
+//! Owns the section `auth`. [`crate::auth`] owns the meaning of each part.
 
 use crate::auth::certificate::mapping::{self, CertificateConfig};
 use crate::auth::throttle::ThrottleConfig;
@@ -12,16 +12,16 @@ use crate::decode::{Faults, Fields};
 /// The section `auth`.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
-    /// The gateway as clients reach it, without a slash at the end: `https://mcp.example`. With an
-    /// endpoint's path it makes the endpoint's canonical URI (RFC 8707 §2).
+    /// The gateway's URL for clients, without a slash at the end: `https://mcp.example`. With an endpoint's path it is
+    /// the endpoint's canonical URI (RFC 8707 §2).
     pub external_url: Option<String>,
     /// Client certificates.
     pub certificates: CertificateConfig,
-    /// How guessing is slowed down.
+    /// The settings that slow down guessing.
     pub throttle: ThrottleConfig,
-    /// Whose tokens are accepted.
+    /// The issuers whose tokens are accepted.
     pub issuers: Vec<Issuer>,
-    /// The scopes that a client is told to ask for at first (RFC 9728 §2, `scopes_supported`).
+    /// The scopes that a client should request at first (RFC 9728 §2, `scopes_supported`).
     pub scopes: Vec<String>,
     /// The most bytes of a token.
     pub token_max_bytes: usize,
@@ -41,13 +41,13 @@ impl Default for AuthConfig {
 }
 
 impl AuthConfig {
-    /// The canonical URI of the endpoint at `path` (RFC 8707 §2), when this gateway knows how clients call it.
+    /// The canonical URI of the endpoint at `path` (RFC 8707 §2), when `external_url` is configured.
     #[must_use]
     pub fn resource(&self, path: &str) -> Option<String> {
         self.external_url.as_ref().map(|url| format!("{url}{path}"))
     }
 
-    /// The issuer that calls itself `id`.
+    /// The issuer whose `iss` is `id`.
     #[must_use]
     pub fn issuer(&self, id: &IssuerId) -> Option<&Issuer> {
         self.issuers.iter().find(|issuer| issuer.id == *id)
@@ -59,7 +59,7 @@ impl AuthConfig {
     }
 }
 
-/// Tokens with the groups of their subject grow beyond 8 KiB.
+/// Tokens with the groups of their subject are often larger than 8 KiB.
 const DEFAULT_TOKEN_BYTES: usize = 16_384;
 
 const URL: &str = "an https URL without path, such as https://mcp.example; http only on loopback";

@@ -1,7 +1,6 @@
-//! What is done when Redis or Vault cannot be asked: the fields beside their `cluster`.
+//! Behaviour when Redis or Vault is unreachable: the fields next to their `cluster`.
 //!
-//! Owns the defaults. Refuses a number that would mean nothing: an operator who writes it expects
-//! something of it.
+//! Owns the defaults. Refuses a number without effect, because the operator who writes it expects an effect.
 
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use crate::decode::{Faults, Fields, Node};
 use crate::resilience::failover::{Degraded, Limits, OnFailure, WorkerShare};
 
 const STALE_SECONDS: u64 = 60;
-/// A tenth: ten workers together stay within the limit.
+/// A tenth: ten workers together stay within a limit.
 const LOCAL_SHARE: u32 = 100_000;
 
 /// `on_failure`, `stale_seconds` and `local_share` of Redis.
@@ -33,7 +32,7 @@ pub(super) fn redis(fields: &mut Fields<'_>, faults: &mut Faults) -> OnFailure {
     }
 }
 
-/// `on_failure` and `stale_seconds` of Vault: for how long beyond its life a credential is used.
+/// `on_failure` and `stale_seconds` of Vault: how long a credential is used after the end of its life.
 pub(super) fn vault(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Duration> {
     let choice = choice(fields, faults, &["deny", "stale"]);
     let stale = stale(fields, faults, choice, "only with on_failure stale");

@@ -1,20 +1,20 @@
-//! Who is told how the gateway's dependencies are.
+//! The clients that see the state of the gateway's dependencies.
 //!
-//! Owns the field `health`. What is told is `crate::health`'s.
+//! Owns the field `health`. `crate::health` owns the content.
 
 use std::net::IpAddr;
 
 use crate::auth::source::SourceRange;
 use crate::decode::{Faults, Fields, Node};
 
-/// Who is told more than how the gateway is.
+/// The clients that see the details, not only the gateway's own state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthConfig {
     details_to: Vec<SourceRange>,
 }
 
 impl Default for HealthConfig {
-    /// Who is on the machine itself: a stranger learns no connector and no issuer.
+    /// Only clients on the same machine: other clients must not learn the names of connectors and issuers.
     fn default() -> Self {
         let loopback = ["127.0.0.0/8", "::1"];
         Self { details_to: loopback.into_iter().filter_map(SourceRange::new).collect() }
@@ -37,7 +37,7 @@ impl HealthConfig {
         ranges.map_or_else(Self::default, |details_to| Self { details_to })
     }
 
-    /// Whether a client at `address` is told the details.
+    /// Whether a client at `address` sees the details.
     #[must_use]
     pub fn tells_details_to(&self, address: &str) -> bool {
         let address = address.parse::<IpAddr>();

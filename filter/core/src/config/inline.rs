@@ -1,6 +1,6 @@
 //! A policy inside the plugin configuration.
 //!
-//! Owns what such a policy may not ask for when there is no Redis.
+//! Owns which features such a policy must not use without Redis.
 
 use std::rc::Rc;
 
@@ -31,7 +31,7 @@ pub(super) fn policy(
     }
 }
 
-/// What is missing, or asked for in vain, when there is no Redis.
+/// Reports a missing policy, and features of the policy that need Redis, when Redis is not configured.
 pub(super) fn without_redis(policy: Option<&InlinePolicy>, faults: &mut Faults) {
     let Some(InlinePolicy { policy, .. }) = policy else {
         let expected = "an object with `cluster`; only a `policy` here works without Redis";
@@ -52,7 +52,7 @@ pub(super) fn without_redis(policy: Option<&InlinePolicy>, faults: &mut Faults) 
     }
 }
 
-/// What is asked for in vain when Redis is sharded.
+/// Reports features of the policy that a sharded Redis cannot provide.
 pub(super) fn sharded(policy: Option<&InlinePolicy>, faults: &mut Faults) {
     if let Some(limit) = policy.and_then(|inline| inline.policy.global_limit()) {
         let expected =

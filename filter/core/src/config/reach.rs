@@ -1,7 +1,7 @@
-//! What the policy of an organisation may name: paths of connectors, and secrets in Vault.
+//! The paths of connectors and the secrets in Vault that an organisation's policy may name.
 //!
-//! Owns the bounds that the operator of this Envoy sets. A policy comes from Redis, and whoever may push one for an
-//! organisation could else take another's path, or have another's secret sent to a server of their own.
+//! Owns the bounds that the operator of this Envoy sets. Policies come from Redis: without bounds, an operator who may
+//! push a policy for one organisation could take another's path, or send another's secret to a server of their own.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub enum Reach {
     /// Any policy may name anything.
     #[default]
     Unbounded,
-    /// An organisation that is not here may name nothing.
+    /// An organisation without an entry may name nothing.
     Bounded(BTreeMap<OrgId, Bounds>),
 }
 
@@ -38,7 +38,7 @@ impl Reach {
         };
         let messages = connector.messages.iter().all(|path| paths.matches(path));
         let credential = connector.credential.iter();
-        // What an authorization server gives, it says itself for which organisations.
+        // An authorization server names the organisations that may use it in its own configuration.
         let patterns = credential.filter_map(|credential| credential.pattern());
         let mut references = patterns.map(|pattern| pattern.text(Some(org)));
         paths.matches(&connector.path)

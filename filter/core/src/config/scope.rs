@@ -1,7 +1,7 @@
-//! Which requests are the gateway's business, on a proxy that serves others, too.
+//! The requests that the gateway handles, on an Envoy that also serves others.
 //!
-//! Owns the comparison. What it does not cover goes by: nothing of it is judged, changed or written down. So a request that it
-//! does not cover must not lead to an MCP server: the guard on the routes there sees to that, not this list.
+//! Owns the comparison. The gateway does not judge, change or log a request outside of its scope. So such a request
+//! must not reach an MCP server: the guards on the routes make sure of that, not this list.
 
 use super::Node;
 use crate::decode::{Faults, Fields};
@@ -9,21 +9,21 @@ use crate::driver::event::Head;
 use crate::policy::Globs;
 use crate::route::names_host;
 
-/// The requests that are the gateway's business.
+/// The requests that the gateway handles.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Scope {
-    /// All of them: what is no connector's is refused.
+    /// All requests: one that matches no connector is refused.
     #[default]
     Everything,
-    /// Those to these paths, on the hosts that are served. All others pass.
+    /// Requests to these paths, on the configured hosts. All others pass.
     Paths(Globs),
 }
 
-/// Paths of the gateway's own.
+/// The gateway's own paths.
 const OWN: [&str; 2] = ["/portcullis/", "/.well-known/oauth-protected-resource"];
 
 impl Scope {
-    /// Whether a request is the gateway's business; no `hosts` are all hosts.
+    /// Whether the gateway handles a request; an empty `hosts` means all hosts.
     #[must_use]
     pub fn covers(&self, head: &Head, hosts: &[String]) -> bool {
         let Self::Paths(paths) = self else { return true };
@@ -122,7 +122,7 @@ mod tests {
         assert!(fault(json!({"unmatched": "allow"})).contains("expected refuse or pass"));
     }
 
-    // What goes by is judged by nobody: only guards keep it from MCP servers.
+    // The gateway does not judge a request that passes: only guards keep it from MCP servers.
     // Proves: X29
     #[test]
     fn passing_takes_guards() {

@@ -1,7 +1,7 @@
-//! Where a connector's credential is in Vault, as the policy writes it: a path that may depend on the caller.
+//! The Vault reference of a connector's credential in the policy: a path that may depend on the caller.
 //!
-//! Owns what a caller's facts look like in a path. A value never leaves its segment, two values never look alike, and
-//! no value chooses the mount.
+//! Owns how the caller's facts are written in a path. A value stays in its segment, two values never get the same path,
+//! and no value selects the mount.
 
 use std::fmt::Write as _;
 
@@ -15,7 +15,7 @@ use crate::vault::{SecretRef, is_plain};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretPattern {
     segments: Vec<Segment>,
-    /// How many of the first segments have no fact.
+    /// How many of the first segments contain no fact.
     stated: usize,
     version: Option<u32>,
     field: Option<String>,
@@ -24,7 +24,7 @@ pub struct SecretPattern {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
     Stated(String),
-    /// One fact: with two, different callers could have one path.
+    /// One fact: with two, different callers could have the same path.
     Of {
         before: String,
         fact: Fact,
@@ -32,7 +32,7 @@ enum Segment {
     },
 }
 
-/// What a path may name of a caller.
+/// A fact about the caller that a path may contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fact {
     Org,
@@ -44,45 +44,45 @@ enum Fact {
     Claim(String),
 }
 
-/// What a path is made from.
+/// The facts from which a path is made.
 #[derive(Clone, Copy, Debug)]
 pub struct CallerFacts<'a> {
     /// The caller's organisation.
     pub org: &'a OrgId,
-    /// What tells the caller from every other one of the organisation.
+    /// The identifier that is unique for the caller within its organisation.
     pub holder: &'a str,
-    /// What proved the caller.
+    /// The credential that proved the caller.
     pub proof: CallerProof<'a>,
-    /// What the caller's token says.
+    /// The claims of the caller's token.
     pub claims: &'a Map<String, Value>,
-    /// The connector that is called.
+    /// The connector of the call.
     pub connector: &'a PolicyName,
-    /// The digest of the caller's token, if it is one.
+    /// The digest of the caller's token, if there is one.
     pub token: Option<[u8; 32]>,
 }
 
-/// What a caller has beside claims, by what proved it.
+/// A caller's facts other than claims, by its kind of credential.
 #[derive(Clone, Copy, Debug)]
 pub enum CallerProof<'a> {
     /// The id of an API key.
     Key(&'a str),
     /// The `iss` and `sub` of a token.
     Token {
-        /// Who issued it.
+        /// `iss`.
         issuer: &'a str,
-        /// For whom.
+        /// `sub`.
         subject: &'a str,
     },
     /// The name of a client certificate's identity.
     Certificate(&'a str),
 }
 
-/// Why a caller has no path.
+/// The reason why a caller has no path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unresolved {
     /// The caller's credential does not have the fact.
     Absent,
-    /// The fact is longer than any name, or is none: an object, a list, an empty text.
+    /// The fact is too long, or is no name: an object, a list, an empty text.
     NoName,
 }
 
@@ -90,7 +90,7 @@ pub enum Unresolved {
 const MAX_FACT_BYTES: usize = 256;
 
 impl SecretPattern {
-    /// What a valid reference looks like.
+    /// The form of a valid reference.
     pub const EXPECTED: &'static str = "a reference vault://mount/path#field, such as vault://secret/connectors/demo#api_key \
          or vault://secret/users/{org}/{sub}#token; never the secret itself";
 
@@ -118,13 +118,13 @@ impl SecretPattern {
         fits.then(|| Self { segments, stated, version, field: field.map(str::to_owned) })
     }
 
-    /// The field that `{secret}` means, if there is one.
+    /// The field of `{secret}`, if there is one.
     #[must_use]
     pub fn field(&self) -> Option<&str> {
         self.field.as_deref()
     }
 
-    /// Whether the path depends on who calls.
+    /// Whether the path depends on the caller.
     #[must_use]
     pub fn is_of_caller(&self) -> bool {
         let of_caller = |fact: &Fact| !matches!(fact, Fact::Org | Fact::Connector);
@@ -134,7 +134,8 @@ impl SecretPattern {
         })
     }
 
-    /// What the secrets of all callers lie below, if each has one of its own: what their circuit breaker is called, too.
+    /// The common folder of all callers' secrets, when each caller has its own. Their circuit breaker has the same
+    /// name.
     pub(crate) fn folder(&self) -> Option<String> {
         self.is_of_caller().then(|| {
             let stated = self.segments.iter().take(self.stated);
@@ -152,7 +153,8 @@ impl SecretPattern {
         self.stated == self.segments.len()
     }
 
-    /// Whether it was copied from the API's path, which has `data` between mount and path; a reference has not.
+    /// Whether the reference was copied from the API's path, which has `data` between mount and path; a reference has
+    /// none.
     #[must_use]
     pub fn has_api_form(&self) -> bool {
         self.segments.get(1).is_some_and(|segment| segment.is("data"))
@@ -164,8 +166,8 @@ impl SecretPattern {
         self.segments.first().is_some_and(|segment| segment.is("v1"))
     }
 
-    /// The reference as text, for `org`: what the bounds of an organisation are compared with. Other facts stay as they
-    /// are written, for their values stay in their segments.
+    /// The reference as text, for `org`: it is compared with the bounds of an organisation. Other facts stay as
+    /// placeholders, because their values stay in their segments.
     #[must_use]
     pub fn text(&self, org: Option<&OrgId>) -> String {
         let mut text = "vault://".to_owned();
@@ -192,7 +194,7 @@ impl SecretPattern {
         text
     }
 
-    /// `fields` of the secret that every caller has.
+    /// `fields` of the secret that all callers share.
     pub(super) fn stated_ref(&self, fields: &[String]) -> Option<SecretRef> {
         let names = self.segments.iter().map(|segment| match segment {
             Segment::Stated(name) => Some(name.as_str()),
@@ -202,10 +204,10 @@ impl SecretPattern {
         Some(SecretRef::new((place, self.stated), self.version, fields.to_vec(), None))
     }
 
-    /// `fields` of the secret that this caller has.
+    /// `fields` of this caller's secret.
     ///
     /// # Errors
-    /// The caller has none.
+    /// The caller has no path.
     pub fn resolve(
         &self,
         facts: CallerFacts<'_>,
@@ -234,7 +236,7 @@ impl SecretPattern {
     }
 }
 
-/// Whose a secret is.
+/// The owner of a secret.
 pub(crate) fn owner(org: &OrgId, holder: &str) -> String {
     format!("{org}/{holder}")
 }
@@ -310,8 +312,8 @@ impl Fact {
     }
 }
 
-/// Writes a value so that it is one segment, whoever reads the path: Vault decodes percent signs, so there are none.
-/// Letters, digits and `-_.@` stay, as people write them in paths; each other byte is `=` and two hex digits.
+/// Writes a value as one segment that every reader splits alike: Vault decodes percent signs, so there are none.
+/// Letters, digits and `-_.@` stay, as in hand-written paths; each other byte is `=` and two hex digits.
 fn escape(value: &str, place: &mut String) {
     let dots = matches!(value, "." | "..");
     for byte in value.bytes() {

@@ -1,6 +1,6 @@
 //! Values that the plugin configuration and policies share.
 //!
-//! Owns how each is read.
+//! Owns how each is parsed.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! One pinned member: a value, or its text until somebody asks for the value.
+//! One pinned member: a value, or its text until the value is needed.
 //!
-//! Owns when it is read. A policy may pin thousands of schemas, of which a worker needs a few.
+//! Owns when it is parsed. A policy may pin thousands of schemas, of which a worker needs a few.
 
 use std::cell::OnceCell;
 
@@ -16,13 +16,13 @@ pub struct Member {
 }
 
 impl Member {
-    /// A member whose JSON is `text`; read when it is asked for.
+    /// A member whose JSON is `text`; parsed when it is needed.
     #[must_use]
     pub fn unread(text: &str) -> Self {
         Self { text: text.into(), value: OnceCell::new() }
     }
 
-    /// Its value; `null`, which is no schema, where the text has no single meaning.
+    /// Its value; `null`, which is no schema, when the text has no single meaning.
     #[must_use]
     pub fn value(&self) -> &Value {
         self.value.get_or_init(|| json::parse_strict(self.text.as_bytes()).unwrap_or_default())

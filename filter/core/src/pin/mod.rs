@@ -1,8 +1,8 @@
 //! Pinned definitions of tools, and how far a live one has drifted from its pin.
 //!
-//! Owns the comparison and the classes of change. A server may change a tool at any time, and a
-//! model does what the new text says; so what was reviewed is pinned, and what differs is told by
-//! kind. What is done about it, the policy says. Asks no server.
+//! Owns the comparison and the classes of change. A server may change a tool at any time, and a model follows the new
+//! text. So the reviewed definition is pinned, and differences are reported by class. The policy decides on the action.
+//! Asks no server.
 
 mod member;
 mod shape;
@@ -19,36 +19,36 @@ use crate::schema;
 pub use member::Member;
 pub use suspicion::{Suspicion, suspicions};
 
-/// What of a tool is pinned: the members that a model or a policy goes by.
+/// The pinned members of a tool: those that a model or a policy uses.
 const MEMBERS: [&str; 5] = ["title", "description", "inputSchema", "outputSchema", "annotations"];
 
-/// A tool's definition, by MCP's names of its members; absent ones are absent.
+/// A tool's definition, by MCP's names of its members; absent members are absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition(BTreeMap<String, Member>);
 
-/// How a definition differs from its pin; the worse, the greater.
+/// The difference between a definition and its pin; a greater value is worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Drift {
-    /// Only texts for people and models.
+    /// Only texts for users and models changed.
     Text,
-    /// It accepts, returns or may do more than before; old calls still hold.
+    /// It accepts, returns or may do more than before; old calls are still valid.
     Widening,
-    /// Calls that held may no longer hold, or answers may look different.
+    /// Valid calls may become invalid, or results may have another form.
     Breaking,
-    /// A new text hides characters, or speaks to the model behind the user's back.
+    /// A new text hides characters, or addresses the model without the user's knowledge.
     Suspicious,
 }
 
-/// What is done about a tool that drifted.
+/// The action for a tool that drifted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Nothing.
     Allow,
-    /// It is told: an event, a metric.
+    /// It is reported: an event, a metric.
     Warn,
-    /// And left out of lists.
+    /// It is also left out of lists.
     Hide,
-    /// And not called, as long as the last list that was seen shows the drift.
+    /// Calls are also refused, while the last seen list shows the drift.
     Block,
 }
 
@@ -74,14 +74,14 @@ impl Definition {
         MEMBERS.iter().filter_map(|name| Some((*name, self.member(name)?)))
     }
 
-    /// Whether the tool says of itself that calling it changes nothing.
+    /// Whether the tool's annotation declares it read-only.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.hint("readOnlyHint", false)
     }
 
-    /// How `live`, a tool as a server lists it, differs. Equality is looked at first: nearly always
-    /// there is nothing more to do.
+    /// The difference to `live`, the tool in a server's list. Equality is checked first, because it is nearly always
+    /// the result.
     #[must_use]
     pub fn drift(&self, live: &Value) -> Option<Drift> {
         let unchanged = MEMBERS.iter().all(|name| {
@@ -104,7 +104,7 @@ impl Definition {
         input.max(output).max(self.power(live))
     }
 
-    /// Hints are of no worth to a caller, but a policy that went by the pinned ones relies on them.
+    /// Clients must not trust annotations, but a policy that uses the pinned ones relies on them.
     fn power(&self, live: &Self) -> Drift {
         let more = [("readOnlyHint", false, false), ("idempotentHint", false, false)]
             .into_iter()
@@ -142,7 +142,7 @@ impl Drift {
         }
     }
 
-    /// What is done about it where the policy does not say.
+    /// The action where the policy has none.
     #[must_use]
     pub const fn default_action(self) -> Action {
         match self {

@@ -1,7 +1,7 @@
-//! How one schema differs from another, as far as calls and answers are concerned.
+//! The difference between two schemas for calls and results.
 //!
-//! Owns a few changes that are known to widen; every other difference counts as breaking. Whether a
-//! schema accepts all that another one does cannot be told in general.
+//! Owns a few changes that are known to widen; every other difference counts as breaking. In general it is undecidable
+//! whether a schema accepts everything that another one accepts.
 
 use std::cmp::Ordering;
 
@@ -11,7 +11,7 @@ use super::Drift;
 use crate::json::compare;
 use crate::schema::same;
 
-/// Keywords that say something to readers and nothing to a validator.
+/// Keywords that readers use and validators ignore.
 const TEXTS: [&str; 9] = [
     "title",
     "description",
@@ -23,7 +23,7 @@ const TEXTS: [&str; 9] = [
     "default",
     "$schema",
 ];
-/// How deep schemas are compared in parts; deeper ones are equal or not.
+/// The depth to which schemas are compared in parts; below it they are only equal or different.
 const MAX_DEPTH: u8 = 32;
 
 /// The change from `old` to `new`; [`Drift::Text`] is the least.
@@ -87,7 +87,7 @@ fn keyword(name: &str, old: Option<&Value>, new: Option<&Value>, depth: u8) -> D
         ("additionalProperties" | "items" | "unevaluatedProperties", Some(old), Some(new)) => {
             between(old, new, deeper)
         }
-        // A limit that is no more.
+        // A limit was removed.
         (
             "additionalProperties"
             | "pattern"
@@ -103,7 +103,7 @@ fn keyword(name: &str, old: Option<&Value>, new: Option<&Value>, depth: u8) -> D
             Some(_),
             None,
         ) => Drift::Widening,
-        // Unknown keywords, compositions and references: who knows.
+        // Unknown keywords, compositions and references: the effect is unknown.
         _ => Drift::Breaking,
     }
 }
@@ -132,7 +132,7 @@ fn listed(value: Option<&Value>) -> Vec<&Value> {
     }
 }
 
-/// Widening if all of `part` is in `whole`, and something is added or gone at all.
+/// Widening if all of `part` is in `whole`, and something was added or removed.
 fn subset(part: &[&Value], whole: &[&Value], differs: bool) -> Drift {
     match part.iter().all(|value| whole.iter().any(|other| same(value, other))) {
         true if differs => Drift::Widening,
@@ -141,7 +141,7 @@ fn subset(part: &[&Value], whole: &[&Value], differs: bool) -> Drift {
     }
 }
 
-/// `wider` is how a new limit that widens compares with the old one.
+/// `wider` is the order of a widening new limit to the old one.
 fn limit(old: Option<&Value>, new: Option<&Value>, wider: Ordering) -> Drift {
     match (old.and_then(Value::as_number), new.map(Value::as_number)) {
         (Some(_), None) => Drift::Widening,

@@ -1,8 +1,7 @@
-//! Marks of a text that is meant for the model and not for its user.
+//! Signs of a text that is meant for the model and hidden from its user.
 //!
-//! Owns a heuristic, and does not pretend to more: it knows hidden characters, and phrases of tool
-//! poisoning that were published. What it finds in a new text and not in the pinned one is drift of
-//! the worst kind; what it does not find is still drift.
+//! Owns a heuristic: it knows hidden characters, and published phrases of tool poisoning. A finding in the new text
+//! that the pinned one does not have is the worst class of drift; a change without a finding is still drift.
 
 use std::collections::BTreeSet;
 
@@ -10,24 +9,24 @@ use serde_json::Value;
 
 use super::Definition;
 
-/// What is suspicious about a text.
+/// A suspicious property of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Suspicion {
-    /// Characters that are not seen: zero-width, tags, variation selectors in a row, private use.
+    /// Invisible characters: zero-width, tags, variation selectors in a row, private use.
     HiddenCharacters,
-    /// Characters that change the order in which a text is shown.
+    /// Characters that change the order in which a text is displayed.
     Bidirectional,
-    /// Other terminal control characters than line ends and tabs.
+    /// Terminal control characters other than line ends and tabs.
     ControlCharacters,
-    /// Orders to set other instructions aside.
+    /// Orders to ignore other instructions.
     Overrides,
-    /// Orders to keep something from the user.
+    /// Orders to hide something from the user.
     Secrecy,
-    /// Orders that put themselves before all else, or pose as the system.
+    /// Orders that claim priority, or pretend to come from the system.
     Authority,
-    /// Asks for credentials, or for files that hold them.
+    /// Requests for credentials, or for files that contain them.
     Credentials,
-    /// Asks that another tool be called, or that data be passed along.
+    /// Requests to call another tool, or to pass data on.
     OtherTools,
     /// A long run of base64 or hex.
     Encoded,
@@ -98,11 +97,10 @@ const OTHER_TOOLS: [&str; 8] = [
     "send the conversation",
     "include the conversation",
 ];
-/// Beyond this, a run of one word of base64 or hex is not a text.
+/// A longer run of base64 or hex in one word is not a text.
 const MAX_RUN: usize = 200;
 
-/// Everything suspicious in the texts of a definition: title, description, and every text in its
-/// schemas and annotations.
+/// All findings in the texts of a definition: title, description, and every text in its schemas and annotations.
 #[must_use]
 pub fn suspicions(definition: &Definition) -> BTreeSet<Suspicion> {
     let mut found = BTreeSet::new();
@@ -112,7 +110,7 @@ pub fn suspicions(definition: &Definition) -> BTreeSet<Suspicion> {
     found
 }
 
-/// Depth is bounded by the parser of whoever read the value.
+/// The parser that read the value bounds its depth.
 fn texts(value: &Value, see: &mut dyn FnMut(&str)) {
     match value {
         Value::String(text) => see(text),
@@ -129,7 +127,7 @@ fn texts(value: &Value, see: &mut dyn FnMut(&str)) {
 
 fn of_text(text: &str, found: &mut BTreeSet<Suspicion>) {
     found.extend(text.chars().filter_map(of_character));
-    // Blanks, case and what cannot be seen must not break a phrase up.
+    // Blanks, case and invisible characters must not split a phrase.
     let plain: String = text
         .chars()
         .filter(|it| of_character(*it).is_none())
@@ -180,7 +178,7 @@ fn of_character(character: char) -> Option<Suspicion> {
 }
 
 impl Suspicion {
-    /// In a few words, for people.
+    /// A short description for operators.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
-//! Which policy is active for an organisation, and for whom of it another one is tried first.
+//! The active policy of an organisation, and the callers that use a canary instead.
 //!
-//! Owns the choice, which every worker of every Envoy makes alike. Reads no policy.
+//! Owns the choice, which is the same on every worker of every Envoy. Reads no policy.
 
 use std::collections::BTreeSet;
 
@@ -9,32 +9,32 @@ use sha2::{Digest as _, Sha256};
 
 use crate::id::PolicyVersion;
 
-/// What Redis says is active for one organisation.
+/// The activation record of one organisation in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Activation {
-    /// The revision of the record that says so: the version, and of a canary `+` and a digest.
+    /// The revision of the record: the version and, for a canary, `+` and a digest.
     pub rev: String,
-    /// The policy of all callers that the canary does not take.
+    /// The policy of all callers outside the canary.
     pub version: PolicyVersion,
-    /// Another policy that is tried on some of them.
+    /// Another policy for some of them.
     pub canary: Option<Canary>,
 }
 
-/// A policy that is tried on some callers.
+/// A policy for some callers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
-    /// Which.
+    /// Its version.
     pub version: PolicyVersion,
-    /// On how many callers out of a hundred. Whoever is among them stays so when the share grows.
+    /// The percentage of callers. A caller in the canary stays in it when the share grows.
     #[serde(default)]
     pub percent: u8,
-    /// And on these: key ids, or names of callers as bindings have them.
+    /// Further callers: key ids, or names of callers as in bindings.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub callers: BTreeSet<String>,
 }
 
-/// The part of an activation record that decides; the rest of it is for people.
+/// The part of an activation record that decides; the rest is information for operators.
 #[derive(Deserialize)]
 struct Document {
     canary: Option<Canary>,
@@ -54,7 +54,7 @@ impl Activation {
         Some(Self { rev: rev.to_owned(), version, canary })
     }
 
-    /// The revision of a record for `version` with `canary`, such that no other one has it.
+    /// The unique revision of a record for `version` with `canary`.
     #[must_use]
     pub fn revision(version: &PolicyVersion, canary: Option<&Canary>) -> String {
         let Some(canary) = canary.and_then(|canary| serde_json::to_vec(canary).ok()) else {
@@ -75,11 +75,11 @@ impl Activation {
 }
 
 impl Canary {
-    /// Whether it is tried on `caller`.
+    /// Whether `caller` uses it.
     #[must_use]
     pub fn takes(&self, caller: &str) -> bool {
         let mut hasher = Sha256::new();
-        // Another canary takes others first.
+        // Another canary selects other callers first.
         hasher.update(self.version.as_str());
         hasher.update([0]);
         hasher.update(caller);

@@ -1,7 +1,7 @@
-//! What a policy demands of single arguments of a call, beside what the pinned schema says.
+//! A policy's rules on single arguments of a call, in addition to the pinned schema.
 //!
-//! Owns the demands and what each says of an argument that does not meet it. The schema is the server's; these are the
-//! operator's, so that a pin stays what the server said. Never repeats a value: it may be a secret.
+//! Owns the rules and the message for an argument that violates one. The schema is the server's and these rules are the
+//! operator's, so that a pin stays the server's text. Never repeats a value: it may be a secret.
 
 use std::fmt;
 
@@ -12,52 +12,52 @@ use crate::pattern::{Budget, LONGEST_TEXT};
 use crate::policy::enforcement::Enforcement;
 use crate::schema::same;
 
-/// What one argument must be.
+/// The rule for one argument.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ArgumentRule {
     /// The argument.
     pub argument: Box<str>,
     /// Whether a call without it is refused.
     pub presence: Presence,
-    /// What its value must meet, all of it.
+    /// The demands on its value, which must all hold.
     pub demands: Box<[Demand]>,
     /// Whether it is in shadow mode.
     pub enforcement: Enforcement,
 }
 
-/// Whether an argument has to be there.
+/// Whether an argument is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// A call without it meets the rule.
+    /// A call without it complies.
     Optional,
-    /// It does not.
+    /// A call without it is refused.
     Required,
 }
 
-/// One demand on a value. A value of another kind does not meet it: a number is no text that matches.
+/// One demand on a value. A value of another type violates it: a number is no text that matches.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Demand {
     /// One of these.
     OneOf(Box<[Value]>),
     /// A text that matches.
     Matches(Box<str>),
-    /// A text of at least so many characters.
+    /// A text of at least this many characters.
     MinLength(u64),
-    /// A text of at most so many characters.
+    /// A text of at most this many characters.
     MaxLength(u64),
     /// A number that is not smaller.
     Minimum(Number),
     /// A number that is not larger.
     Maximum(Number),
-    /// A list of at most so many items.
+    /// A list of at most this many items.
     MaxItems(u64),
-    /// A list of which every item meets these.
+    /// A list whose items all meet these demands.
     Items(Box<[Demand]>),
 }
 
 impl fmt::Display for Demand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// The most of an expectation that is told.
+        /// The most characters of an expectation in a message.
         const MOST_TOLD: usize = 300;
         match self {
             Self::OneOf(values) => {
@@ -80,7 +80,7 @@ impl fmt::Display for Demand {
 }
 
 impl ArgumentRule {
-    /// What of `arguments` does not meet it.
+    /// The demands that `arguments` violate.
     pub(crate) fn broken_by(
         &self,
         arguments: &Map<String, Value>,
@@ -101,7 +101,7 @@ impl ArgumentRule {
     }
 }
 
-/// A demand that is not met, and where.
+/// A violated demand, and its position.
 struct Unmet<'r> {
     place: String,
     demand: &'r Demand,
@@ -131,11 +131,11 @@ impl Demand {
     fn holds(&self, value: &Value, budget: &mut Budget) -> bool {
         let length = |text: &str| u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
         match (self, value) {
-            // Of a list with many items, each is compared with each.
+            // Each item of a list is compared with each value.
             (Self::OneOf(values), value) => {
                 budget.compares(values.len()) && values.iter().any(|one| same(one, value))
             }
-            // What takes too long to tell does not match.
+            // A match that takes too long counts as none.
             (Self::Matches(source), Value::String(text)) => {
                 budget.matches(source, text).unwrap_or(false)
             }

@@ -1,17 +1,17 @@
 //! Whether a rule is in shadow mode.
 
-/// Whether what a rule refuses is refused.
+/// Whether a rule's refusals take effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Enforcement {
-    /// It is.
+    /// They do.
     #[default]
     Enforce,
-    /// It passes, and that it would have been refused is written down and counted.
+    /// The request passes, and the refusal is logged and counted.
     Shadow,
 }
 
 impl Enforcement {
-    /// Shadow, if either is: a rule in shadow mode stays one under a policy that is enforced.
+    /// Shadow, if either is: a rule in shadow mode stays in it under an enforced policy.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {

@@ -1,35 +1,36 @@
-//! What becomes of tools that are not pinned, or not as they were pinned.
+//! The handling of tools without a pin, or with a drift.
 //!
-//! Owns the defaults. What a change is, `pin` says.
+//! Owns the defaults. `pin` classifies changes.
 
 use super::Connector;
 use crate::pin::{Action, Drift};
 
-/// What a connector does about tools that differ from the policy.
+/// How a connector handles tools that differ from the policy.
 #[derive(Clone, Debug, Default)]
 pub struct Pins {
-    /// What becomes of tools that nobody reviewed.
+    /// The handling of tools without a review.
     pub unpinned: Unpinned,
-    /// By class, where the policy says something else than [`Drift::default_action`].
+    /// By class, where the policy differs from [`Drift::default_action`].
     pub on_drift: Vec<(Drift, Action)>,
-    /// What becomes of tools that no gateway saw in a list lately.
+    /// The handling of tools that no gateway saw in a list recently.
     pub unverified: Unverified,
 }
 
-/// What becomes of a call of a pinned tool that no list showed yet, or not for a day.
+/// The handling of a call of a pinned tool that no list has shown yet, or not for a day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unverified {
-    /// It passes. A worker goes by the lists that it saw.
+    /// The call passes. A worker uses the lists that it saw.
     #[default]
     Allow,
-    /// It is refused, on every worker, until a list passed any of them.
+    /// The call is refused, on every worker, until a list passes one of them.
     Block,
 }
 
-/// What becomes of a tool without a pin.
+/// The handling of a tool without a pin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unpinned {
-    /// It is there like any other. The default of a connector without any pin, so that one can start.
+    /// It is a tool like any other. The default of a connector without pins, so that an operator can start without
+    /// them.
     #[default]
     Allow,
     /// It does not exist. The default of a connector with a pin.
@@ -37,7 +38,7 @@ pub enum Unpinned {
 }
 
 impl Pins {
-    /// What is done about a drift.
+    /// The action for a drift.
     #[must_use]
     pub fn action(&self, drift: Drift) -> Action {
         let stated = self.on_drift.iter().find(|(class, _)| *class == drift);
@@ -46,7 +47,7 @@ impl Pins {
 }
 
 impl Connector {
-    /// Whether `tool` is not there because nobody reviewed it.
+    /// Whether `tool` is hidden because it was not reviewed.
     #[must_use]
     pub fn hides_unpinned(&self, tool: &str) -> bool {
         let pinned = || self.tools.get(tool).is_some_and(|tool| tool.pin.is_some());

@@ -1,7 +1,7 @@
-//! What a document says that cannot be meant.
+//! Faults of a document that compiles, but cannot be intended.
 //!
-//! Owns the faults of a policy that compiles: names that nothing has, rules that nothing reaches, schemas that
-//! cannot be used. Asked once, before a policy is pushed; workers read what was pushed as it is.
+//! Owns these faults: names that do not exist, rules without effect, schemas that cannot be used. Runs once, before a
+//! policy is pushed; workers accept what was pushed.
 
 use super::{
     Access, CallRules, Connector, Globs, LimitMatch, Policy, PolicyErrors, Requirement, Role, Tool,
@@ -14,7 +14,7 @@ use crate::policy::arguments::Demand;
 use crate::schema;
 
 impl Policy {
-    /// Everything that cannot be meant, or cannot be used.
+    /// All such faults.
     #[must_use]
     pub fn review(&self) -> PolicyErrors {
         let mut faults = self.schema_faults();
@@ -30,8 +30,8 @@ impl Policy {
         faults
     }
 
-    /// What keeps pinned input schemas from being used. A worker compiles one when the first call comes;
-    /// an output schema, which nobody checks anything against, may be any.
+    /// The reasons why pinned input schemas cannot be used. A worker compiles one when its first call comes. No value
+    /// is checked against an output schema, so it may be any.
     #[must_use]
     pub fn schema_faults(&self) -> PolicyErrors {
         let mut faults = PolicyErrors::default();
@@ -118,7 +118,7 @@ impl Policy {
         }
     }
 
-    /// What keeps rules about calls from being used.
+    /// The reasons why rules about calls cannot be used.
     fn call_rules(&self, rules: &CallRules, connector: &PolicyName, faults: &mut PolicyErrors) {
         self.conditions(&rules.conditions, &[connector], faults);
         for rule in &rules.arguments {
@@ -126,7 +126,7 @@ impl Policy {
         }
     }
 
-    /// What a role adds to the rules of tools that are none, or that it cannot call.
+    /// A role's rules for tools that do not exist, or that it cannot call.
     fn role_rules(
         &self,
         place: &str,
@@ -209,7 +209,7 @@ impl Policy {
     }
 }
 
-/// A path of the API, or a secret in the place of a reference to one.
+/// An API path, or a secret instead of a reference to one.
 fn review_credential(place: &str, credential: &ConnectorCredential, faults: &mut PolicyErrors) {
     let pattern = credential.pattern();
     let found = pattern.map(|pattern| format!("\"{}\"", pattern.text(None))).unwrap_or_default();
@@ -226,7 +226,7 @@ fn review_credential(place: &str, credential: &ConnectorCredential, faults: &mut
     }
 }
 
-/// Whether `text` has the form of a token or a password that a program made: one long word of letters and digits.
+/// Whether `text` has the form of a generated token or password: one long word of letters and digits.
 pub(crate) fn looks_like_secret(text: &str) -> bool {
     const LONGEST_WORD: usize = 19;
     let of_secret = |c: char| c.is_ascii_alphanumeric() || "+/_-=.".contains(c);
@@ -238,13 +238,13 @@ pub(crate) fn looks_like_secret(text: &str) -> bool {
     })
 }
 
-/// Whether more is stated of a tool than what it is.
+/// Whether the policy has rules for a tool beyond its definition.
 pub(super) fn has_rules(tool: &Tool) -> bool {
     let Tool { price, row_price, scopes, rules, read_only: _, redact: _, pin: _ } = tool;
     price.is_some() || *row_price > 0 || !scopes.is_empty() || !rules.is_empty()
 }
 
-/// Rules on arguments that the pinned schema does not have.
+/// Rules on arguments that the pinned schema does not define.
 fn pinned(tool: &Tool, rules: &CallRules, faults: &mut PolicyErrors) {
     let schema = tool.pin.as_ref().and_then(|pin| pin.member("inputSchema"));
     let Some(arguments) = schema.and_then(|it| it.get("properties")?.as_object()) else { return };
@@ -259,7 +259,7 @@ fn pinned(tool: &Tool, rules: &CallRules, faults: &mut PolicyErrors) {
     }
 }
 
-/// Regular expressions that take more room than they may.
+/// Regular expressions that exceed their memory limit.
 fn demands(place: &str, demands_of: &[Demand], faults: &mut PolicyErrors) {
     for demand in demands_of {
         match demand {
@@ -281,14 +281,14 @@ fn compiled(place: &str, source: &str, faults: &mut PolicyErrors) {
     }
 }
 
-/// A list that leaves something out by naming what it is about must name something.
+/// A list that restricts by name must name at least one object.
 fn some(place: &str, globs: &Globs, faults: &mut PolicyErrors) {
     if globs.is_empty() {
         faults.push(place, "an empty list", "at least one name; without the list it is about all");
     }
 }
 
-/// People write what they know from elsewhere; nothing would ever match it.
+/// Operators write names from elsewhere that would match no tool.
 fn tools(place: &str, globs: &Globs, faults: &mut PolicyErrors) {
     const ELSEWHERE: [char; 9] = ['[', ']', '{', '}', '(', ')', '|', '^', '$'];
     let exact = globs.exact().into_iter().map(str::to_owned);

@@ -1,6 +1,6 @@
-//! Rules about single calls: conditions, caps, approvals, and whether what they refuse is refused.
+//! Rules about single calls: conditions, caps, approvals, and their shadow mode.
 //!
-//! Owns their meaning. Judges nothing: that is [`crate::authz`].
+//! Owns their meaning. Decides nothing: [`crate::authz`] does.
 
 use std::time::Duration;
 
@@ -9,13 +9,12 @@ use super::enforcement::Enforcement;
 use crate::policy::arguments::ArgumentRule;
 use crate::policy::condition::Condition;
 
-/// A kind of check that may be in shadow. Who a caller is, and what its own credential was narrowed to,
-/// is none of them.
+/// A kind of check that may be in shadow mode. Authentication, and the restrictions of a credential, never are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Check {
-    /// What the role may see and call.
+    /// The role's permissions.
     Authorisation,
-    /// What scopes a tool needs.
+    /// The scopes that a tool needs.
     Scopes,
     /// Arguments against the tool's schema.
     Schema,
@@ -23,9 +22,9 @@ pub enum Check {
     Conditions,
     /// Caps on records.
     Caps,
-    /// What the policy demands of arguments.
+    /// The policy's rules on arguments.
     Arguments,
-    /// Approval by a person.
+    /// Approvals.
     Approval,
     /// Windows and budgets.
     Limits,
@@ -63,44 +62,44 @@ impl Check {
 /// A condition that calls must meet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Requirement {
-    /// Where it stands in the document: `roles.analyst.demo.conditions[0]`.
+    /// Its position in the document: `roles.analyst.demo.conditions[0]`.
     pub name: String,
-    /// The tools whose calls it is about; absent means all.
+    /// The tools to whose calls it applies; all when absent.
     pub tools: Option<Globs>,
-    /// What must be true.
+    /// The expression that must be true.
     pub when: Condition,
-    /// What a refused caller is told.
+    /// The message for a refused caller.
     pub message: Option<String>,
     /// Whether it is in shadow mode.
     pub enforcement: Enforcement,
 }
 
 impl Requirement {
-    /// Whether it is about calls of `tool`.
+    /// Whether it applies to calls of `tool`.
     #[must_use]
     pub fn is_about(&self, tool: &str) -> bool {
         self.tools.as_ref().is_none_or(|tools| tools.matches(tool))
     }
 }
 
-/// Rules about the calls of a tool: for every role where they stand at the connector's tool, for one where they stand
-/// at the role's. Of several all hold, so the stricter wins.
+/// Rules about the calls of a tool: for every role when they are part of the connector's tool, for one when they are
+/// part of the role's. All of them hold, so the stricter wins.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CallRules {
-    /// Where they stand in the document: `roles.analyst.crm.tools.query_*`.
+    /// Their position in the document: `roles.analyst.crm.tools.query_*`.
     pub place: Box<str>,
     /// The most records that a call may ask for.
     pub max_records: Option<Cap>,
-    /// Whether a person has to agree to each call.
+    /// Whether each call needs an approval.
     pub approval: Option<Approval>,
-    /// What single arguments must be.
+    /// The rules on single arguments.
     pub arguments: Box<[ArgumentRule]>,
-    /// What every call must meet.
+    /// The conditions on every call.
     pub conditions: Vec<Requirement>,
 }
 
 impl CallRules {
-    /// Whether there is any.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let Self { place: _, max_records, approval, arguments, conditions } = self;
@@ -119,30 +118,30 @@ impl CallRules {
         format!("{}.approval", self.place)
     }
 
-    /// The name of what it says of an argument, in refusals.
+    /// The name of its rule on an argument, in refusals.
     #[must_use]
     pub fn argument_name(&self, rule: &ArgumentRule) -> String {
         format!("{}.arguments.{}", self.place, rule.argument)
     }
 
-    /// Whether a call may go on with another argument than it came with.
+    /// Whether a call may be forwarded with another argument.
     #[must_use]
     pub fn amends(&self) -> bool {
         self.max_records.as_ref().is_some_and(|cap| cap.on_excess == OnExcess::Clamp)
     }
 }
 
-/// What a role adds to the rules of a connector's tools.
+/// A role's additional rules for a connector's tools.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RoleRules {
-    /// By a tool's whole name, in their order.
+    /// By a tool's name, sorted.
     pub exact: Box<[(Box<str>, CallRules)]>,
-    /// By patterns, each of them alone in its list.
+    /// By pattern, each alone in its list.
     pub patterns: Box<[(Globs, CallRules)]>,
 }
 
 impl RoleRules {
-    /// Those about `tool`.
+    /// The rules for `tool`.
     pub fn about(&self, tool: &str) -> impl Iterator<Item = &CallRules> {
         let patterns = self.patterns.iter().filter(move |(pattern, _)| pattern.matches(tool));
         let exact = self.exact.binary_search_by(|(name, _)| (**name).cmp(tool)).ok();
@@ -150,7 +149,7 @@ impl RoleRules {
         exact.into_iter().chain(patterns.map(|(_, rules)| rules))
     }
 
-    /// All of them, with the name or pattern they stand under.
+    /// All of them, each with its name or pattern.
     pub fn each(&self) -> impl Iterator<Item = (String, &CallRules)> {
         let exact = self.exact.iter().map(|(tool, rules)| (tool.to_string(), rules));
         let patterns = self.patterns.iter();
@@ -163,45 +162,45 @@ impl RoleRules {
 /// The most records that a call may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cap {
-    /// The argument that says how many.
+    /// The argument with the number of records.
     pub argument: String,
-    /// The largest value that it may have.
+    /// Its largest allowed value.
     pub max: u64,
-    /// What happens to a larger one.
+    /// The handling of a larger one.
     pub on_excess: OnExcess,
     /// Whether it is in shadow mode.
     pub enforcement: Enforcement,
 }
 
-/// What happens to a call that asks for too many records.
+/// The handling of a call that asks for too many records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExcess {
-    /// The argument becomes the largest value that it may have.
+    /// The argument is lowered to its largest allowed value.
     Clamp,
-    /// It is refused.
+    /// The call is refused.
     Refuse,
 }
 
-/// A person has to agree to each call.
+/// The approval that each call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Approval {
-    /// How long a call waits to be decided on; and, once it is granted, to be made.
+    /// How long a call waits for a decision, and how long a granted one can be made.
     pub expires: Duration,
     /// Whether it is in shadow mode.
     pub enforcement: Enforcement,
 }
 
-/// Names that are open.
+/// Allowed names.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Names {
-    /// These are.
+    /// Allowed names and patterns.
     pub allow: Globs,
-    /// These are not, whatever is allowed.
+    /// Names and patterns that are denied even if they are allowed.
     pub deny: Globs,
 }
 
 impl Names {
-    /// Whether `name` is open.
+    /// Whether `name` is allowed.
     #[must_use]
     pub fn opens(&self, name: &str) -> bool {
         self.allow.matches(name) && !self.deny.matches(name)

@@ -1,4 +1,4 @@
-//! The document form: what it says, and what each fault says.
+//! The document form: its meaning, and the message of each fault.
 
 use serde_json::{Value, json};
 
@@ -162,7 +162,7 @@ fn a_stored_policy_is_what_was_pushed_with_its_schemas_unread() {
     }});
     let version = version_of(&document).unwrap();
     let (pushed, canonical) = (compile(&document).unwrap(), json::canonical_exact(&document));
-    // However it is spelt; only the canonical form is read without looking into the schemas.
+    // In any spelling; only the canonical form is read without parsing the schemas.
     for stored in [canonical.clone(), serde_json::to_string_pretty(&document).unwrap()] {
         let loaded = load(stored.as_bytes(), &version).unwrap();
         let demo = |policy: &Policy| policy.connectors[&PolicyName::new("demo").unwrap()].clone();
@@ -185,7 +185,7 @@ fn a_stored_policy_is_what_was_pushed_with_its_schemas_unread() {
         assert_ne!(faulty, canonical, "{from}");
         assert!(load(faulty.as_bytes(), &of(&faulty)).is_none(), "{to}");
     }
-    // Whoever wrote this had nothing checked: no call gets through, see `Schemas::of`.
+    // This document was not checked before it was stored: no call passes, see `Schemas::of`.
     let twice = canonical.replacen(r#""type":"integer""#, r#""type":"integer","type":"null""#, 1);
     let loaded = load(twice.as_bytes(), &of(&twice)).unwrap();
     let demo = &loaded.connectors[&PolicyName::new("demo").unwrap()];

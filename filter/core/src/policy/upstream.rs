@@ -1,25 +1,25 @@
-//! Where a connector's requests may go: the clusters and hosts that its policy names.
+//! The destinations of a connector's requests: the clusters and hosts that its policy names.
 //!
-//! Owns the comparison. A policy knows paths, and a router knows more: host, headers, query, weights. What the router
-//! selected for a request is compared with this before the connector's credential is put on.
+//! Owns the comparison. A policy knows paths, and a router uses more: host, headers, query, weights. The router's
+//! selection is compared with the policy before the connector's credential is added.
 
 use super::Globs;
 use crate::route::{Misrouted, Selected, names_host};
 
-/// Where a connector's requests may go. An empty list names nothing and refuses nothing.
+/// The allowed destinations of a connector. An empty list refuses nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpstreamBinding {
     /// Envoy clusters.
     pub clusters: Globs,
-    /// Hosts in lower case, with or without a port; without one, any port will do.
+    /// Hosts in lower case, with or without a port; without one, any port is allowed.
     pub hosts: Vec<String>,
 }
 
 impl UpstreamBinding {
-    /// Whether a request may go where the router sends it.
+    /// Whether the router's selection is an allowed destination.
     ///
     /// # Errors
-    /// What is not as the policy says.
+    /// The part of the selection that differs from the policy.
     pub fn check(&self, selected: &Selected, guard: Guard) -> Result<(), Misrouted> {
         if !self.hosts.is_empty() && !names_host(&self.hosts, &selected.authority) {
             return Err(Misrouted::Host);
@@ -36,15 +36,15 @@ impl UpstreamBinding {
     }
 }
 
-/// What the routes of a path want.
+/// The guard that the routes of a path require.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// The guard. Until a request is judged, the router has no cluster for it; a route that has one is none of the
-    /// operator's.
+    /// The guard. Before a request is judged, the router selects no cluster for it; a route that has one is not one of
+    /// the operator's.
     Required,
-    /// The guard, or nothing yet.
+    /// The guard, or none yet.
     Introduced,
-    /// Nothing.
+    /// No guard.
     Unset,
 }
 

@@ -1,8 +1,8 @@
 //! Resource URIs against the rules of a role.
 //!
-//! Owns what a URI means. The literal text is one reading, what a WHATWG URL parser makes of it is
-//! another (JavaScript and pydantic read so), and a server may decode it and open a file. Where the
-//! readings name different resources, no rule can be right about it, so it is refused. Opens nothing.
+//! Owns the meaning of a URI. The literal text is one reading, the result of a WHATWG URL parser is another (JavaScript
+//! and pydantic use one), and a server may decode it and open a file. When the readings name different resources, no
+//! rule can be right, so the URI is refused. Opens nothing.
 
 use url::Url;
 
@@ -11,24 +11,24 @@ use super::{Globs, Names};
 /// Rules about resource URIs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Uris {
-    /// As they are written.
+    /// As written.
     pub names: Names,
     /// `names.allow`, decoded.
     decoded_allow: Globs,
     /// `names.deny`, decoded and in lower case.
     folded_deny: Globs,
-    /// Whether anything is asked of a URI at all.
+    /// Whether the rules restrict URIs at all.
     decides: bool,
 }
 
-/// Why a URI is not open.
+/// The reason why a URI is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// Nothing allows it.
+    /// No rule allows it.
     NotAllowed,
-    /// It is denied.
+    /// A rule denies it.
     Denied,
-    /// It has no single meaning; says why.
+    /// It has no single meaning, for this reason.
     Ambiguous(&'static str),
 }
 
@@ -49,10 +49,10 @@ impl From<Names> for Uris {
 }
 
 impl Uris {
-    /// Whether `uri` is open.
+    /// Checks whether `uri` is allowed.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why it is not.
     pub fn judge(&self, uri: &str) -> Result<(), Closed> {
         let decoded = decoded(uri);
         if uri.contains(char::is_control) {
@@ -76,14 +76,14 @@ impl Uris {
         }
     }
 
-    /// Whether `uri` is open.
+    /// Whether `uri` is allowed.
     #[must_use]
     pub fn opens(&self, uri: &str) -> bool {
         self.judge(uri).is_ok()
     }
 
-    /// Whether any reading is denied: file systems and hosts ignore case, a server may drop what a
-    /// resource is not named by.
+    /// Whether any reading is denied: file systems and hosts ignore case, and a server may drop parts that do not
+    /// identify a resource.
     fn is_denied(&self, uri: &str, decoded: &str) -> bool {
         let deny = &self.names.deny;
         if deny.is_empty() {
@@ -100,7 +100,8 @@ impl Uris {
                         .any(|reading| self.folded_deny.matches(reading))
                 })
         };
-        // What a URL reader takes apart, without user information: a backslash in it is none to that reader.
+        // The parts for a URL parser, without user information: that parser does not treat a backslash there as a
+        // slash.
         let named = || {
             let Read::Url(url) = as_url(uri) else { return None };
             let slashes = if url.cannot_be_a_base() { "" } else { "//" };
@@ -112,7 +113,7 @@ impl Uris {
     }
 }
 
-/// What keeps `uri` from having one meaning.
+/// The reason why `uri` has no single meaning, if any.
 fn ambiguity(uri: &str, decoded: &str) -> Option<&'static str> {
     if decoded.contains(char::is_control) {
         return Some("the URI has an escaped control character");
@@ -122,7 +123,7 @@ fn ambiguity(uri: &str, decoded: &str) -> Option<&'static str> {
             let (mut literal, read) = (unescaped(uri), unescaped(url.as_str()));
             let mut differs = literal != read;
             if differs && url.path() == "/" {
-                // The one change that means nothing: an empty path is written as `/`.
+                // The only change without effect: an empty path is written as `/`.
                 literal.push(b'/');
                 differs = literal != read;
             }
@@ -135,17 +136,17 @@ fn ambiguity(uri: &str, decoded: &str) -> Option<&'static str> {
 
 const OTHERWISE: &str = "a URL reader makes another URI of it, or none";
 
-/// What a URL reader makes of a text.
+/// The result of a URL parser for a text.
 enum Read {
     Url(Box<Url>),
-    /// Nothing: the text is the only reading.
+    /// The text is no URL: it is the only reading.
     Text,
-    /// Another URI than it looks like.
+    /// The parser reads another URI.
     Otherwise,
 }
 
-/// Reads `uri`, which has no control characters. A host of a special scheme that the standard would convert
-/// (letters in upper case or beyond ASCII, escapes, Punycode) is not even tried.
+/// Parses `uri`, which has no control characters. A host of a special scheme that the standard would convert
+/// (upper-case letters or letters beyond ASCII, escapes, Punycode) is refused without parsing.
 fn as_url(uri: &str) -> Read {
     if uri.starts_with(' ') || uri.ends_with(' ') {
         return Read::Otherwise;
@@ -173,7 +174,7 @@ fn as_url(uri: &str) -> Read {
     }
 }
 
-/// Schemes that the URL standard has rules of its own for, in any case: it writes them in lower case.
+/// Schemes with rules of their own in the URL standard, in any case: it writes them in lower case.
 const SPECIAL: [&str; 6] = ["file", "http", "https", "ws", "wss", "ftp"];
 
 /// `uri` without its escapes, decoded once.
@@ -197,12 +198,12 @@ fn digit(digit: u8) -> Option<u8> {
     u8::try_from(char::from(digit).to_digit(16)?).ok()
 }
 
-/// `uri` without its escapes, however many times it is escaped: who knows how often it is decoded.
+/// `uri` without its escapes, decoded until none are left: a server may decode it any number of times.
 fn decoded(uri: &str) -> String {
     let (mut plain, mut rest) = (Vec::with_capacity(uri.len()), uri);
     while let Some((before, escaped)) = rest.split_once('%') {
         plain.extend_from_slice(before.as_bytes());
-        // `%2525 2e` is `2e` behind a percent sign that is not escaped any more.
+        // `%2525 2e` is `2e` after a percent sign that is not escaped any more.
         let code = escaped.trim_start_matches("25");
         match code.split_at_checked(2).map(|(digits, behind)| (digits.as_bytes(), behind)) {
             Some((&[high, low], behind)) if digit(high).is_some() && digit(low).is_some() => {
@@ -226,8 +227,8 @@ enum Port {
     Dropped,
 }
 
-/// A decoded URI without what does not name a resource to every server: user information, a port, a
-/// slash or a `.` too many, backslashes.
+/// A decoded URI without parts that do not identify a resource for every server: user information, a port, a redundant
+/// slash or `.`, backslashes.
 fn reduced(uri: &str, port: Port) -> String {
     let uri = uri.replace('\\', "/");
     let (scheme, rest) = uri.split_once(':').unwrap_or(("", &uri));
@@ -244,7 +245,7 @@ fn reduced(uri: &str, port: Port) -> String {
         reduced.push(':');
     }
     reduced.extend(authority.into_iter().flat_map(|host| ["//", host]));
-    // A slash at either end stays; those that follow another one, and what is only `.`, mean nothing.
+    // A slash at either end stays; repeated slashes, and segments that are only `.`, have no meaning.
     let segments = path.split('/').filter(|segment| !matches!(*segment, "" | "."));
     let inner = segments.collect::<Vec<_>>().join("/");
     reduced.push_str(if path.starts_with('/') { "/" } else { "" });
@@ -384,7 +385,7 @@ mod tests {
         ] {
             assert_eq!(rules(&[uri], &["other:*"]).judge(uri), Ok(()), "{uri:?}");
         }
-        // Without a rule nothing is asked but what no server means.
+        // Without a rule only ambiguity is checked.
         let open = rules(&["*"], &[]);
         for uri in ["FILE:/x", "file:///a/./b", "a b", " x"] {
             assert_eq!(open.judge(uri), Ok(()), "{uri:?}");

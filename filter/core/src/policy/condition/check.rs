@@ -1,7 +1,7 @@
-//! What an expression may contain.
+//! The allowed content of an expression.
 //!
-//! Owns the list of names and functions. A mistake in a name is found when the policy is compiled,
-//! not when the first call is refused for it.
+//! Owns the list of names and functions. A wrong name is found when the policy is compiled, not when it refuses the
+//! first call.
 
 use std::collections::BTreeSet;
 
@@ -15,23 +15,23 @@ use crate::auth::source::{SourceRange, SourceRanges};
 use crate::nearest::one_of;
 use crate::pattern;
 
-/// What a checked expression uses.
+/// The parts of a checked expression.
 pub(super) struct Checked {
     pub(super) variables: BTreeSet<Variable>,
     pub(super) cost: Cost,
-    /// Members of the arguments that it names.
+    /// The members of the arguments that it names.
     pub(super) members: BTreeSet<String>,
-    /// Regular expressions in it.
+    /// Its regular expressions.
     pub(super) patterns: BTreeSet<String>,
 }
 
-/// Whether an address lies in a range: `inRange(source.address, "10.0.0.0/8")`.
+/// Whether an address is in a range: `inRange(source.address, "10.0.0.0/8")`.
 const IN_RANGE: &str = "inRange";
 const LOWER: &str = "lowerAscii";
-/// Whether a regular expression, which is written out, matches somewhere in a text.
+/// Whether a regular expression, which must be a literal, matches somewhere in a text.
 pub(super) const MATCHES: &str = "matches";
 
-/// Functions that people may call; each costs what reading its operands does, and [`MATCHES`] has a budget.
+/// The allowed functions; each costs as much as reading its operands, and [`MATCHES`] has a budget.
 const FUNCTIONS: [&str; 10] = [
     "size",
     "contains",
@@ -45,7 +45,7 @@ const FUNCTIONS: [&str; 10] = [
     MATCHES,
 ];
 
-/// What the parser makes loops of.
+/// Macros that the parser expands to loops.
 const MACROS: [&str; 6] = ["has", "all", "exists", "exists_one", "map", "filter"];
 
 const OPERATORS: [&str; 18] = [
@@ -71,7 +71,7 @@ const OPERATORS: [&str; 18] = [
 
 pub(super) fn environment() -> Env {
     let mut env = Env::default().with_optional_support(false).with_stdlib();
-    // Neither name is in the standard library, so neither can clash.
+    // Neither name is in the standard library, so there is no conflict.
     let _ = env.add_overload(
         IN_RANGE,
         "in_range_string_string",
@@ -128,14 +128,14 @@ pub(super) fn check(text: &str, expression: &IdedExpr) -> Result<Checked, Unusab
 struct Walk<'a> {
     text: &'a str,
     checked: Checked,
-    /// Names that a walk of a list binds.
+    /// Names that a loop over a list binds.
     bound: Vec<String>,
     nodes: usize,
     depth: u16,
 }
 
 impl Walk<'_> {
-    /// An evaluation recurses as deeply as this does, on the stack of a VM.
+    /// Checks a node. An evaluation recurses as deeply as this does, on the stack of a VM.
     fn visit(&mut self, node: &IdedExpr) -> Result<(), Unusable> {
         self.nodes = self.nodes.saturating_add(1);
         self.depth = self.depth.saturating_add(1);
@@ -203,7 +203,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Notes a name that is looked for in `of`, unless that is one of our own objects.
+    /// Records a name that is looked up in `of`, unless that is one of our own objects.
     fn member(&mut self, of: &IdedExpr, name: &str) {
         let mut root = of;
         loop {
@@ -246,14 +246,14 @@ impl Walk<'_> {
         if name == operators::ADD {
             self.checked.cost = Cost::Walks;
         }
-        // What macros are expanded to starts with `@`, which nobody can write.
+        // The names of expanded macros start with `@`, which an expression cannot contain.
         if OPERATORS.contains(&name) || FUNCTIONS.contains(&name) || name.starts_with('@') {
             return Ok(());
         }
         Err(self.unknown("the unknown function", name, &[&FUNCTIONS[..], &MACROS].concat()))
     }
 
-    /// A regular expression is written down, so that no caller chooses one, and read now.
+    /// A regular expression must be a literal, so that no caller chooses one; it is parsed now.
     fn pattern(&mut self, argument: Option<&IdedExpr>) -> Result<(), Unusable> {
         let Some(Expr::Literal(LiteralValue::String(source))) =
             argument.map(|argument| &argument.expr)
@@ -270,7 +270,7 @@ impl Walk<'_> {
         }
     }
 
-    /// A range that is written down is read now.
+    /// A literal range is parsed now.
     fn range(&self, argument: Option<&IdedExpr>) -> Result<(), Unusable> {
         let Some(Expr::Literal(LiteralValue::String(range))) =
             argument.map(|argument| &argument.expr)

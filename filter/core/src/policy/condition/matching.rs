@@ -1,6 +1,6 @@
-//! `matches` in conditions: the dialect of pinned schemas ([`crate::pattern`]), on a budget for each evaluation.
+//! `matches` in conditions: the dialect of pinned schemas ([`crate::pattern`]), with a budget for each evaluation.
 //!
-//! Owns the budget while an expression is evaluated: CEL hands a function its arguments and nothing else.
+//! Owns the budget during an evaluation: CEL passes a function only its arguments.
 
 use std::cell::RefCell;
 
@@ -13,11 +13,11 @@ use crate::id::OrgId;
 use crate::pattern::Budget;
 
 thread_local! {
-    /// What is left to the evaluation that runs.
+    /// The remaining budget of the current evaluation.
     static BUDGET: RefCell<Budget> = RefCell::new(Budget::default());
 }
 
-/// An evaluation begins.
+/// Starts an evaluation.
 pub(super) fn begin(org: &OrgId) {
     BUDGET.set(Budget::of(org));
 }

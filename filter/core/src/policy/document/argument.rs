@@ -1,6 +1,6 @@
-//! The form of what a policy demands of arguments.
+//! The form of a policy's rules on arguments.
 //!
-//! Owns what may stand where an argument is described, and which demands cannot go together.
+//! Owns the allowed fields of an argument, and which demands contradict each other.
 
 use serde_json::{Number, Value};
 
@@ -12,7 +12,7 @@ use crate::order;
 use crate::pattern;
 use crate::policy::arguments::{ArgumentRule, Demand, Presence};
 
-/// More rules than this on one tool's arguments are a schema.
+/// An operator with more rules on one tool's arguments should use a schema.
 const MOST_ARGUMENTS: usize = 50;
 /// The largest bound of a length.
 const MOST: u64 = 1_000_000;
@@ -41,7 +41,7 @@ pub(super) fn arguments(node: Node<'_>, faults: &mut Faults) -> Option<Box<[Argu
             None => whole = false,
         }
     }
-    // The same rules are the same policy, in whichever order they are written.
+    // The order of rules in the document does not matter: the same rules are the same policy.
     order::sort_by(&mut rules, |one, other| one.argument.cmp(&other.argument));
     whole.then(|| rules.into())
 }
@@ -76,7 +76,7 @@ fn rule(argument: &str, node: Node<'_>, faults: &mut Faults) -> Option<ArgumentR
     Some(ArgumentRule { argument, presence, demands, enforcement: enforcement? })
 }
 
-/// What a value that is no list must meet.
+/// The demands on a value that is not a list.
 fn demands(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Vec<Demand>> {
     let mut demands = Vec::new();
     let mut add = |demand: Option<Demand>| demands.push(demand);
@@ -107,7 +107,7 @@ fn demands(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Vec<Demand>> 
     demands.into_iter().collect()
 }
 
-/// What each item of a list must meet; items are no lists themselves.
+/// The demands on each item of a list; items are not lists themselves.
 fn inside(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Demand>> {
     const ITEMS: &str = "what each item must be, such as {pattern: ^[a-z]+$}";
     let place = node.clone();
@@ -146,7 +146,7 @@ fn matching(node: &Node<'_>, faults: &mut Faults) -> Option<Box<str>> {
     Some(source.into())
 }
 
-/// Demands that no value meets together.
+/// Reports demands that contradict each other.
 fn consistent(demands: &[Demand], place: &Node<'_>, faults: &mut Faults) {
     let kinds = |demand: &Demand| match demand {
         Demand::OneOf(_) => None,

@@ -1,6 +1,6 @@
 //! The form of a connector.
 //!
-//! Owns what may stand where a connector is described. Reaches none of them.
+//! Owns the allowed fields of a connector. Connects to none.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -1,6 +1,6 @@
 //! The form of the rule about callers that do not back off.
 //!
-//! Owns its defaults and bounds. Watches nobody.
+//! Owns its defaults and bounds. Observes no caller.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) fn cool_off(node: Node<'_>, faults: &mut Faults) -> Option<CoolOff> {
     Some(CoolOff { refusals, repeats, within, first, longest })
 }
 
-/// `None` for a fault; absent is not counted.
+/// `None` for a fault; an absent field turns the count off.
 fn count(fields: &mut Fields<'_>, name: &'static str, faults: &mut Faults) -> Option<Option<u32>> {
     let Some(node) = fields.optional(name) else { return Some(None) };
     let count = node.integer(faults, 1..=1_000_000, "calls")?;

@@ -1,6 +1,6 @@
 //! The form of a connector's credential.
 //!
-//! Owns what may stand there. A value that is not a reference is never repeated: it may be a secret.
+//! Owns the allowed fields. Never repeats a value that is not a reference: it may be a secret.
 
 use super::limit::duration;
 use crate::connector_credential::{ConnectorCredential, Missing, SecretPattern, Source, Stale};
@@ -17,7 +17,7 @@ const QUERY: &str = "an object: one template for each query parameter, such as {
 const STALE: &str =
     "never, or a duration such as 5m: for how long it is used when it cannot be read again";
 
-/// The one field of a token that was exchanged.
+/// The only field of an exchanged token.
 const TOKEN: &str = "token";
 
 /// Named templates.
@@ -104,7 +104,7 @@ pub(super) fn credential(node: Node<'_>, faults: &mut Faults) -> Option<Connecto
     Some(ConnectorCredential::new(source, (headers, query), missing?, (stale?, echo?)))
 }
 
-/// `header` and `template`, which go together.
+/// `header` and `template`, which need each other.
 fn one(
     fields: &mut Fields<'_>,
     reader: &mut Reader,
@@ -125,14 +125,14 @@ fn one(
 
 /// Reads templates; collects the fields that they name.
 struct Reader {
-    /// What `{secret}` means; nothing where the reference itself is faulty.
+    /// The field of `{secret}`; none when the reference itself is faulty.
     field: Option<Option<String>>,
     names: Vec<String>,
 }
 
 impl Reader {
     fn template(&mut self, node: Node<'_>, faults: &mut Faults) -> Option<Template> {
-        // Of a faulty reference the fault is told once.
+        // A faulty reference is reported once.
         let field = match &self.field {
             Some(field) => field.as_deref(),
             None => Some("secret"),
@@ -156,7 +156,7 @@ impl Reader {
             };
             Some((name, self.template(node, faults)?))
         });
-        // All of them, so that each fault is told.
+        // Reads all of them, so that each fault is reported.
         let read: Vec<_> = read.collect();
         read.into_iter().collect()
     }
@@ -233,7 +233,7 @@ fn missing(node: Node<'_>, faults: &mut Faults) -> Option<Missing> {
     Some(Missing { message: message?, url: url? })
 }
 
-/// Plain HTTP only on the machine itself, where somebody tries it out.
+/// Plain HTTP only for a link to the same machine, for tests.
 fn is_link(text: &str) -> bool {
     let Ok(url) = url::Url::parse(text) else { return false };
     let local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));

@@ -1,6 +1,6 @@
 //! The form of limits, tiers and single keys' limits.
 //!
-//! Owns what may stand where a window is described. Counts nothing.
+//! Owns the allowed fields of a window. Counts nothing.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use crate::id::{KeyId, PolicyName};
 use crate::order;
 use crate::policy::{Cost, Dimension, Limit, LimitMatch};
 
-/// An exact window keeps one entry per draw that is inside it, so its limit bounds its memory.
-/// Larger ones are dated coarsely; a precision may not ask for more entries than this either.
+/// An exact window keeps one entry per draw, so its limit bounds its memory. Larger windows have coarse timestamps; a
+/// precision may not require more entries than this either.
 const MOST_EXACT: u64 = 100_000;
-/// What large windows are divided by when no precision is given.
+/// The number of parts of a large window without a precision.
 const DEFAULT_GRAINS: u32 = 1_000;
-/// A trillion: bytes of a day, say.
+/// A trillion, for example for the bytes of a day.
 const MOST_UNITS: u64 = 1_000_000_000_000;
-/// Running totals are exact up to 2^53: at this rate, for three years without one idle window.
+/// Running totals are exact up to 2^53: at this rate, for three years without an idle window.
 const MOST_UNITS_A_SECOND: u128 = 100_000_000;
 const LONGEST_WINDOW: Duration = Duration::from_secs(31 * 86_400);
-/// More would be a limit of its own.
+/// A larger lease would be a limit of its own.
 const MOST_LEASED: u64 = 10_000;
-/// Budgets say at this share that they near their end.
+/// The default share at which a budget reports that it is nearly used up.
 const DEFAULT_ALERT_PERCENT: u64 = 80;
 
 const LIMIT: &str = "a limit: an object with `limit` and `window`, such as {limit: 5, window: 1s}";
@@ -36,12 +36,12 @@ pub(super) fn tier(tier: &PolicyName, node: Node<'_>, faults: &mut Faults) -> Op
     per_key(&format!("tiers.{tier}"), node, faults)
 }
 
-/// What single keys have in the place of their tier's windows of the same name, and beside them.
+/// Windows of single keys, which replace windows of the same name in their tier or are added to them.
 pub(super) fn keys(node: Node<'_>, faults: &mut Faults) -> Option<Vec<(KeyId, Vec<Limit>)>> {
     let mut keys = Vec::new();
     for (id, node) in node.members(faults, "an object: one member for each key's id")? {
         let Some(key) = KeyId::new(id) else {
-            // Somebody may have put the whole key there: neither it nor a path through it is shown.
+            // The operator may have put the whole key here: neither it nor a path through it is shown.
             let expected = format!("the id of a key, never the key: {}", KeyId::EXPECTED);
             faults.push("keys", "a name that is no key's id (not shown)", expected);
             continue;
@@ -52,12 +52,12 @@ pub(super) fn keys(node: Node<'_>, faults: &mut Faults) -> Option<Vec<(KeyId, Ve
     Some(keys)
 }
 
-/// Windows that every key has for itself.
+/// Windows that each key has for itself.
 fn per_key(owner: &str, node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> {
     let expected = "an object with `limits`, such as {limits: {calls: {limit: 5, window: 1s}}}";
     let mut fields = node.clone().object(faults, expected)?;
     let Some(limits) = fields.optional("limits") else {
-        // What stands there in its place was meant to be in it.
+        // Other fields in its place were meant to be in it.
         node.fault(faults, expected);
         return None;
     };
@@ -111,7 +111,7 @@ pub(super) fn limits(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Limit>> 
     Some(limits)
 }
 
-/// How much, in how long, counted in what, and how exactly.
+/// The size of a window: units, length, what is counted, and precision.
 struct Size {
     limit: u64,
     window: Duration,
@@ -185,7 +185,7 @@ impl Size {
     }
 }
 
-/// A whole number of microseconds, or the window would keep more dates than it should.
+/// A whole number of microseconds, because otherwise the window would keep more timestamps than allowed.
 fn coarse(window: Duration) -> Duration {
     let micros = window.as_micros().div_ceil(u128::from(DEFAULT_GRAINS));
     Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
@@ -214,10 +214,10 @@ fn dimensions(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Dimension>> {
     }
     let read = |node: Node<'_>| node.text(faults, DIMENSION, dimension);
     let mut per: Vec<_> = items.into_iter().map(read).collect::<Option<_>>()?;
-    // The order in which a person lists them must not make another counter.
+    // The order of the list must not create another counter.
     order::sort(&mut per);
     per.dedup();
-    // An organisation is nowhere but in itself, and so are its keys.
+    // An organisation and its keys exist only within the organisation.
     if per.contains(&Dimension::Global)
         && (per.contains(&Dimension::Org) || per.contains(&Dimension::Key))
     {

@@ -1,7 +1,7 @@
 //! The form of a policy document, version 1.
 //!
-//! Owns reading it field by field, and what each fault says. Unknown fields are faults; so is a
-//! reference to something the document does not define.
+//! Owns reading it field by field, and the message of each fault. Unknown fields are faults, and so are references to
+//! names that the document does not define.
 
 mod argument;
 mod connector;
@@ -33,14 +33,14 @@ use tool::Schemas;
 /// Longest glob and longest tool name: MCP advises 128 characters.
 const LONGEST_GLOB: usize = 256;
 
-/// Reads a document as a person wrote it.
+/// Reads a document that an operator wrote.
 pub(super) fn read(document: &Value) -> Result<Policy, PolicyErrors> {
     let mut faults = Faults::default();
     let policy = policy(document, Schemas::Values, &mut faults);
     faults.unless(policy)
 }
 
-/// Reads a document in which the pinned schemas are texts; see [`stored`].
+/// Reads a document whose pinned schemas are texts; see [`stored`].
 pub(super) fn read_stored(text: &[u8]) -> Option<Policy> {
     let mut faults = Faults::default();
     let policy = policy(&stored::read(text)?, Schemas::Texts, &mut faults);
@@ -64,7 +64,7 @@ fn policy(document: &Value, schemas: Schemas, faults: &mut Faults) -> Option<Pol
     if let Some(connectors) = &connectors {
         distinct_paths(connectors, faults);
     }
-    // Also those with a fault of their own: a role that names one is right.
+    // Including faulty ones, because a role that names one is right.
     let known: Vec<&str> =
         fields.optional("connectors").map(|node| node.names()).unwrap_or_default();
     let roles = named(&mut fields, "roles", faults, |_, node, faults| role(node, faults, &known));
@@ -135,7 +135,7 @@ fn organisations(node: Node<'_>, faults: &mut Faults) -> Option<BTreeSet<OrgId>>
     read.collect::<Option<Vec<_>>>().map(order::set)
 }
 
-/// The shortest good value of a field with named things.
+/// The shortest valid value of a field with named objects.
 fn example(field: &str) -> &'static str {
     match field {
         "connectors" => "{crm: {path: /crm/mcp}}",
@@ -144,7 +144,7 @@ fn example(field: &str) -> &'static str {
     }
 }
 
-/// An object of named things, each read by `read`; nothing when the field is absent or not one.
+/// An object of named objects, each read by `read`; none when the field is absent or no object.
 fn named<T>(
     fields: &mut Fields<'_>,
     field: &'static str,

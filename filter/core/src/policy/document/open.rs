@@ -1,4 +1,4 @@
-//! The form of what bounds things that stay: sessions and streams.
+//! The form of the bounds on sessions and streams.
 //!
 //! Owns their defaults and bounds. Counts neither.
 

@@ -1,6 +1,6 @@
 //! The form of a role.
 //!
-//! Owns what may stand where a role is described. Decides nothing about a caller.
+//! Owns the allowed fields of a role. Decides nothing about a caller.
 
 use super::rule::{About, call_rules, conditions, enforcement, names};
 use super::{LONGEST_GLOB, globs};
@@ -11,7 +11,7 @@ use crate::nearest::one_of;
 use crate::order;
 use crate::policy::{Access, Globs, Role, RoleRules};
 
-/// Members of a role that are no connectors, so no connector may have these names.
+/// Members of a role that are not connectors, so no connector may have these names.
 pub(super) const RESERVED: [&str; 2] = ["allow_write", "conditions"];
 
 pub(super) fn role(node: Node<'_>, faults: &mut Faults, connectors: &[&str]) -> Option<Role> {
@@ -72,14 +72,14 @@ fn access(node: Node<'_>, faults: &mut Faults) -> Option<Access> {
     })
 }
 
-/// What the role adds to the rules of single tools: by their names, or by patterns.
+/// The role's additional rules for single tools: by name, or by pattern.
 fn tools(node: Node<'_>, faults: &mut Faults) -> Option<Box<RoleRules>> {
     let expected = "one member for each tool or pattern, such as {query_*: {max_records: {argument: limit, max: 50}}}";
     let rule =
         "rules about calls: an object with `max_records`, `approval`, `arguments` or `conditions`";
     let (mut exact, mut patterns) = (Vec::new(), Vec::new());
     let mut whole = true;
-    // The same rules are the same policy, in whichever order they are written.
+    // The order of rules in the document does not matter: the same rules are the same policy.
     let mut members = node.members(faults, expected)?;
     order::sort_by(&mut members, |(one, _), (other, _)| one.cmp(other));
     for (name, node) in members {
@@ -111,7 +111,7 @@ fn tools(node: Node<'_>, faults: &mut Faults) -> Option<Box<RoleRules>> {
     whole.then(|| Box::new(RoleRules { exact: exact.into(), patterns: patterns.into() }))
 }
 
-/// The field `allow_write`, open unless it says no.
+/// The field `allow_write`, which is true by default.
 fn writes(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Writes> {
     match fields.optional("allow_write") {
         Some(node) => {

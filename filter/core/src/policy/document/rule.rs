@@ -1,7 +1,7 @@
 //! The form of rules about single calls: conditions, caps, approvals, shadow.
 //!
-//! Owns what may stand where such a rule is described. A condition is compiled here, so a mistake in
-//! one is a fault of the document.
+//! Owns the allowed fields of such a rule. A condition is compiled here, so a mistake in one is a fault of the
+//! document.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::order;
 use crate::policy::condition::Condition;
 use crate::policy::{Approval, CallRules, Cap, Check, Enforcement, Names, OnExcess, Requirement};
 
-/// What a refused caller is told.
+/// The longest message for a refused caller.
 const LONGEST_MESSAGE: usize = 300;
-/// More conditions than this on one thing are a program, not a rule.
+/// An object with more conditions needs a program, not a policy.
 const MOST_CONDITIONS: usize = 50;
 
-/// What conditions may be about.
+/// The scope of conditions.
 #[derive(Clone, Copy)]
 pub(super) enum About {
     /// The tools that they name.
     Tools,
-    /// The tool that they stand under.
+    /// Only the tool in whose rules they are.
     Own,
 }
 
@@ -91,7 +91,7 @@ fn message(node: Node<'_>, faults: &mut Faults) -> Option<String> {
     })
 }
 
-/// The field `enforcement`; what it says holds unless it is absent.
+/// The field `enforcement`; enforced by default.
 pub(super) fn enforcement(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Enforcement> {
     match fields.optional("enforcement") {
         Some(node) => node.text(faults, "enforce or shadow", |text| match text {
@@ -115,12 +115,12 @@ pub(super) fn shadow(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<BTr
     all(checks).map(order::set)
 }
 
-/// Every item, once all of them were read and none was at fault.
+/// All items, if none has a fault.
 fn all<T>(read: Vec<Option<T>>) -> Option<Vec<T>> {
     read.into_iter().collect()
 }
 
-/// Rules about the calls of a tool, wherever they stand.
+/// Rules about the calls of a tool, of a connector or a role.
 pub(super) fn call_rules(
     place: &str,
     fields: &mut Fields<'_>,
@@ -178,7 +178,7 @@ fn cap(node: Node<'_>, faults: &mut Faults) -> Option<Cap> {
     Some(Cap { argument, max, on_excess, enforcement: enforcement? })
 }
 
-/// `approval` of a tool: `required`, or an object that says more.
+/// `approval` of a tool: `required`, or an object with more fields.
 fn approval(node: Node<'_>, faults: &mut Faults) -> Option<Approval> {
     const EXPECTED: &str = "required, or an object such as {expires: 15m}";
     const EXPIRES: &str = "a duration from 1m to 7d, such as 15m, 1h, 1d";
@@ -199,7 +199,7 @@ fn approval(node: Node<'_>, faults: &mut Faults) -> Option<Approval> {
     Some(Approval { expires: expires?, enforcement: enforcement? })
 }
 
-/// Prompts or resources: a list of what is allowed, or an object that also denies.
+/// Prompts or resources: a list of allowed names, or an object that also denies names.
 pub(super) fn names(node: Node<'_>, list: &str, faults: &mut Faults) -> Option<Names> {
     if node.is_list() {
         return Some(Names { allow: globs(node, faults, list)?, ..Names::default() });

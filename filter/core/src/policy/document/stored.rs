@@ -1,7 +1,7 @@
-//! A stored document, read without looking into its pinned schemas.
+//! Reads a stored document without parsing its pinned schemas.
 //!
-//! Owns where those stand. They are nearly all of a large document, and a worker that reads one holds
-//! up every request meanwhile. What is checked of them here is that they are JSON.
+//! Owns the position of those schemas. They are most of a large document, and a worker that parses one delays every
+//! other request. Here they are only checked to be JSON.
 
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::json::{MAX_DEPTH, Reading, Strict};
 
-/// Reads `text` strictly; in the place of each pinned schema stands its JSON as a text.
+/// Reads `text` strictly; the result has a text with the JSON of each pinned schema.
 pub(super) fn read(text: &[u8]) -> Option<Value> {
     let text = std::str::from_utf8(text).ok()?;
     let mut reader = serde_json::Deserializer::from_str(text);
@@ -18,7 +18,7 @@ pub(super) fn read(text: &[u8]) -> Option<Value> {
     reader.end().ok().and(value.ok())
 }
 
-/// On the way to pinned schemas.
+/// The position on the path to pinned schemas.
 #[derive(Clone, Copy)]
 enum Place {
     Document,
@@ -70,7 +70,7 @@ impl<'de> DeserializeSeed<'de> for StoredValue {
     }
 }
 
-/// What is no object on the way to a schema is a fault anyway.
+/// A value on the path to a schema that is not an object is a fault anyway.
 impl<'de> Visitor<'de> for StoredValue {
     type Value = Value;
 

@@ -1,6 +1,6 @@
-//! The form of what a policy states about single tools of a connector.
+//! The form of a policy's settings for single tools of a connector.
 //!
-//! Owns what may stand where a tool is described. What a server says of its tools is not asked here.
+//! Owns the allowed fields of a tool. Does not use the server's own description.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -15,12 +15,12 @@ use crate::json_path::JsonPath;
 use crate::pin::{Action, Definition, Drift, Member};
 use crate::policy::{CallRules, Pins, Tool, Unpinned, Unverified};
 
-/// How pinned schemas stand in the value that is read.
+/// The form of pinned schemas in the value.
 #[derive(Clone, Copy)]
 pub(super) enum Schemas {
-    /// As what they are.
+    /// JSON values.
     Values,
-    /// As their JSON, in a text.
+    /// Texts that contain the JSON.
     Texts,
 }
 
@@ -77,14 +77,14 @@ fn tool(node: Node<'_>, schemas: Schemas, faults: &mut Faults) -> Option<Tool> {
         price: price?,
         row_price: row_price?,
         scopes: scopes?,
-        // Most tools are only pinned, and need no name.
+        // Most tools are only pinned, and their rules need no name.
         rules: rules.map(|rules| if rules.is_empty() { CallRules::default() } else { rules })?,
         redact: redact?,
         pin,
     })
 }
 
-/// Where in the arguments the audit log redacts.
+/// The paths in the arguments that the audit log redacts.
 fn secret_places(node: Node<'_>, faults: &mut Faults) -> Option<Vec<JsonPath>> {
     const MOST: usize = 50;
     const EXPECTED: &str = "a list of 1 to 50 JSON paths, such as [$.customer.ssn]";
@@ -101,7 +101,7 @@ pub(super) fn credits(node: Node<'_>, faults: &mut Faults) -> Option<u64> {
     node.integer(faults, 0..=MOST, "credits")
 }
 
-/// The definition that was reviewed; all of it or nothing.
+/// The reviewed definition; complete, or none.
 fn pin(
     fields: &mut Fields<'_>,
     schemas: Schemas,
@@ -146,7 +146,7 @@ fn pin(
 enum PinField {
     Text,
     Object,
-    /// An object that may stand as its JSON.
+    /// An object that may be a text with its JSON.
     Schema,
 }
 

@@ -1,6 +1,6 @@
-//! Rules about calls that say nothing, or that no call meets: of roles, and of arguments.
+//! Rules about calls that have no effect, or that no call meets: of roles, and of arguments.
 //!
-//! Owns what the pinned schema tells of an argument.
+//! Owns the comparison of rules with the pinned schema of an argument.
 
 use std::rc::Rc;
 
@@ -15,17 +15,17 @@ use crate::policy::{
     Access, CallRules, Cap, Check, Enforcement, Globs, OnExcess, Policy, Role, Tool, Unpinned,
 };
 
-/// Of a pattern that more tools have than these, so many are looked at.
+/// The most tools that are inspected for a pattern that matches more.
 const MOST_TOOLS: usize = 64;
 
-/// The tools that some rules are about.
+/// The tools to which some rules apply.
 struct Meant<'a> {
     tools: Vec<&'a Tool>,
-    /// What is left for arguments of those of them that are pinned, before the rules.
+    /// The domains of the arguments of those that are pinned, before the rules.
     left: Vec<Rc<Arguments>>,
-    /// Whether they are about no other tool, and all of these are pinned.
+    /// Whether the rules apply to no other tool, and all of these are pinned.
     closed: bool,
-    /// The pattern that the rules stand under. Of a tool that is named, an argument that it does not have is a fault.
+    /// The pattern of the rules. For a tool by name, an argument that it does not have is a fault.
     pattern: Option<&'a str>,
 }
 
@@ -67,7 +67,7 @@ impl Policy {
             let mut about = Globs::default();
             about.insert(&tool);
             let (path, effect) = (format!("{place}.{tool}"), "these rules guard nothing there");
-            // A pattern of which the role may call nothing is told as that.
+            // A pattern that matches no tool of the role has a warning of its own.
             if about.names(&tool) || access.allow.meets(&tool) {
                 self.warn_of_unknown(&path, &about, (&[name], Some(role)), effect, warnings);
             }
@@ -100,7 +100,7 @@ impl Policy {
         }
     }
 
-    /// Rules of a role beside stricter ones of every tool that they are about.
+    /// Rules of a role next to stricter ones of all tools to which they apply.
     fn covered(&self, rules: &CallRules, tools: &[&Tool], warnings: &mut Vec<Warning>) {
         let mut stricter = |path: String, found: String, of: Option<&Tool>, what: &str| {
             let Some(tool) = of else { return };
@@ -115,7 +115,7 @@ impl Policy {
         if let Some(cap) = &rules.max_records {
             let lower = |tool: &&&Tool| {
                 let own = tool.rules.max_records.as_ref().filter(|own| self.holds(own));
-                // Caps that lower come before those that refuse: of equal ones each has its own effect.
+                // Caps that lower a value run before those that refuse: equal ones have different effects.
                 let idle = |own: &Cap| {
                     own.max < cap.max
                         || own.max == cap.max
@@ -181,13 +181,13 @@ fn pinned_tool<'a>(
     Some(PinnedTool { connector, tool, stated, schema })
 }
 
-/// What a pinned tool says of an argument.
+/// The pinned schema of an argument.
 enum Pinned<'a> {
-    /// Nothing: it is not pinned, or its schema is open.
+    /// Unknown: the tool is not pinned, or its schema is open.
     Unknown,
-    /// It has no such argument.
+    /// The tool has no such argument.
     Absent,
-    /// It is one of this schema.
+    /// This schema.
     Of(&'a serde_json::Value),
 }
 
@@ -280,7 +280,7 @@ fn of_demand(
     }
 }
 
-/// The kind of all values of an `enum`, if it is one.
+/// The common type of all values of an `enum`, if there is one.
 fn kind_of_all(values: &[Value]) -> Option<&'static str> {
     let kind = |value: &Value| match value {
         Value::String(_) => Some("a text"),
@@ -292,14 +292,14 @@ fn kind_of_all(values: &[Value]) -> Option<&'static str> {
     values.iter().all(|value| kind(value) == Some(first)).then_some(first)
 }
 
-/// Whether the pinned schema of a tool refuses arguments that it does not name.
+/// Whether a tool's pinned schema refuses unknown arguments.
 fn is_closed(tool: &Tool) -> bool {
     let schema = tool.pin.as_ref().and_then(|pin| pin.member("inputSchema"));
     schema.is_some_and(|schema| schema.get("additionalProperties") == Some(&Value::Bool(false)))
 }
 
 impl Policy {
-    /// A cap under a pattern, of tools that do not know its argument: the gateway gives it to every call.
+    /// A cap in a pattern, for tools that do not know its argument: the gateway adds it to every call.
     fn of_absent(
         &self,
         path: &str,
@@ -332,7 +332,7 @@ impl Policy {
         });
     }
 
-    /// Bounds of an argument above what a cap lowers it to. Caps come first.
+    /// Bounds of an argument above its cap. Caps run first.
     fn of_bounds_beyond_cap(
         &self,
         rules: &CallRules,
@@ -354,7 +354,7 @@ impl Policy {
                 let Demand::Minimum(least) = demand else { continue };
                 let path = format!("{}.minimum", rules.argument_name(rule));
                 let above = least.as_str().parse::<f64>().is_ok_and(|it| it > bounds::number(most));
-                // What a pinned schema and the tool's own cap leave has been told.
+                // The comparison with the pinned schema and the tool's own cap has its own warning.
                 if above && !warnings.iter().any(|warning| warning.path == path) {
                     warnings.push(Warning {
                         path,
@@ -369,7 +369,7 @@ impl Policy {
         }
     }
 
-    /// A cap on what is no number, or above what the pinned schema allows.
+    /// A cap on a value that is not a number, or above the pinned schema's maximum.
     fn of_cap(&self, path: &str, cap: &Cap, meant: &Meant<'_>, warnings: &mut Vec<Warning>) {
         let schemas: Vec<&Value> = meant
             .tools
@@ -394,7 +394,7 @@ impl Policy {
         let most: Vec<Option<f64>> =
             schemas.iter().map(|schema| schema.get("maximum").and_then(Value::as_f64)).collect();
         let above = |most: &Option<f64>| most.is_some_and(|most| most < bounds::number(cap.max));
-        // A schema on trial keeps no value out.
+        // A schema in shadow mode refuses no value.
         let kept = meant.closed && self.is_enforced(Check::Schema, Enforcement::Enforce);
         if kept && !most.is_empty() && most.len() == meant.tools.len() && most.iter().all(above) {
             let most = most.into_iter().flatten().fold(0.0, f64::max);

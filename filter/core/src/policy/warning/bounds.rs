@@ -1,4 +1,5 @@
-//! Argument rules against what pinned schemas leave: rules that refuse nothing, and rules that leave nothing.
+//! Compares argument rules with the values that pinned schemas allow: finds rules that refuse nothing, and rules that
+//! refuse everything.
 
 use std::rc::Rc;
 
@@ -7,9 +8,9 @@ use crate::pattern::Budget;
 use crate::policy::arguments::{Demand, Presence};
 use crate::policy::condition::lint::{Arguments, Domain, Literal, Span};
 
-/// What a rule does with the values that are left.
+/// The effect of a rule on the allowed values.
 enum Effect {
-    /// It refuses some of them, or that cannot be told.
+    /// It refuses some of them, or the effect is unknown.
     Some,
     /// It refuses none.
     None(String),
@@ -17,8 +18,8 @@ enum Effect {
     All(String),
 }
 
-/// Warns of `demand` on `path` that is idle for all of `left`, which are all there are if `closed`, or that refuses
-/// everything of one of them.
+/// Warns when `demand` on `path` has no effect for all of `left`, which are all tools if `closed`, or when it refuses
+/// all values of one of them.
 pub(super) fn warn(
     place: &str,
     path: &str,
@@ -87,7 +88,7 @@ pub(super) fn is_required(path: &str, left: &Arguments) -> bool {
     })
 }
 
-/// A whole number as a double; one that it does not hold is larger than all bounds.
+/// A whole number as a double; a number that a double cannot represent is larger than all bounds.
 pub(super) fn number(value: u64) -> f64 {
     match Literal::of(&value.into()) {
         Some(Literal::Number(number)) => number,
@@ -128,10 +129,10 @@ fn effect(path: &str, demand: &Demand, left: &Arguments) -> Effect {
             let within = values.iter().any(|value| match Literal::of(value) {
                 Some(Literal::Number(number)) => span.has(number),
                 Some(Literal::Text(_) | Literal::Bool(_)) => false,
-                // What a double does not hold may be within.
+                // A number that a double cannot represent may be within the bounds.
                 None => true,
             });
-            // Of another kind altogether is told as that.
+            // A value of another type has a warning of its own.
             let numbers = values.iter().any(serde_json::Value::is_number);
             if within || !numbers { Effect::Some } else { Effect::All(span.told()) }
         }
@@ -165,7 +166,7 @@ fn lower((span, least): (Span, f64)) -> Effect {
     }
 }
 
-/// Whether a value meets `demand`; nothing where that cannot be told.
+/// Whether a value meets `demand`; `None` when unknown.
 fn meets(demand: &Demand, value: &Literal) -> Option<bool> {
     let own = |number: &serde_json::Number| number.as_str().parse::<f64>().ok();
     let length = |text: &str| u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
@@ -180,7 +181,7 @@ fn meets(demand: &Demand, value: &Literal) -> Option<bool> {
         (Demand::MaxLength(most), Literal::Text(text)) => length(text) <= *most,
         (Demand::Minimum(least), Literal::Number(number)) => *number >= own(least)?,
         (Demand::Maximum(most), Literal::Number(number)) => *number <= own(most)?,
-        // Another kind is told as that.
+        // A value of another type has a warning of its own.
         _ => return None,
     })
 }

@@ -1,4 +1,4 @@
-//! Conditions against what is known of the calls that they are about.
+//! Compares conditions with the known facts about their calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -10,23 +10,23 @@ use crate::nearest::hint;
 use crate::policy::condition::lint::{Domain, Domains, Kind, Known, Mistake, Type};
 use crate::policy::{Globs, Policy, Requirement, Unpinned};
 
-/// Of a condition about more pinned tools than these, so many are looked at.
+/// The most pinned tools that are inspected for a condition that applies to more.
 const MOST_TOOLS: usize = 64;
 
-/// Pinned tools of which the same is known, as far as a condition can tell.
+/// Pinned tools that are equal for a condition.
 struct Alike<'a> {
     facts: Rc<Facts>,
     tools: Vec<PinnedTool<'a>>,
 }
 
-/// Where a condition stands.
+/// The position of a condition.
 #[derive(Clone, Copy)]
 struct Place<'a> {
-    /// The role that it stands under.
+    /// The role that contains it.
     role: Option<&'a PolicyName>,
-    /// The tool that it stands under.
+    /// The tool that contains it.
     tool: Option<&'a str>,
-    /// The pattern of tools that it stands under.
+    /// The pattern of tools that contains it.
     pattern: Option<&'a Globs>,
 }
 
@@ -102,7 +102,7 @@ impl Policy {
         }
     }
 
-    /// Tools that an expression compares `tool` with.
+    /// Warns about names with which an expression compares `tool`.
     fn warn_of_compared(
         &self,
         path: &str,
@@ -129,7 +129,7 @@ impl Policy {
         }
     }
 
-    /// Pinned tools that a condition is about, with their schemas.
+    /// The pinned tools to which a condition applies, with their schemas.
     fn pinned_tools<'a>(
         &'a self,
         requirement: &Requirement,
@@ -143,7 +143,7 @@ impl Policy {
                 Some(access) => self.opens(access, tool),
                 None => true,
             };
-            // Of one tool, the others are not looked at: a policy has thousands.
+            // For one tool, the others are not searched: a policy has thousands.
             let own = place.tool.and_then(|tool| connector.tools.get_key_value(tool));
             let every = place.tool.is_none().then_some(&connector.tools).into_iter().flatten();
             for (tool, stated) in own.into_iter().chain(every) {
@@ -163,7 +163,7 @@ impl Policy {
         pinned
     }
 
-    /// Whether a condition is about no other tools than `pinned`.
+    /// Whether a condition applies only to the tools in `pinned`.
     fn is_closed(
         &self,
         requirement: &Requirement,
@@ -182,7 +182,7 @@ impl Policy {
         !pinned.is_empty() && (hidden || all_named || place.tool.is_some())
     }
 
-    /// What values there are for whom and what a condition may be asked about.
+    /// The possible values of paths, given the role and the tools of a condition.
     fn domains(
         &self,
         requirement: &Requirement,
@@ -197,7 +197,7 @@ impl Policy {
         let names = |names: Vec<&PolicyName>| {
             texts(names.into_iter().map(|name| name.as_str().to_owned()).collect())
         };
-        // Hundreds of names, for thousands of conditions that do not speak of them.
+        // There may be hundreds of names, and thousands of conditions that do not use them.
         let roles = match (place.role, requirement.when.asks_for_principal()) {
             (Some(role), _) => vec![role],
             (None, true) => self.roles.keys().collect(),
@@ -236,7 +236,7 @@ impl Policy {
     }
 }
 
-/// Tools of which a condition cannot tell one from another, together.
+/// Groups tools that are equal for a condition.
 fn grouped<'a>(
     requirement: &Requirement,
     pinned: Vec<PinnedTool<'a>>,
@@ -256,7 +256,7 @@ fn grouped<'a>(
 }
 
 impl Alike<'_> {
-    /// What is known of calls of these tools.
+    /// The known facts about calls of these tools.
     fn domains(&self, domains: &Domains) -> Domains {
         let mut domains = domains.clone();
         if let [tool] = &*self.tools {
@@ -267,10 +267,10 @@ impl Alike<'_> {
     }
 }
 
-/// What was found of which tools.
+/// Mistakes with the tools that have them.
 type Found<'a> = BTreeMap<Mistake, Vec<&'a str>>;
 
-/// The members differ from schema to schema, the mistake does not.
+/// Adds a mistake. The members in its text differ from schema to schema, the mistake does not.
 fn add<'a>(found: &mut Found<'a>, mistake: Mistake, group: &Alike<'a>) {
     let same = found.keys().find(|it| it.found == mistake.found).cloned();
     let tools = group.tools.iter().map(|tool| tool.tool);
@@ -290,7 +290,7 @@ fn named(tools: &[&str]) -> String {
     }
 }
 
-/// Mistakes of type, against the pinned schema of every tool that the condition is about.
+/// Type mistakes, against the pinned schema of every tool to which the condition applies.
 fn mistakes_of_type(
     requirement: &Requirement,
     place: Place<'_>,
@@ -311,7 +311,7 @@ fn mistakes_of_type(
     let all = count(groups);
     let mistakes = found.into_iter().filter_map(|(mut mistake, tools)| {
         let everywhere = tools.len() == all;
-        // A tool without an argument that is asked for with `has` is what `has` is for.
+        // `has` is meant for tools without the argument.
         if mistake.kind == Kind::UnknownOptional && !everywhere {
             return None;
         }
@@ -324,7 +324,7 @@ fn mistakes_of_type(
     mistakes.collect()
 }
 
-/// A condition that is the same for every call that fits the pinned schemas.
+/// A condition with the same value for every call that fits the pinned schemas.
 fn beyond(
     requirement: &Requirement,
     (groups, closed): (&[Alike<'_>], bool),
@@ -341,7 +341,7 @@ fn beyond(
     let all = count(groups);
     found.into_iter().find_map(|(mut mistake, tools)| {
         let everywhere = closed && tools.len() == all;
-        // Of one tool among several, only what refuses all its calls is a mistake.
+        // For one tool among several, only a condition that refuses all its calls is a mistake.
         let refuses = mistake.kind == Kind::NeverTrue && mistake.found.ends_with("is refused");
         if !everywhere && refuses {
             mistake.found.push_str(&named(&tools));

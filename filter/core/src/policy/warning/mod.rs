@@ -1,8 +1,8 @@
-//! What a policy says that is probably not meant: rules that guard nothing, names that nothing has,
-//! conditions that are the same for every call.
+//! Warnings about a policy: rules that protect nothing, names that do not exist, conditions with the same value for
+//! every call.
 //!
-//! Owns the warnings of a policy without faults; what cannot be meant at all is in `review`. Asked by
-//! `policy check` and before a push, never by a worker.
+//! Owns the warnings for a policy without faults; `review` owns the faults. Runs in `policy check` and before a push,
+//! never in a worker.
 
 mod arguments;
 mod bounds;
@@ -23,16 +23,16 @@ use crate::auth::Writes;
 use crate::id::PolicyName;
 use crate::nearest::hint;
 
-/// One thing that is probably not meant.
+/// One part of a policy that is probably a mistake.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Warning {
-    /// Where: `roles.analyst.crm.deny`.
+    /// Its position: `roles.analyst.crm.deny`.
     pub path: String,
-    /// What kind it is.
+    /// Its kind.
     pub kind: WarningKind,
-    /// What stands there, and what follows.
+    /// The finding and its consequence.
     pub found: String,
-    /// What to write.
+    /// The suggestion.
     pub expected: String,
 }
 
@@ -41,38 +41,38 @@ pub struct Warning {
 pub enum WarningKind {
     /// A name or pattern matches no tool that the policy pins or names.
     UnknownTool,
-    /// A member that `time`, `principal`, `source` or the pinned schema does not have.
+    /// A member that does not exist in `time`, `principal`, `source` or the pinned schema.
     UnknownMember,
-    /// Types that do not go together.
+    /// Incompatible types.
     WrongType,
     /// A condition that no call meets.
     NeverTrue,
     /// A condition that every call meets.
     AlwaysTrue,
-    /// A list that another list leaves nothing of.
+    /// A list of which another list leaves nothing.
     NothingLeft,
     /// Tools in `show` that `allow` makes callable.
     ShownAndAllowed,
-    /// Something is relied on that is stated nowhere.
+    /// Something is used that is defined nowhere.
     NeverStated,
     /// A regular expression that matches no text.
     NeverMatches,
-    /// A rule of which no request is one.
+    /// A rule that applies to no request.
     NeverReached,
-    /// A role, or what it has on a connector, that opens nothing.
+    /// A role, or its grant on a connector, that permits nothing.
     OpensNothing,
-    /// Something that another member makes void.
+    /// Something that another member overrides.
     NoEffect,
-    /// A price that no limit counts, or a limit of what is free.
+    /// A price that no limit counts, or a limit for calls without a price.
     NeverCounted,
-    /// A limit of a key by a name that no tier has.
+    /// A limit of a key whose name no tier has.
     UnknownLimit,
     /// A text that has the form of a secret.
     Secret,
 }
 
 impl WarningKind {
-    /// The name in the answer for scripts.
+    /// The name in the output for scripts.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -96,7 +96,7 @@ impl WarningKind {
 }
 
 impl Policy {
-    /// Everything that is probably not meant, by its path.
+    /// All warnings, by path.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
@@ -114,7 +114,7 @@ impl Policy {
         warnings
     }
 
-    /// Tools of `connector` that the policy pins, states or grants by name.
+    /// Tools of `connector` that the policy pins, defines or grants by name.
     #[must_use]
     pub fn known_tools(&self, connector: &PolicyName) -> BTreeSet<&str> {
         let stated = self.connectors.get(connector).into_iter().flat_map(|it| it.tools.keys());
@@ -123,7 +123,7 @@ impl Policy {
         stated.map(String::as_str).chain(granted.flatten()).collect()
     }
 
-    /// Whether the policy pins, states or grants `tool` by name on one of these connectors.
+    /// Whether the policy pins, defines or grants `tool` by name on one of these connectors.
     fn knows_tool(&self, connectors: &[&PolicyName], tool: &str) -> bool {
         connectors.iter().any(|name| {
             let stated = self.connectors.get(*name).is_some_and(|it| it.tools.contains_key(tool));
@@ -180,7 +180,7 @@ impl Policy {
         }
     }
 
-    /// Names in a role's lists that the connector's tools do not have.
+    /// Warns about names in a role's lists that are no tools of the connector.
     fn warn_of_names(
         &self,
         place: &str,
@@ -191,7 +191,7 @@ impl Policy {
         if connector.tools.is_empty() {
             return;
         }
-        // Of thousands of tools, only looked at where a name is none of them.
+        // There may be thousands of tools, so they are only searched for an unknown name.
         let stated = || -> Vec<&str> { connector.tools.keys().map(String::as_str).collect() };
         let any = |pattern: &str| {
             let mut alone = Globs::default();
@@ -202,7 +202,7 @@ impl Policy {
             [("allow", &access.allow), ("show", &access.show), ("deny", &access.deny)]
         {
             for glob in globs.all() {
-                // A pattern in `deny` is also about tools that are yet to come.
+                // A pattern in `deny` also applies to future tools.
                 let open = list == "deny" || !connector.is_pinned();
                 let passes = match is_pattern(&glob) {
                     true => open || any(&glob),
@@ -253,7 +253,7 @@ impl Policy {
         }
     }
 
-    /// Names and patterns that no tool of these connectors has: what stands with them guards nothing.
+    /// Warns about names and patterns that match no tool of these connectors: their rules protect nothing.
     fn warn_of_unknown(
         &self,
         path: &str,
@@ -265,7 +265,7 @@ impl Policy {
         let unknown = |name: &&str| !self.knows_tool(connectors, name);
         let exact: Vec<String> =
             globs.exact().into_iter().filter(unknown).map(str::to_owned).collect();
-        // Nearly every pattern matches a tool of the connector, and all known names are many.
+        // Nearly every pattern matches a tool of the connector, and collecting all known names is slow.
         let stated = |pattern: &String| {
             let mut alone = Globs::default();
             alone.insert(pattern);
@@ -300,8 +300,8 @@ impl Policy {
         }
     }
 
-    /// Whether a pattern may be one of tools that the policy has no word of yet: nothing is pinned, the role that it is
-    /// about, or any role, may call what it matches, and it is near no known name.
+    /// Whether a pattern may match tools that the policy does not know yet: nothing is pinned, the role of the rule, or
+    /// any role, may call such tools, and the pattern is similar to no known name.
     fn may_be(
         &self,
         (connectors, role): (&[&PolicyName], Option<&super::Role>),
@@ -326,8 +326,8 @@ impl Policy {
         }
     }
 
-    /// Tools in conditions that are a slip of a tool's name, or of which it is certain that they do not exist: such
-    /// a condition guards nothing, and the calls that it was written for pass.
+    /// Warns about tools in conditions that are misspelled, or that certainly do not exist: such a condition protects
+    /// nothing, and the calls for which it was written pass.
     pub(super) fn misspelt_tools(
         &self,
         requirement: &Requirement,
@@ -338,7 +338,7 @@ impl Policy {
         tools.flat_map(|tools| self.misspelt(tools, connectors, effect)).collect()
     }
 
-    /// The same, of any list of tools.
+    /// The same, for any list of tools.
     pub(super) fn misspelt(
         &self,
         tools: &Globs,
@@ -378,7 +378,7 @@ impl Connector {
     }
 }
 
-/// A role that may not write, and can call nothing that only reads.
+/// Warns about a role that may not write, and can call no read-only tool.
 fn warn_of_writes(
     place: &str,
     role_name: &PolicyName,
@@ -394,7 +394,7 @@ fn warn_of_writes(
     if access.allow.is_empty() || readable().any(|tool| !access.deny.matches(tool)) {
         return;
     }
-    // What `deny` takes away as a whole, `grants` tells.
+    // `grants` reports a list that `deny` empties.
     let all = access.allow.all();
     if all.iter().all(|glob| access.deny.covering(glob).is_some()) {
         return;
@@ -424,7 +424,7 @@ fn warn_of_writes(
     });
 }
 
-/// Lists of one role and connector that leave nothing of each other.
+/// Lists of one role and connector that cancel each other.
 fn grants(place: &str, access: &Access, reads_only: bool, warnings: &mut Vec<Warning>) {
     let resources = &access.resources.names;
     for (list, allowed, denied) in [
@@ -449,7 +449,7 @@ fn grants(place: &str, access: &Access, reads_only: bool, warnings: &mut Vec<War
         }
     }
     if reads_only {
-        // There, `show` makes tools visible that `allow` does not open, since they may write.
+        // In this case `show` makes tools visible that `allow` does not open, because they may write.
         return;
     }
     for glob in access.show.all() {

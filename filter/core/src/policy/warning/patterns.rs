@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Connector, Warning, WarningKind};
 use crate::pattern::Budget;
 
-/// Schemas that nest deeper are not looked into.
+/// Schemas below this depth are not inspected.
 const DEEPEST: usize = 32;
 
 pub(super) fn warn(place: &str, connector: &Connector, warnings: &mut Vec<Warning>) {
@@ -41,7 +41,7 @@ fn visit(path: &str, value: &Value, depth: usize, warnings: &mut Vec<Warning>) {
     }
 }
 
-/// What follows where an argument has to match.
+/// The consequence for an argument that has to match.
 pub(super) const REFUSED: &str = ": every call with it is refused";
 
 /// The warning of a regular expression that matches no text.
@@ -54,7 +54,7 @@ pub(super) fn warning(path: String, pattern: &str, effect: &str) -> Warning {
     }
 }
 
-/// The warning of a regular expression that every text has a match of.
+/// The warning of a regular expression that matches every text.
 pub(super) fn idle(path: String, pattern: &str) -> Warning {
     Warning {
         path,
@@ -66,7 +66,7 @@ pub(super) fn idle(path: String, pattern: &str) -> Warning {
     }
 }
 
-/// Whether every text has an empty match of a pattern: it matches the empty text, and asks for nothing about the place.
+/// Whether a pattern has an empty match in every text: it matches the empty text, and has no condition on the position.
 pub(super) fn always_matches(pattern: &str) -> bool {
     let without_classes = pattern.replace("[^", "[");
     let is_bound = ["^", "$", "\\b", "\\B", "(?=", "(?!", "(?<"]
@@ -75,8 +75,8 @@ pub(super) fn always_matches(pattern: &str) -> bool {
     !is_bound && Budget::default().matches(pattern, "").is_ok_and(|matches| matches)
 }
 
-/// Whether a letter must stand behind the end or before the beginning of the text, in a pattern without groups and
-/// alternatives.
+/// Whether a pattern without groups and alternatives requires a letter after the end or before the beginning of the
+/// text.
 pub(super) fn never_matches(pattern: &str) -> bool {
     let (mut letters, mut ended, mut in_class) = (false, false, false);
     let mut chars = pattern.chars().peekable();
@@ -84,7 +84,7 @@ pub(super) fn never_matches(pattern: &str) -> bool {
         let is_letter = match letter {
             '(' | '|' => return false,
             '\\' => {
-                // `\b` and `\B` are no letters.
+                // `\b` and `\B` are not letters.
                 let escaped = chars.next();
                 !in_class && !matches!(escaped, Some('b' | 'B'))
             }

@@ -1,4 +1,4 @@
-//! Windows that count nothing, or that another one of the same calls never lets fill.
+//! Windows that count nothing, or that never fill because of another window for the same calls.
 
 use super::{Warning, WarningKind};
 use crate::id::PolicyName;
@@ -7,7 +7,7 @@ use crate::mcp::methods;
 use crate::nearest::{hint, slip};
 use crate::policy::{Check, Connector, Cost, Enforcement, Globs, Limit, Policy, Tool};
 
-/// Methods of HTTP that are counted where a request has no body.
+/// HTTP methods that are counted for requests without a body.
 const HTTP: [&str; 2] = ["GET", "DELETE"];
 
 impl Policy {
@@ -20,7 +20,7 @@ impl Policy {
         self.warn_of_prices(warnings);
     }
 
-    /// A limit of which no request is one.
+    /// Warns about a limit that counts no request.
     fn warn_of_match(&self, limit: &Limit, warnings: &mut Vec<Warning>) {
         let (only, name) = (&limit.only, &limit.name);
         let mut counts_none = |part: &str, found: String, expected: String| {
@@ -75,7 +75,7 @@ impl Policy {
         }
     }
 
-    /// Windows of single keys that were meant to stand in the place of another one.
+    /// Warns about windows of single keys that were meant to replace another one.
     fn warn_of_keys(&self, warnings: &mut Vec<Warning>) {
         let known: Vec<&str> = self.tiers.values().flatten().map(Limit::last_name).collect();
         for (key, limits) in &self.keys {
@@ -90,7 +90,7 @@ impl Policy {
             }
             for limit in limits.iter().filter(|limit| !known.contains(&limit.last_name())) {
                 let slip = slip(limit.last_name(), &known);
-                // What the key replaces itself holds no more.
+                // A window that the key itself replaces no longer counts.
                 let stays =
                     |own: &&Limit| limits.iter().all(|it| it.last_name() != own.last_name());
                 let looser = |tier: &Vec<Limit>| {
@@ -122,9 +122,9 @@ impl Policy {
         }
     }
 
-    /// Windows that are never full, since another one of the same calls is before.
+    /// Warns about windows that never fill, because another one for the same calls fills before.
     fn warn_of_covered(&self, warnings: &mut Vec<Warning>) {
-        // On trial, a window that is full lets calls pass, which the others count.
+        // In shadow mode, a full window lets calls pass, and the others count them.
         if !self.is_enforced(Check::Limits, Enforcement::Enforce) {
             return;
         }
@@ -141,7 +141,7 @@ impl Policy {
         of_each_other(&self.limits, |_| true, warnings);
     }
 
-    /// Prices that no limit counts, and limits of what has no price.
+    /// Warns about prices that no limit counts, and about limits without any price.
     fn warn_of_prices(&self, warnings: &mut Vec<Warning>) {
         let credits = || self.every_limit().filter(|limit| limit.cost == Cost::Credits);
         let free = self.connectors.values().all(|connector| {
@@ -191,7 +191,7 @@ impl Policy {
 }
 
 impl Policy {
-    /// A budget that is smaller than the price of a call that a counted role may make.
+    /// Warns about a budget that is smaller than the price of a call that a counted role may make.
     fn unaffordable(&self, limit: &Limit) -> Option<Warning> {
         if !self.is_enforced(Check::Limits, Enforcement::Enforce) {
             return None;
@@ -226,7 +226,7 @@ impl Policy {
     }
 }
 
-/// What of a connector has a price that somebody wrote, and where.
+/// The explicit prices of a connector, with their positions.
 fn priced<'a>(name: &PolicyName, connector: &'a Connector) -> Vec<(Option<&'a str>, String)> {
     let of_tools = connector.tools.iter().filter_map(|(tool, stated)| {
         let price = stated.price.filter(|price| *price > 0).map(|_| "price");
@@ -238,22 +238,22 @@ fn priced<'a>(name: &PolicyName, connector: &'a Connector) -> Vec<(Option<&'a st
     of_tools.chain(own).collect()
 }
 
-/// How many units `strict` lets into any interval of `loose`'s length, where that is less than what fills `loose`.
+/// How many units `strict` admits in any interval of `loose`'s length, when that is too few to fill `loose`.
 fn covers(strict: &Limit, loose: &Limit) -> Option<u64> {
     let same = strict.cost == loose.cost && strict.per == loose.per && strict.only == loose.only;
     let most = match strict.window >= loose.window {
         true => strict.limit,
-        // Rows of an answer are charged to a budget that is used up, too.
+        // Rows of a response are charged even to a budget that is used up.
         false if loose.cost == Cost::Credits => return None,
         false => {
             let longest = loose.window.saturating_add(loose.precision).as_millis();
-            // Those at both ends of the interval.
+            // The draws at both ends of the interval.
             let within = longest.checked_div(strict.window.as_millis().max(1)).unwrap_or(0);
             let windows = within.saturating_add(1);
             strict.limit.saturating_mul(u64::try_from(windows).unwrap_or(u64::MAX))
         }
     };
-    // The alert of a window that never fills may still come.
+    // The alert of a window that never fills may still occur.
     let alerts = loose.alert.is_some_and(|from| from <= most);
     (same && !alerts && most <= loose.limit).then_some(most)
 }
@@ -261,7 +261,7 @@ fn covers(strict: &Limit, loose: &Limit) -> Option<u64> {
 fn of_each_other(limits: &[Limit], counts: impl Fn(&Limit) -> bool, warnings: &mut Vec<Warning>) {
     for (at, loose) in limits.iter().enumerate() {
         let strict = limits.iter().enumerate().find(|(other, strict)| {
-            // Of two that are alike, the second one is told.
+            // Of two equal windows, the second one is reported.
             let alike = covers(loose, strict).is_some() && *other > at;
             *other != at && counts(strict) && covers(strict, loose).is_some() && !alike
         });

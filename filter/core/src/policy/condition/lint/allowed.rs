@@ -1,7 +1,7 @@
-//! The values that a pinned schema leaves for arguments.
+//! The values of arguments that a pinned schema allows.
 //!
-//! Owns what of a schema is certain for every value that fits it. What is not certain, such as behind a reference, has
-//! no [`Domain`]: nothing is said of it.
+//! Owns which parts of a schema hold for every valid value. An uncertain part, such as one behind a reference, has no
+//! [`Domain`], and the lint reports nothing about it.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use serde_json::{Map, Value};
 use super::constant::{Domain, Literal, Span};
 use crate::policy::arguments::{Demand, Presence};
 
-/// By path, such as `arguments.limit`; what has a length has it by `size(arguments.query)`, items have `[]` behind.
+/// By path, such as `arguments.limit`; a length has the path `size(arguments.query)`, items have `[]` at the end.
 pub type Arguments = BTreeMap<String, Domain>;
 
-/// Nested objects of a schema deeper than this are not looked into.
+/// Nested objects below this depth are not inspected.
 const DEEPEST: usize = 4;
 
-/// What `schema`, the input schema of a tool, leaves for its arguments.
+/// The values that `schema`, a tool's input schema, allows for its arguments.
 #[must_use]
 pub fn of_schema(schema: &Value) -> Arguments {
     let mut found = Arguments::new();
@@ -33,7 +33,7 @@ fn properties(
     depth: usize,
     found: &mut Arguments,
 ) {
-    // Beside a reference, some drafts do not read the rest.
+    // Next to a reference, some drafts ignore the other keywords.
     if schema.contains_key("$ref") || depth == 0 {
         return;
     }
@@ -46,7 +46,7 @@ fn properties(
     }
 }
 
-/// Whether a path with the name in it has one meaning.
+/// Whether a path with this name is unambiguous.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.contains(['.', '[', ']', '(', ')'])
 }
@@ -96,8 +96,8 @@ fn value(path: &str, schema: &Value, presence: Presence, depth: usize, found: &m
 }
 
 impl Span {
-    /// The bounds of a schema of a number; none where one of them is not as newer drafts write it, or too large to be
-    /// compared exactly.
+    /// The bounds of a number's schema; none when one of them has an old draft's form, or is too large to be compared
+    /// exactly.
     fn of_schema(schema: &Map<String, Value>, whole: bool) -> Option<Self> {
         let bound = |name: &str| match schema.get(name) {
             None => Some(None),
@@ -135,7 +135,7 @@ impl Span {
     }
 }
 
-/// What a record cap leaves of its argument: it is there, and at most `most`.
+/// The domain of an argument under a record cap: it is present, and at most `most`.
 #[must_use]
 pub fn capped(most: u64) -> Option<Domain> {
     let most = Literal::of(&most.into())?;
@@ -144,7 +144,7 @@ pub fn capped(most: u64) -> Option<Domain> {
     Some(Domain::Within(span, Presence::Required))
 }
 
-/// What is left of `found` at `path` by demands of the policy that hold.
+/// Restricts the domains in `found` at `path` by the policy's demands.
 pub fn demanded(path: &str, demands: &[Demand], presence: Presence, found: &mut Arguments) {
     for demand in demands {
         let sized = format!("size({path})");

@@ -1,8 +1,8 @@
-//! Whether an expression is the same for every call.
+//! Whether an expression has the same value for every call.
 //!
-//! Owns the search: each path that is compared with literals takes one value of each class that the
-//! literals make, every other part is both true and false. So "never" and "always" are never said of
-//! what is not so; what is too large to search through varies.
+//! Owns the search: each path that is compared with literals takes one value of each class that the literals define,
+//! and every other part is both true and false. So a report of "never" or "always" is always right; an expression that
+//! is too large to search counts as varying.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -16,36 +16,36 @@ use super::print::{path, text, told};
 use super::{Kind, Mistake};
 use crate::policy::arguments::Presence;
 
-/// All values that a path can have.
+/// The set of values of a path.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Domain {
     /// These texts.
     Texts(BTreeSet<String>),
-    /// These values, as a pinned schema has them.
+    /// These values of a pinned schema.
     Listed(Vec<Literal>, Presence),
     /// A number of a pinned schema, or a length.
     Within(Span, Presence),
-    /// Whole numbers from one to the other.
+    /// Whole numbers of a range.
     Numbers(i32, i32),
-    /// Any text, and it is there.
+    /// Any text; always present.
     AnyText,
-    /// Any whole number, and it is there.
+    /// Any whole number; always present.
     AnyNumber,
 }
 
-/// Numbers between two bounds, each with whether it is one of them.
+/// Numbers between two bounds, each with whether it is included.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Span {
     /// The lower bound.
     pub least: Option<(f64, bool)>,
     /// The upper bound.
     pub most: Option<(f64, bool)>,
-    /// Whether all of them are whole.
+    /// Whether only whole numbers are included.
     pub whole: bool,
 }
 
 impl Span {
-    /// Whether `number` is one of them.
+    /// Whether `number` is included.
     #[must_use]
     pub fn has(&self, number: f64) -> bool {
         let above = |(least, closed): (f64, bool)| number > least || (closed && number == least);
@@ -55,7 +55,7 @@ impl Span {
             && (!self.whole || number.fract() == 0.0)
     }
 
-    /// One number of each class that the literals make.
+    /// One number of each class that the literals define.
     fn sampled(&self, literals: &[Literal]) -> Vec<Literal> {
         let bounds = [self.least, self.most].into_iter().flatten();
         let mut literals = literals.to_vec();
@@ -75,7 +75,7 @@ impl Span {
         numbers.into_iter().map(Literal::Number).collect()
     }
 
-    /// How it is told, behind the name of what has it.
+    /// Its description, after the name of the path.
     #[must_use]
     pub fn told(&self) -> String {
         let bound = |(bound, closed): (f64, bool), closed_word: &str, open_word: &str| {
@@ -90,14 +90,14 @@ impl Span {
     }
 }
 
-/// What is known of the values of paths.
+/// The known values of paths.
 #[derive(Clone, Debug, Default)]
 pub struct Domains {
     /// By path.
     pub named: BTreeMap<String, Domain>,
-    /// What a pinned schema leaves for arguments, where one is asked.
+    /// The domains of arguments from a pinned schema, if it is used.
     pub arguments: Option<Rc<Arguments>>,
-    /// Whether only calls are meant that have the arguments.
+    /// Whether only calls with the arguments count.
     pub present: bool,
 }
 
@@ -111,18 +111,18 @@ impl Domains {
     }
 }
 
-/// What an expression comes to.
+/// The result of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Constancy {
     /// True for every call.
     Always,
-    /// For none.
+    /// False for every call.
     Never,
-    /// For some, as far as that can be told.
+    /// Different for different calls, or unknown.
     Varies,
 }
 
-/// More combinations are not looked at.
+/// The most combinations that are searched.
 const MOST_COMBINATIONS: usize = 20_000;
 const MOST_PATHS: usize = 8;
 
@@ -144,7 +144,8 @@ pub(super) fn mistake(expression: &IdedExpr, domains: &Domains) -> Option<Mistak
     }
 }
 
-/// The outermost part that is the same for every call that fits the pinned schema. Asked where [`mistake`] finds none.
+/// The outermost part that has the same value for every call that fits the pinned schema. Used when [`mistake`] finds
+/// none.
 pub(super) fn beyond_schema(expression: &IdedExpr, domains: &Domains) -> Option<Mistake> {
     let whole = told(expression);
     let within = "a condition that calls within the pinned schema can";
@@ -176,7 +177,7 @@ pub(super) fn beyond_schema(expression: &IdedExpr, domains: &Domains) -> Option<
     }
 }
 
-/// Whether it is true as soon as the arguments that it names are there.
+/// Whether it is true whenever the arguments that it names are present.
 fn is_idle(expression: &IdedExpr, domains: &Domains) -> bool {
     let present = Domains { present: true, ..domains.clone() };
     let mut search = Search::new(&present);
@@ -208,9 +209,9 @@ fn beyond_part(part: &IdedExpr, domains: &Domains) -> Option<Mistake> {
     })
 }
 
-/// A part that is constant within a whole that is not.
+/// A constant part of an expression that is not constant.
 fn inner(part: &IdedExpr, domains: &Domains) -> Option<Mistake> {
-    // Somebody may write `true` to switch a part on.
+    // An author may write `true` to enable a part.
     if matches!(part.expr, Expr::Literal(_)) {
         return None;
     }
@@ -228,7 +229,7 @@ fn inner(part: &IdedExpr, domains: &Domains) -> Option<Mistake> {
     })
 }
 
-/// What is joined by `&&`, `||` and `!`.
+/// The operands of `&&`, `||` and `!`.
 fn parts(node: &IdedExpr) -> Vec<&IdedExpr> {
     match &node.expr {
         Expr::Call(call)
@@ -241,7 +242,7 @@ fn parts(node: &IdedExpr) -> Vec<&IdedExpr> {
     }
 }
 
-/// The way out that nearly every `&&` of two ends of a range is meant as.
+/// The suggestion for an `&&` of two ends of a range, which is nearly always meant as `||`.
 fn meant(expression: &IdedExpr, domains: &Domains) -> String {
     if let Expr::Call(call) = &expression.expr
         && call.func_name == operators::LOGICAL_AND
@@ -254,7 +255,7 @@ fn meant(expression: &IdedExpr, domains: &Domains) -> String {
     values(expression, domains)
 }
 
-/// The values that there are, where only one path is asked for.
+/// The possible values, when the expression uses only one path.
 fn values(expression: &IdedExpr, domains: &Domains) -> String {
     let mut search = Search::new(domains);
     search.collect(expression);
@@ -286,7 +287,7 @@ fn values(expression: &IdedExpr, domains: &Domains) -> String {
     }
 }
 
-/// The texts that `path` is compared with.
+/// The texts with which `path` is compared.
 pub(super) fn texts_compared_with(expression: &IdedExpr, path: &str) -> Vec<String> {
     let domains = Domains::default();
     let mut search = Search::new(&domains);
@@ -299,17 +300,17 @@ pub(super) fn texts_compared_with(expression: &IdedExpr, path: &str) -> Vec<Stri
     texts.collect()
 }
 
-/// Whether `expression` is the same for every call.
+/// Whether `expression` has the same value for every call.
 pub(super) fn constancy(expression: &IdedExpr, domains: &Domains) -> Constancy {
     let mut search = Search::new(domains);
     search.collect(expression);
     search.result(expression)
 }
 
-/// A value that is written out.
+/// A literal value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Literal {
-    /// A number that a double holds exactly.
+    /// A number that a double represents exactly.
     Number(f64),
     /// A text.
     Text(String),
@@ -318,7 +319,7 @@ pub enum Literal {
 }
 
 impl Literal {
-    /// How it is told.
+    /// Its description.
     #[must_use]
     pub fn told(&self) -> String {
         match self {
@@ -328,7 +329,7 @@ impl Literal {
         }
     }
 
-    /// The value as one; none of `null`, lists, objects and numbers that a double does not hold.
+    /// The value as a literal; none for `null`, lists, objects and numbers that a double cannot represent.
     #[must_use]
     pub fn of(value: &Value) -> Option<Self> {
         match value {
@@ -340,13 +341,13 @@ impl Literal {
     }
 }
 
-/// A value that a path takes in one combination.
+/// The value of a path in one combination.
 #[derive(Clone, Debug, PartialEq)]
 enum Sample {
     Is(Literal),
-    /// It is not there.
+    /// The path is absent.
     Absent,
-    /// It is not there, or of a kind that no literal has.
+    /// The path is absent, or its type is none of the literals'.
     Otherwise,
 }
 
@@ -366,11 +367,11 @@ impl From<bool> for Truth {
 
 struct Search<'a> {
     domains: &'a Domains,
-    /// The literals that each path is compared with.
+    /// The literals with which each path is compared.
     paths: BTreeMap<String, Vec<Literal>>,
-    /// Parts of which nothing is known.
+    /// Parts with unknown values.
     free: BTreeSet<String>,
-    /// Parts that ask whether a path is there, with the path that tells.
+    /// Parts that test whether a path is present, with the path that decides.
     asked: BTreeMap<String, String>,
 }
 
@@ -410,7 +411,7 @@ const COMPARISONS: [&str; 6] = [
 fn atom(node: &IdedExpr) -> Option<Atom<'_>> {
     let Expr::Call(call) = &node.expr else {
         return match &node.expr {
-            // A member that is true or false by itself.
+            // A boolean member as a part of its own.
             Expr::Select(select) if !select.test => {
                 let literals = vec![Literal::Bool(true)];
                 Some(Atom { path: path(node)?, operator: operators::EQUALS, literals })
@@ -454,14 +455,14 @@ fn literal(node: &IdedExpr) -> Option<Literal> {
     }
 }
 
-/// Beyond what a double holds, neighbours would be one value.
+/// Beyond the precision of a double, two numbers could be one value.
 fn number(digits: &str) -> Option<Literal> {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let number: f64 = digits.parse().ok()?;
     (number.abs() < EXACT).then_some(Literal::Number(number))
 }
 
-/// What has a length, of a question for it: `size(arguments.ids)`, `arguments.ids.size()`.
+/// The path in a question for a length: `size(arguments.ids)`, `arguments.ids.size()`.
 fn sized(node: &IdedExpr) -> Option<String> {
     let Expr::Call(call) = &node.expr else { return None };
     let of = match (&call.target, &*call.args) {
@@ -472,12 +473,12 @@ fn sized(node: &IdedExpr) -> Option<String> {
     (call.func_name == "size").then(|| path(of)).flatten().map(|of| format!("size({of})"))
 }
 
-/// A path that literals are compared with.
+/// A path that is compared with literals.
 fn compared_path(node: &IdedExpr) -> Option<String> {
     path(node).or_else(|| sized(node))
 }
 
-/// The member of the arguments of which a part asks whether it is there.
+/// The member of the arguments whose presence a part tests.
 fn asked_for(node: &IdedExpr) -> Option<String> {
     let (of, name) = match &node.expr {
         Expr::Select(select) if select.test => (&*select.operand, select.field.as_str()),
@@ -486,7 +487,7 @@ fn asked_for(node: &IdedExpr) -> Option<String> {
         }
         _ => return None,
     };
-    // Of a member of a member it could not be told whether the outer one is there.
+    // For a nested member it is unknown whether the outer one is present.
     matches!(&of.expr, Expr::Ident(root) if root == "arguments")
         .then(|| format!("arguments.{name}"))
 }
@@ -498,7 +499,7 @@ impl<'a> Search<'a> {
 }
 
 impl Search<'_> {
-    /// The path with a domain that tells whether `member` is there.
+    /// The path whose domain decides whether `member` is present.
     fn teller(&self, member: &str) -> Option<String> {
         let sized = format!("size({member})");
         [member, &sized]
@@ -555,14 +556,14 @@ impl Search<'_> {
         if presence == Presence::Optional && !self.domains.present {
             samples.push(Sample::Absent);
         }
-        // A schema that no value fits says nothing.
+        // A schema without valid values gives no information.
         if samples.is_empty() {
             samples.push(Sample::Otherwise);
         }
         samples
     }
 
-    /// Whether all that is asked of the arguments is what the pinned schema describes.
+    /// Whether the pinned schema describes all arguments that the expression uses.
     fn is_described(&self) -> bool {
         let of_arguments = |text: &String| text.contains("arguments");
         let mut paths = self.paths.keys().filter(|path| of_arguments(path));
@@ -597,7 +598,7 @@ impl Search<'_> {
         }
         match (always, never) {
             (_, true) => Constancy::Never,
-            // It is refused where a member of the arguments is spelled otherwise, whatever it says of it.
+            // The condition is refused when a member of the arguments is spelled differently, regardless of the rest.
             (true, false) if told(expression).contains("arguments") && !self.is_described() => {
                 Constancy::Varies
             }
@@ -607,7 +608,7 @@ impl Search<'_> {
     }
 }
 
-/// The `nth` way to give each path one of its values.
+/// The `nth` combination of values of the paths.
 fn combination<'a>(
     nth: usize,
     samples: &'a [(&'a str, Vec<Sample>)],
@@ -629,7 +630,7 @@ fn combination<'a>(
     Combination { paths, free: either, asked }
 }
 
-/// One number of each class that the literals make.
+/// One number of each class that the literals define.
 fn sampled(literals: &[Literal]) -> Vec<Literal> {
     let mut numbers: Vec<f64> = literals
         .iter()
@@ -648,7 +649,7 @@ fn sampled(literals: &[Literal]) -> Vec<Literal> {
     all.into_iter().map(Literal::Number).collect()
 }
 
-/// One text of each class that the literals make, by order.
+/// One text of each class that the literals define, by order.
 fn texts(literals: &[Literal]) -> Vec<Literal> {
     let mut texts = BTreeSet::from([String::new(), "\u{1}".to_owned()]);
     for literal in literals {
@@ -690,7 +691,7 @@ fn truth(node: &IdedExpr, on: &Combination<'_>) -> Truth {
     let parts = arguments(node);
     let of = |at: usize| parts.get(at).map_or(Truth::Undecided, |part| truth(part, on));
     if let (true, Expr::Call(call)) = (is_joined(node), &node.expr) {
-        // As in CEL: what one side decides, a fault of the other does not undo.
+        // As in CEL: when one side decides, an error of the other has no effect.
         return match (call.func_name.as_str(), of(0), of(1)) {
             (operators::LOGICAL_NOT, Truth::True, _) => Truth::False,
             (operators::LOGICAL_NOT, Truth::False, _) => Truth::True,

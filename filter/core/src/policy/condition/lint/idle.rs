@@ -1,6 +1,6 @@
-//! Calls of functions that say the same of every value, and addresses compared with what is none.
+//! Function calls with the same result for every value, and comparisons of an address with a text that is no address.
 //!
-//! Owns which these are. Each stands for itself: the search of `constant` knows no functions.
+//! Owns which these are. Each is checked separately: the search in `constant` knows no functions.
 
 use std::net::IpAddr;
 
@@ -62,7 +62,7 @@ fn visit(node: &IdedExpr, mistakes: &mut Vec<Mistake>) {
     call.args.iter().for_each(|part| visit(part, mistakes));
 }
 
-/// `size(x) >= 0`, which no value breaks, and `size(x) < 0`, which none meets.
+/// `size(x) >= 0`, which is always true, and `size(x) < 0`, which is never true.
 fn of_size(node: &IdedExpr, operator: &str, args: &[IdedExpr]) -> Option<Mistake> {
     let [one, other] = args else { return None };
     let is_size =
@@ -101,7 +101,7 @@ fn of_size(node: &IdedExpr, operator: &str, args: &[IdedExpr]) -> Option<Mistake
     })
 }
 
-/// An address is compared as a text: with a range, or a name, it is never the same.
+/// An address is compared as a text: it never equals a range or a name.
 fn of_address(node: &IdedExpr, operator: &str, with: &str) -> Option<Mistake> {
     if with.parse::<IpAddr>().is_ok() {
         return None;

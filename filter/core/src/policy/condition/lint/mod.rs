@@ -1,8 +1,7 @@
-//! What is wrong with a condition that compiles: members and types that do not fit, and conditions that
-//! are the same for every call.
+//! Mistakes in a condition that compiles: wrong members and types, and conditions with the same value for every call.
 //!
-//! Owns the judgement, given what is known of the calls that the condition is about. Asked by
-//! `policy check` and before a push; no worker asks. Decides nothing about a call.
+//! Owns the findings, from the known facts about the calls. `policy check` uses it, and so does a push; no worker does.
+//! Decides nothing about a call.
 
 pub mod allowed;
 mod constant;
@@ -15,12 +14,12 @@ pub use allowed::Arguments;
 pub use constant::{Domain, Domains, Literal, Span};
 pub use types::{Shape, Type};
 
-/// What is known of the calls that a condition is about.
+/// The known facts about the calls of a condition.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     /// The type of `arguments`.
     pub arguments: Type,
-    /// All values that paths such as `principal.role` can have.
+    /// The sets of values of paths such as `principal.role`.
     pub domains: Domains,
 }
 
@@ -29,9 +28,9 @@ pub struct Known {
 pub struct Mistake {
     /// What kind it is.
     pub kind: Kind,
-    /// What was found, and what follows.
+    /// The finding and its consequence.
     pub found: String,
-    /// What was expected.
+    /// The correct form.
     pub expected: String,
 }
 
@@ -42,44 +41,44 @@ pub enum Kind {
     UnknownMember,
     /// A member of the arguments that the pinned schema does not have.
     UnknownArgument,
-    /// As before, but only asked for with `has`.
+    /// The same, but only tested with `has`.
     UnknownOptional,
-    /// Types that do not go together.
+    /// Incompatible types.
     WrongType,
-    /// It never holds.
+    /// It is never true.
     NeverTrue,
-    /// It always holds.
+    /// It is always true.
     AlwaysTrue,
 }
 
 impl Condition {
-    /// Every mistake of type in it, as far as `known` tells.
+    /// All type mistakes in it, as far as `known` has the types.
     #[must_use]
     pub fn type_mistakes(&self, known: &Known) -> Vec<Mistake> {
         types::check(&self.expression, known)
     }
 
-    /// Whether it, or a part of it, is the same for every call. Asked where its types are right.
+    /// A part of it, or all of it, with the same value for every call. Used when its types are right.
     #[must_use]
     pub fn constant_part(&self, domains: &Domains) -> Option<Mistake> {
         constant::mistake(&self.expression, domains)
     }
 
-    /// Whether it, or a part of it, is the same for every call that fits the pinned schema of `domains`. Asked where
-    /// [`Self::constant_part`] finds nothing without the schema.
+    /// A part of it, or all of it, with the same value for every call that fits the pinned schema of `domains`. Used
+    /// when [`Self::constant_part`] finds nothing without the schema.
     #[must_use]
     pub fn part_beyond_schema(&self, domains: &Domains) -> Option<Mistake> {
         constant::beyond_schema(&self.expression, domains)
     }
 
-    /// Calls of functions that say the same of every value: the empty text, a size from zero; and an address compared with
-    /// what is none.
+    /// Function calls with the same result for every value: the empty text, a size from zero; and comparisons of an
+    /// address with a text that is no address.
     #[must_use]
     pub fn idle_calls(&self) -> Vec<Mistake> {
         idle::calls(&self.expression)
     }
 
-    /// The texts that the variable or member `path` is compared with.
+    /// The texts with which the variable or member `path` is compared.
     #[must_use]
     pub fn texts_compared_with(&self, path: &str) -> Vec<String> {
         constant::texts_compared_with(&self.expression, path)

@@ -1,8 +1,8 @@
-//! Expressions as a person writes them, for messages and as names of what cannot be decided.
+//! Expressions as text, for messages and as names of undecidable parts.
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
-/// The path of a member of a variable, such as `time.hour`; nothing for any other expression.
+/// The path of a member of a variable, such as `time.hour`; none for any other expression.
 pub(super) fn path(node: &IdedExpr) -> Option<String> {
     match &node.expr {
         Expr::Ident(name) => Some(name.clone()),
@@ -42,7 +42,7 @@ const BINARY: [(&str, &str); 14] = [
     (operators::IN, "in"),
 ];
 
-/// How an operator is written.
+/// The sign of an operator.
 pub(super) fn sign(name: &str) -> Option<&'static str> {
     BINARY.iter().find(|(function, _)| *function == name).map(|(_, sign)| *sign)
 }
@@ -100,7 +100,7 @@ fn all(nodes: &[IdedExpr]) -> String {
     nodes.iter().map(told).collect::<Vec<_>>().join(", ")
 }
 
-/// How strongly an operator binds: CEL's language definition, "Syntax". Functions and members bind most.
+/// The precedence of an operator: CEL's language definition, "Syntax". Functions and members bind most.
 fn strength(name: &str) -> u8 {
     match name {
         operators::CONDITIONAL => 0,
@@ -114,8 +114,8 @@ fn strength(name: &str) -> u8 {
     }
 }
 
-/// The part of `parent` at `at`, in brackets where it would be read otherwise without; what `&&` and `||` join has them
-/// inside of another, since few readers know which one binds more.
+/// The part of `parent` at `at`, with brackets where they change the meaning. Nested `&&` and `||` always have them,
+/// because few readers know their precedence.
 fn operand(node: &IdedExpr, parent: &str, at: usize) -> String {
     let Expr::Call(call) = &node.expr else { return told(node) };
     let name = call.func_name.as_str();
