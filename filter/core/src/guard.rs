@@ -1,7 +1,7 @@
-//! What routes to MCP servers match on: a header that only a judged request has.
+//! Guards: a header that routes to MCP servers match on, and that only judged requests have.
 //!
-//! Owns its name and its values, one for each path. A route of Envoy that wants the value leads nowhere without this
-//! filter: where it is missing, switched off or skipped, the request meets another route, which refuses it.
+//! Owns its name and its values, one for each path. An Envoy route that requires the value matches no request without
+//! this filter: when the filter is missing, disabled or skipped, the request matches another route, which refuses it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,10 +10,11 @@ use crate::decode::{Faults, Fields, Node};
 use crate::policy::Guard;
 use crate::secret::Secret;
 
-/// The header. Routes take it off before the server (`request_headers_to_remove`).
+/// The header. Routes remove it before the server (`request_headers_to_remove`).
 pub const HEADER: &str = "x-portcullis-guard";
 
-/// Where the metadata of a route has the values that it takes, for the seal: Envoy's RBAC filter behind this one.
+/// The namespace of the route metadata with the values that the route accepts, for the seal: Envoy's RBAC filter after
+/// this one.
 pub const METADATA: &str = "portcullis";
 
 /// The list of values in that metadata.
@@ -28,20 +29,20 @@ pub fn seal_name(description: &str) -> String {
 const EXPECTED: &str =
     "a value that nobody can guess: 16 to 128 letters, digits, `-`, `.`, `_` or `~`";
 
-/// The values by path. A server's own teams know theirs, so another path has another one.
+/// The values by path. Each path has its own value, because the teams of a server know theirs.
 #[derive(Default)]
 pub struct Guards {
     values: BTreeMap<String, Secret>,
     unguarded: UnguardedRoutes,
 }
 
-/// What becomes of a request for a guarded path whose selected route wants no guard.
+/// How to handle a request for a guarded path whose selected route requires no guard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnguardedRoutes {
-    /// It is refused: the route is somebody else's, or was forgotten.
+    /// Refuse it: the route belongs to another service, or its guard was forgotten.
     #[default]
     Refuse,
-    /// It goes on, as long as guards are being introduced.
+    /// Forward it, while guards are being introduced.
     Allow,
 }
 
@@ -63,13 +64,13 @@ fn copy(value: &Secret) -> Secret {
 }
 
 impl Guards {
-    /// What a judged request for `path` gets.
+    /// The value for a judged request to `path`.
     #[must_use]
     pub fn value(&self, path: &str) -> Option<Secret> {
         self.values.get(path).map(copy)
     }
 
-    /// What the routes of `path` want.
+    /// The guard that the routes of `path` must require.
     #[must_use]
     pub fn wanted(&self, path: &str) -> Guard {
         match (self.values.contains_key(path), self.unguarded) {
@@ -79,16 +80,16 @@ impl Guards {
         }
     }
 
-    /// Whether there are guards, and a route without one leads nowhere for their paths.
+    /// Whether there are guards, and a request for a guarded path is refused on a route without one.
     #[must_use]
     pub fn refuse_unguarded(&self) -> bool {
         !self.values.is_empty() && self.unguarded == UnguardedRoutes::Refuse
     }
 
-    /// Whether `text`, what a route wants, has one of the values in it.
+    /// Whether `text`, the match of a route, contains one of the values.
     #[must_use]
     pub fn occur_in(&self, text: &str) -> bool {
-        // In a regular expression a dot is escaped.
+        // A regular expression escapes dots.
         let text = text.replace('\\', "");
         self.values.values().any(|value| text.contains(value.expose()))
     }
@@ -133,7 +134,7 @@ pub fn values(node: Node<'_>, faults: &mut Faults) -> BTreeMap<String, Secret> {
     values
 }
 
-/// What stands unchanged in a header, a YAML string and a regular expression of a route.
+/// A value that needs no escaping in a header, a YAML string and a regular expression of a route.
 fn value(text: &str) -> Option<Secret> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     ((16..=128).contains(&text.len()) && text.bytes().all(plain))

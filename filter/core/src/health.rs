@@ -1,7 +1,7 @@
-//! What a worker saw of the systems that it depends on, and the document that says so.
+//! The state of a worker's dependencies, and the health document.
 //!
-//! Owns the last answer of each system, and what follows for the gateway as a whole. Asks nobody: it is told what calls
-//! and requests met. Knows nothing of addresses and credentials, so that the document cannot show any.
+//! Owns the last result of each dependency, and the state of the gateway as a whole. Makes no calls: it records the
+//! results of calls and requests. Knows no addresses and no credentials, so the document cannot show any.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use crate::driver::call::{CallFailure, Dependency};
 use crate::id::{OrgId, PolicyVersion};
 use crate::time::UnixTime;
 
-/// Connectors that a worker remembers. Policies bring them, and the document stays readable.
+/// The most connectors in a worker's memory. Policies add them, and the document must stay readable.
 const MOST_CONNECTORS: usize = 1_000;
-/// A failure that nobody met again for so long says nothing of now.
+/// A failure that did not occur again within this time no longer counts.
 const COUNTS_FOR: Duration = Duration::from_secs(600);
 
-/// How something is.
+/// The condition of the gateway or of a dependency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
-    /// It works, or nothing says otherwise.
+    /// It works, or no failure is known.
     Healthy,
     /// Part of it does not work.
     Degraded,
@@ -52,15 +52,15 @@ impl Condition {
     }
 }
 
-/// The last answer of a system.
+/// The last result of a dependency.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     at: UnixTime,
-    /// How long the answer took, in milliseconds; `None` when there was none.
+    /// The latency of the answer in milliseconds; `None` without an answer.
     latency_ms: Option<u64>,
 }
 
-/// What one worker saw.
+/// The observations of one worker.
 #[derive(Debug)]
 pub struct Health {
     since: UnixTime,
@@ -76,14 +76,14 @@ impl Default for Health {
     }
 }
 
-/// What the document says of things that others own.
+/// The parts of the document that other modules own.
 #[derive(Debug)]
 pub struct Surroundings<'a> {
-    /// What is down when Redis is.
+    /// The gateway's condition when Redis is down.
     pub without_redis: Condition,
-    /// How the last fetch of each issuer's keys went.
+    /// The result of the last fetch of each issuer's keys.
     pub issuers: Vec<(&'a IssuerId, Option<CallFailure>)>,
-    /// The policy that each organisation's calls were last decided on.
+    /// The policy of each organisation's last decision.
     pub policies: &'a BTreeMap<OrgId, PolicyVersion>,
     /// Organisations whose calls are refused because Redis holds an older state than before.
     pub gone_back: Vec<&'a OrgId>,
@@ -96,25 +96,25 @@ impl Health {
         Self { since, build, dependencies: BTreeMap::new(), connectors: BTreeMap::new() }
     }
 
-    /// A dependency answered after `elapsed`, or did not.
+    /// Records that a dependency answered after `elapsed`, or did not answer.
     pub fn answered(&mut self, dependency: Dependency, elapsed: Option<Duration>, now: UnixTime) {
         let latency = elapsed.map(|elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
         self.dependencies.insert(dependency, Seen { at: now, latency_ms: latency });
     }
 
-    /// What was seen of a dependency is of another one: the configuration names it anew.
+    /// Forgets the results of a dependency, because the configuration names another one.
     pub fn forget(&mut self, dependency: Dependency) {
         self.dependencies.remove(&dependency);
     }
 
-    /// A request is over: what it says of its connector's server.
+    /// Records what a finished request shows about its connector's server.
     pub fn request_ended(&mut self, entry: &Entry, now: UnixTime) {
         let (Some(org), Some(connector)) = (&entry.org_id, &entry.connector) else { return };
         let worked = [AuditStatus::Success.name(), AuditStatus::ToolError.name()];
         let latency_ms = match entry.status {
             status if worked.contains(&status) && entry.upstream_ms.is_some() => entry.upstream_ms,
             status if status == AuditStatus::Error.name() => None,
-            // It was refused, its caller went, or the gateway answered by itself.
+            // The request was refused, its client disconnected, or the gateway itself answered.
             _ => return,
         };
         let seen = Seen { at: now, latency_ms };
@@ -130,13 +130,12 @@ impl Health {
         }
     }
 
-    /// How the gateway is.
+    /// The condition of the gateway.
     #[must_use]
     pub fn condition(&self, around: &Surroundings<'_>, now: UnixTime) -> Condition {
         let dependencies = self.dependencies.iter().map(|(dependency, seen)| match dependency {
             Dependency::Redis => failing(seen, around.without_redis, now),
-            // Each issuer is told by itself.
-            // Of callers whose token another server gives, the rest knows nothing.
+            // The document lists each issuer separately. An authorization server serves only some callers.
             Dependency::Issuer | Dependency::AuthorizationServer => Condition::Healthy,
             Dependency::Vault => failing(seen, Condition::Degraded, now),
         });
@@ -195,7 +194,7 @@ impl Health {
     }
 }
 
-/// What a failing system means.
+/// The condition that follows from a failed call.
 fn failing(seen: &Seen, worst: Condition, now: UnixTime) -> Condition {
     match seen.latency_ms {
         None if now.since(seen.at) < COUNTS_FOR => worst,
@@ -256,7 +255,7 @@ mod tests {
         health.answered(Dependency::Vault, Some(Duration::from_millis(3)), at(102));
         assert_eq!(health.condition(&around(&policies), at(120)), Condition::Healthy);
         assert_eq!(Condition::Unhealthy.http_status(), 503);
-        // What nobody met again, and what was of another Redis, says nothing of now.
+        // An old failure, and a failure of a replaced dependency, do not count.
         health.answered(Dependency::Vault, None, at(103));
         assert_eq!(health.condition(&around(&policies), at(702)), Condition::Degraded);
         assert_eq!(health.condition(&around(&policies), at(703)), Condition::Healthy);
@@ -271,7 +270,7 @@ mod tests {
         let mut health = Health::new(at(100), "abc");
         health.request_ended(&ended("error", None), at(110));
         assert_eq!(health.condition(&around(&policies), at(120)), Condition::Degraded);
-        // What says nothing of the server changes nothing.
+        // A request that did not reach the server changes nothing.
         health.request_ended(&ended("denied", None), at(111));
         health.request_ended(&ended("aborted", None), at(111));
         health.request_ended(&ended("success", None), at(111));

@@ -1,7 +1,7 @@
-//! Names that travel through the system, each valid by construction.
+//! Names that pass through the whole system; each is valid by construction.
 //!
-//! Owns the alphabets. Knows nothing of where a name came from or what it may do. Each request copies several names,
-//! so a copy shares the text.
+//! Owns the alphabets. Knows nothing of a name's origin or permissions. Each request copies several names, so copies
+//! share the text.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ macro_rules! name {
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// What a valid value looks like, for messages to people.
+            /// The form of a valid value, for error messages.
             pub const EXPECTED: &'static str = $expected;
 
             /// `None` when `text` is not a valid value.
@@ -68,7 +68,7 @@ name!(
 );
 
 name!(
-    /// The public part of an API key; names it in the audit log and to the CLI.
+    /// The public part of an API key, which identifies it in the audit log and in the CLI.
     KeyId,
     "4 to 32 letters or digits",
     |text| (4..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
@@ -95,7 +95,7 @@ name!(
 );
 
 name!(
-    /// What ties a response, its upstream request and its audit entry together.
+    /// The id that a response, its upstream request and its audit entry have in common.
     RequestId,
     "1 to 64 letters, digits, `_` or `-`",
     |text| {
@@ -105,8 +105,8 @@ name!(
 );
 
 impl RequestId {
-    /// The id of the `number`-th request of a VM whose random seed is `seed`: a UUID that nobody outside can
-    /// predict or repeat. Version 8 (RFC 9562, section 5.8): 122 bits of a SHA-256.
+    /// The id of the `number`-th request of a VM whose random seed is `seed`: a UUID that an outsider cannot predict or
+    /// repeat. Version 8 (RFC 9562, section 5.8): 122 bits of a SHA-256.
     #[must_use]
     pub fn numbered(seed: u64, number: u32) -> Self {
         let digest = Sha256::new()

@@ -1,10 +1,10 @@
-//! The brain of Portcullis: decides what happens to one MCP request over HTTP.
+//! The core of Portcullis: decides on one MCP request over HTTP.
 //!
-//! This crate is sans-IO. It knows no proxy, no clock, no socket, no randomness, no log. Whoever
-//! drives it ([`portcullis-filter`] inside Envoy, a scenario file in the tests) turns what happened
-//! into an [`driver::event::Event`], calls [`exchange::Exchange::step`], and carries out the returned
-//! [`driver::step::Step`]: effects in order, then one gate. Time, request ids and every reply of Redis,
-//! Vault or the upstream come in as arguments, so the same events give the same steps.
+//! This crate is sans-IO. It knows no proxy, no clock, no socket, no randomness, no log. A driver
+//! ([`portcullis-filter`] inside Envoy, a scenario file in the tests) turns what happened into an
+//! [`driver::event::Event`], calls [`exchange::Exchange::step`], and executes the returned [`driver::step::Step`]:
+//! effects in order, then one gate. Time, request ids and every reply of Redis, Vault or the upstream are arguments, so
+//! the same events give the same steps.
 //!
 //! [`portcullis-filter`]: ../portcullis_filter/index.html
 #![forbid(unsafe_code)]

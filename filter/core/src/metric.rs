@@ -1,7 +1,7 @@
-//! What is counted, and under which labels.
+//! Metrics and their labels.
 //!
-//! Owns the names of metrics and keeps their labels bounded: a proxy never forgets a metric that was
-//! once defined, so a caller must not be able to make one up. Counts nothing itself.
+//! Owns the names of metrics and keeps their labels bounded: Envoy never forgets a defined metric, so a caller must not
+//! be able to create one. Counts nothing itself.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,13 +14,13 @@ use crate::hashing::Set;
 use crate::id::OrgId;
 use crate::vault::LeaseOutcome;
 
-/// Labels that one worker learns; what comes later is `other`.
+/// The most labels of one worker; further ones become `other`.
 const MOST_LABELS: usize = 2_000;
-/// Organisations that are told apart; those that come later are `other`.
+/// The most organisations with labels of their own; further ones become `other`.
 const MOST_ORGANISATIONS: usize = 1_000;
-/// How many of them one organisation may bring.
+/// The most labels that one organisation may add.
 const MOST_OF_ORG: usize = 400;
-/// Versions of policies that one organisation may bring; those that come later are `other`.
+/// The most policy versions that one organisation may add; further ones become `other`.
 const MOST_VERSIONS_OF_ORG: usize = 100;
 /// Methods that are labels; every other one is `other`.
 const METHODS: [&str; 26] = [
@@ -86,7 +86,7 @@ pub enum Metric {
         /// The tool.
         tool: Rc<str>,
     },
-    /// Credentials that were missing or did not hold.
+    /// Credentials that were missing or invalid.
     AuthFailures {
         /// [`crate::auth::AuthFailure::code`].
         reason: &'static str,
@@ -98,7 +98,7 @@ pub enum Metric {
         /// The window's name.
         limit: Rc<str>,
     },
-    /// Windows that near their end.
+    /// Windows that are nearly used up.
     BudgetAlerts {
         /// The organisation; `none` for one that no policy names.
         org: Rc<str>,
@@ -110,7 +110,7 @@ pub enum Metric {
         /// The kind of check.
         check: &'static str,
     },
-    /// Tools in lists that were not as they were pinned.
+    /// Tools in lists that differed from their pins.
     SchemaDrift {
         /// The organisation; `none` for one that no policy names.
         org: Rc<str>,
@@ -119,21 +119,21 @@ pub enum Metric {
         /// [`crate::pin::Drift::name`].
         kind: &'static str,
     },
-    /// Items of lists, and messages, of servers that could not be read.
+    /// Unreadable items of lists, and unreadable messages, of servers.
     UpstreamUnreadable {
         /// The connector.
         connector: Rc<str>,
         /// Why.
         reason: &'static str,
     },
-    /// Sessions and tasks that servers handed out and that could not be bound to their caller.
+    /// Sessions and tasks from servers that could not be bound to their caller.
     NotBound {
         /// The connector.
         connector: Rc<str>,
         /// `session` or `task`.
         kind: &'static str,
     },
-    /// Attempts of the proxy beyond the first, of requests that the gateway let go once.
+    /// Envoy's attempts after the first, for requests that the gateway forwarded once.
     UpstreamRetries {
         /// The organisation; `none` for one that no policy names.
         org: Rc<str>,
@@ -144,9 +144,9 @@ pub enum Metric {
     DependencyUp(Dependency),
     /// How long a dependency took to answer, in milliseconds.
     DependencyDuration(Dependency),
-    /// Calls to a dependency that were not made, since the last ones failed.
+    /// Calls to a dependency that were not made, because the previous ones failed.
     NotAsked(Dependency),
-    /// Leases of secrets that Vault made: what became of them in time.
+    /// Leases of Vault secrets, by outcome.
     Leases(LeaseOutcome),
     /// Requests that were decided without a dependency.
     Degraded {
@@ -155,16 +155,16 @@ pub enum Metric {
         /// The audit entry's `status`.
         outcome: &'static str,
     },
-    /// Organisations whose state in Redis turned out to be older than one that a worker saw.
+    /// Organisations whose state in Redis was older than one that a worker saw.
     StateWentBack {
         /// The organisation.
         org: Rc<str>,
     },
-    /// How far the clocks of this gateway and of Redis are apart, in milliseconds.
+    /// The difference between the clocks of this gateway and of Redis, in milliseconds.
     ClockSkew,
-    /// How long a policy took to compile, in milliseconds. The worker does nothing else meanwhile.
+    /// How long a policy took to compile, in milliseconds. The worker does nothing else during that time.
     PolicyLoad,
-    /// When the module was loaded, in seconds since the Unix epoch: the latest of an Envoy is what runs.
+    /// When the module was loaded, in seconds since the Unix epoch: the latest module of an Envoy is the running one.
     Build(&'static str),
     /// Audit entries written.
     AuditEntries,
@@ -177,19 +177,19 @@ pub enum Metric {
     },
 }
 
-/// How the values of a metric add up.
+/// How the values of a metric are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// They add up.
+    /// Values are added.
     Counter,
-    /// The last one counts.
+    /// The last value counts.
     Gauge,
-    /// Their distribution counts.
+    /// The distribution of values counts.
     Histogram,
 }
 
 impl Metric {
-    /// How its values add up.
+    /// How its values are combined.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
@@ -218,8 +218,7 @@ impl Metric {
         }
     }
 
-    /// The name in the proxy's stats, with each label as `.label.=.value;`, which its `stats_tags`
-    /// take out again.
+    /// The name in Envoy's stats, with each label as `.label.=.value;`, which `stats_tags` extract again.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -296,31 +295,31 @@ fn named(name: &str, labels: &[(&str, &str)]) -> String {
     text
 }
 
-/// The labels that this worker knows, each in memory once. A caller brings none: tools are named by a policy or by
-/// an upstream's list.
+/// The labels of this worker, each in memory once. A caller adds none: policies and the lists of upstreams name the
+/// tools.
 #[derive(Debug)]
 pub struct Labels {
     known: Set<Rc<str>>,
-    /// Of organisations that have a policy.
+    /// Organisations that have a policy.
     organisations: Set<Rc<str>>,
-    /// How many of them each organisation brought.
+    /// How many of them each organisation added.
     brought: BTreeMap<OrgId, usize>,
-    /// Of the policies' connectors; nobody else names one.
+    /// Connectors of the policies; there are no others.
     connectors: Set<Rc<str>>,
-    /// Of the policies' limits; nobody else names one.
+    /// Limits of the policies; there are no others.
     limits: Set<Rc<str>>,
     none: Rc<str>,
     other: Rc<str>,
-    /// The policies of each organisation that is told apart.
+    /// The policies of each organisation with a label of its own.
     policies: BTreeMap<Rc<str>, Versions>,
 }
 
 /// The policies of one organisation.
 #[derive(Debug)]
 struct Versions {
-    /// On which its calls were last decided.
+    /// The policy of its last decision.
     active: Rc<str>,
-    /// As many as are told apart.
+    /// The versions with labels of their own.
     known: Set<Rc<str>>,
 }
 
@@ -352,8 +351,7 @@ impl Labels {
         }
     }
 
-    /// The organisation of a request. Only one that has a policy is told: what else is written into a
-    /// token is its issuer's choice.
+    /// The organisation of a request. Only one with a policy becomes a label: any other is text from a token's issuer.
     fn organisation(&mut self, entry: &Entry) -> Rc<str> {
         let (Some(org), Some(_)) = (entry.org_id.as_deref(), &entry.policy_version) else {
             return self.none.clone();
@@ -361,7 +359,7 @@ impl Labels {
         told_apart(&mut self.organisations, org, MOST_ORGANISATIONS, &self.other)
     }
 
-    /// `value`, if it is known.
+    /// `value`, if it is a label.
     fn known(&self, value: Option<&str>) -> Rc<str> {
         match value {
             Some(value) => self.known.get(value).unwrap_or(&self.other).clone(),
@@ -382,7 +380,7 @@ impl Labels {
         told_apart(&mut self.limits, name, MOST_LABELS, &self.other)
     }
 
-    /// What a finished request counts as, each with how much.
+    /// The metrics of a finished request, each with its value.
     pub fn measures(&mut self, entry: &Entry) -> Vec<(Metric, u64)> {
         let status = entry.status;
         let org = self.organisation(entry);
@@ -419,7 +417,7 @@ impl Labels {
     /// The switch to another policy, when there was one.
     fn policy(&mut self, org: &Rc<str>, version: Option<&str>) -> Vec<(Metric, u64)> {
         let Some(version) = version else { return Vec::new() };
-        // Organisations that are not told apart have no version in common.
+        // Organisations without labels of their own share no version.
         if !self.organisations.contains(org) {
             return Vec::new();
         }
@@ -476,7 +474,7 @@ impl Labels {
                 Some(Metric::StateWentBack { org })
             }
             AuditEvent::ShadowDenied { check, .. } => Some(Metric::ShadowDenied { check }),
-            // What is refused or decided meanwhile is counted there, request by request.
+            // Metrics of single requests count refusals and degraded decisions.
             AuditEvent::AuthSuccess { .. }
             | AuditEvent::TokenNotMapped { .. }
             | AuditEvent::InsufficientScope { .. }
@@ -500,7 +498,7 @@ impl Labels {
     }
 }
 
-/// `name` as a label: itself as long as there are fewer than `most`, then `other`. The proxy never forgets a label.
+/// `name` as a label: itself while there are fewer than `most`, otherwise `other`. Envoy never forgets a label.
 fn told_apart(known: &mut Set<Rc<str>>, name: &str, most: usize, other: &Rc<str>) -> Rc<str> {
     if let Some(known) = known.get(name) {
         return known.clone();
@@ -513,7 +511,7 @@ fn told_apart(known: &mut Set<Rc<str>>, name: &str, most: usize, other: &Rc<str>
     name
 }
 
-/// How much an event counts.
+/// The value of an event.
 fn times(event: &AuditEvent) -> u64 {
     match event {
         AuditEvent::Retried { attempts, .. } => attempts.saturating_sub(1),
@@ -576,7 +574,7 @@ mod tests {
         }
         labels.learn(&org(0), "real");
         assert_eq!(tool_of(&mut labels, "real").unwrap(), "real");
-        // An organisation whose upstream lists very many leaves room for the others.
+        // An organisation whose upstream lists very many tools leaves labels for the others.
         for number in 0..3_000 {
             labels.learn(&org(1), &format!("many{number}"));
         }
@@ -613,8 +611,8 @@ mod tests {
         assert_eq!(told(&mut labels, &of("acme", Some("v"))).unwrap(), "acme");
     }
 
-    /// The proxy never forgets a series: an operator who pushes policies all day must not fill it, and what an
-    /// organisation calls its limits and connectors must not either.
+    /// Envoy never forgets a series: frequent pushes of policies must not fill its memory, and neither must the names
+    /// of an organisation's limits and connectors.
     #[test]
     fn whatever_policies_name_the_series_are_bounded() {
         let mut labels = Labels::default();

@@ -1,8 +1,8 @@
-//! What the lists of servers showed of pinned tools, for all gateways.
+//! The state of pinned tools in the lists of servers, shared by all gateways.
 //!
-//! Owns how that is named in Redis, and what a worker remembers of it. It is a guard of the admission, as the policy is:
-//! what one worker saw decides on every other one from the next call on. Only connectors whose policy blocks tools that
-//! are not verified ask for it.
+//! Owns its keys in Redis, and a worker's cache of it. The admission script checks it like the policy, so an
+//! observation of one worker decides on every other one from the next call on. Only connectors whose policy blocks
+//! unverified tools use it.
 
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -17,35 +17,35 @@ use crate::pin::{Definition, Drift};
 use crate::reviewed::{Listed, PinDigest, digest};
 use crate::time::UnixTime;
 
-/// For how long a list says what a tool is.
+/// How long a list counts as evidence of a tool's definition.
 pub const LASTS: Duration = Duration::from_secs(86_400);
-/// How often a worker writes down again what it wrote before.
+/// How often a worker repeats a write.
 const WRITTEN_EVERY: Duration = Duration::from_secs(3_600);
-/// Tools that one worker remembers. Of one that made room, Redis is asked again.
+/// The most tools in a worker's cache. Redis is asked again for a tool that was dropped.
 const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
-/// The most tools that one script writes down.
+/// The most tools that one script writes.
 const MOST_AT_ONCE: usize = 200;
 
-/// What lists showed of a pinned tool.
+/// The last observation of a pinned tool in a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Observed {
-    /// Nothing, or not lately.
+    /// None, or none recently.
     #[default]
     Nothing,
-    /// That it is as it was pinned.
+    /// The tool is as it was pinned.
     Same,
     /// How far it had drifted.
     Drifted(Drift),
 }
 
 impl Observed {
-    /// What a comparison came to.
+    /// The observation that follows from a comparison.
     #[must_use]
     pub fn of(drift: Option<Drift>) -> Self {
         drift.map_or(Self::Same, Self::Drifted)
     }
 
-    /// What Redis has: the revision of [`Key::observed`].
+    /// The observation in Redis: the revision of [`Key::observed`].
     #[must_use]
     pub fn read(rev: &str) -> Self {
         match rev {
@@ -66,7 +66,7 @@ impl Observed {
     }
 }
 
-/// Where Redis has what lists showed of `tool` under its pin.
+/// The Redis key of the observation of `tool` under its pin.
 #[must_use]
 pub fn key(tool: &Listed, pin: &Definition) -> Key {
     key_of(tool, &digest(pin))
@@ -78,13 +78,13 @@ fn key_of(Listed { org, path, tool }: &Listed, pin: &PinDigest) -> Key {
     Key::observed(org.as_str(), &base16ct::lower::encode_string(&digest))
 }
 
-/// A tool whose call hangs on what lists showed of it.
+/// A tool whose calls need an observation.
 #[derive(Clone, Debug)]
 pub(crate) struct Watched {
     key: Key,
     tool: Listed,
     pin: Rc<Definition>,
-    /// As far as this worker knows.
+    /// The worker's cached observation.
     known: Option<Observed>,
 }
 
@@ -100,18 +100,18 @@ impl Watched {
         Self { key, tool, pin: pin.clone(), known }
     }
 
-    /// Where Redis has it.
+    /// Its key in Redis.
     pub(crate) fn key(&self) -> &Key {
         &self.key
     }
 
-    /// What the admission must find.
+    /// The guard of the admission.
     pub(crate) fn guard(&self) -> Guard {
         let expected = self.known.map_or(Expected::Unknown, Observed::expected);
         Guard { key: self.key.clone(), expected }
     }
 
-    /// Whether no list showed it, as far as this worker knows.
+    /// Whether no list showed it, according to the worker's cache.
     pub(crate) fn is_unverified(&self) -> bool {
         match self.known {
             None | Some(Observed::Nothing) => true,
@@ -120,7 +120,7 @@ impl Watched {
     }
 }
 
-/// What a worker remembers.
+/// A worker's cache of observations.
 #[derive(Debug)]
 pub(crate) struct Observations {
     known: LruCache<Key, Known>,
@@ -128,27 +128,27 @@ pub(crate) struct Observations {
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    /// What Redis has, as far as this worker knows.
+    /// The observation in Redis, according to this worker.
     observed: Observed,
-    /// When this worker saw or heard it.
+    /// When this worker made or read it.
     at: UnixTime,
-    /// When this worker wrote it down.
+    /// When this worker wrote it.
     written: Option<UnixTime>,
-    /// A drift that this worker saw, until Redis says later that a list showed something else.
+    /// A drift that this worker saw, until Redis has a later observation.
     own: Option<OwnDrift>,
 }
 
-/// A drift that a list showed to this worker. It stands even where Redis had it and lost it again, by a failover.
+/// A drift that a list showed to this worker. It stays valid even if Redis lost it in a failover.
 #[derive(Clone, Copy, Debug)]
 struct OwnDrift {
     drift: Drift,
-    /// When, by the clock of the organisation's Redis, in microseconds.
+    /// The time by the clock of the organisation's Redis, in microseconds.
     at: u64,
-    /// When, by the steady clock of this worker.
+    /// The time by this worker's monotonic clock.
     seen: UnixTime,
 }
 
-/// What a worker makes of what Redis has.
+/// The conclusion of a worker from an observation in Redis.
 #[derive(Debug)]
 pub(crate) struct Learnt {
     /// The tool.
@@ -157,7 +157,7 @@ pub(crate) struct Learnt {
     pub(crate) pin: Rc<Definition>,
     /// How far it has drifted.
     pub(crate) drift: Option<Drift>,
-    /// What Redis has to be told again.
+    /// The write that must be repeated.
     pub(crate) again: Option<portcullis_redis_lua::ScriptCall>,
 }
 
@@ -168,14 +168,15 @@ impl Default for Observations {
 }
 
 impl Observations {
-    /// Nothing, where that is older than a list lasts: without Redis nothing else ends it.
+    /// The observation, unless it is older than a list counts: without Redis nothing else ends it.
     fn known(&mut self, key: &Key, now: UnixTime) -> Option<Observed> {
         let known = self.known.get(key).filter(|known| now.since(known.at) < LASTS);
         known.map(|known| known.observed)
     }
 
-    /// Redis said what it has; the drift that this means, where it means one or none. What this worker saw later than
-    /// what Redis has did not arrive there: it stands, and is written down again.
+    /// Takes an observation from Redis; returns the drift, where the observation has one or rules one out. An
+    /// observation of this worker that is later than the one in Redis was lost there: it stays valid, and is written
+    /// again.
     pub(crate) fn learn(
         &mut self,
         watched: &Watched,
@@ -188,9 +189,9 @@ impl Observations {
             GuardState::Present { rev, doc } => (Observed::read(rev), seen_at(doc)),
         };
         let own = self.known.peek(&watched.key).and_then(|known| known.own);
-        // As long as Redis keeps what lists showed.
+        // As long as Redis keeps observations.
         let own = own.filter(|own| now.since(own.seen) < LASTS);
-        // An older gateway writes no time; what it wrote is believed.
+        // An older gateway writes no time; its observation is accepted.
         let lost = own.filter(|own| {
             observed != Observed::Drifted(own.drift)
                 && (observed == Observed::Nothing || at.is_some_and(|at| at < own.at))
@@ -211,7 +212,7 @@ impl Observations {
         Some(Learnt { tool, pin, drift, again: None })
     }
 
-    /// A list showed these tools, at `at` by Redis's clock: what Redis has to be told of it.
+    /// A list showed these tools, at `at` by Redis's clock: returns the writes for Redis.
     pub(crate) fn saw(
         &mut self,
         seen: Vec<(Key, Observed)>,
@@ -222,7 +223,7 @@ impl Observations {
         for (key, observed) in seen {
             let known = self.known.get(&key).filter(|known| known.observed == observed);
             let written = known.and_then(|known| known.written);
-            // Nobody hears whether a write arrived: that of a drift, which blocks, is repeated by each list.
+            // The result of a write is unknown: each list repeats the write of a drift, because a drift blocks.
             let is_known = written.is_some_and(|written| now.since(written) < WRITTEN_EVERY);
             if is_known && observed == Observed::Same {
                 if let Some(known) = self.known.get_mut(&key) {
@@ -244,7 +245,7 @@ impl Observations {
     }
 }
 
-/// When a list was seen, as Redis has it, by Redis's own clock: those of gateways differ.
+/// The time of an observation in Redis, by Redis's clock, because the clocks of gateways differ.
 fn seen_at(doc: &[u8]) -> Option<u64> {
     std::str::from_utf8(doc).ok()?.parse().ok()
 }
@@ -322,7 +323,7 @@ mod tests {
         assert_eq!(written, [1, 0, 1, 1, 0, 1]);
     }
 
-    /// What one worker wrote, the guard of another one's call brings it.
+    /// The guard of another worker's call delivers what one worker wrote.
     #[test]
     fn what_redis_says_is_believed_and_what_it_lost_is_not_verified() {
         let mut observations = Observations::default();
@@ -362,7 +363,7 @@ mod tests {
             let watched =
                 Watched::new((tool("/bank/mcp"), &pin), &digest, &mut observations, at(101));
             let first = observations.learn(&watched, &state, at(101));
-            // Once it is there, what another gateway sees later is believed.
+            // After its write has arrived, a later observation of another gateway counts.
             let arrived = observations.learn(&watched, &stored("breaking", 100), at(102)).unwrap();
             let fixed = observations.learn(&watched, &stored("same", 103), at(104)).unwrap();
             assert_eq!((arrived.drift, fixed.drift), (Some(Drift::Breaking), None));
@@ -376,7 +377,7 @@ mod tests {
         assert_eq!(learnt(old), Some((None, false)));
     }
 
-    /// A gateway with a clock of its own, which has talked to Redis.
+    /// A gateway with its own clock, which has talked to Redis.
     struct Gateway {
         worker: Worker,
         ahead: i64,
@@ -403,7 +404,7 @@ mod tests {
             UnixTime::from_micros(second * 1_000_000)
         }
 
-        /// A list shows this; what arrives in Redis, if it does.
+        /// A list shows this; returns what arrives in Redis, if it does.
         fn saw(&mut self, observed: Observed, second: u64, pin: &Definition) -> GuardState {
             let now = self.now(second);
             let at = self.worker.by_redis_clock(&self.org(), now);
@@ -420,7 +421,7 @@ mod tests {
             Watched::new(listed, &digest(pin), &mut self.worker.observations, now)
         }
 
-        /// An admission finds this in Redis: the drift that decides, and whether it is written again.
+        /// An admission finds this in Redis: returns the drift that decides, and whether it is written again.
         fn learns(
             &mut self,
             state: &GuardState,
@@ -444,15 +445,15 @@ mod tests {
             let same = b.saw(Observed::Same, 100, &pin);
             let lost = a.saw(drifted, 101, &pin);
             assert_eq!(a.learns(&same, 102, &pin), (Some(Drift::Breaking), true), "{one} {other}");
-            // Written again, it decides on the other one too; then a later list ends it on both.
+            // Once it is written again, it also decides on the other worker; then a later list ends it on both.
             assert_eq!(b.learns(&lost, 103, &pin), (Some(Drift::Breaking), false));
             let fixed = b.saw(Observed::Same, 104, &pin);
             assert_eq!(a.learns(&fixed, 105, &pin), (None, false), "{one} {other}");
         }
     }
 
-    /// A drift that Redis had is lost where a replica takes over that had not got it yet: it stands, as long as Redis
-    /// would have kept it.
+    /// A failover loses a drift that the replica did not have yet: the drift stays valid as long as Redis would have
+    /// kept it.
     #[test]
     fn a_drift_that_a_failover_lost_stands_and_is_written_again() {
         let pin = pin("pays");
@@ -460,7 +461,7 @@ mod tests {
         for (second, expected) in [(102, (Some(Drift::Breaking), true)), (86_500, (None, false))] {
             let mut gateway = Gateway::new(0);
             gateway.saw(Observed::Drifted(Drift::Breaking), 100, &pin);
-            // An admission finds it: nothing is learnt.
+            // An admission finds it unchanged.
             assert!(!gateway.watched(101, &pin).is_unverified());
             assert_eq!(gateway.learns(&older, second, &pin), expected, "{second}");
         }

@@ -1,21 +1,21 @@
-//! Sorting, in little code.
+//! Sorting with little code.
 //!
-//! Each of the standard library's sorts is five to ten kilobytes of code for each kind of element (also where an ordered map
-//! or set is collected), and every Envoy compiles them all. Here few elements are moved in place, and many by one sort of
-//! their positions, which all kinds share.
+//! Each of the standard library's sorts is five to ten kilobytes of code for each type of element (also when an ordered
+//! map or set is collected), and every Envoy compiles them all. Here few elements are sorted in place, and many by one
+//! sort of their positions, which all types share.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Up to here in place and without memory, as the standard library does it.
+/// Up to this number in place and without memory, as in the standard library.
 const FEW: usize = 20;
 
-/// Puts `items` in order; equal ones stay as they stood.
+/// Sorts `items`; equal ones keep their order.
 pub fn sort<T: Ord>(items: &mut [T]) {
     sort_by(items, T::cmp);
 }
 
-/// Puts `items` in the order of `compare`; equal ones stay as they stood.
+/// Sorts `items` by `compare`; equal ones keep their order.
 pub fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
     let by_position = |one: usize, other: usize| match (items.get(one), items.get(other)) {
         (Some(one), Some(other)) => compare(one, other),
@@ -24,7 +24,7 @@ pub fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
     if items.len() > FEW {
         let mut targets = targets(items.len(), &by_position);
         for place in 0..items.len() {
-            // Each exchange brings one element to where it belongs.
+            // Each swap moves one element to its final position.
             while let Some(target) = targets.get(place).copied().filter(|target| *target != place) {
                 items.swap(place, target);
                 targets.swap(place, target);
@@ -43,7 +43,7 @@ pub fn sort_by<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
     }
 }
 
-/// Where each of `count` elements belongs.
+/// The final position of each of `count` elements.
 fn targets(count: usize, compare: &dyn Fn(usize, usize) -> Ordering) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by(|one, other| compare(*one, *other));
@@ -54,7 +54,7 @@ fn targets(count: usize, compare: &dyn Fn(usize, usize) -> Ordering) -> Vec<usiz
     targets
 }
 
-/// The map of `pairs`; of those with one key the last.
+/// The map of `pairs`; of pairs with the same key the last counts.
 pub fn map<K: Ord, V>(pairs: impl IntoIterator<Item = (K, V)>) -> BTreeMap<K, V> {
     let mut map = BTreeMap::new();
     map.extend(pairs);

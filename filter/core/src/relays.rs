@@ -1,6 +1,7 @@
-//! How many refusals one caller may have relayed to its stream.
+//! Bounds how many refusals of one caller are relayed to its stream.
 //!
-//! Owns that bound. Each of them costs the upstream a request; a limit that is reached must go on shielding it.
+//! Owns that bound. Each relayed refusal costs the upstream a request; a limit that is reached must continue to protect
+//! it.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -11,11 +12,11 @@ use crate::id::OrgId;
 use crate::time::UnixTime;
 
 const MAX_CALLERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
-/// In one second, on one worker. What is beyond is told by status.
+/// The most in one second, on one worker. Further refusals are statuses.
 const MOST: u32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The callers of one worker whose refusals were relayed last.
+/// The callers of one worker with the most recent relayed refusals.
 #[derive(Debug)]
 pub struct Relays(LruCache<(OrgId, String), (UnixTime, u32)>);
 
@@ -26,7 +27,7 @@ impl Default for Relays {
 }
 
 impl Relays {
-    /// Counts a refusal of a caller; whether it may be relayed.
+    /// Counts a refusal of a caller; returns whether it may be relayed.
     pub fn lets_pass(&mut self, org: &OrgId, caller: &str, now: UnixTime) -> bool {
         let key = (org.clone(), caller.to_owned());
         let (since, count) = self.0.get_or_insert_mut(key, || (now, 0));

@@ -1,7 +1,6 @@
-//! What a worker remembers of reviewed tools: compiled schemas, and drifts that it saw.
+//! A worker's memory of reviewed tools: compiled schemas, and observed drifts.
 //!
-//! Owns the bounds of that memory. Each entry holds the pins that it is about: a policy with others
-//! knows nothing of it.
+//! Owns the bounds of that memory. Each entry holds its pins: a policy with other pins does not use it.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,18 +15,18 @@ use crate::json;
 use crate::pin::{Definition, Drift};
 use crate::schema::{self, Mirror, Schema, Violation};
 
-/// Bytes of all compiled schemas, as estimated. One that made room is compiled again at the next call, in
-/// well under a millisecond.
+/// The most estimated bytes of all compiled schemas. A dropped one is compiled again at the next call, in well under a
+/// millisecond.
 const MOST_BYTES: usize = 16 * 1_048_576;
-/// What a compiled schema takes for each byte of its text, on the safe side.
+/// The estimated size of a compiled schema for each byte of its text, rounded up.
 const WEIGHT_OF_BYTE: usize = 8;
-/// Drifted tools that one organisation may have noted, and all of them together. Only what its policy
-/// pins can drift, some 200 bytes each.
+/// The most drifted tools of one organisation, and of all together. Only pinned tools can drift, at some 200 bytes
+/// each.
 const MOST_OF_ORG: usize = 8_192;
 const MOST: usize = 32_768;
-/// What each organisation may have noted whatever others have.
+/// The drifts that each organisation can have, regardless of the others.
 const FLOOR: usize = 256;
-/// A tool is judged by the pins of at most two policies at a time: the active one, and its canary.
+/// At most two policies judge a tool at a time: the active one, and its canary.
 const MAX_PINS: usize = 2;
 
 /// A pinned input schema, ready for use.
@@ -42,7 +41,7 @@ pub struct Reviewed {
 }
 
 impl Reviewed {
-    /// What a pin says of calls; `None` when its schema cannot be used.
+    /// The compiled form of a pin; `None` when its schema cannot be used.
     #[must_use]
     pub fn of(pin: &Definition) -> Option<Self> {
         let document = pin.member("inputSchema")?;
@@ -53,7 +52,7 @@ impl Reviewed {
     /// Whether the arguments of a call fit the schema.
     ///
     /// # Errors
-    /// The refusal, with what is wrong.
+    /// The refusal, with the faults.
     pub fn fits(&self, tool: &str, arguments: &Map<String, Value>) -> Result<(), Denial> {
         let arguments = Value::Object(arguments.clone());
         self.schema.check(&arguments).map_err(|violations| {
@@ -86,34 +85,34 @@ struct Compiled {
     weight: usize,
 }
 
-/// Tools whose last list was not as pinned.
+/// Tools that differed from their pin in their last list.
 ///
-/// By organisation: a server may tell each one something else, and what one saw must neither block
-/// nor clear anything for another. By path, since that is what leads to the server. Nothing that was
-/// noted is forgotten to make room: an organisation that has none left is closed instead.
+/// By organisation: a server may answer each one differently, and one organisation's observation must neither block nor
+/// clear tools for another. By path, because the path leads to the server. No drift is dropped to make room: an
+/// organisation without room is blocked instead.
 #[derive(Debug, Default)]
 pub struct Drifts {
     organisations: HashMap<OrgId, Noted>,
-    /// Tools of all organisations.
+    /// The number of tools of all organisations.
     noted: usize,
 }
 
-/// What one organisation saw.
+/// The drifts of one organisation.
 #[derive(Debug, Default)]
 struct Noted {
     tools: HashMap<(String, String), Vec<(PinDigest, Drift)>>,
-    /// The worst drift that there was no room for. Every tool that is not noted counts as drifted like
-    /// that until another policy decides.
+    /// The worst drift without room. Every tool without an entry counts as drifted like that until another policy
+    /// decides.
     unnoted: Option<Drift>,
 }
 
-/// Enough of the digest of a pin to tell it from the few others that a tool ever had.
+/// A part of a pin's digest that distinguishes it from the few other pins of a tool.
 pub type PinDigest = [u8; 16];
 
-/// A tool as an organisation finds it listed.
+/// A tool in the lists of one organisation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Listed {
-    /// Whose callers see it.
+    /// The organisation.
     pub org: OrgId,
     /// The path of its connector.
     pub path: String,
@@ -149,8 +148,8 @@ impl Schemas {
 }
 
 impl Drifts {
-    /// How far `tool` had drifted from `pin` in the last list that this worker saw. Asked before each
-    /// call, and nearly never is there anything to look up.
+    /// The drift of `tool` from `pin` in the last list that this worker saw. It is asked before each call, and nearly
+    /// always there is no drift to look up.
     pub fn seen(&self, tool: impl FnOnce() -> Listed, pin: &Definition) -> Option<Drift> {
         if self.organisations.is_empty() {
             return None;
@@ -163,7 +162,7 @@ impl Drifts {
         drift.or(noted.unnoted)
     }
 
-    /// A list went by in which `tool` had drifted this far from `pin`, or not at all.
+    /// Records that `tool` had this drift from `pin`, or none, in a list.
     pub fn note(&mut self, tool: Listed, pin: &Rc<Definition>, drift: Option<Drift>) {
         let Listed { org, path, tool } = tool;
         match drift {
@@ -172,7 +171,7 @@ impl Drifts {
         }
     }
 
-    /// The calls of `org` are decided on another policy: its pins were looked at since.
+    /// Another policy decides on the calls of `org`: its pins were reviewed since.
     pub fn reviewed(&mut self, org: &OrgId) {
         let Some(noted) = self.organisations.get_mut(org) else { return };
         noted.unnoted = None;
@@ -273,7 +272,7 @@ mod tests {
         assert!(drifts.noted <= MOST + FLOOR, "{}", drifts.noted);
         let acme = seen(&drifts, &listed("acme", "/bank/mcp"), &pin);
         assert_eq!(acme, Some(Drift::Suspicious));
-        // Nor do they keep it from seeing more.
+        // Other organisations do not prevent it from recording more.
         (1..FLOOR).for_each(|at| drifts.note(tool("acme", at), &pin, Some(Drift::Breaking)));
         assert_eq!(seen(&drifts, &tool("acme", FLOOR - 1), &pin), Some(Drift::Breaking));
         assert_eq!(seen(&drifts, &tool("acme", FLOOR), &pin), None);

@@ -1,21 +1,22 @@
-//! What Envoy's router selected for a request, as far as the filter is told.
+//! The selection of Envoy's router for a request, as far as the filter knows it.
 //!
-//! Owns the facts. Whether they are right is in the policy of the connector.
+//! Owns the facts. The connector's policy decides whether they are allowed.
 
-/// What the router selected for a request, as the proxy tells it before the filter changes anything.
+/// The router's selection for a request, as Envoy reports it before the filter changes anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selected {
-    /// The cluster; `None` where the route answers by itself, or there is none.
+    /// The cluster; `None` for a route with a direct response, or without a route.
     pub cluster: Option<String>,
     /// `:authority`, as the client sent it.
     pub authority: String,
 }
 
-/// Whether `authority` is one of the hosts that are `named`, in lower case: without a port there, any port will do.
+/// Whether `authority` is one of the hosts in `named`, which are in lower case: without a port there, any port is
+/// allowed.
 #[must_use]
 pub fn names_host(named: &[String], authority: &str) -> bool {
     let authority = authority.to_ascii_lowercase();
-    // The colons of an IPv6 address stand in brackets.
+    // The colons of an IPv6 address are in brackets.
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => host,
         _ => authority.as_str(),
@@ -23,12 +24,12 @@ pub fn names_host(named: &[String], authority: &str) -> bool {
     named.iter().any(|named| *named == authority || named == host)
 }
 
-/// What of a request is not as the policy says.
+/// The part of the selection that differs from the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misrouted {
     /// The selected cluster.
     Cluster,
-    /// The selected route, which is open to requests that nobody judged.
+    /// The selected route, which also accepts requests that were not judged.
     Unguarded,
     /// The host.
     Host,

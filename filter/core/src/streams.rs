@@ -1,7 +1,7 @@
-//! Streams that are open: how many of whom.
+//! Open streams, counted by caller and organisation.
 //!
-//! Owns the count of one worker. A stream costs a connection and a request to the upstream for as long as
-//! it is open, which no window bounds. Knows nothing of what is sent on it.
+//! Owns the count of one worker. A stream costs a connection and a request to the upstream as long as it is open, which
+//! no window bounds. Knows nothing of its content.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ pub struct OpenStreams {
     organisations: HashMap<OrgId, u32>,
 }
 
-/// A stream that is counted until it is given back.
+/// A stream that is counted until it is closed.
 #[derive(Debug)]
 #[must_use]
 pub struct Slot {
@@ -27,7 +27,7 @@ impl OpenStreams {
     /// Counts one more stream of `caller`.
     ///
     /// # Errors
-    /// The bound that it would exceed, as refusals name it.
+    /// The bound that it would exceed, by its name in refusals.
     pub fn open(
         &mut self,
         (org, caller): (&OrgId, &str),

@@ -1,4 +1,4 @@
-//! Points in time as the driver reports them. This crate never asks what time it is.
+//! Points in time from the driver. This crate never reads a clock.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use jiff_core::Timestamp;
 use jiff_core::civil::DateTime;
 use jiff_core::tz::Offset;
 
-/// A moment, by two clocks. Durations and order are those of a steady clock, which nobody can set; the
-/// wall clock, which people and NTP set, says only what others mean by a time: `exp` and `nbf` of a token,
-/// the expiry of a key, the timestamp of an entry.
+/// A moment, by two clocks. Durations and order are those of a monotonic clock, which is never set. The wall clock,
+/// which operators and NTP set, is only used for the times of others: `exp` and `nbf` of a token, the expiry of a key,
+/// the timestamp of an entry.
 #[derive(Clone, Copy, Debug)]
 pub struct UnixTime {
-    /// Microseconds of the steady clock. It begins near the Unix epoch's count, so that both agree
-    /// until the wall clock is set.
+    /// Microseconds of the monotonic clock. It begins near the Unix epoch's count, so both agree until the wall clock
+    /// is set.
     steady: u64,
     /// How far the wall clock is ahead of it, in microseconds.
     ahead: i64,
@@ -46,7 +46,7 @@ impl UnixTime {
         Self { steady: micros, ahead: 0 }
     }
 
-    /// The same moment, at which the wall clock shows `micros` microseconds since the epoch.
+    /// The same moment, with the wall clock at `micros` microseconds since the epoch.
     #[must_use]
     pub fn with_wall_clock(self, micros: u64) -> Self {
         let ahead = i128::from(micros).saturating_sub(i128::from(self.steady));
@@ -65,19 +65,19 @@ impl UnixTime {
         self.wall() / 1_000_000
     }
 
-    /// This point moved on by `by`; saturates.
+    /// This point plus `by`; saturates.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
         Self { steady: self.steady.saturating_add(micros(by)), ..self }
     }
 
-    /// This point moved back by `by`; not beyond the epoch.
+    /// This point minus `by`; not before the epoch.
     #[must_use]
     pub fn before(self, by: Duration) -> Self {
         Self { steady: self.steady.saturating_sub(micros(by)), ..self }
     }
 
-    /// The time from `earlier` to this point, by the steady clock; zero when it is not earlier.
+    /// The time from `earlier` to this point, by the monotonic clock; zero when it is not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.steady.saturating_sub(earlier.steady))
@@ -90,13 +90,13 @@ impl UnixTime {
         time.unwrap_or(Timestamp::MAX).to_datetime(Offset::UTC)
     }
 
-    /// How far the wall clock and another one are apart, which shows so much since the epoch.
+    /// The difference between the wall clock and another one, which shows `other` since the epoch.
     #[must_use]
     pub fn apart_from(self, other: Duration) -> Duration {
         Duration::from_micros(self.wall().abs_diff(micros(other)))
     }
 
-    /// RFC 3339 in UTC with microseconds by the wall clock, as audit entries carry it.
+    /// RFC 3339 in UTC with microseconds by the wall clock, as in audit entries.
     #[must_use]
     pub fn rfc3339(self) -> String {
         let utc = self.utc();
@@ -124,7 +124,7 @@ impl UnixTime {
     }
 }
 
-/// A duration in microseconds; saturates. Without numbers of 128 bits, which a 32-bit machine puts together.
+/// A duration in microseconds; saturates. Without 128-bit numbers, which a 32-bit machine emulates.
 #[must_use]
 pub fn micros(duration: Duration) -> u64 {
     let whole = duration.as_secs().saturating_mul(1_000_000);

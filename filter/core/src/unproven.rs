@@ -1,15 +1,15 @@
-//! Bytes of request bodies that Envoy holds for callers who have proved nothing yet.
+//! Bytes of request bodies that Envoy holds for unverified callers.
 //!
-//! Owns the counts of one worker: per source and in all. A body is judged when it is whole, so somebody without a
-//! valid key could have the gateway hold as many unfinished ones as there are connections. Knows no
-//! exchange; whoever takes a share gives it back.
+//! Owns the counts of one worker: per source and in total. A body is judged when it is complete, so a client without a
+//! valid key could make the gateway hold as many unfinished ones as there are connections. Knows no exchange; the user
+//! of a share returns it.
 
 use std::collections::BTreeMap;
 
 use crate::auth::throttle::Source;
 use crate::decode::{Faults, Fields};
 
-/// How much of unfinished bodies is held.
+/// The limits on unfinished bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnprovenConfig {
     /// For one source: an IPv4 address or an IPv6 /64.
@@ -40,27 +40,27 @@ impl UnprovenConfig {
     }
 }
 
-/// What one worker holds.
+/// The bytes of one worker.
 #[derive(Debug, Default)]
 pub struct Unproven {
     total: usize,
-    /// Only sources of which something is held, so there are no more than streams.
+    /// Only sources with held bytes, so there are no more than streams.
     sources: BTreeMap<Source, usize>,
 }
 
-/// What of it belongs to one exchange.
+/// The bytes of one exchange.
 #[derive(Debug, Default)]
 pub struct HeldBytes {
     source: Option<Source>,
     bytes: usize,
 }
 
-/// Which bound was reached.
+/// The bound that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// That of the source.
+    /// The source's bound.
     Source,
-    /// That of all.
+    /// The bound for all.
     Total,
 }
 
@@ -76,10 +76,10 @@ impl Full {
 }
 
 impl Unproven {
-    /// Of a body from `address` there are `bytes` now.
+    /// A body from `address` has `bytes` now.
     ///
     /// # Errors
-    /// That is more than may be held. The share stays as it was.
+    /// That exceeds the bound. The share stays as it was.
     pub fn hold(
         &mut self,
         config: UnprovenConfig,
@@ -105,7 +105,7 @@ impl Unproven {
         Ok(())
     }
 
-    /// The body is judged, or gone.
+    /// The body was judged or dropped.
     pub fn release(&mut self, share: &mut HeldBytes) {
         let HeldBytes { source, bytes } = std::mem::take(share);
         self.total = self.total.saturating_sub(bytes);
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(hold(1, "192.0.2.1", 11), Err(Full::Source));
         assert_eq!(hold(1, "192.0.2.1", 10), Ok(()));
         assert_eq!(hold(2, "2001:db8::1", 100), Ok(()));
-        // One host has many addresses of its /64.
+        // One host has many addresses in its /64.
         assert_eq!(hold(3, "2001:db8::2", 1), Err(Full::Source));
         let mut other = HeldBytes::default();
         assert_eq!(unproven.hold(CONFIG, "192.0.2.2", &mut other, 51), Err(Full::Total));

@@ -1,4 +1,4 @@
-//! Secrets in Vault, and what is made of their values.
+//! Secrets in Vault, and the texts that contain their values.
 //!
 //! Owns references, templates, the reply of a KV read, how long its value is used, and leases. Fetches nothing, and knows no
 //! caller. Values live in [`Secret`](crate::secret::Secret)s only.
@@ -22,7 +22,7 @@ pub use template::Template;
 pub(crate) use value::fit;
 pub use value::{MAX_SECRET_BYTES, SecretData, SecretFault};
 
-/// Segments that stay where they are: no `.`, no `..`, nothing that a URL would read otherwise.
+/// Whether segments stay unchanged in a URL: no `.`, no `..`, nothing that a URL parser would interpret.
 pub(crate) fn is_plain(text: &str) -> bool {
     text.split('/').all(|segment| {
         !matches!(segment, "" | "." | "..")

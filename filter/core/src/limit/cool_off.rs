@@ -1,8 +1,7 @@
-//! Callers that do not back off: they call on although they were told when to come back, or repeat one call
-//! again and again.
+//! Callers that do not back off: they call again before the announced time, or repeat one call again and again.
 //!
-//! Owns when a caller is sent to cool off, and for how long: each time longer, until it has behaved for
-//! a while. Knows callers by name only; what a call is allowed to do was decided before.
+//! Owns when a caller must cool off, and for how long: each time longer, until it has behaved for a while. Knows
+//! callers by name only; permissions are checked before.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -14,15 +13,15 @@ use crate::policy::CoolOff;
 use crate::time::UnixTime;
 
 const MAX_CALLERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
-/// Different calls of one caller that are counted side by side: an agent's loop is short.
+/// The most different calls of one caller that are counted at a time: an agent's loop is short.
 const MAX_CALLS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
-/// Why a caller cools off.
+/// The reason for a cool-off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It came back too early, again and again.
+    /// The caller came back too early several times.
     Refusals,
-    /// It made the same call again and again.
+    /// The caller made the same call too often.
     Repeats,
 }
 
@@ -37,26 +36,26 @@ impl Reason {
     }
 }
 
-/// A caller is cooling off.
+/// A running cool-off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cooling {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// How much longer.
+    /// The remaining time.
     pub rest: Duration,
 }
 
-/// The callers of one worker, as far as they are remembered: the ones that called last.
+/// The callers that one worker remembers: the most recent ones.
 #[derive(Debug)]
 pub struct Callers(LruCache<(OrgId, String), Caller>);
 
 #[derive(Debug)]
 struct Caller {
-    /// Refused, and told not to come back before this.
+    /// The time before which a refused caller must not come back.
     told: Option<UnixTime>,
-    /// Refusals in a row that came before the time told by the one before.
+    /// Consecutive refusals of calls before that time.
     early: u32,
-    /// Its latest different calls: since when, and how often.
+    /// Its latest different calls: the start of the count, and the count.
     calls: LruCache<String, (UnixTime, u32)>,
     episode: Option<Episode>,
     /// Episodes without a calm time between them.
@@ -84,7 +83,7 @@ impl Default for Caller {
 }
 
 impl Callers {
-    /// Whether the caller still cools off; counts that it was told so.
+    /// The caller's running cool-off, if any; counts the refusal.
     pub fn refuse(&mut self, org: &OrgId, caller: &str, now: UnixTime) -> Option<Cooling> {
         let episode = self.0.get_mut(&(org.clone(), caller.to_owned()))?.episode.as_mut()?;
         let rest = episode.until.since(now);
@@ -95,7 +94,7 @@ impl Callers {
         Some(Cooling { reason: episode.reason, rest })
     }
 
-    /// How many calls were refused in an episode that ended; told once.
+    /// The number of refused calls in an ended episode; reported once.
     pub fn ended(&mut self, org: &OrgId, caller: &str, now: UnixTime) -> Option<u64> {
         let episode = self.0.get_mut(&(org.clone(), caller.to_owned()))?.episode.as_mut()?;
         if episode.over || now < episode.until {
@@ -105,7 +104,7 @@ impl Callers {
         Some(episode.refused)
     }
 
-    /// The caller makes `call`, which names a tool and its arguments; whether that is once too often.
+    /// Counts `call`, a tool with its arguments; starts a cool-off when it was made too often.
     pub fn called(
         &mut self,
         rule: &CoolOff,
@@ -126,8 +125,8 @@ impl Callers {
         Some(caller.cool_off(rule, Reason::Repeats, now))
     }
 
-    /// The caller found a window used up, and is told to come back after `wait`; whether it was told so often
-    /// enough.
+    /// Counts a refusal because a window is used up, with the wait `wait`; starts a cool-off after too many early
+    /// returns.
     pub fn limited(
         &mut self,
         rule: &CoolOff,
@@ -207,7 +206,7 @@ mod tests {
             assert_eq!(callers.ended(&org, "k", at(clock)), Some(1));
             assert_eq!(callers.ended(&org, "k", at(clock)), None, "told once");
         }
-        // After a calm time it starts anew.
+        // After a calm time the count starts again.
         clock += 10_001;
         for early in 0..3 {
             assert_eq!(callers.limited(&RULE, (&org, "k"), second, at(clock + early)), None);
@@ -236,11 +235,11 @@ mod tests {
         }
         let cooling = callers.called(&RULE, (&org, "k"), "b", at(9)).unwrap();
         assert_eq!(cooling.reason.rule(), "cool_off.repeats");
-        // Spread over time it is none.
+        // Repeats spread over time cause no cool-off.
         for turn in 0..50 {
             assert_eq!(callers.called(&RULE, (&org, "slow"), "a", at(turn * 15_000)), None);
         }
-        // Nor are many different calls.
+        // Many different calls cause none either.
         for turn in 0..50 {
             assert_eq!(callers.called(&RULE, (&org, "busy"), &turn.to_string(), at(turn)), None);
         }

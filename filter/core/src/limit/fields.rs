@@ -1,7 +1,7 @@
-//! What a client is told of its windows: draft-ietf-httpapi-ratelimit-headers-11, as structured
-//! fields (RFC 9651), and problem details (RFC 9457).
+//! The limits in responses: draft-ietf-httpapi-ratelimit-headers-11, as structured fields (RFC 9651), and problem
+//! details (RFC 9457).
 //!
-//! Owns the spelling. Decides nothing.
+//! Owns the syntax. Decides nothing.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::policy::Cost;
 
 const PROBLEM_JSON: &str = "application/problem+json";
 
-/// What is told of one admission.
+/// The client's information about one admission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RateLimitHeaders {
     /// Response headers.
@@ -25,7 +25,7 @@ pub struct RateLimitHeaders {
 }
 
 impl RateLimitHeaders {
-    /// What Redis said of `quotas`; nothing when there are none.
+    /// The states of `quotas` from Redis; empty without quotas.
     #[must_use]
     pub fn of(quotas: &[Quota], states: &[WindowState]) -> Self {
         let both = || quotas.iter().zip(states);
@@ -43,8 +43,8 @@ impl RateLimitHeaders {
         Self { headers, violated }
     }
 
-    /// Makes `reply` a problem: the call did not fit `limit`, which may be the rule about callers that
-    /// do not back off.
+    /// Turns `reply` into problem details: the call did not fit `limit`, which may be the rule about callers that do
+    /// not back off.
     pub fn problem(&self, limit: &str, retry_after: Duration, reply: &mut LocalReply) {
         let only = [limit.to_owned()];
         let (kind, title, violated) = match self.violated.iter().any(|name| name == limit) {
@@ -75,10 +75,10 @@ impl RateLimitHeaders {
     }
 }
 
-/// Most lists have room in so many bytes.
+/// The capacity that is enough for most lists.
 const ROOM: usize = 192;
 
-/// A list (RFC 9651 §3.1) of what `write` makes of each item.
+/// A list (RFC 9651 §3.1) with the text that `write` writes for each item.
 fn list<T>(items: impl Iterator<Item = T>, write: impl Fn(&mut String, T)) -> String {
     let mut list = String::with_capacity(ROOM);
     for item in items {
@@ -99,13 +99,13 @@ fn policy(list: &mut String, quota: &Quota) {
         Cost::Credits => list.push_str(";qu=\"credits\""),
         Cost::Bytes => list.push_str(";qu=\"content-bytes\""),
     }
-    // `w` is in whole seconds; of another window it would say what is not so.
+    // `w` is in whole seconds; for another window it would be wrong.
     if quota.length.subsec_nanos() == 0 {
         parameter(list, ";w=", quota.length.as_secs());
     }
 }
 
-/// One item of `RateLimit`: what is left, and when more comes back.
+/// One item of `RateLimit`: the rest, and the time until more is available.
 fn limit(list: &mut String, (quota, state): (&Quota, &WindowState)) {
     named(list, &quota.name);
     parameter(list, ";r=", state.remaining);
@@ -113,7 +113,7 @@ fn limit(list: &mut String, (quota, state): (&Quota, &WindowState)) {
     parameter(list, ";t=", state.reset.as_secs().saturating_add(part));
 }
 
-/// A window's name, as a string (RFC 9651 §3.3.3): names of limits have nothing to escape.
+/// A window's name, as a string (RFC 9651 §3.3.3): names of limits need no escapes.
 fn named(list: &mut String, name: &str) {
     list.push('"');
     list.push_str(name);
@@ -125,8 +125,8 @@ fn parameter(list: &mut String, name: &str, value: u64) {
     list.push_str(itoa::Buffer::new().format(value));
 }
 
-/// Whether a client that sent these `Accept` values takes a problem by name. `*/*` is no name: every
-/// client of MCP sends it or could, and expects JSON-RPC.
+/// Whether a client with these `Accept` values accepts problem details explicitly. `*/*` does not count: every MCP
+/// client sends it or may send it, and expects JSON-RPC.
 #[must_use]
 pub fn accepts_problem(accept: &[&[u8]]) -> bool {
     let ranges = accept.iter().flat_map(|value| value.split(|byte| *byte == b','));

@@ -1,9 +1,8 @@
 //! Units of windows that a worker drew in advance (`lease` in the policy).
 //!
-//! Owns when a unit may still be used. A lease is drawn as one draw of a window that is longer by
-//! [`Quota::lasts`], and its units are used, to Redis's answer, within that time: each counts from before it is used
-//! until at least the window's length after it, so no interval ever holds more than the limit. What is
-//! not used in time is lost, and comes back with the rest.
+//! Owns when a unit may be used. A lease is one draw from a window that is longer by [`Quota::lasts`], and its units
+//! are used within that time, up to Redis's answer. Each unit counts from before its use until at least the window's
+//! length after it, so no interval ever has more units than the limit. Unused units expire and recover with the rest.
 
 use std::num::NonZeroUsize;
 
@@ -15,25 +14,24 @@ use crate::time::UnixTime;
 
 const MOST_LEASES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 
-/// What one worker holds.
+/// The leases of one worker.
 #[derive(Debug)]
 pub struct Leases {
     held: LruCache<Key, Lease>,
-    /// The newest time seen. Should the clock be set back, nobody could tell how old a lease is.
+    /// The latest time seen. If the clock is set back, the age of a lease is unknown.
     latest: UnixTime,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     left: u64,
-    /// Until when calls may take its units: half of the time that they may be used in. The other half
-    /// is for Redis to answer.
+    /// Until when calls may take its units: half of their lifetime. The other half is for Redis to answer.
     taken_until: UnixTime,
     /// Until when its units may be used.
     until: UnixTime,
-    /// Until when single units are drawn: a lease is on its way, or there is hardly anything left.
+    /// Until when single units are drawn: a lease is being drawn, or the window is nearly empty.
     single_until: UnixTime,
-    /// What Redis said when it was drawn.
+    /// The window's state when it was drawn.
     state: WindowState,
 }
 
@@ -41,30 +39,30 @@ struct Lease {
 #[derive(Debug)]
 pub struct DrawPlan {
     draws: Vec<Draw>,
-    /// When Redis was asked, at the earliest.
+    /// The earliest time at which Redis was asked.
     at: UnixTime,
 }
 
 #[derive(Debug)]
 enum Draw {
-    /// Redis is asked for the call's own cost.
+    /// Asks Redis for the call's own cost.
     Cost,
-    /// Redis is asked for so many units: one for this call.
+    /// Asks Redis for this many units: one for this call.
     Lease(u64),
-    /// The worker has a unit, which may be used until then.
+    /// Uses a unit of the worker, which is valid until then.
     Held(WindowState, UnixTime),
     /// Redis drew for this call before.
     Drawn(WindowState),
 }
 
-/// What an admission comes to.
+/// The result of an admission's draws.
 #[derive(Debug)]
 pub enum DrawResult {
-    /// This is how the windows stand, in the order of the call's.
+    /// The states of the windows, in the order of the call's.
     For(Vec<WindowState>),
-    /// A lease was too much, and nothing was drawn: to be asked again.
+    /// A lease did not fit, and nothing was drawn: Redis must be asked again.
     Again,
-    /// Held units were too old when the others had been drawn: only these are asked for, in these windows.
+    /// Held units expired while the others were drawn: only these windows are asked again.
     Rest(DrawPlan, Vec<Window>),
 }
 
@@ -75,7 +73,7 @@ impl Default for Leases {
 }
 
 impl Leases {
-    /// What to ask Redis for, so that a call draws from `quotas`; units that are held are taken.
+    /// Plans the draws of a call from `quotas`: takes held units, and returns the windows for Redis.
     pub fn draw(&mut self, quotas: &[Quota], now: UnixTime) -> (DrawPlan, Vec<Window>) {
         if now < self.latest {
             self.held.clear();
@@ -135,7 +133,7 @@ impl Leases {
         if !plan.draws.iter().any(late) {
             return DrawResult::For(settled);
         }
-        // What Redis drew stays drawn: asking for all again would draw twice for one call.
+        // Redis's draws stay: a new draw from all windows would count one call twice.
         let stand = quotas.iter().zip(plan.draws).zip(settled);
         let draws = stand.map(|((quota, draw), state)| match draw {
             Draw::Held(..) if late(&draw) => self.draw_one(quota, now),
@@ -147,7 +145,7 @@ impl Leases {
         DrawResult::Rest(plan, windows)
     }
 
-    /// Keeps what of a lease this call does not use; says how much that is.
+    /// Keeps the units of a lease that this call does not use; returns their number.
     fn put(&mut self, quota: &Quota, units: u64, state: WindowState, at: UnixTime) -> u64 {
         let left = units.saturating_sub(1);
         let lease = Lease {
@@ -181,14 +179,14 @@ impl Leases {
         if too_much { DrawResult::Again } else { DrawResult::For(settled) }
     }
 
-    /// For a while, single units are drawn.
+    /// Draws single units for a while.
     fn singly(&mut self, quota: &Quota, now: UnixTime) {
         if let Some(lease) = self.held.get_mut(&quota.window.key) {
             lease.single_until = now.after(quota.lasts);
         }
     }
 
-    /// The call is not made, or not yet: what it took is there for others.
+    /// The call is not made, or not yet: returns its held units for other calls.
     pub fn give_back(&mut self, plan: DrawPlan, quotas: &[Quota]) {
         for (quota, draw) in quotas.iter().zip(plan.draws) {
             let Some(lease) = self.held.get_mut(&quota.window.key) else { continue };
@@ -202,8 +200,8 @@ impl Leases {
     }
 }
 
-/// How the windows of a call stand, in its order: those that Redis was asked for as it says, with leases
-/// as `sliced` sees them; the others as they did when their units were drawn.
+/// The states of a call's windows, in its order: windows that Redis was asked for have its answer, with leases as in
+/// `sliced`; the others have the state of the time when their units were drawn.
 fn window_states(
     quotas: &[Quota],
     draws: &[Draw],
@@ -220,7 +218,7 @@ fn window_states(
 }
 
 impl DrawPlan {
-    /// What Redis is asked for.
+    /// The windows for Redis.
     fn windows(&self, quotas: &[Quota]) -> Vec<Window> {
         let asked = quotas.iter().zip(&self.draws).filter_map(|(quota, draw)| match draw {
             Draw::Cost => Some(quota.window.clone()),
@@ -230,7 +228,7 @@ impl DrawPlan {
         asked.collect()
     }
 
-    /// Which of the call's windows was the `index`-th that Redis was asked for.
+    /// The index of the call's window that was the `index`-th in the question to Redis.
     #[must_use]
     pub fn asked(&self, index: usize) -> Option<usize> {
         let asked = self.draws.iter().enumerate();

@@ -1,7 +1,7 @@
-//! Which windows a request draws from, and what is said of them.
+//! The windows of a request, and their descriptions for clients.
 //!
-//! Owns the mapping from limits of the policy to keys in Redis, and what a call costs in each.
-//! Counts nothing: the admission script does, atomically.
+//! Owns the mapping from limits of the policy to keys in Redis, and the cost of a call in each. Counts nothing: the
+//! admission script does, atomically.
 
 pub mod cool_off;
 pub mod fields;
@@ -19,58 +19,58 @@ use crate::id::PolicyName;
 use crate::policy::{Cost, Dimension, Globs, Limit, Policy, Price};
 use crate::time::micros;
 
-/// A request, as far as limits care.
+/// A request as limits see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Called<'a> {
-    /// On which connector.
+    /// The connector.
     pub connector: &'a PolicyName,
     /// The JSON-RPC method, or the HTTP method of a request without a body.
     pub method: &'a str,
-    /// Which tool, if it is a call of one; else empty.
+    /// The tool of a tool call, otherwise empty.
     pub tool: &'a str,
-    /// Whether its answer is to open a session or a task, which Redis then remembers.
+    /// Whether its response will open a session or a task, which Redis then stores.
     pub opens: bool,
-    /// How long the request's body is.
+    /// The length of the request's body.
     pub bytes: u64,
 }
 
-/// A window that a call draws from, under the name that people know it by.
+/// A window that a call draws from, with its public name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// The limit's name: `tiers.free.calls`.
     pub name: String,
-    /// What is counted.
+    /// The unit that is counted.
     pub cost: Cost,
     /// The interval that the limit is for.
     pub length: Duration,
     /// How many units a worker draws in advance.
     pub lease: Option<u64>,
-    /// For how long it may use them, and for how much longer every unit of this window counts.
+    /// The lifetime of a lease, by which every unit of this window counts longer.
     pub lasts: Duration,
-    /// What Redis is asked.
+    /// The window in the question to Redis.
     pub window: Window,
 }
 
 /// The method that limits count unless they say otherwise.
 pub const CALL: &str = "tools/call";
 
-/// Tools that the policy does not name share so many windows of a limit that is kept per tool. A caller that makes up
-/// names gets no more than these.
+/// The number of windows that tools which the policy does not name share, for a limit that is kept per tool. Made-up
+/// names give a caller no more windows than these.
 const UNNAMED: u32 = 256;
 
-/// A lease lasts for a tenth of its window, and not for longer than this.
+/// A lease lasts for a tenth of its window, and at most this long.
 const LONGEST_LEASE: Duration = Duration::from_secs(1);
 
 impl Called<'_> {
-    /// What it costs in credits.
+    /// Its price in credits.
     #[must_use]
     pub fn price(&self, policy: &Policy) -> Price {
         let connector = policy.connectors.get(self.connector);
         connector.map(|connector| connector.price(self.tool)).unwrap_or_default()
     }
 
-    /// Every window that it draws from: the key's own first, then its tier's, then the others. The former two
-    /// count calls of tools.
+    /// All windows that it draws from: the key's own first, then its tier's, then the others. The former two count
+    /// calls of tools.
     #[must_use]
     pub fn quotas(&self, policy: &Policy, principal: &Principal) -> Vec<Quota> {
         let own = of_key(policy, principal).filter(|_| self.method == CALL);
@@ -94,7 +94,7 @@ impl Called<'_> {
             .collect()
     }
 
-    /// The window of a request that opens a session.
+    /// The window for a request that opens a session.
     #[must_use]
     pub fn opening(&self, policy: &Policy, principal: &Principal) -> Option<Quota> {
         let opened = policy.sessions.opened.as_ref();
@@ -117,8 +117,8 @@ impl Called<'_> {
     }
 }
 
-/// What a tool is called in windows that are kept per tool: by its name, if the policy names it. Any other name may be
-/// one that the caller made up; what it is called depends on the name alone, so that all gateways agree.
+/// A tool's name in windows that are kept per tool: its own, if the policy names it. A caller may have made up any
+/// other name; its window depends only on the name, so all gateways agree.
 fn shared_name<'a>(policy: &Policy, connector: &PolicyName, tool: &'a str) -> Cow<'a, str> {
     if tool.is_empty() || policy.names_tool(connector, tool) {
         return Cow::Borrowed(tool);
@@ -127,7 +127,7 @@ fn shared_name<'a>(policy: &Policy, connector: &PolicyName, tool: &'a str) -> Co
     Cow::Owned(format!("~{number:02x}"))
 }
 
-/// The windows that a key has for itself: its own, and its tier's unless it has one of that name.
+/// The windows of a key: its own, and its tier's unless the key has one of that name.
 pub fn of_key<'a>(
     policy: &'a Policy,
     principal: &Principal,
@@ -142,25 +142,25 @@ pub fn of_key<'a>(
 }
 
 impl Limit {
-    /// Its name without what it belongs to: `calls` of `tiers.free.calls`.
+    /// The last part of its name: `calls` of `tiers.free.calls`.
     #[must_use]
     pub(crate) fn last_name(&self) -> &str {
         self.name.rsplit('.').next().unwrap_or_default()
     }
 
-    /// Whether it counts calls of this role at all.
+    /// Whether it counts calls of this role.
     #[must_use]
     pub fn counts_role(&self, role: &PolicyName) -> bool {
         self.only.roles.as_ref().is_none_or(|roles| roles.matches(role.as_str()))
     }
 
-    /// Whether one caller has several windows of it: per connector or tool.
+    /// Whether one caller has several windows of it, per connector or tool.
     #[must_use]
     pub fn is_per_target(&self) -> bool {
         self.per.iter().any(|dimension| dimension.is_of_target())
     }
 
-    /// What the names of its windows start with for every call of `principal`; the whole name, unless
+    /// The common prefix of its windows' names for all calls of `principal`; the whole name, unless
     /// [`Limit::is_per_target`].
     #[must_use]
     pub fn prefix(&self, principal: &Principal) -> Key {
@@ -193,8 +193,8 @@ impl Limit {
         let lasts = self.lease.map_or(Duration::ZERO, |_| tenth.min(LONGEST_LEASE));
         let (length_us, grain_us) =
             (micros(self.window.saturating_add(lasts)), micros(self.precision));
-        // Policies of several organisations may mean different things by one name: each definition has a
-        // window of its own, which no other one can empty or fill.
+        // Policies of several organisations may define different limits with one name: each definition has its own
+        // window, which no other one can empty or fill.
         let name = match scope {
             Scope::Org(_) => Cow::Borrowed(self.name.as_str()),
             Scope::Global => {

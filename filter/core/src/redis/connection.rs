@@ -1,16 +1,15 @@
-//! The life of the one Redis stream of a worker.
+//! The state of a worker's only Redis stream.
 //!
-//! Owns the queue of commands whose replies are outstanding (Redis answers in order), a deadline
-//! for each, the reopening with back-off and jitter, and the reload of a script that Redis forgot. Has
-//! no socket and no clock: the driver opens, sends and closes as told, and says what happened.
+//! Owns the queue of commands with outstanding replies (Redis answers in order), a deadline for each, the reopening
+//! with back-off and jitter, and the reload of a script that Redis lost. Has no socket and no clock: the driver opens,
+//! sends and closes as requested, and reports what happened.
 //!
-//! A command that is overdue fails alone. Its reply is read and dropped when it comes, so that one
-//! slow script costs those behind it what is left of their own deadlines, and not the stream. Only a
-//! whole reply is a sign of life: bytes that trickle are none. Time in which the worker itself was busy
-//! does not count, see [`Connection::excuse`].
+//! A command past its deadline fails alone. Its reply is dropped when it arrives: a slow script delays the commands
+//! behind it, but does not cost the stream. Only a complete reply shows that Redis is alive: single bytes do not. Time
+//! in which the worker itself was busy does not count, see [`Connection::excuse`].
 //!
-//! Whoever fills the queue leaves room for others: each part of Redis (one organisation) may have as
-//! many commands outstanding as there are places left, and half of that for bindings.
+//! One organisation cannot fill the queue: each part of Redis (one organisation) may have as many outstanding commands
+//! as there are free places, and half of that for bindings.
 //!
 //! ```text
 //!                 ┌──────────── an answer ◀───────────┐
@@ -18,7 +17,7 @@
 //!             ▲ └──────────────── lost, or silent for long ──────────────────────────────────────▶ │     │
 //!             └──────────────────────────── after a wait that doubles, with jitter ◀──────────────┘─────┘
 //! ```
-//! Commands wait in `Wanted`, in `Up` and in the very first `Opening`. Everywhere else they fail at once.
+//! Commands wait in the states `Wanted`, `Up` and the very first `Opening`. In all other states they fail at once.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -32,27 +31,27 @@ use crate::resilience::backoff::Backoff;
 use crate::resilience::breaker::Breakers;
 use crate::time::UnixTime;
 
-/// Commands whose replies are outstanding; beyond it a new one fails at once rather than wait. One
-/// organisation alone may have half of them.
+/// The most commands with outstanding replies; further ones fail at once instead of waiting. One organisation alone may
+/// have half of them.
 const MAX_PENDING: usize = 2_048;
-/// While fewer are outstanding there is room for everybody, and nobody counts.
+/// With fewer outstanding commands there is room for all, and shares are not computed.
 const CROWDED: usize = 256;
-/// Silent for so many deadlines, Redis counts as hung: nobody else waits for it.
+/// After a silence of this many deadlines, Redis counts as hung: no further command waits for it.
 const STALLED_AFTER: u32 = 2;
-/// Silent for so long (or for four deadlines, if that is longer), the stream itself is in doubt: a
-/// peer that is gone without a word answers only on a new one.
+/// After a silence of this length (or of four deadlines, if that is longer), the stream is replaced: a peer that
+/// vanished answers only on a new one.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);
-/// A stream without traffic is tried this often, so that its loss is known before a call needs it.
+/// A stream without traffic is probed this often, so that its loss is known before a call needs it.
 const IDLE_PROBE: Duration = Duration::from_secs(5);
 
-/// What the driver must do, in order.
+/// The actions of the driver, in order.
 #[derive(Debug, PartialEq)]
 pub enum Output<W> {
     /// Open the stream, then call [`Connection::opened`].
     Open,
     /// Send these bytes on the stream.
     Send(Vec<u8>),
-    /// Close the stream; nothing more will be heard of it.
+    /// Close the stream; it sends no further events.
     Close(Cause),
     /// A command's reply.
     Reply(W, Value),
@@ -60,14 +59,14 @@ pub enum Output<W> {
     Failed(W, CallFailure),
 }
 
-/// Why a stream is given up.
+/// The reason for closing a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// No byte came for too long.
     Silent,
-    /// The first command on it was answered with this error: no right to use it, or still loading.
+    /// The first command on it got this error: no permission to use Redis, or Redis is loading.
     Unusable(String),
-    /// What came is not an answer to what was asked.
+    /// The data is not an answer to the commands.
     Unreadable,
 }
 
@@ -81,26 +80,26 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What the connection found out by itself.
+/// The result of the connection's own probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probed {
-    /// Redis answered after so long.
+    /// Redis answered after this time.
     Answered(Duration),
-    /// The stream is lost, or Redis cannot be used.
+    /// The stream is lost, or Redis is unusable.
     Lost,
 }
 
-/// The stream of a worker; `W` names who waits for a reply.
+/// The stream of a worker; `W` identifies the receiver of a reply.
 #[derive(Debug)]
 pub struct Connection<W> {
     state: State,
     pending: VecDeque<Pending<W>>,
     decoder: Decoder,
     timeout: Duration,
-    /// When the last whole reply came.
+    /// When the last complete reply arrived.
     heard: UnixTime,
-    /// Whether Redis counted as hung at the last tick, and has not answered since. Between ticks the
-    /// worker may be too busy to hear it.
+    /// Whether Redis counted as hung at the last tick, and has not answered since. Between ticks the worker may be too
+    /// busy to receive an answer.
     hung: bool,
     backoff: Backoff,
     breakers: Breakers<String>,
@@ -109,19 +108,19 @@ pub struct Connection<W> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nobody has asked for anything yet.
+    /// No command was submitted yet.
     Idle,
     /// Commands wait for the first opening.
     Wanted,
-    /// Open, and not yet heard from. `after` counts the failures that came before.
+    /// Opened, but without an answer so far. `after` is the number of failures before.
     Opening { after: u32 },
-    /// Open and answering, or stalled since a moment ago.
+    /// Open and answering, or silent for a short time.
     Up,
-    /// Lost; to be reopened at `until`. `failures` in a row.
+    /// Lost; it is reopened at `until`. `failures` in a row.
     Down { until: UnixTime, failures: u32 },
 }
 
-/// A command on the wire, or about to be.
+/// A command that was sent or is about to be sent.
 #[derive(Debug)]
 struct Pending<W> {
     sent: UnixTime,
@@ -130,11 +129,11 @@ struct Pending<W> {
 
 #[derive(Debug)]
 enum Awaited<W> {
-    /// By a request of an exchange.
+    /// A command of an exchange.
     Caller { waiter: W, command: Command, deadline: UnixTime },
-    /// By nobody any more: the caller was told that it took too long.
+    /// A command without a receiver: its caller got a timeout.
     Late { command: Command },
-    /// By the connection itself, to know whether anybody is there.
+    /// A probe of the connection itself.
     Probe,
 }
 
@@ -148,8 +147,8 @@ impl<W> Awaited<W> {
 }
 
 impl<W> Connection<W> {
-    /// A stream that opens when it is first wanted; each command may take `timeout`. `seed` spreads
-    /// the reopening of many workers.
+    /// A stream that opens when it is first needed; each command may take `timeout`. `seed` spreads the reopening of
+    /// many workers.
     #[must_use]
     pub fn new(timeout: Duration, seed: u64) -> Self {
         Self {
@@ -165,18 +164,19 @@ impl<W> Connection<W> {
         }
     }
 
-    /// Whether Redis answered last time it was asked.
+    /// Whether Redis answered the last command.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.state == State::Up
     }
 
-    /// What the connection found out since somebody last looked: whether Redis is there is known without a call, too.
+    /// The result of the connection's own probes since the last call: it shows whether Redis is available without a
+    /// command.
     pub fn take_probed(&mut self) -> Option<Probed> {
         self.probed.take()
     }
 
-    /// Whether anything hangs on the next [`Connection::tick`]: an opening, or somebody's deadline.
+    /// Whether the next [`Connection::tick`] may have an effect: an opening, or a deadline.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         match self.state {
@@ -186,7 +186,7 @@ impl<W> Connection<W> {
         }
     }
 
-    /// Sends a command, or fails it at once when that is already certain.
+    /// Sends a command, or fails it at once when its failure is certain.
     #[must_use]
     pub fn submit(&mut self, now: UnixTime, waiter: W, command: Command) -> Vec<Output<W>> {
         if !self.has_room(&command) {
@@ -201,7 +201,7 @@ impl<W> Connection<W> {
             State::Opening { after: 0 } | State::Up if passes => {
                 vec![Output::Send(command.encode())]
             }
-            // Nobody waits for a Redis that was just seen dead or hung, or a part of it.
+            // No command waits for a Redis, or a part of it, that was just dead or hung.
             State::Opening { .. } | State::Up | State::Down { .. } => {
                 return vec![Output::Failed(waiter, CallFailure::Refused)];
             }
@@ -211,7 +211,7 @@ impl<W> Connection<W> {
         send
     }
 
-    /// Whether `command` leaves room for others.
+    /// Whether `command` leaves room for other organisations.
     fn has_room(&self, command: &Command) -> bool {
         let free = MAX_PENDING.saturating_sub(self.pending.len());
         if self.pending.len() < CROWDED {
@@ -219,12 +219,12 @@ impl<W> Connection<W> {
         }
         let part = command.part();
         let of_part = self.pending.iter().filter(|pending| pending.awaited.part() == part).count();
-        // A binding is made for an answer that is there already; admissions go before it.
+        // A binding belongs to a response that has arrived already; admissions have priority.
         let share = if command.binds() { free / 2 } else { free };
         of_part < share
     }
 
-    /// The worker was busy for so long until now, and could not hear Redis: that counts against nobody.
+    /// The worker was busy for this time until now, and could not receive replies: that time does not count as silence.
     pub fn excuse(&mut self, now: UnixTime, busy: Duration) {
         let moved = |from: UnixTime| from.after(busy.min(now.since(from)));
         self.heard = moved(self.heard);
@@ -237,7 +237,7 @@ impl<W> Connection<W> {
         }
     }
 
-    /// Time has passed: opens what is wanted, gives up what is overdue.
+    /// Time has passed: opens the stream when it is needed, and fails overdue commands.
     #[must_use]
     pub fn tick(&mut self, now: UnixTime) -> Vec<Output<W>> {
         match self.state {
@@ -254,7 +254,7 @@ impl<W> Connection<W> {
         }
     }
 
-    /// The stream that [`Output::Open`] asked for is there: tries it, then sends what waited.
+    /// The stream of [`Output::Open`] is open: probes it, then sends the waiting commands.
     #[must_use]
     pub fn opened(&mut self, now: UnixTime) -> Vec<Output<W>> {
         let after = match self.state {
@@ -280,7 +280,7 @@ impl<W> Connection<W> {
         self.lose(now, CallFailure::Disconnected)
     }
 
-    /// Bytes came.
+    /// Bytes arrived.
     #[must_use]
     pub fn received(&mut self, now: UnixTime, bytes: &[u8]) -> Vec<Output<W>> {
         let Ok(replies) = self.decoder.feed(bytes) else {
@@ -306,7 +306,7 @@ impl<W> Connection<W> {
                     out.push(self.settled(now, waiter, &command, reply));
                 }
                 (Some(Awaited::Late { .. }), _) => {}
-                // A Redis that is loading its data, or a user who may not, answers with an error.
+                // Redis answers with an error while it loads its data, or when the user has no permission.
                 (Some(Awaited::Probe), Value::Error(error)) => {
                     let cause = Cause::Unusable(error);
                     out.extend(self.abandon(now, cause, CallFailure::Unreadable));
@@ -325,7 +325,7 @@ impl<W> Connection<W> {
         out
     }
 
-    /// Sends a script by its source; it stands behind what was sent in the meantime.
+    /// Sends a script by its source; it is queued after the commands sent meanwhile.
     fn resend(
         &mut self,
         now: UnixTime,
@@ -344,7 +344,7 @@ impl<W> Connection<W> {
         command.part().is_none_or(|part| self.breakers.lets_pass(now, part, probe))
     }
 
-    /// A reply as the caller gets it: what only says that Redis cannot be asked now is a failure.
+    /// A reply for its caller: an error that means that Redis is unavailable now becomes a failure.
     fn settled(&mut self, now: UnixTime, waiter: W, command: &Command, reply: Value) -> Output<W> {
         match not_now(&reply) {
             Some(why) => {
@@ -367,13 +367,13 @@ impl<W> Connection<W> {
         vec![Output::Send(Command::Ping.encode())]
     }
 
-    /// How long Redis has owed an answer without a word.
+    /// How long Redis has owed an answer and been silent.
     fn silence(&self, now: UnixTime) -> Duration {
         let first = self.pending.front();
         first.map_or(Duration::ZERO, |first| now.since(first.sent.max(self.heard)))
     }
 
-    /// Looks after an open stream.
+    /// Checks an open stream.
     fn watch(&mut self, now: UnixTime) -> Vec<Output<W>> {
         let patience = GIVEN_UP_AFTER.max(self.timeout.saturating_mul(4));
         if self.silence(now) >= patience {
@@ -389,7 +389,7 @@ impl<W> Connection<W> {
         self.give_up(now, |deadline| deadline <= now)
     }
 
-    /// Tells the callers whose deadline is `hopeless` that it took too long.
+    /// Fails the commands whose deadline is `hopeless`.
     fn give_up(&mut self, now: UnixTime, hopeless: impl Fn(UnixTime) -> bool) -> Vec<Output<W>> {
         let mut out = Vec::new();
         for pending in &mut self.pending {
@@ -433,14 +433,14 @@ impl<W> Connection<W> {
     }
 }
 
-/// Whether a reply only says that Redis cannot be asked now, and why.
+/// The failure, when a reply means that Redis is unavailable now.
 fn not_now(reply: &Value) -> Option<CallFailure> {
-    /// Of a server that is starting, failing over or busy, and of a Cluster that lacks a part.
+    /// Errors of a server that is starting, failing over or busy, and of an incomplete Cluster.
     const NOT_NOW: [&str; 6] =
         ["LOADING ", "MASTERDOWN ", "READONLY ", "BUSY ", "CLUSTERDOWN ", "TRYAGAIN "];
     let Value::Error(text) = reply else { return None };
     match text.as_str() {
-        // Envoy's redis_proxy: the server behind it did not answer in time, or hung up.
+        // Envoy's redis_proxy: the server behind it did not answer in time, or closed the connection.
         "upstream failure" => Some(CallFailure::Disconnected),
         "no upstream host" => Some(CallFailure::Refused),
         text if NOT_NOW.iter().any(|code| text.starts_with(code)) => Some(CallFailure::Refused),

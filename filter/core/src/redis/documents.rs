@@ -1,13 +1,11 @@
-//! Policy documents, read in ranges.
+//! Reads policy documents in ranges.
 //!
-//! Owns the documents that are being read, the ranges, and who waits. A read belongs to the worker: a
-//! waiter that leaves takes nothing away, and the document arrives once however many wait for it. A
-//! document never changes under its version, so ranges of different moments fit together. Knows
-//! neither the stream nor what a document says.
+//! Owns the current reads, the ranges, and the waiters. A read belongs to the worker: it continues without its waiters,
+//! and the document is read once for any number of them. A document never changes under its version, so ranges read at
+//! different times fit together. Knows neither the stream nor the documents' content.
 //!
-//! Ranges, since Redis answers in order: admissions that are sent during a read wait for one range,
-//! not for the whole document. That holds behind Envoy's `redis_proxy` too, which has one connection
-//! to a server however many streams lead to it.
+//! It uses ranges because Redis answers in order: admissions during a read wait for one range, not for the whole
+//! document. That also holds behind Envoy's `redis_proxy`, which has one connection to a server for all streams.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,18 +19,18 @@ use crate::time::UnixTime;
 
 /// The first range of a document, in bytes.
 const FIRST: usize = 16_384;
-/// A range grows and shrinks between these, with the time that the one before took.
+/// The bounds of a range, whose size follows from the time that the previous one took.
 const SMALLEST: usize = 4_096;
 const LARGEST: usize = 262_144;
-/// A waiter is told after so long (or after four deadlines of a command, if that is longer) that the
-/// document takes too long. The read goes on.
+/// A waiter gets a timeout after this time (or after four deadlines of a command, if that is longer). The read
+/// continues.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Documents that are read at once; beyond it a new one fails at once.
+/// The most documents that are read at once; further ones fail at once.
 const MAX_READS: usize = 64;
-/// Who may wait for one document; beyond it the next fails at once.
+/// The most waiters for one document; further ones fail at once.
 const MAX_WAITERS: usize = 1_024;
 
-/// The documents that are being read; `W` names a waiter.
+/// The documents that are being read; `W` identifies a waiter.
 #[derive(Debug)]
 pub struct Documents<W> {
     reads: BTreeMap<PolicyVersion, Read<W>>,
@@ -51,30 +49,30 @@ struct Read<W> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Requested {
-    /// For so many bytes.
+    /// A range of this many bytes.
     Range(usize),
-    /// For all: this Redis user may not ask for ranges.
+    /// The whole document: this Redis user may not read ranges.
     Whole,
 }
 
-/// How a read goes on.
+/// The next step of a read.
 #[derive(Debug, PartialEq)]
 pub enum Progress<W> {
-    /// Send this; its outcome is the next news of the read.
+    /// Send this command; its outcome continues the read.
     Ask(Command),
-    /// All of it came. There may be no waiter left: the document is the worker's all the same.
+    /// The document is complete. There may be no waiter left: the worker keeps the document anyway.
     Read {
         /// The document; none when Redis has none.
         document: Option<Vec<u8>>,
-        /// To be told once the worker has it.
+        /// The waiters, which continue once the worker has it.
         waiters: Vec<W>,
     },
-    /// It failed, for all who wait.
+    /// The read failed, for all waiters.
     Failed(CallFailure, Vec<W>),
 }
 
 impl<W> Documents<W> {
-    /// No reads. `timeout` is what a single command may take.
+    /// No reads. `timeout` is the deadline of a single command.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
         Self { reads: BTreeMap::new(), first: FIRST, timeout }
@@ -86,7 +84,7 @@ impl<W> Documents<W> {
         self.reads.values().any(|read| !read.waiters.is_empty())
     }
 
-    /// `waiter` waits for a document. What is given back has to be sent.
+    /// Adds `waiter` for a document. The returned command must be sent.
     pub fn wait(
         &mut self,
         now: UnixTime,
@@ -117,7 +115,7 @@ impl<W> Documents<W> {
         Some(Progress::Ask(command))
     }
 
-    /// Redis answered what was last asked for of `version`.
+    /// Redis answered the last command for `version`.
     pub fn answered(
         &mut self,
         now: UnixTime,
@@ -131,7 +129,7 @@ impl<W> Documents<W> {
                 let whole = bytes.len() < size;
                 read.bytes.extend(bytes);
                 if whole {
-                    // To a range of what is not there Redis answers with an empty string.
+                    // Redis answers a range of a missing key with an empty string.
                     return self.done(version, |bytes| (!bytes.is_empty()).then_some(bytes));
                 }
                 if read.bytes.len() > MAX_REPLY_BYTES {
@@ -144,7 +142,7 @@ impl<W> Documents<W> {
                 return self.done(version, |_| Some(bytes));
             }
             (Value::Nil, Requested::Whole) => return self.done(version, |_| None),
-            // A Redis user from before ranges were read has no right to them.
+            // The Redis user of an older release has no permission to read ranges.
             (Value::Error(_), Requested::Range(_)) if read.bytes.is_empty() => {
                 read.asked = Requested::Whole;
             }
@@ -154,8 +152,8 @@ impl<W> Documents<W> {
         Some(Progress::Ask(read.command(version)))
     }
 
-    /// What was last asked for of `version` failed. A range that took too long is asked for again in
-    /// half the size: the link may be slow.
+    /// The last command for `version` failed. A range that timed out is repeated with half the size, because the link
+    /// may be slow.
     pub fn failed(
         &mut self,
         now: UnixTime,
@@ -179,7 +177,7 @@ impl<W> Documents<W> {
         Some(Progress::Failed(why, read.waiters()))
     }
 
-    /// Who has waited too long.
+    /// The waiters that have timed out.
     pub fn overdue(&mut self, now: UnixTime) -> Vec<W> {
         let reads = self.reads.values_mut();
         let overdue = reads.flat_map(|read| read.waiters.extract_if(.., |(due, _)| *due <= now));
@@ -215,7 +213,7 @@ impl<W> Read<W> {
     }
 }
 
-/// The next range: such that it takes a small part of what a command may take.
+/// The next size: such that a range takes a small part of a command's deadline.
 fn next_size(size: usize, took: Duration, timeout: Duration) -> usize {
     if took.saturating_mul(8) <= timeout {
         size.saturating_mul(2).min(LARGEST)
@@ -294,7 +292,7 @@ mod tests {
         let asked = documents.answered(at(1), &version(), error.clone());
         assert_eq!(asked, Some(Progress::Ask(get)));
         assert_eq!(documents.answered(at(2), &version(), bulk(99_999)), read(99_999, &['a']));
-        // An error is no document: nobody may take it for a bad one.
+        // An error is not a document, and must not count as a faulty one.
         let _ = documents.wait(at(3), &version(), 'b');
         let _ = documents.answered(at(4), &version(), error.clone());
         let failed = Progress::Failed(CallFailure::Unreadable, vec!['b']);
@@ -341,7 +339,7 @@ mod tests {
         );
         let failed = Progress::Failed(CallFailure::TimedOut, vec!['a']);
         assert_eq!(late(&mut documents, 190), Some(failed));
-        // The next read begins with what the link is good for.
+        // The next read begins with the size that fits the link.
         assert_eq!(documents.wait(at(200), &version(), 'b'), range(0, SMALLEST));
     }
 

@@ -1,6 +1,6 @@
-//! Redis over one long-lived stream: the wire format and the life of the connection.
+//! Redis over one long-lived stream: the wire format and the state of the connection.
 //!
-//! Owns no socket: bytes and stream events come in, bytes and verdicts on commands go out.
+//! Owns no socket: bytes and stream events come in, bytes and outcomes of commands go out.
 
 pub mod connection;
 pub mod documents;

@@ -1,19 +1,19 @@
-//! RESP2: commands to bytes, bytes to replies, whatever the chunks.
+//! RESP2: commands to bytes, bytes to replies, for any chunks.
 //!
-//! Owns where a reply ends, which is found without looking at a byte twice, and the bounds on what is
-//! held for an unfinished one. Parsing of a whole reply is `redis-protocol`'s.
+//! Owns where a reply ends, which is found without reading a byte twice, and the limits on an unfinished one.
+//! `redis-protocol` parses complete replies.
 
 use portcullis_redis_lua::{BIND, Key, ScriptCall, Value};
 use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::types::OwnedFrame;
 
-/// An unfinished reply beyond this is not held: policies are the largest, far below it.
+/// The largest unfinished reply in memory: policies are the largest replies, and far smaller.
 pub const MAX_REPLY_BYTES: usize = 16 * 1_048_576;
 /// Items of one reply, arrays included. Replies of our scripts have a few hundred.
 const MAX_ITEMS: usize = 16_384;
 /// The longest line: an error, or the size of what follows.
 const MAX_LINE: usize = 65_536;
-/// Replies of our scripts nest two deep; the parser recurses, so more is refused before it runs.
+/// Replies of our scripts nest two levels deep; the parser recurses, so deeper ones are refused before it runs.
 const MAX_DEPTH: usize = 8;
 
 /// A command that may be sent on the shared stream.
@@ -23,23 +23,23 @@ pub enum Command {
     Script(ScriptCall),
     /// A script by its source, which also loads it.
     ScriptSource(ScriptCall),
-    /// Asks whether anybody is there.
+    /// Probes whether Redis answers.
     Ping,
     /// Reads a string.
     Get(Key),
     /// Reads a part of a string.
     Range {
-        /// Which.
+        /// The key.
         key: Key,
-        /// From this byte on,
+        /// The first byte,
         from: usize,
-        /// up to and including this one.
+        /// and the last one.
         last: usize,
     },
 }
 
 impl Command {
-    /// A key that it is about, if it is about any.
+    /// One of its keys, if it has any.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         match self {
@@ -49,9 +49,9 @@ impl Command {
         }
     }
 
-    /// The part of Redis that has to answer: everything with one hash tag is in one place, in a Cluster
-    /// too. Of a Cluster one node may hang while the others answer; through Envoy each command to it
-    /// would wait for its time to run out, and hold up the replies behind it.
+    /// The part of Redis that has to answer: all keys with one hash tag are in one place, in a Cluster too. One node of
+    /// a Cluster may hang while the others answer; through Envoy each command to it would wait for its timeout, and
+    /// delay the replies behind it.
     #[must_use]
     pub fn part(&self) -> Option<&str> {
         self.key().map(part_of)
@@ -82,7 +82,7 @@ impl Command {
 }
 
 fn array(parts: &[impl AsRef<[u8]>]) -> Vec<u8> {
-    // A part and its length, in at most so many digits.
+    // A part and its length, which has at most this many digits.
     let size = parts.iter().map(|part| part.as_ref().len().saturating_add(16));
     let mut out = Vec::with_capacity(size.fold(16, usize::saturating_add));
     let header = |out: &mut Vec<u8>, kind: u8, number: usize| {
@@ -99,22 +99,22 @@ fn array(parts: &[impl AsRef<[u8]>]) -> Vec<u8> {
     out
 }
 
-/// Replies, as bytes arrive.
+/// Decodes replies from chunks of bytes.
 #[derive(Debug, Default)]
 pub struct Decoder {
     pending: Vec<u8>,
     scan: Scan,
 }
 
-/// The stream does not carry RESP2, or more of it than is held.
+/// The stream is not RESP2, or exceeds a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProtocolError;
 
 impl Decoder {
-    /// Takes bytes; gives the replies that are complete.
+    /// Takes bytes; returns the complete replies.
     ///
     /// # Errors
-    /// [`ProtocolError`]: the stream is of no further use.
+    /// [`ProtocolError`]: the stream is no longer usable.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Value>, ProtocolError> {
         self.pending.extend_from_slice(bytes);
         let (mut replies, mut start) = (Vec::new(), 0);
@@ -136,21 +136,21 @@ impl Decoder {
     }
 }
 
-/// Looks for the end of a reply, and goes on where it stopped when more bytes are there.
+/// Searches the end of a reply, and continues where it stopped when more bytes arrive.
 #[derive(Debug, Default)]
 struct Scan {
-    /// Everything before this was seen.
+    /// Everything before this was read.
     at: usize,
-    /// So far the line that begins at `at` has no end.
+    /// The line at `at` has no end up to here.
     line: usize,
-    /// How many items each open array still lacks.
+    /// How many items each open array still needs.
     open: Vec<usize>,
-    /// Items that the reply is made of, as far as it says.
+    /// The number of items in the reply, according to its headers.
     items: usize,
 }
 
 impl Scan {
-    /// Where the reply ends that began after the last one; `None` when that is still to come.
+    /// The end of the reply after the last one; `None` when it has not arrived.
     fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, ProtocolError> {
         loop {
             let rest = bytes.get(self.at..).unwrap_or_default();
@@ -159,7 +159,7 @@ impl Scan {
             }
             let unseen = rest.get(self.line..).unwrap_or_default();
             let Some(end) = unseen.windows(2).position(|pair| pair == b"\r\n") else {
-                // The last byte may be the first of the pair.
+                // The last byte may be the first byte of the line end.
                 self.line = rest.len().saturating_sub(1);
                 return if self.line > MAX_LINE { Err(ProtocolError) } else { Ok(None) };
             };
@@ -170,7 +170,7 @@ impl Scan {
                 _ => after,
             };
             if next > bytes.len() {
-                // The line is read again when its string is there, and not before.
+                // The line is read again only when its string has arrived.
                 self.line = line.len();
                 return Ok(None);
             }
@@ -195,7 +195,7 @@ impl Scan {
         Ok(())
     }
 
-    /// An item is complete, and so is every array that it was the last of.
+    /// Counts a complete item, and every array that it completes.
     fn item_is_complete(&mut self) {
         while let Some(lacking) = self.open.last_mut() {
             *lacking = lacking.saturating_sub(1);
@@ -226,7 +226,7 @@ fn value(frame: OwnedFrame) -> Value {
     }
 }
 
-/// What Redis Cluster hashes of a key: its tag if it has one (the text in the first braces), else all.
+/// The part of a key that Redis Cluster hashes: its tag if it has one (the text in the first braces), otherwise all.
 fn part_of(key: &str) -> &str {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
     tag.map(|(tag, _)| tag).filter(|tag| !tag.is_empty()).unwrap_or(key)

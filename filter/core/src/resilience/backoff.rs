@@ -1,7 +1,7 @@
-//! How long to wait before something that failed is tried again.
+//! The wait before a failed operation is repeated.
 //!
-//! Owns the bounds and the jitter. Many workers lose Redis or Vault at the same moment; they must not
-//! all come back at the same moment.
+//! Owns the bounds and the jitter. Many workers lose Redis or Vault at the same moment; they must not all retry at the
+//! same moment.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ impl Backoff {
         Self { jitter: seed | 1 }
     }
 
-    /// The wait after so many `failures` in a row, from 1. It doubles from [`FIRST`] to [`LONGEST`];
-    /// up to half of it less, by chance.
+    /// The wait after this many `failures` in a row, from 1. It doubles from [`FIRST`] to [`LONGEST`], minus up to half
+    /// of it at random.
     pub(crate) fn wait(&mut self, failures: u32) -> Duration {
         let factor = 2_u32.saturating_pow(failures.saturating_sub(1));
         let longest = FIRST.saturating_mul(factor).min(LONGEST);
-        // xorshift64: not for secrets, only so that workers do not knock all at once.
+        // xorshift64: not for secrets, only to spread the retries of workers.
         self.jitter ^= self.jitter << 13;
         self.jitter ^= self.jitter >> 7;
         self.jitter ^= self.jitter << 17;

@@ -1,7 +1,7 @@
-//! What is decided when a dependency cannot be asked.
+//! Decisions while a dependency is unreachable.
 //!
-//! Owns the choice that an operator made, and how far it carries: what Redis confirmed to this
-//! worker not long ago, and windows of the worker's own. Whether a dependency failed, others say.
+//! Owns the operator's choice, and its limits: the recent confirmations of Redis for this worker, and the worker's own
+//! windows. Other modules decide whether a dependency failed.
 
 mod confirmed;
 mod local_window;
@@ -21,35 +21,35 @@ pub use local_window::{LocalLimit, WorkerShare};
 /// What a worker does when a dependency fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
-    /// Refuses what needs it.
+    /// Refuses requests that need it.
     #[default]
     Deny,
-    /// Goes on with what was confirmed before.
+    /// Continues with earlier confirmations.
     Degrade(Degraded),
 }
 
-/// How far a worker goes on without a dependency.
+/// The limits of operation without a dependency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Degraded {
     /// The oldest confirmation that still counts.
     pub stale: Duration,
-    /// What becomes of limits.
+    /// The handling of limits.
     pub limits: Limits,
 }
 
-/// What becomes of limits while nobody counts for all gateways.
+/// The handling of limits while no counter is shared by all gateways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limits {
     /// Each worker admits this share of every limit.
     Local(WorkerShare),
-    /// None holds.
+    /// No limit holds.
     Waived,
 }
 
-/// Without a degraded decision for so long, confirmed ones mean that it is over.
+/// After this time without a degraded decision, a confirmed one ends the episode.
 const CALM: Duration = Duration::from_secs(1);
 
-/// What a worker needs to go on without Redis, and what it goes on without.
+/// A worker's confirmations for operation without Redis, and its current episodes.
 #[derive(Debug, Default)]
 pub struct Failover {
     confirmed: Confirmed,
@@ -57,32 +57,32 @@ pub struct Failover {
     episodes: BTreeMap<Dependency, Episode>,
 }
 
-/// The time during which something was decided without a dependency.
+/// The time in which decisions were made without a dependency.
 #[derive(Clone, Copy, Debug)]
 struct Episode {
     since: UnixTime,
     last: UnixTime,
 }
 
-/// What is decided without Redis.
+/// The decision without Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WithoutRedis {
-    /// The verdict stands.
+    /// The verdict holds.
     Stands,
-    /// It would, but a window of this worker is full.
+    /// The verdict would hold, but a window of this worker is full.
     Limited(LocalLimit),
-    /// Something that it rests on was not confirmed, or too long ago.
+    /// A part of its basis was not confirmed, or too long ago.
     Unconfirmed,
 }
 
 impl Failover {
-    /// Takes note of what Redis just said about an admission.
+    /// Records what Redis confirmed in an admission.
     pub fn confirm(&mut self, now: UnixTime, admit: &Admit, reply: &AdmitReply) {
         self.confirmed.note(now, admit, reply);
     }
 
-    /// What becomes of an admission of a caller of `org` that Redis did not answer. A request that stands
-    /// draws from the windows.
+    /// Decides on an admission of a caller of `org` that Redis did not answer. A request whose verdict holds draws from
+    /// the windows.
     pub fn decide(
         &mut self,
         (org, now): (&OrgId, UnixTime),
@@ -110,7 +110,7 @@ impl Failover {
         }
     }
 
-    /// Something was decided without `dependency`; whether that is news.
+    /// Records a decision without `dependency`; returns whether that starts an episode.
     pub fn degraded(&mut self, dependency: Dependency, now: UnixTime) -> Option<Entered> {
         let before = self.episodes.get(&dependency).copied();
         let since = before.map_or(now, |episode| episode.since);
@@ -118,7 +118,7 @@ impl Failover {
         before.is_none().then_some(Entered)
     }
 
-    /// A dependency answered; whether that ends an episode, and how long that was.
+    /// Records that a dependency answered; returns the length of the episode that ends, if one does.
     pub fn recovered(&mut self, dependency: Dependency, now: UnixTime) -> Option<Duration> {
         let episode = *self.episodes.get(&dependency)?;
         if now.since(episode.last) < CALM {
@@ -129,7 +129,7 @@ impl Failover {
     }
 }
 
-/// A worker went on without a dependency for the first time since it had it.
+/// A worker started to operate without a dependency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entered;
 

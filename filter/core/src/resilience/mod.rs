@@ -1,7 +1,7 @@
-//! What the gateway does while Redis or Vault does not answer.
+//! The gateway's behaviour while Redis or Vault does not answer.
 //!
-//! Owns when a circuit breaker opens and probes, what the operator's fallback admits, and how a bound is shared. Calls
-//! nothing.
+//! Owns when a circuit breaker opens and probes, what the operator's fallback admits, and how a bound is shared. Makes
+//! no calls.
 
 pub(crate) mod backoff;
 pub mod breaker;

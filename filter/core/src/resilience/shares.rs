@@ -1,10 +1,10 @@
-//! Shares of what a worker can do at once.
+//! Shares of a worker's capacity.
 //!
-//! Owns the rule by which many share one bound, so that none of them takes all of it. Counts nothing itself.
+//! Owns the rule by which many users share one bound, so that none takes all of it. Counts nothing itself.
 
-/// Whether one more may be had by whom has `own` of the `taken`, where there are `most` in all: each may have as many as are
-/// left free. Alone that is half of them, of two a third each; there is always room for one who has none, unless there are
-/// as many who share as there is room.
+/// Whether a user with `own` of the `taken` places may take one more, of `most` in all: each may have as many as are
+/// free. A single user gets half of them, two get a third each. A user without any always finds room, unless there are
+/// as many users as places.
 #[must_use]
 pub const fn lets_in(most: usize, taken: usize, own: usize) -> bool {
     own < most.saturating_sub(taken)
@@ -18,7 +18,7 @@ mod tests {
     fn no_one_takes_what_others_need() {
         let most = 1_024;
         let (mut taken, mut shares) = (0, Vec::new());
-        // One after the other takes all that it gets, and gives nothing back.
+        // One user after the other takes all that it can get, and returns nothing.
         for _ in 0..10 {
             let mut own = 0;
             while lets_in(most, taken, own) {

@@ -1,6 +1,6 @@
-//! Reads of credentials that servers refused.
+//! Repeated reads of credentials that servers refused.
 //!
-//! Owns how often they happen: a server chooses when it answers 401, so what that costs Vault is bounded here.
+//! Owns how often they happen: a server decides when it answers 401, so this module bounds the cost for Vault.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -9,25 +9,25 @@ use lru::LruCache;
 
 use crate::time::UnixTime;
 
-/// A credential that a server refuses is not read again sooner than this after it was read.
+/// The shortest time between two reads of a refused credential.
 pub(crate) const BETWEEN_READS: Duration = Duration::from_secs(1);
-/// So many in [`BETWEEN_READS`], of all secrets below one path: those of single callers, say.
+/// The most reads in [`BETWEEN_READS`] of all secrets below one path, for example those of single callers.
 const MOST: u32 = 10;
-/// Paths that were read below lately.
+/// The most paths in memory.
 const MAX_PATHS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
 
-/// What follows from a server's refusal of a credential.
+/// The reaction to a server's refusal of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Another one is in memory by now.
+    /// Another credential is in memory by now.
     Replaced,
-    /// It is read again.
+    /// The credential is read again.
     ReadAgain,
-    /// Nothing: it was read a moment ago, or too many others were.
+    /// None: it was read a moment ago, or too many others were.
     TooSoon,
 }
 
-/// When credentials were read again, by the name of their circuit breaker.
+/// The times of repeated reads, by the name of their circuit breaker.
 #[derive(Debug)]
 pub struct ReadsAgain {
     paths: LruCache<String, Reads>,
@@ -46,7 +46,7 @@ impl Default for ReadsAgain {
 }
 
 impl ReadsAgain {
-    /// Whether one more may be read; from here on it counts.
+    /// Whether one more read is allowed; counts it.
     pub fn lets_pass(&mut self, path: &str, now: UnixTime) -> bool {
         let fresh = |reads: &&mut Reads| now.since(reads.since) < BETWEEN_READS;
         match self.paths.get_mut(path).filter(fresh) {

@@ -1,6 +1,6 @@
-//! One secret in Vault, and the fields that are wanted of it.
+//! One secret in Vault, and the requested fields.
 //!
-//! Owns the path of the API that reads it. Where the path came from is [`crate::connector_credential`]'s business.
+//! Owns the path of the API that reads it. [`crate::connector_credential`] owns where the path comes from.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::is_plain;
 use super::value::{SecretData, values};
 use crate::secret::Secret;
 
-/// Which API a mount of the KV engine has.
+/// The API of a KV mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvVersion {
     /// `GET /v1/:mount/:path`.
@@ -33,17 +33,17 @@ pub struct Mount {
 pub struct SecretRef {
     /// Mount and path.
     place: String,
-    /// How many of the first segments the policy wrote as they are. Only these can be the mount: what a caller brings
-    /// chooses none.
+    /// How many of the first segments are literals of the policy. Only these can be the mount: the caller's facts never
+    /// select one.
     stated: usize,
     version: Option<u32>,
     fields: Vec<String>,
-    /// Whose it is, where the path depends on the caller.
+    /// The owner, when the path depends on the caller.
     owner: Option<String>,
 }
 
 impl SecretRef {
-    /// What a valid reference to one field looks like.
+    /// The form of a valid reference to one field.
     pub const EXPECTED: &'static str =
         "a reference vault://mount/path#field, such as vault://secret/connectors/demo#api_key";
 
@@ -93,13 +93,13 @@ impl SecretRef {
         }
     }
 
-    /// The fields that are wanted.
+    /// The requested fields.
     #[must_use]
     pub fn fields(&self) -> &[String] {
         &self.fields
     }
 
-    /// The holder of the credential that the path was made for, with its organisation.
+    /// The holder of the credential, with its organisation, when the path depends on the caller.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         self.owner.as_deref()
@@ -112,15 +112,15 @@ impl SecretRef {
         }
     }
 
-    /// The name of what lies below these segments.
+    /// The name of the folder with these segments.
     pub(crate) fn folder(stated: &[&str]) -> String {
         format!("vault://{}/{{}}", stated.join("/"))
     }
 
-    /// What the body of a successful read has.
+    /// The values in the body of a successful read.
     ///
     /// # Errors
-    /// Why it has nothing that a header can carry.
+    /// Why they cannot be header values.
     pub fn read(&self, body: &[u8]) -> Result<SecretData, SecretFault> {
         values(body, &self.fields)
     }

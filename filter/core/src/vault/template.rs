@@ -1,6 +1,6 @@
-//! The text that a credential is put into.
+//! The text around a credential.
 //!
-//! Owns its grammar: `{secret}`, `{FIELD}`, `{base64(FIELD:FIELD)}`. Knows no place where it goes.
+//! Owns its grammar: `{secret}`, `{FIELD}`, `{base64(FIELD:FIELD)}`. Does not know where the text is used.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,25 +8,25 @@ use base64::engine::general_purpose::STANDARD;
 use super::is_plain;
 use crate::secret::Secret;
 
-/// A text with values in it.
+/// A text with placeholders for values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(String),
-    /// The value at this place among the fields.
+    /// The value with this index in the fields.
     Value(usize),
     /// The values, with colons between them, in base64 (RFC 7617 §2).
     Base64(Vec<usize>),
 }
 
 impl Template {
-    /// What a valid template looks like.
+    /// The form of a valid template.
     pub const EXPECTED: &'static str = "a text with {secret}, {FIELD} or {base64(FIELD:FIELD)}, such as \"Bearer {secret}\" or \
          \"Basic {base64(user:password)}\"; everything secret in it comes from Vault";
 
-    /// Reads a template. `field` is what `{secret}` means; fields that it names are added to `fields`.
+    /// Reads a template. `field` is the field of `{secret}`; the template's fields are added to `fields`.
     #[must_use]
     pub fn parse(text: &str, field: Option<&str>, fields: &mut Vec<String>) -> Option<Self> {
         let (mut parts, mut rest) = (Vec::new(), text);
@@ -42,7 +42,7 @@ impl Template {
             })
         };
         while let Some((before, behind)) = rest.split_once('{') {
-            // A shell's `${NAME}` is not meant as a field.
+            // A shell's `${NAME}` is not a placeholder.
             let (name, after) = behind.split_once('}').filter(|_| !before.ends_with('$'))?;
             if !before.is_empty() {
                 parts.push(Part::Text(before.to_owned()));
@@ -72,17 +72,17 @@ impl Template {
         })
     }
 
-    /// What of it is in base64, without the texts around it.
+    /// Its base64 parts, without the texts around them.
     pub(crate) fn in_base64(&self, values: &[Secret]) -> Vec<Secret> {
         let parts = self.0.iter().filter(|part| matches!(part, Part::Base64(_)));
         parts.map(|part| Self(vec![part.clone()]).render(values)).collect()
     }
 
-    /// The text with `values` in it.
+    /// The text with `values` in the placeholders.
     #[must_use]
     pub fn render(&self, values: &[Secret]) -> Secret {
         let value = |at: &usize| values.get(*at).map(Secret::expose).unwrap_or_default();
-        // As long as it takes: a text that grows leaves copies behind that nobody wipes.
+        // With its full capacity: a text that grows leaves copies in memory that are not wiped.
         let length = self.0.iter().map(|part| match part {
             Part::Text(text) => text.len(),
             Part::Value(at) => value(at).len(),

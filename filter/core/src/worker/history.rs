@@ -1,7 +1,7 @@
-//! How far Redis had come when this worker last saw it, and what its clock said.
+//! The generations of Redis that this worker saw, and the clock of Redis.
 //!
-//! Owns the memory that tells a restored backup, an emptied Redis or a stale replica from the state
-//! that came after it. What was revoked since would be served again. Decides about no request.
+//! Owns the memory that distinguishes a restored backup, an emptied Redis or a stale replica from the later state.
+//! Without it, keys that were revoked since would work again. Decides on no request.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,34 +12,34 @@ use super::Worker;
 use crate::id::OrgId;
 use crate::time::{UnixTime, micros};
 
-/// The highest generation of each organisation: of those only that have one in Redis, so no caller adds to it.
+/// The highest generation of each organisation: only of organisations with one in Redis, so no caller adds an entry.
 #[derive(Debug, Default)]
 pub(super) struct Histories(HashMap<OrgId, Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
     highest: Generation,
-    /// Redis is behind that, and this was reported.
+    /// Redis is behind that, and the log has it.
     reported: bool,
-    /// Its calls are refused for that, as far as this worker knows.
+    /// Its calls are refused because of that, according to this worker.
     refused: bool,
-    /// What the clock of its Redis showed, in microseconds, and when: in a Redis Cluster each master has its own.
+    /// The clock of its Redis in microseconds, and when it was read: in a Redis Cluster each master has its own.
     clock: Option<(u64, UnixTime)>,
 }
 
-/// How a generation compares with those before.
+/// The comparison of a generation with the previous ones.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Course {
-    /// It is the same, or a later one.
+    /// It is the same or later.
     Onward,
-    /// It is a later one, and an operator accepted a restored copy in between.
+    /// It is later, and an operator accepted a restored copy in between.
     Restored,
-    /// It is an older one than this.
+    /// It is older than this one.
     Behind(Generation),
 }
 
 impl Histories {
-    /// Redis says that `org` is of this generation.
+    /// Redis reported this generation for `org`.
     pub(super) fn see(&mut self, org: &OrgId, generation: Generation) -> Course {
         let Some(seen) = self.0.get_mut(org) else {
             if generation > Generation::default() {
@@ -59,21 +59,21 @@ impl Histories {
         if restored { Course::Restored } else { Course::Onward }
     }
 
-    /// Whether it was not reported yet that `org` went back. It counts as reported from here on.
+    /// Whether the report that `org` went back is still due. It counts as made from now on.
     pub(super) fn report(&mut self, org: &OrgId) -> bool {
         let seen = self.0.entry(org.clone()).or_default();
         seen.refused = true;
         !std::mem::replace(&mut seen.reported, true)
     }
 
-    /// The clock of the Redis of `org`, as a reply has it that came just now.
+    /// Takes the clock of the Redis of `org` from a reply that arrived now.
     pub(super) fn set_clock(&mut self, org: &OrgId, now: UnixTime, redis: Duration) {
         if let Some(seen) = self.0.get_mut(org) {
             seen.clock = Some((micros(redis), now));
         }
     }
 
-    /// What that clock shows at `now`, as far as the steady clock tells; the wall clock if nothing is known of it.
+    /// That clock at `now`, continued with the monotonic clock; the wall clock if it is unknown.
     pub(super) fn by_redis(&self, org: &OrgId, now: UnixTime) -> u64 {
         match self.0.get(org).and_then(|seen| seen.clock) {
             Some((redis, at)) => {
@@ -89,30 +89,30 @@ impl Histories {
     }
 }
 
-/// The clocks of this gateway and of Redis, compared.
+/// The comparison of this gateway's clock and Redis's.
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
     apart: bool,
     measured: Option<UnixTime>,
 }
 
-/// What is worth saying of two clocks.
+/// The report about two clocks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Compared {
     pub(super) apart: Duration,
-    /// Whether they were together before and are not now, or the other way round.
+    /// Whether they started or stopped to differ.
     pub(super) changed: bool,
 }
 
-/// By how much the clocks may differ. A token may be used so much longer than its issuer meant.
+/// The largest allowed difference. A token may be used longer by it than its issuer intended.
 pub(super) const MOST_APART: Duration = Duration::from_secs(30);
 /// How often the difference is measured.
 const MEASURED_EVERY: Duration = Duration::from_secs(10);
 
 impl Clocks {
-    /// Redis's clock, as a reply has it that came just now; nothing to say most of the time.
+    /// Takes Redis's clock from a reply that arrived now; usually there is nothing to report.
     pub(super) fn compare(&mut self, now: UnixTime, redis: Duration) -> Option<Compared> {
-        // The wall clock: it is what tokens and certificates are judged by, and what people set.
+        // Uses the wall clock: tokens and certificates are checked with it, and operators set it.
         let apart = now.apart_from(redis);
         let changed = (apart > MOST_APART) != self.apart;
         let passed = |at: UnixTime| now.since(at).saturating_add(at.since(now));
@@ -125,7 +125,7 @@ impl Clocks {
 }
 
 impl Worker {
-    /// Compares the clocks; how far they are apart, when it is to be measured.
+    /// Compares the clocks; returns the difference when a measurement is due.
     pub fn compare_clocks(&mut self, now: UnixTime, stamp: &Stamp) -> Option<Duration> {
         let compared = self.clocks.compare(now, stamp.time)?;
         if compared.changed {
@@ -142,13 +142,13 @@ impl Worker {
         Some(compared.apart)
     }
 
-    /// Takes note of the clock of the Redis that has the state of `org`.
+    /// Takes the clock of the Redis that has the state of `org`.
     pub fn set_redis_clock(&mut self, org: &OrgId, now: UnixTime, stamp: &Stamp) {
         self.histories.set_clock(org, now, stamp.time);
     }
 
     /// Microseconds since the epoch by the clock of the Redis that has the state of `org`, which all gateways share; by
-    /// the wall clock until Redis told its own.
+    /// the wall clock until Redis has reported its own.
     #[must_use]
     pub fn by_redis_clock(&self, org: &OrgId, now: UnixTime) -> u64 {
         self.histories.by_redis(org, now)

@@ -1,10 +1,9 @@
-//! Compiled policies of one worker, bounded by bytes.
+//! Compiled policies of one worker, limited by bytes.
 //!
-//! Owns which of them stay in memory. Each organisation holds the versions its calls were decided on:
-//! the active one, its canary, the last good one. When memory is short, an organisation above its
-//! share gives up its own oldest version first; then the organisation that was not heard of for the
-//! longest time gives up all of its own. Another organisation takes no version from one that is in
-//! use, as long as all that are in use fit. Compiles nothing.
+//! Owns which of them stay in memory. Each organisation holds the versions that decided on its calls: the active one,
+//! its canary, the last good one. When memory is short, an organisation above its share first drops its own oldest
+//! version. Then the organisation that was idle for the longest time drops all of its own. An organisation in use loses
+//! no version to another, as long as all versions in use fit. Compiles nothing.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,21 +14,21 @@ use crate::hashing::Map;
 use crate::id::{OrgId, PolicyVersion};
 use crate::policy::Policy;
 
-/// How many versions one organisation holds: the active one, its canary, the last good one, and one
-/// of a caller that was judged while it moved.
+/// The most versions of one organisation: the active one, its canary, the last good one, and one for a call that was
+/// judged during a change.
 const MOST_HELD: usize = 4;
-/// How many policies wait for the first call that is decided on them; its client may be gone.
+/// The most policies that wait for the first call they decide on; its client may have disconnected.
 const MOST_FRESH: usize = 16;
 
-/// Compiled policies, and who holds them.
+/// Compiled policies and their holders.
 #[derive(Debug)]
 pub(super) struct Policies {
     most_bytes: usize,
     bytes: usize,
     compiled: Map<PolicyVersion, Compiled>,
-    /// Held by nobody yet, oldest first.
+    /// Policies without a holder, oldest first.
     fresh: VecDeque<PolicyVersion>,
-    /// What each organisation holds, the version used last at the end.
+    /// The versions of each organisation, the last used one at the end.
     holders: LruCache<OrgId, Vec<PolicyVersion>>,
 }
 
@@ -50,18 +49,18 @@ impl Policies {
         }
     }
 
-    /// Another bound holds from now on.
+    /// Changes the limit.
     pub(super) fn resize(&mut self, most_bytes: usize) {
         self.most_bytes = most_bytes;
         while self.bytes > self.most_bytes && self.forget_oldest_holder(None) {}
     }
 
-    /// A compiled policy. Whoever decides on it says so with [`Policies::used`].
+    /// A compiled policy. Its user reports a decision with [`Policies::used`].
     pub(super) fn peek(&self, version: &PolicyVersion) -> Option<&Rc<Policy>> {
         self.compiled.get(version).map(|compiled| &compiled.policy)
     }
 
-    /// Remembers a compiled policy, which nobody holds yet.
+    /// Adds a compiled policy without a holder.
     pub(super) fn insert(&mut self, version: PolicyVersion, policy: Rc<Policy>) {
         if self.compiled.contains_key(&version) {
             return;
@@ -74,7 +73,7 @@ impl Policies {
         }
     }
 
-    /// A call of `org` is decided on `version`.
+    /// `version` decides on a call of `org`.
     pub(super) fn used(&mut self, org: &OrgId, version: &PolicyVersion) {
         if let Some(held) = self.holders.get_mut(org) {
             if held.last() == Some(version) {
@@ -97,13 +96,13 @@ impl Policies {
         self.make_room(org);
     }
 
-    /// Bytes of all compiled policies, as estimated.
+    /// The estimated bytes of all compiled policies.
     #[cfg(test)]
     fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Forgets what has to go so that `org` can hold what it uses; what it used last stays.
+    /// Drops policies so that `org` can hold the ones it uses; its last used one stays.
     fn make_room(&mut self, org: &OrgId) {
         while self.bytes > self.most_bytes {
             let gone = (self.is_above_share(org) && self.forget_own(org))
@@ -123,7 +122,7 @@ impl Policies {
         weight > self.most_bytes.checked_div(self.holders.len()).unwrap_or(self.most_bytes)
     }
 
-    /// The version of `org` that was not used for the longest time goes, unless it is the only one.
+    /// Drops the version of `org` that was unused for the longest time, unless it is the only one.
     fn forget_own(&mut self, org: &OrgId) -> bool {
         let held = self.holders.peek_mut(org).filter(|held| held.len() > 1);
         let Some(oldest) = held.map(|held| held.remove(0)) else { return false };
@@ -131,7 +130,7 @@ impl Policies {
         true
     }
 
-    /// All versions of the organisation that was not heard of for the longest time go.
+    /// Drops all versions of the organisation that was idle for the longest time.
     fn forget_oldest_holder(&mut self, except: Option<&OrgId>) -> bool {
         if self.holders.peek_lru().is_none_or(|(oldest, _)| Some(oldest) == except) {
             return false;

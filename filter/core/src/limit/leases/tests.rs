@@ -1,4 +1,4 @@
-//! Several workers and one window, with calls on their way: at no moment too much, and not much too little.
+//! Several workers and one window, with pending calls: never too many units, and not far too few.
 
 use std::collections::BTreeMap;
 
@@ -30,12 +30,12 @@ fn quota(lease: u64) -> Quota {
     }
 }
 
-/// The window as Redis keeps it: when how much was drawn.
+/// The window in Redis: the time and size of each draw.
 #[derive(Default)]
 struct Redis(Vec<(u64, u64)>);
 
 impl Redis {
-    /// DrawPlan, if everything fits; how the window stands.
+    /// Draws, if everything fits; returns the window's state.
     fn draw(&mut self, asked: &[Window], now: u64) -> (bool, Vec<WindowState>) {
         let Some(window) = asked.first() else {
             return (true, Vec::new());
@@ -67,15 +67,15 @@ impl Random {
 }
 
 enum Event {
-    /// A worker asks for a call.
+    /// A worker starts a call.
     Ask(usize, u8),
-    /// Redis reads it.
+    /// Redis receives it.
     Reach(usize, u8, DrawPlan, Vec<Window>),
-    /// The worker reads the answer, given then.
+    /// The worker receives the answer, given at that time.
     Answer(usize, u8, DrawPlan, (bool, Vec<WindowState>), u64),
 }
 
-/// When calls were admitted, with three workers and `lease` units a lease, under more demand than there is.
+/// The times of admitted calls, with three workers and `lease` units a lease, under more demand than the limit.
 fn admitted(lease: u64, seed: u64) -> Vec<u64> {
     let (quotas, mut random) = ([quota(lease)], Random(seed));
     let mut workers: [Leases; 3] = Default::default();
@@ -95,7 +95,7 @@ fn admitted(lease: u64, seed: u64) -> Vec<u64> {
             }
             Event::Reach(worker, round, plan, windows) => {
                 let reply = redis.draw(&windows, now);
-                // Now and then an answer takes longer than a lease lasts.
+                // Some answers take longer than a lease lasts.
                 let later = later + if random.random_below(40) == 0 { 2 * LASTS } else { 0 };
                 events.insert((later, call), Event::Answer(worker, round, plan, reply, now));
             }
@@ -139,7 +139,7 @@ fn slices_never_admit_more_than_the_limit_and_not_much_less() {
                 assert!(count <= LIMIT, "lease {lease}, seed {seed}: {count} from {start}");
             }
             let share = times.len() as f64 / exact;
-            // Every unit counts a tenth longer, and what three workers leave of their leases is lost.
+            // Every unit counts a tenth longer, and the unused units of three workers' leases are lost.
             let least = if lease == 20 { 0.3 } else { 0.6 };
             assert!(
                 share > least,
@@ -162,7 +162,7 @@ fn a_slice_is_used_up_before_another_is_drawn_and_expires() {
     };
     let (first, plan) = cost(&mut leases, at(0));
     assert_eq!(first, Some(3));
-    // While that is on its way, others draw for themselves.
+    // While a lease is being drawn, other calls draw single units.
     assert_eq!(cost(&mut leases, at(1)).0, Some(1));
     assert!(matches!(leases.admitted(plan, &quotas, state(17), at(9)), DrawResult::For(_)));
     let (second, plan) = cost(&mut leases, at(10));
@@ -175,7 +175,7 @@ fn a_slice_is_used_up_before_another_is_drawn_and_expires() {
     assert_eq!(states[0].remaining, 17);
     let (fourth, plan) = cost(&mut leases, at(30));
     assert_eq!(fourth, Some(3));
-    // Only two are left: singly from now on.
+    // Only two units are left: single draws from now on.
     assert!(matches!(leases.limited(plan, &quotas, state(2), at(40)), DrawResult::Again));
     assert_eq!(cost(&mut leases, at(41)).0, Some(1));
     let (later, plan) = cost(&mut leases, at(40 + LASTS));
@@ -183,11 +183,11 @@ fn a_slice_is_used_up_before_another_is_drawn_and_expires() {
     leases.admitted(plan, &quotas, state(5), at(41 + LASTS));
     let (held, plan) = cost(&mut leases, at(42 + LASTS));
     assert_eq!(held, None);
-    // The answer came after the unit was over.
+    // The answer came after the unit had expired.
     let late = leases.admitted(plan, &quotas, vec![], at(40 + 2 * LASTS));
     let DrawResult::Rest(_, windows) = late else { panic!("{late:?}") };
     assert_eq!(windows[0].cost, 3, "the last one was over, too");
-    // Somebody set the clock back.
+    // The clock was set back.
     let (_, plan) = cost(&mut leases, at(41 + 3 * LASTS));
     leases.admitted(plan, &quotas, state(9), at(42 + 3 * LASTS));
     assert_eq!(cost(&mut leases, at(0)).0, Some(3));
@@ -216,7 +216,7 @@ fn what_redis_drew_is_not_drawn_again_when_a_held_unit_was_too_old() {
     let (plan, windows) = leases.draw(&quotas, at(0));
     assert_eq!(asked(&windows), [(hot.clone(), 3), (plain.clone(), 1)]);
     assert!(matches!(leases.admitted(plan, &quotas, states(2), at(1)), DrawResult::For(_)));
-    // The second call has a unit; Redis takes its time.
+    // The second call has a unit; Redis is slow.
     let (plan, windows) = leases.draw(&quotas, at(10));
     assert_eq!(asked(&windows), [(plain, 1)]);
     let late = leases.admitted(plan, &quotas, states(1), at(LASTS + 1));

@@ -1,4 +1,4 @@
-//! The life of the stream, told by what the driver has to do. Knows no socket and no clock either.
+//! The states of the stream, as the driver's actions. Knows no socket and no clock either.
 
 mod room;
 mod silence;
@@ -33,7 +33,7 @@ fn status(text: &str) -> Value {
     Value::Status(text.into())
 }
 
-/// What opening sends first, and what a stream without traffic is tried with.
+/// The first command on a new stream, and the probe of an idle one.
 fn ping() -> Vec<Output<char>> {
     vec![send(&Command::Ping)]
 }
@@ -49,7 +49,7 @@ fn up() -> Connection<char> {
     connection
 }
 
-/// How long after `from` a lost stream is asked for again, to the millisecond.
+/// The time after `from` at which a lost stream is reopened, in milliseconds.
 fn wait(connection: &mut Connection<char>, from: u64) -> u64 {
     let mut waits = 0..;
     waits.find(|wait| connection.tick(at(from + wait)) == [Output::Open]).unwrap()
@@ -72,7 +72,7 @@ fn what_waited_for_the_first_opening_is_sent_after_a_ping() {
     let mut sent = ping();
     sent.extend([send(&get("a")), send(&get("b"))]);
     assert_eq!(connection.opened(at(3)), sent);
-    // The first stream is trusted: nobody waits for the answer to the ping.
+    // The first stream is trusted: commands do not wait for the answer to the ping.
     assert_eq!(connection.submit(at(4), 'c', get("c")), [send(&get("c"))]);
     let replies = [PONG, b"$1\r\nA\r\n$1\r\nB\r\n"].concat();
     let expected = [Output::Reply('a', bulk("A")), Output::Reply('b', bulk("B"))];
@@ -142,11 +142,11 @@ fn nobody_waits_for_a_hung_redis_until_it_speaks_again() {
     assert_eq!(connection.submit(at(450), 'b', get("b")).len(), 1);
     assert_eq!(connection.tick(at(300)), [timed_out('a')]);
     assert_eq!(connection.submit(at(500), 'c', get("c")), [send(&get("c"))]);
-    // Silent for two deadlines: those that wait are told at once, and nobody joins them.
+    // Silent for two deadlines: the waiting commands fail at once, and new ones do not wait.
     assert_eq!(connection.tick(at(501)), [timed_out('b'), timed_out('c')]);
     assert_eq!(connection.submit(at(501), 'd', get("d")), refused('d'));
     assert_eq!(connection.submit(at(900), 'e', get("e")), refused('e'));
-    // One word is enough: what it still owes comes first, and is dropped.
+    // One reply is enough: outstanding replies come first, and are dropped.
     assert_eq!(connection.received(at(901), b"$1\r\nA\r\n"), []);
     assert_eq!(connection.submit(at(902), 'f', get("f")), [send(&get("f"))]);
     let rest = b"$1\r\nB\r\n$1\r\nC\r\n$1\r\nF\r\n";
@@ -200,7 +200,7 @@ fn a_stream_without_traffic_is_tried_from_time_to_time() {
     assert_eq!(connection.take_probed(), Some(Probed::Answered(Duration::from_millis(20))));
     assert_eq!(connection.tick(at(10_000)), []);
     assert_eq!(connection.tick(at(10_020)), ping());
-    // A peer that is gone without a word is found out before a call needs it.
+    // A vanished peer is detected before a call needs it.
     assert_eq!(connection.tick(at(11_020)), [Output::Close(Cause::Silent)]);
     assert_eq!(connection.take_probed(), Some(Probed::Lost));
     assert_eq!(connection.take_probed(), None, "it is told once");
@@ -216,7 +216,7 @@ fn a_dead_part_of_redis_costs_nobody_any_waiting() {
         assert_eq!(connection.received(at(2), failure), failed);
     }
     assert_eq!(connection.submit(at(3), 'a', get("a")), refused('a'));
-    // What lives elsewhere is asked as ever, and after a while one asks whether it is back.
+    // Other parts are used as before, and after a while a probe checks whether this part is back.
     assert_eq!(connection.submit(at(3), 'b', get("b")), [send(&get("b"))]);
     assert_eq!(connection.submit(at(53), 'c', get("a")), [send(&get("a"))]);
     assert_eq!(connection.submit(at(53), 'd', get("a")), refused('d'));
@@ -239,7 +239,7 @@ fn what_only_says_not_now_is_a_failure_and_no_reply() {
         let reply = format!("-{error}\r\n");
         assert_eq!(connection.received(at(2), reply.as_bytes()), [Output::Failed('a', why)]);
     }
-    // What waiting does not cure is told as it is: nothing may degrade because of it.
+    // An error that waiting does not solve is returned unchanged: it must not cause a degraded decision.
     for error in ["NOPERM no", "OOM command not allowed", "WRONGTYPE no", "MOVED 7 h:1"] {
         assert_eq!(connection.submit(at(1), 'a', get(error)).len(), 1);
         let reply = format!("-{error}\r\n");
@@ -285,7 +285,7 @@ fn the_wait_doubles_to_a_bound_and_never_falls_below_half_of_it() {
         now += wait;
         assert_eq!(connection.opened(at(now)), ping());
     }
-    // A stream that answered starts anew.
+    // A stream that answered starts the back-off again.
     assert_eq!(connection.received(at(now), PONG), []);
     assert_eq!(connection.closed(at(now)), []);
     assert!(wait(&mut connection, now) <= 50);
@@ -314,7 +314,7 @@ fn a_forgotten_script_is_sent_by_its_source_exactly_once() {
     let by_source = Command::ScriptSource(admit());
     let forgotten = b"-NOSCRIPT No matching script.\r\n";
     assert_eq!(connection.received(at(2), forgotten), [send(&by_source)]);
-    // It now stands behind what was sent in the meantime.
+    // It is now queued after the commands sent meanwhile.
     assert_eq!(connection.received(at(3), b"+B\r\n"), [Output::Reply('b', status("B"))]);
     let error = Value::Error("NOSCRIPT No matching script.".into());
     assert_eq!(connection.received(at(4), forgotten), [Output::Reply('a', error)]);
@@ -369,6 +369,6 @@ fn a_redis_that_refuses_a_ping_stays_down() {
     let opens = 1 + wait(&mut connection, 1);
     assert_eq!(connection.opened(at(opens)), ping());
     assert_eq!(connection.received(at(opens), loading), [close()]);
-    // Opening is not answering: the wait goes on growing.
+    // An opened stream without an answer does not reset the back-off.
     assert!(wait(&mut connection, opens) >= 50);
 }

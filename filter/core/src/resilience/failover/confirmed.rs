@@ -1,8 +1,8 @@
-//! What Redis confirmed to this worker, and when.
+//! The guards that Redis confirmed to this worker, with the time.
 //!
-//! Owns the memory of it, bounded. A guard is confirmed at the revision that it was expected to
-//! have, its absence included; so a verdict can go without Redis exactly when every guard it rests
-//! on, of the identity, the policy, a session, was found like that not long ago.
+//! Owns the bounded memory of them. A guard is confirmed at its expected revision, or as absent. A verdict is valid
+//! without Redis exactly when every guard of its basis (of the identity, the policy, a session) was confirmed like that
+//! recently.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Confirmed {
         }
     }
 
-    /// Whether all of them were found as expected, none of them longer ago than `stale`.
+    /// Whether all of them were confirmed as expected, each at most `stale` ago.
     pub(super) fn covers(&mut self, now: UnixTime, guards: &[Guard], stale: Duration) -> bool {
         guards.iter().all(|guard| {
             let found = self.0.get(&guard.key);

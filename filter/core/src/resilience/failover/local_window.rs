@@ -1,8 +1,8 @@
-//! Exact sliding windows in the memory of one worker, for the time that Redis does not count.
+//! Exact sliding windows in the memory of one worker, for the time without Redis.
 //!
-//! Owns the arithmetic of a share, and the bound on memory. Like the script in Redis: in no
-//! half-open interval of a window's length are more units admitted than its limit, and all windows
-//! of a call are drawn from, or none. Knows nothing of what the windows are for.
+//! Owns the arithmetic of a share, and the bound on memory. Like the script in Redis, it never admits more units than
+//! the limit in a half-open interval of a window's length, and it draws from all windows of a call, or from none. Does
+//! not know the windows' purpose.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -12,19 +12,19 @@ use portcullis_redis_lua::{Key, Window};
 use crate::id::OrgId;
 use crate::time::UnixTime;
 
-/// Windows in use at one time; beyond it calls are refused rather than forgotten.
+/// The most windows in use; beyond it calls are refused, because no window may be forgotten.
 const MAX_WINDOWS: usize = 10_000;
-/// Of them, one organisation's; what its callers fill is full for them alone.
+/// The most windows of one organisation; when its callers fill them, only they are refused.
 const MAX_OF_ORG: usize = 2_000;
-/// What every organisation has, however many the others use.
+/// The windows that every organisation can have, regardless of the others.
 const FLOOR_OF_ORG: usize = 200;
-/// Draws kept apart in one window. Beyond it those next to each other are dated like the later one:
-/// they count a little longer, never shorter.
+/// The most separate draws in one window. Beyond it neighbouring draws get the later one's time: they count a little
+/// longer, never shorter.
 const MAX_DRAWS: u64 = 1_024;
-/// When there is no room for another window, how long until there may be.
+/// The wait for a call when there is no room for another window.
 const CROWDED: Duration = Duration::from_secs(1);
 
-/// A part of the whole, in millionths; more than none.
+/// A part of the whole, in millionths; more than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WorkerShare(u32);
 
@@ -41,9 +41,9 @@ impl WorkerShare {
 /// A local window that is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalLimit {
-    /// Which one, as an index into the call's windows.
+    /// Its index in the call's windows.
     pub window: usize,
-    /// When the call would fit if nobody else drew; `None`: never.
+    /// When the call would fit without other draws; `None`: never.
     pub retry_after: Option<Duration>,
 }
 
@@ -51,25 +51,25 @@ pub struct LocalLimit {
 #[derive(Debug, Default)]
 pub(super) struct LocalWindows {
     ledgers: BTreeMap<Key, Ledger>,
-    /// How many of them the callers of each organisation began.
+    /// How many of them the callers of each organisation created.
     of_org: BTreeMap<OrgId, usize>,
-    /// The latest time so far: a clock that goes back stands still here, so draws stay longer.
+    /// The latest time so far: a clock that goes back does not move here, so draws count longer.
     clock: Option<UnixTime>,
     swept: BTreeMap<OrgId, UnixTime>,
 }
 
-/// The draws of one window, oldest first: when, and how many units.
+/// The draws of one window, oldest first: time and units.
 #[derive(Debug)]
 struct Ledger {
-    /// Whose caller began it.
+    /// The organisation of the caller who created it.
     org: OrgId,
     draws: VecDeque<(UnixTime, u64)>,
     used: u64,
-    /// When the last of them leaves.
+    /// When the last draw expires.
     empty_at: Option<UnixTime>,
 }
 
-/// What a worker admits of a window.
+/// The part of a window that a worker admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct WorkerWindow {
     limit: u64,
@@ -77,7 +77,7 @@ struct WorkerWindow {
 }
 
 impl WorkerWindow {
-    /// The share of `window`. Where that is less than one unit, it is one unit in as much more time.
+    /// The share of `window`. A share of less than one unit becomes one unit in a longer time.
     fn of(window: &Window, share: WorkerShare) -> Self {
         let whole = u128::from(WorkerShare::WHOLE);
         let millionths = u128::from(window.limit).saturating_mul(u128::from(share.0)).max(1);
@@ -92,7 +92,7 @@ impl WorkerWindow {
         }
     }
 
-    /// Draws closer than this to the one before are dated alike.
+    /// Draws closer than this to the previous one get the same time.
     fn grain(self) -> Duration {
         let apart = if self.limit > MAX_DRAWS { MAX_DRAWS } else { u64::MAX };
         let micros = u64::try_from(self.length.as_micros()).unwrap_or(u64::MAX);
@@ -123,7 +123,7 @@ impl LocalWindows {
                 Wait::Never => None,
             };
             let limit = LocalLimit { window: index, retry_after };
-            // A window that the call never fits is the one to name; then the longest to wait for.
+            // Reports a window that the call never fits; otherwise the one with the longest wait.
             let rank = |limit: &LocalLimit| limit.retry_after.unwrap_or(Duration::MAX);
             if longest.is_none_or(|found| rank(&limit) > rank(&found)) {
                 longest = Some(limit);
@@ -135,7 +135,7 @@ impl LocalWindows {
         }
     }
 
-    /// Every window has room: draws.
+    /// Draws from every window, which all have room.
     fn settle(
         &mut self,
         (org, now): (&OrgId, UnixTime),
@@ -163,8 +163,7 @@ impl LocalWindows {
         Ok(())
     }
 
-    /// Whether `org` may begin so many more windows. Forgets those that are empty, if not; at most once
-    /// in a while for each organisation.
+    /// Whether `org` may create this many more windows. If not, removes empty ones, rarely for each organisation.
     fn make_room(&mut self, (org, now): (&OrgId, UnixTime), wanted: usize) -> bool {
         let swept = self.swept.get(org).copied();
         if !self.has_room(org, wanted) && swept.is_none_or(|swept| now.since(swept) >= CROWDED) {
@@ -226,7 +225,7 @@ impl Ledger {
         self.used = self.used.saturating_add(cost);
         self.empty_at = Some(now.after(part.length));
         match self.draws.len().checked_sub(2).and_then(|before| self.draws.get(before)) {
-            // The newest draw and this one lie within a grain of the one before: they become one.
+            // The newest draw and this one are within a grain of the previous one: they are merged.
             Some((before, _)) if now.since(*before) < part.grain() => {
                 if let Some(last) = self.draws.back_mut() {
                     *last = (now, last.1.saturating_add(cost));

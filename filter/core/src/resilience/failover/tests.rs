@@ -1,4 +1,4 @@
-//! What a worker dares without Redis.
+//! The decisions of a worker without Redis.
 
 use portcullis_redis_lua::{Expected, Guard, GuardState, Key, Scope};
 
@@ -53,7 +53,7 @@ fn only_what_redis_confirmed_here_not_long_ago_stands_without_it() {
         "too old"
     );
 
-    // What is confirmed is a revision, not a name.
+    // A confirmation is for a revision, not for a name.
     for other in [rev("6"), Expected::Absent, Expected::Unknown] {
         let other = admit(other, rev("v1"));
         assert_eq!(failover.decide((&acme(), at(11)), &other, WAIVED), WithoutRedis::Unconfirmed);

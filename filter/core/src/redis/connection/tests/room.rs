@@ -9,7 +9,7 @@ fn bind(org: &str) -> Command {
     Command::Script(Bind { key, holder: "h".into(), life: Duration::from_secs(1) }.call())
 }
 
-/// How many of `command` the connection takes until it refuses.
+/// How many times the connection accepts `command` before it refuses.
 fn taken(connection: &mut Connection<char>, command: &Command) -> usize {
     (0..).find(|_| connection.submit(at(1), 'a', command.clone()) == refused('a')).unwrap()
 }
@@ -36,7 +36,7 @@ fn an_organisation_leaves_room_for_others_and_bindings_for_admissions() {
     assert_eq!(taken(&mut connection, &admissions), MAX_PENDING / 2 - MAX_PENDING / 3 - 1);
     assert!(taken(&mut connection, &acme) >= MAX_PENDING / 6);
     assert!(taken(&mut connection, &Command::Get(Key::policy("acme"))) > 100);
-    // What is late still takes its place, until Redis has answered it.
+    // A late command keeps its place until Redis has answered it.
     let late = connection.tick(at(251)).len();
     assert!(late > MAX_PENDING / 2 + MAX_PENDING / 6);
     assert_eq!(connection.submit(at(252), 'a', globex), refused('a'));

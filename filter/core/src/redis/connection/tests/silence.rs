@@ -1,4 +1,4 @@
-//! What counts as silence of Redis: not bytes that trickle, and not time in which the worker was busy.
+//! What counts as silence of Redis: incomplete replies do, time in which the worker was busy does not.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn a_reply_that_trickles_is_no_sign_of_life() {
 fn time_in_which_the_worker_was_busy_counts_against_nobody() {
     let mut connection = up();
     assert_eq!(connection.submit(at(100), 'a', get("x")), [send(&get("x"))]);
-    // Busy from 110 to 910; meanwhile another command is handed to the host.
+    // Busy from 110 to 910; meanwhile the host accepts another command.
     assert_eq!(connection.submit(at(900), 'b', get("y")), [send(&get("y"))]);
     connection.excuse(at(910), Duration::from_millis(800));
     assert_eq!(connection.tick(at(910)), []);

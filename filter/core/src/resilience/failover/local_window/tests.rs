@@ -1,4 +1,4 @@
-//! Local windows against a model that forgets nothing.
+//! Compares local windows with a model that keeps every draw.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -102,7 +102,7 @@ fn what_one_organisation_fills_is_full_for_it_alone() {
     for n in 0..FLOOR_OF_ORG {
         assert_eq!(windows.draw((org("globex"), at(1)), &own(n), HALF), Ok(()), "{n}");
     }
-    // Once they are empty, there is room again.
+    // Once they are empty, new windows fit again.
     assert_eq!(windows.draw(acme(10_000_001), &name(MAX_OF_ORG), HALF), Ok(()));
 }
 
@@ -117,7 +117,7 @@ fn a_large_window_keeps_few_draws() {
     assert!(kept <= 2 * 1_024 + 2, "{kept}");
 }
 
-/// How long after the last one a call comes; now and then the clock goes back.
+/// The time between two calls; sometimes the clock goes back.
 fn steps() -> impl Strategy<Value = Vec<(i64, u64)>> {
     let step = prop_oneof![8 => 0_i64..400, 2 => 0_i64..3_000, 1 => -500_i64..0];
     vec((step, 0_u64..4), 1..200)
