@@ -1,4 +1,4 @@
-//! What the host calls: the exports of proxy-wasm 0.2.1, and which context each call is for.
+//! The exports of proxy-wasm 0.2.1 that the host calls, and the context of each call.
 //!
 //! Owns the table of contexts and the logger. No borrow of the table is held while a context runs.
 //!
@@ -33,7 +33,7 @@ thread_local! {
     static CONTEXTS: RefCell<Contexts> = RefCell::default();
 }
 
-/// The table, for as long as `act` takes. `act` calls neither the host nor a context.
+/// Gives `act` the table. `act` calls neither the host nor a context.
 fn contexts<T>(act: impl FnOnce(&mut Contexts) -> T) -> T {
     CONTEXTS.with(|contexts| act(&mut contexts.borrow_mut()))
 }
@@ -42,7 +42,7 @@ fn root(id: u32) -> Option<Rc<Root>> {
     contexts(|contexts| contexts.roots.get(&id).cloned())
 }
 
-/// Runs a callback of the stream `id`. A stream that is not known, or that is in a callback already, holds.
+/// Runs a callback of the stream `id`. A stream that is unknown, or is in a callback already, is held.
 fn on_stream(id: u32, callback: impl FnOnce(&mut dyn HttpContext) -> Action) -> Action {
     let stream = contexts(|contexts| contexts.streams.get(&id).cloned());
     let Some(stream) = stream else { return Action::Pause };
@@ -70,11 +70,11 @@ extern "C" fn _initialize() {
     }
 }
 
-/// The host looks for this name to learn which ABI the module speaks.
+/// The host detects the module's ABI by this name.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
 
-/// Memory that the host fills and hands over; `host` takes it back as a vector of that capacity.
+/// Memory that the host fills and passes on; `host` takes ownership of it as a vector of that capacity.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
     ManuallyDrop::new(vec![0_u8; size]).as_mut_ptr()
@@ -144,7 +144,7 @@ extern "C" fn proxy_on_response_trailers(id: u32, count: usize) -> Action {
     on_stream(id, |stream| stream.on_http_response_trailers(count))
 }
 
-/// Calls belong to the root context, whichever stream made them.
+/// Calls belong to the root context, regardless of the stream that made them.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_http_call_response(
     id: u32,
@@ -180,10 +180,10 @@ extern "C" fn proxy_on_log(id: u32) {
     });
 }
 
-/// `proxy_on_done` is not exported: whoever has nothing to finish is not asked, which saves each request an entry.
+/// `proxy_on_done` is not exported: without it the host skips that call, which saves one per request.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_delete(id: u32) {
-    // Dropped once the table is free again: what a stream leaves behind is for its gateway to forget.
+    // Dropped when the table is free again: the gateway forgets the stream's state.
     let stream = contexts(|contexts| contexts.streams.remove(&id));
     if stream.is_none() {
         let root = contexts(|contexts| contexts.roots.remove(&id));
@@ -193,7 +193,7 @@ extern "C" fn proxy_on_delete(id: u32) {
     }
 }
 
-/// Log records to the host's log.
+/// Sends log records to the host's log.
 struct Logger;
 
 impl log::Log for Logger {

@@ -1,14 +1,14 @@
-//! Comparing bytes, eight at a time.
+//! Compares bytes, eight at a time.
 //!
-//! Owns the module's `memcmp`, which Rust calls wherever two slices or texts are compared: some 140 times a request. The C
-//! library's goes byte by byte.
+//! Owns the module's `memcmp`, which Rust calls when two slices or texts are compared: some 140 times per request. The
+//! C library's compares single bytes.
 #![allow(unsafe_code, reason = "what the compiler calls has C's interface")]
 
 use std::cmp::Ordering;
 
-// One copy: inlined wherever something is compared, it made the module a twentieth larger.
+// Not inlined: inlined at every comparison, it made the module a twentieth larger.
 /// # Safety
-/// As in C: there are `count` bytes at `one` and at `other`.
+/// As in C: `count` bytes are readable at `one` and at `other`.
 #[cfg(target_family = "wasm")]
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -18,7 +18,7 @@ unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, count: usize) -> i
 }
 
 /// # Safety
-/// There are `count` bytes at `one` and at `other`.
+/// `count` bytes are readable at `one` and at `other`.
 #[cfg_attr(not(target_family = "wasm"), expect(dead_code, reason = "has a C library there"))]
 unsafe fn order(one: *const u8, other: *const u8, count: usize) -> i32 {
     const WORD: usize = size_of::<u64>();
@@ -35,7 +35,7 @@ unsafe fn order(one: *const u8, other: *const u8, count: usize) -> i32 {
             }
             return 0;
         };
-        // What both reads have is equal when the second one is made.
+        // The second read overlaps the first one only in equal bytes.
         for at in [0, last] {
             // SAFETY: `at` is at most `last`, and a half word from there is within `count`.
             let (one, other) = unsafe {
@@ -65,7 +65,7 @@ unsafe fn order(one: *const u8, other: *const u8, count: usize) -> i32 {
         if at == last {
             return 0;
         }
-        // The last word may overlap the one before it, which was equal.
+        // The last word may overlap the previous one, which was equal.
         at = at.saturating_add(WORD).min(last);
     }
 }

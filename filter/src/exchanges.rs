@@ -1,7 +1,7 @@
 //! The exchanges of one worker.
 //!
-//! Owns the table of exchanges by context id, what of each stream the host holds, and when what happened to it. Calls
-//! no host: what an exchange answers to an event is the gateway's to carry out.
+//! Owns the table of exchanges by context id, what the host holds of each stream, and the times of each stream. Calls
+//! no host: the gateway executes an exchange's answer to an event.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use portcullis_core::worker::Worker;
 
 use crate::guarded::Guarded;
 
-/// How often open responses are looked through, and how many of them Redis is asked about each time.
+/// The interval at which open responses are checked, and the most about which Redis is asked each time.
 const BETWEEN_RECHECKS: Duration = Duration::from_secs(1);
 const MOST_RECHECKS: usize = 100;
 
@@ -26,7 +26,7 @@ const MOST_RECHECKS: usize = 100;
 #[derive(Default)]
 pub(crate) struct Exchanges {
     entries: Guarded<Map<u32, Entry>>,
-    /// When open responses were last looked through.
+    /// When open responses were last checked.
     rechecked: Cell<Option<UnixTime>>,
 }
 
@@ -37,10 +37,10 @@ struct Entry {
     times: Times,
 }
 
-/// What of a stream the host holds.
+/// What the host holds of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
-    /// The request: nothing went upstream.
+    /// The request: nothing was sent upstream.
     Request,
     /// The response: its headers wait for a call.
     Response,
@@ -55,18 +55,18 @@ enum Body {
     Shown,
     /// It has not yet.
     Unseen,
-    /// The same, since it was looked for then.
+    /// It has not yet, and was last asked then.
     UnseenAt(UnixTime),
 }
 
-/// When what happened to a stream, by this VM's clock.
+/// The times of a stream, by this VM's clock.
 #[derive(Clone, Copy, Debug, Default)]
 struct Times {
-    /// Its headers were here.
+    /// Its headers arrived.
     begun: Option<UnixTime>,
-    /// Something of it went upstream.
+    /// A part of it was sent upstream.
     passed: Option<UnixTime>,
-    /// The last of its answer came.
+    /// The last part of its response arrived.
     answered: Option<UnixTime>,
 }
 
@@ -80,7 +80,7 @@ impl Times {
         }
     }
 
-    /// How a request ended whose answer went by as a whole, at `now`.
+    /// The end of a request whose response passed completely, at `now`.
     fn closing(&self, now: UnixTime, http_status: u16, attempts: Option<u64>) -> Closing {
         let since = |from: Option<UnixTime>, to: UnixTime| {
             from.map(|from| u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX))
@@ -98,9 +98,9 @@ impl Times {
 /// How a stream ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// The upstream's answer went by as a whole: with this status, after so many attempts.
+    /// The upstream's response passed completely: with this status, after this many attempts.
     Whole { status: u16, attempts: Option<u64> },
-    /// As the host tells it.
+    /// As the host reports it.
     Told(Closing),
 }
 
@@ -141,7 +141,7 @@ impl Exchanges {
         })
     }
 
-    /// Of the request's body there are `bytes` now, and more follow.
+    /// `bytes` of the request's body have arrived, and more follow.
     pub(crate) fn receive(
         &self,
         worker: &Guarded<Worker>,
@@ -170,7 +170,7 @@ impl Exchanges {
         })
     }
 
-    /// The open responses that are due to be checked again; at most once a second.
+    /// The open responses whose recheck is due; at most once a second.
     pub(crate) fn due_rechecks(&self, now: UnixTime) -> Vec<u32> {
         if self.rechecked.get().is_some_and(|last| now.since(last) < BETWEEN_RECHECKS) {
             return Vec::new();
@@ -184,7 +184,7 @@ impl Exchanges {
         due.unwrap_or_default()
     }
 
-    /// Checks again whether the caller may have the response of `context`.
+    /// Rechecks whether the caller may receive the response of `context`.
     pub(crate) fn recheck(
         &self,
         worker: &Guarded<Worker>,
@@ -193,12 +193,12 @@ impl Exchanges {
         self.judge(worker, context, |entry, worker| entry.exchange.recheck(worker, now))
     }
 
-    /// What the gateway answers to a request that it refuses.
+    /// The gateway's response to a request that it refuses.
     pub(crate) fn reply(&self, context: u32, denial: &Denial) -> Option<LocalReply> {
         self.entry(context, |entry| entry.exchange.reply(denial))
     }
 
-    /// An exchange that is not known holds its request.
+    /// What the host holds of `context`; an unknown exchange holds its request.
     pub(crate) fn held(&self, context: u32) -> Held {
         self.entry(context, |entry| entry.held).unwrap_or(Held::Request)
     }
@@ -215,8 +215,8 @@ impl Exchanges {
         });
     }
 
-    /// Requests whose body the host has not shown for at least `patience`: at most so many, those that were named
-    /// longest ago.
+    /// Requests whose body the host has not shown for at least `patience`: at most `most` of them, those that were
+    /// returned longest ago.
     pub(crate) fn unseen_bodies(&self, now: UnixTime, patience: Duration, most: usize) -> Vec<u32> {
         let unseen = self.entries.with(|entries| {
             let mut unseen = Vec::new();

@@ -1,7 +1,7 @@
 //! The upstream filter of the Redis stream, for configurations that load this module for it.
 //!
-//! Owns the callbacks. Runs in a VM of its own, since Envoy creates it inside a host call of the filter's VM; the small
-//! module `redis_framing` does the same at a hundredth of the size.
+//! Owns the callbacks. Runs in a VM of its own, because Envoy creates it inside a host call of the filter's VM; the
+//! small module `redis_framing` does the same at a hundredth of the size.
 
 use portcullis_redis_framing::{Framing, prefix};
 
@@ -19,8 +19,8 @@ impl HttpContext for Frame {
         if size > 0 {
             let bytes = host::buffer(BufferType::HttpRequestBody, size).unwrap_or_default();
             let raw = self.framing.unframe(&bytes);
-            // Without the replacement Redis would see framing and answer with an error, which ends
-            // the stream: nothing is admitted by it.
+            // Without the replacement Redis receives framing and answers with an error, which ends the stream: no
+            // request is admitted.
             let _ = host::replace_buffer(BufferType::HttpRequestBody, size, &raw);
         }
         Action::Continue
@@ -28,7 +28,7 @@ impl HttpContext for Frame {
 
     fn on_http_response_body(&mut self, size: usize, _end: bool) -> Action {
         if size > 0 {
-            // Without it the reply is no message, which ends the stream.
+            // Without it the reply is not a message, which ends the stream.
             let _ = host::replace_buffer(BufferType::HttpResponseBody, 0, &prefix(size));
         }
         Action::Continue

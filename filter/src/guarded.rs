@@ -1,13 +1,13 @@
 //! The state of one part of the gateway.
 //!
-//! Owns that no borrow is held across a call into the host, which may call back: the state is reached inside a closure
-//! only. The closure calls neither the host nor another part that leads there.
+//! Owns that no borrow is held across a call into the host, which may call back: the state is available only inside a
+//! closure. The closure calls neither the host nor another part that does.
 
 use std::cell::RefCell;
 
 use log::error;
 
-/// State that only the part that owns it reaches.
+/// State that only its owner can access.
 #[derive(Debug, Default)]
 pub(crate) struct Guarded<T>(RefCell<T>);
 
@@ -16,7 +16,7 @@ impl<T> Guarded<T> {
         Self(RefCell::new(state))
     }
 
-    /// The state, unless it is in use further up the stack, which no host call of ours leads to.
+    /// The state, unless it is in use further up the stack, which none of our host calls causes.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> Option<R> {
         match self.0.try_borrow_mut() {
             Ok(mut state) => Some(act(&mut state)),

@@ -1,15 +1,15 @@
 //! Replies to HTTP calls.
 //!
-//! Owns what a good one is. Whose it is, the token tells the part that made the call.
+//! Owns the definition of a good reply. The token tells the caller of this module which of its calls was answered.
 
 use portcullis_core::driver::call::CallFailure;
 
 use crate::host::{self, BufferType, MapType};
 
-/// A reply beyond this is neither a secret nor a key set.
+/// A larger reply is neither a secret nor a key set.
 const MAX_REPLY: usize = 1_048_576;
 
-/// Status and body of a reply that may be an answer whatever its status is: of a token endpoint.
+/// Status and body of a reply from a token endpoint, which may be valid with any status.
 pub(crate) fn any_body(headers: usize, size: usize) -> Result<(u16, Vec<u8>), CallFailure> {
     if headers == 0 {
         return Err(CallFailure::TimedOut);
@@ -27,8 +27,7 @@ pub(crate) fn any_body(headers: usize, size: usize) -> Result<(u16, Vec<u8>), Ca
     }
 }
 
-/// The body of a good reply. Envoy answers for an unreachable server with a status of its own, or
-/// with no headers at all.
+/// The body of a good reply. For an unreachable server, Envoy answers with a status of its own, or without headers.
 pub(crate) fn body(headers: usize, size: usize) -> Result<Vec<u8>, CallFailure> {
     if headers == 0 {
         return Err(CallFailure::TimedOut);

@@ -1,20 +1,20 @@
-//! What the host calls of one HTTP stream, and what it is answered.
+//! The host's callbacks for one HTTP stream, and their results.
 //!
-//! Owns the callbacks and the actions; which stream is called is for [`crate::abi`] to know.
+//! Owns the callbacks and the actions; [`crate::abi`] selects the stream.
 
-/// Whether the host goes on with what it showed.
+/// Whether the host continues with the data that it showed.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// It does.
+    /// It continues.
     Continue = 0,
-    /// It holds it. Of a body, what was shown before is shown again with what comes.
+    /// It holds the data. For a body, the host shows the held part again together with the next one.
     Pause = 1,
-    /// Of headers: it holds them and shows no body, whatever `allow_on_headers_stop_iteration` is.
+    /// For headers: it holds them and shows no body, regardless of `allow_on_headers_stop_iteration`.
     PauseAll = 4,
 }
 
-/// The callbacks of one HTTP stream. What is not implemented lets everything pass.
+/// The callbacks of one HTTP stream. A callback without an implementation lets everything pass.
 pub(crate) trait HttpContext {
     fn on_http_request_headers(&mut self, _count: usize, _last: bool) -> Action {
         Action::Continue

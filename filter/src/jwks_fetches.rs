@@ -1,8 +1,7 @@
-//! Keys of issuers: one fetch per issuer at a time, whoever waits for it.
+//! Keys of issuers: one fetch per issuer at a time, for any number of waiters.
 //!
-//! Owns the waiting. When to fetch, and what a reply means, is the core's keyring's to say. Fetches
-//! start from the root context, in its tick: the host forgets the calls of a stream that ends, and
-//! others may wait for them.
+//! Owns the waiting. The core's keyring decides when to fetch, and reads the reply. Fetches start from the root
+//! context, in its tick: the host drops the calls of a stream that ends, and other streams may wait for them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,11 +19,11 @@ use crate::host;
 use crate::http_call;
 use crate::waiter::{DependencyEvent, Waiter};
 
-/// How often the keyring is asked what is due: a little less than the slowest ticks, so that none of them
-/// comes just too early and leaves it to the next.
+/// How often the keyring is asked for due fetches: slightly less than the slowest ticks, so that no tick is just too
+/// early.
 const LOOK: Duration = Duration::from_millis(900);
 
-/// Keys that are being fetched, or are to be.
+/// Keys that are being fetched, or will be.
 #[derive(Default)]
 pub(crate) struct JwksFetches {
     state: Guarded<State>,
@@ -33,7 +32,7 @@ pub(crate) struct JwksFetches {
 #[derive(Default)]
 struct State {
     fetches: BTreeMap<IssuerId, Fetch>,
-    /// When the keyring was last asked what is due.
+    /// When the keyring was last asked for due fetches.
     looked: Option<UnixTime>,
 }
 
@@ -45,17 +44,17 @@ struct Fetch {
 }
 
 impl Fetch {
-    /// Whether it hangs on the next tick.
+    /// Whether it needs the next tick.
     const fn is_waiting(&self) -> bool {
         self.started.is_none()
     }
 }
 
-/// A fetch that is on its way.
+/// A pending fetch.
 struct Started {
     token: u32,
     since: UnixTime,
-    /// Where the keys come from: another configuration may have come meanwhile.
+    /// The source of the keys: the configuration may have changed since.
     source: KeySource,
 }
 
@@ -65,12 +64,12 @@ impl JwksFetches {
         self.state.with(|state| state.fetches.entry(issuer).or_default().waiters.push(waiter));
     }
 
-    /// Whether a fetch hangs on the next tick.
+    /// Whether a fetch needs the next tick.
     pub(crate) fn is_waiting(&self) -> bool {
         self.state.with(|state| state.fetches.values().any(Fetch::is_waiting)).unwrap_or_default()
     }
 
-    /// Time has passed: starts what is due and what is waited for.
+    /// Time has passed: starts fetches that are due or have waiters.
     pub(crate) fn tick(&self, worker: &Guarded<Worker>, now: UnixTime) -> Vec<DependencyEvent> {
         let look = self.state.with(|state| {
             let look = state.looked.is_none_or(|looked| now.since(looked) >= LOOK);
@@ -144,7 +143,7 @@ impl JwksFetches {
         Some(events)
     }
 
-    /// Hands over what came; whoever waits goes on.
+    /// Passes the result on; the waiters continue.
     fn fetched(
         &self,
         worker: &Guarded<Worker>,
@@ -173,10 +172,10 @@ impl JwksFetches {
     }
 }
 
-/// The answer to a question that is no longer asked.
+/// The result of a fetch that is no longer needed.
 const STALE: Result<Vec<u8>, CallFailure> = Err(CallFailure::Disconnected);
 
-/// What it takes to ask.
+/// The parameters of a fetch.
 struct Place {
     source: KeySource,
     cluster: String,
@@ -185,7 +184,7 @@ struct Place {
     timeout: Duration,
 }
 
-/// Where the keys of `issuer` are, if it is one that has some to fetch.
+/// The source of the keys of `issuer`, if it has keys to fetch.
 fn place(config: &Config, issuer: &IssuerId) -> Option<Place> {
     let issuer = config.auth.issuers.iter().find(|known| known.id == *issuer)?;
     let source = issuer.keys.clone();

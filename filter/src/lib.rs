@@ -1,9 +1,8 @@
 //! The Envoy filter: a thin driver of [`portcullis_core`].
 //!
-//! Turns host callbacks into events, carries out steps, and nothing else: no decision is made here.
-//! The host calls only [`abi`], and only [`host`] calls the host; memory comes from [`alloc`], and [`compare`] compares it. The
-//! same module serves, under the root id `frame` and in a VM of its own, as the upstream filter that takes gRPC's framing off the
-//! Redis stream.
+//! Turns host callbacks into events and executes steps; it makes no decision. The host calls only [`abi`], and only
+//! [`host`] calls the host; memory comes from [`alloc`], and [`compare`] owns `memcmp`. The same module serves, under
+//! the root id `frame` and in a VM of its own, as the upstream filter that takes gRPC's framing off the Redis stream.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,7 +1,7 @@
-//! Metrics in the proxy's stats.
+//! Metrics in Envoy's stats.
 //!
-//! Owns the host's ids of metrics, each defined once. What is counted is the core's business; one that
-//! the host refuses is not counted, and nothing else depends on it.
+//! Owns the host's ids of metrics, each defined once. The core decides what is counted. A metric that the host refuses
+//! is not counted, which has no other effect.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::host;
 /// The metrics of one worker.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    /// By what is counted, the host's id.
+    /// The host's ids, by metric.
     ids: Guarded<Map<Metric, u32>>,
-    /// Whether each dependency answered last time.
+    /// Whether each dependency answered the last call.
     answers: Guarded<Map<Dependency, bool>>,
 }
 
@@ -26,14 +26,14 @@ impl Metrics {
     pub(crate) fn measure(&self, metric: Metric, value: u64) {
         let kind = metric.kind();
         let Some(id) = self.id(metric) else { return };
-        // A metric that cannot be written is worth no word per request.
+        // A log line per request about a failed metric would be too much.
         let _ = match kind {
             Kind::Counter => host::increment_metric(id, value),
             Kind::Gauge | Kind::Histogram => host::record_metric(id, value),
         };
     }
 
-    /// Notes that a dependency took so long to answer a question, or did not answer.
+    /// Records the time of a dependency's answer, or that it did not answer.
     pub(crate) fn measure_call(&self, dependency: Dependency, elapsed: Option<Duration>) {
         let answers = elapsed.is_some();
         let before = self.answers.with(|known| known.insert(dependency, answers)).flatten();

@@ -1,7 +1,7 @@
-//! Events of streams that have not had their turn.
+//! Events of streams that were not handled yet.
 //!
-//! Owns their order, and the queue of the host through which the gateway has itself called for what is left. Why
-//! something is left is the gateway's to say.
+//! Owns their order, and the host's queue through which the gateway schedules a call of itself. The gateway decides why
+//! events are left.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -13,25 +13,25 @@ use crate::guarded::Guarded;
 use crate::host;
 use crate::waiter::PendingEvent;
 
-/// The events, in the order in which they came.
+/// The events, in order of arrival.
 pub(crate) struct PendingEvents {
     events: Guarded<VecDeque<PendingEvent>>,
     wake: Cell<Wake>,
 }
 
-/// How the gateway has itself called.
+/// How the gateway schedules a call of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wake {
-    /// The host has no queue for it: what waits is worked off at once, in whatever order lines then leave.
+    /// The host has no queue: the events are handled at once, and log lines may be out of order.
     Unable,
     /// Through this queue.
     Through(u32),
-    /// It has done so, and not been called yet.
+    /// A call through this queue is scheduled.
     Called(u32),
 }
 
 impl PendingEvents {
-    /// None yet. The queue is this VM's own: the host calls whoever registered its name last.
+    /// No events. The queue is this VM's own: the host calls the VM that registered its name last.
     pub(crate) fn new(seed: u64) -> Self {
         let wake = match host::register_queue(&format!("portcullis.{seed:016x}")) {
             Ok(queue) => Wake::Through(queue),
@@ -40,17 +40,17 @@ impl PendingEvents {
         Self { events: Guarded::default(), wake: Cell::new(wake) }
     }
 
-    /// Puts events aside for their streams.
+    /// Adds events for later handling.
     pub(crate) fn extend(&self, events: impl IntoIterator<Item = PendingEvent>) {
         self.events.with(|pending| pending.extend(events));
     }
 
-    /// The event whose turn it is.
+    /// The next event.
     pub(crate) fn next(&self) -> Option<PendingEvent> {
         self.events.with(VecDeque::pop_front).flatten()
     }
 
-    /// Those of `context`.
+    /// Removes and returns those of `context`.
     pub(crate) fn of(&self, context: u32) -> VecDeque<Event> {
         let own = self.events.with(|pending| {
             if pending.is_empty() {
@@ -68,12 +68,12 @@ impl PendingEvents {
         self.events.with(|pending| pending.is_empty()).unwrap_or(true)
     }
 
-    /// Whether what is left after a turn gets one of its own.
+    /// Whether events that are left after a turn get a turn of their own.
     pub(crate) fn wakes(&self) -> bool {
         self.wake.get() != Wake::Unable
     }
 
-    /// Has the gateway called if there are events left.
+    /// Schedules a call of the gateway if events are left.
     pub(crate) fn wake(&self) {
         let Wake::Through(queue) = self.wake.get() else { return };
         if self.is_empty() {
@@ -86,9 +86,9 @@ impl PendingEvents {
         }
     }
 
-    /// The host calls, as it was asked to.
+    /// The host calls, as scheduled.
     pub(crate) fn woken(&self, queue: u32) {
-        // Somebody else may have been first; the queue is empty then.
+        // Another VM may have been first; the queue is empty then.
         let _ = host::dequeue(queue);
         if self.wake.get() == Wake::Called(queue) {
             self.wake.set(Wake::Through(queue));

@@ -1,8 +1,8 @@
-//! The one Redis stream of a worker.
+//! The only Redis stream of a worker.
 //!
-//! Owns the host's stream, who asks what on it, and what is done with the answers: those to an exchange are events for it;
-//! those to a read of a policy document are the worker's own. How a document is read, and when the stream is opened, is
-//! the core's to say. Nothing else sends to Redis.
+//! Owns the host's stream, the sender of each command, and the handling of answers: those for an exchange are events
+//! for it; those for a read of a policy document are the worker's own. The core decides how a document is read, and
+//! when the stream is opened. No other module sends to Redis.
 //!
 //! A command may be sent in any callback, also in one that Envoy runs inside a callback of the stream
 //! itself: when the peer has closed, Envoy reports the end of the stream once that callback is over.
@@ -24,10 +24,10 @@ use crate::guarded::Guarded;
 use crate::host::{self, BufferType};
 use crate::waiter::{DependencyEvent, Waiter};
 
-/// One line tells as much as thousands.
+/// One log line is enough for thousands of errors.
 const BETWEEN_LOGGED_ERRORS: Duration = Duration::from_secs(10);
 
-/// The stream, and all that waits for it.
+/// The stream, and everything that waits for it.
 pub(crate) struct RedisStream {
     state: Guarded<State>,
 }
@@ -37,9 +37,9 @@ struct State {
     connection: Connection<Asker>,
     /// Policy documents that are being read.
     documents: Documents<Waiter>,
-    /// The host's token of the stream that is open.
+    /// The host's token of the open stream.
     stream: Option<u32>,
-    /// Streams that were given up. They are reset in a tick: Envoy still uses one whose callback runs.
+    /// Streams that were given up. They are reset in a tick, because Envoy still uses a stream whose callback runs.
     given_up: Vec<u32>,
     /// When an error of Redis was last logged.
     logged_error: Option<UnixTime>,
@@ -48,7 +48,7 @@ struct State {
     seed: u64,
 }
 
-/// Who asks something of Redis.
+/// The sender of a command.
 #[derive(Clone, Debug)]
 enum Asker {
     /// An exchange.
@@ -57,9 +57,9 @@ enum Asker {
     Checkpoint(UnixTime),
     /// The worker itself, for a part of a document.
     Document {
-        /// Which.
+        /// Its version.
         version: PolicyVersion,
-        /// When this part was asked for.
+        /// When this part was requested.
         since: UnixTime,
     },
 }
@@ -76,7 +76,7 @@ impl Asker {
 
 impl State {
     fn new(settings: Option<Redis>, seed: u64) -> Self {
-        // Without Redis nothing is ever submitted, so nothing waits.
+        // Without Redis no command is ever submitted, so none waits.
         let timeout = settings.as_ref().map(|redis| redis.timeout).unwrap_or_default();
         Self {
             settings,
@@ -96,12 +96,12 @@ impl State {
 }
 
 impl RedisStream {
-    /// A stream that opens when it is first wanted.
+    /// A stream that opens when it is first needed.
     pub(crate) fn new(settings: Option<Redis>, seed: u64) -> Self {
         Self { state: Guarded::new(State::new(settings, seed)) }
     }
 
-    /// Takes a new configuration. Whoever waits for another Redis is told, also for a document: its ranges are commands.
+    /// Takes a new configuration. Fails the commands that wait for another Redis, including the ranges of documents.
     pub(crate) fn reconfigure(
         &self,
         now: UnixTime,
@@ -123,7 +123,7 @@ impl RedisStream {
         events
     }
 
-    /// Whether anything hangs on the next tick: a deadline or an opening, a document, a stream to reset.
+    /// Whether the next tick has work: a deadline or an opening, a document, a stream to reset.
     pub(crate) fn is_waiting(&self) -> bool {
         let waiting = self.state.with(|state| {
             state.connection.is_waiting()
@@ -133,21 +133,21 @@ impl RedisStream {
         waiting.unwrap_or_default()
     }
 
-    /// `waiter` waits for what Redis answers to `command`.
+    /// Submits `command`; `waiter` gets the answer.
     pub(crate) fn submit(&self, waiter: Waiter, command: Command) -> Vec<DependencyEvent> {
         let (now, asker) = (waiter.since, Asker::Call(waiter));
         let outputs = self.state.with(|state| state.connection.submit(now, asker, command));
         self.carry_out(now, outputs.unwrap_or_default())
     }
 
-    /// Notes how far the audit chain has come.
+    /// Records the end of the audit chain.
     pub(crate) fn checkpoint(&self, now: UnixTime, call: ScriptCall) -> Vec<DependencyEvent> {
         let (asker, command) = (Asker::Checkpoint(now), Command::Script(call));
         let outputs = self.state.with(|state| state.connection.submit(now, asker, command));
         self.carry_out(now, outputs.unwrap_or_default())
     }
 
-    /// `waiter` waits for the document of `version`.
+    /// Requests the document of `version` for `waiter`.
     pub(crate) fn read_policy(
         &self,
         waiter: Waiter,
@@ -178,7 +178,7 @@ impl RedisStream {
 
     /// The stream `token` ended.
     pub(crate) fn ended(&self, now: UnixTime, token: u32) -> Vec<DependencyEvent> {
-        // There is nothing left to reset, and Envoy must not be asked to.
+        // There is no stream left to reset, and Envoy must not be asked to.
         self.state.with(|state| state.given_up.retain(|given_up| *given_up != token));
         if self.stream() != Some(token) {
             return Vec::new();
@@ -188,7 +188,7 @@ impl RedisStream {
         self.carry_out(now, outputs)
     }
 
-    /// The worker was busy for so long until now, and could not hear Redis.
+    /// The worker was busy for this time until now, and could not receive replies.
     pub(crate) fn excuse(&self, now: UnixTime, busy: Duration) {
         self.state.with(|state| state.connection.excuse(now, busy));
     }
@@ -248,7 +248,7 @@ impl RedisStream {
         events
     }
 
-    /// What the connection found out by itself: whether Redis is there is known while nobody calls, too.
+    /// The result of the connection's own probes: they show whether Redis is available without a call.
     fn probed(&self) -> Option<DependencyEvent> {
         let probed = self.state.with(|state| state.connection.take_probed()).flatten()?;
         let elapsed = match probed {
@@ -273,9 +273,9 @@ impl RedisStream {
         }
     }
 
-    /// What is sent at once goes to the host as one message.
+    /// Sends these bytes to the host as one message.
     fn send(&self, now: UnixTime, bytes: &[u8]) -> Vec<Output<Asker>> {
-        // Lost a moment ago, and so were the commands.
+        // The stream was lost a moment ago, and the commands with it.
         let Some(stream) = self.stream() else { return Vec::new() };
         match host::send(stream, bytes) {
             Ok(()) => Vec::new(),
@@ -338,7 +338,7 @@ impl RedisStream {
         }
     }
 
-    /// A read of a document goes on, or is over.
+    /// Continues or ends a read of a document.
     fn go_on(
         &self,
         now: UnixTime,
@@ -364,14 +364,14 @@ impl RedisStream {
         Vec::new()
     }
 
-    /// Tells the operator of an error that waiting does not cure: no rights, no memory, the wrong node.
+    /// Logs an error that waiting does not solve: no permission, no memory, the wrong node.
     fn log_error(&self, now: UnixTime, error: &str) {
         if self.is_due(now, |state| &mut state.logged_error) {
             error!("Redis answered with an error, see docs/troubleshooting.md: {error}");
         }
     }
 
-    /// During an outage a stream ends with each attempt to open one.
+    /// Logs the end of a stream. During an outage a stream ends with each attempt to open one.
     fn log_end(&self, now: UnixTime) {
         if self.is_due(now, |state| &mut state.logged_end) {
             warn!(
@@ -380,7 +380,7 @@ impl RedisStream {
         }
     }
 
-    /// Whether a line is due that was last logged at `last`; if so, it is logged now.
+    /// Whether a line that was last logged at `last` is due; if so, it counts as logged now.
     fn is_due(&self, now: UnixTime, last: fn(&mut State) -> &mut Option<UnixTime>) -> bool {
         let due = self.state.with(|state| {
             let last = last(state);

@@ -1,7 +1,7 @@
-//! The plugin on one thread: its configuration, and whom a callback is for.
+//! The plugin on one thread: its configuration, and the target of callbacks.
 //!
-//! Owns what a root id means. Envoy also makes a root context on its main thread; that one never
-//! sees a request, so it never opens a stream.
+//! Owns the meaning of a root id. Envoy also makes a root context on its main thread; that one never sees a request, so
+//! it never opens a stream.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -22,10 +22,10 @@ pub(crate) struct Root {
     role: RefCell<Role>,
 }
 
-/// What this plugin instance is, by its root id.
+/// The role of this plugin instance, from its root id.
 #[derive(Clone)]
 enum Role {
-    /// Not configured, or in vain: nothing passes.
+    /// Not configured, or with a faulty configuration: no request passes.
     Unconfigured,
     /// The framing filter of the Redis stream.
     Frame,
@@ -49,7 +49,7 @@ impl Root {
         }
     }
 
-    /// Takes the configuration, or says all that is wrong with it.
+    /// Applies the configuration, or returns all its faults.
     fn configure(&self, size: usize) -> Result<(), String> {
         let bytes = match size {
             0 => Vec::new(),
@@ -63,7 +63,7 @@ impl Root {
             Role::Gateway(gateway) => gateway.reconfigure(config),
             Role::Unconfigured | Role::Frame => {
                 let (name, seed) = chain_name()?;
-                // The mark is what `portcullis doctor` looks for in a module's file.
+                // `portcullis doctor` searches for this mark in a module's file.
                 info!(
                     concat!("portcullis-build=", env!("PORTCULLIS_BUILD"), "; audit chain {}"),
                     name
@@ -93,7 +93,7 @@ impl Root {
         }
     }
 
-    /// The plugin ends in order.
+    /// Handles the orderly end of the plugin.
     pub(crate) fn on_delete(&self) {
         if let Some(gateway) = self.gateway() {
             gateway.end();
@@ -139,7 +139,7 @@ impl Root {
     }
 }
 
-/// A name that no other VM has, and a seed for what need not be secret.
+/// A name that no other VM has, and a seed for uses that need no secret.
 fn chain_name() -> Result<(String, u64), String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| format!("the host has no randomness: {error}"))?;

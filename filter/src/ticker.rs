@@ -1,8 +1,8 @@
-//! How often the host calls back by itself.
+//! The period of the host's ticks.
 //!
-//! Owns the period of ticks. Deadlines, the opening of the Redis stream and the fetching of keys hang
-//! on them; while nothing is outstanding, and always on Envoy's main thread, they are hardly needed
-//! and cost an idle proxy about a hundredth of a processor. Does not know what a tick does.
+//! Owns that period. Deadlines, the opening of the Redis stream and the fetching of keys need ticks. While nothing is
+//! pending, and always on Envoy's main thread, frequent ticks are unnecessary and cost an idle Envoy about a hundredth
+//! of a processor. Does not know what a tick does.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -11,17 +11,16 @@ use portcullis_core::time::UnixTime;
 
 use crate::host;
 
-/// While nothing waits. Idle probes of Redis and the refreshing of keys are late by at most as much.
+/// The period while nothing waits. It delays idle probes of Redis and the refresh of keys by at most this time.
 const SLOW: Duration = Duration::from_secs(1);
-/// How often deadlines are looked at and streams are opened.
+/// The period for deadlines and the opening of streams.
 const FAST: Duration = Duration::from_millis(10);
-/// Until the first tick of those: a stream opens in the root context only, and somebody waits for it.
+/// The time to the first fast tick: a stream opens only in the root context, and a request waits for it.
 const SOON: Duration = Duration::from_millis(1);
-/// So many fast ticks in which nobody asked for anything are followed by slow ones: to change the period
-/// costs more than a tick.
+/// After this many fast ticks without a request for one, slow ones follow: changing the period costs more than a tick.
 const CALM: u8 = 50;
 
-/// Later than this, a tick says that the worker was busy, and not only that timers are coarse.
+/// A tick later than this means that the worker was busy, not only that timers are coarse.
 const LATE: Duration = Duration::from_millis(5);
 
 /// The ticks of one worker.
@@ -31,7 +30,7 @@ pub(crate) struct Ticker {
     due: Cell<UnixTime>,
 }
 
-/// The ticks that were asked for.
+/// The current period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Pace {
     /// Every [`SLOW`].
@@ -39,7 +38,7 @@ enum Pace {
     Slow,
     /// The next after [`SOON`].
     Soon,
-    /// Every [`FAST`]; for so many nothing waited.
+    /// Every [`FAST`]; nothing waited for this many.
     Fast { calm: u8 },
 }
 
@@ -64,7 +63,7 @@ impl Ticker {
         self.tick_every(SLOW);
     }
 
-    /// Something waits for a tick, and may only have begun to.
+    /// Something waits for a tick, perhaps only since now.
     pub(crate) fn wake(&self) {
         match self.pace.get() {
             Pace::Slow => {
@@ -97,7 +96,7 @@ impl Ticker {
         }
     }
 
-    /// A tick begins: for how long the worker was too busy to hear Redis is how late it is.
+    /// A tick begins: it is late by the time for which the worker was too busy to receive replies.
     pub(crate) fn lateness(&self, now: UnixTime) -> Option<Duration> {
         let busy = now.since(self.due.get());
         (busy >= LATE).then_some(busy)

@@ -1,7 +1,7 @@
-//! Who waits for a call, and what comes of it.
+//! The waiters for calls, and the events for them.
 //!
-//! Owns the words in which the parts that ask Redis, Vault and issuers tell the gateway what happened. They
-//! know no exchange: an event is for a context.
+//! Owns the events by which the parts that call Redis, Vault and issuers report to the gateway. They know no exchange:
+//! an event is for a context.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use portcullis_core::id::PolicyVersion;
 use portcullis_core::time::UnixTime;
 use portcullis_redis_lua::Value;
 
-/// Which call of which exchange.
+/// A call of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waiter {
     pub(crate) context: u32,
@@ -36,26 +36,26 @@ impl Waiter {
     }
 }
 
-/// An event of an exchange that has not had its turn.
+/// An event of an exchange that was not handled yet.
 #[derive(Debug)]
 pub(crate) struct PendingEvent {
     pub(crate) context: u32,
     pub(crate) event: Event,
 }
 
-/// What came of asking a dependency. The gateway takes them in order.
+/// The result of calling a dependency. The gateway handles them in order.
 #[derive(Debug)]
 pub(crate) enum DependencyEvent {
-    /// It answered a question after so long, or did not answer.
+    /// It answered a call after this time, or did not answer.
     Called(Dependency, Option<Duration>),
     /// An exchange's call is over.
     Exchange(PendingEvent),
-    /// The question for a credential, asked at that time, was answered, or was not: the worker takes it first.
+    /// The outcome of a call for a credential, made at that time: the worker takes it first.
     Credential(CredentialRef, Option<Reply>, UnixTime),
-    /// Vault answered, or did not, to a question about a lease.
+    /// Vault's answer to a call about a lease, or the failure.
     Lease(LeaseCall, Result<Reply, CallFailure>),
-    /// Redis answered, or did not, to a checkpoint of the audit chain.
+    /// Redis's answer to a checkpoint of the audit chain, if any.
     Checkpointed(Option<Value>),
-    /// The worker is to take a policy document before who waited for it goes on; none when Redis has none.
+    /// The worker takes a policy document before its waiters continue; none when Redis has none.
     PolicyRead { version: PolicyVersion, document: Option<Vec<u8>>, waiters: Vec<Waiter> },
 }

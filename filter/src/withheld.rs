@@ -1,8 +1,8 @@
 //! Bodies that the host has and does not show.
 //!
-//! Owns how a host is found out that cannot hold: in `hold` mode the filter pauses at the headers and reads the body, which
-//! takes `allow_on_headers_stop_iteration`. Without it Envoy keeps the body to itself until the headers go on, and the
-//! request would wait for ever. Says nothing of a client that takes its time: it counts bytes that have arrived.
+//! Owns the detection of a host that cannot hold: in `hold` mode the filter pauses at the headers and reads the body,
+//! which needs `allow_on_headers_stop_iteration`. Without it Envoy does not show the body until the headers are
+//! forwarded, and the request would wait for ever. A slow client is not affected: only bytes that have arrived count.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::exchanges::Exchanges;
 use crate::host::{self, MapType};
 use crate::waiter::PendingEvent;
 
-/// How often requests are looked through. Ticks come a little early, too.
+/// The interval of the search. Ticks come a little early, too.
 const EVERY: Duration = Duration::from_millis(900);
-/// How long the host has had bytes at least when they count as withheld: a filter in front may hold them for a while.
+/// How long the host must have had bytes before they count as withheld: a filter in front may hold them for a while.
 const PATIENCE: Duration = Duration::from_millis(800);
-/// Of how many requests the host is asked each time: those that were asked about longest ago.
+/// The most requests about which the host is asked each time: those that were asked about longest ago.
 const MOST: usize = 256;
 
 /// The search for such bodies.
