@@ -1,4 +1,4 @@
-//! What a compiled policy takes in memory, against what a worker counts it with; what a check of it costs.
+//! Compares a compiled policy's memory with the worker's estimate of it, and measures the cost of a check.
 //!
 //! Owns an allocator that counts for each thread, and so for each test.
 #![expect(clippy::unwrap_used, reason = "a test")]
@@ -9,7 +9,7 @@ use std::cell::Cell;
 use portcullis_core::{json, policy};
 use serde_json::{Map, Value, json};
 
-/// The system's allocator, with how many bytes of it this thread has in use, and how often it asked for some.
+/// The system's allocator, with this thread's bytes in use and number of allocations.
 struct Counting;
 
 thread_local! {
@@ -20,12 +20,12 @@ thread_local! {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call goes to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         IN_USE.set(IN_USE.get().wrapping_add(layout.size()));
         ASKED.set(ASKED.get().wrapping_add(1));
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        // SAFETY: the caller's contract is that of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Of one organisation: a connector, a role, two tiers, two limits of the organisation's own.
+/// A policy of one organisation: a connector, a role, two tiers, two limits of the organisation's own.
 fn small() -> Value {
     json!({
         "version": 1,
@@ -54,7 +54,7 @@ fn small() -> Value {
     })
 }
 
-/// With `tools` pinned tools and `roles` roles.
+/// A policy with `tools` pinned tools and `roles` roles.
 fn large(tools: usize, roles: usize) -> Value {
     let mut document = small();
     let pinned = (0..tools).map(|number| {
@@ -72,7 +72,7 @@ fn large(tools: usize, roles: usize) -> Value {
     document
 }
 
-/// With rules of their own for `tools` tools in each of `roles` roles.
+/// A policy with rules for `tools` tools in each of `roles` roles.
 fn ruled(tools: usize, roles: usize) -> Value {
     let mut document = large(tools, roles);
     let rules = json!({
@@ -88,7 +88,7 @@ fn ruled(tools: usize, roles: usize) -> Value {
     document
 }
 
-/// The length of the document, the bytes that its compiled form takes, and the bytes that it counts with.
+/// The length of the document, the bytes of its compiled form, and the estimate.
 fn measured(document: &Value) -> (usize, usize, usize) {
     let text = json::canonical_exact(document);
     let version = policy::version_of(document).unwrap();
@@ -98,8 +98,8 @@ fn measured(document: &Value) -> (usize, usize, usize) {
     (text.len(), taken, policy.weight)
 }
 
-// Finding 12.3: ten thousand small policies took twice the memory that a worker may use for them. The tolerance of an eighth is
-// for pointers in strings and lists, which are twice as long here as in the module.
+// Finding 12.3: ten thousand small policies took twice the memory that a worker may use for them. The tolerance of an
+// eighth is for pointers in strings and lists, which are twice as long here as in the module.
 // Proves: X17
 #[test]
 fn policy_counts_with_about_what_it_takes() {
@@ -111,7 +111,7 @@ fn policy_counts_with_about_what_it_takes() {
     }
 }
 
-/// So many tools, and a tenth as many roles, with conditions and rules of their own.
+/// A policy with this many tools, and a tenth as many roles, with conditions and rules of their own.
 fn checked(tools: usize) -> Value {
     let mut document = large(tools, tools / 10);
     let when = "arguments.field_1 != 'x' || time.hour < 8";
@@ -131,8 +131,8 @@ fn checked(tools: usize) -> Value {
     document
 }
 
-/// What `policy check` does for a policy twice as large, counted in what it asks the allocator for: with every tool
-/// compared to every role it would be four times as much. `cargo run --release --example check` has the time.
+/// The cost of `policy check` for a policy twice as large, as the number of allocations: if every tool were compared
+/// with every role, it would be four times as much. `cargo run --release --example check` measures the time.
 // Proves: X9
 #[test]
 fn a_check_of_a_policy_twice_as_large_costs_twice_as_much() {

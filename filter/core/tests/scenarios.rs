@@ -1,7 +1,7 @@
 //! Runs every file of `tests/scenarios/`: events in, steps out.
 //!
-//! Lines that start with `>` are events, indented lines what the core answered (`scenarios/README.md` says how to read them). A file is a golden:
-//! `UPDATE_GOLDEN=1 cargo test -p portcullis-core --test scenarios` writes them anew, for review.
+//! Lines that start with `>` are events, indented lines are the core's answers (`scenarios/README.md` explains them). A
+//! file is a golden: `UPDATE_GOLDEN=1 cargo test -p portcullis-core --test scenarios` rewrites them, for review.
 
 #[path = "shared/config.rs"]
 mod config;
@@ -26,7 +26,7 @@ fn scenarios() -> Vec<PathBuf> {
     files
 }
 
-/// The file with its answers written anew.
+/// The file with its answers rewritten.
 fn replay(text: &str) -> String {
     let mut world = World::default();
     let mut out = String::new();

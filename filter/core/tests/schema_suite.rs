@@ -1,7 +1,7 @@
-//! The official JSON Schema test suite, for the drafts that are spoken: `cargo xtask schema-suite`.
+//! The official JSON Schema test suite, for the supported drafts: `cargo xtask schema-suite`.
 //!
-//! Owns the comparison with what is expected to fail, each with its reason. The suite is not part of
-//! the repository: without `PORTCULLIS_SCHEMA_SUITE`, the directory with its drafts, nothing runs.
+//! Owns the list of expected failures, each with its reason. The suite is not part of the repository: without
+//! `PORTCULLIS_SCHEMA_SUITE`, the directory with its drafts, nothing runs.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::path::Path;
 use portcullis_core::schema;
 use serde_json::Value;
 
-/// What is refused when the schema is read, by the reason that its fault gives. None may be wrong in silence.
+/// The reasons, from the fault's text, for which a schema is refused when it is read. No other result may be wrong.
 const REASONS: [(&str, &str); 3] = [
     ("a reference to \"", "refers to another document (remote reference or meta-schema)"),
     ("a pattern with \\p", "Unicode property in a pattern"),
@@ -72,7 +72,7 @@ fn run(group: &Value, uri: &str, score: &mut Score, wrong: &mut Vec<String>) {
         members.entry("$schema").or_insert_with(|| uri.into());
     }
     let tests = group["tests"].as_array().unwrap();
-    // A bare `true` has no dialect to name.
+    // A bare `true` names no dialect.
     let schema = match schema::compile(&document) {
         Ok(schema) => schema,
         Err(fault) => {

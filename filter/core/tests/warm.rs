@@ -1,7 +1,7 @@
-//! What a warm `tools/call` costs the core: how often it asks for memory.
+//! The cost of a warm `tools/call` in the core: its number of allocations.
 //!
-//! Owns the counts, which are the same on every machine, so that what makes each request dearer is seen where no
-//! clock would show it. Times are the business of `cargo xtask bench`.
+//! Owns the counts, which are the same on every machine, so that a small increase is visible where no clock would show
+//! it. `cargo xtask bench` measures times.
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
 #[expect(dead_code, reason = "the tests of tokens make other ones, too")]
@@ -26,7 +26,7 @@ use portcullis_core::worker::Worker;
 use portcullis_redis_lua::Value;
 use serde_json::json;
 
-/// How often this thread asked for memory, and how often for more of what it had.
+/// How often this thread allocated, and how often it reallocated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Allocations {
     allocations: u32,
@@ -51,7 +51,7 @@ fn note(more: impl FnOnce(&mut Allocations)) {
     });
 }
 
-// SAFETY: everything is the system's allocator; beside it a number of this thread is counted, without memory.
+// SAFETY: all calls go to the system's allocator; a number of this thread is counted in addition, without memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(|asked| asked.allocations += 1);
@@ -93,7 +93,7 @@ fn policy(windows: bool) -> serde_json::Value {
     policy
 }
 
-/// One worker, and what a client shows it.
+/// One worker, and the client's credential.
 struct Caller {
     worker: Worker,
     authorization: String,
@@ -101,7 +101,7 @@ struct Caller {
 }
 
 impl Caller {
-    /// With an access token; the policy and the issuer's keys are in the configuration.
+    /// A caller with an access token; the policy and the issuer's keys are in the configuration.
     fn with_token() -> Self {
         let issuer = mint::inline(json!({"audiences": [mint::RESOURCE]}));
         let document = json!({
@@ -113,7 +113,7 @@ impl Caller {
         Self { worker, authorization, calls: 0 }
     }
 
-    /// With an API key; its record, the policy and three windows are in Redis.
+    /// A caller with an API key; its record, the policy and three windows are in Redis.
     fn with_key() -> Self {
         let config = Config::parse(&json!({"redis": {"cluster": "redis"}})).unwrap();
         let mut worker = Worker::new(config, Chain::new("c".into()));
@@ -123,7 +123,7 @@ impl Caller {
         Self { worker, authorization, calls: 0 }
     }
 
-    /// One call that is let through and answered with a result.
+    /// One call that passes and gets a result.
     fn call(&mut self) {
         self.calls += 1;
         let mut exchange = Exchange::default();
@@ -181,7 +181,7 @@ impl Caller {
         format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#).into()
     }
 
-    /// What one more call asks for, once the caches are warm; what the driver itself would build is in it.
+    /// The allocations of one more call, once the caches are warm, including those for the driver's own parts.
     fn warm(&mut self) -> Allocations {
         for _ in 0..64 {
             self.call();

@@ -1,4 +1,4 @@
-//! The audit log: what may be in it, how long it gets, and that it verifies.
+//! The audit log: its allowed content, its length, and its verification.
 //!
 //! Owns random arguments that carry marked secrets.
 
@@ -12,12 +12,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{cases, json};
 
-/// Stands in every value that must not be logged, and nowhere else.
+/// Part of every value that must not be logged, and of no other.
 const MARK: &str = "CANARY";
 /// Names from a policy.
 const NAMES: [&str; 2] = ["ssn", "Date-of-Birth"];
 
-/// A name under which nothing may be logged, spelled as people spell.
+/// A name whose value must not be logged, in common spellings.
 fn secret_name() -> impl Strategy<Value = String> {
     let fragment = select(vec![
         "api key",
@@ -65,7 +65,7 @@ fn arguments() -> impl Strategy<Value = Map<String, Value>> {
     value.prop_map(|value| Map::from_iter([("a".to_owned(), value)]))
 }
 
-/// Arguments that try to be long: one value many times, deep inside.
+/// Arguments that make an entry long: one value many times, deeply nested.
 fn bulky() -> impl Strategy<Value = Map<String, Value>> {
     let items = prop_oneof![
         json::value(),

@@ -1,6 +1,6 @@
-//! Client certificates: names and headers that somebody else wrote.
+//! Client certificates: names and headers from untrusted parties.
 //!
-//! Owns what a subject, a forwarded header and a name in it may look like.
+//! Owns the generators of subjects, forwarded headers and names.
 
 use portcullis_core::auth::certificate::subject::common_name;
 use portcullis_core::auth::certificate::xfcc::{Elements, parse};
@@ -26,7 +26,7 @@ fn escaped(value: &str) -> String {
     value.bytes().enumerate().map(escape).collect()
 }
 
-/// What certificates hold, and what somebody would like to be read differently.
+/// Names of real certificates, and names that attack a parser.
 fn name() -> impl Strategy<Value = String> {
     let tricky = "[a-c ,;=+\\\\\"#<>/:.\\n]{0,12}";
     let fields = "(spiffe://a/b)?([,;](By|Hash|Subject|URI|DNS)=\"?[a-z:/,=]{0,6}\"?){0,3}";
@@ -66,8 +66,8 @@ proptest! {
         let _ = common_name(&text);
     }
 
-    /// Envoy escapes no name. What a name smuggles in may make the header unreadable; it never makes
-    /// another certificate of it.
+    /// Envoy escapes no name. A smuggled name may make the header unreadable, but never changes it into another
+    /// certificate.
     #[test]
     fn a_name_never_forges_another_certificate(cn in name(), uri in name()) {
         let header = written(&cn, &uri);

@@ -1,6 +1,6 @@
-//! The Redis stream under any sequence of what can happen to it.
+//! The Redis stream under any sequence of events.
 //!
-//! Owns a Redis that answers in order, late, lies, hangs or goes away, and the books on every waiter.
+//! Owns a Redis that answers in order, late or wrongly, hangs or disconnects, and a record of every waiter.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,25 +15,25 @@ use proptest::prelude::*;
 use crate::{cases, resp};
 
 const TIMEOUT: Duration = Duration::from_millis(250);
-/// What the core states about its queue, and the ping that it sends itself.
+/// The core's limit on its queue, plus its own ping.
 const MOST_OUTSTANDING: usize = 2_048 + 1;
-/// What it states about a Redis that says nothing.
+/// The core's limit on the silence of Redis.
 const STALLED_AFTER: Duration = Duration::from_millis(500);
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// So many commands, by script or not.
+    /// Submits this many commands, by script or not.
     Submit { many: usize, script: bool },
     /// Time passes; then the clock ticks.
     Tick(u64),
-    /// Redis answers so many commands, in chunks of so many bytes.
+    /// Redis answers this many commands, in chunks of this many bytes.
     Answer { many: usize, chunk: usize, answer: Answer },
-    /// Bytes that nobody asked for, or that are no reply at all.
+    /// Unrequested bytes, or bytes that are no reply.
     Noise(Vec<u8>),
     /// The stream ends.
     Close,
-    /// From now on, opening works or does not.
+    /// From now on, opening the stream works or fails.
     Reachable(bool),
 }
 
@@ -65,7 +65,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A command on the wire, as Redis reads it: a waiter's, or the connection's own.
+/// A command on the wire, as Redis reads it: from a waiter, or from the connection itself.
 #[derive(Clone, Debug)]
 struct Sent {
     waiter: Option<usize>,
@@ -73,18 +73,18 @@ struct Sent {
     at: UnixTime,
 }
 
-/// The driver, Redis, and the books.
+/// The driver, Redis, and the records.
 struct Bench {
     connection: Connection<usize>,
     now: UnixTime,
     reachable: bool,
-    /// What Redis has not answered; none while no stream is open.
+    /// The commands that Redis has not answered; none while no stream is open.
     server: Option<VecDeque<Sent>>,
-    /// When Redis last gave a whole reply.
+    /// When Redis last sent a complete reply.
     heard: UnixTime,
-    /// Whether it was silent for too long when the clock last ticked, and still is.
+    /// Whether Redis was silent for too long at the last tick, and still is.
     hung: bool,
-    /// When each waiter asked, and how often it heard back.
+    /// For each waiter, when it asked, and how many outcomes it got.
     waiters: Vec<(UnixTime, usize)>,
 }
 
@@ -111,7 +111,7 @@ impl Bench {
             Op::Answer { many, chunk, answer } => self.answer(many, chunk, answer),
             Op::Noise(bytes) => {
                 if self.server.is_some() {
-                    // It may be a reply by chance, to whoever is first.
+                    // The bytes may happen to be a reply, for the first waiter.
                     self.server = Some(VecDeque::new());
                     (self.heard, self.hung) = (self.now, false);
                     let outputs = self.connection.received(self.now, &bytes);
@@ -155,13 +155,13 @@ impl Bench {
         assert_eq!(self.waiters.iter().find(overdue), None, "nobody waits beyond the deadline");
     }
 
-    /// How long Redis has owed an answer without a word.
+    /// How long Redis has owed an answer and been silent.
     fn silence(&self) -> Duration {
         let first = self.server.as_ref().and_then(VecDeque::front);
         first.map_or(Duration::ZERO, |first| self.now.since(first.at.max(self.heard)))
     }
 
-    /// Redis answers the first `many` commands; the driver hears it in chunks.
+    /// Redis answers the first `many` commands; the driver receives the answers in chunks.
     fn answer(&mut self, many: usize, chunk: usize, answer: Answer) {
         let (mut bytes, mut due) = (Vec::new(), VecDeque::new());
         for sent in self.server.iter_mut().flat_map(|server| server.drain(..many.min(server.len())))
@@ -190,8 +190,8 @@ impl Bench {
         }
     }
 
-    /// Whether an answer may go unheard: the connection asked itself, or sends the script again, or
-    /// its waiter was told something else before.
+    /// Whether an answer needs no receiver: the connection itself asked, or it sends the script again, or its waiter
+    /// got another outcome before.
     fn needs_no_ear(&self, (sent, reply): &(Sent, Value)) -> bool {
         let cured = reply.is_noscript() && sent.verb == "EVALSHA";
         cured || sent.waiter.is_none_or(|waiter| self.waiters[waiter].1 > 0)
@@ -205,7 +205,7 @@ impl Bench {
         }
     }
 
-    /// Does as told; `due` is what Redis answered and nobody has heard yet, in order.
+    /// Executes the outputs; `due` has Redis's answers that no waiter has received yet, in order.
     fn carry_out(&mut self, outputs: Vec<Output<usize>>, due: &mut VecDeque<(Sent, Value)>) {
         for output in outputs {
             match output {
@@ -234,7 +234,7 @@ impl Bench {
         }
     }
 
-    /// Outputs after noise: outcomes count, whatever they are.
+    /// Outputs after noise: any outcome counts.
     fn settle(&mut self, outputs: Vec<Output<usize>>) {
         for output in outputs {
             match output {
@@ -283,7 +283,7 @@ proptest! {
             let heard = bench.waiters.iter().filter(|(_, outcomes)| *outcomes > 1).count();
             prop_assert_eq!(heard, 0, "a waiter heard twice");
         }
-        // In the end nobody is left waiting, whatever Redis does.
+        // At the end no waiter is left, whatever Redis does.
         bench.run(Op::Tick(6_000));
         for (waiter, (_, outcomes)) in bench.waiters.iter().enumerate() {
             prop_assert_eq!(*outcomes, 1, "outcomes of waiter {}", waiter);

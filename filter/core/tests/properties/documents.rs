@@ -1,6 +1,6 @@
-//! Documents that people write: the policy, the plugin configuration, key records.
+//! Hand-written documents: the policy, the plugin configuration, key records.
 //!
-//! Owns the mutation of valid ones: what is almost right is where readers break.
+//! Owns the mutation of valid documents: almost valid ones break readers.
 
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::config::Config;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{cases, fixtures, json};
 
-/// One change: at which value, and what becomes of it; `None` takes it out.
+/// One change: the position of a value, and its replacement; `None` removes it.
 type Edit = (Index, Option<Value>);
 
 fn edits() -> impl Strategy<Value = Vec<Edit>> {
@@ -78,7 +78,7 @@ fn configuration() -> Value {
     })
 }
 
-/// A record with every field that there is.
+/// A record with every field.
 fn record() -> Value {
     let mut record = fixtures::record("analyst", "1g");
     let more = json!({
@@ -113,7 +113,7 @@ proptest! {
                 prop_assert_eq!(distinct.len(), policy.connectors.len());
                 let granted = policy.roles.values().flat_map(|role| role.connectors.keys());
                 prop_assert!(granted.into_iter().all(|name| policy.connectors.contains_key(name)));
-                // The version is the same for whoever reads the document back.
+                // The version is the same for a reader of the written document.
                 let again = serde_json::from_str(&document.to_string()).unwrap();
                 prop_assert_eq!(version_of(&again), version_of(&document));
                 prop_assert!(version_of(&document).is_some());

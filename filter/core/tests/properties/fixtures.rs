@@ -1,8 +1,8 @@
-//! What stands behind a worker on trial: keys, records, policies, and an honest Redis and Vault.
+//! The environment of a worker under test: keys, records, policies, and an honest Redis and Vault.
 //!
-//! Owns facts that a property can look up without asking the core: which revision of a record
-//! proves its key, which policy allows what. A revision's text says what its document is, so that
-//! whatever a lying Redis claims, what the core believes can be told from revisions alone.
+//! Owns facts that a property can look up without the core: which revision of a record proves its key, which policy
+//! allows what. A revision's text encodes its document, so the core's state can be read from revisions alone, even when
+//! Redis lies.
 
 #[path = "../shared/config.rs"]
 mod config;
@@ -23,9 +23,9 @@ use config::config;
 
 /// 2026-11-20T22:00:00Z.
 pub(crate) const START: u64 = 1_795_212_000;
-/// When a record of state `e`, `n` or `o` changes its mind.
+/// The time at which a record of state `e`, `n` or `o` changes.
 const TURNING_POINT: u64 = START + 2;
-/// Whose keys there are; the first two have a role of the same name.
+/// The holders of keys; the first two have a role of the same name.
 pub(crate) const HOLDERS: [&str; 3] = ["analyst", "support", "stranger"];
 /// Policies; the last does not compile.
 pub(crate) const POLICIES: [&str; 4] = ["v1", "v2", "v3", "broken"];
@@ -33,7 +33,7 @@ pub(crate) const POLICIES: [&str; 4] = ["v1", "v2", "v3", "broken"];
 /// expiring, not yet valid, with another secret, rotated out, unreadable.
 pub(crate) const STATES: [char; 8] = ['g', 'm', 'r', 'e', 'n', 'f', 'o', 'u'];
 
-/// Values in Vault, and arguments that must not be logged, say this.
+/// Part of values in Vault, and of arguments that must not be logged.
 pub(crate) const CANARY: &str = "s3cret-canary";
 
 static KEYS: LazyLock<[String; 3]> = LazyLock::new(|| {
@@ -140,7 +140,7 @@ pub(crate) fn policy_of(version: &str) -> Option<&'static str> {
     Some(POLICIES[at])
 }
 
-/// Whether `bytes` are the document of the policy `version`, and one that can be used.
+/// Whether `bytes` are the document of the policy `version`, and that policy is usable.
 pub(crate) fn is_policy(bytes: &[u8], version: &str) -> bool {
     let document = portcullis_core::json::parse_strict(bytes).ok();
     let document = document.filter(|document| portcullis_core::policy::compile(document).is_ok());
@@ -173,7 +173,7 @@ pub(crate) fn bulk(text: &str) -> Value {
     Value::Bulk(text.as_bytes().to_vec())
 }
 
-/// What Redis holds.
+/// The contents of Redis.
 #[derive(Clone, Debug)]
 pub(crate) struct Truth {
     /// The revision of each holder's record.
@@ -183,7 +183,7 @@ pub(crate) struct Truth {
 }
 
 impl Truth {
-    /// The honest answer to an admission call: what `admit.lua` would say of an empty window.
+    /// The honest answer to an admission call: that of `admit.lua` for an empty window.
     pub(crate) fn admit(&self, holder: &str, expected: [&str; 2], windows: usize) -> Value {
         let at = HOLDERS.iter().position(|known| *known == holder).unwrap();
         let rev = self.records[at].as_deref();
@@ -195,12 +195,12 @@ impl Truth {
     }
 }
 
-/// What is left of so many windows, and until when.
+/// The remaining units and the reset times of this many windows.
 pub(crate) fn states(windows: usize) -> Vec<Value> {
     (0..windows).flat_map(|_| [4, 1_000, 0].map(Value::Int)).collect()
 }
 
-/// A reply that says that the record is now at `rev` and the policy at `version`.
+/// A reply with the record at `rev` and the policy at `version`.
 pub(crate) fn moved(
     holder: &str,
     expected: [&str; 2],

@@ -1,6 +1,6 @@
-//! JSON: random values and texts for every module here, and what the strict reader promises.
+//! JSON: random values and texts for all modules here, and the properties of the strict reader.
 //!
-//! Owns the strategies for JSON. What any document means is its module's business.
+//! Owns the strategies for JSON. Other modules own the meaning of documents.
 
 use portcullis_core::json::{MAX_DEPTH, canonical, canonical_exact, parse_strict};
 use portcullis_core::mcp::{Message, Sender};
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cases;
 
-/// Texts that readers stumble over: quotes, escapes, control and non-BMP characters, much of nothing.
+/// Texts that break readers: quotes, escapes, control and non-BMP characters, long blanks.
 pub(crate) fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "[a-z_]{0,8}",
@@ -51,7 +51,7 @@ fn object(
     btree_map(text(), inner, 0..6).prop_map(|members| members.into_iter().collect())
 }
 
-/// `bytes` with pieces cut out, repeated, or replaced: almost right, as an attacker would have it.
+/// `bytes` with pieces cut out, repeated, or replaced: almost valid, like an attack.
 pub(crate) fn mangled(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         any::<u8>().prop_map(|byte| vec![byte]),
@@ -139,7 +139,7 @@ proptest! {
     }
 }
 
-/// The value with its numbers rounded: of others RFC 8785 makes what they are not.
+/// The value with its numbers rounded: RFC 8785 changes other numbers.
 fn in_doubles(value: Value) -> Value {
     match value {
         Value::Number(number) => number.as_f64().into(),

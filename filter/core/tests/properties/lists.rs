@@ -1,6 +1,6 @@
-//! Lists of tools on their way to a client, in every form in which servers send them.
+//! Lists of tools in responses, in every form in which servers send them.
 //!
-//! Owns a client that looks for tools wherever one might.
+//! Owns a client that searches for tools in all possible places.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::{cases, fixtures, json};
 const NOW: UnixTime = UnixTime::from_micros(fixtures::START * 1_000_000);
 const BODY: &[u8] = br#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
 
-/// What an analyst sees on `open`, in policy v1.
+/// Whether an analyst sees `tool` on `open`, in policy v1.
 fn is_visible(tool: &str) -> bool {
     tool.starts_with("query_") || tool.starts_with("create_")
 }
@@ -81,7 +81,7 @@ fn passed(worker: &mut Worker) -> Exchange {
     exchange
 }
 
-/// What the client gets of a response that comes in these chunks.
+/// The client's part of a response in these chunks.
 fn received(media: &str, chunks: Vec<Vec<u8>>) -> Vec<u8> {
     let worker = &mut fixtures::worker(Duration::ZERO);
     let mut exchange = passed(worker);

@@ -1,7 +1,7 @@
-//! Properties: what holds for every input, tried on random ones that shrink to the smallest failure.
+//! Properties: invariants for every input, tested with random inputs that shrink to the smallest failure.
 //!
-//! Owns invariants, not examples; those are unit tests and scenarios. A case that once failed is
-//! kept beside its module in a file `*.regressions`, and tried first from then on.
+//! Owns invariants, not examples; those are unit tests and scenarios. A failed case is kept in a file `*.regressions`
+//! next to its module, and runs first from then on.
 
 mod audit;
 mod certificates;
@@ -26,7 +26,7 @@ mod throttle;
 
 use proptest::test_runner::{Config, FileFailurePersistence};
 
-/// `count` cases each time, or as many as `PROPTEST_CASES` says; a failing one is written down.
+/// `count` cases each time, or the number in `PROPTEST_CASES`; a failing one is recorded.
 fn cases(count: u32) -> Config {
     let config = Config::default();
     let asked = std::env::var_os("PROPTEST_CASES").map(|_| config.cases);
@@ -34,7 +34,7 @@ fn cases(count: u32) -> Config {
     Config {
         cases: asked.unwrap_or(count),
         failure_persistence: Some(Box::new(persistence)),
-        // The bound is for a whole run, and filters reject a share of each case.
+        // The limit is for a whole run, and filters reject a part of the cases.
         max_local_rejects: u32::MAX,
         ..config
     }

@@ -1,7 +1,7 @@
-//! What a server's answer says, read whole and read in passing.
+//! The outcome in a server's response, read as a whole and in chunks.
 //!
-//! Owns answers in which what matters is there, missing, twice, or of another type; and a plain reading
-//! of them, the whole answer at once.
+//! Owns responses whose relevant members are present, missing, repeated, or of another type; and a simple reader for
+//! the whole response at once.
 
 use portcullis_core::mcp::Listing;
 use portcullis_core::mcp::filter::{MessageFilter, Reader, Seen, Shown, Unreadable};
@@ -49,7 +49,7 @@ fn answer() -> impl Strategy<Value = String> {
     })
 }
 
-/// What the whole message says.
+/// The outcome in the whole message.
 fn outcome(message: &Value) -> Option<ToolOutcome> {
     if let Some(error) = message.get("error") {
         let code = error.get("code").and_then(Value::as_i64).unwrap_or_default();
@@ -130,7 +130,7 @@ proptest! {
         }
     }
 
-    // What is whole passes, and nothing that is not JSON is taken for whole but for its numbers and words.
+    // Complete JSON passes; a text that is not JSON is never taken for complete, except for its numbers and words.
     #[test]
     fn what_is_json_is_read(bytes in json::document()) {
         let whole: Result<Value, _> = serde_json::from_slice(&bytes);

@@ -1,6 +1,6 @@
-//! RESP2: any bytes, any chunks.
+//! RESP2 with any bytes and any chunks.
 //!
-//! Owns random replies and their encoding. What replies mean is the redis-lua crate's business.
+//! Owns random replies and their encoding. The redis-lua crate owns their meaning.
 
 use portcullis_core::redis::resp::{Decoder, ProtocolError};
 use portcullis_redis_lua::Value;
@@ -10,7 +10,7 @@ use proptest::sample::Index;
 
 use crate::{cases, json};
 
-/// Any reply that scripts and plain reads give, nested as they nest.
+/// Any reply of scripts and plain reads, with their nesting.
 pub(crate) fn reply() -> impl Strategy<Value = Value> {
     let scalar = prop_oneof![
         Just(Value::Nil),
@@ -77,7 +77,7 @@ proptest! {
     }
 }
 
-/// A stack that overflows cannot be caught, and takes the whole worker with it.
+/// A stack overflow cannot be caught, and ends the whole worker.
 #[test]
 fn nesting_is_bounded_wherever_it_stands() {
     for level in ["*1\r\n", "*2\r\n:1\r\n", "*2\r\n$2\r\n\r\n\r\n", "*3\r\n*0\r\n*-1\r\n"] {

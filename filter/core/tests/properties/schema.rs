@@ -1,4 +1,4 @@
-//! Schemas and values of any form: a check ends, and says the same of what is the same.
+//! Schemas and values of any form: a check terminates, and has the same result for equal values.
 //!
 //! Owns schemas that a hostile server might publish.
 

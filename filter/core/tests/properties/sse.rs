@@ -1,6 +1,6 @@
-//! Server-sent events: what a client reads after the filter, compared with a reader of our own.
+//! Server-sent events: a client's view after the filter, compared with an independent reader.
 //!
-//! Owns a plain reading of WHATWG HTML §9.2.6, whole stream at once.
+//! Owns a simple reader after WHATWG HTML §9.2.6, for the whole stream at once.
 
 use portcullis_core::mcp::Listing;
 use portcullis_core::mcp::body::Substitute;
@@ -95,7 +95,7 @@ fn dispatched(stream: &[u8]) -> Vec<String> {
     events
 }
 
-/// A message as it is to be read; what is none is an error.
+/// The expected message; a text that is no message becomes an error.
 fn expected(data: &str) -> Value {
     let whole: Option<Value> = serde_json::from_str(data.trim_start_matches('\u{feff}')).ok();
     let message = whole.filter(|value| value.is_object() || value.is_array());
@@ -130,13 +130,13 @@ proptest! {
         let read = dispatched(&filtered(&stream, &[]));
         prop_assert_eq!(sent.len(), read.len());
         for (sent, read) in sent.iter().zip(read) {
-            // Of no data at all, nothing is a message.
+            // An event without data is no message.
             if sent.chars().all(|letter| letter == '\n') {
                 prop_assert_eq!(sent, &read);
             } else if let Ok(read) = serde_json::from_str::<Value>(read.trim_start_matches('\u{feff}')) {
                 prop_assert_eq!(read, expected(sent));
             } else {
-                // Words and escapes are not looked into: a client refuses them, as it would have.
+                // Words and escapes are not checked: a client refuses them, with or without the filter.
                 prop_assert_eq!(&read, sent);
             }
         }

@@ -1,4 +1,4 @@
-//! Slowing down whoever guesses: what holds for every order of failures, proofs and waits.
+//! Slowing down guessing: invariants for every order of failures, successes and waits.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ proptest! {
                     let Err(wait) = answer else { continue };
                     prop_assert!(wait <= longest && !wait.is_zero());
                     prop_assert_eq!(proven[usize::from(credential)], None);
-                    // One that is new here has to wait for its address's share only.
+                    // A credential that is new here only waits for its address's share.
                     prop_assert!(bad[usize::from(credential)] || wait < Duration::from_secs(1));
                     prop_assert!(failures > 0 && failed[usize::from(from)] >= failures);
                     let later = now.after(wait);

@@ -1,4 +1,4 @@
-//! Tokens that must not be taken, each for its own reason.
+//! Tokens that must be refused, each for its own reason.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -182,7 +182,7 @@ fn only_the_issuers_keys_sign() {
     every(vec![("altered claims", F::BadSignature, forged)], inline(json!({})));
 }
 
-/// The public key of an issuer, in every form that a library may have taken for a secret.
+/// The public key of an issuer, in every form that a library might take for a secret.
 // Proves: B18
 #[test]
 fn a_public_key_is_never_the_secret_of_an_hmac() {
@@ -336,7 +336,7 @@ fn a_mapping_opens_no_more_than_it_says() {
     );
 }
 
-/// Every single letter counts.
+/// Every letter counts.
 // Proves: B18
 #[test]
 fn no_letter_of_a_token_can_be_changed() {

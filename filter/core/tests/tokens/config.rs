@@ -1,4 +1,4 @@
-//! What an operator may write of issuers, and what is told of the rest.
+//! The allowed configuration of issuers, and the error messages for the rest.
 
 use portcullis_core::auth::token::issuer::read;
 use portcullis_core::decode::{Faults, Node};

@@ -1,4 +1,4 @@
-//! Tokens that are taken, and what becomes of their claims.
+//! Accepted tokens, and the use of their claims.
 
 use std::rc::Rc;
 
@@ -64,7 +64,7 @@ fn claims_become_a_principal() {
     assert_eq!(verified.credential.cnf_thumbprint, None);
 }
 
-/// As Keycloak, Auth0, Entra ID and client credentials of any provider say it.
+/// The forms of Keycloak, Auth0, Entra ID and client credentials of any provider.
 // Proves: A3, B7
 #[test]
 fn issuers_say_it_in_other_ways() {
@@ -113,7 +113,7 @@ fn what_is_no_scope_grants_none() {
     }
 }
 
-/// Roles in a text, and the first of the operator's list wins, whatever the token's order is.
+/// With roles in a text, the first one in the operator's list counts, in any order of the token.
 // Proves: B7
 #[test]
 fn of_several_roles_the_operators_first_counts() {
@@ -146,7 +146,7 @@ fn clocks_may_differ_a_little() {
     }
 }
 
-/// Keys that are not fit are left out; those beside them still serve.
+/// Unfit keys are left out; the others of the set are used.
 // Proves: B18
 #[test]
 fn a_key_serves_only_what_it_says() {
@@ -177,7 +177,7 @@ fn a_key_serves_only_what_it_says() {
     assert_eq!(issuers.iter().find_map(first), Some(1));
 }
 
-/// A key without `alg` serves what its kind can and its issuer may.
+/// A key without `alg` is used for the algorithms of its kind that its issuer may use.
 #[test]
 fn a_key_without_an_algorithm_is_bound_by_its_kind() {
     let mut set = jwks();

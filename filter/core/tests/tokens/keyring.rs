@@ -1,4 +1,4 @@
-//! How often an issuer is asked, and what happens when it does not answer.
+//! How often an issuer is asked, and the behaviour when it does not answer.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::mint::{
     shared, signed, signed_by, token,
 };
 
-/// The set with another key under the name `ed`, of which a token is returned.
+/// The set with another key under the name `ed`, and a token of that key.
 fn replaced() -> (Value, String) {
     let key = KEYS.stranger.clone().with_key_id("ed");
     let mut set = without("ed");
@@ -39,7 +39,7 @@ fn a_key_that_was_replaced_under_its_name_is_fetched_and_the_old_one_proves_noth
     assert!(is_good(&bench.request(&new, Ok(&set))));
     let refused = bench.verify(&old);
     assert!(matches!(refused, Verification::Refused(AuthFailure::BadSignature, _)), "{refused:?}");
-    // Forged tokens do not have it fetched more often, nor make it a failure of the issuer.
+    // Forged tokens do not cause more fetches, and do not count as a failure of the issuer.
     for second in 0..90 {
         bench.now += 1;
         let refused = bench.request(&old, Err(CallFailure::TimedOut));
@@ -82,7 +82,7 @@ fn sixty_four_keys_serve_whatever_they_are_fit_for_and_all_of_one_name() {
     assert!(is_good(&bench.verify(&signed("EdDSA"))));
 }
 
-/// A worker on trial: its clock, and an issuer that may answer.
+/// A worker under test: its clock, and an issuer that may answer.
 struct Bench {
     keyring: Keyring,
     issuers: Vec<Issuer>,
@@ -107,7 +107,7 @@ impl Bench {
         self.keyring.fetched(&IssuerId::new(ISS), &self.issuers, at(self.now), outcome);
     }
 
-    /// What a request does: verifies, fetches once if it has to, verifies again.
+    /// A request: verifies, fetches once if necessary, verifies again.
     fn request(&mut self, token: &str, outcome: Result<&Value, CallFailure>) -> Verification {
         match self.verify(token) {
             Verification::Fetch(id) => {
@@ -245,7 +245,7 @@ fn keys_serve_on_while_the_issuer_is_down_but_not_for_ever() {
     assert!(is_good(&bench.request(&token, Ok(&jwks()))), "and back");
 }
 
-/// What cannot be known is not a wrong credential.
+/// An unknown result is not a wrong credential.
 // Proves: B2
 #[test]
 fn an_issuer_that_was_never_reached_is_unavailable() {
@@ -262,7 +262,7 @@ fn an_issuer_that_was_never_reached_is_unavailable() {
     }
 }
 
-/// A body that is no key set takes no key away.
+/// A body that is not a key set removes no key.
 #[test]
 fn an_error_page_is_not_a_key_set() {
     let mut bench = Bench::new(remote(json!({})));
@@ -274,7 +274,7 @@ fn an_error_page_is_not_a_key_set() {
     assert!(!is_good(&bench.verify(&signed("EdDSA"))), "an empty set is the issuer's word");
 }
 
-/// The secret is in Vault, and a public key set never gets there.
+/// The secret is in Vault, and never part of a public key set.
 // Proves: A3
 #[test]
 fn a_shared_secret_proves_only_its_own() {
@@ -322,9 +322,8 @@ fn op() -> impl Strategy<Value = Op> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever comes in, and whether the issuer answers or not: it is never asked more often than
-    /// the retries and the refresh allow, garbage is never taken, and nothing good is refused while
-    /// there are keys.
+    /// For all tokens, with or without answers of the issuer: it is never asked more often than the retries and the
+    /// refresh allow, invalid tokens are never accepted, and no valid token is refused while there are keys.
     // Proves: B18
     #[test]
     fn an_issuer_is_asked_only_so_often(ops in proptest::collection::vec((op(), any::<bool>()), 1..60)) {
@@ -355,7 +354,7 @@ proptest! {
             }
             prop_assert!(bench.fetches <= before + 1);
         }
-        // Failures retry after 1, 2, 4 … seconds; each success is 30 or 270 seconds from the next.
+        // Failures are repeated after 1, 2, 4 … seconds; the next fetch after a success is 30 or 270 seconds later.
         let span = Duration::from_secs(bench.now - START).as_secs();
         prop_assert!(u64::from(bench.fetches) <= 2 + span, "{} in {span} s", bench.fetches);
     }

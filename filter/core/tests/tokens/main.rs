@@ -1,6 +1,6 @@
-//! Access tokens: which are good, which are not and why, and how often an issuer is asked.
+//! Access tokens: valid ones, invalid ones with the reason, and how often an issuer is asked.
 //!
-//! Owns the table of bad tokens. Everything goes through [`Keyring::verify`], as in the filter.
+//! Owns the table of invalid tokens. All tests use [`Keyring::verify`], as in the filter.
 
 mod bad;
 mod config;
@@ -15,10 +15,10 @@ use portcullis_core::auth::token::keyring::{Keyring, Verification};
 
 use mint::{RESOURCE, START, at};
 
-/// As configured unless the operator says otherwise.
+/// The default of the configuration.
 const MOST: usize = 16_384;
 
-/// Judges `token` at [`START`] with a keyring that knows nothing but `issuers`.
+/// Verifies `token` at [`START`] with a keyring that has only `issuers`.
 fn verify(token: &str, issuers: &[Issuer]) -> Verification {
     match PresentedToken::parse(token.as_bytes(), MOST) {
         Ok(token) => Keyring::new(0).verify(&token, issuers, Some(RESOURCE), at(START)),

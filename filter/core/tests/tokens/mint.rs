@@ -1,6 +1,6 @@
-//! An issuer on trial: keys, key sets, and tokens good and bad.
+//! An issuer for tests: keys, key sets, and tokens, valid and invalid.
 //!
-//! Owns how tokens are made, from parts that need not fit. Judges none.
+//! Owns how tokens are made, from parts that may not fit together. Judges none.
 
 use std::sync::LazyLock;
 
@@ -20,17 +20,17 @@ use serde_json::{Map, Value, json};
 pub(crate) const START: u64 = 1_795_212_000;
 pub(crate) const ISS: &str = "https://idp.example";
 pub(crate) const RESOURCE: &str = "https://mcp.example/demo/mcp";
-/// What the HMAC issuer shares.
+/// The secret of the HMAC issuer.
 pub(crate) const SECRET: &str = "a shared secret of forty characters, no less";
 
-/// The keys of the issuer; made for these tests, and worth nothing.
+/// The keys of the issuer; made for these tests only.
 pub(crate) struct Keys {
     pub(crate) ed: Ed25519KeyPair,
     pub(crate) es256: ES256KeyPair,
     pub(crate) es384: ES384KeyPair,
     pub(crate) rs256: RS256KeyPair,
     pub(crate) ps256: PS256KeyPair,
-    /// Of somebody else.
+    /// A key of another party.
     pub(crate) stranger: Ed25519KeyPair,
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn issuers(documents: &[Value]) -> Vec<Issuer> {
     issuers.expect("no faults, so issuers")
 }
 
-/// What a good token says.
+/// The claims of a valid token.
 pub(crate) fn claims() -> Value {
     json!({
         "iss": ISS, "sub": "agent-1", "aud": RESOURCE, "iat": START - 10, "exp": START + 300,
@@ -96,7 +96,7 @@ pub(crate) fn claims() -> Value {
     })
 }
 
-/// [`claims`], changed by `more`; null takes a claim away.
+/// [`claims`], changed by `more`; null removes a claim.
 pub(crate) fn claims_with(more: Value) -> Value {
     let mut claims = claims();
     set(&mut claims, more);
@@ -130,14 +130,14 @@ pub(crate) fn token(claims: &Value) -> String {
     raw(r#"{"alg":"EdDSA","kid":"ed","typ":"at+jwt"}"#, &claims.to_string())
 }
 
-/// A good token with another header, changed from the usual one by `more`.
+/// A valid token with another header, changed from the usual one by `more`.
 pub(crate) fn headed(more: Value) -> String {
     let mut header = json!({"alg": "EdDSA", "kid": "ed", "typ": "at+jwt"});
     set(&mut header, more);
     raw(&header.to_string(), &claims().to_string())
 }
 
-/// A good token, signed in the way that `algorithm` says.
+/// A valid token, signed with `algorithm`.
 pub(crate) fn signed(algorithm: &str) -> String {
     let claims: JWTClaims<Map<String, Value>> = serde_json::from_value(claims()).unwrap();
     let keys = &*KEYS;
@@ -153,7 +153,7 @@ pub(crate) fn signed(algorithm: &str) -> String {
     token.unwrap()
 }
 
-/// A token that takes `secret`, whatever that is, for the key of an HMAC.
+/// A token that uses `secret`, whatever it is, as the key of an HMAC.
 pub(crate) fn hmac(secret: &[u8], kid: &str) -> String {
     let claims: JWTClaims<Map<String, Value>> = serde_json::from_value(claims()).unwrap();
     HS256Key::from_bytes(secret).with_key_id(kid).authenticate(claims).unwrap()

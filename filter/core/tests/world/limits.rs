@@ -1,4 +1,4 @@
-//! What scenarios say of windows and prices.
+//! Windows and prices in scenarios.
 
 use portcullis_redis_lua::Value;
 use serde_json::json;
@@ -25,7 +25,7 @@ pub(super) fn leased(mut document: serde_json::Value) -> serde_json::Value {
     document
 }
 
-/// What an admission is answered, but for one that moved.
+/// The reply to an admission, except for a changed state.
 pub(super) fn reply(words: &[&str]) -> Value {
     let int = |text: &str| text.parse().unwrap();
     let (head, states): (Vec<i64>, Vec<i64>) = match words {
@@ -43,7 +43,7 @@ pub(super) fn reply(words: &[&str]) -> Value {
     Value::Array(head.into_iter().chain(states).map(Value::Int).collect())
 }
 
-/// `remaining/reset_us` for each window, with `!` where the alert is raised.
+/// `remaining/reset_us` for each window, with `!` for a raised alert.
 fn states(states: &[&str]) -> Vec<i64> {
     let ints = states.iter().flat_map(|state| {
         let (plain, raised) = state.strip_suffix('!').map_or((*state, 0), |plain| (plain, 1));

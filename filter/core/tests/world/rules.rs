@@ -1,4 +1,4 @@
-//! Policies with rules about single calls: `rules` enforces them, in `trial` all of them are on trial.
+//! Policies with rules about single calls: `rules` enforces them, `trial` has all of them in shadow mode.
 
 use portcullis_redis_lua::ScriptCall;
 use serde_json::{Value, json};
@@ -48,14 +48,14 @@ pub(crate) fn document(name: &str) -> Option<Value> {
     Some(document)
 }
 
-/// A script about an approval, without the digest that names what waits.
+/// A script about an approval, without the digest of the waiting call.
 pub(crate) fn approval(call: &ScriptCall) -> String {
     let args = call.args.iter().skip(1).map(|arg| String::from_utf8_lossy(arg));
     let args: Vec<_> = args.map(|arg| without_digest(&arg)).collect();
     format!("{} {}", call.script.name, args.join(" ")).trim_end().to_owned()
 }
 
-/// What waits, without the digest that names it.
+/// The waiting call, without its digest.
 fn without_digest(document: &str) -> String {
     let Ok(mut waiting) = serde_json::from_str::<Value>(document) else {
         return document.to_owned();

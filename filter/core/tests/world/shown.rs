@@ -40,11 +40,11 @@ pub(super) fn call(call: DependencyCall) -> String {
     }
 }
 
-/// The arguments of `admit.lua` by what they mean, one key a line.
+/// The arguments of `admit.lua` by meaning, one key per line.
 fn admission(call: &ScriptCall) -> String {
     let mut args = call.args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned());
     let mut next = || args.next().unwrap();
-    // `g` or `g,o`: which of the guards is the policy is seen from its key. Then `+` for an intent, which is seen, too.
+    // `g` or `g,o`: the key shows which of the guards is the policy. Then `+` for an intent, which is visible as well.
     let guards: usize = next().split([',', '+']).next().unwrap().parse().unwrap();
     let (guards, rest) = call.keys.split_at(guards);
     let mut lines = vec!["admit".to_owned()];
@@ -74,7 +74,7 @@ fn admission(call: &ScriptCall) -> String {
     lines.join("\n")
 }
 
-/// Microseconds, in the largest unit that holds them whole.
+/// Microseconds, in the largest unit without a fraction.
 fn time(us: &str) -> String {
     let us: u64 = us.parse().unwrap();
     let units = [
@@ -88,14 +88,14 @@ fn time(us: &str) -> String {
     whole.map_or_else(|| format!("{us} us"), |(length, unit)| format!("{} {unit}", us / length))
 }
 
-/// The key without what all keys of the scenarios' organisation start with.
+/// The key without the common prefix of the scenarios' organisation.
 fn shown(key: &Key) -> String {
     let key = undigested(key.as_str());
     key.strip_prefix("portcullis:{acme}:").map_or(key.clone(), ToOwned::to_owned)
 }
 
-/// The members of an audit entry, one a line: those that differ from a plain allowed call of the analyst, and
-/// the names of those that such an entry has and this one lacks.
+/// The members of an audit entry, one per line: those that differ from a plain allowed call of the analyst, and the
+/// names of those that this entry lacks.
 pub(super) fn entry(entry: &Value) -> String {
     let usual = json!({
         "api_key_id": "kanalyst", "auth_method": "api_key", "credits": 1, "decision": {"effect": "allow"},
@@ -115,7 +115,7 @@ pub(super) fn entry(entry: &Value) -> String {
     lines.join("\n")
 }
 
-/// The key of a binding or an owner without the digest of what is bound.
+/// The key of a binding or an owner without the digest of the bound id.
 fn undigested(key: &str) -> String {
     if let Some((org, _)) = key.split_once(":approval:") {
         return format!("{org}:approval:<digest>");

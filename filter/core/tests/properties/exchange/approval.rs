@@ -1,7 +1,7 @@
-//! Calls that a person has to agree to, several at once, before a Redis that is honest, lies or fails.
+//! Calls that need an approval, several at once, with a Redis that is honest, lies or fails.
 //!
-//! Owns a model of the approvals in Redis. What must hold: nothing passes that was not taken, nobody takes more
-//! than was granted for just this call, and an honest Redis lets what was granted pass, once.
+//! Owns a model of the approvals in Redis. The properties: no call passes without using an approval, no call uses an
+//! approval of another call, and with an honest Redis a granted call passes once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,7 +37,7 @@ fn document() -> serde_json::Value {
     })
 }
 
-/// A call that is made; one of another caller or amount is another one.
+/// A call; another caller or amount makes another call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Made {
     holder: usize,
@@ -46,15 +46,15 @@ struct Made {
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// The exchange ends, and another begins in its place with this call.
+    /// The exchange ends, and a new one begins with this call.
     Begin(usize, Made),
-    /// The oldest call that is out is answered with the truth.
+    /// The oldest pending call gets the true answer.
     Honest(usize),
     FaultyReply(usize, Value),
     Fail(usize, CallFailure),
-    /// A person decides on one of the calls that wait.
+    /// An operator decides on one of the waiting calls.
     Decide(usize, &'static str),
-    /// What Redis knows of one of them expires.
+    /// Redis's entry of one of them expires.
     Expire(usize),
 }
 
@@ -63,11 +63,11 @@ struct Slot {
     exchange: Exchange,
     made: Option<Made>,
     out: Vec<(CallId, DependencyCall)>,
-    /// What Redis said to the last attempt to take the approval.
+    /// Redis's answer to the last attempt to use the approval.
     taken: bool,
-    /// Redis lied to it, or failed.
+    /// Redis lied to it, or failed for it.
     fooled: bool,
-    /// The gate that was the last word: passed, or the status of the refusal.
+    /// The final gate: passed, or the status of the refusal.
     verdict: Option<Result<(), u16>>,
 }
 
@@ -78,7 +78,7 @@ struct Model {
     version: String,
     /// By the key in Redis: `pending`, `granted` or `denied`.
     approvals: BTreeMap<String, &'static str>,
-    /// How many honest exchanges passed, and how often a person agreed, by key.
+    /// How many honest exchanges passed, and how often an operator granted, by key.
     passed: BTreeMap<String, usize>,
     granted: BTreeMap<String, usize>,
     requests: u32,
@@ -160,7 +160,7 @@ impl Model {
     }
 
     fn fool(&mut self, slot: usize, answer: impl FnOnce(CallId) -> (Event, bool)) {
-        // A policy that cannot be read is nobody's any more for a while; that is tried elsewhere.
+        // An unreadable policy has no holder for a while; another property tests that.
         if matches!(self.slots[slot].out.first(), None | Some((_, DependencyCall::Policy(_)))) {
             return;
         }
@@ -208,7 +208,7 @@ impl Model {
         self.step(slot, Event::CallDone { id, reply: Reply::Redis(value) });
     }
 
-    /// What `admit.lua` would say.
+    /// The answer of `admit.lua`.
     fn admit(&self, script: &ScriptCall, holder: &str) -> Value {
         let redis_reply = |at: usize| String::from_utf8_lossy(&script.args[at]).into_owned();
         let guards: usize = redis_reply(0).split(',').next().unwrap().parse().unwrap();
@@ -266,7 +266,7 @@ impl Model {
         }
     }
 
-    /// Makes a call before an honest Redis.
+    /// Makes a call with an honest Redis.
     fn whole(&mut self, made: Made) -> Result<(), u16> {
         self.begin(0, made);
         while self.slots[0].verdict.is_none() {
@@ -313,7 +313,7 @@ proptest! {
             let granted = model.granted.get(key).copied().unwrap_or(0);
             prop_assert!(*passed <= granted, "{key}: {passed} of {granted}");
         }
-        // Whatever was said before: who asks anew is told to wait, and passes once when it is granted.
+        // Independent of earlier answers: a new call has to wait, and passes once after it is granted.
         model.approvals.clear();
         let made = Made { holder, amount: 0 };
         prop_assert_eq!(model.whole(made), Err(403));

@@ -1,6 +1,6 @@
 //! The driver: operations to events, for several exchanges on one worker.
 //!
-//! Owns the messages that carry marked secrets, and the answers of Redis and Vault, honest or not.
+//! Owns the messages with marked secrets, and the answers of Redis and Vault, honest or not.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use super::op::{Admission, Ask, BodyOp, FaultyReply, HeadOp, Op, Turn, Which};
 use super::watch::{Kind, Watch};
 use crate::fixtures::{self, CANARY, HOLDERS, Truth};
 
-/// How many calls an exchange surely never starts.
+/// More calls than an exchange ever starts.
 const FAR: usize = 1_000;
-/// A body that is parsed only for a caller who is proven.
+/// The length of a body that is parsed only for a verified caller.
 const LARGE: usize = (16 << 10) + 1;
 
 pub(super) struct Bench {
@@ -213,7 +213,7 @@ impl Bench {
         self.step(slot, Event::CallDone { id, reply });
     }
 
-    /// A policy document is the worker's before anybody hears of it.
+    /// A policy document reaches the worker before its waiters.
     fn worker_gets(&mut self, slot: usize, at: usize, reply: Reply) -> Reply {
         let call = self.slots[slot].calls.get_mut(at);
         let Some(Kind::Policy(version)) = call.map(|call| &call.kind) else { return reply };
@@ -231,7 +231,7 @@ impl Bench {
         }
     }
 
-    /// Answers the oldest call that is out with the truth.
+    /// Gives the oldest pending call the true answer.
     fn honest(&mut self, slot: usize) {
         let calls = &self.slots[slot].calls;
         let Some(at) = calls.iter().position(|call| !call.answered) else {

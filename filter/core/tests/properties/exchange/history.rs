@@ -1,6 +1,6 @@
-//! What is known across the exchanges of a worker on trial.
+//! The common history of the exchanges of a worker under test.
 //!
-//! Owns what Redis and Vault said so far. Judges no single exchange.
+//! Owns the answers of Redis and Vault so far. Judges no single exchange.
 
 use std::collections::BTreeSet;
 
@@ -8,20 +8,20 @@ use portcullis_core::audit::{Start, Verifier};
 
 use crate::fixtures;
 
-/// What concerns all exchanges of a worker.
+/// The history of all exchanges of a worker.
 pub(super) struct History {
     pub(super) audit: Verifier,
-    /// Every credential that Vault gave, by the field it was read from.
+    /// Every credential from Vault, by its field.
     pub(super) credentials: BTreeSet<(String, String)>,
-    /// How many reads of a credential brought none.
+    /// How many reads of a credential failed.
     pub(super) failed_reads: usize,
-    /// Versions whose document came as asked for, and those of which something else came.
+    /// Versions whose correct document arrived, and those for which another answer arrived.
     pub(super) read: BTreeSet<String>,
     pub(super) spoilt: BTreeSet<String>,
 }
 
 impl History {
-    /// The policies that may decide when `version` should: the last good one does while that one is unusable.
+    /// The policies that may decide when `version` should: while that one is unusable, the last good one.
     pub(super) fn deciding(&self, version: &str) -> Vec<&'static str> {
         let others = self.read.iter().filter(|_| self.spoilt.contains(version));
         let versions = std::iter::once(version).chain(others.map(String::as_str));

@@ -1,7 +1,7 @@
 //! Exchanges under any sequence of events, several of them on one worker.
 //!
-//! Owns how likely each operation is: enough honest ones that requests pass, enough
-//! others that nothing is taken on trust. What must hold is `watch`'s business.
+//! Owns the probability of each operation: enough honest ones that requests pass, and enough others that the core must
+//! verify everything. `watch` owns the properties.
 
 mod approval;
 mod bench;
@@ -106,7 +106,7 @@ fn body() -> impl Strategy<Value = BodyOp> {
         .prop_map(|(ask, modern, large)| BodyOp { ask, modern, large })
 }
 
-/// A whole request; some are modern, with headers that say what the body says, or do not.
+/// A complete request; some are modern, with headers that match the body or differ.
 fn request() -> impl Strategy<Value = Op> {
     let mirrored = option::weighted(0.2, option::weighted(0.3, ask()));
     (head(), body(), mirrored, 0_usize..6).prop_map(|(mut head, mut body, mirrored, honest)| {
@@ -232,7 +232,7 @@ proptest! {
     }
 }
 
-/// The policy moves to one with another credential while the first one's cannot be read.
+/// The policy changes to one with another credential while the first one's cannot be read.
 #[test]
 fn a_credential_that_is_no_longer_needed_is_not_missed() {
     let head = |holder| HeadOp {

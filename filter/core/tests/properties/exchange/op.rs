@@ -1,7 +1,7 @@
-//! Operations on exchanges: what may happen to one, true or not.
+//! Operations on exchanges: the possible events, true or false.
 //!
-//! Owns the words in which a case is told. How cases come about is for others to say: `exchange` draws them at random,
-//! the fuzz target `exchange_ops` reads them from bytes.
+//! Owns the types of a test case. Other modules generate cases: `exchange` at random, the fuzz target `exchange_ops`
+//! from bytes.
 
 use std::fmt;
 
@@ -19,12 +19,11 @@ pub(super) struct Turn {
 
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    /// The exchange ends; another begins in its place: its request arrives whole, and so many
-    /// calls are answered with the truth.
+    /// The exchange ends; a new one begins: its request arrives completely, and this many calls get the true answer.
     Request(HeadOp, BodyOp, usize),
-    /// The exchange ends; nothing has happened yet to the one in its place.
+    /// The exchange ends; the new one has no events yet.
     Fresh,
-    /// Somebody changes a record or the policy.
+    /// A record or the policy changes.
     Move {
         holder: usize,
         record: Option<String>,
@@ -33,9 +32,9 @@ pub(super) enum Op {
     Head(HeadOp),
     Body(BodyOp),
     BodyTooLarge,
-    /// So many calls, the oldest first, are answered with the truth.
+    /// This many calls, the oldest first, get the true answer.
     Honest(usize),
-    /// A call is answered with this, true or not.
+    /// A call gets this answer, true or false.
     Answer(Which, FaultyReply),
     Fail(Which, CallFailure),
     ResponseHead {
@@ -52,24 +51,24 @@ pub(super) enum Op {
     Close(End),
 }
 
-/// Which call an answer is for.
+/// The call of an answer.
 #[derive(Clone, Debug)]
 pub(super) enum Which {
-    /// One that is out, the oldest for 0.
+    /// A pending one, the oldest for 0.
     Out(usize),
-    /// One that was answered before, the oldest for 0.
+    /// One with an answer, the oldest for 0.
     Again(usize),
     /// One that was never started.
     Unknown,
 }
 
-/// What a call may be answered with, by what it asked for.
+/// The false answers, by kind of call.
 #[derive(Clone, Debug)]
 pub(super) struct FaultyReply {
     pub(super) admission: Admission,
     pub(super) document: &'static str,
     pub(super) vault: Vec<u8>,
-    /// The answer is one to another kind of call.
+    /// The answer is for another kind of call.
     pub(super) crossed: bool,
 }
 
@@ -86,11 +85,11 @@ pub(super) enum Admission {
 pub(super) struct HeadOp {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
-    /// Whose key; nobody's when there is no such holder.
+    /// The holder of the key; invalid when there is no such holder.
     pub(super) holder: usize,
-    /// A header besides the usual ones.
+    /// An additional header.
     pub(super) further: Option<(&'static str, &'static str)>,
-    /// The modern headers mirror this.
+    /// The message that the modern headers mirror.
     pub(super) mirrors: Option<Ask>,
     pub(super) last: bool,
 }
@@ -99,11 +98,11 @@ pub(super) struct HeadOp {
 pub(super) struct BodyOp {
     pub(super) ask: Ask,
     pub(super) modern: bool,
-    /// Whether white space makes it a large one.
+    /// Whether white space makes it large.
     pub(super) large: bool,
 }
 
-/// What a request wants.
+/// The operation of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Ask {
     Call(&'static str),
@@ -113,7 +112,7 @@ pub(super) enum Ask {
     Other(Bytes),
 }
 
-/// Bytes that are readable when a case fails.
+/// Bytes that are readable in the report of a failed case.
 #[derive(Clone, PartialEq)]
 pub(super) struct Bytes(pub(super) Vec<u8>);
 

@@ -1,21 +1,21 @@
-//! What Redis said, read apart from the core's own reader.
+//! A reader for Redis's replies, independent of the core's.
 //!
-//! Owns the meaning of admission replies. What follows from one is `watch`'s business.
+//! Owns the meaning of admission replies. `watch` owns the consequences.
 
 use portcullis_redis_lua::Value;
 
-/// What Redis last said about the basis of the verdict.
+/// Redis's last answer about the basis of the verdict.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum RedisReply {
     /// Nothing yet.
     None,
-    /// It is as believed, and so many windows were drawn from.
+    /// The basis is current, and this many windows were drawn from.
     Admitted(usize),
-    /// This is how it is now.
+    /// The basis has changed.
     Stale,
 }
 
-/// What a reply to an admission call means, and what is now believed.
+/// The meaning of a reply to an admission call; updates the expected basis.
 pub(super) fn understood(reply: &Value, belief: &mut [String; 2], windows: usize) -> RedisReply {
     let Value::Array(items) = reply else {
         return RedisReply::None;

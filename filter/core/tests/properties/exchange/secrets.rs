@@ -1,10 +1,10 @@
-//! Secrets must not be seen, neither as text nor as the bytes that `Debug` prints.
+//! Secrets must not be visible, neither as text nor as the bytes that `Debug` prints.
 //!
-//! Owns the search. Knows nothing of where a text came from.
+//! Owns the search. Does not know the source of a text.
 
 use crate::fixtures::{self, CANARY, HOLDERS};
 
-/// Fails when a key, a credential or a secret argument can be read in `text`.
+/// Fails when `text` contains a key, a credential or a secret argument.
 pub(super) fn is_clean(text: &str) {
     let keys = HOLDERS.into_iter().map(fixtures::key);
     for secret in keys.chain([CANARY]) {

@@ -1,7 +1,7 @@
-//! What must hold at every step of an exchange.
+//! The properties of every step of an exchange.
 //!
-//! Owns an opinion of its own: from what Redis said, it tells whether a request may pass, by
-//! looking revisions up instead of parsing records. Never asks the core why.
+//! Owns an independent model: it derives from Redis's answers whether a request may pass, by looking up revisions
+//! instead of parsing records. Never asks the core.
 
 use portcullis_core::denial::Denial;
 use portcullis_core::driver::call::{CallFailure, CallId, Dependency, DependencyCall, Reply};
@@ -22,7 +22,7 @@ use crate::fixtures::{self, HOLDERS};
 const HEALTH: &str = "/portcullis/health";
 /// Input is capped at 256 bytes here; the rest of an entry is bounded text.
 const LONGEST_LINE: usize = 4_096;
-/// After so many failures in a row Vault is not asked for a while.
+/// After this many failures in a row Vault is not asked for a while.
 const FAILURES: usize = 3;
 
 /// A call that was started.
@@ -38,20 +38,20 @@ pub(super) enum Kind {
     Secret(String),
 }
 
-/// One exchange, watched.
+/// One exchange under observation.
 pub(super) struct Watch {
     exchange: Exchange,
     pub(super) calls: Vec<Started>,
     head: Option<(HeadOp, RequestId)>,
     body: Option<(Ask, bool)>,
-    /// The revisions on which the core judges, when it last judged, and what Redis says of them.
+    /// The revisions on which the core judges, at its last verdict, and Redis's answer about them.
     belief: [String; 2],
     judged: UnixTime,
     redis_reply: RedisReply,
     verdicts: usize,
     pub(super) passed: bool,
     replaced: bool,
-    /// The proxy answered in the place of the gateway and the upstream.
+    /// Envoy answered instead of the gateway and the upstream.
     bypassed: bool,
     closed: bool,
 }
@@ -75,7 +75,7 @@ impl Default for Watch {
     }
 }
 
-/// What a step came of, as far as the rules differ.
+/// The direction of a step, where the rules differ.
 #[derive(Clone, Copy, PartialEq)]
 enum Side {
     Request,
@@ -85,7 +85,7 @@ enum Side {
 
 impl Watch {
     pub(super) fn heads(&mut self, head: HeadOp, request_id: RequestId) {
-        // Only the first counts, and only when nothing was decided before.
+        // Only the first one counts, and only before any decision.
         if self.head.is_none() && !self.bypassed && self.verdicts == 0 && !self.closed {
             self.head = Some((head, request_id));
         }
@@ -107,7 +107,7 @@ impl Watch {
         (0..at).fold(CallId::FIRST, |id, _| id.next())
     }
 
-    /// Takes note of a reply before the core hears it.
+    /// Records a reply before the core gets it.
     pub(super) fn observe_reply(
         &mut self,
         at: usize,
@@ -122,7 +122,7 @@ impl Watch {
         match (&call.kind, reply) {
             (Kind::Admit { windows, .. }, Reply::Redis(value)) if newest == Some(at) => {
                 self.redis_reply = understood(value, &mut self.belief, *windows);
-                // What was admitted was judged when the call started.
+                // The request in an admission was judged when the call started.
                 if self.redis_reply == RedisReply::Stale {
                     self.judged = now;
                 }
@@ -183,14 +183,14 @@ impl Watch {
         }
     }
 
-    /// Whether a read of a credential that is out ends without one.
+    /// Whether a pending read of a credential ends without one.
     fn fails_a_read(&self, event: &Event) -> bool {
         let Event::CallFailed { id, .. } = event else { return false };
         let mut out = self.calls.iter().filter(|call| !call.answered);
         out.any(|call| call.id == *id && matches!(call.kind, Kind::Secret(_)))
     }
 
-    /// Marks a call as answered; whether it was out.
+    /// Marks a call as answered; returns whether it was pending.
     fn answered(&mut self, id: CallId) -> bool {
         let call = self.calls.iter_mut().find(|call| call.id == id);
         call.is_some_and(|call| !std::mem::replace(&mut call.answered, true))
@@ -244,7 +244,7 @@ impl Watch {
             Gate::Request(RequestGate::Refuse(denial)) => {
                 self.refusal(&self.exchange.reply(denial));
                 match denial {
-                    // Others asked in vain: it is not asked for a while.
+                    // Earlier questions failed: Vault is not asked for a while.
                     Denial::Unavailable(Dependency::Vault, CallFailure::NotAsked) => {
                         assert!(history.failed_reads >= FAILURES, "only {}", history.failed_reads);
                     }
@@ -263,7 +263,7 @@ impl Watch {
         assert!(!self.bypassed, "{step:?}");
     }
 
-    /// The heart of it: proven, allowed, and confirmed by Redis in this very exchange.
+    /// The main property: verified, allowed, and confirmed by Redis in this exchange.
     fn may_pass(&self, step: &Step, history: &History) {
         let (head, _) = self.head.as_ref().unwrap();
         let path = head.path.split('?').next().unwrap();
@@ -300,9 +300,9 @@ impl Watch {
         }
     }
 
-    /// The request goes on without the client's credential, and with the connector's.
+    /// The request is forwarded without the client's credential, and with the connector's.
     fn as_the_gateways_own(&self, step: &Step, path: &str, policy: &str, history: &History) {
-        // A header that is set replaces what came.
+        // A header that is set replaces the client's.
         let removed = |header: &str| {
             let mut effects = step.effects.iter();
             effects.any(|e| {
@@ -337,7 +337,7 @@ impl Watch {
         }
     }
 
-    /// Only the credential that this request needs may be missed, under a policy that may decide.
+    /// Only the credential that this request needs may be missing, under a policy that may decide.
     fn vault_failed(&self, history: &History) {
         let needed = |policy: &&str| {
             let document = fixtures::document(policy);
@@ -353,8 +353,7 @@ impl Watch {
         );
     }
 
-    /// In each form that a refusal may have: an error with a status, the same as an ordinary message, and
-    /// the result of a tool.
+    /// Checks each form of a refusal: an error with a status, the same as an ordinary message, and a tool result.
     fn refusal(&self, reply: &portcullis_core::http::local_reply::LocalReply) {
         let body = String::from_utf8(reply.body.clone()).unwrap();
         is_clean(&body);
@@ -401,7 +400,7 @@ impl Watch {
         assert!(matches!(step.gate, Gate::Hold));
         let due = match &self.head {
             Some((head, _)) => head.path != HEALTH,
-            // What was refused, here or by the proxy, before it was a request is told too.
+            // A request that was refused before it was complete, here or by Envoy, also gets a reply.
             None => self.bypassed || self.verdicts > 0,
         };
         assert_eq!(lines.len(), usize::from(due && !self.closed), "{lines:?}");
@@ -420,7 +419,7 @@ impl Watch {
         }
     }
 
-    /// Neither what is to be done nor what is remembered shows a secret to whoever prints it.
+    /// No secret is visible in the debug output of the effects or of the worker's memory.
     fn hides_secrets(&self, step: &Step) {
         is_clean(&format!("{step:?}"));
         is_clean(&format!("{:?}", self.exchange));

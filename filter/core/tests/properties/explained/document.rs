@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const TOOLS: [&str; 3] = ["query_users", "create_note", "delete_user"];
 const CONDITIONS: [&str; 29] = [
-    // The same for every call that fits one of the pinned schemas below.
+    // These have the same value for every call that fits one of the pinned schemas below.
     "arguments.limit <= 100",
     "!has(arguments.limit) || arguments.limit <= 200",
     "arguments.limit > 100 || time.hour < 12",
@@ -32,19 +32,19 @@ const CONDITIONS: [&str; 29] = [
     "!matches(tool, 'delete') || arguments.ids.exists(id, id.matches('^(?!x)[a-z]$'))",
     "arguments.ids.all(id, id.matches('^[a-c]{1,3}$'))",
     "has(arguments.limit) && arguments.limit <= 10",
-    // The same for every call; the last four are said to be so by `policy check`.
+    // These have the same value for every call; `policy check` reports the last four.
     "time.hours < 24",
     "time.hour < '8'",
     "time.hour >= 18 && time.hour < 8",
     "time.hour < 24 || arguments.limit == 1",
     "principal.tier == 'gold' || tool == 'x' && tool == 'y'",
     "arguments.limit < 1 && arguments.limit > 2",
-    // What only a token says.
+    // These use claims, which only a token has.
     "claims.team == 'red'",
     "principal.name == 'bot' || has(claims.team)",
 ];
 
-/// How much a policy forbids. What refuses early hides what comes after it, so most of them are lenient.
+/// How much a policy forbids. An early refusal hides the later rules, so most policies are lenient.
 #[derive(Clone, Copy)]
 pub(super) enum Mood {
     Strict,
@@ -52,7 +52,7 @@ pub(super) enum Mood {
 }
 
 impl Mood {
-    /// So many of what refuses, of the strict share.
+    /// The probability of a restriction, given that of the strict policy.
     fn of(self, share: f64) -> f64 {
         match self {
             Self::Strict => share,
@@ -95,7 +95,7 @@ pub(super) fn put(object: &mut Value, name: &str, value: Option<Value>) {
     }
 }
 
-/// What the policy demands of arguments.
+/// The policy's rules on arguments.
 fn demands(mood: Mood) -> impl Strategy<Value = Option<Value>> {
     let limit = select(vec![
         json!({"maximum": 50}),
@@ -155,7 +155,7 @@ fn call_rules(mood: Mood) -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// How much a window holds, in what; names are shared, so that a key's own may replace its tier's.
+/// The size and unit of a window; names are shared, so that a key's own may replace its tier's.
 fn size() -> impl Strategy<Value = Value> {
     (
         select(vec![1, 5, 90, 400]),
@@ -175,7 +175,7 @@ fn windows() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Limits besides, of which some count only some calls.
+/// Further limits, some of which count only some calls.
 fn further() -> impl Strategy<Value = Value> {
     let only = select(vec![
         json!({"tools": ["query_*"]}),
@@ -215,7 +215,7 @@ fn tool(mood: Mood) -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// What a role adds to the rules of tools.
+/// A role's additional rules for tools.
 fn role_rules(mood: Mood) -> impl Strategy<Value = Option<Value>> {
     let some = |rules: &Value| !rules.as_object().unwrap().is_empty();
     let one =

@@ -1,7 +1,7 @@
-//! Callers, and what the gateway and Redis remember of them: records, tokens and certificates, the deny list, approvals,
+//! Callers, and their state in the gateway and in Redis: records, tokens and certificates, the deny list, approvals,
 //! windows, drifts, cool-off, a canary.
 //!
-//! Owns an honest Redis: what the admission script says of a state that is made up.
+//! Owns an honest Redis: the answers of the admission script for a generated state.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ use super::START;
 use super::document::{globs, put};
 use crate::mint::{inline, issuers};
 
-/// Who calls.
+/// The caller.
 #[derive(Clone, Debug)]
 pub(super) enum Caller {
-    /// With this record.
+    /// A key with this record.
     Key(Value),
-    /// With a token that says this besides issuer, times and audience.
+    /// A token with these claims in addition to issuer, times and audience.
     Token(Value),
-    /// With a certificate that makes its holder this role and tier.
+    /// A certificate that maps to this role and tier.
     Certificate(&'static str, &'static str),
 }
 
@@ -99,19 +99,19 @@ pub(super) fn arguments() -> impl Strategy<Value = Map<String, Value>> {
     )
 }
 
-/// What is remembered.
+/// The state.
 #[derive(Clone, Debug)]
 pub(super) struct State {
-    /// What lists showed of the tool.
+    /// The observation of the tool in lists.
     pub(super) observed: &'static str,
-    /// What became of the request for approval; whether there is room for another one.
+    /// The state of the request for approval; whether there is room for another one.
     pub(super) approval: (Option<PersonsWord>, bool),
-    /// How full each window is, and when enough of it comes back.
+    /// The fill level of each window, and the time until enough of it is free.
     windows: Vec<(Fill, u64)>,
     /// Whether the deny list has the caller: with `issued_before`, seconds from now.
     pub(super) denied: Option<Option<i64>>,
     pub(super) cools_off: bool,
-    /// Another policy, tried on a share of the callers, or on this one by name.
+    /// Another policy as a canary, for a share of the callers, or for this one by name.
     pub(super) canary: Option<(Value, u8, bool)>,
 }
 
@@ -180,18 +180,18 @@ fn certificates(role: &str, tier: &str) -> CertificateConfig {
     faults.unless(config).unwrap()
 }
 
-/// What Redis has.
+/// The contents of Redis.
 pub(super) struct Stored<'a> {
     pub(super) state: &'a State,
     pub(super) record: Option<&'a Value>,
     /// The revision and document of the activation.
     pub(super) activation: (String, String),
-    /// The entry of the deny list.
+    /// The deny-list entry.
     pub(super) denial: Option<String>,
 }
 
 impl State {
-    /// How a window stands, the nth that a call draws from.
+    /// The state of the nth window of a call.
     pub(super) fn standing(&self, nth: usize, limit: u64, cost: u64) -> WindowStanding {
         let (fill, wait) = self.windows[nth % self.windows.len()];
         let used = match fill {
@@ -259,7 +259,7 @@ impl Stored<'_> {
         let standings: Vec<(WindowStanding, u64)> = standings
             .map(|(nth, numbers)| (self.state.standing(nth, numbers[0], numbers[3]), numbers[3]))
             .collect();
-        // As the script: one that never fits, or the longest wait.
+        // As in the script: a window that never fits, or the longest wait.
         let (mut longest, mut index) = (0, None);
         for (at, (standing, _)) in standings.iter().enumerate() {
             let wait = standing.wait.map_or(-1, |wait| i64::try_from(wait.as_micros()).unwrap());
@@ -301,7 +301,7 @@ impl Stored<'_> {
     }
 }
 
-/// The entry of the deny list about the caller, at `now`.
+/// The deny-list entry for the caller, at `now`.
 pub(super) fn denial(state: &State, now: u64) -> Option<Value> {
     let issued_before = state.denied?;
     let mut entry = json!({"what": "agent", "at": START, "by": "ops", "reason": "lost"});
