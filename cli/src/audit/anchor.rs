@@ -1,6 +1,6 @@
-//! `audit anchor`: signs how far the chains have come, for a log that is kept elsewhere.
+//! `audit anchor`: signs the ends of chains, for a log that is kept elsewhere.
 //!
-//! Owns what is refused: a chain that went back, or that has another entry where one was signed before.
+//! Owns the refusals: a chain that went back, or that has another entry where one was signed before.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -22,7 +22,7 @@ pub(crate) fn anchor(session: &Session, args: &AnchorArgs) -> Result<Report, Cli
     let signer = Signer::of(&args.signer)?;
     let key = signer.public_key()?;
     let mut log = AnchorLog::new(Some(&key));
-    // Whoever else appends waits: two entries with one number would be a fork.
+    // Another writer waits: two entries with one number would be a fork.
     let mut file = opened(&args.log)?;
     read(&args.log, &mut log)?;
     if let Some((line, fault)) = log.faults.first() {
@@ -72,7 +72,7 @@ pub(crate) fn anchor(session: &Session, args: &AnchorArgs) -> Result<Report, Cli
     Ok(Report::judged(verdict, text.join("\n"), json))
 }
 
-/// How far each chain of a gateway and of an organisation has come, as Redis has it.
+/// The end of each chain of a gateway and of an organisation, from Redis.
 fn ends(session: &Session) -> Result<Vec<Anchor>, CliError> {
     let mut store = Store::open(session)?;
     let mut ends = store.checkpoints()?;
@@ -92,7 +92,7 @@ fn opened(path: &Path) -> Result<File, CliError> {
     let file = OpenOptions::new().append(true).create(true).open(path);
     let file = file.map_err(|error| unwritable(path, &error))?;
     match file.lock() {
-        // A file system without locks.
+        // The file system has no locks.
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(file),
         locked => locked.map(|()| file).map_err(|error| unwritable(path, &error)),
     }

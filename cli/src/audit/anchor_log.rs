@@ -1,7 +1,7 @@
-//! A log of signed anchors: how far each chain had come when somebody looked, kept where gateways cannot write.
+//! A log of signed anchors: the ends of chains at certain times, kept where gateways cannot write.
 //!
-//! Owns the form of its entries. Each entry is signed as a whole, its place in the log included; only entries that hold
-//! vouch for anything.
+//! Owns the form of its entries. Each entry is signed as a whole, with its position in the log; only valid entries
+//! count.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +12,20 @@ use serde_json::{Map, Value, json};
 use super::signature;
 use crate::report::CliError;
 
-/// What a log of anchors says.
+/// The contents of a log of anchors.
 pub(super) struct AnchorLog<'k> {
     key: Option<&'k PublicKey>,
     verifier: Verifier,
-    /// All anchors of entries that hold.
+    /// All anchors of valid entries.
     pub(super) anchors: Anchors,
-    /// Of each chain the last one.
+    /// The last anchor of each chain.
     pub(super) last: BTreeMap<String, Anchor>,
-    /// The lines that do not hold, and why.
+    /// The invalid lines, with the reasons.
     pub(super) faults: Vec<(u64, String)>,
     pub(super) entries: u64,
-    /// The time of the newest entry that holds.
+    /// The time of the newest valid entry.
     pub(super) newest: Option<String>,
-    /// What the next entry follows.
+    /// The chain that the next entry continues.
     pub(super) chain: Option<Chain>,
 }
 
@@ -44,7 +44,7 @@ impl<'k> AnchorLog<'k> {
         }
     }
 
-    /// Takes the next line.
+    /// Reads the next line.
     pub(super) fn take(&mut self, number: u64, line: &[u8]) {
         self.entries = self.entries.saturating_add(1);
         if let Err(fault) = self.judge(line) {
@@ -86,7 +86,7 @@ fn read(anchor: &Value) -> Option<Anchor> {
     Anchor::new(text("chain")?, anchor.get("seq")?.as_u64()?, text("hash")?, at)
 }
 
-/// The next line of a log of anchors: these, signed.
+/// The next line of a log of anchors, with these anchors, signed.
 pub(super) fn line(
     chain: &mut Chain,
     timestamp: String,

@@ -1,6 +1,6 @@
-//! A log that grows, through rotation.
+//! Follows a growing log through rotation.
 //!
-//! Owns how a rotation is noticed: another file under the same name, or other bytes where reading ended.
+//! Owns how a rotation is detected: another file under the same name, or other bytes where reading ended.
 
 use std::fs::{File, Metadata};
 use std::io::{BufReader, Read, Seek as _, SeekFrom};
@@ -12,12 +12,12 @@ use super::lines::LONGEST;
 use super::log::{Item, Place};
 use crate::report::progress;
 
-/// Between two looks at a file.
+/// The time between two reads of a file.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
-/// Envoy writes to a renamed file until it reopens its logs; so long a renamed file is read on.
+/// How long a renamed file is read: Envoy writes to it until it reopens its logs.
 const RENAMED: Duration = Duration::from_secs(600);
 
-/// So many bytes tell whether a file is still the one that was read.
+/// The number of bytes that identify the file that was read.
 const MARK: u64 = 128;
 
 pub(super) struct Follower {
@@ -28,7 +28,7 @@ pub(super) struct Follower {
     before: Option<(Growing, Instant)>,
 }
 
-/// An open file and what was read of it.
+/// An open file and the part of it that was read.
 struct Growing {
     file: File,
     read: u64,
@@ -42,13 +42,13 @@ struct Growing {
 }
 
 impl Follower {
-    /// Goes on behind byte `read` of `file`.
+    /// Continues after byte `read` of `file`.
     pub(super) fn new(file: File, path: &Path, place: &str, read: u64) -> Self {
         let now = Growing::new(file, read);
         Self { path: path.to_owned(), place: place.to_owned(), now, before: None }
     }
 
-    /// Hands on each line that was added since, with its number counted from where following began.
+    /// Passes on each line that was added, with its number since the start of following.
     pub(super) fn poll(
         &mut self,
         mut take: impl FnMut(Place<'_>, Item<'_>) -> Result<(), Halt>,
@@ -64,13 +64,13 @@ impl Follower {
             self.now.restart();
         }
         self.now.read_on(&self.place, &mut take)?;
-        // A name without a file is between two steps of a rotation.
+        // A missing file means that a rotation is in progress.
         if let Ok(file) = File::open(&self.path)
             && let (Ok(named), Ok(open)) = (file.metadata(), self.now.file.metadata())
             && !is_same(&named, &open)
         {
             progress(&format!("{}: rotated; the new file is followed", self.place));
-            // What was added between the last look and the renaming.
+            // The lines that were added between the last read and the renaming.
             self.now.read_on(&self.place, &mut take)?;
             let old = std::mem::replace(&mut self.now, Growing::new(file, 0));
             self.before = Some((old, Instant::now()));
@@ -88,7 +88,7 @@ impl Growing {
         growing
     }
 
-    /// The last `length` bytes of what was read, as they are now.
+    /// The last `length` bytes of the part that was read, as they are now.
     fn before_end(&mut self, length: u64) -> std::io::Result<Vec<u8>> {
         self.file.seek(SeekFrom::Start(self.read.saturating_sub(length)))?;
         let mut bytes = Vec::new();
@@ -96,7 +96,7 @@ impl Growing {
         Ok(bytes)
     }
 
-    /// Whether something else stands where reading ended: the file was truncated, and perhaps has grown again.
+    /// Whether the bytes before the end of reading changed: the file was truncated, and perhaps has grown again.
     fn is_overwritten(&mut self) -> bool {
         let length = u64::try_from(self.mark.len()).unwrap_or(MARK);
         self.before_end(length).is_ok_and(|now| now != self.mark)
@@ -155,7 +155,7 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     one.dev() == other.dev() && one.ino() == other.ino()
 }
 
-/// Without numbers of files, only a truncation is noticed.
+/// Without file numbers, only a truncation is detected.
 #[cfg(not(unix))]
 fn is_same(_: &Metadata, _: &Metadata) -> bool {
     true

@@ -1,6 +1,6 @@
-//! Why reading a log ends before the log does.
+//! Reasons why reading a log ends early.
 //!
-//! Owns the difference between a fault and a reader of our output who has seen enough (`| head`).
+//! Owns the difference between a fault and a reader of the output that closes the pipe (`| head`).
 
 use std::io::{Error, ErrorKind};
 
@@ -9,7 +9,7 @@ use crate::report::{CliError, Report, Verdict};
 #[derive(Debug)]
 pub(super) enum Halt {
     Refused(CliError),
-    /// Standard output takes no more.
+    /// Standard output accepts no more data.
     Output(Error),
 }
 
@@ -26,11 +26,11 @@ impl From<Error> for Halt {
 }
 
 impl Halt {
-    /// What the command reports therefore.
+    /// The command's report for this reason.
     pub(super) fn outcome(self) -> Result<Report, CliError> {
         match self {
             Self::Refused(refusal) => Err(refusal),
-            // Nobody is there to read a word about it.
+            // The reader is gone, so there is no message.
             Self::Output(error) if error.kind() == ErrorKind::BrokenPipe => {
                 Ok(Report::written(Verdict::Good))
             }

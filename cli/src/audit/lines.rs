@@ -1,12 +1,12 @@
 //! Lines of a stream, in bounded memory.
 //!
-//! Owns line ends and the most of a line that is kept. What a line says is for others.
+//! Owns line ends and how much of a line is kept. Does not know the content of lines.
 
 use std::io::{BufRead, ErrorKind, Result};
 
-/// So much of a line is kept; no entry is as long, whatever `audit.input_max_bytes` is.
+/// The most bytes of a line that are kept; no entry is longer, for any `audit.input_max_bytes`.
 pub(super) const LONGEST: usize = 32 * 1_024 * 1_024;
-/// What a line buffer keeps between lines.
+/// The capacity that a line buffer keeps between lines.
 const USUAL: usize = 64 * 1_024;
 
 /// Reads one line after the other.
@@ -21,16 +21,16 @@ pub(super) struct RawLine<'a> {
     pub(super) number: u64,
     /// The line, or its first [`LONGEST`] bytes.
     pub(super) text: &'a [u8],
-    /// How long the line is.
+    /// The length of the line.
     pub(super) length: u64,
-    /// How it ends.
+    /// The kind of its end.
     pub(super) end: End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Newline,
-    /// The input ends in the middle of the line, or leaves the last line end out.
+    /// The input ends inside the line, or without a last line end.
     OfInput,
 }
 

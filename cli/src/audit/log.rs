@@ -1,7 +1,8 @@
-//! Audit logs as operators have them: rotated, compressed, named in any order, with lines of other programs in between.
+//! Audit logs as operators have them: rotated, compressed, in any order, with lines of other programs between the
+//! entries.
 //!
-//! Owns files, their order, line numbers, and which lines are entries. What an intact chain is, the core decides.
-//! Memory is bounded, whatever a line's length.
+//! Owns files, their order, line numbers, and which lines are entries. The core defines an intact chain. Memory is
+//! bounded for lines of any length.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -18,13 +19,13 @@ use super::lines::{End, LONGEST, Lines, RawLine};
 use super::progress::Progress;
 use crate::report::CliError;
 
-/// What every gzip file begins with.
+/// The first bytes of every gzip file.
 pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// So many lines are looked at for an entry that tells when a file began.
+/// How many lines are searched for an entry with the start time of a file.
 const LOOKED_AT: usize = 1_000;
-/// How much is read at once.
+/// The size of one read.
 const AT_ONCE: usize = 256 * 1_024;
-/// How errors name standard input.
+/// The name of standard input in errors.
 const STDIN: &str = "standard input";
 
 /// The logs of one command, in order.
@@ -33,21 +34,21 @@ pub(super) struct Logs {
     stdin: bool,
 }
 
-/// Where a line stands.
+/// The position of a line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) file: &'a str,
     pub(super) line: u64,
 }
 
-/// What a line is.
+/// The kind of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item<'a> {
-    /// An entry, or what is left of one.
+    /// An entry, or a damaged one.
     Entry(&'a [u8]),
-    /// Of another program, or blank.
+    /// A line of another program, or a blank one.
     Foreign,
-    /// The last line of a file, cut off in the middle.
+    /// The last line of a file, which ends inside an entry.
     Cut,
     /// Longer than any entry.
     TooLong(u64),
@@ -55,18 +56,18 @@ pub(super) enum Item<'a> {
     Damaged(String),
 }
 
-/// What the commands that read entries passed over, to be reported at the end.
+/// The lines that commands skipped, for the final report.
 #[derive(Debug, Default, Clone)]
 pub(super) struct PassedOver {
     pub(super) foreign: u64,
     /// Lines that are damaged entries.
     pub(super) damaged: u64,
-    /// Where the first one stands, and why it cannot be read.
+    /// The position of the first one, and why it cannot be read.
     first: Option<String>,
 }
 
 impl Logs {
-    /// Opens nothing but what is needed to know the order.
+    /// Opens only the files whose order must be known.
     pub(super) fn named(paths: &[PathBuf]) -> Result<Self, CliError> {
         let mut logs = Self { files: Vec::new(), stdin: false };
         for path in paths {
@@ -79,7 +80,7 @@ impl Logs {
         Ok(logs)
     }
 
-    /// Hands on each line with its place; files in the order of their first entries, standard input last.
+    /// Passes on each line with its position; files in the order of their first entries, standard input last.
     pub(super) fn each(
         &self,
         quiet: Quiet,
@@ -98,7 +99,7 @@ impl Logs {
         Ok(())
     }
 
-    /// Hands on each entry that can be read; counts everything else.
+    /// Passes on each readable entry; counts everything else.
     pub(super) fn each_entry(
         &self,
         quiet: Quiet,
@@ -112,7 +113,7 @@ impl Logs {
         Ok(passed_over)
     }
 
-    /// Of files with a known size, when somebody watches and nothing else is shown.
+    /// The progress for files with a known size, when standard error is a terminal and nothing else is shown.
     fn progress(&self, quiet: Quiet) -> Progress {
         let watched = std::io::stderr().is_terminal()
             && (quiet == Quiet::UntilTheEnd || !std::io::stdout().is_terminal());
@@ -140,7 +141,7 @@ pub(super) enum Quiet {
 }
 
 impl PassedOver {
-    /// The entry that a line is, if it can be read.
+    /// The entry in a line, if it can be read.
     pub(super) fn entry<'a>(
         &mut self,
         place: Place<'_>,
@@ -189,12 +190,12 @@ impl LogFile {
         let mut lines = Lines::new(opened(path, &place, Rc::default())?);
         let mut since = None;
         for _ in 0..LOOKED_AT {
-            // What is damaged is reported when the whole file is read.
+            // Damage is reported when the whole file is read.
             let Ok(Some(line)) = lines.next() else { break };
             if let Ok((entry, _)) = Entry::read(line.text)
                 && entry.is_linked()
             {
-                // RFC 3339 in UTC, so that text sorts as time does.
+                // RFC 3339 in UTC: the order of the texts is the order of the times.
                 since = Some(entry.timestamp.to_string());
                 break;
             }
@@ -235,7 +236,7 @@ fn each(
 }
 
 impl<'a> Item<'a> {
-    /// What a line is that has its end.
+    /// The kind of a line that has an end.
     pub(super) fn whole(text: &'a [u8]) -> Self {
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         if is_foreign(text) { Self::Foreign } else { Self::Entry(text) }
@@ -256,24 +257,24 @@ impl<'a> Item<'a> {
     }
 }
 
-/// In words, what a line without its end is.
+/// The message for a line without an end.
 pub(super) const CUT: &str =
     "the last line is cut off: Envoy is writing it now, or stopped in the middle of it";
 
-/// In words, what a line is that is longer than any entry.
+/// The message for a line that is longer than any entry.
 pub(super) fn too_long(length: u64) -> String {
     format!("{length} bytes in one line: an entry has at most {LONGEST}")
 }
 
-/// Whether a line was never an audit entry: blank, or of another log in the same file. A damaged entry still has the
-/// name of one of these members; an entry that was taken out whole leaves a gap.
+/// Whether a line never was an audit entry: blank, or of another log in the same file. A damaged entry still has one of
+/// these members' names; a removed entry leaves a gap.
 fn is_foreign(line: &[u8]) -> bool {
     ["\"chain\"", "\"prev_hash\"", "\"seq\""]
         .iter()
         .all(|member| memchr::memmem::find(line, member.as_bytes()).is_none())
 }
 
-/// Whether a last line without line end stops in the middle of an object.
+/// Whether a last line without line end stops inside an object.
 fn is_cut(line: &[u8]) -> bool {
     line.starts_with(b"{")
         && serde_json::from_slice::<IgnoredAny>(line).is_err_and(|error| error.is_eof())
@@ -286,7 +287,7 @@ fn opened(path: &Path, place: &str, read: Rc<Cell<u64>>) -> Result<Input, CliErr
     opened.map_err(|error| unreadable(place, &error))
 }
 
-/// The text of a file, compressed or not: its first bytes tell, not its name.
+/// The text of a file, compressed or not: its first bytes decide, not its name.
 fn decoded(input: impl Read + 'static) -> std::io::Result<Input> {
     let mut input = BufReader::with_capacity(AT_ONCE, input);
     let compressed = input.fill_buf()?.starts_with(&GZIP);
@@ -311,7 +312,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// What is wrong with compressed data, if that is what an error is about.
+/// The damage of compressed data, if the error is about that.
 fn damage(error: &std::io::Error) -> Option<String> {
     match error.kind() {
         ErrorKind::UnexpectedEof => Some("the compressed file is cut off here".to_owned()),
@@ -354,7 +355,7 @@ mod tests {
             items(&format!("{entry}\r\n\n[info] started\n{{\"a\":1}}\n{entry}")),
             ["1 entry 46", "2 Foreign", "3 Foreign", "4 Foreign", "5 entry 46"]
         );
-        // Cut so early that nothing names it an entry, and after an inner brace.
+        // Cut before any name of an entry's member, and after an inner brace.
         for cut in [r#"{"api_key_id":"a"#, r#"{"chain":"a","decision":{"effect":"allow"}"#] {
             assert_eq!(items(&format!("{entry}\n{cut}")), ["1 entry 46", "2 Cut"]);
             assert_ne!(items(&format!("{cut}\n"))[0], "1 Cut");

@@ -1,6 +1,6 @@
 //! `portcullis audit`: verifies, anchors, searches, follows, exports and reviews logs; verifies and shows admin chains.
 //!
-//! Owns what is shown of admin chains. `log` reads logs, for all commands; each command has a module of its own.
+//! Owns the output for admin chains. `log` reads logs, for all commands; each command has its own module.
 
 mod anchor;
 mod anchor_log;
@@ -40,9 +40,9 @@ use crate::report::{CliError, Report, table};
 use crate::store::Store;
 use crate::time::Seconds;
 
-/// Who changed which key or policy.
+/// The changes of keys and the policy, with their operators.
 pub(crate) fn show(session: &Session, args: &ShowAuditArgs) -> Result<Report, CliError> {
-    // Without its `Z`: what is so much longer, such as a fraction of the second, sorts after it.
+    // Without its `Z`: a longer text, such as one with a fraction of the second, sorts after it.
     let since = args.since.map(|time| time.ago(Seconds::now()).rfc3339());
     let since = since.as_deref().unwrap_or_default().trim_end_matches('Z');
     let mut store = Store::open(session)?;
@@ -53,7 +53,7 @@ pub(crate) fn show(session: &Session, args: &ShowAuditArgs) -> Result<Report, Cl
             Ok(entry) => {
                 let about =
                     args.key.as_ref().is_none_or(|id| text(&entry, "api_key_id") == id.as_str());
-                // Both are RFC 3339 in UTC, so that text sorts as time does.
+                // Both are RFC 3339 in UTC: the order of the texts is the order of the times.
                 let recent = text(&entry, "timestamp") >= since;
                 if about && recent {
                     entries.push(entry);
@@ -98,7 +98,7 @@ fn text<'a>(entry: &'a Map<String, Value>, field: &str) -> &'a str {
     entry.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// `role: admin -> analyst`, each change in short.
+/// Each change in short: `role: admin -> analyst`.
 fn changes(entry: &Map<String, Value>) -> String {
     let side = |change: &Value, side: &str| match change.get(side) {
         None => "-".to_owned(),

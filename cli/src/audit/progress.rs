@@ -1,6 +1,6 @@
-//! How far a long reading is, on standard error.
+//! The progress of a long read, on standard error.
 //!
-//! Owns when it is shown, and that nothing of it stays.
+//! Owns when it is shown, and that it is erased at the end.
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 const MEGABYTE: u64 = 1_048_576;
-/// Between two looks at the clock.
+/// How many lines are read between two looks at the clock.
 const LINES: u32 = 4_096;
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -32,12 +32,12 @@ impl Progress {
         progress
     }
 
-    /// What counts the bytes that were read.
+    /// The counter of bytes.
     pub(super) fn counter(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.read)
     }
 
-    /// A line was read.
+    /// Counts a line.
     pub(super) fn tick(&mut self) {
         let Some(total) = self.total else { return };
         self.lines = self.lines.saturating_add(1);
@@ -48,7 +48,7 @@ impl Progress {
         if self.last.elapsed() >= PAUSE {
             self.last = Instant::now();
             self.shown = true;
-            // Nothing is left to do if there is nobody to tell.
+            // A failed write to standard error cannot be reported.
             let _ = write!(std::io::stderr(), "\r{}", told(self.read.get(), total));
         }
     }

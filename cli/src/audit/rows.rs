@@ -1,6 +1,6 @@
-//! Entries as people and scripts see them, one at a time.
+//! Entries as rows for operators and scripts, one at a time.
 //!
-//! Owns the columns, their widths, and that nothing that others chose reaches a terminal unescaped.
+//! Owns the columns, their widths, and that untrusted text reaches a terminal only escaped.
 
 use std::io::{BufWriter, IsTerminal as _, Result, Stdout, Write};
 
@@ -11,10 +11,10 @@ use super::vault_log::{VaultLog, VaultRead};
 use crate::escape;
 use crate::report::Output;
 
-/// Time, status and duration; the others share what a terminal has left.
+/// Time, status and duration; the other columns share the rest of the terminal.
 const FIXED: [usize; 3] = [20, 10, 7];
 const GAP: usize = 2;
-/// Columns of what is piped, or of a terminal that does not say how wide it is: nothing is cut then.
+/// The columns for a pipe, or for a terminal of unknown width: nothing is cut.
 const PIPED: Widths = Widths { caller: 24, call: 36, why: 30, is_cut: false };
 
 /// Writes entries to standard output.
@@ -31,7 +31,7 @@ struct Widths {
     caller: usize,
     call: usize,
     why: usize,
-    /// Whether what is too long is cut.
+    /// Whether long cells are cut.
     is_cut: bool,
 }
 
@@ -49,7 +49,7 @@ impl Rows {
         }
     }
 
-    /// The same; below each entry stands what Vault answered for it.
+    /// The same, with Vault's answers below each entry.
     pub(super) fn beside(self, vault: VaultLog) -> Self {
         Self { vault, ..self }
     }
@@ -84,11 +84,12 @@ impl Rows {
     }
 }
 
-/// The line as it is. What a terminal acts upon becomes an escape of JSON, which has the same value and hash.
+/// The line as it is, except that characters which a terminal interprets become JSON escapes. Value and hash stay the
+/// same.
 pub(super) fn json_line(line: &str) -> String {
     match line.bytes().any(|byte| byte < b' ') {
         false => escape::json(line),
-        // Tabs between members, which an escape would damage. What is no JSON is no entry, and is not written.
+        // Tabs between members, which an escape would damage. A line that is not JSON is no entry, and is not written.
         true => {
             let value = serde_json::from_str::<serde_json::Value>(line).unwrap_or_default();
             escape::json(&value.to_string())
@@ -149,7 +150,7 @@ fn seconds(timestamp: &str) -> String {
 }
 
 impl Widths {
-    /// Those of a terminal with so many columns.
+    /// The columns for a terminal of this width.
     fn within(columns: usize) -> Self {
         let fixed = FIXED.iter().map(|width| width.saturating_add(GAP)).sum::<usize>();
         let left = columns.saturating_sub(fixed).saturating_sub(GAP.saturating_mul(2)).max(30);
@@ -178,7 +179,7 @@ fn columns(text: &str) -> usize {
     text.chars().map(|letter| letter.width().unwrap_or_default()).sum()
 }
 
-/// As much of a cell as fits, and its width.
+/// The part of a cell that fits, and its width.
 fn cut(cell: &str, width: usize) -> (String, usize) {
     let whole = columns(cell);
     if whole <= width {

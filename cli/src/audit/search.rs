@@ -1,4 +1,4 @@
-//! `audit search`: the entries of logs that match.
+//! `audit search`: the matching entries of logs.
 //!
 //! Owns which of them are shown, and their order.
 
@@ -43,7 +43,7 @@ pub(crate) fn search(session: &Session, args: &SearchArgs) -> Result<Report, Cli
     }
 }
 
-/// Writes the newest entries that match, by time. What is older is forgotten as the reading goes on.
+/// Writes the newest matching entries, by time. Older ones are dropped during the read.
 fn newest(logs: &Logs, filter: &Filter, limit: u32, rows: &mut Rows) -> Result<PassedOver, Halt> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut kept: BinaryHeap<Reverse<(String, u64, String)>> = BinaryHeap::new();
@@ -53,7 +53,7 @@ fn newest(logs: &Logs, filter: &Filter, limit: u32, rows: &mut Rows) -> Result<P
         let is_late =
             kept.len() < limit || oldest.is_some_and(|oldest| &*entry.timestamp >= oldest);
         if is_late && filter.matches(entry, line) {
-            // RFC 3339 in UTC, so that text sorts as time does; then in the order of the log.
+            // RFC 3339 in UTC: the order of the texts is the order of the times; then the order of the log.
             number = number.saturating_add(1);
             kept.push(Reverse((entry.timestamp.to_string(), number, line.to_owned())));
             if kept.len() > limit {

@@ -1,6 +1,6 @@
 //! Ed25519 signatures of anchors: made with a key file or by Vault's transit engine, checked with a public key.
 //!
-//! Owns the forms of keys. What is signed is the core's to say.
+//! Owns the forms of keys. The core owns the signed text.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,9 +20,9 @@ const KEY: &str =
 const PUBLIC_KEY: &str =
     "an Ed25519 public key: PEM, as `openssl pkey -pubout` prints it, or base64, as Vault shows it";
 
-/// Who signs.
+/// The signer.
 pub(super) enum Signer {
-    /// A private key of a file.
+    /// A private key from a file.
     Key(Box<KeyPair>),
     /// A key that never leaves Vault.
     Transit(Transit),
@@ -60,7 +60,7 @@ impl Signer {
         }))
     }
 
-    /// In base64.
+    /// The signature in base64.
     pub(super) fn sign(&self, text: &str) -> Result<String, CliError> {
         match self {
             Self::Key(pair) => Ok(BASE64.encode(pair.sk.sign(text, None).as_ref())),
@@ -68,7 +68,7 @@ impl Signer {
         }
     }
 
-    /// The key that its signatures are checked with.
+    /// The public key for its signatures.
     pub(super) fn public_key(&self) -> Result<PublicKey, CliError> {
         match self {
             Self::Key(pair) => Ok(pair.pk),
@@ -134,7 +134,7 @@ impl Transit {
     }
 }
 
-/// Reads a public key of a file.
+/// Reads a public key from a file.
 pub(super) fn read_public_key(file: &Path) -> Result<PublicKey, CliError> {
     let text = read(file)?;
     public_key(text.trim()).ok_or_else(|| {
@@ -149,12 +149,12 @@ fn public_key(text: &str) -> Option<PublicKey> {
     PublicKey::from_slice(&BASE64.decode(text).ok()?).ok()
 }
 
-/// As entries name it.
+/// The key as entries name it.
 pub(super) fn shown(key: &PublicKey) -> String {
     BASE64.encode(key.as_ref())
 }
 
-/// Whether `signature` is of `text`, by `key`.
+/// Whether `signature` is a signature of `text` by `key`.
 pub(super) fn is_signed(text: &str, signature: &str, key: &PublicKey) -> bool {
     let signature = BASE64.decode(signature).ok();
     let signature = signature.and_then(|bytes| Signature::from_slice(&bytes).ok());

@@ -1,6 +1,6 @@
-//! `audit tail`: the last entries of logs, and each new one.
+//! `audit tail`: the last entries of logs, and new ones as they arrive.
 //!
-//! Owns which entries are the last ones. How a file is followed is in `follow`.
+//! Owns which entries are the last ones. `follow` follows a file.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::args::{Session, TailArgs};
 use crate::report::{CliError, Report, Verdict, progress};
 use crate::time::Seconds;
 
-/// So much of the end of a file is read first.
+/// The first read covers this many bytes at the end of a file.
 const FIRST: u64 = 1_024 * 1_024;
 
 pub(crate) fn tail(session: &Session, args: &TailArgs) -> Result<Report, CliError> {
@@ -48,11 +48,11 @@ struct Tail {
     passed_over: PassedOver,
 }
 
-/// Lines that match, the last ones.
+/// The last matching lines.
 type Last = VecDeque<String>;
 
 impl Tail {
-    /// Writes the last entries; gives the followers of the files that can grow, from where reading ended.
+    /// Writes the last entries; returns followers for the files that can grow, from the end of the read.
     fn last_of(&mut self, logs: &Logs) -> Result<Vec<Follower>, Halt> {
         let mut last = Last::new();
         let mut followers = Vec::new();
@@ -93,7 +93,7 @@ impl Tail {
         Ok(followers)
     }
 
-    /// The last entries of what can only be read from its start.
+    /// The last entries of inputs that can only be read from the start.
     fn last_of_all(&mut self, logs: &Logs) -> Result<Last, Halt> {
         let mut last = Last::new();
         let (filter, most) = (&self.filter, self.most);
@@ -109,7 +109,7 @@ impl Tail {
         Ok(last)
     }
 
-    /// The last `most` entries of a file, from its end, and where its last whole line ends.
+    /// The last `most` entries of a file, read from its end, and the end of its last complete line.
     fn end_of(&self, file: &File, place: &str, most: usize) -> std::io::Result<(Last, u64)> {
         let length = file.metadata()?.len();
         let mut span = FIRST;
@@ -132,7 +132,7 @@ impl Tail {
         most: usize,
     ) -> std::io::Result<(Last, u64)> {
         let mut input = BufReader::with_capacity(256 * 1_024, file);
-        // One byte earlier, so that a line that begins here is whole.
+        // One byte earlier, so that a line that begins here is complete.
         let from = input.seek(SeekFrom::Start(start.saturating_sub(1)))?;
         let mut end = from;
         let (mut last, mut ignored) = (Last::new(), PassedOver::default());
@@ -159,7 +159,7 @@ impl Tail {
         Ok((last, end))
     }
 
-    /// Writes the last entries, then each new one, until it is interrupted.
+    /// Writes the last entries, then each new one, until the command is interrupted.
     fn follow(&mut self, logs: &Logs) -> Result<(), Halt> {
         if logs.has_stdin() {
             return self.follow_stdin(logs);

@@ -1,7 +1,7 @@
 //! Lines of Vault's audit device, by the id of the gateway's request that caused them.
 //!
-//! Owns how the two logs are joined: Vault writes the header `x-request-id` where its operator said so. Values in Vault's log
-//! are HMACs of its own; nothing here looks into them.
+//! Owns how the two logs are joined: Vault logs the header `x-request-id` if its operator configured that. Values in
+//! Vault's log are HMACs; they are not used here.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,24 +12,24 @@ use serde::Deserialize;
 
 use crate::report::CliError;
 
-/// Longer lines are none of a read of a credential.
+/// A longer line is not about a read of a credential.
 const LONGEST: u64 = 1_048_576;
 
-/// What Vault says it did, by our request's id.
+/// Vault's log entries, by the gateway's request id.
 #[derive(Debug, Default)]
 pub(super) struct VaultLog {
     reads: HashMap<String, Vec<VaultRead>>,
 }
 
-/// One answer of Vault.
+/// One response of Vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct VaultRead {
     pub(super) time: String,
     /// The path of the API.
     pub(super) path: String,
-    /// Whose token was used.
+    /// The display name of the token.
     pub(super) name: String,
-    /// Why it was refused; empty when it was not.
+    /// The reason for a refusal; otherwise empty.
     pub(super) error: String,
     /// The line as it is.
     pub(super) line: String,
@@ -63,7 +63,7 @@ struct Request {
 }
 
 impl VaultLog {
-    /// The answers in these files. A line that is not Vault's is passed over.
+    /// The responses in these files. Skips lines that are not Vault's.
     pub(super) fn named(files: &[impl AsRef<Path>]) -> Result<Self, CliError> {
         let mut log = Self::default();
         for file in files.iter().map(AsRef::as_ref) {
@@ -108,7 +108,7 @@ impl VaultLog {
         }
     }
 
-    /// What Vault answered for this request.
+    /// Vault's responses for this request.
     pub(super) fn of(&self, request_id: &str) -> &[VaultRead] {
         self.reads.get(request_id).map(Vec::as_slice).unwrap_or_default()
     }

@@ -1,6 +1,6 @@
-//! `audit verify`: whether logs and admin chains are intact, and go as far as they are known to have gone.
+//! `audit verify`: whether logs and admin chains are intact, and contain all anchors.
 //!
-//! Owns the account of what was read. What an intact chain is, the core decides.
+//! Owns the report on the lines. The core defines an intact chain.
 
 use jiff::Timestamp;
 use portcullis_core::audit::{Anchor, Anchors, Found, LineFault, Verifier};
@@ -22,10 +22,10 @@ use crate::time::since_1970;
 #[cfg(test)]
 mod mutations;
 
-/// So many bad lines are shown to people; scripts get ten times as many.
+/// The most bad lines in the output for operators; scripts get ten times as many.
 const SHOWN: usize = 100;
 const KEPT: usize = 1_000;
-/// A gateway notes how far its chain has come within this time: the longest `checkpoint_seconds`.
+/// A gateway records the end of its chain within this time: the longest `checkpoint_seconds`.
 const LATEST_NOTE_S: i64 = 3_600;
 
 pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, CliError> {
@@ -68,7 +68,7 @@ pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, Cli
     });
     match read {
         Err(Halt::Refused(refusal)) => Err(refusal),
-        // Nothing was written yet.
+        // No output was written yet.
         Err(Halt::Output(_)) | Ok(()) => Ok(log.report()),
     }
 }
@@ -76,30 +76,30 @@ pub(crate) fn verify(session: &Session, args: &VerifyArgs) -> Result<Report, Cli
 struct Log {
     verifier: Verifier,
     start: ChainStart,
-    /// Admin chains are verified, and no files.
+    /// Admin chains are verified instead of files.
     admin: bool,
-    /// Chains without any entry are of other gateways.
+    /// Chains without any entry belong to other gateways.
     partial: bool,
     intents: Intents,
     vouched: Vouched,
     entries: u64,
-    /// Lines of others.
+    /// The number of lines of other programs.
     foreign: u64,
-    /// Entries that sequence numbers say there were.
+    /// The number of missing entries, from the sequence numbers.
     missing: u64,
     bad: u64,
-    /// The first ones.
+    /// The first bad entries.
     faults: Vec<BadEntry>,
 }
 
-/// What logs of anchors are worth.
+/// The state of the logs of anchors.
 #[derive(Default)]
 struct Vouched {
     entries: u64,
     faults: Vec<BadEntry>,
     /// The time of the newest entry.
     newest: Option<String>,
-    /// The key that signatures were checked with.
+    /// The key for the signatures.
     checked: Option<String>,
 }
 
@@ -152,7 +152,7 @@ impl Log {
         }
     }
 
-    /// A line of a file, which others may write to as well.
+    /// Handles a line of a file, to which other programs may write as well.
     fn item(&mut self, place: Place<'_>, item: &Item<'_>) {
         let fault = match item {
             Item::Foreign => {
@@ -189,7 +189,7 @@ impl Log {
         }
     }
 
-    /// The fault in words; a gap is counted.
+    /// The message for the fault; counts a gap.
     fn told(&mut self, fault: &LineFault) -> String {
         let mut told = fault.to_string();
         if let LineFault::OutOfSequence { expected, found, .. } = fault
@@ -205,7 +205,7 @@ impl Log {
         told
     }
 
-    /// What an anchor says that is not so.
+    /// The anchors that the log contradicts.
     fn misses(&self) -> Vec<String> {
         let missed = self.verifier.anchors().iter().filter_map(|anchor| {
             let Anchor { chain, seq, .. } = anchor;
@@ -236,7 +236,7 @@ impl Log {
         self.verifier.anchors().iter().filter(|anchor| *anchor.found() == what).count()
     }
 
-    /// Whether the entry of an anchor may be on its way: proxies write their logs a little later.
+    /// Whether the entry of an anchor may not be written yet: Envoy writes its log a little later.
     fn is_open(&self, anchor: &Anchor) -> bool {
         let seen = self.verifier.chain(&anchor.chain);
         let at = anchor.at.as_ref().and_then(|at| at.parse::<Timestamp>().ok());
@@ -252,26 +252,26 @@ impl Log {
         self.verifier.anchors().iter().filter(|anchor| self.is_open(anchor)).count()
     }
 
-    /// Whether the chain of an anchor is of the kind that is verified: admin chains are in Redis, all others in files. An
-    /// anchor of the command line is always meant.
+    /// Whether the chain of an anchor is of the kind that is verified: admin chains are in Redis, all others in files.
+    /// An anchor from the command line always counts.
     fn reads(&self, anchor: &Anchor) -> bool {
         anchor.at.is_none() || (anchor.chain.starts_with("admin:") == self.admin && !self.partial)
     }
 
-    /// Whether an anchor that is known to be older is of entries in files that nobody named.
+    /// Whether an old anchor belongs to files that are not among the arguments.
     fn is_rotated_away(&self, anchor: &Anchor, first: Option<u64>) -> bool {
         let older = match (first, &anchor.at, self.verifier.oldest()) {
-            // What was noted long after the log begins is of an entry that was in it.
+            // The entry of an anchor recorded long after the log begins must be in the log.
             (Some(first), Some(at), Some(oldest)) => anchor.seq < first && !is_later(at, oldest),
             (Some(first), ..) => anchor.seq < first,
-            // Both are RFC 3339 in UTC, so that text sorts as time does.
+            // Both are RFC 3339 in UTC: the order of the texts is the order of the times.
             (None, Some(at), Some(oldest)) => at.as_str() < oldest,
             (None, ..) => false,
         };
         older && anchor.at.is_some() && self.start == ChainStart::Anywhere
     }
 
-    /// Whether it is intact, as far as it goes and as far as anchors say it went.
+    /// Whether the log is intact and contains all anchors.
     fn verdict(&self, misses: &[String]) -> Verdict {
         let intact = self.bad == 0
             && self.vouched.faults.is_empty()
@@ -371,7 +371,7 @@ impl Log {
     }
 }
 
-/// Whether an anchor was noted so long after `oldest` that its entry cannot be older.
+/// Whether an anchor was recorded so long after `oldest` that its entry cannot be older.
 fn is_later(at: &str, oldest: &str) -> bool {
     let seconds = |time: &str| time.parse::<Timestamp>().ok().map(Timestamp::as_second);
     let (at, oldest) = (seconds(at), seconds(oldest));

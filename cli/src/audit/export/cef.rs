@@ -1,6 +1,6 @@
 //! Entries in the Common Event Format (CEF:0, ArcSight's implementation standard, version 25).
 //!
-//! Owns the keys, their lengths and escapes, and how severe an entry is.
+//! Owns the keys, their lengths and escapes, and the severity of an entry.
 
 use std::net::IpAddr;
 
@@ -63,7 +63,7 @@ pub(super) fn row(entry: &Entry<'_>) -> String {
     row
 }
 
-/// What happened, or why an operator changed something.
+/// The events of an entry, or the operator's reason for a change.
 fn message(entry: &Entry<'_>, events: &[String]) -> String {
     match entry.reason.is_empty() {
         true => events.join(" "),
@@ -119,7 +119,7 @@ impl Extension<'_> {
         }
     }
 
-    /// CEF:0 keeps `src` for IPv4.
+    /// CEF:0 allows only IPv4 in `src`.
     fn address(&mut self, address: &str) {
         match address.parse() {
             Ok(IpAddr::V4(_)) => self.text("src", address, LONG),

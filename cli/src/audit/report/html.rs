@@ -1,4 +1,4 @@
-//! A report as one page: no script, nothing from elsewhere, light and dark.
+//! A report as one HTML page: no script, no external resources, light and dark.
 //!
 //! Owns the markup and its escapes.
 
@@ -118,7 +118,7 @@ impl Page {
     }
 
     fn paragraph(&mut self, text: &str) {
-        // Nothing can keep a `String` from being written to.
+        // Writing to a `String` does not fail.
         let _ = writeln!(self.0, "<p>{}</p>", html(text));
     }
 
@@ -130,7 +130,7 @@ impl Page {
         self.table(title, header, counts.iter().map(|it| [it.name.clone(), it.count.to_string()]));
     }
 
-    /// Nothing when there are no rows. What is a number stands on the right.
+    /// A table; empty without rows. Numbers are aligned to the right.
     fn table<const N: usize>(
         &mut self,
         title: &str,
@@ -160,7 +160,7 @@ impl Page {
     }
 }
 
-/// A text in markup or in an attribute.
+/// Escapes a text for markup or an attribute.
 fn html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in escape::line(text).chars() {
@@ -176,7 +176,7 @@ fn html(text: &str) -> String {
     out
 }
 
-/// `FIRST USE: 3 (…)` as a heading.
+/// The title `FIRST USE: 3 (…)` as a heading.
 fn sentence(title: &str) -> String {
     let (name, rest) = title.split_once(':').unwrap_or((title, ""));
     let name = name.to_lowercase();

@@ -1,4 +1,4 @@
-//! `audit report`: what a weekly review of the log has to look at.
+//! `audit report`: a summary of the log for a weekly review.
 //!
 //! Owns the command. `tally` counts, `summary` sorts, `text` and `html` show.
 
@@ -24,7 +24,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<Report, CliError> {
     let logs = Logs::named(&args.logs.files)?;
     let now = Seconds::now();
     let since = Filter::new(&args.filter, now).since();
-    // What is older says which tools are not new to a caller.
+    // Older entries show which tools are not new to a caller.
     let filter = Filter::new(&FilterArgs { since: None, ..args.filter.clone() }, now);
     let mut tally = Tally::new(since, (args.hours.from, args.hours.to));
     let read = logs.each_entry(Quiet::UntilTheEnd, |entry, line| {

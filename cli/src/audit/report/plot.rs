@@ -1,6 +1,6 @@
 //! Plots of a report as inline SVG.
 //!
-//! Owns their geometry. Colours are those of the page.
+//! Owns their geometry. The page owns the colours.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::summary::{Day, ToolRow};
 
 const WIDTH: f64 = 960.0;
 
-/// Stacked bars, a day each.
+/// Stacked bars, one per day.
 pub(super) fn days(days: &[Day]) -> String {
     const HEIGHT: f64 = 180.0;
     const LEFT: f64 = 60.0;
@@ -17,7 +17,7 @@ pub(super) fn days(days: &[Day]) -> String {
     let mut svg = open(HEIGHT + 40.0, "Requests by day");
     let step = (WIDTH - LEFT) / number(days.len()).max(1.0);
     let _ = write!(svg, "<text x=\"{}\" y=\"20\" text-anchor=\"end\">{most}</text>", LEFT - 8.0);
-    // So many labels have room.
+    // The number of labels that fit.
     let every = days.len().div_ceil(12).max(1);
     for (index, day) in days.iter().enumerate() {
         let x = LEFT + step * number(index);
@@ -44,7 +44,7 @@ pub(super) fn days(days: &[Day]) -> String {
     svg
 }
 
-/// Weekdays by hours; the darker, the more requests.
+/// Weekdays by hours; a darker cell has more requests.
 pub(super) fn hours(hours: &[Vec<u64>]) -> String {
     const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
     const LEFT: f64 = 60.0;
@@ -61,7 +61,7 @@ pub(super) fn hours(hours: &[Vec<u64>]) -> String {
             y + 16.0
         );
         for (hour, count) in hours.iter().enumerate() {
-            // Few are seen, too.
+            // Small numbers must be visible, too.
             let opacity = if *count == 0 { 0.05 } else { 0.15 + 0.85 * ratio(*count, most) };
             let _ = write!(
                 svg,
@@ -81,7 +81,7 @@ pub(super) fn hours(hours: &[Vec<u64>]) -> String {
     svg
 }
 
-/// Of each tool three bars, behind one another.
+/// Three overlapping bars per tool.
 pub(super) fn durations(tools: &[ToolRow], escaped: fn(&str) -> String) -> String {
     const LEFT: f64 = 260.0;
     const ROW: f64 = 26.0;
@@ -129,7 +129,7 @@ fn number(count: usize) -> f64 {
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
-    // To a thousandth, which is less than a pixel.
+    // Rounded to a thousandth, which is less than a pixel.
     let thousandths = part.saturating_mul(1_000).checked_div(whole).unwrap_or_default();
     f64::from(u32::try_from(thousandths).unwrap_or(1_000)) / 1_000.0
 }

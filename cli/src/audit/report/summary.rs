@@ -1,4 +1,4 @@
-//! What a report says, from what was counted: sorted, cut to the first rows.
+//! The content of a report, from the counts: sorted, cut to the first rows.
 //!
 //! Owns the order of rows, and the JSON of `--output json`.
 
@@ -12,27 +12,27 @@ pub(super) struct Summary {
     pub(super) from: String,
     pub(super) to: String,
     pub(super) requests: u64,
-    /// Entries of the logs before that time: what is not in them is new.
+    /// The number of entries before that time: an object without such an entry is new.
     pub(super) earlier_entries: u64,
     pub(super) admin_changes: u64,
-    /// Lines of other programs, and entries that cannot be read.
+    /// Lines of other programs, and unreadable entries.
     pub(super) foreign_lines: u64,
     pub(super) damaged_lines: u64,
     pub(super) statuses: Vec<Count>,
     pub(super) days: Vec<Day>,
-    /// Monday to Sunday, by hour in UTC.
+    /// Monday to Sunday, each by hour in UTC.
     pub(super) hours: Vec<Vec<u64>>,
     pub(super) outside_hours: u64,
     pub(super) callers: Vec<CallerRow>,
     pub(super) callers_total: usize,
-    /// By calls.
+    /// Sorted by calls.
     pub(super) tools: Vec<ToolRow>,
     pub(super) tools_total: usize,
-    /// By p95 of the duration.
+    /// Sorted by p95 of the duration.
     pub(super) slowest: Vec<ToolRow>,
-    /// By the part of calls that failed.
+    /// Sorted by the share of failed calls.
     pub(super) failing: Vec<ToolRow>,
-    /// By p95 of the size of arguments.
+    /// Sorted by p95 of the size of arguments.
     pub(super) largest_inputs: Vec<ToolRow>,
     pub(super) denials: Vec<Count>,
     pub(super) first_uses: Vec<FirstUseRow>,
@@ -106,7 +106,7 @@ pub(super) struct DriftRow {
 }
 
 impl Summary {
-    /// With at most `top` rows in each list.
+    /// The summary, with at most `top` rows in each list.
     pub(super) fn of(tally: Tally, top: usize) -> Self {
         let tools: Vec<ToolRow> = tools(&tally.tools);
         let by = |key: fn(&ToolRow) -> u64| {
@@ -217,7 +217,7 @@ fn tools(tools: &Capped<Tool>) -> Vec<ToolRow> {
     known.chain(other).map(row).collect()
 }
 
-/// With one decimal.
+/// A percentage with one decimal.
 fn percent(part: u64, whole: u64) -> f64 {
     let thousandths = u32::try_from(thousandths(part, whole)).unwrap_or(1_000);
     f64::from(thousandths) / 10.0

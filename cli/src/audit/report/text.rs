@@ -1,6 +1,6 @@
 //! A report for the terminal.
 //!
-//! Owns its sections and their words.
+//! Owns its sections and their text.
 
 use super::summary::{Count, Summary, ToolRow};
 use crate::report::table;
@@ -87,7 +87,7 @@ pub(super) fn head(summary: &Summary) -> String {
     )
 }
 
-/// What the log before the reported time has to do with it.
+/// The title of the section about first uses, which depends on the log before the reported time.
 pub(super) fn first_uses_title(summary: &Summary) -> String {
     let known = match summary.earlier_entries {
         0 => "the logs begin with this time, so every tool is new".to_owned(),

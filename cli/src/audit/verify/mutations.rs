@@ -1,7 +1,7 @@
-//! The property that tamper evidence is: whatever changes what a log says is found.
+//! The property of tamper evidence: every mutation that changes a log's meaning is detected.
 //!
-//! Owns the mutations, and what "changes what a log says" means: an own, lenient reading of the lines, that knows
-//! nothing of hashes. The log is a real one: two workers of the end-to-end tests.
+//! Owns the mutations, and the meaning of a log: an independent, lenient reader of the lines, without hashes. The log
+//! is a real one, from two workers of the end-to-end tests.
 
 use std::collections::BTreeMap;
 
@@ -14,22 +14,22 @@ use crate::audit::anchor_log;
 use crate::audit::signature::Signer;
 
 const LOG: &str = include_str!("../../../tests/cli/files/audit.jsonl");
-/// Whose key signs the anchors; whoever forges one has another.
+/// The key that signs the anchors; a forger has another.
 const KEEPER: u8 = 16;
 /// In the test command; `PORTCULLIS_TEST_MUTATIONS=10000` makes it longer.
 const ROUNDS: u64 = 120;
 
-/// Of each chain its entries.
+/// The entries of each chain.
 type Chains = BTreeMap<String, Vec<String>>;
 
-/// What a log says: of each chain its entries in order. Line ends, blanks, the order of members and lines of others
-/// say nothing.
+/// The meaning of a log: the entries of each chain, in order. Line ends, blanks, the order of members and lines of
+/// other programs do not matter.
 fn meaning(log: &[u8]) -> Chains {
     let mut chains: Chains = BTreeMap::new();
     for line in log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let said = match serde_json::from_slice::<Map<String, Value>>(line) {
             Ok(members) => members,
-            // Not readable: it says something else than any entry.
+            // An unreadable line differs from every entry.
             Err(_) => Map::from_iter([("damaged".into(), String::from_utf8_lossy(line).into())]),
         };
         let chain = said.get("chain").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -38,7 +38,7 @@ fn meaning(log: &[u8]) -> Chains {
     chains
 }
 
-/// Whether `now` only lacks entries at the ends of chains, or whole chains: what only an anchor can show.
+/// Whether `now` only lacks entries at the ends of chains, or whole chains: only an anchor detects that.
 fn is_cut(was: &Chains, now: &Chains) -> bool {
     now.iter().all(|(chain, now)| was.get(chain).is_some_and(|was| was.starts_with(now)))
 }
@@ -138,7 +138,7 @@ fn mutated(mutation: Mutation, random: &mut Random) -> (Vec<u8>, Vec<u8>) {
     (mutated_log(mutation, random), anchors())
 }
 
-/// The last lines are gone, and the anchor that would show it names the last entry that is left.
+/// The last lines are removed, and the anchor that would show it names the last remaining entry.
 fn forged_anchor(random: &mut Random) -> (Vec<u8>, Vec<u8>) {
     let mut lines = lines();
     let cut = lines.len().saturating_sub(random.below(4).saturating_add(1));
@@ -149,7 +149,7 @@ fn forged_anchor(random: &mut Random) -> (Vec<u8>, Vec<u8>) {
     };
     let mut anchors = anchor_log(&lines, signer);
     if signer == KEEPER {
-        // Without the key: the old signature, below forged content with its right hash.
+        // Without the key: the old signature, with forged content and its right hash.
         let signature = members(anchors.split(|byte| *byte == b'\n').nth(1).unwrap());
         let signed = anchor_log(&self::lines(), KEEPER);
         let theirs = members(signed.split(|byte| *byte == b'\n').nth(1).unwrap());
@@ -188,7 +188,7 @@ fn mutated_log(mutation: Mutation, random: &mut Random) -> Vec<u8> {
             lines.insert(to, line);
         }
         Mutation::TruncateLines => lines.truncate(at),
-        // An entry of another chain in this one's place, under its name and number, or as it is.
+        // An entry of another chain replaces one of this chain, with its name and number, or unchanged.
         Mutation::SpliceChains => {
             let (mut other, mine) =
                 (members(&lines[random.below(lines.len())]), members(&lines[at]));
@@ -203,7 +203,7 @@ fn mutated_log(mutation: Mutation, random: &mut Random) -> Vec<u8> {
             lines[at] = portcullis_core::json::canonical(&other).into_bytes();
         }
         Mutation::RehashEntry => lines[at] = forged(&lines[at], None),
-        // The chain is right again from there to its end.
+        // The chain is consistent from there to its end.
         Mutation::RehashFrom => {
             lines[at] = forged(&lines[at], None);
             let chain = members(&lines[at])["chain"].clone();
@@ -261,7 +261,7 @@ fn every_mutation_that_changes_what_a_log_says_is_found() {
     let rounds = rounds.map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
     let (was, own) = (meaning(LOG.as_bytes()), anchors());
     assert_eq!(verified(LOG.as_bytes(), &own), Verdict::Good);
-    // Mutation, how often; changed what is said, found by the chain alone, only by an anchor.
+    // For each mutation: runs, changed meanings, detected by the chain alone, detected only by an anchor.
     let mut figures: BTreeMap<Mutation, [u64; 4]> = BTreeMap::new();
     let mut random = Random(16);
     for round in 0..rounds {
@@ -280,7 +280,7 @@ fn every_mutation_that_changes_what_a_log_says_is_found() {
         }
         figures[1] += 1;
         let alone = verified(&log, &[]) == Verdict::Wanting;
-        // What a chain alone cannot show: a cut end, and an end that was written again.
+        // A chain alone cannot show a cut end, or a rewritten end.
         let excused = || {
             is_cut(&was, &now) || mutation == Mutation::RehashFrom || is_last(mutation, &was, &now)
         };
@@ -297,7 +297,7 @@ fn every_mutation_that_changes_what_a_log_says_is_found() {
     }
 }
 
-/// Whether the last entry of a chain was forged: nothing comes after it that names its hash.
+/// Whether the last entry of a chain was forged: no later entry names its hash.
 fn is_last(mutation: Mutation, was: &Chains, now: &Chains) -> bool {
     [Mutation::RehashEntry, Mutation::SpliceChains].contains(&mutation)
         && was.iter().all(|(chain, was)| {
