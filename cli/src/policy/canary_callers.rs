@@ -1,6 +1,6 @@
-//! Callers on whom a policy is tried, as the command line names them.
+//! The callers of a canary on the command line.
 //!
-//! Owns how a name becomes the identity that the gateway chooses by.
+//! Owns how a name becomes the identity by which the gateway selects a policy.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::args::CanaryArgs;
 use crate::report::CliError;
 use crate::store::{NamedCanary, Store};
 
-/// The canary that the arguments ask for, if they do.
+/// The canary of the arguments, if any.
 pub(super) fn canary(
     args: &CanaryArgs,
     version: &PolicyVersion,
@@ -28,7 +28,7 @@ pub(super) fn canary(
     }
 }
 
-/// Those named, as the gateway tells them apart, and as people do.
+/// The named callers, by the gateway's identity, with the operator's name.
 pub(super) fn callers(args: &CanaryArgs) -> BTreeMap<String, String> {
     let keys = args.keys.iter().map(|id| (IdentityKind::Key(id.clone()), format!("key {id}")));
     let subjects = args.subjects.iter().zip(args.issuer.iter().cycle()).map(|(subject, issuer)| {
@@ -44,7 +44,8 @@ pub(super) fn callers(args: &CanaryArgs) -> BTreeMap<String, String> {
     all.map(|(kind, name)| (Identity::from(kind).holder().to_owned(), name)).collect()
 }
 
-/// A key that nobody has would be tried on nobody. (Who has tokens or certificates is written nowhere.)
+/// Checks that the named keys exist, because a canary for a missing key would reach no caller. (Holders of tokens and
+/// certificates are not stored.)
 pub(super) fn knows_keys(
     store: &mut Store,
     args: &CanaryArgs,

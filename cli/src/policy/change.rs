@@ -1,4 +1,4 @@
-//! A change of what is active: carried out for all its organisations, and reported.
+//! A change of active policies: executed for all its organisations, and reported.
 
 use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Value, json};
@@ -10,19 +10,19 @@ use crate::report::{CliError, Report, progress};
 use crate::store::{Activation, ActivePolicy, CanaryScope, Move, PolicyAction, Store, Target};
 use crate::time::{Seconds, since_1970};
 
-/// What is to become of some organisations.
+/// The new state of some organisations.
 pub(super) struct Change {
     pub(super) verb: PolicyAction,
     pub(super) admin_log: AdminLog,
     pub(super) steps: Vec<OrgChange>,
-    /// Why other organisations stay where they are, if that has to be said.
+    /// Why other organisations are unchanged, if the output should say so.
     pub(super) untouched: Option<&'static str>,
 }
 
 /// One organisation's part.
 pub(super) struct OrgChange {
     pub(super) org: OrgId,
-    /// Read under a watch.
+    /// The state before, read under a watch.
     pub(super) before: ActivePolicy,
     pub(super) after: Target,
 }
@@ -32,7 +32,7 @@ impl OrgChange {
         self.before.rev.as_ref() != Some(&self.after.rev())
     }
 
-    /// The version that the history says this is about.
+    /// The version of the history's entry.
     fn subject(&self) -> &PolicyVersion {
         match &self.after.canary {
             Some(canary) => &canary.record.version,
@@ -44,7 +44,7 @@ impl OrgChange {
         self.after.canary.as_ref().map(|canary| canary.share())
     }
 
-    /// The canary that nobody is decided on any more.
+    /// The canary that ends with this change.
     fn ended_canary(&self) -> Option<&PolicyVersion> {
         let ended = self.before.canary().map(|canary| &canary.record.version)?;
         let goes_on =
@@ -65,7 +65,7 @@ impl OrgChange {
         versions.into_iter().chain(canaries).collect()
     }
 
-    /// What was before, for people.
+    /// The state before, for operators.
     pub(super) fn told(&self) -> String {
         let version = match self.before.version() {
             _ if self.after.canary.is_some() => format!("{} stays active", self.after.version),
@@ -90,7 +90,7 @@ impl OrgChange {
 }
 
 impl Change {
-    /// Nothing when somebody else was faster.
+    /// Executes the change; nothing when another operator was faster.
     pub(super) fn carry_out(&self, store: &mut Store) -> Result<Option<Report>, CliError> {
         let changed = self.steps.iter().any(OrgChange::is_change);
         if changed {
@@ -123,7 +123,7 @@ impl Change {
         Move { org: org.clone(), from, last, entry, rev, doc }
     }
 
-    /// One line of the history for all organisations that come to the same.
+    /// One line of the history for all organisations with the same change.
     fn noted(&self) -> Vec<Activation> {
         let mut noted: Vec<Activation> = Vec::new();
         let now = since_1970();
@@ -153,7 +153,7 @@ impl Change {
         noted
     }
 
-    /// The version that this is about, if there is only one.
+    /// The only version of the change, if there is only one.
     fn version(&self) -> Option<&PolicyVersion> {
         let (first, rest) = self.steps.split_first()?;
         rest.iter().all(|step| step.subject() == first.subject()).then(|| first.subject())
@@ -188,7 +188,7 @@ impl Change {
         let Some(why) = self.untouched else {
             return text;
         };
-        // It is done by now: who may not see the others is not told that it failed.
+        // The change is done: an operator without access to the others must not see an error.
         let others = match active_policies(store) {
             Ok(others) => others,
             Err(refusal) => {

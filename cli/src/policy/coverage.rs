@@ -1,6 +1,6 @@
-//! Which rules of a policy cases reach.
+//! The rules of a policy that test cases reach.
 //!
-//! Owns the list of rules that a call of a tool can meet, by the names that the core gives them.
+//! Owns the list of rules that a tool call can meet, by the core's names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,18 +8,18 @@ use portcullis_core::auth::Writes;
 use portcullis_core::authz::Consideration;
 use portcullis_core::policy::{CallRules, Policy, Requirement};
 
-/// What cases came by.
+/// The rules that cases reached.
 #[derive(Default)]
 pub(super) struct Reached {
     rules: BTreeMap<String, BTreeSet<&'static str>>,
 }
 
-/// What of a policy they did not.
+/// The rules that no case reached.
 pub(super) struct Coverage {
     pub(super) rules: usize,
-    /// No case comes by them.
+    /// No case reaches them.
     pub(super) unreached: Vec<String>,
-    /// Conditions that are true in every case that comes by.
+    /// Conditions that are true in every case that reaches them.
     pub(super) never_false: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ impl Reached {
         self.rules.entry(rule.to_owned()).or_default().insert(outcome.name());
     }
 
-    /// With what other cases came by.
+    /// Adds the rules that other cases reached.
     pub(super) fn add(&mut self, other: &Self) {
         for (rule, outcomes) in &other.rules {
             self.rules.entry(rule.clone()).or_default().extend(outcomes);
@@ -55,7 +55,7 @@ impl Reached {
     }
 }
 
-/// Every rule that a call of a tool can meet, and those of them that are conditions.
+/// Every rule that a tool call can meet, and those of them that are conditions.
 fn rules(policy: &Policy) -> (BTreeSet<String>, Vec<String>) {
     let (mut rules, mut conditions) = (BTreeSet::new(), Vec::new());
     let mut noted = |of: &[Requirement]| conditions.extend(of.iter().map(|it| it.name.clone()));

@@ -1,4 +1,4 @@
-//! What was activated or tried when, by whom and why; and what a version says.
+//! The history of activations and canaries, with operator and reason; and the content of a version.
 
 use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, C
     let active_policies = active_policies(&mut store)?;
     let header =
         ["ACTIVATED", "VERSION", "VERB", "CANARY", "ORGANISATIONS", "BY", "REASON", "ACTIVE FOR"];
-    // Only the newest entry of a version is the one that made it active.
+    // Only the newest entry of a version is the one that activated it.
     let mut seen: Vec<&PolicyVersion> = Vec::new();
     let mut rows = Vec::new();
     let mut views = Vec::new();
@@ -34,7 +34,7 @@ pub(crate) fn history(session: &Session, args: &HistoryArgs) -> Result<Report, C
     Ok(Report::done(text, json!({ "history": views })))
 }
 
-/// For whom a version is in force now.
+/// The callers for which a version is in force.
 #[derive(Default)]
 struct InForce {
     active_for: Vec<OrgId>,
@@ -116,7 +116,7 @@ pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, C
     let part = InForce::of(&version, &active_policies(&mut store)?);
     let text = pretty(&document);
     if session.output == Output::Table {
-        // Beside the document, which people save.
+        // Not part of the document, which operators save.
         for (org, share) in &part.canary_for {
             progress(&format!("{org} only tries this version: {share}"));
         }
@@ -130,7 +130,7 @@ pub(crate) fn show(session: &Session, args: &ShowPolicyArgs) -> Result<Report, C
     Ok(Report::done(text, json))
 }
 
-/// What is only tried was not activated.
+/// A canary is not an activation.
 fn activated_last(store: &mut Store) -> Result<PolicyVersion, CliError> {
     const REMEMBERED: u32 = 1_000;
     let organisations = store.organisations()?;

@@ -1,4 +1,4 @@
-//! Results as JUnit's XML, which CI systems show.
+//! Results as JUnit XML, which CI systems show.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ fn write_suite(xml: &mut String, place: &str, outcomes: &[CaseResult]) {
     xml.push_str("  </testsuite>\n");
 }
 
-/// What XML 1.0 cannot say, it does not say.
+/// Drops characters that XML 1.0 cannot represent.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {

@@ -1,7 +1,7 @@
 //! Keys that a new policy would leave without their role or tier.
 //!
-//! Owns which keys these are, and how they are named. A key that the active policy leaves so already is
-//! none of them.
+//! Owns which keys these are, and how they are named. A key without a role or tier under the active policy is not among
+//! them.
 
 use portcullis_core::auth::record::KeyRecord;
 use portcullis_core::id::{OrgId, PolicyVersion};
@@ -16,7 +16,7 @@ use crate::report::{CliError, progress};
 use crate::store::Store;
 use crate::time::Seconds;
 
-/// A key whose calls the new policy refuses, whatever they are.
+/// A key for which the new policy refuses every call.
 #[derive(Debug, Serialize)]
 pub(super) struct Orphan {
     org: OrgId,
@@ -26,7 +26,7 @@ pub(super) struct Orphan {
     lacks: String,
 }
 
-/// So many are named, the others are counted.
+/// The most keys that are named; the others are counted.
 const NAMED: usize = 10;
 
 /// Active keys of these organisations that `policy` would orphan.
@@ -61,7 +61,7 @@ pub(super) fn orphans(
             Some(version) => policy::compile(&stored_document(store, version)?).ok(),
             None => None,
         };
-        // Of a key that nothing served before, nothing is taken.
+        // A key that the active policy does not serve loses nothing.
         let served =
             |record: &KeyRecord| before.as_ref().is_some_and(|it| lacks(record, it).is_none());
         orphans.extend(lacking.into_iter().filter(|(record, _)| served(record)).map(
@@ -93,29 +93,29 @@ pub(super) fn told(orphans: &[Orphan]) -> String {
     )
 }
 
-/// Says which keys lose what they have, where that was asked for.
+/// Warns about the keys that lose their role or tier, when the operator asked for that.
 pub(super) fn warn(orphans: &[Orphan]) {
     if !orphans.is_empty() {
         progress(&escape::line(&format!("warning: {}", told(orphans))));
     }
 }
 
-/// What becomes of a change that orphans keys.
+/// The handling of a change that orphans keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Orphaning {
     Refused,
-    /// It was asked for: the keys are named.
+    /// The operator allows it: the keys are named.
     Warned,
 }
 
 impl Orphaning {
-    /// As `--orphan-keys` says.
+    /// The handling from `--orphan-keys`.
     pub(super) fn of(orphan_keys: bool) -> Self {
         if orphan_keys { Self::Warned } else { Self::Refused }
     }
 }
 
-/// A change to stored versions that would orphan keys.
+/// Checks a change to stored versions for orphaned keys.
 pub(super) fn consider_steps(
     store: &mut Store,
     steps: &[OrgChange],
@@ -133,7 +133,7 @@ pub(super) fn consider_steps(
     Ok(())
 }
 
-/// Refuses to orphan keys that nobody meant.
+/// Refuses to orphan keys unintentionally.
 pub(super) fn refuse(orphans: &[Orphan], place: &str) -> Result<(), CliError> {
     if orphans.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Going back: from a canary to the active version alone, or to an earlier version.
+//! Rollback: from a canary to the active version alone, or to an earlier version.
 
 use portcullis_core::id::{OrgId, PolicyVersion};
 
@@ -11,15 +11,15 @@ use crate::report::{CliError, Report};
 use crate::store::{Activation, PolicyAction, Store, Target};
 use crate::time::Seconds;
 
-/// How far back a rollback without `--to` looks.
+/// How many entries of the history a rollback without `--to` reads.
 const REMEMBERED: u32 = 1_000;
-/// For so many seconds a rollback by somebody else is not undone unasked.
+/// For this many seconds, another operator's rollback is not undone without an explicit request.
 const FRESH: u64 = 3_600;
 
 pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report, CliError> {
     let mut store = Store::open(session)?;
     let admin_log = AdminLog::new(session, &mut store, Some(&args.reason))?;
-    // Decided anew each time: what was active before depends on who was faster.
+    // Decided again at each try: the version before depends on the faster operator.
     store.until_done(NOT_ACTIVATED, |store| {
         let organisations = match args.which.org.as_slice() {
             [] => store.organisations()?,
@@ -48,7 +48,7 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
     })
 }
 
-/// Two who go back from the same bad push at the same time: the second must not bring it back.
+/// Two operators may roll back the same bad push at the same time: the second rollback must not activate it again.
 fn is_not_undone_already(last: &Activation, by: &AdminLog, now: Seconds) -> Result<(), CliError> {
     let age = now.0.saturating_sub(last.activated_at);
     let same = last.actor == by.actor && last.actor_claim == by.claim;
@@ -62,7 +62,7 @@ fn is_not_undone_already(last: &Activation, by: &AdminLog, now: Seconds) -> Resu
         .next("portcullis policy history"))
 }
 
-/// A canary ends when it is meant, not because somebody goes back.
+/// A canary ends only on request, not because of a rollback.
 fn ends_no_canary(step: &OrgChange) -> Result<(), CliError> {
     let Some(canary) = step.before.canary() else {
         return Ok(());
@@ -77,7 +77,7 @@ fn ends_no_canary(step: &OrgChange) -> Result<(), CliError> {
         .next("portcullis policy canary stop --reason …"))
 }
 
-/// What is to go is what is active or tried now.
+/// The version to roll back from must be active or a canary now.
 fn still_there(from: &PolicyVersion, step: &OrgChange) -> Result<(), CliError> {
     let tried = step.before.canary().map(|canary| &canary.record.version);
     if step.before.version() == Some(from) || tried == Some(from) {
@@ -89,7 +89,7 @@ fn still_there(from: &PolicyVersion, step: &OrgChange) -> Result<(), CliError> {
         .next("portcullis policy history"))
 }
 
-/// Everybody whom that version names, on it alone.
+/// All organisations of the arguments, with that version alone.
 fn named(
     version: &PolicyVersion,
     which: &Which,
@@ -112,8 +112,8 @@ fn named(
     organisations.into_iter().map(step).collect()
 }
 
-/// The organisations of the last change: without the canary that is tried on some of their callers, or
-/// else on what they had before.
+/// The organisations of the last change: without the canary for some of their callers, or otherwise with the version
+/// before.
 fn undone(
     entries: &[Activation],
     args: &RollbackArgs,
@@ -128,7 +128,7 @@ fn undone(
         let before = store.active_policy(&org)?;
         let active = before.target.as_ref().map(|target| target.version.clone());
         match (active, before.canary()) {
-            // From the active version, although another one is tried beside it.
+            // Rolls back from the active version, although there is also a canary.
             (Some(active), Some(_)) if args.from.as_ref() == Some(&active) => {
                 let earlier = earlier(entries, &org, &active);
                 others.extend(earlier.map(|to| OrgChange {
@@ -167,8 +167,8 @@ fn undone(
     Ok(others)
 }
 
-/// What was last active for `org` before `active` was. (The history tells, and not what is active now:
-/// in a Cluster this may be the second attempt.)
+/// The last active version of `org` before `active`. (The history has it; in a Cluster this may be the second try, so
+/// the current version does not.)
 fn earlier(entries: &[Activation], org: &OrgId, active: &PolicyVersion) -> Option<PolicyVersion> {
     let mut activated =
         entries.iter().filter(|entry| entry.organisations.contains(org) && entry.verb.activates());

@@ -1,5 +1,5 @@
-//! What is active for an organisation, as people speak of it. Who decides on which policy is the
-//! core's business; this adds the names that callers were given by.
+//! The active policies of an organisation, with operators' names for callers. The core decides which policy a caller
+//! has.
 
 use std::collections::BTreeMap;
 
@@ -8,39 +8,39 @@ use portcullis_core::policy::{Activation, Canary};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// What is in Redis.
+/// The state in Redis.
 #[derive(Debug)]
 pub(crate) struct ActivePolicy {
     /// The revision of the record, if there is one.
     pub(crate) rev: Option<String>,
-    /// What it says, as far as it can be read.
+    /// Its content, as far as it can be read.
     pub(crate) target: Option<Target>,
 }
 
-/// What is to be in Redis.
+/// The intended state in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// The active version.
     pub(crate) version: PolicyVersion,
-    /// Another one that is tried on some callers.
+    /// Another version for some callers.
     pub(crate) canary: Option<NamedCanary>,
 }
 
-/// A canary, and what people call the callers that it names.
+/// A canary, and the operator's names for its callers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedCanary {
     pub(crate) record: Canary,
     names: BTreeMap<String, String>,
 }
 
-/// On whom a canary is tried, in the history.
+/// The callers of a canary, in the history.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct CanaryScope {
     pub(crate) percent: u8,
     pub(crate) callers: Vec<String>,
 }
 
-/// What people read of an activation record.
+/// The part of an activation record for operators.
 #[derive(Default, Deserialize)]
 struct CallerNames {
     #[serde(default)]
@@ -69,7 +69,7 @@ impl ActivePolicy {
 }
 
 impl Target {
-    /// `version`, for everybody.
+    /// `version` for all callers.
     pub(crate) fn alone(version: PolicyVersion) -> Self {
         Self { version, canary: None }
     }
@@ -78,13 +78,13 @@ impl Target {
         Activation::revision(&self.version, self.canary.as_ref().map(|canary| &canary.record))
     }
 
-    /// As the gateway reads it.
+    /// The record as the gateway reads it.
     pub(crate) fn activation(&self) -> Activation {
         let canary = self.canary.as_ref().map(|canary| canary.record.clone());
         Activation { rev: self.rev(), version: self.version.clone(), canary }
     }
 
-    /// The record; `signed` is who writes it, when and why.
+    /// The record; `signed` has its operator, time and reason.
     pub(crate) fn document<const N: usize>(&self, signed: [(&str, Value); N]) -> String {
         let canary = self.canary.iter().flat_map(|NamedCanary { record, names }| {
             [("canary", json!(record)), ("callers", json!(names))]
@@ -95,7 +95,7 @@ impl Target {
 }
 
 impl NamedCanary {
-    /// `callers` are those named besides the share, and what people call them.
+    /// `callers` are named in addition to the share, with the operator's names for them.
     pub(crate) fn new(
         version: PolicyVersion,
         percent: u8,
@@ -105,7 +105,7 @@ impl NamedCanary {
         Self { record, names: callers }
     }
 
-    /// The same on more callers.
+    /// The same canary for more callers.
     pub(crate) fn widened(&self, percent: u8, callers: BTreeMap<String, String>) -> Self {
         let names = self.names.clone().into_iter().chain(callers).collect();
         Self::new(self.record.version.clone(), percent, names)
@@ -119,7 +119,7 @@ impl NamedCanary {
         }
     }
 
-    /// For scripts.
+    /// The output for scripts.
     pub(crate) fn view(&self) -> Value {
         let CanaryScope { percent, callers } = self.share();
         json!({ "version": self.record.version, "percent": percent, "callers": callers })

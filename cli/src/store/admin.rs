@@ -1,5 +1,5 @@
-//! The admin chain of each organisation: lines in a list, oldest first. What they say is the core's
-//! business; they are written together with what they tell of, by `put_record` and `activate`.
+//! The admin chain of each organisation: lines in a list, oldest first. The core owns their content; `put_record` and
+//! `activate` write them together with the change that they describe.
 
 use portcullis_core::id::OrgId;
 use portcullis_redis_lua::Key;
@@ -7,17 +7,17 @@ use portcullis_redis_lua::Key;
 use super::Store;
 use crate::report::CliError;
 
-/// So many lines are read at once.
+/// How many lines are read at once.
 const PAGE: usize = 1_000;
 
 impl Store {
-    /// The last line of an organisation's chain, whatever it is.
+    /// The last line of an organisation's chain, in any form.
     pub(crate) fn last_entry(&mut self, org: &OrgId) -> Result<Option<Vec<u8>>, CliError> {
         let key = Key::admin(org.as_str());
         self.query(redis::cmd("LINDEX").arg(key.as_str()).arg(-1))
     }
 
-    /// All lines of an organisation's chain, oldest first, page by page. Lines are only ever added.
+    /// All lines of an organisation's chain, oldest first, page by page. Lines are only appended.
     pub(crate) fn each_entry(
         &mut self,
         org: &OrgId,

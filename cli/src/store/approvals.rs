@@ -1,5 +1,5 @@
-//! Calls that wait for a person. What they are is the core's business; they are decided on together with
-//! the entry that tells of it, by `decide_approval.lua`.
+//! Calls that wait for an approval. The core owns their content; `decide_approval.lua` writes a decision together with
+//! its entry in the admin chain.
 
 use portcullis_core::authz::approval::Waiting;
 use portcullis_core::id::OrgId;
@@ -9,17 +9,17 @@ use portcullis_redis_lua::{Decide, DecideReply, Key};
 use super::Store;
 use crate::report::CliError;
 
-/// A call that waits, or was decided on and not made yet.
+/// A call that waits, or that has a decision and was not made yet.
 pub(crate) struct Approval {
     /// `pending`, `granted` or `denied`.
     pub(crate) state: String,
-    /// For so many milliseconds more.
+    /// The remaining time in milliseconds.
     pub(crate) left_ms: u64,
     pub(crate) waiting: Waiting,
 }
 
 impl Store {
-    /// The digests of an organisation's approvals whose id starts with `prefix`, those that expire first first.
+    /// The digests of an organisation's approvals whose id starts with `prefix`; those that expire first come first.
     pub(crate) fn approval_digests(
         &mut self,
         org: &OrgId,
@@ -31,7 +31,7 @@ impl Store {
         Ok(digests.into_iter().filter(|digest| digest.starts_with(prefix)).collect())
     }
 
-    /// What lists showed of a pinned tool.
+    /// The observation of a pinned tool in lists.
     pub(crate) fn observed(&mut self, key: &Key) -> Result<Observed, CliError> {
         let rev: Option<String> = self.query(redis::cmd("HGET").arg(key.as_str()).arg("rev"))?;
         Ok(rev.map(|rev| Observed::read(&rev)).unwrap_or_default())
@@ -57,7 +57,7 @@ impl Store {
         Ok(Some(Approval { state, left_ms: u64::try_from(left).unwrap_or(0), waiting }))
     }
 
-    /// Writes a decision and the entry that tells of it, or neither.
+    /// Writes a decision together with its entry in the admin chain, or neither.
     pub(crate) fn decide(&mut self, decide: &Decide<'_>) -> Result<DecideReply, CliError> {
         let reply = self.run(&decide.call())?;
         let reply = Decide::decode(reply).map_err(|error| self.unscripted(&error))?;

@@ -1,7 +1,7 @@
-//! Denials in Redis: what proves itself and is refused nevertheless.
+//! The deny list in Redis: valid credentials that are refused.
 //!
-//! Owns that a denial and its place in the list change together, by `put_denial.lua`. The filter looks at its revision, which is another one
-//! after each change.
+//! Owns that an entry and its place in the list change together, by `put_denial.lua`. The filter compares its revision,
+//! which differs after each change.
 
 use portcullis_core::auth::deny_list::DenyListEntry;
 use portcullis_core::id::OrgId;
@@ -12,8 +12,7 @@ use crate::random::base62;
 use crate::report::CliError;
 
 impl Store {
-    /// Denies what `key` stands for, from the next request on. `entry` makes the line of the admin chain
-    /// that follows the last one.
+    /// Denies the credentials of `key` from the next request on. `entry` makes the next line of the admin chain.
     pub(crate) fn deny(
         &mut self,
         org: &OrgId,
@@ -27,7 +26,7 @@ impl Store {
         self.put_denial(org, key, DenialState::Denied { rev: &rev, doc: &doc }, entry)
     }
 
-    /// Takes a denial back; whether there was one.
+    /// Removes an entry; returns whether there was one.
     pub(crate) fn undeny(
         &mut self,
         org: &OrgId,
@@ -41,7 +40,7 @@ impl Store {
         Ok(true)
     }
 
-    /// A change and the entry that tells of it, together; again when the chain has grown meanwhile.
+    /// Writes a change together with its entry in the admin chain; repeats that when the chain has grown meanwhile.
     fn put_denial(
         &mut self,
         org: &OrgId,
@@ -58,7 +57,7 @@ impl Store {
         })
     }
 
-    /// One denial, if it stands.
+    /// One deny-list entry, if it exists.
     pub(crate) fn denial(&mut self, key: &Key) -> Result<Option<DenyListEntry>, CliError> {
         let doc: Option<Vec<u8>> = self.query(redis::cmd("HGET").arg(key.as_str()).arg("doc"))?;
         doc.map(|doc| DenyListEntry::parse(&doc)).transpose().map_err(|error| {
@@ -67,7 +66,7 @@ impl Store {
         })
     }
 
-    /// What is denied in an organisation, the latest first.
+    /// An organisation's deny list, the latest entry first.
     pub(crate) fn denials(&mut self, org: &OrgId) -> Result<Vec<DenyListEntry>, CliError> {
         let index = Key::denied_index(org.as_str());
         let keys: Vec<String> = self.query(redis::cmd("SMEMBERS").arg(index.as_str()))?;

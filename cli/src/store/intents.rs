@@ -1,4 +1,5 @@
-//! What calls were about to do, and where their audit entries are, as gateways with `audit.durable` told Redis.
+//! The intents of calls, and the positions of their audit entries, as gateways with `audit.durable` wrote them to
+//! Redis.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +12,16 @@ use crate::report::CliError;
 /// One element of the stream.
 #[derive(Debug)]
 pub(crate) struct Told {
-    /// When Redis was told, in milliseconds since 1970.
+    /// When it was written to Redis, in milliseconds since 1970.
     pub(crate) at_ms: u64,
     pub(crate) fields: BTreeMap<String, String>,
 }
 
-/// So many are read at once.
+/// How many are read at once.
 const PAGE: usize = 1_000;
 
 impl Store {
-    /// All of an organisation, oldest first, page by page.
+    /// All intents of an organisation, oldest first, page by page.
     pub(crate) fn each_intent(
         &mut self,
         org: &OrgId,

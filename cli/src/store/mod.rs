@@ -1,9 +1,9 @@
-//! The records in Redis as the commands see them: typed, and every failure already worded.
+//! The records in Redis for commands: typed, with an error message for every failure.
 //!
-//! Owns the commands sent over [`Connection`]. Key names and scripts are `redis-lua`'s; what a record says
-//! is the core's. Each change is atomic together with the entry that tells of it: a record by
-//! `put_record.lua` and the scripts beside it, the active policy by one `MULTI` under a `WATCH` of what it was
-//! decided on. In a Cluster, where no transaction spans organisations, each of them is moved by `put_policy.lua`.
+//! Owns the commands sent over [`Connection`]. `redis-lua` owns key names and scripts, the core the content of records.
+//! Each change is atomic together with its entry in the admin chain: a record by `put_record.lua` and similar scripts,
+//! the active policy by one `MULTI` under a `WATCH` of its basis. In a Cluster, where no transaction covers several
+//! organisations, `put_policy.lua` changes one organisation after the other.
 
 mod active_policy;
 mod admin;
@@ -37,23 +37,23 @@ use crate::random::below;
 use crate::report::{CliError, progress};
 use crate::session::Session;
 
-/// A change that somebody else was faster than is tried again. Each time somebody gets through, so
-/// this many others would have to be at it at the same moment.
+/// How often a change is tried when another operator is faster. One of the competitors always succeeds, so this many
+/// others would have to write at the same moment.
 const TRIES: u64 = 100;
 
 pub(crate) struct Store {
     connection: Connection,
     url: String,
-    /// The one organisation of an operator who has no business with others.
+    /// The only organisation of an operator who is limited to one.
     organisation: Option<OrgId>,
     replicas: Replicas,
 }
 
-/// Whether it is still worth asking if replicas have a change.
+/// Whether it is still useful to ask for the state of replicas.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Replicas {
     Asked,
-    /// They did not have the last one, or could not be asked, and the operator knows.
+    /// They lacked the last change, or could not be asked, and the operator knows.
     GivenUp,
 }
 
@@ -71,7 +71,7 @@ impl Store {
         })
     }
 
-    /// Connects anew, after a connection was lost.
+    /// Reconnects after a connection was lost.
     pub(crate) fn reopen(&mut self) -> Result<(), CliError> {
         self.connection = Connection::open(&self.url)?;
         Ok(())
@@ -92,7 +92,7 @@ impl Store {
         Ok(Duration::new(seconds, micros.saturating_mul(1_000)))
     }
 
-    /// What each server tells of itself.
+    /// The information of each server about itself.
     pub(crate) fn nodes(&mut self) -> Result<Vec<Node>, CliError> {
         self.connection.nodes()
     }
@@ -102,15 +102,15 @@ impl Store {
         self.connection.topology()
     }
 
-    /// The ACL user that this connection is, unless it is the default user, whom nobody had to prove to be.
+    /// The ACL user of this connection, except the default user, which proves no identity.
     pub(crate) fn acl_user(&mut self) -> Option<String> {
         let asked = self.query::<String>(redis::cmd("ACL").arg("WHOAMI")).ok();
-        // A user who may not ask was accepted under the name in the URL all the same.
+        // A user without permission for the command was still accepted under the name in the URL.
         let user = asked.or_else(|| self.connection.user().map(str::to_owned))?;
         (user != "default").then_some(user)
     }
 
-    /// Every organisation that a policy or key was ever written for, sorted; of an operator of one, that one.
+    /// All organisations with a policy or key, past or present, sorted; for an operator of one, that one.
     pub(crate) fn organisations(&mut self) -> Result<Vec<OrgId>, CliError> {
         if let Some(only) = &self.organisation {
             return Ok(vec![only.clone()]);
@@ -132,9 +132,9 @@ impl Store {
         Ok(organisations)
     }
 
-    /// Makes an organisation known, so that its keys are listed.
+    /// Adds an organisation to the list, so that its keys are listed.
     ///
-    /// An operator of one organisation may not: `portcullis operator create` has done it.
+    /// An operator of one organisation has no permission for it: `portcullis operator create` has done it.
     pub(crate) fn add_organisation(&mut self, org: &OrgId) -> Result<(), CliError> {
         let added =
             self.query(redis::cmd("SADD").arg(Key::organisations().as_str()).arg(org.as_str()));
@@ -144,8 +144,7 @@ impl Store {
         })
     }
 
-    /// Repeats `attempt` while it comes back with nothing: somebody else was faster. `what` is not
-    /// done otherwise.
+    /// Repeats `attempt` while another operator is faster. `what` is the error when all tries fail.
     pub(crate) fn until_done<T>(
         &mut self,
         what: &str,
@@ -155,7 +154,7 @@ impl Store {
             if let Some(done) = attempt(self)? {
                 return Ok(done);
             }
-            // Those who collided do not come back at the same moment.
+            // Competitors must not retry at the same moment.
             std::thread::sleep(Duration::from_millis(below(tried.min(20).saturating_add(1))));
         }
         Err(CliError::new(
@@ -171,7 +170,7 @@ impl Store {
         if reply.is_noscript() { self.words(&call.eval()) } else { Ok(reply) }
     }
 
-    /// Runs a script that writes nothing, as a user who may not write can.
+    /// Runs a read-only script, which a user without write permission may run.
     fn run_ro(&mut self, call: &ScriptCall) -> Result<Value, CliError> {
         let reply = self.words(&call.evalsha_ro())?;
         if reply.is_noscript() { self.words(&call.eval_ro()) } else { Ok(reply) }
@@ -185,7 +184,7 @@ impl Store {
         self.connection.query(command)
     }
 
-    /// Runs a script that makes a change and notes it; whether nobody else was faster.
+    /// Runs a script that makes a change and its entry; returns false when another operator was faster.
     fn noted(&mut self, call: &ScriptCall) -> Result<bool, CliError> {
         let reply = self.run(call)?;
         match NotedReply::decode(reply) {
@@ -198,8 +197,8 @@ impl Store {
         }
     }
 
-    /// Waits until the replicas have what was written at `key`. Where they do not, a failover would take it back:
-    /// the operator has to know, and it was done all the same.
+    /// Waits until the replicas have the write at `key`. If they do not, a failover would lose it: the operator must
+    /// know, although the write succeeded.
     fn wait_for_replicas(&mut self, key: Option<&Key>) {
         let Some(key) = key.filter(|_| self.replicas == Replicas::Asked) else {
             return;

@@ -1,4 +1,4 @@
-//! Users of Redis. Owns the `ACL` commands; what a user may do is `redis-lua`'s.
+//! Users of Redis. Owns the `ACL` commands; `redis-lua` owns the permissions.
 
 use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{Key, Value, tasks_of};
@@ -10,7 +10,7 @@ use crate::report::CliError;
 /// A user of Redis.
 pub(crate) struct AclUser {
     pub(crate) name: String,
-    /// What `ACL LIST` says of it.
+    /// Its line in `ACL LIST`.
     line: String,
 }
 
@@ -19,12 +19,12 @@ impl AclUser {
         self.line.split(' ').any(|word| word == "on")
     }
 
-    /// Whether anybody is this user who reaches Redis.
+    /// Whether any client that reaches Redis can use it.
     pub(crate) fn needs_no_password(&self) -> bool {
         self.is_on() && self.line.split(' ').any(|word| word == "nopass")
     }
 
-    /// Organisations (`None` is all), and what the user may do there.
+    /// Organisations (`None` is all), with the user's tasks there.
     pub(crate) fn tasks(&self) -> Vec<(Option<String>, Vec<portcullis_redis_lua::Task>)> {
         tasks_of(&self.line)
     }
@@ -48,7 +48,7 @@ impl Store {
         self.acl(redis::cmd("ACL").arg("SETUSER").arg(name).arg("reset").arg(rules)).map(drop)
     }
 
-    /// Ends the connections of a user, who keeps them over a change of the password; how many there were.
+    /// Ends the connections of a user, which stay open after a change of the password; returns their number.
     pub(crate) fn end_connections(&mut self, name: &str) -> Result<i64, CliError> {
         let replies = self.acl(redis::cmd("CLIENT").arg("KILL").arg("USER").arg(name))?;
         let ended = replies.iter().map(|reply| match reply {
@@ -58,13 +58,13 @@ impl Store {
         Ok(ended.sum())
     }
 
-    /// Removes a user; whether there was one.
+    /// Removes a user; returns whether it existed.
     pub(crate) fn delete_user(&mut self, name: &str) -> Result<bool, CliError> {
         let replies = self.acl(redis::cmd("ACL").arg("DELUSER").arg(name))?;
         Ok(replies.iter().any(|reply| !matches!(reply, Value::Int(0))))
     }
 
-    /// Has each server write its users to its aclfile; why one did not.
+    /// Makes each server write its users to its aclfile; returns an error if one did not.
     pub(crate) fn save_users(&mut self) -> Result<(), CliError> {
         self.acl(redis::cmd("ACL").arg("SAVE")).map(drop)
     }
@@ -83,12 +83,12 @@ impl Store {
         Ok(replies)
     }
 
-    /// Lists an organisation from now on, which its own operators may not do.
+    /// Adds an organisation to the list, for which its own operators have no permission.
     pub(crate) fn lists_organisation(&mut self, org: &OrgId) -> Result<(), CliError> {
         self.query(redis::cmd("SADD").arg(Key::organisations().as_str()).arg(org.as_str()))
     }
 
-    /// The URL of this Redis for somebody else.
+    /// The URL of this Redis for another user.
     pub(crate) fn url_for(&self, user: &str, password: &str) -> String {
         let with_user = |url: &str| {
             let (scheme, rest) = url.trim().split_once("://")?;

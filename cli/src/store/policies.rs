@@ -1,4 +1,4 @@
-//! Policy documents, which of them is active for whom, and how that came about.
+//! Policy documents, their activation, and the history.
 
 use portcullis_core::audit::AdminAction;
 use portcullis_core::id::{OrgId, PolicyVersion};
@@ -13,24 +13,24 @@ use crate::report::{CliError, progress};
 /// One line of the policy history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Activation {
-    /// The version that it is about: activated, gone back to, or tried.
+    /// The version of the entry: activated, rolled back to, or used as a canary.
     pub(crate) version: PolicyVersion,
     /// Seconds since the Unix epoch.
     pub(crate) activated_at: u64,
-    /// And microseconds: several changes may fall into one second.
+    /// The microseconds: several changes may be in one second.
     #[serde(default)]
     pub(crate) micros: u32,
     pub(crate) actor: String,
-    /// Who the tool says it was, beside an ACL user of Redis.
+    /// The operator's name that the tool reports besides an ACL user of Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) actor_claim: Option<String>,
     pub(crate) reason: String,
     pub(crate) organisations: Vec<OrgId>,
     pub(crate) verb: PolicyAction,
-    /// On whom it is tried, if it was not made the active one.
+    /// The callers of the canary, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) canary: Option<CanaryScope>,
-    /// The canary that is over with this.
+    /// The canary that ended with this change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended_canary: Option<PolicyVersion>,
 }
@@ -39,11 +39,11 @@ pub(crate) struct Activation {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PolicyAction {
     Push,
-    /// Another version is tried on some callers.
+    /// Another version becomes a canary.
     Canary,
-    /// The version that was tried becomes the active one.
+    /// The canary becomes the active version.
     Promote,
-    /// A version is no longer tried; the active one stays.
+    /// A canary ends; the active version stays.
     CanaryStop,
     Rollback,
 }
@@ -51,11 +51,11 @@ pub(crate) enum PolicyAction {
 /// One organisation's part of an activation.
 pub(crate) struct Move {
     pub(crate) org: OrgId,
-    /// The revision of what was active.
+    /// The revision before.
     pub(crate) from: Option<String>,
     /// The end of its admin chain.
     pub(crate) last: Option<Vec<u8>>,
-    /// The entry that follows it.
+    /// The next entry of its admin chain.
     pub(crate) entry: String,
     /// The new revision.
     pub(crate) rev: String,
@@ -74,7 +74,7 @@ impl PolicyAction {
         }
     }
 
-    /// Whether it makes a version the active one; else a version is tried, or no longer.
+    /// Whether it activates a version; otherwise a canary starts or ends.
     pub(crate) fn activates(self) -> bool {
         match self {
             PolicyAction::Push | PolicyAction::Promote | PolicyAction::Rollback => true,
@@ -82,7 +82,7 @@ impl PolicyAction {
         }
     }
 
-    /// How the admin chain calls it.
+    /// Its name in the admin chain.
     pub(crate) fn action(self) -> AdminAction {
         match self {
             PolicyAction::Push => AdminAction::PolicyPush,
@@ -100,7 +100,7 @@ impl Store {
         Ok(self.active_policy(org)?.target.map(|target| target.version))
     }
 
-    /// What is active for an organisation, and for whom of it another policy is tried.
+    /// The active version of an organisation, and its canary.
     pub(crate) fn active_policy(&mut self, org: &OrgId) -> Result<ActivePolicy, CliError> {
         let key = Key::policy(org.as_str());
         let (rev, doc): (Option<String>, Option<Vec<u8>>) =
@@ -124,7 +124,7 @@ impl Store {
         .transpose()
     }
 
-    /// Stores a document under its version, for good. It cannot replace another one.
+    /// Stores a document under its version, permanently. It cannot replace another one.
     pub(crate) fn put_policy(
         &mut self,
         version: &PolicyVersion,
@@ -132,12 +132,12 @@ impl Store {
     ) -> Result<(), CliError> {
         let key = Key::policy_document(version.as_str());
         let canonical = json::canonical_exact(document);
-        // Not SET with NX: a right to SET is one to replace what is there.
+        // Not SET with NX: permission for SET is permission to replace an existing document.
         self.query::<bool>(redis::cmd("SETNX").arg(key.as_str()).arg(&canonical))?;
         let stored: String = self.query(redis::cmd("GET").arg(key.as_str()))?;
         if stored == canonical {
             if self.topology() == Topology::Cluster {
-                // On a node of its own, perhaps.
+                // The key may be on a different node.
                 self.wait_for_replicas(Some(&key));
             }
             return Ok(());
@@ -169,7 +169,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// What versions before noted in one list for all. An operator of one organisation may not see it.
+    /// The common list in which older releases kept the history. An operator of one organisation may not read it.
     fn earlier_history(
         &mut self,
         organisations: &[OrgId],
@@ -186,7 +186,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// As [`Store::history`]; from here on, a change of it makes [`Store::activate`] come to nothing.
+    /// As [`Store::history`]; from now on, a change of it makes [`Store::activate`] return nothing.
     pub(crate) fn watch_history(
         &mut self,
         organisations: &[OrgId],
@@ -199,8 +199,8 @@ impl Store {
         self.history(organisations, limit)
     }
 
-    /// From here on, a change of these organisations' policies or admin chains by somebody else makes
-    /// [`Store::activate`] come to nothing.
+    /// From now on, another operator's change of these organisations' policies or admin chains makes
+    /// [`Store::activate`] return nothing.
     pub(crate) fn watch_organisations(&mut self, organisations: &[OrgId]) -> Result<(), CliError> {
         let keys = |org: &OrgId| [Key::policy(org.as_str()), Key::admin(org.as_str())];
         self.watch(&organisations.iter().flat_map(keys).collect::<Vec<_>>())
@@ -208,14 +208,14 @@ impl Store {
 
     fn watch(&mut self, keys: &[Key]) -> Result<(), CliError> {
         if self.topology() == Topology::Cluster {
-            // What was decided on is compared when it is changed.
+            // The script compares the basis of the decision when it writes.
             return Ok(());
         }
         let names: Vec<&str> = keys.iter().map(Key::as_str).collect();
         self.query(redis::cmd("WATCH").arg(names))
     }
 
-    /// Whatever was watched may change.
+    /// Ends all watches.
     pub(crate) fn unwatch(&mut self) -> Result<(), CliError> {
         match self.topology() {
             Topology::Server => self.query(&redis::cmd("UNWATCH")),
@@ -223,9 +223,9 @@ impl Store {
         }
     }
 
-    /// Moves organisations to what is to be active, and notes it in the history and in each admin chain,
-    /// in one step; in a Cluster, one organisation after the other. Nothing is returned when somebody
-    /// else changed what it was decided on: then it is to be decided anew.
+    /// Changes the active policies of organisations, with the entries in the history and in each admin chain, in one
+    /// step; in a Cluster, one organisation after the other. Returns nothing when another operator changed the basis:
+    /// then the decision must be made again.
     pub(crate) fn activate(
         &mut self,
         noted: &[Activation],
@@ -234,7 +234,7 @@ impl Store {
         let noted = lines(noted)?;
         match self.topology() {
             Topology::Server => {
-                // Beside the transaction, which a user without the right would lose as a whole.
+                // Outside the transaction, which would fail as a whole for a user without this permission.
                 for Move { org, .. } in moves {
                     self.add_organisation(org)?;
                 }
@@ -262,7 +262,7 @@ impl Store {
                         return Ok(None);
                     }
                 }
-                // They are active by now: what fails here takes nothing back.
+                // The policies are active: a failure here reverts nothing.
                 for (history, line) in &noted {
                     let command = redis::cmd("LPUSH").arg(history.as_str()).arg(line).clone();
                     if let Err(refusal) = self.query::<()>(&command) {
@@ -277,10 +277,10 @@ impl Store {
         }
     }
 
-    /// Moves one organisation; false when somebody else was faster.
+    /// Changes one organisation; false when another operator was faster.
     fn move_one(&mut self, one: &Move) -> Result<bool, CliError> {
         let Move { org, from, last, entry, rev, doc } = one;
-        // Known before it has a policy, so that one cut off in between is listed.
+        // Listed before it has a policy, so that an interrupted change leaves no unlisted organisation.
         self.add_organisation(org)?;
         if from.as_ref() == Some(rev) {
             return Ok(true);
@@ -307,7 +307,7 @@ impl Store {
     }
 }
 
-/// So many histories are read at once.
+/// How many histories are read at once.
 const PAGE: usize = 500;
 
 fn activations(key: &Key, lines: &[Vec<u8>]) -> Result<Vec<Activation>, CliError> {
@@ -320,7 +320,7 @@ fn activations(key: &Key, lines: &[Vec<u8>]) -> Result<Vec<Activation>, CliError
     lines.iter().map(read).collect()
 }
 
-/// Each organisation's own line of what was done.
+/// The line of the history for each organisation.
 fn lines(noted: &[Activation]) -> Result<Vec<(Key, String)>, CliError> {
     let mut lines = Vec::new();
     for entry in noted {
@@ -334,10 +334,10 @@ fn lines(noted: &[Activation]) -> Result<Vec<(Key, String)>, CliError> {
     Ok(lines)
 }
 
-/// The histories of several organisations, newest first; what one command did is one entry again.
+/// The histories of several organisations, newest first; the lines of one command are one entry again.
 fn merged(lists: Vec<Vec<Activation>>) -> Vec<Activation> {
     let mut entries: Vec<Activation> = lists.into_iter().flatten().collect();
-    // Stable: of one organisation, the order in its list counts.
+    // Stable: for one organisation, the order in its list counts.
     entries.sort_by_key(|entry| std::cmp::Reverse((entry.activated_at, entry.micros)));
     let mut merged: Vec<Activation> = Vec::new();
     for mut entry in entries {

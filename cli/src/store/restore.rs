@@ -1,4 +1,4 @@
-//! Generations: how many changes of an organisation Redis has seen.
+//! Generations: the number of an organisation's changes that Redis has seen.
 
 use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{AcceptRestore, Note};
@@ -7,8 +7,8 @@ use super::Store;
 use crate::report::CliError;
 
 impl Store {
-    /// Has gateways serve `org` although they saw a later state of it. `entry` makes the line of the admin chain
-    /// that follows the last one.
+    /// Makes gateways serve `org` although they saw a later state of it. `entry` makes the next line of the admin
+    /// chain.
     pub(crate) fn accept_restore(
         &mut self,
         org: &OrgId,

@@ -1,4 +1,4 @@
-//! Windows: what is drawn, and forgetting it.
+//! Windows: reading and resetting them.
 
 use portcullis_core::id::OrgId;
 use portcullis_redis_lua::{
@@ -9,9 +9,9 @@ use super::Store;
 use crate::report::CliError;
 
 impl Store {
-    /// The names of keys that start with `prefix`, sorted. Reads through all keys of the server that has
-    /// them; a prefix with a hash tag is in one place in a Cluster, too. Nothing for a user who may not `SCAN`: an
-    /// operator of one organisation, since Redis cannot keep `SCAN` to the names of one.
+    /// The names of keys that start with `prefix`, sorted. Reads all keys of the server that has them; a prefix with a
+    /// hash tag is in one place in a Cluster, too. Nothing for a user without permission for `SCAN`: an operator of one
+    /// organisation, because Redis cannot limit `SCAN` to its names.
     pub(crate) fn names_with(&mut self, prefix: &Key) -> Result<Option<Vec<String>>, CliError> {
         match self.scanned(prefix) {
             Err(refusal) if refusal.is_for_want_of_rights() => Ok(None),
@@ -22,7 +22,7 @@ impl Store {
     fn scanned(&mut self, prefix: &Key) -> Result<Vec<String>, CliError> {
         let (mut names, mut cursor) = (Vec::new(), 0_u64);
         loop {
-            // No part of a key's name can hold a `*` or what else would be a pattern.
+            // A key's name never contains `*` or other pattern characters.
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(1_000);
             let (next, mut found): (u64, Vec<String>) =
@@ -38,14 +38,14 @@ impl Store {
         Ok(names)
     }
 
-    /// How the windows stand, all at one moment. Draws nothing and writes nothing.
+    /// The states of the windows at one moment. Draws nothing and writes nothing.
     pub(crate) fn look_at(&mut self, windows: &[Window]) -> Result<Vec<WindowStanding>, CliError> {
         let look = Look { windows: windows.to_vec() };
         let reply = self.run_ro(&look.call())?;
         look.decode(reply).map_err(|error| self.unscripted(&error))
     }
 
-    /// Draws from a window of a reserved organisation, as a call does; Redis forgets it by itself.
+    /// Draws from a window of a reserved organisation, like a call; the window expires by itself.
     pub(crate) fn probe(&mut self) -> Result<(), CliError> {
         const ORG: &str = "portcullis-doctor";
         let window = Window {
@@ -69,8 +69,8 @@ impl Store {
         }
     }
 
-    /// Removes `keys` and writes the entry that tells of it and follows `last_entry`, in one step; nothing, if
-    /// somebody else wrote an entry meanwhile.
+    /// Removes `keys` and writes the entry after `last_entry`, in one step; does nothing if another operator wrote an
+    /// entry meanwhile.
     pub(crate) fn forget(
         &mut self,
         keys: &[&Key],
