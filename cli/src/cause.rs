@@ -1,11 +1,11 @@
-//! What an error of Redis means to an operator, and what to do about it.
+//! The meaning of a Redis error for an operator, and the remedy.
 //!
-//! Owns the words for the errors that a server answers with. Silence and lost connections have their own.
+//! Owns the texts for errors in a server's reply. Silence and lost connections have texts elsewhere.
 
 /// One kind of error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cause {
-    /// The word that Redis begins the error with.
+    /// The first word of the error from Redis.
     code: &'static str,
     pub(crate) found: &'static str,
     pub(crate) next: &'static str,
@@ -74,7 +74,7 @@ const CAUSES: [Cause; 12] = [
     },
 ];
 
-/// Whether it is for want of rights that nothing was done.
+/// Whether the command failed because of missing permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rights {
     Wanting,
@@ -86,7 +86,7 @@ impl Cause {
         if self.code == "NOPERM" { Rights::Wanting } else { Rights::Unknown }
     }
 
-    /// The cause that the text of an error names.
+    /// The cause for the text of an error.
     pub(crate) fn of(error: &str) -> Option<Self> {
         let named = |word: &str| CAUSES.into_iter().find(|cause| cause.code == word);
         let words = error.split(|letter: char| !letter.is_ascii_uppercase());
@@ -95,7 +95,7 @@ impl Cause {
             .filter_map(named)
             .next()
             .or_else(|| said("max number of clients reached", "MAXCLIENTS"))
-            // What older servers say of a script whose user may not run one of its commands.
+            // The error of older servers for a script whose user may not run one of its commands.
             .or_else(|| said("can't run this command", "NOPERM"))
             .or_else(|| said("can't access at least one of the keys", "NOPERM"))
             .or_else(|| said("uthentication failed", "WRONGPASS"))

@@ -1,7 +1,7 @@
-//! The way to Redis: one server or a Cluster, in the clear or over TLS, with or without a user.
+//! The connection to Redis: one server or a Cluster, with or without TLS, with or without a user.
 //!
-//! Owns the URL and what a failure to connect is called. Whether a server belongs to a Cluster is asked of the server
-//! itself, so that one URL means the same to a person in front of either. Knows nothing about what is stored.
+//! Owns the URL and the errors of a failed connection. The server itself reports whether it belongs to a Cluster, so
+//! one URL works for both. Knows nothing about the stored data.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -27,7 +27,7 @@ pub(crate) struct Connection {
     channel: Channel,
     /// Hosts and ports; never a password.
     address: String,
-    /// Who the URL says is connecting.
+    /// The user in the URL.
     user: Option<String>,
 }
 
@@ -36,36 +36,36 @@ enum Channel {
     Cluster(Box<ClusterConnection>),
 }
 
-/// What a server tells of itself.
+/// A server's information about itself.
 pub(crate) struct Node {
-    /// Which one of a Cluster.
+    /// Its address in a Cluster.
     pub(crate) address: Option<String>,
     /// The reply to `INFO`.
     pub(crate) info: String,
 }
 
-/// How far a change has come that was just made.
+/// How many replicas have the last change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Spread {
     /// Every replica has it, or there is none.
     Everywhere,
     /// Some replicas do not have it yet.
     Partly { reached: u64, replicas: u64 },
-    /// The server does not say: why.
+    /// Unknown, for this reason.
     Unknown(String),
 }
 
-/// What several commands may rely on.
+/// The guarantees for several commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Topology {
-    /// All keys are in one place: a transaction may span any of them.
+    /// All keys are in one place: a transaction may cover any of them.
     Server,
-    /// Every hash tag is a place of its own: there are no transactions, and a script spans one tag.
+    /// Each hash tag has its own place: there are no transactions, and a script covers one tag.
     Cluster,
 }
 
 impl Connection {
-    /// Connects to the first of the comma-separated `urls` that answers; to all its nodes, if it is one of a Cluster.
+    /// Connects to the first of the comma-separated `urls` that answers; to all nodes, if it belongs to a Cluster.
     pub(crate) fn open(urls: &str) -> Result<Self, CliError> {
         let clients = urls.split(',').map(str::trim).map(client).collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<_> =
@@ -110,7 +110,7 @@ impl Connection {
         }
     }
 
-    /// What each server tells of itself.
+    /// The information of each server about itself.
     pub(crate) fn nodes(&mut self) -> Result<Vec<Node>, CliError> {
         let info = redis::cmd("INFO");
         Ok(match self.topology() {
@@ -123,13 +123,14 @@ impl Connection {
         })
     }
 
-    /// One command, and its reply as the type that is wanted.
+    /// Runs one command; returns its reply as the wanted type.
     pub(crate) fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CliError> {
         let reply = command.query(self.channel());
         reply.map_err(|error| self.unavailable(&error))
     }
 
-    /// A transaction. Only on a server of its own: the client library knows none in a Cluster, where scripts do its work.
+    /// Runs a transaction. Only on a single server: the client library has none for a Cluster, where scripts replace
+    /// it.
     pub(crate) fn transaction<T: FromRedisValue>(
         &mut self,
         transaction: &Pipeline,
@@ -138,7 +139,7 @@ impl Connection {
         reply.map_err(|error| self.unavailable(&error))
     }
 
-    /// Several commands in one go, each with a key of its own, wherever that is; their replies in the same order.
+    /// Runs several commands at once, each with its own key on any server; returns their replies in order.
     pub(crate) fn all<T: FromRedisValue>(
         &mut self,
         commands: Vec<Cmd>,
@@ -165,7 +166,7 @@ impl Connection {
         replies.map_err(|error| self.unavailable(&error))
     }
 
-    /// One command that names no key, to whichever server has `key`.
+    /// Runs one command without a key on the server that has `key`.
     pub(crate) fn query_beside<T: FromRedisValue>(
         &mut self,
         key: &str,
@@ -183,7 +184,7 @@ impl Connection {
         reply.map_err(|error| self.unavailable(&error))
     }
 
-    /// One command to every server, and the reply of each: what is not replicated, such as users.
+    /// Runs one command on every server, for data that is not replicated, such as users; returns each reply.
     pub(crate) fn everywhere(&mut self, command: &Cmd) -> Result<Vec<Value>, CliError> {
         let replies = match &mut self.channel {
             Channel::Server(server) => server.req_command(command).map(|reply| vec![reply]),
@@ -201,7 +202,7 @@ impl Connection {
         }
     }
 
-    /// Waits until the replicas of whichever server has `key` have what was written, for a second at most.
+    /// Waits until the replicas of the server that has `key` have the last write, for a second at most.
     pub(crate) fn spread(&mut self, key: &str) -> Spread {
         const WITHIN_MS: u64 = 1_000;
         let info = self.query_beside::<String>(key, redis::cmd("INFO").arg("replication"));
@@ -222,7 +223,7 @@ impl Connection {
         }
     }
 
-    /// One command as words, and its reply whatever it is, an error of the script included.
+    /// Runs one command from words; returns any reply, including an error of a script.
     pub(crate) fn words(&mut self, words: &[impl AsRef<[u8]>]) -> Result<Value, CliError> {
         let mut command = Cmd::new();
         for word in words {
@@ -230,7 +231,7 @@ impl Connection {
         }
         match self.channel().req_command(&command) {
             Ok(reply) => Ok(neutral(reply)),
-            // A Cluster connection makes an error of what a plain one returns as a reply.
+            // A Cluster connection returns an error where a plain one returns a reply.
             Err(error) if error.code().is_some() && !error.is_io_error() => {
                 let code = error.code().unwrap_or_default();
                 Ok(Value::Error(format!("{code} {}", error.detail().unwrap_or_default())))
@@ -257,7 +258,7 @@ fn client(url: &str) -> Result<Client, CliError> {
     })?;
     match client.get_connection_info().redis_settings().db() {
         0 => Ok(client),
-        // What was written there, no gateway would read.
+        // Gateways would not read a write to that database.
         other => Err(CliError::usage(format!("the Redis URL names database {other}"))
             .expected("database 0, as in redis://host:6379/: gateways read no other, and a Cluster has no other")
             .next("leave the number out; another deployment needs a Redis server of its own")),
@@ -271,7 +272,8 @@ fn connect(client: &Client) -> redis::RedisResult<redis::Connection> {
     Ok(connection)
 }
 
-/// Whether a server that did not do for `rediss://` answers in the clear: it would wait for the rest of a line for ever.
+/// Whether a server that failed for `rediss://` answers without TLS, where it would wait for ever for the rest of a
+/// line.
 fn speaks_plainly(client: &Client) -> bool {
     const PROMPT: Duration = Duration::from_secs(1);
     let ConnectionAddr::TcpTls { host, port, .. } = client.get_connection_info().addr() else {
@@ -282,19 +284,19 @@ fn speaks_plainly(client: &Client) -> bool {
         let address = addresses.next().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
         let mut stream = TcpStream::connect_timeout(&address, PROMPT)?;
         stream.set_read_timeout(Some(PROMPT))?;
-        // No secret goes over this connection.
+        // No secret is sent over this connection.
         stream.write_all(b"PING\r\n")?;
         let mut first = [0];
         stream.read_exact(&mut first)?;
         Ok(first)
     };
-    // `+PONG`, or an error of a server that wants a password first. TLS answers with a number below 32.
+    // `+PONG`, or an error of a server that requires a password. A TLS answer begins with a number below 32.
     matches!(answer(), Ok([b'+' | b'-']))
 }
 
-/// The server itself, or the Cluster that it belongs to.
+/// The server alone, or the Cluster to which it belongs.
 fn joined(mut server: redis::Connection, clients: &[Client]) -> redis::RedisResult<Channel> {
-    // Refused by a server on its own, and to a user who has no business with Clusters.
+    // Refused by a single server, and for a user without permission for Clusters.
     let slots: redis::RedisResult<redis::Value> =
         redis::cmd("CLUSTER").arg("SLOTS").query(&mut server);
     if slots.is_err() {
@@ -310,14 +312,14 @@ fn joined(mut server: redis::Connection, clients: &[Client]) -> redis::RedisResu
 }
 
 fn connection_error(address: &str, error: &redis::RedisError) -> CliError {
-    // The library has words of its own for some codes; the system's for a time that is over help nobody.
+    // The library's text for some codes is better; the system's text for a timeout is not helpful.
     let text = match error.code() {
         None if error.is_timeout() => format!("no answer within {} s", PATIENCE.as_secs()),
         Some(code) if !error.to_string().contains(code) => format!("{code} {error}"),
         _ => error.to_string(),
     };
     if let Some(cause) = Cause::of(&text) {
-        // Redis answered, and did nothing.
+        // Redis answered, and changed nothing.
         return CliError::of(cause, &text, address);
     }
     let answered = error.code().is_some() && !error.is_io_error();

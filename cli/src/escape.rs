@@ -1,7 +1,7 @@
-//! The one escape for everything that people see and others chose: names, reasons, arguments, texts of servers.
+//! The only escape for untrusted text in output: names, reasons, arguments, texts of servers.
 //!
-//! Owns which characters are shown as they are. What controls a terminal, changes the order of a line or is not
-//! seen is written as `\u{202e}`; in JSON as `\u202e`, which reads back as what it was.
+//! Owns which characters are shown unchanged. A character that controls a terminal, changes the order of a line or is
+//! invisible is written as `\u{202e}`; in JSON as `\u202e`, which has the same value.
 
 use std::fmt::Write as _;
 
@@ -10,12 +10,12 @@ pub(crate) fn text(text: &str) -> String {
     escaped(text, |letter| letter == '\n')
 }
 
-/// A text that is shown on one line: line ends are escaped, too.
+/// A text on one line: line ends are escaped, too.
 pub(crate) fn line(text: &str) -> String {
     escaped(text, |_| false)
 }
 
-/// A JSON document that was written in full: only texts in it can have such characters.
+/// A complete JSON document: only its texts can have such characters.
 pub(crate) fn json(document: &str) -> String {
     let mut out = String::with_capacity(document.len());
     for letter in document.chars() {
@@ -24,7 +24,7 @@ pub(crate) fn json(document: &str) -> String {
             continue;
         }
         for unit in letter.encode_utf16(&mut [0; 2]) {
-            // Nothing can keep a `String` from being written to.
+            // Writing to a `String` does not fail.
             let _ = write!(out, "\\u{unit:04x}");
         }
     }
@@ -43,11 +43,11 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> String {
     out
 }
 
-/// Whether a reader sees the character, where it stands.
+/// Whether the character is visible at its position.
 fn is_seen(letter: char) -> bool {
     match letter {
         ' '..='~' => true,
-        // Printable by Unicode's categories, and yet nothing is seen of them.
+        // Printable by Unicode's categories, but invisible.
         '\u{34f}'
         | '\u{115f}'..='\u{1160}'
         | '\u{17b4}'..='\u{17b5}'
@@ -57,7 +57,7 @@ fn is_seen(letter: char) -> bool {
         | '\u{fe00}'..='\u{fe0f}'
         | '\u{ffa0}'
         | '\u{e0100}'..='\u{e01ef}' => false,
-        // A mark that combines with the letter before it is seen; alone it would be escaped.
+        // A mark that combines with the letter before it is visible; alone it would be escaped.
         letter => {
             let mut pair = String::from("x");
             pair.push(letter);

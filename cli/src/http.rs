@@ -1,6 +1,6 @@
-//! How commands speak HTTP: bounded in time, TLS where the URL says so, never through a proxy or a redirect.
+//! The HTTP client of commands: with timeouts, TLS if the URL says so, never through a proxy or a redirect.
 //!
-//! Owns which certificates are trusted: those of the machine, or of the file that SSL_CERT_FILE names, as for Redis.
+//! Owns the trusted certificates: those of the machine, or of the file in SSL_CERT_FILE, as for Redis.
 
 use std::net::ToSocketAddrs as _;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Error};
 
-/// An agent whose calls end within `bound`; a status other than 200 is an answer like any other.
+/// An agent whose calls end within `bound`; it returns a response with any status.
 pub(crate) fn agent(bound: Duration) -> Agent {
     config(bound).new_agent()
 }
 
-/// The same; it connects to `address`, HOST:PORT, whatever host a URL names. `Host` and TLS are those of the URL.
+/// The same, connected to `address`, HOST:PORT, for any host in a URL. `Host` and TLS use the URL.
 pub(crate) fn agent_at(bound: Duration, address: &str) -> Agent {
     let address = address.to_owned();
     Agent::with_parts(config(bound), DefaultConnector::new(), At { address })
@@ -40,7 +40,7 @@ fn config(bound: Duration) -> Config {
         .build()
 }
 
-/// One place for every name.
+/// Resolves every name to one address.
 #[derive(Debug)]
 struct At {
     address: String,
@@ -49,7 +49,7 @@ struct At {
 impl Resolver for At {
     fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let mut found = self.empty();
-        // One is enough: a Service has one address, and a name in a test or an /etc/hosts, too.
+        // One address is enough: a Service has one, and so does a name in a test or an /etc/hosts.
         found.push(self.address.to_socket_addrs()?.next().ok_or(Error::HostNotFound)?);
         Ok(found)
     }

@@ -1,7 +1,7 @@
-//! `portcullis`: keys, policy and audit log, for the people who run the gateway.
+//! `portcullis`: keys, policy and audit log, for operators of the gateway.
 //!
-//! Owns the conversation with a person or a script: arguments, tables, JSON, exit status. What a
-//! key, a policy or an intact log is, the core decides; how Redis holds them, `redis-lua` does.
+//! Owns input and output: arguments, tables, JSON, exit status. The core defines keys, policies and intact logs;
+//! `redis-lua` defines their storage in Redis.
 //!
 //! Exit status: 0 done, 1 refused or found wanting, 2 usage, 3 done in part.
 #![forbid(unsafe_code)]
@@ -148,7 +148,7 @@ fn manual(folder: &std::path::Path) -> Result<Report, CliError> {
             .next("name a folder that you may write to")
     };
     std::fs::create_dir_all(folder).map_err(failed)?;
-    // What stands on a page is what `--help` says, with the names of subcommands in full.
+    // A manual page has the text of `--help`, with the names of subcommands in full.
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     clap_mangen::generate_to(command, folder).map_err(failed)?;
@@ -159,8 +159,8 @@ fn manual(folder: &std::path::Path) -> Result<Report, CliError> {
     ))
 }
 
-/// Clap found the arguments wrong, or was asked for help. Its text is for people, unless the
-/// arguments that it did not understand ask for JSON.
+/// Clap refused the arguments, or help was requested. Its text is for operators, unless the refused arguments ask for
+/// JSON.
 fn not_understood(error: &clap::Error) -> ExitCode {
     let arguments = secrets::command_line();
     let wants_json = arguments.iter().any(|argument| argument == "--output=json")
@@ -172,7 +172,7 @@ fn not_understood(error: &clap::Error) -> ExitCode {
         let found = found.trim_start_matches("error: ").trim_end();
         return CliError::usage(found).expected(usage.unwrap_or_default()).print(Output::Json);
     }
-    // Nothing is left to do if there is nobody to tell.
+    // A failed write cannot be reported.
     if error.use_stderr() {
         let text = secrets::hidden(&error.to_string(), &arguments);
         let _ = write!(std::io::stderr(), "{}", escape::text(&text));
@@ -182,7 +182,7 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// An argument that was refused is shown again, but not whole pages of it.
+/// Shows a refused argument again, but not pages of it.
 fn shortened(mut error: clap::Error) -> clap::Error {
     const SHOWN: usize = 100;
     let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else {

@@ -1,6 +1,6 @@
 //! `portcullis policy schema`: the JSON Schema of policy documents, for editors.
 //!
-//! Owns nothing but that it is printed as it is published. The tests hold it against the decoder.
+//! Prints the published schema unchanged. The tests compare it with the decoder.
 
 use crate::report::{CliError, Report};
 

@@ -1,5 +1,5 @@
-//! Random text and numbers from the operating system's generator. Owns that they are uniform where
-//! it matters: a key's secret is made of them.
+//! Random text and numbers from the operating system's generator. Owns that they are uniform where it matters: the
+//! secrets of keys come from here.
 
 use crate::report::CliError;
 
@@ -7,7 +7,7 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 
 /// Uniform base62 characters.
 pub(crate) fn base62(length: usize) -> Result<String, CliError> {
-    // 248 = 4 * 62: the bytes from there on would favour the first characters.
+    // 248 = 4 * 62: larger bytes would favour the first characters.
     const FAIR: u8 = 248;
     let mut text = String::with_capacity(length);
     let mut bytes = [0; 64];
@@ -23,7 +23,7 @@ pub(crate) fn base62(length: usize) -> Result<String, CliError> {
     Ok(text)
 }
 
-/// Some number below `bound`; for waiting, not for secrets.
+/// A number below `bound`; for waits, not for secrets.
 pub(crate) fn below(bound: u64) -> u64 {
     getrandom::u64().unwrap_or_default().checked_rem(bound).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! What a command says in the end: a report, or a refusal. Owns both their forms (text and JSON),
-//! the streams they go to, and the exit status.
+//! The final output of a command: a report, or a refusal. Owns both their forms (text and JSON), their streams, and the
+//! exit status.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ pub(crate) enum Output {
     Json,
 }
 
-/// A command that ran to its end.
+/// The report of a completed command.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Report {
@@ -38,16 +38,16 @@ enum Body {
     Written,
 }
 
-/// Whether what was looked at is as it should be.
+/// Whether the checked object is as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Good,
     Wanting,
-    /// Of several changes some were made and some were not.
+    /// Only some of several changes were made.
     Partly,
 }
 
-/// A command that did not do what it was asked for; see [`ActionOutcome`].
+/// A command that failed; see [`ActionOutcome`].
 #[derive(Debug)]
 pub(crate) struct CliError(Box<Reasons>);
 
@@ -68,18 +68,18 @@ struct Reasons {
     rights: Rights,
 }
 
-/// What a refusal means for what was asked.
+/// The effect of a failed command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ActionOutcome {
     NotDone,
-    /// Nobody answered: it may have been done all the same.
+    /// No answer: the change may have been made.
     Unknown,
 }
 
-/// A fault of a document, and the line it stands on.
+/// A fault of a document, with its line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct LocatedFault {
-    /// The file, where the document is made of several.
+    /// The file, when the document has several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<String>,
     pub(crate) line: Option<usize>,
@@ -97,7 +97,7 @@ impl Report {
         Self { body: Body::Shown { text: text.into(), json }, verdict }
     }
 
-    /// Of a command that has written its output itself, because it is too much to keep.
+    /// A report of a command that has written its output itself, because it is too large to keep.
     pub(crate) fn written(verdict: Verdict) -> Self {
         Self { body: Body::Written, verdict }
     }
@@ -142,14 +142,14 @@ impl CliError {
         refusal
     }
 
-    /// The command line itself is wrong.
+    /// The command line is wrong.
     pub(crate) fn usage(found: impl Into<String>) -> Self {
         let mut refusal = Self::new(found, "the command line").next("portcullis --help");
         refusal.0.status = 2;
         refusal
     }
 
-    /// What was asked could not be asked: the exit status is that of wrong usage.
+    /// The command could not start: the exit status is that of wrong usage.
     pub(crate) fn not_asked(mut self) -> Self {
         self.0.status = 2;
         self
@@ -170,13 +170,13 @@ impl CliError {
         self
     }
 
-    /// Nobody answered.
+    /// There was no answer.
     pub(crate) fn unanswered(mut self) -> Self {
         self.0.outcome = ActionOutcome::Unknown;
         self
     }
 
-    /// It is known by now that nothing was done.
+    /// It is certain that nothing was changed.
     pub(crate) fn certain(mut self) -> Self {
         self.0.outcome = ActionOutcome::NotDone;
         self
@@ -186,17 +186,17 @@ impl CliError {
         self.0.outcome
     }
 
-    /// Whether another Redis user may do it.
+    /// Whether another Redis user may have the permission.
     pub(crate) fn is_for_want_of_rights(&self) -> bool {
         self.0.rights == Rights::Wanting
     }
 
-    /// What was found, in a few words.
+    /// The finding, in a few words.
     pub(crate) fn found(&self) -> &str {
         &self.0.found
     }
 
-    /// What to do now, if anything is known.
+    /// The remedy, if one is known.
     pub(crate) fn next_step(&self) -> &str {
         &self.0.next
     }
@@ -212,7 +212,7 @@ impl CliError {
             Output::Json => pretty(&json!({ "error": self.0 })),
         };
         let text = secrets::hidden(&text, &secrets::command_line());
-        // Nothing is left to do if there is nobody to tell.
+        // A failed write cannot be reported.
         let _ = writeln!(std::io::stderr(), "{text}");
         ExitCode::from(self.0.status)
     }
@@ -220,7 +220,7 @@ impl CliError {
 
 impl Reasons {
     fn text(&self) -> String {
-        // Each on one line: what others chose makes no further ones.
+        // Each part on one line: untrusted text must not add lines.
         let mut text = format!("error: {}", escape::line(&self.found));
         for fault in &self.faults {
             text.push_str(&format!("\n  {}", escape::line(&fault.text(&self.place))));
@@ -234,7 +234,7 @@ impl Reasons {
 }
 
 impl LocatedFault {
-    /// `policy.yaml:17: roles.analyst.dmeo: found …, expected …`, as editors and CI understand it.
+    /// `policy.yaml:17: roles.analyst.dmeo: found …, expected …`, the form that editors and CI parse.
     pub(crate) fn text(&self, file: &str) -> String {
         let Self { file: own, line, path, found, expected } = self;
         let file = own.as_deref().unwrap_or(file);
@@ -244,13 +244,13 @@ impl LocatedFault {
     }
 }
 
-/// One line about what a long command is at; on standard error, beside whatever it reports in the end.
+/// Writes one line about the progress of a long command to standard error.
 pub(crate) fn progress(line: &str) {
-    // Nothing is left to do if there is nobody to tell.
+    // A failed write cannot be reported.
     let _ = writeln!(std::io::stderr(), "{}", escape::line(line));
 }
 
-/// A table without lines: easy to read, easy to cut.
+/// A table without lines: easy to read, and to process with `cut`.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -262,13 +262,13 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// A JSON document for scripts, which people read as well.
+/// A JSON document for scripts, formatted for reading.
 pub(crate) fn pretty(json: &Value) -> String {
     // A `Value` always serialises.
     escape::json(&serde_json::to_string_pretty(json).unwrap_or_default())
 }
 
-/// Somebody closed the pipe (`| head`): not worth a word. Anything else is.
+/// A closed pipe (`| head`) needs no message. Any other error does.
 fn unwritable(error: &std::io::Error) -> ExitCode {
     if error.kind() != std::io::ErrorKind::BrokenPipe {
         let _ = writeln!(std::io::stderr(), "error: standard output: {error}");

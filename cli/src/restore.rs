@@ -1,4 +1,4 @@
-//! `portcullis redis`: what an operator says of the state of Redis.
+//! `portcullis redis`: an operator's decisions about the state of Redis.
 
 use clap::{ArgGroup, Args, Subcommand};
 use portcullis_core::audit::AdminAction;

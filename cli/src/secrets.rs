@@ -1,11 +1,11 @@
-//! Secrets on the command line: a message that repeats an argument does not repeat a key or a token.
+//! Secrets on the command line: an error message that repeats an argument never shows a key or a token.
 //!
-//! Owns which arguments are not shown. What a secret looks like, the core's redaction of the audit log knows.
+//! Owns which arguments are hidden. The core's redaction of the audit log knows the forms of secrets.
 
 use portcullis_core::audit::shown_text;
 
 const HIDDEN: &str = "(not shown)";
-/// Shorter ones are ids and names.
+/// A shorter argument is an id or a name.
 const SHORTEST: usize = 8;
 
 /// The words of the command line.
@@ -21,7 +21,7 @@ pub(crate) fn hidden(message: &str, arguments: &[String]) -> String {
         let value = argument.split_once('=').filter(|_| argument.starts_with("--"));
         let whole = value.into_iter().map(|(_, value)| value);
         let whole: Vec<&str> = whole.chain([argument.trim_start_matches('-')]).collect();
-        // A list is taken apart before one of its values is refused.
+        // A list is split before one of its values is refused.
         let items = whole.iter().flat_map(|text| text.split(','));
         for text in whole.iter().copied().chain(items) {
             if text.len() >= SHORTEST && is_secret(text) {
@@ -32,7 +32,7 @@ pub(crate) fn hidden(message: &str, arguments: &[String]) -> String {
     message
 }
 
-/// Whether `text` has a secret in it: a key, a token, a password in a URL.
+/// Whether `text` contains a secret: a key, a token, a password in a URL.
 fn is_secret(text: &str) -> bool {
     shown_text(text).contains("[redacted]")
 }

@@ -1,6 +1,6 @@
-//! What all commands share: which Redis, whose organisation, who acts, how the outcome is shown.
+//! The common options of all commands: Redis, organisation, operator, output.
 //!
-//! Owns those options. Opens nothing.
+//! Owns those options. Connects to nothing.
 
 use clap::Args;
 use portcullis_core::id::OrgId;
@@ -33,7 +33,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Who it is, as far as this machine knows.
+    /// The operator's name, as far as this machine knows it.
     pub(crate) fn actor_name(&self) -> Result<String, CliError> {
         if let Some(actor) = &self.actor {
             return Ok(actor.clone());

@@ -1,4 +1,4 @@
-//! Times as people write and read them. Stored times are whole seconds since the Unix epoch.
+//! Times in input and output. Stored times are whole seconds since the Unix epoch.
 
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ pub(crate) struct Seconds(pub(crate) u64);
 
 impl Seconds {
     pub(crate) fn now() -> Self {
-        // A clock before 1970 is as good as no clock.
+        // A clock before 1970 is not set.
         Self(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
     }
 
@@ -27,12 +27,12 @@ impl Seconds {
     }
 }
 
-/// This moment, since the Unix epoch.
+/// The current time, since the Unix epoch.
 pub(crate) fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// This moment as audit entries have it: RFC 3339 with microseconds.
+/// The current time in the form of audit entries: RFC 3339 with microseconds.
 pub(crate) fn timestamp() -> String {
     UnixTime::from_micros(u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX)).rfc3339()
 }
@@ -64,7 +64,7 @@ pub(crate) fn in_short(millis: u64) -> String {
         }
     }
     let first = parts.first().map_or(0, |(at, _)| *at);
-    // `1d 5s` would be more exact than it is of use.
+    // `1d 5s` would be unnecessarily exact.
     parts.retain(|(at, _)| at.saturating_sub(first) < 2);
     match parts.is_empty() {
         true => "0s".to_owned(),
@@ -75,7 +75,7 @@ pub(crate) fn in_short(millis: u64) -> String {
 /// A time on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
-    /// So many seconds from now.
+    /// This many seconds from now.
     In(u64),
     At(Seconds),
 }
@@ -88,7 +88,7 @@ impl Time {
         }
     }
 
-    /// Where a duration means one that is over.
+    /// The time, when a duration means one in the past.
     pub(crate) fn ago(self, now: Seconds) -> Seconds {
         match self {
             Time::In(seconds) => Seconds(now.0.saturating_sub(seconds)),

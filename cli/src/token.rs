@@ -1,7 +1,7 @@
 //! `portcullis token`: deny tokens although they prove themselves, allow them again, list what is denied; mint tokens
 //! for trials.
 //!
-//! Owns what an operator may ask of denials. Where one is kept, and what it covers, the core decides.
+//! Owns the options for denials. The core owns where a denial is stored, and what it covers.
 
 mod mint;
 
@@ -102,7 +102,7 @@ impl Place {
     }
 }
 
-/// The denial in words that a person typed.
+/// The denial in the words of the operator.
 fn named(deniable: &Deniable) -> String {
     match deniable {
         Deniable::Token { issuer, id } => format!("token {id} of {issuer}"),

@@ -1,6 +1,6 @@
-//! Values of options that several commands take, and how they are read.
+//! Options that several commands have in common, and their parsers.
 //!
-//! Owns the form of each. Whether what a value names exists is for the commands to find out.
+//! Owns the form of each. Commands check whether the named objects exist.
 
 use clap::Args;
 use portcullis_core::auth::api_key::PresentedKey;
@@ -20,12 +20,12 @@ pub(crate) struct Which {
 }
 
 impl Which {
-    /// Whether a change of `org` is asked for; nobody in particular means everybody.
+    /// Whether a change of `org` is requested; without names, all organisations are.
     pub(crate) fn means(&self, org: &OrgId) -> bool {
         self.org.is_empty() || self.org.contains(org)
     }
 
-    /// Refuses a change that reaches several organisations when neither they nor all were asked for.
+    /// Refuses a change that affects several organisations when neither they nor all were requested.
     pub(crate) fn covers(&self, concerned: &[OrgId]) -> Result<(), CliError> {
         if concerned.len() < 2 || self.all || !self.org.is_empty() {
             return Ok(());
@@ -55,14 +55,14 @@ pub(crate) fn policy_name(text: &str) -> Result<PolicyName, String> {
     PolicyName::new(text).ok_or_else(|| format!("expected {}", PolicyName::EXPECTED))
 }
 
-/// A part of a whole, such as 80%.
+/// A share, such as 80%.
 pub(crate) fn share(text: &str) -> Result<u8, String> {
     let number = text.trim_end_matches('%').trim_end().parse();
     let share = number.ok().filter(|share| (0..=100).contains(share));
     share.ok_or_else(|| "expected a whole number from 0% to 100%".to_owned())
 }
 
-/// One line of free text that is kept and shown again.
+/// One line of free text that is stored and shown again.
 pub(crate) fn line(text: &str) -> Result<String, String> {
     const LONGEST: usize = 200;
     let text = text.trim();

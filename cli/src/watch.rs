@@ -1,6 +1,6 @@
-//! `portcullis watch`: calls a hook when a call begins to wait for a person, or a window comes near its end.
+//! `portcullis watch`: calls a hook when a call begins to wait for an approval, or a window is nearly used up.
 //!
-//! Owns which of that is new, and the way to the hook. It only looks: gateways need it for nothing.
+//! Owns which events are new, and the call of the hook. It only reads: gateways do not need it.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -17,12 +17,12 @@ use crate::store::Store;
 use crate::time::timestamp;
 use crate::{approve, escape, http, limits};
 
-/// A hook that answers within this is good enough for a person.
+/// The timeout of a hook.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A program has so long: it may send a mail. Then it is ended, so that others are told of what comes next.
+/// The longest run of a program, which may send a mail. Then it is ended, so that later events are sent.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Something that a person should know, and what tells it from everything else.
+/// An event for the operator, and its unique name.
 struct Event {
     name: String,
     body: Value,
@@ -44,7 +44,7 @@ pub(crate) fn watch(session: &Session, args: &WatchArgs) -> Result<Report, CliEr
             Err(refusal) if args.once || refusal.is_for_want_of_rights() => return Err(refusal),
             Err(refusal) => {
                 progress(&format!("looked in vain: {}", refusal.found()));
-                // The next look says why if there is none.
+                // The next poll reports the reason if this fails.
                 let _ = store.reopen();
             }
         }
@@ -69,22 +69,22 @@ fn events(store: &mut Store, args: &WatchArgs) -> Result<Vec<Event>, CliError> {
     Ok(waiting.chain(used).collect())
 }
 
-/// A name of what a person is told of.
+/// The name of an event.
 fn named(kind: &str, what: &Value, parts: [&str; 3]) -> String {
     let parts = parts.map(|part| what.pointer(part).map(Value::to_string).unwrap_or_default());
     format!("{kind} {}", parts.join(" "))
 }
 
-/// What was told, and to whom.
+/// The events that were sent, and to which hooks.
 #[derive(Default)]
 struct Told {
-    /// Events that every hook has.
+    /// Events that all hooks got.
     everywhere: BTreeSet<String>,
-    /// Events that the hook with this number has.
+    /// Events that the hook with this number got.
     by_hook: BTreeSet<(usize, String)>,
 }
 
-/// Where events go.
+/// The receivers of events.
 struct Hooks<'a> {
     each: Vec<Hook<'a>>,
     output: Output,
@@ -107,10 +107,10 @@ impl<'a> Hooks<'a> {
         Ok(Self { each, output: session.output })
     }
 
-    /// Tells each hook what it has not heard; whether one of them failed. One that takes too long hears no more in this
-    /// round, and keeps no other hook from hearing.
+    /// Sends each hook its new events; returns whether one of them failed. A hook that times out gets no more in this
+    /// round, and delays no other hook.
     fn tell(&self, events: &[Event], told: &mut Told) -> bool {
-        // What is over may begin again.
+        // An event that is over may begin again.
         let names: BTreeSet<&String> = events.iter().map(|event| &event.name).collect();
         told.everywhere.retain(|name| names.contains(name));
         told.by_hook.retain(|(_, name)| names.contains(name));
@@ -153,7 +153,7 @@ impl<'a> Hooks<'a> {
             Output::Json => event.to_string(),
             Output::Table => text(event),
         };
-        // Nothing is left to do if nobody reads.
+        // A failed write cannot be reported.
         let _ = writeln!(std::io::stdout(), "{}", escape::line(&line));
     }
 }
@@ -172,7 +172,7 @@ fn run(program: &PathBuf, event: &Value) -> Result<(), CliError> {
     let failed =
         |found: String| CliError::new(found, &place).expected("a program that ends with 0");
     let mut child = Command::new(program)
-        // It has no business with the operator's password.
+        // The program must not get the operator's password.
         .env_remove("PORTCULLIS_REDIS")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -180,7 +180,7 @@ fn run(program: &PathBuf, event: &Value) -> Result<(), CliError> {
         .map_err(|error| failed(format!("{place} cannot be run: {error}")))?;
     if let Some(mut stdin) = child.stdin.take() {
         let event = event.to_string();
-        // A program need not read it: an event that the pipe has no room for waits in a thread of its own.
+        // A program need not read its input: an event that does not fit into the pipe waits in a thread of its own.
         std::thread::spawn(move || writeln!(stdin, "{event}"));
     }
     let lost = |error: std::io::Error| failed(format!("{place}: {error}"));
@@ -191,7 +191,7 @@ fn run(program: &PathBuf, event: &Value) -> Result<(), CliError> {
     }
 }
 
-/// How a program ended; `None` for one that had to be ended.
+/// The exit status of a program; `None` for one that had to be ended.
 fn ended(child: &mut Child, within: Duration) -> std::io::Result<Option<ExitStatus>> {
     const LOOK: Duration = Duration::from_millis(20);
     let began = Instant::now();

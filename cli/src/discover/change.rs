@@ -1,6 +1,6 @@
-//! What is different between pins and live definitions, for people and for scripts.
+//! Differences between pins and live definitions, for operators and scripts.
 //!
-//! Owns the list of differing parts and how they are shown. Their classes are the core's.
+//! Owns the list of differing parts and their output. The core owns their classes.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::args::Class;
 use crate::escape;
 
-/// One tool that is not as the policy has it.
+/// One tool that differs from the policy.
 pub(crate) struct Change {
     pub(crate) connector: PolicyName,
     pub(crate) tool: String,
@@ -30,27 +30,27 @@ enum Kind {
     New,
     Changed,
     Gone,
-    /// The gateway does not show it: it is gone, or hidden because it drifted or from this role.
+    /// The gateway does not show it: it was removed, or is hidden because of a drift or from this role.
     NotShown,
 }
 
-/// Who answered.
+/// The source of the live list.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answered {
-    /// The server: what is not there is gone.
+    /// The server: a missing tool was removed.
     Server,
-    /// A gateway, which hides tools.
+    /// A gateway, which may hide tools.
     Gateway,
 }
 
-/// One place in a definition.
+/// One differing place in a definition.
 struct FieldChange {
     place: String,
     old: Option<Value>,
     new: Option<Value>,
 }
 
-/// Every tool of a connector that differs, in the order of the live list; those that are gone last.
+/// Every differing tool of a connector, in the order of the live list; removed ones last.
 pub(crate) fn changes(
     name: &PolicyName,
     connector: &Connector,
@@ -141,7 +141,7 @@ fn differences(
 }
 
 impl Change {
-    /// For people: what changed, old and new.
+    /// The output for operators: the changes, old and new.
     pub(crate) fn text(&self) -> String {
         let marks: Vec<_> = self.new_marks.iter().map(|mark| mark.words()).collect();
         let marks =
@@ -164,8 +164,7 @@ impl Change {
         text
     }
 
-    /// What of the pin, which a person reviewed, would be taken away or loosened by the live definition: the first
-    /// such place.
+    /// The first part of the reviewed pin that the live definition would remove or loosen.
     pub(crate) fn loosens(&self) -> Option<String> {
         match self.kind {
             Kind::New => None,
@@ -178,7 +177,7 @@ impl Change {
         }
     }
 
-    /// Why the live definition cannot be pinned: its input schema is one that nothing can be checked against.
+    /// Why the live definition cannot be pinned: nothing can be checked against its input schema.
     pub(crate) fn unsupported(&self) -> Option<String> {
         if let Kind::NotShown = self.kind {
             return Some("the gateway does not show it: it is gone, or hidden because it drifted, or from this role; \
@@ -207,11 +206,12 @@ impl Change {
 }
 
 impl FieldChange {
-    /// Whether the new definition lets more through here than the old one. What cannot be compared does.
+    /// Whether the new definition allows more than the old one. A change that cannot be compared counts as one that
+    /// does.
     fn loosens(&self) -> bool {
         let keyword = self.place.rsplit('/').next().unwrap_or_default();
         if self.place == "annotations/readOnlyHint" || self.place == "annotations" {
-            // It opens the tool to roles that may only read.
+            // The change opens the tool to read-only roles.
             let hint = |value: &Option<Value>| match value {
                 Some(Value::Object(members)) => {
                     members.get("readOnlyHint") == Some(&Value::Bool(true))
@@ -223,13 +223,13 @@ impl FieldChange {
         let in_schema = self.place.starts_with("inputSchema/");
         let is_text = ["title", "description", "default", "examples", "$comment", "format"]
             .contains(&keyword);
-        // A name of an argument is no keyword.
+        // The name of an argument is not a keyword.
         let is_argument = self.place.rsplit('/').nth(1) == Some("properties");
         if !in_schema || (is_text && !is_argument) {
             return false;
         }
         match (&self.old, &self.new) {
-            // A new argument is looked at in the review; one more constraint loosens nothing.
+            // A new argument is part of the review; an additional constraint loosens nothing.
             (None, _) => false,
             (Some(_), None) => true,
             (Some(Value::Number(old)), Some(Value::Number(new))) => {
@@ -278,7 +278,7 @@ impl Class {
     }
 }
 
-/// Texts whole, since they are what a model reads; of schemas the beginning, the rest is in the JSON.
+/// Complete texts, because a model reads them; only the start of schemas, the rest is in the JSON.
 fn told(value: &Value) -> String {
     const LONGEST: usize = 160;
     match value {

@@ -1,6 +1,6 @@
-//! A live MCP server, asked for its tools: the era of 2026-07-28 first, then the handshake before it.
+//! Lists the tools of a live MCP server: first with the era of 2026-07-28, then with the older handshake.
 //!
-//! Owns just so much of MCP's client side.
+//! Owns a minimal MCP client.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const BOUND: Duration = Duration::from_secs(30);
 const MAX_BODY: u64 = 16 * 1_024 * 1_024;
 const MOST_PAGES: usize = 100;
 
-/// Where to ask, and with which headers.
+/// The URL and the headers.
 pub(crate) struct Server {
     url: String,
     headers: Vec<(String, String)>,
@@ -30,7 +30,7 @@ struct Answer {
     message: Value,
 }
 
-/// What tells a server the era, and the session.
+/// The headers with the era and the session.
 type Era<'a> = &'a [(&'a str, &'a str)];
 
 impl Server {
@@ -42,7 +42,7 @@ impl Server {
         Ok(Self { url: url.to_owned(), headers, agent: http::agent(BOUND) })
     }
 
-    /// Every tool, page by page, as the server lists them.
+    /// Every tool, page by page, as the server lists it.
     pub(crate) fn tools(&self) -> Result<Vec<Value>, CliError> {
         let modern = [("mcp-protocol-version", MODERN), ("mcp-method", "tools/list")];
         let meta = json!({
@@ -73,7 +73,7 @@ impl Server {
         let first = self.post(&page(None, None), &era)?;
         let tools = self.pages(first, |cursor| page(Some(cursor), None), &era);
         if opened.session.is_some() {
-            // Polite only: a server ends sessions by itself, too.
+            // Optional: a server ends sessions by itself, too.
             let _ = self.send("DELETE", Vec::new(), &era);
         }
         tools
@@ -123,7 +123,7 @@ impl Server {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        // What is wrong with a header must not show its value.
+        // An error about a header must not show its value.
         let request =
             request.body(body).map_err(|_| failed("a header has no valid form".to_owned()))?;
         let mut response = self.agent.run(request).map_err(|error| failed(error.to_string()))?;
@@ -159,7 +159,7 @@ fn page(cursor: Option<&str>, meta: Option<&Value>) -> Value {
     request("tools/list", params.into())
 }
 
-/// The answer in a body: JSON, or the event of a stream that answers.
+/// The answer in a body: JSON, or the matching event of a stream.
 fn message_in(body: &str) -> Value {
     if let Ok(message) = serde_json::from_str(body) {
         return message;

@@ -1,7 +1,7 @@
-//! Pins, written into a policy file between what a person wrote.
+//! Writes pins into a hand-written policy file.
 //!
-//! Owns the edit of YAML by lines: comments, order and everything that is no pin stay. The edited text
-//! is read again, and written only if it says exactly what was meant.
+//! Owns the edit of YAML by lines: comments, order and all other content stay. The edited text is parsed again, and
+//! written only if its content is exactly the intended one.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use super::change::Change;
 use crate::document::Document;
 use crate::report::CliError;
 
-/// The policy's names of what is pinned.
+/// The policy's names of pinned members.
 const FIELDS: [(&str, &str); 5] = [
     ("title", "title"),
     ("description", "description"),
@@ -52,7 +52,7 @@ pub(crate) fn write(file: &Path, document: &Document, changes: &[&Change]) -> Re
         }
         lines.join("\n") + "\n"
     };
-    // Beside the file, then in its place: whoever reads it meanwhile sees one whole or the other.
+    // Writes a temporary file and renames it: a reader sees either the old file or the new one.
     let staged = file.with_extension("discovered.yaml");
     std::fs::write(&staged, edited).map_err(|error| refusal(error.to_string()))?;
     let read = Document::read(&staged);
@@ -88,12 +88,12 @@ fn fields(definition: &Definition) -> impl Iterator<Item = (String, Value)> {
     })
 }
 
-/// Lines of a mapping's member, its key line included.
+/// The lines of a mapping's member, with its key line.
 struct Block {
     start: usize,
     end: usize,
     indent: usize,
-    /// Whether the value stands below the key, not beside it.
+    /// Whether the value is below the key, not on its line.
     below: bool,
 }
 
@@ -164,7 +164,7 @@ fn find(lines: &[String], range: std::ops::Range<usize>, key: &str) -> Option<Bl
     found
 }
 
-/// What stands beside `key` on its line, comments aside; `None` when the line has another key.
+/// The text after `key` on its line, without comments; `None` when the line has another key.
 fn value_beside<'l>(line: &'l str, key: &str) -> Option<&'l str> {
     let line = line.trim_start();
     let spellings = [key.to_owned(), Value::from(key).to_string(), format!("'{key}'")];
@@ -184,7 +184,7 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with('#')
 }
 
-/// A member as YAML: mappings of the policy's own as blocks, definitions as JSON on one line.
+/// A member as YAML: the policy's own mappings as blocks, definitions as JSON on one line.
 fn written(key: &str, value: &Value, indent: usize) -> Vec<String> {
     let pad = " ".repeat(indent);
     let schema = FIELDS.iter().any(|(_, field)| *field == key);
@@ -206,7 +206,7 @@ fn plain_key(key: &str) -> String {
     if plain { key.to_owned() } else { visible(&Value::from(key).to_string()) }
 }
 
-/// JSON with everything escaped that cannot be seen: a reviewer reads this file.
+/// JSON with escapes for all invisible characters, because a reviewer reads this file.
 fn visible(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for letter in json.chars() {

@@ -1,14 +1,14 @@
-//! The build that an Envoy runs, as the filter itself tells it, against that of a module on disk.
+//! Compares the build that an Envoy runs, as the filter reports it, with the build of a module on disk.
 //!
-//! Owns where either is found. A file says nothing about what runs: Envoy reads it once.
+//! Owns where each is found. A file does not show which module runs: Envoy reads it once.
 
 use std::path::Path;
 
 use super::Finding;
 
-/// What stands before the build in a module.
+/// The mark before the build in a module.
 const MARK: &[u8] = b"portcullis-build=";
-/// What the filter calls the gauge of its build; its value is when it was loaded.
+/// The name of the filter's gauge; its value is the time of loading.
 const GAUGE: &str = "portcullis_build_loaded_timestamp_seconds";
 const CHECK: &str = "envoy.build";
 
@@ -35,7 +35,7 @@ pub(super) fn running(stats: &[(&str, u64)]) -> Option<String> {
     loaded.max().map(|(_, build)| build.to_owned())
 }
 
-/// Whether what runs is what should: the module that was named, and the one in the file that Envoy was given.
+/// Compares the running build with the expected one: of the named module, and of the file that Envoy was given.
 pub(super) fn finding(
     running: Option<&str>,
     named: Option<&str>,

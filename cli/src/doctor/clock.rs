@@ -1,22 +1,22 @@
-//! Other machines' clocks against this one.
+//! Compares other machines' clocks with this one.
 //!
-//! Owns how far they may be apart. Tokens and keys expire by the clock of each Envoy, windows move by that of Redis,
-//! and what is issued here starts by ours.
+//! Owns the allowed differences. Tokens and keys expire by the clock of each Envoy, windows use that of Redis, and a
+//! new key starts by ours.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Finding;
 
-/// Beyond this a key that was issued here may not be valid there yet.
+/// Above this, a key that was issued here may not be valid there yet.
 const NOTICEABLE: Duration = Duration::from_secs(2);
-/// Beyond this tokens of most issuers are refused, or taken though they expired.
+/// Above this, Envoy refuses tokens of most issuers, or accepts expired ones.
 const HARMFUL: Duration = Duration::from_secs(30);
 
 pub(super) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// `theirs` was read between `before` and now, and is exact to `grain`.
+/// `theirs` was read between `before` and now, with the precision `grain`.
 pub(super) fn finding(check: &str, theirs: Duration, before: Duration, grain: Duration) -> Finding {
     let skew = if theirs.saturating_add(grain) < before {
         before.saturating_sub(theirs.saturating_add(grain))

@@ -1,13 +1,13 @@
-//! Envoy's configuration dump: what of it is in force.
+//! The active parts of Envoy's configuration dump.
 //!
-//! Owns the walk. What stands where is its readers' business.
+//! Owns the walk. Its users know the meaning of the parts.
 
 use serde_json::Value;
 
-/// Parts of the dump that no request meets: what was refused, what is not ready yet, what is on its way out.
+/// Inactive parts of the dump: refused, not ready yet, or draining.
 const NOT_IN_FORCE: [&str; 3] = ["error_state", "warming_state", "draining_state"];
 
-/// Every object of the dump that is in force.
+/// Visits every active object of the dump.
 pub(super) fn each_object(node: &Value, see: &mut dyn FnMut(&Value)) {
     match node {
         Value::Object(members) => {

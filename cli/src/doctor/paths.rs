@@ -1,9 +1,9 @@
-//! Paths of active policies against the routes of the Envoys: whether calls that a policy allows have somewhere to go.
+//! Compares the paths of active policies with the routes of the Envoys: whether allowed calls have a destination.
 //!
-//! In a mesh, each Envoy has the routes of its own server only: a path that none of the named ones has
-//! is to be looked at, and one that is probed has to be there.
+//! In a mesh, each Envoy has only the routes of its own server. So a path without a route in any named Envoy is a
+//! warning, and a probed path without one is a fault.
 //!
-//! Owns the comparison. What a route is, `routes` knows; what is active, `redis` does.
+//! Owns the comparison. `routes` knows the routes, `redis` the active policies.
 
 use std::collections::BTreeMap;
 
@@ -12,27 +12,27 @@ use super::redis::ActiveConnector;
 use super::routes::Served;
 
 const PAGE: &str = "see docs/guides/guarded-routes.md";
-/// Of thousands of organisations, so many are named.
+/// The most organisations that are named.
 const NAMED: usize = 3;
 
-/// What is active, and what all Envoys that were named serve.
+/// The active connectors, and the routes of all named Envoys.
 pub(super) struct Paths<'a> {
     pub(super) connectors: &'a [ActiveConnector],
     pub(super) served: &'a [Served],
 }
 
-/// What the routes make of a path.
+/// The result of the routes for a path.
 enum Routed {
-    /// One leads where the policy wants it to, or that cannot be told.
+    /// A route leads to the policy's destination, or to an unknown one.
     There,
-    /// None is met.
+    /// No route matches.
     Nowhere,
-    /// Those that are met lead to these clusters, none of which the policy names.
+    /// The matching routes lead to these clusters, none of which the policy names.
     Elsewhere(Vec<String>),
 }
 
 impl Paths<'_> {
-    /// Every path of a connector.
+    /// Checks every path of a connector.
     pub(super) fn look(&self) -> Vec<Finding> {
         let mut by_path: BTreeMap<&str, Vec<&ActiveConnector>> = BTreeMap::new();
         for active in self.connectors {
@@ -79,8 +79,8 @@ impl Paths<'_> {
         findings
     }
 
-    /// The path of a URL that was probed. A call without a credential gets its 401 before any route is looked at. What
-    /// stands before Envoy may have rewritten the path.
+    /// Checks the path of a probed URL. A call without a credential gets its 401 before the route matters. A proxy
+    /// before Envoy may have rewritten the path.
     pub(super) fn of_probe(&self, url: &str) -> Option<Finding> {
         let (check, path) = (format!("probe {url}"), path_of(url)?);
         if matches!(self.routed(path, None), Routed::Nowhere) {
@@ -108,7 +108,7 @@ impl Paths<'_> {
                 let wanted = active.map(|active| &active.kept.upstream.clusters);
                 let wanted = wanted.filter(|wanted| !wanted.is_empty());
                 let named = |cluster: &String| wanted.is_none_or(|wanted| wanted.matches(cluster));
-                // A cluster that a header names is not known here.
+                // The name of a cluster that comes from a header is unknown here.
                 if clusters.is_empty() || clusters.iter().any(named) {
                     return Routed::There;
                 }
@@ -134,7 +134,7 @@ fn named(connectors: &[&ActiveConnector]) -> String {
     }
 }
 
-/// The path of a URL, as the gateway compares it.
+/// The path of a URL in the gateway's form.
 fn path_of(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let path = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/");
@@ -195,7 +195,7 @@ mod tests {
             "no route of the named Envoys leads there: calls of north/demo fail, but where another Envoy has one",
         ];
         assert_eq!(lost(&json!({"path": "/dmo/mcp"}), &guards), nowhere);
-        // Without a guard for its path, a request does not meet the route that wants one.
+        // Without a guard for its path, a request does not match the route that requires one.
         let other = json!({"/other/mcp": "0123456789abcdef"});
         assert_eq!(lost(&json!({"path": "/demo/mcp"}), &other), nowhere);
         let to = |cluster: &str| json!({"path": "/demo/mcp", "upstream": {"clusters": [cluster]}});

@@ -1,7 +1,7 @@
-//! Calls from outside: what a stranger gets from a gateway.
+//! Calls from outside: a gateway's responses to unauthenticated clients.
 //!
-//! Owns what is asked and which answers are refusals. Needs no access to Envoy, so it sees what clients see, whatever
-//! stands in between. Asks for lists only, and names nobody.
+//! Owns the requests and which responses are refusals. Needs no access to Envoy, so it sees what clients see, through
+//! any proxy. Asks for lists only, and names no caller.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::http;
 
 const BOUND: Duration = Duration::from_secs(10);
 
-/// As whom a call is made.
+/// The kind of client in a call.
 #[derive(Clone, Copy)]
 enum Stranger {
-    /// Without credential.
+    /// Without a credential.
     Anonymous,
-    /// Without credential, and with a guard of its own making.
+    /// Without a credential, and with a forged guard.
     Forger,
 }
 
@@ -33,7 +33,7 @@ impl Stranger {
     }
 }
 
-/// Calls `url`, the whole URL of an MCP endpoint, as each stranger; at `address`, if there is one.
+/// Calls `url`, the whole URL of an MCP endpoint, as each kind of client; at `address`, if there is one.
 pub(super) fn look(url: &str, address: Option<&str>) -> Vec<Finding> {
     let agent = match address {
         Some(address) => http::agent_at(BOUND, address),
@@ -59,7 +59,7 @@ fn finding(agent: &ureq::Agent, url: &str, stranger: Stranger) -> Finding {
         Err(error) => return Finding::unknown(&check, format!("{what}: {error}"), "check --probe"),
     };
     let status = answer.status().as_u16();
-    // Every answer of the filter has it.
+    // Every response of the filter has it.
     let is_ours = answer.headers().contains_key("x-portcullis-request-id");
     verdict(&check, what, status, is_ours)
 }

@@ -1,4 +1,4 @@
-//! Vault or OpenBao, as far as it says without a token.
+//! Checks Vault or OpenBao, as far as that is possible without a token.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) fn look(url: &str) -> Vec<Finding> {
     findings
 }
 
-/// What `/v1/sys/health` means by its status.
+/// The state from the status of `/v1/sys/health`.
 fn state(status: u16, body: &Value) -> Finding {
     let version = body["version"].as_str().unwrap_or("of an unknown version");
     match status {

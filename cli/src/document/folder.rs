@@ -1,7 +1,7 @@
-//! A document of several files, so that each team owns its part: all files of a folder, put together.
+//! Reads a document from all files of a folder, so that each team can own its part.
 //!
-//! Owns which files belong to it, and which parts of a policy may stand in several. What is put together is one document
-//! like any other; its lines are those of the files.
+//! Owns which files belong to it, and which parts of a policy may be in several files. The merged document is like any
+//! other; its lines are those of the files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ use serde_json::{Map, Value};
 use super::Document;
 use crate::report::{CliError, LocatedFault};
 
-/// More files are another kind of folder.
+/// A folder with more files is probably the wrong one.
 const MOST_FILES: usize = 1_000;
-/// Folders in folders in folders.
+/// The deepest nesting of folders.
 const DEEPEST: usize = 4;
 
-/// Sections whose members may stand in different files, each in one.
+/// Sections whose members may be in different files, each in one.
 const BY_NAME: [&str; 4] = ["connectors", "tiers", "limits", "keys"];
-/// The section in which two files may speak of one name: a role, each file with connectors of its own.
+/// The section in which two files may use the same name: a role, with different connectors in each file.
 const ROLES: &str = "roles";
-/// Lists that are put one behind the other.
+/// Lists that are concatenated.
 const LISTS: [&str; 2] = ["redact", "shadow"];
-/// What several files may say, if they say the same.
+/// Fields that several files may set to the same value.
 const SAME: [&str; 2] = ["version", "organisations"];
 
 /// Reads all files of a folder as one document.
@@ -64,7 +64,7 @@ pub(super) fn read(folder: &Path) -> Result<Document, CliError> {
         .faults(faults))
 }
 
-/// The policy files below a folder, by name. Hidden ones and files of cases are none.
+/// The policy files below a folder, by name, without hidden files and files of cases.
 pub(super) fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     listed(folder, |name| {
         !is_cases(name) && [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end))
@@ -106,7 +106,7 @@ fn listed(folder: &Path, is_meant: fn(&str) -> bool) -> std::io::Result<Vec<Path
     Ok(found)
 }
 
-/// What was put together so far.
+/// The merged document so far.
 #[derive(Default)]
 struct Whole {
     members: Map<String, Value>,
@@ -162,7 +162,7 @@ impl Whole {
         }
     }
 
-    /// Adds `name` to the object at `parents`, which is there.
+    /// Adds `name` to the object at `parents`, which exists.
     fn add_member(&mut self, part: &Document, parents: &[&str], name: &str, value: &Value) {
         let path = format!("{}.{name}", parents.join("."));
         let Some((first, rest)) = parents.split_first() else { return };
@@ -183,7 +183,7 @@ impl Whole {
         self.note(part, path, path);
     }
 
-    /// The lines of what stands at `from` in the part, and of all in it, are those of `to`.
+    /// Maps the lines of the value at `from` in the part, and of all its parts, to `to`.
     fn note(&mut self, part: &Document, from: &str, to: &str) {
         for (path, line) in part.lines.found().range(from.to_owned()..) {
             let Some(rest) = path.strip_prefix(from) else { break };

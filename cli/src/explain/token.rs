@@ -1,7 +1,7 @@
-//! Whom an access token makes of its holder, as a gateway with these issuers would say.
+//! The caller of an access token, as a gateway with these issuers maps it.
 //!
-//! Owns where issuers and their keys come from. Proof, times, audience and mapping are the core's; the token's text is
-//! not shown.
+//! Owns where issuers and their keys come from. The core owns signature, times, audience and mapping. The token's text
+//! is never shown.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -20,24 +20,24 @@ use crate::document::Document;
 use crate::report::{CliError, Report, Verdict};
 use crate::time::Seconds;
 
-/// As long as a gateway reads by default.
+/// A gateway's default limit.
 const LONGEST: usize = 16_384;
-/// Claims that are seconds since 1970.
+/// Claims with seconds since 1970.
 const TIMES: [&str; 3] = ["iat", "nbf", "exp"];
 
-/// What a token comes to.
+/// The result for a token.
 pub(super) enum Told {
-    /// It is this caller's.
+    /// The token is valid for this caller.
     Caller(Box<Holder>),
     /// The gateway answers 401.
     Refused(Report),
 }
 
-/// Who calls.
+/// The caller.
 pub(super) struct Holder {
     pub(super) principal: Principal,
     pub(super) claims: Map<String, Value>,
-    /// What the deny list may have; nothing of a token that was not proven.
+    /// The credential for the deny list; none for an unverified token.
     pub(super) credential: Option<Rc<VerifiedCredential>>,
     pub(super) notes: Vec<String>,
 }
@@ -66,7 +66,7 @@ pub(super) fn told(args: &ExplainArgs, file: &Path, now: UnixTime) -> Result<Tol
             Told::Caller(Box::new(holder(&token, vec![note.to_owned()])))
         }
         Verification::Refused(failure, _) => refused(failure, Some(&jws), (&issuers, endpoint)),
-        // Keys that a gateway would fetch.
+        // A gateway would fetch these keys.
         Verification::Fetch(_) | Verification::Unavailable(_) => unproven(&jws, &issuers),
     })
 }
@@ -106,7 +106,7 @@ fn holder(token: &VerifiedToken, notes: Vec<String>) -> Holder {
     Holder { principal, claims: credential.claims.clone(), credential: Some(credential), notes }
 }
 
-/// By its claims alone.
+/// The result from the claims alone.
 fn unproven(jws: &Jws, issuers: &[Issuer]) -> Told {
     let known = issuers.iter().find(|issuer| Some(issuer.id.as_str()) == jws.issuer());
     let Some(issuer) = known else {
@@ -147,7 +147,7 @@ fn refused(
     Told::Refused(Report::judged(Verdict::Wanting, text, json))
 }
 
-/// What of the token a person has to look at.
+/// The parts of the token that an operator should check.
 fn why(
     failure: AuthFailure,
     jws: Option<&Jws>,
@@ -190,7 +190,7 @@ fn why(
     }
 }
 
-/// What the mapping of an issuer finds in a token: organisation, role and tier.
+/// The result of an issuer's mapping: organisation, role and tier.
 fn mapped(issuer: &Issuer, jws: &Jws) -> Vec<String> {
     let mapping = &issuer.mapping;
     let parts = [("organisation", &mapping.org), ("role", &mapping.role), ("tier", &mapping.tier)];
@@ -212,7 +212,7 @@ fn mapped(issuer: &Issuer, jws: &Jws) -> Vec<String> {
     lines
 }
 
-/// The claim of this name, or at this path.
+/// The claim with this name, or at this path.
 fn at<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(path) {
         return Some(value);

@@ -1,7 +1,7 @@
-//! Who is near a limit: the windows of all callers of an organisation.
+//! Callers near a limit: the windows of all callers of an organisation.
 //!
-//! Owns the search by limit. Nobody has to be known beforehand: Redis has the names of windows that are drawn
-//! from, and a name says whose it is.
+//! Owns the search by limit. It needs no names of callers: Redis has the names of windows in use, and a name contains
+//! its caller.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use crate::report::{CliError, Report, progress, table};
 use crate::store::Store;
 use crate::time::in_short;
 
-/// So many windows are asked for at once.
+/// How many windows are requested at once.
 const PAGE: usize = 200;
 
-/// A window, and how much of it is used.
+/// A window, and its usage.
 struct Row {
     org: OrgId,
     limit: String,
@@ -30,16 +30,17 @@ struct Row {
     next_back_ms: u64,
 }
 
-/// Who holds a key.
+/// The holder of a key.
 #[derive(Default)]
 struct Holder {
     name: String,
-    /// Of a record that can be read.
+    /// The tier from a readable record.
     tier: Option<PolicyName>,
 }
 
 impl Holder {
-    /// A caller who has another tier since draws from that one's windows, whatever is left in those of the former.
+    /// Whether the holder draws from windows of `limit`: a caller whose tier changed draws from the new tier's windows,
+    /// and not from the old ones.
     fn draws_from(&self, limit: &str) -> bool {
         let of_tier = limit.strip_prefix("tiers.").and_then(|rest| rest.split('.').next());
         match (of_tier, &self.tier) {
@@ -58,12 +59,12 @@ pub(crate) fn list(session: &Session, args: &ListLimitsArgs) -> Result<Report, C
     let Some(org) = &args.org else {
         return Ok(shown_of(&near(&mut store, &organisations, args.over)?, args.over));
     };
-    // One that is named has to have a policy.
+    // A named organisation must have a policy.
     Active::of(org, &mut store)?;
     Ok(shown_of(&near(&mut store, &organisations, args.over)?, args.over))
 }
 
-/// Windows that are used to `over` percent and more, for scripts; those that are used most first.
+/// Windows with a usage of `over` percent and more, for scripts; the highest usage first.
 pub(crate) fn used_over(
     store: &mut Store,
     organisations: &[OrgId],
@@ -81,7 +82,7 @@ fn shown_of(rows: &[(Row, Option<String>)], over: u8) -> Report {
     Report::done(text, json!({ "over": over, "windows": views }))
 }
 
-/// Windows that are used to `over` percent and more, each with the name of its key.
+/// Windows with a usage of `over` percent and more, each with the name of its key.
 fn near(
     store: &mut Store,
     organisations: &[OrgId],
@@ -89,7 +90,7 @@ fn near(
 ) -> Result<Vec<(Row, Option<String>)>, CliError> {
     let (mut rows, mut holders) = (Vec::new(), BTreeMap::new());
     for org in organisations {
-        // An organisation that has keys may have no policy yet.
+        // An organisation with keys may have no policy yet.
         if store.active(org)?.is_none() {
             continue;
         }
@@ -119,7 +120,7 @@ fn near(
     Ok(named.collect())
 }
 
-/// The windows of one limit that something was drawn from.
+/// The windows of one limit that are in use.
 fn used(
     store: &mut Store,
     org: &OrgId,
@@ -143,7 +144,7 @@ fn used(
         let partition: Vec<(&str, &str)> =
             of.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let key = Key::window(scope, &limit.name, &partition);
-        // Of a limit that was kept per something else before.
+        // A window from an earlier definition of the limit.
         if key.as_str() != name || of.len() != limit.per.len() {
             continue;
         }
@@ -177,7 +178,7 @@ fn used(
     Ok(rows)
 }
 
-/// The windows that can be named without a search: of the organisation, and of each key.
+/// The windows whose names are known without a search: of the organisation, and of each key.
 fn names_of_keys(scope: Scope<'_>, limit: &Limit, keys: &[String]) -> Vec<String> {
     let known = |dimension: &Dimension| matches!(dimension, Dimension::Org | Dimension::Key);
     if !limit.per.iter().all(known) {
@@ -206,7 +207,7 @@ impl Row {
         self.used.saturating_mul(100).checked_div(self.max).unwrap_or_default()
     }
 
-    /// The caller that it is kept for, as windows name it: the id of a key, or a digest of another credential.
+    /// The caller in the window's name: the id of a key, or a digest of another credential.
     fn caller(&self) -> Option<&str> {
         self.of.iter().find(|(name, _)| name == "key").map(|(_, value)| value.as_str())
     }
