@@ -177,7 +177,7 @@ impl Change {
         }
     }
 
-    /// Why the live definition cannot be pinned: nothing can be checked against its input schema.
+    /// The reason why the live definition cannot be pinned: nothing can be checked against its input schema.
     pub(crate) fn unsupported(&self) -> Option<String> {
         if let Kind::NotShown = self.kind {
             return Some("the gateway does not show it: it is gone, or hidden because it drifted, or from this role; \

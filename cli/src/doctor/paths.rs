@@ -1,7 +1,7 @@
 //! Compares the paths of active policies with the routes of the Envoys: whether allowed calls have a destination.
 //!
-//! In a mesh, each Envoy has only the routes of its own server. So a path without a route in any named Envoy is a
-//! warning, and a probed path without one is a fault.
+//! In a mesh, each Envoy has only the routes of its own server. So a path without a route in any named Envoy needs a
+//! check, and a probed path must have a route.
 //!
 //! Owns the comparison. `routes` knows the routes, `redis` the active policies.
 

@@ -89,7 +89,7 @@ fn still_there(from: &PolicyVersion, step: &OrgChange) -> Result<(), CliError> {
         .next("portcullis policy history"))
 }
 
-/// All organisations of the arguments, with that version alone.
+/// The organisations that the version names and the arguments select, each with that version alone.
 fn named(
     version: &PolicyVersion,
     which: &Which,

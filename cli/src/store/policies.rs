@@ -21,7 +21,7 @@ pub(crate) struct Activation {
     #[serde(default)]
     pub(crate) micros: u32,
     pub(crate) actor: String,
-    /// The operator's name that the tool reports besides an ACL user of Redis.
+    /// The operator's name that the tool reports in addition to an ACL user of Redis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) actor_claim: Option<String>,
     pub(crate) reason: String,

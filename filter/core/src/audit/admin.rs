@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::Decision;
 
-/// What an administrator did.
+/// An administrator's action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminAction {
     /// A new key.
@@ -34,7 +34,7 @@ pub enum AdminAction {
     PolicyCanaryStop,
     /// An earlier policy was made the active one again.
     PolicyRollback,
-    /// What a key had drawn from windows was forgotten.
+    /// The windows of a key were reset.
     LimitsReset,
     /// A token, or a subject's, was denied.
     TokenDeny,
@@ -88,7 +88,7 @@ pub struct AdminEntry {
     pub principal: Option<String>,
     /// The operator: the ACL user of Redis, if there is one, otherwise the name that the tool reports.
     pub actor: String,
-    /// The operator's name that the tool reports besides an ACL user. Redis does not prove it.
+    /// The operator's name that the tool reports in addition to an ACL user. Redis does not prove it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor_claim: Option<String>,
     /// The action: see [`AdminAction::as_str`].

@@ -44,7 +44,7 @@ pub enum DependencyCall {
     Bind(ScriptCall),
     /// Redis: draws the costs that are known only after the admission. The exchange does not wait for it.
     Charge(ScriptCall),
-    /// Redis: marks the audit entry of a call as written. The exchange does not wait for it.
+    /// Redis: records the position of a call's audit entry. The exchange does not wait for it.
     Complete(ScriptCall),
     /// Redis: records the tools that a list showed. The exchange does not wait for it.
     Observe(ScriptCall),

@@ -81,7 +81,7 @@ impl Exchange {
     ///
     /// Late, duplicate and unknown call ids have no effect. After [`Event::Closed`] no event has.
     pub fn step(&mut self, worker: &mut Worker, now: UnixTime, event: Event) -> Step {
-        // If a transition panics, this stage remains, which lets nothing pass.
+        // If a transition is interrupted, this stage remains, which lets nothing pass.
         let stage = std::mem::replace(&mut self.stage, Stage::Ended);
         let context = &mut self.context;
         let mut turn = Turn { worker, now, context, effects: Vec::new() };

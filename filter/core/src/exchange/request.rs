@@ -46,7 +46,7 @@ pub(crate) struct Request {
     pub(crate) holds: Holds,
     /// The tool that it calls, when the policy requires that a list showed it.
     pub(crate) watched: Option<Watched>,
-    /// The observation of that tool that Redis reported in this request. Another policy may pin another definition.
+    /// The key of the observation that Redis reported in this request. Another policy may pin another definition.
     pub(crate) observed: Option<Key>,
     pub(crate) part: RequestPart,
 }

@@ -24,7 +24,8 @@ impl<'a> Places<'a> {
         self.0.is_empty()
     }
 
-    /// Descends into the member `name`. An object at a place where a path expects a list is secret as a whole.
+    /// Descends into the member `name`. A path to the items of a list also covers an object at that place: an object
+    /// instead of a list hides nothing from the path.
     pub(super) fn member(&self, name: &str) -> Inside<'a> {
         let mut inside = Self::default();
         for place in &self.0 {

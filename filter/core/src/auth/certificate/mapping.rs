@@ -1,7 +1,7 @@
 //! The configuration of client certificates and the identities that they map to.
 //!
 //! Owns the configuration `auth.certificates` and its rules: which proxies are trusted, the identity of a certificate,
-//! and the requirements for a certificate besides a key or a token. Reads no header and no property.
+//! and the requirements for a certificate next to a key or a token. Reads no header and no property.
 
 mod form;
 
@@ -222,7 +222,7 @@ impl Segments {
     }
 
     /// Refuses a certificate for `*.acme.example`, which identifies no single client, and a segment that a path could
-    /// drop or use to climb (empty, `.`, `..`).
+    /// drop or use to climb (`.`, `..`).
     fn matches(&self, name: &str) -> bool {
         let segments: Vec<&str> = name.split(self.separator).collect();
         let plain = !name.contains('*') && !segments.iter().any(|part| matches!(*part, "." | ".."));

@@ -66,7 +66,7 @@ fn each_reason_to_refuse_is_its_own() {
     assert_eq!(judged(&revoked, "n", 100), Err(AuthFailure::Revoked));
 }
 
-/// A client that still uses a replaced secret could not be told from the others of its key.
+/// Without the name, a client that still uses a replaced secret looks like the other clients of its key.
 #[test]
 fn the_secret_that_proved_a_key_has_the_name_that_people_see() {
     let record = record();

@@ -266,7 +266,8 @@ fn meant_for(
     if meant { Ok(()) } else { Err(Denial::Unauthenticated(AuthFailure::WrongAudience)) }
 }
 
-/// Refuses a denied credential. An unreadable deny-list entry may deny this credential, so it counts as one that does.
+/// Refuses a denied credential. An unreadable deny-list entry may deny this credential, so the request is refused as
+/// well.
 fn undenied(
     verified: &VerifiedCredential,
     deny_list: &[Known<Rc<Cached<DenyListEntry>>>],

@@ -26,7 +26,7 @@ pub(crate) struct ReadAgain {
     /// The credential, or the gateway's own secret for getting it.
     asked: CredentialRef,
     call: CallId,
-    /// The fingerprint of the refused credential.
+    /// The digest of the refused credential.
     refused: Option<[u8; 32]>,
 }
 

@@ -217,7 +217,7 @@ fn dimensions(node: Node<'_>, faults: &mut Faults) -> Option<Vec<Dimension>> {
     // The order of the list must not create another counter.
     order::sort(&mut per);
     per.dedup();
-    // An organisation and its keys exist only within the organisation.
+    // A window of an organisation or of a key never covers several organisations.
     if per.contains(&Dimension::Global)
         && (per.contains(&Dimension::Org) || per.contains(&Dimension::Key))
     {

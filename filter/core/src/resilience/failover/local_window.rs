@@ -163,7 +163,8 @@ impl LocalWindows {
         Ok(())
     }
 
-    /// Whether `org` may create this many more windows. If not, removes empty ones, rarely for each organisation.
+    /// Whether `org` may create this many more windows. If not, removes empty windows, at most once in a while for each
+    /// organisation.
     fn make_room(&mut self, (org, now): (&OrgId, UnixTime), wanted: usize) -> bool {
         let swept = self.swept.get(org).copied();
         if !self.has_room(org, wanted) && swept.is_none_or(|swept| now.since(swept) >= CROWDED) {
