@@ -168,7 +168,7 @@ fn absent_vault_refuses_what_needs_it_and_nothing_else(world: &World<'_>) {
 /// Whether the fake Vault has come to itself.
 static VAULT_ANSWERS: AtomicBool = AtomicBool::new(false);
 
-// Proves: B2
+// Proves: B2, C10
 fn hung_vault_is_waited_for_by_few_and_found_again(world: &World<'_>) {
     // A fake, since the fault has to be forced: it accepts connections and reads, and says nothing.
     let vault = FakeUpstream::answering(|_| match VAULT_ANSWERS.load(Ordering::SeqCst) {

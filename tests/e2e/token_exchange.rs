@@ -106,7 +106,7 @@ pub(crate) fn claims(answer: &Answer) -> Value {
 }
 
 // PORTCULLIS_TEST_REQUESTS=10000 for as many calls.
-// Proves: X21, A5
+// Proves: X21, A5, X25
 fn each_caller_reaches_the_server_with_a_token_of_one_exchange(world: &World<'_>) {
     let setting = Setting::new(world, 300);
     let calls = requests(300);

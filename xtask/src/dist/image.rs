@@ -102,6 +102,7 @@ mod tests {
         assert_eq!(&tar[148..156], format!("{sum:06o}\0 ").as_bytes());
     }
 
+    // Proves: X26
     #[test]
     fn a_layout_is_the_same_each_time_and_every_digest_in_it_is_that_of_a_blob() {
         let dir = std::env::temp_dir().join(format!("portcullis-oci-{}", std::process::id()));
