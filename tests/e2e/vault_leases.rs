@@ -236,7 +236,9 @@ fn doctor_says_whether_the_token_may_attend_to_leases_and_whether_it_may_too_muc
     assert_eq!(state, "warning", "{checks:#}");
     assert!(text.contains("may change auth/token/create "), "{text}");
     let (state, text) = found(&look(vault.root_token()), "vault.token");
-    assert!(state == "warning" && text.contains("and 5 more"), "{state} {text}");
+    // Secrets of other tests' organisations on the shared Redis are among them.
+    let more = text.split(" and ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    assert!(state == "warning" && more.is_some_and(|more: u32| more >= 5), "{state} {text}");
     // One that may not ask what it may.
     let silent = GATEWAY.replace("sys/capabilities-self", "sys/nothing");
     let checks = look(&vault.token("silent", &silent));

@@ -217,31 +217,42 @@ fn collect(node: &Value, plugins: &mut BTreeSet<Plugin>) {
     each_object(node, &mut |node| plugins.extend(plugin(node)));
 }
 
+const REPAIR: &str = "repair what the control plane sends";
+
 /// Updates of listeners that Envoy refused: the listener before goes on, or there is none.
 fn rejected(dump: &Value) -> Vec<Finding> {
     let listeners = dump["configs"].as_array().into_iter().flatten();
     let listeners = listeners.filter_map(|config| config["dynamic_listeners"].as_array()).flatten();
     let listeners: Vec<_> = listeners.collect();
+    let has_own_line = |name: &str| {
+        let mut own = listeners.iter().filter(|it| it["name"].as_str() == Some(name));
+        own.any(|it| it.get("error_state").is_some())
+    };
     let refused = listeners.iter().filter_map(|listener| {
         let why = listener.pointer("/error_state/details")?.as_str().unwrap_or("no reason given");
-        let name = refused_name(listener);
         let why: String = why.chars().take(LONGEST).collect();
-        // An update may be refused as a whole; its entry has no name and no state of its own.
-        let goes_on = listeners.iter().any(|it| {
-            it.get("active_state").is_some()
-                && name.is_none_or(|name| it["name"].as_str() == Some(name))
-        });
-        let check = format!("envoy.listener {}", name.unwrap_or("unnamed"));
+        let Some(name) = refused_name(listener) else {
+            let found =
+                format!("an update was refused, and Envoy does not name its listener: {why}");
+            return Some(Finding::bad("envoy.listener unnamed", found, REPAIR));
+        };
+        // An update that is refused as a whole has an entry of its own beside that of its listener.
+        if listener["name"].as_str().is_none() && has_own_line(name) {
+            return None;
+        }
+        let goes_on = listeners
+            .iter()
+            .any(|it| it.get("active_state").is_some() && it["name"].as_str() == Some(name));
+        let check = format!("envoy.listener {name}");
         Some(if goes_on {
             let found = format!("an update was refused, the configuration before goes on: {why}");
-            Finding::warning(&check, found, "repair what the control plane sends")
+            Finding::warning(&check, found, REPAIR)
         } else {
-            let found = format!("it was refused, and there is none: {why}");
-            Finding::bad(&check, found, "repair what the control plane sends")
+            Finding::bad(&check, format!("it was refused, and there is none: {why}"), REPAIR)
         })
     });
     let mut seen = BTreeSet::new();
-    refused.filter(|finding| seen.insert(finding.check.clone())).collect()
+    refused.filter(|finding| seen.insert((finding.check.clone(), finding.found.clone()))).collect()
 }
 
 /// Which listener was refused: of its entry, or of the configuration that did not become one.
@@ -634,7 +645,7 @@ mod tests {
                 json!([named, whole(json!({"name": "gateway"}))]),
                 vec![("envoy.listener gateway", State::Warning)],
             ),
-            (json!([running, whole(json!({}))]), vec![("envoy.listener unnamed", State::Warning)]),
+            (json!([running, whole(json!({}))]), vec![("envoy.listener unnamed", State::Bad)]),
             (
                 json!([other, whole(json!({"name": "gateway"}))]),
                 vec![("envoy.listener gateway", State::Bad)],

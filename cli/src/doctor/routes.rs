@@ -59,7 +59,7 @@ pub(super) fn look(dump: &Value, config: &Config) -> (Vec<Finding>, Served) {
     each_object(dump, &mut |node| {
         if node["filter_chains"].is_array() || node["default_filter_chain"].is_object() {
             findings.extend(listener(node, &discovered, &enabled, config));
-            findings.extend(raw_connections(node, &servers));
+            findings.extend(raw_connections(node, &servers, &discovered));
         }
     });
     // A dump shows what the bootstrap has twice: there, and among the listeners.
@@ -491,22 +491,45 @@ fn listener(
 
 /// Filter chains that put a connection through to a server as it is: Istio makes one beside the HTTP chain where a port does not
 /// say its protocol.
-fn raw_connections(listener: &Value, servers: &BTreeSet<String>) -> Vec<Finding> {
+fn raw_connections(
+    listener: &Value,
+    servers: &BTreeSet<String>,
+    discovered: &BTreeSet<String>,
+) -> Vec<Finding> {
     const PROXY: &str = ".tcp_proxy.v3.TcpProxy";
     let check = format!("envoy.listener {}", listener["name"].as_str().unwrap_or("unnamed"));
-    let mut clusters = BTreeSet::new();
+    let servers: BTreeSet<_> = servers.iter().map(|name| of_any_protocol(name)).collect();
+    let (mut clusters, mut runs_the_filter) = (BTreeSet::new(), false);
     each_object(listener, &mut |node| {
+        runs_the_filter |= position(node, discovered).is_some();
         if node["@type"].as_str().is_some_and(|name| name.ends_with(PROXY)) {
             let one = node["cluster"].as_str();
             let weighted = node.pointer("/weighted_clusters/clusters").and_then(Value::as_array);
             let weighted = weighted.into_iter().flatten().filter_map(|it| it["name"].as_str());
-            let led_to = one.into_iter().chain(weighted).filter(|name| servers.contains(*name));
+            let names = one.into_iter().chain(weighted);
+            let led_to = names.filter(|name| servers.contains(&of_any_protocol(name)));
             clusters.extend(led_to.map(str::to_owned));
         }
     });
     let next = "give the port its protocol (appProtocol: http on Istio), or remove the filter chain with the TCP proxy";
-    let found = |name: String| format!("TCP connections go to {name}, and nothing judges them");
-    clusters.into_iter().map(|name| Finding::bad(&check, found(name), next)).collect()
+    let finding = |name: String| {
+        let found = format!("TCP connections reach {name} without the filter");
+        // A listener of its own may be somebody's intention, such as a port for operators.
+        match runs_the_filter {
+            true => Finding::bad(&check, found, next),
+            false => Finding::warning(&check, found, next),
+        }
+    };
+    clusters.into_iter().map(finding).collect()
+}
+
+/// A waypoint has a cluster for each protocol of a port: `inbound-vip|PORT|PROTOCOL|HOST`.
+fn of_any_protocol(cluster: &str) -> String {
+    let parts: Vec<_> = cluster.split('|').collect();
+    match parts[..] {
+        ["inbound-vip", port, _, host] => format!("inbound-vip|{port}|*|{host}"),
+        _ => cluster.to_owned(),
+    }
 }
 
 /// The names under which Envoy discovers the filter (ECDS), as Istio sends it.
@@ -589,10 +612,16 @@ fn manager(
 
 /// Whether a client's own guard goes before a route is selected.
 fn removes_early(manager: &Value) -> bool {
+    let is_guard =
+        |value: &Value| value.as_str().is_some_and(|name| name.eq_ignore_ascii_case(guard::HEADER));
     let mut removes = false;
     each_object(&manager["early_header_mutation_extensions"], &mut |node| {
-        // Envoy Gateway has `remove_on_match` with a matcher of the name.
-        removes |= node["remove"] == guard::HEADER || node["exact"] == guard::HEADER;
+        removes |= is_guard(&node["remove"]);
+        // As Envoy Gateway removes headers.
+        let matcher = &node["remove_on_match"]["key_matcher"];
+        let prefix = matcher["prefix"].as_str();
+        removes |= is_guard(&matcher["exact"])
+            || prefix.is_some_and(|prefix| guard::HEADER.starts_with(&prefix.to_ascii_lowercase()));
     });
     removes
 }

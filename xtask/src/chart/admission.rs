@@ -101,7 +101,7 @@ const ISTIO: [Manifest; 15] = [
     ),
 ];
 
-const ENVOY_GATEWAY: [Manifest; 15] = [
+const ENVOY_GATEWAY: [Manifest; 18] = [
     denied(
         "a route that matches by an empty list",
         "x-portcullis-guard",
@@ -144,13 +144,28 @@ const ENVOY_GATEWAY: [Manifest; 15] = [
     ),
     denied(
         "another ClientTrafficPolicy of a listener",
-        "takes a client's own x-portcullis-guard off",
+        "another one would replace it",
         "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy\nmetadata: {name: other, namespace: mcp}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: mcp, sectionName: http}], connection: {bufferLimit: 1Mi}}\n",
     ),
     denied(
         "the ClientTrafficPolicy without the early removal",
-        "leave earlyRequestHeaders",
+        "takes a client's own x-portcullis-guard off",
         "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy\nmetadata: {name: portcullis, namespace: mcp}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: mcp}], headers: {earlyRequestHeaders: {removeOnMatch: [{type: Exact, value: x-other}]}}}\n",
+    ),
+    denied(
+        "the ClientTrafficPolicy for one listener",
+        "is for the whole Gateway",
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy\nmetadata: {name: portcullis, namespace: mcp}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: mcp, sectionName: http}], headers: {earlyRequestHeaders: {removeOnMatch: [{type: Exact, value: x-portcullis-guard}]}}}\n",
+    ),
+    denied(
+        "the ClientTrafficPolicy for another Gateway",
+        "is for the whole Gateway",
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: ClientTrafficPolicy\nmetadata: {name: portcullis, namespace: mcp}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web}], headers: {earlyRequestHeaders: {removeOnMatch: [{type: Exact, value: x-portcullis-guard}]}}}\n",
+    ),
+    denied(
+        "retries of a route",
+        "a retry executes a call again",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: other, namespace: mcp}\nspec: {parentRefs: [{name: mcp}], rules: [{matches: [{headers: [{name: x-portcullis-guard, value: not-a-secret-demo}]}], retry: {attempts: 3, codes: [503]}, backendRefs: [{name: demo, port: 8080}]}]}\n",
     ),
     denied(
         "retries",

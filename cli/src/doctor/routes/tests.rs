@@ -419,12 +419,48 @@ fn a_chain_that_puts_connections_through_to_a_server_has_a_line() {
         let is_named = found.iter().any(|(check, state, found)| {
             check == "envoy.listener gateway"
                 && *state == State::Bad
-                && found.contains("TCP connections go to demo")
+                && found.contains("TCP connections reach demo")
         });
         assert!(is_named, "{found:?}");
     }
     let found = told(&tcp(json!({"cluster": "other"})));
     assert!(found.iter().all(|(_, state, _)| *state == State::Good), "{found:?}");
+    // In a listener without the filter it may be meant.
+    let mut apart = tcp(json!({"cluster": "other"}));
+    let mut listener = apart["configs"][0]["static_listeners"][0].clone();
+    listener["listener"]["name"] = json!("operators");
+    let chains = &mut listener["listener"]["filter_chains"];
+    chains[1]["filters"][0]["typed_config"]["cluster"] = json!("demo");
+    *chains = json!([chains[1]]);
+    apart["configs"][0]["static_listeners"].as_array_mut().unwrap().push(listener);
+    let found = told(&apart);
+    let line = found.iter().find(|(check, ..)| check == "envoy.listener operators");
+    assert_eq!(line.map(|(_, state, _)| *state), Some(State::Warning), "{found:?}");
+}
+
+// Of a waypoint, which has a cluster for each protocol of a port.
+// Proves: X16, X29
+#[test]
+fn a_waypoints_tcp_chain_has_a_line() {
+    let mut route = guarded_route();
+    route["route"]["cluster"] = json!("inbound-vip|8080|http|demo.mcp.svc.cluster.local");
+    for (cluster, is_named) in [
+        ("inbound-vip|8080|tcp|demo.mcp.svc.cluster.local", true),
+        ("inbound-vip|8081|tcp|demo.mcp.svc.cluster.local", false),
+        ("inbound-vip|8080|tcp|other.mcp.svc.cluster.local", false),
+    ] {
+        let mut dump = dump(&json!([route]), &filters());
+        let chains = dump.pointer_mut("/configs/0/static_listeners/0/listener/filter_chains");
+        chains.unwrap().as_array_mut().unwrap().push(json!({"filters": [{"typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "cluster": cluster,
+        }}]}));
+        let found = told(&dump);
+        let bad = found
+            .iter()
+            .any(|(_, state, found)| *state == State::Bad && found.contains("without the filter"));
+        assert_eq!(bad, is_named, "{cluster}: {found:?}");
+    }
 }
 
 // Proves: X16, X29
