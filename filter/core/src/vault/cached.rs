@@ -11,6 +11,9 @@ use super::lease::{HeldLease, Lease, LeaseId, Next, between_attempts, parts};
 use crate::secret::Secret;
 use crate::time::UnixTime;
 
+/// Also where credentials are not kept at all, or end at once, the one just read is used.
+const JUST_READ: Duration = Duration::from_secs(1);
+
 /// A credential in memory, and until when it is used.
 #[derive(Debug)]
 pub struct CachedSecret {
@@ -180,9 +183,16 @@ impl CachedSecret {
         self.accepted == Accepted::Yes && now < self.expires && !ended
     }
 
-    /// Whether the request that read it may use it, also if it may not be kept at all. The end of a lease holds for all.
+    /// Whether it was read a moment ago.
+    pub(crate) fn was_just_read(&self, now: UnixTime) -> bool {
+        now.since(self.read) < JUST_READ
+    }
+
+    /// Whether the request that read it may use it, also if it may not be kept at all. A token that ends at once serves for
+    /// a moment, so that a request asks for one once. The end of a lease holds for all.
     pub(crate) fn serves_its_reader(&self, now: UnixTime) -> bool {
-        let is_there = self.lease.is_none() || self.is_usable(now, None);
+        let has_time = self.ends.is_none_or(|end| now < end);
+        let is_there = has_time || (self.lease.is_none() && self.was_just_read(now));
         self.accepted == Accepted::Yes && is_there
     }
 
@@ -295,6 +305,36 @@ mod tests {
             assert!(cached.is_live(at(1)));
         }
         assert!(ends.len() > 2, "all at once: {ends:?}");
+    }
+
+    // A call that waited for an approval sent a token that had ended long before.
+    // Proves: X21
+    #[test]
+    fn the_request_that_read_a_token_has_it_to_its_end_and_for_one_second_at_least() {
+        let token = |seconds: u64| {
+            let values = vec![Secret::new("a".to_owned())];
+            let cached = CachedSecret::new(values, at(10), Duration::ZERO);
+            cached.ending(at(10), Duration::from_secs(seconds))
+        };
+        let just_before = UnixTime::from_micros(10_999_999);
+        for (life, last, first_without) in [
+            (0, just_before, at(11)),
+            (1, just_before, at(11)),
+            (3, UnixTime::from_micros(12_999_999), at(13)),
+        ] {
+            let mut cached = token(life);
+            assert!(cached.serves_its_reader(last), "{life}");
+            assert!(!cached.serves_its_reader(first_without), "{life}");
+            cached.refuse();
+            assert!(!cached.serves_its_reader(at(10)), "{life}");
+        }
+        // A stored secret has no end that is known, and the end of a lease may come nearer.
+        let values = vec![Secret::new("a".to_owned())];
+        let stored = CachedSecret::new(values, at(10), Duration::ZERO);
+        assert!(stored.serves_its_reader(at(600)) && !stored.is_live(at(10)));
+        let values = vec![Secret::new("a".to_owned())];
+        let leased = CachedSecret::leased(values, at(10), lease(1, true));
+        assert!(leased.serves_its_reader(just_before) && !leased.serves_its_reader(at(11)));
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! own secret at the authorization server, so that is read first.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::audit::AuditEvent;
 use crate::connector_credential::CredentialRef;
@@ -18,9 +17,6 @@ use crate::metric::Metric;
 use crate::secret::Secret;
 use crate::token_exchange::{AuthorizationServer, NotIssued, TokenRef, TokenRequest, issued};
 use crate::vault::CachedSecret;
-
-/// Also where credentials are not kept at all, the one just read is used.
-const JUST_READ: Duration = Duration::from_secs(1);
 
 /// A call that is on its way: what it asks for, and its id.
 pub(crate) type Asked = (CredentialRef, CallId);
@@ -81,8 +77,7 @@ fn redeem(
     };
     let now = turn.now;
     // One that lives for no time at all is tried, too, and once.
-    let usable =
-        |cached: &CachedSecret| cached.is_live(now) || now.since(cached.read_at()) < JUST_READ;
+    let usable = |cached: &CachedSecret| cached.is_live(now) || cached.was_just_read(now);
     match turn.worker.cached_secret(assertion).is_some_and(usable) {
         true => exchange(reference, token, Some(assertion), turn),
         false if turn.worker.is_known_missing(assertion, now) => {
@@ -124,8 +119,7 @@ fn exchange(
     let not_had = |why| (reference.clone(), why);
     let secret = client_secret(reference, turn).ok_or_else(|| not_had(CallFailure::Refused))?;
     let now = turn.now;
-    let usable =
-        |cached: &&CachedSecret| cached.is_live(now) || now.since(cached.read_at()) < JUST_READ;
+    let usable = |cached: &&CachedSecret| cached.is_live(now) || cached.was_just_read(now);
     let held = turn.worker.cached_secret(&secret).filter(usable).is_some();
     if !held {
         return ask_vault(&secret, turn);
