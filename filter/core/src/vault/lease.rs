@@ -144,6 +144,8 @@ pub struct Revocation {
     /// None for at once.
     not_before: Option<UnixTime>,
     attempts: u8,
+    /// Whether nobody is to have the secret any more: it goes before those of its organisation that are not.
+    urgent: bool,
     /// Its turn: each organisation has one in each round.
     round: u64,
 }
@@ -161,7 +163,7 @@ impl Revocation {
     #[must_use]
     pub fn new(id: LeaseId, (org, breaker): (Option<OrgId>, &str), ends: UnixTime) -> Self {
         let breaker = breaker.into();
-        Self { id, org, breaker, ends, not_before: None, attempts: 0, round: 0 }
+        Self { id, org, breaker, ends, not_before: None, attempts: 0, urgent: false, round: 0 }
     }
 }
 
@@ -171,6 +173,8 @@ pub struct Revocations {
     waiting: VecDeque<Revocation>,
     /// The round of the last one that Vault was asked for.
     round: u64,
+    /// How many found no room since the operator was last told.
+    dropped: usize,
 }
 
 impl Revocations {
@@ -179,27 +183,73 @@ impl Revocations {
         self.push(Revocation { not_before: Some(now.after(GRACE)), ..revocation });
     }
 
-    /// Nobody is to have the secret any more.
+    /// Nobody is to have the secret any more. It has the first turn of its organisation.
     pub fn add_at_once(&mut self, revocation: Revocation) {
-        self.push(revocation);
+        self.push(Revocation { urgent: true, ..revocation });
     }
 
     fn push(&mut self, revocation: Revocation) {
-        let known = self.waiting.iter().any(|known| known.id == revocation.id);
         let own = self.waiting.iter().filter(|known| known.org == revocation.org).count();
-        if !known && shares::lets_in(MOST_REVOCATIONS, self.waiting.len(), own) {
-            self.line_up(revocation);
-        }
+        // Urgent ones may have to take the place of one that waits already.
+        let has_room = shares::lets_in(MOST_REVOCATIONS, self.waiting.len(), own);
+        self.line_up(revocation, has_room);
     }
 
-    /// Behind those of the same organisation, and beside those of others.
-    fn line_up(&mut self, revocation: Revocation) {
+    /// Lines up one that Vault was asked for before, or could not be.
+    fn push_again(&mut self, revocation: Revocation) {
+        self.line_up(revocation, self.waiting.len() < MOST_REVOCATIONS);
+    }
+
+    /// Behind those of the same organisation, an urgent one before those that are not, and beside those of others.
+    fn line_up(&mut self, revocation: Revocation, has_room: bool) {
+        let twin = self.waiting.iter().position(|known| known.id == revocation.id);
+        let twin = twin.and_then(|at| Some((at, self.waiting.get(at)?.urgent)));
+        let place = match twin {
+            Some((_, urgent)) if urgent || !revocation.urgent => return,
+            Some((at, _)) => Some(at),
+            None if has_room => None,
+            None => {
+                // Either this one finds no room, or the one whose place it takes.
+                self.dropped = self.dropped.saturating_add(1);
+                let Some(last) = self.last_routine(&revocation) else { return };
+                Some(last)
+            }
+        };
+        if let Some(at) = place {
+            self.waiting.remove(at);
+        }
         let own = self.waiting.iter().filter(|known| known.org == revocation.org);
         let last = own.map(|known| known.round).max().unwrap_or_default();
         let round = last.max(self.round).saturating_add(1);
-        if self.waiting.len() < MOST_REVOCATIONS {
-            self.waiting.push_back(Revocation { round, ..revocation });
+        let (org, urgent) = (revocation.org.clone(), revocation.urgent);
+        self.waiting.push_back(Revocation { round, ..revocation });
+        if urgent {
+            self.put_urgent_first(org.as_ref());
         }
+    }
+
+    /// The last of the same organisation whose place an urgent one may take.
+    fn last_routine(&self, revocation: &Revocation) -> Option<usize> {
+        let waiting = self.waiting.iter().enumerate().filter(|_| revocation.urgent);
+        let routine = waiting.filter(|(_, known)| known.org == revocation.org && !known.urgent);
+        routine.max_by_key(|(_, known)| known.round).map(|(at, _)| at)
+    }
+
+    /// The organisation keeps its turns: urgent ones have the first of them.
+    fn put_urgent_first(&mut self, org: Option<&OrgId>) {
+        let own = self.waiting.iter_mut().filter(|known| known.org.as_ref() == org);
+        let mut own: Vec<_> = own.collect();
+        let mut rounds: Vec<_> = own.iter().map(|known| known.round).collect();
+        rounds.sort_unstable();
+        own.sort_by_key(|known| (!known.urgent, known.round));
+        for (known, round) in own.into_iter().zip(rounds) {
+            known.round = round;
+        }
+    }
+
+    /// How many found no room since this was last asked: their leases end by themselves.
+    pub fn take_dropped(&mut self) -> usize {
+        std::mem::take(&mut self.dropped)
     }
 
     /// It is in use again.
@@ -230,7 +280,7 @@ impl Revocations {
 
     /// Vault cannot be asked: it is asked later, until the lease ends.
     pub fn wait(&mut self, revocation: Revocation, now: UnixTime) {
-        self.line_up(Revocation { not_before: Some(now.after(GRACE)), ..revocation });
+        self.push_again(Revocation { not_before: Some(now.after(GRACE)), ..revocation });
     }
 
     /// Vault could not revoke it: it is asked again, some times.
@@ -238,7 +288,7 @@ impl Revocations {
         let attempts = revocation.attempts.saturating_add(1);
         if attempts < MOST_ATTEMPTS {
             let not_before = Some(now.after(GRACE.saturating_mul(attempts.into())));
-            self.line_up(Revocation { not_before, attempts, ..revocation });
+            self.push_again(Revocation { not_before, attempts, ..revocation });
         }
     }
 
@@ -250,6 +300,7 @@ impl Revocations {
     /// Forgets them: they are another Vault's.
     pub fn clear(&mut self) {
         self.waiting.clear();
+        self.dropped = 0;
     }
 }
 
@@ -339,5 +390,78 @@ mod tests {
         };
         assert_eq!(revocations.due(at(0), refuse), None);
         assert_eq!(looked_at, MOST_LOOKED_AT);
+    }
+
+    // A revoked caller's user waited behind hundreds of others of the organisation.
+    // Proves: X12
+    #[test]
+    fn the_lease_of_a_revoked_caller_is_the_next_of_its_organisation() {
+        let mut revocations = Revocations::default();
+        for number in 0..100 {
+            revocations.add(of("acme", &format!("a/{number}")), at(0));
+        }
+        revocations.add(of("globex", "g/0"), at(0));
+        revocations.add_at_once(of("acme", "a/revoked"));
+        revocations.add_at_once(of("acme", "a/also-revoked"));
+        // Vault is not to be asked just now: both wait, and keep their places.
+        assert_eq!(revocations.due(at(4), |_| false), None);
+        let ids: Vec<_> = (0..5)
+            .map(|_| revocations.due(at(9), |_| true).unwrap().id.revocation())
+            .map(|path| path.rsplit_once("revoke/").unwrap().1.to_owned())
+            .collect();
+        // Another organisation keeps its turn.
+        assert_eq!(ids, ["g/0", "a/revoked", "a/also-revoked", "a/0", "a/1"]);
+        // An attempt that failed costs it the place no more than the wait does.
+        let mut revocations = Revocations::default();
+        revocations.add_at_once(of("acme", "a/revoked"));
+        let revoked = revocations.due(at(0), |_| true).unwrap();
+        for number in 0..9 {
+            revocations.add(of("acme", &format!("a/{number}")), at(0));
+        }
+        revocations.retry(revoked.clone(), at(0));
+        assert_eq!(revocations.due(at(5), |_| true).unwrap().id, revoked.id);
+    }
+
+    // It was ignored while the same lease waited for calls under way.
+    // Proves: X12
+    #[test]
+    fn the_lease_of_a_revoked_caller_waits_for_no_calls_under_way() {
+        let mut revocations = Revocations::default();
+        let one = of("acme", "a/b");
+        revocations.add(one.clone(), at(0));
+        assert_eq!(revocations.due(at(0), |_| true), None);
+        revocations.add_at_once(one.clone());
+        revocations.add(one.clone(), at(0));
+        assert_eq!(revocations.due(at(0), |_| true).unwrap().id, one.id);
+        assert_eq!(revocations.take().count(), 0, "one and the same");
+        assert_eq!(revocations.take_dropped(), 0);
+    }
+
+    // It was dropped without a word.
+    // Proves: X12
+    #[test]
+    fn the_lease_of_a_revoked_caller_finds_room_and_what_finds_none_is_counted() {
+        let mut revocations = Revocations::default();
+        let most = MOST_REVOCATIONS / 2;
+        for number in 0..most {
+            revocations.add(of("acme", &format!("a/{number}")), at(0));
+        }
+        assert_eq!(revocations.take_dropped(), 0);
+        revocations.add(of("acme", "a/one-more"), at(0));
+        assert_eq!(revocations.take_dropped(), 1);
+        revocations.add_at_once(of("acme", "a/revoked"));
+        assert_eq!(revocations.take_dropped(), 1, "the last of the others made room");
+        assert_eq!(revocations.due(at(0), |_| true).unwrap().id, of("acme", "a/revoked").id);
+        let left: Vec<_> = revocations.take().collect();
+        assert_eq!(left.len(), most - 1);
+        assert!(!left.contains(&of("acme", &format!("a/{}", most - 1)).id));
+        // Urgent ones make no room for each other, nor do those of others.
+        revocations.add(of("globex", "g/0"), at(0));
+        for number in 0..=most {
+            revocations.add_at_once(of("acme", &format!("a/{number}")));
+        }
+        assert_eq!(revocations.take_dropped(), 1);
+        let left: Vec<_> = revocations.take().collect();
+        assert!(left.contains(&of("globex", "g/0").id) && left.len() == most + 1);
     }
 }

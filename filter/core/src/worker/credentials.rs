@@ -32,6 +32,8 @@ const MAX_UNUSABLE_SECRETS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999)
 const MISSING_FOR: Duration = Duration::from_secs(2);
 /// However often policies change, their secrets are compared with leases no more often than this.
 const BETWEEN_COMPARISONS: Duration = Duration::from_secs(5);
+/// Leases that found no room are reported no more often than this.
+const BETWEEN_REPORTS: Duration = Duration::from_secs(60);
 /// As many leases as there may be connections to Vault for when a worker ends: each takes one of its own.
 const MOST_LAST_LEASES: usize = 64;
 
@@ -56,6 +58,8 @@ pub(super) struct Credentials {
     compared: Option<UnixTime>,
     /// Whether the operator was told that Vault lets the gateway attend to no lease.
     told: bool,
+    /// When the operator was last told of leases that found no room.
+    told_of_dropped: Option<UnixTime>,
 }
 
 impl Default for Credentials {
@@ -71,6 +75,7 @@ impl Default for Credentials {
             moved: Set::default(),
             compared: None,
             told: false,
+            told_of_dropped: None,
         }
     }
 }
@@ -149,6 +154,7 @@ impl Worker {
             self.credentials.compared = Some(now);
             self.give_back_unstated(now);
         }
+        self.tell_of_dropped_leases(now);
         let timeout = self.config.vault.as_ref().map(|vault| vault.timeout).unwrap_or_default();
         let probe = timeout.saturating_mul(2);
         for _ in 0..MOST_STEPS {
@@ -295,6 +301,21 @@ impl Worker {
             self.alarm(format!(
                 "Vault does not let the gateway {what} leases (403), so users that it makes last until their end; expected \
                  a policy with `update` on sys/leases/{what}/…, as docs/guides/vault-credentials.md says"
+            ));
+        }
+    }
+
+    fn tell_of_dropped_leases(&mut self, now: UnixTime) {
+        let told = self.credentials.told_of_dropped;
+        if told.is_some_and(|then| now.since(then) < BETWEEN_REPORTS) {
+            return;
+        }
+        let dropped = self.credentials.revocations.take_dropped();
+        if dropped > 0 {
+            self.credentials.told_of_dropped = Some(now);
+            self.alarm(format!(
+                "{dropped} leases that were to be revoked last until their end: too many wait for Vault; look into Vault's log, \
+                 and give the roles a shorter default_ttl, as docs/guides/vault-credentials.md says"
             ));
         }
     }

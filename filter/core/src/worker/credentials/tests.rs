@@ -392,3 +392,25 @@ fn policies_are_compared_with_leases_every_five_seconds_at_most() {
         assert_eq!(worker.cached_secret(&secret).is_some(), kept, "{second}");
     }
 }
+
+// Proves: X12
+#[test]
+fn the_operator_reads_of_leases_that_found_no_room_once_a_minute() {
+    let mut worker = worker();
+    let secret = make(&mut worker, 1, 3_600, at(0));
+    let drop_some = |worker: &mut Worker, now| {
+        for number in 0..2_000 {
+            let id = LeaseId::new(&format!("database/creds/1/{number}")).unwrap();
+            worker.credentials.revocations.add(revocation(&id, &secret, at(3_600)), now);
+        }
+        assert_eq!(worker.due_lease(now), None);
+        worker.take_alarms()
+    };
+    let [first] = &drop_some(&mut worker, at(0))[..] else { panic!() };
+    assert!(first.starts_with("1488 leases") && !first.contains("  "), "{first}");
+    let _ = worker.credentials.revocations.take();
+    assert!(drop_some(&mut worker, at(59)).is_empty());
+    let _ = worker.credentials.revocations.take();
+    let [second] = &drop_some(&mut worker, at(60))[..] else { panic!() };
+    assert!(second.starts_with("2976 leases"), "{second}");
+}
