@@ -255,7 +255,8 @@ impl Worker {
         }
     }
 
-    /// Takes note of whether Vault answers questions about leases. That it cannot revoke one says nothing of reads.
+    /// Takes note of whether Vault answers questions about leases. That it cannot revoke one says nothing of reads, nor, with
+    /// a 500, of renewals: it cannot drop that user.
     fn note_word_on_leases(
         &mut self,
         call: &LeaseCall,
@@ -271,6 +272,9 @@ impl Worker {
         let leases = leases_of(&secret);
         match outcome {
             Err(CallFailure::NotAsked) => {}
+            Err(CallFailure::Status(500)) if matches!(call, LeaseCall::Revoke(_)) => {
+                self.vault.answered(&leases);
+            }
             Err(why) if why.leaves_credential_open() => self.vault.failed(now, &leases),
             Ok(()) | Err(_) => self.vault.answered(&leases),
         }

@@ -393,6 +393,32 @@ fn policies_are_compared_with_leases_every_five_seconds_at_most() {
     }
 }
 
+// Five users that a database could not drop kept the users of all from being renewed.
+// Proves: X12
+#[test]
+fn a_lease_that_vault_cannot_revoke_keeps_no_other_from_being_renewed() {
+    for (why, renewed) in [(CallFailure::Status(500), true), (CallFailure::Status(503), false)] {
+        let mut worker = worker();
+        let secret = make(&mut worker, 1, 100, at(0));
+        for number in 0..10 {
+            let id = LeaseId::new(&format!("database/creds/1/{number}")).unwrap();
+            let gone = revocation(&id, &secret, at(100));
+            worker.credentials.revocations.add_at_once(gone);
+        }
+        for _ in 0..10 {
+            let Some(call @ LeaseCall::Revoke(_)) = worker.due_lease(at(49)) else { break };
+            let outcome = worker.lease_answered(call, Err(why), at(49));
+            assert_eq!(outcome, LeaseOutcome::Failed);
+        }
+        // Of a Vault that is sealed, which says 503, nothing is asked.
+        let is_open = worker.vault.is_open(at(49), &leases_of(&secret.breaker()));
+        assert_eq!(is_open, !renewed, "{why}");
+        note_use(&mut worker, &secret);
+        let asked = worker.due_lease(at(60));
+        assert!(matches!(asked, Some(LeaseCall::Renew(..))) || !renewed, "{why}: {asked:?}");
+    }
+}
+
 // Proves: X12
 #[test]
 fn the_operator_reads_of_leases_that_found_no_room_once_a_minute() {
