@@ -10,7 +10,7 @@ use portcullis_core::vault::{Mount, SecretData, SecretRef};
 
 use super::Finding;
 use super::redis::ActiveConnector;
-use super::vault_token::{self, Seen};
+use super::vault_token::{self, Seen, SeenLease};
 use crate::http;
 
 pub(super) const BOUND: Duration = Duration::from_secs(5);
@@ -66,7 +66,8 @@ fn finding(vault: &Vault<'_>, secret: &SecretRef, org: &OrgId, looked_at: &mut S
     let fault = match status {
         200 => match secret.read(&body) {
             Ok(SecretData { lease: Some(lease), .. }) => {
-                looked_at.leases.extend(lease.id.map(|id| (secret.to_string(), id)));
+                let (renewable, reference) = (lease.renewable, secret.to_string());
+                looked_at.leases.extend(lease.id.map(|id| SeenLease { reference, id, renewable }));
                 let lasts = lease.lasts.as_secs();
                 let found = format!("made for {lasts} s, for {org}; this look made one more");
                 return Finding::good(check, found);

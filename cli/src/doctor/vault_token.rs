@@ -2,6 +2,8 @@
 //!
 //! Owns which rights those are. Vault is asked what the token may, and nothing of it is tried.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use portcullis_core::vault::LeaseId;
@@ -26,49 +28,72 @@ const CHANGES: [&str; 6] = ["root", "sudo", "create", "update", "patch", "delete
 pub(super) struct Seen {
     /// Paths of the API, as they were read.
     pub(super) paths: Vec<String>,
-    /// The leases of secrets that Vault made, by reference.
-    pub(super) leases: Vec<(String, LeaseId)>,
+    pub(super) leases: Vec<SeenLease>,
+}
+
+/// The lease of a secret that Vault made.
+pub(super) struct SeenLease {
+    /// Of the secret.
+    pub(super) reference: String,
+    pub(super) id: LeaseId,
+    /// Whether Vault lets it last longer. The gateway replaces the user of one that does not.
+    pub(super) renewable: bool,
+}
+
+impl SeenLease {
+    /// What the gateway asks of it: the verb in Vault's path, and the path.
+    fn asked(&self) -> Vec<(&'static str, String)> {
+        let renewal = self.renewable.then(|| ("renew", self.id.renewal()));
+        renewal.into_iter().chain([("revoke", self.id.revocation())]).collect()
+    }
 }
 
 /// Whether the token may attend to leases, and whether it may more than a gateway needs.
 pub(super) fn look(vault: &Vault<'_>, seen: &Seen) -> Vec<Finding> {
-    let read = seen.paths.iter().map(|path| named(path));
-    let leases = seen.leases.iter().flat_map(|(_, id)| [id.renewal(), id.revocation()]);
-    let paths: Vec<String> = read
-        .map(str::to_owned)
-        .chain(leases.map(|path| named(&path).to_owned()))
+    let read: BTreeSet<&str> = seen.paths.iter().map(|path| named(path)).collect();
+    let leases = seen.leases.iter().flat_map(SeenLease::asked);
+    let paths: Vec<String> = (read.iter().map(|path| (*path).to_owned()))
+        .chain(leases.map(|(_, path)| named(&path).to_owned()))
         .chain(POWERS.map(str::to_owned))
         .collect();
     let rights = match rights(vault, &paths) {
         Ok(rights) => rights,
         Err(unknown) => return vec![*unknown],
     };
-    let of_leases = seen.leases.iter().map(|(reference, id)| of_lease(&rights, reference, id));
-    let reads = seen.paths.iter().map(|path| named(path)).chain(POWERS);
-    let much: Vec<&str> = reads.filter(|path| has(&rights, path, &CHANGES)).collect();
-    let of_token = match much.as_slice() {
-        [] => Finding::good(CHECK, "changes none of the secrets, and none of Vault's own settings"),
-        [first, others @ ..] => {
-            let more = match others.len() {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            let next = "a gateway's token only reads secrets, and renews and revokes their leases: give it a policy as in \
-                        docs/guides/vault-credentials.md";
-            Finding::warning(CHECK, format!("may change {first}{more}"), next)
-        }
-    };
-    of_leases.chain([of_token]).collect()
+    let of_leases = seen.leases.iter().map(|lease| of_lease(&rights, lease));
+    of_leases.chain([of_token(&rights, read)]).collect()
 }
 
-fn of_lease(rights: &Map<String, Value>, reference: &str, id: &LeaseId) -> Finding {
-    let check = format!("vault.lease {reference}");
+fn of_token(rights: &Map<String, Value>, read: BTreeSet<&str>) -> Finding {
+    let reads = read.into_iter().chain(POWERS);
+    let much: Vec<&str> = reads.filter(|path| has(rights, path, &CHANGES)).collect();
+    let [first, others @ ..] = much.as_slice() else {
+        let found = "VAULT_TOKEN changes none of the secrets, and none of Vault's own settings";
+        return Finding::good(CHECK, found);
+    };
+    let more = match others.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let next = "doctor judges the token in VAULT_TOKEN, so set that to one like the gateways'. Such a token only reads \
+                secrets, and renews and revokes their leases: give it a policy as in docs/guides/vault-credentials.md";
+    Finding::warning(CHECK, format!("VAULT_TOKEN may change {first}{more}"), next)
+}
+
+fn of_lease(rights: &Map<String, Value>, lease: &SeenLease) -> Finding {
+    let check = format!("vault.lease {}", lease.reference);
     let updates = ["root", "update"];
-    let asked = [("renew", id.renewal()), ("revoke", id.revocation())];
+    let asked = lease.asked();
     let lacking = asked.iter().filter(|(_, path)| !has(rights, named(path), &updates));
     let lacking: Vec<_> = lacking.collect();
     let Some((_, path)) = lacking.first() else {
-        return Finding::good(check, "the token may renew and revoke it");
+        return Finding::good(
+            check,
+            match lease.renewable {
+                true => "the token may renew and revoke it",
+                false => "the token may revoke it, and Vault renews none of this role",
+            },
+        );
     };
     let verbs: Vec<_> = lacking.iter().map(|(verb, _)| *verb).collect();
     let below = named(path).rsplit_once('/').map_or(named(path), |(below, _)| below);
@@ -76,10 +101,11 @@ fn of_lease(rights: &Map<String, Value>, reference: &str, id: &LeaseId) -> Findi
     let lines = verbs
         .iter()
         .map(|verb| format!("path \"sys/leases/{verb}/{of}/*\" {{ capabilities = [\"update\"] }}"));
-    let found = format!(
-        "the token may not {} it: users that Vault makes last until the end of their lease",
-        verbs.join(" or ")
-    );
+    let follows = match verbs.as_slice() {
+        ["renew"] => "the gateway has Vault make another user before each lease ends",
+        _ => "users that Vault makes last until the end of their lease",
+    };
+    let found = format!("the token may not {} it: {follows}", verbs.join(" or "));
     let next = format!("in the gateway's Vault policy: {}", lines.collect::<Vec<_>>().join("  "));
     Finding::warning(&check, found, next)
 }
@@ -119,5 +145,52 @@ fn rights(vault: &Vault<'_>, paths: &[String]) -> Result<Map<String, Value>, Box
     match body.get_mut("data").map(Value::take) {
         Some(Value::Object(rights)) => Ok(rights),
         _ => Err(unknown("no answer of sys/capabilities-self".to_owned(), "check --vault")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::State;
+
+    fn lease(renewable: bool) -> SeenLease {
+        let id = LeaseId::new("database/creds/crm/aB3").unwrap();
+        SeenLease { reference: "vault://database/creds/crm".to_owned(), id, renewable }
+    }
+
+    fn rights_of(paths: &[(&str, &str)]) -> Map<String, Value> {
+        paths.iter().map(|(path, right)| ((*path).to_owned(), json!([right]))).collect()
+    }
+
+    const RENEWAL: &str = "sys/leases/renew/database/creds/crm/aB3";
+    const REVOCATION: &str = "sys/leases/revoke/database/creds/crm/aB3";
+
+    // It asked for the renewal of what Vault does not renew, and said that its users stay.
+    #[test]
+    fn a_token_needs_no_right_to_renew_what_vault_does_not_renew() {
+        let (renews, revokes) = ((RENEWAL, "update"), (REVOCATION, "update"));
+        for (renewable, rights, state, text) in [
+            (true, vec![renews, revokes], State::Good, "may renew and revoke it"),
+            (false, vec![revokes], State::Good, "may revoke it, and Vault renews none"),
+            (true, vec![revokes], State::Warning, "may not renew it: the gateway has Vault make"),
+            (true, vec![renews], State::Warning, "may not revoke it: users that Vault makes last"),
+            (true, vec![], State::Warning, "may not renew or revoke it: users that Vault"),
+            (false, vec![], State::Warning, "may not revoke it: users that Vault makes last"),
+        ] {
+            let finding = of_lease(&rights_of(&rights), &lease(renewable));
+            assert_eq!(finding.state, state, "{text}");
+            assert!(finding.found.contains(text), "{}", finding.found);
+        }
+        assert_eq!(lease(false).asked().len(), 1);
+    }
+
+    #[test]
+    fn a_path_that_several_connectors_read_is_counted_once() {
+        let seen = ["/v1/secret/data/a", "/v1/secret/data/a?version=2", "/v1/secret/data/b"];
+        let rights = rights_of(&[("secret/data/a", "update"), ("secret/data/b", "update")]);
+        let finding = of_token(&rights, seen.iter().map(|path| named(path)).collect());
+        assert_eq!(finding.found, "VAULT_TOKEN may change secret/data/a and 1 more");
+        let finding = of_token(&Map::new(), BTreeSet::from(["secret/data/a"]));
+        assert_eq!(finding.state, State::Good);
     }
 }
