@@ -55,14 +55,6 @@ pub(crate) struct Gateway {
     withheld: WithheldBodies,
 }
 
-/// What the end of a request hands to the access loggers.
-#[derive(Default)]
-pub(crate) struct AuditLines {
-    /// The entry of a response that is open, which stands before its own.
-    pub(crate) open: Option<String>,
-    pub(crate) own: Option<String>,
-}
-
 /// The bytes of the response that an event is about.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
@@ -253,8 +245,7 @@ impl Gateway {
                 | Effect::SetResponseHeader { .. }
                 | Effect::RemoveResponseHeader(_)
                 | Effect::ReplaceResponseBody(_)
-                | Effect::Audit(_)
-                | Effect::AuditOpen(_) => {}
+                | Effect::Audit(_) => {}
             }
         }
         if let Gate::Response(ResponseGate::Pause) = step.gate {
@@ -263,15 +254,20 @@ impl Gateway {
         self.wake();
     }
 
-    /// Ends the exchange; its audit line, once.
-    pub(crate) fn close(&self, context: u32, ending: Ending) -> AuditLines {
+    /// Ends the exchange; its audit line, once, after that of a response that is open. One value has both: a request
+    /// whose lines go different ways could lose one of them, and the chain would have a gap.
+    pub(crate) fn close(&self, context: u32, ending: Ending) -> Option<String> {
         let now = host::now();
-        let mut audit = AuditLines::default();
+        let mut audit: Option<String> = None;
         let step = self.exchanges.close(&self.worker, (context, now), ending);
         for effect in step.map(|step| step.effects).unwrap_or_default() {
             match effect {
-                Effect::Audit(line) => audit.own = Some(line),
-                Effect::AuditOpen(line) => audit.open = Some(line),
+                Effect::Audit(line) => {
+                    audit = Some(match audit {
+                        Some(before) => format!("{before}\n{line}"),
+                        None => line,
+                    });
+                }
                 Effect::Measure(metric, value) => self.metrics.measure(metric, value),
                 // Nobody waits for its outcome: what an answer costs that was not seen.
                 Effect::Start { id, call } => {
@@ -585,7 +581,7 @@ impl Gateway {
                 Ok(())
             }
             // Only a closing exchange has one, and `close` takes it.
-            Effect::Audit(_) | Effect::AuditOpen(_) => Ok(()),
+            Effect::Audit(_) => Ok(()),
         }
     }
 

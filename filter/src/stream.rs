@@ -22,8 +22,6 @@ use crate::http_context::{Action, HttpContext};
 
 /// The name under which access loggers find the audit entry: `wasm.portcullis.audit`.
 const AUDIT_STATE: &str = "portcullis.audit";
-/// The entry of a response that is open, which a logger writes before the other one.
-const OPEN_STATE: &str = "portcullis.audit_open";
 
 /// One stream.
 pub(crate) struct Stream {
@@ -366,11 +364,9 @@ impl HttpContext for Stream {
             Answer::Whole(status) => Ending::Whole { status, attempts: attempts(passed) },
             Answer::None | Answer::Begun(_) => Ending::Told(closing(passed)),
         };
-        let lines = self.gateway.close(self.id, ending);
-        for (state, line) in [(OPEN_STATE, lines.open), (AUDIT_STATE, lines.own)] {
-            // No stream, no logger: there is nobody left to hand it to.
-            let _ = line.map(|line| host::set_filter_state(state, &line));
-        }
+        let audit = self.gateway.close(self.id, ending);
+        // No stream, no logger: there is nobody left to hand it to.
+        let _ = audit.map(|lines| host::set_filter_state(AUDIT_STATE, &lines));
     }
 }
 

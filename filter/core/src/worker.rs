@@ -224,6 +224,9 @@ impl Worker {
         self.forget_credentials_of_others(&config);
         self.throttle.reconfigure(config.auth.throttle);
         self.policies.resize(config.policy_cache_bytes);
+        if config.open_after.is_none() {
+            self.open_responses.clear();
+        }
         self.config = config;
     }
 

@@ -21,7 +21,7 @@ use crate::mcp::{Message, Operation};
 /// The fields of an entry, filled as they become known.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
-    /// RFC 3339, UTC: when the request ended.
+    /// RFC 3339, UTC: when the entry was written, which is the end of a request.
     pub timestamp: String,
     /// Equal to the header `x-portcullis-request-id`.
     pub request_id: String,
@@ -98,6 +98,8 @@ pub struct Entry {
     pub degraded: Vec<&'static str>,
     /// What else happened on the way; people alert on these by name.
     pub events: Vec<AuditEvent>,
+    /// When the response began, of one that is not over: RFC 3339, UTC.
+    pub started_at: Option<String>,
     /// The client's address, without port.
     pub client_address: String,
     /// The header, shortened.
@@ -203,6 +205,7 @@ impl Entry {
         line.number("rows_returned", self.rows_returned);
         line.some_text("secret", self.secret.as_deref());
         line.number("seq", Some(place.seq));
+        line.some_text("started_at", self.started_at.as_deref());
         line.text("status", self.status);
         line.some_text("task_id", self.task_id.as_deref());
         line.texts("task_ids", &self.task_ids);
@@ -269,12 +272,15 @@ impl Entry {
         self.agent_id = principal.agent.as_deref().map(shown_text);
     }
 
-    /// The entry of a response that began with this status: it says what is known so far, and no event, since each event is
-    /// in one entry.
+    /// The entry of a response that began with this status. It says what is known so far, without the arguments, which may
+    /// be large, and without events, since each event is in one entry.
     #[must_use]
-    pub fn opened(&self, timestamp: String, http_status: u16) -> Self {
-        let (status, http_status) = (OPEN, Some(http_status));
-        Self { timestamp, status, http_status, events: Vec::new(), ..self.clone() }
+    pub fn opened(&mut self, started_at: String, http_status: u16) -> Self {
+        let (input, events) = (self.input.take(), std::mem::take(&mut self.events));
+        let (status, http_status, started_at) = (OPEN, Some(http_status), Some(started_at));
+        let opened = Self { status, http_status, started_at, ..self.clone() };
+        (self.input, self.events) = (input, events);
+        opened
     }
 
     /// Notes whom a token names that makes no caller of its holder.
@@ -481,6 +487,7 @@ mod tests {
                 AuditEvent::AuthSuccess { client_id: "c".into() },
                 AuditEvent::DegradedEntered { dependency: "redis" },
             ],
+            started_at: text("s"),
             client_address: "192.0.2.7".into(),
             user_agent: text("u"),
         };
@@ -503,8 +510,21 @@ mod tests {
         });
         expected["module"] = "m".into();
         expected["oauth_client_id"] = "o".into();
+        expected["started_at"] = "s".into();
         let place = Place { chain: "n", seq: 1, prev_hash: "h", build: "m" };
         assert_eq!(entry.canonical(place), json::canonical(&expected));
+    }
+
+    // Proves: A15
+    #[test]
+    fn the_entry_of_an_open_response_has_no_arguments_and_leaves_them_to_the_end() {
+        let events = vec![AuditEvent::AuthSuccess { client_id: "c".into() }];
+        let input = Some("{}".to_owned());
+        let mut entry = Entry { input, events, input_sha256: Some("d".into()), ..Entry::default() };
+        let opened = entry.opened("s".into(), 200);
+        assert_eq!((opened.input, opened.events.len()), (None, 0));
+        assert_eq!(opened.input_sha256.as_deref(), Some("d"));
+        assert_eq!((entry.input.as_deref(), entry.events.len()), (Some("{}"), 1));
     }
 
     // Proves: A16

@@ -51,10 +51,9 @@ pub enum Effect {
     RemoveResponseHeader(Cow<'static, str>),
     /// Put these bytes in the place of the bytes the event brought.
     ReplaceResponseBody(Vec<u8>),
-    /// Hand this line to the access log.
+    /// Hand this line to the access log, after those before it: a request that ends has one, or one more before it, of a
+    /// response that is open.
     Audit(String),
-    /// Hand this line to the access log before that of [`Effect::Audit`]: a response of this or another request is open.
-    AuditOpen(String),
     /// Add this much to a metric.
     Measure(Metric, u64),
 }

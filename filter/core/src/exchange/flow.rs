@@ -209,13 +209,14 @@ fn enter(handover: Handover, turn: &mut Turn<'_>) -> Outcome<Stage> {
     }
 }
 
-/// Writes the entry of a response that has been open for long, of this exchange or of another one.
+/// Writes the entry of a response that has been open for long, of this exchange or of another one. Its own entry must follow:
+/// without one, no logger writes this line.
 fn write_open(turn: &mut Turn<'_>) {
     let Some(after) = turn.worker.config.open_after else { return };
-    let request_id = &turn.context.entry.request_id;
-    if let Some(entry) = turn.worker.open_responses.due(request_id, turn.now, after) {
+    let ended = turn.context.open_response.take();
+    if let Some(entry) = turn.worker.open_responses.due(ended, turn.now, after) {
         let line = turn.worker.chain.append(&entry);
-        turn.effects.push(Effect::AuditOpen(line));
+        turn.effects.push(Effect::Audit(line));
         turn.effects.push(Effect::Measure(Metric::AuditEntries, 1));
     }
 }
@@ -225,7 +226,6 @@ pub(crate) fn close(stage: Stage, closing: &Closing, turn: &mut Turn<'_>) -> (St
     if let Some(slot) = turn.context.slot.take() {
         turn.worker.streams.close(slot);
     }
-    write_open(turn);
     match stage {
         // Closed before, or no MCP exchange at all: there is nothing to tell.
         Stage::Closed | Stage::RequestHeaders => return (Stage::Closed, Gate::Hold),
@@ -248,6 +248,7 @@ pub(crate) fn close(stage: Stage, closing: &Closing, turn: &mut Turn<'_>) -> (St
         Stage::ResponseBody(stage) => stage.close(closing, turn),
         Stage::Ended => {}
     }
+    write_open(turn);
     let entry = &mut turn.context.entry;
     entry.note_success();
     if let (Some(connector), Some(attempts @ 2..)) = (&entry.connector, closing.attempts) {

@@ -58,6 +58,7 @@ impl Default for Exchange {
             credential_read: None,
             token: None,
             slot: None,
+            open_response: None,
             next_call: CallId::FIRST,
             intents: None,
             sender: Sender::Unknown,

@@ -8,7 +8,7 @@ use portcullis_redis_lua::{Admit, AdmitReply, Key, Stamp, WindowState};
 use super::checks::cors;
 use super::checks::protected_resource::Hint;
 use super::session::SessionRef;
-use crate::audit::{AuditEvent, Entry};
+use crate::audit::{AuditEvent, Entry, ResponseNumber};
 use crate::auth::throttle::{self, Attempt, CredentialDigest};
 use crate::auth::token::jws::PresentedToken;
 use crate::config::Mode;
@@ -54,6 +54,8 @@ pub(crate) struct Context {
     pub(crate) token: Option<PresentedToken>,
     /// The slot in the count of open streams.
     pub(crate) slot: Option<Slot>,
+    /// The response, while it may get an entry before its end.
+    pub(crate) open_response: Option<ResponseNumber>,
     pub(crate) next_call: CallId,
     /// The stream in Redis to which the intent of the call was appended.
     pub(crate) intents: Option<Key>,

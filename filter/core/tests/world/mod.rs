@@ -268,6 +268,12 @@ impl World {
                 self.worker.config.durable_audit = config.durable_audit;
                 self.worker.config.open_after = config.open_after;
             }
+            // A new plugin configuration, of which `audit` counts.
+            "reconfigure" => {
+                let document = serde_json::from_str(rest).unwrap();
+                let open_after = Config::parse(&document).unwrap().open_after;
+                self.worker.reconfigure(Config { open_after, ..self.worker.config.clone() });
+            }
             "sharded" => {
                 self.worker.config.redis.as_mut().unwrap().sharded = rest == "yes";
             }
@@ -436,7 +442,7 @@ fn effect(effect: Effect) -> String {
             format!("body becomes {}", String::from_utf8_lossy(&bytes).replace('\n', "\\n"))
         }
         Effect::Measure(metric, value) => format!("{} +{value}", metric.name()),
-        Effect::Audit(line) | Effect::AuditOpen(line) => {
+        Effect::Audit(line) => {
             let mut entry: serde_json::Value = serde_json::from_str(&line).unwrap();
             let members = entry.as_object_mut().unwrap();
             for known in ["chain", "prev_hash", "hash", "input_sha256", "client_address"] {

@@ -123,7 +123,7 @@ impl ResponseBody {
             && turn.worker.config.open_after.is_some()
         {
             let entry = turn.context.entry.opened(turn.now.rfc3339(), start.status);
-            turn.worker.open_responses.begin(entry, turn.now);
+            turn.context.open_response = turn.worker.open_responses.begin(entry, turn.now);
         }
         if (200..300).contains(&start.status) {
             asked.ends.iter().for_each(|bound| end(bound, &asked.path, &asked.owner, turn));
