@@ -40,6 +40,8 @@ struct Call {
     /// The hash of it.
     hash: String,
     logged: bool,
+    /// Whether the log has the entry of its response while that was open.
+    open: bool,
     /// The hash of another entry in that place.
     other: Option<String>,
 }
@@ -84,10 +86,11 @@ impl Intents {
         }
         // What is no entry, the verifier names.
         let Ok((entry, _)) = Entry::read(line.as_bytes()) else { return };
-        if !entry.is_open()
-            && let Some(call) = self.calls.get_mut(&*entry.request_id)
-        {
-            call.logged = true;
+        if let Some(call) = self.calls.get_mut(&*entry.request_id) {
+            match entry.is_open() {
+                true => call.open = true,
+                false => call.logged = true,
+            }
         }
         let chain = entry.chain.to_string();
         if !self.chains.contains(&chain) {
@@ -140,7 +143,7 @@ impl Intents {
                 let (chain, seq) = call.entry.clone().unzip();
                 json!({
                     "request_id": id, "intent": call.intent, "chain": chain, "seq": seq,
-                    "hash": call.other,
+                    "hash": call.other, "open": call.open,
                 })
             };
             calls.into_iter().map(view).collect()
@@ -167,7 +170,13 @@ impl Intents {
         };
         let mut lines: Vec<String> = unknown
             .iter()
-            .map(|(id, call)| format!("call {id} ({}) was admitted and has no entry", what(call)))
+            .map(|(id, call)| {
+                let found = match call.open {
+                    true => "is open, or Envoy ended before it was over",
+                    false => "was admitted and has no entry",
+                };
+                format!("call {id} ({}) {found}", what(call))
+            })
             .collect();
         lines.extend(known.iter().map(|(id, call)| {
             let (chain, seq) = call.entry.clone().unwrap_or_default();
@@ -188,8 +197,8 @@ impl Intents {
         }));
         let logged = self.calls.values().filter(|call| call.logged).count();
         lines.push(format!(
-            "intents: {} calls, {logged} of them in the log, {} without an entry, {} whose entry is lost, {} whose \
-             entry was replaced",
+            "intents: {} calls, {logged} of them in the log, {} without an entry of their end, {} whose entry is \
+             lost, {} whose entry was replaced",
             self.calls.len(),
             unknown.len(),
             known.len(),
@@ -242,8 +251,11 @@ mod tests {
         let mut intents = intents(&["r1"], false);
         let open = Written { request_id: "r1".into(), status: "open", ..Written::default() };
         let mut chain = Chain::new("a".into());
+        assert!(intents.lines()[0].ends_with("was admitted and has no entry"));
         intents.look(&chain.append(&open));
         assert_eq!(intents.missing()[0].len(), 1);
+        assert!(intents.lines()[0].ends_with("is open, or Envoy ended before it was over"));
+        assert_eq!(intents.view()["incomplete"][0]["open"], true);
         intents.look(&line(&mut chain, "r1", None));
         assert_eq!(intents.missing()[0].len(), 0);
     }
