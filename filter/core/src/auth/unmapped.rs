@@ -11,6 +11,8 @@ pub enum Unmapped {
     Tier,
     /// No name, although the configuration names a claim for it.
     Name,
+    /// What the configured claim of the agent has is no identifier.
+    Agent,
 }
 
 impl Unmapped {
@@ -22,6 +24,7 @@ impl Unmapped {
             Self::Role => "role",
             Self::Tier => "tier",
             Self::Name => "name",
+            Self::Agent => "agent",
         }
     }
 }

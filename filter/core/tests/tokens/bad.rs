@@ -307,6 +307,23 @@ fn claims_that_do_not_hold_are_told_apart() {
     );
 }
 
+// Proves: B18, X25
+#[test]
+fn a_configured_claim_of_the_agent_has_an_identifier_or_is_absent() {
+    let agent = |value: Value| token(&claims_with(json!({"workload": value})));
+    let refused = F::TokenUnmapped(Unmapped::Agent);
+    every(
+        vec![
+            ("an empty agent", refused, agent(json!(""))),
+            ("an agent like a book", refused, agent(json!("x".repeat(257)))),
+            ("a header in the agent", refused, agent(json!("a\r\nx-admin: 1"))),
+            ("a number as agent", refused, agent(json!(7))),
+            ("two agents", refused, agent(json!(["a", "b"]))),
+        ],
+        inline(json!({"claims": {"agent": "workload"}})),
+    );
+}
+
 // Proves: B18
 #[test]
 fn a_mapping_opens_no_more_than_it_says() {

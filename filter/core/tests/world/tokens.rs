@@ -59,6 +59,7 @@ pub(super) fn bearer(name: &str) -> String {
         })),
         "of-actor" => with(json!({"scope": "demo:use", "act": {"sub": "scheduler"}})),
         "of-nobody" => with(json!({"scope": "demo:use", "agent_id": "a".repeat(257)})),
+        "of-unfit-agent" => with(json!({"scope": "demo:use", "azp": "a".repeat(257)})),
         "bound" => with(json!({"cnf": {"x5t#S256": "A".repeat(43)}})),
         "unknown-kid" => headed(json!({"kid": "other"})),
         other => panic!("no such token: {other}"),

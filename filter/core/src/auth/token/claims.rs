@@ -266,17 +266,23 @@ fn principal(
     let (issuer_id, subject) = (issuer.id.to_string(), subject.to_owned());
     let identity = IdentityKind::Token { issuer: issuer_id, subject }.into();
     let (scopes, restrictions) = (Scopes::Granted(scopes), Restrictions::default());
-    let agent = agent(claims, mapping.agent.as_deref());
+    let agent = agent(claims, mapping.agent.as_deref())?;
     Ok(Principal { org, identity, name, role, tier, scopes, agent, restrictions })
 }
 
 /// The agent that acts: of the claim at `path`, or of the usual ones (the drafts of OAuth for AI agents use `agent_id`, or the
-/// actor of RFC 8693 §4.1). What is no identifier names none.
-fn agent(claims: &Map<String, Value>, path: Option<&str>) -> Option<String> {
+/// actor of RFC 8693 §4.1). Of the usual ones, what is no identifier names none. A claim that the configuration names
+/// decides: with a value that is no identifier, an agent would pass for none.
+fn agent(claims: &Map<String, Value>, path: Option<&str>) -> Result<Option<String>, Unmapped> {
     const USUAL: [&str; 2] = ["agent_id", "act.sub"];
-    let usual = if path.is_none() { &USUAL[..] } else { &[] };
-    let named = path.iter().chain(usual).find_map(|path| lookup(claims, path)?.as_str());
-    named.filter(|agent| is_identifier(agent)).map(str::to_owned)
+    let fit = |agent: &&str| is_identifier(agent);
+    let Some(path) = path else {
+        let named = USUAL.iter().find_map(|path| lookup(claims, path)?.as_str());
+        return Ok(named.filter(fit).map(str::to_owned));
+    };
+    let Some(named) = lookup(claims, path) else { return Ok(None) };
+    let named = named.as_str().filter(fit).ok_or(Unmapped::Agent)?;
+    Ok(Some(named.to_owned()))
 }
 
 fn values(claims: &Map<String, Value>, source: &Source) -> Option<Vec<String>> {

@@ -162,6 +162,7 @@ impl Mapping {
             Unmapped::Role => &self.role,
             Unmapped::Tier => &self.tier,
             Unmapped::Name => return self.name.as_deref(),
+            Unmapped::Agent => return self.agent.as_deref(),
         };
         match source {
             Source::Fixed(_) => None,
