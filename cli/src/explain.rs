@@ -347,7 +347,7 @@ fn caller(
             role: role.clone(),
             tier: args.tier.clone().unwrap_or_else(|| role.clone()),
             scopes: scopes.map_or(Scopes::Unknown, Scopes::Granted),
-            agent: None,
+            agent: args.agent.clone(),
             restrictions: Restrictions::default(),
         },
         None,

@@ -47,6 +47,9 @@ pub(crate) struct ExplainArgs {
     /// Scopes of a caller given by --role, whose token then has no others.
     #[arg(long, value_delimiter = ',', requires = "role")]
     pub(crate) scopes: Option<Vec<String>>,
+    /// Agent that the token of a caller given by --role names: `principal.agent` in conditions.
+    #[arg(long, value_name = "NAME", value_parser = line, requires = "role")]
+    pub(crate) agent: Option<String>,
     /// Claims of a caller given by --role: a JSON object.
     #[arg(long, value_name = "JSON", value_parser = object, requires = "role")]
     pub(crate) claims: Option<Object>,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Operator, Said, file, run};
+use crate::harness::{Operator, Said, Scratch, file, run};
 
 /// What `explain` says of a call of role `role` by the policy in a file: no Redis is asked.
 fn explain(role: &str, tool: &str, arguments: &Value, more: &[&str]) -> Said {
@@ -115,6 +115,35 @@ fn a_key_is_judged_by_the_active_policy_and_its_own_record() {
     assert_eq!(told["rule"], "credential.tools");
     operator.says(&["key", "revoke", &id, "--reason", "r"]).json();
     assert!(ask("balance").refusal()["found"].as_str().unwrap().contains("revoked"));
+}
+
+// Proves: X25
+#[test]
+fn a_condition_on_the_agent_is_explained_with_one_and_without() {
+    let policy = Scratch::new(
+        "agents.yaml",
+        r#"
+version: 1
+organisations: [acme]
+connectors:
+  crm:
+    path: /crm/mcp
+    tools: {create_lead: {}}
+    conditions:
+      - {when: 'principal.agent == "crm-bot"', message: Only crm-bot may call}
+roles: {agent: {crm: {allow: ["*"]}}}
+tiers:
+  free: {limits: {calls: {limit: 5, window: 1s}}}
+"#,
+    );
+    let command = ["explain", "--org", "acme", "--policy", policy.path(), "--role", "agent"];
+    let says = |more: &[&str]| {
+        let redis = [("PORTCULLIS_REDIS", "redis://127.0.0.1:1/")];
+        run(&[&command[..], &["--tool", "create_lead"], more].concat(), &redis, "")
+    };
+    assert_eq!(says(&["--agent", "crm-bot"]).status, 0);
+    assert_eq!(says(&["--agent", "other"]).status, 1);
+    assert_eq!(says(&[]).status, 1);
 }
 
 #[test]
