@@ -80,18 +80,22 @@ fn decide(session: &Session, args: &DecideArgs, decision: Decision) -> Result<Re
         let entry = admin_log.of_call(action, &approval.waiting, last.as_deref());
         let last_entry = last.as_deref();
         let (org, digest, entry) = (org.as_str(), digest.as_str(), entry.as_str());
-        match store.decide(&Decide { org, digest, decision, life, last_entry, entry })? {
+        let document = approval.document.as_slice();
+        match store.decide(&Decide { org, digest, document, decision, life, last_entry, entry })? {
             DecideReply::Conflict => Ok(None),
             reply => Ok(Some(reply)),
         }
     })?;
     if let DecideReply::NotPending { state } = reply {
         let found = match state {
+            Some(state) if state == "pending" => {
+                format!("another request waits under {} now", args.id)
+            }
             Some(state) => format!("the call {} is {state} already", args.id),
             None => format!("the call {} does not wait any more", args.id),
         };
         return Err(CliError::new(found, format!("the calls of {org}"))
-            .expected("a call that waits; nothing was changed")
+            .expected("the call that was read, and that it waits; nothing was changed")
             .next("portcullis approve list"));
     }
     let state = match decision {
@@ -138,17 +142,14 @@ fn asked_by(request: Option<&str>, id: &str, approval: &Approval) -> Result<(), 
     let asked = &approval.waiting.request_id;
     match request.is_none_or(|request| request == asked) {
         true => Ok(()),
-        false => Err(CliError::new(
-            format!("the call {id} waits, and the request {asked} asked for it"),
-            "--request",
-        )
-        .expected("the request that asks now; nothing was changed")
-        .next("portcullis approve list")),
+        false => Err(CliError::new(format!("request {asked} is waiting under {id}"), "--request")
+            .expected(format!("--request {asked}; nothing was changed"))
+            .next("portcullis approve list")),
     }
 }
 
 fn row(approval: &Approval) -> [String; 9] {
-    let Approval { state, left_ms, waiting } = approval;
+    let Approval { state, left_ms, waiting, .. } = approval;
     [
         approval::id(&waiting.digest).to_owned(),
         state.clone(),
@@ -180,7 +181,7 @@ fn details(approval: &Approval) -> String {
 }
 
 fn view(approval: &Approval) -> Value {
-    let Approval { state, left_ms, waiting } = approval;
+    let Approval { state, left_ms, waiting, .. } = approval;
     let mut view = json!({
         "id": approval::id(&waiting.digest), "state": state, "expires_in_ms": left_ms,
     });

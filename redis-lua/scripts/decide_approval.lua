@@ -4,9 +4,10 @@
 -- KEYS    approval (HASH with `rev` and `doc`), index (ZSET scored by expiry in milliseconds), admin (LIST of
 --         entries, oldest first); one hash tag.
 -- ARGV    name in the index, `granted` or `denied`, life_ms, last entry of the admin chain as it was read (empty if
---         there was none), new entry.
--- RETURNS decided: {1, rev}. Nothing waits under this name any more: {0, rev now, or `-`}. The admin chain has
---         another end: {2, rev now}. In both, nothing is written.
+--         there was none), new entry, document as it was read.
+-- RETURNS decided: {1, rev}. Nothing waits under this name any more: {0, rev now, or `-`}. Another request waits under it
+--         now, with another document: {0, 'pending'}. The admin chain has another end: {2, rev now}. In all three,
+--         nothing is written.
 -- ATOMIC  Redis runs a script alone. There is no decision without its entry.
 -- EXPIRY  life_ms after the decision.
 -- MEMORY  The entry.
@@ -14,9 +15,10 @@
 
 local approval, index, admin = KEYS[1], KEYS[2], KEYS[3]
 local name, verdict, life_ms, last, entry = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local doc = ARGV[6]
 
 local rev = redis.call('HGET', approval, 'rev') or '-'
-if rev ~= 'pending' then return {0, rev} end
+if rev ~= 'pending' or redis.call('HGET', approval, 'doc') ~= doc then return {0, rev} end
 if (redis.call('LINDEX', admin, -1) or '') ~= last then return {2, rev} end
 
 local clock = redis.call('TIME')

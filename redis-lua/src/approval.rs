@@ -129,6 +129,8 @@ pub struct Decide<'a> {
     pub org: &'a str,
     /// The approval.
     pub digest: &'a str,
+    /// The waiting call, as the writer read it.
+    pub document: &'a [u8],
     /// The decision.
     pub decision: Decision,
     /// How long the decision holds.
@@ -144,9 +146,9 @@ pub struct Decide<'a> {
 pub enum DecideReply {
     /// The decision holds.
     Decided,
-    /// No approval waits under this name: it expired, was decided, or was never asked for.
+    /// The call does not wait any more: it expired, was decided, or another request waits under its name.
     NotPending {
-        /// The approval's state, if it exists.
+        /// The approval's state, if it exists; `pending` if another request waits.
         state: Option<String>,
     },
     /// Another writer extended the admin chain at the same moment; nothing was written.
@@ -174,6 +176,7 @@ impl Decide<'_> {
                 life.as_bytes(),
                 self.last_entry.unwrap_or_default(),
                 self.entry.as_bytes(),
+                self.document,
             ]
             .map(<[u8]>::to_vec)
             .to_vec(),

@@ -16,6 +16,8 @@ pub(crate) struct Approval {
     /// The remaining time in milliseconds.
     pub(crate) left_ms: u64,
     pub(crate) waiting: Waiting,
+    /// `waiting` as it is stored.
+    pub(crate) document: Vec<u8>,
 }
 
 impl Store {
@@ -54,7 +56,8 @@ impl Store {
             CliError::new(format!("a call that waits cannot be read: {fault}"), key.as_str())
                 .expected("one written by a filter of this version")
         })?;
-        Ok(Some(Approval { state, left_ms: u64::try_from(left).unwrap_or(0), waiting }))
+        let left_ms = u64::try_from(left).unwrap_or(0);
+        Ok(Some(Approval { state, left_ms, waiting, document: doc }))
     }
 
     /// Writes a decision together with its entry in the admin chain, or neither.

@@ -98,8 +98,8 @@ fn a_decision_is_about_the_request_that_was_looked_at() {
 
     let grant = ["approve", "grant", id, "--reason", "r", "--request"];
     let refused = operator.says(&[&grant[..], &["p"]].concat()).refusal();
-    let found = format!("the call {id} waits, and the request q asked for it");
-    assert_eq!(refused["found"], found);
+    assert_eq!(refused["found"], format!("request q is waiting under {id}"));
+    assert_eq!(refused["expected"], "--request q; nothing was changed");
     let listed = operator.says(&["approve", "list"]).json();
     assert_eq!(listed["approvals"][0]["state"], "pending");
 

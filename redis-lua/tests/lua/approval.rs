@@ -13,7 +13,8 @@ use crate::valkey::{Valkey, run};
 const LIFE: Duration = Duration::from_secs(60);
 
 fn decide<'a>(decision: Decision, last: Option<&'a [u8]>, entry: &'a str) -> Decide<'a> {
-    Decide { org: "acme", digest: "0a1b", decision, life: LIFE, last_entry: last, entry }
+    let (org, digest, document) = ("acme", "0a1b", b"{}");
+    Decide { org, digest, document, decision, life: LIFE, last_entry: last, entry }
 }
 
 #[test]
@@ -68,6 +69,26 @@ fn a_decision_is_written_only_behind_the_entry_that_was_read() {
         let life: i64 = connection.pttl(key.as_str()).unwrap();
         assert!((1..=60_000).contains(&life), "{key}: {life}");
     }
+}
+
+/// The same call may be used up and asked for again between a look and a decision.
+#[test]
+fn a_decision_is_about_the_request_that_was_read() {
+    let valkey = Valkey::start();
+    let mut connection = valkey.connect();
+    let approval = ApprovalKey::new("acme", "k1a2", "0a1b");
+    let read =
+        Decide { document: br#"{"request_id":"first"}"#, ..decide(Decision::Grant, None, "entry") };
+    let again = r#"{"request_id":"second"}"#;
+    let mut ask = |call: &ScriptCall| run(&mut connection, call);
+    assert_eq!(ApprovalKey::asked(ask(&approval.ask(again, LIFE))), Ok(ApprovalReply::Asked));
+    let state = Some("pending".to_owned());
+    assert_eq!(Decide::decode(ask(&read.call())), Ok(DecideReply::NotPending { state }));
+    assert_eq!(ApprovalKey::asked(ask(&approval.ask(again, LIFE))), Ok(ApprovalReply::Pending));
+    let now = Decide { document: again.as_bytes(), ..read };
+    assert_eq!(Decide::decode(ask(&now.call())), Ok(DecideReply::Decided));
+    let entries: Vec<String> = connection.lrange(Key::admin("acme").as_str(), 0, -1).unwrap();
+    assert_eq!(entries, ["entry"]);
 }
 
 #[test]
