@@ -15,7 +15,7 @@ fn what_is_seen_is_what_an_admission_would_find() {
         let now = now.0 * 1_000_000 + now.1;
         let length = 60_000_000;
         let ahead = |seconds: i64| vec![-seconds * 1_000_000];
-        for (nth, (cost, ages)) in [
+        let exact = [
             (0, vec![]),
             (1, vec![10_000_000]),
             (9, vec![59_000_000, 30_000_000, 1_000_000]),
@@ -30,11 +30,12 @@ fn what_is_seen_is_what_an_admission_would_find() {
             (9, ahead(90)),
             (9, ahead(130)),
         ]
-        .into_iter()
-        .enumerate()
-        {
+        .map(|(cost, ages)| (1, cost, ages));
+        // As far ahead as a draw of this grain may be dated, and further.
+        let coarse = [65, 75].map(|seconds| (10_000_000, 9, ahead(seconds)));
+        for (nth, (grain_us, cost, ages)) in exact.into_iter().chain(coarse).enumerate() {
             let name = format!("calls-{nth}");
-            let mut one = Window { cost, ..window("x", 10, length, 1) };
+            let mut one = Window { cost, grain_us, ..window("x", 10, length, 1) };
             one.key = Key::window(Scope::Org("acme"), &name, &[]);
             let draws: Vec<Draw> = ages
                 .iter()
