@@ -55,15 +55,16 @@ impl Policy {
                 for (at, path) in tool.redact.iter().enumerate() {
                     let steps: Vec<&str> = path.steps().collect();
                     let Err(known) = describes(schema, &steps, DEEPEST) else { continue };
-                    let slip =
-                        steps.iter().map(|step| slip(step, &known)).find(|it| !it.is_empty());
+                    let near =
+                        steps.iter().find_map(|step| known.iter().find(|name| is_near(step, name)));
+                    let hint = near.map(|name| format!("; did you mean {name}?"));
                     warnings.push(Warning {
                         path: format!("connectors.{connector}.tools.{name}.redact[{at}]"),
                         kind: WarningKind::UnknownMember,
                         found: format!("{path}, and the pinned schema has nothing there"),
                         expected: format!(
                             "a path to what the pinned schema describes{}",
-                            slip.unwrap_or_default()
+                            hint.unwrap_or_default()
                         ),
                     });
                 }
@@ -95,9 +96,14 @@ fn describes<'a>(schema: &'a Value, steps: &[&str], depth: usize) -> Result<(), 
         return Ok(());
     }
     let properties = members.get("properties").and_then(Value::as_object);
-    // What it says of the others is nothing, and it says so: a name in `properties` is not all that may stand here.
+    // Other names may stand here too, and the schema says so: only a slip of one that it has is a mistake.
     if members.get("additionalProperties") == Some(&Value::Bool(true)) {
-        return Ok(());
+        let known: Vec<&str> =
+            properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        if !known.iter().any(|name| same_name(name, step)) {
+            let near: Vec<&str> = known.into_iter().filter(|name| is_near(step, name)).collect();
+            return if near.is_empty() { Ok(()) } else { Err(near) };
+        }
     }
     let open = members.get("additionalProperties").filter(|it| it.is_object());
     let prefix = members.get("prefixItems").and_then(Value::as_array).into_iter().flatten();
@@ -125,6 +131,13 @@ fn describes<'a>(schema: &'a Value, steps: &[&str], depth: usize) -> Result<(), 
         }
     }
     Err(known)
+}
+
+/// Whether `step` is probably a misspelt `name`. Of a short name, one letter inside it may be wrong or missing.
+fn is_near(step: &str, name: &str) -> bool {
+    let ends = |text: &str| text.chars().next().zip(text.chars().next_back());
+    let inside = ends(step).is_some() && ends(step) == ends(name);
+    !slip(step, &[name]).is_empty() || inside && strsim::osa_distance(step, name) == 1
 }
 
 /// Gathers the names of properties.
