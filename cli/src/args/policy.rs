@@ -177,15 +177,13 @@ pub(crate) struct PushArgs {
 /// What is looked at before a document is activated.
 #[derive(Debug, Default, Clone, Args)]
 pub(crate) struct ReviewArgs {
-    /// On a terminal, do not show the difference and ask first. Scripts are never asked.
+    /// Do not ask. Otherwise it asks when standard input and error are terminals and CI is unset; scripts pass --yes.
     #[arg(long, short = 'y')]
     pub(crate) yes: bool,
-    /// Also show what the tool calls of these audit logs would get: calls newly refused, newly allowed, waiting for a
-    /// person, with other arguments, priced otherwise.
+    /// Also show the tool calls of these audit logs that would get another answer, other arguments or another price.
     #[arg(long, value_name = "LOG", num_args = 1..)]
     pub(crate) against: Vec<PathBuf>,
-    /// Push a policy whose cases are not as expected: those of policy.test.yaml beside policy.yaml, or below the
-    /// folder.
+    /// Push even if cases beside the policy, or below the folder, are not as expected or have faults.
     #[arg(long)]
     pub(crate) failing_cases: bool,
 }
@@ -243,8 +241,8 @@ pub(crate) struct DiffArgs {
     /// The organisation whose active version is meant. Default: those that the document names.
     #[arg(long, value_parser = org, conflicts_with = "second")]
     pub(crate) org: Option<OrgId>,
-    /// Decide the tool calls of these audit logs under both sides, and show what would differ: calls newly
-    /// refused, newly allowed, waiting for a person, with other arguments, priced otherwise.
+    /// Decide the tool calls of these audit logs under both sides, and show those with another answer, other
+    /// arguments or another price.
     #[arg(long, value_name = "LOG", num_args = 1..)]
     pub(crate) against: Vec<PathBuf>,
     /// Exit with 1 when they differ.

@@ -16,6 +16,7 @@ use crate::args::{
 };
 use crate::report::{CliError, Report};
 use crate::store::{NamedCanary, PolicyAction, Store, Target};
+use crate::time::since_1970;
 
 /// Tries a document on some callers, where nothing is tried yet.
 pub(crate) fn start(session: &Session, args: CanaryStartArgs) -> Result<Report, CliError> {
@@ -122,7 +123,8 @@ fn of_canaries(
             compiled(&step.after.version, store)?;
         }
         orphans::consider_steps(store, &steps, asked.orphaning)?;
-        Change { verb, admin_log: admin_log.clone(), steps, untouched: None }.carry_out(store)
+        let (admin_log, at) = (admin_log.clone(), since_1970());
+        Change { verb, admin_log, steps, untouched: None, at }.carry_out(store)
     })
 }
 

@@ -1,5 +1,7 @@
 //! A change of active policies: executed for all its organisations, and reported.
 
+use std::time::Duration;
+
 use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Value, json};
 
@@ -8,7 +10,7 @@ use crate::admin_log::AdminLog;
 use crate::escape;
 use crate::report::{CliError, Report, progress};
 use crate::store::{Activation, ActivePolicy, CanaryScope, Move, PolicyAction, Store, Target};
-use crate::time::{Seconds, since_1970};
+use crate::time::Seconds;
 
 /// The new state of some organisations.
 pub(super) struct Change {
@@ -17,7 +19,15 @@ pub(super) struct Change {
     pub(super) steps: Vec<OrgChange>,
     /// Why other organisations are unchanged, if the output should say so.
     pub(super) untouched: Option<&'static str>,
+    /// The time in the history, since the Unix epoch: the same for all tries of one command.
+    pub(super) at: Duration,
 }
+
+/// The ends of admin chains before a change.
+pub(super) type Ends = Vec<Option<Vec<u8>>>;
+
+/// Organisations that an earlier try of the same command changed, with their state before. Only in a Redis Cluster.
+pub(super) type Moved = Vec<(OrgId, ActivePolicy)>;
 
 /// One organisation's part.
 pub(super) struct OrgChange {
@@ -92,15 +102,41 @@ impl OrgChange {
 impl Change {
     /// Executes the change; nothing when another operator was faster.
     pub(super) fn carry_out(&self, store: &mut Store) -> Result<Option<Report>, CliError> {
+        let ends = self.steps.iter().map(|step| store.last_entry(&step.org));
+        let ends = ends.collect::<Result<Ends, _>>()?;
+        self.carry_out_after(store, ends, &mut Moved::new())
+    }
+
+    /// As [`Change::carry_out`], if the admin chains still have these ends, one for each step. Adds the organisations that
+    /// it changed before another operator was faster to `moved`, and leaves out those that are there.
+    pub(super) fn carry_out_after(
+        &self,
+        store: &mut Store,
+        ends: Ends,
+        moved: &mut Moved,
+    ) -> Result<Option<Report>, CliError> {
         let changed = self.steps.iter().any(OrgChange::is_change);
         if changed {
-            let noted = self.noted();
-            let mut moves = Vec::new();
-            for step in &self.steps {
-                let last = store.last_entry(&step.org)?;
-                moves.push(self.moved(step, last));
+            let moves: Vec<Move> = self
+                .steps
+                .iter()
+                .zip(ends)
+                .map(|(step, last)| {
+                    let done = moved.iter().any(|(org, _)| *org == step.org);
+                    let one = self.moved(step, last);
+                    // A move to where it is: none.
+                    if done { Move { from: Some(one.rev.clone()), ..one } } else { one }
+                })
+                .collect();
+            let mut reached = Vec::new();
+            let done = store.activate(&self.noted(), &moves, &mut reached);
+            for step in self.steps.iter().filter(|step| step.is_change()) {
+                let is_new = moved.iter().all(|(org, _)| *org != step.org);
+                if is_new && reached.contains(&step.org) {
+                    moved.push((step.org.clone(), step.before.clone()));
+                }
             }
-            if store.activate(&noted, &moves)?.is_none() {
+            if done?.is_none() {
                 return Ok(None);
             }
         } else {
@@ -123,10 +159,14 @@ impl Change {
         Move { org: org.clone(), from, last, entry, rev, doc }
     }
 
+    /// Writes the history of a change that only these organisations have: others were not reached.
+    pub(super) fn note(&self, store: &mut Store) -> Result<(), CliError> {
+        store.note(&self.noted())
+    }
+
     /// One line of the history for all organisations with the same change.
     fn noted(&self) -> Vec<Activation> {
         let mut noted: Vec<Activation> = Vec::new();
-        let now = since_1970();
         for step in &self.steps {
             let (version, canary, ended) = (step.subject(), step.share(), step.ended_canary());
             let same = |entry: &&mut Activation| {
@@ -139,8 +179,8 @@ impl Change {
             }
             noted.push(Activation {
                 version: version.clone(),
-                activated_at: now.as_secs(),
-                micros: now.subsec_micros(),
+                activated_at: self.at.as_secs(),
+                micros: self.at.subsec_micros(),
                 actor: self.admin_log.actor.clone(),
                 actor_claim: self.admin_log.claim.clone(),
                 reason: self.admin_log.reason.clone(),

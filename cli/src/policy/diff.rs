@@ -160,11 +160,15 @@ impl Preview {
                 replayed.as_ref().map(|it| ("replays".to_owned(), it.views.clone().into()));
             members.extend(cases.into_iter().chain(replays));
         }
+        let mut cases = beside.cases.map(Tally::lines).unwrap_or_default();
+        if failing && !beside.args.failing_cases {
+            cases.push("a push needs --failing-cases".to_owned());
+        }
         Ok(Self {
             told,
             comparisons,
             replayed,
-            cases: beside.cases.map(Tally::lines).unwrap_or_default(),
+            cases,
             json,
             refused: orphaning == Orphaning::Refused && !orphans.is_empty()
                 || failing && !beside.args.failing_cases,

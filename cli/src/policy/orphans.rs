@@ -17,7 +17,7 @@ use crate::store::Store;
 use crate::time::Seconds;
 
 /// A key for which the new policy refuses every call.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Orphan {
     org: OrgId,
     id: String,

@@ -7,16 +7,17 @@ use portcullis_core::nearest::slip;
 use portcullis_core::policy::Policy;
 
 use super::canary_callers::{canary, knows_keys};
-use super::change::{Change, OrgChange};
+use super::change::{Change, Ends, Moved, OrgChange};
 use super::diff::{Beside, Keys, Preview};
 use super::findings::{Findings, LocatedWarning, findings};
-use super::orphans::{self, Orphaning};
+use super::orphans::{self, Orphan, Orphaning};
 use super::{NOT_ACTIVATED, count, fits, listed, review, unknown_keys};
 use crate::admin_log::AdminLog;
 use crate::args::{PushArgs, Session, Which};
 use crate::document::Document;
 use crate::report::{CliError, Report, progress};
 use crate::store::{ActivePolicy, NamedCanary, PolicyAction, Store, Target};
+use crate::time::since_1970;
 
 pub(crate) fn push(session: &Session, args: &PushArgs) -> Result<Report, CliError> {
     pushed_beside(session, args, OtherCanary::Replaced)
@@ -38,7 +39,7 @@ pub(super) fn pushed_beside(
     let document = Document::read(&args.file)?;
     let (policy, version) = sound(&document, args.strict)?;
     let canary = canary(&args.canary, &version)?;
-    let cases = review::cases(&args.file)?;
+    let cases = review::cases(&args.file, &policy, &args.review)?;
     if let (Some(cases), false) = (&cases, args.dry_run) {
         review::refuse(cases, &args.review, &document.place)?;
     }
@@ -53,50 +54,150 @@ pub(super) fn pushed_beside(
     if args.strict {
         unknown_keys::refuse(&unknown, &policy, &document.place)?;
     }
-    store.until_done(NOT_ACTIVATED, |store| {
-        store.watch_organisations(&organisations)?;
-        let active_policies = organisations
-            .iter()
-            .map(|org| Ok((org.clone(), store.active_policy(org)?)))
-            .collect::<Result<Vec<_>, CliError>>()?;
-        replaces_one(&args.which, &version, &active_policies)?;
-        if other == OtherCanary::Kept {
+    let (canary, version) = (canary.as_ref(), &version);
+    let pushed = Pushed { args, policy: &policy, version, canary, organisations, other };
+    let shown = pushed.planned(&mut store, &Moved::new())?;
+    let orphaning = Orphaning::of(args.orphan_keys);
+    let preview = |store: &mut Store| {
+        let keys = Keys { orphans: &shown.orphans, orphaning, unknown: &unknown, policy: &policy };
+        let beside = Beside { cases: cases.as_ref(), args: &args.review };
+        Preview::of(store, &document, version, &shown.steps, &keys, &beside)
+    };
+    if args.dry_run {
+        return preview(&mut store).map(Preview::report);
+    }
+    consider(&shown, orphaning, &document.place)?;
+    let asked = review::asks(session, &args.review) && shown.steps.iter().any(OrgChange::is_change);
+    if asked {
+        let text = preview(&mut store)?.text();
+        review::confirm(&text, &document.place)?;
+        // Redis may have closed the connection while a person read.
+        store.reopen()?;
+    } else {
+        cases.iter().flat_map(|cases| &cases.failures).for_each(|line| progress(line));
+        unknown_keys::warn(&unknown, &policy);
+        if orphaning == Orphaning::Warned {
+            orphans::warn(&shown.orphans);
+        }
+        if !args.review.against.is_empty() {
+            preview(&mut store)?.replayed().into_iter().flat_map(str::lines).for_each(progress);
+        }
+    }
+    let (at, mut moved) = (since_1970(), Moved::new());
+    let change = |steps| {
+        let untouched = (pushed.verb() == PolicyAction::Push).then_some("not named by this policy");
+        Change { verb: pushed.verb(), admin_log: admin_log.clone(), steps, untouched, at }
+    };
+    let done = store.until_done(NOT_ACTIVATED, |store| {
+        store.watch_organisations(&pushed.organisations)?;
+        // Before what is compared: a key that is issued afterwards has an entry, and the change is tried again.
+        let ends = pushed.organisations.iter().map(|org| store.last_entry(org));
+        let ends = ends.collect::<Result<Ends, _>>()?;
+        let now = pushed.planned(store, &moved)?;
+        if asked && !now.is_same(&shown) {
+            return Err(changed_meanwhile(&document.place));
+        }
+        if now.orphans != shown.orphans {
+            consider(&now, orphaning, &document.place)?;
+            orphans::warn(&now.orphans);
+        }
+        store.put_policy(version, &document.value)?;
+        change(now.steps).carry_out_after(store, ends, &mut moved)
+    });
+    done.or_else(|refusal| {
+        if moved.is_empty() {
+            return Err(refusal);
+        }
+        let there: Vec<OrgId> = moved.iter().map(|(org, _)| org.clone()).collect();
+        change(pushed.steps(moved)?).note(&mut store)?;
+        let there = listed(&there);
+        Err(refusal
+            .expected(format!(
+                "all organisations of the document; only {there} has policy {version} now"
+            ))
+            .next("portcullis policy diff FILE, then the same command again"))
+    })
+}
+
+/// A document, and where it is pushed.
+struct Pushed<'a> {
+    args: &'a PushArgs,
+    policy: &'a Policy,
+    version: &'a PolicyVersion,
+    canary: Option<&'a NamedCanary>,
+    organisations: Vec<OrgId>,
+    other: OtherCanary,
+}
+
+/// What a push would change.
+struct Planned {
+    steps: Vec<OrgChange>,
+    orphans: Vec<Orphan>,
+}
+
+impl Pushed<'_> {
+    fn verb(&self) -> PolicyAction {
+        if self.canary.is_some() { PolicyAction::Canary } else { PolicyAction::Push }
+    }
+
+    /// What would change now, unless that is refused. Organisations that an earlier try moved count as they were before.
+    fn planned(&self, store: &mut Store, moved: &Moved) -> Result<Planned, CliError> {
+        let Self { args, policy, version, .. } = *self;
+        let before = |org: &OrgId| {
+            let known = moved.iter().find(|(one, _)| one == org).cloned();
+            known.map_or_else(|| Ok((org.clone(), store.active_policy(org)?)), Ok)
+        };
+        let active_policies =
+            self.organisations.iter().map(before).collect::<Result<Vec<_>, CliError>>()?;
+        replaces_one(&args.which, version, &active_policies)?;
+        if self.other == OtherCanary::Kept {
             active_policies.iter().try_for_each(has_no_canary)?;
         }
-        let (verb, steps) = match &canary {
-            Some(canary) => (PolicyAction::Canary, tried(canary, active_policies)?),
-            None => (PolicyAction::Push, pushed(&version, active_policies)),
-        };
+        let steps = self.steps(active_policies)?;
         if let Some(expected) = &args.if_active {
             still_active(expected, &steps)?;
         }
         let active = |step: &OrgChange| (step.org.clone(), step.before.version().cloned());
         let concerned: Vec<_> = steps.iter().map(active).collect();
-        let orphans = orphans::orphans(store, &policy, &concerned)?;
-        let orphaning = Orphaning::of(args.orphan_keys);
-        let preview = |store: &mut Store| {
-            let keys = Keys { orphans: &orphans, orphaning, unknown: &unknown, policy: &policy };
-            let beside = Beside { cases: cases.as_ref(), args: &args.review };
-            Preview::of(store, &document, &version, &steps, &keys, &beside)
+        let orphans = orphans::orphans(store, policy, &concerned)?;
+        Ok(Planned { steps, orphans })
+    }
+
+    fn steps(
+        &self,
+        active_policies: Vec<(OrgId, ActivePolicy)>,
+    ) -> Result<Vec<OrgChange>, CliError> {
+        match self.canary {
+            Some(canary) => tried(canary, active_policies),
+            None => Ok(pushed(self.version, active_policies)),
+        }
+    }
+}
+
+impl Planned {
+    fn is_same(&self, other: &Self) -> bool {
+        let revisions = |planned: &Self| -> Vec<_> {
+            planned.steps.iter().map(|step| (step.org.clone(), step.before.rev.clone())).collect()
         };
-        if args.dry_run {
-            store.unwatch()?;
-            return preview(store).map(|preview| Some(preview.report()));
-        }
-        unknown_keys::warn(&unknown, &policy);
-        match orphaning {
-            Orphaning::Refused => orphans::refuse(&orphans, &document.place)?,
-            Orphaning::Warned => orphans::warn(&orphans),
-        }
-        if review::asks(session, &args.review) {
-            review::confirm(&preview(store)?.text(), &document.place)?;
-        } else if !args.review.against.is_empty() {
-            preview(store)?.replayed().into_iter().flat_map(str::lines).for_each(progress);
-        }
-        store.put_policy(&version, &document.value)?;
-        let untouched = (verb == PolicyAction::Push).then_some("not named by this policy");
-        Change { verb, admin_log: admin_log.clone(), steps, untouched }.carry_out(store)
-    })
+        revisions(self) == revisions(other) && self.orphans == other.orphans
+    }
+}
+
+/// Refuses to orphan keys without --orphan-keys.
+fn consider(planned: &Planned, orphaning: Orphaning, place: &str) -> Result<(), CliError> {
+    match orphaning {
+        Orphaning::Refused => orphans::refuse(&planned.orphans, place),
+        Orphaning::Warned => Ok(()),
+    }
+}
+
+/// The answer was about something else.
+fn changed_meanwhile(place: &str) -> CliError {
+    let found =
+        "the active policy changed while you looked, or the keys that lose their role or tier";
+    CliError::new(found, place)
+        .expected("what was shown; nothing was changed")
+        .next("run the command again")
 }
 
 /// The policy of a document without faults. What is probably not meant is said, and with `--strict` refused.

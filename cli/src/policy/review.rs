@@ -1,11 +1,12 @@
 //! What a person sees before a push: the cases beside the policy, calls of an audit log under both policies, and the
 //! question.
 //!
-//! Owns who is asked and what refuses. A script is never asked. What differs is in `diff` and `replay`, what cases are in
-//! `test`.
+//! Owns who is asked and what refuses. What differs is in `diff` and `replay`, what cases are in `test`.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
+
+use portcullis_core::policy::Policy;
 
 use super::count;
 use super::test::{self, Tally};
@@ -13,15 +14,19 @@ use crate::args::{ReviewArgs, Session};
 use crate::document::files_of_cases;
 use crate::report::{CliError, Output, progress};
 
-/// What came of the cases beside a policy; nothing where there are none.
-pub(super) fn cases(policy: &Path) -> Result<Option<Tally>, CliError> {
-    let files = match policy.is_dir() {
-        true => files_of_cases(policy).unwrap_or_default(),
-        false => beside(policy).into_iter().collect(),
+/// What came of the cases beside `policy`, which was read from `place`; nothing where there are none.
+pub(super) fn cases(
+    place: &Path,
+    policy: &Policy,
+    args: &ReviewArgs,
+) -> Result<Option<Tally>, CliError> {
+    let files = match place.is_dir() {
+        true => files_of_cases(place).unwrap_or_default(),
+        false => beside(place).into_iter().collect(),
     };
     match files.is_empty() {
         true => Ok(None),
-        false => test::tally(&files, policy).map(Some),
+        false => test::tally(&files, place, policy, args.failing_cases),
     }
 }
 
@@ -34,23 +39,24 @@ fn beside(policy: &Path) -> Option<PathBuf> {
 
 /// Refuses what the cases refuse, unless that was asked for.
 pub(super) fn refuse(cases: &Tally, args: &ReviewArgs, place: &str) -> Result<(), CliError> {
-    if cases.failed == 0 {
+    if cases.failed == 0 || args.failing_cases {
         return Ok(());
     }
     cases.failures.iter().for_each(|line| progress(line));
-    if args.failing_cases {
-        return Ok(());
-    }
-    let found = format!("{} of {} not as expected", cases.failed, count(cases.cases, "case"));
+    let verb = if cases.failed == 1 { "is" } else { "are" };
+    let of = count(cases.cases, "case");
+    let found = format!("{} of {of} {verb} not as expected", cases.failed);
     Err(CliError::new(found, format!("the cases beside {place}"))
         .expected("cases that are all as expected; nothing was changed")
         .next("repair the policy or the case; --failing-cases pushes it all the same"))
 }
 
-/// Whether somebody is there to be asked: both what is shown and the answer are a terminal's.
+/// Whether the command asks: standard input and standard error are terminals, and no pipeline runs it. Some pipelines
+/// give their commands a terminal, and nobody answers there.
 pub(super) fn asks(session: &Session, args: &ReviewArgs) -> bool {
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    terminal && !args.yes && session.output == Output::Table
+    let pipeline = std::env::var_os("CI").is_some_and(|ci| !ci.is_empty());
+    terminal && !pipeline && !args.yes && session.output == Output::Table
 }
 
 /// Shows `text` and asks; anything but a yes is a no.
@@ -65,6 +71,6 @@ pub(super) fn confirm(text: &str, place: &str) -> Result<(), CliError> {
         true => Ok(()),
         false => Err(CliError::new("the answer was not yes", place)
             .expected("y; nothing was changed")
-            .next("the same command again; --yes does not ask")),
+            .next("run the command again and answer y, or pass --yes")),
     }
 }

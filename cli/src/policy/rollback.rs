@@ -9,7 +9,7 @@ use crate::admin_log::AdminLog;
 use crate::args::{RollbackArgs, Session, Which};
 use crate::report::{CliError, Report};
 use crate::store::{Activation, PolicyAction, Store, Target};
-use crate::time::Seconds;
+use crate::time::{Seconds, since_1970};
 
 /// How many entries of the history a rollback without `--to` reads.
 const REMEMBERED: u32 = 1_000;
@@ -43,8 +43,8 @@ pub(crate) fn rollback(session: &Session, args: &RollbackArgs) -> Result<Report,
         args.which.covers(&steps.iter().map(|step| step.org.clone()).collect::<Vec<_>>())?;
         orphans::consider_steps(store, &steps, Orphaning::of(args.orphan_keys))?;
         let untouched = args.which.org.is_empty().then_some(untouched);
-        Change { verb: PolicyAction::Rollback, admin_log: admin_log.clone(), steps, untouched }
-            .carry_out(store)
+        let (verb, at) = (PolicyAction::Rollback, since_1970());
+        Change { verb, admin_log: admin_log.clone(), steps, untouched, at }.carry_out(store)
     })
 }
 

@@ -18,7 +18,7 @@ use super::findings::findings;
 use super::{count, junit};
 use crate::args::TestArgs;
 use crate::document::{Document, files_of_cases};
-use crate::report::{CliError, Report, Verdict};
+use crate::report::{CliError, Report, Verdict, progress};
 
 pub(crate) fn test(args: &TestArgs) -> Result<Report, CliError> {
     let mut files = vec![args.file.clone()];
@@ -32,42 +32,54 @@ pub(crate) fn test(args: &TestArgs) -> Result<Report, CliError> {
     }
     let tried = files.iter().map(|file| tried(file, args)).collect::<Result<Vec<_>, _>>()?;
     if let Some(file) = &args.junit {
-        let suites: Vec<_> =
-            tried.iter().map(|it| (it.place.as_str(), it.outcomes.as_slice())).collect();
+        let suites: Vec<_> = tried
+            .iter()
+            .map(|it| (it.decided.place.as_str(), it.decided.outcomes.as_slice()))
+            .collect();
         junit::write(file, &suites).map_err(CliError::not_asked)?;
     }
     Ok(report(&tried, args))
 }
 
-/// What came of one file of cases.
+/// What came of one file of cases, and the policy that decided.
 struct Tried {
-    place: String,
     policy_file: PathBuf,
+    policy: Policy,
+    decided: Decided,
+}
+
+/// What came of one file of cases.
+struct Decided {
+    place: String,
     outcomes: Vec<CaseResult>,
     reached: Reached,
-    policy: Policy,
 }
 
 fn tried(file: &Path, args: &TestArgs) -> Result<Tried, CliError> {
     let document = Document::read(file).map_err(CliError::not_asked)?;
     let policy_file = policy_file(file, args, &document);
     let policy = policy(&policy_file).map_err(CliError::not_asked)?;
-    let cases = cases::read(&document.value, &policy).map_err(|faults| {
+    let decided = decided(document, &policy).map_err(CliError::not_asked)?;
+    Ok(Tried { policy_file, policy, decided })
+}
+
+/// Decides the cases of a file.
+fn decided(document: Document, policy: &Policy) -> Result<Decided, CliError> {
+    let cases = cases::read(&document.value, policy).map_err(|faults| {
         CliError::new(format!("the cases have {}", count(faults.len(), "fault")), &document.place)
             .expected("cases without faults; docs/guides/test-a-policy.md has their form")
             .faults(document.located(&faults))
-            .not_asked()
     })?;
     let mut reached = Reached::default();
     let mut outcomes = Vec::new();
     for case in cases {
-        let answer = answer(&policy, &case, &document)?;
+        let answer = answer(policy, &case, &document)?;
         answer.steps.iter().for_each(|step| reached.note(&step.rule, step.outcome));
         let fault = fault(&case, &answer);
         let line = document.line_of(&case.path);
         outcomes.push(CaseResult { name: case.name, line, fault, answer });
     }
-    Ok(Tried { place: document.place, policy_file, outcomes, reached, policy })
+    Ok(Decided { place: document.place, outcomes, reached })
 }
 
 /// The file that is named, by the command or by the cases; the folder that is tested; or the file beside the cases:
@@ -126,7 +138,6 @@ fn answer(policy: &Policy, case: &Case, document: &Document) -> Result<Answer, C
             format!("{}:{line}", document.place),
         )
         .expected(format!("connector: one of {}", known.join(", ")))
-        .not_asked()
     })
 }
 
@@ -181,34 +192,60 @@ pub(super) struct Tally {
     rules: usize,
 }
 
-/// Tries the cases of `files` that are about `policy`.
-pub(super) fn tally(files: &[PathBuf], policy: &Path) -> Result<Tally, CliError> {
-    let args = TestArgs { file: policy.to_owned(), policy: None, junit: None, covered: false };
-    let same = |other: &Path| {
-        other == policy
-            || matches!((other.canonicalize(), policy.canonicalize()), (Ok(a), Ok(b)) if a == b)
-    };
-    let mut tried_here = Vec::new();
+/// Decides the cases of `files` that are about the policy at `place`, with `policy`, which was read from there;
+/// nothing where there are none. With `lenient`, a file of cases that has faults is a warning.
+pub(super) fn tally(
+    files: &[PathBuf],
+    place: &Path,
+    policy: &Policy,
+    lenient: bool,
+) -> Result<Option<Tally>, CliError> {
+    let mut all = Vec::new();
     for file in files {
-        let tried = tried(file, &args)?;
-        // Cases below a folder may name another policy.
-        if same(&tried.policy_file) {
-            tried_here.push(tried);
+        match about(file, place, policy) {
+            Ok(decided) => all.extend(decided),
+            Err(fault) if lenient => progress(&format!(
+                "warning: {}: {}: its cases were not tried",
+                file.display(),
+                fault.found()
+            )),
+            Err(fault) => {
+                return Err(fault
+                    .expected("files of cases without faults; nothing was changed")
+                    .next("repair the file of cases; --failing-cases goes on without it"));
+            }
         }
     }
-    let coverage = coverages(&tried_here);
-    let failed = |it: &Tried| it.outcomes.iter().filter(|it| it.fault.is_some()).count();
-    let sum = |number: fn(&Coverage) -> usize| {
-        coverage.iter().map(|(_, coverage, _)| number(coverage)).fold(0, usize::saturating_add)
+    if all.is_empty() {
+        return Ok(None);
+    }
+    let mut reached = Reached::default();
+    all.iter().for_each(|it| reached.add(&it.reached));
+    let coverage = reached.of(policy);
+    let failures: Vec<String> = all.iter().flat_map(failures).collect();
+    Ok(Some(Tally {
+        cases: all.iter().map(|it| it.outcomes.len()).fold(0, usize::saturating_add),
+        failed: failures.len(),
+        failures,
+        files: all.iter().map(verdict).collect(),
+        reached: coverage.reached(),
+        rules: coverage.rules,
+    }))
+}
+
+/// What came of the cases of a file, unless it names another policy than the one at `place`.
+fn about(file: &Path, place: &Path, policy: &Policy) -> Result<Option<Decided>, CliError> {
+    let document = Document::read(file)?;
+    let folder = file.parent().unwrap_or_else(|| Path::new(""));
+    let named = cases::policy_of(&document.value).map(|name| folder.join(name));
+    let same = |other: &PathBuf| {
+        other == place
+            || matches!((other.canonicalize(), place.canonicalize()), (Ok(a), Ok(b)) if a == b)
     };
-    Ok(Tally {
-        cases: tried_here.iter().map(|it| it.outcomes.len()).fold(0, usize::saturating_add),
-        failed: tried_here.iter().map(failed).fold(0, usize::saturating_add),
-        failures: tried_here.iter().flat_map(failures).collect(),
-        files: tried_here.iter().map(verdict).collect(),
-        reached: sum(Coverage::reached),
-        rules: sum(|coverage| coverage.rules),
-    })
+    match named.is_none_or(|named| same(&named)) {
+        true => decided(document, policy).map(Some),
+        false => Ok(None),
+    }
 }
 
 impl Tally {
@@ -228,7 +265,7 @@ impl Tally {
 }
 
 /// `FAILED crm.test.yaml:12: at most 50 rows: found …, expected …`.
-fn failures(tried: &Tried) -> Vec<String> {
+fn failures(tried: &Decided) -> Vec<String> {
     let failed = tried.outcomes.iter().filter_map(|it| Some((it, it.fault.as_deref()?)));
     failed
         .map(|(it, fault)| {
@@ -239,7 +276,7 @@ fn failures(tried: &Tried) -> Vec<String> {
 }
 
 /// `crm.test.yaml: 14 cases, all as expected`.
-fn verdict(tried: &Tried) -> String {
+fn verdict(tried: &Decided) -> String {
     let told = match failures(tried).len() {
         0 => "all as expected".to_owned(),
         number => format!("{number} not as expected"),
@@ -250,10 +287,10 @@ fn verdict(tried: &Tried) -> String {
 fn report(tried: &[Tried], args: &TestArgs) -> Report {
     let (mut lines, mut views, mut good) = (Vec::new(), Vec::new(), true);
     for it in tried {
-        let failed = failures(it);
+        let failed = failures(&it.decided);
         good &= failed.is_empty();
         lines.extend(failed);
-        lines.push(verdict(it));
+        lines.push(verdict(&it.decided));
     }
     for (policy_file, coverage, of) in coverages(tried) {
         lines.push(format!(
@@ -267,10 +304,10 @@ fn report(tried: &[Tried], args: &TestArgs) -> Report {
         good &= coverage.unreached.is_empty() || !args.covered;
         views.extend(of.iter().map(|it| {
             json!({
-                "file": it.place,
+                "file": it.decided.place,
                 "policy": policy_file.display().to_string(),
-                "cases": it.outcomes.iter().map(view).collect::<Vec<_>>(),
-                "failed": it.outcomes.iter().filter(|it| it.fault.is_some()).count(),
+                "cases": it.decided.outcomes.iter().map(view).collect::<Vec<_>>(),
+                "failed": it.decided.outcomes.iter().filter(|it| it.fault.is_some()).count(),
                 "rules": coverage.rules,
                 "unreached": coverage.unreached,
                 "never_false": coverage.never_false,
@@ -295,7 +332,7 @@ fn coverages(tried: &[Tried]) -> Vec<(&Path, Coverage, Vec<&Tried>)> {
     };
     let covered = policies.iter().map(|policy| (*policy, of(policy))).filter_map(|(file, of)| {
         let mut reached = Reached::default();
-        of.iter().for_each(|it| reached.add(&it.reached));
+        of.iter().for_each(|it| reached.add(&it.decided.reached));
         let coverage = reached.of(&of.first()?.policy);
         Some((file, coverage, of))
     });

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// The state in Redis.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ActivePolicy {
     /// The revision of the record, if there is one.
     pub(crate) rev: Option<String>,

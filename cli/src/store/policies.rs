@@ -225,13 +225,13 @@ impl Store {
 
     /// Changes the active policies of organisations, with the entries in the history and in each admin chain, in one
     /// step; in a Cluster, one organisation after the other. Returns nothing when another operator changed the basis:
-    /// then the decision must be made again.
+    /// then the decision must be made again. `reached` gets each organisation that a Cluster changed before that.
     pub(crate) fn activate(
         &mut self,
         noted: &[Activation],
         moves: &[Move],
+        reached: &mut Vec<OrgId>,
     ) -> Result<Option<()>, CliError> {
-        let noted = lines(noted)?;
         match self.topology() {
             Topology::Server => {
                 // Outside the transaction, which would fail as a whole for a user without this permission.
@@ -247,6 +247,7 @@ impl Store {
                     change.cmd("HINCRBY").arg(key.as_str()).arg("generation").arg(1).ignore();
                     change.cmd("RPUSH").arg(Key::admin(org.as_str()).as_str()).arg(entry).ignore();
                 }
+                let noted = lines(noted)?;
                 for (history, line) in &noted {
                     change.cmd("LPUSH").arg(history.as_str()).arg(line).ignore();
                 }
@@ -261,20 +262,23 @@ impl Store {
                     if !self.move_one(one)? {
                         return Ok(None);
                     }
+                    reached.push(one.org.clone());
                 }
-                // The policies are active: a failure here reverts nothing.
-                for (history, line) in &noted {
-                    let command = redis::cmd("LPUSH").arg(history.as_str()).arg(line).clone();
-                    if let Err(refusal) = self.query::<()>(&command) {
-                        progress(&format!(
-                            "warning: done, but the history could not be written: {}",
-                            refusal.found()
-                        ));
-                    }
-                }
-                Ok(Some(()))
+                self.note(noted).map(Some)
             }
         }
+    }
+
+    /// Writes the history of policies that are active already: a failure reverts nothing.
+    pub(crate) fn note(&mut self, noted: &[Activation]) -> Result<(), CliError> {
+        for (history, line) in lines(noted)? {
+            let command = redis::cmd("LPUSH").arg(history.as_str()).arg(line).clone();
+            if let Err(refusal) = self.query::<()>(&command) {
+                let found = refusal.found();
+                progress(&format!("warning: done, but the history could not be written: {found}"));
+            }
+        }
+        Ok(())
     }
 
     /// Changes one organisation; false when another operator was faster.
