@@ -241,8 +241,7 @@ pub(crate) struct DiffArgs {
     /// The organisation whose active version is meant. Default: those that the document names.
     #[arg(long, value_parser = org, conflicts_with = "second")]
     pub(crate) org: Option<OrgId>,
-    /// Decide the tool calls of these audit logs under both sides, and show those with another answer, other
-    /// arguments or another price.
+    /// Decide the tool calls of these audit logs under both sides, and show those that get another answer.
     #[arg(long, value_name = "LOG", num_args = 1..)]
     pub(crate) against: Vec<PathBuf>,
     /// Exit with 1 when they differ.
