@@ -618,10 +618,11 @@ fn removes_early(manager: &Value) -> bool {
     each_object(&manager["early_header_mutation_extensions"], &mut |node| {
         removes |= is_guard(&node["remove"]);
         // As Envoy Gateway removes headers.
-        let matcher = &node["remove_on_match"]["key_matcher"];
-        let prefix = matcher["prefix"].as_str();
-        removes |= is_guard(&matcher["exact"])
-            || prefix.is_some_and(|prefix| guard::HEADER.starts_with(&prefix.to_ascii_lowercase()));
+        if let Some(matcher) = node.pointer("/remove_on_match/key_matcher") {
+            let prefix = matcher["prefix"].as_str().map(str::to_ascii_lowercase);
+            removes |= is_guard(&matcher["exact"])
+                || prefix.is_some_and(|prefix| guard::HEADER.starts_with(&prefix));
+        }
     });
     removes
 }
