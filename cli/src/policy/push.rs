@@ -83,12 +83,17 @@ pub(super) fn pushed_beside(
             preview(&mut store)?.replayed().into_iter().flat_map(str::lines).for_each(progress);
         }
     }
-    let (at, mut moved) = (since_1970(), Moved::new());
-    let change = |steps| {
+    // The tries of one push have one time in the histories once an organisation is moved, and of two pushes the later change
+    // has the later time.
+    let (mut at, mut moved) = (since_1970(), Moved::new());
+    let change = |steps, at| {
         let untouched = (pushed.verb() == PolicyAction::Push).then_some("not named by this policy");
         Change { verb: pushed.verb(), admin_log: admin_log.clone(), steps, untouched, at }
     };
     let done = store.until_done(NOT_ACTIVATED, |store| {
+        if moved.is_empty() {
+            at = since_1970();
+        }
         store.watch_organisations(&pushed.organisations)?;
         // Before what is compared: a key that is issued afterwards has an entry, and the change is tried again.
         let ends = pushed.organisations.iter().map(|org| store.last_entry(org));
@@ -102,14 +107,14 @@ pub(super) fn pushed_beside(
             orphans::warn(&now.orphans);
         }
         store.put_policy(version, &document.value)?;
-        change(now.steps).carry_out_after(store, ends, &mut moved)
+        change(now.steps, at).carry_out_after(store, ends, &mut moved)
     });
     done.or_else(|refusal| {
         if moved.is_empty() {
             return Err(refusal);
         }
         let there: Vec<OrgId> = moved.iter().map(|(org, _)| org.clone()).collect();
-        change(pushed.steps(moved)?).note(&mut store)?;
+        change(pushed.steps(moved)?, at).note(&mut store)?;
         let there = listed(&there);
         Err(refusal
             .expected(format!(
