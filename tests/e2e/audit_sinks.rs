@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use portcullis_stack::{ports, ready};
 use portcullis_tests::log_service::{LogService, SECRET};
-use portcullis_tests::organisation::{DEMO, Organisation};
+use portcullis_tests::organisation::{DEMO, Organisation, PYTHON};
 use portcullis_tests::world::{OwnEnvoy, Workers, replaced};
 use portcullis_tests::{Case, Request, Wire, World, cases, mcp};
 use serde_json::{Value, json};
+
+use crate::streams::{Listener, Source};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases!["audit_sinks":
@@ -20,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         standard_output_gets_every_entry,
         a_sink_that_is_gone_or_hangs_stops_no_call,
         a_full_disk_stops_no_call,
+        a_stream_that_is_open_is_in_the_log_before_it_ends,
     ]
 }
 
@@ -35,6 +38,11 @@ enum Place {
 
 /// The shipped configuration with a sink of `envoy/sinks/`, beside the file or in its place.
 fn with_sink(world: &World<'_>, sink: &str, port: u16, place: Place) -> OwnEnvoy {
+    let change = |template| placed(world, template, (sink, port), place);
+    world.envoy_changed(Workers::Two, |settings| settings, change)
+}
+
+fn placed(world: &World<'_>, template: String, (sink, port): (&str, u16), place: Place) -> String {
     let file = world.stack().options().root.join("envoy/sinks").join(sink);
     let text = fs::read_to_string(file).expect("a shipped sink");
     let text = text.replace("${PORTCULLIS_AUDIT_SINK_PORT:-4317}", &port.to_string());
@@ -43,23 +51,17 @@ fn with_sink(world: &World<'_>, sink: &str, port: u16, place: Place) -> OwnEnvoy
     let indented =
         |text: &str, by: &str| text.lines().map(|line| format!("{by}{line}\n")).collect::<String>();
     let (logger, clusters) = (indented(logger, "          "), indented(clusters, "  "));
-    world.envoy_changed(
-        Workers::Two,
-        |settings| settings,
-        |template| {
-            let begin = "          - name: audit_file\n";
-            let end = "          # What Envoy answered without the filter";
-            let template = match place {
-                Place::BesideTheFile => replaced(&template, begin, &format!("{logger}{begin}")),
-                Place::OfTheFile => {
-                    let (before, rest) = template.split_once(begin).expect("the shipped logger");
-                    let (_, after) = rest.split_once(end).expect("the next logger");
-                    format!("{before}{logger}          # ${{PORTCULLIS_AUDIT_LOG}}\n{end}{after}")
-                }
-            };
-            replaced(&template, "\n  clusters:\n", &format!("\n  clusters:\n{clusters}"))
-        },
-    )
+    let begin = "          - name: audit_file\n";
+    let end = "          # What Envoy answered without the filter";
+    let template = match place {
+        Place::BesideTheFile => replaced(&template, begin, &format!("{logger}{begin}")),
+        Place::OfTheFile => {
+            let (before, rest) = template.split_once(begin).expect("the shipped logger");
+            let (_, after) = rest.split_once(end).expect("the next logger");
+            format!("{before}{logger}          # ${{PORTCULLIS_AUDIT_LOG}}\n{end}{after}")
+        }
+    };
+    replaced(&template, "\n  clusters:\n", &format!("\n  clusters:\n{clusters}"))
 }
 
 /// Calls of all sorts on several connections, so that both workers write; how many answers there were.
@@ -227,4 +229,60 @@ fn a_full_disk_stops_no_call(world: &World<'_>) {
         let made: usize = page.trim().rsplit(' ').next()?.parse().ok()?;
         (made >= CLIENTS * CALLS).then_some(())
     });
+}
+
+// Issue 16: "Long streams: an entry at the start and one at the end". Proves: A15, A17
+fn a_stream_that_is_open_is_in_the_log_before_it_ends(world: &World<'_>) {
+    let source = Source::start();
+    let own = world.envoy_changed(
+        Workers::One,
+        |settings| settings.python(source.address),
+        |template| {
+            let audit = "\"audit\": {\"input_max_bytes\"";
+            let open = "\"audit\": {\"open_after_seconds\": 1, \"input_max_bytes\"";
+            replaced(&template, audit, open)
+        },
+    );
+    let org = world.organisation().through(&own.gateway);
+    let key = org.key("analyst").key;
+    let of = |agent: &str| own.gateway.audit().entries_where("user_agent", agent);
+    let listen = |agent: &str| {
+        let request = Request::bare("GET", PYTHON).header("host", "gateway.test").bearer(&key);
+        let request = request.header("accept", "text/event-stream").header("user-agent", agent);
+        Listener::open(own.gateway.address(), &request)
+    };
+    // The entry of a call brings that of an open stream along.
+    let open = |agent: &str| {
+        wait("the entry of an open stream", || {
+            let call = mcp::call("echo", json!({"message": "x"})).to_string();
+            assert_eq!(own.gateway.send(&Request::post(DEMO, call).bearer(&key)).status(), 200);
+            of(agent).pop()
+        })
+    };
+    let first = listen("first");
+    let opened = open("first");
+    assert_eq!((&opened["status"], &opened["http_status"]), (&json!("open"), &json!(200)));
+    assert!(opened["started_at"].as_str() < opened["timestamp"].as_str(), "{opened}");
+    assert!(opened.get("latency_ms").is_none() && opened.get("events").is_none(), "{opened}");
+    // A short one has the entry of its end alone.
+    let (second, short) = (listen("second"), listen("short"));
+    drop(short);
+    wait("the end of a short stream", || of("short").pop());
+    open("second");
+    drop((first, second));
+    wait("the ends", || (of("first").len() + of("second").len() == 4).then_some(()));
+    for (agent, statuses) in [
+        ("first", &["open", "success"][..]),
+        ("second", &["open", "success"]),
+        ("short", &["success"]),
+    ] {
+        let entries = of(agent);
+        let found: Vec<_> = entries.iter().map(|entry| entry["status"].clone()).collect();
+        assert_eq!(found, statuses, "{agent}");
+        assert!(entries.iter().all(|entry| entry["request_id"] == entries[0]["request_id"]));
+    }
+    let lines = own.gateway.audit().lines();
+    let report = verified(&org, &written(world, &lines), &[]);
+    let entries = json!(lines.len());
+    assert_eq!((&report["intact"], &report["entries"]), (&json!(true), &entries), "{report:#}");
 }

@@ -7,6 +7,7 @@
 mod accounts;
 mod answers;
 mod audit;
+mod audit_anchor;
 mod audit_restarts;
 mod audit_sinks;
 mod authz;
@@ -104,9 +105,10 @@ const ENVOY_PART: [&str; 13] = [
 
 /// What is the same in both modes of the filter: who a caller is, what a policy says, what is made of an answer, where
 /// Redis, Vault and issuers are and how they fail, and configurations that state a mode of their own.
-const ANY_MODE: [&str; 27] = [
+const ANY_MODE: [&str; 28] = [
     "answers",
     "audit",
+    "audit_anchor",
     "audit_restarts",
     "audit_sinks",
     "certificates",
@@ -198,6 +200,7 @@ fn all_cases() -> Vec<Case> {
         bypass_objects::cases(),
         streams::cases(),
         audit::cases(),
+        audit_anchor::cases(),
         audit_restarts::cases(),
         audit_sinks::cases(),
         metrics::cases(),
