@@ -22,7 +22,7 @@ use crate::exchange::checks::snapshot::{Snapshot, Unlearned};
 use crate::exchange::checks::verdict::{Verdict, judge};
 use crate::exchange::grant::{Credential, Grant, RequiredApproval};
 use crate::exchange::handover::{Handover, Judged, Outcome, held, refuse, refuse_granted};
-use crate::exchange::request::{Holds, Request};
+use crate::exchange::request::{Holds, Request, RequestPart};
 use crate::exchange::turn::{CallerIdentity, Turn};
 use crate::limit::leases::{DrawPlan, DrawResult};
 use crate::observed::{Learnt, Watched};
@@ -100,7 +100,9 @@ fn ask(
     );
     let (quotas, wanted) = match &verdict {
         Verdict::Allowed(grant) => {
-            let wanted = grant.credential.clone().filter(|_| aim == Aim::Pass);
+            // The credential of a body went upstream with its headers (`split` mode).
+            let is_used = aim == Aim::Pass && !matches!(request.part, RequestPart::Body);
+            let wanted = grant.credential.clone().filter(|_| is_used);
             (grant.quotas.as_slice(), wanted)
         }
         // Refused requests ask too: the record or policy that refuses may be gone by now.
