@@ -143,7 +143,7 @@ fn secrets(
     let mounts = args.vault_mount.iter().map(mount(KvVersion::Two));
     let mounts: Vec<_> =
         mounts.chain(args.vault_mount_v1.iter().map(mount(KvVersion::One))).collect();
-    let vault = secrets::Vault { url, token, mounts: &mounts };
+    let vault = vault::Vault { url, token, mounts: &mounts };
     match connectors {
         Ok(connectors) => secrets::look(&vault, connectors),
         Err(refusal) => vec![Finding::refused("vault.secrets", refusal)],

@@ -2,25 +2,15 @@
 //!
 //! Owns why a value is no credential. Values are looked at and never shown.
 
-use std::time::Duration;
-
 use portcullis_core::connector_credential::{ConnectorCredential, SecretPattern, Source};
 use portcullis_core::id::OrgId;
-use portcullis_core::vault::{Mount, SecretData, SecretRef};
+use portcullis_core::vault::{SecretData, SecretRef};
 
 use super::Finding;
 use super::redis::ActiveConnector;
+use super::vault::{BOUND, Vault};
 use super::vault_token::{self, Seen, SeenLease};
 use crate::http;
-
-pub(super) const BOUND: Duration = Duration::from_secs(5);
-
-/// Where Vault is, with which token it is asked, and which of its mounts have a slash or version 1.
-pub(super) struct Vault<'a> {
-    pub(super) url: &'a str,
-    pub(super) token: &'a str,
-    pub(super) mounts: &'a [Mount],
-}
 
 /// Whether each secret is there, and fit for a header.
 pub(super) fn look(vault: &Vault<'_>, connectors: &[ActiveConnector]) -> Vec<Finding> {

@@ -1,14 +1,24 @@
 //! Checks Vault or OpenBao, as far as that is possible without a token.
+//!
+//! Owns where Vault is and how long doctor waits for it, for the checks with a token, too.
 
 use std::time::Duration;
 
+use portcullis_core::vault::Mount;
 use serde_json::Value;
 
 use super::{Finding, clock};
 use crate::http;
 
-const BOUND: Duration = Duration::from_secs(5);
+pub(super) const BOUND: Duration = Duration::from_secs(5);
 const CHECK: &str = "vault";
+
+/// Where Vault is, with which token it is asked, and which of its mounts have a slash or version 1.
+pub(super) struct Vault<'a> {
+    pub(super) url: &'a str,
+    pub(super) token: &'a str,
+    pub(super) mounts: &'a [Mount],
+}
 
 pub(super) fn look(url: &str) -> Vec<Finding> {
     let before = clock::now();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use portcullis_core::vault::LeaseId;
 
 use super::Finding;
-use super::secrets::{BOUND, Vault};
+use super::vault::{BOUND, Vault};
 use crate::http;
 
 const CHECK: &str = "vault.token";
