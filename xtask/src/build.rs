@@ -14,7 +14,7 @@ use std::thread;
 /// The Wasm target of the modules.
 pub(crate) const WASM_TARGET: &str = "wasm32-wasip1";
 /// Every Envoy compiles the module, and every worker holds it.
-const SIZE_BUDGET: u64 = 3_550_000;
+const SIZE_BUDGET: u64 = 3_500_000;
 /// The smallest size that the standard library allows.
 const FRAMING_SIZE_BUDGET: u64 = 60_000;
 
