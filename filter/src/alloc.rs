@@ -72,7 +72,10 @@ unsafe impl Sync for Classed {}
 static ALLOCATOR: Classed = Classed::new();
 
 impl Classed {
-    #[cfg_attr(not(target_family = "wasm"), expect(dead_code, reason = "has threads there"))]
+    #[cfg_attr(
+        not(any(target_family = "wasm", test)),
+        expect(dead_code, reason = "has threads there")
+    )]
     const fn new() -> Self {
         let free = [ptr::null_mut(); SIZES.len()];
         Self(UnsafeCell::new(Blocks { free, rest: ptr::null_mut(), left: 0 }))
@@ -199,5 +202,69 @@ impl Classed {
             }
             moved
         }
+    }
+}
+
+// `filter/core/tests/alloc.rs` runs these natively.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_core::secret::Wiping;
+
+    const SECRET: u8 = 0xa5;
+
+    /// The bytes of a block that was given back, but for the grain in which its list has a pointer. A piece is never given
+    /// back to the C library, so they are there to be read.
+    fn left_in(block: *mut u8, size: usize) -> Vec<u8> {
+        // SAFETY: the block is a part of a piece, and all of it was written before.
+        (GRAIN..size).map(|at| unsafe { block.add(at).read() }).collect()
+    }
+
+    fn filled(allocator: &Classed, layout: Layout) -> *mut u8 {
+        // SAFETY: the layout has a size, and the block is written within it.
+        unsafe {
+            let block = allocator.alloc(layout);
+            assert!(!block.is_null());
+            block.write_bytes(SECRET, layout.size());
+            block
+        }
+    }
+
+    // Proves: A5, X12
+    #[test]
+    fn what_is_given_back_is_wiped_while_a_secret_is_read_and_only_then() {
+        for size in SIZES {
+            let (allocator, layout) = (Classed::new(), Layout::from_size_align(size, 1).unwrap());
+            let block = filled(&allocator, layout);
+            // SAFETY: the block is of this allocator and layout.
+            unsafe { allocator.dealloc(block, layout) };
+            assert!(left_in(block, size).iter().all(|byte| *byte == SECRET), "{size}");
+            let block = filled(&allocator, layout);
+            let wiping = Wiping::begin();
+            // SAFETY: as before.
+            unsafe { allocator.dealloc(block, layout) };
+            drop(wiping);
+            assert!(left_in(block, size).iter().all(|byte| *byte == 0), "{size}");
+        }
+    }
+
+    // A text that grows leaves its former places behind, and one that shrank has its end in the rest of the block.
+    // Proves: A5, X12
+    #[test]
+    fn the_places_that_a_text_had_before_are_wiped() {
+        let (allocator, layout) = (Classed::new(), Layout::from_size_align(64, 1).unwrap());
+        let shorter = Layout::from_size_align(50, 1).unwrap();
+        let _wiping = Wiping::begin();
+        let block = filled(&allocator, layout);
+        // SAFETY: the block is of this allocator and layout, each time.
+        let grown = unsafe {
+            assert_eq!(allocator.realloc(block, layout, shorter.size()), block);
+            allocator.realloc(block, shorter, 512)
+        };
+        assert_ne!(grown, block);
+        assert!(left_in(block, layout.size()).iter().all(|byte| *byte == 0));
+        // SAFETY: the first bytes were copied.
+        let copied = (0..shorter.size()).map(|at| unsafe { grown.add(at).read() });
+        assert!(copied.eq(std::iter::repeat_n(SECRET, shorter.size())));
     }
 }
