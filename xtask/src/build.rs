@@ -7,6 +7,7 @@ use crate::failure::{Failure, Result};
 use crate::progress::step;
 use portcullis_stack::{Artifacts, Workspace, cargo, process};
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -29,37 +30,50 @@ pub(crate) const NATIVE: [&str; 5] = [
 ];
 
 /// Builds all of it, and checks the sizes of the modules.
+///
+/// The last step of the modules' build, link-time optimisation, takes minutes on one CPU; meanwhile the others compile the
+/// rest. Cargo has a lock for each target and profile, so neither waits for the other.
 pub(crate) fn all(workspace: &Workspace) -> Result<Artifacts> {
-    filter(workspace)?;
-    natives(workspace, &["--package", "portcullis", "--package", "portcullis-demo-connector"])?;
+    const TOOLS: [&str; 4] = ["--package", "portcullis", "--package", "portcullis-demo-connector"];
+    require_wasm_target()?;
+    step(
+        "building the filter (release, wasm32), the operator's tool and the demo connector",
+        || {
+            thread::scope(|scope| {
+                let natives = scope.spawn(|| natives(workspace, &TOOLS));
+                let modules = modules(workspace);
+                modules.and(natives.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            })
+        },
+    )?;
+    within_budgets(workspace)?;
     Ok(workspace.built_artifacts()?)
 }
 
 /// The operator's tool alone.
 pub(crate) fn cli(workspace: &Workspace) -> Result<()> {
-    natives(workspace, &["--package", "portcullis"])
+    step("building the operator's tool", || natives(workspace, &["--package", "portcullis"]))
 }
 
 /// As [`all`], after the tests were compiled: with their selection of packages, and with `--all-targets` for features
 /// of tests, little is left to compile.
 pub(crate) fn after_tests(workspace: &Workspace) -> Result<Artifacts> {
-    filter(workspace)?;
-    natives(workspace, &[&NATIVE[..], &["--all-targets"]].concat())?;
+    require_wasm_target()?;
+    step("building the filter (release, wasm32)", || modules(workspace))?;
+    within_budgets(workspace)?;
+    let everything = [&NATIVE[..], &["--all-targets"]].concat();
+    step("building the operator's tool and the demo connector", || {
+        natives(workspace, &everything)
+    })?;
     Ok(workspace.built_artifacts()?)
 }
 
 /// Builds the modules in their shipped form.
-fn filter(workspace: &Workspace) -> Result<()> {
-    require_wasm_target()?;
-    let build = |package: &str| {
+fn modules(workspace: &Workspace) -> Result<()> {
+    ["portcullis-redis-framing-module", "portcullis-filter"].iter().try_for_each(|package| {
         let arguments = ["build", "--release", "--target", WASM_TARGET, "--package", package];
         cargo_quietly(workspace, &arguments)
-    };
-    step("building the filter (release, wasm32)", || {
-        build("portcullis-redis-framing-module")?;
-        build("portcullis-filter")
-    })?;
-    within_budgets(workspace)
+    })
 }
 
 /// Checks the sizes of the modules below the workspace's target directory.
@@ -80,9 +94,7 @@ pub(crate) fn filter_ahead(workspace: &Workspace) {
 }
 
 fn natives(workspace: &Workspace, packages: &[&str]) -> Result<()> {
-    step("building the operator's tool and the demo connector", || {
-        cargo_quietly(workspace, &[&["build"], packages].concat())
-    })
+    cargo_quietly(workspace, &[&["build"], packages].concat())
 }
 
 /// A nested Cargo with the unchanged lock file and our target directory.
