@@ -46,7 +46,8 @@ impl Mesh<'_> {
             Hole {
                 what: "a more specific, empty policy on the route",
                 make: &|| specific("EnvoyExtensionPolicy", "", ""),
-                line: ("envoy.", "off", "bad"),
+                // Of the only route: Envoy Gateway leaves the filter out of the listener then.
+                line: ("envoy.module", "no listener runs the filter", "bad"),
                 mend: &removed,
             },
             Hole {
