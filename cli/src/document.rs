@@ -5,6 +5,7 @@
 //! together.
 
 mod folder;
+mod lines;
 
 pub(crate) use folder::cases as files_of_cases;
 
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
+use lines::{ByPath, Lines};
 use portcullis_core::json;
 use portcullis_core::policy::PolicyErrors;
 use saphyr::Scalar;
@@ -31,31 +33,38 @@ pub(crate) struct Document {
     files: BTreeMap<String, String>,
 }
 
-/// The line of each value by its path, such as `limits.storm.per[0]`.
-type Lines = BTreeMap<String, usize>;
-
-/// The lines of a text, looked for when the first one is asked for: a document without mistakes needs none, and to name
-/// each place of a large one takes longer than to check it.
+/// The lines of a document, looked for when the first one is asked for.
 struct WrittenLines {
-    text: String,
+    /// The text, of JSON.
+    json: String,
     found: OnceCell<Lines>,
+    /// Of a document of several files, only these.
+    by_path: OnceCell<ByPath>,
 }
 
 impl WrittenLines {
-    fn of(text: String) -> Self {
-        Self { text, found: OnceCell::new() }
+    fn of_json(json: String) -> Self {
+        Self { json, found: OnceCell::new(), by_path: OnceCell::new() }
     }
 
     fn found(&self) -> &Lines {
-        // JSON is YAML but for a few escapes; then there are no line numbers.
-        self.found
-            .get_or_init(|| with_lines(&self.text).map(|(_, lines)| lines).unwrap_or_default())
+        self.found.get_or_init(|| Lines::of_json(&self.json))
+    }
+
+    fn by_path(&self, document: &Value) -> &ByPath {
+        self.by_path.get_or_init(|| self.found().by_path(document))
     }
 }
 
 impl From<Lines> for WrittenLines {
     fn from(lines: Lines) -> Self {
-        Self { text: String::new(), found: OnceCell::from(lines) }
+        Self { json: String::new(), found: OnceCell::from(lines), by_path: OnceCell::new() }
+    }
+}
+
+impl From<ByPath> for WrittenLines {
+    fn from(by_path: ByPath) -> Self {
+        Self { json: String::new(), found: OnceCell::new(), by_path: OnceCell::from(by_path) }
     }
 }
 
@@ -70,11 +79,12 @@ impl Document {
 
     fn of_file(file: &Path) -> Result<Self, CliError> {
         let (place, text) = contents(file)?;
-        let parsed = if is_json(file, &text) { from_json(&text) } else { from_yaml(&text) };
+        let parsed = match is_json(file, &text) {
+            true => from_json(&text).map(|value| (value, WrittenLines::of_json(text))),
+            false => from_yaml(&text).map(|(value, lines)| (value, lines.into())),
+        };
         match parsed {
-            Ok(value) => {
-                Ok(Self { value, place, lines: WrittenLines::of(text), files: BTreeMap::new() })
-            }
+            Ok((value, lines)) => Ok(Self { value, place, lines, files: BTreeMap::new() }),
             Err(fault) => Err(CliError::new("the document cannot be read", place)
                 .expected("one YAML or JSON document")
                 .faults(vec![fault])),
@@ -101,7 +111,10 @@ impl Document {
 
     /// The line of the value at `path`, or of what should contain it if it is missing.
     pub(crate) fn line_of(&self, path: &str) -> Option<usize> {
-        nearest(self.lines.found(), path).copied()
+        match self.files.is_empty() {
+            true => self.lines.found().line_of(&self.value, path),
+            false => nearest(self.lines.by_path(&self.value), path).copied(),
+        }
     }
 }
 
@@ -142,7 +155,7 @@ fn from_json(text: &str) -> Result<Value, LocatedFault> {
         Err(error) => error,
     };
     // A member twice: the other reader knows where both are.
-    if let (json::JsonError::DuplicateMember(_), Err(fault)) = (&error, with_lines(text)) {
+    if let (json::JsonError::DuplicateMember(_), Err(fault)) = (&error, with_paths(text)) {
         return Err(fault);
     }
     let found = error.to_string();
@@ -154,33 +167,39 @@ fn from_json(text: &str) -> Result<Value, LocatedFault> {
     Err(LocatedFault { file: None, line, path: String::new(), found, expected })
 }
 
-fn from_yaml(text: &str) -> Result<Value, LocatedFault> {
-    let mut reader = Reader { events: Parser::new_from_str(text), lines: None };
-    // What is wrong is told with the place that it is at.
-    reader.document().or_else(|_| with_lines(text).map(|(value, _)| value))
+fn from_yaml(text: &str) -> Result<(Value, Lines), LocatedFault> {
+    let mut reader = Reader::of(text, None);
+    // A fault has the path of its place.
+    match reader.document() {
+        Ok(value) => Ok((value, reader.lines)),
+        Err(_) => with_paths(text),
+    }
 }
 
-fn with_lines(text: &str) -> Result<(Value, Lines), LocatedFault> {
-    let lines = Some(Lines::new());
-    let mut reader = Reader { events: Parser::new_from_str(text), lines };
+fn with_paths(text: &str) -> Result<(Value, Lines), LocatedFault> {
+    let mut reader = Reader::of(text, Some(ByPath::new()));
     let value = reader.document()?;
-    Ok((value, reader.lines.unwrap_or_default()))
+    Ok((value, reader.lines))
 }
 
 struct Reader<'a> {
     events: Parser<'a, StrInput<'a>>,
-    /// Without them, no path is written either.
-    lines: Option<Lines>,
+    lines: Lines,
+    /// The lines of names, to say where the first of two is. Without them, no path is written either.
+    names: Option<ByPath>,
 }
 
 impl<'a> Reader<'a> {
+    fn of(text: &'a str, names: Option<ByPath>) -> Self {
+        Self { events: Parser::new_from_str(text), lines: Lines::default(), names }
+    }
+
     fn document(&mut self) -> Result<Value, LocatedFault> {
         let mut document = None;
         loop {
             let (event, span) = self.next()?;
             match event {
                 Event::StreamEnd => {
-                    self.note("", 1);
                     return Ok(document.unwrap_or(Value::Null));
                 }
                 Event::Nothing | Event::StreamStart | Event::DocumentEnd => {}
@@ -209,10 +228,9 @@ impl<'a> Reader<'a> {
             let expected = format!("at most {} levels", json::MAX_DEPTH);
             return Err(fault(span, path, "more levels of nesting", &expected));
         }
-        // The line of a member is that of its key, which was there before.
-        self.note(path, span.start.line());
+        let begun = self.lines.begin(span.start.line());
         let plain = PLAIN;
-        match event {
+        let value = match event {
             Event::Scalar(text, style, 0, None) => scalar(text, style)
                 .map_err(|text| fault(span, path, &text, "a number that JSON can express")),
             Event::SequenceStart(0, None) => self.sequence(path, depth),
@@ -225,7 +243,9 @@ impl<'a> Reader<'a> {
                 Err(fault(span, path, "an anchor", plain))
             }
             _ => Err(fault(span, path, "nothing", "a value")),
-        }
+        };
+        self.lines.end(begun);
+        value
     }
 
     fn sequence(&mut self, path: &str, depth: usize) -> Result<Value, LocatedFault> {
@@ -247,7 +267,10 @@ impl<'a> Reader<'a> {
             if event == Event::MappingEnd {
                 return Ok(Value::Object(members));
             }
-            let name = match self.value(event, span, path, depth.saturating_add(1))? {
+            let mark = self.lines.mark();
+            let name = self.value(event, span, path, depth.saturating_add(1))?;
+            self.lines.forget_since(mark);
+            let name = match name {
                 Value::String(name) => name,
                 other => {
                     let found = format!("the key {other}");
@@ -260,29 +283,23 @@ impl<'a> Reader<'a> {
             });
             let line = span.start.line();
             if members.contains_key(&name) {
-                let found = match self.lines.as_ref().and_then(|lines| lines.get(&path)) {
+                let found = match self.names.as_ref().and_then(|names| names.get(&path)) {
                     Some(first) => format!("a second {name:?}, the first is on line {first}"),
                     None => format!("a second {name:?}"),
                 };
                 return Err(fault(span, &path, &found, "each key once"));
             }
-            if let Some(lines) = &mut self.lines {
-                lines.insert(path.clone(), line);
+            if let Some(names) = &mut self.names {
+                names.insert(path.clone(), line);
             }
             let (event, span) = self.next()?;
             members.insert(name, self.value(event, span, &path, depth.saturating_add(1))?);
-        }
-    }
-
-    /// The first line of a value is noted; that of a member is its key's.
-    fn note(&mut self, path: &str, line: usize) {
-        if let Some(lines) = &mut self.lines {
-            lines.entry(path.to_owned()).or_insert(line);
+            self.lines.is_named_on(mark, line);
         }
     }
 
     fn path(&self, write: impl FnOnce() -> String) -> String {
-        self.lines.as_ref().map(|_| write()).unwrap_or_default()
+        self.names.as_ref().map(|_| write()).unwrap_or_default()
     }
 
     fn next(&mut self) -> Result<(Event<'a>, Span), LocatedFault> {
@@ -376,8 +393,7 @@ empty:
 
     #[test]
     fn reads_yaml_as_json_with_lines() {
-        let (value, lines) = with_lines(POLICY).unwrap();
-        assert_eq!(from_yaml(POLICY).unwrap(), value);
+        let (value, lines) = from_yaml(POLICY).unwrap();
         assert_eq!(
             value,
             json!({
@@ -399,19 +415,48 @@ empty:
             ("limits.storm.per[1]", 11),
             ("words[3]", 15),
         ] {
-            assert_eq!(lines.get(path), Some(&line), "{path}");
+            assert_eq!(lines.line_of(&value, path), Some(line), "{path}");
+            assert_eq!(lines.by_path(&value).get(path), Some(&line), "{path}");
         }
     }
 
     #[test]
     fn a_missing_part_is_on_the_line_of_what_should_contain_it() {
-        let value = from_yaml(POLICY).unwrap();
-        let lines = WrittenLines::of(POLICY.to_owned());
-        let document = Document { value, place: "p.yaml".into(), lines, files: BTreeMap::new() };
+        let (value, lines) = from_yaml(POLICY).unwrap();
+        let (place, lines, files) = ("p.yaml".into(), lines.into(), BTreeMap::new());
+        let document = Document { value, place, lines, files };
         assert_eq!(document.line_of("limits.storm.window"), Some(8));
         assert_eq!(document.line_of("organisations[1]"), Some(4));
         assert_eq!(document.line_of("organisations[9]"), Some(3));
         assert_eq!(document.line_of("roles"), None);
+    }
+
+    #[test]
+    fn a_json_text_has_the_lines_of_the_same_yaml() {
+        let text = "{ \"a\":\n [true, {}, [],\n-15,null ,\"x, {\\\"\"],\n\"b.c\": {\"d\"\n:\n{\"e]\": \"\"}}\n,\"f\": 1}";
+        let (value, lines) = from_yaml(text).unwrap();
+        assert_eq!(value, from_json(text).unwrap());
+        assert_eq!(Lines::of_json(text), lines);
+    }
+
+    #[test]
+    fn a_name_with_dots_is_found() {
+        let (value, lines) =
+            from_yaml("x:\n  y:\n    z: 1\nx.y:\n  w: 2\nx.y.z.v: 3\nb:\n- c\n-\n  d:\n  - 1\n")
+                .unwrap();
+        for (path, line) in [
+            ("x.y.z", Some(3)),
+            ("x.y.w", Some(5)),
+            ("x.y.z.v", Some(6)),
+            ("x.y.q", Some(2)),
+            ("b[1].d[0]", Some(11)),
+            ("b[1].d[7].e", Some(10)),
+            ("b[2]", Some(7)),
+            ("bb", None),
+            ("", Some(1)),
+        ] {
+            assert_eq!(lines.line_of(&value, path), line, "{path}");
+        }
     }
 
     #[test]
@@ -440,8 +485,12 @@ empty:
     #[test]
     fn reads_json_with_lines() {
         let text = "{\n\t\"a\": {\n\t\t\"b\": [1,\n2]}}";
-        assert_eq!(from_json(text).unwrap(), json!({"a": {"b": [1, 2]}}));
-        assert_eq!(WrittenLines::of(text.to_owned()).found().get("a.b"), Some(&3));
+        let value = from_json(text).unwrap();
+        assert_eq!(value, json!({"a": {"b": [1, 2]}}));
+        let lines = Lines::of_json(text);
+        for (path, line) in [("", 1), ("a", 2), ("a.b", 3), ("a.b[0]", 3), ("a.b[1]", 4)] {
+            assert_eq!(lines.line_of(&value, path), Some(line), "{path}");
+        }
         assert!(from_json("{\"a\": 1, \"a\": 2}").is_err());
         assert!(from_json("{\"a\": 1,}").is_err());
     }

@@ -185,7 +185,7 @@ impl Whole {
 
     /// Maps the lines of the value at `from` in the part, and of all its parts, to `to`.
     fn note(&mut self, part: &Document, from: &str, to: &str) {
-        for (path, line) in part.lines.found().range(from.to_owned()..) {
+        for (path, line) in part.lines.by_path(&part.value).range(from.to_owned()..) {
             let Some(rest) = path.strip_prefix(from) else { break };
             if rest.is_empty() || rest.starts_with(['.', '[']) {
                 self.lines.insert(format!("{to}{rest}"), *line);

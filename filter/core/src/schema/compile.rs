@@ -4,6 +4,7 @@
 //! reference is a number whose node is compiled later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 
 use serde_json::{Map, Value};
 
@@ -15,7 +16,7 @@ use crate::json;
 use crate::order;
 
 pub(super) fn compile(document: &Value) -> Result<Schema, SchemaFault> {
-    let bytes = document.to_string().len();
+    let bytes = length(document);
     if bytes > MAX_SCHEMA_BYTES {
         let expected = format!("at most {MAX_SCHEMA_BYTES} bytes");
         return Err(fault("", format!("a schema of {bytes} bytes"), expected));
@@ -40,6 +41,26 @@ pub(super) fn compile(document: &Value) -> Result<Schema, SchemaFault> {
         nodes.push(compiler.node(place)?);
     }
     Ok(Schema { nodes, resources: compiler.located.resources, tracks: compiler.tracks })
+}
+
+/// How long a document is as JSON.
+fn length(document: &Value) -> usize {
+    struct Counted(usize);
+    impl io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.saturating_add(bytes.len());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(0);
+    match serde_json::to_writer(&mut counted, document) {
+        Ok(()) => counted.0,
+        Err(_) => usize::MAX,
+    }
 }
 
 pub(super) struct Compiler<'d> {

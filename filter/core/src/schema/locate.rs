@@ -87,19 +87,22 @@ impl<'d> Located<'d> {
         let resource = self.named(members, &place, resource)?;
         self.places.insert(place.clone(), resource);
         for (name, value) in members {
-            let place = join(&place, name);
             match value {
                 Value::Array(items) if LISTS.contains(&name.as_str()) => {
+                    let place = join(&place, name);
                     for (index, item) in items.iter().enumerate() {
                         self.walk(item, format!("{place}/{index}"), resource)?;
                     }
                 }
                 Value::Object(members) if MAPS.contains(&name.as_str()) => {
+                    let place = join(&place, name);
                     for (name, value) in members {
                         self.walk(value, join(&place, name), resource)?;
                     }
                 }
-                _ if ONE.contains(&name.as_str()) => self.walk(value, place, resource)?,
+                _ if ONE.contains(&name.as_str()) => {
+                    self.walk(value, join(&place, name), resource)?;
+                }
                 _ => {}
             }
         }
@@ -214,7 +217,11 @@ fn draft(document: &Value) -> Result<Draft, SchemaFault> {
 
 /// The place of the member `name` of the value at `place` (RFC 6901).
 pub(super) fn join(place: &str, name: &str) -> String {
-    format!("{place}/{}", name.replace('~', "~0").replace('/', "~1"))
+    // Most names need no escape, and every keyword of every tool's schema comes by here.
+    match name.contains(['~', '/']) {
+        true => [place, "/", &name.replace('~', "~0").replace('/', "~1")].concat(),
+        false => [place, "/", name].concat(),
+    }
 }
 
 fn unresolved(place: &str, reference: &str) -> SchemaFault {
