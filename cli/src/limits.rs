@@ -12,7 +12,7 @@ use portcullis_core::audit::AdminAction;
 use portcullis_core::auth::{IdentityKind, Principal, Restrictions, Scopes};
 use portcullis_core::id::PolicyName;
 use portcullis_core::limit::{self, CALL, Called, Quota};
-use portcullis_core::policy::{Cost, Dimension, Limit, Policy};
+use portcullis_core::policy::{Dimension, Limit, Policy};
 use portcullis_redis_lua::{Key, Window, WindowStanding};
 use serde_json::{Map, Value, json};
 
@@ -262,11 +262,7 @@ impl WindowUsage {
     }
 
     fn unit(&self) -> &'static str {
-        match self.quota.cost {
-            Cost::Calls => "calls",
-            Cost::Credits => "credits",
-            Cost::Bytes => "bytes",
-        }
+        self.quota.cost.name()
     }
 
     fn view(&self) -> Value {

@@ -276,6 +276,8 @@ fn list_names_every_window_that_is_nearly_used_up() {
     let windows = near["windows"].as_array().unwrap();
     assert_eq!(windows.len(), 1, "{near}");
     assert_eq!(windows[0]["limit"], "limits.company", "{near}");
+    let units = ["used", "max", "unit", "percent"].map(|member| windows[0][member].clone());
+    assert_eq!(units, [json!(61), json!(70), json!("credits"), json!(87)], "{near}");
     let all = list("1");
     let own = |key: &Value| {
         let windows = all["windows"].as_array().unwrap().iter();
@@ -287,6 +289,9 @@ fn list_names_every_window_that_is_nearly_used_up() {
     assert!(of_subject.clone().any(|it| it["of"]["key"] == holder), "{all}");
     let text = operator.plainly(&["limits", "list", "--org", "acme", "--over", "50%"]).stdout;
     assert!(text.contains("cursor") && text.contains("tiers.free.day"), "{text}");
+    let units = text.lines().find(|line| line.contains("limits.company")).unwrap();
+    let units: Vec<_> = units.split_whitespace().collect();
+    assert!(units.windows(4).any(|it| it == ["credits", "61", "70", "87"]), "{text}");
     // Of a tier that it had before nothing is said: it draws from other windows now.
     let set = |tier| operator.says(&["key", "set", &id, "--tier", tier]).json();
     set("pro");
