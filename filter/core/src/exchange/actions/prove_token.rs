@@ -3,7 +3,7 @@
 //! Owns the record: the subject of a refused token, and a valid signature. `checks::token` verifies the token.
 
 use crate::audit::AuditEvent;
-use crate::auth::token::claims::named;
+use crate::auth::token::claims::{caller, named};
 use crate::auth::token::issuer::IssuerId;
 use crate::auth::token::jws::{Jws, PresentedToken};
 use crate::auth::{AuthFailure, PresentedIdentity, Unmapped};
@@ -40,13 +40,34 @@ pub(crate) fn judged(
         }
         TokenVerdict::KeysMissing(issuer) => Ok(TokenProof::Waits(issuer)),
         TokenVerdict::Refused(denial, owner) => {
-            if let Some(owner) = owner {
-                turn.context.entry.identify(&owner.credential.principal);
-            }
-            if let Denial::Unauthenticated(AuthFailure::TokenUnmapped(not_mapped)) = &denial {
-                note_unmapped(token, *not_mapped, turn);
+            match (&denial, owner) {
+                (_, Some(owner)) => turn.context.entry.identify(&owner.credential.principal),
+                (Denial::Unauthenticated(AuthFailure::TokenUnmapped(not_mapped)), None) => {
+                    note_unmapped(token, *not_mapped, turn);
+                }
+                (Denial::Unauthenticated(failure), None) if failure.proves_holder() => {
+                    note_holder(token, turn);
+                }
+                (_, None) => {}
             }
             Err(denial)
+        }
+    }
+}
+
+/// Records the subject of a token with a valid signature that is refused at its first use: it expired, is not valid yet,
+/// or is issued for too long.
+fn note_holder(token: &PresentedToken, turn: &mut Turn<'_>) {
+    let Ok(jws) = Jws::read(token) else { return };
+    let issuers = &turn.worker.config.auth.issuers;
+    let issuer = jws.issuer().and_then(|id| issuers.iter().find(|it| it.id.as_str() == id));
+    let Some(issuer) = issuer else { return };
+    let entry = &mut turn.context.entry;
+    match caller(&jws.claims, issuer) {
+        Ok(principal) => entry.identify(&principal),
+        Err(_) => {
+            let (subject, org) = named(&jws.claims, issuer);
+            entry.name_holder(org.as_ref(), subject.as_deref());
         }
     }
 }
