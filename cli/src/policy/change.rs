@@ -5,7 +5,7 @@ use std::time::Duration;
 use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Value, json};
 
-use super::active_policies;
+use super::{NOT_ACTIVATED, active_policies, listed};
 use crate::admin_log::AdminLog;
 use crate::escape;
 use crate::report::{CliError, Report, progress};
@@ -100,11 +100,55 @@ impl OrgChange {
 }
 
 impl Change {
-    /// Executes the change; nothing when another operator was faster.
+    /// Executes the change; nothing when another operator was faster. When a Cluster changed a part of the organisations
+    /// before that, the change goes on with the others, unless their policies changed, too: then the histories of that
+    /// part have it, and the error names it.
     pub(super) fn carry_out(&self, store: &mut Store) -> Result<Option<Report>, CliError> {
+        let mut moved = Moved::new();
+        match self.try_once(store, &mut moved) {
+            done if moved.is_empty() => return done,
+            Ok(Some(report)) => return Ok(Some(report)),
+            Ok(None) => {}
+            Err(refusal) => return Err(self.in_part(&moved, refusal, store)),
+        }
+        let done = store.until_done(NOT_ACTIVATED, |store| {
+            self.are_as_before(store, &moved)?;
+            self.try_once(store, &mut moved)
+        });
+        done.map(Some).map_err(|refusal| self.in_part(&moved, refusal, store))
+    }
+
+    fn try_once(&self, store: &mut Store, moved: &mut Moved) -> Result<Option<Report>, CliError> {
         let ends = self.steps.iter().map(|step| store.last_entry(&step.org));
         let ends = ends.collect::<Result<Ends, _>>()?;
-        self.carry_out_after(store, ends, &mut Moved::new())
+        self.carry_out_after(store, ends, moved)
+    }
+
+    /// Whether the organisations that are not changed yet have the policies that the change was decided on.
+    fn are_as_before(&self, store: &mut Store, moved: &Moved) -> Result<(), CliError> {
+        let left = self.steps.iter().filter(|step| moved.iter().all(|(org, _)| *org != step.org));
+        for step in left {
+            if store.active_policy(&step.org)?.rev != step.before.rev {
+                let found = format!("somebody else changed the policy of {} meanwhile", step.org);
+                return Err(CliError::new(found, "the active policies"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the history of the organisations that were changed; the error says that others were not.
+    fn in_part(&self, moved: &Moved, refusal: CliError, store: &mut Store) -> CliError {
+        let is_moved = |org: &OrgId| moved.iter().any(|(one, _)| one == org);
+        let mut noted = self.noted();
+        noted.iter_mut().for_each(|entry| entry.organisations.retain(is_moved));
+        noted.retain(|entry| !entry.organisations.is_empty());
+        if let Err(unwritten) = store.note(&noted) {
+            progress(&format!("warning: the history could not be written: {}", unwritten.found()));
+        }
+        let there: Vec<OrgId> = moved.iter().map(|(org, _)| org.clone()).collect();
+        refusal.expected(format!("all organisations; only {} changed", listed(&there))).next(
+            "portcullis policy history, then the same command again for the others, with --org",
+        )
     }
 
     /// As [`Change::carry_out`], if the admin chains still have these ends, one for each step. Adds the organisations that

@@ -8,7 +8,8 @@ use portcullis_redis_lua::Key;
 use redis::Commands as _;
 use serde_json::{Value, json};
 
-use crate::harness::{Operator, Scratch, file, issue};
+use crate::harness::{Operator, Scratch, file, issue, run};
+use crate::valkey::Valkey;
 
 /// `policy.yaml` with another limit, for these organisations.
 fn variant(organisations: &str, limit: u32) -> Scratch {
@@ -325,4 +326,44 @@ fn of_a_promotion_and_a_push_at_the_same_moment_none_is_lost() {
 
 fn first_of(operator: &Operator) -> String {
     version(history(operator).last().unwrap())
+}
+
+/// A Cluster changes one organisation after the other. Finding: after a failure between them, a rollback or the end of a
+/// canary was in no history. Proves: X9
+#[test]
+fn what_a_cluster_changed_before_a_failure_is_in_the_history_of_that_part() {
+    let nodes = Scratch::nowhere("nodes.conf");
+    let operator = Operator { valkey: Valkey::cluster(nodes.path()) };
+    let both = "[acme, globex]";
+    let first = version(&push(&operator, &variant(both, 6), &[]));
+    let second = version(&push(&operator, &variant(both, 7), &[]));
+    // A user who may change acme's part alone, though all can be read.
+    let rules = ["on", "nopass", "+@all", "%R~*", "~*acme*"];
+    let mut redis = operator.redis();
+    let () = redis::cmd("ACL").arg("SETUSER").arg("half").arg(&rules).query(&mut redis).unwrap();
+    let url = operator.valkey.url().replace("redis://", "redis://half:x@");
+    let half = |arguments: &[&str]| {
+        let arguments = [arguments, &["--all", "--reason", "r", "--output", "json"]].concat();
+        run(&arguments, &[("PORTCULLIS_REDIS", &url)], "").refusal().to_string()
+    };
+    let last = |org: &str| {
+        let history = operator.says(&["policy", "history", "--organisation", org]).json();
+        let last = &history["history"][0];
+        (last["verb"].clone(), last["version"].clone(), last["actor"].clone())
+    };
+    let refused = half(&["policy", "rollback"]);
+    assert!(refused.contains("only acme changed"), "{refused}");
+    assert_eq!(active(&operator, "acme").version.as_str(), first);
+    assert_eq!(last("acme"), (json!("rollback"), json!(first), json!("half")));
+    assert_eq!(active(&operator, "globex").version.as_str(), second);
+    assert_eq!(last("globex"), (json!("push"), json!(second), json!("tester")));
+
+    let tried = push(&operator, &variant(both, 8), &["--canary", "10%", "--all"]);
+    let refused = half(&["policy", "canary", "stop"]);
+    assert!(refused.contains("only acme changed"), "{refused}");
+    assert_eq!(last("acme").0, "canary_stop");
+    assert_eq!(last("globex"), (json!("canary"), tried["version"].clone(), json!("tester")));
+    // The rest, by an operator who may change it.
+    operator.says(&["policy", "canary", "stop", "--org", "globex", "--reason", "r"]).json();
+    assert_eq!(last("globex").0, "canary_stop");
 }

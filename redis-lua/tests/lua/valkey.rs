@@ -34,10 +34,32 @@ impl Valkey {
         self.name
     }
 
+    /// A Cluster of one node, which notes its slots in `file`.
+    #[allow(dead_code, reason = "only the tests of the CLI use it")]
+    pub(crate) fn cluster(file: &str) -> Self {
+        let cluster = ["--cluster-enabled", "yes", "--cluster-config-file", file];
+        let node = Self::run_with("Valkey", &valkey_server(), &cluster);
+        let mut connection = node.connect();
+        let slots = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
+        assert_eq!(send(&mut connection, &slots), Value::Status("OK".into()));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !matches!(send(&mut connection, &["CLUSTER", "INFO"]),
+            Value::Bulk(info) if info.starts_with(b"cluster_state:ok"))
+        {
+            assert!(Instant::now() < deadline, "the Cluster has all slots");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        node
+    }
+
     fn run(name: &'static str, binary: &Path) -> Self {
+        Self::run_with(name, binary, &[])
+    }
+
+    fn run_with(name: &'static str, binary: &Path, more: &[&str]) -> Self {
         // Another process may take a free port first: try again with another one.
         for _ in 0..10 {
-            if let Some(server) = Self::start_on(free_port(), name, binary) {
+            if let Some(server) = Self::start_on(free_port(), name, binary, more) {
                 return server;
             }
         }
@@ -56,12 +78,13 @@ impl Valkey {
         connect(&self.url).expect("Valkey answered a PING before")
     }
 
-    fn start_on(port: u16, name: &'static str, binary: &Path) -> Option<Self> {
+    fn start_on(port: u16, name: &'static str, binary: &Path, more: &[&str]) -> Option<Self> {
         let process = Command::new(binary)
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             // A replica would write the data that it receives into a file, and the next server would load it.
             .args(["--repl-diskless-load", "swapdb"])
+            .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
