@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::dump::each_object;
 use super::routes::{self, Served};
-use super::{Finding, build, clock};
+use super::{Finding, build, clock, sinks};
 use crate::http;
 use crate::report::CliError;
 
@@ -203,12 +203,16 @@ fn plugins(dump: &Value, module: Option<&str>) -> (Vec<Finding>, Option<Served>)
     };
     let mut findings = vec![code(&plugins, module), on_failure(gateway)];
     findings.extend(rejected);
-    let parsed = serde_json::from_str(&gateway.configuration).ok();
-    let parsed = parsed.and_then(|document: Value| Config::parse(&document).ok());
     findings.extend(plugins.iter().map(configuration));
-    let (of_routes, served) = parsed.map(|config| routes::look(dump, &config)).unzip();
+    findings.extend(plugins.iter().filter_map(parsed).find_map(|it| sinks::finding(dump, &it)));
+    let (of_routes, served) = parsed(gateway).map(|it| routes::look(dump, &it)).unzip();
     findings.extend(of_routes.unwrap_or_default());
     (findings, served)
+}
+
+fn parsed(plugin: &Plugin) -> Option<Config> {
+    let document: Value = serde_json::from_str(&plugin.configuration).ok()?;
+    Config::parse(&document).ok()
 }
 
 /// Every instance of the filter that is in force, wherever it stands in the dump. What frames the Redis stream is a module

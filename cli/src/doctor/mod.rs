@@ -13,6 +13,7 @@ mod probe;
 mod redis;
 mod routes;
 mod secrets;
+mod sinks;
 mod vault;
 mod vault_token;
 
