@@ -119,7 +119,7 @@ fn audit_size() {
     );
     for arguments in [
         &["verify"][..],
-        &["search", "--key", "key007", "--status", "denied", "--limit", "100"],
+        &["search", "--key", "key020", "--status", "denied", "--limit", "100"],
         &["search", "--text", "agent-199", "--since", "2026-01-01T00:00:00Z"],
         &["tail", "-n", "100"],
         &["report"],
