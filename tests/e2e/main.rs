@@ -54,6 +54,7 @@ mod policy_size;
 mod readers;
 mod redis_places;
 mod request_headers;
+mod shipping;
 mod soak;
 mod streams;
 mod third_party;
@@ -221,6 +222,7 @@ fn all_cases() -> Vec<Case> {
         work_before_proof::cases(),
         organisations::cases(),
         soak::cases(),
+        shipping::cases(),
     ]
     .concat()
 }

@@ -22,6 +22,7 @@ pub mod memory;
 pub mod moved_clock;
 pub mod node;
 pub mod organisation;
+pub mod otlp_http;
 pub mod pair;
 pub mod tls;
 pub mod tokens;

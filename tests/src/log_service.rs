@@ -129,7 +129,7 @@ fn access_log_entries(message: &[u8]) -> Vec<String> {
 }
 
 /// The entries in an export request: each is the body of a log record.
-fn log_records(message: &[u8]) -> Vec<String> {
+pub(crate) fn log_records(message: &[u8]) -> Vec<String> {
     let message = ExportLogsServiceRequest::decode(message).expect("an ExportLogsServiceRequest");
     let scopes = message.resource_logs.into_iter().flat_map(|resource| resource.scope_logs);
     let records = scopes.flat_map(|scope| scope.log_records);

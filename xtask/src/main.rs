@@ -12,6 +12,7 @@ mod fuzz;
 mod mesh;
 mod requirements;
 mod schema_suite;
+mod shipping;
 mod soak;
 mod source;
 mod test;
@@ -65,6 +66,8 @@ enum Verb {
         #[arg(long, value_name = "N", default_value_t = 3_600)]
         seconds: u32,
     },
+    /// Run an OpenTelemetry Collector with the shipped configuration on a gateway's audit log; needs Go
+    Shipping,
     /// Run the official JSON Schema test suite against the validator of arguments
     SchemaSuite,
     /// Run the fuzz targets of the core with libFuzzer; needs a C++ compiler
@@ -171,6 +174,7 @@ fn run(verb: Verb) -> Result<()> {
             test::test(&workspace, extent, envoy.as_deref())
         }
         Verb::Soak { seconds } => soak::soak(&workspace, seconds),
+        Verb::Shipping => shipping::shipping(&workspace),
         Verb::SchemaSuite => schema_suite::run(&workspace),
         Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),
         Verb::Bench { arguments } => bench::run(&workspace, "bench", &arguments),
