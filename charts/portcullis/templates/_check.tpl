@@ -23,6 +23,9 @@
 {{- $_ := set $ports . true }}
 {{- end }}
 {{- end }}
+{{- if and (contains ":" .Values.tests.address) (gt (len .Values.listeners) 1) }}
+{{- fail (printf "tests.address: %s, for %d listeners; expected a host without a port: each listener is called at its own" .Values.tests.address (len .Values.listeners)) }}
+{{- end }}
 {{- $paths := dict }}
 {{- range $name, $it := .Values.connectors }}
 {{- range compact (list $it.path $it.messages) }}

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use ureq::http::uri::Authority;
 
 /// What to look at; what is not given is not looked at.
 #[derive(Debug, Args)]
@@ -16,9 +17,10 @@ pub(crate) struct DoctorArgs {
     /// path. It is called without a credential and with a forged guard, and has to refuse.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub(crate) probe: Vec<String>,
-    /// Where to connect for every `--probe`, instead of to the hosts of the URLs, such as the gateway's Service; HOST:PORT.
-    #[arg(long, value_name = "HOST:PORT", requires = "probe")]
-    pub(crate) probe_address: Option<String>,
+    /// The host to connect to for every `--probe`, instead of those of the URLs, such as the gateway's Service. Without a
+    /// port, each probe connects to the port of its URL.
+    #[arg(long, value_name = "HOST[:PORT]", requires = "probe")]
+    pub(crate) probe_address: Option<Authority>,
     /// Let each `--probe` count as bad unless Portcullis itself refuses it: also one without an answer.
     #[arg(long, requires = "probe")]
     pub(crate) require_judged: bool,

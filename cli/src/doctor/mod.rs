@@ -118,7 +118,7 @@ pub(crate) fn run(session: &Session, args: &DoctorArgs) -> Result<Report, CliErr
     findings.extend(paths.iter().flat_map(paths::Paths::look));
     for url in &args.probe {
         progress(&format!("a stranger's calls of {url} …"));
-        let found = probe::look(url, args.probe_address.as_deref());
+        let found = probe::look(url, args.probe_address.as_ref());
         findings.extend(found.into_iter().map(|finding| match args.require_judged {
             true => finding.good_or_bad(),
             false => finding,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use portcullis_core::guard;
 use serde_json::json;
+use ureq::http::uri::Authority;
 
 use super::Finding;
 use crate::http;
@@ -34,9 +35,9 @@ impl Stranger {
 }
 
 /// Calls `url`, the whole URL of an MCP endpoint, as each kind of client; at `address`, if there is one.
-pub(super) fn look(url: &str, address: Option<&str>) -> Vec<Finding> {
+pub(super) fn look(url: &str, address: Option<&Authority>) -> Vec<Finding> {
     let agent = match address {
-        Some(address) => http::agent_at(BOUND, address),
+        Some(address) => http::agent_at(BOUND, address.clone()),
         None => http::agent(BOUND),
     };
     Stranger::ALL.iter().map(|stranger| finding(&agent, url, *stranger)).collect()

@@ -119,14 +119,26 @@ const REFUSALS: [Refusal; 24] = [
 ];
 
 /// Values that the chart refuses only for Istio.
-const OF_ISTIO: [Refusal; 1] = [refusal(
-    "a port twice",
-    &[
-        "--set-json",
-        "listeners=[{\"name\": \"http\", \"port\": 8080}, {\"name\": \"b\", \"port\": 8080}]",
-    ],
-    "port 8080 is there twice",
-)];
+const OF_ISTIO: [Refusal; 2] = [
+    refusal(
+        "a port twice",
+        &[
+            "--set-json",
+            "listeners=[{\"name\": \"http\", \"port\": 8080}, {\"name\": \"b\", \"port\": 8080}]",
+        ],
+        "port 8080 is there twice",
+    ),
+    refusal(
+        "one port for the probes of several listeners",
+        &[
+            "--set-json",
+            "listeners=[{\"name\": \"http\", \"port\": 8080}, {\"name\": \"b\", \"port\": 8081}]",
+            "--set",
+            "tests.address=gateway.svc:8080",
+        ],
+        "expected a host without a port",
+    ),
+];
 
 /// Values that the chart refuses only for Envoy Gateway.
 const OF_ENVOY_GATEWAY: [Refusal; 2] = [
