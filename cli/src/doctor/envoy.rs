@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::fmt::rfc2822;
 use portcullis_core::config::{Config, Mode};
+use portcullis_core::guard;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -197,7 +198,13 @@ fn plugins(dump: &Value, module: Option<&str>) -> (Vec<Finding>, Option<Served>)
     collect(dump, &mut plugins);
     let rejected = rejected(dump);
     let Some(gateway) = plugins.first() else {
-        let next = "add the filter to the listener, as in envoy/envoy.yaml";
+        let next = match has_guarded_route(dump) {
+            true => {
+                "its routes match the guard, so something took the filter off: a more specific EnvoyExtensionPolicy \
+                 without it, or an EnvoyFilter, WasmPlugin or EnvoyPatchPolicy that is gone or not applied"
+            }
+            false => "add the filter to the listener, as in envoy/envoy.yaml",
+        };
         let none = Finding::bad("envoy.module", "no listener runs the filter", next);
         return (std::iter::once(none).chain(rejected).collect(), None);
     };
@@ -208,6 +215,13 @@ fn plugins(dump: &Value, module: Option<&str>) -> (Vec<Finding>, Option<Served>)
     let (of_routes, served) = parsed(gateway).map(|it| routes::look(dump, &it)).unzip();
     findings.extend(of_routes.unwrap_or_default());
     (findings, served)
+}
+
+/// Whether a route matches the header that the filter sets.
+fn has_guarded_route(dump: &Value) -> bool {
+    let mut found = false;
+    each_object(dump, &mut |node| found |= node["name"] == guard::HEADER);
+    found
 }
 
 fn parsed(plugin: &Plugin) -> Option<Config> {
@@ -524,6 +538,20 @@ mod tests {
             "vm_config": {"code": {"remote": {"sha256": "ab12"}}},
             "configuration": {"value": configuration},
         }}}]}]})
+    }
+
+    #[test]
+    fn a_filter_that_was_taken_off_is_told_from_one_that_never_was_there() {
+        let next = |routes: Value| {
+            let dump = json!({"configs": [{"virtual_hosts": [{"routes": routes}]}]});
+            let findings = plugins(&dump, None).0;
+            let first = findings.first().expect("a finding");
+            assert_eq!((first.check.as_str(), first.state), ("envoy.module", State::Bad));
+            first.next.clone()
+        };
+        let guarded = json!([{"match": {"headers": [{"name": "x-portcullis-guard"}]}}]);
+        assert!(next(guarded).contains("something took the filter off"));
+        assert!(next(json!([])).contains("add the filter to the listener"));
     }
 
     fn states(dump: &Value, module: Option<&str>) -> Vec<State> {
