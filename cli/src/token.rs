@@ -60,7 +60,8 @@ pub(crate) struct Place {
 pub(crate) struct DenyArgs {
     #[command(flatten)]
     place: Place,
-    /// Only tokens issued before: a time (2027-01-31T00:00:00Z) or `now`. Later tokens stay valid.
+    /// Only tokens issued before: a time (2027-01-31T00:00:00Z), or `now`, which includes the current second. Later tokens stay
+    /// valid.
     #[arg(long, value_name = "WHEN", value_parser = before)]
     issued_before: Option<Time>,
     /// Why; kept with the denial.
@@ -85,8 +86,9 @@ pub(crate) struct ListArgs {
 }
 
 /// A time, or now.
+/// `now` includes the current second: `iat` has whole seconds, so a token of this second was issued before the command.
 fn before(text: &str) -> Result<Time, String> {
-    if text == "now" { Ok(Time::In(0)) } else { text.parse() }
+    if text == "now" { Ok(Time::In(1)) } else { text.parse() }
 }
 
 impl Place {

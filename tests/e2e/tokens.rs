@@ -199,6 +199,8 @@ fn denial_with_a_date_spares_new_tokens(world: &World<'_>) {
     let org = world.organisation();
     let mint = Mint::of(world.stack());
     let old = mint.token(&org.name, json!({"sub": "c", "iat": now() - 100}));
+    // `iat` has whole seconds: one of the second in which the command runs was issued before it.
+    let last = mint.token(&org.name, json!({"sub": "c", "iat": now()}));
     org.operator
         .json(&[
             "token",
@@ -216,6 +218,7 @@ fn denial_with_a_date_spares_new_tokens(world: &World<'_>) {
         ])
         .unwrap();
     assert_eq!(query(&org, &old).status(), 401);
+    assert_eq!(query(&org, &last).status(), 401);
     let new = mint.token(&org.name, json!({"sub": "c", "iat": now() + 1}));
     assert_eq!(query(&org, &new).status(), 200);
 }
