@@ -512,8 +512,13 @@ fn stats(page: &Value, (named, on_disk): (Option<&str>, Option<&str>)) -> Vec<Fi
         let dependency = name.split_once("portcullis_dependency_up")?.1;
         let dependency = dependency.split(".=.").nth(1)?.split(';').next()?;
         let check = format!("envoy.dependency {dependency}");
-        Some(match value {
-            0 => {
+        Some(match (value, dependency) {
+            (0, "redis") => {
+                let next = "compare address and password of Redis in the plugin configuration; Envoy's log has its answer";
+                let found = "failed the filter's last call: without it calls are refused, unless redis.on_failure says otherwise";
+                Finding::bad(&check, found, next)
+            }
+            (0, _) => {
                 let next = "see the checks above, and call again";
                 Finding::warning(&check, "failed the filter's last call", next)
             }
@@ -611,6 +616,16 @@ mod tests {
             ("envoy.dependency vault", State::Warning),
         ];
         assert_eq!(told, expected);
+    }
+
+    // A gateway whose password Redis refuses answers every call with 503.
+    #[test]
+    fn a_redis_that_does_not_answer_the_filter_is_bad() {
+        let name = "wasmcustom.portcullis_dependency_up.dependency.=.redis;";
+        let page = json!({"stats": [{"name": name, "value": 0}]});
+        let findings = stats(&page, (None, None));
+        let of_redis = findings.iter().find(|one| one.check == "envoy.dependency redis");
+        assert_eq!(of_redis.map(|one| one.state), Some(State::Bad));
     }
 
     // Finding 9.2: a full disk lost 456 of 606 entries, and doctor said all good.
