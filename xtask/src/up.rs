@@ -45,7 +45,7 @@ pub(crate) fn describe(stack: &Stack) {
     let env = stack.dir().join("env");
     println!("gateway          {}", stack.envoy.url());
     println!("gateway with TLS {}", stack.tls_url());
-    println!("demo connector   {}", stack.mcp_url());
+    println!("demo endpoint    {}", stack.mcp_url());
     println!("Python server    {}", stack.python_mcp_url());
     println!("Envoy admin      {}", stack.envoy.admin_url());
     println!("Valkey           {}", stack.valkey.url());

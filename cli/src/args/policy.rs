@@ -307,7 +307,7 @@ fn percent(text: &str) -> Result<u8, String> {
     let number = text.trim_end_matches('%').trim_end();
     match number.parse() {
         Ok(percent @ 0..=99) => Ok(percent),
-        Ok(100) => Err("expected at most 99%; everybody is a push without --canary".to_owned()),
+        Ok(100) => Err("expected at most 99%; for all callers: portcullis policy canary promote, or a push without --canary".to_owned()),
         Ok(_) | Err(_) => Err("expected a whole number from 1% to 99%".to_owned()),
     }
 }
