@@ -225,6 +225,7 @@ fn sleep_until(moment: Instant) {
 mod tests {
     use super::*;
     use crate::serve::serve_on;
+    use portcullis_load::Answer;
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
     /// Ends by count; the time is far away.
@@ -245,8 +246,23 @@ mod tests {
     fn upstream(answer: &'static str) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        thread::spawn(move || serve_on(&listener, answer).map_err(|error| error.to_string()));
+        let of = |marker: &str, body: &str| Answer {
+            marker: marker.to_owned(),
+            content_type: "text/plain".to_owned(),
+            body: body.to_owned(),
+        };
+        let answers = [of("another", "other"), of("", answer)];
+        thread::spawn(move || serve_on(&listener, &answers).map_err(|error| error.to_string()));
         address
+    }
+
+    #[test]
+    fn a_marker_in_the_request_chooses_the_answer() {
+        let mut plan = plan(upstream("right"), Shape::Saturation);
+        plan.request =
+            format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 17\r\n\r\nanother{SERIAL}");
+        plan.expected = "other".to_owned();
+        assert_eq!(drive(plan).unwrap().faults, 0);
     }
 
     /// The upstream counts POST requests; this reads the count with the same request as `xtask`.

@@ -1,5 +1,5 @@
-//! The interface between the measurements of `cargo xtask bench` and the program `portcullis-load`: JSON, one argument
-//! in, one line out.
+//! The interface between the measurements of `cargo xtask bench` and the program `portcullis-load`: a file with JSON in,
+//! one line of JSON out.
 //!
 //! Owns these types and CPU affinity, which both sides set. Knows nothing about gateways: a target is an address, a
 //! request and the expected answer.
@@ -75,13 +75,26 @@ pub struct Latency {
     pub max: f64,
 }
 
-/// `portcullis-load serve UPSTREAM`: answers every POST with the same body.
+/// `portcullis-load serve UPSTREAM`: answers every POST with one of some bodies.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Upstream {
     pub listen: SocketAddr,
-    pub body: String,
+    /// The first answer that fits the request.
+    pub answers: Vec<Answer>,
     pub cpus: Vec<usize>,
 }
+
+/// An answer of the upstream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Answer {
+    /// The answer to requests with this text in the first [`MARKED_WITHIN`] bytes of the body; empty means all.
+    pub marker: String,
+    pub content_type: String,
+    pub body: String,
+}
+
+/// Where the upstream looks for [`Answer::marker`].
+pub const MARKED_WITHIN: usize = 256;
 
 /// `portcullis-load mint CLAIMS`: the claims of the tokens.
 #[derive(Debug, Clone, Serialize, Deserialize)]

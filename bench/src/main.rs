@@ -19,10 +19,11 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["drive", plan] => told(plan, drive::drive),
-        ["serve", upstream] => told(upstream, |upstream| serve::serve(&upstream)),
-        ["mint", claims] => told(claims, mint::mint),
-        _ => Err("expected `drive PLAN`, `serve UPSTREAM` or `mint CLAIMS`, each with JSON".into()),
+        ["drive", plan] => perform(plan, drive::drive),
+        ["serve", upstream] => perform(upstream, |upstream| serve::serve(&upstream)),
+        ["mint", claims] => perform(claims, mint::mint),
+        _ => Err("expected `drive PLAN`, `serve UPSTREAM` or `mint CLAIMS`, each a file with JSON"
+            .into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,11 +34,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn told<I: DeserializeOwned, O: Serialize>(
-    json: &str,
+fn perform<I: DeserializeOwned, O: Serialize>(
+    file: &str,
     act: impl FnOnce(I) -> Result<O>,
 ) -> Result<()> {
-    let input = serde_json::from_str(json)?;
+    let input = serde_json::from_slice(&std::fs::read(file)?)?;
     println!("{}", serde_json::to_string(&act(input)?)?);
     Ok(())
 }

@@ -1,50 +1,79 @@
-//! The upstream: an MCP server with one answer, which it sends as fast as a thread can.
+//! The upstream: an MCP server with a few constant answers, which it sends as fast as a thread can.
 //!
-//! Owns the answer's head and the count of answers. It parses no body, so that it is never the bottleneck.
+//! Owns the answers' heads and the count of answers. It parses no body, so that it is never the bottleneck.
 
 use crate::Result;
 use crate::wire::{FirstLine, Wire};
-use portcullis_load::{Upstream, affinity};
+use portcullis_load::{Answer, MARKED_WITHIN, Upstream, affinity};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+/// The answers with their heads, ready to be sent.
+struct Answers {
+    /// Marker and message, in order.
+    ready: Vec<(Vec<u8>, Vec<u8>)>,
+    served: AtomicU64,
+}
+
 /// Serves until it is stopped.
 pub(crate) fn serve(upstream: &Upstream) -> Result<()> {
     affinity::bind(std::process::id(), &upstream.cpus)?;
-    serve_on(&TcpListener::bind(upstream.listen)?, &upstream.body)
+    serve_on(&TcpListener::bind(upstream.listen)?, &upstream.answers)
 }
 
-pub(crate) fn serve_on(listener: &TcpListener, body: &str) -> Result<()> {
-    let answer: Arc<[u8]> = answer(body).into();
-    let served = Arc::new(AtomicU64::new(0));
+pub(crate) fn serve_on(listener: &TcpListener, answers: &[Answer]) -> Result<()> {
+    let ready = |Answer { marker, content_type, body }: &Answer| {
+        (marker.clone().into_bytes(), message(content_type, body))
+    };
+    let served = AtomicU64::new(0);
+    let answers = Arc::new(Answers { ready: answers.iter().map(ready).collect(), served });
     for connection in listener.incoming() {
-        let (connection, answer, served) = (connection?, Arc::clone(&answer), Arc::clone(&served));
+        let (connection, answers) = (connection?, Arc::clone(&answers));
         // A client that closes its connection ends its thread and nothing else.
-        thread::spawn(move || converse(connection, &answer, &served));
+        thread::spawn(move || answers.converse(connection));
     }
     Ok(())
 }
 
-fn converse(connection: TcpStream, usual: &[u8], served: &AtomicU64) -> std::io::Result<()> {
-    let mut wire = Wire::accepted(connection)?;
-    while let Some(first_line) = wire.request()? {
-        match first_line {
-            FirstLine::Post => {
-                served.fetch_add(1, Ordering::Relaxed);
-                wire.send(usual)?;
-            }
-            FirstLine::Other | FirstLine::Status(_) => {
-                wire.send(&answer(&served.load(Ordering::Relaxed).to_string()))?;
+impl Answers {
+    fn converse(&self, connection: TcpStream) -> std::io::Result<()> {
+        let mut wire = Wire::accepted(connection)?;
+        let choose = |first_line, body: &[u8]| match first_line {
+            FirstLine::Post => self.to(body),
+            FirstLine::Other | FirstLine::Status(_) => None,
+        };
+        while let Some(chosen) = wire.request(choose)? {
+            match chosen {
+                Some(answer) => {
+                    self.served.fetch_add(1, Ordering::Relaxed);
+                    wire.send(answer)?;
+                }
+                None => {
+                    let served = self.served.load(Ordering::Relaxed);
+                    wire.send(&message("text/plain", &served.to_string()))?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// The first answer whose marker the request has.
+    fn to(&self, request: &[u8]) -> Option<&[u8]> {
+        let beginning = &request[..request.len().min(MARKED_WITHIN)];
+        let marked = |marker: &[u8]| {
+            marker.is_empty() || beginning.windows(marker.len()).any(|part| part == marker)
+        };
+        let found = self.ready.iter().find(|(marker, _)| marked(marker));
+        found.map(|(_, answer)| answer.as_slice())
+    }
 }
 
-fn answer(body: &str) -> Vec<u8> {
+fn message(content_type: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
-        .into_bytes()
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
 }

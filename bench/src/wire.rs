@@ -65,9 +65,12 @@ impl Wire {
         self.message(response_extent, look)?.ok_or_else(|| closed("before a response"))
     }
 
-    /// The next request; `None` when the client has closed the connection.
-    pub(crate) fn request(&mut self) -> io::Result<Option<FirstLine>> {
-        self.message(request_extent, |first_line, _| first_line)
+    /// The next request; passes its body to `look`. `None` when the client has closed the connection.
+    pub(crate) fn request<T>(
+        &mut self,
+        look: impl FnOnce(FirstLine, &[u8]) -> T,
+    ) -> io::Result<Option<T>> {
+        self.message(request_extent, look)
     }
 
     fn message<T>(

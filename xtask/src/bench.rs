@@ -1,4 +1,4 @@
-//! `cargo xtask bench`, `scale` and `organisations`: builds the gateway and the measuring program, and starts the
+//! `cargo xtask bench`, `features`, `scale` and `organisations`: builds the gateway and the measuring program, and starts the
 //! latter.
 //!
 //! Owns this order. The crate `portcullis-load` owns the measurements and their options.
@@ -9,7 +9,7 @@ use crate::progress::step;
 use portcullis_stack::{Workspace, process};
 use std::process::Command;
 
-/// What the measuring program is told.
+/// Options for the measuring program.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Options of this measurement; `--help` lists them

@@ -85,6 +85,12 @@ enum Verb {
         #[command(flatten)]
         arguments: bench::Arguments,
     },
+    /// Measure what each feature adds to a request; writes target/bench/features.json
+    #[command(disable_help_flag = true)]
+    Features {
+        #[command(flatten)]
+        arguments: bench::Arguments,
+    },
     /// Measure policies of up to 5,000 tools and 500 roles: reading one in the VM, calls and lists by it
     #[command(disable_help_flag = true)]
     Scale {
@@ -178,6 +184,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::SchemaSuite => schema_suite::run(&workspace),
         Verb::Fuzz { seconds, targets } => fuzz::fuzz(&workspace, seconds, &targets),
         Verb::Bench { arguments } => bench::run(&workspace, "bench", &arguments),
+        Verb::Features { arguments } => bench::run(&workspace, "features", &arguments),
         Verb::Scale { arguments } => bench::run(&workspace, "scale", &arguments),
         Verb::Mesh { options } => mesh::mesh(&workspace, &options),
         Verb::Chart { options } => chart::chart(&workspace, &options),

@@ -39,9 +39,20 @@ pub(crate) fn edit(tools: &Tools, config: &Path, chain: Chain, parts: &Value) ->
             replace(&mut bootstrap, parts)?;
         }
     }
+    same_for_tls(&mut bootstrap);
     // JSON is YAML.
     fs::write(config, bootstrap.to_string())
         .map_err(|error| Failure::new(format!("could not write {}: {error}", config.display())))
+}
+
+/// Gives the listener with TLS, where there is one, the filters of the plain listener.
+fn same_for_tls(bootstrap: &mut Value) {
+    const FILTERS: &str = "filter_chains/0/filters";
+    let plain = bootstrap.pointer(&format!("/static_resources/listeners/0/{FILTERS}")).cloned();
+    let tls = bootstrap.pointer_mut(&format!("/static_resources/listeners/1/{FILTERS}"));
+    if let (Some(plain), Some(tls)) = (plain, tls) {
+        *tls = plain;
+    }
 }
 
 /// A YAML file with one document.

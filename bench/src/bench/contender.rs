@@ -6,13 +6,15 @@ use super::configuration;
 use super::counts::Counts;
 use super::log;
 use super::machine::{self, Memory};
-use super::rig::{AUDIENCE, ISSUER, Rig, bind};
+use super::rig::{AUDIENCE, ISSUER, ORGANISATION, Rig, bind};
 use super::traffic::{self, ANSWER, HEADERS, PATH};
 use super::variant::{Chain, Credential, Variant};
 use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::http::{self, Reply};
 use portcullis_stack::ports::free_port;
-use portcullis_stack::{Bootstrap, Envoy, EnvoyOptions, StackError, envoy, files};
+use portcullis_stack::{
+    Bootstrap, Certificates, Envoy, EnvoyOptions, OpenBao, StackError, envoy, files,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -35,6 +37,18 @@ pub(crate) struct Contender {
     credential: Option<String>,
 }
 
+/// What a variant has around it.
+pub(crate) struct Surroundings<'a> {
+    /// Of its files.
+    pub(crate) name: &'a str,
+    pub(crate) upstream: SocketAddr,
+    /// The parts that `envoy/envoy.yaml` does not have; see [`configuration::edit`].
+    pub(crate) members: Value,
+    pub(crate) vault: Option<&'a OpenBao>,
+    /// A listener with TLS on this port, beside the plain one.
+    pub(crate) tls: Option<(u16, &'a Certificates)>,
+}
+
 impl Contender {
     pub(crate) fn start(rig: &Rig, variant: Variant) -> Result<Self> {
         Self::before(rig, variant, rig.upstream_address)
@@ -42,34 +56,41 @@ impl Contender {
 
     /// A variant in front of another upstream.
     pub(crate) fn before(rig: &Rig, variant: Variant, upstream: SocketAddr) -> Result<Self> {
-        let parts = parts(rig, variant)?;
-        Self::of_parts(rig, variant, upstream, &parts)
+        let members = parts(rig, variant)?;
+        let name = variant.letter();
+        Self::among(rig, variant, &Surroundings { name, upstream, members, vault: None, tls: None })
     }
 
     /// A variant with additional members in the filter's configuration.
-    pub(crate) fn with(rig: &Rig, variant: Variant, members: &Value) -> Result<Self> {
-        Self::of_parts(rig, variant, rig.upstream_address, members)
+    pub(crate) fn with(rig: &Rig, variant: Variant, members: Value) -> Result<Self> {
+        let (name, upstream) = (variant.letter(), rig.upstream_address);
+        Self::among(rig, variant, &Surroundings { name, upstream, members, vault: None, tls: None })
     }
 
-    fn of_parts(rig: &Rig, variant: Variant, upstream: SocketAddr, parts: &Value) -> Result<Self> {
-        let name = variant.letter().to_owned();
+    pub(crate) fn among(rig: &Rig, variant: Variant, around: &Surroundings<'_>) -> Result<Self> {
+        let mut values = bootstrap(rig, variant.chain())?.demo(around.upstream);
+        if let Some(vault) = around.vault {
+            values = values.vault(vault.address(), vault.token_sds());
+        }
+        if let Some((port, certificates)) = around.tls {
+            values = values.tls(port, certificates);
+        }
         let options = EnvoyOptions {
             program: rig.tools.envoy.clone(),
             template: rig.root.join("envoy/envoy.yaml"),
-            bootstrap: bootstrap(rig, variant.chain())?.demo(upstream),
+            bootstrap: values,
             dir: rig.dir.clone(),
             logs: rig.dir.join("logs"),
             port: free_port()?,
             admin_port: free_port()?,
             concurrency: 1,
-            name,
+            name: around.name.to_owned(),
         };
         let envoy = Envoy::start_edited(options, |config| {
-            configuration::edit(&rig.tools, config, variant.chain(), parts).map_err(|failure| {
-                StackError::Refused {
-                    attempted: "edit envoy.yaml".into(),
-                    answer: failure.to_string(),
-                }
+            let edited = configuration::edit(&rig.tools, config, variant.chain(), &around.members);
+            edited.map_err(|failure| StackError::Refused {
+                attempted: "edit envoy.yaml".into(),
+                answer: failure.to_string(),
             })
         })?;
         bind(envoy.process().pid(), &rig.cpus.envoy)?;
@@ -129,7 +150,7 @@ impl Contender {
         let mut seen = BTreeSet::new();
         for _ in 0..TRIES {
             self.call(self.credential.as_deref(), &allowed_call(rig))?;
-            seen = rig.limits_in_use()?;
+            seen = rig.limits_in_use(ORGANISATION)?;
             // The window of the tight key stays for an hour; this check ignores it.
             seen.retain(|limit| !limit.contains("tight"));
             if seen.len() >= WINDOWS {
@@ -314,9 +335,14 @@ fn inline(rig: &Rig) -> Result<Value> {
             *tier = json!({"limits": {}});
         }
     }
+    Ok(json!({"policy": policy, "auth": issuers(rig)}))
+}
+
+/// The filter's `auth` with the issuer of the benchmark's tokens.
+pub(crate) fn issuers(rig: &Rig) -> Value {
     let jwks: Value = serde_json::from_str(&rig.minted.jwks).unwrap_or_default();
     let issuer = json!({
         "issuer": ISSUER, "audiences": [AUDIENCE], "algorithms": ["ES256"], "jwks_inline": jwks,
     });
-    Ok(json!({"policy": policy, "auth": {"issuers": [issuer]}}))
+    json!({"issuers": [issuer]})
 }

@@ -30,6 +30,13 @@ pub(crate) fn drained(log: &Path, expected: u64) -> Result<u64> {
     counted.map_err(|error| Failure::new(format!("could not use {}: {error}", log.display())))
 }
 
+/// The line that [`drained`] kept.
+pub(crate) fn example(log: &Path) -> Result<String> {
+    let kept = log.with_extension("example.json");
+    fs::read_to_string(&kept)
+        .map_err(|error| Failure::new(format!("could not read {}: {error}", kept.display())))
+}
+
 /// Empties the log once no more lines come.
 pub(crate) fn forget(log: &Path) -> Result<()> {
     quiet(log)?;

@@ -1,4 +1,4 @@
-//! `portcullis-bench`: the measurements of `cargo xtask bench`, `scale` and `organisations`.
+//! `portcullis-bench`: the measurements of `cargo xtask bench`, `features`, `scale` and `organisations`.
 //!
 //! Owns the command line. `variant` lists the variants, `contender` checks that each works as claimed, `rig` starts the
 //! processes around them. Builds nothing: `cargo xtask` builds before it starts this program.
@@ -8,6 +8,7 @@ mod compare;
 mod configuration;
 mod contender;
 mod counts;
+mod features;
 mod log;
 mod machine;
 mod organisations;
@@ -31,6 +32,8 @@ use std::process::ExitCode;
 enum Measurement {
     /// Compare the gateway with plain Envoy and with Envoy's own filters; writes target/bench/report.json
     Bench(compare::Options),
+    /// Measure what each feature adds to a request; writes target/bench/features.json
+    Features(features::Options),
     /// Measure policies of up to 5,000 tools and 500 roles: reading one in the VM, calls and lists by it
     Scale(scale::Options),
     /// Measure one worker with 10,000 organisations, each with a policy of its own, and with 100 large policies
@@ -53,6 +56,7 @@ fn run(measurement: &Measurement) -> Result<()> {
     let workspace = Workspace::locate()?;
     match measurement {
         Measurement::Bench(options) => compare::compare(&workspace, options),
+        Measurement::Features(options) => features::features(&workspace, options),
         Measurement::Scale(options) => scale::scale(&workspace, options),
         Measurement::Organisations(options) => organisations::organisations(&workspace, options),
     }

@@ -4,12 +4,14 @@
 //! Owns starting them and reading their counts. Everything is on loopback, on free ports, and ends with this process.
 
 use super::traffic::ANSWER;
-use portcullis_load::{Claims, LoadPlan, LoadResult, Minted, SERVED_PATH, Upstream, affinity};
+use portcullis_load::{
+    Answer, Claims, LoadPlan, LoadResult, Minted, SERVED_PATH, Upstream, affinity,
+};
 use portcullis_stack::failure::{Failure, Result};
 use portcullis_stack::ports::{free_port, loopback};
 use portcullis_stack::progress::step;
 use portcullis_stack::{
-    Artifacts, KeySpec, Operator, Process, Tools, Valkey, Workspace, http, process, ready,
+    Artifacts, KeySpec, Operator, Process, Tools, Valkey, Workspace, files, http, process, ready,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -84,7 +86,8 @@ impl Rig {
         let (wide, tight, revoked) = (key("wide")?, key("tight")?, key("wide")?);
         operator.revoke_key(&revoked.id, "benchmark")?;
         let upstream_address = loopback(free_port()?);
-        let upstream = upstream(&loader, &logs, (upstream_address, ANSWER), &cpus)?;
+        let answers = [json_answer("", ANSWER)];
+        let upstream = upstream(&loader, &dir, (upstream_address, &answers), &cpus)?;
         let claims = Claims {
             issuer: ISSUER.to_owned(),
             audience: AUDIENCE.to_owned(),
@@ -94,7 +97,7 @@ impl Rig {
             role: ROLE.to_owned(),
             tier: "wide".to_owned(),
         };
-        let minted = told(&loader, "mint", &claims)?;
+        let minted = asked(&loader, &dir, "mint", &claims)?;
         let root = workspace.root.clone();
         Ok(Self {
             upstream,
@@ -117,12 +120,12 @@ impl Rig {
 
     /// Runs one load until it ends.
     pub(crate) fn drive(&self, plan: &LoadPlan) -> Result<LoadResult> {
-        told(&self.loader, "drive", plan)
+        asked(&self.loader, &self.dir, "drive", plan)
     }
 
-    /// Starts another upstream, which answers every request with `body`.
-    pub(crate) fn serve(&self, listen: SocketAddr, body: &str) -> Result<Process> {
-        upstream(&self.loader, &self.dir.join("logs"), (listen, body), &self.cpus)
+    /// Starts another upstream with these answers.
+    pub(crate) fn serve(&self, listen: SocketAddr, answers: &[Answer]) -> Result<Process> {
+        upstream(&self.loader, &self.dir, (listen, answers), &self.cpus)
     }
 
     /// The first of `count` unused serial numbers.
@@ -145,12 +148,18 @@ impl Rig {
         Ok(calls.unwrap_or(0))
     }
 
-    /// The limits that have a window in use now.
-    pub(crate) fn limits_in_use(&self) -> Result<BTreeSet<String>> {
-        let prefix = format!("portcullis:{{{ORGANISATION}}}:window:");
+    /// The limits of an organisation that have a window in use now.
+    pub(crate) fn limits_in_use(&self, organisation: &str) -> Result<BTreeSet<String>> {
+        let prefix = format!("portcullis:{{{organisation}}}:window:");
         let keys: Vec<String> = self.ask(redis::cmd("KEYS").arg(format!("{prefix}*")))?;
         let limit = |key: &String| Some(key.strip_prefix(&prefix)?.split(':').next()?.to_owned());
         Ok(keys.iter().filter_map(limit).collect())
+    }
+
+    /// Whether a key has this text in its name.
+    pub(crate) fn keeps(&self, text: &str) -> Result<bool> {
+        let keys: Vec<String> = self.ask(redis::cmd("KEYS").arg(format!("*{text}*")))?;
+        Ok(!keys.is_empty())
     }
 
     pub(crate) fn valkey_version(&self) -> Result<String> {
@@ -192,24 +201,40 @@ fn claim(dir: &Path, logs: &Path) -> Result<File> {
     Ok(lock)
 }
 
+/// An answer in JSON, to requests with this marker.
+pub(crate) fn json_answer(marker: &str, body: &str) -> Answer {
+    Answer {
+        marker: marker.to_owned(),
+        content_type: "application/json".to_owned(),
+        body: body.to_owned(),
+    }
+}
+
 fn upstream(
     loader: &Path,
-    logs: &Path,
-    (listen, body): (SocketAddr, &str),
+    dir: &Path,
+    (listen, answers): (SocketAddr, &[Answer]),
     cpus: &Cpus,
 ) -> Result<Process> {
-    let upstream = Upstream { listen, body: body.to_owned(), cpus: cpus.others.clone() };
+    let upstream = Upstream { listen, answers: answers.to_vec(), cpus: cpus.others.clone() };
+    let name = format!("upstream-{}", listen.port());
     let mut command = Command::new(loader);
-    command.arg("serve").arg(json(&upstream)?);
-    let process = Process::spawn("upstream", command, &logs.join("upstream.log"))?;
+    command.arg("serve").arg(written(dir, &name, &upstream)?);
+    let log = dir.join("logs").join(format!("{name}.log"));
+    let process = Process::spawn("upstream", command, &log)?;
     ready::process_is_ready(&process, READY_WITHIN, || ready::accepts(listen))?;
     Ok(process)
 }
 
 /// Runs the loader's program once.
-fn told<I: Serialize, O: DeserializeOwned>(loader: &Path, verb: &str, input: &I) -> Result<O> {
+fn asked<I: Serialize, O: DeserializeOwned>(
+    loader: &Path,
+    dir: &Path,
+    verb: &str,
+    input: &I,
+) -> Result<O> {
     let mut command = Command::new(loader);
-    command.arg(verb).arg(json(input)?);
+    command.arg(verb).arg(written(dir, verb, input)?);
     let output = process::output("portcullis-load", command)?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
@@ -219,8 +244,15 @@ fn told<I: Serialize, O: DeserializeOwned>(loader: &Path, verb: &str, input: &I)
         .map_err(|error| Failure::new(format!("portcullis-load {verb} answered badly: {error}")))
 }
 
-fn json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Failure::new(error.to_string()))
+/// Writes what the loader's program reads: a request can be longer than an argument may be.
+fn written(dir: &Path, name: &str, input: &impl Serialize) -> Result<PathBuf> {
+    let file = dir.join(format!("{name}.json"));
+    let unusable = |error: &dyn std::fmt::Display| {
+        Failure::new(format!("could not write {}: {error}", file.display()))
+    };
+    let text = serde_json::to_string(input).map_err(|error| unusable(&error))?;
+    files::write_private(&file, &text).map_err(|error| unusable(&error))?;
+    Ok(file)
 }
 
 /// Binds a process to CPUs.

@@ -166,7 +166,7 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 /// `+57.1 µs [54.9..60.2]`
-fn range(spread: &Spread) -> String {
+pub(crate) fn range(spread: &Spread) -> String {
     format!("{:+.1} µs [{:.1}..{:.1}]", spread.median, spread.min, spread.max)
 }
 

@@ -34,7 +34,11 @@ fn body(tool: &str, serial: &str) -> String {
 
 /// The request for the loader, with a place for a serial number.
 pub(crate) fn request(credential: Option<&str>) -> String {
-    let body = body(TOOL, SERIAL);
+    request_with(credential, &body(TOOL, SERIAL))
+}
+
+/// The same with another body.
+pub(crate) fn request_with(credential: Option<&str>, body: &str) -> String {
     let mut head = format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\n");
     let credential = credential.map(|credential| ("authorization", credential));
     for (name, value) in HEADERS.into_iter().chain(credential) {

@@ -65,7 +65,7 @@ pub(crate) fn organisations(workspace: &Workspace, options: &Options) -> Result<
 
 fn measured(rig: &Rig, tenants: &population::Tenants, cache: usize) -> Result<Figures> {
     let settings = json!({"policy_cache": {"max_bytes": cache}});
-    let contender = Contender::with(rig, Variant::Key, &settings)?;
+    let contender = Contender::with(rig, Variant::Key, settings)?;
     // The first call of a VM costs more; this measurement leaves it out.
     contender.right_call(rig)?;
     let before = memory(&contender)?;

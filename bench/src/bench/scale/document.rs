@@ -41,10 +41,7 @@ pub(crate) fn policy(mut base: Value, size: Size) -> Value {
     base
 }
 
-/// The loader plays a server and gets its answer on the command line, so the list is bounded.
-const LISTED: usize = 50;
-
-/// The tools of [`CONNECTOR`] as its server lists them, up to the bound.
+/// The tools of [`CONNECTOR`] as its server lists them.
 pub(super) fn listed(size: Size) -> Vec<Value> {
     let tool = |tool| {
         json!({
@@ -52,7 +49,7 @@ pub(super) fn listed(size: Size) -> Vec<Value> {
             "inputSchema": schema(tool), "annotations": {"readOnlyHint": true},
         })
     };
-    tools(size, 0).take(LISTED).map(tool).collect()
+    tools(size, 0).map(tool).collect()
 }
 
 fn tools(size: Size, connector: usize) -> impl Iterator<Item = usize> {

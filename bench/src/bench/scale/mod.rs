@@ -8,7 +8,7 @@ pub(crate) mod document;
 use super::configuration;
 use super::contender::Contender;
 use super::machine::Machine;
-use super::rig::{Cpus, Rig};
+use super::rig::{Cpus, Rig, json_answer};
 use super::traffic::{ANSWER, HEADERS, PATH};
 use super::variant::Variant;
 use comfy_table::{Table, presets};
@@ -175,7 +175,7 @@ fn lists(rig: &Rig, size: Size) -> Result<(usize, f64)> {
     let count = tools.len();
     let body = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": tools}}).to_string();
     let address = ports::loopback(ports::free_port()?);
-    let server = rig.serve(address, &body)?;
+    let server = rig.serve(address, &[json_answer("", &body)])?;
     let contender = Contender::before(rig, Variant::Key, address)?;
     let mut times = Vec::new();
     for _ in 0..LISTS {
