@@ -19,7 +19,7 @@ use serde_json::{Map, Number, Value};
 use canonical::EXACT;
 pub use canonical::{canonical, canonical_exact};
 pub(crate) use fold::{folded, misspelt};
-pub(crate) use number::{Decimal, compare, in_double, is_plain_integer};
+pub(crate) use number::{Decimal, compare, in_double, is_plain_integer, whole_number};
 pub(crate) use object::Object;
 
 /// Nesting beyond this is refused; far above what MCP messages need, far below the stack.

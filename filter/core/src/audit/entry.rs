@@ -352,7 +352,7 @@ impl Entry {
     /// Notes what a message asks for, by name; nothing of what it says.
     pub fn note_message(&mut self, message: &Message) {
         if !message.method.is_empty() {
-            self.mcp_method = Some(first(&message.method, 128).to_owned());
+            self.mcp_method = Some(shown_name(first(&message.method, 128)));
         }
         let some = |all: &[String], shown: fn(&str) -> String| {
             all.iter().take(MOST_NAMED).map(|one| shown(one)).collect()

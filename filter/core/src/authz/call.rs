@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::trail::{Broken, Consideration, Trail};
 use super::{Case, Seen};
 use crate::denial::{Denial, INSUFFICIENT_SCOPE, InsufficientScope};
-use crate::json::{Decimal, misspelt};
+use crate::json::{Decimal, misspelt, whole_number};
 use crate::mcp::ToolCall;
 use crate::order;
 use crate::pattern::Budget;
@@ -239,7 +239,7 @@ enum RecordsAsked {
 fn asked_for(value: Option<&Value>) -> RecordsAsked {
     match value {
         None | Some(Value::Null) => RecordsAsked::Everything,
-        Some(Value::Number(number)) => match number.as_u64() {
+        Some(value @ Value::Number(number)) => match whole_number(value) {
             Some(0) => RecordsAsked::Everything,
             Some(number) => RecordsAsked::Records(number),
             // Many servers take `-1` for "no limit".

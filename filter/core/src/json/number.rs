@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 /// Longer ones are refused: a double has at most 309 digits before its point.
 pub(super) const LONGEST: usize = 400;
@@ -18,6 +18,12 @@ pub(crate) struct Decimal {
     negative: bool,
     digits: Vec<u8>,
     point: i64,
+}
+
+/// A whole number from 0 to `u64::MAX`, in any spelling.
+pub(crate) fn whole_number(value: &Value) -> Option<u64> {
+    let Value::Number(number) = value else { return None };
+    number.as_u64().or_else(|| Decimal::of(number.as_str())?.as_u64())
 }
 
 impl Decimal {
@@ -49,6 +55,19 @@ impl Decimal {
     /// Whether it has no fraction.
     pub(crate) fn is_whole(&self) -> bool {
         self.places().is_some_and(|places| places <= 0)
+    }
+
+    /// The value, where it is a whole number from 0 to `u64::MAX`: `3.0` and `1e1` are 3 and 10.
+    pub(crate) fn as_u64(&self) -> Option<u64> {
+        if self.digits.is_empty() {
+            return Some(0);
+        }
+        if self.negative {
+            return None;
+        }
+        let zeros = u32::try_from(self.places()?.checked_neg()?).ok()?;
+        let digits: u64 = std::str::from_utf8(&self.digits).ok()?.parse().ok()?;
+        digits.checked_mul(10_u64.checked_pow(zeros)?)
     }
 
     /// A text that is the same for all spellings.
@@ -189,6 +208,26 @@ mod tests {
             [("1", "1.0"), ("100", "1e2"), ("0", "-0.0"), ("0.5", "5E-1"), ("12000", "1.2e+4")]
         {
             assert_eq!(order(one, other), Ordering::Equal, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_is_the_same_in_every_spelling() {
+        let read = |text: &str| whole_number(&text.parse().unwrap());
+        for (text, number) in [
+            ("0", 0),
+            ("-0.0", 0),
+            ("3", 3),
+            ("3.0", 3),
+            ("1e1", 10),
+            ("12.50E+1", 125),
+            ("18446744073709551615", u64::MAX),
+            ("1844674407370955161.5e1", u64::MAX),
+        ] {
+            assert_eq!(read(text), Some(number), "{text}");
+        }
+        for text in ["-1", "0.5", "18446744073709551616", "1e20", "1e300", "\"3\"", "null"] {
+            assert_eq!(read(text), None, "{text}");
         }
     }
 

@@ -110,13 +110,20 @@ impl Notes {
             (Some(code), _) => Some(ToolOutcome::ProtocolError(code)),
             (None, None) => None,
             (None, Some(answer)) if answer.is_error => Some(ToolOutcome::ToolError),
-            (None, Some(answer)) => Some(ToolOutcome::Result { rows: answer.rows() }),
+            (None, Some(answer)) => Some(match answer.rows() {
+                None if answer.is_task() => ToolOutcome::Task,
+                rows => ToolOutcome::Result { rows },
+            }),
         };
         Seen { id, outcome, task }
     }
 }
 
 impl Answer {
+    fn is_task(&self) -> bool {
+        self.flat || self.task.is_some()
+    }
+
     fn rows(&self) -> Option<u64> {
         match (&self.structured, &self.content) {
             (Some(rows), _) => rows.count(),

@@ -13,6 +13,8 @@ pub enum ToolOutcome {
         /// How many rows it has, if known.
         rows: Option<u64>,
     },
+    /// A task, whose result comes in another response.
+    Task,
     /// A result with `isError: true`.
     ToolError,
     /// A JSON-RPC error with this code.

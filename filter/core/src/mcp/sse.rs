@@ -241,6 +241,11 @@ impl EventFilter {
             Line::DataSpace | Line::Data | Line::Other => {}
         }
         self.plain(&[end], out);
+        if self.event.is_comment() && self.state == State::Held {
+            // A sign of life, for clients and load balancers that end what is silent.
+            out.append(&mut self.event.raw);
+            self.event.filtered.clear();
+        }
         self.overflow(out, events);
     }
 
@@ -356,6 +361,11 @@ impl EventFilter {
 impl Event {
     fn is_blank(&self) -> bool {
         self.raw.is_empty() && self.data_lines == 0
+    }
+
+    /// Whether it has nothing but a comment, which is one line: each passes at its end.
+    fn is_comment(&self) -> bool {
+        self.raw.starts_with(b":") && self.data_lines == 0
     }
 
     /// Passes data to the message filter.
@@ -519,6 +529,18 @@ mod tests {
             let (head, tail) = STREAM.split_at(at);
             assert_eq!(run([head, tail]), whole, "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_comment_passes_at_the_end_of_its_line() {
+        let (mut filter, mut told) = (EventFilter::default(), Told::default());
+        let mut feed = |chunk: &[u8]| String::from_utf8(filter.feed(chunk, &mut told)).unwrap();
+        assert_eq!(feed(b": pi"), "");
+        assert_eq!(feed(b"ng\n: again\r"), ": ping\n: again\r");
+        assert_eq!(feed(b"\n:\n"), "\n:\n");
+        assert_eq!(feed(b"id: 1\n: inside\ndata: {\"id\":"), "");
+        assert_eq!(feed(b"7}\n: late\n"), "");
+        assert_eq!(feed(b"\n"), "id: 1\n: inside\ndata: {\"id\":7}\n: late\n\n");
     }
 
     #[test]

@@ -40,8 +40,8 @@ impl From<Names> for Uris {
             all.for_each(|glob| others.insert(&spelled(&glob)));
             others
         };
-        let decoded_allow = each(&names.allow, decoded);
-        let folded_deny = each(&names.deny, |glob| decoded(glob).to_lowercase());
+        let decoded_allow = each(&names.allow, |glob| decoded(glob).text);
+        let folded_deny = each(&names.deny, |glob| decoded(glob).text.to_lowercase());
         let everything = names.allow.patterns().iter().any(|pattern| pattern == "*");
         let decides = !everything || !names.deny.is_empty();
         Self { names, decoded_allow, folded_deny, decides }
@@ -54,11 +54,14 @@ impl Uris {
     /// # Errors
     /// The reason why it is not.
     pub fn judge(&self, uri: &str) -> Result<(), Closed> {
-        let decoded = decoded(uri);
         if uri.contains(char::is_control) {
             return Err(Closed::Ambiguous("the URI has a control character"));
         }
-        if decoded.split(['/', '\\', '?', '#']).any(|segment| segment == "..") {
+        let Decoded { text: decoded, plain, utf8 } = decoded(uri);
+        if !plain {
+            return Err(Closed::Ambiguous("the URI has escapes of escapes of escapes"));
+        }
+        if decoded.split(['/', '\\', '?', '#']).any(climbs) {
             return Err(Closed::Ambiguous("the URI climbs with `..`"));
         }
         if !self.decides {
@@ -66,6 +69,10 @@ impl Uris {
         }
         if self.is_denied(uri, &decoded) {
             return Err(Closed::Denied);
+        }
+        if !utf8 {
+            // `%C0%AE` is a dot to a lenient decoder.
+            return Err(Closed::Ambiguous("the URI's escapes are not UTF-8"));
         }
         if let Some(why) = ambiguity(uri, &decoded) {
             return Err(Closed::Ambiguous(why));
@@ -107,7 +114,7 @@ impl Uris {
             let slashes = if url.cannot_be_a_base() { "" } else { "//" };
             let (scheme, host) = (url.scheme(), url.host_str().unwrap_or_default());
             let path = if url.path().is_empty() { "/" } else { url.path() };
-            Some(self::decoded(&format!("{scheme}:{slashes}{host}{path}")))
+            Some(self::decoded(&format!("{scheme}:{slashes}{host}{path}")).text)
         };
         deny.matches(uri) || denied(decoded) || named().is_some_and(|named| denied(&named))
     }
@@ -198,18 +205,54 @@ fn digit(digit: u8) -> Option<u8> {
     u8::try_from(char::from(digit).to_digit(16)?).ok()
 }
 
-/// `uri` without its escapes, decoded until none are left: a server may decode it any number of times.
-fn decoded(uri: &str) -> String {
-    let (mut plain, mut rest) = (Vec::with_capacity(uri.len()), uri);
-    while let Some((before, escaped)) = rest.split_once('%') {
-        plain.extend_from_slice(before.as_bytes());
+/// A URI without its escapes.
+struct Decoded {
+    text: String,
+    /// Whether no escape is left.
+    plain: bool,
+    /// Whether the escapes were UTF-8.
+    utf8: bool,
+}
+
+/// The most passes of [`decoded`]. One is enough for all that an encoder makes, also several times.
+const MOST_PASSES: usize = 8;
+
+/// `uri` decoded until no escape is left: a server may decode it any number of times.
+fn decoded(uri: &str) -> Decoded {
+    let mut bytes = uri.as_bytes().to_vec();
+    let mut plain = false;
+    for _ in 0..MOST_PASSES {
+        let Some(next) = decoded_once(&bytes) else {
+            plain = true;
+            break;
+        };
+        bytes = next;
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Decoded { text, plain, utf8: true },
+        Err(invalid) => {
+            let text = String::from_utf8_lossy(invalid.as_bytes()).into_owned();
+            Decoded { text, plain, utf8: false }
+        }
+    }
+}
+
+/// `bytes` with each escape replaced by its byte, and each escaped percent sign of an escape by that escape's byte;
+/// `None` without any escape.
+fn decoded_once(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (mut plain, mut rest, mut changed) = (Vec::with_capacity(bytes.len()), bytes, false);
+    while let Some(at) = memchr::memchr(b'%', rest) {
+        let (before, escaped) = rest.split_at_checked(at)?;
+        plain.extend_from_slice(before);
         // `%2525 2e` is `2e` after a percent sign that is not escaped any more.
-        let code = escaped.trim_start_matches("25");
-        match code.split_at_checked(2).map(|(digits, behind)| (digits.as_bytes(), behind)) {
-            Some((&[high, low], behind)) if digit(high).is_some() && digit(low).is_some() => {
-                let byte = digit(high).zip(digit(low)).map(|(high, low)| (high << 4) | low);
-                plain.extend(byte);
-                rest = behind;
+        let mut code = escaped.get(1..).unwrap_or_default();
+        while let Some(shorter) = code.strip_prefix(b"25") {
+            (code, changed) = (shorter, true);
+        }
+        match code {
+            [high, low, behind @ ..] if digit(*high).is_some() && digit(*low).is_some() => {
+                plain.extend(digit(*high).zip(digit(*low)).map(|(high, low)| (high << 4) | low));
+                (rest, changed) = (behind, true);
             }
             _ => {
                 plain.push(b'%');
@@ -217,8 +260,13 @@ fn decoded(uri: &str) -> String {
             }
         }
     }
-    plain.extend_from_slice(rest.as_bytes());
-    String::from_utf8_lossy(&plain).into_owned()
+    plain.extend_from_slice(rest);
+    changed.then_some(plain)
+}
+
+/// Whether a server may read a segment as `..`: some drop parameters after a semicolon, or spaces at the end.
+fn climbs(segment: &str) -> bool {
+    segment.split(';').next().unwrap_or_default().trim_end_matches(' ') == ".."
 }
 
 #[derive(Clone, Copy)]
@@ -284,6 +332,12 @@ mod tests {
             "file:///srv/public/.\r./secret/plan",
             "file:///srv/public/%2e\t%2e/secret/plan",
             "file:///srv/public/%2e%2e/secret/plan",
+            "file:///srv/public/%25%32%65%25%32%65/secret/plan",
+            "file:///srv/public/%%32%65%%32%65/secret/plan",
+            "file:///srv/public/..;/secret/plan",
+            "file:///srv/public/..;a=b/secret/plan",
+            "file:///srv/public/..%20/secret/plan",
+            "file:///srv/public/%c0%ae%c0%ae/secret/plan",
             "file:///srv/public/..\\secret",
             "file:///srv/public/a\0b",
             "file:///srv/public/a%00b",
@@ -333,6 +387,9 @@ mod tests {
             "file:////srv//secret/plan",
             "file:///srv/./secret/plan",
             "file:///srv/%2573e%63ret%2Fplan",
+            "file:///srv/%25%37%33ecret/plan",
+            "file:///srv/%%37%33ecret/plan",
+            "file:///srv/%25%32%35%25%33%37%25%33%33ecret/plan",
             "file:///srv/secret%00/plan",
             "note://me@secret/a",
             "note://me:pw@secret:80/a",
@@ -390,7 +447,14 @@ mod tests {
         for uri in ["FILE:/x", "file:///a/./b", "a b", " x"] {
             assert_eq!(open.judge(uri), Ok(()), "{uri:?}");
         }
-        for uri in ["file:///a/../b", "note://a/%252e%252e/b", "a\tb", ".."] {
+        for uri in [
+            "file:///a/../b",
+            "note://a/%252e%252e/b",
+            "note://a/%25%32%65%25%32%65/b",
+            "note://a/..;/b",
+            "a\tb",
+            "..",
+        ] {
             assert!(matches!(open.judge(uri), Err(Closed::Ambiguous(_))), "{uri:?}");
         }
     }

@@ -87,11 +87,13 @@ impl KeyRecord {
         if let (Some(end), Insistence::Refuse) = (self.overlap_until(now), insistence) {
             return Err(RotationRefused::InOverlap(end));
         }
-        if self.secrets.iter().filter(|secret| secret.holds(now)).count() >= MOST_SECRETS {
-            return Err(RotationRefused::TooMany);
-        }
+        let holding = self.secrets.iter().filter(|secret| secret.holds(now)).count();
         // Without an overlap the clock does not matter: a gateway's clock may be behind the operator's.
-        let end = if rotation.overlap_until > now { rotation.overlap_until } else { 0 };
+        let end = match rotation.overlap_until > now {
+            true if holding >= MOST_SECRETS => return Err(RotationRefused::TooMany),
+            true => rotation.overlap_until,
+            false => 0,
+        };
         for secret in &mut self.secrets {
             secret.not_after = Some(secret.not_after.unwrap_or(u64::MAX).min(end));
         }

@@ -4,15 +4,14 @@
 //! overdrawn by the cost of one response, and later calls wait until it has recovered. A response on another stream is
 //! not seen here, so it costs the maximum.
 
-use portcullis_redis_lua::Window;
-use serde_json::Value;
-
 use crate::driver::call::DependencyCall;
 use crate::exchange::grant::Grant;
 use crate::exchange::turn::Turn;
+use crate::json;
 use crate::mcp::Operation;
 use crate::mcp::outcome::ToolOutcome;
 use crate::policy::{Cap, Cost};
+use portcullis_redis_lua::Window;
 
 /// The assumed rows of an unseen response without a known maximum.
 const MOST_ROWS: u64 = 1_000;
@@ -42,6 +41,8 @@ impl RowCharge {
     pub(crate) fn charge(&mut self, outcome: ToolOutcome, turn: &mut Turn<'_>) {
         match outcome {
             ToolOutcome::Unseen => {}
+            // Its rows come in another response, perhaps to another gateway.
+            ToolOutcome::Task => self.charge_unseen(turn),
             ToolOutcome::Result { rows } => self.rows(rows.unwrap_or(0), turn),
             ToolOutcome::ToolError | ToolOutcome::ProtocolError(_) => self.rows(0, turn),
         }
@@ -77,7 +78,7 @@ fn most(grant: &Grant, operation: &Operation) -> Option<u64> {
     let asked = |cap: &Cap| {
         let mut amendments = grant.ruling.amendments.iter();
         let amended = amendments.find(|amendment| amendment.argument == cap.argument);
-        let sent = || call.arguments.get(&cap.argument).and_then(Value::as_u64);
+        let sent = || call.arguments.get(&cap.argument).and_then(json::whole_number);
         amended.map(|it| it.value).or_else(sent).unwrap_or(cap.max)
     };
     caps.filter_map(|rules| rules.max_records.as_ref()).map(asked).min()

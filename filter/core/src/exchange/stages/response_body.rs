@@ -366,6 +366,7 @@ impl ResponseBody {
                 }
                 AuditStatus::Success
             }
+            (ToolOutcome::Task, _) => AuditStatus::Success,
             (ToolOutcome::ToolError, _) => AuditStatus::ToolError,
             (ToolOutcome::ProtocolError(code), _) => {
                 entry.error_code = Some(code);
