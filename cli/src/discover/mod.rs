@@ -22,6 +22,13 @@ use crate::report::{CliError, Report, Verdict};
 use change::{Answered, Change, changes};
 use server::Server;
 
+/// What to do when a gateway does not list tools. Before the first push, neither keys nor connectors exist.
+const BEFORE_A_PUSH: &str = "a gateway lists tools once a policy with the connector is active: portcullis policy push \
+     FILE --reason … (without pins), then portcullis key issue --org ORG …. Before that, ask the server: --connector \
+     NAME with --direct URL, or with --from FILE";
+/// What to do when a server that is asked directly refuses.
+const CREDENTIAL: &str = "check the URL and the credential (--header-env NAME=VARIABLE)";
+
 pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, CliError> {
     let document = Document::read(&args.policy)?;
     let policy = policy::compile(&document.value).map_err(|faults| {
@@ -103,7 +110,8 @@ fn asked_as(args: &DiscoverArgs, policy: &Policy, place: &str) -> Result<Option<
     let Some(key) = args.key.as_ref().filter(|_| by_key) else { return Ok(None) };
     let Ok(key) = PresentedKey::parse(key.as_bytes()) else {
         return Err(CliError::new("a text that is no key (not shown)", "--key or PORTCULLIS_KEY")
-            .expected("a key that portcullis key issue printed"));
+            .expected("a key that portcullis key issue printed")
+            .next(BEFORE_A_PUSH));
     };
     if !policy.organisations.contains(&key.org) {
         let known: Vec<&str> = policy.organisations.iter().map(OrgId::as_str).collect();
@@ -113,7 +121,7 @@ fn asked_as(args: &DiscoverArgs, policy: &Policy, place: &str) -> Result<Option<
                 "a key of an organisation of {place}: {}; nothing was changed",
                 known.join(", ")
             ))
-            .next("portcullis key issue --org ORG --role ROLE, with a role that sees every tool"));
+            .next(BEFORE_A_PUSH));
     }
     Ok(Some(format!("key {} of {}", key.id, key.org)))
 }
@@ -204,14 +212,19 @@ fn live_tools(args: &DiscoverArgs, connector: &Connector) -> Result<Vec<Value>, 
             })?;
             headers.push((name.clone(), value));
         }
-        return Server::new(url, headers)?.tools();
+        return Server::new(url, headers, CREDENTIAL)?.tools();
     }
     let Some(gateway) = &args.gateway else {
-        return Err(CliError::usage("no server to ask").expected("--gateway, --direct or --from"));
+        return Err(CliError::usage("no server to ask")
+            .expected("--gateway, --direct or --from")
+            .next(BEFORE_A_PUSH));
     };
     let Some(key) = &args.key else {
-        return Err(CliError::usage("no key for the gateway").expected("--key or PORTCULLIS_KEY"));
+        return Err(CliError::usage("no key for the gateway")
+            .expected("--key or PORTCULLIS_KEY")
+            .next(BEFORE_A_PUSH));
     };
     let url = format!("{}{}", gateway.trim_end_matches('/'), connector.path);
-    Server::new(&url, vec![("authorization".to_owned(), format!("Bearer {key}"))])?.tools()
+    let headers = vec![("authorization".to_owned(), format!("Bearer {key}"))];
+    Server::new(&url, headers, BEFORE_A_PUSH)?.tools()
 }

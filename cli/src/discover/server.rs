@@ -17,10 +17,11 @@ const BOUND: Duration = Duration::from_secs(30);
 const MAX_BODY: u64 = 16 * 1_024 * 1_024;
 const MOST_PAGES: usize = 100;
 
-/// The URL and the headers.
+/// The URL and the headers, and what an operator does when it does not list tools.
 pub(crate) struct Server {
     url: String,
     headers: Vec<(String, String)>,
+    next: &'static str,
     agent: Agent,
 }
 
@@ -34,12 +35,16 @@ struct Answer {
 type Era<'a> = &'a [(&'a str, &'a str)];
 
 impl Server {
-    pub(crate) fn new(url: &str, headers: Vec<(String, String)>) -> Result<Self, CliError> {
+    pub(crate) fn new(
+        url: &str,
+        headers: Vec<(String, String)>,
+        next: &'static str,
+    ) -> Result<Self, CliError> {
         if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(CliError::new(format!("the URL {url:?}"), "the command line")
                 .expected("a URL that starts with https:// or http://"));
         }
-        Ok(Self { url: url.to_owned(), headers, agent: http::agent(BOUND) })
+        Ok(Self { url: url.to_owned(), headers, next, agent: http::agent(BOUND) })
     }
 
     /// Every tool, page by page, as the server lists it.
@@ -140,7 +145,7 @@ impl Server {
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         CliError::new(format!("status {}{why}", answer.status), &self.url)
             .expected("a list of tools")
-            .next("check the URL and the credential (--key, or --header-env with --direct)")
+            .next(self.next)
     }
 }
 

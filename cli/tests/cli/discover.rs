@@ -1,5 +1,8 @@
 //! `portcullis discover`: what it says of differences, and what it does to a file.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Said, Scratch, file, run};
@@ -226,13 +229,75 @@ fn a_key_of_another_organisation_is_refused_before_anything_is_asked() {
         run(&command, &[("PORTCULLIS_KEY", key)], "")
     };
     let said = ask(&key("globex"));
-    assert!(
-        said.stderr.contains("found") || said.stderr.contains("a key of globex (id k1a2b3)"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("a key of globex (id k1a2b3)"), "{said:?}");
     assert!(said.stderr.contains("acme") && !said.stderr.contains(&secret), "{said:?}");
     let said = ask("pck_acme_k1a2b3_wrong");
     assert!(said.stderr.contains("a text that is no key (not shown)"), "{said:?}");
+}
+
+/// Issue 14, finding of a fresh reader: for a new organisation, no failure named a way to its tools.
+// Proves: X5
+#[test]
+fn before_the_first_policy_every_failure_names_the_ways_to_the_tools() {
+    let policy = Scratch::new("discover-new.yaml", POLICY);
+    let (org, id) = (
+        portcullis_core::id::OrgId::new("acme").unwrap(),
+        portcullis_core::id::KeyId::new("k1a2b3").unwrap(),
+    );
+    let secret = "a".repeat(portcullis_core::auth::api_key::SECRET_LENGTH);
+    let own = portcullis_core::auth::api_key::mint(&org, &id, &secret).unwrap().expose().to_owned();
+    let foreign = portcullis_core::id::OrgId::new("globex").unwrap();
+    let foreign =
+        portcullis_core::auth::api_key::mint(&foreign, &id, &secret).unwrap().expose().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gateway = format!("http://{}", listener.local_addr().unwrap());
+    let ask = |more: &[&str], environment: &[(&str, &str)]| {
+        let command = ["discover", "--policy", policy.path(), "--connector", "demo"];
+        run(&[&command[..], more].concat(), environment, "")
+    };
+    // Stands in for a gateway that does not know the connector.
+    let unknown = std::thread::scope(|scope| {
+        scope.spawn(|| (0..2).for_each(|_| refuse(&listener)));
+        ask(&["--gateway", &gateway], &[("PORTCULLIS_KEY", &own)])
+    });
+    let failures = [
+        (unknown, 1, "status 404: no such path"),
+        (ask(&["--gateway", &gateway], &[("PORTCULLIS_KEY", &foreign)]), 1, "a key of globex"),
+        (ask(&["--gateway", &gateway], &[("PORTCULLIS_KEY", "pck")]), 1, "no key (not shown)"),
+        (ask(&["--gateway", &gateway], &[]), 2, "no key for the gateway"),
+        (ask(&[], &[]), 2, "no server to ask"),
+    ];
+    for (said, status, found) in failures {
+        assert_eq!((said.status, said.stdout.as_str()), (status, ""), "{said:?}");
+        assert!(said.stderr.contains(found), "{found}: {said:?}");
+        let next = said.stderr.lines().find(|line| line.trim_start().starts_with("next "));
+        for way in ["portcullis policy push", "portcullis key issue", "--direct URL", "--from FILE"]
+        {
+            assert!(next.is_some_and(|next| next.contains(way)), "{way}: {said:?}");
+        }
+    }
+}
+
+/// Answers one request as a gateway answers for a path that no policy has.
+fn refuse(listener: &TcpListener) {
+    let (mut connection, _) = listener.accept().unwrap();
+    let mut request = BufReader::new(connection.try_clone().unwrap());
+    let (mut line, mut length) = (String::new(), 0_usize);
+    while request.read_line(&mut line).unwrap() > 2 {
+        let header = line.to_ascii_lowercase();
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    request.read_exact(&mut vec![0; length]).unwrap();
+    let body = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no such path"}}"#;
+    write!(
+        connection,
+        "HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
 }
 
 // Issue 14: a pattern stated in the pin was drift in every list, and the next `--write` removed it.
