@@ -34,6 +34,7 @@ fn content(stack: &Stack) -> String {
         ("PORTCULLIS_JWT_PRIVATE_KEY", stack.issuer.private_key().display().to_string()),
         ("PORTCULLIS_JWT_ISSUER", stack.issuer.name().to_owned()),
         ("PORTCULLIS_JWT_AUDIENCE", stack.mcp_url()),
+        ("PORTCULLIS_JWT_ISSUERS", stack.issuer.issuers().display().to_string()),
         ("PORTCULLIS_REDIS", stack.valkey.url()),
         ("VAULT_ADDR", stack.openbao.url()),
         ("VAULT_TOKEN", stack.openbao.root_token().to_owned()),

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use portcullis_markdown::{Block, blocks};
+use portcullis_stack::env_file;
 use portcullis_tests::world::Workers;
 use portcullis_tests::{Case, World, cases};
 use serde_json::Value;
@@ -87,7 +88,18 @@ fn the_first_hour_and_its_tokens_go_as_the_pages_say(world: &World<'_>) {
     let listed = run(world, &folder, &format!("{mint}\n{call}"), &gateway);
     assert!(listed.starts_with("HTTP/1.1 200"), "{listed}");
     assert!(listed.contains("query_users") && !listed.contains("create_note"), "{listed}");
-    let explain = block(TOKENS, "printf %s");
+    let explain = block(TOKENS, "printf %s \"$TOKEN\" > token");
     let told = run(world, &folder, &format!("{mint}\n{explain}"), &gateway);
+    assert!(told.starts_with("allow"), "{told}");
+
+    // The stack's own issuer: what its file of variables names is all that a user needs.
+    let variables = env_file::write(world.stack()).expect("the file of variables");
+    let mint = block(TOKENS, ". target/stack/env");
+    let mint = mint.replace("target/stack/env", &variables.display().to_string());
+    let listed = run(world, &folder, &format!("{mint}\n{call}"), &[]);
+    assert!(listed.starts_with("HTTP/1.1 200"), "{listed}");
+    assert!(listed.contains("query_users") && !listed.contains("create_note"), "{listed}");
+    let explain = block(TOKENS, "printf %s \"$TOKEN\" > stack-token");
+    let told = run(world, &folder, &format!("{mint}\n{explain}"), &[]);
     assert!(told.starts_with("allow"), "{told}");
 }

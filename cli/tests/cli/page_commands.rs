@@ -162,7 +162,12 @@ const PAGES: [Page; 15] = [
         policy: Policy::Of("get-started/first-hour.md"),
         with: &[],
         refused: &[],
-        not_run: &[("PORTCULLIS_ISSUERS=", NEEDS_GATEWAY), ("curl", NEEDS_GATEWAY)],
+        not_run: &[
+            ("PORTCULLIS_ISSUERS=", NEEDS_GATEWAY),
+            ("curl", NEEDS_GATEWAY),
+            (". target/stack/env", NEEDS_GATEWAY),
+            ("printf %s \"$TOKEN\" > stack-token", NEEDS_GATEWAY),
+        ],
     },
     Page {
         path: "guides/identity-provider.md",
