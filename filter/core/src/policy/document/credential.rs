@@ -45,7 +45,7 @@ pub(super) fn credential(node: Node<'_>, faults: &mut Faults) -> Option<Connecto
         Some(_) => Some(Some(TOKEN.to_owned())),
         None => pattern.as_ref().map(|pattern| pattern.field().map(str::to_owned)),
     };
-    let mut reader = Reader { field, names: Vec::new() };
+    let mut reader = Reader { field, names: Vec::new(), lacks_field: false };
     let one = one(&mut fields, &mut reader, faults);
     let headers = fields.optional("headers");
     let headers = headers.map(|node| {
@@ -59,6 +59,10 @@ pub(super) fn credential(node: Node<'_>, faults: &mut Faults) -> Option<Connecto
         let name = ConnectorCredential::parameter_name;
         reader.each((node, QUERY), (expected, name), faults)
     });
+    if reader.lacks_field {
+        let found = "a reference without #field, whose value {secret} stands for";
+        fields.fault_at("secret", found, SecretPattern::EXPECTED, faults);
+    }
     let missing = match fields.optional("missing") {
         Some(node) => missing(node, faults).map(Some),
         None => Some(None),
@@ -128,6 +132,8 @@ struct Reader {
     /// The field of `{secret}`; none when the reference itself is faulty.
     field: Option<Option<String>>,
     names: Vec<String>,
+    /// A template has `{secret}`, and the reference names no field.
+    lacks_field: bool,
 }
 
 impl Reader {
@@ -137,6 +143,15 @@ impl Reader {
             Some(field) => field.as_deref(),
             None => Some("secret"),
         };
+        // With a field this template would be valid: the fault is that of the reference.
+        let valid = |field: Option<&str>| {
+            let text = node.value().as_str();
+            text.is_some_and(|text| Template::parse(text, field, &mut Vec::new()).is_some())
+        };
+        if field.is_none() && !valid(None) && valid(Some("secret")) {
+            self.lacks_field = true;
+            return None;
+        }
         node.unseen_text(faults, Template::EXPECTED, |text| {
             Template::parse(text, field, &mut self.names)
         })
