@@ -124,9 +124,10 @@ impl Paths<'_> {
 
 /// `north/demo, south/demo and 7 more`.
 fn named(connectors: &[&ActiveConnector]) -> String {
-    let count: usize = connectors.iter().map(|it| it.count).sum();
-    let named = connectors.iter().take(NAMED);
-    let names: Vec<String> = named.map(|it| format!("{}/{}", it.org, it.kept.name)).collect();
+    let count: usize = connectors.iter().map(|it| it.orgs.len()).sum();
+    let each = connectors.iter().flat_map(|it| it.orgs.iter().map(|org| (org, &it.kept.name)));
+    let named = each.take(NAMED);
+    let names: Vec<String> = named.map(|(org, name)| format!("{org}/{name}")).collect();
     let names_shown = names.len();
     match count.saturating_sub(names_shown) {
         0 => names.join(", "),
@@ -163,7 +164,7 @@ mod tests {
         let active = |(name, connector): (_, Box<policy::Connector>)| {
             let policy::Connector { path, messages, upstream, credential, .. } = *connector;
             let kept = KeptConnector { name, path, messages, upstream, credential };
-            ActiveConnector { org: org.clone(), count: 1, kept }
+            ActiveConnector { orgs: [org.clone()].into(), kept }
         };
         policy.connectors.into_iter().map(active).collect()
     }

@@ -68,7 +68,7 @@ pub(super) fn connectors(session: &Session) -> Result<Vec<ActiveConnector>, CliE
         let canary = target.canary.map(|canary| canary.record.version);
         for version in [Some(target.version), canary].into_iter().flatten() {
             if let Some(known) = by_version.get_mut(&version) {
-                known.count = known.count.saturating_add(1);
+                known.orgs.push(org.clone());
                 continue;
             }
             // What cannot be read has a check of its own.
@@ -80,21 +80,20 @@ pub(super) fn connectors(session: &Session) -> Result<Vec<ActiveConnector>, CliE
                 KeptConnector { name, path, messages, upstream, credential }
             });
             let connectors = connectors.collect();
-            by_version.insert(version, ActiveVersion { org: org.clone(), count: 1, connectors });
+            by_version.insert(version, ActiveVersion { orgs: vec![org.clone()], connectors });
         }
     }
-    let connectors =
-        by_version.into_values().flat_map(|ActiveVersion { org, count, connectors }| {
-            let active = move |kept| ActiveConnector { org: org.clone(), count, kept };
-            connectors.into_iter().map(active)
-        });
+    let connectors = by_version.into_values().flat_map(|ActiveVersion { orgs, connectors }| {
+        let orgs: Rc<[OrgId]> = orgs.into();
+        let active = move |kept| ActiveConnector { orgs: orgs.clone(), kept };
+        connectors.into_iter().map(active)
+    });
     Ok(connectors.collect())
 }
 
-/// One version, and how many organisations have it.
+/// One version, and the organisations that have it.
 struct ActiveVersion {
-    org: OrgId,
-    count: usize,
+    orgs: Vec<OrgId>,
     connectors: Vec<KeptConnector>,
 }
 
@@ -107,12 +106,10 @@ pub(super) struct KeptConnector {
     pub(super) credential: Option<Rc<ConnectorCredential>>,
 }
 
-/// A connector of a policy that is active for an organisation, or tried on some of its callers.
+/// A connector of a policy that is active for organisations, or tried on some of their callers.
 pub(super) struct ActiveConnector {
-    /// One of the organisations.
-    pub(super) org: OrgId,
-    /// How many there are.
-    pub(super) count: usize,
+    /// At least one, in order.
+    pub(super) orgs: Rc<[OrgId]>,
     pub(super) kept: KeptConnector,
 }
 

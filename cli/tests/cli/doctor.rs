@@ -1,9 +1,12 @@
 //! `portcullis doctor` in front of a real Valkey, and of nobody. In front of Envoy and OpenBao it stands in the
 //! end-to-end tests.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 
-use crate::harness::{Operator, Said, run};
+use crate::harness::{Operator, Said, Scratch, golden_file, run};
 
 /// State and finding of one check.
 fn check<'a>(report: &'a Value, name: &str) -> (&'a str, &'a str) {
@@ -78,4 +81,71 @@ fn where_nobody_answers_everything_else_is_looked_at_all_the_same() {
     for name in ["redis", "vault", "envoy"] {
         assert_eq!(check(&report, name).0, "bad", "{report:#}");
     }
+}
+
+/// Answers every request that it has no secret; ends with the last one that is asked for.
+fn vault_without_secrets(listener: &TcpListener, requests: usize) -> Vec<String> {
+    let mut paths = Vec::new();
+    for _ in 0..requests {
+        let (mut connection, _) = listener.accept().expect("a connection");
+        let mut reader = BufReader::new(connection.try_clone().expect("a second handle"));
+        let (mut line, mut length) = (String::new(), 0_usize);
+        while reader.read_line(&mut line).expect("a line") > 2 {
+            let lower = line.to_ascii_lowercase();
+            if let Some(value) = lower.strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a number");
+            }
+            if line.ends_with("HTTP/1.1\r\n") {
+                paths.push(line.split(' ').nth(1).expect("a path").to_owned());
+            }
+            line.clear();
+        }
+        reader.read_exact(&mut vec![0; length]).expect("the body");
+        let answer = "HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 13\r\n\r\n{\"errors\":[]}";
+        connection.write_all(answer.as_bytes()).expect("it is taken");
+    }
+    paths
+}
+
+// Issue 14, finding of a fresh reader: the line named one organisation of those that use the reference, and no step.
+// Proves: X16
+#[test]
+fn a_missing_secret_is_asked_for_once_with_its_organisations_and_the_command() {
+    let operator = Operator::with_policy();
+    let (own, shared) = (golden_file("policy.yaml"), "[globex, initech, umbrella]");
+    for (name, orgs) in [("shared.yaml", shared), ("one.yaml", "[wayne]")] {
+        let policy = own.replace("[acme]", orgs).replace("limit: 5,", "limit: 6,");
+        let policy = Scratch::new(name, &policy);
+        operator.says(&["policy", "push", policy.path(), "--reason", "more"]).json();
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (said, paths) = std::thread::scope(|scope| {
+        // Health, the secret, and what the token may do.
+        let paths = scope.spawn(|| vault_without_secrets(&listener, 3));
+        let environment =
+            [("PORTCULLIS_REDIS", operator.valkey.url()), ("VAULT_TOKEN", "s.of-a-test")];
+        let said = run(&["doctor", "--vault", &url, "--output", "json"], &environment, "");
+        (said, paths.join().expect("it ends"))
+    });
+    assert_eq!(paths[1], "/v1/secret/data/connectors/demo", "{paths:?}");
+    let report = report(&said);
+    let checks = report["checks"].as_array().expect("checks").iter();
+    let of_secrets =
+        checks.filter(|it| it["check"].as_str().expect("a name").starts_with("vault.secret "));
+    let found: Vec<&Value> = of_secrets.collect();
+    assert_eq!(found.len(), 1, "{report:#}");
+    assert_eq!(
+        (&found[0]["state"], &found[0]["found"]),
+        (
+            &json!("bad"),
+            &json!(
+                "there is no such secret (/v1/secret/data/connectors/demo): calls of acme, globex, initech and 2 more \
+                 that need it are refused"
+            )
+        )
+    );
+    let next = found[0]["next"].as_str().expect("a step");
+    let command = "vault kv put -mount=secret connectors/demo api_key=- (or bao kv put …)";
+    assert!(next.starts_with(command), "{next}");
 }

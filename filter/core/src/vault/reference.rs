@@ -71,10 +71,10 @@ impl SecretRef {
         Self { place, stated, version, fields, owner }
     }
 
-    /// The path of the API read. The mount is the longest of `mounts` that the reference begins with, or else its
-    /// first segment, with version 2.
+    /// The mount, its API, and the path in it. The mount is the longest of `mounts` that the reference begins with, or
+    /// else its first segment, with version 2.
     #[must_use]
-    pub fn api_path(&self, mounts: &[Mount]) -> String {
+    pub fn in_mount<'a>(&'a self, mounts: &'a [Mount]) -> (&'a str, KvVersion, &'a str) {
         let fits = |mount: &&Mount| {
             mount.path.split('/').count() <= self.stated
                 && self.place.strip_prefix(&mount.path).is_some_and(|rest| rest.starts_with('/'))
@@ -86,10 +86,17 @@ impl SecretRef {
             None => (first, KvVersion::Two),
         };
         let path = self.place.get(mount.len()..).unwrap_or_default();
+        (mount, kv, path.strip_prefix('/').unwrap_or(path))
+    }
+
+    /// The path of the API read.
+    #[must_use]
+    pub fn api_path(&self, mounts: &[Mount]) -> String {
+        let (mount, kv, path) = self.in_mount(mounts);
         match (kv, self.version) {
-            (KvVersion::One, _) => format!("/v1/{mount}{path}"),
-            (KvVersion::Two, None) => format!("/v1/{mount}/data{path}"),
-            (KvVersion::Two, Some(version)) => format!("/v1/{mount}/data{path}?version={version}"),
+            (KvVersion::One, _) => format!("/v1/{mount}/{path}"),
+            (KvVersion::Two, None) => format!("/v1/{mount}/data/{path}"),
+            (KvVersion::Two, Some(version)) => format!("/v1/{mount}/data/{path}?version={version}"),
         }
     }
 
@@ -103,6 +110,12 @@ impl SecretRef {
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         self.owner.as_deref()
+    }
+
+    /// The pinned version of the secret.
+    #[must_use]
+    pub fn version(&self) -> Option<u32> {
+        self.version
     }
 
     pub(crate) fn breaker(&self) -> String {
