@@ -146,14 +146,18 @@ fn life(secret: &StoredSecret, end: Option<u64>, used: &Used) -> String {
 }
 
 /// Warns of replaced secrets that a client still uses near their end, or used until they ended: that client will be, or
-/// was, locked out.
+/// was, locked out. A use before the replacement is no such use: until then there was no other secret.
 pub(super) fn warnings(record: &KeyRecord, used: &Used, now: Seconds) -> Vec<String> {
     if record.is_alive(now.0).is_err() {
         return Vec::new();
     }
-    let warning = |secret: &StoredSecret| {
+    let warning = |(secret, next): (&StoredSecret, &StoredSecret)| {
         let (end, last) = (end(secret)?, *used.get(secret.label())?);
-        let overlap = end.saturating_sub(record.current_since());
+        let replaced = next.issued_at.unwrap_or(record.created_at);
+        if last <= replaced {
+            return None;
+        }
+        let overlap = end.saturating_sub(replaced);
         // The last quarter of the overlap, and never less than the delay with which uses are recorded.
         let near = (overlap / 4).max(NOTED_WITHIN);
         let label = secret.label();
@@ -179,7 +183,8 @@ pub(super) fn warnings(record: &KeyRecord, used: &Used, now: Seconds) -> Vec<Str
             })
         }
     };
-    record.secrets.iter().filter_map(warning).collect()
+    // Newest first: each secret was replaced by the one before it.
+    record.secrets.iter().skip(1).zip(&record.secrets).filter_map(warning).collect()
 }
 
 fn by(at: u64, who: &str, why: &str) -> String {
@@ -195,13 +200,13 @@ pub(super) fn rfc3339(seconds: u64) -> String {
 mod tests {
     use super::*;
 
-    /// Rotated at 1000 with an overlap of 4000 seconds.
-    fn record() -> KeyRecord {
+    /// Rotated at 1000, with an overlap until this second.
+    fn record_until(end: u64) -> KeyRecord {
         let json = json!({
             "id": "k1a2", "org": "acme", "name": "n", "role": "r", "tier": "t",
             "secrets": [
                 {"sha256": "aaaaaaaaaaaaaaaa", "issued_at": 1_000},
-                {"sha256": "bbbbbbbbbbbbbbbb", "issued_at": 1, "not_after": 5_000},
+                {"sha256": "bbbbbbbbbbbbbbbb", "issued_at": 1, "not_after": end},
             ],
             "created_at": 1, "created_by": "ops",
         });
@@ -225,7 +230,7 @@ mod tests {
             (new.clone(), 4_999, None),
             (new, 5_001, None),
         ] {
-            let warnings = warnings(&record(), &used, Seconds(now));
+            let warnings = warnings(&record_until(5_000), &used, Seconds(now));
             match warned {
                 None => assert_eq!(warnings, Vec::<String>::new(), "{now} {used:?}"),
                 Some(words) => {
@@ -234,5 +239,42 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Issue 14, finding of a fresh reader: with an overlap of a minute, a use before the rotation counted as one of
+    /// the old secret.
+    // Proves: X3
+    #[test]
+    fn a_use_before_the_rotation_is_no_use_of_a_replaced_secret() {
+        let old = |last: u64| Used::from([("bbbbbbbbbbbb".to_owned(), last)]);
+        for end in [1_030, 1_060, 1_090] {
+            for (last, warned) in [(950, 0), (1_000, 0), (1_001, 1), (end - 1, 1)] {
+                for now in [end - 1, end, end + 60] {
+                    let warnings = warnings(&record_until(end), &old(last), Seconds(now));
+                    // Of a longer overlap, a use well before its end causes no warning once it has ended.
+                    let early = last + NOTED_WITHIN < end;
+                    let due = if early { 0 } else { warned };
+                    assert_eq!(warnings.len(), due, "{end} {last} {now}: {warnings:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_secret_was_replaced_by_the_next_one() {
+        let json = json!({
+            "id": "k1a2", "org": "acme", "name": "n", "role": "r", "tier": "t",
+            "secrets": [
+                {"sha256": "aaaaaaaaaaaaaaaa", "issued_at": 2_000},
+                {"sha256": "bbbbbbbbbbbbbbbb", "issued_at": 1_000, "not_after": 2_030},
+                {"sha256": "cccccccccccccccc", "issued_at": 1, "not_after": 2_030},
+            ],
+            "created_at": 1, "created_by": "ops",
+        });
+        let record = KeyRecord::parse(json.to_string().as_bytes()).unwrap();
+        let used = ["bbbbbbbbbbbb", "cccccccccccc"].map(|label| (label.to_owned(), 1_990));
+        let warnings = warnings(&record, &Used::from(used), Seconds(2_010));
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("cccccccccccc"), "{warnings:?}");
     }
 }

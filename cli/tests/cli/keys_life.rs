@@ -218,6 +218,10 @@ fn show_tells_when_each_secret_was_last_used_and_warns_of_late_use_of_the_old_on
     // Forced inside the overlap with a short one: the old ones now end within a minute.
     let forced = ["key", "rotate", id(&issued), "--overlap", "30s", "--force"];
     operator.says(&forced).json();
+    assert_eq!(show()["warnings"], json!([]), "both were used before they were replaced alone");
+    for secret in [&new, &old] {
+        use_secret(&operator, id(&issued), secret, now() + 1);
+    }
     let warnings = show()["warnings"].clone();
     assert_eq!(warnings.as_array().unwrap().len(), 2, "{warnings}");
     assert!(warnings[0].as_str().unwrap().contains(&new.as_str().unwrap()[..12]), "{warnings}");
