@@ -79,14 +79,32 @@ fn of_call(session: &Session, args: &ExplainArgs) -> Result<Report, CliError> {
     // Of a role nobody in particular draws; of another time nothing is known.
     let windows = in_particular && args.at.is_none();
     let policy = (&policy, &version, canary.as_deref());
-    let Explained { passes, lines, json } =
+    let Explained { passes, mut lines, mut json } =
         answered(&asked, policy, store.as_mut(), windows, &notes)?;
+    let not_checked = not_checked(policy.0, &asked.connector);
+    if passes {
+        lines.push(format!(
+            "not checked: {} (portcullis doctor checks that)",
+            not_checked.join(", ")
+        ));
+    }
+    if let Value::Object(json) = &mut json {
+        json.insert("not_checked".to_owned(), json!(not_checked));
+    }
     let verdict = if passes { Verdict::Good } else { Verdict::Wanting };
     Ok(Report::judged(verdict, shown(&lines), json))
 }
 
 fn shown(lines: &[String]) -> String {
     lines.iter().map(|line| escape::line(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// What an allowed call also needs, and what neither the policy nor Redis knows.
+fn not_checked(policy: &Policy, connector: &PolicyName) -> Vec<&'static str> {
+    let connector = policy.connectors.get(connector);
+    let credential = connector.is_some_and(|connector| connector.credential.is_some());
+    let credential = credential.then_some("the connector's credential");
+    credential.into_iter().chain(["the route to its server"]).collect()
 }
 
 /// What the deny list has against the holder of a token.

@@ -68,6 +68,7 @@ fn people_read_each_step_and_what_would_be_drawn() {
             "changed connectors.bank.tools.balance.max_records days becomes 30",
             "goes on with {\"days\":30}",
             "would draw from tiers.free.calls",
+            "not checked: the route to its server (portcullis doctor checks that)",
         ]
     );
     // By night a condition that is on trial does not hold.
@@ -79,6 +80,28 @@ fn people_read_each_step_and_what_would_be_drawn() {
     );
     let undecided = explain("agent", "transfer", &json!({"amount": "5"}), &NOON);
     assert!(undecided.stdout.contains("cannot be decided"), "{undecided:?}");
+}
+
+/// Issue 14, finding of a fresh reader: `allow`, while the secret of the connector was missing. Proves: X16
+#[test]
+fn an_allowed_call_names_what_is_not_checked() {
+    let policy = file("policy.yaml");
+    let command = ["explain", "--org", "acme", "--policy", &policy, "--role", "analyst"];
+    let ask = |connector: &str, tool: &str, more: &[&str]| {
+        let call = ["--connector", connector, "--tool", tool];
+        run(&[&command[..], &call, more].concat(), &[], "")
+    };
+    let both = "not checked: the connector's credential, the route to its server";
+    let said = ask("demo", "query_users", &[]);
+    assert!(said.status == 0 && said.stdout.contains(both), "{said:?}");
+    let said = ask("python", "echo", &[]);
+    assert!(said.stdout.contains("not checked: the route to its server"), "{said:?}");
+    let json = ask("demo", "query_users", &["--output", "json"]).json();
+    let parts = ["the connector's credential", "the route to its server"];
+    assert_eq!(json["not_checked"], json!(parts), "{json}");
+    // A refused call reaches neither.
+    let said = ask("demo", "create_note", &[]);
+    assert!(said.status == 1 && !said.stdout.contains("not checked"), "{said:?}");
 }
 
 #[test]
