@@ -57,23 +57,22 @@ pub(crate) fn discover(args: &DiscoverArgs) -> Result<Report, CliError> {
     found.retain(|change| is_meant(args, &change.tool));
     all_known(args, &known)?;
     let fails_on = args.fails_on();
-    let (failing, passing): (Vec<_>, Vec<_>) =
-        found.iter().partition(|change| change.class >= fails_on);
+    let failing = found.iter().filter(|change| change.class >= fails_on).count();
     // One tool that no policy can pin keeps no other from being written.
-    let (written, unwritable): (Vec<_>, Vec<_>) = match args.write {
-        true => passing.into_iter().partition(|change| held(change, args).is_none()),
+    let (written, unwritten): (Vec<_>, Vec<_>) = match args.write {
+        true => found.iter().partition(|change| held(change, args).is_none()),
         false => (Vec::new(), Vec::new()),
     };
-    let unwritable: Vec<_> = unwritable
+    let unwritten: Vec<_> = unwritten
         .into_iter()
         .map(|change| (change, held(change, args).unwrap_or_default()))
         .collect();
     if !written.is_empty() {
         splice::write(&args.policy, &document, &written)?;
     }
-    let counts = Counts { seen, written: written.len(), failing: failing.len() };
+    let counts = Counts { seen, written: args.write.then_some(written.len()), failing };
     let asked_as = asked_as.as_deref();
-    Ok(report((&document.place, asked_as), &found, &unwritable, counts, fails_on))
+    Ok(report((&document.place, asked_as), &found, &unwritten, counts, fails_on))
 }
 
 /// Whether a tool is one of those that were asked for.
@@ -97,10 +96,14 @@ fn all_known(args: &DiscoverArgs, known: &BTreeSet<String>) -> Result<(), CliErr
 
 /// Why a change is not written.
 fn held(change: &Change, args: &DiscoverArgs) -> Option<String> {
+    let fails = (change.class >= args.fails_on()).then(|| {
+        let class = change.class.name();
+        format!("the change is {class}; after a review, --fail-on never writes it all the same")
+    });
     let loosens = change.loosens().filter(|_| !args.relax).map(|place| {
         format!("it would take away or loosen what a person reviewed: {place}; --relax writes it all the same")
     });
-    change.unsupported().or(loosens)
+    change.unsupported().or(fails).or(loosens)
 }
 
 /// As whom the gateway is asked: the id and organisation of the key, which sees what its role sees. A key of an
@@ -128,14 +131,15 @@ fn asked_as(args: &DiscoverArgs, policy: &Policy, place: &str) -> Result<Option<
 
 struct Counts {
     seen: usize,
-    written: usize,
+    /// None without `--write`.
+    written: Option<usize>,
     failing: usize,
 }
 
 fn report(
     (place, asked_as): (&str, Option<&str>),
     found: &[Change],
-    unwritable: &[(&Change, String)],
+    unwritten: &[(&Change, String)],
     Counts { seen, written, failing }: Counts,
     fails_on: Class,
 ) -> Report {
@@ -146,12 +150,17 @@ fn report(
         0 => format!("{seen} tools, all as {place} has them"),
         changed => format!("{seen} tools, {changed} not as {place} has them"),
     });
-    if written > 0 {
-        text.push(format!(
+    text.extend(match written {
+        None => None,
+        Some(0) if found.is_empty() => {
+            Some(format!("not written: {place} has these definitions already"))
+        }
+        Some(0) => Some(format!("not written: {place} stays as it is")),
+        Some(written) => Some(format!(
             "{written} written; review {place}, then portcullis policy push {place} --reason …"
-        ));
-    }
-    for (change, fault) in unwritable {
+        )),
+    });
+    for (change, fault) in unwritten {
         let named = format!("NOT written: {} {}: {fault}", change.connector, change.tool);
         text.push(escape::line(&named));
     }
@@ -159,14 +168,14 @@ fn report(
         text.push(format!("{failing} at or above {}", fails_on.name()));
     }
     let json = json!({
-        "policy": place, "tools": seen, "written": written, "failing": failing,
+        "policy": place, "tools": seen, "written": written.unwrap_or_default(), "failing": failing,
         "asked_as": asked_as,
-        "not_written": unwritable.iter().map(|(change, fault)| json!({
+        "not_written": unwritten.iter().map(|(change, fault)| json!({
             "connector": change.connector, "tool": change.tool, "fault": fault,
         })).collect::<Vec<_>>(),
         "fail_on": fails_on.name(), "changes": found.iter().map(Change::json).collect::<Vec<_>>(),
     });
-    let sound = failing == 0 && unwritable.is_empty();
+    let sound = failing == 0 && unwritten.is_empty();
     let verdict = if sound { Verdict::Good } else { Verdict::Wanting };
     Report::judged(verdict, text.join("\n"), json)
 }

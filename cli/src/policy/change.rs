@@ -5,7 +5,7 @@ use std::time::Duration;
 use portcullis_core::id::{OrgId, PolicyVersion};
 use serde_json::{Value, json};
 
-use super::{NOT_ACTIVATED, active_policies, listed};
+use super::{NOT_ACTIVATED, count, listed};
 use crate::admin_log::AdminLog;
 use crate::escape;
 use crate::report::{CliError, Report, progress};
@@ -17,7 +17,7 @@ pub(super) struct Change {
     pub(super) verb: PolicyAction,
     pub(super) admin_log: AdminLog,
     pub(super) steps: Vec<OrgChange>,
-    /// Why other organisations are unchanged, if the output should say so.
+    /// Why other organisations are unchanged, if the output should count them.
     pub(super) untouched: Option<&'static str>,
     /// The time in the history, since the Unix epoch: the same for all tries of one command.
     pub(super) at: Duration,
@@ -273,18 +273,18 @@ impl Change {
             return text;
         };
         // The change is done: an operator without access to the others must not see an error.
-        let others = match active_policies(store) {
-            Ok(others) => others,
+        let others = match store.organisations() {
+            Ok(organisations) => {
+                let touched = |org: &OrgId| self.steps.iter().any(|step| step.org == *org);
+                organisations.iter().filter(|org| !touched(org)).count()
+            }
             Err(refusal) => {
-                progress(&format!("other organisations are not shown: {}", refusal.found()));
-                Vec::new()
+                progress(&format!("other organisations are not counted: {}", refusal.found()));
+                0
             }
         };
-        for (org, active_policy) in others {
-            let touched = self.steps.iter().any(|step| step.org == org);
-            if let (false, Some(version)) = (touched, active_policy.version()) {
-                text.push_str(&format!("\n  {org}  {why}, stays on {version}"));
-            }
+        if others > 0 {
+            text.push_str(&format!("\n  {}: {why}", count(others, "other organisation")));
         }
         text
     }

@@ -87,7 +87,7 @@ pub(super) fn pushed_beside(
     // has the later time.
     let (mut at, mut moved) = (since_1970(), Moved::new());
     let change = |steps, at| {
-        let untouched = (pushed.verb() == PolicyAction::Push).then_some("not named by this policy");
+        let untouched = (pushed.verb() == PolicyAction::Push).then_some("not named by this policy, unchanged");
         Change { verb: pushed.verb(), admin_log: admin_log.clone(), steps, untouched, at }
     };
     let done = store.until_done(NOT_ACTIVATED, |store| {

@@ -108,6 +108,7 @@ fn changes_are_shown_with_both_texts_and_a_class() {
         "    inputSchema/properties/limit/maximum\n      - 50\n      + 5",
         "demo create_note  new, widening",
         "demo create note  gone, breaking",
+        "NOT written: demo query_users: the change is suspicious; after a review, --fail-on never writes it",
         "1 at or above suspicious",
     ] {
         assert!(said.stdout.contains(line), "{line}\n{}", said.stdout);
@@ -210,6 +211,34 @@ fn what_a_reviewer_stated_is_not_taken_away_unasked() {
         }),
     );
     assert_eq!(discover(policy.path(), tighter.path(), &["--write"]).status, 0);
+}
+
+/// Issue 14, finding of a fresh reader: nothing said that nothing was written, or why.
+// Proves: X5
+#[test]
+fn a_write_that_writes_nothing_says_so_and_why() {
+    let policy = Scratch::new("discover-nothing.yaml", POLICY);
+    let live_file = file("tools.json");
+    let said = discover(policy.path(), &live_file, &["--write", "--fail-on", "widening"]);
+    assert_eq!(said.status, 1, "{said:?}");
+    let unchanged = format!("not written: {} stays as it is\n", policy.path());
+    for line in [
+        unchanged.as_str(),
+        "NOT written: demo query_users: the change is widening; after a review, --fail-on never",
+        "NOT written: demo create note: the change is widening; after a review, --fail-on never",
+        "2 at or above widening",
+    ] {
+        assert!(said.stdout.contains(line), "{line}\n{}", said.stdout);
+    }
+    assert_eq!(std::fs::read_to_string(policy.path()).unwrap(), POLICY);
+    let said = discover(policy.path(), &live_file, &["--write", "--fail-on", "never"]);
+    assert!(said.status == 0 && said.stdout.contains("2 written; review"), "{said:?}");
+    let said = discover(policy.path(), &live_file, &["--write"]);
+    let there = format!("not written: {} has these definitions already\n", policy.path());
+    assert!(said.status == 0 && said.stdout.contains(&there), "{said:?}");
+    // Without --write, nothing is said of it.
+    let said = discover(policy.path(), &live_file, &[]);
+    assert!(said.status == 0 && !said.stdout.contains("written"), "{said:?}");
 }
 
 /// Task 2: it asked with another organisation's key, and a tool was missing without a word.

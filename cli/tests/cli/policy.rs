@@ -172,9 +172,32 @@ fn rollback_touches_only_organisations_of_the_last_change() {
 
     let plainly =
         operator.plainly(&["policy", "rollback", "--reason", "there", "--to", &first]).stdout;
-    let stays =
-        format!("globex  not named by this policy, stays on {}", of_globex.as_str().unwrap());
-    assert!(plainly.contains(&stays), "{plainly}");
+    let counted = "\n  1 other organisation: not named by this policy, unchanged\n";
+    assert!(plainly.contains(counted) && !plainly.contains("globex"), "{plainly}");
+    assert_eq!(active(&operator, "globex").0.as_deref(), of_globex.as_str());
+}
+
+/// Issue 14, finding of a fresh reader: a line for each organisation that a change does not reach.
+// Proves: A26
+#[test]
+fn organisations_that_a_change_does_not_reach_are_one_line() {
+    let operator = Operator::with_policy();
+    let others = policy_yaml().replace("[acme]", "[globex, initech, umbrella]");
+    let others = Scratch::new("others.yaml", &others);
+    push(&operator, others.path(), "others");
+    let more = Scratch::new("more.yaml", &policy_yaml().replace("limit: 5,", "limit: 6,"));
+    let change = |arguments: &[&str]| {
+        let said = operator.plainly(&[&["policy"], arguments, &["--reason", "r"]].concat());
+        assert_eq!(said.status, 0, "{said:?}");
+        said.stdout
+    };
+    let pushed = change(&["push", more.path()]);
+    let counted = "\n  3 other organisations: not named by this policy, unchanged\n";
+    assert!(pushed.contains(counted) && !pushed.contains("globex"), "{pushed}");
+    assert_eq!(pushed.lines().count(), 3, "{pushed}");
+    let back = change(&["rollback"]);
+    assert!(back.contains("\n  3 other organisations: unchanged\n"), "{back}");
+    assert_eq!(back.lines().count(), 3, "{back}");
 }
 
 #[test]
