@@ -100,16 +100,17 @@ impl ApprovalKey {
         }
     }
 
-    /// Reads the reply to [`ApprovalKey::take`]: whether the approval was granted and no other call took it.
-    pub fn taken(reply: Value) -> Result<bool, ReplyError> {
+    /// Reads the reply to [`ApprovalKey::take`]: the document of the waiting call, if the approval was granted and no
+    /// other call took it.
+    pub fn taken(reply: Value) -> Result<Option<Vec<u8>>, ReplyError> {
         let mut elements = Elements::of(reply)?;
-        let tag = elements.int("0 or 1")?;
+        let document = match elements.int("0 or 1")? {
+            0 => None,
+            1 => Some(elements.bytes_or_nil("a document")?.unwrap_or_default()),
+            _ => return Err(malformed("0 or 1")),
+        };
         elements.end()?;
-        match tag {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(malformed("0 or 1")),
-        }
+        Ok(document)
     }
 }
 

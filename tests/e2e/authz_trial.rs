@@ -140,7 +140,9 @@ fn call_that_needs_a_person_is_made_once_it_is_granted_and_only_once(world: &Wor
     let made = call();
     assert_eq!((made.status(), made.upstream().len()), (200, 1), "{}", made.text());
     assert!(made.message().get("error").is_none(), "{}", made.text());
-    assert_eq!(events(&made.audit(), "approval_used")[0]["id"], id);
+    let used = events(&made.audit(), "approval_used")[0].clone();
+    let asked_by = asked.audit()["request_id"].clone();
+    assert_eq!((&used["id"], &used["request_id"]), (&json!(id), &asked_by), "{used}");
     call().assert_refused(403, -31_403);
 
     let log =

@@ -27,11 +27,11 @@ fn what_a_person_granted_is_taken_once() {
         Guard { key: approval.key().clone(), expected: Expected::Revision(GRANTED.to_owned()) };
     let admit = Admit { guards: vec![guard], windows: vec![], used: None, intent: None };
 
-    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(false), "nobody asked");
+    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(None), "nobody asked");
     assert_eq!(admit.decode(ask(&admit.call())), Ok(AdmitReply::Stale(vec![GuardState::Absent])));
     assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Asked));
     assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Pending));
-    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(false), "nobody agreed");
+    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(None), "nobody agreed");
 
     let grant = decide(Decision::Grant, None, "first");
     assert_eq!(Decide::decode(ask(&grant.call())), Ok(DecideReply::Decided));
@@ -39,8 +39,8 @@ fn what_a_person_granted_is_taken_once() {
     assert_eq!(Decide::decode(ask(&grant.call())), Ok(DecideReply::NotPending { state }));
     assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Granted));
     assert_eq!(admit.decode(ask(&admit.call())), Ok(AdmitReply::Admitted(vec![])));
-    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(true));
-    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(false), "once");
+    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(Some(b"{}".to_vec())));
+    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(None), "once");
 
     let left: usize = connection.zcard(Key::approvals("acme").as_str()).unwrap();
     assert_eq!(left, 0);
@@ -63,7 +63,7 @@ fn a_decision_is_written_only_behind_the_entry_that_was_read() {
     assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Pending));
     assert_eq!(Decide::decode(ask(&deny(None))), Ok(DecideReply::Decided));
     assert_eq!(ApprovalKey::asked(ask(&approval.ask("{}", LIFE))), Ok(ApprovalReply::Denied));
-    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(false));
+    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(None));
 
     for key in [Key::approval("acme", "0a1b"), Key::approvals("acme")] {
         let life: i64 = connection.pttl(key.as_str()).unwrap();
@@ -87,6 +87,8 @@ fn a_decision_is_about_the_request_that_was_read() {
     assert_eq!(ApprovalKey::asked(ask(&approval.ask(again, LIFE))), Ok(ApprovalReply::Pending));
     let now = Decide { document: again.as_bytes(), ..read };
     assert_eq!(Decide::decode(ask(&now.call())), Ok(DecideReply::Decided));
+    // The call that uses it learns which request asked.
+    assert_eq!(ApprovalKey::taken(ask(&approval.take())), Ok(Some(again.as_bytes().to_vec())));
     let entries: Vec<String> = connection.lrange(Key::admin("acme").as_str(), 0, -1).unwrap();
     assert_eq!(entries, ["entry"]);
 }
@@ -131,7 +133,8 @@ fn one_caller_fills_only_its_own_part() {
     // Approvals that were used no longer count.
     let grant = Decide { digest: "eager-7", ..decide(Decision::Grant, None, "first") };
     assert_eq!(Decide::decode(ask(&grant.call())), Ok(DecideReply::Decided));
-    assert_eq!(ApprovalKey::taken(ask(&approval("eager", 7).take())), Ok(true));
+    let taken = ApprovalKey::taken(ask(&approval("eager", 7).take()));
+    assert_eq!(taken, Ok(Some(b"{}".to_vec())));
     let room = ask(&approval("eager", 50).ask("{}", LIFE));
     assert_eq!(ApprovalKey::asked(room), Ok(ApprovalReply::Asked));
 }

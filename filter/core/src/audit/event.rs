@@ -5,6 +5,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::id::RequestId;
 use crate::json::{self, Object};
 
 /// The canonical JSON of the events of one request. The events of every good request are constant text.
@@ -91,6 +92,9 @@ pub enum AuditEvent {
     ApprovalUsed {
         /// The id of the approval.
         id: String,
+        /// The request that asked for it, if Redis names one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request_id: Option<RequestId>,
     },
     /// The caller does not back off, and all its calls are refused for a while. Until then further refusals are only
     /// counted; [`AuditEvent::CoolOffEnded`] has their number.

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::auth::Principal;
 use crate::auth::deny_list::digest_of;
-use crate::id::{OrgId, PolicyName};
+use crate::id::{OrgId, PolicyName, RequestId};
+use crate::json;
 use crate::order;
 
 /// What Redis holds of a call that waits, as JSON.
@@ -46,6 +47,13 @@ const SHOWN: usize = 16;
 #[must_use]
 pub fn id(digest: &str) -> &str {
     digest.get(..SHOWN).unwrap_or(digest)
+}
+
+/// The request that asked first, by a document of [`Waiting`].
+#[must_use]
+pub fn asked_by(document: &[u8]) -> Option<RequestId> {
+    let waiting = json::parse_reply(document).ok()?;
+    RequestId::new(waiting.get("request_id")?.as_str()?)
 }
 
 /// The approval that a call of `tool` with these arguments needs.

@@ -360,7 +360,11 @@ impl World {
             ["document", name] => bulk(json::canonical_exact(&document(name)).into_bytes()),
             ["asked", state] => Value::Array(vec![Value::Int(1), bulk(state.into())]),
             ["known", state] => Value::Array(vec![Value::Int(0), bulk(state.into())]),
-            ["bound"] | ["taken"] => Value::Array(vec![Value::Int(1)]),
+            ["bound"] => Value::Array(vec![Value::Int(1)]),
+            ["taken", request] => {
+                let document = serde_json::json!({ "request_id": request }).to_string();
+                Value::Array(vec![Value::Int(1), bulk(document.into_bytes())])
+            }
             ["foreign"] => Value::Array(vec![Value::Int(0)]),
             ["nil"] => Value::Nil,
             ["error"] => Value::Error("ERR broken".into()),

@@ -145,11 +145,12 @@ impl Approval {
                 Err(_) => refuse(unreadable, turn),
             },
             ApprovalCall::Take => match ApprovalKey::taken(value) {
-                Ok(true) => {
-                    events.push(AuditEvent::ApprovalUsed { id });
+                Ok(Some(document)) => {
+                    let request_id = approval::asked_by(&document);
+                    events.push(AuditEvent::ApprovalUsed { id, request_id });
                     Outcome::Next(Handover::Granted(self.request, self.grant, self.credential))
                 }
-                Ok(false) => self.refused(ApprovalState::Pending, turn),
+                Ok(None) => self.refused(ApprovalState::Pending, turn),
                 Err(_) => refuse(unreadable, turn),
             },
         }

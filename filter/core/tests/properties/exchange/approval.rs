@@ -1,7 +1,8 @@
 //! Calls that need an approval, several at once, with a Redis that is honest, lies or fails.
 //!
 //! Owns a model of the approvals in Redis. The properties: no call passes without using an approval, no call uses an
-//! approval of another call, and with an honest Redis a granted call passes once.
+//! approval of another call, and with an honest Redis a granted call passes once and its entry names the request that
+//! asked.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -65,6 +66,8 @@ struct Slot {
     out: Vec<(CallId, DependencyCall)>,
     /// Redis's answer to the last attempt to use the approval.
     taken: bool,
+    /// The request that an honest Redis names for the approval that was used.
+    asked_by: Option<String>,
     /// Redis lied to it, or failed for it.
     fooled: bool,
     /// The final gate: passed, or the status of the refusal.
@@ -78,6 +81,8 @@ struct Model {
     version: String,
     /// By the key in Redis: `pending`, `granted` or `denied`.
     approvals: BTreeMap<String, &'static str>,
+    /// The document of each.
+    documents: BTreeMap<String, Vec<u8>>,
     /// How many honest exchanges passed, and how often an operator granted, by key.
     passed: BTreeMap<String, usize>,
     granted: BTreeMap<String, usize>,
@@ -92,6 +97,7 @@ impl Model {
             slots: Default::default(),
             version: version_of(&document()).unwrap().to_string(),
             approvals: BTreeMap::new(),
+            documents: BTreeMap::new(),
             passed: BTreeMap::new(),
             granted: BTreeMap::new(),
             requests: 0,
@@ -104,7 +110,8 @@ impl Model {
             Op::Begin(slot, made) => self.begin(slot, made),
             Op::Honest(slot) => self.honest(slot),
             Op::FaultyReply(slot, value) => self.fool(slot, |id| {
-                let taken = value == Value::Array(vec![Value::Int(1)]);
+                let taken = matches!(&value, Value::Array(items)
+                    if matches!(items.as_slice(), [Value::Int(1), Value::Bulk(_) | Value::Nil]));
                 (Event::CallDone { id, reply: Reply::Redis(value) }, taken)
             }),
             Op::Fail(slot, why) => self.fool(slot, |id| (Event::CallFailed { id, why }, false)),
@@ -190,15 +197,23 @@ impl Model {
             DependencyCall::Approval(script) => {
                 let key = script.keys[0].as_str().to_owned();
                 if is_take(&call) {
-                    let taken = self.approvals.get(&key) == Some(&GRANTED);
-                    if taken {
+                    if self.approvals.get(&key) == Some(&GRANTED) {
                         self.approvals.remove(&key);
+                        let document = self.documents[&key].clone();
                         *self.passed.entry(key).or_default() += 1;
+                        let waiting: serde_json::Value = serde_json::from_slice(&document).unwrap();
+                        let it = &mut self.slots[slot];
+                        it.taken = true;
+                        it.asked_by = Some(waiting["request_id"].as_str().unwrap().to_owned());
+                        Value::Array(vec![Value::Int(1), Value::Bulk(document)])
+                    } else {
+                        Value::Array(vec![Value::Int(0)])
                     }
-                    self.slots[slot].taken |= taken;
-                    Value::Array(vec![Value::Int(taken.into())])
                 } else {
                     let new = !self.approvals.contains_key(&key);
+                    if new {
+                        self.documents.insert(key.clone(), script.args[1].clone());
+                    }
                     let state = *self.approvals.entry(key).or_insert("pending");
                     Value::Array(vec![Value::Int(new.into()), bulk(state)])
                 }
@@ -245,6 +260,13 @@ impl Model {
         for effect in step.effects {
             if let Effect::Start { id, call } = effect {
                 it.out.push((id, call));
+            } else if let (Effect::Audit(line), false) = (effect, it.fooled) {
+                let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+                let events = entry["events"].as_array().into_iter().flatten();
+                let used = events.filter(|event| event["event"] == "approval_used");
+                let named: Vec<_> = used.map(|event| event["request_id"].as_str()).collect();
+                let asked_by = it.asked_by.as_deref().map(Some);
+                assert_eq!(named, Vec::from_iter(asked_by), "{line}");
             }
         }
         let verdict = match &step.gate {
@@ -284,9 +306,12 @@ fn is_take(call: &DependencyCall) -> bool {
 fn op() -> impl Strategy<Value = Op> {
     let slot = || 0..SLOTS;
     let made = (0..2_usize, 0..2_u8).prop_map(|(holder, amount)| Made { holder, amount });
-    let yes = || Just(Value::Array(vec![Value::Int(1)]));
+    let yes = Just(Value::Array(vec![Value::Int(1)]));
     let granted = Just(Value::Array(vec![Value::Int(0), bulk(GRANTED)]));
-    let faulty_reply = prop_oneof![2 => yes(), 1 => granted, 3 => resp::reply()];
+    let documents = ["{}", "", "{\"request_id\":\"r-9\"}", "{\"request_id\":\"no id\"}"];
+    let taken = select(documents.map(bulk).to_vec());
+    let taken = taken.prop_map(|document| Value::Array(vec![Value::Int(1), document]));
+    let faulty_reply = prop_oneof![2 => yes, 2 => taken, 1 => granted, 3 => resp::reply()];
     let why = select(vec![CallFailure::TimedOut, CallFailure::Disconnected, CallFailure::Refused]);
     let redis_reply = prop_oneof![4 => Just(GRANTED), 1 => Just("denied")];
     prop_oneof![

@@ -222,7 +222,7 @@ impl Stored<'_> {
             DependencyCall::Admit(call) => self
                 .admit(&call.keys.iter().map(|key| key.as_str()).collect::<Vec<_>>(), &call.args),
             DependencyCall::Approval(call) if call.keys.len() == 3 && call.args.len() == 1 => {
-                Redis::Array(vec![Redis::Int(1)])
+                Redis::Array(vec![Redis::Int(1), bulk("{}".into())])
             }
             DependencyCall::Approval(_) => {
                 let (tag, state) = match self.state.approval {
